@@ -17,10 +17,11 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from benchmarks import dqn, foreign, offline
+from benchmarks import coat, dqn, foreign, learned_users, offline
 from benchmarks.harness import (
     calibration_texts,
     claim_texts,
+    feed_texts,
     learning_texts,
     log_texts,
     ope_texts,
@@ -40,6 +41,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "satiation": partial(learning_texts.platform, task="satiation"),
     "first": claim_texts.first_rows,
     "claims": claim_texts.claims,
+    "claims-sampled": partial(claim_texts.claims, policy="ppo"),
     "drift": learning_texts.drift,
     "effects": learning_texts.effects,
     "sensitivity": claim_texts.sensitivity,
@@ -50,10 +52,15 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "calibration": calibration_texts.short_video,
     "calibration-visits": partial(calibration_texts.short_video, visits=True),
     "calibration-long-video": calibration_texts.long_video,
+    "limits": feed_texts.limits,
+    "feed-variants": feed_texts.variants,
     "foreign": foreign.text,
     "dqn-games": dqn.text,
     "dqn": learning_texts.dqn,
+    "learned-users": learned_users.text,
     "offline": offline.text,
+    "coat": coat.text,
+    "coat-published": coat.published,
     "throughput": speed_texts.throughput,
     "throughput-one-thread": partial(speed_texts.throughput, name="throughput-one-thread"),
     "throughput-allocator": partial(speed_texts.throughput, name="throughput-allocator"),

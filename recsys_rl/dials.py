@@ -33,9 +33,9 @@ class DataConfig:
     """The users and the items."""
 
     data: str = "movielens"
-    """movielens, ml-100k, ml-latest-small, ml-1m, ml-25m, ml-32m, kuairec, kuairand, coat, synthetic,
-    clustered, a log (.csv, .tsv, .dat, .txt, .inter, .data, gzipped or not, .parquet), or a .npy table
-    of item embeddings."""
+    """movielens, ml-100k, ml-latest-small, ml-1m, ml-25m, ml-32m, kuairec, kuairand, coat, coat-game,
+    rating-matrix, synthetic, clustered, a log (.csv, .tsv, .dat, .txt, .inter, .data, gzipped or not,
+    .parquet), or a .npy table of item embeddings."""
     cache_dir: str | None = None
     """Folder for downloads, learned embeddings and `clustered` items (default: the user's cache folder)."""
     heldout_fraction: Annotated[float, Range(above=0, below=1)] = 0.2
@@ -240,11 +240,12 @@ class TrainConfig:
     limit: tuple[str, ...] = ()
     """A limit on a stream, as in "ads<=0.1" or "watch>=0.5" (in quotes), kept by a Lagrange multiplier. It
     may be repeated. --limit help lists the streams of the platform."""
-    limit_kp: NonNegative = 5.0
-    """Proportional gain of the multiplier, for each unit by which the stream violates its limit. Gains and
-    multiplier are in standard deviations of the rewards of the first rollout."""
-    limit_ki: NonNegative = 0.5
-    """Integral gain of the multiplier: what such a unit adds to it in each update."""
+    limit_kp: NonNegative = 2.0
+    """Proportional gain of the multiplier of a limit. Gains and multiplier are without a unit: 1 gives the
+    stream the weight of all rewards together."""
+    limit_ki: NonNegative = 20.0
+    """Integral gain of the multiplier, over the whole run: each update adds its share of it, times the
+    violation."""
     limit_most: Positive = 100.0
     """Largest multiplier of a limit."""
     novelty: NonNegative = 0.0
@@ -252,5 +253,15 @@ class TrainConfig:
     the times that the item was shown. It falls to zero over the run; 0 = none."""
     record: str | None = None
     """New folder for a log of all decisions of the run, in parts, for learning from its replay."""
+    judge_log: str | None = None
+    """Log of decisions on which each evaluation judges the greedy policy of a run in learned users, by `ope`
+    on its held-out users. The run stops when this estimate stops rising; best.pt has its best policy."""
+    judge_patience: CountOrZero = 5
+    """Evaluations in a row without a higher estimate on judge_log, after which the run stops; 0 = never."""
+    world: str | None = None
+    """Each evaluation also plays in this platform, with the items, users and interface of the run: the
+    simulator behind the log of learned users. It has no effect on learning."""
+    world_set: tuple[str, ...] = ()
+    """A setting of --world, as NAME=VALUE, as in --world-set noise=0. It may be repeated."""
     tensorboard: bool = False
     """Write TensorBoard events beside the CSV log (needs the extra `tensorboard`)."""

@@ -52,7 +52,8 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from recsys_rl import gymnasium_id
-from recsys_rl.config import Config, from_dict, no_setting, section_classes, to_dict
+from recsys_rl.checkpoint.users import load_users
+from recsys_rl.config import Config, data_name, from_dict, no_setting, overlay, section_classes, to_dict
 from recsys_rl.dials import DataConfig, EnvConfig
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.lookup import DEFAULT_ALGO
@@ -200,7 +201,10 @@ def make_rec_env(
     """
     if users not in ("train", "heldout"):
         raise UserError(f"users={users!r} is not a part of the population: choose 'train' or 'heldout'.")
-    data = settings.get("data", DataConfig.data if data_config is None else data_config.data)
+    users_file = settings.get("user_model")  # it brings its items and sizes
+    base: dict[str, Any] = {} if users_file is None else load_users(users_file).settings
+    known = data_name(base) if data_config is None else data_config.data
+    data = settings.get("data", known)
     given = {"env_config": env_config, "data_config": data_config}
     sections = {name: {} if part is None else to_dict(part) for name, part in given.items()}
     classes = section_classes(DEFAULT_ALGO, platform, data)
@@ -209,7 +213,8 @@ def make_rec_env(
         if home is None:
             raise _unknown(name, platform, data, classes)
         sections[home][name] = value
-    config = from_dict(Config, {"env": platform, **sections, "train_config": {"seed": world_seed}})
+    whole = overlay(base, {"env": platform, **sections, "train_config": {"seed": world_seed}})
+    config = from_dict(Config, whole)
     env = make_env(config, make_world(config), num_envs, torch.Generator(), heldout=users == "heldout")
     assert isinstance(env, RecEnv)  # only platforms with users are registered
     return env
@@ -248,8 +253,11 @@ def make_spaces(env: RecEnv) -> tuple[spaces.Space[Any], spaces.Space[Any]]:
         return context, action
     visible = [signal for signal in env.signals if signal.visible]
     shape = (length,) if len(visible) == 1 else (length, len(visible))
-    low = np.broadcast_to(np.array([min(0.0, x.low) for x in visible], np.float32), (length, len(visible)))
-    high = np.broadcast_to(np.array([max(0.0, x.high) for x in visible], np.float32), (length, len(visible)))
+    lows, highs = [min(0.0, x.low) for x in visible], [max(0.0, x.high) for x in visible]
+    if interface.relative:
+        lows, highs = [x.low - x.high for x in visible], [x.high - x.low for x in visible]
+    low = np.broadcast_to(np.array(lows, np.float32), (length, len(visible)))
+    high = np.broadcast_to(np.array(highs, np.float32), (length, len(visible)))
     observation = spaces.Dict(
         {
             "context": context,
@@ -268,6 +276,7 @@ def _context_space(env: RecEnv) -> spaces.Box:
     known = {
         "last_item": ([-1 - rounding], [1 + rounding]),
         "last_signals": ([min(0.0, x.low) for x in visible], [max(0.0, x.high) for x in visible]),
+        "relative_signals": ([x.low - x.high for x in visible], [x.high - x.low for x in visible]),
         "clock": ([0.0], [1.0]),
         "streak": ([0.0], [float(interface.history_length)]),
     }

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recsys_rl.checkpoint.users import LearnedFile, load_users
 from recsys_rl.config import Config
 from recsys_rl.data.catalogue import LikesConfig, split_users
 from recsys_rl.data.new_users import in_place_of_heldout, new_users
@@ -48,6 +49,8 @@ def make_world(config: Config) -> World:
     """
     if config.platform.users is None:
         return empty_world()
+    if config.platform.user_file:
+        return learned_file(config).world
     source, seed = source_of(config.data_config.data), config.train_config.seed
     world = source.make_world(config.data_config, config.env_config, seed)
     add_attributes = config.platform.add_attributes
@@ -87,7 +90,12 @@ def make_user_model(config: Config, world: World) -> UserModel:
 
     Raises UserError if a session could run out of items to show.
     """
-    user_model: UserModel = config.platform.users(*world, config.env_config)
+    more: tuple[Any, ...] = ()
+    if config.platform.user_file:
+        file = learned_file(config)
+        _check_played(config, file, world)
+        more = (file.facts, file.network.to(world.catalogue.embedding.device))
+    user_model: UserModel = config.platform.users(*world, config.env_config, *more)
     available, length = int(world.catalogue.available.sum()), config.env_config.max_episode_steps
     if available == 0:
         raise UserError("No item of the catalogue is available: make at least one available.")
@@ -101,6 +109,27 @@ def make_user_model(config: Config, world: World) -> UserModel:
             "larger catalogue.",
         )
     return user_model
+
+
+def learned_file(config: Config) -> LearnedFile:
+    """The learned users of the settings. Raises UserError if the file is missing or can't be used."""
+    path = getattr(config.env_config, config.platform.user_file)
+    if path is None:
+        option = f"--{config.platform.user_file.replace('_', '-')}"
+        raise UserError(f"{config.env} needs its users: give {option} FILE of recsys-rl fit-users.")
+    return load_users(path)
+
+
+def _check_played(config: Config, file: LearnedFile, world: World) -> None:
+    """Raise UserError if these users were learned on other items."""
+    from recsys_rl.decisions.log import catalogue_hash
+
+    path = getattr(config.env_config, config.platform.user_file)
+    if catalogue_hash(world.catalogue) != file.facts.catalogue:
+        raise UserError(
+            f"{path} holds users who were learned on another catalogue than that of this world: give the "
+            "users, or the checkpoint, of the same items."
+        )
 
 
 def make_env(
@@ -361,6 +390,11 @@ def make_agent(
         raise UserError(
             f"The gated head chooses one item at a time, and each step of {config.env} shows "
             f"{interface.slate_size}: choose another --head, or a slate of one item."
+        )
+    if has_items and config.model_config.head == "scorer" and not interface.profile:
+        raise UserError(
+            f"The scorer head starts as a ranking by profile, and observations of {config.env} hold no "
+            "profile: choose another --head."
         )
     shapes = Shapes(
         interface.context_size,

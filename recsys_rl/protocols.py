@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -203,14 +203,18 @@ class UserModel(Protocol):
     row n of the arguments (and on its own noise).
     """
 
-    repeats: ClassVar[bool]
-    """True if an item may be shown twice in one session."""
+    @property
+    def repeats(self) -> bool:
+        """True if an item may be shown twice in one session."""
+        ...
 
     @property
     def context(self) -> tuple[str, ...]:
         """Names of the pieces of the context, from session.py or from ``visible``.
 
-        The first piece must be an embedding of the user, (N, D), as baselines use it.
+        A profile is the first piece: an embedding of the user, (N, D), from ``visible``. Rankings by profile
+        use it. On a platform without a profile the first piece is one of session.py, and tables leave these
+        rankings out.
         """
         ...
 
@@ -287,6 +291,16 @@ class WindowUsers(UserModel, Protocol):
     @property
     def history_length(self) -> int:
         """L: number of latest entries in the history, at least the slate size."""
+        ...
+
+
+@runtime_checkable
+class RelativeUsers(UserModel, Protocol):
+    """A user model with a choice of the signals in the history: as they are, or relative."""
+
+    @property
+    def relative(self) -> bool:
+        """True if policies see the signals minus their mean over the session so far (Session.seen)."""
         ...
 
 
@@ -380,6 +394,44 @@ class SolvedUsers(Protocol):
     def best_items(self, user_state: UserState) -> Tensor: ...  # (N, K)
 
 
+class ResponseNetwork(Protocol):
+    """An ensemble of networks that were fitted to the responses of people (models/user_ensemble.py).
+
+    A memory holds what they keep of N sessions, tensors (N, ...) by name. ``member`` (N,) int64 is the
+    network of each row, -1 for the mean of all.
+    """
+
+    @property
+    def num_members(self) -> int: ...
+
+    def begin(self, given: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The memory at the start of sessions, from pieces (N, size) of their context."""
+        ...
+
+    def expected(self, memory: Mapping[str, Tensor], items: Tensor, member: Tensor) -> Tensor:
+        """The mean (N, K, S) of the signals of ``items`` (N, K), shown now."""
+        ...
+
+    def means(self, memory: Mapping[str, Tensor], items: Tensor) -> Tensor:
+        """The mean (E, N, K, S) of the signals by each of E networks."""
+        ...
+
+    def drawn(
+        self, memory: Mapping[str, Tensor], items: Tensor, member: Tensor, chance: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """A draw (N, K, S) of these signals, and ``means`` of the items.
+
+        ``chance`` (N, K, S), uniform in [0, 1), is the noise of the draw.
+        """
+        ...
+
+    def after(
+        self, memory: Mapping[str, Tensor], items: Tensor, shown: Tensor, signals: Tensor
+    ) -> tuple[Mapping[str, Tensor], Tensor]:
+        """The memory after a step, and the probabilities (N, E) of each network that the user leaves then."""
+        ...
+
+
 class Clock(Protocol):
     @property
     def users(self) -> Tensor: ...
@@ -460,6 +512,20 @@ class Expert:
     scores: Callable[[Any, Interface, Obs, Mapping[str, Tensor], Tensor | None], Tensor]
 
 
+@dataclass(frozen=True)
+class Equations:
+    """The sums in which a platform's own equations read a session, for users learned from its logs.
+
+    Learned users that have them know the form of the equations, which nobody knows of real users. Each field
+    takes the platform's user model: numbers of items (I, X), further vectors (I, V) of items whose products
+    over the session are summed, and the shares of such sums that remain after a step.
+    """
+
+    columns: Callable[[Any], Tensor]
+    vectors: Callable[[Any], tuple[Tensor, ...]]
+    decays: Callable[[Any], tuple[float, ...]]
+
+
 Known = Mapping[str, Tensor]
 """What a platform keeps of N visits under way: tensors (N, ...) by name."""
 
@@ -494,12 +560,15 @@ class VisitPieces:
 class Platform:
     """A kind of environment.
 
-    ``users`` is a class with the attribute ``repeats``. It makes the user model of a world. A slate size
+    ``users`` is a class that makes the user model of a world. Its attribute ``repeats`` is of the class, or
+    ``config`` has a field of that name. A slate size
     other than 1 is a field of ``config``, named ``slate_field``, or an attribute of that class. A platform
     without users has its own world: its name has the form ``<platform>:<name>``, ``check`` raises UserError
     for an impossible name, and ``env`` makes the environment. ``add_attributes`` adds to a new world, from
     the seed, the attributes of items and users that the platform needs and the data lack. ``visit_pieces``
     are required for recommendations if ``UserModel.visible`` hands in more than a constant profile.
+    ``user_file`` is the field of ``config`` with a file of users that were learned from a log: ``users`` then
+    takes their facts and networks after the settings, and the world is that of the file.
     """
 
     config: type[Any]  # the class of its section env_config
@@ -510,9 +579,23 @@ class Platform:
     heuristics: Mapping[str, Heuristic] = field(default_factory=dict)  # rows `trade-NAME` of the table
     split: Split | None = None  # of the row `searched`; None: one set of weights
     expert: Expert | None = None  # the row `expert`
+    equations: Equations | None = None  # of learned users with --features platform
     visit_pieces: VisitPieces | None = None
     slate_field: str = "slate_size"
+    user_file: str = ""
     presets: Mapping[str, Preset] = field(default_factory=dict)  # by algorithm; "*" is for all algorithms
+
+    def repeats(self, settings: Any) -> bool:
+        """True if items may repeat with these settings, and on a platform with its own world."""
+        if self.users is None:
+            return True
+        return bool(settings.repeats if hasattr(settings, "repeats") else self.users.repeats)
+
+    def has_history(self, settings: Any) -> bool:
+        """True if observations hold a history with these settings."""
+        if self.users is None:
+            return False
+        return not self.repeats(settings) or bool(getattr(settings, "history_length", 0))
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,8 @@ class Run:
     num_updates: int  # updates of the whole run
     updates: int = 0
     curve: list[list[float]] = field(default_factory=list)  # rows of step, mean, low, high
+    # The same of other evaluations: "log", estimated on a log, and "world", played in another world.
+    curves: dict[str, list[list[float]]] = field(default_factory=dict)
     note: str = ""  # about the weights that it began with
     recorder: Any = None  # a Recorder of the run's decisions; None without one
     steps_before: int = 0  # of the runs whose weights it began with
@@ -341,6 +343,7 @@ def snapshot(run: Run, ranks: Ranks = ALONE) -> Checkpoint:
             states[section][f"{_prefix(rank)}{rest}"] = x
     info: dict[str, Any] = {
         "curve": run.curve,
+        **({"curves": run.curves} if run.curves else {}),
         "steps_before": run.steps_before,
         "device": run.streams["users"].device.type,
         "recsys_rl": recsys_rl.__version__,
@@ -375,6 +378,7 @@ def _restore(run: Run, before: Checkpoint, device: torch.device, rank: int) -> N
         if not same or run.updates > run.num_updates:
             raise ValueError(f"step {before.step} of a run of {run.num_updates} updates")
         run.curve, run.steps_before = list(before.info["curve"]), before.steps_before
+        run.curves = {name: list(rows) for name, rows in before.info.get("curves", {}).items()}
         finished = run.updates == run.num_updates
         state_of_source = {name: x.to(device) for name, x in _state_of_rank(before.experience, rank).items()}
         run.experience.load_state_dict(state_of_source, finished)

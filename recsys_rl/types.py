@@ -272,6 +272,8 @@ class Interface:
     session_length: int = 0  # T: steps of the longest session, or visit; 0 if it is unknown
     events: bool = False  # True if the history holds Feedback.events, and not all shown items
     visits: int = 1  # most visits of an episode; 1: an episode is one visit
+    profile: bool = True  # True if the first piece of the context is an embedding of the user
+    relative: bool = False  # True if Obs.signals are relative: minus their mean over the session so far
 
     @property
     def context_size(self) -> int:
@@ -280,14 +282,16 @@ class Interface:
 
     @property
     def embeddings(self) -> tuple[slice, ...]:
-        """The slices of Obs.context with embeddings: the first piece, the user's, and those of items.
+        """The slices of Obs.context with embeddings: the user's, if there is a profile, and those of items.
 
-        The pieces of items are those of its size whose names end in "_item" or "_items", as "last_item".
+        The pieces of items are those of the same size whose names end in "_item" or "_items", as "last_item".
         """
+        items = [size for name, size in self.context if name.endswith(("_item", "_items"))]
+        wanted = self.context[0][1] if self.profile else max(items, default=0)
         return tuple(
             slice(at, at + size)
             for place, (at, (name, size)) in enumerate(zip(self.starts, self.context, strict=True))
-            if place == 0 or (name.endswith(("_item", "_items")) and size == self.context[0][1])
+            if (place == 0 and self.profile) or (name.endswith(("_item", "_items")) and size == wanted)
         )
 
     @property
@@ -499,3 +503,51 @@ class Batch:
     data: Rollout | Transitions
     metrics: Mapping[str, float]  # means of this update
     ended: Tensor  # (2, n): returns and lengths of the sessions that ended
+
+
+@dataclass(frozen=True)
+class SessionTable:
+    """G whole sessions of a log, padded to T steps, from which a model of users is fitted."""
+
+    users: Tensor  # (G,) int64: the ids of the source
+    times: Tensor  # (G,) int64: of the first decision
+    given: Mapping[str, Tensor]  # (G, size) each: the pieces of the context that no session derives, at first
+    items: Tensor  # (G, T, K) int64, -1 at empty places and after the end
+    signals: Tensor  # (G, T, K, S) float32, 0 there
+    rewards: Tensor  # (G, T) float32: by the platform's weights, 0 after the end
+    lengths: Tensor  # (G,) int64: steps, at least 1
+    left: Tensor  # (G,) bool: the user left after the last step
+
+    @property
+    def num_sessions(self) -> int:
+        """G"""
+        return len(self.users)
+
+    def rows(self, index: Tensor) -> Self:
+        """The sessions at ``index`` (B,) int64, cut to the steps of the longest."""
+        longest = int(self.lengths[index].max()) if len(index) else 0
+        steps = ("items", "signals", "rewards")
+        cut = {name: getattr(self, name)[index, :longest] for name in steps}
+        rest = {name: getattr(self, name)[index] for name in ("users", "times", "lengths", "left")}
+        return dataclasses.replace(
+            self, given={name: x[index] for name, x in self.given.items()}, **cut, **rest
+        )
+
+
+@dataclass(frozen=True)
+class UserFacts:
+    """What learned users have of the log from which they were learned."""
+
+    interface: Interface
+    signals: tuple[Signal, ...]  # (S,): those of the log that the users give
+    streams: tuple[Stream, ...]  # (M,)
+    of_signals: Tensor  # (S, M) float32: the streams are the signals, summed over a slate, times this matrix
+    users: Tensor  # (U,) int64, ascending: the ids of the users
+    given: Mapping[str, Tensor]  # (U, size) each: their pieces of the context at the start of a session
+    catalogue: str  # hash of the items
+    platform: str = ""  # of the log; "" if people made it
+    features: str = "generic"  # or "platform": with sums of the platform's own equations
+    log: str = ""  # its name and size, in words
+    # Sets of the last items and the entropy of what the log shows next: keysK (M,) int64, ascending, and
+    # entropiesK (M,), of sets of K items (functional/next_entropy.py).
+    shown_next: Mapping[str, Tensor] = field(default_factory=dict)

@@ -1,8 +1,9 @@
 """Three logs of simulated sessions: of random items, of a half-trained policy, of a whole training.
 
-PPO on `satiation` is saved after each twentieth of its steps. ``random`` shows items at random; ``medium`` is
-the policy after about a tenth of the steps, sampled; ``replay`` has sessions of all 21 policies, from the
-untrained one on. All are sessions of training users, with exact propensities.
+PPO, on `satiation` unless another platform is named, is saved after each twentieth of its steps. ``random``
+shows items at random; ``medium`` is the policy after about a tenth of the steps, sampled; ``replay`` has
+sessions of all 21 policies, from the untrained one on. All are sessions of training users, with exact
+propensities.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ class Sizes:
     gradient_steps: int = 2_500  # of a learner, of 128 decisions each
     world: Mapping[str, Any] = field(default_factory=dict)  # settings of the data and the network
     ppo: Mapping[str, Any] = field(default_factory=dict)  # settings of PPO
+    env: str = "satiation"
+    replay: bool = True  # make this log, too
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,9 @@ def make_logs(folder: Path, seed: int, sizes: Sizes) -> Logs:
     for name, policy in (("random", ("random",)), ("medium", ())):
         _record(logs.snapshot("medium"), sizes.sessions, logs.log(name), policy=policy)
     first = 0
-    logs.log("replay").mkdir(exist_ok=True)
-    for part in range(PARTS + 1):
+    if sizes.replay:
+        logs.log("replay").mkdir(exist_ok=True)
+    for part in range(PARTS + 1) if sizes.replay else ():
         count = (part + 1) * sizes.sessions // (PARTS + 1) - first
         out = logs.log("replay") / f"part-{part:08d}.parquet"
         _record(logs.snapshot(part), count, out, seed=part)
@@ -89,7 +93,7 @@ def _record(path: Path, sessions: int, out: Path, policy: tuple[str, ...] = (), 
 def _train(logs: Logs, seed: int, sizes: Sizes) -> None:
     """Save PPO after each part of its steps, and untrained."""
     dials: dict[str, Any] = {"total_timesteps": sizes.steps, "seed": seed, "eval_interval": 0}
-    config = Config(algo="ppo", env="satiation", **dials, **sizes.world, **sizes.ppo)
+    config = Config(algo="ppo", env=sizes.env, **dials, **sizes.world, **sizes.ppo)
     names: list[int | str] = [*range(1, PARTS + 1), "medium"]
     for update in updates(config, folder=logs.folder / "ppo"):
         run = update.run

@@ -211,7 +211,9 @@ def _assemble(texts: Mapping[str, Any], tensors: Mapping[str, Tensor], env: str 
     for name, state in checkpoint.generators.items():
         if state.dtype != torch.uint8 or state.ndim != 1:
             raise Refused(f"holds no generator state in {name!r}")
-    if not _is_curve(checkpoint.info.get("curve", [])):
+    others = checkpoint.info.get("curves", {})
+    every = [checkpoint.info.get("curve", []), *(others.values() if isinstance(others, dict) else [None])]
+    if not all(_is_curve(curve) for curve in every):
         raise Refused("holds a learning curve that is not a list of step, mean, low and high")
     before = checkpoint.info.get("steps_before", 0)
     if type(before) is not int or not 0 <= before <= _MOST * _MOST:
@@ -265,7 +267,7 @@ def _interface(fields: Mapping[str, Any]) -> Interface:
             all(type(x) is int and 0 < x <= _MOST for x in counts)
             and all(type(x) is int and 0 <= x <= _MOST for x in lengths)
             and all(type(name) is str and name.isidentifier() for name in names)
-            and type(found.repeats) is type(found.events) is bool
+            and all(type(x) is bool for x in (found.repeats, found.events, found.profile, found.relative))
             and bool(found.context and found.action_sizes)
         )
     except (KeyError, TypeError, ValueError):

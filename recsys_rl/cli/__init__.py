@@ -17,7 +17,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 COMMANDS = (
     *("train", "evaluate", "recommend", "serve", "visitors", "log"),
-    *("export", "record", "ope", "ranking", "data"),
+    *("export", "record", "ope", "fit-users", "ranking", "data"),
 )
 
 OVERVIEW = """usage: recsys-rl [--version] [--help] COMMAND [OPTIONS]
@@ -34,6 +34,7 @@ commands:
   export     write the scores of a policy as an ONNX file, for a server in another language
   record     record decisions of a policy on simulated users, with their probabilities
   ope        estimate from a log of decisions the return that a policy would have earned
+  fit-users  learn users from a log of decisions, to train policies in
   ranking    print NDCG, recall and other ranking metrics on a held-out log
   data       describe a log file, compare two, or split one by time or by user
 
@@ -115,7 +116,7 @@ def _dispatch(argv: list[str]) -> int:
         print(f"recsys-rl {__version__}")
     elif first in COMMANDS:
         check_names(first, argv[1:])
-        command = importlib.import_module(f"recsys_rl.cli.{first}")
+        command = importlib.import_module(f"recsys_rl.cli.{first.replace('-', '_')}")
         command.run(argv[1:])
     else:
         near = did_you_mean(first, COMMANDS)

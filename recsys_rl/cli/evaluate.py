@@ -24,6 +24,8 @@ Examples:
   recsys-rl evaluate --strangers --policy linucb          people without a profile
     ... --handover 2                                      the bandit for two steps, then the policy
   recsys-rl evaluate --policy my_policy:Newest            your own policy beside the others
+  recsys-rl evaluate in_learned.pt --world satiation      in the simulator, not in the users of its training
+    ... --world-set noise=0                               with another setting of the simulator
   recsys-rl evaluate --no-planner                         without the rows that take most of the time
 
 Checkpoints with the same items and users share a table. If runs differ only in their seed, each is evaluated
@@ -49,11 +51,13 @@ class EvaluateOptions(EvaluateConfig):
     """Checkpoints to evaluate in one table, in place of --checkpoint."""
     report: Annotated[str | bool, OPTIONAL_FILE] = False
     """Write a self-contained HTML page: learning curve, table, sample sessions. Without FILE it is
-    report.html in the folder of the run, with --users report-FILE.html."""
+    report.html in the folder of the run, with --users report-FILE.html, with --world report-NAME.html."""
     policy: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """A further row of the table: linucb or lints, bandits that learn from a user's answers in the session;
     or module:NAME of your own policy: an object with act(obs, greedy), a callable that makes one from the
     catalogue, or a Stable-Baselines3 model. The current folder is searched first."""
+    world_set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A setting of --world, as NAME=VALUE: --world satiation --world-set noise=0. It may be repeated."""
 
     def __post_init__(self) -> None:
         """Check nothing here: the EvaluateConfig made from these options checks the values."""

@@ -39,6 +39,7 @@ CLASSES = {
     "export": "recsys_rl.workflows.export:ExportConfig",
     "record": "recsys_rl.cli.record:RecordOptions",
     "ope": "recsys_rl.cli.ope:OpeOptions",
+    "fit-users": "recsys_rl.cli.fit_users:FitUsersOptions",
     "ranking": "recsys_rl.cli.ranking:RankingOptions",
     "data describe": "recsys_rl.cli.data:DescribeOptions",
     "data split": "recsys_rl.cli.data:SplitOptions",

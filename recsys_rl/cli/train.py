@@ -62,11 +62,13 @@ before."""
 
 @dataclasses.dataclass(frozen=True)
 class RunOptions(TrainConfig):
-    """The settings of the run as options; --limit may be repeated."""
+    """The settings of the run as options; --limit and --world-set may be repeated."""
 
     limit: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """A limit on a stream, as in "ads<=0.1" or "watch>=0.5" (in quotes), kept by a Lagrange multiplier. It
     may be repeated. --limit help lists the streams of the platform."""
+    world_set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A setting of --world, as NAME=VALUE, as in --world-set noise=0. It may be repeated."""
 
 
 class Job(NamedTuple):
@@ -179,7 +181,7 @@ def _without(argv: list[str], options: tuple[str, ...], flags: tuple[str, ...] =
 
 def train_options(argv: list[str]) -> Job:
     """The settings, and the run to resume. Raises UserError; `--help` raises SystemExit(0)."""
-    given = peek(argv, "algo", "env", "data", "config", "run", "checkpoint")
+    given = peek(argv, "algo", "env", "data", "config", "run", "checkpoint", "user-model")
     file = {} if given.config is None else _read_settings(Path(given.config), given.env)
     typed = {name: getattr(given, name) for name in ("algo", "env") if getattr(given, name) is not None}
     folder, base = None, {}
@@ -193,6 +195,10 @@ def train_options(argv: list[str]) -> Job:
         base = to_dict(_config_of_run(folder, algo, given.env))
     elif given.checkpoint is not None:
         base = _settings_of_items(given)
+    elif given.user_model is not None and given.data is None:
+        from recsys_rl.checkpoint.users import load_users
+
+        base = load_users(given.user_model).settings
     chosen = {"algo": DEFAULT_ALGO, "env": DEFAULT_ENV, **base, **file, **typed}
     if folder is not None:
         _check_same_world(folder, base, chosen["env"], given.data)
@@ -247,8 +253,10 @@ def _parse(argv: list[str], settings: Mapping[str, Any], file: str | None) -> An
         raise UserError(str(error)) from None  # an error of the file, even if an option replaces the value
     data = getattr(sections["data_config"], "data", "")
     of_run = vars(sections["train_config"])
-    if peek(argv, "limit").limit is not None:  # options replace those of a file
-        of_run = {**of_run, "limit": ()}
+    repeated = peek(argv, "limit", "world-set")
+    for name in ("limit", "world_set"):
+        if getattr(repeated, name) is not None:  # options replace those of a file
+            of_run = {**of_run, name: ()}
     sections["train_config"] = RunOptions(**of_run)
 
     def text(help_: str) -> Any:

@@ -69,7 +69,7 @@ from recsys_rl.env.visits import VisitsConfig
 from recsys_rl.env.watch_time import HIGHEST_RATIO, Watched
 from recsys_rl.functional import rows
 from recsys_rl.functional.recency import products, recency, weighted_rows
-from recsys_rl.protocols import Expert, Known, Platform, VisitPieces
+from recsys_rl.protocols import Equations, Expert, Known, Platform, VisitPieces
 from recsys_rl.schema import Finite, NonNegative, Positive, Range, Share
 from recsys_rl.types import Catalogue, Feedback, Interface, Obs, Population, Signal, Stream, World
 
@@ -587,12 +587,21 @@ EXPERT = Expert(
     {"pull": (1.0, 0.3), "wear": (1.0, 0.5), "mood": (0.1, 0.1), "after": (0.5, 0.5)},
     expert_scores,
 )
+EQUATIONS = Equations(
+    columns=lambda users: torch.cat([users.facts, users.coordinates], 1),
+    vectors=lambda users: (
+        users.coordinates,
+        torch.nn.functional.one_hot(users.catalogue.attributes["creator"], users.num_creators).float(),
+    ),
+    decays=lambda users: (users.config.weariness_kept, users.config.mood_kept),
+)
 PLATFORM = Platform(
     ShortVideoConfig,
     users=ShortVideo,
     add_attributes=add_attributes,
     heuristics={"fresh-creators": FRESH_CREATORS},
     expert=EXPERT,
+    equations=EQUATIONS,
     visit_pieces=VISIT_PIECES,
     presets={
         "*": {

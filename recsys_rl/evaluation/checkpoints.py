@@ -26,6 +26,12 @@ class Entry:
     path: Path
     checkpoint: Checkpoint
     name: str = ""  # name of its row
+    trained: Config | None = None  # settings of the training, if it is played in another world
+
+    @property
+    def config(self) -> Config:
+        """The settings of the training."""
+        return self.checkpoint.config if self.trained is None else self.trained
 
 
 def tables(entries: Sequence[Entry]) -> list[list[Entry]]:
@@ -96,7 +102,7 @@ def _settings(config: Config) -> dict[str, Any]:
 
 def _key(entry: Entry) -> tuple[Any, ...]:
     """The settings, to be looked up in a dict; 1 and 1.0 are the same there, as they are in ``_nearest``."""
-    settings = _settings(entry.checkpoint.config)
+    settings = _settings(entry.config)
     return tuple((name, tuple(x) if isinstance(x, list) else x) for name, x in settings.items())
 
 
@@ -127,10 +133,10 @@ def _no_mean(groups: Mapping[int, Sequence[Entry]]) -> str:
 
 def _nearest(entry: Entry, others: Sequence[Entry]) -> str:
     """A setting in which the most similar of ``others`` differs from ``entry``, as a clause."""
-    mine = _settings(entry.checkpoint.config)
+    mine = _settings(entry.config)
 
     def differing(other: Entry) -> list[tuple[str, Any]]:
-        theirs = _settings(other.checkpoint.config)
+        theirs = _settings(other.config)
         return [(name, theirs.get(name)) for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]
 
     other = min(others, key=lambda x: len(differing(x)))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from recsys_rl.config import Config, to_dict
 from recsys_rl.files.download import cache_folder
+from recsys_rl.make import learned_file
 from recsys_rl.types import Catalogue, Population, tensors_of
 from recsys_rl.utils.tensor_cache import digest, read_tensors, write_tensors
 
@@ -51,5 +52,7 @@ def search_key(config: Config, catalogue: Catalogue, population: Population, bud
     users = {name: x for name, x in tensors_of(population).items() if name.startswith("attributes.")}
     for name, x in (users | {"taste": population.taste, "profile": population.profile}).items():
         parts[f"training {name}"] = x[population.train]
+    if config.platform.user_file:  # the same path may hold other users later
+        parts |= {f"learned {name}": x for name, x in learned_file(config).tensors.items()}
     tensors = {name: x.cpu() for name, x in parts.items()}
     return digest(tensors, VERSION, config.env, sorted(to_dict(config.env_config).items()), budget)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,6 +17,7 @@ from recsys_rl.config import to_dict
 from recsys_rl.data.bias import share_of
 from recsys_rl.data.world_check import about_check
 from recsys_rl.evaluation.categories import categories
+from recsys_rl.evaluation.checkpoints import Entry
 from recsys_rl.evaluation.samples import samples
 from recsys_rl.evaluation.table import Played
 from recsys_rl.make import assumptions, make_user_model
@@ -26,15 +27,11 @@ STRANGERS = "strangers: all profiles are withheld"
 
 
 def report(
-    name: str,
-    checkpoint: Checkpoint,
-    users: Tensor,
-    result: Mapping[str, Any],
-    played: Mapping[str, Played],
+    entry: Entry, users: Tensor, result: Mapping[str, Any], played: Mapping[str, Played]
 ) -> dict[str, Any]:
-    """The values of the page of the checkpoint ``name``, as report/page.py lists them."""
-    config = checkpoint.config
-    curve, threads = checkpoint.info.get("curve", []), torch.get_num_threads()
+    """The values of the page of one checkpoint, as report/page.py lists them."""
+    name, checkpoint, config = entry.name, entry.checkpoint, entry.config
+    threads = torch.get_num_threads()
     compared = (f"{name}-greedy", result["yardstick"], "myopic")
     return {
         **result,
@@ -48,14 +45,18 @@ def report(
         "date": datetime.now(UTC).date().isoformat(),
         "version": recsys_rl.__version__,
         "config": {name: part for name, part in to_dict(config).items() if isinstance(part, dict)},
-        "curve": {
-            key: [point[place] for point in curve]
-            for place, key in enumerate(("step", "mean", "low", "high"))
-        },
+        "curve": _columns(checkpoint.info.get("curve", [])),
+        "curves": {name: _columns(rows) for name, rows in checkpoint.info.get("curves", {}).items()},
         **samples(checkpoint, users, compared, played),
         **_planner_steps(checkpoint),
         **_categories(checkpoint, {policy: played[policy] for policy in compared if policy in played}),
     }
+
+
+def _columns(curve: Sequence[Sequence[float]]) -> dict[str, list[float]]:
+    """A learning curve by column."""
+    names = ("step", "mean", "low", "high")
+    return {name: [point[place] for point in curve] for place, name in enumerate(names)}
 
 
 def _planner_steps(checkpoint: Checkpoint) -> dict[str, Any]:

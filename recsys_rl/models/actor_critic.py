@@ -334,7 +334,9 @@ class ActorCritic(nn.Module):
         They are embeddings of the context (N, E, D), the sums (N, number, F_i) and, with an encoder, the
         expected signals (N, S, F_i). The features of an item begin with its embedding.
         """
-        blocks = [torch.stack([obs.context[:, place] for place in self.embeddings], 1)]  # (N, E, D)
+        blocks: list[Tensor] = []
+        if self.embeddings:
+            blocks.append(torch.stack([obs.context[:, place] for place in self.embeddings], 1))  # (N, E, D)
         if sums is not None:
             blocks.append(sums)
         if self.next_signals is not None:

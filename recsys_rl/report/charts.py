@@ -45,32 +45,45 @@ def passing(curve: Mapping[str, Sequence[float]], level: float) -> float | None:
     return found
 
 
+_LINES = ("inside", "baseline")
+"""The colours of further curves."""
+
+
 def learning_curve_svg(
     curve: Mapping[str, Sequence[float]],
     references: Mapping[str, float],
     *,
     name: str = "ppo",
     width: int = 760,
+    others: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
 ) -> str:
     """The mean return over training, its band, and dashed reference lines with names at their right ends.
 
     A dashed vertical line marks the step from which on the curve stays above a reference.
 
     ``curve`` has equally long ``step``, ``mean``, ``low``, ``high``. ``references`` gives a return for each
-    policy. ``width`` is in pixels, 340 or more; text does not scale, so draw another chart for a phone.
+    policy, ``others`` further curves by name, drawn as lines. ``width`` is in pixels, 340 or more; text does
+    not scale, so draw another chart for a phone.
     Raises UserError if fewer than two points have finite numbers.
     """
     points = curve_points(curve)
     if len(points) < 2 or points[0][0] == points[-1][0]:
         raise UserError("The learning curve has fewer than two evaluations: evaluate more often to draw it.")
     levels = {policy: value for policy, value in references.items() if finite(value)}
+    lines = {title: curve_points(other) for title, other in (others or {}).items()}
+    lines = {title: found for title, found in lines.items() if len(found) > 1}
     values = [v for _, *rest in points for v in rest] + list(levels.values())
+    values += [mean for found in lines.values() for _, mean, _, _ in found]
     low, high = min(0.0, *values) if max(values) > 0 else min(values), max(values)
     marks = ticks(low, high if high > low else low + 1, 4)
     places = decimals(values)
 
     labels = [(f"{short_name(name)} {number(points[-1][1], places)}", "learned strong", points[-1][1])]
     labels += [(f"{short_name(p)} {number(v, places)}", f"muted {kind(p)}", v) for p, v in levels.items()]
+    labels += [
+        (f"{title} {number(found[-1][1], places)}", f"muted {_LINES[at % 2]}", found[-1][1])
+        for at, (title, found) in enumerate(lines.items())
+    ]
     height = 340 if width > 500 else 300
     digits = max(0, -math.floor(math.log10(marks[1] - marks[0]) + 1e-9))
     names = [number(mark, digits) for mark in marks]
@@ -93,6 +106,9 @@ def learning_curve_svg(
     middle = [f"{x(step):.1f},{y(mean):.1f}" for step, mean, _, _ in points]
     parts.append(f'<polygon class="band" points="{" ".join(above + below)}"/>')
     parts.append(f'<polyline class="curve" points="{" ".join(middle)}"/>')
+    for at, found in enumerate(lines.values()):
+        path = " ".join(f"{x(step):.1f},{y(mean):.1f}" for step, mean, _, _ in found)
+        parts.append(f'<polyline class="other {_LINES[at % 2]}" points="{path}"/>')
     for placed, (shown, style, value) in zip(spread([y(v) for *_, v in labels], 17), labels, strict=True):
         parts.append(
             f'<path class="leader" d="M{right + 3:.1f} {y(value):.1f}L{right + 13:.1f} {placed:.1f}"/>'
@@ -107,6 +123,9 @@ def learning_curve_svg(
     said = f"Learning curve of {name}: mean return {ends[0]}, {ends[1]}."
     if levels:
         said += f" References: {', '.join(f'{p} {number(v, places)}' for p, v in levels.items())}."
+    for title, found in lines.items():
+        last = found[-1]
+        said += f" {title}: mean {number(last[1], places)} at step {last[0]:,.0f}."
     above = [f"{p} from step {step:,.0f} on" for p, step in passed.items() if step is not None]
     said += f" It stays above {', '.join(above)}." if above else ""
     return svg(width, height, said, parts)

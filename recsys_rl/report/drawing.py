@@ -40,7 +40,7 @@ font-variant-numeric:tabular-nums}
 .grid{stroke:var(--line)}.axis{stroke:var(--muted)}
 .band{fill:var(--learned);opacity:.18}.curve{fill:none;stroke:var(--learned);stroke-width:2.25;
 stroke-linejoin:round}
-.other{fill:none;stroke:var(--baseline);stroke-width:1.5;stroke-linejoin:round}
+.other{fill:none;stroke:var(--baseline);stroke-width:1.5;stroke-linejoin:round}.other.inside{stroke:var(--inside)}
 .reference{stroke:var(--muted);stroke-width:1.25;stroke-dasharray:5 4}.reference.inside{stroke:var(--inside)}
 .leader{fill:none;stroke:var(--line)}
 .bar.learned{fill:var(--learned)}.bar.baseline{fill:var(--baseline)}

@@ -21,6 +21,20 @@ Row = Mapping[str, Any]
 SHARES = ("coverage", "d1", "d7", "d30", "churn")  # columns in per cent
 
 
+CURVES = {
+    "log": (
+        "on the log",
+        "The line on the log is the estimate of ope for held-out users of a log. Where it falls while the "
+        "return inside rises, the policy learns the errors of its users.",
+    ),
+    "world": (
+        "in the world",
+        "The line in the world is the mean return in the platform of --world.",
+    ),
+}
+"""Names in the chart of further learning curves, and what they are."""
+
+
 def write_report(path: Path, report: Mapping[str, Any]) -> None:
     """Write the page to ``path``. An old page stays until the new one is complete.
 
@@ -31,7 +45,8 @@ def write_report(path: Path, report: Mapping[str, Any]) -> None:
     [0, 1], ``users`` if fewer played, ``streams`` {name: mean} if there are several, and of lives
     ``active_days`` and, in [0, 1], ``d1``, ``d7``, ``d30`` and ``churn``); ``paired``
     (``policy``, ``versus``, ``mean``, ``low``, ``high``); ``curve`` (``step``, ``mean``, ``low``, ``high``),
-    of training users; ``sessions`` (``policy``, ``user``, ``likes``, the titles nearest to the user's
+    of training users; ``curves``, optional, further ones by name: "log", of `ope` on a log, and "world", of
+    another world; ``sessions`` (``policy``, ``user``, ``likes``, the titles nearest to the user's
     profile, ``return``, ``left``, ``limit``, the steps of the longest session if that is known, ``steps`` of
     ``title``, ``year``, ``genres``, ``reward`` and ``hidden``, by name the signals that no recommender sees,
     all usually in [0, 1]; of the item that a user chose from a slate also ``place``, None without a choice,
@@ -47,6 +62,8 @@ def write_report(path: Path, report: Mapping[str, Any]) -> None:
     ``planner_steps``, the largest number that the planner simulates, and the steps of a session;
     ``categories``, a result of ``evaluation.categories``, or None for a sentence in place of the picture;
     of the rows ``creator_gini``, in [0, 1], and ``limit_streams`` {name: mean};
+    ``world`` and ``trained_on``, if the world of the rows is another than that of the training: a text about
+    it, and the environments of the training;
     ``new_users``, if the users are those of a file: its name ``file``, and ``about`` their events;
     ``regret_by_step``, a result of ``evaluation.regret``.
     Numbers may be None or NaN: the page shows a dash. Raises UserError if the file can't be written.
@@ -55,6 +72,7 @@ def write_report(path: Path, report: Mapping[str, Any]) -> None:
 
 
 def _page(report: Mapping[str, Any]) -> str:
+    world = report.get("world", report["env"])
     style = PALETTE_CSS + resources.files(__package__).joinpath("style.css").read_text(encoding="utf-8")
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"/>'
@@ -63,7 +81,7 @@ def _page(report: Mapping[str, Any]) -> str:
         # The page loads nothing; with this line a browser refuses every request.
         '<meta http-equiv="Content-Security-Policy" '
         "content=\"default-src 'none'; style-src 'unsafe-inline'\"/>"
-        f"<title>{text(report['algo'])} on {text(report['env'])}: recsys_rl report</title>"
+        f"<title>{text(report['algo'])} on {text(world)}: recsys_rl report</title>"
         f"<style>{style}</style></head><body><main>{_header(report)}{_returns(report)}"
         f"{regret_html(report)}{_curve(report)}"
         f"{exposure_html(charts.by_return(report['rows']))}"
@@ -84,9 +102,11 @@ def _header(report: Mapping[str, Any]) -> str:
     simple = yardstick or next((row for name, row in rows.items() if kind(name) == "baseline"), None)
     bound = rows.get("planner") or rows.get("oracle")
     places = decimals([row["return_mean"] for row in (ours, simple, bound) if row])
-    steps, env = number(report["step"], 0), text(report["env"])
+    steps, env = number(report["step"], 0), text(" and ".join(report.get("trained_on", [report["env"]])))
     name = text(algo if ours is None else ours["policy"])
     sentence = f"{name}, trained for {steps} steps on <b>{env}</b>, "
+    if "world" in report:
+        sentence += f"played in <b>{text(report['world'])}</b>, "
     if ours is None:
         sentence += "has no finite return"
     elif words.is_foreign(report):
@@ -258,15 +278,19 @@ def _curve(report: Mapping[str, Any]) -> str:
     over = f"training users, always the same; the returns above are over {text(words.people(report))}"
     if words.is_foreign(report):
         over = "episodes on seeds of their own"
+    if "world" in report:
+        over += ", and are of another world than this curve"
     if words.has_lives(report):
         over += "; each point is of single visits, and the returns above are of whole lives"
     note = (
         f"Mean return of the greedy policy during training, and its 95 % interval as a band, over {over}."
         f"{missing}"
     )
+    others = {CURVES[name][0]: found for name, found in (report.get("curves") or {}).items()}
+    note += "".join(f" {CURVES[name][1]}" for name in report.get("curves") or {})
     try:
-        name = f"{report['algo']}-greedy"
-        drawn = sizes(lambda px: charts.learning_curve_svg(curve, {}, name=name, width=px))
+        name = "inside" if others else f"{report['algo']}-greedy"
+        drawn = sizes(lambda px: charts.learning_curve_svg(curve, {}, name=name, width=px, others=others))
     except UserError as error:
         return f'<h2>Learning curve</h2><p class="plain">{text(error)}{missing}</p>'
     return f'<h2>Learning curve</h2><p class="note">{note}</p>{drawn}'

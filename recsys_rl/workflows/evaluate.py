@@ -23,6 +23,7 @@ from recsys_rl.evaluation.printing import print_table, without_nan
 from recsys_rl.evaluation.regret import mean_regret_by_step, regret_by_step
 from recsys_rl.evaluation.sessions import STRANGERS, report
 from recsys_rl.evaluation.table import Played, mean_over_seeds, summarise
+from recsys_rl.evaluation.worlds import check_world, parse_settings, played_in, world_text
 from recsys_rl.files.clean import Missing
 from recsys_rl.folder import nearby
 from recsys_rl.lookup import DEFAULT_ALGO, algorithm_of, platform_of
@@ -52,7 +53,7 @@ class EvaluateConfig:
     """Write the table to this file as JSON."""
     report: str | Path | bool = False
     """Write a self-contained HTML page to this file: learning curve, table, sample sessions. True means
-    report.html in the folder of the run, with --users report-FILE.html."""
+    report.html in the folder of the run, with --users report-FILE.html, with --world report-NAME.html."""
     max_users: CountOrZero = 1000
     """Number of held-out users to play; of more users, an evenly spread part plays. 0 = all."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -107,6 +108,12 @@ class EvaluateConfig:
     """Play the planners, the rows informed and planner. They take most of the time of a table."""
     behaviour: str | Path | None = None
     """Checkpoint of the policy that made a log: its rows are named behaviour and behaviour-greedy."""
+    world: str | None = None
+    """Play in this platform, with the items, users and interface of the checkpoint, in place of the one of
+    the training: the simulator behind a log for a policy trained in users learned from the log. Another
+    platform has the settings of its preset, the same one those of the training."""
+    world_set: tuple[str, ...] = ()
+    """A setting of --world, as NAME=VALUE, as in --world-set noise=0. It may be repeated."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -122,6 +129,7 @@ class EvaluateConfig:
             algorithm_of(self.algo)
         if self.env is not None:
             platform_of(self.env)
+        check_world(self.world, self.world_set)
 
     @property
     def paths(self) -> tuple[str | Path, ...]:
@@ -160,6 +168,8 @@ def evaluate(
     if options.behaviour is not None:
         path = Path(options.behaviour)
         given.append(Entry(path, load(path, options.env)))
+    if options.world is not None:
+        given = [_moved(entry, options.world, options.world_set) for entry in given]
     groups = tables(given)
     if options.behaviour is not None:
         groups = [[replace(x, name="behaviour") if x.path == path else x for x in group] for group in groups]
@@ -210,8 +220,11 @@ def evaluate(
         result["new_users"] = {"file": file, "about": about_people(groups)}
     if options.strangers:
         result["strangers"] = True
+    if options.world is not None:
+        result["world"] = world_text(options.world, options.world_set)
+        result["trained_on"] = [*dict.fromkeys(entry.config.env for entry in entries)]
     total_users = len(first.population.heldout) if len(groups) == 1 else 0
-    heading = _heading(groups) + (f"; {STRANGERS}" if options.strangers else "")
+    heading = _heading(groups, result.get("world")) + (f"; {STRANGERS}" if options.strangers else "")
     print_table(result, heading, total_users)
     if stopped:
         print("stopped: the table has the rows that were finished, and no file is written", file=sys.stderr)
@@ -220,7 +233,7 @@ def evaluate(
         write_text(Path(options.json), json.dumps(without_nan(result), indent=1) + "\n")
         print(f"table: {options.json}", file=sys.stderr)
     if place is not None:
-        write_report(place, report(groups[0][0].name, first, users, result, played))
+        write_report(place, report(groups[0][0], users, result, played))
         print(f"report: {place}", file=sys.stderr)
     return result
 
@@ -292,6 +305,12 @@ def _load(path: Path, options: EvaluateConfig) -> Checkpoint:
     return checkpoint
 
 
+def _moved(entry: Entry, world: str, settings: Sequence[str]) -> Entry:
+    """The checkpoint in another world. Raises UserError if it can't be played there."""
+    checkpoint = played_in(entry.path, entry.checkpoint, world, parse_settings(world, settings))
+    return replace(entry, checkpoint=checkpoint, trained=entry.checkpoint.config)
+
+
 def _report_place(options: EvaluateConfig, checkpoints: Sequence[Path]) -> Path | None:
     """The file of the report; None without a report.
 
@@ -308,8 +327,10 @@ def _report_place(options: EvaluateConfig, checkpoints: Sequence[Path]) -> Path 
             f"--report has no file, and the checkpoints are in {len(folders)} folders: give one, as in "
             "--report report.html."
         )
-    people = "" if options.users is None else f"-{Path(options.users).stem}"  # the run keeps its own report
-    return nearby(folders.pop()) / f"report{people}.html"
+    # The run keeps its own report.
+    people = "" if options.users is None else f"-{Path(options.users).stem}"
+    world = "" if options.world is None else f"-{options.world.replace(':', '-')}"
+    return nearby(folders.pop()) / f"report{people}{world}.html"
 
 
 def _check_outputs(json: str | Path | None, report: Path | None, checkpoints: Sequence[Path]) -> None:
@@ -326,13 +347,19 @@ def _check_outputs(json: str | Path | None, report: Path | None, checkpoints: Se
         taken[output.resolve()] = "also the file of --json"
 
 
-def _heading(groups: Sequence[Sequence[Entry]]) -> str:
-    """The heading of the table: environment, policies with their steps, and data."""
+def _heading(groups: Sequence[Sequence[Entry]], world: str | None) -> str:
+    """The heading of the table: environment, policies with their steps, and data.
+
+    ``world``: the text about another world than that of the training.
+    """
     first = groups[0][0].checkpoint
-    steps = ", ".join(f"{entry.name} after {_steps(entry.checkpoint)}" for entry in groups[0])
+    steps = ", ".join(
+        f"{entry.name} after {_steps(entry.checkpoint)}{'' if world is None else f' on {entry.config.env}'}"
+        for entry in groups[0]
+    )
     seeds = ", ".join(str(group[0].checkpoint.config.train_config.seed) for group in groups)
     data = f"; {first.catalogue.source}" if first.catalogue.source else ""
-    return f"{first.config.env}, {steps}" + (data if len(groups) == 1 else f"; seeds {seeds}")
+    return f"{world or first.config.env}, {steps}" + (data if len(groups) == 1 else f"; seeds {seeds}")
 
 
 def _steps(checkpoint: Checkpoint) -> str:

@@ -55,10 +55,10 @@ def ope(options: OpeConfig) -> OpeResult:
         parts,
         policies_of(options, read),
         _targets(options),
-        _fit(options, log, read),
+        fit_of(options, log, read),
         read.rewards,
         loggers_of(options, read, log),
-        _settings(options),
+        settings_of(options),
         read.streams,
     )
     result = _result(options, read, log, fitted, judged)
@@ -127,14 +127,14 @@ def _targets(options: OpeConfig) -> dict[str, Callable[[ReplayedLog], Target]]:
     return {} if path is None else {_target_name(options): read}
 
 
-def _settings(options: OpeConfig) -> Settings:
+def settings_of(options: OpeConfig) -> Settings:
     intervals = Intervals(
         options.interval, largest_weight=options.largest_weight, seed=options.seed, clip=options.clip
     )
     return Settings(intervals, options.draws, options.clusters, options.world)
 
 
-def _fit(options: OpeConfig, log: ReplayedLog, read: ReadLog) -> Fit:
+def fit_of(options: OpeConfig, log: ReplayedLog, read: ReadLog) -> Fit:
     """The regression of the reward model. Of several steps, it predicts sums of rewards."""
     generator, rewards = read.streams["ope"], log.rewards
     if options.q == "mlp":
@@ -154,7 +154,7 @@ def _result(
     if read.behaviours is None or LOGGED in options.names:
         row = plain_row(LOGGED, "mean", judged.earned, judged.users)
         rows, terms = [*rows, row], {**terms, LOGGED: {"mean": judged.earned}}
-    trusted = "wdr" if log.whole.steps > 1 else "dr"
+    trusted = trusted_of(log)
     rows = recommend(rows, trusted)
     difference = None
     if options.compare is not None:
@@ -188,6 +188,11 @@ def _result(
         fitted=log.log.num_rows,
     )
     return OpeResult(about, tuple(rows), judged.not_computed, fitted, judged.checks, difference)
+
+
+def trusted_of(log: ReplayedLog) -> str:
+    """The estimator that is recommended on such a log where it has enough sessions."""
+    return "wdr" if log.whole.steps > 1 else "dr"
 
 
 def _check_logistic(name: str | None, log: Whole) -> None:

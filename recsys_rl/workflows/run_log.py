@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -23,6 +24,14 @@ NUM_EVAL_EPISODES = 16  # in a periodic evaluation on a Gymnasium environment
 MAX_EVAL_STEPS = 1_000  # of an episode without a time limit, because it may have no end
 
 
+class RunJudge(Protocol):
+    """What else an evaluation measures (workflows/judged.py)."""
+
+    def judge(self, run: Run) -> tuple[float, float, float]:
+        """The value of the run's greedy policy with the ends of its 95 % interval."""
+        ...
+
+
 @dataclass
 class RunLog:
     """Writes rank 0's log and learning curve at the intervals in the settings."""
@@ -31,6 +40,7 @@ class RunLog:
     ended: list[Tensor] = field(default_factory=list)  # sessions since the last row: returns, lengths (2, n)
     news: str = ""
     cut_is_noted: bool = False
+    judges: Mapping[str, RunJudge] = field(default_factory=dict)  # by the name of their curve
 
     def write(self, run: Run, metrics: Mapping[str, float], ended: Tensor) -> dict[str, float]:
         """Log ``metrics``, evaluate if it is time, and return ``metrics`` with the added numbers."""
@@ -68,8 +78,19 @@ class RunLog:
                     f"had no end within {len(sessions.items):,} steps and were cut there (the log's eval_cut)"
                 )
             self.cut_is_noted = True
+        for name, judge in self.judges.items():
+            point = judge.judge(run)
+            run.curves.setdefault(name, []).append([run.step, *point])
+            ends = zip(("mean", "low", "high"), point, strict=True)
+            row |= {f"{name}_return_{end}": value for end, value in ends}
         self.logger.write(run.step, row)
         return row
+
+
+def evaluations_since_best(run: Run) -> int | None:
+    """Evaluations since the highest estimate on the log, 0 at the latest; None without an estimate."""
+    values = [mean for _, mean, _, _ in run.curves.get("log", ())]
+    return len(values) - 1 - values.index(max(values)) if values else None
 
 
 def evaluate_training_users(run: Run) -> Sessions:

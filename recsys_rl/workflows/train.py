@@ -18,7 +18,8 @@ from torch import Tensor
 
 from recsys_rl import folder as folders
 from recsys_rl.checkpoint import save, settings_of_items
-from recsys_rl.config import Config, to_toml, with_settings, with_whole_paths
+from recsys_rl.checkpoint.users import load_users
+from recsys_rl.config import Config, overlay, to_toml, with_settings, with_whole_paths
 from recsys_rl.errors import error_text
 from recsys_rl.experience.on_policy import OnPolicy
 from recsys_rl.functional.compiled import kernels
@@ -33,8 +34,11 @@ from recsys_rl.utils.allocator import keep_freed_memory
 from recsys_rl.utils.files import check_new_folder, write_text
 from recsys_rl.utils.logger import Logger, summary_writer
 from recsys_rl.workflows.advice import advice
-from recsys_rl.workflows.run_log import RunLog
+from recsys_rl.workflows.judge_options import check_judged
+from recsys_rl.workflows.run_log import RunJudge, RunLog, evaluations_since_best
 
+BEST = "best.pt"
+"""The checkpoint of a run with the highest estimate on judge_log."""
 SHOWN_GATES = 10
 """Gates of the scorer head that are printed after training, the largest ones."""
 
@@ -122,6 +126,9 @@ def _with_items(config: Config | None, settings: Mapping[str, Any]) -> Config:
     path = settings.get("checkpoint")
     if path is not None:
         settings = {**settings_of_items(path, settings.get("env")), **settings}
+    users = settings.get("user_model")
+    if users is not None and "data" not in settings:  # they bring their items and sizes
+        settings = overlay({**load_users(users).settings}, settings)
     return with_settings(config, settings)
 
 
@@ -179,6 +186,7 @@ def _begun(
         run = begin(nameless, before, device, ranks)
         keep_freed_memory()  # only from here on: memory that the data needed should return to the system
         about = run.experience.describe()  # before there is a folder: it may find too little memory
+        judges = _judges(run) if first else {}
         if first and not quiet:
             _say_beginning(run, about, own if resume else None)
         taken = folders.take(config, own) if first and not resume else None
@@ -189,14 +197,26 @@ def _begun(
                 stack.enter_context(folders.held(taken))
                 write_text(taken / "config.toml", to_toml(with_whole_paths(run.config)))
             if first:
-                opened.run_log = RunLog(_logger(run, own, quiet))
+                opened.run_log = RunLog(_logger(run, own, quiet), judges=judges)
             if not resume:  # so that a run killed before its first interval can be resumed
                 if opened.run_log is not None and run.has_simulator and settings.eval_interval:
                     opened.run_log.evaluate(run)  # the curve begins with the untrained policy
+                    if run.curves.get("log"):
+                        _judged(opened)
                 _save(opened)
         if opened.run_log is not None:
             _publish(opened, resume, folder is None if latest is None else latest)
         yield opened
+
+
+def _judges(run: Run) -> Mapping[str, RunJudge]:
+    """The judges of the settings judge_log and world. Raises UserError for one that can't judge this run."""
+    settings = run.config.train_config
+    if settings.judge_log is None and settings.world is None:
+        return {}
+    from recsys_rl.workflows.judged import judges_of  # polars and the estimators
+
+    return judges_of(run)
 
 
 def _publish(opened: OpenRun, resume: bool, latest: bool) -> None:
@@ -220,6 +240,7 @@ def _check_new(config: Config, folder: Path | None, first: bool) -> None:
     """Raise UserError for mistakes that can be found before the data are read."""
     if first:
         folders.check_free(config, folder)
+    check_judged(config)
     if config.train_config.record is not None:
         check_new_folder(Path(config.train_config.record), "--record")
     if folder is not None and config.train_config.name is not None:
@@ -228,7 +249,7 @@ def _check_new(config: Config, folder: Path | None, first: bool) -> None:
     if not model.candidates or users is None:
         return
     slate_size = slate_size_of(config)
-    most_shown = 0 if users.repeats else sizes.max_episode_steps * slate_size
+    most_shown = 0 if config.platform.repeats(sizes) else sizes.max_episode_steps * slate_size
     check_candidates(model, sizes.num_items, most_shown, slate_size)  # a log may have fewer items
     made_up = source_of(config.data_config.data).made_up
     kind = kind_of(model.index, sizes.num_items if made_up else 0)
@@ -287,8 +308,9 @@ def _go_on(
     before = run.updates
     settings, run_log = run.config.train_config, opened.run_log
     stop, asked = False, False
+    stale = _is_stale(run)
     with nullcontext() if run_log is None else run_log.logger:
-        while run.updates < run.num_updates and not stop:
+        while run.updates < run.num_updates and not stop and not stale:
             with requests_to_stop() as requests:
                 batch = run.experience.batch()
                 metrics = {**run.agent.update(batch.data), **batch.metrics}
@@ -297,7 +319,9 @@ def _go_on(
                 _check_finite(metrics, run, opened)
                 if run_log is not None:
                     metrics = run_log.write(run, metrics, ended)
-                if run.due(settings.save_interval) or run.updates == run.num_updates or stop:
+                if "log_return_mean" in metrics:
+                    stale = _judged(opened)
+                if run.due(settings.save_interval) or run.updates == run.num_updates or stop or stale:
                     _save(opened)
                 asked = bool(requests)
             try:
@@ -306,7 +330,7 @@ def _go_on(
                 _save(opened)
                 raise
     folder = opened.path.parent
-    if run.updates < run.num_updates:
+    if run.updates < run.num_updates and not stale:
         raise Interrupted(
             f"Stopped at step {run.step:,}; {folder} holds the run: continue it with --run {folder}."
         )
@@ -317,11 +341,39 @@ def _go_on(
             f"new run from its weights: {_from_weights(run.config, folder)}"
         )
         verdict = run.experience.verdict() if isinstance(run.experience, OnPolicy) else ""
-        _say(done if run.updates > before else finished, _about_gates(run), verdict)
+        _say(
+            done if run.updates > before else finished, _about_gates(run), verdict, _about_best(opened, stale)
+        )
         if not run.has_simulator:
             from recsys_rl.workflows.judge_run import judge_run  # polars and the estimators
 
             judge_run(run, opened.path)
+
+
+def _judged(opened: OpenRun) -> bool:
+    """Keep the policy in best.pt if its estimate on the log is the highest; True if the run should stop."""
+    if evaluations_since_best(opened.run) == 0:
+        save(opened.path.with_name(BEST), snapshot(opened.run, opened.ranks))
+    return _is_stale(opened.run)
+
+
+def _is_stale(run: Run) -> bool:
+    """True if the estimate on the log has not risen for judge_patience evaluations."""
+    patience, since = run.config.train_config.judge_patience, evaluations_since_best(run)
+    return since is not None and 0 < patience <= since
+
+
+def _about_best(opened: OpenRun, stale: bool) -> str:
+    """A line about the policy with the highest estimate on the log; "" without one."""
+    curve = opened.run.curves.get("log")
+    if not curve:
+        return ""
+    step, mean, low, high = max(curve, key=lambda row: row[1])
+    why = f"stopped, as the estimate on the log has not risen since step {step:,.0f}; " if stale else ""
+    return (
+        f"{why}{opened.path.with_name(BEST)} has the policy of step {step:,.0f}, with the highest estimate, "
+        f"{mean:.2f} ({low:.2f} to {high:.2f})"
+    )
 
 
 def _about_gates(run: Run) -> str:

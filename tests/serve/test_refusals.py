@@ -25,6 +25,7 @@ from recsys_rl.serve.jobs import Recommend
 from recsys_rl.serve.problems import Problem
 from recsys_rl.serve.server import ServeConfig, application
 from recsys_rl.serve.sqlite import SQLite
+from recsys_rl.serve.store import Damaged
 from recsys_rl.serve.wire import RecommendRequest
 from recsys_rl.types import Obs
 from tests.serve.servers import SLOW, event, recommend, send, serving, trained
@@ -57,6 +58,34 @@ def test_all_requests_that_wait_for_one_person_are_answered(
     finally:
         worker.close()
     assert [x.code if isinstance(x, Problem) else x for x in found] == [None, "wrong-n", "wrong-n", None]
+
+
+def test_one_person_can_not_fill_the_queue(
+    checkpoint: At, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ServeConfig(str(checkpoint("satiation")), db=str(tmp_path / "r.sqlite"), deadline_ms=SLOW)
+    worker = application(options).worker
+    own, go = PPO.scores, threading.Event()
+
+    def scores(self: PPO, obs: Obs) -> torch.Tensor:
+        go.wait(20)
+        return own(self, obs)
+
+    async def ask() -> list[object]:
+        replies = [worker.submit(Recommend(RecommendRequest("3"), "")) for _ in range(20)]
+        refused = (await asyncio.wait(replies, timeout=20, return_when=asyncio.FIRST_COMPLETED))[0]
+        assert 0 < len(refused) <= 3  # one is drawn, sixteen wait
+        go.set()
+        found: list[object] = await asyncio.gather(*replies, return_exceptions=True)
+        return found
+
+    monkeypatch.setattr(PPO, "scores", scores)
+    try:
+        found = asyncio.run(ask())
+    finally:
+        worker.close()
+    assert [x.code for x in found if isinstance(x, Problem)] == ["busy"] * 3
+    assert all(isinstance(x, bytes) for x in found if not isinstance(x, Problem))
 
 
 @pytest.mark.parametrize(
@@ -186,6 +215,48 @@ def test_a_damaged_session_does_not_keep_versions_from_being_swapped(two: Path, 
     with serving(two, db) as client:
         assert client.post("/v1/recommend", json={"user_id": "3"}).json()["title"] == "record-damaged"
         assert swap(client, two / "b.pt").status_code == 200 and champion(client) == ["b.pt"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE decisions SET row = x'c1' WHERE number = {one}",
+        "UPDATE decisions SET row = 'text' WHERE number = {one}",
+        "UPDATE events SET row = x'c1'",
+        "UPDATE people SET name = x'c1' WHERE name = '3'",
+        "DELETE FROM people WHERE name = '3'",
+    ],
+)
+def test_a_decision_that_can_not_be_read_is_named_and_hinders_no_swap(
+    two: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    db = tmp_path / "r.sqlite"
+    with serving(two, db) as client:
+        one, other = recommend(client, "3"), recommend(client, "4")
+        assert send(client, event(one, "engagement", 0.5)) == ["accepted"]
+    number = one["decision_id"]
+    with sqlite3.connect(db) as raw:
+        raw.execute(damage.format(one=number))
+    with serving(two, db) as client:
+        rows = client.get("/v1/decisions").json()
+        assert [x["decision_id"] for x in rows["decisions"]] == [other["decision_id"]]
+        assert rows["unreadable"] == [number]
+        assert swap(client, two / "b.pt").status_code == 200 and champion(client) == ["b.pt"]
+        assert f"without decision {number}," in capsys.readouterr().err
+
+
+def test_a_record_whose_latest_pages_can_not_be_read_hinders_no_swap(
+    two: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def latest(self: SQLite, number: int) -> None:
+        raise Damaged("database disk image is malformed")
+
+    with serving(two, tmp_path / "r.sqlite") as client:
+        recommend(client, "3")
+        monkeypatch.setattr(SQLite, "latest", latest)
+        assert swap(client, two / "b.pt").status_code == 200 and champion(client) == ["b.pt"]
+        assert "malformed" in capsys.readouterr().err
+        assert client.get("/v1/decisions").json()["title"] == "record-damaged"
 
 
 def test_files_are_hashed_once_and_not_in_the_event_loop(

@@ -1,0 +1,217 @@
+"""The file of learned users: catalogue, people, facts of the log and networks, without code."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recsys_rl.checkpoint import (
+    _check_catalogue,
+    _check_finite,
+    _check_population,
+    _interface,
+    _rebuild,
+    _take_apart,
+    sealed,
+)
+from recsys_rl.checkpoint.sealed import Refused
+from recsys_rl.models.item_columns import item_columns
+from recsys_rl.models.user_ensemble import UserEnsemble
+from recsys_rl.models.user_network import ContextSizes, ItemTables, UserNetwork
+from recsys_rl.models.user_signals import SignalKinds
+from recsys_rl.types import Catalogue, Population, Signal, Stream, UserError, UserFacts, World
+
+KIND = "learned users"
+AGAIN = "give a whole file of recsys-rl fit-users, or fit the users again"
+
+
+@dataclass(frozen=True)
+class LearnedFile:
+    """Learned users, or a fit that was interrupted."""
+
+    facts: UserFacts
+    world: World
+    members: tuple[UserNetwork, ...]
+    extra: Mapping[str, Tensor]  # tables of items beside the generic ones (``item_tables``)
+    data_config: Mapping[str, Any]  # of the world, as a section of settings
+    fitting: Mapping[str, Tensor] = field(default_factory=dict)  # state of the fit; empty if it is finished
+    info: Mapping[str, Any] = field(default_factory=dict)  # JSON primitives: settings of the fit
+
+    @property
+    def network(self) -> UserEnsemble:
+        return UserEnsemble(self.members)
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """All weights of the networks, by name."""
+        return {f"{place}.{n}": x for place, m in enumerate(self.members) for n, x in m.state_dict().items()}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The sections of a run inside these users, without the file itself."""
+        catalogue = self.world.catalogue
+        return {
+            "data_config": dict(self.data_config),
+            "env_config": {
+                "num_items": catalogue.num_items,
+                "embedding_dim": catalogue.embedding.shape[1],
+                "max_episode_steps": self.facts.interface.session_length,
+            },
+        }
+
+
+def item_tables(catalogue: Catalogue, extra: Mapping[str, Tensor]) -> ItemTables:
+    """The tables of the items: embeddings, genres and attributes, then those of a platform's equations."""
+    columns = item_columns(catalogue)[:, :-1]  # without the constant
+    if "columns" in extra:
+        columns = torch.cat([columns, extra["columns"]], 1)
+    more = [extra[name] for name in sorted(extra) if name.startswith("vectors")]
+    vectors = (catalogue.embedding, catalogue.unit_genres, *more)
+    decays = tuple(extra["decays"].tolist()) if "decays" in extra else ()
+    return ItemTables(tuple(x for x in vectors if x.shape[1]), columns, decays)
+
+
+def context_sizes(facts: UserFacts, embedding_dim: int) -> ContextSizes:
+    """The sizes of the pieces that no session derives; the first one is the user's if it has his size."""
+    sizes = {name: x.shape[1] for name, x in facts.given.items()}
+    first = facts.interface.context[0][0]
+    user = first if sizes.get(first) == embedding_dim else ""
+    more = tuple((name, size) for name, size in sorted(sizes.items()) if name != user)
+    return ContextSizes(user, more, facts.interface.session_length)
+
+
+def save_users(path: Path, users: LearnedFile) -> None:
+    """Write the file; the old one is kept as ``previous(path)``. Raises UserError if it can't be written."""
+    facts = users.facts
+    texts: dict[str, Any] = {
+        "kind": KIND,
+        "facts": {
+            "interface": dataclasses.asdict(facts.interface),
+            "signals": [dataclasses.asdict(x) for x in facts.signals],
+            "streams": [dataclasses.asdict(x) for x in facts.streams],
+            **{name: getattr(facts, name) for name in ("catalogue", "platform", "features", "log")},
+        },
+        "kinds": dataclasses.asdict(users.members[0].kinds),
+        "members": len(users.members),
+        "data_config": dict(users.data_config),
+        "info": dict(users.info),
+    }
+    sections: dict[str, Mapping[str, Tensor]] = {
+        "given": facts.given,
+        "shown_next": facts.shown_next,
+        "facts": {"of_signals": facts.of_signals, "users": facts.users},
+        "extra": users.extra,
+        "fitting": users.fitting,
+    }
+    nouns: tuple[tuple[str, Catalogue | Population], ...] = (
+        ("catalogue", users.world.catalogue),
+        ("population", users.world.population),
+    )
+    for name, noun in nouns:
+        texts[name], sections[name] = _take_apart(noun)
+    for place, member in enumerate(users.members):
+        sections[f"member{place}"] = member.state_dict()
+    sealed.write(path, texts, {f"{a}.{b}": x for a, part in sections.items() for b, x in part.items()})
+
+
+def load_users(path: str | Path, finished: bool = True) -> LearnedFile:
+    """Read a file of ``save_users``.
+
+    Args:
+        finished: the fit must be.
+
+    Raises UserError if the file is not a whole file of learned users, or if its fit was interrupted.
+    """
+    path = Path(path)
+    try:
+        if not path.name:
+            raise Refused("is not a file", AGAIN)
+        stat = path.stat() if path.is_file() else None
+        found = _loaded(path, stat and (stat.st_mtime_ns, stat.st_size, stat.st_ino))
+    except Refused as refused:
+        mend = AGAIN if "train" in refused.mend else refused.mend
+        raise UserError(f"{path} {refused.cause}: {mend}.") from refused
+    if finished and found.fitting:
+        raise UserError(
+            f"{path} holds users whose fit was interrupted: finish it with recsys-rl fit-users --resume."
+        )
+    return found
+
+
+@functools.lru_cache(2)  # a run reads its users at several places
+def _loaded(path: Path, version: object) -> LearnedFile:
+    texts, tensors = sealed.read(path)
+    if texts.get("kind") != KIND:
+        raise Refused("holds no learned users", AGAIN)
+    sections: dict[str, dict[str, Tensor]] = {}
+    for name in sorted(tensors):
+        section, _, rest = name.partition(".")
+        sections.setdefault(section, {})[rest] = tensors[name]
+    empty: dict[str, Tensor] = {}
+    world = World(
+        _rebuild(Catalogue, texts.get("catalogue"), sections.get("catalogue", empty)),
+        _rebuild(Population, texts.get("population"), sections.get("population", empty)),
+    )
+    _check_catalogue(world.catalogue)
+    _check_population(world.population)
+    try:
+        facts = _facts(texts["facts"], sections)
+        known = {name: tuple(x) if isinstance(x, list) else x for name, x in texts["kinds"].items()}
+        kinds = SignalKinds(**typing.cast("Any", known))
+        extra = sections.get("extra", empty)
+        tables = item_tables(world.catalogue, extra)
+        sizes = context_sizes(facts, world.catalogue.embedding.shape[1])
+        members = []
+        for place in range(int(texts["members"])):
+            network = UserNetwork(tables, sizes, kinds, torch.Generator().manual_seed(0))
+            network.load_state_dict(sections[f"member{place}"])
+            _check_finite("member", sections[f"member{place}"])
+            members.append(network)
+        sound = (
+            bool(members)
+            and len(kinds.binary) == len(facts.signals)
+            and facts.interface.action_sizes == (world.catalogue.num_items,)
+            and facts.of_signals.shape == (len(facts.signals), len(facts.streams))
+            and facts.users.dtype == torch.int64
+            and all(len(x) == len(facts.users) > 0 for x in facts.given.values())
+            and all(
+                len(facts.shown_next[f"keys{name[-1]}"]) == len(facts.shown_next[f"entropies{name[-1]}"])
+                for name in ("keys1", *facts.shown_next)
+            )
+        )
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise Refused(f"does not fit its own settings ({type(error).__name__})", AGAIN) from error
+    if not sound:
+        raise Refused("does not fit its own settings", AGAIN)
+    return LearnedFile(
+        facts,
+        world,
+        tuple(members),
+        extra,
+        texts["data_config"],
+        sections.get("fitting", empty),
+        texts["info"],
+    )
+
+
+def _facts(texts: Mapping[str, Any], sections: Mapping[str, Mapping[str, Tensor]]) -> UserFacts:
+    own = sections["facts"]
+    _check_finite("given", sections["given"])
+    return UserFacts(
+        interface=_interface(texts["interface"]),
+        signals=tuple(Signal(**x) for x in texts["signals"]),
+        streams=tuple(Stream(**x) for x in texts["streams"]),
+        of_signals=own["of_signals"],
+        users=own["users"],
+        given=dict(sections["given"]),
+        shown_next=dict(sections.get("shown_next", {})),
+        **{name: str(texts[name]) for name in ("catalogue", "platform", "features", "log")},
+    )

@@ -1,0 +1,280 @@
+"""The report on learned users: held-out sessions, beside simple predictors and the true simulator.
+
+Each step of a held-out session is predicted from what was shown and answered before it. Signals of 0 and 1
+have the log loss, others the mean pinball loss at nine quantiles (models/user_signals.py). Beside the learned
+users stand:
+
+- popularity: the item's mean on the sessions that were learned from;
+- additive: that mean and the user's mean difference from it, in the session so far;
+- truth: the simulator of the log, where there is one, in the state that the session's answers give.
+
+The survival curve of the learned users is that of their chances of leaving at each step of the real sessions.
+Returns, and the sessions that a classifier tries to tell from real ones (real_or_learned.py), are of sessions
+with the items and the length of the real ones, in which the learned users answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from recsys_rl.checkpoint.users import LearnedFile
+from recsys_rl.evaluation.real_or_learned import auc, classifier_auc
+from recsys_rl.models.user_signals import LEVELS, pinball
+from recsys_rl.objective.weighted import stream_weights
+from recsys_rl.protocols import KNOWS, UserModel
+from recsys_rl.types import Feedback, SessionTable
+
+MOST = 1000  # sessions of the report, evenly spread over those that are held out
+DRAWS = 100  # of the true simulator, for its quantiles
+PRIOR = 5.0  # answers that a mean is worth before there are any
+NINE = slice(1, -1)  # the nine levels among LEVELS
+
+
+class Predictions(NamedTuple):
+    """Of R shown places: the probability (R,) of each signal of 0 and 1, the quantiles (R, Q) of others."""
+
+    signals: Sequence[Tensor]
+    leaving: Tensor | None  # (R',) of R' steps; None: no prediction
+
+
+def fit_report(
+    file: LearnedFile,
+    held: SessionTable,
+    fitted: SessionTable,
+    users: UserModel | None,
+    all_signals: SessionTable | None = None,
+) -> dict[str, Any]:
+    """The report on learned users.
+
+    Args:
+        held: the held-out sessions, and ``fitted``, those that were learned from, with the users' signals.
+        users: the true simulator; None if there is none.
+        all_signals: the held-out sessions with all signals of the simulator, which its state needs.
+    """
+    chosen = torch.linspace(0, held.num_sessions - 1, min(MOST, held.num_sessions)).long()
+    held = held.rows(chosen)
+    found = {"learned": _learned(file, held)} | _simple(file, held, fitted)
+    if users is not None and all_signals is not None:
+        found["truth"] = _truth(file, users, all_signals.rows(chosen))
+    shown, there = _places(held)
+    values = held.signals[shown]  # (R, S)
+    kinds = file.members[0].kinds
+    signals = []
+    for place, signal in enumerate(file.facts.signals):
+        of_signal = {name: one.signals[place] for name, one in found.items()}
+        scores = _scores(of_signal, values[:, place], kinds.binary[place])
+        signals.append({"name": signal.name, "binary": kinds.binary[place], **scores})
+    left = _left(held)[there]
+    leaving = {name: one.leaving for name, one in found.items() if one.leaving is not None}
+    played = _played(file, held)
+    weights = file.facts.of_signals @ stream_weights(file.facts.streams)
+    returns = [x.sum((1, 2)) @ weights for x in (held.signals, played)]  # (B,) each
+    alive = _survival(held, found["learned"].leaving)
+    return {
+        "sessions": held.num_sessions,
+        "decisions": int(there.sum()),
+        "features": file.facts.features,
+        "signals": signals,
+        "leaving": _scores(leaving, left.float(), True),
+        "lengths": {"real": alive[0].sum().item(), "learned": alive[1].sum().item()}
+        | {"distance": (alive[0] - alive[1]).abs().max().item()},
+        "returns": {"real": returns[0].mean().item(), "learned": returns[1].mean().item()}
+        | {"distance": _kolmogorov(*returns)},
+        "classifier_auc": classifier_auc(held, played, file.world),
+    }
+
+
+def _places(table: SessionTable) -> tuple[Tensor, Tensor]:
+    """The shown places (B, T, K) and the steps (B, T), bool."""
+    step = torch.arange(table.items.shape[1])
+    return table.items >= 0, step < table.lengths.unsqueeze(1)
+
+
+def _left(table: SessionTable) -> Tensor:
+    """(B, T) bool: the user left after this step."""
+    step = torch.arange(table.items.shape[1])
+    return (step == table.lengths.unsqueeze(1) - 1) & table.left.unsqueeze(1)
+
+
+@torch.no_grad()
+def _learned(file: LearnedFile, held: SessionTable) -> Predictions:
+    """The mean of the networks' probabilities, and of their quantiles."""
+    shown, there = _places(held)
+    kinds, signals, leaving = file.members[0].kinds, [], []
+    for member in file.members:
+        outputs, logits = member.of_sessions(held)
+        leaving.append(logits.sigmoid()[there] * (kinds.leave_weight > 0))
+        signals.append(
+            [
+                (outputs.probability(place) if one else outputs.quantiles(place))[shown]
+                for place, one in enumerate(kinds.binary)
+            ]
+        )
+    means = [torch.stack(parts).mean(0) for parts in zip(*signals, strict=True)]
+    return Predictions(means, torch.stack(leaving).mean(0))
+
+
+def _simple(file: LearnedFile, held: SessionTable, fitted: SessionTable) -> dict[str, Predictions]:
+    """The predictions by the item's mean, and by that of the user in the session so far beside it."""
+    kinds, signals = file.members[0].kinds, {"popularity": [], "additive": []}  # type: ignore[var-annotated]
+    for place, one in enumerate(kinds.binary):
+        means = _item_means(fitted, place, file.world.catalogue.num_items)
+        for name, rows in signals.items():
+            known, seen = (_by_means(table, place, means, name == "additive") for table in (held, fitted))
+            if one:
+                rows.append(known.clamp(1e-3, 1 - 1e-3))
+            else:
+                rest = fitted.signals[..., place][fitted.items >= 0] - seen
+                rows.append(known.unsqueeze(1) + rest[: 2**20].quantile(rest.new_tensor(LEVELS)))
+    step = torch.arange(held.items.shape[1])
+    _, there = _places(fitted)
+    left = torch.zeros(held.items.shape[1])
+    at = min(len(left), fitted.items.shape[1])
+    counts = there.sum(0).clamp_min(1)
+    left[:at] = (_left(fitted).sum(0) / counts)[:at]
+    by_step = left[step].expand(held.num_sessions, -1)[_places(held)[1]].clamp(1e-4, 1 - 1e-4)
+    return {
+        name: Predictions(rows, by_step if name == "popularity" else None) for name, rows in signals.items()
+    }
+
+
+def _item_means(table: SessionTable, place: int, num_items: int) -> Tensor:
+    """(I,): the mean of a signal of each item, as if PRIOR answers had been the mean of all."""
+    shown = table.items >= 0
+    items, values = table.items[shown], table.signals[..., place][shown]
+    total = torch.zeros(num_items).index_add_(0, items, values)
+    counts = torch.bincount(items, minlength=num_items)
+    return (total + PRIOR * values.mean()) / (counts + PRIOR)
+
+
+def _by_means(table: SessionTable, place: int, means: Tensor, additive: bool) -> Tensor:
+    """(R,): the mean of each shown item, with ``additive`` plus the user's difference so far."""
+    shown = table.items >= 0
+    known = means[table.items.clamp_min(0)]  # (B, T, K)
+    if additive:
+        rest = ((table.signals[..., place] - known) * shown).sum(2)  # (B, T)
+        before = rest.cumsum(1) - rest
+        count = shown.sum(2)
+        known = known + (before / (count.cumsum(1) - count + PRIOR)).unsqueeze(2)
+    return known[shown]
+
+
+def _truth(file: LearnedFile, users: UserModel, table: SessionTable) -> Predictions:
+    """The simulator's own probabilities and quantiles, along the real sessions."""
+    names = [signal.name for signal in users.signals]
+    places = [names.index(signal.name) for signal in file.facts.signals]
+    kinds, noise = file.members[0].kinds, torch.Generator().manual_seed(0)
+    ids, order = file.world.population.user_ids.sort()
+    state = users.sample(order[torch.searchsorted(ids, table.users)])
+    steps: list[list[Tensor]] = []
+    leaving = []
+    for step in range(table.items.shape[1]):
+        shown = table.items[:, step] >= 0  # (B, K)
+        items = table.items[:, step].clamp_min(0)
+        mean = users.respond(state, items, shown, None).signals
+        drawn: Tensor | None = None
+        if not all(kinds.binary):
+            draws = [users.respond(state, items, shown, noise).signals[..., places] for _ in range(DRAWS)]
+            drawn = torch.stack(draws).quantile(mean.new_tensor(LEVELS), 0)  # (Q, B, K, S)
+        found = []
+        for at, (place, one) in enumerate(zip(places, kinds.binary, strict=True)):
+            if one or drawn is None:
+                found.append(mean[..., place])
+            else:
+                found.append(drawn[..., at].movedim(0, -1))
+        steps.append(found)
+        state, leaves = users.advance(state, items, Feedback(table.signals[:, step], shown))
+        leaving.append(leaves.float())
+    shown, there = _places(table)
+    signals = [torch.stack(parts, 1)[shown] for parts in zip(*steps, strict=True)]
+    return Predictions(signals, torch.stack(leaving, 1)[there])
+
+
+@torch.no_grad()
+def _played(file: LearnedFile, held: SessionTable) -> Tensor:
+    """(B, T, K, S): the answers of the learned users to the items of real sessions, for as many steps."""
+    network, noise = file.network, torch.Generator().manual_seed(0)
+    member = torch.randint(network.num_members, (held.num_sessions,), generator=noise)
+    memory, found = network.begin(held.given), torch.zeros_like(held.signals)
+    for step in range(held.items.shape[1]):
+        items = held.items[:, step]  # (B, K)
+        shown, rows = items >= 0, items.clamp_min(0)
+        chance = torch.rand(held.signals[:, step].shape, generator=noise)
+        answers, _ = network.drawn(memory, rows, member, chance)
+        found[:, step] = answers * shown.unsqueeze(-1)
+        memory, _ = network.after(memory, rows, shown, found[:, step])
+    return found
+
+
+def _survival(held: SessionTable, leaving: Tensor | None) -> tuple[Tensor, Tensor]:
+    """(T,) each: the share of users who are there at each step, of the real ones and of the learned ones."""
+    _, there = _places(held)
+    real = _hazard(_left(held).float(), there)
+    learned = torch.zeros_like(there, dtype=torch.float32)
+    assert leaving is not None
+    learned[there] = leaving
+    alive = [torch.cat([x.new_ones(1), (1 - x).cumprod(0)[:-1]]) for x in (real, _hazard(learned, there))]
+    return alive[0], alive[1]
+
+
+def _hazard(chance: Tensor, there: Tensor) -> Tensor:
+    """(T,): the mean chance of leaving of those who are there."""
+    return (chance * there).sum(0) / there.sum(0).clamp_min(1)
+
+
+def _kolmogorov(one: Tensor, two: Tensor) -> float:
+    """The largest distance of two samples' distribution functions."""
+    points = torch.cat([one, two]).sort().values
+    shares = [torch.searchsorted(x.sort().values, points, right=True) / len(x) for x in (one, two)]
+    return float((shares[0] - shares[1]).abs().max())
+
+
+def _scores(found: Mapping[str, Tensor], values: Tensor, binary: bool) -> dict[str, dict[str, float | None]]:
+    """Loss, AUC and calibration of each predictor of ``values`` (R,).
+
+    The AUC of a number is that of its median, for values above the median of all. The calibration of a
+    probability is the mean distance between it and the share of ones, in ten bins of equal size; that of
+    quantiles is the largest distance between a level and the share of values below it.
+    """
+    result: dict[str, dict[str, float | None]] = {"loss": {}, "auc": {}, "calibration": {}}
+    for name, x in found.items():
+        if binary:
+            loss = nn.functional.binary_cross_entropy(x.clamp(1e-6, 1 - 1e-6).double(), values.double())
+            of_bins = [(x[rows].mean() - values[rows].mean()).abs() for rows in x.argsort().chunk(10)]
+            calibration = torch.stack(of_bins).mean()
+            area = auc(x, values > 0.5)
+        else:
+            loss = pinball(x, values.unsqueeze(1))[:, NINE].mean()
+            below = (values.unsqueeze(1) <= x).float().mean(0)
+            calibration = (below - below.new_tensor(LEVELS)).abs()[NINE].max()
+            area = auc(x[:, len(LEVELS) // 2], values > values.median())
+        result["loss"][name] = float(loss)
+        result["auc"][name] = area
+        result["calibration"][name] = float(calibration)
+    return result
+
+
+def print_fit_report(report: Mapping[str, Any]) -> None:
+    """Print the report of ``fit_report`` as a table."""
+    mark = "" if report["features"] == "generic" else f" ({KNOWS})"
+    print(
+        f"held out: {report['decisions']:,} decisions of {report['sessions']:,} sessions; "
+        f"{report['features']} features{mark}"
+    )
+    print(f"{'':28}{'loss':>9}{'AUC':>9}{'calibration':>13}")
+    for row in [*report["signals"], {"name": "leaving", **report["leaving"]}]:
+        for number, name in enumerate(row["loss"]):
+            cells = [row[what][name] for what in ("loss", "auc", "calibration")]
+            texts = ["" if x is None else f"{x:.4f}" for x in cells]
+            title = row["name"] if number == 0 else ""
+            print(f"{title:14}{name:14}{texts[0]:>9}{texts[1]:>9}{texts[2]:>13}")
+    for name in ("lengths", "returns"):
+        part = report[name]
+        means = f"real {part['real']:.2f}, learned {part['learned']:.2f}"
+        print(f"mean {name}: {means}; distance {part['distance']:.3f}")
+    area = report["classifier_auc"]
+    print(f"AUC of a classifier of real and learned sessions: {area:.3f} (0.5: it can't tell)")

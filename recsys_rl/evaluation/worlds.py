@@ -1,0 +1,180 @@
+"""A checkpoint in another world than that of its training, with the same items, users and interface.
+
+A policy that was trained in users learned from a log is played with the simulator that made the log; one that
+was trained on estimated ratings is played with the true ones.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from recsys_rl.checkpoint import Checkpoint
+from recsys_rl.config import Config
+from recsys_rl.dials import EnvConfig, TrainConfig
+from recsys_rl.errors import FieldError
+from recsys_rl.lookup import has_own_world, platform_of
+from recsys_rl.make import make_env
+from recsys_rl.schema import did_you_mean, from_text, hints
+from recsys_rl.types import Interface, UserError, World
+
+
+def check_world(world: str | None, settings: Sequence[str]) -> None:
+    """Raise UserError for a platform that doesn't exist, and for settings that it doesn't have."""
+    if world is None:
+        if settings:
+            raise FieldError("world_set", f"is {settings[0]}: give --world NAME, the platform that has it.")
+        return
+    try:
+        platform_of(world)
+    except FieldError as error:
+        raise FieldError("world", error.complaint) from None
+    if has_own_world(world):
+        raise FieldError(
+            "world", f"is {world}: it brings its own world, without items; give a platform with a catalogue."
+        )
+    parse_settings(world, settings)
+
+
+def parse_settings(world: str, texts: Sequence[str]) -> dict[str, Any]:
+    """The fields of the platform's settings in texts such as ``("noise=0", "num_items=50")``.
+
+    Raises FieldError for a text of another form, a field that the platform lacks, and a value out of range.
+    """
+    cls = platform_of(world).config
+    known, found = hints(cls), {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        name = name.strip().replace("-", "_")
+        if not name or not equals:
+            raise FieldError("world_set", f"{text} is not of the form NAME=VALUE, as in noise=0.")
+        if name not in known:
+            names = ", ".join(known)
+            raise FieldError(
+                "world_set", f"names {name}{did_you_mean(name, known)}: {world} has the settings {names}."
+            )
+        if name in found:
+            raise FieldError("world_set", f"names {name} twice: give one value.")
+        try:
+            found[name] = from_text(name, known[name], value.strip())
+        except FieldError as error:
+            raise FieldError("world_set", f"{name} {error.complaint}") from None
+    return found
+
+
+def played_in(
+    path: str | Path, checkpoint: Checkpoint, world: str, settings: Mapping[str, Any]
+) -> Checkpoint:
+    """The checkpoint as if its environment was the platform ``world``, on the checkpoint's items and users.
+
+    Another platform has the sizes of the training, and else the settings of its preset; the same platform
+    keeps the settings of the training. ``settings`` replace both. Attributes of items and users that the
+    platform needs and the checkpoint lacks are drawn from the seed of the training.
+
+    Raises UserError for a checkpoint without a catalogue, and for a world whose observations, actions or
+    features of items are other ones than those of the training.
+    """
+    moved, other = place_of(
+        checkpoint.config, checkpoint.world, checkpoint.interface, world, settings, str(path)
+    )
+    return dataclasses.replace(checkpoint, config=moved, world=other)
+
+
+def place_of(
+    config: Config, of: World, interface: Interface, world: str, settings: Mapping[str, Any], who: str
+) -> tuple[Config, World]:
+    """The settings and the world of a run (``config``, ``of``, ``interface``) in the platform ``world``.
+
+    As ``played_in``; ``who`` is the name of the policy in errors.
+    """
+    if of.is_empty:
+        raise UserError(
+            f"--world {world}: {who} is of {config.env}, which has no items and users that another world "
+            "could take; leave --world out."
+        )
+    place, other = _settings_there(config, world, settings), _with_attributes(config, of, world)
+    if other.catalogue.features != of.catalogue.features:
+        raise UserError(
+            f"--world {world} has other features of items than {config.env}, where {who} was trained, and "
+            "its network reads those: choose a world with the same ones."
+        )
+    there = make_env(place, other, 1, heldout=True, training=False).interface
+    _check_interface(who, config.env, interface, world, there)
+    # What a run judges is of no use elsewhere.
+    training = dataclasses.replace(
+        config.train_config,
+        judge_log=None,
+        judge_patience=TrainConfig.judge_patience,
+        world=None,
+        world_set=(),
+    )
+    there_config = {**vars(config), "env": world, "env_config": place.env_config, "train_config": training}
+    return Config(**there_config), other
+
+
+def world_text(world: str, settings: Sequence[str]) -> str:
+    """The world with its settings, for headings, as "NAME (noise=0)"."""
+    return f"{world} ({', '.join(settings)})" if settings else world
+
+
+def _settings_there(config: Config, world: str, settings: Mapping[str, Any]) -> Config:
+    """Settings of the platform ``world`` with the data of ``config``, for any algorithm.
+
+    The algorithm stays out, as a network that doesn't fit is an interface that doesn't.
+    """
+    kept = [f.name for f in dataclasses.fields(config.env_config if world == config.env else EnvConfig)]
+    sizes = {name: getattr(config.env_config, name) for name in kept}
+    seed = config.train_config.seed
+    return Config(env=world, data_config=config.data_config, env_config={**sizes, **settings}, seed=seed)
+
+
+def _with_attributes(config: Config, of: World, world: str) -> World:
+    """The items and users of a run with the attributes that ``world`` needs; their own ones stay."""
+    catalogue, population = of
+    add_attributes = platform_of(world).add_attributes
+    if world == config.env or add_attributes is None:
+        return of
+    added, users = add_attributes(of, config.train_config.seed)
+    return World(
+        dataclasses.replace(added, attributes={**added.attributes, **catalogue.attributes}),
+        dataclasses.replace(users, attributes={**users.attributes, **population.attributes}),
+    )
+
+
+TEXTS = {
+    "context": "its context",
+    "action_sizes": "its number of items",
+    "slate_size": "its slate size",
+    "repeats": "its repetition of items",
+    "history_length": "the length of its history",
+    "signals": "its list of signals",
+    "session_length": "the length of its sessions",
+    "events": "its history of events",
+    "visits": "its number of visits",
+    "profile": "its having a profile of the user",
+    "relative": "its use of relative signals",
+}
+"""The fields of an interface in the words of errors, each in the singular."""
+
+
+def _check_interface(who: str, env: str, here: Interface, world: str, there: Interface) -> None:
+    """Raise UserError if the interface ``there`` is not the one ``here``, of the training."""
+    for name, mine in vars(here).items():
+        theirs = getattr(there, name)
+        if mine != theirs:
+            raise UserError(
+                f"--world {world} has another interface than {env}, where {who} was trained: {TEXTS[name]} "
+                f"is {_shown(theirs)}, not {_shown(mine)}; choose a world with the same one."
+            )
+
+
+def _shown(value: Any) -> str:
+    """A value of an interface as text."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if not isinstance(value, tuple):
+        return str(value)
+    parts = (f"{x[0]} ({x[1]})" if isinstance(x, tuple) else str(x) for x in value)
+    return ", ".join(parts) or "none"

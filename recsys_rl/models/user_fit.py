@@ -1,0 +1,153 @@
+"""Fit an ensemble of networks of users to the sessions of a log, one network after another.
+
+The members of the ensemble differ in their first weights and in the order of the sessions (Lakshminarayanan,
+Pritzel and Blundell 2017, "Simple and scalable predictive uncertainty estimation using deep ensembles").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from recsys_rl.models.user_network import UserNetwork
+from recsys_rl.types import SessionTable
+
+LEAST_STEPS = 400  # of the optimiser for each member, for small logs
+
+
+@dataclass(frozen=True)
+class FitSizes:
+    """How long each member is fitted."""
+
+    epochs: int = 10  # at least, see LEAST_STEPS
+    rows: int = 1280  # steps of a gradient step, counted as if all sessions were of full length
+    lr: float = 4e-3  # of Adam at first; it falls linearly to a hundredth
+
+
+class UserFitting:
+    """The members, fitted in turn. After each ``epoch`` the state can be saved, and the fit goes on from it.
+
+    Of each member, the weights of the epoch with the least loss on the sessions ``checked`` are kept.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[UserNetwork],
+        fitted: SessionTable,
+        checked: SessionTable,
+        sizes: FitSizes,
+        generator: torch.Generator,
+    ) -> None:
+        """``generator`` draws the order of the sessions, and is a part of the state."""
+        self.members, self.fitted, self.checked = members, fitted, checked
+        self.sizes, self.generator = sizes, generator
+        self.batch = max(1, sizes.rows // max(1, fitted.items.shape[1]))  # sessions
+        self.batches = -(-fitted.num_sessions // self.batch)  # of an epoch
+        self.of_member = max(sizes.epochs, -(-LEAST_STEPS // self.batches))  # epochs
+        self.member, self.done = 0, 0  # the member that is fitted, and its epochs
+        self.best, self.kept = torch.inf, _weights(members[0])
+        self.optimizer = torch.optim.Adam(members[0].parameters(), sizes.lr)
+
+    @property
+    def total(self) -> int:
+        """Epochs of all members."""
+        return len(self.members) * self.of_member
+
+    @property
+    def epochs(self) -> int:
+        """Epochs so far."""
+        return self.member * self.of_member + self.done
+
+    @property
+    def finished(self) -> bool:
+        return self.member == len(self.members)
+
+    def epoch(self) -> float:
+        """One epoch of the present member; its loss on the checked sessions."""
+        member, g = self.members[self.member], self.fitted.num_sessions
+        steps = self.of_member * self.batches
+        for number, rows in enumerate(torch.randperm(g, generator=self.generator).split(self.batch)):
+            done = (self.done * self.batches + number) / steps
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.sizes.lr * (1 - 0.99 * done)
+            loss = loss_of(member, self.fitted.rows(rows))
+            self.optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(member.parameters(), 1.0)
+            self.optimizer.step()
+        self.done += 1
+        found = self.checked_loss(member)
+        if found < self.best:
+            self.best, self.kept = found, _weights(member)
+        if self.done == self.of_member:
+            member.load_state_dict(self.kept)
+            self._next()
+        return found
+
+    @torch.no_grad()
+    def checked_loss(self, member: UserNetwork) -> float:
+        """The mean loss of the checked sessions."""
+        total, parts = 0.0, torch.arange(self.checked.num_sessions).split(self.batch)
+        for rows in parts:
+            total += float(loss_of(member, self.checked.rows(rows))) * len(rows)
+        return total / self.checked.num_sessions
+
+    def _next(self) -> None:
+        self.member, self.done, self.best = self.member + 1, 0, torch.inf
+        if not self.finished:
+            member = self.members[self.member]
+            self.kept = _weights(member)
+            self.optimizer = torch.optim.Adam(member.parameters(), self.sizes.lr)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What a resumed fit needs beside the weights of the members."""
+        found = {
+            "member": torch.tensor(self.member),
+            "done": torch.tensor(self.done),
+            "best": torch.tensor(self.best, dtype=torch.float64),
+            "generator": self.generator.get_state(),
+        }
+        found |= {f"kept.{name}": x for name, x in self.kept.items()}
+        for place, state in self.optimizer.state_dict()["state"].items():
+            found |= {f"adam.{place}.{name}": x for name, x in state.items()}
+        return found
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """The inverse of ``state_dict``. Raises KeyError, RuntimeError or ValueError if it doesn't fit."""
+        self.member, self.done = int(state["member"]), int(state["done"])
+        if not 0 <= self.member <= len(self.members) or not 0 <= self.done < self.of_member:
+            raise ValueError("the epochs of a fit")
+        self.best = float(state["best"])
+        self.generator.set_state(state["generator"])
+        self.kept = {n.removeprefix("kept."): x for n, x in state.items() if n.startswith("kept.")}
+        if self.finished:
+            return
+        member = self.members[self.member]
+        self.optimizer = torch.optim.Adam(member.parameters(), self.sizes.lr)
+        of_parameters: dict[int, dict[str, Tensor]] = {}
+        for name, x in state.items():
+            if name.startswith("adam."):
+                _, place, what = name.split(".")
+                of_parameters.setdefault(int(place), {})[what] = x
+        whole = self.optimizer.state_dict()
+        self.optimizer.load_state_dict({**whole, "state": of_parameters})
+
+
+def loss_of(network: UserNetwork, table: SessionTable) -> Tensor:
+    """The loss (): the mean over shown places of the weighted losses of all signals, and that of leaving."""
+    outputs, leaving = network.of_sessions(table)
+    shown = table.items >= 0  # (B, T, K)
+    losses = outputs.loss(table.signals).sum(-1)  # (B, T, K)
+    found = (losses * shown).sum() / shown.sum().clamp_min(1)
+    step = torch.arange(table.items.shape[1], device=shown.device)
+    there = step < table.lengths.unsqueeze(1)  # (B, T)
+    leaves = ((step == table.lengths.unsqueeze(1) - 1) & table.left.unsqueeze(1)).float()
+    loss = nn.functional.binary_cross_entropy_with_logits(leaving, leaves, reduction="none")
+    return found + network.kinds.leave_weight * (loss * there).sum() / there.sum()
+
+
+def _weights(network: UserNetwork) -> dict[str, Tensor]:
+    return {name: x.detach().clone() for name, x in network.state_dict().items()}

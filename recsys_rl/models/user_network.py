@@ -1,0 +1,260 @@
+"""A network of one user's responses, by features that no simulator gave their form.
+
+Let e_i be a vector of item i (its embedding, its genres), u the user's embedding, and y_s the signals of the
+items shown at step s. For each memory j, with a learned decay d_j and learned weights a_j::
+
+    M_j(t) = sum_{s < t} d_j^(t-1-s) (1 + a_j . y_s) e_s      the items of the session
+    x_i(t) = [attributes of the item and a small network of them, u . e_i, A u * B e_i, M_j(t) . e_i,
+              clock, other context]
+    h_p(t) = sum_{s < t} k_p^(t-1-s) f_p(x_s, y_s)            what the session has done to the user
+    signals of item i at step t   ~ g(x_i(t), h(t))
+    user leaves after step t      ~ l(h(t + 1), clock)
+
+f, g and l are small networks; the decays k_p are learned as well. On a slate x and the signals are those of
+each place, and sums over s run over the places that were shown.
+
+A platform may add vectors, columns and fixed decays of its own equations (protocols.Equations).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from recsys_rl.models.user_signals import SignalKinds, SignalOutputs
+from recsys_rl.types import SessionTable
+
+Memory = Mapping[str, Tensor]
+"""What a network keeps of N sessions: user (N, D), more (N, F), sums (N, J, V), state (N, P), steps (N,)."""
+
+DECAYS = (0.6, 0.9, 0.98)
+"""First values of the learned decays d_j."""
+ATTRIBUTES, RANK, EVENT, STATES = 8, 8, 32, 16
+HIDDEN = (64, 64)
+
+
+@dataclass(frozen=True)
+class ItemTables:
+    """Numbers of the I items; a network holds none of them among its weights."""
+
+    vectors: tuple[Tensor, ...]  # (I, V_v) each; the first are the embeddings
+    columns: Tensor  # (I, X): attributes
+    decays: tuple[float, ...] = ()  # fixed decays beside the learned ones
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return tuple(table.shape[1] for table in self.vectors)
+
+
+@dataclass(frozen=True)
+class ContextSizes:
+    """The pieces of the context that no session derives."""
+
+    user: str  # the piece that is the user's embedding; "" if none has the size of the items' embeddings
+    more: tuple[tuple[str, int], ...]  # the other pieces and their sizes
+    session_length: int  # T: the clock is the share of these steps
+
+
+class UserNetwork(nn.Module):
+    """One member of an ensemble of learned users."""
+
+    def __init__(
+        self, items: ItemTables, context: ContextSizes, kinds: SignalKinds, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.sizes, self.fixed = items.sizes, items.decays
+        self.context, self.kinds = context, kinds
+        signals, dim, columns = len(kinds.binary), items.sizes[0], items.columns.shape[1]
+        self.vectors: Tensor
+        self.columns: Tensor
+        self.register_buffer("vectors", torch.cat(items.vectors, 1), persistent=False)  # (I, V)
+        self.register_buffer("columns", items.columns, persistent=False)  # (I, X)
+        self.decay_logits = nn.Parameter(torch.tensor(DECAYS).logit())
+        number = len(DECAYS) + len(items.decays)  # J
+        self.signal_weights = nn.Parameter(torch.zeros(number, signals))
+        self.attributes = nn.Sequential(_linear(columns, ATTRIBUTES, generator), nn.ReLU())
+        self.of_user = _linear(dim, RANK, generator) if context.user else None
+        self.of_item = _linear(dim + columns, RANK, generator)
+        overlaps = number * len(items.vectors)
+        more = sum(size for _, size in context.more) + 1
+        features = columns + ATTRIBUTES + RANK + overlaps + more + (context.user != "")
+        self.event = nn.Sequential(
+            _linear(features + signals, EVENT, generator), nn.ReLU(), _linear(EVENT, STATES, generator)
+        )
+        self.state_logits = nn.Parameter(torch.linspace(0.0, 6.0, STATES))
+        first, second = HIDDEN
+        self.body = nn.Sequential(
+            _linear(features + STATES, first, generator),
+            nn.ReLU(),
+            _linear(first, second, generator),
+            nn.ReLU(),
+            _linear(second, kinds.num_outputs, generator),
+        )
+        self.leaving = nn.Sequential(
+            _linear(STATES + more, EVENT, generator), nn.ReLU(), _linear(EVENT, 1, generator)
+        )
+        # A new network predicts what the log shows of all items and users.
+        for last, start in ((self.body[-1], kinds.start), (self.leaving[-1], (kinds.leave_start,))):
+            assert isinstance(last, nn.Linear)
+            nn.init.zeros_(last.weight)
+            with torch.no_grad():
+                last.bias.copy_(torch.tensor(start))
+
+    @property
+    def decays(self) -> Tensor:
+        """(J,): the decays of the memories, learned and fixed."""
+        learned = self.decay_logits.sigmoid()
+        return torch.cat([learned, learned.new_tensor(self.fixed)])
+
+    @property
+    def state_decays(self) -> Tensor:
+        """(P,)"""
+        return self.state_logits.sigmoid()
+
+    def begin(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The memory of N users at the start of a session, from pieces (N, size) of their context."""
+        first = next(iter(given.values()))
+        n, like = len(first), self.vectors
+        more = [given[name] for name, _ in self.context.more]
+        return {
+            "user": given[self.context.user] if self.context.user else like.new_zeros(n, self.sizes[0]),
+            "more": torch.cat([like.new_zeros(n, 0), *more], 1),
+            "sums": like.new_zeros(n, len(self.decays), like.shape[1]),
+            "state": like.new_zeros(n, STATES),
+            "steps": like.new_zeros(n),
+        }
+
+    def respond(self, memory: Memory, items: Tensor) -> SignalOutputs:
+        """The distributions of the signals (N, K, S) of ``items`` (N, K), shown now."""
+        features = self._features(memory, items)  # (N, K, F)
+        state = self._scaled(memory["state"]).unsqueeze(1).expand(-1, items.shape[1], -1)
+        return SignalOutputs(self.kinds, self.body(torch.cat([features, state], -1)))
+
+    def after(
+        self, memory: Memory, items: Tensor, shown: Tensor, signals: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """The memory after a step with ``items``, ``shown`` (N, K) and ``signals`` (N, K, S).
+
+        Returns also the logit (N,) of leaving then.
+        """
+        unit = self._unit(signals)
+        done = self._done(memory, items, shown, unit)  # (N, P)
+        sums = self.decays.unsqueeze(1) * memory["sums"] + self._entries(items, shown, unit)
+        found = {
+            **memory,
+            "sums": sums,
+            "state": self.state_decays * memory["state"] + done,
+            "steps": memory["steps"] + 1,
+        }
+        return found, self._leaving(found)
+
+    def of_sessions(self, table: SessionTable) -> tuple[SignalOutputs, Tensor]:
+        """The distributions of the signals (B, T, K, S), and the logits (B, T) of leaving after each step.
+
+        It is what ``begin``, ``respond`` and ``after`` give step by step, all steps at once.
+        """
+        b, t, k = table.items.shape
+        shown, items = (table.items >= 0).flatten(0, 1), table.items.clamp_min(0).flatten(0, 1)  # (B T, K)
+        unit = self._unit(table.signals.flatten(0, 1))  # (B T, K, S)
+        start = self.begin(table.given)
+        entries = self._entries(items, shown, unit).unflatten(0, (b, t))  # (B, T, J, V)
+        sums = decayed(entries, self.decays)[:, :-1]
+        steps = torch.arange(t + 1, dtype=sums.dtype, device=sums.device)
+        memory = {
+            "user": start["user"].repeat_interleave(t, 0),
+            "more": start["more"].repeat_interleave(t, 0),
+            "sums": sums.flatten(0, 1),
+            "steps": steps[:-1].repeat(b),
+        }
+        features = self._features(memory, items)  # (B T, K, F)
+        done = self._done(memory, items, shown, unit, features)  # (B T, P)
+        states = decayed(done.unflatten(0, (b, t)), self.state_decays)  # (B, T + 1, P)
+        before = self._scaled(states[:, :-1].flatten(0, 1)).unsqueeze(1).expand(-1, k, -1)
+        outputs = self.body(torch.cat([features, before], -1)).unflatten(0, (b, t))
+        later = {"more": memory["more"], "steps": steps[1:].repeat(b), "state": states[:, 1:].flatten(0, 1)}
+        return SignalOutputs(self.kinds, outputs), self._leaving(later).view(b, t)
+
+    def _features(self, memory: Memory, items: Tensor) -> Tensor:
+        """x (N, K, F)."""
+        k = items.shape[1]
+        columns, vectors = self.columns[items], self.vectors[items]  # (N, K, X), (N, K, V)
+        embedding = vectors[..., : self.sizes[0]]
+        learned = self.of_item(torch.cat([embedding, columns], -1))  # (N, K, R)
+        parts = [columns, self.attributes(columns)]
+        if self.of_user is not None:
+            user = memory["user"]
+            parts += [
+                torch.einsum("nkd,nd->nk", embedding, user).unsqueeze(-1),
+                learned * self.of_user(user).unsqueeze(1),
+            ]
+        else:
+            parts.append(learned)
+        scale, at = self._norm(self.decays), 0
+        for size in self.sizes:
+            sums = scale.unsqueeze(1) * memory["sums"][..., at : at + size]  # (N, J, V_v)
+            parts.append(torch.einsum("nkv,njv->nkj", vectors[..., at : at + size], sums))
+            at += size
+        parts.append(self._context(memory).unsqueeze(1).expand(-1, k, -1))
+        return torch.cat(parts, -1)
+
+    def _context(self, memory: Memory) -> Tensor:
+        """(N, F' + 1): the other pieces of the context, and the clock."""
+        clock = memory["steps"].unsqueeze(1) / max(1, self.context.session_length)
+        return torch.cat([memory["more"], clock], 1)
+
+    def _entries(self, items: Tensor, shown: Tensor, unit: Tensor) -> Tensor:
+        """(N, J, V): what a step adds to each memory."""
+        weights = (1 + unit @ self.signal_weights.T) * shown.unsqueeze(-1)  # (N, K, J)
+        return torch.einsum("nkj,nkv->njv", weights, self.vectors[items])
+
+    def _done(
+        self, memory: Memory, items: Tensor, shown: Tensor, unit: Tensor, features: Tensor | None = None
+    ) -> Tensor:
+        """(N, P): what a step adds to the state."""
+        x = self._features(memory, items) if features is None else features
+        done: Tensor = self.event(torch.cat([x, unit], -1)) * shown.unsqueeze(-1)
+        return done.sum(1)
+
+    def _leaving(self, memory: Memory) -> Tensor:
+        found: Tensor = self.leaving(torch.cat([self._scaled(memory["state"]), self._context(memory)], 1))
+        return found.squeeze(1)
+
+    def _scaled(self, state: Tensor) -> Tensor:
+        return self._norm(self.state_decays) * state
+
+    def _norm(self, decays: Tensor) -> Tensor:
+        """One over the deviation of a decayed sum of T independent terms of deviation 1."""
+        return (1 - decays**2 + 1 / max(1, self.context.session_length)).sqrt()
+
+    def _unit(self, signals: Tensor) -> Tensor:
+        """The signals (..., S) in the unit of what was seen, 0 .. 1."""
+        low = signals.new_tensor(self.kinds.low)
+        size = signals.new_tensor(self.kinds.high) - low
+        return (signals - low) / torch.where(size > 0, size, 1.0)
+
+
+def decayed(x: Tensor, decays: Tensor) -> Tensor:
+    """The sums (B, T + 1, J, ...) before each step and after the last, of entries ``x`` (B, T, J, ...).
+
+    ::
+
+        sum_j(t) = sum_{s < t} decays_j^(t - 1 - s) x_j(s)
+    """
+    t = x.shape[1]
+    steps = torch.arange(t + 1, device=x.device)
+    age = steps.unsqueeze(1) - 1 - steps[:-1]  # (T + 1, T)
+    kernel = decays.view(-1, 1, 1) ** age.clamp_min(0) * (age >= 0)  # (J, T + 1, T)
+    flat = x.flatten(3) if x.dim() > 3 else x.unsqueeze(-1)
+    return torch.einsum("jts,bsjv->btjv", kernel, flat).reshape(x.shape[0], t + 1, *x.shape[2:])
+
+
+def _linear(size: int, wide: int, generator: torch.Generator) -> nn.Linear:
+    layer = nn.Linear(size, wide)
+    bound = math.sqrt(3 / max(1, size))
+    nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
+    nn.init.zeros_(layer.bias)
+    return layer

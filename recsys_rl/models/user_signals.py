@@ -1,0 +1,155 @@
+"""Signals of users as distributions: a probability for a signal of 0 and 1, quantiles for any other.
+
+A quantile at level q is fitted by the pinball loss (Koenker and Bassett 1978, "Regression quantiles")::
+
+    pinball_q(y, x) = max(q (y - x), (q - 1) (y - x))
+
+whose expectation is smallest where x is the quantile of y. Between two levels the quantile function is a
+straight line, and beyond the outermost ones it is constant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+LEVELS = (0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99)
+"""Levels of the quantiles."""
+LARGEST_WEIGHT = 20.0  # of the loss of a signal, against that of its mean: seldom signals are mostly noise
+MOST_SORTED = 2**24 - 1  # numbers: torch.quantile takes no more
+
+
+@dataclass(frozen=True)
+class SignalKinds:
+    """What a log shows of each of its S signals."""
+
+    binary: tuple[bool, ...]  # (S,): the values are 0 and 1 alone
+    low: tuple[float, ...]  # (S,): the smallest value
+    high: tuple[float, ...]  # (S,): the largest value
+    weights: tuple[float, ...]  # (S,): of the losses, 1 over that of a constant; 0 for a constant signal
+    leave_weight: float  # of the loss of leaving; 0 if no user leaves
+    start: tuple[float, ...]  # (O,): outputs of a network that knows nothing but what the log shows of all
+    leave_start: float  # the logit of the share of steps after which a user leaves
+
+    @property
+    def num_outputs(self) -> int:
+        """Outputs of a network for all signals."""
+        return len(self.start)
+
+
+def kinds_of(signals: Tensor, left: Tensor) -> SignalKinds:
+    """The kinds of the ``signals`` (R, S) of R shown places; ``left`` (R',) bool of R' steps."""
+    binary, low, high, weights = [], [], [], []
+    start: list[float] = []
+    for values in signals.unbind(1):
+        binary.append(bool(((values == 0) | (values == 1)).all()))
+        low.append(float(values.min()))
+        high.append(float(values.max()))
+        if binary[-1]:
+            share = float(values.mean())
+            weights.append(min(LARGEST_WEIGHT, 1 / _entropy(share)) if 0 < share < 1 else 0.0)
+            start.append(_logit(share))
+        elif low[-1] == high[-1]:
+            weights.append(0.0)
+            start += [0.0] * len(LEVELS)
+        else:
+            unit = (values - low[-1]) / (high[-1] - low[-1])
+            fixed = unit[:MOST_SORTED].quantile(unit.new_tensor(LEVELS))
+            loss = float(pinball(fixed, unit.unsqueeze(1)).mean())
+            weights.append(min(LARGEST_WEIGHT, 1 / max(1e-6, loss)))
+            start += [float(fixed[0]), *fixed.diff().clamp_min(1e-3).expm1().log().tolist()]
+    share = float(left.float().mean())
+    leave = min(LARGEST_WEIGHT, 1 / _entropy(share)) if 0 < share < 1 else 0.0
+    return SignalKinds(
+        tuple(binary), tuple(low), tuple(high), tuple(weights), leave, tuple(start), _logit(share)
+    )
+
+
+def _entropy(share: float) -> float:
+    p = torch.tensor(share, dtype=torch.float64)
+    return float(-(p * p.log() + (1 - p) * (1 - p).log()))
+
+
+def _logit(share: float) -> float:
+    return float(torch.tensor(share).clamp(1e-4, 1 - 1e-4).logit())
+
+
+def pinball(quantiles: Tensor, values: Tensor) -> Tensor:
+    """The loss (..., Q) of ``quantiles`` (..., Q) at LEVELS for ``values`` (..., 1)."""
+    level, above = quantiles.new_tensor(LEVELS), values - quantiles
+    return torch.maximum(level * above, (level - 1) * above)
+
+
+class SignalOutputs:
+    """The outputs (..., O) of a network, read as the distributions of S signals."""
+
+    def __init__(self, kinds: SignalKinds, outputs: Tensor) -> None:
+        self.kinds = kinds
+        sizes = [1 if one else len(LEVELS) for one in kinds.binary]
+        self.parts = outputs.split(sizes, -1)
+
+    def loss(self, values: Tensor) -> Tensor:
+        """(..., S): the weighted loss of each signal for ``values`` (..., S) in their own units."""
+        kinds, losses = self.kinds, []
+        for place, part in enumerate(self.parts):
+            y = values[..., place : place + 1]
+            if kinds.binary[place]:
+                found = nn.functional.binary_cross_entropy_with_logits(part, y, reduction="none").squeeze(-1)
+            else:
+                unit = (y - kinds.low[place]) / max(kinds.high[place] - kinds.low[place], 1e-12)
+                found = pinball(_quantiles(part), unit).mean(-1)
+            losses.append(kinds.weights[place] * found)
+        return torch.stack(losses, -1)
+
+    def quantiles(self, place: int) -> Tensor:
+        """(..., Q): the quantiles at LEVELS of the signal at ``place``, in its own units."""
+        low, high = self.kinds.low[place], self.kinds.high[place]
+        return low + (high - low) * _quantiles(self.parts[place]).clamp(0, 1)
+
+    def probability(self, place: int) -> Tensor:
+        """(...): the probability of a binary signal."""
+        if self.kinds.low[place] == self.kinds.high[place]:
+            return torch.full_like(self.parts[place][..., 0], self.kinds.low[place])
+        found: Tensor = self.parts[place][..., 0].sigmoid()
+        return found
+
+    def expected(self) -> Tensor:
+        """(..., S): the mean of each signal."""
+        found = [
+            self.probability(place) if one else self.quantiles(place) @ _mean_weights(self.parts[place])
+            for place, one in enumerate(self.kinds.binary)
+        ]
+        return torch.stack(found, -1)
+
+    def at(self, chance: Tensor) -> Tensor:
+        """(..., S): the value of each signal where ``chance`` (..., S), uniform in [0, 1), is its noise."""
+        found = []
+        for place, one in enumerate(self.kinds.binary):
+            u = chance[..., place]
+            if one:
+                found.append((u < self.probability(place)).float())
+                continue
+            quantiles, levels = self.quantiles(place), u.new_tensor(LEVELS)
+            after = torch.searchsorted(levels, u.contiguous()).clamp(1, len(LEVELS) - 1).unsqueeze(-1)
+            low, high = levels[after - 1].squeeze(-1), levels[after].squeeze(-1)
+            share = ((u - low) / (high - low)).clamp(0, 1)
+            below, above = (quantiles.gather(-1, x).squeeze(-1) for x in (after - 1, after))
+            found.append(below + share * (above - below))
+        return torch.stack(found, -1)
+
+
+def _quantiles(outputs: Tensor) -> Tensor:
+    """(..., Q) ascending: the first output, and the sum of positive steps from there."""
+    first, steps = outputs[..., :1], nn.functional.softplus(outputs[..., 1:])
+    return torch.cat([first, first + steps.cumsum(-1)], -1)
+
+
+def _mean_weights(like: Tensor) -> Tensor:
+    """(Q,): the weights of the quantiles in the mean of their distribution."""
+    levels = like.new_tensor((0.0, *LEVELS, 1.0))
+    middle = (levels[1:-1] - levels[:-2]) / 2 + (levels[2:] - levels[1:-1]) / 2
+    middle[0] += levels[1] / 2  # constant beyond the outermost levels
+    middle[-1] += (1 - levels[-2]) / 2
+    return middle

@@ -1,0 +1,324 @@
+"""Learn users from a log of decisions: an ensemble of networks in one file, and a report on them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from torch import Tensor
+
+from recsys_rl.checkpoint import load
+from recsys_rl.checkpoint.users import LearnedFile, context_sizes, item_tables, load_users, save_users
+from recsys_rl.config import Config, to_dict
+from recsys_rl.decisions.checks import check_catalogue
+from recsys_rl.decisions.log import DecisionLog, catalogue_hash
+from recsys_rl.decisions.parts import read_decisions
+from recsys_rl.decisions.reader import fingerprint
+from recsys_rl.decisions.session_table import session_table
+from recsys_rl.dials import Seed
+from recsys_rl.evaluation.fit_report import fit_report, print_fit_report
+from recsys_rl.experience.learned_users import (
+    check_learnable,
+    extra_tables,
+    facts_of,
+    learnable,
+    sessions_of,
+    shown_next,
+    split_sessions,
+)
+from recsys_rl.lookup import names_a_module, platform_of
+from recsys_rl.make import heldout_rows, make_user_model, make_world, one_visit
+from recsys_rl.models.user_fit import FitSizes, UserFitting
+from recsys_rl.models.user_network import UserNetwork
+from recsys_rl.models.user_signals import kinds_of
+from recsys_rl.objective.weighted import parse_weights
+from recsys_rl.protocols import UserModel
+from recsys_rl.schema import Count, Range, check_fields
+from recsys_rl.types import SessionTable, UserError, World
+from recsys_rl.utils.files import check_writable, write_text
+from recsys_rl.utils.progress import announce, counted
+from recsys_rl.utils.seeding import generators
+from recsys_rl.utils.stopping import stop_signals
+
+CHECKED = 0.1  # share of the users that decide which epoch of a member is kept
+
+
+@dataclass(frozen=True)
+class FitUsersConfig:
+    """One fit of users to a log."""
+
+    log: str | None = None
+    """The log of decisions to learn from: a Parquet file of `record`, or a folder of them."""
+    checkpoint: str | None = None
+    """A checkpoint with the log's items and users."""
+    env: str | None = None
+    """Platform of the items and users that --data makes (default: that of the log). Required if its name
+    holds a module."""
+    data: str | None = None
+    """Data of the items and users, in place of a checkpoint, with the settings of the platform's preset and
+    --seed."""
+    out: str = "users.pt"
+    """The file to write."""
+    features: Literal["generic", "platform"] = "generic"
+    """generic: sums over the session with learned memories. platform: also the sums that the platform's own
+    file lists, so that the users know the simulator's equations."""
+    members: Annotated[int, Range(1, 100)] = 5
+    """Networks of the ensemble."""
+    epochs: Count = 10
+    """Passes over the sessions for each network; the best on a tenth of the users is kept."""
+    heldout: Literal["users", "time"] = "users"
+    """Sessions that are held out for the report: those of some users, or the latest."""
+    heldout_share: Annotated[float, Range(above=0, below=1)] = 0.2
+    """Their share. Sessions of the population's held-out users are never learned from."""
+    weights: tuple[str, ...] = ()
+    """Rewards of a log that people made: NAME=NUMBER for its signals."""
+    json: str | None = None
+    """Write the report to this file as JSON."""
+    resume: bool = False
+    """Finish the fit that was interrupted, in the file of --out."""
+    seed: Seed = 0
+    """The seed of the networks, the order of the sessions and the held-out part; with --data of the world."""
+    threads: Annotated[int, Range(0, 1024)] = 1
+    """Threads of torch; 0 = torch's choice."""
+    quiet: bool = False
+    """Print no progress and no report."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+class Interrupted(Exception):
+    """The fit stopped after a request, and its file is written."""
+
+
+@dataclass
+class Fit:
+    """A fit under way."""
+
+    file: LearnedFile
+    fitting: UserFitting
+    held: SessionTable  # the sessions of the report
+    users: UserModel | None  # the true simulator
+    all_signals: SessionTable | None  # the sessions of the report as the simulator needs them
+
+
+def fit_users(options: FitUsersConfig | None = None, **settings: Any) -> dict[str, Any]:
+    """Learn users from a log, write them to ``out``, and print the report.
+
+        fit_users(log="log.parquet", checkpoint="checkpoints/ppo.pt", out="users.pt")
+
+    Returns: the report (evaluation/fit_report.py), as ``--json`` writes it. Raises UserError for a log or a
+    checkpoint that can't be used. Raises Interrupted after Ctrl-C, SIGTERM or SIGHUP, when the file is
+    written.
+    """
+    options = dataclasses.replace(options or FitUsersConfig(), **settings)
+    out = Path(options.out)
+    check_writable(out, "--out")
+    if options.json is not None:
+        check_writable(Path(options.json), "--json")
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    before = _before(options, out)
+    fit = begin(options)
+    if before is not None:
+        _restore(fit, before, options)
+    _go_on(fit, options, out)
+    report = fit_report(fit.file, fit.held, fit.fitting.fitted, fit.users, fit.all_signals)
+    if not options.quiet:
+        print(f"users: {out}", file=sys.stderr)
+        print_fit_report(report)
+    if options.json is not None:
+        write_text(Path(options.json), json.dumps(report, indent=1) + "\n")
+    return report
+
+
+def begin(options: FitUsersConfig) -> Fit:
+    """Read log, items and users, and make the networks. Raises UserError."""
+    if options.log is None:
+        raise UserError("The log is missing: give --log FILE.parquet.")
+    log = read_decisions(options.log)
+    config, world = _world(options, log.header.platform)
+    check_learnable(options.log, log)
+    source = f"--data {config.data_config.data} --seed {config.train_config.seed}"
+    check_catalogue(options.log, log.header, world.catalogue, source)
+    users = _users_of(options, log, config, world)
+    known, data = _of_training(log, config, world), to_dict(config)["data_config"]
+    return begin_fit(options, log, world, users, data, known, options.seed)
+
+
+def begin_fit(
+    options: FitUsersConfig,
+    log: DecisionLog,
+    world: World,
+    users: UserModel | None,
+    data_config: Mapping[str, Any],
+    known: Tensor,
+    seed: int = 0,
+) -> Fit:
+    """A new fit of ``options`` to a log that has been read, of the items of ``world``.
+
+    Args:
+        users: the user model of the log's platform; None for a log that people made.
+        data_config: the settings of the world's data.
+        known: (E,) bool, the decisions for training users. Sessions of others are held out.
+
+    Raises UserError.
+    """
+    name = Path(options.log or "the log").name
+    streams = generators(seed, "split", "networks", "order")
+    what = learnable(name, log, users, parse_weights(options.weights, "weights"))
+    facts = facts_of(name, log, what, options.features)
+    facts = dataclasses.replace(facts, catalogue=catalogue_hash(world.catalogue))
+    extra: dict[str, Tensor] = {}
+    if options.features == "platform":
+        if users is None:
+            raise UserError("--features platform: people made this log, and nobody knows their equations.")
+        extra = extra_tables(platform_of(facts.platform).equations, users, facts.platform)
+    table = sessions_of(log.rows(known), what)
+    if options.heldout == "users" and not bool(known.all()):
+        reported = log.rows(~known)
+        held_table, held = sessions_of(reported, what), None
+        fitted = torch.arange(table.num_sessions)  # nobody else needs to be held out
+    else:
+        fitted, held = split_sessions(table, options.heldout, options.heldout_share, streams["split"])
+        reported, held_table = log.rows(known), table.rows(held)
+    all_signals: SessionTable | None = None
+    if users is not None and log.header.signals == tuple(signal.name for signal in users.signals):
+        all_signals = session_table(reported, torch.zeros(reported.num_rows))
+        all_signals = all_signals if held is None else all_signals.rows(held)
+    fitted_table = table.rows(fitted)
+    facts = dataclasses.replace(facts, shown_next=shown_next(fitted_table, world.catalogue.num_items))
+    if fitted_table.num_sessions < 2:
+        raise UserError(f"{name} has too few sessions to learn from: give a longer log.")
+    inner, checked = split_sessions(fitted_table, "users", CHECKED, streams["split"])
+    kinds = kinds_of(*_seen(fitted_table))
+    sizes = context_sizes(facts, world.catalogue.embedding.shape[1])
+    tables = item_tables(world.catalogue, extra)
+    members = tuple(UserNetwork(tables, sizes, kinds, streams["networks"]) for _ in range(options.members))
+    fitting = UserFitting(
+        members,
+        fitted_table.rows(inner),
+        fitted_table.rows(checked),
+        FitSizes(epochs=options.epochs),
+        streams["order"],
+    )
+    own = {name: getattr(options, name) for name in _OF_FIT}
+    info = {
+        "log": fingerprint(Path(options.log)).hex() if options.log else "",
+        "settings": {**own, "weights": list(options.weights), "seed": seed},
+    }
+    file = LearnedFile(facts, world, members, extra, data_config, {}, info)
+    return Fit(file, fitting, held_table, users, all_signals)
+
+
+_OF_FIT = ("features", "members", "epochs", "heldout", "heldout_share", "weights")
+"""Options that decide what is fitted; a resumed fit has the same."""
+
+
+def _world(options: FitUsersConfig, platform: str) -> tuple[Config, World]:
+    """The settings and the world of the checkpoint, or of --data and the log's platform."""
+    if options.checkpoint is not None:
+        if options.data is not None:
+            raise UserError("--checkpoint brings its items: leave --data out, or leave --checkpoint out.")
+        checkpoint = load(options.checkpoint, options.env)
+        if checkpoint.world.is_empty:
+            raise UserError(f"{options.checkpoint} has no catalogue, and a log is of one: give another one.")
+        return one_visit(checkpoint.config), checkpoint.world
+    if options.env is None and options.data is None:
+        raise UserError("The items are missing: give --checkpoint FILE, or --data SOURCE of the log's items.")
+    env = options.env or platform
+    if not env or (options.env is None and names_a_module(env)):  # a file may name no module to import
+        what = f"is of {env}, which imports a module" if env else "names no platform"
+        raise UserError(f"{options.log} {what}: give --env NAME beside --data.")
+    given: dict[str, Any] = {} if options.data is None else {"data": options.data}
+    config = Config(env=env, seed=options.seed, **given)
+    return config, make_world(config)
+
+
+def _users_of(options: FitUsersConfig, log: DecisionLog, config: Config, world: World) -> UserModel | None:
+    """The user model of the log's platform; None if people made the log."""
+    platform = log.header.platform
+    if not platform:
+        return None
+    if platform != config.env:
+        what = options.checkpoint if options.checkpoint is not None else f"--env {config.env}"
+        raise UserError(
+            f"{options.log} is a log of {platform}, and {what} is of {config.env}: give the log's platform."
+        )
+    return make_user_model(config, world)
+
+
+def _of_training(log: DecisionLog, config: Config, world: World) -> Tensor:
+    """(E,) bool: the decisions for training users."""
+    data, seed = config.data_config, config.train_config.seed
+    known = ~heldout_rows(log, world.population, data.heldout_fraction, seed)
+    if not bool(known.any()):
+        raise UserError(
+            "All users of the log are held out from training: record training users (--users train, or all)."
+        )
+    return known
+
+
+def _seen(table: SessionTable) -> tuple[Tensor, Tensor]:
+    """The signals (R, S) of shown places, and where users left, (R',) bool of R' steps."""
+    shown = table.items >= 0
+    step = torch.arange(table.items.shape[1])
+    there = step < table.lengths.unsqueeze(1)  # (G, T)
+    last = step == table.lengths.unsqueeze(1) - 1
+    return table.signals[shown], (last & table.left.unsqueeze(1))[there]
+
+
+def _before(options: FitUsersConfig, out: Path) -> LearnedFile | None:
+    """The interrupted fit to finish; None for a new one. Raises UserError."""
+    if not options.resume:
+        return None
+    before = load_users(out, finished=False)
+    if not before.fitting:
+        raise UserError(f"{out} is finished: leave --resume out to fit it again.")
+    return before
+
+
+def _restore(fit: Fit, before: LearnedFile, options: FitUsersConfig) -> None:
+    """Go on with the fit of ``before``. Raises UserError if it is of another log or other settings."""
+    if before.info.get("log") != fit.file.info["log"]:
+        raise UserError(
+            f"{options.log} holds other decisions than at the start of this fit: give it as it was."
+        )
+    old, new = before.info.get("settings", {}), json.loads(json.dumps(fit.file.info["settings"]))
+    for name in new:
+        if old.get(name) != new[name]:
+            raise UserError(
+                f"--{name.replace('_', '-')} was {old.get(name)} at the start of this fit, and is "
+                f"{new[name]} now: leave --resume out for a new fit."
+            )
+    for member, saved in zip(fit.file.members, before.members, strict=True):
+        member.load_state_dict(saved.state_dict())
+    try:
+        fit.fitting.load_state_dict(before.fitting)
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise UserError(f"{options.out} holds no fit that can go on: leave --resume out.") from error
+
+
+def _go_on(fit: Fit, options: FitUsersConfig, out: Path) -> None:
+    """Fit to the end and write the file; after a request to stop, write it after the present epoch."""
+    fitting, file = fit.fitting, fit.file
+    fitted = f"{fitting.fitted.num_sessions:,} sessions, {fitting.checked.num_sessions:,} to stop early"
+    if not options.quiet:
+        announce(f"learning users from {fitted}; {fit.held.num_sessions:,} held out for the report")
+    with stop_signals() as requests, counted("epochs", fitting.total, options.quiet) as show:
+        while not fitting.finished:
+            fitting.epoch()
+            show(fitting.epochs)
+            if requests and not fitting.finished:
+                save_users(out, dataclasses.replace(file, fitting=fitting.state_dict()))
+                raise Interrupted(
+                    f"Stopped after epoch {fitting.epochs} of {fitting.total}; {out} holds the fit: finish "
+                    "it with the same options and --resume."
+                )
+    save_users(out, file)

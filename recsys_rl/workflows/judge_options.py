@@ -1,0 +1,40 @@
+"""Checks of the options judge_log, judge_patience, world and world_set of a run."""
+
+from __future__ import annotations
+
+from recsys_rl.config import Config
+from recsys_rl.dials import TrainConfig
+from recsys_rl.errors import FieldError
+from recsys_rl.evaluation.worlds import check_world
+from recsys_rl.schema import shown
+from recsys_rl.types import UserError
+
+
+def check_judged(config: Config) -> None:
+    """Raise FieldError for a judgement that this run can't have, and for options that then have no effect."""
+    settings = config.train_config
+    check_world(settings.world, settings.world_set)
+    patience = settings.judge_patience
+    if settings.judge_log is None and patience != TrainConfig.judge_patience:
+        raise FieldError(
+            "train_config.judge_patience", f"is {patience}: give judge_log too, or leave it out."
+        )
+    for name in ("judge_log", "world"):
+        value = getattr(settings, name)
+        if value is None:
+            continue
+        if name == "judge_log" and not config.platform.user_file:
+            raise FieldError(
+                f"train_config.{name}",
+                f"is {shown(value)}: it judges runs in users who were learned from a log, and {config.env} "
+                "has none; leave it out (recsys-rl ope judges a finished policy).",
+            )
+        if not settings.eval_interval:
+            raise FieldError(
+                f"train_config.{name}", f"is {shown(value)}: it needs evaluations; give an eval_interval."
+            )
+        if name == "judge_log" and settings.num_processes > 1:
+            raise UserError(
+                f"--judge-log needs a single process, and num_processes is {settings.num_processes}: leave "
+                "one of them out."
+            )

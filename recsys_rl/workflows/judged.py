@@ -1,0 +1,129 @@
+"""What else an evaluation of a run in learned users measures: `ope` on a log, and the true world.
+
+A policy that learns inside users who were learned from a log finds the errors of these users, too. So its
+value inside rises, while what it would earn from real people may fall. The held-out users of the log tell,
+as far as the log reaches; a simulator that made the log tells exactly.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+
+import torch
+
+from recsys_rl.agents.mixture import Fixed
+from recsys_rl.decisions.checks import check_catalogue
+from recsys_rl.decisions.log import DecisionLog, concatenate
+from recsys_rl.decisions.parts import parts
+from recsys_rl.evaluation.worlds import parse_settings, place_of
+from recsys_rl.experience.learned_users import rewards_by
+from recsys_rl.make import heldout_rows, learned_file
+from recsys_rl.ope.judge import judge
+from recsys_rl.run import Run
+from recsys_rl.types import UserError
+from recsys_rl.utils.metrics import interval
+from recsys_rl.utils.seeding import generators
+from recsys_rl.workflows.ope import fit_of, replayed, settings_of, trusted_of
+from recsys_rl.workflows.ope_config import OpeConfig
+from recsys_rl.workflows.ope_log import STREAMS, ReadLog
+from recsys_rl.workflows.ope_policies import loggers_of, playable
+from recsys_rl.workflows.run_log import RunJudge, training_sessions
+
+MOST_SESSIONS = 2_000
+"""Sessions of the log on which a policy is judged; of more, a sample is."""
+Point = tuple[float, float, float]
+"""An estimate with the ends of its 95 % interval."""
+
+
+def judges_of(run: Run) -> dict[str, RunJudge]:
+    """The judges of ``judge_log`` and ``world``. Raises UserError if one can't judge this run."""
+    settings = run.config.train_config
+    found: dict[str, RunJudge] = {}
+    if settings.judge_log is not None:
+        found["log"] = LogJudge(settings.judge_log, run)
+    if settings.world is not None:
+        found["world"] = WorldJudge(settings.world, settings.world_set, run)
+    return found
+
+
+class LogJudge:
+    """`ope` of the greedy policy on the decisions of a log that were made for held-out users."""
+
+    def __init__(self, path: str, run: Run) -> None:
+        """Raise UserError for a log of other sessions or items, and for one without held-out users."""
+        config, facts = run.config, learned_file(run.config).facts
+        noise = generators(config.train_config.seed, "judged sessions")["judged sessions"]
+        log = _sample(_heldout(path, run), noise)
+        if log.header.interface != facts.interface:
+            raise UserError(
+                f"{path} is of other sessions than those from which these users were learned: give the log "
+                "of fit-users, or one of the same platform and settings."
+            )
+        options = OpeConfig(log=path, world=False)
+        streams = generators(config.train_config.seed, *STREAMS)
+        read = ReadLog(log, run.world.catalogue, rewards_by(facts, log), streams)
+        self.name, self.greedy_name = config.algo, f"{config.algo}-greedy"
+        self.log, _, _ = replayed(options, read)
+        self.read, self.fit, self.settings = read, fit_of(options, self.log, read), settings_of(options)
+        self.loggers, self.trusted = loggers_of(options, read, self.log), trusted_of(self.log)
+
+    def judge(self, run: Run) -> Point:
+        """The estimate by the estimator that ``ope`` recommends for such a log."""
+        policy = playable(self.greedy_name, Fixed(run.agent, greedy=True))
+        with contextlib.redirect_stderr(io.StringIO()):  # a line for each policy
+            judged = judge(
+                self.log,
+                [self.log],
+                [policy],
+                {},
+                self.fit,
+                self.read.rewards,
+                self.loggers,
+                self.settings,
+                {**self.read.streams, **generators(run.config.train_config.seed, "ope")},
+            )
+        row = next(row for row in judged.rows if row.estimator == self.trusted)
+        return row.value, row.low, row.high
+
+
+class WorldJudge:
+    """Greedy sessions of training users in another world, as the learning curve plays them inside."""
+
+    def __init__(self, name: str, settings: Sequence[str], run: Run) -> None:
+        """Raise UserError for a world that does not fit."""
+        given = parse_settings(name, settings)
+        self.config, self.world = place_of(run.config, run.world, run.interface, name, given, "the run")
+
+    def judge(self, run: Run) -> Point:
+        device = run.streams["users"].device
+        sessions = training_sessions(self.config, self.world, run.agent, device)
+        found = interval(sessions.returns)
+        return found.mean, found.low, found.high
+
+
+def _heldout(path: str, run: Run) -> DecisionLog:
+    """The decisions of held-out users. Raises UserError if there are none."""
+    config = run.config
+    found: list[DecisionLog] = []
+    share, seed = getattr(config.data_config, "heldout_fraction", 0.0), config.train_config.seed
+    for part in parts(path):
+        if not found:
+            check_catalogue(path, part.header, run.world.catalogue, f"--data {config.data_config.data}")
+        found.append(part.rows(heldout_rows(part, run.world.population, share, seed)))
+    log = concatenate(found)
+    if not log.num_rows:
+        raise UserError(
+            f"{path} holds no decisions of held-out users, and the others were learned from: record some "
+            "(recsys-rl record --users heldout, or all), or leave --judge-log out."
+        )
+    return log
+
+
+def _sample(log: DecisionLog, generator: torch.Generator) -> DecisionLog:
+    """At most MOST_SESSIONS whole sessions of ``log``."""
+    ids, place = log.sessions.unique(return_inverse=True)
+    if len(ids) <= MOST_SESSIONS:
+        return log
+    return log.rows((torch.randperm(len(ids), generator=generator) < MOST_SESSIONS)[place])

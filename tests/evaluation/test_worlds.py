@@ -1,0 +1,201 @@
+"""A checkpoint in another world than that of its training: `evaluate --world`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from recsys_rl.checkpoint import Checkpoint, load, save
+from recsys_rl.cli import main
+from recsys_rl.config import Config
+from recsys_rl.env.satiation import PLATFORM, Satiation, SatiationConfig
+from recsys_rl.env.short_video import ShortVideo, ShortVideoConfig
+from recsys_rl.evaluation.worlds import parse_settings, played_in
+from recsys_rl.protocols import Platform
+from recsys_rl.types import ItemFeature, UserError, World
+from recsys_rl.workflows.evaluate import evaluate
+from tests.doors import CARTPOLE, DRIFT, SATIATION, VIDEOS, steps, train_in
+
+SIBLING = Platform(SatiationConfig, users=Satiation, presets={"*": PLATFORM.presets["*"]})
+"""Users of the same form under another name; as other platforms do, it has no patience to start with."""
+VIDEO_SIBLING = Platform(ShortVideoConfig, users=ShortVideo)
+THIS = "tests.evaluation.test_worlds"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("trained")
+    options = {
+        "satiation": SATIATION,
+        "sibling": [*DRIFT, "--env", f"{THIS}:SIBLING", "--patience-start", "0.9"],
+        "drift": DRIFT,
+        "gym": CARTPOLE,
+    }
+    return {name: train_in(folder / name, *x, *steps(3)) for name, x in options.items()}
+
+
+def table(tmp_path: Path, *options: object) -> dict[str, Any]:
+    file = tmp_path / "table.json"
+    assert main(["evaluate", *map(str, options), "--json", str(file), "--no-planner"]) == 0
+    found: dict[str, Any] = json.loads(file.read_text())
+    return found
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *options: object) -> str:
+    """The sentence of a command that ends with exit code 2."""
+    assert main(["evaluate", *map(str, options)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    return captured.err.strip()
+
+
+def with_config(checkpoint: Checkpoint, **settings: Any) -> Checkpoint:
+    return dataclasses.replace(checkpoint, config=Config(**{**vars(checkpoint.config), **settings}))
+
+
+def test_a_setting_of_the_same_platform(
+    trained: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The table is that of a checkpoint whose own settings have the value; all else of the training stays."""
+    path, other = trained["satiation"], tmp_path / "other.pt"
+    save(other, with_config(load(path), patience_cost=2.0, noise=0.0))
+    expected = table(tmp_path, other)
+    capsys.readouterr()
+    options = ("--world", "satiation", "--world-set", "patience-cost=2", "--world-set", "noise=0")
+    found = table(tmp_path, path, *options)
+    out = capsys.readouterr().out
+    assert found.pop("world") == "satiation (patience-cost=2, noise=0)"
+    assert found.pop("trained_on") == ["satiation"]
+    assert found == expected
+    assert out.startswith(
+        "satiation (patience-cost=2, noise=0), ppo after 72 steps on satiation; synthetic: 24 unit"
+    )
+    own = {row["policy"]: row["return_mean"] for row in table(tmp_path, path)["rows"]}
+    there = {row["policy"]: row["return_mean"] for row in found["rows"]}
+    assert own.keys() == there.keys() and own != there
+
+
+def test_another_platform_has_the_settings_of_its_preset(trained: dict[str, Path], tmp_path: Path) -> None:
+    """A policy of the sibling, in `satiation`: as a checkpoint of `satiation` with the same weights plays."""
+    path, other = trained["sibling"], tmp_path / "other.pt"
+    sibling = load(path, f"{THIS}:SIBLING")
+    assert sibling.config.env_config.patience_start == 0.9
+    save(other, with_config(sibling, env="satiation", env_config={"num_items": 24, "embedding_dim": 4}
+         | {"max_episode_steps": 5}))  # fmt: skip
+    expected = table(tmp_path, other)
+    found = table(tmp_path, path, "--env", f"{THIS}:SIBLING", "--world", "satiation")
+    assert (found.pop("world"), found.pop("trained_on")) == ("satiation", [f"{THIS}:SIBLING"])
+    assert found == expected
+    assert "expert" in {row["policy"] for row in found["rows"]}  # the rows are those of the world
+
+
+def test_policies_of_two_trainings_share_a_table_in_one_world(
+    trained: dict[str, Path], tmp_path: Path
+) -> None:
+    files = [trained["satiation"], trained["sibling"]]
+    copy = tmp_path / "sibling.pt"  # its name may be in a file, as no module is in it
+    save(copy, with_config(load(files[1], f"{THIS}:SIBLING"), env="satiation"))
+    files[1] = copy
+    with pytest.raises(UserError, match=r"can.t share a table, as --patience-start is 0\.5 in one and 0\.9"):
+        evaluate(files, planner=False)
+    found = evaluate(files, planner=False, world="satiation", world_set=("patience_start=0.5",))
+    assert found["world"] == "satiation (patience_start=0.5)" and found["trained_on"] == ["satiation"]
+    alone = table(tmp_path, files[0])["rows"]
+    ours = next(row for row in found["rows"] if row["policy"] == "ppo (ppo)")
+    assert ours["return_mean"] == pytest.approx(alone[0]["return_mean"])
+
+
+def test_report_names_both_worlds_and_leaves_that_of_the_run(
+    trained: dict[str, Path], tmp_path: Path
+) -> None:
+    path, own = trained["sibling"], trained["sibling"].parent / "report.html"
+    own.write_text("of the run")
+    env = f"{THIS}:SIBLING"
+    evaluate(path, env=env, world="satiation", planner=False, report=True)
+    assert own.read_text() == "of the run"
+    page = (path.parent / "report-satiation.html").read_text()
+    assert "<title>ppo on satiation: recsys_rl report</title>" in page
+    assert f"trained for 72 steps on <b>{env}</b>, played in <b>satiation</b>, earns" in page
+    assert "are of another world than this curve" in page
+    assert '<th scope="row">patience_start</th><td>0.9</td>' in page  # the settings are those of the run
+
+
+def test_worlds_that_do_not_fit(
+    trained: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    satiation, drift, gym = (trained[name] for name in ("satiation", "drift", "gym"))
+    assert refusal(capsys, satiation, "--world", "drift").startswith(
+        f"error: --world drift has another interface than satiation, where {satiation} was trained: its "
+    )
+    assert "the length of its sessions is 4, not 5" in refusal(
+        capsys, drift, "--world", "drift", "--world-set", "max_episode_steps=4"
+    )
+    assert refusal(capsys, gym, "--world", "satiation").endswith(
+        f"{gym} is of gym:CartPole-v1, which has no items and users that another world could take; leave "
+        "--world out."
+    )
+    wrong = [
+        (["satation"], "--world is 'satation' (did you mean satiation?): it must be one of "),
+        (["gym:CartPole-v1"], "--world is gym:CartPole-v1: it brings its own world, without items; give"),
+        (["satiation", "--world-set", "noise"], "--world-set noise is not of the form NAME=VALUE, as in"),
+        (
+            ["satiation", "--world-set", "patiense_cost=1"],
+            "--world-set names patiense_cost (did you mean patience_cost?): satiation has the settings num_",
+        ),
+        (
+            ["satiation", "--world-set", "noise=loud"],
+            "--world-set noise is 'loud': it must be a number, at least 0.",
+        ),
+        (["satiation", "--world-set", "noise=-1"], "--world-set noise is -1.0: it must be a number, at"),
+        (
+            ["satiation", "--world-set", "noise=0", "--world-set", "noise=1"],
+            "--world-set names noise twice: give one value.",
+        ),
+    ]
+    for options, sentence in wrong:
+        assert refusal(capsys, satiation, "--world", *options).startswith(f"error: {sentence}"), options
+    assert refusal(capsys, satiation, "--world-set", "noise=0").startswith(
+        "error: --world-set is noise=0: give --world NAME, the platform that has it."
+    )
+    # --env keeps its meaning.
+    assert "was trained on satiation, not on drift" in refusal(
+        capsys, satiation, "--env", "drift", "--world", "satiation"
+    )
+
+
+def test_attributes_that_the_world_needs_are_those_of_its_own_training(tmp_path: Path) -> None:
+    """Attributes drawn from the seed, whatever the training had of them; features of items must agree."""
+    path = train_in(tmp_path / "videos", *VIDEOS, "--env", "short-video", *steps(1))
+    whole = load(path)
+    catalogue, population = whole.world
+    assert catalogue.attributes and population.attributes
+    bare = World(
+        dataclasses.replace(catalogue, attributes={}, drawn=()),
+        dataclasses.replace(population, attributes={}),
+    )
+    stripped = with_config(dataclasses.replace(whole, world=bare), env=f"{THIS}:VIDEO_SIBLING")
+    moved = played_in(path, stripped, "short-video", {})
+    for mine, theirs in (
+        (catalogue.attributes, moved.catalogue.attributes),
+        (population.attributes, moved.population.attributes),
+    ):
+        assert mine.keys() == theirs.keys()
+        for name, values in mine.items():
+            assert torch.equal(values, theirs[name]), name
+    seen = dataclasses.replace(catalogue, features=(ItemFeature("duration", "log"),))
+    other = dataclasses.replace(stripped, world=World(seen, population))
+    moved = played_in(path, other, "short-video", {})  # its own features stay
+    assert moved.catalogue.features == seen.features
+    with pytest.raises(UserError, match="--world social-feed has other features of items than"):
+        played_in(path, stripped, "social-feed", {})
+
+
+def test_texts_become_values_of_the_kind_that_the_setting_has() -> None:
+    found = parse_settings("satiation", ["noise = 0", "num-items=50", "patience_cost=1e-1"])
+    assert found == {"noise": 0, "num_items": 50, "patience_cost": 0.1}
+    assert [type(x) for x in found.values()] == [float, int, float]

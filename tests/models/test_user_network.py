@@ -1,0 +1,234 @@
+"""The network of learned users: its distributions by hand, and all steps at once against step by step."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from recsys_rl.models.user_ensemble import UserEnsemble
+from recsys_rl.models.user_fit import FitSizes, UserFitting
+from recsys_rl.models.user_network import ContextSizes, ItemTables, UserNetwork, decayed
+from recsys_rl.models.user_signals import LEVELS, SignalKinds, SignalOutputs, kinds_of, pinball
+from recsys_rl.types import SessionTable
+from tests.proofs import Proof
+
+LOGIT = math.log(3)  # of 3/4
+
+
+def kinds(*binary: bool, low: float = 0.0, high: float = 1.0) -> SignalKinds:
+    outputs = tuple(0.0 for one in binary for _ in range(1 if one else len(LEVELS)))
+    n = len(binary)
+    return SignalKinds(binary, (low,) * n, (high,) * n, (1.0,) * n, 1.0, outputs, 0.0)
+
+
+def of_quantiles(values: list[float]) -> Tensor:
+    """(1, Q) the outputs whose quantiles are ``values``."""
+    x = torch.tensor(values)
+    return torch.cat([x[:1], x.diff().expm1().log()]).unsqueeze(0)
+
+
+def test_pinball_loss_by_hand() -> None:
+    found = pinball(torch.zeros(1, len(LEVELS)), torch.tensor([[2.0]]))
+    assert_close(found[0], 2 * torch.tensor(LEVELS))  # above the quantile: level times distance
+    found = pinball(torch.full((1, len(LEVELS)), 3.0), torch.tensor([[2.0]]))
+    assert_close(found[0], 1 - torch.tensor(LEVELS))
+
+
+def test_mean_and_draws_of_a_uniform_number() -> None:
+    outputs = SignalOutputs(kinds(False, low=10, high=20), of_quantiles([*LEVELS]))
+    assert_close(outputs.quantiles(0), 10 + 10 * torch.tensor([LEVELS]))
+    assert_close(outputs.expected(), torch.tensor([[15.0]]))
+    for chance, value in ((0.5, 15.0), (0.25, 12.5), (0.0, 10.1), (0.999, 19.9)):
+        assert_close(outputs.at(torch.tensor([[chance]])), torch.tensor([[value]]))
+
+
+def test_mean_of_draws_is_the_expected_signal() -> None:
+    steps = [0.0, 0.0, 0.1, 0.1, 0.2, 0.2, 0.5, 0.6, 0.9, 1.0, 1.0]
+    outputs = SignalOutputs(kinds(False), of_quantiles([x + 1e-5 * n for n, x in enumerate(steps)]))
+    chance = (torch.arange(10_000) + 0.5).div(10_000).unsqueeze(1)
+    many = SignalOutputs(kinds(False), outputs.parts[0].expand(10_000, -1))
+    assert_close(many.at(chance).mean(0, keepdim=True), outputs.expected(), rtol=0, atol=1e-4)
+
+
+def test_probability_of_a_binary_signal() -> None:
+    outputs = SignalOutputs(kinds(True), torch.tensor([[LOGIT]]))
+    assert outputs.expected().item() == pytest.approx(0.75)
+    assert outputs.at(torch.tensor([[0.74]])).item() == 1 and outputs.at(torch.tensor([[0.76]])).item() == 0
+    loss = outputs.loss(torch.tensor([[1.0]])) + outputs.loss(torch.tensor([[0.0]]))
+    assert loss.item() == pytest.approx(-math.log(0.75) - math.log(0.25))
+
+
+def test_kinds_of_signals() -> None:
+    signals = torch.tensor([[1.0, 0.0, 7.0], [0.0, 2.5, 7.0], [0.0, 5.0, 7.0], [0.0, 5.0, 7.0]])
+    found = kinds_of(signals, torch.tensor([True, False]))
+    assert found.binary == (True, False, False)
+    assert found.low == (0.0, 0.0, 7.0) and found.high == (1.0, 5.0, 7.0)
+    entropy = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))
+    assert found.weights[0] == pytest.approx(1 / entropy, rel=1e-5) and found.weights[2] == 0
+    assert found.leave_weight == pytest.approx(1 / math.log(2), rel=1e-5)
+    assert kinds_of(signals, torch.tensor([False, False])).leave_weight == 0
+    constant = SignalOutputs(found, torch.randn(3, found.num_outputs))
+    assert_close(constant.expected()[:, 2], torch.full((3,), 7.0))
+
+
+def test_decayed_sums_by_hand() -> None:
+    x = torch.tensor([[[1.0], [2.0], [4.0]]])  # (1, 3, 1)
+    assert_close(decayed(x, torch.tensor([0.5])).flatten(), torch.tensor([0.0, 1.0, 2.5, 5.25]))
+    both = decayed(x.expand(1, 3, 2), torch.tensor([1.0, 0.0]))
+    assert_close(both[0, :, 0], torch.tensor([0.0, 1.0, 3.0, 7.0]))
+    assert_close(both[0, :, 1], torch.tensor([0.0, 1.0, 2.0, 4.0]))
+
+
+def network(seed: int = 0, items: int = 9, signals: tuple[bool, ...] = (True, False)) -> UserNetwork:
+    """A network with random weights in its last layers too."""
+    rng = torch.Generator().manual_seed(seed)
+    tables = ItemTables(
+        (torch.randn(items, 4, generator=rng), torch.rand(items, 3, generator=rng)),
+        torch.randn(items, 5, generator=rng),
+        (0.9,),
+    )
+    made = UserNetwork(tables, ContextSizes("profile", (("hour", 2),), 6), kinds(*signals), rng)
+    with torch.no_grad():
+        for weight in made.parameters():
+            weight.add_(0.1 * torch.randn(weight.shape, generator=rng))
+    return made
+
+
+def table(slate: int, seed: int = 0) -> SessionTable:
+    """Three sessions of 5, 3 and 1 steps, with an empty place in the first."""
+    rng, lengths = torch.Generator().manual_seed(seed), torch.tensor([5, 3, 1])
+    there = (torch.arange(5) < lengths.unsqueeze(1)).view(3, 5, 1)
+    items = torch.stack([torch.randperm(9, generator=rng)[: 4 * slate + slate] for _ in range(3)])
+    items = items.view(3, 5, slate).masked_fill(~there, -1)
+    items[0, 2, -1] = -1
+    signals = torch.rand(3, 5, slate, 2, generator=rng)
+    signals[..., 0] = signals[..., 0].round()
+    signals = signals.masked_fill((items < 0).unsqueeze(-1), 0)
+    return SessionTable(
+        users=torch.arange(3),
+        times=torch.arange(3),
+        given={"profile": torch.randn(3, 4, generator=rng), "hour": torch.rand(3, 2, generator=rng)},
+        items=items,
+        signals=signals,
+        rewards=torch.zeros(3, 5),
+        lengths=lengths,
+        left=torch.tensor([True, False, True]),
+    )
+
+
+def test_all_steps_at_once_are_the_steps_one_by_one() -> None:
+    made, sessions = network(), table(1)
+    outputs, leaving = made.of_sessions(sessions)
+    memory = made.begin(sessions.given)
+    for step in range(5):
+        items = sessions.items[:, step]
+        shown, rows = items >= 0, items.clamp_min(0)
+        there = sessions.lengths > step
+        now = made.respond(memory, rows).expected()
+        assert_close(now[there], outputs.expected()[there, step], rtol=1e-4, atol=1e-5)
+        memory, logit = made.after(memory, rows, shown, sessions.signals[:, step])
+        assert_close(logit[there], leaving[there, step], rtol=1e-4, atol=1e-5)
+
+
+def test_items_of_other_sessions_and_later_steps_change_nothing() -> None:
+    made, sessions = network(), table(1)
+    outputs, leaving = made.of_sessions(sessions)
+    part, other = made.of_sessions(sessions.rows(torch.tensor([1])))
+    assert_close(part.expected()[0], outputs.expected()[1, :3], rtol=1e-4, atol=1e-5)
+    assert_close(other[0], leaving[1, :3], rtol=1e-4, atol=1e-5)
+
+
+def test_row_of_an_ensemble_is_that_of_its_network() -> None:
+    members = [network(seed) for seed in range(3)]
+    both, sessions = UserEnsemble(members), table(1)
+    memory, items = both.begin(sessions.given), torch.tensor([[1], [2], [3]])
+    own = torch.stack([member.respond(member.begin(sessions.given), items).expected() for member in members])
+    assert_close(both.expected(memory, items, torch.tensor([0, 2, -1]))[0], own[0, 0])
+    assert_close(both.expected(memory, items, torch.tensor([0, 2, -1]))[1], own[2, 1])
+    assert_close(both.expected(memory, items, torch.tensor([0, 2, -1]))[2], own[:, 2].mean(0))
+    assert_close(both.means(memory, items), own)
+    chance = torch.full((3, 1, own.shape[-1]), 0.5)
+    drawn, means = both.drawn(memory, items, torch.tensor([0, 2, 1]), chance)
+    assert_close(means, own)
+    alone = members[2].respond(members[2].begin(sessions.given), items).at(chance)
+    assert_close(drawn[1], alone[1])
+
+
+def known_world(sessions: int, seed: int) -> SessionTable:
+    """Users who click items of even number with probability 0.8, others with 0.2.
+
+    After two clicks a user leaves, otherwise the session has four steps.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    items = torch.stack([torch.randperm(8, generator=rng)[:4] for _ in range(sessions)]).unsqueeze(2)
+    clicks = torch.rand(sessions, 4, 1, generator=rng) < torch.where(items % 2 == 0, 0.8, 0.2)
+    enough = clicks.squeeze(2).cumsum(1) >= 2
+    lengths = torch.where(enough.any(1), enough.int().argmax(1) + 1, 4)
+    there = (torch.arange(4) < lengths.unsqueeze(1)).unsqueeze(2)
+    return SessionTable(
+        users=torch.arange(sessions),
+        times=torch.arange(sessions),
+        given={"profile": torch.ones(sessions, 2)},
+        items=items.masked_fill(~there, -1),
+        signals=(clicks & there).float().unsqueeze(3),
+        rewards=torch.zeros(sessions, 4),
+        lengths=lengths,
+        left=enough.any(1),
+    )
+
+
+def fit_of(sessions: SessionTable, epochs: int = 6, members: int = 1) -> UserFitting:
+    """A fit to sessions of the known world, whose items have one column: whether their number is even."""
+    rng = torch.Generator().manual_seed(0)
+    shown = sessions.items >= 0
+    step = torch.arange(4)
+    left = (step == sessions.lengths.unsqueeze(1) - 1) & sessions.left.unsqueeze(1)
+    found = kinds_of(sessions.signals[shown], left[step < sessions.lengths.unsqueeze(1)])
+    even = (torch.arange(8) % 2 == 0).float().unsqueeze(1)
+    tables = ItemTables((torch.eye(8)[:, :2],), even)
+    context = ContextSizes("profile", (), 4)
+    made = [UserNetwork(tables, context, found, rng) for _ in range(members)]
+    some = torch.arange(sessions.num_sessions)
+    fitted, checked = (sessions.rows(some[(some % 10 == 0) == held]) for held in (False, True))
+    return UserFitting(made, fitted, checked, FitSizes(epochs=epochs, rows=256), rng)
+
+
+@pytest.mark.learning
+def test_fit_recovers_a_known_response(proof: Proof, perturbed: None) -> None:
+    sessions = known_world(3_000, 0)
+    fitting = fit_of(sessions)
+    while not fitting.finished:
+        fitting.epoch()
+    (found,) = fitting.members
+    with torch.no_grad():
+        outputs, leaving = found.of_sessions(known_world(2_000, 1))
+    other = known_world(2_000, 1)
+    shown = other.items[..., 0] >= 0
+    truth = torch.where(other.items[..., 0] % 2 == 0, 0.8, 0.2)
+    error = float((outputs.probability(0)[..., 0] - truth)[shown].abs().mean())
+    proof(error, below=0.06, what="click")
+    second = (other.signals[..., 0, 0].cumsum(1) >= 2).float()
+    proof(float((leaving.sigmoid() - second)[shown].abs().mean()), below=0.06, what="leaving")
+
+
+def test_interrupted_fit_goes_on_to_the_same_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recsys_rl.models.user_fit.LEAST_STEPS", 1)
+    sessions = known_world(300, 0)
+    whole, first = fit_of(sessions, 2, 2), fit_of(sessions, 2, 2)
+    while not whole.finished:
+        whole.epoch()
+    for _ in range(4):
+        first.epoch()
+        again = fit_of(sessions, 2, 2)
+        for member, saved in zip(again.members, first.members, strict=True):
+            member.load_state_dict(saved.state_dict())
+        again.load_state_dict({name: x.clone() for name, x in first.state_dict().items()})
+        first = again
+    assert first.finished
+    for one, two in zip(whole.members, first.members, strict=True):
+        for name, x in one.state_dict().items():
+            assert torch.equal(x, two.state_dict()[name]), name

@@ -1,0 +1,141 @@
+"""Training in learned users that is judged on a log: curves, the best policy, the stop, and refusals."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+import torch
+
+from recsys_rl.checkpoint import load, save
+from recsys_rl.cli import main
+from recsys_rl.evaluation.worlds import played_in
+from recsys_rl.run import agent_of
+from recsys_rl.workflows.fit_users import fit_users
+from recsys_rl.workflows.judged import LogJudge
+from recsys_rl.workflows.ope import ope
+from recsys_rl.workflows.ope_config import OpeConfig
+from recsys_rl.workflows.record import RecordConfig, record
+from recsys_rl.workflows.run_log import training_sessions
+from tests.doors import PPO, SATIATION, SIZES, assert_same_weights, steps, train_in
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a checkpoint, a log of all users with random items, and users learned from it."""
+    folder = tmp_path_factory.mktemp("made")
+    path = train_in(folder / "first", *SATIATION, *steps(2))
+    of = RecordConfig(checkpoint=str(path), policy=("random",), sessions=200, out=str(folder / "all.parquet"))
+    record(dataclasses.replace(of, users="all"))
+    record(dataclasses.replace(of, users="train", out=str(folder / "train.parquet")))
+    log, out = str(folder / "all.parquet"), str(folder / "users.pt")
+    fit_users(log=log, checkpoint=str(path), out=out, members=2, epochs=1, quiet=True)
+    return folder
+
+
+def inside(made: Path, folder: Path, *options: str) -> Path:
+    """A run in the learned users with the log ``all``."""
+    own = ["--env", "learned", "--user-model", str(made / "users.pt"), *SIZES, *PPO]
+    return train_in(folder, *own, "--judge-log", str(made / "all.parquet"), *options)
+
+
+def rows(path: Path) -> dict[str, list[tuple[int, float]]]:
+    """The log of a run by the names of its numbers."""
+    found = defaultdict(list)
+    with path.with_name("log.csv").open() as file:
+        for row in csv.DictReader(file):
+            found[row["name"]].append((int(row["step"]), float(row["value"])))
+    return found
+
+
+def test_curves_are_those_of_ope_and_of_the_world(made: Path, tmp_path: Path) -> None:
+    options = ("--judge-patience", "0", "--world", "satiation", "--world-set", "noise=0")
+    path = inside(made, tmp_path / "run", *options, *steps(8))
+    checkpoint = load(path)
+    curves = checkpoint.info["curves"]
+    assert list(curves) == ["log", "world"]
+    assert [row[0] for row in curves["log"]] == [row[0] for row in curves["world"]] == [0, 96, 192]
+    assert [row[0] for row in checkpoint.info["curve"]] == [0, 96, 192]
+    found = rows(path)
+    for name, curve in curves.items():
+        for place, end in enumerate(("mean", "low", "high"), 1):
+            assert found[f"{name}_return_{end}"] == [(row[0], row[place]) for row in curve]
+    there = played_in(path, checkpoint, "satiation", {"noise": 0.0})
+    sessions = training_sessions(there.config, there.world, agent_of(checkpoint), torch.device("cpu"))
+    assert curves["world"][-1][1] == pytest.approx(float(sessions.returns.mean()))
+
+
+def test_estimate_is_that_of_ope(made: Path, tmp_path: Path) -> None:
+    """A checkpoint of the log's platform, judged by `ope` on a log of held-out users alone."""
+    held = str(tmp_path / "held.parquet")
+    first = made / "first" / "ppo.pt"
+    record(RecordConfig(checkpoint=str(first), policy=("random",), sessions=100, users="heldout", out=held))
+    path = inside(made, tmp_path / "run", "--judge-log", held, *steps(2))
+    moved = played_in(path, load(path), "satiation", {})
+    save(tmp_path / "moved.pt", moved)
+    result = ope(
+        OpeConfig(log=held, checkpoint=str(tmp_path / "moved.pt"), policy=("ppo-greedy",), world=False)
+    )
+    (row,) = [row for row in result.rows if row.estimator == "wdr"]
+    found = load(path).info["curves"]["log"][-1][1:]
+    assert found == pytest.approx([row.value, row.low, row.high], rel=0.05)
+
+
+def test_run_stops_when_the_estimate_stops_rising_and_keeps_the_best(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Estimates 1, 3, 2, 3 with patience 2: the run ends after the fourth, and best.pt is of the second."""
+    answers = iter([1.0, 3.0, 2.0, 3.0, 9.0])
+
+    def judge(self: LogJudge, run: object) -> tuple[float, float, float]:
+        value = next(answers)
+        return value, value - 1, value + 1
+
+    monkeypatch.setattr(LogJudge, "judge", judge)
+    path = inside(made, tmp_path / "run", "--judge-patience", "2", *steps(40))
+    checkpoint, best = load(path), load(path.with_name("best.pt"))
+    assert checkpoint.step == 3 * 96 and best.step == 96
+    assert [row[1] for row in checkpoint.info["curves"]["log"]] == [1, 3, 2, 3]
+    # Finished: a resumed run trains no further.
+    assert main(["train", "--run", str(path.parent)]) == 0
+    assert load(path).step == 3 * 96
+    said = capsys.readouterr().err
+    assert "stopped, as the estimate on the log has not risen since step 96; " in said
+    assert "best.pt has the policy of step 96, with the highest estimate, 3.00 (2.00 to 4.00)" in said
+
+
+def test_resumed_run_is_judged_as_if_it_had_never_stopped(made: Path, tmp_path: Path) -> None:
+    whole = inside(made, tmp_path / "whole", "--judge-patience", "0", *steps(8))
+    part = inside(made, tmp_path / "part", "--judge-patience", "0", *steps(8))
+    earlier = part.with_name("ppo.prev.pt")
+    assert load(earlier).step < load(part).step
+    earlier.replace(part)
+    assert main(["train", "--run", str(part.parent)]) == 0
+    assert_same_weights(whole, part)
+    assert load(whole).info["curves"] == load(part).info["curves"]
+
+
+def test_refusals(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    users = ["--user-model", str(made / "users.pt"), *SIZES, *PPO, *steps(1)]
+    log = str(made / "all.parquet")
+    cases = [
+        (["--env", "learned", *users, "--judge-log", str(made / "train.parquet")], "holds no decisions of"),
+        ([*SATIATION, *steps(1), "--judge-log", log], "satiation has none; leave it out (recsys-rl ope"),
+        (["--env", "learned", *users, "--judge-patience", "2"], "--judge-patience is 2: give judge_log too"),
+        (["--env", "learned", *users, "--judge-log", log, "--eval-interval", "0"], "it needs evaluations"),
+        (
+            ["--env", "learned", *users, "--world", "drift"],
+            "--world drift has another interface than learned",
+        ),
+        (["--env", "learned", *users, "--world", "gym:CartPole-v1"], "brings its own world, without items"),
+        (["--env", "learned", *users, "--world-set", "noise=0"], "give --world NAME, the platform that has"),
+    ]
+    for place, (options, sentence) in enumerate(cases):
+        folder = tmp_path / f"run-{place}"
+        assert main(["train", *options, "--runs-dir", str(tmp_path), "--name", folder.name]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("error: ") and sentence in said, said
+        assert not folder.exists()
