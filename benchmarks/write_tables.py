@@ -68,8 +68,6 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "catalogue": speed_texts.catalogue,
     "strangers": stranger_texts.strangers,
     "picture-satiation": partial(picture_texts.categories, env="satiation", what="items shown"),
-    "picture-short-video": partial(picture_texts.categories, env="short-video", what="videos shown"),
-    "picture-long-video": partial(picture_texts.categories, env="long-video", what="suggestions"),
     "picture-million": picture_texts.million,
     "ope-coverage": ope_texts.coverage,
     "ope-clusters": ope_texts.clusters,
