@@ -228,6 +228,15 @@ def test_commands_on_a_made_coat(
     assert Path("runs/a/report.html").stat().st_size > 1000
     checkpoint = load(Path("runs/a/ppo.pt"))
     assert checkpoint.interface.relative and not checkpoint.interface.profile
+    world = ["--world", "matrix-game", "--world-set", "ratings=true", "--no-planner"]
+    assert main(["evaluate", "runs/a/ppo.pt", *world, "--json", "true.json"]) == 0
+    tables = [json.loads(Path(name).read_text())["rows"] for name in ("table.json", "true.json")]
+    lists = [{row["policy"]: row["return_mean"] for row in table}["static-list"] for table in tables]
+    assert lists[0] != lists[1]  # searched in the estimated ratings, and in the true ones
+    assert "has another interface than matrix-game, where runs/a/ppo.pt was trained" in sentence(
+        ["evaluate", "runs/a/ppo.pt", *world, "--world-set", "relative=false"], capsys
+    )
+    capsys.readouterr()
     told = sentence(["evaluate", "runs/a/ppo.pt", "--policy", "linucb"], capsys)
     assert "linucb starts at the user's profile, and the observations here hold none" in told
 
