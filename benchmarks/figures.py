@@ -1,20 +1,21 @@
-"""The figures of docs/02 and docs/03, drawn from the functions that they explain.
+"""The figures of docs/02 and docs/03, drawn from the functions that they explain, and those of docs/06.
 
     python -m benchmarks.figures
 
-writes docs/images/{gae,clipping,trap,session}.svg. Every number comes from the code with its defaults:
-run it again after a change of an equation or of a dial. A test compares the files with what it would write.
+writes docs/images/{gae,clipping,trap,session}.svg, and those of feed_figures.py. Every number comes from the
+code with its defaults, or from benchmarks/results: run it again after a change of an equation or of a dial,
+and after new results. A test compares the files with what it would write.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from benchmarks import feed_figures
+from benchmarks.harness.panel import LINES, Panel
 from recsys_rl.agents.ppo import PPOConfig
 from recsys_rl.agents.references import Myopic, Planner
 from recsys_rl.config import Config, defaults
@@ -25,62 +26,11 @@ from recsys_rl.functional.losses import clipped_surrogate
 from recsys_rl.functional.returns import gae
 from recsys_rl.make import make_env, make_world
 from recsys_rl.protocols import Policy
-from recsys_rl.report.drawing import number, scale, spread, svg, text
+from recsys_rl.report.drawing import number, spread, svg, text
 from recsys_rl.types import Catalogue, Population
 from recsys_rl.utils.files import write_text
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
-LINES = {"learned": "var(--learned)", "inside": "var(--inside)", "baseline": "var(--muted)"}
-
-
-@dataclass(frozen=True)
-class Panel:
-    """A plot's place in the picture, in pixels, and the ranges of its axes."""
-
-    left: float
-    width: float
-    x_range: tuple[float, float]
-    y_range: tuple[float, float]
-    top: float = 46
-    height: float = 210
-
-    @property
-    def x(self) -> Callable[[float], float]:
-        return scale(*self.x_range, self.left, self.left + self.width)
-
-    @property
-    def y(self) -> Callable[[float], float]:
-        return scale(*self.y_range, self.top + self.height, self.top)
-
-    def axes(self, title: str, x_name: str, x_marks: Sequence[float], y_marks: Sequence[float]) -> str:
-        """Title above, a grid line for each mark of y, the marks of x below, and the name of x."""
-        right, floor = self.left + self.width, self.top + self.height
-        parts = [f'<text class="strong" x="{self.left:.1f}" y="{self.top - 22}">{text(title)}</text>']
-        for mark in y_marks:
-            y = self.y(mark)
-            parts.append(f'<path class="grid" d="M{self.left:.1f} {y:.1f}H{right:.1f}"/>')
-            parts.append(
-                f'<text class="muted end" x="{self.left - 8:.1f}" y="{y + 4:.1f}">{_mark(mark)}</text>'
-            )
-        for mark in x_marks:
-            x = self.x(mark)
-            parts.append(f'<text class="muted middle" x="{x:.1f}" y="{floor + 19}">{_mark(mark)}</text>')
-        middle = (self.left + right) / 2
-        parts.append(f'<text class="muted middle" x="{middle:.1f}" y="{floor + 40}">{text(x_name)}</text>')
-        return "".join(parts)
-
-    def line(self, xs: Sequence[float], ys: Sequence[float], style: str, dash: str = "") -> str:
-        points = " ".join(f"{self.x(x):.1f},{self.y(y):.1f}" for x, y in zip(xs, ys, strict=True))
-        dashed = f";stroke-dasharray:{dash}" if dash else ""
-        return f'<polyline class="curve" style="stroke:{LINES[style]}{dashed}" points="{points}"/>'
-
-    def word(self, x: float, y: float, said: str, style: str = "muted", rise: float = 4) -> str:
-        place = f'x="{self.x(x):.1f}" y="{self.y(y) + rise:.1f}"'
-        return f'<text class="{style} clear" {place}>{text(said)}</text>'
-
-
-def _mark(value: float) -> str:
-    return number(value, 0 if value == round(value) else 1)
 
 
 def gae_figure() -> str:
@@ -282,7 +232,13 @@ def session_figure() -> str:
     )
 
 
-FIGURES = {"gae": gae_figure, "clipping": clipping_figure, "trap": trap_figure, "session": session_figure}
+FIGURES = {
+    "gae": gae_figure,
+    "clipping": clipping_figure,
+    "trap": trap_figure,
+    "session": session_figure,
+    **feed_figures.FIGURES,
+}
 
 
 def main() -> None:

@@ -63,13 +63,13 @@ class Work:
     logs: Sizes
     inside: int  # steps of PPO in learned users
     members: int = 3
-    epochs: int = 6
+    epochs: int = 4
     ppo: Mapping[str, Any] = field(default_factory=dict)  # of PPO inside, over the platform's preset
 
 
 # Inside, fewer and larger steps than in the preset: the networks answer many users in the time of a few.
 WORK = {
-    "satiation": Work(Sizes(), 200_000, ppo={"num_envs": 128, "n_steps": 16}),
+    "satiation": Work(Sizes(), 150_000, ppo={"num_envs": 128, "n_steps": 16}),
     "short-video": Work(Sizes(steps=600_000, sessions=2_000), 200_000, members=2, epochs=5),
 }
 SMALL = {"data": "synthetic", "num_users": 40, "num_items": 40, "embedding_dim": 8, "max_episode_steps": 10}
@@ -199,6 +199,8 @@ def row(logs: Logs, env: str, log: str, features: str, seed: int, work: Work) ->
 
 def text(results: Path) -> str:
     """The table of docs/11, from the newest rows of the file alone."""
+    if not (results / "learned_users.csv").exists():
+        return "Not measured yet: `python -m benchmarks.learned_users` measures it."
     rows = newest.read(results, "learned_users", ("env", "log", "features", "seed"))
     body = []
     for line in rows:

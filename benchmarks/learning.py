@@ -61,6 +61,7 @@ TASKS: dict[str, tuple[str, list[str]]] = {  # algo, options of `train`
     "satiation-a2c": ("a2c", ["--env", "satiation"]),
     "drift-dqn": ("dqn", ["--data", "synthetic"]),
     "satiation-dqn": ("dqn", ["--env", "satiation"]),
+    "satiation-dqn-long": ("dqn", ["--env", "satiation", "--total-timesteps", "1800000"]),  # PPO's steps
     "short-video": ("ppo", ["--env", "short-video"]),
     "short-video-a2c": ("a2c", ["--env", "short-video"]),
     "long-video": ("ppo", ["--env", "long-video"]),
@@ -69,6 +70,7 @@ TASKS: dict[str, tuple[str, list[str]]] = {  # algo, options of `train`
     "social-feed-a2c": ("a2c", ["--env", "social-feed"]),
 }
 EFFECTS: dict[str, list[str]] = {  # of `satiation`, each switched off, or another knowledge of the users
+    "all-effects": [],
     "no-weariness": ["--satiation-strength", "0"],
     "no-catchiness": ["--catchiness-gain", "0"],
     "no-patience-gain": ["--patience-gain", "0"],
@@ -82,8 +84,10 @@ SENSITIVITY: dict[str, list[str]] = {  # other dials of `satiation`; 3 and 0.5 a
     for cost in (0.25, 0.5)
     if (gain, cost) != (3, 0.5)
 }
+THIRD = ["--total-timesteps", "600000"]
+"""A third of the preset's steps: enough to compare worlds, with rules that are searched for as many steps."""
 TASKS |= {
-    f"satiation-{name}": ("ppo", ["--env", "satiation", *dials])
+    f"satiation-{name}": ("ppo", ["--env", "satiation", *THIRD, *dials])
     for name, dials in (EFFECTS | SENSITIVITY).items()
 }
 RANKED = ("drift", "satiation")  # tasks with the row `ranker`

@@ -1,122 +1,154 @@
 """CPU time of a server for a decision and for an event, its rate, its memory, and the time until it is ready.
 
     python -m benchmarks.serving --items 1000
+    python -m benchmarks.serving --items 1000000 --decisions 4000
 
 Wall time depends on what else the machine does, so the CPU time of the server's process is the measure. Many
-connections ask in a closed loop, first for decisions, then with feedback in batches of ten.
+connections ask in a closed loop, first for decisions, then with feedback in batches of ten. Then the server
+gets four times the load that it can bear, in turns with a closed loop. Over 20,000 items the policy has two
+stages: a search proposes 128 candidates.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import itertools
 import json
 import math
 import os
+import random
 import shutil
+import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.harness.load import loop, request_of, run
 from benchmarks.harness.served import Server, running
 from recsys_rl.cli.train import train_options
 from recsys_rl.workflows.train import train
 
 CONNECTIONS = 64
 OPEN = 400  # connections of the open loop
-OVERLOAD = 5  # seconds
+OVERLOAD = 4  # seconds
+ROUNDS = 3  # of closed and open loop
 BATCH = 10  # events of a request
+USERS = 2000
+CANDIDATES = 100  # of a request
+LARGE = 20_000  # items of a policy with one stage, at most
 
 
 def checkpoint_of(folder: Path, items: int) -> Path:
     """A policy over so many made-up items, with 2,048 steps of training."""
-    options = [
-        *("--env", "satiation", "--data", "synthetic", "--num-items", str(items), "--num-users", "1000"),
-        *("--max-episode-steps", "20", "--total-timesteps", "2048"),
-    ]
+    options = ["--env", "satiation", "--num-items", str(items), "--num-users", "1000"]
+    options += ["--max-episode-steps", "20", "--total-timesteps", "2048"]
+    if items > LARGE:
+        options += ["--data", "clustered", "--cache-dir", str(folder), "--head", "two-tower"]
+        options += ["--candidates", "128"]
+    else:
+        options += ["--data", "synthetic"]
     return train(train_options(options).config, folder=folder / "run", quiet=True)
 
 
-def request_of(path: str, body: object) -> bytes:
-    """The bytes of a request."""
-    content = json.dumps(body).encode()
-    head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
-    return f"{head}content-length: {len(content)}\r\n\r\n".encode() + content
+def recommendations(number: int, items: int = 0) -> list[bytes]:
+    """Requests of USERS users in turn; ``items``: among CANDIDATES of so many items, drawn anew each time."""
+    rng = random.Random(0)
+    bodies: list[dict[str, object]] = [{"user_id": str(at % USERS)} for at in range(number)]
+    if items:
+        for body in bodies:
+            body["candidates"] = [*map(str, rng.sample(range(items), CANDIDATES))]
+    return [request_of("/v1/recommend", body) for body in bodies]
 
 
-async def loop(
-    port: int,
-    requests: Iterator[bytes],
-    connections: int,
-    seen: Callable[[bytes], None] = lambda body: None,
-    rate: float = math.inf,
-) -> int:
-    """Send all requests on so many connections, at most ``rate`` in a second. Returns how many succeeded."""
-    start, numbers = time.perf_counter(), itertools.count()
+def feedback(decisions: Sequence[str]) -> list[bytes]:
+    """An event about each of the decisions."""
+    return posts_of([{"decision_id": x, "signal": "engagement", "value": 0.5} for x in decisions])
 
-    async def use() -> int:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        done = 0
-        for request in requests:
-            wait = start + next(numbers) / rate - time.perf_counter()
-            if wait > 0:
-                await asyncio.sleep(wait)
-            writer.write(request)
-            head = await reader.readuntil(b"\r\n\r\n")
-            length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
-            body = await reader.readexactly(length)
-            done += head.startswith(b"HTTP/1.1 200")
-            seen(body)
-        writer.close()
-        return done
 
-    return sum(await asyncio.gather(*(use() for _ in range(connections))))
+def posts_of(events: Sequence[object]) -> list[bytes]:
+    """Requests with BATCH events each."""
+    return [
+        request_of("/v1/feedback", {"events": events[at : at + BATCH]}) for at in range(0, len(events), BATCH)
+    ]
 
 
 def measure(server: Server, name: str, requests: list[bytes], each: int = 1) -> list[bytes]:
     """Print the line of these requests, ``each`` of which has so many parts. Returns the answers."""
     answers: list[bytes] = []
     cpu, start = server.seconds(), time.perf_counter()
-    done = asyncio.run(loop(server.port, iter(requests), CONNECTIONS, answers.append))
+    done = run(loop(server.port, iter(requests), CONNECTIONS, answers.append))
     seconds, cpu = time.perf_counter() - start, server.seconds() - cpu
     parts = done * each
     print(
-        f"{name}: {1e6 * cpu / parts:.0f} microseconds of CPU, {parts / seconds:,.0f} in a second, "
-        f"{len(requests) - done} failed",
+        f"{name}: {1e6 * cpu / parts:.0f} microseconds of CPU, {parts / seconds:,.0f} in a second "
+        f"({cpu / seconds:.0%} of a core), {len(requests) - done} failed",
         flush=True,
     )
     return answers
 
 
-def overload(checkpoint: Path, db: Path, capacity: float, users: int) -> None:
-    """Print the line of a load of four times ``capacity``, in an open loop, with feedback beside it."""
-    number = int(4 * capacity * OVERLOAD)
+def overload(checkpoint: Path, db: Path) -> None:
+    """Print the lines of a closed loop and of four times its rate in an open one, with feedback beside it.
+
+    Goodput is the rate of the answers of the open loop over that of the closed one before it.
+    """
+    goodput, share = list[float](), list[float]()
     with running(checkpoint, db, "--deadline-ms", "100") as server:
-        first = asyncio.run(_one(server.port))
-        events = [{"decision_id": first, "signal": "engagement", "event_id": f"{x}"} for x in range(2000)]
-        posts = [
-            request_of("/v1/feedback", {"events": events[at : at + BATCH]}) for at in range(0, 2000, BATCH)
-        ]
-        asks = (request_of("/v1/recommend", {"user_id": str(at % users)}) for at in range(number))
-
-        async def both() -> tuple[int, int, float]:
+        run(loop(server.port, iter(recommendations(2000)), CONNECTIONS))
+        for turn in range(ROUNDS):
+            closed = Load.of(server, recommendations(4000), [], CONNECTIONS, math.inf)
+            asks = recommendations(int(4 * closed.rate * OVERLOAD))
+            first = run(_one(server.port))
+            event = {"decision_id": first, "signal": "engagement"}
+            posts = posts_of([{**event, "event_id": f"{turn}/{x}"} for x in range(2000)])
+            opened = Load.of(server, asks, posts, OPEN, 4 * closed.rate)
             start = time.perf_counter()
-            answered, accepted = await asyncio.gather(
-                loop(server.port, iter(asks), OPEN, rate=4 * capacity), loop(server.port, iter(posts), 2)
+            run(_one(server.port))
+            goodput.append(opened.rate / closed.rate)
+            share.append(closed.cpu / closed.answered * opened.answered / opened.cpu)
+            print(
+                f"closed loop: {closed.rate:,.0f} answers in a second; of {len(asks) / opened.seconds:,.0f} "
+                f"requests {opened.rate:,.0f}, {len(posts) - opened.accepted} of {len(posts)} posts of "
+                f"feedback refused, {time.perf_counter() - start:.2f} s until the next answer",
+                flush=True,
             )
-            return answered, accepted, time.perf_counter() - start
+    print(
+        f"goodput: median {statistics.median(goodput):.0%} of capacity; of the server's CPU time "
+        f"{statistics.median(share):.0%} is that of as many decisions in the closed loop"
+    )
 
-        answered, accepted, seconds = asyncio.run(both())
-        after = time.perf_counter()
-        asyncio.run(_one(server.port))
-        posted = f"{len(posts) - accepted} of {len(posts)} posts of feedback refused"
-        print(
-            f"{number / seconds:,.0f} requests in a second: {answered / seconds:,.0f} answered "
-            f"({answered / seconds / capacity:.0%} of {capacity:,.0f}), {posted}, "
-            f"{time.perf_counter() - after:.2f} s until the next answer"
-        )
+
+@dataclass
+class Load:
+    """What came of requests."""
+
+    answered: int
+    accepted: int  # posts of feedback
+    seconds: float  # until all requests had an answer
+    cpu: float  # seconds of the server
+
+    @property
+    def rate(self) -> float:
+        """Answers in a second."""
+        return self.answered / self.seconds
+
+    @classmethod
+    def of(cls, server: Server, asks: list[bytes], posts: list[bytes], connections: int, rate: float) -> Load:
+        """Send the requests, and the posts beside them on two connections."""
+
+        async def main() -> tuple[int, float]:
+            start = time.perf_counter()
+            answered = await loop(server.port, iter(asks), connections, rate=rate)
+            return answered, time.perf_counter() - start
+
+        async def both() -> tuple[tuple[int, float], int]:
+            return await asyncio.gather(main(), loop(server.port, iter(posts), 2))
+
+        cpu = server.seconds()
+        (answered, seconds), accepted = run(both())
+        return cls(answered, accepted, seconds, server.seconds() - cpu)
 
 
 async def _one(port: int) -> str:
@@ -136,25 +168,24 @@ def main() -> None:
         checkpoint, db = checkpoint_of(folder, options.items), folder / "record.sqlite"
         start = time.perf_counter()
         server = Server(checkpoint, db)
-        ready, memory = time.perf_counter() - start, server.megabytes()
-        print(f"ready after {ready:.1f} s, with {memory:.0f} MB; {os.cpu_count()} cores")
-        users = 2000
-        asks = [request_of("/v1/recommend", {"user_id": str(at % users)}) for at in range(options.decisions)]
+        print(
+            f"ready after {time.perf_counter() - start:.1f} s ({server.seconds():.1f} s of CPU), with "
+            f"{server.megabytes():.0f} MB; {os.cpu_count()} cores"
+        )
+        asks = recommendations(options.decisions)
         measure(server, "warm-up", asks[:2000])
-        start = time.perf_counter()
         answers = measure(server, f"a decision at {options.items:,} items", asks)
-        rate = len(answers) / (time.perf_counter() - start)
-        decisions = [json.loads(x)["decision_id"] for x in answers]
-        events = [{"decision_id": x, "signal": "engagement", "value": 0.5} for x in decisions]
-        posts = [
-            request_of("/v1/feedback", {"events": events[at : at + BATCH]})
-            for at in range(0, len(events), BATCH)
-        ]
+        measure(
+            server,
+            f"a decision among {CANDIDATES} candidates of the request",
+            recommendations(options.decisions // 2, options.items),
+        )
+        posts = feedback([json.loads(x)["decision_id"] for x in answers])
         measure(server, "an event, in batches of ten with fsync", posts, BATCH)
         measure(server, "a decision after feedback", asks[: options.decisions // 2])
         print(f"memory: {server.megabytes():.0f} MB; the record: {db.stat().st_size / 1e6:.0f} MB")
         server.stop()
-        overload(checkpoint, folder / "overload.sqlite", rate, users)
+        overload(checkpoint, folder / "overload.sqlite")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -1,20 +1,18 @@
 """Does the record of a server keep its promise? A line for each fault; exits 1 if one breaks it.
 
-    python -m benchmarks.serving_faults --kills 50
+    python -m benchmarks.serving_faults --kills 50 --schemathesis V/bin/st
 
-The promise: an event that was acknowledged is in the record exactly once, one that was not at most once, and
-an answered decision is in it. Servers are processes of their own, and SIGKILL comes at a random moment.
+benchmarks/harness/said.py has the promise. Servers are processes of their own, and SIGKILL comes at a random
+moment. The lines about draws and about wrong requests are of serving_draws.py and serving_abuse.py.
 """
 
 from __future__ import annotations
 
 import argparse
-import http.client
 import json
 import random
 import resource
 import shutil
-import socket
 import sqlite3
 import sys
 import tempfile
@@ -22,109 +20,17 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks import serving_abuse as abuse
+from benchmarks.harness.said import THREADS, WORLD, Said, checkpoint_in, clients, kept, sound
 from benchmarks.harness.served import Connection, Server, running
+from benchmarks.serving_draws import draws
 from recsys_rl.cli.train import train_options
 from recsys_rl.errors import UserError
-from recsys_rl.serve.check import check
-from recsys_rl.serve.reading import Record
 from recsys_rl.serve.versions import sha256_of
 from recsys_rl.workflows.train import train
-
-GONE = (OSError, http.client.HTTPException)
-THREADS = 8
-WORLD = [
-    *("--env", "satiation", "--data", "synthetic", "--num-items", "100", "--num-users", "50"),
-    *("--embedding-dim", "4", "--max-episode-steps", "20", "--total-timesteps", "2048"),
-]
-
-
-@dataclass
-class Said:
-    """What clients sent, and what the server said of it."""
-
-    sent: set[str] = field(default_factory=set)  # ids of events
-    acknowledged: set[str] = field(default_factory=set)
-    events: dict[str, dict[str, Any]] = field(default_factory=dict)
-    answered: dict[str, bytes] = field(default_factory=dict)  # decisions
-    wrong: list[str] = field(default_factory=list)
-
-
-def checkpoint_in(folder: Path) -> Path:
-    """A small policy that learned next to nothing."""
-    return train(train_options(WORLD).config, folder=folder / "run", quiet=True)
-
-
-def clients(port: int, said: Said, name: str, stop: threading.Event, events: int) -> list[threading.Thread]:
-    """THREADS clients that ask and send ``events`` events for each answer until the server is gone."""
-
-    def use(thread: int) -> None:
-        try:
-            connection, count = Connection(port), 0
-            while not stop.is_set():
-                status, body = connection.post("/v1/recommend", {"user_id": f"user {name} {thread}"})
-                if status != 200:
-                    said.wrong.append(f"recommend: {status} {body[:200]!r}")
-                    return
-                answer = json.loads(body)
-                said.answered[answer["decision_id"]] = body
-                batch = []
-                for _ in range(events):
-                    count += 1
-                    id_ = f"{name}/{thread}/{count}"
-                    batch.append(
-                        {
-                            "event_id": id_,
-                            "decision_id": answer["decision_id"],
-                            "signal": "engagement",
-                            "value": count % 1000 / 1000,
-                        }
-                    )
-                    said.events[id_] = batch[-1]
-                if not batch:
-                    continue
-                said.sent.update(x["event_id"] for x in batch)
-                statuses = connection.feedback(batch)
-                for event, found in zip(batch, statuses, strict=True):
-                    if found != "accepted":
-                        said.wrong.append(f"event {event['event_id']}: {found}")
-                    said.acknowledged.add(event["event_id"])
-        except GONE as error:
-            if isinstance(error, ConnectionError) and str(error)[:1] in "45":
-                said.wrong.append(str(error))
-
-    threads = [threading.Thread(target=use, args=(thread,)) for thread in range(THREADS)]
-    for thread in threads:
-        thread.start()
-    return threads
-
-
-def kept(db: Path, said: Said) -> list[str]:
-    """The sentences about what breaks the promise in the record at ``db``."""
-    with sqlite3.connect(db) as raw:
-        ids = Counter(x.removeprefix("=") for (x,) in raw.execute("SELECT id FROM events"))
-        numbers = {str(x) for (x,) in raw.execute("SELECT number FROM decisions")}
-    raw.close()
-    wrong = [f"event {x} is lost" for x in said.acknowledged if not ids[x]]
-    wrong += [f"event {x} is there {n} times" for x, n in ids.items() if n > 1]
-    wrong += [f"event {x} was never sent" for x in ids if x not in said.sent]
-    wrong += [f"decision {x} is lost" for x in said.answered if x not in numbers]
-    return wrong + said.wrong
-
-
-def sound(db: Path) -> str:
-    """What `recsys-rl log check` says; "" if all is whole and every draw gives the same items."""
-    record = Record(db)
-    try:
-        found = check(record)
-    except UserError as error:
-        return str(error)
-    finally:
-        record.store.close()
-    return found.not_replayed
 
 
 def kills(folder: Path, checkpoint: Path, number: int, events: int, seed: int = 0) -> list[str]:
@@ -310,51 +216,6 @@ def swaps(folder: Path, checkpoint: Path, number: int) -> list[str]:
     return [*wrong, *kept(db, said), *filter(None, [sound(db)])]
 
 
-def mutated(folder: Path, checkpoint: Path, number: int, seed: int = 0) -> list[str]:
-    """Requests with changed bytes over raw sockets: an answer below 500 or 503, or a closed connection."""
-    rng, wrong, statuses = random.Random(seed), list[str](), Counter[str]()
-    event = {"decision_id": "3", "signal": "engagement", "value": 0.5, "event_id": "a", "position": 0}
-    bodies = [
-        ("/v1/recommend", {"user_id": "ann", "n": 2, "exclude": ["1"], "likes": ["2", "3"], "context": {}}),
-        ("/v1/feedback", {"events": [event, {**event, "signal": "leave"}]}),
-        ("/v1/policies/alias", {"name": "champion", "sha256": "0" * 64}),
-    ]
-    with running(checkpoint, folder / "mutated.sqlite") as server:
-        for _ in range(number):
-            path, body = rng.choice(bodies)
-            content = bytearray(json.dumps(body).encode())
-            for _ in range(rng.randrange(1, 6)):
-                at = rng.randrange(len(content))
-                change = rng.choice(("flip", "cut", "double", "insert"))
-                if change == "flip":
-                    content[at] = rng.randrange(256)
-                elif change == "cut":
-                    del content[at : at + rng.randrange(1, 9)]
-                elif change == "double":
-                    content[at:at] = content[at : at + 30]
-                else:
-                    content[at:at] = rng.choice(
-                        (b"[" * 50, b"1e999", b"NaN", b'"', b"\\ud800", b"\x00", b"-")
-                    )
-                if not content:
-                    break
-            head = f"POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
-            head += f"content-length: {len(content)}\r\n\r\n"
-            with socket.create_connection(("127.0.0.1", server.port), timeout=30) as raw:
-                raw.sendall(head.encode() + content)
-                answer = b""
-                while part := raw.recv(65536):
-                    answer += part
-            status = answer[9:12].decode(errors="replace")
-            statuses[status] += 1
-            if (status >= "500" and status != "503") or b"Traceback" in answer:
-                wrong.append(f"{bytes(content)!r}: {answer[:200]!r}")
-        if "Traceback" in server.log.read_text():
-            wrong.append(server.log.read_text()[-500:])
-    print(f"  answers: {dict(statuses)}")
-    return wrong
-
-
 def run(name: str, fault: Callable[[], Sequence[str]]) -> bool:
     """Print the line of a fault. Returns True if nothing broke."""
     start = time.monotonic()
@@ -367,26 +228,29 @@ def run(name: str, fault: Callable[[], Sequence[str]]) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50)
-    number = parser.parse_args().kills
+    parser.add_argument("--schemathesis", default="st", help=f"its program ({abuse.SCHEMATHESIS})")
+    parser.add_argument("--only", default="", help="the lines with this text alone")
+    options = parser.parse_args()
+    number = options.kills
     folder = Path(tempfile.mkdtemp(prefix="serving-faults-"))
     try:
         checkpoint = checkpoint_in(folder)
-        fine = [
-            run(f"{number} kills -9 while feedback is posted", lambda: kills(folder, checkpoint, number, 10)),
-            run(
-                f"{number} kills -9 while decisions are answered",
-                lambda: kills(folder, checkpoint, number, 0),
+        faults: dict[str, Callable[[], list[str]]] = {
+            f"{number} kills -9 while feedback is posted": lambda: kills(folder, checkpoint, number, 10),
+            f"{number} kills -9 while decisions are answered": lambda: kills(folder, checkpoint, number, 0),
+            "SIGTERM under load, 20 times": lambda: terminated(folder, checkpoint, 20),
+            "1,000 events from 8 connections, out of order": lambda: three_times(folder, checkpoint, 1000),
+            "100 flipped bits and 50 cuts": lambda: damaged(folder, checkpoint, 100, 50),
+            "two servers on one record": lambda: two_servers(folder, checkpoint),
+            "100 swaps under load": lambda: swaps(folder, checkpoint, 100),
+            "200,000 draws against their propensities": lambda: draws(folder, checkpoint, 200_000),
+            "five minutes of requests by the schema": lambda: abuse.by_schema(
+                folder, checkpoint, options.schemathesis, 300
             ),
-            run("SIGTERM under load, 20 times", lambda: terminated(folder, checkpoint, 20)),
-            run(
-                "1,000 events from 8 connections, out of order", lambda: three_times(folder, checkpoint, 1000)
-            ),
-            run("100 flipped bits and 50 cuts", lambda: damaged(folder, checkpoint, 100, 50)),
-            run("two servers on one record", lambda: two_servers(folder, checkpoint)),
-            run("20 swaps under load", lambda: swaps(folder, checkpoint, 20)),
-            run("10,000 mutated bodies", lambda: mutated(folder, checkpoint, 10_000)),
-            run("a write that fails", lambda: io_error(folder, checkpoint)),
-        ]
+            "10,000 mutated bodies": lambda: abuse.mutated(folder, checkpoint, 10_000),
+            "a write that fails": lambda: io_error(folder, checkpoint),
+        }
+        fine = [run(name, fault) for name, fault in faults.items() if options.only in name]
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return 0 if all(fine) else 1

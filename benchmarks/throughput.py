@@ -44,7 +44,8 @@ from benchmarks.peers.ours import our_agent, time_cycles
 from recsys_rl.agents.ppo import PPOConfig
 from recsys_rl.dials import ModelConfig
 from recsys_rl.models.encoders import SessionSum
-from recsys_rl.models.heads import TOWER_SIZE, item_features
+from recsys_rl.models.heads import TOWER_SIZE
+from recsys_rl.models.item_columns import item_features
 from recsys_rl.types import UserError
 
 

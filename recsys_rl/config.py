@@ -140,8 +140,7 @@ def _check_together(config: Config) -> None:
                 f"is {shown(value)}: it only affects the choice of candidates, but candidates is 0; leave it "
                 "out, or give candidates.",
             )
-    users = config.platform.users
-    has_history = users is not None and not users.repeats
+    has_history = config.platform.has_history(env)
     if model.encoder == ModelConfig.encoder and model.signal_coef != ModelConfig.signal_coef:
         raise FieldError(
             "model_config.signal_coef",
@@ -159,7 +158,7 @@ def _check_together(config: Config) -> None:
             "model_config.encoder",
             f"is {shown(model.encoder)}: it needs a history, but {config.env} has none; leave it out.",
         )
-    if has_history and env.max_episode_steps > env.num_items:
+    if not config.platform.repeats(env) and env.max_episode_steps > env.num_items:
         raise FieldError(
             "env_config.max_episode_steps",
             f"is {env.max_episode_steps}: it must be at most num_items = {env.num_items}, as {config.env} "

@@ -33,9 +33,9 @@ class DataConfig:
     """The users and the items."""
 
     data: str = "movielens"
-    """movielens, ml-100k, ml-latest-small, ml-1m, ml-25m, ml-32m, kuairec, kuairand, coat, synthetic,
-    clustered, a log (.csv, .tsv, .dat, .txt, .inter, .data, gzipped or not, .parquet), or a .npy table
-    of item embeddings."""
+    """movielens, ml-100k, ml-latest-small, ml-1m, ml-25m, ml-32m, kuairec, kuairand, coat, coat-game,
+    rating-matrix, synthetic, clustered, a log (.csv, .tsv, .dat, .txt, .inter, .data, gzipped or not,
+    .parquet), or a .npy table of item embeddings."""
     cache_dir: str | None = None
     """Folder for downloads, learned embeddings and `clustered` items (default: the user's cache folder)."""
     heldout_fraction: Annotated[float, Range(above=0, below=1)] = 0.2
@@ -240,11 +240,12 @@ class TrainConfig:
     limit: tuple[str, ...] = ()
     """A limit on a stream, as in "ads<=0.1" or "watch>=0.5" (in quotes), kept by a Lagrange multiplier. It
     may be repeated. --limit help lists the streams of the platform."""
-    limit_kp: NonNegative = 5.0
-    """Proportional gain of the multiplier, for each unit by which the stream violates its limit. Gains and
-    multiplier are in standard deviations of the rewards of the first rollout."""
-    limit_ki: NonNegative = 0.5
-    """Integral gain of the multiplier: what such a unit adds to it in each update."""
+    limit_kp: NonNegative = 2.0
+    """Proportional gain of the multiplier of a limit. Gains and multiplier are without a unit: 1 gives the
+    stream the weight of all rewards together."""
+    limit_ki: NonNegative = 20.0
+    """Integral gain of the multiplier, over the whole run: each update adds its share of it, times the
+    violation."""
     limit_most: Positive = 100.0
     """Largest multiplier of a limit."""
     novelty: NonNegative = 0.0

@@ -253,8 +253,11 @@ def make_spaces(env: RecEnv) -> tuple[spaces.Space[Any], spaces.Space[Any]]:
         return context, action
     visible = [signal for signal in env.signals if signal.visible]
     shape = (length,) if len(visible) == 1 else (length, len(visible))
-    low = np.broadcast_to(np.array([min(0.0, x.low) for x in visible], np.float32), (length, len(visible)))
-    high = np.broadcast_to(np.array([max(0.0, x.high) for x in visible], np.float32), (length, len(visible)))
+    lows, highs = [min(0.0, x.low) for x in visible], [max(0.0, x.high) for x in visible]
+    if interface.relative:
+        lows, highs = [x.low - x.high for x in visible], [x.high - x.low for x in visible]
+    low = np.broadcast_to(np.array(lows, np.float32), (length, len(visible)))
+    high = np.broadcast_to(np.array(highs, np.float32), (length, len(visible)))
     observation = spaces.Dict(
         {
             "context": context,
@@ -273,6 +276,7 @@ def _context_space(env: RecEnv) -> spaces.Box:
     known = {
         "last_item": ([-1 - rounding], [1 + rounding]),
         "last_signals": ([min(0.0, x.low) for x in visible], [max(0.0, x.high) for x in visible]),
+        "relative_signals": ([x.low - x.high for x in visible], [x.high - x.low for x in visible]),
         "clock": ([0.0], [1.0]),
         "streak": ([0.0], [float(interface.history_length)]),
     }

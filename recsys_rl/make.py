@@ -26,7 +26,8 @@ from recsys_rl.experience.replay import Replay
 from recsys_rl.lookup import source_of
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
 from recsys_rl.models.features import SplitFeatures
-from recsys_rl.models.heads import NUMBERS, feature_names, item_columns, item_features, item_kinds
+from recsys_rl.models.heads import item_kinds
+from recsys_rl.models.item_columns import NUMBERS, feature_names, item_columns, item_features
 from recsys_rl.objective.objectives import make_objectives
 from recsys_rl.objective.weighted import FIELD, parse_weights
 from recsys_rl.protocols import Env, Experience, Learner, UserModel
@@ -93,7 +94,7 @@ def make_user_model(config: Config, world: World) -> UserModel:
     if config.platform.user_file:
         file = learned_file(config)
         _check_played(config, file, world)
-        more = (file.facts, file.network)
+        more = (file.facts, file.network.to(world.catalogue.embedding.device))
     user_model: UserModel = config.platform.users(*world, config.env_config, *more)
     available, length = int(world.catalogue.available.sum()), config.env_config.max_episode_steps
     if available == 0:
@@ -389,6 +390,11 @@ def make_agent(
         raise UserError(
             f"The gated head chooses one item at a time, and each step of {config.env} shows "
             f"{interface.slate_size}: choose another --head, or a slate of one item."
+        )
+    if has_items and config.model_config.head == "scorer" and not interface.profile:
+        raise UserError(
+            f"The scorer head starts as a ranking by profile, and observations of {config.env} hold no "
+            "profile: choose another --head."
         )
     shapes = Shapes(
         interface.context_size,

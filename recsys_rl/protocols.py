@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -203,14 +203,18 @@ class UserModel(Protocol):
     row n of the arguments (and on its own noise).
     """
 
-    repeats: ClassVar[bool]
-    """True if an item may be shown twice in one session."""
+    @property
+    def repeats(self) -> bool:
+        """True if an item may be shown twice in one session."""
+        ...
 
     @property
     def context(self) -> tuple[str, ...]:
         """Names of the pieces of the context, from session.py or from ``visible``.
 
-        The first piece must be an embedding of the user, (N, D), as baselines use it.
+        A profile is the first piece: an embedding of the user, (N, D), from ``visible``. Rankings by profile
+        use it. On a platform without a profile the first piece is one of session.py, and tables leave these
+        rankings out.
         """
         ...
 
@@ -287,6 +291,16 @@ class WindowUsers(UserModel, Protocol):
     @property
     def history_length(self) -> int:
         """L: number of latest entries in the history, at least the slate size."""
+        ...
+
+
+@runtime_checkable
+class RelativeUsers(UserModel, Protocol):
+    """A user model with a choice of the signals in the history: as they are, or relative."""
+
+    @property
+    def relative(self) -> bool:
+        """True if policies see the signals minus their mean over the session so far (Session.seen)."""
         ...
 
 
@@ -546,7 +560,8 @@ class VisitPieces:
 class Platform:
     """A kind of environment.
 
-    ``users`` is a class with the attribute ``repeats``. It makes the user model of a world. A slate size
+    ``users`` is a class that makes the user model of a world. Its attribute ``repeats`` is of the class, or
+    ``config`` has a field of that name. A slate size
     other than 1 is a field of ``config``, named ``slate_field``, or an attribute of that class. A platform
     without users has its own world: its name has the form ``<platform>:<name>``, ``check`` raises UserError
     for an impossible name, and ``env`` makes the environment. ``add_attributes`` adds to a new world, from
@@ -569,6 +584,18 @@ class Platform:
     slate_field: str = "slate_size"
     user_file: str = ""
     presets: Mapping[str, Preset] = field(default_factory=dict)  # by algorithm; "*" is for all algorithms
+
+    def repeats(self, settings: Any) -> bool:
+        """True if items may repeat with these settings, and on a platform with its own world."""
+        if self.users is None:
+            return True
+        return bool(settings.repeats if hasattr(settings, "repeats") else self.users.repeats)
+
+    def has_history(self, settings: Any) -> bool:
+        """True if observations hold a history with these settings."""
+        if self.users is None:
+            return False
+        return not self.repeats(settings) or bool(getattr(settings, "history_length", 0))
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,9 @@ from recsys_rl.errors import amount, listed
 from recsys_rl.make import assumptions, make_agent, make_experience, make_recorder, make_world, part_of_rank
 from recsys_rl.models.actor_critic import ActorCritic
 from recsys_rl.models.added_encoder import with_encoder
+from recsys_rl.models.carried import carried
 from recsys_rl.models.drawn_policy import BESIDE, actor_and_critic, drawn_policy
-from recsys_rl.models.genres import carried
+from recsys_rl.models.item_columns import Column, column_names
 from recsys_rl.protocols import Experience
 from recsys_rl.ranks import ALONE, Ranks
 from recsys_rl.types import Catalogue, Interface, UserError, World, tensors_of
@@ -148,9 +149,9 @@ def _check_items(world: World, before: World, path: str) -> None:
 def _warm_start(run: Run, warm: Checkpoint, device: torch.device) -> None:
     """Give the agent the weights of another run; its optimiser and its count of updates begin anew.
 
-    With other genres, the weights of shared genres are kept by their names (models/genres.py), and the run's
-    note gives their numbers. Raises UserError if the weights do not fit the network, or if they belong to
-    other items.
+    Weights of item columns that both have, such as genres, are kept by their names (models/carried.py), and
+    the run's note gives their numbers. Raises UserError if the weights do not fit the network, or if they
+    belong to other items.
     """
     own, path = run.agent.state_dict(), run.config.train_config.init_from
     model = getattr(run.agent, "model", None)
@@ -174,11 +175,12 @@ def _warm_start(run: Run, warm: Checkpoint, device: torch.device) -> None:
     names = {name for name in own if name.startswith("model.")}
     differ = sorted(names ^ weights.keys())
     old, new = warm.catalogue, run.world.catalogue
-    other = old.genre_names != new.genre_names
+    columns = column_names(old), column_names(new)
+    other = columns[0] != columns[1]
     if other and not differ and isinstance(model, ActorCritic):
-        weights = _of_model(carried(_bare(weights), model, old.genre_names, new.genre_names))
+        weights = _of_model(carried(_bare(weights), model, *columns))
         weights |= {name: own[name] for name in names - warm.agent.keys()}  # of an encoder: in the new order
-        run.note += f"; {_about_genres(old.genre_names, new.genre_names)}"
+        run.note += f"; {_about_columns(*columns)}"
         other = False
     differ += [name for name in sorted(names & weights.keys()) if own[name].shape != weights[name].shape]
     items = [[c.id_of(row) for row in range(c.num_items)] for c in (old, new)]
@@ -192,7 +194,7 @@ def _warm_start(run: Run, warm: Checkpoint, device: torch.device) -> None:
             other_size = _other_size(warm.config, run.config)
             cause = other_size or f"its {differ[0]} has another shape or is missing"
         else:
-            cause = "its genres differ"
+            cause = "its items have other columns, such as genres"
         if warm.config.algo != run.config.algo:
             cause += f" (that run is of --algo {warm.config.algo}, and this one of {run.config.algo})"
         raise UserError(
@@ -238,16 +240,17 @@ def _of_model(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {f"model.{name}": x for name, x in weights.items()}
 
 
-def _about_genres(old: Sequence[str], new: Sequence[str]) -> str:
-    """A note about genres whose weights are kept, begin at zero, or are left out."""
+def _about_columns(old: Sequence[Column], new: Sequence[Column]) -> str:
+    """A note about columns of items whose weights are kept, begin at zero, or are left out."""
     fresh, lost = ([name for name in one if name not in other] for one, other in ((new, old), (old, new)))
-    text = f"weights of {len(new) - len(fresh)} shared genres"
+    text = f"weights of {len(new) - len(fresh)} shared columns of items"
     for names, one, several in (
-        (fresh, "new genre begins at zero", "new genres begin at zero"),
+        (fresh, "new one begins at zero", "new ones begin at zero"),
         (lost, "is lost", "are lost"),
     ):
         if names:
-            text += f", {len(names)} {one if len(names) == 1 else several} ({listed(names)})"
+            shown = listed([name for _, name in names])
+            text += f", {len(names)} {one if len(names) == 1 else several} ({shown})"
     return text
 
 

@@ -118,7 +118,16 @@ class Session:
         context = self._context(given)
         if not self.interface.history_length:
             return Obs(context, exclude=self.excluded, mask=mask)
-        return Obs(context, self.history, self.signals, self.excluded, mask=mask)
+        return Obs(context, self.history, self.seen, self.excluded, mask=mask)
+
+    @property
+    def seen(self) -> Tensor:
+        """(N, W, S): the signals of the history as observations have them; relative if the interface says so.
+
+        Relative signals are their distances from the session's mean so far: s_k - mean(s_1 ... s_n) at entry
+        k of n, 0 at padding.
+        """
+        return relative(self.history, self.signals) if self.interface.relative else self.signals
 
     @property
     def excluded(self) -> Tensor | None:
@@ -175,6 +184,19 @@ def _last_signals(session: Session) -> Tensor:
     return session.signals[:, -session.interface.slate_size :].flatten(1)
 
 
+def relative(history: Tensor, signals: Tensor) -> Tensor:
+    """``signals`` (N, W, S) minus their mean over the entries of ``history`` (N, W); 0 at padding, -1."""
+    there = (history >= 0).unsqueeze(-1)  # (N, W, 1)
+    mean = signals.sum(1, keepdim=True) / there.sum(1, keepdim=True).clamp_min(1)  # (N, 1, S)
+    return (signals - mean) * there
+
+
+def _relative_signals(session: Session) -> Tensor:
+    """(N, K S): ``_last_signals`` minus the means of these signals over the session so far."""
+    last = relative(session.history, session.signals)[:, -session.interface.slate_size :]
+    return last.flatten(1)
+
+
 def _clock(session: Session) -> Tensor:
     """(N, 1): share of the session that is over, in [0, 1]."""
     return (session.steps / session.interface.session_length).unsqueeze(1)
@@ -195,6 +217,7 @@ def _streak(session: Session) -> Tensor:
 PIECES: dict[str, Callable[[Session], Tensor]] = {
     "last_item": _last_item,
     "last_signals": _last_signals,
+    "relative_signals": _relative_signals,
     "clock": _clock,
     "streak": _streak,
 }
@@ -213,6 +236,7 @@ def make_interface(
     history_length: int | None = None,
     events: bool = False,
     visits: int = 1,
+    relative: bool = False,
 ) -> Interface:
     """The interface of sessions over ``catalogue``.
 
@@ -226,6 +250,9 @@ def make_interface(
         history_length: L, items in the history. None: all items of a session, or 0 if items repeat.
         events: True if the history holds events (``Session.record``), and not all shown items.
         visits: most visits of an episode; 1: an episode is one visit.
+        relative: True if the signals in the history are relative to the session so far (``Session.seen``).
+
+    The first piece is the user's embedding if the caller passes it.
 
     Raises UserError for an unknown piece, and for sizes that don't fit together.
     """
@@ -235,6 +262,7 @@ def make_interface(
     sizes = {
         "last_item": catalogue.embedding.shape[1],
         "last_signals": slate_size * len(signals),
+        "relative_signals": slate_size * len(signals),
         "clock": 1,
         "streak": 1,
     } | dict(given)
@@ -254,6 +282,11 @@ def make_interface(
                 "The piece 'streak' of the context is counted in the history, but these sessions have none: "
                 "leave the piece out, or give a history_length."
             )
+    if (relative or ("relative_signals" in context and "relative_signals" not in given)) and length < whole:
+        raise UserError(
+            f"Signals relative to the session so far need a history of the whole session, {whole} items, but "
+            f"it holds {length}: make it longer, or leave them out."
+        )
     return Interface(
         context=tuple((name, sizes[name]) for name in context),
         action_sizes=(catalogue.num_items,),
@@ -264,6 +297,8 @@ def make_interface(
         session_length=session_length,
         events=events,
         visits=visits,
+        profile=context[0] in given if context else False,
+        relative=relative,
     )
 
 

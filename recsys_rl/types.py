@@ -272,6 +272,8 @@ class Interface:
     session_length: int = 0  # T: steps of the longest session, or visit; 0 if it is unknown
     events: bool = False  # True if the history holds Feedback.events, and not all shown items
     visits: int = 1  # most visits of an episode; 1: an episode is one visit
+    profile: bool = True  # True if the first piece of the context is an embedding of the user
+    relative: bool = False  # True if Obs.signals are relative: minus their mean over the session so far
 
     @property
     def context_size(self) -> int:
@@ -280,14 +282,16 @@ class Interface:
 
     @property
     def embeddings(self) -> tuple[slice, ...]:
-        """The slices of Obs.context with embeddings: the first piece, the user's, and those of items.
+        """The slices of Obs.context with embeddings: the user's, if there is a profile, and those of items.
 
-        The pieces of items are those of its size whose names end in "_item" or "_items", as "last_item".
+        The pieces of items are those of the same size whose names end in "_item" or "_items", as "last_item".
         """
+        items = [size for name, size in self.context if name.endswith(("_item", "_items"))]
+        wanted = self.context[0][1] if self.profile else max(items, default=0)
         return tuple(
             slice(at, at + size)
             for place, (at, (name, size)) in enumerate(zip(self.starts, self.context, strict=True))
-            if place == 0 or (name.endswith(("_item", "_items")) and size == self.context[0][1])
+            if (place == 0 and self.profile) or (name.endswith(("_item", "_items")) and size == wanted)
         )
 
     @property

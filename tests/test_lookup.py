@@ -83,7 +83,9 @@ def test_settings_and_their_owners() -> None:
     assert owners("env_config", "num_items") == [name for name in PLATFORMS if name not in WITHOUT_ID]
     assert owners("agent_config", "lr") == list(AGENTS)
     assert owners("agent_config", "n_steps") == ["ppo", "a2c"] and owners("agent_config", "log")[0] == "bc"
-    assert owners("data_config", "data_dir") == ["movielens", "kuairec", "kuairand", "coat"]  # each once
+    assert owners("data_config", "data_dir") == [
+        *("movielens", "kuairec", "kuairand", "coat", "coat-game")  # each once
+    ]
     assert owners("env_config", "lr") == owners("model_config", "head") == []
 
 
@@ -180,7 +182,8 @@ def test_platform_names_are_in_three_places_only(key: str) -> None:
     # Settings of several platforms, of which one may have another default, and fields of every session.
     shared = hints(config.__bases__[0]) | hints(Interface)
     settings = [name for name in config.__annotations__ if "_" in name and name not in shared]
-    word = re.compile(rf"\b({key}|{key.title()}\w*|{'|'.join(settings)})\b")
+    words = "|".join([key, rf"{key.title()}\w*", *settings])
+    word = re.compile(rf"\b({words})\b")
     allowed = {own, PACKAGE / "env/__init__.py", *(PACKAGE / "cli").glob("*.py")}
     found = [path for path in PACKAGE.rglob("*.py") if path not in allowed and word.search(path.read_text())]
     assert found == []

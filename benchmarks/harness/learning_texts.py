@@ -49,7 +49,7 @@ OTHER_LABELS = {
 }
 """Rows of a task with another name than in LABELS."""
 EFFECTS = {
-    "satiation": "all effects",
+    "satiation-all-effects": "all effects",
     "satiation-no-weariness": "no weariness (`satiation_strength` 0)",
     "satiation-no-catchiness": "no catchiness (`catchiness_gain` 0)",
     "satiation-no-patience-gain": "patience shifts no appeal (`patience_gain` 0)",
@@ -178,45 +178,74 @@ def drift(results: Path) -> str:
 
 
 DQN_ROWS = ("dqn-greedy", "dqn", "ppo-greedy", "ppo", "searched", "rule", "mf", "random")
-"""The rows of ``dqn``; those of other policies are of PPO's task."""
+"""The rows of ``dqn``."""
+DQN_TASKS = {
+    "drift": {"drift-dqn": 100_000, "drift": 100_000},
+    "satiation": {
+        "satiation-dqn": 600_000,
+        "satiation-dqn-long": 1_800_000,
+        "satiation-all-effects": 600_000,
+        "satiation": 1_800_000,
+    },
+}
+"""The tasks of ``dqn`` on each platform and their steps.
+
+The first has the seeds, and the last the simple policies.
+"""
 
 
 def dqn(results: Path) -> str:
-    """DQN on two catalogues, beside PPO and simple policies of the same seeds."""
+    """DQN on two catalogues, beside PPO and simple policies of the same seeds, with the steps of each."""
     body, said = [], []
-    for env in ("drift", "satiation"):
-        own, ppo = Runs(results, f"{env}-dqn"), Runs(results, env)
+    for env, steps in DQN_TASKS.items():
+        known = {task: Runs(results, task) for task in steps if read(results, "learning", task=task)}
+        (own, *_), last = known.values(), list(known)[-1]
         for policy in DQN_ROWS:
-            runs = own if policy in own.policies else ppo
-            values = [runs.by_place[policy, seed]["return_mean"] for seed in own.seeds
-                      if (policy, seed) in runs.by_place]  # fmt: skip
-            if values:
-                found = interval(vector([float(value) for value in values]))
-                least = min(map(float, values))
+            for task, runs in known.items():
+                places = [(policy, seed) for seed in own.seeds if (policy, seed) in runs.by_place]
+                its_own = task == last if policy not in LEARNED else ("dqn" in policy) == ("dqn" in task)
+                if not (places and its_own):
+                    continue
+                values = [float(runs.by_place[place]["return_mean"]) for place in places]
+                found = interval(vector(values))
                 between = spread(found) if len(values) > 1 else ""
-                body.append([f"`{env}`", LABELS[policy], f"{found.mean:.2f}", between, f"{least:.2f}"])
-        seeds = f"{'seed' if len(own.seeds) == 1 else 'seeds'} {', '.join(own.seeds)}"
-        said.append(f"\n`{env}`: {seeds}, {own.origin}, {duration(own.seconds)} a run")
-    head = ["platform", "policy", "return", "95 % interval", "worst seed"]
-    return f"{table(head, body)}\n\nIntervals (Student's t) over seeds.{';'.join(said)}."
+                trained = policy in (*LEARNED, "searched", "rule")
+                cells = (
+                    f"{steps[task]:,}" if trained else "",
+                    f"{found.mean:.2f}",
+                    between,
+                    f"{min(values):.2f}",
+                )
+                body.append([f"`{env}`", LABELS[policy], *cells])
+        said.append(f"\n`{env}`: {seeds_of(own)}, {own.origin}, {duration(own.seconds)} a run")
+    head = ["platform", "policy", "steps", "return", "95 % interval", "worst seed"]
+    return (
+        f"{table(head, body)}\n\nSteps of training, or of the search for `searched` and `rule`. Intervals "
+        f"(Student's t) over seeds.{';'.join(said)}."
+    )
+
+
+def seeds_of(runs: Runs) -> str:
+    return f"{'seed' if len(runs.seeds) == 1 else 'seeds'} {', '.join(runs.seeds)}"
 
 
 def effects(results: Path) -> str:
-    """The returns of `satiation` without each effect, and with other knowledge of the users."""
+    """The returns of `satiation` without each effect, and with other knowledge of the users.
+
+    Rows that were measured before those of all effects are left out.
+    """
     body = []
-    known = {task: Runs(results, task) for task in EFFECTS}
+    rows = {task: read(results, "learning", task=task) for task in EFFECTS}
+    since = max((row["date"] for row in rows["satiation-all-effects"]), default="")
+    known = {task: Runs(results, task) for task, found in rows.items() if found and found[0]["date"] >= since}
     shown = [row for row in EFFECT_ROWS if all(row in runs.policies for runs in known.values())]
-    for task, name in EFFECTS.items():
-        runs = known[task]
+    for task, runs in known.items():
         returns = [f"{runs.mean(policy).mean:.2f}" for policy in shown]
         gain, share = 100 * runs.gain().mean, 100 * runs.share().mean
-        body.append([name, *returns, f"{gain:+.0f} %", f"{share:.0f} %"])
+        body.append([EFFECTS[task], *returns, f"{gain:+.0f} %", f"{share:.0f} %"])
     head = ["", *shown, "PPO over the yardstick", "share of the way to the planner"]
-    first, some = Runs(results, "satiation"), Runs(results, "satiation-no-weariness")
-    said = (
-        f"The first row is the mean of {WORDS[len(first.seeds)]} seeds ({first.origin}), the others of seed "
-        f"{', '.join(some.seeds)} ({some.origin})."
-    )
+    origins = dict.fromkeys(f"{seeds_of(runs)}, {runs.origin}" for runs in known.values())
+    said = f"Each row has 600,000 steps, the searched rules as well: {'; '.join(origins)}."
     return f"{table(head, body)}\n\n{said}"
 
 

@@ -1,7 +1,7 @@
 """docs/images/made.csv: the rows of learning.csv that were the newest when a picture was made.
 
-A picture of an earlier table than the newest is stale, and so is an effect of docs/02 that was measured
-before the table beside it. A test lists what is stale.
+A picture of an earlier table than the newest is stale, and so are the effects of docs/02 if they were
+measured before the table beside them. A test lists what is stale.
 """
 
 from __future__ import annotations
@@ -10,27 +10,38 @@ import csv
 import io
 from pathlib import Path
 
-from benchmarks.harness.learning_texts import EFFECTS
+from benchmarks.harness.learning_texts import EFFECTS, LEARNED
 from benchmarks.harness.newest import read
 from benchmarks.harness.tables import RESULTS, ROOT
 from recsys_rl.utils.files import write_text
 
 IMAGES = ROOT / "docs" / "images"
 PICTURES = {
-    "report.png": "satiation",
+    "report.png": "satiation-all-effects",
     "learning.svg": "satiation",
-    "categories-satiation.svg": "satiation",
-    "categories-short-video.svg": "short-video",
-    "categories-long-video.svg": "long-video",
+    "categories-satiation.svg": "satiation-all-effects",
 }
-"""The task of benchmarks.learning that each picture shows."""
+"""The task of benchmarks.learning that each picture shows: the run of `make train`, or the preset's."""
+OF_TRAINING = ("learning.svg",)
+"""Pictures of the training alone. They stay while the newest rows are of the same trained policies."""
 COLUMNS = ("picture", "task", "date", "commit")
 
 
 def newest(results: Path, task: str) -> tuple[str, str]:
-    """Date and commit of the newest rows of a task in learning.csv."""
-    row = read(results, "learning", task=task)[-1]
-    return row["date"], row["commit"]
+    """Date and commit of the newest rows of a task in learning.csv; empty without rows."""
+    rows = read(results, "learning", task=task)
+    return (rows[-1]["date"], rows[-1]["commit"]) if rows else ("", "")
+
+
+def trained(results: Path, task: str, rows: tuple[str, str]) -> dict[tuple[str, str], str]:
+    """The return of each learned policy on each seed, in the rows of a task with that date and commit."""
+    date, commit = rows
+    found = read(results, "learning", ("commit",), task=task, date=date)
+    return {
+        (row["policy"], row["seed"]): row["return_mean"]
+        for row in found
+        if row["commit"] == commit and row["policy"] in LEARNED
+    }
 
 
 def note(picture: str, results: Path = RESULTS, images: Path = IMAGES) -> None:
@@ -45,18 +56,21 @@ def note(picture: str, results: Path = RESULTS, images: Path = IMAGES) -> None:
 
 
 def stale(results: Path = RESULTS, images: Path = IMAGES) -> list[str]:
-    """A sentence for each picture, and each effect of docs/02, that is older than the table it belongs to."""
+    """A sentence for each picture, and one for the effects of docs/02, that is older than its table."""
     rows, found = _made(images), []
     for picture, task in PICTURES.items():
         wanted = newest(results, task)
-        if rows.get(picture) != wanted:
+        known = rows.get(picture, ("", ""))
+        policies = [trained(results, task, one) for one in (known, wanted)]
+        same = picture in OF_TRAINING and policies[0] == policies[1]
+        if known != wanted and not same:
             which = "no known rows" if picture not in rows else "the rows of {} ({})".format(*rows[picture])
             found.append(
                 f"{picture} shows {which} of {task}, and the newest are of {wanted[0]} ({wanted[1]})"
             )
-    for task in EFFECTS:
-        if newest(results, task)[0] < newest(results, "satiation")[0]:
-            found.append(f"{task} was measured before satiation: run python -m benchmarks.learning {task}")
+    if newest(results, "satiation-all-effects")[0] < newest(results, "satiation")[0]:
+        tasks = " ".join(EFFECTS)
+        found.append(f"The effects were measured before satiation: python -m benchmarks.learning {tasks}")
     return found
 
 

@@ -17,7 +17,7 @@ from recsys_rl.functional import categorical, top_k
 from recsys_rl.functional.plackett_luce import PlackettLuce
 from recsys_rl.objective.weighted import stream_weights, weighted
 from recsys_rl.protocols import ForbiddingUsers, PatientUsers, Policy, Simulator, UserModel
-from recsys_rl.types import Action, Catalogue, Obs
+from recsys_rl.types import Action, Catalogue, Interface, Obs
 
 PRICES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Rewards per unit of patience that `static-list` tries."""
@@ -122,23 +122,30 @@ class FixedList:
     """Shows everyone the same items in the same order, K at a step, and repeats the last K at the end.
 
     The position in the list is the number of items in ``obs.exclude`` (or else in ``obs.history``), so users
-    may be at different steps. If an observation has neither, every step shows the first K items. If an item
+    may be at different steps. If an observation has neither, every step shows the first K items. Where items
+    repeat and the history is shorter than a session, it is the step by the clock in the context. If an item
     at this position may not be shown, as another policy has shown it or the step forbids it, the first K of
     the list that may be shown take the places, or else the first K of the catalogue.
     """
 
-    def __init__(self, items: Tensor, slate_size: int = 1) -> None:
+    def __init__(self, items: Tensor, slate_size: int = 1, interface: Interface | None = None) -> None:
         """``items`` (T,) int64. Every further step shows the last K, even if they are not allowed.
 
-        If there are fewer than K items, the last places of the slate stay empty.
+        If there are fewer than K items, the last places of the slate stay empty. ``interface``: of the
+        observations, for their clock.
         """
+        self.clock = None if interface is None else _clock(interface)
         self.items = torch.nn.functional.pad(items, (0, max(0, slate_size - len(items))), value=-1)
         self.slate_size = slate_size
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
         position = torch.zeros(obs.num_rows, dtype=torch.int64, device=self.items.device)
         shown = obs.history if obs.exclude is None else obs.exclude  # (N, X)
-        if shown is not None:
+        if obs.exclude is None and self.clock is not None:
+            place, length = self.clock
+            step = (obs.context[:, place] * length).round().long()
+            position = (step * self.slate_size).clamp_max(len(self.items) - self.slate_size)
+        elif shown is not None:
             position = (shown >= 0).sum(1).clamp_max(len(self.items) - self.slate_size)  # (N,)
         places = torch.arange(self.slate_size, device=position.device)  # (K,)
         items = self.items[position.unsqueeze(1) + places]  # (N, K)
@@ -172,6 +179,19 @@ class FixedList:
     def _first(self, left: Tensor) -> Tensor:
         """The first K places (R, K) at which ``left`` (R, T) is True."""
         return left.int().sort(dim=1, descending=True, stable=True).indices[:, : self.slate_size]
+
+
+def _clock(interface: Interface) -> tuple[int, int] | None:
+    """The place of the clock in the context, and the steps of a session; None where the history tells both.
+
+    Also None without a clock.
+    """
+    whole = interface.session_length * interface.slate_size
+    if interface.history_length >= whole and not interface.events:
+        return None
+    if "clock" not in (name for name, _ in interface.context):
+        return None
+    return interface.place_of("clock").start, interface.session_length
 
 
 def most_popular(catalogue: Catalogue, length: int) -> Tensor:
@@ -304,14 +324,17 @@ def baseline_makers(
 ) -> dict[str, Callable[[], Policy]]:
     """Functions that make ``simple_baselines`` one by one: `static-list` takes most of the time."""
     user_model, catalogue = simulator.user_model, simulator.catalogue
-    length, slate_size = simulator.interface.session_length, simulator.interface.slate_size
+    interface = simulator.interface
+    length, slate_size = interface.session_length, interface.slate_size
     some = users[:: -(-len(users) // MAX_USERS)]
     prices = len(PRICES) if isinstance(user_model, PatientUsers) else 1
     affordable = max(MIN_USERS, MAX_SCORES // (catalogue.num_items * length * prices))
     fewer = some[:: -(-len(some) // affordable)]
     return {
         "random": lambda: RandomPolicy((catalogue.num_items,), generator, slate_size),
-        "popularity": lambda: FixedList(most_popular(catalogue, length * slate_size), slate_size),
-        "one-item": lambda: FixedList(best_first(user_model, catalogue, some), slate_size),
-        "static-list": lambda: FixedList(static_list(user_model, catalogue, fewer, length), slate_size),
+        "popularity": lambda: FixedList(most_popular(catalogue, length * slate_size), slate_size, interface),
+        "one-item": lambda: FixedList(best_first(user_model, catalogue, some), slate_size, interface),
+        "static-list": lambda: FixedList(
+            static_list(user_model, catalogue, fewer, length), slate_size, interface
+        ),
     }

@@ -92,6 +92,10 @@ def check_feedback(interface: Interface, name: str) -> None:
             f"{name} learns from a user's answers during the session, and the observations here hold none "
             "(no history with signals): leave it out."
         )
+    if not interface.profile:
+        raise UserError(
+            f"{name} starts at the user's profile, and the observations here hold none: leave it out."
+        )
 
 
 def check_size(users: int, num_items: int) -> None:

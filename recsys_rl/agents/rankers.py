@@ -17,7 +17,7 @@ from torch import Tensor
 from recsys_rl.functional import categorical, rows
 from recsys_rl.functional.recency import products, recency, weighted_rows
 from recsys_rl.functional.top_k import blocked_top_k, highest
-from recsys_rl.models.heads import feature_columns, feature_names, item_columns
+from recsys_rl.models.item_columns import feature_columns, feature_names, item_columns
 from recsys_rl.types import Action, Catalogue, Obs
 
 SHORTLIST = 1000

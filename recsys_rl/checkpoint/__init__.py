@@ -267,7 +267,7 @@ def _interface(fields: Mapping[str, Any]) -> Interface:
             all(type(x) is int and 0 < x <= _MOST for x in counts)
             and all(type(x) is int and 0 <= x <= _MOST for x in lengths)
             and all(type(name) is str and name.isidentifier() for name in names)
-            and type(found.repeats) is type(found.events) is bool
+            and all(type(x) is bool for x in (found.repeats, found.events, found.profile, found.relative))
             and bool(found.context and found.action_sizes)
         )
     except (KeyError, TypeError, ValueError):

@@ -111,7 +111,7 @@ def _export(options: ExportOptions) -> None:
         record.store.close()
     waiting = f" ({survey.not_matured:,} have not matured)" if survey.not_matured else ""
     print(
-        f"{amount(rows, 'decision')} of {amount(survey.sessions, 'session')}{waiting}: {options.out}",
+        f"{amount(rows, 'decision')} of {amount(len(survey.sessions), 'session')}{waiting}: {options.out}",
         file=sys.stderr,
     )
     if survey.unknown:

@@ -11,6 +11,8 @@ SOURCES = {
     "kuairec": "recsys_rl.data.kuairec:SOURCE",
     "kuairand": "recsys_rl.data.kuairand:SOURCE",
     "coat": "recsys_rl.data.coat:SOURCE",
+    "coat-game": "recsys_rl.data.coat_game:SOURCE",
+    "rating-matrix": "recsys_rl.data.rating_matrix:SOURCE",
     "synthetic": "recsys_rl.data.synthetic:SOURCE",
     "clustered": "recsys_rl.data.clustered:SOURCE",
     ".csv": "recsys_rl.data.log:SOURCE",

@@ -39,11 +39,11 @@ class Coat:
 
 def load_coat(data_dir: str | Path | None = None, cache_dir: str | Path | None = None) -> Coat:
     """Load Coat from ``data_dir`` or the cache: the archive's folder, or coat.zip. Raises UserError."""
-    place = _find(data_dir, cache_dir)
+    place = find_folder(data_dir, cache_dir)
     source = f"coat ({place.name})"
     return Coat(
-        _log(_ratings(place, "train.ascii"), source),
-        _log(_ratings(place, "test.ascii"), f"{source}, random exposures"),
+        _log(read_ratings(place, "train.ascii"), source),
+        _log(read_ratings(place, "test.ascii"), f"{source}, random exposures"),
     )
 
 
@@ -56,8 +56,8 @@ def random_decisions(
     could be shown, too. Rows are ordered by user and coat. The features of people are the context, those of
     coats their genres, where the files stand beside the ratings. Raises UserError.
     """
-    place = _find(data_dir, cache_dir)
-    ratings = _ratings(place, "test.ascii")
+    place = find_folder(data_dir, cache_dir)
+    ratings = read_ratings(place, "test.ascii")
     users, items = (torch.from_numpy(part) for part in np.nonzero(ratings))
     people, names, coats = _features(place, *ratings.shape)
     number = ratings.shape[1]
@@ -80,7 +80,7 @@ def random_decisions(
     )
 
 
-def _find(data_dir: str | Path | None, cache_dir: str | Path | None) -> Path:
+def find_folder(data_dir: str | Path | None, cache_dir: str | Path | None) -> Path:
     root = Path(data_dir) if data_dir is not None else cache_folder(cache_dir)
     for place in (root, root / "coat", root / "coat.zip"):
         if has_member(place, "train.ascii"):
@@ -90,7 +90,7 @@ def _find(data_dir: str | Path | None, cache_dir: str | Path | None) -> Path:
     )
 
 
-def _ratings(place: Path, name: str) -> NDArray[np.float32]:
+def read_ratings(place: Path, name: str) -> NDArray[np.float32]:
     """(U, I): 0 for a coat without a rating."""
     ratings = _matrix(place, name)
     with parsing(f"coat ({place.name}): {name}"):

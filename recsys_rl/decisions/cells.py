@@ -11,7 +11,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from recsys_rl.decisions.columns import Column, column_of, numbers
+from recsys_rl.decisions.schema import Column, column_of, numbers
 from recsys_rl.errors import one_line, short
 from recsys_rl.files.clean import no_value, without_value
 from recsys_rl.files.read import lists_of

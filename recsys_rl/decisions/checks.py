@@ -1,6 +1,6 @@
 """Check a DecisionLog: each mistake is one UserError that names the first row with it.
 
-Rows are counted from 1, in the order of the file. rules.py has the rules.
+Rows are counted from 1, in the order of the file. schema.py has the rules.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.decisions.log import DecisionHeader, DecisionLog, catalogue_hash
-from recsys_rl.decisions.rules import MEND, OF_FACTORS, OF_LISTS, OF_SESSIONS, Rule, broken
+from recsys_rl.decisions.schema import MEND, OF_FACTORS, OF_LISTS, OF_SESSIONS, Rule, broken
 from recsys_rl.types import Catalogue, UserError
 
 BLOCK = 65_536  # rows whose lists are compared together

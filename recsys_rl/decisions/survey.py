@@ -13,8 +13,16 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from recsys_rl.decisions.columns import BY_NAME, BY_START, COLUMNS, column_of, numbers
-from recsys_rl.decisions.rules import OF_LISTS, OF_SESSIONS, broken
+from recsys_rl.decisions.schema import (
+    BY_NAME,
+    BY_START,
+    COLUMNS,
+    OF_LISTS,
+    OF_SESSIONS,
+    broken,
+    column_of,
+    numbers,
+)
 from recsys_rl.files.clean import no_value
 from recsys_rl.files.columns import is_logarithm
 from recsys_rl.files.description import Description
@@ -35,7 +43,7 @@ def is_log_of_decisions(columns: Mapping[str, str], names: Sequence[str]) -> boo
 
 
 class DecisionSurvey(Survey):
-    """The decisions so far, by the rules of columns.py and rules.py."""
+    """The decisions so far, by the rules of schema.py."""
 
     numbers = ("rating", "weight")
     repeated = "rows that repeat an earlier row in every column"

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from recsys_rl.decisions.cells import spread, tensor_of
 from recsys_rl.decisions.checks import check_rows
-from recsys_rl.decisions.columns import BY_NAME, BY_START
 from recsys_rl.decisions.log import DecisionHeader, DecisionLog
+from recsys_rl.decisions.schema import BY_NAME, BY_START
 from recsys_rl.decisions.table_catalogue import catalogue_of_items
 from recsys_rl.decisions.table_columns import Table
 from recsys_rl.errors import one_line, short

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.decisions.cells import Cells, tensor_of
-from recsys_rl.decisions.columns import COLUMNS, ROUNDING
+from recsys_rl.decisions.schema import COLUMNS, ROUNDING
 from recsys_rl.errors import listed, short
 from recsys_rl.files.clean import floats
 from recsys_rl.files.columns import is_logarithm

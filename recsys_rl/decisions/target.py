@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from recsys_rl.decisions.cells import Cells, tensor_of
-from recsys_rl.decisions.columns import COLUMNS
 from recsys_rl.decisions.log import DecisionLog
+from recsys_rl.decisions.schema import COLUMNS
 from recsys_rl.errors import listed, one_line
 from recsys_rl.files.columns import COMMON, plain_name
 from recsys_rl.files.read import open_table, parsing, plain_texts

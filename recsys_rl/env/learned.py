@@ -94,6 +94,10 @@ class LearnedUsers:
     def history_length(self) -> int:
         return self.facts.interface.history_length
 
+    @property
+    def relative(self) -> bool:
+        return self.facts.interface.relative
+
     @cached_property
     def bounds(self) -> Mapping[str, float]:
         return {name: float(x.abs().max()) for name, x in self._given.items()}

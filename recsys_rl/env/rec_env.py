@@ -13,7 +13,15 @@ from recsys_rl.dials import EnvConfig
 from recsys_rl.env.visits import DAYS, LONGEST_GAP
 from recsys_rl.functional import categorical, rows
 from recsys_rl.objective.weighted import stream_weights, weighted
-from recsys_rl.protocols import EventUsers, ForbiddingUsers, ReturningUsers, UserModel, UserState, WindowUsers
+from recsys_rl.protocols import (
+    EventUsers,
+    ForbiddingUsers,
+    RelativeUsers,
+    ReturningUsers,
+    UserModel,
+    UserState,
+    WindowUsers,
+)
 from recsys_rl.session import Session, make_interface
 from recsys_rl.types import Catalogue, Events, Obs, Signal, Step, Stream, UserError, tensors_of, tree_map
 
@@ -78,6 +86,7 @@ class RecEnv:
             history_length=history_length,
             events=events,
             visits=user_model.visits if isinstance(user_model, ReturningUsers) else 1,
+            relative=isinstance(user_model, RelativeUsers) and user_model.relative,
         )
         self.weights = stream_weights(user_model.streams).to(self.device)  # (M,)
         # (S,): places of the visible ones among all signals
@@ -134,7 +143,7 @@ class RecEnv:
             step.obs,
             context=put(step.obs.context, fresh.context),
             history=session.history if step.obs.history is not None else None,
-            signals=session.signals if step.obs.signals is not None else None,
+            signals=session.seen if step.obs.signals is not None else None,
             exclude=session.excluded,
         )
         if self.forbidding is not None:
@@ -334,7 +343,7 @@ class RecEnv:
 
     def _given(self, user_state: UserState, session: Session) -> Mapping[str, Tensor]:
         given = self.user_model.visible(user_state)
-        if self.strangers is None:
+        if self.strangers is None or not self.interface.profile:
             return given
         user, _ = self.interface.context[0]
         withheld = self.strangers.index_select(0, session.users).unsqueeze(1)  # (N, 1)

@@ -204,7 +204,8 @@ def _played(file: LearnedFile, held: SessionTable) -> Tensor:
         items = held.items[:, step]  # (B, K)
         shown, rows = items >= 0, items.clamp_min(0)
         chance = torch.rand(held.signals[:, step].shape, generator=noise)
-        found[:, step] = network.drawn(memory, rows, member, chance)[0] * shown.unsqueeze(-1)
+        answers, _ = network.drawn(memory, rows, member, chance)
+        found[:, step] = answers * shown.unsqueeze(-1)
         memory, _ = network.after(memory, rows, shown, found[:, step])
     return found
 

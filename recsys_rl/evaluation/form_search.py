@@ -22,7 +22,7 @@ from recsys_rl.evaluation import rule_search
 from recsys_rl.evaluation.cma_search import Make, Trials, parted, search_numbers
 from recsys_rl.evaluation.forms import Factors, Form, Searched, of_rule
 from recsys_rl.evaluation.tuning import Trainees
-from recsys_rl.models.heads import feature_names
+from recsys_rl.models.item_columns import feature_names
 from recsys_rl.protocols import Split
 
 CHOOSING = 0.25  # share of the training users to choose with

@@ -280,7 +280,8 @@ def references(
     interface = dataclasses.replace(env.interface, visits=1)
     simple = baseline_makers(env, population.train, table.streams["random"])
     trade = {f"{TRADE}{name}": found for name, found in config.platform.heuristics.items()}
-    tuned = ("mf", "mmr", *trade)
+    tuned: tuple[str, ...] = ("mf", "mmr", *trade)
+    searched = ("rule", "searched", "expert") if interface.profile else ("expert",)
     streams = generators(
         0, *tuned, *BANDITS, "rule", "searched", "expert", device=table.device
     )  # the same result for each --seed
@@ -319,12 +320,19 @@ def references(
         agent, note = make()
         return Player(agent, note=note)
 
+    if not interface.profile:
+        print(
+            f"mf, mmr, rule and searched are left out: they rank items by the user's profile, and "
+            f"observations of {config.env} hold none",
+            file=sys.stderr,
+        )
+        tuned, bandits = (*trade,), ()
     rows = SearchedRows(config, table.world, env.user_model, budget, cache_dir, trainees, table.strangers)
     return (
         {name: partial(_plain, make) for name, make in simple.items()}
         | {name: partial(tune, name) for name in tuned}
         | {name: cache(partial(bandit, name)) for name in bandits}  # hand-over needs the same ones
-        | {name: partial(noted, make) for name, make in rows.makers().items()}
+        | {name: partial(noted, make) for name, make in rows.makers().items() if name in searched}
         | {name: partial(Player, agent) for name, agent in upper_bounds(env).items()}
     )
 

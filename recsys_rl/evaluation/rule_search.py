@@ -23,7 +23,7 @@ from recsys_rl.agents.rankers import SHORTLIST, Rule, RuleWeights
 from recsys_rl.data.attributes import zscore
 from recsys_rl.evaluation.tuning import Trainees, fold_in_note, pick
 from recsys_rl.experience.rollout import Sessions
-from recsys_rl.models.heads import feature_names
+from recsys_rl.models.item_columns import feature_names
 from recsys_rl.types import Catalogue
 
 # First means of the weights, as in RuleWeights; decay as a logit.

@@ -17,7 +17,7 @@ from recsys_rl.evaluation import expert, form_search, rule_cache, rule_search
 from recsys_rl.evaluation.expert import ByEquations
 from recsys_rl.evaluation.forms import Factors, Form, Searched, form_note
 from recsys_rl.evaluation.tuning import Trainees
-from recsys_rl.models.heads import feature_names
+from recsys_rl.models.item_columns import feature_names
 from recsys_rl.protocols import Policy, UserModel
 from recsys_rl.types import World, tensors_of
 

@@ -153,6 +153,8 @@ TEXTS = {
     "session_length": "the length of its sessions",
     "events": "its history of events",
     "visits": "its number of visits",
+    "profile": "its having a profile of the user",
+    "relative": "its use of relative signals",
 }
 """The fields of an interface in the words of errors, each in the singular."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -164,6 +164,26 @@ def shown_next(table: SessionTable, num_items: int) -> dict[str, Tensor]:
     for order in (1, 2) if table.items.shape[2] == 1 else (1,):
         found[f"keys{order}"], found[f"entropies{order}"] = next_entropies(table.items, num_items, order)
     return found
+
+
+def rewards_by(
+    facts: UserFacts, log: DecisionLog, weights: Mapping[str, float] | None = None
+) -> Callable[[Feedback], Tensor]:
+    """A function from feedback of the log to the rewards (E,) of the learned users' platform.
+
+    ``weights``: of its streams, in place of the platform's.
+    """
+    names = log.header.signals
+    missing = [signal.name for signal in facts.signals if signal.name not in names]
+    if missing:
+        raise UserError(f"The log lacks the signal {missing[0]}, of which the learned users make a reward.")
+    places = torch.tensor([names.index(signal.name) for signal in facts.signals])
+    by = facts.of_signals @ stream_weights(facts.streams, weights)  # (S,)
+
+    def rewards(feedback: Feedback) -> Tensor:
+        return feedback.signals[..., places].sum(1) @ by
+
+    return rewards
 
 
 def extra_tables(equations: Equations | None, users: UserModel, platform: str) -> dict[str, Tensor]:

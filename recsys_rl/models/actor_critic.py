@@ -16,7 +16,8 @@ from recsys_rl.models.candidates import CandidateHead
 from recsys_rl.models.encoders import Linear, SessionSum, TwinMLP
 from recsys_rl.models.fast import dense
 from recsys_rl.models.features import SplitFeatures, feature_parts, features_of
-from recsys_rl.models.heads import NUMBERS, DenseHead, GatedHead, TwoTowerHead, distribution
+from recsys_rl.models.heads import DenseHead, GatedHead, TwoTowerHead, distribution
+from recsys_rl.models.item_columns import NUMBERS
 from recsys_rl.models.next_signals import Entries, NextSignals, signal_loss
 from recsys_rl.models.retrieval import Retriever, mark_unusable
 from recsys_rl.models.scorer import ScorerHead, gate_names
@@ -34,7 +35,7 @@ class Shapes:
 
     context_dim: int  # F
     action_sizes: tuple[int, ...]  # alternatives of each position: (I,) for one item of a catalogue
-    # (I, F_i): models.heads.item_features; in two tables if the policy chooses from candidates
+    # (I, F_i): models.item_columns.item_features; in two tables if the policy chooses from candidates
     item_features: Tensor | SplitFeatures | None = None
     history_length: int = 0  # L; 0 if observations have no history
     num_signals: int = 0  # S
@@ -44,7 +45,7 @@ class Shapes:
     embeddings: tuple[slice, ...] | None = None
     # The interface whose observations bring the features of their alternatives along; None for other ones.
     candidates: Interface | None = None
-    numbers: tuple[str, ...] = NUMBERS  # columns of the item features between the genres and the constant 1
+    numbers: tuple[str, ...] = NUMBERS  # columns of the item features between the tags and the constant 1
     kinds: Tensor | None = None  # (I,): models.heads.item_kinds, for the gated head
 
 
@@ -268,7 +269,7 @@ class ActorCritic(nn.Module):
     def mean_gates(self, obs: Obs, interface: Interface) -> dict[str, float]:
         """The mean gates of the scorer head over N observations, by name; empty with another head.
 
-        A sum over the session has two gates, of embeddings and of genres; the gate of the genres of a bare
+        A sum over the session has two gates, of embeddings and of tags; the gate of the tags of a bare
         embedding has no effect and is left out.
         """
         if not isinstance(self.head, ScorerHead):
@@ -281,7 +282,7 @@ class ActorCritic(nn.Module):
         obs = self.summarised(obs)
         actor = self.hidden.one(0, _joined(obs.context, self._read(obs)[0]))
         means = self.head.scaled(self.head.last(actor)).mean(0).tolist()
-        bare = {f"{piece} (genres)" for piece in pieces}
+        bare = {f"{piece} (tags)" for piece in pieces}
         return {name: mean for name, mean in zip(names, means, strict=True) if name not in bare}
 
     def _inputs(self, obs: Obs) -> Tensor:
@@ -333,7 +334,9 @@ class ActorCritic(nn.Module):
         They are embeddings of the context (N, E, D), the sums (N, number, F_i) and, with an encoder, the
         expected signals (N, S, F_i). The features of an item begin with its embedding.
         """
-        blocks = [torch.stack([obs.context[:, place] for place in self.embeddings], 1)]  # (N, E, D)
+        blocks: list[Tensor] = []
+        if self.embeddings:
+            blocks.append(torch.stack([obs.context[:, place] for place in self.embeddings], 1))  # (N, E, D)
         if sums is not None:
             blocks.append(sums)
         if self.next_signals is not None:

@@ -35,7 +35,7 @@ def with_encoder(weights: Mapping[str, Tensor], model: ActorCritic) -> dict[str,
         elif name == "head.votes":  # (blocks, F_i): the expected signals are the last blocks
             found[name] = with_zeros(x, 0, len(x), expected)
         elif name.startswith("head.gates.") and x.shape[-1] == 2 * blocks + len(model.shapes.numbers):
-            # The gates of embeddings come first, then those of genres.
+            # The gates of embeddings come first, then those of tags.
             wide = with_zeros(x, x.ndim - 1, 2 * blocks, expected)
             found[name] = with_zeros(wide, x.ndim - 1, blocks, expected)
         else:

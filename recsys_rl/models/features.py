@@ -11,7 +11,7 @@ class SplitFeatures:
     """Item features in two tables. The embedding is not copied: ``items[index]`` joins only these rows."""
 
     def __init__(self, embedding: Tensor, columns: Tensor) -> None:
-        """``embedding`` (I, D), ``columns`` (I, G + 4)."""
+        """``embedding`` (I, D), ``columns`` (I, G + X + 4), as ``item_columns`` makes them."""
         self.embedding = embedding
         self.columns = columns
 

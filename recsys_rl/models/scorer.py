@@ -1,7 +1,7 @@
 """A head that scores items by a few visible features, with gates from the state.
 
-With f_i the features of an item (embedding e_i, genres g_i, then popularity, quality, year, the attributes by
-name and the constant 1), x_b the inputs in the space of item features (profile, current or last item,
+With f_i the features of an item (embedding e_i, tags g_i such as genres, then numbers and attributes by name,
+and the constant 1), x_b the inputs in the space of item features (profile, current or last item,
 recency-weighted sums of the history, alone and with each signal, signals that an encoder expects), h the
 hidden features of the user's side, and one gate for each product::
 
@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from recsys_rl.models.encoders import Linear
-from recsys_rl.models.heads import LOGIT_SCALE, NUMBERS, RATE
+from recsys_rl.models.heads import LOGIT_SCALE, RATE
+from recsys_rl.models.item_columns import NUMBERS
 
 
 class ScorerHead(nn.Module):
@@ -38,10 +39,10 @@ class ScorerHead(nn.Module):
         """
         Args:
             num_dims: D, size of the embedding at the start of the item features.
-            num_numbers: columns between the genres and the constant 1, which is the last and has no gate.
+            num_numbers: columns between the tags and the constant 1, which is the last and has no gate.
         """
         super().__init__()
-        self.sizes = (num_dims, num_item_features - num_dims - num_numbers - 1)  # of embedding and genres
+        self.sizes = (num_dims, num_item_features - num_dims - num_numbers - 1)  # of embedding and tags
         self.num_blocks, self.num_numbers = num_blocks, num_numbers
         self.gates = Linear(num_hidden, 2 * num_blocks + num_numbers, 0.01, generator)
         with torch.no_grad():
@@ -74,26 +75,26 @@ class ScorerHead(nn.Module):
 
         ``gates`` (N, 2 num_blocks + num_numbers) are the outputs of ``last``.
         ``blocks`` (N, number, D or F_i) each hold the x_b, ``num_blocks`` together. Those of size D have no
-        genres.
+        tags.
         """
         sizes = [self.num_blocks, self.num_blocks, self.num_numbers]
-        of_embedding, of_genres, of_numbers = self.scaled(gates).split(sizes, -1)
-        num_dims, num_genres = self.sizes
+        of_embedding, of_tags, of_numbers = self.scaled(gates).split(sizes, -1)
+        num_dims, num_tags = self.sizes
         # shape[0], as len() would be a constant in an export (workflows/export.py).
         embedding = gates.new_zeros(gates.shape[0], num_dims)
-        genres, at = gates.new_zeros(gates.shape[0], num_genres), 0
+        tags, at = gates.new_zeros(gates.shape[0], num_tags), 0
         for block in blocks:
             of_block = slice(at, at + block.shape[1])
             embedding = embedding + _gated(of_embedding[:, of_block], block[..., :num_dims])
             if block.shape[2] > num_dims:
-                of_items = block[..., num_dims : num_dims + num_genres]
-                genres = genres + _gated(of_genres[:, of_block], of_items)
+                of_items = block[..., num_dims : num_dims + num_tags]
+                tags = tags + _gated(of_tags[:, of_block], of_items)
             at += block.shape[1]
-        return torch.cat([embedding, genres, nn.functional.pad(of_numbers, (0, 1))], -1)
+        return torch.cat([embedding, tags, nn.functional.pad(of_numbers, (0, 1))], -1)
 
     @staticmethod
     def scaled(gates: Tensor) -> Tensor:
-        """The gates (N, 2 num_blocks + num_numbers): of embeddings, of genres, of the numbers."""
+        """The gates (N, 2 num_blocks + num_numbers): of embeddings, of tags, of the numbers."""
         return RATE * gates
 
     @property
@@ -118,7 +119,7 @@ def gate_names(
     words = [{0.0: "the last", 1.0: "all"}.get(decay, f"decay {decay:g}") for decay in decays]
     sums = [f"{of}, {word}" for of in ("shown", *signals) for word in words]
     blocks = [*pieces, *sums, *(f"{of}, expected" for of in signals if expected)]
-    return [*blocks, *(f"{name} (genres)" for name in blocks), *numbers]
+    return [*blocks, *(f"{name} (tags)" for name in blocks), *numbers]
 
 
 def _gated(gates: Tensor, blocks: Tensor) -> Tensor:

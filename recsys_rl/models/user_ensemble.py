@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -24,6 +25,12 @@ class UserEnsemble:
     def num_members(self) -> int:
         """E"""
         return len(self.members)
+
+    def to(self, device: torch.device) -> UserEnsemble:
+        """The ensemble on ``device``; networks that are elsewhere are copied."""
+        if self.members[0].vectors.device == device:
+            return self
+        return UserEnsemble([copy.deepcopy(member).to(device) for member in self.members])
 
     @torch.no_grad()
     def begin(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:

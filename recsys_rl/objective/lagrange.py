@@ -3,16 +3,20 @@
 A limit is a stream, a side and a bound. The value of a stream is a ratio (limit_streams.py), so "value <=
 bound" is the linear constraint E[amount - bound base] <= 0, and its Lagrangian is a reward at each step::
 
-    r'_t = (r_t - sum_j m_j s_j (amount_jt - bound_j base_jt)) / (1 + sum_j m_j)      s = 1 for <=, -1 for >=
+    c_jt = amount_jt - bound_j base_jt
+    r'_t = (r_t - sum_j m_j s_j c_jt) / (1 + sum_j p_j)      s = 1 for <=, -1 for >=;  m_j = u_j p_j
 
 m_j >= 0 is the price of one unit of the stream, in units of the reward. The divisor keeps the size of the
 rewards while prices rise; it does not change which policy is best. A PI controller moves each price after
 each rollout (Stooke et al. 2020, arXiv:2007.03964, algorithm 2, without the derivative)::
 
-    e = s (value - bound)        I <- clip(I + k_i e, 0, most)        m = unit clip(k_p e + I, 0, most)
+    e = s sum(c) / sum(base)      w = sqrt(sum(c^2) / sum(base))      u = sigma / w
+    I <- clip(I + k_i / U e / w, 0, most)    p = clip(k_p e / w + I, 0, most)
 
-The unit is the standard deviation of the rewards in the first rollout where they differ: learning with
-standardised advantages does not depend on the size of the rewards, so neither do the gains.
+sigma is the standard deviation of the rewards in the latest rollouts, and U the updates of the run. So
+neither the size of the rewards nor that of the stream matters to the gains: e / w is in [-1, 1], and with the
+price u the limit has about the weight of all rewards in the advantages (Stooke et al. scale by the norms of
+both gradients). A policy of a longer run moves less in each update, and so does I.
 
 docs/03_theory_ppo.md derives it.
 """
@@ -35,9 +39,9 @@ from recsys_rl.types import Rollout
 
 FIELD = "train_config.limit"
 TOLERANCE = 0.05  # of the bound, within which a limit counts as met at the end of a run
-LATEST = 0.1  # weight of the latest rollout in the moving mean that is compared with the bound then
+LATEST = 0.1  # weight of the latest rollout in moving means: of the values, and of the variance of rewards
 EXAMPLE = '"ads<=0.1"'
-OF_EACH = ("integral", "multiplier", "latest", "mean", "was_met")  # the state of each limit
+OF_EACH = ("integral", "price", "deviation", "latest", "mean", "was_met")  # the state of each limit
 
 
 @dataclass(frozen=True)
@@ -123,53 +127,66 @@ class Limits:
         limits: Sequence[Limit],
         streams: Mapping[str, LimitStream],
         config: TrainConfig,
+        num_updates: int,
         average: Callable[[Tensor], None] | None = None,
     ) -> None:
-        """Raise FieldError as ``check_limits``. ``average``: replaces a tensor by its mean over processes."""
+        """Raise FieldError as ``check_limits``.
+
+        Args:
+            num_updates: U.
+            average: replaces a tensor by its mean over processes.
+        """
         check_limits(limits, streams)
         self.limits, self.config, self.average = tuple(limits), config, average
         self.streams = [streams[limit.stream] for limit in limits]
-        count = len(limits)
-        self.unit = 0.0  # 0 until rewards differ
-        self.integral, self.multiplier = [0.0] * count, [0.0] * count
+        self.ki, count = config.limit_ki / num_updates, len(limits)
+        self.unit = 0.0  # sigma; 0 until rewards differ
+        self.integral, self.price = [0.0] * count, [0.0] * count  # I, p
+        self.deviation = [1.0] * count  # w
         self.latest, self.mean = [math.nan] * count, [math.nan] * count  # NaN until the stream has a value
         self.was_met = [False] * count
+
+    @property
+    def multiplier(self) -> list[float]:
+        """m of each limit."""
+        return [(self.unit or 1.0) * p / w for p, w in zip(self.price, self.deviation, strict=True)]
 
     def apply(self, rollout: Rollout) -> tuple[Rollout, dict[str, float]]:
         """Move the multipliers by the values of this rollout, and charge its rewards for the streams."""
         measured = [(x.amounts(rollout).float(), x.bases(rollout).float()) for x in self.streams]
-        sums = [x.double().sum() for pair in measured for x in pair]
-        found = torch.stack([*sums, rollout.rewards.double().std(correction=0)])  # (2 J + 1,)
+        costs = [a - limit.bound * b for limit, (a, b) in zip(self.limits, measured, strict=True)]  # (T, N)
+        pairs = zip(costs, measured, strict=True)
+        sums = [x.double().sum() for c, (amount, base) in pairs for x in (amount, base, c.square())]
+        found = torch.stack([*sums, rollout.rewards.double().var(correction=0)])  # (3 J + 1,)
         if self.average is not None:
             self.average(found)
-        if not self.unit:
-            self.unit = found[-1].item()
-            # Multipliers until now were in units of 1, and those without a value now stay.
-            self.multiplier = [(self.unit or 1.0) * x for x in self.multiplier]
-        for place, (amount, base) in enumerate(found[:-1].view(-1, 2).tolist()):
+        latest, before = found[-1].item(), self.unit**2
+        self.unit = math.sqrt(before + LATEST * (latest - before) if before else latest)
+        for place, (amount, base, square) in enumerate(found[:-1].view(-1, 3).tolist()):
             if base > 0:
-                self._move(place, amount / base)
-        rewards, total = rollout.rewards, sum(self.multiplier)
-        for limit, stream, multiplier, (amounts, bases) in zip(
-            self.limits, self.streams, self.multiplier, measured, strict=True
+                self._move(place, amount / base, math.sqrt(square / base))
+        rewards = rollout.rewards
+        for limit, stream, multiplier, cost, (amounts, _) in zip(
+            self.limits, self.streams, self.multiplier, costs, measured, strict=True
         ):
-            allowed = 0.0 if stream.of_sessions else limit.bound * bases
-            rewards = rewards - multiplier * limit.sign * (amounts - allowed)
+            rewards = rewards - multiplier * limit.sign * (amounts if stream.of_sessions else cost)
         numbers = {
             f"limit_{limit.stream}": value for limit, value in zip(self.limits, self.latest, strict=True)
         }
         numbers |= {limit.column: m for limit, m in zip(self.limits, self.multiplier, strict=True)}
         numbers["limits_met"] = sum(map(self._is_met, range(len(self.limits)))) / len(self.limits)
-        return dataclasses.replace(rollout, rewards=rewards / (1 + total)), numbers
+        return dataclasses.replace(rollout, rewards=rewards / (1 + sum(self.price))), numbers
 
-    def _move(self, place: int, value: float) -> None:
-        """The PI controller of one limit."""
-        limit, most = self.limits[place], self.config.limit_most
+    def _move(self, place: int, value: float, deviation: float) -> None:
+        """The PI controller of one limit. ``deviation``: w, which is 0 where each step is at the bound."""
+        limit, config = self.limits[place], self.config
         excess = limit.excess(value)
-        integral = min(max(self.integral[place] + self.config.limit_ki * excess, 0.0), most)
-        self.integral[place] = integral
-        price = min(max(self.config.limit_kp * excess + integral, 0.0), most)
-        self.multiplier[place] = (self.unit or 1.0) * price
+        if deviation > 0:
+            error = excess / deviation
+            integral = min(max(self.integral[place] + self.ki * error, 0.0), config.limit_most)
+            self.integral[place] = integral
+            self.price[place] = min(max(config.limit_kp * error + integral, 0.0), config.limit_most)
+            self.deviation[place] = deviation
         before = self.mean[place]
         self.latest[place] = value
         self.mean[place] = value if math.isnan(before) else before + LATEST * (value - before)
@@ -211,11 +228,14 @@ class Limits:
         if any(x.shape != (len(self.limits),) for x in found.values()):
             raise ValueError("multipliers of other limits")
         most = self.config.limit_most
-        for name, highest in (("integral", most), ("multiplier", most * (unit or 1.0))):
-            if not bool(((found[name] >= 0) & (found[name] <= highest)).all()):
-                raise ValueError("multipliers outside their range")
-        if not 0 <= unit < math.inf:
-            raise ValueError("rewards of an infinite deviation")
+        if not bool(((found["integral"] >= 0) & (found["integral"] <= most)).all()):
+            raise ValueError("integrals outside their range")
+        if not bool(((found["price"] >= 0) & (found["price"] <= most)).all()):
+            raise ValueError("prices outside their range")
+        if not 0 <= unit < math.inf or not bool(
+            ((found["deviation"] > 0) & found["deviation"].isfinite()).all()
+        ):
+            raise ValueError("deviations that can't be")
         for name, x in found.items():
             setattr(self, name, x.tolist())
         self.was_met, self.unit = [bool(x) for x in self.was_met], unit

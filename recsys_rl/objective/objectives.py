@@ -41,7 +41,7 @@ def make_objectives(
     found: list[Objective] = [Weighted(streams, parse_weights(config.weights))]
     limits = parse_limits(config.limit)
     if limits:
-        found.append(Limits(limits, limit_streams(catalogue, streams), config, average))
+        found.append(Limits(limits, limit_streams(catalogue, streams), config, num_updates, average))
     if config.novelty:
         if not catalogue.num_items:
             raise FieldError(

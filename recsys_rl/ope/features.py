@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from recsys_rl.models.heads import feature_columns
+from recsys_rl.models.item_columns import feature_columns
 from recsys_rl.types import Catalogue, Interface, Obs
 
 MEMORY = 0.9
@@ -25,8 +25,9 @@ class Features:
         self.item = torch.cat([numbers, feature_columns(catalogue)], 1)  # (I, 3 + X)
         self.interface = interface
         embeddings = interface.embeddings
+        profiles = embeddings[:1] if interface.profile else ()
         self.user = next(
-            (part for part in embeddings if part.stop - part.start == self.embedding.shape[1]), None
+            (part for part in profiles if part.stop - part.start == self.embedding.shape[1]), None
         )
         large = {k for part in embeddings for k in range(part.start, part.stop)}
         self.other = [k for k in range(interface.context_size) if k not in large]  # small pieces of context

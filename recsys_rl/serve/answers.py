@@ -5,13 +5,41 @@ from __future__ import annotations
 import math
 from datetime import datetime
 
+import msgspec
+
 from recsys_rl.recommender.visit import NOON
 from recsys_rl.serve import problems, wire
-from recsys_rl.serve.inference import TOO_FEW
+from recsys_rl.serve.inference import TOO_FEW, Ask, Drawn
+from recsys_rl.serve.jobs import Pending
 from recsys_rl.serve.problems import Problem
 from recsys_rl.serve.rows import Decision, Served
 from recsys_rl.serve.rule import LATE
 from recsys_rl.serve.versions import POPULARITY, Version
+
+_encode = msgspec.json.Encoder().encode
+
+
+def decided(pending: Pending, ask: Ask, drawn: Drawn, policy: Served, now: float) -> Decision:
+    """The row of a decision, with its answer."""
+    row = Decision(
+        number=ask.number,
+        session=pending.visit.row.number,
+        step=len(pending.visit.steps),
+        time=now,
+        policy=policy.number,
+        request=pending.jobs[0].what.request.request_id or "",
+        asked=pending.asked,
+        hour=ask.hour,
+        items=tuple(drawn.items),
+        logprobs=tuple(drawn.logprobs),
+        uniforms=ask.uniforms,
+        explore=ask.explore,
+        candidates=drawn.candidates if ask.candidates is None else ask.candidates,
+        exclude=ask.exclude,
+        degraded=drawn.degraded,
+        answer=b"",
+    )
+    return msgspec.structs.replace(row, answer=_encode(answer_of(row, policy, ask.version)))
 
 
 def answer_of(row: Decision, policy: Served, version: Version) -> wire.Recommendation:

@@ -83,7 +83,7 @@ class App:
         status, kind, more = 200, b"application/json", Headers()
         try:
             if scope["method"] != "POST":
-                raise _other_method()
+                raise _other_method("POST")
             headers = {name: value for name, value in scope["headers"] if name in NEEDED}
             self._check(headers.get(b"authorization"), door[1])
             body = await door[0](await _body(headers, receive))
@@ -107,11 +107,16 @@ class App:
             self.tokens.check((authorization or b"").decode("latin-1"), scope)
 
     async def _recommend(self, body: bytes) -> bytes:
-        self.worker.admit()
-        asked = _decoded(_recommend, body)
-        digest = hashlib.blake2b(_encode(asked), digest_size=12).hexdigest()
-        answer: bytes = await self.worker.submit(Recommend(asked, digest))
-        return answer
+        admission = self.worker.admission
+        entered = admission.enter()  # before the body is decoded: a refusal must cost little
+        try:
+            asked = _decoded(_recommend, body)
+            digest = hashlib.blake2b(_encode(asked), digest_size=12).hexdigest()
+            answer: bytes = await self.worker.submit(Recommend(asked, digest))
+            admission.measure(entered)
+            return answer
+        finally:
+            admission.leave()
 
     async def _feedback(self, body: bytes) -> bytes:
         return _encode(await self.worker.submit(Feedback(_decoded(_feedback, body).events)))
@@ -132,7 +137,7 @@ class App:
         return _json(_encode(await asyncio.to_thread(report, version, whole, row)))
 
     async def _decisions(self, request: Request) -> Response:
-        rows = await self.worker.submit(Rows(ROWS))
+        rows, unreadable = await self.worker.submit(Rows(ROWS))
         names = self.worker.champion.names
         found = [
             wire.DecisionRow(
@@ -148,7 +153,7 @@ class App:
             )
             for row, person, events in rows
         ]
-        return _json(_encode(wire.DecisionRows(found)))
+        return _json(_encode(wire.DecisionRows(found, [*map(str, unreadable)])))
 
     async def _platform(self, request: Request) -> Response:
         return _json(_encode(self.worker.champion.platform))
@@ -165,7 +170,7 @@ class App:
 
     async def _ready(self, request: Request) -> Response:
         why = self.worker.failed
-        if self.worker.broken:
+        if self.worker.champions.broken:
             why = "the policy failed three times in a row, and popularity answers"
         return Response(f"{why or 'ready'}\n", 503 if why else 200, media_type="text/plain")
 
@@ -192,10 +197,11 @@ class App:
             finally:
                 self.metrics.observe(path, perf_counter() - start)
 
-        return Route(path, enter, methods=["GET"])
+        return Route(path, enter, methods=METHODS)
 
 
 ROWS = 20  # of the playground
+METHODS = ["GET", "HEAD"]  # of a door without a body
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'"
@@ -277,8 +283,8 @@ def _problem(problem: Problem) -> Response:
     return Response(problem.body(), problem.status, headers, "application/problem+json")
 
 
-def _other_method() -> Problem:
-    return Problem(405, "wrong-method", "This address takes another method: see /openapi.json.")
+def _other_method(allow: str) -> Problem:
+    return Problem(405, "wrong-method", "This address takes another method: see /openapi.json.", allow=allow)
 
 
 def _no_door(request: Request, error: Exception) -> Response:
@@ -286,7 +292,7 @@ def _no_door(request: Request, error: Exception) -> Response:
 
 
 def _wrong_method(request: Request, error: Exception) -> Response:
-    return _problem(_other_method())
+    return _problem(_other_method(", ".join(sorted(METHODS))))
 
 
 def _fault(request: Request, error: Exception) -> Response:

@@ -14,7 +14,6 @@ from recsys_rl.serve.rule import LATE, RAISED
 
 MOST = 64  # asks of a batch
 COMPANY = 1e-3  # seconds that a batch waits for more asks
-SMOOTHING = 0.1  # of the mean seconds of an ask
 
 
 class Batcher:
@@ -27,7 +26,6 @@ class Batcher:
     def __init__(self, done: Callable[[Sequence[Ask], Sequence[Drawn]], None]) -> None:
         self.waiting: queue.SimpleQueue[Sequence[Ask] | None] = queue.SimpleQueue()
         self.done = done
-        self.seconds = 1e-3  # of an ask, smoothed
         self.lock = threading.Lock()  # of the batch in progress and of the generation
         self.batch: list[Ask] = []  # in progress
         self.since = 0.0  # when it began, by time.monotonic()
@@ -69,16 +67,13 @@ class Batcher:
             batch = self._next()
             if not batch:
                 continue
-            began = time.monotonic()
             with self.lock:
-                self.since, self.batch = began, batch
+                self.since, self.batch = time.monotonic(), batch
             found = _draw(batch)
             with self.lock:
                 if self.generation != generation:  # given up in the meantime
                     return
                 self.batch = []
-            each = (time.monotonic() - began) / len(batch)
-            self.seconds += SMOOTHING * (each - self.seconds)
             self.done(batch, found)
 
     def _next(self) -> list[Ask]:

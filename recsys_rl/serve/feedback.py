@@ -24,11 +24,13 @@ class Worker(Protocol):
     """What the worker has for events."""
 
     store: Store
-    champion: Version
     ranges: Mapping[str, tuple[float, float]]
     rows: list[Row]
     staged_events: dict[str, Event]
     counts: Counter[str]
+
+    @property
+    def champion(self) -> Version: ...
 
     @property
     def now(self) -> float: ...

@@ -72,6 +72,7 @@ class Library:
         Raises UserError, Problem.
         """
         version = self.version(sha256)
+        version.prepare()
         places = version.checkpoint.interface.slate_size
         first = Ask(0, version, -1, (), NOON, None, (), NOON, (0.5,) * places)
         try:

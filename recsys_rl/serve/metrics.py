@@ -37,7 +37,8 @@ class Metrics(Collector):
     def collect(self) -> Iterable[Metric]:
         """The counts of the worker."""
         counts = CounterMetricFamily("recsys_rl", "Decisions, events and refusals so far", labels=["what"])
-        for what, number in sorted(self.worker.counts.items()):
+        known = {**self.worker.counts, "shed": self.worker.admission.refused}
+        for what, number in sorted(known.items()):
             counts.add_metric([what], number)
         yield counts
         gauges = {

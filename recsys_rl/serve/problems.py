@@ -8,15 +8,20 @@ import msgspec
 class Problem(Exception):
     """An answer that is an error."""
 
-    def __init__(self, status: int, code: str, detail: str, retry_after: int | None = None) -> None:
+    def __init__(
+        self, status: int, code: str, detail: str, retry_after: int | None = None, allow: str = ""
+    ) -> None:
         super().__init__(detail)
         self.status, self.code, self.detail, self.retry_after = status, code, detail, retry_after
+        self.allow = allow  # the methods of the address, after another one
 
     @property
     def headers(self) -> tuple[tuple[bytes, bytes], ...]:
         """Further headers of the answer."""
         if self.status == 401:
             return ((b"www-authenticate", b"Bearer"),)
+        if self.allow:
+            return ((b"allow", self.allow.encode()),)
         return () if self.retry_after is None else ((b"retry-after", str(self.retry_after).encode()),)
 
     def body(self) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -54,9 +54,9 @@ class Record:
                 raise UserError(f"{one_line(path)} is of another {name} than {self.name}: {mend}.")
         return found
 
-    def sessions(self) -> Iterator[Whole]:
-        """All sessions with decisions, ascending. Raises UserError for a damaged one."""
-        for number in self.store.sessions():
+    def sessions(self, numbers: Iterable[int] | None = None) -> Iterator[Whole]:
+        """All sessions with decisions, ascending, or those. Raises UserError for a damaged one."""
+        for number in self.store.sessions() if numbers is None else numbers:
             try:
                 whole = self.store.session(number)
             except Damaged:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from recsys_rl.functional.plackett_luce import PlackettLuce
 from recsys_rl.models.actor_critic import TILE
+from recsys_rl.serve import versions
 from recsys_rl.serve.versions import Version
 from recsys_rl.types import Obs
 
@@ -67,9 +68,8 @@ def choose(
         except Exception:  # whatever a policy raises, popularity answers
             faults = [RAISED] * number
     if any(faults):
-        allowed = obs.showable(version.checkpoint.catalogue.num_items)
-        scores = version.popularity.expand(len(allowed), -1).masked_fill(~allowed, -torch.inf)
-        others = _choices(scores, replace(obs, candidates=None), chance, share, fixed, slate, number)
+        seen, scores = _popularity(version, obs)
+        others = _choices(scores, seen, chance, share, fixed, slate, number)
         others = [replace(x, fault=fault) for x, fault in zip(others, faults, strict=True)]
         choices = [
             x if fault else choices[at] for at, (x, fault) in enumerate(zip(others, faults, strict=True))
@@ -83,6 +83,25 @@ def _scores(version: Version, obs: Obs) -> tuple[Obs, Tensor]:
     if obs.candidates is None and agent.first_stage is not None:
         obs = agent.propose(obs)
     return obs, agent.scores(obs)
+
+
+def _popularity(version: Version, obs: Obs) -> tuple[Obs, Tensor]:
+    """The observation, with candidates in a large catalogue, and the scores (N, C) of popularity."""
+    number, head = version.checkpoint.catalogue.num_items, version.head
+    if number <= versions.MOST_POPULAR:
+        allowed = obs.showable(number)  # (N, I)
+        scores = version.popularity.expand(len(allowed), -1)
+        return replace(obs, candidates=None), scores.masked_fill(~allowed, -torch.inf)
+    if obs.candidates is None:
+        rows = head.expand(obs.num_rows, -1)  # (N, H)
+        allowed = torch.ones_like(rows, dtype=torch.bool) if obs.mask is None else obs.mask.gather(1, rows)
+        if obs.exclude is not None:
+            for one, shown in zip(allowed, obs.exclude, strict=True):
+                one &= torch.isin(head, shown, invert=True)
+        obs = obs.among(rows.masked_fill(~allowed, -1))
+    assert obs.candidates is not None
+    scores = version.popularity[obs.candidates.clamp_min(0)]  # (N, C)
+    return obs, scores.masked_fill(obs.candidates < 0, -torch.inf)
 
 
 def _choices(

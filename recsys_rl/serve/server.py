@@ -22,6 +22,7 @@ from recsys_rl.serve.app import App
 from recsys_rl.serve.jobs import Settings
 from recsys_rl.serve.library import Library
 from recsys_rl.serve.problems import Problem
+from recsys_rl.serve.protocol import protocol_of
 from recsys_rl.serve.sqlite import SQLite
 from recsys_rl.serve.tokens import Tokens
 from recsys_rl.serve.versions import facts_of, files_in, open_version
@@ -84,6 +85,7 @@ def serve(options: ServeConfig) -> None:
         sys.setswitchinterval(SWITCH)
         config = uvicorn.Config(
             app,
+            http=protocol_of(app.worker.admission),
             log_level="warning",
             access_log=False,
             lifespan="on",

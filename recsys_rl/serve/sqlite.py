@@ -21,29 +21,9 @@ import msgspec
 from recsys_rl.errors import UserError, error_text, one_line
 from recsys_rl.schema import shown
 from recsys_rl.serve.rows import BITS, Decision, Event, Person, Row, Served, Session, Whole, digest, packed
+from recsys_rl.serve.sqlite_file import locked, prepared
 from recsys_rl.serve.store import Damaged, Full
 
-try:
-    import fcntl
-except ImportError:  # Windows: SQLite's own locks remain
-    fcntl = None  # type: ignore[assignment]
-
-APPLICATION = 0x5253524C  # "RSRL", in the header of the file
-VERSION = 1
-SCHEMA = """
-CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE people (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, digest INTEGER NOT NULL);
-CREATE TABLE policies (number INTEGER PRIMARY KEY, row BLOB NOT NULL, digest INTEGER NOT NULL);
-CREATE TABLE sessions (number INTEGER PRIMARY KEY, person INTEGER NOT NULL, row BLOB NOT NULL,
-                       tally INTEGER NOT NULL DEFAULT 0, digest INTEGER NOT NULL DEFAULT 0);
-CREATE INDEX sessions_of ON sessions (person);
-CREATE TABLE decisions (number INTEGER PRIMARY KEY, session INTEGER NOT NULL, request TEXT UNIQUE,
-                        row BLOB NOT NULL);
-CREATE INDEX decisions_of ON decisions (session);
-CREATE TABLE events (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, session INTEGER NOT NULL,
-                     row BLOB NOT NULL);
-CREATE INDEX events_of ON events (session);
-"""
 HIGHEST = "highest"
 """The fact that keeps the highest number at the latest erasure."""
 INSERT = {
@@ -73,9 +53,13 @@ class SQLite:
         self.path, name = path, one_line(path)
         if facts is None and not path.is_file():
             raise UserError(f"{name} is not a file: give the record of recsys-rl serve --db.")
-        self._lock = _lock(path)
+        self._lock = locked(path)
         try:
-            self._open(name, facts)
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self.facts = prepared(self._db, name, facts)
+            self.last = self._highest()
+            # The next transaction rewrites it for feedback; decisions outlive the process without it.
+            self._synchronous = ""
         except (sqlite3.Error, ValueError) as error:  # ValueError: text that is not UTF-8
             self.close()
             raise UserError(
@@ -85,47 +69,6 @@ class SQLite:
         except BaseException:
             self.close()
             raise
-
-    def _open(self, name: str, facts: Mapping[str, Any] | None) -> None:
-        self._db = db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
-        application, version = (
-            db.execute(f"PRAGMA {x}").fetchone()[0] for x in ("application_id", "user_version")
-        )
-        empty = not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if not empty and application != APPLICATION:
-            raise UserError(f"{name} is a database of another program: give another name with --db.")
-        if version > VERSION:
-            raise UserError(
-                f"{name} has the format {version}, and this version reads up to {VERSION}: use the version "
-                "that wrote it."
-            )
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA secure_delete = ON")  # erased people leave no bytes in free pages
-        if empty:
-            if facts is None:
-                raise UserError(f"{name} holds no record: give the file of recsys-rl serve --db.")
-            values = [(key, json.dumps(value)) for key, value in facts.items()]
-            db.execute("PRAGMA synchronous = FULL")
-            db.execute("BEGIN IMMEDIATE")
-            for statement in filter(str.strip, SCHEMA.split(";")):
-                db.execute(statement)
-            db.executemany("INSERT INTO facts VALUES (?, ?)", values)
-            db.execute(f"PRAGMA application_id = {APPLICATION}")
-            db.execute(f"PRAGMA user_version = {VERSION}")
-            db.execute("COMMIT")
-        try:
-            self.facts = {key: json.loads(x) for key, x in db.execute("SELECT name, value FROM facts")}
-        except ValueError:
-            raise UserError(f"{name} is damaged: copy it from a backup.") from None
-        for key, value in (facts or {}).items():
-            if self.facts.get(key) != value:
-                raise UserError(
-                    f"{name} is the record of another {key} than the checkpoint's: give the checkpoint of "
-                    "the same data and settings, or a new file with --db."
-                )
-        self.last = self._highest()
-        # The next transaction rewrites it for feedback; decisions outlive the process without it.
-        self._synchronous = ""
 
     def _highest(self) -> int:
         """The highest number that a row has, or had before it was erased; 0 for none."""
@@ -186,21 +129,32 @@ class SQLite:
         found = self._first(query, (value,))
         return None if found is None else _decoded(_decision, found[0])
 
-    def latest(self, number: int) -> list[tuple[Decision, str, int]]:
-        """The last decisions, the latest first, with the person's name and the number of events."""
+    def latest(self, number: int) -> tuple[list[tuple[Decision, str, int]], list[int]]:
+        """The last decisions that can be read, and the numbers of those that can't. Raises Damaged."""
         found = self._read(
-            "SELECT decisions.row, name, decisions.session FROM decisions "
-            "JOIN sessions ON sessions.number = decisions.session JOIN people ON people.number = person "
+            "SELECT decisions.number, decisions.row, name, decisions.session FROM decisions "
+            "LEFT JOIN sessions ON sessions.number = decisions.session "
+            "LEFT JOIN people ON people.number = person "
             "ORDER BY decisions.number DESC LIMIT ?",
             (number,),
         )
-        rows: list[tuple[Decision, str, int]] = []
-        for row, name, session in found:
-            decision, events = _decoded(_decision, row), Counter[int]()
-            for (event,) in self._read("SELECT row FROM events WHERE session = ?", (session,)):
-                events[_decoded(_event, event).decision] += 1
-            rows.append((decision, name, events[decision.number]))
-        return rows
+        rows, unreadable = list[tuple[Decision, str, int]](), list[int]()
+        for at, row, name, session in found:
+            try:
+                decision, events = _decoded(_decision, row), self._of_decisions(session)
+            except Damaged:
+                unreadable.append(at)
+                continue
+            if isinstance(name, str):
+                rows.append((decision, name, events[decision.number]))
+            else:
+                unreadable.append(at)
+        return rows, unreadable
+
+    def _of_decisions(self, session: int) -> Counter[int]:
+        """The number of events of each decision of a session. Raises Damaged."""
+        rows = self._read("SELECT row FROM events WHERE session = ?", (session,))
+        return Counter(_decoded(_event, row).decision for (row,) in rows)
 
     def event(self, id: str) -> Event | None:
         found = self._first("SELECT row FROM events WHERE id = ?", (id,))
@@ -325,27 +279,3 @@ def _decoded(decoder: msgspec.msgpack.Decoder[Any], row: bytes) -> Any:
         return decoder.decode(row)
     except UNREADABLE as error:
         raise Damaged("a row can't be read") from error
-
-
-def _lock(path: Path) -> int | None:
-    """Keep other processes away from the record. Raises UserError with the owner's process id."""
-    if fcntl is None:
-        return None
-    name = one_line(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise UserError(f"{name} can't be opened ({error_text(error)}): choose another place.") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        owner = os.read(descriptor, 20).decode(errors="replace").strip()
-        os.close(descriptor)
-        raise UserError(
-            f"The record {name} is in use by process {owner or '(unknown)'}: stop it first, or give another "
-            "file."
-        ) from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
-    return descriptor

@@ -36,8 +36,11 @@ class Store(Protocol):
         """The decision of the caller's request id."""
         ...
 
-    def latest(self, number: int) -> list[tuple[Decision, str, int]]:
-        """The last decisions, the latest first, with the person's name and the number of events."""
+    def latest(self, number: int) -> tuple[list[tuple[Decision, str, int]], list[int]]:
+        """The last decisions, the latest first, and the numbers of those among them that can't be read.
+
+        With each decision come the person's name and the number of events. Raises Damaged.
+        """
         ...
 
     def event(self, id: str) -> Event | None: ...

@@ -28,8 +28,10 @@ from recsys_rl.utils.tensor_cache import digest
 POPULARITY = Served(0, "popularity", "", "")
 """The policy that chooses where another one fails."""
 SOME = 20  # people and items of a page
+MOST_POPULAR = 20_000
+"""Items among which `popularity` chooses: of a million, a batch of 64 would take seconds and gigabytes."""
 SMALLEST = 1e-3
-"""Added to the popularity of each item, so that `popularity` shows each with some probability."""
+"""Added to the popularity of each of these items, so that `popularity` shows each with some probability."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,13 @@ class Version:
     def popularity(self) -> Tensor:
         """(I,): the logits of `popularity`; it shows items in proportion to their popularity."""
         return (self.checkpoint.catalogue.popularity + SMALLEST).log()
+
+    @cached_property
+    def head(self) -> Tensor:
+        """(H,): the rows, ascending, of the MOST_POPULAR items of a larger catalogue."""
+        catalogue = self.checkpoint.catalogue
+        known = self.popularity.masked_fill(~catalogue.available, -torch.inf)
+        return known.topk(min(MOST_POPULAR, int(catalogue.available.sum()))).indices.sort().values
 
     @cached_property
     def by_hour(self) -> bool:
@@ -109,6 +118,10 @@ class Version:
         """(I,): the titles without regard to case."""
         catalogue = self.checkpoint.catalogue
         return [catalogue.title(row).casefold() for row in range(catalogue.num_items)]
+
+    def prepare(self) -> None:
+        """Make the tables that requests need: of a million items they take longer than an answer may."""
+        _ = self.rows, self.people, self.signals, self.popularity, self.head
 
     @property
     def two_stages(self) -> bool:

@@ -174,6 +174,8 @@ class DecisionRows(Struct, frozen=True):
     """The answer of `GET /v1/decisions`: the latest decisions, the last one first."""
 
     decisions: list[DecisionRow]
+    unreadable: list[str]
+    """Decisions among them whose rows are damaged in the record."""
 
 
 class Item(Struct, frozen=True):

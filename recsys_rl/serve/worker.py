@@ -7,7 +7,6 @@ sent. Draws are made in another thread (batcher.py) from copies.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import os
 import queue
@@ -24,10 +23,11 @@ from typing import Any
 import msgspec
 import torch
 
-from recsys_rl.errors import error_text
 from recsys_rl.serve import problems, wire
-from recsys_rl.serve.answers import answer_of, hour_of, refusal
+from recsys_rl.serve.admission import Admission
+from recsys_rl.serve.answers import decided, hour_of, refusal
 from recsys_rl.serve.batcher import Batcher
+from recsys_rl.serve.champions import Champions
 from recsys_rl.serve.feedback import ranges_of, take
 from recsys_rl.serve.inference import Ask, Drawn, ask_of
 from recsys_rl.serve.jobs import (
@@ -43,24 +43,21 @@ from recsys_rl.serve.jobs import (
     Swap,
     Visitor,
 )
+from recsys_rl.serve.looks import look, stored
 from recsys_rl.serve.memory import Memory
 from recsys_rl.serve.problems import Problem
 from recsys_rl.serve.requests import checked
-from recsys_rl.serve.rows import Decision, Event, Person, Row, Served, Session, Whole
-from recsys_rl.serve.rule import LATE, NOT_FINITE, RAISED
-from recsys_rl.serve.store import Damaged, Full, Store, session_of
+from recsys_rl.serve.rows import Decision, Event, Person, Row, Served, Session
+from recsys_rl.serve.rule import LATE, RAISED
+from recsys_rl.serve.store import Damaged, Full, Store
 from recsys_rl.serve.versions import Version
 from recsys_rl.serve.visits import ServedVisit
 
 MOST_JOBS = 512  # of one transaction
-FAULTS = 3  # of a policy in a row, after which the version before serves again
-MOST_WAITING = 100  # requests of one person at once
+MOST_WAITING = 16  # requests of one person at once: they are drawn one after another, and more come too late
 FAILED = 70  # exit code
 MOST_LIKES = 1_000  # of a stranger, the latest
-STORED = 32  # latest decisions on which a new version is tried
 HANGS = 10  # deadlines after which a batch is given up
-
-encode = msgspec.json.Encoder().encode
 
 
 class Worker:
@@ -70,19 +67,19 @@ class Worker:
         self, store: Store, champion: Version, settings: Settings, generator: torch.Generator
     ) -> None:
         self.store, self.settings, self.generator = store, settings, generator
-        self.champion, self.previous = champion, None  # type: Version, Version | None
+        self.champions = Champions(store, champion)
         self.interface = champion.checkpoint.interface
         # Of all versions: a record is of one platform.
         self.ranges: Mapping[str, tuple[float, float]] = ranges_of(champion)
         self.last = store.last
         self.served = {row.sha256: row for row in store.policies()}
         self.memory = Memory(store, self.interface)
+        self.admission = Admission(settings.deadline)
         self.moment = 0.0
         self.pending: dict[int, Pending] = {}  # by the number of the decision
         self.requests: dict[str, Pending] = {}  # by the caller's id
         self.asks: list[Ask] = []  # of this round
         self.numbers: list[float] = []
-        self.faults, self.broken = 0, False
         self.counts: Counter[str] = Counter()
         self.failed: str = ""  # why the server is not ready
         self.queue: queue.SimpleQueue[Job | Drawings | None] = queue.SimpleQueue()
@@ -92,13 +89,6 @@ class Worker:
         self.thread.start()
 
     # --- the event loop's thread ---
-
-    def admit(self) -> None:
-        """Raise Problem if a recommendation can't be made in time. A refusal must cost little."""
-        queued = len(self.pending) * self.batcher.seconds
-        if queued > self.settings.deadline:
-            self.counts["shed"] += 1
-            raise problems.busy(queued)
 
     def submit(self, what: Any) -> asyncio.Future[Any]:
         """The future of the result."""
@@ -155,9 +145,12 @@ class Worker:
         return jobs
 
     def _give_up(self) -> None:
-        """Popularity answers in place of a policy that hangs."""
+        """Popularity answers in place of a policy that hangs; after it there is no further try."""
         for ask in self.batcher.given_up(HANGS * self.settings.deadline):
-            self.asks.append(replace(ask, degraded=LATE, deadline=math.inf))
+            if ask.degraded == LATE:
+                self._finish(ask, Drawn(error=LATE))
+            else:
+                self.asks.append(replace(ask, degraded=LATE, deadline=math.inf))
 
     def _do(self, job: Job) -> None:
         what = job.what
@@ -168,14 +161,12 @@ class Worker:
                 self._reply(job, take(self, what.events))
                 self.durable = True
             elif isinstance(what, Look):
-                self._reply(job, self._look(what.decision))
+                self._reply(job, look(self.store, what.decision))
             elif isinstance(what, Swap):
-                self._keep_champion(what.version)
-                self.champion, self.previous = what.version, self.champion
-                self.faults, self.broken = 0, False
+                self.champions.swap(what.version)
                 self._reply(job, None)
             elif isinstance(what, Latest):
-                self._reply(job, self._stored())
+                self._reply(job, stored(self.store))
             elif isinstance(what, Rows):
                 self._reply(job, self.store.latest(what.number))
         except Problem as problem:
@@ -185,20 +176,13 @@ class Worker:
         except Exception as error:  # the others must be served
             self._reply(job, error)
 
-    def _keep_champion(self, version: Version) -> None:
-        """Let the record know, on the disk, who serves after a start. Raises Problem without room."""
-        try:
-            self.store.write([], durable=True)  # what follows reaches the disk before it returns, too
-            self.store.fact("champion", version.row.sha256)
-        except Full as full:
-            raise problems.no_room(str(full)) from full
-        except sqlite3.OperationalError as error:
-            if getattr(error, "sqlite_errorcode", None) not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY):
-                raise
-            raise problems.no_room(error_text(error)) from error
-
     def _reply(self, job: Job, result: Any) -> None:
         self.answers.append((job, result))
+
+    @property
+    def champion(self) -> Version:
+        """The version that serves."""
+        return self.champions.version
 
     @property
     def now(self) -> float:
@@ -262,7 +246,7 @@ class Worker:
             candidates=asked.candidates,
             exclude=asked.exclude,
             explore=self.settings.explore,
-            degraded=RAISED if self.broken else "",
+            degraded=RAISED if self.champions.broken else "",
             deadline=job.deadline,
         )
         ask.steps = [step.copy() for step in ask.steps]  # another thread reads them
@@ -314,20 +298,22 @@ class Worker:
         request: wire.RecommendRequest = pending.jobs[0].what.request
         visitor.busy = visit.asked = False
         self.requests.pop(request.request_id or "", None)
-        self._count_faults(ask, drawn)
+        if not drawn.error:
+            self.champions.count(ask.version, drawn.degraded)
         if drawn.error:
             self.counts[drawn.error] += 1
             for job in pending.jobs:
-                self._reply(job, refusal(drawn.error, len(self.pending) * self.batcher.seconds))
+                self._reply(job, refusal(drawn.error, self.admission.wait))
         else:
-            row = self._decision(pending, ask, drawn, request)
+            row = self._decision(pending, ask, drawn)
             for job in pending.jobs:
                 self._reply(job, row.answer)
         # One that is answered at once starts no draw, at whose end the next one would begin.
         while visitor.waiting and not visitor.busy:
             self._do(visitor.waiting.popleft())
 
-    def _decision(self, pending: Pending, ask: Ask, drawn: Drawn, request: wire.RecommendRequest) -> Decision:
+    def _decision(self, pending: Pending, ask: Ask, drawn: Drawn) -> Decision:
+        """Add the row of a decision to the transaction."""
         visitor, visit = pending.visitor, pending.visit
         if not visitor.saved:
             self.rows.append(visitor.row)
@@ -335,29 +321,9 @@ class Worker:
         if pending.fresh:
             self.rows.append(visit.row)
             self.memory.begin(visitor, visit)
-        policy = self._served(ask.version)
-        step = len(visit.steps)
-        row = Decision(
-            number=ask.number,
-            session=visit.row.number,
-            step=step,
-            time=self.now,
-            policy=policy.number,
-            request=request.request_id or "",
-            asked=pending.asked,
-            hour=ask.hour,
-            items=tuple(drawn.items),
-            logprobs=tuple(drawn.logprobs),
-            uniforms=ask.uniforms,
-            explore=ask.explore,
-            candidates=drawn.candidates if ask.candidates is None else ask.candidates,
-            exclude=ask.exclude,
-            degraded=drawn.degraded,
-            answer=b"",
-        )
-        row = msgspec.structs.replace(row, answer=encode(answer_of(row, policy, ask.version)))
+        row = decided(pending, ask, drawn, self._served(ask.version), self.now)
         if len(visit.events) == pending.events:
-            visit.visit, visit.covered = drawn.visit, step
+            visit.visit, visit.covered = drawn.visit, row.step
         else:  # an event came while it was drawn
             visit.visit, visit.covered = None, 0
         self.memory.decide(visit, row)
@@ -378,39 +344,6 @@ class Worker:
             self.served[row.sha256] = row
             self.rows.append(row)
         return row
-
-    def _count_faults(self, ask: Ask, drawn: Drawn) -> None:
-        """Three faults of the policy in a row bring the version before back; without one, popularity."""
-        if ask.version is not self.champion or self.broken or drawn.error:
-            return
-        self.faults = self.faults + 1 if drawn.degraded in (RAISED, NOT_FINITE, LATE) else 0
-        if self.faults < FAULTS:
-            return
-        if self.previous is None:
-            self.broken = True
-        else:
-            self.champion, self.previous, self.faults = self.previous, None, 0
-            try:
-                self._keep_champion(self.champion)
-            except Problem as problem:  # it must not wait for room
-                print(
-                    f"after a start the version that failed serves again: {problem.detail}", file=sys.stderr
-                )
-        print("the policy failed three times in a row and serves no more", file=sys.stderr)
-
-    def _look(self, decision: int) -> tuple[Whole, Decision]:
-        found = session_of(self.store, decision)
-        if found is None:
-            raise Problem(404, "unknown-decision", "There is no decision with this id.")
-        return found
-
-    def _stored(self) -> list[tuple[Whole, Decision]]:
-        """The latest decisions whose sessions can be read, each with its session."""
-        found = []
-        for row, *_ in self.store.latest(STORED):
-            with contextlib.suppress(Damaged):  # no new version can mend it
-                found.append(self._look(row.number))
-        return found
 
     def _clear(self) -> None:
         """Begin a transaction."""

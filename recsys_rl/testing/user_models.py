@@ -63,7 +63,7 @@ def _check_names(user_model: UserModel) -> None:
         unique = bool(names) and len(set(names)) == len(names)
         require(unique, f"{what} must have names, each once, but these are {names}")
     require(user_model.slate_size >= 1, f"slate_size is {user_model.slate_size}: it must be 1 or more")
-    require(bool(user_model.context), "context names no piece: the first must be an embedding of the user")
+    require(bool(user_model.context), "context names no piece: name the user's embedding or last_item first")
     whole = not hasattr(user_model, "come_back") or isinstance(user_model, ReturningUsers)
     require(whole, "come_back is there: visits and day_discount must be there too")
 

@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from recsys_rl.dials import DataConfig
+from recsys_rl.files.clean import Missing
 from recsys_rl.files.kinds import parse_event_weights
 from recsys_rl.files.log import has_kinds, read_log
 from recsys_rl.types import InteractionLog
-
-if TYPE_CHECKING:
-    from recsys_rl.workflows.evaluate import EvaluateConfig
-    from recsys_rl.workflows.ranking import RankingConfig
 
 COLUMNS = ("user_column", "item_column", "time_column", "rating_column", "weight_column", "event_column")
 """Options that name the columns."""
 
 
-def read_events(
-    path: str | Path, options: EvaluateConfig | RankingConfig, trained: DataConfig | None = None
-) -> InteractionLog:
+class EventOptions(Protocol):
+    """The options of a command about its file of events, beside ``COLUMNS``."""
+
+    @property
+    def event_weights(self) -> str | None: ...
+
+    @property
+    def event_column(self) -> str | None: ...
+
+    @property
+    def rating_column(self) -> str | None: ...
+
+    @property
+    def separator(self) -> str | None: ...
+
+    @property
+    def missing(self) -> Missing: ...
+
+
+def read_events(path: str | Path, options: EventOptions, trained: DataConfig | None = None) -> InteractionLog:
     """The events in the file, as the options for its columns and values say.
 
     Without weights of kinds, those of the training are taken where the file has such a column. Of repeated

@@ -104,7 +104,7 @@ def export(options: ExportConfig) -> Path:
 
 
 def _agent(name: str, checkpoint: Checkpoint) -> NetworkPolicy[Any]:
-    """The policy. Raises UserError if its scores are no function of context and history alone."""
+    """The policy. Raises UserError if its scores depend on more than context and history."""
     if checkpoint.world.is_empty:
         raise UserError(
             f"{name} is of {checkpoint.config.env}, which has no catalogue of items to score: export a "

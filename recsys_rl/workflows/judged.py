@@ -9,24 +9,23 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from recsys_rl.agents.mixture import Fixed
 from recsys_rl.decisions.checks import check_catalogue
 from recsys_rl.decisions.log import DecisionLog, concatenate
 from recsys_rl.decisions.parts import parts
 from recsys_rl.evaluation.worlds import parse_settings, place_of
+from recsys_rl.experience.learned_users import rewards_by
 from recsys_rl.make import heldout_rows, learned_file
-from recsys_rl.objective.weighted import stream_weights
 from recsys_rl.ope.compare import enough
 from recsys_rl.ope.diagnostics import student_t
 from recsys_rl.ope.judge import judge
 from recsys_rl.ope.world import fit_world, why_no_world, world
 from recsys_rl.run import Run
-from recsys_rl.types import Feedback, UserError, UserFacts
+from recsys_rl.types import UserError
 from recsys_rl.utils.metrics import interval
 from recsys_rl.utils.seeding import generators
 from recsys_rl.workflows.ope import fit_of, replayed, settings_of, trusted_of
@@ -114,21 +113,6 @@ class WorldJudge:
         sessions = training_sessions(self.config, self.world, run.agent, device)
         found = interval(sessions.returns)
         return found.mean, found.low, found.high
-
-
-def rewards_by(facts: UserFacts, log: DecisionLog) -> Callable[[Feedback], Tensor]:
-    """A function from feedback of the log to the rewards (E,) of the learned users' platform."""
-    names = log.header.signals
-    missing = [signal.name for signal in facts.signals if signal.name not in names]
-    if missing:
-        raise UserError(f"The log lacks the signal {missing[0]}, of which the learned users make a reward.")
-    places = torch.tensor([names.index(signal.name) for signal in facts.signals])
-    by = facts.of_signals @ stream_weights(facts.streams)  # (S,)
-
-    def rewards(feedback: Feedback) -> Tensor:
-        return feedback.signals[..., places].sum(1) @ by
-
-    return rewards
 
 
 def _heldout(path: str, run: Run) -> DecisionLog:

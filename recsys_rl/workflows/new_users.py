@@ -6,21 +6,28 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from recsys_rl.errors import FieldError
 from recsys_rl.evaluation.checkpoints import Entry
 from recsys_rl.make import with_new_users
-from recsys_rl.workflows.event_file import COLUMNS, read_events
-
-if TYPE_CHECKING:
-    from recsys_rl.workflows.evaluate import EvaluateConfig
+from recsys_rl.workflows.event_file import COLUMNS, EventOptions, read_events
 
 OF_THE_FILE = (*COLUMNS, "event_weights", "like_threshold", "separator")
 """Options that have no effect without the file."""
 
 
-def check_event_options(options: EvaluateConfig) -> None:
+class PeopleOptions(EventOptions, Protocol):
+    """The options of a command that takes people from the file ``users``."""
+
+    @property
+    def users(self) -> str | Path | None: ...
+
+    @property
+    def like_threshold(self) -> float | None: ...
+
+
+def check_event_options(options: PeopleOptions) -> None:
     """Raise FieldError for an option about the file of ``users`` if there is none."""
     if options.users is not None:
         return
@@ -31,7 +38,7 @@ def check_event_options(options: EvaluateConfig) -> None:
 
 
 def with_people(
-    groups: Sequence[Sequence[Entry]], options: EvaluateConfig, path: str | Path
+    groups: Sequence[Sequence[Entry]], options: PeopleOptions, path: str | Path
 ) -> list[list[Entry]]:
     """The checkpoints with the users of the file ``path`` as held-out users.
 

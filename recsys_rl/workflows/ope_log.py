@@ -22,10 +22,12 @@ from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.errors import one_line
 from recsys_rl.evaluation.players import Table
 from recsys_rl.evaluation.policies import Behaviours
+from recsys_rl.experience.learned_users import rewards_by
 from recsys_rl.experience.logged import has_signals, rewards_of
 from recsys_rl.files.items import ItemFacts
 from recsys_rl.files.read import has_header
 from recsys_rl.lookup import DEFAULT_ALGO
+from recsys_rl.make import learned_file
 from recsys_rl.objective.weighted import check_weights, parse_weights, stream_weights, weighted
 from recsys_rl.ope.parts import sampled
 from recsys_rl.schema import did_you_mean
@@ -191,7 +193,8 @@ def _recorded(options: OpeConfig, log: DecisionLog) -> ReadLog:
             f"{options.log} was logged in other sessions than those of {path} (platform, length, or pieces "
             "of the context): give the checkpoint of the same settings."
         )
-    if not has_signals(log.header, env.user_model):
+    of_learned = learned_file(checkpoint.config) if checkpoint.config.platform.user_file else None
+    if of_learned is None and not has_signals(log.header, env.user_model):
         known = [signal.name for signal in env.signals]
         raise UserError(
             f"{options.log} has the signals {', '.join(log.header.signals)}, but the rewards of "
@@ -201,9 +204,11 @@ def _recorded(options: OpeConfig, log: DecisionLog) -> ReadLog:
     check_weights(given, env.streams, "weights")
     by = stream_weights(env.streams, given)
 
-    def rewards(feedback: Feedback) -> Tensor:
+    def of_platform(feedback: Feedback) -> Tensor:
         return rewards_of(log.header, env.user_model, by, feedback)  # (E,)
 
+    # Learned users are judged on the log of their platform too.
+    rewards = of_platform if of_learned is None else rewards_by(of_learned.facts, log, given)
     print_latest(path, checkpoint)
     behaviours = Behaviours(checkpoint, table, env, options.cache_dir)
     others = _others(options, log, generator)

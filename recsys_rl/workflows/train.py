@@ -249,7 +249,7 @@ def _check_new(config: Config, folder: Path | None, first: bool) -> None:
     if not model.candidates or users is None:
         return
     slate_size = slate_size_of(config)
-    most_shown = 0 if users.repeats else sizes.max_episode_steps * slate_size
+    most_shown = 0 if config.platform.repeats(sizes) else sizes.max_episode_steps * slate_size
     check_candidates(model, sizes.num_items, most_shown, slate_size)  # a log may have fewer items
     made_up = source_of(config.data_config.data).made_up
     kind = kind_of(model.index, sizes.num_items if made_up else 0)

@@ -39,9 +39,19 @@ def test_table_of_the_catalogues_takes_the_seeds_of_dqn(tmp_path: Path) -> None:
     for env in ("drift", "satiation"):
         rows += [run("dqn-greedy", seed, 3 + seed, task=f"{env}-dqn") for seed in (0, 1)]
         rows += [run("ppo-greedy", seed, 10 * seed, task=env) for seed in (0, 1, 2)]
+    rows += [run("ppo-greedy", seed, 7, task="satiation-all-effects") for seed in (1, 2)]
+    rows += [run("rule", 0, 4, task=task) for task in ("satiation-all-effects", "satiation")]
+    rows += [run("ppo-greedy", 0, 99, task="satiation-dqn")]  # of PPO's task, beside DQN in one evaluation
     write_rows(tmp_path, "learning", rows)
-    means = dict(line.split(" | ")[1:3] for line in catalogues(tmp_path).splitlines()[2:4])
-    assert means == {"**dqn-greedy**": "3.50", "**ppo-greedy**": "5.00"}
+    lines = [line.split(" | ")[1:4] for line in catalogues(tmp_path).splitlines()[2:8]]
+    assert lines == [
+        ["**dqn-greedy**", "100,000", "3.50"],
+        ["**ppo-greedy**", "100,000", "5.00"],
+        ["**dqn-greedy**", "600,000", "3.50"],
+        ["**ppo-greedy**", "600,000", "7.00"],  # the seed that both have
+        ["**ppo-greedy**", "1,800,000", "5.00"],
+        ["rule (linear, searched)", "1,800,000", "4.00"],
+    ]
 
 
 @pytest.mark.slow

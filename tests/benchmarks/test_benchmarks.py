@@ -78,7 +78,7 @@ def test_smoke_of_planner(tmp_path: Path) -> None:
     done = run_without_peers("planner", tmp_path, "--smoke", "--env", "long-video", "--only", "0", "3")
     assert done.returncode == 0 and "twice the futures" in done.stdout, done.stderr
     done = run_without_peers("planner", tmp_path, "--smoke", "--env", "long-video", "--only", "0", "4")
-    assert done.returncode == 2 and "--only has places 0 to 3 here" in done.stderr, done.stderr
+    assert done.returncode == 2 and "--only has places 0 to 3" in done.stderr, done.stderr
 
 
 def test_smoke_of_proofs(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_kept_runs_are_not_trained_again(
     assert "seed 1: gain over expert: ppo-greedy " in said
     assert "searched on the training users of the curve: " in said and "searched" in picture.read_text()
     monkeypatch.setitem(learning.TASKS, "satiation", ("ppo", [*tiny, "--batch-size", "64"]))
-    with pytest.raises(UserError, match=r"satiation-0/ppo holds a run with agent_config.batch_size 32"):
+    with pytest.raises(UserError, match=r"satiation-0/ppo.*agent_config\.batch_size 32"):
         learning.main()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks import write_tables
+from benchmarks.harness.calibration_texts import ERROR, FIT, long_video, short_video
 from benchmarks.harness.claim_texts import CLAIMS, COSTS, GAINS, OWN, claims, first_rows, sensitivity
 from benchmarks.harness.learning_texts import (
     EFFECT_ROWS,
@@ -22,7 +23,6 @@ from benchmarks.harness.learning_texts import (
     share_with_interval,
 )
 from benchmarks.harness.log_texts import log_a2c, log_ppo, short
-from benchmarks.harness.mood_texts import mood
 from benchmarks.harness.newest import read, table
 from benchmarks.harness.speed_texts import times_of
 from benchmarks.harness.tables import RESULTS, ROOT
@@ -110,16 +110,20 @@ def test_times_of_another_system_are_those_of_both_dials(tmp_path: Path) -> None
     assert times_of(write_rows(tmp_path, "throughput", rows), "throughput") == "4.3 and 4.0 times"
 
 
-def test_effects_name_the_commits_of_both_kinds_of_rows(tmp_path: Path) -> None:
+def test_effects_name_the_seeds_and_commits_of_their_rows(tmp_path: Path) -> None:
     rows = []
     for task in EFFECTS:
-        about = {"task": task, "commit": "five" if task == "satiation" else "one", "share": 0.5}
-        for seed in range(5 if task == "satiation" else 1):
+        about = {"task": task, "commit": "five" if task == "satiation-stranger" else "one", "share": 0.5}
+        for seed in range(5 if task == "satiation-stranger" else 1):
             rows += [run(policy, seed, 10, **about) for policy in EFFECT_ROWS]
-    said = effects(write_rows(tmp_path, "learning", rows)).splitlines()[-1]
+    before = {"task": "satiation-well-known", "commit": "old", "date": "2026-11-24"}
+    rows = [row for row in rows if row["task"] != before["task"]]
+    rows += [run(policy, 0, 10, **before) for policy in EFFECT_ROWS]
+    *lines, said = effects(write_rows(tmp_path, "learning", rows)).splitlines()
+    assert len(lines) == 2 + len(EFFECTS) - 1 + 1  # without the row of before
     assert said == (
-        "The first row is the mean of five seeds (commit five, 2026-11-25), the others of seed 0 "
-        "(commit one, 2026-11-25)."
+        "Each row has 600,000 steps, the searched rules as well: seed 0, commit one, 2026-11-25; "
+        "seeds 0, 1, 2, 3, 4, commit five, 2026-11-25."
     )
 
 
@@ -169,22 +173,25 @@ def test_claims_have_intervals_and_the_worst_seed(tmp_path: Path) -> None:
             rows += [run("ppo-greedy", seed, value, task=task), run("ppo", seed, 10, task=task)]
             rows += [run("rule", seed, 10, task=task), run("searched", seed, 10 + seed, task=task)]
     text = claims(write_rows(tmp_path, "learning", rows)).splitlines()
-    assert text[0] == "| PPO | over `rule` | over `searched` | over `expert` |"
+    assert text[0] == "| `ppo-greedy` | over `rule` | over `searched` | over `expert` |"
     assert text[2] == (
-        "| `satiation`, greedy | +15.0 % (-48.5 to +78.5), worst +10.0 | +10.0 % (-117.1 to +137.1), worst "
-        "+0.0 | – |"
+        "| `satiation` | +15.0 % (-48.5 to +78.5), worst +10.0 | +10.0 % (-117.1 to +137.1), worst +0.0 | – |"
     )
-    assert len(text) == 2 + 2 * len(CLAIMS) + 2 and "mean over two seeds" in text[-1]
+    assert len(text) == 2 + len(CLAIMS) + 2 and "mean over two seeds" in text[-1]
 
 
 def test_sensitivity_has_the_settings_that_were_measured(tmp_path: Path) -> None:
-    rows = []
-    for task, value in (("satiation", 15), ("satiation-catchiness-1-cost-0.25", 11)):
-        rows += [run("ppo-greedy", 0, value, task=task), run("rule", 0, 10, task=task)]
+    rows: list[dict[str, Any]] = []
+    over = {"over_rule": 0.5, "over_rule_low": 0.4, "over_rule_high": 0.6}
+    rows += [run("ppo-greedy", 0, 15, task="satiation-all-effects", **over)]
+    rows += [run("ppo-greedy", 0, 11, task="satiation-catchiness-1-cost-0.25")]
+    rows += [run("ppo-greedy", 0, 12, task="satiation-no-patience", date="2026-11-24")]  # of before
+    rows += [run("rule", 0, 10, task=row["task"], date=row["date"]) for row in rows]
     lines = sensitivity(write_rows(tmp_path, "learning", rows)).splitlines()
     assert lines[2] == "| 1 | 0.25 | – | 10.00 | – | 11.00 | – | +10.0 % | – |"
-    assert lines[3] == "| 3 (own) | 0.5 | – | 10.00 | – | 15.00 | – | +50.0 % | – |"
-    assert lines[-1] == "Held-out users: seed 0, commit b, 2026-11-25."
+    assert lines[3] == "| 3 (own) | 0.5 | – | 10.00 | – | 15.00 | – | +50.0 % (+40.0 to +60.0) | – |"
+    assert len(lines) == 6
+    assert lines[-1].endswith("has its 95 % interval over users: seed 0, commit b, 2026-11-25.")
     assert set(SENSITIVITY) == {
         f"catchiness-{gain}-cost-{cost}" for gain in GAINS for cost in COSTS if (gain, cost) != OWN
     }
@@ -225,35 +232,6 @@ def test_the_million_items_end_where_the_curve_ends(tmp_path: Path) -> None:
     write_rows(tmp_path, "million", [*rows, *(row | {"greedy_share_of_oracle": 1.0} for row in rows)])
     assert FIGURES["million-greedy"](tmp_path) == "0.99"
     assert FIGURES["million-seconds"](tmp_path) == "20 seconds"
-
-
-def test_the_moods_table_has_the_gain_and_its_share_of_the_gap(tmp_path: Path) -> None:
-    about = {"date": "2026-11-25", "commit": "b", "by_seed": "9.0 11.0", "seeds": "0 2"}
-    about |= {"settings": "mood_deviation=1.5"}
-    gain = {"more": 4.0, "more_low": 3.0, "more_high": 5.0, "share": 1, "share_low": 0.75, "share_high": 1.25}
-    half = {"more": 2.0, "more_low": 0.5, "more_high": 3.5, "share": 0.5, "share_low": 0.1, "share_high": 0.9}
-    rows = [about | {"run": "sums", "return": 10.0}, about | {"run": "shown", "return": 14.0} | gain]
-    gone = about | {"run": "gru", "return": 13.0} | half  # of an encoder that went
-    write_rows(tmp_path, "mood", [*rows, about | {"run": "transformer", "return": 12.0} | half, gone])
-    text = mood(tmp_path)
-    assert "| sums | 10.0 | | | 9.0, 11.0 |" in text
-    assert "| sums, and the mood itself | 14.0 | +4.0 (+3.0 to +5.0) | | 9.0, 11.0 |" in text
-    assert "| sums and transformer | 12.0 | +2.0 (+0.5 to +3.5) | 50 % (10 to 90 %) | 9.0, 11.0 |" in text
-    assert "13.0" not in text
-    assert text.endswith("`python -m benchmarks.mood --threads 1 --seeds 0,2 --set mood_deviation=1.5`.")
-    default = about | {"commit": "c", "settings": ""}
-    sums = default | {"run": "sums", "return": 10.0}
-    write_rows(tmp_path, "mood", [sums, default | {"run": "shown", "return": 14.0} | gain])
-    assert mood(tmp_path).endswith("`python -m benchmarks.mood --threads 1 --seeds 0,2`.")
-
-
-def test_gains_of_wider_searches_are_percents_with_intervals(tmp_path: Path) -> None:
-    about = {"date": "2026-11-27", "commit": "b", "env": "satiation", "users": 525, "return_mean": 16.3}
-    gain = {"gain": 0.0101, "gain_low": -0.0004, "gain_high": 0.02}
-    rows = [about | {"search": "as it is"}, about | {"search": "twice the steps"} | gain]
-    write_rows(tmp_path, "planner", [*rows, about | {"env": "short-video", "search": "as it is"}])
-    said = "525 training users: twice the steps +1.0 % (-0.0 to +2.0)"
-    assert FIGURES["satiation-planner"](tmp_path) == said
 
 
 def test_the_share_of_another_policy_has_its_own_interval(results: Path) -> None:
@@ -324,3 +302,31 @@ def test_the_command_checks_and_writes(
 def test_a_picture_needs_a_report(tmp_path: Path) -> None:
     code, out, err = finish(start(tmp_path, "benchmarks.pictures", "--page", "report.html"))
     assert code == 2 and out == "" and err.startswith("report.html is not a file: write it with")
+
+
+def test_calibration_has_a_table_for_visits_and_one_of_settings_beside_estimates(tmp_path: Path) -> None:
+    about = {"date": "2026-11-28", "commit": "b", "source": "KuaiRand, explicit feedback", "note": ""}
+    single = {
+        "statistic": "ratio",
+        "real": "0.4",
+        "simulated": "0.0625",
+        "distance": "0.0021",
+        "limit": "0.05",
+    }
+    visit = {"statistic": "D7", "source": "none", "real": "", "simulated": "0.4079", "note": "assumed"}
+    setting = {"statistic": FIT + "none", "real": "3.5", "simulated": "3.487", "distance": "0.0038"}
+    rows: list[dict[str, Any]] = [
+        about | {"platform": "short-video", "passed": "False"} | single,
+        about | {"platform": "short-video", "passed": "", "distance": "", "limit": ""} | visit,
+        about | {"platform": "long-video", "limit": "0.05", "passed": "True"} | setting,
+        about | {"platform": "other", "commit": "c"},  # newer rows of one platform leave the others
+    ]
+    rows[2]["note"] = ERROR + "0.0064"
+    write_rows(tmp_path, "calibration", rows)
+    assert short_video(tmp_path).splitlines()[2] == (
+        "| ratio | KuaiRand | 0.4 | 0.062 | 0.0021 | 0.05 | **no** |"
+    )
+    assert short_video(tmp_path, visits=True).splitlines()[2] == "| D7 | | | 0.408 | | | assumed |"
+    lines = long_video(tmp_path).splitlines()
+    assert lines[2].endswith("| 3.5 | 3.487 | 0.0038 | 0.05 | yes | 0.0064 |")
+    assert lines[-1] == "Commit b, 2026-11-28; `python -m benchmarks.calibration`."

@@ -333,9 +333,7 @@ def test_disk_that_fills_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(
-            UserError, match=r"ppo\.pt can't be written \(No space left on device\): make room"
-        ):
+        with pytest.raises(UserError, match=r"ppo\.pt can't be written \(No space left on device\)"):
             save(path, make_checkpoint(1280))
     assert_unharmed(path, before)
 
@@ -390,7 +388,7 @@ def test_interrupted_save_leaves_no_file(path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_broken_weights_never_replace_a_good_checkpoint(path: Path, bad: float) -> None:
     before = path.read_bytes()
-    with pytest.raises(UserError, match=r"isn't written, as the agent of step 640 holds NaN.*'head'"):
+    with pytest.raises(UserError, match=r"step 640 .*NaN.*'head'"):
         save(path, dataclasses.replace(make_checkpoint(), agent={"head": torch.tensor([0.0, bad])}))
     assert_unharmed(path, before)
 
@@ -767,11 +765,11 @@ def test_error_names_a_whole_previous_checkpoint(path: Path) -> None:
 
 def test_algo_alone_can_be_checked(path: Path) -> None:
     check_algo(path, load(path), "a2c")
-    with pytest.raises(UserError, match="give --algo a2c or another file"):
+    with pytest.raises(UserError, match="--algo a2c"):
         check_algo(path, load(path), "ppo")
 
 
 @pytest.mark.parametrize("path", [".", "/", ""])
 def test_path_without_a_name(path: str) -> None:
-    with pytest.raises(UserError, match="is not a file: train first, or check the path"):
+    with pytest.raises(UserError, match="is not a file"):
         load(path)

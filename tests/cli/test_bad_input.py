@@ -22,7 +22,19 @@ from recsys_rl.cli import main
 from recsys_rl.errors import UserError, one_line
 from recsys_rl.utils import logger as logger_module
 from recsys_rl.workflows import train as train_module
-from tests.doors import A2C, CARTPOLE, DRIFT, PPO, SATIATION, SIZES, WITH_CATALOGUE, finish, start, steps
+from tests.doors import (
+    A2C,
+    CARTPOLE,
+    DRIFT,
+    PPO,
+    SATIATION,
+    SIZES,
+    WITH_CATALOGUE,
+    assert_names,
+    finish,
+    start,
+    steps,
+)
 
 PPO_FILE = Path("runs/drift-synthetic-ppo-0/ppo.pt")
 A2C_FILE = Path("runs/drift-synthetic-a2c-0/a2c.pt")
@@ -153,9 +165,7 @@ def test_options(line: str, words: str, folder: Path, capsys: pytest.CaptureFixt
 
 
 def test_empty_name_of_a_checkpoint(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert sentence(["evaluate", ""], capsys) == (
-        "A checkpoint has the empty name '': give the path of a file, or none for checkpoints/ppo.pt."
-    )
+    assert_names(sentence(["evaluate", ""], capsys), "empty name ''", "checkpoints/ppo.pt")
 
 
 # ---- checkpoints
@@ -370,7 +380,7 @@ def test_broken_checkpoint(how: str, door: str, folder: Path, capsys: pytest.Cap
 def test_error_names_the_previous_checkpoint(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     truncate(PPO_FILE)
     before = PPO_FILE.resolve().with_name("ppo.prev.pt")
-    assert f"give {before}, the whole checkpoint before it" in sentence(["evaluate"], capsys)
+    assert f"give {before}, " in sentence(["evaluate"], capsys)
     assert main(["evaluate", "--checkpoint", str(before)]) == 0
 
 
@@ -378,10 +388,8 @@ def test_resume_on_another_kind_of_device(folder: Path, capsys: pytest.CaptureFi
     assert load(PPO_FILE).info["device"] == "cpu"
     rewrite(lambda texts, _: texts["info"].update(device="cuda"))(PPO_FILE)
     before = files(folder)
-    assert sentence(["train", "--resume", "--device", "cpu"], capsys) == (
-        f"{PPO_FILE} was made on cuda, but this run is on cpu: resume with --device cuda, or start a "
-        "new run without --resume or --run."
-    )
+    said = sentence(["train", "--resume", "--device", "cpu"], capsys)
+    assert_names(said, str(PPO_FILE), "on cuda", "on cpu", "--device cuda", "--resume", "--run")
     assert files(folder) == before
 
 
@@ -518,7 +526,7 @@ def test_runs_folder_that_is_a_file(folder: Path, capsys: pytest.CaptureFixture[
     before = files(folder)
     for place in ("taken", "taken/here"):
         said = sentence(["train", *DRIFT, *steps(1), "--runs-dir", place], capsys)
-        assert said == "No folder can be made in taken: give another --runs-dir."
+        assert_names(said, " taken:", "--runs-dir")
     assert files(folder) == before
 
 
@@ -557,7 +565,7 @@ def test_disk_that_fills_up_during_a_save(
         assert main(["train", *DRIFT, *steps(9)]) == 2
     err = capsys.readouterr().err
     run = Path("runs/drift-synthetic-ppo-0-2")
-    assert f"error: {run}/ppo.pt can't be written (No space left on device): make room" in err
+    assert f"error: {run}/ppo.pt can't be written (No space left on device)" in err
     assert load(LATEST).updates == 3
     assert {path.name for path in run.iterdir()} == {"ppo.pt", "ppo.prev.pt", "log.csv", "config.toml"}
     assert main(["train", "--resume"]) == 0 and load(LATEST).updates == 9
@@ -574,7 +582,7 @@ def test_disk_that_fills_up_during_a_log_line(
 
     monkeypatch.setattr(train_module, "Logger", Full)
     assert main(["train", *DRIFT, *steps(9)]) == 2
-    assert "log.csv can't be written at step 120 (No space left on device): make" in capsys.readouterr().err
+    assert "log.csv can't be written at step 120 (No space left on device)" in capsys.readouterr().err
     assert load(LATEST).updates == 3
 
 
@@ -607,7 +615,7 @@ def test_nan_loss_stops_the_run(algo: str, folder: Path, capsys: pytest.CaptureF
     options = DRIFT if algo == "ppo" else A2C
     said = sentence(["train", *options, *steps(50), "--lr", "1e30"], capsys)
     kept = f"runs/drift-synthetic-{algo}-0-2/{algo}.pt"
-    assert "loss became " in said and f"and {kept} keeps the untrained policy: start" in said
+    assert "loss became " in said and f"and {kept} keeps the untrained policy" in said
     path = Path(f"checkpoints/{algo}.pt")
     assert load(path).updates == 0  # it was written before the first update, so it can be evaluated
     assert main(["evaluate", "--algo", algo]) == 0
@@ -624,12 +632,13 @@ def test_nan_reward_stops_the_run(folder: Path, capsys: pytest.CaptureFixture[st
         gymnasium.registry.pop("RecsysTestNan-v0")
     # 30 good rewards are 5 updates of 6 steps; the checkpoint of the third is the last before the sixth.
     assert said.startswith("loss became nan at step 144 (update 6), so the run stopped and ")
-    assert "runs/gym-RecsysTestNan-v0-ppo-0/ppo.pt keeps the state of step 72: start again" in said
+    assert "runs/gym-RecsysTestNan-v0-ppo-0/ppo.pt keeps the state of step 72" in said
     assert load(LATEST).updates == 3
 
 
 def test_mistake_prints_no_traceback(tmp_path: Path) -> None:
     code, out, err = finish(start(tmp_path, "train", "--resume"))
     assert (code, out) == (2, "")
-    assert err == "error: checkpoints/ppo.pt does not exist: train first, or give --run FOLDER.\n"
+    assert err.startswith("error: checkpoints/ppo.pt ")
+    assert_names(err, "--run FOLDER")
     assert list(tmp_path.iterdir()) == []

@@ -150,7 +150,7 @@ def test_error_without_data_and_network_lists_the_remedies(tmp_path: Path, no_pa
 def test_data_dir_without_data_is_an_error_despite_other_sources(tmp_path: Path) -> None:
     make_archive(tmp_path / "cache", "ml-latest-small")
     for empty in (tmp_path, tmp_path / "absent"):
-        with pytest.raises(UserError, match=r"holds no movielens data: --data-dir takes"):
+        with pytest.raises(UserError, match=r"movielens.*--data-dir"):
             load_movielens("movielens", empty, tmp_path / "cache")
 
 
@@ -200,7 +200,7 @@ def test_incomplete_folder_and_damaged_archive_are_user_errors(tmp_path: Path) -
 
 
 def test_unknown_release_lists_the_names() -> None:
-    with pytest.raises(UserError, match="'ml-10m' is not a MovieLens release: choose movielens, ml-100k"):
+    with pytest.raises(UserError, match=r"'ml-10m'.*movielens, ml-100k"):
         load_movielens("ml-10m")
 
 

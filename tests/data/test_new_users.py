@@ -242,7 +242,7 @@ def test_other_worlds_have_no_people(
     (tmp_path / "new.csv").write_text(newcomers(), encoding="utf-8")
     assert main(["train", *CARTPOLE, *steps(1), "--name", "pole"]) == 0
     assert main(["evaluate", "--checkpoint", "runs/pole/ppo.pt", "--users", "new.csv"]) == 2
-    assert "has its own world without items and users of a log: leave the log out." in capsys.readouterr().err
+    assert "has its own world" in capsys.readouterr().err
     config = load_checkpoint("runs/pole/ppo.pt")
     with pytest.raises(UserError, match="has its own world"):
         with_new_users(config.config, config.world, two_camps())

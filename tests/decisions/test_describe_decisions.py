@@ -87,7 +87,7 @@ def test_steps_without_sessions_are_a_problem(tmp_path: Path) -> None:
     path = write(tmp_path / "log.csv", {x: y for x, y in sessions().items() if x != "session"})
     problem = Problem("steps, and no column of sessions: name it with --session-column", 12, 1)
     assert problem in describe(path).problems
-    with pytest.raises(UserError, match="has steps but no column of sessions"):
+    with pytest.raises(UserError, match=r"steps.*sessions"):
         read_table(path)
 
 

@@ -46,6 +46,7 @@ from tests.doors import (
     DRIFT,
     PATIENCE,
     SATIATION,
+    assert_names,
     assert_same_weights,
     finish,
     start,
@@ -212,10 +213,8 @@ def test_ranks_with_different_settings_do_not_begin(name: str, monkeypatch: pyte
         begin(configs[ranks.rank], None, CPU, ranks)
 
     for error in together(2, work):
-        assert str(error) == (
-            f"The processes would begin with different {name}: give all of them the same options, data, "
-            "checkpoint and version of torch."
-        )
+        assert isinstance(error, UserError)
+        assert_names(str(error), f"different {name}", "options", "data", "checkpoint", "torch")
 
 
 def test_different_weights_on_ranks_are_not_saved(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -348,7 +347,7 @@ def test_find_place_reads_the_environment() -> None:
     wrong = [("RANK", "4"), ("RANK", "-1"), ("RANK", "x"), ("LOCAL_RANK", None), ("MASTER_PORT", "65536")]
     for name, value in [*wrong, ("MASTER_ADDR", None), ("MASTER_ADDR", "")]:
         environment = {key: text for key, text in {**torchrun, name: value}.items() if text is not None}
-        with pytest.raises(UserError, match=r"no process of a run \(.*: start with torchrun, or unset"):
+        with pytest.raises(UserError, match=rf"\(.*{name}.*\).*torchrun"):
             find_place(environment)
 
 
@@ -356,11 +355,9 @@ def test_config_gets_the_number_of_started_processes() -> None:
     place = Place(1, 2, 1, "127.0.0.1", 1)
     assert place.settle(settings(DRIFT)).train_config.num_processes == 2
     assert place.settle(settings(DRIFT, *TWO)).train_config.num_processes == 2
-    with pytest.raises(
-        UserError, match=r"^--num-processes is 4, but 2 processes were started: omit it, or start 4"
-    ):
+    with pytest.raises(UserError, match=r"^--num-processes is 4, but 2 "):
         place.settle(settings(DRIFT, "--num-processes", "4"))
-    with pytest.raises(UserError, match=r"num_envs is 4: it must be a multiple of num_processes = 3"):
+    with pytest.raises(UserError, match=r"^num_envs is 4: .*num_processes = 3"):
         Place(1, 3, 1, "127.0.0.1", 1).settle(settings(DRIFT))
 
 
@@ -368,41 +365,41 @@ def test_config_gets_the_number_of_started_processes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "names"),
     [
         (
             "--num-envs 9",
-            "--num-envs is 9: it must be a multiple of num_processes = 2, as it is divided",
+            ("--num-envs is 9", "num_processes = 2"),
         ),
-        ("--batch-size 11", "--batch-size is 11: it must be a multiple of num_processes = 2"),
-        ("--algo a2c --num-envs 5", "--num-envs is 5: it must be a multiple of num_processes = 2"),
+        ("--batch-size 11", ("--batch-size is 11", "num_processes = 2")),
+        ("--algo a2c --num-envs 5", ("--num-envs is 5", "num_processes = 2")),
         (
             "--env gym:CartPole-v1",  # its preset standardises observations and scales rewards
-            "normalize_obs and normalize_reward need a single process, but num_processes is 2: "
-            "give --no-normalize-obs --no-normalize-reward, or one process.",
+            ("normalize_obs", "num_processes is 2", "--no-normalize-obs --no-normalize-reward"),
         ),
         (
             "--num-processes 0",
-            "--num-processes is 0: it must be a whole number, at least 1 and at",
+            ("--num-processes is 0", "at least 1"),
         ),
-        ("--num-processes 2000", "--num-processes is 2000: it must be a whole number, at least 1"),
+        ("--num-processes 2000", ("--num-processes is 2000", "at least 1")),
         (
             "--join-timeout 0",
-            "--join-timeout is 0.0: it must be a number, above 0 and at most 86400",
+            ("--join-timeout is 0.0", "above 0", "at most 86400"),
         ),
     ],
 )
 def test_settings_that_do_not_divide_among_processes(
-    options: str, message: str, capsys: pytest.CaptureFixture[str]
+    options: str, names: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The error comes before any process is started."""
     assert main(["train", *TWO, *options.split()]) == 2
     said = capsys.readouterr().err
-    assert said.startswith(f"error: {message}") and said.count("\n") == 1
+    assert said.startswith(f"error: {names[0]}")
+    assert_names(said, *names)
 
 
 def test_train_function_refuses_several_processes(here: Path) -> None:
-    with pytest.raises(UserError, match=r"num_processes is 2, but this run has 1: start several"):
+    with pytest.raises(UserError, match=r"num_processes is 2, but .* 1"):
         train(settings(DRIFT, *TWO))
 
 
@@ -411,10 +408,9 @@ def test_resume_with_another_number_of_processes(here: Path, capsys: pytest.Capt
     together(2, lambda ranks: train(config, ranks=ranks))
     capsys.readouterr()
     assert main(["train", "--resume", "--num-processes", "1"]) == 2
-    assert capsys.readouterr().err == (
-        "error: runs/drift-synthetic-ppo-0/ppo.pt was made with --num-processes 2, but --num-processes is 1 "
-        "now: leave --num-processes out to resume, or start a new run without --resume or --run.\n"
-    )
+    said = capsys.readouterr().err
+    assert said.startswith("error: runs/drift-synthetic-ppo-0/ppo.pt ")
+    assert_names(said, "--num-processes 2", "--num-processes is 1", "--resume", "--run")
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -434,11 +430,10 @@ def test_unreachable_ranks_are_a_user_error(
     began = time.monotonic()
     assert main(["train", *DRIFT, "--join-timeout", "0.5"]) == 2
     assert time.monotonic() - began < 20
-    assert capsys.readouterr().err == (
-        f"error: Rank {rank} of 2 did not meet the others at 127.0.0.1:{port} within 0.5 s: check that all "
-        "were started, that MASTER_ADDR and MASTER_PORT are right and that GLOO_SOCKET_IFNAME names the "
-        "network card between machines, or raise --join-timeout.\n"
-    )
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: Rank {rank} of 2 ")
+    names = ("MASTER_ADDR", "MASTER_PORT", "GLOO_SOCKET_IFNAME", "--join-timeout")
+    assert_names(said, f"127.0.0.1:{port}", "0.5 s", *names)
 
 
 def test_join_that_ignores_its_time_limit_is_ended() -> None:

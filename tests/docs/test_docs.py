@@ -30,6 +30,7 @@ from recsys_rl.agents import AGENTS
 from recsys_rl.cli.data import data_options
 from recsys_rl.cli.evaluate import evaluate_options
 from recsys_rl.cli.export import export_options
+from recsys_rl.cli.fit_users import fit_users_options
 from recsys_rl.cli.log import log_options
 from recsys_rl.cli.ope import ope_options
 from recsys_rl.cli.ranking import ranking_options
@@ -152,6 +153,7 @@ def option_complaint(command: str, args: list[str]) -> str | None:
         "recommend": recommend_options,
         "record": record_options,
         "ope": ope_options,
+        "fit-users": fit_users_options,
         "ranking": ranking_options,
         "data": data_options,
         "serve": serve_options,
@@ -170,7 +172,8 @@ def option_complaint(command: str, args: list[str]) -> str | None:
         no_run_here = ("--resume" in args and "does not exist" in str(error)) or (
             "--run" in args and "is not a folder" in str(error)
         )
-        no_run_here |= command == "train" and "--checkpoint" in args and "does not exist" in str(error)
+        of_reader = {"--checkpoint", "--user-model"} & {*args}
+        no_run_here |= command == "train" and bool(of_reader) and "does not exist" in str(error)
         if not no_run_here:
             return str(error)
         rest = [word for word in args if word != "--resume"]

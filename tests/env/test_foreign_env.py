@@ -220,7 +220,7 @@ def test_evaluation_freezes_statistics_and_keeps_rewards() -> None:
     kept = env.statistics()
     assert len(kept) == 6
     assert all(torch.equal(kept[name], saved[name]) for name in kept)
-    with pytest.raises(UserError, match="use the num_envs, normalize_obs and normalize_reward of the run"):
+    with pytest.raises(UserError, match="num_envs, normalize_obs and normalize_reward"):
         GymEnv(register("Plain", ends=(2, 99)), 2, 0, normalize_obs=True).load_state_dict(saved)
 
 
@@ -284,10 +284,10 @@ def test_unsupported_environments(env_id: str, sentence: str) -> None:
 
 def test_masks_of_wrong_shape() -> None:
     env = GymEnv(register("Wide", action=spaces.Discrete(4), mask=True), 2, 0)
-    with pytest.raises(UserError, match=r"has 4 actions but an action_mask of shape \(3,\)"):
+    with pytest.raises(UserError, match=r"4 actions.*action_mask.* \(3,\)"):
         env.reset()
     env = GymEnv(register("MultiMask", action=spaces.MultiDiscrete([3, 3]), mask=True), 2, 0)
-    with pytest.raises(UserError, match="only Discrete actions may have one"):
+    with pytest.raises(UserError, match="Discrete"):
         env.reset()
 
 
@@ -298,7 +298,7 @@ def test_module_is_imported_only_if_typed(tmp_path: Path, monkeypatch: pytest.Mo
         " entry_point='gymnasium.envs.classic_control.cartpole:CartPoleEnv')\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(UserError, match="type --env gym:somebodys_envs:somebody/Pole-v0 to allow it"):
+    with pytest.raises(UserError, match="--env gym:somebodys_envs:somebody/Pole-v0"):
         GymEnv("gym:somebodys_envs:somebody/Pole-v0", 2, 0)
     assert "somebodys_envs" not in sys.modules
     env = GymEnv("gym:somebodys_envs:somebody/Pole-v0", 2, 0, allow_module=True)

@@ -103,7 +103,7 @@ def test_sessions_of_another_environment() -> None:
     satiation.reset()
     elsewhere = {**satiation.state_dict(), "session.users": torch.full((5,), 40)}
     for state in (drift.state_dict(), {}, elsewhere):
-        with pytest.raises(UserError, match="The saved sessions do not fit this environment"):
+        with pytest.raises(UserError, match="sessions"):
             satiation.load_state_dict(state)
     walk(satiation, satiation.observe(), 3)  # and nothing was lost
 
@@ -334,7 +334,7 @@ def test_users_come_from_the_chosen_part() -> None:
     assert not torch.equal(other.sessions.catalogue.embedding, train.sessions.catalogue.embedding)
     stranger = int(population.heldout[0])
     for users in ([stranger], [0, 1], "all"):
-        with pytest.raises(UserError, match=r"options\['users'\] must list 1 of the 32 allowed rows"):
+        with pytest.raises(UserError, match=r"options\['users'\] .* 1 of the 32 "):
             train.reset(options={"users": users})
 
 
@@ -453,10 +453,10 @@ def test_action_that_is_no_item() -> None:
     env.reset(seed=0)
     envs.reset(seed=0)
     for action in (-1, 30, 0.5):
-        with pytest.raises(UserError, match="show an item by its row of the catalogue"):
+        with pytest.raises(UserError, match="row of the catalogue"):
             env.step(action)
     for actions in ([0, 30], [0], [0.5, 0.5]):
-        with pytest.raises(UserError, match="show an item by its row of the catalogue"):
+        with pytest.raises(UserError, match="row of the catalogue"):
             envs.step(np.array(actions))
 
 

@@ -288,7 +288,7 @@ def test_attributes_that_the_data_lack_are_drawn_and_named() -> None:
     model = tiny()
     assert model.assumptions == "durations and creators come from the data"
     bare = replace(tiny_catalogue(), attributes={"duration": torch.full((3,), 60.0)})
-    with pytest.raises(UserError, match="A site of long videos needs the attributes creator of its items"):
+    with pytest.raises(UserError, match="attributes creator of its items"):
         replace(model, catalogue=bare)
     items = add_attributes(World(bare, model.population), 0).catalogue
     assert torch.equal(items.attributes["duration"], bare.attributes["duration"])

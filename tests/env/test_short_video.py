@@ -410,9 +410,9 @@ def test_impossible_sessions_are_refused(field: str, value: float) -> None:
 def test_world_without_the_attributes_is_refused() -> None:
     model = tiny()
     fewer = {name: x for name, x in model.catalogue.attributes.items() if name != "duration"}
-    with pytest.raises(UserError, match="needs the attributes duration of its items: make the world with"):
+    with pytest.raises(UserError, match="attributes duration of its items"):
         replace(model, catalogue=replace(model.catalogue, attributes=fewer))
-    with pytest.raises(UserError, match="needs the attributes ease, loop_habit, loop_noise, opened of its"):
+    with pytest.raises(UserError, match="attributes ease, loop_habit, loop_noise, opened"):
         replace(model, population=replace(model.population, attributes={}))
 
 
@@ -425,7 +425,7 @@ def test_durations_that_are_no_seconds_are_refused(duration: torch.Tensor) -> No
     """A file about items may have any values in its column; texts come as numbers of classes."""
     model = tiny()
     attributes = {**model.catalogue.attributes, "duration": duration}
-    with pytest.raises(UserError, match="feed of short videos needs the duration of each item as a number"):
+    with pytest.raises(UserError, match="duration of each item"):
         replace(model, catalogue=replace(model.catalogue, attributes=attributes))
 
 

@@ -26,7 +26,7 @@ from recsys_rl.evaluation.printing import print_table
 from recsys_rl.evaluation.table import Played, mean_rows, summarise
 from recsys_rl.experience.rollout import play
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
-from recsys_rl.models.heads import item_features
+from recsys_rl.models.item_columns import item_features
 from recsys_rl.protocols import Policy
 from recsys_rl.testing import check_agent
 from recsys_rl.testing.agents import check_action
@@ -98,7 +98,7 @@ def test_invalid_slates(items: list[list[int]], sentence: str) -> None:
 
 
 def test_slate_larger_than_the_catalogue() -> None:
-    with pytest.raises(UserError, match="A slate of 31 items is larger than the 30 available items"):
+    with pytest.raises(UserError, match=r"31 items.* 30 "):
         feed_env(config=FeedConfig(num_items=30, embedding_dim=4, max_episode_steps=1, slate_size=31))
 
 
@@ -365,5 +365,5 @@ def test_learner_names_a_mask_that_is_too_narrow() -> None:
     )
     model = ActorCritic(shapes, ModelConfig(), torch.Generator().manual_seed(0))
     for greedy in (False, True):
-        with pytest.raises(UserError, match="A slate shows 3 items, but only 2 may be shown to one"):
+        with pytest.raises(UserError, match=r"3 items.* 2 "):
             model.act(env.observe(), greedy, torch.Generator())

@@ -264,7 +264,7 @@ def test_user_model_without_its_day_discount_is_refused() -> None:
             return getattr(env.user_model, name)
 
     env, incomplete = small_env(), cast("Any", Incomplete())
-    with pytest.raises(AssertionError, match="visits and day_discount must be there too"):
+    with pytest.raises(AssertionError, match="visits and day_discount"):
         check_user_model(incomplete, env.catalogue, env.users[:8], num_steps=8)
 
 

@@ -221,7 +221,7 @@ def test_typed_module_is_imported(
     path = tmp_path / "ppo.pt"
     save(path, dataclasses.replace(checkpoint, config=dataclasses.replace(checkpoint.config, env=env)))
     assert main(["evaluate", "--checkpoint", str(path)]) == 2
-    assert f"imports a module: type --env {env} to allow it." in capsys.readouterr().err
+    assert f"type --env {env} to allow it." in capsys.readouterr().err
     found = table(path, tmp_path, "--env", env)
     assert (found["env"], found["rows"]) == (env, table(trained["gym"], tmp_path)["rows"])
 

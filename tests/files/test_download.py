@@ -80,7 +80,7 @@ def test_download_is_renamed_after_the_check_and_shows_progress(
     ],
 )
 def test_download_that_fails_the_check_is_deleted(tmp_path: Path, body: bytes, facts: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match=r"does not match its published size and checksum.*--data-dir"):
+    with pytest.raises(UserError, match=r"checksum.*--data-dir"):
         fetch(URL, tmp_path / "a.zip", **good(**facts), opener=Server(body))
     assert os.listdir(tmp_path) == []
 
@@ -257,6 +257,6 @@ def test_damaged_archive_is_a_user_error(tmp_path: Path) -> None:
     ):
         path = tmp_path / "broken"
         path.write_bytes(bytes(broken))
-        with pytest.raises(UserError, match="give a whole, readable zip or tar archive") as caught:
+        with pytest.raises(UserError, match="zip or tar archive") as caught:
             read_member(path, "a.csv")
         assert "\n" not in str(caught.value)

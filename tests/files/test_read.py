@@ -22,6 +22,7 @@ from recsys_rl.decisions.writer import KEY
 from recsys_rl.files.items import encoded, read_items
 from recsys_rl.files.log import read_log
 from recsys_rl.types import UserError
+from tests.doors import assert_names
 
 ROWS = [("2", "5", "4.5", "9"), ("1", "6", "3", "8"), ("1", "5", "1", "7")]
 
@@ -155,15 +156,15 @@ PROBLEMS = (
 def test_problems_of_a_file_are_refused_together_with_counts_and_first_rows(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         read_log(write(tmp_path, "log.csv", PROBLEMS))
-    assert str(caught.value) == (
-        "log.csv has 5 problems: column 'user' has no value in 2 rows (the first is row 2); column 'rating' "
-        "has no value in 1 row (the first is row 3); column 'timestamp' has 'soon' in row 8; column 'rating' "
-        "has 'good' in row 5 (and 1 more rows); rows 1 and 4 have the same user, item, time (and 1 more rows "
-        "repeat others): fill the gaps, or give --missing drop to leave such rows out; times are numbers "
-        "of at most 64 bits, dates, or texts such as 2024-05-01T12:00:00Z or 31.12.2024 12:00; ratings are "
-        "finite numbers; remove repeated rows, give a time column with different times for them, or give "
-        "--duplicates sum or --duplicates keep-first."
-    )
+    said, *ways = str(caught.value).split(": ", 1)[1].split(": fill")
+    found = said.split("; ")
+    columns = ("'user'", "'rating'", "'timestamp'", "'rating'", "user, item, time")
+    details = ("2 rows", "1 row ", "'soon'", "'good'", "rows 1 and 4")
+    rows = ("row 2", "row 3", "row 8", "row 5 (and 1 more", "(and 1 more")
+    assert str(caught.value).startswith("log.csv has 5 problems: ") and len(found) == 5
+    for line, *names in zip(found, columns, details, rows, strict=True):
+        assert_names(line, *names)
+    assert_names(*ways, "--missing drop", "64 bits", "--duplicates sum", "--duplicates keep-first")
 
 
 MENDED = PROBLEMS.replace("good", "4").replace("soon", "11").replace("bad", "2")
@@ -237,7 +238,7 @@ def test_a_log_of_decisions_is_refused_by_its_name(
     path = tmp_path / "log.parquet"
     pl.DataFrame({"user": [1], "items": [[2]]}).write_parquet(path, metadata={KEY: "{}"})
     assert main(["train", "--data", str(path)]) == 2
-    assert f"{path} is a log of decisions, for recsys-rl ope" in capsys.readouterr().err
+    assert f"{path} is a log of decisions" in capsys.readouterr().err
 
 
 def test_like_threshold_without_ratings_is_refused(
@@ -259,10 +260,10 @@ def test_counts_in_the_place_of_ratings_are_explained(
     assert main(["train", "--data", "plays.tsv", "--heldout-fraction", "0.0001", *RUN]) == 2
     said = capsys.readouterr().err
     assert "(ratings of at least 1" in said and " of 1..199): none of " in said
-    assert "if these ratings are counts, such as plays, name their column with --weight-column" in said
+    assert "--weight-column" in said
     Path("likes.tsv").write_text("user\titem\n" + "".join(f"u{u}\ti{i}\n" for u, i, n in rows))
     assert main(["train", "--data", "likes.tsv", "--heldout-fraction", "0.0001", *RUN]) == 2
-    assert "users with at least 5 likes: none of 80 is a held-out user: change" in capsys.readouterr().err
+    assert "users with at least 5 likes: none of 80 is a held-out user" in capsys.readouterr().err
     assert main(["train", "--data", "plays.tsv", "--weight-column", "rating", *RUN]) == 0
     assert "1,200 events, each a like" in capsys.readouterr().err
 
@@ -274,9 +275,7 @@ def test_ids_with_a_zero_fraction_are_whole_numbers(tmp_path: Path) -> None:
 
 def test_weights_are_positive(tmp_path: Path) -> None:
     path = write(tmp_path, "log.csv", "user,item,plays\n1,2,3\n1,3,0\n")
-    with pytest.raises(
-        UserError, match="column 'plays' has '0' in row 2: weights are finite numbers above 0"
-    ):
+    with pytest.raises(UserError, match=r"column 'plays' has '0' in row 2: weights .* above 0"):
         read_log(path)
 
 

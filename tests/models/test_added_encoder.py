@@ -17,7 +17,7 @@ from recsys_rl.dials import ModelConfig
 from recsys_rl.models.added_encoder import with_encoder, with_zeros
 from recsys_rl.types import Obs
 from recsys_rl.workflows.train import Update, updates
-from tests.genre_networks import OLD, network, observations
+from tests.tagged_networks import OLD, network, observations
 
 RUN: dict[str, Any] = {
     "env": "short-video",

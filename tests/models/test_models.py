@@ -17,7 +17,8 @@ from recsys_rl.models.actor_critic import ActorCritic, Shapes
 from recsys_rl.models.encoders import Linear, SessionSum, TwinMLP
 from recsys_rl.models.fast import dense
 from recsys_rl.models.fast.item_scores import by_torch, item_scores
-from recsys_rl.models.heads import TOWER_SIZE, DenseHead, TwoTowerHead, item_features
+from recsys_rl.models.heads import TOWER_SIZE, DenseHead, TwoTowerHead
+from recsys_rl.models.item_columns import item_features
 from recsys_rl.models.next_signals import Entries
 from recsys_rl.types import Obs
 from tests.tiny_world import tiny_catalogue

@@ -29,42 +29,58 @@ def rollout(cost: Tensor, reward: Tensor, terminated: Tensor | None = None) -> R
     return Rollout(Obs(none), items, none, none, none, reward, streams, ended, ended & False)
 
 
-def limits(*texts: str, **settings: Any) -> Limits:
-    return Limits(parse_limits(texts), limit_streams(empty_world().catalogue, TWO), TrainConfig(**settings))
+def limits(*texts: str, num_updates: int = 1, **settings: Any) -> Limits:
+    config, streams = TrainConfig(**settings), limit_streams(empty_world().catalogue, TWO)
+    return Limits(parse_limits(texts), streams, config, num_updates)
 
 
 def test_rewards_and_multiplier_by_hand() -> None:
-    """Two steps of two users cost 1, 0, 1, 1: a mean of 3/4, and the bound is 1/4, so the excess is 1/2."""
-    objective = limits("cost<=0.25", limit_kp=2.0, limit_ki=0.5)
+    """Two steps of two users cost 1, 0, 1, 1, and the bound is 1/2: e = 1/4, w = 1/2, e / w = 1/2."""
+    objective = limits("cost<=0.5", limit_kp=2.0, limit_ki=0.5)
     cost, reward = torch.tensor([[1.0, 0.0], [1.0, 1.0]]), torch.tensor([[1.0, 1.0], [5.0, 5.0]])
     found, numbers = objective.apply(rollout(cost, reward))
-    # I = 0.5 * 0.5 = 0.25; the rewards have the deviation 2: m = 2 (2 * 0.5 + 0.25) = 2.5
-    assert numbers == {"limit_cost": 0.75, "multiplier_cost_max": 2.5, "limits_met": 0.0}
-    expected = (reward - 2.5 * (cost - 0.25)) / 3.5
-    torch.testing.assert_close(found.rewards, expected)
-    # Nothing costs: the excess is -1/4, I = 0.125, and m = max(-0.5 + 0.125, 0). The unit stays.
-    found, numbers = objective.apply(rollout(torch.zeros(2, 2), reward * 9))
-    assert numbers["multiplier_cost_max"] == 0.0 and objective.integral == [0.125] and objective.unit == 2
-    found, numbers = objective.apply(rollout(torch.zeros(2, 2), reward))
-    torch.testing.assert_close(found.rewards, reward)
+    # I = 0.5 * 0.5 = 0.25, p = 2 * 0.5 + 0.25 = 1.25; the rewards have the deviation 2: m = 2 / 0.5 * 1.25
+    assert numbers == {"limit_cost": 0.75, "multiplier_cost_max": 5.0, "limits_met": 0.0}
+    torch.testing.assert_close(found.rewards, (reward - 5 * (cost - 0.5)) / 2.25)
+    _, numbers = objective.apply(rollout(cost, reward))
+    assert objective.integral == [0.5] and numbers["multiplier_cost_max"] == 6.0  # 4 (1 + 0.5)
+    # Three cost nothing: e / w = -1/2, I = 0.25, p = max(-1 + 0.25, 0). The variance is 4 + 0.1 (324 - 4).
+    free = rollout(torch.tensor([[1.0, 0.0], [0.0, 0.0]]), reward * 9)
+    found, numbers = objective.apply(free)
+    assert numbers["multiplier_cost_max"] == 0.0 and objective.integral == [0.25]
+    assert objective.unit == pytest.approx(6.0)
+    torch.testing.assert_close(found.rewards, reward * 9)
 
 
-def test_price_is_in_proportion_to_the_rewards() -> None:
-    cost, reward = torch.rand(2, 3, 4, generator=torch.Generator().manual_seed(0)).unbind(0)
-    prices = []
-    for size in (1.0, 10.0):
-        objective = limits("cost<=0.1")
-        objective.apply(rollout(cost, reward * 0))  # all alike: no deviation yet
-        prices.append(objective.apply(rollout(cost, reward * size))[1]["multiplier_cost_max"])
-    assert prices[1] == pytest.approx(10 * prices[0]) and prices[0] > 0
+@pytest.mark.parametrize(("of_reward", "of_stream"), [(10.0, 1.0), (1.0, 10.0), (1e-3, 1e3)])
+def test_learning_does_not_depend_on_the_units_of_reward_and_stream(
+    of_reward: float, of_stream: float
+) -> None:
+    cost, reward = torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(0)).unbind(0)
+    plain, other = limits("cost<=0.1"), limits(f"cost<={0.1 * of_stream}")
+    for number in range(3):
+        found, numbers = plain.apply(rollout(cost[number], reward[number]))
+        again, others = other.apply(rollout(cost[number] * of_stream, reward[number] * of_reward))
+        torch.testing.assert_close(again.rewards, found.rewards * of_reward)
+        price = numbers["multiplier_cost_max"] * of_reward / of_stream
+        assert others["multiplier_cost_max"] == pytest.approx(price, rel=1e-5) and price > 0
+
+
+def test_integral_gain_is_of_the_whole_run() -> None:
+    objective = limits("cost<=0", num_updates=50, limit_kp=0.0, limit_ki=20.0)
+    one = rollout(torch.ones(1, 2), torch.tensor([[0.0, 2.0]]))  # e / w = 1
+    for _ in range(50):
+        objective.apply(one)
+    assert objective.integral == [pytest.approx(20.0)]
 
 
 def test_lower_limit_pays_for_its_stream() -> None:
+    """The mean of 0 and 2 lies 1 below the bound, and w = sqrt((4 + 0) / 2)."""
     objective = limits("watch>=2", limit_kp=1.0, limit_ki=0.0)
     reward = torch.tensor([[0.0, 2.0]])
     found, numbers = objective.apply(rollout(torch.zeros(1, 2), reward))
-    assert numbers["multiplier_watch_min"] == 1.0  # the mean is 1
-    torch.testing.assert_close(found.rewards, (reward + (reward - 2.0)) / 2.0)
+    assert numbers["multiplier_watch_min"] == pytest.approx(0.5)  # 1 / sqrt(2) of 1 / sqrt(2)
+    torch.testing.assert_close(found.rewards, (reward + 0.5 * (reward - 2.0)) / (1 + 0.5**0.5))
 
 
 def test_multiplier_is_bounded_and_does_not_wind_up() -> None:
@@ -76,22 +92,29 @@ def test_multiplier_is_bounded_and_does_not_wind_up() -> None:
     objective = limits("cost<=0.5", limit_kp=0.0, limit_ki=1.0, limit_most=3.0)
     for _ in range(10):
         objective.apply(rollout(one, one))
-    for _ in range(6):  # 3 / 0.5: no longer, however long the limit was violated before
+    for _ in range(3):  # e / w = -1: no longer, however long the limit was violated before
         objective.apply(rollout(none, one))
     assert objective.multiplier == [0.0]
 
 
-def test_a_multiplier_from_before_rewards_differ_is_in_the_unit_later() -> None:
-    """No session ends in the second rollout: the multiplier is not moved, and its state can be read."""
-    settings = {"limit_kp": 0.0, "limit_ki": 8.0, "limit_most": 2.0}
+def test_steps_that_are_all_at_the_bound_leave_the_multiplier() -> None:
+    objective = limits("cost<=0", limit_kp=1.0, limit_ki=0.0)
+    objective.apply(rollout(torch.ones(1, 2), torch.tensor([[0.0, 2.0]])))
+    _, numbers = objective.apply(rollout(torch.zeros(1, 2), torch.tensor([[0.0, 2.0]])))
+    assert numbers["multiplier_cost_max"] == 1.0 and numbers["limit_cost"] == 0.0
+
+
+def test_a_multiplier_from_before_rewards_differ_is_in_their_deviation_later() -> None:
+    """No session ends in the second rollout: the price stays, and its state can be read."""
+    settings: dict[str, Any] = {"limit_kp": 0.0, "limit_ki": 8.0, "limit_most": 2.0}
     objective = limits("early_end<=0.5", **settings)
     one, ended = torch.ones(1, 2), torch.tensor([[True, False]])
-    assert objective.apply(rollout(one, one, ended))[1]["multiplier_early_end_max"] == 2.0
+    assert objective.apply(rollout(one, one, ended))[1]["multiplier_early_end_max"] == 4.0  # w = 1/2
     numbers = objective.apply(rollout(one, torch.tensor([[0.0, 0.5]])))[1]
-    assert objective.unit == 0.25 and numbers["multiplier_early_end_max"] == 0.5
+    assert objective.unit == 0.25 and numbers["multiplier_early_end_max"] == 1.0
     again = limits("early_end<=0.5", **settings)
     again.load_state_dict(objective.state_dict())
-    assert again.multiplier == [0.5] and again.unit == 0.25
+    assert again.multiplier == [1.0] and again.unit == 0.25
 
 
 def test_sessions_that_end_early_are_a_share_of_those_that_end() -> None:
@@ -102,8 +125,9 @@ def test_sessions_that_end_early_are_a_share_of_those_that_end() -> None:
     assert numbers["multiplier_early_end_max"] == 0.0 and torch.equal(found.rewards, one)
     assert "no session has ended" in objective.verdict()
     found, numbers = objective.apply(rollout(one, one, torch.tensor([[False, True], [False, False]])))
-    assert numbers["limit_early_end"] == 1.0 and numbers["multiplier_early_end_max"] == 0.5
-    torch.testing.assert_close(found.rewards, torch.tensor([[1.0, 0.5], [1.0, 1.0]]) / 1.5)
+    # e = 1/2 and w = 1/2: p = 1, and u = 2, as rewards do not differ
+    assert numbers["limit_early_end"] == 1.0 and numbers["multiplier_early_end_max"] == 2.0
+    torch.testing.assert_close(found.rewards, torch.tensor([[1.0, -1.0], [1.0, 1.0]]) / 2)
     assert "is not met" in objective.verdict()
 
 
@@ -128,6 +152,8 @@ def test_state_goes_on_bit_for_bit() -> None:
         limits("cost<=0.1").load_state_dict(whole.state_dict())
     with pytest.raises(ValueError, match="range"):
         whole.load_state_dict({**whole.state_dict(), "limit_integral": torch.tensor([-1.0, 0.0])})
+    with pytest.raises(ValueError, match="deviations"):
+        whole.load_state_dict({**whole.state_dict(), "limit_deviation": torch.tensor([0.0, 1.0])})
 
 
 def test_limits_as_they_are_typed() -> None:
@@ -210,7 +236,7 @@ class Tired:
 @pytest.mark.learning
 @pytest.mark.parametrize("algo", ["ppo", "a2c"])
 def test_constrained_mdp_with_a_known_optimum(algo: str, proof: Proof) -> None:
-    """At most one ad in five steps: return 0.48 and multiplier 0.42. PPO finds each within 2 %.
+    """At most one ad in five steps: return 0.48 and multiplier 0.42, found with the gains as they are.
 
     Without the limit it is best to alternate: (1 + 0.2) / 2 = 0.6 a step with half of the steps an ad. With
     it a fresh user gets an ad with probability p, so a share p / (1 + p) = 1/5 of the steps is an ad: p =
@@ -218,7 +244,7 @@ def test_constrained_mdp_with_a_known_optimum(algo: str, proof: Proof) -> None:
     actions are worth the same: AD - m + g REST = POST + g POST, as both lead to a fresh user after two steps.
     With g = 0.9 that is m = 1 + 0.18 - 0.76 = 0.42.
     """
-    gamma, bound, num_updates, lr = (0.9, 0.2, 200, 0.01) if algo == "ppo" else (0.9, 0.2, 400, 0.03)
+    gamma, bound, num_updates, lr = (0.9, 0.2, 400, 0.005) if algo == "ppo" else (0.9, 0.2, 800, 0.01)
     agent_config: dict[str, Any] = {"gamma": gamma, "gae_lambda": 1.0, "ent_coef": 0.0, "lr": lr}
     agent_config |= {"n_steps": 16, "num_envs": 64, "anneal_lr": False}
     agent_config |= {"batch_size": 256, "update_epochs": 2} if algo == "ppo" else {}
@@ -227,9 +253,8 @@ def test_constrained_mdp_with_a_known_optimum(algo: str, proof: Proof) -> None:
     env = Tired(64)
     env.reset()
     learner = toy_agent(config, env, num_updates)
-    gains = TrainConfig(limit_kp=3.0, limit_ki=0.3)  # rollouts of 1,024 steps are noisy
     streams = limit_streams(empty_world().catalogue, env.streams)
-    objective = Limits(parse_limits([f"ad<={bound}"]), streams, gains)
+    objective = Limits(parse_limits([f"ad<={bound}"]), streams, TrainConfig(), num_updates)
     experience = OnPolicy(env, learner, 16, [Weighted(env.streams, {}), objective])
     latest = []  # rewards, ads and multipliers of the second half
     for number in range(num_updates):
@@ -241,4 +266,5 @@ def test_constrained_mdp_with_a_known_optimum(algo: str, proof: Proof) -> None:
     value, ads, multiplier = torch.tensor(latest).mean(0).tolist()
     proof(abs(value / 0.48 - 1), below=0.02, what="return")
     proof(abs(ads / bound - 1), below=0.05, what="ads")
-    proof(abs(multiplier / 0.42 - 1), below=0.02 if algo == "ppo" else 0.15, what="multiplier")
+    # A2C's critic, with one gradient step for each rollout, holds V(fresh) - V(tired) for too small
+    proof(abs(multiplier / 0.42 - 1), below=0.02 if algo == "ppo" else 0.03, what="multiplier")

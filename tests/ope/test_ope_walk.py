@@ -17,8 +17,7 @@ BESIDE = {
     "workflows/ope_config.py",  # the options
     "workflows/latest.py",  # a remark on the checkpoint
     "files/read.py",  # which files a folder has, and errors of Parquet
-    "decisions/columns.py",  # names and rules of the columns, which reader and checks apply
-    "decisions/rules.py",
+    "decisions/schema.py",  # columns and rules, which reader and checks apply
     "decisions/checksum.py",
     "files/clean.py",  # what counts as a missing cell
 }

@@ -6,7 +6,7 @@ import hashlib
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from starlette.testclient import TestClient
 from recsys_rl.agents.ppo import PPO
 from recsys_rl.cli import main
 from recsys_rl.errors import UserError
+from recsys_rl.serve.inference import Ask, Drawn, draw
 from recsys_rl.serve.server import ServeConfig, serve
 from recsys_rl.serve.tokens import Tokens
 from recsys_rl.types import Obs
@@ -63,7 +64,15 @@ def client(checkpoint: At, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def test_other_doors(client: TestClient) -> None:
     assert client.get("/nowhere").json()["title"] == "not-found"
-    assert client.get("/v1/recommend").json()["title"] == "wrong-method"
+    for method, path, allowed in (
+        ("GET", "/v1/recommend", "POST"),
+        ("PUT", "/v1/feedback", "POST"),
+        ("POST", "/v1/decisions", "GET, HEAD"),
+        ("TRACE", "/v1/decisions/3", "GET, HEAD"),
+    ):
+        other = client.request(method, path)
+        assert (other.status_code, other.json()["title"]) == (405, "wrong-method")
+        assert sorted(other.headers["allow"].split(", ")) == allowed.split(", ")
     assert (
         client.post("/v1/recommend", content="user_id=1", headers={"content-type": "text/plain"}).status_code
         == 415
@@ -211,6 +220,27 @@ def test_popularity_answers_where_the_policy_hangs(
             hang.set()
         found = [client.post("/v1/recommend", json={"user_id": "3"}) for _ in range(3)]
         assert any(x.status_code == 200 and x.json()["degraded"] is None for x in found)
+
+
+def test_a_request_is_refused_where_popularity_hangs_too(
+    checkpoint: At, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hang, threads = threading.Event(), threading.active_count()
+
+    def hanging(asks: Sequence[Ask]) -> list[Drawn]:
+        hang.wait(20)
+        return draw(asks)
+
+    with serving(checkpoint("satiation"), tmp_path / "r.sqlite", deadline_ms=50.0) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr("recsys_rl.serve.batcher.draw", hanging)
+            start = time.monotonic()
+            found = client.post("/v1/recommend", json={"user_id": "3"})
+            assert (found.status_code, found.json()["title"]) == (503, "busy")
+            assert time.monotonic() - start < 10
+            assert threading.active_count() <= threads + 8  # no further one for each new try
+            hang.set()
+        assert client.app.worker.pending == {}  # type: ignore[attr-defined]
 
 
 def test_versions_are_swapped_after_a_check_and_share_a_log(

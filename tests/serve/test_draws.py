@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ def version(checkpoint: Callable[[str], Path]) -> Version:
 
 
 def ask(version: Version, uniform: float, user: int = 3, steps: int = 2, **fields: Any) -> Ask:
-    shown = [Step((item,), [[item / 10]], {}, 12.0) for item in range(steps)]
+    shown = fields.pop("shown", [Step((item,), [[item / 10]], {}, 12.0) for item in range(steps)])
     base = Ask(1, version, user, (), 12.0, None, shown, 12.0, (uniform,))
     return replace(base, **fields)
 
@@ -40,6 +41,26 @@ def test_items_come_as_often_as_their_propensities_say(version: Version, fields:
     assert float(expected.sum()) == pytest.approx(1, abs=0.01)  # all items that may be shown were drawn
     observed = [items.count(item) for item in chances]
     assert chisquare(observed, (expected / expected.sum() * len(items)).numpy()).pvalue > 1e-3
+
+
+def test_popularity_of_a_large_catalogue_chooses_among_its_most_popular_items(
+    version: Version, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recsys_rl.serve.versions.MOST_POPULAR", 8)
+    large, popularity = replace(version), version.checkpoint.catalogue.popularity + 1e-3
+    most = popularity.topk(8).indices.tolist()
+    shown, hidden = most[2], most[5]
+    steps = [Step((shown,), [[0.5]], {}, 12.0)]
+    uniforms = torch.rand(2048, generator=torch.Generator().manual_seed(2)).tolist()
+    found = draw([ask(large, x, degraded="raised", shown=steps, exclude=(hidden,)) for x in uniforms])
+    left = [x for x in most if x not in (shown, hidden)]
+    assert {x.items[0] for x in found} == {*left} and not any(x.candidates for x in found)
+    total = float(popularity[left].sum())
+    for x in found[:50]:
+        assert x.logprobs[0] == pytest.approx(math.log(popularity[x.items[0]] / total), abs=1e-5)
+    rare = popularity.topk(24).indices.tolist()[-3:]
+    among = draw([ask(large, x, degraded="raised", candidates=tuple(rare)) for x in uniforms])
+    assert {x.items[0] for x in among} == {*rare} - {0, 1}
 
 
 def test_a_draw_alone_is_that_in_a_batch(version: Version) -> None:

@@ -78,5 +78,5 @@ def test_sessions_in_which_popularity_answered_for_a_first_stage_are_left_out(
         assert answer["degraded"] == "raised"
         send(client, event(answer, "leave"))
     survey, number = export(Record(db), out, now=time.time() + LATER)
-    assert (survey.sessions, survey.unknown, number) == (1, 1, 1)
+    assert (len(survey.sessions), survey.unknown, number) == (1, 1, 1)
     assert read_decisions(out).logger_logprobs is None

@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 
 from benchmarks import serving_faults as faults
+from benchmarks.harness.said import checkpoint_in
+from benchmarks.serving_abuse import by_schema, mutated
+from benchmarks.serving_draws import draws
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return faults.checkpoint_in(tmp_path_factory.mktemp("faults"))
+    return checkpoint_in(tmp_path_factory.mktemp("faults"))
 
 
 def test_a_killed_server_loses_nothing_that_it_said(small: Path, tmp_path: Path) -> None:
@@ -32,3 +35,18 @@ def test_damage_of_the_file_is_found(small: Path, tmp_path: Path) -> None:
 
 def test_a_server_whose_write_fails_ends_and_starts_again(small: Path, tmp_path: Path) -> None:
     assert faults.io_error(tmp_path, small) == []
+
+
+def test_draws_follow_the_propensities_that_are_logged(small: Path, tmp_path: Path) -> None:
+    assert draws(tmp_path, small, 1200) == []
+
+
+def test_mutated_bodies_are_refused_and_the_server_goes_on(small: Path, tmp_path: Path) -> None:
+    assert mutated(tmp_path, small, 150) == []
+
+
+def test_without_schemathesis_one_sentence_says_how_to_get_it(
+    small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert by_schema(tmp_path, small, "no-such-program", 1) == []
+    assert "pip install schemathesis" in capsys.readouterr().out

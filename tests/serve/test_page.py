@@ -5,40 +5,18 @@ Skipped where there is no chromium.
 
 from __future__ import annotations
 
-import contextlib
-import socket
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import uvicorn
 
 from benchmarks.pictures import browser
-from recsys_rl.serve.server import ServeConfig, application
 from tests.serve.browser import Page, page
-from tests.serve.servers import SLOW, serving
+from tests.serve.live import live
+from tests.serve.servers import serving
 
 pytestmark = pytest.mark.skipif(browser() is None, reason="there is no chromium here")
 READY = "!document.querySelector('#who button').disabled"
-
-
-@contextlib.contextmanager
-def live(checkpoint: Path, db: Path) -> Iterator[str]:
-    """The address of a server in a thread of this process."""
-    place = socket.socket()
-    place.bind(("127.0.0.1", 0))
-    app = application(ServeConfig(str(checkpoint), db=str(db), deadline_ms=SLOW, seed=0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none"))
-    thread = threading.Thread(target=server.run, args=([place],))
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{place.getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
-    place.close()
 
 
 def visit(tab: Page, user: str) -> None:
@@ -59,8 +37,8 @@ def press(tab: Page, words: str) -> None:
 def test_a_person_visits_is_answered_and_leaves(
     checkpoint: Callable[[str], Path], tmp_path: Path, width: int, dark: bool
 ) -> None:
-    with live(checkpoint("satiation"), tmp_path / "r.sqlite") as url, page(tmp_path / "profile") as tab:
-        tab.open(url, width, dark)
+    with live(checkpoint("satiation"), tmp_path / "r.sqlite") as server, page(tmp_path / "profile") as tab:
+        tab.open(server.url, width, dark)
         visit(tab, "<b>ann</b>")
         for words in ("Consumed", "Half", "Skipped"):
             press(tab, words)
@@ -79,8 +57,8 @@ def test_a_person_visits_is_answered_and_leaves(
 def test_a_video_starts_plays_beside_the_next_slate_and_is_left(
     checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    with live(checkpoint("long-video"), tmp_path / "r.sqlite") as url, page(tmp_path / "profile") as tab:
-        tab.open(url, 1280, False)
+    with live(checkpoint("long-video"), tmp_path / "r.sqlite") as server, page(tmp_path / "profile") as tab:
+        tab.open(server.url, 1280, False)
         visit(tab, "3")
         press(tab, "Start")
         title = tab.run("document.querySelector('#playing .title').textContent")

@@ -31,7 +31,7 @@ def test_full_disk_keeps_the_old_file_and_leaves_no_other(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match=r"x\.txt can't be written \(No space left on device\): make room"):
+    with pytest.raises(UserError, match=r"x\.txt can't be written \(No space left on device\)"):
         write_text(path, "new")
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
@@ -62,11 +62,9 @@ def test_only_regular_files_of_bounded_size_are_read(tmp_path: Path, monkeypatch
     path.write_bytes(b"\xc3\xbc")
     assert read_text(path, "--config", "a TOML file") == "ü"
     monkeypatch.setattr(files, "LARGEST", 1)
-    with pytest.raises(UserError, match=r"^--config .*x\.toml has more than 1 bytes: give a TOML file\.$"):
+    with pytest.raises(UserError, match=r"^--config .*x\.toml has more than 1 bytes"):
         read_text(path, "--config", "a TOML file")
-    with pytest.raises(
-        UserError, match=r"^--config .* can't be read \(Is a directory\): give a TOML file\.$"
-    ):
+    with pytest.raises(UserError, match=r"^--config .* can't be read \(Is a directory\)"):
         read_text(tmp_path, "--config", "a TOML file")
 
 
@@ -76,9 +74,7 @@ def test_devices_and_pipes_are_not_read(tmp_path: Path, capsys: pytest.CaptureFi
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     for place in (pipe, Path("/dev/zero")):
-        with pytest.raises(
-            UserError, match="is not a regular file, but a device or a pipe: give a file of ids"
-        ):
+        with pytest.raises(UserError, match=r"is not a regular file.*ids"):
             read_text(place, "--users", "a file of ids")
         assert main(["train", "--config", str(place)]) == 2
         assert f"--config {place} is not a regular file" in capsys.readouterr().err
@@ -89,4 +85,4 @@ def test_settings_that_are_no_toml_name_a_remedy(tmp_path: Path, capsys: pytest.
     path.write_text("[agent_config]\nlr 3\n")
     assert main(["train", "--config", str(path)]) == 2
     err = capsys.readouterr().err
-    assert "bad.toml is not TOML (" in err and "line 2" in err and ": mend that place, or give a file" in err
+    assert "bad.toml is not TOML (" in err and "line 2" in err and "mend that place" in err

@@ -82,7 +82,7 @@ def test_incomplete_last_row_is_removed(tmp_path: Path, tail: str) -> None:
 @pytest.mark.parametrize("text", ["a,b\n1,2\n", "step,seconds,name,value\nten,1.0,loss,1.0\n", "\n"])
 def test_other_file_is_refused_and_kept(tmp_path: Path, text: str) -> None:
     (tmp_path / "log.csv").write_text(text)
-    with pytest.raises(UserError, match=r"is not the log of a run: move it away\.$"):
+    with pytest.raises(UserError, match="is not the log of a run"):
         Logger(tmp_path, "train", 100, 20, tensorboard=False)
     assert (tmp_path / "log.csv").read_text() == text
 

@@ -271,10 +271,7 @@ def test_resumed_finished_run_is_unchanged_and_says_how_to_train_longer(
         "--total-timesteps NUMBER"
     )
     assert main(["train", "--resume", "--total-timesteps", "96"]) == 2
-    assert (
-        f"start a new run without --resume or --run; --init-from {folder}/ppo.pt gives"
-        in capsys.readouterr().err
-    )
+    assert f"--init-from {folder}/ppo.pt " in capsys.readouterr().err
     assert main(["train", *SATIATION, *steps(2), "--name", "newer"]) == 0
     assert main(["train", "--run", folder]) == 0  # it trains nothing, so the link stays
     assert Path("checkpoints/ppo.pt").resolve() == Path("runs/newer/ppo.pt").resolve()
@@ -321,7 +318,7 @@ def test_resume_needs_a_typed_module_name(tmp_path: Path, monkeypatch: pytest.Mo
     assert main(["train", *CARTPOLE, *steps(1), "--env", env]) == 0
     with pytest.raises(
         UserError,
-        match=rf"/ppo.pt was trained on {env}, which imports a module: type --env {env} to allow it\.$",
+        match=rf"/ppo.pt was trained on {env}.* type --env {env} to allow it\.$",
     ):
         train_options(["--resume"])
     assert train_options(["--resume", "--env", env]).config.env == env

@@ -32,7 +32,7 @@ from recsys_rl.types import UserError
 from recsys_rl.utils.logger import read_log
 from recsys_rl.workflows import run_log as run_log_module
 from recsys_rl.workflows.train import Interrupted, train, updates
-from tests.doors import A2C, DRIFT, PPO, ROOT, SIZES, assert_same_weights, home, steps
+from tests.doors import A2C, DRIFT, PPO, ROOT, SIZES, assert_names, assert_same_weights, home, steps
 
 FIRST = Path("runs/drift-synthetic-ppo-0")
 LINK = Path("checkpoints/ppo.pt")
@@ -110,10 +110,8 @@ def test_given_name_and_runs_dir(here: Path, capsys: pytest.CaptureFixture[str])
     assert "name" not in Path("some/where/first/config.toml").read_text()
     before = files(here)
     said = sentence(["train", *DRIFT, *steps(1), "--runs-dir", "some/where", "--name", "first"], capsys)
-    assert said == (
-        "some/where/first exists, and a run needs a new folder: give another name, or continue the run "
-        "that is there with --run some/where/first."
-    )
+    assert said.startswith("some/where/first exists")
+    assert_names(said, "another name", "--run some/where/first.")
     assert files(here) == before
 
 
@@ -126,9 +124,8 @@ def test_invalid_name_is_refused(name: str, here: Path, capsys: pytest.CaptureFi
 def test_option_of_an_earlier_version_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for option in ("--log-dir", "--checkpoint-dir", "--checkpoint_dir"):
         said = sentence(["train", *DRIFT, option, "x"], capsys)
-        assert said == (
-            f"{option} is an option of an earlier version: each run now has its own folder in --runs-dir."
-        )
+        assert said.startswith(f"{option} is ")
+        assert_names(said, "earlier version", "--runs-dir")
 
 
 def test_run_that_fails_to_begin_leaves_no_folder(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +150,7 @@ def test_file_in_the_place_of_the_link_is_kept(here: Path, capsys: pytest.Captur
         assert main(["train", *DRIFT, *steps(1)]) == 0
         kept = Path(f"checkpoints/ppo.kept{number}.pt")
         assert kept.read_bytes() == content and LINK.is_symlink()
-        assert f"checkpoints/ppo.pt was a file, not a link; it is kept as {kept}" in capsys.readouterr().err
+        assert f"it is kept as {kept}" in capsys.readouterr().err
 
 
 def test_link_that_cannot_be_made_is_reported(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -162,7 +159,7 @@ def test_link_that_cannot_be_made_is_reported(here: Path, capsys: pytest.Capture
     (LINK / "precious").touch()
     assert main(["train", *DRIFT, *steps(1)]) == 0
     err = capsys.readouterr().err
-    assert "checkpoints/ppo.pt can't be made a link to this run (Is a directory): use runs/" in err
+    assert all(word in err for word in ("checkpoints/ppo.pt", "(Is a directory)", "use runs/"))
     assert f"\nrun: {FIRST}\n" in err and (LINK / "precious").exists() and load(FIRST / "ppo.pt").updates == 1
     assert [path.name for path in LINK.parent.iterdir()] == ["ppo.pt"]
 
@@ -186,22 +183,15 @@ def test_resume_without_a_link(here: Path, capsys: pytest.CaptureFixture[str]) -
     assert main(["train", *DRIFT, *steps(1)]) == 0
     shutil.copy(FIRST / "ppo.pt", "copy.pt")
     LINK.unlink()
-    assert sentence(["train", "--resume"], capsys) == (
-        "checkpoints/ppo.pt does not exist: train first, or give --run FOLDER."
-    )
+    assert_names(sentence(["train", "--resume"], capsys), "checkpoints/ppo.pt does not exist", "--run FOLDER")
     shutil.move("copy.pt", LINK)
-    assert sentence(["train", "--resume"], capsys) == (
-        "checkpoints/ppo.pt is a file and not a link to a run: give --run FOLDER."
-    )
+    assert_names(sentence(["train", "--resume"], capsys), "checkpoints/ppo.pt is a file", "--run FOLDER")
     assert main(["train", "--run", str(FIRST)]) == 0  # the latest again, and the file is kept
     assert LINK.samefile(FIRST / "ppo.pt") and load("checkpoints/ppo.kept.pt").updates == 1
     shutil.rmtree("runs")
-    assert "is a link to ../runs/drift-synthetic-ppo-0/ppo.pt, which is gone: give --run FOLDER." in (
-        sentence(["train", "--resume"], capsys)
-    )
-    assert "is a link to ../runs/drift-synthetic-ppo-0/ppo.pt, which is gone: train first" in (
-        sentence(["evaluate"], capsys)
-    )
+    target = "../runs/drift-synthetic-ppo-0/ppo.pt"
+    assert_names(sentence(["train", "--resume"], capsys), "link", target, "gone", "--run FOLDER")
+    assert_names(sentence(["evaluate"], capsys), "link", target, "gone", "train first")
 
 
 def test_resume_of_a_run_that_is_not_the_latest(here: Path) -> None:
@@ -338,7 +328,7 @@ def test_updates_yields_each_update(here: Path, capsys: pytest.CaptureFixture[st
     assert_same_weights(path, here / "some/run/ppo.pt")
     weights = seen[-1].agent.state_dict()
     assert all(torch.equal(x, weights[name]) for name, x in load("some/run/ppo.pt").agent.items())
-    with pytest.raises(UserError, match=r"^other exists, and a run needs a new folder"):
+    with pytest.raises(UserError, match=r"^other exists"):
         train(settings(*steps(9)), folder="other")
 
 
@@ -387,7 +377,7 @@ def test_signal_during_an_update_ends_the_loop_after_it(
 
 
 def test_folder_and_name_together(here: Path) -> None:
-    with pytest.raises(UserError, match=r"train_config\.name has no effect beside a folder"):
+    with pytest.raises(UserError, match=r"train_config\.name .*folder"):
         train(settings("--name", "x"), folder="y")
 
 

@@ -137,6 +137,8 @@ async function explain() {
 
 async function record() {
   const found = await ask("/v1/decisions");
+  $("unreadable").hidden = !found.unreadable.length;
+  $("unreadable").textContent = `Damaged in the record: decision ${found.unreadable.join(", ")}. See recsys-rl log check.`;
   $("record").replaceChildren(
     ...found.decisions.map((row) => {
       const line = element("tr");

@@ -1,4 +1,4 @@
-"""Small networks over items with genres, whose weights are all other than zero."""
+"""Small networks over items with tags, whose weights are all other than zero."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from recsys_rl.dials import ModelConfig
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
 from recsys_rl.models.features import SplitFeatures
-from recsys_rl.models.heads import item_columns, item_features
+from recsys_rl.models.item_columns import item_columns, item_features
 from recsys_rl.types import Catalogue, Obs
 from tests.small_runs import settings
 from tests.small_runs import world as made_up_world
@@ -31,7 +31,10 @@ def catalogue(names: tuple[str, ...]) -> Catalogue:
 
 
 def network(names: tuple[str, ...], config: ModelConfig, seed: int) -> ActorCritic:
-    items = catalogue(names)
+    return network_of(catalogue(names), config, seed)
+
+
+def network_of(items: Catalogue, config: ModelConfig, seed: int) -> ActorCritic:
     features = (
         SplitFeatures(items.embedding, item_columns(items)) if config.candidates else item_features(items)
     )

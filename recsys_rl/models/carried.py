@@ -1,7 +1,8 @@
-"""Weights for other genres: those of a shared genre are kept by its name.
+"""Weights for items with other columns: those of a shared column are kept by its name.
 
-Genres are columns of the item features (``heads.item_columns``): a row or a column of several weights belongs
-to each. With other genres these weights have another shape, and all the rest of the network is the same.
+A row or a column of several weights belongs to each column of the item features
+(``item_columns.column_names``). With other columns, such as other genres of films, these weights have another
+shape, and all the rest of the network is the same.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from recsys_rl.models.actor_critic import ActorCritic
 from recsys_rl.models.heads import TwoTowerHead
+from recsys_rl.models.item_columns import Column
 
 
 class Place(NamedTuple):
@@ -42,24 +44,20 @@ def feature_places(model: ActorCritic) -> dict[str, Place]:
 
 
 def carried(
-    weights: Mapping[str, Tensor], model: ActorCritic, old: Sequence[str], new: Sequence[str]
+    weights: Mapping[str, Tensor], model: ActorCritic, old: Sequence[Column], new: Sequence[Column]
 ) -> dict[str, Tensor]:
-    """``weights`` of a model with the genres ``old``, by name, in the shapes of ``model``, whose are ``new``.
+    """``weights`` of a model with the item columns ``old``, in the shapes of ``model``, which has ``new``.
 
-    Weights of a genre in ``new`` alone are zero, and those of a genre in ``old`` alone are left out. A weight
-    that differs from that of ``model`` in more than genres is returned as it is.
+    Weights of a column in ``new`` alone are zero, and those of a column in ``old`` alone are left out. A
+    weight that differs from that of ``model`` in more than these columns is returned as it is.
     """
-    own, (_, num_features) = model.state_dict(), model.items.shape
+    own = model.state_dict()
     place = model.embeddings[0]
     first = place.stop - place.start  # D: the embedding comes first
-    last = num_features - first - len(new)  # columns after the genres, with the constant 1
     place_of = {name: first + at for at, name in enumerate(old)}
-    kept = [
-        *range(first),
-        *(place_of.get(name, -1) for name in new),
-        *(first + len(old) + at for at in range(last)),
-    ]  # (F_i,): the place among the old features, -1 for a new genre
-    before = num_features + len(old) - len(new)
+    kept = [*range(first), *(place_of.get(name, -1) for name in new)]
+    # (F_i,): the place among the old features, -1 for a new column
+    before = first + len(old)
     found = dict(weights)
     for name, (axis, start, blocks) in feature_places(model).items():
         x = weights[name]

@@ -10,8 +10,17 @@ import polars as pl
 import pytest
 
 from recsys_rl.decisions.cells import Cells
-from recsys_rl.decisions.columns import BY_NAME, BY_START, COLUMNS, column_of, numbers
-from recsys_rl.decisions.rules import OF_FACTORS, OF_LISTS, OF_SESSIONS, broken
+from recsys_rl.decisions.schema import (
+    BY_NAME,
+    BY_START,
+    COLUMNS,
+    OF_FACTORS,
+    OF_LISTS,
+    OF_SESSIONS,
+    broken,
+    column_of,
+    numbers,
+)
 from recsys_rl.types import UserError
 
 VALUES: dict[str, tuple[list[Any], list[Any]]] = {  # values that follow the rule, and values that break it

@@ -1,7 +1,8 @@
-"""Weights for other genres: tensors by hand, equal outputs, and whole commands."""
+"""Weights for items with other columns: tensors by hand, equal outputs, and whole commands."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -11,10 +12,17 @@ import torch
 from recsys_rl.checkpoint import load as load_checkpoint
 from recsys_rl.cli import main
 from recsys_rl.dials import ModelConfig
-from recsys_rl.models.genres import carried
+from recsys_rl.models.carried import carried
+from recsys_rl.models.item_columns import Column, column_names
+from recsys_rl.types import ItemFeature
 from tests.data.test_new_items_and_data import write_log
+from tests.doors import assert_names
 from tests.files.test_read import RUN
-from tests.genre_networks import NEW, OLD, network, observations
+from tests.tagged_networks import NEW, OLD, catalogue, network, network_of, observations
+
+
+def columns(old: tuple[str, ...], new: tuple[str, ...]) -> tuple[tuple[Column, ...], tuple[Column, ...]]:
+    return column_names(catalogue(old)), column_names(catalogue(new))
 
 
 @pytest.mark.parametrize("encoder", ["mlp", "transformer"])
@@ -28,7 +36,7 @@ def test_items_of_shared_genres_keep_their_logits_and_values(
 ) -> None:
     config = ModelConfig(hidden_dims=(8,), head=head, encoder=encoder, candidates=candidates)
     old, new = network(OLD, config, 0), network(NEW, config, 1)
-    new.load_state_dict(carried(old.state_dict(), new, OLD, NEW))
+    new.load_state_dict(carried(old.state_dict(), new, *columns(OLD, NEW)))
     obs = observations()
     if candidates:
         obs = obs.among(torch.arange(6).expand(4, 6))
@@ -39,10 +47,10 @@ def test_items_of_shared_genres_keep_their_logits_and_values(
 
 
 def test_weights_by_hand() -> None:
-    """Features are 3 of the embedding, the genres, and 4 more; 12 sums follow the context of 6."""
+    """Features are 3 of the embedding, the tags, and 4 more; 12 sums follow the context of 6."""
     config = ModelConfig(hidden_dims=(8,))
     old, new = network(OLD, config, 0), network(NEW, config, 1)
-    found = carried(old.state_dict(), new, OLD, NEW)
+    found = carried(old.state_dict(), new, *columns(OLD, NEW))
     tower, before = found["head.tower.weight"], old.state_dict()["head.tower.weight"]
     rows = [0, 1, 2, 4, None, 3, None, 6, 7, 8, 9]  # b, d, a, e
     assert tower.shape == (11, 32) and before.shape == (10, 32)
@@ -68,7 +76,7 @@ def test_weights_by_hand() -> None:
 def test_same_number_of_other_genres() -> None:
     config = ModelConfig(hidden_dims=(8,))
     old, new = network(OLD, config, 0), network(("a", "b", "x"), config, 1)
-    found = carried(old.state_dict(), new, OLD, ("a", "b", "x"))
+    found = carried(old.state_dict(), new, *columns(OLD, ("a", "b", "x")))
     tower, before = found["head.tower.weight"], old.state_dict()["head.tower.weight"]
     assert torch.equal(tower[:5], before[:5]) and torch.equal(tower[6:], before[6:])
     assert before[5].any() and not tower[5].any()  # x is another genre than c
@@ -76,7 +84,7 @@ def test_same_number_of_other_genres() -> None:
 
 def test_another_network_is_left_as_it_is() -> None:
     old, new = network(OLD, ModelConfig(hidden_dims=(8,)), 0), network(NEW, ModelConfig(hidden_dims=(9,)), 1)
-    found = carried(old.state_dict(), new, OLD, NEW)
+    found = carried(old.state_dict(), new, *columns(OLD, NEW))
     assert found["hidden.weights.0"].shape == (2, 6 + 12 * 11, 8)  # not 9, which the caller refuses
 
 
@@ -98,10 +106,8 @@ def test_whole_command(
     capsys.readouterr()
     assert main([*start, "--name", "warm"]) == 0
     said = capsys.readouterr().err
-    assert (
-        "weights of runs/first/ppo.pt, step 64; weights of 2 shared genres, 1 new genre begins at zero "
-        "('strange'), 1 is lost ('odd')\n"
-    ) in said
+    (note,) = (line for line in said.splitlines() if "weights of runs/first/ppo.pt, step 64" in line)
+    assert_names(note, "6 shared", "1 new one begins at zero ('strange')", "1 is lost ('odd')")
     first, warm = load_checkpoint("runs/first/ppo.pt"), load_checkpoint("runs/warm/ppo.pt")
     assert first.catalogue.genre_names == ("even", "odd", "shared")
     assert warm.catalogue.genre_names == ("even", "shared", "strange")
@@ -112,7 +118,7 @@ def test_whole_command(
     torch.testing.assert_close(votes[:, size + 2], torch.zeros(len(votes)), atol=1e-6, rtol=0)
     torch.testing.assert_close(votes[:, size + 3 :], before[:, size + 3 :], atol=1e-6, rtol=0)
     assert main([*start, "--hidden-dims", "7"]) == 2
-    assert "does not fit this run: it has --hidden-dims 128 64, and this run has 7" in capsys.readouterr().err
+    assert "--hidden-dims 128 64, and this run has 7" in capsys.readouterr().err
 
 
 def test_added_encoder_with_other_genres_keeps_its_own_weights(
@@ -133,3 +139,26 @@ def test_added_encoder_with_other_genres_keeps_its_own_weights(
     assert bool(of_entries.abs().sum(1).gt(1e-3).all())
     votes = warm["model.head.votes"]
     assert not votes[-1].gt(1e-6).any() and votes[:-1].any()
+
+
+def test_columns_are_those_of_the_group_and_name() -> None:
+    """A class of an attribute that is new begins at zero, though a tag has its name."""
+    kinds = ItemFeature("kind", "classes", ("ad", "a"))
+    one = replace(catalogue(OLD), attributes={"kind": torch.arange(12) % 2}, features=(kinds,))
+    two = replace(one, features=(replace(kinds, values=("ad", "b")),))
+    assert column_names(one)[3:] == (
+        *(("number", name) for name in ("popularity", "quality", "year")),
+        *(("feature", name) for name in ("kind ad", "kind a")),
+        ("constant", "1"),
+    )
+    config = ModelConfig(hidden_dims=(8,))
+    old, new = (network_of(items, config, seed) for seed, items in enumerate((one, two)))
+    tower, before = (
+        weights["head.tower.weight"]
+        for weights in (
+            carried(old.state_dict(), new, column_names(one), column_names(two)),
+            old.state_dict(),
+        )
+    )
+    assert torch.equal(tower[:10], before[:10]) and torch.equal(tower[11], before[11])
+    assert before[10].any() and not tower[10].any()

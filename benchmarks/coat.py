@@ -1,0 +1,387 @@
+"""The Coat game: policies that train in estimated ratings, tested on the pseudo-true ones.
+
+    python -m benchmarks.coat [--seeds 0-4] [--games FB NX] [--data-dir FOLDER]
+
+The protocol is that of EasyRL4Rec (docs/13_rating_matrix.md): 290 users, 300 coats, at most 30 turns, a
+session ends with an item that is closer than 6 to one of the last 7. FB: items may repeat; NX: no item twice.
+Each seed is a refit of the user model on train.ascii alone, and seeds the networks. Training plays all users
+in the estimated matrix, the test plays all users in the true one, greedily. The differences of a row are
+paired by seed: to the list that is searched in the same user model (``list``), to the one with a penalty for
+close items (``penalised``), and to the same network trained with the ratings hidden (``blind``).
+
+Each row of benchmarks/results/coat.csv is one game, policy and seed. ``--cached`` runs nothing and prints the
+newest rows. ``--tune`` trains with seed 100 and tests in the estimated ratings of seed 101, the world in
+which the settings were chosen (with an error of NOISE and rounded, as ratings are); it writes no CSV. A
+network takes 10 to 20 seconds of CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.harness import newest, tables
+from benchmarks.harness.coat_rows import (
+    BayesReader,
+    Rules,
+    Steps,
+    greedy_list,
+    searched_list,
+)
+from benchmarks.harness.turns import Row
+from recsys_rl.agents.baselines import RandomPolicy, static_list
+from recsys_rl.config import Config
+from recsys_rl.env.rec_env import RecEnv
+from recsys_rl.experience.on_policy import OnPolicy
+from recsys_rl.experience.rollout import Sessions, play
+from recsys_rl.make import make_agent, make_env, make_world
+from recsys_rl.objective.objectives import make_objectives
+from recsys_rl.protocols import Policy
+from recsys_rl.types import Obs, Step, World
+from recsys_rl.utils.metrics import interval
+from recsys_rl.utils.seeding import generators, parse_seeds
+
+GAMES = {"FB": True, "NX": False}  # may items repeat?
+VERSUS = ("list", "penalised", "blind")
+PUBLISHED: Mapping[str, tuple[float, float]] = {
+    "A2C": (81.80, 75.65),
+    "PG": (79.34, 75.54),
+    "DORL": (76.99, 73.29),
+    "PPO": (73.03, 74.61),
+    "DQN": (54.35, 65.59),
+    "CQL": (23.35, 30.56),
+    "BCQ": (9.56, 12.08),
+}
+RANDOM_ROUNDS = 10
+NOISE = 1.0  # in training: about the error of the estimates on held-out ratings of train.ascii, 1.1
+BEST = 60  # items of which ``leak_of`` is computed
+DEVIATION = 1.0  # of a rating around the posterior's user, chosen as the networks' settings
+TUNED_ON, TUNED_IN = 100, 101  # seeds of the refits in which the settings below were chosen
+COMMON: dict[str, Any] = {
+    "env": "matrix-game",
+    "data": "coat-game",
+    "everyone": True,
+    "embedding_dim": 32,
+    "max_episode_steps": 30,
+    "gamma": 0.9,
+    "weights": ("rating=0.1",),
+    "hidden_dims": (64,),
+    "eval_interval": 0,
+}
+PPO: dict[str, Any] = {
+    "algo": "ppo",
+    "num_envs": 256,
+    "n_steps": 8,
+    "batch_size": 1024,
+    "lr": 1e-2,
+    "ent_coef": 0.01,
+    "gae_lambda": 0.2,  # the answer to an item comes at once, and later ratings are noise
+    "total_timesteps": 131_072,
+}
+SHORT: dict[str, Any] = {"history_length": 3, "clock": False}
+LEARNED: Mapping[str, Mapping[str, Any]] = {
+    "ppo-last-3": {**PPO, "ent_coef": 0.003, "gae_lambda": 0.5, **SHORT},
+    "a2c-last-3": {
+        "algo": "a2c",
+        "num_envs": 128,
+        "n_steps": 5,
+        "lr": 3e-3,
+        "ent_coef": 0.01,
+        "total_timesteps": 320_000,
+        **SHORT,
+    },
+    "blind": {**PPO, "relative": True},
+    "ppo-session": {**PPO, "relative": True},
+}
+SMOKE: dict[str, Any] = {"total_timesteps": 64, "num_envs": 8, "n_steps": 4, "batch_size": 32}
+FIXED = ("random", "most-rated", "static-list", "list", "penalised", "true-means", "reader-3", "reader")
+POLICIES = (*FIXED, *LEARNED)
+
+
+class Blind:
+    """An environment whose observations have zeros in place of the ratings."""
+
+    def __init__(self, env: RecEnv) -> None:
+        self.env = env
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.env, name)
+
+    def reset(self, users: Tensor | None = None) -> Obs:
+        return self._hidden(self.env.reset(users))
+
+    def observe(self) -> Obs:
+        return self._hidden(self.env.observe())
+
+    def step(self, items: Tensor) -> Step:
+        step = self.env.step(items)
+        obs = self._hidden(step.obs)
+        final = obs if step.final_obs is step.obs else self._hidden(step.final_obs)
+        return dataclasses.replace(step, obs=obs, final_obs=final)
+
+    def _hidden(self, obs: Obs) -> Obs:
+        assert obs.signals is not None
+        context = obs.context.clone()
+        for name, _ in self.env.interface.context:
+            if name.endswith("_signals"):
+                context[:, self.env.interface.place_of(name)] = 0
+        return dataclasses.replace(obs, context=context, signals=torch.zeros_like(obs.signals))
+
+
+@dataclasses.dataclass(frozen=True)
+class Game:
+    """One game of one refit: the world, and the settings that all its policies share."""
+
+    world: World
+    settings: dict[str, Any]
+    tested: str  # the matrix of the test: "true" or "estimated"
+    seed: int
+    smaller: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # sizes of a smoke run
+
+    def config(self, **more: Any) -> Config:
+        return Config(**{**self.settings, **more})
+
+    def learner(self, policy: str) -> dict[str, Any]:
+        """The settings of a learned row."""
+        settings = {**LEARNED[policy], **self.smaller}
+        if settings["algo"] == "a2c":
+            settings.pop("batch_size", None)
+        return settings
+
+    def test(self, policy: Policy, greedy: bool = True, blind: bool = False, **more: Any) -> Sessions:
+        """One session of each user in the matrix of the test."""
+        config = self.config(**{**more, "ratings": self.tested})
+        users, noise = self.world.population.heldout, torch.Generator().manual_seed(0)
+        env: Any = make_env(config, self.world, len(users), noise, heldout=True, training=False)
+        return play(Blind(env) if blind else env, policy, users, greedy)
+
+    def rules(self) -> Rules:
+        config = self.config().env_config
+        users = make_env(self.config(), self.world, 1).user_model  # type: ignore[attr-defined]
+        return Rules(users.close, config.window, config.max_episode_steps, config.repeats)
+
+
+def train(game: Game, settings: Mapping[str, Any], blind: bool) -> tuple[Any, float]:
+    """A network trained in the estimated ratings, and its seconds of CPU."""
+    started = time.process_time()
+    config = game.config(**settings, rating_noise=NOISE)
+    streams = generators(game.seed, "model", "policy", "shuffle", "users", "cells")
+    env: Any = make_env(config, game.world, generator=streams["users"])
+    updates = max(1, config.train_config.total_timesteps // config.agent_config.steps_per_update)
+    agent = make_agent(config, env.interface, game.world.catalogue, updates, streams)
+    env.reset()
+    if blind:
+        env = Blind(env)
+    objectives = make_objectives(
+        config.train_config, env.streams, game.world.catalogue, updates, streams["cells"], None
+    )
+    experience = OnPolicy(env, agent, config.agent_config.n_steps, objectives)
+    for _ in range(updates):
+        agent.update(experience.batch().data)
+    return agent, time.process_time() - started
+
+
+def fixed_policies(game: Game, rules: Rules) -> dict[str, Policy]:
+    """The rows without learning, by name, without `random`."""
+    catalogue, population = game.world
+    ratings, mean = population.attributes["ratings"], population.attributes["ratings"].mean(0)
+    close = (rules.close.sum(0) - 1).float()  # (I,): close items of each
+    penalty = mean.std() / close.std().clamp_min(1e-9)  # equal weights of both, in standard deviations
+    users = make_env(game.config(), game.world, 1).user_model  # type: ignore[attr-defined]
+    lists = {
+        "most-rated": greedy_list(catalogue.popularity, rules),
+        "static-list": static_list(users, catalogue, population.train, rules.length),
+        "list": searched_list(mean, rules, game.seed),
+        "penalised": searched_list(mean - penalty * close, rules, game.seed),
+        "true-means": searched_list(population.attributes["true_ratings"].mean(0), rules, game.seed),
+    }
+    readers: dict[str, Policy] = {
+        name: BayesReader(ratings, rules, DEVIATION, last)
+        for name, last in (("reader-3", 3), ("reader", rules.length))
+    }
+    return {**{name: Steps(items) for name, items in lists.items()}, **readers}
+
+
+def rows_of(game: Game, name: str, learned: Sequence[str]) -> list[Row]:
+    """The rows of one game and refit."""
+    rules, rows = game.rules(), []
+    found: dict[str, Sessions] = {}
+    catalogue = game.world.catalogue
+    rounds = [
+        game.test(RandomPolicy((catalogue.num_items,), torch.Generator().manual_seed(k)))
+        for k in range(RANDOM_ROUNDS)
+    ]
+    policies = fixed_policies(game, rules)
+    for policy in POLICIES:
+        seconds = None
+        if policy == "random":
+            mean = sum(float(x.returns.mean()) for x in rounds) / len(rounds)
+            length = sum(float(x.lengths.double().mean()) for x in rounds) / len(rounds)
+        else:
+            if policy in policies:
+                sessions = game.test(policies[policy])
+            elif policy in learned:
+                blind = policy == "blind"
+                agent, seconds = train(game, game.learner(policy), blind)
+                sessions = game.test(agent, blind=blind, **game.learner(policy))
+            else:
+                continue
+            found[policy] = sessions
+            mean, length = float(sessions.returns.mean()), float(sessions.lengths.double().mean())
+        row: Row = {"game": name, "policy": policy, "seed": game.seed, "tested": game.tested}
+        row |= {"return_mean": mean, "length_mean": length, "seconds": seconds}
+        row["leak"] = leak_of(game, rules) if policy == "penalised" else None
+        for versus in VERSUS:
+            paired = versus in found and policy in found and policy != versus
+            paired = paired and (policy in LEARNED or policy.startswith("reader"))
+            row[f"over_{versus}"] = mean - float(found[versus].returns.mean()) if paired else None
+        print(
+            f"{name} seed {game.seed} {policy}: {mean:.2f}, {length:.1f} turns", file=sys.stderr, flush=True
+        )
+        rows.append(row)
+    return rows
+
+
+def leak_of(game: Game, rules: Rules) -> float:
+    """Correlation of the number of close items with the true mean, given the estimate, among the BEST items.
+
+    The part of both that is linear in the estimated mean is taken off.
+    """
+    attributes = game.world.population.attributes
+    estimate = attributes["ratings"].mean(0)
+    best = estimate.argsort(descending=True)[:BEST]
+    x, y, z = (
+        part[best] - part[best].mean()
+        for part in (rules.close.sum(0).float(), attributes["true_ratings"].mean(0), estimate)
+    )
+    x, y = (part - z * (part @ z) / (z @ z) for part in (x, y))
+    return float((x @ y) / (x.norm() * y.norm()).clamp_min(1e-9))
+
+
+def games_of(
+    data_dir: Path, seed: int, names: Sequence[str], tuning: bool, smoke: bool = False
+) -> list[tuple[str, Game]]:
+    """The games of one refit. ``tuning``: the test matrix is another refit's estimate, and no true one."""
+    shared = {**COMMON, "data_dir": str(data_dir), "seed": seed} | ({"embedding_dim": 4} if smoke else {})
+    smaller = SMOKE if smoke else {}
+    world = make_world(Config(**shared))
+    if tuning:
+        other = make_world(Config(**{**shared, "seed": TUNED_IN})).population.attributes["ratings"]
+        error = torch.randn(other.shape, generator=torch.Generator().manual_seed(TUNED_IN))
+        other = (other + NOISE * error).clamp(1, 5).round()
+        attributes = {**world.population.attributes, "true_ratings": other}
+        world = world._replace(population=dataclasses.replace(world.population, attributes=attributes))
+    return [(name, Game(world, {**shared, "repeats": GAMES[name]}, "true", seed, smaller)) for name in names]
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """A row for each game and policy: means and 95 % intervals (Student's t) over refits."""
+    table: list[Row] = []
+    for name in GAMES:
+        for policy in POLICIES:
+            mine = [row for row in rows if (row["game"], row["policy"]) == (name, policy)]
+            if not mine:
+                continue
+            line: Row = {"game": name, "policy": policy, "seeds": len(mine)}
+            for column in ("return_mean", *(f"over_{versus}" for versus in VERSUS)):
+                values = [float(row[column]) for row in mine if row[column] not in (None, "")]
+                spread = interval(torch.tensor(values, dtype=torch.float64)) if values else None
+                for end in ("mean", "low", "high"):
+                    key = f"{column.removesuffix('_mean')}_{end}"
+                    line[key] = None if spread is None else getattr(spread, end)
+            line["length_mean"] = sum(float(row["length_mean"]) for row in mine) / len(mine)
+            times = [float(row["seconds"]) for row in mine if row["seconds"] not in (None, "")]
+            line["seconds"] = sum(times) / len(times) if times else None
+            table.append(line)
+    return table
+
+
+def text(results: Path) -> str:
+    """The table of the chapter, from the newest rows of the file alone."""
+    rows = newest.read(results, "coat", ("game", "policy", "seed"))
+    body = []
+    for row in summary(rows):
+        half = row["return_high"] - row["return_mean"]
+        cells = [row["game"], f"**{row['policy']}**" if row["policy"] in LEARNED else row["policy"]]
+        cells.append(f"{row['return_mean']:.2f}" + (f" ({half:.2f})" if half > 0.005 else ""))
+        cells.append(f"{row['length_mean']:.1f}")
+        for versus in VERSUS:
+            mean, low, high = (row[f"over_{versus}_{end}"] for end in ("mean", "low", "high"))
+            cells.append("" if mean is None else f"{mean:+.2f} ({low:+.2f} to {high:+.2f})")
+        cells.append("" if row["seconds"] is None else f"{row['seconds']:.0f}")
+        body.append(cells)
+    head = ["game", "policy", "return", "turns", *(f"minus {versus}" for versus in VERSUS), "CPU seconds"]
+    last = max(rows, key=lambda row: row["date"])
+    seeds = sorted({row["seed"] for row in rows}, key=int)
+    leaks = [float(row["leak"]) for row in rows if row["leak"]]
+    said = (
+        "Mean return of a session of each of the 290 users in the true ratings, greedy. In brackets half of "
+        f"the 95 % interval (Student's t) over the refits {', '.join(seeds)};\ndifferences are paired by "
+        f"refit. Among the {BEST} coats with the best estimates the number of close ones has a correlation "
+        f"of {min(leaks):.2f} to {max(leaks):.2f}\nwith the true mean, given the estimate. `python -m "
+        f"benchmarks.coat`, commit {last['commit']}, {last['date']}."
+    )
+    return f"{newest.table(head, body)}\n\n{said}"
+
+
+def published(results: Path) -> str:
+    """The published figures as a table."""
+    body = [[name, *(f"{x:.2f}" for x in values)] for name, values in PUBLISHED.items()]
+    return newest.table(["published, one seed", "FB", "NX"], body)
+
+
+def made_up(folder: Path) -> Path:
+    """A folder with files like Coat's, of 12 made-up users and 40 items."""
+    noise = torch.Generator().manual_seed(0)
+    true = torch.randint(1, 6, (12, 40), generator=noise)
+    rated = true * (torch.rand(true.shape, generator=noise) < 0.3)
+    for name, matrix in (("train.ascii", rated), ("coat_pseudoGT_ratingM.ascii", true)):
+        (folder / name).write_text("\n".join(" ".join(map(str, row)) for row in matrix.tolist()) + "\n")
+    return folder
+
+
+def main() -> None:
+    parser = tables.parser(__doc__)
+    parser.add_argument("--seeds", type=parse_seeds, default="0-4", help="as in 0-4 or 0,3,7 (default: 0-4)")
+    parser.add_argument("--games", nargs="+", choices=list(GAMES), default=list(GAMES))
+    parser.add_argument("--learned", nargs="*", choices=list(LEARNED), default=list(LEARNED))
+    parser.add_argument("--data-dir", type=Path, default=tables.ROOT.parent / "shared/data/coat")
+    parser.add_argument(
+        "--tune", action="store_true", help="another estimated matrix in place of the true one"
+    )
+    parser.add_argument("--cached", action="store_true", help="run nothing; the newest rows of the file")
+    args = tables.parse(parser, "coat")
+    torch.set_num_threads(args.threads or 1)
+    if args.cached:
+        kept: list[Any] = list(newest.read(args.csv.parent, args.csv.stem, ("game", "policy", "seed")))
+        args.csv = None
+        tables.publish(summary(kept), args)
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        place = made_up(Path(temporary)) if args.smoke else args.data_dir
+        seeds = [0] if args.smoke else [TUNED_ON] if args.tune else args.seeds
+        if args.tune:
+            args.csv = None
+        rows: list[Row] = []
+        for seed in seeds:
+            games = games_of(place, seed, args.games, args.tune, args.smoke)
+            for name, game in games:
+                fresh = rows_of(game, name, args.learned)
+                rows += fresh
+                if args.csv is not None:  # each game by itself: a stopped run loses nothing
+                    tables.publish(fresh, argparse.Namespace(json=None, csv=args.csv))
+    args.csv = None
+    tables.publish(rows, args)
+
+
+if __name__ == "__main__":
+    tables.run(main)

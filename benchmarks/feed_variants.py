@@ -1,0 +1,106 @@
+"""Which head suits `social-feed`, and does a bonus for novelty help to find its rare follows?
+
+    python -m benchmarks.feed_variants [--seeds 0-1] [--only scorer gated] [--keep FOLDER]
+
+PPO with its preset but fewer items and steps, as in benchmarks.limits: with the head of the preset
+(`scorer`), with `two-tower` and `gated` (first the kind of the item, then the item), and with ``--novelty``.
+The policy that draws, and the greedy one, play one session with each held-out user. Columns beside the
+returns: follows of suggested creators in a visit, and the share of suggestions and of ads among the places.
+
+With ``--keep`` the trained runs are kept in that folder, and read from there the next time. Rows are appended
+to benchmarks/results/feed_variants.csv.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmarks.harness import runs, tables
+from benchmarks.harness.turns import Row
+from benchmarks.limits import Size, add_sizes, train
+from recsys_rl.checkpoint import load
+from recsys_rl.env.rec_env import RecEnv
+from recsys_rl.evaluation.checkpoints import Entry
+from recsys_rl.evaluation.players import Player, Table, heldout_users, learned
+from recsys_rl.utils.metrics import interval
+from recsys_rl.utils.seeding import generators, parse_seeds, stream_seed
+
+VARIANTS: dict[str, tuple[str, ...]] = {  # options of `train`
+    "scorer": (),
+    "two-tower": ("--head", "two-tower"),
+    "gated": ("--head", "gated"),
+    "novelty-0.03": ("--novelty", "0.03"),
+    "novelty-0.1": ("--novelty", "0.1"),
+}
+
+
+def rows_of(name: str, seed: int, size: Size, folder: Path) -> list[Row]:
+    """The policy of the run in ``folder``, drawn and greedy, with the held-out users of its seed."""
+    path = runs.checkpoint_in(folder, "ppo")
+    entry = Entry(path, load(path), "ppo")
+    world, users = entry.checkpoint.world, heldout_users(entry.checkpoint.world, 0, seed)
+    streams = generators(seed, "evaluation users", "policy", "shuffle", "random")
+    table = Table(entry.checkpoint.config, world, users, seed, torch.device("cpu"), streams)
+    env = table.env()
+    assert isinstance(env, RecEnv)
+    kind, names = world.catalogue.attributes["kind"], world.catalogue.classes("kind")
+    found = []
+    for policy, player in learned([entry], table, env).items():
+        for stream in ("evaluation users", "policy"):
+            streams[stream].manual_seed(stream_seed(seed, stream))
+        returns, follows, shown = visits(env, player, users)
+        over, share = interval(returns), {x: (kind[shown] == names.index(x)).double().mean() for x in names}
+        row: Row = {"variant": name, "policy": policy, "seed": seed, "steps": size.steps}
+        row |= {"items": world.catalogue.num_items, "users": len(users), "return_mean": over.mean}
+        row |= {"return_low": over.low, "return_high": over.high, "follows": follows.mean().item()}
+        found.append(row | {f"{x}_share": share[x].item() for x in ("suggestion", "ad")})
+    return found
+
+
+def visits(env: RecEnv, player: Player, users: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (N,) and follows (N,) of one visit of each user, and the items shown (n,)."""
+    followed = [signal.name for signal in env.signals].index("followed")
+    obs, alive = env.reset(users), torch.ones(len(users), dtype=torch.bool)
+    returns, follows, shown = torch.zeros(len(users)), torch.zeros(len(users)), []
+    while bool(alive.any()):
+        with torch.inference_mode():
+            items = player.agent.act(obs, player.greedy).items  # (N, 1)
+        step = env.step(items)
+        assert step.feedback is not None
+        returns += step.reward * alive
+        follows += step.feedback.signals[:, 0, followed] * alive
+        shown.append(items[alive, 0])
+        alive = alive & ~(step.terminated | step.truncated)
+        obs = step.obs
+    return returns, follows, torch.cat(shown)
+
+
+def run(names: Sequence[str], seeds: Sequence[int], size: Size, keep: Path) -> list[Row]:
+    """The rows of these variants, for each seed."""
+    found: list[Row] = []
+    for seed in seeds:
+        for name in names:
+            found += rows_of(name, seed, size, train(VARIANTS[name], seed, size, keep / f"{name}-{seed}"))
+            print(found[-2:], flush=True)
+    return found
+
+
+def main() -> None:
+    parser = tables.parser(__doc__)
+    parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME")
+    parser.add_argument("--seeds", type=parse_seeds, default="0-1", help="as in 0-4 or 0,3,7 (default: 0-1)")
+    add_sizes(parser)
+    args = tables.parse(parser, "feed_variants")
+    torch.set_num_threads(args.threads or 1)
+    with tempfile.TemporaryDirectory() as folder:
+        seeds = [0] if args.smoke else args.seeds
+        tables.publish(run(args.only, seeds, Size.of(args), args.keep or Path(folder)), args)
+
+
+if __name__ == "__main__":
+    tables.run(main)

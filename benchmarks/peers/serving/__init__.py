@@ -1,0 +1,1 @@
+"""Other servers around the scoring function of ours, without a record; one file each."""

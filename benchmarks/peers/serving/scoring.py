@@ -1,0 +1,41 @@
+"""The scoring function of our server, for others: the first item of a visit, and its probability."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from recsys_rl.recommender.visit import NOON
+from recsys_rl.serve.inference import Ask, draw
+from recsys_rl.serve.versions import open_version
+
+CHECKPOINT = "CHECKPOINT"
+"""The environment variable that names the policy."""
+MOST = 64  # people of a batch, as in our server
+COMPANY = 1e-3  # seconds that a batch waits for more
+
+
+class Scoring:
+    """The policy of a checkpoint."""
+
+    def __init__(self) -> None:
+        torch.set_num_threads(1)
+        self.version = open_version(Path(os.environ[CHECKPOINT]), 1)
+        self.rng = random.Random(0)
+        self(["0"])  # the first call of a network takes longer than the others
+
+    def __call__(self, users: Sequence[str]) -> list[tuple[str, str, float]]:
+        """Item, title and probability for each of these people."""
+        version, title = self.version, self.version.checkpoint.catalogue.title
+        asks = [
+            Ask(0, version, version.people.get(user, -1), (), NOON, None, (), NOON, (self.rng.random(),))
+            for user in users
+        ]
+        found = draw(asks)
+        chances = torch.tensor([x.logprobs[0] for x in found], dtype=torch.float64).exp().tolist()
+        items = [x.items[0] for x in found]
+        return [(version.names[x], title(x), chance) for x, chance in zip(items, chances, strict=True)]

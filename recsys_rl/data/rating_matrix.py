@@ -1,0 +1,261 @@
+"""A world from a whole matrix of ratings (U, I), for users whose rating of every item is known.
+
+Your own: ``--data rating-matrix --matrix ratings.csv``. A file of numbers without a header, a row for each
+user and a column for each item: text with commas or spaces, .npy, or .npz with one array.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recsys_rl.data.catalogue import split_by_id
+from recsys_rl.data.factorise import factorise
+from recsys_rl.dials import DataConfig, EnvConfig
+from recsys_rl.errors import error_text, one_line, short
+from recsys_rl.protocols import Source
+from recsys_rl.types import Catalogue, Population, UserError, World
+
+GAPS = ("", "nan", "na", "null", "none", "-")
+"""Cells of a text that hold no rating, in small letters."""
+ARRAYS = (".npy", ".npz")
+
+
+@dataclass(frozen=True)
+class MatrixDataConfig(DataConfig):
+    """The users and the items of a matrix of ratings."""
+
+    everyone: bool = False
+    """Train and test with all users, in place of held-out ones. A test is then only new in its ratings, so
+    that it needs a true matrix (--world-set ratings=true)."""
+
+
+@dataclass(frozen=True)
+class RatingMatrixConfig(MatrixDataConfig):
+    """Files with matrices of numbers: text with commas or spaces, .npy, or .npz with one array."""
+
+    matrix: str | None = None
+    """File of the ratings, a row for each user and a column for each item, without gaps."""
+    true_matrix: str | None = None
+    """File of the true ratings of the same users and items, if those of --matrix are estimates. The distances
+    between items are then those of its columns."""
+    item_tags: str | None = None
+    """File of the items' tags, a row for each item and a column for each tag, 0 or 1."""
+
+
+def read_matrix(path: str | Path) -> Tensor:
+    """The matrix (rows, columns) float32 of a file. Raises UserError, and for a gap it names the place."""
+    path = Path(path)
+    found = _read_array(path) if path.suffix.lower() in ARRAYS else _read_text(path)
+    name = one_line(path)
+    if found.ndim != 2 or 0 in found.shape:
+        raise UserError(
+            f"{name} has the shape {found.shape}: a matrix has rows for users and columns for items."
+        )
+    wrong = np.argwhere(~np.isfinite(found))
+    if len(wrong):
+        row, column = wrong[0]
+        raise UserError(
+            f"{name} has {len(wrong):,} cells without a finite number, the first in row {row + 1}, column "
+            f"{column + 1}: the game needs the rating of every item by every user; estimate the others first."
+        )
+    return torch.from_numpy(found.astype(np.float32))
+
+
+def matrix_world(
+    ratings: Tensor,
+    embedding: Tensor,
+    taste: Tensor,
+    *,
+    source: str,
+    heldout_fraction: float,
+    everyone: bool,
+    seed: int,
+    num_items: int,
+    true: Tensor | None = None,
+    tags: tuple[tuple[str, ...], Tensor] = ((), torch.zeros(0, 0)),
+    popularity: Tensor | None = None,
+    titles: tuple[str, ...] = (),
+) -> World:
+    """The world of the first ``num_items`` items of a matrix.
+
+    The attributes are ``ratings`` and, if they are given, ``true_ratings`` of the users, (U, I); and
+    ``distance`` of the items, (I, I): the Euclidean distance between columns of the true matrix, or of
+    ``ratings`` without one.
+
+    Args:
+        ratings: (U, I), estimated if there is a ``true`` matrix of the same shape.
+        embedding, taste: (I, D) and (U, D), whose rows become unit vectors. The profile is the taste.
+        everyone: training and held-out users are all users.
+        tags: names (G,) and values (I, G), 0 or 1.
+        popularity: (I,) in [0, 1]; None: the share of users whose rating lies in the upper quarter of the
+            scale.
+
+    Raises UserError for shapes that don't fit, and if one side of the split is empty.
+    """
+    users, items = ratings.shape
+    if true is not None and true.shape != ratings.shape:
+        raise UserError(
+            f"{source}: the true matrix is of {_shape(true)} users x items, and the estimated one of "
+            f"{_shape(ratings)}: give two matrices of the same users and items."
+        )
+    names, values = tags
+    if names and len(values) != items:
+        raise UserError(
+            f"{source}: the tags are of {len(values)} items, and the matrix is of {items}: give a row of "
+            "tags for each item."
+        )
+    low, high = float(ratings.min()), float(ratings.max())
+    span = max(high - low, 1e-6)
+    if popularity is None:
+        popularity = (ratings >= low + 0.75 * span).float().mean(0)
+    quality = ((ratings.mean(0) - low) / span).clamp(0, 1)
+    kept = slice(0, min(num_items, items))
+    columns = (ratings if true is None else true)[:, kept].T.contiguous()  # (I, U)
+    number = len(columns)
+    which = f"all {items} items" if number == items else f"the first {number} of {items} items"
+    catalogue = Catalogue(
+        embedding=_unit(embedding[kept]),
+        item_ids=torch.arange(number),
+        titles=titles[kept] or tuple(f"item {item}" for item in range(number)),
+        genres=values[kept].float() if names else torch.zeros(number, 0),
+        genre_names=names,
+        popularity=popularity[kept],
+        quality=quality[kept],
+        year=torch.full((number,), torch.nan),
+        available=torch.ones(number, dtype=torch.bool),
+        source=f"{source}: {which}",
+        attributes={"distance": torch.cdist(columns, columns, compute_mode="donot_use_mm_for_euclid_dist")},
+    )
+    rows = torch.arange(users)
+    train, heldout = (
+        (rows, rows) if everyone else split_by_id(users, heldout_fraction, seed, f"users of {source}")
+    )
+    matrices = {"ratings": ratings[:, kept].contiguous()}
+    if true is not None:
+        matrices["true_ratings"] = true[:, kept].contiguous()
+    unit = _unit(taste)
+    about = (
+        f"{users} users, with {'estimated and true' if true is not None else 'known'} ratings of all items"
+    )
+    if everyone:
+        about += "; all of them for training and test"
+    population = Population(unit, unit.clone(), rows, train, heldout, about, matrices)
+    return World(catalogue, population)
+
+
+def _unit(rows: Tensor) -> Tensor:
+    """``rows`` with norm 1; a zero row becomes the first axis."""
+    first = torch.zeros_like(rows)
+    first[:, 0] = 1
+    norm = rows.norm(dim=1, keepdim=True)
+    return torch.where(norm > 0, rows / norm.clamp_min(1e-30), first)
+
+
+def _shape(matrix: Tensor) -> str:
+    return " x ".join(map(str, matrix.shape))
+
+
+def _read_array(path: Path) -> NDArray[np.float64]:
+    try:
+        with np.load(path, allow_pickle=False) if path.suffix.lower() == ".npz" else _Single(path) as archive:
+            names = list(archive)
+            if len(names) != 1:
+                raise UserError(
+                    f"{one_line(path)} holds {len(names)} arrays ({short(', '.join(names))}): save one "
+                    "matrix in a file."
+                )
+            array = archive[names[0]]
+    except OSError as error:
+        raise UserError(
+            f"{one_line(path)} can't be read ({error_text(error)}): give a matrix of ratings."
+        ) from error
+    except (EOFError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{one_line(path)} is not a whole file of an array of numbers: save the matrix again with "
+            "numpy.save or numpy.savez."
+        ) from error
+    if array.dtype.kind not in "fiub":
+        raise UserError(f"{one_line(path)} holds {array.dtype}: save the matrix as numbers.")
+    found: NDArray[np.float64] = array.astype(np.float64)
+    return found
+
+
+class _Single(dict[str, NDArray[np.float64]]):
+    """An .npy file as an archive of one array."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(array=np.load(path, allow_pickle=False))
+
+    def __enter__(self) -> _Single:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+def _read_text(path: Path) -> NDArray[np.float64]:
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        why = error_text(error) if isinstance(error, OSError) else "it is not a text"
+        raise UserError(f"{one_line(path)} can't be read ({why}): give a matrix of ratings.") from error
+    rows: list[list[float]] = []
+    for number, line in enumerate(lines, 1):
+        cells = [cell.strip() for cell in line.split(",")] if "," in line else line.split()
+        if rows and len(cells) != len(rows[0]):
+            raise UserError(
+                f"{one_line(path)} has {len(cells)} cells in row {number} and {len(rows[0])} in row 1: give "
+                "a matrix, with a rating of every item by every user."
+            )
+        rows.append([_number(path, number, place, cell) for place, cell in enumerate(cells, 1)])
+    return np.array(rows, dtype=np.float64)
+
+
+def _number(path: Path, row: int, column: int, cell: str) -> float:
+    if cell.lower() in GAPS:
+        return float("nan")
+    try:
+        return float(cell)
+    except ValueError:
+        raise UserError(
+            f"{one_line(path)} has {short(cell)} in row {row}, column {column}, which is not a number: give "
+            "a matrix of ratings, without a header."
+        ) from None
+
+
+def _make_world(config: RatingMatrixConfig, sizes: EnvConfig, seed: int) -> World:
+    if config.matrix is None:
+        raise UserError("--data rating-matrix needs the file of the ratings: give --matrix FILE.")
+    ratings = read_matrix(config.matrix)
+    true = None if config.true_matrix is None else read_matrix(config.true_matrix)
+    names: tuple[str, ...] = ()
+    values = torch.zeros(0, 0)
+    if config.item_tags is not None:
+        values = read_matrix(config.item_tags)
+        if not bool(((values == 0) | (values == 1)).all()):
+            raise UserError(f"{one_line(config.item_tags)} has a value other than 0 and 1: tags are 0 or 1.")
+        names = tuple(f"tag {number}" for number in range(1, values.shape[1] + 1))
+    known = torch.ones_like(ratings, dtype=torch.bool)
+    found = factorise(ratings, known, sizes.embedding_dim, seed)
+    return matrix_world(
+        ratings,
+        found.items,
+        found.users,
+        source=one_line(config.matrix),
+        heldout_fraction=config.heldout_fraction,
+        everyone=config.everyone,
+        seed=seed,
+        num_items=sizes.num_items,
+        true=true,
+        tags=(names, values),
+    )
+
+
+SOURCE = Source(RatingMatrixConfig, _make_world)

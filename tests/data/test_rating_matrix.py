@@ -1,0 +1,282 @@
+"""Matrices of ratings from files and from estimates, the source `coat-game`, and whole commands on both."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from recsys_rl.checkpoint import load
+from recsys_rl.cli import main
+from recsys_rl.config import Config
+from recsys_rl.data import factorise as module
+from recsys_rl.data.factorise import FACTOR_PENALTY, Factorised, draw_users, factorise
+from recsys_rl.data.rating_matrix import matrix_world, read_matrix
+from recsys_rl.make import make_world
+from recsys_rl.types import UserError, World
+from tests.worlds import shared_data
+
+TRUE = "coat_pseudoGT_ratingM.ascii"
+TINY = ["--embedding-dim", "4", "--hidden-dims", "8", "--total-timesteps", "64", "--num-envs", "4"]
+SHORT = ["--n-steps", "8", "--batch-size", "16", "--eval-interval", "0"]
+
+
+def low_rank(users: int = 40, items: int = 30, seed: int = 0) -> Tensor:
+    rng = torch.Generator().manual_seed(seed)
+    left, right = (torch.randn(count, 2, generator=rng) for count in (users, items))
+    return (3 + 0.8 * left @ right.T).clamp(1, 5)
+
+
+def write_coat(folder: Path, users: int = 12, items: int = 40) -> Path:
+    """Files like Coat's with made-up ratings."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    true = rng.integers(1, 6, (users, items))
+    np.savetxt(folder / TRUE, true, "%d")
+    np.savetxt(folder / "train.ascii", true * (rng.random(true.shape) < 0.3), "%d")
+    return folder
+
+
+def test_factorise_finds_the_cells_of_a_low_rank_matrix() -> None:
+    whole = low_rank()
+    known = torch.rand(whole.shape, generator=torch.Generator().manual_seed(1)) < 0.6
+    found = factorise(whole * known, known, 3, 0)
+    error = (found.ratings - whole)[~known].square().mean().sqrt()
+    assert error < 0.6 * (whole[~known] - whole[known].mean()).square().mean().sqrt()
+    assert found.users.shape == (40, 3) and found.items.shape == (30, 3)
+    low, high = whole[known].min(), whole[known].max()
+    assert bool(((found.ratings >= low) & (found.ratings <= high)).all())
+
+
+def test_last_step_is_the_ridge_regression_of_each_item() -> None:
+    """The items' factors, against numpy's least squares with rows for the penalty."""
+    whole = low_rank(seed=2)
+    known = torch.rand(whole.shape, generator=torch.Generator().manual_seed(3)) < 0.5
+    found = factorise(whole * known, known, 2, 0)
+    free = factorise(whole * known, known, 2, 0)
+    assert torch.equal(found.ratings, free.ratings)  # the same seed, the same fit
+    rest = torch.randn(5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    there = (torch.rand(5, 7, generator=torch.Generator().manual_seed(5)) < 0.6).double()
+    others = torch.randn(7, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
+    got = module._factors(rest * there, there, others)
+    for row in range(5):
+        use = there[row] > 0
+        inputs = np.vstack([others[use].numpy(), FACTOR_PENALTY**0.5 * np.eye(3)])
+        wanted = np.linalg.lstsq(inputs, np.append(rest[row, use].numpy(), np.zeros(3)), rcond=None)[0]
+        assert_close(got[row], torch.from_numpy(wanted))
+
+
+def test_users_without_ratings_are_at_the_mean_of_each_item() -> None:
+    ratings = torch.tensor([[1.0, 5.0], [1.0, 5.0], [0.0, 0.0]])
+    found = factorise(ratings, ratings > 0, 1, 0)
+    assert float(found.users[2].abs().max()) == 0.0
+    assert found.ratings[2, 0] < 3 < found.ratings[2, 1]
+    with pytest.raises(ValueError, match="no rating is known"):
+        factorise(ratings, torch.zeros_like(ratings, dtype=torch.bool), 1, 0)
+
+
+def test_draws_of_users_have_the_posterior_by_hand() -> None:
+    """One user with two known items, q = (1, 2): variance v / (5 + FACTOR_PENALTY) of p, v from the error."""
+    ratings = torch.tensor([[2.0, 4.0, 0.0], [3.0, 3.0, 3.0], [3.0, 3.0, 3.0]])
+    known = ratings > 0
+    estimate = torch.tensor([[2.5, 3.0, 3.0], [3.0, 3.0, 3.0], [3.0, 3.0, 3.0]])
+    fit = Factorised(estimate, torch.zeros(3, 1), torch.tensor([[1.0], [2.0], [0.1]]))
+    drawn = torch.stack([draw_users(fit, ratings, known, seed) for seed in range(3000)])
+    moved = (drawn - estimate)[:, 0, 2] / 0.1
+    # 8 known ratings, 5/10 + 2 * 5.01/10.01 weights of factors, 6 biases: at least one is left, and the error
+    # .25 + 1 is the variance.
+    wanted = 1.25 / (5 + FACTOR_PENALTY)
+    assert float(moved.var()) == pytest.approx(wanted, rel=0.1)
+    assert float(moved.mean()) == pytest.approx(0, abs=0.03)
+
+
+@pytest.mark.parametrize("ending", [".csv", ".txt", ".npy", ".npz"])
+def test_formats_of_a_matrix(tmp_path: Path, ending: str) -> None:
+    matrix = np.array([[1.0, 2.5, 3.0], [4.0, 5.0, 1.5]])
+    path = tmp_path / f"ratings{ending}"
+    if ending == ".npy":
+        np.save(path, matrix)
+    elif ending == ".npz":
+        np.savez(path, anything=matrix)
+    else:
+        np.savetxt(path, matrix, delimiter="," if ending == ".csv" else " ")
+    assert_close(read_matrix(path), torch.from_numpy(matrix).float())
+
+
+BAD = {
+    "gap.csv": ("1,2\n3,\n", "gap.csv has 1 cells without a finite number, the first in row 2, column 2"),
+    "nan.csv": ("1,nan\n3,nan\n", "has 2 cells without a finite number, the first in row 1, column 2"),
+    "uneven.csv": ("1,2\n3\n", "has 1 cells in row 2 and 2 in row 1"),
+    "header.csv": ("a,b\n3,1\n", "has 'a' in row 1, column 1, which is not a number"),
+    "empty.csv": ("", "a matrix has rows for users and columns for items"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_texts(tmp_path: Path, name: str) -> None:
+    text, sentence = BAD[name]
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError) as error:
+        read_matrix(tmp_path / name)
+    assert sentence in str(error.value)
+
+
+def test_bad_arrays(tmp_path: Path) -> None:
+    np.savez(tmp_path / "two.npz", a=np.eye(2), b=np.eye(2))
+    np.save(tmp_path / "objects.npy", np.array([{}, {}], dtype=object), allow_pickle=True)
+    np.save(tmp_path / "texts.npy", np.array([["a"]]))
+    np.save(tmp_path / "flat.npy", np.ones(3))
+    (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 not a zip")
+    sentences = {
+        "two.npz": "holds 2 arrays ('a, b'): save one matrix",
+        "objects.npy": "is not a whole file of an array of numbers",  # nothing is unpickled
+        "texts.npy": "save the matrix as numbers",
+        "flat.npy": "has the shape (3,)",
+        "broken.npz": "is not a whole file of an array of numbers",
+        "absent.npy": "can't be read (No such file or directory)",
+        "absent.csv": "can't be read (No such file or directory)",
+    }
+    for name, sentence in sentences.items():
+        with pytest.raises(UserError) as error:
+            read_matrix(tmp_path / name)
+        assert sentence in str(error.value), name
+
+
+def made(ratings: Tensor, **more: object) -> World:
+    settings = {"source": "made up", "heldout_fraction": 0.5, "everyone": False, "seed": 0, "num_items": 9}
+    size = ratings.shape[1]
+    return matrix_world(ratings, torch.eye(size), torch.eye(len(ratings), size), **{**settings, **more})  # type: ignore[arg-type]
+
+
+def test_world_of_a_matrix_by_hand() -> None:
+    ratings = torch.tensor([[1.0, 5.0, 1.0], [1.0, 2.0, 5.0]])
+    catalogue, population = made(ratings, everyone=True, num_items=2)
+    assert catalogue.num_items == 2 and catalogue.source == "made up: the first 2 of 3 items"
+    assert catalogue.attributes["distance"].flatten().tolist() == pytest.approx([0, 17**0.5, 17**0.5, 0])
+    assert catalogue.popularity.tolist() == [0.0, 0.5]  # ratings of at least 4 on the scale 1 .. 5
+    assert_close(catalogue.quality, torch.tensor([0.0, 0.625]))
+    assert population.train.tolist() == population.heldout.tolist() == [0, 1]
+    assert "all of them for training and test" in population.source
+    assert population.attributes["ratings"].tolist() == [[1, 5], [1, 2]]
+    split = made(ratings).population
+    assert sorted([*split.train.tolist(), *split.heldout.tolist()]) == [0, 1]
+
+
+def test_matrices_that_do_not_fit() -> None:
+    ratings = torch.ones(2, 3)
+    with pytest.raises(
+        UserError, match="the true matrix is of 3 x 2 users x items, and the estimated one of 2"
+    ):
+        made(ratings, true=torch.ones(3, 2))
+    with pytest.raises(UserError, match="the tags are of 4 items, and the matrix is of 3"):
+        made(ratings, tags=(("a",), torch.ones(4, 1)))
+
+
+def test_coat_game_estimates_from_the_training_file_alone(tmp_path: Path) -> None:
+    folder = write_coat(tmp_path / "coat")
+    settings: dict[str, Any] = {
+        "env": "matrix-game",
+        "data": "coat-game",
+        "data_dir": str(folder),
+        "embedding_dim": 12,
+    }
+    first = make_world(Config(**settings))
+    true = np.loadtxt(folder / TRUE)
+    assert first.population.attributes["true_ratings"].tolist() == true.tolist()
+    other = true.copy()
+    other[:, 0] = 6 - other[:, 0]
+    np.savetxt(folder / TRUE, other, "%d")
+    second = make_world(Config(**settings))
+    for name in ("ratings",):
+        assert torch.equal(first.population.attributes[name], second.population.attributes[name])
+    assert torch.equal(first.catalogue.embedding, second.catalogue.embedding)
+    assert not torch.equal(first.catalogue.attributes["distance"], second.catalogue.attributes["distance"])
+    refit = make_world(Config(**settings, seed=1))
+    assert not torch.equal(first.population.attributes["ratings"], refit.population.attributes["ratings"])
+
+
+def sentence(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    assert main(argv) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    return err
+
+
+def test_commands_on_a_made_coat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Training in the estimates, then the table; the rows that need a profile are left out by a sentence."""
+    monkeypatch.chdir(tmp_path)
+    write_coat(tmp_path / "coat")
+    options = ["--env", "matrix-game", "--data", "coat-game", "--data-dir", "coat", "--everyone"]
+    game = ["--max-episode-steps", "6", "--threshold", "3", "--window", "2", "--relative"]
+    assert main(["train", *options, *game, *TINY, *SHORT, "--name", "a"]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", "runs/a/ppo.pt", "--json", "table.json", "--report"]) == 0
+    err = capsys.readouterr().err
+    assert "mf, mmr, rule and searched are left out: they rank items by the user's profile" in err
+    rows = [row["policy"] for row in json.loads(Path("table.json").read_text())["rows"]]
+    simple = ["random", "popularity", "one-item", "static-list", "myopic", "informed", "planner"]
+    assert rows == ["ppo", "ppo-greedy", "untrained", *simple]
+    assert Path("runs/a/report.html").stat().st_size > 1000
+    checkpoint = load(Path("runs/a/ppo.pt"))
+    assert checkpoint.interface.relative and not checkpoint.interface.profile
+    world = ["--world", "matrix-game", "--world-set", "ratings=true", "--no-planner"]
+    assert main(["evaluate", "runs/a/ppo.pt", *world, "--json", "true.json"]) == 0
+    tables = [json.loads(Path(name).read_text())["rows"] for name in ("table.json", "true.json")]
+    lists = [{row["policy"]: row["return_mean"] for row in table}["static-list"] for table in tables]
+    assert lists[0] != lists[1]  # searched in the estimated ratings, and in the true ones
+    assert "has another interface than matrix-game, where runs/a/ppo.pt was trained" in sentence(
+        ["evaluate", "runs/a/ppo.pt", *world, "--world-set", "relative=false"], capsys
+    )
+    capsys.readouterr()
+    told = sentence(["evaluate", "runs/a/ppo.pt", "--policy", "linucb"], capsys)
+    assert "linucb starts at the user's profile, and the observations here hold none" in told
+
+
+def test_bad_input_of_the_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = ["train", "--env", "matrix-game", "--data", "rating-matrix", *TINY, *SHORT]
+    assert "needs the file of the ratings: give --matrix FILE" in sentence(own, capsys)
+    Path("gap.csv").write_text("1,2\n3,\n")
+    assert "without a finite number" in sentence([*own, "--matrix", "gap.csv"], capsys)
+    np.savetxt("good.csv", low_rank(8, 40).numpy(), delimiter=",")
+    np.savetxt("fewer.csv", low_rank(7, 40).numpy(), delimiter=",")
+    np.savetxt("tags.csv", np.full((40, 2), 3), delimiter=",")
+    good = [*own, "--matrix", "good.csv"]
+    assert "the true matrix is of 7 x 40" in sentence([*good, "--true-matrix", "fewer.csv"], capsys)
+    assert "a value other than 0 and 1" in sentence([*good, "--item-tags", "tags.csv"], capsys)
+    assert "have one matrix alone" in sentence([*good, "--ratings", "true"], capsys)
+    assert "is 'tags', but the items" in sentence([*good, "--distance", "tags"], capsys)
+    assert "need a history of the whole session" in sentence(
+        [*good, "--relative", "--history-length", "3"], capsys
+    )
+    assert "The scorer head starts as a ranking by profile" in sentence([*good, "--head", "scorer"], capsys)
+    assert not Path("runs").exists() or not list(Path("runs").rglob("*.pt"))
+    coat = ["train", "--env", "matrix-game", "--data", "coat-game", "--data-dir", "coat", *TINY, *SHORT]
+    assert "holds no Coat data" in sentence(coat, capsys)
+    write_coat(tmp_path / "coat")
+    Path("coat", TRUE).unlink()
+    assert f"has no {TRUE}, the true ratings" in sentence(coat, capsys)
+
+
+def test_coat_as_published() -> None:
+    """290 users, 300 items, the mean of the true ratings, and close items, of the real files."""
+    folder = shared_data("coat")
+    world = make_world(
+        Config(env="matrix-game", data="coat-game", data_dir=str(folder), everyone=True, embedding_dim=16)
+    )
+    true = world.population.attributes["true_ratings"]
+    assert true.shape == (290, 300) and float(true.mean()) == pytest.approx(2.2337, abs=1e-4)
+    close = world.catalogue.attributes["distance"] < 6
+    assert int(close.sum()) - 300 == 1496  # ordered pairs of different coats
+    assert len(world.population.train) == len(world.population.heldout) == 290

@@ -1,0 +1,46 @@
+"""A server at a port of loopback, in a thread of this process."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+
+from recsys_rl.serve.app import App
+from recsys_rl.serve.protocol import protocol_of
+from recsys_rl.serve.server import ServeConfig, application
+from tests.serve.servers import SLOW
+
+
+@dataclass
+class Live:
+    app: App
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+@contextlib.contextmanager
+def live(checkpoint: Path, db: Path) -> Iterator[Live]:
+    """A server that ends with the block."""
+    place = socket.socket()
+    place.bind(("127.0.0.1", 0))
+    app = application(ServeConfig(str(checkpoint), db=str(db), deadline_ms=SLOW, seed=0))
+    protocol = protocol_of(app.worker.admission)
+    server = uvicorn.Server(uvicorn.Config(app, http=protocol, log_level="warning", ws="none"))
+    thread = threading.Thread(target=server.run, args=([place],))
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield Live(app, place.getsockname()[1])
+    server.should_exit = True
+    thread.join()
+    place.close()
