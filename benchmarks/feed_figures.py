@@ -18,7 +18,7 @@ LEFT, WIDTH, WORDS = 56, 470, 540  # pixels: of the plot, and where the words be
 STYLES = ("baseline", "learned", "inside")
 GROUP = 5  # places for each number of ``ads_by_place``
 RUNS = {
-    "paid": "no limit but one ad in five places",
+    "paid": "the hard rule alone",
     "paid-limit": "ads<=0.1",
     "paid-limit-half": "ads<=0.05",
 }
@@ -49,7 +49,7 @@ def visit_figure() -> str:
     title = "ads in each five places, % (revenue pays ten times as much)"
     parts = [panel.axes(title, "place of the visit", range(0, 41, 10), (0, 10, 20, 30))]
     lines = {}
-    for (name, label), style in zip(RUNS.items(), STYLES, strict=True):
+    for (name, label), style in zip(_measured().items(), STYLES, strict=False):
         each = [[100 * float(x) for x in row["ads_by_place"].split()] for row in _rows(name)]
         means = [statistics.mean(shares) for shares in zip(*each, strict=True)]
         parts.append(panel.line([GROUP * (k + 0.5) for k in range(len(means))], means, style))
@@ -61,26 +61,32 @@ def visit_figure() -> str:
 def cost_figure() -> str:
     """The return of learning against the share of ads, one point for each seed."""
     points = {
-        name: [(100 * float(r["ads"]), float(r["learned_return"])) for r in _rows(name)] for name in RUNS
+        name: [(100 * float(row["ads"]), float(row["learned_return"])) for row in _rows(name)]
+        for name in _measured()
     }
-    most = max(y for each in points.values() for _, y in each)
-    top = 10 * (int(most / 10) + 1)
-    panel = Panel(LEFT, WIDTH, (0, 25), (0, top))
+    earned = [y for each in points.values() for _, y in each]
+    low, top = 10 * int(min(earned) / 10), 10 * (int(max(earned) / 10) + 1)
+    panel = Panel(LEFT, WIDTH, (0, 25), (low, top))
     title = "return of a visit with revenue ten times, held-out users"
-    parts = [panel.axes(title, "ads, % of the places", range(0, 26, 5), (0, top // 2, top))]
+    parts = [panel.axes(title, "ads, % of the places", range(0, 26, 5), range(low, top + 1, 10))]
     means = {name: [statistics.mean(x) for x in zip(*each, strict=True)] for name, each in points.items()}
     ordered = sorted(means.values())
     parts.append(panel.line([x for x, _ in ordered], [y for _, y in ordered], "baseline", "5 4"))
     lines = {}
-    for (name, label), style in zip(RUNS.items(), STYLES, strict=True):
+    for (name, label), style in zip(_measured().items(), STYLES, strict=False):
         parts += [
             f'<circle cx="{panel.x(x):.1f}" cy="{panel.y(y):.1f}" r="4" style="fill:{LINES[style]}"/>'
             for x, y in points[name]
         ]
-        ads, earned = means[name]
-        lines[f"{label}: {ads:.1f} % ads"] = (earned, style)
+        ads, mean = means[name]
+        lines[f"{label}: {ads:.1f} % ads"] = (mean, style)
     parts += _words(panel, lines)
     return svg(800, 310, "What a limit on ads costs: the return falls with the share of ads.", parts)
+
+
+def _measured() -> dict[str, str]:
+    """Of RUNS, those that have results."""
+    return {name: label for name, label in RUNS.items() if _rows(name)}
 
 
 def _rows(name: str) -> Sequence[newest.Row]:

@@ -56,7 +56,7 @@ RUNS: dict[str, tuple[str, ...]] = {  # options of `train`
     "paid": PAID,
     "paid-limit": (*PAID, "--limit", "ads<=0.1"),
     "paid-limit-half": (*PAID, "--limit", "ads<=0.05"),
-    "tail-limit": ("--limit", "tail_exposure>=0.8"),
+    "tail-limit": ("--limit", "tail_exposure>=0.5"),
 }
 RULE, RULE_STEPS, RULE_USERS, PLACES = "hard-rule", 1_000_000, 4_096, 5
 GROUP = 5  # places

@@ -13,6 +13,7 @@ import torch
 from recsys_rl.checkpoint import load
 from recsys_rl.cli.train import train_options
 from recsys_rl.env import PLATFORMS, WITHOUT_ID
+from recsys_rl.functional.compiled.kernels import SWITCH
 from recsys_rl.workflows.train import train
 
 ROOT = Path(__file__).parents[1]
@@ -102,6 +103,11 @@ def assert_names(said: str, *names: str) -> None:
     """The sentence ``said`` holds each of these names and values, in any words, and it is one line."""
     absent = [name for name in names if name not in said]
     assert not absent and "\n" not in said.strip(), said
+
+
+def without_kernels_note(said: str) -> list[str]:
+    """The lines of ``said`` but for the note that the compiled loops are off, as in a run of all tests."""
+    return [line for line in said.splitlines() if f"{SWITCH} is off" not in line]
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:

@@ -40,7 +40,7 @@ def world(config: Config) -> World:
     rng = torch.Generator().manual_seed(0)
     genres = (torch.rand(size.num_items, 6, generator=rng) < 0.3).float()
     made = World(replace(catalogue, genres=genres, genre_names=tuple("abcdef")), population)
-    if config.model_config.head == "gated":
+    if config.model_config.head == "gated" and config.env != "social-feed":  # which draws its own kinds
         share = (torch.arange(size.num_items) + 0.5) / size.num_items
         kinds = (share > 0.75).long() + (share > 0.95).long()
         made = World(replace(made.catalogue, attributes={"kind": kinds}), population)

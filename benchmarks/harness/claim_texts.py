@@ -14,6 +14,13 @@ CLAIMS = ("satiation", "short-video", "long-video", "social-feed")
 GAINS, COSTS = (1, 2, 3), (0.25, 0.5)
 OWN = (3, 0.5)
 """The dials catchiness_gain and patience_cost of the table of sensitivity, and the platform's own."""
+SENSITIVE = {
+    (0, 0.5): "satiation-no-catchiness",
+    **{(gain, cost): f"satiation-catchiness-{gain:g}-cost-{cost:g}" for gain in GAINS for cost in COSTS},
+    (3, 0): "satiation-no-patience",
+    OWN: "satiation-all-effects",
+}
+"""The task of each pair of dials. Some are rows of the table of effects, too."""
 SENSITIVE_ROWS = ("mf", "rule", "searched", "ppo-greedy", "planner")
 
 
@@ -65,19 +72,21 @@ def claim(runs: Runs, policy: str, rival: str) -> str:
 
 
 def sensitivity(results: Path) -> str:
-    """PPO's gain over `rule` and over `searched` with other dials of `satiation`."""
+    """PPO's gain over `rule` and over `searched` with other dials of `satiation`.
+
+    Rows that were measured before those with the platform's own dials are left out.
+    """
     body, origins = [], list[str]()
-    for gain in GAINS:
-        for cost in COSTS:
-            own = (gain, cost) == OWN
-            task = "satiation-all-effects" if own else f"satiation-catchiness-{gain:g}-cost-{cost:g}"
-            if not read(results, "learning", task=task):
-                continue
-            runs = Runs(results, task)
-            returns = [f"{runs.mean(name).mean:.2f}" if runs.values(name) else "–" for name in SENSITIVE_ROWS]
-            over = [claim(runs, "ppo-greedy", rival) for rival in ("rule", "searched")]
-            body.append([f"{gain:g}{' (own)' if own else ''}", f"{cost:g}", *returns, *over])
-            origins.append(f"{seeds_of(runs)}, {runs.origin}")
+    since = max((row["date"] for row in read(results, "learning", task=SENSITIVE[OWN])), default="")
+    for (gain, cost), task in sorted(SENSITIVE.items()):
+        rows = read(results, "learning", task=task)
+        if not rows or rows[0]["date"] < since:
+            continue
+        runs, own = Runs(results, task), " (own)" if (gain, cost) == OWN else ""
+        returns = [f"{runs.mean(name).mean:.2f}" if runs.values(name) else "–" for name in SENSITIVE_ROWS]
+        over = [claim(runs, "ppo-greedy", rival) for rival in ("rule", "searched")]
+        body.append([f"{gain:g}{own}", f"{cost:g}", *returns, *over])
+        origins.append(f"{seeds_of(runs)}, {runs.origin}")
     head = ["`catchiness_gain`", "`patience_cost`", *SENSITIVE_ROWS, "PPO over `rule`", "over `searched`"]
     return (
         f"{table(head, body)}\n\nHeld-out users, 600,000 steps for PPO and each search; a gain of one seed "

@@ -17,13 +17,11 @@ from recsys_rl.utils.files import write_text
 
 IMAGES = ROOT / "docs" / "images"
 PICTURES = {
-    "report.png": "satiation",
+    "report.png": "satiation-all-effects",
     "learning.svg": "satiation",
-    "categories-satiation.svg": "satiation",
-    "categories-short-video.svg": "short-video",
-    "categories-long-video.svg": "long-video",
+    "categories-satiation.svg": "satiation-all-effects",
 }
-"""The task of benchmarks.learning that each picture shows."""
+"""The task of benchmarks.learning that each picture shows: the run of `make train`, or the preset's."""
 OF_TRAINING = ("learning.svg",)
 """Pictures of the training alone. They stay while the newest rows are of the same trained policies."""
 COLUMNS = ("picture", "task", "date", "commit")

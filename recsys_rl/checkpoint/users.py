@@ -137,7 +137,7 @@ def load_users(path: str | Path, finished: bool = True) -> LearnedFile:
         stat = path.stat() if path.is_file() else None
         found = _loaded(path, stat and (stat.st_mtime_ns, stat.st_size, stat.st_ino))
     except Refused as refused:
-        mend = AGAIN if refused.mend.endswith("or train again") else refused.mend
+        mend = AGAIN if "train" in refused.mend else refused.mend
         raise UserError(f"{path} {refused.cause}: {mend}.") from refused
     if finished and found.fitting:
         raise UserError(

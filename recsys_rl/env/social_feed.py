@@ -586,6 +586,9 @@ def add_attributes(world: World, seed: int) -> World:
     world = attributes.with_attributes(world, ITEMS, USERS, seed)
     catalogue, population = world
     named = dict(catalogue.attributes)
+    for name in ("bid", "born", "expires"):
+        if name not in catalogue.drawn and not named[name].is_floating_point():
+            raise UserError(f"The column '{name}' of the file about the items holds texts: give numbers.")
     if "kind" not in catalogue.drawn:
         named["kind"] = _kinds_of_data(named["kind"])
     ad, story = named["kind"] == AD, named["kind"] == STORY
@@ -608,8 +611,11 @@ def add_attributes(world: World, seed: int) -> World:
 
 
 def _kinds_of_data(kind: Tensor) -> Tensor:
-    """The kinds of a file about items as int64. Raises UserError."""
-    if not bool(torch.isin(kind, torch.arange(len(KINDS)).to(kind)).all()):
+    """The kinds of a file about items as int64. Whole numbers stand for texts (files/items.py).
+
+    Raises UserError.
+    """
+    if not kind.is_floating_point() or not bool(torch.isin(kind, torch.arange(len(KINDS)).to(kind)).all()):
         names = ", ".join(f"{number} ({name})" for number, name in enumerate(KINDS))
         raise UserError(f"The column 'kind' of the file about the items must hold the numbers {names}.")
     return kind.long()

@@ -54,7 +54,7 @@ from recsys_rl.serve.versions import Version
 from recsys_rl.serve.visits import ServedVisit
 
 MOST_JOBS = 512  # of one transaction
-MOST_WAITING = 100  # requests of one person at once
+MOST_WAITING = 16  # requests of one person at once: they are drawn one after another, and more come too late
 FAILED = 70  # exit code
 MOST_LIKES = 1_000  # of a stranger, the latest
 HANGS = 10  # deadlines after which a batch is given up

@@ -32,6 +32,7 @@ from recsys_rl.experience.learned_users import (
     shown_next,
     split_sessions,
 )
+from recsys_rl.lookup import names_a_module, platform_of
 from recsys_rl.make import heldout_rows, make_user_model, make_world, one_visit
 from recsys_rl.models.user_fit import FitSizes, UserFitting
 from recsys_rl.models.user_network import UserNetwork
@@ -57,10 +58,11 @@ class FitUsersConfig:
     checkpoint: str | None = None
     """A checkpoint with the log's items and users."""
     env: str | None = None
-    """Platform of the log, to make items and users from --data in place of a checkpoint. Required beside a
-    checkpoint if its name holds a module."""
+    """Platform of the items and users that --data makes (default: that of the log). Required if its name
+    holds a module."""
     data: str | None = None
-    """Data of the items and users, in place of a checkpoint, with the settings of the platform's preset."""
+    """Data of the items and users, in place of a checkpoint, with the settings of the platform's preset and
+    --seed."""
     out: str = "users.pt"
     """The file to write."""
     features: Literal["generic", "platform"] = "generic"
@@ -140,8 +142,8 @@ def begin(options: FitUsersConfig) -> Fit:
     """Read log, items and users, and make the networks. Raises UserError."""
     if options.log is None:
         raise UserError("The log is missing: give --log FILE.parquet.")
-    config, world = _world(options)
     log = read_decisions(options.log)
+    config, world = _world(options, log.header.platform)
     check_learnable(options.log, log)
     source = f"--data {config.data_config.data} --seed {config.train_config.seed}"
     check_catalogue(options.log, log.header, world.catalogue, source)
@@ -177,7 +179,7 @@ def begin_fit(
     if options.features == "platform":
         if users is None:
             raise UserError("--features platform: people made this log, and nobody knows their equations.")
-        extra = extra_tables(_equations(facts.platform), users, facts.platform)
+        extra = extra_tables(platform_of(facts.platform).equations, users, facts.platform)
     table = sessions_of(log.rows(known), what)
     if options.heldout == "users" and not bool(known.all()):
         reported = log.rows(~known)
@@ -219,8 +221,8 @@ _OF_FIT = ("features", "members", "epochs", "heldout", "heldout_share", "weights
 """Options that decide what is fitted; a resumed fit has the same."""
 
 
-def _world(options: FitUsersConfig) -> tuple[Config, World]:
-    """The settings and the world of the checkpoint, or of --env and --data."""
+def _world(options: FitUsersConfig, platform: str) -> tuple[Config, World]:
+    """The settings and the world of the checkpoint, or of --data and the log's platform."""
     if options.checkpoint is not None:
         if options.data is not None:
             raise UserError("--checkpoint brings its items: leave --data out, or leave --checkpoint out.")
@@ -228,10 +230,14 @@ def _world(options: FitUsersConfig) -> tuple[Config, World]:
         if checkpoint.world.is_empty:
             raise UserError(f"{options.checkpoint} has no catalogue, and a log is of one: give another one.")
         return one_visit(checkpoint.config), checkpoint.world
-    if options.env is None:
-        raise UserError("The items are missing: give --checkpoint FILE, or --env NAME and --data SOURCE.")
+    if options.env is None and options.data is None:
+        raise UserError("The items are missing: give --checkpoint FILE, or --data SOURCE of the log's items.")
+    env = options.env or platform
+    if not env or (options.env is None and names_a_module(env)):  # a file may name no module to import
+        what = f"is of {env}, which imports a module" if env else "names no platform"
+        raise UserError(f"{options.log} {what}: give --env NAME beside --data.")
     given: dict[str, Any] = {} if options.data is None else {"data": options.data}
-    config = Config(env=options.env, seed=options.seed, **given)
+    config = Config(env=env, seed=options.seed, **given)
     return config, make_world(config)
 
 
@@ -257,12 +263,6 @@ def _of_training(log: DecisionLog, config: Config, world: World) -> Tensor:
             "All users of the log are held out from training: record training users (--users train, or all)."
         )
     return known
-
-
-def _equations(platform: str) -> Any:
-    from recsys_rl.lookup import platform_of
-
-    return platform_of(platform).equations
 
 
 def _seen(table: SessionTable) -> tuple[Tensor, Tensor]:

@@ -38,8 +38,9 @@ def test_pictures_and_effects_are_of_the_newest_results() -> None:
     assert made.stale() == []
 
 
-def test_picture_is_stale_once_there_are_newer_rows(tmp_path: Path) -> None:
-    first = rows_of("2026-01-01", "aaa", *PLATFORMS, *EFFECTS)
+def test_picture_is_stale_once_there_are_newer_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(made.PICTURES, "videos.svg", "short-video")
+    first = rows_of("2026-01-01", "aaa", "short-video", *PLATFORMS, *EFFECTS)
     write(tmp_path, first)
     assert [line.split()[0] for line in made.stale(tmp_path, tmp_path)] == list(made.PICTURES)
     for picture in made.PICTURES:
@@ -48,14 +49,17 @@ def test_picture_is_stale_once_there_are_newer_rows(tmp_path: Path) -> None:
     write(tmp_path, [*first, *rows_of("2026-01-02", "bbb", "short-video")])
     (line,) = made.stale(tmp_path, tmp_path)
     assert line == (
-        "categories-short-video.svg shows the rows of 2026-01-01 (aaa) of short-video, and the newest are of "
-        "2026-01-02 (bbb)"
+        "videos.svg shows the rows of 2026-01-01 (aaa) of short-video, and the newest are of 2026-01-02 (bbb)"
     )
     later = rows_of("2026-01-02", "bbb", "satiation")[0]
     write(tmp_path, [*first, later | {"return_mean": "2"}])
-    stale = made.stale(tmp_path, tmp_path)
-    assert sum("of satiation, and the newest are" in line for line in stale) == 3
-    assert stale[-1].endswith(" ".join(EFFECTS)) and len(stale) == 3 + 1
+    curve, effects = made.stale(tmp_path, tmp_path)
+    assert curve.startswith("learning.svg ") and effects.endswith(" ".join(EFFECTS))
+    write(tmp_path, [*first, *rows_of("2026-01-01", "bbb", "satiation-all-effects")])
+    assert [line.split()[0] for line in made.stale(tmp_path, tmp_path)] == [
+        "report.png",
+        "categories-satiation.svg",
+    ]
 
 
 def test_learning_curve_stays_while_the_trained_policies_are_the_same(tmp_path: Path) -> None:
@@ -70,8 +74,8 @@ def test_learning_curve_stays_while_the_trained_policies_are_the_same(tmp_path: 
         write(tmp_path, [*first, *again])
         return [line.split()[0] for line in made.stale(tmp_path, tmp_path)]
 
-    assert stale_after("1") == ["report.png", "categories-satiation.svg"]
-    assert stale_after("3") == ["report.png", "learning.svg", "categories-satiation.svg"]
+    assert stale_after("1") == []
+    assert stale_after("3") == ["learning.svg"]
 
 
 def test_table_of_another_code_makes_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -185,10 +185,12 @@ def test_sensitivity_has_the_settings_that_were_measured(tmp_path: Path) -> None
     over = {"over_rule": 0.5, "over_rule_low": 0.4, "over_rule_high": 0.6}
     rows += [run("ppo-greedy", 0, 15, task="satiation-all-effects", **over)]
     rows += [run("ppo-greedy", 0, 11, task="satiation-catchiness-1-cost-0.25")]
-    rows += [run("rule", 0, 10, task=row["task"]) for row in rows]
+    rows += [run("ppo-greedy", 0, 12, task="satiation-no-patience", date="2026-11-24")]  # of before
+    rows += [run("rule", 0, 10, task=row["task"], date=row["date"]) for row in rows]
     lines = sensitivity(write_rows(tmp_path, "learning", rows)).splitlines()
     assert lines[2] == "| 1 | 0.25 | – | 10.00 | – | 11.00 | – | +10.0 % | – |"
     assert lines[3] == "| 3 (own) | 0.5 | – | 10.00 | – | 15.00 | – | +50.0 % (+40.0 to +60.0) | – |"
+    assert len(lines) == 6
     assert lines[-1].endswith("has its 95 % interval over users: seed 0, commit b, 2026-11-25.")
     assert set(SENSITIVITY) == {
         f"catchiness-{gain}-cost-{cost}" for gain in GAINS for cost in COSTS if (gain, cost) != OWN

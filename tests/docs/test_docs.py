@@ -172,7 +172,8 @@ def option_complaint(command: str, args: list[str]) -> str | None:
         no_run_here = ("--resume" in args and "does not exist" in str(error)) or (
             "--run" in args and "is not a folder" in str(error)
         )
-        no_run_here |= command == "train" and "--checkpoint" in args and "does not exist" in str(error)
+        of_reader = {"--checkpoint", "--user-model"} & {*args}
+        no_run_here |= command == "train" and bool(of_reader) and "does not exist" in str(error)
         if not no_run_here:
             return str(error)
         rest = [word for word in args if word != "--resume"]

@@ -402,9 +402,14 @@ def test_impossible_items_and_graphs_are_one_sentence() -> None:
     )
     with pytest.raises(UserError, match="follows a creator"):
         make_user_model(config, World(home.catalogue, strangers))
-    texts = replace(home.catalogue, attributes={"kind": torch.full((80,), 7)}, drawn=())
-    with pytest.raises(UserError, match="kind"):
-        add_attributes(World(texts, home.population), 0)
+    # whole numbers stand for texts: "post" is no kind, and "abc" no bid
+    for given, said in (
+        ({"kind": torch.full((80,), 7.0)}, "kind"),
+        ({"kind": torch.zeros(80, dtype=torch.int64)}, "kind"),
+        ({"bid": torch.zeros(80, dtype=torch.int64)}, "'bid' .* holds texts"),
+    ):
+        with pytest.raises(UserError, match=said):
+            add_attributes(World(replace(home.catalogue, attributes=given, drawn=()), home.population), 0)
 
 
 def test_attributes_of_a_file_are_kept() -> None:

@@ -266,5 +266,5 @@ def test_constrained_mdp_with_a_known_optimum(algo: str, proof: Proof) -> None:
     value, ads, multiplier = torch.tensor(latest).mean(0).tolist()
     proof(abs(value / 0.48 - 1), below=0.02, what="return")
     proof(abs(ads / bound - 1), below=0.05, what="ads")
-    # A2C, with one gradient step for each rollout, underrates a fresh user's advantage by a third
+    # A2C's critic, with one gradient step for each rollout, holds V(fresh) - V(tired) for too small
     proof(abs(multiplier / 0.42 - 1), below=0.02 if algo == "ppo" else 0.03, what="multiplier")

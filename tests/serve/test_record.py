@@ -223,6 +223,27 @@ def test_a_full_disk_refuses_and_forgets_what_was_not_written(checkpoint: At, tm
     assert main(["log", "check", "--db", str(db)]) == 0
 
 
+def test_a_disk_that_can_not_be_written_refuses_and_serves_on_when_it_can(
+    checkpoint: At, tmp_path: Path
+) -> None:
+    db = tmp_path / "r.sqlite"
+    with serving(checkpoint("satiation"), db) as client:
+        one = recommend(client, "3")
+        raw = client.app.worker.store._db  # type: ignore[attr-defined]
+        raw.execute("PRAGMA query_only = ON")  # writes fail with SQLITE_READONLY
+        posts = [
+            client.post("/v1/recommend", json={"user_id": "3"}),
+            client.post("/v1/feedback", json={"events": [event(one, "engagement", 0.5)]}),
+        ]
+        assert [(x.status_code, x.json()["title"]) for x in posts] == [(503, "record-full")] * 2
+        assert client.get("/readyz").status_code == 503
+        raw.execute("PRAGMA query_only = OFF")
+        assert send(client, event(one, "engagement", 0.5)) == ["accepted"]
+        assert recommend(client, "3")["session"] == {"id": one["session"]["id"], "step": 1}
+        assert client.get("/readyz").status_code == 200
+    assert main(["log", "check", "--db", str(db)]) == 0
+
+
 def test_a_user_is_forgotten_with_all_rows(checkpoint: At, tmp_path: Path) -> None:
     db = tmp_path / "r.sqlite"
     with serving(checkpoint("satiation"), db) as client:

@@ -21,12 +21,12 @@ from recsys_rl.agents.ppo import PPO
 from recsys_rl.errors import UserError
 from recsys_rl.serve.app import _body
 from recsys_rl.serve.inference import Ask, Drawn, draw
-from recsys_rl.serve.jobs import Recommend
+from recsys_rl.serve.jobs import Feedback, Recommend, Rows
 from recsys_rl.serve.problems import Problem
 from recsys_rl.serve.server import ServeConfig, application
 from recsys_rl.serve.sqlite import SQLite
 from recsys_rl.serve.store import Damaged
-from recsys_rl.serve.wire import RecommendRequest
+from recsys_rl.serve.wire import FeedbackAnswer, FeedbackEvent, RecommendRequest
 from recsys_rl.types import Obs
 from tests.serve.servers import SLOW, event, recommend, send, serving, trained
 
@@ -58,6 +58,81 @@ def test_all_requests_that_wait_for_one_person_are_answered(
     finally:
         worker.close()
     assert [x.code if isinstance(x, Problem) else x for x in found] == [None, "wrong-n", "wrong-n", None]
+
+
+def test_feedback_before_its_decision_is_written_is_of_an_unknown_one(
+    checkpoint: At, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its number could be guessed. Draw and event come to the worker in one round here."""
+    options = ServeConfig(str(checkpoint("satiation")), db=str(tmp_path / "r.sqlite"), deadline_ms=SLOW)
+    worker = application(options).worker
+    scores, latest = PPO.scores, SQLite.latest
+    draw_now, looking, look_now = threading.Event(), threading.Event(), threading.Event()
+
+    def slow_scores(self: PPO, obs: Obs) -> torch.Tensor:
+        draw_now.wait(20)
+        return scores(self, obs)
+
+    def slow_latest(self: SQLite, number: int) -> object:
+        looking.set()
+        look_now.wait(20)
+        return latest(self, number)
+
+    async def until(true: Callable[[], object]) -> None:
+        async with asyncio.timeout(20):
+            while not true():
+                await asyncio.sleep(0.01)
+
+    async def play() -> tuple[bytes, list[FeedbackAnswer]]:
+        answer = worker.submit(Recommend(RecommendRequest("3"), ""))
+        await until(lambda: worker.pending)
+        [number] = worker.pending
+        looked = worker.submit(Rows(1))
+        await until(looking.is_set)
+        draw_now.set()
+        await until(worker.queue.qsize)
+        about = Feedback([FeedbackEvent(str(number), "engagement", 0.5)])
+        early = worker.submit(about)
+        look_now.set()
+        await looked
+        return await answer, [await early, await worker.submit(about)]
+
+    monkeypatch.setattr(PPO, "scores", slow_scores)
+    monkeypatch.setattr(SQLite, "latest", slow_latest)
+    try:
+        answer, (early, later) = asyncio.run(play())
+    finally:
+        worker.close()
+    assert b"decision_id" in answer
+    assert (early.results[0].code, later.results[0].status) == ("unknown-decision", "accepted")
+
+
+def test_one_person_can_not_fill_the_queue(
+    checkpoint: At, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ServeConfig(str(checkpoint("satiation")), db=str(tmp_path / "r.sqlite"), deadline_ms=SLOW)
+    worker = application(options).worker
+    own, go = PPO.scores, threading.Event()
+
+    def scores(self: PPO, obs: Obs) -> torch.Tensor:
+        go.wait(20)
+        return own(self, obs)
+
+    async def ask() -> list[object]:
+        replies = [worker.submit(Recommend(RecommendRequest("3"), "")) for _ in range(20)]
+        refused = (await asyncio.wait(replies, timeout=20, return_when=asyncio.FIRST_COMPLETED))[0]
+        assert 0 < len(refused) <= 3  # one is drawn, sixteen wait
+        go.set()
+        found: list[object] = await asyncio.gather(*replies, return_exceptions=True)
+        return found
+
+    monkeypatch.setattr(PPO, "scores", scores)
+    try:
+        found = asyncio.run(ask())
+    finally:
+        worker.close()
+    assert [x.code for x in found if isinstance(x, Problem)] == ["busy"] * 3
+    assert all(isinstance(x, bytes) for x in found if not isinstance(x, Problem))
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ from tests.doors import (
     read_terminal,
     start,
     steps,
+    without_kernels_note,
 )
 
 METRICS = {
@@ -54,7 +55,7 @@ def test_quickstart(tmp_path: Path) -> None:
     world = ("--data", "synthetic", "--num-items", "40", "--num-users", "50", "--total-timesteps", "4096")
     code, out, err = finish(start(tmp_path, "train", "--algo", "ppo", *world))
     assert (code, out) == (0, ""), err
-    data, note, run, *progress, done = err.splitlines()
+    data, note, run, *progress, done = without_kernels_note(err)
     assert note.startswith("note: --total-timesteps 4,096 is 4.1 % of the 100,000 of the preset")
     assert data == "data: synthetic: 40 unit-norm Gaussian items, seed 0; 40 training users, 10 held out"
     assert run == "run: runs/drift-synthetic-ppo-0; checkpoints/ppo.pt is a link to its checkpoint"
@@ -128,7 +129,7 @@ def test_one_progress_bar_on_a_terminal(tmp_path: Path) -> None:
             shown += chunk
     assert process.returncode == 0
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
-    lines = [line for line in re.split(r"[\r\n]+", text) if line.strip()]
+    lines = [line for line in without_kernels_note(text) if line.strip()]
     assert lines[0].startswith("data: synthetic") and lines[-1].startswith("done: 1,440 steps")
     assert lines[1].startswith("note: --total-timesteps 1,440")
     bars = [line for line in lines[2:-1] if re.match("ppo on drift", line)]

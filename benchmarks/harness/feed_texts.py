@@ -1,0 +1,94 @@
+"""The tables of docs/06 on limits, heads and novelty, from limits.csv and feed_variants.csv."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.harness.newest import Row, read, table
+
+RUNS = {
+    "plain": ("the platform's weights", "one ad in five places"),
+    "plain-limit": ("the platform's weights", "and ads<=0.1"),
+    "tail-limit": ("the platform's weights", "and tail_exposure>=0.5"),
+    "paid": ("revenue=4", "one ad in five places"),
+    "paid-limit": ("revenue=4", "and ads<=0.1"),
+    "paid-limit-half": ("revenue=4", "and ads<=0.05"),
+}
+VARIANTS = {
+    "scorer": "scorer (the preset)",
+    "two-tower": "two-tower",
+    "gated": "gated: first the kind, then the item",
+    "novelty-0.03": "scorer, --novelty 0.03",
+    "novelty-0.1": "scorer, --novelty 0.1",
+}
+
+
+def limits(results: Path) -> str:
+    """The runs under each limit: shares, multipliers and returns, each seed's beside the other's."""
+    rows = read(results, "limits", ("run", "seed"))
+    head = [
+        "weights",
+        "limit",
+        "seeds",
+        "ads, %",
+        "tail, %",
+        "multiplier",
+        "return",
+        "return of learning",
+        "Gini",
+    ]
+    lines = []
+    for run, words in RUNS.items():
+        at = [row for row in rows if row["run"] == run]
+        shares = (_each(at, name, 100, 1) for name in ("ads", "tail_exposure"))
+        returns = (_each(at, name, 1, 2) for name in ("return_mean", "learned_return", "creator_gini"))
+        lines.append([*words, str(len(at)), *shares, _each(at, "multiplier_mean", 1, 2), *returns])
+    trained = [row for row in rows if row["run"] in RUNS]
+    said = (
+        f"{_sizes(trained)}, on its held-out users, by the policy that draws;\nmultiplier: mean over the "
+        f"last fifth of the training. {_origin(trained)};\n`python -m benchmarks.limits`."
+    )
+    rule = [row for row in rows if row["run"] == "hard-rule"]
+    if rule:
+        broken, steps = int(float(rule[-1]["broken"])), int(rule[-1]["steps"])
+        said += f"\nShowing an ad wherever none is forbidden breaks the rule at {broken} of {steps:,} places."
+    lines = [line for line in lines if line[-1]]  # a run without results has no row
+    return f"{table(head, lines)}\n\n{said}"
+
+
+def variants(results: Path) -> str:
+    """The heads and the bonus for novelty: returns, and what the policy that draws shows."""
+    rows = read(results, "feed_variants", ("variant", "seed"))
+    head = ["head", "seeds", "return", "greedy", "follows in a visit", "suggestions, %", "ads, %"]
+    lines = []
+    for name, label in VARIANTS.items():
+        drawn, greedy = (
+            [row for row in rows if row["variant"] == name and row["policy"] == policy]
+            for policy in ("ppo", "ppo-greedy")
+        )
+        returns = (_each(of_policy, "return_mean", 1, 2) for of_policy in (drawn, greedy))
+        shares = (_each(drawn, f"{kind}_share", 100, 1) for kind in ("suggestion", "ad"))
+        lines.append([label, str(len(drawn)), *returns, _each(drawn, "follows", 1, 2), *shares])
+    said = f"{_sizes(rows)}. {_origin(rows)};\n`python -m benchmarks.feed_variants`."
+    lines = [line for line in lines if line[-1]]  # a run without results has no row
+    return f"{table(head, lines)}\n\n{said}"
+
+
+def _each(rows: Sequence[Row], column: str, scale: float, digits: int) -> str:
+    """The value of each seed; with more than three seeds their mean."""
+    found = [scale * float(row[column]) for row in rows if row.get(column)]
+    if len(found) > 3:
+        found = [statistics.mean(found)]
+    return ", ".join(f"{value:.{digits}f}" for value in found)
+
+
+def _origin(rows: Sequence[Row]) -> str:
+    commits = ", ".join(dict.fromkeys(row["commit"] for row in rows))
+    return f"Commit {commits}, {rows[-1]['date']}"
+
+
+def _sizes(rows: Sequence[Row]) -> str:
+    items, steps = int(float(rows[0]["items"])), int(rows[0]["steps"])
+    return f"PPO's preset with {items:,} items and {steps:,} steps; each seed's value"

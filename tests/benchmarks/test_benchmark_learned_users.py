@@ -1,0 +1,43 @@
+"""The benchmark of learned users: its table comes from the rows of the file, and it runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import learned_users
+from tests.benchmarks.test_written_tables import write_rows
+from tests.doors import benchmark_without
+
+
+def cell(log: str, **known: object) -> dict[str, object]:
+    found: dict[str, object] = {"date": "2026-11-28", "commit": "abc", "env": "satiation", "log": log}
+    found |= {"features": "generic", "seed": 0, "return_mean": 11.5, "inside_return": 10.5, "share": 0.772}
+    found |= {"spearman": 0.82, "regret": 0.228, "loss_engagement": 1.026, "classifier_auc": 0.504}
+    return found | known
+
+
+def test_table_has_the_largest_loss_of_a_row(tmp_path: Path) -> None:
+    rows = [cell("random"), cell("medium", env="short-video", loss_liked=1.11, loss_engagement="")]
+    write_rows(tmp_path, "learned_users", rows)
+    _, _, first, second, _, origin = learned_users.text(tmp_path).splitlines()
+    wanted = ["`satiation`", "random", "generic", "11.50", "10.50", "77 %", "0.82", "22.8 %", "1.03", "0.50"]
+    assert [x.strip() for x in first.split("|")[1:-1]] == wanted
+    assert second.split("|")[9].strip() == "1.11" and "commit abc" in origin
+
+
+def test_table_before_the_first_measurement(tmp_path: Path) -> None:
+    assert learned_users.text(tmp_path).startswith("Not measured yet")
+
+
+@pytest.mark.slow
+def test_smoke(tmp_path: Path) -> None:
+    options = ["--smoke", "--logs", "medium", "--features", "platform", "--json", "table.json"]
+    done = benchmark_without([], "learned_users", tmp_path, *options)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "table.json").read_text())["rows"]
+    assert [(row["env"], row["policies"]) for row in rows] == [("satiation", 14), ("short-video", 14)]
+    assert all(-1 <= row["spearman"] <= 1 and row["regret"] >= 0 for row in rows)
+    assert [path.name for path in tmp_path.iterdir()] == ["table.json"]
