@@ -13,6 +13,7 @@ import torch
 from recsys_rl.checkpoint import load, save
 from recsys_rl.cli import main
 from recsys_rl.evaluation.worlds import played_in
+from recsys_rl.models import user_fit
 from recsys_rl.run import agent_of
 from recsys_rl.workflows import judged
 from recsys_rl.workflows.fit_users import fit_users
@@ -33,7 +34,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     record(dataclasses.replace(of, users="all"))
     record(dataclasses.replace(of, users="train", out=str(folder / "train.parquet")))
     log, out = str(folder / "all.parquet"), str(folder / "users.pt")
-    fit_users(log=log, checkpoint=str(path), out=out, members=2, epochs=1, quiet=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(user_fit, "LEAST_STEPS", 5)
+        fit_users(log=log, checkpoint=str(path), out=out, members=2, epochs=1, quiet=True)
     return folder
 
 
