@@ -87,6 +87,10 @@ class LearnedUsers:
         return (*self.facts.streams, Stream("spread", 0.0), Stream("entropy", 0.0))
 
     @property
+    def relative(self) -> bool:
+        return self.facts.interface.relative
+
+    @property
     def slate_size(self) -> int:
         return self.facts.interface.slate_size
 
@@ -111,7 +115,7 @@ class LearnedUsers:
     def sample(self, users: Tensor) -> LearnedState:
         given = {name: x.index_select(0, users) for name, x in self._given.items()}
         nothing = torch.full_like(users, -1)
-        return LearnedState(given, self.network.begin(given), nothing, nothing.clone())
+        return LearnedState(given, self.network.begin(given, len(users)), nothing, nothing.clone())
 
     def possible(self, user_state: LearnedState) -> bool:
         steps, member = user_state.memory["steps"], user_state.member
