@@ -87,10 +87,6 @@ class LearnedUsers:
         return (*self.facts.streams, Stream("spread", 0.0), Stream("entropy", 0.0))
 
     @property
-    def relative(self) -> bool:
-        return self.facts.interface.relative
-
-    @property
     def slate_size(self) -> int:
         return self.facts.interface.slate_size
 

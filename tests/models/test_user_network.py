@@ -145,8 +145,9 @@ def test_items_of_other_sessions_and_later_steps_change_nothing() -> None:
 def test_row_of_an_ensemble_is_that_of_its_network() -> None:
     members = [network(seed) for seed in range(3)]
     both, sessions = UserEnsemble(members), table(1)
-    memory, items = both.begin(sessions.given, sessions.num_sessions), torch.tensor([[1], [2], [3]])
-    own = torch.stack([member.respond(member.begin(sessions.given, sessions.num_sessions), items).expected() for member in members])
+    given, items = sessions.given, torch.tensor([[1], [2], [3]])
+    memory = both.begin(given, 3)
+    own = torch.stack([member.respond(member.begin(given, 3), items).expected() for member in members])
     assert_close(both.expected(memory, items, torch.tensor([0, 2, -1]))[0], own[0, 0])
     assert_close(both.expected(memory, items, torch.tensor([0, 2, -1]))[1], own[2, 1])
     assert_close(both.expected(memory, items, torch.tensor([0, 2, -1]))[2], own[:, 2].mean(0))
