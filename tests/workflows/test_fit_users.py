@@ -84,6 +84,11 @@ def test_fit_train_resume_and_evaluate(
     log = read_decisions(made[1])
     assert_close(rewards_by(file.facts, log)(log.feedback), log.signals[:, 0, 0])
     assert_close(rewards_by(file.facts, log, {"engagement": 3.0})(log.feedback), 3 * log.signals[:, 0, 0])
+    assert (
+        main(["ope", "--log", str(made[1]), "--checkpoint", "whole/one/ppo.pt", "--weights", "spread=-1"])
+        == 2
+    )
+    assert "names the stream spread, which does not exist" in capsys.readouterr().err
 
 
 def updates_inside(*options: str) -> Iterator[Update]:
@@ -164,6 +169,7 @@ def test_users_of_one_catalogue_in_a_run_of_another(
         (["--data", "synthetic"], "--checkpoint brings its items: leave --data out"),
         (["--heldout-share", "1"], "--heldout-share"),
         (["--weights", "engagement"], "engagement is not of the form NAME=NUMBER"),
+        (["--weights", "engagement=3"], "is a log of a platform, which makes the rewards; leave it out"),
         (["--features", "all"], "--features"),
     ],
 )
@@ -215,6 +221,41 @@ def test_log_that_people_made_needs_weights(
     assert [stream.weight for stream in load_users("users.pt").facts.streams] == [2.0, 0.0]
     assert fit(files, "--weights", "engagement=2", "--features", "platform") == 2
     assert "people made this log" in capsys.readouterr().err
+
+
+def test_signal_that_is_binary_in_one_part_of_the_log_only(made: tuple[Path, Path], here: Path) -> None:
+    """Held-out users answer 0 and 3, all others 0 and 1."""
+    log, (_, population) = read_decisions(made[1]), load(made[0]).world
+    held = torch.isin(log.users, population.user_ids[population.heldout])
+    clicks = (log.signals > 0.5).float() * torch.where(held, 3.0, 1.0).view(-1, 1, 1)
+    header = dataclasses.replace(log.header, platform="")
+    write_decisions(Path("own.parquet"), dataclasses.replace(log, header=header, signals=clicks))
+    options = ("--weights", "engagement=1", "--json", "report.json")
+    assert fit((made[0], Path("own.parquet")), *options) == 0
+    assert not json.loads(Path("report.json").read_text())["signals"][0]["binary"]
+
+
+def test_people_whom_the_simulator_does_not_know(made: tuple[Path, Path], here: Path) -> None:
+    """They are split by the run's seed, and the report has no row of the simulator."""
+    log = read_decisions(made[1])
+    users = torch.where(log.users > 12, log.users + 1000, log.users)
+    write_decisions(Path("other.parquet"), dataclasses.replace(log, users=users))
+    assert fit((made[0], Path("other.parquet")), "--json", "report.json") == 0
+    report = json.loads(Path("report.json").read_text())
+    assert "truth" not in report["signals"][0]["loss"]
+    assert load_users("users.pt").info["heldout_seed"] == 0
+
+
+def test_outputs_replace_no_input(
+    made: tuple[Path, Path], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = made[0].read_bytes(), made[1].read_bytes()
+    for path, option in zip(made, ("checkpoint", "log"), strict=True):
+        assert fit(made, "--out", str(path)) == 2
+        assert f"is also the file of --{option}: give another name" in capsys.readouterr().err
+    assert fit(made, "--json", "users.pt") == 2
+    assert "--json users.pt is also the file of --out: give another name" in capsys.readouterr().err
+    assert before == (made[0].read_bytes(), made[1].read_bytes())
 
 
 def test_platform_and_log_differ(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
