@@ -20,7 +20,9 @@ from recsys_rl.cli.train import train_options
 from recsys_rl.decisions.parts import read_decisions
 from recsys_rl.decisions.writer import write_decisions
 from recsys_rl.experience.learned_users import rewards_by
+from recsys_rl.gymnasium_ids import make_rec_env
 from recsys_rl.models.user_fit import UserFitting
+from recsys_rl.types import UserError
 from recsys_rl.workflows.train import Update, train, updates
 from tests.doors import DRIFT, PPO, SATIATION, SIZES, assert_same_weights, steps, train_in
 from tests.learned_world import make_log
@@ -139,6 +141,30 @@ def test_python_call_takes_sizes_from_the_file(made: tuple[Path, Path], here: Pa
     config = load(path).config
     assert config.env_config.max_episode_steps == 5 and config.env_config.num_items == 24
     assert config.data_config.data == "synthetic"
+
+
+def test_checkpoint_finds_its_users_from_another_folder(
+    made: tuple[Path, Path], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert fit(made) == 0
+    assert main([*INSIDE, *steps(1), "--runs-dir", "runs", "--name", "one"]) == 0
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    assert main(["evaluate", "../runs/one/ppo.pt", "--no-planner", "--max-users", "2"]) == 0
+
+
+def test_users_bring_their_items_and_sizes(
+    made: tuple[Path, Path], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fit(made) == 0
+    for option, value in (("max-episode-steps", "9"), ("num-items", "20"), ("embedding-dim", "8")):
+        assert main([*INSIDE, *steps(1), f"--{option}", value]) == 2
+        said = capsys.readouterr().err
+        assert f"--{option} is {value}: the users of users.pt bring theirs, " in said
+    assert main([*INSIDE, *steps(1), "--data", "ml-1m"]) == 2
+    assert "--data is ml-1m: the users of users.pt bring theirs, synthetic" in capsys.readouterr().err
+    with pytest.raises(UserError, match="were learned in sessions of 5 steps; give 5"):
+        make_rec_env("learned", 2, user_model="users.pt", max_episode_steps=9)
 
 
 def test_log_of_another_catalogue(
