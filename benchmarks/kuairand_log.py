@@ -82,7 +82,8 @@ class BestByUsers:
         names = self.file.facts.given
         number, found = self.file.world.catalogue.num_items, []
         for context in obs.context.split(max(1, BLOCK // number)):
-            memory = network.begin({name: context[:, interface.place_of(name)] for name in names})
+            given = {name: context[:, interface.place_of(name)] for name in names}
+            memory = network.begin(given, len(context))
             items = torch.arange(number).expand(len(context), -1)
             means = network.means(memory, items)[..., 0]  # (E, n, I)
             found.append((means.mean(0) - self.doubt * means.std(0, correction=0)).argmax(1))

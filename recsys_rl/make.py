@@ -121,7 +121,7 @@ def learned_file(config: Config) -> LearnedFile:
 
 
 def _check_played(config: Config, file: LearnedFile, world: World) -> None:
-    """Raise UserError if these users were learned on other items."""
+    """Raise UserError if these users were learned on other items, or in sessions of another length."""
     from recsys_rl.decisions.log import catalogue_hash
 
     path = getattr(config.env_config, config.platform.user_file)
@@ -129,6 +129,12 @@ def _check_played(config: Config, file: LearnedFile, world: World) -> None:
         raise UserError(
             f"{path} holds users who were learned on another catalogue than that of this world: give the "
             "users, or the checkpoint, of the same items."
+        )
+    steps, own = config.env_config.max_episode_steps, file.facts.interface.session_length
+    if steps != own:
+        raise FieldError(
+            "env_config.max_episode_steps",
+            f"is {steps}: the users of {path} were learned in sessions of {own} steps; give {own}.",
         )
 
 

@@ -404,8 +404,8 @@ class ResponseNetwork(Protocol):
     @property
     def num_members(self) -> int: ...
 
-    def begin(self, given: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """The memory at the start of sessions, from pieces (N, size) of their context."""
+    def begin(self, given: Mapping[str, Tensor], number: int) -> Mapping[str, Tensor]:
+        """The memory at the start of N sessions, their ``number``, from pieces (N, size) of their context."""
         ...
 
     def expected(self, memory: Mapping[str, Tensor], items: Tensor, member: Tensor) -> Tensor:

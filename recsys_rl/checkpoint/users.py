@@ -181,7 +181,8 @@ def _loaded(path: Path, version: object) -> LearnedFile:
             and facts.interface.action_sizes == (world.catalogue.num_items,)
             and facts.of_signals.shape == (len(facts.signals), len(facts.streams))
             and facts.users.dtype == torch.int64
-            and all(len(x) == len(facts.users) > 0 for x in facts.given.values())
+            and len(facts.users) > 0
+            and all(len(x) == len(facts.users) for x in facts.given.values())
             and all(
                 len(facts.shown_next[f"keys{name[-1]}"]) == len(facts.shown_next[f"entropies{name[-1]}"])
                 for name in ("keys1", *facts.shown_next)
@@ -204,14 +205,15 @@ def _loaded(path: Path, version: object) -> LearnedFile:
 
 def _facts(texts: Mapping[str, Any], sections: Mapping[str, Mapping[str, Tensor]]) -> UserFacts:
     own = sections["facts"]
-    _check_finite("given", sections["given"])
+    given = sections.get("given", {})  # a platform may give no pieces
+    _check_finite("given", given)
     return UserFacts(
         interface=_interface(texts["interface"]),
         signals=tuple(Signal(**x) for x in texts["signals"]),
         streams=tuple(Stream(**x) for x in texts["streams"]),
         of_signals=own["of_signals"],
         users=own["users"],
-        given=dict(sections["given"]),
+        given=dict(given),
         shown_next=dict(sections.get("shown_next", {})),
         **{name: str(texts[name]) for name in ("catalogue", "platform", "features", "log")},
     )

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.dials import EnvConfig
+from recsys_rl.errors import amount
 from recsys_rl.functional.next_entropy import keys_of, look_up
 from recsys_rl.objective.weighted import stream_weights
 from recsys_rl.protocols import Platform, ResponseNetwork
@@ -106,12 +107,12 @@ class LearnedUsers:
     def assumptions(self) -> str:
         """Part of a sentence: the log of which these users are a model."""
         form = "" if self.facts.features == "generic" else "; the model knows the simulator's equations"
-        return f"users learned from {self.facts.log}, by {self.network.num_members} networks{form}"
+        return f"users learned from {self.facts.log}, by {amount(self.network.num_members, 'network')}{form}"
 
     def sample(self, users: Tensor) -> LearnedState:
         given = {name: x.index_select(0, users) for name, x in self._given.items()}
         nothing = torch.full_like(users, -1)
-        return LearnedState(given, self.network.begin(given), nothing, nothing.clone())
+        return LearnedState(given, self.network.begin(given, len(users)), nothing, nothing.clone())
 
     def possible(self, user_state: LearnedState) -> bool:
         steps, member = user_state.memory["steps"], user_state.member

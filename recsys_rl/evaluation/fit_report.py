@@ -199,7 +199,7 @@ def _played(file: LearnedFile, held: SessionTable) -> Tensor:
     """(B, T, K, S): the answers of the learned users to the items of real sessions, for as many steps."""
     network, noise = file.network, torch.Generator().manual_seed(0)
     member = torch.randint(network.num_members, (held.num_sessions,), generator=noise)
-    memory, found = network.begin(held.given), torch.zeros_like(held.signals)
+    memory, found = network.begin(held.given, held.num_sessions), torch.zeros_like(held.signals)
     for step in range(held.items.shape[1]):
         items = held.items[:, step]  # (B, K)
         shown, rows = items >= 0, items.clamp_min(0)

@@ -61,8 +61,8 @@ def learnable(
             which a stream is made. None: all signals, each a stream with its weight of ``weights`` or 0.
         weights: of streams, for a log that people made.
 
-    Raises UserError if no stream has a weight, if a stream is not a sum of signals, or if the log lacks a
-    signal of which a stream with a weight is made.
+    Raises UserError if no stream has a weight, for weights that have no effect, if a stream is not a sum of
+    signals, or if the log lacks a signal of which a stream with a weight is made.
     """
     names = log.header.signals
     if users is None:
@@ -79,6 +79,11 @@ def learnable(
             Signal(signal, signal in visible, *bound) for signal, bound in zip(names, bounds, strict=True)
         )
         return Learnable(torch.arange(len(names)), signals, streams, torch.eye(len(names)))
+    if weights:
+        raise UserError(
+            f"--weights {next(iter(weights))}: {name} is a log of a platform, which makes the rewards; leave "
+            "it out here, and give it to recsys-rl train."
+        )
     every = [signal.name for signal in users.signals]
     matrix = _matrix(name, log, users)  # (S_all, M)
     used = [x.visible or bool(matrix[place].any()) for place, x in enumerate(users.signals)]

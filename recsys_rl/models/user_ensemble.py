@@ -33,8 +33,8 @@ class UserEnsemble:
         return UserEnsemble([copy.deepcopy(member).to(device) for member in self.members])
 
     @torch.no_grad()
-    def begin(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return self._joined([member.begin(given) for member in self.members])
+    def begin(self, given: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:
+        return self._joined([member.begin(given, number) for member in self.members])
 
     @torch.no_grad()
     def expected(self, memory: Mapping[str, Tensor], items: Tensor, member: Tensor) -> Tensor:

@@ -115,10 +115,12 @@ class UserNetwork(nn.Module):
         """(P,)"""
         return self.state_logits.sigmoid()
 
-    def begin(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The memory of N users at the start of a session, from pieces (N, size) of their context."""
-        first = next(iter(given.values()))
-        n, like = len(first), self.vectors
+    def begin(self, given: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:
+        """The memory of ``number`` N users at the start of a session, from pieces (N, size) of their context.
+
+        A platform may give no pieces, so that these don't tell the number.
+        """
+        n, like = number, self.vectors
         more = [given[name] for name, _ in self.context.more]
         return {
             "user": given[self.context.user] if self.context.user else like.new_zeros(n, self.sizes[0]),
@@ -160,7 +162,7 @@ class UserNetwork(nn.Module):
         b, t, k = table.items.shape
         shown, items = (table.items >= 0).flatten(0, 1), table.items.clamp_min(0).flatten(0, 1)  # (B T, K)
         unit = self._unit(table.signals.flatten(0, 1))  # (B T, K, S)
-        start = self.begin(table.given)
+        start = self.begin(table.given, b)
         entries = self._entries(items, shown, unit).unflatten(0, (b, t))  # (B, T, J, V)
         sums = decayed(entries, self.decays)[:, :-1]
         steps = torch.arange(t + 1, dtype=sums.dtype, device=sums.device)

@@ -10,6 +10,7 @@ straight line, and beyond the outermost ones it is constant.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,15 +40,25 @@ class SignalKinds:
         return len(self.start)
 
 
-def kinds_of(signals: Tensor, left: Tensor) -> SignalKinds:
-    """The kinds of the ``signals`` (R, S) of R shown places; ``left`` (R',) bool of R' steps."""
-    binary, low, high, weights = [], [], [], []
+def are_binary(signals: Tensor) -> tuple[bool, ...]:
+    """(S,): True for each signal of ``signals`` (R, S) whose values are 0 and 1 alone."""
+    return tuple(((signals == 0) | (signals == 1)).all(0).tolist())
+
+
+def kinds_of(signals: Tensor, left: Tensor, binary: Sequence[bool] | None = None) -> SignalKinds:
+    """The kinds of the ``signals`` (R, S) of R shown places.
+
+    Args:
+        left: (R',) bool of R' steps: the user left after it.
+        binary: (S,) the signals of 0 and 1, by more than these places. None: by ``signals``.
+    """
+    binary = are_binary(signals) if binary is None else tuple(binary)
+    low, high, weights = [], [], []
     start: list[float] = []
-    for values in signals.unbind(1):
-        binary.append(bool(((values == 0) | (values == 1)).all()))
+    for place, values in enumerate(signals.unbind(1)):
         low.append(float(values.min()))
         high.append(float(values.max()))
-        if binary[-1]:
+        if binary[place]:
             share = float(values.mean())
             weights.append(min(LARGEST_WEIGHT, 1 / _entropy(share)) if 0 < share < 1 else 0.0)
             start.append(_logit(share))
@@ -62,9 +73,7 @@ def kinds_of(signals: Tensor, left: Tensor) -> SignalKinds:
             start += [float(fixed[0]), *fixed.diff().clamp_min(1e-3).expm1().log().tolist()]
     share = float(left.float().mean())
     leave = min(LARGEST_WEIGHT, 1 / _entropy(share)) if 0 < share < 1 else 0.0
-    return SignalKinds(
-        tuple(binary), tuple(low), tuple(high), tuple(weights), leave, tuple(start), _logit(share)
-    )
+    return SignalKinds(binary, tuple(low), tuple(high), tuple(weights), leave, tuple(start), _logit(share))
 
 
 def _entropy(share: float) -> float:

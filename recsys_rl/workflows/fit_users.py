@@ -36,7 +36,7 @@ from recsys_rl.lookup import names_a_module, platform_of
 from recsys_rl.make import heldout_rows, make_user_model, make_world, one_visit
 from recsys_rl.models.user_fit import FitSizes, UserFitting
 from recsys_rl.models.user_network import UserNetwork
-from recsys_rl.models.user_signals import kinds_of
+from recsys_rl.models.user_signals import are_binary, kinds_of
 from recsys_rl.objective.weighted import parse_weights
 from recsys_rl.protocols import UserModel
 from recsys_rl.schema import Count, Range, check_fields
@@ -119,9 +119,7 @@ def fit_users(options: FitUsersConfig | None = None, **settings: Any) -> dict[st
     """
     options = dataclasses.replace(options or FitUsersConfig(), **settings)
     out = Path(options.out)
-    check_writable(out, "--out")
-    if options.json is not None:
-        check_writable(Path(options.json), "--json")
+    _check_outputs(options, out)
     if options.threads:
         torch.set_num_threads(options.threads)
     before = _before(options, out)
@@ -149,7 +147,10 @@ def begin(options: FitUsersConfig) -> Fit:
     check_catalogue(options.log, log.header, world.catalogue, source)
     users = _users_of(options, log, config, world)
     known, data = _of_training(log, config, world), to_dict(config)["data_config"]
-    return begin_fit(options, log, world, users, data, known, options.seed)
+    fit = begin_fit(options, log, world, users, data, known, options.seed)
+    # Of users whom the population lacks, this seed says who is held out.
+    info = {**fit.file.info, "heldout_seed": config.train_config.seed}
+    return dataclasses.replace(fit, file=dataclasses.replace(fit.file, info=info))
 
 
 def begin_fit(
@@ -192,12 +193,16 @@ def begin_fit(
     if users is not None and log.header.signals == tuple(signal.name for signal in users.signals):
         all_signals = session_table(reported, torch.zeros(reported.num_rows))
         all_signals = all_signals if held is None else all_signals.rows(held)
+        if not bool(torch.isin(all_signals.users, world.population.user_ids).all()):
+            all_signals = None  # the simulator has no state of people whom its population lacks
     fitted_table = table.rows(fitted)
     facts = dataclasses.replace(facts, shown_next=shown_next(fitted_table, world.catalogue.num_items))
     if fitted_table.num_sessions < 2:
         raise UserError(f"{name} has too few sessions to learn from: give a longer log.")
     inner, checked = split_sessions(fitted_table, "users", CHECKED, streams["split"])
-    kinds = kinds_of(*_seen(fitted_table))
+    # A signal that is 0 and 1 in the part to learn from may have other values in the part of the report.
+    binary = are_binary(torch.cat([_seen(fitted_table)[0], _seen(held_table)[0]]))
+    kinds = kinds_of(*_seen(fitted_table), binary)
     sizes = context_sizes(facts, world.catalogue.embedding.shape[1])
     tables = item_tables(world.catalogue, extra)
     members = tuple(UserNetwork(tables, sizes, kinds, streams["networks"]) for _ in range(options.members))
@@ -303,6 +308,18 @@ def _restore(fit: Fit, before: LearnedFile, options: FitUsersConfig) -> None:
         fit.fitting.load_state_dict(before.fitting)
     except (KeyError, RuntimeError, ValueError) as error:
         raise UserError(f"{options.out} holds no fit that can go on: leave --resume out.") from error
+
+
+def _check_outputs(options: FitUsersConfig, out: Path) -> None:
+    """Raise UserError if an output can't be written, or would replace an input or the other one."""
+    read = {"log": options.log, "checkpoint": options.checkpoint}
+    taken = {Path(path).resolve(): name for name, path in read.items() if path is not None}
+    written = {"out": out} | ({} if options.json is None else {"json": Path(options.json)})
+    for name, path in written.items():
+        check_writable(path, f"--{name}")
+        other = taken.setdefault(path.resolve(), name)
+        if other != name:
+            raise UserError(f"--{name} {path} is also the file of --{other}: give another name.")
 
 
 def _go_on(fit: Fit, options: FitUsersConfig, out: Path) -> None:

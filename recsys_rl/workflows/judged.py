@@ -119,7 +119,9 @@ def _heldout(path: str, run: Run) -> DecisionLog:
     """The decisions of held-out users. Raises UserError if there are none."""
     config = run.config
     found: list[DecisionLog] = []
-    share, seed = getattr(config.data_config, "heldout_fraction", 0.0), config.train_config.seed
+    # People whom the population lacks are held out as they were when the users were learned.
+    seed = int(learned_file(config).info.get("heldout_seed", config.train_config.seed))
+    share = getattr(config.data_config, "heldout_fraction", 0.0)
     for part in parts(path):
         if not found:
             check_catalogue(path, part.header, run.world.catalogue, f"--data {config.data_config.data}")

@@ -201,7 +201,7 @@ def _recorded(options: OpeConfig, log: DecisionLog) -> ReadLog:
             f"{checkpoint.config.env} are made of {', '.join(known)}: write them in this order."
         )
     given = parse_weights(options.weights, "weights")
-    check_weights(given, env.streams, "weights")
+    check_weights(given, env.streams if of_learned is None else of_learned.facts.streams, "weights")
     by = stream_weights(env.streams, given)
 
     def of_platform(feedback: Feedback) -> Tensor:

@@ -20,11 +20,11 @@ from recsys_rl import folder as folders
 from recsys_rl.checkpoint import save, settings_of_items
 from recsys_rl.checkpoint.users import load_users
 from recsys_rl.config import Config, overlay, to_toml, with_settings, with_whole_paths
-from recsys_rl.errors import error_text
+from recsys_rl.errors import FieldError, error_text
 from recsys_rl.experience.on_policy import OnPolicy
 from recsys_rl.functional.compiled import kernels
 from recsys_rl.lookup import names_a_module, source_of
-from recsys_rl.make import check_candidates, slate_size_of
+from recsys_rl.make import check_candidates, learned_file, slate_size_of
 from recsys_rl.models.policy import NetworkPolicy
 from recsys_rl.models.retrieval import import_faiss, kind_of
 from recsys_rl.ranks import ALONE, Ranks
@@ -182,7 +182,7 @@ def _begun(
         if settings.threads:
             torch.set_num_threads(settings.threads)
         # The folder has the name; a new run from the same settings needs another name.
-        nameless = replace(config, train_config=replace(settings, name=None))
+        nameless = _with_whole_users(replace(config, train_config=replace(settings, name=None)))
         run = begin(nameless, before, device, ranks)
         keep_freed_memory()  # only from here on: memory that the data needed should return to the system
         about = run.experience.describe()  # before there is a folder: it may find too little memory
@@ -241,6 +241,7 @@ def _check_new(config: Config, folder: Path | None, first: bool) -> None:
     if first:
         folders.check_free(config, folder)
     check_judged(config)
+    _check_brought(config)
     if config.train_config.record is not None:
         check_new_folder(Path(config.train_config.record), "--record")
     if folder is not None and config.train_config.name is not None:
@@ -255,6 +256,33 @@ def _check_new(config: Config, folder: Path | None, first: bool) -> None:
     kind = kind_of(model.index, sizes.num_items if made_up else 0)
     if kind != "exact":
         import_faiss(kind)
+
+
+def _with_whole_users(config: Config) -> Config:
+    """The config with the absolute path of learned users, as a checkpoint needs them in any folder."""
+    field = config.platform.user_file
+    path = getattr(config.env_config, field) if field else None
+    if path is None:
+        return config
+    return replace(config, env_config=replace(config.env_config, **{field: str(Path(path).absolute())}))
+
+
+def _check_brought(config: Config) -> None:
+    """Raise FieldError for items or sizes other than those that learned users bring."""
+    if not config.platform.user_file:
+        return
+    brought = learned_file(config).settings
+    for section, names in (
+        ("data_config", ("data",)),
+        ("env_config", ("num_items", "embedding_dim", "max_episode_steps")),
+    ):
+        for name in names:
+            given, own = getattr(getattr(config, section), name), brought[section].get(name)
+            if own is not None and Path(str(given)).name != Path(str(own)).name:
+                path = getattr(config.env_config, config.platform.user_file)
+                raise FieldError(
+                    f"{section}.{name}", f"is {given}: the users of {path} bring theirs, {own}; leave it out."
+                )
 
 
 def _shared(folder: Path | None, ranks: Ranks) -> Path:

@@ -30,7 +30,7 @@ class ThreeNetworks:
     num_members = 3
     table = torch.tensor([0.1, 0.5, 0.9])
 
-    def begin(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def begin(self, given: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:
         return {"steps": torch.zeros(len(given["profile"]))}
 
     def means(self, memory: Mapping[str, Tensor], items: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from recsys_rl.make import make_env, make_user_model, make_world
 from recsys_rl.protocols import UserModel
 from recsys_rl.testing import check_env, check_user_model
 from recsys_rl.types import UserError
-from tests.doors import VIDEOS
+from tests.doors import DRIFT, VIDEOS
 from tests.learned_world import make_users
 
 
@@ -87,6 +87,18 @@ def test_short_videos_are_learned_by_the_same_code(tmp_path: Path) -> None:
     # The streams sum the signals of their own names, as in the platform.
     sums = users.facts.of_signals.T[:6] @ torch.arange(1.0, 8.0)
     assert sums.tolist() == [5.0, 6.0, 2.0, 3.0, 4.0, 7.0]
+
+
+def test_users_of_a_platform_without_a_profile_are_learned(tmp_path: Path) -> None:
+    """The context of `matrix-game` is made of the session alone, so that the log gives no pieces."""
+    relative = ["--relative", "--repeats", "--history-length", "5"]
+    path = make_users(tmp_path, *DRIFT, "--env", "matrix-game", *relative)
+    users, file = users_of(path)
+    assert not users.facts.given and not file.members[0].context.user
+    check_user_model(users, file.world.catalogue, torch.arange(12))
+    made = make_env(config_of(path), file.world, 6, torch.Generator().manual_seed(0))
+    assert isinstance(made, RecEnv) and made.interface == users.facts.interface
+    assert made.interface.relative and made.interface.repeats and not made.interface.profile
 
 
 def test_network_of_a_session_is_drawn_once_and_hidden(env: RecEnv) -> None:

@@ -123,7 +123,7 @@ def table(slate: int, seed: int = 0) -> SessionTable:
 def test_all_steps_at_once_are_the_steps_one_by_one() -> None:
     made, sessions = network(), table(1)
     outputs, leaving = made.of_sessions(sessions)
-    memory = made.begin(sessions.given)
+    memory = made.begin(sessions.given, sessions.num_sessions)
     for step in range(5):
         items = sessions.items[:, step]
         shown, rows = items >= 0, items.clamp_min(0)
@@ -145,8 +145,9 @@ def test_items_of_other_sessions_and_later_steps_change_nothing() -> None:
 def test_row_of_an_ensemble_is_that_of_its_network() -> None:
     members = [network(seed) for seed in range(3)]
     both, sessions = UserEnsemble(members), table(1)
-    memory, items = both.begin(sessions.given), torch.tensor([[1], [2], [3]])
-    own = torch.stack([member.respond(member.begin(sessions.given), items).expected() for member in members])
+    given, items = sessions.given, torch.tensor([[1], [2], [3]])
+    memory = both.begin(given, 3)
+    own = torch.stack([member.respond(member.begin(given, 3), items).expected() for member in members])
     assert_close(both.expected(memory, items, torch.tensor([0, 2, -1]))[0], own[0, 0])
     assert_close(both.expected(memory, items, torch.tensor([0, 2, -1]))[1], own[2, 1])
     assert_close(both.expected(memory, items, torch.tensor([0, 2, -1]))[2], own[:, 2].mean(0))
@@ -154,7 +155,7 @@ def test_row_of_an_ensemble_is_that_of_its_network() -> None:
     chance = torch.full((3, 1, own.shape[-1]), 0.5)
     drawn, means = both.drawn(memory, items, torch.tensor([0, 2, 1]), chance)
     assert_close(means, own)
-    alone = members[2].respond(members[2].begin(sessions.given), items).at(chance)
+    alone = members[2].respond(members[2].begin(sessions.given, sessions.num_sessions), items).at(chance)
     assert_close(drawn[1], alone[1])
 
 

@@ -20,7 +20,9 @@ from recsys_rl.cli.train import train_options
 from recsys_rl.decisions.parts import read_decisions
 from recsys_rl.decisions.writer import write_decisions
 from recsys_rl.experience.learned_users import rewards_by
+from recsys_rl.gymnasium_ids import make_rec_env
 from recsys_rl.models.user_fit import UserFitting
+from recsys_rl.types import UserError
 from recsys_rl.workflows.train import Update, train, updates
 from tests.doors import DRIFT, PPO, SATIATION, SIZES, assert_same_weights, steps, train_in
 from tests.learned_world import make_log
@@ -84,6 +86,11 @@ def test_fit_train_resume_and_evaluate(
     log = read_decisions(made[1])
     assert_close(rewards_by(file.facts, log)(log.feedback), log.signals[:, 0, 0])
     assert_close(rewards_by(file.facts, log, {"engagement": 3.0})(log.feedback), 3 * log.signals[:, 0, 0])
+    assert (
+        main(["ope", "--log", str(made[1]), "--checkpoint", "whole/one/ppo.pt", "--weights", "spread=-1"])
+        == 2
+    )
+    assert "names the stream spread, which does not exist" in capsys.readouterr().err
 
 
 def updates_inside(*options: str) -> Iterator[Update]:
@@ -136,6 +143,30 @@ def test_python_call_takes_sizes_from_the_file(made: tuple[Path, Path], here: Pa
     assert config.data_config.data == "synthetic"
 
 
+def test_checkpoint_finds_its_users_from_another_folder(
+    made: tuple[Path, Path], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert fit(made) == 0
+    assert main([*INSIDE, *steps(1), "--runs-dir", "runs", "--name", "one"]) == 0
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    assert main(["evaluate", "../runs/one/ppo.pt", "--no-planner", "--max-users", "2"]) == 0
+
+
+def test_users_bring_their_items_and_sizes(
+    made: tuple[Path, Path], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fit(made) == 0
+    for option, value in (("max-episode-steps", "9"), ("num-items", "20"), ("embedding-dim", "8")):
+        assert main([*INSIDE, *steps(1), f"--{option}", value]) == 2
+        said = capsys.readouterr().err
+        assert f"--{option} is {value}: the users of users.pt bring theirs, " in said
+    assert main([*INSIDE, *steps(1), "--data", "ml-1m"]) == 2
+    assert "--data is ml-1m: the users of users.pt bring theirs, synthetic" in capsys.readouterr().err
+    with pytest.raises(UserError, match="were learned in sessions of 5 steps; give 5"):
+        make_rec_env("learned", 2, user_model="users.pt", max_episode_steps=9)
+
+
 def test_log_of_another_catalogue(
     made: tuple[Path, Path], here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -164,6 +195,7 @@ def test_users_of_one_catalogue_in_a_run_of_another(
         (["--data", "synthetic"], "--checkpoint brings its items: leave --data out"),
         (["--heldout-share", "1"], "--heldout-share"),
         (["--weights", "engagement"], "engagement is not of the form NAME=NUMBER"),
+        (["--weights", "engagement=3"], "is a log of a platform, which makes the rewards; leave it out"),
         (["--features", "all"], "--features"),
     ],
 )
@@ -215,6 +247,41 @@ def test_log_that_people_made_needs_weights(
     assert [stream.weight for stream in load_users("users.pt").facts.streams] == [2.0, 0.0]
     assert fit(files, "--weights", "engagement=2", "--features", "platform") == 2
     assert "people made this log" in capsys.readouterr().err
+
+
+def test_signal_that_is_binary_in_one_part_of_the_log_only(made: tuple[Path, Path], here: Path) -> None:
+    """Held-out users answer 0 and 3, all others 0 and 1."""
+    log, (_, population) = read_decisions(made[1]), load(made[0]).world
+    held = torch.isin(log.users, population.user_ids[population.heldout])
+    clicks = (log.signals > 0.5).float() * torch.where(held, 3.0, 1.0).view(-1, 1, 1)
+    header = dataclasses.replace(log.header, platform="")
+    write_decisions(Path("own.parquet"), dataclasses.replace(log, header=header, signals=clicks))
+    options = ("--weights", "engagement=1", "--json", "report.json")
+    assert fit((made[0], Path("own.parquet")), *options) == 0
+    assert not json.loads(Path("report.json").read_text())["signals"][0]["binary"]
+
+
+def test_people_whom_the_simulator_does_not_know(made: tuple[Path, Path], here: Path) -> None:
+    """They are split by the run's seed, and the report has no row of the simulator."""
+    log = read_decisions(made[1])
+    users = torch.where(log.users > 12, log.users + 1000, log.users)
+    write_decisions(Path("other.parquet"), dataclasses.replace(log, users=users))
+    assert fit((made[0], Path("other.parquet")), "--json", "report.json") == 0
+    report = json.loads(Path("report.json").read_text())
+    assert "truth" not in report["signals"][0]["loss"]
+    assert load_users("users.pt").info["heldout_seed"] == 0
+
+
+def test_outputs_replace_no_input(
+    made: tuple[Path, Path], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = made[0].read_bytes(), made[1].read_bytes()
+    for path, option in zip(made, ("checkpoint", "log"), strict=True):
+        assert fit(made, "--out", str(path)) == 2
+        assert f"is also the file of --{option}: give another name" in capsys.readouterr().err
+    assert fit(made, "--json", "users.pt") == 2
+    assert "--json users.pt is also the file of --out: give another name" in capsys.readouterr().err
+    assert before == (made[0].read_bytes(), made[1].read_bytes())
 
 
 def test_platform_and_log_differ(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,9 +12,12 @@ import torch
 
 from recsys_rl.checkpoint import load, save
 from recsys_rl.cli import main
+from recsys_rl.cli.train import train_options
+from recsys_rl.decisions.parts import read_decisions
+from recsys_rl.decisions.writer import write_decisions
 from recsys_rl.evaluation.worlds import played_in
 from recsys_rl.models import user_fit
-from recsys_rl.run import agent_of
+from recsys_rl.run import agent_of, begin
 from recsys_rl.workflows import judged
 from recsys_rl.workflows.fit_users import fit_users
 from recsys_rl.workflows.judged import LogJudge
@@ -124,6 +127,23 @@ def test_resumed_run_is_judged_as_if_it_had_never_stopped(made: Path, tmp_path: 
     assert main(["train", "--run", str(part.parent)]) == 0
     assert_same_weights(whole, part)
     assert load(whole).info["curves"] == load(part).info["curves"]
+
+
+def test_people_who_were_learned_from_do_not_judge(made: Path, tmp_path: Path) -> None:
+    """Of people whom the population lacks, the seed of the fit says who is held out, whatever the run's."""
+    log = read_decisions(made / "all.parquet")
+    path, users = (str(tmp_path / name) for name in ("other.parquet", "users.pt"))
+    write_decisions(Path(path), dataclasses.replace(log, users=log.users + 1000))
+    checkpoint = str(made / "first" / "ppo.pt")
+    fit_users(log=path, checkpoint=checkpoint, out=users, members=1, epochs=1, quiet=True)
+    own = ["--env", "learned", "--user-model", users, *SIZES, *PPO, *steps(1)]
+    judged = []
+    for seed in ("0", "1"):
+        run = begin(
+            train_options([*own, "--judge-log", path, "--seed", seed]).config, None, torch.device("cpu")
+        )
+        judged.append(LogJudge(path, run).read.log.users.unique())
+    assert torch.equal(judged[0], judged[1])
 
 
 def test_refusals(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
