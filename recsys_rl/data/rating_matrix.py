@@ -97,8 +97,8 @@ def matrix_world(
         embedding, taste: (I, D) and (U, D), whose rows become unit vectors. The profile is the taste.
         everyone: training and held-out users are all users.
         tags: names (G,) and values (I, G), 0 or 1.
-        popularity: (I,) in [0, 1]; None: the share of users whose rating lies in the upper quarter of the
-            scale.
+        popularity: (I,) in [0, 1]; None: the share of training users whose rating lies in the upper quarter
+            of the scale.
 
     Raises UserError for shapes that don't fit, and if one side of the split is empty.
     """
@@ -116,9 +116,14 @@ def matrix_world(
         )
     low, high = float(ratings.min()), float(ratings.max())
     span = max(high - low, 1e-6)
+    rows = torch.arange(users)
+    train, heldout = (
+        (rows, rows) if everyone else split_by_id(users, heldout_fraction, seed, f"users of {source}")
+    )
+    # A policy sees both, so held-out users have no part in them.
     if popularity is None:
-        popularity = (ratings >= low + 0.75 * span).float().mean(0)
-    quality = ((ratings.mean(0) - low) / span).clamp(0, 1)
+        popularity = (ratings[train] >= low + 0.75 * span).float().mean(0)
+    quality = ((ratings[train].mean(0) - low) / span).clamp(0, 1)
     kept = slice(0, min(num_items, items))
     columns = (ratings if true is None else true)[:, kept].T.contiguous()  # (I, U)
     number = len(columns)
@@ -135,10 +140,6 @@ def matrix_world(
         available=torch.ones(number, dtype=torch.bool),
         source=f"{source}: {which}",
         attributes={"distance": torch.cdist(columns, columns, compute_mode="donot_use_mm_for_euclid_dist")},
-    )
-    rows = torch.arange(users)
-    train, heldout = (
-        (rows, rows) if everyone else split_by_id(users, heldout_fraction, seed, f"users of {source}")
     )
     matrices = {"ratings": ratings[:, kept].contiguous()}
     if true is not None:

@@ -176,7 +176,10 @@ def test_world_of_a_matrix_by_hand() -> None:
     assert population.train.tolist() == population.heldout.tolist() == [0, 1]
     assert "all of them for training and test" in population.source
     assert population.attributes["ratings"].tolist() == [[1, 5], [1, 2]]
-    split = made(ratings).population
+    parted, split = made(ratings)
+    (row,) = split.train.tolist()
+    assert_close(parted.quality, (ratings[row] - 1) / 4)  # of the training user alone
+    assert parted.popularity.tolist() == (ratings[row] >= 4).float().tolist()
     assert sorted([*split.train.tolist(), *split.heldout.tolist()]) == [0, 1]
 
 
