@@ -89,7 +89,7 @@ PPO: dict[str, Any] = {
 }
 SHORT: dict[str, Any] = {"history_length": 3, "clock": False}
 LEARNED: Mapping[str, Mapping[str, Any]] = {
-    "ppo-last-3": {**PPO, "ent_coef": 0.003, "gae_lambda": 0.5, **SHORT},
+    "ppo-last-3": {**PPO, "gae_lambda": 0.5, **SHORT},
     "a2c-last-3": {
         "algo": "a2c",
         "num_envs": 128,

@@ -90,7 +90,10 @@ def _measured() -> dict[str, str]:
 
 
 def _rows(name: str) -> Sequence[newest.Row]:
-    return newest.read(RESULTS, "limits", ("run", "seed"), run=name)
+    """The results of a run, of the seeds that all of RUNS with results have: each seed has its own users."""
+    found = {run: newest.read(RESULTS, "limits", ("run", "seed"), run=run) for run in RUNS}
+    seeds = [{row["seed"] for row in rows} for rows in found.values() if rows]
+    return [row for row in found[name] if row["seed"] in set.intersection(*seeds)]
 
 
 def _whisker(panel: Panel, x: float, low: float, high: float, style: str) -> str:

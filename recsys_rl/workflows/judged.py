@@ -20,7 +20,10 @@ from recsys_rl.decisions.parts import parts
 from recsys_rl.evaluation.worlds import parse_settings, place_of
 from recsys_rl.experience.learned_users import rewards_by
 from recsys_rl.make import heldout_rows, learned_file
+from recsys_rl.ope.compare import enough
+from recsys_rl.ope.diagnostics import student_t
 from recsys_rl.ope.judge import judge
+from recsys_rl.ope.world import fit_world, why_no_world, world
 from recsys_rl.run import Run
 from recsys_rl.types import UserError
 from recsys_rl.utils.metrics import interval
@@ -68,10 +71,16 @@ class LogJudge:
         self.log, _, _ = replayed(options, read)
         self.read, self.fit, self.settings = read, fit_of(options, self.log, read), settings_of(options)
         self.loggers, self.trusted = loggers_of(options, read, self.log), trusted_of(self.log)
+        self.worlds = None if why_no_world(log) else fit_world(self.log, streams["ope"])
 
     def judge(self, run: Run) -> Point:
-        """The estimate by the estimator that ``ope`` recommends for such a log."""
-        policy = playable(self.greedy_name, Fixed(run.agent, greedy=True))
+        """The estimate that ``ope`` recommends.
+
+        That is the weighted one if the log has enough sessions for the policy, else the answer of `world`, a
+        model of the held-out users that is fitted once.
+        """
+        fixed = Fixed(run.agent, greedy=True)
+        policy = playable(self.greedy_name, fixed)
         with contextlib.redirect_stderr(io.StringIO()):  # a line for each policy
             judged = judge(
                 self.log,
@@ -85,7 +94,10 @@ class LogJudge:
                 {**self.read.streams, **generators(run.config.train_config.seed, "ope")},
             )
         row = next(row for row in judged.rows if row.estimator == self.trusted)
-        return row.value, row.low, row.high
+        if enough(row) or self.worlds is None:
+            return row.value, row.low, row.high
+        terms = world(self.worlds, fixed)  # (N,)
+        return float(terms.mean()), *student_t(terms, self.log.users)
 
 
 class WorldJudge:

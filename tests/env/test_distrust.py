@@ -15,6 +15,7 @@ from recsys_rl.env.learned import LearnedConfig, LearnedUsers
 from recsys_rl.experience.rollout import collect
 from recsys_rl.functional.next_entropy import keys_of
 from recsys_rl.make import make_agent, make_env
+from recsys_rl.models import user_fit
 from recsys_rl.objective.weighted import Weighted
 from recsys_rl.types import Interface, Signal, Stream, UserFacts
 from recsys_rl.workflows.fit_users import fit_users
@@ -98,11 +99,14 @@ def test_streams_by_hand() -> None:
     torch.testing.assert_close(model.expected_reward(state), undoubted)
 
 
-def test_a_weight_makes_the_reward_of_learning_and_no_other(tmp_path: Path) -> None:
+def test_a_weight_makes_the_reward_of_learning_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`--weights spread=-2 entropy=0.5`: r - 2 u + 0.5 H in learning; the environment's reward stays."""
     path = train_in(tmp_path / "first", *SATIATION, *steps(2))
     log, file = tmp_path / "log.parquet", tmp_path / "users.pt"
     record(RecordConfig(checkpoint=str(path), policy=("random",), sessions=120, users="all", out=str(log)))
+    monkeypatch.setattr(user_fit, "LEAST_STEPS", 5)
     fit_users(log=str(log), checkpoint=str(path), out=str(file), members=2, epochs=1, quiet=True)
     learned = load_users(file)
     assert {"keys1", "entropies1", "keys2", "entropies2"} == set(learned.facts.shown_next)
