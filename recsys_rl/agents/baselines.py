@@ -123,7 +123,8 @@ class FixedList:
 
     The position in the list is the number of items in ``obs.exclude`` (or else in ``obs.history``), so users
     may be at different steps. If an observation has neither, every step shows the first K items. Where items
-    repeat and the history is shorter than a session, it is the step by the clock in the context. If an item
+    repeat and the history is shorter than a session, it is the step by the clock in the context, or else the
+    number of calls since the user's history was empty. If an item
     at this position may not be shown, as another policy has shown it or the step forbids it, the first K of
     the list that may be shown take the places, or else the first K of the catalogue.
     """
@@ -135,6 +136,8 @@ class FixedList:
         observations, for their clock.
         """
         self.clock = None if interface is None else _clock(interface)
+        self.forgets = interface is not None and self.clock is None and _forgets(interface)
+        self.steps: Tensor | None = None  # (N,): calls of each row, where the history forgets
         self.items = torch.nn.functional.pad(items, (0, max(0, slate_size - len(items))), value=-1)
         self.slate_size = slate_size
 
@@ -145,6 +148,8 @@ class FixedList:
             place, length = self.clock
             step = (obs.context[:, place] * length).round().long()
             position = (step * self.slate_size).clamp_max(len(self.items) - self.slate_size)
+        elif shown is not None and self.forgets:
+            position = (self._count(shown) * self.slate_size).clamp_max(len(self.items) - self.slate_size)
         elif shown is not None:
             position = (shown >= 0).sum(1).clamp_max(len(self.items) - self.slate_size)  # (N,)
         places = torch.arange(self.slate_size, device=position.device)  # (K,)
@@ -179,6 +184,19 @@ class FixedList:
     def _first(self, left: Tensor) -> Tensor:
         """The first K places (R, K) at which ``left`` (R, T) is True."""
         return left.int().sort(dim=1, descending=True, stable=True).indices[:, : self.slate_size]
+
+    def _count(self, history: Tensor) -> Tensor:
+        """(N,): steps before this one, by own count; a row starts anew where its history is empty."""
+        known = (history >= 0).sum(1) // self.slate_size  # (N,)
+        before = self.steps if self.steps is not None and len(self.steps) == len(known) else known - 1
+        self.steps = torch.where(known == 0, 0, torch.maximum(before + 1, known))
+        return self.steps
+
+
+def _forgets(interface: Interface) -> bool:
+    """True if the history is shorter than a session, of shown items and not of events."""
+    whole = interface.session_length * interface.slate_size
+    return 0 < interface.history_length < whole and not interface.events
 
 
 def _clock(interface: Interface) -> tuple[int, int] | None:

@@ -52,10 +52,11 @@ def _make_world(config: CoatGameConfig, sizes: EnvConfig, seed: int) -> World:
         raise UserError(f"{place}: train.ascii holds no ratings: get the whole file again.")
     found = factorise(rated, known, FACTORS, seed)
     drawn, size = draw_users(found, rated, known, seed), sizes.embedding_dim
+    factors = factorise(rated, known, size, seed)
     return matrix_world(
         drawn,
-        factorise(rated, known, size, seed).items,
-        torch.zeros(len(rated), size),
+        factors.items,
+        factors.users,
         source=f"coat-game ({place.name}), ratings estimated from train.ascii with seed {seed}",
         heldout_fraction=config.heldout_fraction,
         everyone=config.everyone,

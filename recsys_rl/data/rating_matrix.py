@@ -9,6 +9,7 @@ from __future__ import annotations
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,8 +53,10 @@ class RatingMatrixConfig(MatrixDataConfig):
 def read_matrix(path: str | Path) -> Tensor:
     """The matrix (rows, columns) float32 of a file. Raises UserError, and for a gap it names the place."""
     path = Path(path)
-    found = _read_array(path) if path.suffix.lower() in ARRAYS else _read_text(path)
+    found: NDArray[Any] = _read_array(path) if path.suffix.lower() in ARRAYS else _read_text(path)
     name = one_line(path)
+    with np.errstate(over="ignore"):  # a number beyond float32 becomes infinite, and is refused below
+        found = found.astype(np.float32)
     if found.ndim != 2 or 0 in found.shape:
         raise UserError(
             f"{name} has the shape {found.shape}: a matrix has rows for users and columns for items."
@@ -65,7 +68,7 @@ def read_matrix(path: str | Path) -> Tensor:
             f"{name} has {len(wrong):,} cells without a finite number, the first in row {row + 1}, column "
             f"{column + 1}: the game needs the rating of every item by every user; estimate the others first."
         )
-    return torch.from_numpy(found.astype(np.float32))
+    return torch.from_numpy(found)
 
 
 def matrix_world(
@@ -94,8 +97,8 @@ def matrix_world(
         embedding, taste: (I, D) and (U, D), whose rows become unit vectors. The profile is the taste.
         everyone: training and held-out users are all users.
         tags: names (G,) and values (I, G), 0 or 1.
-        popularity: (I,) in [0, 1]; None: the share of users whose rating lies in the upper quarter of the
-            scale.
+        popularity: (I,) in [0, 1]; None: the share of training users whose rating lies in the upper quarter
+            of the scale.
 
     Raises UserError for shapes that don't fit, and if one side of the split is empty.
     """
@@ -113,9 +116,14 @@ def matrix_world(
         )
     low, high = float(ratings.min()), float(ratings.max())
     span = max(high - low, 1e-6)
+    rows = torch.arange(users)
+    train, heldout = (
+        (rows, rows) if everyone else split_by_id(users, heldout_fraction, seed, f"users of {source}")
+    )
+    # A policy sees both, so held-out users have no part in them.
     if popularity is None:
-        popularity = (ratings >= low + 0.75 * span).float().mean(0)
-    quality = ((ratings.mean(0) - low) / span).clamp(0, 1)
+        popularity = (ratings[train] >= low + 0.75 * span).float().mean(0)
+    quality = ((ratings[train].mean(0) - low) / span).clamp(0, 1)
     kept = slice(0, min(num_items, items))
     columns = (ratings if true is None else true)[:, kept].T.contiguous()  # (I, U)
     number = len(columns)
@@ -132,10 +140,6 @@ def matrix_world(
         available=torch.ones(number, dtype=torch.bool),
         source=f"{source}: {which}",
         attributes={"distance": torch.cdist(columns, columns, compute_mode="donot_use_mm_for_euclid_dist")},
-    )
-    rows = torch.arange(users)
-    train, heldout = (
-        (rows, rows) if everyone else split_by_id(users, heldout_fraction, seed, f"users of {source}")
     )
     matrices = {"ratings": ratings[:, kept].contiguous()}
     if true is not None:
@@ -164,14 +168,16 @@ def _shape(matrix: Tensor) -> str:
 
 def _read_array(path: Path) -> NDArray[np.float64]:
     try:
-        with np.load(path, allow_pickle=False) if path.suffix.lower() == ".npz" else _Single(path) as archive:
-            names = list(archive)
-            if len(names) != 1:
-                raise UserError(
-                    f"{one_line(path)} holds {len(names)} arrays ({short(', '.join(names))}): save one "
-                    "matrix in a file."
-                )
-            array = archive[names[0]]
+        array = np.load(path, allow_pickle=False)
+        if not isinstance(array, np.ndarray):  # an archive of arrays
+            with array as archive:
+                names = list(archive)
+                if len(names) != 1:
+                    raise UserError(
+                        f"{one_line(path)} holds {len(names)} arrays ({short(', '.join(names))}): save one "
+                        "matrix in a file."
+                    )
+                array = np.asarray(archive[names[0]])  # bytes, if it is another file
     except OSError as error:
         raise UserError(
             f"{one_line(path)} can't be read ({error_text(error)}): give a matrix of ratings."
@@ -187,22 +193,9 @@ def _read_array(path: Path) -> NDArray[np.float64]:
     return found
 
 
-class _Single(dict[str, NDArray[np.float64]]):
-    """An .npy file as an archive of one array."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(array=np.load(path, allow_pickle=False))
-
-    def __enter__(self) -> _Single:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-
 def _read_text(path: Path) -> NDArray[np.float64]:
     try:
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         why = error_text(error) if isinstance(error, OSError) else "it is not a text"
         raise UserError(f"{one_line(path)} can't be read ({why}): give a matrix of ratings.") from error

@@ -232,13 +232,19 @@ class MatrixUsers:
 def add_matrix(world: World, seed: int) -> World:
     """The world with ratings that follow from affinity, and their distances, where the data have none.
 
-    Raises UserError if the matrices would be too large.
+    Raises UserError if the matrices would be too large, and for users without ratings of items that have the
+    distances of a matrix of the data: other people, whose ratings are unknown.
     """
     catalogue, population = world
     lacks_ratings, lacks_distance = (
         RATINGS not in population.attributes,
         DISTANCE not in catalogue.attributes,
     )
+    if lacks_ratings and not lacks_distance and DISTANCE not in catalogue.drawn:
+        raise UserError(
+            f"The ratings of these users are unknown ({population.source}), and the items have a matrix of "
+            "ratings of other users: play its own users (evaluate without --users)."
+        )
     cells = max(len(population.user_ids), catalogue.num_items) * catalogue.num_items
     if (lacks_ratings or lacks_distance) and cells > MOST_CELLS:
         raise UserError(

@@ -88,6 +88,11 @@ class RecEnv:
             visits=user_model.visits if isinstance(user_model, ReturningUsers) else 1,
             relative=isinstance(user_model, RelativeUsers) and user_model.relative,
         )
+        if strangers is not None and not self.interface.profile:
+            raise UserError(
+                "Strangers are users whose profile is withheld, and observations here hold no profile: leave "
+                "--strangers and --stranger-share out."
+            )
         self.weights = stream_weights(user_model.streams).to(self.device)  # (M,)
         # (S,): places of the visible ones among all signals
         self._visible = torch.tensor(visible, dtype=torch.int64, device=self.device)
@@ -343,7 +348,7 @@ class RecEnv:
 
     def _given(self, user_state: UserState, session: Session) -> Mapping[str, Tensor]:
         given = self.user_model.visible(user_state)
-        if self.strangers is None or not self.interface.profile:
+        if self.strangers is None:
             return given
         user, _ = self.interface.context[0]
         withheld = self.strangers.index_select(0, session.users).unsqueeze(1)  # (N, 1)

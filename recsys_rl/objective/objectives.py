@@ -18,6 +18,8 @@ from recsys_rl.protocols import Objective
 from recsys_rl.types import Catalogue, Stream
 
 CONTROLLER = ("limit_kp", "limit_ki", "limit_most")
+EARLIER = {"limit_kp": 5.0, "limit_ki": 0.5}
+"""Defaults of an earlier version, which its checkpoints and settings files hold also without a limit."""
 
 
 def make_objectives(
@@ -67,7 +69,7 @@ def check_objectives(config: TrainConfig, algo: str, experience: str) -> None:
                 )
     for name in CONTROLLER:
         value = getattr(config, name)
-        if not config.limit and value != getattr(TrainConfig, name):
+        if not config.limit and value not in (getattr(TrainConfig, name), EARLIER.get(name)):
             raise FieldError(
                 f"train_config.{name}",
                 f"is {value:g}: it only affects the multiplier of a limit, but there is no limit; leave it "

@@ -175,6 +175,18 @@ def test_round_trip_without_a_world(path: Path) -> None:
     assert_equal(bare, load(path))
 
 
+def test_defaults_of_an_earlier_version_are_read(path: Path) -> None:
+    """Gains of multipliers, which every checkpoint holds, and an interface without today's fields."""
+
+    def change(facts: Facts, _: Tensors) -> None:
+        facts["config"]["train_config"] |= {"limit_kp": 5.0, "limit_ki": 0.5}
+        del facts["interface"]["profile"], facts["interface"]["relative"]
+
+    forge(path, change)
+    found = load(path)
+    assert found.interface == make_checkpoint().interface and found.interface.profile
+
+
 def test_loaded_generators_continue(path: Path) -> None:
     twin = torch.Generator().manual_seed(640)
     torch.randn(3, 2, generator=twin)

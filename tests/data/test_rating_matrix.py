@@ -114,6 +114,7 @@ BAD = {
     "nan.csv": ("1,nan\n3,nan\n", "has 2 cells without a finite number, the first in row 1, column 2"),
     "uneven.csv": ("1,2\n3\n", "has 1 cells in row 2 and 2 in row 1"),
     "header.csv": ("a,b\n3,1\n", "has 'a' in row 1, column 1, which is not a number"),
+    "large.csv": ("1,2\n3,1e39\n", "has 1 cells without a finite number, the first in row 2, column 2"),
     "empty.csv": ("", "a matrix has rows for users and columns for items"),
 }
 
@@ -125,6 +126,17 @@ def test_bad_texts(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError) as error:
         read_matrix(tmp_path / name)
     assert sentence in str(error.value)
+
+
+def test_mark_of_the_encoding_and_wrong_endings(tmp_path: Path) -> None:
+    matrix = np.array([[1.0, 2.0], [3.0, 4.0]])
+    (tmp_path / "marked.csv").write_bytes(b"\xef\xbb\xbf1,2\n3,4\n")
+    np.savez(tmp_path / "archive.npz", matrix)
+    np.save(tmp_path / "single.npy", matrix)
+    (tmp_path / "archive.npz").rename(tmp_path / "archive.npy")
+    (tmp_path / "single.npy").rename(tmp_path / "single.npz")
+    for name in ("marked.csv", "archive.npy", "single.npz"):
+        assert read_matrix(tmp_path / name).tolist() == matrix.tolist(), name
 
 
 def test_bad_arrays(tmp_path: Path) -> None:
@@ -164,7 +176,10 @@ def test_world_of_a_matrix_by_hand() -> None:
     assert population.train.tolist() == population.heldout.tolist() == [0, 1]
     assert "all of them for training and test" in population.source
     assert population.attributes["ratings"].tolist() == [[1, 5], [1, 2]]
-    split = made(ratings).population
+    parted, split = made(ratings)
+    (row,) = split.train.tolist()
+    assert_close(parted.quality, (ratings[row] - 1) / 4)  # of the training user alone
+    assert parted.popularity.tolist() == (ratings[row] >= 4).float().tolist()
     assert sorted([*split.train.tolist(), *split.heldout.tolist()]) == [0, 1]
 
 

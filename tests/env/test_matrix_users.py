@@ -266,17 +266,24 @@ def test_static_list_respects_the_end_of_sessions(repeats: bool) -> None:
     assert mean_return(model, users, found) > 1.2 * mean_return(model, users, short_sighted)
 
 
-@pytest.mark.parametrize("history", [3, 8])
-def test_list_goes_on_where_items_repeat(history: int) -> None:
-    """By the clock where the history is shorter than the session, else by the history."""
+@pytest.mark.parametrize(("history", "clock"), [(3, True), (8, True), (3, False)])
+def test_list_goes_on_where_items_repeat(history: int, clock: bool) -> None:
+    """By the history, or where it is shorter than the session by the clock, or else by its own count."""
     world = random_world()
     config = MatrixConfig(
-        num_items=20, embedding_dim=4, max_episode_steps=8, threshold=0.0, history_length=history
+        num_items=20,
+        embedding_dim=4,
+        max_episode_steps=8,
+        threshold=0.0,
+        history_length=history,
+        clock=clock,
     )
     env = RecEnv(MatrixUsers(*world, config), world.catalogue, config, torch.arange(2), 2, torch.Generator())
     wanted = torch.tensor([4, 9, 4, 2, 2, 11, 0, 7])
-    played = play(env, FixedList(wanted, 1, env.interface), torch.arange(2))
-    assert played.items[:, :, 0].T.tolist() == [wanted.tolist()] * 2
+    policy = FixedList(wanted, 1, env.interface)
+    for _ in range(2):  # the second session begins anew
+        played = play(env, policy, torch.arange(2))
+        assert played.items[:, :, 0].T.tolist() == [wanted.tolist()] * 2
 
 
 def test_mean_user_is_what_a_planner_without_the_user_knows() -> None:
@@ -320,6 +327,18 @@ def test_errors_of_data_that_lack_something() -> None:
     assert "have one matrix alone" in refused(lambda: MatrixUsers(*world, of_true))
     of_tags = dataclasses.replace(config, distance="tags")
     assert "have none" in refused(lambda: MatrixUsers(*world, of_tags))
+
+
+def test_strangers_need_a_profile_and_other_people_have_no_ratings() -> None:
+    world = random_world()
+    settings: Any = {"num_items": 20, "embedding_dim": 4}
+    config = Config(env=NAME, data="synthetic", **settings)
+    assert "observations here hold no profile" in refused(lambda: make_env(config, world, 2, strangers=True))
+    sharing = Config(env=NAME, data="synthetic", stranger_share=0.5, **settings)
+    assert "--stranger-share out" in refused(lambda: make_env(sharing, world, 2))
+    people = dataclasses.replace(world.population, attributes={}, source="people.csv")
+    told = refused(lambda: add_matrix(World(world.catalogue, people), 0))
+    assert told.startswith("The ratings of these users are unknown (people.csv)")
 
 
 def test_transformer_needs_a_history_and_not_items_that_never_repeat() -> None:
