@@ -287,7 +287,7 @@ def test_requests_of_one_person_that_are_late_hinder_no_other(
         for job in [*worker.memory.people["3"].waiting][:4]:
             job.deadline = 0.0
         go.set()
-        return await asyncio.gather(*replies, return_exceptions=True)
+        return list(await asyncio.gather(*replies, return_exceptions=True))
 
     monkeypatch.setattr(PPO, "scores", scores)
     monkeypatch.setattr(worker.batcher, "ask", counted)
