@@ -71,7 +71,8 @@ class FitUsersConfig:
     members: Annotated[int, Range(1, 100)] = 5
     """Networks of the ensemble."""
     epochs: Count = 10
-    """Passes over the sessions for each network; the best on a tenth of the users is kept."""
+    """Passes over the sessions for each network, more where these are fewer than 400 steps of the optimiser;
+    the best on a tenth of the users is kept."""
     heldout: Literal["users", "time"] = "users"
     """Sessions that are held out for the report: those of some users, or the latest."""
     heldout_share: Annotated[float, Range(above=0, below=1)] = 0.2
@@ -327,7 +328,10 @@ def _go_on(fit: Fit, options: FitUsersConfig, out: Path) -> None:
     fitting, file = fit.fitting, fit.file
     fitted = f"{fitting.fitted.num_sessions:,} sessions, {fitting.checked.num_sessions:,} to stop early"
     if not options.quiet:
-        announce(f"learning users from {fitted}; {fit.held.num_sessions:,} held out for the report")
+        announce(
+            f"learning users from {fitted}; {fit.held.num_sessions:,} held out for the report; "
+            f"{len(fitting.members)} x {fitting.of_member} epochs"
+        )
     with stop_signals() as requests, counted("epochs", fitting.total, options.quiet) as show:
         while not fitting.finished:
             fitting.epoch()
