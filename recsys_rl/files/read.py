@@ -283,8 +283,8 @@ def parsing(where: str | Path) -> Iterator[None]:
         reason = quoted.split("\n", 1)[0][:300]
         if "must end with PAR1" in reason:
             raise UserError(
-                f"{where} can't be parsed: it is not a Parquet file, or not a whole one; give a whole one, such "
-                "as the log of decisions that recsys-rl record writes."
+                f"{where} can't be parsed: it is not a Parquet file, or not a whole one; give a whole one, "
+                "such as the log of decisions that recsys-rl record writes."
             ) from error
         raise UserError(
             f"{where} can't be parsed ({reason}): give the whole file, as it was written."
