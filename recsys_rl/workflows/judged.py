@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -29,6 +30,7 @@ from recsys_rl.experience.learned_users import rewards_by
 from recsys_rl.make import heldout_rows, learned_file
 from recsys_rl.ope.diagnostics import FEW, student_t
 from recsys_rl.ope.judge import judge
+from recsys_rl.ope.propensities import WARNING as ESTIMATED
 from recsys_rl.ope.world import fit_world, why_no_world, world
 from recsys_rl.run import Run
 from recsys_rl.types import UserError
@@ -78,7 +80,9 @@ class LogJudge:
         read = ReadLog(log, run.world.catalogue, rewards_by(facts, log), streams)
         self.name, self.greedy_name = config.algo, f"{config.algo}-greedy"
         lacking = why_no_world(log)
-        self.log, _, _ = replayed(options, read)
+        if not lacking and not log.has_propensities:  # `world` has no weights: nothing is estimated
+            read = replace(read, log=replace(log, logprobs=torch.zeros_like(log.logprobs)))
+        self.log, _, fitted = replayed(options, read)
         self.read, self.fit, self.settings = read, fit_of(options, self.log, read), settings_of(options)
         self.loggers = loggers_of(options, read, self.log)
         self.worlds = None if lacking else fit_world(self.log, streams["ope"])
@@ -88,6 +92,8 @@ class LogJudge:
         self.note = f"judging each evaluation on {whom} of {path} by {self.estimator}"
         if lacking:
             self.note += f", as {lacking}: below {FEW} effective sessions it is not to be trusted"
+        if fitted is not None:
+            self.note += f"\n{fitted.sentence}\nwarning ({self.estimator}): {ESTIMATED}"
 
     def judge(self, run: Run) -> Point:
         """The estimate with the ends of its 95 % interval, by ``estimator``."""

@@ -149,6 +149,23 @@ def test_people_who_were_learned_from_do_not_judge(made: Path, tmp_path: Path) -
     assert torch.equal(judged[0], judged[1])
 
 
+def test_log_without_propensities(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`world` needs none and answers the same; a weighted estimator has estimated ones, which are named."""
+    log, bare = read_decisions(made / "all.parquet"), str(tmp_path / "bare.parquet")
+    unknown = torch.full_like(log.logprobs, torch.nan)
+    write_decisions(Path(bare), dataclasses.replace(log, logprobs=unknown, logger_logprobs=None))
+    own = ["--env", "learned", "--user-model", str(made / "users.pt"), *SIZES, *PPO, *steps(1)]
+    run = begin(train_options([*own, "--judge-log", bare]).config, None, torch.device("cpu"))
+    judge, known = LogJudge(bare, run), LogJudge(str(made / "all.parquet"), run)
+    assert judge.estimator == "world" and "estimated" not in judge.note
+    assert judge.judge(run) == pytest.approx(known.judge(run), rel=1e-4)
+    monkeypatch.setattr(judged, "why_no_world", lambda log: "no world model predicts this")
+    note = LogJudge(bare, run).note
+    assert "by wdr, as no world model predicts this: below 200 effective sessions" in note
+    assert "propensities are estimated: log-likelihood" in note
+    assert "warning (wdr): The log has no propensities: they were estimated, and the interval" in note
+
+
 def test_refusals(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     users = ["--user-model", str(made / "users.pt"), *SIZES, *PPO, *steps(1)]
     log = str(made / "all.parquet")
