@@ -402,7 +402,9 @@ def _about_best(opened: OpenRun, stale: bool) -> str:
     why = f"stopped, as the estimate on the log has not risen since step {step:,.0f}; " if stale else ""
     return (
         f"{why}{opened.path.with_name(BEST)} has the policy of step {step:,.0f}, with the highest estimate "
-        f"by {opened.run.judged_by}, {mean:.2f} ({low:.2f} to {high:.2f})"
+        f"by {opened.run.judged_by}, {mean:.2f} ({low:.2f} to {high:.2f}): the highest of {len(curve)} "
+        "estimates, so too high on average; the held-out users that chose it are also users of evaluate's "
+        "table"
     )
 
 

@@ -119,6 +119,7 @@ def test_run_stops_when_the_estimate_stops_rising_and_keeps_the_best(
     assert "stopped, as the estimate on the log has not risen since step 96; " in said
     assert "judging each evaluation on " in said and " held-out users of " in said
     assert "best.pt has the policy of step 96, with the highest estimate by world, 3.00 (" in said
+    assert "the highest of 4 estimates, so too high on average; the held-out users that chose it are" in said
 
 
 def test_resumed_run_is_judged_as_if_it_had_never_stopped(made: Path, tmp_path: Path) -> None:
