@@ -125,7 +125,10 @@ def _matrix(name: str, log: DecisionLog, users: UserModel) -> Tensor:
 
 
 def pieces_of_users(log: DecisionLog) -> tuple[Tensor, dict[str, Tensor]]:
-    """The ids (U,) of the users of a log, ascending, and the pieces (U, size) of their first context."""
+    """The ids (U,) of the users of a log, ascending, and pieces (U, size) of the context of each.
+
+    They are those of the first decision of the user's first session, in the order of the log's rows.
+    """
     first = (log.steps == 0).nonzero().squeeze(1)  # (G,)
     ids, order = log.users[first].sort(stable=True)
     new = torch.ones_like(ids, dtype=torch.bool)
