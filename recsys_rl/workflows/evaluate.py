@@ -308,7 +308,7 @@ def _load(path: Path, options: EvaluateConfig) -> Checkpoint:
 def _moved(entry: Entry, world: str, settings: Sequence[str]) -> Entry:
     """The checkpoint in another world. Raises UserError if it can't be played there."""
     checkpoint = played_in(entry.path, entry.checkpoint, world, parse_settings(world, settings))
-    return replace(entry, checkpoint=checkpoint, trained=entry.checkpoint.config)
+    return replace(entry, checkpoint=checkpoint, trained=entry.checkpoint)
 
 
 def _report_place(options: EvaluateConfig, checkpoints: Sequence[Path]) -> Path | None:

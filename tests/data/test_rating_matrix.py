@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from recsys_rl.checkpoint import load
+from recsys_rl.checkpoint import load, save
 from recsys_rl.cli import main
 from recsys_rl.config import Config
 from recsys_rl.data import factorise as module
 from recsys_rl.data.factorise import FACTOR_PENALTY, Factorised, draw_users, factorise
 from recsys_rl.data.rating_matrix import matrix_world, read_matrix
+from recsys_rl.evaluation.worlds import played_in
 from recsys_rl.make import make_world
 from recsys_rl.types import UserError, World
 from tests.worlds import shared_data
@@ -245,9 +246,13 @@ def test_commands_on_a_made_coat(
     assert checkpoint.interface.relative and not checkpoint.interface.profile
     world = ["--world", "matrix-game", "--world-set", "ratings=true", "--no-planner"]
     assert main(["evaluate", "runs/a/ppo.pt", *world, "--json", "true.json"]) == 0
-    tables = [json.loads(Path(name).read_text())["rows"] for name in ("table.json", "true.json")]
-    lists = [{row["policy"]: row["return_mean"] for row in table}["static-list"] for table in tables]
-    assert lists[0] != lists[1]  # searched in the estimated ratings, and in the true ones
+    # The list is found in the estimates, and the one that the true ratings of the very users give earns more.
+    save(Path("knows.pt"), played_in("a", checkpoint, "matrix-game", {"ratings": "true"}))
+    assert main(["evaluate", "knows.pt", "--no-planner", "--json", "knows.json"]) == 0
+    tables = [json.loads(Path(name).read_text()) for name in ("true.json", "knows.json")]
+    lists = [{row["policy"]: row["return_mean"] for row in x["rows"]}["static-list"] for x in tables]
+    assert lists[0] < lists[1]
+    assert tables[0]["notes"]["static-list"] == "found in the world of the training (matrix-game)"
     assert "has another interface than matrix-game, where runs/a/ppo.pt was trained" in sentence(
         ["evaluate", "runs/a/ppo.pt", *world, "--world-set", "relative=false"], capsys
     )
