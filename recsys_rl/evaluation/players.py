@@ -214,7 +214,9 @@ def _moved_references(
     The upper references are those of ``env``, in which the table is played. If the world of the training
     can't be made, only `random`, `popularity` and the upper references are left, and a line says so.
     """
-    bounds = {name: partial(Player, agent) for name, agent in upper_bounds(env).items()}
+    bounds: dict[str, Callable[[], Player]] = {
+        name: partial(Player, agent) for name, agent in upper_bounds(env).items()
+    }
     home = dataclasses.replace(table, config=trained.config, world=trained.world.to(table.device))
     try:
         there = home.env()

@@ -15,8 +15,8 @@ from recsys_rl.cli import main
 from recsys_rl.config import Config
 from recsys_rl.env.satiation import PLATFORM, Satiation, SatiationConfig
 from recsys_rl.env.short_video import ShortVideo, ShortVideoConfig
-from recsys_rl.evaluation import players
 from recsys_rl.evaluation.worlds import parse_settings, played_in
+from recsys_rl.make import make_env
 from recsys_rl.protocols import Platform
 from recsys_rl.types import ItemFeature, UserError, World
 from recsys_rl.workflows.evaluate import evaluate
@@ -113,14 +113,13 @@ def test_rows_by_trials_are_left_out_if_the_world_of_the_training_is_gone(
     trained: dict[str, Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = trained["sibling"]
-    made = players.make_env
 
     def fails_at_home(config: Config, *rest: Any, **more: Any) -> Any:
         if config.env != "satiation":
             raise UserError("users.pt is missing: give its path.")
-        return made(config, *rest, **more)
+        return make_env(config, *rest, **more)
 
-    monkeypatch.setattr(players, "make_env", fails_at_home)
+    monkeypatch.setattr("recsys_rl.evaluation.players.make_env", fails_at_home)
     found = evaluate(path, env=f"{THIS}:SIBLING", world="satiation", planner=False)
     assert [row["policy"] for row in found["rows"]] == [*LEARNED, "random", "popularity", "myopic"]
     assert "found in the world of the training, and it can't be made. users.pt is" in capsys.readouterr().err
