@@ -178,7 +178,11 @@ class Limits:
         return dataclasses.replace(rollout, rewards=rewards / (1 + sum(self.price))), numbers
 
     def _move(self, place: int, value: float, deviation: float) -> None:
-        """The PI controller of one limit. ``deviation``: w, which is 0 where each step is at the bound."""
+        """The PI controller of one limit.
+
+        ``deviation``: w, which is 0 where each step is at the bound. The error e / w is 0 there, so that the
+        price is I; if rounding makes e positive, the price stays.
+        """
         limit, config = self.limits[place], self.config
         excess = limit.excess(value)
         if deviation > 0:
@@ -187,6 +191,8 @@ class Limits:
             self.integral[place] = integral
             self.price[place] = min(max(config.limit_kp * error + integral, 0.0), config.limit_most)
             self.deviation[place] = deviation
+        elif excess <= 0:  # the limit is met exactly: no proportional part
+            self.price[place] = self.integral[place]
         before = self.mean[place]
         self.latest[place] = value
         self.mean[place] = value if math.isnan(before) else before + LATEST * (value - before)

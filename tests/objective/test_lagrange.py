@@ -97,11 +97,20 @@ def test_multiplier_is_bounded_and_does_not_wind_up() -> None:
     assert objective.multiplier == [0.0]
 
 
-def test_steps_that_are_all_at_the_bound_leave_the_multiplier() -> None:
-    objective = limits("cost<=0", limit_kp=1.0, limit_ki=0.0)
+def test_steps_that_are_all_at_the_bound_leave_the_integral_alone() -> None:
+    """They meet the limit, so the part in proportion to the violation of an earlier rollout goes."""
+    objective = limits("cost<=0", limit_kp=1.0, limit_ki=0.25)
     objective.apply(rollout(torch.ones(1, 2), torch.tensor([[0.0, 2.0]])))
     _, numbers = objective.apply(rollout(torch.zeros(1, 2), torch.tensor([[0.0, 2.0]])))
-    assert numbers["multiplier_cost_max"] == 1.0 and numbers["limit_cost"] == 0.0
+    assert objective.integral == [0.25] and numbers["multiplier_cost_max"] == 0.25  # sigma / w = 1
+    assert numbers["limit_cost"] == 0.0
+
+
+def test_price_stays_if_rounding_alone_violates_the_limit() -> None:
+    objective = limits("cost<=0", limit_kp=1.0, limit_ki=0.25)
+    objective.apply(rollout(torch.ones(1, 2), torch.tensor([[0.0, 2.0]])))
+    objective._move(0, 1e-12, 0.0)
+    assert objective.price == [1.25]
 
 
 def test_a_multiplier_from_before_rewards_differ_is_in_their_deviation_later() -> None:
