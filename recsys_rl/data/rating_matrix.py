@@ -84,6 +84,7 @@ def matrix_world(
     true: Tensor | None = None,
     tags: tuple[tuple[str, ...], Tensor] = ((), torch.zeros(0, 0)),
     popularity: Tensor | None = None,
+    quality: Tensor | None = None,
     titles: tuple[str, ...] = (),
 ) -> World:
     """The world of the first ``num_items`` items of a matrix.
@@ -99,6 +100,7 @@ def matrix_world(
         tags: names (G,) and values (I, G), 0 or 1.
         popularity: (I,) in [0, 1]; None: the share of training users whose rating lies in the upper quarter
             of the scale.
+        quality: (I,) in [0, 1]; None: the mean rating by training users, as a place on the scale.
 
     Raises UserError for shapes that don't fit, and if one side of the split is empty.
     """
@@ -117,13 +119,12 @@ def matrix_world(
     low, high = float(ratings.min()), float(ratings.max())
     span = max(high - low, 1e-6)
     rows = torch.arange(users)
-    train, heldout = (
-        (rows, rows) if everyone else split_by_id(users, heldout_fraction, seed, f"users of {source}")
-    )
+    train, heldout = split_rows(users, everyone, heldout_fraction, seed, source)
     # A policy sees both, so held-out users have no part in them.
     if popularity is None:
         popularity = (ratings[train] >= low + 0.75 * span).float().mean(0)
-    quality = ((ratings[train].mean(0) - low) / span).clamp(0, 1)
+    if quality is None:
+        quality = ((ratings[train].mean(0) - low) / span).clamp(0, 1)
     kept = slice(0, min(num_items, items))
     columns = (ratings if true is None else true)[:, kept].T.contiguous()  # (I, U)
     number = len(columns)
@@ -152,6 +153,18 @@ def matrix_world(
         about += "; all of them for training and test"
     population = Population(unit, unit.clone(), rows, train, heldout, about, matrices)
     return World(catalogue, population)
+
+
+def split_rows(
+    users: int, everyone: bool, heldout_fraction: float, seed: int, source: str
+) -> tuple[Tensor, Tensor]:
+    """Rows of the training and of the held-out users; ``everyone``: all users, twice.
+
+    Raises UserError if one side is empty.
+    """
+    if everyone:
+        return torch.arange(users), torch.arange(users)
+    return split_by_id(users, heldout_fraction, seed, f"users of {source}")
 
 
 def _unit(rows: Tensor) -> Tensor:
@@ -236,12 +249,15 @@ def _make_world(config: RatingMatrixConfig, sizes: EnvConfig, seed: int) -> Worl
             raise UserError(f"{one_line(config.item_tags)} has a value other than 0 and 1: tags are 0 or 1.")
         names = tuple(f"tag {number}" for number in range(1, values.shape[1] + 1))
     known = torch.ones_like(ratings, dtype=torch.bool)
-    found = factorise(ratings, known, sizes.embedding_dim, seed)
+    source = one_line(config.matrix)
+    train, _ = split_rows(len(ratings), config.everyone, config.heldout_fraction, seed, source)
+    # What is of items has no part of held-out users.
+    found = factorise(ratings, known, sizes.embedding_dim, seed, None if config.everyone else train)
     return matrix_world(
         ratings,
         found.items,
         found.users,
-        source=one_line(config.matrix),
+        source=source,
         heldout_fraction=config.heldout_fraction,
         everyone=config.everyone,
         seed=seed,

@@ -217,6 +217,41 @@ def test_coat_game_estimates_from_the_training_file_alone(tmp_path: Path) -> Non
     assert not torch.equal(first.population.attributes["ratings"], refit.population.attributes["ratings"])
 
 
+@pytest.mark.parametrize("data", ["coat-game", "rating-matrix"])
+def test_what_a_policy_sees_of_items_has_no_part_of_heldout_users(tmp_path: Path, data: str) -> None:
+    folder = write_coat(tmp_path / "coat")
+    file = folder / "train.ascii" if data == "coat-game" else tmp_path / "ratings.csv"
+    given = np.loadtxt(file) if data == "coat-game" else low_rank(12, 40).numpy()
+    place = {"data_dir": str(folder)} if data == "coat-game" else {"matrix": str(file)}
+    config = Config(env="matrix-game", data=data, embedding_dim=4, **place)
+    np.savetxt(file, given)
+    first = make_world(config)
+    changed = given.copy()
+    rows = first.population.heldout.numpy()
+    changed[rows] = np.where(given[rows] > 0, 6 - given[rows], 0)
+    np.savetxt(file, changed)
+    second = make_world(config)
+    for name in ("embedding", "popularity", "quality"):
+        assert torch.equal(getattr(first.catalogue, name), getattr(second.catalogue, name)), name
+    train, heldout = first.population.train, first.population.heldout
+    assert torch.equal(first.population.profile[train], second.population.profile[train])
+    assert not torch.allclose(first.population.profile[heldout], second.population.profile[heldout])
+
+
+def test_users_are_folded_in_by_least_squares_with_the_items_fixed() -> None:
+    """Ratings of users outside ``train`` are estimated from theirs, and none of them moves the items."""
+    whole = low_rank()
+    known = torch.rand(whole.shape, generator=torch.Generator().manual_seed(1)) < 0.6
+    train = torch.arange(30)
+    found = factorise(whole * known, known, 3, 0, train)
+    alone = factorise((whole * known)[train], known[train], 3, 0)
+    assert torch.equal(found.items, alone.items) and torch.equal(found.users[train], alone.users)
+    others = ~known.clone()
+    others[train] = False
+    error = (found.ratings - whole)[others].square().mean().sqrt()
+    assert error < 0.7 * (whole[others] - whole[known].mean()).square().mean().sqrt()
+
+
 def sentence(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     capsys.readouterr()
     assert main(argv) == 2
