@@ -6,6 +6,7 @@ user and a column for each item: text with commas or spaces, .npy, or .npz with 
 
 from __future__ import annotations
 
+import sys
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -249,6 +250,12 @@ def _make_world(config: RatingMatrixConfig, sizes: EnvConfig, seed: int) -> Worl
             raise UserError(f"{one_line(config.item_tags)} has a value other than 0 and 1: tags are 0 or 1.")
         names = tuple(f"tag {number}" for number in range(1, values.shape[1] + 1))
     known = torch.ones_like(ratings, dtype=torch.bool)
+    if config.everyone and true is None:
+        print(
+            "warning: --everyone without --true-matrix trains and tests with the same ratings of the same "
+            "users, so a test tells nothing of others: give --true-matrix FILE, or leave --everyone out.",
+            file=sys.stderr,
+        )
     source = one_line(config.matrix)
     train, _ = split_rows(len(ratings), config.everyone, config.heldout_fraction, seed, source)
     # What is of items has no part of held-out users.

@@ -217,12 +217,23 @@ def test_coat_game_estimates_from_the_training_file_alone(tmp_path: Path) -> Non
     assert not torch.equal(first.population.attributes["ratings"], refit.population.attributes["ratings"])
 
 
+def test_everyone_without_a_true_matrix_is_warned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "ratings.csv"
+    np.savetxt(file, low_rank(12, 40).numpy())
+    settings: dict[str, Any] = {"env": "matrix-game", "data": "rating-matrix", "matrix": str(file)}
+    make_world(Config(**settings, everyone=True, embedding_dim=4))
+    assert "warning: --everyone without --true-matrix trains and tests" in capsys.readouterr().err
+    make_world(Config(**settings, everyone=True, embedding_dim=4, true_matrix=str(file)))
+    make_world(Config(**settings, embedding_dim=4))
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize("data", ["coat-game", "rating-matrix"])
 def test_what_a_policy_sees_of_items_has_no_part_of_heldout_users(tmp_path: Path, data: str) -> None:
     folder = write_coat(tmp_path / "coat")
     file = folder / "train.ascii" if data == "coat-game" else tmp_path / "ratings.csv"
     given = np.loadtxt(file) if data == "coat-game" else low_rank(12, 40).numpy()
-    place = {"data_dir": str(folder)} if data == "coat-game" else {"matrix": str(file)}
+    place: dict[str, Any] = {"data_dir": str(folder)} if data == "coat-game" else {"matrix": str(file)}
     config = Config(env="matrix-game", data=data, embedding_dim=4, **place)
     np.savetxt(file, given)
     first = make_world(config)
@@ -271,7 +282,10 @@ def test_commands_on_a_made_coat(
     assert main(["train", *options, *game, *TINY, *SHORT, "--name", "a"]) == 0
     capsys.readouterr()
     assert main(["evaluate", "runs/a/ppo.pt", "--json", "table.json", "--report"]) == 0
-    err = capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert "12 users of the training, one session each" in out and "held-out" not in out
+    assert "warning: this table plays the users of the training (--everyone) in the world of the" in err
+    assert "12 users of the training" in Path("runs/a/report.html").read_text()
     assert "mf, mmr, rule and searched are left out: they rank items by the user's profile" in err
     rows = [row["policy"] for row in json.loads(Path("table.json").read_text())["rows"]]
     simple = ["random", "popularity", "one-item", "static-list", "myopic", "informed", "planner"]
@@ -281,6 +295,7 @@ def test_commands_on_a_made_coat(
     assert checkpoint.interface.relative and not checkpoint.interface.profile
     world = ["--world", "matrix-game", "--world-set", "ratings=true", "--no-planner"]
     assert main(["evaluate", "runs/a/ppo.pt", *world, "--json", "true.json"]) == 0
+    assert "warning" not in capsys.readouterr().err
     # The list is found in the estimates, and the one that the true ratings of the very users give earns more.
     save(Path("knows.pt"), played_in("a", checkpoint, "matrix-game", {"ratings": "true"}))
     assert main(["evaluate", "knows.pt", "--no-planner", "--json", "knows.json"]) == 0
