@@ -11,8 +11,9 @@ by alternating least squares: b, c, all p and all q in turn, each with the other
 solutions, and the random first factors decide which one is found.
 
 Estimates shrink: users of the estimate are more alike than people are. ``draw_users`` draws the factors of
-each user from their posterior, given all else and normal noise of variance v, the mean square error of the
-fit, corrected by the number of fitted weights::
+each user from their posterior, given all else and normal noise of variance v. That is the sum of the squared
+errors of the fit over the number of known ratings less the fitted weights of users' factors (the trace of
+their ridge) and of all biases. The items' factors are not counted, so v is somewhat too small::
 
     p_u ~ N(estimate of p_u, v (Q_u^T Q_u + FACTOR_PENALTY I)^-1)        with Q_u the items that u has rated
 """
