@@ -27,6 +27,8 @@ from recsys_rl.types import Catalogue, Population, UserError, World
 GAPS = ("", "nan", "na", "null", "none", "-")
 """Cells of a text that hold no rating, in small letters."""
 ARRAYS = (".npy", ".npz")
+MOST_CELLS = 2**28
+"""Largest matrix of ratings or distances, in cells."""
 
 
 @dataclass(frozen=True)
@@ -103,13 +105,21 @@ def matrix_world(
             of the scale.
         quality: (I,) in [0, 1]; None: the mean rating by training users, as a place on the scale.
 
-    Raises UserError for shapes that don't fit, and if one side of the split is empty.
+    Raises UserError for shapes that don't fit, matrices of more than MOST_CELLS, and if one side of the split is empty.
     """
     users, items = ratings.shape
     if true is not None and true.shape != ratings.shape:
         raise UserError(
             f"{source}: the true matrix is of {_shape(true)} users x items, and the estimated one of "
             f"{_shape(ratings)}: give two matrices of the same users and items."
+        )
+    number = min(num_items, items)
+    cells = max(users, number) * number
+    if cells > MOST_CELLS:
+        raise UserError(
+            f"{source}: a matrix of ratings of {users:,} users and {number:,} items, and one of distances "
+            f"between items, need too much memory ({cells:,} cells, at most {MOST_CELLS:,}): give fewer "
+            "--num-items."
         )
     names, values = tags
     if names and len(values) != items:
@@ -126,9 +136,8 @@ def matrix_world(
         popularity = (ratings[train] >= low + 0.75 * span).float().mean(0)
     if quality is None:
         quality = ((ratings[train].mean(0) - low) / span).clamp(0, 1)
-    kept = slice(0, min(num_items, items))
+    kept = slice(0, number)
     columns = (ratings if true is None else true)[:, kept].T.contiguous()  # (I, U)
-    number = len(columns)
     which = f"all {items} items" if number == items else f"the first {number} of {items} items"
     catalogue = Catalogue(
         embedding=_unit(embedding[kept]),

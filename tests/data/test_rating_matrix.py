@@ -194,6 +194,20 @@ def test_matrices_that_do_not_fit() -> None:
         made(ratings, tags=(("a",), torch.ones(4, 1)))
 
 
+def test_matrices_that_are_too_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """8 users and 40 items: the distances have 1,600 cells, and with 30 items 900."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("recsys_rl.data.rating_matrix.MOST_CELLS", 1000)
+    np.savetxt("good.csv", low_rank(8, 40).numpy(), delimiter=",")
+    argv = ["train", "--env", "matrix-game", "--data", "rating-matrix", "--matrix", "good.csv", *TINY, *SHORT]
+    told = sentence(argv, capsys)
+    assert "good.csv: a matrix of ratings of 8 users and 40 items, and one of distances" in told
+    assert "(1,600 cells, at most 1,000): give fewer --num-items." in told
+    assert made(low_rank(8, 40), num_items=30).catalogue.num_items == 30
+
+
 def test_coat_game_estimates_from_the_training_file_alone(tmp_path: Path) -> None:
     folder = write_coat(tmp_path / "coat")
     settings: dict[str, Any] = {
