@@ -2,10 +2,11 @@
 
 The ratings of all 300 coats by all 290 people are estimated from train.ascii alone, 24 ratings of each person
 (data/factorise.py): biases and the items' factors by least squares, and each user's factors by a draw from
-their posterior, so that the users of the game differ as much as people do. The true matrix is
-coat_pseudoGT_ratingM.ascii, which published simulators test on. The distances between coats, which decide
-when a session ends, are those of the true matrix in both, as published. So a policy that trains under this
-rule learns something of the true ratings: coats with many close ones are worse than their estimates.
+their posterior, so that the users of the game differ as much as people do. This fit uses all people, held-out
+ones too; embeddings, popularity and quality, which a policy sees, are of training users alone. The true
+matrix is coat_pseudoGT_ratingM.ascii, which published simulators test on. The distances between coats, which
+decide when a session ends, are those of the true matrix in both, as published. So a policy that trains under
+this rule learns something of the true ratings: coats with many close ones are worse than their estimates.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch
 
 from recsys_rl.data import coat
 from recsys_rl.data.factorise import draw_users, factorise
-from recsys_rl.data.rating_matrix import MatrixDataConfig, matrix_world
+from recsys_rl.data.rating_matrix import MatrixDataConfig, matrix_world, split_rows
 from recsys_rl.dials import EnvConfig
 from recsys_rl.files.download import has_member
 from recsys_rl.protocols import Source
@@ -52,7 +53,14 @@ def _make_world(config: CoatGameConfig, sizes: EnvConfig, seed: int) -> World:
         raise UserError(f"{place}: train.ascii holds no ratings: get the whole file again.")
     found = factorise(rated, known, FACTORS, seed)
     drawn, size = draw_users(found, rated, known, seed), sizes.embedding_dim
-    factors = factorise(rated, known, size, seed)
+    train, _ = split_rows(len(rated), config.everyone, config.heldout_fraction, seed, "coat-game")
+    if not bool(known[train].any()):
+        raise UserError(f"{place}: train.ascii holds no ratings of training users: get the whole file again.")
+    factors = factorise(rated, known, size, seed, None if config.everyone else train)
+    quality = None
+    if not config.everyone:
+        mean, given = factors.ratings[train].mean(0), rated[train][known[train]]  # (I,), (R,)
+        quality = (mean - given.min()) / (given.max() - given.min()).clamp_min(1e-6)
     return matrix_world(
         drawn,
         factors.items,
@@ -63,7 +71,8 @@ def _make_world(config: CoatGameConfig, sizes: EnvConfig, seed: int) -> World:
         seed=seed,
         num_items=sizes.num_items,
         true=true,
-        popularity=known.float().mean(0),
+        popularity=known[train].float().mean(0),
+        quality=quality,
         titles=tuple(f"coat {item}" for item in range(rated.shape[1])),
     )
 

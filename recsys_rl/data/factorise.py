@@ -11,8 +11,9 @@ by alternating least squares: b, c, all p and all q in turn, each with the other
 solutions, and the random first factors decide which one is found.
 
 Estimates shrink: users of the estimate are more alike than people are. ``draw_users`` draws the factors of
-each user from their posterior, given all else and normal noise of variance v, the mean square error of the
-fit, corrected by the number of fitted weights::
+each user from their posterior, given all else and normal noise of variance v. That is the sum of the squared
+errors of the fit over the number of known ratings less the fitted weights of users' factors (the trace of
+their ridge) and of all biases. The items' factors are not counted, so v is somewhat too small::
 
     p_u ~ N(estimate of p_u, v (Q_u^T Q_u + FACTOR_PENALTY I)^-1)        with Q_u the items that u has rated
 """
@@ -33,17 +34,25 @@ _DRAW = 1_000_003  # added to the seed for the stream of ``draw_users``
 
 
 class Factorised(NamedTuple):
-    ratings: Tensor  # (U, I) float32: the estimate of each cell, within the range of the known ratings
+    ratings: Tensor  # (U, I) float32: the estimate of each cell, within the range of the fitted ratings
     users: Tensor  # (U, D) float32: p
     items: Tensor  # (I, D) float32: q
 
 
-def factorise(ratings: Tensor, known: Tensor, size: int, seed: int) -> Factorised:
+def factorise(
+    ratings: Tensor, known: Tensor, size: int, seed: int, train: Tensor | None = None
+) -> Factorised:
     """Fit ``ratings`` (U, I) at the ``known`` cells (U, I) bool, with factors of ``size`` numbers.
+
+    With ``train``, rows of users, the mean and all that is of items are fitted to these users alone. The
+    others are then folded in: the same steps for their biases and factors, with the items fixed.
 
     Users and items without a known rating have biases and factors of zero. Raises ValueError if no rating is
     known.
     """
+    everyone, everywhere = ratings, known
+    if train is not None:
+        ratings, known = ratings[train], known[train]
     if not bool(known.any()):
         raise ValueError("no rating is known")
     there = known.double()  # (U, I)
@@ -62,6 +71,15 @@ def factorise(ratings: Tensor, known: Tensor, size: int, seed: int) -> Factorise
         users = _factors(rest, there, items)
         items = _factors(rest.T, there.T, users)
     low, high = ratings[known].min(), ratings[known].max()
+    if train is not None:
+        there = everywhere.double()
+        values = (everyone.double() - mean - of_items) * there
+        fitted, users = users, values.new_zeros(len(values), size)
+        fitted_biases, of_users = of_users, values.new_zeros(len(values), 1)
+        for _ in range(ITERATIONS):
+            of_users = _bias(values - users @ items.T * there, there, 1)
+            users = _factors(values - of_users * there, there, items)
+        users[train], of_users[train] = fitted, fitted_biases
     found = (mean + of_users + of_items + users @ items.T).float().clamp(low, high)
     return Factorised(found, users.float(), items.float())
 

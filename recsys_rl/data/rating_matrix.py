@@ -6,6 +6,7 @@ user and a column for each item: text with commas or spaces, .npy, or .npz with 
 
 from __future__ import annotations
 
+import sys
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ from recsys_rl.types import Catalogue, Population, UserError, World
 GAPS = ("", "nan", "na", "null", "none", "-")
 """Cells of a text that hold no rating, in small letters."""
 ARRAYS = (".npy", ".npz")
+MOST_CELLS = 2**28
+"""Largest matrix of ratings or distances, in cells."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ def matrix_world(
     true: Tensor | None = None,
     tags: tuple[tuple[str, ...], Tensor] = ((), torch.zeros(0, 0)),
     popularity: Tensor | None = None,
+    quality: Tensor | None = None,
     titles: tuple[str, ...] = (),
 ) -> World:
     """The world of the first ``num_items`` items of a matrix.
@@ -99,14 +103,23 @@ def matrix_world(
         tags: names (G,) and values (I, G), 0 or 1.
         popularity: (I,) in [0, 1]; None: the share of training users whose rating lies in the upper quarter
             of the scale.
+        quality: (I,) in [0, 1]; None: the mean rating by training users, as a place on the scale.
 
-    Raises UserError for shapes that don't fit, and if one side of the split is empty.
+    Raises UserError for shapes that don't fit, matrices of more than MOST_CELLS, and if one side of the split is empty.
     """
     users, items = ratings.shape
     if true is not None and true.shape != ratings.shape:
         raise UserError(
             f"{source}: the true matrix is of {_shape(true)} users x items, and the estimated one of "
             f"{_shape(ratings)}: give two matrices of the same users and items."
+        )
+    number = min(num_items, items)
+    cells = max(users, number) * number
+    if cells > MOST_CELLS:
+        raise UserError(
+            f"{source}: a matrix of ratings of {users:,} users and {number:,} items, and one of distances "
+            f"between items, need too much memory ({cells:,} cells, at most {MOST_CELLS:,}): give fewer "
+            "--num-items."
         )
     names, values = tags
     if names and len(values) != items:
@@ -117,16 +130,14 @@ def matrix_world(
     low, high = float(ratings.min()), float(ratings.max())
     span = max(high - low, 1e-6)
     rows = torch.arange(users)
-    train, heldout = (
-        (rows, rows) if everyone else split_by_id(users, heldout_fraction, seed, f"users of {source}")
-    )
+    train, heldout = split_rows(users, everyone, heldout_fraction, seed, source)
     # A policy sees both, so held-out users have no part in them.
     if popularity is None:
         popularity = (ratings[train] >= low + 0.75 * span).float().mean(0)
-    quality = ((ratings[train].mean(0) - low) / span).clamp(0, 1)
-    kept = slice(0, min(num_items, items))
+    if quality is None:
+        quality = ((ratings[train].mean(0) - low) / span).clamp(0, 1)
+    kept = slice(0, number)
     columns = (ratings if true is None else true)[:, kept].T.contiguous()  # (I, U)
-    number = len(columns)
     which = f"all {items} items" if number == items else f"the first {number} of {items} items"
     catalogue = Catalogue(
         embedding=_unit(embedding[kept]),
@@ -152,6 +163,18 @@ def matrix_world(
         about += "; all of them for training and test"
     population = Population(unit, unit.clone(), rows, train, heldout, about, matrices)
     return World(catalogue, population)
+
+
+def split_rows(
+    users: int, everyone: bool, heldout_fraction: float, seed: int, source: str
+) -> tuple[Tensor, Tensor]:
+    """Rows of the training and of the held-out users; ``everyone``: all users, twice.
+
+    Raises UserError if one side is empty.
+    """
+    if everyone:
+        return torch.arange(users), torch.arange(users)
+    return split_by_id(users, heldout_fraction, seed, f"users of {source}")
 
 
 def _unit(rows: Tensor) -> Tensor:
@@ -236,12 +259,21 @@ def _make_world(config: RatingMatrixConfig, sizes: EnvConfig, seed: int) -> Worl
             raise UserError(f"{one_line(config.item_tags)} has a value other than 0 and 1: tags are 0 or 1.")
         names = tuple(f"tag {number}" for number in range(1, values.shape[1] + 1))
     known = torch.ones_like(ratings, dtype=torch.bool)
-    found = factorise(ratings, known, sizes.embedding_dim, seed)
+    if config.everyone and true is None:
+        print(
+            "warning: --everyone without --true-matrix trains and tests with the same ratings of the same "
+            "users, so a test tells nothing of others: give --true-matrix FILE, or leave --everyone out.",
+            file=sys.stderr,
+        )
+    source = one_line(config.matrix)
+    train, _ = split_rows(len(ratings), config.everyone, config.heldout_fraction, seed, source)
+    # What is of items has no part of held-out users.
+    found = factorise(ratings, known, sizes.embedding_dim, seed, None if config.everyone else train)
     return matrix_world(
         ratings,
         found.items,
         found.users,
-        source=one_line(config.matrix),
+        source=source,
         heldout_fraction=config.heldout_fraction,
         everyone=config.everyone,
         seed=seed,

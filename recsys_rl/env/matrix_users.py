@@ -36,6 +36,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from recsys_rl.data.rating_matrix import MOST_CELLS
 from recsys_rl.dials import EnvConfig
 from recsys_rl.errors import FieldError
 from recsys_rl.protocols import Platform
@@ -44,8 +45,6 @@ from recsys_rl.types import Catalogue, Feedback, Population, Signal, Stream, Use
 
 RATINGS, TRUE_RATINGS, DISTANCE = "ratings", "true_ratings", "distance"
 """Names of the attributes: of users (U, I), and of items (I, I)."""
-MOST_CELLS = 2**28
-"""Largest matrix of ratings or distances, in cells."""
 FAVOURITES = 50
 """Number of a user's best items that ``tiresomeness`` averages over."""
 

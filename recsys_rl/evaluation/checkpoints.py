@@ -26,12 +26,12 @@ class Entry:
     path: Path
     checkpoint: Checkpoint
     name: str = ""  # name of its row
-    trained: Config | None = None  # settings of the training, if it is played in another world
+    trained: Checkpoint | None = None  # as it was saved, if it is played in another world
 
     @property
     def config(self) -> Config:
         """The settings of the training."""
-        return self.checkpoint.config if self.trained is None else self.trained
+        return (self.trained or self.checkpoint).config
 
 
 def tables(entries: Sequence[Entry]) -> list[list[Entry]]:

@@ -46,6 +46,7 @@ NUM_FOREIGN_EPISODES = 100  # episodes in gym: environments, which have no held-
 PLANNER_USERS = 64  # a planner needs a second for each user in a session of LONG_SESSION steps
 LONG_PLANNER_USERS = 32  # in longer sessions
 PLANNERS = ("informed", "planner")
+SEARCH_FREE = ("random", "popularity")  # rows that are the same in each world of a catalogue
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,9 @@ def play_all(
         handover: steps of each of the ``bandits`` before the policy of a checkpoint goes on, in a row of
             their own; 0 for no such row.
 
+    If the checkpoints are played in another world than that of their training, the rows of ``references``
+    are found in the world in which the first one was trained: a policy has not seen the other one either.
+
     A progress bar on standard error shows the policy in play. Raises Stopped after Ctrl-C.
     """
     first = entries[0].checkpoint
@@ -154,7 +158,10 @@ def play_all(
     makers: dict[str, Callable[[], Player]] = {}
     if isinstance(env, RecEnv):  # references read the simulator's state
         budget = max(entry.checkpoint.total_steps for entry in entries)
-        makers = {**references(table, env, budget, cache_dir, bandits)}
+        if entries[0].trained is None:
+            makers = {**references(table, env, budget, cache_dir, bandits)}
+        else:
+            makers = {**_moved_references(entries[0].trained, table, env, budget, cache_dir, bandits)}
         if handover:
             makers = hand_overs(handover, bandits, makers, entries, players, env, world.population) | makers
     else:
@@ -192,6 +199,51 @@ def play_all(
     except KeyboardInterrupt:
         raise Stopped(played) from None
     return played
+
+
+def _moved_references(
+    trained: Checkpoint,
+    table: Table,
+    env: RecEnv,
+    budget: int,
+    cache_dir: str | None,
+    bandits: Sequence[str],
+) -> dict[str, Callable[[], Player]]:
+    """The rows of ``references``, found in the world of the training, with a note that says so.
+
+    The upper references are those of ``env``, in which the table is played. If the world of the training
+    can't be made, only `random`, `popularity` and the upper references are left, and a line says so.
+    """
+    bounds: dict[str, Callable[[], Player]] = {
+        name: partial(Player, agent) for name, agent in upper_bounds(env).items()
+    }
+    home = dataclasses.replace(table, config=trained.config, world=trained.world.to(table.device))
+    try:
+        there = home.env()
+    except UserError as error:
+        if bandits:
+            raise
+        print(
+            f"only {', '.join(SEARCH_FREE)} and upper references are played beside the policies: other rows "
+            f"are found in the world of the training, and it can't be made. {error}",
+            file=sys.stderr,
+        )
+        simple = baseline_makers(env, table.world.population.train, table.streams["random"])
+        return {name: partial(_plain, simple[name]) for name in SEARCH_FREE} | bounds
+    assert isinstance(there, RecEnv)  # worlds without a catalogue are never moved
+    text = f"found in the world of the training ({trained.config.env})"
+
+    def noted(make: Callable[[], Player]) -> Player:
+        player = make()
+        return dataclasses.replace(player, note=f"{player.note}; {text}" if player.note else text)
+
+    others = upper_bounds(there)
+    found = references(home, there, budget, cache_dir, bandits)
+    return {
+        name: make if name in SEARCH_FREE else partial(noted, make)
+        for name, make in found.items()
+        if name not in others
+    } | bounds
 
 
 def _same(player: Player) -> Player:

@@ -14,9 +14,11 @@ each rollout (Stooke et al. 2020, arXiv:2007.03964, algorithm 2, without the der
     I <- clip(I + k_i / U e / w, 0, most)    p = clip(k_p e / w + I, 0, most)
 
 sigma is the standard deviation of the rewards in the latest rollouts, and U the updates of the run. So
-neither the size of the rewards nor that of the stream matters to the gains: e / w is in [-1, 1], and with the
-price u the limit has about the weight of all rewards in the advantages (Stooke et al. scale by the norms of
-both gradients). A policy of a longer run moves less in each update, and so does I.
+neither the size of the rewards nor that of the stream matters to the gains: |e / w| is at most
+sqrt(n / sum(base)) for n steps with a base above 0 (Cauchy and Schwarz). That is 1 where each base is 0 or 1,
+and more for slates of which few places count: 2 if each has one such place in four. With the price u the
+limit has about the weight of all rewards in the advantages (Stooke et al. scale by the norms of both
+gradients). A policy of a longer run moves less in each update, and so does I.
 
 docs/03_theory_ppo.md derives it.
 """
@@ -178,7 +180,11 @@ class Limits:
         return dataclasses.replace(rollout, rewards=rewards / (1 + sum(self.price))), numbers
 
     def _move(self, place: int, value: float, deviation: float) -> None:
-        """The PI controller of one limit. ``deviation``: w, which is 0 where each step is at the bound."""
+        """The PI controller of one limit.
+
+        ``deviation``: w, which is 0 where each step is at the bound. The error e / w is 0 there, so that the
+        price is I; if rounding makes e positive, the price stays.
+        """
         limit, config = self.limits[place], self.config
         excess = limit.excess(value)
         if deviation > 0:
@@ -187,6 +193,8 @@ class Limits:
             self.integral[place] = integral
             self.price[place] = min(max(config.limit_kp * error + integral, 0.0), config.limit_most)
             self.deviation[place] = deviation
+        elif excess <= 0:  # the limit is met exactly: no proportional part
+            self.price[place] = self.integral[place]
         before = self.mean[place]
         self.latest[place] = value
         self.mean[place] = value if math.isnan(before) else before + LATEST * (value - before)

@@ -64,6 +64,7 @@ def write_report(path: Path, report: Mapping[str, Any]) -> None:
     of the rows ``creator_gini``, in [0, 1], and ``limit_streams`` {name: mean};
     ``world`` and ``trained_on``, if the world of the rows is another than that of the training: a text about
     it, and the environments of the training;
+    ``everyone``, True if the users of the table are those of the training;
     ``new_users``, if the users are those of a file: its name ``file``, and ``about`` their events;
     ``regret_by_step``, a result of ``evaluation.regret``.
     Numbers may be None or NaN: the page shows a dash. Raises UserError if the file can't be written.

@@ -125,7 +125,9 @@ def population(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> 
 def people(report: Mapping[str, Any], count: object = None) -> str:
     """The noun for the users of the table, or for ``count`` of them."""
     new, noun = report.get("new_users"), "user" if count == 1 else "users"
-    return f"{noun} of {new['file']}" if new else f"held-out {noun}"
+    if new:
+        return f"{noun} of {new['file']}"
+    return f"{noun} of the training" if report.get("everyone") else f"held-out {noun}"
 
 
 def has_lives(report: Mapping[str, Any]) -> bool:

@@ -36,6 +36,12 @@ from recsys_rl.utils.files import check_writable, write_text
 from recsys_rl.workflows.latest import print_latest
 from recsys_rl.workflows.new_users import about_people, check_event_options, with_people
 
+SAME_CELLS = (
+    "warning: this table plays the users of the training (--everyone) in the world of the training, so it "
+    "tells nothing of other users or other ratings: play the true ratings (--world with --world-set "
+    "ratings=true), or train without --everyone."
+)
+
 
 @dataclass(frozen=True)
 class EvaluateConfig:
@@ -191,6 +197,10 @@ def evaluate(
             f"--report is for one seed, but these checkpoints are of {len(groups)} seeds: give those of one "
             "seed, or leave --report out."
         )
+    everyone = _everyone(first)
+    home = entries[0].config
+    if everyone and (home.env, home.env_config) == (first.config.env, first.config.env_config):
+        print(SAME_CELLS, file=sys.stderr)
     paths = [entry.path for entry in entries]
     place = _report_place(options, paths)
     _check_outputs(options.json, place, paths)
@@ -218,6 +228,8 @@ def evaluate(
     if options.users is not None:
         file = one_line(Path(options.users).name)
         result["new_users"] = {"file": file, "about": about_people(groups)}
+    if everyone:
+        result["everyone"] = True
     if options.strangers:
         result["strangers"] = True
     if options.world is not None:
@@ -236,6 +248,12 @@ def evaluate(
         write_report(place, report(groups[0][0], users, result, played))
         print(f"report: {place}", file=sys.stderr)
     return result
+
+
+def _everyone(checkpoint: Checkpoint) -> bool:
+    """True if the users of the test are those of the training (--everyone)."""
+    population = checkpoint.population
+    return not checkpoint.world.is_empty and torch.equal(population.train, population.heldout)
 
 
 class _Round(NamedTuple):
@@ -308,7 +326,7 @@ def _load(path: Path, options: EvaluateConfig) -> Checkpoint:
 def _moved(entry: Entry, world: str, settings: Sequence[str]) -> Entry:
     """The checkpoint in another world. Raises UserError if it can't be played there."""
     checkpoint = played_in(entry.path, entry.checkpoint, world, parse_settings(world, settings))
-    return replace(entry, checkpoint=checkpoint, trained=entry.checkpoint.config)
+    return replace(entry, checkpoint=checkpoint, trained=entry.checkpoint)
 
 
 def _report_place(options: EvaluateConfig, checkpoints: Sequence[Path]) -> Path | None:

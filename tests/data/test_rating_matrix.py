@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from recsys_rl.checkpoint import load
+from recsys_rl.checkpoint import load, save
 from recsys_rl.cli import main
 from recsys_rl.config import Config
 from recsys_rl.data import factorise as module
 from recsys_rl.data.factorise import FACTOR_PENALTY, Factorised, draw_users, factorise
 from recsys_rl.data.rating_matrix import matrix_world, read_matrix
+from recsys_rl.evaluation.worlds import played_in
 from recsys_rl.make import make_world
 from recsys_rl.types import UserError, World
 from tests.worlds import shared_data
@@ -193,6 +194,20 @@ def test_matrices_that_do_not_fit() -> None:
         made(ratings, tags=(("a",), torch.ones(4, 1)))
 
 
+def test_matrices_that_are_too_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """8 users and 40 items: the distances have 1,600 cells, and with 30 items 900."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("recsys_rl.data.rating_matrix.MOST_CELLS", 1000)
+    np.savetxt("good.csv", low_rank(8, 40).numpy(), delimiter=",")
+    argv = ["train", "--env", "matrix-game", "--data", "rating-matrix", "--matrix", "good.csv", *TINY, *SHORT]
+    told = sentence(argv, capsys)
+    assert "good.csv: a matrix of ratings of 8 users and 40 items, and one of distances" in told
+    assert "(1,600 cells, at most 1,000): give fewer --num-items." in told
+    assert made(low_rank(8, 40), num_items=30).catalogue.num_items == 30
+
+
 def test_coat_game_estimates_from_the_training_file_alone(tmp_path: Path) -> None:
     folder = write_coat(tmp_path / "coat")
     settings: dict[str, Any] = {
@@ -216,6 +231,52 @@ def test_coat_game_estimates_from_the_training_file_alone(tmp_path: Path) -> Non
     assert not torch.equal(first.population.attributes["ratings"], refit.population.attributes["ratings"])
 
 
+def test_everyone_without_a_true_matrix_is_warned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "ratings.csv"
+    np.savetxt(file, low_rank(12, 40).numpy())
+    settings: dict[str, Any] = {"env": "matrix-game", "data": "rating-matrix", "matrix": str(file)}
+    make_world(Config(**settings, everyone=True, embedding_dim=4))
+    assert "warning: --everyone without --true-matrix trains and tests" in capsys.readouterr().err
+    make_world(Config(**settings, everyone=True, embedding_dim=4, true_matrix=str(file)))
+    make_world(Config(**settings, embedding_dim=4))
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("data", ["coat-game", "rating-matrix"])
+def test_what_a_policy_sees_of_items_has_no_part_of_heldout_users(tmp_path: Path, data: str) -> None:
+    folder = write_coat(tmp_path / "coat")
+    file = folder / "train.ascii" if data == "coat-game" else tmp_path / "ratings.csv"
+    given = np.loadtxt(file) if data == "coat-game" else low_rank(12, 40).numpy()
+    place: dict[str, Any] = {"data_dir": str(folder)} if data == "coat-game" else {"matrix": str(file)}
+    config = Config(env="matrix-game", data=data, embedding_dim=4, **place)
+    np.savetxt(file, given)
+    first = make_world(config)
+    changed = given.copy()
+    rows = first.population.heldout.numpy()
+    changed[rows] = np.where(given[rows] > 0, 6 - given[rows], 0)
+    np.savetxt(file, changed)
+    second = make_world(config)
+    for name in ("embedding", "popularity", "quality"):
+        assert torch.equal(getattr(first.catalogue, name), getattr(second.catalogue, name)), name
+    train, heldout = first.population.train, first.population.heldout
+    assert torch.equal(first.population.profile[train], second.population.profile[train])
+    assert not torch.allclose(first.population.profile[heldout], second.population.profile[heldout])
+
+
+def test_users_are_folded_in_by_least_squares_with_the_items_fixed() -> None:
+    """Ratings of users outside ``train`` are estimated from theirs, and none of them moves the items."""
+    whole = low_rank()
+    known = torch.rand(whole.shape, generator=torch.Generator().manual_seed(1)) < 0.6
+    train = torch.arange(30)
+    found = factorise(whole * known, known, 3, 0, train)
+    alone = factorise((whole * known)[train], known[train], 3, 0)
+    assert torch.equal(found.items, alone.items) and torch.equal(found.users[train], alone.users)
+    others = ~known.clone()
+    others[train] = False
+    error = (found.ratings - whole)[others].square().mean().sqrt()
+    assert error < 0.7 * (whole[others] - whole[known].mean()).square().mean().sqrt()
+
+
 def sentence(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     capsys.readouterr()
     assert main(argv) == 2
@@ -235,7 +296,10 @@ def test_commands_on_a_made_coat(
     assert main(["train", *options, *game, *TINY, *SHORT, "--name", "a"]) == 0
     capsys.readouterr()
     assert main(["evaluate", "runs/a/ppo.pt", "--json", "table.json", "--report"]) == 0
-    err = capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert "12 users of the training, one session each" in out and "held-out" not in out
+    assert "warning: this table plays the users of the training (--everyone) in the world of the" in err
+    assert "12 users of the training" in Path("runs/a/report.html").read_text()
     assert "mf, mmr, rule and searched are left out: they rank items by the user's profile" in err
     rows = [row["policy"] for row in json.loads(Path("table.json").read_text())["rows"]]
     simple = ["random", "popularity", "one-item", "static-list", "myopic", "informed", "planner"]
@@ -245,9 +309,14 @@ def test_commands_on_a_made_coat(
     assert checkpoint.interface.relative and not checkpoint.interface.profile
     world = ["--world", "matrix-game", "--world-set", "ratings=true", "--no-planner"]
     assert main(["evaluate", "runs/a/ppo.pt", *world, "--json", "true.json"]) == 0
-    tables = [json.loads(Path(name).read_text())["rows"] for name in ("table.json", "true.json")]
-    lists = [{row["policy"]: row["return_mean"] for row in table}["static-list"] for table in tables]
-    assert lists[0] != lists[1]  # searched in the estimated ratings, and in the true ones
+    assert "warning" not in capsys.readouterr().err
+    # The list is found in the estimates, and the one that the true ratings of the very users give earns more.
+    save(Path("knows.pt"), played_in("a", checkpoint, "matrix-game", {"ratings": "true"}))
+    assert main(["evaluate", "knows.pt", "--no-planner", "--json", "knows.json"]) == 0
+    tables = [json.loads(Path(name).read_text()) for name in ("true.json", "knows.json")]
+    lists = [{row["policy"]: row["return_mean"] for row in x["rows"]}["static-list"] for x in tables]
+    assert lists[0] < lists[1]
+    assert tables[0]["notes"]["static-list"] == "found in the world of the training (matrix-game)"
     assert "has another interface than matrix-game, where runs/a/ppo.pt was trained" in sentence(
         ["evaluate", "runs/a/ppo.pt", *world, "--world-set", "relative=false"], capsys
     )

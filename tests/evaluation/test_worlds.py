@@ -16,6 +16,7 @@ from recsys_rl.config import Config
 from recsys_rl.env.satiation import PLATFORM, Satiation, SatiationConfig
 from recsys_rl.env.short_video import ShortVideo, ShortVideoConfig
 from recsys_rl.evaluation.worlds import parse_settings, played_in
+from recsys_rl.make import make_env
 from recsys_rl.protocols import Platform
 from recsys_rl.types import ItemFeature, UserError, World
 from recsys_rl.workflows.evaluate import evaluate
@@ -25,6 +26,7 @@ SIBLING = Platform(SatiationConfig, users=Satiation, presets={"*": PLATFORM.pres
 """Users of the same form under another name; as other platforms do, it has no patience to start with."""
 VIDEO_SIBLING = Platform(ShortVideoConfig, users=ShortVideo)
 THIS = "tests.evaluation.test_worlds"
+LEARNED = ("ppo", "ppo-greedy", "untrained")
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +63,10 @@ def with_config(checkpoint: Checkpoint, **settings: Any) -> Checkpoint:
 def test_a_setting_of_the_same_platform(
     trained: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The table is that of a checkpoint whose own settings have the value; all else of the training stays."""
+    """Policies earn what a checkpoint with this setting of its own earns; all else of the training stays.
+
+    Rows that are found by trials are found in the world of the training, as the policy was.
+    """
     path, other = trained["satiation"], tmp_path / "other.pt"
     save(other, with_config(load(path), patience_cost=2.0, noise=0.0))
     expected = table(tmp_path, other)
@@ -71,7 +76,13 @@ def test_a_setting_of_the_same_platform(
     out = capsys.readouterr().out
     assert found.pop("world") == "satiation (patience-cost=2, noise=0)"
     assert found.pop("trained_on") == ["satiation"]
-    assert found == expected
+    theirs, ours = ({row["policy"]: row for row in x["rows"]} for x in (expected, found))
+    assert list(ours) == list(theirs)
+    same = [*LEARNED, "random", "popularity", "myopic"]
+    assert [ours[name] for name in same] == [theirs[name] for name in same]
+    home = "found in the world of the training (satiation)"
+    assert found["notes"]["static-list"] == home and found["notes"]["rule"].endswith(f"; {home}")
+    assert not any(home in found["notes"].get(name, "") for name in same)
     assert out.startswith(
         "satiation (patience-cost=2, noise=0), ppo after 72 steps on satiation; synthetic: 24 unit"
     )
@@ -81,7 +92,10 @@ def test_a_setting_of_the_same_platform(
 
 
 def test_another_platform_has_the_settings_of_its_preset(trained: dict[str, Path], tmp_path: Path) -> None:
-    """A policy of the sibling, in `satiation`: as a checkpoint of `satiation` with the same weights plays."""
+    """A policy of the sibling, in `satiation`: as a checkpoint of `satiation` with the same weights plays.
+
+    The sibling has no form for `expert`, and this row would be found in the world of the training.
+    """
     path, other = trained["sibling"], tmp_path / "other.pt"
     sibling = load(path, f"{THIS}:SIBLING")
     assert sibling.config.env_config.patience_start == 0.9
@@ -90,8 +104,25 @@ def test_another_platform_has_the_settings_of_its_preset(trained: dict[str, Path
     expected = table(tmp_path, other)
     found = table(tmp_path, path, "--env", f"{THIS}:SIBLING", "--world", "satiation")
     assert (found.pop("world"), found.pop("trained_on")) == ("satiation", [f"{THIS}:SIBLING"])
-    assert found == expected
-    assert "expert" in {row["policy"] for row in found["rows"]}  # the rows are those of the world
+    theirs, ours = ({row["policy"]: row for row in x["rows"]} for x in (expected, found))
+    assert theirs.keys() - ours.keys() == {"expert"} and ours.keys() <= theirs.keys()
+    assert all(ours[name] == theirs[name] for name in (*LEARNED, "random", "popularity", "myopic"))
+
+
+def test_rows_by_trials_are_left_out_if_the_world_of_the_training_is_gone(
+    trained: dict[str, Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = trained["sibling"]
+
+    def fails_at_home(config: Config, *rest: Any, **more: Any) -> Any:
+        if config.env != "satiation":
+            raise UserError("users.pt is missing: give its path.")
+        return make_env(config, *rest, **more)
+
+    monkeypatch.setattr("recsys_rl.evaluation.players.make_env", fails_at_home)
+    found = evaluate(path, env=f"{THIS}:SIBLING", world="satiation", planner=False)
+    assert [row["policy"] for row in found["rows"]] == [*LEARNED, "random", "popularity", "myopic"]
+    assert "found in the world of the training, and it can't be made. users.pt is" in capsys.readouterr().err
 
 
 def test_policies_of_two_trainings_share_a_table_in_one_world(

@@ -12,7 +12,7 @@ from torch import Tensor
 from recsys_rl.dials import TrainConfig
 from recsys_rl.experience.on_policy import OnPolicy
 from recsys_rl.objective.lagrange import Limit, Limits, check_limits, parse_limits
-from recsys_rl.objective.limit_streams import limit_streams
+from recsys_rl.objective.limit_streams import LimitStream, limit_streams
 from recsys_rl.objective.weighted import Weighted
 from recsys_rl.types import Interface, Obs, Rollout, Step, Stream, UserError, empty_world
 from tests.proofs import Proof
@@ -97,11 +97,30 @@ def test_multiplier_is_bounded_and_does_not_wind_up() -> None:
     assert objective.multiplier == [0.0]
 
 
-def test_steps_that_are_all_at_the_bound_leave_the_multiplier() -> None:
-    objective = limits("cost<=0", limit_kp=1.0, limit_ki=0.0)
+def test_steps_that_are_all_at_the_bound_leave_the_integral_alone() -> None:
+    """They meet the limit, so the part in proportion to the violation of an earlier rollout goes."""
+    objective = limits("cost<=0", limit_kp=1.0, limit_ki=0.25)
     objective.apply(rollout(torch.ones(1, 2), torch.tensor([[0.0, 2.0]])))
     _, numbers = objective.apply(rollout(torch.zeros(1, 2), torch.tensor([[0.0, 2.0]])))
-    assert numbers["multiplier_cost_max"] == 1.0 and numbers["limit_cost"] == 0.0
+    assert objective.integral == [0.25] and numbers["multiplier_cost_max"] == 0.25  # sigma / w = 1
+    assert numbers["limit_cost"] == 0.0
+
+
+def test_error_of_slates_of_which_few_places_count() -> None:
+    """One place in four counts at each step, and it is in the stream: with the bound 0, e / w = sqrt(4)."""
+    objective = limits("cost<=0", limit_kp=1.0, limit_ki=0.0)
+    quarter = torch.full((2, 3), 0.25)
+    share = LimitStream("cost", "a share", lambda x: x.streams[..., 1], lambda x: quarter)
+    objective.streams = [share]
+    objective.apply(rollout(quarter, torch.rand(2, 3)))
+    assert objective.price == [pytest.approx(2.0)]
+
+
+def test_price_stays_if_rounding_alone_violates_the_limit() -> None:
+    objective = limits("cost<=0", limit_kp=1.0, limit_ki=0.25)
+    objective.apply(rollout(torch.ones(1, 2), torch.tensor([[0.0, 2.0]])))
+    objective._move(0, 1e-12, 0.0)
+    assert objective.price == [1.25]
 
 
 def test_a_multiplier_from_before_rewards_differ_is_in_their_deviation_later() -> None:
