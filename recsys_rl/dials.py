@@ -254,8 +254,9 @@ class TrainConfig:
     record: str | None = None
     """New folder for a log of all decisions of the run, in parts, for learning from its replay."""
     judge_log: str | None = None
-    """Log of decisions on which each evaluation judges the greedy policy of a run in learned users, by `ope`
-    on its held-out users. The run stops when this estimate stops rising; best.pt has its best policy."""
+    """Log of decisions on which each evaluation judges the greedy policy of a run in learned users, by the
+    estimator `world` of `ope` on its held-out users. The run stops when this estimate stops rising; best.pt
+    has its best policy."""
     judge_patience: CountOrZero = 5
     """Evaluations in a row without a higher estimate on judge_log, after which the run stops; 0 = never."""
     world: str | None = None

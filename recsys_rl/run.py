@@ -71,6 +71,7 @@ class Run:
     curve: list[list[float]] = field(default_factory=list)  # rows of step, mean, low, high
     # The same of other evaluations: "log", estimated on a log, and "world", played in another world.
     curves: dict[str, list[list[float]]] = field(default_factory=dict)
+    judged_by: str = ""  # the estimator of the curve "log"
     note: str = ""  # about the weights that it began with
     recorder: Any = None  # a Recorder of the run's decisions; None without one
     steps_before: int = 0  # of the runs whose weights it began with
@@ -344,6 +345,7 @@ def snapshot(run: Run, ranks: Ranks = ALONE) -> Checkpoint:
     info: dict[str, Any] = {
         "curve": run.curve,
         **({"curves": run.curves} if run.curves else {}),
+        **({"judged_by": run.judged_by} if run.judged_by else {}),
         "steps_before": run.steps_before,
         "device": run.streams["users"].device.type,
         "recsys_rl": recsys_rl.__version__,

@@ -105,8 +105,8 @@ def matrix_world(
             of the scale.
         quality: (I,) in [0, 1]; None: the mean rating by training users, as a place on the scale.
 
-    Raises UserError for shapes that don't fit, for matrices of more than MOST_CELLS, and if one side of the
-    split is empty.
+    Raises UserError for shapes that don't fit, matrices of more than MOST_CELLS, and if one side of the split
+    is empty.
     """
     users, items = ratings.shape
     if true is not None and true.shape != ratings.shape:

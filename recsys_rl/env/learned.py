@@ -5,8 +5,10 @@ user leaves after the step (models/user_network.py has the equations). Hidden st
 plays the session, drawn at its first step, and what the networks keep of the session.
 
 Given this state, the signals of a step are drawn independently of each other. The pieces of the context
-that no session derives, such as the profile and the hour, stay as at the start of the session. Rewards are
-those of the log's platform.
+that no session derives, such as the profile and the hour, are in each step of each session of a user those of
+one decision: the first of his first session in the log, in the order of its rows. A user of whom the log has
+sessions at noon and at night always plays at the hour of the first one. Rewards are those of the log's
+platform.
 
 Two further streams, of weight 0, are made for learning that distrusts the networks. A weight of training puts
 them into the reward (--weights), a limit bounds them (--limit), and tables show the reward without them::

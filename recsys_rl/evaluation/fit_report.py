@@ -8,7 +8,10 @@ users stand:
 - additive: that mean and the user's mean difference from it, in the session so far;
 - truth: the simulator of the log, where there is one, in the state that the session's answers give.
 
-The survival curve of the learned users is that of their chances of leaving at each step of the real sessions.
+The survival curve of the learned users is that of their chances of leaving at each step of the real sessions,
+each step averaged over the sessions that were still under way in reality. Learned users would lose others and
+keep others, so the mean length is that of learned users only if at each step the chance of leaving does not
+depend on who is still there. The items after the end of a real session are unknown, so no other is to be had.
 Returns, and the sessions that a classifier tries to tell from real ones (real_or_learned.py), are of sessions
 with the items and the length of the real ones, in which the learned users answer.
 """
@@ -31,6 +34,7 @@ from recsys_rl.types import Feedback, SessionTable
 MOST = 1000  # sessions of the report, evenly spread over those that are held out
 DRAWS = 100  # of the true simulator, for its quantiles
 PRIOR = 5.0  # answers that a mean is worth before there are any
+LENGTHS = " (learned: by the chances of leaving of those who were still there in the real sessions)"
 NINE = slice(1, -1)  # the nine levels among LEVELS
 
 
@@ -211,7 +215,10 @@ def _played(file: LearnedFile, held: SessionTable) -> Tensor:
 
 
 def _survival(held: SessionTable, leaving: Tensor | None) -> tuple[Tensor, Tensor]:
-    """(T,) each: the share of users who are there at each step, of the real ones and of the learned ones."""
+    """(T,) each: the share of users who are there at each step, of the real ones and of the learned ones.
+
+    The learned chance of a step is the mean over the real sessions that reach it (the module's text).
+    """
     _, there = _places(held)
     real = _hazard(_left(held).float(), there)
     learned = torch.zeros_like(there, dtype=torch.float32)
@@ -272,9 +279,9 @@ def print_fit_report(report: Mapping[str, Any]) -> None:
             texts = ["" if x is None else f"{x:.4f}" for x in cells]
             title = row["name"] if number == 0 else ""
             print(f"{title:14}{name:14}{texts[0]:>9}{texts[1]:>9}{texts[2]:>13}")
-    for name in ("lengths", "returns"):
+    for name, note in (("lengths", LENGTHS), ("returns", "")):
         part = report[name]
         means = f"real {part['real']:.2f}, learned {part['learned']:.2f}"
-        print(f"mean {name}: {means}; distance {part['distance']:.3f}")
+        print(f"mean {name}: {means}; distance {part['distance']:.3f}{note}")
     area = report["classifier_auc"]
     print(f"AUC of a classifier of real and learned sessions: {area:.3f} (0.5: it can't tell)")

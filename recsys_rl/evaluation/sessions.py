@@ -46,6 +46,7 @@ def report(
         "version": recsys_rl.__version__,
         "config": {name: part for name, part in to_dict(config).items() if isinstance(part, dict)},
         "curve": _columns(checkpoint.info.get("curve", [])),
+        "judged_by": str(checkpoint.info.get("judged_by", "")),
         "curves": {name: _columns(rows) for name, rows in checkpoint.info.get("curves", {}).items()},
         **samples(checkpoint, users, compared, played),
         **_planner_steps(checkpoint),

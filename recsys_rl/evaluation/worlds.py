@@ -6,8 +6,9 @@ was trained on estimated ratings is played with the true ones.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,13 +95,15 @@ def place_of(
             f"--world {world}: {who} is of {config.env}, which has no items and users that another world "
             "could take; leave --world out."
         )
-    place, other = _settings_there(config, world, settings), _with_attributes(config, of, world)
+    with _settings_named(world):
+        place, other = _settings_there(config, world, settings), _with_attributes(config, of, world)
     if other.catalogue.features != of.catalogue.features:
         raise UserError(
             f"--world {world} has other features of items than {config.env}, where {who} was trained, and "
             "its network reads those: choose a world with the same ones."
         )
-    there = make_env(place, other, 1, heldout=True, training=False).interface
+    with _settings_named(world):
+        there = make_env(place, other, 1, heldout=True, training=False).interface
     _check_interface(who, config.env, interface, world, there)
     # What a run judges is of no use elsewhere.
     training = dataclasses.replace(
@@ -117,6 +120,16 @@ def place_of(
 def world_text(world: str, settings: Sequence[str]) -> str:
     """The world with its settings, for headings, as "NAME (noise=0)"."""
     return f"{world} ({', '.join(settings)})" if settings else world
+
+
+@contextlib.contextmanager
+def _settings_named(world: str) -> Iterator[None]:
+    """An error about a setting of the platform ``world`` names this platform: nobody gave it as an option."""
+    try:
+        yield
+    except FieldError as error:
+        name = error.field.rpartition(".")[2]
+        raise UserError(f"--world {world}: its setting {name} {error.complaint}") from None
 
 
 def _settings_there(config: Config, world: str, settings: Mapping[str, Any]) -> Config:

@@ -125,7 +125,10 @@ def _matrix(name: str, log: DecisionLog, users: UserModel) -> Tensor:
 
 
 def pieces_of_users(log: DecisionLog) -> tuple[Tensor, dict[str, Tensor]]:
-    """The ids (U,) of the users of a log, ascending, and the pieces (U, size) of their first context."""
+    """The ids (U,) of the users of a log, ascending, and pieces (U, size) of the context of each.
+
+    They are those of the first decision of the user's first session, in the order of the log's rows.
+    """
     first = (log.steps == 0).nonzero().squeeze(1)  # (G,)
     ids, order = log.users[first].sort(stable=True)
     new = torch.ones_like(ids, dtype=torch.bool)
@@ -219,9 +222,9 @@ def split_sessions(
         ids, place = table.users.unique(return_inverse=True)
         chosen = torch.randperm(len(ids), generator=generator) < max(1, round(share * len(ids)))
         held = chosen[place]
-    if bool(held.all()) or not bool(held.any()):
-        raise UserError(
-            f"The log has too few {'times' if by == 'time' else 'users'} to hold out a share of {share:g}: "
-            "give a longer log, or another --heldout-share."
-        )
+    if bool(held.all()):
+        alone = len((table.times if by == "time" else table.users).unique()) < 2  # no other share would do
+        what = "times" if by == "time" else "users"
+        more = f"sessions of more {what}" + ("" if alone else ", or a smaller --heldout-share")
+        raise UserError(f"The log has too few {what} to hold out a share of {share:g}: give {more}.")
     return (~held).nonzero().squeeze(1), held.nonzero().squeeze(1)

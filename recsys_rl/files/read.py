@@ -281,6 +281,11 @@ def parsing(where: str | Path) -> Iterator[None]:
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
         quoted = re.sub(r"`(.*?)`", lambda found: short(found[1]), str(error), flags=re.DOTALL)
         reason = quoted.split("\n", 1)[0][:300]
+        if "must end with PAR1" in reason:
+            raise UserError(
+                f"{where} can't be parsed: it is not a Parquet file, or not a whole one; give a whole one, "
+                "such as the log of decisions that recsys-rl record writes."
+            ) from error
         raise UserError(
             f"{where} can't be parsed ({reason}): give the whole file, as it was written."
         ) from error

@@ -6,6 +6,7 @@ Pritzel and Blundell 2017, "Simple and scalable predictive uncertainty estimatio
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys_rl.models.user_network import UserNetwork
-from recsys_rl.types import SessionTable
+from recsys_rl.types import SessionTable, UserError
 
 LEAST_STEPS = 400  # of the optimiser for each member, for small logs
 
@@ -66,7 +67,10 @@ class UserFitting:
         return self.member == len(self.members)
 
     def epoch(self) -> float:
-        """One epoch of the present member; its loss on the checked sessions."""
+        """One epoch of the present member; its loss on the checked sessions.
+
+        Raises UserError if the loss is not finite: no later epoch could mend the weights.
+        """
         member, g = self.members[self.member], self.fitted.num_sessions
         steps = self.of_member * self.batches
         for number, rows in enumerate(torch.randperm(g, generator=self.generator).split(self.batch)):
@@ -80,6 +84,11 @@ class UserFitting:
             self.optimizer.step()
         self.done += 1
         found = self.checked_loss(member)
+        if not math.isfinite(found):
+            raise UserError(
+                f"The fit of network {self.member + 1} failed in its epoch {self.done}, as the loss became "
+                f"{found}: look for extreme signals in the log and clip them, or fit with another seed."
+            )
         if found < self.best:
             self.best, self.kept = found, _weights(member)
         if self.done == self.of_member:

@@ -24,8 +24,8 @@ SHARES = ("coverage", "d1", "d7", "d30", "churn")  # columns in per cent
 CURVES = {
     "log": (
         "on the log",
-        "The line on the log is the estimate of ope for held-out users of a log. Where it falls while the "
-        "return inside rises, the policy learns the errors of its users.",
+        "The line on the log is the estimate of ope{by} for held-out users of a log. Where it falls while "
+        "the return inside rises, the policy learns the errors of its users.",
     ),
     "world": (
         "in the world",
@@ -45,13 +45,13 @@ def write_report(path: Path, report: Mapping[str, Any]) -> None:
     [0, 1], ``users`` if fewer played, ``streams`` {name: mean} if there are several, and of lives
     ``active_days`` and, in [0, 1], ``d1``, ``d7``, ``d30`` and ``churn``); ``paired``
     (``policy``, ``versus``, ``mean``, ``low``, ``high``); ``curve`` (``step``, ``mean``, ``low``, ``high``),
-    of training users; ``curves``, optional, further ones by name: "log", of `ope` on a log, and "world", of
-    another world; ``sessions`` (``policy``, ``user``, ``likes``, the titles nearest to the user's
-    profile, ``return``, ``left``, ``limit``, the steps of the longest session if that is known, ``steps`` of
-    ``title``, ``year``, ``genres``, ``reward`` and ``hidden``, by name the signals that no recommender sees,
-    all usually in [0, 1]; of the item that a user chose from a slate also ``place``, None without a choice,
-    and ``places``, ``visible`` signals by name, ``goes_on``, the title of an item chosen before, and
-    ``events``, each with ``title`` and ``visible``).
+    of training users; ``curves``, optional, further ones by name: "log", of `ope` on a log, by the estimator
+    ``judged_by``, and "world", of another world; ``sessions`` (``policy``, ``user``, ``likes``, the titles
+    nearest to the user's profile, ``return``, ``left``, ``limit``, the steps of the longest session if that
+    is known, ``steps`` of ``title``, ``year``, ``genres``, ``reward`` and ``hidden``, by name the signals
+    that no recommender sees, all usually in [0, 1]; of the item that a user chose from a slate also
+    ``place``, None without a choice, and ``places``, ``visible`` signals by name, ``goes_on``, the title of
+    an item chosen before, and ``events``, each with ``title`` and ``visible``).
     Optional: ``data_check``, a sentence about the data; ``learned``, the policies of checkpoints (default:
     ``algo`` and its ``-greedy``); ``yardstick``, a policy's name; ``shares`` of the way between two policies
     (``policy``, ``from``, ``to``, ``share``, ``low``, ``high``); ``notes`` {policy: a sentence with tuned
@@ -288,7 +288,8 @@ def _curve(report: Mapping[str, Any]) -> str:
         f"{missing}"
     )
     others = {CURVES[name][0]: found for name, found in (report.get("curves") or {}).items()}
-    note += "".join(f" {CURVES[name][1]}" for name in report.get("curves") or {})
+    by = f", by {text(report['judged_by'])}," if report.get("judged_by") else ""
+    note += "".join(f" {CURVES[name][1].format(by=by)}" for name in report.get("curves") or {})
     try:
         name = "inside" if others else f"{report['algo']}-greedy"
         drawn = sizes(lambda px: charts.learning_curve_svg(curve, {}, name=name, width=px, others=others))

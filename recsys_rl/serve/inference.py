@@ -101,7 +101,18 @@ def draw(asks: Sequence[Ask], report: bool = False) -> list[Drawn]:
         for result, visit in zip(results, _rows(visits), strict=True):
             result.visit = visit
         _fill(group, results, visits, width, report)
+    # A list is of one rule: where the policy failed at one place, popularity chooses all places.
+    mixed = [at for at, ask in enumerate(asks) if found[at].degraded and not ask.degraded and _is_list(ask)]
+    if mixed:
+        others = draw([replace(asks[at], degraded=found[at].degraded) for at in mixed], report)
+        for at, other in zip(mixed, others, strict=True):
+            found[at] = other
     return found
+
+
+def _is_list(ask: Ask) -> bool:
+    """True if the places are drawn one after another."""
+    return len(ask.uniforms) > ask.version.checkpoint.interface.slate_size
 
 
 def _brought_up(asks: Sequence[Ask]) -> Visit:

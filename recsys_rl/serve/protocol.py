@@ -28,17 +28,24 @@ def protocol_of(admission: Admission) -> type[HttpToolsProtocol]:
         between = True  # two requests: no byte of the next one has come
 
         def data_received(self, data: bytes) -> None:
-            # uvicorn's tasks count also the requests of this turn of the event loop, which enter in the next.
-            number = max(len(self.tasks), admission.under_way)
-            late = admission.too_many(number)
-            if late and data.startswith(START) and self._waits() and is_whole(data):
-                self._refuse(number)
-            else:
+            if not data.startswith(START):
                 super().data_received(data)
+                return
+            number = admission.under_way + admission.coming
+            if admission.too_many(number) and self._waits() and is_whole(data):
+                self._refuse(number)
+                return
+            admission.coming += 1
+            super().data_received(data)
+            self.loop.call_soon(admission.came)  # after the task that enters it
 
         def _waits(self) -> bool:
-            """True if nothing of a request has come, or of an answer is to go."""
-            return self.between and (self.cycle is None or self.cycle.response_complete)
+            """True if nothing of a request has come, or of an answer is to go.
+
+            A client that reads no answers must not fill the memory with them: the usual way waits for it.
+            """
+            answered = self.cycle is None or self.cycle.response_complete
+            return self.between and answered and not self.flow.write_paused
 
         def _refuse(self, number: int) -> None:
             admission.refused += 1
@@ -67,7 +74,7 @@ def is_whole(data: bytes) -> bool:
     head = head.lower()
     _, found, rest = head.partition(LENGTH)
     length = rest.partition(b"\r\n")[0].strip()
-    if not length.isdigit() or int(length) != len(body) or LENGTH in rest:
+    if length != b"%d" % len(body) or LENGTH in rest:
         return False
     return not any(name in head for name in UNUSUAL)
 

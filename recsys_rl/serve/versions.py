@@ -52,10 +52,14 @@ class Version:
 
     @cached_property
     def head(self) -> Tensor:
-        """(H,): the rows, ascending, of the MOST_POPULAR items of a larger catalogue."""
+        """(H,): the rows, ascending, of the MOST_POPULAR items of a larger catalogue.
+
+        Of equally popular items the first ones: a replay on another processor needs the same.
+        """
         catalogue = self.checkpoint.catalogue
-        known = self.popularity.masked_fill(~catalogue.available, -torch.inf)
-        return known.topk(min(MOST_POPULAR, int(catalogue.available.sum()))).indices.sort().values
+        known = catalogue.popularity.masked_fill(~catalogue.available, -torch.inf)
+        order = known.sort(descending=True, stable=True).indices
+        return order[: min(MOST_POPULAR, int(catalogue.available.sum()))].sort().values
 
     @cached_property
     def by_hour(self) -> bool:

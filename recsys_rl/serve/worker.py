@@ -310,7 +310,12 @@ class Worker:
                 self._reply(job, row.answer)
         # One that is answered at once starts no draw, at whose end the next one would begin.
         while visitor.waiting and not visitor.busy:
-            self._do(visitor.waiting.popleft())
+            job = visitor.waiting.popleft()
+            if job.deadline > time.monotonic():
+                self._do(job)
+            else:  # in the queue of the draws it would keep those behind it waiting
+                self.counts[LATE] += 1
+                self._reply(job, refusal(LATE, self.admission.wait))
 
     def _decision(self, pending: Pending, ask: Ask, drawn: Drawn) -> Decision:
         """Add the row of a decision to the transaction."""

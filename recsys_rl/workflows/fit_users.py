@@ -71,11 +71,13 @@ class FitUsersConfig:
     members: Annotated[int, Range(1, 100)] = 5
     """Networks of the ensemble."""
     epochs: Count = 10
-    """Passes over the sessions for each network; the best on a tenth of the users is kept."""
+    """Passes over the sessions for each network, more where these are fewer than 400 steps of the optimiser;
+    the best on a tenth of the users is kept."""
     heldout: Literal["users", "time"] = "users"
     """Sessions that are held out for the report: those of some users, or the latest."""
     heldout_share: Annotated[float, Range(above=0, below=1)] = 0.2
-    """Their share. Sessions of the population's held-out users are never learned from."""
+    """Their share. Sessions of the population's held-out users are never learned from: if the log has some,
+    these are the ones of --heldout users, and a share has no effect."""
     weights: tuple[str, ...] = ()
     """Rewards of a log that people made: NAME=NUMBER for its signals."""
     json: str | None = None
@@ -182,7 +184,13 @@ def begin_fit(
             raise UserError("--features platform: people made this log, and nobody knows their equations.")
         extra = extra_tables(platform_of(facts.platform).equations, users, facts.platform)
     table = sessions_of(log.rows(known), what)
-    if options.heldout == "users" and not bool(known.all()):
+    separate = options.heldout == "users" and not bool(known.all())
+    if separate and options.heldout_share != FitUsersConfig.heldout_share:
+        raise UserError(
+            f"--heldout-share {options.heldout_share:g} has no effect, since {name} has sessions of held-out "
+            "users and the report is on these: leave it out, or give --heldout time too."
+        )
+    if separate:
         reported = log.rows(~known)
         held_table, held = sessions_of(reported, what), None
         fitted = torch.arange(table.num_sessions)  # nobody else needs to be held out
@@ -197,8 +205,11 @@ def begin_fit(
             all_signals = None  # the simulator has no state of people whom its population lacks
     fitted_table = table.rows(fitted)
     facts = dataclasses.replace(facts, shown_next=shown_next(fitted_table, world.catalogue.num_items))
-    if fitted_table.num_sessions < 2:
-        raise UserError(f"{name} has too few sessions to learn from: give a longer log.")
+    if len(fitted_table.users.unique()) < 2:
+        raise UserError(
+            f"{name} leaves one user to learn from, and two are needed, as one of them decides which epoch "
+            f"of a network is kept: {_more_users(options, len(table.users.unique()), separate)}."
+        )
     inner, checked = split_sessions(fitted_table, "users", CHECKED, streams["split"])
     # A signal that is 0 and 1 in the part to learn from may have other values in the part of the report.
     binary = are_binary(torch.cat([_seen(fitted_table)[0], _seen(held_table)[0]]))
@@ -220,6 +231,18 @@ def begin_fit(
     }
     file = LearnedFile(facts, world, members, extra, data_config, {}, info)
     return Fit(file, fitting, held_table, users, all_signals)
+
+
+def _more_users(options: FitUsersConfig, users: int, separate: bool) -> str:
+    """What to give so that two of the ``users`` to learn from remain.
+
+    ``separate``: the report is on others.
+    """
+    if users < 2 or separate:
+        return "give a log of more training users"
+    if options.heldout == "users" and users == 2:
+        return "give a log of three users or more, or --heldout time"
+    return "give a smaller --heldout-share, or a log of more users"
 
 
 _OF_FIT = ("features", "members", "epochs", "heldout", "heldout_share", "weights")
@@ -327,7 +350,10 @@ def _go_on(fit: Fit, options: FitUsersConfig, out: Path) -> None:
     fitting, file = fit.fitting, fit.file
     fitted = f"{fitting.fitted.num_sessions:,} sessions, {fitting.checked.num_sessions:,} to stop early"
     if not options.quiet:
-        announce(f"learning users from {fitted}; {fit.held.num_sessions:,} held out for the report")
+        announce(
+            f"learning users from {fitted}; {fit.held.num_sessions:,} held out for the report; "
+            f"{len(fitting.members)} x {fitting.of_member} epochs"
+        )
     with stop_signals() as requests, counted("epochs", fitting.total, options.quiet) as show:
         while not fitting.finished:
             fitting.epoch()

@@ -3,6 +3,12 @@
 A policy that learns inside users who were learned from a log finds the errors of these users, too. So its
 value inside rises, while what it would earn from real people may fall. The held-out users of the log tell,
 as far as the log reaches; a simulator that made the log tells exactly.
+
+All evaluations of a run are judged by one estimator, so that its curve, its stop and its best policy compare
+like with like. It is `world`, a model of the held-out users that is fitted once. A weighted estimator needs
+200 effective sessions for each policy of the run, and a policy that learns leaves the log: of N sessions of T
+steps with random ones of I items, those of a policy that does not draw are worth N / I^T. So `wdr` (`dr` at
+one step) is taken only where the log can have no world model.
 """
 
 from __future__ import annotations
@@ -10,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -17,12 +24,13 @@ from recsys_rl.agents.mixture import Fixed
 from recsys_rl.decisions.checks import check_catalogue
 from recsys_rl.decisions.log import DecisionLog, concatenate
 from recsys_rl.decisions.parts import parts
+from recsys_rl.errors import amount
 from recsys_rl.evaluation.worlds import parse_settings, place_of
 from recsys_rl.experience.learned_users import rewards_by
 from recsys_rl.make import heldout_rows, learned_file
-from recsys_rl.ope.compare import enough
-from recsys_rl.ope.diagnostics import student_t
+from recsys_rl.ope.diagnostics import FEW, student_t
 from recsys_rl.ope.judge import judge
+from recsys_rl.ope.propensities import WARNING as ESTIMATED
 from recsys_rl.ope.world import fit_world, why_no_world, world
 from recsys_rl.run import Run
 from recsys_rl.types import UserError
@@ -52,7 +60,10 @@ def judges_of(run: Run) -> dict[str, RunJudge]:
 
 
 class LogJudge:
-    """`ope` of the greedy policy on the decisions of a log that were made for held-out users."""
+    """`ope` of the greedy policy on the decisions of a log that were made for held-out users.
+
+    ``estimator`` is the name of its estimator, the same for all evaluations of a run.
+    """
 
     def __init__(self, path: str, run: Run) -> None:
         """Raise UserError for a log of other sessions or items, and for one without held-out users."""
@@ -68,18 +79,28 @@ class LogJudge:
         streams = generators(config.train_config.seed, *STREAMS)
         read = ReadLog(log, run.world.catalogue, rewards_by(facts, log), streams)
         self.name, self.greedy_name = config.algo, f"{config.algo}-greedy"
-        self.log, _, _ = replayed(options, read)
+        lacking = why_no_world(log)
+        if not lacking and not log.has_propensities:  # `world` has no weights: nothing is estimated
+            read = replace(read, log=replace(log, logprobs=torch.zeros_like(log.logprobs)))
+        self.log, _, fitted = replayed(options, read)
         self.read, self.fit, self.settings = read, fit_of(options, self.log, read), settings_of(options)
-        self.loggers, self.trusted = loggers_of(options, read, self.log), trusted_of(self.log)
-        self.worlds = None if why_no_world(log) else fit_world(self.log, streams["ope"])
+        self.loggers = loggers_of(options, read, self.log)
+        self.worlds = None if lacking else fit_world(self.log, streams["ope"])
+        self.estimator = trusted_of(self.log) if lacking else "world"
+        whole = self.log.whole
+        whom = f"{amount(whole.sessions, 'session')} of {amount(len(whole.users), 'held-out user')}"
+        self.note = f"judging each evaluation on {whom} of {path} by {self.estimator}"
+        if lacking:
+            self.note += f", as {lacking}: below {FEW} effective sessions it is not to be trusted"
+        if fitted is not None:
+            self.note += f"\n{fitted.sentence}\nwarning ({self.estimator}): {ESTIMATED}"
 
     def judge(self, run: Run) -> Point:
-        """The estimate that ``ope`` recommends.
-
-        That is the weighted one if the log has enough sessions for the policy, else the answer of `world`, a
-        model of the held-out users that is fitted once.
-        """
+        """The estimate with the ends of its 95 % interval, by ``estimator``."""
         fixed = Fixed(run.agent, greedy=True)
+        if self.worlds is not None:
+            terms = world(self.worlds, fixed)  # (N,)
+            return float(terms.mean()), *student_t(terms, self.log.users)
         policy = playable(self.greedy_name, fixed)
         with contextlib.redirect_stderr(io.StringIO()):  # a line for each policy
             judged = judge(
@@ -93,15 +114,14 @@ class LogJudge:
                 self.settings,
                 {**self.read.streams, **generators(run.config.train_config.seed, "ope")},
             )
-        row = next(row for row in judged.rows if row.estimator == self.trusted)
-        if enough(row) or self.worlds is None:
-            return row.value, row.low, row.high
-        terms = world(self.worlds, fixed)  # (N,)
-        return float(terms.mean()), *student_t(terms, self.log.users)
+        row = next(row for row in judged.rows if row.estimator == self.estimator)
+        return row.value, row.low, row.high
 
 
 class WorldJudge:
     """Greedy sessions of training users in another world, as the learning curve plays them inside."""
+
+    estimator = note = ""
 
     def __init__(self, name: str, settings: Sequence[str], run: Run) -> None:
         """Raise UserError for a world that does not fit."""

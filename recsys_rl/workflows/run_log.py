@@ -27,6 +27,9 @@ MAX_EVAL_STEPS = 1_000  # of an episode without a time limit, because it may hav
 class RunJudge(Protocol):
     """What else an evaluation measures (workflows/judged.py)."""
 
+    estimator: str  # of an estimate on a log; "" where the policy is played
+    note: str  # a line for the start of a run; "" for none
+
     def judge(self, run: Run) -> tuple[float, float, float]:
         """The value of the run's greedy policy with the ends of its 95 % interval."""
         ...

@@ -187,8 +187,10 @@ def _begun(
         keep_freed_memory()  # only from here on: memory that the data needed should return to the system
         about = run.experience.describe()  # before there is a folder: it may find too little memory
         judges = _judges(run) if first else {}
+        run.judged_by = judges["log"].estimator if "log" in judges else ""
         if first and not quiet:
             _say_beginning(run, about, own if resume else None)
+            _say(*(judge.note for judge in judges.values()))
         taken = folders.take(config, own) if first and not resume else None
         own = _shared(own if taken is None else taken, ranks)
         opened = OpenRun(run, own / f"{config.algo}.pt", ranks, quiet, None, run.step if resume else None)
@@ -399,8 +401,10 @@ def _about_best(opened: OpenRun, stale: bool) -> str:
     step, mean, low, high = max(curve, key=lambda row: row[1])
     why = f"stopped, as the estimate on the log has not risen since step {step:,.0f}; " if stale else ""
     return (
-        f"{why}{opened.path.with_name(BEST)} has the policy of step {step:,.0f}, with the highest estimate, "
-        f"{mean:.2f} ({low:.2f} to {high:.2f})"
+        f"{why}{opened.path.with_name(BEST)} has the policy of step {step:,.0f}, with the highest estimate "
+        f"by {opened.run.judged_by}, {mean:.2f} ({low:.2f} to {high:.2f}): the highest of {len(curve)} "
+        "estimates, so too high on average; the held-out users that chose it are also users of evaluate's "
+        "table"
     )
 
 

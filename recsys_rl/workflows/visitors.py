@@ -110,7 +110,8 @@ def visitors(options: VisitorsConfig) -> Visits:
         ThreadPoolExecutor(options.width) as pool,
         counted("visits", options.sessions) as show,
     ):
-        for part in queue.split(options.width):
+        # The server has one session of a user at a time, so nobody is in one part twice.
+        for part in queue.split(min(options.width, len(users))):
             names = [str(population.id_of(row)) for row in part.tolist()]
             _play(env, part, names, by_hour, client, pool, found)
             show(len(found.returns))
@@ -152,7 +153,12 @@ def _play(
         for at, (answer, seconds) in answers.items():
             found.seconds.append(seconds)
             found.degraded += answer["degraded"] is not None
-            items[at] = torch.tensor([rows[x["item_id"]] for x in answer["items"]])
+            shown = [x["item_id"] for x in answer["items"]]
+            if not rows.keys() >= {*shown}:
+                raise UserError(
+                    f"The server at {client.url} shows items that --checkpoint has not: give its checkpoint."
+                )
+            items[at] = torch.tensor([rows[x] for x in shown])
         step = env.step_without_reset(items)
         assert step.feedback is not None
         messages = []
@@ -210,10 +216,14 @@ class Client:
     """Requests to a server, on one connection of each thread."""
 
     def __init__(self, url: str, token: str | None) -> None:
-        parts = urlsplit(url)
-        if parts.scheme != "http" or not parts.hostname:
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port or 80
+        except ValueError:  # the port, or brackets
+            host = None
+        if host is None or parts.scheme != "http":
             raise UserError(f"--url {one_line(url)} is not the address of a server: give http://HOST:PORT.")
-        self.url, self.host, self.port = url, parts.hostname, parts.port or 80
+        self.url, self.host, self.port = url, host, port
         self.headers = {"content-type": "application/json"}
         if token is not None:
             self.headers["authorization"] = f"Bearer {token}"
@@ -243,6 +253,10 @@ class Client:
                     f"The server at {self.url} gives no answer ({error_text(error)}): start it with "
                     "recsys-rl serve, or give another --url."
                 ) from error
+            except (ValueError, RecursionError):
+                raise UserError(
+                    f"What answers at {self.url} is not recsys-rl serve: give another --url."
+                ) from None
             if status != 503:
                 break
             time.sleep(min(after, 1.0))
@@ -258,7 +272,9 @@ class Client:
             self.own.connection = connection
         connection.request("POST", path, content, self.headers)
         reply = connection.getresponse()
-        answer: dict[str, Any] = json.loads(reply.read())
+        answer: Any = json.loads(reply.read())
+        if not isinstance(answer, dict):
+            raise ValueError(answer)
         return reply.status, answer, float(reply.headers.get("retry-after", 1))
 
 

@@ -143,7 +143,7 @@ def sentence(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ("train --user-column x", "--user-column is not a setting of movielens: .csv has it."),
         (
             "train --data log.csv --data-dir x",
-            "--data-dir is not a setting of log.csv: movielens, kuairec, kuairand, coat have",
+            "--data-dir is not a setting of log.csv: movielens, kuairec, kuairand, coat",
         ),
         ("evaluate --max-users -1", "--max-users is -1: it must be a whole number, at least 0"),
         ("evaluate --seed x", "Error parsing --seed"),

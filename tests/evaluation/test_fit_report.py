@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from recsys_rl.evaluation.fit_report import _by_means, _item_means, _kolmogorov, _scores, _survival
+from recsys_rl.evaluation.fit_report import (
+    _by_means,
+    _item_means,
+    _kolmogorov,
+    _scores,
+    _survival,
+    print_fit_report,
+)
 from recsys_rl.evaluation.real_or_learned import auc, classifier_auc
 from recsys_rl.models.user_signals import LEVELS
 from recsys_rl.types import SessionTable, World
@@ -54,6 +61,19 @@ def test_survival_of_real_and_learned_users() -> None:
     real, learned = _survival(SESSIONS, torch.tensor([0.5, 0.2, 0.0, 0.1]))
     assert_close(real, torch.tensor([1.0, 0.5, 0.5]))  # one of two leaves after the first step
     assert_close(learned, torch.tensor([1.0, 0.7, 0.7 * 0.8]))  # mean chances: 0.3, then 0.2
+
+
+def test_printed_lengths_have_their_condition(capsys: pytest.CaptureFixture[str]) -> None:
+    numbers = {"real": 2.0, "learned": 3.0, "distance": 0.5}
+    leaving = {name: {"learned": 0.5} for name in ("loss", "auc", "calibration")}
+    report = {"sessions": 2, "decisions": 4, "features": "generic", "signals": [], "leaving": leaving}
+    print_fit_report({**report, "lengths": numbers, "returns": numbers, "classifier_auc": 0.5})
+    lines = capsys.readouterr().out.splitlines()
+    assert (
+        "mean lengths: real 2.00, learned 3.00; distance 0.500 (learned: by the chances of leaving of those "
+        "who were still there in the real sessions)" in lines
+    )
+    assert "mean returns: real 2.00, learned 3.00; distance 0.500" in lines
 
 
 def test_distance_of_distributions() -> None:

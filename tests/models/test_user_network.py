@@ -13,7 +13,7 @@ from recsys_rl.models.user_ensemble import UserEnsemble
 from recsys_rl.models.user_fit import FitSizes, UserFitting
 from recsys_rl.models.user_network import ContextSizes, ItemTables, UserNetwork, decayed
 from recsys_rl.models.user_signals import LEVELS, SignalKinds, SignalOutputs, kinds_of, pinball
-from recsys_rl.types import SessionTable
+from recsys_rl.types import SessionTable, UserError
 from tests.proofs import Proof
 
 LOGIT = math.log(3)  # of 3/4
@@ -214,6 +214,16 @@ def test_fit_recovers_a_known_response(proof: Proof, perturbed: None) -> None:
     proof(error, below=0.06, what="click")
     second = (other.signals[..., 0, 0].cumsum(1) >= 2).float()
     proof(float((leaving.sigmoid() - second)[shown].abs().mean()), below=0.06, what="leaving")
+
+
+def test_fit_with_a_loss_that_is_not_a_number_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recsys_rl.models.user_fit.LEAST_STEPS", 1)
+    fitting = fit_of(known_world(100, 0), 2, 2)
+    fitting.epoch()
+    with torch.no_grad():
+        next(iter(fitting.members[0].parameters())).fill_(torch.nan)
+    with pytest.raises(UserError, match="The fit of network 1 failed in its epoch 2, as the loss became nan"):
+        fitting.epoch()
 
 
 def test_interrupted_fit_goes_on_to_the_same_weights(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -270,6 +270,13 @@ def test_headline_names_the_policy_and_its_return(tmp_path: Path) -> None:
     assert table[2] == ["ppo-greedy", "16.2 15.8 to 16.6", "19.1", "19.0", "31 %"]
 
 
+def test_curve_of_a_log_names_its_estimator(tmp_path: Path) -> None:
+    curve = {"step": [0, 9], "mean": [1.0, 2.0], "low": [0.5, 1.5], "high": [1.5, 2.5]}
+    page = written(tmp_path, curve=curve, curves={"log": curve, "world": curve}, judged_by="<world>")
+    assert "the estimate of ope, by &lt;world&gt;, for held-out users of a log" in page
+    assert "the estimate of ope for held-out users" in written(tmp_path, curve=curve, curves={"log": curve})
+
+
 def test_gymnasium_report_has_episodes_and_no_empty_columns(tmp_path: Path) -> None:
     rows = [row("a2c", -190, -220, -160) | {"distinct_mean": None, "coverage": NAN}]
     paired = [{"policy": "a2c", "versus": "random", "mean": -1.0, "low": -3.0, "high": 1.0}]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import threading
@@ -22,6 +23,7 @@ from tests.serve.servers import SLOW
 class Live:
     app: App
     port: int
+    tasks: set[asyncio.Task[None]]  # requests under way, also those that have not arrived
 
     @property
     def url(self) -> str:
@@ -40,7 +42,7 @@ def live(checkpoint: Path, db: Path) -> Iterator[Live]:
     thread.start()
     while not server.started:
         time.sleep(0.01)
-    yield Live(app, place.getsockname()[1])
+    yield Live(app, place.getsockname()[1], server.server_state.tasks)
     server.should_exit = True
     thread.join()
     place.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
+from recsys_rl.agents.ppo import PPO
 from recsys_rl.serve.inference import Ask, draw
 from recsys_rl.serve.versions import Version, open_version
 from recsys_rl.serve.visits import Step
+from recsys_rl.types import Obs
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +64,36 @@ def test_popularity_of_a_large_catalogue_chooses_among_its_most_popular_items(
     rare = popularity.topk(24).indices.tolist()[-3:]
     among = draw([ask(large, x, degraded="raised", candidates=tuple(rare)) for x in uniforms])
     assert {x.items[0] for x in among} == {*rare} - {0, 1}
+
+
+def test_of_equally_popular_items_the_first_are_chosen(
+    version: Version, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recsys_rl.serve.versions.MOST_POPULAR", 5)
+    known = version.checkpoint.catalogue
+    popularity = torch.zeros(known.num_items).index_fill(0, torch.tensor([7, 11]), 3.0)
+    catalogue = replace(known, popularity=popularity, available=torch.ones_like(known.available))
+    checkpoint, recommender = version.checkpoint, copy(version.recommender)
+    recommender.checkpoint = replace(checkpoint, world=checkpoint.world._replace(catalogue=catalogue))
+    assert Version(version.row, recommender).head.tolist() == [0, 1, 2, 7, 11]
+
+
+def test_a_policy_that_fails_in_a_list_gives_all_of_it_to_popularity(
+    version: Version, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record names one rule for a decision, by which it is repeated."""
+    own, calls = PPO.scores, list[int]()
+
+    def scores(self: PPO, obs: Obs) -> torch.Tensor:
+        calls.append(obs.num_rows)
+        found = own(self, obs)
+        return found if len(calls) == 1 else found * torch.nan
+
+    one = ask(version, 0.3, uniforms=(0.1, 0.6, 0.9))
+    monkeypatch.setattr(PPO, "scores", scores)
+    [found], [again] = draw([one]), draw([replace(one, degraded="not-finite")])
+    assert (found.degraded, len(found.items), len(calls)) == ("not-finite", 3, 3)
+    assert found.items == again.items and found.logprobs == pytest.approx(again.logprobs, abs=1e-6)
 
 
 def test_a_draw_alone_is_that_in_a_batch(version: Version) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import http.client
 import json
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import uvicorn
+from uvicorn.server import ServerState
 
 from recsys_rl.serve.admission import FIRST, LEAST, Admission
 from recsys_rl.serve.problems import Problem
-from recsys_rl.serve.protocol import is_whole
+from recsys_rl.serve.protocol import is_whole, protocol_of
 from tests.serve.live import Live, live
 
 ASK = b'{"user_id": "3"}'
@@ -77,6 +82,8 @@ def test_a_batch_may_always_wait_so_that_a_pause_is_forgotten() -> None:
         (request(ASK, more="Connection: close\r\n"), False),
         (request(ASK, more="Expect: 100-continue\r\n"), False),
         (request(ASK).replace(b": 16", b": +16"), False),
+        (request(ASK).replace(b": 16", b": 016"), False),
+        (request(ASK).replace(b": 16", b": " + b"9" * 5000), False),
     ],
 )
 def test_only_one_whole_request_is_refused_unread(data: bytes, whole: bool) -> None:
@@ -149,3 +156,60 @@ def test_feedback_and_bodies_that_look_like_requests_are_read(full: Live) -> Non
     event = b'{"events": [{"decision_id": "1", "signal": "engagement"}]}'
     [(status, _, body)] = parts(full, request(event, "/v1/feedback"))
     assert status == 200 and json.loads(body)["results"][0]["code"] == "unknown-decision"
+
+
+def test_requests_that_have_not_arrived_keep_no_recommendation_out(
+    server: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client could hold the door shut with the heads of some posts."""
+    monkeypatch.setattr(server.app.worker.admission, "deadline", 1e-3)
+    with contextlib.ExitStack() as stack:
+        for path in ("/v1/feedback", "/v1/recommend"):
+            for _ in range(LEAST):
+                slow = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=20))
+                slow.sendall(request(ASK, path)[:-1])
+        waiting = server.app.worker.admission
+        while len(server.tasks) < 2 * LEAST:
+            time.sleep(0.01)
+        assert waiting.coming == waiting.under_way == 0
+        [(status, _, _)] = parts(server, request(ASK))
+    assert status == 200
+
+
+def test_a_client_that_reads_no_refusals_goes_the_usual_way() -> None:
+    """There uvicorn waits until it reads: answers don't pile up in memory."""
+    written: list[bytes] = []
+
+    class Wire(asyncio.Transport):
+        def write(self, data: bytes) -> None:  # type: ignore[override]
+            written.append(data)
+
+        def is_closing(self) -> bool:
+            return False
+
+        def pause_reading(self) -> None:
+            pass
+
+        def close(self) -> None:
+            pass
+
+    async def app(scope: object, receive: object, send: object) -> None:
+        await asyncio.sleep(3600)
+
+    async def play() -> tuple[int, int]:
+        config = uvicorn.Config(app, ws="none", lifespan="off")
+        config.load()
+        admission = Admission(deadline=0.1)
+        admission.under_way = 1_000_000
+        state = ServerState()
+        protocol = protocol_of(admission)(config, state, {})
+        protocol.connection_made(Wire())
+        protocol.data_received(request(ASK))
+        protocol.pause_writing()
+        protocol.data_received(request(ASK))
+        found = admission.refused, len(state.tasks)
+        for task in state.tasks:
+            task.cancel()
+        return found
+
+    assert asyncio.run(play()) == (1, 1) and len(written) == 1

@@ -264,6 +264,50 @@ def test_a_damaged_session_does_not_keep_versions_from_being_swapped(two: Path, 
         assert swap(client, two / "b.pt").status_code == 200 and champion(client) == ["b.pt"]
 
 
+def test_requests_of_one_person_that_are_late_hinder_no_other(
+    checkpoint: At, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ServeConfig(str(checkpoint("satiation")), db=str(tmp_path / "r.sqlite"), deadline_ms=SLOW)
+    worker = application(options).worker
+    own, ask, go, drawn = PPO.scores, worker.batcher.ask, threading.Event(), list[int]()
+
+    def scores(self: PPO, obs: Obs) -> torch.Tensor:
+        go.wait(20)
+        return own(self, obs)
+
+    def counted(asks: Sequence[Ask]) -> None:
+        drawn.append(len(asks))
+        ask(asks)
+
+    async def play() -> list[object]:
+        replies = [worker.submit(Recommend(RecommendRequest("3"), "")) for _ in range(6)]
+        async with asyncio.timeout(20):
+            while "3" not in worker.memory.people or len(worker.memory.people["3"].waiting) < 5:
+                await asyncio.sleep(0.01)
+        for job in [*worker.memory.people["3"].waiting][:4]:
+            job.deadline = 0.0
+        go.set()
+        return list(await asyncio.gather(*replies, return_exceptions=True))
+
+    monkeypatch.setattr(PPO, "scores", scores)
+    monkeypatch.setattr(worker.batcher, "ask", counted)
+    try:
+        found = asyncio.run(play())
+    finally:
+        worker.close()
+    assert [x.code for x in found if isinstance(x, Problem)] == ["busy"] * 4
+    assert [isinstance(x, bytes) for x in found] == [True, *[False] * 4, True] and drawn == [1, 1]
+
+
+def test_another_site_posts_nothing_from_a_browser(checkpoint: At, tmp_path: Path) -> None:
+    body, site = b'{"user_id": "3"}', {"origin": "http://other.example"}
+    with serving(checkpoint("satiation"), tmp_path / "r.sqlite") as client:
+        assert client.post("/v1/recommend", content=body, headers=site).json()["title"] == "not-json"
+        assert client.options("/v1/recommend", headers=site).status_code == 405  # so JSON isn't sent either
+        assert client.post("/v1/recommend", json={"user_id": "3"}, headers=site).status_code == 200
+        assert client.post("/v1/recommend", content=body).status_code == 200
+
+
 @pytest.mark.parametrize(
     "damage",
     [

@@ -261,6 +261,38 @@ def test_signal_that_is_binary_in_one_part_of_the_log_only(made: tuple[Path, Pat
     assert not json.loads(Path("report.json").read_text())["signals"][0]["binary"]
 
 
+def test_share_without_effect(
+    made: tuple[Path, Path], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fit(made, "--heldout-share", "0.3") == 2
+    said = capsys.readouterr().err
+    assert "--heldout-share 0.3 has no effect, since log.parquet has sessions of held-out users" in said
+    assert fit(made, "--heldout-share", "0.3", "--heldout", "time") == 0
+
+
+def test_log_of_few_users(made: tuple[Path, Path], here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each error advises what then works."""
+    log, (_, population) = read_decisions(made[1]), load(made[0]).world
+    train = log.users[~torch.isin(log.users, population.user_ids[population.heldout])].unique()
+    for number in (1, 2, 3):
+        write_decisions(Path(f"{number}.parquet"), log.rows(torch.isin(log.users, train[:number])))
+    one, two, three = ((made[0], Path(f"{number}.parquet")) for number in (1, 2, 3))
+    assert fit(one) == 2
+    assert (
+        "too few users to hold out a share of 0.2: give sessions of more users.\n" in capsys.readouterr().err
+    )
+    assert fit(one, "--heldout", "time") == 2
+    assert "leaves one user to learn from" in capsys.readouterr().err
+    assert fit(two) == 2
+    assert "give a log of three users or more, or --heldout time." in capsys.readouterr().err
+    assert fit(two, "--heldout", "time") == 0
+    assert fit(three, "--heldout-share", "0.9") == 2
+    assert "give sessions of more users, or a smaller --heldout-share." in capsys.readouterr().err
+    assert fit(three, "--heldout-share", "0.6") == 2
+    assert "give a smaller --heldout-share, or a log of more users." in capsys.readouterr().err
+    assert fit(three) == 0
+
+
 def test_people_whom_the_simulator_does_not_know(made: tuple[Path, Path], here: Path) -> None:
     """They are split by the run's seed, and the report has no row of the simulator."""
     log = read_decisions(made[1])

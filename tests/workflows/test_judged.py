@@ -75,21 +75,23 @@ def test_curves_are_those_of_ope_and_of_the_world(made: Path, tmp_path: Path) ->
     assert curves["world"][-1][1] == pytest.approx(float(sessions.returns.mean()))
 
 
-@pytest.mark.parametrize("trusted", [True, False])
+@pytest.mark.parametrize("by", ["world", "wdr"])
 def test_estimate_is_that_of_ope(
-    trusted: bool, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    by: str, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The policy in the log's platform, judged by `ope`: `wdr` if the sessions are enough, else `world`."""
-    monkeypatch.setattr(judged, "enough", lambda row: trusted)
+    """The policy in the log's platform, judged by `ope`: by `world`, or by `wdr` if there can be no model."""
+    if by == "wdr":
+        monkeypatch.setattr(judged, "why_no_world", lambda log: "no world model predicts this")
     held = str(tmp_path / "held.parquet")
     first = made / "first" / "ppo.pt"
     record(RecordConfig(checkpoint=str(first), policy=("random",), sessions=100, users="heldout", out=held))
     path = inside(made, tmp_path / "run", "--judge-log", held, *steps(2))
     save(tmp_path / "moved.pt", played_in(path, load(path), "satiation", {}))
     result = ope(OpeConfig(log=held, checkpoint=str(tmp_path / "moved.pt"), policy=("ppo-greedy",)))
-    (row,) = [row for row in result.rows if row.estimator == ("wdr" if trusted else "world")]
+    (row,) = [row for row in result.rows if row.estimator == by]
     value, low, high = load(path).info["curves"]["log"][-1][1:]
-    if trusted:
+    assert load(path).info["judged_by"] == by
+    if by == "wdr":
         assert (value, low, high) == pytest.approx((row.value, row.low, row.high), rel=0.05)
     else:  # two fits of a model to 100 sessions differ
         assert low < value < high and abs(value - row.value) < row.high - row.low
@@ -115,7 +117,9 @@ def test_run_stops_when_the_estimate_stops_rising_and_keeps_the_best(
     assert load(path).step == 3 * 96
     said = capsys.readouterr().err
     assert "stopped, as the estimate on the log has not risen since step 96; " in said
-    assert "best.pt has the policy of step 96, with the highest estimate, 3.00 (2.00 to 4.00)" in said
+    assert "judging each evaluation on " in said and " held-out users of " in said
+    assert "best.pt has the policy of step 96, with the highest estimate by world, 3.00 (" in said
+    assert "the highest of 4 estimates, so too high on average; the held-out users that chose it are" in said
 
 
 def test_resumed_run_is_judged_as_if_it_had_never_stopped(made: Path, tmp_path: Path) -> None:
@@ -144,6 +148,23 @@ def test_people_who_were_learned_from_do_not_judge(made: Path, tmp_path: Path) -
         )
         judged.append(LogJudge(path, run).read.log.users.unique())
     assert torch.equal(judged[0], judged[1])
+
+
+def test_log_without_propensities(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`world` needs none and answers the same; a weighted estimator has estimated ones, which are named."""
+    log, bare = read_decisions(made / "all.parquet"), str(tmp_path / "bare.parquet")
+    unknown = torch.full_like(log.logprobs, torch.nan)
+    write_decisions(Path(bare), dataclasses.replace(log, logprobs=unknown, logger_logprobs=None))
+    own = ["--env", "learned", "--user-model", str(made / "users.pt"), *SIZES, *PPO, *steps(1)]
+    run = begin(train_options([*own, "--judge-log", bare]).config, None, torch.device("cpu"))
+    judge, known = LogJudge(bare, run), LogJudge(str(made / "all.parquet"), run)
+    assert judge.estimator == "world" and "estimated" not in judge.note
+    assert judge.judge(run) == pytest.approx(known.judge(run), rel=1e-4)
+    monkeypatch.setattr(judged, "why_no_world", lambda log: "no world model predicts this")
+    note = LogJudge(bare, run).note
+    assert "by wdr, as no world model predicts this: below 200 effective sessions" in note
+    assert "propensities are estimated: log-likelihood" in note
+    assert "warning (wdr): The log has no propensities: they were estimated, and the interval" in note
 
 
 def test_refusals(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

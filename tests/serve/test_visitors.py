@@ -1,0 +1,74 @@
+"""Simulated visitors: each session of theirs is one of the server, and a wrong server is one sentence."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from recsys_rl.checkpoint import load
+from recsys_rl.errors import UserError
+from recsys_rl.workflows.visitors import Client, VisitorsConfig, visitors
+from tests.serve.live import live
+
+At = Callable[[str], Path]
+OTHER = {"decision_id": "1", "items": [{"item_id": "no such item"}], "degraded": None}
+
+
+def test_more_visitors_at_a_time_than_users_play_whole_sessions(checkpoint: At, tmp_path: Path) -> None:
+    """Two sessions of one user at a time would be one session of the server."""
+    path, db = checkpoint("satiation"), tmp_path / "r.sqlite"
+    users = len(load(path).population.heldout)
+    with live(path, db) as server:
+        found = visitors(VisitorsConfig(server.url, str(path), sessions=2 * users, width=4 * users))
+        with sqlite3.connect(db) as raw:
+            [(sessions,)] = raw.execute("SELECT count(*) FROM sessions")
+    assert (found.refused, len(found.returns), sessions) == (0, 2 * users, 2 * users)
+
+
+@pytest.fixture
+def other(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The address of a server that answers each request with these bytes."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(request.param)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (b"<html>", "is not recsys-rl serve"),
+        (b"[]", "is not recsys-rl serve"),
+        (json.dumps(OTHER).encode(), "--checkpoint has not"),
+    ],
+    indirect=["other"],
+)
+def test_a_server_that_is_another_one_is_named(checkpoint: At, other: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        visitors(VisitorsConfig(other, str(checkpoint("satiation")), sessions=1, width=1))
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:99999", "http://[::1", "https://localhost", "localhost"])
+def test_a_wrong_address_is_refused(url: str) -> None:
+    with pytest.raises(UserError, match="HOST:PORT"):
+        Client(url, None)
