@@ -176,6 +176,8 @@ def option_complaint(command: str, args: list[str]) -> str | None:
         no_run_here |= command == "train" and bool(of_reader) and "does not exist" in str(error)
         if not no_run_here:
             return str(error)
+        if "--user-model" in args:
+            return None  # its settings are in the file
         rest = [word for word in args if word != "--resume"]
         for option in {"--run", "--checkpoint"} & {*rest}:
             del rest[rest.index(option) : rest.index(option) + 2]
