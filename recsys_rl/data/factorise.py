@@ -25,6 +25,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+MOST_CELLS = 2**28
+"""Largest matrix of ratings or distances, in cells."""
 # Chosen by the error on a fifth of the known ratings of Coat, the choices 2, 5, 10 and 2, 5, 10.
 FACTOR_PENALTY = 5.0
 BIAS_PENALTY = 2.0

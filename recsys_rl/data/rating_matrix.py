@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys_rl.data.catalogue import split_by_id
-from recsys_rl.data.factorise import factorise
+from recsys_rl.data.factorise import MOST_CELLS, factorise
 from recsys_rl.dials import DataConfig, EnvConfig
 from recsys_rl.errors import error_text, one_line, short
 from recsys_rl.protocols import Source
@@ -27,8 +27,6 @@ from recsys_rl.types import Catalogue, Population, UserError, World
 GAPS = ("", "nan", "na", "null", "none", "-")
 """Cells of a text that hold no rating, in small letters."""
 ARRAYS = (".npy", ".npz")
-MOST_CELLS = 2**28
-"""Largest matrix of ratings or distances, in cells."""
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from recsys_rl.data.rating_matrix import MOST_CELLS
+from recsys_rl.data.factorise import MOST_CELLS
 from recsys_rl.dials import EnvConfig
 from recsys_rl.errors import FieldError
 from recsys_rl.protocols import Platform
