@@ -523,6 +523,26 @@ class SessionTable:
         """G"""
         return len(self.users)
 
+    @property
+    def shown(self) -> Tensor:
+        """(G, T, K) bool: places that are not empty."""
+        return self.items >= 0
+
+    @property
+    def under_way(self) -> Tensor:
+        """(G, T) bool: the session has this step."""
+        return self._steps < self.lengths.unsqueeze(1)
+
+    @property
+    def left_after(self) -> Tensor:
+        """(G, T) bool: the user left after this step."""
+        return (self._steps == self.lengths.unsqueeze(1) - 1) & self.left.unsqueeze(1)
+
+    @property
+    def _steps(self) -> Tensor:
+        """(T,) int64"""
+        return torch.arange(self.items.shape[1], device=self.items.device)
+
     def rows(self, index: Tensor) -> Self:
         """The sessions at ``index`` (B,) int64, cut to the steps of the longest."""
         longest = int(self.lengths[index].max()) if len(index) else 0

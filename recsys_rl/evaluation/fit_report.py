@@ -64,15 +64,14 @@ def fit_report(
     found = {"learned": _learned(file, held)} | _simple(file, held, fitted)
     if users is not None and all_signals is not None:
         found["truth"] = _truth(file, users, all_signals.rows(chosen))
-    shown, there = _places(held)
-    values = held.signals[shown]  # (R, S)
+    values = held.signals[held.shown]  # (R, S)
     kinds = file.members[0].kinds
     signals = []
     for place, signal in enumerate(file.facts.signals):
         of_signal = {name: one.signals[place] for name, one in found.items()}
         scores = _scores(of_signal, values[:, place], kinds.binary[place])
         signals.append({"name": signal.name, "binary": kinds.binary[place], **scores})
-    left = _left(held)[there]
+    left = held.left_after[held.under_way]  # (R',)
     leaving = {name: one.leaving for name, one in found.items() if one.leaving is not None}
     played = _played(file, held)
     weights = file.facts.of_signals @ stream_weights(file.facts.streams)
@@ -80,7 +79,7 @@ def fit_report(
     alive = _survival(held, found["learned"].leaving)
     return {
         "sessions": held.num_sessions,
-        "decisions": int(there.sum()),
+        "decisions": int(held.lengths.sum()),
         "features": file.facts.features,
         "signals": signals,
         "leaving": _scores(leaving, left.float(), True),
@@ -92,22 +91,10 @@ def fit_report(
     }
 
 
-def _places(table: SessionTable) -> tuple[Tensor, Tensor]:
-    """The shown places (B, T, K) and the steps (B, T), bool."""
-    step = torch.arange(table.items.shape[1])
-    return table.items >= 0, step < table.lengths.unsqueeze(1)
-
-
-def _left(table: SessionTable) -> Tensor:
-    """(B, T) bool: the user left after this step."""
-    step = torch.arange(table.items.shape[1])
-    return (step == table.lengths.unsqueeze(1) - 1) & table.left.unsqueeze(1)
-
-
 @torch.no_grad()
 def _learned(file: LearnedFile, held: SessionTable) -> Predictions:
     """The mean of the networks' probabilities, and of their quantiles."""
-    shown, there = _places(held)
+    shown, there = held.shown, held.under_way
     kinds, signals, leaving = file.members[0].kinds, [], []
     for member in file.members:
         outputs, logits = member.of_sessions(held)
@@ -132,15 +119,12 @@ def _simple(file: LearnedFile, held: SessionTable, fitted: SessionTable) -> dict
             if one:
                 rows.append(known.clamp(1e-3, 1 - 1e-3))
             else:
-                rest = fitted.signals[..., place][fitted.items >= 0] - seen
+                rest = fitted.signals[..., place][fitted.shown] - seen
                 rows.append(known.unsqueeze(1) + rest[: 2**20].quantile(rest.new_tensor(LEVELS)))
-    step = torch.arange(held.items.shape[1])
-    _, there = _places(fitted)
     left = torch.zeros(held.items.shape[1])
     at = min(len(left), fitted.items.shape[1])
-    counts = there.sum(0).clamp_min(1)
-    left[:at] = (_left(fitted).sum(0) / counts)[:at]
-    by_step = left[step].expand(held.num_sessions, -1)[_places(held)[1]].clamp(1e-4, 1 - 1e-4)
+    left[:at] = _hazard(fitted.left_after.float(), fitted.under_way)[:at]
+    by_step = left.expand(held.num_sessions, -1)[held.under_way].clamp(1e-4, 1 - 1e-4)
     return {
         name: Predictions(rows, by_step if name == "popularity" else None) for name, rows in signals.items()
     }
@@ -148,7 +132,7 @@ def _simple(file: LearnedFile, held: SessionTable, fitted: SessionTable) -> dict
 
 def _item_means(table: SessionTable, place: int, num_items: int) -> Tensor:
     """(I,): the mean of a signal of each item, as if PRIOR answers had been the mean of all."""
-    shown = table.items >= 0
+    shown = table.shown
     items, values = table.items[shown], table.signals[..., place][shown]
     total = torch.zeros(num_items).index_add_(0, items, values)
     counts = torch.bincount(items, minlength=num_items)
@@ -157,7 +141,7 @@ def _item_means(table: SessionTable, place: int, num_items: int) -> Tensor:
 
 def _by_means(table: SessionTable, place: int, means: Tensor, additive: bool) -> Tensor:
     """(R,): the mean of each shown item, with ``additive`` plus the user's difference so far."""
-    shown = table.items >= 0
+    shown = table.shown
     known = means[table.items.clamp_min(0)]  # (B, T, K)
     if additive:
         rest = ((table.signals[..., place] - known) * shown).sum(2)  # (B, T)
@@ -193,9 +177,8 @@ def _truth(file: LearnedFile, users: UserModel, table: SessionTable) -> Predicti
         steps.append(found)
         state, leaves = users.advance(state, items, Feedback(table.signals[:, step], shown))
         leaving.append(leaves.float())
-    shown, there = _places(table)
-    signals = [torch.stack(parts, 1)[shown] for parts in zip(*steps, strict=True)]
-    return Predictions(signals, torch.stack(leaving, 1)[there])
+    signals = [torch.stack(parts, 1)[table.shown] for parts in zip(*steps, strict=True)]
+    return Predictions(signals, torch.stack(leaving, 1)[table.under_way])
 
 
 @torch.no_grad()
@@ -219,8 +202,8 @@ def _survival(held: SessionTable, leaving: Tensor | None) -> tuple[Tensor, Tenso
 
     The learned chance of a step is the mean over the real sessions that reach it (the module's text).
     """
-    _, there = _places(held)
-    real = _hazard(_left(held).float(), there)
+    there = held.under_way
+    real = _hazard(held.left_after.float(), there)
     learned = torch.zeros_like(there, dtype=torch.float32)
     assert leaving is not None
     learned[there] = leaving

@@ -62,10 +62,10 @@ def _fitted(x: Tensor, y: Tensor, other: Tensor) -> Tensor:
 
 def _numbers(table: SessionTable, signals: Tensor, world: World) -> Tensor:
     """(B, F): numbers about the ``signals`` (B, T, K, S) of each session."""
-    shown = (table.items >= 0).unsqueeze(-1)  # (B, T, K, 1)
+    shown = table.shown.unsqueeze(-1)  # (B, T, K, 1)
     count = shown.sum(2).clamp_min(1)
     steps = (signals * shown).sum(2) / count  # (B, T, S)
-    there = (torch.arange(steps.shape[1]) < table.lengths.unsqueeze(1)).unsqueeze(-1)
+    there = table.under_way.unsqueeze(-1)
     number = table.lengths.view(-1, 1)
     mean = (steps * there).sum(1) / number  # (B, S)
     rest = (steps - mean.unsqueeze(1)) * there

@@ -148,13 +148,11 @@ class UserFitting:
 def loss_of(network: UserNetwork, table: SessionTable) -> Tensor:
     """The loss (): the mean over shown places of the weighted losses of all signals, and that of leaving."""
     outputs, leaving = network.of_sessions(table)
-    shown = table.items >= 0  # (B, T, K)
+    shown, there = table.shown, table.under_way  # (B, T, K), (B, T)
     losses = outputs.loss(table.signals).sum(-1)  # (B, T, K)
     found = (losses * shown).sum() / shown.sum().clamp_min(1)
-    step = torch.arange(table.items.shape[1], device=shown.device)
-    there = step < table.lengths.unsqueeze(1)  # (B, T)
-    leaves = ((step == table.lengths.unsqueeze(1) - 1) & table.left.unsqueeze(1)).float()
-    loss = nn.functional.binary_cross_entropy_with_logits(leaving, leaves, reduction="none")
+    left = table.left_after.float()
+    loss = nn.functional.binary_cross_entropy_with_logits(leaving, left, reduction="none")
     return found + network.kinds.leave_weight * (loss * there).sum() / there.sum()
 
 

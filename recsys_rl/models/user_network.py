@@ -160,7 +160,7 @@ class UserNetwork(nn.Module):
         It is what ``begin``, ``respond`` and ``after`` give step by step, all steps at once.
         """
         b, t, k = table.items.shape
-        shown, items = (table.items >= 0).flatten(0, 1), table.items.clamp_min(0).flatten(0, 1)  # (B T, K)
+        shown, items = table.shown.flatten(0, 1), table.items.clamp_min(0).flatten(0, 1)  # (B T, K)
         unit = self._unit(table.signals.flatten(0, 1))  # (B T, K, S)
         start = self.begin(table.given, b)
         entries = self._entries(items, shown, unit).unflatten(0, (b, t))  # (B, T, J, V)

@@ -295,11 +295,7 @@ def _of_training(log: DecisionLog, config: Config, world: World) -> Tensor:
 
 def _seen(table: SessionTable) -> tuple[Tensor, Tensor]:
     """The signals (R, S) of shown places, and where users left, (R',) bool of R' steps."""
-    shown = table.items >= 0
-    step = torch.arange(table.items.shape[1])
-    there = step < table.lengths.unsqueeze(1)  # (G, T)
-    last = step == table.lengths.unsqueeze(1) - 1
-    return table.signals[shown], (last & table.left.unsqueeze(1))[there]
+    return table.signals[table.shown], table.left_after[table.under_way]
 
 
 def _before(options: FitUsersConfig, out: Path) -> LearnedFile | None:
