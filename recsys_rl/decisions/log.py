@@ -94,6 +94,15 @@ class DecisionLog:
         return self.items >= 0
 
     @property
+    def forbids(self) -> bool:
+        """True if the rows of one session exclude different items."""
+        if self.exclude is None:
+            return False
+        ids = self.exclude.sort(1).values
+        same = self.sessions[1:] == self.sessions[:-1]
+        return bool((ids[1:] != ids[:-1])[same].any())
+
+    @property
     def feedback(self) -> Feedback:
         """The outcomes as ``UserModel.rewards`` takes them: its result is the reward streams (E, M)."""
         events = None

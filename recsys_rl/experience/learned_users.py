@@ -24,7 +24,7 @@ from recsys_rl.types import (
 
 
 class Learnable(NamedTuple):
-    """What a log offers to learn: the signals of users, and the streams that are made of them."""
+    """The signals of users that a log offers to learn, and the streams that are made of them."""
 
     places: Tensor  # (S,) int64: the signals among those of the log
     signals: tuple[Signal, ...]  # (S,)
@@ -40,15 +40,10 @@ def check_learnable(name: str, log: DecisionLog) -> None:
         what = "the events that users make beside the answers to what was shown"
     elif interface.visits > 1:
         what = "the days between visits"
-    elif log.exclude is not None and _varies_within_sessions(log.exclude, log.sessions):
+    elif log.forbids:
         what = "the items that each step forbids"
     if what:
         raise UserError(f"{name} can't be learned from: no model of users predicts {what}; give another log.")
-
-
-def _varies_within_sessions(ids: Tensor, sessions: Tensor) -> bool:
-    ordered, same = ids.sort(1).values, sessions[1:] == sessions[:-1]
-    return bool((ordered[1:] != ordered[:-1])[same].any())
 
 
 def learnable(
@@ -118,7 +113,7 @@ def _matrix(name: str, log: DecisionLog, users: UserModel) -> Tensor:
     found = users.rewards(Feedback(some, torch.ones(64, places, dtype=torch.bool)))
     if not torch.allclose(found, some.sum(1) @ matrix, rtol=1e-4, atol=1e-4):
         raise UserError(
-            f"{name} can't be learned from: the reward streams of its platform are no sums of signals; give "
+            f"{name} can't be learned from: the reward streams of its platform are not sums of signals; give "
             "a log of another platform."
         )
     return matrix

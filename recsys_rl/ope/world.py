@@ -50,16 +50,7 @@ def why_no_world(log: DecisionLog) -> str:
         return "no world model predicts the events in this log"
     if log.candidates is not None:
         return "no world model predicts the candidates of a row"
-    return "no world model predicts which items a step forbids" if _forbids(log) else ""
-
-
-def _forbids(log: DecisionLog) -> bool:
-    """True if the rows of one session exclude different items."""
-    if log.exclude is None:
-        return False
-    ids = log.exclude.sort(1).values
-    same = log.sessions[1:] == log.sessions[:-1]
-    return bool((ids[1:] != ids[:-1])[same].any())
+    return "no world model predicts which items a step forbids" if log.forbids else ""
 
 
 def fit_world(of: ReplayedLog, generator: torch.Generator, keep: Tensor | None = None) -> Worlds:
