@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from recsys_rl.models.user_network import UserNetwork
-from recsys_rl.models.user_signals import SignalOutputs
 
 SHARED = ("user", "more", "steps")
 """Parts of a memory that are the same for all networks."""
@@ -38,7 +37,15 @@ class UserEnsemble:
 
     @torch.no_grad()
     def expected(self, memory: Mapping[str, Tensor], items: Tensor, member: Tensor) -> Tensor:
-        return self._of_members(memory, items, member, lambda outputs, rows: outputs.expected())
+        found = memory["user"].new_zeros(*items.shape, len(self.members[0].kinds.binary))
+        everybody = (member < 0).nonzero().squeeze(1)
+        for place, network in enumerate(self.members):
+            mine = (member == place).nonzero().squeeze(1)
+            for rows, share in ((mine, 1.0), (everybody, 1 / self.num_members)):
+                if len(rows):
+                    part = {name: x[rows] for name, x in self._of(memory, place).items()}
+                    found[rows] += share * network.respond(part, items[rows]).expected()
+        return found
 
     @torch.no_grad()
     def drawn(
@@ -70,24 +77,6 @@ class UserEnsemble:
                 for place, member in enumerate(self.members)
             ]
         )
-
-    def _of_members(
-        self,
-        memory: Mapping[str, Tensor],
-        items: Tensor,
-        member: Tensor,
-        read: Callable[[SignalOutputs, Tensor], Tensor],
-    ) -> Tensor:
-        """(N, K, S): ``read`` of the outputs of each row's network; the mean of all where it is -1."""
-        found = memory["user"].new_zeros(*items.shape, len(self.members[0].kinds.binary))
-        everybody = (member < 0).nonzero().squeeze(1)
-        for place, network in enumerate(self.members):
-            mine = (member == place).nonzero().squeeze(1)
-            for rows, share in ((mine, 1.0), (everybody, 1 / self.num_members)):
-                if len(rows):
-                    part = {name: x[rows] for name, x in self._of(memory, place).items()}
-                    found[rows] += share * read(network.respond(part, items[rows]), rows)
-        return found
 
     def _varies(self, like: Tensor) -> Tensor:
         """1 if users of the log left, else 0: then nobody leaves."""
