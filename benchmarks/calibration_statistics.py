@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import rankdata
+
+from recsys_rl.evaluation import real_or_learned
 
 Array = NDArray[Any]
 PRIOR = 5.0  # a rate is shrunk as if it had this many more views at the overall rate
@@ -35,10 +36,9 @@ def variance_share(values: Array, group: Array) -> float:
 
 
 def auc(score: Array, label: Array) -> float:
-    """Probability that a positive has a higher score than a negative; ties count one half."""
-    positives = int(label.sum())
-    ranks = rankdata(score)[label].sum()
-    return float((ranks - positives * (positives + 1) / 2) / (positives * (len(label) - positives)))
+    """``recsys_rl.evaluation.real_or_learned.auc`` of arrays; NaN if all labels are equal."""
+    found = real_or_learned.auc(torch.tensor(score), torch.tensor(label))
+    return float("nan") if found is None else found
 
 
 def aucs(user: Array, video: Array, often: Array, seed: int = 0) -> tuple[float, float]:

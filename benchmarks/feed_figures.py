@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from benchmarks.harness import newest
 from benchmarks.harness.panel import LINES, Panel
 from benchmarks.harness.tables import RESULTS
+from benchmarks.limits import GROUP
 from recsys_rl.report.drawing import spread, svg, text
 
 LEFT, WIDTH, WORDS = 56, 470, 540  # pixels: of the plot, and where the words beside it begin
 STYLES = ("baseline", "learned", "inside")
-GROUP = 5  # places for each number of ``ads_by_place``
 RUNS = {
     "paid": "the hard rule alone",
     "paid-limit": "ads<=0.1",

@@ -20,15 +20,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.harness import runs, tables
+from benchmarks.harness import tables
 from benchmarks.harness.turns import Row
-from benchmarks.limits import Size, add_sizes, train
-from recsys_rl.checkpoint import load
+from benchmarks.limits import Size, add_sizes, heldout_table, train
 from recsys_rl.env.rec_env import RecEnv
-from recsys_rl.evaluation.checkpoints import Entry
-from recsys_rl.evaluation.players import Player, Table, heldout_users, learned
+from recsys_rl.evaluation.players import Player, learned
 from recsys_rl.utils.metrics import interval
-from recsys_rl.utils.seeding import generators, parse_seeds, stream_seed
+from recsys_rl.utils.seeding import parse_seeds, stream_seed
 
 VARIANTS: dict[str, tuple[str, ...]] = {  # options of `train`
     "scorer": (),
@@ -41,18 +39,14 @@ VARIANTS: dict[str, tuple[str, ...]] = {  # options of `train`
 
 def rows_of(name: str, seed: int, size: Size, folder: Path) -> list[Row]:
     """The policy of the run in ``folder``, drawn and greedy, with the held-out users of its seed."""
-    path = runs.checkpoint_in(folder, "ppo")
-    entry = Entry(path, load(path), "ppo")
-    world, users = entry.checkpoint.world, heldout_users(entry.checkpoint.world, 0, seed)
-    streams = generators(seed, "evaluation users", "policy", "shuffle", "random")
-    table = Table(entry.checkpoint.config, world, users, seed, torch.device("cpu"), streams)
-    env = table.env()
+    entry, table = heldout_table(folder, seed)
+    world, users, env = table.world, table.users, table.env()
     assert isinstance(env, RecEnv)
     kind, names = world.catalogue.attributes["kind"], world.catalogue.classes("kind")
     found = []
     for policy, player in learned([entry], table, env).items():
         for stream in ("evaluation users", "policy"):
-            streams[stream].manual_seed(stream_seed(seed, stream))
+            table.streams[stream].manual_seed(stream_seed(seed, stream))
         returns, follows, shown = visits(env, player, users)
         over, share = interval(returns), {x: (kind[shown] == names.index(x)).double().mean() for x in names}
         row: Row = {"variant": name, "policy": policy, "seed": seed, "steps": size.steps}

@@ -95,14 +95,20 @@ def train(options: Sequence[str], seed: int, size: Size, place: Path) -> Path:
     return place
 
 
+def heldout_table(folder: Path, seed: int) -> tuple[Entry, Table]:
+    """The run in ``folder``, and the table of all held-out users of its seed."""
+    path = runs.checkpoint_in(folder, "ppo")
+    entry = Entry(path, load(path), "ppo")
+    world, config = entry.checkpoint.world, entry.checkpoint.config
+    streams = generators(seed, "evaluation users", "policy", "shuffle", "random")
+    users = heldout_users(world, 0, seed)
+    return entry, Table(config, world, users, seed, torch.device("cpu"), streams)
+
+
 def row_of(name: str, seed: int, size: Size, folder: Path) -> Row:
     """The run in ``folder`` with the held-out users of its seed."""
-    entry = Entry(runs.checkpoint_in(folder, "ppo"), load(runs.checkpoint_in(folder, "ppo")), "ppo")
-    world, config = entry.checkpoint.world, entry.checkpoint.config
-    users = heldout_users(world, 0, seed)
-    streams = generators(seed, "evaluation users", "policy", "shuffle", "random")
-    table = Table(config, world, users, seed, torch.device("cpu"), streams)
-    env = table.env()
+    entry, table = heldout_table(folder, seed)
+    world, config, users, env = table.world, table.config, table.users, table.env()
     sessions = play(env, learned([entry], table, env)["ppo"].agent, users)
     shown, over = exposure(sessions, world.catalogue), interval(sessions.returns)
     weights = stream_weights(env.streams, parse_weights(config.train_config.weights)).tolist()
