@@ -27,15 +27,17 @@ from recsys_rl.serve.server import ServeConfig, application
 from recsys_rl.serve.sqlite import SQLite
 from recsys_rl.serve.store import Damaged
 from recsys_rl.serve.wire import FeedbackAnswer, FeedbackEvent, RecommendRequest
+from recsys_rl.serve.worker import Worker
 from recsys_rl.types import Obs
 from tests.serve.servers import SLOW, event, recommend, send, serving, trained
 
 At = Callable[[str], Path]
 
 
-def test_all_requests_that_wait_for_one_person_are_answered(
+def held_worker(
     checkpoint: At, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+) -> tuple[Worker, threading.Event]:
+    """The worker of a server whose policy draws nothing until the event is set."""
     options = ServeConfig(str(checkpoint("satiation")), db=str(tmp_path / "r.sqlite"), deadline_ms=SLOW)
     worker = application(options).worker
     own, go = PPO.scores, threading.Event()
@@ -43,6 +45,15 @@ def test_all_requests_that_wait_for_one_person_are_answered(
     def scores(self: PPO, obs: Obs) -> torch.Tensor:
         go.wait(20)
         return own(self, obs)
+
+    monkeypatch.setattr(PPO, "scores", scores)
+    return worker, go
+
+
+def test_all_requests_that_wait_for_one_person_are_answered(
+    checkpoint: At, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker, go = held_worker(checkpoint, tmp_path, monkeypatch)
 
     async def ask() -> list[object]:
         # The second and the third are refused at once when their turn comes: a session has five steps.
@@ -52,7 +63,6 @@ def test_all_requests_that_wait_for_one_person_are_answered(
         done, _ = await asyncio.wait(replies, timeout=10)
         return [x.exception() if x in done else "no answer" for x in replies]
 
-    monkeypatch.setattr(PPO, "scores", scores)
     try:
         found = asyncio.run(ask())
     finally:
@@ -110,13 +120,7 @@ def test_feedback_before_its_decision_is_written_is_of_an_unknown_one(
 def test_one_person_can_not_fill_the_queue(
     checkpoint: At, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = ServeConfig(str(checkpoint("satiation")), db=str(tmp_path / "r.sqlite"), deadline_ms=SLOW)
-    worker = application(options).worker
-    own, go = PPO.scores, threading.Event()
-
-    def scores(self: PPO, obs: Obs) -> torch.Tensor:
-        go.wait(20)
-        return own(self, obs)
+    worker, go = held_worker(checkpoint, tmp_path, monkeypatch)
 
     async def ask() -> list[object]:
         replies = [worker.submit(Recommend(RecommendRequest("3"), "")) for _ in range(20)]
@@ -126,7 +130,6 @@ def test_one_person_can_not_fill_the_queue(
         found: list[object] = await asyncio.gather(*replies, return_exceptions=True)
         return found
 
-    monkeypatch.setattr(PPO, "scores", scores)
     try:
         found = asyncio.run(ask())
     finally:
@@ -267,13 +270,8 @@ def test_a_damaged_session_does_not_keep_versions_from_being_swapped(two: Path, 
 def test_requests_of_one_person_that_are_late_hinder_no_other(
     checkpoint: At, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = ServeConfig(str(checkpoint("satiation")), db=str(tmp_path / "r.sqlite"), deadline_ms=SLOW)
-    worker = application(options).worker
-    own, ask, go, drawn = PPO.scores, worker.batcher.ask, threading.Event(), list[int]()
-
-    def scores(self: PPO, obs: Obs) -> torch.Tensor:
-        go.wait(20)
-        return own(self, obs)
+    worker, go = held_worker(checkpoint, tmp_path, monkeypatch)
+    ask, drawn = worker.batcher.ask, list[int]()
 
     def counted(asks: Sequence[Ask]) -> None:
         drawn.append(len(asks))
@@ -289,7 +287,6 @@ def test_requests_of_one_person_that_are_late_hinder_no_other(
         go.set()
         return list(await asyncio.gather(*replies, return_exceptions=True))
 
-    monkeypatch.setattr(PPO, "scores", scores)
     monkeypatch.setattr(worker.batcher, "ask", counted)
     try:
         found = asyncio.run(play())
