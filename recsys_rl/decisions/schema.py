@@ -1,4 +1,4 @@
-"""What a log of decisions must hold: its columns, the rule of each value, and the rules of rows together.
+"""The columns of a log of decisions, the rule of each value, and the rules of rows together.
 
 One page for all that reads logs: cells.py and checks.py raise an error about the first value and the first
 row that break a rule, and survey.py counts such values and rows. docs/09_logs.md describes the columns.

@@ -465,7 +465,7 @@ class SocialFeed(visits.Visiting):
 
 
 FEED = ("follows", "followed", "followed_sum", "same", "since_ad", "last_kind", "hour")
-"""What a recommender knows of a feed under way: the same names in the simulator's state and in a visit."""
+"""The fields that a recommender knows of a feed under way, in the simulator's state and in a visit."""
 
 
 def pieces_of_feed(feed: Known) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""What a network sees of an item: its embedding, and columns by name.
+"""The features of an item for networks: its embedding, and columns by name.
 
 This is the place where tags, numbers and attributes of a catalogue become columns. The networks know these
 by their names and groups alone.

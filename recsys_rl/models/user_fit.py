@@ -21,7 +21,7 @@ LEAST_STEPS = 400  # of the optimiser for each member, for small logs
 
 @dataclass(frozen=True)
 class FitSizes:
-    """How long each member is fitted."""
+    """The length of the fit of each member."""
 
     epochs: int = 10  # at least, see LEAST_STEPS
     rows: int = 1280  # steps of a gradient step, counted as if all sessions were of full length
@@ -112,7 +112,7 @@ class UserFitting:
             self.optimizer = torch.optim.Adam(member.parameters(), self.sizes.lr)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What a resumed fit needs beside the weights of the members."""
+        """The state that a resumed fit needs, beside the weights of the members."""
         found = {
             "member": torch.tensor(self.member),
             "done": torch.tensor(self.done),

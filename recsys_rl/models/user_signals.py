@@ -24,7 +24,7 @@ MOST_SORTED = 2**24 - 1  # numbers: torch.quantile takes no more
 
 @dataclass(frozen=True)
 class SignalKinds:
-    """What a log shows of each of its S signals."""
+    """The range and the kind of each of the S signals of a log."""
 
     binary: tuple[bool, ...]  # (S,): the values are 0 and 1 alone
     low: tuple[float, ...]  # (S,): the smallest value

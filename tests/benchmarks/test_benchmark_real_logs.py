@@ -41,7 +41,7 @@ def write_kuairand(folder: Path) -> None:
     (folder / "log_random_4_22_to_5_08_pure.csv").write_text(views(8_000, 10_000_000, 1))
 
 
-def test_what_is_known_of_people_ends_before_the_log(tmp_path: Path) -> None:
+def test_features_of_people_are_of_events_before_the_log(tmp_path: Path) -> None:
     """Person 1 clicked video 0 of two views before the log; person 2 has no views before it."""
     (tmp_path / "video_features_basic_pure.csv").write_text(FEATURES + "0,5,9000,1\n1,5,9000,2\n")
     views = {

@@ -243,7 +243,7 @@ def test_everyone_without_a_true_matrix_is_warned(tmp_path: Path, capsys: pytest
 
 
 @pytest.mark.parametrize("data", ["coat-game", "rating-matrix"])
-def test_what_a_policy_sees_of_items_has_no_part_of_heldout_users(tmp_path: Path, data: str) -> None:
+def test_item_features_do_not_depend_on_ratings_of_heldout_users(tmp_path: Path, data: str) -> None:
     folder = write_coat(tmp_path / "coat")
     file = folder / "train.ascii" if data == "coat-game" else tmp_path / "ratings.csv"
     given = np.loadtxt(file) if data == "coat-game" else low_rank(12, 40).numpy()
