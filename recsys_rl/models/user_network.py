@@ -29,7 +29,7 @@ from recsys_rl.models.user_signals import SignalKinds, SignalOutputs
 from recsys_rl.types import SessionTable
 
 Memory = Mapping[str, Tensor]
-"""The memory of a network: user (N, D), more (N, F), sums (N, J, V), state (N, P), steps (N,), of N sessions."""
+"""A network's state of N sessions: user (N, D), more (N, F), sums (N, J, V), state (N, P), steps (N,)."""
 
 DECAYS = (0.6, 0.9, 0.98)
 """First values of the learned decays d_j."""
