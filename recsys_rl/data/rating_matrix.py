@@ -7,26 +7,18 @@ user and a column for each item: text with commas or spaces, .npy, or .npz with 
 from __future__ import annotations
 
 import sys
-import zipfile
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys_rl.data.catalogue import split_by_id
 from recsys_rl.data.factorise import MOST_CELLS, factorise
 from recsys_rl.dials import DataConfig, EnvConfig
-from recsys_rl.errors import error_text, one_line, short
+from recsys_rl.errors import one_line
+from recsys_rl.files.matrix import read_matrix
 from recsys_rl.protocols import Source
 from recsys_rl.types import Catalogue, Population, UserError, World
-
-GAPS = ("", "nan", "na", "null", "none", "-")
-"""Cells of a text that hold no rating, in small letters."""
-ARRAYS = (".npy", ".npz")
 
 
 @dataclass(frozen=True)
@@ -49,27 +41,6 @@ class RatingMatrixConfig(MatrixDataConfig):
     between items are then those of its columns."""
     item_tags: str | None = None
     """File of the items' tags, a row for each item and a column for each tag, 0 or 1."""
-
-
-def read_matrix(path: str | Path) -> Tensor:
-    """The matrix (rows, columns) float32 of a file. Raises UserError, and for a gap it names the place."""
-    path = Path(path)
-    found: NDArray[Any] = _read_array(path) if path.suffix.lower() in ARRAYS else _read_text(path)
-    name = one_line(path)
-    with np.errstate(over="ignore"):  # a number beyond float32 becomes infinite, and is refused below
-        found = found.astype(np.float32)
-    if found.ndim != 2 or 0 in found.shape:
-        raise UserError(
-            f"{name} has the shape {found.shape}: a matrix has rows for users and columns for items."
-        )
-    wrong = np.argwhere(~np.isfinite(found))
-    if len(wrong):
-        row, column = wrong[0]
-        raise UserError(
-            f"{name} has {len(wrong):,} cells without a finite number, the first in row {row + 1}, column "
-            f"{column + 1}: the game needs the rating of every item by every user; estimate the others first."
-        )
-    return torch.from_numpy(found)
 
 
 def matrix_world(
@@ -107,25 +78,9 @@ def matrix_world(
     is empty.
     """
     users, items = ratings.shape
-    if true is not None and true.shape != ratings.shape:
-        raise UserError(
-            f"{source}: the true matrix is of {_shape(true)} users x items, and the estimated one of "
-            f"{_shape(ratings)}: give two matrices of the same users and items."
-        )
     number = min(num_items, items)
-    cells = max(users, number) * number
-    if cells > MOST_CELLS:
-        raise UserError(
-            f"{source}: a matrix of ratings of {users:,} users and {number:,} items, and one of distances "
-            f"between items, need too much memory ({cells:,} cells, at most {MOST_CELLS:,}): give fewer "
-            "--num-items."
-        )
     names, values = tags
-    if names and len(values) != items:
-        raise UserError(
-            f"{source}: the tags are of {len(values)} items, and the matrix is of {items}: give a row of "
-            "tags for each item."
-        )
+    _check(source, ratings, true, number, len(values) if names else None)
     low, high = float(ratings.min()), float(ratings.max())
     span = max(high - low, 1e-6)
     rows = torch.arange(users)
@@ -164,6 +119,33 @@ def matrix_world(
     return World(catalogue, population)
 
 
+def _check(source: str, ratings: Tensor, true: Tensor | None, number: int, tagged: int | None) -> None:
+    """Raise UserError for matrices of other shapes, of too many cells, and for tags of other items.
+
+    Args:
+        number: of the items that are played with.
+        tagged: items with tags; None without tags.
+    """
+    users, items = ratings.shape
+    if true is not None and true.shape != ratings.shape:
+        raise UserError(
+            f"{source}: the true matrix is of {_shape(true)} users x items, and the estimated one of "
+            f"{_shape(ratings)}: give two matrices of the same users and items."
+        )
+    cells = max(users, number) * number
+    if cells > MOST_CELLS:
+        raise UserError(
+            f"{source}: a matrix of ratings of {users:,} users and {number:,} items, and one of distances "
+            f"between items, need too much memory ({cells:,} cells, at most {MOST_CELLS:,}): give fewer "
+            "--num-items."
+        )
+    if tagged is not None and tagged != items:
+        raise UserError(
+            f"{source}: the tags are of {tagged} items, and the matrix is of {items}: give a row of tags for "
+            "each item."
+        )
+
+
 def split_rows(
     users: int, everyone: bool, heldout_fraction: float, seed: int, source: str
 ) -> tuple[Tensor, Tensor]:
@@ -186,63 +168,6 @@ def _unit(rows: Tensor) -> Tensor:
 
 def _shape(matrix: Tensor) -> str:
     return " x ".join(map(str, matrix.shape))
-
-
-def _read_array(path: Path) -> NDArray[np.float64]:
-    try:
-        array = np.load(path, allow_pickle=False)
-        if not isinstance(array, np.ndarray):  # an archive of arrays
-            with array as archive:
-                names = list(archive)
-                if len(names) != 1:
-                    raise UserError(
-                        f"{one_line(path)} holds {len(names)} arrays ({short(', '.join(names))}): save one "
-                        "matrix in a file."
-                    )
-                array = np.asarray(archive[names[0]])  # bytes, if it is another file
-    except OSError as error:
-        raise UserError(
-            f"{one_line(path)} can't be read ({error_text(error)}): give a matrix of ratings."
-        ) from error
-    except (EOFError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"{one_line(path)} is not a whole file of an array of numbers: save the matrix again with "
-            "numpy.save or numpy.savez."
-        ) from error
-    if array.dtype.kind not in "fiub":
-        raise UserError(f"{one_line(path)} holds {array.dtype}: save the matrix as numbers.")
-    found: NDArray[np.float64] = array.astype(np.float64)
-    return found
-
-
-def _read_text(path: Path) -> NDArray[np.float64]:
-    try:
-        lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        why = error_text(error) if isinstance(error, OSError) else "it is not a text"
-        raise UserError(f"{one_line(path)} can't be read ({why}): give a matrix of ratings.") from error
-    rows: list[list[float]] = []
-    for number, line in enumerate(lines, 1):
-        cells = [cell.strip() for cell in line.split(",")] if "," in line else line.split()
-        if rows and len(cells) != len(rows[0]):
-            raise UserError(
-                f"{one_line(path)} has {len(cells)} cells in row {number} and {len(rows[0])} in row 1: give "
-                "a matrix, with a rating of every item by every user."
-            )
-        rows.append([_number(path, number, place, cell) for place, cell in enumerate(cells, 1)])
-    return np.array(rows, dtype=np.float64)
-
-
-def _number(path: Path, row: int, column: int, cell: str) -> float:
-    if cell.lower() in GAPS:
-        return float("nan")
-    try:
-        return float(cell)
-    except ValueError:
-        raise UserError(
-            f"{one_line(path)} has {short(cell)} in row {row}, column {column}, which is not a number: give "
-            "a matrix of ratings, without a header."
-        ) from None
 
 
 def _make_world(config: RatingMatrixConfig, sizes: EnvConfig, seed: int) -> World:
