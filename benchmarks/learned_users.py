@@ -1,7 +1,8 @@
 """Users learned from logs, policies trained inside them, and what these earn with the true users.
 
     python -m benchmarks.learned_users [--envs satiation ...] [--logs medium ...] [--features generic ...]
-                                       [--seeds 0] [--keep FOLDER] [--smoke] [--json FILE]
+                                       [--pessimism none ...] [--seeds 0] [--keep FOLDER] [--smoke]
+                                       [--json FILE]
 
 The logs are those of benchmarks.offline: sessions of training users with random items, and with a policy that
 has had about a tenth of the training (harness/offline_logs.py). Of each log users are learned with generic
@@ -13,6 +14,10 @@ features and with those of the platform's own equations. A row has
   correlation of their returns in the learned and in the true world, and the regret of the choice by the
   learned one: the share of the best return that is lost.
 
+``--pessimism`` gives what PPO learns from inside: the reward alone (the default), the reward minus the spread
+of the networks (MOPO), or plus a tenth of the entropy of what the log shows next (DORL). The returns in the
+table are always of the reward alone.
+
 All policies act greedily, and play one session with each held-out user. ``--keep`` keeps logs, users and
 checkpoints in FOLDER/ENV-seed-N, and takes those that are there.
 """
@@ -20,6 +25,7 @@ checkpoints in FOLDER/ENV-seed-N, and takes those that are there.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import sys
 import tempfile
@@ -52,6 +58,8 @@ from recsys_rl.workflows.train import train
 ENVS = ("satiation", "short-video")
 LOGS = ("medium", "random")
 FEATURES = ("generic", "platform")
+PESSIMISM: Mapping[str, tuple[str, ...]] = {"none": (), "spread": ("spread=-1",), "entropy": ("entropy=0.1",)}
+"""What PPO inside learns from beside the reward (``--weights``); the weights are those of docs/11."""
 STAGES = (0, 1, 2, 3, 5, 8, 12, 16, 20)
 """Stages of the online training that are judged, in twentieths of its steps."""
 
@@ -87,7 +95,7 @@ SMOKE = Work(
 )
 
 
-def inside(path: Path, users: Path, env: str, seed: int, work: Work) -> Checkpoint:
+def inside(path: Path, users: Path, env: str, pessimism: str, seed: int, work: Work) -> Checkpoint:
     """PPO that was trained inside the learned ``users``; it is trained unless ``path`` is there."""
     made = path / "ppo.pt"
     if not (path / "done").exists():
@@ -100,6 +108,7 @@ def inside(path: Path, users: Path, env: str, seed: int, work: Work) -> Checkpoi
             total_timesteps=work.inside,
             eval_interval=0,
             seed=seed,
+            weights=PESSIMISM[pessimism],
             folder=path,
             quiet=True,
             **learner,
@@ -133,7 +142,7 @@ def values(config: Config, of: Checkpoint, judged: Mapping[str, Policy]) -> dict
     }
 
 
-def row(logs: Logs, env: str, log: str, features: str, seed: int, work: Work) -> Row:
+def row(logs: Logs, env: str, log: str, features: str, pessimism: str, seed: int, work: Work) -> Row:
     """One row of the table."""
     started = time.process_time()
     stem = f"{log}-{features}"
@@ -154,7 +163,8 @@ def row(logs: Logs, env: str, log: str, features: str, seed: int, work: Work) ->
         )
     report = json.loads(told.read_text())
     fitted = time.process_time()
-    own = inside(logs.folder / f"inside-{stem}", users, env, seed, work)
+    own_stem = stem if pessimism == "none" else f"{stem}-{pessimism}"
+    own = inside(logs.folder / f"inside-{own_stem}", users, env, pessimism, seed, work)
     trained = time.process_time()
     true = load(behaviour)
     judged = policies(logs, own, env_of(true.config, true))
@@ -173,6 +183,7 @@ def row(logs: Logs, env: str, log: str, features: str, seed: int, work: Work) ->
         "env": env,
         "log": log,
         "features": features,
+        "pessimism": pessimism,
         "seed": seed,
         "users": len(in_truth["inside"]),
         "return_mean": found.mean,
@@ -198,32 +209,37 @@ def row(logs: Logs, env: str, log: str, features: str, seed: int, work: Work) ->
 
 
 def text(results: Path) -> str:
-    """The table of docs/11, from the newest rows of the file alone."""
+    """The table of docs/11, from the newest rows of the file alone: means over seeds."""
     if not (results / "learned_users.csv").exists():
         return "Not measured yet: `python -m benchmarks.learned_users` measures it."
-    rows = newest.read(results, "learned_users", ("env", "log", "features", "seed"))
-    body = []
+    rows = newest.read(results, "learned_users", ("env", "log", "features", "pessimism", "seed"))
+    groups: dict[tuple[str, ...], list[newest.Row]] = {}
     for line in rows:
-        ratios = [float(x) for name, x in line.items() if name.startswith("loss_") and x]
-        cells = [f"`{line['env']}`", line["log"], line["features"], f"{float(line['return_mean']):.2f}"]
-        cells += [f"{float(line['inside_return']):.2f}", f"{100 * float(line['share']):.0f} %"]
-        cells += [f"{float(line['spearman']):.2f}", f"{100 * float(line['regret']):.1f} %"]
-        cells += [f"{max(ratios):.2f}" if ratios else "", f"{float(line['classifier_auc']):.2f}"]
-        body.append(cells)
-    head = [
-        "platform",
-        "log",
-        "features",
-        "true return",
-        "return inside",
-        "of online PPO",
-        "rank correlation",
-    ]
-    head += ["regret", "largest loss over the truth's", "AUC, real or learned"]
+        names = (f"`{line['env']}`", line["log"], line["features"])
+        groups.setdefault((*names, line.get("pessimism") or "none"), []).append(line)
+    body = []
+    for group, of_seeds in sorted(groups.items(), key=lambda item: item[0][0]):
+
+        def mean(column: str, of_seeds: Sequence[newest.Row] = of_seeds) -> float:
+            return sum(float(line[column]) for line in of_seeds) / len(of_seeds)
+
+        shares = [100 * float(line["share"]) for line in of_seeds]
+        span = f" ({min(shares):.0f} to {max(shares):.0f})" if len(shares) > 1 else ""
+        ratios = [max(found) for found in map(_ratios, of_seeds) if found]
+        cells = [*group, str(len(of_seeds)), f"{mean('return_mean'):.2f}", f"{mean('inside_return'):.2f}"]
+        cells += [f"{100 * mean('share'):.0f} %{span}", f"{mean('spearman'):.2f}"]
+        cells += [f"{100 * mean('regret'):.1f} %", f"{max(ratios):.2f}" if ratios else ""]
+        body.append([*cells, f"{mean('classifier_auc'):.2f}"])
+    head = ["platform", "log", "features", "pessimism", "seeds", "true return", "return inside"]
+    head += ["of online PPO", "rank correlation", "regret"]
+    head += ["largest loss over the truth's", "AUC, real or learned"]
     last = max(rows, key=lambda line: line["date"])
-    seeds = ", ".join(sorted({line["seed"] for line in rows}))
-    said = f"Seed {seeds}; `python -m benchmarks.learned_users`, commit {last['commit']}, {last['date']}."
-    return f"{newest.table(head, body)}\n\n{said}"
+    said = "Means over seeds, in brackets the smallest and the largest; `python -m benchmarks.learned_users`,"
+    return f"{newest.table(head, body)}\n\n{said}\ncommit {last['commit']}, {last['date']}."
+
+
+def _ratios(line: newest.Row) -> list[float]:
+    return [float(x) for name, x in line.items() if name.startswith("loss_") and x]
 
 
 def main() -> None:
@@ -231,6 +247,7 @@ def main() -> None:
     parser.add_argument("--envs", nargs="+", choices=ENVS, default=list(ENVS))
     parser.add_argument("--logs", nargs="+", choices=LOGS, default=list(LOGS))
     parser.add_argument("--features", nargs="+", choices=FEATURES, default=list(FEATURES))
+    parser.add_argument("--pessimism", nargs="+", choices=PESSIMISM, default=["none"])
     parser.add_argument("--seeds", type=parse_seeds, default="0", help="as in 0-2 or 0,3,7 (default: 0)")
     parser.add_argument("--keep", type=Path, help="keep logs and checkpoints here, and take those there")
     args = tables.parse(parser, "learned_users")
@@ -243,16 +260,15 @@ def main() -> None:
             work = dataclasses.replace(work, logs=dataclasses.replace(work.logs, env=env, replay=False))
             for seed in seeds:
                 logs = make_logs((args.keep or Path(temporary)) / f"{env}-seed-{seed}", seed, work.logs)
-                for log in args.logs:
-                    for features in args.features:
-                        rows.append(row(logs, env, log, features, seed, work))
-                        told = rows[-1]
-                        print(
-                            f"{env} {log} {features} seed {seed}: {told['return_mean']:.2f}, "
-                            f"{100 * told['share']:.0f} % of online PPO, correlation {told['spearman']:.2f}",
-                            file=sys.stderr,
-                            flush=True,
-                        )
+                for log, features, pessimism in itertools.product(args.logs, args.features, args.pessimism):
+                    told = row(logs, env, log, features, pessimism, seed, work)
+                    rows.append(told)
+                    print(
+                        f"{env} {log} {features} {pessimism} seed {seed}: {told['return_mean']:.2f}, "
+                        f"{100 * told['share']:.0f} % of online PPO, correlation {told['spearman']:.2f}",
+                        file=sys.stderr,
+                        flush=True,
+                    )
     tables.publish(rows, args)
 
 

@@ -19,13 +19,15 @@ def cell(log: str, **known: object) -> dict[str, object]:
     return found | known
 
 
-def test_table_has_the_largest_loss_of_a_row(tmp_path: Path) -> None:
+def test_table_has_means_over_seeds_and_the_largest_loss(tmp_path: Path) -> None:
     rows = [cell("random"), cell("medium", env="short-video", loss_liked=1.11, loss_engagement="")]
+    rows += [cell("random", seed=1, return_mean=12.5, share=0.8), cell("random", pessimism="spread")]
     write_rows(tmp_path, "learned_users", rows)
-    _, _, first, second, _, origin = learned_users.text(tmp_path).splitlines()
-    wanted = ["`satiation`", "random", "generic", "11.50", "10.50", "77 %", "0.82", "22.8 %", "1.03", "0.50"]
-    assert [x.strip() for x in first.split("|")[1:-1]] == wanted
-    assert second.split("|")[9].strip() == "1.11" and "commit abc" in origin
+    _, _, first, pessimistic, other, _, _, origin = learned_users.text(tmp_path).splitlines()
+    wanted = ["`satiation`", "random", "generic", "none", "2", "12.00", "10.50", "79 % (77 to 80)", "0.82"]
+    assert [x.strip() for x in first.split("|")[1:-1]] == [*wanted, "22.8 %", "1.03", "0.50"]
+    assert [x.strip() for x in pessimistic.split("|")[4:7]] == ["spread", "1", "11.50"]
+    assert other.split("|")[11].strip() == "1.11" and "commit abc" in origin
 
 
 def test_table_before_the_first_measurement(tmp_path: Path) -> None:
