@@ -19,7 +19,7 @@ from starlette.types import Message
 
 from recsys_rl.agents.ppo import PPO
 from recsys_rl.errors import UserError
-from recsys_rl.serve.app import _body
+from recsys_rl.serve.bodies import read_body
 from recsys_rl.serve.inference import Ask, Drawn, draw
 from recsys_rl.serve.jobs import Feedback, Recommend, Rows
 from recsys_rl.serve.problems import Problem
@@ -232,9 +232,9 @@ def test_a_body_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch, 
             return left.pop()
         return await asyncio.Future[Message]()
 
-    monkeypatch.setattr("recsys_rl.serve.app.SLOWEST", 0.05)
+    monkeypatch.setattr("recsys_rl.serve.bodies.SLOWEST", 0.05)
     with pytest.raises(Problem) as found:
-        asyncio.run(asyncio.wait_for(_body({}, receive), 5))
+        asyncio.run(asyncio.wait_for(read_body({}, receive), 5))
     assert found.value.status == 408
 
 
