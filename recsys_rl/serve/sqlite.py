@@ -22,7 +22,7 @@ from recsys_rl.errors import UserError, error_text, one_line
 from recsys_rl.schema import shown
 from recsys_rl.serve.rows import BITS, Decision, Event, Person, Row, Served, Session, Whole, digest, packed
 from recsys_rl.serve.sqlite_file import locked, prepared
-from recsys_rl.serve.store import Damaged, Full
+from recsys_rl.serve.store import Damaged, Full, Lost
 
 HIGHEST = "highest"
 """The fact that keeps the highest number at the latest erasure."""
@@ -161,11 +161,7 @@ class SQLite:
         return None if found is None else _decoded(_event, found[0])
 
     def write(self, rows: Sequence[Row], durable: bool) -> None:
-        """One transaction; ``durable``: it is on the disk when the call returns. Raises Full."""
-        db, synchronous = self._db, "FULL" if durable else "NORMAL"
-        if synchronous != self._synchronous:
-            db.execute(f"PRAGMA synchronous = {synchronous}")
-            self._synchronous = synchronous
+        """One transaction; ``durable``: it is on the disk when the call returns. Raises Full, Lost."""
         columns: dict[type[Row], list[tuple[Any, ...]]] = defaultdict(list)
         sums: dict[int, list[int]] = defaultdict(lambda: [0, 0])
         for row in rows:
@@ -186,18 +182,29 @@ class SQLite:
             total = sums[session]
             total[0] += 1
             total[1] += digest(whole)
-        try:
-            db.execute("BEGIN IMMEDIATE")
+        with self._transaction("FULL" if durable else "NORMAL") as db:
             for kind, values in columns.items():
                 db.executemany(INSERT[kind], values)
             db.executemany(
                 f"UPDATE sessions SET tally = tally + ?, digest = (digest + ?) & {BITS} WHERE number = ?",
                 [(tally, total & BITS, session) for session, (tally, total) in sums.items()],
             )
+
+    @contextlib.contextmanager
+    def _transaction(self, synchronous: str) -> Iterator[sqlite3.Connection]:
+        """All that the block writes, or nothing. Raises Full, Lost."""
+        db = self._db
+        try:
+            if synchronous != self._synchronous:
+                db.execute(f"PRAGMA synchronous = {synchronous}")
+                self._synchronous = synchronous
+            db.execute("BEGIN IMMEDIATE")
+            yield db
             db.execute("COMMIT")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY):
-                raise
+        except sqlite3.Error as error:
+            code = getattr(error, "sqlite_errorcode", None)  # None: an error of Python's module
+            if code not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY):
+                raise Lost(error_text(error)) from error
             with contextlib.suppress(sqlite3.Error):
                 db.execute("ROLLBACK")
             raise Full(error_text(error)) from error
@@ -236,26 +243,33 @@ class SQLite:
                 yield f"event {number} is changed"
 
     def fact(self, name: str, value: Any) -> None:
-        """Keep a fact that may change, such as the champion."""
-        self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, json.dumps(value)))
+        """Keep a fact that may change, such as the champion, on the disk. Raises Full, Lost."""
+        with self._transaction("FULL"):
+            self._set(name, value)
         self.facts[name] = value
 
+    def _set(self, name: str, value: Any) -> None:
+        self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, json.dumps(value)))
+
     def erase(self, name: str) -> int:
-        """Delete a person with all rows. Returns the number of decisions. Raises UserError if unknown."""
+        """Delete a person with all rows. Returns the number of decisions.
+
+        Raises UserError if unknown, Full, Lost.
+        """
         db = self._db
         found = db.execute("SELECT number FROM people WHERE name = ?", (name,)).fetchone()
         if found is None:
             raise UserError(f"The record {one_line(self.path)} has no user {shown(name)}: give another id.")
-        db.execute("PRAGMA synchronous = FULL")
-        db.execute("BEGIN IMMEDIATE")
         # A number is given once: an event of an erased decision must not find another one.
-        self.fact(HIGHEST, self._highest())
+        highest = self._highest()
         of = "WHERE session IN (SELECT number FROM sessions WHERE person = ?)"
-        number = db.execute(f"DELETE FROM decisions {of}", found).rowcount
-        db.execute(f"DELETE FROM events {of}", found)
-        db.execute("DELETE FROM sessions WHERE person = ?", found)
-        db.execute("DELETE FROM people WHERE number = ?", found)
-        db.execute("COMMIT")
+        with self._transaction("FULL"):
+            self._set(HIGHEST, highest)
+            number = db.execute(f"DELETE FROM decisions {of}", found).rowcount
+            db.execute(f"DELETE FROM events {of}", found)
+            db.execute("DELETE FROM sessions WHERE person = ?", found)
+            db.execute("DELETE FROM people WHERE number = ?", found)
+        self.facts[HIGHEST] = highest
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the log holds the old pages
         return number
 

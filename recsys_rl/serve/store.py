@@ -16,6 +16,10 @@ class Full(Exception):
     """The disk has no room. Nothing of the transaction was written."""
 
 
+class Lost(Exception):
+    """A write failed in another way. What is on the disk is unknown: another process must read it again."""
+
+
 class Store(Protocol):
     """One thread at a time calls it."""
 
@@ -46,7 +50,7 @@ class Store(Protocol):
     def event(self, id: str) -> Event | None: ...
 
     def write(self, rows: Sequence[Row], durable: bool) -> None:
-        """One transaction; ``durable``: it is on the disk when the call returns. Raises Full."""
+        """One transaction; ``durable``: it is on the disk when the call returns. Raises Full, Lost."""
         ...
 
     def policies(self) -> list[Served]: ...
@@ -58,11 +62,14 @@ class Store(Protocol):
         ...
 
     def fact(self, name: str, value: Any) -> None:
-        """Keep a fact that may change, such as the champion."""
+        """Keep a fact that may change, such as the champion. Raises Full, Lost."""
         ...
 
     def erase(self, name: str) -> int:
-        """Delete a person with all rows. Returns the number of decisions. Raises UserError if unknown."""
+        """Delete a person with all rows. Returns the number of decisions.
+
+        Raises UserError if unknown, Full, Lost.
+        """
         ...
 
     def close(self) -> None: ...

@@ -10,7 +10,6 @@ import asyncio
 import math
 import os
 import queue
-import sqlite3
 import sys
 import threading
 import time
@@ -49,7 +48,7 @@ from recsys_rl.serve.problems import Problem
 from recsys_rl.serve.requests import checked
 from recsys_rl.serve.rows import Decision, Event, Person, Row, Served, Session
 from recsys_rl.serve.rule import LATE, RAISED
-from recsys_rl.serve.store import Damaged, Full, Store
+from recsys_rl.serve.store import Damaged, Full, Lost, Store
 from recsys_rl.serve.versions import Version
 from recsys_rl.serve.visits import ServedVisit
 
@@ -106,6 +105,9 @@ class Worker:
     def _run(self) -> None:
         try:
             self._work()
+        except Lost as lost:
+            print(f"error: the record can't be written ({lost}): the server ends.", file=sys.stderr)
+            os._exit(FAILED)
         except BaseException:
             # Nobody would answer any more: another process must begin from the record.
             traceback.print_exc(file=sys.stderr)
@@ -171,8 +173,10 @@ class Worker:
                 self._reply(job, self.store.latest(what.number))
         except Problem as problem:
             self._reply(job, problem)
-        except (Damaged, sqlite3.DatabaseError):
+        except Damaged:
             self._reply(job, problems.damaged())
+        except Lost:
+            raise  # it ends the server
         except Exception as error:  # the others must be served
             self._reply(job, error)
 
@@ -368,10 +372,6 @@ class Worker:
             except Full as full:
                 self._drop(str(full))
                 answers = [(job, problems.no_room(str(full))) for job, _ in self.answers]
-            except sqlite3.Error as error:
-                # What is on the disk is unknown now: another process must read it again.
-                print(f"error: the record can't be written ({error}): the server ends.", file=sys.stderr)
-                os._exit(FAILED)
         self.memory.end()
         self._clear()
         by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Job, Any]]] = {}
