@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import sqlite3
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -117,44 +117,47 @@ class SQLite:
         except UNREADABLE as error:
             raise Damaged(f"session {number}") from error
 
-    def decision(self, number: int) -> Decision | None:
+    def decision(self, number: int) -> tuple[Whole, Decision] | None:
         return self._decision("number", number)
 
     def answered(self, request: str) -> Decision | None:
-        """The decision of the caller's request id."""
-        return self._decision("request", request)
+        """The decision of the caller's request id. Raises Damaged."""
+        found = self._decision("request", request)
+        if found is not None and found[1].request != request:
+            raise Damaged(f"decision {found[1].number}")
+        return None if found is None else found[1]
 
-    def _decision(self, column: str, value: int | str) -> Decision | None:
-        query = f"SELECT row FROM decisions WHERE {column} = ?"
-        found = self._first(query, (value,))
-        return None if found is None else _decoded(_decision, found[0])
+    def _decision(self, column: str, value: int | str) -> tuple[Whole, Decision] | None:
+        """A decision with its session, as the digest of the session covers it. Raises Damaged."""
+        found = self._first(f"SELECT number, session FROM decisions WHERE {column} = ?", (value,))
+        if found is None:
+            return None
+        whole = self.session(found[1])
+        if whole is None:
+            raise Damaged(f"decision {found[0]}")
+        return whole, _within(whole, found[0])
 
     def latest(self, number: int) -> tuple[list[tuple[Decision, str, int]], list[int]]:
         """The last decisions that can be read, and the numbers of those that can't. Raises Damaged."""
         found = self._read(
-            "SELECT decisions.number, decisions.row, name, decisions.session FROM decisions "
+            "SELECT decisions.number, decisions.session, people.number, name, people.digest FROM decisions "
             "LEFT JOIN sessions ON sessions.number = decisions.session "
             "LEFT JOIN people ON people.number = person "
             "ORDER BY decisions.number DESC LIMIT ?",
             (number,),
         )
         rows, unreadable = list[tuple[Decision, str, int]](), list[int]()
-        for at, row, name, session in found:
-            try:
-                decision, events = _decoded(_decision, row), self._of_decisions(session)
-            except Damaged:
+        wholes: dict[int, Whole | None] = {}
+        for at, session, person, name, wanted in found:
+            if session not in wholes:
+                with contextlib.suppress(Damaged):
+                    wholes[session] = self.session(session)
+            whole = wholes.setdefault(session, None)
+            if whole is None or whole[0].person != person or not _is_person(person, name, wanted):
                 unreadable.append(at)
                 continue
-            if isinstance(name, str):
-                rows.append((decision, name, events[decision.number]))
-            else:
-                unreadable.append(at)
+            rows.append((_within(whole, at), name, sum(x.decision == at for x in whole[2])))
         return rows, unreadable
-
-    def _of_decisions(self, session: int) -> Counter[int]:
-        """The number of events of each decision of a session. Raises Damaged."""
-        rows = self._read("SELECT row FROM events WHERE session = ?", (session,))
-        return Counter(_decoded(_event, row).decision for (row,) in rows)
 
     def event(self, id: str) -> Event | None:
         found = self._first("SELECT row FROM events WHERE id = ?", (id,))
@@ -224,7 +227,7 @@ class SQLite:
     def wrong(self) -> Iterator[str]:
         """What is wrong beside the rows of sessions: columns that are searched, people, policies."""
         for number, name, wanted in self._read("SELECT number, name, digest FROM people"):
-            if not isinstance(name, str) or digest(packed(Person(number, name))) != wanted:
+            if not _is_person(number, name, wanted):
                 yield f"person {number} is changed"
         for number, row, wanted in self._read("SELECT number, row, digest FROM policies"):
             if digest(packed(_decoded(_served, row))) != wanted:
@@ -293,3 +296,16 @@ def _decoded(decoder: msgspec.msgpack.Decoder[Any], row: bytes) -> Any:
         return decoder.decode(row)
     except UNREADABLE as error:
         raise Damaged("a row can't be read") from error
+
+
+def _within(whole: Whole, number: int) -> Decision:
+    """The decision of this number in its session. Raises Damaged."""
+    found = next((x for x in whole[1] if x.number == number), None)
+    if found is None:
+        raise Damaged(f"decision {number}")
+    return found
+
+
+def _is_person(number: int, name: object, wanted: int) -> bool:
+    """True if the row of a person has this digest."""
+    return isinstance(name, str) and digest(packed(Person(number, name))) == wanted

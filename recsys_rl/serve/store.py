@@ -34,14 +34,16 @@ class Store(Protocol):
         """Raises Damaged."""
         ...
 
-    def decision(self, number: int) -> Decision | None: ...
+    def decision(self, number: int) -> tuple[Whole, Decision] | None:
+        """A decision with its session; None if there is none. Raises Damaged."""
+        ...
 
     def answered(self, request: str) -> Decision | None:
-        """The decision of the caller's request id."""
+        """The decision of the caller's request id. Raises Damaged."""
         ...
 
     def latest(self, number: int) -> tuple[list[tuple[Decision, str, int]], list[int]]:
-        """The last decisions, the latest first, and the numbers of those among them that can't be read.
+        """The last decisions, the latest first, and the numbers of those among them whose session is damaged.
 
         With each decision come the person's name and the number of events. Raises Damaged.
         """
@@ -73,10 +75,3 @@ class Store(Protocol):
         ...
 
     def close(self) -> None: ...
-
-
-def session_of(store: Store, decision: int) -> tuple[Whole, Decision] | None:
-    """The session of a decision, and its row; None if there is no such decision. Raises Damaged."""
-    row = store.decision(decision)
-    whole = None if row is None else store.session(row.session)
-    return None if row is None or whole is None else (whole, row)
