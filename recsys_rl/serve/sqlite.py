@@ -1,8 +1,7 @@
 """The record in one SQLite file (WAL), with one connection of one process.
 
-Each row is stored whole as msgpack (rows.py), beside the few columns that are searched. A session counts its
-rows and sums their digests in the same transaction: a row that is lost, changed or doubled shows when the
-session is read.
+A session counts its rows and sums their digests in the same transaction: a row that is lost, changed or
+doubled shows when the session is read.
 """
 
 from __future__ import annotations
@@ -11,34 +10,19 @@ import contextlib
 import json
 import os
 import sqlite3
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import msgspec
 
 from recsys_rl.errors import UserError, error_text, one_line
 from recsys_rl.schema import shown
 from recsys_rl.serve.rows import BITS, Decision, Event, Person, Row, Served, Session, Whole, digest, packed
 from recsys_rl.serve.sqlite_file import locked, prepared
+from recsys_rl.serve.sqlite_rows import INSERT, UNREADABLE, columns_of, decoded, is_person
 from recsys_rl.serve.store import Damaged, Full, Lost
 
 HIGHEST = "highest"
 """The fact that keeps the highest number at the latest erasure."""
-INSERT = {
-    Person: "INSERT INTO people VALUES (?, ?, ?)",
-    Served: "INSERT INTO policies VALUES (?, ?, ?)",
-    Session: "INSERT INTO sessions (number, person, row) VALUES (?, ?, ?)",
-    Decision: "INSERT INTO decisions VALUES (?, ?, ?, ?)",
-    Event: "INSERT INTO events VALUES (?, ?, ?, ?)",
-}
-UNREADABLE = (msgspec.MsgspecError, TypeError, ValueError)
-"""Errors of a row whose bytes or whose type were changed."""
-_session = msgspec.msgpack.Decoder(Session)
-_decision = msgspec.msgpack.Decoder(Decision)
-_event = msgspec.msgpack.Decoder(Event)
-_served = msgspec.msgpack.Decoder(Served)
 
 
 class SQLite:
@@ -112,9 +96,9 @@ class SQLite:
         try:
             if len(every) != tally or sum(map(digest, every)) & BITS != wanted:
                 raise Damaged(f"session {number}")
-            decisions = [_decision.decode(x) for x in parts[0]]
-            return _session.decode(rows), decisions, [_event.decode(x) for x in parts[1]]
-        except UNREADABLE as error:
+            decisions = [decoded(Decision, x) for x in parts[0]]
+            return decoded(Session, rows), decisions, [decoded(Event, x) for x in parts[1]]
+        except (Damaged, *UNREADABLE) as error:
             raise Damaged(f"session {number}") from error
 
     def decision(self, number: int) -> tuple[Whole, Decision] | None:
@@ -153,7 +137,7 @@ class SQLite:
                 with contextlib.suppress(Damaged):
                     wholes[session] = self.session(session)
             whole = wholes.setdefault(session, None)
-            if whole is None or whole[0].person != person or not _is_person(person, name, wanted):
+            if whole is None or whole[0].person != person or not is_person(person, name, wanted):
                 unreadable.append(at)
                 continue
             rows.append((_within(whole, at), name, sum(x.decision == at for x in whole[2])))
@@ -161,30 +145,11 @@ class SQLite:
 
     def event(self, id: str) -> Event | None:
         found = self._first("SELECT row FROM events WHERE id = ?", (id,))
-        return None if found is None else _decoded(_event, found[0])
+        return None if found is None else decoded(Event, found[0])
 
     def write(self, rows: Sequence[Row], durable: bool) -> None:
         """One transaction; ``durable``: it is on the disk when the call returns. Raises Full, Lost."""
-        columns: dict[type[Row], list[tuple[Any, ...]]] = defaultdict(list)
-        sums: dict[int, list[int]] = defaultdict(lambda: [0, 0])
-        for row in rows:
-            whole = packed(row)
-            if isinstance(row, Decision):
-                columns[Decision].append((row.number, row.session, row.request or None, whole))
-                session = row.session
-            elif isinstance(row, Event):
-                columns[Event].append((row.number, row.id, row.session, whole))
-                session = row.session
-            elif isinstance(row, Session):
-                columns[Session].append((row.number, row.person, whole))
-                session = row.number
-            else:
-                column = row.name if isinstance(row, Person) else whole
-                columns[type(row)].append((row.number, column, digest(whole)))
-                continue
-            total = sums[session]
-            total[0] += 1
-            total[1] += digest(whole)
+        columns, sums = columns_of(rows)
         with self._transaction("FULL" if durable else "NORMAL") as db:
             for kind, values in columns.items():
                 db.executemany(INSERT[kind], values)
@@ -214,7 +179,7 @@ class SQLite:
 
     def policies(self) -> list[Served]:
         """Raises Damaged."""
-        return [_decoded(_served, row) for (row,) in self._read("SELECT row FROM policies ORDER BY number")]
+        return [decoded(Served, row) for (row,) in self._read("SELECT row FROM policies ORDER BY number")]
 
     def people(self) -> list[Person]:
         """Raises Damaged."""
@@ -227,22 +192,22 @@ class SQLite:
     def wrong(self) -> Iterator[str]:
         """What is wrong beside the rows of sessions: columns that are searched, people, policies."""
         for number, name, wanted in self._read("SELECT number, name, digest FROM people"):
-            if not _is_person(number, name, wanted):
+            if not is_person(number, name, wanted):
                 yield f"person {number} is changed"
         for number, row, wanted in self._read("SELECT number, row, digest FROM policies"):
-            if digest(packed(_decoded(_served, row))) != wanted:
+            if digest(packed(decoded(Served, row))) != wanted:
                 yield f"policy {number} is changed"
         for number, person, row in self._read("SELECT number, person, row FROM sessions"):
-            known = _decoded(_session, row)
-            if (known.number, known.person) != (number, person):
+            session = decoded(Session, row)
+            if (session.number, session.person) != (number, person):
                 yield f"session {number} is changed"
-        for number, session, request, row in self._read("SELECT * FROM decisions"):
-            known = _decoded(_decision, row)
-            if (known.number, known.session, known.request or None) != (number, session, request):
+        for number, within, request, row in self._read("SELECT * FROM decisions"):
+            decision = decoded(Decision, row)
+            if (decision.number, decision.session, decision.request or None) != (number, within, request):
                 yield f"decision {number} is changed"
-        for number, id, session, row in self._read("SELECT * FROM events"):
-            known = _decoded(_event, row)
-            if (known.number, known.id, known.session) != (number, id, session):
+        for number, id, within, row in self._read("SELECT * FROM events"):
+            event = decoded(Event, row)
+            if (event.number, event.id, event.session) != (number, id, within):
                 yield f"event {number} is changed"
 
     def fact(self, name: str, value: Any) -> None:
@@ -291,21 +256,9 @@ class SQLite:
             self._lock = None
 
 
-def _decoded(decoder: msgspec.msgpack.Decoder[Any], row: bytes) -> Any:
-    try:
-        return decoder.decode(row)
-    except UNREADABLE as error:
-        raise Damaged("a row can't be read") from error
-
-
 def _within(whole: Whole, number: int) -> Decision:
     """The decision of this number in its session. Raises Damaged."""
     found = next((x for x in whole[1] if x.number == number), None)
     if found is None:
         raise Damaged(f"decision {number}")
     return found
-
-
-def _is_person(number: int, name: object, wanted: int) -> bool:
-    """True if the row of a person has this digest."""
-    return isinstance(name, str) and digest(packed(Person(number, name))) == wanted
