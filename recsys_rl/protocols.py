@@ -416,19 +416,31 @@ class ResponseNetwork(Protocol):
         """The mean (E, N, K, S) of the signals by each of E networks."""
         ...
 
-    def drawn(
-        self, memory: Mapping[str, Tensor], items: Tensor, member: Tensor, chance: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """A draw (N, K, S) of these signals, and ``means`` of the items.
+    def drawn(self, memory: Mapping[str, Tensor], items: Tensor, member: Tensor, chance: Tensor) -> Tensor:
+        """A draw (N, K, S) of these signals, each row by its network of ``member``, 0 .. E - 1.
 
         ``chance`` (N, K, S), uniform in [0, 1), is the noise of the draw.
         """
         ...
 
+    def drawn_and_means(
+        self, memory: Mapping[str, Tensor], items: Tensor, member: Tensor, chance: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """``drawn`` and ``means``, in the time of the latter."""
+        ...
+
     def after(
-        self, memory: Mapping[str, Tensor], items: Tensor, shown: Tensor, signals: Tensor
+        self,
+        memory: Mapping[str, Tensor],
+        items: Tensor,
+        shown: Tensor,
+        signals: Tensor,
+        member: Tensor,
     ) -> tuple[Mapping[str, Tensor], Tensor]:
-        """The memory after a step, and the probabilities (N, E) of each network that the user leaves then."""
+        """The memory after a step, and the probabilities (N, E) of each network that the user leaves then.
+
+        In a row with a network of ``member``, the others keep their earlier memory, and have probability 0.
+        """
         ...
 
 

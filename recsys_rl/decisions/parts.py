@@ -38,6 +38,33 @@ def read_decisions(path: str | Path) -> DecisionLog:
     return concatenate(list(parts(path, sys.maxsize)))
 
 
+def sampled(path: str | Path, rows: int, generator: torch.Generator) -> tuple[DecisionLog, str]:
+    """The log of ``read_decisions``, and a note; of one with more than ``rows`` rows a random part.
+
+    Each session is kept with the probability that leaves ``rows`` rows on average, a part of the log at a
+    time. The note is "" for a whole log. Raises UserError as ``parts`` does, and if no session is kept.
+    """
+    total = 0
+    for file in files_of(Path(path)):
+        read_header(file)  # raises UserError for what is not a log
+        total += num_rows(file)
+    share = rows / max(1, total)
+    if share >= 1:
+        return read_decisions(path), ""
+    found, sessions = [], 0
+    for log in parts(path):
+        numbers, place = log.sessions.unique(return_inverse=True)
+        kept = torch.rand(len(numbers), generator=generator) < share
+        sessions += len(numbers)
+        if kept.any():
+            found.append(log.rows(kept[place]))
+    if not found:
+        raise UserError(f"{one_line(path)}: its {sessions:,} sessions are too long to sample {rows:,} rows.")
+    log = concatenate(found)
+    number = int((log.sessions.diff() != 0).sum()) + 1
+    return log, f"{one_line(path)}: a random {number:,} of its {sessions:,} sessions, {log.num_rows:,} rows"
+
+
 def parts(path: str | Path, rows: int = PART) -> Iterator[DecisionLog]:
     """The rows of ``read_decisions`` in parts of whole sessions, with at most ``rows`` rows each.
 

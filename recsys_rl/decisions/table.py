@@ -61,19 +61,8 @@ def read_table(
     Raises UserError for the first mistake, with its row.
     """
     path, name = Path(path), one_line(path)
-    table = open_table(path, separator)
-    wanted = dict(given or {})
-    if "items" in table.names and wanted.get("item") is None:
-        wanted["item"] = "items"
-    columns, taken = find_columns(path, table.names, wanted, ROLES, required=("item",))
-    both = [x for x in table.names if plain_name(x) in ("propensity", "logprob")]
-    if len(both) > 1 and wanted.get("propensity") is None:
-        raise UserError(f"{name} has both {both[0]} and {both[1]}: give --propensity-column.")
-    frame = plain_texts(table.rows(table.names))
-    if frame.height == 0:
-        raise UserError(f"{name} holds no decisions: give a log with at least one row.")
-    read = Table(name, frame, columns)
-    signals = read.signal_names(wanted.get("reward") is not None)
+    read, signals, notes = _opened(path, given or {}, separator)
+    columns = read.columns
     shown = read.ids("item")  # (E,) lists of text
     places = read.places(shown)
     offered = read.ids("candidates") if "candidates" in columns else None
@@ -82,22 +71,14 @@ def read_table(
     names, text_ids = _ordered(every)
     texts = tuple(map(str, names))
     facts = ItemFacts() if items is None else read_items(items, columns["item"], text_ids)
-    if "step" in table.names and "session" not in columns:
+    if "step" in read and "session" not in columns:
         raise UserError(f"{name} has steps but no column of sessions: name it with --session-column.")
     sessions, numbers = read.keys("session")
     users, user_numbers = read.keys("user")
     steps = read.steps(numbers)
     times = read.times() if "time" in columns else steps  # the rows of a session may be in any order
     pieces = read.context()
-    interface = Interface(
-        context=(("clock", 1), *((piece, x.shape[1]) for piece, x in pieces.items())),
-        action_sizes=(len(names),),
-        slate_size=places,
-        repeats=True,
-        history_length=max(places, min(WINDOW, places * (int(steps.max()) + 1))) if steps.max() else 0,
-        signals=signals,
-        session_length=int(steps.max()) + 1,
-    )
+    interface = _interface(len(names), places, int(steps.max()) + 1, pieces, signals)
     loggers, of_row, under_each, note = read.loggers()
     chosen = _rows_of(shown, names).view(-1, places)
     probabilities = read.probabilities(texts)
@@ -126,7 +107,6 @@ def read_table(
     with ids_of_file(name, texts, sessions, users):
         check_rows(name, log, order + 1)
     shares = log.items.flatten().bincount(minlength=len(names)).float() / log.num_rows
-    notes = [taken, _unread(table.names, columns), table.note, facts.note, note, *read.notes]
     return DecisionTable(
         log=log,
         catalogue=catalogue_of_items(texts if text_ids else names, facts, shares, one_line(path.name)),
@@ -136,7 +116,41 @@ def read_table(
         session_column=columns.get("session", ""),
         probabilities=None if probabilities is None else probabilities[order],
         whole=read.whole,
-        notes=tuple(filter(None, notes)),
+        notes=tuple(filter(None, [*notes, facts.note, note, *read.notes])),
+    )
+
+
+def _opened(
+    path: Path, given: Mapping[str, str | None], separator: str | None
+) -> tuple[Table, tuple[str, ...], list[str]]:
+    """The table with its columns by role, the names of its signals, and notes. Raises UserError."""
+    table, name, wanted = open_table(path, separator), one_line(path), dict(given)
+    if "items" in table.names and wanted.get("item") is None:
+        wanted["item"] = "items"
+    columns, taken = find_columns(path, table.names, wanted, ROLES, required=("item",))
+    both = [x for x in table.names if plain_name(x) in ("propensity", "logprob")]
+    if len(both) > 1 and wanted.get("propensity") is None:
+        raise UserError(f"{name} has both {both[0]} and {both[1]}: give --propensity-column.")
+    frame = plain_texts(table.rows(table.names))
+    if frame.height == 0:
+        raise UserError(f"{name} holds no decisions: give a log with at least one row.")
+    read = Table(name, frame, columns)
+    signals = read.signal_names(wanted.get("reward") is not None)
+    return read, signals, [taken, _unread(table.names, columns), table.note]
+
+
+def _interface(
+    number: int, places: int, length: int, pieces: Mapping[str, Tensor], signals: tuple[str, ...]
+) -> Interface:
+    """The interface of sessions of up to ``length`` steps, which show ``places`` of ``number`` items each."""
+    return Interface(
+        context=(("clock", 1), *((piece, x.shape[1]) for piece, x in pieces.items())),
+        action_sizes=(number,),
+        slate_size=places,
+        repeats=True,
+        history_length=max(places, min(WINDOW, places * length)) if length > 1 else 0,
+        signals=signals,
+        session_length=length,
     )
 
 

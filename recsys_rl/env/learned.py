@@ -19,11 +19,15 @@ them into the reward (--weights), a limit bounds them (--limit), and tables show
 ``--weights spread=-1`` is the penalty with lambda 1, and ``--weights entropy=0.1`` the bonus with lambda 0.1
 (functional/next_entropy.py has H). The second term is that of single items. MOPO measures the error of the
 next state, too; the spread here is that of the reward alone.
+
+The spread takes all networks at each step, and the other answers only that of the session. So learning has no
+stream ``spread`` unless a weight or a limit names it; ``--weights spread=0`` only shows it in the log. Tables
+and recorded logs always have it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar
@@ -34,6 +38,7 @@ from torch import Tensor
 from recsys_rl.dials import EnvConfig
 from recsys_rl.errors import amount
 from recsys_rl.functional.next_entropy import keys_of, look_up
+from recsys_rl.objective.limit_streams import limit_streams
 from recsys_rl.objective.weighted import stream_weights
 from recsys_rl.protocols import Platform, ResponseNetwork
 from recsys_rl.types import Catalogue, Feedback, Population, Signal, Stream, UserFacts
@@ -66,6 +71,7 @@ class LearnedUsers:
     config: LearnedConfig
     facts: UserFacts
     network: ResponseNetwork
+    used: Collection[str] | None = None  # the streams that learning names; None: all streams are shown
     repeats: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -80,14 +86,21 @@ class LearnedUsers:
     def signals(self) -> tuple[Signal, ...]:
         """The signals of the log, what learning may distrust, and the noise that ``advance`` needs."""
         members, most = self.network.num_members, float(torch.finfo(torch.float32).max)
-        distrust = (Signal("spread", False, high=most), Signal("entropy", False, high=2.0))
+        spread = (Signal("spread", False, high=most),) if self.has_spread else ()
         noise = (Signal("network", False, high=members), Signal("chance", False))
-        return (*self.facts.signals, *distrust, *noise)
+        return (*self.facts.signals, *spread, Signal("entropy", False, high=2.0), *noise)
 
     @property
     def streams(self) -> tuple[Stream, ...]:
-        """Those of the log's platform, then ``spread`` and ``entropy``, which have no weight."""
-        return (*self.facts.streams, Stream("spread", 0.0), Stream("entropy", 0.0))
+        """Those of the log's platform, then ``spread``, if there is one, and ``entropy``, of no weight."""
+        spread = (Stream("spread", 0.0),) if self.has_spread else ()
+        return (*self.facts.streams, *spread, Stream("entropy", 0.0))
+
+    @cached_property
+    def has_spread(self) -> bool:
+        """False if learning names other streams alone. True with an unknown name, as the error lists all."""
+        others = {*limit_streams(self.catalogue, self.facts.streams), "entropy"}
+        return self.used is None or not others.issuperset(self.used)
 
     @property
     def slate_size(self) -> int:
@@ -128,12 +141,9 @@ class LearnedUsers:
     def respond(
         self, user_state: LearnedState, items: Tensor, shown: Tensor, generator: torch.Generator | None
     ) -> Feedback:
-        member = user_state.member
-        if generator is None:
-            signals = self.network.expected(user_state.memory, items, member)  # (N, K, S)
-            means = self.network.means(user_state.memory, items)  # (E, N, K, S)
-            chance = signals.new_full((len(items),), 0.5)
-        else:
+        member, memory, noise = user_state.member, user_state.memory, None
+        chance = self.catalogue.embedding.new_full((len(items),), 0.5)
+        if generator is not None:
             # Drawn for every row, so that the stream of random numbers does not depend on the sessions.
             noise = torch.rand(
                 *items.shape, len(self.facts.signals), generator=generator, device=items.device
@@ -141,12 +151,32 @@ class LearnedUsers:
             of_session = torch.rand(2, len(items), generator=generator, device=items.device)
             drawn = (of_session[0] * self.network.num_members).long()  # (N,)
             member, chance = torch.where(member < 0, drawn, member), of_session[1]
-            signals, means = self.network.drawn(user_state.memory, items, member, noise)
-        spread = (means @ self._reward_of_signals).std(0, correction=0)  # (N, K)
-        distrust = torch.stack([spread, self.entropy(user_state, items)], -1)
+        parts = self._with_spread if self.has_spread else self._alone
         hidden = torch.stack([member + 1.0, chance], 1).unsqueeze(1).expand(-1, items.shape[1], -1)
-        signals = torch.cat([signals, distrust, hidden], -1)  # (N, K, S + 4)
+        signals = torch.cat(
+            [*parts(memory, items, member, noise), self.entropy(user_state, items).unsqueeze(-1), hidden], -1
+        )  # (N, K, S + 4), or S + 3 without a spread
         return Feedback(signals.masked_fill_(~shown.unsqueeze(-1), 0), shown)
+
+    def _alone(
+        self, memory: Mapping[str, Tensor], items: Tensor, member: Tensor, noise: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        """The signals (N, K, S) of the log; without ``noise`` their means."""
+        if noise is None:
+            return (self.network.expected(memory, items, member),)
+        return (self.network.drawn(memory, items, member, noise),)
+
+    def _with_spread(
+        self, memory: Mapping[str, Tensor], items: Tensor, member: Tensor, noise: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        """The same, and the spread (N, K, 1)."""
+        if noise is None:
+            means = self.network.means(memory, items)  # (E, N, K, S)
+            own = means[member.clamp_min(0), torch.arange(len(member), device=member.device)]
+            signals = torch.where((member < 0).view(-1, 1, 1), means.mean(0), own)
+        else:
+            signals, means = self.network.drawn_and_means(memory, items, member, noise)
+        return signals, (means @ self._reward_of_signals).std(0, correction=0).unsqueeze(-1)
 
     def entropy(self, user_state: LearnedState, items: Tensor) -> Tensor:
         """(N, K): H of ``items`` (N, K), and on single items that of the last item and this one."""
@@ -158,16 +188,23 @@ class LearnedUsers:
         return found
 
     def rewards(self, feedback: Feedback) -> Tensor:
-        of_log, distrust = feedback.signals[..., :-4], feedback.signals[..., -4:-2]
+        number = len(self.facts.signals)  # S
+        of_log, distrust = feedback.signals[..., :number], feedback.signals[..., number:-2]
         return torch.cat([of_log.sum(1) @ self._of_signals, distrust.sum(1)], 1)  # (N, M)
 
     def advance(
         self, user_state: LearnedState, items: Tensor, feedback: Feedback
     ) -> tuple[LearnedState, Tensor]:
         signals, shown = feedback.signals, feedback.shown
-        memory, leaves = self.network.after(user_state.memory, items, shown, signals[..., :-4])
         drawn, chance = signals[..., -2].amax(1).long() - 1, signals[..., -1].amax(1)  # (N,) each
         member = torch.where(user_state.member < 0, drawn, user_state.member)
+        memory, leaves = self.network.after(
+            user_state.memory,
+            items,
+            shown,
+            signals[..., : len(self.facts.signals)],
+            torch.full_like(member, -1) if self.has_spread else member,
+        )
         own = leaves.gather(1, member.clamp_min(0).unsqueeze(1)).squeeze(1)
         probability = torch.where(member < 0, leaves.mean(1), own)  # (N,)
         last = torch.where(shown[:, 0], items[:, 0], user_state.last)

@@ -191,9 +191,9 @@ def _played(file: LearnedFile, held: SessionTable) -> Tensor:
         items = held.items[:, step]  # (B, K)
         shown, rows = items >= 0, items.clamp_min(0)
         chance = torch.rand(held.signals[:, step].shape, generator=noise)
-        answers, _ = network.drawn(memory, rows, member, chance)
+        answers = network.drawn(memory, rows, member, chance)
         found[:, step] = answers * shown.unsqueeze(-1)
-        memory, _ = network.after(memory, rows, shown, found[:, step])
+        memory, _ = network.after(memory, rows, shown, found[:, step], member)
     return found
 
 

@@ -155,19 +155,7 @@ def play_all(
     if handover:
         check_steps(handover, env.interface)
     players = learned(entries, table, env)
-    makers: dict[str, Callable[[], Player]] = {}
-    if isinstance(env, RecEnv):  # references read the simulator's state
-        budget = max(entry.checkpoint.total_steps for entry in entries)
-        if entries[0].trained is None:
-            makers = {**references(table, env, budget, cache_dir, bandits)}
-        else:
-            makers = {**_moved_references(entries[0].trained, table, env, budget, cache_dir, bandits)}
-        if handover:
-            makers = hand_overs(handover, bandits, makers, entries, players, env, world.population) | makers
-    else:
-        makers["random"] = partial(
-            Player, RandomPolicy(env.interface.action_sizes, streams["random"], env.interface.slate_size)
-        )
+    makers = _rivals(entries, players, table, env, cache_dir, bandits, handover)
     if policies:
         _check_free(policies, [*players, *makers])
         players |= _custom(policies, table, env)
@@ -178,21 +166,51 @@ def play_all(
     elif not full and episode > session:
         _leave_out_planners(makers, episode)
     fewer = LONG_PLANNER_USERS if session > LONG_SESSION else PLANNER_USERS
-    planned = len(users) if full else min(len(users), fewer)
-    played: dict[str, Played] = {}
+    return _play_each(makers, table, env, users, len(users) if full else min(len(users), fewer))
+
+
+def _rivals(
+    entries: Sequence[Entry],
+    players: Mapping[str, Player],
+    table: Table,
+    env: Env,
+    cache_dir: str | None,
+    bandits: Sequence[str],
+    handover: int,
+) -> dict[str, Callable[[], Player]]:
+    """Functions that make the rows beside those of the checkpoints, which are ``players``."""
+    if not isinstance(env, RecEnv):  # references read the simulator's state
+        sizes, slate = env.interface.action_sizes, env.interface.slate_size
+        return {"random": partial(Player, RandomPolicy(sizes, table.streams["random"], slate))}
+    budget = max(entry.checkpoint.total_steps for entry in entries)
+    if entries[0].trained is None:
+        makers = {**references(table, env, budget, cache_dir, bandits)}
+    else:
+        makers = {**_moved_references(entries[0].trained, table, env, budget, cache_dir, bandits)}
+    if handover:
+        population = table.world.population
+        makers = hand_overs(handover, bandits, makers, entries, players, env, population) | makers
+    return makers
+
+
+def _play_each(
+    makers: Mapping[str, Callable[[], Player]], table: Table, env: Env, users: Tensor, planned: int
+) -> dict[str, Played]:
+    """Play each policy with all ``users``, planners with ``planned`` of them. Raises Stopped after Ctrl-C."""
+    world, streams, played = table.world, table.streams, dict[str, Played]()
     try:
         for number, (name, make) in enumerate(makers.items(), 1):
             player = make()
             count = len(users)
             places = evenly(planned if name in PLANNERS else count, count)
-            streams["evaluation users"].manual_seed(stream_seed(seed, "evaluation users"))
-            streams["policy"].manual_seed(stream_seed(seed, "policy"))
+            for stream in ("evaluation users", "policy"):
+                streams[stream].manual_seed(stream_seed(table.seed, stream))
             if world.is_empty:  # only a new environment begins the same episodes again
                 env.close()
                 env = table.env(player.config, player.checkpoint)
             length = None if world.is_empty else env.interface.episode_length
             with _watched(player.agent, f"playing {name} ({number} of {len(makers)})", length) as agent:
-                sessions = play(env, agent, users[places.to(device)], player.greedy)
+                sessions = play(env, agent, users[places.to(table.device)], player.greedy)
             if sessions.days is not None:
                 sessions = sessions.summed()
             played[name] = Played(sessions, places, player.note)
@@ -340,7 +358,9 @@ def references(
 
     def make_training_env(part: Population, num_rows: int, noise: torch.Generator) -> Env:
         place = World(catalogue, part)
-        return make_env(config, place, num_rows, noise, training=False, strangers=table.strangers)
+        return make_env(
+            config, place, num_rows, noise, training=False, strangers=table.strangers, all_streams=False
+        )
 
     def trainees(name: str) -> tuning.Trainees:
         part = tuning.training_part(population)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from recsys_rl.models.user_network import UserNetwork
+from recsys_rl.models.user_signals import SignalOutputs
 
 SHARED = ("user", "more", "steps")
 """Parts of a memory that are the same for all networks."""
@@ -38,53 +39,72 @@ class UserEnsemble:
     @torch.no_grad()
     def expected(self, memory: Mapping[str, Tensor], items: Tensor, member: Tensor) -> Tensor:
         found = memory["user"].new_zeros(*items.shape, len(self.members[0].kinds.binary))
-        everybody = (member < 0).nonzero().squeeze(1)
-        for place, network in enumerate(self.members):
-            mine = (member == place).nonzero().squeeze(1)
-            for rows, share in ((mine, 1.0), (everybody, 1 / self.num_members)):
-                if len(rows):
-                    part = {name: x[rows] for name, x in self._of(memory, place).items()}
-                    found[rows] += share * network.respond(part, items[rows]).expected()
+        for place, rows in self._rows_of(member):
+            mean = self.members[place].respond(self._of(memory, place, rows), items[rows]).expected()
+            share = torch.where(member[rows] < 0, 1 / self.num_members, 1.0)  # (R,)
+            found[rows] += share.view(-1, 1, 1) * mean
         return found
 
     @torch.no_grad()
-    def drawn(
+    def drawn(self, memory: Mapping[str, Tensor], items: Tensor, member: Tensor, chance: Tensor) -> Tensor:
+        kinds = self.members[0].kinds
+        found = chance.new_empty(*items.shape, kinds.num_outputs)
+        for place, rows in self._rows_of(member):
+            outputs = self.members[place].respond(self._of(memory, place, rows), items[rows]).outputs
+            found.index_copy_(0, rows, outputs)
+        return SignalOutputs(kinds, found).at(chance)
+
+    @torch.no_grad()
+    def drawn_and_means(
         self, memory: Mapping[str, Tensor], items: Tensor, member: Tensor, chance: Tensor
     ) -> tuple[Tensor, Tensor]:
-        outputs = [x.respond(self._of(memory, place), items) for place, x in enumerate(self.members)]
-        draws = torch.stack([x.at(chance) for x in outputs])  # (E, N, K, S)
-        own = draws[member.clamp_min(0), torch.arange(len(member), device=member.device)]
-        found = torch.where((member < 0).view(-1, 1, 1), draws.mean(0), own)
-        return found, torch.stack([x.expected() for x in outputs])
+        every = self._all(memory, items)
+        own = every.outputs[member, torch.arange(len(member), device=member.device)]  # (N, K, O)
+        return SignalOutputs(every.kinds, own).at(chance), every.expected()
 
     @torch.no_grad()
     def after(
-        self, memory: Mapping[str, Tensor], items: Tensor, shown: Tensor, signals: Tensor
+        self,
+        memory: Mapping[str, Tensor],
+        items: Tensor,
+        shown: Tensor,
+        signals: Tensor,
+        member: Tensor,
     ) -> tuple[dict[str, Tensor], Tensor]:
-        parts = [
-            member.after(self._of(memory, place), items, shown, signals)
-            for place, member in enumerate(self.members)
-        ]
-        leaves = torch.stack([logit.sigmoid() for _, logit in parts], 1)  # (N, E)
-        return self._joined([found for found, _ in parts]), leaves * self._varies(leaves)
+        found = {name: x.clone() for name, x in memory.items() if name not in SHARED}
+        leaves = memory["steps"].new_zeros(len(items), self.num_members)  # (N, E)
+        for place, rows in self._rows_of(member):
+            before = self._of(memory, place, rows)
+            later, logit = self.members[place].after(before, items[rows], shown[rows], signals[rows])
+            for name, x in found.items():
+                x[:, place].index_copy_(0, rows, later[name])
+            leaves[rows, place] = logit.sigmoid()
+        return {**memory, **found, "steps": memory["steps"] + 1}, leaves * self._varies(leaves)
 
     @torch.no_grad()
     def means(self, memory: Mapping[str, Tensor], items: Tensor) -> Tensor:
-        """(E, N, K, S): the mean of each signal by each network."""
-        return torch.stack(
-            [
-                member.respond(self._of(memory, place), items).expected()
-                for place, member in enumerate(self.members)
-            ]
-        )
+        return self._all(memory, items).expected()
+
+    def _all(self, memory: Mapping[str, Tensor], items: Tensor) -> SignalOutputs:
+        """The distributions of the signals (E, N, K, S) by each network."""
+        outputs = [x.respond(self._of(memory, place), items).outputs for place, x in enumerate(self.members)]
+        return SignalOutputs(self.members[0].kinds, torch.stack(outputs))
+
+    def _rows_of(self, member: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Each network that has rows, with these rows (R,): its own and those of all networks."""
+        for place in range(self.num_members):
+            rows = ((member == place) | (member < 0)).nonzero().squeeze(1)
+            if len(rows):
+                yield place, rows
 
     def _varies(self, like: Tensor) -> Tensor:
         """1 if users of the log left, else 0: then nobody leaves."""
         return like.new_tensor(float(self.members[0].kinds.leave_weight > 0))
 
-    def _of(self, memory: Mapping[str, Tensor], place: int) -> dict[str, Tensor]:
-        """The memory of one network."""
-        return {name: x if name in SHARED else x[:, place] for name, x in memory.items()}
+    def _of(self, memory: Mapping[str, Tensor], place: int, rows: Tensor | None = None) -> dict[str, Tensor]:
+        """The memory of one network, of ``rows`` (R,) or of all."""
+        found = {name: x if name in SHARED else x[:, place] for name, x in memory.items()}
+        return found if rows is None else {name: x.index_select(0, rows) for name, x in found.items()}
 
     def _joined(self, parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         return {

@@ -95,7 +95,7 @@ class SignalOutputs:
     """The outputs (..., O) of a network, read as the distributions of S signals."""
 
     def __init__(self, kinds: SignalKinds, outputs: Tensor) -> None:
-        self.kinds = kinds
+        self.kinds, self.outputs = kinds, outputs
         sizes = [1 if one else len(LEVELS) for one in kinds.binary]
         self.parts = outputs.split(sizes, -1)
 

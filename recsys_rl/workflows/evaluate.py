@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -170,6 +171,40 @@ def evaluate(
     device = choose_device(options.device)
     if options.threads:
         torch.set_num_threads(options.threads)
+    groups = _groups(options)
+    _check_asked(options, groups)
+    entries = [entry for group in groups for entry in group]
+    paths = [entry.path for entry in entries]
+    place = _report_place(options, paths)
+    _check_outputs(options.json, place, paths)
+    own = named([name for name in options.policy if name not in BANDITS]) | named(policies)
+    for entry in entries:
+        print_latest(entry.path, entry.checkpoint)
+    if len(groups) == 1 and entries[0].checkpoint.catalogue.source:
+        print(f"data: {entries[0].checkpoint.catalogue.source}", file=sys.stderr)
+    keep_freed_memory()
+    rounds, stopped = _rounds(groups, options, own, device)
+    groups, last = groups[: len(rounds)], rounds[-1]
+    if not last.played:
+        raise KeyboardInterrupt
+    result = _result(rounds, groups, options)
+    total_users = len(groups[-1][0].checkpoint.population.heldout) if len(groups) == 1 else 0
+    heading = _heading(groups, result.get("world")) + (f"; {STRANGERS}" if options.strangers else "")
+    print_table(result, heading, total_users)
+    if stopped:
+        print("stopped: the table has the rows that were finished, and no file is written", file=sys.stderr)
+        raise KeyboardInterrupt
+    if options.json is not None:
+        write_text(Path(options.json), json.dumps(without_nan(result), indent=1) + "\n")
+        print(f"table: {options.json}", file=sys.stderr)
+    if place is not None:
+        write_report(place, report(groups[0][0], last.users, result, last.played))
+        print(f"report: {place}", file=sys.stderr)
+    return result
+
+
+def _groups(options: EvaluateConfig) -> list[list[Entry]]:
+    """The checkpoints of each table, in the world and with the people of the options. Raises UserError."""
     given = [Entry(Path(path), _load(Path(path), options)) for path in options.paths]
     if options.behaviour is not None:
         path = Path(options.behaviour)
@@ -179,13 +214,16 @@ def evaluate(
     groups = tables(given)
     if options.behaviour is not None:
         groups = [[replace(x, name="behaviour") if x.path == path else x for x in group] for group in groups]
-    if options.users is not None:
-        groups = with_people(groups, options, options.users)
-    entries = [entry for group in groups for entry in group]
-    first = entries[0].checkpoint
+    return groups if options.users is None else with_people(groups, options, options.users)
+
+
+def _check_asked(options: EvaluateConfig, groups: Sequence[Sequence[Entry]]) -> None:
+    """Raise UserError for options that these checkpoints can't have; say on stderr if cells are the same."""
+    path, first, home = groups[0][0].path, groups[0][0].checkpoint, groups[0][0].config
     if first.world.is_empty and options.max_users != EvaluateConfig.max_users:
-        path, env = entries[0].path, first.config.env
-        raise UserError(f"--max-users is for simulated users, and {path} is of {env}: leave it out.")
+        raise UserError(
+            f"--max-users is for simulated users, and {path} is of {first.config.env}: leave it out."
+        )
     if first.world.is_empty and options.strangers:
         asked = "--strangers and --handover" if options.handover else "--strangers"
         raise UserError(
@@ -197,30 +235,33 @@ def evaluate(
             f"--report is for one seed, but these checkpoints are of {len(groups)} seeds: give those of one "
             "seed, or leave --report out."
         )
-    everyone = _everyone(first)
-    home = entries[0].config
-    if everyone and (home.env, home.env_config) == (first.config.env, first.config.env_config):
+    if _everyone(first) and (home.env, home.env_config) == (first.config.env, first.config.env_config):
         print(SAME_CELLS, file=sys.stderr)
-    paths = [entry.path for entry in entries]
-    place = _report_place(options, paths)
-    _check_outputs(options.json, place, paths)
-    own = named([name for name in options.policy if name not in BANDITS]) | named(policies)
-    for entry in entries:
-        print_latest(entry.path, entry.checkpoint)
-    keep_freed_memory()
-    rounds: list[_Round] = []
+
+
+def _rounds(
+    groups: Sequence[Sequence[Entry]],
+    options: EvaluateConfig,
+    own: Mapping[str, Any],
+    device: torch.device,
+) -> tuple[list[_Round], bool]:
+    """The tables, at least one, and whether Ctrl-C stopped them. An unfinished one is kept if it is alone."""
+    found: list[_Round] = []
     for group in groups:
         if len(groups) > 1:
             print(f"seed {group[0].checkpoint.config.train_config.seed}", file=sys.stderr)
         one = _round(group, options, own, device)
-        if one.whole or not rounds:  # a mean is over whole tables
-            rounds.append(one)
+        if one.whole or not found:  # a mean is over whole tables
+            found.append(one)
         if not one.whole:
-            break
-    groups, stopped = groups[: len(rounds)], not one.whole
-    first, users, played = groups[-1][0].checkpoint, rounds[-1].users, rounds[-1].played
-    if not played:
-        raise KeyboardInterrupt
+            return found, True
+    return found, False
+
+
+def _result(
+    rounds: Sequence[_Round], groups: Sequence[Sequence[Entry]], options: EvaluateConfig
+) -> dict[str, Any]:
+    """The values of the table, or of the mean of several, with what the options say of it."""
     results = [x.result for x in rounds]
     result = results[0] if len(results) == 1 else mean_over_seeds(results)
     if len(results) > 1 and "regret_by_step" in results[0]:
@@ -228,25 +269,13 @@ def evaluate(
     if options.users is not None:
         file = one_line(Path(options.users).name)
         result["new_users"] = {"file": file, "about": about_people(groups)}
-    if everyone:
+    if _everyone(groups[0][0].checkpoint):
         result["everyone"] = True
     if options.strangers:
         result["strangers"] = True
     if options.world is not None:
         result["world"] = world_text(options.world, options.world_set)
-        result["trained_on"] = [*dict.fromkeys(entry.config.env for entry in entries)]
-    total_users = len(first.population.heldout) if len(groups) == 1 else 0
-    heading = _heading(groups, result.get("world")) + (f"; {STRANGERS}" if options.strangers else "")
-    print_table(result, heading, total_users)
-    if stopped:
-        print("stopped: the table has the rows that were finished, and no file is written", file=sys.stderr)
-        raise KeyboardInterrupt
-    if options.json is not None:
-        write_text(Path(options.json), json.dumps(without_nan(result), indent=1) + "\n")
-        print(f"table: {options.json}", file=sys.stderr)
-    if place is not None:
-        write_report(place, report(groups[0][0], users, result, played))
-        print(f"report: {place}", file=sys.stderr)
+        result["trained_on"] = [*dict.fromkeys(entry.config.env for group in groups for entry in group)]
     return result
 
 
@@ -366,7 +395,7 @@ def _check_outputs(json: str | Path | None, report: Path | None, checkpoints: Se
 
 
 def _heading(groups: Sequence[Sequence[Entry]], world: str | None) -> str:
-    """The heading of the table: environment, policies with their steps, and data.
+    """The heading of the table: environment, policies with their steps, and the name of the data.
 
     ``world``: the text about another world than that of the training.
     """
@@ -376,7 +405,8 @@ def _heading(groups: Sequence[Sequence[Entry]], world: str | None) -> str:
         for entry in groups[0]
     )
     seeds = ", ".join(str(group[0].checkpoint.config.train_config.seed) for group in groups)
-    data = f"; {first.catalogue.source}" if first.catalogue.source else ""
+    name = re.split(r" \(|[:;] ", first.catalogue.source, maxsplit=1)[0]
+    data = f"; {name}" if name else ""
     return f"{world or first.config.env}, {steps}" + (data if len(groups) == 1 else f"; seeds {seeds}")
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,12 +18,13 @@ from recsys_rl.checkpoint.users import LearnedFile, context_sizes, item_tables, 
 from recsys_rl.config import Config, to_dict
 from recsys_rl.decisions.checks import check_catalogue
 from recsys_rl.decisions.log import DecisionLog, catalogue_hash
-from recsys_rl.decisions.parts import read_decisions
+from recsys_rl.decisions.parts import sampled
 from recsys_rl.decisions.reader import fingerprint
 from recsys_rl.decisions.session_table import session_table
 from recsys_rl.dials import Seed
 from recsys_rl.evaluation.fit_report import fit_report, print_fit_report
 from recsys_rl.experience.learned_users import (
+    Learnable,
     check_learnable,
     extra_tables,
     facts_of,
@@ -32,6 +33,7 @@ from recsys_rl.experience.learned_users import (
     shown_next,
     split_sessions,
 )
+from recsys_rl.experience.logged import MOST_ROWS
 from recsys_rl.lookup import names_a_module, platform_of
 from recsys_rl.make import heldout_rows, make_user_model, make_world, one_visit
 from recsys_rl.models.user_fit import FitSizes, UserFitting
@@ -54,7 +56,8 @@ class FitUsersConfig:
     """One fit of users to a log."""
 
     log: str | None = None
-    """The log of decisions to learn from: a Parquet file of `record`, or a folder of them."""
+    """The log of decisions to learn from: a Parquet file of `record`, or a folder of them. Of one with more
+    than 524,288 decisions, whole sessions are drawn by the seed."""
     checkpoint: str | None = None
     """A checkpoint with the log's items and users."""
     env: str | None = None
@@ -142,7 +145,9 @@ def begin(options: FitUsersConfig) -> Fit:
     """Read log, items and users, and make the networks. Raises UserError."""
     if options.log is None:
         raise UserError("The log is missing: give --log FILE.parquet.")
-    log = read_decisions(options.log)
+    log, note = sampled(options.log, MOST_ROWS, generators(options.seed, "rows")["rows"])
+    if note and not options.quiet:
+        announce(note)
     config, world = _world(options, log.header.platform)
     check_learnable(options.log, log)
     source = f"--data {config.data_config.data} --seed {config.train_config.seed}"
@@ -177,50 +182,24 @@ def begin_fit(
     streams = generators(seed, "split", "networks", "order")
     what = learnable(name, log, users, parse_weights(options.weights, "weights"))
     facts = facts_of(name, log, what, options.features)
-    facts = dataclasses.replace(facts, catalogue=catalogue_hash(world.catalogue))
-    extra: dict[str, Tensor] = {}
-    if options.features == "platform":
-        if users is None:
-            raise UserError("--features platform: people made this log, and nobody knows their equations.")
-        extra = extra_tables(platform_of(facts.platform).equations, users, facts.platform)
-    table = sessions_of(log.rows(known), what)
-    separate = options.heldout == "users" and not bool(known.all())
-    if separate and options.heldout_share != FitUsersConfig.heldout_share:
-        raise UserError(
-            f"--heldout-share {options.heldout_share:g} has no effect, since {name} has sessions of held-out "
-            "users and the report is on these: leave it out, or give --heldout time too."
-        )
-    if separate:
-        reported = log.rows(~known)
-        held_table, held = sessions_of(reported, what), None
-        fitted = torch.arange(table.num_sessions)  # nobody else needs to be held out
-    else:
-        fitted, held = split_sessions(table, options.heldout, options.heldout_share, streams["split"])
-        reported, held_table = log.rows(known), table.rows(held)
-    all_signals: SessionTable | None = None
-    if users is not None and log.header.signals == tuple(signal.name for signal in users.signals):
-        all_signals = session_table(reported, torch.zeros(reported.num_rows))
-        all_signals = all_signals if held is None else all_signals.rows(held)
-        if not bool(torch.isin(all_signals.users, world.population.user_ids).all()):
-            all_signals = None  # the simulator has no state of people whom its population lacks
-    fitted_table = table.rows(fitted)
-    facts = dataclasses.replace(facts, shown_next=shown_next(fitted_table, world.catalogue.num_items))
-    if len(fitted_table.users.unique()) < 2:
-        raise UserError(
-            f"{name} leaves one user to learn from, and two are needed, as one of them decides which epoch "
-            f"of a network is kept: {_more_users(options, len(table.users.unique()), separate)}."
-        )
-    inner, checked = split_sessions(fitted_table, "users", CHECKED, streams["split"])
+    extra = _extra(options, users, facts.platform)
+    parts = _parts(options, name, log, known, what, streams["split"])
+    facts = dataclasses.replace(
+        facts,
+        catalogue=catalogue_hash(world.catalogue),
+        shown_next=shown_next(parts.fitted, world.catalogue.num_items),
+    )
+    inner, checked = split_sessions(parts.fitted, "users", CHECKED, streams["split"])
     # A signal that is 0 and 1 in the part to learn from may have other values in the part of the report.
-    binary = are_binary(torch.cat([_seen(fitted_table)[0], _seen(held_table)[0]]))
-    kinds = kinds_of(*_seen(fitted_table), binary)
+    binary = are_binary(torch.cat([_seen(parts.fitted)[0], _seen(parts.held)[0]]))
+    kinds = kinds_of(*_seen(parts.fitted), binary)
     sizes = context_sizes(facts, world.catalogue.embedding.shape[1])
     tables = item_tables(world.catalogue, extra)
     members = tuple(UserNetwork(tables, sizes, kinds, streams["networks"]) for _ in range(options.members))
     fitting = UserFitting(
         members,
-        fitted_table.rows(inner),
-        fitted_table.rows(checked),
+        parts.fitted.rows(inner),
+        parts.fitted.rows(checked),
         FitSizes(epochs=options.epochs),
         streams["order"],
     )
@@ -230,7 +209,67 @@ def begin_fit(
         "settings": {**own, "weights": list(options.weights), "seed": seed},
     }
     file = LearnedFile(facts, world, members, extra, data_config, {}, info)
-    return Fit(file, fitting, held_table, users, all_signals)
+    return Fit(file, fitting, parts.held, users, _all_signals(parts, log, users, world))
+
+
+class _Parts(NamedTuple):
+    """The sessions of a log, in two parts."""
+
+    fitted: SessionTable
+    held: SessionTable  # those of the report
+    reported: DecisionLog  # decisions with those of the report
+    rows: Tensor | None  # (B,) int64: the sessions of the report among those of ``reported``; None: all
+
+
+def _parts(
+    options: FitUsersConfig,
+    name: str,
+    log: DecisionLog,
+    known: Tensor,
+    what: Learnable,
+    generator: torch.Generator,
+) -> _Parts:
+    """The sessions to learn from and those of the report. ``known`` as in ``begin_fit``. Raises UserError."""
+    table = sessions_of(log.rows(known), what)
+    separate = options.heldout == "users" and not bool(known.all())
+    if separate and options.heldout_share != FitUsersConfig.heldout_share:
+        raise UserError(
+            f"--heldout-share {options.heldout_share:g} has no effect, since {name} has sessions of held-out "
+            "users and the report is on these: leave it out, or give --heldout time too."
+        )
+    if separate:
+        reported = log.rows(~known)
+        parts = _Parts(table, sessions_of(reported, what), reported, None)  # nobody else needs to be held out
+    else:
+        fitted, held = split_sessions(table, options.heldout, options.heldout_share, generator)
+        parts = _Parts(table.rows(fitted), table.rows(held), log.rows(known), held)
+    if len(parts.fitted.users.unique()) < 2:
+        raise UserError(
+            f"{name} leaves one user to learn from, and two are needed, as one of them decides which epoch "
+            f"of a network is kept: {_more_users(options, len(table.users.unique()), separate)}."
+        )
+    return parts
+
+
+def _extra(options: FitUsersConfig, users: UserModel | None, platform: str) -> dict[str, Tensor]:
+    """The tables of the platform's equations; empty with generic features. Raises UserError."""
+    if options.features != "platform":
+        return {}
+    if users is None:
+        raise UserError("--features platform: people made this log, and nobody knows their equations.")
+    return extra_tables(platform_of(platform).equations, users, platform)
+
+
+def _all_signals(
+    parts: _Parts, log: DecisionLog, users: UserModel | None, world: World
+) -> SessionTable | None:
+    """The sessions of the report with all signals of the simulator; None if it can't play them."""
+    if users is None or log.header.signals != tuple(signal.name for signal in users.signals):
+        return None
+    found = session_table(parts.reported, torch.zeros(parts.reported.num_rows))
+    found = found if parts.rows is None else found.rows(parts.rows)
+    # The simulator has no state of people whom its population lacks.
+    return found if bool(torch.isin(found.users, world.population.user_ids).all()) else None
 
 
 def _more_users(options: FitUsersConfig, users: int, separate: bool) -> str:

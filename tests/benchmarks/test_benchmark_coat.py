@@ -13,7 +13,7 @@ from benchmarks import coat
 from benchmarks.harness.coat_rows import BayesReader, Rules, greedy_list, searched_list
 from recsys_rl.types import Obs
 from tests.benchmarks.test_written_tables import write_rows
-from tests.doors import benchmark_without
+from tests.doors import benchmark_here
 
 
 def rules(pairs: list[tuple[int, int]], items: int, length: int, window: int, repeats: bool) -> Rules:
@@ -83,8 +83,7 @@ def test_table_has_intervals_over_refits(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_smoke(tmp_path: Path) -> None:
-    done = benchmark_without([], "coat", tmp_path, "--smoke", "--json", "table.json")
-    assert done.returncode == 0, done.stderr
+    benchmark_here(coat.main, tmp_path, "--smoke", "--json", "table.json")
     rows = json.loads((tmp_path / "table.json").read_text())["rows"]
     wanted = [(game, policy) for game in coat.GAMES for policy in coat.POLICIES]
     assert [(row["game"], row["policy"]) for row in rows] == wanted

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 
+from benchmarks import feed_load, feed_variants
+from benchmarks import limits as feed_limits
 from benchmarks.harness.feed_texts import limits, variants
 from benchmarks.limits import ads_by_place, chosen
 from tests.benchmarks.test_written_tables import write_rows
-from tests.doors import finish, start
+from tests.doors import benchmark_here
 
 ABOUT = {"date": "2026-11-28", "commit": "abc", "steps": 300_000, "items": 300}
 
@@ -19,8 +22,7 @@ ABOUT = {"date": "2026-11-28", "commit": "abc", "steps": 300_000, "items": 300}
 @pytest.mark.slow
 def test_smoke_of_limits(tmp_path: Path) -> None:
     only = ("--only", "paid-limit", "hard-rule")
-    code, _, err = finish(start(tmp_path, "benchmarks.limits", "--smoke", *only, "--json", "table.json"))
-    assert code == 0, err
+    benchmark_here(feed_limits.main, tmp_path, "--smoke", *only, "--json", "table.json")
     trained, rule = json.loads((tmp_path / "table.json").read_text())["rows"]
     assert trained["limit"] == "ads" and trained["bound"] == 0.1 and trained["multiplier"] >= 0
     assert 0 <= trained["ads"] <= 0.4 and len(trained["ads_by_place"].split()) <= 8
@@ -30,12 +32,12 @@ def test_smoke_of_limits(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("benchmark", "options", "column"),
-    [("feed_variants", ["--only", "gated"], "follows"), ("feed_load", [], "spent")],
+    [(feed_variants, ["--only", "gated"], "follows"), (feed_load, [], "spent")],
 )
-def test_smoke_of_variants_and_loads(benchmark: str, options: list[str], column: str, tmp_path: Path) -> None:
-    words = ["--smoke", *options, "--json", "table.json"]
-    code, _, err = finish(start(tmp_path, f"benchmarks.{benchmark}", *words))
-    assert code == 0, err
+def test_smoke_of_variants_and_loads(
+    benchmark: ModuleType, options: list[str], column: str, tmp_path: Path
+) -> None:
+    benchmark_here(benchmark.main, tmp_path, "--smoke", *options, "--json", "table.json")
     rows = json.loads((tmp_path / "table.json").read_text())["rows"]
     assert rows and all(row[column] >= 0 for row in rows)
 

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import learned_users
 from tests.benchmarks.test_written_tables import write_rows
-from tests.doors import benchmark_without
+from tests.doors import benchmark_here
 
 
 def cell(log: str, **known: object) -> dict[str, object]:
@@ -37,8 +37,7 @@ def test_table_before_the_first_measurement(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_smoke(tmp_path: Path) -> None:
     options = ["--smoke", "--logs", "medium", "--features", "platform", "--json", "table.json"]
-    done = benchmark_without([], "learned_users", tmp_path, *options)
-    assert done.returncode == 0, done.stderr
+    benchmark_here(learned_users.main, tmp_path, *options)
     rows = json.loads((tmp_path / "table.json").read_text())["rows"]
     assert [(row["env"], row["policies"]) for row in rows] == [("satiation", 14), ("short-video", 14)]
     assert all(-1 <= row["spearman"] <= 1 and row["regret"] >= 0 for row in rows)

@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from benchmarks import kuairand_log, kuairec_likes
+from benchmarks.harness import tables
 from recsys_rl.agents.mixture import Fixed
 from recsys_rl.data.kuairand import random_decisions
 from recsys_rl.decisions.split import split_by_time
-from tests.doors import benchmark_without
+from tests.doors import benchmark_here
 
 HEAD = "user_id,video_id,date,hourmin,time_ms,is_click,is_like,play_time_ms,duration_ms,is_rand\n"
 FEATURES = "video_id,author_id,video_duration,tag\n"
@@ -99,8 +100,7 @@ def test_smoke_of_the_log(tmp_path: Path) -> None:
     run.mkdir()
     write_kuairand(data)
     options = ("--smoke", "--data-dir", str(data), "--threads", "1", "--json", "table.json")
-    done = benchmark_without([], "kuairand_log", run, *options)
-    assert done.returncode == 0, done.stderr
+    benchmark_here(kuairand_log.main, run, *options)
     found = json.loads((run / "table.json").read_text())
     names = ["logged (random)", "ppo", "ppo-greedy", "best by the users", "best less the spread"]
     assert [row["policy"] for row in found["rows"]] == names
@@ -132,16 +132,16 @@ def test_shares_by_hand() -> None:
     assert found.tolist() == pytest.approx([math.log(p / (1 - p)) for p in expected])
 
 
-def test_smoke_of_the_likes(tmp_path: Path) -> None:
+def test_smoke_of_the_likes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The personal part is seen: both means say nothing, the learned users tell likes from others."""
     write_likes(tmp_path)
     run = tmp_path / "run"
     run.mkdir()
     options = ("--smoke", "--data-dir", str(tmp_path), "--threads", "1", "--json", "table.json")
-    done = benchmark_without([], "kuairec_likes", run, *options)
-    assert done.returncode == 0, done.stderr
+    benchmark_here(kuairec_likes.main, run, *options)
     rows: dict[str, Any] = {x["policy"]: x for x in json.loads((run / "table.json").read_text())["rows"]}
     assert len(rows) == 6 and all(0 < row["auc"] < 1 for row in rows.values())
     assert rows["both means"]["personal"] == 0
-    absent = benchmark_without([], "kuairec_likes", run, "--smoke", "--data-dir", "absent")
-    assert absent.returncode == 2 and "was not found: give the folder of KuaiRec's small" in absent.stderr
+    with pytest.raises(SystemExit, match="2"):
+        benchmark_here(lambda: tables.run(kuairec_likes.main), run, "--smoke", "--data-dir", "absent")
+    assert "was not found: give the folder of KuaiRec's small" in capsys.readouterr().err

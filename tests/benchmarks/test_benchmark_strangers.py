@@ -10,13 +10,14 @@ import torch
 from torch.testing import assert_close
 
 from benchmarks import bandits
+from benchmarks import strangers as of_strangers
 from benchmarks.harness.stranger_texts import strangers
 from benchmarks.strangers_filter import Filter
 from recsys_rl.agents.linear_bandit import BANDITS
 from recsys_rl.env.satiation import Satiation
 from recsys_rl.types import Obs
 from tests.benchmarks.test_written_tables import write_rows
-from tests.doors import finish, start
+from tests.doors import benchmark_here
 from tests.tiny_world import SATIATION, population, tiny_catalogue
 
 ABOUT = {"date": "2026-11-28", "commit": "abc", "steps": 1000, "users": 9}
@@ -67,8 +68,7 @@ def test_filter_infers_the_taste_from_an_answer_that_says_something() -> None:
 @pytest.mark.slow
 def test_smoke(tmp_path: Path) -> None:
     options = ["--smoke", "--threads", "1", "--only", "satiation", "--json", "table.json"]
-    code, _, err = finish(start(tmp_path, "benchmarks.strangers", *options))
-    assert code == 0, err
+    benchmark_here(of_strangers.main, tmp_path, *options)
     table = {row["policy"]: row for row in json.loads((tmp_path / "table.json").read_text())["rows"]}
     assert {"popularity", "mf", "linucb", "lints", "ppo", "ppo-share", "linucb-then-ppo"} < table.keys()
     assert table["informed"]["regret"] is None and table["filter"]["regret"] > 0

@@ -17,14 +17,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import learning, proofs, simulator, throughput, time_to_quality
+from benchmarks import learning, planner, proofs, simulator, throughput, time_to_quality
 from benchmarks.harness import commands, speed_texts, tables
 from benchmarks.harness.turns import System
 from benchmarks.harness.world import World, make_world
 from benchmarks.peers import PEERS
 from recsys_rl.cli import main as command
 from recsys_rl.types import UserError
-from tests.doors import benchmark_without, finish, start
+from tests.doors import benchmark_here, benchmark_without, finish, start
 
 MODULES = [*(peer.module for peer in PEERS.values()), "recsim", "sardine"]
 
@@ -67,18 +67,19 @@ def test_smoke(benchmark: str, peers: list[str], tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["table.json"]  # no CSV, nothing half-written
 
 
-def test_smoke_of_planner(tmp_path: Path) -> None:
+def test_smoke_of_planner(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A wider search tries all that the planner tries, and so earns no less on a world without noise."""
-    done = run_without_peers("planner", tmp_path, "--smoke", "--json", "table.json")
-    assert done.returncode == 0, done.stderr
+    benchmark_here(planner.main, tmp_path, "--smoke", "--json", "table.json")
     first, *wider = json.loads((tmp_path / "table.json").read_text())["rows"]
     assert first["search"] == "as it is" and "gain" not in first
     assert len(wider) == 3 and all(row["gain_low"] <= row["gain"] <= row["gain_high"] for row in wider)
     assert all(row["gain"] >= -0.02 for row in wider)
-    done = run_without_peers("planner", tmp_path, "--smoke", "--env", "long-video", "--only", "0", "3")
-    assert done.returncode == 0 and "twice the futures" in done.stdout, done.stderr
-    done = run_without_peers("planner", tmp_path, "--smoke", "--env", "long-video", "--only", "0", "4")
-    assert done.returncode == 2 and "--only has places 0 to 3" in done.stderr, done.stderr
+    benchmark_here(planner.main, tmp_path, "--smoke", "--env", "long-video", "--only", "0", "3")
+    assert "twice the futures" in capsys.readouterr().out
+    wrong = ["--smoke", "--env", "long-video", "--only", "0", "4"]
+    with pytest.raises(SystemExit, match="2"):
+        benchmark_here(lambda: tables.run(planner.main), tmp_path, *wrong)
+    assert "--only has places 0 to 3" in capsys.readouterr().err
 
 
 def test_smoke_of_proofs(tmp_path: Path) -> None:

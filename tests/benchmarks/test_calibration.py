@@ -15,7 +15,7 @@ from benchmarks import calibration, calibration_visits
 from benchmarks.calibration_statistics import auc, aucs, gain_of_taste, variance_share
 from recsys_rl.config import Config, from_dict
 from recsys_rl.make import make_world
-from tests.doors import benchmark_without
+from tests.doors import benchmark_here
 from tests.worlds import shared_data
 
 
@@ -83,8 +83,7 @@ def test_gaps_of_heavy_users_on_real_files() -> None:
 
 
 def rows_of(folder: Path, *options: str) -> list[dict[str, Any]]:
-    done = benchmark_without([], "calibration", folder, "--smoke", "--json", "table.json", *options)
-    assert done.returncode == 0, done.stderr
+    benchmark_here(calibration.main, folder, "--smoke", "--json", "table.json", *options)
     rows: list[dict[str, Any]] = json.loads((folder / "table.json").read_text())["rows"]
     return rows
 

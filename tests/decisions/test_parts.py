@@ -16,7 +16,7 @@ from recsys_rl.cli import main
 from recsys_rl.decisions import reader
 from recsys_rl.decisions.describe import describe
 from recsys_rl.decisions.log import DecisionLog, concatenate, cut
-from recsys_rl.decisions.parts import parts, read_decisions
+from recsys_rl.decisions.parts import parts, read_decisions, sampled
 from recsys_rl.decisions.writer import KEY, DecisionWriter, write_decisions
 from recsys_rl.types import UserError, tensors_of
 from tests.decisions.generated_log import HEADER, STEPS, block, blocks
@@ -47,6 +47,24 @@ def test_parts_of_a_folder_are_the_rows_of_one_file(tmp_path: Path, rows: int) -
     whole = read_decisions(tmp_path / "one.parquet")
     assert_same(whole, read_decisions(tmp_path / "many"))
     assert_same(whole, concatenate(list(parts(tmp_path / "many", 12))))
+
+
+def test_sample_of_a_large_log_has_whole_sessions(tmp_path: Path) -> None:
+    path, noise = tmp_path / "log.parquet", torch.Generator()
+    log = block(0, 400)
+    write_decisions(path, log)
+    whole, note = sampled(path, log.num_rows, noise.manual_seed(0))
+    assert_same(whole, read_decisions(path))
+    assert note == ""
+    some, note = sampled(path, log.num_rows // 4, noise.manual_seed(0))
+    numbers, lengths = some.sessions.unique(return_counts=True)
+    assert 60 < len(numbers) < 140 and lengths.unique().tolist() == [STEPS]  # 100, deviation 8.7
+    assert_same(some, log.rows(torch.isin(log.sessions, numbers)))
+    assert note == f"{path}: a random {len(numbers)} of its 400 sessions, {some.num_rows:,} rows"
+    again, _ = sampled(path, log.num_rows // 4, noise.manual_seed(0))
+    assert_same(some, again)
+    with pytest.raises(UserError, match="its 400 sessions are too long to sample 0 rows"):
+        sampled(path, 0, noise)
 
 
 @pytest.mark.parametrize("rows", [3, 12, 50, 149, 150])

@@ -40,13 +40,21 @@ class ThreeNetworks:
     def expected(self, memory: Mapping[str, Tensor], items: Tensor, member: Tensor) -> Tensor:
         return self.means(memory, items).mean(0)
 
-    def drawn(
+    def drawn(self, memory: Mapping[str, Tensor], items: Tensor, member: Tensor, chance: Tensor) -> Tensor:
+        return self.expected(memory, items, member)
+
+    def drawn_and_means(
         self, memory: Mapping[str, Tensor], items: Tensor, member: Tensor, chance: Tensor
     ) -> tuple[Tensor, Tensor]:
         return self.expected(memory, items, member), self.means(memory, items)
 
     def after(
-        self, memory: Mapping[str, Tensor], items: Tensor, shown: Tensor, signals: Tensor
+        self,
+        memory: Mapping[str, Tensor],
+        items: Tensor,
+        shown: Tensor,
+        signals: Tensor,
+        member: Tensor,
     ) -> tuple[dict[str, Tensor], Tensor]:
         return {"steps": memory["steps"] + 1}, torch.zeros(len(items), 3)
 

@@ -82,7 +82,7 @@ def test_own_platform_trains_and_is_evaluated_by_whole_commands(tmp_path: Path) 
     options = [*ENV, "--json", "t.json", "--report", "r.html"]
     code, out, err = finish(start(tmp_path, "evaluate", *options))
     assert code == 0, err
-    assert out.startswith("my_tutor:PLATFORM, ppo after 96 steps; synthetic: ")
+    assert out.startswith("my_tutor:PLATFORM, ppo after 96 steps; synthetic\n")
     rows = [row["policy"] for row in json.loads((tmp_path / "t.json").read_text())["rows"]]
     assert rows[:4] == ["ppo", "ppo-greedy", "untrained", "random"] and rows[-1] == "myopic"
     assert "my_tutor:PLATFORM" in (tmp_path / "r.html").read_text()

@@ -188,6 +188,7 @@ def test_evaluation_needs_only_the_checkpoint(trained: dict[str, Path], tmp_path
     lines = err.splitlines()
     made = [line for line in lines if not line.startswith("playing")]
     assert [line for line in lines if line.startswith("playing")] == playing
+    assert made.pop(0) == "data: synthetic: 24 unit-norm Gaussian items, seed 0"
     assert made[:2] == ["tuning mf on training users", "tuning mmr on training users"]
     searches = made[2:8]
     for name, said, kept in zip(("rule", "searched", "expert"), searches[::2], searches[1::2], strict=True):
@@ -197,7 +198,7 @@ def test_evaluation_needs_only_the_checkpoint(trained: dict[str, Path], tmp_path
     assert lines.index(made[0]) == lines.index(playing[policies.index("mf")]) - 1  # made just before it plays
     assert json.loads((folder / "t.json").read_text()) == here
     header, users, *_ = out.splitlines()
-    assert header == "satiation, ppo after 960 steps; synthetic: 24 unit-norm Gaussian items, seed 0"
+    assert header == "satiation, ppo after 960 steps; synthetic"
     assert users == "6 held-out users, one session each"
     assert [line.split()[0] for line in out.split("\n\n")[1].splitlines()] == ["policy", *ROWS["satiation"]]
     assert {path.name for path in folder.iterdir()} == {"moved.pt", "t.json", "r.html", ".cache"}

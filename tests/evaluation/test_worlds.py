@@ -84,7 +84,7 @@ def test_a_setting_of_the_same_platform(
     assert found["notes"]["static-list"] == home and found["notes"]["rule"].endswith(f"; {home}")
     assert not any(home in found["notes"].get(name, "") for name in same)
     assert out.startswith(
-        "satiation (patience-cost=2, noise=0), ppo after 72 steps on satiation; synthetic: 24 unit"
+        "satiation (patience-cost=2, noise=0), ppo after 72 steps on satiation; synthetic\n"
     )
     own = {row["policy"]: row["return_mean"] for row in table(tmp_path, path)["rows"]}
     there = {row["policy"]: row["return_mean"] for row in found["rows"]}

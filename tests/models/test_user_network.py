@@ -153,10 +153,33 @@ def test_row_of_an_ensemble_is_that_of_its_network() -> None:
     assert_close(both.expected(memory, items, torch.tensor([0, 2, -1]))[2], own[:, 2].mean(0))
     assert_close(both.means(memory, items), own)
     chance = torch.full((3, 1, own.shape[-1]), 0.5)
-    drawn, means = both.drawn(memory, items, torch.tensor([0, 2, 1]), chance)
+    member = torch.tensor([0, 2, 1])
+    drawn, means = both.drawn_and_means(memory, items, member, chance)
     assert_close(means, own)
     alone = members[2].respond(members[2].begin(sessions.given, sessions.num_sessions), items).at(chance)
     assert_close(drawn[1], alone[1])
+    assert_close(both.drawn(memory, items, member, chance), drawn)
+
+
+def test_only_the_network_of_a_session_keeps_its_step() -> None:
+    members = [network(seed) for seed in range(3)]
+    both, sessions = UserEnsemble(members), table(1)
+    items, shown = torch.tensor([[1], [2], [3]]), torch.ones(3, 1, dtype=torch.bool)
+    signals = sessions.signals[:, 0, :1]
+    memory = both.begin(sessions.given, 3)
+    later, leaves = both.after(memory, items, shown, signals, torch.tensor([0, 2, -1]))
+    assert later["steps"].tolist() == [1, 1, 1]
+    for place, made in enumerate(members):
+        own, logit = made.after(made.begin(sessions.given, 3), items, shown, signals)
+        for row in range(3):
+            if row == 2 or (row, place) in ((0, 0), (1, 2)):
+                assert_close(later["sums"][row, place], own["sums"][row])
+                assert_close(later["state"][row, place], own["state"][row])
+                assert_close(leaves[row, place], logit[row].sigmoid())
+            else:
+                assert not later["sums"][row, place].any() and not later["state"][row, place].any()
+                assert leaves[row, place] == 0
+    assert not memory["sums"].any() and not memory["steps"].any()
 
 
 def known_world(sessions: int, seed: int) -> SessionTable:

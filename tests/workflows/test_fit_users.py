@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,6 +48,33 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def fit(made: tuple[Path, Path], *options: str) -> int:
     checkpoint, log = made
     return main([*FIT, "--log", str(log), "--checkpoint", str(checkpoint), *options])
+
+
+def test_users_are_learned_from_a_part_of_a_log_that_is_too_large(
+    made: tuple[Path, Path], here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint, log = made
+    half = read_decisions(log).num_rows // 2
+    monkeypatch.setattr("recsys_rl.workflows.fit_users.MOST_ROWS", half)
+    told = [
+        "fit-users",
+        "--members",
+        "1",
+        "--epochs",
+        "1",
+        "--log",
+        str(log),
+        "--checkpoint",
+        str(checkpoint),
+    ]
+    assert main(told) == 0
+    note, fitted, *_ = capsys.readouterr().err.splitlines()
+    said = re.fullmatch(r".*log\.parquet: a random (\d+) of its 120 sessions, (\d+) rows", note)
+    assert said is not None
+    number, rows = map(int, said.groups())
+    assert 30 < number < 90 and rows <= 5 * number  # 60 on average, deviation 5.5
+    assert fitted.startswith("learning users from ")
+    assert f"({number} sessions)" in load_users(Path("users.pt")).facts.log
 
 
 def test_fit_train_resume_and_evaluate(
