@@ -42,7 +42,8 @@ WARNING = (
     "cover its error."
 )
 WIDTH = 4096  # sessions played together
-EPOCHS, ROWS = 10, 512  # of a fit, and decisions of a gradient step
+EPOCHS = 10
+ROWS = (256, 1280)  # least and most decisions of a gradient step: a fortieth of those of the fit
 
 
 @dataclass(frozen=True)
@@ -137,8 +138,9 @@ def _fitted(
     network = UserNetwork(tables, sizes, _kinds(table), generator)
     inner = table.rows((~held).nonzero().squeeze(1))
     checked = table.rows(held.nonzero().squeeze(1)) if bool(held.any()) else inner
-    padding = inner.under_way.numel() / int(inner.lengths.sum())  # FitSizes counts full sessions
-    fitting = UserFitting([network], inner, checked, FitSizes(EPOCHS, round(ROWS * padding)), generator)
+    decisions, (least, most) = int(inner.lengths.sum()), ROWS
+    step = min(most, max(least, decisions // 40)) * inner.under_way.numel() // decisions  # of full sessions
+    fitting = UserFitting([network], inner, checked, FitSizes(EPOCHS, step), generator)
     while not fitting.finished:
         fitting.epoch()
     set_means(network, table)

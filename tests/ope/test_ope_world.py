@@ -191,11 +191,11 @@ def test_constant_rewards_and_leaving_are_predicted_exactly(
 
 
 def test_log_of_few_users_and_of_no_profile_is_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of two users none is held out to stop early, and one network knows one of them."""
+    """Of three users none is held out to stop early: a network has the sessions of two."""
     monkeypatch.setattr(user_fit, "LEAST_STEPS", 5)
     log = log_of(40, 2, stays)
     interface = replace(log.header.interface, context=(), profile=False)
-    log = replace(log, header=replace(log.header, interface=interface), given={}, users=log.sessions % 2)
+    log = replace(log, header=replace(log.header, interface=interface), given={}, users=log.sessions % 3)
     assert torch.isfinite(world(fitted(of_log(log)), Always(1))).all()
 
 
