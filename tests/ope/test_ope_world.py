@@ -194,7 +194,7 @@ def test_log_of_few_users_and_of_no_profile_is_fitted(monkeypatch: pytest.Monkey
     """Of three users none is held out to stop early: a network has the sessions of two."""
     monkeypatch.setattr(user_fit, "LEAST_STEPS", 5)
     log = log_of(40, 2, stays)
-    interface = replace(log.header.interface, context=(), profile=False)
+    interface = replace(log.header.interface, context=(("clock", 1),), profile=False)
     log = replace(log, header=replace(log.header, interface=interface), given={}, users=log.sessions % 3)
     assert torch.isfinite(world(fitted(of_log(log)), Always(1))).all()
 
