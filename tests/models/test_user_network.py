@@ -282,8 +282,10 @@ def test_set_means_gives_the_means_that_were_seen() -> None:
     sessions = known_world(200, 0)
     (made,) = fit_of(sessions).members
     with torch.no_grad():
-        made.body[-1].bias += 2  # type: ignore[operator]
-        made.leaving[-1].bias -= 1  # type: ignore[operator]
+        for part, by in ((made.body, 2.0), (made.leaving, -1.0)):
+            last = part[-1]
+            assert isinstance(last, torch.nn.Linear)
+            last.bias.add_(by)
     set_means(made, sessions)
     with torch.no_grad():
         outputs, leaving = made.of_sessions(sessions)
