@@ -29,9 +29,9 @@ from torch import Tensor
 from benchmarks.calibration_statistics import auc
 from benchmarks.harness import tables
 from benchmarks.harness.turns import Row
-from recsys_rl.checkpoint.users import item_tables
 from recsys_rl.data.synthetic import synthetic_world
 from recsys_rl.models.user_fit import FitSizes, UserFitting
+from recsys_rl.models.user_inputs import item_tables
 from recsys_rl.models.user_network import ContextSizes, UserNetwork
 from recsys_rl.models.user_signals import kinds_of
 from recsys_rl.types import Catalogue, SessionTable, UserError

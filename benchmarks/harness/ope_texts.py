@@ -15,7 +15,7 @@ CASES = {
 }
 PROMISES = {"student-t": "Student's t", "bernstein": "Bernstein", "model": "none", "clip": "none"}
 SLOPE = "none, `--clip slope`"
-LABELS = {"fqe": "`fqe`, ridge", "world": "`world`", "world, generic": "`world` with generic features"}
+LABELS = {"fqe": "`fqe`, ridge", "world, platform": "`world` that knows the equations"}
 
 
 def coverage(results: Path) -> str:

@@ -23,9 +23,9 @@ from recsys_rl.checkpoint import (
     sealed,
 )
 from recsys_rl.checkpoint.sealed import Refused
-from recsys_rl.models.item_columns import item_columns
 from recsys_rl.models.user_ensemble import UserEnsemble
-from recsys_rl.models.user_network import ContextSizes, ItemTables, UserNetwork
+from recsys_rl.models.user_inputs import context_sizes, item_tables
+from recsys_rl.models.user_network import UserNetwork
 from recsys_rl.models.user_signals import SignalKinds
 from recsys_rl.types import Catalogue, Population, Signal, Stream, UserError, UserFacts, World
 
@@ -66,26 +66,6 @@ class LearnedFile:
                 "max_episode_steps": self.facts.interface.session_length,
             },
         }
-
-
-def item_tables(catalogue: Catalogue, extra: Mapping[str, Tensor]) -> ItemTables:
-    """The tables of the items: embeddings, genres and attributes, then those of a platform's equations."""
-    columns = item_columns(catalogue)[:, :-1]  # without the constant
-    if "columns" in extra:
-        columns = torch.cat([columns, extra["columns"]], 1)
-    more = [extra[name] for name in sorted(extra) if name.startswith("vectors")]
-    vectors = (catalogue.embedding, catalogue.unit_genres, *more)
-    decays = tuple(extra["decays"].tolist()) if "decays" in extra else ()
-    return ItemTables(tuple(x for x in vectors if x.shape[1]), columns, decays)
-
-
-def context_sizes(facts: UserFacts, embedding_dim: int) -> ContextSizes:
-    """The sizes of the pieces that no session derives; the first one is the user's if it has his size."""
-    sizes = {name: x.shape[1] for name, x in facts.given.items()}
-    first = facts.interface.context[0][0]
-    user = first if sizes.get(first) == embedding_dim else ""
-    more = tuple((name, size) for name, size in sorted(sizes.items()) if name != user)
-    return ContextSizes(user, more, facts.interface.session_length)
 
 
 def save_users(path: Path, users: LearnedFile) -> None:
@@ -168,7 +148,7 @@ def _loaded(path: Path, version: object) -> LearnedFile:
         kinds = SignalKinds(**typing.cast("Any", known))
         extra = sections.get("extra", empty)
         tables = item_tables(world.catalogue, extra)
-        sizes = context_sizes(facts, world.catalogue.embedding.shape[1])
+        sizes = context_sizes(facts.interface, facts.given, world.catalogue.embedding.shape[1])
         members = []
         for place in range(int(texts["members"])):
             network = UserNetwork(tables, sizes, kinds, torch.Generator().manual_seed(0))

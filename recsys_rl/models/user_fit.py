@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -156,5 +157,40 @@ def loss_of(network: UserNetwork, table: SessionTable) -> Tensor:
     return found + network.kinds.leave_weight * (loss * there).sum() / there.sum()
 
 
+@torch.no_grad()
+def set_means(network: UserNetwork, table: SessionTable) -> None:
+    """Shift the intercepts of leaving and of signals with one output until their means are those seen.
+
+    A fit that stops early is far off the mean of seldom signals.
+    """
+    outputs: list[Tensor] = []
+    leaving: list[Tensor] = []
+    for rows in torch.arange(table.num_sessions).split(256):
+        part = table.rows(rows)
+        found, logits = network.of_sessions(part)
+        outputs.append(torch.cat(found.parts, -1)[part.shown])  # (R, O)
+        leaving.append(logits[part.under_way].unsqueeze(1))  # (R', 1)
+    kinds, last = network.kinds, (network.body[-1], network.leaving[-1])
+    assert isinstance(last[0], nn.Linear) and isinstance(last[1], nn.Linear)
+    starts = [0, *accumulate(kinds.output_sizes)]
+    for place in (p for p, one in enumerate(kinds.binary) if one and kinds.weights[p]):
+        values = table.signals[..., place][table.shown]
+        at = starts[place]
+        last[0].bias[at : at + 1].add_(shift(torch.cat(outputs)[:, at : at + 1], values.mean().view(1)))
+    if kinds.leave_weight:
+        left = table.left_after[table.under_way].float()
+        last[1].bias.add_(shift(torch.cat(leaving), left.mean().view(1)))
+
+
 def _weights(network: UserNetwork) -> dict[str, Tensor]:
     return {name: x.detach().clone() for name, x in network.state_dict().items()}
+
+
+def shift(logits: Tensor, means: Tensor) -> Tensor:
+    """(T,) what to add to the logits (E, T) for their sigmoids to have the means (T,); by bisection."""
+    low, high = torch.full_like(means, -20.0), torch.full_like(means, 20.0)
+    for _ in range(40):
+        middle = (low + high) / 2
+        above = (logits + middle).sigmoid().mean(0) > means
+        low, high = torch.where(above, low, middle), torch.where(above, middle, high)
+    return (low + high) / 2

@@ -11,7 +11,8 @@ items shown at step s. For each memory j, with a learned decay d_j and learned w
     user leaves after step t      ~ l(h(t + 1), clock)
 
 f, g and l are small networks; the decays k_p are learned as well. On a slate x and the signals are those of
-each place, and sums over s run over the places that were shown.
+each place, and sums over s run over the places that were shown. A number of the whole step, such as its
+reward, has the mean of g over these places, and is none of the y_s (SignalKinds.of_step).
 
 A platform may add vectors, columns and fixed decays of its own equations (protocols.Equations).
 """
@@ -73,6 +74,12 @@ class UserNetwork(nn.Module):
         self.columns: Tensor
         self.register_buffer("vectors", torch.cat(items.vectors, 1), persistent=False)  # (I, V)
         self.register_buffer("columns", items.columns, persistent=False)  # (I, X)
+        of_step = kinds.of_step or (False,) * signals
+        sizes = torch.tensor(kinds.output_sizes)
+        self.read: Tensor  # (S,) 0 or 1: a later step reads the signal
+        self.joint: Tensor  # (O,) bool: the output is of the whole step
+        self.register_buffer("read", 1 - torch.tensor(of_step).float(), persistent=False)
+        self.register_buffer("joint", torch.tensor(of_step).repeat_interleave(sizes), persistent=False)
         self.decay_logits = nn.Parameter(torch.tensor(DECAYS).logit())
         number = len(DECAYS) + len(items.decays)  # J
         self.signal_weights = nn.Parameter(torch.zeros(number, signals))
@@ -130,11 +137,13 @@ class UserNetwork(nn.Module):
             "steps": like.new_zeros(n),
         }
 
-    def respond(self, memory: Memory, items: Tensor) -> SignalOutputs:
-        """The distributions of the signals (N, K, S) of ``items`` (N, K), shown now."""
+    def respond(self, memory: Memory, items: Tensor, shown: Tensor | None = None) -> SignalOutputs:
+        """The distributions of the signals (N, K, S) of ``items`` (N, K), shown now.
+
+        ``shown`` (N, K) bool: the places that are; None: all.
+        """
         features = self._features(memory, items)  # (N, K, F)
-        state = self._scaled(memory["state"]).unsqueeze(1).expand(-1, items.shape[1], -1)
-        return SignalOutputs(self.kinds, self.body(torch.cat([features, state], -1)))
+        return SignalOutputs(self.kinds, self._outputs(features, self._scaled(memory["state"]), shown))
 
     def after(
         self, memory: Memory, items: Tensor, shown: Tensor, signals: Tensor
@@ -159,29 +168,49 @@ class UserNetwork(nn.Module):
 
         It is what ``begin``, ``respond`` and ``after`` give step by step, all steps at once.
         """
-        b, t, k = table.items.shape
+        b, t, _ = table.items.shape
+        rows = table.under_way.flatten().nonzero().squeeze(1)  # (R,) of B T: padding passes no network
         shown, items = table.shown.flatten(0, 1), table.items.clamp_min(0).flatten(0, 1)  # (B T, K)
         unit = self._unit(table.signals.flatten(0, 1))  # (B T, K, S)
-        start = self.begin(table.given, b)
-        entries = self._entries(items, shown, unit).unflatten(0, (b, t))  # (B, T, J, V)
-        sums = decayed(entries, self.decays)[:, :-1]
-        steps = torch.arange(t + 1, dtype=sums.dtype, device=sums.device)
-        memory = {
-            "user": start["user"].repeat_interleave(t, 0),
-            "more": start["more"].repeat_interleave(t, 0),
-            "sums": sums.flatten(0, 1),
-            "steps": steps[:-1].repeat(b),
-        }
-        features = self._features(memory, items)  # (B T, K, F)
-        done = self._done(memory, items, shown, unit, features)  # (B T, P)
-        states = decayed(done.unflatten(0, (b, t)), self.state_decays)  # (B, T + 1, P)
-        before = self._scaled(states[:, :-1].flatten(0, 1)).unsqueeze(1).expand(-1, k, -1)
-        outputs = self.body(torch.cat([features, before], -1)).unflatten(0, (b, t))
-        later = {"more": memory["more"], "steps": steps[1:].repeat(b), "state": states[:, 1:].flatten(0, 1)}
-        return SignalOutputs(self.kinds, outputs), self._leaving(later).view(b, t)
+        overlaps = self._overlaps(table.items.clamp_min(0), self._weights(shown, unit).unflatten(0, (b, t)))
+        shown, items, unit = shown[rows], items[rows], unit[rows]
+        start, session, step = self.begin(table.given, b), rows // t, (rows % t).to(self.vectors.dtype)
+        memory = {"user": start["user"][session], "more": start["more"][session], "steps": step}
+        features = self._features(memory, items, overlaps.flatten(0, 1)[rows])  # (R, K, F)
+        done = self._padded(self._done(memory, items, shown, unit, features), rows, b, t)  # (B, T, P)
+        states = decayed(done, self.state_decays)  # (B, T + 1, P)
+        before, after = (self._scaled(x.flatten(0, 1)[rows]) for x in (states[:, :-1], states[:, 1:]))
+        outputs = self._padded(self._outputs(features, before, shown), rows, b, t)  # (B, T, K, O)
+        leaving = self.leaving(torch.cat([after, self._context({**memory, "steps": step + 1})], 1)).squeeze(1)
+        return SignalOutputs(self.kinds, outputs), self._padded(leaving, rows, b, t)
 
-    def _features(self, memory: Memory, items: Tensor) -> Tensor:
-        """x (N, K, F)."""
+    @staticmethod
+    def _padded(x: Tensor, rows: Tensor, sessions: int, steps: int) -> Tensor:
+        """(B, T, ...): the values ``x`` (R, ...) at ``rows`` (R,) of B T, 0 elsewhere."""
+        found = x.new_zeros(sessions * steps, *x.shape[1:]).index_copy(0, rows, x)
+        return found.view(sessions, steps, *x.shape[1:])
+
+    def _overlaps(self, items: Tensor, weights: Tensor) -> Tensor:
+        """(B, T, K, V' J): the products of each item (B, T, K) with the memories before its step, scaled.
+
+        ``weights`` (B, T, K, J): what each item counts in each memory. A product with a sum is the sum of
+        products, which takes a T-th of the memory that the sums of each step would take.
+        """
+        b, t, k = items.shape
+        decays = self.decays
+        age = torch.arange(t, device=items.device).unsqueeze(1) - 1 - torch.arange(t, device=items.device)
+        kernel = decays.view(-1, 1, 1) ** age.clamp_min(0) * (age >= 0)  # (J, T, T)
+        kernel = self._norm(decays).view(-1, 1, 1) * kernel
+        kernel = kernel.repeat_interleave(k, 1).repeat_interleave(k, 2)  # (J, T K, T K)
+        counts = weights.flatten(1, 2).transpose(1, 2).unsqueeze(3)  # (B, J, T K, 1)
+        found = []
+        for vectors in self.vectors[items.flatten(1)].split(self.sizes, 2):  # (B, T K, V_v)
+            products = (vectors @ vectors.transpose(1, 2)).unsqueeze(1)  # (B, 1, T K, T K)
+            found.append(((products * kernel) @ counts).squeeze(3).transpose(1, 2))  # (B, T K, J)
+        return torch.cat(found, 2).view(b, t, k, -1)
+
+    def _features(self, memory: Memory, items: Tensor, overlaps: Tensor | None = None) -> Tensor:
+        """x (N, K, F). ``overlaps`` (N, K, V' J): those of the sums in ``memory``; None: they are made."""
         k = items.shape[1]
         columns, vectors = self.columns[items], self.vectors[items]  # (N, K, X), (N, K, V)
         embedding = vectors[..., : self.sizes[0]]
@@ -195,23 +224,36 @@ class UserNetwork(nn.Module):
             ]
         else:
             parts.append(learned)
-        scale, at = self._norm(self.decays), 0
-        for size in self.sizes:
-            sums = scale.unsqueeze(1) * memory["sums"][..., at : at + size]  # (N, J, V_v)
-            parts.append(torch.einsum("nkv,njv->nkj", vectors[..., at : at + size], sums))
-            at += size
+        if overlaps is None:
+            sums = self._norm(self.decays).unsqueeze(1) * memory["sums"]  # (N, J, V)
+            pairs = zip(vectors.split(self.sizes, 2), sums.split(self.sizes, 2), strict=True)
+            overlaps = torch.cat([torch.einsum("nkv,njv->nkj", x, y) for x, y in pairs], 2)
+        parts.append(overlaps)
         parts.append(self._context(memory).unsqueeze(1).expand(-1, k, -1))
         return torch.cat(parts, -1)
+
+    def _outputs(self, features: Tensor, state: Tensor, shown: Tensor | None) -> Tensor:
+        """(N, K, O) from x (N, K, F) and the state h (N, P), scaled."""
+        places = features.shape[1]
+        found: Tensor = self.body(torch.cat([features, state.unsqueeze(1).expand(-1, places, -1)], -1))
+        if places == 1 or not any(self.kinds.of_step):
+            return found
+        weights = torch.ones_like(found[..., :1]) if shown is None else shown.unsqueeze(-1).to(found)
+        mean = (weights * found).sum(1, keepdim=True) / weights.sum(1, keepdim=True).clamp_min(1)
+        return torch.where(self.joint, mean, found)  # a number of the whole step has one output
 
     def _context(self, memory: Memory) -> Tensor:
         """(N, F' + 1): the other pieces of the context, and the clock."""
         clock = memory["steps"].unsqueeze(1) / max(1, self.context.session_length)
         return torch.cat([memory["more"], clock], 1)
 
+    def _weights(self, shown: Tensor, unit: Tensor) -> Tensor:
+        """(N, K, J): what each item counts in each memory."""
+        return (1 + unit @ self.signal_weights.T) * shown.unsqueeze(-1)
+
     def _entries(self, items: Tensor, shown: Tensor, unit: Tensor) -> Tensor:
         """(N, J, V): what a step adds to each memory."""
-        weights = (1 + unit @ self.signal_weights.T) * shown.unsqueeze(-1)  # (N, K, J)
-        return torch.einsum("nkj,nkv->njv", weights, self.vectors[items])
+        return torch.einsum("nkj,nkv->njv", self._weights(shown, unit), self.vectors[items])
 
     def _done(
         self, memory: Memory, items: Tensor, shown: Tensor, unit: Tensor, features: Tensor | None = None
@@ -233,10 +275,10 @@ class UserNetwork(nn.Module):
         return (1 - decays**2 + 1 / max(1, self.context.session_length)).sqrt()
 
     def _unit(self, signals: Tensor) -> Tensor:
-        """The signals (..., S) in the unit of what was seen, 0 .. 1."""
+        """The signals (..., S) in the unit of what was seen, 0 .. 1; 0 where no later step reads them."""
         low = signals.new_tensor(self.kinds.low)
         size = signals.new_tensor(self.kinds.high) - low
-        return (signals - low) / torch.where(size > 0, size, 1.0)
+        return (signals - low) / torch.where(size > 0, size, 1.0) * self.read
 
 
 def decayed(x: Tensor, decays: Tensor) -> Tensor:

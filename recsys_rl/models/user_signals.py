@@ -33,6 +33,14 @@ class SignalKinds:
     leave_weight: float  # of the loss of leaving; 0 if no user leaves
     start: tuple[float, ...]  # (O,): outputs of a network that knows nothing but what the log shows of all
     leave_start: float  # the logit of the share of steps after which a user leaves
+    # (S,): the number is one of the whole step. It is the same at each place, and no later step reads it.
+    # Empty: no signal is.
+    of_step: tuple[bool, ...] = ()
+
+    @property
+    def output_sizes(self) -> tuple[int, ...]:
+        """(S,): outputs of a network for each signal."""
+        return tuple(1 if one else len(LEVELS) for one in self.binary)
 
     @property
     def num_outputs(self) -> int:
@@ -50,7 +58,8 @@ def kinds_of(signals: Tensor, left: Tensor, binary: Sequence[bool] | None = None
 
     Args:
         left: (R',) bool of R' steps: the user left after it.
-        binary: (S,) the signals of 0 and 1, by more than these places. None: by ``signals``.
+        binary: (S,) the signals of 0 and 1, by more than these places. None: by ``signals``. A number from
+            0 to 1 may be one of them: it then has its mean alone, fitted by the log loss.
     """
     binary = are_binary(signals) if binary is None else tuple(binary)
     low, high, weights = [], [], []
@@ -96,8 +105,7 @@ class SignalOutputs:
 
     def __init__(self, kinds: SignalKinds, outputs: Tensor) -> None:
         self.kinds, self.outputs = kinds, outputs
-        sizes = [1 if one else len(LEVELS) for one in kinds.binary]
-        self.parts = outputs.split(sizes, -1)
+        self.parts = outputs.split(kinds.output_sizes, -1)
 
     def loss(self, values: Tensor) -> Tensor:
         """(..., S): the weighted loss of each signal for ``values`` (..., S) in their own units."""

@@ -64,45 +64,6 @@ class Features:
             columns += self._session(obs.history, obs.signals, embedding, genres)
         return torch.cat(columns, 1)
 
-    def past(self, obs: Obs) -> Tensor:
-        """(B, P) float32: what the earlier decisions of the session were, and what came of them.
-
-        Each item of the history has its numbers, its product with the user's profile, its overlap with
-        the items before it, and its signals. The columns are the sums of these over the history, and of the
-        products of every two of them. So a model can learn a hidden state that adds up, as patience: how good
-        an item was may show in its signal and its fit with the user together, and in neither alone.
-        P = 0 without a history, and in sessions of one step.
-        """
-        history, signals = obs.history, obs.signals
-        if history is None or signals is None or self.interface.session_length == 1:
-            return obs.context.new_zeros(len(obs.context), 0)
-        number = len(history)
-        past = self.embedding.new_zeros(number, self.embedding.shape[1])  # decayed sums so far
-        of_genres = self.genres.new_zeros(number, self.genres.shape[1])
-        size = self.item.shape[1] + 2 + signals.shape[2] + (self.user is not None)
-        total = self.item.new_zeros(number, size)
-        upper = torch.triu_indices(size, size)
-        pairs = self.item.new_zeros(number, size, size)
-        used = (history >= 0).any(0).nonzero().squeeze(1)
-        for place in used.tolist():
-            known = (history[:, place] >= 0).float().unsqueeze(1)  # (B, 1)
-            row = history[:, place].clamp_min(0)
-            embedding, genres = self.embedding[row] * known, self.genres[row] * known
-            numbers = [
-                self.item[row] * known,
-                (past * embedding).sum(1, keepdim=True).clamp_min(0),
-                (of_genres * genres).sum(1, keepdim=True),
-                signals[:, place] * known,
-            ]
-            if self.user is not None:
-                numbers.append((obs.context[:, self.user] * embedding).sum(1, keepdim=True))
-            entry = torch.cat(numbers, 1)  # (B, size)
-            total += entry
-            pairs.addcmul_(entry.unsqueeze(2), entry.unsqueeze(1))
-            past = MEMORY * past + embedding
-            of_genres = MEMORY * of_genres + genres
-        return torch.cat([total, pairs[:, upper[0], upper[1]]], 1)
-
     def _session(self, history: Tensor, signals: Tensor, embedding: Tensor, genres: Tensor) -> list[Tensor]:
         """Overlap with what was shown, its mean features, and the user's signals so far."""
         shown = (history >= 0).float()  # (B, L)

@@ -131,7 +131,7 @@ def judge(
         fit: the regression of reward models.
         rewards: (E,) from the feedback of the log.
         loggers: the policies that made the log.
-        streams: ``ope`` for models, ``clusters``, and ``policy`` for actions of targets.
+        streams: ``ope`` for reward models, ``world``, ``clusters``, and ``policy`` for actions of targets.
 
     Raises UserError for a policy whose weights are too large, and for an interval that the log can't have.
     """
@@ -169,7 +169,7 @@ def judge(
         lacking[name] = found.lacking
     missing = not_computed(_of_this_kind(sample), lacking)
     return _with_checks(
-        shared, replace(judged, not_computed=missing, loggers=_made(sample, gathered)), streams["ope"]
+        shared, replace(judged, not_computed=missing, loggers=_made(sample, gathered)), streams["world"]
     )
 
 
@@ -224,7 +224,7 @@ def _share(
         lacking[WORLD] = no_world
     elif policies:
         announce("fitting the world model")
-        worlds = fit_world(sample, streams["ope"])
+        worlds = fit_world(sample, streams["world"])
     if sample.places == 1 and sample.whole.steps == 1:
         if not loggers.with_checkpoint and not knows_items(sample.catalogue):
             lacking[CLUSTERS] = "nothing is known of the items that could group them: give --items FILE"

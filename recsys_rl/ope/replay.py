@@ -115,11 +115,6 @@ class ReplayedLog:
             return None
         return self.features_of(torch.arange(self.num_items).expand(self.log.num_rows, -1))
 
-    @cached_property
-    def past(self) -> Tensor:
-        """(E, P) float32: the features of the session before each decision."""
-        return self.of_rows(lambda at, obs: self.features.past(obs))
-
     @torch.no_grad()
     def features_of(self, items: Tensor) -> Tensor:
         """(E, M, F) float32: the features of the items (E, M) in each row of the log."""

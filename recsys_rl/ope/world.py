@@ -1,30 +1,40 @@
-"""`world`: a one-step model of reward and leaving, learned from the log; the policy is played in it.
+"""`world`: users learned from the log, in whom the policy is played.
 
     V = mean over sessions of sum_t g^t prod_{s<t} (1 - leave_s) reward_t
 
+The users are those of `fit-users` (models/user_network.py): one network for each fold, which gives the
+visible signals, the mean reward of a step, and the probability of leaving after it. Its features have the
+form of no simulator. Visible signals are drawn, as a policy that reads them needs signals that exist; reward
+and leaving are means given these, so that the draws add little noise.
+
 It uses no weights, so it needs no overlap; in return it is only as good as its model, and no interval covers
-that error. Cross-fitted by user: a session is played in the model that its user did not train. A session
+that error. Cross-fitted by user: a session is played in the network that its user did not train. A session
 keeps the pieces of the context that its first row has.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from recsys_rl.decisions.log import DecisionLog
+from recsys_rl.decisions.session_table import session_table
+from recsys_rl.models.user_fit import FitSizes, UserFitting, set_means
+from recsys_rl.models.user_inputs import context_sizes, item_tables
+from recsys_rl.models.user_network import ContextSizes, ItemTables, UserNetwork
+from recsys_rl.models.user_signals import SignalKinds, SignalOutputs, are_binary, kinds_of
 from recsys_rl.ope.diagnostics import student_t
 from recsys_rl.ope.estimators import discounts
-from recsys_rl.ope.networks import WorldModel
+from recsys_rl.ope.networks import held_out, shares
 from recsys_rl.ope.replay import ReplayedLog
 from recsys_rl.ope.result import WorldCheck
 from recsys_rl.protocols import Policy
 from recsys_rl.session import Session
-from recsys_rl.types import UserError
+from recsys_rl.types import SessionTable, UserError
 from recsys_rl.utils.progress import announce
 
 WARNING = (
@@ -32,13 +42,35 @@ WARNING = (
     "cover its error."
 )
 WIDTH = 4096  # sessions played together
+EPOCHS = 10
+ROWS = (256, 1280)  # least and most decisions of a gradient step: a fortieth of those of the fit
+
+
+@dataclass(frozen=True)
+class FittedUsers:
+    """Users who were fitted to sessions; the last signal of the network is the reward, from 0 to 1."""
+
+    network: UserNetwork
+    low: float  # the smallest reward of a step in these sessions
+    size: float  # the largest one minus the smallest
+
+    def reward(self, answer: SignalOutputs) -> Tensor:
+        """(B,) float64: the mean reward of the step. Every place has it."""
+        return self.low + self.size * answer.probability(-1)[:, 0].double()
+
+    def leaving(self, logit: Tensor) -> Tensor:
+        """(B,) float64: the probability of leaving; 0 or 1 if nobody left, or all after one step."""
+        kinds = self.network.kinds
+        constant = torch.full_like(logit, float(kinds.leave_start > 0))
+        return (logit.sigmoid() if kinds.leave_weight else constant).double()
 
 
 @dataclass(frozen=True)
 class Worlds:
-    """The cross-fitted models of a log, and the starts of its sessions."""
+    """The cross-fitted users of a log, and the starts of its sessions."""
 
-    models: Sequence[WorldModel]
+    models: Sequence[FittedUsers]
+    seed: int  # of the drawn signals, the same for each policy: their differences have less noise
     log: ReplayedLog
     starts: DecisionLog  # the first row of each of the N sessions
     folds: Tensor  # (N,) int64: the model of each session, which its user did not train
@@ -53,10 +85,17 @@ def why_no_world(log: DecisionLog) -> str:
     return "no world model predicts which items a step forbids" if log.forbids else ""
 
 
-def fit_world(of: ReplayedLog, generator: torch.Generator, keep: Tensor | None = None) -> Worlds:
-    """Fit one model for each fold on the rows of the other folds.
+def fit_world(
+    of: ReplayedLog,
+    generator: torch.Generator,
+    keep: Tensor | None = None,
+    extra: Mapping[str, Tensor] | None = None,
+) -> Worlds:
+    """Fit one network for each fold to the sessions of the other folds.
 
-    ``keep`` (E,) bool: only these rows, of whole sessions.
+    Args:
+        keep: (E,) bool, only these rows, of whole sessions.
+        extra: tables of a platform's own equations (models/user_inputs.py); None: generic features.
 
     Raises UserError where the history holds events, and for a log of candidates: the model predicts neither.
     """
@@ -68,17 +107,56 @@ def fit_world(of: ReplayedLog, generator: torch.Generator, keep: Tensor | None =
         raise UserError(
             f"The estimator world can't predict the {what} in this log: choose another estimator."
         )
-    shown = log.signals[..., log.visible].flatten(1)  # (E, K S)
-    targets = torch.cat([of.rewards.float().unsqueeze(1), shown], 1)
-    rows, kept = torch.cat([of.rows, of.past], 1), torch.ones_like(log.terminated) if keep is None else keep
-    models = []
-    for fold in range(int(of.folds[kept].max()) + 1):
-        others = kept & (of.folds != fold)
-        models.append(
-            WorldModel(rows[others], targets[others], log.terminated[others], log.users[others], generator)
-        )
+    kept = torch.ones_like(log.terminated) if keep is None else keep
     first = kept & (log.steps == 0)
-    return Worlds(models, of, log.rows(first), of.folds[first])
+    folds = of.folds[first]
+    table = session_table(log.rows(kept), of.rewards[kept], log.visible)
+    tables = item_tables(of.catalogue, extra or {})
+    sizes = context_sizes(log.header.interface, log.given, of.catalogue.embedding.shape[1])
+    models = [
+        _fitted(table.rows((folds != fold).nonzero().squeeze(1)), tables, sizes, generator)
+        for fold in range(int(folds.max()) + 1)
+    ]
+    seed = int(torch.randint(2**31, (), generator=generator))
+    return Worlds(models, seed, of, log.rows(first), folds)
+
+
+def _fitted(
+    table: SessionTable, tables: ItemTables, sizes: ContextSizes, generator: torch.Generator
+) -> FittedUsers:
+    """The users of these sessions.
+
+    The reward of the step is one more signal, the last one, at each place: the log may have a column of
+    rewards, or hidden signals behind them.
+    """
+    earned = table.rewards[table.under_way]  # (R,)
+    low, size = float(earned.min()), float(earned.max() - earned.min())
+    unit = torch.where(table.under_way, (table.rewards - low) / (size or 1.0), 0.0)  # (G, T)
+    unit = unit[..., None, None].expand(-1, -1, table.items.shape[2], 1)  # (G, T, K, 1)
+    table = dataclasses.replace(table, signals=torch.cat([table.signals, unit], 3))
+    held = held_out(table.users, generator)
+    network = UserNetwork(tables, sizes, _kinds(table), generator)
+    inner = table.rows((~held).nonzero().squeeze(1))
+    checked = table.rows(held.nonzero().squeeze(1)) if bool(held.any()) else inner
+    decisions, (least, most) = int(inner.lengths.sum()), ROWS
+    step = min(most, max(least, decisions // 40)) * inner.under_way.numel() // decisions  # of full sessions
+    fitting = UserFitting([network], inner, checked, FitSizes(EPOCHS, step), generator)
+    while not fitting.finished:
+        fitting.epoch()
+    set_means(network, table)
+    return FittedUsers(network, low, size)
+
+
+def _kinds(table: SessionTable) -> SignalKinds:
+    """The kinds of the signals; the reward is a mean from 0 to 1, and counts as all signals together."""
+    shown, left = table.signals[table.shown], table.left_after[table.under_way]
+    rewards = shown[:, -1:]  # (R, 1)
+    kinds = kinds_of(shown, left, (*are_binary(shown)[:-1], True))
+    of_rewards = float(shares(rewards, rewards.mean(0).clamp(1e-6, 1 - 1e-6)))
+    number = max(1, sum(weight > 0 for weight in kinds.weights[:-1]))
+    weights = (*(weight / number for weight in kinds.weights[:-1]), of_rewards)
+    of_step = (*(False for _ in kinds.weights[:-1]), True)
+    return dataclasses.replace(kinds, weights=weights, of_step=of_step)
 
 
 @torch.no_grad()
@@ -97,31 +175,39 @@ def world(
         starts, folds = log.log.rows(first), log.folds[first]
     folds = folds[:sessions]
     found = torch.zeros(len(folds), dtype=torch.float64)
-    for fold, model in enumerate(worlds.models):
+    noise = torch.Generator().manual_seed(worlds.seed)
+    for fold, users in enumerate(worlds.models):
         mine = (folds == fold).nonzero().squeeze(1)
         for rows in mine.split(WIDTH) if len(mine) else ():  # a small part may have no user of a fold
-            found[rows] = _play(worlds.log, model, policy, starts.rows(rows))
+            found[rows] = _play(worlds, users, policy, starts.rows(rows), noise)
     return found
 
 
-def _play(log: ReplayedLog, model: WorldModel, policy: Policy, starts: DecisionLog) -> Tensor:
-    """(B,) float64 for the sessions that begin as ``starts`` (B,), in ``model``."""
-    interface, catalogue, features = starts.header.interface, log.catalogue, log.features
+def _play(
+    worlds: Worlds, users: FittedUsers, policy: Policy, starts: DecisionLog, noise: torch.Generator
+) -> Tensor:
+    """(B,) float64 for the sessions that begin as ``starts`` (B,), of these ``users``."""
+    interface, catalogue, network = starts.header.interface, worlds.log.catalogue, users.network
+    number, signals = starts.num_rows, len(network.kinds.binary)
     session = Session.begin(interface, catalogue, starts.users)
-    available = None if bool(catalogue.available.all()) else catalogue.available.expand(starts.num_rows, -1)
-    more = starts.exclude
-    total = torch.zeros(starts.num_rows, dtype=torch.float64)
-    alive = torch.ones(starts.num_rows, dtype=torch.float64)
+    available = None if bool(catalogue.available.all()) else catalogue.available.expand(number, -1)
+    more, memory = starts.exclude, network.begin(starts.given, number)
+    total = torch.zeros(number, dtype=torch.float64)
+    alive = torch.ones(number, dtype=torch.float64)
     for step in range(interface.session_length):
         obs = session.request(starts.given, available)
         if more is not None:
             known = more if obs.exclude is None else torch.cat([obs.exclude, more], 1)
             obs = dataclasses.replace(obs, exclude=known)
         items = policy.act(obs).items  # (B, K)
-        outcome = model(torch.cat([features(obs, items), features.past(obs)], 1), items.shape[1])
-        total += log.gamma**step * alive * outcome.reward
-        alive *= 1 - outcome.leave.double()
-        session = session.record(items, outcome.signals)
+        shown, rows = items >= 0, items.clamp_min(0)
+        answer = network.respond(memory, rows, shown)
+        total += worlds.log.gamma**step * alive * users.reward(answer)
+        # No user answers with the mean of his signals: network and policy have no data there.
+        given = answer.at(torch.rand(*items.shape, signals, generator=noise))  # (B, K, S)
+        memory, logit = network.after(memory, rows, shown, given)
+        alive *= 1 - users.leaving(logit)
+        session = session.record(items, given[..., :-1], shown)
     return total
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.checkpoint import load
-from recsys_rl.checkpoint.users import LearnedFile, context_sizes, item_tables, load_users, save_users
+from recsys_rl.checkpoint.users import LearnedFile, load_users, save_users
 from recsys_rl.config import Config, to_dict
 from recsys_rl.decisions.checks import check_catalogue
 from recsys_rl.decisions.log import DecisionLog, catalogue_hash
@@ -37,6 +37,7 @@ from recsys_rl.experience.logged import MOST_ROWS
 from recsys_rl.lookup import names_a_module, platform_of
 from recsys_rl.make import heldout_rows, make_user_model, make_world, one_visit
 from recsys_rl.models.user_fit import FitSizes, UserFitting
+from recsys_rl.models.user_inputs import context_sizes, item_tables
 from recsys_rl.models.user_network import UserNetwork
 from recsys_rl.models.user_signals import are_binary, kinds_of
 from recsys_rl.objective.weighted import parse_weights
@@ -193,7 +194,7 @@ def begin_fit(
     # A signal that is 0 and 1 in the part to learn from may have other values in the part of the report.
     binary = are_binary(torch.cat([_seen(parts.fitted)[0], _seen(parts.held)[0]]))
     kinds = kinds_of(*_seen(parts.fitted), binary)
-    sizes = context_sizes(facts, world.catalogue.embedding.shape[1])
+    sizes = context_sizes(facts.interface, facts.given, world.catalogue.embedding.shape[1])
     tables = item_tables(world.catalogue, extra)
     members = tuple(UserNetwork(tables, sizes, kinds, streams["networks"]) for _ in range(options.members))
     fitting = UserFitting(

@@ -85,7 +85,7 @@ class LogJudge:
         self.log, _, fitted = replayed(options, read)
         self.read, self.fit, self.settings = read, fit_of(options, self.log, read), settings_of(options)
         self.loggers = loggers_of(options, read, self.log)
-        self.worlds = None if lacking else fit_world(self.log, streams["ope"])
+        self.worlds = None if lacking else fit_world(self.log, streams["world"])
         self.estimator = trusted_of(self.log) if lacking else "world"
         whole = self.log.whole
         whom = f"{amount(whole.sessions, 'session')} of {amount(len(whole.users), 'held-out user')}"

@@ -38,7 +38,7 @@ from recsys_rl.utils.seeding import generators
 from recsys_rl.workflows.latest import print_latest
 from recsys_rl.workflows.ope_config import OpeConfig
 
-STREAMS = ("evaluation users", "policy", "random", "mixture", "ope", "propensities", "clusters")
+STREAMS = ("evaluation users", "policy", "random", "mixture", "ope", "world", "propensities", "clusters")
 FITTED = 262_144  # rows of a recorded log on which models are fitted: all rows, or a sample of sessions
 PART = 65_536  # rows of a part of a larger log
 TABLE_OPTIONS = ("items", "separator")  # beside those of columns

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from recsys_rl.models.user_ensemble import UserEnsemble
-from recsys_rl.models.user_fit import FitSizes, UserFitting
+from recsys_rl.models.user_fit import FitSizes, UserFitting, set_means
 from recsys_rl.models.user_network import ContextSizes, ItemTables, UserNetwork, decayed
 from recsys_rl.models.user_signals import LEVELS, SignalKinds, SignalOutputs, kinds_of, pinball
 from recsys_rl.types import SessionTable, UserError
@@ -132,6 +133,38 @@ def test_all_steps_at_once_are_the_steps_one_by_one() -> None:
         assert_close(now[there], outputs.expected()[there, step], rtol=1e-4, atol=1e-5)
         memory, logit = made.after(memory, rows, shown, sessions.signals[:, step])
         assert_close(logit[there], leaving[there, step], rtol=1e-4, atol=1e-5)
+
+
+def test_number_of_the_whole_step_is_one_for_all_places_and_later_steps_do_not_read_it() -> None:
+    whole = replace(kinds(True, True), of_step=(False, True))
+    tables = ItemTables((torch.randn(9, 4), torch.eye(9)), torch.randn(9, 3))
+    made = UserNetwork(tables, ContextSizes("profile", (("hour", 2),), 5), whole, torch.Generator())
+    with torch.no_grad():
+        for weights in made.parameters():
+            weights.normal_(0, 0.15, generator=torch.Generator().manual_seed(weights.numel()))
+    one = table(1)  # of two places, a third step shows one or none
+    second = torch.where(one.items < 0, -1, (one.items + 1) % 9)
+    second[1, 2] = -1
+    signals = torch.cat([one.signals, 1 - one.signals], 2).round()
+    items = torch.cat([one.items, second], 2)
+    sessions = replace(one, items=items, signals=signals.masked_fill((items < 0).unsqueeze(-1), 0))
+    outputs, leaving = made.of_sessions(sessions)
+    found = outputs.expected()
+    assert_close(found[:, :, 0, 1], found[:, :, 1, 1])
+    assert float((found[0, 0, 0, 0] - found[0, 0, 1, 0]).detach().abs()) > 1e-3
+    memory = made.begin(sessions.given, 3)
+    for step in range(5):
+        items, there = sessions.items[:, step], sessions.lengths > step
+        shown, rows = items >= 0, items.clamp_min(0)
+        now = made.respond(memory, rows, shown).expected()
+        assert_close(now[there], found[there, step], rtol=1e-4, atol=1e-5)
+        memory, logit = made.after(memory, rows, shown, sessions.signals[:, step])
+        assert_close(logit[there], leaving[there, step], rtol=1e-4, atol=1e-5)
+    other = sessions.signals.clone()
+    other[..., 1] = 0.5
+    again, same = made.of_sessions(replace(sessions, signals=other))
+    assert_close(again.expected(), found)
+    assert_close(same, leaving)
 
 
 def test_items_of_other_sessions_and_later_steps_change_nothing() -> None:
@@ -266,3 +299,21 @@ def test_interrupted_fit_goes_on_to_the_same_weights(monkeypatch: pytest.MonkeyP
     for one, two in zip(whole.members, first.members, strict=True):
         for name, x in one.state_dict().items():
             assert torch.equal(x, two.state_dict()[name]), name
+
+
+def test_set_means_gives_the_means_that_were_seen() -> None:
+    sessions = known_world(200, 0)
+    (made,) = fit_of(sessions).members
+    with torch.no_grad():
+        for part, by in ((made.body, 2.0), (made.leaving, -1.0)):
+            last = part[-1]
+            assert isinstance(last, torch.nn.Linear)
+            last.bias.add_(by)
+    set_means(made, sessions)
+    with torch.no_grad():
+        outputs, leaving = made.of_sessions(sessions)
+    clicks, left = sessions.signals[..., 0][sessions.shown], sessions.left_after[sessions.under_way]
+    found = outputs.probability(0)[sessions.shown].mean()
+    assert float(found) == pytest.approx(float(clicks.mean()), abs=1e-4)
+    chance = leaving.sigmoid()[sessions.under_way].mean()
+    assert float(chance) == pytest.approx(float(left.float().mean()), abs=1e-4)

@@ -20,7 +20,7 @@ from recsys_rl.decisions.target import read_target
 from recsys_rl.decisions.transitions import observations
 from recsys_rl.decisions.writer import write_decisions
 from recsys_rl.errors import UserError
-from recsys_rl.ope import networks
+from recsys_rl.models import user_fit
 from recsys_rl.ope.features import Features
 from recsys_rl.ope.printing import print_warnings
 from recsys_rl.ope.replay import ReplayedLog, replay, session_grid
@@ -51,8 +51,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def short_fits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A few steps of the world's optimiser, where its accuracy does not matter."""
     if "mean_return" not in request.node.name:
-        monkeypatch.setattr(networks, "EPOCHS", 2)
-        monkeypatch.setattr(networks, "LEAST_STEPS", 20)
+        monkeypatch.setattr(user_fit, "LEAST_STEPS", 20)
+        monkeypatch.setattr("recsys_rl.ope.world.EPOCHS", 2)
 
 
 def command(folder: Path, log: str | Path, *words: str) -> dict[str, Any]:
@@ -535,36 +535,6 @@ def test_features_of_a_slate_are_the_means_of_its_items(folder: Path) -> None:
     both = features(obs, torch.tensor([3, 5]).expand(obs.num_rows, 2))
     assert torch.allclose(both[:, :3], (one[0][:, :3] + one[1][:, :3]) / 2, atol=1e-6)
     assert torch.isfinite(both).all()
-
-
-def test_past_of_a_session_is_the_sum_of_its_items_and_of_their_products(folder: Path) -> None:
-    log = read_decisions(folder / "random.parquet")
-    catalogue: Catalogue = load(folder / "ppo.pt").catalogue
-    features = Features(catalogue, log.header.interface)
-    _, obs = next(observations(log, catalogue))
-    assert obs.history is not None and obs.signals is not None and features.user is not None
-    found = features.past(obs)
-    row = int((log.steps == 2).nonzero()[0])  # two items were shown before
-    (first, second), (liked, enjoyed) = obs.history[row, -2:].tolist(), obs.signals[row, -2:, 0].tolist()
-    e, g, user = features.embedding, features.genres, obs.context[row, features.user]
-    entries = [
-        torch.tensor([*features.item[first].tolist(), 0, 0, liked, float(user @ e[first])]),
-        torch.tensor(
-            [
-                *features.item[second].tolist(),
-                max(0.0, float(e[first] @ e[second])),
-                float(g[first] @ g[second]),
-                enjoyed,
-                float(user @ e[second]),
-            ]
-        ),
-    ]
-    pairs = [torch.stack([x[i] * x[j] for i in range(7) for j in range(i, 7)]) for x in entries]
-    expected = torch.cat([entries[0] + entries[1], pairs[0] + pairs[1]])
-    assert torch.allclose(found[row], expected, atol=1e-5)
-    assert not found[log.steps[: len(found)] == 0].any()  # nothing was shown yet
-    single = replace(log.header.interface, session_length=1)
-    assert Features(catalogue, single).past(obs).shape == (obs.num_rows, 0)
 
 
 @pytest.mark.parametrize(

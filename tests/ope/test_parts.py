@@ -87,7 +87,7 @@ def judged(log: DecisionLog, parts: list[DecisionLog]) -> Judged:
         return Target(POLICY[of.items[:, 0]].log(), every[: of.num_rows])
 
     nobody = Loggers(lambda log, place: None, lambda log: None)
-    streams = {name: torch.Generator().manual_seed(1) for name in ("ope", "clusters", "policy")}
+    streams = {name: torch.Generator().manual_seed(1) for name in ("ope", "world", "clusters", "policy")}
     return judge(
         sample, replayed or [sample], [], {"mine": target}, ridge(), rewards, nobody, Settings(), streams
     )

@@ -1,0 +1,35 @@
+"""What a network of users has of a catalogue and of an interface: tables of items, sizes of the context."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from recsys_rl.models.item_columns import item_columns
+from recsys_rl.models.user_network import ContextSizes, ItemTables
+from recsys_rl.types import Catalogue, Interface
+
+
+def item_tables(catalogue: Catalogue, extra: Mapping[str, Tensor]) -> ItemTables:
+    """The tables of the items: embeddings, genres and attributes, then those of a platform's equations."""
+    columns = item_columns(catalogue)[:, :-1]  # without the constant
+    if "columns" in extra:
+        columns = torch.cat([columns, extra["columns"]], 1)
+    more = [extra[name] for name in sorted(extra) if name.startswith("vectors")]
+    vectors = (catalogue.embedding, catalogue.unit_genres, *more)
+    decays = tuple(extra["decays"].tolist()) if "decays" in extra else ()
+    return ItemTables(tuple(x for x in vectors if x.shape[1]), columns, decays)
+
+
+def context_sizes(interface: Interface, given: Mapping[str, Tensor], embedding_dim: int) -> ContextSizes:
+    """The sizes of the pieces that no session derives; the first one is the user's if it has his size.
+
+    ``given``: these pieces, (..., size) each.
+    """
+    sizes = {name: x.shape[1] for name, x in given.items()}
+    first = next((name for name, _ in interface.context), "")
+    user = first if sizes.get(first) == embedding_dim else ""
+    more = tuple((name, size) for name, size in sorted(sizes.items()) if name != user)
+    return ContextSizes(user, more, interface.session_length)
