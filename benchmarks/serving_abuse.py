@@ -48,7 +48,7 @@ def mutated(folder: Path, checkpoint: Path, number: int, seed: int = 0) -> list[
                     )
                 if not content:
                     break
-            head = f"POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
+            head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n"
             head += f"content-length: {len(content)}\r\n\r\n"
             with socket.create_connection(("127.0.0.1", server.port), timeout=30) as raw:
                 raw.sendall(head.encode() + content)

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import serving_abuse as abuse
-from benchmarks.harness.said import THREADS, WORLD, Said, checkpoint_in, clients, kept, sound
+from benchmarks.harness.said import GONE, THREADS, WORLD, Said, checkpoint_in, clients, kept, sound
 from benchmarks.harness.served import Connection, Server, running
 from benchmarks.serving_draws import draws
 from recsys_rl.cli.train import train_options
@@ -194,12 +194,8 @@ def io_error(folder: Path, checkpoint: Path) -> list[str]:
 
 def swaps(folder: Path, checkpoint: Path, number: int) -> list[str]:
     """The champion changes ``number`` times under load: every request is answered, and every draw repeats."""
-    place, db, said, wrong = folder / "versions", folder / "swaps.sqlite", Said(), list[str]()
-    place.mkdir()
-    shutil.copy(checkpoint, place / "a.pt")
-    other = [*WORLD, "--hidden-dims", "24"]
-    shutil.copy(train(train_options(other).config, folder=folder / "other", quiet=True), place / "b.pt")
-    names = [sha256_of(path) for path in sorted(place.iterdir())]
+    db, said, wrong = folder / "swaps.sqlite", Said(), list[str]()
+    place, names = _versions(folder, checkpoint)
     with running(place, db) as server:
         stop, connection = threading.Event(), Connection(server.port)
         threads = clients(server.port, said, "0", stop, 2)
@@ -214,6 +210,41 @@ def swaps(folder: Path, checkpoint: Path, number: int) -> list[str]:
     versions = Counter(json.loads(x)["policy"]["sha256"][:8] for x in said.answered.values())
     print(f"  decisions by version: {dict(versions)}")
     return [*wrong, *kept(db, said), *filter(None, [sound(db)])]
+
+
+def swap_error(folder: Path, checkpoint: Path) -> list[str]:
+    """The write of a swap fails: the server ends, and serves the version before after its start."""
+    db, said, wrong = folder / "swap-error.sqlite", Said(), list[str]()
+    place, names = _versions(folder, checkpoint)
+    server = Server(place, db)
+    connection = Connection(server.port)
+    for user in range(20):
+        body = connection.post("/v1/recommend", {"user_id": str(user)})[1]
+        said.answered[json.loads(body)["decision_id"]] = body
+    log = db.with_name(db.name + "-wal")  # all that a swap writes goes there
+    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (log.stat().st_size, resource.RLIM_INFINITY))
+    try:
+        found = connection.post("/v1/policies/alias", {"name": "champion", "sha256": names[1]})
+        wrong.append(f"the swap was answered: {found}")
+    except GONE:
+        pass
+    code = server.process.wait(60)
+    if code != 70 or "Traceback" in server.log.read_text():
+        wrong.append(f"exit code {code}: {server.log.read_text()[-300:]}")
+    with running(place, db) as again:
+        answer = Connection(again.port).recommend("1")
+        wrong += [] if answer["policy"]["sha256"] == names[0] else ["the version that was not written serves"]
+    return [*wrong, *kept(db, said), *filter(None, [sound(db)])]
+
+
+def _versions(folder: Path, checkpoint: Path) -> tuple[Path, list[str]]:
+    """A folder with two versions, and their SHA-256; the first one serves at the start."""
+    place, other = folder / "versions", [*WORLD, "--hidden-dims", "24"]
+    if not place.exists():
+        place.mkdir()
+        shutil.copy(checkpoint, place / "a.pt")
+        shutil.copy(train(train_options(other).config, folder=folder / "other", quiet=True), place / "b.pt")
+    return place, [sha256_of(path) for path in sorted(place.iterdir())]
 
 
 def run(name: str, fault: Callable[[], Sequence[str]]) -> bool:
@@ -249,6 +280,7 @@ def main() -> int:
             ),
             "10,000 mutated bodies": lambda: abuse.mutated(folder, checkpoint, 10_000),
             "a write that fails": lambda: io_error(folder, checkpoint),
+            "a swap whose write fails": lambda: swap_error(folder, checkpoint),
         }
         fine = [run(name, fault) for name, fault in faults.items() if options.only in name]
     finally:

@@ -20,7 +20,7 @@ SHORTEST = 1e-3  # seconds that a connection waits for the turn of its next requ
 def request_of(path: str, body: object) -> bytes:
     """The bytes of a request."""
     content = json.dumps(body).encode()
-    head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
     return f"{head}content-length: {len(content)}\r\n\r\n".encode() + content
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from recsys_rl.cli.extras import need
 from recsys_rl.cli.parse import parse
-from recsys_rl.errors import UserError, amount
+from recsys_rl.errors import UserError, amount, one_line
 from recsys_rl.schema import did_you_mean
 from recsys_rl.utils.files import check_parquet
 
@@ -130,12 +130,18 @@ def _export(options: ExportOptions) -> None:
 
 def _forget(options: ForgetOptions) -> None:
     from recsys_rl.serve.sqlite import SQLite
+    from recsys_rl.serve.store import Full, Lost
 
     if options.user is None:
         raise UserError("The user is missing: give --user ID.")
     store = SQLite(Path(options.db))
     try:
         number = store.erase(options.user)
+    except (Full, Lost) as error:
+        raise UserError(
+            f"{one_line(options.db)} can't be written ({error}): the user is still there. Make room or copy "
+            "the file to another disk, and try again."
+        ) from error
     finally:
         store.close()
     print(f"{amount(number, 'decision')} deleted", file=sys.stderr)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from recsys_rl.ope.diagnostics import FEW, HEAVY, student_t
+from recsys_rl.ope.judge import LOGGED
 from recsys_rl.ope.result import Difference, Estimate, WorldCheck
 
 
@@ -82,6 +83,7 @@ def compare(
     num_rows: int,
     trusted: str,
     checks: Sequence[WorldCheck],
+    loggers: Sequence[str] = (),
 ) -> Difference:
     """The difference of two policies, by the recommended estimator or the next best that both have.
 
@@ -94,7 +96,11 @@ def compare(
         num_rows: of the log.
         trusted: the estimator to trust, if its weights allow it.
         checks: of the learned model of `world`.
+        loggers: policies that give the logged propensities on every row: they are the one that logged.
     """
+    if all(policy in (*loggers, LOGGED) for policy in policies):
+        same = tuple(name for name, policy in zip(names, policies, strict=True) if policy != LOGGED)
+        return Difference(*names, "mean", 0.0, 0.0, 0.0, num_rows, 0.0, same=same)
     mine = [row for policy in policies for row in rows if row.policy == policy]
     marked = next((row.estimator for row in mine if row.recommended), None)
     by = next(

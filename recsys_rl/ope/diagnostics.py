@@ -37,6 +37,8 @@ LOST = 0.01
 """Share of a policy's choices that the logging policy can't make, up to which the log covers the policy."""
 NEAR = 1e-3
 """Share by which weights of the tail may differ and still count as equal."""
+SAME = 2e-4
+"""Distance of a row's weight from 1 up to which the policy is the logger: logs hold 0.3333 for a third."""
 SURE = 1 - 1e-4
 """Level of the mean weight's interval, which misses 1 in one of 10,000 logs with right propensities."""
 ROUNDING = 1e-3
@@ -164,6 +166,12 @@ def effective_sample_size(weights: Tensor) -> float:
         return 0.0
     shares = weights / largest  # squares of huge weights are not finite
     return float(shares.sum() ** 2 / (shares**2).sum())
+
+
+def is_logger(weights: Tensor) -> bool:
+    """True if the weight of each row is 1, up to SAME; ``weights`` (N, T): their products w_{0:t}."""
+    before = torch.cat([weights.new_ones(len(weights), 1), weights[:, :-1]], 1)  # (N, T)
+    return bool(((weights - before).abs() <= SAME * before).all())
 
 
 # sum_a pi(a|x) 1{pi_b(a|x) = 0}, mean over rows

@@ -12,7 +12,7 @@ from torch import Tensor
 from recsys_rl.decisions.table_catalogue import knows_items
 from recsys_rl.decisions.target import Target
 from recsys_rl.ope.clusters import ClusterLog, k_means
-from recsys_rl.ope.diagnostics import unsupported_mass
+from recsys_rl.ope.diagnostics import is_logger, unsupported_mass
 from recsys_rl.ope.estimators import (
     CLUSTERS,
     ITEM,
@@ -72,6 +72,7 @@ class Judged:
     not_computed: tuple[NotComputed, ...]
     checks: tuple[WorldCheck, ...]  # of the world model
     clusters: int = 0  # of items; 0: without clusters
+    loggers: tuple[str, ...] = ()  # policies that give the logged propensities on every row
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,16 @@ def judge(
         judged.terms[name] = scored.terms
         lacking[name] = found.lacking
     missing = not_computed(_of_this_kind(sample), lacking)
-    return _with_checks(shared, replace(judged, not_computed=missing), streams["ope"])
+    return _with_checks(
+        shared, replace(judged, not_computed=missing, loggers=_made(sample, gathered)), streams["ope"]
+    )
+
+
+def _made(sample: ReplayedLog, gathered: Mapping[str, _Gathered]) -> tuple[str, ...]:
+    """The policies with a weight of 1 on every row. Estimated propensities can't tell one from another."""
+    if sample.estimated or sample.log.header.estimated:
+        return ()
+    return tuple(name for name, x in gathered.items() if all(is_logger(part.weights) for part in x.evidence))
 
 
 def _with_checks(shared: _Shared, judged: Judged, generator: torch.Generator) -> Judged:

@@ -97,6 +97,7 @@ class Difference:
     trusted: bool = True  # False if the estimator is not recommended: the interval may miss the truth
     model: str = ""  # in words: the learned model behind it, if it was not checked, or failed a check
     missing: str = ""  # the estimator that can't be computed, and in whose place ``estimator`` stands
+    same: tuple[str, ...] = ()  # the policies that are the one that logged, where both are: 0 by construction
 
     @property
     def settled(self) -> bool:
@@ -116,6 +117,12 @@ class Difference:
 
     @property
     def _answer(self) -> str:
+        if self.same:
+            are, give = ("is", "it gives") if len(self.same) == 1 else ("are", "they give")
+            return (
+                f"{' and '.join(self.same)} {are} the policy that logged, as {give} the logged propensities "
+                f"on every row: {self.first} minus {self.second} is 0 by construction."
+            )
         by = self.estimator
         if self.missing:
             fit = ", and the weights are good enough for it" if self.trusted else ""

@@ -11,7 +11,6 @@ import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from time import perf_counter
-from typing import Any, TypeVar
 
 import msgspec
 from starlette.applications import Starlette
@@ -22,6 +21,8 @@ from starlette.types import Receive, Scope, Send
 
 from recsys_rl.errors import UserError, one_line
 from recsys_rl.serve import wire
+from recsys_rl.serve.bodies import decoded, read_body
+from recsys_rl.serve.hosts import is_local, wrong_host
 from recsys_rl.serve.jobs import Feedback, Latest, Look, Recommend, Rows, Swap
 from recsys_rl.serve.library import Library
 from recsys_rl.serve.metrics import Metrics
@@ -75,18 +76,24 @@ class App:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        door = self.posts.get(scope.get("path", "")) if scope["type"] == "http" else None
-        if door is None:
+        if scope["type"] != "http":
             await self.gets(scope, receive, send)
+            return
+        headers = {name: value for name, value in scope["headers"] if name in NEEDED}
+        local = self.tokens is not None or is_local(headers.get(b"host", b""))
+        door = self.posts.get(scope["path"])
+        if door is None:
+            await (self.gets if local else _problem(wrong_host()))(scope, receive, send)
             return
         start = perf_counter()
         status, kind, more = 200, b"application/json", Headers()
         try:
+            if not local:
+                raise wrong_host()
             if scope["method"] != "POST":
                 raise _other_method("POST")
-            headers = {name: value for name, value in scope["headers"] if name in NEEDED}
             self._check(headers.get(b"authorization"), door[1])
-            body = await door[0](await _body(headers, receive))
+            body = await door[0](await read_body(headers, receive))
         except Exception as error:  # whatever it is, no traceback leaves
             problem = _as_problem(error)
             status, kind, more = problem.status, b"application/problem+json", problem.headers
@@ -110,7 +117,7 @@ class App:
         admission = self.worker.admission
         entered = admission.enter()  # before the body is decoded: a refusal must cost little
         try:
-            asked = _decoded(_recommend, body)
+            asked = decoded(_recommend, body)
             digest = hashlib.blake2b(_encode(asked), digest_size=12).hexdigest()
             answer: bytes = await self.worker.submit(Recommend(asked, digest))
             admission.measure(entered)
@@ -119,10 +126,10 @@ class App:
             admission.leave()
 
     async def _feedback(self, body: bytes) -> bytes:
-        return _encode(await self.worker.submit(Feedback(_decoded(_feedback, body).events)))
+        return _encode(await self.worker.submit(Feedback(decoded(_feedback, body).events)))
 
     async def _swap(self, body: bytes) -> bytes:
-        asked = _decoded(_alias, body)
+        asked = decoded(_alias, body)
         stored = await self.worker.submit(Latest())
         version = await asyncio.to_thread(self.library.verified, asked.sha256, stored)
         await self.worker.submit(Swap(version))
@@ -211,47 +218,7 @@ PAGES = {
     "/page.js": ("page.js", "text/javascript"),
     "/page.css": ("page.css", "text/css"),
 }
-NEEDED = (b"authorization", b"content-type", b"origin")
-SLOWEST = 10.0  # seconds of a body
-B = TypeVar("B", bytes, bytearray)
-
-
-async def _body(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
-    """The body. Raises Problem if it is too large, or not JSON by its header."""
-    # A browser lets any site post a body without a type, and names the site. For JSON it asks first.
-    kind = headers.get(b"content-type", b"" if b"origin" in headers else b"application/json")
-    if kind != b"application/json" and kind.partition(b";")[0].strip().lower() != b"application/json":
-        raise Problem(415, "not-json", "The body must be JSON, with content-type application/json.")
-    try:
-        async with asyncio.timeout(SLOWEST):
-            message = await receive()
-            first: bytes = message.get("body", b"")
-            if not message.get("more_body", False):
-                return _checked(first)
-            body = bytearray(first)
-            while message.get("more_body", False):
-                message = await receive()
-                body += message.get("body", b"")
-                _checked(body)
-    except TimeoutError:
-        raise Problem(408, "too-slow", f"The body did not arrive within {SLOWEST:g} seconds.") from None
-    return bytes(body)
-
-
-def _checked(body: B) -> B:
-    if len(body) > wire.LARGEST_BODY:
-        raise Problem(413, "too-large", f"The body has more than {wire.LARGEST_BODY:,} bytes: send less.")
-    return body
-
-
-def _decoded(decode: Callable[[bytes], Any], body: bytes) -> Any:
-    """The struct of a body. Raises Problem."""
-    try:
-        return decode(body)
-    except msgspec.ValidationError as error:
-        raise Problem(422, "wrong-field", one_line(error)) from None
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise Problem(400, "not-json", f"The body is not JSON: {one_line(error)}") from None
+NEEDED = (b"authorization", b"content-type", b"host", b"origin")
 
 
 def _as_problem(error: Exception) -> Problem:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sqlite3
 import sys
 
-from recsys_rl.errors import error_text
 from recsys_rl.serve import problems
 from recsys_rl.serve.problems import Problem
 from recsys_rl.serve.rule import LATE, NOT_FINITE, RAISED
@@ -24,7 +22,7 @@ class Champions:
         self.faults, self.broken = 0, False
 
     def swap(self, version: Version) -> None:
-        """Serve ``version`` from now on. Raises Problem if it can't be written down."""
+        """Serve ``version`` from now on. Raises Problem if there is no room to write it down, Lost."""
         self._keep(version)
         self.version, self.previous = version, self.version
         self.faults, self.broken = 0, False
@@ -49,13 +47,8 @@ class Champions:
         print("the policy failed three times in a row and serves no more", file=sys.stderr)
 
     def _keep(self, version: Version) -> None:
-        """Let the record know, on the disk, who serves after a start. Raises Problem without room."""
+        """Let the record know, on the disk, who serves after a start. Raises Problem without room, Lost."""
         try:
-            self.store.write([], durable=True)  # what follows reaches the disk before it returns, too
             self.store.fact("champion", version.row.sha256)
         except Full as full:
             raise problems.no_room(str(full)) from full
-        except sqlite3.OperationalError as error:
-            if getattr(error, "sqlite_errorcode", None) not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY):
-                raise
-            raise problems.no_room(error_text(error)) from error

@@ -104,3 +104,24 @@ class Rows:
 class Drawings:
     asks: Sequence[Ask]
     found: Sequence[Drawn]
+
+
+def deliver(answers: Sequence[tuple[Job, Any]]) -> None:
+    """Set the results, each in the thread of its event loop."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Job, Any]]] = {}
+    for job, result in answers:
+        if job.reply is not None:
+            by_loop.setdefault(job.reply.get_loop(), []).append((job, result))
+    for loop, some in by_loop.items():
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_deliver, some)
+
+
+def _deliver(answers: Sequence[tuple[Job, Any]]) -> None:
+    for job, result in answers:
+        if job.reply is None or job.reply.done():
+            continue
+        if isinstance(result, Exception):
+            job.reply.set_exception(result)
+        else:
+            job.reply.set_result(result)

@@ -16,7 +16,7 @@ from recsys_rl.serve.replay import walk
 from recsys_rl.serve.rows import Decision, Whole
 from recsys_rl.serve.survey import Survey, logger_of, state_of
 from recsys_rl.serve.versions import Version
-from recsys_rl.serve.visits import ServedVisit
+from recsys_rl.serve.visits import ServedVisit, Step
 from recsys_rl.session import PIECES
 from recsys_rl.types import Interface
 
@@ -119,14 +119,7 @@ def log_of(header: DecisionHeader, rows: Sequence[Row], survey: Survey) -> Decis
     pieces = _pieces([row.visit for row in rows], interface)
     loggers = [*survey.loggers]
     several = interface.slate_size > 1
-    event_items = event_signals = None
-    if interface.events:
-        nothing = [0.0] * len(interface.signals)
-        gaps = [survey.left - len(step.left) for step in steps]
-        event_items = torch.tensor([[*x.left, *[-1] * gap] for x, gap in zip(steps, gaps, strict=True)])
-        event_signals = torch.tensor(
-            [[*x.left.values(), *[nothing] * gap] for x, gap in zip(steps, gaps, strict=True)]
-        )
+    event_items, event_signals = _left(steps, interface, survey.left)
     logprobs = torch.tensor([row.logprobs for row in rows], dtype=torch.float64)  # (E, K)
     everything = first.catalogue.available.nonzero().squeeze(1).tolist()
     candidates = exclude = None
@@ -163,6 +156,17 @@ def log_of(header: DecisionHeader, rows: Sequence[Row], survey: Survey) -> Decis
         event_items=event_items,
         event_signals=event_signals,
     )
+
+
+def _left(steps: Sequence[Step], interface: Interface, most: int) -> tuple[Tensor | None, Tensor | None]:
+    """Items left after each step (E, most) and their signals (E, most, S), of a history with events."""
+    if not interface.events:
+        return None, None
+    nothing = [0.0] * len(interface.signals)
+    gaps = [most - len(step.left) for step in steps]
+    items = [[*x.left, *[-1] * gap] for x, gap in zip(steps, gaps, strict=True)]
+    signals = [[*x.left.values(), *[nothing] * gap] for x, gap in zip(steps, gaps, strict=True)]
+    return torch.tensor(items), torch.tensor(signals)
 
 
 def _times(rows: Sequence[Row]) -> Tensor:

@@ -6,7 +6,7 @@ import sys
 
 from recsys_rl.serve.problems import Problem
 from recsys_rl.serve.rows import Decision, Whole
-from recsys_rl.serve.store import Damaged, Store, session_of
+from recsys_rl.serve.store import Damaged, Store
 
 STORED = 32  # latest decisions on which a new version is tried
 SEE = "see recsys-rl log check."
@@ -14,7 +14,7 @@ SEE = "see recsys-rl log check."
 
 def look(store: Store, decision: int) -> tuple[Whole, Decision]:
     """A decision with its session. Raises Problem, Damaged."""
-    found = session_of(store, decision)
+    found = store.decision(decision)
     if found is None:
         raise Problem(404, "unknown-decision", "There is no decision with this id.")
     return found

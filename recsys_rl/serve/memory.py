@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 from recsys_rl.serve.jobs import Visitor
 from recsys_rl.serve.rows import Decision, Person, Whole
-from recsys_rl.serve.store import Store, session_of
+from recsys_rl.serve.store import Store
 from recsys_rl.serve.visits import ServedVisit
 from recsys_rl.types import Interface
 
@@ -53,7 +53,7 @@ class Memory:
         visit = self._homes.get(decision) or self._borrowed.get(decision)
         if visit is not None:
             return visit
-        found = session_of(self.store, decision)
+        found = self.store.decision(decision)
         if found is None:
             return None
         visit = ServedVisit.of(found[0], self.interface)

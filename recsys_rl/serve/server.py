@@ -7,7 +7,6 @@ import signal
 import socket
 import sys
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +18,7 @@ from recsys_rl.errors import UserError, error_text, one_line
 from recsys_rl.lookup import DEFAULT_ALGO
 from recsys_rl.schema import Positive, Range, Share, check_fields
 from recsys_rl.serve.app import App
+from recsys_rl.serve.hosts import is_loopback
 from recsys_rl.serve.jobs import Settings
 from recsys_rl.serve.library import Library
 from recsys_rl.serve.problems import Problem
@@ -72,7 +72,7 @@ class ServeConfig:
 def serve(options: ServeConfig) -> None:
     """Serve until a signal stops the process. Raises UserError before that."""
     tokens = None if options.tokens is None else Tokens(Path(options.tokens))
-    if tokens is None and not _is_loopback(options.host):
+    if tokens is None and not is_loopback(options.host):
         raise UserError(
             f"--host {options.host} can be reached by others: give --tokens FILE, or listen at 127.0.0.1."
         )
@@ -141,13 +141,6 @@ def application(options: ServeConfig, tokens: Tokens | None = None) -> App:
         store.close()
         raise
     return App(worker, library, tokens)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,8 +1,7 @@
 """The record in one SQLite file (WAL), with one connection of one process.
 
-Each row is stored whole as msgpack (rows.py), beside the few columns that are searched. A session counts its
-rows and sums their digests in the same transaction: a row that is lost, changed or doubled shows when the
-session is read.
+A session counts its rows and sums their digests in the same transaction: a row that is lost, changed or
+doubled shows when the session is read.
 """
 
 from __future__ import annotations
@@ -11,34 +10,19 @@ import contextlib
 import json
 import os
 import sqlite3
-from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import msgspec
 
 from recsys_rl.errors import UserError, error_text, one_line
 from recsys_rl.schema import shown
 from recsys_rl.serve.rows import BITS, Decision, Event, Person, Row, Served, Session, Whole, digest, packed
 from recsys_rl.serve.sqlite_file import locked, prepared
-from recsys_rl.serve.store import Damaged, Full
+from recsys_rl.serve.sqlite_rows import INSERT, UNREADABLE, columns_of, decoded, is_person
+from recsys_rl.serve.store import Damaged, Full, Lost
 
 HIGHEST = "highest"
 """The fact that keeps the highest number at the latest erasure."""
-INSERT = {
-    Person: "INSERT INTO people VALUES (?, ?, ?)",
-    Served: "INSERT INTO policies VALUES (?, ?, ?)",
-    Session: "INSERT INTO sessions (number, person, row) VALUES (?, ?, ?)",
-    Decision: "INSERT INTO decisions VALUES (?, ?, ?, ?)",
-    Event: "INSERT INTO events VALUES (?, ?, ?, ?)",
-}
-UNREADABLE = (msgspec.MsgspecError, TypeError, ValueError)
-"""Errors of a row whose bytes or whose type were changed."""
-_session = msgspec.msgpack.Decoder(Session)
-_decision = msgspec.msgpack.Decoder(Decision)
-_event = msgspec.msgpack.Decoder(Event)
-_served = msgspec.msgpack.Decoder(Served)
 
 
 class SQLite:
@@ -112,99 +96,90 @@ class SQLite:
         try:
             if len(every) != tally or sum(map(digest, every)) & BITS != wanted:
                 raise Damaged(f"session {number}")
-            decisions = [_decision.decode(x) for x in parts[0]]
-            return _session.decode(rows), decisions, [_event.decode(x) for x in parts[1]]
-        except UNREADABLE as error:
+            decisions = [decoded(Decision, x) for x in parts[0]]
+            return decoded(Session, rows), decisions, [decoded(Event, x) for x in parts[1]]
+        except (Damaged, *UNREADABLE) as error:
             raise Damaged(f"session {number}") from error
 
-    def decision(self, number: int) -> Decision | None:
+    def decision(self, number: int) -> tuple[Whole, Decision] | None:
         return self._decision("number", number)
 
     def answered(self, request: str) -> Decision | None:
-        """The decision of the caller's request id."""
-        return self._decision("request", request)
+        """The decision of the caller's request id. Raises Damaged."""
+        found = self._decision("request", request)
+        if found is not None and found[1].request != request:
+            raise Damaged(f"decision {found[1].number}")
+        return None if found is None else found[1]
 
-    def _decision(self, column: str, value: int | str) -> Decision | None:
-        query = f"SELECT row FROM decisions WHERE {column} = ?"
-        found = self._first(query, (value,))
-        return None if found is None else _decoded(_decision, found[0])
+    def _decision(self, column: str, value: int | str) -> tuple[Whole, Decision] | None:
+        """A decision with its session, as the digest of the session covers it. Raises Damaged."""
+        found = self._first(f"SELECT number, session FROM decisions WHERE {column} = ?", (value,))
+        if found is None:
+            return None
+        whole = self.session(found[1])
+        if whole is None:
+            raise Damaged(f"decision {found[0]}")
+        return whole, _within(whole, found[0])
 
     def latest(self, number: int) -> tuple[list[tuple[Decision, str, int]], list[int]]:
         """The last decisions that can be read, and the numbers of those that can't. Raises Damaged."""
         found = self._read(
-            "SELECT decisions.number, decisions.row, name, decisions.session FROM decisions "
+            "SELECT decisions.number, decisions.session, people.number, name, people.digest FROM decisions "
             "LEFT JOIN sessions ON sessions.number = decisions.session "
             "LEFT JOIN people ON people.number = person "
             "ORDER BY decisions.number DESC LIMIT ?",
             (number,),
         )
         rows, unreadable = list[tuple[Decision, str, int]](), list[int]()
-        for at, row, name, session in found:
-            try:
-                decision, events = _decoded(_decision, row), self._of_decisions(session)
-            except Damaged:
+        wholes: dict[int, Whole | None] = {}
+        for at, session, person, name, wanted in found:
+            if session not in wholes:
+                with contextlib.suppress(Damaged):
+                    wholes[session] = self.session(session)
+            whole = wholes.setdefault(session, None)
+            if whole is None or whole[0].person != person or not is_person(person, name, wanted):
                 unreadable.append(at)
                 continue
-            if isinstance(name, str):
-                rows.append((decision, name, events[decision.number]))
-            else:
-                unreadable.append(at)
+            rows.append((_within(whole, at), name, sum(x.decision == at for x in whole[2])))
         return rows, unreadable
-
-    def _of_decisions(self, session: int) -> Counter[int]:
-        """The number of events of each decision of a session. Raises Damaged."""
-        rows = self._read("SELECT row FROM events WHERE session = ?", (session,))
-        return Counter(_decoded(_event, row).decision for (row,) in rows)
 
     def event(self, id: str) -> Event | None:
         found = self._first("SELECT row FROM events WHERE id = ?", (id,))
-        return None if found is None else _decoded(_event, found[0])
+        return None if found is None else decoded(Event, found[0])
 
     def write(self, rows: Sequence[Row], durable: bool) -> None:
-        """One transaction; ``durable``: it is on the disk when the call returns. Raises Full."""
-        db, synchronous = self._db, "FULL" if durable else "NORMAL"
-        if synchronous != self._synchronous:
-            db.execute(f"PRAGMA synchronous = {synchronous}")
-            self._synchronous = synchronous
-        columns: dict[type[Row], list[tuple[Any, ...]]] = defaultdict(list)
-        sums: dict[int, list[int]] = defaultdict(lambda: [0, 0])
-        for row in rows:
-            whole = packed(row)
-            if isinstance(row, Decision):
-                columns[Decision].append((row.number, row.session, row.request or None, whole))
-                session = row.session
-            elif isinstance(row, Event):
-                columns[Event].append((row.number, row.id, row.session, whole))
-                session = row.session
-            elif isinstance(row, Session):
-                columns[Session].append((row.number, row.person, whole))
-                session = row.number
-            else:
-                column = row.name if isinstance(row, Person) else whole
-                columns[type(row)].append((row.number, column, digest(whole)))
-                continue
-            total = sums[session]
-            total[0] += 1
-            total[1] += digest(whole)
-        try:
-            db.execute("BEGIN IMMEDIATE")
+        """One transaction; ``durable``: it is on the disk when the call returns. Raises Full, Lost."""
+        columns, sums = columns_of(rows)
+        with self._transaction("FULL" if durable else "NORMAL") as db:
             for kind, values in columns.items():
                 db.executemany(INSERT[kind], values)
             db.executemany(
                 f"UPDATE sessions SET tally = tally + ?, digest = (digest + ?) & {BITS} WHERE number = ?",
                 [(tally, total & BITS, session) for session, (tally, total) in sums.items()],
             )
+
+    @contextlib.contextmanager
+    def _transaction(self, synchronous: str) -> Iterator[sqlite3.Connection]:
+        """All that the block writes, or nothing. Raises Full, Lost."""
+        db = self._db
+        try:
+            if synchronous != self._synchronous:
+                db.execute(f"PRAGMA synchronous = {synchronous}")
+                self._synchronous = synchronous
+            db.execute("BEGIN IMMEDIATE")
+            yield db
             db.execute("COMMIT")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY):
-                raise
+        except sqlite3.Error as error:
+            code = getattr(error, "sqlite_errorcode", None)  # None: an error of Python's module
+            if code not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY):
+                raise Lost(error_text(error)) from error
             with contextlib.suppress(sqlite3.Error):
                 db.execute("ROLLBACK")
             raise Full(error_text(error)) from error
 
     def policies(self) -> list[Served]:
         """Raises Damaged."""
-        return [_decoded(_served, row) for (row,) in self._read("SELECT row FROM policies ORDER BY number")]
+        return [decoded(Served, row) for (row,) in self._read("SELECT row FROM policies ORDER BY number")]
 
     def people(self) -> list[Person]:
         """Raises Damaged."""
@@ -217,45 +192,52 @@ class SQLite:
     def wrong(self) -> Iterator[str]:
         """What is wrong beside the rows of sessions: columns that are searched, people, policies."""
         for number, name, wanted in self._read("SELECT number, name, digest FROM people"):
-            if not isinstance(name, str) or digest(packed(Person(number, name))) != wanted:
+            if not is_person(number, name, wanted):
                 yield f"person {number} is changed"
         for number, row, wanted in self._read("SELECT number, row, digest FROM policies"):
-            if digest(packed(_decoded(_served, row))) != wanted:
+            if digest(packed(decoded(Served, row))) != wanted:
                 yield f"policy {number} is changed"
         for number, person, row in self._read("SELECT number, person, row FROM sessions"):
-            known = _decoded(_session, row)
-            if (known.number, known.person) != (number, person):
+            session = decoded(Session, row)
+            if (session.number, session.person) != (number, person):
                 yield f"session {number} is changed"
-        for number, session, request, row in self._read("SELECT * FROM decisions"):
-            known = _decoded(_decision, row)
-            if (known.number, known.session, known.request or None) != (number, session, request):
+        for number, within, request, row in self._read("SELECT * FROM decisions"):
+            decision = decoded(Decision, row)
+            if (decision.number, decision.session, decision.request or None) != (number, within, request):
                 yield f"decision {number} is changed"
-        for number, id, session, row in self._read("SELECT * FROM events"):
-            known = _decoded(_event, row)
-            if (known.number, known.id, known.session) != (number, id, session):
+        for number, id, within, row in self._read("SELECT * FROM events"):
+            event = decoded(Event, row)
+            if (event.number, event.id, event.session) != (number, id, within):
                 yield f"event {number} is changed"
 
     def fact(self, name: str, value: Any) -> None:
-        """Keep a fact that may change, such as the champion."""
-        self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, json.dumps(value)))
+        """Keep a fact that may change, such as the champion, on the disk. Raises Full, Lost."""
+        with self._transaction("FULL"):
+            self._set(name, value)
         self.facts[name] = value
 
+    def _set(self, name: str, value: Any) -> None:
+        self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, json.dumps(value)))
+
     def erase(self, name: str) -> int:
-        """Delete a person with all rows. Returns the number of decisions. Raises UserError if unknown."""
+        """Delete a person with all rows. Returns the number of decisions.
+
+        Raises UserError if unknown, Full, Lost.
+        """
         db = self._db
         found = db.execute("SELECT number FROM people WHERE name = ?", (name,)).fetchone()
         if found is None:
             raise UserError(f"The record {one_line(self.path)} has no user {shown(name)}: give another id.")
-        db.execute("PRAGMA synchronous = FULL")
-        db.execute("BEGIN IMMEDIATE")
         # A number is given once: an event of an erased decision must not find another one.
-        self.fact(HIGHEST, self._highest())
+        highest = self._highest()
         of = "WHERE session IN (SELECT number FROM sessions WHERE person = ?)"
-        number = db.execute(f"DELETE FROM decisions {of}", found).rowcount
-        db.execute(f"DELETE FROM events {of}", found)
-        db.execute("DELETE FROM sessions WHERE person = ?", found)
-        db.execute("DELETE FROM people WHERE number = ?", found)
-        db.execute("COMMIT")
+        with self._transaction("FULL"):
+            self._set(HIGHEST, highest)
+            number = db.execute(f"DELETE FROM decisions {of}", found).rowcount
+            db.execute(f"DELETE FROM events {of}", found)
+            db.execute("DELETE FROM sessions WHERE person = ?", found)
+            db.execute("DELETE FROM people WHERE number = ?", found)
+        self.facts[HIGHEST] = highest
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the log holds the old pages
         return number
 
@@ -274,8 +256,9 @@ class SQLite:
             self._lock = None
 
 
-def _decoded(decoder: msgspec.msgpack.Decoder[Any], row: bytes) -> Any:
-    try:
-        return decoder.decode(row)
-    except UNREADABLE as error:
-        raise Damaged("a row can't be read") from error
+def _within(whole: Whole, number: int) -> Decision:
+    """The decision of this number in its session. Raises Damaged."""
+    found = next((x for x in whole[1] if x.number == number), None)
+    if found is None:
+        raise Damaged(f"decision {number}")
+    return found

@@ -16,6 +16,10 @@ class Full(Exception):
     """The disk has no room. Nothing of the transaction was written."""
 
 
+class Lost(Exception):
+    """A write failed in another way. What is on the disk is unknown: another process must read it again."""
+
+
 class Store(Protocol):
     """One thread at a time calls it."""
 
@@ -30,14 +34,16 @@ class Store(Protocol):
         """Raises Damaged."""
         ...
 
-    def decision(self, number: int) -> Decision | None: ...
+    def decision(self, number: int) -> tuple[Whole, Decision] | None:
+        """A decision with its session; None if there is none. Raises Damaged."""
+        ...
 
     def answered(self, request: str) -> Decision | None:
-        """The decision of the caller's request id."""
+        """The decision of the caller's request id. Raises Damaged."""
         ...
 
     def latest(self, number: int) -> tuple[list[tuple[Decision, str, int]], list[int]]:
-        """The last decisions, the latest first, and the numbers of those among them that can't be read.
+        """The last decisions, the latest first, and the numbers of those among them whose session is damaged.
 
         With each decision come the person's name and the number of events. Raises Damaged.
         """
@@ -46,7 +52,7 @@ class Store(Protocol):
     def event(self, id: str) -> Event | None: ...
 
     def write(self, rows: Sequence[Row], durable: bool) -> None:
-        """One transaction; ``durable``: it is on the disk when the call returns. Raises Full."""
+        """One transaction; ``durable``: it is on the disk when the call returns. Raises Full, Lost."""
         ...
 
     def policies(self) -> list[Served]: ...
@@ -58,18 +64,14 @@ class Store(Protocol):
         ...
 
     def fact(self, name: str, value: Any) -> None:
-        """Keep a fact that may change, such as the champion."""
+        """Keep a fact that may change, such as the champion. Raises Full, Lost."""
         ...
 
     def erase(self, name: str) -> int:
-        """Delete a person with all rows. Returns the number of decisions. Raises UserError if unknown."""
+        """Delete a person with all rows. Returns the number of decisions.
+
+        Raises UserError if unknown, Full, Lost.
+        """
         ...
 
     def close(self) -> None: ...
-
-
-def session_of(store: Store, decision: int) -> tuple[Whole, Decision] | None:
-    """The session of a decision, and its row; None if there is no such decision. Raises Damaged."""
-    row = store.decision(decision)
-    whole = None if row is None else store.session(row.session)
-    return None if row is None or whole is None else (whole, row)

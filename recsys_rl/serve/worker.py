@@ -10,13 +10,12 @@ import asyncio
 import math
 import os
 import queue
-import sqlite3
 import sys
 import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -42,6 +41,7 @@ from recsys_rl.serve.jobs import (
     Settings,
     Swap,
     Visitor,
+    deliver,
 )
 from recsys_rl.serve.looks import look, stored
 from recsys_rl.serve.memory import Memory
@@ -49,7 +49,7 @@ from recsys_rl.serve.problems import Problem
 from recsys_rl.serve.requests import checked
 from recsys_rl.serve.rows import Decision, Event, Person, Row, Served, Session
 from recsys_rl.serve.rule import LATE, RAISED
-from recsys_rl.serve.store import Damaged, Full, Store
+from recsys_rl.serve.store import Damaged, Full, Lost, Store
 from recsys_rl.serve.versions import Version
 from recsys_rl.serve.visits import ServedVisit
 
@@ -106,6 +106,9 @@ class Worker:
     def _run(self) -> None:
         try:
             self._work()
+        except Lost as lost:
+            print(f"error: the record can't be written ({lost}): the server ends.", file=sys.stderr)
+            os._exit(FAILED)
         except BaseException:
             # Nobody would answer any more: another process must begin from the record.
             traceback.print_exc(file=sys.stderr)
@@ -171,8 +174,10 @@ class Worker:
                 self._reply(job, self.store.latest(what.number))
         except Problem as problem:
             self._reply(job, problem)
-        except (Damaged, sqlite3.DatabaseError):
+        except Damaged:
             self._reply(job, problems.damaged())
+        except Lost:
+            raise  # it ends the server
         except Exception as error:  # the others must be served
             self._reply(job, error)
 
@@ -200,19 +205,10 @@ class Worker:
         return self.memory.home(decision)
 
     def _recommend(self, job: Job) -> None:
+        """Answer again, wait, or begin a draw. Raises Problem, Damaged."""
         request = job.what.request
-        if request.request_id is not None:
-            under_way = self.requests.get(request.request_id)
-            if under_way is not None:
-                self._check_same(under_way.asked, job)
-                under_way.jobs.append(job)
-                return
-            before = self.staged_requests.get(request.request_id)
-            before = before or self.store.answered(request.request_id)
-            if before is not None:
-                self._check_same(before.asked, job)
-                self._reply(job, before.answer)
-                return
+        if request.request_id is not None and self._is_repeated(job):
+            return
         known = self.champion.people.get(request.user_id, -1)
         visitor = self.memory.visitor(request.user_id, known)
         if visitor.busy:
@@ -224,7 +220,25 @@ class Worker:
             raise Problem(
                 404, "unknown-user", "This user is not among those of the checkpoint: strangers are refused."
             )
-        now = self.now
+        self._ask(job, visitor)
+
+    def _is_repeated(self, job: Job) -> bool:
+        """True if a request of this id was answered before, or will be with this one."""
+        request_id = job.what.request.request_id
+        under_way = self.requests.get(request_id)
+        if under_way is not None:
+            _check_same(under_way.asked, job)
+            under_way.jobs.append(job)
+            return True
+        before = self.staged_requests.get(request_id) or self.store.answered(request_id)
+        if before is not None:
+            _check_same(before.asked, job)
+            self._reply(job, before.answer)
+        return before is not None
+
+    def _ask(self, job: Job, visitor: Visitor) -> None:
+        """Begin a draw in the open session of the person, or in a new one. Raises Problem."""
+        request, now = job.what.request, self.now
         visit, fresh = visitor.visit, False
         if visit is not None and visit.ended(now) is not None:
             visit = None
@@ -262,12 +276,6 @@ class Worker:
         if len(self.numbers) < number:
             self.numbers += torch.rand(1024, generator=self.generator).tolist()
         return tuple(self.numbers.pop() for _ in range(number))
-
-    def _check_same(self, asked: str, job: Job) -> None:
-        if asked != job.what.asked:
-            raise Problem(
-                409, "other-request", "This request_id belongs to another request: give each its own."
-            )
 
     def _begin(self, visitor: Visitor, likes: tuple[int, ...], now: float) -> ServedVisit:
         """A new session, which is written with its first decision."""
@@ -368,19 +376,9 @@ class Worker:
             except Full as full:
                 self._drop(str(full))
                 answers = [(job, problems.no_room(str(full))) for job, _ in self.answers]
-            except sqlite3.Error as error:
-                # What is on the disk is unknown now: another process must read it again.
-                print(f"error: the record can't be written ({error}): the server ends.", file=sys.stderr)
-                os._exit(FAILED)
         self.memory.end()
         self._clear()
-        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Job, Any]]] = {}
-        for job, result in answers:
-            if job.reply is not None:
-                by_loop.setdefault(job.reply.get_loop(), []).append((job, result))
-        for loop, some in by_loop.items():
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(_deliver, some)
+        deliver(answers)
 
     def _drop(self, why: str) -> None:
         """Forget all that is in memory: it is ahead of the record, where the truth is."""
@@ -395,11 +393,6 @@ class Worker:
         self.served = {row.sha256: row for row in self.store.policies()}
 
 
-def _deliver(answers: Sequence[tuple[Job, Any]]) -> None:
-    for job, result in answers:
-        if job.reply is None or job.reply.done():
-            continue
-        if isinstance(result, Exception):
-            job.reply.set_exception(result)
-        else:
-            job.reply.set_result(result)
+def _check_same(asked: str, job: Job) -> None:
+    if asked != job.what.asked:
+        raise Problem(409, "other-request", "This request_id belongs to another request: give each its own.")

@@ -168,6 +168,7 @@ def _result(
             log.whole.rows,
             trusted,
             judged.checks,
+            judged.loggers,
         )
     about = About(
         log=options.log,

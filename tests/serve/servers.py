@@ -26,7 +26,8 @@ def serving(checkpoint: Path, db: Path, **options: Any) -> Iterator[TestClient]:
     """A client of a server in this process; it ends with the block."""
     options = {"deadline_ms": SLOW, "seed": 0, **options}
     threads = torch.get_num_threads()
-    with TestClient(application(ServeConfig(str(checkpoint), db=str(db), **options))) as client:
+    app = application(ServeConfig(str(checkpoint), db=str(db), **options))
+    with TestClient(app, "http://127.0.0.1:8000") as client:
         yield client
     torch.set_num_threads(threads)
 

@@ -37,6 +37,12 @@ def test_a_server_whose_write_fails_ends_and_starts_again(small: Path, tmp_path:
     assert faults.io_error(tmp_path, small) == []
 
 
+def test_a_server_whose_write_of_a_swap_fails_ends_and_serves_the_version_before(
+    small: Path, tmp_path: Path
+) -> None:
+    assert faults.swap_error(tmp_path, small) == []
+
+
 def test_draws_follow_the_propensities_that_are_logged(small: Path, tmp_path: Path) -> None:
     assert draws(tmp_path, small, 1200) == []
 

@@ -24,7 +24,10 @@ ASK = b'{"user_id": "3"}'
 
 
 def request(body: bytes, path: str = "/v1/recommend", more: str = "") -> bytes:
-    return f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n{more}\r\n".encode() + body
+    return (
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n{more}\r\n".encode()
+        + body
+    )
 
 
 def test_as_many_are_admitted_as_can_be_answered_in_half_of_the_deadline() -> None:
@@ -76,7 +79,7 @@ def test_a_batch_may_always_wait_so_that_a_pause_is_forgotten() -> None:
         (request(ASK) + b"P", False),
         (request(ASK) * 2, False),
         (request(ASK).partition(b"\r\n\r\n")[0], False),
-        (b"POST /v1/recommend HTTP/1.1\r\nhost: x\r\n\r\n", False),
+        (b"POST /v1/recommend HTTP/1.1\r\nhost: localhost\r\n\r\n", False),
         (request(ASK, more="content-length: 16\r\n"), False),
         (request(ASK, more="Transfer-Encoding: chunked\r\n"), False),
         (request(ASK, more="Connection: close\r\n"), False),
@@ -127,7 +130,7 @@ def test_a_refusal_is_a_problem_and_the_connection_serves_on(full: Live) -> None
     assert headers["content-type"] == "application/problem+json"
     admission.under_way -= 1_000_000
     try:
-        refused, answered = parts(full, b"GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n", request(ASK))
+        refused, answered = parts(full, b"GET /readyz HTTP/1.1\r\nhost: localhost\r\n\r\n", request(ASK))
     finally:
         admission.under_way += 1_000_000
     assert (refused[0], answered[0]) == (200, 200)

@@ -258,6 +258,23 @@ def test_a_user_is_forgotten_with_all_rows(checkpoint: At, tmp_path: Path) -> No
         assert send(client, event(one, "engagement")) == ["unknown-decision"]
 
 
+def test_a_user_whose_rows_can_not_be_deleted_stays_whole(
+    checkpoint: At, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def failing(self: SQLite, name: str, value: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    db = tmp_path / "r.sqlite"
+    with serving(checkpoint("satiation"), db) as client:
+        play(client, "4", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(SQLite, "_set", failing)
+        assert main(["log", "forget", "--db", str(db), "--user", "4"]) == 2
+        assert "can't be written (disk I/O error)" in capsys.readouterr().err
+    assert main(["log", "check", "--db", str(db)]) == 0
+    assert main(["log", "forget", "--db", str(db), "--user", "4"]) == 0
+
+
 def test_numbers_of_a_user_who_was_forgotten_are_not_given_again(checkpoint: At, tmp_path: Path) -> None:
     db = tmp_path / "r.sqlite"
     with serving(checkpoint("satiation"), db) as client:

@@ -19,7 +19,7 @@ from starlette.types import Message
 
 from recsys_rl.agents.ppo import PPO
 from recsys_rl.errors import UserError
-from recsys_rl.serve.app import _body
+from recsys_rl.serve.bodies import read_body
 from recsys_rl.serve.inference import Ask, Drawn, draw
 from recsys_rl.serve.jobs import Feedback, Recommend, Rows
 from recsys_rl.serve.problems import Problem
@@ -185,23 +185,16 @@ def champion(client: TestClient) -> list[str]:
     return [x["file"] for x in client.get("/v1/policies").json()["policies"] if x["champion"]]
 
 
-def test_a_swap_that_can_not_be_written_is_not_made(
-    two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fact(self: SQLite, name: str, value: object) -> None:
-        error = sqlite3.OperationalError("database or disk is full")
-        error.sqlite_errorcode = sqlite3.SQLITE_FULL
-        raise error
-
+def test_a_swap_that_can_not_be_written_is_not_made(two: Path, tmp_path: Path) -> None:
     with serving(two, tmp_path / "r.sqlite") as client:
-        with monkeypatch.context() as patch:
-            patch.setattr(SQLite, "fact", fact)
-            found = swap(client, two / "b.pt")
+        raw = client.app.worker.store._db  # type: ignore[attr-defined]
+        raw.execute("PRAGMA query_only = ON")  # writes fail with SQLITE_READONLY
+        found = swap(client, two / "b.pt")
+        raw.execute("PRAGMA query_only = OFF")
         assert (found.status_code, found.json()["title"]) == (503, "record-full")
         assert champion(client) == ["a.pt"]
         assert recommend(client, "3")["policy"]["sha256"] == sha256(two / "a.pt")
         assert swap(client, two / "b.pt").status_code == 200 and champion(client) == ["b.pt"]
-        raw = client.app.worker.store._db  # type: ignore[attr-defined]
         assert raw.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL: it was on the disk
 
 
@@ -232,9 +225,9 @@ def test_a_body_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch, 
             return left.pop()
         return await asyncio.Future[Message]()
 
-    monkeypatch.setattr("recsys_rl.serve.app.SLOWEST", 0.05)
+    monkeypatch.setattr("recsys_rl.serve.bodies.SLOWEST", 0.05)
     with pytest.raises(Problem) as found:
-        asyncio.run(asyncio.wait_for(_body({}, receive), 5))
+        asyncio.run(asyncio.wait_for(read_body({}, receive), 5))
     assert found.value.status == 408
 
 

@@ -1,0 +1,123 @@
+"""A row of the record whose bytes changed is named, and never shown."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from recsys_rl.serve.rows import Decision, packed
+from recsys_rl.serve.sqlite import SQLite
+from recsys_rl.serve.store import Damaged
+from tests.serve.servers import event, recommend, send, serving
+
+At = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module")
+def record(checkpoint: At, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], str]:
+    """A record with a decision of user 3, with a request id and an event, and a later one of user 4."""
+    db = tmp_path_factory.mktemp("damage") / "r.sqlite"
+    with serving(checkpoint("satiation"), db) as client:
+        one, other = recommend(client, "3", request_id="first"), recommend(client, "4")
+        assert send(client, event(one, "engagement", 0.5)) == ["accepted"]
+    return db, one, other["decision_id"]
+
+
+def row_of(db: Path, number: str) -> bytes:
+    with sqlite3.connect(db) as raw:
+        found: bytes = raw.execute("SELECT row FROM decisions WHERE number = ?", (number,)).fetchone()[0]
+    raw.close()
+    return found
+
+
+def write(db: Path, query: str, *values: object) -> None:
+    with sqlite3.connect(db) as raw:
+        raw.execute(query, values)
+    raw.close()
+
+
+def test_a_decision_with_another_item_is_named_and_not_shown(
+    record: tuple[Path, dict[str, Any], str], checkpoint: At, tmp_path: Path
+) -> None:
+    """The row has another item, and can be decoded as before."""
+    db, one, other = record
+    shutil.copy(db, tmp_path / "r.sqlite")
+    known = msgspec.msgpack.decode(row_of(db, one["decision_id"]), type=Decision)
+    changed = packed(msgspec.structs.replace(known, items=(known.items[0] ^ 1,)))
+    write(tmp_path / "r.sqlite", "UPDATE decisions SET row = ? WHERE number = ?", changed, one["decision_id"])
+    with serving(checkpoint("satiation"), tmp_path / "r.sqlite") as client:
+        rows = client.get("/v1/decisions").json()
+        assert [x["decision_id"] for x in rows["decisions"]] == [other]
+        assert rows["unreadable"] == [one["decision_id"]]
+        for found in (
+            client.get(f"/v1/decisions/{one['decision_id']}"),
+            client.post("/v1/recommend", json={"user_id": "3", "request_id": "first"}),
+            client.post("/v1/feedback", json={"events": [event(one, "engagement", 0.5)]}),
+        ):
+            assert (found.status_code, found.json()["title"]) == (503, "record-damaged")
+        assert client.get(f"/v1/decisions/{other}").json()["replayed"]
+
+
+def test_no_flipped_bit_of_a_decision_is_read(
+    record: tuple[Path, dict[str, Any], str], tmp_path: Path
+) -> None:
+    db, one, other = record
+    shutil.copy(db, tmp_path / "r.sqlite")
+    row, number = row_of(db, one["decision_id"]), int(one["decision_id"])
+    store = SQLite(tmp_path / "r.sqlite")
+    assert store.answered("first") is not None and len(store.latest(9)[0]) == 2
+    for place in range(8 * len(row)):
+        changed = bytearray(row)
+        changed[place // 8] ^= 1 << place % 8
+        store._db.execute("UPDATE decisions SET row = ? WHERE number = ?", (bytes(changed), number))
+        with pytest.raises(Damaged):
+            store.decision(number)
+        with pytest.raises(Damaged):
+            store.answered("first")
+        if place % 8 == 0:
+            rows, unreadable = store.latest(9)
+            assert ([str(x.number) for x, *_ in rows], unreadable) == ([other], [number])
+    store.close()
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "UPDATE decisions SET session = (SELECT max(number) FROM sessions) WHERE number = ?",
+        "UPDATE decisions SET session = 12345 WHERE number = ?",
+        "UPDATE people SET name = '5' WHERE name = '3' AND ? > 0",
+        "UPDATE sessions SET person = (SELECT max(number) FROM people) "
+        "WHERE number IN (SELECT session FROM decisions WHERE number = ?)",
+    ],
+)
+def test_a_changed_column_makes_no_decision_one_of_another_person(
+    record: tuple[Path, dict[str, Any], str], tmp_path: Path, query: str
+) -> None:
+    db, one, _ = record
+    shutil.copy(db, tmp_path / "r.sqlite")
+    write(tmp_path / "r.sqlite", query, one["decision_id"])
+    store = SQLite(tmp_path / "r.sqlite")
+    rows, unreadable = store.latest(9)
+    assert int(one["decision_id"]) in unreadable and all(name == "4" for _, name, _ in rows)
+    store.close()
+
+
+def test_a_request_id_that_was_changed_gives_no_answer_of_another_request(
+    record: tuple[Path, dict[str, Any], str], tmp_path: Path
+) -> None:
+    db, one, _ = record
+    shutil.copy(db, tmp_path / "r.sqlite")
+    write(
+        tmp_path / "r.sqlite", "UPDATE decisions SET request = 'second' WHERE number = ?", one["decision_id"]
+    )
+    store = SQLite(tmp_path / "r.sqlite")
+    assert store.answered("first") is None
+    with pytest.raises(Damaged):
+        store.answered("second")
+    store.close()
