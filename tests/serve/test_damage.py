@@ -108,6 +108,21 @@ def test_a_changed_column_makes_no_decision_one_of_another_person(
     store.close()
 
 
+def test_a_changed_number_of_a_decision_does_not_hide_the_others(
+    record: tuple[Path, dict[str, Any], str], tmp_path: Path
+) -> None:
+    """The column is outside the digests, and the row in it has the true number."""
+    db, one, other = record
+    shutil.copy(db, tmp_path / "r.sqlite")
+    write(tmp_path / "r.sqlite", "UPDATE decisions SET number = 12345 WHERE number = ?", one["decision_id"])
+    store = SQLite(tmp_path / "r.sqlite")
+    rows, unreadable = store.latest(9)
+    assert ([str(x.number) for x, *_ in rows], unreadable) == ([other], [12345])
+    with pytest.raises(Damaged):
+        store.decision(12345)
+    store.close()
+
+
 def test_a_request_id_that_was_changed_gives_no_answer_of_another_request(
     record: tuple[Path, dict[str, Any], str], tmp_path: Path
 ) -> None:
