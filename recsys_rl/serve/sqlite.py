@@ -229,10 +229,10 @@ class SQLite:
     def erase(self, name: str) -> int:
         """Delete a person with all rows. Returns the number of decisions.
 
-        Raises UserError if unknown, Full, Lost.
+        Raises UserError if unknown, Damaged, Full, Lost.
         """
         db = self._db
-        found = db.execute("SELECT number FROM people WHERE name = ?", (name,)).fetchone()
+        found = self._first("SELECT number FROM people WHERE name = ?", (name,))
         if found is None:
             raise UserError(f"The record {one_line(self.path)} has no user {shown(name)}: give another id.")
         # A number is given once: an event of an erased decision must not find another one.
