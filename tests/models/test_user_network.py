@@ -307,6 +307,16 @@ def test_fit_recovers_a_known_response(proof: Proof, perturbed: None) -> None:
     proof(float((leaving.sigmoid() - second)[shown].abs().mean()), below=0.06, what="leaving")
 
 
+def test_start_is_kept_if_every_epoch_is_worse(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recsys_rl.models.user_fit.LEAST_STEPS", 1)
+    fitting = fit_of(known_world(100, 0), 2, 2)
+    fitting.sizes = replace(fitting.sizes, lr=100.0)
+    starts = [fitting.checked_loss(member) for member in fitting.members]
+    found = [fitting.epoch() for _ in range(4)]
+    assert fitting.finished and min(found) > max(starts)
+    assert [fitting.checked_loss(member) for member in fitting.members] == pytest.approx(starts)
+
+
 def test_fit_with_a_loss_that_is_not_a_number_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("recsys_rl.models.user_fit.LEAST_STEPS", 1)
     fitting = fit_of(known_world(100, 0), 2, 2)
