@@ -216,7 +216,7 @@ def text(results: Path) -> str:
     groups: dict[tuple[str, ...], list[newest.Row]] = {}
     for line in rows:
         names = (f"`{line['env']}`", line["log"], line["features"])
-        groups.setdefault((*names, line.get("pessimism") or "none"), []).append(line)
+        groups.setdefault((*names, line["pessimism"]), []).append(line)
     body = []
     for group, of_seeds in sorted(groups.items(), key=lambda item: item[0][0]):
 
@@ -233,9 +233,9 @@ def text(results: Path) -> str:
     head = ["platform", "log", "features", "pessimism", "seeds", "true return", "return inside"]
     head += ["of online PPO", "rank correlation", "regret"]
     head += ["largest loss over the truth's", "AUC, real or learned"]
-    last = max(rows, key=lambda line: line["date"])
+    commits = ", ".join(dict.fromkeys(line["commit"] for line in rows))
     said = "Means over seeds, in brackets the smallest and the largest; `python -m benchmarks.learned_users`,"
-    return f"{newest.table(head, body)}\n\n{said}\ncommit {last['commit']}, {last['date']}."
+    return f"{newest.table(head, body)}\n\n{said}\ncommits {commits}, {rows[-1]['date']}."
 
 
 def _ratios(line: newest.Row) -> list[float]:

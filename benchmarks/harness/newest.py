@@ -12,17 +12,12 @@ Row = Mapping[str, str]
 def read(results: Path, name: str, keys: Sequence[str] = (), **known: str) -> list[Row]:
     """The newest rows of a CSV file that have the ``known`` values.
 
-    Newest is the last date and commit in the file's order, for each combination of ``keys`` by itself; a key
-    that the file lacks is empty.
+    Newest is the last date and commit in the file's order, for each combination of ``keys`` by itself.
     """
     with (results / f"{name}.csv").open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if all(row[k] == v for k, v in known.items())]
-
-    def group(row: Row) -> tuple[str, ...]:
-        return tuple(row.get(key, "") for key in keys)
-
-    last = {group(row): (row["date"], row["commit"]) for row in rows}
-    return [row for row in rows if last[group(row)] == (row["date"], row["commit"])]
+    last = {tuple(row[key] for key in keys): (row["date"], row["commit"]) for row in rows}
+    return [row for row in rows if last[tuple(row[key] for key in keys)] == (row["date"], row["commit"])]
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -43,12 +43,23 @@ class UserFitting:
         checked: SessionTable,
         sizes: FitSizes,
         generator: torch.Generator,
+        columns: Sequence[Tensor] = (),
+        part: Tensor | None = None,
     ) -> None:
-        """``generator`` draws the order of the sessions, and is a part of the state."""
+        """Begin with the first member.
+
+        Args:
+            generator: draws the order of the sessions, and is a part of the state.
+            columns: (I, X) each, in place of the members' columns of items: those from which the sessions
+                of each part learn (item_means.py).
+            part: (G,) int64, the part of each session; needed with ``columns``.
+        """
         self.members, self.fitted, self.checked = members, fitted, checked
         self.sizes, self.generator = sizes, generator
+        self.columns, self.of_all = tuple(columns), members[0].columns
+        self.part = torch.zeros(fitted.num_sessions, dtype=torch.int64) if part is None else part
         self.batch = max(1, sizes.rows // max(1, fitted.items.shape[1]))  # sessions
-        self.batches = -(-fitted.num_sessions // self.batch)  # of an epoch
+        self.batches = int((-(-torch.bincount(self.part) // self.batch)).sum())  # of an epoch
         self.of_member = max(sizes.epochs, -(-LEAST_STEPS // self.batches))  # epochs
         self.member, self.done = 0, 0  # the member that is fitted, and its epochs
         self.best, self.kept = self.checked_loss(members[0]), _weights(members[0])
@@ -73,9 +84,10 @@ class UserFitting:
 
         Raises UserError if the loss is not finite: no later epoch could mend the weights.
         """
-        member, g = self.members[self.member], self.fitted.num_sessions
-        steps = self.of_member * self.batches
-        for number, rows in enumerate(torch.randperm(g, generator=self.generator).split(self.batch)):
+        member, steps = self.members[self.member], self.of_member * self.batches
+        for number, (part, rows) in enumerate(self._batches()):
+            if self.columns:
+                member.columns = self.columns[part]
             done = (self.done * self.batches + number) / steps
             for group in self.optimizer.param_groups:
                 group["lr"] = self.sizes.lr * (1 - 0.99 * done)
@@ -85,6 +97,7 @@ class UserFitting:
             nn.utils.clip_grad_norm_(member.parameters(), 1.0)
             self.optimizer.step()
         self.done += 1
+        member.columns = self.of_all
         found = self.checked_loss(member)
         if not math.isfinite(found):
             raise UserError(
@@ -97,6 +110,19 @@ class UserFitting:
             member.load_state_dict(self.kept)
             self._next()
         return found
+
+    def _batches(self) -> list[tuple[int, Tensor]]:
+        """The sessions (B,) of each batch of an epoch, all of one part, and the part."""
+        order = torch.randperm(self.fitted.num_sessions, generator=self.generator)
+        found = [
+            (part, rows)
+            for part in range(int(self.part.max()) + 1)
+            for rows in order[self.part[order] == part].split(self.batch)
+            if len(rows)
+        ]
+        if len(self.columns) < 2:
+            return found
+        return [found[at] for at in torch.randperm(len(found), generator=self.generator).tolist()]
 
     @torch.no_grad()
     def checked_loss(self, member: UserNetwork) -> float:

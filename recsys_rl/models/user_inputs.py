@@ -13,10 +13,13 @@ from recsys_rl.types import Catalogue, Interface
 
 
 def item_tables(catalogue: Catalogue, extra: Mapping[str, Tensor]) -> ItemTables:
-    """The tables of the items: embeddings, genres and attributes, then those of a platform's equations."""
+    """The tables of the items: embeddings, genres and attributes, then what ``extra`` has.
+
+    ``extra``: "means" (I, S) of the signals in a log (item_means.py), and "columns" (I, X'), "vectors0" ...
+    and "decays" of a platform's equations.
+    """
     columns = item_columns(catalogue)[:, :-1]  # without the constant
-    if "columns" in extra:
-        columns = torch.cat([columns, extra["columns"]], 1)
+    columns = torch.cat([columns, *(extra[name] for name in ("means", "columns") if name in extra)], 1)
     more = [extra[name] for name in sorted(extra) if name.startswith("vectors")]
     vectors = (catalogue.embedding, catalogue.unit_genres, *more)
     decays = tuple(extra["decays"].tolist()) if "decays" in extra else ()

@@ -36,6 +36,7 @@ from recsys_rl.experience.learned_users import (
 from recsys_rl.experience.logged import MOST_ROWS
 from recsys_rl.lookup import names_a_module, platform_of
 from recsys_rl.make import heldout_rows, make_user_model, make_world, one_visit
+from recsys_rl.models.item_means import item_means
 from recsys_rl.models.user_fit import FitSizes, UserFitting
 from recsys_rl.models.user_inputs import context_sizes, item_tables
 from recsys_rl.models.user_network import UserNetwork
@@ -180,7 +181,7 @@ def begin_fit(
     Raises UserError.
     """
     name = Path(options.log or "the log").name
-    streams = generators(seed, "split", "networks", "order")
+    streams = generators(seed, "split", "networks", "order", "parts")
     what = learnable(name, log, users, parse_weights(options.weights, "weights"))
     facts = facts_of(name, log, what, options.features)
     extra = _extra(options, users, facts.platform)
@@ -195,14 +196,20 @@ def begin_fit(
     binary = are_binary(torch.cat([_seen(parts.fitted)[0], _seen(parts.held)[0]]))
     kinds = kinds_of(*_seen(parts.fitted), binary)
     sizes = context_sizes(facts.interface, facts.given, world.catalogue.embedding.shape[1])
+    learned_from = parts.fitted.rows(inner)
+    means = item_means(learned_from, world.catalogue.num_items, streams["parts"])
+    extra = {**extra, "means": means.all}
     tables = item_tables(world.catalogue, extra)
+    of_parts = [item_tables(world.catalogue, {**extra, "means": x}).columns for x in means.others]
     members = tuple(UserNetwork(tables, sizes, kinds, streams["networks"]) for _ in range(options.members))
     fitting = UserFitting(
         members,
-        parts.fitted.rows(inner),
+        learned_from,
         parts.fitted.rows(checked),
         FitSizes(epochs=options.epochs),
         streams["order"],
+        of_parts,
+        means.part,
     )
     own = {name: getattr(options, name) for name in _OF_FIT}
     info = {
