@@ -580,7 +580,8 @@ class Platform:
     the seed, the attributes of items and users that the platform needs and the data lack. ``visit_pieces``
     are required for recommendations if ``UserModel.visible`` hands in more than a constant profile.
     ``user_file`` is the field of ``config`` with a file of users that were learned from a log: ``users`` then
-    takes their facts and networks after the settings, and the world is that of the file.
+    takes their facts, their networks, and the names of the streams that learning uses (None: all) after the
+    settings, and the world is that of the file.
     """
 
     config: type[Any]  # the class of its section env_config

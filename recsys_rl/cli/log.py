@@ -130,13 +130,15 @@ def _export(options: ExportOptions) -> None:
 
 def _forget(options: ForgetOptions) -> None:
     from recsys_rl.serve.sqlite import SQLite
-    from recsys_rl.serve.store import Full, Lost
+    from recsys_rl.serve.store import Damaged, Full, Lost
 
     if options.user is None:
         raise UserError("The user is missing: give --user ID.")
     store = SQLite(Path(options.db))
     try:
         number = store.erase(options.user)
+    except Damaged as damage:
+        raise UserError(f"{one_line(options.db)} is damaged ({damage}): copy it from a backup.") from damage
     except (Full, Lost) as error:
         raise UserError(
             f"{one_line(options.db)} can't be written ({error}): the user is still there. Make room or copy "

@@ -32,7 +32,8 @@ class FitSizes:
 class UserFitting:
     """The members, fitted in turn. After each ``epoch`` the state can be saved, and the fit goes on from it.
 
-    Of each member, the weights of the epoch with the least loss on the sessions ``checked`` are kept.
+    Of each member, the weights of the epoch with the least loss on the sessions ``checked`` are kept. The
+    start counts as an epoch: where a log shows nothing, its means are kept.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class UserFitting:
         self.batches = int((-(-torch.bincount(self.part) // self.batch)).sum())  # of an epoch
         self.of_member = max(sizes.epochs, -(-LEAST_STEPS // self.batches))  # epochs
         self.member, self.done = 0, 0  # the member that is fitted, and its epochs
-        self.best, self.kept = torch.inf, _weights(members[0])
+        self.best, self.kept = self.checked_loss(members[0]), _weights(members[0])
         self.optimizer = torch.optim.Adam(members[0].parameters(), sizes.lr)
 
     @property
@@ -132,10 +133,10 @@ class UserFitting:
         return total / self.checked.num_sessions
 
     def _next(self) -> None:
-        self.member, self.done, self.best = self.member + 1, 0, torch.inf
+        self.member, self.done = self.member + 1, 0
         if not self.finished:
             member = self.members[self.member]
-            self.kept = _weights(member)
+            self.best, self.kept = self.checked_loss(member), _weights(member)
             self.optimizer = torch.optim.Adam(member.parameters(), self.sizes.lr)
 
     def state_dict(self) -> dict[str, Tensor]:

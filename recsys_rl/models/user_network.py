@@ -193,21 +193,35 @@ class UserNetwork(nn.Module):
     def _overlaps(self, items: Tensor, weights: Tensor) -> Tensor:
         """(B, T, K, V' J): the products of each item (B, T, K) with the memories before its step, scaled.
 
-        ``weights`` (B, T, K, J): what each item counts in each memory. A product with a sum is the sum of
-        products, which takes a T-th of the memory that the sums of each step would take.
+        ``weights`` (B, T, K, J): what each item counts in each memory.
         """
-        b, t, k = items.shape
-        decays = self.decays
-        age = torch.arange(t, device=items.device).unsqueeze(1) - 1 - torch.arange(t, device=items.device)
-        kernel = decays.view(-1, 1, 1) ** age.clamp_min(0) * (age >= 0)  # (J, T, T)
-        kernel = self._norm(decays).view(-1, 1, 1) * kernel
-        kernel = kernel.repeat_interleave(k, 1).repeat_interleave(k, 2)  # (J, T K, T K)
-        counts = weights.flatten(1, 2).transpose(1, 2).unsqueeze(3)  # (B, J, T K, 1)
+        if items.shape[2] == 1 and items.shape[1] <= self.vectors.shape[1]:
+            return self._sums_of_products(items.squeeze(2), weights.squeeze(2)).unsqueeze(2)
+        vectors = self.vectors[items]  # (B, T, K, V)
+        entries = torch.einsum("btkj,btkv->btjv", weights, vectors)
+        return self._products(vectors, decayed(entries, self.decays)[:, :-1])
+
+    def _sums_of_products(self, items: Tensor, weights: Tensor) -> Tensor:
+        """(B, T, V' J): the same for single items (B, T) and ``weights`` (B, T, J), without the memories.
+
+        A product with a sum is the sum of products: T numbers for each step in place of V.
+        """
+        steps = torch.arange(items.shape[1], device=items.device)
+        age = steps.unsqueeze(1) - 1 - steps  # (T, T)
+        decays = self.decays.view(-1, 1, 1)
+        kernel = self._norm(decays) * decays ** age.clamp_min(0) * (age >= 0)  # (J, T, T)
+        counts = weights.transpose(1, 2).unsqueeze(3)  # (B, J, T, 1)
         found = []
-        for vectors in self.vectors[items.flatten(1)].split(self.sizes, 2):  # (B, T K, V_v)
-            products = (vectors @ vectors.transpose(1, 2)).unsqueeze(1)  # (B, 1, T K, T K)
-            found.append(((products * kernel) @ counts).squeeze(3).transpose(1, 2))  # (B, T K, J)
-        return torch.cat(found, 2).view(b, t, k, -1)
+        for vectors in self.vectors[items].split(self.sizes, 2):  # (B, T, V_v)
+            products = (vectors @ vectors.transpose(1, 2)).unsqueeze(1)  # (B, 1, T, T)
+            found.append(((products * kernel) @ counts).squeeze(3).transpose(1, 2))  # (B, T, J)
+        return torch.cat(found, 2)
+
+    def _products(self, vectors: Tensor, sums: Tensor) -> Tensor:
+        """(..., K, V' J): products of ``vectors`` (..., K, V) with memories ``sums`` (..., J, V), scaled."""
+        sums = self._norm(self.decays).unsqueeze(1) * sums
+        pairs = zip(vectors.split(self.sizes, -1), sums.split(self.sizes, -1), strict=True)
+        return torch.cat([torch.einsum("...kv,...jv->...kj", x, y) for x, y in pairs], -1)
 
     def _features(self, memory: Memory, items: Tensor, overlaps: Tensor | None = None) -> Tensor:
         """x (N, K, F). ``overlaps`` (N, K, V' J): those of the sums in ``memory``; None: they are made."""
@@ -224,11 +238,7 @@ class UserNetwork(nn.Module):
             ]
         else:
             parts.append(learned)
-        if overlaps is None:
-            sums = self._norm(self.decays).unsqueeze(1) * memory["sums"]  # (N, J, V)
-            pairs = zip(vectors.split(self.sizes, 2), sums.split(self.sizes, 2), strict=True)
-            overlaps = torch.cat([torch.einsum("nkv,njv->nkj", x, y) for x, y in pairs], 2)
-        parts.append(overlaps)
+        parts.append(self._products(vectors, memory["sums"]) if overlaps is None else overlaps)
         parts.append(self._context(memory).unsqueeze(1).expand(-1, k, -1))
         return torch.cat(parts, -1)
 

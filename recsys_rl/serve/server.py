@@ -80,8 +80,8 @@ def serve(options: ServeConfig) -> None:
     place = _listen(options.host, options.port)
     try:
         app = application(options, tokens)
-        host, port = place.getsockname()[:2]
-        print(f"serving at http://{host}:{port}, record {one_line(options.db)}", file=sys.stderr, flush=True)
+        url = url_of(*place.getsockname()[:2])
+        print(f"serving at {url}, record {one_line(options.db)}", file=sys.stderr, flush=True)
         sys.setswitchinterval(SWITCH)
         config = uvicorn.Config(
             app,
@@ -141,6 +141,11 @@ def application(options: ServeConfig, tokens: Tokens | None = None) -> App:
         store.close()
         raise
     return App(worker, library, tokens)
+
+
+def url_of(host: str, port: int) -> str:
+    """The address for a browser; that of IPv6 stands in brackets."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -117,9 +117,10 @@ class SQLite:
         if found is None:
             return None
         whole = self.session(found[1])
-        if whole is None:
+        decision = None if whole is None else _within(whole, found[0])
+        if whole is None or decision is None:
             raise Damaged(f"decision {found[0]}")
-        return whole, _within(whole, found[0])
+        return whole, decision
 
     def latest(self, number: int) -> tuple[list[tuple[Decision, str, int]], list[int]]:
         """The last decisions that can be read, and the numbers of those that can't. Raises Damaged."""
@@ -137,10 +138,16 @@ class SQLite:
                 with contextlib.suppress(Damaged):
                     wholes[session] = self.session(session)
             whole = wholes.setdefault(session, None)
-            if whole is None or whole[0].person != person or not is_person(person, name, wanted):
+            decision = None if whole is None else _within(whole, at)
+            if (
+                whole is None
+                or decision is None
+                or whole[0].person != person
+                or not is_person(person, name, wanted)
+            ):
                 unreadable.append(at)
                 continue
-            rows.append((_within(whole, at), name, sum(x.decision == at for x in whole[2])))
+            rows.append((decision, name, sum(x.decision == at for x in whole[2])))
         return rows, unreadable
 
     def event(self, id: str) -> Event | None:
@@ -222,10 +229,10 @@ class SQLite:
     def erase(self, name: str) -> int:
         """Delete a person with all rows. Returns the number of decisions.
 
-        Raises UserError if unknown, Full, Lost.
+        Raises UserError if unknown, Damaged, Full, Lost.
         """
         db = self._db
-        found = db.execute("SELECT number FROM people WHERE name = ?", (name,)).fetchone()
+        found = self._first("SELECT number FROM people WHERE name = ?", (name,))
         if found is None:
             raise UserError(f"The record {one_line(self.path)} has no user {shown(name)}: give another id.")
         # A number is given once: an event of an erased decision must not find another one.
@@ -256,9 +263,6 @@ class SQLite:
             self._lock = None
 
 
-def _within(whole: Whole, number: int) -> Decision:
-    """The decision of this number in its session. Raises Damaged."""
-    found = next((x for x in whole[1] if x.number == number), None)
-    if found is None:
-        raise Damaged(f"decision {number}")
-    return found
+def _within(whole: Whole, number: int) -> Decision | None:
+    """The decision of this number in its session; None if the session has no such one."""
+    return next((x for x in whole[1] if x.number == number), None)

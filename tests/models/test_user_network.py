@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from recsys_rl.models.user_ensemble import UserEnsemble
 from recsys_rl.models.user_fit import FitSizes, UserFitting, set_means
@@ -133,6 +135,39 @@ def test_all_steps_at_once_are_the_steps_one_by_one() -> None:
         assert_close(now[there], outputs.expected()[there, step], rtol=1e-4, atol=1e-5)
         memory, logit = made.after(memory, rows, shown, sessions.signals[:, step])
         assert_close(logit[there], leaving[there, step], rtol=1e-4, atol=1e-5)
+
+
+def test_place_that_is_never_shown_changes_nothing() -> None:
+    """The products with the memories are made in another way for slates."""
+    made, one = network(), table(1)
+    items = torch.cat([one.items, torch.full_like(one.items, -1)], 2)
+    two = replace(one, items=items, signals=torch.cat([one.signals, torch.zeros_like(one.signals)], 2))
+    (outputs, leaving), (wide, same) = made.of_sessions(one), made.of_sessions(two)
+    there = one.under_way
+    assert_close(wide.expected()[there][:, :1], outputs.expected()[there], rtol=1e-4, atol=1e-5)
+    assert_close(same, leaving, rtol=1e-4, atol=1e-5)
+
+
+class Largest(TorchDispatchMode):
+    """The most numbers that a tensor has which is made in the block."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        self.numbers = max(self.numbers, found.numel() if isinstance(found, Tensor) else 0)
+        return found
+
+
+def test_memory_grows_with_the_places_of_a_slate_and_not_with_their_square() -> None:
+    sizes = []
+    for slate in (32, 64):
+        one = table(1)
+        items, signals = (x.repeat_interleave(slate, 2) for x in (one.items, one.signals))
+        with Largest() as largest:  # type: ignore[no-untyped-call]
+            network().of_sessions(replace(one, items=items, signals=signals))
+        sizes.append(largest.numbers)
+    assert sizes[1] == 2 * sizes[0]
 
 
 def test_number_of_the_whole_step_is_one_for_all_places_and_later_steps_do_not_read_it() -> None:
@@ -270,6 +305,16 @@ def test_fit_recovers_a_known_response(proof: Proof, perturbed: None) -> None:
     proof(error, below=0.06, what="click")
     second = (other.signals[..., 0, 0].cumsum(1) >= 2).float()
     proof(float((leaving.sigmoid() - second)[shown].abs().mean()), below=0.06, what="leaving")
+
+
+def test_start_is_kept_if_every_epoch_is_worse(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recsys_rl.models.user_fit.LEAST_STEPS", 1)
+    fitting = fit_of(known_world(100, 0), 2, 2)
+    fitting.sizes = replace(fitting.sizes, lr=100.0)
+    starts = [fitting.checked_loss(member) for member in fitting.members]
+    found = [fitting.epoch() for _ in range(4)]
+    assert fitting.finished and min(found) > max(starts)
+    assert [fitting.checked_loss(member) for member in fitting.members] == pytest.approx(starts)
 
 
 def test_fit_with_a_loss_that_is_not_a_number_fails(monkeypatch: pytest.MonkeyPatch) -> None:

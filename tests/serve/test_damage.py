@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from recsys_rl.cli import main
 from recsys_rl.serve.rows import Decision, packed
 from recsys_rl.serve.sqlite import SQLite
 from recsys_rl.serve.store import Damaged
@@ -106,6 +107,38 @@ def test_a_changed_column_makes_no_decision_one_of_another_person(
     rows, unreadable = store.latest(9)
     assert int(one["decision_id"]) in unreadable and all(name == "4" for _, name, _ in rows)
     store.close()
+
+
+def test_a_changed_number_of_a_decision_does_not_hide_the_others(
+    record: tuple[Path, dict[str, Any], str], tmp_path: Path
+) -> None:
+    """The column is outside the digests, and the row in it has the true number."""
+    db, one, other = record
+    shutil.copy(db, tmp_path / "r.sqlite")
+    write(tmp_path / "r.sqlite", "UPDATE decisions SET number = 12345 WHERE number = ?", one["decision_id"])
+    store = SQLite(tmp_path / "r.sqlite")
+    rows, unreadable = store.latest(9)
+    assert ([str(x.number) for x, *_ in rows], unreadable) == ([other], [12345])
+    with pytest.raises(Damaged):
+        store.decision(12345)
+    store.close()
+
+
+def test_forget_names_a_damaged_file(
+    record: tuple[Path, dict[str, Any], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The page that finds a person by name is overwritten; the file can be opened all the same."""
+    db = tmp_path / "r.sqlite"
+    shutil.copy(record[0], db)
+    raw = sqlite3.connect(db)
+    page = raw.execute("SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_people_1'")
+    (place,), (size,) = page.fetchone(), raw.execute("PRAGMA page_size").fetchone()
+    raw.close()
+    content = bytearray(db.read_bytes())
+    content[(place - 1) * size : place * size] = b"\xff" * size
+    db.write_bytes(content)
+    assert main(["log", "forget", "--db", str(db), "--user", "3"]) == 2
+    assert "r.sqlite is damaged (database disk image is malformed): copy it from" in capsys.readouterr().err
 
 
 def test_a_request_id_that_was_changed_gives_no_answer_of_another_request(

@@ -13,7 +13,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from recsys_rl.serve.hosts import is_local
-from recsys_rl.serve.server import ServeConfig, application
+from recsys_rl.serve.server import ServeConfig, application, url_of
 from recsys_rl.serve.tokens import Tokens
 from tests.serve.live import Live, live
 from tests.serve.servers import serving
@@ -39,6 +39,11 @@ PATHS = (
 @pytest.mark.parametrize("host", [*LOCAL, *FOREIGN])
 def test_only_names_and_addresses_of_loopback_are_local(host: str) -> None:
     assert is_local(host.encode("latin-1")) == (host in LOCAL)
+
+
+@pytest.mark.parametrize(("host", "url"), [("127.0.0.1", "http://127.0.0.1:80"), ("::1", "http://[::1]:80")])
+def test_host_of_the_printed_address_is_local(host: str, url: str) -> None:
+    assert url_of(host, 80) == url and is_local(url.removeprefix("http://").encode())
 
 
 def test_no_door_opens_for_a_name_of_another_site(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
