@@ -18,6 +18,8 @@ from recsys_rl.models.user_network import UserNetwork
 from recsys_rl.types import SessionTable, UserError
 
 LEAST_STEPS = 400  # of the optimiser for each member, for small logs
+PATIENCE = 80
+"""Steps of the optimiser without a better epoch, and 5 epochs at least, after which a member is done."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ class UserFitting:
     """The members, fitted in turn. After each ``epoch`` the state can be saved, and the fit goes on from it.
 
     Of each member, the weights of the epoch with the least loss on the sessions ``checked`` are kept. The
-    start counts as an epoch: where a log shows nothing, its means are kept.
+    start counts as an epoch: where a log shows nothing, its means are kept. A small log is soon learned, and
+    then left (PATIENCE).
     """
 
     def __init__(
@@ -61,7 +64,9 @@ class UserFitting:
         self.batch = max(1, sizes.rows // max(1, fitted.items.shape[1]))  # sessions
         self.batches = int((-(-torch.bincount(self.part) // self.batch)).sum())  # of an epoch
         self.of_member = max(sizes.epochs, -(-LEAST_STEPS // self.batches))  # epochs
+        self.patience = max(5, -(-PATIENCE // self.batches))  # epochs
         self.member, self.done = 0, 0  # the member that is fitted, and its epochs
+        self.waited = 0  # epochs since its best one
         self.best, self.kept = self.checked_loss(members[0]), _weights(members[0])
         self.optimizer = torch.optim.Adam(members[0].parameters(), sizes.lr)
 
@@ -104,9 +109,10 @@ class UserFitting:
                 f"The fit of network {self.member + 1} failed in its epoch {self.done}, as the loss became "
                 f"{found}: look for extreme signals in the log and clip them, or fit with another seed."
             )
+        self.waited += 1
         if found < self.best:
-            self.best, self.kept = found, _weights(member)
-        if self.done == self.of_member:
+            self.best, self.kept, self.waited = found, _weights(member), 0
+        if self.done == self.of_member or self.waited == self.patience:
             member.load_state_dict(self.kept)
             self._next()
         return found
@@ -133,7 +139,7 @@ class UserFitting:
         return total / self.checked.num_sessions
 
     def _next(self) -> None:
-        self.member, self.done = self.member + 1, 0
+        self.member, self.done, self.waited = self.member + 1, 0, 0
         if not self.finished:
             member = self.members[self.member]
             self.best, self.kept = self.checked_loss(member), _weights(member)
@@ -144,6 +150,7 @@ class UserFitting:
         found = {
             "member": torch.tensor(self.member),
             "done": torch.tensor(self.done),
+            "waited": torch.tensor(self.waited),
             "best": torch.tensor(self.best, dtype=torch.float64),
             "generator": self.generator.get_state(),
         }
@@ -157,7 +164,7 @@ class UserFitting:
         self.member, self.done = int(state["member"]), int(state["done"])
         if not 0 <= self.member <= len(self.members) or not 0 <= self.done < self.of_member:
             raise ValueError("the epochs of a fit")
-        self.best = float(state["best"])
+        self.best, self.waited = float(state["best"]), int(state["waited"])
         self.generator.set_state(state["generator"])
         self.kept = {n.removeprefix("kept."): x for n, x in state.items() if n.startswith("kept.")}
         if self.finished:

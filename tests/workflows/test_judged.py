@@ -43,6 +43,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def short_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The judge's model need not be good here, and the whole fit takes half a minute."""
+    monkeypatch.setattr(user_fit, "LEAST_STEPS", 20)
+
+
 def inside(made: Path, folder: Path, *options: str) -> Path:
     """A run in the learned users with the log ``all``."""
     own = ["--env", "learned", "--user-model", str(made / "users.pt"), *SIZES, *PPO]
