@@ -218,7 +218,7 @@ def text(results: Path) -> str:
         names = (f"`{line['env']}`", line["log"], line["features"])
         groups.setdefault((*names, line["pessimism"]), []).append(line)
     body = []
-    for group, of_seeds in sorted(groups.items(), key=lambda item: item[0][0]):
+    for group, of_seeds in sorted(groups.items()):
 
         def mean(column: str, of_seeds: Sequence[newest.Row] = of_seeds) -> float:
             return sum(float(line[column]) for line in of_seeds) / len(of_seeds)
