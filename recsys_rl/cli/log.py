@@ -140,9 +140,10 @@ def _forget(options: ForgetOptions) -> None:
     except Damaged as damage:
         raise UserError(f"{one_line(options.db)} is damaged ({damage}): copy it from a backup.") from damage
     except (Full, Lost) as error:
+        what = "the user is still there" if isinstance(error, Full) else "the user may still be there"
         raise UserError(
-            f"{one_line(options.db)} can't be written ({error}): the user is still there. Make room or copy "
-            "the file to another disk, and try again."
+            f"{one_line(options.db)} can't be written ({error}): {what}. Make room or copy the file to "
+            "another disk, and try again."
         ) from error
     finally:
         store.close()
