@@ -226,7 +226,7 @@ def dqn(results: Path) -> str:
 
 
 def seeds_of(runs: Runs) -> str:
-    return f"{'seed' if len(runs.seeds) == 1 else 'seeds'} {', '.join(runs.seeds)}"
+    return f"{'seed' if len(runs.seeds) == 1 else 'seeds'} {', '.join(sorted(runs.seeds, key=int))}"
 
 
 def effects(results: Path) -> str:
