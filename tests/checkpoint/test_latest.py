@@ -34,7 +34,7 @@ COMMANDS = {
     "recommend-many": "recommend --users all --out lists.parquet",
     "ranking": "ranking events.csv",
     "record": "record --sessions 4 --out new.parquet",
-    "ope": "ope --log log.parquet --policy random --json ope.json",
+    "ope": "ope --log log.parquet --policy random --no-world --json ope.json",
     "evaluate": "evaluate --json table.json",
 }
 

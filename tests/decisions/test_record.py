@@ -25,6 +25,7 @@ from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.evaluation.policies import candidate_rule
 from recsys_rl.experience.sessions import record
 from recsys_rl.make import make_env, make_user_model
+from recsys_rl.models import user_fit
 from recsys_rl.protocols import Behaviour
 from recsys_rl.run import agent_of
 from recsys_rl.types import Action, Obs, Step, UserError, tree_map
@@ -442,8 +443,12 @@ def test_catalogue_hash_depends_on_the_order_of_items(trained: Callable[[str], P
 
 
 def test_parts_hold_the_same_log_and_are_judged_as_one_file(
-    tmp_path: Path, trained: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    trained: Callable[[str], Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(user_fit, "LEAST_STEPS", 20)  # the fit need not be good
     checkpoint = trained("satiation")
     words = ["record", "--checkpoint", str(checkpoint), "--sessions", "40", "--quiet", "--policy", "random"]
     assert main([*words, "--out", str(tmp_path / "one.parquet")]) == 0

@@ -238,7 +238,7 @@ def test_commands(tmp_path: Path) -> None:
 
     code, out, err = finish(start(tmp_path, "recsys_rl.cli", "evaluate", "--report", "report.html"))
     assert code == 0, err
-    assert "oracle" in out and "clustered: 300 items" in out
+    assert "oracle" in out and "clustered: 300 items" in err
     page = (tmp_path / "report.html").read_text()
     assert "clustered: 300 items" in page and "item 2" not in page  # untitled items are counted, not listed
 
