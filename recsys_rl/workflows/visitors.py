@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import secrets
+import socket
 import sys
 import threading
 import time
@@ -32,6 +33,7 @@ from recsys_rl.utils.progress import counted
 from recsys_rl.utils.seeding import generators
 
 PATIENCE = 30.0  # seconds to wait for an answer
+STARTING = 15.0  # seconds to wait for a server that has just been started
 TRIES = 20  # of a request that the server is too busy to answer
 
 
@@ -106,6 +108,7 @@ def visitors(options: VisitorsConfig) -> Visits:
         Visits(),
         Client(options.url, options.token),
     )
+    client.wait()
     with (
         ThreadPoolExecutor(options.width) as pool,
         counted("visits", options.sessions) as show,
@@ -228,6 +231,16 @@ class Client:
         if token is not None:
             self.headers["authorization"] = f"Bearer {token}"
         self.own = threading.local()
+
+    def wait(self) -> None:
+        """Wait until the server listens, for STARTING seconds at most; then a request says what is wrong."""
+        end = time.monotonic() + STARTING
+        while time.monotonic() < end:
+            try:
+                socket.create_connection((self.host, self.port), timeout=1).close()
+                return
+            except OSError:
+                time.sleep(0.2)
 
     def recommend(self, body: dict[str, Any]) -> tuple[dict[str, Any], float]:
         """The answer, and the seconds that it took."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 
 from recsys_rl.checkpoint import load
 from recsys_rl.errors import UserError
+from recsys_rl.workflows import visitors as workflow
 from recsys_rl.workflows.visitors import Client, VisitorsConfig, visitors
 from tests.serve.live import live
 
@@ -72,3 +75,19 @@ def test_a_server_that_is_another_one_is_named(checkpoint: At, other: str, said:
 def test_a_wrong_address_is_refused(url: str) -> None:
     with pytest.raises(UserError, match="HOST:PORT"):
         Client(url, None)
+
+
+def test_visitors_wait_for_a_server_that_has_just_been_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))  # refuses connections until it listens
+        client = Client(f"http://127.0.0.1:{server.getsockname()[1]}", None)
+        later = threading.Timer(0.4, server.listen)
+        later.start()
+        started = time.monotonic()
+        client.wait()
+        later.join()
+        assert 0.3 < time.monotonic() - started < 10
+    monkeypatch.setattr(workflow, "STARTING", 0.3)
+    client.wait()
+    with pytest.raises(UserError, match="gives no answer"):
+        client.recommend({})
