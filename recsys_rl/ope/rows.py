@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from recsys_rl.errors import amount
 from recsys_rl.ope import clipping, world
 from recsys_rl.ope.diagnostics import (
     FEW,
@@ -229,8 +230,8 @@ def warnings_for(
     found = []
     if report.ess < FEW:
         found.append(
-            f"Do not trust this: the log is worth {report.ess:.0f} {unit} for this policy, and "
-            f"{FEW} are needed."
+            f"Do not trust this: the log is worth {amount(round(report.ess), unit.removesuffix('s'))} for this "
+            f"policy, and {FEW} are needed."
         )
     if report.pareto_k > HEAVY:
         found.append(
