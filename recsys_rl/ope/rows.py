@@ -230,8 +230,8 @@ def warnings_for(
     found = []
     if report.ess < FEW:
         found.append(
-            f"Do not trust this: the log is worth {amount(round(report.ess), unit.removesuffix('s'))} for this "
-            f"policy, and {FEW} are needed."
+            f"Do not trust this: the log is worth {amount(round(report.ess), unit.removesuffix('s'))} for "
+            f"this policy, and {FEW} are needed."
         )
     if report.pareto_k > HEAVY:
         found.append(
