@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from recsys_rl.checkpoint.users import LearnedFile
 from recsys_rl.evaluation.real_or_learned import auc, classifier_auc
+from recsys_rl.models.item_means import shrunk_means
 from recsys_rl.models.user_signals import LEVELS, pinball
 from recsys_rl.objective.weighted import stream_weights
 from recsys_rl.protocols import KNOWS, UserModel
@@ -112,8 +113,8 @@ def _learned(file: LearnedFile, held: SessionTable) -> Predictions:
 def _simple(file: LearnedFile, held: SessionTable, fitted: SessionTable) -> dict[str, Predictions]:
     """The predictions by the item's mean, and by that of the user in the session so far beside it."""
     kinds, signals = file.members[0].kinds, {"popularity": [], "additive": []}  # type: ignore[var-annotated]
-    for place, one in enumerate(kinds.binary):
-        means = _item_means(fitted, place, file.world.catalogue.num_items)
+    of_items = shrunk_means(fitted, file.world.catalogue.num_items, PRIOR)  # (I, S)
+    for place, (one, means) in enumerate(zip(kinds.binary, of_items.unbind(1), strict=True)):
         for name, rows in signals.items():
             known, seen = (_by_means(table, place, means, name == "additive") for table in (held, fitted))
             if one:
@@ -128,15 +129,6 @@ def _simple(file: LearnedFile, held: SessionTable, fitted: SessionTable) -> dict
     return {
         name: Predictions(rows, by_step if name == "popularity" else None) for name, rows in signals.items()
     }
-
-
-def _item_means(table: SessionTable, place: int, num_items: int) -> Tensor:
-    """(I,): the mean of a signal of each item, as if PRIOR answers had been the mean of all."""
-    shown = table.shown
-    items, values = table.items[shown], table.signals[..., place][shown]
-    total = torch.zeros(num_items).index_add_(0, items, values)
-    counts = torch.bincount(items, minlength=num_items)
-    return (total + PRIOR * values.mean()) / (counts + PRIOR)
 
 
 def _by_means(table: SessionTable, place: int, means: Tensor, additive: bool) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a log tells of each item by itself: the mean of each signal.
+"""The mean of each signal of each item in a log.
 
 The mean of an item holds the answers that are to be predicted by it. A network would trust it too much, the
 more so the seldomer the signal: one of two likes of an item may be the answer itself. So the sessions are
@@ -39,15 +39,20 @@ def item_means(table: SessionTable, num_items: int, generator: torch.Generator) 
 
 
 def means_of(table: SessionTable, num_items: int) -> Tensor:
-    """(I, S): the mean of each signal of each item, standardised over the items.
+    """(I, S): ``shrunk_means`` with SHRINK, standardised over the items."""
+    found = shrunk_means(table, num_items, SHRINK)
+    deviation = found.std(0, correction=0)
+    return (found - found.mean(0)) / torch.where(deviation > 1e-6, deviation, torch.inf)
 
-    A mean is shrunk towards that of all answers, as if SHRINK more of these were the item's.
+
+def shrunk_means(table: SessionTable, num_items: int, prior: float) -> Tensor:
+    """(I, S): the mean of each signal of each item, as if ``prior`` more answers had been the mean of all.
+
+    Without an answer in the table all means are 0.
     """
     shown = table.shown  # (G, T, K)
     items, signals = table.items[shown], table.signals[shown]  # (R,), (R, S)
     count = torch.bincount(items, minlength=num_items).unsqueeze(1)  # (I, 1)
     total = signals.new_zeros(num_items, signals.shape[1]).index_add_(0, items, signals)
     mean = signals.mean(0) if len(items) else total.mean(0)
-    found = (total + SHRINK * mean) / (count + SHRINK)
-    deviation = found.std(0, correction=0)
-    return (found - found.mean(0)) / torch.where(deviation > 1e-6, deviation, torch.inf)
+    return (total + prior * mean) / (count + prior)

@@ -124,7 +124,6 @@ class UserFitting:
             (part, rows)
             for part in range(int(self.part.max()) + 1)
             for rows in order[self.part[order] == part].split(self.batch)
-            if len(rows)
         ]
         if len(self.columns) < 2:
             return found
@@ -207,10 +206,9 @@ def set_means(network: UserNetwork, table: SessionTable) -> None:
     kinds, last = network.kinds, (network.body[-1], network.leaving[-1])
     assert isinstance(last[0], nn.Linear) and isinstance(last[1], nn.Linear)
     starts = [0, *accumulate(kinds.output_sizes)]
-    for place in (p for p, one in enumerate(kinds.binary) if one and kinds.weights[p]):
-        values = table.signals[..., place][table.shown]
-        at = starts[place]
-        last[0].bias[at : at + 1].add_(shift(torch.cat(outputs)[:, at : at + 1], values.mean().view(1)))
+    places = [place for place, one in enumerate(kinds.binary) if one and kinds.weights[place]]
+    at = [starts[place] for place in places]
+    last[0].bias[at] += shift(torch.cat(outputs)[:, at], table.signals[table.shown][:, places].mean(0))
     if kinds.leave_weight:
         left = table.left_after[table.under_way].float()
         last[1].bias.add_(shift(torch.cat(leaving), left.mean().view(1)))

@@ -1,4 +1,4 @@
-"""What a network of users has of a catalogue and of an interface: tables of items, sizes of the context."""
+"""The inputs of a network of users: tables of the items, and sizes of the context."""
 
 from __future__ import annotations
 

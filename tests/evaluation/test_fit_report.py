@@ -7,14 +7,15 @@ import torch
 from torch.testing import assert_close
 
 from recsys_rl.evaluation.fit_report import (
+    PRIOR,
     _by_means,
-    _item_means,
     _kolmogorov,
     _scores,
     _survival,
     print_fit_report,
 )
 from recsys_rl.evaluation.real_or_learned import auc, classifier_auc
+from recsys_rl.models.item_means import shrunk_means
 from recsys_rl.models.user_signals import LEVELS
 from recsys_rl.types import SessionTable, World
 from tests.tiny_world import population, tiny_catalogue
@@ -48,7 +49,8 @@ def test_area_under_the_curve() -> None:
 
 
 def test_means_of_items_and_of_the_session_so_far() -> None:
-    means = _item_means(SESSIONS, 0, 3)  # item 0: two answers of 1; item 1: 0 and 1; the mean of all is 3/4
+    # Item 0: two answers of 1; item 1: 0 and 1; the mean of all is 3/4.
+    means = shrunk_means(SESSIONS, 3, PRIOR)[:, 0]
     assert_close(means, torch.tensor([(2 + 3.75) / 7, (1 + 3.75) / 7, 0.75]))
     assert_close(_by_means(SESSIONS, 0, means, False), means[[0, 1, 0, 1]])
     first = 1 - means[0]
