@@ -90,7 +90,9 @@ def test_policies_of_a_log_are_estimated_and_compared(
     difference = found["compare"]
     paired = rows["ppo", "wdr"]["value"] - rows["random", "wdr"]["value"]
     assert difference["value"] == pytest.approx(paired) and difference["estimator"] == "wdr"
-    assert difference["text"] in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert difference["text"] in out
+    assert "<- marks one estimator, the same for all policies: wdr, as its weights are good for each" in out
 
 
 def test_the_logs_own_policy_has_weights_of_one_and_its_mean_return(
