@@ -15,11 +15,12 @@ from recsys_rl.files.columns import OPTIONS
 
 @dataclass(frozen=True)
 class Problem:
-    """A kind of problem: the number of rows that have it, and the first of them, counted from 1."""
+    """A kind of problem: the number of rows that have it, and the first of them, from 1 below the header."""
 
     text: str
     count: int
     first_row: int
+    first_line: int | None = field(default=None, compare=False)  # of a text file, as an editor counts
 
 
 class Found:
@@ -123,8 +124,9 @@ class Description:
             yield f"kinds of events: {len(self.kinds)} ({each}), weighted in training by --event-weights"
         yield f"problems: {len(self.problems)}" if self.problems else "problems: none"
         for problem in self.problems:
-            found = number_of_rows(problem.count)
-            yield f"  {problem.text}: {found}, the first is row {problem.first_row:,}"
+            line = problem.first_line
+            place = f"row {problem.first_row:,}" if line is None else f"line {line:,}"
+            yield f"  {problem.text}: {number_of_rows(problem.count)}, the first is {place}"
 
     def _expected(self) -> str:
         """The expectation of 1/p: the number of actions that the policy could take."""

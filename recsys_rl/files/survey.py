@@ -6,6 +6,7 @@ The file is read in pieces. Distinct users, items and repeated rows are counted 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -162,6 +163,8 @@ class Survey:
         for role, number, each in (("user", users, of_user), ("item", items, counts)):
             if each is not None and number == 1 and each[0] > 1:
                 problems.append(Problem(f"all rows with a value have the same {role}", each[0], 1))
+        if table.raw is not None:
+            problems = [replace(x, first_line=table.line(x.first_row)) for x in problems]
         columns = {role: name for role, name in self.columns.items() if role != "event" or self.kinds}
         return Description(
             columns=columns,

@@ -87,7 +87,7 @@ def test_other_columns_and_lacking_roles_are_printed(tmp_path: Path) -> None:
         "columns without a known role: 'colour'",
         "no column for the user is known: give --user-column",
     ]
-    assert lines[-2:] == ["problems: 1", "  column 'item' has no value: 1 row, the first is row 2"]
+    assert lines[-2:] == ["problems: 1", "  column 'item' has no value: 1 row, the first is line 3"]
 
 
 def test_description_of_decisions(tmp_path: Path) -> None:
@@ -132,9 +132,15 @@ def test_describe_command_prints_and_writes_json(
     said = capsys.readouterr().out
     assert "7 rows, 2 users, 3 items, 4 sessions" in said
     assert "time: 2024-01-01 00:00:00 UTC to 2024-01-03 00:00:00 UTC" in said
-    assert "column 'user_id' has no value: 1 row, the first is row 3" in said
+    assert "column 'user_id' has no value: 1 row, the first is line 4\n" in said
+    assert "column 'timestamp' has no time: 1 row, the first is line 6\n" in said
+    assert "rows that repeat the user, item, time of an earlier row: 2 rows, the first is line 5\n" in said
     values = json.loads(Path("log.json").read_text())
-    assert values["rows"] == 7 and values["problems"][0]["first_row"] == 3
+    first = values["problems"][0]
+    assert (values["rows"], first["first_row"], first["first_line"]) == (7, 3, 4)
+    pl.read_csv("log.csv").write_parquet("log.parquet")
+    assert main(["data", "describe", "log.parquet"]) == 0
+    assert "column 'user_id' has no value: 1 row, the first is row 3\n" in capsys.readouterr().out
 
 
 # The hashes of a, b, c are 0.66, 0.72, 0.67: one of the three is below 0.665.
@@ -150,9 +156,15 @@ GAPS = "user,item,time,session\na,x,1,1\na,y,,1\n,x,3,2\nb,y,null,3\nb,z,5,4\nc,
         ("data describe broken.parquet", "broken.parquet can't be parsed"),
         ("data describ log.csv", "did you mean describe?"),
         ("data describe log.csv --item-column thing", "no column 'thing'"),
-        ("data split log.csv", "column 'timestamp' has 'soon' in row 5: times are numbers"),
-        ("data split gaps.csv", "'time' has no value in 2 rows (the first is row 2): fill the gaps, or give"),
-        ("data split gaps.csv --by user", "'user' has no value in 1 row (the first is row 3): fill the gaps"),
+        ("data split log.csv", "column 'timestamp' has 'soon' in line 6: times are numbers"),
+        (
+            "data split gaps.csv",
+            "'time' has no value in 2 rows (the first is line 3): fill the gaps, or give",
+        ),
+        (
+            "data split gaps.csv --by user",
+            "'user' has no value in 1 row (the first is line 4): fill the gaps",
+        ),
         ("data split timeless.csv", "no column for the time; its columns are 'user', 'item': name it with"),
         ("data split timeless.csv", "--time-column, or give --by user"),
         (
@@ -258,12 +270,12 @@ def test_split_tells_of_repeated_rows(
     Path("log.csv").write_text(text)
     assert main(["data", "split", "log.csv", "--by", by, "--fraction", FRACTION[by]]) == 0
     out = capsys.readouterr().out
-    assert "2 rows repeat the user, item, time of an earlier row (the first is row 3) and are kept" in out
+    assert "2 rows repeat the user, item, time of an earlier row (the first is line 4) and are kept" in out
     assert pl.read_parquet("train.parquet").height + pl.read_parquet("test.parquet").height == 8
     Path("log.csv").write_text(text.replace("a,x,1\nb", "a,x,9\nb"))
     assert main(["data", "split", "log.csv", "--by", by, "--fraction", FRACTION[by]]) == 0
     out = capsys.readouterr().out
-    assert "1 row repeats the user, item, time of an earlier row (the first is row 6) and is kept" in out
+    assert "1 row repeats the user, item, time of an earlier row (the first is line 7) and is kept" in out
     Path("log.csv").write_text(text.replace("a,x,1\nb", "a,x,9\nb").replace("b,x,3\nb,,4\nc", "c"))
     assert main(["data", "split", "log.csv", "--by", by, "--fraction", FRACTION[by]]) == 0
     assert "repeat" not in capsys.readouterr().out
