@@ -16,6 +16,7 @@ from recsys_rl.cli import main
 from recsys_rl.decisions.describe import describe
 from recsys_rl.files import read
 from recsys_rl.files.description import Problem
+from recsys_rl.files.log import read_log
 from recsys_rl.types import UserError
 from tests.doors import ROOT
 
@@ -29,6 +30,9 @@ LOG = (
     "a,z,2024-01-03T00:00:00Z,2,no\n"
     "b,x,2024-01-02T00:00:00Z,1,1\n"
 )
+
+DROP = " (train with --missing drop to leave them out)"
+MERGE = " (train with --duplicates sum to merge them, or keep-first to drop them)"
 
 
 @pytest.mark.parametrize("piece", [1, 2, 1000])
@@ -87,7 +91,7 @@ def test_other_columns_and_lacking_roles_are_printed(tmp_path: Path) -> None:
         "columns without a known role: 'colour'",
         "no column for the user is known: give --user-column",
     ]
-    assert lines[-2:] == ["problems: 1", "  column 'item' has no value: 1 row, the first is line 3"]
+    assert lines[-2:] == ["problems: 1", "  column 'item' has no value: 1 row, the first is line 3" + DROP]
 
 
 def test_description_of_decisions(tmp_path: Path) -> None:
@@ -132,15 +136,34 @@ def test_describe_command_prints_and_writes_json(
     said = capsys.readouterr().out
     assert "7 rows, 2 users, 3 items, 4 sessions" in said
     assert "time: 2024-01-01 00:00:00 UTC to 2024-01-03 00:00:00 UTC" in said
-    assert "column 'user_id' has no value: 1 row, the first is line 4\n" in said
+    assert f"column 'user_id' has no value: 1 row, the first is line 4{DROP}\n" in said
     assert "column 'timestamp' has no time: 1 row, the first is line 6\n" in said
-    assert "rows that repeat the user, item, time of an earlier row: 2 rows, the first is line 5\n" in said
+    assert (
+        f"rows that repeat the user, item, time of an earlier row: 2 rows, the first is line 5{MERGE}" in said
+    )
     values = json.loads(Path("log.json").read_text())
     first = values["problems"][0]
     assert (values["rows"], first["first_row"], first["first_line"]) == (7, 3, 4)
+    assert f" ({first['mend']})" == DROP
     pl.read_csv("log.csv").write_parquet("log.parquet")
     assert main(["data", "describe", "log.parquet"]) == 0
-    assert "column 'user_id' has no value: 1 row, the first is row 3\n" in capsys.readouterr().out
+    assert f"column 'user_id' has no value: 1 row, the first is row 3{DROP}\n" in capsys.readouterr().out
+
+
+def test_remedies_of_a_description_mend_the_log(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text(LOG.replace("soon", "2024-01-02").replace(",no", ",3"))
+    found = [problem.mend for problem in describe(tmp_path / "log.csv").problems]
+    assert len(found) == 3 and all("--missing drop" in x or "--duplicates sum" in x for x in found)
+    with pytest.raises(UserError, match="3 problems"):
+        read_log(tmp_path / "log.csv")
+    assert len(read_log(tmp_path / "log.csv", missing="drop", duplicates="sum").users) == 3
+
+
+def test_gaps_of_decisions_have_their_own_remedy(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("user,item,click,propensity\na,x,1,0.5\nb,y,0,\n")
+    last = list(describe(tmp_path / "log.csv").lines())[-1]
+    text = "the first is line 3 (fill them in, or leave these sessions out)"
+    assert last == f"  column 'propensity' has no value: 1 row, {text}"
 
 
 # The hashes of a, b, c are 0.66, 0.72, 0.67: one of the three is below 0.665.
