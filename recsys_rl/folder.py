@@ -196,9 +196,9 @@ def checkpoint_behind(path: str) -> str:
     return str(nearby(Path(path).resolve()))
 
 
-def is_latest(path: str | Path | None) -> bool:
+def is_latest(path: str | Path) -> bool:
     """True for a file in checkpoints/, which the next run of its algorithm replaces."""
-    return path is not None and Path(path).parent == LATEST
+    return Path(path).parent == LATEST
 
 
 def algo_of(folder: Path) -> str:

@@ -306,7 +306,9 @@ def _say_beginning(run: Run, experience: str, folder: Path | None) -> None:
         else "they are missing, so install a C compiler and then this package again."
     )
     _say(
-        f"items of {folders.checkpoint_behind(items)} ({items})" if folders.is_latest(items) else "",
+        f"items of {folders.checkpoint_behind(items)} ({items})"
+        if items and folders.is_latest(items)
+        else "",
         about_data(run),
         experience,
         run.note,
