@@ -592,7 +592,7 @@ def test_sessions_and_steps_of_a_target_are_whole_numbers(tmp_path: Path) -> Non
     pl.DataFrame(columns).write_csv(tmp_path / "t.csv")
     assert read_target(tmp_path / "t.csv", log).logprobs.exp().tolist() == pytest.approx(shares[::-1])
     pl.DataFrame(columns | {"session": [3.0, 2.9, 1.0, 0.0]}).write_parquet(tmp_path / "t.parquet")
-    with pytest.raises(UserError, match=r"column 'session' has 2\.9 in line 3: give whole numbers"):
+    with pytest.raises(UserError, match=r"column 'session' has 2\.9 in row 2: give whole numbers"):
         read_target(tmp_path / "t.parquet", log)
 
 
@@ -721,7 +721,7 @@ def test_probabilities_of_every_item_give_and_check_the_propensities(tmp_path: P
 def test_empty_ids_in_lists_are_refused_with_their_row(tmp_path: Path) -> None:
     shown = {"items": [["tea", "rum"], ["tea", None]], "reward": [1, 0], "propensity": [0.5, 0.5]}
     pl.DataFrame(shown).write_parquet(tmp_path / "log.parquet")
-    with pytest.raises(UserError, match="column 'items' has an empty id in line 3"):
+    with pytest.raises(UserError, match="column 'items' has an empty id in row 2"):
         read_table(tmp_path / "log.parquet")
     with pytest.raises(UserError, match="column 'candidates' has an empty id in line 4"):
         own(tmp_path, {"candidates": ["tea", "milk", "tea|", "milk"]})
