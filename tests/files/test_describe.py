@@ -341,27 +341,36 @@ def test_split_by_user_is_drawn_from_ids_and_seed(tmp_path: Path, monkeypatch: p
     assert set(pl.read_parquet("c.parquet")["user"]) == {user for user in test["user"] if user < "user_5"}
 
 
+@pytest.fixture(scope="module")
+def large_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("large") / "log.parquet"
+    big_log(path, 3_000_000, 100_000, 50_000)
+    return path
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "decisions"),
     [("describe", False), ("describe", True), ("split --by time", False), ("split --by user", False)],
 )
-def test_large_log_stays_within_memory(tmp_path: Path, command: str, decisions: bool) -> None:
+def test_large_log_stays_within_memory(
+    tmp_path: Path, large_log: Path, command: str, decisions: bool
+) -> None:
     """3,000,000 rows; 20,000,000 are measured in docs/log."""
-    big_log(tmp_path / "log.parquet", 3_000_000, 100_000, 50_000)
+    log = large_log
     if decisions:
-        as_decisions = pl.scan_parquet(tmp_path / "log.parquet").with_columns(
+        log = tmp_path / "decisions.parquet"
+        as_decisions = pl.scan_parquet(large_log).with_columns(
             session=pl.int_range(pl.len()) // 5, step=pl.int_range(pl.len()) % 5, propensity=pl.lit(0.1)
         )
-        as_decisions.sink_parquet(tmp_path / "decisions.parquet")
-        (tmp_path / "decisions.parquet").replace(tmp_path / "log.parquet")
+        as_decisions.sink_parquet(log)
     code = (
         "import sys; from benchmarks.harness.memory import peak_mb; from recsys_rl.cli import main;"
         "assert main(sys.argv[1:]) == 0; print(peak_mb())"  # getrusage begins with the peak of this process
     )
     name, *options = command.split()
     done = subprocess.run(
-        [sys.executable, "-c", code, "data", name, str(tmp_path / "log.parquet"), *options],
+        [sys.executable, "-c", code, "data", name, str(log), *options],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
