@@ -40,7 +40,7 @@ def test_loads_are_kept_and_ads_cost_time(small: tuple[Config, World]) -> None:
     assert none.ads.sum() == 0 and none.clicks.sum() == 0
     assert many.ads.sum() / many.places.sum() == pytest.approx(0.2, abs=0.01)
     assert many.places.sum() < none.places.sum()
-    assert none.places.shape == (1, 40)
+    assert none.places.shape == (2, 40)
 
 
 def test_ads_of_good_fit_are_clicked_more(small: tuple[Config, World]) -> None:
