@@ -27,10 +27,10 @@ from recsys_rl.make import make_world
 TIMES = {"the first visit": feed.VISIT, "the first month": feed.FIRST, "months 10 to 12": feed.LATE}
 
 
-def rows(config: Config, lives: int) -> list[Row]:
-    """A row for each load and time."""
+def rows(config: Config, lives: int, months: int) -> list[Row]:
+    """A row for each load and time of lives of ``months``."""
     fits = ("any",) * len(feed.LOADS)
-    found = feed.live(config, make_world(config), feed.LOADS, fits, lives, 0)
+    found = feed.live(config, make_world(config), feed.LOADS, fits, lives, 0, months)
     weights = {stream.name: stream.weight for stream in SocialFeed.streams}
     values = {
         "spent": np.stack([x.places for x in found]),  # (loads, 1 + months, n)
@@ -67,10 +67,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     args = tables.parse(parser, "feed_load")
     torch.set_num_threads(args.threads or 1)
+    months = 3 if args.smoke else feed.MONTHS
     settings = {"env": feed.ENV, "train_config": {"seed": args.seed}}
     if args.smoke:
         settings["data_config"], args.lives = {"data": "synthetic", "num_users": 50}, 20
-    tables.publish(rows(from_dict(Config, settings), args.lives), args)
+    tables.publish(rows(from_dict(Config, settings), args.lives, months), args)
 
 
 if __name__ == "__main__":
