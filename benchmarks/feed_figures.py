@@ -36,7 +36,7 @@ def load_figure() -> str:
         loads = [100 * float(row["load"]) for row in at]
         parts.append(panel.line(loads, [float(row["spent"]) for row in at], style))
         for load, row in zip(loads, at, strict=True):
-            parts.append(_whisker(panel, load, float(row["low"]), float(row["high"]), style))
+            parts.append(_whisker(panel, load, float(row["spent_low"]), float(row["spent_high"]), style))
         lines[f"{name}: {100 * float(at[-1]['spent']) - 100:.0f} %"] = (float(at[-1]["spent"]), style)
     parts += _words(panel, lines)
     said = "Time spent falls linearly in the load of ads, and three times as fast after most of a year."
