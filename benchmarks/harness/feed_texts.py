@@ -105,7 +105,8 @@ def variants(results: Path) -> str:
 
 def _each(rows: Sequence[Row], column: str, scale: float, digits: int) -> str:
     """The value of each seed; with more than three seeds their mean."""
-    found = [scale * float(row[column]) for row in rows if row.get(column)]
+    by_seed = sorted(rows, key=lambda row: int(row["seed"]))
+    found = [scale * float(row[column]) for row in by_seed if row.get(column)]
     if len(found) > 3:
         found = [statistics.mean(found)]
     return ", ".join(f"{value:.{digits}f}" for value in found)
