@@ -33,7 +33,7 @@ LOADS = (0.0, 0.04, 0.08, 0.12, 0.16, 0.2)
 MONTHS = 12
 USERS = 2000  # of each load
 POSTS = 100
-FIRST, LATE = slice(0, 1), slice(-3, None)  # months
+VISIT, FIRST, LATE = slice(0, 1), slice(1, 2), slice(-3, None)  # the first visit, and months
 GOLI = "Goli et al. 2025"
 HOHNHOLD = "Hohnhold et al. 2015"
 RESAMPLES = 1000
@@ -41,11 +41,18 @@ RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Lives:
-    """Sums for each month and user of one load, (months, n) float64 each."""
+    """Sums for each user of one load: (1 + months, n) float64 each, of the first visit and of each month."""
 
     places: NDArray[np.float64]
     ads: NDArray[np.float64]
-    clicks: NDArray[np.float64]
+    clicks: NDArray[np.float64]  # on ads
+    engagement: NDArray[np.float64]
+    dwell: NDArray[np.float64]
+    revenue: NDArray[np.float64]
+
+    def earned(self, engagement: float, dwell: float, revenue: float) -> NDArray[np.float64]:
+        """The rewards (1 + months, n) with these weights of the streams."""
+        return engagement * self.engagement + dwell * self.dwell + revenue * self.revenue
 
 
 def live(
@@ -71,7 +78,8 @@ def live(
     steps, day, due = nothing.long(), nothing.clone(), torch.rand(len(who), generator=generator)
     start = torch.randint(POSTS, (len(who),), generator=generator)
     rows = torch.arange(len(who))  # of the sums
-    sums = torch.zeros(3, months, len(who), dtype=torch.float64)
+    sums = torch.zeros(6, 1 + months, len(who), dtype=torch.float64)
+    first = torch.ones(len(who), dtype=torch.float64)  # 1 in the first visit
     length = config.env_config.max_episode_steps
     while len(rows):
         due = due + load
@@ -81,10 +89,12 @@ def live(
         post = posts.gather(1, ((start + steps) % posts.shape[1]).unsqueeze(1))
         items = torch.where(ad.unsqueeze(1), ads.gather(1, pick.unsqueeze(1)), post)  # (N, 1)
         feedback = model.respond(state, items, torch.ones_like(items, dtype=torch.bool), generator)
-        dwell, _, _, revenue, _ = feedback.signals[:, 0].unbind(1)
+        engagement, dwell, revenue = model.rewards(feedback).unbind(1)  # (r,) each
         month = (day // 30).long()
-        for place, value in enumerate((torch.ones_like(dwell), ad.float(), (revenue > 0).float())):
-            sums[place].index_put_((month, rows), value.double(), accumulate=True)
+        values = (torch.ones_like(dwell), ad, revenue > 0, engagement, dwell, revenue)
+        for place, value in enumerate(values):
+            sums[place].index_put_((1 + month, rows), value.double(), accumulate=True)
+            sums[place, 0].index_add_(0, rows, value * first)
         state, leaves = model.advance(state, items, feedback)
         steps = steps + 1
         ended = (leaves | (steps >= length)).nonzero().squeeze(1)
@@ -94,13 +104,13 @@ def live(
         rested, gap = model.come_back(tree_map(lambda x, at=ended: x[at], state), chance)
         state = tree_map(lambda x, y, at=ended: x.index_copy(0, at, y), state, rested)
         day = day.index_add(0, ended, torch.where(gap > LONGEST_GAP, 1e6, gap.float()))
-        steps = steps.index_fill(0, ended, 0)
+        steps, first = steps.index_fill(0, ended, 0), first.index_fill(0, ended, 0)
         start = start.index_copy(0, ended, torch.randint(POSTS, (len(ended),), generator=generator))
         left = (day < 30 * months).nonzero().squeeze(1)
         if len(left) < len(rows):
             state = tree_map(lambda x, at=left: x[at], state)
-            rows, load, steps, day, due, start, posts, ads = (
-                x[left] for x in (rows, load, steps, day, due, start, posts, ads)
+            rows, load, steps, day, due, start, posts, ads, first = (
+                x[left] for x in (rows, load, steps, day, due, start, posts, ads, first)
             )
     return [Lives(*part.numpy()) for part in sums.split(users, 2)]
 
@@ -125,7 +135,7 @@ def feed_rows(
     """The rows of the table. ``months``: length of a life, at least 3."""
     early, late = "the first month", f"months {months - 2} to {months}"
     found = live(config, world, LOADS, ("any",) * len(LOADS), users, seed, months)
-    places = np.stack([lives.places for lives in found])  # (loads, months, n)
+    places = np.stack([lives.places for lives in found])  # (loads, 1 + months, n)
     lines = {name: fit_line(places[:, at].sum(1).mean(1)) for name, at in ((early, FIRST), (late, LATE))}
     ratio = lines[late][0] / lines[early][0]
     low, high = np.quantile([_growth(places[:, :, index]) for index in _resamples(users)], (0.025, 0.975))
@@ -137,7 +147,7 @@ def feed_rows(
     rows.append({**growth, "note": f"95 % interval {low:.2f} .. {high:.2f}"})
     for name, (slope, _) in lines.items():
         rows.append(_shown(f"time spent at 20 % ads over none, {name}", 1 + LOADS[-1] * slope))
-    rows.append(_shown(f"places of a user in {early}, no ads", float(places[0, 0].mean())))
+    rows.append(_shown(f"places of a user in {early}, no ads", float(places[0, FIRST].mean())))
     good, bad = live(config, world, (0.16, 0.16), ("good", "bad"), users, seed + 1, months)
     rates = {"good": _click_rates(good, users), "bad": _click_rates(bad, users)}
     for name, ratios in rates.items():

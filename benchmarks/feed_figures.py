@@ -31,12 +31,12 @@ def load_figure() -> str:
     title = "time spent, relative to a feed without ads"
     parts = [panel.axes(title, "ads, % of the places", range(0, 21, 4), (0.8, 0.9, 1.0))]
     lines = {}
-    for name, style in zip(dict.fromkeys(row["time"] for row in rows), ("baseline", "learned"), strict=True):
+    for name, style in (("the first month", "baseline"), ("months 10 to 12", "learned")):
         at = [row for row in rows if row["time"] == name]
         loads = [100 * float(row["load"]) for row in at]
         parts.append(panel.line(loads, [float(row["spent"]) for row in at], style))
         for load, row in zip(loads, at, strict=True):
-            parts.append(_whisker(panel, load, float(row["low"]), float(row["high"]), style))
+            parts.append(_whisker(panel, load, float(row["spent_low"]), float(row["spent_high"]), style))
         lines[f"{name}: {100 * float(at[-1]['spent']) - 100:.0f} %"] = (float(at[-1]["spent"]), style)
     parts += _words(panel, lines)
     said = "Time spent falls linearly in the load of ads, and three times as fast after most of a year."

@@ -1,43 +1,64 @@
-"""Time spent on `social-feed` under fixed loads of ads, for a picture of docs/06.
+"""Time spent and rewards on `social-feed` under fixed loads of ads, for a picture and a table of docs/06.
 
     python -m benchmarks.feed_load [--lives 2000]
 
 The lives are those of benchmarks.calibration (calibration_feed.py): a year under each load, all with the same
-users. A row for each load and time has the places of a user relative to those without ads, with a 95 %
-interval (users drawn again). Rows are appended to benchmarks/results/feed_load.csv.
+users; the ads are drawn uniformly. A row for each load and time has the places of a user and his rewards
+(with the platform's weights, and where revenue pays ten times as much), relative to those without ads, with
+95 % intervals (users drawn again). Rows are appended to benchmarks/results/feed_load.csv.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from benchmarks import calibration_feed as feed
 from benchmarks.harness import tables
 from benchmarks.harness.turns import Row
+from benchmarks.limits import PAID_REVENUE
 from recsys_rl.config import Config, from_dict
+from recsys_rl.env.social_feed import SocialFeed
 from recsys_rl.make import make_world
 
-TIMES = {"the first month": feed.FIRST, "months 10 to 12": feed.LATE}
+TIMES = {"the first visit": feed.VISIT, "the first month": feed.FIRST, "months 10 to 12": feed.LATE}
 
 
-def rows(config: Config, lives: int) -> list[Row]:
-    """A row for each load and time."""
+def rows(config: Config, lives: int, months: int) -> list[Row]:
+    """A row for each load and time of lives of ``months``."""
     fits = ("any",) * len(feed.LOADS)
-    found = feed.live(config, make_world(config), feed.LOADS, fits, lives, 0)
-    places = np.stack([x.places for x in found])  # (loads, months, n)
+    found = feed.live(config, make_world(config), feed.LOADS, fits, lives, 0, months)
+    weights = {stream.name: stream.weight for stream in SocialFeed.streams}
+    values = {
+        "spent": np.stack([x.places for x in found]),  # (loads, 1 + months, n)
+        "earned": np.stack([x.earned(**weights) for x in found]),
+        "earned_paid": np.stack([x.earned(**{**weights, "revenue": PAID_REVENUE}) for x in found]),
+    }
     generator = np.random.default_rng(0)
     drawn = [generator.integers(0, lives, lives) for _ in range(feed.RESAMPLES)]
     result: list[Row] = []
-    for name, months in TIMES.items():
-        spent = places[:, months].sum(1)  # (loads, n)
-        again = np.stack([spent[:, index].mean(1) for index in drawn], 1)  # (loads, RESAMPLES)
-        low, high = np.quantile(again / again[0], (0.025, 0.975), axis=1)
+    for name, at in TIMES.items():
+        of_time = {value: relative(x[:, at].sum(1), drawn) for value, x in values.items()}
         for place, load in enumerate(feed.LOADS):
             row: Row = {"load": load, "time": name, "lives": lives}
-            row |= {"spent": float(spent[place].mean() / spent[0].mean())}
-            result.append(row | {"low": float(low[place]), "high": float(high[place])})
+            for value, found_here in of_time.items():
+                row |= dict(zip((value, f"{value}_low", f"{value}_high"), found_here[place], strict=True))
+            result.append(row)
     return result
+
+
+def relative(sums: NDArray[np.float64], drawn: Sequence[NDArray[np.int64]]) -> list[tuple[float, ...]]:
+    """For each load: the mean of ``sums`` (loads, n) over that without ads, and its interval.
+
+    ``drawn``: the users of each resample.
+    """
+    again = np.stack([sums[:, index].mean(1) for index in drawn], 1)  # (loads, RESAMPLES)
+    low, high = np.quantile(again / again[0], (0.025, 0.975), axis=1)
+    means = sums.mean(1) / sums[0].mean()
+    return [tuple(map(float, x)) for x in zip(means, low, high, strict=True)]
 
 
 def main() -> None:
@@ -46,10 +67,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     args = tables.parse(parser, "feed_load")
     torch.set_num_threads(args.threads or 1)
+    months = 3 if args.smoke else feed.MONTHS
     settings = {"env": feed.ENV, "train_config": {"seed": args.seed}}
     if args.smoke:
         settings["data_config"], args.lives = {"data": "synthetic", "num_users": 50}, 20
-    tables.publish(rows(from_dict(Config, settings), args.lives), args)
+    tables.publish(rows(from_dict(Config, settings), args.lives, months), args)
 
 
 if __name__ == "__main__":

@@ -49,7 +49,8 @@ from recsys_rl.utils.logger import read_log
 from recsys_rl.utils.metrics import interval
 from recsys_rl.utils.seeding import generators, parse_seeds
 
-PAID = ("--weights", "revenue=4")
+PAID_REVENUE = 4.0  # the weight of revenue, ten times the platform's
+PAID = ("--weights", f"revenue={PAID_REVENUE:g}")
 RUNS: dict[str, tuple[str, ...]] = {  # options of `train`
     "plain": (),
     "plain-limit": ("--limit", "ads<=0.1"),

@@ -52,6 +52,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "calibration": calibration_texts.short_video,
     "calibration-visits": partial(calibration_texts.short_video, visits=True),
     "calibration-long-video": calibration_texts.long_video,
+    "feed-load": feed_texts.loads,
     "limits": feed_texts.limits,
     "feed-variants": feed_texts.variants,
     "foreign": foreign.text,

@@ -1,4 +1,4 @@
-"""The tables of docs/06 on limits, heads and novelty, from limits.csv and feed_variants.csv."""
+"""The tables of docs/06 on loads of ads, limits, heads and novelty: feed_load, limits, feed_variants.csv."""
 
 from __future__ import annotations
 
@@ -23,6 +23,33 @@ VARIANTS = {
     "novelty-0.03": "scorer, --novelty 0.03",
     "novelty-0.1": "scorer, --novelty 0.1",
 }
+
+
+WEIGHTS = {"earned": "the platform's weights", "earned_paid": "revenue=4"}
+
+
+def loads(results: Path) -> str:
+    """What a user earns under each fixed load of ads, against a feed without ads, by time and weights."""
+    rows = read(results, "feed_load")
+    times = list(dict.fromkeys(row["time"] for row in rows))
+    head = ["weights", "ads, %", *times]
+    lines = []
+    for column, words in WEIGHTS.items():
+        for load in sorted({float(row["load"]) for row in rows} - {0.0}):
+            gains = [
+                [100 * (float(row[column + bound]) - 1) for bound in ("", "_low", "_high")]
+                for time in times
+                for row in rows
+                if row["time"] == time and float(row["load"]) == load
+            ]
+            said = (f"{mean:+.0f} % ({low:.0f} to {high:.0f})" for mean, low, high in gains)
+            lines.append([words, f"{100 * load:.0f}", *said])
+    note = (
+        "Rewards of a user against those without ads, with 95 % intervals; "
+        f"{rows[0]['lives']} lives of a year under each load.\n"
+        f"{_origin(rows)}; `python -m benchmarks.feed_load`."
+    )
+    return f"{table(head, lines)}\n\n{note}"
 
 
 def limits(results: Path) -> str:
@@ -78,7 +105,8 @@ def variants(results: Path) -> str:
 
 def _each(rows: Sequence[Row], column: str, scale: float, digits: int) -> str:
     """The value of each seed; with more than three seeds their mean."""
-    found = [scale * float(row[column]) for row in rows if row.get(column)]
+    by_seed = sorted(rows, key=lambda row: int(row["seed"]))
+    found = [scale * float(row[column]) for row in by_seed if row.get(column)]
     if len(found) > 3:
         found = [statistics.mean(found)]
     return ", ".join(f"{value:.{digits}f}" for value in found)

@@ -29,17 +29,18 @@ LABELS = {
 
 def strangers(results: Path) -> str:
     """Return, length and regret of each row; means over seeds, and intervals over these or over users."""
-    rows, parts = read(results, "strangers", ("env",)), []
+    rows, parts = read(results, "strangers", ("env", "seed")), []
     for env in dict.fromkeys(row["env"] for row in rows):
         of_env = [row for row in rows if row["env"] == env]
         seeds = list(dict.fromkeys(row["seed"] for row in of_env))
         lines = [_line(name, [row for row in of_env if row["policy"] == name]) for name in LABELS]
         head = [f"strangers on `{env}`", "return", "95 % interval", "steps", "regret after 5", "after all"]
         steps, many = int(of_env[0]["steps"]), len(seeds) > 1
+        commits = ", ".join(dict.fromkeys(row["commit"] for row in of_env))
         said = (
             f"Seed{'s' if many else ''} {', '.join(seeds)}; each PPO trained for {steps:,} steps only; "
-            f"intervals over {'seeds' if many else 'users'}; commit {of_env[0]['commit']}, "
-            f"{of_env[0]['date']};\n"
+            f"intervals over {'seeds' if many else 'users'}; commit {commits}, "
+            f"{of_env[-1]['date']};\n"
             f"`python -m benchmarks.strangers --threads 1 --only {env} --seeds {','.join(seeds)}`."
         )
         parts.append(f"{table(head, [line for line in lines if line])}\n\n{said}")

@@ -6,12 +6,13 @@ import json
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 
 from benchmarks import feed_load, feed_variants
 from benchmarks import limits as feed_limits
-from benchmarks.harness.feed_texts import limits, variants
+from benchmarks.harness.feed_texts import limits, loads, variants
 from benchmarks.limits import ads_by_place, chosen
 from tests.benchmarks.test_written_tables import write_rows
 from tests.doors import benchmark_here
@@ -42,6 +43,28 @@ def test_smoke_of_variants_and_loads(
     assert rows and all(row[column] >= 0 for row in rows)
 
 
+def test_rewards_relative_to_no_ads_by_hand() -> None:
+    """Two loads, two users: (1 + 3) / 2 = 2 without ads, (1 + 2) / 2 with."""
+    sums = np.array([[1.0, 3.0], [1.0, 2.0]])
+    first, both = np.array([0, 0]), np.array([1, 1])  # resamples: the first user twice, the second twice
+    none, some = feed_load.relative(sums, [first, both])
+    assert none == (1.0, 1.0, 1.0)
+    assert some == pytest.approx((0.75, 2 / 3 + 0.025 / 3, 1 - 0.025 / 3))  # between 2/3 and 1
+
+
+def test_text_of_loads(tmp_path: Path) -> None:
+    each = {f"earned{paid}{bound}": 1.0 for paid in ("", "_paid") for bound in ("", "_low", "_high")}
+    about = {**ABOUT, "lives": 40, **each}
+    of_load = {"load": 0.2, "earned_paid": 1.5, "earned_paid_low": 1.4, "earned_paid_high": 1.6}
+    rows = [
+        {**about, "load": 0.0, "time": "the first month"},
+        {**about, "time": "the first month", **of_load},
+    ]
+    found = loads(write_rows(tmp_path, "feed_load", rows))
+    assert "| weights | ads, % | the first month |" in found
+    assert "| revenue=4 | 20 | +50 % (40 to 60) |" in found and "40 lives of a year" in found
+
+
 def test_ads_are_counted_among_the_places_of_visits_that_go_on() -> None:
     """Two visits of seven and two places; item 1 is an ad."""
     items = torch.tensor([[1, 0], [0, 1], [0, -1], [0, -1], [0, -1], [1, -1], [0, -1]])
@@ -58,7 +81,7 @@ def test_texts_of_the_tables(tmp_path: Path) -> None:
     each = {"tail_exposure": 0.4, "creator_gini": 0.6, "return_mean": 13.0, "multiplier_mean": ""}
     rows = [
         {**ABOUT, **each, "run": "paid", "seed": seed, "ads": ads, "learned_return": 30.0}
-        for seed, ads in ((0, 0.2), (1, 0.19))
+        for seed, ads in ((1, 0.19), (0, 0.2))
     ]
     rows.append({**ABOUT, "run": "hard-rule", "seed": 0, "steps": 1_003_520, "broken": 0})
     found = limits(write_rows(tmp_path, "limits", rows))

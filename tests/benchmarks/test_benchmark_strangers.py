@@ -34,7 +34,7 @@ def test_text_of_the_table(tmp_path: Path) -> None:
     rows += [played("satiation", 0, name, 2.0, 1.0) for name in ("linucb-then-ppo", "mf")]
     rows += [
         played("satiation", 0, "informed", 5.0, None),
-        played("drift", 7, "mf", 1.0, 1.0) | {"commit": "a"},
+        played("drift", 0, "mf", 1.0, 1.0) | {"commit": "older"},
     ]
     lines = strangers(write_rows(tmp_path, "strangers", [rows[-1], *rows[:-1]])).splitlines()
     # Over the seeds 10 +- 12.706 x 1.414 / sqrt(2); of one seed the interval over users.

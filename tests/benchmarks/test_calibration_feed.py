@@ -28,10 +28,10 @@ def test_line_by_hand() -> None:
 
 
 def test_growth_is_the_late_slope_over_the_first() -> None:
-    places = np.ones((len(feed.LOADS), feed.MONTHS, 3))
+    places = np.ones((len(feed.LOADS), 1 + feed.MONTHS, 3))
     loads = np.array(feed.LOADS)[:, None, None]
-    places[:, :1] -= 0.5 * loads
-    places[:, -3:] -= 1.5 * loads
+    places[:, feed.FIRST] -= 0.5 * loads
+    places[:, feed.LATE] -= 1.5 * loads
     assert feed._growth(places) == pytest.approx(3.0)
 
 
@@ -40,7 +40,18 @@ def test_loads_are_kept_and_ads_cost_time(small: tuple[Config, World]) -> None:
     assert none.ads.sum() == 0 and none.clicks.sum() == 0
     assert many.ads.sum() / many.places.sum() == pytest.approx(0.2, abs=0.01)
     assert many.places.sum() < none.places.sum()
-    assert none.places.shape == (1, 40)
+    assert none.places.shape == (2, 40)
+
+
+def test_the_first_visit_is_a_part_of_the_first_month(small: tuple[Config, World]) -> None:
+    (found,) = feed.live(*small, (0.2,), ("any",), 40, 0, 1)
+    earned = found.earned(0.3, 0.3, 0.4)
+    for sums in (found.places, found.ads, earned):
+        assert (sums[0] <= sums[1] + 1e-9).all() and 0 < sums[0].sum() < sums[1].sum()
+    assert found.places[0].min() >= 1 and found.places[0].max() <= 20  # a visit of this world
+    paid = found.revenue > 0
+    assert (found.clicks[paid] > 0).all() and not found.revenue[found.clicks == 0].any()
+    assert found.earned(0.0, 0.0, 2.0) == pytest.approx(2 * found.revenue)
 
 
 def test_ads_of_good_fit_are_clicked_more(small: tuple[Config, World]) -> None:
