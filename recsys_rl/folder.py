@@ -196,6 +196,11 @@ def checkpoint_behind(path: str) -> str:
     return str(nearby(Path(path).resolve()))
 
 
+def is_latest(path: str | Path) -> bool:
+    """True for a file in checkpoints/, which the next run of its algorithm replaces."""
+    return Path(path).parent == LATEST
+
+
 def algo_of(folder: Path) -> str:
     """The algorithm of the run in ``folder``, from its checkpoint. Raises UserError if there is not one."""
     found = [algo for algo in AGENTS if (folder / f"{algo}.pt").is_file()]

@@ -12,11 +12,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from recsys_rl.decisions.checks import check_rows
 from recsys_rl.decisions.checksum import Checksum
 from recsys_rl.decisions.log import DecisionLog, concatenate, cut
-from recsys_rl.decisions.reader import FileHeader, num_rows, read_header, read_pieces, read_whole
+from recsys_rl.decisions.reader import (
+    FileHeader,
+    num_rows,
+    read_header,
+    read_keys,
+    read_pieces,
+    read_rows,
+    read_whole,
+)
 from recsys_rl.errors import one_line
 from recsys_rl.files.read import files_of
 from recsys_rl.types import UserError
@@ -68,8 +77,9 @@ def sampled(path: str | Path, rows: int, generator: torch.Generator) -> tuple[De
 def parts(path: str | Path, rows: int = PART) -> Iterator[DecisionLog]:
     """The rows of ``read_decisions`` in parts of whole sessions, with at most ``rows`` rows each.
 
-    A session with more rows is a part of its own. A file with more rows is read a row group at a time, and
-    its rows must be ordered by session and step, as `recsys-rl record` writes them.
+    A session with more rows is a part of its own. A file with more rows is read a row group at a time if its
+    rows are ordered by session and step, as `recsys-rl record` writes them. In another order, each part is
+    gathered in a pass over the whole file, and the numbers of the sessions are in memory, 8 bytes a row.
 
     Raises the errors of ``read_decisions``. Whether a file fits its checksum is known after its last part:
     a result that was computed from the earlier ones does not count before.
@@ -112,27 +122,48 @@ def _of_file(path: Path, name: str, header: FileHeader, rows: int) -> Iterator[D
         yield _ordered(name, read_whole(path, header))
         return
     checksum, start = Checksum(header.fields), 0
-    for log in _sessions(_in_order(name, read_pieces(path, header.header), checksum), rows):
+    if not _is_ordered(path):
+        for piece in read_pieces(path, header.header):
+            checksum.add(piece)
+        header.check(name, checksum)
+        yield from _in_any_order(path, name, header, rows)
+        return
+    for log in _sessions(_summed(read_pieces(path, header.header), checksum), rows):
         check_rows(name, log, torch.arange(start, start + log.num_rows) + 1)
         start += log.num_rows
         yield log
     header.check(name, checksum)
 
 
-def _in_order(name: str, pieces: Iterable[DecisionLog], checksum: Checksum) -> Iterator[DecisionLog]:
-    """The pieces, which ``checksum`` takes, if their rows are ordered by session and step."""
+def _is_ordered(path: Path) -> bool:
+    """True if the rows are ordered by session and step."""
     before = torch.empty(0, 2, dtype=torch.int64)
+    for keys in read_keys(path):
+        ahead = torch.cat([before, keys]).diff(dim=0)  # (n, 2)
+        if bool(((ahead[:, 0] < 0) | ((ahead[:, 0] == 0) & (ahead[:, 1] < 0))).any()):
+            return False
+        before = keys[-1:]
+    return True
+
+
+def _summed(pieces: Iterable[DecisionLog], checksum: Checksum) -> Iterator[DecisionLog]:
+    """The pieces, which ``checksum`` takes."""
     for piece in pieces:
         checksum.add(piece)
-        keys = torch.cat([before, torch.stack([piece.sessions, piece.steps], 1)])  # (E' + 1, 2)
-        ahead = keys.diff(dim=0)
-        if bool(((ahead[:, 0] < 0) | ((ahead[:, 0] == 0) & (ahead[:, 1] < 0))).any()):
-            raise UserError(
-                f"{name} is not ordered by session and step, so it can't be read in parts: read it whole "
-                "with read_decisions, and write it again with write_decisions."
-            )
-        before = keys[-1:]
         yield piece
+
+
+def _in_any_order(path: Path, name: str, header: FileHeader, rows: int) -> Iterator[DecisionLog]:
+    """The checked parts of a file in any order, by ascending session, each in a pass over the file."""
+    sessions = torch.cat([keys[:, 0].clone() for keys in read_keys(path)])  # (E,)
+    numbers, counts = sessions.unique(return_counts=True)
+    ends, first = counts.cumsum(0), 0
+    while first < len(numbers):
+        read = int(ends[first] - counts[first])
+        last = max(first + 1, int(torch.searchsorted(ends, read + rows, right=True)))  # the first of the next
+        wanted = (sessions >= numbers[first]) & (sessions <= numbers[last - 1])
+        yield _ordered(name, read_rows(path, header.header, wanted), wanted.nonzero().squeeze(1))
+        first = last
 
 
 def _sessions(pieces: Iterable[DecisionLog], rows: int) -> Iterator[DecisionLog]:
@@ -147,10 +178,10 @@ def _sessions(pieces: Iterable[DecisionLog], rows: int) -> Iterator[DecisionLog]
     yield from cut(concatenate(waiting), rows)
 
 
-def _ordered(name: str, log: DecisionLog) -> DecisionLog:
-    """The checked log, its rows ordered by session and step."""
+def _ordered(name: str, log: DecisionLog, places: Tensor | None = None) -> DecisionLog:
+    """The checked log, its rows ordered by session and step. ``places`` (E,): in the file; None: 0, 1, ..."""
     order = torch.from_numpy(np.lexsort((log.steps.numpy(), log.sessions.numpy())))
     if not torch.equal(order, torch.arange(log.num_rows)):
         log = log.rows(order)
-    check_rows(name, log, order + 1)
+    check_rows(name, log, (order if places is None else places[order]) + 1)
     return log

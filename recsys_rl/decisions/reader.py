@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,9 +75,34 @@ def read_pieces(path: Path, header: DecisionHeader) -> Iterator[DecisionLog]:
     """``read_whole``, ROWS rows at a time, without the checksum."""
     name = one_line(path)
     for start in range(0, num_rows(path), ROWS):
-        with parsing(name):
-            frame = pl.scan_parquet(path, glob=False).slice(start, ROWS).collect()
-        yield _log(name, header, frame)
+        yield _log(name, header, _frame(path, start))
+
+
+def read_keys(path: Path) -> Iterator[Tensor]:
+    """(n, 2) int64: the sessions and steps of the rows, ROWS rows at a time."""
+    name = one_line(path)
+    for start in range(0, num_rows(path), ROWS):
+        cells = Cells(name, _frame(path, start, ("session", "step")))
+        yield torch.stack([cells.values("session"), cells.values("step")], 1)
+
+
+def read_rows(path: Path, header: DecisionHeader, wanted: Tensor) -> DecisionLog:
+    """``read_whole`` of the rows where ``wanted`` (E,) is True, ROWS rows of the file at a time."""
+    found = []
+    for start in range(0, len(wanted), ROWS):
+        mask = wanted[start : start + ROWS]
+        if bool(mask.any()):
+            found.append(_frame(path, start).filter(pl.Series(mask.numpy())))
+    return _log(one_line(path), header, pl.concat(found))
+
+
+def _frame(path: Path, start: int, columns: Sequence[str] | None = None) -> pl.DataFrame:
+    """ROWS rows from ``start`` on; all columns without ``columns``."""
+    with parsing(one_line(path)):
+        scan = pl.scan_parquet(path, glob=False).slice(start, ROWS)
+        if columns is not None:
+            scan = scan.select(x for x in columns if x in scan.collect_schema().names())
+        return scan.collect()
 
 
 def check_pieces(path: Path) -> FileHeader:

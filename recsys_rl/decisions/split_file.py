@@ -25,6 +25,7 @@ from recsys_rl.files.clean import Missing, Problems, no_value, number_of_rows
 from recsys_rl.files.columns import find_columns
 from recsys_rl.files.description import Found
 from recsys_rl.files.hashes import hashes_of, repeats
+from recsys_rl.files.lines import about, lines_of
 from recsys_rl.files.read import HEADLESS, TableFile, has_header, open_table, parsing, pieces
 from recsys_rl.files.survey import event_hashes
 from recsys_rl.files.times import UNCLEAR, TimeFormat, format_of, times_of
@@ -61,7 +62,8 @@ def split_by_time(
     form = format_of(table, columns["time"])
     if form.order in UNCLEAR:
         raise UserError(f"{path}: column {columns['time']!r}: {UNCLEAR[form.order]}.")
-    times, gone = _times(table, columns["time"], form, missing)
+    with lines_of(table):
+        times, gone = _times(table, columns["time"], form, missing)
     place = min(int((1 - fraction) * len(times)), len(times) - 1)
     cut = float(np.partition(times, place)[place])
     del times
@@ -145,7 +147,8 @@ def split_by_user(
         found.add(GAPS, no_value(piece[name]), start)
     problems = Problems(str(path))
     gone = _gaps(problems, name, found, missing)
-    problems.refuse()
+    with lines_of(table):
+        problems.refuse()
     scan = _with_values(table.scan(table.names), name, gone)
     some = _with_values(table.scan([name]), name, gone)
     users = table.collect(some.select(pl.col(name).unique()))[name].sort()
@@ -186,9 +189,10 @@ def repeated_rows(
     if not count:
         return ""
     verb, kept = ("repeats", "is") if count == 1 else ("repeat", "are")
-    return (
+    return about(
+        table,
         f"{number_of_rows(count)} {verb} the {', '.join(columns)} of an earlier row (the first is row "
-        f"{first + 1:,}) and {kept} kept: train with --duplicates sum or keep-first"
+        f"{first + 1:,}) and {kept} kept: train with --duplicates sum or keep-first",
     )
 
 

@@ -47,6 +47,9 @@ class DecisionSurvey(Survey):
 
     numbers = ("rating", "weight")
     repeated = "rows that repeat an earlier row in every column"
+    mend_repeats = "remove copies"
+    mend_gaps = "fill them in, or leave these sessions out"
+    needed = ("user", "item", "time", "session", "reward", "propensity", "policy", "candidates", "step")
 
     def __init__(
         self, columns: Mapping[str, str], form: TimeFormat | None = None, names: Sequence[str] = ()

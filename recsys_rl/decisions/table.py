@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,11 +28,17 @@ from recsys_rl.errors import one_line, short
 from recsys_rl.files.clean import whole_numbers
 from recsys_rl.files.columns import find_columns, not_read, plain_name
 from recsys_rl.files.items import ItemFacts, read_items
-from recsys_rl.files.read import NUMBER, open_table, plain_texts
+from recsys_rl.files.lines import about, lines_of
+from recsys_rl.files.read import NUMBER, TableFile, open_table, plain_texts
 from recsys_rl.types import Catalogue, Interface, UserError
 
 ROLES = ("user", "item", "time", "session", "reward", "propensity", "policy", "candidates")
 WINDOW = 50  # items of the history that reward models see
+
+
+def row_name(row: int) -> str:
+    """The words for a row of a file, which is counted from 0 here and from 1 in them."""
+    return f"row {row + 1}"
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,7 @@ class DecisionTable:
     probabilities: Tensor | None = None  # (E, I) float64 of every item under the logger, if they are known
     whole: bool = False  # True if the rewards are of whole slates, and stand at the first place
     notes: tuple[str, ...] = ()
+    place: Callable[[int], str] = row_name  # the words for a row of the file, from 0
 
 
 def read_table(
@@ -60,8 +67,16 @@ def read_table(
 
     Raises UserError for the first mistake, with its row.
     """
-    path, name = Path(path), one_line(path)
-    read, signals, notes = _opened(path, given or {}, separator)
+    table = open_table(path, separator)
+    with lines_of(table):
+        read = _read(table, given or {}, items)
+    # Without the text, which may be large: the file is opened again for an error.
+    return dataclasses.replace(read, place=lambda row: about(open_table(path, separator), row_name(row)))
+
+
+def _read(table: TableFile, given: Mapping[str, str | None], items: str | Path | None) -> DecisionTable:
+    path, name = table.path, one_line(table.path)
+    read, signals, notes = _opened(table, given)
     columns = read.columns
     shown = read.ids("item")  # (E,) lists of text
     places = read.places(shown)
@@ -116,15 +131,13 @@ def read_table(
         session_column=columns.get("session", ""),
         probabilities=None if probabilities is None else probabilities[order],
         whole=read.whole,
-        notes=tuple(filter(None, [*notes, facts.note, note, *read.notes])),
+        notes=tuple(filter(None, [*notes, facts.note, note, *(about(table, x) for x in read.notes)])),
     )
 
 
-def _opened(
-    path: Path, given: Mapping[str, str | None], separator: str | None
-) -> tuple[Table, tuple[str, ...], list[str]]:
+def _opened(table: TableFile, given: Mapping[str, str | None]) -> tuple[Table, tuple[str, ...], list[str]]:
     """The table with its columns by role, the names of its signals, and notes. Raises UserError."""
-    table, name, wanted = open_table(path, separator), one_line(path), dict(given)
+    path, name, wanted = table.path, one_line(table.path), dict(given)
     if "items" in table.names and wanted.get("item") is None:
         wanted["item"] = "items"
     columns, taken = find_columns(path, table.names, wanted, ROLES, required=("item",))
@@ -163,13 +176,18 @@ def _unread(names: Sequence[str], columns: Mapping[str, str]) -> str:
 
 @contextlib.contextmanager
 def ids_of_file(
-    name: str, items: Sequence[str], sessions: Sequence[str] | None, users: Sequence[str] | None = None
+    name: str,
+    items: Sequence[str],
+    sessions: Sequence[str] | None,
+    users: Sequence[str] | None = None,
+    place: Callable[[int], str] = row_name,
 ) -> Iterator[None]:
     """Give errors inside the block the ids of the file in place of our numbers.
 
     Args:
         name: the file's, which an error may begin with. It is left as it is.
         sessions: None if the file has none: then each session is a row.
+        place: the words for a row.
     """
 
     def put(found: re.Match[str]) -> str:
@@ -179,7 +197,7 @@ def ids_of_file(
         if user is not None:
             return f"users {short(users[int(user)])} and {short(users[int(other)])}" if users else found[0]
         if sessions is None:
-            return f"row {int(session) + 1}"
+            return place(int(session))
         return f"{of_session} {short(sessions[int(session)])}"
 
     try:

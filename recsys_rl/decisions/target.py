@@ -15,7 +15,8 @@ from recsys_rl.decisions.log import DecisionLog
 from recsys_rl.decisions.schema import COLUMNS
 from recsys_rl.errors import listed, one_line
 from recsys_rl.files.columns import COMMON, plain_name
-from recsys_rl.files.read import open_table, parsing, plain_texts
+from recsys_rl.files.lines import lines_of
+from recsys_rl.files.read import TableFile, open_table, parsing, plain_texts
 from recsys_rl.types import UserError
 
 
@@ -56,6 +57,13 @@ def read_target(path: str | Path, log: DecisionLog, ids: Ids | None = None) -> T
         raise UserError(f"{name} is not a file: give a file with the columns session, step and propensity.")
     with parsing(name):
         table = open_table(path)
+    with lines_of(table):
+        return _read(table, log, ids)
+
+
+def _read(table: TableFile, log: DecisionLog, ids: Ids | None) -> Target:
+    name = one_line(table.path)
+    with parsing(name):
         frame = plain_texts(table.rows(table.names))
     cells = Cells(name, frame)
     column = "propensity" if "propensity" in cells else "logprob"

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from cmaes import CMA
 from torch import Tensor
 
 from recsys_rl.evaluation.tuning import Trainees, training_part
@@ -57,6 +56,8 @@ def search_numbers(trials: Trials, make: Make, first: Tensor, spread: Tensor, bu
     ``first`` and ``spread`` (F,) are the mean and the deviations of the first generation. There is at least
     one generation, of one user.
     """
+    from cmaes import CMA  # with scipy.stats, half a second of each start; most commands search nothing
+
     generator, end = trials.trainees.generator, trials.steps + budget
     seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
     search = CMA(np.zeros(len(first)), sigma=1.0, population_size=POPULATION, seed=seed)

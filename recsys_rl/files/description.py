@@ -15,11 +15,13 @@ from recsys_rl.files.columns import OPTIONS
 
 @dataclass(frozen=True)
 class Problem:
-    """A kind of problem: the number of rows that have it, and the first of them, counted from 1."""
+    """A kind of problem: the number of rows that have it, and the first of them, from 1 below the header."""
 
     text: str
     count: int
     first_row: int
+    first_line: int | None = field(default=None, compare=False)  # of a text file, as an editor counts
+    mend: str = field(default="", compare=False)  # options of the commands that read such a file
 
 
 class Found:
@@ -27,19 +29,24 @@ class Found:
 
     def __init__(self) -> None:
         self.problems: dict[str, tuple[int, int]] = {}
+        self.mends: dict[str, str] = {}
 
-    def add(self, text: str, rows: pl.Series, start: int) -> None:
+    def add(self, text: str, rows: pl.Series, start: int, mend: str = "") -> None:
         """Count the rows with True. The piece begins at row ``start``, from 0."""
         count = int(rows.sum())
         if count:
             self.count(text, count, start + int(rows.arg_true()[0]) + 1)
+            self.mends[text] = mend
 
     def count(self, text: str, count: int, first_row: int) -> None:
         before, first = self.problems.get(text, (0, first_row))
         self.problems[text] = (before + count, first)
 
     def listed(self) -> list[Problem]:
-        return [Problem(text, count, row) for text, (count, row) in self.problems.items()]
+        return [
+            Problem(text, count, row, mend=self.mends.get(text, ""))
+            for text, (count, row) in self.problems.items()
+        ]
 
 
 Part = tuple[float, float, float, int]
@@ -123,8 +130,10 @@ class Description:
             yield f"kinds of events: {len(self.kinds)} ({each}), weighted in training by --event-weights"
         yield f"problems: {len(self.problems)}" if self.problems else "problems: none"
         for problem in self.problems:
-            found = number_of_rows(problem.count)
-            yield f"  {problem.text}: {found}, the first is row {problem.first_row:,}"
+            line = problem.first_line
+            place = f"row {problem.first_row:,}" if line is None else f"line {line:,}"
+            mend = f" ({problem.mend})" if problem.mend else ""
+            yield f"  {problem.text}: {number_of_rows(problem.count)}, the first is {place}{mend}"
 
     def _expected(self) -> str:
         """The expectation of 1/p: the number of actions that the policy could take."""

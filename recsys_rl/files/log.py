@@ -21,6 +21,7 @@ from recsys_rl.files.clean import Duplicates, Events, Missing, as_series, clean_
 from recsys_rl.files.columns import NO_COLUMN, PLAIN, columns_text, find_columns, not_read
 from recsys_rl.files.items import ItemFacts, read_items
 from recsys_rl.files.kinds import about_kinds, kinds_in
+from recsys_rl.files.lines import lines_of
 from recsys_rl.files.read import HEADLESS, TableFile, has_header, open_table
 from recsys_rl.types import InteractionLog, UserError
 
@@ -147,7 +148,8 @@ def log_and_facts(
         about = "" if "rating" in named else about_kinds(kinds, kinds_in(frame[kinds]))
     columns = {role: frame[named[role]] if role in named else None for role in PLAIN}
     source = one_line(table.path.name)
-    events = clean_events(columns, named, source, missing, duplicates, event_weights)
+    with lines_of(table):
+        events = clean_events(columns, named, source, missing, duplicates, event_weights)
     notes = [columns_text(named), not_read(table.names, named.values()), table.note, about, *events.notes]
     if "weight" in named and given.get("weight") is None:
         notes.append(

@@ -21,7 +21,8 @@ ARRAYS = (".npy", ".npz")
 def read_matrix(path: str | Path) -> Tensor:
     """The matrix (rows, columns) float32 of a file. Raises UserError, and for a gap it names the place."""
     path = Path(path)
-    found: NDArray[Any] = _read_array(path) if path.suffix.lower() in ARRAYS else _read_text(path)
+    found: NDArray[Any]
+    found, lines = (_read_array(path), None) if path.suffix.lower() in ARRAYS else _read_text(path)
     name = one_line(path)
     with np.errstate(over="ignore"):  # a number beyond float32 becomes infinite, and is refused below
         found = found.astype(np.float32)
@@ -32,8 +33,9 @@ def read_matrix(path: str | Path) -> Tensor:
     wrong = np.argwhere(~np.isfinite(found))
     if len(wrong):
         row, column = wrong[0]
+        place = f"row {row + 1}" if lines is None else f"line {lines[row]}"
         raise UserError(
-            f"{name} has {len(wrong):,} cells without a finite number, the first in row {row + 1}, column "
+            f"{name} has {len(wrong):,} cells without a finite number, the first in {place}, column "
             f"{column + 1}: the game needs the rating of every item by every user; estimate the others first."
         )
     return torch.from_numpy(found)
@@ -66,31 +68,34 @@ def _read_array(path: Path) -> NDArray[np.float64]:
     return found
 
 
-def _read_text(path: Path) -> NDArray[np.float64]:
+def _read_text(path: Path) -> tuple[NDArray[np.float64], list[int]]:
+    """The matrix, and the line of each of its rows."""
     try:
-        lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        text = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         why = error_text(error) if isinstance(error, OSError) else "it is not a text"
         raise UserError(f"{one_line(path)} can't be read ({why}): give a matrix of ratings.") from error
     rows: list[list[float]] = []
-    for number, line in enumerate(lines, 1):
+    lines = [number for number, line in enumerate(text, 1) if line.strip()]
+    for number in lines:
+        line = text[number - 1]
         cells = [cell.strip() for cell in line.split(",")] if "," in line else line.split()
         if rows and len(cells) != len(rows[0]):
             raise UserError(
-                f"{one_line(path)} has {len(cells)} cells in row {number} and {len(rows[0])} in row 1: give "
-                "a matrix, with a rating of every item by every user."
+                f"{one_line(path)} has {len(cells)} cells in line {number} and {len(rows[0])} in line "
+                f"{lines[0]}: give a matrix, with a rating of every item by every user."
             )
         rows.append([_number(path, number, place, cell) for place, cell in enumerate(cells, 1)])
-    return np.array(rows, dtype=np.float64)
+    return np.array(rows, dtype=np.float64), lines
 
 
-def _number(path: Path, row: int, column: int, cell: str) -> float:
+def _number(path: Path, line: int, column: int, cell: str) -> float:
     if cell.lower() in GAPS:
         return float("nan")
     try:
         return float(cell)
     except ValueError:
         raise UserError(
-            f"{one_line(path)} has {short(cell)} in row {row}, column {column}, which is not a number: give "
-            "a matrix of ratings, without a header."
+            f"{one_line(path)} has {short(cell)} in line {line}, column {column}, which is not a number: "
+            "give a matrix of ratings, without a header."
         ) from None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import itertools
 import re
 import zlib
 from collections.abc import Iterator, Sequence
@@ -52,6 +53,7 @@ class TableFile:
     quoted: bool = True  # a field may be enclosed in quotation marks
     note: str = ""  # about the encoding, if it is not UTF-8
     files: tuple[Path, ...] = ()  # of Parquet
+    headless: bool = False  # True if the first line of ``raw`` is not in the file
 
     def rows(self, columns: Sequence[str]) -> pl.DataFrame:
         """These columns; those of a text file as strings. Raises UserError if the file can't be parsed."""
@@ -73,20 +75,34 @@ class TableFile:
             frame.columns = [self.names[place] for place in places]
             return frame.select(list(dict.fromkeys(columns)))
 
-    def _refuse_long_row(self) -> None:
-        """Raise UserError for the first row with more fields than the header, if there is one."""
+    def line(self, row: int) -> int:
+        """The line of a text file in which a row (from 1) begins, as an editor counts them."""
+        place = row + 1 - self.headless
+        if self.quoted and b'"' in (self.raw or b""):  # a field in quotes may have several lines
+            place = next((line for line, _ in itertools.islice(self._starts(), row, None)), place)
+        return place
+
+    def _starts(self) -> Iterator[tuple[int, int]]:
+        """For each row of a text file, the header first: the line in which it begins, and its fields."""
         assert self.raw is not None
         text = io.TextIOWrapper(io.BytesIO(self.raw), encoding="utf-8", newline="")
         quote = '"' if self.quoted else None
         how: Literal[0, 3] = csv.QUOTE_MINIMAL if self.quoted else csv.QUOTE_NONE
+        rows = csv.reader(text, delimiter=self.separator, quotechar=quote, quoting=how)
+        start = 1 - self.headless
         with contextlib.suppress(csv.Error):
-            rows = csv.reader(text, delimiter=self.separator, quotechar=quote, quoting=how)
-            for row, fields in enumerate(rows):
-                if len(fields) > len(self.names):
-                    raise UserError(
-                        f"{self.path} can't be parsed: row {row} has {len(fields)} fields, and the header "
-                        f"names {len(self.names)}: mend the row, or put texts with the separator in quotes."
-                    )
+            for fields in rows:
+                yield start, len(fields)
+                start = rows.line_num + 1 - self.headless
+
+    def _refuse_long_row(self) -> None:
+        """Raise UserError for the first row with more fields than the header, if there is one."""
+        for line, fields in self._starts():
+            if fields > len(self.names):
+                raise UserError(
+                    f"{self.path} can't be parsed: line {line} has {fields} fields, and the header names "
+                    f"{len(self.names)}: mend the line, or put texts with the separator in quotes."
+                )
 
     def scan(self, columns: Sequence[str]) -> pl.LazyFrame:
         """``rows``, read in pieces if the file is Parquet."""
@@ -182,7 +198,8 @@ def open_table(path: str | Path, separator: str | None = None, headless: Sequenc
         between = _UNIT
     quoted = between in ",;|" or '"' in first
     fields = _fields(first, between, quoted, path)
-    if any(re.match(NUMBER, field) for field in fields):
+    without = any(re.match(NUMBER, field) for field in fields)
+    if without:
         if len(fields) > len(headless):
             raise UserError(
                 f"{path} has {len(fields)} columns and no header (its first line holds numbers): give it a "
@@ -192,7 +209,8 @@ def open_table(path: str | Path, separator: str | None = None, headless: Sequenc
         raw = between.join(fields).encode() + b"\n" + raw
         taken = f"without a header, so its columns are taken as {', '.join(fields)}"
         note = f"{note}; {taken}" if note else taken
-    return TableFile(path, tuple(_TYPED.sub("", field) for field in fields), raw, between, quoted, note)
+    names = tuple(_TYPED.sub("", field) for field in fields)
+    return TableFile(path, names, raw, between, quoted, note, headless=without)
 
 
 def files_of(path: Path) -> list[Path]:

@@ -6,6 +6,7 @@ The file is read in pieces. Distinct users, items and repeated rows are counted 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -61,6 +62,9 @@ class Survey:
 
     numbers: tuple[str, ...] = ("rating", "weight", "reward")  # roles of one number in each row
     repeated = "rows that repeat the {} of an earlier row"
+    mend_repeats = "train with --duplicates sum to merge them, or keep-first to drop them"
+    mend_gaps = "train with --missing drop to leave them out"
+    needed: tuple[str, ...] = ("user", "item", "time", "rating", "weight")  # roles whose gaps are refused
 
     def __init__(self, columns: Mapping[str, str], form: TimeFormat | None = None) -> None:
         """``form``: of the column of times."""
@@ -84,7 +88,8 @@ class Survey:
             self._kinds(series.pop("event"))
         gaps = {role: no_value(column) for role, column in series.items()}
         for role, rows in gaps.items():
-            self.found.add(f"column {self.columns[role]!r} has no value", rows, start)
+            mend = self.mend_gaps if role in self.needed else ""
+            self.found.add(f"column {self.columns[role]!r} has no value", rows, start, mend)
             if role in NAMES and series[role].dtype.is_nested():
                 self.found.add(f"column {self.columns[role]!r} has a list in place of a name", ~rows, start)
         slates = "item" in series and is_slate(series["item"])
@@ -162,6 +167,8 @@ class Survey:
         for role, number, each in (("user", users, of_user), ("item", items, counts)):
             if each is not None and number == 1 and each[0] > 1:
                 problems.append(Problem(f"all rows with a value have the same {role}", each[0], 1))
+        if table.raw is not None:
+            problems = [replace(x, first_line=table.line(x.first_row)) for x in problems]
         columns = {role: name for role, name in self.columns.items() if role != "event" or self.kinds}
         return Description(
             columns=columns,
@@ -193,7 +200,7 @@ class Survey:
             return []
         count, first = repeats(self.hashes.pop("repeat"))
         text = self.repeated.format("user, item, time" if "time" in self.columns else "user, item")
-        return [Problem(text, count, first + 1)] if count else []
+        return [Problem(text, count, first + 1, mend=self.mend_repeats)] if count else []
 
     def _distinct(self, role: str) -> tuple[int | None, tuple[int, int, int] | None, tuple[int, int] | None]:
         """Distinct values, the spread of their counts, and the most frequent hash with its count."""

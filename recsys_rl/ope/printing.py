@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 
 from recsys_rl.errors import amount
-from recsys_rl.ope.compare import about_model
-from recsys_rl.ope.diagnostics import NO_PROMISE
+from recsys_rl.ope.compare import about_model, enough
+from recsys_rl.ope.diagnostics import FEW, HEAVY, NO_PROMISE
 from recsys_rl.ope.result import About, Estimate, OpeResult, number
 from recsys_rl.utils.terminal import say
 
@@ -16,6 +16,8 @@ LEGEND = (
     "weight: mean weight, 1 with right propensities. k: Pareto k, the tail of the weights; above 0.5 the "
     "interval covers too seldom; empty if the largest weights are equal or too few."
 )
+
+TRUSTED = {"dr", "wdr"}  # marked where their weights allow it
 
 
 def _weight(value: float) -> str:
@@ -45,6 +47,9 @@ def print_result(result: OpeResult) -> None:
         say(_line(result, row, width))
     if any(row.weights is not None for row in rows):
         print(LEGEND.format(unit="rows" if about.decisions == about.sessions else "sessions"))
+    choice = about_mark(rows)
+    if choice:
+        say(choice)
     if about.clusters:
         say(f"mips, offcem: {about.clusters}")
     for part in result.not_computed:
@@ -108,10 +113,26 @@ def _mark(result: OpeResult, row: Estimate) -> str:
     return "recommended (a model, checked on another policy)"
 
 
+def about_mark(rows: Sequence[Estimate]) -> str:
+    """The reason for the marked estimator, one for all judged policies; "" below two, or without a mark."""
+    marked = [row for row in rows if row.recommended]
+    if len({row.policy for row in marked}) < 2:
+        return ""
+    tests = f"ess at least {FEW}, k under {HEAVY:g}, mean weight 1 up to chance, choices covered"
+    by_weights = [row for row in rows if row.estimator in TRUSTED]
+    poor = list(dict.fromkeys(row.policy for row in by_weights if not enough(row)))
+    if marked[0].estimator in TRUSTED:
+        why = f"its weights are good for each of them ({tests})"
+    elif poor:
+        why = f"the weights of {by_weights[0].estimator} are not good for {' and '.join(poor)} ({tests})"
+    else:
+        why = f"{' and '.join(sorted(TRUSTED))} can't be computed"
+    return f"<- marks one estimator, the same for all policies: {marked[0].estimator}, as {why}"
+
+
 def _no_recommendation(result: OpeResult) -> str:
-    trusted = {"dr", "wdr"}
-    lacking = [part for part in result.not_computed if trusted & set(part.estimators) and part.policies]
+    lacking = [part for part in result.not_computed if TRUSTED & set(part.estimators) and part.policies]
     if lacking:
-        name = min(trusted & set(lacking[0].estimators))
+        name = min(TRUSTED & set(lacking[0].estimators))
         return f"No row is recommended: that would be {name}, but {lacking[0].reason}."
     return "No row is recommended: the log is too small for these policies, or too unlike them."

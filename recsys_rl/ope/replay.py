@@ -249,7 +249,9 @@ def balanced(policy: Tensor, loggers: Tensor, alive: Tensor, shares: Tensor) -> 
 def errors_of(file: str | None, table: DecisionTable | None) -> Iterator[None]:
     """Errors inside the block begin with the name of ``file``, and have the ids of people's own ``table``."""
     name = one_line(file)
-    ids = contextlib.nullcontext() if table is None else ids_of_file(name, table.items, table.sessions)
+    ids: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if table is not None:
+        ids = ids_of_file(name, table.items, table.sessions, place=table.place)
     with ids:
         try:
             yield

@@ -49,6 +49,7 @@ from recsys_rl.utils.files import check_writable, write_text
 from recsys_rl.utils.progress import announce, counted
 from recsys_rl.utils.seeding import generators
 from recsys_rl.utils.stopping import stop_signals
+from recsys_rl.workflows.latest import print_latest
 
 CHECKED = 0.1  # share of the users that decide which epoch of a member is kept
 
@@ -304,6 +305,8 @@ def _world(options: FitUsersConfig, platform: str) -> tuple[Config, World]:
         checkpoint = load(options.checkpoint, options.env)
         if checkpoint.world.is_empty:
             raise UserError(f"{options.checkpoint} has no catalogue, and a log is of one: give another one.")
+        if not options.quiet:
+            print_latest(options.checkpoint, checkpoint)
         return one_visit(checkpoint.config), checkpoint.world
     if options.env is None and options.data is None:
         raise UserError("The items are missing: give --checkpoint FILE, or --data SOURCE of the log's items.")

@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 
 from recsys_rl.checkpoint import Checkpoint
-from recsys_rl.folder import LATEST, nearby
+from recsys_rl.folder import is_latest, nearby
 
 
 def print_latest(path: str | Path, checkpoint: Checkpoint) -> None:
     """Print the file that ``path`` links to, if it is a file in checkpoints/, which the next run replaces."""
-    if Path(path).parent != LATEST:
+    if not is_latest(path):
         return
     config = checkpoint.config
     print(

@@ -298,6 +298,7 @@ def _say_beginning(run: Run, experience: str, folder: Path | None) -> None:
     """Print the data, the experience and the length of the run; ``folder``: of a resumed run."""
     asked, planned = run.config.train_config.total_timesteps, run.num_updates * run.per_update
     resuming = f"resuming {folder} at step {run.step:,} of {planned:,}"
+    items = getattr(run.config.agent_config, "checkpoint", None) if folder is None else None
     whole = f"whole updates of {run.per_update:,}: {planned:,} steps"
     uncompiled = "note: torch's operators replace the compiled loops and are slower: " + (
         f"{kernels.SWITCH} is off."
@@ -305,6 +306,9 @@ def _say_beginning(run: Run, experience: str, folder: Path | None) -> None:
         else "they are missing, so install a C compiler and then this package again."
     )
     _say(
+        f"items of {folders.checkpoint_behind(items)} ({items})"
+        if items and folders.is_latest(items)
+        else "",
         about_data(run),
         experience,
         run.note,

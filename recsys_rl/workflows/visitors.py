@@ -31,6 +31,7 @@ from recsys_rl.utils.files import check_writable, write_text
 from recsys_rl.utils.metrics import Interval, interval
 from recsys_rl.utils.progress import counted
 from recsys_rl.utils.seeding import generators
+from recsys_rl.workflows.latest import print_latest
 
 PATIENCE = 30.0  # seconds to wait for an answer
 STARTING = 15.0  # seconds to wait for a server that has just been started
@@ -95,6 +96,7 @@ def visitors(options: VisitorsConfig) -> Visits:
         )
     if checkpoint.world.is_empty or checkpoint.interface.visits > 1:
         raise UserError(f"{options.checkpoint} has no people who visit a server: give one of a catalogue.")
+    print_latest(options.checkpoint, checkpoint)
     streams, population = generators(options.seed, "visitors", "visiting users"), checkpoint.population
     env = make_env(checkpoint.config, checkpoint.world, options.width, streams["visitors"], training=False)
     assert isinstance(env, RecEnv)

@@ -12,6 +12,7 @@ import torch
 from benchmarks import ope as benchmark
 from benchmarks.ope_catalogue import catalogue
 from benchmarks.ope_coverage import CASES, Simulator, Softmax, coverage
+from recsys_rl.models import user_fit
 
 
 def test_intervals_cover_the_truth_and_the_case_without_overlap_is_warned_of() -> None:
@@ -59,6 +60,7 @@ def test_benchmark_writes_a_row_for_each_estimator_and_case(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out.json"
+    monkeypatch.setattr(user_fit, "LEAST_STEPS", 10)
     monkeypatch.setattr(sys, "argv", ["ope", "--smoke", "--json", str(out)])
     benchmark.main()
     rows = json.loads(out.read_text())["rows"]

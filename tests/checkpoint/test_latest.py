@@ -10,10 +10,8 @@ import pytest
 from recsys_rl.cli import main
 from tests.doors import DRIFT, SATIATION, steps
 
-LINE = (
-    "checkpoint: runs/satiation-synthetic-ppo-0/ppo.pt, ppo on satiation after 48 steps "
-    "(checkpoints/ppo.pt; --checkpoint for another)"
-)
+RUN = "runs/satiation-synthetic-ppo-0/ppo.pt"
+LINE = f"checkpoint: {RUN}, ppo on satiation after 48 steps (checkpoints/ppo.pt; --checkpoint for another)"
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +24,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert main(["train", *SATIATION, *steps(2)]) == 0
         pl.DataFrame({"user": [0, 1, 2], "item": [3, 4, 5]}).write_csv("events.csv")
         assert main(["record", "--sessions", "40", "--policy", "random", "--out", "log.parquet"]) == 0
+        words = ["record", "--sessions", "40", "--policy", "random", "--users", "train"]
+        assert main([*words, "--out", "train.parquet"]) == 0
     return path
 
 
@@ -48,8 +48,39 @@ def test_latest_run_is_named_on_standard_error(
     assert main(words) == 0
     said = capsys.readouterr()
     assert said.err.splitlines().count(LINE) == 1 and "checkpoint: " not in said.out
-    assert main([*words, "--checkpoint", "runs/satiation-synthetic-ppo-0/ppo.pt"]) == 0
+    assert main([*words, "--checkpoint", RUN]) == 0
     assert "checkpoint: " not in capsys.readouterr().err
+
+
+def test_visitors_name_the_run_whose_people_they_are(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    assert main(["visitors", "--url", "https://localhost"]) == 2
+    first, wrong = capsys.readouterr().err.splitlines()
+    assert first == LINE and "HOST:PORT" in wrong
+
+
+def test_fit_of_users_names_the_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    words = ["fit-users", "--log", "train.parquet", "--members", "1", "--epochs", "1"]
+    assert main([*words, "--checkpoint", "checkpoints/ppo.pt"]) == 0
+    assert capsys.readouterr().err.splitlines().count(LINE) == 1
+    assert main([*words, "--checkpoint", "checkpoints/ppo.pt", "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_training_on_a_log_names_the_run_of_its_items(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    words = ["train", "--algo", "bc", "--log", "train.parquet", *steps(1), "--hidden-dims", "6"]
+    assert main([*words, "--checkpoint", "checkpoints/ppo.pt"]) == 0
+    assert f"items of {RUN} (checkpoints/ppo.pt)\n" in capsys.readouterr().err
+    assert main([*words, "--checkpoint", RUN]) == 0
+    assert "items of" not in capsys.readouterr().err
 
 
 def test_quiet_recording_names_no_run(

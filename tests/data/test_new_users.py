@@ -204,7 +204,11 @@ def test_each_seed_has_its_own_items_and_folds_the_people_in(
         ("user,item\n1,1\n1,2\n", [], "none of its 1 users is with at least 5 likes of known items: give"),
         ("who,item\n1,1\n", [], "it has no column for the user; its columns are"),
         (newcomers(), ["--like-threshold", "9"], "no rating can reach the like threshold of 9"),
-        (newcomers(",3,5,4"), [], "column 'user' has no value in 1 row (the first is row 39): fill the gaps"),
+        (
+            newcomers(",3,5,4"),
+            [],
+            "column 'user' has no value in 1 row (the first is line 40): fill the gaps",
+        ),
     ],
 )
 def test_files_that_cannot_be_used(

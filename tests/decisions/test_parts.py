@@ -138,12 +138,33 @@ def test_other_headers_and_damaged_parts_are_refused(tmp_path: Path) -> None:
         read_decisions(tmp_path / "none")
 
 
-def test_a_large_file_in_another_order_is_refused_in_parts(tmp_path: Path) -> None:
-    path = tmp_path / "log.parquet"
-    write_decisions(path, block(0, 4).rows(torch.arange(20).flip(0)))
-    assert_same(read_decisions(path), block(0, 4))
-    with pytest.raises(UserError, match="not ordered by session and step"):
+@pytest.mark.parametrize("rows", [3, 12, 50, 149, 150])
+def test_one_file_in_another_order_is_gathered_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    monkeypatch.setattr(reader, "ROWS", 8)
+    path, log = tmp_path / "log.parquet", block(0, 30)
+    order = torch.randperm(log.num_rows, generator=torch.Generator().manual_seed(0))
+    write_decisions(path, log.rows(order))
+    found = list(parts(path, rows))
+    write_decisions(tmp_path / "ordered.parquet", log)
+    sizes = [part.num_rows for part in parts(tmp_path / "ordered.parquet", rows)]
+    assert [part.num_rows for part in found] == sizes
+    assert_same(concatenate(found), log)
+    assert_same(read_decisions(path), log)
+
+
+def test_rows_of_a_file_in_another_order_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "ROWS", 4)
+    path, log = tmp_path / "log.parquet", block(0, 4)
+    log.users[13] = 999  # row 7 of the file; its session goes on with another user in row 6
+    write_decisions(path, log.rows(torch.arange(20).flip(0)))
+    with pytest.raises(UserError, match=r"users 999 and 2 \(row 6\)"):
         list(parts(path, 10))
+    header = {KEY: pl.read_parquet_metadata(path)[KEY]}
+    pl.read_parquet(path).with_columns(pl.col("time") + 1).write_parquet(path, metadata=header)
+    with pytest.raises(UserError, match="checksum"):
+        next(parts(path, 10))
 
 
 def test_a_wrong_checksum_is_found_after_the_last_part(tmp_path: Path) -> None:

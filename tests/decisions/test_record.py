@@ -448,7 +448,8 @@ def test_parts_hold_the_same_log_and_are_judged_as_one_file(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(user_fit, "LEAST_STEPS", 20)  # the fit need not be good
+    monkeypatch.setattr(user_fit, "LEAST_STEPS", 5)  # the fit need not be good
+    monkeypatch.setattr("recsys_rl.ope.world.EPOCHS", 2)
     checkpoint = trained("satiation")
     words = ["record", "--checkpoint", str(checkpoint), "--sessions", "40", "--quiet", "--policy", "random"]
     assert main([*words, "--out", str(tmp_path / "one.parquet")]) == 0

@@ -74,7 +74,8 @@ def test_log_of_lints_is_marked_and_that_of_linucb_is_refused(
     torch.testing.assert_close(hits, hits.round())
     assert float(hits.min()) >= 1 - 1e-6
     capsys.readouterr()
-    assert main(["ope", "--log", marked, "--checkpoint", checkpoint, "--policy", "random"]) == 0
+    words = ["--checkpoint", checkpoint, "--policy", "random", "--no-world"]
+    assert main(["ope", "--log", marked, *words]) == 0
     assert "1,000 draws" in capsys.readouterr().out
     assert main(["ope", "--log", certain, "--checkpoint", checkpoint, "--policy", "random"]) == 2
     assert "linucb" in capsys.readouterr().err

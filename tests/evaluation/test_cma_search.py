@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -14,6 +15,7 @@ from recsys_rl.evaluation.cma_search import POPULATION, Trials, parted, search_n
 from recsys_rl.evaluation.tuning import Trainees
 from recsys_rl.protocols import Policy
 from recsys_rl.types import World
+from tests.doors import ROOT
 from tests.evaluation.test_tuning import trainees
 from tests.small_runs import settings, world
 
@@ -95,3 +97,17 @@ def test_the_parts_of_the_training_users_share_nobody(small: tuple[Config, World
     row = int(choosing.population.train[7])
     before = whole.population.user_ids.tolist().index(int(choosing.population.user_ids[row]))
     assert torch.equal(choosing.population.taste[row], whole.population.taste[before])
+
+
+def test_no_module_loads_the_search_when_it_is_imported() -> None:
+    """`cmaes` loads scipy.stats, which every start of `record`, `ope` and `evaluate` would wait for."""
+    slow = {"cmaes", "scipy.stats"}
+    texts = {path: path.read_text(encoding="utf-8") for path in (ROOT / "recsys_rl").rglob("*.py")}
+    named = {path: text for path, text in texts.items() if "cmaes" in text or "scipy" in text}
+    assert len(named) > 3
+    for path, text in named.items():
+        for node in ast.parse(text).body:
+            names = [x.name for x in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [str(node.module), *(f"{node.module}.{x.name}" for x in node.names)]
+            assert slow.isdisjoint(names), path

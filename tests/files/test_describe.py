@@ -16,6 +16,7 @@ from recsys_rl.cli import main
 from recsys_rl.decisions.describe import describe
 from recsys_rl.files import read
 from recsys_rl.files.description import Problem
+from recsys_rl.files.log import read_log
 from recsys_rl.types import UserError
 from tests.doors import ROOT
 
@@ -29,6 +30,9 @@ LOG = (
     "a,z,2024-01-03T00:00:00Z,2,no\n"
     "b,x,2024-01-02T00:00:00Z,1,1\n"
 )
+
+DROP = " (train with --missing drop to leave them out)"
+MERGE = " (train with --duplicates sum to merge them, or keep-first to drop them)"
 
 
 @pytest.mark.parametrize("piece", [1, 2, 1000])
@@ -87,7 +91,7 @@ def test_other_columns_and_lacking_roles_are_printed(tmp_path: Path) -> None:
         "columns without a known role: 'colour'",
         "no column for the user is known: give --user-column",
     ]
-    assert lines[-2:] == ["problems: 1", "  column 'item' has no value: 1 row, the first is row 2"]
+    assert lines[-2:] == ["problems: 1", "  column 'item' has no value: 1 row, the first is line 3" + DROP]
 
 
 def test_description_of_decisions(tmp_path: Path) -> None:
@@ -132,9 +136,34 @@ def test_describe_command_prints_and_writes_json(
     said = capsys.readouterr().out
     assert "7 rows, 2 users, 3 items, 4 sessions" in said
     assert "time: 2024-01-01 00:00:00 UTC to 2024-01-03 00:00:00 UTC" in said
-    assert "column 'user_id' has no value: 1 row, the first is row 3" in said
+    assert f"column 'user_id' has no value: 1 row, the first is line 4{DROP}\n" in said
+    assert "column 'timestamp' has no time: 1 row, the first is line 6\n" in said
+    assert (
+        f"rows that repeat the user, item, time of an earlier row: 2 rows, the first is line 5{MERGE}" in said
+    )
     values = json.loads(Path("log.json").read_text())
-    assert values["rows"] == 7 and values["problems"][0]["first_row"] == 3
+    first = values["problems"][0]
+    assert (values["rows"], first["first_row"], first["first_line"]) == (7, 3, 4)
+    assert f" ({first['mend']})" == DROP
+    pl.read_csv("log.csv").write_parquet("log.parquet")
+    assert main(["data", "describe", "log.parquet"]) == 0
+    assert f"column 'user_id' has no value: 1 row, the first is row 3{DROP}\n" in capsys.readouterr().out
+
+
+def test_remedies_of_a_description_mend_the_log(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text(LOG.replace("soon", "2024-01-02").replace(",no", ",3"))
+    found = [problem.mend for problem in describe(tmp_path / "log.csv").problems]
+    assert len(found) == 3 and all("--missing drop" in x or "--duplicates sum" in x for x in found)
+    with pytest.raises(UserError, match="3 problems"):
+        read_log(tmp_path / "log.csv")
+    assert len(read_log(tmp_path / "log.csv", missing="drop", duplicates="sum").users) == 3
+
+
+def test_gaps_of_decisions_have_their_own_remedy(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("user,item,click,propensity\na,x,1,0.5\nb,y,0,\n")
+    last = list(describe(tmp_path / "log.csv").lines())[-1]
+    text = "the first is line 3 (fill them in, or leave these sessions out)"
+    assert last == f"  column 'propensity' has no value: 1 row, {text}"
 
 
 # The hashes of a, b, c are 0.66, 0.72, 0.67: one of the three is below 0.665.
@@ -150,9 +179,15 @@ GAPS = "user,item,time,session\na,x,1,1\na,y,,1\n,x,3,2\nb,y,null,3\nb,z,5,4\nc,
         ("data describe broken.parquet", "broken.parquet can't be parsed"),
         ("data describ log.csv", "did you mean describe?"),
         ("data describe log.csv --item-column thing", "no column 'thing'"),
-        ("data split log.csv", "column 'timestamp' has 'soon' in row 5: times are numbers"),
-        ("data split gaps.csv", "'time' has no value in 2 rows (the first is row 2): fill the gaps, or give"),
-        ("data split gaps.csv --by user", "'user' has no value in 1 row (the first is row 3): fill the gaps"),
+        ("data split log.csv", "column 'timestamp' has 'soon' in line 6: times are numbers"),
+        (
+            "data split gaps.csv",
+            "'time' has no value in 2 rows (the first is line 3): fill the gaps, or give",
+        ),
+        (
+            "data split gaps.csv --by user",
+            "'user' has no value in 1 row (the first is line 4): fill the gaps",
+        ),
         ("data split timeless.csv", "no column for the time; its columns are 'user', 'item': name it with"),
         ("data split timeless.csv", "--time-column, or give --by user"),
         (
@@ -258,12 +293,12 @@ def test_split_tells_of_repeated_rows(
     Path("log.csv").write_text(text)
     assert main(["data", "split", "log.csv", "--by", by, "--fraction", FRACTION[by]]) == 0
     out = capsys.readouterr().out
-    assert "2 rows repeat the user, item, time of an earlier row (the first is row 3) and are kept" in out
+    assert "2 rows repeat the user, item, time of an earlier row (the first is line 4) and are kept" in out
     assert pl.read_parquet("train.parquet").height + pl.read_parquet("test.parquet").height == 8
     Path("log.csv").write_text(text.replace("a,x,1\nb", "a,x,9\nb"))
     assert main(["data", "split", "log.csv", "--by", by, "--fraction", FRACTION[by]]) == 0
     out = capsys.readouterr().out
-    assert "1 row repeats the user, item, time of an earlier row (the first is row 6) and is kept" in out
+    assert "1 row repeats the user, item, time of an earlier row (the first is line 7) and is kept" in out
     Path("log.csv").write_text(text.replace("a,x,1\nb", "a,x,9\nb").replace("b,x,3\nb,,4\nc", "c"))
     assert main(["data", "split", "log.csv", "--by", by, "--fraction", FRACTION[by]]) == 0
     assert "repeat" not in capsys.readouterr().out
@@ -306,27 +341,36 @@ def test_split_by_user_is_drawn_from_ids_and_seed(tmp_path: Path, monkeypatch: p
     assert set(pl.read_parquet("c.parquet")["user"]) == {user for user in test["user"] if user < "user_5"}
 
 
+@pytest.fixture(scope="module")
+def large_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("large") / "log.parquet"
+    big_log(path, 3_000_000, 100_000, 50_000)
+    return path
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "decisions"),
     [("describe", False), ("describe", True), ("split --by time", False), ("split --by user", False)],
 )
-def test_large_log_stays_within_memory(tmp_path: Path, command: str, decisions: bool) -> None:
+def test_large_log_stays_within_memory(
+    tmp_path: Path, large_log: Path, command: str, decisions: bool
+) -> None:
     """3,000,000 rows; 20,000,000 are measured in docs/log."""
-    big_log(tmp_path / "log.parquet", 3_000_000, 100_000, 50_000)
+    log = large_log
     if decisions:
-        as_decisions = pl.scan_parquet(tmp_path / "log.parquet").with_columns(
+        log = tmp_path / "decisions.parquet"
+        as_decisions = pl.scan_parquet(large_log).with_columns(
             session=pl.int_range(pl.len()) // 5, step=pl.int_range(pl.len()) % 5, propensity=pl.lit(0.1)
         )
-        as_decisions.sink_parquet(tmp_path / "decisions.parquet")
-        (tmp_path / "decisions.parquet").replace(tmp_path / "log.parquet")
+        as_decisions.sink_parquet(log)
     code = (
         "import sys; from benchmarks.harness.memory import peak_mb; from recsys_rl.cli import main;"
         "assert main(sys.argv[1:]) == 0; print(peak_mb())"  # getrusage begins with the peak of this process
     )
     name, *options = command.split()
     done = subprocess.run(
-        [sys.executable, "-c", code, "data", name, str(tmp_path / "log.parquet"), *options],
+        [sys.executable, "-c", code, "data", name, str(log), *options],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,

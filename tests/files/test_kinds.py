@@ -65,8 +65,8 @@ def test_rows_of_one_kind_repeat_others_and_problems_keep_the_rows_of_the_file(t
     text = SHOP + "3,12,,5\n3,12,cart,5\n3,12,cart,5\n"
     with pytest.raises(UserError) as caught:
         read_log(shop(tmp_path, text), event_weights=WEIGHTS)
-    assert "column 'event_type' has no value in 1 row (the first is row 7)" in str(caught.value)
-    assert "rows 8 and 9 have the same user, item, time, event" in str(caught.value)
+    assert "column 'event_type' has no value in 1 row (the first is line 8)" in str(caught.value)
+    assert "lines 9 and 10 have the same user, item, time, event" in str(caught.value)
     log = read_log(shop(tmp_path, text), event_weights=WEIGHTS, missing="drop", duplicates="sum")
     assert log.weights is not None and log.weights.tolist() == [1.0, 3.0, 1.0, 2.0]
 

@@ -175,25 +175,25 @@ HEADER = "user,item,timestamp,rating\n"
             r"it has no column for the user; its columns are 'person', 'item': .*--user-column",
         ),
         (HEADER + "1,2,3,4\n\0,2,3,4\n", "NUL bytes"),
-        (HEADER + f"1,2,3,4\n{2**63},2,3,4\n", rf"column 'user' has '{2**63}' in row 2: ids are whole"),
-        (HEADER + f"1,{2**64},3,4\n", "column 'item' .* in row 1"),
-        (HEADER + "1,2,3,4\n1.5,2,3,4\n", r"column 'user' has '1.5' in row 2"),
-        (HEADER + "1,-2,3,4\n", "column 'item' has '-2' in row 1"),
+        (HEADER + f"1,2,3,4\n{2**63},2,3,4\n", rf"column 'user' has '{2**63}' in line 3: ids are whole"),
+        (HEADER + f"1,{2**64},3,4\n", "column 'item' .* in line 2"),
+        (HEADER + "1,2,3,4\n1.5,2,3,4\n", r"column 'user' has '1.5' in line 3"),
+        (HEADER + "1,-2,3,4\n", "column 'item' has '-2' in line 2"),
         (
             HEADER + "1,2,3,4\n1,nan,3,4\n",
-            r"column 'item' has no value in 1 row \(the first is row 2\): .*--missing drop",
+            r"column 'item' has no value in 1 row \(the first is line 3\): .*--missing drop",
         ),
-        (HEADER + "1,2,3,4\n,2,3,4\n", r"column 'user' has no value in 1 row \(the first is row 2\)"),
-        (HEADER + "a,2,3,4\n  ,2,3,4\n", r"column 'user' has no value in 1 row \(the first is row 2\)"),
-        (HEADER + "1,2,3,4\n1,3,3,NaN\n", r"column 'rating' has no value in 1 row \(the first is row 2\)"),
-        (HEADER + "1,2,3,inf\n", "column 'rating' has 'inf' in row 1"),
-        (HEADER + "1,2,3,good\n", "column 'rating' has 'good' in row 1"),
+        (HEADER + "1,2,3,4\n,2,3,4\n", r"column 'user' has no value in 1 row \(the first is line 3\)"),
+        (HEADER + "a,2,3,4\n  ,2,3,4\n", r"column 'user' has no value in 1 row \(the first is line 3\)"),
+        (HEADER + "1,2,3,4\n1,3,3,NaN\n", r"column 'rating' has no value in 1 row \(the first is line 3\)"),
+        (HEADER + "1,2,3,inf\n", "column 'rating' has 'inf' in line 2"),
+        (HEADER + "1,2,3,good\n", "column 'rating' has 'good' in line 2"),
         (HEADER + "1,2,3,\n", r"column 'rating' has no value in 1 row"),
-        (HEADER + "1,2,yesterday,4\n", "column 'timestamp' has 'yesterday' in row 1: times are numbers"),
+        (HEADER + "1,2,yesterday,4\n", "column 'timestamp' has 'yesterday' in line 2: times are numbers"),
         (HEADER + "1,2,nan,4\n", r"column 'timestamp' has no value in 1 row"),
-        (HEADER + f"1,2,{2**63},4\n", "column 'timestamp' .* in row 1"),
-        (HEADER + "1,2,3,4\n7,8,9,1\n7,8,9,1\n1,2,3,5\n", "rows 1 and 4 have the same user, item, time"),
-        ("user,item\n1,2\n3,4\n1,2\n", "rows 1 and 3 have the same user, item: .*time column"),
+        (HEADER + f"1,2,{2**63},4\n", "column 'timestamp' .* in line 2"),
+        (HEADER + "1,2,3,4\n7,8,9,1\n7,8,9,1\n1,2,3,5\n", "lines 2 and 5 have the same user, item, time"),
+        ("user,item\n1,2\n3,4\n1,2\n", "lines 2 and 4 have the same user, item: .*time column"),
         (HEADER + "1,2,3,4,5,6\n", "can't be parsed"),
         (
             'user,item\n1,"2\n\n3,4\n',
@@ -218,7 +218,7 @@ def test_error_about_many_columns_is_short(tmp_path: Path) -> None:
     assert len(str(caught.value)) < 1000
     with pytest.raises(UserError, match=r"columns are 'yy+\.\.\.': name them") as caught:
         read_log(write(tmp_path, "y" * 10_000 + "\n1\n"))
-    with pytest.raises(UserError, match=r"column 'item' has '-9+\.\.\.' in row 1") as caught:
+    with pytest.raises(UserError, match=r"column 'item' has '-9+\.\.\.' in line 2") as caught:
         read_log(write(tmp_path, "user,item\n1,-" + "9" * 10_000 + "\n"))
     assert len(str(caught.value)) < 1000
 

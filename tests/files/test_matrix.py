@@ -27,11 +27,14 @@ def test_formats_of_a_matrix(tmp_path: Path, ending: str) -> None:
 
 
 BAD = {
-    "gap.csv": ("1,2\n3,\n", "gap.csv has 1 cells without a finite number, the first in row 2, column 2"),
-    "nan.csv": ("1,nan\n3,nan\n", "has 2 cells without a finite number, the first in row 1, column 2"),
-    "uneven.csv": ("1,2\n3\n", "has 1 cells in row 2 and 2 in row 1"),
-    "header.csv": ("a,b\n3,1\n", "has 'a' in row 1, column 1, which is not a number"),
-    "large.csv": ("1,2\n3,1e39\n", "has 1 cells without a finite number, the first in row 2, column 2"),
+    "gap.csv": ("1,2\n3,\n", "gap.csv has 1 cells without a finite number, the first in line 2, column 2"),
+    "nan.csv": ("1,nan\n3,nan\n", "has 2 cells without a finite number, the first in line 1, column 2"),
+    "uneven.csv": ("1,2\n3\n", "has 1 cells in line 2 and 2 in line 1"),
+    "header.csv": ("a,b\n3,1\n", "has 'a' in line 1, column 1, which is not a number"),
+    "large.csv": ("1,2\n3,1e39\n", "has 1 cells without a finite number, the first in line 2, column 2"),
+    "blank.csv": ("\n1,2\n\n3,x\n", "has 'x' in line 4, column 2, which is not a number"),
+    "blank_gap.csv": ("1,2\n\n3,\n", "the first in line 3, column 2"),
+    "blank_uneven.csv": ("\n1,2\n\n3\n", "has 1 cells in line 4 and 2 in line 2"),
     "empty.csv": ("", "a matrix has rows for users and columns for items"),
 }
 

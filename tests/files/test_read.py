@@ -143,7 +143,7 @@ def test_unit_of_times_is_stated(tmp_path: Path) -> None:
 @pytest.mark.parametrize("time", ["1970-13-01", "1970-01-01T25:00:00Z", "yesterday", "01/02/1970"])
 def test_impossible_times_are_refused(tmp_path: Path, time: str) -> None:
     path = write(tmp_path, "log.csv", f"user,item,timestamp\n1,2,1970-01-01\n1,3,{time}\n")
-    with pytest.raises(UserError, match=f"column 'timestamp' has '{time}' in row 2"):
+    with pytest.raises(UserError, match=f"column 'timestamp' has '{time}' in line 3"):
         read_log(path)
 
 
@@ -159,8 +159,8 @@ def test_problems_of_a_file_are_refused_together_with_counts_and_first_rows(tmp_
     said, *ways = str(caught.value).split(": ", 1)[1].split(": fill")
     found = said.split("; ")
     columns = ("'user'", "'rating'", "'timestamp'", "'rating'", "user, item, time")
-    details = ("2 rows", "1 row ", "'soon'", "'good'", "rows 1 and 4")
-    rows = ("row 2", "row 3", "row 8", "row 5 (and 1 more", "(and 1 more")
+    details = ("2 rows", "1 row ", "'soon'", "'good'", "lines 2 and 5")
+    rows = ("line 3", "line 4", "line 9", "line 6 (and 1 more", "(and 1 more")
     assert str(caught.value).startswith("log.csv has 5 problems: ") and len(found) == 5
     for line, *names in zip(found, columns, details, rows, strict=True):
         assert_names(line, *names)
@@ -197,15 +197,18 @@ def test_a_row_without_two_values_is_dropped_and_counted_once(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "row"),
+    ("name", "text", "line"),
     [
-        ("log.csv", 'user,item\n1,2\n"a, b",3\n1,2,3\n1,2,3,4\n', 3),
-        ("log.tsv", "1\t2\t3\n1\t2\t3\t4\n", 2),
+        ("log.csv", 'user,item\n1,2\n"a, b",3\n1,2,3\n1,2,3,4\n', 4),
+        ("log.csv", 'user,item\n1,"2\n2"\n\n1,2,3\n', 5),
+        ("log.tsv", "1\t2\t3\n1\t2\t3\t4\n", 2),  # without a header
     ],
 )
-def test_a_row_with_too_many_fields_is_named(tmp_path: Path, name: str, text: str, row: int) -> None:
+def test_a_row_with_too_many_fields_is_named(tmp_path: Path, name: str, text: str, line: int) -> None:
     fields = 3 if name == "log.csv" else 4
-    with pytest.raises(UserError, match=f"row {row} has {fields} fields, and the header names {fields - 1}"):
+    with pytest.raises(
+        UserError, match=f"line {line} has {fields} fields, and the header names {fields - 1}"
+    ):
         read_log(write(tmp_path, name, text))
 
 
@@ -275,7 +278,7 @@ def test_ids_with_a_zero_fraction_are_whole_numbers(tmp_path: Path) -> None:
 
 def test_weights_are_positive(tmp_path: Path) -> None:
     path = write(tmp_path, "log.csv", "user,item,plays\n1,2,3\n1,3,0\n")
-    with pytest.raises(UserError, match=r"column 'plays' has '0' in row 2: weights .* above 0"):
+    with pytest.raises(UserError, match=r"column 'plays' has '0' in line 3: weights .* above 0"):
         read_log(path)
 
 
@@ -370,7 +373,7 @@ def test_decimal_commas_are_read_where_they_are_clear(tmp_path: Path) -> None:
     assert log.ratings.tolist() == [3.5, 4.0, 0.125] and "decimal commas read as points" in log.source
     for rating in ("1,234", "1.234,5"):
         path = write(tmp_path, "log.csv", f"user;item;rating\n1;5;{rating}\n1;6;2\n")
-        with pytest.raises(UserError, match=f"'{rating}' in row 1: .* without commas between digits"):
+        with pytest.raises(UserError, match=f"'{rating}' in line 2: .* without commas between digits"):
             read_log(path)
 
 

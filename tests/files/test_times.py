@@ -50,7 +50,7 @@ def test_one_row_shows_the_order_of_a_whole_column() -> None:
     [
         (["01/02/2021", "03/04/2021"], "no row shows which: write them as 2024-05-01"),
         (["13/02/2021", "02/13/2021"], "some of these times begin with the day and others with the month"),
-        (["31.12.2020", "31.02.2020"], "has '31.02.2020' in row 2"),
+        (["31.12.2020", "31.02.2020"], "has '31.02.2020' in line 3"),
         (["12/31/2020 25:00", "12/31/2020 13:00 PM"], "(and 1 more rows)"),
     ],
 )

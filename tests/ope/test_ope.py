@@ -51,7 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def short_fits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A few steps of the world's optimiser, where its accuracy does not matter."""
     if "mean_return" not in request.node.name:
-        monkeypatch.setattr(user_fit, "LEAST_STEPS", 20)
+        monkeypatch.setattr(user_fit, "LEAST_STEPS", 5)
         monkeypatch.setattr("recsys_rl.ope.world.EPOCHS", 2)
 
 
@@ -90,7 +90,9 @@ def test_policies_of_a_log_are_estimated_and_compared(
     difference = found["compare"]
     paired = rows["ppo", "wdr"]["value"] - rows["random", "wdr"]["value"]
     assert difference["value"] == pytest.approx(paired) and difference["estimator"] == "wdr"
-    assert difference["text"] in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert difference["text"] in out
+    assert "<- marks one estimator, the same for all policies: wdr, as its weights are good for each" in out
 
 
 def test_the_logs_own_policy_has_weights_of_one_and_its_mean_return(

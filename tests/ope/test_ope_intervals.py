@@ -28,6 +28,7 @@ from recsys_rl.ope.diagnostics import (
     weigh,
 )
 from recsys_rl.ope.estimators import ESTIMATORS, GRID, Evidence, of_decisions
+from recsys_rl.ope.printing import about_mark
 from recsys_rl.ope.result import Estimate
 from recsys_rl.ope.rows import plain_row, warnings_for
 
@@ -312,6 +313,14 @@ def test_one_policy_that_the_log_does_not_cover_moves_the_recommendation_for_all
     )
     marked = [(x.policy, x.estimator) for x in found if x.recommended]
     assert marked == [("a", name), ("b", name)]
+    said = f"<- marks one estimator, the same for all policies: {name}, as "
+    why = (
+        "its weights are good for each of them ("
+        if name == "wdr"
+        else "the weights of wdr are not good for b ("
+    )
+    assert about_mark(found).startswith(said + why + "ess at least 200, k under 0.5, ")
+    assert about_mark(found[:2]) == ""  # one policy
 
 
 def test_estimate_has_every_number_of_its_json_row() -> None:

@@ -381,7 +381,9 @@ def test_propensity_that_is_not_that_of_the_rows_own_policy_is_refused(
     log |= {"policy": ["old", "new"] * 20, "propensity.old": chosen, "propensity.new": other}
     pl.DataFrame(log).write_csv(tmp_path / "log.csv")
     said = refusal(capsys, tmp_path / "log.csv", "--policy", "random")
-    assert f"row 4 has the propensity {chosen[3]:g} by the column pscore, but 0.9 by 'propensity.new'" in said
+    assert (
+        f"line 5 has the propensity {chosen[3]:g} by the column pscore, but 0.9 by 'propensity.new'" in said
+    )
 
 
 def bad(column: str, row: int, value: Any) -> dict[str, Any]:
@@ -393,12 +395,12 @@ def bad(column: str, row: int, value: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("column", "value", "complaint"),
     [
-        ("pscore", 0.0, "pscore is 0 in row 3: a probability is above 0"),
-        ("pscore", -0.5, "pscore is -0.5 in row 3"),
-        ("pscore", 1.5, "pscore is 1.5 in row 3"),
-        ("pscore", None, "column 'pscore' has no value in 1 row (the first is row 3)"),
-        ("clicked", None, "column 'clicked' has no value in 1 row (the first is row 3)"),
-        ("date", "31.02.2026", "column 'date' has '31.02.2026' in row 3"),
+        ("pscore", 0.0, "pscore is 0 in line 4: a probability is above 0"),
+        ("pscore", -0.5, "pscore is -0.5 in line 4"),
+        ("pscore", 1.5, "pscore is 1.5 in line 4"),
+        ("pscore", None, "column 'pscore' has no value in 1 row (the first is line 4)"),
+        ("clicked", None, "column 'clicked' has no value in 1 row (the first is line 4)"),
+        ("date", "31.02.2026", "column 'date' has '31.02.2026' in line 4"),
         ("sku", None, "column 'sku' has no value"),
     ],
 )
@@ -458,7 +460,7 @@ def test_repeated_rows_are_a_loud_warning(tmp_path: Path, capsys: pytest.Capture
     pl.concat([frame, frame.head(2)]).write_csv(tmp_path / "log.csv")
     judged(tmp_path, tmp_path / "log.csv", "--policy", "random", "--no-world")
     assert (
-        "2 rows repeat another in every column (the first is row 301) and count twice"
+        "2 rows repeat another in every column (the first is line 302) and count twice"
         in capsys.readouterr().err
     )
 
@@ -494,7 +496,7 @@ def test_a_repeated_row_of_single_decisions_is_a_warning(tmp_path: Path) -> None
     log = read_table(tmp_path / "log.csv")
     assert log.log.steps.tolist() == [0, 0, 0, 1, 0]  # of the sessions a, b, c, c, d
     (warning,) = [note for note in log.notes if "warning" in note]
-    assert "1 row repeats another in every column (row 5)" in warning
+    assert "1 row repeats another in every column (line 6)" in warning
     assert "counts twice, as a further step of its session: remove copies" in warning
 
 
@@ -502,7 +504,7 @@ def test_a_repeated_row_of_single_decisions_is_a_warning(tmp_path: Path) -> None
 def test_steps_with_a_fraction_are_refused(tmp_path: Path, step: str, shown: str) -> None:
     rows = SMALL | {"session_id": ["a", "a", "b", "b"], "step": ["0", step, "0", "1"]}
     pl.DataFrame(rows).write_csv(tmp_path / "log.csv")
-    with pytest.raises(UserError, match=f"column 'step' has {shown} in row 2: .*whole numbers"):
+    with pytest.raises(UserError, match=f"column 'step' has {shown} in line 3: .*whole numbers"):
         read_table(tmp_path / "log.csv")
 
 
@@ -510,7 +512,7 @@ def test_wrong_probabilities_of_the_logger_are_refused(tmp_path: Path) -> None:
     log = clicks(40)
     log |= {f"probability.{x}": [0.3] * 40 for x in ITEMS}
     pl.DataFrame(log).write_csv(tmp_path / "log.csv")
-    with pytest.raises(UserError, match="probabilities of row 1"):
+    with pytest.raises(UserError, match="probabilities of line 2"):
         read_table(tmp_path / "log.csv")
 
 
@@ -522,13 +524,13 @@ def test_errors_about_sessions_have_the_ids_of_the_file(
     wrong[5] = -1.0
     pl.DataFrame({"propensity": wrong}).write_csv(tmp_path / "t.csv")
     text = refusal(capsys, log, "--target", str(tmp_path / "t.csv"))
-    assert "propensity is -1 in row 6" in text
+    assert "propensity is -1 in line 7" in text
     rows = [("ann", "s-a", 0, "x"), ("ann", "s-a", 1, "y"), ("bob", "s-b", 0, "x"), ("cy", "s-b", 1, "y")]
     frame = pl.DataFrame(rows, schema=["user", "session", "step", "item"], orient="row")
     frame = frame.with_columns(propensity=pl.lit(0.5), reward=pl.lit(1.0))
     frame.write_csv(tmp_path / "log.csv")
     text = refusal(capsys, tmp_path / "log.csv", "--policy", "random")
-    assert "session 's-b' is of the users 'bob' and 'cy' (row 4)" in text
+    assert "session 's-b' is of the users 'bob' and 'cy' (line 5)" in text
 
 
 def own(folder: Path, more: dict[str, list[Any]] | None = None, name: str = "log.csv") -> DecisionTable:
@@ -558,11 +560,15 @@ def test_target_rows_are_found_by_any_common_name_of_the_session(tmp_path: Path)
 @pytest.mark.parametrize(
     ("column", "values", "complaint"),
     [
-        ("propensity", ["0.1", "0.2", "x", "0.4"], "column 'propensity' has 'x' in row 3: give numbers"),
-        ("propensity", ["0.1", None, "0.3", None], "has no value in 2 rows (the first is row 2): fill"),
-        ("probability.tea", ["0.1", "?1", "0.3", "0.4"], "'probability.tea' has '?1' in row 2: give numbers"),
-        ("step", ["0", "0", "0.7", "0"], "column 'step' has '0.7' in row 3"),
-        ("step", ["0", "0", "0", "first"], "column 'step' has 'first' in row 4"),
+        ("propensity", ["0.1", "0.2", "x", "0.4"], "column 'propensity' has 'x' in line 4: give numbers"),
+        ("propensity", ["0.1", None, "0.3", None], "has no value in 2 rows (the first is line 3): fill"),
+        (
+            "probability.tea",
+            ["0.1", "?1", "0.3", "0.4"],
+            "'probability.tea' has '?1' in line 3: give numbers",
+        ),
+        ("step", ["0", "0", "0.7", "0"], "column 'step' has '0.7' in line 4"),
+        ("step", ["0", "0", "0", "first"], "column 'step' has 'first' in line 5"),
         ("propensity", ["-0.1", "-0.2", "-3", "0"], "look like logarithms: name the column logprob"),
         ("logprob", ["0.1", "0.2", "0.3", "0.4"], "look like probabilities: name the column propensity"),
     ],
@@ -635,9 +641,9 @@ def test_lists_of_numbers_in_text_files_are_read(tmp_path: Path) -> None:
     assert log.log.given["seen"].tolist() == [[3.0, 4.0], [1.0, 0.5], [0.0, 2.0], [5.0, 6.0]]
     found = read(tmp_path, log, propensity=[0.3, 0.7, 0.3, 0.7], probabilities=["0.7|0.3"] * 4)
     assert found.every is not None and found.every.tolist() == [[0.7, 0.3]] * 4  # milk, tea
-    with pytest.raises(UserError, match="'x' in row 3: give numbers"):
+    with pytest.raises(UserError, match="'x' in line 4: give numbers"):
         own(tmp_path, {"context.seen": ["1|0.5", "0|2", "3|x", "5|6"]})
-    with pytest.raises(UserError, match="'probabilities' has 'x' in row 1"):
+    with pytest.raises(UserError, match="'probabilities' has 'x' in line 2"):
         read(tmp_path, log, propensity=[0.3, 0.7, 0.3, 0.7], probabilities=["0.7|x"] * 4)
 
 
@@ -660,7 +666,7 @@ def test_texts_that_are_too_many_or_mixed_with_numbers_are_refused(tmp_path: Pat
     pl.DataFrame(rows).write_csv(tmp_path / "log.csv")
     with pytest.raises(UserError, match="has 60 different texts"):
         read_table(tmp_path / "log.csv")
-    with pytest.raises(UserError, match="has 'old' in row 3: give numbers"):
+    with pytest.raises(UserError, match="has 'old' in line 4: give numbers"):
         own(tmp_path, {"context.x": ["1", "2", "old", "4"]})
 
 
@@ -698,7 +704,7 @@ def test_place_logprobs_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
 def test_probabilities_of_every_item_give_and_check_the_propensities(tmp_path: Path) -> None:
     shares: dict[str, list[Any]] = {"probability.tea": [0.6] * 4, "probability.milk": [0.3] * 4}
     shares["probability.rum"] = [0.1] * 4  # never shown, and yet an item of the log
-    with pytest.raises(UserError, match=r"row 2 has the probability 0.4 by the column propensity, but 0.3"):
+    with pytest.raises(UserError, match=r"line 3 has the probability 0.4 by the column propensity, but 0.3"):
         own(tmp_path, shares)
     frame = pl.DataFrame(SMALL | shares).drop("propensity")
     frame.write_csv(tmp_path / "log.csv")
@@ -708,7 +714,7 @@ def test_probabilities_of_every_item_give_and_check_the_propensities(tmp_path: P
     frame.with_columns(pl.lit(0).alias("probability.milk"), pl.lit(0.4).alias("probability.rum")).write_csv(
         tmp_path / "log.csv"
     )
-    with pytest.raises(UserError, match="propensity is 0 in row 2"):
+    with pytest.raises(UserError, match="propensity is 0 in line 3"):
         read_table(tmp_path / "log.csv")
 
 
@@ -717,7 +723,7 @@ def test_empty_ids_in_lists_are_refused_with_their_row(tmp_path: Path) -> None:
     pl.DataFrame(shown).write_parquet(tmp_path / "log.parquet")
     with pytest.raises(UserError, match="column 'items' has an empty id in row 2"):
         read_table(tmp_path / "log.parquet")
-    with pytest.raises(UserError, match="column 'candidates' has an empty id in row 3"):
+    with pytest.raises(UserError, match="column 'candidates' has an empty id in line 4"):
         own(tmp_path, {"candidates": ["tea", "milk", "tea|", "milk"]})
 
 
@@ -731,9 +737,9 @@ def test_given_column_of_rewards_comes_before_signals(tmp_path: Path) -> None:
 
 def test_errors_keep_the_name_of_the_file_and_have_the_ids_of_items(tmp_path: Path) -> None:
     name = "session 99 of item 77.csv"
-    with pytest.raises(UserError, match=rf"{name}: item 'tea' of row 1 is not among the row's candidates"):
+    with pytest.raises(UserError, match=rf"{name}: item 'tea' of line 2 is not among the row's candidates"):
         own(tmp_path, {"candidates": ["milk|rum", "milk", "tea", "milk"]}, name)
-    with pytest.raises(UserError, match=rf"{name}: session 'b' has step 1 in row 1 but no step 0"):
+    with pytest.raises(UserError, match=rf"{name}: session 'b' has step 1 in line 2 but no step 0"):
         own(tmp_path, {"step": [1, 0, 0, 0]}, name)
     pl.DataFrame(SMALL | {"step": [0, 0, 0, 0]}).drop("session_id").write_csv(tmp_path / name)
     with pytest.raises(UserError, match="name it with --session-column"):
@@ -861,7 +867,7 @@ def test_tiny_propensity_is_blamed_for_its_weight(tmp_path: Path, capsys: pytest
     log = bad("pscore", 2, 1e-310)
     pl.DataFrame(log).write_csv(tmp_path / "log.csv")
     text = refusal(capsys, tmp_path / "log.csv", "--policy", "random")
-    assert "log.csv: the weight of row 3 is inf, too large" in text
+    assert "log.csv: the weight of line 4 is inf, too large" in text
     assert "as its propensity is 1e-310: correct the propensity" in text
 
 
