@@ -17,12 +17,14 @@ from typing import Any
 from recsys_rl.errors import UserError, error_text, one_line
 from recsys_rl.schema import shown
 from recsys_rl.serve.rows import BITS, Decision, Event, Person, Row, Served, Session, Whole, digest, packed
-from recsys_rl.serve.sqlite_file import locked, prepared
+from recsys_rl.serve.sqlite_file import locked, prepared, synced
 from recsys_rl.serve.sqlite_rows import INSERT, UNREADABLE, columns_of, decoded, is_person
 from recsys_rl.serve.store import Damaged, Full, Lost
 
 HIGHEST = "highest"
-"""The fact that keeps the highest number at the latest erasure."""
+"""The fact that keeps the highest number that may have been given, also to rows that are erased or lost."""
+RESERVED = 10_000
+"""Numbers that are reserved at once: a start after a power cut gives none of those again."""
 
 
 class SQLite:
@@ -38,7 +40,14 @@ class SQLite:
         if facts is None and not path.is_file():
             raise UserError(f"{name} is not a file: give the record of recsys-rl serve --db.")
         self._lock = locked(path)
+        self._reserved = 0  # no higher number is given without being reserved
         try:
+            if facts is not None:
+                # A process that was killed may have left events that it did not sync. From now on they are
+                # known, and are acknowledged as duplicates.
+                for part in (path, path.with_name(f"{path.name}-wal")):
+                    if part.exists():
+                        synced(part)
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             self.facts = prepared(self._db, name, facts)
             self.last = self._highest()
@@ -157,13 +166,19 @@ class SQLite:
     def write(self, rows: Sequence[Row], durable: bool) -> None:
         """One transaction; ``durable``: it is on the disk when the call returns. Raises Full, Lost."""
         columns, sums = columns_of(rows)
+        last = max(row.number for row in rows)
+        reserved = self._reserved if last <= self._reserved else last + RESERVED
+        durable |= reserved > self._reserved
         with self._transaction("FULL" if durable else "NORMAL") as db:
+            if reserved > self._reserved:
+                self._set(HIGHEST, reserved)
             for kind, values in columns.items():
                 db.executemany(INSERT[kind], values)
             db.executemany(
                 f"UPDATE sessions SET tally = tally + ?, digest = (digest + ?) & {BITS} WHERE number = ?",
                 [(tally, total & BITS, session) for session, (tally, total) in sums.items()],
             )
+        self.last, self._reserved = max(self.last, last), reserved
 
     @contextlib.contextmanager
     def _transaction(self, synchronous: str) -> Iterator[sqlite3.Connection]:
@@ -256,6 +271,10 @@ class SQLite:
             return error_text(error)
 
     def close(self) -> None:
+        if self._reserved:  # after a clean end the numbers go on without a gap
+            with contextlib.suppress(Full, Lost), self._transaction("FULL"):
+                self._set(HIGHEST, self.last)
+            self._reserved = 0
         with contextlib.suppress(AttributeError, sqlite3.Error):
             self._db.close()
         if self._lock is not None:
