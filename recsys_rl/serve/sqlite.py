@@ -260,8 +260,19 @@ class SQLite:
             db.execute("DELETE FROM sessions WHERE person = ?", found)
             db.execute("DELETE FROM people WHERE number = ?", found)
         self.facts[HIGHEST] = highest
-        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the log holds the old pages
+        try:
+            busy = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]  # the log holds the old pages
+        except sqlite3.Error as error:
+            raise self._remains(error_text(error)) from error
+        if busy:
+            raise self._remains("another program reads the file")
         return number
+
+    def _remains(self, why: str) -> UserError:
+        return UserError(
+            f"The user is deleted from {one_line(self.path)}, but the old rows may still be in its -wal file "
+            f"({why}): mend this, and run recsys-rl log check, which empties that file."
+        )
 
     def whole(self) -> str:
         """What SQLite itself says of the file: "ok", or its first complaint."""

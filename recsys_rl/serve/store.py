@@ -70,7 +70,7 @@ class Store(Protocol):
     def erase(self, name: str) -> int:
         """Delete a person with all rows. Returns the number of decisions.
 
-        Raises UserError if unknown, Damaged, Full, Lost.
+        Raises UserError if unknown, or if old rows may remain somewhere; Damaged, Full, Lost.
         """
         ...
 
