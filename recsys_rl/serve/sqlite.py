@@ -53,7 +53,7 @@ class SQLite:
             self.last = self._highest()
             # The next transaction rewrites it for feedback; decisions outlive the process without it.
             self._synchronous = ""
-        except (sqlite3.Error, ValueError) as error:  # ValueError: text that is not UTF-8
+        except (sqlite3.Error, OSError, ValueError) as error:  # ValueError: text that is not UTF-8
             self.close()
             raise UserError(
                 f"{name} can't be used as the record ({error_text(error)}): give a file of recsys-rl serve, "
@@ -160,8 +160,15 @@ class SQLite:
         return rows, unreadable
 
     def event(self, id: str) -> Event | None:
-        found = self._first("SELECT row FROM events WHERE id = ?", (id,))
-        return None if found is None else decoded(Event, found[0])
+        """The event with this id, as the digest of its session covers it. Raises Damaged."""
+        found = self._first("SELECT number, session FROM events WHERE id = ?", (id,))
+        if found is None:
+            return None
+        whole = self.session(found[1])
+        event = next((x for x in whole[2] if (x.number, x.id) == (found[0], id)), None) if whole else None
+        if event is None:
+            raise Damaged(f"event {found[0]}")
+        return event
 
     def write(self, rows: Sequence[Row], durable: bool) -> None:
         """One transaction; ``durable``: it is on the disk when the call returns. Raises Full, Lost."""
@@ -244,7 +251,7 @@ class SQLite:
     def erase(self, name: str) -> int:
         """Delete a person with all rows. Returns the number of decisions.
 
-        Raises UserError if unknown, Damaged, Full, Lost.
+        Raises UserError if unknown, or if the old rows may still be in SQLite's log; Damaged, Full, Lost.
         """
         db = self._db
         found = self._first("SELECT number FROM people WHERE name = ?", (name,))

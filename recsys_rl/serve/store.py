@@ -49,7 +49,9 @@ class Store(Protocol):
         """
         ...
 
-    def event(self, id: str) -> Event | None: ...
+    def event(self, id: str) -> Event | None:
+        """Raises Damaged."""
+        ...
 
     def write(self, rows: Sequence[Row], durable: bool) -> None:
         """One transaction; ``durable``: it is on the disk when the call returns. Raises Full, Lost."""

@@ -37,7 +37,7 @@ class ServedVisit:
     row: Session
     interface: Interface
     decisions: list[Decision] = field(default_factory=list)
-    events: list[Event] = field(default_factory=list)
+    events: dict[str, Event] = field(default_factory=dict)  # by their ids
     steps: list[Step] = field(default_factory=list)
     left_after: int = -1  # the decision after which the user left; -1: not yet
     latest: float = 0.0  # of the last request or event
@@ -74,7 +74,7 @@ class ServedVisit:
         """Add what an event tells. Of several values of one signal the last one counts."""
         if event.received - self.latest <= self.row.timeout:
             self.latest = max(self.latest, event.received)
-        self.events.append(event)
+        self.events[event.id] = event
         if event.signal == LEAVE:
             self.left_after = event.decision
             return
@@ -98,7 +98,7 @@ class ServedVisit:
     def ended(self, now: float) -> float | None:
         """The time at which the session ended; None while it goes on."""
         if self.left_after >= 0:
-            return next(x.received for x in self.events if x.signal == LEAVE)
+            return next(x.received for x in self.events.values() if x.signal == LEAVE)
         if len(self.steps) >= self.interface.session_length:
             return self.decisions[-1].time
         over = self.latest + self.row.timeout
