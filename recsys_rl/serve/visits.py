@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from recsys_rl.recommender import Visit
+from recsys_rl.serve.kept import Kept
 from recsys_rl.serve.rows import LEAVE, Decision, Event, Session, Whole
 from recsys_rl.serve.versions import Version
 from recsys_rl.types import Interface
@@ -41,7 +41,7 @@ class ServedVisit:
     steps: list[Step] = field(default_factory=list)
     left_after: int = -1  # the decision after which the user left; -1: not yet
     latest: float = 0.0  # of the last request or event
-    visit: Visit | None = None  # the observation's state after ``covered`` steps; None: make it again
+    visit: Kept | None = None  # the observation's state after ``covered`` steps; None: make it again
     covered: int = 0
     asked: bool = False  # a decision is under way
 
@@ -92,7 +92,7 @@ class ServedVisit:
 
     def keep_for(self, version: Version) -> None:
         """Keep ``visit`` only if it was made with this version's own profiles and settings."""
-        if self.visit is None or self.visit.checkpoint is not version.checkpoint:
+        if self.visit is None or self.visit.like.checkpoint is not version.checkpoint:
             self.visit, self.covered = None, 0
 
     def ended(self, now: float) -> float | None:
