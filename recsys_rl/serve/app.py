@@ -118,8 +118,7 @@ class App:
         entered = admission.enter()  # before the body is decoded: a refusal must cost little
         try:
             asked = decoded(_recommend, body)
-            digest = hashlib.blake2b(_encode(asked), digest_size=12).hexdigest()
-            answer: bytes = await self.worker.submit(Recommend(asked, digest))
+            answer: bytes = await self.worker.submit(Recommend(asked, _digest(asked)))
             admission.measure(entered)
             return answer
         finally:
@@ -219,6 +218,13 @@ PAGES = {
     "/page.css": ("page.css", "text/css"),
 }
 NEEDED = (b"authorization", b"content-type", b"host", b"origin")
+
+
+def _digest(asked: wire.RecommendRequest) -> str:
+    """With it a request that comes again is compared with the first one of its id; "" without an id."""
+    if asked.request_id is None:
+        return ""
+    return hashlib.blake2b(_encode(asked), digest_size=12).hexdigest()
 
 
 def _wrong_host(scope: Scope, host: bytes, only_local: bool) -> Problem | None:
