@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import signal
 import subprocess
 import sys
@@ -94,6 +95,25 @@ def test_the_folder_of_a_new_record_survives(disk: Disk, tmp_path: Path) -> None
     store = SQLite(tmp_path / "after/new/record.sqlite")
     assert store.people() == [Person(1, "ann")]
     store.close()
+
+
+def test_a_record_that_is_being_made_can_be_made_again(library: Path, tmp_path: Path) -> None:
+    """The power is cut in place of each sync, with and without a part of what was not synced."""
+    ended, cut = -signal.SIGKILL, 0
+    while ended == -signal.SIGKILL:
+        cut += 1
+        folder = tmp_path / str(cut)
+        (folder / "disk").mkdir(parents=True)
+        disk = Disk(library, folder / "disk", folder / "synced")
+        ended = _python(disk, f"{OPENED}{WRITTEN}\nstore.close()", kill=(cut, ""))
+        for part, lottery in (("none", None), ("some", random.Random(cut))):
+            disk.after_cut(folder / part, lottery)
+            store = SQLite(folder / part / "new" / "record.sqlite", {})
+            assert store.whole() == "ok"
+            people = store.people()
+            assert people in ([], [Person(1, "ann")])
+            store.close()
+    assert ended == 0 and cut > 8 and people, "without a cut the row is there"
 
 
 def test_an_event_that_a_killed_process_had_not_synced_is_synced_before_it_is_known(
