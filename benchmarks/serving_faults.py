@@ -3,7 +3,8 @@
     python -m benchmarks.serving_faults --kills 50 --schemathesis V/bin/st
 
 benchmarks/harness/said.py has the promise. Servers are processes of their own, and SIGKILL comes at a random
-moment. The lines about draws and about wrong requests are of serving_draws.py and serving_abuse.py.
+moment. The lines about draws, power cuts and wrong requests are of serving_draws.py, serving_power.py and
+serving_abuse.py.
 """
 
 from __future__ import annotations
@@ -24,9 +25,20 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import serving_abuse as abuse
-from benchmarks.harness.said import GONE, THREADS, WORLD, Said, checkpoint_in, clients, kept, sound
+from benchmarks.harness.said import (
+    GONE,
+    THREADS,
+    WORLD,
+    Said,
+    checkpoint_in,
+    clients,
+    kept,
+    send_again,
+    sound,
+)
 from benchmarks.harness.served import Connection, Server, running
 from benchmarks.serving_draws import draws
+from benchmarks.serving_power import power_cuts
 from recsys_rl.cli.train import train_options
 from recsys_rl.errors import UserError
 from recsys_rl.serve.versions import sha256_of
@@ -38,16 +50,7 @@ def kills(folder: Path, checkpoint: Path, number: int, events: int, seed: int = 
     db, said, rng, wrong = folder / f"kills-{events}.sqlite", Said(), random.Random(seed), list[str]()
     for kill in range(number):
         server = Server(checkpoint, db)
-        # What the server did not acknowledge before the last kill is sent again.
-        again = [said.events[x] for x in said.sent - said.acknowledged]
-        if again:
-            connection = Connection(server.port)
-            for start in range(0, len(again), 1000):
-                part = again[start : start + 1000]
-                for event, status in zip(part, connection.feedback(part), strict=True):
-                    if status not in ("accepted", "duplicate"):
-                        wrong.append(f"event {event['event_id']} sent again: {status}")
-                    said.acknowledged.add(event["event_id"])
+        wrong += send_again(server.port, said)
         stop = threading.Event()
         threads = clients(server.port, said, str(kill), stop, events)
         time.sleep(rng.uniform(0.05, 0.6))
@@ -247,6 +250,11 @@ def _versions(folder: Path, checkpoint: Path) -> tuple[Path, list[str]]:
     return place, [sha256_of(path) for path in sorted(place.iterdir())]
 
 
+def _new(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
 def run(name: str, fault: Callable[[], Sequence[str]]) -> bool:
     """Print the line of a fault. Returns True if nothing broke."""
     start = time.monotonic()
@@ -269,6 +277,10 @@ def main() -> int:
         faults: dict[str, Callable[[], list[str]]] = {
             f"{number} kills -9 while feedback is posted": lambda: kills(folder, checkpoint, number, 10),
             f"{number} kills -9 while decisions are answered": lambda: kills(folder, checkpoint, number, 0),
+            "20 power cuts": lambda: power_cuts(_new(folder / "power"), checkpoint, 20, fsync=False),
+            "20 power cuts with --decisions-fsync": lambda: power_cuts(
+                _new(folder / "fsync"), checkpoint, 20, fsync=True
+            ),
             "SIGTERM under load, 20 times": lambda: terminated(folder, checkpoint, 20),
             "1,000 events from 8 connections, out of order": lambda: three_times(folder, checkpoint, 1000),
             "100 flipped bits and 50 cuts": lambda: damaged(folder, checkpoint, 100, 50),

@@ -20,6 +20,8 @@ from recsys_rl.cli.train import train_options
 from recsys_rl.errors import UserError
 from recsys_rl.serve.check import check
 from recsys_rl.serve.reading import Record
+from recsys_rl.serve.rows import Decision
+from recsys_rl.serve.sqlite_rows import decoded
 from recsys_rl.workflows.train import train
 
 GONE = (OSError, http.client.HTTPException)
@@ -38,6 +40,7 @@ class Said:
     acknowledged: set[str] = field(default_factory=set)
     events: dict[str, dict[str, Any]] = field(default_factory=dict)
     answered: dict[str, bytes] = field(default_factory=dict)  # decisions
+    lost: set[str] = field(default_factory=set)  # decisions that a power cut may lose, and did
     wrong: list[str] = field(default_factory=list)
 
 
@@ -58,6 +61,8 @@ def clients(port: int, said: Said, name: str, stop: threading.Event, events: int
                     said.wrong.append(f"recommend: {status} {body[:200]!r}")
                     return
                 answer = json.loads(body)
+                if answer["decision_id"] in said.answered or answer["decision_id"] in said.lost:
+                    said.wrong.append(f"decision {answer['decision_id']} is given twice")
                 said.answered[answer["decision_id"]] = body
                 batch = []
                 for _ in range(events):
@@ -94,13 +99,33 @@ def kept(db: Path, said: Said) -> list[str]:
     """The sentences about what breaks the promise in the record at ``db``."""
     with sqlite3.connect(db) as raw:
         ids = Counter(x.removeprefix("=") for (x,) in raw.execute("SELECT id FROM events"))
-        numbers = {str(x) for (x,) in raw.execute("SELECT number FROM decisions")}
+        rows = {str(number): row for number, row in raw.execute("SELECT number, row FROM decisions")}
     raw.close()
     wrong = [f"event {x} is lost" for x in said.acknowledged if not ids[x]]
     wrong += [f"event {x} is there {n} times" for x, n in ids.items() if n > 1]
     wrong += [f"event {x} was never sent" for x in ids if x not in said.sent]
-    wrong += [f"decision {x} is lost" for x in said.answered if x not in numbers]
+    for number, body in said.answered.items():
+        if number not in rows:
+            wrong.append(f"decision {number} is lost")
+        elif decoded(Decision, rows[number]).answer != body:
+            wrong.append(f"decision {number} has another answer")
     return wrong + said.wrong
+
+
+def send_again(port: int, said: Said) -> list[str]:
+    """Send what was not acknowledged before the last end. Returns the sentences about wrong answers."""
+    wrong, connection = list[str](), Connection(port)
+    again = [said.events[x] for x in said.sent - said.acknowledged]
+    for start in range(0, len(again), 1000):
+        part = again[start : start + 1000]
+        for event, status in zip(part, connection.feedback(part), strict=True):
+            if event["decision_id"] in said.lost and status == "unknown-decision":
+                said.sent.remove(event["event_id"])
+            elif status in ("accepted", "duplicate"):
+                said.acknowledged.add(event["event_id"])
+            else:
+                wrong.append(f"event {event['event_id']} sent again: {status}")
+    return wrong
 
 
 def sound(db: Path) -> str:

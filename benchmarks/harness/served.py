@@ -10,7 +10,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,16 @@ JSON = {"content-type": "application/json"}
 class Server:
     """`recsys-rl serve` at a free port of loopback."""
 
-    def __init__(self, checkpoint: Path, db: Path, *options: str) -> None:
+    def __init__(
+        self,
+        checkpoint: Path,
+        db: Path,
+        *options: str,
+        log: Path | None = None,
+        environment: Mapping[str, str] = os.environ,
+    ) -> None:
         """Start it, and wait until it listens. Raises RuntimeError with what it said if it ends."""
-        self.log = db.with_name(db.name + ".log")
+        self.log = log or db.with_name(db.name + ".log")
         with self.log.open("a") as said:
             at = said.tell()
             self.process = subprocess.Popen(
@@ -41,7 +48,7 @@ class Server:
                 ],
                 stderr=said,
                 stdout=said,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                env={**environment, "OMP_NUM_THREADS": "1"},
             )
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):

@@ -80,16 +80,16 @@ class App:
             await self.gets(scope, receive, send)
             return
         headers = {name: value for name, value in scope["headers"] if name in NEEDED}
-        local = self.tokens is not None or is_local(headers.get(b"host", b""))
+        host = _wrong_host(scope, headers.get(b"host", b""), self.tokens is None)
         door = self.posts.get(scope["path"])
         if door is None:
-            await (self.gets if local else _problem(wrong_host()))(scope, receive, send)
+            await (self.gets if host is None else _problem(host))(scope, receive, send)
             return
         start = perf_counter()
         status, kind, more = 200, b"application/json", Headers()
         try:
-            if not local:
-                raise wrong_host()
+            if host is not None:
+                raise host
             if scope["method"] != "POST":
                 raise _other_method("POST")
             self._check(headers.get(b"authorization"), door[1])
@@ -118,8 +118,7 @@ class App:
         entered = admission.enter()  # before the body is decoded: a refusal must cost little
         try:
             asked = decoded(_recommend, body)
-            digest = hashlib.blake2b(_encode(asked), digest_size=12).hexdigest()
-            answer: bytes = await self.worker.submit(Recommend(asked, digest))
+            answer: bytes = await self.worker.submit(Recommend(asked, _digest(asked)))
             admission.measure(entered)
             return answer
         finally:
@@ -219,6 +218,20 @@ PAGES = {
     "/page.css": ("page.css", "text/css"),
 }
 NEEDED = (b"authorization", b"content-type", b"host", b"origin")
+
+
+def _digest(asked: wire.RecommendRequest) -> str:
+    """With it a request that comes again is compared with the first one of its id; "" without an id."""
+    if asked.request_id is None:
+        return ""
+    return hashlib.blake2b(_encode(asked), digest_size=12).hexdigest()
+
+
+def _wrong_host(scope: Scope, host: bytes, only_local: bool) -> Problem | None:
+    """What is wrong with the Host of a request, if anything is."""
+    if [name for name, _ in scope["headers"]].count(b"host") > 1:  # RFC 9112, section 3.2
+        return Problem(400, "two-hosts", "The request has more than one Host header: send one.")
+    return wrong_host() if only_local and not is_local(host) else None
 
 
 def _as_problem(error: Exception) -> Problem:

@@ -68,7 +68,7 @@ def take(worker: Worker, events: Sequence[FeedbackEvent]) -> FeedbackAnswer:
 
 
 def _take_one(worker: Worker, event: FeedbackEvent, places: Mapping[str, int]) -> tuple[str, str | None]:
-    """The status of an event, and the code of a rejection."""
+    """The status of an event, and the code of a rejection. Raises Damaged."""
     number = int(event.decision_id) if event.decision_id.isascii() and event.decision_id.isdecimal() else -1
     visit = worker.home(number) if 0 < number < 2**63 else None
     if visit is None:
@@ -99,7 +99,7 @@ def _take_one(worker: Worker, event: FeedbackEvent, places: Mapping[str, int]) -
         time=event.time,
         received=worker.now,
     )
-    before = worker.staged_events.get(name) or worker.store.event(name)
+    before = visit.events.get(name) or worker.staged_events.get(name) or worker.store.event(name)
     if before is not None:
         return ("duplicate" if before.content == new.content else "conflict"), None
     code = _refused(visit, new, worker.now)

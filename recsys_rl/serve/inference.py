@@ -18,10 +18,10 @@ from torch import Tensor
 
 from recsys_rl.models.actor_critic import TILE
 from recsys_rl.recommender import Visit
+from recsys_rl.serve.kept import Kept, kept, together
 from recsys_rl.serve.rule import Choice, choose
 from recsys_rl.serve.versions import Version
 from recsys_rl.serve.visits import ServedVisit, Step
-from recsys_rl.session import Session
 from recsys_rl.types import Events, Interface, Obs, tree_map
 
 TOO_FEW = "too-few-items"
@@ -36,7 +36,7 @@ class Ask:
     known: int  # the person's row in the population; -1 for a stranger
     likes: tuple[int, ...]
     began: float  # hour of the week at which the visit began
-    base: Visit | None  # the visit after earlier steps; None: from its begin
+    base: Kept | None  # the visit after earlier steps; None: from its begin
     steps: Sequence[Step]  # the steps after ``base``
     hour: float  # of the week, now
     uniforms: tuple[float, ...]  # one for each place
@@ -76,7 +76,7 @@ class Place:
 class Drawn:
     """The result of one ``Ask``."""
 
-    visit: Visit | None = None  # after ``Ask.steps``; None after an error
+    visit: Kept | None = None  # after ``Ask.steps``; None after an error
     items: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)  # of each place given those before it
     candidates: tuple[int, ...] | None = None  # the only items that could be shown first; None: all
@@ -98,7 +98,7 @@ def draw(asks: Sequence[Ask], report: bool = False) -> list[Drawn]:
         rows.sort(key=lambda at: (asks[at].base is None, len(asks[at].steps)))
         group, results = [asks[at] for at in rows], [found[at] for at in rows]
         visits = _brought_up(group)
-        for result, visit in zip(results, _rows(visits), strict=True):
+        for result, visit in zip(results, kept(visits), strict=True):
             result.visit = visit
         _fill(group, results, visits, width, report)
     # A list is of one rule: where the policy failed at one place, popularity chooses all places.
@@ -124,7 +124,7 @@ def _brought_up(asks: Sequence[Ask]) -> Visit:
             profiles = torch.cat([version.profile(ask.known, ask.likes) for ask in group])
             visits = Visit.begin(version.checkpoint, profiles, _tensor(ask.began for ask in group))
         else:
-            visits = Visit.together([ask.base for ask in group if ask.base is not None])
+            visits = together([ask.base for ask in group if ask.base is not None])
         for depth in range(number):
             steps = [ask.steps[depth] for ask in group]
             visits = visits.at(_tensor(step.hour for step in steps))
@@ -226,21 +226,3 @@ def _picked(visits: Visit, rows: Tensor) -> Visit:
 
     known = {name: pick(x) for name, x in visits.known.items()}
     return Visit(visits.checkpoint, tree_map(pick, visits.session), known)
-
-
-def _rows(visits: Visit) -> list[Visit]:
-    """Each person's visit alone. They are copies: a view would keep the rows of all others in memory."""
-    session, names = visits.session, [*visits.known]
-    number = len(session.users)
-    columns = [session.users, session.steps, session.history, session.signals, session.shown_items]
-    columns += [session.visit, session.day, *visits.known.values()]
-    parts = [[None] * number if x is None else [y.clone() for y in x.split(1)] for x in columns]
-    # ``tree_map`` and ``replace`` would take three times as long.
-    return [
-        Visit(
-            visits.checkpoint,
-            Session(session.interface, session.catalogue, *row[:7]),
-            dict(zip(names, row[7:], strict=True)),
-        )
-        for row in zip(*parts, strict=True)
-    ]

@@ -66,7 +66,7 @@ class Pending:
 @dataclass(frozen=True)
 class Recommend:
     request: wire.RecommendRequest
-    asked: str  # digest of the body
+    asked: str  # digest of the request; "" without an id
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from torch import Tensor
 from recsys_rl.decisions.log import DecisionHeader, DecisionLog
 from recsys_rl.recommender import Visit
 from recsys_rl.serve.inference import Ask, Drawn, draw
+from recsys_rl.serve.kept import Kept, kept
 from recsys_rl.serve.reading import Record
 from recsys_rl.serve.replay import walk
 from recsys_rl.serve.rows import Decision, Whole
@@ -104,8 +105,8 @@ def _judge(rows: Sequence[Row], survey: Survey) -> None:
         row.by_logger[loggers.index(logger_of(row.decision))] = sum(row.logprobs)
 
 
-def _of(visit: Visit, version: Version) -> Visit:
-    return replace(visit, checkpoint=version.checkpoint)
+def _of(visit: Visit, version: Version) -> Kept:
+    return kept(replace(visit, checkpoint=version.checkpoint))[0]
 
 
 def log_of(header: DecisionHeader, rows: Sequence[Row], survey: Survey) -> DecisionLog:

@@ -47,7 +47,7 @@ class Decision(Struct, array_like=True, frozen=True):
     time: float
     policy: int  # Served.number
     request: str  # the caller's id; "" for none
-    asked: str  # digest of the request
+    asked: str  # digest of the request; "" without an id of the caller
     hour: float  # of the week
     items: tuple[int, ...]  # rows of the catalogue, in the order of the places
     logprobs: tuple[float, ...]  # of each place given those before it, under the whole rule

@@ -17,12 +17,14 @@ from typing import Any
 from recsys_rl.errors import UserError, error_text, one_line
 from recsys_rl.schema import shown
 from recsys_rl.serve.rows import BITS, Decision, Event, Person, Row, Served, Session, Whole, digest, packed
-from recsys_rl.serve.sqlite_file import locked, prepared
+from recsys_rl.serve.sqlite_file import locked, prepared, synced
 from recsys_rl.serve.sqlite_rows import INSERT, UNREADABLE, columns_of, decoded, is_person
 from recsys_rl.serve.store import Damaged, Full, Lost
 
 HIGHEST = "highest"
-"""The fact that keeps the highest number at the latest erasure."""
+"""The fact that keeps the highest number that may have been given, also to rows that are erased or lost."""
+RESERVED = 10_000
+"""Numbers that are reserved at once: a start after a power cut gives none of those again."""
 
 
 class SQLite:
@@ -38,13 +40,20 @@ class SQLite:
         if facts is None and not path.is_file():
             raise UserError(f"{name} is not a file: give the record of recsys-rl serve --db.")
         self._lock = locked(path)
+        self._reserved = 0  # no higher number is given without being reserved
         try:
+            if facts is not None:
+                # A process that was killed may have left events that it did not sync. From now on they are
+                # known, and are acknowledged as duplicates.
+                for part in (path, path.with_name(f"{path.name}-wal")):
+                    if part.exists():
+                        synced(part)
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             self.facts = prepared(self._db, name, facts)
             self.last = self._highest()
             # The next transaction rewrites it for feedback; decisions outlive the process without it.
             self._synchronous = ""
-        except (sqlite3.Error, ValueError) as error:  # ValueError: text that is not UTF-8
+        except (sqlite3.Error, OSError, ValueError) as error:  # ValueError: text that is not UTF-8
             self.close()
             raise UserError(
                 f"{name} can't be used as the record ({error_text(error)}): give a file of recsys-rl serve, "
@@ -151,19 +160,32 @@ class SQLite:
         return rows, unreadable
 
     def event(self, id: str) -> Event | None:
-        found = self._first("SELECT row FROM events WHERE id = ?", (id,))
-        return None if found is None else decoded(Event, found[0])
+        """The event with this id, as the digest of its session covers it. Raises Damaged."""
+        found = self._first("SELECT number, session FROM events WHERE id = ?", (id,))
+        if found is None:
+            return None
+        whole = self.session(found[1])
+        event = next((x for x in whole[2] if (x.number, x.id) == (found[0], id)), None) if whole else None
+        if event is None:
+            raise Damaged(f"event {found[0]}")
+        return event
 
     def write(self, rows: Sequence[Row], durable: bool) -> None:
         """One transaction; ``durable``: it is on the disk when the call returns. Raises Full, Lost."""
         columns, sums = columns_of(rows)
+        last = max(row.number for row in rows)
+        reserved = self._reserved if last <= self._reserved else last + RESERVED
+        durable |= reserved > self._reserved
         with self._transaction("FULL" if durable else "NORMAL") as db:
+            if reserved > self._reserved:
+                self._set(HIGHEST, reserved)
             for kind, values in columns.items():
                 db.executemany(INSERT[kind], values)
             db.executemany(
                 f"UPDATE sessions SET tally = tally + ?, digest = (digest + ?) & {BITS} WHERE number = ?",
                 [(tally, total & BITS, session) for session, (tally, total) in sums.items()],
             )
+        self.last, self._reserved = max(self.last, last), reserved
 
     @contextlib.contextmanager
     def _transaction(self, synchronous: str) -> Iterator[sqlite3.Connection]:
@@ -229,7 +251,7 @@ class SQLite:
     def erase(self, name: str) -> int:
         """Delete a person with all rows. Returns the number of decisions.
 
-        Raises UserError if unknown, Damaged, Full, Lost.
+        Raises UserError if unknown, or if the old rows may still be in SQLite's log; Damaged, Full, Lost.
         """
         db = self._db
         found = self._first("SELECT number FROM people WHERE name = ?", (name,))
@@ -245,8 +267,19 @@ class SQLite:
             db.execute("DELETE FROM sessions WHERE person = ?", found)
             db.execute("DELETE FROM people WHERE number = ?", found)
         self.facts[HIGHEST] = highest
-        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the log holds the old pages
+        try:
+            busy = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]  # the log holds the old pages
+        except sqlite3.Error as error:
+            raise self._remains(error_text(error)) from error
+        if busy:
+            raise self._remains("another program reads the file")
         return number
+
+    def _remains(self, why: str) -> UserError:
+        return UserError(
+            f"The user is deleted from {one_line(self.path)}, but the old rows may still be in its -wal file "
+            f"({why}): mend this, and run recsys-rl log check, which empties that file."
+        )
 
     def whole(self) -> str:
         """What SQLite itself says of the file: "ok", or its first complaint."""
@@ -256,6 +289,10 @@ class SQLite:
             return error_text(error)
 
     def close(self) -> None:
+        if self._reserved:  # after a clean end the numbers go on without a gap
+            with contextlib.suppress(Full, Lost), self._transaction("FULL"):
+                self._set(HIGHEST, self.last)
+            self._reserved = 0
         with contextlib.suppress(AttributeError, sqlite3.Error):
             self._db.close()
         if self._lock is not None:

@@ -49,7 +49,9 @@ class Store(Protocol):
         """
         ...
 
-    def event(self, id: str) -> Event | None: ...
+    def event(self, id: str) -> Event | None:
+        """Raises Damaged."""
+        ...
 
     def write(self, rows: Sequence[Row], durable: bool) -> None:
         """One transaction; ``durable``: it is on the disk when the call returns. Raises Full, Lost."""
@@ -70,7 +72,7 @@ class Store(Protocol):
     def erase(self, name: str) -> int:
         """Delete a person with all rows. Returns the number of decisions.
 
-        Raises UserError if unknown, Damaged, Full, Lost.
+        Raises UserError if unknown, or if old rows may remain somewhere; Damaged, Full, Lost.
         """
         ...
 

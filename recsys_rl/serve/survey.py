@@ -44,7 +44,7 @@ def survey_of(record: Record, now: float) -> Survey:
         by_number = {x.number: x for x in state.decisions}
         survey.late += any(
             (after := following.get(by_number[event.decision])) is not None and event.number > after.number
-            for event in state.events
+            for event in state.events.values()
         )
         for decision in state.decisions:
             survey.loggers.setdefault(logger_of(decision), record.version(decision))

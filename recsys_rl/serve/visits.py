@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from recsys_rl.recommender import Visit
+from recsys_rl.serve.kept import Kept
 from recsys_rl.serve.rows import LEAVE, Decision, Event, Session, Whole
 from recsys_rl.serve.versions import Version
 from recsys_rl.types import Interface
@@ -37,11 +37,11 @@ class ServedVisit:
     row: Session
     interface: Interface
     decisions: list[Decision] = field(default_factory=list)
-    events: list[Event] = field(default_factory=list)
+    events: dict[str, Event] = field(default_factory=dict)  # by their ids
     steps: list[Step] = field(default_factory=list)
     left_after: int = -1  # the decision after which the user left; -1: not yet
     latest: float = 0.0  # of the last request or event
-    visit: Visit | None = None  # the observation's state after ``covered`` steps; None: make it again
+    visit: Kept | None = None  # the observation's state after ``covered`` steps; None: make it again
     covered: int = 0
     asked: bool = False  # a decision is under way
 
@@ -74,7 +74,7 @@ class ServedVisit:
         """Add what an event tells. Of several values of one signal the last one counts."""
         if event.received - self.latest <= self.row.timeout:
             self.latest = max(self.latest, event.received)
-        self.events.append(event)
+        self.events[event.id] = event
         if event.signal == LEAVE:
             self.left_after = event.decision
             return
@@ -92,13 +92,13 @@ class ServedVisit:
 
     def keep_for(self, version: Version) -> None:
         """Keep ``visit`` only if it was made with this version's own profiles and settings."""
-        if self.visit is None or self.visit.checkpoint is not version.checkpoint:
+        if self.visit is None or self.visit.like.checkpoint is not version.checkpoint:
             self.visit, self.covered = None, 0
 
     def ended(self, now: float) -> float | None:
         """The time at which the session ended; None while it goes on."""
         if self.left_after >= 0:
-            return next(x.received for x in self.events if x.signal == LEAVE)
+            return next(x.received for x in self.events.values() if x.signal == LEAVE)
         if len(self.steps) >= self.interface.session_length:
             return self.decisions[-1].time
         over = self.latest + self.row.timeout

@@ -161,8 +161,8 @@ class Worker:
             if isinstance(what, Recommend):
                 self._recommend(job)
             elif isinstance(what, Feedback):
+                self.durable = True  # also if it fails: what it took is a duplicate when it is sent again
                 self._reply(job, take(self, what.events))
-                self.durable = True
             elif isinstance(what, Look):
                 self._reply(job, look(self.store, what.decision))
             elif isinstance(what, Swap):

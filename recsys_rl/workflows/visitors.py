@@ -236,12 +236,16 @@ class Client:
 
     def wait(self) -> None:
         """Wait until the server listens, for STARTING seconds at most; then a request says what is wrong."""
-        end = time.monotonic() + STARTING
+        end, waiting = time.monotonic() + STARTING, False
         while time.monotonic() < end:
             try:
                 socket.create_connection((self.host, self.port), timeout=1).close()
                 return
             except OSError:
+                if not waiting:
+                    seconds = f"up to {STARTING:g} seconds"
+                    print(f"no server at {self.url} yet: waiting {seconds}", file=sys.stderr, flush=True)
+                    waiting = True
                 time.sleep(0.2)
 
     def recommend(self, body: dict[str, Any]) -> tuple[dict[str, Any], float]:

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from recsys_rl.cli import main
-from recsys_rl.serve.rows import Decision, packed
+from recsys_rl.serve.rows import Decision, Event, packed
 from recsys_rl.serve.sqlite import SQLite
 from recsys_rl.serve.store import Damaged
 from tests.serve.servers import event, recommend, send, serving
@@ -63,6 +63,59 @@ def test_a_decision_with_another_item_is_named_and_not_shown(
         ):
             assert (found.status_code, found.json()["title"]) == (503, "record-damaged")
         assert client.get(f"/v1/decisions/{other}").json()["replayed"]
+
+
+def test_an_event_whose_row_changed_is_compared_with_what_was_acknowledged(
+    record: tuple[Path, dict[str, Any], str], checkpoint: At, tmp_path: Path
+) -> None:
+    """The session in memory is whole, and one that must be read is covered by its digest."""
+    db, one, other = record
+    shutil.copy(db, tmp_path / "r.sqlite")
+    with serving(checkpoint("satiation"), tmp_path / "r.sqlite") as client:
+        recommend(client, "3")  # the session is in memory
+        store = client.app.worker.store  # type: ignore[attr-defined]
+        (row,) = store._db.execute("SELECT row FROM events").fetchone()
+        known = msgspec.msgpack.decode(row, type=Event)
+        changed = packed(msgspec.structs.replace(known, value=0.75))
+        store._db.execute("UPDATE events SET row = ?", (changed,))
+        assert send(client, event(one, "engagement", 0.5)) == ["duplicate"]
+        assert send(client, event(one, "engagement", 0.75)) == ["conflict"]
+        with pytest.raises(Damaged):
+            store.event(known.id)
+        store._db.execute("UPDATE events SET row = ?, id = '=free'", (row,))
+        found = client.post(
+            "/v1/feedback",
+            json={"events": [event({"decision_id": other}, "engagement", event_id="free")]},
+        )
+        assert (found.status_code, found.json()["title"]) == (503, "record-damaged")
+
+
+def test_events_that_were_taken_before_a_damaged_one_are_synced(
+    record: tuple[Path, dict[str, Any], str],
+    checkpoint: At,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Sent again they are duplicates, and that is an acknowledgement."""
+    db, one, other = record
+    shutil.copy(db, tmp_path / "r.sqlite")
+    write(
+        tmp_path / "r.sqlite", "UPDATE decisions SET row = zeroblob(9) WHERE number = ?", one["decision_id"]
+    )
+    durable: list[bool] = []
+
+    def noted(self: SQLite, rows: Any, synced: bool) -> None:
+        durable.append(synced)
+        written(self, rows, synced)
+
+    written = SQLite.write
+    monkeypatch.setattr(SQLite, "write", noted)
+    fine = event({"decision_id": other}, "engagement", 0.5)
+    with serving(checkpoint("satiation"), tmp_path / "r.sqlite") as client:
+        found = client.post("/v1/feedback", json={"events": [fine, event(one, "engagement", 0.5)]})
+        assert (found.status_code, found.json()["title"]) == (503, "record-damaged")
+        assert durable == [True]
+        assert send(client, fine) == ["duplicate"]
 
 
 def test_no_flipped_bit_of_a_decision_is_read(

@@ -82,6 +82,13 @@ def test_other_doors(client: TestClient) -> None:
     assert client.get("/healthz").text == "ok\n" and client.get("/readyz").text == "ready\n"
     recommend(client, "2")
     assert 'recsys_rl_total{what="decisions"}' in client.get("/metrics").text
+    seconds = 'recsys_rl_request_seconds_{}{{door="/v1/recommend"'.format
+    counts = [
+        float(line.split()[-1])
+        for line in client.get("/metrics").text.splitlines()
+        if line.startswith((seconds("bucket"), seconds("count")))
+    ]
+    assert counts == sorted(counts) and counts[-1] == counts[-2] >= 1  # cumulative; all; the count
     schema = client.get("/openapi.json").json()
     assert {*schema["paths"]} >= {"/v1/recommend", "/v1/feedback"}
     wanted = schema["components"]["schemas"]["RecommendRequest"]

@@ -72,6 +72,8 @@ def test_tokens_protect_under_any_name(checkpoint: Callable[[str], Path], tmp_pa
         assert client.post("/v1/recommend", json={"user_id": "3"}).status_code == 401
         token = {"authorization": "Bearer word"}
         assert client.post("/v1/recommend", json={"user_id": "3"}, headers=token).status_code == 200
+        twice = [*token.items(), ("host", "shop.example"), ("host", "shop.example")]
+        assert client.post("/v1/recommend", json={"user_id": "3"}, headers=twice).status_code == 400
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +90,8 @@ def server(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathF
         (b"Host:\r\n", 421),
         (b"hOST:   127.0.0.1:8000  \r\n", 200),
         (b"Host: [::1]:8000\r\n", 200),
+        (b"Host: other.example\r\nHost: localhost\r\n", 400),
+        (b"Host: localhost\r\nhost: localhost\r\n", 400),
     ],
 )
 def test_over_a_socket_both_kinds_of_doors_read_the_host(server: Live, host: bytes, status: int) -> None:
@@ -104,5 +108,5 @@ def test_over_a_socket_both_kinds_of_doors_read_the_host(server: Live, host: byt
             reply.begin()
             text = reply.read()
             assert reply.status == status
-            if status == 421 and text:
-                assert json.loads(text)["title"] == "wrong-host"
+            if status != 200 and text:
+                assert json.loads(text)["title"] == {421: "wrong-host", 400: "two-hosts"}[status]

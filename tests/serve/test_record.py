@@ -275,6 +275,43 @@ def test_a_user_whose_rows_can_not_be_deleted_stays_whole(
     assert main(["log", "forget", "--db", str(db), "--user", "4"]) == 0
 
 
+@pytest.mark.parametrize(
+    ("fails", "why"), [(False, "another program reads the file"), (True, "disk I/O error")]
+)
+def test_old_rows_that_stay_in_the_log_of_sqlite_are_named(
+    fails: bool,
+    why: str,
+    checkpoint: At,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Failing(sqlite3.Connection):
+        def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+            if fails and "wal_checkpoint" in sql:
+                raise sqlite3.OperationalError("disk I/O error")
+            return super().execute(sql, *values)
+
+    db = tmp_path / "r.sqlite"
+    with serving(checkpoint("satiation"), db) as client:
+        play(client, "a-secret-name", 1)
+        play(client, "4", 1)
+    reader = sqlite3.connect(db)
+    reader.execute("PRAGMA wal_autocheckpoint = 0")
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM people").fetchall()  # what it reads must stay
+    connect = sqlite3.connect
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, **options, factory=Failing))
+        assert main(["log", "forget", "--db", str(db), "--user", "a-secret-name"]) == 2
+    said = capsys.readouterr().err
+    assert "The user is deleted from" in said and f"({why})" in said and said.count("\n") == 1
+    reader.close()
+    assert main(["log", "check", "--db", str(db)]) == 0
+    left = b"".join(x.read_bytes() for x in tmp_path.iterdir())
+    assert b"a-secret-name" not in left and b"sqlite" in left.lower()
+
+
 def test_numbers_of_a_user_who_was_forgotten_are_not_given_again(checkpoint: At, tmp_path: Path) -> None:
     db = tmp_path / "r.sqlite"
     with serving(checkpoint("satiation"), db) as client:

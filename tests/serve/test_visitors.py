@@ -77,7 +77,9 @@ def test_a_wrong_address_is_refused(url: str) -> None:
         Client(url, None)
 
 
-def test_visitors_wait_for_a_server_that_has_just_been_started(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_visitors_wait_for_a_server_that_has_just_been_started(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))  # refuses connections until it listens
         client = Client(f"http://127.0.0.1:{server.getsockname()[1]}", None)
@@ -87,6 +89,9 @@ def test_visitors_wait_for_a_server_that_has_just_been_started(monkeypatch: pyte
         client.wait()
         later.join()
         assert 0.3 < time.monotonic() - started < 10
+        assert capsys.readouterr().err == f"no server at {client.url} yet: waiting up to 15 seconds\n"
+        client.wait()
+        assert capsys.readouterr().err == ""
     monkeypatch.setattr(workflow, "STARTING", 0.3)
     client.wait()
     with pytest.raises(UserError, match="gives no answer"):

@@ -1,0 +1,157 @@
+"""The record after a power cut: the quick cuts of benchmarks/serving_power.py, and single rules of it."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.harness.power import Disk, compiled
+from benchmarks.harness.said import checkpoint_in
+from benchmarks.serving_power import power_cuts
+from recsys_rl.serve.rows import Event, Person
+from recsys_rl.serve.sqlite import RESERVED, SQLite
+
+OPENED = """
+import sys
+from pathlib import Path
+from recsys_rl.serve.rows import Event, Person, Session
+from recsys_rl.serve.sqlite import SQLite
+
+store = SQLite(Path(sys.argv[1]), {})
+"""
+WRITTEN = """
+event = Event(3, "=a", 2, 1, 0, -1, 0, 0.5, None, 0.0)
+store.write([Person(1, "ann"), Session(2, 1, 0, 0.0, -1, (), 1.0, 1.0), event], durable=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = compiled(tmp_path_factory.mktemp("library"))
+    if found is None:
+        pytest.skip("a disk that loses what was not synced needs Linux and a C compiler")
+    return found
+
+
+@pytest.fixture
+def disk(library: Path, tmp_path: Path) -> Disk:
+    (tmp_path / "disk").mkdir()
+    return Disk(library, tmp_path / "disk", tmp_path / "synced")
+
+
+def _python(disk: Disk, code: str, kill: tuple[int, str] | None = None) -> int:
+    """The exit code of Python with this code, whose argument is a record in a new folder of the disk."""
+    path = str(disk.folder / "new" / "record.sqlite")
+    ended = subprocess.run([sys.executable, "-c", code, path], env=disk.environment("", kill), check=False)
+    return ended.returncode
+
+
+def test_the_disk_keeps_what_was_synced_and_nothing_else(disk: Disk, tmp_path: Path) -> None:
+    code = """
+import os, sys
+folder = os.path.dirname(os.path.dirname(sys.argv[1]))
+def write(name, text, sync):
+    file = os.open(os.path.join(folder, name), os.O_RDWR | os.O_CREAT)
+    os.write(file, text)
+    if sync:
+        os.fdatasync(file)
+    return file
+def names():
+    os.fsync(os.open(folder, os.O_RDONLY))
+os.mkdir(os.path.join(folder, "sub"))
+first = write("a", b"synced", True)
+os.pwrite(first, b"not synced, and longer", 0)
+write("b", b"its name alone is synced", False)
+write("deleted", b"there again", True)
+names()
+os.unlink(os.path.join(folder, "deleted"))
+write("c", b"without its name", True)
+"""
+    assert _python(disk, code) == 0
+    disk.after_cut(tmp_path / "after")
+    found = {x.name: x.read_bytes() if x.is_file() else None for x in (tmp_path / "after").iterdir()}
+    assert found == {"a": b"synced", "b": b"", "deleted": b"there again", "sub": None}
+
+
+def test_an_answered_decision_and_an_acknowledged_event_survive(
+    library: Path, small: Path, tmp_path: Path
+) -> None:
+    assert power_cuts(tmp_path, small, 2, fsync=True) == []
+
+
+def test_a_disk_that_ignores_syncs_is_noticed(library: Path, small: Path, tmp_path: Path) -> None:
+    (wrong,) = power_cuts(tmp_path, small, 1, fsync=True, ignored="-wal")
+    assert "holds no record" in wrong
+
+
+def test_the_folder_of_a_new_record_survives(disk: Disk, tmp_path: Path) -> None:
+    assert _python(disk, f"{OPENED}{WRITTEN}\nimport os; os._exit(0)") == 0
+    disk.after_cut(tmp_path / "after")
+    store = SQLite(tmp_path / "after/new/record.sqlite")
+    assert store.people() == [Person(1, "ann")]
+    store.close()
+
+
+def test_a_record_that_is_being_made_can_be_made_again(library: Path, tmp_path: Path) -> None:
+    """The power is cut in place of each sync, with and without a part of what was not synced."""
+    ended, cut = -signal.SIGKILL, 0
+    while ended == -signal.SIGKILL:
+        cut += 1
+        folder = tmp_path / str(cut)
+        (folder / "disk").mkdir(parents=True)
+        disk = Disk(library, folder / "disk", folder / "synced")
+        ended = _python(disk, f"{OPENED}{WRITTEN}\nstore.close()", kill=(cut, ""))
+        for part, lottery in (("none", None), ("some", random.Random(cut))):
+            disk.after_cut(folder / part, lottery)
+            store = SQLite(folder / part / "new" / "record.sqlite", {})
+            assert store.whole() == "ok"
+            people = store.people()
+            assert people in ([], [Person(1, "ann")])
+            store.close()
+    assert ended == 0 and cut > 8 and people, "without a cut the row is there"
+
+
+def test_an_event_that_a_killed_process_had_not_synced_is_synced_before_it_is_known(
+    disk: Disk, tmp_path: Path
+) -> None:
+    """Sent again it is a duplicate, and that is an acknowledgement."""
+    assert _python(disk, OPENED) == 0
+    assert _python(disk, OPENED + WRITTEN, kill=(2, "-wal")) == -signal.SIGKILL  # the first is of the new log
+    disk.after_cut(tmp_path / "before")
+    store = SQLite(tmp_path / "before/new/record.sqlite")
+    assert store.event("=a") is None
+    store.close()
+    known = f'{OPENED}\nimport os\nassert store.event("=a") is not None\nos._exit(0)'
+    assert _python(disk, known) == 0
+    disk.after_cut(tmp_path / "after")
+    store = SQLite(tmp_path / "after/new/record.sqlite")
+    event = store.event("=a")
+    assert isinstance(event, Event)
+    assert event.value == 0.5
+    store.close()
+
+
+def test_numbers_of_lost_rows_are_not_given_again(disk: Disk, tmp_path: Path) -> None:
+    """Else an event of a decision that a power cut lost would find another one."""
+    rows = "store.write([Person(1, 'ann')], durable=True)\nstore.write([Person(2, 'bob')], durable=False)"
+    assert _python(disk, f"{OPENED}{rows}\nimport os; os._exit(0)") == 0
+    disk.after_cut(tmp_path / "after")
+    store = SQLite(tmp_path / "after/new/record.sqlite", {})
+    assert store.people() == [Person(1, "ann")]
+    assert store.last == 1 + RESERVED
+    number = store.last + 1
+    store.write([Person(number, "eve")], durable=False)
+    store.close()
+    store = SQLite(tmp_path / "after/new/record.sqlite", {})
+    assert store.last == number, "after a clean end there is no gap"
+    store.close()
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checkpoint_in(tmp_path_factory.mktemp("power"))
