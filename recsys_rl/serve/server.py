@@ -15,6 +15,7 @@ import uvicorn
 
 from recsys_rl.dials import Seed
 from recsys_rl.errors import UserError, error_text, one_line
+from recsys_rl.folder import nearby
 from recsys_rl.lookup import DEFAULT_ALGO
 from recsys_rl.schema import Positive, Range, Share, check_fields
 from recsys_rl.serve.app import App
@@ -81,7 +82,12 @@ def serve(options: ServeConfig) -> None:
     try:
         app = application(options, tokens)
         url = url_of(*place.getsockname()[:2])
-        print(f"serving at {url}, record {one_line(options.db)}", file=sys.stderr, flush=True)
+        policy = nearby(Path(app.worker.champion.row.file))  # the run behind a link in checkpoints/
+        print(
+            f"serving at {url}, policy {one_line(policy)}, record {one_line(options.db)}",
+            file=sys.stderr,
+            flush=True,
+        )
         sys.setswitchinterval(SWITCH)
         config = uvicorn.Config(
             app,

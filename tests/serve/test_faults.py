@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks import serving_faults as faults
 from benchmarks.harness.said import checkpoint_in
+from benchmarks.harness.served import Server
 from benchmarks.serving_abuse import by_schema, mutated
 from benchmarks.serving_draws import draws
 
@@ -23,6 +24,16 @@ def test_a_killed_server_loses_nothing_that_it_said(small: Path, tmp_path: Path)
 
 def test_a_server_that_is_asked_to_stop_answers_what_it_has_taken(small: Path, tmp_path: Path) -> None:
     assert faults.terminated(tmp_path, small, 1) == []
+
+
+def test_the_first_line_names_the_file_behind_a_link(small: Path, tmp_path: Path) -> None:
+    link = tmp_path / "latest.pt"
+    link.symlink_to(small)
+    server = Server(link, tmp_path / "record.sqlite")
+    try:
+        assert f", policy {small.resolve()}, record " in server.log.read_text()
+    finally:
+        assert server.stop() == 0
 
 
 def test_events_sent_three_times_count_once(small: Path, tmp_path: Path) -> None:
