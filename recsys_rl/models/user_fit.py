@@ -18,6 +18,7 @@ from recsys_rl.models.user_network import UserNetwork
 from recsys_rl.types import SessionTable, UserError
 
 LEAST_STEPS = 400  # of the optimiser for each member, for small logs
+AT_ONCE = 2**16  # steps of sessions, with padding, that pass a network together after the fit
 PATIENCE = 80
 """Steps of the optimiser without a better epoch, and 5 epochs at least, after which a member is done."""
 
@@ -202,11 +203,11 @@ def set_means(
     """
     outputs: list[Tensor] = []
     leaving: list[Tensor] = []
-    of_all = network.columns
+    of_all, at_once = network.columns, max(1, min(256, AT_ONCE // max(1, table.items.shape[1])))
     part = torch.zeros(table.num_sessions, dtype=torch.int64) if part is None else part
     for number in part.unique().tolist():
         network.columns = columns[number] if columns else of_all
-        for rows in (part == number).nonzero().squeeze(1).split(256):
+        for rows in (part == number).nonzero().squeeze(1).split(at_once):
             some = table.rows(rows)
             found, logits = network.of_sessions(some)
             outputs.append(torch.cat(found.parts, -1)[some.shown])  # (R, O)

@@ -79,7 +79,9 @@ def test_set_means_predicts_each_part_by_its_own_columns() -> None:
     columns = (torch.tensor([[0.0], [2.0]]), torch.ones(2, 1))
     rng = torch.Generator().manual_seed(0)
     network = UserNetwork(ItemTables((torch.zeros(2, 1),), columns[1]), ContextSizes("", (), 2), kinds, rng)
-    last = torch.nn.Linear(network.body[0].in_features, 1)
+    first = network.body[0]
+    assert isinstance(first, torch.nn.Linear)
+    last = torch.nn.Linear(first.in_features, 1)
     with torch.no_grad():
         last.weight.copy_(torch.nn.functional.one_hot(torch.tensor([0]), last.in_features))
         last.bias.zero_()
