@@ -282,7 +282,8 @@ def _gather(
         evidence, lacking = replace(evidence, slates=of_slates.slates), lacking | of_slates.lacking
         found.doubts |= of_slates.doubts
     if shared.worlds is not None and policy.policy is not None:
-        evidence = replace(evidence, world=world(shared.worlds, policy.policy, log))
+        played = world(shared.worlds, policy.policy, log, part=len(found.evidence))
+        evidence = replace(evidence, world=played)
     evidence, found.models = with_models(log, evidence, policy, shared.fit, found.models)
     if log.whole.steps == 1 and log.places == 1 and policy.probabilities is not None:
         lost = max(lost, _never_shown(log, policy.probabilities))

@@ -37,6 +37,7 @@ from recsys_rl.protocols import Policy
 from recsys_rl.session import Session
 from recsys_rl.types import Catalogue, SessionTable, UserError
 from recsys_rl.utils.progress import announce
+from recsys_rl.utils.seeding import generators
 
 WARNING = (
     "Model-based, no promise of coverage: this is the answer of a learned model, and the interval does not "
@@ -176,13 +177,18 @@ def _kinds(table: SessionTable) -> SignalKinds:
 
 @torch.no_grad()
 def world(
-    worlds: Worlds, policy: Policy, log: ReplayedLog | None = None, sessions: int | None = None
+    worlds: Worlds,
+    policy: Policy,
+    log: ReplayedLog | None = None,
+    sessions: int | None = None,
+    part: int = 0,
 ) -> Tensor:
     """The terms (N,) float64: the expected return of each logged session's user under ``policy``.
 
     Args:
         log: another part of the log; None: the sessions on which the models were fitted.
         sessions: only the first of them; None for all.
+        part: its number. Each part has noise of its own, which is the same for each policy.
     """
     starts, folds = worlds.starts, worlds.folds
     if log is not None and log is not worlds.log:
@@ -190,7 +196,8 @@ def world(
         starts, folds = log.log.rows(first), log.folds[first]
     folds = folds[:sessions]
     found = torch.zeros(len(folds), dtype=torch.float64)
-    noise = torch.Generator().manual_seed(worlds.seed)
+    name = f"part {part}"
+    noise = generators(worlds.seed, name)[name]
     for fold, users in enumerate(worlds.models):
         mine = (folds == fold).nonzero().squeeze(1)
         for rows in mine.split(WIDTH) if len(mine) else ():  # a small part may have no user of a fold
