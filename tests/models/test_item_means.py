@@ -8,13 +8,11 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from recsys_rl.data.synthetic import synthetic_world
 from recsys_rl.models.item_means import SHRINK, item_means, means_of
-from recsys_rl.models.user_fit import FitSizes, UserFitting, set_means
-from recsys_rl.models.user_inputs import item_tables, mean_tables
+from recsys_rl.models.user_fit import FitSizes, UserFitting
 from recsys_rl.models.user_network import ContextSizes, ItemTables, UserNetwork
 from recsys_rl.models.user_signals import kinds_of
-from recsys_rl.types import Catalogue, SessionTable
+from recsys_rl.types import SessionTable
 
 
 def sessions(items: Tensor, answers: Tensor, users: Tensor) -> SessionTable:
@@ -53,43 +51,6 @@ def test_means_of_a_part_are_those_of_the_other_users() -> None:
     for part, means in enumerate(found.others):
         assert_close(means, means_of(table.rows((found.part != part).nonzero().squeeze(1)), 4))
     assert_close(found.all, means_of(table, 4))
-
-
-def test_tables_of_a_fit_have_the_means_as_columns() -> None:
-    rng = torch.Generator().manual_seed(0)
-    catalogue: Catalogue = synthetic_world(4, 10, 3, 0.2, 0)[0]
-    table = sessions(
-        torch.randint(4, (6, 3), generator=rng), torch.rand(6, 3, generator=rng), torch.arange(6) // 2
-    )
-    found = mean_tables(catalogue, {}, table, torch.Generator().manual_seed(1))
-    means = item_means(table, 4, torch.Generator().manual_seed(1))
-    assert found.part.tolist() == means.part.tolist() and len(found.columns) == 3
-    assert_close(found.extra["means"], means.all)
-    assert_close(found.tables.columns, item_tables(catalogue, {"means": means.all}).columns)
-    for columns, of_others in zip(found.columns, means.others, strict=True):
-        assert_close(columns, item_tables(catalogue, {"means": of_others}).columns)
-        assert found.tables.columns.shape[1] == item_tables(catalogue, {}).columns.shape[1] + 1
-
-
-def test_set_means_predicts_each_part_by_its_own_columns() -> None:
-    """A network whose logit is the item's column: 0 or 2 in one part, 1 in the other; 1/4 are clicks."""
-    items, answers = torch.tensor([[0, 1]] * 4), torch.tensor([[1.0, 0.0]] * 2 + [[0.0, 0.0]] * 2)
-    table = sessions(items, answers, torch.arange(4))
-    kinds = kinds_of(table.signals.flatten(0, 2), torch.zeros(1, dtype=torch.bool))
-    columns = (torch.tensor([[0.0], [2.0]]), torch.ones(2, 1))
-    rng = torch.Generator().manual_seed(0)
-    network = UserNetwork(ItemTables((torch.zeros(2, 1),), columns[1]), ContextSizes("", (), 2), kinds, rng)
-    first = network.body[0]
-    assert isinstance(first, torch.nn.Linear)
-    last = torch.nn.Linear(first.in_features, 1)
-    with torch.no_grad():
-        last.weight.copy_(torch.nn.functional.one_hot(torch.tensor([0]), last.in_features))
-        last.bias.zero_()
-    network.body = torch.nn.Sequential(last)
-    set_means(network, table, columns, torch.tensor([0, 0, 1, 1]))
-    assert torch.equal(network.columns, columns[1])
-    found = (torch.tensor([0.0, 2.0, 1.0, 1.0]) + last.bias.detach()).sigmoid().mean()
-    assert_close(found, torch.tensor(0.25), atol=1e-4, rtol=0)
 
 
 def fitted_loss(table: SessionTable, new: SessionTable, parted: bool, items: int) -> float:

@@ -166,33 +166,6 @@ def test_fit_and_play_depend_on_the_seed_alone(monkeypatch: pytest.MonkeyPatch) 
     assert not torch.allclose(world(first, Always(3)), world(other, Always(3)))
 
 
-def test_users_of_a_fold_depend_on_no_session_that_is_played_in_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other clicks of the fold's own users change its network and its means of items in nothing."""
-    monkeypatch.setattr(user_fit, "LEAST_STEPS", 5)
-    of = of_log(log_of(90, 3, stays, history=3))
-    mine = of.folds == 0
-    signals = torch.where(mine.view(-1, 1, 1), 1 - of.log.signals, of.log.signals)
-    other = replace(of, log=replace(of.log, signals=signals), rewards=signals.sum((1, 2)).double())
-    first, second = fitted(of).models[0].network, fitted(other).models[0].network
-    assert torch.equal(first.columns, second.columns)
-    for name, x in first.state_dict().items():
-        assert torch.equal(x, second.state_dict()[name]), name
-    assert not torch.equal(fitted(of).models[1].network.columns, fitted(other).models[1].network.columns)
-
-
-def test_users_have_the_means_of_the_sessions_that_they_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of three users none is held out to stop early. Item i of 0 .. 5 has i / 5 of the clicks exactly."""
-    monkeypatch.setattr(user_fit, "LEAST_STEPS", 5)
-    log, number = log_of(90, 1, stays), torch.arange(90)
-    items = (number % 6).unsqueeze(1)
-    signals = (number // 6 % 5 < items[:, 0]).float().view(-1, 1, 1)
-    of = of_log(replace(log, items=items, signals=signals, users=number // 30))
-    # Each user has five sessions with each item, so that the prior counts the same for all items.
-    wanted = (torch.arange(6) - 2.5) / torch.arange(6.0).std(correction=0)
-    for users in fitted(of).models:
-        torch.testing.assert_close(users.network.columns[:, -2:], wanted.unsqueeze(1).expand(-1, 2))
-
-
 def test_policy_sees_drawn_signals_and_no_means(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(user_fit, "LEAST_STEPS", 5)
     policy = Always(3)
