@@ -192,27 +192,19 @@ def loss_of(network: UserNetwork, table: SessionTable) -> Tensor:
 
 
 @torch.no_grad()
-def set_means(
-    network: UserNetwork, table: SessionTable, columns: Sequence[Tensor] = (), part: Tensor | None = None
-) -> None:
+def set_means(network: UserNetwork, table: SessionTable) -> None:
     """Shift the intercepts of leaving and of signals with one output until their means are those seen.
 
-    A fit that stops early is far off the mean of seldom signals. ``columns`` and ``part`` are those of
-    ``UserFitting``, for the sessions of ``table``: a mean that holds the answer would shift the intercepts
-    too far.
+    A fit that stops early is far off the mean of seldom signals.
     """
     outputs: list[Tensor] = []
     leaving: list[Tensor] = []
-    of_all, at_once = network.columns, max(1, min(256, AT_ONCE // max(1, table.items.shape[1])))
-    part = torch.zeros(table.num_sessions, dtype=torch.int64) if part is None else part
-    for number in part.unique().tolist():
-        network.columns = columns[number] if columns else of_all
-        for rows in (part == number).nonzero().squeeze(1).split(at_once):
-            some = table.rows(rows)
-            found, logits = network.of_sessions(some)
-            outputs.append(torch.cat(found.parts, -1)[some.shown])  # (R, O)
-            leaving.append(logits[some.under_way].unsqueeze(1))  # (R', 1)
-    network.columns = of_all
+    at_once = max(1, min(256, AT_ONCE // max(1, table.items.shape[1])))
+    for rows in torch.arange(table.num_sessions).split(at_once):
+        part = table.rows(rows)
+        found, logits = network.of_sessions(part)
+        outputs.append(torch.cat(found.parts, -1)[part.shown])  # (R, O)
+        leaving.append(logits[part.under_way].unsqueeze(1))  # (R', 1)
     kinds, last = network.kinds, (network.body[-1], network.leaving[-1])
     assert isinstance(last[0], nn.Linear) and isinstance(last[1], nn.Linear)
     starts = [0, *accumulate(kinds.output_sizes)]

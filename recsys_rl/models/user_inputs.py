@@ -1,17 +1,15 @@
-"""The inputs of a network of users: tables of the items, means of their signals, and sizes of the context."""
+"""The inputs of a network of users: tables of the items, and sizes of the context."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from recsys_rl.models.item_columns import item_columns
-from recsys_rl.models.item_means import item_means
 from recsys_rl.models.user_network import ContextSizes, ItemTables
-from recsys_rl.types import Catalogue, Interface, SessionTable
+from recsys_rl.types import Catalogue, Interface
 
 
 def item_tables(catalogue: Catalogue, extra: Mapping[str, Tensor]) -> ItemTables:
@@ -26,31 +24,6 @@ def item_tables(catalogue: Catalogue, extra: Mapping[str, Tensor]) -> ItemTables
     vectors = (catalogue.embedding, catalogue.unit_genres, *more)
     decays = tuple(extra["decays"].tolist()) if "decays" in extra else ()
     return ItemTables(tuple(x for x in vectors if x.shape[1]), columns, decays)
-
-
-@dataclass(frozen=True)
-class MeanTables:
-    """The tables of the items with the means of their signals in G sessions, for a fit to these sessions."""
-
-    extra: Mapping[str, Tensor]  # the tables beside the generic ones, "means" of all sessions among them
-    tables: ItemTables  # with the means of all sessions: for sessions that nothing is learned from
-    columns: tuple[Tensor, ...]  # (I, X) each: those from which the sessions of each part learn
-    part: Tensor  # (G,) int64: the part of each session
-
-
-def mean_tables(
-    catalogue: Catalogue, extra: Mapping[str, Tensor], fitted: SessionTable, generator: torch.Generator
-) -> MeanTables:
-    """The tables with the means of the signals in the sessions ``fitted``, parted by user (item_means.py).
-
-    Args:
-        extra: further tables, as for ``item_tables``.
-        generator: parts the users.
-    """
-    means = item_means(fitted, catalogue.num_items, generator)
-    columns = tuple(item_tables(catalogue, {**extra, "means": x}).columns for x in means.others)
-    extra = {**extra, "means": means.all}
-    return MeanTables(extra, item_tables(catalogue, extra), columns, means.part)
 
 
 def context_sizes(interface: Interface, given: Mapping[str, Tensor], embedding_dim: int) -> ContextSizes:

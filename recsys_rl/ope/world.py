@@ -4,9 +4,8 @@
 
 The users are those of `fit-users` (models/user_network.py): one network for each fold, which gives the
 visible signals, the mean reward of a step, and the probability of leaving after it. Its features have the
-form of no simulator; each item has the means of its signals and of the reward in the sessions of the fit, of
-other users where it is learned from (models/item_means.py). Visible signals are drawn, as a policy that reads
-them needs signals that exist; reward and leaving are means given these, so that the draws add little noise.
+form of no simulator. Visible signals are drawn, as a policy that reads them needs signals that exist; reward
+and leaving are means given these, so that the draws add little noise.
 
 It uses no weights, so it needs no overlap; in return it is only as good as its model, and no interval covers
 that error. Cross-fitted by user: a session is played in the network that its user did not train. A session
@@ -25,8 +24,8 @@ from torch import Tensor
 from recsys_rl.decisions.log import DecisionLog
 from recsys_rl.decisions.session_table import session_table
 from recsys_rl.models.user_fit import FitSizes, UserFitting, set_means
-from recsys_rl.models.user_inputs import context_sizes, mean_tables
-from recsys_rl.models.user_network import ContextSizes, UserNetwork
+from recsys_rl.models.user_inputs import context_sizes, item_tables
+from recsys_rl.models.user_network import ContextSizes, ItemTables, UserNetwork
 from recsys_rl.models.user_signals import SignalKinds, SignalOutputs, are_binary, kinds_of
 from recsys_rl.ope.diagnostics import student_t
 from recsys_rl.ope.estimators import discounts
@@ -35,7 +34,7 @@ from recsys_rl.ope.replay import ReplayedLog
 from recsys_rl.ope.result import WorldCheck
 from recsys_rl.protocols import Policy
 from recsys_rl.session import Session
-from recsys_rl.types import Catalogue, SessionTable, UserError
+from recsys_rl.types import SessionTable, UserError
 from recsys_rl.utils.progress import announce
 from recsys_rl.utils.seeding import generators
 
@@ -108,9 +107,10 @@ def fit_world(
     first = kept & (log.steps == 0)
     folds = of.folds[first]
     table = session_table(log.rows(kept), of.rewards[kept], log.visible)
+    tables = item_tables(of.catalogue, extra or {})
     sizes = context_sizes(log.header.interface, log.given, of.catalogue.embedding.shape[1])
     models = [
-        _fitted(table.rows((folds != fold).nonzero().squeeze(1)), of.catalogue, extra or {}, sizes, generator)
+        _fitted(table.rows((folds != fold).nonzero().squeeze(1)), tables, sizes, generator)
         for fold in range(int(folds.max()) + 1)
     ]
     seed = int(torch.randint(2**31, (), generator=generator))
@@ -129,11 +129,7 @@ def try_world(
 
 
 def _fitted(
-    table: SessionTable,
-    catalogue: Catalogue,
-    extra: Mapping[str, Tensor],
-    sizes: ContextSizes,
-    generator: torch.Generator,
+    table: SessionTable, tables: ItemTables, sizes: ContextSizes, generator: torch.Generator
 ) -> FittedUsers:
     """The users of these sessions.
 
@@ -146,20 +142,15 @@ def _fitted(
     unit = unit[..., None, None].expand(-1, -1, table.items.shape[2], 1)  # (G, T, K, 1)
     table = dataclasses.replace(table, signals=torch.cat([table.signals, unit], 3))
     held = held_out(table.users, generator)
+    network = UserNetwork(tables, sizes, _kinds(table), generator)
     inner = table.rows((~held).nonzero().squeeze(1))
-    items = mean_tables(catalogue, extra, inner, generator)
-    network = UserNetwork(items.tables, sizes, _kinds(table), generator)
     checked = table.rows(held.nonzero().squeeze(1)) if bool(held.any()) else inner
     decisions, (least, most) = int(inner.lengths.sum()), ROWS
     step = min(most, max(least, decisions // 40)) * inner.under_way.numel() // decisions  # of full sessions
-    settings = FitSizes(EPOCHS, step)
-    fitting = UserFitting([network], inner, checked, settings, generator, items.columns, items.part)
+    fitting = UserFitting([network], inner, checked, FitSizes(EPOCHS, step), generator)
     while not fitting.finished:
         fitting.epoch()
-    columns = (*items.columns, items.tables.columns)
-    part = torch.full_like(table.users, len(items.columns))  # the held-out sessions have the means of all
-    part[~held] = items.part
-    set_means(network, table, columns, part)
+    set_means(network, table)
     return FittedUsers(network, low, size)
 
 

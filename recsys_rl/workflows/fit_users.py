@@ -36,8 +36,9 @@ from recsys_rl.experience.learned_users import (
 from recsys_rl.experience.logged import MOST_ROWS
 from recsys_rl.lookup import names_a_module, platform_of
 from recsys_rl.make import heldout_rows, make_user_model, make_world, one_visit
+from recsys_rl.models.item_means import item_means
 from recsys_rl.models.user_fit import FitSizes, UserFitting
-from recsys_rl.models.user_inputs import context_sizes, mean_tables
+from recsys_rl.models.user_inputs import context_sizes, item_tables
 from recsys_rl.models.user_network import UserNetwork
 from recsys_rl.models.user_signals import are_binary, kinds_of
 from recsys_rl.objective.weighted import parse_weights
@@ -196,25 +197,26 @@ def begin_fit(
     kinds = kinds_of(*_seen(parts.fitted), binary)
     sizes = context_sizes(facts.interface, facts.given, world.catalogue.embedding.shape[1])
     learned_from = parts.fitted.rows(inner)
-    items = mean_tables(world.catalogue, extra, learned_from, streams["parts"])
-    members = tuple(
-        UserNetwork(items.tables, sizes, kinds, streams["networks"]) for _ in range(options.members)
-    )
+    means = item_means(learned_from, world.catalogue.num_items, streams["parts"])
+    extra = {**extra, "means": means.all}
+    tables = item_tables(world.catalogue, extra)
+    of_parts = [item_tables(world.catalogue, {**extra, "means": x}).columns for x in means.others]
+    members = tuple(UserNetwork(tables, sizes, kinds, streams["networks"]) for _ in range(options.members))
     fitting = UserFitting(
         members,
         learned_from,
         parts.fitted.rows(checked),
         FitSizes(epochs=options.epochs),
         streams["order"],
-        items.columns,
-        items.part,
+        of_parts,
+        means.part,
     )
     own = {name: getattr(options, name) for name in _OF_FIT}
     info = {
         "log": fingerprint(Path(options.log)).hex() if options.log else "",
         "settings": {**own, "weights": list(options.weights), "seed": seed},
     }
-    file = LearnedFile(facts, world, members, items.extra, data_config, {}, info)
+    file = LearnedFile(facts, world, members, extra, data_config, {}, info)
     return Fit(file, fitting, parts.held, users, _all_signals(parts, log, users, world))
 
 
