@@ -351,6 +351,16 @@ class ForbiddingUsers(UserModel, Protocol):
 
 
 @runtime_checkable
+class CostlyUsers(UserModel, Protocol):
+    """A user model whose expected rewards take longer than those of a few equations, such as networks."""
+
+    @property
+    def score_cost(self) -> int:
+        """The time of an expected reward of one item at the start of a session, over that of equations."""
+        ...
+
+
+@runtime_checkable
 class PatientUsers(UserModel, Protocol):
     """A user model with a stock that a planner prices, such as patience, whose end is the session's."""
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from recsys_rl.functional import categorical, top_k
 from recsys_rl.functional.plackett_luce import PlackettLuce
 from recsys_rl.objective.weighted import stream_weights, weighted
-from recsys_rl.protocols import ForbiddingUsers, PatientUsers, Policy, Simulator, UserModel
+from recsys_rl.protocols import CostlyUsers, ForbiddingUsers, PatientUsers, Policy, Simulator, UserModel
 from recsys_rl.types import Action, Catalogue, Interface, Obs
 
 PRICES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
@@ -25,7 +25,8 @@ MAX_USERS = 2048
 """Most training users that a list is made from. Of more users, every n-th is taken: all of them would cost
 time and change nothing."""
 MAX_SCORES = 2**28
-"""Largest product of users, items, positions and prices behind `static-list`: many items, fewer users."""
+"""Largest product of users, items, positions and prices behind `static-list`, and of the cost of a score if
+it is not that of equations (protocols.CostlyUsers): many items or networks, fewer users."""
 MIN_USERS = 64
 
 
@@ -346,7 +347,8 @@ def baseline_makers(
     length, slate_size = interface.session_length, interface.slate_size
     some = users[:: -(-len(users) // MAX_USERS)]
     prices = len(PRICES) if isinstance(user_model, PatientUsers) else 1
-    affordable = max(MIN_USERS, MAX_SCORES // (catalogue.num_items * length * prices))
+    cost = user_model.score_cost if isinstance(user_model, CostlyUsers) else 1
+    affordable = max(MIN_USERS, MAX_SCORES // (catalogue.num_items * length * prices * cost))
     fewer = some[:: -(-len(some) // affordable)]
     return {
         "random": lambda: RandomPolicy((catalogue.num_items,), generator, slate_size),

@@ -44,6 +44,9 @@ from recsys_rl.protocols import Platform, ResponseNetwork
 from recsys_rl.types import Catalogue, Feedback, Population, Signal, Stream, UserFacts
 
 BLOCK = 2**17  # items times users that pass the networks together
+SCORE_COST = 32
+"""The time of an item's mean reward by one network, over that by a simulator's equations: about 1,500 ns, and
+26 to 101 ns on three platforms."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,11 @@ class LearnedUsers:
     @property
     def relative(self) -> bool:
         return self.facts.interface.relative
+
+    @property
+    def score_cost(self) -> int:
+        """Before its first step a session is played in the mean of all networks (protocols.CostlyUsers)."""
+        return SCORE_COST * self.network.num_members
 
     @cached_property
     def bounds(self) -> Mapping[str, float]:

@@ -18,6 +18,7 @@ from recsys_rl.models.user_network import UserNetwork
 from recsys_rl.types import SessionTable, UserError
 
 LEAST_STEPS = 400  # of the optimiser for each member, for small logs
+AT_ONCE = 2**16  # steps of sessions, with padding, that pass a network together after the fit
 PATIENCE = 80
 """Steps of the optimiser without a better epoch, and 5 epochs at least, after which a member is done."""
 
@@ -198,7 +199,8 @@ def set_means(network: UserNetwork, table: SessionTable) -> None:
     """
     outputs: list[Tensor] = []
     leaving: list[Tensor] = []
-    for rows in torch.arange(table.num_sessions).split(256):
+    at_once = max(1, min(256, AT_ONCE // max(1, table.items.shape[1])))
+    for rows in torch.arange(table.num_sessions).split(at_once):
         part = table.rows(rows)
         found, logits = network.of_sessions(part)
         outputs.append(torch.cat(found.parts, -1)[part.shown])  # (R, O)

@@ -34,6 +34,7 @@ Memory = Mapping[str, Tensor]
 
 DECAYS = (0.6, 0.9, 0.98)
 """First values of the learned decays d_j."""
+CHUNK = 128  # steps whose decayed sums are made at once
 ATTRIBUTES, RANK, EVENT, STATES = 8, 8, 32, 16
 HIDDEN = (64, 64)
 
@@ -297,13 +298,25 @@ def decayed(x: Tensor, decays: Tensor) -> Tensor:
     ::
 
         sum_j(t) = sum_{s < t} decays_j^(t - 1 - s) x_j(s)
+
+    Long sessions are taken in chunks of CHUNK steps, each of which begins with the last sums of the one
+    before: memory grows with T and not with its square.
     """
-    t = x.shape[1]
-    steps = torch.arange(t + 1, device=x.device)
-    age = steps.unsqueeze(1) - 1 - steps[:-1]  # (T + 1, T)
-    kernel = decays.view(-1, 1, 1) ** age.clamp_min(0) * (age >= 0)  # (J, T + 1, T)
-    flat = x.flatten(3) if x.dim() > 3 else x.unsqueeze(-1)
-    return torch.einsum("jts,bsjv->btjv", kernel, flat).reshape(x.shape[0], t + 1, *x.shape[2:])
+    b, t = x.shape[:2]
+    flat = x.flatten(3) if x.dim() > 3 else x.unsqueeze(-1)  # (B, T, J, V)
+    steps = torch.arange(min(t, CHUNK) + 1, device=x.device)
+    age = steps.unsqueeze(1) - 1 - steps[:-1]  # (C + 1, C)
+    kernel = decays.view(-1, 1, 1) ** age.clamp_min(0) * (age >= 0)  # (J, C + 1, C)
+    if t <= CHUNK:
+        return torch.einsum("jts,bsjv->btjv", kernel, flat).reshape(b, t + 1, *x.shape[2:])
+    powers = (decays ** steps.unsqueeze(1)).unsqueeze(2)  # (C + 1, J, 1)
+    found, sums = [], flat.new_zeros(b, 1, *flat.shape[2:])
+    for part in flat.split(CHUNK, 1):
+        c = part.shape[1]
+        begun = powers[: c + 1] * sums[:, -1:]  # what the steps before the chunk are still worth
+        sums = begun + torch.einsum("jts,bsjv->btjv", kernel[:, : c + 1, :c], part)  # (B, c + 1, J, V)
+        found.append(sums[:, :-1])
+    return torch.cat([*found, sums[:, -1:]], 1).reshape(b, t + 1, *x.shape[2:])
 
 
 def _linear(size: int, wide: int, generator: torch.Generator) -> nn.Linear:

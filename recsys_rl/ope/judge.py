@@ -41,7 +41,7 @@ from recsys_rl.ope.reward_model import Fit, StepModels
 from recsys_rl.ope.rows import Intervals, Knowledge, Scored, not_computed, score
 from recsys_rl.ope.slate_choices import Choices
 from recsys_rl.ope.slates import SlateLog, place_rewards
-from recsys_rl.ope.world import Worlds, check_world, fit_world, why_no_world, why_not_checked, world
+from recsys_rl.ope.world import Worlds, check_world, try_world, why_no_world, why_not_checked, world
 from recsys_rl.protocols import Behaviour
 from recsys_rl.types import Feedback
 from recsys_rl.utils.progress import announce
@@ -190,8 +190,9 @@ def _with_checks(shared: _Shared, judged: Judged, generator: torch.Generator) ->
         found = loggers.policy(sample, place)
         return None if found is None else found.policy
 
-    checks = check_world(sample, playable_logger, generator)
-    texts = [x.sentence for x in checks] or [why_not_checked(sample, loggers.with_checkpoint)]
+    checks, failed = check_world(sample, playable_logger, generator)
+    texts = [*(x.sentence for x in checks), *failed]
+    texts = texts or [why_not_checked(sample, loggers.with_checkpoint)]
     rows = [
         replace(row, warnings=(*row.warnings, *texts)) if row.estimator == "world" else row
         for row in judged.rows
@@ -220,11 +221,12 @@ def _share(
 ) -> _Shared:
     lacking: dict[str, str] = {}
     worlds = clusters = None
-    if no_world := why_no_world(sample.log) if settings.world else "--no-world":
-        lacking[WORLD] = no_world
-    elif policies:
+    no_world = why_no_world(sample.log) if settings.world else "--no-world"
+    if policies and not no_world:
         announce("fitting the world model")
-        worlds = fit_world(sample, streams["world"])
+        worlds, no_world = try_world(sample, streams["world"])
+    if no_world:
+        lacking[WORLD] = no_world
     if sample.places == 1 and sample.whole.steps == 1:
         if not loggers.with_checkpoint and not knows_items(sample.catalogue):
             lacking[CLUSTERS] = "nothing is known of the items that could group them: give --items FILE"
@@ -280,7 +282,8 @@ def _gather(
         evidence, lacking = replace(evidence, slates=of_slates.slates), lacking | of_slates.lacking
         found.doubts |= of_slates.doubts
     if shared.worlds is not None and policy.policy is not None:
-        evidence = replace(evidence, world=world(shared.worlds, policy.policy, log))
+        played = world(shared.worlds, policy.policy, log, part=len(found.evidence))
+        evidence = replace(evidence, world=played)
     evidence, found.models = with_models(log, evidence, policy, shared.fit, found.models)
     if log.whole.steps == 1 and log.places == 1 and policy.probabilities is not None:
         lost = max(lost, _never_shown(log, policy.probabilities))

@@ -36,6 +36,7 @@ from recsys_rl.protocols import Policy
 from recsys_rl.session import Session
 from recsys_rl.types import SessionTable, UserError
 from recsys_rl.utils.progress import announce
+from recsys_rl.utils.seeding import generators
 
 WARNING = (
     "Model-based, no promise of coverage: this is the answer of a learned model, and the interval does not "
@@ -97,16 +98,11 @@ def fit_world(
         keep: (E,) bool, only these rows, of whole sessions.
         extra: tables of a platform's own equations (models/user_inputs.py); None: generic features.
 
-    Raises UserError where the history holds events, and for a log of candidates: the model predicts neither.
+    Raises UserError for a log that can have no world model (``why_no_world``), and if a fit fails.
     """
     log = of.log
-    if why_no_world(log):
-        what = "events of the users" if log.header.interface.events else "candidates of a first stage"
-        if log.candidates is None and not log.header.interface.events:
-            what = "items that each step forbids"
-        raise UserError(
-            f"The estimator world can't predict the {what} in this log: choose another estimator."
-        )
+    if reason := why_no_world(log):
+        raise UserError(f"The users of the log can't be fitted, as {reason}: choose another estimator.")
     kept = torch.ones_like(log.terminated) if keep is None else keep
     first = kept & (log.steps == 0)
     folds = of.folds[first]
@@ -119,6 +115,17 @@ def fit_world(
     ]
     seed = int(torch.randint(2**31, (), generator=generator))
     return Worlds(models, seed, of, log.rows(first), folds)
+
+
+def try_world(
+    of: ReplayedLog, generator: torch.Generator, keep: Tensor | None = None
+) -> tuple[Worlds | None, str]:
+    """``fit_world``; or None and the reason for which the fit failed, as the end of a sentence."""
+    try:
+        return fit_world(of, generator, keep), ""
+    except UserError as error:  # the other estimators do not need it
+        text = str(error).rstrip(".")
+        return None, text[:1].lower() + text[1:]
 
 
 def _fitted(
@@ -161,13 +168,18 @@ def _kinds(table: SessionTable) -> SignalKinds:
 
 @torch.no_grad()
 def world(
-    worlds: Worlds, policy: Policy, log: ReplayedLog | None = None, sessions: int | None = None
+    worlds: Worlds,
+    policy: Policy,
+    log: ReplayedLog | None = None,
+    sessions: int | None = None,
+    part: int = 0,
 ) -> Tensor:
     """The terms (N,) float64: the expected return of each logged session's user under ``policy``.
 
     Args:
         log: another part of the log; None: the sessions on which the models were fitted.
         sessions: only the first of them; None for all.
+        part: its number. Each part has noise of its own, which is the same for each policy.
     """
     starts, folds = worlds.starts, worlds.folds
     if log is not None and log is not worlds.log:
@@ -175,7 +187,8 @@ def world(
         starts, folds = log.log.rows(first), log.folds[first]
     folds = folds[:sessions]
     found = torch.zeros(len(folds), dtype=torch.float64)
-    noise = torch.Generator().manual_seed(worlds.seed)
+    name = f"part {part}"
+    noise = generators(worlds.seed, name)[name]
     for fold, users in enumerate(worlds.models):
         mine = (folds == fold).nonzero().squeeze(1)
         for rows in mine.split(WIDTH) if len(mine) else ():  # a small part may have no user of a fold
@@ -213,28 +226,34 @@ def _play(
 
 def check_world(
     of: ReplayedLog, logger: Callable[[int], Policy | None], generator: torch.Generator
-) -> list[WorldCheck]:
+) -> tuple[list[WorldCheck], list[str]]:
     """A check of the model by each logger: its prediction for sessions on which it was not fitted.
 
     ``logger`` gives the policy at a place in the log's loggers; None for one that can't be played.
+    Returns also a sentence for each logger without whose sessions the fit failed.
     """
-    loggers, found = of.log.loggers, []
+    loggers = of.log.loggers
+    found: list[WorldCheck] = []
+    failed: list[str] = []
     for place in loggers.unique().tolist():
         others = loggers != place
         policy = logger(place) if bool(others.any()) else None
         # The model of a fold needs rows of another one.
         if policy is None or len(of.folds[others].unique()) < 2:
             continue
-        announce("fitting the world model without the sessions of one logger")
-        worlds = fit_world(of, generator, others)
-        mine = loggers[of.grid[:, 0]] == place
+        mine, name = loggers[of.grid[:, 0]] == place, of.log.header.loggers[place]
         returns = of.on_grid(of.rewards)[mine] @ discounts(of.gamma, of.grid.shape[1])
         if len(of.users[mine].unique()) < 2:
             continue
+        announce("fitting the world model without the sessions of one logger")
+        worlds, reason = try_world(of, generator, others)
+        if worlds is None:
+            failed.append(f"The model was not checked without the sessions of {name}: {reason}.")
+            continue
         low, high = student_t(returns, of.users[mine])
         predicted = float(world(worlds, policy).mean())
-        found.append(WorldCheck(of.log.header.loggers[place], predicted, float(returns.mean()), low, high))
-    return found
+        found.append(WorldCheck(name, predicted, float(returns.mean()), low, high))
+    return found, failed
 
 
 def not_checked(reason: str, needed: str) -> str:

@@ -178,6 +178,9 @@ def evaluate(
     place = _report_place(options, paths)
     _check_outputs(options.json, place, paths)
     own = named([name for name in options.policy if name not in BANDITS]) | named(policies)
+    if options.world is not None:
+        home, there = ", ".join(_trained_on(groups)), world_text(options.world, options.world_set)
+        print(f"policies trained in {home} play in {there}", file=sys.stderr, flush=True)
     for entry in entries:
         print_latest(entry.path, entry.checkpoint)
     if len(groups) == 1 and entries[0].checkpoint.catalogue.source:
@@ -275,8 +278,13 @@ def _result(
         result["strangers"] = True
     if options.world is not None:
         result["world"] = world_text(options.world, options.world_set)
-        result["trained_on"] = [*dict.fromkeys(entry.config.env for group in groups for entry in group)]
+        result["trained_on"] = _trained_on(groups)
     return result
+
+
+def _trained_on(groups: Sequence[Sequence[Entry]]) -> list[str]:
+    """The names of the platforms on which the policies were trained."""
+    return [*dict.fromkeys(entry.config.env for group in groups for entry in group)]
 
 
 def _everyone(checkpoint: Checkpoint) -> bool:

@@ -12,15 +12,17 @@ from torch import Tensor
 from torch.testing import assert_close
 
 import recsys_rl
+from recsys_rl.agents import baselines
 from recsys_rl.checkpoint.users import LearnedFile, load_users
 from recsys_rl.config import Config, from_dict
 from recsys_rl.dials import TrainConfig
+from recsys_rl.env import learned
 from recsys_rl.env.learned import LearnedUsers
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.make import make_agent, make_env, make_experience, make_user_model, make_world
 from recsys_rl.protocols import UserModel
 from recsys_rl.testing import check_env, check_user_model
-from recsys_rl.types import UserError
+from recsys_rl.types import Catalogue, UserError
 from recsys_rl.utils.seeding import generators
 from tests.doors import DRIFT, VIDEOS
 from tests.learned_world import make_users
@@ -50,6 +52,31 @@ def env(users_file: Path) -> RecEnv:
     made = make_env(config, make_world(config), 6, torch.Generator().manual_seed(0))
     assert isinstance(made, RecEnv)
     return made
+
+
+def test_static_list_is_searched_for_fewer_users_the_more_networks_score_an_item(
+    users_file: Path, env: RecEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The largest product allows 24 users with equations of a simulator, 24 / 8 with networks of cost 8."""
+    model, _ = users_of(users_file)
+    monkeypatch.setattr(learned, "SCORE_COST", 4)
+    assert model.network.num_members == 2 and model.score_cost == 8
+    scores = model.catalogue.num_items * env.interface.session_length
+    monkeypatch.setattr(baselines, "MIN_USERS", 1)
+    monkeypatch.setattr(baselines, "MAX_SCORES", 24 * scores)
+    seen: list[int] = []
+    search = baselines.static_list
+
+    def searched(model: UserModel, catalogue: Catalogue, users: Tensor, length: int) -> Tensor:
+        seen.append(len(users))
+        return search(model, catalogue, users, length)
+
+    monkeypatch.setattr(baselines, "static_list", searched)
+    users = torch.arange(12)
+    baselines.baseline_makers(env, users, torch.Generator())["static-list"]()
+    monkeypatch.setattr(LearnedUsers, "score_cost", 1)
+    baselines.baseline_makers(env, users, torch.Generator())["static-list"]()
+    assert seen == [3, 12]
 
 
 def test_battery_of_user_models(users_file: Path) -> None:

@@ -189,6 +189,7 @@ def test_evaluation_needs_only_the_checkpoint(trained: dict[str, Path], tmp_path
     made = [line for line in lines if not line.startswith("playing")]
     assert [line for line in lines if line.startswith("playing")] == playing
     assert made.pop(0) == "data: synthetic: 24 unit-norm Gaussian items, seed 0"
+    assert made.pop(0) == "searching `static-list` on training users"
     assert made[:2] == ["tuning mf on training users", "tuning mmr on training users"]
     searches = made[2:8]
     for name, said, kept in zip(("rule", "searched", "expert"), searches[::2], searches[1::2], strict=True):

@@ -73,7 +73,10 @@ def test_a_setting_of_the_same_platform(
     capsys.readouterr()
     options = ("--world", "satiation", "--world-set", "patience-cost=2", "--world-set", "noise=0")
     found = table(tmp_path, path, *options)
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert err.startswith("policies trained in satiation play in satiation (patience-cost=2, noise=0)\n")
+    search = "searching `static-list` on training users\nplaying static-list "
+    assert search in err
     assert found.pop("world") == "satiation (patience-cost=2, noise=0)"
     assert found.pop("trained_on") == ["satiation"]
     theirs, ours = ({row["policy"]: row for row in x["rows"]} for x in (expected, found))

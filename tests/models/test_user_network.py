@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from recsys_rl.models.user_ensemble import UserEnsemble
-from recsys_rl.models.user_fit import FitSizes, UserFitting, set_means
+from recsys_rl.models.user_fit import FitSizes, UserFitting, loss_of, set_means
 from recsys_rl.models.user_network import ContextSizes, ItemTables, UserNetwork, decayed
 from recsys_rl.models.user_signals import LEVELS, SignalKinds, SignalOutputs, kinds_of, pinball
 from recsys_rl.types import SessionTable, UserError
@@ -84,6 +84,24 @@ def test_decayed_sums_by_hand() -> None:
     both = decayed(x.expand(1, 3, 2), torch.tensor([1.0, 0.0]))
     assert_close(both[0, :, 0], torch.tensor([0.0, 1.0, 3.0, 7.0]))
     assert_close(both[0, :, 1], torch.tensor([0.0, 1.0, 2.0, 4.0]))
+
+
+@pytest.mark.parametrize("shape", [(2, 300, 3), (1, 257, 3, 2, 2), (2, 128, 3)])
+def test_decayed_sums_of_long_sessions_are_those_of_a_recurrence(shape: tuple[int, ...]) -> None:
+    """300 steps are two whole chunks and a part of one, 257 two and a step, 128 one."""
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn(shape, generator=rng, dtype=torch.float64, requires_grad=True)
+    logits = torch.tensor([-2.0, 1.0, 6.0], dtype=torch.float64, requires_grad=True)
+    decays = logits.sigmoid()
+    weights = torch.randn(shape[0], shape[1] + 1, *shape[2:], generator=rng, dtype=torch.float64)
+    sums = [torch.zeros_like(weights[:, 0])]
+    for step in range(shape[1]):
+        sums.append(decays.view(-1, *(1 for _ in shape[3:])) * sums[-1] + x[:, step])
+    wanted, found = torch.stack(sums, 1), decayed(x, decays)
+    assert_close(found, wanted)
+    by_hand = torch.autograd.grad((weights * wanted).sum(), (x, logits), retain_graph=True)
+    for one, two in zip(torch.autograd.grad((weights * found).sum(), (x, logits)), by_hand, strict=True):
+        assert_close(one, two)
 
 
 def network(seed: int = 0, items: int = 9, signals: tuple[bool, ...] = (True, False)) -> UserNetwork:
@@ -168,6 +186,22 @@ def test_memory_grows_with_the_places_of_a_slate_and_not_with_their_square() -> 
             network().of_sessions(replace(one, items=items, signals=signals))
         sizes.append(largest.numbers)
     assert sizes[1] == 2 * sizes[0]
+
+
+def test_memory_of_a_fit_grows_with_the_steps_of_a_session_and_not_with_their_square() -> None:
+    """A step of the optimiser and the means, for one session of 20,000 steps and for one of half of them."""
+    sizes = []
+    for steps in (10_000, 20_000):
+        one = table(1).rows(torch.tensor([0]))
+        items, signals = (x[:, :1].repeat_interleave(steps, 1) for x in (one.items, one.signals))
+        rewards, lengths = torch.zeros(1, steps), torch.tensor([steps])
+        long = replace(one, items=items, signals=signals, rewards=rewards, lengths=lengths)
+        made = network()
+        with Largest() as largest:  # type: ignore[no-untyped-call]
+            loss_of(made, long).backward()
+            set_means(made, long)
+        sizes.append(largest.numbers)
+    assert sizes[1] == pytest.approx(2 * sizes[0], rel=0.01) and sizes[1] < 100 * 20_000
 
 
 def test_number_of_the_whole_step_is_one_for_all_places_and_later_steps_do_not_read_it() -> None:

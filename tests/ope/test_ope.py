@@ -21,12 +21,13 @@ from recsys_rl.decisions.transitions import observations
 from recsys_rl.decisions.writer import write_decisions
 from recsys_rl.errors import UserError
 from recsys_rl.models import user_fit
+from recsys_rl.ope import world as world_module
 from recsys_rl.ope.features import Features
 from recsys_rl.ope.printing import print_warnings
 from recsys_rl.ope.replay import ReplayedLog, replay, session_grid
 from recsys_rl.ope.result import Estimate, WorldCheck
 from recsys_rl.ope.rows import touches
-from recsys_rl.ope.world import fit_world, world
+from recsys_rl.ope.world import Worlds, fit_world, world
 from recsys_rl.recommender import load
 from recsys_rl.types import Action, Catalogue, Obs
 from recsys_rl.workflows.ope_log import read_log
@@ -595,6 +596,44 @@ def test_logger_of_another_checkpoint_is_named(
     capsys.readouterr()
     path = train_in(tmp_path / "other", *SATIATION, *steps(1))
     assert "other sessions" in refusal(tmp_path, "log.parquet", capsys, "--logger", str(path))
+
+
+FAILED = (
+    "the fit of network 1 failed in its epoch 1, as the loss became nan: look for extreme signals in the log"
+)
+
+
+def test_other_estimators_are_printed_if_the_fit_of_world_fails(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = command(folder, "both.parquet", "--no-world")
+    capsys.readouterr()
+    monkeypatch.setattr(user_fit, "loss_of", lambda network, table: network.decay_logits.sum() * torch.nan)
+    found = command(folder, "both.parquet")
+    values, wanted = ({x["estimator"]: x["value"] for x in of["rows"]} for of in (found, whole))
+    assert values == pytest.approx(wanted) and found["world_checks"] == []
+    assert set(values) == {"pdis", "wpdis", "sdr", "wdr", "fqe"}
+    (part,) = (part for part in found["not_computed"] if "world" in part["estimators"])
+    assert part["estimators"] == ["world"] and part["policies"] == ["ppo"]
+    assert part["reason"].startswith(FAILED)
+    assert f"not computed of ppo: world ({FAILED}" in capsys.readouterr().out
+
+
+def test_world_whose_check_fails_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fits of the three folds succeed, and that without the sessions of the second logger does not."""
+    fit_of_users = world_module.fit_world
+
+    def fit(of: ReplayedLog, generator: torch.Generator, keep: torch.Tensor | None = None) -> Worlds:
+        if keep is not None and int(of.log.loggers[~keep][0]) == 1:
+            raise UserError("The fit failed: clip the signals.")
+        return fit_of_users(of, generator, keep)
+
+    monkeypatch.setattr(world_module, "fit_world", fit)
+    found = command(folder, "both.parquet")
+    assert [check["logger"] for check in found["world_checks"]] == ["random"]
+    (warning,) = (row["warning"] for row in found["rows"] if row["estimator"] == "world")
+    text = "The model was not checked without the sessions of ppo: the fit failed: clip the signals."
+    assert text in warning
 
 
 def test_logger_of_an_environment_without_items_is_refused(

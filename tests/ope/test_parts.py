@@ -10,12 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from recsys_rl.agents.baselines import FixedList
+from recsys_rl.agents.mixture import Fixed
 from recsys_rl.cli import main
 from recsys_rl.data.synthetic import synthetic_world
 from recsys_rl.decisions.log import DecisionHeader, DecisionLog
 from recsys_rl.decisions.target import Target
 from recsys_rl.decisions.writer import write_decisions
 from recsys_rl.errors import UserError
+from recsys_rl.models import user_fit
 from recsys_rl.ope.estimators import Evidence, Slates
 from recsys_rl.ope.judge import Judged, Settings, judge
 from recsys_rl.ope.parts import join, sampled, survey
@@ -24,6 +27,7 @@ from recsys_rl.ope.replay import replay
 from recsys_rl.ope.reward_model import ridge
 from recsys_rl.types import Catalogue, Feedback, Interface
 from recsys_rl.workflows import ope_log
+from recsys_rl.workflows.ope_policies import playable
 
 ITEMS = 4
 CATALOGUE: Catalogue = synthetic_world(ITEMS, 50, 4, 0.2, 0)[0]
@@ -108,6 +112,25 @@ def test_answers_in_parts_are_those_of_the_whole_log_to_the_last_digits(steps: i
         assert one.warnings == other.warnings and one.clip == other.clip
     assert torch.equal(alone.earned, apart.earned) and torch.equal(alone.users, apart.users)
     assert alone.not_computed == apart.not_computed
+
+
+def test_each_part_has_noise_of_its_own_in_world_and_all_policies_have_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The same sessions as two parts, of two policies that show the same item."""
+    monkeypatch.setattr(user_fit, "LEAST_STEPS", 20)
+    log = log_of(60, 4)
+    whole = survey([(log, rewards(log.feedback))] * 2, torch.Generator().manual_seed(0))
+    sample, *twice = (replay(log, CATALOGUE, rewards(log.feedback), 1.0, whole) for _ in range(3))
+    policies = [playable(name, Fixed(FixedList(torch.tensor([2])))) for name in ("one", "other")]
+    nobody = Loggers(lambda log, place: None, lambda log: None)
+    streams = {name: torch.Generator().manual_seed(1) for name in ("ope", "world", "clusters", "policy")}
+    found = judge(sample, twice, policies, {}, ridge(), rewards, nobody, Settings(), streams)
+    first, second = found.terms["one"]["world"].split(60)
+    assert not torch.allclose(first, second)
+    assert torch.allclose(found.terms["other"]["world"], found.terms["one"]["world"])
+    # Only the noise differs: means given the drawn signals are close.
+    assert float(first.mean()) == pytest.approx(float(second.mean()), rel=0.1)
 
 
 def test_sample_has_whole_sessions_and_does_not_depend_on_the_parts() -> None:
