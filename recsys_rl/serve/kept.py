@@ -41,7 +41,7 @@ def together(visits: Sequence[Kept]) -> Visit:
     whole = torch.frombuffer(content, dtype=torch.uint8).view(number, -1)  # (N, bytes)
     columns, at = list[Tensor | None](), 0
     for x in _columns(like):
-        if x is None or not x.nbytes:  # signals that are all hidden: no view has no bytes
+        if x is None or not x.nbytes:  # without visible signals there are no bytes to view
             columns.append(None if x is None else x.new_empty(number, *x.shape[1:]))
             continue
         # A copy: x's type may not begin at any byte.
