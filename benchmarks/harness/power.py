@@ -37,10 +37,7 @@ class Disk:
         self.library, self.folder, self.copy = library, folder, copy
         copy.mkdir()
         for path in (folder, *folder.rglob("*")):
-            names = (
-                "".join(f"{x.stat().st_ino} {x.name}\n" for x in path.iterdir()) if path.is_dir() else None
-            )
-            content = path.read_bytes() if names is None else names.encode()
+            content = _names(path) if path.is_dir() else path.read_bytes()
             (copy / str(path.stat().st_ino)).write_bytes(content)
 
     def environment(self, ignored: str = "", kill: tuple[int, str] | None = None) -> Mapping[str, str]:

@@ -6,7 +6,7 @@ import contextlib
 import re
 from collections.abc import Callable, Iterator
 
-from recsys_rl.errors import UserError
+from recsys_rl.errors import UserError, one_line
 from recsys_rl.files.read import TableFile
 
 _NUMBER = r"(\d{1,3}(?:,\d{3})+|\d+)"
@@ -30,8 +30,15 @@ def in_lines(text: str, line: Callable[[int], int]) -> str:
 
 
 def about(table: TableFile, text: str) -> str:
-    """A message about rows of ``table``: with lines if it is a text file, unchanged if it is Parquet."""
-    return text if table.raw is None else in_lines(text, table.line)
+    """A message about rows of ``table``: with lines if it is a text file, unchanged if it is Parquet.
+
+    The name of the file, with which it may begin, is left as it is.
+    """
+    if table.raw is None:
+        return text
+    names = (str(table.path), one_line(table.path), one_line(table.path.name))
+    head = next((name for name in names if text.startswith(name)), "")
+    return head + in_lines(text.removeprefix(head), table.line)
 
 
 @contextlib.contextmanager

@@ -41,8 +41,8 @@ def together(visits: Sequence[Kept]) -> Visit:
     whole = torch.frombuffer(content, dtype=torch.uint8).view(number, -1)  # (N, bytes)
     columns, at = list[Tensor | None](), 0
     for x in _columns(like):
-        if x is None:
-            columns.append(None)
+        if x is None or not x.nbytes:  # without visible signals there are no bytes to view
+            columns.append(None if x is None else x.new_empty(number, *x.shape[1:]))
             continue
         # A copy: x's type may not begin at any byte.
         part = whole[:, at : at + x.nbytes].clone(memory_format=torch.contiguous_format)

@@ -258,7 +258,7 @@ class SQLite:
         if found is None:
             raise UserError(f"The record {one_line(self.path)} has no user {shown(name)}: give another id.")
         # A number is given once: an event of an erased decision must not find another one.
-        highest = self._highest()
+        highest = max(self._highest(), self._reserved)
         of = "WHERE session IN (SELECT number FROM sessions WHERE person = ?)"
         with self._transaction("FULL"):
             self._set(HIGHEST, highest)

@@ -96,8 +96,8 @@ def locked(path: Path) -> int | None:
     if fcntl is None:
         return None
     name = one_line(path)
-    new = [x for x in (path.parent, *path.parent.parents) if not x.exists()]
     try:
+        new = [x for x in (path.parent, *path.parent.parents) if not x.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
         for folder in new:  # a power cut must not lose the name of the record's folder
             synced(folder.parent)

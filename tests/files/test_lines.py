@@ -8,7 +8,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from recsys_rl.decisions.table import read_table
 from recsys_rl.files.lines import about, in_lines, lines_of
+from recsys_rl.files.log import read_log
 from recsys_rl.files.read import HEADLESS, open_table
 from recsys_rl.types import UserError
 
@@ -58,3 +60,15 @@ def test_rows_of_parquet_stay_rows(tmp_path: Path) -> None:
     for table, said in ((parquet, "^row 1 is bad$"), (text, "^line 2 is bad$")):
         with pytest.raises(UserError, match=said), lines_of(table):
             raise UserError("row 1 is bad")
+
+
+def test_the_name_of_the_file_stays(tmp_path: Path) -> None:
+    """Two rows, of which the second is wrong, in files and folders that are named after rows."""
+    (tmp_path / "row 7").mkdir()
+    for name, said in (("row 2.csv", "row 2.csv"), ("row 7/log.csv", "log.csv")):
+        (tmp_path / name).write_text("user,item,rating\n1,2,3\n1,3,bad\n")
+        with pytest.raises(UserError, match=f"^{said}: column 'rating' has 'bad' in line 3: "):
+            read_log(tmp_path / name)
+        (tmp_path / name).write_text("item,propensity,reward\na,0.5,1\nb,1.5,1\n")
+        with pytest.raises(UserError, match=f"^{tmp_path / name}: propensity is 1.5 in line 3: "):
+            read_table(tmp_path / name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -149,6 +150,18 @@ def test_numbers_of_lost_rows_are_not_given_again(disk: Disk, tmp_path: Path) ->
     store.close()
     store = SQLite(tmp_path / "after/new/record.sqlite", {})
     assert store.last == number, "after a clean end there is no gap"
+    store.close()
+
+
+def test_erasing_a_person_leaves_reserved_numbers_reserved(tmp_path: Path) -> None:
+    """A process that ends without ``close`` gives none of them again."""
+    store = SQLite(tmp_path / "record.sqlite", {})
+    store.write([Person(1, "ann"), Person(2, "bob")], durable=True)
+    store.erase("ann")
+    shutil.copytree(tmp_path, tmp_path / "after")
+    store.close()
+    store = SQLite(tmp_path / "after/record.sqlite", {})
+    assert store.people() == [Person(2, "bob")] and store.last == 2 + RESERVED
     store.close()
 
 

@@ -312,6 +312,11 @@ def test_old_rows_that_stay_in_the_log_of_sqlite_are_named(
     assert b"a-secret-name" not in left and b"sqlite" in left.lower()
 
 
+def test_a_place_that_can_not_be_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"can't be opened \(File name too long\): choose another place"):
+        SQLite(tmp_path / ("a" * 300) / "r.sqlite", {})
+
+
 def test_numbers_of_a_user_who_was_forgotten_are_not_given_again(checkpoint: At, tmp_path: Path) -> None:
     db = tmp_path / "r.sqlite"
     with serving(checkpoint("satiation"), db) as client:
