@@ -24,7 +24,12 @@ from recsys_rl.config import Config, from_dict
 from recsys_rl.env.social_feed import SocialFeed
 from recsys_rl.make import make_world
 
-TIMES = {"the first visit": feed.VISIT, "the first month": feed.FIRST, "months 10 to 12": feed.LATE}
+TIMES = {
+    "the first visit": feed.VISIT,
+    "the first month": feed.FIRST,
+    "the year": slice(1, None),
+    "months 10 to 12": feed.LATE,
+}
 
 
 def rows(config: Config, lives: int, months: int) -> list[Row]:

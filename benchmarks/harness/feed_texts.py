@@ -42,7 +42,7 @@ def loads(results: Path) -> str:
                 for row in rows
                 if row["time"] == time and float(row["load"]) == load
             ]
-            said = (f"{mean:+.0f} % ({low:.0f} to {high:.0f})" for mean, low, high in gains)
+            said = (f"{round(mean):+d} % ({round(low)} to {round(high)})" for mean, low, high in gains)
             lines.append([words, f"{100 * load:.0f}", *said])
     note = (
         "Rewards of a user against those without ads, with 95 % intervals; "
