@@ -366,10 +366,10 @@ def references(
         part = tuning.training_part(population)
         return tuning.Trainees(make_training_env, catalogue, part, interface, streams[name])
 
-    def plain(name: str, make: Callable[[], Policy]) -> Player:
+    def announced(name: str, make: Callable[[], Policy]) -> Player:
         if name == "static-list":  # the others take no time worth a line
             print(f"searching `{name}` on training users", file=sys.stderr, flush=True)
-        return Player(make())
+        return _plain(make)
 
     def tune(name: str) -> Player:
         print(f"tuning {name} on training users", file=sys.stderr)
@@ -406,7 +406,7 @@ def references(
         tuned, bandits = (*trade,), ()
     rows = SearchedRows(config, table.world, env.user_model, budget, cache_dir, trainees, table.strangers)
     return (
-        {name: partial(plain, name, make) for name, make in simple.items()}
+        {name: partial(announced, name, make) for name, make in simple.items()}
         | {name: partial(tune, name) for name in tuned}
         | {name: cache(partial(bandit, name)) for name in bandits}  # hand-over needs the same ones
         | {name: partial(noted, make) for name, make in rows.makers().items() if name in searched}
