@@ -69,16 +69,16 @@ def run(argv: list[str]) -> None:
 
 def log_options(argv: list[str]) -> CheckOptions | ForgetOptions:
     """The settings from the command line. Raises UserError; `--help` raises SystemExit(0)."""
-    kinds: dict[str, type[CheckOptions | ForgetOptions]] = {
-        "check": CheckOptions,
-        "export": ExportOptions,
-        "forget": ForgetOptions,
+    kinds: dict[str, tuple[type[CheckOptions | ForgetOptions], str]] = {
+        "check": (CheckOptions, "Check every row of a server's record, and repeat every draw."),
+        "export": (ExportOptions, "Write a server's finished sessions as a log of decisions."),
+        "forget": (ForgetOptions, "Delete all rows of one user from a server's record."),
     }
     first, see = argv[0], "recsys-rl log --help"
     if first not in kinds:
         raise UserError(f"There is no command log {first!r}{did_you_mean(first, kinds)}: see {see}.")
-    kind = kinds[first]
-    return parse(kind, kind(), argv[1:], f"recsys-rl log {first}", OVERVIEW, see)
+    kind, what = kinds[first]
+    return parse(kind, kind(), argv[1:], f"recsys-rl log {first}", f"{what} The server must have ended.", see)
 
 
 def _check(options: CheckOptions) -> None:

@@ -115,6 +115,11 @@ class Table(Cells):
         first = new.nonzero().squeeze(1)[new.cumsum(0) - 1]  # of the row's session
         found = torch.empty_like(sessions)
         found[order] = torch.arange(len(ordered)) - first
+        if "time" not in self.columns and int(found.max()) > 0:
+            self.notes.append(
+                "there is no column of steps or times, so the rows of a session are its steps in the file's "
+                "order: add a column step or time if that is not their order"
+            )
         return found
 
     def signal_names(self, given: bool) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys_rl.checkpoint.users import LearnedFile
+from recsys_rl.errors import amount
 from recsys_rl.evaluation.real_or_learned import auc, classifier_auc
 from recsys_rl.models.item_means import shrunk_means
 from recsys_rl.models.user_signals import LEVELS, pinball
@@ -259,4 +260,7 @@ def print_fit_report(report: Mapping[str, Any]) -> None:
         means = f"real {part['real']:.2f}, learned {part['learned']:.2f}"
         print(f"mean {name}: {means}; distance {part['distance']:.3f}{note}")
     area = report["classifier_auc"]
-    print(f"AUC of a classifier of real and learned sessions: {area:.3f} (0.5: it can't tell)")
+    print(
+        f"AUC of a classifier of {amount(report['sessions'], 'real session')} and as many learned ones: "
+        f"{area:.3f} (0.5: it can't tell)"
+    )

@@ -79,12 +79,13 @@ def serve(options: ServeConfig) -> None:
         )
     torch.set_num_threads(1)
     place = _listen(options.host, options.port)
+    record = f"{'record' if Path(options.db).exists() else 'new record'} {one_line(options.db)}"
     try:
         app = application(options, tokens)
         url = url_of(*place.getsockname()[:2])
         policy = nearby(Path(app.worker.champion.row.file))  # the run behind a link in checkpoints/
         print(
-            f"serving at {url}, policy {one_line(policy)}, record {one_line(options.db)}",
+            f"serving at {url}, policy {one_line(policy)}, {record}",
             file=sys.stderr,
             flush=True,
         )

@@ -500,6 +500,14 @@ def test_a_repeated_row_of_single_decisions_is_a_warning(tmp_path: Path) -> None
     assert "counts twice, as a further step of its session: remove copies" in warning
 
 
+def test_without_steps_and_times_a_note_says_that_the_order_of_the_rows_counts(tmp_path: Path) -> None:
+    rows = SMALL | {"session_id": ["a", "a", "b", "b"]}
+    for more, said in (({}, 1), ({"step": [0, 1, 0, 1]}, 0), ({"time": [1, 2, 3, 4]}, 0)):
+        pl.DataFrame({**rows, **more}).write_csv(tmp_path / "log.csv")
+        notes = [x for x in read_table(tmp_path / "log.csv").notes if "in the file's order" in x]
+        assert len(notes) == said, more
+
+
 @pytest.mark.parametrize(("step", "shown"), [("1.5", "'1.5'"), ("0.01", "'0.01'"), ("1e300", "'1e300'")])
 def test_steps_with_a_fraction_are_refused(tmp_path: Path, step: str, shown: str) -> None:
     rows = SMALL | {"session_id": ["a", "a", "b", "b"], "step": ["0", step, "0", "1"]}

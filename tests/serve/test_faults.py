@@ -31,7 +31,7 @@ def test_the_first_line_names_the_file_behind_a_link(small: Path, tmp_path: Path
     link.symlink_to(small)
     server = Server(link, tmp_path / "record.sqlite")
     try:
-        assert f", policy {small.resolve()}, record " in server.log.read_text()
+        assert f", policy {small.resolve()}, new record " in server.log.read_text()
     finally:
         server.kill()
 
