@@ -70,7 +70,7 @@ def write(path: Path, texts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -
             _second_name(path, link)
             os.replace(link, previous(path))
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        sync(path.parent)  # so that a power cut can't undo the renames
     except OSError as error:
         raise UserError(
             f"{path} can't be written ({error_text(error)}): make room or give another "
@@ -118,10 +118,13 @@ def _second_name(path: Path, link: Path) -> None:
             os.fsync(file.fileno())
 
 
-def _sync_folder(folder: Path) -> None:
-    """Write the renames to the disk, so that a power cut can't undo them. Only POSIX can open a folder."""
+def sync(path: Path) -> None:
+    """Write what a file or a folder holds to the disk. Raises OSError.
+
+    Only POSIX can open a folder, or sync a file that is open for reading; elsewhere nothing is done.
+    """
     if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:

@@ -14,10 +14,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from recsys_rl.checkpoint.sealed import sync
 from recsys_rl.errors import UserError, error_text, one_line
 from recsys_rl.schema import shown
 from recsys_rl.serve.rows import BITS, Decision, Event, Person, Row, Served, Session, Whole, digest, packed
-from recsys_rl.serve.sqlite_file import locked, prepared, synced
+from recsys_rl.serve.sqlite_file import locked, prepared
 from recsys_rl.serve.sqlite_rows import INSERT, UNREADABLE, columns_of, decoded, is_person
 from recsys_rl.serve.store import Damaged, Full, Lost
 
@@ -47,7 +48,7 @@ class SQLite:
                 # known, and are acknowledged as duplicates.
                 for part in (path, path.with_name(f"{path.name}-wal")):
                     if part.exists():
-                        synced(part)
+                        sync(part)
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             self.facts = prepared(self._db, name, facts)
             self.last = self._highest()

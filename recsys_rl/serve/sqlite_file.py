@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from recsys_rl.checkpoint.sealed import sync
 from recsys_rl.errors import UserError, error_text, one_line
 
 try:
@@ -77,17 +78,6 @@ def prepared(db: sqlite3.Connection, name: str, facts: Mapping[str, Any] | None)
     return known
 
 
-def synced(path: Path) -> None:
-    """What a file or a folder holds is on the disk when the call returns. Raises OSError."""
-    if fcntl is None:  # Windows: a file that is only read can't be synced, nor a folder
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def locked(path: Path) -> int | None:
     """Keep other processes away from the record, until the descriptor is closed. None on Windows.
 
@@ -100,7 +90,7 @@ def locked(path: Path) -> int | None:
         new = [x for x in (path.parent, *path.parent.parents) if not x.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
         for folder in new:  # a power cut must not lose the name of the record's folder
-            synced(folder.parent)
+            sync(folder.parent)
         descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise UserError(f"{name} can't be opened ({error_text(error)}): choose another place.") from error
