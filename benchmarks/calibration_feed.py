@@ -138,7 +138,7 @@ def feed_rows(
     places = np.stack([lives.places for lives in found])  # (loads, 1 + months, n)
     lines = {name: fit_line(places[:, at].sum(1).mean(1)) for name, at in ((early, FIRST), (late, LATE))}
     ratio = lines[late][0] / lines[early][0]
-    low, high = np.quantile([_growth(places[:, :, index]) for index in _resamples(users)], (0.025, 0.975))
+    low, high = np.quantile([_growth(places[:, :, index]) for index in resamples(users)], (0.025, 0.975))
     rows = [
         _least(f"time spent falls linearly in the load, R^2, {name}", fit, 0.98)
         for name, (_, fit) in lines.items()
@@ -169,7 +169,8 @@ def _growth(places: NDArray[np.float64]) -> float:
     return late / first
 
 
-def _resamples(users: int) -> list[NDArray[np.int64]]:
+def resamples(users: int) -> list[NDArray[np.int64]]:
+    """RESAMPLES draws (users,) of the users, with replacement; the same in each call."""
     generator = np.random.default_rng(0)
     return [generator.integers(0, users, users) for _ in range(RESAMPLES)]
 
@@ -180,7 +181,7 @@ def _click_rates(lives: Lives, users: int) -> NDArray[np.float64]:
     def rate(at: slice, index: NDArray[np.int64]) -> float:
         return float(lives.clicks[at][:, index].sum() / lives.ads[at][:, index].sum())
 
-    return np.array([rate(LATE, x) / rate(FIRST, x) for x in _resamples(users)])
+    return np.array([rate(LATE, x) / rate(FIRST, x) for x in resamples(users)])
 
 
 def _least(statistic: str, found: float, least: float) -> Row:

@@ -42,8 +42,7 @@ def rows(config: Config, lives: int, months: int) -> list[Row]:
         "earned": np.stack([x.earned(**weights) for x in found]),
         "earned_paid": np.stack([x.earned(**{**weights, "revenue": PAID_REVENUE}) for x in found]),
     }
-    generator = np.random.default_rng(0)
-    drawn = [generator.integers(0, lives, lives) for _ in range(feed.RESAMPLES)]
+    drawn = feed.resamples(lives)
     result: list[Row] = []
     for name, at in TIMES.items():
         of_time = {value: relative(x[:, at].sum(1), drawn) for value, x in values.items()}

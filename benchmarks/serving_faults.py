@@ -250,11 +250,6 @@ def _versions(folder: Path, checkpoint: Path) -> tuple[Path, list[str]]:
     return place, [sha256_of(path) for path in sorted(place.iterdir())]
 
 
-def _new(folder: Path) -> Path:
-    folder.mkdir()
-    return folder
-
-
 def run(name: str, fault: Callable[[], Sequence[str]]) -> bool:
     """Print the line of a fault. Returns True if nothing broke."""
     start = time.monotonic()
@@ -277,9 +272,9 @@ def main() -> int:
         faults: dict[str, Callable[[], list[str]]] = {
             f"{number} kills -9 while feedback is posted": lambda: kills(folder, checkpoint, number, 10),
             f"{number} kills -9 while decisions are answered": lambda: kills(folder, checkpoint, number, 0),
-            "20 power cuts": lambda: power_cuts(_new(folder / "power"), checkpoint, 20, fsync=False),
+            "20 power cuts": lambda: power_cuts(folder / "power", checkpoint, 20, fsync=False),
             "20 power cuts with --decisions-fsync": lambda: power_cuts(
-                _new(folder / "fsync"), checkpoint, 20, fsync=True
+                folder / "fsync", checkpoint, 20, fsync=True
             ),
             "SIGTERM under load, 20 times": lambda: terminated(folder, checkpoint, 20),
             "1,000 events from 8 connections, out of order": lambda: three_times(folder, checkpoint, 1000),

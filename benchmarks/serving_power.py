@@ -36,7 +36,11 @@ PATIENCE = 10.0  # seconds for a checkpoint
 def power_cuts(
     folder: Path, checkpoint: Path, number: int, fsync: bool, ignored: str = "", seed: int = 0
 ) -> list[str]:
-    """Cut the power ``number`` times. ``fsync``: with --decisions-fsync; ``ignored``: see Disk."""
+    """Cut the power ``number`` times. ``fsync``: with --decisions-fsync; ``ignored``: see Disk.
+
+    ``folder``: for the disks; it is made if it is missing.
+    """
+    folder.mkdir(exist_ok=True)
     library = compiled(folder)
     if library is None:
         print("  skipped: it needs Linux and a C compiler")
@@ -106,10 +110,8 @@ def main() -> int:
     try:
         checkpoint = checkpoint_in(folder)
         for fsync in (True, False):
-            place = folder / f"cuts-{fsync}"
-            place.mkdir()
             print(f"{number} power cuts, {'with' if fsync else 'without'} --decisions-fsync", flush=True)
-            wrong += power_cuts(place, checkpoint, number, fsync)
+            wrong += power_cuts(folder / f"cuts-{fsync}", checkpoint, number, fsync)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     print("; ".join(wrong[:3]) or "  kept")
