@@ -1,9 +1,9 @@
 """Reinforcement learning for recommender systems: PPO and A2C from scratch.
 
 The names in ``__all__`` are the public interface; docs/api.md shows each in an example. Each is imported at
-its first use, so ``import recsys_rl`` itself loads neither torch nor Gymnasium.
+its first use, so ``import recsys_rl`` itself does not load torch.
 
-Platforms are registered with Gymnasium, under the ids of ``gymnasium_id``, once both packages are imported.
+The import registers the platforms with Gymnasium, under the ids of ``gymnasium_id``.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from gymnasium.envs.registration import register, registry
+
 from recsys_rl.agents import AGENTS
 from recsys_rl.data import SOURCES
 from recsys_rl.env import PLATFORMS, WITHOUT_ID
 from recsys_rl.errors import UserError
-from recsys_rl.utils.after_import import after_import
 
 if TYPE_CHECKING:
     from recsys_rl.config import Config
@@ -84,22 +85,12 @@ def gymnasium_id(platform: str) -> str:
     return f"recsys_rl/{''.join(word.title() for word in platform.split('-'))}-v0"
 
 
-def register_ids() -> None:
-    """Register each platform with Gymnasium.
-
-    The entry points are strings: nothing heavy is imported, and no data is read, before an environment is
-    made.
-    """
-    from gymnasium.envs.registration import register, registry
-
-    for platform in PLATFORMS:
-        if platform not in WITHOUT_ID and gymnasium_id(platform) not in registry:
-            register(
-                gymnasium_id(platform),
-                entry_point="recsys_rl.gymnasium_ids:RecSysEnv",
-                vector_entry_point="recsys_rl.gymnasium_ids:RecSysVectorEnv",
-                kwargs={"platform": platform},
-            )
-
-
-after_import("gymnasium", register_ids)  # loading Gymnasium takes time, and most runs don't use it
+# The entry points are strings: nothing heavy is imported, and no data is read, before an environment is made.
+for _platform in PLATFORMS:
+    if _platform not in WITHOUT_ID and gymnasium_id(_platform) not in registry:
+        register(
+            gymnasium_id(_platform),
+            entry_point="recsys_rl.gymnasium_ids:RecSysEnv",
+            vector_entry_point="recsys_rl.gymnasium_ids:RecSysVectorEnv",
+            kwargs={"platform": _platform},
+        )
