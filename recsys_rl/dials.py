@@ -229,8 +229,6 @@ class TrainConfig:
     """Torch threads per process: more are faster on idle cores, slower on busy ones; 0 = torch's choice."""
     num_processes: Annotated[int, Range(1, 1024)] = 1
     """Processes of one run. num_envs and batch_size are divided among them, and gradients are averaged."""
-    join_timeout: Annotated[float, Range(above=0, high=86_400)] = 60.0
-    """Seconds within which all processes must have connected at the start."""
     init_from: str | None = None
     """Checkpoint whose weights a new run begins with, for example to go on with newer data, or to add a
     transformer. Steps, optimiser and learning rate begin anew."""

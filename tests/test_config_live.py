@@ -17,8 +17,6 @@ from recsys_rl.checkpoint import load
 from recsys_rl.config import Config, from_dict, overlay, to_dict
 from recsys_rl.data import SOURCES
 from recsys_rl.dials import ModelConfig, TrainConfig
-from recsys_rl.distributed.group import join
-from recsys_rl.distributed.place import Place
 from recsys_rl.env import PLATFORMS
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.make import make_env, make_user_model, make_world
@@ -44,7 +42,6 @@ TINY: dict[str, dict[str, Any]] = {
         "save_interval": 2,
         "eval_interval": 2,
         "device": "cpu",
-        "join_timeout": 0.25,
     },
 }
 
@@ -234,16 +231,6 @@ def refusal(config: Config) -> str:
     return "none"
 
 
-def meeting(config: Config) -> str:
-    """The error of rank 1 without a rank 0."""
-    with (
-        pytest.raises(UserError) as caught,
-        join(Place(1, 2, 1, "127.0.0.1", 1), None, config.train_config.join_timeout, False),
-    ):
-        pass
-    return str(caught.value)
-
-
 # Section and field -> scenario, another value, how the difference shows.
 CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("data_config", "data"): ("drift", "clustered", weights),
@@ -409,7 +396,6 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("train_config", "limit_most"): ("limits", 0.1, weights),
     ("train_config", "novelty"): ("drift", 0.5, weights),
     ("train_config", "num_processes"): ("drift", 2, refusal),
-    ("train_config", "join_timeout"): ("drift", 0.5, meeting),
     ("train_config", "tensorboard"): ("drift", True, event_files),
     ("train_config", "judge_log"): ("drift", "absent.parquet", refusal),
     ("train_config", "judge_patience"): ("drift", 2, refusal),

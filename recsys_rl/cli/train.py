@@ -26,8 +26,7 @@ from recsys_rl.config import (
     sections_from,
     to_dict,
 )
-from recsys_rl.distributed.launch import launch
-from recsys_rl.distributed.place import Place, find_place, obey_parent
+from recsys_rl.distributed.launch import launch, size_of_run
 from recsys_rl.env import PLATFORMS
 from recsys_rl.errors import FieldError, UserError
 from recsys_rl.lookup import DEFAULT_ALGO, DEFAULT_ENV, algorithm_of, names_a_module
@@ -98,19 +97,19 @@ class Job(NamedTuple):
 
 
 def run(argv: list[str]) -> None:
-    place = find_place()
-    if place is not None:  # torch would print fifty lines; we print one sentence
+    started = size_of_run()
+    if started > 1:  # torch would print fifty lines; we print one sentence
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
-    requests = None if place is None or place.listener is None else obey_parent()
     job = train_options(argv)
-    if job.note and (place is None or (place.rank == 0 and place.listener is None)):
+    launching = started == 1 and job.config.train_config.num_processes > 1
+    if job.note and not launching and os.environ.get("RANK", "0") == "0":
         print(job.note, file=sys.stderr)
     if job.lists_limits:
         from recsys_rl.workflows.limits import list_streams
 
         list_streams(job.config)
         return
-    if place is not None and job.seeds:
+    if started > 1 and job.seeds:
         raise UserError("--seeds does not work with torchrun: start one run for each seed, with --seed.")
     configs = job.configs()
     if job.seeds:
@@ -118,10 +117,10 @@ def run(argv: list[str]) -> None:
             folders.check_free(config)
     for number, config in enumerate(configs):
         try:
-            if place is None and config.train_config.num_processes > 1:
+            if launching:
                 launch(_argv_of_rank(argv, job, config), config.train_config.num_processes)
             else:
-                _train_here(place, requests, config, job.folder)
+                _train_here(config, job.folder, started > 1)
         except (KeyboardInterrupt, UserError):
             left = ", ".join(str(later.train_config.seed) for later in configs[number + 1 :])
             if left:
@@ -129,25 +128,22 @@ def run(argv: list[str]) -> None:
             raise
 
 
-def _train_here(place: Place | None, requests: list[int] | None, config: Config, folder: Path | None) -> None:
+def _train_here(config: Config, folder: Path | None, in_group: bool) -> None:
     """Train one run, or this process's part of it; ``folder`` is the folder of a run to resume."""
     from recsys_rl.workflows.train import Interrupted, train
 
-    resume = folder is not None
     try:
-        if place is None:
-            train(config, resume, folder=folder, latest=True)
+        if not in_group:
+            train(config, folder is not None, folder=folder, latest=True)
             return
-        from recsys_rl.distributed.group import join
+        from recsys_rl.distributed.group import join, sized
         from recsys_rl.run import choose_device
 
-        config = place.settle(config)
-        settings = config.train_config
-        cuda = choose_device(settings.device).type == "cuda"
-        with join(place, requests, settings.join_timeout, cuda) as ranks:
-            train(config, resume, ranks, folder=folder, latest=True)
+        config = sized(config)
+        with join(choose_device(config.train_config.device).type == "cuda") as ranks:
+            train(config, folder is not None, ranks, folder=folder, latest=True)
     except Interrupted as stop:
-        if place is None or place.rank == 0:
+        if os.environ.get("RANK", "0") == "0":
             with contextlib.suppress(OSError):  # the terminal may be closed
                 print(stop, file=sys.stderr)
         raise KeyboardInterrupt from None
