@@ -51,7 +51,7 @@ from torch import Tensor
 
 from recsys_rl import gymnasium_id
 from recsys_rl.checkpoint.users import load_users
-from recsys_rl.config import Config, data_name, from_dict, no_setting, overlay, section_classes, to_dict
+from recsys_rl.config import Config, data_name, from_dict, overlay, section_classes, to_dict
 from recsys_rl.dials import DataConfig, EnvConfig
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.lookup import DEFAULT_ALGO
@@ -203,7 +203,7 @@ def make_rec_env(
     for name, value in settings.items():
         home = next((section for section in sections if name in hints(classes[section])), None)
         if home is None:
-            raise _unknown(name, platform, data, classes)
+            raise _unknown(name, platform, classes)
         sections[home][name] = value
     whole = overlay(base, {"env": platform, **sections, "train_config": {"seed": world_seed}})
     config = from_dict(Config, whole)
@@ -219,12 +219,8 @@ class UnknownSetting(UserError, TypeError):
     """
 
 
-def _unknown(name: str, platform: str, data: str, classes: dict[str, type[Any]]) -> UserError:
+def _unknown(name: str, platform: str, classes: dict[str, type[Any]]) -> UserError:
     env_id = gymnasium_id(platform)
-    for section in ("env_config", "data_config"):
-        complaint = no_setting(section, name, DEFAULT_ALGO, platform, data)
-        if complaint is not None:
-            return UserError(f"{env_id}: {name} {complaint}")
     names = {"users", "world_seed"} | {
         field for section in ("env_config", "data_config") for field in hints(classes[section])
     }

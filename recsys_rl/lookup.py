@@ -12,7 +12,6 @@ from recsys_rl.data import SOURCES
 from recsys_rl.env import PLATFORMS, WITHOUT_ID
 from recsys_rl.errors import FieldError, UserError
 from recsys_rl.schema import did_you_mean, shown
-from recsys_rl.utils.fields import Unreadable, settings_of
 from recsys_rl.utils.find import find
 
 if TYPE_CHECKING:
@@ -109,30 +108,3 @@ def source_key(data: object) -> str | None:
     if text in SOURCES and not text.startswith("."):
         return text
     return next((key for key in SOURCES if key.startswith(".") and text.lower().endswith(key)), None)
-
-
-def owners(section: str, field: str) -> list[str]:
-    """The names of the platforms, algorithms or sources with ``field`` in their ``section``."""
-    tables = {"env_config": PLATFORMS, "agent_config": AGENTS, "data_config": SOURCES}
-    found: dict[str, str] = {}  # one name for each record
-    for name, spec in tables.get(section, {}).items():
-        try:
-            if field in settings_of(spec):
-                found.setdefault(spec, name)
-        except Unreadable:  # of an entry that a user added
-            continue
-    return list(found.values())
-
-
-def no_setting(section: str, field: str, algo: str, env: str, data: str) -> str | None:
-    """The second half of a sentence about a field that only other platforms, algorithms or sources have.
-
-    None if none of them has it.
-    """
-    others = owners(section, field)
-    if not others:
-        return None
-    if section == "data_config" and has_own_world(env):
-        return f"is not a setting of {env}, which has its own world: leave it out."
-    chosen = {"data_config": data, "env_config": env, "agent_config": algo}[section]
-    return f"is not a setting of {chosen}: {', '.join(others)} {'has' if len(others) == 1 else 'have'} it."

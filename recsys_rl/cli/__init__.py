@@ -8,7 +8,6 @@ import os
 import sys
 
 from recsys_rl import __version__
-from recsys_rl.cli.names import check_names
 from recsys_rl.errors import FieldError, UserError, error_text, one_line
 from recsys_rl.schema import did_you_mean
 
@@ -55,7 +54,7 @@ def _run(argv: list[str]) -> int:
         print(f"error: {one_line(said)}", file=sys.stderr)
         return 2
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and "alloc" not in str(error) and "memory" not in str(error):
+        if not isinstance(error, MemoryError) and "can't allocate memory" not in str(error):  # torch's text
             raise
         print("error: the memory of this machine is too small: use smaller settings.", file=sys.stderr)
         return 2
@@ -115,7 +114,6 @@ def _dispatch(argv: list[str]) -> int:
     elif first == "--version":
         print(f"recsys-rl {__version__}")
     elif first in COMMANDS:
-        check_names(first, argv[1:])
         command = importlib.import_module(f"recsys_rl.cli.{first.replace('-', '_')}")
         command.run(argv[1:])
     else:

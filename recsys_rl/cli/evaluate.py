@@ -71,8 +71,7 @@ def evaluate_options(argv: list[str]) -> EvaluateConfig:
     """The settings from the command line. Raises UserError; `--help` raises SystemExit(0)."""
     given = peek(argv, "checkpoint")
     default = EvaluateOptions(checkpoint=latest_checkpoint(argv))
-    see = "recsys-rl evaluate --help"
-    options = parse(EvaluateOptions, default, argv, "recsys-rl evaluate", TEXT, see)
+    options = parse(EvaluateOptions, default, argv, "recsys-rl evaluate", TEXT)
     if "" in options.files:
         raise UserError(
             f"A checkpoint has the empty name '': give the path of a file, or none for {default.checkpoint}."

@@ -45,7 +45,5 @@ def run(argv: list[str]) -> None:
 
 def fit_users_options(argv: list[str]) -> FitUsersConfig:
     """The settings from the command line. Raises UserError; `--help` raises SystemExit(0)."""
-    options = parse(
-        FitUsersOptions, FitUsersOptions(), argv, "recsys-rl fit-users", TEXT, "recsys-rl fit-users --help"
-    )
+    options = parse(FitUsersOptions, FitUsersOptions(), argv, "recsys-rl fit-users", TEXT)
     return checked(FitUsersConfig, options)

@@ -45,7 +45,7 @@ def run(argv: list[str]) -> None:
 def ope_options(argv: list[str]) -> OpeConfig:
     """The settings from the command line. Raises UserError; `--help` raises SystemExit(0)."""
     _check_compare(argv)
-    options = parse(OpeOptions, OpeOptions(), argv, "recsys-rl ope", TEXT, "recsys-rl ope --help")
+    options = parse(OpeOptions, OpeOptions(), argv, "recsys-rl ope", TEXT)
     return checked(OpeConfig, options)
 
 

@@ -14,8 +14,7 @@ import tyro
 
 from recsys_rl import folder as folders
 from recsys_rl.agents import AGENTS
-from recsys_rl.cli.names import elsewhere, peek
-from recsys_rl.cli.parse import checked, parse
+from recsys_rl.cli.parse import checked, parse, peek
 from recsys_rl.config import (
     Config,
     TrainConfig,
@@ -247,7 +246,6 @@ def _parse(argv: list[str], settings: Mapping[str, Any], file: str | None) -> An
         if file is None:
             raise
         raise UserError(str(error)) from None  # an error of the file, even if an option replaces the value
-    data = getattr(sections["data_config"], "data", "")
     of_run = vars(sections["train_config"])
     repeated = peek(argv, "limit", "world-set")
     for name in ("limit", "world_set"):
@@ -279,10 +277,7 @@ def _parse(argv: list[str], settings: Mapping[str, Any], file: str | None) -> An
         ],
         frozen=True,
     )
-    see = f"recsys-rl train --algo {algo} --env {env} --help"
-    return parse(
-        cls, cls(), argv, "recsys-rl train", TEXT, see, lambda option: elsewhere(option, algo, env, str(data))
-    )
+    return parse(cls, cls(), argv, "recsys-rl train", TEXT)
 
 
 ALGO_HELP = f"The algorithm: {' or '.join(AGENTS)}."
