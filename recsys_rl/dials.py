@@ -253,10 +253,8 @@ class TrainConfig:
     """New folder for a log of all decisions of the run, in parts, for learning from its replay."""
     judge_log: str | None = None
     """Log of decisions on which each evaluation judges the greedy policy of a run in learned users, by the
-    estimator `world` of `ope` on its held-out users. The run stops when this estimate stops rising; best.pt
-    has its best policy."""
-    judge_patience: CountOrZero = 5
-    """Evaluations in a row without a higher estimate on judge_log, after which the run stops; 0 = never."""
+    estimator `world` of `ope` on its held-out users. The run stops after 5 evaluations without a higher
+    estimate; best.pt has its best policy."""
     world: str | None = None
     """Each evaluation also plays in this platform, with the items, users and interface of the run: the
     simulator behind the log of learned users. It has no effect on learning."""

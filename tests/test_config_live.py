@@ -248,7 +248,6 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("data_config", "missing"): ("gaps", "drop", refusal),
     ("data_config", "duplicates"): ("gaps", "sum", refusal),
     ("data_config", "items"): ("csv", "items.csv", weights),
-    ("data_config", "cold_items"): ("csv", 3, refusal),
     ("data_config", "like_threshold"): ("csv", 3.0, weights),
     ("data_config", "min_item_likes"): ("csv", 12, weights),
     ("data_config", "heldout_fraction"): ("csv", 0.5, weights),
@@ -398,7 +397,6 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("train_config", "num_processes"): ("drift", 2, refusal),
     ("train_config", "tensorboard"): ("drift", True, event_files),
     ("train_config", "judge_log"): ("drift", "absent.parquet", refusal),
-    ("train_config", "judge_patience"): ("drift", 2, refusal),
     ("train_config", "world"): ("drift", "drift", log_rows("world_return_mean")),
     ("train_config", "world_set"): ("drift", ["noise=0"], refusal),
 }

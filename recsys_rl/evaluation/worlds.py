@@ -14,7 +14,7 @@ from typing import Any
 
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.config import Config
-from recsys_rl.dials import EnvConfig, TrainConfig
+from recsys_rl.dials import EnvConfig
 from recsys_rl.errors import FieldError
 from recsys_rl.lookup import has_own_world, platform_of
 from recsys_rl.make import make_env
@@ -109,7 +109,6 @@ def place_of(
     training = dataclasses.replace(
         config.train_config,
         judge_log=None,
-        judge_patience=TrainConfig.judge_patience,
         world=None,
         world_set=(),
     )

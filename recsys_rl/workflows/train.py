@@ -39,6 +39,8 @@ from recsys_rl.workflows.run_log import RunJudge, RunLog, evaluations_since_best
 
 BEST = "best.pt"
 """The checkpoint of a run with the highest estimate on judge_log."""
+JUDGE_PATIENCE = 5
+"""Evaluations in a row without a higher estimate on judge_log, after which the run stops."""
 SHOWN_GATES = 10
 """Gates of the scorer head that are printed after training, the largest ones."""
 
@@ -392,9 +394,9 @@ def _judged(opened: OpenRun) -> bool:
 
 
 def _is_stale(run: Run) -> bool:
-    """True if the estimate on the log has not risen for judge_patience evaluations."""
-    patience, since = run.config.train_config.judge_patience, evaluations_since_best(run)
-    return since is not None and 0 < patience <= since
+    """True if the estimate on the log has not risen for JUDGE_PATIENCE evaluations."""
+    since = evaluations_since_best(run)
+    return since is not None and since >= JUDGE_PATIENCE
 
 
 def _about_best(opened: OpenRun, stale: bool) -> str:
