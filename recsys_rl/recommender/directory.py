@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -100,8 +101,14 @@ class Directory:
         return user_vectors(self.catalogue, fold_in(row, factors, gram=gram))
 
     def item(self, item: int | str) -> int:
-        """The row of the item with this id or title. Raises UserError if none or several match."""
-        known = self.row_of_item.get(item if isinstance(item, str) else int(item))
+        """The row of the item with this id or title.
+
+        Raises UserError if none or several match, and for a value that is neither a whole number nor a text.
+        """
+        try:
+            known = self.row_of_item.get(item if isinstance(item, str) else operator.index(item))
+        except TypeError:
+            raise UserError(f"{shown(item)} is no item: give an id or a title.") from None
         if known is not None:
             return known
         if not isinstance(item, str):
