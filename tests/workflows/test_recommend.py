@@ -239,9 +239,11 @@ def test_command_prints_a_list(
     here: Path, recommender: Recommender, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["recommend", "--like", "item 3", "--like", "item 4", "--k", "5"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    wanted = recommender.recommend(likes=[3, 4], k=5)
-    assert len(lines) == 5
+    out, err = capsys.readouterr()
+    lines, wanted = out.splitlines(), recommender.recommend(likes=[3, 4], k=5)
+    taste = recommender.profile_of([3, 4])[0] @ recommender.catalogue.embedding.T
+    near = [f"item {row}" for row in taste.argsort(descending=True).tolist() if row not in (3, 4)][:5]
+    assert len(lines) == 5 and "; ".join(near) in err
     for place, (line, row) in enumerate(zip(lines, wanted, strict=True), 1):
         assert line.split() == [
             str(place),
