@@ -37,9 +37,12 @@ SENSITIVE_ROWS = ("mf", "rule", "searched", "ppo-greedy", "planner")
 def first_rows(results: Path) -> str:
     """What `make train` prints, in four rows whose names need no explanation, and what PPO gains there.
 
-    Intervals are over users if the results have one seed, and over seeds otherwise.
+    Intervals are over users if the results have one seed, and over seeds otherwise. Where the command has not
+    been measured, the rows are those of the preset, and the text says so.
     """
-    runs, body = Runs(results, FIRST), []
+    known = bool(read(results, "learning", task=FIRST))
+    task, said = (FIRST, "`make train`") if known else ("satiation", "With half as many steps again")
+    runs, body = Runs(results, task), []
     for policy, label in FIRST_ROWS.items():
         if not runs.values(policy):
             continue
@@ -52,10 +55,13 @@ def first_rows(results: Path) -> str:
         cells = (f"{bold}{found.mean:.2f}{bold}", f"{low:.2f} – {high:.2f}", f"{length:.1f}")
         body.append([label, *cells])
     head = ["who chooses the movies", "return of a session", "95 % interval", "movies until the user leaves"]
-    gains = [f"{claim(runs, runs.learned, rival)} over the {words}" for rival, words in FIRST_GAINS.items()]
+    gains = [
+        f"{claim(runs, runs.learned, rival).split(', worst')[0]} over the {words}"
+        for rival, words in FIRST_GAINS.items()
+    ]
     return (
-        f"{table(head, body)}\n\n`make train`, {seeds_of(runs)}, users held out of training (`python -m "
-        f"benchmarks.learning {FIRST} --seeds 0`, {runs.origin}).\nPPO gains {', and '.join(gains)}."
+        f"{table(head, body)}\n\n{said}, {seeds_of(runs)}, on users held out of training (`python -m "
+        f"benchmarks.learning {task}`, {runs.origin}).\nPPO gains {', and '.join(gains)}."
     )
 
 
