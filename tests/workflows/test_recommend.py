@@ -82,7 +82,7 @@ def test_agent_from_its_interface_acts_as_with_the_environment(folder: Path, alg
 
 
 def first_probabilities(recommender: Recommender) -> tuple[int, Obs, Tensor]:
-    """A training user, the environment's first observation of him, and the policy's probabilities (A,)."""
+    """A training user, the environment's first observation of them, and the policy's probabilities (A,)."""
     checkpoint = recommender.checkpoint
     env = make_env(checkpoint.config, checkpoint.world, 1, torch.Generator().manual_seed(0))
     user = int(checkpoint.population.train[3])
