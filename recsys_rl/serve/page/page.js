@@ -35,6 +35,7 @@ async function recommend() {
   const body = { user_id: state.user };
   if (state.likes.length) body.likes = state.likes.map((item) => item.item_id);
   state.answer = await ask("/v1/recommend", body);
+  if (state.answer.session.step === 0) state.likes.forEach((item) => (item.counts = true));
   showItems();
   showLikes();
   const [report] = await Promise.all([explain(), record()]);
@@ -43,7 +44,7 @@ async function recommend() {
 
 // The likes of a stranger, each with a button that takes it back.
 function showLikes() {
-  const line = $("liked"), late = state.likes.length && state.answer && state.answer.session.step > 0;
+  const line = $("liked"), late = state.answer && state.likes.some((item) => !item.counts);
   line.replaceChildren(...(state.likes.length ? [element("span", "Likes: ")] : []));
   for (const item of state.likes) {
     const back = button(`${item.title} ×`, () => {
