@@ -235,7 +235,7 @@ $("leave").addEventListener("click", () =>
     remember("You left", "the next visit is a new session");
     $("items").replaceChildren();
     $("ending").hidden = true;
-    state.playing = null;
+    state.playing = state.answer = null;
     $("playing").hidden = true;
     await record();
   }),
