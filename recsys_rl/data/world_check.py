@@ -1,6 +1,6 @@
 """Is a made world like its log? The embeddings and popularity rank the later likes of held-out users.
 
-A simulated user likes what lies near their vector. If these vectors rank what people liked later worse than
+A simulated user likes what lies near his vector. If these vectors rank what people liked later worse than
 plain popularity does, the simulator rewards another taste than that of the log.
 """
 
