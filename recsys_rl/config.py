@@ -26,7 +26,6 @@ from recsys_rl.lookup import (
     DEFAULT_ENV,
     algorithm_of,
     has_own_world,
-    names_a_module,
     platform_of,
     source_key,
     source_of,
@@ -388,14 +387,6 @@ def read_toml(text: str, source: str = "the TOML text") -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         mend = "mend that place, or give a file like the config.toml of a run"
         raise UserError(f"{source} is not TOML ({error}): {mend}.") from error
-
-
-def from_toml(text: str) -> Config:
-    """The inverse of ``to_toml``. Raises UserError as ``from_dict`` does, and if ``env`` names a module."""
-    settings = read_toml(text)
-    if names_a_module(str(settings.get("env"))):
-        raise UserError(f"The TOML text names a module in env ({shown(settings['env'])}), as no file may.")
-    return from_dict(Config, settings)
 
 
 def _literal(value: Any) -> str:

@@ -12,7 +12,6 @@ import pytest
 
 import recsys_rl
 from recsys_rl.agents import AGENTS
-from recsys_rl.config import from_toml
 from recsys_rl.data import SOURCES
 from recsys_rl.env import PLATFORMS, WITHOUT_ID
 from recsys_rl.errors import FieldError, UserError
@@ -187,10 +186,3 @@ def test_lookup_leaves_the_search_path(tmp_path: Path, monkeypatch: pytest.Monke
     before = list(sys.path)
     platform_of("drift"), algorithm_of("a2c"), source_of("synthetic")
     assert sys.path == before
-
-
-def test_toml_text_names_no_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("stray.py").write_text("raise SystemExit('executed')")
-    with pytest.raises(UserError, match="names a module in env"):
-        from_toml('env = "stray:PLATFORM"')
