@@ -22,7 +22,6 @@ Examples:
   recsys-rl evaluate --users newcomers.csv                new people, from a log of their events
   recsys-rl evaluate --policy linucb --policy lints       with two bandits, which explore in the session
   recsys-rl evaluate --strangers --policy linucb          people without a profile
-    ... --handover 2                                      the bandit for two steps, then the policy
   recsys-rl evaluate --policy my_policy:Newest            your own policy beside the others
   recsys-rl evaluate in_learned.pt --world satiation      in the simulator, not in the users of its training
     ... --world-set noise=0                               with another setting of the simulator

@@ -108,9 +108,6 @@ class EvaluateConfig:
     strangers: bool = False
     """Withhold the profiles of all users, as of people who come for the first time: policies see a profile of
     zeros, and learn what they can from the answers of the session. Rows are tuned on such users too."""
-    handover: CountOrZero = 0
-    """A further row for each --policy linucb or lints, with --strangers: the bandit for so many steps of a
-    user, then the trained policy, with the profile folded in from the answers; 0 = no such row."""
     planner: bool = True
     """Play the planners, the rows informed and planner. They take most of the time of a table."""
     behaviour: str | Path | None = None
@@ -127,11 +124,6 @@ class EvaluateConfig:
         check_event_options(self)
         if self.full and not self.planner:
             raise UserError("--full is for the planners, and --no-planner leaves them out: give one of them.")
-        if self.handover and not (self.strangers and any(name in BANDITS for name in self.policy)):
-            raise UserError(
-                "--handover is for a bandit and users without a profile: give --strangers and --policy "
-                "linucb (or lints) with it, or leave it out."
-            )
         if self.algo is not None:
             algorithm_of(self.algo)
         if self.env is not None:
@@ -228,10 +220,8 @@ def _check_asked(options: EvaluateConfig, groups: Sequence[Sequence[Entry]]) -> 
             f"--max-users is for simulated users, and {path} is of {first.config.env}: leave it out."
         )
     if first.world.is_empty and options.strangers:
-        asked = "--strangers and --handover" if options.handover else "--strangers"
         raise UserError(
-            f"{asked}: the users of {first.config.env} have no profiles to withhold or to fold in; leave it "
-            "out."
+            f"--strangers: the users of {first.config.env} have no profiles to withhold; leave it out."
         )
     if len(groups) > 1 and options.report is not False:
         raise UserError(
@@ -322,7 +312,6 @@ def _round(
             options.planner,
             tuple(dict.fromkeys(name for name in options.policy if name in BANDITS)),
             options.strangers,
-            options.handover,
         )
     except Stopped as stop:
         played, whole = stop.played, False
