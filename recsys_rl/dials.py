@@ -258,7 +258,5 @@ class TrainConfig:
     world: str | None = None
     """Each evaluation also plays in this platform, with the items, users and interface of the run: the
     simulator behind the log of learned users. It has no effect on learning."""
-    world_set: tuple[str, ...] = ()
-    """A setting of --world, as NAME=VALUE, as in --world-set noise=0. It may be repeated."""
     tensorboard: bool = False
     """Write TensorBoard events beside the CSV log (needs the extra `tensorboard`)."""

@@ -7,11 +7,9 @@ value and the allowed values.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import difflib
 import math
-import tomllib
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -111,21 +109,6 @@ def build(cls: type[T], mapping: Mapping[str, Any], section: str = "") -> T:
             near = did_you_mean(name, known)
             raise UserError(f"There is no field {place}{near}: choose from {', '.join(known)}.")
     return cls(**{name: _convert(known[name], value) for name, value in mapping.items()})
-
-
-def from_text(name: str, hint: Any, text: str) -> Any:
-    """The value of a field in the text ``text``: the text itself, or the TOML value that it spells.
-
-    Raises FieldError about ``name`` for a value that the annotation ``hint`` forbids.
-    """
-    value: Any = text
-    if not _fits(hint, text):
-        with contextlib.suppress(ValueError, RecursionError):
-            value = _convert(hint, tomllib.loads(f"x = {text}")["x"])
-        if not _fits(hint, value):
-            near = did_you_mean(value, _choices(hint))
-            raise FieldError(name, f"is {shown(value)}{near}: it must be {_allowed(hint)}.")
-    return value
 
 
 def did_you_mean(given: object, known: Iterable[str]) -> str:

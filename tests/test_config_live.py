@@ -398,7 +398,6 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("train_config", "tensorboard"): ("drift", True, event_files),
     ("train_config", "judge_log"): ("drift", "absent.parquet", refusal),
     ("train_config", "world"): ("drift", "drift", log_rows("world_return_mean")),
-    ("train_config", "world_set"): ("drift", ["noise=0"], refusal),
 }
 DIALS: dict[str, Any] = {
     "lr": 0.01,

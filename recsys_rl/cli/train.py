@@ -60,13 +60,11 @@ before."""
 
 @dataclasses.dataclass(frozen=True)
 class RunOptions(TrainConfig):
-    """The settings of the run as options; --limit and --world-set may be repeated."""
+    """The settings of the run as options; --limit may be repeated."""
 
     limit: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """A limit on a stream, as in "ads<=0.1" or "watch>=0.5" (in quotes), kept by a Lagrange multiplier. It
     may be repeated. --limit help lists the streams of the platform."""
-    world_set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """A setting of --world, as NAME=VALUE, as in --world-set noise=0. It may be repeated."""
 
 
 class Job(NamedTuple):
@@ -247,10 +245,8 @@ def _parse(argv: list[str], settings: Mapping[str, Any], file: str | None) -> An
             raise
         raise UserError(str(error)) from None  # an error of the file, even if an option replaces the value
     of_run = vars(sections["train_config"])
-    repeated = peek(argv, "limit", "world-set")
-    for name in ("limit", "world_set"):
-        if getattr(repeated, name) is not None:  # options replace those of a file
-            of_run = {**of_run, name: ()}
+    if peek(argv, "limit").limit is not None:  # options replace those of a file
+        of_run = {**of_run, "limit": ()}
     sections["train_config"] = RunOptions(**of_run)
 
     def text(help_: str) -> Any:

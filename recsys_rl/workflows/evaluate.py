@@ -24,7 +24,7 @@ from recsys_rl.evaluation.printing import print_table, without_nan
 from recsys_rl.evaluation.regret import mean_regret_by_step, regret_by_step
 from recsys_rl.evaluation.sessions import STRANGERS, report
 from recsys_rl.evaluation.table import Played, mean_over_seeds, summarise
-from recsys_rl.evaluation.worlds import check_world, parse_settings, played_in, world_text
+from recsys_rl.evaluation.worlds import check_world, played_in
 from recsys_rl.files.clean import Missing
 from recsys_rl.folder import nearby
 from recsys_rl.lookup import DEFAULT_ALGO, algorithm_of, platform_of
@@ -39,8 +39,7 @@ from recsys_rl.workflows.new_users import about_people, check_event_options, wit
 
 SAME_CELLS = (
     "warning: this table plays the users of the training (--everyone) in the world of the training, so it "
-    "tells nothing of other users or other ratings: play the true ratings (--world with --world-set "
-    "ratings=true), or train without --everyone."
+    "tells nothing of other users: train without --everyone."
 )
 
 
@@ -116,8 +115,6 @@ class EvaluateConfig:
     """Play in this platform, with the items, users and interface of the checkpoint, in place of the one of
     the training: the simulator behind a log for a policy trained in users learned from the log. Another
     platform has the settings of its preset, the same one those of the training."""
-    world_set: tuple[str, ...] = ()
-    """A setting of --world, as NAME=VALUE, as in --world-set noise=0. It may be repeated."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -128,7 +125,7 @@ class EvaluateConfig:
             algorithm_of(self.algo)
         if self.env is not None:
             platform_of(self.env)
-        check_world(self.world, self.world_set)
+        check_world(self.world)
 
     @property
     def paths(self) -> tuple[str | Path, ...]:
@@ -171,8 +168,8 @@ def evaluate(
     _check_outputs(options.json, place, paths)
     own = named([name for name in options.policy if name not in BANDITS]) | named(policies)
     if options.world is not None:
-        home, there = ", ".join(_trained_on(groups)), world_text(options.world, options.world_set)
-        print(f"policies trained in {home} play in {there}", file=sys.stderr, flush=True)
+        home = ", ".join(_trained_on(groups))
+        print(f"policies trained in {home} play in {options.world}", file=sys.stderr, flush=True)
     for entry in entries:
         print_latest(entry.path, entry.checkpoint)
     if len(groups) == 1 and entries[0].checkpoint.catalogue.source:
@@ -205,7 +202,7 @@ def _groups(options: EvaluateConfig) -> list[list[Entry]]:
         path = Path(options.behaviour)
         given.append(Entry(path, load(path, options.env)))
     if options.world is not None:
-        given = [_moved(entry, options.world, options.world_set) for entry in given]
+        given = [_moved(entry, options.world) for entry in given]
     groups = tables(given)
     if options.behaviour is not None:
         groups = [[replace(x, name="behaviour") if x.path == path else x for x in group] for group in groups]
@@ -267,7 +264,7 @@ def _result(
     if options.strangers:
         result["strangers"] = True
     if options.world is not None:
-        result["world"] = world_text(options.world, options.world_set)
+        result["world"] = options.world
         result["trained_on"] = _trained_on(groups)
     return result
 
@@ -349,9 +346,9 @@ def _load(path: Path, options: EvaluateConfig) -> Checkpoint:
     return checkpoint
 
 
-def _moved(entry: Entry, world: str, settings: Sequence[str]) -> Entry:
+def _moved(entry: Entry, world: str) -> Entry:
     """The checkpoint in another world. Raises UserError if it can't be played there."""
-    checkpoint = played_in(entry.path, entry.checkpoint, world, parse_settings(world, settings))
+    checkpoint = played_in(entry.path, entry.checkpoint, world)
     return replace(entry, checkpoint=checkpoint, trained=entry.checkpoint)
 
 

@@ -1,4 +1,4 @@
-"""Checks of the options judge_log, world and world_set of a run."""
+"""Checks of the options judge_log and world of a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from recsys_rl.types import UserError
 def check_judged(config: Config) -> None:
     """Raise FieldError for a judgement that this run can't have, and for options that then have no effect."""
     settings = config.train_config
-    check_world(settings.world, settings.world_set)
+    check_world(settings.world)
     for name in ("judge_log", "world"):
         value = getattr(settings, name)
         if value is None:

@@ -137,8 +137,6 @@ def other_value(name: str, value: Any) -> tuple[Any, list[str]]:
         return not value, [option(f"no_{name}" if value else name)]
     if name == "limit":
         return ["early_end<=1", "watch>=2"], ["--limit", "early_end<=1", "--limit", "watch>=2"]
-    if name == "world_set":
-        return ["a=1", "b=2"], ["--world-set", "a=1", "--world-set", "b=2"]
     if name == "weights":
         return ["watch=2", "revenue=-1"], [option(name), "watch=2", "revenue=-1"]
     if isinstance(value, list):
