@@ -8,6 +8,7 @@ import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import torch
@@ -22,6 +23,7 @@ from recsys_rl.serve.app import App
 from recsys_rl.serve.hosts import is_loopback
 from recsys_rl.serve.jobs import Settings
 from recsys_rl.serve.library import Library
+from recsys_rl.serve.limits import limited
 from recsys_rl.serve.problems import Problem
 from recsys_rl.serve.protocol import protocol_of
 from recsys_rl.serve.sqlite import SQLite
@@ -84,15 +86,9 @@ def serve(options: ServeConfig) -> None:
         app = application(options, tokens)
         url = url_of(*place.getsockname()[:2])
         policy = nearby(Path(app.worker.champion.row.file))  # the run behind a link in checkpoints/
-        print(
-            f"serving at {url}, policy {one_line(policy)}, {record}",
-            file=sys.stderr,
-            flush=True,
-        )
-        sys.setswitchinterval(SWITCH)
         config = uvicorn.Config(
             app,
-            http=protocol_of(app.worker.admission),
+            http=limited(protocol_of(app.worker.admission)),
             log_level="warning",
             access_log=False,
             lifespan="on",
@@ -104,9 +100,17 @@ def serve(options: ServeConfig) -> None:
             proxy_headers=False,
             ws="none",
         )
-        # uvicorn stops at this signal, and raises it again when it has stopped.
-        signal.signal(signal.SIGTERM, lambda number, frame: None)
-        uvicorn.Server(config).run([place])
+        server = uvicorn.Server(config)
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            server.should_exit = True
+
+        # Before uvicorn has its own handler, this one asks it to stop as soon as it has started. When it has
+        # stopped it raises the signal again.
+        signal.signal(signal.SIGTERM, stop)
+        print(f"serving at {url}, policy {one_line(policy)}, {record}", file=sys.stderr, flush=True)
+        sys.setswitchinterval(SWITCH)
+        server.run([place])
     finally:
         place.close()
 
