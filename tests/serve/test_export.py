@@ -18,7 +18,7 @@ from recsys_rl.serve.export import export
 from recsys_rl.serve.reading import Record
 from recsys_rl.serve.versions import sha256_of
 from tests.doors import SERVED
-from tests.serve.servers import event, recommend, send, serving, trained
+from tests.serve.servers import begun, event, recommend, send, serving, trained
 
 At = Callable[[str], Path]
 LATER = 6000.0  # seconds after which sessions that have ended are mature
@@ -50,9 +50,9 @@ def test_a_policy_with_a_first_stage_shares_no_log(checkpoint: At, tmp_path: Pat
     db, out, folder = tmp_path / "r.sqlite", tmp_path / "log.parquet", tmp_path / "both"
     folder.mkdir()
     staged = ("--head", "two-tower", "--candidates", "8", "--explore-rate", "0.25")
-    shutil.copy(trained(tmp_path, "satiation", *staged), folder / "1.pt")
+    first = Path(shutil.copy(trained(tmp_path, "satiation", *staged), folder / "1.pt"))
     other = Path(shutil.copy(checkpoint("satiation"), folder / "2.pt"))
-    with serving(folder, db) as client:
+    with serving(begun(first, db), db) as client:
         for user in "12":
             send(client, event(recommend(client, user), "leave"))
             if user == "1":
