@@ -225,7 +225,11 @@ class SQLite:
 
     def people(self) -> list[Person]:
         """Raises Damaged."""
-        return [Person(*row) for row in self._read("SELECT number, name FROM people ORDER BY number")]
+        rows = self._read("SELECT number, name, digest FROM people ORDER BY number")
+        for number, name, wanted in rows:
+            if not is_person(number, name, wanted):
+                raise Damaged(f"person {number}")
+        return [Person(number, name) for number, name, _ in rows]
 
     def sessions(self) -> list[int]:
         """The numbers of all sessions, ascending. Raises Damaged."""

@@ -15,8 +15,10 @@ from recsys_rl.decisions.transitions import observe
 from recsys_rl.errors import UserError
 from recsys_rl.recommender import load
 from recsys_rl.serve.export import export
+from recsys_rl.serve.log_rows import _id_of
 from recsys_rl.serve.reading import Record
 from recsys_rl.serve.versions import sha256_of
+from recsys_rl.utils.user_hashes import number_of
 from tests.doors import SERVED
 from tests.serve.servers import begun, event, recommend, send, serving, trained
 
@@ -80,3 +82,18 @@ def test_sessions_in_which_popularity_answered_for_a_first_stage_are_left_out(
     survey, number = export(Record(db), out, now=time.time() + LATER)
     assert (len(survey.sessions), survey.unknown, number) == (1, 1, 1)
     assert read_decisions(out).logger_logprobs is None
+
+
+def test_a_stranger_keeps_the_id_that_later_data_know(checkpoint: At, tmp_path: Path) -> None:
+    """A number after those of the data would be another person's in a grown population."""
+    db, out = tmp_path / "r.sqlite", tmp_path / "log.parquet"
+    own = {"3": 3, "205": 205, "30": 30, "-4": -4, str(2**63 - 1): 2**63 - 1}
+    made = ["ann", "007", "3.0", " 3", str(2**63), "\u0663"]
+    with serving(checkpoint("satiation"), db) as client:
+        for user in (*own, *made):
+            send(client, event(recommend(client, user), "leave"))
+    export(Record(db), out, now=time.time() + LATER)
+    users = read_decisions(out).users.tolist()
+    assert users == [*own.values(), *map(number_of, made)] and len({*users}) == len(users)
+    assert min(map(number_of, made)) >= 0 and number_of("ann") == 5088345978781694418
+    assert _id_of("205", texts=True) == number_of("205")  # there 205 is the row of somebody
