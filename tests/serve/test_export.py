@@ -84,6 +84,33 @@ def test_sessions_in_which_popularity_answered_for_a_first_stage_are_left_out(
     assert read_decisions(out).logger_logprobs is None
 
 
+def test_popularity_has_its_own_name_in_a_log_and_each_row_its_own_logger(
+    checkpoint: At, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db, out, path = tmp_path / "r.sqlite", tmp_path / "log.parquet", checkpoint("satiation")
+    answers = []
+    with serving(path, db) as client:
+        for fails in (False, True, False):
+            with monkeypatch.context() as patch:
+                if fails:
+                    patch.delattr("recsys_rl.serve.rule._scores")
+                answers.append(recommend(client, "3"))
+        send(client, event(answers[-1], "leave"))
+    export(Record(db), out, now=time.time() + LATER)
+    log, recommender = read_decisions(out), load(path)
+    assert log.header.loggers == ("ppo", "popularity-drawn") and log.loggers.tolist() == [0, 1, 0]
+    assert [x["policy"]["name"] for x in answers] == ["ppo", "popularity", "ppo"]
+    own = recommender.agent.place_logprobs(observe(log, recommender.catalogue), log.items).sum(1)
+    popular = (recommender.catalogue.popularity + 1e-3).log().expand(3, -1).clone()
+    for step, row in enumerate(popular):
+        row[log.items[:step, 0]] = -torch.inf
+    popular = popular.log_softmax(1).gather(1, log.items).squeeze(1)
+    assert log.logger_logprobs is not None
+    expected = torch.stack([own, popular], 1).double()
+    torch.testing.assert_close(log.logger_logprobs, expected, atol=1e-5, rtol=0)
+    assert torch.equal(log.logprobs, log.logger_logprobs.gather(1, log.loggers.unsqueeze(1)).squeeze(1))
+
+
 def test_a_stranger_keeps_the_id_that_later_data_know(checkpoint: At, tmp_path: Path) -> None:
     """A number after those of the data would be another person's in a grown population."""
     db, out = tmp_path / "r.sqlite", tmp_path / "log.parquet"
