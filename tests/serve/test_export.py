@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from recsys_rl.decisions.transitions import observe
 from recsys_rl.errors import UserError
 from recsys_rl.recommender import load
 from recsys_rl.serve.export import export
+from recsys_rl.serve.inference import Ask, Drawn, draw
 from recsys_rl.serve.log_rows import _id_of
 from recsys_rl.serve.reading import Record
 from recsys_rl.serve.versions import sha256_of
@@ -87,6 +89,10 @@ def test_sessions_in_which_popularity_answered_for_a_first_stage_are_left_out(
 def test_popularity_has_its_own_name_in_a_log_and_each_row_its_own_logger(
     checkpoint: At, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def elsewhere(asks: Sequence[Ask]) -> list[Drawn]:
+        """Draws on another processor, with other last digits."""
+        return [replace(x, logprobs=[y + 1e-6 for y in x.logprobs]) for x in draw(asks)]
+
     db, out, path = tmp_path / "r.sqlite", tmp_path / "log.parquet", checkpoint("satiation")
     answers = []
     with serving(path, db) as client:
@@ -96,6 +102,7 @@ def test_popularity_has_its_own_name_in_a_log_and_each_row_its_own_logger(
                     patch.delattr("recsys_rl.serve.rule._scores")
                 answers.append(recommend(client, "3"))
         send(client, event(answers[-1], "leave"))
+    monkeypatch.setattr("recsys_rl.serve.log_rows.draw", elsewhere)
     export(Record(db), out, now=time.time() + LATER)
     log, recommender = read_decisions(out), load(path)
     assert log.header.loggers == ("ppo", "popularity-drawn") and log.loggers.tolist() == [0, 1, 0]
@@ -108,6 +115,8 @@ def test_popularity_has_its_own_name_in_a_log_and_each_row_its_own_logger(
     assert log.logger_logprobs is not None
     expected = torch.stack([own, popular], 1).double()
     torch.testing.assert_close(log.logger_logprobs, expected, atol=1e-5, rtol=0)
+    # Of its own logger a row has the number of the record.
+    assert log.logprobs.exp().tolist() == pytest.approx([x["propensity"] for x in answers], rel=1e-12)
     assert torch.equal(log.logprobs, log.logger_logprobs.gather(1, log.loggers.unsqueeze(1)).squeeze(1))
 
 
