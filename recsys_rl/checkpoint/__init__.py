@@ -357,13 +357,15 @@ def _map_table(found: Mapping[str, Any]) -> Tensor:
 
 
 def _check_catalogue(catalogue: Catalogue) -> None:
+    if catalogue.embedding.ndim != 2:
+        raise Refused("holds a catalogue whose embedding or genres have a wrong shape")
     rows, columns = catalogue.num_items, len(catalogue.genre_names)
     named = _take_apart(catalogue)[1]
     gram, share = (named.pop(f"factors.{name}", None) for name in ("gram", "popularity_share"))
     lengths = {len(catalogue.titles), len(catalogue.item_names)}
     if any(tensor.shape[:1] != (rows,) for tensor in named.values()) or not lengths <= {0, rows}:
         raise Refused("holds a catalogue whose fields disagree in their number of items")
-    if catalogue.genres.shape != (rows, columns) or catalogue.embedding.ndim != 2:
+    if catalogue.genres.shape != (rows, columns):
         raise Refused("holds a catalogue whose embedding or genres have a wrong shape")
     _check_factors(catalogue, gram, share)
     for name in ("genres", "popularity"):

@@ -371,11 +371,11 @@ def _restore(fit: Fit, before: LearnedFile, options: FitUsersConfig) -> None:
                 f"--{name.replace('_', '-')} was {old.get(name)} at the start of this fit, and is "
                 f"{new[name]} now: leave --resume out for a new fit."
             )
-    for member, saved in zip(fit.file.members, before.members, strict=True):
-        member.load_state_dict(saved.state_dict())
     try:
+        for member, saved in zip(fit.file.members, before.members, strict=True):
+            member.load_state_dict(saved.state_dict())
         fit.fitting.load_state_dict(before.fitting)
-    except (KeyError, RuntimeError, ValueError) as error:
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"{options.out} holds no fit that can go on: leave --resume out.") from error
 
 
