@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from recsys_rl.checkpoint import Checkpoint, load
+from recsys_rl.checkpoint import Checkpoint
+from recsys_rl.checkpoint.home import load_at_home
 from recsys_rl.errors import one_line
 from recsys_rl.lookup import DEFAULT_ALGO, platform_of
 from recsys_rl.make import make_env
@@ -86,7 +87,7 @@ def export(options: ExportConfig) -> Path:
     page = path.with_name(path.name + ".md")
     check_writable(path, "--onnx")
     check_writable(page, "--onnx")
-    checkpoint = load(options.checkpoint, options.env)
+    checkpoint = load_at_home(options.checkpoint, options.env)
     agent = _agent(one_line(options.checkpoint), checkpoint)
     print_latest(options.checkpoint, checkpoint)
     obs = _observations(checkpoint, agent)
