@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.checkpoint.home import load_at_home
 from recsys_rl.errors import one_line
+from recsys_rl.folder import checkpoint_behind
 from recsys_rl.lookup import DEFAULT_ALGO, platform_of
 from recsys_rl.make import make_env
 from recsys_rl.models.heads import GatedHead
@@ -95,7 +96,7 @@ def export(options: ExportConfig) -> Path:
     content = _translated(agent, inputs, checkpoint)
     difference = _compare(content, inputs, agent.scores(obs))
     write_bytes(path, content)
-    write_text(page, _page(path.name, checkpoint, inputs))
+    write_text(page, _page(path.name, checkpoint, inputs, checkpoint_behind(str(options.checkpoint))))
     print(
         f"{path}: scores of {checkpoint.catalogue.num_items:,} items, as the policy's on {OBSERVATIONS:,} "
         f"observations (largest difference {difference:.1e}); {page} describes the inputs",
@@ -239,8 +240,8 @@ def _compare(content: bytes, inputs: dict[str, Tensor], expected: Tensor) -> flo
     return difference
 
 
-def _page(name: str, checkpoint: Checkpoint, inputs: dict[str, Tensor]) -> str:
-    """The page on the file, in Markdown."""
+def _page(name: str, checkpoint: Checkpoint, inputs: dict[str, Tensor], file: str) -> str:
+    """The page on the file, in Markdown. ``file``: of the checkpoint, as links to the latest run move."""
     interface, config = checkpoint.interface, checkpoint.config
     meanings = {
         "context": "the pieces below, one after another",
@@ -251,8 +252,8 @@ def _page(name: str, checkpoint: Checkpoint, inputs: dict[str, Tensor]) -> str:
     lines = [
         f"# {name}",
         "",
-        f"Scores of the policy of `{config.algo}` on `{config.env}` after {checkpoint.total_steps:,} steps, "
-        "by `recsys-rl export`. N, the number of rows, is free.",
+        f"Scores of the policy of `{config.algo}` on `{config.env}` after {checkpoint.total_steps:,} steps "
+        f"(`{one_line(file)}`), by `recsys-rl export`. N, the number of rows, is free.",
         "",
         "| input | shape | dtype | |",
         "|---|---|---|---|",
