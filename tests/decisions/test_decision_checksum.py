@@ -69,9 +69,10 @@ def test_checksum_knows_where_a_list_ends() -> None:
     """[[1, 2], [3]] and [[1], [2, 3]] have the same items in the same order."""
     log, sums = two_sessions().rows(torch.tensor([0, 1])), []
     for lists in ([[0, 1, 2, 3], [4, 5, -1, -1]], [[0, 1, 2, -1], [3, 4, 5, -1]]):
-        for name in ("candidates", "exclude"):
+        items = torch.tensor(lists)
+        for changed in (dataclasses.replace(log, candidates=items), dataclasses.replace(log, exclude=items)):
             found = Checksum({})
-            found.add(dataclasses.replace(log, **{name: torch.tensor(lists)}))
+            found.add(changed)
             sums.append(found.hexdigest())
     assert len(set(sums)) == 4
 
