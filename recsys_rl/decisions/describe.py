@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from recsys_rl.decisions.reader import check_pieces
+from recsys_rl.decisions.reader import check_pieces, files_of_log
 from recsys_rl.decisions.survey import DecisionSurvey, is_log_of_decisions
 from recsys_rl.errors import listed
 from recsys_rl.files.columns import OPTIONS, find_columns
@@ -26,9 +26,11 @@ def describe(
 ) -> Description:
     """Describe the file at ``path``. ``given`` names columns by role.
 
-    Raises UserError if it is not a table file, or has no row or no column with a known name.
+    Raises UserError if it is not a table file, has no row or no column with a known name, or lacks a part.
     """
     table = open_table(path, separator, HEADLESS)
+    if has_header(path):
+        files_of_log(Path(path))
     columns, _ = find_columns(Path(path), table.names, given or {}, ROLES, required=())
     if "item" not in columns and "items" in table.names:  # a slate for each row, as in a DecisionLog
         columns["item"] = "items"
