@@ -430,6 +430,13 @@ class Step:
     feedback: Feedback | None = None
     day: Tensor | None = None  # (N,) int64: day of the user's life, from 0; None: an episode is one visit
     discount: Tensor | None = None  # (N,): of what follows, times gamma; below 1 before a gap; None: 1
+    # (N,) bool: the time limit ends the session here, whether the user left or not; None: unknown, or a life
+    at_limit: Tensor | None = None
+
+    @property
+    def left_early(self) -> Tensor:
+        """(N,) bool: the user left before the time limit. In a life: the user never returns."""
+        return self.terminated if self.at_limit is None else self.terminated & ~self.at_limit
 
 
 @dataclass(frozen=True)
@@ -446,6 +453,7 @@ class Rollout:
     terminated: Tensor  # (T, N) bool
     truncated: Tensor  # (T, N) bool
     discounts: Tensor | None = None  # (T, N): of what follows a step, times gamma; None: all are 1
+    left_early: Tensor | None = None  # (T, N) bool: ``Step.left_early``; None: as ``terminated``
 
     @property
     def num_steps(self) -> int:
