@@ -193,13 +193,15 @@ def empty_world() -> World:
 class InteractionLog:
     """Recorded events of people: one row per event, ordered by time for each user.
 
+    Where the source has no times, a hash of user and item draws the order (``timed`` is False).
+
     ``users`` and ``items`` are rows 0..U-1 and 0..I-1. The ids of the source are in ``user_ids`` and
     ``item_ids``.
     """
 
     users: Tensor  # (E,) int64
     items: Tensor  # (E,) int64
-    times: Tensor  # (E,) int64: seconds, or the order in the file where there is no clock
+    times: Tensor  # (E,) int64: seconds; numbers that order the events where the source has no times
     ratings: Tensor  # (E,) float32, in the source's own units; 1.0 where it has none
     user_ids: Tensor  # (U,) int64
     item_ids: Tensor  # (I,) int64
@@ -213,6 +215,7 @@ class InteractionLog:
     user_names: tuple[str, ...] = ()  # (U,): the ids of the source if they are strings, else empty
     item_names: tuple[str, ...] = ()  # (I,): likewise
     attributes: Mapping[str, Tensor] = field(default_factory=dict)  # (I, ...) each
+    timed: bool = True  # False: the source has no times
 
     @property
     def ids_of_users(self) -> Sequence[int | str]:
