@@ -174,7 +174,8 @@ class RecEnv:
         session = before.record(items, self._seen(feedback.signals), None if all_shown else shown, events)
         timed_out = session.steps >= self.config.max_episode_steps
         terminated, truncated = leaves, timed_out & ~leaves
-        discount, at_limit = None, timed_out
+        discount: Tensor | None = None
+        at_limit: Tensor | None = timed_out
         if self.interface.visits > 1:
             at_limit = None
             user_state, session, terminated, truncated, discount = self._next_visits(
