@@ -276,10 +276,9 @@ def _learn_world(
     liked = (learned.earlier + learned.later)[:, chosen].sorted_indices()
     embedding, likes = unit_rows(learned.item_factors[chosen]), learned.item_likes[chosen]
     taste, profile = unit_rows(learned.taste), unit_rows(learned.profile)
-    sides = (part[learned.heldout][:, chosen] for part in (learned.earlier, learned.later))
-    checked = check_world(
-        embedding, profile[learned.heldout], popularity_share, likes, *sides, timed=log.timed
-    )
+    earlier, later = (part[learned.heldout][:, chosen] for part in (learned.earlier, learned.later))
+    ours = profile[learned.heldout]
+    checked = check_world(embedding, ours, popularity_share, likes, earlier, later, log.timed)
     if popularity_share:
         embedding = bias.of_items(embedding, bias.places(likes.astype(np.float64)))
     return {
