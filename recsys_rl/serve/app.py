@@ -144,7 +144,7 @@ class App:
 
     async def _decisions(self, request: Request) -> Response:
         rows, unreadable = await self.worker.submit(Rows(ROWS))
-        names = self.worker.champion.names
+        names, title = self.worker.champion.names, self.worker.champion.checkpoint.catalogue.title
         found = [
             wire.DecisionRow(
                 decision_id=str(row.number),
@@ -153,6 +153,7 @@ class App:
                 step=row.step,
                 time=row.time,
                 items=[names[item] for item in row.items],
+                titles=[title(item) for item in row.items],
                 propensity=math.exp(sum(row.logprobs)),
                 degraded=row.degraded or None,
                 events=events,
