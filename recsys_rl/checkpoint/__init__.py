@@ -419,7 +419,7 @@ def _check_ranking(population: Population) -> None:
     names = {"users", "embeddings", "popularity", "error", "share", "best"}
     ranking = population.ranking
     if ranking and (
-        ranking.keys() != names
+        ranking.keys() - {"drawn"} != names
         or any(x.ndim or x.dtype != torch.float32 or not bool(x.isfinite()) for x in ranking.values())
     ):
         raise Refused("holds a population whose 'ranking' is not that of its embeddings")

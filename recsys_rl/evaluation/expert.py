@@ -15,7 +15,7 @@ from recsys_rl.evaluation.cma_search import Trials, search_numbers
 from recsys_rl.evaluation.tuning import Trainees
 from recsys_rl.functional import categorical
 from recsys_rl.functional.top_k import highest
-from recsys_rl.protocols import KNOWS, Expert, UserModel
+from recsys_rl.protocols import Expert, UserModel
 from recsys_rl.types import Action, Catalogue, Interface, Obs
 
 
@@ -67,4 +67,4 @@ def search_expert(
 def expert_note(expert: Expert, numbers: Mapping[str, Tensor], steps: int) -> str:
     """The form, its numbers, and the number of steps of the search."""
     dials = ", ".join(f"{name} {value.item():.2f}" for name, value in numbers.items())
-    return f"{KNOWS}: {expert.description} {dials}; searched with {steps:,} steps of training users"
+    return f"{expert.description} {dials}; searched with {steps:,} steps of training users"

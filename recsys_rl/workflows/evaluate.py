@@ -88,7 +88,8 @@ class EvaluateConfig:
     item_column: str | None = None
     """Column of the item id in this file."""
     time_column: str | None = None
-    """Column of the time in this file. Without one, the order of the rows is the time."""
+    """Column of the time in this file. Without one, a hash of user and item draws the likes behind the
+    profile."""
     rating_column: str | None = None
     """Column of the rating in this file. Without one, every row is a like."""
     weight_column: str | None = None
