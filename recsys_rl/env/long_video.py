@@ -813,7 +813,8 @@ def expert_scores(
     pays = w_complete + w_subscribe * column(users._subscribes(state, of_playing))
 
     def worth(completion: Tensor, requests: Tensor) -> Tensor:  # (N, 1): of the video that plays
-        return completion * pays + price * gain(completion) - number["request"] * requests
+        value: Tensor = completion * pays + price * gain(completion) - number["request"] * requests
+        return value
 
     stays = playing * worth(*paid_within(p, left, done))
     leaves = playing * worth(done / QUARTERS, torch.ones_like(p))
@@ -822,7 +823,8 @@ def expert_scores(
     picks = users._want(affinity, of_items(users.catch), wear, state.trust).sub_(column(none)).sigmoid_()
     picked = start + (w_click + leaves - stays - number["slack"])
     ends = playing * p * (done == QUARTERS - 1)  # (N, 1): then the first place starts by itself
-    return picked.mul_(picks).addcmul_(ends * (1 - picks), start)
+    scores: Tensor = picked.mul_(picks).addcmul_(ends * (1 - picks), start)
+    return scores
 
 
 EXPERT = Expert(

@@ -461,8 +461,9 @@ class ShortVideo(visits.Visiting):
             every: Tensor = by_creator[:, creators] + self.config.tag_wear * (of_tags @ self.tags.T)
             return every[user]
         items = items.clamp_min(0)
-        found = by_creator[user].gather(1, creators[items])
-        return found.add_(products(of_tags[user], self.tags, items), alpha=self.config.tag_wear)
+        found: Tensor = by_creator[user].gather(1, creators[items])
+        found = found.add_(products(of_tags[user], self.tags, items), alpha=self.config.tag_wear)
+        return found
 
     def as_known(self, user_state: ShortVideoState) -> ShortVideoState:
         """The state as a recommender knows a user: the profile for the taste, average habits, no mood."""

@@ -16,11 +16,12 @@ from recsys_rl.agents import rankers
 from recsys_rl.config import Config
 from recsys_rl.env import long_video as long
 from recsys_rl.env import satiation as sated
+from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.evaluation.expert import ByEquations, expert_note, search_expert
 from recsys_rl.experience.rollout import Sessions, play
 from recsys_rl.lookup import platform_of
 from recsys_rl.make import make_env, make_user_model
-from recsys_rl.protocols import Expert, FollowedObs, UserModel
+from recsys_rl.protocols import Expert, FollowedObs
 from recsys_rl.types import Interface, Obs, World
 from tests.evaluation.test_tuning import trainees
 from tests.small_runs import settings, world
@@ -38,7 +39,7 @@ def sigmoid(x: float) -> float:
 
 
 def followed(
-    obs: Obs, interface: Interface, model: UserModel, expert: Expert, **numbers: float
+    obs: Obs, interface: Interface, model: sated.Satiation, expert: Expert, **numbers: float
 ) -> FollowedObs:
     agent = ByEquations(expert, model, model.catalogue, interface, of(**numbers))
     found = agent.reader().follow(obs)
@@ -120,6 +121,7 @@ def test_the_walk_follows_the_true_stock(name: str) -> None:
     made, expert = world(config), config.platform.expert
     assert expert is not None and expert.walk is not None
     env = make_env(config, made, 30, torch.Generator().manual_seed(0), training=False)
+    assert isinstance(env, RecEnv)
     numbers = {**names_of(expert), "learned": torch.tensor(0.0)}
     agent = ByEquations(expert, env.user_model, made.catalogue, env.interface, numbers)
     obs, reader, moved = env.reset(torch.arange(30)), agent.reader(), torch.zeros(30)
@@ -146,6 +148,7 @@ def test_a_held_walk_keeps_the_stock_of_the_start_alone(name: str) -> None:
     assert expert is not None and expert.walk is not None
     made = world(config)
     env = make_env(config, made, 30, torch.Generator().manual_seed(0), training=False)
+    assert isinstance(env, RecEnv)
     walks = expert.walk, expert.walk.held()
     as_it_is, held = (
         ByEquations(form, env.user_model, made.catalogue, env.interface, names_of(expert))
