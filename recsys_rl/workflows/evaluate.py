@@ -88,7 +88,8 @@ class EvaluateConfig:
     item_column: str | None = None
     """Column of the item id in this file."""
     time_column: str | None = None
-    """Column of the time in this file. Without one, the order of the rows is the time."""
+    """Column of the time in this file. Without one, a hash of user and item draws the likes behind the
+    profile."""
     rating_column: str | None = None
     """Column of the rating in this file. Without one, every row is a like."""
     weight_column: str | None = None
@@ -118,7 +119,7 @@ class EvaluateConfig:
     world: str | None = None
     """Play in this platform, with the items, users and interface of the checkpoint, in place of the one of
     the training: the simulator behind a log for a policy trained in users learned from the log. Another
-    platform has the settings of its preset, the same one those of the training."""
+    platform has the settings of its preset, the same one those of the training, that simulator its own."""
     world_set: tuple[str, ...] = ()
     """A setting of --world, as NAME=VALUE, as in --world-set noise=0. It may be repeated."""
 

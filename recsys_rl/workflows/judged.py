@@ -126,7 +126,9 @@ class WorldJudge:
     def __init__(self, name: str, settings: Sequence[str], run: Run) -> None:
         """Raise UserError for a world that does not fit."""
         given = parse_settings(name, settings)
-        self.config, self.world = place_of(run.config, run.world, run.interface, name, given, "the run")
+        self.config, self.world = place_of(
+            run.config, run.world, run.interface, name, given, "the run", run.home
+        )
 
     def judge(self, run: Run) -> Point:
         device = run.streams["users"].device
