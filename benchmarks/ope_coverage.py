@@ -13,8 +13,9 @@ from recsys_rl.config import from_dict
 from recsys_rl.data.synthetic import synthetic_world
 from recsys_rl.env.satiation import Satiation, SatiationConfig
 from recsys_rl.ope.clipping import by_error, by_slope
+from recsys_rl.ope.clusters import by_cluster, k_means
 from recsys_rl.ope.diagnostics import bernstein, student_t, weigh
-from recsys_rl.ope.estimators import ESTIMATORS, Evidence, met
+from recsys_rl.ope.estimators import CLUSTERS, ESTIMATORS, Evidence, met
 from recsys_rl.ope.replay import cumulative
 from recsys_rl.ope.reward_model import fit_q, folds_by_user, ridge
 
@@ -69,6 +70,7 @@ class Logged:
     rewards: Tensor  # (N, T) float64
     features: Tensor  # (N, T, F) float64
     averaged: Tensor  # (N, T, F) float64: sum_a pi(a|x) of the features
+    clusters: Tensor  # (N, T) float64: judged over logging, of the cluster of the item
 
     def rows(self, at: slice) -> Logged:
         return Logged(*(x[at] for x in vars(self).values()))
@@ -82,6 +84,8 @@ class Simulator:
         sizes = {"num_items": num_items, "embedding_dim": users.dim, "max_episode_steps": steps}
         self.users = Satiation(catalogue, population, from_dict(SatiationConfig, {**users.dials, **sizes}))
         self.steps = steps
+        number = round(num_items**0.5)  # as `recsys-rl ope` without --clusters
+        self.clusters = k_means(catalogue.embedding, number, torch.Generator().manual_seed(SEED))  # (I,)
         popularity = (catalogue.popularity + 1e-3).log()
         self.item_features = torch.stack(  # (I, 2): z-scores
             [(x - x.mean()) / x.std() for x in (popularity, catalogue.quality)], 1
@@ -112,6 +116,7 @@ class Simulator:
                     torch.where(alive, reward.squeeze(1), 0.0).double(),
                     every.gather(1, at).squeeze(1),
                     (mine.unsqueeze(1) @ every).squeeze(1),
+                    self._cluster_ratios(theirs, mine, items),
                 )
             )
             state, left = self.users.advance(state, items, feedback)
@@ -126,6 +131,11 @@ class Simulator:
         parts = [affinity, overlap.clamp_min(0), earned.expand_as(affinity)]
         parts += [x.expand_as(affinity) for x in self.item_features.T]
         return torch.stack(parts, 2).double()
+
+    def _cluster_ratios(self, theirs: Tensor, mine: Tensor, items: Tensor) -> Tensor:
+        """(N,) from the probabilities (N, I) and the items (N, 1)."""
+        ours, logged = (by_cluster(x, self.clusters).gather(1, self.clusters[items]) for x in (mine, theirs))
+        return (ours / logged).squeeze(1)
 
     def value(self, policy: Softmax, number: int, generator: torch.Generator) -> float:
         """The mean return of ``number`` sessions of ``policy`` itself."""
@@ -146,7 +156,8 @@ class Simulator:
 def estimates(log: Logged, generator: torch.Generator) -> Evidence:
     """The log with a cross-fitted ridge Q; with a linear Q the averaged features give V."""
     number = len(log.alive)
-    plain = Evidence(cumulative(log.ratios, log.alive), log.rewards, log.alive, 1.0)
+    clusters = log.clusters[:, 0] if log.clusters.shape[1] == 1 else None
+    plain = Evidence(cumulative(log.ratios, log.alive), log.rewards, log.alive, 1.0, clusters=clusters)
     folds = folds_by_user(torch.arange(number), generator)
 
     def alternatives(t: int, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -218,6 +229,8 @@ def promise(name: str) -> str:
     estimator = ESTIMATORS[name.split(",")[0]]
     if estimator.clip is not None:
         return "clip"
+    if CLUSTERS in estimator.needs:
+        return "cluster"
     return "model" if estimator.weights is None else "student-t"
 
 

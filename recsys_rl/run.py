@@ -24,7 +24,15 @@ from recsys_rl.data.new_users import shared_users
 from recsys_rl.data.world_check import about_check
 from recsys_rl.decisions.log import catalogue_hash
 from recsys_rl.errors import amount, listed
-from recsys_rl.make import assumptions, make_agent, make_experience, make_recorder, make_world, part_of_rank
+from recsys_rl.make import (
+    assumptions,
+    learned_file,
+    make_agent,
+    make_experience,
+    make_recorder,
+    make_world,
+    part_of_rank,
+)
 from recsys_rl.models.actor_critic import ActorCritic
 from recsys_rl.models.added_encoder import with_encoder
 from recsys_rl.models.carried import carried
@@ -74,6 +82,7 @@ class Run:
     note: str = ""  # about the weights that it began with
     recorder: Any = None  # a Recorder of the run's decisions; None without one
     steps_before: int = 0  # of the runs whose weights it began with
+    home: Mapping[str, Any] = field(default_factory=dict)  # checkpoint/home.py; empty but in learned users
 
     @property
     def per_update(self) -> int:
@@ -123,6 +132,8 @@ def begin(config: Config, before: Checkpoint | None, device: torch.device, ranks
     env, experience, agent = make_experience(part, world, streams, agent_for, num_updates, average)
     interface = experience.interface
     run = Run(config, world, interface, env, agent, experience, streams, num_updates, note=note)
+    if config.platform.user_file:
+        run.home = learned_file(config).info.get("home", {})
     if settings.record is not None:
         run.recorder = experience.watcher = make_recorder(config, world, env)
     if warm is not None:
@@ -346,6 +357,7 @@ def snapshot(run: Run, ranks: Ranks = ALONE) -> Checkpoint:
         **({"curves": run.curves} if run.curves else {}),
         **({"judged_by": run.judged_by} if run.judged_by else {}),
         "steps_before": run.steps_before,
+        **({"home": run.home} if run.home else {}),
         "device": run.streams["users"].device.type,
         "recsys_rl": recsys_rl.__version__,
         "torch": torch.__version__,

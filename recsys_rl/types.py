@@ -193,13 +193,15 @@ def empty_world() -> World:
 class InteractionLog:
     """Recorded events of people: one row per event, ordered by time for each user.
 
+    Where the source has no times, a hash of user and item draws the order (``timed`` is False).
+
     ``users`` and ``items`` are rows 0..U-1 and 0..I-1. The ids of the source are in ``user_ids`` and
     ``item_ids``.
     """
 
     users: Tensor  # (E,) int64
     items: Tensor  # (E,) int64
-    times: Tensor  # (E,) int64: seconds, or the order in the file where there is no clock
+    times: Tensor  # (E,) int64: seconds; numbers that order the events where the source has no times
     ratings: Tensor  # (E,) float32, in the source's own units; 1.0 where it has none
     user_ids: Tensor  # (U,) int64
     item_ids: Tensor  # (I,) int64
@@ -213,6 +215,7 @@ class InteractionLog:
     user_names: tuple[str, ...] = ()  # (U,): the ids of the source if they are strings, else empty
     item_names: tuple[str, ...] = ()  # (I,): likewise
     attributes: Mapping[str, Tensor] = field(default_factory=dict)  # (I, ...) each
+    timed: bool = True  # False: the source has no times
 
     @property
     def ids_of_users(self) -> Sequence[int | str]:
@@ -430,6 +433,13 @@ class Step:
     feedback: Feedback | None = None
     day: Tensor | None = None  # (N,) int64: day of the user's life, from 0; None: an episode is one visit
     discount: Tensor | None = None  # (N,): of what follows, times gamma; below 1 before a gap; None: 1
+    # (N,) bool: the time limit ends the session here, whether the user left or not; None: unknown, or a life
+    at_limit: Tensor | None = None
+
+    @property
+    def left_early(self) -> Tensor:
+        """(N,) bool: the user left before the time limit. In a life: the user never returns."""
+        return self.terminated if self.at_limit is None else self.terminated & ~self.at_limit
 
 
 @dataclass(frozen=True)
@@ -446,6 +456,7 @@ class Rollout:
     terminated: Tensor  # (T, N) bool
     truncated: Tensor  # (T, N) bool
     discounts: Tensor | None = None  # (T, N): of what follows a step, times gamma; None: all are 1
+    left_early: Tensor | None = None  # (T, N) bool: ``Step.left_early``; None: as ``terminated``
 
     @property
     def num_steps(self) -> int:

@@ -13,7 +13,13 @@ CASES = {
     "1 step, heavier weights": "one step, heavier weights",
     "no overlap": "five steps, the log lacks the policy",
 }
-PROMISES = {"student-t": "Student's t", "bernstein": "Bernstein", "model": "none", "clip": "none"}
+PROMISES = {
+    "student-t": "Student's t",
+    "bernstein": "Bernstein",
+    "model": "none",
+    "clip": "none",
+    "cluster": "none",
+}
 SLOPE = "none, `--clip slope`"
 LABELS = {"fqe": "`fqe`, ridge", "world, platform": "`world` that knows the equations"}
 

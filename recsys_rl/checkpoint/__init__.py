@@ -35,7 +35,7 @@ from recsys_rl.types import (
     tensors_of,
 )
 
-__all__ = ["Checkpoint", "check_algo", "load", "previous", "restoring", "save", "settings_of_items"]
+__all__ = ["Checkpoint", "check_algo", "load", "previous", "restoring", "save"]
 
 
 @dataclass(frozen=True)
@@ -130,15 +130,6 @@ def load(path: str | Path, env: str | None = None) -> Checkpoint:
         raise UserError(f"{path} {refused.cause}: {mend}.") from refused
 
 
-def settings_of_items(path: str | Path, env: str | None = None) -> dict[str, Any]:
-    """The platform, the data and the sizes of a checkpoint, as sections of settings, for a run on its items.
-
-    ``env`` and errors: as of ``load``.
-    """
-    settings = to_dict(load(path, env).config)
-    return {name: settings[name] for name in ("env", "data_config", "env_config")}
-
-
 def check_algo(path: Path, checkpoint: Checkpoint, algo: str) -> None:
     """Raise UserError if the checkpoint at ``path`` is from another algorithm."""
     saved = checkpoint.config.algo
@@ -218,6 +209,8 @@ def _assemble(texts: Mapping[str, Any], tensors: Mapping[str, Tensor], env: str 
     before = checkpoint.info.get("steps_before", 0)
     if type(before) is not int or not 0 <= before <= _MOST * _MOST:
         raise Refused(f"holds {before!r:.40} as its number of steps before")
+    if not isinstance(checkpoint.info.get("home", {}), dict):
+        raise Refused("holds no settings of a platform as its home")
     _check_world(checkpoint)
     check_sizes(config, checkpoint.interface, checkpoint.agent)
     encoder = config.model_config.encoder
@@ -357,13 +350,15 @@ def _map_table(found: Mapping[str, Any]) -> Tensor:
 
 
 def _check_catalogue(catalogue: Catalogue) -> None:
+    if catalogue.embedding.ndim != 2:
+        raise Refused("holds a catalogue whose embedding or genres have a wrong shape")
     rows, columns = catalogue.num_items, len(catalogue.genre_names)
     named = _take_apart(catalogue)[1]
     gram, share = (named.pop(f"factors.{name}", None) for name in ("gram", "popularity_share"))
     lengths = {len(catalogue.titles), len(catalogue.item_names)}
     if any(tensor.shape[:1] != (rows,) for tensor in named.values()) or not lengths <= {0, rows}:
         raise Refused("holds a catalogue whose fields disagree in their number of items")
-    if catalogue.genres.shape != (rows, columns) or catalogue.embedding.ndim != 2:
+    if catalogue.genres.shape != (rows, columns):
         raise Refused("holds a catalogue whose embedding or genres have a wrong shape")
     _check_factors(catalogue, gram, share)
     for name in ("genres", "popularity"):
@@ -424,7 +419,7 @@ def _check_ranking(population: Population) -> None:
     names = {"users", "embeddings", "popularity", "error", "share", "best"}
     ranking = population.ranking
     if ranking and (
-        ranking.keys() != names
+        ranking.keys() - {"drawn"} != names
         or any(x.ndim or x.dtype != torch.float32 or not bool(x.isfinite()) for x in ranking.values())
     ):
         raise Refused("holds a population whose 'ranking' is not that of its embeddings")

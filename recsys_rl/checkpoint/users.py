@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import typing
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,6 @@ from torch import Tensor
 
 from recsys_rl.checkpoint import (
     _check_catalogue,
-    _check_finite,
     _check_population,
     _interface,
     _rebuild,
@@ -23,6 +22,15 @@ from recsys_rl.checkpoint import (
     sealed,
 )
 from recsys_rl.checkpoint.sealed import Refused
+from recsys_rl.checkpoint.users_check import (
+    MOST_WEIGHT,
+    are_facts,
+    are_kinds,
+    are_tables,
+    is_float,
+    is_info,
+    typed,
+)
 from recsys_rl.models.user_ensemble import UserEnsemble
 from recsys_rl.models.user_inputs import context_sizes, item_tables
 from recsys_rl.models.user_network import UserNetwork
@@ -30,6 +38,7 @@ from recsys_rl.models.user_signals import SignalKinds
 from recsys_rl.types import Catalogue, Population, Signal, Stream, UserError, UserFacts, World
 
 KIND = "learned users"
+_SECTIONS = ("catalogue", "population", "facts", "given", "shown_next", "extra", "fitting")
 AGAIN = "give a whole file of recsys-rl fit-users, or fit the users again"
 
 
@@ -142,33 +151,29 @@ def _loaded(path: Path, version: object) -> LearnedFile:
     )
     _check_catalogue(world.catalogue)
     _check_population(world.population)
+    items, extra = world.catalogue.num_items, sections.get("extra", empty)
+    data, info, number = (texts.get(name) for name in ("data_config", "info", "members"))
+    if not isinstance(data, dict) or not is_info(info) or type(number) is not int or number < 1:
+        raise Refused("does not fit its own settings", AGAIN)
     try:
-        facts = _facts(texts["facts"], sections)
-        known = {name: tuple(x) if isinstance(x, list) else x for name, x in texts["kinds"].items()}
-        kinds = SignalKinds(**typing.cast("Any", known))
-        extra = sections.get("extra", empty)
+        facts, kinds = _facts(texts["facts"], sections), typed(SignalKinds, texts["kinds"])
+        sound = (
+            sections.keys() <= {*_SECTIONS, *(f"member{place}" for place in range(min(number, 100)))}
+            and facts.interface.action_sizes == (items,)
+            and are_facts(facts)
+            and are_kinds(kinds, len(facts.signals))
+            and are_tables(extra, items)
+        )
         tables = item_tables(world.catalogue, extra)
         sizes = context_sizes(facts.interface, facts.given, world.catalogue.embedding.shape[1])
         members = []
-        for place in range(int(texts["members"])):
+        for place in range(number if sound else 0):
+            weights = sections[f"member{place}"]
+            sound = sound and all(is_float(x, *x.shape, most=MOST_WEIGHT) for x in weights.values())
             network = UserNetwork(tables, sizes, kinds, torch.Generator().manual_seed(0))
-            network.load_state_dict(sections[f"member{place}"])
-            _check_finite("member", sections[f"member{place}"])
+            network.load_state_dict(weights)
             members.append(network)
-        sound = (
-            bool(members)
-            and len(kinds.binary) == len(facts.signals)
-            and facts.interface.action_sizes == (world.catalogue.num_items,)
-            and facts.of_signals.shape == (len(facts.signals), len(facts.streams))
-            and facts.users.dtype == torch.int64
-            and len(facts.users) > 0
-            and all(len(x) == len(facts.users) for x in facts.given.values())
-            and all(
-                len(facts.shown_next[f"keys{name[-1]}"]) == len(facts.shown_next[f"entropies{name[-1]}"])
-                for name in ("keys1", *facts.shown_next)
-            )
-        )
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise Refused(f"does not fit its own settings ({type(error).__name__})", AGAIN) from error
     if not sound:
         raise Refused("does not fit its own settings", AGAIN)
@@ -177,23 +182,25 @@ def _loaded(path: Path, version: object) -> LearnedFile:
         world,
         tuple(members),
         extra,
-        texts["data_config"],
+        data,
         sections.get("fitting", empty),
-        texts["info"],
+        info,
     )
 
 
 def _facts(texts: Mapping[str, Any], sections: Mapping[str, Mapping[str, Tensor]]) -> UserFacts:
     own = sections["facts"]
     given = sections.get("given", {})  # a platform may give no pieces
-    _check_finite("given", given)
+    named = {name: texts[name] for name in ("catalogue", "platform", "features", "log")}
+    if not all(type(text) is str and text.isprintable() for text in named.values()):
+        raise ValueError("a text")
     return UserFacts(
         interface=_interface(texts["interface"]),
-        signals=tuple(Signal(**x) for x in texts["signals"]),
-        streams=tuple(Stream(**x) for x in texts["streams"]),
+        signals=tuple(typed(Signal, x, math.inf) for x in texts["signals"]),
+        streams=tuple(typed(Stream, x) for x in texts["streams"]),
         of_signals=own["of_signals"],
         users=own["users"],
         given=dict(given),
         shown_next=dict(sections.get("shown_next", {})),
-        **{name: str(texts[name]) for name in ("catalogue", "platform", "features", "log")},
+        **named,
     )

@@ -228,7 +228,7 @@ def _settings_of_items(given: Any) -> dict[str, Any]:
             "--checkpoint is for algorithms that learn from a log, as --algo bc: leave it out (--init-from "
             "begins with the weights of a checkpoint)."
         )
-    from recsys_rl.checkpoint import settings_of_items
+    from recsys_rl.checkpoint.home import settings_of_items
 
     return settings_of_items(given.checkpoint)
 

@@ -37,7 +37,8 @@ class LikesConfig(DataConfig):
     min_item_likes: Count = 5
     """Items with fewer likes than this are removed."""
     profile_fraction: Annotated[float, Range(above=0, below=1)] = 0.8
-    """Share of each user's likes, the earliest ones, that makes the profile; a policy sees no more."""
+    """Share of each user's likes, the earliest ones, that makes the profile; a policy sees no more. Without
+    times a hash of user and item draws these likes."""
     popularity_share: Annotated[float, Range(0, below=1)] = 0.0
     """Share of an item's popularity in the users' affinity to it, for a log in which popularity ranks better
     than the embeddings (`train` says so). One number of each embedding then holds it."""
@@ -228,10 +229,11 @@ def about_likes(log: InteractionLog, like_threshold: float) -> str:
     return text
 
 
-def about_profiles(likes: Tensor) -> str:
+def about_profiles(likes: Tensor, timed: bool) -> str:
     """The number of earlier likes behind a profile; ``likes`` (U,) int64 are those of each user."""
     middle, most = int(likes.median()), int(likes.max())
-    return f"profiles from {middle:,} likes each (median; {int(likes.min()):,} to {most:,})"
+    drawn = "" if timed else ", drawn by a hash of user and item, as the log has no times"
+    return f"profiles from {middle:,} likes each (median; {int(likes.min()):,} to {most:,}){drawn}"
 
 
 def _learn_world(
@@ -274,8 +276,9 @@ def _learn_world(
     liked = (learned.earlier + learned.later)[:, chosen].sorted_indices()
     embedding, likes = unit_rows(learned.item_factors[chosen]), learned.item_likes[chosen]
     taste, profile = unit_rows(learned.taste), unit_rows(learned.profile)
-    sides = (part[learned.heldout][:, chosen] for part in (learned.earlier, learned.later))
-    checked = check_world(embedding, profile[learned.heldout], popularity_share, likes, *sides)
+    earlier, later = (part[learned.heldout][:, chosen] for part in (learned.earlier, learned.later))
+    ours = profile[learned.heldout]
+    checked = check_world(embedding, ours, popularity_share, likes, earlier, later, log.timed)
     if popularity_share:
         embedding = bias.of_items(embedding, bias.places(likes.astype(np.float64)))
     return {
@@ -369,7 +372,7 @@ def _assemble(
         heldout=tensors["heldout"],
         source=f"{about_likes(log, like_threshold)}; {len(tensors['user_ids'])} of {len(log.user_ids)} "
         f"users, those with enough likes among them (at least {embeddings.MIN_USER_LIKES}), with "
-        f"{about_profiles(tensors['likes'])}",
+        f"{about_profiles(tensors['likes'], log.timed)}",
         user_names=tuple(log.user_names[row] for row in tensors["user_rows"].tolist())
         if log.user_names
         else (),

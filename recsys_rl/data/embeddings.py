@@ -71,7 +71,8 @@ def learn_embeddings(
 
     Items with at least ``min_item_likes`` likes by training users are kept, then users with at least
     ``MIN_USER_LIKES`` likes among these. A user's earlier likes are the first ``profile_fraction`` of
-    them by time, rounded down, at least one. A held-out user has no influence on an item or on another
+    them by time, rounded down, at least one (in a log without times, those first in the order that a hash of
+    user and item draws). A held-out user has no influence on an item or on another
     user. A later like has no influence on a profile. The same arguments give the same bytes on one machine.
     """
     import implicit.cpu.als  # noqa: F401  (late: it is slow; here: threadpool_limits needs its BLAS loaded)

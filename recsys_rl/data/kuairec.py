@@ -65,7 +65,7 @@ def load_kuairec(data_dir: str | Path | None = None, cache_dir: str | Path | Non
 
     ``history`` has no pair of a matrix user and a matrix video, so a model that learns from ``history`` has
     seen no part of ``like``. Repeated rows of the official big matrix count once. Rows without a time are
-    removed. The packed layout has no times: the order of its rows replaces them. Raises UserError.
+    removed. The packed layout has no times, and its repeated rows count once. Raises UserError.
 
     Videos have the durations [s] and creators of item_daily_features.csv, and the captions of
     kuairec_caption_category.csv for titles, where these files stand beside the others. The packed layout has
@@ -128,7 +128,7 @@ def _read(place: Path, source: str) -> KuaiRec:
         history=make_log(
             history["user_id"],
             history["video_id"],
-            history["timestamp"],
+            history["timestamp"] if "timestamp" in history.columns else None,
             weights=weights,
             source="; ".join(filter(None, notes)),
             titles={
@@ -199,7 +199,7 @@ def _ids_only(raw: bytes, source: str) -> pl.DataFrame:
     schema = {"user_id": pl.Int64, "video_id": pl.Int64}
     with parsing(f"{source}: big_matrix_like_excl_small.csv"):
         frame = pl.read_csv(raw, columns=list(schema), schema_overrides=schema)
-    return frame.with_columns(timestamp=pl.int_range(pl.len(), dtype=pl.Int64))
+    return frame.unique(maintain_order=True)
 
 
 def _categories(raw: bytes, source: str) -> dict[int, list[str]]:

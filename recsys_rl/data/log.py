@@ -25,8 +25,8 @@ class LogConfig(LikesConfig):
     item_column: str | None = None
     """Column of the item id (default: item, or the only column with a common name such as movie_id)."""
     time_column: str | None = None
-    """Column of the time (default: timestamp, or a common name). Without one, the order of the rows is the
-    time."""
+    """Column of the time (default: timestamp, or a common name). Without one, a hash of user and item draws
+    the likes behind the profile; a column of row numbers makes the order of the rows the time."""
     rating_column: str | None = None
     """Column of the rating (default: rating, or a common name). Without one, every row is a like."""
     weight_column: str | None = None

@@ -63,7 +63,7 @@ def new_users(
         )
     source = f"{log.source}: {about_likes(log, least)}; {len(kept):,} of {shape[0]:,} users, those {which}"
     earlier = torch.from_numpy(np.bincount(users[first], minlength=shape[0])[kept])
-    source += f", with {about_profiles(earlier)}"
+    source += f", with {about_profiles(earlier, log.timed)}"
     if lacking.any():
         events = int(torch.from_numpy(lacking)[log.items].sum())
         source += f"; {events:,} events of {int(lacking.sum()):,} unknown items are dropped"

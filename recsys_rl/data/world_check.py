@@ -1,5 +1,7 @@
 """Is a made world like its log? The embeddings and popularity rank the later likes of held-out users.
 
+In a log without times these are likes that a hash of user and item drew.
+
 A simulated user likes what lies near his vector. If these vectors rank what people liked later worse than
 plain popularity does, the simulator rewards another taste than that of the log.
 """
@@ -47,6 +49,7 @@ def check_world(
     likes: NDArray[np.int64],
     earlier: csr_matrix,
     later: csr_matrix,
+    timed: bool,
 ) -> dict[str, Tensor]:
     """The check of ``Population.ranking``; empty if no held-out user has a later like.
 
@@ -55,10 +58,12 @@ def check_world(
         share: of popularity in the embeddings (data/bias.py).
         likes: (I,), the training users' number of likes of each item.
         earlier: (U, I), the likes behind the profiles; ``later`` (U, I) those that are ranked.
+        timed: whether they are later by the times of a log.
 
     Returns: ``users``, their number; ``embeddings`` and ``popularity``, the mean NDCG@20 of both rankings;
     ``error``, the standard error of the mean difference; and ``share`` and ``best``, the share of popularity
-    in the embeddings (data/bias.py) that ranks best among SHARES, and its NDCG@20. Scalars, float32.
+    in the embeddings (data/bias.py) that ranks best among SHARES, and its NDCG@20; without times also
+    ``drawn``, 1. Scalars, float32.
     """
     most = max(50, min(MOST_USERS, MOST_SCORES // len(unit_items)))
     users = np.flatnonzero(later.getnnz(1) > 0)
@@ -83,12 +88,15 @@ def check_world(
         "error": (ours - theirs).std().item() / len(users) ** 0.5 if len(users) > 1 else 1.0,
         "share": best,
         "best": tried[best],
+        **({} if timed else {"drawn": 1.0}),
     }
     return {name: torch.tensor(value, dtype=torch.float32) for name, value in found.items()}
 
 
 def about_check(ranking: Mapping[str, Tensor], share: float = 0.0) -> str:
-    """The outcome of ``check_world`` in a sentence, with a warning if the embeddings lose; "" without one.
+    """The outcome of ``check_world`` in a sentence; "" without one.
+
+    It has a warning if the embeddings lose, and names the share of popularity that ranks better.
 
     ``share``: of popularity in the embeddings already (``bias.share_of``).
     """
@@ -96,17 +104,18 @@ def about_check(ranking: Mapping[str, Tensor], share: float = 0.0) -> str:
         return ""
     value = {name: float(x) for name, x in ranking.items()}
     ours, theirs = value["embeddings"], value["popularity"]
-    people = "user" if value["users"] == 1 else "users"
-    found = (
-        f"the embeddings rank the later likes of {value['users']:,.0f} held-out {people} with NDCG@{K} "
-        f"{ours:.3f}, popularity with {theirs:.3f}"
-    )
+    people = f"{value['users']:,.0f} held-out {'user' if value['users'] == 1 else 'users'}"
+    likes = f"the later likes of {people}"
+    if "drawn" in value:
+        likes = f"the likes of {people} that a hash drew, as the log has no times,"
+    found = f"the embeddings rank {likes} with NDCG@{K} {ours:.3f}, popularity with {theirs:.3f}"
+    remedy = ""
+    if not share and value["best"] > ours + 2 * value["error"]:
+        remedy = f"; --popularity-share {value['share']:g} ranks them with {value['best']:.3f}"
     if ours - theirs > -2 * value["error"]:
-        return found
-    warning = (
+        return found + remedy
+    return (
         f"warning: {found}: the tastes of the simulated users are not those of the log, and returns say "
         "little about its people"
+        + (remedy or "; more events, other --embedding-dim or --like-threshold may help")
     )
-    if not share and value["best"] > ours + 2 * value["error"]:
-        return f"{warning}; --popularity-share {value['share']:g} ranks them with {value['best']:.3f}"
-    return f"{warning}; more events, other --embedding-dim or --like-threshold may help"

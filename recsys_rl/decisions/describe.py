@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from recsys_rl.decisions.reader import check_pieces
+from recsys_rl.decisions.reader import check_pieces, files_of_log, read_header
 from recsys_rl.decisions.survey import DecisionSurvey, is_log_of_decisions
 from recsys_rl.errors import listed
 from recsys_rl.files.columns import OPTIONS, find_columns
 from recsys_rl.files.description import Description
-from recsys_rl.files.read import HEADLESS, has_header, open_table, pieces
+from recsys_rl.files.read import HEADLESS, files_of, has_header, open_table, pieces
 from recsys_rl.files.survey import Survey
 from recsys_rl.files.times import format_of
 from recsys_rl.types import UserError
@@ -26,9 +27,11 @@ def describe(
 ) -> Description:
     """Describe the file at ``path``. ``given`` names columns by role.
 
-    Raises UserError if it is not a table file, or has no row or no column with a known name.
+    Raises UserError if it is not a table file, has no row or no column with a known name, or lacks a part.
     """
     table = open_table(path, separator, HEADLESS)
+    if has_header(path):
+        files_of_log(Path(path))
     columns, _ = find_columns(Path(path), table.names, given or {}, ROLES, required=())
     if "item" not in columns and "items" in table.names:  # a slate for each row, as in a DecisionLog
         columns["item"] = "items"
@@ -45,10 +48,20 @@ def describe(
         survey.add(start, piece)
     if survey.rows == 0:
         raise UserError(f"{path} holds no rows: give a log with at least one.")
-    if has_header(path) and not _is_whole(Path(path), bool(survey.found.problems)):
+    if not has_header(path):
+        return survey.finish(table)
+    if not _is_whole(Path(path), bool(survey.found.problems)):
         text = "the rows are not those that were written, by the checksum in the header"
         survey.found.count(text, survey.rows, 1)
-    return survey.finish(table)
+    return replace(survey.finish(table), catalogue_items=_items_of_header(Path(path)))
+
+
+def _items_of_header(path: Path) -> int | None:
+    """The number of items of the catalogue; None if the header can't be read."""
+    try:
+        return read_header(files_of(path)[0]).header.num_items
+    except UserError:
+        return None
 
 
 def _is_whole(path: Path, wrong_values: bool) -> bool:

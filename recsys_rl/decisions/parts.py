@@ -1,7 +1,7 @@
 """A log of decisions in parts of whole sessions, so that memory does not grow with the log.
 
 A log is a Parquet file, or a folder of Parquet files with one header. Sessions are whole in a file, and their
-numbers ascend from file to file.
+numbers ascend from file to file. The header of each part says how many there are, so none can be missing.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from recsys_rl.decisions.checksum import Checksum
 from recsys_rl.decisions.log import DecisionLog, concatenate, cut
 from recsys_rl.decisions.reader import (
     FileHeader,
+    files_of_log,
     num_rows,
     read_header,
     read_keys,
@@ -86,7 +87,7 @@ def parts(path: str | Path, rows: int = PART) -> Iterator[DecisionLog]:
     """
     share_arenas()
     before: tuple[str, int, FileHeader] | None = None  # a file, its last session, its header
-    for file in files_of(Path(path)):
+    for file in files_of_log(Path(path)):
         name, header = one_line(file), read_header(file)
         if before is not None and header.fields != before[2].fields:
             raise UserError(

@@ -16,7 +16,7 @@ from torch import Tensor
 from recsys_rl.decisions.cells import Cells
 from recsys_rl.decisions.checksum import Checksum
 from recsys_rl.decisions.log import DecisionHeader, DecisionLog
-from recsys_rl.decisions.writer import CHECKSUM, FORMAT, KEY, ROWS
+from recsys_rl.decisions.writer import CHECKSUM, FORMAT, KEY, PART, PARTS, ROWS, part_name
 from recsys_rl.errors import one_line
 from recsys_rl.files.read import files_of, parsing
 from recsys_rl.types import Interface, UserError
@@ -27,8 +27,9 @@ class FileHeader:
     """The header of a file."""
 
     header: DecisionHeader
-    fields: Mapping[str, Any]  # as JSON primitives, without the checksum
+    fields: Mapping[str, Any]  # as JSON primitives, without the checksum and the part
     checksum: str | None  # None in files of earlier versions
+    part: tuple[int, int] | None  # its number, from 0, and the number of parts; None for a log in one file
 
     def check(self, name: str, checksum: Checksum) -> None:
         """Raise UserError if the header has another checksum than that of its rows."""
@@ -47,6 +48,26 @@ def read_header(path: Path) -> FileHeader:
     with parsing(name):
         texts = pl.read_parquet_metadata(path)
     return _header(name, texts)
+
+
+def files_of_log(path: Path) -> list[Path]:
+    """``files_of``, if no part is missing of a folder whose files have numbers; earlier versions gave none.
+
+    Raises UserError that names the first missing part.
+    """
+    files = files_of(path)
+    if not path.is_dir():
+        return files  # one part, which the user named
+    found = [part for file in files if (part := read_header(file).part) is not None]
+    count = max((count for _, count in found), default=0)
+    missing = sorted(set(range(count)) - {number for number, _ in found})
+    if missing:
+        more = f" (and {len(missing) - 1:,} more)" if len(missing) > 1 else ""
+        raise UserError(
+            f"{one_line(path)} lacks {part_name(missing[0])}{more} of its {count:,} parts: copy the folder "
+            "again, record the log again, or give one of its parts by its own name."
+        )
+    return files
 
 
 def num_rows(path: Path) -> int:
@@ -111,7 +132,7 @@ def check_pieces(path: Path) -> FileHeader:
     Raises UserError if a checksum is wrong, or if the columns are not those of such a log.
     """
     headers = []
-    for file in files_of(path):
+    for file in files_of_log(path):
         header = read_header(file)
         checksum = Checksum(header.fields)
         for piece in read_pieces(file, header.header):
@@ -144,8 +165,9 @@ def _header(name: str, texts: Mapping[str, str]) -> FileHeader:
         )
     try:
         fields, as_written = json.loads(texts[KEY]), json.loads(texts[KEY])
-        checksum = as_written.pop(CHECKSUM, None)
-        fields.pop(CHECKSUM, None)
+        checksum, *part = (as_written.pop(name, None) for name in (CHECKSUM, PART, PARTS))
+        for name in (CHECKSUM, PART, PARTS):
+            fields.pop(name, None)
         number = fields.pop("format")
         if type(number) is int and number != FORMAT:
             raise UserError(
@@ -169,12 +191,13 @@ def _header(name: str, texts: Mapping[str, str]) -> FileHeader:
             and type(header.estimated) is int
             and header.estimated >= 0
             and (checksum is None or isinstance(checksum, str))
+            and (part == [None, None] or (all(type(x) is int for x in part) and 0 <= part[0] < part[1]))
         )
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         sound = False
     if not sound:
         raise UserError(f"{name} has a header that can't be read: record the log again.")
-    return FileHeader(header, as_written, checksum)
+    return FileHeader(header, as_written, checksum, None if part[0] is None else (part[0], part[1]))
 
 
 def _log(name: str, header: DecisionHeader, frame: pl.DataFrame) -> DecisionLog:

@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -30,6 +30,8 @@ FORMAT = 1
 KEY = DECISIONS
 CHECKSUM = "sha256"
 """The field of the header with the checksum (decisions/checksum.py)."""
+PART, PARTS = "part", "parts"
+"""The fields of the header of a part: its number, from 0, and the number of parts."""
 ROWS = 65_536
 """Rows of a row group: a reader or a writer in pieces holds this many at a time."""
 
@@ -49,15 +51,9 @@ class DecisionWriter:
     def __init__(self, path: Path, header: DecisionHeader, rows: int | None = None) -> None:
         self.path, self.header, self.rows = path, header, rows
         self.stack = contextlib.ExitStack()
-        self.num_rows = 0
-        self.num_parts = 0
+        self.num_rows, self.num_pieces = 0, 0
         self.last_session: int | None = None
-        self._begin()
-
-    def _begin(self) -> None:
-        """Begin a file."""
-        self.num_pieces, self.rows_of_part = 0, 0
-        self.checksum = Checksum(header_to_dict(self.header))
+        self.files: list[_Pieces] = []  # of each file of the log; the last one is under way
 
     def __enter__(self) -> DecisionWriter:
         if self.rows is not None:
@@ -83,46 +79,42 @@ class DecisionWriter:
             )
         self.last_session = int(sessions[-1])
         for piece in cut(log, self.rows):
-            if self.num_pieces and self.rows_of_part + piece.num_rows > self.rows:
-                self._close_part()
             self._write(piece)
 
     def _write(self, log: DecisionLog) -> None:
+        full = self.rows is not None and self.files and self.files[-1].rows + log.num_rows > self.rows
+        if not self.files or full:
+            self.files.append(_Pieces(Checksum(header_to_dict(self.header))))
+        file, path = self.files[-1], self.folder / f"{self.num_pieces:08}.parquet"
         with self._writing():
-            frame_of(log).write_parquet(self.folder / f"{self.num_pieces:08}.parquet", compression="zstd")
-        self.checksum.add(log)
+            frame_of(log).write_parquet(path, compression="zstd")
+        file.paths.append(path)
+        file.checksum.add(log)
+        file.rows += log.num_rows
         self.num_pieces += 1
-        self.rows_of_part += log.num_rows
         self.num_rows += log.num_rows
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         try:
             if kind is None:
-                if not self.num_pieces:
+                if not self.files:
                     raise UserError(f"{self.path} isn't written: there are no decisions.")
-                if self.rows is not None:
-                    self._close_part()
                 with self._writing():
-                    whole = self.folder / "whole" if self.rows is not None else self._join("whole")
-                    whole.replace(self.path)
+                    self._join().replace(self.path)
         finally:
             self.stack.close()
 
-    def _close_part(self) -> None:
-        with self._writing():
-            self._join(f"whole/part-{self.num_parts:05}.parquet")
-        self.num_parts += 1
-        self._begin()
-
-    def _join(self, name: str) -> Path:
-        """Join the pieces in a file of the hidden folder."""
-        whole = self.folder / name
-        pieces = [self.folder / f"{number:08}.parquet" for number in range(self.num_pieces)]
-        write_with_header(pl.scan_parquet(pieces, glob=False), whole, self.checksum)
-        with whole.open("rb+") as file:
-            os.fsync(file.fileno())
-        for piece in pieces:
-            piece.unlink()
+    def _join(self) -> Path:
+        """Join the pieces of each file in the hidden folder: each part names the number of all parts."""
+        whole, count = self.folder / "whole", len(self.files)
+        for number, file in enumerate(self.files):
+            path = whole if self.rows is None else whole / part_name(number)
+            part = {} if self.rows is None else {PART: number, PARTS: count}
+            write_with_header(pl.scan_parquet(file.paths, glob=False), path, file.checksum, part)
+            with path.open("rb+") as stream:
+                os.fsync(stream.fileno())
+            for piece in file.paths:
+                piece.unlink()
         return whole
 
     @contextlib.contextmanager
@@ -136,9 +128,28 @@ class DecisionWriter:
             ) from error
 
 
-def write_with_header(rows: pl.LazyFrame, path: Path, checksum: Checksum) -> None:
-    """Write these rows, whose checksum this is, a row group at a time, under its header."""
-    fields = {**checksum.header, CHECKSUM: checksum.hexdigest()}
+@dataclasses.dataclass
+class _Pieces:
+    """The pieces of a file that are not joined yet."""
+
+    checksum: Checksum
+    paths: list[Path] = dataclasses.field(default_factory=list)
+    rows: int = 0
+
+
+def part_name(number: int) -> str:
+    """The name of a part's file."""
+    return f"part-{number:05}.parquet"
+
+
+def write_with_header(
+    rows: pl.LazyFrame, path: Path, checksum: Checksum, part: Mapping[str, int] | None = None
+) -> None:
+    """Write these rows, whose checksum this is, a row group at a time, under its header.
+
+    ``part``: PART and PARTS of a part. The checksum is one of the rows alone: it does not depend on them.
+    """
+    fields = {**checksum.header, **(part or {}), CHECKSUM: checksum.hexdigest()}
     rows.sink_parquet(
         path,
         compression="zstd",

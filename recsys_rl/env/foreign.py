@@ -159,7 +159,8 @@ class GymEnv:
         shape = (self.num_envs, *self._layout.action.shape)  # type: ignore[misc]  # known for these spaces
         batch, rewards, terminations, truncations, infos = self._envs.step(actions.reshape(shape))
         terminated = torch.from_numpy(terminations).to(self.device)
-        truncated = torch.from_numpy(truncations).to(self.device) & ~terminated
+        at_limit = torch.from_numpy(truncations).to(self.device)
+        truncated = at_limit & ~terminated
         raw_reward = torch.from_numpy(rewards).float().to(self.device)
         reward = self._scale(raw_reward, terminated | truncated)
 
@@ -183,6 +184,7 @@ class GymEnv:
             terminated,
             truncated,
             raw_reward.unsqueeze(1),
+            at_limit=at_limit,
         )
 
     def state_dict(self) -> dict[str, Tensor]:

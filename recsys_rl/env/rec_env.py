@@ -175,13 +175,17 @@ class RecEnv:
         timed_out = session.steps >= self.config.max_episode_steps
         terminated, truncated = leaves, timed_out & ~leaves
         discount: Tensor | None = None
+        at_limit: Tensor | None = timed_out
         if self.interface.visits > 1:
+            at_limit = None
             user_state, session, terminated, truncated, discount = self._next_visits(
                 user_state, session, leaves | timed_out
             )
         obs, reward = self._request(user_state, session), weighted(streams, self.weights)  # reward: (N,)
         self.user_state, self.session = user_state, session
-        return Step(obs, obs, reward, terminated, truncated, streams, feedback, before.day, discount)
+        return Step(
+            obs, obs, reward, terminated, truncated, streams, feedback, before.day, discount, at_limit
+        )
 
     def expected_reward(self, block: slice = slice(None)) -> Tensor:
         """True expected reward of each item of the block now, (N, b); -inf for forbidden items."""

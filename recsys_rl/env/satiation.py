@@ -42,8 +42,8 @@ from torch import Tensor
 from recsys_rl.data.attributes import catch
 from recsys_rl.dials import EnvConfig
 from recsys_rl.functional import rows
-from recsys_rl.functional.recency import products, recency, weighted_rows
-from recsys_rl.protocols import Equations, Expert, Platform, Preset, Split
+from recsys_rl.functional.recency import products
+from recsys_rl.protocols import Equations, Expert, FollowedObs, Known, Platform, Preset, Split, Walk
 from recsys_rl.schema import NonNegative, Range
 from recsys_rl.types import Catalogue, Feedback, Interface, Obs, Population, Signal, Stream
 
@@ -189,9 +189,18 @@ class Satiation:
             user_state.weary_of_genres @ genres.T,
             user_state.patience,
         )
-        catch = self.config.catchiness_gain * self.catch[block]  # (b,)
-        gain = self.config.patience_cost * ((base - catch).sigmoid() - 0.5)  # (N, b)
-        return (base + catch).sigmoid(), torch.minimum(gain, (1 - user_state.patience).unsqueeze(-1))
+        return self._outlook(base, self.catch[block], user_state.patience)
+
+    def prospects_of(self, user_state: SatiationState, items: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The same of the ``items`` (N, C), -1 padding; None for all items."""
+        embedding, patience = self.catalogue.embedding, user_state.patience
+        base = self._base(  # (N, C)
+            products(user_state.taste, embedding, items),
+            products(user_state.weary_of, embedding, items),
+            products(user_state.weary_of_genres, self.genres, items),
+            patience,
+        )
+        return self._outlook(base, self.catch if items is None else self.catch[items.clamp_min(0)], patience)
 
     def patience(self, user_state: SatiationState) -> Tensor:
         return user_state.patience
@@ -201,21 +210,37 @@ class Satiation:
 
         The planner needs it. It depends on the taste alone.
         """
-        embedding = self.catalogue.embedding
-        top = (user_state.taste @ embedding.T).topk(min(FAVOURITES, len(embedding))).indices  # (N, F)
-        wear = embedding[top].mean(1) @ embedding.T + self.genres[top].mean(1) @ self.genres.T  # (N, I)
+        return self.tiresomeness_of(user_state.taste, None)
+
+    def tiresomeness_of(self, taste: Tensor, items: Tensor | None) -> Tensor:
+        """The same by ``taste`` (N, D) of the ``items`` (N, C), -1 padding; None for all items."""
+        embedding, genres = self.catalogue.embedding, self.genres
+        distinct, user = torch.unique(taste, dim=0, return_inverse=True)  # a search plays few users at a time
+        top = (distinct @ embedding.T).topk(min(FAVOURITES, len(embedding))).indices  # (n, F)
+        of_items, of_genres = embedding[top].mean(1), genres[top].mean(1)  # (n, D), (n, G)
+        if items is None:
+            wear = (of_items @ embedding.T + of_genres @ genres.T)[user]  # (N, I)
+        else:
+            wear = products(of_items[user], embedding, items) + products(of_genres[user], genres, items)
         return self.config.satiation_strength * wear
 
     def as_known(self, user_state: SatiationState) -> SatiationState:
         """The state with the profile in place of the taste, as a recommender knows the user."""
         return replace(user_state, taste=user_state.profile)
 
+    def _outlook(self, base: Tensor, catch: Tensor, patience: Tensor) -> tuple[Tensor, Tensor]:
+        """The prospects (N, ...) from ``base`` (N, ...), catch (...) and p (N,)."""
+        catch = self.config.catchiness_gain * catch
+        gain = (base - catch).sigmoid_().sub_(0.5).mul_(self.config.patience_cost)
+        return base.add_(catch).sigmoid_(), torch.minimum(gain, (1 - patience).unsqueeze(-1))
+
     def _base(self, affinity: Tensor, wear: Tensor, wear_of_genres: Tensor, patience: Tensor) -> Tensor:
         """Logits before catchiness (N, ...), from u . e, m . e and w . g (N, ...), and p (N,)."""
         config, wear = self.config, wear.clamp_min(0) + wear_of_genres
         mood = config.patience_gain * (patience - config.patience_start)  # (N,)
         offset = mood - config.affinity_gain * config.affinity_midpoint
-        return config.affinity_gain * affinity - config.satiation_strength * wear + offset.unsqueeze(-1)
+        base = torch.add(offset.unsqueeze(-1), affinity, alpha=config.affinity_gain)
+        return base.sub_(wear, alpha=config.satiation_strength)
 
 
 def share_over(obs: Obs, interface: Interface) -> Tensor:
@@ -224,45 +249,74 @@ def share_over(obs: Obs, interface: Interface) -> Tensor:
     return (obs.history >= 0).sum(1) / interface.session_length
 
 
+def begin(users: Satiation, interface: Interface, obs: Obs) -> Known:
+    """The hidden state at the start of a session, with the profile for the taste."""
+    profile = obs.context[:, interface.place_of("profile")]
+    return {
+        "taste": profile,
+        "weary_of": torch.zeros_like(profile),
+        "weary_of_genres": profile.new_zeros(len(profile), users.genres.shape[1]),
+        "patience": profile.new_full((len(profile),), users.config.patience_start),
+    }
+
+
+def step(
+    users: Satiation, known: Known, items: Tensor, signals: Tensor, numbers: Mapping[str, Tensor]
+) -> Known:
+    """The state after the equations; the taste moves along the item by ``learned`` times the residual."""
+    state = SatiationState(**known, profile=known["taste"])
+    items = items.unsqueeze(1)  # (N, 1)
+    told = users.respond(state, items, torch.ones_like(items, dtype=torch.bool), None)
+    after, _ = users.advance(state, items, told)
+    residual = numbers["learned"] * (signals[:, 0] - told.signals[:, 0, 0])  # (N,)
+    return {
+        "taste": state.taste.addcmul(residual.unsqueeze(1), users.catalogue.embedding[items[:, 0]]),
+        "weary_of": after.weary_of,
+        "weary_of_genres": after.weary_of_genres,
+        "patience": after.patience.clamp_min(LEAST_PATIENCE),
+    }
+
+
 def expert_scores(
-    users: Satiation, interface: Interface, obs: Obs, numbers: Mapping[str, Tensor], items: Tensor | None
+    users: Satiation,
+    interface: Interface,
+    obs: FollowedObs,
+    numbers: Mapping[str, Tensor],
+    items: Tensor | None,
 ) -> Tensor:
-    """The logits of appeal over affinity_gain, with the profile for the taste and a price of catchy items.
+    """Appeal, with a price of patience and one of items near the favourites, by the state of the walk.
 
     ::
 
-        score_i = u . e_i - wear max(0, m . e_i) - wear_of_tags w . g_i + price catch_i
-
-    m and w are those of the equations, but fade by `kept`. The price is `early` until the share `turn` of the
-    session is over, and then `late`.
+        score_i = appeal_i + price min(change of patience_i, 1 - p) - near (n - 1) / 10 tiresomeness_i
+        price   = patience + ahead n / 10 + last [n <= 3]                        [n steps are left]
     """
-    assert obs.history is not None
-    embedding, tags = users.catalogue.embedding, users.genres
     number = {name: x.unsqueeze(-1) for name, x in numbers.items()}  # (1,) or (N, 1)
-    kept = numbers["kept"].clamp(0, 1)
-    kernel = recency(obs.history, kept) * kept.unsqueeze(-1)  # (N, L)
-    profile = obs.context[:, interface.place_of("profile")]
-    scores = products(profile, embedding, items)  # (N, C)
-    weary = products(weighted_rows(kernel, embedding, obs.history), embedding, items).clamp_min_(0)
-    scores = scores.addcmul(number["wear"], weary, value=-1)
-    weary = products(weighted_rows(kernel, tags, obs.history), tags, items)
-    scores = scores.addcmul_(number["wear_of_tags"], weary, value=-1)
-    late = share_over(obs, interface).unsqueeze(1) >= number["turn"]  # (N, 1)
-    catch = users.catch if items is None else users.catch[items.clamp_min(0)]
-    return scores.addcmul_(torch.where(late, number["late"], number["early"]), catch)
+    state = SatiationState(**obs.known, profile=obs.context[:, interface.place_of("profile")])
+    reward, change = users.prospects_of(state, items)  # (N, C) each
+    assert obs.history is not None
+    left = interface.session_length - (obs.history >= 0).sum(1, keepdim=True)  # (N, 1)
+    price = number["patience"] + number["ahead"] * left / 10 + number["last"] * (left <= 3)
+    near = number["near"] * (left - 1) / 10
+    return reward.addcmul_(price, change).addcmul_(
+        near, users.tiresomeness_of(state.profile, items), value=-1
+    )
 
 
+LEAST_PATIENCE = 0.01
+"""Of a user who is still there, whatever the equations make of the profile."""
 EXPERT = Expert(
-    "The logits of appeal by the profile, with a price of catchy items before and after a turn.",
+    "Appeal, with a price of patience by the steps that are left and one of items near the favourites; "
+    "patience and weariness are followed by the equations, the profile for the taste.",
     {
-        "wear": (0.12, 0.1),
-        "wear_of_tags": (0.12, 0.1),
-        "kept": (0.9, 0.05),
-        "early": (-0.5, 0.3),
-        "late": (0.5, 0.3),
-        "turn": (0.7, 0.1),
+        "learned": (0.1, 0.1),
+        "patience": (-0.5, 0.5),
+        "ahead": (5.0, 1.0),
+        "last": (0.0, 0.5),
+        "near": (0.6, 0.2),
     },
     expert_scores,
+    Walk(begin, step, stock="patience"),
 )
 EQUATIONS = Equations(
     columns=lambda users: users.catch.unsqueeze(1),

@@ -68,8 +68,9 @@ from recsys_rl.env.heuristics import FRESH_CREATORS
 from recsys_rl.env.visits import VisitsConfig
 from recsys_rl.env.watch_time import HIGHEST_RATIO, Watched
 from recsys_rl.functional import rows
-from recsys_rl.functional.recency import products, recency, weighted_rows
-from recsys_rl.protocols import Equations, Expert, Known, Platform, VisitPieces
+from recsys_rl.functional.kalman import measured
+from recsys_rl.functional.recency import products
+from recsys_rl.protocols import Equations, Expert, FollowedObs, Known, Platform, VisitPieces, Walk
 from recsys_rl.schema import Finite, NonNegative, Positive, Range, Share
 from recsys_rl.types import Catalogue, Feedback, Interface, Obs, Population, Signal, Stream, World
 
@@ -387,13 +388,47 @@ class ShortVideo(visits.Visiting):
 
     def prospects(self, user_state: ShortVideoState, block: slice = slice(None)) -> tuple[Tensor, Tensor]:
         """Expected reward and expected change of patience, (N, b) each, of showing each video now."""
-        config, facts = self.config, Facts(*self.facts[block].unbind(1))
-        wear = config.tag_wear * (user_state.weary_of_tags @ self.tags[block].T)  # (N, b)
-        creators = self.catalogue.attributes["creator"][block]
-        wear += config.creator_wear * self._creator_weariness(user_state)[:, creators]
-        appeal = user_state.taste @ self.catalogue.embedding[block].T
-        appeal = config.taste_gain * appeal + user_state.mood @ self.coordinates[block].T
-        appeal += facts.pull + self._offset(user_state).unsqueeze(1) - wear  # (N, b)
+        tags, creators = self.tags[block], self.catalogue.attributes["creator"][block]
+        return self._outlook(
+            user_state,
+            user_state.taste @ self.catalogue.embedding[block].T,
+            user_state.mood @ self.coordinates[block].T,
+            user_state.weary_of_tags @ tags.T,
+            self._creator_weariness(user_state)[:, creators],
+            user_state.restoring @ self.coordinates[block].T,
+            Facts(*self.facts[block].unbind(1)),
+        )
+
+    def prospects_of(self, user_state: ShortVideoState, items: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The same of the ``items`` (N, C), -1 padding; None for all items."""
+        if items is None:
+            return self.prospects(user_state)
+        items = items.clamp_min(0)
+        return self._outlook(
+            user_state,
+            products(user_state.taste, self.catalogue.embedding, items),
+            products(user_state.mood, self.coordinates, items),
+            products(user_state.weary_of_tags, self.tags, items),
+            self._creator_weariness(user_state).gather(1, self.catalogue.attributes["creator"][items]),
+            products(user_state.restoring, self.coordinates, items),
+            Facts(*self.facts[items].unbind(-1)),
+        )
+
+    def _outlook(
+        self,
+        user_state: ShortVideoState,
+        affinity: Tensor,
+        along: Tensor,
+        of_tags: Tensor,
+        of_creators: Tensor,
+        after: Tensor,
+        facts: Facts,
+    ) -> tuple[Tensor, Tensor]:
+        """The prospects (N, ...) from u . e, m . z, w . g, c and q . z (N, ...), and ``facts`` (...)."""
+        config = self.config
+        appeal = torch.add(along, affinity, alpha=config.taste_gain).add_(facts.pull)
+        appeal = appeal.add_(self._offset(user_state).unsqueeze(1)).sub_(of_tags, alpha=config.tag_wear)
+        appeal = appeal.sub_(of_creators, alpha=config.creator_wear)  # (N, b)
         stays = appeal.sigmoid()
         location = self._of_stayers(user_state, appeal, facts)
         found = watch_time.expected(stays, location, user_state.spread.unsqueeze(1), facts.of_leavers)
@@ -402,7 +437,6 @@ class ShortVideo(visits.Visiting):
         by_like = weight["like"]
         by_like += weight["share"] * config.share_rate + weight["follow"] * config.follow_rate
         reward = weight["watch"] * found.watch + by_like * liked + weight["skip"] * found.skip
-        after = user_state.restoring @ self.coordinates[block].T  # (N, b)
         fed = config.patience_feed * stays - config.patience_drain + config.after_gain * after
         return reward, torch.minimum(fed, (MOST_PATIENCE - user_state.patience).unsqueeze(1))
 
@@ -411,15 +445,25 @@ class ShortVideo(visits.Visiting):
 
     def tiresomeness(self, user_state: ShortVideoState) -> Tensor:
         """Mean loss of logits, over the user's FAVOURITES best videos, from showing each video: (N, I)."""
-        affinity = user_state.taste @ self.catalogue.embedding.T  # (N, I)
+        return self.tiresomeness_of(user_state.taste, None)
+
+    def tiresomeness_of(self, taste: Tensor, items: Tensor | None) -> Tensor:
+        """The same by ``taste`` (N, D) of the ``items`` (N, C), -1 padding; None for all items."""
+        distinct, user = torch.unique(taste, dim=0, return_inverse=True)  # a search plays few users at a time
+        affinity = distinct @ self.catalogue.embedding.T  # (n, I)
         appeal = self.config.taste_gain * affinity + self.facts[:, 0]
-        best = appeal.topk(min(FAVOURITES, appeal.shape[1])).indices  # (N, F)
+        best = appeal.topk(min(FAVOURITES, appeal.shape[1])).indices  # (n, F)
         creators = self.catalogue.attributes["creator"]
-        count = torch.zeros(len(best), self.num_creators, device=best.device)  # (N, C)
+        count = torch.zeros(len(best), self.num_creators, device=best.device)  # (n, C)
         count.scatter_add_(1, creators[best], torch.ones_like(best, dtype=count.dtype))
-        by_creator = self.config.creator_wear * count[:, creators] / best.shape[1]
-        by_tags: Tensor = self.config.tag_wear * (self.tags[best].mean(1) @ self.tags.T)
-        return by_creator + by_tags
+        by_creator, of_tags = self.config.creator_wear * count / best.shape[1], self.tags[best].mean(1)
+        if items is None:
+            every: Tensor = by_creator[:, creators] + self.config.tag_wear * (of_tags @ self.tags.T)
+            return every[user]
+        items = items.clamp_min(0)
+        found: Tensor = by_creator[user].gather(1, creators[items])
+        found = found.add_(products(of_tags[user], self.tags, items), alpha=self.config.tag_wear)
+        return found
 
     def as_known(self, user_state: ShortVideoState) -> ShortVideoState:
         """The state as a recommender knows a user: the profile for the taste, average habits, no mood."""
@@ -545,47 +589,135 @@ def add_attributes(world: World, seed: int) -> World:
     return attributes.with_attributes(world, ITEMS, USERS, seed)
 
 
+LEAST_PATIENCE = 0.1
+"""Of a user who is still there, whatever the walk makes of the session."""
+
+
+def begin(users: ShortVideo, interface: Interface, obs: Obs) -> Known:
+    """The state at the start of a session as a recommender knows it.
+
+    ``latent`` (N, 4) are the numbers that the answers betray: the mood along both axes, ease and loop habit.
+    ``doubt`` (N, 4, 4) is their covariance.
+    """
+    profile = obs.context[:, interface.place_of("profile")]
+    n, config = len(profile), users.config
+    deviation = profile.new_tensor([0.0, 0.0, config.ease_deviation, config.loop_deviation])
+    return {
+        "taste": profile,
+        "latent": profile.new_zeros(n, 4),
+        "doubt": deviation.square().diag().expand(n, -1, -1),
+        "recent": torch.full((n, REMEMBERED), -1, device=profile.device),
+        "weary_of_tags": profile.new_zeros(n, users.tags.shape[1]),
+        "patience": profile.new_full((n,), config.first_patience),
+        "begun": torch.zeros(n, dtype=torch.bool, device=profile.device),
+    }
+
+
+def as_state(users: ShortVideo, known: Known) -> ShortVideoState:
+    """The state of users of whom this is known, with the average spread of the ratios."""
+    mood, ease, habit = known["latent"].split([2, 1, 1], 1)
+    return ShortVideoState(
+        taste=known["taste"],
+        profile=known["taste"],
+        ease=ease[:, 0],
+        habit=habit[:, 0],
+        spread=torch.full_like(ease[:, 0], users.config.ratio_noise),
+        restoring=users._restoring(known["taste"]),
+        mood=mood,
+        hour=torch.zeros_like(ease[:, 0]),
+        recent=known["recent"],
+        weary_of_tags=known["weary_of_tags"],
+        patience=known["patience"],
+        begun=known["begun"],
+    )
+
+
+def step(
+    users: ShortVideo, known: Known, items: Tensor, signals: Tensor, numbers: Mapping[str, Tensor]
+) -> Known:
+    """The same after a video and its watch ratio and like.
+
+    A ratio tells whether the user stayed, by the densities of both cases. What the answer says of the appeal
+    moves the latent numbers (functional/kalman.py), and the taste along the video by ``learned``. Then the
+    state goes on by the equations.
+    """
+    config, state, places = users.config, as_state(users, known), items.unsqueeze(1)  # (N, 1)
+    facts = Facts(*users.facts[places].unbind(-1))  # (N, 1) each
+    appeal = users._appeal_of(state, places, facts)
+    location = users._of_stayers(state, appeal, facts)[:, 0]
+    appeal, ratio, liked = appeal[:, 0], signals[:, 0], signals[:, 1]  # (N,) each
+    heard, leaves = ratio.clamp_min(1e-6).log(), (facts.leave - facts.duration.log())[:, 0]
+    variance = config.ratio_noise**2 * (1 + config.loop_spread**2)  # of users with any loop noise, roughly
+    stay = -0.5 * ((heard - location).square() / variance + math.log(variance))
+    leave = -0.5 * ((heard - leaves) / config.leave_noise).square() - math.log(config.leave_noise)
+    stays, chance = (appeal + (stay - leave).clamp(-20, 20)).sigmoid(), appeal.sigmoid()  # with it, before it
+    likes = (appeal - config.like_cost).sigmoid()
+    push = stays - chance + stays * (liked - likes)
+    weight = chance * (1 - chance) + stays * likes * (1 - likes)
+    before, one = known["latent"], torch.ones_like(places, dtype=appeal.dtype)
+    of_appeal = torch.cat([users.coordinates[items], one, torch.zeros_like(one)], 1)  # (N, 4)
+    latent, doubt = measured(before, known["doubt"], of_appeal, push, weight)
+    of_ratio = torch.cat([config.ratio_slope * of_appeal[:, :3], one], 1)
+    certain = stays * (ratio < HIGHEST_RATIO) / variance
+    residual = heard - location - (of_ratio * (latent - before)).sum(1)
+    latent, doubt = measured(latent, doubt, of_ratio, certain * residual, certain)
+
+    felt = (appeal + (of_appeal * (latent - before)).sum(1)).sigmoid()  # satisfaction
+    # The signals from seconds on, of which ``advance`` needs the satisfaction; the mood's steps are unknown.
+    answer = torch.nn.functional.pad(felt.view(-1, 1, 1), (7, 3))
+    after, _ = users.advance(state, places, Feedback(answer, torch.ones_like(places, dtype=torch.bool)))
+    kept = latent.new_tensor([config.mood_kept, config.mood_kept, 1.0, 1.0])
+    steps = torch.where(known["begun"], 1 - config.mood_kept**2, 1.0) * config.mood_deviation**2  # (N,)
+    moods = latent.new_tensor([1.0, 1.0, 0.0, 0.0]).diag()
+    return {
+        "taste": state.taste + (numbers["learned"] * push).unsqueeze(1) * users.catalogue.embedding[items],
+        "latent": latent * kept,
+        "doubt": doubt * kept.unsqueeze(1) * kept + steps.view(-1, 1, 1) * moods,
+        "recent": after.recent,
+        "weary_of_tags": after.weary_of_tags,
+        "patience": after.patience.clamp_min(LEAST_PATIENCE),
+        "begun": after.begun,
+    }
+
+
 def expert_scores(
-    users: ShortVideo, interface: Interface, obs: Obs, numbers: Mapping[str, Tensor], items: Tensor | None
+    users: ShortVideo,
+    interface: Interface,
+    obs: FollowedObs,
+    numbers: Mapping[str, Tensor],
+    items: Tensor | None,
 ) -> Tensor:
-    """The logits of appeal, with the profile for the taste, and a price of the after-effect.
+    """The expected reward, with a price of patience and one of tiresome videos, by the state of the walk.
 
     ::
 
-        score_i = pull pull_gain x_i + taste_gain u . e_i + mood m . z_i - wear wear_i + after z_i . q_u
-
-    wear_i is that of the equations, and q_u that of the profile. m is a sum over the history of z_k times the
-    watch ratio above its mean there, fading by mood_kept.
+        score_i = reward_i + price min(change of patience_i, MOST_PATIENCE - p) - near (n - 1) / 100 tires_i
+        price   = exp(level + lack (1 - p / first_patience) + ahead ln(n / 100))         [n steps are left]
     """
-    assert obs.history is not None and obs.signals is not None
-    config, history = users.config, obs.history
     number = {name: x.unsqueeze(-1) for name, x in numbers.items()}  # (1,) or (N, 1)
-    profile = obs.context[:, interface.place_of("profile")]
-    shown, ratio = (history >= 0).float(), obs.signals[:, :, 0]  # (N, L)
-    mean = (ratio * shown).sum(1, keepdim=True) / shown.sum(1, keepdim=True).clamp_min(1)
-    above = (ratio - mean) * recency(history, ratio.new_tensor(config.mood_kept))
-    along = number["mood"] * weighted_rows(above, users.coordinates, history)  # (N, 2)
-    along = along + number["after"] * users._restoring(profile)
-    kernel = config.weariness_kept * recency(history, ratio.new_tensor(config.weariness_kept))
-    weary = config.tag_wear * weighted_rows(kernel, users.tags, history)  # (N, G)
-    creators = users.catalogue.attributes["creator"]
-    recent = torch.where(history >= 0, creators[history.clamp_min(0)], -1)[:, -REMEMBERED:]
-    worn = ratio.new_zeros(len(history), users.num_creators)
-    worn.scatter_add_(1, recent.clamp_min(0), kernel[:, -REMEMBERED:])  # (N, C); 0 is added at padding
-    made_by = creators if items is None else creators[items.clamp_min(0)]
-    pull = users.facts[:, 0] if items is None else users.facts[items.clamp_min(0), 0]
-    wear = products(weary, users.tags, items)
-    wear += config.creator_wear * (worn[:, made_by] if items is None else worn.gather(1, made_by))
-    scores = products(config.taste_gain * profile, users.catalogue.embedding, items)
-    scores += products(along, users.coordinates, items)
-    return scores + number["pull"] * pull - number["wear"] * wear
+    state = as_state(users, obs.known)
+    reward, change = users.prospects_of(state, items)  # (N, C) each
+    assert obs.exclude is not None
+    left = (interface.session_length - (obs.exclude >= 0).sum(1, keepdim=True)).clamp_min(1)  # (N, 1)
+    lack = 1 - state.patience.unsqueeze(1) / users.config.first_patience
+    level = number["level"] + number["lack"] * lack + number["ahead"] * (left / 100).log()
+    scores = reward.addcmul_(level.clamp_max(4).exp(), change)
+    tires = users.tiresomeness_of(obs.context[:, interface.place_of("profile")], items)
+    return scores.addcmul_(number["near"] * (left - 1) / 100, tires, value=-1)
 
 
 EXPERT = Expert(
-    "The logits of appeal by the profile and the mood that the watch ratios show, with a price of the "
-    "after-effect.",
-    {"pull": (1.0, 0.3), "wear": (1.0, 0.5), "mood": (0.1, 0.1), "after": (0.5, 0.5)},
+    "The expected reward, with a price of patience by its lack and the steps that are left, and one of "
+    "videos near the user's favourites; mood, ease and patience are followed by equations and answers.",
+    {
+        "level": (0.3, 0.5),
+        "lack": (0.5, 0.5),
+        "ahead": (0.3, 0.3),
+        "near": (0.3, 0.3),
+        "learned": (0.0, 0.02),
+    },
     expert_scores,
+    Walk(begin, step, stock="patience"),
 )
 EQUATIONS = Equations(
     columns=lambda users: torch.cat([users.facts, users.coordinates], 1),

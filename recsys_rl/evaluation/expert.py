@@ -12,10 +12,11 @@ from recsys_rl.agents import rankers
 from recsys_rl.agents.rankers import Shortlist
 from recsys_rl.evaluation import rule_search
 from recsys_rl.evaluation.cma_search import Trials, search_numbers
+from recsys_rl.evaluation.expert_walk import Walker
 from recsys_rl.evaluation.tuning import Trainees
 from recsys_rl.functional import categorical
 from recsys_rl.functional.top_k import highest
-from recsys_rl.protocols import KNOWS, Expert, UserModel
+from recsys_rl.protocols import Expert, FollowedObs, UserModel
 from recsys_rl.types import Action, Catalogue, Interface, Obs
 
 
@@ -29,14 +30,20 @@ class ByEquations:
     interface: Interface
     numbers: Mapping[str, Tensor]  # () or (N,) each
 
-    def reader(self) -> Shortlist | None:
-        """The lists of N users for their sessions; None if the whole catalogue is scored."""
+    def reader(self) -> Follower:
+        """What goes with N users through their sessions."""
         large = self.catalogue.num_items > rankers.SHORTLIST
-        return Shortlist(self.catalogue, self.interface.slate_size) if large else None
+        walk = self.expert.walk
+        return Follower(
+            Shortlist(self.catalogue, self.interface.slate_size) if large else None,
+            Walker(walk, self.user_model, self.interface, self.numbers) if walk is not None else None,
+        )
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
-        reader = self.reader() if obs.candidates is None else None
-        obs = obs if reader is None else reader.follow(obs)
+        if self.expert.walk is not None and not isinstance(obs, FollowedObs):
+            obs = self.reader().follow(obs)
+        elif obs.candidates is None:
+            obs = self.reader().listed(obs)
         items = obs.candidates  # (N, C)
         scores = self.expert.scores(self.user_model, self.interface, obs, self.numbers, items)
         if items is None:
@@ -46,6 +53,29 @@ class ByEquations:
         best = highest(scores, self.interface.slate_size)  # (N, K)
         found = best.masked_fill(scores.gather(1, best) == -torch.inf, -1)  # no item is left for the place
         return Action.certain(found if items is None else items.gather(1, best))
+
+
+@dataclass(frozen=True)
+class Follower:
+    """The lists of N users of a large catalogue, and the walk through their sessions; None without them."""
+
+    shortlist: Shortlist | None
+    walker: Walker | None
+
+    def follow(self, obs: Obs, ended: Tensor | None = None) -> Obs:
+        """The observation with its candidates and what the walk keeps; see ``Reader``."""
+        listed = self.listed(obs, ended)
+        if self.walker is None:
+            return listed
+        # The walk may ask for what was shown; candidates respect it already.
+        given = {**vars(listed), "exclude": obs.exclude}
+        return FollowedObs(**given, known=self.walker.follow(obs))
+
+    def listed(self, obs: Obs, ended: Tensor | None = None) -> Obs:
+        """The observation with its candidates."""
+        if self.shortlist is None or obs.candidates is not None:
+            return obs
+        return self.shortlist.follow(obs, ended)
 
 
 def search_expert(
@@ -67,4 +97,4 @@ def search_expert(
 def expert_note(expert: Expert, numbers: Mapping[str, Tensor], steps: int) -> str:
     """The form, its numbers, and the number of steps of the search."""
     dials = ", ".join(f"{name} {value.item():.2f}" for name, value in numbers.items())
-    return f"{KNOWS}: {expert.description} {dials}; searched with {steps:,} steps of training users"
+    return f"{expert.description} {dials}; searched with {steps:,} steps of training users"

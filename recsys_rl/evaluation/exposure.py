@@ -23,7 +23,8 @@ def exposure(sessions: Sessions, catalogue: Catalogue) -> dict[str, Any]:
     for name, group in groups(catalogue).items():
         amounts, bases = group.count(items)
         means[name] = (amounts.double().sum() / bases.double().sum()).item()
-    means[EARLY] = sessions.left.double().mean().item()
+    early = sessions.left if sessions.left_early is None else sessions.left_early
+    means[EARLY] = early.double().mean().item()
     if not catalogue.num_items:
         return {"limit_streams": means}
     creators = creators_of(catalogue)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from recsys_rl.protocols import KNOWS
-from recsys_rl.report.words import has_lives, people
+from recsys_rl.report.words import NO_DIFFERENCE, fewer_users, has_lives, in_doubt, people
 from recsys_rl.utils.terminal import say
 
 
@@ -52,16 +52,25 @@ def print_table(result: Mapping[str, Any], heading: str, total_users: int) -> No
     over = "same seeds" if has_episodes(result) else "same users"
     if "seeds" in result:
         over = f"mean over {result['seeds']} seeds"
+    whole = result["sessions"]
+    gains = {(row["policy"], row["versus"]): row for row in result.get("gains", ())}
     for row in result["paired"]:
-        versus = _of_each_seed(row["versus"], result)
-        say(f"{row['policy']} minus {versus}, {over}: {row['mean']:+.3f}{_interval(row, '+')}")
+        gain, versus = gains.pop((row["policy"], row["versus"]), None), _of_each_seed(row["versus"], result)
+        size = f"{row['mean']:+.3f}{_interval(row, '+')}"
+        if gain is not None and not math.isnan(gain["gain"]):
+            size += f", {_percent(gain)}"
+        size += f", {NO_DIFFERENCE}" if in_doubt(row) else ""
+        say(f"{row['policy']} minus {versus}, {over}: {size}{fewer_users(row, whole, result)}")
+    behind = {(row["policy"], row["versus"]) for row in result["paired"] if row["mean"] < 0}
     for row in result["shares"]:
+        if row["share"] < 0 and (row["policy"], row["from"]) in behind and not in_doubt(row):
+            continue  # the line above said it
         start = _of_each_seed(row["from"], result)
-        say(f"{row['policy']}: {share_text({**row, 'from': start})}")
-    for rival in dict.fromkeys(row["versus"] for row in result.get("gains", ())):
-        each = (gain_text(row) for row in result["gains"] if row["versus"] == rival)
-        known = f", which {KNOWS}" if rival in result.get("knows_equations", ()) else ""
-        say(f"gain over {rival}{known}, {over}: {', '.join(each)}")
+        share = share_text({**row, "from": start})
+        say(f"{row['policy']}: {share}{fewer_users(row, whole, result)}")
+    for rival in dict.fromkeys(versus for _, versus in gains):
+        each = (gain_text(row) for row in gains.values() if row["versus"] == rival)
+        say(f"gain over {rival}, {over}: {', '.join(each)}")
     if result["regret"]:
         each = (f"{x['policy']} {x['mean']:.3f}{_interval(x)}" for x in result["regret"])
         say(f"regret to {result['regret'][0]['versus']}, summed over a session: {', '.join(each)}")
@@ -71,9 +80,14 @@ def gain_text(row: Mapping[str, Any]) -> str:
     """The gain of one policy as text, with its interval, and over seeds the worst of them."""
     if math.isnan(row["gain"]):
         return f"{row['policy']} without a number"
-    bounds = "" if math.isnan(row["low"]) else f" [{row['low']:+.1%}, {row['high']:+.1%}]"
-    worst = f", worst seed {row['worst']:+.1%}" if "worst" in row else ""
-    return f"{row['policy']} {row['gain']:+.1%}{bounds}{worst}"
+    doubt = f" ({NO_DIFFERENCE})" if in_doubt(row) else ""
+    return f"{row['policy']} {_percent(row)}{doubt}"
+
+
+def _percent(gain: Mapping[str, Any]) -> str:
+    bounds = "" if math.isnan(gain["low"]) else f" [{gain['low']:+.1%}, {gain['high']:+.1%}]"
+    worst = f", worst seed {gain['worst']:+.1%}" if "worst" in gain else ""
+    return f"{gain['gain']:+.1%}{bounds}{worst}"
 
 
 def _interval(row: Mapping[str, Any], sign: str = "") -> str:
@@ -115,10 +129,8 @@ def _users(result: Mapping[str, Any], total: int) -> str:
         )
     some, rest = ("", "") if whole else (f" of {total:,}", " (--max-users 0 plays all)")
     line = f"{result['sessions']:,}{some} {who}{rest}"
-    fewer = [row for row in result["rows"] if row["users"] < result["sessions"]]
-    if fewer:
-        names = ", ".join(row["policy"] for row in fewer)
-        line += f"; {names}: {fewer[0]['users']:,} of {result['sessions']:,} users (--full plays all)"
+    if any(row["users"] < result["sessions"] for row in result["rows"]):
+        line += "; some rows have fewer (--full plays all)"
     return line
 
 
@@ -127,11 +139,17 @@ def share_text(row: Mapping[str, Any]) -> str:
     way = f"the way from {row['from']} to {row['to']}"
     if math.isnan(row["share"]):
         return f"no share of {way}, as {row['to']} does not lie above {row['from']}"
+    if in_doubt(row):
+        return f"{NO_DIFFERENCE} to {row['from']}: {row['share']:.1%} of {way} {_percents(row)}"
     if row["share"] < 0:  # the size says little: it is large where the way is short
         return f"nothing of {way}: it lies below {row['from']}"
     if math.isnan(row["low"]):
         return f"{row['share']:.1%} of {way}, without an interval"
-    return f"{row['share']:.1%} of {way} [{row['low']:.1%}, {row['high']:.1%}]"
+    return f"{row['share']:.1%} of {way} {_percents(row)}"
+
+
+def _percents(row: Mapping[str, Any]) -> str:
+    return f"[{row['low']:.1%}, {row['high']:.1%}]"
 
 
 def _of_each_seed(name: str, result: Mapping[str, Any]) -> str:

@@ -88,9 +88,10 @@ def summarise(
     ``yardstick``, "" if none was played; ``paired`` differences of each learned policy to it, and between the
     checkpoints (``policy``, ``versus``, ``mean``, ``low``, ``high``); ``shares`` (``policy``, ``from``,
     ``to``, ``share``, ``low``, ``high``); ``gains`` over the RIVALS (``policy``, ``versus``, ``gain``,
-    ``low``, ``high``); ``knows_equations``, the rows whose form is that of the simulator; ``regret``
-    (``policy``, ``versus``, ``mean``, ``low``, ``high``), the cumulative regret of a session: the oracle's
-    return minus the policy's for the same user, empty without an oracle; ``notes`` {row: text};
+    ``low``, ``high``), each over the ``users`` that all of its rows have played; ``knows_equations``, the
+    rows whose form is that of the simulator; ``regret`` (``policy``, ``versus``, ``mean``, ``low``,
+    ``high``), the cumulative regret of a session: the oracle's return minus the policy's for the same user,
+    empty without an oracle; ``notes`` {row: text};
     ``learned``, the names of the learned rows.
     """
     yardstick = best_of(
@@ -263,7 +264,8 @@ def _returns(played: Mapping[str, Played], *names: str) -> list[Tensor]:
 def _difference(played: Mapping[str, Played], name: str, versus: str) -> Row:
     ours, theirs = _returns(played, name, versus)
     found = interval(ours - theirs)
-    return {"policy": name, "versus": versus, "mean": found.mean, "low": found.low, "high": found.high}
+    bounds = {"mean": found.mean, "low": found.low, "high": found.high}
+    return {"policy": name, "versus": versus, **bounds, "users": len(ours)}
 
 
 def _regrets(played: Mapping[str, Played]) -> list[Row]:
@@ -285,13 +287,17 @@ def _common(tables: Sequence[Sequence[Row]]) -> list[list[Row]]:
 
 
 def _share(played: Mapping[str, Played], name: str, start: str, end: str) -> Row:
-    share, low, high = share_of_way(*_returns(played, name, start, end))
-    return {"policy": name, "from": start, "to": end, "share": share, "low": low, "high": high}
+    returns = _returns(played, name, start, end)
+    share, low, high = share_of_way(*returns)
+    bounds = {"share": share, "low": low, "high": high}
+    return {"policy": name, "from": start, "to": end, **bounds, "users": len(returns[0])}
 
 
 def _gain(played: Mapping[str, Played], name: str, rival: str) -> Row:
-    gain, low, high = relative_gain(*_returns(played, name, rival))
-    return {"policy": name, "versus": rival, "gain": gain, "low": low, "high": high}
+    returns = _returns(played, name, rival)
+    gain, low, high = relative_gain(*returns)
+    bounds = {"gain": gain, "low": low, "high": high}
+    return {"policy": name, "versus": rival, **bounds, "users": len(returns[0])}
 
 
 def _mean_values(tables: Sequence[Sequence[Row]], other: str, value: str) -> list[Row]:
@@ -305,5 +311,7 @@ def _mean_values(tables: Sequence[Sequence[Row]], other: str, value: str) -> lis
         mean = interval(torch.tensor(values, dtype=torch.float64))
         names = "/".join(dict.fromkeys(row[other] for row in rows))
         bounds = {value: mean.mean, "low": mean.low, "high": mean.high, "worst": min(values)}
+        if all("users" in row for row in rows):
+            bounds["users"] = sum(row["users"] for row in rows)
         found.append({**rows[0], other: names, **bounds})
     return found

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from recsys_rl.checkpoint import Checkpoint
+from recsys_rl.checkpoint.home import config_at_home
 from recsys_rl.config import Config
 from recsys_rl.dials import EnvConfig
 from recsys_rl.errors import FieldError
@@ -37,26 +39,33 @@ def played_in(path: str | Path, checkpoint: Checkpoint, world: str) -> Checkpoin
     """The checkpoint as if its environment was the platform ``world``, on the checkpoint's items and users.
 
     Another platform has the sizes of the training, and else the settings of its preset; the same platform
-    keeps the settings of the training. Attributes of items and users that the platform needs and the
-    checkpoint lacks are drawn from the seed of the training.
+    keeps the settings of the training, and the platform behind the log of learned users has its own.
+    Attributes of items and users that the platform needs and the checkpoint lacks are drawn from the seed of
+    the training.
 
     Raises UserError for a checkpoint without a catalogue, and for a world whose observations, actions or
     features of items are other ones than those of the training.
     """
-    moved, other = place_of(checkpoint.config, checkpoint.world, checkpoint.interface, world, str(path))
+    home = checkpoint.info.get("home", {})
+    moved, other = place_of(checkpoint.config, checkpoint.world, checkpoint.interface, world, str(path), home)
     return dataclasses.replace(checkpoint, config=moved, world=other)
 
 
-def place_of(config: Config, of: World, interface: Interface, world: str, who: str) -> tuple[Config, World]:
+def place_of(
+    config: Config, of: World, interface: Interface, world: str, who: str, home: Mapping[str, Any]
+) -> tuple[Config, World]:
     """The settings and the world of a run (``config``, ``of``, ``interface``) in the platform ``world``.
 
-    As ``played_in``; ``who`` is the name of the policy in errors.
+    As ``played_in``; ``who`` is the name of the policy in errors, ``home`` the platform behind the log of
+    learned users (checkpoint/home.py), {} if there is none.
     """
     if of.is_empty:
         raise UserError(
             f"--world {world}: {who} is of {config.env}, which has no items and users that another world "
             "could take; leave --world out."
         )
+    if home.get("env") == world:
+        config = config_at_home(config, home)
     with _settings_named(world):
         place, other = _settings_there(config, world), _with_attributes(config, of, world)
     if other.catalogue.features != of.catalogue.features:

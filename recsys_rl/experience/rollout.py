@@ -50,6 +50,7 @@ def collect(
             "streams": step.streams,
             "terminated": step.terminated,
             "truncated": step.truncated,
+            "left_early": step.left_early,
         }
         if step.discount is not None:
             seen["discounts"] = step.discount
@@ -94,7 +95,7 @@ class Sessions:
 
     items: Tensor  # (T, N, K) int64; an empty place is also -1
     rewards: Tensor  # (T, N): the platform's own
-    left: Tensor  # (N,) bool: the user left before the time limit
+    left: Tensor  # (N,) bool: the user left, and be it at the last step that a session can have
     streams: Mapping[str, Tensor] = field(default_factory=dict)  # (T, N) each: reward streams by name
     reactions: tuple[Feedback, ...] = ()  # (T,): of the first NUM_SAMPLE_USERS, also after a session's end
     num_cut: int = 0  # sessions that ``play`` cut at its ``max_steps``
@@ -102,6 +103,7 @@ class Sessions:
     # (T, N) int64: day of the user's life on which each step was taken, -1 after its end; None: one visit
     days: Tensor | None = None
     visits: int = 1  # most visits of an episode
+    left_early: Tensor | None = None  # (N,) bool: the user left before the last step; None: as ``left``
 
     @property
     def returns(self) -> Tensor:  # (N,)
@@ -138,7 +140,7 @@ def play(
     """
     obs, follow = env.reset(users), follower(agent)
     alive = torch.ones(obs.num_rows, dtype=torch.bool, device=obs.context.device)
-    left = torch.zeros_like(alive)
+    left, left_early = torch.zeros_like(alive), torch.zeros_like(alive)
     steps = torch.zeros_like(alive, dtype=torch.int64)
     items: list[Tensor] = []
     rewards: list[Tensor] = []
@@ -162,6 +164,7 @@ def play(
         if step.day is not None:
             days.append(torch.where(alive, step.day, -1))
         left |= alive & step.terminated
+        left_early |= alive & step.left_early
         alive = alive & ~(step.terminated | step.truncated)
         obs = step.obs
     return Sessions(
@@ -174,6 +177,7 @@ def play(
         steps=steps,
         days=torch.stack(days) if days else None,
         visits=env.interface.visits,
+        left_early=left_early,
     )
 
 

@@ -81,6 +81,7 @@ class Description:
     shown_of_item: tuple[int, int, int] | None = None  # likewise: rows in which an item could be shown
     candidates_per_row: float | None = None
     inverse_propensity: float | None = None  # mean of 1 / propensity
+    catalogue_items: int | None = None  # in the header of a log of decisions; not each was shown
     slate_size: int = 1
     problems: tuple[Problem, ...] = ()
     others: tuple[str, ...] = ()  # columns without a role
@@ -141,7 +142,10 @@ class Description:
             return "expected: the number of slates that could be shown"
         if self.candidates_per_row is not None:
             return f"{self.candidates_per_row:,.4g} candidates a row, its expectation if each has p > 0"
-        return f"expected: the number of items that could be shown, at most {self.items or 0:,}"
+        most, where = self.items or 0, ""
+        if self.catalogue_items is not None:
+            most, where = self.catalogue_items, " in the header"
+        return f"expected: the number of items that could be shown, at most the {most:,}{where}"
 
 
 def _instant(seconds: float) -> str:

@@ -1,7 +1,8 @@
 """User events from columns, or from any table file, as an InteractionLog.
 
 Events are sorted by (user, time, item). So the order of the rows does not matter in a file with times. In
-a file without times, the order of the rows is the time. files/read.py has the formats, files/columns.py the
+a file without times, a hash of user and item draws an order in place of the time, as nobody knows whether
+the rows are sorted by time, by item or by nothing. files/read.py has the formats, files/columns.py the
 names of columns, files/clean.py the checks.
 """
 
@@ -24,6 +25,7 @@ from recsys_rl.files.kinds import about_kinds, kinds_in
 from recsys_rl.files.lines import lines_of
 from recsys_rl.files.read import HEADLESS, TableFile, has_header, open_table
 from recsys_rl.types import InteractionLog, UserError
+from recsys_rl.utils.user_hashes import drawn_order
 
 
 def make_log(
@@ -47,11 +49,11 @@ def make_log(
     number, the column is read as strings: the sorted rank of a string becomes the id, its string is kept in
     ``user_names`` or ``item_names``, and the string of an item without a title becomes its title. ``times``
     are numbers (the fraction of a second only orders events), dates, or texts (files/times.py); without them
-    the order of the rows is the time. Without ``ratings`` each event counts as a like: rating 1.0 of the
-    range (0, 1). ``weights`` are positive. The keys of ``titles``, ``genres``, ``years`` and of each of the
-    ``attributes`` are ids of the source; the default title is "item <id>". ``items.encoded`` turns an
-    attribute into numbers, and fills its gaps. ``rating_range`` defaults to the smallest and largest rating
-    in the column.
+    a hash of user and item draws the order of a user's events. Without ``ratings`` each event counts as a
+    like: rating 1.0 of the range (0, 1). ``weights`` are positive. The keys of ``titles``, ``genres``,
+    ``years`` and of each of the ``attributes`` are ids of the source; the default title is "item <id>".
+    ``items.encoded`` turns an attribute into numbers, and fills its gaps. ``rating_range`` defaults to the
+    smallest and largest rating in the column.
 
     A repeated event (same user, item and time; without times, same user and item) is an error: it is
     usually a broken export, and it would count twice. Raises UserError, with rows counted from 1.
@@ -184,11 +186,13 @@ def _number(
     user_keys, user_rows = _rank(frame["user"])
     item_keys, item_rows = _rank(frame["item"])
     has_rating, has_weight = "rating" in frame.columns, "weight" in frame.columns
+    timed = "time" in frame.columns
+    times = frame["time"] if timed else _drawn(user_keys, item_keys, user_rows, item_rows)
     frame = pl.DataFrame(
         {
             "user": user_rows,
             "item": item_rows,
-            "time": frame["time"] if "time" in frame.columns else frame["row"].cast(pl.Int64),
+            "time": times,
             "rating": frame["rating"]
             if has_rating
             else pl.repeat(1.0, frame.height, dtype=pl.Float32, eager=True),
@@ -215,7 +219,16 @@ def _number(
         user_names=tuple(user_keys.to_list()) if user_keys.dtype == pl.String else (),
         item_names=tuple(names) if is_text else (),
         attributes=facts.tensors(names),
+        timed=timed,
     )
+
+
+def _drawn(
+    user_keys: pl.Series, item_keys: pl.Series, user_rows: pl.Series, item_rows: pl.Series
+) -> pl.Series:
+    """Numbers in place of times."""
+    rows = user_rows.to_numpy(), item_rows.to_numpy()
+    return pl.Series(drawn_order(user_keys.to_list(), item_keys.to_list(), *rows))
 
 
 def _rank(ids: pl.Series) -> tuple[pl.Series, pl.Series]:

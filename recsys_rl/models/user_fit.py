@@ -160,22 +160,37 @@ class UserFitting:
         return found
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """The inverse of ``state_dict``. Raises KeyError, RuntimeError or ValueError if it doesn't fit."""
+        """The inverse of ``state_dict``.
+
+        Raises KeyError, RuntimeError, TypeError or ValueError if it doesn't fit.
+        """
         self.member, self.done = int(state["member"]), int(state["done"])
         if not 0 <= self.member <= len(self.members) or not 0 <= self.done < self.of_member:
             raise ValueError("the epochs of a fit")
+        if not all(bool(x.isfinite().all()) for x in state.values()):
+            raise ValueError("the numbers of a fit")
         self.best, self.waited = float(state["best"]), int(state["waited"])
         self.generator.set_state(state["generator"])
         self.kept = {n.removeprefix("kept."): x for n, x in state.items() if n.startswith("kept.")}
         if self.finished:
             return
         member = self.members[self.member]
+        if _shapes(self.kept) != _shapes(member.state_dict()):
+            raise ValueError("the kept weights of a fit")
         self.optimizer = torch.optim.Adam(member.parameters(), self.sizes.lr)
         of_parameters: dict[int, dict[str, Tensor]] = {}
         for name, x in state.items():
             if name.startswith("adam."):
-                _, place, what = name.split(".")
-                of_parameters.setdefault(int(place), {})[what] = x
+                _, number, what = name.split(".")
+                of_parameters.setdefault(int(number), {})[what] = x
+        for place, parameter in enumerate(member.parameters() if of_parameters else ()):
+            shape = (parameter.dtype, tuple(parameter.shape))
+            if _shapes(of_parameters[place]) != {
+                "step": (torch.float32, ()),
+                "exp_avg": shape,
+                "exp_avg_sq": shape,
+            }:
+                raise ValueError("the averages of a fit")
         whole = self.optimizer.state_dict()
         self.optimizer.load_state_dict({**whole, "state": of_parameters})
 
@@ -214,6 +229,11 @@ def set_means(network: UserNetwork, table: SessionTable) -> None:
     if kinds.leave_weight:
         left = table.left_after[table.under_way].float()
         last[1].bias.add_(shift(torch.cat(leaving), left.mean().view(1)))
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+    """The type and the shape of each tensor."""
+    return {name: (x.dtype, tuple(x.shape)) for name, x in tensors.items()}
 
 
 def _weights(network: UserNetwork) -> dict[str, Tensor]:

@@ -61,7 +61,7 @@ def limit_streams(catalogue: Catalogue, streams: Sequence[Stream]) -> dict[str, 
     """The streams by name. ``streams``: the platform's; a stream of the same name is the platform's own."""
     found = {name: _of_items(name, group) for name, group in groups(catalogue).items()}
     left = "sessions that the user left before the last step, as a share of all; of lives, users who churned"
-    found[EARLY] = LimitStream(EARLY, left, lambda x: x.terminated, _ends, 0.0, 1.0, True)
+    found[EARLY] = LimitStream(EARLY, left, _left_early, _ends, 0.0, 1.0, True)
     return found | {stream.name: _of_rewards(stream, place) for place, stream in enumerate(streams)}
 
 
@@ -132,6 +132,10 @@ def _of_rewards(stream: Stream, place: int) -> LimitStream:
     return LimitStream(
         stream.name, meaning, lambda x: x.streams[..., place], lambda x: torch.ones_like(x.rewards)
     )
+
+
+def _left_early(rollout: Rollout) -> Tensor:
+    return rollout.terminated if rollout.left_early is None else rollout.left_early
 
 
 def _ends(rollout: Rollout) -> Tensor:

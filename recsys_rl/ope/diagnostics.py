@@ -24,10 +24,11 @@ PROMISES = {
     "bootstrap": "right for many users; it covers less with few effective samples",
     "model": "no promise: the spread of a learned model's answers, without the model's error",
     "clip": "no promise: the spread of an estimate with a clip, without the error that the clip makes",
+    "cluster": "no promise: the spread of an estimate by clusters, without the error of items that differ",
     "bernstein": "holds for every number of users if no reward lies outside those of the log; wide",
 }
 """The promise of each kind of interval, as the report prints it."""
-NO_PROMISE = ("model", "clip")
+NO_PROMISE = ("model", "clip", "cluster")
 """The kinds of intervals that promise nothing."""
 FEW = 200
 """Effective samples under which an estimate is not to be trusted."""

@@ -25,7 +25,7 @@ from recsys_rl.ope.diagnostics import (
     student_t,
     weigh,
 )
-from recsys_rl.ope.estimators import ESTIMATORS, MODEL, Estimator, Evidence, met
+from recsys_rl.ope.estimators import CLUSTERS, ESTIMATORS, MODEL, Estimator, Evidence, met
 from recsys_rl.ope.result import Estimate, NotComputed
 from recsys_rl.types import UserError
 
@@ -121,6 +121,8 @@ def _row(
         row = replace(row, calibration=model, warnings=(*row.warnings, *model.warnings))
     if estimator.weights is None:  # a learned model alone
         row = replace(row, interval="model", warnings=(world.WARNING, *row.warnings))
+    if CLUSTERS in needs:
+        row = replace(row, interval="cluster")
     if clip is not None:
         row = replace(row, interval="clip", warnings=(clipping.WARNING, *row.warnings))
     return row, terms

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint
-from recsys_rl.checkpoint import load as load_checkpoint
+from recsys_rl.checkpoint.home import load_at_home
 from recsys_rl.data.new_items import join
 from recsys_rl.errors import FieldError, UserError
 from recsys_rl.files.items import read_items
@@ -312,4 +312,4 @@ def load(path: str | Path = f"checkpoints/{DEFAULT_ALGO}.pt", env: str | None = 
     ``env`` is the name of its environment. It is required only if the name holds a module to import. Raises
     UserError for a file that is not a whole checkpoint.
     """
-    return Recommender(load_checkpoint(path, env))
+    return Recommender(load_at_home(path, env))

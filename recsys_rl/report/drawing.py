@@ -87,6 +87,11 @@ def number(value: object, places: int) -> str:
     return (shown[1:] if float(shown.replace(",", "")) == 0 and shown[0] == "-" else shown).replace("-", "−")
 
 
+def signed(value: float, places: int) -> str:
+    """``+1,234.5`` or ``−0.0``: a finite number with its sign, also where it rounds to 0."""
+    return f"{value:+,.{places}f}".replace("-", "−")
+
+
 def short(steps: float) -> str:
     """Steps on an axis: 50k, 1.5M."""
     for unit, name in ((1e6, "M"), (1e3, "k")):

@@ -10,7 +10,7 @@ from typing import Any
 from recsys_rl.protocols import KNOWS
 from recsys_rl.report import charts, words
 from recsys_rl.report.categories import categories_html
-from recsys_rl.report.drawing import PALETTE_CSS, decimals, finite, kind, number, sizes, text
+from recsys_rl.report.drawing import PALETTE_CSS, decimals, finite, kind, number, signed, sizes, text
 from recsys_rl.report.exposure import exposure_html
 from recsys_rl.report.regret import regret_html
 from recsys_rl.report.sessions import sessions_html
@@ -155,12 +155,16 @@ def _returns(report: Mapping[str, Any]) -> str:
         return f'<h2>Returns</h2><p class="plain">{text(error)}</p>'
     places = decimals([row[key] for row in rows for key in charts.RETURN if finite(row[key])])
     unit = "episode" if foreign else _unit(report)
-    pairs = [_pair(pair, places, unit) for pair in report.get("paired", ())]
-    pairs += [_way(share) for share in report.get("shares", ())]
-    pairs += [_over(gain) for gain in report.get("gains", ()) if finite(gain["gain"])]
+    gains = {(x["policy"], x["versus"]): x for x in report.get("gains", ()) if finite(x["gain"])}
+    pairs = []
+    for pair in report.get("paired", ()):
+        gain = gains.pop((pair["policy"], pair["versus"]), None)
+        pairs.append(_pair(pair, places + 1, unit, gain) + _whose(pair, report))
+    pairs += [_way(share) + _whose(share, report) for share in report.get("shares", ())]
+    pairs += [_over(gain) + _whose(gain, report) for gain in gains.values()]
     table = _table(rows, places, yardstick, report.get("knows_equations", ()))
     one = "seed" if foreign else "user"
-    listed = "".join(f"<li>{pair}</li>" for pair in pairs)
+    listed = "".join(f"<li>{pair}.</li>" for pair in pairs)
     paired = f'<h3>Differences, {one} by {one}</h3><ul class="pairs">{listed}</ul>'
     return (
         f'<h2>Returns</h2><p class="note">{text(note)}</p>{drawn}{table}'
@@ -212,42 +216,49 @@ def _percent(share: float | None) -> str:
     return f"{number(100 * share, 0 if abs(share) >= 0.01 else 1)} %"
 
 
-def _pair(pair: Row, places: int, unit: str) -> str:
+def _whose(row: Row, report: Mapping[str, Any]) -> str:
+    return text(words.fewer_users(row, report["heldout_users"], report)) if "users" in row else ""
+
+
+def _pair(pair: Row, places: int, unit: str, gain: Row | None) -> str:
+    """``ppo against rule: +1.84 per session (95 % interval +0.92 to +2.71), +12 %``; ``gain``: its 12 %."""
     names = f"{text(pair['policy'])} against {text(pair['versus'])}"
     if not finite(pair["mean"]):
-        return f"{names}: no number."
-    size = number(abs(pair["mean"]), places)
-    word = "more" if pair["mean"] >= 0 else "less"
-    if not (finite(pair["low"]) and finite(pair["high"])):
-        return f"{names}: <b>{size} {word}</b> per {unit} (no interval)."
-    ends = (pair["low"], pair["high"]) if pair["mean"] >= 0 else (-pair["high"], -pair["low"])
-    low, high = (number(end, places) for end in ends)
-    doubt = ", which is not a clear difference" if pair["low"] <= 0 <= pair["high"] else ""
-    return f"{names}: <b>{size} {word}</b> per {unit} (95 % interval {low} to {high}){doubt}."
+        return f"{names}: no number"
+    percent = "" if gain is None else f", {_signed_percent(gain['gain'])} %"
+    low, high = (signed(pair[end], places) if finite(pair[end]) else "" for end in ("low", "high"))
+    bounds = f"95 % interval {low} to {high}" if low and high else "no interval"
+    return f"{names}: <b>{signed(pair['mean'], places)}</b> per {unit} ({bounds}){percent}{_doubt(pair)}"
 
 
 def _over(gain: Row) -> str:
-    """``ppo-greedy earns 22 % more than rule (95 % interval 18 to 27 %).``"""
-    word, sign = ("more", 1) if gain["gain"] >= 0 else ("less", -1)
-    size = _percent(abs(gain["gain"]))
-    said = f"{text(gain['policy'])} earns <b>{size} {word}</b> than {text(gain['versus'])}"
+    """``ppo-greedy against rule: +22 % (95 % interval +18 to +27 %)``"""
+    said = f"{text(gain['policy'])} against {text(gain['versus'])}: <b>{_signed_percent(gain['gain'])} %</b>"
     if not (finite(gain["low"]) and finite(gain["high"])):
-        return f"{said}."
-    low, high = sorted((100 * sign * gain["low"], 100 * sign * gain["high"]))
-    return f"{said} (95 % interval {number(low, 0)} to {number(high, 0)} %)."
+        return said
+    low, high = (signed(100 * gain[end], 0) for end in ("low", "high"))
+    return f"{said} (95 % interval {low} to {high} %){_doubt(gain)}"
 
 
 def _way(share: Row) -> str:
-    """``ppo-greedy closes 66 % of the way from rule to planner (95 % interval 60 to 72 %).``"""
+    """``ppo-greedy closes 66 % of the way from rule to planner (95 % interval 60 to 72 %)``"""
     way = f"of the way from {text(share['from'])} to {text(share['to'])}"
     if not finite(share["share"]):
-        return f"{text(share['policy'])}: no number for the share {way}."
-    if share["share"] < 0:
-        return f"{text(share['policy'])} lies below {text(share['from'])}, and so closes nothing {way}."
+        return f"{text(share['policy'])}: no number for the share {way}"
     low, high = (number(100 * share[key], 0) for key in ("low", "high"))
     known = finite(share["low"]) and finite(share["high"])
     bounds = f"95 % interval {low} to {high} %" if known else "no interval"
-    return f"{text(share['policy'])} closes <b>{_percent(share['share'])}</b> {way} ({bounds})."
+    if share["share"] < 0 and not words.in_doubt(share):
+        return f"{text(share['policy'])} lies below {text(share['from'])}, and so closes nothing {way}"
+    return f"{text(share['policy'])} closes <b>{_percent(share['share'])}</b> {way} ({bounds}){_doubt(share)}"
+
+
+def _signed_percent(share: float) -> str:
+    return signed(100 * share, 0 if abs(share) >= 0.1 else 1)
+
+
+def _doubt(row: Row) -> str:
+    return f", {words.NO_DIFFERENCE}" if words.in_doubt(row) else ""
 
 
 def _definitions(report: Mapping[str, Any], rows: Sequence[Row]) -> str:

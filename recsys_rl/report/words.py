@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from recsys_rl.protocols import TRADE
-from recsys_rl.report.drawing import BASELINES, number
+from recsys_rl.report.drawing import BASELINES, finite, number
 
 POLICIES = {
     "untrained": "The same network before its first update.",
@@ -51,6 +51,7 @@ COLUMNS = {
     "Churn": "Share of the users who stay away for more than 30 days.",
 }
 
+NO_DIFFERENCE = "no difference seen"
 STREAM = "Mean sum of this kind of reward over {session}, without its weight."
 
 
@@ -128,6 +129,17 @@ def people(report: Mapping[str, Any], count: object = None) -> str:
     if new:
         return f"{noun} of {new['file']}"
     return f"{noun} of the training" if report.get("everyone") else f"held-out {noun}"
+
+
+def in_doubt(row: Mapping[str, Any]) -> bool:
+    """True if the interval of a difference, a gain or a share holds 0; False without an interval."""
+    return finite(row["low"]) and finite(row["high"]) and bool(row["low"] <= 0 <= row["high"])
+
+
+def fewer_users(row: Mapping[str, Any], whole: int, report: Mapping[str, Any]) -> str:
+    """The users of a comparison, if one of its rows was not played with the ``whole`` number of the table."""
+    count = row.get("users")
+    return "" if count in (None, whole) else f", over {count:,} of {whole:,} {people(report, whole)}"
 
 
 def has_lives(report: Mapping[str, Any]) -> bool:

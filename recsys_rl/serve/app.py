@@ -74,6 +74,8 @@ class App:
             exception_handlers={404: _no_door, 405: _wrong_method, Exception: _fault},
             lifespan=self._lifespan,
         )
+        # A redirect to the same path without its "/" would name the caller's Host, and ask for no token.
+        self.gets.router.redirect_slashes = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

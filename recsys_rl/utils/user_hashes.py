@@ -1,12 +1,14 @@
-"""A number in [0, 1) from a user's id and a key alone: the side of a user, whoever else there is."""
+"""Numbers from ids alone, whatever else there is: the side of a user, the order of items, an id of a name."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+Rows = NDArray[np.int64]
 
 
 def user_hashes(user_ids: Iterable[int | str], key: str) -> NDArray[np.float64]:
@@ -18,3 +20,26 @@ def user_hashes(user_ids: Iterable[int | str], key: str) -> NDArray[np.float64]:
         one.update(str(user_id).encode())
         found.append(int.from_bytes(one.digest(), "big") >> 11)
     return np.array(found, dtype=np.float64) / 2**53
+
+
+def number_of(name: str) -> int:
+    """A number of 63 bits for the id of a person in text: the same everywhere, and nobody else's."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def drawn_order(
+    user_ids: Sequence[int | str], item_ids: Sequence[int | str], users: Rows, items: Rows
+) -> Rows:
+    """(E,) int64: numbers by which the items of each user have a random order, the same in any log.
+
+    ``user_ids`` (U,) and ``item_ids`` (I,) are those of the source, ``users`` and ``items`` (E,) their rows.
+    """
+    found, other = (
+        (user_hashes(ids, key) * 2**53).astype(np.uint64)[rows]
+        for ids, key, rows in ((user_ids, "order of users", users), (item_ids, "order of items", items))
+    )
+    for part in (other, np.uint64(0)):  # mixed by the steps of splitmix64 (Steele et al. 2014)
+        found = (found ^ part) * np.uint64(0xBF58476D1CE4E5B9)
+        found = (found ^ (found >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        found ^= found >> np.uint64(31)
+    return (found >> np.uint64(1)).astype(np.int64)

@@ -87,7 +87,8 @@ class EvaluateConfig:
     item_column: str | None = None
     """Column of the item id in this file."""
     time_column: str | None = None
-    """Column of the time in this file. Without one, the order of the rows is the time."""
+    """Column of the time in this file. Without one, a hash of user and item draws the likes behind the
+    profile."""
     rating_column: str | None = None
     """Column of the rating in this file. Without one, every row is a like."""
     weight_column: str | None = None
@@ -114,7 +115,7 @@ class EvaluateConfig:
     world: str | None = None
     """Play in this platform, with the items, users and interface of the checkpoint, in place of the one of
     the training: the simulator behind a log for a policy trained in users learned from the log. Another
-    platform has the settings of its preset, the same one those of the training."""
+    platform has the settings of its preset, the same one those of the training, that simulator its own."""
 
     def __post_init__(self) -> None:
         check_fields(self)

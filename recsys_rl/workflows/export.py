@@ -20,8 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from recsys_rl.checkpoint import Checkpoint, load
+from recsys_rl.checkpoint import Checkpoint
+from recsys_rl.checkpoint.home import load_at_home
 from recsys_rl.errors import one_line
+from recsys_rl.folder import checkpoint_behind
 from recsys_rl.lookup import DEFAULT_ALGO, platform_of
 from recsys_rl.make import make_env
 from recsys_rl.models.heads import GatedHead
@@ -91,7 +93,7 @@ def export(options: ExportConfig) -> None:
         _check_onnx(onnx)
     if vectors is not None:
         check_vectors(vectors)
-    checkpoint = load(options.checkpoint, options.env)
+    checkpoint = load_at_home(options.checkpoint, options.env)
     name = one_line(options.checkpoint)
     if checkpoint.world.is_empty:
         raise UserError(
@@ -101,7 +103,7 @@ def export(options: ExportConfig) -> None:
     agent = None if onnx is None else _agent(name, checkpoint)
     print_latest(options.checkpoint, checkpoint)
     if onnx is not None and agent is not None:
-        _write_onnx(onnx, checkpoint, agent)
+        _write_onnx(onnx, checkpoint, agent, checkpoint_behind(str(options.checkpoint)))
     if vectors is not None:
         write_vectors(vectors, checkpoint.world)
         items, users = checkpoint.catalogue.num_items, len(checkpoint.world.population.user_ids)
@@ -120,14 +122,14 @@ def _page_path(path: Path) -> Path:
     return path.with_name(path.name + ".md")
 
 
-def _write_onnx(path: Path, checkpoint: Checkpoint, agent: NetworkPolicy[Any]) -> None:
-    """Write the file that was compared with the policy, and its page."""
+def _write_onnx(path: Path, checkpoint: Checkpoint, agent: NetworkPolicy[Any], file: str) -> None:
+    """Write the file that was compared with the policy, and its page; ``file`` is the checkpoint's."""
     obs = _observations(checkpoint, agent)
     inputs = _inputs(obs, checkpoint.interface)
     content = _translated(agent, inputs, checkpoint)
     difference = _compare(content, inputs, agent.scores(obs))
     write_bytes(path, content)
-    write_text(_page_path(path), _page(path.name, checkpoint, inputs))
+    write_text(_page_path(path), _page(path.name, checkpoint, inputs, file))
     print(
         f"{path}: scores of {checkpoint.catalogue.num_items:,} items, as the policy's on {OBSERVATIONS:,} "
         f"observations (largest difference {difference:.1e}); {_page_path(path)} describes the inputs",
@@ -265,8 +267,8 @@ def _compare(content: bytes, inputs: dict[str, Tensor], expected: Tensor) -> flo
     return difference
 
 
-def _page(name: str, checkpoint: Checkpoint, inputs: dict[str, Tensor]) -> str:
-    """The page on the file, in Markdown."""
+def _page(name: str, checkpoint: Checkpoint, inputs: dict[str, Tensor], file: str) -> str:
+    """The page on the file, in Markdown. ``file``: of the checkpoint, as links to the latest run move."""
     interface, config = checkpoint.interface, checkpoint.config
     meanings = {
         "context": "the pieces below, one after another",
@@ -277,8 +279,8 @@ def _page(name: str, checkpoint: Checkpoint, inputs: dict[str, Tensor]) -> str:
     lines = [
         f"# {name}",
         "",
-        f"Scores of the policy of `{config.algo}` on `{config.env}` after {checkpoint.total_steps:,} steps, "
-        "by `recsys-rl export`. N, the number of rows, is free.",
+        f"Scores of the policy of `{config.algo}` on `{config.env}` after {checkpoint.total_steps:,} steps "
+        f"(`{one_line(file)}`), by `recsys-rl export`. N, the number of rows, is free.",
         "",
         "| input | shape | dtype | |",
         "|---|---|---|---|",

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from recsys_rl.checkpoint import load
+from recsys_rl.checkpoint.home import load_at_home
 from recsys_rl.checkpoint.users import LearnedFile, load_users, save_users
 from recsys_rl.config import Config, to_dict
 from recsys_rl.decisions.checks import check_catalogue
@@ -35,7 +35,7 @@ from recsys_rl.experience.learned_users import (
 )
 from recsys_rl.experience.logged import MOST_ROWS
 from recsys_rl.lookup import names_a_module, platform_of
-from recsys_rl.make import heldout_rows, make_user_model, make_world, one_visit
+from recsys_rl.make import heldout_rows, make_env, make_user_model, make_world, one_visit
 from recsys_rl.models.item_means import item_means
 from recsys_rl.models.user_fit import FitSizes, UserFitting
 from recsys_rl.models.user_inputs import context_sizes, item_tables
@@ -159,8 +159,15 @@ def begin(options: FitUsersConfig) -> Fit:
     known, data = _of_training(log, config, world), to_dict(config)["data_config"]
     fit = begin_fit(options, log, world, users, data, known, options.seed)
     # Of users whom the population lacks, this seed says who is held out.
-    info = {**fit.file.info, "heldout_seed": config.train_config.seed}
+    info = {**fit.file.info, "heldout_seed": config.train_config.seed, "home": _home(log, config, world)}
     return dataclasses.replace(fit, file=dataclasses.replace(fit.file, info=info))
+
+
+def _home(log: DecisionLog, config: Config, world: World) -> dict[str, Any]:
+    """The log's platform with its settings, for policies that are trained in the users; {} if unknown."""
+    if not log.header.platform or make_env(config, world, 1).interface != log.header.interface:
+        return {}
+    return {"env": config.env, "env_config": to_dict(config.env_config)}
 
 
 def begin_fit(
@@ -302,7 +309,7 @@ def _world(options: FitUsersConfig, platform: str) -> tuple[Config, World]:
     if options.checkpoint is not None:
         if options.data is not None:
             raise UserError("--checkpoint brings its items: leave --data out, or leave --checkpoint out.")
-        checkpoint = load(options.checkpoint, options.env)
+        checkpoint = load_at_home(options.checkpoint, options.env, platform)
         if checkpoint.world.is_empty:
             raise UserError(f"{options.checkpoint} has no catalogue, and a log is of one: give another one.")
         if not options.quiet:
@@ -371,11 +378,11 @@ def _restore(fit: Fit, before: LearnedFile, options: FitUsersConfig) -> None:
                 f"--{name.replace('_', '-')} was {old.get(name)} at the start of this fit, and is "
                 f"{new[name]} now: leave --resume out for a new fit."
             )
-    for member, saved in zip(fit.file.members, before.members, strict=True):
-        member.load_state_dict(saved.state_dict())
     try:
+        for member, saved in zip(fit.file.members, before.members, strict=True):
+            member.load_state_dict(saved.state_dict())
         fit.fitting.load_state_dict(before.fitting)
-    except (KeyError, RuntimeError, ValueError) as error:
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"{options.out} holds no fit that can go on: leave --resume out.") from error
 
 

@@ -124,7 +124,7 @@ class WorldJudge:
 
     def __init__(self, name: str, run: Run) -> None:
         """Raise UserError for a world that does not fit."""
-        self.config, self.world = place_of(run.config, run.world, run.interface, name, "the run")
+        self.config, self.world = place_of(run.config, run.world, run.interface, name, "the run", run.home)
 
     def judge(self, run: Run) -> Point:
         device = run.streams["users"].device

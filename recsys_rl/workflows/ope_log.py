@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from recsys_rl.checkpoint import Checkpoint, load
+from recsys_rl.checkpoint import Checkpoint
+from recsys_rl.checkpoint.home import load_at_home
 from recsys_rl.data import LOGS
 from recsys_rl.decisions.checks import check_catalogue
 from recsys_rl.decisions.log import DecisionLog, catalogue_hash
@@ -178,7 +179,7 @@ def _of_signals(
 
 def _recorded(options: OpeConfig, log: DecisionLog) -> ReadLog:
     path = options.checkpoint or f"checkpoints/{DEFAULT_ALGO}.pt"
-    checkpoint = load(path, options.env)
+    checkpoint = load_at_home(path, options.env, log.header.platform)
     if checkpoint.world.is_empty:
         raise UserError(f"{path} is of {checkpoint.config.env}, which has no catalogue of items.")
     assert options.log is not None
@@ -221,7 +222,7 @@ def _others(
     """The policies of the checkpoints of --logger. Raises UserError for one that can't be the log's."""
     found = []
     for path in options.logger:
-        checkpoint = load(path, options.env)
+        checkpoint = load_at_home(path, options.env, log.header.platform)
         other = UserError(
             f"--logger {path} is of another catalogue or of other sessions than {options.log}: give the "
             "checkpoint of the policy that made the log."

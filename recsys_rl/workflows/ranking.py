@@ -68,7 +68,7 @@ class RankingConfig:
     rating_column: str | None = None
     """Column of the rating. Without one, every row is a like."""
     time_column: str | None = None
-    """Column of the time. Without one, the order of the rows is the time."""
+    """Column of the time, which tells repeated events apart."""
     weight_column: str | None = None
     """Column of plays, seconds or purchases."""
     event_column: str | None = None

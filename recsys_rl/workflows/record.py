@@ -13,7 +13,8 @@ from torch import Tensor
 
 from recsys_rl.agents.linear_bandit import DRAWS
 from recsys_rl.agents.mixture import Fixed
-from recsys_rl.checkpoint import Checkpoint, load
+from recsys_rl.checkpoint import Checkpoint
+from recsys_rl.checkpoint.home import load_at_home
 from recsys_rl.decisions.log import DecisionHeader, DecisionLog, catalogue_hash, concatenate
 from recsys_rl.decisions.writer import ROWS, DecisionWriter
 from recsys_rl.dials import Seed
@@ -93,7 +94,7 @@ def record(options: RecordConfig) -> Path:
         check_new_folder(path, "--out")
     if options.threads:
         torch.set_num_threads(options.threads)
-    checkpoint = load(options.checkpoint, options.env)
+    checkpoint = load_at_home(options.checkpoint, options.env)
     if path.resolve() == Path(options.checkpoint).resolve():
         raise UserError(f"--out {path} is the checkpoint itself: give another name.")
     if checkpoint.world.is_empty:

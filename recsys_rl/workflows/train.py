@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from recsys_rl import folder as folders
-from recsys_rl.checkpoint import save, settings_of_items
+from recsys_rl.checkpoint import save
+from recsys_rl.checkpoint.home import settings_of_items
 from recsys_rl.checkpoint.users import load_users
 from recsys_rl.config import Config, overlay, to_toml, with_settings, with_whole_paths
 from recsys_rl.errors import FieldError, error_text

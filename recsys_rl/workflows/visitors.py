@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import torch
 from torch import Tensor
 
-from recsys_rl.checkpoint import load
+from recsys_rl.checkpoint.home import load_at_home
 from recsys_rl.dials import Seed
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.errors import UserError, amount, error_text, one_line
@@ -88,7 +88,7 @@ def visitors(options: VisitorsConfig) -> Visits:
     """Play the sessions, and print return, latency and events. Raises UserError."""
     if options.json is not None:
         check_writable(Path(options.json), "--json")
-    checkpoint = load(options.checkpoint, options.env)
+    checkpoint = load_at_home(options.checkpoint, options.env)
     if options.env is not None and options.env != checkpoint.config.env:
         raise UserError(
             f"{options.checkpoint} is of {checkpoint.config.env}, and --env is {options.env}: give a "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 
 from recsys_rl.cli import main
 from recsys_rl.decisions import reader
+from recsys_rl.decisions.checksum import Checksum
 from recsys_rl.decisions.describe import describe
 from recsys_rl.decisions.parts import read_decisions
 from recsys_rl.decisions.reader import check_pieces
@@ -61,6 +63,18 @@ def test_checksum_depends_neither_on_pieces_nor_on_the_encoding(tmp_path: Path) 
     frame = pl.read_parquet(one)
     rewrite(two, frame.select(sorted(frame.columns)), header_of(one), compression="snappy", row_group_size=2)
     assert_same(read_decisions(two), log)
+
+
+def test_checksum_knows_where_a_list_ends() -> None:
+    """[[1, 2], [3]] and [[1], [2, 3]] have the same items in the same order."""
+    log, sums = two_sessions().rows(torch.tensor([0, 1])), []
+    for lists in ([[0, 1, 2, 3], [4, 5, -1, -1]], [[0, 1, 2, -1], [3, 4, 5, -1]]):
+        items = torch.tensor(lists)
+        for changed in (dataclasses.replace(log, candidates=items), dataclasses.replace(log, exclude=items)):
+            found = Checksum({})
+            found.add(changed)
+            sums.append(found.hexdigest())
+    assert len(set(sums)) == 4
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,17 @@ def test_a_log_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert_same(read_decisions(tmp_path / "log.parquet"), log)
 
 
+def test_an_empty_place_is_shown_to_nobody_and_repeats_nothing(tmp_path: Path) -> None:
+    log = two_sessions()
+    items = torch.tensor([[0, -1], [-1, 3], [4, -1], [-1, -1], [0, 2], [-1, 4]])
+    signals = log.signals * (items >= 0).unsqueeze(-1)
+    log = dataclasses.replace(log, items=items, signals=signals)
+    write_decisions(tmp_path / "log.parquet", log)
+    found = read_decisions(tmp_path / "log.parquet")
+    assert_same(found, log)
+    assert found.feedback.shown.tolist() == (items >= 0).tolist()
+
+
 def test_pieces_are_joined_and_rows_ordered_by_session_and_step(tmp_path: Path) -> None:
     log = two_sessions()
     with DecisionWriter(tmp_path / "log.parquet", HEADER) as writer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -265,6 +266,13 @@ def test_a_recorded_log_is_described_by_its_signals(
     assert "logging policies: 2 ('new' 10, 'old' 10)" in said
     assert "20 rows, 5 users, 5 items, 10 sessions" in said
     assert "without a known role" not in said and "problems: none" in said
+    # 5 items, of which none but two were shown here: the catalogue bounds what could be shown, not the rows.
+    few = dataclasses.replace(log, items=log.items % 2, exclude=log.items % 2 + 2)
+    write_decisions(tmp_path / "few.parquet", few)
+    found = describe(tmp_path / "few.parquet")
+    assert (found.items, found.catalogue_items) == (2, 5)
+    (line,) = [line for line in found.lines() if line.startswith("mean of 1/propensity: 5 ")]
+    assert "at most the 5 " in line
     frame = pl.read_parquet(tmp_path / "log.parquet")
     frame.with_columns(exclude=pl.col("items")).write_parquet(tmp_path / "bad.parquet")
     assert describe(tmp_path / "bad.parquet").problems == (Problem("items that the row excludes", 20, 1),)

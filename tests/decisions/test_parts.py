@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -17,7 +18,8 @@ from recsys_rl.decisions import reader
 from recsys_rl.decisions.describe import describe
 from recsys_rl.decisions.log import DecisionLog, concatenate, cut
 from recsys_rl.decisions.parts import parts, read_decisions, sampled
-from recsys_rl.decisions.writer import KEY, DecisionWriter, write_decisions
+from recsys_rl.decisions.reader import check_pieces
+from recsys_rl.decisions.writer import KEY, PART, PARTS, DecisionWriter, write_decisions
 from recsys_rl.types import UserError, tensors_of
 from tests.decisions.generated_log import HEADER, STEPS, block, blocks
 
@@ -47,6 +49,44 @@ def test_parts_of_a_folder_are_the_rows_of_one_file(tmp_path: Path, rows: int) -
     whole = read_decisions(tmp_path / "one.parquet")
     assert_same(whole, read_decisions(tmp_path / "many"))
     assert_same(whole, concatenate(list(parts(tmp_path / "many", 12))))
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2])
+def test_a_missing_part_is_named(tmp_path: Path, lost: int) -> None:
+    folder = tmp_path / "log"
+    write_decisions(folder, block(0, 6), 10)
+    files = sorted(folder.iterdir())
+    files[lost].unlink()
+    for read in (read_decisions, check_pieces, describe, lambda path: next(parts(path))):
+        with pytest.raises(UserError, match=rf"{files[lost].name} of its 3 parts"):
+            read(folder)
+    assert read_decisions(files[lost - 1]).num_rows == 10  # a part that the user names
+    files[lost - 1].unlink()
+    with pytest.raises(UserError, match=r"and 1 more"):
+        read_decisions(folder)
+
+
+def test_a_folder_of_an_earlier_version_without_numbers_is_read(tmp_path: Path) -> None:
+    folder = tmp_path / "log"
+    write_decisions(folder, block(0, 6), 10)
+    for file in folder.iterdir():
+        header = json.loads(pl.read_parquet_metadata(file)[KEY])
+        del header[PART], header[PARTS]
+        pl.read_parquet(file).write_parquet(file, metadata={KEY: json.dumps(header)})
+    assert_same(read_decisions(folder), block(0, 6))
+    (folder / "part-00001.parquet").unlink()
+    assert read_decisions(folder).num_rows == 20
+
+
+@pytest.mark.parametrize("number", [-1, 3, "1", None])
+def test_the_number_of_a_part_is_checked(tmp_path: Path, number: object) -> None:
+    folder = tmp_path / "log"
+    write_decisions(folder, block(0, 6), 10)
+    file = folder / "part-00001.parquet"
+    header = json.loads(pl.read_parquet_metadata(file)[KEY]) | {PART: number}
+    pl.read_parquet(file).write_parquet(file, metadata={KEY: json.dumps(header)})
+    with pytest.raises(UserError):
+        read_decisions(folder)
 
 
 def test_sample_of_a_large_log_has_whole_sessions(tmp_path: Path) -> None:

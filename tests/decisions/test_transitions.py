@@ -52,6 +52,20 @@ def test_observations_hold_the_history_before_each_decision() -> None:
     assert bool((obs.history[[0, 2, 3]] == -1).all())
 
 
+def test_an_empty_place_of_a_slate_is_no_part_of_the_history() -> None:
+    """Slates of two places: [0, -1], then [-1, 1]; the third decision follows them."""
+    interface = dataclasses.replace(INTERFACE, slate_size=2, history_length=8)
+    log = three_sessions().rows(torch.tensor([3, 4, 5]))
+    items = torch.tensor([[0, -1], [-1, 1], [2, 3]])
+    signals = torch.full((3, 2, 2), 7.0) * (items >= 0).unsqueeze(-1)
+    header = dataclasses.replace(log.header, interface=interface)
+    obs = observe(dataclasses.replace(log, header=header, items=items, signals=signals), CATALOGUE)
+    assert obs.history is not None and obs.signals is not None and obs.exclude is not None
+    shown = obs.history[2] >= 0
+    assert obs.history[2][shown].tolist() == [0, 1] and obs.signals[2, :, 0][shown].tolist() == [7, 7]
+    assert obs.allowed(8)[2].tolist() == [False, False] + 6 * [True]
+
+
 def test_observations_come_in_groups_of_whole_sessions() -> None:
     log = three_sessions()
     groups = list(observations(log, CATALOGUE, sessions=2))

@@ -168,6 +168,7 @@ def option_complaint(command: str, args: list[str]) -> str | None:
         return f"no command {command}"
     for option, value in itertools.pairwise(args):
         if option == "--config":
+            Path(value).parent.mkdir(parents=True, exist_ok=True)
             Path(value).touch()  # the reader's own file; an empty one holds no settings
     try:
         parsers[command](args)

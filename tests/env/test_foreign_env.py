@@ -181,6 +181,7 @@ def test_both_ends_at_once_are_a_termination() -> None:
     env.reset()
     step = env.step(act([0]))
     assert step.terminated.tolist() == [True] and step.truncated.tolist() == [False]
+    assert step.left_early.tolist() == [False]
 
 
 def test_observations_are_standardised_by_running_moments() -> None:

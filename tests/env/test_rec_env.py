@@ -146,6 +146,9 @@ def test_leaving_in_the_last_step_is_a_termination() -> None:
     env = satiation_env(EAST, NORTH, config=replace(ANGRY, max_episode_steps=1))
     step = env.step(show(1, 1))
     assert step.terminated.tolist() == [True, False] and step.truncated.tolist() == [False, True]
+    assert step.left_early.tolist() == [False, False]  # nothing was left of the session
+    longer = satiation_env(EAST, NORTH, config=replace(ANGRY, max_episode_steps=2))
+    assert longer.step(show(1, 1)).left_early.tolist() == [True, False]
 
 
 def test_item_chosen_twice_is_shown_once() -> None:

@@ -214,6 +214,7 @@ def test_user_who_never_returns_is_terminated() -> None:
     for number in range(5):
         step = env.step(torch.full((6, 1), number))
     assert step.terminated.all() and not step.truncated.any()
+    assert step.left_early.all()  # of lives churn counts, at whatever step of the visit
     assert step.final_obs.history is not None  # of the last visit
     assert step.final_obs.history[:, -5:].tolist() == [[0, 1, 2, 3, 4]] * 6
 

@@ -90,6 +90,8 @@ def test_row_by_hand() -> None:
     expected = {"ads": 2 / 3, "tail_exposure": 1.0, "early_end": 0.5}
     assert row["limit_streams"] == pytest.approx(expected)
     assert row["creator_gini"] == pytest.approx(gini(torch.tensor([0, 0, 1, 1, 1])))
+    late = replace(sessions, left_early=torch.tensor([False, False]))
+    assert exposure(late, items)["limit_streams"]["early_end"] == 0
     assert exposure(sessions, empty_world().catalogue) == {"limit_streams": {"early_end": 0.5}}
 
 

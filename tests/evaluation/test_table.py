@@ -186,7 +186,9 @@ def test_a_yardstick_of_each_seed_is_printed_in_words(capsys: pytest.CaptureFixt
     print_table(mean_over_seeds(seed_tables()), "satiation, ppo", 0)
     said = capsys.readouterr().out
     assert "ppo minus the yardstick of each seed (rule or mf), mean over 2 seeds: +2.000 [" in said
-    assert "ppo: 50.0% of the way from the yardstick of each seed (rule or mf) to planner" in said
+    # Shares of 1/4 and 3/4 and differences of 1 and 3: two seeds show nothing.
+    assert "no difference seen to the yardstick of each seed (rule or mf): 50.0% of the way" in said
+    assert said.count("no difference seen") >= 4
     assert "rule/mf" not in said
     print_table(seed_tables()[0], "satiation, ppo", 0)
     assert "ppo minus rule, same users: " in capsys.readouterr().out
@@ -233,12 +235,16 @@ def test_printed_table(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert out.startswith(
         "satiation, ppo\n4 of 9 held-out users, one session each (--max-users 0 plays all); "
-        "planner: 2 of 4 users (--full plays all)\n\npolicy "
+        "some rows have fewer (--full plays all)\n\npolicy "
     )
+    assert out.count("2 of 4 users") == 1
     best = "yardstick, the best row that learns no network and sees what the agent sees: mf"
     assert f"\nrule: six weights\n{best}\n" in out
     assert "\nppo minus mf, same users: +1.500 [" in out and "\nppo minus ranker, same users: +1.000 [" in out
-    assert "\nppo: 50.0% of the way from mf to planner, without an interval" in out  # of two users
+    # The difference is over four users, the share over the planner's two.
+    way = "ppo: 50.0% of the way from mf to planner, without an interval, over 2 of 4 held-out users"
+    assert way in out.splitlines()
+    assert "over" not in next(line for line in out.splitlines() if line.startswith("ppo minus mf"))[30:]
     (planner,) = (line for line in out.splitlines() if line.startswith("planner "))
     assert planner.endswith("(2 of 4 users)")
     assert "\ngain over rule, same users: ppo +140.0% [" in out and "knows the equations" not in out
@@ -247,10 +253,10 @@ def test_printed_table(capsys: pytest.CaptureFixture[str]) -> None:
     expert = capsys.readouterr().out
     (line,) = (line for line in expert.splitlines() if line.startswith("expert "))
     assert line.endswith("(knows the equations)")
-    assert "gain over expert, which knows the equations, same users: ppo +100.0% [" in expert
+    assert "gain over expert, same users: ppo +100.0% [" in expert
     print_table(mean_over_seeds(seed_tables()), "satiation, ppo", 0)
     out = capsys.readouterr().out
-    assert ", worst seed +48.8%, ppo-greedy " in out
+    assert ", worst seed +48.8% (no difference seen), ppo-greedy " in out
     assert "\nmeans over 2 seeds with 95 % intervals over seeds; 4 held-out users, one session each\n" in out
     assert "\nppo minus the yardstick of each seed (rule or mf), mean over 2 seeds: +2.000 [" in out
 
@@ -266,3 +272,26 @@ def test_share_below_the_yardstick_has_no_number() -> None:
     assert share_text(row | {"share": 0.5, "low": 0.4, "high": 0.6}) == (
         "50.0% of the way from rule to planner [40.0%, 60.0%]"
     )
+    for share in (0.01, -0.01):  # no claim about who is ahead
+        doubtful = share_text(row | {"share": share, "low": -0.31, "high": 0.33})
+        assert doubtful.startswith("no difference seen") and "below" not in doubtful
+
+
+def test_a_difference_to_the_yardstick_and_its_percent_are_one_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`searched` is the yardstick: ppo earns 12 and it 6.5, so +1.375 and +84.6 % are the same fact."""
+    rows = example() | {"searched": whole(1, 2, 1, 2.5)}
+    table = summarise("satiation", rows, ["ppo"], ["mine"], num_items=4)
+    print_table(table, "satiation, ppo", 4)
+    said = capsys.readouterr().out.splitlines()
+    (line,) = [line for line in said if line.startswith("ppo minus searched")]
+    assert "+1.375" in line and "+84.6%" in line
+    assert not [line for line in said if line.startswith("gain over searched")]
+    assert [line for line in said if line.startswith("gain over rule")]
+    # mine earns 1, below searched: told by the difference alone.
+    (mine,) = [line for line in said if line.startswith("mine") and "searched" in line]
+    assert mine.startswith("mine minus searched, same users: -0.625")
+    assert {row["users"] for row in table["paired"]} == {row["users"] for row in table["gains"]} == {4}
+    assert {row["users"] for row in table["shares"]} == {2}
+    assert {row["users"] for row in mean_over_seeds([table, table])["shares"]} == {4}

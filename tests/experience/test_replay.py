@@ -128,6 +128,19 @@ def test_mask_that_appears_late_was_true_before() -> None:
     assert bool(found.mask[~second].all()) and found.mask[second].unique(dim=0).tolist() == [[True, False]]
 
 
+def test_mask_of_an_old_slot_does_not_limit_the_transition_that_replaces_it() -> None:
+    ring = Ring(3 * N, N, 0.5, 1)
+    masked = Obs(**{**vars(moment(9)), "mask": torch.tensor([[True, False]] * N)})
+    no, rewards = torch.zeros(N, dtype=torch.bool), torch.ones(N)
+    step = Step(masked, masked, rewards, no, no, rewards.unsqueeze(1))
+    ring.add(masked, Action(torch.zeros(N, 1, dtype=torch.int64), -rewards), step, rewards)
+    fill(ring, 3)  # the last one takes the masked slot
+    found = ring.sample(100, torch.Generator().manual_seed(0))
+    assert sorted(found.obs.context[:, 0].unique().tolist()) == [0, 1, 2]
+    for obs in (found.obs, found.next_obs):
+        assert obs.mask is not None and bool(obs.mask.all())
+
+
 def test_state_is_that_of_the_ring(monkeypatch: pytest.MonkeyPatch) -> None:
     ring, other = Ring(10, N, 0.5, 2), Ring(10, N, 0.5, 2)
     fill(ring, 7, {5: "truncated"})

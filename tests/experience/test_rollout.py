@@ -37,10 +37,11 @@ class Scripted:
     streams: tuple[Stream, ...] = (Stream("number"), Stream("double", 0.0))
     signals: tuple[Signal, ...] = (Signal("seen"), Signal("felt", visible=False))
 
-    def __init__(self, ends: list[int], normalises: bool = False) -> None:
+    def __init__(self, ends: list[int], normalises: bool = False, limit: int | None = None) -> None:
         self.num_envs = len(ends)
         self.ends = torch.tensor(ends)
         self.normalises = normalises
+        self.limit = limit
         self.reset()
 
     def reset(self, users: Tensor | None = None) -> Obs:
@@ -57,13 +58,16 @@ class Scripted:
         self.clock = self.clock + 1
         final_obs = self.observe()
         terminated, truncated = self.clock == self.ends, self.clock == -self.ends
+        at_limit = None if self.limit is None else self.clock == self.limit
         self.base = torch.where(terminated | truncated, self.base + 100, self.base)
         self.clock = torch.where(terminated | truncated, 0, self.clock)
         signals = torch.stack([reward, 0.25 * reward], -1).unsqueeze(1)  # (N, 1, 2)
         feedback = Feedback(signals, items >= 0)
         raw = 1000 + reward if self.normalises else reward
         streams = torch.stack([raw, 2 * raw], -1)  # (N, 2)
-        return Step(self.observe(), final_obs, reward, terminated, truncated, streams, feedback)
+        return Step(
+            self.observe(), final_obs, reward, terminated, truncated, streams, feedback, at_limit=at_limit
+        )
 
     def state_dict(self) -> dict[str, Tensor]:
         return {}
@@ -186,6 +190,19 @@ def test_play_by_hand() -> None:
     assert sessions.left.tolist() == [True, False, True]
     assert sessions.returns.tolist() == [0.0, 16.5, 20.5]
     assert sessions.lengths.tolist() == [1, 3, 2]
+
+
+def test_leaving_at_the_last_possible_step_is_not_early() -> None:
+    """At most 3 steps: row 0 leaves after 2, row 1 after all 3, row 2 is cut. Targets see both leave."""
+    env = Scripted([2, 3, -3], limit=3)
+    rollout, _ = collect(env, Echo(), env.reset(), 3)
+    assert rollout.left_early is not None
+    assert rollout.left_early.tolist() == [[False] * 3, [True, False, False], [False] * 3]
+    assert rollout.terminated.tolist() == [[False] * 3, [True, False, False], [False, True, False]]
+    sessions = play(env, Echo())
+    assert sessions.left_early is not None
+    assert sessions.left_early.tolist() == [True, False, False]
+    assert sessions.left.tolist() == [True, True, False]
 
 
 def test_reactions_of_the_first_users_are_kept() -> None:

@@ -9,6 +9,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -69,15 +70,35 @@ def test_titles_genres_and_years_are_looked_up_by_source_id() -> None:
     assert math.isnan(log.year[0]) and log.year[1] == 1999.0
 
 
-def test_log_without_times_and_ratings_uses_row_order_and_likes(tmp_path: Path) -> None:
+def test_log_without_times_and_ratings_draws_an_order_and_counts_likes(tmp_path: Path) -> None:
     log = read_log(write(tmp_path, "user,item\n2,5\n1,5\n2,3\n"))
-    assert log.users.tolist() == [0, 1, 1]
-    assert log.items.tolist() == [1, 1, 0]
-    assert log.times.tolist() == [1, 0, 2]
+    assert log.users.tolist() == [0, 1, 1] and not log.timed
     assert log.ratings.tolist() == [1.0, 1.0, 1.0]
     assert log.rating_range == (0.0, 1.0)
     said = "log.csv (columns: user, item; it has no column 'rating', so each row counts as a like)"
     assert log.source == said
+    assert read_log(write(tmp_path, "user,item,time\n2,5,1\n")).timed
+
+
+@pytest.mark.parametrize("name", ["{}", "no number {}"])
+def test_order_without_times_is_of_user_and_item_alone(name: str) -> None:
+    """Not of the order of the rows, nor of other users; and it has nothing to do with the items' order."""
+    rng = np.random.default_rng(0)
+    users, items = np.repeat(np.arange(200), 10), np.tile(np.arange(10), 200)
+
+    def orders(rows: np.ndarray) -> dict[int | str, list[int]]:
+        ids = [name.format(item) for item in items[rows]]
+        log = make_log(users[rows], ids, source="x")
+        ranks = log.items.view(-1, 10).tolist()
+        return dict(zip(log.ids_of_users, ranks, strict=True))
+
+    whole, shuffled = orders(np.arange(2000)), orders(rng.permutation(2000))
+    assert whole == shuffled
+    assert orders(np.arange(500, 1000)) == {user: whole[user] for user in range(50, 100)}
+    places = np.array([np.argsort(order) for order in whole.values()])  # (U, I): place of each item
+    # A uniform place has the mean 4.5 and the deviation 2.87, and of 200 the mean deviates by 0.2.
+    assert np.abs(places.mean(0) - 4.5).max() < 5 * 0.203
+    assert np.abs(np.corrcoef(places[::2].T.ravel(), places[1::2].T.ravel())[0, 1]) < 5 / 1000**0.5
 
 
 def test_string_ids_become_ranks_and_titles() -> None:

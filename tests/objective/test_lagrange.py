@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -148,6 +149,13 @@ def test_sessions_that_end_early_are_a_share_of_those_that_end() -> None:
     assert numbers["limit_early_end"] == 1.0 and numbers["multiplier_early_end_max"] == 2.0
     torch.testing.assert_close(found.rewards, torch.tensor([[1.0, -1.0], [1.0, 1.0]]) / 2)
     assert "is not met" in objective.verdict()
+    # One of the three who leave does so before the last step: 1/3, and only they are charged.
+    left = torch.tensor([[False, True], [True, True]])
+    early = replace(rollout(one, one, left), left_early=torch.tensor([[False, True], [False, False]]))
+    objective = limits("early_end<=0.25", limit_kp=1.0, limit_ki=0.0)
+    found, numbers = objective.apply(early)
+    assert numbers["limit_early_end"] == pytest.approx(1 / 3)
+    assert torch.equal(found.rewards < found.rewards.max(), torch.tensor([[False, True], [False, False]]))
 
 
 def test_verdict_has_the_value_and_the_price_of_a_limit_that_is_met() -> None:

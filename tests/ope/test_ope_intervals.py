@@ -230,6 +230,7 @@ def report(
 
 def test_warnings_name_each_reason() -> None:
     assert warnings_for(report(), value=1.0, most=2.0) == []
+    assert warnings_for(report(ess=200)) == []  # as many as are needed
     assert "worth 199 rows" in warnings_for(report(ess=199))[0]
     assert "worth 199 sessions" in warnings_for(report(ess=199), unit="sessions")[0]
     assert "k 0.51" in warnings_for(report(k=0.51))[0]

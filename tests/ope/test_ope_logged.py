@@ -141,6 +141,12 @@ def test_k_means_finds_separate_groups_and_no_more_clusters_than_points() -> Non
     assert same.max() == 1 and (same[::2] == same[0]).all() and same[0] != same[1]
 
 
+@pytest.mark.parametrize(("apart", "number"), [(1e-5, 2), (1e-8, 1)])
+def test_points_make_two_clusters_if_they_differ_by_more_than_rounding(apart: float, number: int) -> None:
+    points = torch.tensor([[0.0], [0.0], [apart]])
+    assert len(k_means(points, 3, torch.Generator().manual_seed(0)).unique()) == number
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_k_means_gives_a_few_items_far_from_all_others_a_cluster(seed: int) -> None:
     """Centres that are drawn uniformly would leave the three of 1,003 items without one."""
@@ -159,7 +165,7 @@ def test_centre_without_points_stays_where_it_is() -> None:
     assert lloyd(points, torch.tensor([[1.0], [8.0]])).tolist() == [0, 1]
 
 
-@pytest.mark.parametrize(("share", "lost"), [(1e-3, 0.0), (0.0, 0.3)])
+@pytest.mark.parametrize(("share", "lost"), [(1e-3, 0.0), (1e-9, 0.0), (0.0, 0.3)])
 def test_cluster_that_the_logger_shows_rarely_is_covered_and_one_that_it_never_shows_is_lost(
     share: float, lost: float
 ) -> None:

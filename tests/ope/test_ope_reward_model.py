@@ -11,6 +11,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from recsys_rl.errors import UserError
+from recsys_rl.ope import networks
 from recsys_rl.ope.networks import mlp
 from recsys_rl.ope.reward_model import (
     Predict,
@@ -30,6 +31,16 @@ def data(rows: int = 200, seed: int = 0) -> tuple[Tensor, Tensor]:
     x = torch.randn(rows, 3, generator=rng).double()
     p = (x @ torch.tensor([1.0, -2.0, 0.5]).double()).sigmoid()
     return x, (torch.rand(rows, generator=rng).double() < p).double()
+
+
+def test_network_of_shares_keeps_the_weights_of_its_best_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With wild steps every epoch is worse than the start, which predicts the mean everywhere."""
+    monkeypatch.setattr(networks, "LR", 30.0)
+    monkeypatch.setattr(networks, "LEAST_STEPS", 1)
+    x, _ = data()
+    y = torch.arange(200).remainder(2).double()
+    found = networks.mlp_of_shares(torch.Generator().manual_seed(0))(x, y)(x)
+    assert found.tolist() == pytest.approx([0.5] * 200, abs=1e-4)
 
 
 def test_ridge_fits_a_line_and_shrinks_it() -> None:

@@ -263,7 +263,7 @@ def test_headline_names_the_policy_and_its_return(tmp_path: Path) -> None:
         "simulator, 17.7."
     )
     assert words(next(root.iter("li"))) == (
-        "ppo-greedy against random: 13.5 more per session (95 % interval 13.0 to 14.0)."
+        "ppo-greedy against random: +13.50 per session (95 % interval +13.00 to +14.00)."
     )
     table = [[words(cell) for cell in line] for line in next(root.iter("table")).iter("tr")]
     assert table[0] == ["Policy", "Return", "Length", "Distinct", "Coverage"]
@@ -286,7 +286,7 @@ def test_gymnasium_report_has_episodes_and_no_empty_columns(tmp_path: Path) -> N
     assert headline.startswith("a2c, trained for ")
     assert headline.endswith("gym:Pendulum-v1, earns −190.0 per episode on unseen seeds.")
     assert [words(cell) for cell in next(root.iter("tr"))] == ["Policy", "Return", "Length"]
-    assert "1.0 less</b> per episode (95 % interval −1.0 to 3.0), which is not a clear difference." in page
+    assert "<b>−1.00</b> per episode (95 % interval −3.00 to +1.00), no difference seen." in page
     assert "session" not in re.sub("<style>.*?</style>", "", page, flags=re.DOTALL)
 
 
@@ -533,13 +533,31 @@ def test_yardstick_and_shares_are_shown_if_given(tmp_path: Path) -> None:
 def test_differences_of_one_user_have_no_interval(tmp_path: Path) -> None:
     paired = [{"policy": "ppo", "versus": "random", "mean": -1.5, "low": NAN, "high": NAN}]
     page = written(tmp_path, paired=paired)
-    assert "ppo against random: <b>1.5 less</b> per session (no interval)." in page
+    assert "ppo against random: <b>−1.50</b> per session (no interval)." in page
 
 
-def test_interval_of_a_difference_below_zero_has_the_sign_of_its_words(tmp_path: Path) -> None:
+def test_intervals_of_differences_have_signs(tmp_path: Path) -> None:
     paired = [{"policy": "ppo", "versus": "rule", "mean": -1.8, "low": -2.7, "high": -0.9}]
     page = written(tmp_path, paired=paired)
-    assert "ppo against rule: <b>1.8 less</b> per session (95 % interval 0.9 to 2.7)." in page
+    assert "ppo against rule: <b>−1.80</b> per session (95 % interval −2.70 to −0.90)." in page
+    # An end that rounds to 0 keeps its sign, and an interval that holds 0 claims nothing.
+    near = paired[0] | {"mean": -0.26, "low": -0.53, "high": 0.004}
+    page = written(tmp_path, paired=[near])
+    assert "<b>−0.26</b> per session (95 % interval −0.53 to +0.00), no difference seen." in page
+
+
+def test_percent_and_difference_are_one_line_and_other_users_are_named(tmp_path: Path) -> None:
+    paired = [{"policy": "ppo", "versus": "rule", "mean": 1.8, "low": 0.9, "high": 2.7, "users": 131}]
+    gain = {"policy": "ppo", "versus": "rule", "gain": 0.12, "low": 0.05, "high": 0.2, "users": 131}
+    other = gain | {"versus": "expert", "gain": -0.012, "low": -0.05, "high": 0.02}
+    share = {"policy": "ppo", "from": "rule", "to": "planner", "share": 0.01, "low": -0.31, "high": 0.33}
+    page = written(tmp_path, paired=paired, gains=[gain, other], shares=[share | {"users": 64}])
+    assert [words(li) for li in parsed(page).iter("li")][:3] == [
+        "ppo against rule: +1.80 per session (95 % interval +0.90 to +2.70), +12 %.",
+        "ppo closes 1 % of the way from rule to planner (95 % interval −31 to 33 %), no difference seen, "
+        "over 64 of 131 held-out users.",
+        "ppo against expert: −1.2 % (95 % interval −5 to +2 %), no difference seen.",
+    ]
 
 
 def test_page_names_the_users_behind_its_numbers(tmp_path: Path) -> None:

@@ -55,6 +55,17 @@ def exported(checkpoint: Path, path: Path) -> Any:
     return runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
+def test_page_names_the_run_behind_a_link(
+    checkpoint: Get, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The link checkpoints/ppo.pt leads to another run tomorrow."""
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/ppo.pt").symlink_to(checkpoint("drift"))
+    monkeypatch.chdir(tmp_path)
+    exported(Path("checkpoints/ppo.pt"), Path("policy.onnx"))
+    assert str(checkpoint("drift")) in Path("policy.onnx.md").read_text()
+
+
 def observation(interface: Any, number: int) -> Obs:
     """Histories with 0 to L items, and numbers of every size."""
     rng = torch.Generator().manual_seed(number)

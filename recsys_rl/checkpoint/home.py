@@ -1,0 +1,58 @@
+"""A policy of learned users as one of the platform behind their log, where it is served, recorded and judged.
+
+The items, the users and the interface are the same ones, so that only the settings of the platform change.
+`train`, `evaluate` and a resumed run keep the learned users.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from recsys_rl.checkpoint import Checkpoint, load
+from recsys_rl.config import Config, to_dict
+from recsys_rl.errors import UserError, one_line
+from recsys_rl.lookup import names_a_module
+
+
+def load_at_home(path: str | Path, env: str | None = None, platform: str = "") -> Checkpoint:
+    """The checkpoint at ``path``, of the platform behind the log if it was trained in learned users.
+
+    Args:
+        env: as of ``load``; the platform of a log that imports a module must be the one of ``env``.
+        platform: that of a log beside the checkpoint. One of learned users' own decisions keeps these users.
+
+    Raises the errors of ``load``.
+    """
+    checkpoint = load(path, env)
+    home = checkpoint.info.get("home")
+    if not home or checkpoint.config.env == platform:
+        return checkpoint
+    try:
+        name = str(home["env"])
+        if names_a_module(name) and name != env:
+            raise UserError(
+                f"{path} was trained in users of a log of {one_line(name)}, which imports a module: type "
+                f"--env {one_line(name)} to allow it."
+            )
+        return dataclasses.replace(checkpoint, config=config_at_home(checkpoint.config, home))
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} does not say in which platform its users were logged: train it again."
+        ) from error
+
+
+def settings_of_items(path: str | Path, env: str | None = None) -> dict[str, Any]:
+    """The platform, the data and the sizes of a checkpoint, as sections of settings, for a run on its items.
+
+    ``env`` and errors: as of ``load_at_home``.
+    """
+    settings = to_dict(load_at_home(path, env).config)
+    return {name: settings[name] for name in ("env", "data_config", "env_config")}
+
+
+def config_at_home(config: Config, home: Mapping[str, Any]) -> Config:
+    """The settings of a run in learned users on the platform ``home`` of their log, {} if it has none."""
+    return Config(**{**vars(config), **{name: home[name] for name in ("env", "env_config") if home}})

@@ -1,0 +1,116 @@
+"""Whether the content of a file of learned users can be played: types, shapes and ranges.
+
+A right hash proves that the file is undamaged, not that its content is valid.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeGuard, TypeVar
+
+import torch
+from torch import Tensor
+
+from recsys_rl.models.user_signals import SignalKinds
+from recsys_rl.types import UserFacts
+
+MOST = 1e12
+"""The largest signal, reward or input of a network: float32 holds the squares of millions of them."""
+MOST_WEIGHT = 1e6
+"""The largest weight of a network. A layer of such weights after another still gives finite numbers."""
+
+T = TypeVar("T")
+
+
+def typed(kind: type[T], texts: Mapping[str, Any], most: float = MOST) -> T:
+    """The dataclass of JSON's values. Raises TypeError or ValueError if one is not of the declared type.
+
+    No number is NaN or above ``most``.
+    """
+    found = kind(**{name: tuple(x) if isinstance(x, list) else x for name, x in texts.items()})
+    for name, hint in typing.get_type_hints(kind).items():
+        if not _fits(hint, getattr(found, name), most):
+            raise ValueError(name)
+    return found
+
+
+def _fits(hint: Any, value: Any, most: float) -> bool:
+    if typing.get_origin(hint) is tuple:
+        return type(value) is tuple and all(_fits(typing.get_args(hint)[0], x, most) for x in value)
+    if hint is float:
+        return type(value) in (int, float) and abs(value) <= most
+    return type(value) is hint
+
+
+def is_float(x: Tensor, *shape: int | None, most: float = MOST) -> bool:
+    """True for float32 of this shape (None: any size) with finite values of at most ``most``."""
+    fits = x.ndim == len(shape) and all(n is None or n == own for n, own in zip(shape, x.shape, strict=True))
+    return fits and x.dtype == torch.float32 and bool((x.abs() <= most).all())
+
+
+def are_facts(facts: UserFacts) -> bool:
+    """True if the facts agree with each other."""
+    signals, streams, users = facts.signals, facts.streams, facts.users
+    sizes, given, shown = dict(facts.interface.context), facts.given, facts.shown_next
+    orders = [name.removeprefix("keys") for name in shown if name.startswith("keys")]
+    return (
+        all(len({x.name for x in some}) == len(some) > 0 for some in (signals, streams))
+        and all(x.low <= x.high for x in signals)
+        and {x.name for x in signals if x.visible} == {*facts.interface.signals}
+        and is_float(facts.of_signals, len(signals), len(streams))
+        and _ascend(users)
+        and len(users) > 0
+        and all(name in sizes and is_float(x, len(users), sizes[name]) for name, x in given.items())
+        and "1" in orders
+        and shown.keys() == {f"{name}{order}" for order in orders for name in ("keys", "entropies")}
+        and all(_are_entropies(shown[f"keys{x}"], shown[f"entropies{x}"]) for x in orders)
+    )
+
+
+def _ascend(x: Tensor) -> bool:
+    """True for int64 (n,) in ascending order, each once."""
+    return x.dtype == torch.int64 and x.ndim == 1 and bool((x[1:] > x[:-1]).all())
+
+
+def _are_entropies(keys: Tensor, entropies: Tensor) -> bool:
+    """True for the entropies, 0 .. 1 but for rounding, of sets of items."""
+    known = _ascend(keys) and bool((keys >= 0).all())
+    return known and is_float(entropies, len(keys), most=1.001) and bool((entropies >= -0.001).all())
+
+
+def are_kinds(kinds: SignalKinds, signals: int) -> bool:
+    """True for the kinds of so many signals."""
+    lists = (kinds.binary, kinds.low, kinds.high, kinds.weights, kinds.of_step or kinds.binary)
+    return (
+        all(len(x) == signals for x in lists)
+        and len(kinds.start) == sum(kinds.output_sizes)
+        and all(low <= high for low, high in zip(kinds.low, kinds.high, strict=True))
+        and min(*kinds.weights, kinds.leave_weight) >= 0
+    )
+
+
+def are_tables(extra: Mapping[str, Tensor], items: int) -> bool:
+    """True for tables of so many items, and decays, beside the generic ones (models/user_inputs.py)."""
+    decays = extra.get("decays", torch.zeros(0))
+    tables = {name: x for name, x in extra.items() if name != "decays"}
+    return (
+        all(name in ("means", "columns") or name.startswith("vectors") for name in tables)
+        and all(is_float(x, items, None) for x in tables.values())
+        and is_float(decays, None, most=1.0)
+        and bool((decays >= 0).all())
+    )
+
+
+def is_info(info: object) -> TypeGuard[dict[str, Any]]:
+    """True for the settings of a fit."""
+    if not isinstance(info, dict):
+        return False
+    seed, home = info.get("heldout_seed", 0), info.get("home", {})
+    return (
+        type(seed) is int
+        and 0 <= seed < 2**63
+        and isinstance(info.get("settings", {}), dict)
+        and isinstance(home, dict)
+        and all(type(home.get(name)) is kind for name, kind in (("env", str), ("env_config", dict)) if home)
+    )
