@@ -26,6 +26,8 @@ from recsys_rl.lookup import (
     DEFAULT_ENV,
     algorithm_of,
     has_own_world,
+    is_strange,
+    names_a_source,
     platform_of,
     source_key,
     source_of,
@@ -225,9 +227,14 @@ def _preset_for(algo: str, env: str, classes: Mapping[str, type[Any]]) -> dict[s
 
 
 def section_classes(algo: str, env: str, data: object) -> dict[str, type[Any]]:
-    """The class of each section. ``data`` is the source's name, unused if the platform has its own world."""
+    """The class of each section. ``data`` is the source's name, unused if the platform has its own world.
+
+    Of module:SOURCE of a module that is not imported, only the shared settings of data are known.
+    """
+    own_world = has_own_world(env)
+    source = DataConfig if own_world or is_strange(data) else source_of(str(data)).config
     return {
-        "data_config": NoConfig if has_own_world(env) else source_of(str(data)).config,
+        "data_config": NoConfig if own_world else source,
         "env_config": platform_of(env).config,
         "model_config": ModelConfig,
         "agent_config": algorithm_of(algo).config,
@@ -283,6 +290,8 @@ def sections_from(mapping: Mapping[str, Any], settings: Mapping[str, Any] | None
             raise FieldError(name, f"is {shown(mapping[name])}: it must be a text.")
     algo, env = mapping.get("algo", DEFAULT_ALGO), mapping.get("env", DEFAULT_ENV)
     data = settings.get("data", data_name(mapping))
+    if "data" in settings and names_a_source(data):
+        source_of(str(data), typed=True)
     classes = section_classes(algo, env, data)
     homes = {name: section for section, first in classes.items() for name in hints(first)}
     _check_names(mapping)
@@ -329,6 +338,18 @@ def data_name(mapping: Mapping[str, Any]) -> Any:
     if isinstance(section, Mapping):
         return section.get("data", DataConfig.data)
     return getattr(section, "data", DataConfig.data)
+
+
+def without_source(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings in a file; of a source whose module is not imported, with the shared settings of data alone.
+
+    A file may not import a module, and who reads such a file finds the world in it.
+    """
+    section = settings.get("data_config")
+    if not isinstance(section, Mapping) or not is_strange(section.get("data", "")):
+        return dict(settings)
+    shared = {name: value for name, value in section.items() if name in hints(DataConfig)}
+    return {**settings, "data_config": shared}
 
 
 def _check_names(mapping: Mapping[str, Any]) -> None:

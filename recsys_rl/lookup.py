@@ -5,12 +5,13 @@ This module imports no torch; the functions that return records do.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from recsys_rl.agents import AGENTS
 from recsys_rl.data import SOURCES
 from recsys_rl.env import PLATFORMS, WITHOUT_ID
-from recsys_rl.errors import FieldError, UserError
+from recsys_rl.errors import FieldError, UserError, one_line
 from recsys_rl.schema import did_you_mean, shown
 from recsys_rl.utils.find import find
 
@@ -83,10 +84,36 @@ def spec_of_algorithm(algo: str) -> str:
     return AGENTS[algo]
 
 
-def source_of(data: str) -> Source:
-    """The source of that name, or for a file with that ending. Raises UserError if there is none."""
-    found: Source = find(spec_of_source(data), "--data")
+def source_of(data: str, *, typed: bool = False) -> Source:
+    """The source of a name in SOURCES, of a file with an ending there, or of any module:SOURCE.
+
+    ``typed``: a person typed ``data``. Only then is a module imported that this program does not have yet.
+    Raises UserError if there is no such source.
+    """
+    from recsys_rl.protocols import Source
+
+    if not names_a_source(data):
+        known: Source = find(spec_of_source(data), "--data")
+        return known
+    if not typed and is_strange(data):
+        raise UserError(
+            f"The settings name {one_line(data)} as their data, and a file may not import a module: type "
+            f"--data {one_line(data)}, or import the module first."
+        )
+    found = find(data, "--data", typed=typed)
+    if not isinstance(found, Source):
+        raise UserError(f"--data {data} is of type {type(found).__name__}: it must be a Source.")
     return found
+
+
+def names_a_source(data: object) -> bool:
+    """True if ``data`` is of the form module:SOURCE, and so neither a name nor a file."""
+    return source_key(data) is None and ":" in str(data)
+
+
+def is_strange(data: object) -> bool:
+    """True for module:SOURCE of a module that this program has not imported."""
+    return names_a_source(data) and str(data).partition(":")[0] not in sys.modules
 
 
 def spec_of_source(data: str) -> str:
@@ -97,7 +124,7 @@ def spec_of_source(data: str) -> str:
         endings = ", ".join(name for name in SOURCES if name.startswith("."))
         raise UserError(
             f"There is no data named {shown(data)}{did_you_mean(data, SOURCES)}: choose {names}, or the path "
-            f"of a file that ends in {endings}."
+            f"of a file that ends in {endings}, or module:SOURCE."
         )
     return SOURCES[key]
 

@@ -31,6 +31,7 @@ from recsys_rl.checkpoint.users_check import (
     is_info,
     typed,
 )
+from recsys_rl.config import without_source
 from recsys_rl.models.user_ensemble import UserEnsemble
 from recsys_rl.models.user_inputs import context_sizes, item_tables
 from recsys_rl.models.user_network import UserNetwork
@@ -67,14 +68,12 @@ class LearnedFile:
     def settings(self) -> dict[str, Any]:
         """The sections of a run inside these users, without the file itself."""
         catalogue = self.world.catalogue
-        return {
-            "data_config": dict(self.data_config),
-            "env_config": {
-                "num_items": catalogue.num_items,
-                "embedding_dim": catalogue.embedding.shape[1],
-                "max_episode_steps": self.facts.interface.session_length,
-            },
+        sizes = {
+            "num_items": catalogue.num_items,
+            "embedding_dim": catalogue.embedding.shape[1],
+            "max_episode_steps": self.facts.interface.session_length,
         }
+        return without_source({"data_config": dict(self.data_config), "env_config": sizes})
 
 
 def save_users(path: Path, users: LearnedFile) -> None:

@@ -27,8 +27,15 @@ from recsys_rl.config import (
 )
 from recsys_rl.distributed.launch import launch, size_of_run
 from recsys_rl.env import PLATFORMS
-from recsys_rl.errors import FieldError, UserError
-from recsys_rl.lookup import DEFAULT_ALGO, DEFAULT_ENV, algorithm_of, names_a_module
+from recsys_rl.errors import FieldError, UserError, one_line
+from recsys_rl.lookup import (
+    DEFAULT_ALGO,
+    DEFAULT_ENV,
+    algorithm_of,
+    names_a_module,
+    names_a_source,
+    source_of,
+)
 from recsys_rl.schema import check_fields, hints
 from recsys_rl.utils.files import read_text
 from recsys_rl.utils.seeding import parse_seeds
@@ -175,6 +182,8 @@ def _without(argv: list[str], options: tuple[str, ...], flags: tuple[str, ...] =
 def train_options(argv: list[str]) -> Job:
     """The settings, and the run to resume. Raises UserError; `--help` raises SystemExit(0)."""
     given = peek(argv, "algo", "env", "data", "config", "run", "checkpoint", "user-model")
+    if names_a_source(given.data):
+        source_of(given.data, typed=True)
     file = {} if given.config is None else _read_settings(Path(given.config), given.env)
     typed = {name: getattr(given, name) for name in ("algo", "env") if getattr(given, name) is not None}
     folder, base = None, {}
@@ -199,6 +208,8 @@ def train_options(argv: list[str]) -> Job:
     over = overlay(overlay(base, kept), {name: chosen[name] for name in ("algo", "env")})
     if given.data is not None:
         over = overlay(over, {"data_config": {"data": given.data}})
+    if given.checkpoint is None and given.user_model is None:  # these bring their items
+        _check_typed(data_name(over), given.data)
     options = _parse(argv, over, given.config)
     if folder is not None:
         _check_continuation(options, folder, base)
@@ -328,6 +339,15 @@ def _check_same_world(folder: Path, base: Mapping[str, Any], env: str, data: str
                 f"The run in {folder} was made with --{name} {old}, but --{name} is {new} now: leave "
                 f"--{name} out to resume, or start a new run without --resume or --run."
             )
+
+
+def _check_typed(data: object, typed: str | None) -> None:
+    """Raise UserError for a source of a module that only a file or the run to resume names."""
+    if names_a_source(data) and data != typed:
+        raise UserError(
+            f"The settings name {one_line(data)} as their data, but a file may not import a module: type "
+            f"--data {one_line(data)}."
+        )
 
 
 def _check_continuation(options: Any, folder: Path, base: Mapping[str, Any]) -> None:
