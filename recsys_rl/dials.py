@@ -33,9 +33,9 @@ class DataConfig:
     """The users and the items."""
 
     data: str = "movielens"
-    """movielens, ml-100k, ml-latest-small, ml-1m, ml-25m, ml-32m, kuairec, kuairand, coat, coat-game,
-    rating-matrix, synthetic, clustered, a log (.csv, .tsv, .dat, .txt, .inter, .data, gzipped or not,
-    .parquet), a .npy table of item embeddings, or your own module:SOURCE."""
+    """movielens, ml-100k, ml-latest-small, ml-1m, ml-25m, ml-32m, kuairec, kuairand, synthetic, clustered, a
+    log (.csv, .tsv, .dat, .txt, .inter, .data, gzipped or not, .parquet), a .npy table of item embeddings, or
+    your own module:SOURCE."""
     cache_dir: str | None = None
     """Folder for downloads, learned embeddings and `clustered` items (default: the user's cache folder)."""
     heldout_fraction: Annotated[float, Range(above=0, below=1)] = 0.2

@@ -38,8 +38,8 @@ from recsys_rl.workflows.latest import print_latest
 from recsys_rl.workflows.new_users import about_people, check_event_options, with_people
 
 SAME_CELLS = (
-    "warning: this table plays the users of the training (--everyone) in the world of the training, so it "
-    "tells nothing of other users: train without --everyone."
+    "warning: the users of this table are those of the training, so it tells nothing of other users: train "
+    "with a part of the users held out."
 )
 
 

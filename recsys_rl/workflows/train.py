@@ -328,7 +328,7 @@ def _say_beginning(run: Run, experience: str, folder: Path | None) -> None:
 def _from_weights(config: Config, folder: Path) -> str:
     """The command for a new run with the settings and the weights of the run in ``folder``."""
     typed = ["--env", config.env] if names_a_module(config.env) else []
-    data = getattr(config.data_config, "data", None)
+    data = str(getattr(config.data_config, "data", ""))
     typed += ["--data", data] if names_a_source(data) else []
     files = ["--config", str(folder / "config.toml"), "--init-from", str(folder / f"{config.algo}.pt")]
     return f"{shlex.join(['recsys-rl', 'train', *files, *typed])} --total-timesteps NUMBER"

@@ -9,7 +9,8 @@ import pytest
 
 from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
-from recsys_rl.config import Config, DataConfig, from_dict, read_toml, to_dict
+from recsys_rl.config import Config, from_dict, read_toml, to_dict
+from recsys_rl.dials import DataConfig
 from recsys_rl.errors import UserError
 from recsys_rl.lookup import source_of
 from recsys_rl.make import make_world

@@ -16,7 +16,7 @@ from recsys_rl.agents import baselines
 from recsys_rl.checkpoint.users import LearnedFile, load_users
 from recsys_rl.config import Config, from_dict
 from recsys_rl.dials import TrainConfig
-from recsys_rl.env import learned
+from recsys_rl.env import PLATFORMS, learned
 from recsys_rl.env.learned import LearnedUsers
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.make import make_agent, make_env, make_experience, make_user_model, make_world
@@ -118,8 +118,11 @@ def test_short_videos_are_learned_by_the_same_code(tmp_path: Path) -> None:
     assert sums.tolist() == [5.0, 6.0, 2.0, 3.0, 4.0, 7.0]
 
 
-def test_users_of_a_platform_without_a_profile_are_learned(tmp_path: Path) -> None:
-    """The context of `matrix-game` is made of the session alone, so that the log gives no pieces."""
+def test_users_of_a_platform_without_a_profile_are_learned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The context of this game is made of the session alone, so that the log gives no pieces."""
+    monkeypatch.setitem(PLATFORMS, "matrix-game", "benchmarks.coat.matrix_users:PLATFORM")
     relative = ["--relative", "--repeats", "--history-length", "5"]
     path = make_users(tmp_path, *DRIFT, "--env", "matrix-game", *relative)
     users, file = users_of(path)
