@@ -14,7 +14,7 @@ from recsys_rl.make import learned_file
 from recsys_rl.types import Catalogue, Population, tensors_of
 from recsys_rl.utils.tensor_cache import digest, read_tensors, write_tensors
 
-VERSION = 7
+VERSION = 8
 """Version of the search and of the user models. Raise it when a change of either changes the result."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,7 +39,7 @@ from recsys_rl.env.social_feed import (
 )
 from recsys_rl.experience.rollout import play
 from recsys_rl.make import make_env, make_user_model
-from recsys_rl.protocols import Policy
+from recsys_rl.protocols import Known, Policy
 from recsys_rl.testing import check_env, check_user_model
 from recsys_rl.types import Catalogue, Feedback, Population, UserError, World
 from tests.doors import DRIFT, steps
@@ -95,6 +96,7 @@ def tiny(config: SocialFeedConfig = CONFIG, visits: int = 1) -> SocialFeed:
         attributes={
             "kind": torch.tensor([POST, POST, AD, SUGGESTION, STORY]),
             "creator": torch.tensor([0, 1, 2, 1, 0]),
+            "author": torch.tensor([0, 1, -1, -1, 0]),
             "bid": torch.tensor([0.0, 0.0, 4.0, 0.0, 0.0]),
             "born": torch.tensor([0.0, 0.0, 0.0, 0.0, 160.0]),
             "expires": torch.tensor([168.0, 168.0, 168.0, 168.0, 184.0]),
@@ -317,15 +319,22 @@ def test_hidden_stock_stays_hidden() -> None:
     assert [signal.name for signal in model.signals if not signal.visible] == ["satisfaction"]
 
 
+def begun(home: World, people: Tensor, likes: Sequence[Sequence[int]], hours: Tensor) -> Known:
+    """What is known at the start of visits of these rows of the population, -1 for strangers."""
+    assert VISIT_PIECES.of_people is not None
+    profiles = home.population.profile[people]
+    known = VISIT_PIECES.begin(SocialFeedConfig(), home.catalogue, profiles, hours)
+    return {**known, **VISIT_PIECES.of_people(home, people, likes)}
+
+
 def test_server_makes_the_pieces_of_the_simulator() -> None:
-    """From the visible signals alone, for a person who follows nobody yet."""
+    """From the visible signals alone, and from the population."""
     _, home, env = made()
     model = env.user_model
     assert isinstance(model, SocialFeed)
-    state = model.sample(home.population.train[:6])
-    nobody = torch.zeros_like(state.follows)
-    state = replace(state, follows=nobody, followed=torch.zeros(6), followed_sum=torch.zeros(6, 4))
-    known = VISIT_PIECES.begin(model.config, home.catalogue, state.profile, state.hour)
+    people = home.population.train[:6]
+    state = model.sample(people)
+    known = begun(home, people, [()] * 6, state.hour)
     rng = torch.Generator().manual_seed(0)
     assert VISIT_PIECES.permits is not None
     for _ in range(9):
@@ -350,8 +359,8 @@ def test_server_counts_a_creator_once() -> None:
     assert isinstance(model, SocialFeed) and VISIT_PIECES.permits is not None
     suggestions = model.places[SUGGESTION]
     creator = model.creator[suggestions[0]]
-    config, catalogue, profile = model.config, home.catalogue, home.population.profile[:1]
-    known = VISIT_PIECES.begin(config, catalogue, profile, torch.tensor([12.0]))
+    config, catalogue = model.config, home.catalogue
+    known = begun(home, torch.tensor([-1]), [()], torch.tensor([12.0]))
     for value in (1.0, 5.0):
         signals, shown = torch.tensor([[[0.5, 1.0, value, 0.0]]]), torch.ones(1, 1, dtype=torch.bool)
         known = VISIT_PIECES.after(
