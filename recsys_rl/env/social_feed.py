@@ -782,7 +782,7 @@ def expert_scores(
     profile, clock, follows = (
         obs.context[:, interface.place_of(name)] for name in ("profile", "clock", FOLLOWS)
     )
-    session = _Followed.through(users, profile, follows, obs.history, obs.signals[..., 0])
+    session = Followed.through(users, profile, follows, obs.history, obs.signals[..., 0])
     taste = profile + number["move"] * session.moved  # (N, D)
     ease = number["of_user"] * session.residual
     at = slice(None) if items is None else items.clamp_min(0)
@@ -807,7 +807,7 @@ def expert_scores(
 
 
 @dataclass(frozen=True)
-class _Followed:
+class Followed:
     """What somebody with the equations knows after the session so far."""
 
     same: Tensor  # (N, D)
@@ -819,7 +819,7 @@ class _Followed:
     @classmethod
     def through(
         cls, users: SocialFeed, profile: Tensor, follows: Tensor, history: Tensor, dwell: Tensor
-    ) -> _Followed:
+    ) -> Followed:
         """From the items (N, L), -1 padding first, and their dwells (N, L)."""
         config, there = users.config, (history >= 0).to(profile)  # (N, L)
         shown = history.clamp_min(0)
