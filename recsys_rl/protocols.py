@@ -214,7 +214,7 @@ class UserModel(Protocol):
 
         A profile is the first piece: an embedding of the user, (N, D), from ``visible``. Rankings by profile
         use it. On a platform without a profile the first piece is one of session.py, and tables leave these
-        rankings out.
+        rankings out. A piece COLUMN[ATTRIBUTE] is a column of the items for each user (user_columns.py).
         """
         ...
 
