@@ -87,10 +87,8 @@ def test_rule_and_searched_weigh_them(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_networks_read_the_column_and_not_the_piece(head: str) -> None:
     """A user's own brand moves the score of its items alone; among candidates alike, with a gradient."""
     items = replace(catalogue(), attributes={**catalogue().attributes, "kind": torch.tensor([0, 1, 0])})
-    config = settings(
-        "ppo", "satiation", env_config={"num_items": 3, "embedding_dim": 2, "max_episode_steps": 2}
-    )
-    config = replace(config, model_config=replace(config.model_config, head=head))
+    sizes = {"num_items": 3, "embedding_dim": 2, "max_episode_steps": 2}
+    config = settings("ppo", "satiation", env_config=sizes, model_config={"head": head})
     model = make_agent(config, INTERFACE, items).model
     with torch.no_grad():
         model.head.last.bias[-1] = 0.1
