@@ -135,7 +135,7 @@ def loss(log: Requests, names: list[str], values: Tensor, fit_midpoint: float) -
     chance = position_based(utility.masked_fill(~log.shown, -torch.inf), none, of["seeing_exponent"])
     chance = torch.cat([chance, 1 - chance.sum(1, keepdim=True)], 1)  # (R, K + 1)
     picks = chance.gather(1, log.pick.unsqueeze(1))[:, 0].clamp_min(1e-12).log()
-    decides = log.playing * (log.pick == chance.shape[1] - 1)  # (R,): 1 where he watches on or leaves
+    decides = log.playing * (log.pick == chance.shape[1] - 1)  # (R,): 1 where the user watches on or leaves
     goes = torch.nn.functional.binary_cross_entropy_with_logits(hold, log.watches_on, reduction="none")
     return (decides * goes - picks).mean()
 

@@ -3,7 +3,7 @@
     python -m benchmarks.feed_load [--lives 2000]
 
 The lives are those of benchmarks.calibration (calibration_feed.py): a year under each load, all with the same
-users; the ads are drawn uniformly. A row for each load and time has the places of a user and his rewards
+users; the ads are drawn uniformly. A row for each load and time has the places of a user and their rewards
 (with the platform's weights, and where revenue pays ten times as much), relative to those without ads, with
 95 % intervals (users drawn again). Rows are appended to benchmarks/results/feed_load.csv.
 """

@@ -88,7 +88,7 @@ def references(likes: npt.NDArray[np.bool_]) -> dict[str, float]:
     """Expected returns of the best list for everybody and of a recommender that knows all, exactly.
 
     Users are drawn uniformly and clicks add up, so the best list is the ``TURNS`` most liked items. The
-    oracle shows each user what he likes as long as there is some left.
+    oracle shows each user what they like as long as there is some left.
     """
     shares = np.sort(likes.mean(0))[::-1]  # (I,)
     return {

@@ -67,7 +67,7 @@ def row(name: str, samples: list[torch.Tensor]) -> Row:
 
 
 def columns(sessions: Sessions, number: int) -> dict[str, torch.Tensor]:
-    """Numbers (U,) of the users, each the mean over his ``number`` lives."""
+    """Numbers (U,) of the users, each the mean over their ``number`` lives."""
     assert sessions.days is not None
     found = {f"D{day}": (sessions.days == day).any(0) for day in (1, 7, 30)}
     found |= {

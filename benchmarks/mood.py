@@ -18,7 +18,7 @@ With ``--keep`` the first weights and the returns of each run are written to fil
 is there already is read, and its training is left out: give each set of options a folder of its own. So
 several processes can train other seeds, and the command for all seeds then prints the table.
 
-The filter is an extended Kalman filter of four numbers: the mood (2), the user's ease and his loop habit. It
+The filter is an extended Kalman filter of four numbers: the mood (2), the user's ease and loop habit. It
 knows all settings, the hooks of videos, weariness (which follows from the history), and the profile in place
 of the taste. It estimates patience by its equation.
 """

@@ -198,7 +198,7 @@ def io_error(folder: Path, checkpoint: Path) -> list[str]:
 def swaps(folder: Path, checkpoint: Path, number: int) -> list[str]:
     """The champion changes ``number`` times under load: every request is answered, and every draw repeats."""
     db, said, wrong = folder / "swaps.sqlite", Said(), list[str]()
-    place, names = _versions(folder, checkpoint)
+    place, names = _versions(folder, checkpoint, db)
     with running(place, db) as server:
         stop, connection = threading.Event(), Connection(server.port)
         threads = clients(server.port, said, "0", stop, 2)
@@ -218,7 +218,7 @@ def swaps(folder: Path, checkpoint: Path, number: int) -> list[str]:
 def swap_error(folder: Path, checkpoint: Path) -> list[str]:
     """The write of a swap fails: the server ends, and serves the version before after its start."""
     db, said, wrong = folder / "swap-error.sqlite", Said(), list[str]()
-    place, names = _versions(folder, checkpoint)
+    place, names = _versions(folder, checkpoint, db)
     server = Server(place, db)
     connection = Connection(server.port)
     for user in range(20):
@@ -240,13 +240,15 @@ def swap_error(folder: Path, checkpoint: Path) -> list[str]:
     return [*wrong, *kept(db, said), *filter(None, [sound(db)])]
 
 
-def _versions(folder: Path, checkpoint: Path) -> tuple[Path, list[str]]:
-    """A folder with two versions, and their SHA-256; the first one serves at the start."""
+def _versions(folder: Path, checkpoint: Path, db: Path) -> tuple[Path, list[str]]:
+    """A folder with two versions, and their SHA-256; the first one serves the new record."""
     place, other = folder / "versions", [*WORLD, "--hidden-dims", "24"]
     if not place.exists():
         place.mkdir()
         shutil.copy(checkpoint, place / "a.pt")
         shutil.copy(train(train_options(other).config, folder=folder / "other", quiet=True), place / "b.pt")
+    with running(place / "a.pt", db):
+        pass
     return place, [sha256_of(path) for path in sorted(place.iterdir())]
 
 

@@ -50,7 +50,7 @@ class Filter:
             satisfied = (config.affinity_gain * (mean * e).sum(1) + offset - catch[at]).sigmoid()
             after = (patience - config.patience_cost * (0.5 - satisfied)).clamp(
                 MARGIN, 1
-            )  # he is still there
+            )  # they are still there
             patience = torch.where(there[:, 0], after, patience)
             keep = config.satiation_recovery
             weary = torch.where(there, keep * (weary + e), weary)

@@ -36,6 +36,7 @@ from recsys_rl.types import Catalogue, InteractionLog, Interface, Population, Us
 from recsys_rl.user_columns import UserColumns
 from recsys_rl.utils.seeding import generators as make_generators
 from recsys_rl.utils.seeding import stream_seed
+from recsys_rl.utils.user_hashes import number_of
 
 if TYPE_CHECKING:
     from recsys_rl.decisions.log import DecisionLog
@@ -319,10 +320,15 @@ def heldout_rows(log: DecisionLog, population: Population, heldout_fraction: flo
     """(E,) bool: decisions for held-out users.
 
     They are those of the population, and of the users that it lacks those whose hash says so
-    (``split_users``).
+    (``split_users``). Of data with text for ids, a log may know a user by the number of the text
+    (``number_of``).
     """
-    heldout = torch.isin(log.users, population.user_ids[population.heldout])
-    strange = ~torch.isin(log.users, population.user_ids)
+    ids, of_heldout = population.user_ids, population.heldout
+    if population.user_names:
+        ids = torch.cat([ids, torch.tensor([number_of(name) for name in population.user_names])])
+        of_heldout = torch.cat([of_heldout, of_heldout + len(population.user_names)])
+    heldout = torch.isin(log.users, ids[of_heldout])
+    strange = ~torch.isin(log.users, ids)
     others, place = log.users[strange].unique(return_inverse=True)
     if len(others):
         heldout[strange] = torch.from_numpy(split_users(others.tolist(), heldout_fraction, seed))[place]

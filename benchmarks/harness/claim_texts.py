@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import statistics
 from pathlib import Path
 
-from benchmarks.harness.learning_texts import WORDS, Runs, platform, seeds_of, vector
+from benchmarks.harness.learning_texts import WORDS, Runs, seeds_of, vector
 from benchmarks.harness.newest import read, table
 from recsys_rl.evaluation.table import RIVALS
 from recsys_rl.utils.metrics import interval
@@ -21,18 +22,46 @@ SENSITIVE = {
     OWN: "satiation-all-effects",
 }
 """The task of each pair of dials. Some are rows of the table of effects, too."""
+FIRST = "make-train"
+"""The task whose runs are those of `make train`."""
+FIRST_ROWS = {
+    "mf": "matrix factorisation: the movies nearest to the user's taste, best first",
+    "searched": "a linear score of all that PPO sees, its weights found by as many trials in the simulator",
+    "ppo-greedy": "**PPO**",
+    "expert": "a formula by somebody who knows the simulator's equations, which nobody knows of real users",
+}
+FIRST_GAINS = {"searched": "linear score", "expert": "formula"}
 SENSITIVE_ROWS = ("mf", "rule", "searched", "ppo-greedy", "planner")
 
 
 def first_rows(results: Path) -> str:
-    """The rows of `satiation` that matter most.
+    """What `make train` prints, in four rows whose names need no explanation, and what PPO gains there.
 
-    The learned policy, the yardstick, the ranking by profile, one row that looks at the next reward alone,
-    and the planner.
+    Intervals are over users if the results have one seed, and over seeds otherwise. Where the command has not
+    been measured, the rows are those of the preset, and the text says so.
     """
-    runs = Runs(results, "satiation")
-    return platform(
-        results, "satiation", policies=(runs.learned, runs.yardstick, "mf", "ranker-greedy", "planner")
+    known = bool(read(results, "learning", task=FIRST))
+    task, said = (FIRST, "`make train`") if known else ("satiation", "With half as many steps again")
+    runs, body = Runs(results, task), []
+    for policy, label in FIRST_ROWS.items():
+        if not runs.values(policy):
+            continue
+        found, bold = runs.mean(policy), "**" if policy == runs.learned else ""
+        ends = [runs.values(policy, name) for name in ("return_low", "return_high")]
+        low, high = (
+            (end[0] for end in ends) if len(runs.seeds) == 1 and all(ends) else (found.low, found.high)
+        )
+        length = statistics.mean(runs.values(policy, "length_mean"))
+        cells = (f"{bold}{found.mean:.2f}{bold}", f"{low:.2f} – {high:.2f}", f"{length:.1f}")
+        body.append([label, *cells])
+    head = ["who chooses the movies", "return of a session", "95 % interval", "movies until the user leaves"]
+    gains = [
+        f"{claim(runs, runs.learned, rival).split(', worst')[0]} over the {words}"
+        for rival, words in FIRST_GAINS.items()
+    ]
+    return (
+        f"{table(head, body)}\n\n{said}, {seeds_of(runs)}, on users held out of training (`python -m "
+        f"benchmarks.learning {task}`, {runs.origin}).\nPPO gains {', and '.join(gains)}."
     )
 
 

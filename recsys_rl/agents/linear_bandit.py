@@ -1,6 +1,6 @@
 """Linear bandits over the item embeddings: LinUCB and linear Thompson sampling.
 
-Each user under way has a ridge regression of his own. With e_i the embedding of item i, x_k that of the k-th
+Each user under way has their own ridge regression. With e_i the embedding of item i, x_k that of the k-th
 item shown and r_k its reward::
 
     theta_0 = gain u                 u: the profile; for a user without one, the training users' mean

@@ -6,19 +6,22 @@ from recsys_rl.cli.extras import need
 from recsys_rl.cli.parse import latest_checkpoint, parse
 from recsys_rl.workflows.export import ExportConfig, export
 
-TEXT = """Write the scores of a policy as an ONNX file, for a server in another language.
+TEXT = """Write the scores of a policy as an ONNX file, for a server in another language, and the vectors
+of its items and users as a file of NumPy.
 
 Examples:
   recsys-rl export --onnx policy.onnx                                  checkpoints/ppo.pt
   recsys-rl export --checkpoint runs/first/ppo.pt --onnx policy.onnx
+  recsys-rl export --vectors vectors.npz
 
 The file is compared with the policy before it is written. policy.onnx.md beside it describes its inputs;
-docs/10_serving.md has an example."""
+docs/10_serving.md has examples."""
 
 
 def run(argv: list[str]) -> None:
     options = export_options(argv)
-    need("export")
+    if options.onnx is not None:
+        need("export")
     export(options)
 
 

@@ -15,7 +15,7 @@ Examples:
   recsys-rl recommend --user 42                        a user of the data, with checkpoints/ppo.pt
   recsys-rl recommend --like "Toy Story" --like Alien  a new user, from titles or beginnings of titles
   recsys-rl recommend --users all --out lists.parquet  every user of the data
-  recsys-rl recommend --user 42 --seen plays.csv       without the items of his events in plays.csv
+  recsys-rl recommend --user 42 --seen plays.csv       without the items of their events in plays.csv
   recsys-rl recommend --user 42 --items new.csv        with new items, from their genres, years and others"""
 
 

@@ -172,7 +172,7 @@ def split_by_id(num_users: int, heldout_fraction: float, seed: int, whose: str) 
 def split_users(user_ids: Iterable[int | str], heldout_fraction: float, seed: int) -> Bools:
     """True for held-out users (U,): those whose hash, in [0, 1), is below ``heldout_fraction``.
 
-    The hash depends on the seed and on the user's own id alone. So a user stays on his side when other users
+    The hash depends on the seed and on the user's own id alone. So a user keeps their side when other users
     are added or removed, and about ``heldout_fraction`` of the users are held out, not exactly that share.
     """
     heldout: Bools = user_hashes(user_ids, f"split {seed}") < heldout_fraction

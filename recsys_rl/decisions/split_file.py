@@ -137,7 +137,7 @@ def split_by_user(
     """Write the rows of about a ``fraction`` of the users to ``test``, the others to ``train``.
 
     Returns the numbers of rows of both, and of those that were dropped. A user's side depends on the seed and
-    on his own id alone. Rows without a user are refused or dropped, according to ``missing``. Raises
+    on their own id alone. Rows without a user are refused or dropped, according to ``missing``. Raises
     UserError if a side is empty.
     """
     table = open_table(path, separator, HEADLESS)

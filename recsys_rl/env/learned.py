@@ -6,7 +6,7 @@ plays the session, drawn at its first step, and what the networks keep of the se
 
 Given this state, the signals of a step are drawn independently of each other. The pieces of the context
 that no session derives, such as the profile and the hour, are in each step of each session of a user those of
-one decision: the first of his first session in the log, in the order of its rows. A user of whom the log has
+one decision: the first one of their first session in the log, in the order of its rows. A user with logged
 sessions at noon and at night always plays at the hour of the first one. Rewards are those of the log's
 platform.
 

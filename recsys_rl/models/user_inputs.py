@@ -27,7 +27,7 @@ def item_tables(catalogue: Catalogue, extra: Mapping[str, Tensor]) -> ItemTables
 
 
 def context_sizes(interface: Interface, given: Mapping[str, Tensor], embedding_dim: int) -> ContextSizes:
-    """The sizes of the pieces that no session derives; the first one is the user's if it has his size.
+    """The sizes of the pieces that no session derives; the first one is the user's if it has that size.
 
     ``given``: these pieces, (..., size) each.
     """

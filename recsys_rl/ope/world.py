@@ -216,7 +216,7 @@ def _play(
         shown, rows = items >= 0, items.clamp_min(0)
         answer = network.respond(memory, rows, shown)
         total += worlds.log.gamma**step * alive * users.reward(answer)
-        # No user answers with the mean of his signals: network and policy have no data there.
+        # No user answers with the mean of their signals: network and policy have no data there.
         given = answer.at(torch.rand(*items.shape, signals, generator=noise))  # (B, K, S)
         memory, logit = network.after(memory, rows, shown, given)
         alive *= 1 - users.leaving(logit)

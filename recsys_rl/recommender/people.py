@@ -25,6 +25,7 @@ from recsys_rl.recommender.directory import Directory
 from recsys_rl.recommender.lists import play_on
 from recsys_rl.recommender.visit import NOON, Event, Request, Visit
 from recsys_rl.run import agent_of
+from recsys_rl.schema import shown
 from recsys_rl.types import Action, Catalogue, Obs, World
 
 BLOCK = 256  # users scored together
@@ -120,14 +121,14 @@ class Recommender(Directory):
             user: id of a user of the data, a number or a string as in the data; None for a new user.
             likes: liked items of a new user: ids, or titles (a beginning that only one title has is enough).
             history: the steps of this session, latest last: an ``Event`` with the true signals of one item, a
-                ``Request`` with those of a slate, or the id of an item that was consumed in full, after which
-                nothing plays.
+                ``Request`` with those of a slate, or the id or title of an item that was consumed in full,
+                after which nothing plays.
             k: None for K, the number of places of a slate, or 10 without slates.
             allow: ids of the only items that may be shown; None for all.
             block: ids of items that may not be shown.
             hour: of the week, 0 .. 168 from Monday at midnight, if the policy sees it; None for now.
-            again: show also what the person has already: his likes in the data, ``likes`` and, where items
-                repeat, ``history``.
+            again: show also what the person has already: their likes in the data, ``likes`` and, where
+                items repeat, ``history``.
             generator: draws each place with the policy's probabilities; None takes the most probable item.
 
         Raises UserError for unknown users and items, if fewer than ``k`` items are left, for an hour on a
@@ -176,11 +177,16 @@ class Recommender(Directory):
         )
         rows = _Rows(self)
         first_place = torch.arange(self.checkpoint.interface.slate_size).expand(len(profiles), -1)  # (N, K)
-        for step in history:
+        for place, step in enumerate(history):
             if isinstance(step, Event):
                 step = Request([step])
             if isinstance(step, Request):
                 visit = visit.request(step, rows)
+            elif isinstance(step, tuple | Mapping):
+                raise UserError(
+                    f"history[{place}] is {shown(step)}: give the id or the title of an item, Event(item, "
+                    "signals) with the value of each signal by its name, or Request(events)."
+                )
             else:
                 items = torch.full_like(first_place, self.item(step))
                 visit = visit.consume(items, first_place == 0)

@@ -25,7 +25,7 @@ NOON = 12.0  # on Monday: the hour of rankings, which must not depend on the clo
 
 
 class Event(NamedTuple):
-    """An item that a visitor was shown, and his response."""
+    """An item that a visitor was shown, and their response."""
 
     item: int | str  # its id, or its title
     signals: Mapping[str, float] = {}  # visible signals of the platform by name; those without a value are 0
@@ -193,6 +193,12 @@ def _of_each(values: Sequence[object], number: int) -> Tensor:
 
 def _signals(interface: Interface, event: Event) -> list[float]:
     """The visible signals of an event. Raises UserError for an unknown name or an impossible value."""
+    if not isinstance(event.signals, Mapping):
+        example = "{" + ", ".join(f"{name!r}: 1.0" for name in interface.signals[:1]) + "}"
+        raise UserError(
+            f"The signals of item {schema.shown(event.item)} are {schema.shown(event.signals)}: give their "
+            f"values by name, as in {example}."
+        )
     if not event.signals.keys() <= set(interface.signals):
         unknown = next(name for name in event.signals if name not in interface.signals)
         raise UserError(

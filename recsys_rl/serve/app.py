@@ -74,6 +74,8 @@ class App:
             exception_handlers={404: _no_door, 405: _wrong_method, Exception: _fault},
             lifespan=self._lifespan,
         )
+        # A redirect to the same path without its "/" would name the caller's Host, and ask for no token.
+        self.gets.router.redirect_slashes = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -144,7 +146,7 @@ class App:
 
     async def _decisions(self, request: Request) -> Response:
         rows, unreadable = await self.worker.submit(Rows(ROWS))
-        names = self.worker.champion.names
+        names, title = self.worker.champion.names, self.worker.champion.checkpoint.catalogue.title
         found = [
             wire.DecisionRow(
                 decision_id=str(row.number),
@@ -153,6 +155,7 @@ class App:
                 step=row.step,
                 time=row.time,
                 items=[names[item] for item in row.items],
+                titles=[title(item) for item in row.items],
                 propensity=math.exp(sum(row.logprobs)),
                 degraded=row.degraded or None,
                 events=events,

@@ -7,6 +7,7 @@ import sys
 from recsys_rl.serve import problems
 from recsys_rl.serve.problems import Problem
 from recsys_rl.serve.rule import LATE, NOT_FINITE, RAISED
+from recsys_rl.serve.sqlite_file import CHAMPION
 from recsys_rl.serve.store import Full, Store
 from recsys_rl.serve.versions import Version
 
@@ -49,6 +50,6 @@ class Champions:
     def _keep(self, version: Version) -> None:
         """Let the record know, on the disk, who serves after a start. Raises Problem without room, Lost."""
         try:
-            self.store.fact("champion", version.row.sha256)
+            self.store.fact(CHAMPION, version.row.sha256)
         except Full as full:
             raise problems.no_room(str(full)) from full

@@ -31,10 +31,10 @@ def export(record: Record, out: Path, now: float | None = None) -> tuple[Survey,
             "has ended and its feedback window (--feedback-window of `recsys-rl serve`) is over."
         )
     check_stages(record, survey)
-    header = _header(survey)
+    header, people = _header(survey), record.people()
     with DecisionWriter(out, header) as writer:
         for group in record.groups(record.sessions(survey.sessions)):
-            writer.write(log_of(header, rows_of(record, group, survey), survey))
+            writer.write(log_of(header, rows_of(record, group, survey), survey, people))
     return survey, writer.num_rows
 
 

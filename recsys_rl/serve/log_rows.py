@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -20,6 +21,9 @@ from recsys_rl.serve.versions import Version
 from recsys_rl.serve.visits import ServedVisit, Step
 from recsys_rl.session import PIECES
 from recsys_rl.types import Interface
+from recsys_rl.utils.user_hashes import number_of
+
+NUMBER = re.compile("0|-?[1-9][0-9]{0,18}")
 
 
 @dataclass
@@ -109,11 +113,12 @@ def _of(visit: Visit, version: Version) -> Kept:
     return kept(replace(visit, checkpoint=version.checkpoint))[0]
 
 
-def log_of(header: DecisionHeader, rows: Sequence[Row], survey: Survey) -> DecisionLog:
-    """The rows as tensors."""
+def log_of(
+    header: DecisionHeader, rows: Sequence[Row], survey: Survey, people: Mapping[int, str]
+) -> DecisionLog:
+    """The rows as tensors. ``people``: the name of each person by the number in the record."""
     interface, first = header.interface, next(iter(survey.loggers.values())).checkpoint
-    ids = first.population.user_ids
-    stranger = int(ids.max()) + 1 if len(ids) else 0
+    ids, texts = first.population.user_ids, bool(first.population.user_names)
     steps = [row.session.steps[row.step] for row in rows]
     last = [row.step + 1 == len(row.session.steps) for row in rows]
     cut = [row.session.truncated for row in rows]
@@ -132,7 +137,7 @@ def log_of(header: DecisionHeader, rows: Sequence[Row], survey: Survey) -> Decis
         header=header,
         users=torch.tensor(
             [
-                int(ids[x.known]) if x.known >= 0 else stranger + x.person
+                int(ids[x.known]) if x.known >= 0 else _id_of(people[x.person], texts)
                 for x in (y.session.row for y in rows)
             ]
         ),
@@ -157,6 +162,15 @@ def log_of(header: DecisionHeader, rows: Sequence[Row], survey: Survey) -> Decis
         event_items=event_items,
         event_signals=event_signals,
     )
+
+
+def _id_of(name: str, texts: bool) -> int:
+    """The id of a stranger: the own one, where those of the data are numbers, too; else one made of the name.
+
+    Later data may know this person, by the same id, and on the same side of a split by users.
+    """
+    number = int(name) if not texts and NUMBER.fullmatch(name) else 1 << 63
+    return number if number < 1 << 63 else number_of(name)
 
 
 def _left(steps: Sequence[Step], interface: Interface, most: int) -> tuple[Tensor | None, Tensor | None]:

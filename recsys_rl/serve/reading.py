@@ -54,6 +54,15 @@ class Record:
                 raise UserError(f"{one_line(path)} is of another {name} than {self.name}: {mend}.")
         return found
 
+    def people(self) -> dict[int, str]:
+        """The name of each person by the number. Raises UserError for a damaged row."""
+        try:
+            return {person.number: person.name for person in self.store.people()}
+        except Damaged as damage:
+            raise UserError(
+                f"{self.name} is damaged ({damage}): see recsys-rl log check, and copy it from a backup."
+            ) from None
+
     def sessions(self, numbers: Iterable[int] | None = None) -> Iterator[Whole]:
         """All sessions with decisions, ascending, or those. Raises UserError for a damaged one."""
         for number in self.store.sessions() if numbers is None else numbers:

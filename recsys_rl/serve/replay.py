@@ -94,18 +94,20 @@ def report(version: Version, whole: Whole, decision: Decision) -> DecisionReport
 def _seen(version: Version, drawn: Drawn) -> Seen:
     interface = version.checkpoint.interface
     if not drawn.places:
-        return Seen({}, [], [], 0)
+        return Seen({}, [], [], [], 0)
     obs = drawn.places[0].obs
     context = {name: obs.context[0, interface.place_of(name)].tolist() for name, _ in interface.context}
     history: list[str] = []
+    titles: list[str] = []
     signals: list[dict[str, float]] = []
     if obs.history is not None and obs.signals is not None:
         for item, values in zip(obs.history[0].tolist(), obs.signals[0].tolist(), strict=True):
             if item >= 0:
                 history.append(version.names[item])
+                titles.append(version.checkpoint.catalogue.title(item))
                 signals.append(dict(zip(interface.signals, values, strict=True)))
     excluded = 0 if obs.exclude is None else int((obs.exclude[0].unique() >= 0).sum())
-    return Seen(context, history, signals, excluded)
+    return Seen(context, history, titles, signals, excluded)
 
 
 def _likeliest(version: Version, drawn: Drawn) -> list[Place]:

@@ -8,6 +8,7 @@ import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import torch
@@ -22,9 +23,12 @@ from recsys_rl.serve.app import App
 from recsys_rl.serve.hosts import is_loopback
 from recsys_rl.serve.jobs import Settings
 from recsys_rl.serve.library import Library
+from recsys_rl.serve.limits import limited
 from recsys_rl.serve.problems import Problem
 from recsys_rl.serve.protocol import protocol_of
 from recsys_rl.serve.sqlite import SQLite
+from recsys_rl.serve.sqlite_file import CHAMPION, champion_in
+from recsys_rl.serve.store import Full, Lost
 from recsys_rl.serve.tokens import Tokens
 from recsys_rl.serve.versions import facts_of, files_in, open_version
 from recsys_rl.serve.worker import Worker
@@ -84,15 +88,9 @@ def serve(options: ServeConfig) -> None:
         app = application(options, tokens)
         url = url_of(*place.getsockname()[:2])
         policy = nearby(Path(app.worker.champion.row.file))  # the run behind a link in checkpoints/
-        print(
-            f"serving at {url}, policy {one_line(policy)}, {record}",
-            file=sys.stderr,
-            flush=True,
-        )
-        sys.setswitchinterval(SWITCH)
         config = uvicorn.Config(
             app,
-            http=protocol_of(app.worker.admission),
+            http=limited(protocol_of(app.worker.admission)),
             log_level="warning",
             access_log=False,
             lifespan="on",
@@ -104,26 +102,29 @@ def serve(options: ServeConfig) -> None:
             proxy_headers=False,
             ws="none",
         )
-        # uvicorn stops at this signal, and raises it again when it has stopped.
-        signal.signal(signal.SIGTERM, lambda number, frame: None)
-        uvicorn.Server(config).run([place])
+        server = uvicorn.Server(config)
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            server.should_exit = True
+
+        # Before uvicorn has its own handler, this one asks it to stop as soon as it has started. When it has
+        # stopped it raises the signal again.
+        signal.signal(signal.SIGTERM, stop)
+        print(f"serving at {url}, policy {one_line(policy)}, {record}", file=sys.stderr, flush=True)
+        sys.setswitchinterval(SWITCH)
+        server.run([place])
     finally:
         place.close()
 
 
 def application(options: ServeConfig, tokens: Tokens | None = None) -> App:
     """The application over its record. Raises UserError."""
-    files = files_in(Path(options.checkpoint))
-    first = next(iter(files.values()))
-    champion = open_version(first, 0, options.env)
+    champion = open_version(_chosen(options), 0, options.env)
     facts = facts_of(champion.checkpoint)
     store = SQLite(Path(options.db), facts)
     try:
         library = Library(Path(options.checkpoint), facts, options.env)
         library.open[champion.row.sha256] = champion
-        chosen = store.facts.get("champion")
-        if isinstance(chosen, str) and chosen in files and chosen != champion.row.sha256:
-            champion = library.version(chosen)
         seed = secrets.randbits(32) if options.seed is None else options.seed
         # A server that starts again must not draw the numbers of the last one again.
         stream = f"served after {store.last}"
@@ -143,11 +144,38 @@ def application(options: ServeConfig, tokens: Tokens | None = None) -> App:
             raise UserError(
                 f"{one_line(champion.row.file)} can't serve: {problem.detail} Give another --checkpoint."
             ) from problem
+        if store.facts.get(CHAMPION) != champion.row.sha256:
+            store.fact(CHAMPION, champion.row.sha256)
         worker = Worker(store, champion, settings, generators(seed, stream)[stream])
+    except (Full, Lost) as error:
+        store.close()
+        raise UserError(
+            f"{one_line(options.db)} can't be written ({error}): make room, or choose another place."
+        ) from error
     except BaseException:
         store.close()
         raise
     return App(worker, library, tokens)
+
+
+def _chosen(options: ServeConfig) -> Path:
+    """The checkpoint that serves first: a file that is named, else what the record says, else the only one.
+
+    Raises UserError if this leaves none: that another policy serves must not go unnoticed.
+    """
+    place, record = Path(options.checkpoint), Path(options.db)
+    files, champion = files_in(place), champion_in(record)
+    if champion in files:
+        return files[champion]
+    name, mend = one_line(place), "name the one to serve, once: --checkpoint FILE"
+    if champion and place.is_dir():
+        raise UserError(
+            f"{name} has no checkpoint with the SHA-256 {champion[:8]}..., which served {one_line(record)}: "
+            f"put it back, or {mend}."
+        )
+    if len(files) > 1:
+        raise UserError(f"{name} has {len(files)} checkpoints, and {one_line(record)} names none: {mend}.")
+    return next(iter(files.values()))
 
 
 def url_of(host: str, port: int) -> str:

@@ -51,6 +51,7 @@ class SQLite:
                         sync(part)
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             self.facts = prepared(self._db, name, facts)
+            self._file = _identity(path)
             self.last = self._highest()
             # The next transaction rewrites it for feedback; decisions outlive the process without it.
             self._synchronous = ""
@@ -199,6 +200,7 @@ class SQLite:
             db.execute("BEGIN IMMEDIATE")
             yield db
             db.execute("COMMIT")
+            self._check_file()
         except sqlite3.Error as error:
             code = getattr(error, "sqlite_errorcode", None)  # None: an error of Python's module
             if code not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY):
@@ -207,13 +209,27 @@ class SQLite:
                 db.execute("ROLLBACK")
             raise Full(error_text(error)) from error
 
+    def _check_file(self) -> None:
+        """Raise Lost if the path names another file than the one that is written, or none.
+
+        What is written goes to the file under its new name, or to one that nobody can open any more.
+        """
+        if _identity(self.path) != self._file:
+            with contextlib.suppress(sqlite3.Error):  # the rows so far must not stay in a log of the old name
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            raise Lost(f"{one_line(self.path)} was renamed or replaced")
+
     def policies(self) -> list[Served]:
         """Raises Damaged."""
         return [decoded(Served, row) for (row,) in self._read("SELECT row FROM policies ORDER BY number")]
 
     def people(self) -> list[Person]:
         """Raises Damaged."""
-        return [Person(*row) for row in self._read("SELECT number, name FROM people ORDER BY number")]
+        rows = self._read("SELECT number, name, digest FROM people ORDER BY number")
+        for number, name, wanted in rows:
+            if not is_person(number, name, wanted):
+                raise Damaged(f"person {number}")
+        return [Person(number, name) for number, name, _ in rows]
 
     def sessions(self) -> list[int]:
         """The numbers of all sessions, ascending. Raises Damaged."""
@@ -299,6 +315,15 @@ class SQLite:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """The device and the number of the file there; None without one."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _within(whole: Whole, number: int) -> Decision | None:

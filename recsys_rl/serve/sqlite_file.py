@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sqlite3
@@ -19,6 +20,8 @@ except ImportError:  # Windows: SQLite's own locks remain
 
 APPLICATION = 0x5253524C  # "RSRL", in the header of the file
 VERSION = 1
+CHAMPION = "champion"
+"""The fact that keeps the SHA-256 of the version that serves."""
 SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE people (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, digest INTEGER NOT NULL);
@@ -76,6 +79,18 @@ def prepared(db: sqlite3.Connection, name: str, facts: Mapping[str, Any] | None)
                 "the same data and settings, or a new file with --db."
             )
     return known
+
+
+def champion_in(path: Path) -> str:
+    """The SHA-256 of the version that served last; "" where no record says so. Nothing is written."""
+    if not path.is_file():
+        return ""
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
+            found = db.execute("SELECT value FROM facts WHERE name = ?", (CHAMPION,)).fetchone()
+        return "" if found is None else str(json.loads(found[0]))
+    except (sqlite3.Error, ValueError):  # whoever opens it to write says what is wrong
+        return ""
 
 
 def locked(path: Path) -> int | None:

@@ -59,7 +59,9 @@ class Store(Protocol):
 
     def policies(self) -> list[Served]: ...
 
-    def people(self) -> Sequence[Person]: ...
+    def people(self) -> Sequence[Person]:
+        """Raises Damaged."""
+        ...
 
     def sessions(self) -> Sequence[int]:
         """The numbers of all sessions, ascending."""

@@ -111,10 +111,11 @@ class Version:
         )
 
     def find(self, text: str) -> list[Item]:
-        """Some items with this text in their titles, or whose id it is."""
+        """Some items with this text in their titles, those with this id or title first."""
         folded, catalogue = text.casefold(), self.checkpoint.catalogue
+        same = [row for row, title in enumerate(self.folded_titles) if folded == title]
         rows = (row for row, title in enumerate(self.folded_titles) if folded in title)
-        found = [*([self.rows[text]] if text in self.rows else []), *islice(rows, SOME)]
+        found = [*([self.rows[text]] if text in self.rows else []), *same[:SOME], *islice(rows, SOME)]
         return [Item(self.names[row], catalogue.title(row)) for row in dict.fromkeys(found)]
 
     @cached_property

@@ -101,13 +101,13 @@ class ServedVisit:
             return next(x.received for x in self.events.values() if x.signal == LEAVE)
         if len(self.steps) >= self.interface.session_length:
             return self.decisions[-1].time
-        over = self.latest + self.row.timeout
-        return over if now >= over else None
+        timeout = self.row.timeout
+        return self.latest + timeout if is_over(self.latest, timeout, now) else None
 
     def matured(self, now: float) -> bool:
         """True if no more feedback counts."""
         ended = self.ended(now)
-        return ended is not None and now >= ended + self.row.window
+        return ended is not None and is_over(ended, self.row.window, now)
 
     def consumed(self, full: Sequence[float]) -> list[int]:
         """The items of which the user consumed at least half, in their order.
@@ -128,3 +128,11 @@ class ServedVisit:
     def truncated(self) -> bool:
         """True if the platform's last step ended the session, and not the user."""
         return self.left_after < 0 and len(self.steps) >= self.interface.session_length
+
+
+def is_over(since: float, seconds: float, now: float) -> bool:
+    """True if these seconds have passed ``since`` then.
+
+    Also if that lies as far ahead: the clock was wrong then, and is set back since. It may be years.
+    """
+    return abs(now - since) >= seconds

@@ -40,8 +40,8 @@ class RecommendRequest(Struct, forbid_unknown_fields=True, frozen=True):
     candidates: Annotated[list[Id], Meta(min_length=1, max_length=MOST_ITEMS)] | None = None
     """The only items that may be shown now; null: all."""
     likes: Annotated[list[Id], Meta(max_length=MOST_LIKES)] = msgspec.field(default_factory=list)
-    """Items that a stranger likes. They count from the start of his next session on, as do the items of his
-    earlier sessions of which he consumed at least half."""
+    """Items that a stranger likes. They count from the start of their next session on, as do the items of
+    earlier sessions of which they consumed at least half."""
     context: Context = Context()
 
 
@@ -142,6 +142,7 @@ class Seen(Struct, frozen=True):
     context: dict[str, list[float]]
     history: list[str]
     """The items of the history, latest last."""
+    titles: list[str]
     signals: list[dict[str, float]]
     """Their visible signals."""
     excluded: int
@@ -165,6 +166,7 @@ class DecisionRow(Struct, frozen=True):
     step: int
     time: float
     items: list[str]
+    titles: list[str]
     propensity: float
     degraded: str | None
     events: int

@@ -75,7 +75,6 @@ class Worker:
         self.served = {row.sha256: row for row in store.policies()}
         self.memory = Memory(store, self.interface)
         self.admission = Admission(settings.deadline)
-        self.moment = 0.0
         self.pending: dict[int, Pending] = {}  # by the number of the decision
         self.requests: dict[str, Pending] = {}  # by the caller's id
         self.asks: list[Ask] = []  # of this round
@@ -191,9 +190,8 @@ class Worker:
 
     @property
     def now(self) -> float:
-        """Seconds since 1970. A clock that is set back stands still."""
-        self.moment = max(self.moment, self.settings.clock())
-        return self.moment
+        """Seconds since 1970."""
+        return self.settings.clock()
 
     def number(self) -> int:
         """The number of the next row."""

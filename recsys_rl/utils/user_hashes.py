@@ -1,4 +1,4 @@
-"""A number in [0, 1) from a user's id and a key alone: the side of a user, whoever else there is."""
+"""Numbers from a user's id alone, whoever else there is: one in [0, 1) for the side of a split, and an id."""
 
 from __future__ import annotations
 
@@ -18,3 +18,8 @@ def user_hashes(user_ids: Iterable[int | str], key: str) -> NDArray[np.float64]:
         one.update(str(user_id).encode())
         found.append(int.from_bytes(one.digest(), "big") >> 11)
     return np.array(found, dtype=np.float64) / 2**53
+
+
+def number_of(name: str) -> int:
+    """A number of 63 bits for the id of a person in text: the same everywhere, and nobody else's."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") >> 1

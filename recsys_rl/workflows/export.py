@@ -1,4 +1,7 @@
-"""Write the scores of a policy as an ONNX file that was compared with it, and a page on the file's inputs."""
+"""Write the scores of a policy as an ONNX file that was compared with it, and a page on the file's inputs.
+
+``--vectors`` writes what the policy knows of items and users (export_vectors.py).
+"""
 
 from __future__ import annotations
 
@@ -29,6 +32,7 @@ from recsys_rl.schema import check_fields
 from recsys_rl.types import Interface, Obs, UserError
 from recsys_rl.utils.files import check_writable, write_bytes, write_text
 from recsys_rl.utils.seeding import generators
+from recsys_rl.workflows.export_vectors import check_vectors, write_vectors
 from recsys_rl.workflows.latest import print_latest
 
 OBSERVATIONS = 1000  # on which file and policy are compared
@@ -49,6 +53,8 @@ class ExportConfig:
     """Environment of the checkpoint. Required if its name holds a module to import."""
     onnx: str | None = None
     """The ONNX file to write. A page on its inputs is written beside it, with .md after its name."""
+    vectors: str | None = None
+    """The .npz file to write with the vectors of items and users, and what a new user's vector is made of."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -72,44 +78,65 @@ class Scores(nn.Module):
         return logits if logits.ndim == 2 else logits[:, 0]
 
 
-def export(options: ExportConfig) -> Path:
-    """Write the ONNX file and its page. Returns the path of the file.
+def export(options: ExportConfig) -> None:
+    """Write the ONNX file and its page, the file of vectors, or both.
 
     Raises UserError for a checkpoint whose policy has no scores of that form, if torch can't translate it, if
-    the file's scores differ from the policy's, and if it can't be written. Nothing is written then.
+    the file's scores differ from the policy's, and if a file can't be written. Nothing is written then.
     """
-    if options.onnx is None:
-        raise UserError("The file to write is missing: give --onnx FILE.onnx.")
-    path = Path(options.onnx)
-    if path.suffix.lower() != ".onnx":
-        raise UserError(f"--onnx {path} is to be an ONNX file: end its name with .onnx.")
-    page = path.with_name(path.name + ".md")
-    check_writable(path, "--onnx")
-    check_writable(page, "--onnx")
+    if options.onnx is None and options.vectors is None:
+        raise UserError("The file to write is missing: give --onnx FILE.onnx, --vectors FILE.npz, or both.")
+    onnx, vectors = (None if name is None else Path(name) for name in (options.onnx, options.vectors))
+    if onnx is not None:
+        _check_onnx(onnx)
+    if vectors is not None:
+        check_vectors(vectors)
     checkpoint = load(options.checkpoint, options.env)
-    agent = _agent(one_line(options.checkpoint), checkpoint)
-    print_latest(options.checkpoint, checkpoint)
-    obs = _observations(checkpoint, agent)
-    inputs = _inputs(obs, checkpoint.interface)
-    content = _translated(agent, inputs, checkpoint)
-    difference = _compare(content, inputs, agent.scores(obs))
-    write_bytes(path, content)
-    write_text(page, _page(path.name, checkpoint, inputs))
-    print(
-        f"{path}: scores of {checkpoint.catalogue.num_items:,} items, as the policy's on {OBSERVATIONS:,} "
-        f"observations (largest difference {difference:.1e}); {page} describes the inputs",
-        file=sys.stderr,
-    )
-    return path
-
-
-def _agent(name: str, checkpoint: Checkpoint) -> NetworkPolicy[Any]:
-    """The policy. Raises UserError if its scores depend on more than context and history."""
+    name = one_line(options.checkpoint)
     if checkpoint.world.is_empty:
         raise UserError(
             f"{name} is of {checkpoint.config.env}, which has no catalogue of items to score: export a "
             "policy of a platform with items."
         )
+    agent = None if onnx is None else _agent(name, checkpoint)
+    print_latest(options.checkpoint, checkpoint)
+    if onnx is not None and agent is not None:
+        _write_onnx(onnx, checkpoint, agent)
+    if vectors is not None:
+        write_vectors(vectors, checkpoint.world)
+        items, users = checkpoint.catalogue.num_items, len(checkpoint.world.population.user_ids)
+        print(f"{vectors}: vectors of {items:,} items and {users:,} users", file=sys.stderr)
+
+
+def _check_onnx(path: Path) -> None:
+    """Raise UserError unless an ONNX file and its page can be written to ``path``."""
+    if path.suffix.lower() != ".onnx":
+        raise UserError(f"--onnx {path} is to be an ONNX file: end its name with .onnx.")
+    check_writable(path, "--onnx")
+    check_writable(_page_path(path), "--onnx")
+
+
+def _page_path(path: Path) -> Path:
+    return path.with_name(path.name + ".md")
+
+
+def _write_onnx(path: Path, checkpoint: Checkpoint, agent: NetworkPolicy[Any]) -> None:
+    """Write the file that was compared with the policy, and its page."""
+    obs = _observations(checkpoint, agent)
+    inputs = _inputs(obs, checkpoint.interface)
+    content = _translated(agent, inputs, checkpoint)
+    difference = _compare(content, inputs, agent.scores(obs))
+    write_bytes(path, content)
+    write_text(_page_path(path), _page(path.name, checkpoint, inputs))
+    print(
+        f"{path}: scores of {checkpoint.catalogue.num_items:,} items, as the policy's on {OBSERVATIONS:,} "
+        f"observations (largest difference {difference:.1e}); {_page_path(path)} describes the inputs",
+        file=sys.stderr,
+    )
+
+
+def _agent(name: str, checkpoint: Checkpoint) -> NetworkPolicy[Any]:
+    """The policy. Raises UserError if its scores depend on more than context and history."""
     agent = Recommender(checkpoint).agent
     if not isinstance(agent, NetworkPolicy):
         raise UserError(

@@ -27,6 +27,8 @@ from recsys_rl.workflows.seen_file import read_seen
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
+NEAREST = 5  # titles of the line about the taste alone
+
 
 @dataclass(frozen=True)
 class RecommendConfig:
@@ -124,6 +126,9 @@ def recommend(options: RecommendConfig) -> None:
     _print_hour(hour, options.hour is None)
     for place, (item, title, probability) in enumerate(found, 1):
         say(f"{place:>3}  {_percent(probability):>7}  {title}  (id {item})")
+    if options.like:
+        near = recommender.nearest(options.like, min(k, left, NEAREST), allow, block, options.again)
+        print(one_line(f"nearest to your likes: {'; '.join(near)}"), file=sys.stderr)
 
 
 def _write_lists(

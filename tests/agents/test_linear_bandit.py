@@ -120,6 +120,22 @@ def test_linucb_chooses_as_numpy_does(length: int) -> None:
         assert shown(agent.act(obs).items) == expected  # from the observation alone
 
 
+@pytest.mark.parametrize("agent", [LinUCB(catalogue(), DIALS, torch.tensor([1.0])), thompson()])
+@pytest.mark.parametrize("others_go_on", [True, False])
+def test_a_new_user_in_the_place_of_another_begins_anew(agent: LinUCB | Thompson, others_go_on: bool) -> None:
+    """The histories are the same, and the first pieces of the context, from which it begins, are not."""
+    before, after = (sessions()[step] for step in (2, 3 if others_go_on else 2))
+    reader = agent.reader()
+    reader.follow(before)
+    assert before.history is not None and after.history is not None
+    assert before.signals is not None and after.signals is not None
+    after.history[5], after.signals[5] = before.history[5], before.signals[5]
+    after.context[5] += 1.0
+    found, expected = reader.follow(after).summary, agent.reader().follow(after).summary
+    assert found is not None and expected is not None
+    assert_close(found, expected)
+
+
 @pytest.mark.parametrize("length", [STEPS, 3])
 def test_thompson_chooses_as_numpy_does_for_the_same_draws(length: int) -> None:
     followed, alone = thompson(), thompson()

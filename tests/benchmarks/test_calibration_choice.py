@@ -47,7 +47,7 @@ def test_likelihood_by_hand() -> None:
 
     At home none weighs 2 and each place 1: the second is picked with 1/2 * 1/4. While a video of hold ln 3
     plays none weighs 2 * 3, and the first place 1/2: it is picked with 1/13. The second is empty. Of the
-    other cases he watches on in 3 of 4.
+    other cases they watch on in 3 of 4.
     """
     values = dict.fromkeys(settings(LongVideoConfig()), 0.0)
     values |= {"seeing_exponent": 1.0, "none": math.log(2), "hold_bias": math.log(3)}

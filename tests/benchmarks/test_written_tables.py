@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from benchmarks.harness.log_texts import log_a2c, log_ppo, short
 from benchmarks.harness.newest import read, table
 from benchmarks.harness.speed_texts import times_of
 from benchmarks.harness.tables import RESULTS, ROOT
-from benchmarks.learning import SENSITIVITY
+from benchmarks.learning import SENSITIVITY, TASKS
 from benchmarks.watch import watch
 from benchmarks.write_tables import FIGURES, TABLES, pages, rewritten
 from recsys_rl.types import UserError
@@ -149,20 +150,18 @@ def test_a_table_of_some_policies_keeps_the_yardstick_of_all(results: Path) -> N
     assert lines[4] == "" and lines[-2].startswith("The yardstick is rule: ppo-greedy earns 40 %")
 
 
-def test_the_first_table_has_the_yardstick_and_one_row_of_the_next_reward(results: Path) -> None:
-    rows = [run("ranker-greedy", seed, 3) for seed in (0, 1)] + [run("mf", seed, 5) for seed in (0, 1)]
-    with (results / "learning.csv").open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*run("a", 0, 1), "coverage"])
-        writer.writerows(rows)
-    lines = first_rows(results).splitlines()
-    assert [line.split("|")[1].strip() for line in lines[2:7]] == [
-        "**ppo-greedy**",
-        "ranker (gamma 0), greedy",
-        "rule (linear, searched)",
-        "mf (profile times item)",
-        "planner (simulates to the end)",
-    ]
-    assert lines[7] == ""
+def test_the_first_table_is_of_the_command_above_it(tmp_path: Path) -> None:
+    """One seed has intervals over its users; the steps are those of `make train`."""
+    ends = {"return_low": 13.5, "return_high": 14.5}
+    over = {"over_searched": 0.4, "over_searched_low": 0.3, "over_searched_high": 0.5}
+    rows = [run("ppo-greedy", 0, 14, **ends, **over), run("searched", 0, 10, **ends), run("mf", 0, 5, **ends)]
+    text = first_rows(write_rows(tmp_path, "learning", [{**row, "task": "make-train"} for row in rows]))
+    cells = [[cell.strip() for cell in line.split("|")[2:-1]] for line in text.splitlines()[2:5]]
+    assert [row[0] for row in cells] == ["5.00", "10.00", "**14.00**"]
+    assert cells[2][1:] == ["13.50 – 14.50", "20.0"]
+    assert "+40.0 % (+30.0 to +50.0) over" in text
+    (steps,) = re.findall(r"^STEPS_ppo := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert TASKS["make-train"] == ("ppo", ["--env", "satiation", *steps.split()])
 
 
 def test_claims_have_intervals_and_the_worst_seed(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_affinity_is_the_sum_of_its_parts(tmp_path: Path) -> None:
 
 
 def test_profile_of_a_stranger_is_the_profile_of_the_data(tmp_path: Path) -> None:
-    """The factors without popularity fold him in, and popularity's share is added."""
+    """The factors without popularity fold the user in, and popularity's share is added."""
     log = two_camps()
     catalogue, population = build(log, tmp_path, share=0.5)
     users, items = first_likes(log, 4.0)

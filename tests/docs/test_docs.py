@@ -136,6 +136,9 @@ def command_complaint(words: list[str]) -> str | None:
         if program not in {"train", "evaluate"}:
             return None if importlib.util.find_spec(program) else f"no module {program}"
         rest = [program, *rest]
+    elif program.startswith("python") and rest[:1] == ["-c"]:
+        compile(rest[1], "docs", "exec")  # a SyntaxError names the mistake
+        return None
     elif program.startswith("python"):
         script = next((word for word in rest if not word.startswith("-")), None)
         return None if script is None or (ROOT / script).is_file() else f"no file {script}"

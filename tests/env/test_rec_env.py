@@ -216,7 +216,7 @@ def test_users_are_drawn_from_the_given_users() -> None:
 def test_random_stream_is_independent_of_leaving_users() -> None:
     """So the actions of one user never change the users in other rows."""
     states = []
-    for item in (0, 1):  # she stays, or leaves
+    for item in (0, 1):  # the user stays, or leaves
         env = satiation_env(EAST, NORTH, config=ANGRY)
         step = env.step(show(item, 2))
         states.append((bool(step.terminated.any()), env.generator.get_state()))

@@ -308,7 +308,7 @@ def test_gymnasium_id_takes_visits() -> None:
 
 
 def days_of(*users: list[int]) -> Sessions:
-    """Sessions with one step on each of these days, the last user's life cut after his last visit."""
+    """Sessions with one step on each of these days, the last user's life cut after their last visit."""
     most = max(map(len, users))
     days = torch.tensor([days + [-1] * (most - len(days)) for days in users]).T  # (T, N)
     left = torch.tensor([True] * (len(users) - 1) + [False])

@@ -99,7 +99,7 @@ def test_command_ranks_for_the_users_of_a_log(
     assert "no user with a relevant item" in capsys.readouterr().err
     assert main(["ranking", "train.parquet", "--seen", "train.parquet", "--k", "1"]) == 2
     assert "has all relevant items of each user" in capsys.readouterr().err
-    # User 1 likes even items. Of his two, one is seen; of user 3's, all: the table counts user 1 alone.
+    # User 1 likes even items. Of their two, one is seen; of user 3's, all: the table counts user 1 alone.
     Path("seen.csv").write_text("user,item,rating\n1,2,5\n3,2,5\n3,4,1\n", encoding="utf-8")
     Path("later.csv").write_text("user;item;rating;date;time\n1;2;5;1;1\n1;4;5;1;1\n3;2;5;1;1\n")
     arguments = ["ranking", "later.csv", "--seen", "seen.csv", "--k", "5", "--json", "table.json"]

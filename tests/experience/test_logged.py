@@ -23,6 +23,7 @@ from recsys_rl.make import heldout_rows, make_env, make_logged, make_user_model
 from recsys_rl.run import agent_of
 from recsys_rl.types import Transitions
 from recsys_rl.utils.logger import read_log
+from recsys_rl.utils.user_hashes import number_of
 from recsys_rl.workflows.record import RecordConfig, record
 from recsys_rl.workflows.train import train, updates
 from tests.doors import SATIATION, WORLD, assert_same_weights, steps, train_in, weights
@@ -95,6 +96,20 @@ def test_users_whom_the_population_lacks_are_held_out_by_their_hash(logger: tupl
     one_user = strangers.users == strangers.users[0]
     assert len(found[one_user].unique()) == 1 and 0 < found.float().mean() < 1
     assert torch.equal(found, heldout_rows(strangers, population, 0.5, 3))
+
+
+def test_strangers_of_a_log_are_on_the_side_of_the_data_that_know_them_by_now(
+    logger: tuple[Path, Path],
+) -> None:
+    """A server knew them by text that its data lacked; in grown data the text is one of their ids."""
+    log, population = read_decisions(logger[1]), load(logger[0]).population
+    names = tuple(f"user {row}" for row in range(len(population.user_ids)))
+    grown = dataclasses.replace(population, user_names=names)
+    rows = torch.searchsorted(population.user_ids, log.users)
+    strangers = dataclasses.replace(log, users=torch.tensor([number_of(names[row]) for row in rows]))
+    for seed in (3, 4):
+        found = heldout_rows(strangers, grown, 0.5, seed)
+        assert torch.equal(found, torch.isin(rows, population.heldout))
 
 
 def test_run_without_an_environment_is_a_run(logger: tuple[Path, Path], tmp_path: Path) -> None:

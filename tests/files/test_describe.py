@@ -335,7 +335,7 @@ def test_split_by_user_is_drawn_from_ids_and_seed(tmp_path: Path, monkeypatch: p
     frame.sample(fraction=1, shuffle=True, seed=1).write_csv("log.csv")
     assert main(["data", "split", "log.csv", "--by", "user", "--fraction", "0.3", "--test", "b.parquet"]) == 0
     assert set(pl.read_parquet("b.parquet")["user"]) == set(test["user"])
-    frame.filter(pl.col("user") < "user_5").write_csv("fewer.csv")  # a user keeps his side without the others
+    frame.filter(pl.col("user") < "user_5").write_csv("fewer.csv")  # a user keeps their side without others
     words = ["data", "split", "fewer.csv", "--by", "user", "--fraction", "0.3", "--test", "c.parquet"]
     assert main(words) == 0
     assert set(pl.read_parquet("c.parquet")["user"]) == {user for user in test["user"] if user < "user_5"}

@@ -75,7 +75,7 @@ def test_propensities_of_a_known_logger_are_found(sharpness: float, slate_size: 
 
 
 def test_rows_of_a_user_never_train_the_propensities_of_his_rows() -> None:
-    """If one user's rows change, the propensities of the others in his fold stay the same."""
+    """If one user's rows change, the propensities of the others in the same fold stay the same."""
     log, catalogue, _ = logged(2.0)
     before, _ = with_propensities(log, catalogue, torch.Generator().manual_seed(1))
     assert log.exclude is not None

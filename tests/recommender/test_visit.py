@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -192,6 +193,17 @@ def test_true_signals_change_the_policy_and_wrong_ones_are_refused(
     ):
         with pytest.raises(UserError, match=name):
             recommender.recommend(user=0, history=history, k=3)
+
+
+@pytest.mark.parametrize(
+    "history",
+    [[("item 5", 0.2)], [{"engagement": 0.2}], [Event(5, 0.2)], [0.2], [Event(("item 5",))], [None]],  # type: ignore[arg-type]
+)
+def test_what_is_no_step_of_a_session_is_refused(
+    trained: Callable[[str], Recommender], history: list[Any]
+) -> None:
+    with pytest.raises(UserError):
+        trained("satiation").recommend(user=0, history=history, k=3)
 
 
 def test_the_clock_goes_on_while_videos_are_watched(trained: Callable[[str], Recommender]) -> None:

@@ -49,3 +49,9 @@ def send(client: TestClient, *events: dict[str, Any]) -> list[str]:
 
 def event(decision: dict[str, Any], signal: str, value: float = 1.0, **fields: Any) -> dict[str, Any]:
     return {"decision_id": decision["decision_id"], "signal": signal, "value": value, **fields}
+
+
+def begun(first: Path, db: Path) -> Path:
+    """The folder of ``first``, with which the record at ``db`` begins."""
+    with serving(first, db):
+        return first.parent

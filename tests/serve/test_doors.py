@@ -21,7 +21,7 @@ from recsys_rl.serve.inference import Ask, Drawn, draw
 from recsys_rl.serve.server import ServeConfig, serve
 from recsys_rl.serve.tokens import Tokens
 from recsys_rl.types import Obs
-from tests.serve.servers import event, recommend, send, serving, trained
+from tests.serve.servers import begun, event, recommend, send, serving, trained
 
 At = Callable[[str], Path]
 
@@ -251,15 +251,12 @@ def test_a_request_is_refused_where_popularity_hangs_too(
 
 
 def test_versions_are_swapped_after_a_check_and_share_a_log(
-    checkpoint: At, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    checkpoint: At, two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, db = tmp_path / "policies", tmp_path / "r.sqlite"
-    folder.mkdir()
-    shutil.copy(checkpoint("satiation"), folder / "a.pt")
-    shutil.copy(trained(tmp_path, "satiation", "--hidden-dims", "7"), folder / "b.pt")
+    folder, db = Path(shutil.copytree(two, tmp_path / "policies")), tmp_path / "r.sqlite"
     shutil.copy(checkpoint("drift"), folder / "other.pt")
     sha = {x.name: hashlib.sha256(x.read_bytes()).hexdigest() for x in folder.iterdir()}
-    with serving(folder, db) as client:
+    with serving(begun(folder / "a.pt", db), db) as client:
         first = recommend(client, "3")
         send(client, event(first, "engagement", 0.5))
         assert first["policy"]["sha256"] == sha["a.pt"]

@@ -46,6 +46,19 @@ def test_items_come_as_often_as_their_propensities_say(version: Version, fields:
     assert chisquare(observed, (expected / expected.sum() * len(items)).numpy()).pvalue > 1e-3
 
 
+def test_exploration_has_its_share_of_each_choice(version: Version) -> None:
+    """(1 - share) p + share / number of items that may be shown."""
+
+    def chances(explore: float) -> torch.Tensor:
+        found = draw([ask(version, 0.5, items=(item,), explore=explore) for item in range(24)])
+        return torch.tensor([x.logprobs[0] for x in found], dtype=torch.float64).exp()
+
+    own = chances(0.0)
+    allowed = own > 0
+    assert allowed.tolist() == [False] * 2 + [True] * 22  # two were shown before
+    torch.testing.assert_close(chances(0.3), 0.7 * own + 0.3 * allowed / 22, atol=1e-6, rtol=0)
+
+
 def test_popularity_of_a_large_catalogue_chooses_among_its_most_popular_items(
     version: Version, monkeypatch: pytest.MonkeyPatch
 ) -> None:

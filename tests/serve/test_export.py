@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,13 @@ from recsys_rl.decisions.transitions import observe
 from recsys_rl.errors import UserError
 from recsys_rl.recommender import load
 from recsys_rl.serve.export import export
+from recsys_rl.serve.inference import Ask, Drawn, draw
+from recsys_rl.serve.log_rows import _id_of
 from recsys_rl.serve.reading import Record
 from recsys_rl.serve.versions import sha256_of
+from recsys_rl.utils.user_hashes import number_of
 from tests.doors import SERVED
-from tests.serve.servers import event, recommend, send, serving, trained
+from tests.serve.servers import begun, event, recommend, send, serving, trained
 
 At = Callable[[str], Path]
 LATER = 6000.0  # seconds after which sessions that have ended are mature
@@ -50,9 +54,9 @@ def test_a_policy_with_a_first_stage_shares_no_log(checkpoint: At, tmp_path: Pat
     db, out, folder = tmp_path / "r.sqlite", tmp_path / "log.parquet", tmp_path / "both"
     folder.mkdir()
     staged = ("--head", "two-tower", "--candidates", "8", "--explore-rate", "0.25")
-    shutil.copy(trained(tmp_path, "satiation", *staged), folder / "1.pt")
+    first = Path(shutil.copy(trained(tmp_path, "satiation", *staged), folder / "1.pt"))
     other = Path(shutil.copy(checkpoint("satiation"), folder / "2.pt"))
-    with serving(folder, db) as client:
+    with serving(begun(first, db), db) as client:
         for user in "12":
             send(client, event(recommend(client, user), "leave"))
             if user == "1":
@@ -80,3 +84,52 @@ def test_sessions_in_which_popularity_answered_for_a_first_stage_are_left_out(
     survey, number = export(Record(db), out, now=time.time() + LATER)
     assert (len(survey.sessions), survey.unknown, number) == (1, 1, 1)
     assert read_decisions(out).logger_logprobs is None
+
+
+def test_popularity_has_its_own_name_in_a_log_and_each_row_its_own_logger(
+    checkpoint: At, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def elsewhere(asks: Sequence[Ask]) -> list[Drawn]:
+        """Draws on another processor, with other last digits."""
+        return [replace(x, logprobs=[y + 1e-6 for y in x.logprobs]) for x in draw(asks)]
+
+    db, out, path = tmp_path / "r.sqlite", tmp_path / "log.parquet", checkpoint("satiation")
+    answers = []
+    with serving(path, db) as client:
+        for fails in (False, True, False):
+            with monkeypatch.context() as patch:
+                if fails:
+                    patch.delattr("recsys_rl.serve.rule._scores")
+                answers.append(recommend(client, "3"))
+        send(client, event(answers[-1], "leave"))
+    monkeypatch.setattr("recsys_rl.serve.log_rows.draw", elsewhere)
+    export(Record(db), out, now=time.time() + LATER)
+    log, recommender = read_decisions(out), load(path)
+    assert log.header.loggers == ("ppo", "popularity-drawn") and log.loggers.tolist() == [0, 1, 0]
+    assert [x["policy"]["name"] for x in answers] == ["ppo", "popularity", "ppo"]
+    own = recommender.agent.place_logprobs(observe(log, recommender.catalogue), log.items).sum(1)
+    popular = (recommender.catalogue.popularity + 1e-3).log().expand(3, -1).clone()
+    for step, row in enumerate(popular):
+        row[log.items[:step, 0]] = -torch.inf
+    popular = popular.log_softmax(1).gather(1, log.items).squeeze(1)
+    assert log.logger_logprobs is not None
+    expected = torch.stack([own, popular], 1).double()
+    torch.testing.assert_close(log.logger_logprobs, expected, atol=1e-5, rtol=0)
+    # Of its own logger a row has the number of the record.
+    assert log.logprobs.exp().tolist() == pytest.approx([x["propensity"] for x in answers], rel=1e-12)
+    assert torch.equal(log.logprobs, log.logger_logprobs.gather(1, log.loggers.unsqueeze(1)).squeeze(1))
+
+
+def test_a_stranger_keeps_the_id_that_later_data_know(checkpoint: At, tmp_path: Path) -> None:
+    """A number after those of the data would be another person's in a grown population."""
+    db, out = tmp_path / "r.sqlite", tmp_path / "log.parquet"
+    own = {"3": 3, "205": 205, "30": 30, "-4": -4, str(2**63 - 1): 2**63 - 1}
+    made = ["ann", "007", "3.0", " 3", str(2**63), "\u0663"]
+    with serving(checkpoint("satiation"), db) as client:
+        for user in (*own, *made):
+            send(client, event(recommend(client, user), "leave"))
+    export(Record(db), out, now=time.time() + LATER)
+    users = read_decisions(out).users.tolist()
+    assert users == [*own.values(), *map(number_of, made)] and len({*users}) == len(users)
+    assert min(map(number_of, made)) >= 0 and number_of("ann") == 5088345978781694418
+    assert _id_of("205", texts=True) == number_of("205")  # there 205 is the row of somebody

@@ -72,6 +72,9 @@ def test_tokens_protect_under_any_name(checkpoint: Callable[[str], Path], tmp_pa
         assert client.post("/v1/recommend", json={"user_id": "3"}).status_code == 401
         token = {"authorization": "Bearer word"}
         assert client.post("/v1/recommend", json={"user_id": "3"}, headers=token).status_code == 200
+        for method in ("GET", "POST"):  # a redirect would name whatever Host the caller sent
+            found = client.request(method, "/v1/policies/", follow_redirects=False)
+            assert found.status_code == 404 and "location" not in found.headers
         twice = [*token.items(), ("host", "shop.example"), ("host", "shop.example")]
         assert client.post("/v1/recommend", json={"user_id": "3"}, headers=twice).status_code == 400
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.pictures import browser
+from recsys_rl.serve.reading import Record
 from tests.serve.browser import Page, page
 from tests.serve.live import live
 from tests.serve.servers import serving
@@ -52,6 +53,51 @@ def test_a_person_visits_is_answered_and_leaves(
             "rgb(20, 24, 29)" if dark else "rgb(251, 250, 247)"
         )
         assert tab.said == []
+
+
+def test_a_reloaded_page_lists_the_whole_session_by_titles(
+    checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    titles = "[...document.querySelectorAll('#visit li')].map(x => x.firstChild.textContent)"
+    with live(checkpoint("satiation"), tmp_path / "r.sqlite") as server, page(tmp_path / "profile") as tab:
+        tab.open(server.url, 390, False)
+        visit(tab, "ann")
+        press(tab, "Consumed")
+        press(tab, "Skipped")
+        before = tab.run(titles)
+        shown = tab.run("document.querySelector('#items .title').textContent")
+        tab.call("Page.reload")
+        tab.until("document.querySelectorAll('#visit li').length == 0")
+        visit(tab, "ann")
+        tab.until("document.querySelectorAll('#visit li').length > 2")
+        assert tab.run(titles) == [*before, shown]  # the last one was shown and had no answer
+        assert tab.run("document.querySelectorAll('#record td')[4].textContent").startswith("item ")
+        assert tab.said == []
+
+
+def test_a_typed_like_counts_and_an_unclear_one_is_asked_for(
+    checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    with live(checkpoint("satiation"), tmp_path / "r.sqlite") as server, page(tmp_path / "profile") as tab:
+        tab.open(server.url, 390, True)
+        tab.until(f"document.querySelectorAll('#people option').length > 0 && {READY}")
+        tab.run("document.querySelector('#user').value = 'ann'")
+        for text in (
+            "no such title",
+            "item 1",
+        ):  # of item 1, item 10, ... one has the text as its whole title
+            tab.run(f"document.querySelector('#likes').value = {text!r}")
+            tab.run("document.querySelector('#who button').click()")
+            tab.until(f"!document.querySelector('#who button').disabled && ({READY})")
+            if text != "item 1":
+                assert tab.run("document.querySelector('#problem').textContent") != ""
+                assert tab.run("document.querySelectorAll('#items li').length") == 0
+        tab.until("document.querySelectorAll('#likeliest tr').length == 10")
+        assert tab.run("document.querySelectorAll('#liked button').length") == 1
+        assert tab.run("document.querySelector('#likes').value") == ""
+        assert tab.run("document.scrollingElement.scrollWidth <= innerWidth") and tab.said == []
+    (whole,) = Record(tmp_path / "r.sqlite").sessions()
+    assert len(whole[0].likes) == 1
 
 
 def test_a_video_starts_plays_beside_the_next_slate_and_is_left(

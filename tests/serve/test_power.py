@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
@@ -16,6 +17,7 @@ from benchmarks.harness.said import checkpoint_in
 from benchmarks.serving_power import power_cuts
 from recsys_rl.serve.rows import Event, Person
 from recsys_rl.serve.sqlite import RESERVED, SQLite
+from recsys_rl.serve.store import Lost
 
 OPENED = """
 import sys
@@ -168,3 +170,19 @@ def test_erasing_a_person_leaves_reserved_numbers_reserved(tmp_path: Path) -> No
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return checkpoint_in(tmp_path_factory.mktemp("power"))
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_record_that_was_renamed_or_replaced_is_not_written_on(tmp_path: Path, replaced: bool) -> None:
+    """Rows that were acknowledged are in the file under its new name, and not in a log of its old one."""
+    path, moved = tmp_path / "record.sqlite", tmp_path / "moved.sqlite"
+    store = SQLite(path, {})
+    store.write([Person(1, "ann")], durable=True)
+    path.rename(moved)
+    if replaced:
+        path.write_bytes(moved.read_bytes())
+    with pytest.raises(Lost):
+        store.write([Person(2, "bob")], durable=True)
+    os.close(store._lock or 0)  # the process ends here, and closes nothing else
+    assert "ann" in {x.name for x in SQLite(moved).people()}
+    assert path.exists() == replaced and not path.with_name("record.sqlite-wal").stat().st_size

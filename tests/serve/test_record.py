@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from recsys_rl.errors import UserError
 from recsys_rl.recommender import load
 from recsys_rl.serve.sqlite import SQLite
 from recsys_rl.serve.versions import sha256_of
-from tests.serve.servers import event, recommend, send, serving, trained
+from tests.serve.servers import begun, event, recommend, send, serving, trained
 
 At = Callable[[str], Path]
 
@@ -110,6 +111,28 @@ def test_a_session_goes_on_after_a_start_and_ends_by_leaving_by_its_last_step_or
     with serving(path, db, session_timeout=1e-3) as client:
         assert recommend(client, "bob")["session"]["step"] == 0
         assert recommend(client, "bob")["session"]["step"] == 0
+
+
+def test_sessions_end_after_a_clock_that_went_ahead_and_came_back(checkpoint: At, tmp_path: Path) -> None:
+    start, db, clock = 1.8e9, tmp_path / "r.sqlite", [0.0]
+
+    def steps(client: Any, user: str, *seconds: float) -> list[int]:
+        worker = client.app.worker
+        worker.settings = replace(worker.settings, clock=lambda: start + clock[0])
+        found = []
+        for clock[0] in seconds:
+            found.append(recommend(client, user)["session"]["step"])
+        return found
+
+    years = 3e8
+    with serving(checkpoint("satiation"), db) as client:
+        assert steps(client, "ann", 0, years, years + 9, 10, 20) == [0, 0, 1, 0, 1]
+        assert steps(client, "bob", 30, 40, 2000) == [0, 1, 0]
+        assert steps(client, "cat", years, 2100 - 5, 2100) == [0, 0, 1]
+        assert steps(client, "dan", 5000, 4900, 5000 + 1799, 5000 + 3600) == [0, 1, 2, 0]
+        assert steps(client, "eve", years) == [0]
+    with serving(checkpoint("satiation"), db) as client:
+        assert steps(client, "eve", 9000) == [0]
 
 
 def test_a_stranger_is_known_by_what_he_consumed(checkpoint: At, tmp_path: Path) -> None:
@@ -360,7 +383,7 @@ def test_a_checkpoint_of_other_users_can_not_take_over(checkpoint: At, tmp_path:
     folder.mkdir()
     one = Path(shutil.copy(checkpoint("satiation"), folder / "1.pt"))
     two = Path(shutil.copy(trained(tmp_path, "satiation", "--num-users", "20"), folder / "2.pt"))
-    with serving(folder, db) as client:
+    with serving(begun(one, db), db) as client:
         recommend(client, "25")
         body = {"name": "champion", "sha256": sha256_of(two)}
         found = client.post("/v1/policies/alias", json=body)

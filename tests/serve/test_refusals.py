@@ -29,7 +29,7 @@ from recsys_rl.serve.store import Damaged
 from recsys_rl.serve.wire import FeedbackAnswer, FeedbackEvent, RecommendRequest
 from recsys_rl.serve.worker import Worker
 from recsys_rl.types import Obs
-from tests.serve.servers import SLOW, event, recommend, send, serving, trained
+from tests.serve.servers import SLOW, begun, event, recommend, send, serving
 
 At = Callable[[str], Path]
 
@@ -161,16 +161,6 @@ def test_a_value_beyond_its_signal_is_rejected_and_the_policy_serves_on(
         assert recommend(client, "4")["degraded"] is None and client.get("/readyz").status_code == 200
 
 
-@pytest.fixture(scope="module")
-def two(checkpoint: At, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two versions, a.pt and b.pt."""
-    folder = tmp_path_factory.mktemp("two") / "policies"
-    folder.mkdir()
-    shutil.copy(checkpoint("satiation"), folder / "a.pt")
-    shutil.copy(trained(folder.parent, "satiation", "--hidden-dims", "7"), folder / "b.pt")
-    return folder
-
-
 def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -186,7 +176,7 @@ def champion(client: TestClient) -> list[str]:
 
 
 def test_a_swap_that_can_not_be_written_is_not_made(two: Path, tmp_path: Path) -> None:
-    with serving(two, tmp_path / "r.sqlite") as client:
+    with serving(begun(two / "a.pt", tmp_path / "r.sqlite"), tmp_path / "r.sqlite") as client:
         raw = client.app.worker.store._db  # type: ignore[attr-defined]
         raw.execute("PRAGMA query_only = ON")  # writes fail with SQLITE_READONLY
         found = swap(client, two / "b.pt")
@@ -205,7 +195,7 @@ def test_a_version_that_failed_does_not_serve_again_after_a_start(
         raise ZeroDivisionError
 
     db = tmp_path / "r.sqlite"
-    with serving(two, db) as client:
+    with serving(begun(two / "a.pt", db), db) as client:
         assert swap(client, two / "b.pt").status_code == 200
         with monkeypatch.context() as patch:
             patch.setattr(PPO, "scores", scores)
@@ -240,7 +230,7 @@ def test_a_version_that_fails_on_a_stored_request_does_not_become_champion(
             raise IndexError("no such row")
         return [*draw(asks[:1]), *(Drawn(error=fault) for _ in asks[1:])]
 
-    with serving(two, tmp_path / "r.sqlite") as client:
+    with serving(begun(two / "a.pt", tmp_path / "r.sqlite"), tmp_path / "r.sqlite") as client:
         recommend(client, "3")
         monkeypatch.setattr("recsys_rl.serve.library.draw", failing)
         found = swap(client, two / "b.pt")
@@ -250,7 +240,7 @@ def test_a_version_that_fails_on_a_stored_request_does_not_become_champion(
 
 def test_a_damaged_session_does_not_keep_versions_from_being_swapped(two: Path, tmp_path: Path) -> None:
     db = tmp_path / "r.sqlite"
-    with serving(two, db) as client:
+    with serving(two / "a.pt", db) as client:
         send(client, event(recommend(client, "3"), "engagement", 0.5))
         recommend(client, "4")
     with sqlite3.connect(db) as raw:
@@ -312,7 +302,7 @@ def test_a_decision_that_can_not_be_read_is_named_and_hinders_no_swap(
     two: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
 ) -> None:
     db = tmp_path / "r.sqlite"
-    with serving(two, db) as client:
+    with serving(two / "a.pt", db) as client:
         one, other = recommend(client, "3"), recommend(client, "4")
         assert send(client, event(one, "engagement", 0.5)) == ["accepted"]
     number = one["decision_id"]
@@ -332,7 +322,7 @@ def test_a_record_whose_latest_pages_can_not_be_read_hinders_no_swap(
     def latest(self: SQLite, number: int) -> None:
         raise Damaged("database disk image is malformed")
 
-    with serving(two, tmp_path / "r.sqlite") as client:
+    with serving(begun(two / "a.pt", tmp_path / "r.sqlite"), tmp_path / "r.sqlite") as client:
         recommend(client, "3")
         monkeypatch.setattr(SQLite, "latest", latest)
         assert swap(client, two / "b.pt").status_code == 200 and champion(client) == ["b.pt"]
@@ -355,7 +345,7 @@ def test_files_are_hashed_once_and_not_in_the_event_loop(
 
     folder = tmp_path / "policies"
     shutil.copytree(two, folder)
-    with serving(folder, tmp_path / "r.sqlite") as client:
+    with serving(begun(folder / "a.pt", tmp_path / "r.sqlite"), tmp_path / "r.sqlite") as client:
         monkeypatch.setattr("recsys_rl.serve.versions.sha256_of", counted)
         assert [champion(client) for _ in range(3)] == [["a.pt"]] * 3
         assert sorted(hashed) == [("a.pt", False), ("b.pt", False)]

@@ -82,7 +82,7 @@ def test_agent_from_its_interface_acts_as_with_the_environment(folder: Path, alg
 
 
 def first_probabilities(recommender: Recommender) -> tuple[int, Obs, Tensor]:
-    """A training user, the environment's first observation of him, and the policy's probabilities (A,)."""
+    """A training user, the environment's first observation of them, and the policy's probabilities (A,)."""
     checkpoint = recommender.checkpoint
     env = make_env(checkpoint.config, checkpoint.world, 1, torch.Generator().manual_seed(0))
     user = int(checkpoint.population.train[3])
@@ -239,9 +239,11 @@ def test_command_prints_a_list(
     here: Path, recommender: Recommender, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["recommend", "--like", "item 3", "--like", "item 4", "--k", "5"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    wanted = recommender.recommend(likes=[3, 4], k=5)
-    assert len(lines) == 5
+    out, err = capsys.readouterr()
+    lines, wanted = out.splitlines(), recommender.recommend(likes=[3, 4], k=5)
+    taste = recommender.profile_of([3, 4])[0] @ recommender.catalogue.embedding.T
+    near = [f"item {row}" for row in taste.argsort(descending=True).tolist() if row not in (3, 4)][:5]
+    assert len(lines) == 5 and "; ".join(near) in err
     for place, (line, row) in enumerate(zip(lines, wanted, strict=True), 1):
         assert line.split() == [
             str(place),

@@ -33,10 +33,45 @@ const percent = (chance) => (chance < 0.0005 ? "<0.1 %" : `${(100 * chance).toFi
 
 async function recommend() {
   const body = { user_id: state.user };
-  if (state.likes.length) body.likes = state.likes;
+  if (state.likes.length) body.likes = state.likes.map((item) => item.item_id);
   state.answer = await ask("/v1/recommend", body);
+  if (state.answer.session.step === 0) state.likes.forEach((item) => (item.counts = true));
   showItems();
-  await Promise.all([explain(), record()]);
+  showLikes();
+  const [report] = await Promise.all([explain(), record()]);
+  return report;
+}
+
+// The likes of a stranger, each with a button that takes it back.
+function showLikes() {
+  const line = $("liked"), late = state.answer && state.likes.some((item) => !item.counts);
+  line.replaceChildren(...(state.likes.length ? [element("span", "Likes: ")] : []));
+  for (const item of state.likes) {
+    const back = button(`${item.title} ×`, () => {
+      state.likes = state.likes.filter((x) => x !== item);
+      showLikes();
+    });
+    back.setAttribute("aria-label", `take ${item.title} back`);
+    line.append(back);
+  }
+  if (late) line.append(element("span", "New likes count from the next session on: leave this one for that.", "soft"));
+}
+
+// Takes the text of the field as a like: one title, an id, or a text that only one title has.
+async function like() {
+  const text = $("likes").value.trim();
+  if (!text) return;
+  const { items } = await ask(`/v1/items?q=${encodeURIComponent(text)}`);
+  const same = (item) => item.item_id === text || item.title.toLowerCase() === text.toLowerCase();
+  const found = items.length === 1 ? items[0] : items.find(same);
+  if (!found) {
+    const some = items.slice(0, 3).map((item) => item.title).join("; ");
+    $("problem").textContent = items.length ? `More than one title has “${text}”: pick one (${some} ...).` : `No title has “${text}”.`;
+    throw new Error("no like");
+  }
+  if (!state.likes.some((x) => x.item_id === found.item_id)) state.likes.push(found);
+  $("likes").value = "";
+  showLikes();
 }
 
 // Signals of an item that was consumed by this share; extra ones, such as a like, count in full.
@@ -109,6 +144,17 @@ function showItems() {
   $("next").hidden = state.platform.slate_size < 2;
 }
 
+// What this session had before the page was loaded, or before another person was here.
+function remind(decision, seen) {
+  const single = !state.platform.events && state.platform.slate_size === 1;
+  const unseen = decision.session.step - seen.titles.length;
+  if (single && unseen > 0) remember(`${unseen} earlier items`, "out of the policy's sight");
+  seen.titles.forEach((title, place) => {
+    const values = Object.entries(seen.signals[place]).map(([name, value]) => `${name} ${Number(value.toFixed(2))}`);
+    remember(title, values.join(", ") || "shown");
+  });
+}
+
 function remember(title, words) {
   const row = element("li", title);
   row.append(element("span", `: ${words}`, "soft"));
@@ -133,6 +179,7 @@ async function explain() {
       return row;
     }),
   );
+  return report;
 }
 
 async function record() {
@@ -142,7 +189,7 @@ async function record() {
   $("record").replaceChildren(
     ...found.decisions.map((row) => {
       const line = element("tr");
-      const cells = [row.decision_id, row.user_id, row.session, row.step, row.items.join(", "), percent(row.propensity), row.events];
+      const cells = [row.decision_id, row.user_id, row.session, row.step, row.titles.join(", "), percent(row.propensity), row.events];
       line.append(...cells.map((text) => element("td", String(text))));
       return line;
     }),
@@ -172,10 +219,12 @@ $("who").addEventListener("submit", (event) => {
   event.preventDefault();
   act(async () => {
     if (!state.platform) await load();
+    await like();
     state.user = $("user").value;
     state.playing = null;
     $("visit").replaceChildren();
-    await recommend();
+    const report = await recommend();
+    remind(report.decision, report.seen);
   });
 });
 
@@ -186,23 +235,19 @@ $("leave").addEventListener("click", () =>
     remember("You left", "the next visit is a new session");
     $("items").replaceChildren();
     $("ending").hidden = true;
-    state.playing = null;
+    state.playing = state.answer = null;
     $("playing").hidden = true;
     await record();
   }),
 );
 
-$("likes").addEventListener("input", async () => {
+$("likes").addEventListener("input", async (event) => {
   const text = $("likes").value.trim();
   if (!text) return;
+  // A pick from the list is no typing. What is typed becomes a like with the visit.
+  if (!event.inputType || event.inputType === "insertReplacementText") return like().catch(() => {});
   const { items } = await ask(`/v1/items?q=${encodeURIComponent(text)}`);
-  const whole = items.find((item) => item.title === text);
-  if (whole) {
-    state.likes.push(whole.item_id);
-    $("liked").textContent = `${$("liked").textContent} ${whole.title}.`;
-    $("likes").value = "";
-    return;
-  }
+  if ($("likes").value.trim() !== text) return;
   $("found").replaceChildren(...items.map((item) => Object.assign(element("option"), { value: item.title })));
 });
 

@@ -1,0 +1,145 @@
+"""Limits of a connection before the application sees it: the size of a request's head, and time.
+
+Without them a stranger could fill the memory with headers, or keep everybody out with connections that say
+nothing, before any token is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http
+from contextlib import suppress
+from typing import Any
+
+import httptools
+
+from recsys_rl.serve.problems import Problem
+
+LARGEST_HEAD = 1 << 16
+"""Bytes of a request's head, and of the headers after a body in chunks."""
+HEAD = 10.0
+"""Seconds until a head is whole: from the start of a connection, or from the first byte of a next request."""
+REST = 30.0
+"""Seconds from there until the request is whole. The application waits less long for a body that it reads."""
+DONE = None  # between two requests there is no limit of ours: uvicorn closes a connection after a while
+
+
+def limited(kind: type[asyncio.Protocol]) -> type[asyncio.Protocol]:
+    """The protocol ``kind`` of an HTTP server with these limits."""
+
+    class Limited(kind):  # type: ignore[valid-type, misc]
+        def connection_made(self, transport: asyncio.Transport) -> None:
+            self._guard = Guard(transport)
+            super().connection_made(transport)
+
+        def data_received(self, data: bytes) -> None:
+            if self._guard.admits(data):
+                super().data_received(data)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._guard.end()
+            super().connection_lost(exc)
+
+    return Limited
+
+
+class Guard:
+    """Closes a connection whose head is too large, or whose request takes too long to arrive."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self.transport, self.reader = transport, Reader()
+        self.timer: asyncio.TimerHandle | None = None
+        self.seen: tuple[Any, ...] = ()
+        self._wait()
+
+    def admits(self, data: bytes) -> bool:
+        """Read ``data``; False if nobody else shall."""
+        if self.transport.is_closing():
+            return False
+        try:
+            self.reader.feed(data)
+        except Problem as problem:
+            self.transport.write(_bytes(problem))
+            self.transport.close()
+            return False
+        self._wait()
+        return True
+
+    def _wait(self) -> None:
+        """Set the timer of this phase of the request; one that runs for it goes on."""
+        now = self.reader.requests, self.reader.phase
+        if now != self.seen:
+            self.end()
+            seconds, self.seen = self.reader.phase, now
+        elif self.timer is None:  # an empty line between two requests
+            seconds = HEAD
+        else:
+            return
+        if seconds is not None:
+            self.timer = asyncio.get_running_loop().call_later(seconds, self.transport.abort)
+
+    def end(self) -> None:
+        """Stop the timer."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+
+class Reader:
+    """Where in a request the bytes of a connection are. Nothing of them is kept."""
+
+    def __init__(self) -> None:
+        self.parser = httptools.HttpRequestParser(self)
+        with suppress(AttributeError):  # before httptools 0.6.3; uvicorn reads the same way
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.requests = 0  # begun
+        self.phase: float | None = HEAD
+        self.headers = True  # what comes belongs to headers, or to the line before them
+        self.size = 0  # bytes of these headers so far
+        self.passed = False  # these headers began within the bytes that are read
+        self.lost = False  # what comes is not HTTP: it counts as a head
+
+    def feed(self, data: bytes) -> None:
+        """Go on by ``data``. Raises Problem where a head is too large."""
+        while data:
+            # No more than may still belong to the head, so that none is too large unseen.
+            part = data[: LARGEST_HEAD - self.size] if self.headers else data
+            data, self.passed = data[len(part) :], False
+            if not self.lost:
+                try:
+                    self.parser.feed_data(part)
+                except httptools.HttpParserUpgrade:
+                    data = b""  # the rest is of another protocol, which the server does not read
+                except httptools.HttpParserError:
+                    self.lost = self.headers = True
+                    self.phase = HEAD
+            self.size = 0 if self.passed or not self.headers else self.size + len(part)
+            if self.size >= LARGEST_HEAD:
+                raise Problem(
+                    431,
+                    "head-too-large",
+                    f"The head of a request must have less than {LARGEST_HEAD:,} bytes: send less.",
+                )
+
+    def on_message_begin(self) -> None:
+        self.requests += 1
+        self.phase = HEAD
+
+    def on_headers_complete(self) -> None:
+        self.phase, self.headers, self.passed = REST, False, True
+
+    def on_chunk_header(self) -> None:
+        self.headers, self.passed = True, True  # after the last chunk, which is empty, headers follow
+
+    def on_body(self, body: bytes) -> None:
+        self.headers = False
+
+    def on_message_complete(self) -> None:
+        self.phase, self.headers, self.passed = DONE, True, True
+
+
+def _bytes(problem: Problem) -> bytes:
+    """The answer as it stands on the wire; the connection ends with it."""
+    body, status = problem.body(), http.HTTPStatus(problem.status)
+    head = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/problem+json\r\n"
+    return f"{head}content-length: {len(body)}\r\nconnection: close\r\n\r\n".encode() + body
