@@ -773,8 +773,8 @@ def expert_scores(
         score_i  = reward(appeal_i) + price min(change of p, MOST_PATIENCE - p) - spare (share left) near_i
                    + [ad] ad + [suggestion] suggestion (share left) P(followed) + [story] story
 
-    near_i is the loss of logits that item i costs the FAVOURITES. ``held``: with the patience held at its
-    start, to see what following it gains.
+    near_i is the loss of logits that item i costs the FAVOURITES. ``held``: with sameness, tolerance and
+    patience held at their start, to see what following them gains.
     """
     assert obs.history is not None and obs.signals is not None
     config, embedding, every = users.config, users.catalogue.embedding, users.facts
@@ -783,6 +783,9 @@ def expert_scores(
         obs.context[:, interface.place_of(name)] for name in ("profile", "clock", FOLLOWS)
     )
     session = Followed.through(users, profile, follows, obs.history, obs.signals[..., 0])
+    if held:
+        one = torch.ones_like(session.patience)
+        session = replace(session, same=0 * session.same, tolerance=one, patience=config.start_patience * one)
     taste = profile + number["move"] * session.moved  # (N, D)
     ease = number["of_user"] * session.residual
     at = slice(None) if items is None else items.clamp_min(0)
@@ -793,13 +796,13 @@ def expert_scores(
     appeal = config.fit_gain * products(taste, embedding, items) + ease + facts[..., 0]
     appeal = appeal - organic * (config.stranger_cost * (1 - known) + likeness)
     appeal = appeal - ad * config.ad_weariness * (1 - session.tolerance)
-    patience = torch.full_like(session.patience, config.start_patience) if held else session.patience
     left = (1 - clock) * interface.session_length  # (N, 1)
-    price = number["patience"] * (number["steep"] * (number["drift"] * left - patience)).sigmoid()
+    need = number["drift"] * left - session.patience
+    price = number["patience"] * (number["steep"] * need).sigmoid()
     fed = users.fed(ad, appeal.sigmoid(), session.tolerance)
     near = products(users.favourites(profile), embedding, items).clamp_min(0) * organic
     near = config.likeness_cost * (1 - config.likeness_kept) * near
-    scores = users.reward_of(appeal, facts) + price * torch.minimum(fed, MOST_PATIENCE - patience)
+    scores = users.reward_of(appeal, facts) + price * torch.minimum(fed, MOST_PATIENCE - session.patience)
     scores = scores - number["spare"] * (1 - clock) * near
     followed = facts[..., 3] * (appeal - config.follow_cost).sigmoid()
     scores = scores + number["ad"] * ad + number["suggestion"] * (1 - clock) * followed

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -39,8 +40,10 @@ from recsys_rl.env.social_feed import (
     SocialFeedConfig,
     SocialFeedState,
     add_attributes,
+    expert_scores,
     kinds,
 )
+from recsys_rl.evaluation.expert import ByEquations
 from recsys_rl.experience.rollout import play
 from recsys_rl.make import make_env, make_user_model
 from recsys_rl.protocols import Known, Policy
@@ -472,6 +475,19 @@ def test_scores_of_the_expert() -> None:
     among = torch.tensor([[4, 2, -1]]).expand(5, -1)
     found = EXPERT.scores(model, env.interface, obs, priced, among)
     assert_close(found[:, :2], wanted[:, [4, 2]])
+
+
+def test_expert_gains_from_the_stocks_that_it_follows() -> None:
+    """The same form with sameness, tolerance and patience held at their start earns less."""
+    config, home, env = made(num_items=300, max_episode_steps=20, likeness_cost=4.0)
+    numbers = {name: torch.tensor(first) for name, (first, _) in EXPERT.numbers.items()}
+    earned = {}
+    for held in (False, True):
+        form = replace(EXPERT, scores=partial(expert_scores, held=held))
+        agent = ByEquations(form, env.user_model, home.catalogue, env.interface, numbers)
+        here = make_env(config, home, 1, torch.Generator().manual_seed(1))
+        earned[held] = play(here, agent, home.population.train.repeat(30)).returns.mean()
+    assert earned[False] > earned[True]
 
 
 def test_kinds_and_graph_of_a_world() -> None:
