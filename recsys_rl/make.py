@@ -426,6 +426,7 @@ def make_agent(
         interface if not has_items and interface.candidate_features else None,
         (*NUMBERS, *feature_names(catalogue)),
         item_kinds(catalogue, scaled_as) if gated else None,
+        interface.profile,
     )
     if has_items and config.model_config.candidates:
         available = int(catalogue.available.sum())

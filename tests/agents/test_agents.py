@@ -246,7 +246,7 @@ def test_same_seed_same_bytes(algo: str) -> None:
     assert not torch.equal(first["model.value_head.weight"], other["model.value_head.weight"])
 
 
-@pytest.mark.parametrize("encoder", ["mlp", "transformer"])
+@pytest.mark.parametrize("encoder", ["mlp", "transformer", "deep-sets"])
 @pytest.mark.parametrize("algo", ["ppo", "a2c"])
 def test_saved_agent_resumes_bit_for_bit(algo: str, encoder: str) -> None:
     config = small(algo, model_config={"encoder": encoder})
@@ -290,7 +290,7 @@ def test_saved_state_is_a_copy() -> None:
 
 @pytest.mark.parametrize("algo", ["ppo", "a2c"])
 @pytest.mark.parametrize("env", ["drift", "satiation"])
-@pytest.mark.parametrize("encoder", ["mlp", "transformer"])
+@pytest.mark.parametrize("encoder", ["mlp", "transformer", "deep-sets"])
 @pytest.mark.parametrize("head", ["two-tower", "dense"])
 def test_contract(algo: str, env: str, encoder: str, head: str) -> None:
     if env == "drift" and encoder != "mlp":
