@@ -89,9 +89,10 @@ def entries(
 ) -> Tensor:
     """The entries (..., X) of the items ``history`` (...) with their ``signals`` (..., S).
 
-    An entry is the item's features, their ``products`` with each signal, the signals, and the product of the
-    item's embedding with the user's ``profile`` (..., D). What a reaction says depends on the item, and a
-    layer can't multiply its inputs. At padding, -1, stand numbers that no encoder may use.
+    An entry is the item's features, their ``products`` with each signal, and the signals. What a reaction
+    says depends on the item, and a layer can't multiply its inputs. ``profile`` (N, D), with a history
+    (N, P), adds the product of the user's and the item's embedding. At padding, -1, stand numbers that no
+    encoder may use.
     """
     features = features_of(items, history.clamp_min(0))  # (..., F_i)
     parts = [features]
@@ -99,7 +100,7 @@ def entries(
         parts.append((signals.unsqueeze(-1) * features.unsqueeze(-2)).flatten(-2))  # (..., S F_i)
     parts.append(signals)
     if profile is not None:
-        parts.append((features[..., : profile.shape[-1]] * profile).sum(-1, keepdim=True))
+        parts.append(features[..., : profile.shape[1]] @ profile.unsqueeze(2))
     return torch.cat(parts, -1)
 
 
@@ -113,12 +114,10 @@ def _state(encoder: Encoder, obs: Obs, items: Tensor | SplitFeatures) -> State:
     return encoder.encode(_entries(encoder, obs, slice(None), items), obs.history >= 0)
 
 
-def _entries(encoder: Encoder, obs: Obs, at: int | slice, items: Tensor | SplitFeatures) -> Tensor:
-    """The entries (N, X) at one place of the window, or (N, L, X) of all."""
+def _entries(encoder: Encoder, obs: Obs, at: slice, items: Tensor | SplitFeatures) -> Tensor:
+    """The entries (N, P, X) at P places of the window."""
     assert obs.history is not None and obs.signals is not None
     profile = None if encoder.profile is None else obs.context[:, encoder.profile]
-    if profile is not None and isinstance(at, slice):
-        profile = profile.unsqueeze(1)
     return entries(obs.history[:, at], obs.signals[:, at], items, encoder.products, profile)
 
 
@@ -155,7 +154,7 @@ class Reader:
         history, signals = obs.history, obs.signals
         assert history is not None and signals is not None and last.history is not None
         if ended is None and self._each_has_one_more(obs, last):
-            entry = _entries(self.encoder, obs, -1, self.items)
+            entry = self._entry(obs, 1)
             self.state = self.encoder.step(self.state, entry, None)
             return
         empty = history[:, -1] < 0  # (N,)
@@ -167,7 +166,7 @@ class Reader:
         to_build = number < 0
         some_anew, some_to_build = torch.stack([anew.any(), to_build.any()]).tolist()
         for new in range(largest, 0, -1):
-            entry = _entries(self.encoder, obs, -new, self.items)
+            entry = self._entry(obs, new)
             self.state = self.encoder.step(self.state, entry, number >= new)
         if some_anew:
             rows = anew.nonzero().squeeze(1)
@@ -208,6 +207,12 @@ class Reader:
             if new < self.most and bool((number >= 0).all()):
                 break
         return number, max(new, 1)
+
+    def _entry(self, obs: Obs, new: int) -> Tensor:
+        """The entry (N, X) before ``new`` - 1 newer ones."""
+        assert obs.history is not None
+        place = obs.history.shape[1] - new
+        return _entries(self.encoder, obs, slice(place, place + 1), self.items).squeeze(1)
 
     def _profile(self, obs: Obs) -> Tensor:
         """The part of the context (N, D) on which entries depend; (N, 0) without one."""

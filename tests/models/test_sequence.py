@@ -134,9 +134,9 @@ def test_deep_sets_by_hand() -> None:
 def test_entry_with_the_profile_by_hand() -> None:
     items = torch.tensor([[1.0, 2.0, 9.0], [3.0, 4.0, 8.0]])  # embeddings of two numbers
     found = sequence.entries(
-        torch.tensor([1]), torch.tensor([[0.5]]), items, products=False, profile=torch.tensor([[10.0, 1.0]])
+        torch.tensor([[1]]), torch.tensor([[[0.5]]]), items, False, torch.tensor([[10.0, 1.0]])
     )
-    assert found.tolist() == [[3.0, 4.0, 8.0, 0.5, 34.0]]
+    assert found.tolist() == [[[3.0, 4.0, 8.0, 0.5, 34.0]]]
 
 
 @torch.no_grad()
