@@ -10,7 +10,6 @@ and their sum can follow a hidden stock such as patience. In recommenders, deep 
 2018, arXiv:1706.06978) read a history in this way.
 
 The sum is divided by the length L of the window, and not by the number of entries: a stock grows with them.
-It costs a fifth more time of training on `satiation` (docs/05_code_walkthrough.md).
 """
 
 from __future__ import annotations
