@@ -434,6 +434,7 @@ def make_agent(
         (*NUMBERS, *feature_names(catalogue)),
         item_kinds(catalogue, scaled_as) if gated else None,
         UserColumns.of(interface, catalogue) if has_items else None,
+        interface.profile,
     )
     if has_items and config.model_config.candidates:
         available = int(catalogue.available.sum())

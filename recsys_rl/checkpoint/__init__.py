@@ -215,7 +215,7 @@ def _assemble(texts: Mapping[str, Any], tensors: Mapping[str, Tensor], env: str 
     check_sizes(config, checkpoint.interface, checkpoint.agent)
     encoder = config.model_config.encoder
     expects = any(name.startswith("model.next_signals.") for name in checkpoint.agent)
-    if encoder != "mlp" and checkpoint.interface.signals and not expects:
+    if encoder == "transformer" and checkpoint.interface.signals and not expects:
         raise Refused(f"holds a {encoder} of an earlier version, which expected no signals", "train again")
     return checkpoint
 

@@ -21,7 +21,7 @@ from recsys_rl.models.item_columns import NUMBERS
 from recsys_rl.models.next_signals import Entries, NextSignals, signal_loss
 from recsys_rl.models.retrieval import Retriever, mark_unusable
 from recsys_rl.models.scorer import ScorerHead, gate_names
-from recsys_rl.models.sequence import ENCODERS, Encoder, Reader, num_inputs, summarise
+from recsys_rl.models.sequence import Encoder, Reader, make_encoder, summarise
 from recsys_rl.types import Action, Interface, Obs
 from recsys_rl.user_columns import UserColumns
 
@@ -50,6 +50,7 @@ class Shapes:
     kinds: Tensor | None = None  # (I,): models.heads.item_kinds, for the gated head
     # Columns of the items for each user, from pieces of the context that the hidden layers do not read.
     user_columns: UserColumns | None = None
+    profile: bool = True  # the first of the embeddings is the user's
 
 
 class ActorCritic(nn.Module):
@@ -118,11 +119,12 @@ class ActorCritic(nn.Module):
             width += self.session.num_blocks * num_item_features
             num_blocks += self.session.num_blocks
             if config.encoder != "mlp":
-                inputs = num_inputs(num_item_features, shapes.num_signals)
-                encoder = ENCODERS[config.encoder](inputs, shapes.history_length, generator)
+                profile = self.embeddings[0] if shapes.profile and self.embeddings else None
+                sizes_of_entry = num_item_features, shapes.num_signals, shapes.history_length
+                encoder = make_encoder(config.encoder, *sizes_of_entry, profile, generator)
                 self.encoder = encoder
                 width += encoder.out_features
-                if shapes.num_signals:
+                if shapes.num_signals and encoder.expects_signals:
                     known = self.num_inputs + encoder.out_features
                     self.next_signals = NextSignals(known, num_item_features, shapes.num_signals, generator)
                     num_blocks += shapes.num_signals

@@ -33,7 +33,7 @@ def feature_places(model: ActorCritic) -> dict[str, Place]:
         found["hidden.weights.0"] = Place(1, model.num_inputs, model.session.num_blocks)
     if model.encoder is not None:
         name, axis = model.encoder.entry_weight
-        found[f"encoder.{name}"] = Place(axis, 0, 1 + signals)  # sequence.entries
+        found[f"encoder.{name}"] = Place(axis, 0, 1 + signals * model.encoder.products)  # sequence.entries
     if model.next_signals is not None:
         found["next_signals.layer.weight"] = Place(1, 0, signals)
         found["next_signals.layer.bias"] = Place(0, 0, signals)
