@@ -141,7 +141,7 @@ def _check_together(config: Config) -> None:
                 "out, or give candidates.",
             )
     has_history = config.platform.has_history(env)
-    if model.encoder == ModelConfig.encoder and model.signal_coef != ModelConfig.signal_coef:
+    if model.encoder != "transformer" and model.signal_coef != ModelConfig.signal_coef:
         raise FieldError(
             "model_config.signal_coef",
             f"is {shown(model.signal_coef)}: it only affects a transformer, but the encoder is "

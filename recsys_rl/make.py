@@ -33,6 +33,7 @@ from recsys_rl.objective.objectives import make_objectives
 from recsys_rl.objective.weighted import FIELD, parse_weights
 from recsys_rl.protocols import Env, Experience, Learner, UserModel
 from recsys_rl.types import Catalogue, InteractionLog, Interface, Population, UserError, World, empty_world
+from recsys_rl.user_columns import UserColumns
 from recsys_rl.utils.seeding import generators as make_generators
 from recsys_rl.utils.seeding import stream_seed
 from recsys_rl.utils.user_hashes import number_of
@@ -432,6 +433,8 @@ def make_agent(
         interface if not has_items and interface.candidate_features else None,
         (*NUMBERS, *feature_names(catalogue)),
         item_kinds(catalogue, scaled_as) if gated else None,
+        UserColumns.of(interface, catalogue) if has_items else None,
+        interface.profile,
     )
     if has_items and config.model_config.candidates:
         available = int(catalogue.available.sum())

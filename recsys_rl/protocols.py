@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -215,7 +215,7 @@ class UserModel(Protocol):
 
         A profile is the first piece: an embedding of the user, (N, D), from ``visible``. Rankings by profile
         use it. On a platform without a profile the first piece is one of session.py, and tables leave these
-        rankings out.
+        rankings out. A piece COLUMN[ATTRIBUTE] is a column of the items for each user (user_columns.py).
         """
         ...
 
@@ -599,6 +599,11 @@ class VisitPieces:
 
     - ``permits(config, catalogue, known)``: (N, I) bool, the items that may be shown now; None if the
       platform forbids none.
+    - ``of_people(world, rows, likes)``: what is known of these people themselves, such as whom they follow,
+      and joins the result of ``begin``. ``rows`` (N,) int64 are theirs in the population, -1 for strangers,
+      and ``likes`` holds the liked items of each, rows of the catalogue. Only what a recommender may know of
+      the population is used. None: nothing.
+    - ``lasting``: names of what stays known from one visit of a person to the next.
 
     ``config`` is the platform's section env_config. ``by_hour``: the pieces depend on the hour, and ``known``
     has it, (N,), as ``hour``. ``consumed`` has the visible signals of an item that was consumed in full, by
@@ -609,6 +614,8 @@ class VisitPieces:
     after: Callable[[Any, Catalogue, Known, Tensor, Feedback], Known]
     pieces: Callable[[Any, Catalogue, Known], Mapping[str, Tensor]]
     permits: Callable[[Any, Catalogue, Known], Tensor] | None = None
+    of_people: Callable[[World, Tensor, Sequence[Sequence[int]]], Known] | None = None
+    lasting: tuple[str, ...] = ()
     by_hour: bool = False
     consumed: Mapping[str, float] = field(default_factory=dict)
 

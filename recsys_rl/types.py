@@ -308,6 +308,22 @@ class Interface:
         return {known: slice(at, at + size) for at, (known, size) in places}[name]
 
     @property
+    def user_columns(self) -> dict[str, tuple[str, str]]:
+        """The pieces of the context with names COLUMN[ATTRIBUTE], and both (user_columns.py).
+
+        Each has a number for each value of an attribute of the items.
+        """
+        parts = {name: name.removesuffix("]").partition("[") for name, _ in self.context if name[-1:] == "]"}
+        return {name: (column, attribute) for name, (column, opens, attribute) in parts.items() if opens}
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        """The places in Obs.context that networks read as numbers: all but the pieces of ``user_columns``."""
+        apart = [self.place_of(name) for name in self.user_columns]
+        columns = {at for place in apart for at in range(place.start, place.stop)}
+        return tuple(at for at in range(self.context_size) if at not in columns)
+
+    @property
     def candidate_features(self) -> int:
         """F_c: features of each alternative in the piece "candidates" of the context; 0 without the piece."""
         return dict(self.context).get(CANDIDATES, 0) // self.action_sizes[0]

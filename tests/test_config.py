@@ -142,7 +142,7 @@ def configs(draw: st.DrawFn) -> Config:
     model_config = draw(section_values(ModelConfig))
     if env != "satiation":  # the others show no history to read
         model_config = dataclasses.replace(model_config, encoder="mlp")
-    if model_config.encoder == "mlp":
+    if model_config.encoder != "transformer":
         model_config = dataclasses.replace(model_config, signal_coef=ModelConfig.signal_coef)
     if model_config.head == "dense" or not model_config.candidates:
         model_config = dataclasses.replace(model_config, candidates=0, explore_rate=0.25, index="auto")
@@ -347,7 +347,7 @@ OF_DRIFT = ("num_items", "embedding_dim", "max_episode_steps", "reward_decay", "
         (
             {"env": "satiation", "model_config": {"signal_coef": 1.0}},
             "model_config.signal_coef",
-            ("1.0", "transformer", "'mlp'"),
+            ("1.0", "transformer", "'deep-sets'"),
         ),
         ([1], "", ("[1]", "sections")),
         ({"\n": 1}, "", (r"'\n'", *NAMES_OF_SETTINGS)),
@@ -448,6 +448,7 @@ def test_preset_of_an_algorithm_refines_that_of_all() -> None:
     assert preset_of("ppo", "satiation") == {
         "data_config": {"profile_fraction": 0.9},
         "agent_config": {"gamma": 0.99, "gae_lambda": 0.95, "bootstrap_time_limit": False, "lr": 1e-3},
+        "model_config": {"encoder": "deep-sets"},
         "train_config": {"total_timesteps": 1_800_000},
     }
     assert preset_of("a2c", "satiation")["agent_config"] == {

@@ -18,7 +18,8 @@ from recsys_rl.functional import categorical, rows
 from recsys_rl.functional.recency import products, recency, weighted_rows
 from recsys_rl.functional.top_k import blocked_top_k, highest
 from recsys_rl.models.item_columns import feature_columns, feature_names, item_columns
-from recsys_rl.types import Action, Catalogue, Obs
+from recsys_rl.types import Action, Catalogue, Interface, Obs
+from recsys_rl.user_columns import UserColumns
 
 SHORTLIST = 1000
 """Best items by `mf` that `mmr` and `rule` rank again. A smaller catalogue is ranked as a whole."""
@@ -38,7 +39,8 @@ class RuleWeights:
                   - similarity sum_k decay^k e_k . e_i - overlap sum_k decay^k g_k . g_i
                   + sum_j features_j f_ij
 
-    f_i are the columns of ``feature_columns``. Those of classes, such as the kind, are also a part of g_i.
+    f_i are the columns of ``feature_columns``, and those of the items for this user (user_columns.py). Those
+    of classes, such as the kind, are also a part of g_i.
     """
 
     popularity: Tensor
@@ -52,12 +54,17 @@ class RuleWeights:
     leaving: Tensor
     """Weight of the leave rate of the item."""
     features: Mapping[str, Tensor] = field(default_factory=dict, kw_only=True)
-    """Weights of the columns of ``feature_names``, () or (N,) each; a column without an entry has 0."""
+    """Weights of the columns of ``scored_names``, () or (N,) each; a column without an entry has 0."""
 
     @classmethod
     def zeros(cls) -> RuleWeights:
         """All weights 0: a ranking by the profile alone."""
         return cls(*(torch.tensor(0.0) for _ in fields(cls)[:-1]))
+
+
+def scored_names(catalogue: Catalogue, interface: Interface) -> tuple[str, ...]:
+    """The names of the columns f_i of ``RuleWeights``: those of the items, then those for each user."""
+    return (*feature_names(catalogue), *UserColumns.of(interface, catalogue).names)
 
 
 class Rule:
@@ -73,13 +80,19 @@ class Rule:
         slate_size: int = 1,
         leave_rates: Tensor | None = None,
         rerank: bool = False,
+        user_columns: UserColumns | None = None,
     ) -> None:
-        """``leave_rates`` (I,): leave rates of the items as z-scores; None counts as 0."""
+        """
+        Args:
+            leave_rates: (I,) leave rates of the items as z-scores; None counts as 0.
+            user_columns: those of the items for each user; None counts as 0.
+        """
         self.catalogue = catalogue
         self.weights = weights
         self.slate_size = slate_size
         self.leave_rates = leave_rates
         self.rerank = rerank and catalogue.num_items > SHORTLIST
+        self.user_columns = user_columns if user_columns is not None and user_columns.names else None
 
     def reader(self) -> Shortlist | None:
         """The lists of N users for their sessions; None if the whole catalogue is scored."""
@@ -108,7 +121,7 @@ class Rule:
     def act(self, obs: Obs, greedy: bool = False) -> Action:
         if self.rerank and obs.candidates is None:  # alone, without a reader
             obs = Shortlist(self.catalogue, self.slate_size).follow(obs)
-        return Action.certain(self.best(obs, *self.linear(obs, self.weights)))
+        return Action.certain(self.best(obs, *self.linear(obs, self.weights), self.of_user_columns(obs)))
 
     def linear(self, obs: Obs, weights: RuleWeights) -> tuple[Tensor, Tensor]:
         """The weights (N, D) of the embedding and (N, G + X + 3) of ``own_columns`` in the scores."""
@@ -129,19 +142,35 @@ class Rule:
         of_columns[:, -1] = -weights.leaving
         return query, of_columns
 
-    def best(self, obs: Obs, query: Tensor, of_columns: Tensor) -> Tensor:
-        """The K allowed items (N, K) with the highest scores, from weights as ``linear`` returns them."""
+    def of_user_columns(self, obs: Obs) -> Tensor:
+        """The weights (N, F) of ``user_columns`` in the scores."""
+        names = () if self.user_columns is None else self.user_columns.names
+        weights = obs.context.new_zeros(obs.num_rows, len(names))
+        for place, name in enumerate(names):
+            weights[:, place] = self.weights.features.get(name, 0.0)
+        return weights
+
+    def best(self, obs: Obs, query: Tensor, of_columns: Tensor, of_user: Tensor) -> Tensor:
+        """The K allowed items (N, K) with the highest scores.
+
+        The weights are those of ``linear``, and ``of_user`` (N, F) those of ``of_user_columns``.
+        """
         embedding, items = self.catalogue.embedding, obs.candidates  # (I, D), (N, C)
         if items is not None:
             known = items.clamp_min(0)
             scores = rows.dot_rows(of_columns, self.columns, known)
             # The copy: without the fold-in the query is a part of the context, which takes twice the time.
             scores += rows.dot_rows(query.contiguous(), embedding, known)
+            if self.user_columns is not None:
+                scores += self.user_columns.scores(obs.context, of_user, items)
             best = highest(scores.masked_fill_(items < 0, -torch.inf), self.slate_size)  # (N, K)
             return items.gather(1, best)
 
         def score(block: slice) -> Tensor:
-            return query @ embedding[block].T + of_columns @ self.columns[block].T  # (N, b)
+            scores = query @ embedding[block].T + of_columns @ self.columns[block].T  # (N, b)
+            if self.user_columns is not None:
+                scores += self.user_columns.scores(obs.context, of_user, block)
+            return scores
 
         return best_allowed(obs, self.catalogue, score, self.slate_size)[1]
 

@@ -215,7 +215,7 @@ def _assemble(texts: Mapping[str, Any], tensors: Mapping[str, Tensor], env: str 
     check_sizes(config, checkpoint.interface, checkpoint.agent)
     encoder = config.model_config.encoder
     expects = any(name.startswith("model.next_signals.") for name in checkpoint.agent)
-    if encoder != "mlp" and checkpoint.interface.signals and not expects:
+    if encoder == "transformer" and checkpoint.interface.signals and not expects:
         raise Refused(f"holds a {encoder} of an earlier version, which expected no signals", "train again")
     return checkpoint
 
@@ -255,7 +255,9 @@ def _interface(fields: Mapping[str, Any]) -> Interface:
         )
         counts = (found.slate_size, found.visits, *found.action_sizes, *(size for _, size in found.context))
         lengths = (found.history_length, found.session_length)
-        names = (*found.signals, *(name for name, _ in found.context))
+        columns = found.user_columns
+        pieces = (columns.get(name, (name,)) for name, _ in found.context)
+        names = (*found.signals, *(part for parts in pieces for part in parts))
         sound = (
             all(type(x) is int and 0 < x <= _MOST for x in counts)
             and all(type(x) is int and 0 <= x <= _MOST for x in lengths)

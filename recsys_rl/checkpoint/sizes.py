@@ -16,7 +16,8 @@ def check_sizes(config: Config, interface: Interface, agent: Mapping[str, Tensor
     """Raise Refused for sizes that the file can't hold: to build such a network could take minutes."""
     items = sum(interface.action_sizes)
     features = 0 if config.platform.users else interface.candidate_features
-    width = interface.context_size - (items - 1) * features if features else interface.context_size
+    apart = sum(dict(interface.context)[name] for name in interface.user_columns)
+    width = interface.context_size - apart - ((items - 1) * features if features else 0)
     layers = (width, *config.model_config.hidden_dims)
     needed = 2 * sum(one * other for one, other in pairwise(layers))  # of actor and critic
     needed += interface.history_length  # the weights of its places

@@ -344,7 +344,11 @@ PLATFORM = Platform(
                 "bootstrap_time_limit": False,  # the history shows the number of steps left
             },
         },
-        "ppo": {"agent_config": {"lr": 1e-3}, "train_config": {"total_timesteps": 1_800_000}},
+        "ppo": {
+            "agent_config": {"lr": 1e-3},
+            "model_config": {"encoder": "deep-sets"},  # patience is a sum over the session's items
+            "train_config": {"total_timesteps": 1_800_000},
+        },
         "a2c": {"train_config": {"total_timesteps": 300_000}},
         # A third of PPO's steps: each is learned from four times, at four times the cost.
         "dqn": {"train_config": {"total_timesteps": 600_000}},

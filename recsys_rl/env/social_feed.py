@@ -3,11 +3,13 @@
 Hidden state of a user (units in brackets):
 
 - taste u [unit vector], from all of the user's log; a recommender sees the profile, from its first part
-- follows F_c [0 or 1] of each creator c; a recommender sees the mean q of their embeddings
+- follows F_c [0 or 1] of each creator c, which a recommender knows
 - sameness m [vector, at most 1 long]: a fading mean of the embeddings e of the posts and stories just shown
 - ad tolerance t [0..1, 1 = rested]: ads drain it and time away restores it
 - patience p [start_patience at the start, MOST_PATIENCE at most; the user leaves at 0]
 - ease a [logits], drawn once for each user
+
+What is hidden from a recommender is the taste, the tolerance, the patience and the ease.
 
 Item i has an embedding e_i, a creator c_i, a kind k_i, a pull x_i (the sum of the z-scores of log popularity
 and quality, as a z-score), a bid b_i [0 but for ads], and a story has the hours in which it lives. Showing
@@ -33,6 +35,9 @@ it, where [k] is 1 for items of that kind and 0 for others::
 
     reward = 0.3 engagement + 0.3 dwell + 0.4 revenue
 
+The column "follows" of the items for a user (user_columns.py) is F_ci of a post or story, whose author is its
+creator, and 0 of an ad or suggestion, which has no author.
+
 A place may not show: an ad if one of the last AD_GAP places was an ad; a story outside its hours, which come
 again each week; a suggestion of a creator whom the user follows. The follow is the only one of the responses
 that changes what the user answers to afterwards. Without noise (for planners) F is the probability so far.
@@ -50,7 +55,7 @@ patience from start_patience. Each visit begins at the same hour of the day.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -66,7 +71,7 @@ from recsys_rl.env.heuristics import AD_THRESHOLD, FIXED_LOAD
 from recsys_rl.env.visits import VisitsConfig
 from recsys_rl.errors import UserError
 from recsys_rl.functional import rows
-from recsys_rl.functional.recency import products, recency, weighted_rows
+from recsys_rl.functional.recency import products
 from recsys_rl.protocols import Expert, Known, Platform, Split, VisitPieces
 from recsys_rl.schema import Finite, NonNegative, Range, Share
 from recsys_rl.types import (
@@ -91,7 +96,9 @@ SECONDS = 30.0  # of a dwell of 1
 MOST_PATIENCE = 10.0
 FOLLOWED = 30  # creators that a user follows at first
 SHARED_TASTE = 10.0  # logits of following a creator per unit of affinity with the mean of his items
+LEAST_PATIENCE = 0.2  # that a planner supposes of a user who has not left
 MOST_PLACES = 10  # since the last ad, as an observation counts them
+FOLLOWS = "follows[author]"  # the piece of the context with F
 FAVOURITES = 50  # a user's best items, over which ``tiresomeness`` averages
 
 
@@ -174,6 +181,7 @@ class SocialFeedState:
     same: Tensor  # (N, D): m
     tolerance: Tensor  # (N,)
     patience: Tensor  # (N,)
+    supposed: Tensor  # (N, 2): tolerance and patience as a recommender can follow them
     since_ad: Tensor  # (N,): places since the last ad, MOST_PLACES at most
     last_kind: Tensor  # (N,) int64; -1 before the first place
     hour: Tensor  # (N,): of the week, 0 .. 168, from Monday at midnight
@@ -190,7 +198,7 @@ class SocialFeed(visits.Visiting):
     repeats: ClassVar[bool] = False
     context: ClassVar[tuple[str, ...]] = (
         *("profile", "followed_items", "last_item", "last_signals"),
-        *("clock", "last_kind", "since_ad", "diversity"),
+        *("clock", "last_kind", "since_ad", "diversity", FOLLOWS),
     )
     signals: ClassVar[tuple[Signal, ...]] = (
         Signal("dwell"),
@@ -206,12 +214,13 @@ class SocialFeed(visits.Visiting):
     )
     slate_size: ClassVar[int] = 1
     bounds: ClassVar[Mapping[str, float]] = MappingProxyType(
-        {"profile": 1.0, "followed_items": 1.0, "last_kind": 1.0, "since_ad": 1.0, "diversity": 1.0}
+        dict.fromkeys(("profile", "followed_items", "last_kind", "since_ad", "diversity", FOLLOWS), 1.0)
     )
 
     def __post_init__(self) -> None:
         items, users = self.catalogue, self.population.attributes
-        attributes.require("A feed", items, ITEMS, users, {**USERS, "follows": attributes.normal})
+        needed = {**ITEMS, "author": attributes.creators}, {**USERS, "follows": attributes.normal}
+        attributes.require("A feed", items, needed[0], users, needed[1])
         check_items(items)
         posts, length = int((items.attributes["kind"] == POST).sum()), self.config.max_episode_steps
         if posts < length:
@@ -302,6 +311,7 @@ class SocialFeed(visits.Visiting):
             same=torch.zeros_like(taste),
             tolerance=torch.ones_like(ease),
             patience=torch.full_like(ease, config.start_patience),
+            supposed=torch.stack([torch.ones_like(ease), torch.full_like(ease, config.start_patience)], 1),
             since_ad=torch.full_like(ease, MOST_PLACES),
             last_kind=torch.full_like(users, -1),
             hour=hour,
@@ -311,6 +321,8 @@ class SocialFeed(visits.Visiting):
     def possible(self, user_state: SocialFeedState) -> bool:
         patience, tolerance, since = user_state.patience, user_state.tolerance, user_state.since_ad
         within = (patience > 0) & (patience <= MOST_PATIENCE) & (tolerance >= 0) & (tolerance <= 1)
+        supposed = user_state.supposed
+        within &= (supposed[:, 0] >= 0) & (supposed[:, 0] <= 1) & (supposed[:, 1] <= MOST_PATIENCE)
         within &= (user_state.hour >= 0) & (user_state.hour < visits.HOURS)
         within &= (since >= 0) & (since <= MOST_PLACES)
         within &= (user_state.last_kind >= -1) & (user_state.last_kind < len(KINDS))
@@ -373,15 +385,19 @@ class SocialFeed(visits.Visiting):
         config, state, item, shown = self.config, user_state, items[:, 0], feedback.shown[:, 0]
         dwell, _, followed, _, satisfaction = feedback.signals[:, 0].unbind(1)  # (N,) each
         ad = self.facts[item, 2] * shown  # (N,)
-        affinity = rows.dot_rows(state.taste, self.catalogue.embedding, items)[:, 0]
-        fed = self._fed(ad, satisfaction, state.tolerance)
-        drained = config.ad_drain * ad * (1 + config.misfit_drain * (1 - affinity) / 2)
+        tolerance, patience, fed = self._stocks(
+            state.tolerance, state.patience, ad, state.taste, items, satisfaction
+        )
+        # As the recommender knows them: from the profile, and the dwell, the noisy satisfaction.
+        guess, guessed = state.supposed.unbind(1)
+        supposed = self._stocks(guess, guessed, ad, state.profile, items, dwell)[:2]
         feed = {name: getattr(state, name) for name in FEED}
         later = replace(
             state,
             **after_place(config, self.catalogue, self.of_creators, feed, item, shown, dwell, followed),
-            tolerance=(state.tolerance - drained).clamp_min(0),
-            patience=(state.patience + fed).clamp_max(MOST_PATIENCE),
+            tolerance=tolerance,
+            patience=patience,
+            supposed=torch.stack(supposed, 1),
             life=visits.feel(state.life, fed),
         )
         return later, later.patience <= 0
@@ -396,6 +412,14 @@ class SocialFeed(visits.Visiting):
             same=state.same * left.unsqueeze(1),
             tolerance=1 - (1 - state.tolerance) * config.tolerance_kept**gap,
             patience=config.start_patience + left * beyond,
+            supposed=torch.stack(
+                [
+                    1 - (1 - state.supposed[:, 0]) * config.tolerance_kept**gap,
+                    config.start_patience
+                    + left * (state.supposed[:, 1].clamp_min(0) - config.start_patience),
+                ],
+                1,
+            ),
             since_ad=torch.full_like(state.since_ad, MOST_PLACES),
             last_kind=torch.full_like(state.last_kind, -1),
             hour=life["opened"],
@@ -414,7 +438,7 @@ class SocialFeed(visits.Visiting):
         base, organic, ad = facts[:, 0], facts[:, 1], facts[:, 2]
         appeal = self._appeal(user_state, (base, organic, ad), affinity, sameness, known)
         reward = self.reward_of(appeal, facts)
-        fed = self._fed(ad, appeal.sigmoid(), user_state.tolerance.unsqueeze(1))
+        fed = self.fed(ad, appeal.sigmoid(), user_state.tolerance.unsqueeze(1))
         return reward, torch.minimum(fed, (MOST_PATIENCE - user_state.patience).unsqueeze(1))
 
     def patience(self, user_state: SocialFeedState) -> Tensor:
@@ -422,15 +446,30 @@ class SocialFeed(visits.Visiting):
 
     def tiresomeness(self, user_state: SocialFeedState) -> Tensor:
         """Mean loss of logits, over the user's FAVOURITES best posts and stories, from each item: (N, I)."""
-        embedding, organic = self.catalogue.embedding, self.facts[:, 1]
-        affinity = (user_state.taste @ embedding.T).masked_fill(organic == 0, -torch.inf)  # (N, I)
-        top = affinity.topk(min(FAVOURITES, int(organic.sum()))).indices  # (N, F)
-        likeness = (embedding[top].mean(1) @ embedding.T).clamp_min(0)
+        organic = self.facts[:, 1]
+        likeness = (self.favourites(user_state.taste) @ self.catalogue.embedding.T).clamp_min(0)
         return self.config.likeness_cost * (1 - self.config.likeness_kept) * organic * likeness
 
+    def favourites(self, taste: Tensor) -> Tensor:
+        """(N, D): the mean embedding of the FAVOURITES best posts and stories by ``taste`` (N, D)."""
+        embedding, organic = self.catalogue.embedding, self.facts[:, 1]
+        affinity = (taste @ embedding.T).masked_fill(organic == 0, -torch.inf)  # (N, I)
+        return embedding[affinity.topk(min(FAVOURITES, int(organic.sum()))).indices].mean(1)
+
     def as_known(self, user_state: SocialFeedState) -> SocialFeedState:
-        """The state as a recommender knows a user: the profile for the taste, and average ease."""
-        return replace(user_state, taste=user_state.profile, ease=torch.zeros_like(user_state.ease))
+        """The state as a recommender knows a user: the profile for the taste, and average ease.
+
+        Tolerance and patience are those that follow from the profile and the dwells. A user who is still
+        there has some patience left.
+        """
+        tolerance, patience = user_state.supposed.unbind(1)
+        return replace(
+            user_state,
+            taste=user_state.profile,
+            ease=torch.zeros_like(user_state.ease),
+            tolerance=tolerance,
+            patience=patience.clamp_min(LEAST_PATIENCE),
+        )
 
     def reward_of(self, appeal: Tensor, facts: Tensor) -> Tensor:
         """The expected reward (N, b) of items with this ``appeal`` (N, b); ``facts`` (b, 5) or (N, b, 5)."""
@@ -442,7 +481,23 @@ class SocialFeed(visits.Visiting):
         reward = reward + engaged * suggestion * (appeal - config.follow_cost).sigmoid()
         return reward + paid * (bid * ad) * (appeal - config.ad_click_cost).sigmoid()
 
-    def _fed(self, ad: Tensor, satisfaction: Tensor, tolerance: Tensor) -> Tensor:
+    def _stocks(
+        self,
+        tolerance: Tensor,
+        patience: Tensor,
+        ad: Tensor,
+        taste: Tensor,
+        items: Tensor,
+        satisfaction: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Tolerance and patience (N,) after a place, and the change of patience before the cap."""
+        config = self.config
+        fed = self.fed(ad, satisfaction, tolerance)
+        affinity = rows.dot_rows(taste, self.catalogue.embedding, items)[:, 0]
+        drained = config.ad_drain * ad * (1 + config.misfit_drain * (1 - affinity) / 2)
+        return (tolerance - drained).clamp_min(0), (patience + fed).clamp_max(MOST_PATIENCE), fed
+
+    def fed(self, ad: Tensor, satisfaction: Tensor, tolerance: Tensor) -> Tensor:
         """The change of patience, before the cap; ``ad`` is 1 for an ad and 0 for others."""
         config = self.config
         fed = (1 - ad) * (config.satisfaction_gain * satisfaction - config.place_cost)
@@ -469,9 +524,9 @@ FEED = ("follows", "followed", "followed_sum", "same", "since_ad", "last_kind", 
 
 
 def pieces_of_feed(feed: Known) -> dict[str, Tensor]:
-    """The mean of the creators followed, the kind of the last item, places since the last ad, and diversity.
+    """The follows, the mean of the creators followed, the kind of the last item, places since the last ad.
 
-    The diversity is 1 - |m|^2, in [0, 1].
+    Also the diversity, 1 - |m|^2, in [0, 1].
     """
     kinds = torch.arange(len(KINDS), device=feed["last_kind"].device)
     return {
@@ -479,6 +534,7 @@ def pieces_of_feed(feed: Known) -> dict[str, Tensor]:
         "last_kind": (feed["last_kind"].unsqueeze(1) == kinds).float(),
         "since_ad": feed["since_ad"].unsqueeze(1) / MOST_PLACES,
         "diversity": 1 - feed["same"].square().sum(1, keepdim=True),
+        FOLLOWS: feed["follows"],
     }
 
 
@@ -596,6 +652,8 @@ def add_attributes(world: World, seed: int) -> World:
     if "expires" in catalogue.drawn:
         named["born"] = named["born"] * story
         named["expires"] = named["born"] + torch.where(story, STORY_HOURS, float(visits.HOURS))
+    organic = (named["kind"] == POST) | story
+    named["author"] = torch.where(organic, named["creator"].long(), -1)
     features = (ItemFeature("kind", "classes", KINDS), ItemFeature("bid", "log"))
     catalogue = dataclasses.replace(catalogue, attributes=named, features=features)
     check_items(catalogue)
@@ -634,19 +692,33 @@ def check_items(catalogue: Catalogue) -> None:
 
 
 def begin_visit(config: SocialFeedConfig, catalogue: Catalogue, profiles: Tensor, hours: Tensor) -> Known:
-    """The known pieces at the start of visits. No request names whom a person follows: nobody at first."""
-    number, nothing = len(profiles), torch.zeros_like(profiles)
-    num_creators = int(catalogue.attributes["creator"].max()) + 1
+    """The known pieces at the start of visits, but for ``of_people``."""
+    number = len(profiles)
     return {
         "profile": profiles,
         "hour": hours,
-        "same": nothing,
-        "follows": torch.zeros(number, num_creators),
-        "followed_sum": nothing,
-        "followed": torch.zeros(number),
+        "same": torch.zeros_like(profiles),
         "since_ad": torch.full((number,), float(MOST_PLACES)),
         "last_kind": torch.full((number,), -1),
     }
+
+
+def of_people(world: World, people: Tensor, likes: Sequence[Sequence[int]]) -> Known:
+    """Whom these people follow: users of the data those of the graph, strangers the creators of their likes.
+
+    A stranger names a creator by a liked suggestion of this creator.
+    """
+    catalogue, population = world
+    kind, creator = catalogue.attributes["kind"], catalogue.attributes["creator"].long()
+    follows = torch.zeros(len(people), int(creator.max()) + 1)
+    known = (people >= 0).nonzero().squeeze(1)
+    graph = population.attributes["follows"][people[known]]  # (n, F)
+    follows[known] = follows[known].scatter(1, graph, 1.0)
+    for row in (people < 0).nonzero().squeeze(1).tolist():
+        liked = torch.tensor([*likes[row]], dtype=torch.int64)
+        follows[row, creator[liked[kind[liked] == SUGGESTION]]] = 1.0
+    centres = creator_embeddings(catalogue)
+    return {"follows": follows, "followed": follows.sum(1), "followed_sum": follows @ centres}
 
 
 def after_visit(
@@ -664,7 +736,7 @@ def pieces_of_visit(config: SocialFeedConfig, catalogue: Catalogue, known: Known
 
 
 def permitted_in_visit(config: SocialFeedConfig, catalogue: Catalogue, known: Known) -> Tensor:
-    """(N, I) bool, as ``SocialFeed.permits`` for a person who followed nobody before this visit."""
+    """(N, I) bool, as ``SocialFeed.permits``."""
     places = places_of_kinds(catalogue)
     return permitted(catalogue, places, known["since_ad"], known["hour"], known["follows"])
 
@@ -674,56 +746,129 @@ VISIT_PIECES = VisitPieces(
     after=after_visit,
     pieces=pieces_of_visit,
     permits=permitted_in_visit,
+    of_people=of_people,
+    lasting=("follows", "followed", "followed_sum"),
     by_hour=True,
     consumed={"engagement": 1.0, "followed": 0.0, "revenue": 0.0},
 )
 
 
 def expert_scores(
-    users: SocialFeed, interface: Interface, obs: Obs, numbers: Mapping[str, Tensor], items: Tensor | None
+    users: SocialFeed,
+    interface: Interface,
+    obs: Obs,
+    numbers: Mapping[str, Tensor],
+    items: Tensor | None,
+    held: bool = False,
 ) -> Tensor:
-    """The expected reward by the equations, with prices of patience and offsets of the kinds.
+    """The expected reward by the equations, with a price of patience and offsets of the kinds.
 
-    ::
+    Tolerance and patience are followed through the session with the equations at the top of the file; the
+    profile stands for the taste and the dwell d_k of place k for its satisfaction. The answers move profile
+    and ease, with s_k the satisfaction that the profile expects::
 
-        appeal_i = base_k + fit_gain u . e_i + [post, story] (post_pull x_i + circle q . e_i
-                   - wear likeness_cost max(0, m . e_i))
-        score_i  = reward(appeal_i) + patience [not ad] satisfaction_gain sigmoid(appeal_i)
-                   + [ad] ad + [suggestion] suggestion + [story] story
+        u       = profile + move sum_k (d_k - s_k) e_k             ease = of_user mean_k (d_k - s_k)
+        appeal_i = ease + the appeal of the equations, likeness_cost times wear
+        price    = patience sigmoid(steep (drift (steps left) - p))
+        score_i  = reward(appeal_i) + price min(change of p, MOST_PATIENCE - p) - spare (share left) near_i
+                   + [ad] ad + [suggestion] suggestion (share left) P(followed) + [story] story
 
-    u is the profile, q the mean embedding of the creators followed, and m that of the equations.
+    near_i is the loss of logits that item i costs the FAVOURITES. ``held``: with sameness, tolerance and
+    patience held at their start, to see what following them gains.
     """
-    assert obs.history is not None
-    config, history, embedding = users.config, obs.history, users.catalogue.embedding
+    assert obs.history is not None and obs.signals is not None
+    config, embedding, every = users.config, users.catalogue.embedding, users.facts
     number = {name: x.unsqueeze(-1) for name, x in numbers.items()}  # (1,) or (N, 1)
-    profile, circle = (obs.context[:, interface.place_of(x)] for x in ("profile", "followed_items"))
-    there = (history >= 0) & (users.facts[history.clamp_min(0), 1] > 0)
-    compact = torch.where(there, history, -1)
-    order = there.int().argsort(dim=1, stable=True)  # posts and stories last, in their order
-    compact = compact.gather(1, order)
-    kernel = (1 - config.likeness_kept) * recency(compact, profile.new_tensor(config.likeness_kept))
-    same = weighted_rows(kernel, embedding, compact)  # (N, D)
-    facts = users.facts if items is None else users.facts[items.clamp_min(0)]
-    kind = users.kind if items is None else users.kind[items.clamp_min(0)]
-    likeness = number["wear"] * config.likeness_cost * products(same, embedding, items).clamp_min(0)
-    appeal = config.fit_gain * products(profile, embedding, items) + facts[..., 0]
-    appeal = appeal + facts[..., 1] * (number["circle"] * products(circle, embedding, items) - likeness)
-    scores = (
-        users.reward_of(appeal, facts)
-        + number["patience"] * config.satisfaction_gain * (1 - facts[..., 2]) * appeal.sigmoid()
+    profile, clock, follows = (
+        obs.context[:, interface.place_of(name)] for name in ("profile", "clock", FOLLOWS)
     )
-    scores = scores + number["ad"] * facts[..., 2] + number["suggestion"] * facts[..., 3]
+    session = Followed.through(users, profile, follows, obs.history, obs.signals[..., 0])
+    if held:
+        one = torch.ones_like(session.patience)
+        session = replace(session, same=0 * session.same, tolerance=one, patience=config.start_patience * one)
+    taste = profile + number["move"] * session.moved  # (N, D)
+    ease = number["of_user"] * session.residual
+    at = slice(None) if items is None else items.clamp_min(0)
+    facts, kind, creator = every[at], users.kind[at], users.creator[at]  # (b, 5) or (N, b, 5), ...
+    organic, ad = facts[..., 1], facts[..., 2]
+    known = follows.index_select(1, creator) if items is None else follows.gather(1, creator)
+    likeness = number["wear"] * config.likeness_cost * products(session.same, embedding, items).clamp_min(0)
+    appeal = config.fit_gain * products(taste, embedding, items) + ease + facts[..., 0]
+    appeal = appeal - organic * (config.stranger_cost * (1 - known) + likeness)
+    appeal = appeal - ad * config.ad_weariness * (1 - session.tolerance)
+    left = (1 - clock) * interface.session_length  # (N, 1)
+    need = number["drift"] * left - session.patience
+    price = number["patience"] * (number["steep"] * need).sigmoid()
+    fed = users.fed(ad, appeal.sigmoid(), session.tolerance)
+    near = products(users.favourites(profile), embedding, items).clamp_min(0) * organic
+    near = config.likeness_cost * (1 - config.likeness_kept) * near
+    scores = users.reward_of(appeal, facts) + price * torch.minimum(fed, MOST_PATIENCE - session.patience)
+    scores = scores - number["spare"] * (1 - clock) * near
+    followed = facts[..., 3] * (appeal - config.follow_cost).sigmoid()
+    scores = scores + number["ad"] * ad + number["suggestion"] * (1 - clock) * followed
     return scores + number["story"] * (kind == STORY)
 
 
+@dataclass(frozen=True)
+class Followed:
+    """What somebody with the equations knows after the session so far."""
+
+    same: Tensor  # (N, D)
+    tolerance: Tensor  # (N, 1)
+    patience: Tensor  # (N, 1)
+    moved: Tensor  # (N, D): sum of (d_k - s_k) e_k
+    residual: Tensor  # (N, 1): mean of d_k - s_k
+
+    @classmethod
+    def through(
+        cls, users: SocialFeed, profile: Tensor, follows: Tensor, history: Tensor, dwell: Tensor
+    ) -> Followed:
+        """From the items (N, L), -1 padding first, and their dwells (N, L)."""
+        config, there = users.config, (history >= 0).to(profile)  # (N, L)
+        shown = history.clamp_min(0)
+        base, organic, ad, _, _ = users.facts[shown].unbind(-1)  # (N, L) each
+        organic, ad, embedding = organic * there, ad * there, users.catalogue.embedding[shown]
+        # Item j weighs (1 - kept) kept^n in m, with n the posts and stories after it.
+        so_far = organic.cumsum(1)  # (N, L)
+        weight = (1 - config.likeness_kept) * organic * config.likeness_kept ** (so_far[:, -1:] - so_far)
+        same = (weight.unsqueeze(1) @ embedding).squeeze(1)  # (N, D)
+        before = (so_far - organic).unsqueeze(2) - so_far.unsqueeze(1)  # (N, L, L): between j and k
+        earlier = torch.ones_like(before).tril(-1) * organic.unsqueeze(1)
+        kernel = (1 - config.likeness_kept) * earlier * config.likeness_kept ** before.clamp_min(0)
+        sameness = ((kernel @ embedding) * embedding).sum(-1).clamp_min(0)  # (N, L)
+        affinity = (embedding @ profile.unsqueeze(2)).squeeze(2)  # (N, L)
+        drained = config.ad_drain * ad * (1 + config.misfit_drain * (1 - affinity) / 2)
+        tolerance = (1 - drained.cumsum(1)).clamp_min(0)  # (N, L): after each place
+        then = (tolerance + drained).clamp_max(1)  # before it
+        known = follows.gather(1, users.creator[shown])
+        cost = config.stranger_cost * (1 - known) + config.likeness_cost * sameness
+        appeal = config.fit_gain * affinity + base - organic * cost - ad * config.ad_weariness * (1 - then)
+        residual = there * (dwell - appeal.sigmoid())
+        # With a cap, a sum falls behind by the most that it was above the cap so far.
+        total = config.start_patience + (there * users.fed(ad, dwell, then)).cumsum(1)
+        above = (total - MOST_PATIENCE).clamp_min(0).cummax(1).values
+        return cls(
+            same=same,
+            tolerance=tolerance[:, -1:],
+            patience=(total - above)[:, -1:].clamp_min(LEAST_PATIENCE),
+            moved=(residual.unsqueeze(1) @ embedding).squeeze(1),
+            residual=residual.sum(1, keepdim=True) / there.sum(1, keepdim=True).clamp_min(1),
+        )
+
+
 EXPERT = Expert(
-    "The expected reward by the profile, with a price of patience and an offset of each kind.",
+    "The expected reward by the profile and the answers, with the follows, and a price of the patience that "
+    "is left.",
     {
-        "circle": (1.0, 0.5),
+        "move": (0.1, 0.1),
+        "of_user": (1.0, 0.5),
         "wear": (1.0, 0.5),
-        "patience": (0.5, 0.5),
-        "ad": (-0.2, 0.2),
-        "suggestion": (0.1, 0.2),
+        "patience": (1.0, 0.5),
+        "drift": (0.15, 0.1),
+        "steep": (0.5, 0.5),
+        "spare": (0.0, 0.5),
+        "ad": (0.0, 0.2),
+        "suggestion": (0.1, 0.3),
         "story": (0.0, 0.2),
     },
     expert_scores,

@@ -18,11 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recsys_rl.agents.rankers import scored_names
 from recsys_rl.evaluation import rule_search
 from recsys_rl.evaluation.cma_search import Make, Trials, parted, search_numbers
 from recsys_rl.evaluation.forms import Factors, Form, Searched, of_rule
 from recsys_rl.evaluation.tuning import Trainees
-from recsys_rl.models.item_columns import feature_names
 from recsys_rl.protocols import Split
 
 CHOOSING = 0.25  # share of the training users to choose with
@@ -63,7 +63,7 @@ def search_forms(trainees: Trainees, split: Split | None, rule: rule_search.Foun
     def used() -> int:
         return base.steps + trials.steps + choice.steps
 
-    smallest = Form(features=feature_names(catalogue))
+    smallest = Form(features=scored_names(catalogue, interface))
     form, numbers = smallest, of_rule(base.weights)
     best = earned(maker(form), numbers)
     groups: list[dict[str, Any]] = [{"hinges": True}, {"product": True}, {}]  # the last: the form as it is

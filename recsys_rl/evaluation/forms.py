@@ -32,6 +32,7 @@ from recsys_rl.data.attributes import principal_axes, zscore
 from recsys_rl.evaluation.tuning import fold_in_note
 from recsys_rl.protocols import Split
 from recsys_rl.types import Catalogue, Interface, Obs
+from recsys_rl.user_columns import UserColumns
 
 FACTORS = 2
 SHARED = ("decay", "fold_in")
@@ -53,7 +54,7 @@ class Form:
     split: Split | None = None  # None: one set of weights
     hinges: bool = False
     product: bool = False
-    features: tuple[str, ...] = ()  # columns of the items by name (models.heads.feature_names)
+    features: tuple[str, ...] = ()  # columns of the items by name (rankers.scored_names)
 
     @property
     def num_sets(self) -> int:
@@ -117,7 +118,8 @@ class Searched(Rule):
         self.numbers = dict(zip(form.names, numbers.unbind(-1), strict=True))
         decay, fold_in = self.numbers["decay"].sigmoid(), self.numbers["fold_in"].clamp_min(0)
         shared = replace(RuleWeights.zeros(), decay=decay, fold_in=fold_in)
-        super().__init__(catalogue, shared, interface.slate_size, leave_rates, rerank=True)
+        columns = UserColumns.of(interface, catalogue)
+        super().__init__(catalogue, shared, interface.slate_size, leave_rates, True, columns)
 
     @cached_property
     def columns(self) -> Tensor:
@@ -147,6 +149,12 @@ class Searched(Rule):
                 by = [self.numbers[f"product {j}{k}"] * profile[:, k] for k in range(FACTORS)]
                 parts.append(sum(by[1:], by[0]).unsqueeze(1))
         return query, torch.cat(parts, 1)
+
+    def of_user_columns(self, obs: Obs) -> Tensor:
+        names = () if self.user_columns is None else self.user_columns.names
+        place = self.sets(obs)  # (N,)
+        weights = [self._at(name, place) for name in names]  # (N,) each
+        return torch.stack(weights, 1) if weights else super().of_user_columns(obs)
 
     def sets(self, obs: Obs) -> Tensor:
         """(N,) int64: the set of weights for each user."""

@@ -15,16 +15,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from recsys_rl.agents.rankers import SHORTLIST, Rule, RuleWeights
+from recsys_rl.agents.rankers import SHORTLIST, Rule, RuleWeights, scored_names
 from recsys_rl.data.attributes import zscore
 from recsys_rl.evaluation.tuning import Trainees, fold_in_note, pick
 from recsys_rl.experience.rollout import Sessions
-from recsys_rl.models.item_columns import feature_names
 from recsys_rl.types import Catalogue
+from recsys_rl.user_columns import UserColumns
 
 # First means of the weights, as in RuleWeights; decay as a logit.
 STARTS = (
@@ -79,12 +80,17 @@ class Trials:
         """Mean returns (P,) of candidates ``drawn`` (P, 7 + X), which play the same ``count`` users."""
         trainees, num = self.trainees, len(drawn)
         users = trainees.draw(max(1, count))
-        weights = as_weights(drawn.repeat_interleave(len(users), 0), feature_names(trainees.catalogue))
-        slate_size = trainees.interface.slate_size
-        agent = Rule(trainees.catalogue, weights, slate_size, self.leave_rates(), rerank=True)
+        catalogue, interface = trainees.catalogue, trainees.interface
+        names = scored_names(catalogue, interface)
+        weights, columns = as_weights(drawn.repeat_interleave(len(users), 0), names), self.user_columns
+        agent = Rule(catalogue, weights, interface.slate_size, self.leave_rates(), True, columns)
         sessions = trainees.play(agent, users.repeat(num))  # N = P * n
         self._count(sessions)
         return sessions.returns.view(num, -1).mean(1)
+
+    @cached_property
+    def user_columns(self) -> UserColumns:
+        return UserColumns.of(self.trainees.interface, self.trainees.catalogue)
 
     def leave_rates(self) -> Tensor:
         """(I,): z-scores of ``leave_rates`` of the sessions so far."""
@@ -121,7 +127,7 @@ def search_rule(trainees: Trainees, budget: int) -> Found:
     """
     budget = most_steps(trainees, budget)
     device, trials = trainees.generator.device, Trials(trainees)
-    names = feature_names(trainees.catalogue)
+    names = scored_names(trainees.catalogue, trainees.interface)
     starts = torch.nn.functional.pad(torch.tensor(STARTS, device=device), (0, len(names)))
     deviation = torch.tensor((*SPREAD, *(FEATURES for _ in names)), device=device)
 

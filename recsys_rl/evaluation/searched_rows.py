@@ -11,15 +11,15 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from recsys_rl.agents.rankers import Rule, RuleWeights
+from recsys_rl.agents.rankers import Rule, RuleWeights, scored_names
 from recsys_rl.config import Config
 from recsys_rl.evaluation import expert, form_search, rule_cache, rule_search
 from recsys_rl.evaluation.expert import ByEquations
 from recsys_rl.evaluation.forms import Factors, Form, Searched, form_note
 from recsys_rl.evaluation.tuning import Trainees
-from recsys_rl.models.item_columns import feature_names
 from recsys_rl.protocols import Policy, UserModel
 from recsys_rl.types import World, tensors_of
+from recsys_rl.user_columns import UserColumns
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,14 @@ class SearchedRows:
         return found if self.config.platform.expert is None else {**found, "expert": self.expert}
 
     def rule(self) -> tuple[Policy, str]:
-        found, trainees = self._rule, self.trainees("rule")
+        found, interface, catalogue = self._rule, self.trainees("rule").interface, self.world.catalogue
         agent = Rule(
-            self.world.catalogue,
+            catalogue,
             found.weights,
-            trainees.interface.slate_size,
+            interface.slate_size,
             found.leave_rates,
             rerank=True,
+            user_columns=UserColumns.of(interface, catalogue),
         )
         return agent, rule_search.rule_note(found.weights, found.steps)
 
@@ -65,8 +66,9 @@ class SearchedRows:
 
         found = self._cached("searched", ("form", "numbers", "leave_rates", "steps"), search)
         has_split, hinges, product = found["form"].tolist()
-        form = Form(split if has_split else None, hinges, product, feature_names(self.world.catalogue))
         catalogue, population = self.world
+        names = scored_names(catalogue, trainees.interface)
+        form = Form(split if has_split else None, hinges, product, names)
         factors = Factors.of(catalogue, population.profile[population.train])
         agent = Searched(catalogue, trainees.interface, form, found["numbers"], factors, found["leave_rates"])
         return agent, form_note(form, found["numbers"], int(found["steps"]))
@@ -92,7 +94,8 @@ class SearchedRows:
             return tensors_of(found.weights) | others
 
         names = [field.name for field in dataclasses.fields(RuleWeights)[:-1]]
-        features = {name: f"features.{name}" for name in feature_names(self.world.catalogue)}
+        known = scored_names(self.world.catalogue, self.trainees("rule").interface)
+        features = {name: f"features.{name}" for name in known}
         found = self._cached("rule", (*names, *features.values(), "leave_rates", "steps"), search)
         of_features = {name: found[entry] for name, entry in features.items()}
         weights = RuleWeights(*(found[name] for name in names), features=of_features)

@@ -16,13 +16,14 @@ from recsys_rl.models.candidates import CandidateHead
 from recsys_rl.models.encoders import Linear, SessionSum, TwinMLP
 from recsys_rl.models.fast import dense
 from recsys_rl.models.features import SplitFeatures, feature_parts, features_of
-from recsys_rl.models.heads import DenseHead, GatedHead, TwoTowerHead, distribution
+from recsys_rl.models.heads import RATE, DenseHead, GatedHead, TwoTowerHead, distribution
 from recsys_rl.models.item_columns import NUMBERS
 from recsys_rl.models.next_signals import Entries, NextSignals, signal_loss
 from recsys_rl.models.retrieval import Retriever, mark_unusable
 from recsys_rl.models.scorer import ScorerHead, gate_names
-from recsys_rl.models.sequence import ENCODERS, Encoder, Reader, num_inputs, summarise
+from recsys_rl.models.sequence import Encoder, Reader, make_encoder, summarise
 from recsys_rl.types import Action, Interface, Obs
+from recsys_rl.user_columns import UserColumns
 
 TILE = 32
 """``place_logprobs`` computes multiples of this many rows. The rounding of a matrix product depends on the
@@ -47,6 +48,9 @@ class Shapes:
     candidates: Interface | None = None
     numbers: tuple[str, ...] = NUMBERS  # columns of the item features between the tags and the constant 1
     kinds: Tensor | None = None  # (I,): models.heads.item_kinds, for the gated head
+    # Columns of the items for each user, from pieces of the context that the hidden layers do not read.
+    user_columns: UserColumns | None = None
+    profile: bool = True  # the first of the embeddings is the user's
 
 
 class ActorCritic(nn.Module):
@@ -61,11 +65,16 @@ class ActorCritic(nn.Module):
     different alternatives are drawn independently, and positions with fewer than A alternatives are padded
     with -inf.
 
+    Columns of the items for each user (user_columns.py) add to the logits of any head, each with a gate from
+    the hidden layers. The first stage does not know them.
+
     If ``obs.candidates`` (N, C) lists the alternatives, only these are scored. The distribution is then over
     the places 0 .. C - 1, with -inf at padding. ``propose`` adds such a list.
     """
 
     items: Tensor | SplitFeatures
+    inputs: Tensor
+    column_index: Tensor
 
     def __init__(self, shapes: Shapes, config: ModelConfig, generator: torch.Generator) -> None:
         super().__init__()
@@ -86,7 +95,19 @@ class ActorCritic(nn.Module):
         self.embeddings = (
             (slice(0, half), slice(half, 2 * half)) if shapes.embeddings is None else shapes.embeddings
         )
-        width, num_blocks = shapes.context_dim, len(self.embeddings)
+        columns = (
+            None if shapes.user_columns is None or not shapes.user_columns.names else shapes.user_columns
+        )
+        self.columns = columns
+        self.num_columns = 0
+        self.num_inputs, num_blocks = shapes.context_dim, len(self.embeddings)
+        if columns is not None:
+            apart = {at for place in columns.places for at in range(place.start, place.stop)}
+            own = torch.tensor([at for at in range(shapes.context_dim) if at not in apart])
+            self.num_columns, self.num_inputs = len(columns.names), len(own)
+            self.register_buffer("inputs", own, persistent=False)  # places of the context
+            self.register_buffer("column_index", columns.index.cpu(), persistent=False)  # (F, I)
+        width = self.num_inputs
         if shapes.candidates is not None:  # the hidden layers read their mean
             width -= (shapes.action_sizes[0] - 1) * shapes.candidates.candidate_features
         self.session: SessionSum | None = None
@@ -98,12 +119,13 @@ class ActorCritic(nn.Module):
             width += self.session.num_blocks * num_item_features
             num_blocks += self.session.num_blocks
             if config.encoder != "mlp":
-                inputs = num_inputs(num_item_features, shapes.num_signals)
-                encoder = ENCODERS[config.encoder](inputs, shapes.history_length, generator)
+                profile = self.embeddings[0] if shapes.profile and self.embeddings else None
+                sizes_of_entry = num_item_features, shapes.num_signals, shapes.history_length
+                encoder = make_encoder(config.encoder, *sizes_of_entry, profile, generator)
                 self.encoder = encoder
                 width += encoder.out_features
-                if shapes.num_signals:
-                    known = shapes.context_dim + encoder.out_features
+                if shapes.num_signals and encoder.expects_signals:
+                    known = self.num_inputs + encoder.out_features
                     self.next_signals = NextSignals(known, num_item_features, shapes.num_signals, generator)
                     num_blocks += shapes.num_signals
         sizes = (width, *config.hidden_dims)
@@ -115,17 +137,21 @@ class ActorCritic(nn.Module):
             num_rest = shapes.context_dim - shapes.action_sizes[0] * features
             self.head = CandidateHead(sizes[-1], num_rest, features, generator)
         elif config.head == "dense":
-            self.head = DenseHead(sizes[-1], shapes.action_sizes, generator)
+            self.head = DenseHead(sizes[-1], shapes.action_sizes, generator, self.num_columns)
         elif config.head == "scorer":
             first = self.embeddings[0]
             size = first.stop - first.start
             numbers = len(shapes.numbers)
-            self.head = ScorerHead(sizes[-1], num_blocks, num_item_features, size, generator, numbers)
+            self.head = ScorerHead(
+                sizes[-1], num_blocks, num_item_features, size, generator, numbers, self.num_columns
+            )
         elif config.head == "gated":
             assert shapes.kinds is not None
-            self.head = GatedHead(sizes[-1], num_blocks, num_item_features, shapes.kinds, generator)
+            self.head = GatedHead(
+                sizes[-1], num_blocks, num_item_features, shapes.kinds, generator, self.num_columns
+            )
         else:
-            self.head = TwoTowerHead(sizes[-1], num_blocks, num_item_features, generator)
+            self.head = TwoTowerHead(sizes[-1], num_blocks, num_item_features, generator, self.num_columns)
         self.activation = config.activation
         layers = zip(self.hidden.weights, self.hidden.biases, strict=True)
         last = [x for layer in (self.head.last, self.value_head) for x in (layer.weight, layer.bias)]
@@ -136,7 +162,10 @@ class ActorCritic(nn.Module):
         inputs = self._inputs(obs)
         varying, sums = self._read(obs)
         outputs, value = dense.actor_critic(inputs, self.activation, self.layers, varying)
+        outputs, gates = self._parted(outputs)
         logits = self._score(outputs, obs, sums)  # (N, K, A)
+        if gates is not None:
+            logits = logits + self._of_columns(gates, obs)
         if obs.candidates is None:
             categorical.forbid_(logits, obs.mask, obs.exclude)
         else:
@@ -174,6 +203,20 @@ class ActorCritic(nn.Module):
         scores: Tensor = self.head(outputs, blocks, self.items)
         return scores
 
+    def _parted(self, outputs: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The outputs of ``head.last`` that the head takes, and the gates (N, F) of the user's columns."""
+        if self.columns is None:
+            return outputs, None
+        return outputs[:, : -self.num_columns], outputs[:, -self.num_columns :]
+
+    def _of_columns(self, gates: Tensor, obs: Obs) -> Tensor:
+        """The part (N, 1, A) of the logits that the columns of the items for each user give."""
+        assert self.columns is not None and not isinstance(self.head, CandidateHead)
+        columns = replace(self.columns, index=self.column_index)
+        items = slice(None) if obs.candidates is None else obs.candidates
+        scores = columns.scores(obs.context, RATE * self.head.temperature * gates, items)
+        return scores.unsqueeze(1)
+
     def propose(self, obs: Obs, greedy: bool, generator: torch.Generator, extra: int = 0) -> Obs:
         """``obs`` with the candidates (N, C) of the first stage.
 
@@ -196,8 +239,8 @@ class ActorCritic(nn.Module):
         obs = self.summarised(obs)
         varying, sums = self._read(obs)
         assert isinstance(self.head, TwoTowerHead | ScorerHead)
-        outputs = self.head.last(self.hidden.one(0, _joined(obs.context, varying)))
-        user = self.head.user(outputs, self._blocks(obs, sums))
+        outputs = self.head.last(self.hidden.one(0, _joined(self._inputs(obs), varying)))
+        user = self.head.user(self._parted(outputs)[0], self._blocks(obs, sums))
         query = user[:, : self.items.shape[1]]  # (N, F_i)
         num_drawn = 0 if greedy else self.num_drawn
         top = retriever.search(query, self.num_candidates - num_drawn + extra)  # (N, C - E)
@@ -279,14 +322,21 @@ class ActorCritic(nn.Module):
         decays = () if self.session is None else SessionSum.DECAYS
         expected = self.next_signals is not None
         names = gate_names(pieces, interface.signals, decays, expected, self.shapes.numbers)
+        if self.columns is not None:
+            names += self.columns.names
         obs = self.summarised(obs)
-        actor = self.hidden.one(0, _joined(obs.context, self._read(obs)[0]))
+        actor = self.hidden.one(0, _joined(self._inputs(obs), self._read(obs)[0]))
         means = self.head.scaled(self.head.last(actor)).mean(0).tolist()
         bare = {f"{piece} (tags)" for piece in pieces}
         return {name: mean for name, mean in zip(names, means, strict=True) if name not in bare}
 
     def _inputs(self, obs: Obs) -> Tensor:
-        """The inputs of the hidden layers before those of ``_read``: the context, with candidates' mean."""
+        """The inputs of the hidden layers before those of ``_read``.
+
+        They are the context without the pieces of the user's columns, and with the mean of candidates.
+        """
+        if self.columns is not None:
+            return obs.context.index_select(1, self.inputs)
         if self.shapes.candidates is None:
             return obs.context
         rest, features = self.shapes.candidates.split_candidates(obs.context)
@@ -318,7 +368,7 @@ class ActorCritic(nn.Module):
         Call it only if ``next_signals`` is not None. Returns: a scalar.
         """
         assert self.next_signals is not None and obs.summary is not None
-        expected = self.next_signals(obs.context, obs.summary)
+        expected = self.next_signals(self._inputs(obs), obs.summary)
         return signal_loss(expected, features_of(self.items, entries.items), entries)
 
     def reader(self) -> Reader | None:
@@ -341,7 +391,7 @@ class ActorCritic(nn.Module):
             blocks.append(sums)
         if self.next_signals is not None:
             assert obs.summary is not None
-            blocks.append(self.next_signals(obs.context, obs.summary))
+            blocks.append(self.next_signals(self._inputs(obs), obs.summary))
         return blocks
 
 

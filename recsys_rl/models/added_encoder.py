@@ -26,6 +26,7 @@ def with_encoder(weights: Mapping[str, Tensor], model: ActorCritic) -> dict[str,
     new_inputs = model.encoder.out_features
     expected = 0 if model.next_signals is None else model.shapes.num_signals
     blocks = model.head.num_blocks - expected if isinstance(model.head, ScorerHead) else 0
+    gates = 2 * blocks + len(model.shapes.numbers) + model.num_columns
     found = {
         name: x for name, x in model.state_dict().items() if name.startswith(("encoder.", "next_signals."))
     }
@@ -34,7 +35,7 @@ def with_encoder(weights: Mapping[str, Tensor], model: ActorCritic) -> dict[str,
             found[name] = with_zeros(x, 1, x.shape[1], new_inputs)
         elif name == "head.votes":  # (blocks, F_i): the expected signals are the last blocks
             found[name] = with_zeros(x, 0, len(x), expected)
-        elif name.startswith("head.gates.") and x.shape[-1] == 2 * blocks + len(model.shapes.numbers):
+        elif name.startswith("head.gates.") and x.shape[-1] == gates:
             # The gates of embeddings come first, then those of tags.
             wide = with_zeros(x, x.ndim - 1, 2 * blocks, expected)
             found[name] = with_zeros(wide, x.ndim - 1, blocks, expected)

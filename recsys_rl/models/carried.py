@@ -30,10 +30,10 @@ def feature_places(model: ActorCritic) -> dict[str, Place]:
     """The parts of the model's weights that belong to item features, by the name of the weight."""
     found, signals = {}, model.shapes.num_signals
     if model.session is not None:
-        found["hidden.weights.0"] = Place(1, model.shapes.context_dim, model.session.num_blocks)
+        found["hidden.weights.0"] = Place(1, model.num_inputs, model.session.num_blocks)
     if model.encoder is not None:
         name, axis = model.encoder.entry_weight
-        found[f"encoder.{name}"] = Place(axis, 0, 1 + signals)  # sequence.entries
+        found[f"encoder.{name}"] = Place(axis, 0, 1 + signals * model.encoder.products)  # sequence.entries
     if model.next_signals is not None:
         found["next_signals.layer.weight"] = Place(1, 0, signals)
         found["next_signals.layer.bias"] = Place(0, 0, signals)

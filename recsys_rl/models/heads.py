@@ -49,7 +49,7 @@ class TwoTowerHead(nn.Module):
         generator: torch.Generator,
         num_gates: int = 0,
     ) -> None:
-        """``num_gates``: outputs of the layer ``last`` after those of W h, for ``GatedHead``."""
+        """``num_gates``: outputs of the layer ``last`` after those of W h, which ``user`` does not take."""
         super().__init__()
         # Small gains make the first policy nearly uniform, as is usual for PPO.
         self.tower = Linear(num_item_features, TOWER_SIZE, 2**0.5, generator)
@@ -118,14 +118,17 @@ class GatedHead(TwoTowerHead):
         num_item_features: int,
         kinds: Tensor,
         generator: torch.Generator,
+        num_gates: int = 0,
     ) -> None:
-        """``kinds`` (I,) int64 as ``item_kinds`` gives them."""
+        """``kinds`` (I,) int64 as ``item_kinds`` gives them; ``num_gates``: outputs of ``last`` after all."""
         counts = kinds.bincount()
-        super().__init__(num_hidden, num_blocks, num_item_features, generator, len(counts))
+        super().__init__(num_hidden, num_blocks, num_item_features, generator, len(counts) + num_gates)
         self.num_kinds = len(counts)
         self.register_buffer("kinds", kinds, persistent=False)
+        first = num_item_features + TOWER_SIZE
         with torch.no_grad():  # a kind without items counts as one with half an item: log 0 is not finite
-            self.query.bias[-self.num_kinds :] = (counts.clamp_min(0.5) / len(kinds)).log() / RATE
+            shares = counts.clamp_min(0.5) / len(kinds)
+            self.query.bias[first : first + self.num_kinds] = shares.log() / RATE
 
     def user(self, query: Tensor, blocks: Sequence[Tensor]) -> Tensor:
         """As in ``TwoTowerHead``; ``query`` has the logits of the kinds behind W h."""
@@ -175,10 +178,15 @@ def item_kinds(catalogue: Catalogue, trained_on: Catalogue | None = None) -> Ten
 class DenseHead(nn.Module):
     """One logit for each alternative, by id."""
 
-    def __init__(self, num_hidden: int, action_sizes: tuple[int, ...], generator: torch.Generator) -> None:
+    temperature = 1.0
+
+    def __init__(
+        self, num_hidden: int, action_sizes: tuple[int, ...], generator: torch.Generator, num_gates: int = 0
+    ) -> None:
+        """``num_gates``: outputs of the layer ``last`` after the logits."""
         super().__init__()
         self.action_sizes = action_sizes
-        self.logits = Linear(num_hidden, sum(action_sizes), 0.01, generator)
+        self.logits = Linear(num_hidden, sum(action_sizes) + num_gates, 0.01, generator)
 
     @property
     def last(self) -> Linear:

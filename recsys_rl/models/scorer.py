@@ -35,16 +35,18 @@ class ScorerHead(nn.Module):
         num_dims: int,
         generator: torch.Generator,
         num_numbers: int = len(NUMBERS),
+        num_gates: int = 0,
     ) -> None:
         """
         Args:
             num_dims: D, size of the embedding at the start of the item features.
             num_numbers: columns between the tags and the constant 1, which is the last and has no gate.
+            num_gates: outputs of the layer ``last`` after all others, which ``user`` does not take.
         """
         super().__init__()
         self.sizes = (num_dims, num_item_features - num_dims - num_numbers - 1)  # of embedding and tags
         self.num_blocks, self.num_numbers = num_blocks, num_numbers
-        self.gates = Linear(num_hidden, 2 * num_blocks + num_numbers, 0.01, generator)
+        self.gates = Linear(num_hidden, 2 * num_blocks + num_numbers + num_gates, 0.01, generator)
         with torch.no_grad():
             self.gates.weight.zero_()
             self.gates.bias[0] = 1 / RATE

@@ -42,6 +42,8 @@ class Transformer(nn.Module):
 
     parts: Tensor  # (heads, A): 1 where a number belongs to the head
     entry_weight = ("embed.weight", 0)
+    products, reads_profile, expects_signals = True, False, True
+    profile: slice | None = None
 
     def __init__(self, num_inputs: int, length: int, generator: torch.Generator, size: int = 64) -> None:
         """``length``: L, entries of the window. ``num_inputs``: X, numbers of an entry."""

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from recsys_rl.models.item_columns import feature_columns
 from recsys_rl.types import Catalogue, Interface, Obs
+from recsys_rl.user_columns import UserColumns
 
 MEMORY = 0.9
 """Share of an item's overlap that remains after each later item of the history."""
@@ -30,7 +31,8 @@ class Features:
             (part for part in profiles if part.stop - part.start == self.embedding.shape[1]), None
         )
         large = {k for part in embeddings for k in range(part.start, part.stop)}
-        self.other = [k for k in range(interface.context_size) if k not in large]  # small pieces of context
+        self.other = [k for k in interface.inputs if k not in large]  # small pieces of context
+        self.user_columns = UserColumns.of(interface, catalogue)
 
     def columns_of(self, name: str) -> list[int] | None:
         """The columns of the piece ``name`` of the context; None if it is not one of the small ones."""
@@ -60,6 +62,7 @@ class Features:
             columns.append(embedding)
         else:
             columns.append((obs.context[:, self.user] * embedding).sum(1, keepdim=True))
+        columns += [mean(x.unsqueeze(2)) for x in self.user_columns.of_items(obs.context, rows)]
         if obs.history is not None and obs.signals is not None:
             columns += self._session(obs.history, obs.signals, embedding, genres)
         return torch.cat(columns, 1)

@@ -2,9 +2,10 @@
 
     pi_b(a|x) = softmax_a  (W s(x)) . [f_a, relu(U f_a)]
 
-with f_a the visible features of an item and s(x) the context and the session so far; a slate is a
-Plackett-Luce draw. It is fitted by maximum likelihood and cross-fitted by user. Estimates that rest on it are
-as wrong as it is: a reason for a choice that the observation lacks can't be found in it.
+with f_a the visible features of an item, the columns of the items for the user among them, and s(x) the
+context and the session so far; a slate is a Plackett-Luce draw. It is fitted by maximum likelihood and
+cross-fitted by user. Estimates that rest on it are as wrong as it is: a reason for a choice that the
+observation lacks can't be found in it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from recsys_rl.models.item_columns import item_features
 from recsys_rl.ope.features import MEMORY
 from recsys_rl.ope.reward_model import folds_by_user
 from recsys_rl.types import Catalogue, Obs, UserError
+from recsys_rl.user_columns import UserColumns
 
 TOWER, BATCH, LR = 16, 256, 1e-2
 PATIENCE = 3  # epochs without a gain of 0.001 a decision, after which the fit ends
@@ -66,21 +68,29 @@ class PropensityFit:
 
 
 class TwoTower(nn.Module):
-    """Logits (B, I) from states (B, F) and item features (I, F_i); uniform before training."""
+    """Logits (B, I) from states (B, F) and item features (I, F_i); uniform before training.
 
-    def __init__(self, num_state: int, num_item: int, generator: torch.Generator) -> None:
+    ``columns`` (user_columns.py) of the items for each user have weights of their own, made of the state.
+    """
+
+    def __init__(
+        self, num_state: int, num_item: int, columns: UserColumns, generator: torch.Generator
+    ) -> None:
         super().__init__()
+        self.columns, self.num_columns = columns, len(columns.names)
         self.tower = nn.Linear(num_item, TOWER)
         nn.init.kaiming_uniform_(self.tower.weight, nonlinearity="relu", generator=generator)
         nn.init.zeros_(self.tower.bias)
-        self.query = nn.Linear(num_state, num_item + TOWER)
+        self.query = nn.Linear(num_state, num_item + TOWER + self.num_columns)
         nn.init.zeros_(self.query.weight)
         nn.init.zeros_(self.query.bias)
 
-    def forward(self, state: Tensor, items: Tensor) -> Tensor:
+    def forward(self, state: Tensor, items: Tensor, context: Tensor) -> Tensor:
+        """``context`` (B, size) is that of the observations, with the pieces of the columns."""
         features = torch.cat([items, self.tower(items).relu()], 1)  # (I, F_i + TOWER)
-        logits: Tensor = self.query(state) @ features.T
-        return logits
+        query, weights = self.query(state).tensor_split((features.shape[1],), 1)
+        logits: Tensor = query @ features.T
+        return logits + self.columns.scores(context, weights) if self.num_columns else logits
 
 
 def with_propensities(
@@ -97,14 +107,16 @@ def with_propensities(
     obs, items = observe(log, catalogue), item_features(catalogue)
     folds = folds_by_user(log.users, generator)
     users = log.users.unique(return_inverse=True)[1]  # (E,) from 0
-    states = _states(obs, items)
+    columns = UserColumns.of(log.header.interface, catalogue)
+    states = _states(obs, items, torch.tensor(log.header.interface.inputs, dtype=torch.int64))
     states = (states - states.mean(0)) / states.std(0, correction=0).clamp_min(1e-6)
     terms = torch.zeros(log.items.shape, dtype=torch.float64)
     sums = torch.zeros(6, dtype=torch.float64)
     seeds = torch.randint(2**62, (int(folds.max()) + 1,), generator=generator).tolist()
     for fold, seed in enumerate(seeds):  # a stream each, as fits end after different epochs
         generator = torch.Generator().manual_seed(seed)
-        net = _fit(states, items, obs, log.items, users.masked_fill(folds == fold, -1), generator)
+        own = users.masked_fill(folds == fold, -1)
+        net = _fit(states, items, columns, obs, log.items, own, generator)
         for rows in (folds == fold).nonzero().squeeze(1).split(BATCH):
             with torch.no_grad():
                 logits = _logits(net, states, items, obs, rows)
@@ -121,10 +133,14 @@ def with_propensities(
     return whole, _summary(sums, log.num_rows)
 
 
-def _states(obs: Obs, items: Tensor) -> Tensor:
-    """(E, F) float32: the context, and sums over the session of item features and of signals times these."""
+def _states(obs: Obs, items: Tensor, inputs: Tensor) -> Tensor:
+    """(E, F) float32: the context, and sums over the session of item features and of signals times these.
+
+    Of the context it takes the places ``inputs`` (F,).
+    """
+    context = obs.context[:, inputs]
     if obs.history is None or obs.signals is None:
-        return obs.context
+        return context
     shown = (obs.history >= 0).float()  # (E, L)
     decay = shown * MEMORY ** (shown.flip(1).cumsum(1).flip(1) - 1)
     parts = []
@@ -132,25 +148,31 @@ def _states(obs: Obs, items: Tensor) -> Tensor:
         past = items[obs.history[rows].clamp_min(0)] * decay[rows].unsqueeze(2)  # (B, L, F_i)
         liked = torch.einsum("bls,blf->bsf", obs.signals[rows], past).flatten(1)
         parts.append(torch.cat([past.sum(1), liked], 1))
-    return torch.cat([obs.context, torch.cat(parts)], 1)
+    return torch.cat([context, torch.cat(parts)], 1)
 
 
 def _logits(net: TwoTower, states: Tensor, items: Tensor, obs: Obs, rows: Tensor) -> Tensor:
     """(B, I): -inf for items that could not be shown."""
     allowed = obs.rows(rows).showable(len(items))
-    logits: Tensor = net(states[rows], items)
+    logits: Tensor = net(states[rows], items, obs.context[rows])
     return logits.masked_fill(~allowed, -torch.inf)
 
 
 def _fit(
-    states: Tensor, items: Tensor, obs: Obs, shown: Tensor, users: Tensor, generator: torch.Generator
+    states: Tensor,
+    items: Tensor,
+    columns: UserColumns,
+    obs: Obs,
+    shown: Tensor,
+    users: Tensor,
+    generator: torch.Generator,
 ) -> TwoTower:
     """The net of the epoch that is best for a fifth of the ``users``, on which it is not trained.
 
     ``users`` (E,): -1 in the rows of other folds. The start counts as an epoch, so that a log without any
     pattern keeps the uniform choice.
     """
-    net = TwoTower(states.shape[1], items.shape[1], generator)
+    net = TwoTower(states.shape[1], items.shape[1], columns, generator)
     known = users[users >= 0].unique()
     kept = known[torch.randperm(len(known), generator=generator)[: max(1, len(known) // 5)]]
     test = torch.isin(users, kept)

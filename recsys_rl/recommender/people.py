@@ -23,7 +23,7 @@ from recsys_rl.lookup import DEFAULT_ALGO
 from recsys_rl.protocols import Reader, ReadingPolicy
 from recsys_rl.recommender.directory import Directory
 from recsys_rl.recommender.lists import play_on
-from recsys_rl.recommender.visit import Event, Request, Visit
+from recsys_rl.recommender.visit import NOON, Event, Request, Visit
 from recsys_rl.run import agent_of
 from recsys_rl.schema import shown
 from recsys_rl.types import Action, Catalogue, Obs, World
@@ -139,7 +139,7 @@ class Recommender(Directory):
             raise UserError("A recommendation needs either a user or likes: give one of them.")
         profile = self.profile_of(likes) if user is None else self.profiles_of([user])
         hour = self.hour(hour)
-        visit = self.visit(profile, history, hour)
+        visit = self.visit(profile, history, hour, users=None if user is None else [user], likes=likes)
         k = self.default_k if k is None else k
         mask = self.mask_of(user, likes, _items_of(history), allow, block, again)
         self._check_left(mask, k, again)
@@ -151,6 +151,8 @@ class Recommender(Directory):
         history: Sequence[int | str | Event | Request] = (),
         hour: float | None = None,
         began: float | None = None,
+        users: Sequence[int | str] | None = None,
+        likes: Sequence[int | str] = (),
     ) -> Visit:
         """The visits of people with ``profiles`` (N, D), as ``profile_of`` and ``profiles_of`` make them.
 
@@ -160,12 +162,19 @@ class Recommender(Directory):
             history: the steps so far, the same for all, as in ``recommend``.
             hour: of the week, now, if the policy sees it; None: that of the start and the time watched since.
             began: the hour at which the visit began; None: ``hour``.
+            users: the ids of these people in the data, of whom a platform may know more than the profile,
+                such as whom they follow; None: they are strangers.
+            likes: ids or titles of what these strangers like, the same for all.
 
         Raises UserError for an unknown item or signal, and if the policy sees a piece of the context that its
         platform does not make from a visitor's events.
         """
         start = began if began is not None else hour
-        visit = Visit.begin(self.checkpoint, profiles, *([] if start is None else [start]))
+        known = None if users is None else torch.tensor([self.row_of_user[user] for user in users])
+        liked = [self.item(item) for item in ([likes] if isinstance(likes, str) else likes)]
+        visit = Visit.begin(
+            self.checkpoint, profiles, NOON if start is None else start, known, [liked] * len(profiles)
+        )
         rows = _Rows(self)
         first_place = torch.arange(self.checkpoint.interface.slate_size).expand(len(profiles), -1)  # (N, K)
         for place, step in enumerate(history):
@@ -214,7 +223,7 @@ class Recommender(Directory):
                 mask[self.population.likes_of(torch.tensor([self.row_of_user[user] for user in own]))] = False
             for place, user in enumerate(own):
                 mask[place, [self.item(item) for item in (seen or {}).get(user, ())]] = False
-            visits = self.visit(self.profiles_of(own), hour=hour)
+            visits = self.visit(self.profiles_of(own), hour=hour, users=own)
             yield from self._lists(visits, mask, k, allow is not None, generator)
 
     def _lists(
@@ -260,12 +269,13 @@ class Recommender(Directory):
         return given
 
     @torch.inference_mode()
-    def scores(self, profiles: Tensor, allowed: Tensor) -> Tensor:
+    def scores(self, profiles: Tensor, allowed: Tensor, rows: Tensor | None = None) -> Tensor:
         """(N, I): the policy's logits of the first place at the start of a session, on Monday at noon.
 
+        ``rows`` (N,) int64 are these people in the population, -1 for strangers; None: all are strangers.
         Items that the first stage of a two-stage policy does not propose have the same, lowest score.
         """
-        obs = self.visit(profiles).observe(allowed)
+        obs = Visit.begin(self.checkpoint, profiles, rows=rows).observe(allowed)
         obs = self.agent.propose(obs, greedy=True)
         logits = self.agent.scores(obs).clamp_min(-1e30)
         if obs.candidates is None:

@@ -49,17 +49,34 @@ class Visit:
     known: Mapping[str, Tensor]  # (N, ...) each: what the platform's VisitPieces keep
 
     @classmethod
-    def begin(cls, checkpoint: Checkpoint, profiles: Tensor, hours: float | Tensor = NOON) -> Visit:
+    def begin(
+        cls,
+        checkpoint: Checkpoint,
+        profiles: Tensor,
+        hours: float | Tensor = NOON,
+        rows: Tensor | None = None,
+        likes: Sequence[Sequence[int]] | None = None,
+    ) -> Visit:
         """The visits of people with ``profiles`` (N, D) before their first step.
 
-        ``hours``: of the week, (N,) or one for all, 0 .. 168 from Monday at midnight. Raises UserError if the
-        policy sees a piece of the context that its platform does not make from a visitor's events.
+        Args:
+            hours: of the week, (N,) or one for all, 0 .. 168 from Monday at midnight.
+            rows: (N,) int64, these people in the population, -1 for strangers; None: all are strangers.
+            likes: rows of the items that each of them named as liked; None: nobody named any.
+
+        Raises UserError if the policy sees a piece of the context that its platform does not make from a
+        visitor's events.
         """
         number = len(profiles)
         session = Session.begin(checkpoint.interface, checkpoint.catalogue, torch.arange(number))
         hour = torch.as_tensor(hours, dtype=torch.float32).expand(number)  # (N,)
-        config, catalogue = checkpoint.config.env_config, checkpoint.catalogue
-        visit = cls(checkpoint, session, _pieces_of(checkpoint).begin(config, catalogue, profiles, hour))
+        config, pieces = checkpoint.config.env_config, _pieces_of(checkpoint)
+        known = pieces.begin(config, checkpoint.catalogue, profiles, hour)
+        if pieces.of_people is not None:
+            rows = torch.full((number,), -1) if rows is None else rows
+            own = pieces.of_people(checkpoint.world, rows, [()] * number if likes is None else likes)
+            known = {**known, **own}
+        visit = cls(checkpoint, session, known)
         _check_sizes(checkpoint, visit.pieces())
         return visit
 
@@ -140,8 +157,9 @@ class Visit:
 
     def next_visit(self, profiles: Tensor, gap: Tensor, hours: float | Tensor = NOON) -> Visit:
         """The same people's next visit, ``gap`` (N,) int64 days later; arguments as in ``begin``."""
-        again = Visit.begin(self.checkpoint, profiles, hours)
-        return replace(again, session=self.session.next_visit(gap))
+        again, lasting = Visit.begin(self.checkpoint, profiles, hours), _pieces_of(self.checkpoint).lasting
+        known = {**again.known, **{name: self.known[name] for name in lasting}}
+        return replace(again, session=self.session.next_visit(gap), known=known)
 
     def pieces(self) -> Mapping[str, Tensor]:
         """The pieces of the context, (N, size) each, that the session does not make."""

@@ -122,7 +122,9 @@ def _brought_up(asks: Sequence[Ask]) -> Visit:
         group = [*some]
         if fresh:
             profiles = torch.cat([version.profile(ask.known, ask.likes) for ask in group])
-            visits = Visit.begin(version.checkpoint, profiles, _tensor(ask.began for ask in group))
+            rows, likes = torch.tensor([ask.known for ask in group]), [ask.likes for ask in group]
+            hours = _tensor(ask.began for ask in group)
+            visits = Visit.begin(version.checkpoint, profiles, hours, rows, likes)
         else:
             visits = together([ask.base for ask in group if ask.base is not None])
         for depth in range(number):

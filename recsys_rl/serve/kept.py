@@ -54,10 +54,11 @@ def together(visits: Sequence[Kept]) -> Visit:
 def _columns(visits: Visit) -> list[Tensor | None]:
     session = visits.session
     own = [session.users, session.steps, session.history, session.signals, session.shown_items]
-    return [*own, session.visit, session.day, *visits.known.values()]
+    # By name: a platform may list what is known in another order after a step than before the first.
+    return [*own, session.visit, session.day, *(visits.known[name] for name in sorted(visits.known))]
 
 
 def _of(like: Visit, columns: Sequence[Tensor | None]) -> Visit:
     """The visits with these tensors. ``tree_map`` and ``replace`` would take three times as long."""
     session = Session(like.session.interface, like.session.catalogue, *columns[:7])  # type: ignore[arg-type]
-    return Visit(like.checkpoint, session, dict(zip(like.known, columns[7:], strict=True)))  # type: ignore[arg-type]
+    return Visit(like.checkpoint, session, dict(zip(sorted(like.known), columns[7:], strict=True)))  # type: ignore[arg-type]

@@ -28,7 +28,7 @@ from recsys_rl.workflows.event_file import read_events
 from recsys_rl.workflows.latest import print_latest
 
 BLOCK = 64  # users ranked together
-Block = tuple[Tensor, Tensor, Tensor]
+Block = tuple[Tensor, Tensor, Tensor, Tensor]
 LEGEND = {
     "ndcg": "gain of the relevant items in the list, less at lower places, over the best possible one",
     "ndcg_95": "half of the 95 % interval of ndcg over users: ndcg plus or minus this",
@@ -167,9 +167,9 @@ def _rows(
     catalogue = recommender.catalogue
     sums: dict[str, dict[str, list[Tensor]]] = {}
     unlisted: dict[str, Tensor] = {}
-    for profiles, hits, allowed in _shown(_blocks(recommender, relevant, seen, k), len(relevant)):
+    for profiles, hits, allowed, places in _shown(_blocks(recommender, relevant, seen, k), len(relevant)):
         rankings = {
-            recommender.checkpoint.config.algo: recommender.scores(profiles, allowed),
+            recommender.checkpoint.config.algo: recommender.scores(profiles, allowed, places),
             "mf": profiles @ catalogue.embedding.T,
             "popularity": catalogue.popularity.expand(len(profiles), -1),
             "random": torch.zeros_like(hits, dtype=torch.float32),
@@ -209,20 +209,23 @@ def _blocks(
     seen: Mapping[int | str, list[int]],
     k: int,
 ) -> Iterator[Block]:
-    """Profiles (N, D), relevant items (N, I), at least one a user, and rankable items (N, I)."""
+    """Profiles (N, D), relevant items (N, I), at least one a user, rankable items (N, I), and rows (N,).
+
+    The rows are those of the users in the population, -1 for users whom it lacks.
+    """
     catalogue, users = recommender.catalogue, list(relevant)
     for start in range(0, len(users), BLOCK):
         own = users[start : start + BLOCK]
         hits = torch.zeros(len(own), catalogue.num_items, dtype=torch.bool)
         allowed = catalogue.available.repeat(len(own), 1)
-        profiles = []
+        profiles, places = [], [recommender.row_of_user.get(user, -1) for user in own]
         for row, user in enumerate(own):
             hits[row, relevant[user]] = True
             allowed[row, seen.get(user, [])] = False
-            place = recommender.row_of_user.get(user)
+            place = places[row]
             profiles.append(
-                recommender.fold_in(seen[user])[0] if place is None else recommender.population.profile[place]
+                recommender.fold_in(seen[user])[0] if place < 0 else recommender.population.profile[place]
             )
         if int(allowed.sum(1).min()) < k:
             raise UserError(f"A user has fewer than {k} items that are not seen: lower --k.")
-        yield torch.stack(profiles), hits, allowed
+        yield torch.stack(profiles), hits, allowed, torch.tensor(places)

@@ -155,6 +155,7 @@ SATIATION = {"num_items": 60, "embedding_dim": 8, "max_episode_steps": 12}
     ("algo", "encoder", "num_updates"),
     [
         ("ppo", "mlp", 12),
+        ("ppo", "deep-sets", 12),
         pytest.param("ppo", "transformer", 7, marks=pytest.mark.slow),
         ("a2c", "mlp", 300),
     ],

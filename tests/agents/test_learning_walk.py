@@ -59,7 +59,7 @@ def test_training_goes_through_the_files_of_the_walk(
     if kernels.library() is None:
         pytest.skip("without the compiled loops torch's forms are read in other files")
     monkeypatch.chdir(tmp_path)
-    found = walked(["train", *SATIATION, *steps(1), *home(tmp_path / "run")])
+    found = walked(["train", *SATIATION, "--encoder", "mlp", *steps(1), *home(tmp_path / "run")])
     files = listed("### From `train.py` to the gradient")
     assert files == ["train.py", *found]
     assert len(files) <= MOST

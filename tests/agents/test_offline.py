@@ -237,7 +237,7 @@ def satiation_agent(algo: str, **model: Any) -> tuple[Any, Obs]:
     return agent, obs
 
 
-@pytest.mark.parametrize("encoder", ["mlp", "transformer"])
+@pytest.mark.parametrize("encoder", ["mlp", "transformer", "deep-sets"])
 @pytest.mark.parametrize("algo", LOG_ONLY)
 def test_items_that_may_not_be_shown_have_probability_0(algo: str, encoder: str) -> None:
     agent, obs = satiation_agent(algo, encoder=encoder)

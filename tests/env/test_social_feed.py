@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,25 +24,32 @@ from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.social_feed import (
     AD,
     AD_GAP,
+    EXPERT,
+    FOLLOWS,
     ITEMS,
     KINDS,
+    LEAST_PATIENCE,
     MOST_PATIENCE,
     MOST_PLACES,
     POST,
     STORY,
     SUGGESTION,
     VISIT_PIECES,
+    Followed,
     SocialFeed,
     SocialFeedConfig,
     SocialFeedState,
     add_attributes,
+    expert_scores,
     kinds,
 )
+from recsys_rl.evaluation.expert import ByEquations
 from recsys_rl.experience.rollout import play
 from recsys_rl.make import make_env, make_user_model
-from recsys_rl.protocols import Policy
+from recsys_rl.protocols import Known, Policy
 from recsys_rl.testing import check_env, check_user_model
-from recsys_rl.types import Catalogue, Feedback, Population, UserError, World
+from recsys_rl.types import Catalogue, Feedback, Obs, Population, UserError, World
+from recsys_rl.user_columns import UserColumns
 from tests.doors import DRIFT, steps
 from tests.small_runs import settings, world
 
@@ -95,6 +104,7 @@ def tiny(config: SocialFeedConfig = CONFIG, visits: int = 1) -> SocialFeed:
         attributes={
             "kind": torch.tensor([POST, POST, AD, SUGGESTION, STORY]),
             "creator": torch.tensor([0, 1, 2, 1, 0]),
+            "author": torch.tensor([0, 1, -1, -1, 0]),
             "bid": torch.tensor([0.0, 0.0, 4.0, 0.0, 0.0]),
             "born": torch.tensor([0.0, 0.0, 0.0, 0.0, 160.0]),
             "expires": torch.tensor([168.0, 168.0, 168.0, 168.0, 184.0]),
@@ -317,15 +327,22 @@ def test_hidden_stock_stays_hidden() -> None:
     assert [signal.name for signal in model.signals if not signal.visible] == ["satisfaction"]
 
 
+def begun(home: World, people: Tensor, likes: Sequence[Sequence[int]], hours: Tensor) -> Known:
+    """What is known at the start of visits of these rows of the population, -1 for strangers."""
+    assert VISIT_PIECES.of_people is not None
+    profiles = home.population.profile[people]
+    known = VISIT_PIECES.begin(SocialFeedConfig(), home.catalogue, profiles, hours)
+    return {**known, **VISIT_PIECES.of_people(home, people, likes)}
+
+
 def test_server_makes_the_pieces_of_the_simulator() -> None:
-    """From the visible signals alone, for a person who follows nobody yet."""
+    """From the visible signals alone, and from the population."""
     _, home, env = made()
     model = env.user_model
     assert isinstance(model, SocialFeed)
-    state = model.sample(home.population.train[:6])
-    nobody = torch.zeros_like(state.follows)
-    state = replace(state, follows=nobody, followed=torch.zeros(6), followed_sum=torch.zeros(6, 4))
-    known = VISIT_PIECES.begin(model.config, home.catalogue, state.profile, state.hour)
+    people = home.population.train[:6]
+    state = model.sample(people)
+    known = begun(home, people, [()] * 6, state.hour)
     rng = torch.Generator().manual_seed(0)
     assert VISIT_PIECES.permits is not None
     for _ in range(9):
@@ -350,8 +367,8 @@ def test_server_counts_a_creator_once() -> None:
     assert isinstance(model, SocialFeed) and VISIT_PIECES.permits is not None
     suggestions = model.places[SUGGESTION]
     creator = model.creator[suggestions[0]]
-    config, catalogue, profile = model.config, home.catalogue, home.population.profile[:1]
-    known = VISIT_PIECES.begin(config, catalogue, profile, torch.tensor([12.0]))
+    config, catalogue = model.config, home.catalogue
+    known = begun(home, torch.tensor([-1]), [()], torch.tensor([12.0]))
     for value in (1.0, 5.0):
         signals, shown = torch.tensor([[[0.5, 1.0, value, 0.0]]]), torch.ones(1, 1, dtype=torch.bool)
         known = VISIT_PIECES.after(
@@ -362,6 +379,115 @@ def test_server_counts_a_creator_once() -> None:
         assert_close(pieces["followed_items"], model.of_creators[creator].view(1, -1))
     permitted = VISIT_PIECES.permits(config, catalogue, known)[0, suggestions]
     assert torch.equal(permitted, model.creator[suggestions] != creator)
+
+
+def test_column_says_who_follows_the_author() -> None:
+    """Of posts and stories; an ad and a suggestion have no author."""
+    _, home, env = made()
+    model, obs = env.user_model, env.reset(home.population.train[:6])
+    assert isinstance(model, SocialFeed)
+    columns = UserColumns.of(env.interface, home.catalogue)
+    [column] = columns.of_items(obs.context)
+    assert columns.names == ("follows",)
+    organic = (model.kind == POST) | (model.kind == STORY)
+    for row, user in enumerate(home.population.train[:6]):
+        followed = torch.isin(model.creator, home.population.attributes["follows"][user])
+        assert torch.equal(column[row].bool(), followed & organic)
+    assert 0 < column.mean() < 1
+
+
+def test_strangers_follow_the_creators_whose_suggestions_they_like() -> None:
+    _, home, env = made()
+    model = env.user_model
+    assert isinstance(model, SocialFeed)
+    card, post = int(model.places[SUGGESTION][0]), int(model.places[POST][0])
+    people = torch.tensor([-1, 3, -1])
+    known = begun(home, people, [(card, post), (card,), ()], torch.full((3,), 12.0))
+    alone = torch.nn.functional.one_hot(model.creator[card], model.num_creators).float()
+    graph = model.sample(people[1:2]).follows[0]
+    assert_close(known["follows"], torch.stack([alone, graph, torch.zeros_like(alone)]))
+    assert known["followed"].tolist() == [1, graph.sum(), 0]
+
+
+def walked(number: int) -> tuple[RecEnv, Obs]:
+    """Some steps of random items that may be shown."""
+    _, home, env = made(place_cost=0.2, satisfaction_gain=1.5, ad_drain=0.1)  # the patience reaches its most
+    obs, rng = env.reset(home.population.train[:16]), torch.Generator().manual_seed(7)
+    for _ in range(number):
+        allowed = obs.allowed(home.catalogue.num_items).float()
+        obs = env.step_without_reset(torch.multinomial(allowed, 1, generator=rng)).obs
+    return env, obs
+
+
+def test_informed_knows_what_the_dwells_tell() -> None:
+    """Neither tolerance nor patience, but those that follow from the profile and the dwells."""
+    env, _ = walked(8)
+    state, model = env.user_state, env.user_model
+    assert isinstance(model, SocialFeed)
+    other = replace(
+        state,
+        taste=-state.taste,
+        ease=state.ease + 1,
+        tolerance=torch.zeros(16),
+        patience=state.patience / 2,
+    )
+    for one, two in zip(
+        vars(model.as_known(state)).values(), vars(model.as_known(other)).values(), strict=True
+    ):
+        assert one is two or torch.equal(one, two)
+    exact = replace(model, config=replace(model.config, dwell_noise=0.0))
+    feedback = exact.respond(
+        state, torch.zeros(16, 1, dtype=torch.int64), torch.ones(16, 1, dtype=torch.bool), None
+    )
+    same = replace(state, supposed=torch.stack([state.tolerance, state.patience], 1), profile=state.taste)
+    later = exact.advance(same, torch.zeros(16, 1, dtype=torch.int64), feedback)[0]
+    assert_close(later.supposed, torch.stack([later.tolerance, later.patience], 1))
+
+
+@pytest.mark.parametrize("number", [0, 1, 11])
+def test_expert_follows_the_stocks_through_the_session(number: int) -> None:
+    """From the history alone it has the sameness, and the stocks that the simulator says can be known."""
+    env, obs = walked(number)
+    model, state = env.user_model, env.user_state
+    assert isinstance(model, SocialFeed) and obs.history is not None and obs.signals is not None
+    profile, follows = (obs.context[:, env.interface.place_of(x)] for x in ("profile", FOLLOWS))
+    found = Followed.through(model, profile, follows, obs.history, obs.signals[..., 0])
+    assert_close(found.same, state.same)
+    tolerance, patience = state.supposed.unbind(1)
+    assert_close(found.tolerance[:, 0], tolerance)
+    assert_close(found.patience[:, 0], patience.clamp_min(LEAST_PATIENCE), atol=1e-4, rtol=0)
+    if number == 11:
+        assert bool((patience == MOST_PATIENCE).any()) and bool((tolerance < 1).any())
+
+
+def test_scores_of_the_expert() -> None:
+    """Before the first place they are the equations' reward, a price of patience and an offset of ads."""
+    _, home, env = made()
+    model, obs = env.user_model, env.reset(home.population.train[:5])
+    assert isinstance(model, SocialFeed)
+    zero = {name: torch.tensor(0.0) for name in EXPERT.numbers} | {"wear": torch.tensor(1.0)}
+    known = model.as_known(env.user_state)
+    reward, fed = model.prospects(known)
+    assert_close(EXPERT.scores(model, env.interface, obs, zero, None), reward)
+    priced = zero | {"patience": torch.tensor(0.6), "ad": torch.tensor(0.5)}  # half of the price: steep is 0
+    wanted = reward + 0.3 * fed + 0.5 * (model.kind == AD)
+    assert_close(EXPERT.scores(model, env.interface, obs, priced, None), wanted)
+    among = torch.tensor([[4, 2, -1]]).expand(5, -1)
+    found = EXPERT.scores(model, env.interface, obs, priced, among)
+    assert_close(found[:, :2], wanted[:, [4, 2]])
+
+
+def test_expert_gains_from_the_stocks_that_it_follows() -> None:
+    """The same form with sameness, tolerance and patience held at their start earns less."""
+    config, home, env = made(num_items=300, max_episode_steps=20, likeness_cost=4.0)
+    numbers = {name: torch.tensor(first) for name, (first, _) in EXPERT.numbers.items()}
+    earned = {}
+    for held in (False, True):
+        form = replace(EXPERT, scores=partial(expert_scores, held=held))
+        agent = ByEquations(form, env.user_model, home.catalogue, env.interface, numbers)
+        here = make_env(config, home, 1, torch.Generator().manual_seed(1))
+        earned[held] = play(here, agent, home.population.train.repeat(30)).returns.mean()
+    assert earned[False] > earned[True]
 
 
 def test_kinds_and_graph_of_a_world() -> None:

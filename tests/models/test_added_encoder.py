@@ -103,15 +103,18 @@ def test_an_encoder_begins_with_the_weights_of_a_fitting_run_alone(
     assert "the transformer begins without influence on the policy" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("encoder", ["transformer", "deep-sets"])
 @pytest.mark.parametrize(
     ("head", "candidates"), [("two-tower", 0), ("two-tower", 6), ("scorer", 0), ("dense", 0), ("gated", 6)]
 )
 def test_added_encoder_keeps_logits_and_values_with_genres(
-    head: Literal["two-tower", "scorer", "dense", "gated"], candidates: int
+    head: Literal["two-tower", "scorer", "dense", "gated"],
+    candidates: int,
+    encoder: Literal["transformer", "deep-sets"],
 ) -> None:
     """No weight of the old network is zero, and items have genres."""
     config = ModelConfig(hidden_dims=(8,), head=head, candidates=candidates)
-    old, new = network(OLD, config, 0), network(OLD, replace(config, encoder="transformer"), 1)
+    old, new = network(OLD, config, 0), network(OLD, replace(config, encoder=encoder), 1)
     fresh = {name: x.clone() for name, x in new.state_dict().items() if name.startswith(("enc", "next"))}
     new.load_state_dict(with_encoder(old.state_dict(), new))
     obs = observations()

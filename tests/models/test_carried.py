@@ -25,7 +25,7 @@ def columns(old: tuple[str, ...], new: tuple[str, ...]) -> tuple[tuple[Column, .
     return column_names(catalogue(old)), column_names(catalogue(new))
 
 
-@pytest.mark.parametrize("encoder", ["mlp", "transformer"])
+@pytest.mark.parametrize("encoder", ["mlp", "transformer", "deep-sets"])
 @pytest.mark.parametrize(
     ("head", "candidates"), [("two-tower", 0), ("two-tower", 6), ("scorer", 0), ("dense", 0), ("gated", 6)]
 )

@@ -16,6 +16,7 @@ from recsys_rl.agents.ppo import PPO
 from recsys_rl.env.short_video import ShortVideo
 from recsys_rl.experience.rollout import collect, play
 from recsys_rl.models import sequence
+from recsys_rl.models.deep_sets import DeepSets
 from recsys_rl.models.sequence import ENCODERS, Encoder, Reader, summarise
 from recsys_rl.models.transformer import DECAYS, Transformer
 from recsys_rl.protocols import Env
@@ -34,7 +35,9 @@ def rng(seed: int = 0) -> torch.Generator:
 
 def stirred(name: str, size: int = 8) -> Any:
     """An encoder whose weights differ from their first values; also the biases, which padding would show."""
-    made = {"transformer": Transformer}[name](X, L, rng(), size)
+    made = ENCODERS[name](X, L, rng(), size)
+    if made.reads_profile:
+        made.profile = slice(0, 1)
     for parameter in made.parameters():
         parameter.data += 0.3 * torch.randn(parameter.shape, generator=rng(parameter.numel()))
     return made
@@ -116,6 +119,27 @@ def test_gradients_agree_with_differences(name: str) -> None:
 
 
 @torch.no_grad()
+def test_deep_sets_by_hand() -> None:
+    """Two units over entries of three numbers, windows of five."""
+    encoder = DeepSets(3, L, rng(), 2)
+    encoder.layer.weight.copy_(torch.tensor([[1.0, -1.0], [0.0, 2.0], [3.0, 0.0]]))
+    encoder.layer.bias.copy_(torch.tensor([0.5, -0.5]))
+    window = torch.zeros(1, L, X)
+    window[0, -2:] = torch.tensor([[1.0, 0.0, 0.5], [-1.0, 1.0, 0.0]])
+    # units: relu(1 + 1.5 + 0.5), relu(-1 - 0.5) and relu(-1 + 0.5), relu(1 + 2 - 0.5)
+    found = read(encoder, window, torch.arange(L).unsqueeze(0) >= L - 2)
+    assert_close(found, torch.tensor([[3.0 / L, 2.5 / L]]))
+
+
+def test_entry_with_the_profile_by_hand() -> None:
+    items = torch.tensor([[1.0, 2.0, 9.0], [3.0, 4.0, 8.0]])  # embeddings of two numbers
+    found = sequence.entries(
+        torch.tensor([[1]]), torch.tensor([[[0.5]]]), items, False, torch.tensor([[10.0, 1.0]])
+    )
+    assert found.tolist() == [[[3.0, 4.0, 8.0, 0.5, 34.0]]]
+
+
+@torch.no_grad()
 def test_transformer_by_its_equations() -> None:
     """The equations at the top of its file, for one user and one head at a time."""
     encoder = stirred("transformer")
@@ -157,7 +181,8 @@ def observed(history: list[list[int]]) -> Obs:
     """Each item has its signal: the same each time, so that a window tells its entries."""
     ids = torch.tensor([[-1] * (L - len(row)) + row[-L:] for row in history])
     signals = torch.where(ids >= 0, ids / 30.0, 0.0).unsqueeze(-1)
-    return Obs(torch.zeros(len(history), 1), ids, signals)
+    profile = torch.arange(1.0, len(history) + 1).unsqueeze(1)
+    return Obs(profile, ids, signals)
 
 
 @pytest.fixture
@@ -208,6 +233,18 @@ def test_reader_builds_a_short_history_after_a_full_window(name: str) -> None:
         found = reader.follow(obs).summary
         assert found is not None
         assert_close(found, summarise(encoder, obs, ITEMS), atol=1e-5, rtol=0)
+
+
+def test_reader_builds_where_the_profile_is_another(built: list[int]) -> None:
+    """Hidden units of earlier entries were made with the profile of that time."""
+    encoder = stirred("deep-sets")
+    reader, obs = Reader(encoder, ITEMS, 1), observed([[1], [2], [3]])
+    reader.follow(obs)
+    after = observed([[1, 4], [2, 4], [3, 4]])
+    after.context[1] = 7.0
+    del built[:]
+    assert_close(reader.follow(after).summary, summarise(encoder, after, ITEMS), atol=1e-5, rtol=0)
+    assert built[0] == 1  # one row; the last count is that of summarise
 
 
 def test_reader_copies_what_it_compares() -> None:

@@ -18,8 +18,7 @@ from recsys_rl.types import Events, Feedback, Obs, UserError
 from tests.doors import SERVED, VIDEOS, train_in
 
 RUNS = {
-    # A visit on the feed begins with nobody followed: tests/env/test_social_feed.py.
-    **{name: run for name, run in SERVED.items() if name != "social-feed"},
+    **SERVED,
     "lives": [*VIDEOS, "--env", "short-video", "--visits", "3", "--max-episode-steps", "6"],
     "long-lives": [*VIDEOS, "--env", "long-video", "--visits", "3", "--max-episode-steps", "6"],
 }
@@ -64,6 +63,8 @@ def random_slates(obs: Obs, env: RecEnv, generator: torch.Generator, empty: floa
     """(N, K) different items that may be shown, at random; on a slate a share of the places is empty."""
     n, places = len(obs.context), env.interface.slate_size
     chance = torch.rand(n, env.catalogue.num_items, generator=generator)
+    if obs.mask is not None:
+        chance[~obs.mask] = -1.0
     if obs.exclude is not None:
         for row, items in enumerate(obs.exclude):
             chance[row, items[items >= 0]] = -1.0
@@ -81,7 +82,7 @@ def assert_same(one: Obs, two: Obs, rows: Tensor) -> None:
             assert_close(first[rows], second[rows], msg=name)
 
 
-@pytest.mark.parametrize("name", ["drift", "satiation", "short-video", "long-video"])
+@pytest.mark.parametrize("name", SERVED)
 def test_whole_sessions_give_the_observations_of_the_environment(
     trained: Callable[[str], Recommender], name: str
 ) -> None:
@@ -89,7 +90,8 @@ def test_whole_sessions_give_the_observations_of_the_environment(
     env, generator = environment(recommender.checkpoint, 16), torch.Generator().manual_seed(1)
     users = torch.arange(16) % len(recommender.population.user_ids)
     obs = env.reset(users)
-    visits = Visit.begin(recommender.checkpoint, recommender.population.profile[users], hours_of(env))
+    profiles = recommender.population.profile[users]
+    visits = Visit.begin(recommender.checkpoint, profiles, hours_of(env), users)
     alive, steps = torch.ones(16, dtype=torch.bool), 0
     while bool(alive.any()):
         assert_same(visits.observe(), obs, alive)
@@ -102,19 +104,21 @@ def test_whole_sessions_give_the_observations_of_the_environment(
     assert steps > 3
 
 
-@pytest.mark.parametrize("name", ["drift", "satiation", "short-video", "long-video"])
+@pytest.mark.parametrize("name", SERVED)
 def test_one_visitors_events_by_name_give_the_same(trained: Callable[[str], Recommender], name: str) -> None:
     recommender = trained(name)
     env, generator = environment(recommender.checkpoint, 1), torch.Generator().manual_seed(2)
     obs, history = env.reset(torch.tensor([3])), list[Event | Request]()
     profile, began = recommender.population.profile[3:4], hours_of(env).item()
+    user = [recommender.population.id_of(3)]
 
     def event(item: Tensor, values: Tensor) -> Event:
         signals = dict(zip(env.interface.signals, values.tolist(), strict=True))
         return Event(recommender.catalogue.id_of(int(item)), signals)
 
     for _ in range(12):
-        assert_same(recommender.visit(profile, history, began=began).observe(), obs, torch.tensor([True]))
+        visit = recommender.visit(profile, history, began=began, users=user)
+        assert_same(visit.observe(), obs, torch.tensor([True]))
         items = random_slates(obs, env, generator, empty=0.0)
         step = env.step_without_reset(items)
         assert step.feedback is not None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,15 +84,8 @@ def test_whole_sessions_give_observations_and_logprobs_of_the_environment(
 
 
 def begun(env: RecEnv, user: int) -> Obs:
-    """The first observation of a user, of whom the server knows the profile alone."""
-    env.reset(torch.tensor([user]))
-    state = env.user_state
-    if hasattr(state, "followed_sum"):  # whom people follow is not in a request: nobody at first
-        nobody = {
-            name: torch.zeros_like(getattr(state, name)) for name in ("follows", "followed", "followed_sum")
-        }
-        env.user_state = replace(state, **nobody)
-    return env.observe()
+    """The first observation of a user."""
+    return env.reset(torch.tensor([user]))
 
 
 def env_user(recommender: Recommender, row: int) -> int | str:

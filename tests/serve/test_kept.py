@@ -30,3 +30,15 @@ def test_visits_that_are_put_together_again_are_the_same(
     for name, column in found.items():
         assert column.dtype == wanted[name].dtype and column.shape == wanted[name].shape, name
         assert torch.equal(column, wanted[name][[2, 0, 1]]), name
+
+
+def test_visits_at_different_steps_are_put_together(checkpoint: Callable[[str], Path]) -> None:
+    """One before its first step and one after it, of a platform that lists what it knows in another order."""
+    version = open_version(checkpoint("social-feed"), 1).checkpoint
+    first = Visit.begin(version, torch.rand(1, 4), torch.tensor([20.0]), torch.tensor([2]))
+    post = (version.catalogue.attributes["kind"] == 0).nonzero()[:1]
+    later = first.record(post, torch.rand(1, 1, 4))
+    assert list(first.known) != list(later.known)
+    found = together([kept(first)[0], kept(later)[0]])
+    for name, column in found.known.items():
+        assert torch.equal(column, torch.cat([first.known[name], later.known[name]])), name

@@ -20,7 +20,8 @@ from recsys_rl.types import Obs
 from tests.doors import CARTPOLE, DRIFT, SATIATION, train_in
 
 RUNS = {
-    "satiation": SATIATION,
+    "satiation": SATIATION,  # with deep-sets, by its preset
+    "sums": [*SATIATION, "--encoder", "mlp"],
     "drift": DRIFT,
     "transformer": [*SATIATION, "--encoder", "transformer", "--head", "scorer"],
     "two-tower": [*SATIATION, "--head", "two-tower"],
@@ -79,7 +80,9 @@ def observation(interface: Any, number: int) -> Obs:
     return Obs(context, history.masked_fill(empty, -1), signals.masked_fill(empty.unsqueeze(-1), 0.0))
 
 
-@pytest.mark.parametrize("name", ["satiation", "drift", "transformer", "two-tower", "dense", "slates"])
+@pytest.mark.parametrize(
+    "name", ["satiation", "sums", "drift", "transformer", "two-tower", "dense", "slates"]
+)
 def test_file_scores_as_the_policy_in_batches_of_any_size(name: str, checkpoint: Get, tmp_path: Path) -> None:
     session = exported(checkpoint(name), tmp_path / "policy.onnx")
     policy = load(checkpoint(name))

@@ -327,7 +327,7 @@ def test_transformer_needs_a_history_and_not_items_that_never_repeat() -> None:
 
 
 @pytest.mark.parametrize("head", ["two-tower", "dense"])
-@pytest.mark.parametrize("encoder", ["mlp", "transformer"])
+@pytest.mark.parametrize("encoder", ["mlp", "transformer", "deep-sets"])
 def test_networks_without_a_profile(head: str, encoder: str) -> None:
     config = Config(
         env=NAME, data="synthetic", num_users=10, num_items=40, embedding_dim=4, head=head, encoder=encoder

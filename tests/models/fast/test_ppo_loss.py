@@ -158,7 +158,7 @@ def test_result_is_independent_of_threads() -> None:
 
 
 @pytest.mark.parametrize("clip_vloss", [False, True])
-@pytest.mark.parametrize("encoder", ["mlp", "transformer"])
+@pytest.mark.parametrize("encoder", ["mlp", "transformer", "deep-sets"])
 @pytest.mark.parametrize("head", ["two-tower", "dense", "scorer", "gated"])
 def test_a_gradient_step_is_that_of_the_lines(
     head: str, encoder: str, clip_vloss: bool, monkeypatch: pytest.MonkeyPatch

@@ -1,0 +1,68 @@
+"""What a platform knows of a user and an item together, as columns of the items for this user.
+
+That a user follows the author of a post, or owns a book, is a fact of the user and the item, and of neither
+alone. A piece of the context with a name of the form COLUMN[ATTRIBUTE], such as ``follows[author]``, has one
+number for each value 0 .. A - 1 of this attribute of the items, which holds whole numbers. The column is made
+where items are scored::
+
+    column(n, i) = piece(n)[attribute_i]        0 where attribute_i is not among 0 .. A - 1
+
+So an observation stays small, (N, A), and the environment, a log and a server hold the piece as any other.
+Rankings, networks, reward models and equations make the column here, and read no piece of this form as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from recsys_rl.types import Catalogue, Interface, UserError
+
+
+@dataclass(frozen=True)
+class UserColumns:
+    """The F columns of an interface, for the items of a catalogue."""
+
+    names: tuple[str, ...]  # (F,), such as "follows"
+    places: tuple[slice, ...]  # (F,): of their pieces in the context
+    index: Tensor  # (F, I) int64: the value of the attribute; -1 for none
+
+    @classmethod
+    def of(cls, interface: Interface, catalogue: Catalogue) -> UserColumns:
+        """The columns of these observations. Raises UserError if the items lack an attribute."""
+        sizes, index = dict(interface.context), []
+        for piece, (_, attribute) in interface.user_columns.items():
+            values = catalogue.attributes.get(attribute)
+            if values is None or values.is_floating_point():
+                raise UserError(
+                    f"The piece {piece!r} of the context has a number for each {attribute} of the items, and "
+                    f"these have no attribute {attribute!r} of whole numbers: add it, or rename the piece."
+                )
+            known = (values >= 0) & (values < sizes[piece])
+            index.append(torch.where(known, values.long(), -1))
+        return cls(
+            names=tuple(column for column, _ in interface.user_columns.values()),
+            places=tuple(interface.place_of(piece) for piece in interface.user_columns),
+            index=torch.stack(index) if index else catalogue.item_ids.new_zeros(0, catalogue.num_items),
+        )
+
+    def of_items(self, context: Tensor, items: Tensor | slice = slice(None)) -> list[Tensor]:
+        """The F columns, (N, C) each, of the ``items`` (N, C), -1 as item 0; of a slice of all items.
+
+        ``context`` (N, size) is that of an observation.
+        """
+        found = []
+        for place, index in zip(self.places, self.index.unbind(), strict=True):
+            piece = torch.nn.functional.pad(context[:, place], (1, 0))  # (N, 1 + A): 0 for no value
+            if isinstance(items, slice):
+                found.append(piece.index_select(1, index[items] + 1))
+            else:
+                found.append(piece.gather(1, index[items.clamp_min(0)] + 1))
+        return found
+
+    def scores(self, context: Tensor, weights: Tensor, items: Tensor | slice = slice(None)) -> Tensor:
+        """The sum (N, C) of the columns times ``weights`` (N, F); arguments as in ``of_items``."""
+        columns = self.of_items(context, items)
+        return torch.stack([weights[:, f : f + 1] * x for f, x in enumerate(columns)]).sum(0)
