@@ -77,14 +77,15 @@ class BestByUsers:
 
     @torch.no_grad()
     def act(self, obs: Obs, greedy: bool = False) -> Action:
-        network, interface = self.file.network, self.file.facts.interface
+        members, interface = self.file.members, self.file.facts.interface
         names = self.file.facts.given
         number, found = self.file.world.catalogue.num_items, []
         for context in obs.context.split(max(1, BLOCK // number)):
             given = {name: context[:, interface.place_of(name)] for name in names}
-            memory = network.begin(given, len(context))
             items = torch.arange(number).expand(len(context), -1)
-            means = network.means(memory, items)[..., 0]  # (E, n, I)
+            starts = [member.begin(given, len(context)) for member in members]
+            answers = [x.respond(memory, items) for x, memory in zip(members, starts, strict=True)]
+            means = torch.stack([answer.expected()[..., 0] for answer in answers])  # (E, n, I)
             found.append((means.mean(0) - self.doubt * means.std(0, correction=0)).argmax(1))
         items = torch.cat(found).unsqueeze(1)  # (N, 1)
         return Action(items, torch.zeros(len(items)))

@@ -26,7 +26,6 @@ from recsys_rl.checkpoint.users_check import (
     MOST_WEIGHT,
     are_facts,
     are_kinds,
-    are_tables,
     is_float,
     is_info,
     typed,
@@ -38,8 +37,8 @@ from recsys_rl.models.user_network import UserNetwork
 from recsys_rl.models.user_signals import SignalKinds
 from recsys_rl.types import Catalogue, Population, Signal, Stream, UserError, UserFacts, World
 
-KIND = "learned users"
-_SECTIONS = ("catalogue", "population", "facts", "given", "shown_next", "extra", "fitting")
+KIND, VERSION = "learned users", 2
+_SECTIONS = ("catalogue", "population", "facts", "given", "items", "fitting")
 AGAIN = "give a whole file of recsys-rl fit-users, or fit the users again"
 
 
@@ -50,7 +49,7 @@ class LearnedFile:
     facts: UserFacts
     world: World
     members: tuple[UserNetwork, ...]
-    extra: Mapping[str, Tensor]  # tables of items beside the generic ones (``item_tables``)
+    means: Tensor  # (I, S): of the signals in the log (models/item_means.py)
     data_config: Mapping[str, Any]  # of the world, as a section of settings
     fitting: Mapping[str, Tensor] = field(default_factory=dict)  # state of the fit; empty if it is finished
     info: Mapping[str, Any] = field(default_factory=dict)  # JSON primitives: settings of the fit
@@ -81,11 +80,12 @@ def save_users(path: Path, users: LearnedFile) -> None:
     facts = users.facts
     texts: dict[str, Any] = {
         "kind": KIND,
+        "version": VERSION,
         "facts": {
             "interface": dataclasses.asdict(facts.interface),
             "signals": [dataclasses.asdict(x) for x in facts.signals],
             "streams": [dataclasses.asdict(x) for x in facts.streams],
-            **{name: getattr(facts, name) for name in ("catalogue", "platform", "features", "log")},
+            **{name: getattr(facts, name) for name in ("catalogue", "platform", "log")},
         },
         "kinds": dataclasses.asdict(users.members[0].kinds),
         "members": len(users.members),
@@ -94,9 +94,8 @@ def save_users(path: Path, users: LearnedFile) -> None:
     }
     sections: dict[str, Mapping[str, Tensor]] = {
         "given": facts.given,
-        "shown_next": facts.shown_next,
         "facts": {"of_signals": facts.of_signals, "users": facts.users},
-        "extra": users.extra,
+        "items": {"means": users.means},
         "fitting": users.fitting,
     }
     nouns: tuple[tuple[str, Catalogue | Population], ...] = (
@@ -139,6 +138,8 @@ def _loaded(path: Path, version: object) -> LearnedFile:
     texts, tensors = sealed.read(path)
     if texts.get("kind") != KIND:
         raise Refused("holds no learned users", AGAIN)
+    if texts.get("version") != VERSION:
+        raise Refused("holds learned users of another version of recsys_rl", "fit the users again")
     sections: dict[str, dict[str, Tensor]] = {}
     for name in sorted(tensors):
         section, _, rest = name.partition(".")
@@ -150,20 +151,21 @@ def _loaded(path: Path, version: object) -> LearnedFile:
     )
     _check_catalogue(world.catalogue)
     _check_population(world.population)
-    items, extra = world.catalogue.num_items, sections.get("extra", empty)
+    items = world.catalogue.num_items
     data, info, number = (texts.get(name) for name in ("data_config", "info", "members"))
     if not isinstance(data, dict) or not is_info(info) or type(number) is not int or number < 1:
         raise Refused("does not fit its own settings", AGAIN)
     try:
         facts, kinds = _facts(texts["facts"], sections), typed(SignalKinds, texts["kinds"])
+        means = sections["items"]["means"]
         sound = (
             sections.keys() <= {*_SECTIONS, *(f"member{place}" for place in range(min(number, 100)))}
             and facts.interface.action_sizes == (items,)
             and are_facts(facts)
             and are_kinds(kinds, len(facts.signals))
-            and are_tables(extra, items)
+            and is_float(means, items, len(facts.signals))
         )
-        tables = item_tables(world.catalogue, extra)
+        tables = item_tables(world.catalogue, means)
         sizes = context_sizes(facts.interface, facts.given, world.catalogue.embedding.shape[1])
         members = []
         for place in range(number if sound else 0):
@@ -180,7 +182,7 @@ def _loaded(path: Path, version: object) -> LearnedFile:
         facts,
         world,
         tuple(members),
-        extra,
+        means,
         data,
         sections.get("fitting", empty),
         info,
@@ -190,7 +192,7 @@ def _loaded(path: Path, version: object) -> LearnedFile:
 def _facts(texts: Mapping[str, Any], sections: Mapping[str, Mapping[str, Tensor]]) -> UserFacts:
     own = sections["facts"]
     given = sections.get("given", {})  # a platform may give no pieces
-    named = {name: texts[name] for name in ("catalogue", "platform", "features", "log")}
+    named = {name: texts[name] for name in ("catalogue", "platform", "log")}
     if not all(type(text) is str and text.isprintable() for text in named.values()):
         raise ValueError("a text")
     return UserFacts(
@@ -200,6 +202,5 @@ def _facts(texts: Mapping[str, Any], sections: Mapping[str, Mapping[str, Tensor]
         of_signals=own["of_signals"],
         users=own["users"],
         given=dict(given),
-        shown_next=dict(sections.get("shown_next", {})),
         **named,
     )

@@ -16,7 +16,6 @@ TEXT = """Learn users from a log of decisions, to train policies in (train --env
 Examples:
   recsys-rl fit-users --log log.parquet --checkpoint checkpoints/ppo.pt --out users.pt
   recsys-rl fit-users --log log.parquet --data ml-1m --out users.pt                 items without a checkpoint
-  recsys-rl fit-users --log log.parquet --checkpoint ppo.pt --features platform      with the simulator's sums
   recsys-rl fit-users --log log.parquet --checkpoint ppo.pt --resume                 after Ctrl-C
   recsys-rl train --env learned --user-model users.pt
 

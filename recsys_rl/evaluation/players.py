@@ -320,9 +320,7 @@ def references(
 
     def make_training_env(part: Population, num_rows: int, noise: torch.Generator) -> Env:
         place = World(catalogue, part)
-        return make_env(
-            config, place, num_rows, noise, training=False, strangers=table.strangers, all_streams=False
-        )
+        return make_env(config, place, num_rows, noise, training=False, strangers=table.strangers)
 
     def trainees(name: str) -> tuning.Trainees:
         part = tuning.training_part(population)
