@@ -351,7 +351,7 @@ def references(
     simple = baseline_makers(env, population.train, table.streams["random"])
     trade = {f"{TRADE}{name}": found for name, found in config.platform.heuristics.items()}
     tuned: tuple[str, ...] = ("mf", "mmr", *trade)
-    searched = ("rule", "searched", "expert") if interface.profile else ("expert",)
+    searched: tuple[str, ...] = ("rule", "searched", EXPERT) if interface.profile else (EXPERT,)
     streams = generators(
         0, *tuned, *BANDITS, "rule", "searched", "expert", device=table.device
     )  # the same result for each --seed

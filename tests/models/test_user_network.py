@@ -168,7 +168,7 @@ def test_a_piece_of_user_columns_is_a_column_of_the_items() -> None:
     assert sizes.more == (("hour", 1),) and sizes.pieces == ("owns[brand]",)
     made = UserNetwork(item_tables(catalogue, {}), sizes, kinds(True), torch.Generator().manual_seed(0))
     with torch.no_grad():
-        made.body[-1].weight.normal_(generator=torch.Generator().manual_seed(1))  # type: ignore[operator,union-attr]
+        made.body[-1].weight.normal_(generator=torch.Generator().manual_seed(1))  # type: ignore[operator]
     ensemble = UserEnsemble([made, made])
     memory, every = ensemble.begin(given, 2), torch.tensor([[0, 1, 2]] * 2)
     one, two = ensemble.expected(memory, every, torch.zeros(2, dtype=torch.int64))[..., 0]
