@@ -17,6 +17,8 @@ from recsys_rl.serve.problems import Problem
 
 LARGEST_HEAD = 1 << 16
 """Bytes of a request's head, and of the headers after a body in chunks."""
+PART = 1 << 12
+"""Bytes that are read at once. A head that begins within them may be larger by as many."""
 HEAD = 10.0
 """Seconds until a head is whole: from the start of a connection, or from the first byte of a next request."""
 REST = 30.0
@@ -102,8 +104,8 @@ class Reader:
     def feed(self, data: bytes) -> None:
         """Go on by ``data``. Raises Problem where a head is too large."""
         while data:
-            # No more than may still belong to the head, so that none is too large unseen.
-            part = data[: LARGEST_HEAD - self.size] if self.headers else data
+            # Also of a body: a head may begin in the same bytes, and is counted from the next part on.
+            part = data[: min(PART, LARGEST_HEAD - self.size)]
             data, self.passed = data[len(part) :], False
             if not self.lost:
                 try:

@@ -18,7 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from recsys_rl.serve import limits
-from recsys_rl.serve.limits import LARGEST_HEAD, Guard, Reader, limited
+from recsys_rl.serve.limits import LARGEST_HEAD, PART, Guard, Reader, limited
 from recsys_rl.serve.problems import Problem
 
 LINE = b"GET / HTTP/1.1\r\nHost: a\r\n"
@@ -58,6 +58,14 @@ def test_a_head_has_64_kb_however_it_comes() -> None:
             assert read(*before, *cut(whole, width)) and not read(*before, *cut(more, width))
     assert not read(LINE, *[b"a: b\r\n" * 1000] * 11)
     assert not read(b"GET /" + b"a" * 70_000) and not read(GET, *[b"\r\n" * 1000] * 33)
+
+
+def test_a_head_that_comes_with_the_end_of_another_request_has_4_kb_more() -> None:
+    body = POST + b"content-length: 9\r\n\r\n" + b"a" * 8
+    for before, last in (((), GET), ((body,), b"a"), ((CHUNKED,), b"0\r\n\r\n")):
+        for size in (LARGEST_HEAD + PART, 120_000, 200_000):
+            assert not read(*before, last + head_of(size))
+        assert read(*before, last + head_of(LARGEST_HEAD))
 
 
 def cut(data: bytes, width: int) -> list[bytes]:
