@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import http
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -31,12 +32,17 @@ def limited(kind: type[asyncio.Protocol]) -> type[asyncio.Protocol]:
 
     class Limited(kind):  # type: ignore[valid-type, misc]
         def connection_made(self, transport: asyncio.Transport) -> None:
-            self._guard = Guard(transport)
+            self._guard = Guard(transport, self._answers)
             super().connection_made(transport)
 
         def data_received(self, data: bytes) -> None:
             if self._guard.admits(data):
                 super().data_received(data)
+
+        def _answers(self) -> bool:
+            """True if a request waits for the end of its answer; the names are those of uvicorn."""
+            cycle = getattr(self, "cycle", None)
+            return cycle is not None and not cycle.response_complete
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._guard.end()
@@ -46,10 +52,13 @@ def limited(kind: type[asyncio.Protocol]) -> type[asyncio.Protocol]:
 
 
 class Guard:
-    """Closes a connection whose head is too large, or whose request takes too long to arrive."""
+    """Closes a connection whose head is too large, or whose request takes too long to arrive.
 
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self.transport, self.reader = transport, Reader()
+    ``answers`` tells whether an answer to an earlier request is under way.
+    """
+
+    def __init__(self, transport: asyncio.Transport, answers: Callable[[], bool]) -> None:
+        self.transport, self.reader, self.answers = transport, Reader(), answers
         self.timer: asyncio.TimerHandle | None = None
         self.seen: tuple[Any, ...] = ()
         self._wait()
@@ -69,12 +78,12 @@ class Guard:
 
     def _wait(self) -> None:
         """Set the timer of this phase of the request; one that runs for it goes on."""
-        now = self.reader.requests, self.reader.phase
+        now = self.reader.whole, self.reader.phase
         if now != self.seen:
             self.end()
             seconds, self.seen = self.reader.phase, now
-        elif self.timer is None:  # an empty line between two requests
-            seconds = HEAD
+        elif self.timer is None and not self.answers():
+            seconds = HEAD  # an empty line between two requests: uvicorn's own timer has ended with it
         else:
             return
         if seconds is not None:
@@ -94,7 +103,7 @@ class Reader:
         self.parser = httptools.HttpRequestParser(self)
         with suppress(AttributeError):  # before httptools 0.6.3; uvicorn reads the same way
             self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        self.requests = 0  # begun
+        self.whole = 0  # requests
         self.phase: float | None = HEAD
         self.headers = True  # what comes belongs to headers, or to the line before them
         self.size = 0  # bytes of these headers so far
@@ -124,7 +133,6 @@ class Reader:
                 )
 
     def on_message_begin(self) -> None:
-        self.requests += 1
         self.phase = HEAD
 
     def on_headers_complete(self) -> None:
@@ -137,6 +145,7 @@ class Reader:
         self.headers = False
 
     def on_message_complete(self) -> None:
+        self.whole += 1
         self.phase, self.headers, self.passed = DONE, True, True
 
 
