@@ -67,10 +67,12 @@ class Guard:
         """Read ``data``; False if nobody else shall."""
         if self.transport.is_closing():
             return False
+        whole = self.reader.whole
         try:
             self.reader.feed(data)
         except Problem as problem:
-            self.transport.write(_bytes(problem))
+            if not self.answers() and self.reader.whole == whole:  # else it would look like an earlier answer
+                self.transport.write(_bytes(problem))
             self.transport.close()
             return False
         self._wait()

@@ -122,6 +122,16 @@ def test_a_refusal_says_why_and_ends_the_connection(port: int) -> None:
         assert is_closed(raw)
 
 
+def test_a_refusal_is_no_answer_to_an_earlier_request(port: int) -> None:
+    big = head_of(LARGEST_HEAD + PART)
+    for parts in ((GET.replace(b"/", b"/never", 1), big), (GET + big,)):
+        with connect(port) as raw:
+            for part in parts:
+                raw.sendall(part)
+                time.sleep(0.05)
+            assert is_closed(raw)
+
+
 def is_closed(raw: socket.socket) -> bool:
     try:
         return not raw.recv(1)
