@@ -68,4 +68,4 @@ def test_benchmark_writes_a_row_for_each_estimator_and_case(
     rows = json.loads(out.read_text())["rows"]
     assert {row["question"] for row in rows} == {"coverage", "catalogue", "selection"}
     of_one = {row["estimator"] for row in rows if row.get("case") == "1 step"}
-    assert {"dm", "ips", "sndr", "dros", "sg, slope", "dr, bernstein"} <= of_one and len(of_one) == 15
+    assert {"dm", "ips", "sndr", "dros", "sg, slope", "dr, bernstein"} <= of_one and len(of_one) == 17
