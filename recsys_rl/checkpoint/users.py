@@ -165,7 +165,7 @@ def _loaded(path: Path, version: object) -> LearnedFile:
             and are_tables(extra, items)
         )
         tables = item_tables(world.catalogue, extra)
-        sizes = context_sizes(facts.interface, facts.given, world.catalogue.embedding.shape[1])
+        sizes = context_sizes(facts.interface, facts.given, world.catalogue)
         members = []
         for place in range(number if sound else 0):
             weights = sections[f"member{place}"]
