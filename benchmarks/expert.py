@@ -25,7 +25,7 @@ from recsys_rl.evaluation.tuning import Trainees, training_part
 from recsys_rl.experience.rollout import Sessions, play
 from recsys_rl.make import make_env, make_user_model, make_world
 from recsys_rl.protocols import Env, Expert
-from recsys_rl.types import Population, World
+from recsys_rl.types import Population, UserError, World
 from recsys_rl.utils.allocator import keep_freed_memory
 from recsys_rl.utils.metrics import interval
 from recsys_rl.utils.seeding import generators, parse_seeds
@@ -77,7 +77,8 @@ def rows_of(name: str, seed: int, args: argparse.Namespace) -> list[Row]:
         }
     config = from_dict(Config, settings)
     world, expert = make_world(config), config.platform.expert
-    assert expert is not None and expert.walk is not None
+    if expert is None or expert.walk is None:
+        raise UserError(f"No walk follows a stock on {name}: choose from {', '.join(PLATFORMS)}.")
     forms = {"followed": expert, "held": replace(expert, walk=expert.walk.held())}
     budget = 500 if args.smoke else args.steps or config.train_config.total_timesteps
     rows: list[Row] = []

@@ -8,26 +8,34 @@ where items are scored::
     column(n, i) = piece(n)[attribute_i]        0 where attribute_i is not among 0 .. A - 1
 
 So an observation stays small, (N, A), and the environment, a log and a server hold the piece as any other.
-Rankings, networks, reward models and equations make the column here, and read no piece of this form as it is.
+Each row of a rollout, a replay buffer or a log holds a float for each value: 13 kB with the creators of
+10,000 items. Rankings, networks, reward models and equations make the column here, and read no piece of this
+form as it is.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from recsys_rl.types import Catalogue, Interface, UserError
 
 
-@dataclass(frozen=True)
-class UserColumns:
-    """The F columns of an interface, for the items of a catalogue."""
+class UserColumns(nn.Module):
+    """The F columns of an interface, for the items of a catalogue. A network that holds it moves it along."""
 
-    names: tuple[str, ...]  # (F,), such as "follows"
-    places: tuple[slice, ...]  # (F,): of their pieces in the context
-    index: Tensor  # (F, I) int64: the value of the attribute; -1 for none
+    index: Tensor
+
+    def __init__(self, names: tuple[str, ...], places: tuple[slice, ...], index: Tensor) -> None:
+        """
+        Args:
+            names: (F,), such as "follows".
+            places: (F,), of their pieces in the context.
+            index: (F, I) int64, the value of the attribute; -1 for none.
+        """
+        super().__init__()
+        self.names, self.places = names, places
+        self.register_buffer("index", index, persistent=False)
 
     @classmethod
     def of(cls, interface: Interface, catalogue: Catalogue) -> UserColumns:

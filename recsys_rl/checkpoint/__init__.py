@@ -20,6 +20,7 @@ from torch import Tensor
 from recsys_rl.checkpoint import sealed
 from recsys_rl.checkpoint.sealed import Refused, previous
 from recsys_rl.checkpoint.sizes import check_sizes
+from recsys_rl.checkpoint.users_check import is_home
 from recsys_rl.config import Config, from_dict, to_dict, without_source
 from recsys_rl.data.item_table import open_table, table_sha256
 from recsys_rl.errors import one_line
@@ -209,7 +210,7 @@ def _assemble(texts: Mapping[str, Any], tensors: Mapping[str, Tensor], env: str 
     before = checkpoint.info.get("steps_before", 0)
     if type(before) is not int or not 0 <= before <= _MOST * _MOST:
         raise Refused(f"holds {before!r:.40} as its number of steps before")
-    if not isinstance(checkpoint.info.get("home", {}), dict):
+    if not is_home(checkpoint.info.get("home", {})):
         raise Refused("holds no settings of a platform as its home")
     _check_world(checkpoint)
     check_sizes(config, checkpoint.interface, checkpoint.agent)

@@ -30,18 +30,13 @@ def load_at_home(path: str | Path, env: str | None = None, platform: str = "") -
     home = checkpoint.info.get("home")
     if not home or checkpoint.config.env == platform:
         return checkpoint
-    try:
-        name = str(home["env"])
-        if names_a_module(name) and name != env:
-            raise UserError(
-                f"{path} was trained in users of a log of {one_line(name)}, which imports a module: type "
-                f"--env {one_line(name)} to allow it."
-            )
-        return dataclasses.replace(checkpoint, config=config_at_home(checkpoint.config, home))
-    except (KeyError, TypeError) as error:
+    name = home["env"]
+    if names_a_module(name) and name != env:
         raise UserError(
-            f"{path} does not say in which platform its users were logged: train it again."
-        ) from error
+            f"{path} was trained in users of a log of {one_line(name)}, which imports a module: type "
+            f"--env {one_line(name)} to allow it."
+        )
+    return dataclasses.replace(checkpoint, config=config_at_home(checkpoint.config, home))
 
 
 def settings_of_items(path: str | Path, env: str | None = None) -> dict[str, Any]:

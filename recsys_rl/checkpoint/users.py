@@ -166,7 +166,7 @@ def _loaded(path: Path, version: object) -> LearnedFile:
             and is_float(means, items, len(facts.signals))
         )
         tables = item_tables(world.catalogue, means)
-        sizes = context_sizes(facts.interface, facts.given, world.catalogue.embedding.shape[1])
+        sizes = context_sizes(facts.interface, facts.given, world.catalogue)
         members = []
         for place in range(number if sound else 0):
             weights = sections[f"member{place}"]

@@ -84,11 +84,17 @@ def is_info(info: object) -> TypeGuard[dict[str, Any]]:
     """True for the settings of a fit."""
     if not isinstance(info, dict):
         return False
-    seed, home = info.get("heldout_seed", 0), info.get("home", {})
+    seed = info.get("heldout_seed", 0)
     return (
         type(seed) is int
         and 0 <= seed < 2**63
         and isinstance(info.get("settings", {}), dict)
-        and isinstance(home, dict)
-        and all(type(home.get(name)) is kind for name, kind in (("env", str), ("env_config", dict)) if home)
+        and is_home(info.get("home", {}))
+    )
+
+
+def is_home(home: object) -> TypeGuard[dict[str, Any]]:
+    """True for the platform behind a log with its settings, and for {}."""
+    return isinstance(home, dict) and all(
+        type(home.get(name)) is kind for name, kind in (("env", str), ("env_config", dict)) if home
     )

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -53,18 +54,25 @@ def read_header(path: Path) -> FileHeader:
 def files_of_log(path: Path) -> list[Path]:
     """``files_of``, if no part is missing of a folder whose files have numbers; earlier versions gave none.
 
-    Raises UserError that names the first missing part.
+    Raises UserError that names the first missing part, or two that are not of one log.
     """
     files = files_of(path)
     if not path.is_dir():
         return files  # one part, which the user named
-    found = [part for file in files if (part := read_header(file).part) is not None]
-    count = max((count for _, count in found), default=0)
-    missing = sorted(set(range(count)) - {number for number, _ in found})
-    if missing:
-        more = f" (and {len(missing) - 1:,} more)" if len(missing) > 1 else ""
+    found = sorted((*part, file) for file in files if (part := read_header(file).part) is not None)
+    for one, two in pairwise(found):
+        if one[0] == two[0] or one[1] != two[1]:
+            raise UserError(
+                f"{one_line(path)} holds {one_line(one[2].name)} and {one_line(two[2].name)}, which are not "
+                "parts of one log: give each log its own folder."
+            )
+    if found and len(found) < (count := found[0][1]):
+        # The number comes from a file: nothing is made of that size.
+        first = next((k for k, (number, *_) in enumerate(found) if number != k), len(found))
+        missing = count - len(found)
+        more = f" (and {missing - 1:,} more)" if missing > 1 else ""
         raise UserError(
-            f"{one_line(path)} lacks {part_name(missing[0])}{more} of its {count:,} parts: copy the folder "
+            f"{one_line(path)} lacks {part_name(first)}{more} of its {count:,} parts: copy the folder "
             "again, record the log again, or give one of its parts by its own name."
         )
     return files

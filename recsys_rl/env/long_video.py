@@ -715,11 +715,14 @@ def as_state(users: LongVideo, interface: Interface, obs: FollowedObs) -> LongVi
     config, known = users.config, obs.known
     embedding, progress = (obs.context[:, interface.place_of(x)] for x in ("current_item", "progress"))
     playing, quarters = progress[:, 0] == 0, progress[:, 1:].argmax(1)  # (N,) each
-    assert obs.exclude is not None
-    # The video that plays was shown in this session: it is the one with this embedding.
-    like = rows.dot_rows(embedding.contiguous(), users.catalogue.embedding, obs.exclude.clamp_min(0))
-    place = like.masked_fill(obs.exclude < 0, -torch.inf).argmax(1, keepdim=True)
-    current = torch.where(playing, obs.exclude.gather(1, place)[:, 0], -1)
+    # The video that plays is the one with this embedding. It was shown in this session.
+    if obs.exclude is None:  # among candidates
+        found = (embedding @ users.catalogue.embedding.T).argmax(1)
+    else:
+        like = rows.dot_rows(embedding.contiguous(), users.catalogue.embedding, obs.exclude.clamp_min(0))
+        place = like.masked_fill(obs.exclude < 0, -torch.inf).argmax(1, keepdim=True)
+        found = obs.exclude.gather(1, place)[:, 0]
+    current = torch.where(playing, found, -1)
     of_current = users.categories[current.clamp_min(0)] * column(playing)
     nothing = torch.zeros_like(known["trust"])
     return LongVideoState(

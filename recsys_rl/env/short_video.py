@@ -610,6 +610,7 @@ def begin(users: ShortVideo, interface: Interface, obs: Obs) -> Known:
         "weary_of_tags": profile.new_zeros(n, users.tags.shape[1]),
         "patience": profile.new_full((n,), config.first_patience),
         "begun": torch.zeros(n, dtype=torch.bool, device=profile.device),
+        "steps": torch.zeros(n, dtype=torch.int64, device=profile.device),
     }
 
 
@@ -677,6 +678,7 @@ def step(
         "weary_of_tags": after.weary_of_tags,
         "patience": after.patience.clamp_min(LEAST_PATIENCE),
         "begun": after.begun,
+        "steps": known["steps"] + 1,
     }
 
 
@@ -697,8 +699,7 @@ def expert_scores(
     number = {name: x.unsqueeze(-1) for name, x in numbers.items()}  # (1,) or (N, 1)
     state = as_state(users, obs.known)
     reward, change = users.prospects_of(state, items)  # (N, C) each
-    assert obs.exclude is not None
-    left = (interface.session_length - (obs.exclude >= 0).sum(1, keepdim=True)).clamp_min(1)  # (N, 1)
+    left = (interface.session_length - obs.known["steps"].unsqueeze(1)).clamp_min(1)  # (N, 1)
     lack = 1 - state.patience.unsqueeze(1) / users.config.first_patience
     level = number["level"] + number["lack"] * lack + number["ahead"] * (left / 100).log()
     scores = reward.addcmul_(level.clamp_max(4).exp(), change)

@@ -69,7 +69,7 @@ class Follower:
             return listed
         # The walk may ask for what was shown; candidates respect it already.
         given = {**vars(listed), "exclude": obs.exclude}
-        return FollowedObs(**given, known=self.walker.follow(obs))
+        return FollowedObs(**given, known=self.walker.follow(obs, ended))
 
     def listed(self, obs: Obs, ended: Tensor | None = None) -> Obs:
         """The observation with its candidates."""

@@ -16,34 +16,40 @@ from recsys_rl.types import Interface, Obs
 class Walker:
     """What a ``Walk`` keeps of N users; ``follow`` is called with each of their observations.
 
-    Where the history of a user goes on by one entry, so does the walk; elsewhere it starts again from the
-    first entry that the history holds.
+    Where the history of a user goes on by one entry, so does the walk. It stays where history and profile do,
+    and elsewhere starts again from the first entry that the history holds.
     """
 
     walk: Walk
     user_model: UserModel
     interface: Interface
     numbers: Mapping[str, Tensor]  # () or (N,) each
-    history: Tensor | None = None  # (N, L): the last one
+    last: tuple[Tensor, Tensor] | None = None  # the last history (N, L) and profile (N, D)
     known: Known = field(default_factory=dict)
 
-    def follow(self, obs: Obs) -> Known:
-        """What is known at this observation, (N, ...) each."""
-        history, before = obs.history, self.history
-        assert history is not None and obs.signals is not None
-        if before is None:
+    def follow(self, obs: Obs, ended: Tensor | None = None) -> Known:
+        """What is known at this observation, (N, ...) each; ``ended`` as in ``Reader``."""
+        assert obs.history is not None and obs.signals is not None
+        history, profile = obs.history, obs.context[:, self.interface.place_of("profile")]
+        if self.last is None:
             self.known = self._from_start(obs, self.numbers)
         else:
-            added = (history[:, :-1] == before[:, 1:]).all(1) & (history[:, -1] >= 0)  # (N,)
+            before, user = self.last
+            same = (profile == user).all(1)  # (N,)
+            moved = (history != before).any(1)  # (N,)
+            added = same & moved & (history[:, :-1] == before[:, 1:]).all(1) & (history[:, -1] >= 0)
+            again = ~same | (moved & ~added)
+            if ended is not None:
+                added, again = torch.zeros_like(ended), ended
             if bool(added.any()):
                 after = self._step(self.known, history[:, -1], obs.signals[:, -1], self.numbers)
                 self.known = chosen(added, after, self.known)
-            other = (~added & (history != before).any(1)).nonzero().squeeze(1)  # (R,)
+            other = again.nonzero().squeeze(1)  # (R,)
             if len(other):
                 numbers = {name: x[other] if x.ndim else x for name, x in self.numbers.items()}
-                again = self._from_start(obs.rows(other), numbers)
-                self.known = {name: x.index_copy(0, other, again[name]) for name, x in self.known.items()}
-        self.history = history
+                fresh = self._from_start(obs.rows(other), numbers)
+                self.known = {name: x.index_copy(0, other, fresh[name]) for name, x in self.known.items()}
+        self.last = history, profile
         return self.known
 
     def _from_start(self, obs: Obs, numbers: Mapping[str, Tensor]) -> Known:

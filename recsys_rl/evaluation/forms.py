@@ -119,7 +119,9 @@ class Searched(Rule):
         decay, fold_in = self.numbers["decay"].sigmoid(), self.numbers["fold_in"].clamp_min(0)
         shared = replace(RuleWeights.zeros(), decay=decay, fold_in=fold_in)
         columns = UserColumns.of(interface, catalogue)
-        super().__init__(catalogue, shared, interface.slate_size, leave_rates, True, columns)
+        super().__init__(
+            catalogue, shared, interface.slate_size, leave_rates, rerank=True, user_columns=columns
+        )
 
     @cached_property
     def columns(self) -> Tensor:

@@ -36,7 +36,7 @@ from recsys_rl.evaluation.searched_rows import SearchedRows
 from recsys_rl.evaluation.table import Played
 from recsys_rl.experience.rollout import play
 from recsys_rl.make import episodes, make_agent, make_env, one_visit
-from recsys_rl.protocols import TRADE, Env, Policy, Reader, ReadingPolicy
+from recsys_rl.protocols import EXPERT, TRADE, Env, Policy, Reader, ReadingPolicy
 from recsys_rl.types import Action, Obs, Population, UserError, World
 from recsys_rl.utils.logger import SECONDS_BETWEEN_LINES, progress_bar
 from recsys_rl.utils.seeding import generators, stream_seed
@@ -313,7 +313,7 @@ def references(
     simple = baseline_makers(env, population.train, table.streams["random"])
     trade = {f"{TRADE}{name}": found for name, found in config.platform.heuristics.items()}
     tuned: tuple[str, ...] = ("mf", "mmr", *trade)
-    searched = ("rule", "searched", "expert") if interface.profile else ("expert",)
+    searched: tuple[str, ...] = ("rule", "searched", EXPERT) if interface.profile else (EXPERT,)
     streams = generators(
         0, *tuned, *BANDITS, "rule", "searched", "expert", device=table.device
     )  # the same result for each --seed
@@ -364,6 +364,12 @@ def references(
             file=sys.stderr,
         )
         tuned, bandits = (*trade,), ()
+    if env.interface.events and env.interface.visits > 1 and config.platform.expert is not None:
+        print(
+            "expert is left out: it follows one visit, and the history of these users goes on over visits",
+            file=sys.stderr,
+        )
+        searched = tuple(name for name in searched if name != EXPERT)
     rows = SearchedRows(config, table.world, env.user_model, budget, cache_dir, trainees, table.strangers)
     return (
         {name: partial(announced, name, make) for name, make in simple.items()}

@@ -43,10 +43,13 @@ def cached(
     return found
 
 
-def search_key(config: Config, catalogue: Catalogue, population: Population, budget: int) -> str:
+def search_key(
+    config: Config, catalogue: Catalogue, population: Population, budget: int, *form: object
+) -> str:
     """sha256 (hex) of everything that a search on training users depends on.
 
-    It includes ``budget``, the steps of the search, and excludes the held-out users.
+    It includes ``budget``, the steps of the search, and ``form``, what the row is made of beside the config
+    (plain values), and excludes the held-out users.
     """
     parts = tensors_of(catalogue)
     users = {name: x for name, x in tensors_of(population).items() if name.startswith("attributes.")}
@@ -55,4 +58,4 @@ def search_key(config: Config, catalogue: Catalogue, population: Population, bud
     if config.platform.user_file:  # the same path may hold other users later
         parts |= {f"learned {name}": x for name, x in learned_file(config).tensors.items()}
     tensors = {name: x.cpu() for name, x in parts.items()}
-    return digest(tensors, VERSION, config.env, sorted(to_dict(config.env_config).items()), budget)
+    return digest(tensors, VERSION, config.env, sorted(to_dict(config.env_config).items()), budget, *form)

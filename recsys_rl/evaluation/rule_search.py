@@ -82,8 +82,14 @@ class Trials:
         users = trainees.draw(max(1, count))
         catalogue, interface = trainees.catalogue, trainees.interface
         names = scored_names(catalogue, interface)
-        weights, columns = as_weights(drawn.repeat_interleave(len(users), 0), names), self.user_columns
-        agent = Rule(catalogue, weights, interface.slate_size, self.leave_rates(), True, columns)
+        agent = Rule(
+            catalogue,
+            as_weights(drawn.repeat_interleave(len(users), 0), names),
+            interface.slate_size,
+            self.leave_rates(),
+            rerank=True,
+            user_columns=self.user_columns,
+        )
         sessions = trainees.play(agent, users.repeat(num))  # N = P * n
         self._count(sessions)
         return sessions.returns.view(num, -1).mean(1)

@@ -81,7 +81,8 @@ class SearchedRows:
             numbers, steps = expert.search_expert(trainees, form, self.user_model, self.budget)
             return {"numbers": numbers, "steps": torch.tensor(steps)}
 
-        found = self._cached("expert", ("numbers", "steps"), search)
+        its = form.description, dict(form.numbers)
+        found = self._cached("expert", ("numbers", "steps"), search, *its)
         numbers = dict(zip(form.numbers, found["numbers"].unbind(), strict=True))
         agent = ByEquations(form, self.user_model, self.world.catalogue, trainees.interface, numbers)
         return agent, expert.expert_note(form, numbers, int(found["steps"]))
@@ -102,15 +103,18 @@ class SearchedRows:
         return rule_search.Found(weights, found["leave_rates"], int(found["steps"]))
 
     def _cached(
-        self, row: str, names: Sequence[str], search: Callable[[], Mapping[str, Tensor]]
+        self, row: str, names: Sequence[str], search: Callable[[], Mapping[str, Tensor]], *form: object
     ) -> Mapping[str, Tensor]:
-        """The tensors of a search, from the cache if they are there, on the world's device."""
+        """The tensors of a search, from the cache if they are there, on the world's device.
+
+        ``form``: as in ``search_key``.
+        """
 
         def announced() -> Mapping[str, Tensor]:
             print(f"searching `{row}` with at most {self.budget:,} steps of training users", file=sys.stderr)
             return search()
 
-        key = rule_cache.search_key(self.config, *self.world, self.budget)
+        key = rule_cache.search_key(self.config, *self.world, self.budget, *form)
         row = f"{row}-strangers" if self.strangers else row
         found = rule_cache.cached(row, key, names, self.cache_dir, announced)
         return {name: x.to(self.world.catalogue.embedding.device) for name, x in found.items()}

@@ -74,7 +74,6 @@ class ActorCritic(nn.Module):
 
     items: Tensor | SplitFeatures
     inputs: Tensor
-    column_index: Tensor
 
     def __init__(self, shapes: Shapes, config: ModelConfig, generator: torch.Generator) -> None:
         super().__init__()
@@ -106,7 +105,6 @@ class ActorCritic(nn.Module):
             own = torch.tensor([at for at in range(shapes.context_dim) if at not in apart])
             self.num_columns, self.num_inputs = len(columns.names), len(own)
             self.register_buffer("inputs", own, persistent=False)  # places of the context
-            self.register_buffer("column_index", columns.index.cpu(), persistent=False)  # (F, I)
         width = self.num_inputs
         if shapes.candidates is not None:  # the hidden layers read their mean
             width -= (shapes.action_sizes[0] - 1) * shapes.candidates.candidate_features
@@ -212,9 +210,8 @@ class ActorCritic(nn.Module):
     def _of_columns(self, gates: Tensor, obs: Obs) -> Tensor:
         """The part (N, 1, A) of the logits that the columns of the items for each user give."""
         assert self.columns is not None and not isinstance(self.head, CandidateHead)
-        columns = replace(self.columns, index=self.column_index)
         items = slice(None) if obs.candidates is None else obs.candidates
-        scores = columns.scores(obs.context, RATE * self.head.temperature * gates, items)
+        scores = self.columns.scores(obs.context, RATE * self.head.temperature * gates, items)
         return scores.unsqueeze(1)
 
     def propose(self, obs: Obs, greedy: bool, generator: torch.Generator, extra: int = 0) -> Obs:

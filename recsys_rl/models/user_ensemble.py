@@ -11,7 +11,7 @@ from torch import Tensor
 from recsys_rl.models.user_network import UserNetwork
 from recsys_rl.models.user_signals import SignalOutputs
 
-SHARED = ("user", "more", "steps")
+SHARED = ("user", "more", "pieces", "steps")
 """Parts of a memory that are the same for all networks."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from recsys_rl.models.item_columns import item_columns
 from recsys_rl.models.user_network import ContextSizes, ItemTables
 from recsys_rl.types import Catalogue, Interface
+from recsys_rl.user_columns import UserColumns
 
 
 def item_tables(catalogue: Catalogue, means: Tensor | None = None) -> ItemTables:
@@ -23,13 +25,16 @@ def item_tables(catalogue: Catalogue, means: Tensor | None = None) -> ItemTables
     return ItemTables(tuple(x for x in vectors if x.shape[1]), columns)
 
 
-def context_sizes(interface: Interface, given: Mapping[str, Tensor], embedding_dim: int) -> ContextSizes:
+def context_sizes(interface: Interface, given: Mapping[str, Tensor], catalogue: Catalogue) -> ContextSizes:
     """The sizes of the pieces that no session derives; the first one is the user's if it has that size.
 
-    ``given``: these pieces, (..., size) each.
+    ``given``: these pieces, (..., size) each. The pieces of user_columns.py are read as columns of the items.
     """
     sizes = {name: x.shape[1] for name, x in given.items()}
     first = next((name for name, _ in interface.context), "")
-    user = first if sizes.get(first) == embedding_dim else ""
-    more = tuple((name, size) for name, size in sorted(sizes.items()) if name != user)
-    return ContextSizes(user, more, interface.session_length)
+    user = first if sizes.get(first) == catalogue.embedding.shape[1] else ""
+    apart = interface.user_columns
+    more = tuple((name, size) for name, size in sorted(sizes.items()) if name != user and name not in apart)
+    pieces = tuple(piece for piece in interface.context if piece[0] in apart)
+    columns = UserColumns.of(replace(interface, context=pieces), catalogue) if pieces else None
+    return ContextSizes(user, more, interface.session_length, tuple(name for name, _ in pieces), columns)

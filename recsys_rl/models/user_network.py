@@ -5,7 +5,7 @@ items shown at step s. For each memory j, with a learned decay d_j and learned w
 
     M_j(t) = sum_{s < t} d_j^(t-1-s) (1 + a_j . y_s) e_s      the items of the session
     x_i(t) = [attributes of the item and a small network of them, u . e_i, A u * B e_i, M_j(t) . e_i,
-              clock, other context]
+              columns of the item for the user, clock, other context]
     h_p(t) = sum_{s < t} k_p^(t-1-s) f_p(x_s, y_s)            what the session has done to the user
     signals of item i at step t   ~ g(x_i(t), h(t))
     user leaves after step t      ~ l(h(t + 1), clock)
@@ -26,9 +26,13 @@ from torch import Tensor, nn
 
 from recsys_rl.models.user_signals import SignalKinds, SignalOutputs
 from recsys_rl.types import SessionTable
+from recsys_rl.user_columns import UserColumns
 
 Memory = Mapping[str, Tensor]
-"""A network's state of N sessions: user (N, D), more (N, F), sums (N, J, V), state (N, P), steps (N,)."""
+"""A network's state of N sessions: user (N, D), more (N, F), sums (N, J, V), state (N, P), steps (N,).
+
+With columns of the items for each user also their pieces (N, A).
+"""
 
 DECAYS = (0.6, 0.9, 0.98)
 """First values of the learned decays d_j."""
@@ -56,6 +60,8 @@ class ContextSizes:
     user: str  # the piece that is the user's embedding; "" if none has the size of the items' embeddings
     more: tuple[tuple[str, int], ...]  # the other pieces and their sizes
     session_length: int  # T: the clock is the share of these steps
+    pieces: tuple[str, ...] = ()  # further pieces, which give columns of the items for each user
+    columns: UserColumns | None = None  # these columns, by the pieces side by side
 
 
 class UserNetwork(nn.Module):
@@ -65,7 +71,8 @@ class UserNetwork(nn.Module):
         self, items: ItemTables, context: ContextSizes, kinds: SignalKinds, generator: torch.Generator
     ) -> None:
         super().__init__()
-        self.sizes, self.context, self.kinds = items.sizes, context, kinds
+        self.sizes = items.sizes
+        self.context, self.kinds, self.user_columns = context, kinds, context.columns
         signals, dim, columns = len(kinds.binary), items.sizes[0], items.columns.shape[1]
         self.vectors: Tensor
         self.columns: Tensor
@@ -84,7 +91,7 @@ class UserNetwork(nn.Module):
         self.of_item = _linear(dim + columns, RANK, generator)
         overlaps = len(DECAYS) * len(items.vectors)
         more = sum(size for _, size in context.more) + 1
-        features = columns + ATTRIBUTES + RANK + overlaps + more + (context.user != "")
+        features = columns + ATTRIBUTES + RANK + overlaps + len(context.pieces) + more + (context.user != "")
         self.event = nn.Sequential(
             _linear(features + signals, EVENT, generator), nn.ReLU(), _linear(EVENT, STATES, generator)
         )
@@ -124,7 +131,9 @@ class UserNetwork(nn.Module):
         """
         n, like = number, self.vectors
         more = [given[name] for name, _ in self.context.more]
+        pieces = [given[name] for name in self.context.pieces]
         return {
+            **({"pieces": torch.cat(pieces, 1)} if pieces else {}),
             "user": given[self.context.user] if self.context.user else like.new_zeros(n, self.sizes[0]),
             "more": torch.cat([like.new_zeros(n, 0), *more], 1),
             "sums": like.new_zeros(n, len(self.decays), like.shape[1]),
@@ -171,7 +180,11 @@ class UserNetwork(nn.Module):
         shown, items, unit = shown[rows], items[rows], unit[rows]
         start, session, step = self.begin(table.given, b), rows // t, (rows % t).to(self.vectors.dtype)
         memory = {"user": start["user"][session], "more": start["more"][session], "steps": step}
-        features = self._features(memory, items, overlaps.flatten(0, 1)[rows])  # (R, K, F)
+        pairs = None
+        if self.user_columns is not None:
+            flat = table.items.clamp_min(0).flatten(1)  # (B, T K)
+            pairs = self._pairs(start["pieces"], flat).view(b * t, -1, len(self.context.pieces))[rows]
+        features = self._features(memory, items, overlaps.flatten(0, 1)[rows], pairs)  # (R, K, F)
         done = self._padded(self._done(memory, items, shown, unit, features), rows, b, t)  # (B, T, P)
         states = decayed(done, self.state_decays)  # (B, T + 1, P)
         before, after = (self._scaled(x.flatten(0, 1)[rows]) for x in (states[:, :-1], states[:, 1:]))
@@ -218,8 +231,18 @@ class UserNetwork(nn.Module):
         pairs = zip(vectors.split(self.sizes, -1), sums.split(self.sizes, -1), strict=True)
         return torch.cat([torch.einsum("...kv,...jv->...kj", x, y) for x, y in pairs], -1)
 
-    def _features(self, memory: Memory, items: Tensor, overlaps: Tensor | None = None) -> Tensor:
-        """x (N, K, F). ``overlaps`` (N, K, V' J): those of the sums in ``memory``; None: they are made."""
+    def _pairs(self, pieces: Tensor, items: Tensor) -> Tensor:
+        """(N, K, F'): the columns of ``items`` (N, K) for users with these ``pieces`` (N, A)."""
+        assert self.user_columns is not None
+        return torch.stack(self.user_columns.of_items(pieces, items), -1)
+
+    def _features(
+        self, memory: Memory, items: Tensor, overlaps: Tensor | None = None, pairs: Tensor | None = None
+    ) -> Tensor:
+        """x (N, K, F). ``overlaps`` (N, K, V' J): those of the sums in ``memory``; None: they are made.
+
+        ``pairs``: in the same way ``_pairs``, if there are such columns.
+        """
         k = items.shape[1]
         columns, vectors = self.columns[items], self.vectors[items]  # (N, K, X), (N, K, V)
         embedding = vectors[..., : self.sizes[0]]
@@ -234,6 +257,8 @@ class UserNetwork(nn.Module):
         else:
             parts.append(learned)
         parts.append(self._products(vectors, memory["sums"]) if overlaps is None else overlaps)
+        if self.user_columns is not None:
+            parts.append(self._pairs(memory["pieces"], items) if pairs is None else pairs)
         parts.append(self._context(memory).unsqueeze(1).expand(-1, k, -1))
         return torch.cat(parts, -1)
 

@@ -106,7 +106,7 @@ def fit_world(
     folds = of.folds[first]
     table = session_table(log.rows(kept), of.rewards[kept], log.visible)
     tables = item_tables(of.catalogue)
-    sizes = context_sizes(log.header.interface, log.given, of.catalogue.embedding.shape[1])
+    sizes = context_sizes(log.header.interface, log.given, of.catalogue)
     models = [
         _fitted(table.rows((folds != fold).nonzero().squeeze(1)), tables, sizes, generator)
         for fold in range(int(folds.max()) + 1)

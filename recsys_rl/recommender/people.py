@@ -54,7 +54,8 @@ class Recommender(Directory):
         """The same policy, with the items of the file ``path`` that its catalogue lacks, and a note.
 
         Their vectors come from their attributes (data/new_items.py), and nothing is trained. Raises UserError
-        if the file can't be used, and for a policy with one logit for each item of its training.
+        if the file can't be used, for a policy with one logit for each item of its training, and for one with
+        columns of the items for each user.
         """
         self._check_catalogue()
         config = self.checkpoint.config
@@ -62,6 +63,11 @@ class Recommender(Directory):
             raise UserError(
                 f"--items: the dense head of this policy has one logit for each of its own "
                 f"{self.catalogue.num_items:,} items: train with --head two-tower or --head scorer."
+            )
+        if columns := self.checkpoint.interface.user_columns:
+            raise UserError(
+                f"--items: this policy reads {', '.join(columns)} of each user, which tells nothing of new "
+                "items: train again with these items."
             )
         facts = read_items(path, item_column, bool(self.catalogue.item_names))
         longer, note = join(self.catalogue, facts)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from recsys_rl.serve import wire
+from recsys_rl.serve.clock import Clock
 from recsys_rl.serve.inference import Ask, Drawn
 from recsys_rl.serve.rows import Person
 from recsys_rl.serve.versions import Version
@@ -26,7 +26,7 @@ class Settings:
     explore: float = 0.0
     strangers: bool = True
     fsync_decisions: bool = False
-    clock: Callable[[], float] = time.time
+    clock: Callable[[], float] = field(default_factory=Clock)
 
 
 @dataclass

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import http
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -17,6 +18,8 @@ from recsys_rl.serve.problems import Problem
 
 LARGEST_HEAD = 1 << 16
 """Bytes of a request's head, and of the headers after a body in chunks."""
+PART = 1 << 12
+"""Bytes that are read at once. A head that begins within them may be larger by as many."""
 HEAD = 10.0
 """Seconds until a head is whole: from the start of a connection, or from the first byte of a next request."""
 REST = 30.0
@@ -29,12 +32,17 @@ def limited(kind: type[asyncio.Protocol]) -> type[asyncio.Protocol]:
 
     class Limited(kind):  # type: ignore[valid-type, misc]
         def connection_made(self, transport: asyncio.Transport) -> None:
-            self._guard = Guard(transport)
+            self._guard = Guard(transport, self._answers)
             super().connection_made(transport)
 
         def data_received(self, data: bytes) -> None:
             if self._guard.admits(data):
                 super().data_received(data)
+
+        def _answers(self) -> bool:
+            """True if a request waits for the end of its answer; the names are those of uvicorn."""
+            cycle = getattr(self, "cycle", None)
+            return cycle is not None and not cycle.response_complete
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._guard.end()
@@ -44,10 +52,13 @@ def limited(kind: type[asyncio.Protocol]) -> type[asyncio.Protocol]:
 
 
 class Guard:
-    """Closes a connection whose head is too large, or whose request takes too long to arrive."""
+    """Closes a connection whose head is too large, or whose request takes too long to arrive.
 
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self.transport, self.reader = transport, Reader()
+    ``answers`` tells whether an answer to an earlier request is under way.
+    """
+
+    def __init__(self, transport: asyncio.Transport, answers: Callable[[], bool]) -> None:
+        self.transport, self.reader, self.answers = transport, Reader(), answers
         self.timer: asyncio.TimerHandle | None = None
         self.seen: tuple[Any, ...] = ()
         self._wait()
@@ -56,10 +67,12 @@ class Guard:
         """Read ``data``; False if nobody else shall."""
         if self.transport.is_closing():
             return False
+        whole = self.reader.whole
         try:
             self.reader.feed(data)
         except Problem as problem:
-            self.transport.write(_bytes(problem))
+            if not self.answers() and self.reader.whole == whole:  # else it would look like an earlier answer
+                self.transport.write(_bytes(problem))
             self.transport.close()
             return False
         self._wait()
@@ -67,12 +80,12 @@ class Guard:
 
     def _wait(self) -> None:
         """Set the timer of this phase of the request; one that runs for it goes on."""
-        now = self.reader.requests, self.reader.phase
+        now = self.reader.whole, self.reader.phase
         if now != self.seen:
             self.end()
             seconds, self.seen = self.reader.phase, now
-        elif self.timer is None:  # an empty line between two requests
-            seconds = HEAD
+        elif self.timer is None and not self.answers():
+            seconds = HEAD  # an empty line between two requests: uvicorn's own timer has ended with it
         else:
             return
         if seconds is not None:
@@ -92,7 +105,7 @@ class Reader:
         self.parser = httptools.HttpRequestParser(self)
         with suppress(AttributeError):  # before httptools 0.6.3; uvicorn reads the same way
             self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        self.requests = 0  # begun
+        self.whole = 0  # requests
         self.phase: float | None = HEAD
         self.headers = True  # what comes belongs to headers, or to the line before them
         self.size = 0  # bytes of these headers so far
@@ -102,8 +115,8 @@ class Reader:
     def feed(self, data: bytes) -> None:
         """Go on by ``data``. Raises Problem where a head is too large."""
         while data:
-            # No more than may still belong to the head, so that none is too large unseen.
-            part = data[: LARGEST_HEAD - self.size] if self.headers else data
+            # Also of a body: a head may begin in the same bytes, and is counted from the next part on.
+            part = data[: min(PART, LARGEST_HEAD - self.size)]
             data, self.passed = data[len(part) :], False
             if not self.lost:
                 try:
@@ -122,7 +135,6 @@ class Reader:
                 )
 
     def on_message_begin(self) -> None:
-        self.requests += 1
         self.phase = HEAD
 
     def on_headers_complete(self) -> None:
@@ -135,6 +147,7 @@ class Reader:
         self.headers = False
 
     def on_message_complete(self) -> None:
+        self.whole += 1
         self.phase, self.headers, self.passed = DONE, True, True
 
 

@@ -23,7 +23,7 @@ from recsys_rl.session import PIECES
 from recsys_rl.types import Interface
 from recsys_rl.utils.user_hashes import number_of
 
-NUMBER = re.compile("0|-?[1-9][0-9]{0,18}")
+NUMBER = re.compile("0|[1-9][0-9]{0,18}")
 
 
 @dataclass

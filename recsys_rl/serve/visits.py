@@ -41,6 +41,7 @@ class ServedVisit:
     steps: list[Step] = field(default_factory=list)
     left_after: int = -1  # the decision after which the user left; -1: not yet
     latest: float = 0.0  # of the last request or event
+    over: float | None = None  # when it ended by time; it does not open again
     visit: Kept | None = None  # the observation's state after ``covered`` steps; None: make it again
     covered: int = 0
     asked: bool = False  # a decision is under way
@@ -102,7 +103,9 @@ class ServedVisit:
         if len(self.steps) >= self.interface.session_length:
             return self.decisions[-1].time
         timeout = self.row.timeout
-        return self.latest + timeout if is_over(self.latest, timeout, now) else None
+        if self.over is None and is_over(self.latest, timeout, now):
+            self.over = self.latest + timeout
+        return self.over
 
     def matured(self, now: float) -> bool:
         """True if no more feedback counts."""
@@ -133,6 +136,7 @@ class ServedVisit:
 def is_over(since: float, seconds: float, now: float) -> bool:
     """True if these seconds have passed ``since`` then.
 
-    Also if that lies as far ahead: the clock was wrong then, and is set back since. It may be years.
+    Also if that lies as far ahead: the clock of an earlier process was wrong, maybe by years. That of one
+    process goes ahead alone (clock.py).
     """
     return abs(now - since) >= seconds

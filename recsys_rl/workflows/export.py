@@ -32,9 +32,9 @@ from recsys_rl.models.q_network import ConstrainedQNetwork
 from recsys_rl.recommender import Recommender
 from recsys_rl.schema import check_fields
 from recsys_rl.types import Interface, Obs, UserError
-from recsys_rl.utils.files import check_writable, write_bytes, write_text
+from recsys_rl.utils.files import check_writable, write_bytes
 from recsys_rl.utils.seeding import generators
-from recsys_rl.workflows.export_vectors import check_vectors, write_vectors
+from recsys_rl.workflows.export_vectors import check_vectors, file_of_vectors
 from recsys_rl.workflows.latest import print_latest
 
 OBSERVATIONS = 1000  # on which file and policy are compared
@@ -84,7 +84,8 @@ def export(options: ExportConfig) -> None:
     """Write the ONNX file and its page, the file of vectors, or both.
 
     Raises UserError for a checkpoint whose policy has no scores of that form, if torch can't translate it, if
-    the file's scores differ from the policy's, and if a file can't be written. Nothing is written then.
+    the file's scores differ from the policy's, and if a file can't be written. Nothing is written then, but
+    for the first files where the disk fails at a later one.
     """
     if options.onnx is None and options.vectors is None:
         raise UserError("The file to write is missing: give --onnx FILE.onnx, --vectors FILE.npz, or both.")
@@ -102,12 +103,19 @@ def export(options: ExportConfig) -> None:
         )
     agent = None if onnx is None else _agent(name, checkpoint)
     print_latest(options.checkpoint, checkpoint)
+    files: dict[Path, bytes] = {}
+    said = []
     if onnx is not None and agent is not None:
-        _write_onnx(onnx, checkpoint, agent, checkpoint_behind(str(options.checkpoint)))
+        made, text = _onnx(onnx, checkpoint, agent, checkpoint_behind(str(options.checkpoint)))
+        files |= made
+        said.append(text)
     if vectors is not None:
-        write_vectors(vectors, checkpoint.world)
+        files[vectors] = file_of_vectors(checkpoint.world)
         items, users = checkpoint.catalogue.num_items, len(checkpoint.world.population.user_ids)
-        print(f"{vectors}: vectors of {items:,} items and {users:,} users", file=sys.stderr)
+        said.append(f"{vectors}: vectors of {items:,} items and {users:,} users")
+    for path, content in files.items():
+        write_bytes(path, content)
+    print(*said, sep="\n", file=sys.stderr)
 
 
 def _check_onnx(path: Path) -> None:
@@ -122,18 +130,18 @@ def _page_path(path: Path) -> Path:
     return path.with_name(path.name + ".md")
 
 
-def _write_onnx(path: Path, checkpoint: Checkpoint, agent: NetworkPolicy[Any], file: str) -> None:
-    """Write the file that was compared with the policy, and its page; ``file`` is the checkpoint's."""
+def _onnx(
+    path: Path, checkpoint: Checkpoint, agent: NetworkPolicy[Any], file: str
+) -> tuple[dict[Path, bytes], str]:
+    """The file that was compared with the policy, its page, and a line on both. ``file``: the checkpoint."""
     obs = _observations(checkpoint, agent)
     inputs = _inputs(obs, checkpoint.interface)
     content = _translated(agent, inputs, checkpoint)
     difference = _compare(content, inputs, agent.scores(obs))
-    write_bytes(path, content)
-    write_text(_page_path(path), _page(path.name, checkpoint, inputs, file))
-    print(
+    page = _page(path.name, checkpoint, inputs, file).encode()
+    return {path: content, _page_path(path): page}, (
         f"{path}: scores of {checkpoint.catalogue.num_items:,} items, as the policy's on {OBSERVATIONS:,} "
-        f"observations (largest difference {difference:.1e}); {_page_path(path)} describes the inputs",
-        file=sys.stderr,
+        f"observations (largest difference {difference:.1e}); {_page_path(path)} describes the inputs"
     )
 
 

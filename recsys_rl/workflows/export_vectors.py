@@ -11,7 +11,7 @@ from recsys_rl.data import bias
 from recsys_rl.data.embeddings import ALPHA, REGULARIZATION, item_factors
 from recsys_rl.errors import UserError
 from recsys_rl.types import World
-from recsys_rl.utils.files import check_writable, write_bytes
+from recsys_rl.utils.files import check_writable
 
 
 def check_vectors(path: Path) -> None:
@@ -21,8 +21,8 @@ def check_vectors(path: Path) -> None:
     check_writable(path, "--vectors")
 
 
-def write_vectors(path: Path, world: World) -> None:
-    """Write these arrays to ``path``. Raises UserError if it can't be written.
+def file_of_vectors(world: World) -> bytes:
+    """The content of an .npz file with these arrays.
 
     ``item_ids`` (I,) and ``item_vectors`` (I, D), ``user_ids`` (U,) and ``user_vectors`` (U, D): what the
     policy knows of them. For a new user (data/embeddings.py): ``item_factors`` (I, F), ``gram`` (F, F), and
@@ -45,4 +45,4 @@ def write_vectors(path: Path, world: World) -> None:
         regularization=REGULARIZATION,
         popularity_share=bias.share_of(catalogue),
     )
-    write_bytes(path, file.getvalue())
+    return file.getvalue()

@@ -192,7 +192,7 @@ def begin_fit(
     # A signal that is 0 and 1 in the part to learn from may have other values in the part of the report.
     binary = are_binary(torch.cat([_seen(parts.fitted)[0], _seen(parts.held)[0]]))
     kinds = kinds_of(*_seen(parts.fitted), binary)
-    sizes = context_sizes(facts.interface, facts.given, world.catalogue.embedding.shape[1])
+    sizes = context_sizes(facts.interface, facts.given, world.catalogue)
     learned_from = parts.fitted.rows(inner)
     means = item_means(learned_from, world.catalogue.num_items, streams["parts"])
     tables = item_tables(world.catalogue, means.all)

@@ -165,7 +165,8 @@ def test_run_repeated_from_its_own_config_file(tmp_path: Path) -> None:
     config = trained("--algo ppo --env satiation --lr 0.125 --hidden-dims 9 --target-kl 0.5 --no-anneal-lr")
     (tmp_path / "config.toml").write_text(to_toml(config))
     assert trained(f"--config {tmp_path / 'config.toml'}") == config
-    assert config.model_config == ModelConfig(hidden_dims=(9,)) and config.agent_config.lr == 0.125
+    preset = ModelConfig(hidden_dims=(9,), encoder="deep-sets")
+    assert config.model_config == preset and config.agent_config.lr == 0.125
 
 
 def test_rollout_settings_from_file_and_options(tmp_path: Path) -> None:

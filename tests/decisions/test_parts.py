@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from recsys_rl.decisions import reader
 from recsys_rl.decisions.describe import describe
 from recsys_rl.decisions.log import DecisionLog, concatenate, cut
 from recsys_rl.decisions.parts import parts, read_decisions, sampled
-from recsys_rl.decisions.reader import check_pieces
+from recsys_rl.decisions.reader import check_pieces, files_of_log
 from recsys_rl.decisions.writer import KEY, PART, PARTS, DecisionWriter, write_decisions
 from recsys_rl.types import UserError, tensors_of
 from tests.decisions.generated_log import HEADER, STEPS, block, blocks
@@ -78,15 +79,33 @@ def test_a_folder_of_an_earlier_version_without_numbers_is_read(tmp_path: Path) 
     assert read_decisions(folder).num_rows == 20
 
 
-@pytest.mark.parametrize("number", [-1, 3, "1", None])
-def test_the_number_of_a_part_is_checked(tmp_path: Path, number: object) -> None:
+@pytest.mark.parametrize(
+    "part", [{PART: -1}, {PART: 3}, {PART: "1"}, {PART: None}, {PART: 2}, {PARTS: 2}, {PARTS: 4}]
+)
+def test_the_number_of_a_part_is_checked(tmp_path: Path, part: dict[str, object]) -> None:
     folder = tmp_path / "log"
     write_decisions(folder, block(0, 6), 10)
-    file = folder / "part-00001.parquet"
-    header = json.loads(pl.read_parquet_metadata(file)[KEY]) | {PART: number}
-    pl.read_parquet(file).write_parquet(file, metadata={KEY: json.dumps(header)})
+    with_part(folder / "part-00001.parquet", part)
     with pytest.raises(UserError):
         read_decisions(folder)
+
+
+def with_part(file: Path, part: dict[str, object]) -> None:
+    header = json.loads(pl.read_parquet_metadata(file)[KEY]) | part
+    pl.read_parquet(file).write_parquet(file, metadata={KEY: json.dumps(header)})
+
+
+def test_two_files_are_not_one_part_and_a_huge_number_of_parts_takes_no_memory(tmp_path: Path) -> None:
+    folder = tmp_path / "log"
+    write_decisions(folder, block(0, 6), 10)
+    shutil.copy(folder / "part-00000.parquet", folder / "part-00003.parquet")
+    with pytest.raises(UserError):
+        files_of_log(folder)
+    (folder / "part-00003.parquet").unlink()
+    for file in folder.iterdir():
+        with_part(file, {PARTS: 10**15})
+    with pytest.raises(UserError, match=r"part-00003.parquet \(and 999,999,999,999,996 more\)"):
+        files_of_log(folder)
 
 
 def test_sample_of_a_large_log_has_whole_sessions(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -18,11 +20,15 @@ from recsys_rl.env import long_video as long
 from recsys_rl.env import satiation as sated
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.evaluation.expert import ByEquations, expert_note, search_expert
+from recsys_rl.evaluation.expert_walk import Walker
+from recsys_rl.evaluation.players import Table, references
+from recsys_rl.evaluation.policies import Behaviours
 from recsys_rl.experience.rollout import Sessions, play
 from recsys_rl.lookup import platform_of
 from recsys_rl.make import make_env, make_user_model
 from recsys_rl.protocols import Expert, FollowedObs
-from recsys_rl.types import Interface, Obs, World
+from recsys_rl.types import Interface, Obs, UserError, World
+from recsys_rl.utils.seeding import generators
 from tests.evaluation.test_tuning import trainees
 from tests.small_runs import settings, world
 from tests.tiny_world import SATIATION, tiny_satiation
@@ -164,6 +170,68 @@ def test_a_held_walk_keeps_the_stock_of_the_start_alone(name: str) -> None:
     assert bool((kept.known["taste"] != kept.known["taste"][0]).any())
 
 
+def walker_of(users: sated.Satiation, interface: Interface) -> Walker:
+    assert sated.EXPERT.walk is not None
+    return Walker(sated.EXPERT.walk, users, interface, names_of(sated.EXPERT))
+
+
+def request(profile: list[float], history: list[int]) -> Obs:
+    answers = torch.full((1, len(history), 1), 0.5)
+    return Obs(torch.tensor([[*profile, 0.0, 0.0]]), torch.tensor([history]), answers)
+
+
+@pytest.mark.parametrize("ended", [None, torch.tensor([True])])
+def test_a_new_user_without_a_history_has_their_own_profile(ended: Tensor | None) -> None:
+    """Also after a user whose history was empty, or of the same one item."""
+    interface = Interface((("profile", 2), ("last_item", 2)), (3,), history_length=3, session_length=3)
+    for history in ([-1, -1, -1], [-1, -1, 0]):
+        walker = walker_of(tiny_satiation([[0.6, 0.8]]), interface)
+        walker.follow(request([0.6, 0.8], history))
+        known = walker.follow(request([1.0, 0.0], history), ended)
+        fresh = walker_of(tiny_satiation([[0.6, 0.8]]), interface).follow(request([1.0, 0.0], history))
+        assert all(torch.equal(known[name], x) for name, x in fresh.items())
+
+
+def test_an_unchanged_history_of_one_item_is_no_new_entry() -> None:
+    interface = Interface((("profile", 2), ("last_item", 2)), (3,), history_length=1, session_length=3)
+    walker = walker_of(tiny_satiation([[0.6, 0.8]]), interface)
+    before = walker.follow(request([0.6, 0.8], [0]))["patience"]
+    assert torch.equal(walker.follow(request([0.6, 0.8], [0]))["patience"], before)
+    assert not torch.equal(walker.follow(request([0.6, 0.8], [1]))["patience"], before)
+
+
+def table_of(name: str, **sizes: int) -> tuple[Table, RecEnv]:
+    known = {"num_items": 90, "embedding_dim": 4, **sizes}
+    config = settings("ppo", name, env_config=known, data_config={"num_users": 30})
+    made = world(config)
+    streams = generators(0, "evaluation users", "policy", "random", "mixture")
+    table = Table(config, made, made.population.heldout, 0, torch.device("cpu"), streams)
+    env = table.env()
+    assert isinstance(env, RecEnv)
+    return table, env
+
+
+def test_expert_is_no_behaviour_where_observations_forget_the_start_of_the_session() -> None:
+    """The observation of short-video holds 50 videos."""
+    for steps, refused in ((51, True), (50, False)):
+        table, env = table_of("short-video", max_episode_steps=steps)
+        checkpoint: Any = SimpleNamespace(config=table.config, total_steps=1)
+        behaviours = Behaviours(checkpoint, table, env, None)
+        behaviours.references = {"expert": lambda: SimpleNamespace(agent=None)}  # type: ignore[dict-item,return-value]
+        if refused:
+            with pytest.raises(UserError):
+                behaviours.make("expert")
+        else:
+            behaviours.make("expert")
+
+
+def test_lives_of_long_video_have_no_expert() -> None:
+    """Its history goes on over visits, and a walk follows one."""
+    for name, visits, there in (("long-video", 1, True), ("long-video", 2, False), ("short-video", 2, True)):
+        table, env = table_of(name, max_episode_steps=8, visits=visits)
+        assert ("expert" in references(table, env, 9, None, ())) == there
+
+
 def names_of(expert: Expert) -> dict[str, Tensor]:
     return {name: torch.tensor(first) for name, (first, _) in expert.numbers.items()}
 
@@ -226,6 +294,22 @@ def test_places_without_an_allowed_item_stay_empty() -> None:
     none = dataclasses.replace(obs, exclude=obs.history)
     assert agent.act(none).items.tolist() == [[2, -1]]
     assert agent.act(none.among(torch.tensor([[2, -1, -1]]))).items.tolist() == [[2, -1]]
+
+
+def test_candidates_may_come_with_the_observation(place: tuple[Config, World, Expert, Interface]) -> None:
+    """Among all items that were not shown, the choice is that of the whole catalogue."""
+    config, made, expert, _ = place
+    agent, _ = session(place, names_of(expert))
+    env = make_env(config, made, 30, torch.Generator().manual_seed(0), training=False)
+    obs = env.reset(torch.arange(30))
+    for _ in range(4):
+        whole = agent.act(obs)
+        allowed = obs.allowed(made.catalogue.num_items)
+        among = torch.where(allowed, torch.arange(made.catalogue.num_items), -1)
+        assert bool(
+            (agent.act(obs.among(among)).items == whole.items).float().mean() > 0.9
+        )  # but for rounding
+        obs = env.step(whole.items).obs
 
 
 def test_search_earns_more_than_the_first_numbers() -> None:

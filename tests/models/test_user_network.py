@@ -14,10 +14,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from recsys_rl.models.user_ensemble import UserEnsemble
 from recsys_rl.models.user_fit import FitSizes, UserFitting, loss_of, set_means
+from recsys_rl.models.user_inputs import context_sizes, item_tables
 from recsys_rl.models.user_network import ContextSizes, ItemTables, UserNetwork, decayed
 from recsys_rl.models.user_signals import LEVELS, SignalKinds, SignalOutputs, kinds_of, pinball
-from recsys_rl.types import SessionTable, UserError
+from recsys_rl.types import Interface, SessionTable, UserError
 from tests.proofs import Proof
+from tests.tiny_world import tiny_catalogue
 
 LOGIT = math.log(3)  # of 3/4
 
@@ -152,6 +154,41 @@ def test_all_steps_at_once_are_the_steps_one_by_one() -> None:
         assert_close(now[there], outputs.expected()[there, step], rtol=1e-4, atol=1e-5)
         memory, logit = made.after(memory, rows, shown, sessions.signals[:, step])
         assert_close(logit[there], leaving[there, step], rtol=1e-4, atol=1e-5)
+
+
+def test_a_piece_of_user_columns_is_a_column_of_the_items() -> None:
+    """A user who owns brand 1 is another one for its items alone, step by step and all steps at once."""
+    brand = torch.tensor([0, 1, -1])
+    catalogue = replace(tiny_catalogue(), attributes={"brand": brand})
+    interface = Interface((("profile", 2), ("owns[brand]", 2), ("hour", 1)), (3,), session_length=4)
+    given = {"profile": torch.ones(2, 2), "owns[brand]": torch.tensor([[0.0, 0.0], [0.0, 1.0]])}
+    given["hour"] = torch.zeros(2, 1)
+    sizes = context_sizes(interface, given, catalogue)
+    assert sizes.more == (("hour", 1),) and sizes.pieces == ("owns[brand]",)
+    made = UserNetwork(item_tables(catalogue), sizes, kinds(True), torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        made.body[-1].weight.normal_(generator=torch.Generator().manual_seed(1))  # type: ignore[operator]
+    ensemble = UserEnsemble([made, made])
+    memory, every = ensemble.begin(given, 2), torch.tensor([[0, 1, 2]] * 2)
+    one, two = ensemble.expected(memory, every, torch.zeros(2, dtype=torch.int64))[..., 0]
+    assert bool((((one - two).abs() > 1e-4) == (brand == 1)).all())
+    sessions = SessionTable(
+        users=torch.arange(2),
+        times=torch.arange(2),
+        given=given,
+        items=every.unsqueeze(2),
+        signals=torch.zeros(2, 3, 1, 1),
+        rewards=torch.zeros(2, 3),
+        lengths=torch.tensor([3, 2]),
+        left=torch.tensor([True, False]),
+    )
+    outputs, leaving = made.of_sessions(sessions)
+    memory = made.begin(given, 2)
+    for step in range(2):
+        items, shown = every[:, step : step + 1], torch.ones(2, 1, dtype=torch.bool)
+        assert_close(made.respond(memory, items).expected(), outputs.expected()[:, step])
+        memory, logit = made.after(memory, items, shown, sessions.signals[:, step])
+        assert_close(logit, leaving[:, step])
 
 
 def test_place_that_is_never_shown_changes_nothing() -> None:

@@ -123,8 +123,9 @@ def test_popularity_has_its_own_name_in_a_log_and_each_row_its_own_logger(
 def test_a_stranger_keeps_the_id_that_later_data_know(checkpoint: At, tmp_path: Path) -> None:
     """A number after those of the data would be another person's in a grown population."""
     db, out = tmp_path / "r.sqlite", tmp_path / "log.parquet"
-    own = {"3": 3, "205": 205, "30": 30, "-4": -4, str(2**63 - 1): 2**63 - 1}
-    made = ["ann", "007", "3.0", " 3", str(2**63), "\u0663"]
+    own = {"3": 3, "205": 205, "30": 30, "0": 0, str(2**63 - 1): 2**63 - 1}
+    made = ["ann", "007", "3.0", " 3", str(2**63), "\u0663", "-4", str(-(2**63)), str(-(2**63) - 1), "-0"]
+    made += ["9" * 19, "-" + "9" * 19, "9" * 200]
     with serving(checkpoint("satiation"), db) as client:
         for user in (*own, *made):
             send(client, event(recommend(client, user), "leave"))

@@ -18,7 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from recsys_rl.serve import limits
-from recsys_rl.serve.limits import LARGEST_HEAD, Guard, Reader, limited
+from recsys_rl.serve.limits import LARGEST_HEAD, PART, Guard, Reader, limited
 from recsys_rl.serve.problems import Problem
 
 LINE = b"GET / HTTP/1.1\r\nHost: a\r\n"
@@ -34,8 +34,14 @@ def head_of(size: int) -> bytes:
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
+    """Answers ok: on /slow after half a second, on /never not at all."""
     while (await receive()).get("more_body"):
         pass
+    if scope["path"] == "/slow":
+        await asyncio.sleep(0.5)
+    if scope["path"] == "/never":
+        assert (await receive())["type"] == "http.disconnect"
+        return
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
     await send({"type": "http.response.body", "body": b"ok"})
 
@@ -58,6 +64,14 @@ def test_a_head_has_64_kb_however_it_comes() -> None:
             assert read(*before, *cut(whole, width)) and not read(*before, *cut(more, width))
     assert not read(LINE, *[b"a: b\r\n" * 1000] * 11)
     assert not read(b"GET /" + b"a" * 70_000) and not read(GET, *[b"\r\n" * 1000] * 33)
+
+
+def test_a_head_that_comes_with_the_end_of_another_request_has_4_kb_more() -> None:
+    body = POST + b"content-length: 9\r\n\r\n" + b"a" * 8
+    for before, last in (((), GET), ((body,), b"a"), ((CHUNKED,), b"0\r\n\r\n")):
+        for size in (LARGEST_HEAD + PART, 120_000, 200_000):
+            assert not read(*before, last + head_of(size))
+        assert read(*before, last + head_of(LARGEST_HEAD))
 
 
 def cut(data: bytes, width: int) -> list[bytes]:
@@ -108,6 +122,16 @@ def test_a_refusal_says_why_and_ends_the_connection(port: int) -> None:
         assert is_closed(raw)
 
 
+def test_a_refusal_is_no_answer_to_an_earlier_request(port: int) -> None:
+    big = head_of(LARGEST_HEAD + PART)
+    for parts in ((GET.replace(b"/", b"/never", 1), big), (GET + big,)):
+        with connect(port) as raw:
+            for part in parts:
+                raw.sendall(part)
+                time.sleep(0.05)
+            assert is_closed(raw)
+
+
 def is_closed(raw: socket.socket) -> bool:
     try:
         return not raw.recv(1)
@@ -151,21 +175,43 @@ def test_a_request_that_drips_is_closed_and_slow_ones_are_answered(quick: None, 
         assert 0.15 < time.monotonic() - started < 3
 
 
+class Wire(asyncio.Transport):
+    closed = False
+
+    def abort(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+
+def test_the_first_head_has_its_time_from_the_start_of_the_connection() -> None:
+    async def play() -> None:
+        guard = Guard(Wire(), lambda: False)
+        first = guard.timer
+        assert first is not None
+        for part in (b"\r\n", b"G", LINE[1:]):
+            assert guard.admits(part) and guard.timer is first
+        assert guard.admits(b"\r\n" + LINE) and guard.timer not in (first, None) and first.cancelled()
+        guard.end()
+
+    asyncio.run(play())
+
+
+def test_an_empty_line_while_an_answer_is_under_way_ends_nothing(quick: None, port: int) -> None:
+    with connect(port) as raw:
+        raw.sendall(GET.replace(b"/", b"/slow", 1))
+        time.sleep(0.05)
+        raw.sendall(b"\r\n")
+        assert answer(raw)[0] == 200
+
+
 def test_an_empty_line_between_two_requests_holds_no_place(quick: None) -> None:
     """uvicorn's own timer ends at the first byte."""
 
-    class Wire(asyncio.Transport):
-        closed = False
-
-        def abort(self) -> None:
-            self.closed = True
-
-        def is_closing(self) -> bool:
-            return self.closed
-
     async def play() -> list[bool]:
         wire, found = Wire(), []
-        guard = Guard(wire)
+        guard = Guard(wire, lambda: False)
         for said, seconds in ((GET, 0.3), (b"\r\n", 0.1), (GET, 0.3), (b"\r\n", 0.3)):
             assert guard.admits(said)
             await asyncio.sleep(seconds)

@@ -18,8 +18,12 @@ from recsys_rl.decisions.parts import read_decisions
 from recsys_rl.decisions.transitions import observe
 from recsys_rl.errors import UserError
 from recsys_rl.recommender import load
+from recsys_rl.serve.clock import Clock
+from recsys_rl.serve.rows import Session
 from recsys_rl.serve.sqlite import SQLite
 from recsys_rl.serve.versions import sha256_of
+from recsys_rl.serve.visits import ServedVisit
+from recsys_rl.types import Interface
 from tests.serve.servers import begun, event, recommend, send, serving, trained
 
 At = Callable[[str], Path]
@@ -114,25 +118,55 @@ def test_a_session_goes_on_after_a_start_and_ends_by_leaving_by_its_last_step_or
 
 
 def test_sessions_end_after_a_clock_that_went_ahead_and_came_back(checkpoint: At, tmp_path: Path) -> None:
-    start, db, clock = 1.8e9, tmp_path / "r.sqlite", [0.0]
+    start, db, path, years = 1.8e9, tmp_path / "r.sqlite", checkpoint("satiation"), 3e8
+    passed, wrong = 0.0, 0.0  # seconds since the start, and how far the machine's clock is ahead
 
-    def steps(client: Any, user: str, *seconds: float) -> list[int]:
-        worker = client.app.worker
-        worker.settings = replace(worker.settings, clock=lambda: start + clock[0])
-        found = []
-        for clock[0] in seconds:
-            found.append(recommend(client, user)["session"]["step"])
-        return found
+    def at(client: Any, user: str, seconds: float, by: float) -> dict[str, Any]:
+        nonlocal passed, wrong
+        passed, wrong = seconds, by
+        return recommend(client, user)
 
-    years = 3e8
-    with serving(checkpoint("satiation"), db) as client:
-        assert steps(client, "ann", 0, years, years + 9, 10, 20) == [0, 0, 1, 0, 1]
-        assert steps(client, "bob", 30, 40, 2000) == [0, 1, 0]
-        assert steps(client, "cat", years, 2100 - 5, 2100) == [0, 0, 1]
-        assert steps(client, "dan", 5000, 4900, 5000 + 1799, 5000 + 3600) == [0, 1, 2, 0]
-        assert steps(client, "eve", years) == [0]
-    with serving(checkpoint("satiation"), db) as client:
-        assert steps(client, "eve", 9000) == [0]
+    def steps(client: Any, user: str, *moments: tuple[float, float]) -> list[int]:
+        return [at(client, user, *moment)["session"]["step"] for moment in moments]
+
+    def tell(client: Any) -> None:
+        clock = Clock(lambda: start + passed + wrong, lambda: passed)
+        client.app.worker.settings = replace(client.app.worker.settings, clock=clock)
+
+    with serving(path, db) as client:
+        tell(client)
+        assert steps(client, "ann", (0, 0), (9, years), (20, years), (30, 0), (2000, 0)) == [0, 1, 2, 3, 0]
+        last = at(client, "bob", 2010, 0)
+        assert steps(client, "cat", (2010, 0), (2011, -years), (2020, -7200), (4100, 0)) == [0, 1, 2, 0]
+        assert send(client, event(last, "leave")) == ["accepted"]  # in time until 7410
+        last = at(client, "dan", 5000, 0)
+        assert send(client, event(last, "leave")) == ["accepted"]
+        at(client, "cat", 5001, -7200)  # ended a second ago, and the clock is set back by two hours
+        assert send(client, event(last, "engagement", 0.5)) == ["accepted"]
+        at(client, "cat", 5001 + 4200, 0)
+        assert send(client, event(last, "engagement", 0.7, event_id="late")) == ["too-late"]
+        passed, wrong = 10_000, years
+        tell(client)  # another process, whose clock is ahead
+        assert steps(client, "eve", (10_000, years)) == [0]
+    with serving(path, db) as client:
+        wrong = 0.0
+        tell(client)
+        assert steps(client, "eve", (10_009, 0)) == [0]
+
+
+def test_the_clock_goes_slowly_to_the_one_of_the_machine() -> None:
+    moments = ((100, 0), (110, 10), (1010, 20), (120, 30), (20, 40), (20, 50), (1000, 90), (2000, 1090))
+    wall, steady = (iter(column) for column in zip(*moments, strict=True))
+    clock = Clock(lambda: next(wall), lambda: next(steady))
+    found = [clock() for _ in moments[1:]]
+    assert found == pytest.approx([110, 121, 130, 139, 148, 192, 1292])
+
+
+def test_a_session_that_is_over_stays_over() -> None:
+    """Its rows are of a process whose clock was ahead."""
+    row = Session(number=1, person=1, visit=0, began=9000.0, known=0, likes=(), timeout=1800.0, window=3600.0)
+    visit = ServedVisit(row, Interface((), (9,), session_length=5), latest=9000.0)
+    assert visit.ended(7300.0) is None and visit.ended(7100.0) == 10_800 == visit.ended(8000.0)
 
 
 def test_a_stranger_is_known_by_what_he_consumed(checkpoint: At, tmp_path: Path) -> None:

@@ -132,15 +132,23 @@ def altered(folder: Path, home: object) -> Path:
         {"env": "no such platform", "env_config": {}},
         {"env": "satiation", "env_config": {"noise": -1}},
         {"env": "satiation", "env_config": {"nose": 1}},
+        {"env": "satiation", "env_config": {"noise": [1]}},
         {"env": "satiation", "env_config": 3},
         {"env": "satiation"},
         {"env": "os:path", "env_config": {}},
+        {"env": 3, "env_config": {}},
+        {"env_config": {}},
         "satiation",
+        None,
     ],
 )
 def test_an_impossible_platform_is_refused(folder: Path, home: object) -> None:
+    path = altered(folder, home)
     with pytest.raises(UserError):
-        load_at_home(altered(folder, home))
+        load_at_home(path)
+    if isinstance(home, dict) and home.get("env") == "satiation":
+        with pytest.raises(UserError):  # `evaluate --world satiation`
+            played_in(path, load(path), "satiation")
 
 
 def test_a_log_of_other_sessions_than_the_checkpoints_names_no_platform(folder: Path) -> None:

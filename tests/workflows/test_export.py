@@ -16,7 +16,7 @@ from recsys_rl.cli.extras import PACKAGES
 from recsys_rl.functional.compiled import kernels
 from recsys_rl.models.policy import NetworkPolicy
 from recsys_rl.recommender import load
-from recsys_rl.types import Obs
+from recsys_rl.types import Obs, UserError
 from tests.doors import CARTPOLE, DRIFT, SATIATION, train_in
 
 RUNS = {
@@ -132,6 +132,19 @@ def test_difference_is_refused_and_nothing_written(
     target = str(tmp_path / "policy.onnx")
     assert main(["export", "--checkpoint", str(checkpoint("satiation")), "--onnx", target]) == 2
     assert "differ" in capsys.readouterr().err and {*tmp_path.iterdir()} == before
+
+
+def test_no_file_is_written_before_all_are_made(checkpoint: Get, tmp_path: Path, monkeypatch: Any) -> None:
+    def fail(_: object) -> None:
+        raise UserError("No vectors.")
+
+    monkeypatch.setitem(PACKAGES, "export", ())
+    monkeypatch.setattr("recsys_rl.workflows.export._translated", lambda *_: b"")
+    monkeypatch.setattr("recsys_rl.workflows.export._compare", lambda *_: 0.0)
+    monkeypatch.setattr("recsys_rl.workflows.export_vectors.item_factors", fail)
+    files = ("--onnx", str(tmp_path / "policy.onnx"), "--vectors", str(tmp_path / "vectors.npz"))
+    assert main(["export", "--checkpoint", str(checkpoint("satiation")), *files]) == 2
+    assert not [*tmp_path.iterdir()]
 
 
 def test_mistakes_give_one_sentence(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:

@@ -16,7 +16,7 @@ from recsys_rl.data.embeddings import fold_in, item_factors, like_matrix, user_v
 from recsys_rl.errors import UserError
 from recsys_rl.recommender import load
 from recsys_rl.types import World
-from recsys_rl.workflows.export_vectors import check_vectors, write_vectors
+from recsys_rl.workflows.export_vectors import check_vectors, file_of_vectors
 from tests.data.test_new_items_and_data import SIZES
 from tests.docs.test_docs import ROOT
 from tests.doors import CARTPOLE, SATIATION, train_in
@@ -61,7 +61,7 @@ def test_the_fold_in_of_a_factorised_log_with_and_without_popularity(
     sizes = dict(SIZES, num_items=12, embedding_dim=4, popularity_share=share)
     catalogue, population = build_world(two_camps(), cache_dir=tmp_path, **sizes)  # type: ignore[arg-type]
     catalogue = replace(catalogue, item_ids=torch.arange(12))
-    write_vectors(tmp_path / "vectors.npz", World(catalogue, population))
+    (tmp_path / "vectors.npz").write_bytes(file_of_vectors(World(catalogue, population)))
     likes = like_matrix(np.zeros(2, int), np.array([5, 7]), (1, 12))
     factors, gram = item_factors(catalogue)
     expected = user_vectors(catalogue, fold_in(likes, factors, gram=gram))[0]

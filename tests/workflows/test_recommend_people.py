@@ -18,7 +18,7 @@ from recsys_rl.data.new_items import join
 from recsys_rl.errors import UserError
 from recsys_rl.files.items import read_items
 from recsys_rl.models.item_columns import item_columns
-from recsys_rl.recommender import load
+from recsys_rl.recommender import load, people
 from recsys_rl.types import World
 from tests.data.test_new_items_and_data import SIZES
 from tests.doors import finish, start
@@ -156,6 +156,18 @@ def test_full_disk_of_the_output_is_one_sentence(here: Path, words: list[str]) -
     code, _, said = finish(start(here, "-c", FULL, *words))
     assert code == 2 and said.splitlines()[-1].startswith("error: the output can't be written (No space")
     assert "Traceback" not in said and "Exception ignored" not in said
+
+
+def test_new_items_are_refused_where_users_have_columns_of_items(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recommender = load("runs/first/ppo.pt")
+    interface = recommender.checkpoint.interface
+    context = (*interface.context, ("owns[region]", 2))
+    recommender.checkpoint = replace(recommender.checkpoint, interface=replace(interface, context=context))
+    monkeypatch.setattr(people, "join", None)  # to be called is to fail
+    with pytest.raises(UserError):
+        recommender.with_new_items("items.csv", "id")
 
 
 def test_new_items_join_without_training(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
