@@ -85,12 +85,20 @@ def gymnasium_id(platform: str) -> str:
     return f"recsys_rl/{''.join(word.title() for word in platform.split('-'))}-v0"
 
 
-# The entry points are strings: nothing heavy is imported, and no data is read, before an environment is made.
-for _platform in PLATFORMS:
-    if _platform not in WITHOUT_ID and gymnasium_id(_platform) not in registry:
-        register(
-            gymnasium_id(_platform),
-            entry_point="recsys_rl.gymnasium_ids:RecSysEnv",
-            vector_entry_point="recsys_rl.gymnasium_ids:RecSysVectorEnv",
-            kwargs={"platform": _platform},
-        )
+def register_ids() -> None:
+    """Register each platform with Gymnasium; the import of this package does so.
+
+    The entry points are strings: nothing heavy is imported, and no data is read, before an environment is
+    made.
+    """
+    for platform in PLATFORMS:
+        if platform not in WITHOUT_ID and gymnasium_id(platform) not in registry:
+            register(
+                gymnasium_id(platform),
+                entry_point="recsys_rl.gymnasium_ids:RecSysEnv",
+                vector_entry_point="recsys_rl.gymnasium_ids:RecSysVectorEnv",
+                kwargs={"platform": platform},
+            )
+
+
+register_ids()
