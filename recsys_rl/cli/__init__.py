@@ -24,7 +24,7 @@ OVERVIEW = """usage: recsys-rl [--version] [--help] COMMAND [OPTIONS]
 Reinforcement learning for recommender systems.
 
 commands:
-  train      train PPO or A2C on simulated users made from real ratings
+  train      train PPO, A2C or DQN on simulated users made from real ratings, or a policy from a log
   evaluate   compare the policy of a checkpoint with baselines, on held-out users
   recommend  print or write recommendations of a checkpoint's policy for real people
   serve      serve the policy over HTTP, and write down every decision with its probability
@@ -37,7 +37,7 @@ commands:
   ranking    print NDCG, recall and other ranking metrics on a held-out log
   data       describe a log file, compare two, or split one by time or by user
 
-`recsys-rl COMMAND --help` lists the options; from a checkout, `python -m COMMAND` is the same."""
+`recsys-rl COMMAND --help` lists the options; `python -m recsys_rl COMMAND` is the same."""
 
 
 def main(argv: list[str] | None = None) -> int:

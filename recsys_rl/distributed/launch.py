@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import sys
@@ -35,11 +34,11 @@ def launch(argv: Sequence[str], size: int) -> None:
     Only rank 0 prints. Raises UserError, SystemExit(2) (rank 0 has printed the error) or KeyboardInterrupt,
     as one process does.
     """
+    os.environ.setdefault("LOGLEVEL", "CRITICAL")  # torch's launcher reads it: one sentence comes from here
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # one sentence comes from here
     warnings.filterwarnings("ignore", module="torch.distributed")
     loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
     os.environ |= {
