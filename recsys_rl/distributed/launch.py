@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
@@ -34,11 +35,13 @@ def launch(argv: Sequence[str], size: int) -> None:
     Only rank 0 prints. Raises UserError, SystemExit(2) (rank 0 has printed the error) or KeyboardInterrupt,
     as one process does.
     """
-    os.environ.setdefault("LOGLEVEL", "CRITICAL")  # torch's launcher reads it: one sentence comes from here
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    for name in list(logging.root.manager.loggerDict):  # each has a level of its own
+        if name.startswith("torch.distributed.elastic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # one sentence comes from here
     warnings.filterwarnings("ignore", module="torch.distributed")
     loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
     os.environ |= {
