@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from pathlib import Path
 
 import numpy as np
@@ -135,29 +134,6 @@ def test_features_of_attributes() -> None:
         torch.tensor([[1.0, 1.0], [0.0, 1.0], [0.0, 1.0]]),
     )
     assert x.tolist() == [[1, -1, 0, 1], [0, 1, 1, 0], [0, 0, 1, 0]]
-
-
-def test_items_without_events_join_the_catalogue(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--items", "items.csv", "--cold-items", "9", "--num-items", "25"]
-    assert main(["train", "--data", "log.csv", *RUN, *options, "--name", "cold"]) == 0
-    said = capsys.readouterr().err
-    about = r"4 items without events, with vectors from \d columns of attributes \(cosine on held-out items "
-    found = re.search(about + r"([\d.]+), of the mean vector alone ([-\d.]+)\)", said)
-    assert found is not None, said
-    assert float(found[1]) > 0.8 > float(found[2])
-    catalogue = load_checkpoint("runs/cold/ppo.pt").catalogue
-    assert catalogue.item_ids.tolist()[-4:] == [30, 31, 32, 33] and catalogue.num_items == 29
-    warm, cold = catalogue.embedding[:25], catalogue.embedding[25:]
-    odd = catalogue.item_ids % 2 == 1
-    for row in range(4):
-        own = odd[:25] == bool(odd[25 + row])
-        assert (warm[own] @ cold[row]).mean() > (warm[~own] @ cold[row]).mean() + 0.5
-    assert catalogue.popularity[-4:].tolist() == [0.0] * 4
-    user = str(load("runs/cold/ppo.pt").users[0])
-    assert (
-        main(["recommend", "--checkpoint", "runs/cold/ppo.pt", "--user", user, "--k", "29", "--again"]) == 0
-    )
-    assert "(id 33)" in capsys.readouterr().out
 
 
 def test_infinite_numbers_about_items_are_gaps_and_named(tmp_path: Path) -> None:
