@@ -19,12 +19,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys_rl.data.catalogue import split_users
-from recsys_rl.data.embeddings import learn_embeddings, recall_at_k, unit_rows
+from recsys_rl.data.embeddings import learn_embeddings, unit_rows
 from recsys_rl.data.movielens import load_movielens
 from recsys_rl.types import InteractionLog
 
 SEEDS = range(5)
 STUDENT_T = 2.776  # 97.5 % quantile at 4 degrees of freedom
+
+
+def recall_at_k(scores: Tensor, seen: Tensor, targets: Tensor, k: int) -> Tensor:
+    """Share of each user's target items among the ``k`` best-scored items not seen before, in [0, 1].
+
+    ``scores`` (N, I); ``seen`` and ``targets`` (N, I) bool; result (N,), NaN for a user without targets.
+    """
+    top = scores.masked_fill(seen, -torch.inf).topk(k, dim=1).indices  # (N, k)
+    return targets.gather(1, top).sum(dim=1) / targets.sum(dim=1)
 
 
 def measure(log: InteractionLog, embedding_dim: int, seed: int) -> dict[str, float]:

@@ -35,7 +35,7 @@ PLATFORMS = ("satiation", "short-video", "long-video")
 
 def training_env(config: Config, world: World, part: Population, count: int, noise: torch.Generator) -> Env:
     place = World(world.catalogue, part)
-    return make_env(config, place, count, noise, training=False, all_streams=False)
+    return make_env(config, place, count, noise, training=False)
 
 
 def played(config: Config, world: World, expert: Expert, budget: int) -> tuple[Sessions, dict[str, Tensor]]:

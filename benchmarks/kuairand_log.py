@@ -39,13 +39,12 @@ from recsys_rl.data import LOGS
 from recsys_rl.data.kuairand import load_kuairand
 from recsys_rl.decisions.log import DecisionLog
 from recsys_rl.decisions.session_table import session_table
-from recsys_rl.decisions.split import split_by_time
 from recsys_rl.decisions.table import DecisionTable
 from recsys_rl.ope.compare import compare, recommend
 from recsys_rl.ope.judge import LOGGED, judge
 from recsys_rl.ope.rows import plain_row
 from recsys_rl.run import agent_of
-from recsys_rl.types import Action, Catalogue, Feedback, Obs, Population, World
+from recsys_rl.types import Action, Catalogue, Feedback, Obs, Population, UserError, World
 from recsys_rl.utils.find import find
 from recsys_rl.utils.seeding import generators
 from recsys_rl.workflows.fit_users import FitUsersConfig, begin_fit
@@ -78,14 +77,15 @@ class BestByUsers:
 
     @torch.no_grad()
     def act(self, obs: Obs, greedy: bool = False) -> Action:
-        network, interface = self.file.network, self.file.facts.interface
+        members, interface = self.file.members, self.file.facts.interface
         names = self.file.facts.given
         number, found = self.file.world.catalogue.num_items, []
         for context in obs.context.split(max(1, BLOCK // number)):
             given = {name: context[:, interface.place_of(name)] for name in names}
-            memory = network.begin(given, len(context))
             items = torch.arange(number).expand(len(context), -1)
-            means = network.means(memory, items)[..., 0]  # (E, n, I)
+            starts = [member.begin(given, len(context)) for member in members]
+            answers = [x.respond(memory, items) for x, memory in zip(members, starts, strict=True)]
+            means = torch.stack([answer.expected()[..., 0] for answer in answers])  # (E, n, I)
             found.append((means.mean(0) - self.doubt * means.std(0, correction=0)).argmax(1))
         items = torch.cat(found).unsqueeze(1)  # (N, 1)
         return Action(items, torch.zeros(len(items)))
@@ -138,6 +138,18 @@ def people_of_kuairand(table: DecisionTable, data_dir: Path | None) -> Tensor:
     share = (liked + 1) / (views + 3)
     found = torch.cat([(share / (1 - share)).log().unsqueeze(1), sums / (liked + 1).unsqueeze(1)], 1)
     return found[log.users]
+
+
+def split_by_time(log: DecisionLog, share: float) -> tuple[DecisionLog, DecisionLog]:
+    """The earlier decisions, at most a ``share`` (0 to 1) of all, and the others; each is its own session.
+
+    Raises UserError if a side would be empty.
+    """
+    ordered = log.times.sort().values
+    earlier = log.times < ordered[min(int(share * len(ordered)), len(ordered) - 1)]  # (E,)
+    if not bool(earlier.any()):
+        raise UserError(f"--share {share} leaves no decisions to learn from: give a larger share.")
+    return log.rows(earlier), log.rows(~earlier)
 
 
 def sample(log: DecisionLog, most: int, generator: torch.Generator) -> DecisionLog:

@@ -124,7 +124,7 @@ def learned(
     checked = torch.rand(fitted.num_sessions, generator=generator) < 0.1
     kinds = kinds_of(fitted.signals.flatten(0, 2), fitted.left)
     context = ContextSizes(user, (("share", 1),), STEPS)
-    tables_of = item_tables(past.catalogue, {})
+    tables_of = item_tables(past.catalogue)
     found = [UserNetwork(tables_of, context, kinds, generator) for _ in range(members)]
     inner, outer = (x.nonzero().squeeze(1) for x in (~checked, checked))
     fitting = UserFitting(found, fitted.rows(inner), fitted.rows(outer), FitSizes(epochs=epochs), generator)

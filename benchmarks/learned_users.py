@@ -1,22 +1,16 @@
 """Users learned from logs, policies trained inside them, and what these earn with the true users.
 
-    python -m benchmarks.learned_users [--envs satiation ...] [--logs medium ...] [--features generic ...]
-                                       [--pessimism none ...] [--seeds 0] [--keep FOLDER] [--smoke]
-                                       [--json FILE]
+    python -m benchmarks.learned_users [--envs satiation ...] [--logs medium ...] [--seeds 0] [--keep FOLDER]
+                                       [--smoke] [--json FILE]
 
 The logs are those of benchmarks.offline: sessions of training users with random items, and with a policy that
-has had about a tenth of the training (harness/offline_logs.py). Of each log users are learned with generic
-features and with those of the platform's own equations. A row has
+has had about a tenth of the training (harness/offline_logs.py). A row has
 
 - the losses of the learned users on users that they were not fitted on, over those of the true simulator;
 - the return of PPO, trained inside, with the true held-out users and its share of online PPO's return;
 - of a dozen policies (stages of the online training, baselines, the policy trained inside) the rank
   correlation of their returns in the learned and in the true world, and the regret of the choice by the
   learned one: the share of the best return that is lost.
-
-``--pessimism`` gives what PPO learns from inside: the reward alone (the default), the reward minus the spread
-of the networks (MOPO), or plus a tenth of the entropy of what the log shows next (DORL). The returns in the
-table are always of the reward alone.
 
 All policies act greedily, and play one session with each held-out user. ``--keep`` keeps logs, users and
 checkpoints in FOLDER/ENV-seed-N, and takes those that are there.
@@ -25,7 +19,6 @@ checkpoints in FOLDER/ENV-seed-N, and takes those that are there.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 import sys
 import tempfile
@@ -57,9 +50,6 @@ from recsys_rl.workflows.train import train
 
 ENVS = ("satiation", "short-video")
 LOGS = ("medium", "random")
-FEATURES = ("generic", "platform")
-PESSIMISM: Mapping[str, tuple[str, ...]] = {"none": (), "spread": ("spread=-1",), "entropy": ("entropy=0.1",)}
-"""What PPO inside learns from beside the reward (``--weights``); the weights are those of docs/11."""
 STAGES = (0, 1, 2, 3, 5, 8, 12, 16, 20)
 """Stages of the online training that are judged, in twentieths of its steps."""
 
@@ -95,7 +85,7 @@ SMOKE = Work(
 )
 
 
-def inside(path: Path, users: Path, env: str, pessimism: str, seed: int, work: Work) -> Checkpoint:
+def inside(path: Path, users: Path, env: str, seed: int, work: Work) -> Checkpoint:
     """PPO that was trained inside the learned ``users``; it is trained unless ``path`` is there."""
     made = path / "ppo.pt"
     if not (path / "done").exists():
@@ -108,7 +98,6 @@ def inside(path: Path, users: Path, env: str, pessimism: str, seed: int, work: W
             total_timesteps=work.inside,
             eval_interval=0,
             seed=seed,
-            weights=PESSIMISM[pessimism],
             folder=path,
             quiet=True,
             **learner,
@@ -142,11 +131,10 @@ def values(config: Config, of: Checkpoint, judged: Mapping[str, Policy]) -> dict
     }
 
 
-def row(logs: Logs, env: str, log: str, features: str, pessimism: str, seed: int, work: Work) -> Row:
+def row(logs: Logs, env: str, log: str, seed: int, work: Work) -> Row:
     """One row of the table."""
     started = time.process_time()
-    stem = f"{log}-{features}"
-    users = logs.folder / f"users-{stem}.pt"
+    users = logs.folder / f"users-{log}.pt"
     behaviour = logs.snapshot("medium")
     told = users.with_suffix(".json")
     if not told.exists():
@@ -154,7 +142,6 @@ def row(logs: Logs, env: str, log: str, features: str, pessimism: str, seed: int
             log=str(logs.log(log)),
             checkpoint=str(behaviour),
             out=str(users),
-            features=features,
             members=work.members,
             epochs=work.epochs,
             seed=seed,
@@ -163,8 +150,7 @@ def row(logs: Logs, env: str, log: str, features: str, pessimism: str, seed: int
         )
     report = json.loads(told.read_text())
     fitted = time.process_time()
-    own_stem = stem if pessimism == "none" else f"{stem}-{pessimism}"
-    own = inside(logs.folder / f"inside-{own_stem}", users, env, pessimism, seed, work)
+    own = inside(logs.folder / f"inside-{log}", users, env, seed, work)
     trained = time.process_time()
     true = load(behaviour)
     judged = policies(logs, own, env_of(true.config, true))
@@ -182,8 +168,6 @@ def row(logs: Logs, env: str, log: str, features: str, pessimism: str, seed: int
     return {
         "env": env,
         "log": log,
-        "features": features,
-        "pessimism": pessimism,
         "seed": seed,
         "users": len(in_truth["inside"]),
         "return_mean": found.mean,
@@ -212,11 +196,10 @@ def text(results: Path) -> str:
     """The table of docs/11, from the newest rows of the file alone: means over seeds."""
     if not (results / "learned_users.csv").exists():
         return "Not measured yet: `python -m benchmarks.learned_users` measures it."
-    rows = newest.read(results, "learned_users", ("env", "log", "features", "pessimism", "seed"))
+    rows = newest.read(results, "learned_users", ("env", "log", "seed"))
     groups: dict[tuple[str, ...], list[newest.Row]] = {}
     for line in rows:
-        names = (f"`{line['env']}`", line["log"], line["features"])
-        groups.setdefault((*names, line["pessimism"]), []).append(line)
+        groups.setdefault((f"`{line['env']}`", line["log"]), []).append(line)
     body = []
     for group, of_seeds in sorted(groups.items()):
 
@@ -230,7 +213,7 @@ def text(results: Path) -> str:
         cells += [f"{100 * mean('share'):.0f} %{span}", f"{mean('spearman'):.2f}"]
         cells += [f"{100 * mean('regret'):.1f} %", f"{max(ratios):.2f}" if ratios else ""]
         body.append([*cells, f"{mean('classifier_auc'):.2f}"])
-    head = ["platform", "log", "features", "pessimism", "seeds", "true return", "return inside"]
+    head = ["platform", "log", "seeds", "true return", "return inside"]
     head += ["of online PPO", "rank correlation", "regret"]
     head += ["largest loss over the truth's", "AUC, real or learned"]
     commits = ", ".join(dict.fromkeys(line["commit"] for line in rows))
@@ -246,8 +229,6 @@ def main() -> None:
     parser = tables.parser(__doc__)
     parser.add_argument("--envs", nargs="+", choices=ENVS, default=list(ENVS))
     parser.add_argument("--logs", nargs="+", choices=LOGS, default=list(LOGS))
-    parser.add_argument("--features", nargs="+", choices=FEATURES, default=list(FEATURES))
-    parser.add_argument("--pessimism", nargs="+", choices=PESSIMISM, default=["none"])
     parser.add_argument("--seeds", type=parse_seeds, default="0", help="as in 0-2 or 0,3,7 (default: 0)")
     parser.add_argument("--keep", type=Path, help="keep logs and checkpoints here, and take those there")
     args = tables.parse(parser, "learned_users")
@@ -260,11 +241,11 @@ def main() -> None:
             work = dataclasses.replace(work, logs=dataclasses.replace(work.logs, env=env, replay=False))
             for seed in seeds:
                 logs = make_logs((args.keep or Path(temporary)) / f"{env}-seed-{seed}", seed, work.logs)
-                for log, features, pessimism in itertools.product(args.logs, args.features, args.pessimism):
-                    told = row(logs, env, log, features, pessimism, seed, work)
+                for log in args.logs:
+                    told = row(logs, env, log, seed, work)
                     rows.append(told)
                     print(
-                        f"{env} {log} {features} {pessimism} seed {seed}: {told['return_mean']:.2f}, "
+                        f"{env} {log} seed {seed}: {told['return_mean']:.2f}, "
                         f"{100 * told['share']:.0f} % of online PPO, correlation {told['spearman']:.2f}",
                         file=sys.stderr,
                         flush=True,

@@ -14,7 +14,7 @@ within a cluster, for a logger with strong and one with mild preferences. ``over
 
 `selection`: ten policies of --env (PPO, stopped early too, sampled and greedy; mf, mmr ...) estimated from
 three logs, half random and half PPO stopped early: of 20,000 sessions of `satiation`, or 1,000 of
-`short-video`. `world, platform` knows the platform's equations. It trains PPO first.
+`short-video`. It trains PPO first.
 """
 
 from __future__ import annotations

@@ -3,8 +3,7 @@
 The log is half by a random policy and half by PPO stopped early, sampled. For each estimator: Spearman's
 correlation of its ten estimates with the true returns, among the better five too, the regret of the
 policy that it puts first, as a share of the best return, and the mean and the largest of the ten relative
-errors. `world, platform` is `world` whose networks have the sums of the platform's own equations, as
-`fit-users --features platform`: it knows the equations, which nobody knows of real users.
+errors.
 """
 
 from __future__ import annotations
@@ -25,24 +24,21 @@ from recsys_rl.decisions.log import DecisionHeader, DecisionLog, catalogue_hash,
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.evaluation.players import Table
 from recsys_rl.evaluation.policies import Behaviours
-from recsys_rl.experience.learned_users import extra_tables
 from recsys_rl.experience.rollout import play
 from recsys_rl.experience.sessions import record
-from recsys_rl.lookup import platform_of
 from recsys_rl.objective.weighted import weighted
 from recsys_rl.ope.policies import read_policy, with_models
 from recsys_rl.ope.policies import weighted as weighted_sessions
-from recsys_rl.ope.replay import ReplayedLog, replay
+from recsys_rl.ope.replay import replay
 from recsys_rl.ope.reward_model import ridge
 from recsys_rl.ope.rows import Knowledge, score
-from recsys_rl.ope.world import Worlds, fit_world, world
+from recsys_rl.ope.world import fit_world, world
 from recsys_rl.protocols import Behaviour
 from recsys_rl.utils.seeding import generators
 from recsys_rl.workflows.ope_policies import playable
 from recsys_rl.workflows.train import train
 
 WIDTH = 256  # sessions played together
-PLATFORM = "world, platform"
 TABLE = (
     "popularity",
     "static-list",
@@ -191,12 +187,6 @@ def selection(sizes: Sizes, logs: int, seed: int, data: str = "movielens") -> li
     return rows
 
 
-def platform_world(arena: Arena, log: ReplayedLog, generator: torch.Generator) -> Worlds:
-    """The world of the log whose networks have the sums of the platform's own equations."""
-    name, users = arena.checkpoint.config.env, arena.env.user_model
-    return fit_world(log, generator, extra=extra_tables(platform_of(name).equations, users, name))
-
-
 def estimates(arena: Arena, sessions: int, generator: torch.Generator) -> tuple[dict[str, Tensor], Row]:
     """The ten estimates (10,) of each estimator on a new log, and the processor seconds of `world`."""
     log = arena.log(sessions, generator)
@@ -206,7 +196,6 @@ def estimates(arena: Arena, sessions: int, generator: torch.Generator) -> tuple[
     started = time.process_time()
     worlds = fit_world(of, generator)
     fitted = time.process_time()
-    informed = platform_world(arena, of, generator)
     found: dict[str, list[float]] = {}
     playing = 0.0
     for policy in arena.policies.values():
@@ -216,8 +205,7 @@ def estimates(arena: Arena, sessions: int, generator: torch.Generator) -> tuple[
         playing = max(playing, time.process_time() - before)
         evidence, _ = with_models(of, weighted_sessions(of, read), read, ridge())
         evidence = replace(evidence, world=played)
-        terms_of = score("", evidence, of.users, knowledge=Knowledge(most=of.most)).terms
-        for name, terms in (terms_of | {PLATFORM: world(informed, policy)}).items():
+        for name, terms in score("", evidence, of.users, knowledge=Knowledge(most=of.most)).terms.items():
             found.setdefault(name, []).append(float(terms.mean()))
     seconds = {"fit_s": fitted - started, "most_s_of_a_policy": playing}
     return {name: torch.tensor(values) for name, values in found.items()}, seconds

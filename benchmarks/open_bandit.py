@@ -23,7 +23,7 @@ from torch import Tensor
 
 from benchmarks.harness import tables
 from benchmarks.harness.turns import Row
-from recsys_rl.data.open_bandit import OpenBandit, load_open_bandit, load_prior, thompson_policy
+from recsys_rl.data.open_bandit import OpenBandit, load_open_bandit, load_prior
 from recsys_rl.ope.clipping import by_error, by_slope
 from recsys_rl.ope.diagnostics import weigh
 from recsys_rl.ope.estimators import ESTIMATORS, Estimator, of_decisions
@@ -35,6 +35,26 @@ UNCLIPPED = ("dm", "ips", "snips", "dr", "sndr")
 PUBLISHED = {
     "ips": 0.311, "snips": 0.312, "dm": 0.157, "dr": 0.292, "sndr": 0.302, "switch-dr": 0.258, "dros": 0.160,
 }  # fmt: skip
+
+
+# argsort of draws theta_a ~ Beta(alpha_a, beta_a): Thompson sampling without an update
+def thompson_policy(prior: Tensor, draws: int, places: int, generator: np.random.RandomState) -> Tensor:
+    """(places, A) float64: how often each item is the best, the second best ... of ``draws`` draws.
+
+    numpy's older generator, as the published table was made with it.
+    """
+    number = len(prior)
+    count = np.zeros((places, number))
+    block = max(1, min(draws, 2_000_000 // number))
+    for start in range(0, draws, block):
+        rows = min(block, draws - start)
+        drawn = generator.beta(prior[:, 0].numpy(), prior[:, 1].numpy(), size=(rows, number))
+        best = np.argpartition(drawn, number - places, axis=1)[:, number - places :]
+        order = np.take_along_axis(drawn, best, 1).argsort(1)[:, ::-1]
+        best = np.take_along_axis(best, order, 1)  # (rows, places), the largest first
+        for place in range(places):
+            count[place] += np.bincount(best[:, place], minlength=number)
+    return torch.from_numpy(count / draws)
 
 
 def folds_of_rows(number: int) -> Tensor:

@@ -5,8 +5,8 @@
 The held-out users play as strangers: their profiles are withheld (``evaluate --strangers``). For each
 platform and seed two policies are trained with few steps: PPO on users with profiles alone, and PPO where the
 profiles of SHARE of the training users are withheld. Beside them play popularity, the static list, `mf` with
-fold-in, LinUCB and Thompson sampling, all tuned on training users without profiles; the hand-over from LinUCB
-to the first PPO; and the ceiling, which knows the profile (`informed`) or the user (`oracle`).
+fold-in, LinUCB and Thompson sampling, all tuned on training users without profiles; and the ceiling, which
+knows the profile (`informed`) or the user (`oracle`).
 On `drift` the observation holds the rewards of the session (--history-length 20), without which nothing could
 be learned of a stranger.
 
@@ -36,7 +36,7 @@ from recsys_rl.checkpoint import load
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.satiation import Satiation
 from recsys_rl.evaluation.checkpoints import Entry
-from recsys_rl.evaluation.players import Player, Table, evenly, hand_overs, heldout_users, learned, references
+from recsys_rl.evaluation.players import Player, Table, evenly, heldout_users, learned, references
 from recsys_rl.evaluation.regret import regret_by_step
 from recsys_rl.evaluation.table import Played
 from recsys_rl.experience.rollout import play
@@ -44,7 +44,7 @@ from recsys_rl.utils.metrics import interval
 from recsys_rl.utils.seeding import generators, parse_seeds, stream_seed
 
 SHARE = 0.5
-BANDIT, FILTER, DEAF = "linucb", "filter", "filter-without-answers"
+FILTER, DEAF = "filter", "filter-without-answers"
 ROWS = ("popularity", "static-list", "mf", "linucb", "lints")
 
 
@@ -54,14 +54,13 @@ class Task:
 
     words: tuple[str, ...]  # options of its training
     steps: int  # of each training
-    handover: int  # steps of the bandit
     ceiling: str
     ceiling_users: int  # a planner needs half a second for each
 
 
 TASKS = {
-    "drift": Task(("--env", "drift", "--history-length", "20"), 100_000, 5, "oracle", 10**6),
-    "satiation": Task(("--env", "satiation"), 300_000, 2, "informed", 32),
+    "drift": Task(("--env", "drift", "--history-length", "20"), 100_000, "oracle", 10**6),
+    "satiation": Task(("--env", "satiation"), 300_000, "informed", 32),
 }
 TINY = (
     *("--data", "synthetic", "--num-users", "40", "--num-items", "40", "--embedding-dim", "4"),
@@ -97,10 +96,8 @@ def rows_of(task: Task, seed: int, known: Path, mixed: Path) -> dict[str, Played
     env = table.env()
     assert isinstance(env, RecEnv)
     players = learned(entries, table, env)
-    makers = references(table, env, first.total_steps, None, (BANDIT, "lints"))
-    over = hand_overs(task.handover, [BANDIT], makers, entries[:1], players, env, first.population)
-    makers = {**makers, **over}
-    names = [*ROWS, "ppo", "ppo-share", *over, task.ceiling]
+    makers = references(table, env, first.total_steps, None, ("linucb", "lints"))
+    names = [*ROWS, "ppo", "ppo-share", task.ceiling]
     if isinstance(env.user_model, Satiation):
         tastes = first.population.taste[first.population.train]
         for name, learns in ((DEAF, False), (FILTER, True)):

@@ -17,7 +17,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from benchmarks import coat, dqn, foreign, learned_users, offline
+from benchmarks import dqn, foreign, learned_users, offline
+from benchmarks.coat import table as coat_table
 from benchmarks.harness import (
     calibration_texts,
     claim_texts,
@@ -60,8 +61,8 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "dqn": learning_texts.dqn,
     "learned-users": learned_users.text,
     "offline": offline.text,
-    "coat": coat.text,
-    "coat-published": coat.published,
+    "coat": coat_table.text,
+    "coat-published": coat_table.published,
     "throughput": speed_texts.throughput,
     "throughput-one-thread": partial(speed_texts.throughput, name="throughput-one-thread"),
     "throughput-allocator": partial(speed_texts.throughput, name="throughput-allocator"),

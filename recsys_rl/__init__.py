@@ -1,9 +1,9 @@
 """Reinforcement learning for recommender systems: PPO and A2C from scratch.
 
 The names in ``__all__`` are the public interface; docs/api.md shows each in an example. Each is imported at
-its first use, so ``import recsys_rl`` itself loads neither torch nor Gymnasium.
+its first use, so ``import recsys_rl`` itself does not load torch.
 
-Platforms are registered with Gymnasium, under the ids of ``gymnasium_id``, once both packages are imported.
+The import registers the platforms with Gymnasium, under the ids of ``gymnasium_id``.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from gymnasium.envs.registration import register, registry
+
 from recsys_rl.agents import AGENTS
 from recsys_rl.data import SOURCES
 from recsys_rl.env import PLATFORMS, WITHOUT_ID
 from recsys_rl.errors import UserError
-from recsys_rl.utils.after_import import after_import
 
 if TYPE_CHECKING:
     from recsys_rl.config import Config
@@ -85,13 +86,11 @@ def gymnasium_id(platform: str) -> str:
 
 
 def register_ids() -> None:
-    """Register each platform with Gymnasium.
+    """Register each platform with Gymnasium; the import of this package does so.
 
     The entry points are strings: nothing heavy is imported, and no data is read, before an environment is
     made.
     """
-    from gymnasium.envs.registration import register, registry
-
     for platform in PLATFORMS:
         if platform not in WITHOUT_ID and gymnasium_id(platform) not in registry:
             register(
@@ -102,4 +101,4 @@ def register_ids() -> None:
             )
 
 
-after_import("gymnasium", register_ids)  # loading Gymnasium takes time, and most runs don't use it
+register_ids()

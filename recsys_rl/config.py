@@ -26,15 +26,15 @@ from recsys_rl.lookup import (
     DEFAULT_ENV,
     algorithm_of,
     has_own_world,
-    names_a_module,
+    is_strange,
+    names_a_source,
     platform_of,
     source_key,
     source_of,
 )
-from recsys_rl.lookup import no_setting as no_setting
 from recsys_rl.objective.objectives import check_objectives
 from recsys_rl.protocols import Algorithm, Platform
-from recsys_rl.schema import build, check_fields, did_you_mean, hints, place_of, shown
+from recsys_rl.schema import build, check_fields, did_you_mean, hints, shown
 from recsys_rl.utils.find import find
 
 T = TypeVar("T")
@@ -227,9 +227,14 @@ def _preset_for(algo: str, env: str, classes: Mapping[str, type[Any]]) -> dict[s
 
 
 def section_classes(algo: str, env: str, data: object) -> dict[str, type[Any]]:
-    """The class of each section. ``data`` is the source's name, unused if the platform has its own world."""
+    """The class of each section. ``data`` is the source's name, unused if the platform has its own world.
+
+    Of module:SOURCE of a module that is not imported, only the shared settings of data are known.
+    """
+    own_world = has_own_world(env)
+    source = DataConfig if own_world or is_strange(data) else source_of(str(data)).config
     return {
-        "data_config": NoConfig if has_own_world(env) else source_of(str(data)).config,
+        "data_config": NoConfig if own_world else source,
         "env_config": platform_of(env).config,
         "model_config": ModelConfig,
         "agent_config": algorithm_of(algo).config,
@@ -285,10 +290,12 @@ def sections_from(mapping: Mapping[str, Any], settings: Mapping[str, Any] | None
             raise FieldError(name, f"is {shown(mapping[name])}: it must be a text.")
     algo, env = mapping.get("algo", DEFAULT_ALGO), mapping.get("env", DEFAULT_ENV)
     data = settings.get("data", data_name(mapping))
+    if "data" in settings and names_a_source(data):
+        source_of(str(data), typed=True)
     classes = section_classes(algo, env, data)
     homes = {name: section for section, first in classes.items() for name in hints(first)}
-    _check_names(mapping, homes)
-    _check_settings(settings, homes, algo, env, str(data))
+    _check_names(mapping)
+    _check_settings(settings, homes, algo, env)
     preset = _preset_for(algo, env, classes)
     found = {}
     for section, cls in classes.items():
@@ -299,10 +306,8 @@ def sections_from(mapping: Mapping[str, Any], settings: Mapping[str, Any] | None
             whose = f"env {env}" if whose is None or cls is NoConfig else whose
             part = vars(_of_class(part, cls, section, whose))
         elif isinstance(part, Mapping):
-            _check_gone(part if section == "train_config" else {})
-            _check_owners(part, section, homes, algo, env, str(data))
             part = {**preset.get(section, {}), **part}
-        found[section] = build(cls, {**part, **own} if isinstance(part, Mapping) else part, section, homes)
+        found[section] = build(cls, {**part, **own} if isinstance(part, Mapping) else part, section)
     return found
 
 
@@ -316,33 +321,15 @@ def _of_class(given: Any, cls: type[Any], section: str, whose: str) -> Any:
     raise UserError(f"{section} is of type {type(given).__name__}: {whose} takes {cls.__name__}.")
 
 
-def _check_settings(
-    settings: Mapping[str, Any], homes: Mapping[str, str], algo: str, env: str, data: str
-) -> None:
+def _check_settings(settings: Mapping[str, Any], homes: Mapping[str, str], algo: str, env: str) -> None:
     """Raise UserError for a name that is not a setting of the run."""
     for name in settings:
         if name not in homes:
-            sections = ("env_config", "agent_config", "data_config")
-            elsewhere = (no_setting(section, name, algo, env, data) for section in sections)
-            complaint = next(filter(None, elsewhere), None)
-            if complaint is not None:
-                raise UserError(f"{name} {complaint}")
             names = [*(field.name for field in dataclasses.fields(Config)), *homes]
             raise UserError(
-                f"There is no setting {name}{did_you_mean(name, names)}: recsys-rl train --algo {algo} "
-                f"--env {env} --help lists all."
+                f"There is no setting {name}{did_you_mean(name, names)} of {algo} on {env}: recsys-rl train "
+                f"--algo {algo} --env {env} --help lists all."
             )
-
-
-def _check_owners(
-    part: Mapping[str, Any], section: str, homes: Mapping[str, str], algo: str, env: str, data: str
-) -> None:
-    """Raise FieldError for a field that only other platforms, algorithms or sources have."""
-    for field in part:
-        if field not in homes:
-            complaint = no_setting(section, str(field), algo, env, data)
-            if complaint is not None:
-                raise FieldError(f"{section}.{field}", complaint)
 
 
 def data_name(mapping: Mapping[str, Any]) -> Any:
@@ -353,26 +340,26 @@ def data_name(mapping: Mapping[str, Any]) -> Any:
     return getattr(section, "data", DataConfig.data)
 
 
-def _check_names(mapping: Mapping[str, Any], homes: Mapping[str, str]) -> None:
-    """Raise UserError for a name that is not a section; ``homes`` maps each field to its section."""
+def without_source(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings in a file; of a source whose module is not imported, with the shared settings of data alone.
+
+    A file may not import a module, and who reads such a file finds the world in it.
+    """
+    section = settings.get("data_config")
+    if not isinstance(section, Mapping) or not is_strange(section.get("data", "")):
+        return dict(settings)
+    shared = {name: value for name, value in section.items() if name in hints(DataConfig)}
+    return {**settings, "data_config": shared}
+
+
+def _check_names(mapping: Mapping[str, Any]) -> None:
+    """Raise UserError for a name that is not a section."""
     names = [field.name for field in dataclasses.fields(Config)]
     for name in mapping:
         if name not in names:
-            home = place_of(name, homes)
-            near = f" (did you mean {home}?)" if home else did_you_mean(name, names)
             raise UserError(
-                f"There is no field {name if str(name).isidentifier() else shown(name)}{near}: choose from "
-                f"{', '.join(names)}."
-            )
-
-
-def _check_gone(section: Mapping[str, Any]) -> None:
-    """Raise UserError for fields of an earlier version."""
-    for name in ("log_dir", "checkpoint_dir"):
-        if name in section:
-            raise UserError(
-                f"train_config.{name} is a setting of an earlier version: each run now has its own folder in "
-                "runs_dir; leave it out."
+                f"There is no field {name if str(name).isidentifier() else shown(name)}"
+                f"{did_you_mean(name, names)}: choose from {', '.join(names)}."
             )
 
 
@@ -421,14 +408,6 @@ def read_toml(text: str, source: str = "the TOML text") -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         mend = "mend that place, or give a file like the config.toml of a run"
         raise UserError(f"{source} is not TOML ({error}): {mend}.") from error
-
-
-def from_toml(text: str) -> Config:
-    """The inverse of ``to_toml``. Raises UserError as ``from_dict`` does, and if ``env`` names a module."""
-    settings = read_toml(text)
-    if names_a_module(str(settings.get("env"))):
-        raise UserError(f"The TOML text names a module in env ({shown(settings['env'])}), as no file may.")
-    return from_dict(Config, settings)
 
 
 def _literal(value: Any) -> str:

@@ -33,9 +33,9 @@ class DataConfig:
     """The users and the items."""
 
     data: str = "movielens"
-    """movielens, ml-100k, ml-latest-small, ml-1m, ml-25m, ml-32m, kuairec, kuairand, coat, coat-game,
-    rating-matrix, synthetic, clustered, a log (.csv, .tsv, .dat, .txt, .inter, .data, gzipped or not,
-    .parquet), or a .npy table of item embeddings."""
+    """movielens, ml-100k, ml-latest-small, ml-1m, ml-25m, ml-32m, kuairec, kuairand, synthetic, clustered, a
+    log (.csv, .tsv, .dat, .txt, .inter, .data, gzipped or not, .parquet), a .npy table of item embeddings, or
+    your own module:SOURCE."""
     cache_dir: str | None = None
     """Folder for downloads, learned embeddings and `clustered` items (default: the user's cache folder)."""
     heldout_fraction: Annotated[float, Range(above=0, below=1)] = 0.2
@@ -229,8 +229,6 @@ class TrainConfig:
     """Torch threads per process: more are faster on idle cores, slower on busy ones; 0 = torch's choice."""
     num_processes: Annotated[int, Range(1, 1024)] = 1
     """Processes of one run. num_envs and batch_size are divided among them, and gradients are averaged."""
-    join_timeout: Annotated[float, Range(above=0, high=86_400)] = 60.0
-    """Seconds within which all processes must have connected at the start."""
     init_from: str | None = None
     """Checkpoint whose weights a new run begins with, for example to go on with newer data, or to add a
     transformer. Steps, optimiser and learning rate begin anew."""
@@ -255,14 +253,10 @@ class TrainConfig:
     """New folder for a log of all decisions of the run, in parts, for learning from its replay."""
     judge_log: str | None = None
     """Log of decisions on which each evaluation judges the greedy policy of a run in learned users, by the
-    estimator `world` of `ope` on its held-out users. The run stops when this estimate stops rising; best.pt
-    has its best policy."""
-    judge_patience: CountOrZero = 5
-    """Evaluations in a row without a higher estimate on judge_log, after which the run stops; 0 = never."""
+    estimator `world` of `ope` on its held-out users. The run stops after 5 evaluations without a higher
+    estimate; best.pt has its best policy."""
     world: str | None = None
     """Each evaluation also plays in this platform, with the items, users and interface of the run: the
     simulator behind the log of learned users. It has no effect on learning."""
-    world_set: tuple[str, ...] = ()
-    """A setting of --world, as NAME=VALUE, as in --world-set noise=0. It may be repeated."""
     tensorboard: bool = False
     """Write TensorBoard events beside the CSV log (needs the extra `tensorboard`)."""

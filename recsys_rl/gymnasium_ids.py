@@ -32,14 +32,12 @@ in the next visit without a reset. ``terminated``: the user never returns. ``tru
 ``reset(options={"users": [3, 8]})`` starts sessions of these rows of the population, one for each
 environment.
 
-``make_vec`` steps all N sessions as one batch of tensors, and makes masks when they are read; ``make`` plays
-one session with the same operators, most of whose time does not depend on N.
+``make_vec`` steps all N sessions as one batch of tensors; ``make`` plays one session with the same operators,
+most of whose time does not depend on N.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -53,14 +51,13 @@ from torch import Tensor
 
 from recsys_rl import gymnasium_id
 from recsys_rl.checkpoint.users import load_users
-from recsys_rl.config import Config, data_name, from_dict, no_setting, overlay, section_classes, to_dict
+from recsys_rl.config import Config, data_name, from_dict, overlay, section_classes, to_dict
 from recsys_rl.dials import DataConfig, EnvConfig
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.lookup import DEFAULT_ALGO
 from recsys_rl.make import make_env, make_world
 from recsys_rl.schema import did_you_mean, hints
 from recsys_rl.types import Interface, Obs, UserError
-from recsys_rl.utils.lazy import LazyDict
 
 Arrays = Any  # an observation: one array, or a dict of them
 Info = dict[str, Any]
@@ -109,9 +106,6 @@ class RecSysVectorEnv(VectorEnv[Arrays, npt.NDArray[np.int64], npt.NDArray[Any]]
     of the next session. ``infos["final_obs"]`` (N,) of objects and ``infos["final_info"]`` hold the last
     observation and info of the old session; ``_final_obs`` and ``_final_info`` are True for these rows. One
     seed makes all N sessions, so they differ from the sessions of N environments with a seed each.
-
-    Masks, and the last observations and infos, are computed when they are read: N users times I items are
-    more numbers than all others of a step.
     """
 
     autoreset_mode = AutoresetMode.SAME_STEP
@@ -128,8 +122,10 @@ class RecSysVectorEnv(VectorEnv[Arrays, npt.NDArray[np.int64], npt.NDArray[Any]]
     @torch.inference_mode()
     def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Arrays, Info]:
         super().reset(seed=seed)
-        obs = _begin(self.sessions, self.num_envs, self.np_random, options)
-        return as_arrays(obs, self.sessions.interface), LazyDict(*self._mask_info(obs))
+        arrays = as_arrays(
+            _begin(self.sessions, self.num_envs, self.np_random, options), self.sessions.interface
+        )
+        return arrays, self._mask_info(arrays)
 
     @torch.inference_mode()
     def step(
@@ -138,44 +134,40 @@ class RecSysVectorEnv(VectorEnv[Arrays, npt.NDArray[np.int64], npt.NDArray[Any]]
         _check(actions, self.action_space)
         step = self.sessions.step(_items(actions, self.num_envs))
         arrays = as_arrays(step.obs, self.sessions.interface)
-        known, later = self._mask_info(step.obs)
+        infos = self._mask_info(arrays)
         if step.final_obs is not step.obs:  # some sessions ended
             ended = (step.terminated | step.truncated).numpy()
-            known |= {"_final_obs": ended, "_final_info": ended.copy()}
-            final = step.final_obs
-            later["final_obs"] = lambda: self._final_obs(final, ended)
-            later["final_info"] = lambda: self._final_info(final, ended)
+            rows = torch.from_numpy(np.flatnonzero(ended))
+            final = as_arrays(step.final_obs.rows(rows), self.sessions.interface)
+            infos |= {
+                "final_obs": self._final_obs(final, ended),
+                "_final_obs": ended,
+                "final_info": self._final_info(final, ended),
+                "_final_info": ended.copy(),
+            }
         reward, terminated, truncated = step.reward.double(), step.terminated, step.truncated
-        infos = LazyDict(known, later)
         return arrays, reward.numpy(), terminated.numpy(), truncated.numpy(), infos
 
-    def _mask_info(self, obs: Obs) -> tuple[Info, dict[str, Callable[[], Any]]]:
-        """The info of N users: what is known, and what is computed when it is read."""
-        if obs.history is None:
-            return {}, {}
-        everywhere = np.ones(self.num_envs, dtype=np.bool_)
-        return {f"_{MASK}": everywhere}, {MASK: _later(obs, self.sessions.interface)}
+    def _mask_info(self, arrays: Arrays) -> Info:
+        """The info of N users."""
+        if not isinstance(arrays, dict):
+            return {}
+        return {MASK: arrays[MASK].copy(), f"_{MASK}": np.ones(self.num_envs, dtype=np.bool_)}
 
-    def _final_obs(self, obs: Obs, ended: Bools) -> npt.NDArray[Any]:
-        """(N,) of objects: the last observations of the sessions that ``ended`` (N,), else None."""
+    def _final_obs(self, arrays: Arrays, ended: Bools) -> npt.NDArray[Any]:
+        """(N,) of objects: the last observation of each session that ``ended`` (N,), else None."""
         found = np.full(self.num_envs, None, dtype=object)
-        places = np.flatnonzero(ended)
-        arrays = as_arrays(obs.rows(torch.from_numpy(places)), self.sessions.interface)
-        if isinstance(arrays, dict):
-            parts = dict(arrays.items())
-            for row, place in enumerate(places):
-                found[place] = {name: x[row] for name, x in parts.items()}
-        else:
-            for row, place in enumerate(places):
-                found[place] = arrays[row]
+        for row, place in enumerate(np.flatnonzero(ended)):
+            is_dict = isinstance(arrays, dict)
+            found[place] = {name: x[row] for name, x in arrays.items()} if is_dict else arrays[row]
         return found
 
-    def _final_info(self, obs: Obs, ended: Bools) -> Info:
+    def _final_info(self, arrays: Arrays, ended: Bools) -> Info:
         """The infos of the sessions that ``ended`` (N,), as Gymnasium joins them."""
-        if obs.history is None:
+        if not isinstance(arrays, dict):
             return {}
-        masks = action_mask(obs, self.sessions.interface)
-        masks[~ended] = 0
+        masks = np.zeros((self.num_envs, arrays[MASK].shape[1]), np.int8)
+        masks[ended] = arrays[MASK]
         return {MASK: masks, f"_{MASK}": ended.copy()}
 
 
@@ -211,7 +203,7 @@ def make_rec_env(
     for name, value in settings.items():
         home = next((section for section in sections if name in hints(classes[section])), None)
         if home is None:
-            raise _unknown(name, platform, data, classes)
+            raise _unknown(name, platform, classes)
         sections[home][name] = value
     whole = overlay(base, {"env": platform, **sections, "train_config": {"seed": world_seed}})
     config = from_dict(Config, whole)
@@ -227,12 +219,8 @@ class UnknownSetting(UserError, TypeError):
     """
 
 
-def _unknown(name: str, platform: str, data: str, classes: dict[str, type[Any]]) -> UserError:
+def _unknown(name: str, platform: str, classes: dict[str, type[Any]]) -> UserError:
     env_id = gymnasium_id(platform)
-    for section in ("env_config", "data_config"):
-        complaint = no_setting(section, name, DEFAULT_ALGO, platform, data)
-        if complaint is not None:
-            return UserError(f"{env_id}: {name} {complaint}")
     names = {"users", "world_seed"} | {
         field for section in ("env_config", "data_config") for field in hints(classes[section])
     }
@@ -331,32 +319,18 @@ def _check(action: Any, space: spaces.Space[Any]) -> None:
         raise UserError(f"The action {action!r} is not in {space}: show an item by its row of the catalogue.")
 
 
-def _numpy(tensor: Tensor) -> npt.NDArray[Any]:
-    return np.array(tensor.numpy(), copy=True)  # a copy, as the caller may keep it
-
-
 def as_arrays(obs: Obs, interface: Interface) -> Arrays:
-    """The observation of all N users as numpy arrays (N, ...), in the parts of the observation space.
-
-    The mask is computed when it is read.
-    """
+    """The observation of all N users as numpy arrays (N, ...), in the parts of the observation space."""
     context = obs.context.numpy()  # made for this observation alone
     if obs.history is None or obs.signals is None:
         return context
-    known = {
+    return {
         "context": context,
         # Copies, as the sessions go on with these tensors.
         "history": obs.history.numpy().copy(),
         "signals": obs.signals.squeeze(-1).numpy().copy(),  # (N, L), or (N, L, S)
+        MASK: action_mask(obs, interface),
     }
-    return LazyDict(known, {MASK: _later(obs, interface)})
-
-
-def _later(obs: Obs, interface: Interface) -> Callable[[], npt.NDArray[np.int8]]:
-    """``action_mask`` of this moment, as an observation's mask changes with the catalogue's availability."""
-    if obs.mask is not None:
-        obs = replace(obs, mask=obs.mask.clone())
-    return lambda: action_mask(obs, interface)
 
 
 def action_mask(obs: Obs, interface: Interface) -> npt.NDArray[np.int8]:

@@ -5,14 +5,14 @@ This module imports no torch; the functions that return records do.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from recsys_rl.agents import AGENTS
 from recsys_rl.data import SOURCES
 from recsys_rl.env import PLATFORMS, WITHOUT_ID
-from recsys_rl.errors import FieldError, UserError
+from recsys_rl.errors import FieldError, UserError, one_line
 from recsys_rl.schema import did_you_mean, shown
-from recsys_rl.utils.fields import Unreadable, settings_of
 from recsys_rl.utils.find import find
 
 if TYPE_CHECKING:
@@ -84,10 +84,36 @@ def spec_of_algorithm(algo: str) -> str:
     return AGENTS[algo]
 
 
-def source_of(data: str) -> Source:
-    """The source of that name, or for a file with that ending. Raises UserError if there is none."""
-    found: Source = find(spec_of_source(data), "--data")
+def source_of(data: str, *, typed: bool = False) -> Source:
+    """The source of a name in SOURCES, of a file with an ending there, or of any module:SOURCE.
+
+    ``typed``: a person typed ``data``. Only then is a module imported that this program does not have yet.
+    Raises UserError if there is no such source.
+    """
+    from recsys_rl.protocols import Source
+
+    if not names_a_source(data):
+        known: Source = find(spec_of_source(data), "--data")
+        return known
+    if not typed and is_strange(data):
+        raise UserError(
+            f"The settings name {one_line(data)} as their data, and a file may not import a module: type "
+            f"--data {one_line(data)}, or import the module first."
+        )
+    found = find(data, "--data", typed=typed)
+    if not isinstance(found, Source):
+        raise UserError(f"--data {data} is of type {type(found).__name__}: it must be a Source.")
     return found
+
+
+def names_a_source(data: object) -> bool:
+    """True if ``data`` is of the form module:SOURCE, and so neither a name nor a file."""
+    return source_key(data) is None and ":" in str(data)
+
+
+def is_strange(data: object) -> bool:
+    """True for module:SOURCE of a module that this program has not imported."""
+    return names_a_source(data) and str(data).partition(":")[0] not in sys.modules
 
 
 def spec_of_source(data: str) -> str:
@@ -98,7 +124,7 @@ def spec_of_source(data: str) -> str:
         endings = ", ".join(name for name in SOURCES if name.startswith("."))
         raise UserError(
             f"There is no data named {shown(data)}{did_you_mean(data, SOURCES)}: choose {names}, or the path "
-            f"of a file that ends in {endings}."
+            f"of a file that ends in {endings}, or module:SOURCE."
         )
     return SOURCES[key]
 
@@ -109,30 +135,3 @@ def source_key(data: object) -> str | None:
     if text in SOURCES and not text.startswith("."):
         return text
     return next((key for key in SOURCES if key.startswith(".") and text.lower().endswith(key)), None)
-
-
-def owners(section: str, field: str) -> list[str]:
-    """The names of the platforms, algorithms or sources with ``field`` in their ``section``."""
-    tables = {"env_config": PLATFORMS, "agent_config": AGENTS, "data_config": SOURCES}
-    found: dict[str, str] = {}  # one name for each record
-    for name, spec in tables.get(section, {}).items():
-        try:
-            if field in settings_of(spec):
-                found.setdefault(spec, name)
-        except Unreadable:  # of an entry that a user added
-            continue
-    return list(found.values())
-
-
-def no_setting(section: str, field: str, algo: str, env: str, data: str) -> str | None:
-    """The second half of a sentence about a field that only other platforms, algorithms or sources have.
-
-    None if none of them has it.
-    """
-    others = owners(section, field)
-    if not others:
-        return None
-    if section == "data_config" and has_own_world(env):
-        return f"is not a setting of {env}, which has its own world: leave it out."
-    chosen = {"data_config": data, "env_config": env, "agent_config": algo}[section]
-    return f"is not a setting of {chosen}: {', '.join(others)} {'has' if len(others) == 1 else 'have'} it."

@@ -28,7 +28,6 @@ from recsys_rl.models.actor_critic import ActorCritic, Shapes
 from recsys_rl.models.features import SplitFeatures
 from recsys_rl.models.heads import item_kinds
 from recsys_rl.models.item_columns import NUMBERS, feature_names, item_columns, item_features
-from recsys_rl.objective.lagrange import parse_limits
 from recsys_rl.objective.objectives import make_objectives
 from recsys_rl.objective.weighted import FIELD, parse_weights
 from recsys_rl.protocols import Env, Experience, Learner, UserModel
@@ -88,8 +87,8 @@ def with_new_users(
     return World(world.catalogue, in_place_of_heldout(world.population, new))
 
 
-def make_user_model(config: Config, world: World, all_streams: bool = True) -> UserModel:
-    """The platform's user model in this world; ``all_streams`` as in ``make_env``.
+def make_user_model(config: Config, world: World) -> UserModel:
+    """The platform's user model in this world.
 
     Raises UserError if a session could run out of items to show.
     """
@@ -97,8 +96,7 @@ def make_user_model(config: Config, world: World, all_streams: bool = True) -> U
     if config.platform.user_file:
         file = learned_file(config)
         _check_played(config, file, world)
-        used = None if all_streams else _used_streams(config)
-        more = (file.facts, file.network.to(world.catalogue.embedding.device), used)
+        more = (file.facts, file.network.to(world.catalogue.embedding.device))
     user_model: UserModel = config.platform.users(*world, config.env_config, *more)
     available, length = int(world.catalogue.available.sum()), config.env_config.max_episode_steps
     if available == 0:
@@ -151,7 +149,6 @@ def make_env(
     heldout: bool = False,
     training: bool = True,
     strangers: bool = False,
-    all_streams: bool = True,
 ) -> Env:
     """The environment of a run: N sessions of training or held-out users.
 
@@ -162,8 +159,6 @@ def make_env(
         training: False freezes the normalisation of a platform with its own world.
         strangers: withhold the profiles of all users, on a platform with a catalogue. Otherwise those of the
             share stranger_share of the training users are withheld, while a policy is trained.
-        all_streams: False lets learned users leave out a stream of weight 0 that is costly, if no weight and
-            no limit of the run names it.
 
     A module in the name of the environment is imported. The caller must make sure that the user typed it.
     """
@@ -176,7 +171,7 @@ def make_env(
         gamma = config.agent_config.discount
         return platform.env(config.env, config.env_config, num_envs, generator, gamma, training)
     users = world.population.heldout if heldout else world.population.train
-    user_model = make_user_model(config, world, all_streams)
+    user_model = make_user_model(config, world)
     return RecEnv(
         user_model,
         world.catalogue,
@@ -186,12 +181,6 @@ def make_env(
         generator,
         strangers=_strangers(config, world.population, strangers, training and not heldout),
     )
-
-
-def _used_streams(config: Config) -> frozenset[str]:
-    """The names in the weights and the limits of a run."""
-    run = config.train_config
-    return frozenset(parse_weights(run.weights)) | {limit.stream for limit in parse_limits(run.limit)}
 
 
 def _strangers(config: Config, population: Population, everybody: bool, training: bool) -> Tensor | None:
@@ -232,8 +221,7 @@ def make_experience(
         assert isinstance(settings, LoggedConfig)
         logged = make_logged(config, world, weights, generators["shuffle"])
         return None, logged, agent_for(logged.interface)
-    recorded = config.train_config.record is not None
-    env = make_env(config, world, generator=generators["users"], all_streams=recorded)
+    env = make_env(config, world, generator=generators["users"])
     agent: Any = agent_for(env.interface)
     if kind == "replay":
         assert isinstance(settings, ReplayConfig)

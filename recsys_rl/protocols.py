@@ -423,21 +423,11 @@ class ResponseNetwork(Protocol):
         """The mean (N, K, S) of the signals of ``items`` (N, K), shown now."""
         ...
 
-    def means(self, memory: Mapping[str, Tensor], items: Tensor) -> Tensor:
-        """The mean (E, N, K, S) of the signals by each of E networks."""
-        ...
-
     def drawn(self, memory: Mapping[str, Tensor], items: Tensor, member: Tensor, chance: Tensor) -> Tensor:
         """A draw (N, K, S) of these signals, each row by its network of ``member``, 0 .. E - 1.
 
         ``chance`` (N, K, S), uniform in [0, 1), is the noise of the draw.
         """
-        ...
-
-    def drawn_and_means(
-        self, memory: Mapping[str, Tensor], items: Tensor, member: Tensor, chance: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """``drawn`` and ``means``, in the time of the latter."""
         ...
 
     def after(
@@ -574,20 +564,6 @@ class Expert:
 
 
 @dataclass(frozen=True)
-class Equations:
-    """The sums in which a platform's own equations read a session, for users learned from its logs.
-
-    Learned users that have them know the form of the equations, which nobody knows of real users. Each field
-    takes the platform's user model: numbers of items (I, X), further vectors (I, V) of items whose products
-    over the session are summed, and the shares of such sums that remain after a step.
-    """
-
-    columns: Callable[[Any], Tensor]
-    vectors: Callable[[Any], tuple[Tensor, ...]]
-    decays: Callable[[Any], tuple[float, ...]]
-
-
-@dataclass(frozen=True)
 class VisitPieces:
     """The pieces of the context that ``UserModel.visible`` hands in, made from a visitor's events alone.
 
@@ -632,8 +608,7 @@ class Platform:
     the seed, the attributes of items and users that the platform needs and the data lack. ``visit_pieces``
     are required for recommendations if ``UserModel.visible`` hands in more than a constant profile.
     ``user_file`` is the field of ``config`` with a file of users that were learned from a log: ``users`` then
-    takes their facts, their networks, and the names of the streams that learning uses (None: all) after the
-    settings, and the world is that of the file.
+    takes their facts and their networks after the settings, and the world is that of the file.
     """
 
     config: type[Any]  # the class of its section env_config
@@ -644,7 +619,6 @@ class Platform:
     heuristics: Mapping[str, Heuristic] = field(default_factory=dict)  # rows `trade-NAME` of the table
     split: Split | None = None  # of the row `searched`; None: one set of weights
     expert: Expert | None = None  # the row `expert`
-    equations: Equations | None = None  # of learned users with --features platform
     visit_pieces: VisitPieces | None = None
     slate_field: str = "slate_size"
     user_file: str = ""

@@ -57,7 +57,6 @@ FREE_ON_RESUME = {
     ("train_config", "runs_dir"),  # like the name: the run already has its folder
     ("train_config", "name"),
     ("train_config", "threads"),
-    ("train_config", "join_timeout"),
     ("train_config", "device"),  # load_to_resume compares the device itself
     ("train_config", "tensorboard"),
 }

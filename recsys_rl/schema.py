@@ -7,11 +7,9 @@ value and the allowed values.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import difflib
 import math
-import tomllib
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -93,12 +91,8 @@ def check_fields(settings: Any, section: str = "") -> None:
             raise FieldError(place, f"is {shown(value)}{near}: it must be {_allowed(hint)}.")
 
 
-def build(
-    cls: type[T], mapping: Mapping[str, Any], section: str = "", homes: Mapping[str, str] | None = None
-) -> T:
+def build(cls: type[T], mapping: Mapping[str, Any], section: str = "") -> T:
     """Make one dataclass. Lists become tuples, whole numbers floats and paths texts, as the annotation needs.
-
-    ``homes`` gives the section of each field, for errors about a field in the wrong section.
 
     Raises UserError if ``mapping`` is not a mapping or has a field that ``cls`` lacks.
     """
@@ -112,84 +106,14 @@ def build(
             place = f"{section}.{name}" if section else str(name)
             if not place.isprintable() or not place.strip() or len(place) > 60:  # in a file from elsewhere
                 place = shown(place)
-            home = None if other_name(name) in known else place_of(name, homes or {})
-            near = f" (did you mean {home}?)" if home else did_you_mean(name, known)
+            near = did_you_mean(name, known)
             raise UserError(f"There is no field {place}{near}: choose from {', '.join(known)}.")
     return cls(**{name: _convert(known[name], value) for name, value in mapping.items()})
 
 
-def from_text(name: str, hint: Any, text: str) -> Any:
-    """The value of a field in the text ``text``: the text itself, or the TOML value that it spells.
-
-    Raises FieldError about ``name`` for a value that the annotation ``hint`` forbids.
-    """
-    value: Any = text
-    if not _fits(hint, text):
-        with contextlib.suppress(ValueError, RecursionError):
-            value = _convert(hint, tomllib.loads(f"x = {text}")["x"])
-        if not _fits(hint, value):
-            near = did_you_mean(value, _choices(hint))
-            raise FieldError(name, f"is {shown(value)}{near}: it must be {_allowed(hint)}.")
-    return value
-
-
-OTHER_NAMES = {
-    "activation_fn": "activation",
-    "clip_coef": "clip_eps",
-    "clip_param": "clip_eps",
-    "clip_range": "clip_eps",
-    "cuda": "device",
-    "discount": "gamma",
-    "entropy_coef": "ent_coef",
-    "entropy_coeff": "ent_coef",
-    "env_id": "env",
-    "eval_freq": "eval_interval",
-    "end_e": "exploration_final_eps",
-    "start_e": "exploration_initial_eps",
-    "train_frequency": "train_freq",
-    "exp_name": "name",
-    "hidden_sizes": "hidden_dims",
-    "lam": "gae_lambda",
-    "lambda": "gae_lambda",
-    "learning_rate": "lr",
-    "minibatch_size": "batch_size",
-    "n_envs": "num_envs",
-    "n_epochs": "update_epochs",
-    "net_arch": "hidden_dims",
-    "norm_adv": "normalize_advantage",
-    "num_epochs": "update_epochs",
-    "num_minibatches": "batch_size",
-    "num_steps": "n_steps",
-    "rollout_length": "n_steps",
-    "save_freq": "save_interval",
-    "sgd_minibatch_size": "batch_size",
-    "tensorboard_log": "tensorboard",
-    "timesteps": "total_timesteps",
-    "total_steps": "total_timesteps",
-    "value_coef": "vf_coef",
-    "vf_loss_coeff": "vf_coef",
-}
-"""Names of Stable-Baselines3, CleanRL and RLlib for settings that have another name here."""
-
-
-def other_name(given: object) -> str | None:
-    """Our name of a setting that another library calls ``given``; None if there is none."""
-    bare = str(given).removeprefix("--").removeprefix("no-").replace("-", "_")
-    return OTHER_NAMES.get(bare)
-
-
-def place_of(name: object, homes: Mapping[str, str]) -> str | None:
-    """section.field of the setting ``name``, ours or another library's; ``homes`` gives the sections."""
-    own = next((x for x in (str(name), other_name(name)) if x in homes), None)
-    return None if own is None else f"{homes[own]}.{own}"
-
-
 def did_you_mean(given: object, known: Iterable[str]) -> str:
-    """' (did you mean ...?)' if a known name is similar, or is ours for one of another library; else ''."""
-    names = list(known)
-    own = other_name(given)
-    near = [name for name in names if own is not None and name in (own, f"--{own.replace('_', '-')}")]
-    near = near or difflib.get_close_matches(str(given), names, 1, cutoff=0.7)
+    """' (did you mean ...?)' if a known name is similar; else ''."""
+    near = difflib.get_close_matches(str(given), list(known), 1, cutoff=0.7)
     return f" (did you mean {near[0]}?)" if near else ""
 
 

@@ -593,8 +593,4 @@ class UserFacts:
     given: Mapping[str, Tensor]  # (U, size) each: their pieces of the context at the start of a session
     catalogue: str  # hash of the items
     platform: str = ""  # of the log; "" if people made it
-    features: str = "generic"  # or "platform": with sums of the platform's own equations
     log: str = ""  # its name and size, in words
-    # Sets of the last items and the entropy of what the log shows next: keysK (M,) int64, ascending, and
-    # entropiesK (M,), of sets of K items (functional/next_entropy.py).
-    shown_next: Mapping[str, Tensor] = field(default_factory=dict)

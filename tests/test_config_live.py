@@ -17,8 +17,6 @@ from recsys_rl.checkpoint import load
 from recsys_rl.config import Config, from_dict, overlay, to_dict
 from recsys_rl.data import SOURCES
 from recsys_rl.dials import ModelConfig, TrainConfig
-from recsys_rl.distributed.group import join
-from recsys_rl.distributed.place import Place
 from recsys_rl.env import PLATFORMS
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.make import make_env, make_user_model, make_world
@@ -44,7 +42,6 @@ TINY: dict[str, dict[str, Any]] = {
         "save_interval": 2,
         "eval_interval": 2,
         "device": "cpu",
-        "join_timeout": 0.25,
     },
 }
 
@@ -67,11 +64,6 @@ SCENARIOS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "gaps": ("ppo", "drift", {"data": "gaps.csv"}),
     "kinds": ("ppo", "drift", {"data": "kinds.csv"}),
     "files": ("ppo", "drift", {"data": "ml-100k", "data_dir": "one"}),
-    "matrix": (
-        "ppo",
-        "matrix-game",
-        {"data": "rating-matrix", "matrix": "one.csv", "true_matrix": "two.csv", "item_tags": "tags.csv"},
-    ),
 }
 
 # How a run is looked at: the weights it ends with, its log, its files, or what it refuses.
@@ -89,8 +81,6 @@ def settings_of(scenario: str, **changes: dict[str, Any]) -> Config:
     base: dict[str, Any] = {"algo": algo, "env": env, **tiny}
     if scenario == "two-stage":
         base = overlay(base, {"model_config": {"candidates": 8}})
-    if scenario == "matrix":
-        base = overlay(base, {"env_config": {"threshold": 8.0, "window": 3}})
     if scenario == "limits":
         base = overlay(base, {"train_config": {"limit": ["match>=2"]}})
     if scenario == "transformer":
@@ -234,16 +224,6 @@ def refusal(config: Config) -> str:
     return "none"
 
 
-def meeting(config: Config) -> str:
-    """The error of rank 1 without a rank 0."""
-    with (
-        pytest.raises(UserError) as caught,
-        join(Place(1, 2, 1, "127.0.0.1", 1), None, config.train_config.join_timeout, False),
-    ):
-        pass
-    return str(caught.value)
-
-
 # Section and field -> scenario, another value, how the difference shows.
 CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("data_config", "data"): ("drift", "clustered", weights),
@@ -261,16 +241,11 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("data_config", "missing"): ("gaps", "drop", refusal),
     ("data_config", "duplicates"): ("gaps", "sum", refusal),
     ("data_config", "items"): ("csv", "items.csv", weights),
-    ("data_config", "cold_items"): ("csv", 3, refusal),
     ("data_config", "like_threshold"): ("csv", 3.0, weights),
     ("data_config", "min_item_likes"): ("csv", 12, weights),
     ("data_config", "heldout_fraction"): ("csv", 0.5, weights),
     ("data_config", "profile_fraction"): ("csv", 0.3, weights),
     ("data_config", "popularity_share"): ("csv", 0.5, weights),
-    ("data_config", "matrix"): ("matrix", "three.csv", weights),
-    ("data_config", "true_matrix"): ("matrix", "three.csv", weights),
-    ("data_config", "item_tags"): ("matrix", "other_tags.csv", weights),
-    ("data_config", "everyone"): ("matrix", True, weights),
     ("data_config", "stranger_share"): ("satiation", 0.5, weights),
     ("env_config", "num_items"): ("drift", 25, weights),
     ("env_config", "embedding_dim"): ("drift", 5, weights),
@@ -278,14 +253,6 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("env_config", "reward_decay"): ("drift", 0.5, weights),
     ("env_config", "user_drift"): ("drift", 0.5, weights),
     ("env_config", "history_length"): ("drift", 3, weights),
-    ("env_config", "ratings"): ("matrix", "true", weights),
-    ("env_config", "distance"): ("matrix", "tags", weights),
-    ("env_config", "window"): ("matrix", 1, weights),
-    ("env_config", "threshold"): ("matrix", 9.0, weights),
-    ("env_config", "repeats"): ("matrix", False, weights),
-    ("env_config", "relative"): ("matrix", True, weights),
-    ("env_config", "clock"): ("matrix", False, weights),
-    ("env_config", "rating_noise"): ("matrix", 1.0, weights),
     ("env_config", "affinity_gain"): ("satiation", 1.0, weights),
     ("env_config", "affinity_midpoint"): ("satiation", 0.0, weights),
     ("env_config", "satiation_strength"): ("satiation", 3.0, weights),
@@ -409,12 +376,9 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("train_config", "limit_most"): ("limits", 0.1, weights),
     ("train_config", "novelty"): ("drift", 0.5, weights),
     ("train_config", "num_processes"): ("drift", 2, refusal),
-    ("train_config", "join_timeout"): ("drift", 0.5, meeting),
     ("train_config", "tensorboard"): ("drift", True, event_files),
     ("train_config", "judge_log"): ("drift", "absent.parquet", refusal),
-    ("train_config", "judge_patience"): ("drift", 2, refusal),
     ("train_config", "world"): ("drift", "drift", log_rows("world_return_mean")),
-    ("train_config", "world_set"): ("drift", ["noise=0"], refusal),
 }
 DIALS: dict[str, Any] = {
     "lr": 0.01,
@@ -492,12 +456,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_csv: Path) -> It
         (tmp_path / name / "items.csv").write_text(
             "item,genres\n" + "".join(f"{i},{'odd' * (i % 2)}\n" for i in range(30))
         )
-        for seed, file in enumerate(("one.csv", "two.csv", "three.csv")):
-            made = np.random.default_rng(seed).uniform(1, 5, (30, 24)).round(2)
-            (tmp_path / name / file).write_text("\n".join(",".join(map(str, row)) for row in made))
-        for seed, file in enumerate(("tags.csv", "other_tags.csv")):
-            tags = np.random.default_rng(seed).integers(2, size=(24, 3))
-            (tmp_path / name / file).write_text("\n".join(" ".join(map(str, row)) for row in tags))
         monkeypatch.chdir(tmp_path / name)
 
     yield enter

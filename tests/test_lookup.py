@@ -12,14 +12,12 @@ import pytest
 
 import recsys_rl
 from recsys_rl.agents import AGENTS
-from recsys_rl.config import from_toml
 from recsys_rl.data import SOURCES
 from recsys_rl.env import PLATFORMS, WITHOUT_ID
 from recsys_rl.errors import FieldError, UserError
 from recsys_rl.lookup import (
     algorithm_of,
     names_a_module,
-    owners,
     platform_of,
     source_key,
     source_of,
@@ -78,17 +76,6 @@ def test_names_of_platforms_algorithms_and_sources() -> None:
         algorithm_of("sac")
 
 
-def test_settings_and_their_owners() -> None:
-    assert owners("env_config", "noise") == ["satiation"]
-    assert owners("env_config", "num_items") == [name for name in PLATFORMS if name not in WITHOUT_ID]
-    assert owners("agent_config", "lr") == list(AGENTS)
-    assert owners("agent_config", "n_steps") == ["ppo", "a2c"] and owners("agent_config", "log")[0] == "bc"
-    assert owners("data_config", "data_dir") == [
-        *("movielens", "kuairec", "kuairand", "coat", "coat-game")  # each once
-    ]
-    assert owners("env_config", "lr") == owners("model_config", "head") == []
-
-
 def test_environment_names_with_a_module() -> None:
     assert [env for env in ("drift", "gym:X-v0", "gym:m:X-v0", "m:PLATFORM") if names_a_module(env)] == [
         "gym:m:X-v0",
@@ -115,7 +102,7 @@ def test_module_without_a_platform(spec: str, words: str) -> None:
 
 
 def test_package_import_loads_no_heavy_modules() -> None:
-    heavy = {"torch", "gymnasium", "polars", "numpy", "implicit", "scipy", "tyro", "rich"}
+    heavy = {"torch", "polars", "implicit", "scipy", "tyro", "rich"}
     assert not heavy & loaded("import recsys_rl")
 
 
@@ -137,7 +124,7 @@ agent = make_agent(config, env.interface, world.catalogue, 1, streams, torch.dev
 assert env.step(agent.act(env.reset()).items).reward.shape == (4,)
 """
     strangers = others(PLATFORMS, env) | others(AGENTS, "ppo") | others(SOURCES, "synthetic")
-    assert not loaded(program) & ({"polars", "gymnasium", "implicit", "scipy.stats"} | strangers)
+    assert not loaded(program) & ({"polars", "implicit", "scipy.stats"} | strangers)
 
 
 def test_checkpoint_policy_loads_only_its_files(tmp_path: Path) -> None:
@@ -154,7 +141,7 @@ agent.load_state_dict(saved.agent)
 assert agent.act(env.reset(), greedy=True).items.shape == (4, 1)
 """
     strangers = others(PLATFORMS, "drift") | others(AGENTS, "ppo") | others(SOURCES, "synthetic")
-    assert not loaded(program) & ({"polars", "gymnasium", "implicit", "scipy.stats"} | strangers)
+    assert not loaded(program) & ({"polars", "implicit", "scipy.stats"} | strangers)
 
 
 def test_command_on_made_up_users_loads_no_tables(tmp_path: Path) -> None:
@@ -163,7 +150,7 @@ def test_command_on_made_up_users_loads_no_tables(tmp_path: Path) -> None:
         "assert main(['train', '--data', 'synthetic', '--total-timesteps', '1']) == 0"
     )
     strangers = others(PLATFORMS, "drift") | others(AGENTS, "ppo") | others(SOURCES, "synthetic")
-    assert not loaded(program, tmp_path) & ({"polars", "gymnasium", "scipy.stats"} | strangers)
+    assert not loaded(program, tmp_path) & ({"polars", "scipy.stats"} | strangers)
 
 
 def test_help_of_train_loads_no_matrix_factorisation(tmp_path: Path) -> None:
@@ -172,7 +159,7 @@ def test_help_of_train_loads_no_matrix_factorisation(tmp_path: Path) -> None:
         "try: main(['train', '--help'])\n"
         "except SystemExit as end: assert not end.code"
     )
-    assert not loaded(program, tmp_path) & {"gymnasium", "implicit", "scipy"}
+    assert not loaded(program, tmp_path) & {"implicit", "scipy"}
 
 
 # ---- where a platform is named
@@ -197,21 +184,5 @@ def test_lookup_leaves_the_search_path(tmp_path: Path, monkeypatch: pytest.Monke
     """Files of the working folder are imported only if a person types their name."""
     monkeypatch.chdir(tmp_path)
     before = list(sys.path)
-    platform_of("drift"), algorithm_of("a2c"), source_of("synthetic"), owners("env_config", "noise")
+    platform_of("drift"), algorithm_of("a2c"), source_of("synthetic")
     assert sys.path == before
-
-
-def test_toml_text_names_no_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("stray.py").write_text("raise SystemExit('executed')")
-    with pytest.raises(UserError, match="names a module in env"):
-        from_toml('env = "stray:PLATFORM"')
-
-
-def test_ids_are_registered_after_a_search_for_gymnasium() -> None:
-    program = (
-        "import recsys_rl, importlib.util; importlib.util.find_spec('gymnasium'); import gymnasium; "
-        "print(recsys_rl.gymnasium_id('drift') in gymnasium.registry)"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
-    assert done.stdout.strip() == "True", done.stderr

@@ -21,7 +21,7 @@ PROMISES = {
     "cluster": "none",
 }
 SLOPE = "none, `--clip slope`"
-LABELS = {"fqe": "`fqe`, ridge", "world, platform": "`world` that knows the equations"}
+LABELS = {"fqe": "`fqe`, ridge"}
 
 
 def coverage(results: Path) -> str:

@@ -19,7 +19,6 @@ LABELS = {
     "lints": "linear Thompson sampling",
     "ppo": "PPO, trained on known users",
     "ppo-share": "PPO, half of its users strangers",
-    "linucb-then-ppo": "hand-over: LinUCB, then the first PPO",
     "filter-without-answers": "the filter without the answers",
     "filter": "filter (knows the equations)",
     "informed": "informed (knows the profile)",

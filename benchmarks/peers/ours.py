@@ -24,7 +24,7 @@ from recsys_rl.utils.seeding import generators
 def our_agent(env: RecEnv, dials: Dials, seed: int, model_config: ModelConfig) -> PPO:
     """Our PPO with these dials, as `recsys-rl train` makes it."""
     keep_freed_memory()
-    config = Config(agent_config=dials.ppo, model_config=model_config)
+    config = Config(env="satiation", agent_config=dials.ppo, model_config=model_config)  # it has a history
     streams = generators(seed, "model", "policy", "shuffle")
     cpu = torch.device("cpu")
     agent = make.make_agent(config, env.interface, env.catalogue, dials.num_updates, streams, cpu)

@@ -140,12 +140,6 @@ class LinearBandit:
         assert obs.history is not None and obs.signals is not None
         return obs.history, obs.signals @ self.weights - self.dials.level
 
-    def learned(self, obs: Obs) -> Tensor:
-        """theta (N, D), from the profile and the history of the observation."""
-        found = Regressions(self, by_item=False).follow(obs).summary
-        assert found is not None
-        return found[:, : self.embedding.shape[1]]
-
     def choose(self, obs: Obs, scores: Tensor) -> Action:
         """Show the K allowed items with the highest ``scores`` (N, I), which are overwritten."""
         if obs.candidates is not None:

@@ -21,7 +21,7 @@ from recsys_rl.checkpoint import sealed
 from recsys_rl.checkpoint.sealed import Refused, previous
 from recsys_rl.checkpoint.sizes import check_sizes
 from recsys_rl.checkpoint.users_check import is_home
-from recsys_rl.config import Config, from_dict, to_dict
+from recsys_rl.config import Config, from_dict, to_dict, without_source
 from recsys_rl.data.item_table import open_table, table_sha256
 from recsys_rl.errors import one_line
 from recsys_rl.lookup import names_a_module
@@ -181,7 +181,7 @@ def _assemble(texts: Mapping[str, Any], tensors: Mapping[str, Tensor], env: str 
         name = one_line(saved)
         raise Refused(f"was trained on {name}, which imports a module", f"type --env {name} to allow it")
     try:
-        config = from_dict(Config, texts["config"])
+        config = from_dict(Config, without_source(texts["config"]))
     except UserError as error:
         raise Refused(f"holds settings that this version can't use ({str(error).rstrip('.')})") from error
     checkpoint = Checkpoint(

@@ -26,19 +26,19 @@ from recsys_rl.checkpoint.users_check import (
     MOST_WEIGHT,
     are_facts,
     are_kinds,
-    are_tables,
     is_float,
     is_info,
     typed,
 )
+from recsys_rl.config import without_source
 from recsys_rl.models.user_ensemble import UserEnsemble
 from recsys_rl.models.user_inputs import context_sizes, item_tables
 from recsys_rl.models.user_network import UserNetwork
 from recsys_rl.models.user_signals import SignalKinds
 from recsys_rl.types import Catalogue, Population, Signal, Stream, UserError, UserFacts, World
 
-KIND = "learned users"
-_SECTIONS = ("catalogue", "population", "facts", "given", "shown_next", "extra", "fitting")
+KIND, VERSION = "learned users", 2
+_SECTIONS = ("catalogue", "population", "facts", "given", "items", "fitting")
 AGAIN = "give a whole file of recsys-rl fit-users, or fit the users again"
 
 
@@ -49,7 +49,7 @@ class LearnedFile:
     facts: UserFacts
     world: World
     members: tuple[UserNetwork, ...]
-    extra: Mapping[str, Tensor]  # tables of items beside the generic ones (``item_tables``)
+    means: Tensor  # (I, S): of the signals in the log (models/item_means.py)
     data_config: Mapping[str, Any]  # of the world, as a section of settings
     fitting: Mapping[str, Tensor] = field(default_factory=dict)  # state of the fit; empty if it is finished
     info: Mapping[str, Any] = field(default_factory=dict)  # JSON primitives: settings of the fit
@@ -67,14 +67,12 @@ class LearnedFile:
     def settings(self) -> dict[str, Any]:
         """The sections of a run inside these users, without the file itself."""
         catalogue = self.world.catalogue
-        return {
-            "data_config": dict(self.data_config),
-            "env_config": {
-                "num_items": catalogue.num_items,
-                "embedding_dim": catalogue.embedding.shape[1],
-                "max_episode_steps": self.facts.interface.session_length,
-            },
+        sizes = {
+            "num_items": catalogue.num_items,
+            "embedding_dim": catalogue.embedding.shape[1],
+            "max_episode_steps": self.facts.interface.session_length,
         }
+        return without_source({"data_config": dict(self.data_config), "env_config": sizes})
 
 
 def save_users(path: Path, users: LearnedFile) -> None:
@@ -82,11 +80,12 @@ def save_users(path: Path, users: LearnedFile) -> None:
     facts = users.facts
     texts: dict[str, Any] = {
         "kind": KIND,
+        "version": VERSION,
         "facts": {
             "interface": dataclasses.asdict(facts.interface),
             "signals": [dataclasses.asdict(x) for x in facts.signals],
             "streams": [dataclasses.asdict(x) for x in facts.streams],
-            **{name: getattr(facts, name) for name in ("catalogue", "platform", "features", "log")},
+            **{name: getattr(facts, name) for name in ("catalogue", "platform", "log")},
         },
         "kinds": dataclasses.asdict(users.members[0].kinds),
         "members": len(users.members),
@@ -95,9 +94,8 @@ def save_users(path: Path, users: LearnedFile) -> None:
     }
     sections: dict[str, Mapping[str, Tensor]] = {
         "given": facts.given,
-        "shown_next": facts.shown_next,
         "facts": {"of_signals": facts.of_signals, "users": facts.users},
-        "extra": users.extra,
+        "items": {"means": users.means},
         "fitting": users.fitting,
     }
     nouns: tuple[tuple[str, Catalogue | Population], ...] = (
@@ -140,6 +138,8 @@ def _loaded(path: Path, version: object) -> LearnedFile:
     texts, tensors = sealed.read(path)
     if texts.get("kind") != KIND:
         raise Refused("holds no learned users", AGAIN)
+    if texts.get("version") != VERSION:
+        raise Refused("holds learned users of another version of recsys_rl", "fit the users again")
     sections: dict[str, dict[str, Tensor]] = {}
     for name in sorted(tensors):
         section, _, rest = name.partition(".")
@@ -151,20 +151,21 @@ def _loaded(path: Path, version: object) -> LearnedFile:
     )
     _check_catalogue(world.catalogue)
     _check_population(world.population)
-    items, extra = world.catalogue.num_items, sections.get("extra", empty)
+    items = world.catalogue.num_items
     data, info, number = (texts.get(name) for name in ("data_config", "info", "members"))
     if not isinstance(data, dict) or not is_info(info) or type(number) is not int or number < 1:
         raise Refused("does not fit its own settings", AGAIN)
     try:
         facts, kinds = _facts(texts["facts"], sections), typed(SignalKinds, texts["kinds"])
+        means = sections["items"]["means"]
         sound = (
             sections.keys() <= {*_SECTIONS, *(f"member{place}" for place in range(min(number, 100)))}
             and facts.interface.action_sizes == (items,)
             and are_facts(facts)
             and are_kinds(kinds, len(facts.signals))
-            and are_tables(extra, items)
+            and is_float(means, items, len(facts.signals))
         )
-        tables = item_tables(world.catalogue, extra)
+        tables = item_tables(world.catalogue, means)
         sizes = context_sizes(facts.interface, facts.given, world.catalogue)
         members = []
         for place in range(number if sound else 0):
@@ -181,7 +182,7 @@ def _loaded(path: Path, version: object) -> LearnedFile:
         facts,
         world,
         tuple(members),
-        extra,
+        means,
         data,
         sections.get("fitting", empty),
         info,
@@ -191,7 +192,7 @@ def _loaded(path: Path, version: object) -> LearnedFile:
 def _facts(texts: Mapping[str, Any], sections: Mapping[str, Mapping[str, Tensor]]) -> UserFacts:
     own = sections["facts"]
     given = sections.get("given", {})  # a platform may give no pieces
-    named = {name: texts[name] for name in ("catalogue", "platform", "features", "log")}
+    named = {name: texts[name] for name in ("catalogue", "platform", "log")}
     if not all(type(text) is str and text.isprintable() for text in named.values()):
         raise ValueError("a text")
     return UserFacts(
@@ -201,6 +202,5 @@ def _facts(texts: Mapping[str, Any], sections: Mapping[str, Mapping[str, Tensor]
         of_signals=own["of_signals"],
         users=own["users"],
         given=dict(given),
-        shown_next=dict(sections.get("shown_next", {})),
         **named,
     )

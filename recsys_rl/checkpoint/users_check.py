@@ -52,8 +52,7 @@ def is_float(x: Tensor, *shape: int | None, most: float = MOST) -> bool:
 def are_facts(facts: UserFacts) -> bool:
     """True if the facts agree with each other."""
     signals, streams, users = facts.signals, facts.streams, facts.users
-    sizes, given, shown = dict(facts.interface.context), facts.given, facts.shown_next
-    orders = [name.removeprefix("keys") for name in shown if name.startswith("keys")]
+    sizes, given = dict(facts.interface.context), facts.given
     return (
         all(len({x.name for x in some}) == len(some) > 0 for some in (signals, streams))
         and all(x.low <= x.high for x in signals)
@@ -62,21 +61,12 @@ def are_facts(facts: UserFacts) -> bool:
         and _ascend(users)
         and len(users) > 0
         and all(name in sizes and is_float(x, len(users), sizes[name]) for name, x in given.items())
-        and "1" in orders
-        and shown.keys() == {f"{name}{order}" for order in orders for name in ("keys", "entropies")}
-        and all(_are_entropies(shown[f"keys{x}"], shown[f"entropies{x}"]) for x in orders)
     )
 
 
 def _ascend(x: Tensor) -> bool:
     """True for int64 (n,) in ascending order, each once."""
     return x.dtype == torch.int64 and x.ndim == 1 and bool((x[1:] > x[:-1]).all())
-
-
-def _are_entropies(keys: Tensor, entropies: Tensor) -> bool:
-    """True for the entropies, 0 .. 1 but for rounding, of sets of items."""
-    known = _ascend(keys) and bool((keys >= 0).all())
-    return known and is_float(entropies, len(keys), most=1.001) and bool((entropies >= -0.001).all())
 
 
 def are_kinds(kinds: SignalKinds, signals: int) -> bool:
@@ -87,18 +77,6 @@ def are_kinds(kinds: SignalKinds, signals: int) -> bool:
         and len(kinds.start) == sum(kinds.output_sizes)
         and all(low <= high for low, high in zip(kinds.low, kinds.high, strict=True))
         and min(*kinds.weights, kinds.leave_weight) >= 0
-    )
-
-
-def are_tables(extra: Mapping[str, Tensor], items: int) -> bool:
-    """True for tables of so many items, and decays, beside the generic ones (models/user_inputs.py)."""
-    decays = extra.get("decays", torch.zeros(0))
-    tables = {name: x for name, x in extra.items() if name != "decays"}
-    return (
-        all(name in ("means", "columns") or name.startswith("vectors") for name in tables)
-        and all(is_float(x, items, None) for x in tables.values())
-        and is_float(decays, None, most=1.0)
-        and bool((decays >= 0).all())
     )
 
 

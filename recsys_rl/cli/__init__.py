@@ -8,7 +8,6 @@ import os
 import sys
 
 from recsys_rl import __version__
-from recsys_rl.cli.names import check_names
 from recsys_rl.errors import FieldError, UserError, error_text, one_line
 from recsys_rl.schema import did_you_mean
 
@@ -25,7 +24,7 @@ OVERVIEW = """usage: recsys-rl [--version] [--help] COMMAND [OPTIONS]
 Reinforcement learning for recommender systems.
 
 commands:
-  train      train PPO or A2C on simulated users made from real ratings
+  train      train PPO, A2C or DQN on simulated users made from real ratings, or a policy from a log
   evaluate   compare the policy of a checkpoint with baselines, on held-out users
   recommend  print or write recommendations of a checkpoint's policy for real people
   serve      serve the policy over HTTP, and write down every decision with its probability
@@ -38,7 +37,7 @@ commands:
   ranking    print NDCG, recall and other ranking metrics on a held-out log
   data       describe a log file, compare two, or split one by time or by user
 
-`recsys-rl COMMAND --help` lists the options; from a checkout, `python -m COMMAND` is the same."""
+`recsys-rl COMMAND --help` lists the options; `python -m recsys_rl COMMAND` is the same."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -55,7 +54,7 @@ def _run(argv: list[str]) -> int:
         print(f"error: {one_line(said)}", file=sys.stderr)
         return 2
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and "alloc" not in str(error) and "memory" not in str(error):
+        if not isinstance(error, MemoryError) and "can't allocate memory" not in str(error):  # torch's text
             raise
         print("error: the memory of this machine is too small: use smaller settings.", file=sys.stderr)
         return 2
@@ -115,7 +114,6 @@ def _dispatch(argv: list[str]) -> int:
     elif first == "--version":
         print(f"recsys-rl {__version__}")
     elif first in COMMANDS:
-        check_names(first, argv[1:])
         command = importlib.import_module(f"recsys_rl.cli.{first.replace('-', '_')}")
         command.run(argv[1:])
     else:

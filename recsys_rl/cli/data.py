@@ -118,7 +118,7 @@ def data_options(argv: list[str]) -> DescribeConfig | CompareConfig | SplitConfi
 
 def _options(cls: type[Any], config: type[Any], argv: list[str], name: str, text: str) -> Any:
     prog = f"recsys-rl data {name}"
-    options = parse(cls, cls(), argv, prog, text, f"{prog} --help")
+    options = parse(cls, cls(), argv, prog, text)
     if name == "compare":
         if not options.old or not options.new:
             raise UserError(f"{prog} needs two files: give the paths of an earlier and a later log.")

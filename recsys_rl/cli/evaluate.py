@@ -22,10 +22,8 @@ Examples:
   recsys-rl evaluate --users newcomers.csv                new people, from a log of their events
   recsys-rl evaluate --policy linucb --policy lints       with two bandits, which explore in the session
   recsys-rl evaluate --strangers --policy linucb          people without a profile
-    ... --handover 2                                      the bandit for two steps, then the policy
   recsys-rl evaluate --policy my_policy:Newest            your own policy beside the others
   recsys-rl evaluate in_learned.pt --world satiation      in the simulator, not in the users of its training
-    ... --world-set noise=0                               with another setting of the simulator
   recsys-rl evaluate --no-planner                         without the rows that take most of the time
 
 Checkpoints with the same items and users share a table. If runs differ only in their seed, each is evaluated
@@ -56,8 +54,6 @@ class EvaluateOptions(EvaluateConfig):
     """A further row of the table: linucb or lints, bandits that learn from a user's answers in the session;
     or module:NAME of your own policy: an object with act(obs, greedy), a callable that makes one from the
     catalogue, or a Stable-Baselines3 model. The current folder is searched first."""
-    world_set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """A setting of --world, as NAME=VALUE: --world satiation --world-set noise=0. It may be repeated."""
 
     def __post_init__(self) -> None:
         """Check nothing here: the EvaluateConfig made from these options checks the values."""
@@ -71,8 +67,7 @@ def evaluate_options(argv: list[str]) -> EvaluateConfig:
     """The settings from the command line. Raises UserError; `--help` raises SystemExit(0)."""
     given = peek(argv, "checkpoint")
     default = EvaluateOptions(checkpoint=latest_checkpoint(argv))
-    see = "recsys-rl evaluate --help"
-    options = parse(EvaluateOptions, default, argv, "recsys-rl evaluate", TEXT, see)
+    options = parse(EvaluateOptions, default, argv, "recsys-rl evaluate", TEXT)
     if "" in options.files:
         raise UserError(
             f"A checkpoint has the empty name '': give the path of a file, or none for {default.checkpoint}."

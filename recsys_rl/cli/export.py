@@ -28,4 +28,4 @@ def run(argv: list[str]) -> None:
 def export_options(argv: list[str]) -> ExportConfig:
     """The settings from the command line. Raises UserError; `--help` raises SystemExit(0)."""
     default = ExportConfig(checkpoint=latest_checkpoint(argv))
-    return parse(ExportConfig, default, argv, "recsys-rl export", TEXT, "recsys-rl export --help")
+    return parse(ExportConfig, default, argv, "recsys-rl export", TEXT)

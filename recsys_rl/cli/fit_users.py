@@ -16,7 +16,6 @@ TEXT = """Learn users from a log of decisions, to train policies in (train --env
 Examples:
   recsys-rl fit-users --log log.parquet --checkpoint checkpoints/ppo.pt --out users.pt
   recsys-rl fit-users --log log.parquet --data ml-1m --out users.pt                 items without a checkpoint
-  recsys-rl fit-users --log log.parquet --checkpoint ppo.pt --features platform      with the simulator's sums
   recsys-rl fit-users --log log.parquet --checkpoint ppo.pt --resume                 after Ctrl-C
   recsys-rl train --env learned --user-model users.pt
 
@@ -45,7 +44,5 @@ def run(argv: list[str]) -> None:
 
 def fit_users_options(argv: list[str]) -> FitUsersConfig:
     """The settings from the command line. Raises UserError; `--help` raises SystemExit(0)."""
-    options = parse(
-        FitUsersOptions, FitUsersOptions(), argv, "recsys-rl fit-users", TEXT, "recsys-rl fit-users --help"
-    )
+    options = parse(FitUsersOptions, FitUsersOptions(), argv, "recsys-rl fit-users", TEXT)
     return checked(FitUsersConfig, options)

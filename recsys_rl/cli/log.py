@@ -74,11 +74,13 @@ def log_options(argv: list[str]) -> CheckOptions | ForgetOptions:
         "export": (ExportOptions, "Write a server's finished sessions as a log of decisions."),
         "forget": (ForgetOptions, "Delete all rows of one user from a server's record."),
     }
-    first, see = argv[0], "recsys-rl log --help"
+    first = argv[0]
     if first not in kinds:
-        raise UserError(f"There is no command log {first!r}{did_you_mean(first, kinds)}: see {see}.")
+        raise UserError(
+            f"There is no command log {first!r}{did_you_mean(first, kinds)}: see recsys-rl log --help."
+        )
     kind, what = kinds[first]
-    return parse(kind, kind(), argv[1:], f"recsys-rl log {first}", f"{what} The server must have ended.", see)
+    return parse(kind, kind(), argv[1:], f"recsys-rl log {first}", f"{what} The server must have ended.")
 
 
 def _check(options: CheckOptions) -> None:

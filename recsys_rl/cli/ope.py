@@ -21,7 +21,7 @@ Examples:
   recsys-rl ope --log log.parquet --compare ppo random               their difference, and is it settled?
   recsys-rl ope --log log.parquet --target mine.parquet              your own policy's probabilities
   recsys-rl ope --log clicks.csv --target mine.csv --compare target logged      your own log
-  recsys-rl ope --log coat-random --data-dir coat --target mine.parquet         a public log
+  recsys-rl ope --log kuairand-random --target mine.parquet                     a public log
 
 docs/09_logs.md: when the numbers can be trusted."""
 
@@ -45,7 +45,7 @@ def run(argv: list[str]) -> None:
 def ope_options(argv: list[str]) -> OpeConfig:
     """The settings from the command line. Raises UserError; `--help` raises SystemExit(0)."""
     _check_compare(argv)
-    options = parse(OpeOptions, OpeOptions(), argv, "recsys-rl ope", TEXT, "recsys-rl ope --help")
+    options = parse(OpeOptions, OpeOptions(), argv, "recsys-rl ope", TEXT)
     return checked(OpeConfig, options)
 
 

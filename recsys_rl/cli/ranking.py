@@ -36,7 +36,7 @@ def run(argv: list[str]) -> None:
 def ranking_options(argv: list[str]) -> RankingConfig:
     """The settings from the command line. Raises UserError; `--help` raises SystemExit(0)."""
     prog = "recsys-rl ranking"
-    options = parse(RankingOptions, RankingOptions(), argv, prog, TEXT, f"{prog} --help")
+    options = parse(RankingOptions, RankingOptions(), argv, prog, TEXT)
     if not options.log:
         raise UserError(f"{prog} needs a log: give the path of a file with held-out events.")
     return checked(RankingConfig, options)

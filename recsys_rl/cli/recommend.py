@@ -37,7 +37,5 @@ def run(argv: list[str]) -> None:
 def recommend_options(argv: list[str]) -> RecommendConfig:
     """The settings from the command line. Raises UserError; `--help` raises SystemExit(0)."""
     default = RecommendOptions(checkpoint=latest_checkpoint(argv))
-    options = parse(
-        RecommendOptions, default, argv, "recsys-rl recommend", TEXT, "recsys-rl recommend --help"
-    )
+    options = parse(RecommendOptions, default, argv, "recsys-rl recommend", TEXT)
     return checked(RecommendConfig, options)

@@ -39,5 +39,5 @@ def run(argv: list[str]) -> None:
 
 def record_options(argv: list[str]) -> RecordConfig:
     """The settings from the command line. Raises UserError; `--help` raises SystemExit(0)."""
-    options = parse(RecordOptions, RecordOptions(), argv, "recsys-rl record", TEXT, "recsys-rl record --help")
+    options = parse(RecordOptions, RecordOptions(), argv, "recsys-rl record", TEXT)
     return checked(RecordConfig, options)

@@ -31,4 +31,4 @@ def serve_options(argv: list[str]) -> ServeConfig:
     from recsys_rl.serve.server import ServeConfig
 
     default = ServeConfig(checkpoint=latest_checkpoint(argv))
-    return parse(ServeConfig, default, argv, "recsys-rl serve", TEXT, "recsys-rl serve --help")
+    return parse(ServeConfig, default, argv, "recsys-rl serve", TEXT)

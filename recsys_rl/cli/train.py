@@ -14,8 +14,7 @@ import tyro
 
 from recsys_rl import folder as folders
 from recsys_rl.agents import AGENTS
-from recsys_rl.cli.names import elsewhere, peek
-from recsys_rl.cli.parse import checked, parse
+from recsys_rl.cli.parse import checked, parse, peek
 from recsys_rl.config import (
     Config,
     TrainConfig,
@@ -26,11 +25,17 @@ from recsys_rl.config import (
     sections_from,
     to_dict,
 )
-from recsys_rl.distributed.launch import launch
-from recsys_rl.distributed.place import Place, find_place, obey_parent
+from recsys_rl.distributed.launch import launch, size_of_run
 from recsys_rl.env import PLATFORMS
-from recsys_rl.errors import FieldError, UserError
-from recsys_rl.lookup import DEFAULT_ALGO, DEFAULT_ENV, algorithm_of, names_a_module
+from recsys_rl.errors import FieldError, UserError, one_line
+from recsys_rl.lookup import (
+    DEFAULT_ALGO,
+    DEFAULT_ENV,
+    algorithm_of,
+    names_a_module,
+    names_a_source,
+    source_of,
+)
 from recsys_rl.schema import check_fields, hints
 from recsys_rl.utils.files import read_text
 from recsys_rl.utils.seeding import parse_seeds
@@ -62,13 +67,11 @@ before."""
 
 @dataclasses.dataclass(frozen=True)
 class RunOptions(TrainConfig):
-    """The settings of the run as options; --limit and --world-set may be repeated."""
+    """The settings of the run as options; --limit may be repeated."""
 
     limit: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """A limit on a stream, as in "ads<=0.1" or "watch>=0.5" (in quotes), kept by a Lagrange multiplier. It
     may be repeated. --limit help lists the streams of the platform."""
-    world_set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """A setting of --world, as NAME=VALUE, as in --world-set noise=0. It may be repeated."""
 
 
 class Job(NamedTuple):
@@ -98,19 +101,19 @@ class Job(NamedTuple):
 
 
 def run(argv: list[str]) -> None:
-    place = find_place()
-    if place is not None:  # torch would print fifty lines; we print one sentence
+    started = size_of_run()
+    if started > 1:  # torch would print fifty lines; we print one sentence
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
-    requests = None if place is None or place.listener is None else obey_parent()
     job = train_options(argv)
-    if job.note and (place is None or (place.rank == 0 and place.listener is None)):
+    launching = started == 1 and job.config.train_config.num_processes > 1
+    if job.note and not launching and os.environ.get("RANK", "0") == "0":
         print(job.note, file=sys.stderr)
     if job.lists_limits:
         from recsys_rl.workflows.limits import list_streams
 
         list_streams(job.config)
         return
-    if place is not None and job.seeds:
+    if started > 1 and job.seeds:
         raise UserError("--seeds does not work with torchrun: start one run for each seed, with --seed.")
     configs = job.configs()
     if job.seeds:
@@ -118,10 +121,10 @@ def run(argv: list[str]) -> None:
             folders.check_free(config)
     for number, config in enumerate(configs):
         try:
-            if place is None and config.train_config.num_processes > 1:
+            if launching:
                 launch(_argv_of_rank(argv, job, config), config.train_config.num_processes)
             else:
-                _train_here(place, requests, config, job.folder)
+                _train_here(config, job.folder, started > 1)
         except (KeyboardInterrupt, UserError):
             left = ", ".join(str(later.train_config.seed) for later in configs[number + 1 :])
             if left:
@@ -129,25 +132,22 @@ def run(argv: list[str]) -> None:
             raise
 
 
-def _train_here(place: Place | None, requests: list[int] | None, config: Config, folder: Path | None) -> None:
+def _train_here(config: Config, folder: Path | None, in_group: bool) -> None:
     """Train one run, or this process's part of it; ``folder`` is the folder of a run to resume."""
     from recsys_rl.workflows.train import Interrupted, train
 
-    resume = folder is not None
     try:
-        if place is None:
-            train(config, resume, folder=folder, latest=True)
+        if not in_group:
+            train(config, folder is not None, folder=folder, latest=True)
             return
-        from recsys_rl.distributed.group import join
+        from recsys_rl.distributed.group import join, sized
         from recsys_rl.run import choose_device
 
-        config = place.settle(config)
-        settings = config.train_config
-        cuda = choose_device(settings.device).type == "cuda"
-        with join(place, requests, settings.join_timeout, cuda) as ranks:
-            train(config, resume, ranks, folder=folder, latest=True)
+        config = sized(config)
+        with join(choose_device(config.train_config.device).type == "cuda") as ranks:
+            train(config, folder is not None, ranks, folder=folder, latest=True)
     except Interrupted as stop:
-        if place is None or place.rank == 0:
+        if os.environ.get("RANK", "0") == "0":
             with contextlib.suppress(OSError):  # the terminal may be closed
                 print(stop, file=sys.stderr)
         raise KeyboardInterrupt from None
@@ -182,6 +182,8 @@ def _without(argv: list[str], options: tuple[str, ...], flags: tuple[str, ...] =
 def train_options(argv: list[str]) -> Job:
     """The settings, and the run to resume. Raises UserError; `--help` raises SystemExit(0)."""
     given = peek(argv, "algo", "env", "data", "config", "run", "checkpoint", "user-model")
+    if names_a_source(given.data):
+        source_of(given.data, typed=True)
     file = {} if given.config is None else _read_settings(Path(given.config), given.env)
     typed = {name: getattr(given, name) for name in ("algo", "env") if getattr(given, name) is not None}
     folder, base = None, {}
@@ -206,6 +208,8 @@ def train_options(argv: list[str]) -> Job:
     over = overlay(overlay(base, kept), {name: chosen[name] for name in ("algo", "env")})
     if given.data is not None:
         over = overlay(over, {"data_config": {"data": given.data}})
+    if given.checkpoint is None and given.user_model is None:  # these bring their items
+        _check_typed(data_name(over), given.data)
     options = _parse(argv, over, given.config)
     if folder is not None:
         _check_continuation(options, folder, base)
@@ -251,12 +255,9 @@ def _parse(argv: list[str], settings: Mapping[str, Any], file: str | None) -> An
         if file is None:
             raise
         raise UserError(str(error)) from None  # an error of the file, even if an option replaces the value
-    data = getattr(sections["data_config"], "data", "")
     of_run = vars(sections["train_config"])
-    repeated = peek(argv, "limit", "world-set")
-    for name in ("limit", "world_set"):
-        if getattr(repeated, name) is not None:  # options replace those of a file
-            of_run = {**of_run, name: ()}
+    if peek(argv, "limit").limit is not None:  # options replace those of a file
+        of_run = {**of_run, "limit": ()}
     sections["train_config"] = RunOptions(**of_run)
 
     def text(help_: str) -> Any:
@@ -283,10 +284,7 @@ def _parse(argv: list[str], settings: Mapping[str, Any], file: str | None) -> An
         ],
         frozen=True,
     )
-    see = f"recsys-rl train --algo {algo} --env {env} --help"
-    return parse(
-        cls, cls(), argv, "recsys-rl train", TEXT, see, lambda option: elsewhere(option, algo, env, str(data))
-    )
+    return parse(cls, cls(), argv, "recsys-rl train", TEXT)
 
 
 ALGO_HELP = f"The algorithm: {' or '.join(AGENTS)}."
@@ -341,6 +339,15 @@ def _check_same_world(folder: Path, base: Mapping[str, Any], env: str, data: str
                 f"The run in {folder} was made with --{name} {old}, but --{name} is {new} now: leave "
                 f"--{name} out to resume, or start a new run without --resume or --run."
             )
+
+
+def _check_typed(data: object, typed: str | None) -> None:
+    """Raise UserError for a source of a module that only a file or the run to resume names."""
+    if names_a_source(data) and data != typed:
+        raise UserError(
+            f"The settings name {one_line(data)} as their data, but a file may not import a module: type "
+            f"--data {one_line(data)}."
+        )
 
 
 def _check_continuation(options: Any, folder: Path, base: Mapping[str, Any]) -> None:

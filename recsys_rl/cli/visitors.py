@@ -19,4 +19,4 @@ def run(argv: list[str]) -> None:
 def visitors_options(argv: list[str]) -> VisitorsConfig:
     """The settings from the command line. Raises UserError; `--help` raises SystemExit(0)."""
     default = VisitorsConfig(checkpoint=latest_checkpoint(argv))
-    return parse(VisitorsConfig, default, argv, "recsys-rl visitors", TEXT, "recsys-rl visitors --help")
+    return parse(VisitorsConfig, default, argv, "recsys-rl visitors", TEXT)

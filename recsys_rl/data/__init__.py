@@ -10,9 +10,6 @@ SOURCES = {
     "ml-32m": "recsys_rl.data.movielens:SOURCE",
     "kuairec": "recsys_rl.data.kuairec:SOURCE",
     "kuairand": "recsys_rl.data.kuairand:SOURCE",
-    "coat": "recsys_rl.data.coat:SOURCE",
-    "coat-game": "recsys_rl.data.coat_game:SOURCE",
-    "rating-matrix": "recsys_rl.data.rating_matrix:SOURCE",
     "synthetic": "recsys_rl.data.synthetic:SOURCE",
     "clustered": "recsys_rl.data.clustered:SOURCE",
     ".csv": "recsys_rl.data.log:SOURCE",
@@ -35,5 +32,4 @@ SOURCES = {
 LOGS = {
     "open-bandit": "recsys_rl.data.open_bandit:open_bandit_decisions",
     "kuairand-random": "recsys_rl.data.kuairand:random_decisions",
-    "coat-random": "recsys_rl.data.coat:random_decisions",
 }

@@ -68,9 +68,7 @@ def with_cold_items(
     ids = list(catalogue.item_names or catalogue.item_ids.tolist())
     new = [id_ for id_ in facts.ids if id_ not in seen][:count]
     if not new:
-        raise UserError(
-            "--items names no item without events: leave --cold-items out, or add items to the file."
-        )
+        raise UserError("--items names no item without events: leave it out, or add items to the file.")
     everyone = [*ids, *new]
     attributes = facts.tensors(everyone)
     genres = torch.tensor(

@@ -229,15 +229,6 @@ def user_vectors(catalogue: Catalogue, folded: Floats) -> Tensor:
     return bias.of_users(unit_rows(folded), bias.share_of(catalogue))
 
 
-def recall_at_k(scores: Tensor, seen: Tensor, targets: Tensor, k: int) -> Tensor:
-    """Share of each user's target items among the ``k`` best-scored items not seen before, in [0, 1].
-
-    ``scores`` (N, I); ``seen`` and ``targets`` (N, I) bool; result (N,), NaN for a user without targets.
-    """
-    top = scores.masked_fill(seen, -torch.inf).topk(k, dim=1).indices  # (N, k)
-    return targets.gather(1, top).sum(dim=1) / targets.sum(dim=1)
-
-
 def points_somewhere(vectors: Floats) -> Bools:
     """False (N,) for vectors (N, D) that the regularisation shrank to zero: they have no direction."""
     return np.asarray(np.linalg.norm(vectors, axis=1) > _TINY)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 
 from recsys_rl.data.catalogue import LikesConfig, world_of_log
-from recsys_rl.data.cold import with_cold_items
 from recsys_rl.dials import EnvConfig
 from recsys_rl.files.clean import Duplicates, Missing
 from recsys_rl.files.columns import PLAIN
@@ -13,7 +12,6 @@ from recsys_rl.files.kinds import parse_event_weights
 from recsys_rl.files.log import log_and_facts, named_columns
 from recsys_rl.files.read import HEADLESS, open_table
 from recsys_rl.protocols import Source
-from recsys_rl.schema import CountOrZero
 from recsys_rl.types import UserError, World
 
 
@@ -48,8 +46,6 @@ class LogConfig(LikesConfig):
     first."""
     items: str | None = None
     """File about the items: id, title, genres, year, and any other column as an attribute."""
-    cold_items: CountOrZero = 0
-    """Most items of --items without events that join the catalogue, with vectors from their attributes."""
 
 
 def _make_world(config: LogConfig, sizes: EnvConfig, seed: int) -> World:
@@ -62,16 +58,10 @@ def _make_world(config: LogConfig, sizes: EnvConfig, seed: int) -> World:
             f"--like-threshold {config.like_threshold:g} has no effect on {config.data}: no column of "
             "ratings is read, so each row counts as a like; leave it out, or give --rating-column."
         )
-    log, facts = log_and_facts(
+    log, _ = log_and_facts(
         table, named, given, config.missing, config.duplicates, config.items, event_weights
     )
-    world = world_of_log(log, config, sizes, seed)
-    if not config.cold_items:
-        return world
-    if config.items is None:
-        raise UserError("--cold-items needs the attributes of items: give --items FILE.")
-    seen: set[object] = set(log.item_names or log.item_ids.tolist())
-    return World(with_cold_items(world.catalogue, facts, seen, config.cold_items, seed), world.population)
+    return world_of_log(log, config, sizes, seed)
 
 
 SOURCE = Source(LogConfig, _make_world)

@@ -143,26 +143,6 @@ def load_prior(data_dir: str | Path, campaign: str = "all") -> Tensor:
     return torch.from_numpy(mine.select("alpha", "beta").to_numpy().astype(np.float64))
 
 
-# argsort of draws theta_a ~ Beta(alpha_a, beta_a): Thompson sampling without an update
-def thompson_policy(prior: Tensor, draws: int, places: int, generator: np.random.RandomState) -> Tensor:
-    """(places, A) float64: how often each item is the best, the second best ... of ``draws`` draws.
-
-    numpy's older generator, as the published table was made with it.
-    """
-    number = len(prior)
-    count = np.zeros((places, number))
-    block = max(1, min(draws, 2_000_000 // number))
-    for start in range(0, draws, block):
-        rows = min(block, draws - start)
-        drawn = generator.beta(prior[:, 0].numpy(), prior[:, 1].numpy(), size=(rows, number))
-        best = np.argpartition(drawn, number - places, axis=1)[:, number - places :]
-        order = np.take_along_axis(drawn, best, 1).argsort(1)[:, ::-1]
-        best = np.take_along_axis(best, order, 1)  # (rows, places), the largest first
-        for place in range(places):
-            count[place] += np.bincount(best[:, place], minlength=number)
-    return torch.from_numpy(count / draws)
-
-
 def one_hot(frame: pl.DataFrame, columns: Sequence[str]) -> Tensor:
     """(E, F) float64: one column for each value of each feature but the first in the order of the values."""
     parts = []

@@ -7,31 +7,28 @@ same on all ranks after every step, so they are never sent.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
-import threading
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from datetime import timedelta
 
 import safetensors.torch
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
-from torch.distributed.distributed_c10d import Store
-from torch.distributed.rendezvous import rendezvous
 
-from recsys_rl.distributed.place import LOST, Place
+from recsys_rl.config import Config
+from recsys_rl.distributed.launch import LOST, size_of_run
 from recsys_rl.ranks import Ranks
 from recsys_rl.types import UserError
 
-# The time limit of one exchange. The other ranks wait that long for rank 0, because only rank 0 evaluates
+JOIN_WITHIN = timedelta(seconds=60)
+"""The time limit of the first exchange."""
+# The time limit of every other. The other ranks wait that long for rank 0, because only rank 0 evaluates
 # and downloads. A rank that dies closes its connections, so the others notice it at once.
 PATIENCE = timedelta(minutes=30)
-
-
-GRACE = 10.0  # seconds that joining may take beyond its limit
 
 
 class LostRank(UserError):
@@ -39,12 +36,10 @@ class LostRank(UserError):
 
 
 class Group(Ranks):
-    """This process in a run of ``place.size`` processes."""
+    """This process in a run of several processes, connected by ``group``."""
 
-    def __init__(self, place: Place, group: dist.ProcessGroup, requests: list[int] | None) -> None:
-        """``requests``: the list of the parent's requests to stop; None without a parent."""
-        self.place, self.group, self.requests = place, group, requests
-        self.rank, self.size = place.rank, place.size
+    def __init__(self, group: dist.ProcessGroup) -> None:
+        self.group, self.rank, self.size = group, dist.get_rank(), dist.get_world_size()
 
     def average(self, x: Tensor) -> None:
         with _reaching():
@@ -70,94 +65,63 @@ class Group(Ranks):
     @contextmanager
     def in_turn(self) -> Iterator[None]:
         """Run the block on rank 0 of each machine first. A ``gather`` of all ranks starts the others."""
-        first = self.place.local_rank == 0
+        first = local_rank() == 0
         if not first:
             self.gather({})
         yield
         if first:
             self.gather({})
 
-    def stop_requests(self) -> AbstractContextManager[list[int]]:
-        """The signals of this process, or the requests of the parent."""
-        return super().stop_requests() if self.requests is None else nullcontext(self.requests)
+
+def local_rank() -> int:
+    """The rank of this process among those of its machine, from torchrun's environment."""
+    return int(os.environ["LOCAL_RANK"])
+
+
+def sized(config: Config) -> Config:
+    """``config`` with the number of processes that were started.
+
+    Raises UserError if ``config`` has another number above 1.
+    """
+    settings, size = config.train_config, size_of_run()
+    if settings.num_processes not in (1, size):
+        raise UserError(
+            f"--num-processes is {settings.num_processes}, but {size} processes were started: omit it, or "
+            f"start {settings.num_processes}."
+        )
+    return dataclasses.replace(config, train_config=dataclasses.replace(settings, num_processes=size))
 
 
 @contextmanager
-def join(place: Place, requests: list[int] | None, join_timeout: float, cuda: bool) -> Iterator[Ranks]:
-    """Connect to the other ranks within ``join_timeout`` seconds; disconnect at the end.
+def join(cuda: bool) -> Iterator[Ranks]:
+    """Connect to the other ranks of torchrun's environment; disconnect at the end.
 
-    Raises UserError if they can't be reached. The block raises LostRank if a rank is lost later.
+    Raises UserError if they can't be reached. A rank that loses another one later ends with the exit code
+    LOST.
     """
-    if cuda and place.local_rank >= torch.cuda.device_count():
-        raise UserError(
-            f"This machine has {torch.cuda.device_count()} CUDA devices and needs one for each process: "
-            "lower --num-processes, or use --device cpu."
-        )
-    limit = timedelta(seconds=join_timeout)
-    alone = (
-        f"Rank {place.rank} of {place.size} did not meet the others at {place.address}:{place.port} "
-        f"within {join_timeout:g} s: check that all were started, that MASTER_ADDR and MASTER_PORT are "
-        "right and that GLOO_SOCKET_IFNAME names the network card between machines, or raise "
-        "--join-timeout."
-    )
     try:
-        with _ending_after(join_timeout + GRACE, alone):
-            dist.init_process_group(
-                "gloo", store=_store(place, limit), rank=place.rank, world_size=place.size, timeout=limit
+        if cuda and local_rank() >= torch.cuda.device_count():
+            raise UserError(
+                f"This machine has {torch.cuda.device_count()} CUDA devices and needs one for each process: "
+                "lower --num-processes, or use --device cpu."
             )
-            if cuda:
-                torch.cuda.set_device(place.local_rank)
-            group = dist.new_group(backend="cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
-    except RuntimeError as error:
-        raise UserError(alone) from error
+        dist.init_process_group("gloo", timeout=JOIN_WITHIN)
+        if cuda:
+            torch.cuda.set_device(local_rank())
+        group = dist.new_group(backend="cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"This process did not meet the others of its run ({' '.join(str(error).split())[:100]}): start "
+            "all with torchrun, which sets RANK, LOCAL_RANK, MASTER_ADDR and MASTER_PORT, and see that "
+            "GLOO_SOCKET_IFNAME names the network card between machines."
+        ) from error
     try:
-        yield Group(place, group, requests)
+        yield Group(group)
     except LostRank as lost:
-        if place.listener is None:
-            raise
-        if place.rank > 0:  # the parent keeps this text, and may know the rank that failed first
-            print(lost, file=sys.stderr)
+        print(f"error: {lost}", file=sys.stderr)
         raise SystemExit(LOST) from None
     finally:
         dist.destroy_process_group()
-
-
-@contextmanager
-def _ending_after(seconds: float, why: str) -> Iterator[None]:
-    """End the process if the block takes longer than ``seconds``; no work can be lost at this point.
-
-    gloo applies its time limit only to some of its waits: if one rank can't connect, another waits for ever.
-    """
-
-    def end() -> None:
-        print(f"error: {why}", file=sys.stderr, flush=True)
-        os._exit(2)
-
-    timer = threading.Timer(seconds, end)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-def _store(place: Place, limit: timedelta) -> Store:
-    """The store through which ranks connect: torchrun's, or rank 0's at the socket that launch.py bound."""
-    if place.listener is None:
-        host = f"[{place.address}]" if ":" in place.address else place.address  # IPv6 in a URL
-        url = f"tcp://{host}:{place.port}"
-        store: Store = next(rendezvous(url, place.rank, place.size, timeout=limit))[0]
-        return store
-    ours: Store = TCPStore(
-        place.address,
-        place.port,
-        place.size,
-        is_master=place.rank == 0,
-        timeout=limit,
-        master_listen_fd=place.listener if place.rank == 0 else None,
-    )
-    return ours
 
 
 @contextmanager

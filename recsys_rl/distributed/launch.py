@@ -1,160 +1,92 @@
-"""`recsys-rl train --num-processes N`: run the same command N times on this machine. Imports no torch."""
+"""`recsys-rl train --num-processes N`: the same command N times, started by torchrun's launcher."""
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import os
-import signal
 import socket
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import IO
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from signal import SIGTERM, Signals
 
-from recsys_rl.distributed.place import LAUNCHED, LOST
 from recsys_rl.errors import UserError
-from recsys_rl.utils.stopping import STOP_SIGNALS, stop_signals
 
 LOOPBACK = "127.0.0.1"
-GRACE = 5.0  # seconds for the other ranks to end by themselves after one has failed
-IN_ORDER = (0, 130)  # exit codes of a finished run, and of one that the user stopped
-SHOW_CURSOR = "\x1b[?25h\n"  # a killed rank 0 leaves the cursor hidden by its bar
+LOST = 3
+"""Exit code of a rank that lost the others: another one failed first."""
+STOP_WITHIN = 600
+"""Seconds in which each rank must have ended its update after Ctrl-C."""
 
 
-@dataclass(frozen=True)
-class Child:
-    """One rank, and the file of its stderr (None for rank 0, which writes to the parent's stderr)."""
-
-    process: subprocess.Popen[bytes]
-    said: IO[bytes] | None
-
-    @property
-    def code(self) -> int | None:
-        return self.process.poll()
-
-    def tell_to_stop(self) -> None:
-        assert self.process.stdin is not None
-        with contextlib.suppress(OSError):  # the process may have ended
-            self.process.stdin.write(b"s")
-            self.process.stdin.flush()
-
-    def last_words(self) -> str:
-        """The end of its stderr, a few thousand characters."""
-        if self.said is None:
-            return ""
-        self.said.seek(max(0, self.said.seek(0, os.SEEK_END) - 4000))
-        return self.said.read().decode(errors="replace").rstrip()
+def size_of_run() -> int:
+    """The number of processes that torchrun, or ``launch``, started; 1 for a single process."""
+    text = os.environ.get("WORLD_SIZE", "1")
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(f"WORLD_SIZE is {text!r}: start several processes with torchrun, or unset it.")
+    return int(text)
 
 
 def launch(argv: Sequence[str], size: int) -> None:
-    """Run `train` with ``argv`` as ``size`` processes; if one fails, end the others too.
+    """Run `train` with ``argv`` as ``size`` processes. If one fails, the others are ended too.
 
-    Raises UserError, SystemExit(2) (rank 0 has printed the error) or KeyboardInterrupt, as one process does.
+    Only rank 0 prints. Raises UserError, SystemExit(2) (rank 0 has printed the error) or KeyboardInterrupt,
+    as one process does.
     """
-    children: list[Child] = []
-    with stop_signals() as asked, _ended(children):
-        with socket.create_server((LOOPBACK, 0), backlog=size) as listener:
-            for rank in range(size):
-                children.append(_start(argv, rank, size, listener))
-        first = _watch(children, asked)
-    codes = [child.code for child in children]
-    if first is None and all(code == 0 for code in codes):
-        return
-    if asked and set(codes) <= {*IN_ORDER, LOST}:
-        raise KeyboardInterrupt
-    if codes[0] == 2:
-        raise SystemExit(2)
-    raise UserError(_why(children, first))
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-
-def _watch(children: Sequence[Child], asked: list[int]) -> int | None:
-    """Wait until all have ended, or GRACE after a failure; return the first rank that failed by itself."""
-    told, deadline = False, float("inf")
-    while any(child.code is None for child in children) and time.monotonic() < deadline:
-        if asked and not told:
-            told = True
-            for child in children:
-                child.tell_to_stop()
-        if deadline == float("inf") and any(child.code not in (None, *IN_ORDER) for child in children):
-            deadline = time.monotonic() + GRACE
-        time.sleep(0.02)
-    failed = (rank for rank, child in enumerate(children) if child.code not in (None, LOST, *IN_ORDER))
-    return next(failed, None)
-
-
-def _why(children: Sequence[Child], first: int | None) -> str:
-    """One sentence about the rank that failed and so ended the others."""
-    go_on = "so the others were ended, too: --resume continues from the last checkpoint."
-    if first is None:
-        print(children[-1].last_words(), file=sys.stderr)
-        return f"The {len(children)} processes lost each other, {go_on}"
-    child, code = children[first], children[first].code
-    assert code is not None
-    words = child.last_words()
-    if code == 2 and "error: " in words:
-        return words.rpartition("error: ")[2]
-    if words:
-        print(words, file=sys.stderr)
-    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-    return f"Rank {first} of {len(children)} {how}, {go_on}"
-
-
-def _start(argv: Sequence[str], rank: int, size: int, listener: socket.socket) -> Child:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for name in list(logging.root.manager.loggerDict):  # each has a level of its own
+        if name.startswith("torch.distributed.elastic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # one sentence comes from here
+    warnings.filterwarnings("ignore", module="torch.distributed")
     loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
-    environment = {
-        "OMP_NUM_THREADS": str(max(1, cores // size)),  # one thread for each core, over all ranks
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(path or os.curdir for path in sys.path),
-        "RANK": str(rank),
-        "WORLD_SIZE": str(size),
-        "LOCAL_RANK": str(rank),
-        "MASTER_ADDR": LOOPBACK,
-        "MASTER_PORT": str(listener.getsockname()[1]),
+    os.environ |= {
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // size))),
         "GLOO_SOCKET_IFNAME": loopback,
         "NCCL_SOCKET_IFNAME": loopback,
-        LAUNCHED: str(listener.fileno()),
+        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(STOP_WITHIN),
     }
-    said = None if rank == 0 else tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the child)
-    with _signals_ignored():
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "recsys_rl.cli", "train", *argv],
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=None if rank == 0 else subprocess.DEVNULL,
-            stderr=said,
-            pass_fds=[listener.fileno()] if rank == 0 else [],
+    with tempfile.TemporaryDirectory() as folder:
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=size,
+            run_id="recsys_rl",
+            rdzv_backend="c10d",
+            rdzv_endpoint=f"{LOOPBACK}:0",
+            local_addr=LOOPBACK,
+            max_restarts=0,
+            logs_specs=DefaultLogsSpecs(folder, redirects=dict.fromkeys(range(1, size), Std.ALL)),
         )
-    return Child(process, said)
+        try:
+            elastic_launch(config, sys.executable)("-m", "recsys_rl.cli", "train", *argv)
+        except SignalException:
+            raise KeyboardInterrupt from None
+        except ChildFailedError as error:
+            codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
+            _raise_failure(codes, size, Path(folder))
 
 
-@contextmanager
-def _signals_ignored() -> Iterator[None]:
-    """Ignore signals while a child starts: it inherits this, so the terminal's Ctrl-C does not end it."""
-    old = {number: signal.signal(number, signal.SIG_IGN) for number in STOP_SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _ended(children: list[Child]) -> Iterator[None]:
-    """Kill all children that still run at the end of the block, after an error too."""
-    try:
-        yield
-    finally:
-        for child in children:
-            if child.code is None:
-                child.process.kill()
-                if child is children[0] and sys.stderr.isatty():
-                    print(SHOW_CURSOR, end="", file=sys.stderr)
-            child.process.wait()
-            assert child.process.stdin is not None
-            with contextlib.suppress(OSError):
-                child.process.stdin.close()
+def _raise_failure(codes: dict[int, int], size: int, folder: Path) -> None:
+    """Raise the one error for the ranks that failed; ``folder`` has what they printed."""
+    if set(codes.values()) <= {130, LOST} and 130 in codes.values():  # a signal reached a rank itself
+        raise KeyboardInterrupt
+    if codes.get(0) == 2:
+        raise SystemExit(2)
+    first = min(codes, key=lambda rank: (codes[rank] == LOST, rank))
+    said = "".join(path.read_text(errors="replace") for path in folder.glob(f"**/{first}/stderr.log"))
+    if codes[first] == 2 and "error: " in said:
+        raise UserError(said.rpartition("error: ")[2].strip())
+    if said:
+        print(said[-4000:].rstrip(), file=sys.stderr)
+    code = codes[first]
+    killed = code < 0 and -code != SIGTERM  # the launcher sends SIGTERM, also to a rank that is just failing
+    how = f"was ended by {Signals(-code).name}" if killed else "failed"
+    raise UserError(
+        f"Rank {first} of {size} {how}, so the others were ended, too: --resume continues from the last "
+        "checkpoint."
+    )

@@ -6,7 +6,6 @@ PLATFORMS = {
     "short-video": "recsys_rl.env.short_video:PLATFORM",
     "long-video": "recsys_rl.env.long_video:PLATFORM",
     "social-feed": "recsys_rl.env.social_feed:PLATFORM",
-    "matrix-game": "recsys_rl.env.matrix_users:PLATFORM",
     "learned": "recsys_rl.env.learned:PLATFORM",
     "gym": "recsys_rl.env.foreign:PLATFORM",
 }

@@ -9,25 +9,11 @@ that no session derives, such as the profile and the hour, are in each step of e
 one decision: the first one of their first session in the log, in the order of its rows. A user with logged
 sessions at noon and at night always plays at the hour of the first one. Rewards are those of the log's
 platform.
-
-Two further streams, of weight 0, are made for learning that distrusts the networks. A weight of training puts
-them into the reward (--weights), a limit bounds them (--limit), and tables show the reward without them::
-
-    spread  = standard deviation over the networks of the item's mean reward      (MOPO, Yu et al. 2020)
-    entropy = H(item) + H(last item and this one), of what the log shows next     (DORL, Gao et al. 2023)
-
-``--weights spread=-1`` is the penalty with lambda 1, and ``--weights entropy=0.1`` the bonus with lambda 0.1
-(functional/next_entropy.py has H). The second term is that of single items. MOPO measures the error of the
-next state, too; the spread here is that of the reward alone.
-
-The spread takes all networks at each step, and the other answers only that of the session. So learning has no
-stream ``spread`` unless a weight or a limit names it; ``--weights spread=0`` only shows it in the log. Tables
-and recorded logs always have it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar
@@ -37,8 +23,6 @@ from torch import Tensor
 
 from recsys_rl.dials import EnvConfig
 from recsys_rl.errors import amount
-from recsys_rl.functional.next_entropy import keys_of, look_up
-from recsys_rl.objective.limit_streams import limit_streams
 from recsys_rl.objective.weighted import stream_weights
 from recsys_rl.protocols import Platform, ResponseNetwork
 from recsys_rl.types import Catalogue, Feedback, Population, Signal, Stream, UserFacts
@@ -62,7 +46,6 @@ class LearnedState:
     given: Mapping[str, Tensor]  # (N, size) each: pieces of the context
     memory: Mapping[str, Tensor]  # (N, ...) each: what the networks keep of the session
     member: Tensor  # (N,) int64: the network of the session; -1 before it is drawn
-    last: Tensor  # (N,) int64: the item of the last step, of the first place; -1 at the start
 
 
 @dataclass(frozen=True)
@@ -74,7 +57,6 @@ class LearnedUsers:
     config: LearnedConfig
     facts: UserFacts
     network: ResponseNetwork
-    used: Collection[str] | None = None  # the streams that learning names; None: all streams are shown
     repeats: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -87,23 +69,14 @@ class LearnedUsers:
 
     @cached_property
     def signals(self) -> tuple[Signal, ...]:
-        """The signals of the log, what learning may distrust, and the noise that ``advance`` needs."""
-        members, most = self.network.num_members, float(torch.finfo(torch.float32).max)
-        spread = (Signal("spread", False, high=most),) if self.has_spread else ()
-        noise = (Signal("network", False, high=members), Signal("chance", False))
-        return (*self.facts.signals, *spread, Signal("entropy", False, high=2.0), *noise)
+        """The signals of the log, and the noise that ``advance`` needs."""
+        noise = (Signal("network", False, high=self.network.num_members), Signal("chance", False))
+        return (*self.facts.signals, *noise)
 
     @property
     def streams(self) -> tuple[Stream, ...]:
-        """Those of the log's platform, then ``spread``, if there is one, and ``entropy``, of no weight."""
-        spread = (Stream("spread", 0.0),) if self.has_spread else ()
-        return (*self.facts.streams, *spread, Stream("entropy", 0.0))
-
-    @cached_property
-    def has_spread(self) -> bool:
-        """False if learning names other streams alone. True with an unknown name, as the error lists all."""
-        others = {*limit_streams(self.catalogue, self.facts.streams), "entropy"}
-        return self.used is None or not others.issuperset(self.used)
+        """Those of the log's platform."""
+        return self.facts.streams
 
     @property
     def slate_size(self) -> int:
@@ -129,18 +102,15 @@ class LearnedUsers:
     @property
     def assumptions(self) -> str:
         """Part of a sentence: the log of which these users are a model."""
-        form = "" if self.facts.features == "generic" else "; the model knows the simulator's equations"
-        return f"users learned from {self.facts.log}, by {amount(self.network.num_members, 'network')}{form}"
+        return f"users learned from {self.facts.log}, by {amount(self.network.num_members, 'network')}"
 
     def sample(self, users: Tensor) -> LearnedState:
         given = {name: x.index_select(0, users) for name, x in self._given.items()}
-        nothing = torch.full_like(users, -1)
-        return LearnedState(given, self.network.begin(given, len(users)), nothing, nothing.clone())
+        return LearnedState(given, self.network.begin(given, len(users)), torch.full_like(users, -1))
 
     def possible(self, user_state: LearnedState) -> bool:
         steps, member = user_state.memory["steps"], user_state.member
         known = (member >= -1) & (member < self.network.num_members) & (steps >= 0)
-        known &= (user_state.last >= -1) & (user_state.last < self.catalogue.num_items)
         return bool(known.all())
 
     def visible(self, user_state: LearnedState) -> Mapping[str, Tensor]:
@@ -159,46 +129,16 @@ class LearnedUsers:
             of_session = torch.rand(2, len(items), generator=generator, device=items.device)
             drawn = (of_session[0] * self.network.num_members).long()  # (N,)
             member, chance = torch.where(member < 0, drawn, member), of_session[1]
-        parts = self._with_spread if self.has_spread else self._alone
+        if noise is None:
+            of_log = self.network.expected(memory, items, member)  # (N, K, S)
+        else:
+            of_log = self.network.drawn(memory, items, member, noise)
         hidden = torch.stack([member + 1.0, chance], 1).unsqueeze(1).expand(-1, items.shape[1], -1)
-        signals = torch.cat(
-            [*parts(memory, items, member, noise), self.entropy(user_state, items).unsqueeze(-1), hidden], -1
-        )  # (N, K, S + 4), or S + 3 without a spread
+        signals = torch.cat([of_log, hidden], -1)  # (N, K, S + 2)
         return Feedback(signals.masked_fill_(~shown.unsqueeze(-1), 0), shown)
 
-    def _alone(
-        self, memory: Mapping[str, Tensor], items: Tensor, member: Tensor, noise: Tensor | None
-    ) -> tuple[Tensor, ...]:
-        """The signals (N, K, S) of the log; without ``noise`` their means."""
-        if noise is None:
-            return (self.network.expected(memory, items, member),)
-        return (self.network.drawn(memory, items, member, noise),)
-
-    def _with_spread(
-        self, memory: Mapping[str, Tensor], items: Tensor, member: Tensor, noise: Tensor | None
-    ) -> tuple[Tensor, ...]:
-        """The same, and the spread (N, K, 1)."""
-        if noise is None:
-            means = self.network.means(memory, items)  # (E, N, K, S)
-            own = means[member.clamp_min(0), torch.arange(len(member), device=member.device)]
-            signals = torch.where((member < 0).view(-1, 1, 1), means.mean(0), own)
-        else:
-            signals, means = self.network.drawn_and_means(memory, items, member, noise)
-        return signals, (means @ self._reward_of_signals).std(0, correction=0).unsqueeze(-1)
-
-    def entropy(self, user_state: LearnedState, items: Tensor) -> Tensor:
-        """(N, K): H of ``items`` (N, K), and on single items that of the last item and this one."""
-        shown, number = self._shown_next, self.catalogue.num_items
-        found = look_up(shown["keys1"], shown["entropies1"], items)
-        if "keys2" in shown:
-            pairs = torch.stack([user_state.last.unsqueeze(1).expand_as(items), items], -1)
-            found = found + look_up(shown["keys2"], shown["entropies2"], keys_of(pairs, number))
-        return found
-
     def rewards(self, feedback: Feedback) -> Tensor:
-        number = len(self.facts.signals)  # S
-        of_log, distrust = feedback.signals[..., :number], feedback.signals[..., number:-2]
-        return torch.cat([of_log.sum(1) @ self._of_signals, distrust.sum(1)], 1)  # (N, M)
+        return feedback.signals[..., :-2].sum(1) @ self._of_signals  # (N, M)
 
     def advance(
         self, user_state: LearnedState, items: Tensor, feedback: Feedback
@@ -206,17 +146,10 @@ class LearnedUsers:
         signals, shown = feedback.signals, feedback.shown
         drawn, chance = signals[..., -2].amax(1).long() - 1, signals[..., -1].amax(1)  # (N,) each
         member = torch.where(user_state.member < 0, drawn, user_state.member)
-        memory, leaves = self.network.after(
-            user_state.memory,
-            items,
-            shown,
-            signals[..., : len(self.facts.signals)],
-            torch.full_like(member, -1) if self.has_spread else member,
-        )
+        memory, leaves = self.network.after(user_state.memory, items, shown, signals[..., :-2], member)
         own = leaves.gather(1, member.clamp_min(0).unsqueeze(1)).squeeze(1)
         probability = torch.where(member < 0, leaves.mean(1), own)  # (N,)
-        last = torch.where(shown[:, 0], items[:, 0], user_state.last)
-        return replace(user_state, memory=memory, member=member, last=last), chance > 1 - probability
+        return replace(user_state, memory=memory, member=member), chance > 1 - probability
 
     def expected_reward(self, user_state: LearnedState, block: slice = slice(None)) -> Tensor:
         """The mean reward (N, b) of showing each item of the block now, by the networks of the session."""
@@ -244,11 +177,6 @@ class LearnedUsers:
         if first in found and found[first].shape == profile.shape:
             found[first] = torch.where(there.unsqueeze(1), found[first], profile)
         return found
-
-    @cached_property
-    def _shown_next(self) -> Mapping[str, Tensor]:
-        device = self.catalogue.embedding.device
-        return {name: x.to(device) for name, x in self.facts.shown_next.items()}
 
     @cached_property
     def _reward_of_signals(self) -> Tensor:

@@ -43,7 +43,7 @@ from recsys_rl.data.attributes import catch
 from recsys_rl.dials import EnvConfig
 from recsys_rl.functional import rows
 from recsys_rl.functional.recency import products
-from recsys_rl.protocols import Equations, Expert, FollowedObs, Known, Platform, Preset, Split, Walk
+from recsys_rl.protocols import Expert, FollowedObs, Known, Platform, Preset, Split, Walk
 from recsys_rl.schema import NonNegative, Range
 from recsys_rl.types import Catalogue, Feedback, Interface, Obs, Population, Signal, Stream
 
@@ -318,11 +318,6 @@ EXPERT = Expert(
     expert_scores,
     Walk(begin, step, stock="patience"),
 )
-EQUATIONS = Equations(
-    columns=lambda users: users.catch.unsqueeze(1),
-    vectors=lambda users: (),
-    decays=lambda users: (users.config.satiation_recovery,),
-)
 FROM_LOG: Preset = {"train_config": {"total_timesteps": 320_000}}
 """2,500 gradient steps of 128 decisions."""
 # The news of a reward at the end crosses the 20 steps of a session one by one, in 1 / tau gradient steps
@@ -334,7 +329,6 @@ PLATFORM = Platform(
     users=Satiation,
     split=Split(share_over, searched=True),
     expert=EXPERT,
-    equations=EQUATIONS,
     presets={
         "*": {
             "data_config": {"profile_fraction": 0.9},

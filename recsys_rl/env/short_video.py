@@ -70,7 +70,7 @@ from recsys_rl.env.watch_time import HIGHEST_RATIO, Watched
 from recsys_rl.functional import rows
 from recsys_rl.functional.kalman import measured
 from recsys_rl.functional.recency import products
-from recsys_rl.protocols import Equations, Expert, FollowedObs, Known, Platform, VisitPieces, Walk
+from recsys_rl.protocols import Expert, FollowedObs, Known, Platform, VisitPieces, Walk
 from recsys_rl.schema import Finite, NonNegative, Positive, Range, Share
 from recsys_rl.types import Catalogue, Feedback, Interface, Obs, Population, Signal, Stream, World
 
@@ -720,21 +720,12 @@ EXPERT = Expert(
     expert_scores,
     Walk(begin, step, stock="patience"),
 )
-EQUATIONS = Equations(
-    columns=lambda users: torch.cat([users.facts, users.coordinates], 1),
-    vectors=lambda users: (
-        users.coordinates,
-        torch.nn.functional.one_hot(users.catalogue.attributes["creator"], users.num_creators).float(),
-    ),
-    decays=lambda users: (users.config.weariness_kept, users.config.mood_kept),
-)
 PLATFORM = Platform(
     ShortVideoConfig,
     users=ShortVideo,
     add_attributes=add_attributes,
     heuristics={"fresh-creators": FRESH_CREATORS},
     expert=EXPERT,
-    equations=EQUATIONS,
     visit_pieces=VISIT_PIECES,
     presets={
         "*": {

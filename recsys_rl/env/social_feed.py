@@ -769,7 +769,7 @@ def expert_scores(
 
         u       = profile + move sum_k (d_k - s_k) e_k             ease = of_user mean_k (d_k - s_k)
         appeal_i = ease + the appeal of the equations, likeness_cost times wear
-        price    = patience sigmoid(steep (drift (steps left) - p))
+        price    = patience sigmoid(steep (pace (steps left) - p))
         score_i  = reward(appeal_i) + price min(change of p, MOST_PATIENCE - p) - spare (share left) near_i
                    + [ad] ad + [suggestion] suggestion (share left) P(followed) + [story] story
 
@@ -797,7 +797,7 @@ def expert_scores(
     appeal = appeal - organic * (config.stranger_cost * (1 - known) + likeness)
     appeal = appeal - ad * config.ad_weariness * (1 - session.tolerance)
     left = (1 - clock) * interface.session_length  # (N, 1)
-    need = number["drift"] * left - session.patience
+    need = number["pace"] * left - session.patience
     price = number["patience"] * (number["steep"] * need).sigmoid()
     fed = users.fed(ad, appeal.sigmoid(), session.tolerance)
     near = products(users.favourites(profile), embedding, items).clamp_min(0) * organic
@@ -864,7 +864,7 @@ EXPERT = Expert(
         "of_user": (1.0, 0.5),
         "wear": (1.0, 0.5),
         "patience": (1.0, 0.5),
-        "drift": (0.15, 0.1),
+        "pace": (0.15, 0.1),
         "steep": (0.5, 0.5),
         "spare": (0.0, 0.5),
         "ad": (0.0, 0.2),

@@ -30,7 +30,7 @@ from recsys_rl.evaluation.real_or_learned import auc, classifier_auc
 from recsys_rl.models.item_means import shrunk_means
 from recsys_rl.models.user_signals import LEVELS, pinball
 from recsys_rl.objective.weighted import stream_weights
-from recsys_rl.protocols import KNOWS, UserModel
+from recsys_rl.protocols import UserModel
 from recsys_rl.types import Feedback, SessionTable
 
 MOST = 1000  # sessions of the report, evenly spread over those that are held out
@@ -82,7 +82,6 @@ def fit_report(
     return {
         "sessions": held.num_sessions,
         "decisions": int(held.lengths.sum()),
-        "features": file.facts.features,
         "signals": signals,
         "leaving": _scores(leaving, left.float(), True),
         "lengths": {"real": alive[0].sum().item(), "learned": alive[1].sum().item()}
@@ -243,11 +242,7 @@ def _scores(found: Mapping[str, Tensor], values: Tensor, binary: bool) -> dict[s
 
 def print_fit_report(report: Mapping[str, Any]) -> None:
     """Print the report of ``fit_report`` as a table."""
-    mark = "" if report["features"] == "generic" else f" ({KNOWS})"
-    print(
-        f"held out: {report['decisions']:,} decisions of {report['sessions']:,} sessions; "
-        f"{report['features']} features{mark}"
-    )
+    print(f"held out: {report['decisions']:,} decisions of {report['sessions']:,} sessions")
     print(f"{'':28}{'loss':>9}{'AUC':>9}{'calibration':>13}")
     for row in [*report["signals"], {"name": "leaving", **report["leaving"]}]:
         for number, name in enumerate(row["loss"]):

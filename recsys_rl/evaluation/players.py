@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +16,6 @@ from rich.progress import Progress
 from torch import Tensor
 
 from recsys_rl.agents.baselines import RandomPolicy, baseline_makers
-from recsys_rl.agents.handover import HandOver, check_steps
 from recsys_rl.agents.linear_bandit import (
     BANDITS,
     BanditDials,
@@ -122,7 +121,6 @@ def play_all(
     planner: bool = True,
     bandits: Sequence[str] = (),
     strangers: bool = False,
-    handover: int = 0,
 ) -> dict[str, Played]:
     """Play one session per user and policy, in the table's order, with the same noise for all policies.
 
@@ -136,8 +134,6 @@ def play_all(
         planner: False leaves the planners out.
         bandits: names of BANDITS to play.
         strangers: withhold the profiles of all users, also of those on whom rows are tuned.
-        handover: steps of each of the ``bandits`` before the policy of a checkpoint goes on, in a row of
-            their own; 0 for no such row.
 
     If the checkpoints are played in another world than that of their training, the rows of ``references``
     are found in the world in which the first one was trained: a policy has not seen the other one either.
@@ -152,10 +148,8 @@ def play_all(
     for name in bandits:
         check_feedback(env.interface, name)
         check_size(len(users), world.catalogue.num_items)
-    if handover:
-        check_steps(handover, env.interface)
     players = learned(entries, table, env)
-    makers = _rivals(entries, players, table, env, cache_dir, bandits, handover)
+    makers = _rivals(entries, table, env, cache_dir, bandits)
     if policies:
         _check_free(policies, [*players, *makers])
         players |= _custom(policies, table, env)
@@ -171,26 +165,19 @@ def play_all(
 
 def _rivals(
     entries: Sequence[Entry],
-    players: Mapping[str, Player],
     table: Table,
     env: Env,
     cache_dir: str | None,
     bandits: Sequence[str],
-    handover: int,
 ) -> dict[str, Callable[[], Player]]:
-    """Functions that make the rows beside those of the checkpoints, which are ``players``."""
+    """Functions that make the rows beside those of the checkpoints."""
     if not isinstance(env, RecEnv):  # references read the simulator's state
         sizes, slate = env.interface.action_sizes, env.interface.slate_size
         return {"random": partial(Player, RandomPolicy(sizes, table.streams["random"], slate))}
     budget = max(entry.checkpoint.total_steps for entry in entries)
     if entries[0].trained is None:
-        makers = {**references(table, env, budget, cache_dir, bandits)}
-    else:
-        makers = {**_moved_references(entries[0].trained, table, env, budget, cache_dir, bandits)}
-    if handover:
-        population = table.world.population
-        makers = hand_overs(handover, bandits, makers, entries, players, env, population) | makers
-    return makers
+        return {**references(table, env, budget, cache_dir, bandits)}
+    return _moved_references(entries[0].trained, table, env, budget, cache_dir, bandits)
 
 
 def _play_each(
@@ -306,31 +293,6 @@ def learned(entries: Sequence[Entry], table: Table, env: Env) -> dict[str, Playe
     return players | {"untrained": Player(untrained, False, table.config, entries[0].checkpoint)}
 
 
-def hand_overs(
-    steps: int,
-    bandits: Sequence[str],
-    makers: Mapping[str, Callable[[], Player]],
-    entries: Sequence[Entry],
-    players: Mapping[str, Player],
-    env: RecEnv,
-    population: Population,
-) -> dict[str, Callable[[], Player]]:
-    """The rows of each bandit that hands over to each checkpoint after ``steps`` steps."""
-    length = float(population.profile[population.train].norm(dim=1).mean())
-
-    def make(bandit: str, entry: str) -> Player:
-        first: Any = makers[bandit]().agent
-        after = players[entry].agent
-        note = f"{bandit} for the first {steps} steps, then {entry} with the profile folded in"
-        return Player(HandOver(first, first.learned, after, steps, env.interface, length), note=note)
-
-    return {
-        f"{bandit}-then-{entry.name}": partial(make, bandit, entry.name)
-        for bandit in bandits
-        for entry in entries
-    }
-
-
 def references(
     table: Table,
     env: RecEnv,
@@ -358,9 +320,7 @@ def references(
 
     def make_training_env(part: Population, num_rows: int, noise: torch.Generator) -> Env:
         place = World(catalogue, part)
-        return make_env(
-            config, place, num_rows, noise, training=False, strangers=table.strangers, all_streams=False
-        )
+        return make_env(config, place, num_rows, noise, training=False, strangers=table.strangers)
 
     def trainees(name: str) -> tuning.Trainees:
         part = tuning.training_part(population)
@@ -414,7 +374,7 @@ def references(
     return (
         {name: partial(announced, name, make) for name, make in simple.items()}
         | {name: partial(tune, name) for name in tuned}
-        | {name: cache(partial(bandit, name)) for name in bandits}  # hand-over needs the same ones
+        | {name: partial(bandit, name) for name in bandits}
         | {name: partial(noted, make) for name, make in rows.makers().items() if name in searched}
         | {name: partial(Player, agent) for name, agent in upper_bounds(env).items()}
     )

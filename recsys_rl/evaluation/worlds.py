@@ -1,33 +1,29 @@
 """A checkpoint in another world than that of its training, with the same items, users and interface.
 
-A policy that was trained in users learned from a log is played with the simulator that made the log; one that
-was trained on estimated ratings is played with the true ones.
+A policy that was trained in users learned from a log is played with the simulator that made the log.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.checkpoint.home import config_at_home
 from recsys_rl.config import Config
-from recsys_rl.dials import EnvConfig, TrainConfig
+from recsys_rl.dials import EnvConfig
 from recsys_rl.errors import FieldError
 from recsys_rl.lookup import has_own_world, platform_of
 from recsys_rl.make import make_env
-from recsys_rl.schema import did_you_mean, from_text, hints
 from recsys_rl.types import Interface, UserError, World
 
 
-def check_world(world: str | None, settings: Sequence[str]) -> None:
-    """Raise UserError for a platform that doesn't exist, and for settings that it doesn't have."""
+def check_world(world: str | None) -> None:
+    """Raise UserError for a platform that doesn't exist, or that has no items."""
     if world is None:
-        if settings:
-            raise FieldError("world_set", f"is {settings[0]}: give --world NAME, the platform that has it.")
         return
     try:
         platform_of(world)
@@ -37,63 +33,26 @@ def check_world(world: str | None, settings: Sequence[str]) -> None:
         raise FieldError(
             "world", f"is {world}: it brings its own world, without items; give a platform with a catalogue."
         )
-    parse_settings(world, settings)
 
 
-def parse_settings(world: str, texts: Sequence[str]) -> dict[str, Any]:
-    """The fields of the platform's settings in texts such as ``("noise=0", "num_items=50")``.
-
-    Raises FieldError for a text of another form, a field that the platform lacks, and a value out of range.
-    """
-    cls = platform_of(world).config
-    known, found = hints(cls), {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        name = name.strip().replace("-", "_")
-        if not name or not equals:
-            raise FieldError("world_set", f"{text} is not of the form NAME=VALUE, as in noise=0.")
-        if name not in known:
-            names = ", ".join(known)
-            raise FieldError(
-                "world_set", f"names {name}{did_you_mean(name, known)}: {world} has the settings {names}."
-            )
-        if name in found:
-            raise FieldError("world_set", f"names {name} twice: give one value.")
-        try:
-            found[name] = from_text(name, known[name], value.strip())
-        except FieldError as error:
-            raise FieldError("world_set", f"{name} {error.complaint}") from None
-    return found
-
-
-def played_in(
-    path: str | Path, checkpoint: Checkpoint, world: str, settings: Mapping[str, Any]
-) -> Checkpoint:
+def played_in(path: str | Path, checkpoint: Checkpoint, world: str) -> Checkpoint:
     """The checkpoint as if its environment was the platform ``world``, on the checkpoint's items and users.
 
     Another platform has the sizes of the training, and else the settings of its preset; the same platform
     keeps the settings of the training, and the platform behind the log of learned users has its own.
-    ``settings`` replace all of these. Attributes of items and users that the platform needs and the
-    checkpoint lacks are drawn from the seed of the training.
+    Attributes of items and users that the platform needs and the checkpoint lacks are drawn from the seed of
+    the training.
 
     Raises UserError for a checkpoint without a catalogue, and for a world whose observations, actions or
     features of items are other ones than those of the training.
     """
     home = checkpoint.info.get("home", {})
-    moved, other = place_of(
-        checkpoint.config, checkpoint.world, checkpoint.interface, world, settings, str(path), home
-    )
+    moved, other = place_of(checkpoint.config, checkpoint.world, checkpoint.interface, world, str(path), home)
     return dataclasses.replace(checkpoint, config=moved, world=other)
 
 
 def place_of(
-    config: Config,
-    of: World,
-    interface: Interface,
-    world: str,
-    settings: Mapping[str, Any],
-    who: str,
-    home: Mapping[str, Any],
+    config: Config, of: World, interface: Interface, world: str, who: str, home: Mapping[str, Any]
 ) -> tuple[Config, World]:
     """The settings and the world of a run (``config``, ``of``, ``interface``) in the platform ``world``.
 
@@ -108,7 +67,7 @@ def place_of(
     if home.get("env") == world:
         config = config_at_home(config, home)
     with _settings_named(world):
-        place, other = _settings_there(config, world, settings), _with_attributes(config, of, world)
+        place, other = _settings_there(config, world), _with_attributes(config, of, world)
     if other.catalogue.features != of.catalogue.features:
         raise UserError(
             f"--world {world} has other features of items than {config.env}, where {who} was trained, and "
@@ -116,22 +75,17 @@ def place_of(
         )
     with _settings_named(world):
         there = make_env(place, other, 1, heldout=True, training=False).interface
-    _check_interface(who, config.env, interface, world, there)
+    for name, mine in vars(interface).items():
+        theirs = getattr(there, name)
+        if mine != theirs:
+            raise UserError(
+                f"--world {world} has another interface than {config.env}, where {who} was trained: its "
+                f"{name} is {theirs}, not {mine}; choose a world with the same one."
+            )
     # What a run judges is of no use elsewhere.
-    training = dataclasses.replace(
-        config.train_config,
-        judge_log=None,
-        judge_patience=TrainConfig.judge_patience,
-        world=None,
-        world_set=(),
-    )
+    training = dataclasses.replace(config.train_config, judge_log=None, world=None)
     there_config = {**vars(config), "env": world, "env_config": place.env_config, "train_config": training}
     return Config(**there_config), other
-
-
-def world_text(world: str, settings: Sequence[str]) -> str:
-    """The world with its settings, for headings, as "NAME (noise=0)"."""
-    return f"{world} ({', '.join(settings)})" if settings else world
 
 
 @contextlib.contextmanager
@@ -144,7 +98,7 @@ def _settings_named(world: str) -> Iterator[None]:
         raise UserError(f"--world {world}: its setting {name} {error.complaint}") from None
 
 
-def _settings_there(config: Config, world: str, settings: Mapping[str, Any]) -> Config:
+def _settings_there(config: Config, world: str) -> Config:
     """Settings of the platform ``world`` with the data of ``config``, for any algorithm.
 
     The algorithm stays out, as a network that doesn't fit is an interface that doesn't.
@@ -152,7 +106,7 @@ def _settings_there(config: Config, world: str, settings: Mapping[str, Any]) -> 
     kept = [f.name for f in dataclasses.fields(config.env_config if world == config.env else EnvConfig)]
     sizes = {name: getattr(config.env_config, name) for name in kept}
     seed = config.train_config.seed
-    return Config(env=world, data_config=config.data_config, env_config={**sizes, **settings}, seed=seed)
+    return Config(env=world, data_config=config.data_config, env_config=sizes, seed=seed)
 
 
 def _with_attributes(config: Config, of: World, world: str) -> World:
@@ -166,40 +120,3 @@ def _with_attributes(config: Config, of: World, world: str) -> World:
         dataclasses.replace(added, attributes={**added.attributes, **catalogue.attributes}),
         dataclasses.replace(users, attributes={**users.attributes, **population.attributes}),
     )
-
-
-TEXTS = {
-    "context": "its context",
-    "action_sizes": "its number of items",
-    "slate_size": "its slate size",
-    "repeats": "its repetition of items",
-    "history_length": "the length of its history",
-    "signals": "its list of signals",
-    "session_length": "the length of its sessions",
-    "events": "its history of events",
-    "visits": "its number of visits",
-    "profile": "its having a profile of the user",
-    "relative": "its use of relative signals",
-}
-"""The fields of an interface in the words of errors, each in the singular."""
-
-
-def _check_interface(who: str, env: str, here: Interface, world: str, there: Interface) -> None:
-    """Raise UserError if the interface ``there`` is not the one ``here``, of the training."""
-    for name, mine in vars(here).items():
-        theirs = getattr(there, name)
-        if mine != theirs:
-            raise UserError(
-                f"--world {world} has another interface than {env}, where {who} was trained: {TEXTS[name]} "
-                f"is {_shown(theirs)}, not {_shown(mine)}; choose a world with the same one."
-            )
-
-
-def _shown(value: Any) -> str:
-    """A value of an interface as text."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if not isinstance(value, tuple):
-        return str(value)
-    parts = (f"{x[0]} ({x[1]})" if isinstance(x, tuple) else str(x) for x in value)
-    return ", ".join(parts) or "none"

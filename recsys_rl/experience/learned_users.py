@@ -10,9 +10,8 @@ from torch import Tensor
 
 from recsys_rl.decisions.log import DecisionLog
 from recsys_rl.decisions.session_table import session_table
-from recsys_rl.functional.next_entropy import next_entropies
 from recsys_rl.objective.weighted import check_weights, stream_weights
-from recsys_rl.protocols import Equations, UserModel
+from recsys_rl.protocols import UserModel
 from recsys_rl.types import (
     Feedback,
     SessionTable,
@@ -131,12 +130,7 @@ def pieces_of_users(log: DecisionLog) -> tuple[Tensor, dict[str, Tensor]]:
     return ids[new], {name: x[first[order[new]]] for name, x in log.given.items()}
 
 
-def facts_of(
-    name: str,
-    log: DecisionLog,
-    what: Learnable,
-    features: str,
-) -> UserFacts:
+def facts_of(name: str, log: DecisionLog, what: Learnable) -> UserFacts:
     """The facts of a log; ``name`` is that of its file."""
     sessions = int((log.steps == 0).sum())
     users, given = pieces_of_users(log)
@@ -149,7 +143,6 @@ def facts_of(
         given=given,
         catalogue=log.header.catalogue,
         platform=log.header.platform,
-        features=features,
         log=f"{name} ({sessions:,} sessions)",
     )
 
@@ -159,14 +152,6 @@ def sessions_of(log: DecisionLog, what: Learnable) -> SessionTable:
     kept = log.signals[..., what.places]  # (E, K, S)
     rewards = kept.sum(1) @ what.of_signals @ stream_weights(what.streams)
     return session_table(log, rewards, what.places)
-
-
-def shown_next(table: SessionTable, num_items: int) -> dict[str, Tensor]:
-    """The entropies of what these sessions show next (UserFacts); of pairs only where steps show one item."""
-    found = {}
-    for order in (1, 2) if table.items.shape[2] == 1 else (1,):
-        found[f"keys{order}"], found[f"entropies{order}"] = next_entropies(table.items, num_items, order)
-    return found
 
 
 def rewards_by(
@@ -187,19 +172,6 @@ def rewards_by(
         return feedback.signals[..., places].sum(1) @ by
 
     return rewards
-
-
-def extra_tables(equations: Equations | None, users: UserModel, platform: str) -> dict[str, Tensor]:
-    """The tables of a platform's equations, with standardised columns. Raises UserError if it has none."""
-    if equations is None:
-        raise UserError(
-            f"--features platform: {platform} lists no sums of its equations; leave it out for generic ones."
-        )
-    columns = equations.columns(users)
-    scale = columns.std(0, correction=0)
-    found = {"columns": (columns - columns.mean(0)) / torch.where(scale > 1e-6, scale, torch.inf)}
-    found |= {f"vectors{place}": x for place, x in enumerate(equations.vectors(users))}
-    return found | {"decays": torch.tensor(equations.decays(users))}
 
 
 def split_sessions(

@@ -1,24 +1,14 @@
-"""Choices of users over a slate of K places: probabilities of picking each place, and draws from them.
+"""The choice of users over a slate of K places: probabilities of picking each place, and draws from them.
 
-Each function takes the utilities (N, K) of the shown items in logits, and the utility (N,) of picking none of
-them. An empty place has utility -inf and is never picked. The result is (N, K); the rest to 1 is the
-probability of picking none. With one place, all three models are the same.
+``position_based`` takes the utilities (N, K) of the shown items in logits, and the utility (N,) of picking
+none of them. An empty place has utility -inf and is never picked. The result is (N, K); the rest to 1 is the
+probability of picking none.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-
-
-def multinomial_logit(utility: Tensor, none: Tensor) -> Tensor:
-    """The user sees all places (McFadden 1974, "Conditional logit analysis of qualitative choice behavior").
-
-    ::
-
-        P(k) = exp(u_k) / (exp(u_none) + sum_j exp(u_j))
-    """
-    return torch.cat([utility, none.unsqueeze(-1)], -1).softmax(-1)[..., :-1]
 
 
 def position_based(utility: Tensor, none: Tensor, eta: float | Tensor) -> Tensor:
@@ -41,22 +31,6 @@ def position_based(utility: Tensor, none: Tensor, eta: float | Tensor) -> Tensor
     # A total can be 0 only if all its utilities lie far below the highest, which is then further down.
     share = depth / total.clamp_min(torch.finfo(total.dtype).tiny)  # (N, K)
     return weight * share.flip(-1).cumsum(-1).flip(-1)
-
-
-def cascade(utility: Tensor, none: Tensor, persistence: float = 1.0) -> Tensor:
-    """The user judges one place after another, and stops at the first one to be picked.
-
-    Each place is a choice of its own against none, with a_k = sigmoid(u_k - u_none). After a place that is
-    not picked, the user goes on with probability ``persistence`` in [0, 1] (Craswell, Zoeter, Taylor and
-    Ramsey 2008, "An experimental comparison of click position-bias models", for 1; Chapelle and Zhang 2009,
-    "A dynamic Bayesian network click model", for less)::
-
-        P(k) = a_k prod_{j < k} persistence (1 - a_j)
-    """
-    attraction = (utility - none.unsqueeze(-1)).sigmoid()  # (N, K)
-    goes_on = persistence * (1 - attraction)
-    reached = torch.cat([torch.ones_like(goes_on[..., :1]), goes_on[..., :-1]], -1).cumprod(-1)
-    return attraction * reached
 
 
 def draw(probability: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -55,14 +55,6 @@ class UserEnsemble:
         return SignalOutputs(kinds, found).at(chance)
 
     @torch.no_grad()
-    def drawn_and_means(
-        self, memory: Mapping[str, Tensor], items: Tensor, member: Tensor, chance: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        every = self._all(memory, items)
-        own = every.outputs[member, torch.arange(len(member), device=member.device)]  # (N, K, O)
-        return SignalOutputs(every.kinds, own).at(chance), every.expected()
-
-    @torch.no_grad()
     def after(
         self,
         memory: Mapping[str, Tensor],
@@ -81,15 +73,6 @@ class UserEnsemble:
             leaves[rows, place] = logit.sigmoid()
         return {**memory, **found, "steps": memory["steps"] + 1}, leaves * self._varies(leaves)
 
-    @torch.no_grad()
-    def means(self, memory: Mapping[str, Tensor], items: Tensor) -> Tensor:
-        return self._all(memory, items).expected()
-
-    def _all(self, memory: Mapping[str, Tensor], items: Tensor) -> SignalOutputs:
-        """The distributions of the signals (E, N, K, S) by each network."""
-        outputs = [x.respond(self._of(memory, place), items).outputs for place, x in enumerate(self.members)]
-        return SignalOutputs(self.members[0].kinds, torch.stack(outputs))
-
     def _rows_of(self, member: Tensor) -> Iterator[tuple[int, Tensor]]:
         """Each network that has rows, with these rows (R,): its own and those of all networks."""
         for place in range(self.num_members):
@@ -101,10 +84,10 @@ class UserEnsemble:
         """1 if users of the log left, else 0: then nobody leaves."""
         return like.new_tensor(float(self.members[0].kinds.leave_weight > 0))
 
-    def _of(self, memory: Mapping[str, Tensor], place: int, rows: Tensor | None = None) -> dict[str, Tensor]:
-        """The memory of one network, of ``rows`` (R,) or of all."""
+    def _of(self, memory: Mapping[str, Tensor], place: int, rows: Tensor) -> dict[str, Tensor]:
+        """The memory of one network, of ``rows`` (R,)."""
         found = {name: x if name in SHARED else x[:, place] for name, x in memory.items()}
-        return found if rows is None else {name: x.index_select(0, rows) for name, x in found.items()}
+        return {name: x.index_select(0, rows) for name, x in found.items()}
 
     def _joined(self, parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         return {

@@ -14,18 +14,15 @@ from recsys_rl.types import Catalogue, Interface
 from recsys_rl.user_columns import UserColumns
 
 
-def item_tables(catalogue: Catalogue, extra: Mapping[str, Tensor]) -> ItemTables:
-    """The tables of the items: embeddings, genres and attributes, then what ``extra`` has.
+def item_tables(catalogue: Catalogue, means: Tensor | None = None) -> ItemTables:
+    """The tables of the items: embeddings, genres and attributes, then ``means``.
 
-    ``extra``: "means" (I, S) of the signals in a log (item_means.py), and "columns" (I, X'), "vectors0" ...
-    and "decays" of a platform's equations.
+    ``means``: (I, S) of the signals in a log (item_means.py); None: without them.
     """
     columns = item_columns(catalogue)[:, :-1]  # without the constant
-    columns = torch.cat([columns, *(extra[name] for name in ("means", "columns") if name in extra)], 1)
-    more = [extra[name] for name in sorted(extra) if name.startswith("vectors")]
-    vectors = (catalogue.embedding, catalogue.unit_genres, *more)
-    decays = tuple(extra["decays"].tolist()) if "decays" in extra else ()
-    return ItemTables(tuple(x for x in vectors if x.shape[1]), columns, decays)
+    columns = columns if means is None else torch.cat([columns, means], 1)
+    vectors = (catalogue.embedding, catalogue.unit_genres)
+    return ItemTables(tuple(x for x in vectors if x.shape[1]), columns)
 
 
 def context_sizes(interface: Interface, given: Mapping[str, Tensor], catalogue: Catalogue) -> ContextSizes:

@@ -13,8 +13,6 @@ items shown at step s. For each memory j, with a learned decay d_j and learned w
 f, g and l are small networks; the decays k_p are learned as well. On a slate x and the signals are those of
 each place, and sums over s run over the places that were shown. A number of the whole step, such as its
 reward, has the mean of g over these places, and is none of the y_s (SignalKinds.of_step).
-
-A platform may add vectors, columns and fixed decays of its own equations (protocols.Equations).
 """
 
 from __future__ import annotations
@@ -49,7 +47,6 @@ class ItemTables:
 
     vectors: tuple[Tensor, ...]  # (I, V_v) each; the first are the embeddings
     columns: Tensor  # (I, X): attributes
-    decays: tuple[float, ...] = ()  # fixed decays beside the learned ones
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -74,7 +71,7 @@ class UserNetwork(nn.Module):
         self, items: ItemTables, context: ContextSizes, kinds: SignalKinds, generator: torch.Generator
     ) -> None:
         super().__init__()
-        self.sizes, self.fixed = items.sizes, items.decays
+        self.sizes = items.sizes
         self.context, self.kinds, self.user_columns = context, kinds, context.columns
         signals, dim, columns = len(kinds.binary), items.sizes[0], items.columns.shape[1]
         self.vectors: Tensor
@@ -88,12 +85,11 @@ class UserNetwork(nn.Module):
         self.register_buffer("read", 1 - torch.tensor(of_step).float(), persistent=False)
         self.register_buffer("joint", torch.tensor(of_step).repeat_interleave(sizes), persistent=False)
         self.decay_logits = nn.Parameter(torch.tensor(DECAYS).logit())
-        number = len(DECAYS) + len(items.decays)  # J
-        self.signal_weights = nn.Parameter(torch.zeros(number, signals))
+        self.signal_weights = nn.Parameter(torch.zeros(len(DECAYS), signals))  # (J, S)
         self.attributes = nn.Sequential(_linear(columns, ATTRIBUTES, generator), nn.ReLU())
         self.of_user = _linear(dim, RANK, generator) if context.user else None
         self.of_item = _linear(dim + columns, RANK, generator)
-        overlaps = number * len(items.vectors)
+        overlaps = len(DECAYS) * len(items.vectors)
         more = sum(size for _, size in context.more) + 1
         features = columns + ATTRIBUTES + RANK + overlaps + len(context.pieces) + more + (context.user != "")
         self.event = nn.Sequential(
@@ -120,9 +116,8 @@ class UserNetwork(nn.Module):
 
     @property
     def decays(self) -> Tensor:
-        """(J,): the decays of the memories, learned and fixed."""
-        learned = self.decay_logits.sigmoid()
-        return torch.cat([learned, learned.new_tensor(self.fixed)])
+        """(J,): the decays of the memories."""
+        return self.decay_logits.sigmoid()
 
     @property
     def state_decays(self) -> Tensor:

@@ -15,7 +15,7 @@ keeps the pieces of the context that its first row has.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -90,13 +90,11 @@ def fit_world(
     of: ReplayedLog,
     generator: torch.Generator,
     keep: Tensor | None = None,
-    extra: Mapping[str, Tensor] | None = None,
 ) -> Worlds:
     """Fit one network for each fold to the sessions of the other folds.
 
     Args:
         keep: (E,) bool, only these rows, of whole sessions.
-        extra: tables of a platform's own equations (models/user_inputs.py); None: generic features.
 
     Raises UserError for a log that can have no world model (``why_no_world``), and if a fit fails.
     """
@@ -107,7 +105,7 @@ def fit_world(
     first = kept & (log.steps == 0)
     folds = of.folds[first]
     table = session_table(log.rows(kept), of.rewards[kept], log.visible)
-    tables = item_tables(of.catalogue, extra or {})
+    tables = item_tables(of.catalogue)
     sizes = context_sizes(log.header.interface, log.given, of.catalogue)
     models = [
         _fitted(table.rows((folds != fold).nonzero().squeeze(1)), tables, sizes, generator)

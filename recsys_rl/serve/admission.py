@@ -27,11 +27,6 @@ class Admission:
     def __init__(self, deadline: float, clock: Callable[[], float] = time.perf_counter) -> None:
         self.deadline, self.clock = deadline, clock
         self.under_way, self.seconds, self.refused = 0, FIRST, 0
-        self.coming = 0  # read in this turn of the event loop: they enter in the next
-
-    def came(self) -> None:
-        """One that was coming has entered, or needs more bytes for that."""
-        self.coming -= 1
 
     def too_many(self, number: int) -> bool:
         """True if one more would wait too long behind so many."""

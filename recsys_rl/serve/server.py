@@ -13,6 +13,7 @@ from typing import Annotated
 
 import torch
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from recsys_rl.dials import Seed
 from recsys_rl.errors import UserError, error_text, one_line
@@ -25,7 +26,6 @@ from recsys_rl.serve.jobs import Settings
 from recsys_rl.serve.library import Library
 from recsys_rl.serve.limits import limited
 from recsys_rl.serve.problems import Problem
-from recsys_rl.serve.protocol import protocol_of
 from recsys_rl.serve.sqlite import SQLite
 from recsys_rl.serve.sqlite_file import CHAMPION, champion_in
 from recsys_rl.serve.store import Full, Lost
@@ -90,7 +90,7 @@ def serve(options: ServeConfig) -> None:
         policy = nearby(Path(app.worker.champion.row.file))  # the run behind a link in checkpoints/
         config = uvicorn.Config(
             app,
-            http=limited(protocol_of(app.worker.admission)),
+            http=limited(HttpToolsProtocol),
             log_level="warning",
             access_log=False,
             lifespan="on",

@@ -24,7 +24,7 @@ from recsys_rl.evaluation.printing import print_table, without_nan
 from recsys_rl.evaluation.regret import mean_regret_by_step, regret_by_step
 from recsys_rl.evaluation.sessions import STRANGERS, report
 from recsys_rl.evaluation.table import Played, mean_over_seeds, summarise
-from recsys_rl.evaluation.worlds import check_world, parse_settings, played_in, world_text
+from recsys_rl.evaluation.worlds import check_world, played_in
 from recsys_rl.files.clean import Missing
 from recsys_rl.folder import nearby
 from recsys_rl.lookup import DEFAULT_ALGO, algorithm_of, platform_of
@@ -38,9 +38,8 @@ from recsys_rl.workflows.latest import print_latest
 from recsys_rl.workflows.new_users import about_people, check_event_options, with_people
 
 SAME_CELLS = (
-    "warning: this table plays the users of the training (--everyone) in the world of the training, so it "
-    "tells nothing of other users or other ratings: play the true ratings (--world with --world-set "
-    "ratings=true), or train without --everyone."
+    "warning: the users of this table are those of the training, so it tells nothing of other users: train "
+    "with a part of the users held out."
 )
 
 
@@ -109,9 +108,6 @@ class EvaluateConfig:
     strangers: bool = False
     """Withhold the profiles of all users, as of people who come for the first time: policies see a profile of
     zeros, and learn what they can from the answers of the session. Rows are tuned on such users too."""
-    handover: CountOrZero = 0
-    """A further row for each --policy linucb or lints, with --strangers: the bandit for so many steps of a
-    user, then the trained policy, with the profile folded in from the answers; 0 = no such row."""
     planner: bool = True
     """Play the planners, the rows informed and planner. They take most of the time of a table."""
     behaviour: str | Path | None = None
@@ -120,24 +116,17 @@ class EvaluateConfig:
     """Play in this platform, with the items, users and interface of the checkpoint, in place of the one of
     the training: the simulator behind a log for a policy trained in users learned from the log. Another
     platform has the settings of its preset, the same one those of the training, that simulator its own."""
-    world_set: tuple[str, ...] = ()
-    """A setting of --world, as NAME=VALUE, as in --world-set noise=0. It may be repeated."""
 
     def __post_init__(self) -> None:
         check_fields(self)
         check_event_options(self)
         if self.full and not self.planner:
             raise UserError("--full is for the planners, and --no-planner leaves them out: give one of them.")
-        if self.handover and not (self.strangers and any(name in BANDITS for name in self.policy)):
-            raise UserError(
-                "--handover is for a bandit and users without a profile: give --strangers and --policy "
-                "linucb (or lints) with it, or leave it out."
-            )
         if self.algo is not None:
             algorithm_of(self.algo)
         if self.env is not None:
             platform_of(self.env)
-        check_world(self.world, self.world_set)
+        check_world(self.world)
 
     @property
     def paths(self) -> tuple[str | Path, ...]:
@@ -180,8 +169,8 @@ def evaluate(
     _check_outputs(options.json, place, paths)
     own = named([name for name in options.policy if name not in BANDITS]) | named(policies)
     if options.world is not None:
-        home, there = ", ".join(_trained_on(groups)), world_text(options.world, options.world_set)
-        print(f"policies trained in {home} play in {there}", file=sys.stderr, flush=True)
+        home = ", ".join(_trained_on(groups))
+        print(f"policies trained in {home} play in {options.world}", file=sys.stderr, flush=True)
     for entry in entries:
         print_latest(entry.path, entry.checkpoint)
     if len(groups) == 1 and entries[0].checkpoint.catalogue.source:
@@ -214,7 +203,7 @@ def _groups(options: EvaluateConfig) -> list[list[Entry]]:
         path = Path(options.behaviour)
         given.append(Entry(path, load(path, options.env)))
     if options.world is not None:
-        given = [_moved(entry, options.world, options.world_set) for entry in given]
+        given = [_moved(entry, options.world) for entry in given]
     groups = tables(given)
     if options.behaviour is not None:
         groups = [[replace(x, name="behaviour") if x.path == path else x for x in group] for group in groups]
@@ -229,10 +218,8 @@ def _check_asked(options: EvaluateConfig, groups: Sequence[Sequence[Entry]]) -> 
             f"--max-users is for simulated users, and {path} is of {first.config.env}: leave it out."
         )
     if first.world.is_empty and options.strangers:
-        asked = "--strangers and --handover" if options.handover else "--strangers"
         raise UserError(
-            f"{asked}: the users of {first.config.env} have no profiles to withhold or to fold in; leave it "
-            "out."
+            f"--strangers: the users of {first.config.env} have no profiles to withhold; leave it out."
         )
     if len(groups) > 1 and options.report is not False:
         raise UserError(
@@ -278,7 +265,7 @@ def _result(
     if options.strangers:
         result["strangers"] = True
     if options.world is not None:
-        result["world"] = world_text(options.world, options.world_set)
+        result["world"] = options.world
         result["trained_on"] = _trained_on(groups)
     return result
 
@@ -323,7 +310,6 @@ def _round(
             options.planner,
             tuple(dict.fromkeys(name for name in options.policy if name in BANDITS)),
             options.strangers,
-            options.handover,
         )
     except Stopped as stop:
         played, whole = stop.played, False
@@ -361,9 +347,9 @@ def _load(path: Path, options: EvaluateConfig) -> Checkpoint:
     return checkpoint
 
 
-def _moved(entry: Entry, world: str, settings: Sequence[str]) -> Entry:
+def _moved(entry: Entry, world: str) -> Entry:
     """The checkpoint in another world. Raises UserError if it can't be played there."""
-    checkpoint = played_in(entry.path, entry.checkpoint, world, parse_settings(world, settings))
+    checkpoint = played_in(entry.path, entry.checkpoint, world)
     return replace(entry, checkpoint=checkpoint, trained=entry.checkpoint)
 
 

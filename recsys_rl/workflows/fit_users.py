@@ -26,15 +26,13 @@ from recsys_rl.evaluation.fit_report import fit_report, print_fit_report
 from recsys_rl.experience.learned_users import (
     Learnable,
     check_learnable,
-    extra_tables,
     facts_of,
     learnable,
     sessions_of,
-    shown_next,
     split_sessions,
 )
 from recsys_rl.experience.logged import MOST_ROWS
-from recsys_rl.lookup import names_a_module, platform_of
+from recsys_rl.lookup import names_a_module
 from recsys_rl.make import heldout_rows, make_env, make_user_model, make_world, one_visit
 from recsys_rl.models.item_means import item_means
 from recsys_rl.models.user_fit import FitSizes, UserFitting
@@ -71,9 +69,6 @@ class FitUsersConfig:
     --seed."""
     out: str = "users.pt"
     """The file to write."""
-    features: Literal["generic", "platform"] = "generic"
-    """generic: sums over the session with learned memories. platform: also the sums that the platform's own
-    file lists, so that the users know the simulator's equations."""
     members: Annotated[int, Range(1, 100)] = 5
     """Networks of the ensemble."""
     epochs: Count = 10
@@ -191,14 +186,8 @@ def begin_fit(
     name = Path(options.log or "the log").name
     streams = generators(seed, "split", "networks", "order", "parts")
     what = learnable(name, log, users, parse_weights(options.weights, "weights"))
-    facts = facts_of(name, log, what, options.features)
-    extra = _extra(options, users, facts.platform)
+    facts = dataclasses.replace(facts_of(name, log, what), catalogue=catalogue_hash(world.catalogue))
     parts = _parts(options, name, log, known, what, streams["split"])
-    facts = dataclasses.replace(
-        facts,
-        catalogue=catalogue_hash(world.catalogue),
-        shown_next=shown_next(parts.fitted, world.catalogue.num_items),
-    )
     inner, checked = split_sessions(parts.fitted, "users", CHECKED, streams["split"])
     # A signal that is 0 and 1 in the part to learn from may have other values in the part of the report.
     binary = are_binary(torch.cat([_seen(parts.fitted)[0], _seen(parts.held)[0]]))
@@ -206,9 +195,8 @@ def begin_fit(
     sizes = context_sizes(facts.interface, facts.given, world.catalogue)
     learned_from = parts.fitted.rows(inner)
     means = item_means(learned_from, world.catalogue.num_items, streams["parts"])
-    extra = {**extra, "means": means.all}
-    tables = item_tables(world.catalogue, extra)
-    of_parts = [item_tables(world.catalogue, {**extra, "means": x}).columns for x in means.others]
+    tables = item_tables(world.catalogue, means.all)
+    of_parts = [item_tables(world.catalogue, x).columns for x in means.others]
     members = tuple(UserNetwork(tables, sizes, kinds, streams["networks"]) for _ in range(options.members))
     fitting = UserFitting(
         members,
@@ -224,7 +212,7 @@ def begin_fit(
         "log": fingerprint(Path(options.log)).hex() if options.log else "",
         "settings": {**own, "weights": list(options.weights), "seed": seed},
     }
-    file = LearnedFile(facts, world, members, extra, data_config, {}, info)
+    file = LearnedFile(facts, world, members, means.all, data_config, {}, info)
     return Fit(file, fitting, parts.held, users, _all_signals(parts, log, users, world))
 
 
@@ -267,15 +255,6 @@ def _parts(
     return parts
 
 
-def _extra(options: FitUsersConfig, users: UserModel | None, platform: str) -> dict[str, Tensor]:
-    """The tables of the platform's equations; empty with generic features. Raises UserError."""
-    if options.features != "platform":
-        return {}
-    if users is None:
-        raise UserError("--features platform: people made this log, and nobody knows their equations.")
-    return extra_tables(platform_of(platform).equations, users, platform)
-
-
 def _all_signals(
     parts: _Parts, log: DecisionLog, users: UserModel | None, world: World
 ) -> SessionTable | None:
@@ -300,7 +279,7 @@ def _more_users(options: FitUsersConfig, users: int, separate: bool) -> str:
     return "give a smaller --heldout-share, or a log of more users"
 
 
-_OF_FIT = ("features", "members", "epochs", "heldout", "heldout_share", "weights")
+_OF_FIT = ("members", "epochs", "heldout", "heldout_share", "weights")
 """Options that decide what is fitted; a resumed fit has the same."""
 
 

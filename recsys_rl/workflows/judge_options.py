@@ -1,9 +1,8 @@
-"""Checks of the options judge_log, judge_patience, world and world_set of a run."""
+"""Checks of the options judge_log and world of a run."""
 
 from __future__ import annotations
 
 from recsys_rl.config import Config
-from recsys_rl.dials import TrainConfig
 from recsys_rl.errors import FieldError
 from recsys_rl.evaluation.worlds import check_world
 from recsys_rl.schema import shown
@@ -13,12 +12,7 @@ from recsys_rl.types import UserError
 def check_judged(config: Config) -> None:
     """Raise FieldError for a judgement that this run can't have, and for options that then have no effect."""
     settings = config.train_config
-    check_world(settings.world, settings.world_set)
-    patience = settings.judge_patience
-    if settings.judge_log is None and patience != TrainConfig.judge_patience:
-        raise FieldError(
-            "train_config.judge_patience", f"is {patience}: give judge_log too, or leave it out."
-        )
+    check_world(settings.world)
     for name in ("judge_log", "world"):
         value = getattr(settings, name)
         if value is None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -25,7 +24,7 @@ from recsys_rl.decisions.checks import check_catalogue
 from recsys_rl.decisions.log import DecisionLog, concatenate
 from recsys_rl.decisions.parts import parts
 from recsys_rl.errors import amount
-from recsys_rl.evaluation.worlds import parse_settings, place_of
+from recsys_rl.evaluation.worlds import place_of
 from recsys_rl.experience.learned_users import rewards_by
 from recsys_rl.make import heldout_rows, learned_file
 from recsys_rl.ope.diagnostics import FEW, student_t
@@ -55,7 +54,7 @@ def judges_of(run: Run) -> dict[str, RunJudge]:
     if settings.judge_log is not None:
         found["log"] = LogJudge(settings.judge_log, run)
     if settings.world is not None:
-        found["world"] = WorldJudge(settings.world, settings.world_set, run)
+        found["world"] = WorldJudge(settings.world, run)
     return found
 
 
@@ -123,12 +122,9 @@ class WorldJudge:
 
     estimator = note = ""
 
-    def __init__(self, name: str, settings: Sequence[str], run: Run) -> None:
+    def __init__(self, name: str, run: Run) -> None:
         """Raise UserError for a world that does not fit."""
-        given = parse_settings(name, settings)
-        self.config, self.world = place_of(
-            run.config, run.world, run.interface, name, given, "the run", run.home
-        )
+        self.config, self.world = place_of(run.config, run.world, run.interface, name, "the run", run.home)
 
     def judge(self, run: Run) -> Point:
         device = run.streams["users"].device

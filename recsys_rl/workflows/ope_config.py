@@ -22,7 +22,7 @@ class OpeConfig:
 
     log: str | None = None
     """The decisions: a file of recsys-rl record, your own text or Parquet file with named columns, or a
-    public log: open-bandit, kuairand-random, coat-random."""
+    public log: open-bandit, kuairand-random."""
     data_dir: str | None = None
     """Folder of the public log's own files. open-bandit takes the dataset's folder, or that of one log of it,
     as bts/men. Without it, kuairand-random is downloaded (47 MB)."""

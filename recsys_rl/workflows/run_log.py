@@ -123,7 +123,7 @@ def training_sessions(
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
         users = train[order[:NUM_EVAL_USERS].to(device)]
     generator = torch.Generator(device).manual_seed(seed)
-    env = make_env(one_visit(config), world, len(users), generator, training=False, all_streams=False)
+    env = make_env(one_visit(config), world, len(users), generator, training=False)
     env.load_statistics(statistics or {})
     max_steps = min(env.interface.session_length or MAX_EVAL_STEPS, MAX_STEPS)
     return play(env, agent, users, greedy=True, max_steps=max_steps)

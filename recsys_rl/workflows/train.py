@@ -24,7 +24,7 @@ from recsys_rl.config import Config, overlay, to_toml, with_settings, with_whole
 from recsys_rl.errors import FieldError, error_text
 from recsys_rl.experience.on_policy import OnPolicy
 from recsys_rl.functional.compiled import kernels
-from recsys_rl.lookup import names_a_module, source_of
+from recsys_rl.lookup import is_strange, names_a_module, names_a_source, source_of
 from recsys_rl.make import check_candidates, learned_file, slate_size_of
 from recsys_rl.models.policy import NetworkPolicy
 from recsys_rl.models.retrieval import import_faiss, kind_of
@@ -40,6 +40,8 @@ from recsys_rl.workflows.run_log import RunJudge, RunLog, evaluations_since_best
 
 BEST = "best.pt"
 """The checkpoint of a run with the highest estimate on judge_log."""
+JUDGE_PATIENCE = 5
+"""Evaluations in a row without a higher estimate on judge_log, after which the run stops."""
 SHOWN_GATES = 10
 """Gates of the scorer head that are printed after training, the largest ones."""
 
@@ -255,7 +257,8 @@ def _check_new(config: Config, folder: Path | None, first: bool) -> None:
     slate_size = slate_size_of(config)
     most_shown = 0 if config.platform.repeats(sizes) else sizes.max_episode_steps * slate_size
     check_candidates(model, sizes.num_items, most_shown, slate_size)  # a log may have fewer items
-    made_up = source_of(config.data_config.data).made_up
+    data = config.data_config.data
+    made_up = not is_strange(data) and source_of(data).made_up  # learned users bring a strange one's items
     kind = kind_of(model.index, sizes.num_items if made_up else 0)
     if kind != "exact":
         import_faiss(kind)
@@ -324,9 +327,11 @@ def _say_beginning(run: Run, experience: str, folder: Path | None) -> None:
 
 def _from_weights(config: Config, folder: Path) -> str:
     """The command for a new run with the settings and the weights of the run in ``folder``."""
-    env = ["--env", config.env] if names_a_module(config.env) else []
+    typed = ["--env", config.env] if names_a_module(config.env) else []
+    data = str(getattr(config.data_config, "data", ""))
+    typed += ["--data", data] if names_a_source(data) else []
     files = ["--config", str(folder / "config.toml"), "--init-from", str(folder / f"{config.algo}.pt")]
-    return f"{shlex.join(['recsys-rl', 'train', *files, *env])} --total-timesteps NUMBER"
+    return f"{shlex.join(['recsys-rl', 'train', *files, *typed])} --total-timesteps NUMBER"
 
 
 def _say(*lines: str) -> None:
@@ -393,9 +398,9 @@ def _judged(opened: OpenRun) -> bool:
 
 
 def _is_stale(run: Run) -> bool:
-    """True if the estimate on the log has not risen for judge_patience evaluations."""
-    patience, since = run.config.train_config.judge_patience, evaluations_since_best(run)
-    return since is not None and 0 < patience <= since
+    """True if the estimate on the log has not risen for JUDGE_PATIENCE evaluations."""
+    since = evaluations_since_best(run)
+    return since is not None and since >= JUDGE_PATIENCE
 
 
 def _about_best(opened: OpenRun, stale: bool) -> str:

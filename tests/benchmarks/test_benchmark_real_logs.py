@@ -15,7 +15,6 @@ from benchmarks import kuairand_log, kuairec_likes
 from benchmarks.harness import tables
 from recsys_rl.agents.mixture import Fixed
 from recsys_rl.data.kuairand import random_decisions
-from recsys_rl.decisions.split import split_by_time
 from tests.doors import benchmark_here
 
 HEAD = "user_id,video_id,date,hourmin,time_ms,is_click,is_like,play_time_ms,duration_ms,is_rand\n"
@@ -74,8 +73,9 @@ def test_users_of_the_first_part_give_a_better_policy_on_the_second(tmp_path: Pa
     write_kuairand(tmp_path)
     table = random_decisions(tmp_path)
     log, catalogue = kuairand_log.with_person(table, kuairand_log.people_of_kuairand(table, tmp_path))
-    first, second = split_by_time(log, 0.3)
+    first, second = kuairand_log.split_by_time(log, 0.3)
     assert first.times.max() < second.times.min()
+    assert first.num_rows + second.num_rows == log.num_rows and first.num_rows <= 0.3 * log.num_rows
     file = kuairand_log.learn(first, catalogue, 1, kuairand_log.Work(members=2, epochs=12))
     areas = kuairand_log.aucs(file, first, second)
     assert areas["auc"] > 0.8 and abs(areas["auc_items"] - 0.5) < 0.1

@@ -31,7 +31,7 @@ def played(env: str, seed: int, policy: str, value: float, regret: float | None)
 
 def test_text_of_the_table(tmp_path: Path) -> None:
     rows = [played("drift", seed, "mf", value, 4.0) for seed, value in ((0, 9.0), (1, 11.0))]
-    rows += [played("satiation", 0, name, 2.0, 1.0) for name in ("linucb-then-ppo", "mf")]
+    rows += [played("satiation", 0, name, 2.0, 1.0) for name in ("linucb", "mf")]
     rows += [
         played("satiation", 0, "informed", 5.0, None),
         played("drift", 0, "mf", 1.0, 1.0) | {"commit": "older"},
@@ -40,11 +40,11 @@ def test_text_of_the_table(tmp_path: Path) -> None:
     # Over the seeds 10 +- 12.706 x 1.414 / sqrt(2); of one seed the interval over users.
     assert "| mf, profile folded in | 10.00 | -2.71 – 22.71 | 3.0 | 2.00 | 4.00 |" in lines
     assert "| informed (knows the profile), 9 users | 5.00 | 4.00 – 6.00 | 3.0 | | |" in lines
-    of_mf, of_hand_over = (
+    of_mf, of_bandit = (
         next(i for i, line in enumerate(lines) if line.startswith(f"| {name}") and " 2.00 " in line)
-        for name in ("mf", "hand-over")
+        for name in ("mf", "LinUCB")
     )
-    assert of_mf < of_hand_over
+    assert of_mf < of_bandit
     assert any("--only drift --seeds 0,1" in line for line in lines)
 
 
@@ -70,7 +70,7 @@ def test_smoke(tmp_path: Path) -> None:
     options = ["--smoke", "--threads", "1", "--only", "satiation", "--json", "table.json"]
     benchmark_here(of_strangers.main, tmp_path, *options)
     table = {row["policy"]: row for row in json.loads((tmp_path / "table.json").read_text())["rows"]}
-    assert {"popularity", "mf", "linucb", "lints", "ppo", "ppo-share", "linucb-then-ppo"} < table.keys()
+    assert {"popularity", "mf", "linucb", "lints", "ppo", "ppo-share"} < table.keys()
     assert table["informed"]["regret"] is None and table["filter"]["regret"] > 0
     assert [path.name for path in tmp_path.iterdir()] == ["table.json"]
 

@@ -53,11 +53,10 @@ def test_selection_has_the_range_of_the_logs_and_the_largest_error(tmp_path: Pat
     for log, (worst, error) in enumerate(((-0.5, 0.125), (0.25, 0.0625))):
         known: dict[str, Any] = {"log": log, "spearman": 0.9, "spearman_of_five": log, "regret": 0.01 * log}
         known |= {"error": error, "worst_error": worst, "worst_of": "mmr"}
-        rows += [about | known | {"estimator": name} for name in ("wdr", "world, platform")]
+        rows += [about | known | {"estimator": name} for name in ("wdr", "world")]
     other = about | {"env": "satiation", "commit": "c", "estimator": "world"}
     text = selection(write_rows(tmp_path, "ope", [*rows, other]), "short-video")
     assert "| `wdr` | 0.90 | 0.00 to 1.00 | 0 to 1 % | 6 to 12 % | -50 % (mmr) |" in text
-    assert "| `world` that knows the equations |" in text
     assert "2 logs of 2,000 sessions; the ten policies earn 1.6 to 14.0." in text.replace("\n", " ")
     assert "--env short-video`, commit b, 2026-11-28." in text
 

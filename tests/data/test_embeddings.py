@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from implicit.cpu.als import AlternatingLeastSquares
 
+from benchmarks.embeddings import recall_at_k
 from recsys_rl.data.catalogue import split_users
 from recsys_rl.data.embeddings import (
     ALPHA,
@@ -19,7 +20,6 @@ from recsys_rl.data.embeddings import (
     learn_embeddings,
     learn_items,
     like_matrix,
-    recall_at_k,
     unit_rows,
 )
 from recsys_rl.data.movielens import load_movielens

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +15,7 @@ from recsys_rl.data.align import align, rotation
 from recsys_rl.data.catalogue import build_world
 from recsys_rl.data.cold import features, heldout_cosines, predict, ridge
 from recsys_rl.data.embeddings import first_likes, fold_in, is_earlier, like_matrix, unit_rows
-from recsys_rl.data.log import SOURCE, LogConfig
 from recsys_rl.data.movielens import load_movielens
-from recsys_rl.dials import EnvConfig
 from recsys_rl.files.items import read_items
 from recsys_rl.recommender import load
 from recsys_rl.types import UserError, World
@@ -139,29 +136,6 @@ def test_features_of_attributes() -> None:
     assert x.tolist() == [[1, -1, 0, 1], [0, 1, 1, 0], [0, 0, 1, 0]]
 
 
-def test_items_without_events_join_the_catalogue(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--items", "items.csv", "--cold-items", "9", "--num-items", "25"]
-    assert main(["train", "--data", "log.csv", *RUN, *options, "--name", "cold"]) == 0
-    said = capsys.readouterr().err
-    about = r"4 items without events, with vectors from \d columns of attributes \(cosine on held-out items "
-    found = re.search(about + r"([\d.]+), of the mean vector alone ([-\d.]+)\)", said)
-    assert found is not None, said
-    assert float(found[1]) > 0.8 > float(found[2])
-    catalogue = load_checkpoint("runs/cold/ppo.pt").catalogue
-    assert catalogue.item_ids.tolist()[-4:] == [30, 31, 32, 33] and catalogue.num_items == 29
-    warm, cold = catalogue.embedding[:25], catalogue.embedding[25:]
-    odd = catalogue.item_ids % 2 == 1
-    for row in range(4):
-        own = odd[:25] == bool(odd[25 + row])
-        assert (warm[own] @ cold[row]).mean() > (warm[~own] @ cold[row]).mean() + 0.5
-    assert catalogue.popularity[-4:].tolist() == [0.0] * 4
-    user = str(load("runs/cold/ppo.pt").users[0])
-    assert (
-        main(["recommend", "--checkpoint", "runs/cold/ppo.pt", "--user", user, "--k", "29", "--again"]) == 0
-    )
-    assert "(id 33)" in capsys.readouterr().out
-
-
 def test_infinite_numbers_about_items_are_gaps_and_named(tmp_path: Path) -> None:
     """A price and a weight are numbers; a brand of that name is a text, and so is a creator."""
     (tmp_path / "items.csv").write_text(
@@ -176,31 +150,6 @@ def test_infinite_numbers_about_items_are_gaps_and_named(tmp_path: Path) -> None
     assert tensors["price"].tolist() == [2.5, 3.0, 3.5, 3.0]
     assert tensors["weight"].tolist() == [1.0, 2.0, 1.5, 1.5]
     assert tensors["brand"].tolist() == [1, 0, 0, 0] and tensors["creator"].tolist() == [1, 0, 0, 0]
-
-
-def test_cold_items_take_the_found_id_column(tmp_path: Path) -> None:
-    """The file has another column with a common name for ids, and the log's column is not named."""
-    rows = [f"{user},{item}" for user, item, _ in camps()]
-    (tmp_path / "log.csv").write_text("\n".join(["user,sku", *rows]) + "\n", encoding="utf-8")
-    items = [f"{item},{item + 7},{'odd' if item % 2 else 'even'}" for item in range(34)]
-    (tmp_path / "items.csv").write_text("\n".join(["sku,id,camp", *items]) + "\n", encoding="utf-8")
-    config = LogConfig(
-        data=str(tmp_path / "log.csv"),
-        items=str(tmp_path / "items.csv"),
-        cold_items=9,
-        min_item_likes=1,
-        cache_dir=str(tmp_path),
-    )
-    world = SOURCE.make_world(config, EnvConfig(num_items=30, embedding_dim=4), 0)
-    assert world.catalogue.item_ids.tolist()[-4:] == [30, 31, 32, 33]
-
-
-def test_cold_items_need_a_file_with_such_items(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", "--data", "log.csv", *RUN, "--cold-items", "3"]) == 2
-    assert "--items FILE" in capsys.readouterr().err
-    Path("known.csv").write_text("id,camp\n1,a\n2,b\n", encoding="utf-8")
-    assert main(["train", "--data", "log.csv", *RUN, "--cold-items", "3", "--items", "known.csv"]) == 2
-    assert "names no item without events" in capsys.readouterr().err
 
 
 def test_rotation_is_found_and_keeps_all_products(tmp_path: Path) -> None:

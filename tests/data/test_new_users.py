@@ -65,6 +65,7 @@ def test_vectors_of_new_users_are_those_of_recommend(here: Path) -> None:
     log = make_log(
         [user for user, items in LIKED.items() for _ in items],
         [item for items in LIKED.values() for item in items],
+        [time for items in LIKED.values() for time in range(len(items))],
         source="likes",
     )
     found = new_users(recommender.catalogue, log, None, 0.8)
@@ -92,7 +93,7 @@ def test_vectors_by_the_normal_equations() -> None:
         torch.ones(12, dtype=torch.bool),
         "",
     )
-    found = new_users(catalogue, make_log([7] * 6, [4, 99, 1, 8, 0, 11], source="x"), None, 0.6)
+    found = new_users(catalogue, make_log([7] * 6, [4, 99, 1, 8, 0, 11], range(6), source="x"), None, 0.6)
     e = embedding.double()
     for rows, vector in (([4, 1, 8], found.profile), ([4, 1, 8, 0, 11], found.taste)):
         liked = e[rows]

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from benchmarks import open_bandit as benchmark
-from recsys_rl.data.open_bandit import load_open_bandit, load_prior, thompson_policy
+from recsys_rl.data.open_bandit import load_open_bandit, load_prior
 from recsys_rl.errors import UserError
 from recsys_rl.ope.reward_model import logistic
 
@@ -89,7 +89,7 @@ def test_missing_folders_and_unknown_names_are_refused(tmp_path: Path) -> None:
 
 def test_thompson_policy_counts_the_best_items_of_each_draw(tmp_path: Path) -> None:
     prior = load_prior(folder_of(tmp_path))
-    found = thompson_policy(prior, 400, 3, np.random.RandomState(1))
+    found = benchmark.thompson_policy(prior, 400, 3, np.random.RandomState(1))
     rng, count = np.random.RandomState(1), torch.zeros(3, ITEMS).double()
     for _ in range(400):
         best = rng.beta(prior[:, 0].numpy(), prior[:, 1].numpy()).argsort()[::-1]

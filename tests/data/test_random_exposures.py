@@ -5,38 +5,15 @@ from __future__ import annotations
 import gzip
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from recsys_rl.config import Config, from_dict
-from recsys_rl.data.coat import load_coat
 from recsys_rl.data.kuairand import load_kuairand
 from recsys_rl.make import assumptions, make_world
 from recsys_rl.types import UserError
 from tests.worlds import shared_data
 
 HEAD = "user_id,video_id,date,hourmin,time_ms,is_click,is_like,play_time_ms,duration_ms,is_rand\n"
-
-
-def test_coat_by_hand(tmp_path: Path) -> None:
-    (tmp_path / "train.ascii").write_text("0 5 1\n3 0 0\n")
-    (tmp_path / "test.ascii").write_text("2 0 0\n0 0 4\n")
-    found = load_coat(tmp_path)
-    assert found.chosen.users.tolist() == [0, 0, 1] and found.chosen.ratings.tolist() == [5.0, 1.0, 3.0]
-    assert found.chosen.item_ids[found.chosen.items].tolist() == [1, 2, 0]
-    assert found.random.ratings.tolist() == [2.0, 4.0] and found.random.source.endswith("random exposures")
-    (tmp_path / "test.ascii").write_text("2 0 9\n0 0 4\n")
-    with pytest.raises(UserError, match=r"test.ascii can't be parsed \(a rating is outside"):
-        load_coat(tmp_path)
-    with pytest.raises(UserError, match="holds no Coat data"):
-        load_coat(tmp_path / "absent")
-
-
-def test_coat_counts() -> None:
-    found = load_coat(shared_data("coat"))
-    assert (len(found.chosen.users), len(found.random.users)) == (6_960, 4_640)
-    for log, each in ((found.chosen, 24), (found.random, 16)):
-        assert np.bincount(log.users.numpy()).tolist() == [each] * 290
 
 
 @pytest.mark.parametrize("packed", [False, True])

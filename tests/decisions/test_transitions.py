@@ -1,4 +1,4 @@
-"""Observations, transitions and splits of a DecisionLog, worked out by hand."""
+"""Observations and transitions of a DecisionLog, worked out by hand."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import torch
 
 from recsys_rl.data.synthetic import synthetic_world
 from recsys_rl.decisions.log import DecisionHeader, DecisionLog
-from recsys_rl.decisions.split import split_by_time, split_by_user
 from recsys_rl.decisions.transitions import observations, observe, transition_table
 from recsys_rl.session import make_interface
 from recsys_rl.types import UserError
@@ -148,26 +147,3 @@ def test_rows_of_a_table_stay_together() -> None:
 def test_missing_piece_of_the_context_is_refused() -> None:
     with pytest.raises(UserError, match=r"no column context\.profile"):
         observe(dataclasses.replace(three_sessions(), given={}), CATALOGUE)
-
-
-def test_split_by_time_parts_no_session() -> None:
-    earlier, later = split_by_time(three_sessions(), 0.67)
-    assert earlier.sessions.tolist() == [0, 0, 1] and later.sessions.tolist() == [2, 2, 2]
-    assert int(earlier.times.max()) < int(later.times.min())
-    observe(later, CATALOGUE)  # whole sessions
-
-
-def test_sessions_of_one_time_stay_on_one_side() -> None:
-    with pytest.raises(UserError, match="one side of the log empty"):
-        split_by_time(three_sessions(), 0.34)  # two sessions begin at time 10, so the cut can't part them
-    earlier, _ = split_by_time(three_sessions(), 1.0)
-    assert earlier.sessions.unique().tolist() == [0, 1]
-
-
-def test_split_by_user_parts_no_user() -> None:
-    one, other = split_by_user(three_sessions(), 0.5, torch.Generator().manual_seed(0))
-    sides = sorted([sorted(set(one.users.tolist())), sorted(set(other.users.tolist()))])
-    assert sides == [[5], [6]]
-    alone = three_sessions().rows(torch.tensor([0, 1]))
-    with pytest.raises(UserError, match="empty \\(1 user\\)"):
-        split_by_user(alone, 0.5, torch.Generator())

@@ -15,15 +15,13 @@ import recsys_rl
 from recsys_rl.agents import baselines
 from recsys_rl.checkpoint.users import LearnedFile, load_users
 from recsys_rl.config import Config, from_dict
-from recsys_rl.dials import TrainConfig
-from recsys_rl.env import learned
+from recsys_rl.env import PLATFORMS, learned
 from recsys_rl.env.learned import LearnedUsers
 from recsys_rl.env.rec_env import RecEnv
-from recsys_rl.make import make_agent, make_env, make_experience, make_user_model, make_world
+from recsys_rl.make import make_env, make_user_model, make_world
 from recsys_rl.protocols import UserModel
 from recsys_rl.testing import check_env, check_user_model
 from recsys_rl.types import Catalogue, UserError
-from recsys_rl.utils.seeding import generators
 from tests.doors import DRIFT, VIDEOS
 from tests.learned_world import make_users
 
@@ -98,7 +96,7 @@ def test_battery_of_environments(users_file: Path) -> None:
 
 
 def test_short_videos_are_learned_by_the_same_code(tmp_path: Path) -> None:
-    path = make_users(tmp_path, *VIDEOS, "--env", "short-video", features="platform")
+    path = make_users(tmp_path, *VIDEOS, "--env", "short-video")
     users, file = users_of(path)
     check_user_model(users, file.world.catalogue, torch.arange(6), num_steps=3)
     names = [signal.name for signal in users.signals]
@@ -118,8 +116,11 @@ def test_short_videos_are_learned_by_the_same_code(tmp_path: Path) -> None:
     assert sums.tolist() == [5.0, 6.0, 2.0, 3.0, 4.0, 7.0]
 
 
-def test_users_of_a_platform_without_a_profile_are_learned(tmp_path: Path) -> None:
-    """The context of `matrix-game` is made of the session alone, so that the log gives no pieces."""
+def test_users_of_a_platform_without_a_profile_are_learned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The context of this game is made of the session alone, so that the log gives no pieces."""
+    monkeypatch.setitem(PLATFORMS, "matrix-game", "benchmarks.coat.matrix_users:PLATFORM")
     relative = ["--relative", "--repeats", "--history-length", "5"]
     path = make_users(tmp_path, *DRIFT, "--env", "matrix-game", *relative)
     users, file = users_of(path)
@@ -168,77 +169,6 @@ def test_users_leave_with_the_probability_of_their_network(users_file: Path) -> 
         signals[:, 0, -1] = 1 - chance.clamp(0, 1)
         _, left = users.advance(state, items, dataclasses.replace(feedback, signals=signals))
         assert (left == expected).all()
-
-
-def test_sessions_without_the_spread_are_those_with_it(users_file: Path) -> None:
-    """The same draws, rewards and ends of sessions, at the first step and where the network is drawn."""
-    config = config_of(users_file)
-    world, noise = make_world(config), torch.Generator()
-    envs = [make_env(config, world, 16, noise.manual_seed(0), all_streams=x) for x in (True, False)]
-    full, lean = (env for env in envs if isinstance(env, RecEnv))
-    assert [x.name for x in full.streams] == ["engagement", "spread", "entropy"]
-    assert [x.name for x in lean.streams] == ["engagement", "entropy"]
-    assert [x.name for x in lean.signals] == ["engagement", "entropy", "network", "chance"]
-    played = []
-    for env, kept in ((full, [0, 2]), (lean, [0, 1])):
-        noise.manual_seed(1)
-        env.reset()
-        items = torch.arange(16).unsqueeze(1)
-        steps = [env.step((items + number) % world.catalogue.num_items) for number in range(8)]
-        assert all(step.feedback is not None for step in steps)
-        played.append(
-            {
-                "streams": torch.stack([step.streams[:, kept] for step in steps]),
-                "rewards": torch.stack([step.reward for step in steps]),
-                "ends": torch.stack([step.terminated | step.truncated for step in steps]).float(),
-                "context": torch.stack([step.obs.context for step in steps]),
-                "expected": env.expected_reward(),
-            }
-        )
-    assert played[0]["ends"].any()
-    for name, x in played[0].items():
-        assert_close(played[1][name], x, msg=name)
-
-
-@pytest.mark.parametrize("lean", [True, False])
-def test_battery_of_user_models_without_the_spread(users_file: Path, lean: bool) -> None:
-    users, file = users_of(users_file)
-    model = dataclasses.replace(users, used=["engagement"] if lean else ["engagement", "spread"])
-    assert model.has_spread is not lean
-    check_user_model(model, file.world.catalogue, torch.arange(12))
-
-
-@pytest.mark.parametrize(
-    ("used", "expected"),
-    [((), False), (("engagement", "entropy", "early_end"), False), (("spread",), True), (("spraed",), True)],
-)
-def test_spread_is_a_stream_where_learning_names_it(
-    users_file: Path, used: tuple[str, ...], expected: bool
-) -> None:
-    """With an unknown name, too: the error lists it."""
-    users, _ = users_of(users_file)
-    assert dataclasses.replace(users, used=used).has_spread is expected
-
-
-def test_training_leaves_the_spread_out_unless_it_is_named_or_recorded(users_file: Path) -> None:
-    def names(**run: object) -> list[str]:
-        config = dataclasses.replace(
-            config_of(users_file), train_config=from_dict(TrainConfig, {"device": "cpu", **run})
-        )
-        world = make_world(config)
-        drawn = generators(0, "users", "shuffle")
-        env, *_ = make_experience(
-            config, world, drawn, lambda interface: make_agent(config, interface, world.catalogue)
-        )
-        assert env is not None
-        return [stream.name for stream in env.streams]
-
-    assert names() == ["engagement", "entropy"]
-    assert "spread" in names(weights=("spread=0",))
-    assert "spread" in names(limit=("spread<=0.1",))
-    assert "spread" in names(record="decisions")
-    with pytest.raises(UserError, match="choose from engagement, spread, entropy"):
-        names(weights=("spraed=-1",))
 
 
 def test_rewards_are_those_of_the_platform(env: RecEnv) -> None:

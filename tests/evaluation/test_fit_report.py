@@ -68,7 +68,7 @@ def test_survival_of_real_and_learned_users() -> None:
 def test_printed_lengths_have_their_condition(capsys: pytest.CaptureFixture[str]) -> None:
     numbers = {"real": 2.0, "learned": 3.0, "distance": 0.5}
     leaving = {name: {"learned": 0.5} for name in ("loss", "auc", "calibration")}
-    report = {"sessions": 2, "decisions": 4, "features": "generic", "signals": [], "leaving": leaving}
+    report = {"sessions": 2, "decisions": 4, "signals": [], "leaving": leaving}
     print_fit_report({**report, "lengths": numbers, "returns": numbers, "classifier_auc": 0.5})
     lines = capsys.readouterr().out.splitlines()
     assert (

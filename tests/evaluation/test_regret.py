@@ -1,9 +1,8 @@
-"""Regret by step: numbers by hand, the mean over seeds, the chart, and the rows of hand-over."""
+"""Regret by step: numbers by hand, the mean over seeds, the chart, and the command."""
 
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -15,7 +14,7 @@ from recsys_rl.evaluation.regret import mean_regret_by_step, regret_by_step
 from recsys_rl.evaluation.table import Played
 from recsys_rl.experience.rollout import Sessions
 from recsys_rl.report.regret import regret_html, regret_svg
-from tests.doors import CARTPOLE, DRIFT, SATIATION, steps, train_in
+from tests.doors import CARTPOLE, DRIFT, steps, train_in
 
 
 def played(rewards: list[list[float]], places: list[int]) -> Played:
@@ -66,42 +65,28 @@ def test_chart_has_a_line_for_each_policy() -> None:
     assert regret_html({"regret_by_step": only}) == ""
 
 
-def test_command_with_hand_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Drift with a history: the bandit, then the policy, in the table, in its JSON and on the page."""
+def test_command_with_strangers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Drift with a history: the regret by step in the table, in its JSON and on the page."""
     path = str(train_in(tmp_path / "run", *DRIFT, *steps(1), "--history-length", "5"))
     out, page = tmp_path / "table.json", tmp_path / "page.html"
-    command = ["evaluate", path, "--strangers", "--policy", "linucb", "--handover", "2"]
+    command = ["evaluate", path, "--strangers", "--policy", "linucb"]
     assert main([*command, "--json", str(out), "--report", str(page)]) == 0
     table = json.loads(out.read_text())
-    names = [row["policy"] for row in table["rows"]]
-    assert "linucb-then-ppo" in names and "first 2 steps" in table["notes"]["linucb-then-ppo"]
     regret = table["regret_by_step"]
     assert regret["versus"] == "oracle" and all(len(x) == 5 for x in regret["steps"].values())
-    both = [regret["steps"][name][:2] for name in ("linucb", "linucb-then-ppo")]
-    assert both[0] == pytest.approx(both[1])  # the same two steps
     last = {row["policy"]: row["mean"] for row in table["regret"]}
     assert regret["steps"]["linucb"][-1] == pytest.approx(last["linucb"], rel=1e-5)
-    text = page.read_text()
-    assert "Regret by step" in text and re.search("linucb-then-ppo", text)
+    assert "Regret by step" in page.read_text()
     capsys.readouterr()
 
 
-def test_hand_over_is_refused_where_it_has_no_effect(
+def test_strangers_need_profiles_and_bandits_need_answers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    satiation = str(train_in(tmp_path / "satiation", *SATIATION, *steps(1)))
     drift = str(train_in(tmp_path / "drift", *DRIFT, *steps(1)))
     cartpole = str(train_in(tmp_path / "cartpole", *CARTPOLE, *steps(1)))
-    whole = ["--strangers", "--policy", "lints", "--handover"]
-    for path, options, word in (
-        (satiation, ["--policy", "lints", "--handover", "2"], "--strangers"),
-        (satiation, ["--strangers", "--handover", "2"], "--policy"),
-        (satiation, [*whole, "5"], "--handover is 5"),
-        (satiation, [*whole, "-1"], "handover"),
-        (drift, [*whole, "2"], "lints"),  # without answers
-        (cartpole, [*whole, "2"], "--handover"),
-    ):
+    for path, word in ((drift, "lints"), (cartpole, "--strangers")):
         capsys.readouterr()
-        assert main(["evaluate", path, *options]) == 2
+        assert main(["evaluate", path, "--strangers", "--policy", "lints"]) == 2
         said = capsys.readouterr().err
         assert word in said and "Traceback" not in said and "playing" not in said

@@ -310,7 +310,7 @@ def test_bad_columns_are_user_errors(column: list[Any], words: str) -> None:
 
 def test_unknown_data_lists_the_names() -> None:
     with pytest.raises(
-        UserError, match=r"'movielans'.*movielens, ml-100k.*kuairec, kuairand, coat, .*synthetic.*\.parquet"
+        UserError, match=r"'movielans'.*movielens, ml-100k.*kuairec, kuairand, .*synthetic.*\.parquet"
     ):
         source_of("movielans")
 

@@ -21,7 +21,7 @@ from recsys_rl.decisions.table import read_table
 from recsys_rl.decisions.writer import KEY
 from recsys_rl.files.items import encoded, read_items
 from recsys_rl.files.log import read_log
-from recsys_rl.types import UserError
+from recsys_rl.types import InteractionLog, UserError
 from tests.doors import assert_names
 
 ROWS = [("2", "5", "4.5", "9"), ("1", "6", "3", "8"), ("1", "5", "1", "7")]
@@ -363,14 +363,20 @@ def test_spaces_around_names_are_no_part_of_them(tmp_path: Path) -> None:
     assert read_log(write(tmp_path, "log.csv", "user,item\nu1, a\nu1 ,b\n")).user_names == ("u1",)
 
 
+def by_item(log: InteractionLog) -> list[float]:
+    """The ratings in the order of users and items: without times, a hash orders the rows of a user."""
+    rows = zip(log.users.tolist(), log.items.tolist(), log.ratings.tolist(), strict=True)
+    return [rating for _, _, rating in sorted(rows)]
+
+
 def test_true_and_false_are_one_and_zero(tmp_path: Path) -> None:
     log = read_log(write(tmp_path, "log.csv", "user,item,rating\n1,5,true\n1,6,FALSE\n2,5, False\n2,6,0.5\n"))
-    assert log.ratings.tolist() == [1.0, 0.0, 0.0, 0.5]
+    assert by_item(log) == [1.0, 0.0, 0.0, 0.5]
 
 
 def test_decimal_commas_are_read_where_they_are_clear(tmp_path: Path) -> None:
     log = read_log(write(tmp_path, "log.csv", "user;item;rating\n1;5;3,5\n1;6;4\n1;7;0,125\n"))
-    assert log.ratings.tolist() == [3.5, 4.0, 0.125] and "decimal commas read as points" in log.source
+    assert by_item(log) == [3.5, 4.0, 0.125] and "decimal commas read as points" in log.source
     for rating in ("1,234", "1.234,5"):
         path = write(tmp_path, "log.csv", f"user;item;rating\n1;5;{rating}\n1;6;2\n")
         with pytest.raises(UserError, match=f"'{rating}' in line 2: .* without commas between digits"):

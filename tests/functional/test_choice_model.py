@@ -10,14 +10,13 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from recsys_rl.functional.choice_model import cascade, draw, draw_at, multinomial_logit, position_based
+from recsys_rl.functional.choice_model import draw, draw_at, position_based
 
 LOG2, LOG3 = math.log(2), math.log(3)
 EMPTY = -math.inf
 MODELS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "multinomial": multinomial_logit,
+    "multinomial": lambda utility, none: position_based(utility, none, 0.0),  # all places are seen
     "position": lambda utility, none: position_based(utility, none, 0.7),
-    "cascade": lambda utility, none: cascade(utility, none, 0.8),
 }
 
 
@@ -27,7 +26,7 @@ def one(utility: list[float], none: float = 0.0) -> tuple[Tensor, Tensor]:
 
 def test_multinomial_logit_by_hand() -> None:
     """Weights 2, 3 and 1 against 2 for none: 2/8, 3/8, 1/8."""
-    found = multinomial_logit(*one([LOG2, LOG3, 0.0], LOG2))
+    found = position_based(*one([LOG2, LOG3, 0.0], LOG2), 0.0)
     assert_close(found, torch.tensor([[2 / 8, 3 / 8, 1 / 8]], dtype=torch.float64))
 
 
@@ -38,7 +37,6 @@ def test_position_based_by_hand() -> None:
     """
     found = position_based(*one([0.0, LOG2]), 1.0)
     assert_close(found, torch.tensor([[3 / 8, 1 / 4]], dtype=torch.float64))
-    assert_close(position_based(*one([0.3, -1.0, 2.0]), 0.0), multinomial_logit(*one([0.3, -1.0, 2.0])))
 
 
 def test_position_based_has_a_gradient_in_eta() -> None:
@@ -47,14 +45,6 @@ def test_position_based_has_a_gradient_in_eta() -> None:
     found = position_based(*one([0.0, 0.0]), eta)[0, 1]
     (slope,) = torch.autograd.grad(found, eta)
     assert [found.item(), slope.item()] == pytest.approx([1 / 6, -LOG2 / 6])
-
-
-def test_cascade_by_hand() -> None:
-    """Weights 1 and 3 against 1: 1/2, then a half goes on with probability 0.8 and picks in 3 of 4 cases."""
-    assert_close(
-        cascade(*one([0.0, LOG3]), 0.8), torch.tensor([[0.5, 0.5 * 0.8 * 0.75]], dtype=torch.float64)
-    )
-    assert_close(cascade(*one([0.0, LOG3])), torch.tensor([[0.5, 0.375]], dtype=torch.float64))
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -66,13 +56,6 @@ def enumerated(name: str, utility: list[float], none: float) -> list[float]:
     """The same probabilities in plain Python, case by case."""
     weights, last = [math.exp(u) for u in utility], len(utility)
     found = [0.0] * last
-    if name == "cascade":
-        reached = 1.0
-        for k, weight in enumerate(weights):
-            picks = weight / (weight + math.exp(none))
-            found[k] = reached * picks
-            reached *= 0.8 * (1 - picks)
-        return found
     for seen in range(1, last + 1):  # the first `seen` places
         if name == "position":
             chance = seen**-0.7 - (0 if seen == last else (seen + 1) ** -0.7)

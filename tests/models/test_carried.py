@@ -131,7 +131,7 @@ def test_added_encoder_with_other_genres_keeps_its_own_weights(
     write_items(tmp_path / "two.csv", ("even", "strange"))
     sizes = ["--env", "satiation", "--max-episode-steps", "5", "--lr", "1e-12"]
     run = ["train", "--data", "log.csv", *RUN, *sizes]
-    assert main([*run, "--items", "one.csv", "--name", "first"]) == 0
+    assert main([*run, "--items", "one.csv", "--encoder", "mlp", "--name", "first"]) == 0
     start = ["--items", "two.csv", "--encoder", "transformer", "--init-from", "runs/first/ppo.pt"]
     assert main([*run, *start, "--name", "warm"]) == 0
     warm = load_checkpoint("runs/warm/ppo.pt").agent

@@ -112,7 +112,6 @@ def network(seed: int = 0, items: int = 9, signals: tuple[bool, ...] = (True, Fa
     tables = ItemTables(
         (torch.randn(items, 4, generator=rng), torch.rand(items, 3, generator=rng)),
         torch.randn(items, 5, generator=rng),
-        (0.9,),
     )
     made = UserNetwork(tables, ContextSizes("profile", (("hour", 2),), 6), kinds(*signals), rng)
     with torch.no_grad():
@@ -166,7 +165,7 @@ def test_a_piece_of_user_columns_is_a_column_of_the_items() -> None:
     given["hour"] = torch.zeros(2, 1)
     sizes = context_sizes(interface, given, catalogue)
     assert sizes.more == (("hour", 1),) and sizes.pieces == ("owns[brand]",)
-    made = UserNetwork(item_tables(catalogue, {}), sizes, kinds(True), torch.Generator().manual_seed(0))
+    made = UserNetwork(item_tables(catalogue), sizes, kinds(True), torch.Generator().manual_seed(0))
     with torch.no_grad():
         made.body[-1].weight.normal_(generator=torch.Generator().manual_seed(1))  # type: ignore[operator]
     ensemble = UserEnsemble([made, made])
@@ -290,14 +289,11 @@ def test_row_of_an_ensemble_is_that_of_its_network() -> None:
     assert_close(both.expected(memory, items, torch.tensor([0, 2, -1]))[0], own[0, 0])
     assert_close(both.expected(memory, items, torch.tensor([0, 2, -1]))[1], own[2, 1])
     assert_close(both.expected(memory, items, torch.tensor([0, 2, -1]))[2], own[:, 2].mean(0))
-    assert_close(both.means(memory, items), own)
     chance = torch.full((3, 1, own.shape[-1]), 0.5)
     member = torch.tensor([0, 2, 1])
-    drawn, means = both.drawn_and_means(memory, items, member, chance)
-    assert_close(means, own)
+    drawn = both.drawn(memory, items, member, chance)
     alone = members[2].respond(members[2].begin(sessions.given, sessions.num_sessions), items).at(chance)
     assert_close(drawn[1], alone[1])
-    assert_close(both.drawn(memory, items, member, chance), drawn)
 
 
 def test_only_the_network_of_a_session_keeps_its_step() -> None:

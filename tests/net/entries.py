@@ -25,6 +25,7 @@ from tests.net.world import (
 )
 
 Entry = Callable[[Path], Any]
+GAME = "benchmarks.coat.matrix_users:PLATFORM"
 SATIATION = ["--env", "satiation", *PPO]
 ONLINE = {
     "ppo": [*SATIATION, *updates(9)],
@@ -65,7 +66,7 @@ def entries() -> dict[str, Entry]:
         found |= _run(f"{algo} on satiation", algo, options, algo)
     for name, options in PLATFORMS.items():
         found |= _run(f"ppo on {name}", name, ["--env", name, *PPO, *options, *updates(6)])
-    matrix = ["--env", "matrix-game", "--data", "rating-matrix", "--matrix", "ratings.csv"]
+    matrix = ["--env", GAME, "--data", "benchmarks.coat.rating_matrix:SOURCE", "--matrix", "ratings.csv"]
     matrix += ["--num-items", "40", *SIZES, *EPOCHS]
     found["files of the world"] = _files
     found |= _run("ppo on matrix-game", "matrix", [*matrix, *updates(6)])
@@ -133,6 +134,7 @@ def _run(name: str, run_name: str, options: list[str], algo: str = "ppo") -> dic
         out = folder / f"{run_name}.json"
         planner = [] if run_name in ("ppo", "drift") else ["--no-planner"]
         users = [] if run_name == "gym" else ["--max-users", "24", *planner]
+        users += ["--env", GAME] if GAME in options else []
         run(folder, "evaluate", str(path), "--json", out.name, "--cache-dir", "cache", *users)
         return values.table(out)
 

@@ -38,7 +38,7 @@ from tests.doors import CARTPOLE, PPO, SATIATION, SIZES, steps, train_in
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint, the log of two policies, and a log of random alone."""
     root = tmp_path_factory.mktemp("ope")
-    checkpoint = train_in(root / "run", *SATIATION, *steps(6))
+    checkpoint = train_in(root / "run", *SATIATION, "--encoder", "mlp", *steps(6))
     checkpoint.rename(root / "ppo.pt")
     for name, policies in (("both", ("random", "ppo")), ("random", ("random",))):
         words = [word for policy in policies for word in ("--policy", policy)]
@@ -204,14 +204,14 @@ def test_one_step_logs_get_the_bandit_estimators_and_their_clips(
         "offcem",
     }
     promises = found["about"]["promises"]
-    assert set(promises) == {"bernstein", "student-t", "model", "clip"}
+    assert set(promises) == {"bernstein", "student-t", "model", "clip", "cluster"}
     assert "rewards" not in promises["student-t"] and promises["clip"].startswith("no promise")
     assert rows["ips"]["interval"] == "bernstein" and rows["snips"]["interval"] == "student-t"
     for name in ("clipped-ips", "switch-dr", "dros", "sg"):
         assert rows[name]["interval"] == "clip" and rows[name]["warning"].startswith("No promise of coverage")
     out = capsys.readouterr().out
     marked = [line.split()[1] for line in out.splitlines() if line.endswith("  no promise")]
-    assert marked == ["dm", "clipped-ips", "switch-dr", "dros", "sg"]
+    assert marked == ["dm", "clipped-ips", "switch-dr", "dros", "sg", "mips", "offcem"]
     assert out.count("the clip was chosen on this log") == 1
     assert rows["dr"]["recommended"] or rows["dr"]["warning"]
     assert rows["sg"]["clip"] is not None and rows["ips"]["clip"] is None

@@ -113,7 +113,9 @@ def recorded(folder: Path, items: int, words: list[str], *platform: str) -> list
     """A log of a new network's checkpoint, by ``record`` with these words."""
     people = ["--data", "synthetic", "--num-users", "30", "--embedding-dim", "4"]
     of_items = ["--num-items", str(items), "--env", *platform]
-    train_in(folder / "run", *SIZES, *PPO, *people, *of_items, *steps(1)).rename(folder / "ppo.pt")
+    train_in(folder / "run", *SIZES, *PPO, *people, *of_items, "--encoder", "mlp", *steps(1)).rename(
+        folder / "ppo.pt"
+    )
     checkpoint = ["--checkpoint", str(folder / "ppo.pt")]
     out = ["--users", "all", "--quiet", "--out", str(folder / "recorded.parquet")]
     assert main(["record", *checkpoint, *words, *out]) == 0

@@ -6,14 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pytest
 import torch
 
 from recsys_rl.cli import main
-from recsys_rl.data import coat, kuairand
+from recsys_rl.data import kuairand
 from recsys_rl.data.open_bandit import open_bandit_decisions
-from recsys_rl.errors import UserError
 from tests.data.test_open_bandit import change, folder_of
 from tests.data.test_random_exposures import HEAD, write_views
 from tests.worlds import shared_data
@@ -25,52 +23,6 @@ def judged(folder: Path, name: str, data: Path, *words: str) -> dict[str, Any]:
     assert main(["ope", "--log", name, *options]) == 0
     found: dict[str, Any] = json.loads(out.read_text())
     return found
-
-
-def write_coat(folder: Path) -> Path:
-    """Three people and four coats, with features."""
-    features = folder / "user_item_features"
-    features.mkdir(parents=True)
-    (folder / "train.ascii").write_text("0 5 1 0\n3 0 0 0\n0 0 2 0\n")
-    (folder / "test.ascii").write_text("2 0 0 1\n0 0 4 5\n0 3 0 1\n")
-    (features / "user_features.ascii").write_text("1 0\n0 1\n0 1\n")
-    (features / "item_features.ascii").write_text("1 0\n0 1\n0 0\n1 1\n")
-    (features / "item_features_map.txt").write_text("colour:red\ntype:parka")
-    return folder
-
-
-def test_random_coats_are_decisions_with_the_propensity_of_the_design(tmp_path: Path) -> None:
-    own = coat.random_decisions(write_coat(tmp_path))
-    log = own.log
-    assert log.users.tolist() == [0, 0, 1, 1, 2, 2] and log.items[:, 0].tolist() == [0, 3, 2, 3, 1, 3]
-    assert log.signals[:, 0, 0].tolist() == [2, 1, 4, 5, 3, 1] and log.header.signals == ("rating",)
-    assert log.logprobs.exp().tolist() == pytest.approx([0.25] * 6)  # coats of the own choice could be shown
-    assert log.header.loggers == ("a uniform draw from 4 coats (propensity 1/4, known by design)",)
-    assert log.given["user"].tolist() == [[1, 0], [1, 0], [0, 1], [0, 1], [0, 1], [0, 1]]
-    assert own.catalogue.genre_names == ("colour:red", "type:parka")
-    assert own.catalogue.genres.tolist() == [[1, 0], [0, 1], [0, 0], [1, 1]]
-    assert own.items == ("0", "1", "2", "3") and own.sessions is None
-
-
-def test_coat_without_features_and_with_those_of_other_people(tmp_path: Path) -> None:
-    place = write_coat(tmp_path)
-    (place / "user_item_features" / "user_features.ascii").write_text("1 0\n")
-    with pytest.raises(UserError, match="has not the features of 3 people and 4 coats"):
-        coat.random_decisions(place)
-    (place / "user_item_features" / "user_features.ascii").unlink()
-    assert coat.random_decisions(place).log.given == {}
-
-
-def test_a_target_is_judged_on_random_coats_by_hand(tmp_path: Path) -> None:
-    place = write_coat(tmp_path / "coat")
-    policy = [0.1, 0.2, 0.3, 0.4]
-    rows = [0, 3, 2, 3, 1, 3]
-    pl.DataFrame({"propensity": [policy[item] for item in rows]}).write_csv(tmp_path / "mine.csv")
-    found = judged(tmp_path, "coat-random", place, "--target", str(tmp_path / "mine.csv"))
-    ips = next(row for row in found["rows"] if row["estimator"] == "ips")
-    # 4 / 6 of 0.1 * 2 + 0.4 * 1 + 0.3 * 4 + 0.4 * 5 + 0.2 * 3 + 0.4 * 1
-    assert ips["value"] == pytest.approx(4 / 6 * 4.8)
-    assert found["about"]["users"] == 3 and "known by design" in found["about"]["loggers"][0]
 
 
 def test_random_videos_have_one_chance_in_the_number_of_videos(tmp_path: Path) -> None:
@@ -118,15 +70,14 @@ def test_open_bandit_has_the_place_as_context_and_a_request_as_user(tmp_path: Pa
     [
         (["--log", "open-bandit"], "give its folder with --data-dir"),
         (["--log", "open-bandits"], "open-bandits was not found (did you mean open-bandit?): choose open-"),
-        (["--log", "coat-random", "--data-dir", "absent"], "absent holds no Coat data"),
         (
-            ["--log", "coat-random", "--item-column", "x"],
-            "--item-column is for your own log, and coat-random",
+            ["--log", "open-bandit", "--item-column", "x"],
+            "--item-column is for your own log",
         ),
-        (["--log", "coat-random", "--items", "x.csv"], "--items is for your own log"),
-        (["--log", "coat-random", "--checkpoint", "x.pt"], "leave --checkpoint out"),
+        (["--log", "open-bandit", "--items", "x.csv"], "--items is for your own log"),
+        (["--log", "open-bandit", "--checkpoint", "x.pt"], "leave --checkpoint out"),
         (
-            ["--log", "mine.csv", "--data-dir", "coat"],
+            ["--log", "mine.csv", "--data-dir", "folder"],
             "--data-dir is for a public log (open-bandit, kuairand",
         ),
     ],
@@ -145,8 +96,7 @@ def test_options_that_do_not_fit_are_refused(
 
 
 def test_a_public_log_needs_a_policy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_coat(tmp_path)
-    assert main(["ope", "--log", "coat-random", "--data-dir", str(tmp_path)]) == 2
+    assert main(["ope", "--log", "open-bandit", "--data-dir", str(folder_of(tmp_path))]) == 2
     assert "give --target FILE" in capsys.readouterr().err
 
 
@@ -156,7 +106,6 @@ def test_a_public_log_needs_a_policy(tmp_path: Path, capsys: pytest.CaptureFixtu
         ("open-bandit", "open-bandit-small", 80, 0.0038, "1/80, known by design"),
         ("open-bandit", "open-bandit-small/random/men", 34, 0.0046, "1/34, known by design"),
         ("open-bandit", "open-bandit-small/bts/women", 46, 0.0046, "bts (propensities of the file)"),
-        ("coat-random", "coat", 300, 2.228879, "1/300, known by design"),
     ],
 )
 def test_random_policy_on_real_logs(

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from recsys_rl.serve.app import App
 from recsys_rl.serve.limits import limited
-from recsys_rl.serve.protocol import protocol_of
 from recsys_rl.serve.server import ServeConfig, application
 from tests.serve.servers import SLOW
 
@@ -37,7 +37,7 @@ def live(checkpoint: Path, db: Path) -> Iterator[Live]:
     place = socket.socket()
     place.bind(("127.0.0.1", 0))
     app = application(ServeConfig(str(checkpoint), db=str(db), deadline_ms=SLOW, seed=0))
-    protocol = limited(protocol_of(app.worker.admission))
+    protocol = limited(HttpToolsProtocol)
     server = uvicorn.Server(uvicorn.Config(app, http=protocol, log_level="warning", ws="none"))
     thread = threading.Thread(target=server.run, args=([place],))
     thread.start()

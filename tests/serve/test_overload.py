@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import http.client
 import json
@@ -12,12 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import uvicorn
-from uvicorn.server import ServerState
 
 from recsys_rl.serve.admission import FIRST, LEAST, Admission
 from recsys_rl.serve.problems import Problem
-from recsys_rl.serve.protocol import is_whole, protocol_of
 from tests.serve.live import Live, live
 
 ASK = b'{"user_id": "3"}'
@@ -72,29 +68,6 @@ def test_a_batch_may_always_wait_so_that_a_pause_is_forgotten() -> None:
     assert admission.seconds < 1e-3
 
 
-@pytest.mark.parametrize(
-    ("data", "whole"),
-    [
-        (request(ASK), True),
-        (request(b""), True),
-        (request(ASK)[:-1], False),
-        (request(ASK) + b"P", False),
-        (request(ASK) * 2, False),
-        (request(ASK).partition(b"\r\n\r\n")[0], False),
-        (b"POST /v1/recommend HTTP/1.1\r\nhost: localhost\r\n\r\n", False),
-        (request(ASK, more="content-length: 16\r\n"), False),
-        (request(ASK, more="Transfer-Encoding: chunked\r\n"), False),
-        (request(ASK, more="Connection: close\r\n"), False),
-        (request(ASK, more="Expect: 100-continue\r\n"), False),
-        (request(ASK).replace(b": 16", b": +16"), False),
-        (request(ASK).replace(b": 16", b": 016"), False),
-        (request(ASK).replace(b": 16", b": " + b"9" * 5000), False),
-    ],
-)
-def test_only_one_whole_request_is_refused_unread(data: bytes, whole: bool) -> None:
-    assert is_whole(data) == whole
-
-
 @pytest.fixture(scope="module")
 def server(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     with live(checkpoint("satiation"), tmp_path_factory.mktemp("overload") / "r.sqlite") as found:
@@ -138,13 +111,6 @@ def test_a_refusal_is_a_problem_and_the_connection_serves_on(full: Live) -> None
     assert (refused[0], answered[0]) == (200, 200)
 
 
-def test_the_usual_way_refuses_in_the_same_words(full: Live) -> None:
-    [quick] = parts(full, request(ASK))
-    [usual] = parts(full, request(ASK, more="Connection: close\r\n"))
-    assert (quick[0], quick[2]) == (usual[0], usual[2])
-    assert quick[1]["retry-after"] == usual[1]["retry-after"]
-
-
 def test_feedback_and_bodies_that_look_like_requests_are_read(full: Live) -> None:
     inner = request(ASK)
     head = request(b"", "/v1/feedback").replace(b"Length: 0", f"Length: {len(inner)}".encode())
@@ -176,45 +142,6 @@ def test_requests_that_have_not_arrived_keep_no_recommendation_out(
         waiting = server.app.worker.admission
         while len(server.tasks) < 2 * LEAST:
             time.sleep(0.01)
-        assert waiting.coming == waiting.under_way == 0
+        assert waiting.under_way == 0
         [(status, _, _)] = parts(server, request(ASK))
     assert status == 200
-
-
-def test_a_client_that_reads_no_refusals_goes_the_usual_way() -> None:
-    """There uvicorn waits until it reads: answers don't pile up in memory."""
-    written: list[bytes] = []
-
-    class Wire(asyncio.Transport):
-        def write(self, data: bytes) -> None:  # type: ignore[override]
-            written.append(data)
-
-        def is_closing(self) -> bool:
-            return False
-
-        def pause_reading(self) -> None:
-            pass
-
-        def close(self) -> None:
-            pass
-
-    async def app(scope: object, receive: object, send: object) -> None:
-        await asyncio.sleep(3600)
-
-    async def play() -> tuple[int, int]:
-        config = uvicorn.Config(app, ws="none", lifespan="off")
-        config.load()
-        admission = Admission(deadline=0.1)
-        admission.under_way = 1_000_000
-        state = ServerState()
-        protocol = protocol_of(admission)(config, state, {})
-        protocol.connection_made(Wire())
-        protocol.data_received(request(ASK))
-        protocol.pause_writing()
-        protocol.data_received(request(ASK))
-        found = admission.refused, len(state.tasks)
-        for task in state.tasks:
-            task.cancel()
-        return found
-
-    assert asyncio.run(play()) == (1, 1) and len(written) == 1

@@ -65,7 +65,7 @@ def rows(path: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def test_curves_are_those_of_ope_and_of_the_world(made: Path, tmp_path: Path) -> None:
-    options = ("--judge-patience", "0", "--world", "satiation", "--world-set", "noise=0")
+    options = ("--world", "satiation")
     path = inside(made, tmp_path / "run", *options, *steps(8))
     checkpoint = load(path)
     curves = checkpoint.info["curves"]
@@ -76,7 +76,7 @@ def test_curves_are_those_of_ope_and_of_the_world(made: Path, tmp_path: Path) ->
     for name, curve in curves.items():
         for place, end in enumerate(("mean", "low", "high"), 1):
             assert found[f"{name}_return_{end}"] == [(row[0], row[place]) for row in curve]
-    there = played_in(path, checkpoint, "satiation", {"noise": 0.0})
+    there = played_in(path, checkpoint, "satiation")
     sessions = training_sessions(there.config, there.world, agent_of(checkpoint), torch.device("cpu"))
     assert curves["world"][-1][1] == pytest.approx(float(sessions.returns.mean()))
 
@@ -92,7 +92,7 @@ def test_estimate_is_that_of_ope(
     first = made / "first" / "ppo.pt"
     record(RecordConfig(checkpoint=str(first), policy=("random",), sessions=100, users="heldout", out=held))
     path = inside(made, tmp_path / "run", "--judge-log", held, *steps(2))
-    save(tmp_path / "moved.pt", played_in(path, load(path), "satiation", {}))
+    save(tmp_path / "moved.pt", played_in(path, load(path), "satiation"))
     result = ope(OpeConfig(log=held, checkpoint=str(tmp_path / "moved.pt"), policy=("ppo-greedy",)))
     (row,) = [row for row in result.rows if row.estimator == by]
     value, low, high = load(path).info["curves"]["log"][-1][1:]
@@ -114,7 +114,8 @@ def test_run_stops_when_the_estimate_stops_rising_and_keeps_the_best(
         return value, value - 1, value + 1
 
     monkeypatch.setattr(LogJudge, "judge", judge)
-    path = inside(made, tmp_path / "run", "--judge-patience", "2", *steps(40))
+    monkeypatch.setattr("recsys_rl.workflows.train.JUDGE_PATIENCE", 2)
+    path = inside(made, tmp_path / "run", *steps(40))
     checkpoint, best = load(path), load(path.with_name("best.pt"))
     assert checkpoint.step == 3 * 96 and best.step == 96
     assert [row[1] for row in checkpoint.info["curves"]["log"]] == [1, 3, 2, 3]
@@ -129,8 +130,8 @@ def test_run_stops_when_the_estimate_stops_rising_and_keeps_the_best(
 
 
 def test_resumed_run_is_judged_as_if_it_had_never_stopped(made: Path, tmp_path: Path) -> None:
-    whole = inside(made, tmp_path / "whole", "--judge-patience", "0", *steps(8))
-    part = inside(made, tmp_path / "part", "--judge-patience", "0", *steps(8))
+    whole = inside(made, tmp_path / "whole", *steps(8))
+    part = inside(made, tmp_path / "part", *steps(8))
     earlier = part.with_name("ppo.prev.pt")
     assert load(earlier).step < load(part).step
     earlier.replace(part)
@@ -179,14 +180,12 @@ def test_refusals(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     cases = [
         (["--env", "learned", *users, "--judge-log", str(made / "train.parquet")], "holds no decisions of"),
         ([*SATIATION, *steps(1), "--judge-log", log], "satiation has none; leave it out (recsys-rl ope"),
-        (["--env", "learned", *users, "--judge-patience", "2"], "--judge-patience is 2: give judge_log too"),
         (["--env", "learned", *users, "--judge-log", log, "--eval-interval", "0"], "it needs evaluations"),
         (
             ["--env", "learned", *users, "--world", "drift"],
             "--world drift has another interface than learned",
         ),
         (["--env", "learned", *users, "--world", "gym:CartPole-v1"], "brings its own world, without items"),
-        (["--env", "learned", *users, "--world-set", "noise=0"], "give --world NAME, the platform that has"),
     ]
     for place, (options, sentence) in enumerate(cases):
         folder = tmp_path / f"run-{place}"

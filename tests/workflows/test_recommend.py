@@ -203,7 +203,6 @@ def test_allowed_and_blocked_items(recommender: Recommender) -> None:
         ("--user 1 --k 0", "--k is 0"),
         ("--user 1 --algo a2c --checkpoint checkpoints/ppo.pt", "is a checkpoint of ppo, not of a2c"),
         ("--user 1 --checkpoint nowhere.pt", "nowhere.pt does not exist"),
-        ("--user 1 --noise 3", "There is no option --noise"),
         ("--user 1 --seed 3", "--seed 3 is of the draws: give --draw too"),
         ("--user 1 --user-column who", "--user-column is about a file of events: give this file with --seen"),
         ("--like item --seen high.txt", "--seen is about users of the data"),

@@ -121,13 +121,6 @@ def test_invalid_name_is_refused(name: str, here: Path, capsys: pytest.CaptureFi
     assert list(here.iterdir()) == []
 
 
-def test_option_of_an_earlier_version_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for option in ("--log-dir", "--checkpoint-dir", "--checkpoint_dir"):
-        said = sentence(["train", *DRIFT, option, "x"], capsys)
-        assert said.startswith(f"{option} is ")
-        assert_names(said, "earlier version", "--runs-dir")
-
-
 def test_run_that_fails_to_begin_leaves_no_folder(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise UserError("no room")

@@ -110,7 +110,8 @@ def test_users_with_too_few_likes_are_counted(here: Path, capsys: pytest.Capture
         "data: log.csv (columns: user, item; it has no column 'rating', so each row counts as a like): "
         "the 10 most liked of 10 items with at least 1 likes by training users; 85 events, each a like; 8 of "
         "10 users, those "
-        "with enough likes among them (at least 5), with profiles from 8 likes each (median; 8 to 8): "
+        "with enough likes among them (at least 5), with profiles from 8 likes each (median; 8 to 8), drawn "
+        "by a hash of user and item"
     )
     found = re.search(r": (\d+) training users, (\d+) held out$", data)
     assert found is not None and int(found[1]) + int(found[2]) == 8

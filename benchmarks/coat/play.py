@@ -1,26 +1,9 @@
-"""The Coat game: policies that train in estimated ratings, tested on the pseudo-true ones.
-
-    python -m benchmarks.coat [--seeds 0-4] [--games FB NX] [--data-dir FOLDER]
-
-The protocol is that of EasyRL4Rec (docs/13_rating_matrix.md): 290 users, 300 coats, at most 30 turns, a
-session ends with an item that is closer than 6 to one of the last 7. FB: items may repeat; NX: no item twice.
-Each seed is a refit of the user model on train.ascii alone, and seeds the networks. Training plays all users
-in the estimated matrix, the test plays all users in the true one, greedily. The differences of a row are
-paired by seed: to the list that is searched in the same user model (``list``), to the one with a penalty for
-close items (``penalised``), and to the same network trained with the ratings hidden (``blind``).
-
-Each row of benchmarks/results/coat.csv is one game, policy and seed. ``--cached`` runs nothing and prints the
-newest rows. ``--tune`` trains with the seeds 100 and 102 and tests in the estimated ratings of seed 101, the
-world in which the settings were chosen (with an error of NOISE and rounded, as ratings are); it writes no
-CSV. A network takes some 25 seconds of CPU.
-"""
+"""The games of the Coat benchmark: worlds of two matrices, the policies, and the rows of one refit."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,14 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.harness import newest, tables
-from benchmarks.harness.coat_rows import (
-    BayesReader,
-    Rules,
-    Steps,
-    greedy_list,
-    searched_list,
-)
+from benchmarks.coat.lists import BayesReader, Rules, Steps, greedy_list, searched_list
 from benchmarks.harness.turns import Row
 from recsys_rl.agents.baselines import RandomPolicy, static_list
 from recsys_rl.config import Config
@@ -47,28 +23,18 @@ from recsys_rl.make import make_agent, make_env, make_world
 from recsys_rl.objective.objectives import make_objectives
 from recsys_rl.protocols import Policy
 from recsys_rl.types import Obs, Step, World
-from recsys_rl.utils.metrics import interval
-from recsys_rl.utils.seeding import generators, parse_seeds
+from recsys_rl.utils.seeding import generators
 
 GAMES = {"FB": True, "NX": False}  # may items repeat?
 VERSUS = ("list", "penalised", "blind")
-PUBLISHED: Mapping[str, tuple[float, float]] = {
-    "A2C": (81.80, 75.65),
-    "PG": (79.34, 75.54),
-    "DORL": (76.99, 73.29),
-    "PPO": (73.03, 74.61),
-    "DQN": (54.35, 65.59),
-    "CQL": (23.35, 30.56),
-    "BCQ": (9.56, 12.08),
-}
 RANDOM_ROUNDS = 10
 NOISE = 1.0  # in training: about the error of the estimates on held-out ratings of train.ascii, 1.1
 BEST = 60  # items of which ``leak_of`` is computed
 DEVIATION = 1.0  # of a rating around the posterior's user, chosen as the networks' settings
 TUNED_ON, TUNED_IN = (100, 102), 101  # seeds of the refits in which the settings below were chosen
 COMMON: dict[str, Any] = {
-    "env": "matrix-game",
-    "data": "coat-game",
+    "env": "benchmarks.coat.matrix_users:PLATFORM",
+    "data": "benchmarks.coat.game:SOURCE",
     "everyone": True,
     "embedding_dim": 32,
     "max_episode_steps": 30,
@@ -282,107 +248,3 @@ def games_of(
         attributes = {**world.population.attributes, "true_ratings": other}
         world = world._replace(population=dataclasses.replace(world.population, attributes=attributes))
     return [(name, Game(world, {**shared, "repeats": GAMES[name]}, "true", seed, smaller)) for name in names]
-
-
-def summary(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """A row for each game and policy: means and 95 % intervals (Student's t) over refits."""
-    table: list[Row] = []
-    for name in GAMES:
-        for policy in POLICIES:
-            mine = [row for row in rows if (row["game"], row["policy"]) == (name, policy)]
-            if not mine:
-                continue
-            line: Row = {"game": name, "policy": policy, "seeds": len(mine)}
-            for column in ("return_mean", *(f"over_{versus}" for versus in VERSUS)):
-                values = [float(row[column]) for row in mine if row[column] not in (None, "")]
-                spread = interval(torch.tensor(values, dtype=torch.float64)) if values else None
-                for end in ("mean", "low", "high"):
-                    key = f"{column.removesuffix('_mean')}_{end}"
-                    line[key] = None if spread is None else getattr(spread, end)
-            line["length_mean"] = sum(float(row["length_mean"]) for row in mine) / len(mine)
-            times = [float(row["seconds"]) for row in mine if row["seconds"] not in (None, "")]
-            line["seconds"] = sum(times) / len(times) if times else None
-            table.append(line)
-    return table
-
-
-def text(results: Path) -> str:
-    """The table of the chapter, from the newest rows of the file alone."""
-    rows = newest.read(results, "coat", ("game", "policy", "seed"))
-    body = []
-    for row in summary(rows):
-        half = row["return_high"] - row["return_mean"]
-        cells = [row["game"], f"**{row['policy']}**" if row["policy"] in LEARNED else row["policy"]]
-        cells.append(f"{row['return_mean']:.2f}" + (f" ({half:.2f})" if half > 0.005 else ""))
-        cells.append(f"{row['length_mean']:.1f}")
-        for versus in VERSUS:
-            mean, low, high = (row[f"over_{versus}_{end}"] for end in ("mean", "low", "high"))
-            cells.append("" if mean is None else f"{mean:+.2f} ({low:+.2f} to {high:+.2f})")
-        cells.append("" if row["seconds"] is None else f"{row['seconds']:.0f}")
-        body.append(cells)
-    head = ["game", "policy", "return", "turns", *(f"minus {versus}" for versus in VERSUS), "CPU seconds"]
-    last = max(rows, key=lambda row: row["date"])
-    seeds = sorted({row["seed"] for row in rows}, key=int)
-    leaks = [float(row["leak"]) for row in rows if row["leak"]]
-    said = (
-        "Mean return of a session of each of the 290 users in the true ratings, greedy. In brackets half of "
-        f"the 95 % interval (Student's t) over the refits {', '.join(seeds)};\ndifferences are paired by "
-        f"refit. Among the {BEST} coats with the best estimates the number of close ones has a correlation "
-        f"of {min(leaks):.2f} to {max(leaks):.2f}\nwith the true mean, given the estimate. `python -m "
-        f"benchmarks.coat`, commit {last['commit']}, {last['date']}."
-    )
-    return f"{newest.table(head, body)}\n\n{said}"
-
-
-def published(results: Path) -> str:
-    """The published figures as a table."""
-    body = [[name, *(f"{x:.2f}" for x in values)] for name, values in PUBLISHED.items()]
-    return newest.table(["published, one seed", "FB", "NX"], body)
-
-
-def made_up(folder: Path) -> Path:
-    """A folder with files like Coat's, of 12 made-up users and 40 items."""
-    noise = torch.Generator().manual_seed(0)
-    true = torch.randint(1, 6, (12, 40), generator=noise)
-    rated = true * (torch.rand(true.shape, generator=noise) < 0.3)
-    for name, matrix in (("train.ascii", rated), ("coat_pseudoGT_ratingM.ascii", true)):
-        (folder / name).write_text("\n".join(" ".join(map(str, row)) for row in matrix.tolist()) + "\n")
-    return folder
-
-
-def main() -> None:
-    parser = tables.parser(__doc__)
-    parser.add_argument("--seeds", type=parse_seeds, default="0-4", help="as in 0-4 or 0,3,7 (default: 0-4)")
-    parser.add_argument("--games", nargs="+", choices=list(GAMES), default=list(GAMES))
-    parser.add_argument("--learned", nargs="*", choices=list(LEARNED), default=list(LEARNED))
-    parser.add_argument("--data-dir", type=Path, default=tables.ROOT.parent / "shared/data/coat")
-    parser.add_argument(
-        "--tune", action="store_true", help="another estimated matrix in place of the true one"
-    )
-    parser.add_argument("--cached", action="store_true", help="run nothing; the newest rows of the file")
-    args = tables.parse(parser, "coat")
-    torch.set_num_threads(args.threads or 1)
-    if args.cached:
-        kept: list[Any] = list(newest.read(args.csv.parent, args.csv.stem, ("game", "policy", "seed")))
-        args.csv = None
-        tables.publish(summary(kept), args)
-        return
-    with tempfile.TemporaryDirectory() as temporary:
-        place = made_up(Path(temporary)) if args.smoke else args.data_dir
-        seeds = [0] if args.smoke else list(TUNED_ON) if args.tune else args.seeds
-        if args.tune:
-            args.csv = None
-        rows: list[Row] = []
-        for seed in seeds:
-            games = games_of(place, seed, args.games, args.tune, args.smoke)
-            for name, game in games:
-                fresh = rows_of(game, name, args.learned)
-                rows += fresh
-                if args.csv is not None:  # each game by itself: a stopped run loses nothing
-                    tables.publish(fresh, argparse.Namespace(json=None, csv=args.csv))
-    args.csv = None
-    tables.publish(rows, args)
-
-
-if __name__ == "__main__":
-    tables.run(main)

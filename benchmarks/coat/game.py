@@ -1,7 +1,7 @@
-"""`coat-game`: Coat as a game, with estimated ratings to train in and the pseudo-true ones for the test.
+"""Coat as a game, with estimated ratings to train in and the pseudo-true ones for the test.
 
 The ratings of all 300 coats by all 290 people are estimated from train.ascii alone, 24 ratings of each person
-(data/factorise.py): biases and the items' factors by least squares, and each user's factors by a draw from
+(factorise.py): biases and the items' factors by least squares, and each user's factors by a draw from
 their posterior, so that the users of the game differ as much as people do. This fit uses all people, held-out
 ones too; embeddings, popularity and quality, which a policy sees, are of training users alone. The true
 matrix is coat_pseudoGT_ratingM.ascii, which published simulators test on. The distances between coats, which
@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import torch
 
-from recsys_rl.data import coat
-from recsys_rl.data.factorise import draw_users, factorise
-from recsys_rl.data.rating_matrix import MatrixDataConfig, matrix_world, split_rows
+from benchmarks.coat import dataset
+from benchmarks.coat.factorise import draw_users, factorise
+from benchmarks.coat.rating_matrix import MatrixDataConfig, matrix_world, split_rows
 from recsys_rl.dials import EnvConfig
 from recsys_rl.files.download import has_member
 from recsys_rl.protocols import Source
@@ -38,14 +38,14 @@ class CoatGameConfig(MatrixDataConfig):
 
 
 def _make_world(config: CoatGameConfig, sizes: EnvConfig, seed: int) -> World:
-    place = coat.find_folder(config.data_dir, config.cache_dir)
+    place = dataset.find_folder(config.data_dir, config.cache_dir)
     if not has_member(place, TRUE):
         raise UserError(
             f"{place} has no {TRUE}, the true ratings: get it from the folder data/ of "
             "github.com/BetsyHJ/RL4Rec (docs/data.md)."
         )
-    rated = torch.from_numpy(coat.read_ratings(place, "train.ascii"))  # (U, I), 0 for none
-    true = torch.from_numpy(coat.read_ratings(place, TRUE))
+    rated = torch.from_numpy(dataset.read_ratings(place, "train.ascii"))  # (U, I), 0 for none
+    true = torch.from_numpy(dataset.read_ratings(place, TRUE))
     known = rated > 0
     if not bool((true > 0).all()):
         raise UserError(f"{place}: {TRUE} has a coat without a rating: get the whole file again.")
@@ -53,7 +53,7 @@ def _make_world(config: CoatGameConfig, sizes: EnvConfig, seed: int) -> World:
         raise UserError(f"{place}: train.ascii holds no ratings: get the whole file again.")
     found = factorise(rated, known, FACTORS, seed)
     drawn, size = draw_users(found, rated, known, seed), sizes.embedding_dim
-    train, _ = split_rows(len(rated), config.everyone, config.heldout_fraction, seed, "coat-game")
+    train, _ = split_rows(len(rated), config.everyone, config.heldout_fraction, seed, "the game of Coat")
     if not bool(known[train].any()):
         raise UserError(f"{place}: train.ascii holds no ratings of training users: get the whole file again.")
     factors = factorise(rated, known, size, seed, None if config.everyone else train)

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import coat
-from benchmarks.harness.coat_rows import BayesReader, Rules, greedy_list, searched_list
+from benchmarks.coat import __main__ as command
+from benchmarks.coat import play, table
+from benchmarks.coat.lists import BayesReader, Rules, greedy_list, searched_list
 from recsys_rl.types import Obs
 from tests.benchmarks.test_written_tables import write_rows
 from tests.doors import benchmark_here
@@ -62,7 +63,7 @@ def test_reader_finds_the_user_whose_ratings_it_reads() -> None:
 def cell(policy: str, seed: int, value: float, over: float | None) -> dict[str, object]:
     found: dict[str, object] = {"date": "2026-11-28", "commit": "abc", "game": "FB", "policy": policy}
     found |= {"seed": seed, "return_mean": value, "length_mean": 30, "seconds": 20, "leak": ""}
-    return found | {f"over_{versus}": "" if over is None else over for versus in coat.VERSUS}
+    return found | {f"over_{versus}": "" if over is None else over for versus in play.VERSUS}
 
 
 def test_table_has_intervals_over_refits(tmp_path: Path) -> None:
@@ -70,7 +71,7 @@ def test_table_has_intervals_over_refits(tmp_path: Path) -> None:
     rows += [cell("ppo-session", seed, 82 + seed, 1.0 + seed) for seed in (0, 1)]
     rows[0]["leak"] = -0.5
     write_rows(tmp_path, "coat", rows)
-    _, _, first, second, _, said, *_ = coat.text(tmp_path).splitlines()
+    _, _, first, second, _, said, *_ = table.text(tmp_path).splitlines()
     assert first.split("|")[2:5] == [" list ", " 80.50 (6.35) ", " 30.0 "]  # 12.706 x 0.5
     assert second.split("|")[2:6] == [
         " **ppo-session** ",
@@ -83,8 +84,8 @@ def test_table_has_intervals_over_refits(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_smoke(tmp_path: Path) -> None:
-    benchmark_here(coat.main, tmp_path, "--smoke", "--json", "table.json")
+    benchmark_here(command.main, tmp_path, "--smoke", "--json", "table.json")
     rows = json.loads((tmp_path / "table.json").read_text())["rows"]
-    wanted = [(game, policy) for game in coat.GAMES for policy in coat.POLICIES]
+    wanted = [(game, policy) for game in play.GAMES for policy in play.POLICIES]
     assert [(row["game"], row["policy"]) for row in rows] == wanted
     assert [path.name for path in tmp_path.iterdir()] == ["table.json"]

@@ -1,4 +1,4 @@
-"""`matrix-game`: users whose rating of every item is known, and who leave when items are too much alike.
+"""Users whose rating of every item is known, and who leave when items are too much alike.
 
 A matrix R (U, I) has the rating of each user for each item, and d (I, I) the distances between items. Showing
 item i to user u at step t, after the items i_1 ... i_{t-1} of the session::
@@ -18,8 +18,9 @@ it learns of the user is in the ratings of the session. ``relative`` makes them 
 far: rating_k - mean(rating_1 ... rating_{t-1}).
 
 ``ratings`` chooses between two matrices of the data: a policy learns with the estimated ratings, and is
-tested with the true ones (``evaluate --world matrix-game --world-set ratings=true``). Distances are the same
-in both.
+tested with the true ones. Distances are the same in both.
+
+    recsys-rl train --env benchmarks.coat.matrix_users:PLATFORM --data synthetic
 
 Data without a matrix: R[u, i] = 1 + 4 sigmoid(4 (taste_u . e_i - 1/4)), and d between the columns of R.
 """
@@ -36,7 +37,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from recsys_rl.data.factorise import MOST_CELLS
+from benchmarks.coat.factorise import MOST_CELLS
 from recsys_rl.dials import EnvConfig
 from recsys_rl.errors import FieldError
 from recsys_rl.protocols import Platform
