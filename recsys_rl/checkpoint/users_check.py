@@ -1,4 +1,4 @@
-"""Whether the content of a file of learned users can be played: types, shapes and ranges.
+"""Checks of the content of a file of learned users: types, shapes and ranges.
 
 A right hash proves that the file is undamaged, not that its content is valid.
 """

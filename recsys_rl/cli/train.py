@@ -25,7 +25,7 @@ from recsys_rl.config import (
     sections_from,
     to_dict,
 )
-from recsys_rl.distributed.launch import launch, size_of_run
+from recsys_rl.distributed.launch import is_first, launch, size_of_run
 from recsys_rl.env import PLATFORMS
 from recsys_rl.errors import FieldError, UserError, one_line
 from recsys_rl.lookup import (
@@ -106,7 +106,7 @@ def run(argv: list[str]) -> None:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     job = train_options(argv)
     launching = started == 1 and job.config.train_config.num_processes > 1
-    if job.note and not launching and os.environ.get("RANK", "0") == "0":
+    if job.note and not launching and is_first():
         print(job.note, file=sys.stderr)
     if job.lists_limits:
         from recsys_rl.workflows.limits import list_streams
@@ -147,7 +147,7 @@ def _train_here(config: Config, folder: Path | None, in_group: bool) -> None:
         with join(choose_device(config.train_config.device).type == "cuda") as ranks:
             train(config, folder is not None, ranks, folder=folder, latest=True)
     except Interrupted as stop:
-        if os.environ.get("RANK", "0") == "0":
+        if is_first():
             with contextlib.suppress(OSError):  # the terminal may be closed
                 print(stop, file=sys.stderr)
         raise KeyboardInterrupt from None

@@ -21,6 +21,11 @@ STOP_WITHIN = 600
 """Seconds in which each rank must have ended its update after Ctrl-C."""
 
 
+def is_first() -> bool:
+    """True in rank 0, which alone prints, and in a single process."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def size_of_run() -> int:
     """The number of processes that torchrun, or ``launch``, started; 1 for a single process."""
     text = os.environ.get("WORLD_SIZE", "1")
@@ -44,8 +49,11 @@ def launch(argv: Sequence[str], size: int) -> None:
             logging.getLogger(name).setLevel(logging.CRITICAL)  # one sentence comes from here
     warnings.filterwarnings("ignore", module="torch.distributed")
     loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    os.environ.setdefault(
+        "OMP_NUM_THREADS", str(max(1, cores // size))
+    )  # a thread for each core, over all ranks
     os.environ |= {
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // size))),
         "GLOO_SOCKET_IFNAME": loopback,
         "NCCL_SOCKET_IFNAME": loopback,
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(STOP_WITHIN),

@@ -768,7 +768,7 @@ def expert_scores(
     numbers: Mapping[str, Tensor],
     items: Tensor | None,
 ) -> Tensor:
-    """What a pick of each video would bring, less what the user brings without it, times its chance.
+    """The gain of a pick of each video over the session without it, times the chance of the pick.
 
     ::
 

@@ -811,7 +811,7 @@ def expert_scores(
 
 @dataclass(frozen=True)
 class Followed:
-    """What somebody with the equations knows after the session so far."""
+    """The stocks after the session so far, followed by the equations, and what the answers tell."""
 
     same: Tensor  # (N, D)
     tolerance: Tensor  # (N, 1)

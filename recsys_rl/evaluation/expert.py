@@ -31,7 +31,7 @@ class ByEquations:
     numbers: Mapping[str, Tensor]  # () or (N,) each
 
     def reader(self) -> Follower:
-        """What goes with N users through their sessions."""
+        """The lists and the walk for N users, which follow their sessions."""
         large = self.catalogue.num_items > rankers.SHORTLIST
         walk = self.expert.walk
         return Follower(

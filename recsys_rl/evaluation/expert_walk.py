@@ -14,7 +14,7 @@ from recsys_rl.types import Interface, Obs
 
 @dataclass
 class Walker:
-    """What a ``Walk`` keeps of N users; ``follow`` is called with each of their observations.
+    """The state of a ``Walk`` for N users; ``follow`` is called with each of their observations.
 
     Where the history of a user goes on by one entry, so does the walk. It stays where history and profile do,
     and elsewhere starts again from the first entry that the history holds.
@@ -28,7 +28,7 @@ class Walker:
     known: Known = field(default_factory=dict)
 
     def follow(self, obs: Obs, ended: Tensor | None = None) -> Known:
-        """What is known at this observation, (N, ...) each; ``ended`` as in ``Reader``."""
+        """The state at this observation, (N, ...) each; ``ended`` as in ``Reader``."""
         assert obs.history is not None and obs.signals is not None
         history, profile = obs.history, obs.context[:, self.interface.place_of("profile")]
         if self.last is None:

@@ -1,4 +1,4 @@
-"""One measurement of an extended Kalman filter, for answers that are no normal numbers."""
+"""One measurement of an extended Kalman filter, for answers that are not normally distributed."""
 
 from __future__ import annotations
 

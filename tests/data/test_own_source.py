@@ -90,6 +90,6 @@ def test_a_name_in_python_is_typed(here: Path) -> None:
 
 
 @pytest.mark.parametrize("data", ["own_source:NONE", "own_source:ABSENT", "absent:SOURCE", "own_source:"])
-def test_what_is_no_source(here: Path, data: str) -> None:
+def test_name_of_the_wrong_form_is_refused(here: Path, data: str) -> None:
     with pytest.raises(UserError):
         source_of(data, typed=True)

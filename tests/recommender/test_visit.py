@@ -199,7 +199,7 @@ def test_true_signals_change_the_policy_and_wrong_ones_are_refused(
     "history",
     [[("item 5", 0.2)], [{"engagement": 0.2}], [Event(5, 0.2)], [0.2], [Event(("item 5",))], [None]],  # type: ignore[arg-type]
 )
-def test_what_is_no_step_of_a_session_is_refused(
+def test_invalid_step_of_a_session_is_refused(
     trained: Callable[[str], Recommender], history: list[Any]
 ) -> None:
     with pytest.raises(UserError):

@@ -69,7 +69,9 @@ def test_recorded_sessions_are_those_of_the_platform(folder: Path) -> None:
     assert all(torch.equal(values, second[name]) for name, values in first.items())
 
 
-def test_it_recommends_and_is_served_beside_policies_of_the_platform(folder: Path) -> None:
+def test_policy_of_learned_users_recommends_and_is_served_beside_policies_of_the_platform(
+    folder: Path,
+) -> None:
     lists = [
         recommender_of(folder / "in" / name).recommend(likes=[1, 2]) for name in ("home.pt", "learned.pt")
     ]
@@ -83,7 +85,7 @@ def test_it_recommends_and_is_served_beside_policies_of_the_platform(folder: Pat
         assert send(client, event(decision, "engagement")) == ["accepted"]
 
 
-def test_it_is_judged_on_the_log_as_a_policy_of_the_platform(
+def test_policy_of_learned_users_is_judged_on_the_log_as_a_policy_of_the_platform(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = []
