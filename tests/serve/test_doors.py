@@ -17,9 +17,9 @@ from starlette.testclient import TestClient
 from recsys_rl.agents.ppo import PPO
 from recsys_rl.cli import main
 from recsys_rl.errors import UserError
-from recsys_rl.serve.inference import Ask, Drawn, draw
+from recsys_rl.serve.access import Tokens
+from recsys_rl.serve.draw_request import DrawRequest, DrawResult, draw
 from recsys_rl.serve.server import ServeConfig, serve
-from recsys_rl.serve.tokens import Tokens
 from recsys_rl.types import Obs
 from tests.serve.servers import begun, event, recommend, send, serving, trained
 
@@ -234,7 +234,7 @@ def test_a_request_is_refused_where_popularity_hangs_too(
 ) -> None:
     hang, threads = threading.Event(), threading.active_count()
 
-    def hanging(asks: Sequence[Ask]) -> list[Drawn]:
+    def hanging(asks: Sequence[DrawRequest]) -> list[DrawResult]:
         hang.wait(20)
         return draw(asks)
 
@@ -247,7 +247,7 @@ def test_a_request_is_refused_where_popularity_hangs_too(
             assert time.monotonic() - start < 10
             assert threading.active_count() <= threads + 8  # no further one for each new try
             hang.set()
-        assert client.app.worker.pending == {}  # type: ignore[attr-defined]
+        assert client.app.worker.recommendations.pending == {}  # type: ignore[attr-defined]
 
 
 def test_versions_are_swapped_after_a_check_and_share_a_log(

@@ -15,17 +15,16 @@ import pytest
 from benchmarks.harness.power import Disk, compiled
 from benchmarks.harness.said import checkpoint_in
 from benchmarks.serving_power import power_cuts
-from recsys_rl.serve.rows import Event, Person
-from recsys_rl.serve.sqlite import RESERVED, SQLite
-from recsys_rl.serve.store import Lost
+from recsys_rl.serve.record_schema import Event, Person
+from recsys_rl.serve.store import RESERVED, Lost, Store
 
 OPENED = """
 import sys
 from pathlib import Path
-from recsys_rl.serve.rows import Event, Person, Session
-from recsys_rl.serve.sqlite import SQLite
+from recsys_rl.serve.record_schema import Event, Person, Session
+from recsys_rl.serve.store import Store
 
-store = SQLite(Path(sys.argv[1]), {})
+store = Store(Path(sys.argv[1]), {})
 """
 WRITTEN = """
 event = Event(3, "=a", 2, 1, 0, -1, 0, 0.5, None, 0.0)
@@ -95,7 +94,7 @@ def test_a_disk_that_ignores_syncs_is_noticed(library: Path, small: Path, tmp_pa
 def test_the_folder_of_a_new_record_survives(disk: Disk, tmp_path: Path) -> None:
     assert _python(disk, f"{OPENED}{WRITTEN}\nimport os; os._exit(0)") == 0
     disk.after_cut(tmp_path / "after")
-    store = SQLite(tmp_path / "after/new/record.sqlite")
+    store = Store(tmp_path / "after/new/record.sqlite")
     assert store.people() == [Person(1, "ann")]
     store.close()
 
@@ -111,8 +110,8 @@ def test_a_record_that_is_being_made_can_be_made_again(library: Path, tmp_path: 
         ended = _python(disk, f"{OPENED}{WRITTEN}\nstore.close()", kill=(cut, ""))
         for part, lottery in (("none", None), ("some", random.Random(cut))):
             disk.after_cut(folder / part, lottery)
-            store = SQLite(folder / part / "new" / "record.sqlite", {})
-            assert store.whole() == "ok"
+            store = Store(folder / part / "new" / "record.sqlite", {})
+            assert store.integrity() == "ok"
             people = store.people()
             assert people in ([], [Person(1, "ann")])
             store.close()
@@ -126,13 +125,13 @@ def test_an_event_that_a_killed_process_had_not_synced_is_synced_before_it_is_kn
     assert _python(disk, OPENED) == 0
     assert _python(disk, OPENED + WRITTEN, kill=(2, "-wal")) == -signal.SIGKILL  # the first is of the new log
     disk.after_cut(tmp_path / "before")
-    store = SQLite(tmp_path / "before/new/record.sqlite")
+    store = Store(tmp_path / "before/new/record.sqlite")
     assert store.event("=a") is None
     store.close()
     known = f'{OPENED}\nimport os\nassert store.event("=a") is not None\nos._exit(0)'
     assert _python(disk, known) == 0
     disk.after_cut(tmp_path / "after")
-    store = SQLite(tmp_path / "after/new/record.sqlite")
+    store = Store(tmp_path / "after/new/record.sqlite")
     event = store.event("=a")
     assert isinstance(event, Event)
     assert event.value == 0.5
@@ -144,25 +143,25 @@ def test_numbers_of_lost_rows_are_not_given_again(disk: Disk, tmp_path: Path) ->
     rows = "store.write([Person(1, 'ann')], durable=True)\nstore.write([Person(2, 'bob')], durable=False)"
     assert _python(disk, f"{OPENED}{rows}\nimport os; os._exit(0)") == 0
     disk.after_cut(tmp_path / "after")
-    store = SQLite(tmp_path / "after/new/record.sqlite", {})
+    store = Store(tmp_path / "after/new/record.sqlite", {})
     assert store.people() == [Person(1, "ann")]
     assert store.last == 1 + RESERVED
     number = store.last + 1
     store.write([Person(number, "eve")], durable=False)
     store.close()
-    store = SQLite(tmp_path / "after/new/record.sqlite", {})
+    store = Store(tmp_path / "after/new/record.sqlite", {})
     assert store.last == number, "after a clean end there is no gap"
     store.close()
 
 
 def test_erasing_a_person_leaves_reserved_numbers_reserved(tmp_path: Path) -> None:
     """A process that ends without ``close`` gives none of them again."""
-    store = SQLite(tmp_path / "record.sqlite", {})
+    store = Store(tmp_path / "record.sqlite", {})
     store.write([Person(1, "ann"), Person(2, "bob")], durable=True)
     store.erase("ann")
     shutil.copytree(tmp_path, tmp_path / "after")
     store.close()
-    store = SQLite(tmp_path / "after/record.sqlite", {})
+    store = Store(tmp_path / "after/record.sqlite", {})
     assert store.people() == [Person(2, "bob")] and store.last == 2 + RESERVED
     store.close()
 
@@ -176,7 +175,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_record_that_was_renamed_or_replaced_is_not_written_on(tmp_path: Path, replaced: bool) -> None:
     """Rows that were acknowledged are in the file under its new name, and not in a log of its old one."""
     path, moved = tmp_path / "record.sqlite", tmp_path / "moved.sqlite"
-    store = SQLite(path, {})
+    store = Store(path, {})
     store.write([Person(1, "ann")], durable=True)
     path.rename(moved)
     if replaced:
@@ -184,5 +183,5 @@ def test_a_record_that_was_renamed_or_replaced_is_not_written_on(tmp_path: Path,
     with pytest.raises(Lost):
         store.write([Person(2, "bob")], durable=True)
     os.close(store._lock or 0)  # the process ends here, and closes nothing else
-    assert "ann" in {x.name for x in SQLite(moved).people()}
+    assert "ann" in {x.name for x in Store(moved).people()}
     assert path.exists() == replaced and not path.with_name("record.sqlite-wal").stat().st_size

@@ -6,7 +6,6 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,10 @@ from recsys_rl.decisions.transitions import observe
 from recsys_rl.errors import UserError
 from recsys_rl.recommender import load
 from recsys_rl.serve.clock import Clock
-from recsys_rl.serve.rows import Session
-from recsys_rl.serve.sqlite import SQLite
+from recsys_rl.serve.record_schema import Session
+from recsys_rl.serve.session_state import SessionState
+from recsys_rl.serve.store import Store
 from recsys_rl.serve.versions import sha256_of
-from recsys_rl.serve.visits import ServedVisit
 from recsys_rl.types import Interface
 from tests.serve.servers import begun, event, recommend, send, serving, trained
 
@@ -131,7 +130,7 @@ def test_sessions_end_after_a_clock_that_went_ahead_and_came_back(checkpoint: At
 
     def tell(client: Any) -> None:
         clock = Clock(lambda: start + passed + wrong, lambda: passed)
-        client.app.worker.settings = replace(client.app.worker.settings, clock=clock)
+        client.app.worker.state.clock = clock
 
     with serving(path, db) as client:
         tell(client)
@@ -164,8 +163,10 @@ def test_the_clock_goes_slowly_to_the_one_of_the_machine() -> None:
 
 def test_a_session_that_is_over_stays_over() -> None:
     """Its rows are of a process whose clock was ahead."""
-    row = Session(number=1, person=1, visit=0, began=9000.0, known=0, likes=(), timeout=1800.0, window=3600.0)
-    visit = ServedVisit(row, Interface((), (9,), session_length=5), latest=9000.0)
+    row = Session(
+        number=1, person=1, visit=0, began=9000.0, population_row=0, likes=(), timeout=1800.0, window=3600.0
+    )
+    visit = SessionState(row, Interface((), (9,), session_length=5), latest=9000.0)
     assert visit.ended(7300.0) is None and visit.ended(7100.0) == 10_800 == visit.ended(8000.0)
 
 
@@ -261,7 +262,7 @@ def test_a_full_disk_refuses_and_forgets_what_was_not_written(checkpoint: At, tm
     with serving(checkpoint("satiation"), db) as client:
         one = recommend(client, "3")
         send(client, event(one, "engagement", 0.5))
-        raw = client.app.worker.store._db  # type: ignore[attr-defined]
+        raw = client.app.worker.state.store._db  # type: ignore[attr-defined]
         pages = raw.execute("PRAGMA page_count").fetchone()[0]
         raw.execute(f"PRAGMA max_page_count = {pages}")
         answers = [client.post("/v1/recommend", json={"user_id": f"{x}" * 99}) for x in range(60)]
@@ -286,7 +287,7 @@ def test_a_disk_that_can_not_be_written_refuses_and_serves_on_when_it_can(
     db = tmp_path / "r.sqlite"
     with serving(checkpoint("satiation"), db) as client:
         one = recommend(client, "3")
-        raw = client.app.worker.store._db  # type: ignore[attr-defined]
+        raw = client.app.worker.state.store._db  # type: ignore[attr-defined]
         raw.execute("PRAGMA query_only = ON")  # writes fail with SQLITE_READONLY
         posts = [
             client.post("/v1/recommend", json={"user_id": "3"}),
@@ -318,14 +319,14 @@ def test_a_user_is_forgotten_with_all_rows(checkpoint: At, tmp_path: Path) -> No
 def test_a_user_whose_rows_can_not_be_deleted_stays_whole(
     checkpoint: At, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def failing(self: SQLite, name: str, value: object) -> None:
+    def failing(self: Store, name: str, value: object) -> None:
         raise sqlite3.OperationalError("disk I/O error")
 
     db = tmp_path / "r.sqlite"
     with serving(checkpoint("satiation"), db) as client:
         play(client, "4", 1)
     with monkeypatch.context() as patch:
-        patch.setattr(SQLite, "_set", failing)
+        patch.setattr("recsys_rl.serve.store.write_fact", failing)
         assert main(["log", "forget", "--db", str(db), "--user", "4"]) == 2
         assert "can't be written (disk I/O error)" in capsys.readouterr().err
     assert main(["log", "check", "--db", str(db)]) == 0
@@ -371,7 +372,7 @@ def test_old_rows_that_stay_in_the_log_of_sqlite_are_named(
 
 def test_a_place_that_can_not_be_is_refused_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"can't be opened \(File name too long\): choose another place"):
-        SQLite(tmp_path / ("a" * 300) / "r.sqlite", {})
+        Store(tmp_path / ("a" * 300) / "r.sqlite", {})
 
 
 def test_numbers_of_a_user_who_was_forgotten_are_not_given_again(checkpoint: At, tmp_path: Path) -> None:
@@ -394,21 +395,21 @@ def test_a_record_is_of_one_process_of_one_catalogue_and_of_our_format(
     with serving(checkpoint("satiation"), db) as client:
         recommend(client, "3")
         with pytest.raises(UserError, match="in use by process"):
-            SQLite(db)
+            Store(db)
     with pytest.raises(UserError, match="another platform"), serving(checkpoint("drift"), db):
         pass
     with sqlite3.connect(db) as raw:
         raw.execute("PRAGMA user_version = 99")
     with pytest.raises(UserError, match="format 99"):
-        SQLite(db)
+        Store(db)
     for name, content in (("text.sqlite", b"not a database" * 99), ("empty.sqlite", b"")):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UserError, match=name):
-            SQLite(tmp_path / name)
+            Store(tmp_path / name)
     with sqlite3.connect(tmp_path / "other.sqlite") as raw:
         raw.execute("CREATE TABLE other (x)")
     with pytest.raises(UserError, match="another program"):
-        SQLite(tmp_path / "other.sqlite")
+        Store(tmp_path / "other.sqlite")
 
 
 def test_a_checkpoint_of_other_users_can_not_take_over(checkpoint: At, tmp_path: Path) -> None:
@@ -437,7 +438,7 @@ def test_feedback_to_a_person_out_of_memory_is_seen_by_the_next_request(
         first = recommend(client, "3")
         for user in "456789":
             recommend(client, user)
-        assert len(client.app.worker.memory.people) <= 3  # type: ignore[attr-defined]
+        assert len(client.app.worker.state.memory.people) <= 3  # type: ignore[attr-defined]
         assert send(client, event(first, "engagement", 0.5)) == ["accepted"]
         two = recommend(client, "3")
         assert two["session"] == {"id": first["session"]["id"], "step": 1}
