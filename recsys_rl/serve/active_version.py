@@ -78,16 +78,16 @@ class ActiveVersion:
             raise messages.no_room(str(full)) from full
 
 
-def checkpoint_at_start(place: Path, record: Path) -> Path:
+def checkpoint_at_start(path: Path, record: Path) -> Path:
     """The checkpoint that serves first: a file that is named, else what the record says, else the only one.
 
     Raises UserError if this leaves none: that another policy serves must not go unnoticed.
     """
-    files, champion = files_in(place), champion_in(record)
+    files, champion = files_in(path), champion_in(record)
     if champion in files:
         return files[champion]
-    name, mend = one_line(place), "name the one to serve, once: --checkpoint FILE"
-    if champion and place.is_dir():
+    name, mend = one_line(path), "name the one to serve, once: --checkpoint FILE"
+    if champion and path.is_dir():
         raise UserError(
             f"{name} has no checkpoint with the SHA-256 {champion[:8]}..., which served {one_line(record)}: "
             f"put it back, or {mend}."
@@ -100,19 +100,19 @@ def checkpoint_at_start(place: Path, record: Path) -> Path:
 class PolicyFiles:
     """The checkpoints that may serve, in a file or a folder, by their SHA-256."""
 
-    def __init__(self, place: Path, facts: object, env: str | None = None) -> None:
+    def __init__(self, path: Path, facts: object, env: str | None = None) -> None:
         """``facts``: those of the record, which a version must have (``facts_of``)."""
-        self.place, self.facts, self.env = place, facts, env
+        self.path, self.facts, self.env = path, facts, env
         self.versions: dict[str, Version] = {}  # those that are open
         self._opening, self._hashing = threading.Lock(), threading.Lock()
         self._hashed: tuple[list[tuple[Path, int, int]], Mapping[str, Path]] = [], {}
 
     def files(self) -> Mapping[str, Path]:
-        """``files_in`` of the place, hashed again only after a file there has changed. Raises UserError."""
+        """``files_in`` of the path, hashed again only after a file there has changed. Raises UserError."""
         with self._hashing:
-            now = _sizes_and_times(self.place)
+            now = _sizes_and_times(self.path)
             if not now or now != self._hashed[0]:
-                self._hashed = now, files_in(self.place)
+                self._hashed = now, files_in(self.path)
             return self._hashed[1]
 
     def version(self, sha256: str, file: str | None = None) -> Version:
@@ -189,7 +189,7 @@ def latest_requests(store: Store) -> list[tuple[SessionRows, Decision]]:
 
     Those that can't be read are named: no new version can mend them, so they must not hinder one.
     """
-    see, found = "see recsys-rl log check.", list[tuple[SessionRows, Decision]]()
+    see, requests = "see recsys-rl log check.", list[tuple[SessionRows, Decision]]()
     try:
         rows, unreadable = store.latest(TRIED)
     except Damaged as damage:
@@ -201,20 +201,20 @@ def latest_requests(store: Store) -> list[tuple[SessionRows, Decision]]:
         except Damaged:
             unreadable.append(row.number)
         else:
-            found += [] if decision is None else [decision]
+            requests += [] if decision is None else [decision]
     for number in unreadable:
         print(
             f"a new version is tried without decision {number}, which can't be read: {see}",
             file=sys.stderr,
         )
-    return found
+    return requests
 
 
-def _sizes_and_times(place: Path) -> list[tuple[Path, int, int]]:
+def _sizes_and_times(path: Path) -> list[tuple[Path, int, int]]:
     """The checkpoints there, each with its size and the time of its last change in nanoseconds."""
     found = []
-    for path in sorted(place.glob("*.pt")) if place.is_dir() else [place]:
+    for file in sorted(path.glob("*.pt")) if path.is_dir() else [path]:
         with contextlib.suppress(OSError):  # gone in the meantime
-            stat = path.stat()
-            found.append((path, stat.st_size, stat.st_mtime_ns))
+            stat = file.stat()
+            found.append((file, stat.st_size, stat.st_mtime_ns))
     return found

@@ -101,11 +101,11 @@ def draw(requests: Sequence[DrawRequest], report: bool = False) -> list[DrawResu
     for (_, width, _, _), rows in groups.items():
         # Visits with the same number of steps to add are brought up to date together.
         rows.sort(key=lambda at: (requests[at].packed is None, len(requests[at].steps)))
-        group, own = [requests[at] for at in rows], [results[at] for at in rows]
+        group, group_results = [requests[at] for at in rows], [results[at] for at in rows]
         visits = _visits_now(group)
-        for result, packed in zip(own, pack(visits), strict=True):
+        for result, packed in zip(group_results, pack(visits), strict=True):
             result.packed = packed
-        _fill(group, own, visits, width, report)
+        _fill(group, group_results, visits, width, report)
     # A list is of one rule: where the policy failed at one place, popularity chooses all places.
     mixed = [
         at
@@ -162,17 +162,17 @@ def _fill(
     version = requests[0].version
     slate, start, unfilled = version.checkpoint.interface.slate_size, 0, [*range(len(requests))]
     while unfilled:
-        own, end = [requests[at] for at in unfilled], start + slate
-        visits = visits.at(_tensor(request.hour for request in own))
-        obs = _limited(visits.observe(), own, [results[at].items for at in unfilled], width)
-        given = [request.items[start:end] for request in own if request.items is not None]
+        going, end = [requests[at] for at in unfilled], start + slate
+        visits = visits.at(_tensor(request.hour for request in going))
+        obs = _limited(visits.observe(), going, [results[at].items for at in unfilled], width)
+        given = [request.items[start:end] for request in going if request.items is not None]
         choices = choose(
             version,
             obs,
-            [request.uniforms[start:end] for request in own],
-            [request.explore for request in own],
+            [request.uniforms[start:end] for request in going],
+            [request.explore for request in going],
             given or None,
-            popular=bool(own[0].degraded),
+            popular=bool(going[0].degraded),
         )
         more: list[int] = []  # rows of those with places left
         for row, (at, choice) in enumerate(zip(unfilled, choices, strict=True)):

@@ -22,7 +22,7 @@ from recsys_rl.errors import UserError
 from recsys_rl.evaluation.policies import candidate_rule
 from recsys_rl.recommender import Visit
 from recsys_rl.serve.draw_request import DrawRequest, draw
-from recsys_rl.serve.export_survey import Logger, Survey, check_stages, logger_of, state_of, survey_of
+from recsys_rl.serve.export_survey import Logger, Survey, check_stages, logger_of, session_of, survey_of
 from recsys_rl.serve.record import Record
 from recsys_rl.serve.record_schema import Decision, SessionRows
 from recsys_rl.serve.replay import Replayed, replay
@@ -95,12 +95,12 @@ class LogRow:
 
 def _rows_of(record: Record, group: Sequence[SessionRows], survey: Survey) -> list[LogRow]:
     """The rows of some sessions, ordered by session and step. Raises UserError."""
-    ended = [state_of(record, rows) for rows in group]
+    ended = [session_of(record, rows) for rows in group]
     by_session: list[list[LogRow]] = [[] for _ in group]
     for step in replay(group, record.version, report=True):
         for again in step:
             by_session[again.at] += _rows_of_decision(ended[again.at], again)
-    rows = [row for own in by_session for row in own]
+    rows = [row for session_rows in by_session for row in session_rows]
     if len(survey.loggers) > 1:
         _add_logprobs(rows, survey)
     return rows

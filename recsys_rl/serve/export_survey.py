@@ -31,24 +31,24 @@ def survey_of(record: Record, now: float) -> Survey:
     """Read all sessions. Raises UserError."""
     survey = Survey()
     for rows in record.sessions():
-        state = state_of(record, rows)
-        if not state.matured(now):
+        session = session_of(record, rows)
+        if not session.matured(now):
             survey.not_matured += 1
             continue
         if _lacks_candidates(record, rows):
             survey.without_candidates += 1
             continue
-        survey.sessions.append(state.row.number)
-        survey.most_left = max(survey.most_left, *(len(step.left) for step in state.steps))
-        following = dict(zip(state.decisions, state.decisions[1:], strict=False))
-        by_number = {x.number: x for x in state.decisions}
+        survey.sessions.append(session.row.number)
+        survey.most_left = max(survey.most_left, *(len(step.left) for step in session.steps))
+        following = dict(zip(session.decisions, session.decisions[1:], strict=False))
+        by_number = {x.number: x for x in session.decisions}
         survey.late_feedback += any(
             (after := following.get(by_number[event.decision])) is not None and event.number > after.number
-            for event in state.events.values()
+            for event in session.events.values()
         )
-        for decision in state.decisions:
+        for decision in session.decisions:
             survey.loggers.setdefault(logger_of(decision), record.version(decision))
-            listed = len(decision.items) > 1 and state.interface.slate_size == 1
+            listed = len(decision.items) > 1 and session.interface.slate_size == 1
             if decision.exclude or listed or _forbids(record.version(decision)):
                 survey.limits.add("exclude")
             if decision.candidates is not None:
@@ -56,7 +56,7 @@ def survey_of(record: Record, now: float) -> Survey:
     return survey
 
 
-def state_of(record: Record, rows: SessionRows) -> SessionState:
+def session_of(record: Record, rows: SessionRows) -> SessionState:
     """The session at its end. Raises UserError."""
     return SessionState.of(rows, record.version(rows.decisions[0]).checkpoint.interface)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from recsys_rl.serve.jobs import State
+from recsys_rl.serve.jobs import Shared
 from recsys_rl.serve.messages import FeedbackAnswer, FeedbackEvent, Receipt
 from recsys_rl.serve.record_schema import LEAVE, Event
 from recsys_rl.serve.session_state import SessionState
@@ -30,27 +30,27 @@ def ranges_of(version: Version) -> dict[str, tuple[float, float]]:
     return ranges
 
 
-def take_feedback(state: State, events: Sequence[FeedbackEvent]) -> FeedbackAnswer:
+def take_feedback(shared: Shared, events: Sequence[FeedbackEvent]) -> FeedbackAnswer:
     """Add the events to their sessions and to the rows of the transaction. Raises Damaged."""
     # Also if it fails: the events that it took are duplicates when they are sent again.
-    state.transaction.durable = True
+    shared.transaction.durable = True
     receipts = []
     for index, event in enumerate(events):
-        status, code = _take_one(state, event)
-        state.counts[status] += 1
+        status, code = _take_one(shared, event)
+        shared.counts[status] += 1
         detail = None
         if code == OUT_OF_RANGE:
-            low, high = state.signal_ranges[event.signal]
+            low, high = shared.signal_ranges[event.signal]
             detail = f"The value of {event.signal} is {event.value:g}: it must be from {low:g} to {high:g}."
         receipts.append(Receipt(index, status, code, detail))  # type: ignore[arg-type]
     return FeedbackAnswer(receipts)
 
 
-def _take_one(state: State, event: FeedbackEvent) -> tuple[str, str | None]:
+def _take_one(shared: Shared, event: FeedbackEvent) -> tuple[str, str | None]:
     """The status of an event, and the code of a rejection. Raises Damaged."""
-    version, transaction = state.active.version, state.transaction
+    version, transaction = shared.active.version, shared.transaction
     number = int(event.decision_id) if event.decision_id.isascii() and event.decision_id.isdecimal() else -1
-    session = state.memory.session_of(number) if 0 < number < 2**63 else None
+    session = shared.memory.session_of(number) if 0 < number < 2**63 else None
     if session is None:
         return "rejected", "unknown-decision"
     signal = LEAVE if event.signal == "leave" else version.signals.get(event.signal)
@@ -77,14 +77,14 @@ def _take_one(state: State, event: FeedbackEvent) -> tuple[str, str | None]:
         signal=signal,
         value=1.0 if signal == LEAVE else event.value,
         time=event.time,
-        received=state.clock(),
+        received=shared.clock(),
     )
-    before = session.events.get(id_) or transaction.events.get(id_) or state.store.event(id_)
+    before = session.events.get(id_) or transaction.events.get(id_) or shared.store.event(id_)
     if before is not None:
         return ("duplicate" if before.content == new.content else "conflict"), None
-    code = _rejected(session, new, state.clock())
+    code = _rejected(session, new, shared.clock())
     if code is None and signal != LEAVE:
-        low, high = state.signal_ranges[event.signal]
+        low, high = shared.signal_ranges[event.signal]
         code = None if low <= new.value <= high else OUT_OF_RANGE
     if code is not None:
         return "rejected", code

@@ -1,15 +1,15 @@
-"""The worker's jobs, the state that they change, and the transaction in which their rows are written."""
+"""The worker's settings and clock, its jobs, what they change, and the transaction of their rows."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from recsys_rl.serve.active_version import ActiveVersion
-from recsys_rl.serve.clock import Clock
 from recsys_rl.serve.draw_request import DrawRequest, DrawResult
 from recsys_rl.serve.limits import Admission
 from recsys_rl.serve.memory import Memory
@@ -17,6 +17,9 @@ from recsys_rl.serve.messages import FeedbackEvent, RecommendRequest
 from recsys_rl.serve.record_schema import Decision, Event, Row
 from recsys_rl.serve.store import Store
 from recsys_rl.serve.versions import Version
+
+SLEW = 0.1
+"""Seconds of correction in a second. Timeouts are wrong by this share at most while it lasts."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,35 @@ class Settings:
     explore: float = 0.0
     strangers: bool = True
     fsync_decisions: bool = False
+
+
+def _steady() -> float:
+    """Seconds since some moment; those in which the machine slept count where the system tells them."""
+    sleepless = getattr(time, "CLOCK_BOOTTIME", None)  # Linux
+    return time.monotonic() if sleepless is None else time.clock_gettime(sleepless)
+
+
+class Clock:
+    """Seconds since 1970 that do not jump when somebody sets the machine's clock.
+
+    The machine's clock at the start and the time since, which then goes slowly to where the machine's is.
+
+    Sessions and their feedback last as long as they really do, also if that one is set ahead or back by hours
+    or years. After years only a start of the server makes this one right again. For one thread.
+    """
+
+    def __init__(self, wall: Callable[[], float] = time.time, steady: Callable[[], float] = _steady) -> None:
+        self.wall, self.steady = wall, steady
+        self.now, self.at = wall(), steady()
+
+    def __call__(self) -> float:
+        """Seconds since 1970, never less than before."""
+        at = self.steady()
+        passed = at - self.at
+        most = SLEW * passed
+        self.now += passed + min(max(self.wall() - self.now - passed, -most), most)
+        self.at = at
+        return self.now
 
 
 @dataclass
@@ -77,7 +109,7 @@ class Transaction:
     """The rows and answers of one round of jobs. The rows are written together, then the answers leave."""
 
     def __init__(self, store: Store) -> None:
-        self.store, self.last = store, store.last
+        self.last = store.last  # number of a row
         self.begin()
 
     def begin(self) -> None:
@@ -99,8 +131,8 @@ class Transaction:
 
 
 @dataclass
-class State:
-    """What jobs read and change. Only the worker's thread changes it."""
+class Shared:
+    """What jobs read and change. Only the worker's thread changes it, apart from ``admission``."""
 
     settings: Settings
     store: Store

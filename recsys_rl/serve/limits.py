@@ -76,11 +76,13 @@ class Guard:
         """Read ``data``; False if nobody else shall."""
         if self.transport.is_closing():
             return False
-        whole = self.reader.whole
+        complete = self.reader.complete
         try:
             self.reader.feed(data)
         except Problem as problem:
-            if not self.answers() and self.reader.whole == whole:  # else it would look like an earlier answer
+            if (
+                not self.answers() and self.reader.complete == complete
+            ):  # else it seems an earlier answer
                 self.transport.write(_bytes(problem))
             self.transport.close()
             return False
@@ -89,7 +91,7 @@ class Guard:
 
     def _wait(self) -> None:
         """Set the timer of this phase of the request; one that runs for it goes on."""
-        now = self.reader.whole, self.reader.phase
+        now = self.reader.complete, self.reader.phase
         if now != self.seen:
             self.end()
             seconds, self.seen = self.reader.phase, now
@@ -114,7 +116,7 @@ class Reader:
         self.parser = httptools.HttpRequestParser(self)
         with suppress(AttributeError):  # before httptools 0.6.3; uvicorn reads the same way
             self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        self.whole = 0  # requests
+        self.complete = 0  # requests so far
         self.phase: float | None = HEAD
         self.headers = True  # what comes belongs to headers, or to the line before them
         self.size = 0  # bytes of these headers so far
@@ -156,7 +158,7 @@ class Reader:
         self.headers = False
 
     def on_message_complete(self) -> None:
-        self.whole += 1
+        self.complete += 1
         self.phase, self.headers, self.passed = DONE, True, True
 
 

@@ -37,9 +37,9 @@ class Metrics(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """The counts of the worker."""
-        state = self.worker.state
+        shared = self.worker.shared
         counts = CounterMetricFamily("recsys_rl", "Decisions, events and refusals so far", labels=["what"])
-        known = {**state.counts, "shed": state.admission.refused}
+        known = {**shared.counts, "shed": shared.admission.refused}
         for what, number in sorted(known.items()):
             counts.add_metric([what], number)
         yield counts
@@ -51,7 +51,7 @@ class Metrics(Collector):
         yield seconds
         gauges = {
             "recsys_rl_draws_waiting": len(self.worker.recommendations.pending),
-            "recsys_rl_people_in_memory": len(state.memory.people),
+            "recsys_rl_people_in_memory": len(shared.memory.people),
         }
         for name, value in gauges.items():
             yield GaugeMetricFamily(name, name, value=value)

@@ -13,7 +13,7 @@ import torch
 from recsys_rl.recommender.visit import NOON
 from recsys_rl.serve import messages
 from recsys_rl.serve.draw_request import TOO_FEW, DrawRequest, DrawResult, request_in
-from recsys_rl.serve.jobs import Job, State
+from recsys_rl.serve.jobs import Job, Shared
 from recsys_rl.serve.memory import Visitor
 from recsys_rl.serve.messages import Problem, RecommendRequest
 from recsys_rl.serve.record_schema import Decision, Person, ServedPolicy, Session
@@ -41,10 +41,10 @@ class Pending:
 
 
 class Recommendations:
-    """Those of all people. A request ends with its answer in ``State.transaction``."""
+    """Those of all people. A request ends with its answer in ``Shared.transaction``."""
 
-    def __init__(self, state: State, generator: torch.Generator) -> None:
-        self.state, self.generator = state, generator
+    def __init__(self, shared: Shared, generator: torch.Generator) -> None:
+        self.shared, self.generator = shared, generator
         self.pending: dict[int, Pending] = {}  # by the number of the decision
         self.by_request_id: dict[str, Pending] = {}
         self.to_draw: list[DrawRequest] = []  # for the inference thread, after this round of jobs
@@ -52,17 +52,17 @@ class Recommendations:
 
     def begin(self, job: Job) -> None:
         """Answer again, wait, or begin a draw. Raises Problem, Damaged."""
-        state, request = self.state, job.task.request
+        shared, request = self.shared, job.task.request
         if request.request_id is not None and self._is_repeated(job):
             return
-        population_row = state.active.version.row_of_user.get(request.user_id, -1)
-        visitor = state.memory.visitor(request.user_id, population_row)
+        population_row = shared.active.version.row_of_user.get(request.user_id, -1)
+        visitor = shared.memory.visitor(request.user_id, population_row)
         if visitor.busy:
             if len(visitor.waiting) >= MOST_WAITING:
-                raise messages.busy(state.settings.deadline)
+                raise messages.busy(shared.settings.deadline)
             visitor.waiting.append(job)
             return
-        if visitor.population_row < 0 and not state.settings.strangers:
+        if visitor.population_row < 0 and not shared.settings.strangers:
             raise Problem(
                 404, "unknown-user", "This user is not among those of the checkpoint: strangers are refused."
             )
@@ -70,22 +70,22 @@ class Recommendations:
 
     def _is_repeated(self, job: Job) -> bool:
         """True if a request of this id was answered before, or will be with this one."""
-        state, request_id = self.state, job.task.request.request_id
+        shared, request_id = self.shared, job.task.request.request_id
         under_way = self.by_request_id.get(request_id)
         if under_way is not None:
             _check_same(under_way.jobs[0].task.digest, job)
             under_way.jobs.append(job)
             return True
-        before = state.transaction.decisions.get(request_id) or state.store.answered(request_id)
+        before = shared.transaction.decisions.get(request_id) or shared.store.answered(request_id)
         if before is not None:
             _check_same(before.request_digest, job)
-            state.transaction.answer(job, before.answer)
+            shared.transaction.answer(job, before.answer)
         return before is not None
 
     def _begin_draw(self, job: Job, visitor: Visitor) -> None:
         """Begin a draw in the open session of the person, or in a new one. Raises Problem."""
-        state, request, now = self.state, job.task.request, self.state.clock()
-        version, session, fresh = state.active.version, visitor.session, False
+        shared, request, now = self.shared, job.task.request, self.shared.clock()
+        version, session, fresh = shared.active.version, visitor.session, False
         if session is not None and session.ended(now) is not None:
             session = None
         if request.session_id is not None and (
@@ -103,12 +103,12 @@ class Recommendations:
             session,
             version,
             _hour_of(request, version, now),
-            number=state.transaction.number(),
+            number=shared.transaction.number(),
             uniforms=self._next_uniforms(rows.places),
             candidates=rows.candidates,
             exclude=rows.exclude,
-            explore=state.settings.explore,
-            degraded=RAISED if state.active.broken else "",
+            explore=shared.settings.explore,
+            degraded=RAISED if shared.active.broken else "",
             deadline=job.deadline,
         )
         draw.steps = [step.copy() for step in draw.steps]  # another thread reads them
@@ -127,23 +127,23 @@ class Recommendations:
 
     def _new_session(self, visitor: Visitor, likes: tuple[int, ...], now: float) -> SessionState:
         """A new session, which is written with its first decision."""
-        state, before = self.state, visitor.session
+        shared, before = self.shared, visitor.session
         if not visitor.saved:
-            visitor.row = Person(visitor.row.number or state.transaction.number(), visitor.row.name)
+            visitor.row = Person(visitor.row.number or shared.transaction.number(), visitor.row.name)
         if before is not None and visitor.population_row < 0:
-            consumed = before.consumed(state.active.version.full_signals)
+            consumed = before.consumed(shared.active.version.full_signals)
             likes = tuple(dict.fromkeys((*before.row.likes, *consumed, *likes)))[-MOST_LIKES:]
         row = Session(
-            number=state.transaction.number(),
+            number=shared.transaction.number(),
             person=visitor.row.number,
             visit=0 if before is None else before.row.visit + 1,
             began=now,
             population_row=visitor.population_row,
             likes=() if visitor.population_row >= 0 else likes,
-            timeout=state.settings.session_timeout,
-            window=state.settings.feedback_window,
+            timeout=shared.settings.session_timeout,
+            window=shared.settings.feedback_window,
         )
-        return SessionState(row, state.memory.interface, latest=now)
+        return SessionState(row, shared.memory.interface, latest=now)
 
     def draw_by_popularity(self, late: DrawRequest) -> None:
         """Draw again by popularity: the policy hangs."""
@@ -151,64 +151,64 @@ class Recommendations:
 
     def finish(self, draw: DrawRequest, result: DrawResult) -> Visitor | None:
         """Write a decision down, and answer it. Returns the person, whose next request may begin."""
-        state, pending = self.state, self.pending.pop(draw.number, None)
+        shared, pending = self.shared, self.pending.pop(draw.number, None)
         if pending is None:  # given up, or the record was full in the meantime
             return None
         pending.visitor.busy = pending.session.drawing = False
         self.by_request_id.pop(pending.jobs[0].task.request.request_id or "", None)
         if result.error:
             for job in pending.jobs:
-                state.transaction.answer(job, self._refusal(result.error))
-            state.counts[result.error] += 1
+                shared.transaction.answer(job, self._refusal(result.error))
+            shared.counts[result.error] += 1
         else:
-            state.active.count(draw.version, result.degraded)
+            shared.active.count(draw.version, result.degraded)
             row = self._add_decision(pending, result)
             for job in pending.jobs:
-                state.transaction.answer(job, row.answer)
+                shared.transaction.answer(job, row.answer)
         return pending.visitor
 
     def refuse_late(self, job: Job) -> None:
         """Refuse a request that waited too long: in the queue of the draws it would delay those behind it."""
-        self.state.counts[LATE] += 1
-        self.state.transaction.answer(job, self._refusal(LATE))
+        self.shared.counts[LATE] += 1
+        self.shared.transaction.answer(job, self._refusal(LATE))
 
     def _refusal(self, error: str) -> Problem:
         """The problem of a draw that has no result."""
         if error == TOO_FEW:
             return Problem(422, TOO_FEW, "Fewer items may be shown now than n: exclude fewer, or lower n.")
         if error == LATE:
-            return messages.busy(self.state.admission.wait)
+            return messages.busy(self.shared.admission.wait)
         return Problem(503, "no-observation", "The observation can't be made: try again later.", 1)
 
     def _add_decision(self, pending: Pending, result: DrawResult) -> Decision:
         """Add the row of a decision, with its answer, to the transaction."""
-        state, transaction = self.state, self.state.transaction
+        shared, transaction = self.shared, self.shared.transaction
         visitor, session = pending.visitor, pending.session
         if not visitor.saved:
             transaction.rows.append(visitor.row)
             visitor.saved = True
         if pending.fresh:
             transaction.rows.append(session.row)
-            state.memory.begin(visitor, session)
+            shared.memory.begin(visitor, session)
         policy = self._served(pending.draw.version)
-        row = _decision_of(pending, result, policy, state.clock())
+        row = _decision_of(pending, result, policy, shared.clock())
         if len(session.events) == pending.events:
             session.packed, session.packed_steps = result.packed, row.step
         else:  # an event came while it was drawn
             session.forget_packed()
-        state.memory.add_decision(session, row)
+        shared.memory.add_decision(session, row)
         if row.request:
             transaction.decisions[row.request] = row
         transaction.rows.append(row)
-        transaction.durable |= state.settings.fsync_decisions
-        state.counts["decisions"] += 1
+        transaction.durable |= shared.settings.fsync_decisions
+        shared.counts["decisions"] += 1
         if result.degraded:
-            state.counts["degraded"] += 1
+            shared.counts["degraded"] += 1
         return row
 
     def _served(self, version: Version) -> ServedPolicy:
         """The row of a policy, which is new with its first decision."""
-        served, transaction = self.state.active.served, self.state.transaction
+        served, transaction = self.shared.active.served, self.shared.transaction
         row = served.get(version.row.sha256)
         if row is None:
             row = msgspec.structs.replace(version.row, number=transaction.number())

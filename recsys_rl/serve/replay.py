@@ -53,7 +53,7 @@ def replay(
     sessions: Sequence[SessionRows], version_of: Callable[[Decision], Version], report: bool = False
 ) -> Iterator[list[Replayed]]:
     """Make all decisions of some sessions again, one of each session at a time."""
-    states = [
+    started = [
         SessionState(
             rows.session,
             version_of(rows.decisions[0]).checkpoint.interface,
@@ -68,13 +68,13 @@ def replay(
         decisions, requests = [sessions[at].decisions[depth] for at in places], []
         for at, decision in zip(places, decisions, strict=True):
             while (event := next_events[at]) is not None and event.number < decision.number:
-                states[at].add_event(event)
+                started[at].add_event(event)
                 next_events[at] = next(events[at], None)
-            requests.append(_request_at(version_of(decision), states[at], decision))
+            requests.append(_request_at(version_of(decision), started[at], decision))
         results = draw(requests, report)
         for at, decision, result in zip(places, decisions, results, strict=True):
-            states[at].packed, states[at].packed_steps = result.packed, len(states[at].steps)
-            states[at].add_decision(decision)
+            started[at].packed, started[at].packed_steps = result.packed, len(started[at].steps)
+            started[at].add_decision(decision)
         yield [Replayed(*x) for x in zip(places, decisions, requests, results, strict=True)]
 
 

@@ -109,7 +109,7 @@ PAGE_HEADERS = {
 
 
 async def recommend(services: Services, body: bytes) -> bytes:
-    admission = services.worker.state.admission
+    admission = services.worker.shared.admission
     entered = admission.enter()  # before the body is decoded: a refusal must cost little
     try:
         request = _decoded(_decode_recommend, body)
@@ -129,7 +129,7 @@ async def alias(services: Services, body: bytes) -> bytes:
     stored = await services.worker.submit(Read(latest_requests))
     version = await asyncio.to_thread(services.policies.tried, request.sha256, stored)
     await services.worker.submit(Swap(version))
-    return _encode(await asyncio.to_thread(services.policies.listed, services.worker.state.active))
+    return _encode(await asyncio.to_thread(services.policies.listed, services.worker.shared.active))
 
 
 async def decision(services: Services, request: Request) -> Response:
@@ -144,14 +144,14 @@ async def decision(services: Services, request: Request) -> Response:
         return found
 
     rows, row = await services.worker.submit(Read(query))
-    served = services.worker.state.active.served
+    served = services.worker.shared.active.served
     version = await asyncio.to_thread(services.policies.version_of, row, served)
     return _json(await asyncio.to_thread(report, version, rows, row))
 
 
 async def decisions(services: Services, request: Request) -> Response:
     rows, unreadable = await services.worker.submit(Read(lambda store: store.latest(ROWS)))
-    version = services.worker.state.active.version
+    version = services.worker.shared.active.version
     ids, title = version.item_ids, version.checkpoint.catalogue.title
     found = [
         DecisionRow(
@@ -172,17 +172,17 @@ async def decisions(services: Services, request: Request) -> Response:
 
 
 async def platform(services: Services, request: Request) -> Response:
-    return _json(services.worker.state.active.version.platform)
+    return _json(services.worker.shared.active.version.platform)
 
 
 async def items(services: Services, request: Request) -> Response:
     text = request.query_params.get("q", "")[:200]
-    version = services.worker.state.active.version
+    version = services.worker.shared.active.version
     return _json(ItemsFound(await asyncio.to_thread(version.find_items, text)))
 
 
 async def policies(services: Services, request: Request) -> Response:
-    return _json(await asyncio.to_thread(services.policies.listed, services.worker.state.active))
+    return _json(await asyncio.to_thread(services.policies.listed, services.worker.shared.active))
 
 
 async def metrics(services: Services, request: Request) -> Response:
@@ -195,7 +195,7 @@ async def alive(services: Services, request: Request) -> Response:
 
 async def ready(services: Services, request: Request) -> Response:
     why = services.worker.failed
-    if services.worker.state.active.broken:
+    if services.worker.shared.active.broken:
         why = "the policy failed three times in a row, and popularity answers"
     return Response(f"{why or 'ready'}\n", 503 if why else 200, media_type="text/plain")
 

@@ -20,9 +20,8 @@ from recsys_rl.errors import UserError, error_text, one_line
 from recsys_rl.folder import nearby
 from recsys_rl.lookup import DEFAULT_ALGO
 from recsys_rl.schema import Positive, Range, Share, check_fields
-from recsys_rl.serve.access import Tokens, is_loopback
 from recsys_rl.serve.active_version import PolicyFiles, checkpoint_at_start
-from recsys_rl.serve.app import App
+from recsys_rl.serve.app import App, Tokens, is_loopback
 from recsys_rl.serve.facts import CHAMPION, facts_of
 from recsys_rl.serve.jobs import Settings
 from recsys_rl.serve.limits import limited
@@ -86,7 +85,7 @@ def serve(options: ServeConfig) -> None:
         app = application(options, tokens)
         url = url_of(*listener.getsockname()[:2])
         policy = nearby(
-            Path(app.worker.state.active.version.row.file)
+            Path(app.worker.shared.active.version.row.file)
         )  # the run behind a link in checkpoints/
         config = uvicorn.Config(
             app,

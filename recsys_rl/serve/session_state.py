@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from recsys_rl import session
+from recsys_rl import session as sessions
 from recsys_rl.recommender import Visit
 from recsys_rl.serve.record_schema import LEAVE, Decision, Event, Session, SessionRows
 from recsys_rl.serve.versions import Version
@@ -54,16 +54,16 @@ class SessionState:
     @classmethod
     def of(cls, rows: SessionRows, interface: Interface, before: int | None = None) -> SessionState:
         """The session as its rows tell it; ``before``: only rows with lower numbers."""
-        state = cls(rows.session, interface, latest=rows.session.began)
+        session = cls(rows.session, interface, latest=rows.session.began)
         ordered: list[Decision | Event] = sorted([*rows.decisions, *rows.events], key=lambda x: x.number)
         for row in ordered:
             if before is not None and row.number >= before:
                 break
             if isinstance(row, Decision):
-                state.add_decision(row)
+                session.add_decision(row)
             else:
-                state.add_event(row)
-        return state
+                session.add_event(row)
+        return session
 
     def add_decision(self, decision: Decision) -> None:
         """Add the steps of a decision."""
@@ -145,7 +145,7 @@ def has_passed(seconds: float, since: float, now: float) -> bool:
     """True if these seconds have passed ``since`` then.
 
     Also if that lies as far ahead: the clock of an earlier process was wrong, maybe by years. That of one
-    process only goes ahead (clock.py).
+    process only goes ahead (``Clock`` in jobs.py).
     """
     return abs(now - since) >= seconds
 
@@ -198,5 +198,5 @@ def _columns(visits: Visit) -> list[Tensor | None]:
 
 def _with_columns(like: Visit, columns: Sequence[Tensor | None]) -> Visit:
     """The visits with these tensors. ``tree_map`` and ``replace`` would take three times as long."""
-    fixed = session.Session(like.session.interface, like.session.catalogue, *columns[:7])  # type: ignore[arg-type]
+    fixed = sessions.Session(like.session.interface, like.session.catalogue, *columns[:7])  # type: ignore[arg-type]
     return Visit(like.checkpoint, fixed, dict(zip(sorted(like.known), columns[7:], strict=True)))  # type: ignore[arg-type]

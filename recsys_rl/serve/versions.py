@@ -185,16 +185,14 @@ def sha256_of(path: Path) -> str:
         ) from error
 
 
-def files_in(place: Path) -> Mapping[str, Path]:
-    """The checkpoints at ``place``, a file or a folder, by their SHA-256. Raises UserError if none is there.
+def files_in(path: Path) -> Mapping[str, Path]:
+    """The checkpoints at ``path``, a file or a folder, by their SHA-256. Raises UserError if none is there.
 
     The second name that a training keeps of its checkpoint before the last is left out.
     """
-    files = [place]
-    if place.is_dir():
-        files = [x for x in sorted(place.glob("*.pt")) if x.is_file() and not x.name.endswith(".prev.pt")]
+    files = [path]
+    if path.is_dir():
+        files = [x for x in sorted(path.glob("*.pt")) if x.is_file() and not x.name.endswith(".prev.pt")]
         if not files:
-            raise UserError(
-                f"{one_line(place)} has no checkpoint (*.pt): give a file, or a folder with some."
-            )
-    return {sha256_of(path): path for path in files}
+            raise UserError(f"{one_line(path)} has no checkpoint (*.pt): give a file, or a folder with some.")
+    return {sha256_of(file): file for file in files}

@@ -29,7 +29,7 @@ from recsys_rl.serve.jobs import (
     Read,
     Recommend,
     Settings,
-    State,
+    Shared,
     Swap,
     Transaction,
     deliver,
@@ -54,7 +54,7 @@ class Worker:
     def __init__(
         self, store: Store, version: Version, settings: Settings, generator: torch.Generator
     ) -> None:
-        self.state = State(
+        self.shared = Shared(
             settings,
             store,
             ActiveVersion(store, version),
@@ -63,7 +63,7 @@ class Worker:
             Admission(settings.deadline),
             ranges_of(version),
         )
-        self.recommendations = Recommendations(self.state, generator)
+        self.recommendations = Recommendations(self.shared, generator)
         self.failed: str = ""  # why the server is not ready
         self.queue: queue.SimpleQueue[Job | Draws | None] = queue.SimpleQueue()
         self.batcher = Batcher(lambda requests, results: self.queue.put(Draws(requests, results)))
@@ -75,7 +75,7 @@ class Worker:
     def submit(self, task: Any) -> asyncio.Future[Any]:
         """The future of the result of ``task``, one of the classes of jobs.py."""
         future = asyncio.get_running_loop().create_future()
-        self.queue.put(Job(task, future, time.monotonic() + self.state.settings.deadline))
+        self.queue.put(Job(task, future, time.monotonic() + self.shared.settings.deadline))
         return future
 
     def close(self) -> None:
@@ -114,12 +114,12 @@ class Worker:
                 recommendations.to_draw = []
             self._commit()
         self.batcher.stop()
-        self.state.store.close()
+        self.shared.store.close()
 
     def _gather(self) -> list[Job | Draws | None]:
         """The jobs that wait. With draws under way, none after a while: they may have to be given up."""
         try:
-            timeout = self.state.settings.deadline if self.recommendations.pending else None
+            timeout = self.shared.settings.deadline if self.recommendations.pending else None
             jobs = [self.queue.get(timeout=timeout)]
         except queue.Empty:
             return []
@@ -131,17 +131,17 @@ class Worker:
         return jobs
 
     def _do(self, job: Job) -> None:
-        task, answer = job.task, self.state.transaction.answer
+        task, answer = job.task, self.shared.transaction.answer
         try:
             if isinstance(task, Recommend):
                 self.recommendations.begin(job)
             elif isinstance(task, Feedback):
-                answer(job, take_feedback(self.state, task.events))
+                answer(job, take_feedback(self.shared, task.events))
             elif isinstance(task, Swap):
-                self.state.active.swap(task.version)
+                self.shared.active.swap(task.version)
                 answer(job, None)
             elif isinstance(task, Read):
-                answer(job, task.query(self.state.store))
+                answer(job, task.query(self.shared.store))
         except Problem as problem:
             answer(job, problem)
         except Damaged:
@@ -164,7 +164,7 @@ class Worker:
 
     def _give_up(self) -> None:
         """Let popularity answer in place of a policy that hangs; after it there is no further try."""
-        for request in self.batcher.give_up(HANGS * self.state.settings.deadline):
+        for request in self.batcher.give_up(HANGS * self.shared.settings.deadline):
             if request.degraded == LATE:
                 self._finish(request, DrawResult(error=LATE))
             else:
@@ -172,16 +172,16 @@ class Worker:
 
     def _commit(self) -> None:
         """Write the rows, then send the answers."""
-        state, transaction = self.state, self.state.transaction
+        shared, transaction = self.shared, self.shared.transaction
         answers = transaction.answers
         if transaction.rows:
             try:
-                state.store.write(transaction.rows, transaction.durable)
+                shared.store.write(transaction.rows, transaction.durable)
                 self.failed = ""
             except Full as full:
                 self._drop(str(full))
                 answers = [(job, messages.no_room(str(full))) for job, _ in transaction.answers]
-        state.memory.end()
+        shared.memory.end()
         transaction.begin()
         deliver(answers)
 
@@ -189,8 +189,8 @@ class Worker:
         """Forget all that is in memory: it is ahead of the record, where the truth is."""
         self.failed = f"the record can't be written: {why}"
         jobs = self.recommendations.clear()
-        for visitor in self.state.memory.people.values():
+        for visitor in self.shared.memory.people.values():
             jobs += visitor.waiting
-        self.state.transaction.answers += [(job, None) for job in jobs]
-        self.state.memory.clear()
-        self.state.active.read_served()
+        self.shared.transaction.answers += [(job, None) for job in jobs]
+        self.shared.memory.clear()
+        self.shared.active.read_served()

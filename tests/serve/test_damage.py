@@ -72,7 +72,7 @@ def test_an_event_whose_row_changed_is_compared_with_what_was_acknowledged(
     shutil.copy(db, tmp_path / "r.sqlite")
     with serving(checkpoint("satiation"), tmp_path / "r.sqlite") as client:
         recommend(client, "3")  # the session is in memory
-        store = client.app.worker.state.store  # type: ignore[attr-defined]
+        store = client.app.worker.shared.store  # type: ignore[attr-defined]
         (row,) = store._db.execute("SELECT row FROM events").fetchone()
         known = msgspec.msgpack.decode(row, type=Event)
         changed = encoded(msgspec.structs.replace(known, value=0.75))

@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 from recsys_rl.agents.ppo import PPO
 from recsys_rl.cli import main
 from recsys_rl.errors import UserError
-from recsys_rl.serve.access import Tokens
+from recsys_rl.serve.app import Tokens
 from recsys_rl.serve.draw_request import DrawRequest, DrawResult, draw
 from recsys_rl.serve.server import ServeConfig, serve
 from recsys_rl.types import Obs

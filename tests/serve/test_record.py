@@ -17,7 +17,7 @@ from recsys_rl.decisions.parts import read_decisions
 from recsys_rl.decisions.transitions import observe
 from recsys_rl.errors import UserError
 from recsys_rl.recommender import load
-from recsys_rl.serve.clock import Clock
+from recsys_rl.serve.jobs import Clock
 from recsys_rl.serve.record_schema import Session
 from recsys_rl.serve.session_state import SessionState
 from recsys_rl.serve.store import Store
@@ -130,7 +130,7 @@ def test_sessions_end_after_a_clock_that_went_ahead_and_came_back(checkpoint: At
 
     def tell(client: Any) -> None:
         clock = Clock(lambda: start + passed + wrong, lambda: passed)
-        client.app.worker.state.clock = clock
+        client.app.worker.shared.clock = clock
 
     with serving(path, db) as client:
         tell(client)
@@ -262,7 +262,7 @@ def test_a_full_disk_refuses_and_forgets_what_was_not_written(checkpoint: At, tm
     with serving(checkpoint("satiation"), db) as client:
         one = recommend(client, "3")
         send(client, event(one, "engagement", 0.5))
-        raw = client.app.worker.state.store._db  # type: ignore[attr-defined]
+        raw = client.app.worker.shared.store._db  # type: ignore[attr-defined]
         pages = raw.execute("PRAGMA page_count").fetchone()[0]
         raw.execute(f"PRAGMA max_page_count = {pages}")
         answers = [client.post("/v1/recommend", json={"user_id": f"{x}" * 99}) for x in range(60)]
@@ -287,7 +287,7 @@ def test_a_disk_that_can_not_be_written_refuses_and_serves_on_when_it_can(
     db = tmp_path / "r.sqlite"
     with serving(checkpoint("satiation"), db) as client:
         one = recommend(client, "3")
-        raw = client.app.worker.state.store._db  # type: ignore[attr-defined]
+        raw = client.app.worker.shared.store._db  # type: ignore[attr-defined]
         raw.execute("PRAGMA query_only = ON")  # writes fail with SQLITE_READONLY
         posts = [
             client.post("/v1/recommend", json={"user_id": "3"}),
@@ -438,7 +438,7 @@ def test_feedback_to_a_person_out_of_memory_is_seen_by_the_next_request(
         first = recommend(client, "3")
         for user in "456789":
             recommend(client, user)
-        assert len(client.app.worker.state.memory.people) <= 3  # type: ignore[attr-defined]
+        assert len(client.app.worker.shared.memory.people) <= 3  # type: ignore[attr-defined]
         assert send(client, event(first, "engagement", 0.5)) == ["accepted"]
         two = recommend(client, "3")
         assert two["session"] == {"id": first["session"]["id"], "step": 1}

@@ -176,7 +176,7 @@ def champion(client: TestClient) -> list[str]:
 
 def test_a_swap_that_can_not_be_written_is_not_made(two: Path, tmp_path: Path) -> None:
     with serving(begun(two / "a.pt", tmp_path / "r.sqlite"), tmp_path / "r.sqlite") as client:
-        raw = client.app.worker.state.store._db  # type: ignore[attr-defined]
+        raw = client.app.worker.shared.store._db  # type: ignore[attr-defined]
         raw.execute("PRAGMA query_only = ON")  # writes fail with SQLITE_READONLY
         found = swap(client, two / "b.pt")
         raw.execute("PRAGMA query_only = OFF")
@@ -262,9 +262,9 @@ def test_requests_of_one_person_that_are_late_hinder_no_other(
     async def play() -> list[object]:
         replies = [worker.submit(Recommend(RecommendRequest("3"), "")) for _ in range(6)]
         async with asyncio.timeout(20):
-            while "3" not in worker.state.memory.people or len(worker.state.memory.people["3"].waiting) < 5:
+            while "3" not in worker.shared.memory.people or len(worker.shared.memory.people["3"].waiting) < 5:
                 await asyncio.sleep(0.01)
-        for job in [*worker.state.memory.people["3"].waiting][:4]:
+        for job in [*worker.shared.memory.people["3"].waiting][:4]:
             job.deadline = 0.0
         go.set()
         return list(await asyncio.gather(*replies, return_exceptions=True))
