@@ -49,10 +49,10 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
-from recsys_rl import gymnasium_id
 from recsys_rl.checkpoint.users import load_users
 from recsys_rl.config import Config, data_name, from_dict, overlay, section_classes, to_dict
 from recsys_rl.dials import DataConfig, EnvConfig
+from recsys_rl.env import gymnasium_id
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.lookup import DEFAULT_ALGO
 from recsys_rl.make import make_env, make_world

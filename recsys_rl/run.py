@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import recsys_rl
 from recsys_rl.checkpoint import Checkpoint, check_algo, load, restoring
 from recsys_rl.config import Config, to_dict, with_whole_paths
 from recsys_rl.data.align import align
@@ -39,6 +38,7 @@ from recsys_rl.protocols import Experience
 from recsys_rl.ranks import ALONE, Ranks
 from recsys_rl.types import Catalogue, Interface, UserError, World, tensors_of
 from recsys_rl.utils.seeding import generators, set_state
+from recsys_rl.version import __version__
 
 STREAMS = ("model", "users", "policy", "shuffle")
 
@@ -334,7 +334,7 @@ def snapshot(run: Run, ranks: Ranks = ALONE) -> Checkpoint:
         "steps_before": run.steps_before,
         **({"home": run.home} if run.home else {}),
         "device": run.streams["users"].device.type,
-        "recsys_rl": recsys_rl.__version__,
+        "recsys_rl": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
