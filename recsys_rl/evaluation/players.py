@@ -15,8 +15,19 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
-from recsys_rl.agents.baselines import RandomPolicy, baseline_makers
-from recsys_rl.agents.linear_bandit import (
+from recsys_rl.checkpoint import Checkpoint, restoring
+from recsys_rl.env.rec_env import RecEnv
+from recsys_rl.evaluation import custom
+from recsys_rl.evaluation.checkpoints import Entry
+from recsys_rl.evaluation.searched_rows import SearchedRows
+from recsys_rl.evaluation.table import Played
+from recsys_rl.experience.rollout import play
+from recsys_rl.make import episodes, make_agent, make_env, one_visit
+from recsys_rl.protocols import Env, Policy, Reader, ReadingPolicy
+from recsys_rl.records import EXPERT, TRADE
+from recsys_rl.rivals import tuning
+from recsys_rl.rivals.baselines import RandomPolicy, baseline_makers
+from recsys_rl.rivals.linear_bandit import (
     BANDITS,
     BanditDials,
     LinUCB,
@@ -26,17 +37,8 @@ from recsys_rl.agents.linear_bandit import (
     make_bandit,
     signal_weights,
 )
-from recsys_rl.agents.references import LONG_SESSION, upper_bounds
-from recsys_rl.checkpoint import Checkpoint, restoring
-from recsys_rl.config import Config
-from recsys_rl.env.rec_env import RecEnv
-from recsys_rl.evaluation import custom, tuning
-from recsys_rl.evaluation.checkpoints import Entry
-from recsys_rl.evaluation.searched_rows import SearchedRows
-from recsys_rl.evaluation.table import Played
-from recsys_rl.experience.rollout import play
-from recsys_rl.make import episodes, make_agent, make_env, one_visit
-from recsys_rl.protocols import EXPERT, TRADE, Env, Policy, Reader, ReadingPolicy
+from recsys_rl.rivals.references import LONG_SESSION, upper_bounds
+from recsys_rl.settings.config import Config
 from recsys_rl.types import Action, Obs, Population, UserError, World
 from recsys_rl.utils.logger import SECONDS_BETWEEN_LINES, progress_bar
 from recsys_rl.utils.seeding import generators, stream_seed

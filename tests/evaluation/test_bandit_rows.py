@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from recsys_rl.agents.linear_bandit import DRAWS, BanditDials, LinUCB
 from recsys_rl.cli import main
-from recsys_rl.decisions.parts import read_decisions
-from recsys_rl.evaluation import tuning
+from recsys_rl.rivals import tuning
+from recsys_rl.rivals.linear_bandit import DRAWS, BanditDials, LinUCB
+from recsys_rl.tables.parts import read_decisions
 from tests.doors import DRIFT, SATIATION, steps, train_in
-from tests.evaluation.test_tuning import trainees
+from tests.rivals.test_tuning import trainees
 from tests.small_runs import settings, world
 
 

@@ -16,10 +16,10 @@ ROOMS = ("cli/ope.py", "workflows/", "files/", "decisions/", "ope/", "session.py
 BESIDE = {
     "workflows/ope_config.py",  # the options
     "workflows/latest.py",  # a remark on the checkpoint
-    "files/read.py",  # which files a folder has, and errors of Parquet
-    "decisions/schema.py",  # columns and rules, which reader and checks apply
-    "decisions/checksum.py",
-    "files/clean.py",  # what counts as a missing cell
+    "tables/read.py",  # which files a folder has, and errors of Parquet
+    "tables/schema.py",  # columns and rules, which reader and checks apply
+    "tables/checksum.py",
+    "tables/clean.py",  # what counts as a missing cell
 }
 MOST = 20
 
