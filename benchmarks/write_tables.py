@@ -69,9 +69,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "picture-satiation": partial(picture_texts.categories, env="satiation", what="items shown"),
     "picture-million": picture_texts.million,
     "ope-coverage": ope_texts.coverage,
-    "ope-clusters": ope_texts.clusters,
     "ope-selection-satiation": partial(ope_texts.selection, env="satiation"),
-    "ope-selection-short-video": partial(ope_texts.selection, env="short-video"),
     "log-ppo": log_texts.log_ppo,
     "log-a2c": log_texts.log_a2c,
 }
