@@ -180,7 +180,7 @@ class Platform:
 class Algorithm:
     """A learner, the class of its section agent_config, and the source of its batches.
 
-    ``config`` is a subclass of that source's settings in dials.py: OnPolicyConfig, ReplayConfig or
+    ``config`` is a subclass of that source's settings in settings/shared.py: OnPolicyConfig, ReplayConfig or
     LoggedConfig. ``needs`` names what a log must have beside decisions: "propensities", or "steps", sessions
     of more than one decision.
     """

@@ -29,7 +29,7 @@ from recsys_rl.rivals import tuning
 from recsys_rl.rivals.baselines import RandomPolicy, baseline_makers
 from recsys_rl.rivals.linear_bandit import (
     BANDITS,
-    BanditDials,
+    BanditSettings,
     LinUCB,
     Thompson,
     check_feedback,
@@ -347,13 +347,15 @@ def references(
         weights = signal_weights(interface.signals, env.streams).to(table.device)
         start = population.profile[population.train].mean(0)  # (D,)
 
-        def make(dials: BanditDials, seed: int = 0, estimates: bool = False) -> LinUCB | Thompson:
+        def make(settings: BanditSettings, seed: int = 0, estimates: bool = False) -> LinUCB | Thompson:
             drawn = generators(seed, name, f"{name} estimates", device=table.device)
             noise = drawn[name], drawn[f"{name} estimates"]
-            return make_bandit(name, catalogue, dials, weights, noise, start, interface.slate_size, estimates)
+            return make_bandit(
+                name, catalogue, settings, weights, noise, start, interface.slate_size, estimates
+            )
 
-        dials, note = tuning.tune_bandit(trainees(name), weights, start, make)
-        return Player(make(dials, table.seed, estimates), note=note)
+        settings, note = tuning.tune_bandit(trainees(name), weights, start, make)
+        return Player(make(settings, table.seed, estimates), note=note)
 
     def noted(make: Callable[[], tuple[Policy, str]]) -> Player:
         agent, note = make()

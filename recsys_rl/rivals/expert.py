@@ -96,5 +96,5 @@ def search_expert(
 
 def expert_note(expert: Expert, numbers: Mapping[str, Tensor], steps: int) -> str:
     """The form, its numbers, and the number of steps of the search."""
-    dials = ", ".join(f"{name} {value.item():.2f}" for name, value in numbers.items())
-    return f"{expert.description} {dials}; searched with {steps:,} steps of training users"
+    settings = ", ".join(f"{name} {value.item():.2f}" for name, value in numbers.items())
+    return f"{expert.description} {settings}; searched with {steps:,} steps of training users"

@@ -49,7 +49,7 @@ DRAWN_SCORES = 2**24  # scores of draws that are held at a time
 
 
 @dataclass(frozen=True)
-class BanditDials:
+class BanditSettings:
     """The numbers of a linear bandit."""
 
     explore: float
@@ -65,7 +65,7 @@ class BanditDials:
 def make_bandit(
     name: str,
     catalogue: Catalogue,
-    dials: BanditDials,
+    settings: BanditSettings,
     weights: Tensor,
     generators: tuple[torch.Generator, torch.Generator],
     start: Tensor,
@@ -74,8 +74,8 @@ def make_bandit(
 ) -> LinUCB | Thompson:
     """The bandit of the row ``name``; the arguments are those of ``Thompson``."""
     if name == "linucb":
-        return LinUCB(catalogue, dials, weights, start, slate_size)
-    return Thompson(catalogue, dials, weights, generators, start, slate_size, estimates)
+        return LinUCB(catalogue, settings, weights, start, slate_size)
+    return Thompson(catalogue, settings, weights, generators, start, slate_size, estimates)
 
 
 def signal_weights(signals: Sequence[str], streams: Sequence[Stream]) -> Tensor:
@@ -113,7 +113,7 @@ class LinearBandit:
     def __init__(
         self,
         catalogue: Catalogue,
-        dials: BanditDials,
+        settings: BanditSettings,
         weights: Tensor,
         start: Tensor | None = None,
         slate_size: int = 1,
@@ -124,7 +124,7 @@ class LinearBandit:
             weights: (S,) of the visible signals, from ``signal_weights``.
             start: (D,) profile of a user without one, whose profile is zero; None for zeros.
         """
-        self.catalogue, self.dials, self.slate_size = catalogue, dials, slate_size
+        self.catalogue, self.settings, self.slate_size = catalogue, settings, slate_size
         self.embedding = catalogue.embedding  # (I, D)
         self.weights = weights.to(self.embedding.device)
         self.start = self.embedding.new_zeros(self.embedding.shape[1]) if start is None else start
@@ -133,12 +133,12 @@ class LinearBandit:
         """theta_0 (N, D)."""
         profile = obs.context[:, : self.embedding.shape[1]]
         unknown = ~profile.any(1, keepdim=True)  # (N, 1)
-        return self.dials.gain * torch.where(unknown, self.start, profile)
+        return self.settings.gain * torch.where(unknown, self.start, profile)
 
     def answers(self, obs: Obs) -> tuple[Tensor, Tensor]:
         """The items shown (N, L), -1 padding, and r_k - level (N, L)."""
         assert obs.history is not None and obs.signals is not None
-        return obs.history, obs.signals @ self.weights - self.dials.level
+        return obs.history, obs.signals @ self.weights - self.settings.level
 
     def choose(self, obs: Obs, scores: Tensor) -> Action:
         """Show the K allowed items with the highest ``scores`` (N, I), which are overwritten."""
@@ -179,7 +179,7 @@ class Thompson(LinearBandit):
     def __init__(
         self,
         catalogue: Catalogue,
-        dials: BanditDials,
+        settings: BanditSettings,
         weights: Tensor,
         generators: tuple[torch.Generator, torch.Generator],
         start: Tensor | None = None,
@@ -193,7 +193,7 @@ class Thompson(LinearBandit):
             estimates: False for tables, which need no probabilities: ``act`` then has the logprob NaN. An
                 estimate takes many times as long as the choice.
         """
-        super().__init__(catalogue, dials, weights, start, slate_size)
+        super().__init__(catalogue, settings, weights, start, slate_size)
         self.generator, self.of_estimates = generators
         self.estimates = estimates
         self._last: tuple[Obs, Tensor] | None = None  # an observation and its item_probabilities
@@ -209,8 +209,8 @@ class Thompson(LinearBandit):
             size = (obs.num_rows, theta.shape[1] + history.shape[1])
             z = torch.randn(size, generator=self.generator, device=theta.device)  # (N, D + L)
             own, of_answers = z[:, : theta.shape[1]], z[:, theta.shape[1] :] * (history >= 0)
-            noise = math.sqrt(self.dials.ridge) * own + weighted_rows(of_answers, self.embedding, history)
-            theta = theta + self.dials.explore * (noise.unsqueeze(1) @ inverse).squeeze(1)
+            noise = math.sqrt(self.settings.ridge) * own + weighted_rows(of_answers, self.embedding, history)
+            theta = theta + self.settings.explore * (noise.unsqueeze(1) @ inverse).squeeze(1)
         action = self.choose(obs, theta @ self.embedding.T)
         if greedy:
             return action
@@ -246,7 +246,7 @@ class Thompson(LinearBandit):
         factor = torch.linalg.cholesky((inverse + inverse.mT) / 2)  # (n, D, D)
         shape = (len(theta), theta.shape[1], DRAWS)
         z = torch.randn(shape, generator=self.of_estimates, device=theta.device)
-        drawn = theta.unsqueeze(2) + self.dials.explore * factor @ z  # (n, D, DRAWS)
+        drawn = theta.unsqueeze(2) + self.settings.explore * factor @ z  # (n, D, DRAWS)
         scores = (self.embedding @ drawn).mT  # (n, DRAWS, I)
         scores = scores.masked_fill(~obs.showable(num_items).unsqueeze(1), -torch.inf)
         counts = torch.zeros(len(theta), num_items, dtype=torch.float64, device=theta.device)
@@ -290,7 +290,7 @@ class Regressions:
                 self.tables.put(again, fresh)
             self._learn(self.tables, items, answers, new.where(goes_on, torch.zeros_like(new)))
         self.known = prior, items, answers
-        return dataclasses.replace(obs, summary=self.tables.summary(self.bandit.dials.explore))
+        return dataclasses.replace(obs, summary=self.tables.summary(self.bandit.settings.explore))
 
     def _goes_on(self, prior: Tensor, items: Tensor, answers: Tensor, new: Tensor) -> Tensor:
         """(N,) bool: the history begins with that of the last call, and the prior is the same."""
@@ -309,7 +309,7 @@ class Regressions:
         return same.all(1) & (new >= 0) & (prior == old_prior).all(1)
 
     def _from_scratch(self, prior: Tensor, items: Tensor, answers: Tensor) -> _Tables:
-        tables = _Tables(prior, self.bandit.dials.ridge, self.bandit.embedding, self.by_item)
+        tables = _Tables(prior, self.bandit.settings.ridge, self.bandit.embedding, self.by_item)
         self._learn(tables, items, answers, (items >= 0).sum(1))
         return tables
 

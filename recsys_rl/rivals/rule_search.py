@@ -189,8 +189,8 @@ def rule_note(weights: RuleWeights, steps: int) -> str:
     del known["features"]
     values = {name: round(x.item(), 2) + 0.0 for name, x in known.items()}  # + 0.0: no -0.00
     rate = values.pop("fold_in")
-    dials = ", ".join(f"{name} {value:.2f}" for name, value in values.items())
-    return f"{dials}, {fold_in_note(rate)}; searched with {steps:,} steps of training users"
+    settings = ", ".join(f"{name} {value:.2f}" for name, value in values.items())
+    return f"{settings}, {fold_in_note(rate)}; searched with {steps:,} steps of training users"
 
 
 def _occurrences(items: Tensor, num_items: int) -> Tensor:

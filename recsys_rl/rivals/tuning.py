@@ -12,7 +12,7 @@ from torch import Tensor
 from recsys_rl.experience.rollout import Sessions, play
 from recsys_rl.protocols import Env, Policy
 from recsys_rl.records import Heuristic
-from recsys_rl.rivals.linear_bandit import BanditDials, LinUCB
+from recsys_rl.rivals.linear_bandit import BanditSettings, LinUCB
 from recsys_rl.rivals.rankers import MaximalMarginalRelevance, Rule, RuleWeights
 from recsys_rl.types import Action, Catalogue, Interface, Obs, Population, tree_map
 
@@ -85,11 +85,11 @@ def tune_mmr(trainees: Trainees) -> tuple[Policy, str]:
     users, tried = _users(trainees), {}
 
     def earned(weight: float, window: int, rate: float) -> float:
-        dials = (weight, window, rate)
-        if dials not in tried:
-            agent = MaximalMarginalRelevance(trainees.catalogue, *dials, slate_size)
-            tried[dials] = trainees.play(agent, users).returns.mean().item()
-        return tried[dials]
+        settings = (weight, window, rate)
+        if settings not in tried:
+            agent = MaximalMarginalRelevance(trainees.catalogue, *settings, slate_size)
+            tried[settings] = trainees.play(agent, users).returns.mean().item()
+        return tried[settings]
 
     windows = sorted({min(window, trainees.length) for window in WINDOWS})
     weight, window, rate = 0.0, windows[len(windows) // 2], 0.0
@@ -102,8 +102,8 @@ def tune_mmr(trainees: Trainees) -> tuple[Policy, str]:
 
 
 def tune_bandit(
-    trainees: Trainees, weights: Tensor, start: Tensor, make: Callable[[BanditDials], Policy]
-) -> tuple[BanditDials, str]:
+    trainees: Trainees, weights: Tensor, start: Tensor, make: Callable[[BanditSettings], Policy]
+) -> tuple[BanditSettings, str]:
     """The best hyperparameters of a bandit, tuned one after another, and a note.
 
     Args:
@@ -114,10 +114,10 @@ def tune_bandit(
     level = mean_answer(trainees, weights, start, users)
 
     def earned(explore: float, gain: float, ridge: float) -> float:
-        dials = BanditDials(explore, gain, ridge, level)
-        if dials not in tried:
-            tried[dials] = trainees.play(make(dials), users).returns.mean().item()
-        return tried[dials]
+        settings = BanditSettings(explore, gain, ridge, level)
+        if settings not in tried:
+            tried[settings] = trainees.play(make(settings), users).returns.mean().item()
+        return tried[settings]
 
     explore, gain, ridge = 0.0, 1.0, 1.0
     for _ in range(2):
@@ -125,12 +125,12 @@ def tune_bandit(
         ridge = max(RIDGES, key=lambda x: earned(explore, gain, x))
         explore = max(EXPLORE, key=lambda x: earned(x, gain, ridge))
     note = f"explore {explore:g}, gain {gain:g}, ridge {ridge:g}, level {level:.2g}"
-    return BanditDials(explore, gain, ridge, level), note
+    return BanditSettings(explore, gain, ridge, level), note
 
 
 def mean_answer(trainees: Trainees, weights: Tensor, start: Tensor, users: Tensor) -> float:
     """Mean reward of an item, as a bandit reads it, in sessions of the ranking by profile."""
-    never_learns = BanditDials(explore=0.0, gain=1.0, ridge=1e6)
+    never_learns = BanditSettings(explore=0.0, gain=1.0, ridge=1e6)
     heard = _Heard(LinUCB(trainees.catalogue, never_learns, weights, start, trainees.interface.slate_size))
     trainees.play(heard, users)
     return heard.total / max(1, heard.count)

@@ -276,7 +276,7 @@ def is_missing_name(span: str) -> bool:
         return False
     parts = match.group(1).split(".")
     starts = [n for n in range(len(parts), 0, -1) if ".".join(parts[:n]) in modules()]
-    if not starts or parts[-1] in {"py", "md", "toml"}:
+    if not starts or parts[-1] in {"py", "md", "toml", "pt"}:
         return False
     value: object = importlib.import_module(modules()[".".join(parts[: starts[0]])])
     names = parts[starts[0] :]

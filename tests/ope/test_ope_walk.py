@@ -12,7 +12,7 @@ from recsys_rl.cli import main
 from tests.doors import PPO, SIZES, WORLD, steps, train_in
 from tests.walk import PACKAGE, listed, profiled
 
-ROOMS = ("cli/ope.py", "workflows/", "files/", "decisions/", "ope/", "session.py")
+ROOMS = ("cli/ope.py", "workflows/", "tables/", "ope/", "session.py")
 BESIDE = {
     "workflows/ope_config.py",  # the options
     "workflows/latest.py",  # a remark on the checkpoint

@@ -12,13 +12,13 @@ from torch.testing import assert_close
 
 from recsys_rl.errors import UserError
 from recsys_rl.rivals import linear_bandit
-from recsys_rl.rivals.linear_bandit import BanditDials, LinearBandit, LinUCB, Thompson, signal_weights
+from recsys_rl.rivals.linear_bandit import BanditSettings, LinearBandit, LinUCB, Thompson, signal_weights
 from recsys_rl.testing import check_agent
 from recsys_rl.types import Catalogue, Interface, Obs, Stream
 from tests.tiny_world import tiny_catalogue
 
 USERS, ITEMS, DIM, STEPS = 70, 30, 5, 8  # more than one chunk of users
-DIALS = BanditDials(explore=0.7, gain=0.3, ridge=2.0, level=0.4)
+DIALS = BanditSettings(explore=0.7, gain=0.3, ridge=2.0, level=0.4)
 
 
 def catalogue() -> Catalogue:
@@ -210,8 +210,8 @@ def test_slates_masks_and_candidates(kind: str) -> None:
 
 def test_user_without_a_profile_begins_with_the_start() -> None:
     """With gain 1 and nothing to explore, east is best for the start (1, 0), north for the profile (0, 1)."""
-    dials = BanditDials(explore=0.0, gain=1.0)
-    agent = LinUCB(tiny_catalogue(), dials, torch.tensor([1.0]), start=torch.tensor([1.0, 0.0]))
+    settings = BanditSettings(explore=0.0, gain=1.0)
+    agent = LinUCB(tiny_catalogue(), settings, torch.tensor([1.0]), start=torch.tensor([1.0, 0.0]))
     context = torch.tensor([[0.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
     obs = Obs(context, torch.full((2, 3), -1), torch.zeros(2, 3, 1))
     assert shown(agent.act(obs).items) == [0, 1]
@@ -238,8 +238,8 @@ def test_observations_without_answers_and_too_many_items_are_refused(
 
 def test_bounds_are_finite_where_rounding_could_make_a_variance_negative() -> None:
     """The same item 300 times with a ridge of 1e-5: its variance is a hair above 0."""
-    dials = BanditDials(explore=1.0, gain=0.0, ridge=1e-5)
-    agent = LinUCB(catalogue(), dials, torch.tensor([1.0]))
+    settings = BanditSettings(explore=1.0, gain=0.0, ridge=1e-5)
+    agent = LinUCB(catalogue(), settings, torch.tensor([1.0]))
     history = torch.full((3, 300), 7)
     obs = Obs(torch.zeros(3, DIM + 2), history, torch.ones(3, 300, 1))
     reader = agent.reader()
