@@ -16,8 +16,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from recsys_rl.decisions.log import DecisionHeader, DecisionLog, catalogue_hash
-from recsys_rl.decisions.writer import DecisionWriter
 from recsys_rl.errors import UserError
 from recsys_rl.evaluation.policies import candidate_rule
 from recsys_rl.recommender import Visit
@@ -29,6 +27,8 @@ from recsys_rl.serve.replay import Replayed, replay
 from recsys_rl.serve.session_state import PackedVisit, SessionState, Step, pack
 from recsys_rl.serve.versions import Version
 from recsys_rl.session import PIECES
+from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog, catalogue_hash
+from recsys_rl.tables.writer import DecisionWriter
 from recsys_rl.types import Interface
 from recsys_rl.utils.user_hashes import number_of
 

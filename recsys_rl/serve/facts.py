@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from recsys_rl.checkpoint import Checkpoint
-from recsys_rl.decisions.log import catalogue_hash
 from recsys_rl.errors import UserError
+from recsys_rl.tables.decision_log import catalogue_hash
 from recsys_rl.utils.tensor_cache import digest
 
 CHAMPION = "champion"

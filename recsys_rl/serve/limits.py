@@ -80,9 +80,7 @@ class Guard:
         try:
             self.reader.feed(data)
         except Problem as problem:
-            if (
-                not self.answers() and self.reader.complete == complete
-            ):  # else it seems an earlier answer
+            if not self.answers() and self.reader.complete == complete:  # else it seems an earlier answer
                 self.transport.write(_bytes(problem))
             self.transport.close()
             return False

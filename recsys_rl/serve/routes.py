@@ -14,7 +14,6 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from recsys_rl import __version__
 from recsys_rl.errors import one_line
 from recsys_rl.serve.active_version import PolicyFiles, latest_requests
 from recsys_rl.serve.jobs import Feedback, Read, Recommend, Swap
@@ -37,6 +36,7 @@ from recsys_rl.serve.record_schema import Decision, SessionRows
 from recsys_rl.serve.replay import report
 from recsys_rl.serve.store import Store
 from recsys_rl.serve.worker import Worker
+from recsys_rl.version import __version__
 
 Post = Callable[["Services", bytes], Awaitable[bytes]]
 Get = Callable[["Services", Request], Awaitable[Response]]

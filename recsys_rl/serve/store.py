@@ -15,7 +15,6 @@ from typing import Any
 
 from recsys_rl.checkpoint.sealed import sync
 from recsys_rl.errors import UserError, error_text, one_line
-from recsys_rl.schema import shown
 from recsys_rl.serve.facts import HIGHEST, check_facts, read_facts, write_fact
 from recsys_rl.serve.record_schema import (
     APPLICATION,
@@ -27,6 +26,7 @@ from recsys_rl.serve.record_schema import (
     columns_of,
 )
 from recsys_rl.serve.store_reader import StoreReader
+from recsys_rl.settings.fields import shown
 
 try:
     import fcntl

@@ -17,9 +17,9 @@ from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.errors import UserError, error_text, one_line
 from recsys_rl.recommender import Recommender, Visit, load
 from recsys_rl.recommender.visit import NOON
-from recsys_rl.schema import shown
 from recsys_rl.serve.messages import Item, Platform, Problem
 from recsys_rl.serve.record_schema import ServedPolicy
+from recsys_rl.settings.fields import shown
 
 POPULARITY = ServedPolicy(0, "popularity", "", "")
 """The policy that chooses where another one fails."""

@@ -21,7 +21,6 @@ from benchmarks.harness.learning_texts import (
     gains_by_seed,
     platform,
     share_of_way,
-    share_with_interval,
 )
 from benchmarks.harness.log_texts import log_a2c, log_ppo, short
 from benchmarks.harness.newest import read, table
@@ -233,11 +232,6 @@ def test_the_million_items_end_where_the_curve_ends(tmp_path: Path) -> None:
     assert FIGURES["million-seconds"](tmp_path) == "20 seconds"
 
 
-def test_the_share_of_another_policy_has_its_own_interval(results: Path) -> None:
-    found = share_with_interval(results, "satiation", "random")
-    assert found == "-75 % (-139 to -11 %)"  # 2 and 3 between 10 and 20: shares -0.8 and -0.7
-
-
 def test_a_table_is_markdown() -> None:
     assert table(["a", "b"], [["1", ""]]) == "| a | b |\n|---|---:|\n| 1 | |"
 
@@ -328,4 +322,4 @@ def test_calibration_has_a_table_for_visits_and_one_of_settings_beside_estimates
     assert short_video(tmp_path, visits=True).splitlines()[2] == "| D7 | | | 0.408 | | | assumed |"
     lines = long_video(tmp_path).splitlines()
     assert lines[2].endswith("| 3.5 | 3.487 | 0.0038 | 0.05 | yes | 0.0064 |")
-    assert lines[-1] == "Commit b, 2026-11-28; `python -m benchmarks.calibration`."
+    assert lines[-1] == "Commit b, 2026-11-28; `python -m benchmarks.once.calibration`."
