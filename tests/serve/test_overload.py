@@ -32,7 +32,7 @@ def test_as_many_are_admitted_as_can_be_answered_in_half_of_the_deadline() -> No
         admission.enter()
     # 0.4 ms each: 250 take 100 ms, and those behind 251 would wait longer.
     assert admission.under_way == 251 and admission.wait == pytest.approx(251 * 4e-4)
-    with pytest.raises(Problem, match="waiting") as found:
+    with pytest.raises(Problem) as found:
         admission.enter()
     assert (found.value.status, admission.refused) == (503, 1)
     admission.leave()

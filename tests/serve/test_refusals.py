@@ -365,12 +365,12 @@ def test_an_unknown_item_in_likes_is_refused_also_within_a_session(
         assert recommend(client, user, likes=["3"])["session"]["step"] == 1
 
 
-def test_a_policy_that_fails_at_the_start_is_one_sentence(
+def test_a_policy_that_fails_does_not_start(
     checkpoint: At, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def scores(self: PPO, obs: Obs) -> torch.Tensor:
         raise ZeroDivisionError
 
     monkeypatch.setattr(PPO, "scores", scores)
-    with pytest.raises(UserError, match="raised"), serving(checkpoint("satiation"), tmp_path / "r.sqlite"):
+    with pytest.raises(UserError), serving(checkpoint("satiation"), tmp_path / "r.sqlite"):
         pass

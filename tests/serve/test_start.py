@@ -38,11 +38,13 @@ def main_thread() -> Iterator[None]:
 def test_a_stop_in_the_first_moments_is_heard(
     checkpoint: At, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, main_thread: None, moment: str
 ) -> None:
-    """From "serving at" on a script may send it."""
+    """From "serving at" on a script may send it. The line names the file behind a link."""
+    link = tmp_path / "latest.pt"
+    link.symlink_to(checkpoint("satiation"))
     own, missed = uvicorn.Server.run, list[bool]()
 
     def said(*text: Any, **options: Any) -> None:
-        assert "serving at" in text[0]
+        assert "serving at" in text[0] and f", policy {link.resolve()}, new record " in text[0]
         if moment == "said":
             signal.raise_signal(signal.SIGTERM)
 
@@ -60,7 +62,7 @@ def test_a_stop_in_the_first_moments_is_heard(
 
     monkeypatch.setattr("recsys_rl.serve.server.print", said, raising=False)
     monkeypatch.setattr(uvicorn.Server, "run", run)
-    serve(ServeConfig(str(checkpoint("satiation")), db=str(tmp_path / "r.sqlite"), port=0))
+    serve(ServeConfig(str(link), db=str(tmp_path / "r.sqlite"), port=0))
     assert not missed
 
 
