@@ -15,6 +15,7 @@ import torch
 import uvicorn
 from starlette.testclient import TestClient
 
+from recsys_rl.cli import main
 from recsys_rl.errors import UserError
 from recsys_rl.serve.server import ServeConfig, serve
 from recsys_rl.serve.versions import sha256_of
@@ -116,3 +117,11 @@ def test_a_new_record_takes_no_file_by_its_name(folder: Path, tmp_path: Path) ->
     shutil.copy(folder / "b.pt", folder / "a.pt")  # two names of one policy
     with serving(folder, db) as client:
         assert serves(client) == "b.pt"
+
+
+@pytest.mark.parametrize("command", [["serve"], ["log", "check"]])
+def test_a_server_needs_its_packages(monkeypatch: pytest.MonkeyPatch, command: list[str]) -> None:
+    monkeypatch.setattr(
+        "recsys_rl.cli.extras.find_spec", lambda name: None if name in ("msgspec", "uvloop") else name
+    )
+    assert main(command) == 2
