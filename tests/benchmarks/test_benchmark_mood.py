@@ -17,7 +17,6 @@ from recsys_rl.agents.ppo import PPO
 from recsys_rl.config import Config, from_dict
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.make import make_env, make_world
-from recsys_rl.types import UserError
 from recsys_rl.workflows.train import updates
 
 
@@ -91,28 +90,6 @@ def test_all_runs_begin_as_the_policy_of_the_first_training(name: str, tmp_path:
     wanted = first.agent.item_probabilities(usual, 20)
     assert_close(update.agent.item_probabilities(obs, 20), wanted, atol=1e-6, rtol=0)
     assert (obs.context.shape[1] > size) == (name == "shown")
-
-
-def test_settings_of_the_platform_are_names_and_numbers() -> None:
-    assert mood.numbers(["mood_deviation=1.5", "ratio_base=-0.2"]) == {
-        "mood_deviation": 1.5,
-        "ratio_base": -0.2,
-    }
-    for wrong in ("mood_deviation", "mood_deviation=much", "a=1=2"):
-        with pytest.raises(UserError, match="NAME=NUMBER"):
-            mood.numbers([wrong])
-
-
-def test_smoke_reads_what_a_folder_keeps(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "first-0.safetensors").touch()  # not read, as no run is trained
-    for place, name in enumerate(mood.RUNS):
-        (tmp_path / f"{name}-0.json").write_text(f"[{place}, {place + 2}]")
-    monkeypatch.setattr("sys.argv", ["mood", "--smoke", "--threads", "1", "--keep", str(tmp_path)])
-    mood.main()
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("run=")]
-    assert [line.split("by_seed=")[1].split()[0] for line in lines] == ["1.0", "2.0", "3.0", "4.0"]
 
 
 def test_smoke(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
