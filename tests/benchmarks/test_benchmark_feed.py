@@ -1,4 +1,4 @@
-"""The benchmarks of limits, loads of ads and heads on the social feed, and the texts of their tables."""
+"""The benchmarks of limits, loads of ads and heads on the social feed, and the table of limits."""
 
 from __future__ import annotations
 

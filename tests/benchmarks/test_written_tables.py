@@ -16,7 +16,6 @@ from benchmarks.harness.learning_texts import (
     gains_by_seed,
     platform,
     share_of_way,
-    share_with_interval,
 )
 from benchmarks.harness.newest import read
 from benchmarks.harness.tables import RESULTS, ROOT
@@ -105,11 +104,6 @@ def test_claims_have_intervals_and_the_worst_seed(tmp_path: Path) -> None:
         "| `satiation` | +15.0 % (-48.5 to +78.5), worst +10.0 | +10.0 % (-117.1 to +137.1), worst +0.0 | – |"
     )
     assert len(text) == 2 + len(CLAIMS) + 2 and "mean over two seeds" in text[-1]
-
-
-def test_the_share_of_another_policy_has_its_own_interval(results: Path) -> None:
-    found = share_with_interval(results, "satiation", "random")
-    assert found == "-75 % (-139 to -11 %)"  # 2 and 3 between 10 and 20: shares -0.8 and -0.7
 
 
 def test_marked_places_are_written_and_the_rest_is_kept(tmp_path: Path) -> None:

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from recsys_rl.agents.ppo import PPO
-from recsys_rl.config import Config, from_dict
-from recsys_rl.dials import ModelConfig
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.errors import FieldError
 from recsys_rl.experience.rollout import collect
 from recsys_rl.make import check_candidates, make_agent
+from recsys_rl.settings.config import Config, from_dict
+from recsys_rl.settings.shared import ModelConfig
 from recsys_rl.types import Obs
 from tests.feed import FeedConfig, feed_env
 
