@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness.ope_texts import clusters, coverage, open_bandit, open_bandit_weights, selection
+from benchmarks.harness.ope_texts import coverage, open_bandit, open_bandit_weights, selection
 from benchmarks.harness.picture_texts import categories, million
 from recsys_rl.report.categories import categories_svg
 from tests.benchmarks.test_written_tables import write_rows
@@ -31,19 +31,6 @@ def test_coverage_names_the_promise_of_each_interval(tmp_path: Path) -> None:
     assert lines[4:6] == ["| | | none | `dm` 902, `dros` 903 |", "| | | none, `--clip slope` | `dros` 904 |"]
     assert len(lines) == 2 + 4 * 4 + 3 and "the command warned in 999" in text
     assert lines[-1].endswith("--only coverage`, commit a, 2026-11-28; commit b, 2026-11-28.")
-
-
-def test_errors_of_clusters_stand_by_logger_and_spread(tmp_path: Path) -> None:
-    rows = [
-        ABOUT | {"question": "catalogue", "logger_sd": sd, "spread": spread, "estimator": name, "over_ips": x}
-        for sd, x in ((1.5, 0.126), (0.5, 7.214))
-        for spread in (0.1, 0.0)
-        for name in ("ips", "snips", "mips", "offcem")
-    ]
-    lines = clusters(write_rows(tmp_path, "ope", rows)).splitlines()
-    assert lines[0] == "| spread within a cluster | 0 | 0.1 |"
-    assert lines[2] == "| logger with strong preferences for no reason: `snips` | 0.13 | 0.13 |"
-    assert lines[6] == "| `mips` | 7.21 | 7.21 |"
 
 
 def test_selection_has_the_range_of_the_logs_and_the_largest_error(tmp_path: Path) -> None:

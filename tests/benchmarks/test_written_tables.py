@@ -21,7 +21,6 @@ from benchmarks.harness.learning_texts import (
     gains_by_seed,
     platform,
     share_of_way,
-    share_with_interval,
 )
 from benchmarks.harness.log_texts import log_a2c, log_ppo, short
 from benchmarks.harness.newest import read, table
@@ -231,11 +230,6 @@ def test_the_million_items_end_where_the_curve_ends(tmp_path: Path) -> None:
     write_rows(tmp_path, "million", [*rows, *(row | {"greedy_share_of_oracle": 1.0} for row in rows)])
     assert FIGURES["million-greedy"](tmp_path) == "0.99"
     assert FIGURES["million-seconds"](tmp_path) == "20 seconds"
-
-
-def test_the_share_of_another_policy_has_its_own_interval(results: Path) -> None:
-    found = share_with_interval(results, "satiation", "random")
-    assert found == "-75 % (-139 to -11 %)"  # 2 and 3 between 10 and 20: shares -0.8 and -0.7
 
 
 def test_a_table_is_markdown() -> None:

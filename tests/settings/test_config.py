@@ -226,7 +226,7 @@ def test_names_of_the_settings_can_be_imported_from_one_module() -> None:
 
     assert (Env, PPO, A2C, Train) == (EnvConfig, PPOConfig, A2CConfig, TrainConfig)
     assert issubclass(DriftConfig, Env) and Env(embedding_dim=8).state_dim == 16
-    with pytest.raises(AttributeError, match=r"'recsys_rl\.config' has no attribute 'SACConfig'"):
+    with pytest.raises(AttributeError, match=r"'recsys_rl\.settings\.config' has no attribute 'SACConfig'"):
         _ = getattr(config, "SAC" + "Config")
 
 
