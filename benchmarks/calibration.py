@@ -35,10 +35,10 @@ from benchmarks.calibration_rows import difference, missing, relative, row
 from benchmarks.calibration_statistics import aucs, gain_of_taste, variance_share
 from benchmarks.harness import tables
 from benchmarks.harness.turns import Row
-from recsys_rl.config import Config, from_dict
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.short_video import ShortVideoState
 from recsys_rl.make import make_env, make_world
+from recsys_rl.settings.config import Config, from_dict
 from recsys_rl.types import World
 
 Array = NDArray[Any]

@@ -22,12 +22,12 @@ from torch import Tensor
 
 from benchmarks.calibration_rows import relative, row
 from benchmarks.harness.turns import Row
-from recsys_rl.config import Config
 from recsys_rl.env.long_video import CLICKED, COMPLETION, LongVideo, LongVideoConfig, LongVideoState
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.functional import rows
 from recsys_rl.functional.choice_model import position_based
 from recsys_rl.make import make_env
+from recsys_rl.settings.config import Config
 from recsys_rl.types import World
 
 ENV = "long-video"

@@ -22,10 +22,10 @@ from torch import Tensor
 
 from benchmarks.calibration_rows import row
 from benchmarks.harness.turns import Row
-from recsys_rl.config import Config
 from recsys_rl.env.social_feed import AD, POST, SocialFeed, SocialFeedState
 from recsys_rl.env.visits import LONGEST_GAP
 from recsys_rl.make import make_user_model
+from recsys_rl.settings.config import Config
 from recsys_rl.types import World, tree_map
 
 ENV = "social-feed"

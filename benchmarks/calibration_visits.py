@@ -10,12 +10,12 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
-from recsys_rl.agents.baselines import FixedList, most_popular
-from recsys_rl.config import Config
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.visits import DAYS
 from recsys_rl.experience.rollout import play
 from recsys_rl.make import make_env
+from recsys_rl.rivals.baselines import FixedList, most_popular
+from recsys_rl.settings.config import Config
 from recsys_rl.types import World
 
 Array = NDArray[Any]

@@ -20,9 +20,9 @@ from benchmarks import calibration_feed as feed
 from benchmarks.harness import tables
 from benchmarks.harness.turns import Row
 from benchmarks.limits import PAID_REVENUE
-from recsys_rl.config import Config, from_dict
 from recsys_rl.env.social_feed import SocialFeed
 from recsys_rl.make import make_world
+from recsys_rl.settings.config import Config, from_dict
 
 TIMES = {
     "the first visit": feed.VISIT,

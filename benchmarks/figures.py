@@ -17,8 +17,6 @@ from torch import Tensor
 from benchmarks import feed_figures
 from benchmarks.harness.panel import LINES, Panel
 from recsys_rl.agents.ppo import PPOConfig
-from recsys_rl.agents.references import Myopic, Planner
-from recsys_rl.config import Config, defaults
 from recsys_rl.data.catalogue import MadeUpConfig
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.satiation import Satiation, SatiationConfig
@@ -27,6 +25,8 @@ from recsys_rl.functional.returns import gae
 from recsys_rl.make import make_env, make_world
 from recsys_rl.protocols import Policy
 from recsys_rl.report.drawing import number, spread, svg, text
+from recsys_rl.rivals.references import Myopic, Planner
+from recsys_rl.settings.config import Config, defaults
 from recsys_rl.types import Catalogue, Population
 from recsys_rl.utils.files import write_text
 

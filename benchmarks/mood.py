@@ -39,13 +39,13 @@ from torch import Tensor
 from benchmarks.harness import tables
 from benchmarks.harness.turns import Row
 from recsys_rl.agents.ppo import PPO
-from recsys_rl.config import Config, from_dict
 from recsys_rl.env.short_video import PLATFORM, Facts, ShortVideo, ShortVideoState
 from recsys_rl.errors import UserError
 from recsys_rl.experience.rollout import play
 from recsys_rl.make import make_env
 from recsys_rl.models.actor_critic import ActorCritic
 from recsys_rl.models.added_encoder import with_encoder, with_zeros
+from recsys_rl.settings.config import Config, from_dict
 from recsys_rl.types import Feedback
 from recsys_rl.utils.files import write_text
 from recsys_rl.utils.metrics import interval

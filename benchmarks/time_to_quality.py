@@ -40,9 +40,9 @@ from benchmarks.harness.turns import Row, System
 from benchmarks.harness.world import World, make_world
 from benchmarks.peers import PEERS, ours
 from recsys_rl.agents.ppo import PPOConfig
-from recsys_rl.config import defaults
 from recsys_rl.env.drift import best_return
 from recsys_rl.experience.rollout import play
+from recsys_rl.settings.config import defaults
 from recsys_rl.types import Action, Obs
 
 LEVELS = (0.90, 0.95)

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import torch
 
-from recsys_rl.dials import ModelConfig
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
 from recsys_rl.models.features import SplitFeatures
 from recsys_rl.models.item_columns import item_columns, item_features
+from recsys_rl.settings.shared import ModelConfig
 from recsys_rl.types import Catalogue, Obs
 from tests.small_runs import settings
 from tests.small_runs import world as made_up_world

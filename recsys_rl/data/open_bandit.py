@@ -17,12 +17,12 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from recsys_rl.decisions.single import by_design, single_decisions
-from recsys_rl.decisions.table import DecisionTable
-from recsys_rl.decisions.table_catalogue import catalogue_of_items
-from recsys_rl.files.download import read_member
-from recsys_rl.files.items import ItemFacts
+from recsys_rl.tables.decision_table import DecisionTable
+from recsys_rl.tables.items import ItemFacts
+from recsys_rl.tables.single import by_design, single_decisions
+from recsys_rl.tables.table_catalogue import catalogue_of_items
 from recsys_rl.types import UserError
+from recsys_rl.utils.download import read_member
 
 CAMPAIGNS = ("all", "men", "women")
 LOGGERS = ("random", "bts")

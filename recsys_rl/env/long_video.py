@@ -73,8 +73,8 @@ from recsys_rl.functional import rows
 from recsys_rl.functional.choice_model import draw_at, position_based
 from recsys_rl.functional.recency import products
 from recsys_rl.objective.weighted import stream_weights
-from recsys_rl.protocols import Expert, FollowedObs, Known, Platform, Split, VisitPieces, Walk
-from recsys_rl.schema import Finite, NonNegative, Range, Share
+from recsys_rl.records import Expert, FollowedObs, Known, Platform, Split, VisitPieces, Walk
+from recsys_rl.settings.fields import Finite, NonNegative, Range, Share
 from recsys_rl.types import (
     Catalogue,
     Events,

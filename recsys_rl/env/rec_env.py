@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recsys_rl.dials import EnvConfig
 from recsys_rl.env.visits import DAYS, LONGEST_GAP
 from recsys_rl.functional import categorical, rows
 from recsys_rl.objective.weighted import stream_weights, weighted
@@ -23,6 +22,7 @@ from recsys_rl.protocols import (
     WindowUsers,
 )
 from recsys_rl.session import Session, make_interface
+from recsys_rl.settings.shared import EnvConfig
 from recsys_rl.types import Catalogue, Events, Obs, Signal, Step, Stream, UserError, tensors_of, tree_map
 
 

@@ -40,11 +40,11 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data.attributes import catch
-from recsys_rl.dials import EnvConfig
 from recsys_rl.functional import rows
 from recsys_rl.functional.recency import products
-from recsys_rl.protocols import Expert, FollowedObs, Known, Platform, Preset, Split, Walk
-from recsys_rl.schema import NonNegative, Range
+from recsys_rl.records import Expert, FollowedObs, Known, Platform, Preset, Split, Walk
+from recsys_rl.settings.fields import NonNegative, Range
+from recsys_rl.settings.shared import EnvConfig
 from recsys_rl.types import Catalogue, Feedback, Interface, Obs, Population, Signal, Stream
 
 FAVOURITES = 50

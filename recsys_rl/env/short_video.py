@@ -70,8 +70,8 @@ from recsys_rl.env.watch_time import HIGHEST_RATIO, Watched
 from recsys_rl.functional import rows
 from recsys_rl.functional.kalman import measured
 from recsys_rl.functional.recency import products
-from recsys_rl.protocols import Expert, FollowedObs, Known, Platform, VisitPieces, Walk
-from recsys_rl.schema import Finite, NonNegative, Positive, Range, Share
+from recsys_rl.records import Expert, FollowedObs, Known, Platform, VisitPieces, Walk
+from recsys_rl.settings.fields import Finite, NonNegative, Positive, Range, Share
 from recsys_rl.types import Catalogue, Feedback, Interface, Obs, Population, Signal, Stream, World
 
 MOST_PATIENCE = 10.0

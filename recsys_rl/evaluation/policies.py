@@ -7,15 +7,16 @@ from typing import Any
 
 import torch
 
-from recsys_rl.agents.linear_bandit import Thompson
-from recsys_rl.agents.mixture import EpsilonMixture, Fixed
 from recsys_rl.checkpoint import Checkpoint, restoring
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.evaluation.checkpoints import row_name
 from recsys_rl.evaluation.players import Table, references
 from recsys_rl.make import make_agent
-from recsys_rl.protocols import EXPERT, PRIVILEGED, Behaviour
-from recsys_rl.schema import did_you_mean
+from recsys_rl.ope.mixture import EpsilonMixture, Fixed
+from recsys_rl.protocols import Behaviour
+from recsys_rl.records import EXPERT, PRIVILEGED
+from recsys_rl.rivals.linear_bandit import Thompson
+from recsys_rl.settings.fields import did_you_mean
 from recsys_rl.types import Obs, UserError
 from recsys_rl.utils.seeding import stream_seed
 from recsys_rl.utils.tensor_cache import digest

@@ -11,9 +11,7 @@ import torch
 from torch import Tensor
 
 import recsys_rl
-from recsys_rl.agents.references import Search
 from recsys_rl.checkpoint import Checkpoint
-from recsys_rl.config import to_dict
 from recsys_rl.data.bias import share_of
 from recsys_rl.data.world_check import about_check
 from recsys_rl.evaluation.categories import categories
@@ -22,6 +20,8 @@ from recsys_rl.evaluation.samples import samples
 from recsys_rl.evaluation.table import Played
 from recsys_rl.make import assumptions, make_user_model
 from recsys_rl.protocols import PatientUsers
+from recsys_rl.rivals.references import Search
+from recsys_rl.settings.config import to_dict
 
 STRANGERS = "strangers: all profiles are withheld"
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recsys_rl.decisions.target import Target, check_support
 from recsys_rl.ope.estimators import CLUSTERS, MODEL, WORLD, Evidence
 from recsys_rl.ope.replay import Probabilities, ReplayedLog, check_weights
 from recsys_rl.ope.reward_model import Fit, StepModels, fit_q, with_q
 from recsys_rl.ope.slate_choices import Choices
 from recsys_rl.protocols import Behaviour
+from recsys_rl.tables.target import Target, check_support
 from recsys_rl.types import Obs
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from recsys_rl.protocols import PRIVILEGED
+from recsys_rl.records import PRIVILEGED
 from recsys_rl.report.drawing import (
     LETTER,
     decimals,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from recsys_rl.protocols import TRADE
+from recsys_rl.records import TRADE
 from recsys_rl.report.drawing import BASELINES, finite, number
 
 POLICIES = {

@@ -13,10 +13,10 @@ from torch.testing import assert_close
 
 from recsys_rl.agents.a2c import A2C, A2CConfig
 from recsys_rl.agents.ppo import PPO, Outputs, PPOConfig
-from recsys_rl.config import Config
 from recsys_rl.experience.rollout import collect
 from recsys_rl.models.optimizer import FlatAdam
 from recsys_rl.models.policy import Samples
+from recsys_rl.settings.config import Config
 from recsys_rl.testing import check_agent
 from recsys_rl.types import Obs, Rollout, UserError, tree_map
 from tests.small_runs import begin, learn, settings

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from recsys_rl.agents.dqn import DQN
-from recsys_rl.config import Config
 from recsys_rl.errors import UserError
 from recsys_rl.experience.replay import Replay
 from recsys_rl.make import make_agent, make_experience
+from recsys_rl.settings.config import Config
 from recsys_rl.types import Obs, Step, Transitions, empty_world
 from recsys_rl.utils.seeding import generators
 from tests.proofs import Proof

@@ -18,8 +18,8 @@ import torch
 
 from benchmarks import foreign, foreign_envs
 from benchmarks.foreign import OURS, PEER, RANDOM
-from recsys_rl.env.foreign import GymEnv
 from recsys_rl.experience.rollout import play
+from recsys_rl.foreign.gym import GymEnv
 from recsys_rl.types import Action, Obs
 from tests.doors import benchmark_without
 

@@ -14,9 +14,9 @@ from torch.testing import assert_close
 from benchmarks import mood
 from benchmarks.mood import FilteredState, summary
 from recsys_rl.agents.ppo import PPO
-from recsys_rl.config import Config, from_dict
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.make import make_env, make_world
+from recsys_rl.settings.config import Config, from_dict
 from recsys_rl.types import UserError
 from recsys_rl.workflows.train import updates
 

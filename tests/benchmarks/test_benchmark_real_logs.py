@@ -13,8 +13,8 @@ import torch
 
 from benchmarks import kuairand_log, kuairec_likes
 from benchmarks.harness import tables
-from recsys_rl.agents.mixture import Fixed
 from recsys_rl.data.kuairand import random_decisions
+from recsys_rl.ope.mixture import Fixed
 from tests.doors import benchmark_here
 
 HEAD = "user_id,video_id,date,hourmin,time_ms,is_click,is_like,play_time_ms,duration_ms,is_rand\n"

@@ -13,8 +13,8 @@ from benchmarks import bandits
 from benchmarks import strangers as of_strangers
 from benchmarks.harness.stranger_texts import strangers
 from benchmarks.strangers_filter import Filter
-from recsys_rl.agents.linear_bandit import BANDITS
 from recsys_rl.env.satiation import Satiation
+from recsys_rl.rivals.linear_bandit import BANDITS
 from recsys_rl.types import Obs
 from tests.benchmarks.test_written_tables import write_rows
 from tests.doors import benchmark_here

@@ -13,8 +13,8 @@ import pytest
 
 from benchmarks import calibration, calibration_visits
 from benchmarks.calibration_statistics import auc, aucs, gain_of_taste, variance_share
-from recsys_rl.config import Config, from_dict
 from recsys_rl.make import make_world
+from recsys_rl.settings.config import Config, from_dict
 from tests.doors import benchmark_here
 from tests.worlds import shared_data
 

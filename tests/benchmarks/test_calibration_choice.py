@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.calibration_choice import Requests, completion_row, fit, loss, settings, simulate
-from recsys_rl.config import Config, from_dict
 from recsys_rl.env.long_video import LongVideoConfig
 from recsys_rl.make import make_world
+from recsys_rl.settings.config import Config, from_dict
 
 FALLING, RISING = (1.0, 0.75, 0.5, 0.25, 0.0), (1.0, 0.5, 0.75, 0.25, 0.0)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import calibration_feed as feed
-from recsys_rl.config import Config
+from recsys_rl.settings.config import Config
 from recsys_rl.types import World
 from tests.small_runs import settings, world
 

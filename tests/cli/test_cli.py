@@ -17,8 +17,8 @@ from recsys_rl.agents import AGENTS
 from recsys_rl.cli import main
 from recsys_rl.cli.evaluate import evaluate_options
 from recsys_rl.cli.train import Job, train_options
-from recsys_rl.config import Config, defaults, from_dict, overlay, to_dict, to_toml
-from recsys_rl.dials import ModelConfig
+from recsys_rl.settings.config import Config, defaults, from_dict, overlay, to_dict, to_toml
+from recsys_rl.settings.shared import ModelConfig
 from recsys_rl.types import UserError
 from recsys_rl.workflows.evaluate import EvaluateConfig
 

@@ -11,10 +11,10 @@ import torch
 
 from recsys_rl import Action, Catalogue, Config, EvaluateConfig, Obs, evaluate, load, train, updates
 from recsys_rl.agents.ppo import PPOConfig
-from recsys_rl.config import from_dict, with_settings
 from recsys_rl.data.log import LogConfig
-from recsys_rl.dials import EnvConfig, TrainConfig
 from recsys_rl.evaluation.custom import named
+from recsys_rl.settings.config import from_dict, with_settings
+from recsys_rl.settings.shared import EnvConfig, TrainConfig
 from recsys_rl.types import UserError
 from recsys_rl.workflows.record import RecordConfig
 

@@ -14,11 +14,11 @@ import pytest
 import torch
 
 from recsys_rl.checkpoint import Checkpoint, load, previous, save, sealed
-from recsys_rl.config import Config
 from recsys_rl.data import clustered
 from recsys_rl.data.clustered import clustered_items, clustered_world
 from recsys_rl.data.item_table import open_table, write_table
 from recsys_rl.data.table import table_world
+from recsys_rl.settings.config import Config
 from recsys_rl.types import Interface, UserError, World
 
 ROWS = np.array([[1, 0], [0.6, 0.8], [0, -1]], dtype=np.float32)

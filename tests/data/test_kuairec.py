@@ -16,10 +16,10 @@ import torch
 from recsys_rl.data import kuairec
 from recsys_rl.data.catalogue import DatasetConfig
 from recsys_rl.data.kuairec import KuaiRec, load_kuairec
-from recsys_rl.dials import EnvConfig
-from recsys_rl.files import download
-from recsys_rl.files.download import NoNetwork
+from recsys_rl.settings.shared import EnvConfig
 from recsys_rl.types import UserError
+from recsys_rl.utils import download
+from recsys_rl.utils.download import NoNetwork
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "kuairec"
 

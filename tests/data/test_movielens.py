@@ -16,8 +16,8 @@ import torch
 
 from recsys_rl.data import movielens
 from recsys_rl.data.movielens import load_movielens, split_title
-from recsys_rl.files.download import NoNetwork
 from recsys_rl.types import InteractionLog, UserError
+from recsys_rl.utils.download import NoNetwork
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 

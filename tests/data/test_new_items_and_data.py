@@ -16,12 +16,12 @@ from recsys_rl.data.catalogue import build_world
 from recsys_rl.data.cold import features, heldout_cosines, predict, ridge
 from recsys_rl.data.embeddings import first_likes, fold_in, is_earlier, like_matrix, unit_rows
 from recsys_rl.data.movielens import load_movielens
-from recsys_rl.files.items import read_items
 from recsys_rl.recommender import load
+from recsys_rl.tables.items import read_items
 from recsys_rl.types import UserError, World
 from recsys_rl.workflows.train import updates
-from tests.files import test_read
-from tests.files.test_read import camps
+from tests.tables import test_read
+from tests.tables.test_read import camps
 from tests.worlds import shared_data, two_camps
 
 RUN = [*test_read.RUN, "--heldout-fraction", "0.1"]  # 5 of the 40 users of `camps`
@@ -241,7 +241,7 @@ def test_run_whose_settings_name_the_link_is_resumed(here: Path, monkeypatch: py
     settings = load_checkpoint("runs/first/ppo.pt").config
     begun = dataclasses.replace(settings.train_config, init_from=str(link), total_timesteps=128)
     with monkeypatch.context() as patch:
-        patch.setattr("recsys_rl.folder.checkpoint_behind", lambda path: path)
+        patch.setattr("recsys_rl.training.folder.checkpoint_behind", lambda path: path)
         for _ in updates(dataclasses.replace(settings, train_config=begun), folder="runs/old", latest=True):
             break
     assert link.resolve() == Path("runs/old/ppo.pt").resolve()

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from recsys_rl.config import Config, from_dict
 from recsys_rl.data.kuairand import load_kuairand
 from recsys_rl.make import assumptions, make_world
+from recsys_rl.settings.config import Config, from_dict
 from recsys_rl.types import UserError
 from tests.worlds import shared_data
 

@@ -18,11 +18,11 @@ from recsys_rl.data.embeddings import first_likes, is_earlier
 from recsys_rl.data.new_users import new_users
 from recsys_rl.data.world_check import about_check, ndcg
 from recsys_rl.errors import UserError
-from recsys_rl.files.log import make_log
 from recsys_rl.recommender import load
+from recsys_rl.tables.events import make_log
 from recsys_rl.types import Catalogue, InteractionLog, Population, World, tensors_of
 from tests.data.test_new_items_and_data import SIZES
-from tests.files.test_read import RUN
+from tests.tables.test_read import RUN
 from tests.worlds import two_camps
 
 

@@ -23,8 +23,8 @@ from pathlib import Path
 import pytest
 
 import recsys_rl
-import recsys_rl.config
-import recsys_rl.dials
+import recsys_rl.settings.config
+import recsys_rl.settings.shared
 import recsys_rl.types
 from recsys_rl.agents import AGENTS
 from recsys_rl.cli.data import data_options
@@ -276,7 +276,7 @@ def is_missing_name(span: str) -> bool:
         return False
     parts = match.group(1).split(".")
     starts = [n for n in range(len(parts), 0, -1) if ".".join(parts[:n]) in modules()]
-    if not starts or parts[-1] in {"py", "md", "toml"}:
+    if not starts or parts[-1] in {"py", "md", "toml", "pt"}:
         return False
     value: object = importlib.import_module(modules()[".".join(parts[: starts[0]])])
     names = parts[starts[0] :]
@@ -311,7 +311,7 @@ def field_names() -> set[str]:
     """Fields and properties of the data types and of all settings."""
     records = [find(spec, "") for spec in {*PLATFORMS.values(), *AGENTS.values(), *SOURCES.values()}]
     classes = [record.config for record in records]
-    for module in (recsys_rl.config, recsys_rl.dials, recsys_rl.types):
+    for module in (recsys_rl.settings.config, recsys_rl.settings.shared, recsys_rl.types):
         classes += [x for x in vars(module).values() if isinstance(x, type) and dataclasses.is_dataclass(x)]
     names: set[str] = set()
     for value in classes:

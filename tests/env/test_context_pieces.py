@@ -10,12 +10,12 @@ from torch import Tensor
 
 from recsys_rl.agents.ppo import PPO
 from recsys_rl.cli import main
-from recsys_rl.config import Config, from_dict
-from recsys_rl.dials import ModelConfig
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.errors import FieldError
 from recsys_rl.experience.rollout import collect
 from recsys_rl.make import check_candidates, make_agent
+from recsys_rl.settings.config import Config, from_dict
+from recsys_rl.settings.shared import ModelConfig
 from recsys_rl.types import Obs
 from tests.feed import FeedConfig, feed_env
 
@@ -107,7 +107,7 @@ def test_too_few_candidates_for_slates(
     options: str, complaint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Sessions of four slates; the error comes before the data are read."""
-    monkeypatch.setattr("recsys_rl.run.make_world", None)
+    monkeypatch.setattr("recsys_rl.training.run.make_world", None)
     world = ["--data", "synthetic", "--num-items", "30", "--embedding-dim", "4", "--max-episode-steps", "4"]
     argv = ["train", "--env", "tests.feed:PLATFORM", *world, "--explore-rate", "0", *options.split()]
     assert main(argv) == 2

@@ -14,12 +14,7 @@ from gymnasium.utils.env_checker import check_env as gymnasium_check
 from torch import Tensor
 from torch.testing import assert_close
 
-from recsys_rl.agents import references
-from recsys_rl.agents.baselines import simple_baselines
-from recsys_rl.agents.rankers import Rule, RuleWeights
-from recsys_rl.agents.references import upper_bounds
 from recsys_rl.cli import main
-from recsys_rl.config import Config, from_dict
 from recsys_rl.env.long_video import (
     LongVideo,
     LongVideoConfig,
@@ -30,9 +25,14 @@ from recsys_rl.env.long_video import (
 )
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.experience.rollout import play
-from recsys_rl.gymnasium_ids import RecSysEnv
+from recsys_rl.foreign.ids import RecSysEnv
 from recsys_rl.make import make_env, make_world
 from recsys_rl.protocols import EventUsers, PatientUsers, UncertainUsers
+from recsys_rl.rivals import references
+from recsys_rl.rivals.baselines import simple_baselines
+from recsys_rl.rivals.rankers import Rule, RuleWeights
+from recsys_rl.rivals.references import upper_bounds
+from recsys_rl.settings.config import Config, from_dict
 from recsys_rl.testing import check_env, check_user_model
 from recsys_rl.types import Feedback, UserError, World, tree_map
 from tests.tiny_world import population, tiny_catalogue

@@ -16,9 +16,9 @@ from recsys_rl.agents import AGENTS
 from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
 from recsys_rl.cli.train import train_options
-from recsys_rl.config import Config, from_dict
 from recsys_rl.env import PLATFORMS
 from recsys_rl.errors import UserError
+from recsys_rl.settings.config import Config, from_dict
 from recsys_rl.workflows.train import updates
 from tests.doors import A2C, DRIFT, ROOT, assert_names, finish, home, start, steps
 
@@ -30,7 +30,7 @@ from dataclasses import dataclass, replace
 
 from recsys_rl.agents.a2c import A2C, A2CConfig
 from recsys_rl.protocols import Algorithm
-from recsys_rl.schema import Positive
+from recsys_rl.settings.fields import Positive
 
 
 @dataclass(frozen=True)

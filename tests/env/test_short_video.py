@@ -10,17 +10,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from recsys_rl.agents.references import (
-    LONG_PRICES,
-    PATIENCE_PRICES,
-    WEARINESS_PRICES,
-    Myopic,
-    Planner,
-    Search,
-    rest_of_session,
-)
 from recsys_rl.checkpoint import load
-from recsys_rl.config import Config, from_dict
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.short_video import (
     ShortVideo,
@@ -31,6 +21,16 @@ from recsys_rl.env.short_video import (
 from recsys_rl.env.visits import OPENED_AT, opening_hours
 from recsys_rl.experience.rollout import play
 from recsys_rl.make import make_env, make_user_model, make_world
+from recsys_rl.rivals.references import (
+    LONG_PRICES,
+    PATIENCE_PRICES,
+    WEARINESS_PRICES,
+    Myopic,
+    Planner,
+    Search,
+    rest_of_session,
+)
+from recsys_rl.settings.config import Config, from_dict
 from recsys_rl.testing import check_env, check_user_model
 from recsys_rl.testing.envs import require_same_obs
 from recsys_rl.types import Catalogue, Population, UserError, World, tree_map

@@ -15,19 +15,19 @@ import torch
 from gymnasium.utils.env_checker import check_env as gymnasium_check
 from torch.testing import assert_close
 
-from recsys_rl import gymnasium_ids
-from recsys_rl.agents.baselines import FixedList, RandomPolicy, mean_return, simple_baselines
-from recsys_rl.agents.rankers import MaximalMarginalRelevance, Rule, RuleWeights
-from recsys_rl.agents.references import Myopic, Planner, upper_bounds
-from recsys_rl.dials import ModelConfig
 from recsys_rl.env.rec_env import RecEnv
-from recsys_rl.evaluation import rule_search, tuning
 from recsys_rl.evaluation.printing import print_table
 from recsys_rl.evaluation.table import Played, mean_rows, summarise
 from recsys_rl.experience.rollout import play
+from recsys_rl.foreign import ids as gymnasium_ids
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
 from recsys_rl.models.item_columns import item_features
 from recsys_rl.protocols import Policy
+from recsys_rl.rivals import rule_search, tuning
+from recsys_rl.rivals.baselines import FixedList, RandomPolicy, mean_return, simple_baselines
+from recsys_rl.rivals.rankers import MaximalMarginalRelevance, Rule, RuleWeights
+from recsys_rl.rivals.references import Myopic, Planner, upper_bounds
+from recsys_rl.settings.shared import ModelConfig
 from recsys_rl.testing import check_agent
 from recsys_rl.testing.agents import check_action
 from recsys_rl.testing.envs import check_env, walk

@@ -14,11 +14,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from recsys_rl.agents.baselines import simple_baselines
-from recsys_rl.agents.rankers import Rule, RuleWeights
-from recsys_rl.agents.references import Myopic, Planner
 from recsys_rl.cli import main
-from recsys_rl.config import Config, from_dict
 from recsys_rl.env.heuristics import LOADS, WithAds, fixed_load
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.social_feed import (
@@ -43,10 +39,15 @@ from recsys_rl.env.social_feed import (
     expert_scores,
     kinds,
 )
-from recsys_rl.evaluation.expert import ByEquations
 from recsys_rl.experience.rollout import play
 from recsys_rl.make import make_env, make_user_model
-from recsys_rl.protocols import Known, Policy
+from recsys_rl.protocols import Policy
+from recsys_rl.records import Known
+from recsys_rl.rivals.baselines import simple_baselines
+from recsys_rl.rivals.expert import ByEquations
+from recsys_rl.rivals.rankers import Rule, RuleWeights
+from recsys_rl.rivals.references import Myopic, Planner
+from recsys_rl.settings.config import Config, from_dict
 from recsys_rl.testing import check_env, check_user_model
 from recsys_rl.types import Catalogue, Feedback, Obs, Population, UserError, World
 from recsys_rl.user_columns import UserColumns

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from recsys_rl.config import Config, from_dict
 from recsys_rl.data.synthetic import synthetic_world
-from recsys_rl.dials import EnvConfig
 from recsys_rl.env.drift import Drift, best_return
 from recsys_rl.env.satiation import Satiation
 from recsys_rl.make import make_user_model
 from recsys_rl.protocols import UserModel, UserState
+from recsys_rl.settings.config import Config, from_dict
+from recsys_rl.settings.shared import EnvConfig
 from recsys_rl.types import UserError, World
 from tests.tiny_world import DRIFT, SATIATION, env_of, tiny_drift, tiny_satiation
 

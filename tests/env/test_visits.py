@@ -16,11 +16,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 import recsys_rl  # registers the ids
-from recsys_rl.agents.baselines import RandomPolicy
 from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
-from recsys_rl.config import Config, from_dict
-from recsys_rl.dials import EnvConfig
 from recsys_rl.env import visits
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.short_video import ShortVideo
@@ -30,6 +27,9 @@ from recsys_rl.evaluation.table import Played, mean_rows, summarise
 from recsys_rl.experience.rollout import Sessions, collect, play
 from recsys_rl.make import make_agent, make_env, make_world
 from recsys_rl.protocols import ReturningUsers
+from recsys_rl.rivals.baselines import RandomPolicy
+from recsys_rl.settings.config import Config, from_dict
+from recsys_rl.settings.shared import EnvConfig
 from recsys_rl.testing import check_env, check_user_model
 from recsys_rl.testing.envs import require_same_steps, walk
 from recsys_rl.types import UserError

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from recsys_rl.config import defaults
 from recsys_rl.env.satiation import SatiationConfig
 from recsys_rl.evaluation import rule_cache
 from recsys_rl.evaluation.rule_cache import cached, search_key
+from recsys_rl.settings.config import defaults
 from recsys_rl.types import Population
 from tests.tiny_world import tiny_catalogue
 

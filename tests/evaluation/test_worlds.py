@@ -12,12 +12,12 @@ import torch
 
 from recsys_rl.checkpoint import Checkpoint, load, save
 from recsys_rl.cli import main
-from recsys_rl.config import Config, overlay
 from recsys_rl.env.satiation import PLATFORM, Satiation, SatiationConfig
 from recsys_rl.env.short_video import ShortVideo, ShortVideoConfig
 from recsys_rl.evaluation.worlds import played_in
 from recsys_rl.make import make_env
-from recsys_rl.protocols import Platform
+from recsys_rl.records import Platform
+from recsys_rl.settings.config import Config, overlay
 from recsys_rl.types import ItemFeature, UserError, World
 from recsys_rl.workflows.evaluate import evaluate
 from tests.doors import CARTPOLE, DRIFT, SATIATION, VIDEOS, steps, train_in

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from recsys_rl.config import Config
 from recsys_rl.experience.rollout import collect, play
+from recsys_rl.settings.config import Config
 from recsys_rl.types import (
     Action,
     Feedback,

@@ -12,9 +12,9 @@ from torch.testing import assert_close
 
 from recsys_rl.agents.ppo import PPO
 from recsys_rl.cli import main
-from recsys_rl.config import Config, from_dict
-from recsys_rl.dials import ModelConfig
 from recsys_rl.models.added_encoder import with_encoder, with_zeros
+from recsys_rl.settings.config import Config, from_dict
+from recsys_rl.settings.shared import ModelConfig
 from recsys_rl.types import Obs
 from recsys_rl.workflows.train import Update, updates
 from tests.tagged_networks import OLD, network, observations

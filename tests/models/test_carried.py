@@ -11,13 +11,13 @@ import torch
 
 from recsys_rl.checkpoint import load as load_checkpoint
 from recsys_rl.cli import main
-from recsys_rl.dials import ModelConfig
 from recsys_rl.models.carried import carried
 from recsys_rl.models.item_columns import Column, column_names
+from recsys_rl.settings.shared import ModelConfig
 from recsys_rl.types import ItemFeature
 from tests.data.test_new_items_and_data import write_log
 from tests.doors import assert_names
-from tests.files.test_read import RUN
+from tests.tables.test_read import RUN
 from tests.tagged_networks import NEW, OLD, catalogue, network, network_of, observations
 
 

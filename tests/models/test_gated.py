@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from recsys_rl.cli import main
-from recsys_rl.config import Config
 from recsys_rl.errors import UserError
 from recsys_rl.experience.rollout import collect
 from recsys_rl.functional.gated import Gated
 from recsys_rl.models.heads import GatedHead, item_kinds
 from recsys_rl.models.policy import NetworkPolicy
+from recsys_rl.settings.config import Config
 from recsys_rl.types import Catalogue
 from tests.small_runs import begin, settings
 from tests.small_runs import world as made_up

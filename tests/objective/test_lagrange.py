@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from recsys_rl.dials import TrainConfig
 from recsys_rl.experience.on_policy import OnPolicy
 from recsys_rl.objective.lagrange import Limit, Limits, check_limits, parse_limits
 from recsys_rl.objective.limit_streams import LimitStream, limit_streams
 from recsys_rl.objective.weighted import Weighted
+from recsys_rl.settings.shared import TrainConfig
 from recsys_rl.types import Interface, Obs, Rollout, Step, Stream, UserError, empty_world
 from tests.proofs import Proof
 from tests.small_runs import settings, toy_agent

@@ -14,13 +14,7 @@ import torch
 from recsys_rl.checkpoint import load as load_checkpoint
 from recsys_rl.cli import main
 from recsys_rl.cli.ope import ope_options
-from recsys_rl.decisions.log import DecisionLog
-from recsys_rl.decisions.parts import read_decisions
-from recsys_rl.decisions.target import read_target
-from recsys_rl.decisions.transitions import observations
-from recsys_rl.decisions.writer import write_decisions
 from recsys_rl.errors import UserError
-from recsys_rl.models import user_fit
 from recsys_rl.ope import world as world_module
 from recsys_rl.ope.features import Features
 from recsys_rl.ope.printing import print_warnings
@@ -29,7 +23,13 @@ from recsys_rl.ope.result import Estimate, WorldCheck
 from recsys_rl.ope.rows import touches
 from recsys_rl.ope.world import Worlds, fit_world, world
 from recsys_rl.recommender import load
+from recsys_rl.tables.decision_log import DecisionLog
+from recsys_rl.tables.parts import read_decisions
+from recsys_rl.tables.target import read_target
+from recsys_rl.tables.transitions import observations
+from recsys_rl.tables.writer import write_decisions
 from recsys_rl.types import Action, Catalogue, Obs
+from recsys_rl.users import fit as user_fit
 from recsys_rl.workflows.ope_log import read_log
 from tests.doors import CARTPOLE, PPO, SATIATION, SIZES, steps, train_in
 

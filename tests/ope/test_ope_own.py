@@ -15,15 +15,15 @@ import pytest
 import torch
 
 from recsys_rl.cli import main
-from recsys_rl.decisions.log import DecisionHeader, DecisionLog
-from recsys_rl.decisions.table import DecisionTable, read_table
-from recsys_rl.decisions.target import Ids, Target, read_target
-from recsys_rl.decisions.writer import write_decisions
 from recsys_rl.errors import UserError
 from recsys_rl.ope import replay
 from recsys_rl.ope.compare import about_model, difference
 from recsys_rl.ope.estimators import ESTIMATORS, SLATE
 from recsys_rl.ope.result import WorldCheck
+from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog
+from recsys_rl.tables.decision_table import DecisionTable, read_table
+from recsys_rl.tables.target import Ids, Target, read_target
+from recsys_rl.tables.writer import write_decisions
 from recsys_rl.types import Interface
 
 ITEMS = ("tea", "coffee", "milk", "water")

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from recsys_rl.data.synthetic import synthetic_world
-from recsys_rl.decisions.log import DecisionHeader, DecisionLog
 from recsys_rl.errors import UserError
 from recsys_rl.ope.propensities import with_propensities
 from recsys_rl.ope.reward_model import folds_by_user
+from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog
 from recsys_rl.types import Catalogue, Interface
 from tests.proofs import Proof
 

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data.synthetic import synthetic_world
-from recsys_rl.decisions.log import DecisionHeader, DecisionLog
 from recsys_rl.errors import UserError
-from recsys_rl.models import user_fit
-from recsys_rl.models.user_fit import shift
 from recsys_rl.ope.networks import held_out, mlp_of_shares, shares
 from recsys_rl.ope.replay import ReplayedLog, replay
 from recsys_rl.ope.world import Worlds, fit_world, world
+from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog
 from recsys_rl.types import Action, Catalogue, Interface, Obs
+from recsys_rl.users import fit as user_fit
+from recsys_rl.users.fit import shift
 from tests.proofs import Proof
 
 ITEMS, USERS = 6, 60

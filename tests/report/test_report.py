@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys_rl.protocols import PRIVILEGED
+from recsys_rl.records import PRIVILEGED
 from recsys_rl.report import learning_curve_svg, returns_chart_svg, write_report
 from recsys_rl.report.charts import passing
 from recsys_rl.report.drawing import (

@@ -17,8 +17,8 @@ from recsys_rl.cli import main
 from recsys_rl.env import long_video
 from recsys_rl.errors import UserError
 from recsys_rl.make import make_agent, make_env
-from recsys_rl.protocols import VisitPieces
 from recsys_rl.recommender import Recommendation, Recommender, Visit, load
+from recsys_rl.records import VisitPieces
 from recsys_rl.types import Obs
 from recsys_rl.utils.seeding import generators
 from recsys_rl.workflows.id_files import read_ids

@@ -16,13 +16,13 @@ from recsys_rl.cli import main
 from recsys_rl.data.catalogue import build_world
 from recsys_rl.data.new_items import join
 from recsys_rl.errors import UserError
-from recsys_rl.files.items import read_items
 from recsys_rl.models.item_columns import item_columns
 from recsys_rl.recommender import load, people
+from recsys_rl.tables.items import read_items
 from recsys_rl.types import World
 from tests.data.test_new_items_and_data import SIZES
 from tests.doors import finish, start
-from tests.files.test_read import RUN, camps
+from tests.tables.test_read import RUN, camps
 from tests.worlds import two_camps
 
 TITLES = ["Toy Story", "Matrix, The", "Heat \x1b[31mred\x1b[0m", *(f"film {item}" for item in range(3, 30))]

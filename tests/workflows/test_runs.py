@@ -20,17 +20,17 @@ import torch
 
 import recsys_rl.workflows.train as train_module
 from benchmarks import runs_survive
-from recsys_rl import folder as folders
 from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
 from recsys_rl.cli.train import train_options
-from recsys_rl.config import Config, from_dict
-from recsys_rl.dials import TrainConfig
 from recsys_rl.experience import on_policy
 from recsys_rl.experience.rollout import collect
+from recsys_rl.settings.config import Config, from_dict
+from recsys_rl.settings.shared import TrainConfig
+from recsys_rl.training import folder as folders
+from recsys_rl.training import run_log as run_log_module
 from recsys_rl.types import UserError
 from recsys_rl.utils.logger import read_log
-from recsys_rl.workflows import run_log as run_log_module
 from recsys_rl.workflows.train import Interrupted, train, updates
 from tests.doors import A2C, DRIFT, PPO, ROOT, SIZES, assert_names, assert_same_weights, home, steps
 
@@ -462,7 +462,7 @@ def test_mistakes_are_found_before_data_are_read(
     def read(*_: object) -> None:
         raise AssertionError("data were read")
 
-    monkeypatch.setattr("recsys_rl.run.make_world", read)
+    monkeypatch.setattr("recsys_rl.training.run.make_world", read)
     if missing:
         monkeypatch.setitem(sys.modules, missing, None)
     Path("runs/taken").mkdir(parents=True)

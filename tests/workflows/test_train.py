@@ -15,9 +15,9 @@ import torch
 from recsys_rl.checkpoint import load, previous
 from recsys_rl.cli import main
 from recsys_rl.cli.train import train_options
-from recsys_rl.run import begin
+from recsys_rl.training.run import begin
+from recsys_rl.training.run_log import evaluate_training_users
 from recsys_rl.utils.logger import read_log
-from recsys_rl.workflows.run_log import evaluate_training_users
 from tests.doors import (
     A2C,
     CARTPOLE,

@@ -17,8 +17,8 @@ from benchmarks.coat.factorise import FACTOR_PENALTY, Factorised, draw_users, fa
 from benchmarks.coat.rating_matrix import matrix_world
 from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
-from recsys_rl.config import Config
 from recsys_rl.make import make_world
+from recsys_rl.settings.config import Config
 from recsys_rl.types import UserError, World
 from tests.worlds import shared_data
 

@@ -1,0 +1,181 @@
+"""Times as people write them, in seconds since 1970.
+
+Numbers are seconds, milliseconds, microseconds or nanoseconds, by their size. Texts are ISO, or begin with
+the day or the month: with points the day is first (31.12.2020), else the column must show the order by a
+number above 12 (12/31/2020).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from recsys_rl.tables.read import TableFile, parsing
+
+_CLOCK = r"(?:[T ,]+(\d{1,2}):(\d{2})(?::(\d{2}(?:[.,]\d+)?))?)?"
+_ZONE = r"(Z|z|UTC|GMT|[+-]\d{2}:?(?:\d{2})?)?"
+_ISO = rf"^\s*(\d{{4}})[-/](\d{{1,2}})[-/](\d{{1,2}}){_CLOCK}\s*{_ZONE}\s*$"
+_DAY = rf"^\s*(\d{{1,2}})([./-])(\d{{1,2}})[./-](\d{{4}}){_CLOCK}\s*([AaPp][Mm])?\s*{_ZONE}\s*$"
+# The unit of numbers of which at least half are this large: 1e11 s is the year 5138, and 1e11 ms is 1973.
+_UNITS = ((1e17, 1e9, "nanoseconds"), (1e14, 1e6, "microseconds"), (1e11, 1e3, "milliseconds"))
+
+ISO, DAY, MONTH, EITHER, BOTH = "year first", "day first", "month first", "either", "both"
+"""The order of day, month and year in a column of texts."""
+RULE = (
+    "times are numbers of at most 64 bits, dates, or texts such as 2024-05-01T12:00:00Z or 31.12.2024 12:00"
+)
+UNCLEAR = {
+    EITHER: "such times may begin with the day or with the month, and no row shows which: write them as "
+    "2024-05-01",
+    BOTH: "some of these times begin with the day and others with the month: write them as 2024-05-01",
+}
+
+
+@dataclass(frozen=True)
+class TimeFormat:
+    """The format of the times in a column, found once for the whole column, also if it is read in pieces."""
+
+    order: str | None = None  # of day, month and year in texts; None if the column holds numbers
+    unit: str = "seconds"  # of numbers
+
+    @property
+    def per_second(self) -> float:
+        """Units in a second."""
+        return {unit: parts for _, parts, unit in _UNITS}.get(self.unit, 1.0)
+
+    @property
+    def note(self) -> str:
+        """The format in words; empty for ISO texts and seconds."""
+        if self.order is None:
+            return "" if self.unit == "seconds" else f"times in {self.unit}"
+        which = {DAY: "day", MONTH: "month"}.get(self.order)
+        return "" if which is None else f"times read as {which} first"
+
+
+def format_of(table: TableFile, column: str) -> TimeFormat:
+    """The format of the column of a file, for callers that parse it in pieces."""
+    with parsing(table.path):
+        scan = table.scan([column])
+        kind = scan.collect_schema()[column]
+    return _format(table.collect(scan.select(_facts(pl.col(column), kind))))
+
+
+def format_in(column: pl.Series) -> TimeFormat:
+    """The format of a column."""
+    return _format(column.to_frame("x").select(_facts(pl.col("x"), column.dtype)))
+
+
+def _facts(column: pl.Expr, kind: pl.DataType) -> list[pl.Expr]:
+    """Numbers of the column that show its format, for each kind of column others."""
+    if kind in (pl.Categorical, pl.Enum, pl.Binary):
+        column, kind = column.cast(pl.String, strict=False), pl.String()
+    found = []
+    if kind == pl.String:
+        points = column.str.extract(_DAY, 2) == "."
+        first, second = (
+            pl.when(~points).then(column.str.extract(_DAY, k).cast(pl.Int64)).max() for k in (1, 3)
+        )
+        iso = column.str.contains(_ISO).any()
+        found = [first.alias("first"), second.alias("second"), points.any().alias("points"), iso.alias("iso")]
+    elif not kind.is_numeric():
+        return [pl.lit(True).alias("iso")]
+    numbers = column.cast(pl.Float64, strict=False).abs()
+    sound = numbers.is_not_nan() & (numbers < 2.0**63)
+    enough = [((numbers >= least) & sound).sum().alias(unit) for least, _, unit in _UNITS]
+    return [*found, sound.sum().alias("numbers"), *enough]
+
+
+def _format(facts: pl.DataFrame) -> TimeFormat:
+    found = facts.row(0, named=True)
+    first, second = found.get("first"), found.get("second")
+    if first is not None and second is not None:
+        if first > 12 and second > 12:
+            return TimeFormat(BOTH)
+        if first > 12 or second > 12:
+            return TimeFormat(DAY if first > 12 else MONTH)
+        return TimeFormat(EITHER)
+    if found.get("points") or found.get("iso"):
+        return TimeFormat(DAY if found.get("points") else ISO)
+    half = max(1, found["numbers"] / 2)
+    return TimeFormat(None, next((unit for _, _, unit in _UNITS if found[unit] >= half), "seconds"))
+
+
+def times_of(
+    column: pl.Series, role: str, found: TimeFormat | None = None
+) -> tuple[pl.Series, pl.Series, str, str]:
+    """Seconds as Int64, or as Float64 with fractions (null where bad), the bad values, a rule and a note.
+
+    The caller cuts fractions off after sorting. ``found``: the format of the whole column, of which this is a
+    piece; None to find it here.
+    """
+    found = format_in(column) if found is None else found
+    if column.dtype == pl.Date or isinstance(column.dtype, pl.Datetime):
+        instants = column.cast(pl.Datetime("us")) if column.dtype == pl.Date else column
+        seconds = instants.dt.epoch("us") / 1e6
+    elif column.dtype == pl.String and found.order is not None:
+        seconds = _iso_seconds(column if found.order == ISO else _as_iso(column, found.order))
+    elif column.dtype == pl.String or column.dtype.is_numeric():
+        seconds = column.cast(pl.Int64, strict=False) if not column.dtype.is_float() else column
+        if seconds.has_nulls():
+            seconds = column.cast(pl.Float64, strict=False)
+        seconds = seconds / found.per_second if found.per_second > 1 else seconds
+    else:
+        seconds = pl.repeat(None, column.len(), dtype=pl.Float64, eager=True)
+    bad = seconds.is_null()
+    if seconds.dtype.is_float():
+        bad = (seconds.abs() < 2.0**63).not_().fill_null(True)
+    return seconds.set(bad, None), bad, UNCLEAR.get(found.order or "", RULE), found.note
+
+
+def _as_iso(column: pl.Series, order: str) -> pl.Series:
+    """ISO texts of those that begin with the day or the month; null where the order is unclear."""
+    text = pl.col("text")
+    first, sign, second, year, hour, minute, seconds, half, zone = (
+        text.str.extract(_DAY, k) for k in range(1, 10)
+    )
+    by_day = (sign == ".") | (order == DAY)
+    day, month = pl.when(by_day).then(first).otherwise(second), pl.when(by_day).then(second).otherwise(first)
+    clock = hour.cast(pl.Int64)
+    late = half.str.to_lowercase() == "pm"
+    twelve = pl.when((clock < 1) | (clock > 12)).then(99).otherwise(clock % 12 + 12 * late.cast(pl.Int64))
+    clock = pl.when(half.is_null()).then(clock).otherwise(twelve)
+    parts = [
+        pl.concat_str(year, month, day, separator="-"),
+        pl.when(hour.is_not_null()).then(
+            pl.concat_str(
+                pl.lit("T"),
+                clock.cast(pl.String),
+                pl.lit(":"),
+                minute,
+                pl.lit(":"),
+                seconds.fill_null("00"),
+            )
+        ),
+        zone,
+    ]
+    whole = pl.concat_str(parts[0], *(part.fill_null("") for part in parts[1:]))
+    known = (sign == ".") | pl.lit(order in (DAY, MONTH))
+    iso = text.str.contains(_ISO)
+    return (
+        column.to_frame("text")
+        .select(pl.when(iso).then(text).when(known).then(whole).otherwise(None))
+        .to_series()
+    )
+
+
+def _iso_seconds(column: pl.Series) -> pl.Series:
+    """Seconds since 1970 of ISO texts; UTC where they name no zone, null where a text is not a time."""
+    part = [pl.col("text").str.extract(_ISO, group) for group in range(1, 8)]
+    digits = part[6].str.replace_all(r"[^0-9]", "")
+    offset = 60 * digits.str.slice(0, 2).cast(pl.Int64, strict=False).fill_null(0)
+    offset += digits.str.slice(2, 2).cast(pl.Int64, strict=False).fill_null(0)  # minutes
+    sign = pl.when(part[6].str.starts_with("-")).then(-1).otherwise(1)
+    day = pl.concat_str(part[0], part[1].str.zfill(2), part[2].str.zfill(2), separator="-").str.to_date(
+        "%Y-%m-%d", strict=False
+    )
+    hour, minute = (part[i].cast(pl.Int64).fill_null(0) for i in (3, 4))
+    second = part[5].str.replace(",", ".").cast(pl.Float64).fill_null(0.0)
+    sound = (hour < 24) & (minute < 60) & (second < 61)
+    seconds = day.dt.epoch("s") + 3600 * hour + 60 * minute + second - 60 * sign * offset
+    return column.to_frame("text").select(pl.when(sound).then(seconds)).to_series()
