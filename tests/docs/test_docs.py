@@ -296,13 +296,14 @@ def is_quoted_right(file: str, code: str) -> bool:
 
 @cache
 def modules() -> dict[str, str]:
-    """Modules by their names on a page: the whole name, without `recsys_rl`, and without `functional`."""
+    """Modules by their names on a page: the whole name, without `recsys_rl`, `functional` or `settings`."""
     found = {"recsys_rl": "recsys_rl"}
     for module in pkgutil.walk_packages(recsys_rl.__path__, "recsys_rl."):
         name = module.name.removeprefix("recsys_rl.")
         found |= {module.name: module.name, name: module.name}
-        if name.startswith("functional."):
-            found[name.removeprefix("functional.")] = module.name
+        for room in ("functional.", "settings."):
+            if name.startswith(room):
+                found[name.removeprefix(room)] = module.name
     return found
 
 
