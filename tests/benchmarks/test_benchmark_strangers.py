@@ -9,12 +9,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from benchmarks import bandits
 from benchmarks import strangers as of_strangers
 from benchmarks.harness.stranger_texts import strangers
 from benchmarks.strangers_filter import Filter
 from recsys_rl.env.satiation import Satiation
-from recsys_rl.rivals.linear_bandit import BANDITS
 from recsys_rl.types import Obs
 from tests.benchmarks.test_written_tables import write_rows
 from tests.doors import benchmark_here
@@ -73,9 +71,3 @@ def test_smoke(tmp_path: Path) -> None:
     assert {"popularity", "mf", "linucb", "lints", "ppo", "ppo-share"} < table.keys()
     assert table["informed"]["regret"] is None and table["filter"]["regret"] > 0
     assert [path.name for path in tmp_path.iterdir()] == ["table.json"]
-
-
-def test_a_step_of_each_bandit_is_timed() -> None:
-    for name in BANDITS:
-        row = bandits.step(name, bandits.Sizes(users=6, items=30, dim=3))
-        assert 0 < row["least_ms"] <= row["ms"]

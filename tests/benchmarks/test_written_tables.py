@@ -322,4 +322,4 @@ def test_calibration_has_a_table_for_visits_and_one_of_settings_beside_estimates
     assert short_video(tmp_path, visits=True).splitlines()[2] == "| D7 | | | 0.408 | | | assumed |"
     lines = long_video(tmp_path).splitlines()
     assert lines[2].endswith("| 3.5 | 3.487 | 0.0038 | 0.05 | yes | 0.0064 |")
-    assert lines[-1] == "Commit b, 2026-11-28; `python -m benchmarks.calibration`."
+    assert lines[-1] == "Commit b, 2026-11-28; `python -m benchmarks.once.calibration`."

@@ -17,7 +17,7 @@ from recsys_rl.agents import AGENTS
 from recsys_rl.cli import main
 from recsys_rl.cli.evaluate import evaluate_options
 from recsys_rl.cli.train import Job, train_options
-from recsys_rl.settings.config import Config, defaults, from_dict, overlay, to_dict, to_toml
+from recsys_rl.settings.config import Config, from_dict, overlay, to_dict, to_toml
 from recsys_rl.settings.shared import ModelConfig
 from recsys_rl.types import UserError
 from recsys_rl.workflows.evaluate import EvaluateConfig
@@ -47,14 +47,16 @@ def run(*arguments: str, encoding: str = "utf-8") -> subprocess.CompletedProcess
 
 
 def test_default_options_are_the_preset_of_ppo_on_drift() -> None:
-    assert train_options([]) == Job(defaults("ppo", "drift"))
+    assert train_options([]) == Job(Config(algo="ppo", env="drift"))
 
 
 @pytest.mark.parametrize("algo", ["ppo", "a2c"])
 @pytest.mark.parametrize("env", ["drift", "satiation", "gym:CartPole-v1", "gym:some.module:Id-v0"])
 def test_algo_and_env_choose_the_preset(algo: str, env: str) -> None:
     assert (
-        trained(f"--algo {algo} --env {env}") == trained(f"--env={env} --algo={algo}") == defaults(algo, env)
+        trained(f"--algo {algo} --env {env}")
+        == trained(f"--env={env} --algo={algo}")
+        == Config(algo=algo, env=env)
     )
 
 
@@ -219,7 +221,7 @@ def test_commands_call_their_workflows(doors: list[Any]) -> None:
     assert main(["train", "--algo", "a2c"]) == 0
     assert main(["evaluate", "--checkpoint", "x.pt"]) == 0
     more = {"folder": None, "latest": True}
-    assert doors == [(defaults("a2c", "drift"), False, more), EvaluateConfig("x.pt")]
+    assert doors == [(Config(algo="a2c", env="drift"), False, more), EvaluateConfig("x.pt")]
 
 
 @pytest.mark.parametrize(
@@ -256,7 +258,7 @@ def test_help_of_train_lists_each_field_with_its_default(algo: str) -> None:
     found = run("-m", "train", "--algo", algo, "--help")
     assert (found.returncode, found.stderr) == (0, "")
     words = set(found.stdout.replace(",", " ").split())
-    for section, fields in to_dict(defaults(algo, "drift")).items():
+    for section, fields in to_dict(Config(algo=algo, env="drift")).items():
         names = fields if isinstance(fields, dict) else {section: fields}
         assert {option(name) for name in names} <= words
     assert {"--config", "--resume", "--no-anneal-lr"} <= words

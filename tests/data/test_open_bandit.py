@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from benchmarks import open_bandit as benchmark
-from recsys_rl.data.open_bandit import load_open_bandit, load_prior
+from recsys_rl.data.open_bandit import load_open_bandit
 from recsys_rl.errors import UserError
 from recsys_rl.ope.reward_model import logistic
 
@@ -83,12 +83,10 @@ def test_missing_folders_and_unknown_names_are_refused(tmp_path: Path) -> None:
         load_open_bandit(tmp_path)
     with pytest.raises(UserError, match="choose a logger"):
         load_open_bandit(tmp_path, "ucb")
-    with pytest.raises(UserError, match="no campaign men"):
-        load_prior(folder_of(tmp_path), "men")
 
 
 def test_thompson_policy_counts_the_best_items_of_each_draw(tmp_path: Path) -> None:
-    prior = load_prior(folder_of(tmp_path))
+    prior = benchmark.load_prior(folder_of(tmp_path))
     found = benchmark.thompson_policy(prior, 400, 3, np.random.RandomState(1))
     rng, count = np.random.RandomState(1), torch.zeros(3, ITEMS).double()
     for _ in range(400):

@@ -296,7 +296,7 @@ def is_quoted_right(file: str, code: str) -> bool:
 
 @cache
 def modules() -> dict[str, str]:
-    """Modules by their names on a page: the whole name, without `recsys_rl`, `functional` or `settings`."""
+    """Modules by their names on a page: whole, or without `recsys_rl`, `functional` or `settings`."""
     found = {"recsys_rl": "recsys_rl"}
     for module in pkgutil.walk_packages(recsys_rl.__path__, "recsys_rl."):
         name = module.name.removeprefix("recsys_rl.")

@@ -334,11 +334,14 @@ def test_ppo_begins_with_a_policy_from_a_log(
     checkpoint, log = logger
     options = [*BC, "--algo", algo, "--checkpoint", str(checkpoint), "--log", str(log), *steps(4)]
     path = train_in(tmp_path / "run", *options, "--hidden-dims", "6", "--lr", "0.05")
-    begin = [*SATIATION, *steps(2), "--init-from", str(path)]
+    begin = [*SATIATION, "--encoder", "mlp", *steps(2), "--init-from", str(path)]
     if not works:
         with pytest.raises(UserError, match="--init-from"):
             train_in(tmp_path / "ppo", *begin)
         return
+    with pytest.raises(UserError, match="--encoder mlp"):  # another encoder than that of the log's policy
+        train_in(tmp_path / "other", *begin, "--encoder", "deep-sets")
+    assert not (tmp_path / "other").exists()
     train_in(tmp_path / "ppo", *begin)
     start = load(tmp_path / "ppo" / "ppo.prev.pt")
     assert start.step == 0 and start.steps_before == 4 * 24

@@ -23,7 +23,7 @@ from recsys_rl.models.features import SplitFeatures
 from recsys_rl.models.heads import DenseHead, TwoTowerHead
 from recsys_rl.models.item_columns import item_columns, item_features
 from recsys_rl.rivals import baselines
-from recsys_rl.settings.config import Config, defaults, from_dict, overlay, to_dict
+from recsys_rl.settings.config import Config, from_dict, overlay, to_dict
 from recsys_rl.settings.shared import ModelConfig
 from recsys_rl.types import Catalogue, Obs, World
 from recsys_rl.utils.seeding import generators
@@ -40,7 +40,7 @@ def small_world(num_items: int = NUM_ITEMS) -> Catalogue:
 
 def two_models(catalogue: Catalogue, candidates: int, explore_rate: float) -> tuple[ActorCritic, ActorCritic]:
     """A two-stage network far from its first weights, and one of the same weights that scores every item."""
-    config = defaults("ppo", "drift").model_config
+    config = Config(algo="ppo", env="drift").model_config
     config = dataclasses.replace(config, hidden_dims=(8,), candidates=candidates, explore_rate=explore_rate)
     split = SplitFeatures(catalogue.embedding, item_columns(catalogue))
     shapes = Shapes(2 * DIM, (catalogue.num_items,), split, available=catalogue.available)
@@ -381,7 +381,7 @@ def small_run(data: dict[str, Any], algo: str = "ppo", env_name: str = "drift") 
 def agent_of(model: ActorCritic) -> Any:
     from recsys_rl.agents.ppo import PPO
 
-    config: Any = defaults("ppo", "drift").agent_config
+    config: Any = Config(algo="ppo", env="drift").agent_config
     return PPO(model, config, 1, generators(0, "policy", "shuffle"))
 
 

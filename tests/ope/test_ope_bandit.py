@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.harness.evidence import of_decisions
 from recsys_rl.errors import UserError
 from recsys_rl.ope import estimators
 from recsys_rl.ope.diagnostics import NO_PROMISE
-from recsys_rl.ope.estimators import CLUSTERS, ESTIMATORS, ONE_STEP, Evidence, of_decisions
+from recsys_rl.ope.estimators import CLUSTERS, ESTIMATORS, ONE_STEP, Evidence
 from recsys_rl.ope.estimators import MODEL as NEEDS_MODEL
 from recsys_rl.ope.result import Estimate
 from recsys_rl.ope.reward_model import Predict, cross_fit, predict

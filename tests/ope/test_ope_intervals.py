@@ -11,6 +11,7 @@ import pytest
 import torch
 from scipy import stats
 
+from benchmarks.harness.evidence import of_decisions
 from recsys_rl.errors import UserError
 from recsys_rl.ope.clipping import by_error, by_slope
 from recsys_rl.ope.compare import recommend
@@ -27,7 +28,7 @@ from recsys_rl.ope.diagnostics import (
     user_terms,
     weigh,
 )
-from recsys_rl.ope.estimators import ESTIMATORS, GRID, Evidence, of_decisions
+from recsys_rl.ope.estimators import ESTIMATORS, GRID, Evidence
 from recsys_rl.ope.printing import about_mark
 from recsys_rl.ope.result import Estimate
 from recsys_rl.ope.rows import plain_row, warnings_for

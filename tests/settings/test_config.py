@@ -25,7 +25,6 @@ from recsys_rl.foreign.gym import GymConfig
 from recsys_rl.objective.objectives import CONTROLLER
 from recsys_rl.settings.config import (
     Config,
-    defaults,
     from_dict,
     overlay,
     preset_of,
@@ -200,7 +199,7 @@ def test_overlay_changes_only_given_fields() -> None:
 @pytest.mark.parametrize("env", ["drift", "satiation", "gym:CartPole-v1"])
 def test_missing_sections_are_the_preset(algo: Any, env: str) -> None:
     """From Python, from a dict and from TOML, as for the command."""
-    preset = defaults(algo, env)
+    preset = Config(algo=algo, env=env)
     assert Config(algo, env) == from_dict(Config, {"algo": algo, "env": env}) == preset
     assert from_dict(Config, read_toml(f"algo = '{algo}'\nenv = '{env}'")) == preset
     for section, fields in preset_of(algo, env).items():
@@ -227,7 +226,7 @@ def test_names_of_the_settings_can_be_imported_from_one_module() -> None:
 
     assert (Env, PPO, A2C, Train) == (EnvConfig, PPOConfig, A2CConfig, TrainConfig)
     assert issubclass(DriftConfig, Env) and Env(embedding_dim=8).state_dim == 16
-    with pytest.raises(AttributeError, match=r"'recsys_rl\.config' has no attribute 'SACConfig'"):
+    with pytest.raises(AttributeError, match=r"'recsys_rl\.settings\.config' has no attribute 'SACConfig'"):
         _ = getattr(config, "SAC" + "Config")
 
 
@@ -431,7 +430,7 @@ def test_text_that_is_not_toml(text: str) -> None:
 @pytest.mark.parametrize("algo", AGENTS)
 @pytest.mark.parametrize("env", ["drift", "satiation", "gym:CartPole-v1", "gym:some.module:Id-v0"])
 def test_presets_of_algorithms_on_environments(algo: str, env: str) -> None:
-    config = defaults(algo, env)
+    config = Config(algo=algo, env=env)
     assert (config.algo, config.env) == (algo, env) and type(config.agent_config) is config.algorithm.config
     own = preset_of(algo, env)
     known = {
@@ -472,7 +471,7 @@ def test_presets_set_no_optional_fields() -> None:
     for algo in AGENTS:
         for env in ENVS:
             for section, fields in preset_of(algo, env).items():
-                blank = type(getattr(defaults(algo, env), section))()
+                blank = type(getattr(Config(algo=algo, env=env), section))()
                 own = [name for name in fields if hasattr(blank, name)]
                 assert all(getattr(blank, name) is not None for name in own), f"{env}: {section}"
 
@@ -480,7 +479,7 @@ def test_presets_set_no_optional_fields() -> None:
 def test_unknown_presets() -> None:
     for algo, env, named in (("sac", "drift", "algo"), ("ppo", "doom", "env")):
         with pytest.raises(UserError, match=f"^{named} is "):
-            defaults(algo, env)
+            Config(algo=algo, env=env)
 
 
 def test_field_error_can_be_copied() -> None:

@@ -20,8 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.calibration_rows import row
 from benchmarks.harness.turns import Row
+from benchmarks.once.calibration_rows import row
 from recsys_rl.env.social_feed import AD, POST, SocialFeed, SocialFeedState
 from recsys_rl.env.visits import LONGEST_GAP
 from recsys_rl.make import make_user_model

@@ -1,6 +1,7 @@
 """Learned users on real likes: KuaiRec's small matrix, in which nearly every user saw nearly every video.
 
-    python -m benchmarks.kuairec_likes [--data-dir FOLDER] [--seeds 0-2] [--json FILE] [--csv FILE] [--smoke]
+    python -m benchmarks.once.kuairec_likes [--data-dir FOLDER] [--seeds 0-2]
+        [--json FILE] [--csv FILE] [--smoke]
 
 A like is a view of more than twice the video's length. Of the 1,411 x 3,327 cells a random fifth is held out.
 Three fifths make the past: how often each person and each video is liked, and vectors of both, a truncated
@@ -26,9 +27,9 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import svds
 from torch import Tensor
 
-from benchmarks.calibration_statistics import auc
 from benchmarks.harness import tables
 from benchmarks.harness.turns import Row
+from benchmarks.once.calibration_statistics import auc
 from recsys_rl.data.synthetic import synthetic_world
 from recsys_rl.types import Catalogue, UserError
 from recsys_rl.users.fit import FitSizes, UserFitting
@@ -172,7 +173,7 @@ def main() -> None:
     parser = tables.parser(__doc__)
     parser.add_argument("--data-dir", type=Path, default=tables.ROOT.parent / "shared/data/kuairec")
     parser.add_argument("--seeds", type=parse_seeds, default="0-2", help="as in 0-2 or 0,3,7 (default: 0-2)")
-    args = tables.parse(parser, "kuairec_likes")
+    args = tables.parse(parser, "kuairec_likes", folder=Path(__file__).parent)
     torch.set_num_threads(args.threads or 1)
     likes = read_matrix(args.data_dir)
     seeds, members, epochs = ([0], 2, 1) if args.smoke else (args.seeds, MEMBERS, EPOCHS)

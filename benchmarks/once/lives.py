@@ -1,6 +1,6 @@
 """Retention of PPO trained on whole lives and on single visits, on `short-video`.
 
-    python -m benchmarks.lives [--seeds 2] [--first-seed 0] [--steps 300000] [--num-items 1000]
+    python -m benchmarks.once.lives [--seeds 2] [--first-seed 0] [--steps 300000] [--num-items 1000]
         [--visit-steps 200] [--lives 4] [--day-discounts 0 0.5]
 
 Both have the same settings and number of steps, and the same observation; training on lives is repeated for
@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--visit-steps", type=int, default=200, help="most videos of a visit")
     parser.add_argument("--lives", type=int, default=4, help="of each held-out user")
     parser.add_argument("--day-discounts", type=float, nargs="+", default=[ShortVideoConfig.day_discount])
-    args = tables.parse(parser, "lives")
+    args = tables.parse(parser, "lives", folder=Path(__file__).parent)
     torch.set_num_threads(args.threads or 1)
     if args.smoke:
         args.seeds, args.steps, args.num_items, args.visit_steps, args.lives = 1, 512, 20, 4, 2

@@ -1,6 +1,6 @@
 """How much of the mood's worth do encoders of histories reach, on `short-video`?
 
-    python -m benchmarks.mood [--seeds 0-3] [--first-steps 400000] [--steps 400000]
+    python -m benchmarks.once.mood [--seeds 0-3] [--first-steps 400000] [--steps 400000]
         [--set mood_deviation=2 ...] [--keep FOLDER]
 
 PPO with the sums is trained for ``--first-steps``. Four runs then begin with its weights, and learn for
@@ -38,13 +38,13 @@ from torch import Tensor
 
 from benchmarks.harness import tables
 from benchmarks.harness.turns import Row
+from benchmarks.once.added_encoder import with_encoder, with_zeros
 from recsys_rl.agents.ppo import PPO
 from recsys_rl.env.short_video import PLATFORM, Facts, ShortVideo, ShortVideoState
 from recsys_rl.errors import UserError
 from recsys_rl.experience.rollout import play
 from recsys_rl.make import make_env
 from recsys_rl.models.actor_critic import ActorCritic
-from recsys_rl.models.added_encoder import with_encoder, with_zeros
 from recsys_rl.settings.config import Config, from_dict
 from recsys_rl.types import Feedback
 from recsys_rl.utils.files import write_text
@@ -55,8 +55,8 @@ from recsys_rl.workflows.train import Update, updates
 
 RUNS = {
     "sums": ("short-video", "mlp"),
-    "filter": ("benchmarks.mood:FILTERED", "mlp"),
-    "shown": ("benchmarks.mood:SHOWN", "mlp"),
+    "filter": ("benchmarks.once.mood:FILTERED", "mlp"),
+    "shown": ("benchmarks.once.mood:SHOWN", "mlp"),
     "transformer": ("short-video", "transformer"),
 }
 CONTEXT = (*ShortVideo.context, "mood")
@@ -282,7 +282,7 @@ def main() -> None:
     parser.add_argument("--sessions", type=int, default=8, help="with each held-out user")
     parser.add_argument("--set", nargs="+", default=[], help="settings of the platform, as NAME=NUMBER")
     parser.add_argument("--keep", type=Path, help="folder for first weights and returns")
-    args = tables.parse(parser, "mood")
+    args = tables.parse(parser, "mood", folder=Path(__file__).parent)
     torch.set_num_threads(args.threads or 1)
     if args.smoke:
         args.seeds, args.first_steps, args.steps, args.num_items, args.sessions = [0], 256, 256, 20, 2

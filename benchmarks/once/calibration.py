@@ -1,7 +1,7 @@
 """How near do the simulated users come to real ones? One row for each statistic.
 
-    python -m benchmarks.calibration [--views 1000000] [--requests 160000] [--lives 2000] [--only social-feed]
-                                     [--real FOLDER] [--json FILE] [--csv FILE] [--smoke]
+    python -m benchmarks.once.calibration [--views 1000000] [--requests 160000] [--lives 2000]
+        [--only social-feed] [--real FOLDER] [--json FILE] [--csv FILE] [--smoke]
 
 A row has the real value and its source, the simulated value under the uniform policy (videos drawn
 uniformly), their distance, the limit and True if the distance is within it. The real values come from the
@@ -28,13 +28,13 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
-from benchmarks import calibration_choice as choice
-from benchmarks import calibration_feed as feed
-from benchmarks import calibration_visits as visits
-from benchmarks.calibration_rows import difference, missing, relative, row
-from benchmarks.calibration_statistics import aucs, gain_of_taste, variance_share
 from benchmarks.harness import tables
 from benchmarks.harness.turns import Row
+from benchmarks.once import calibration_choice as choice
+from benchmarks.once import calibration_feed as feed
+from benchmarks.once import calibration_visits as visits
+from benchmarks.once.calibration_rows import difference, missing, relative, row
+from benchmarks.once.calibration_statistics import aucs, gain_of_taste, variance_share
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.short_video import ShortVideoState
 from recsys_rl.make import make_env, make_world

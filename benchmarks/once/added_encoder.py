@@ -1,4 +1,4 @@
-"""Weights of a network without an encoder for one that has an encoder as well (``--init-from``).
+"""Weights of a network without an encoder for one that has an encoder as well (`mood.py`).
 
 The encoder reads the history beside the sums. Its outputs are further inputs of the hidden layers, and the
 signals that it expects are further blocks of the head. With weights of 0 for these, the new network has the

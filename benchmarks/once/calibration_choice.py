@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.calibration_rows import relative, row
 from benchmarks.harness.turns import Row
+from benchmarks.once.calibration_rows import relative, row
 from recsys_rl.env.long_video import CLICKED, COMPLETION, LongVideo, LongVideoConfig, LongVideoState
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.functional import rows

@@ -1,6 +1,6 @@
 """Processor time of a step of the linear bandits, with 4,096 users at once.
 
-    python -m benchmarks.bandits --threads 1 [--rounds 3] [--json FILE] [--csv FILE] [--smoke]
+    python -m benchmarks.once.bandits --threads 1 [--rounds 3] [--json FILE] [--csv FILE] [--smoke]
 
 A step is what a table needs of the policy: the regressions learn the last answer of each user, and the item
 with the highest score is chosen. Sessions have 20 steps over 1,000 synthetic items of 32 dimensions; the
@@ -14,6 +14,7 @@ import statistics
 import time
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
 
@@ -59,7 +60,7 @@ def step(name: str, sizes: Sizes) -> Row:
 
 def main() -> None:
     parser = tables.parser(__doc__)
-    args = tables.parse(parser, "bandits")
+    args = tables.parse(parser, "bandits", folder=Path(__file__).parent)
     sizes = Sizes(16, 20, 4) if args.smoke else Sizes()
     systems = [System(name, "N=4096", "recsys-rl", "recsys_rl", partial(step, name)) for name in BANDITS]
     with torch.inference_mode():
