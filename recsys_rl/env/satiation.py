@@ -304,7 +304,7 @@ def expert_scores(
 
 
 LEAST_PATIENCE = 0.01
-"""Of a user who is still there, whatever the equations make of the profile."""
+"""The walk's lower bound of the patience: a user who is still there has some left."""
 EXPERT = Expert(
     "Appeal, with a price of patience by the steps that are left and one of items near the favourites; "
     "patience and weariness are followed by the equations, the profile for the taste.",
