@@ -206,10 +206,7 @@ def test_run_of_another_process_is_locked(here: Path, capsys: pytest.CaptureFixt
     command = [sys.executable, "-m", "train", "--run", "runs/one"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2 and done.stderr.endswith(
-        "error: Another process is training the run in runs/one: wait for it or stop it, or start a run of "
-        "your own.\n"
-    )
+    assert done.returncode == 2 and "runs/one" in done.stderr.splitlines()[-1]
     course.close()
     assert main(["train", "--run", "runs/one"]) == 0
     assert load("runs/one/ppo.pt").updates == 9
