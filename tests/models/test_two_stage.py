@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from recsys_rl.cli import main
 from recsys_rl.data.synthetic import synthetic_world
 from recsys_rl.experience.rollout import collect, play
 from recsys_rl.make import make_agent, make_env
@@ -29,7 +28,7 @@ from recsys_rl.types import Catalogue, Obs, World
 from recsys_rl.utils.seeding import generators
 from recsys_rl.workflows.evaluate import EvaluateConfig, evaluate
 from recsys_rl.workflows.train import train
-from tests.doors import SATIATION, SIZES, assert_same_weights, finish, start, steps
+from tests.doors import SIZES, assert_same_weights, finish, start, steps
 
 NUM_ITEMS, DIM, CPU = 12, 4, torch.device("cpu")
 
@@ -280,39 +279,6 @@ def stop_after(patch: pytest.MonkeyPatch, updates: int) -> None:
         return update(self, rollout)
 
     patch.setattr(PPO, "update", limited)
-
-
-@pytest.mark.parametrize(
-    ("options", "complaint"),
-    [
-        ("--candidates 25", "--candidates is 25: the catalogue has only 24"),
-        (
-            "--candidates 8 --explore-rate 1.5",
-            "--explore-rate is 1.5: it must be a number, at least 0 and at most 1",
-        ),
-        (
-            "--candidates 8 --explore-rate -0.1",
-            "--explore-rate is -0.1: it must be a number, at least 0 and at most 1",
-        ),
-        ("--candidates -1", "--candidates is -1"),
-        ("--candidates 8 --head dense", "the dense head has one weight vector for each item id"),
-        (
-            "--candidates 8 --explore-rate 0.5",
-            "leaves 4 to the search, and 4 of those may have been shown in the same session",
-        ),
-        ("--candidates 8 --index tree", "index"),
-    ],
-)
-def test_bad_options(
-    options: str,
-    complaint: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert main(["train", *SATIATION, *options.split()]) == 2
-    assert complaint in capsys.readouterr().err
 
 
 # Size.
