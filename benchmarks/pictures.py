@@ -31,8 +31,8 @@ import torch
 
 from benchmarks.categories import draw
 from benchmarks.harness import commands, made, tables
-from benchmarks.harness.learning_texts import Runs
 from benchmarks.harness.newest import read
+from benchmarks.harness.returns import Runs
 from benchmarks.learning import TASKS
 from recsys_rl.errors import UserError
 

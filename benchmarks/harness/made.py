@@ -10,9 +10,10 @@ import csv
 import io
 from pathlib import Path
 
-from benchmarks.harness.learning_texts import EFFECTS, LEARNED
 from benchmarks.harness.newest import read
+from benchmarks.harness.returns import LEARNED
 from benchmarks.harness.tables import RESULTS, ROOT
+from benchmarks.learning_tables import EFFECTS
 from recsys_rl.utils.files import write_text
 
 IMAGES = ROOT / "docs" / "images"

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import dqn, foreign
+from benchmarks.dqn import catalogues
 from benchmarks.foreign import OURS, PEER
-from benchmarks.harness.learning_texts import dqn as catalogues
 from tests.benchmarks.test_written_tables import run, write_rows
 from tests.doors import benchmark_without
 

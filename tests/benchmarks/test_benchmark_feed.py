@@ -12,8 +12,10 @@ import torch
 
 from benchmarks import feed_load, feed_variants
 from benchmarks import limits as feed_limits
-from benchmarks.harness.feed_texts import limits, loads, variants
+from benchmarks.feed_load import text as loads
+from benchmarks.feed_variants import text as variants
 from benchmarks.limits import ads_by_place, chosen
+from benchmarks.limits import text as limits
 from tests.benchmarks.test_written_tables import write_rows
 from tests.doors import benchmark_here
 

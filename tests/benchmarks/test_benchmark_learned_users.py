@@ -29,10 +29,6 @@ def test_table_has_means_over_seeds_and_the_largest_loss(tmp_path: Path) -> None
     assert other.split("|")[9].strip() == "1.11" and "commits abc" in origin
 
 
-def test_table_before_the_first_measurement(tmp_path: Path) -> None:
-    assert learned_users.text(tmp_path).startswith("Not measured yet")
-
-
 @pytest.mark.slow
 def test_smoke(tmp_path: Path) -> None:
     options = ["--smoke", "--logs", "medium", "--json", "table.json"]

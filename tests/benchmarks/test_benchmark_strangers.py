@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from benchmarks import bandits
 from benchmarks import strangers as of_strangers
-from benchmarks.harness.stranger_texts import strangers
+from benchmarks.strangers import text as strangers
 from benchmarks.strangers_filter import Filter
 from recsys_rl.agents.linear_bandit import BANDITS
 from recsys_rl.env.satiation import Satiation

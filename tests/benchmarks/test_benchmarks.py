@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from benchmarks import learning, planner, proofs, simulator, throughput, time_to_quality
-from benchmarks.harness import commands, speed_texts, tables
+from benchmarks import speed_tables as speed_texts
+from benchmarks.harness import commands, tables
 from benchmarks.harness.turns import System
 from benchmarks.harness.world import World, make_world
 from benchmarks.peers import PEERS

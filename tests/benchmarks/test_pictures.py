@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import pictures
 from benchmarks.harness import commands, made, tables
-from benchmarks.harness.learning_texts import EFFECTS
+from benchmarks.learning_tables import EFFECTS
 from recsys_rl.errors import UserError
 
 COLUMNS = ("date", "hardware", "commit", "task", "seed", "train_seconds", "policy", "return_mean")

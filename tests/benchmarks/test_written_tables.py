@@ -10,25 +10,30 @@ from typing import Any
 import pytest
 
 from benchmarks import write_tables
-from benchmarks.harness.calibration_texts import ERROR, FIT, long_video, short_video
-from benchmarks.harness.claim_texts import CLAIMS, COSTS, GAINS, OWN, claims, first_rows, sensitivity
-from benchmarks.harness.learning_texts import (
+from benchmarks.calibration_tables import ERROR, FIT, long_video, short_video
+from benchmarks.harness.newest import read, table
+from benchmarks.harness.returns import Runs
+from benchmarks.harness.tables import RESULTS, ROOT
+from benchmarks.learning import SENSITIVITY, TASKS
+from benchmarks.learning_tables import (
+    CLAIMS,
+    COSTS,
     EFFECT_ROWS,
     EFFECTS,
-    Runs,
+    GAINS,
+    OWN,
+    claims,
     effects,
+    first_rows,
     gain_over_yardstick,
     gains_by_seed,
     platform,
+    sensitivity,
     share_of_way,
     share_with_interval,
 )
-from benchmarks.harness.log_texts import log_a2c, log_ppo, short
-from benchmarks.harness.newest import read, table
-from benchmarks.harness.speed_texts import times_of
-from benchmarks.harness.tables import RESULTS, ROOT
-from benchmarks.learning import SENSITIVITY, TASKS
-from benchmarks.watch import watch
+from benchmarks.speed_tables import times_of
+from benchmarks.watch import log_a2c, log_ppo, short, watch
 from benchmarks.write_tables import FIGURES, TABLES, pages, rewritten
 from recsys_rl.types import UserError
 from tests.doors import finish, start
@@ -142,12 +147,6 @@ def test_the_table_of_satiation_has_all_rows_in_order(results: Path) -> None:
     assert lines[5].endswith("| 20.00 | 20.0 | 25% |")
     assert lines[-2].startswith("The yardstick is rule: ppo-greedy earns 40 % (95 % interval")
     assert "Two seeds" in lines[-4] and "commit b, 2026-11-25; 1 min 30 s of training a seed." in lines[-3]
-
-
-def test_a_table_of_some_policies_keeps_the_yardstick_of_all(results: Path) -> None:
-    lines = platform(results, "satiation", policies=("random", "ppo-greedy")).splitlines()
-    assert [line.split("|")[1].strip() for line in lines[2:4]] == ["**ppo-greedy**", "random"]
-    assert lines[4] == "" and lines[-2].startswith("The yardstick is rule: ppo-greedy earns 40 %")
 
 
 def test_the_first_table_is_of_the_command_above_it(tmp_path: Path) -> None:

@@ -1,13 +1,13 @@
-"""The tables of docs/09 and the alternative texts of pictures, from small results."""
+"""The tables of docs/09 from small results."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness.ope_texts import clusters, coverage, open_bandit, open_bandit_weights, selection
-from benchmarks.harness.picture_texts import categories, million
-from recsys_rl.report.categories import categories_svg
+from benchmarks.ope_tables import clusters, coverage, selection
+from benchmarks.open_bandit import errors as open_bandit
+from benchmarks.open_bandit import weights as open_bandit_weights
 from tests.benchmarks.test_written_tables import write_rows
 
 ABOUT = {"date": "2026-11-28", "commit": "b", "seed": 0}
@@ -67,49 +67,3 @@ def test_published_errors_are_in_the_papers_order(tmp_path: Path) -> None:
     results = write_rows(tmp_path, "open_bandit", rows)
     assert open_bandit(results) == "ips 0.100, dm 0.100"
     assert open_bandit_weights(results) == "mean weight is 0.953, and the effective sample size 1,643"
-
-
-def test_alternative_text_has_the_numbers_of_the_picture(tmp_path: Path) -> None:
-    """The picture is drawn by the report, so that another form of its texts shows here."""
-
-    def policy(name: str, shares: dict[str, list[float]], alive: list[float]) -> dict[str, Any]:
-        means = {row: sum(values) / len(values) for row, values in shares.items()}
-        return {
-            "policy": name, "users": 40, "length_mean": 9.5, "shares": shares, "mean": means, "present": alive
-        }  # fmt: skip
-
-    long = {
-        "A & B": [0.5, 0.3, 0.1],
-        "Drama": [0.3, 0.3, 0.31],
-        "Crime": [0.1, 0.2, 0.3],
-        "others": [0.1] * 3,
-    }
-    short = {"A & B": [0.5], "Drama": [0.2], "Crime": [0.2], "others": [0.1]}
-    picture = {
-        "names": list(long),
-        "length": 6,
-        "visits": False,
-        "parts": [(1, 2), (3, 4), (5, 6)],
-        "policies": [policy("ppo", long, [1.0, 0.9, 0.8]), policy("myopic", short, [1.0])],
-    }
-    (tmp_path / "categories-x.svg").write_text(categories_svg(picture))
-    text = categories(tmp_path, "x", "videos", images=tmp_path)
-    assert text.startswith(
-        '<img src="images/categories-x.svg" width="100%" alt="Share of four categories among'
-    )
-    assert (
-        "ppo: A &amp; B from 50 to 10 %, Crime from 10 to 30 %; 80 % of the users stay to the last." in text
-    )
-    assert "myopic: A &amp; B from 50 to 50 %" in text
-    assert text.endswith('fewer than a tenth of the users stay beyond steps 1 to 2.">')
-
-
-def test_curve_of_a_million_items_is_in_its_alternative_text(tmp_path: Path) -> None:
-    rows = [
-        ABOUT | {"dials": f"seed {seed}", "step": step, "greedy_share_of_oracle": share + 0.02 * seed}
-        for seed in range(2)
-        for step, share in ((0, 0.3), (8192, 0.9), (16384, 0.95), (24576, 0.96), (98304, 0.98))
-    ]
-    text = million(write_rows(tmp_path, "million", rows))
-    assert "mean of 2 seeds: 0.31 after 0 steps, 0.91 after 8,192 steps, 0.96 after 16,384" in text
-    assert text.endswith('0.99 after 98,304 steps.">')

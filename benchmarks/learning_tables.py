@@ -1,0 +1,243 @@
+"""Tables and words on returns, of README.md and docs/, from the results of benchmarks.learning."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+
+from benchmarks.harness.newest import read, table
+from benchmarks.harness.returns import (
+    LABELS,
+    LEARNED,
+    WORDS,
+    Runs,
+    duration,
+    percent,
+    seeds_of,
+    spread,
+    vector,
+)
+from recsys_rl.evaluation.table import RIVALS
+from recsys_rl.utils.metrics import interval
+
+MORE = {"length_mean": ("session length", "{:.1f}"), "distinct_mean": ("distinct", "{:.1f}"),
+        "coverage": ("coverage", "{:.0%}")}  # fmt: skip
+RULE_BESIDE_SEARCHED = "rule (linear, seven weights, searched)"
+OTHER_LABELS = {
+    "short-video": {"planner": "planner (simulates 10 of 200 steps, then extrapolates)"},
+}
+"""Rows of a task with another name than in LABELS."""
+EFFECTS = {
+    "satiation-all-effects": "all effects",
+    "satiation-no-weariness": "no weariness (`satiation_strength` 0)",
+    "satiation-no-catchiness": "no catchiness (`catchiness_gain` 0)",
+    "satiation-no-patience-gain": "patience shifts no appeal (`patience_gain` 0)",
+    "satiation-no-patience": "disappointment costs nothing (`patience_cost` 0)",
+    "satiation-stranger": "a stranger (`profile_fraction` 0.2)",
+    "satiation-well-known": "a well-known user (`profile_fraction` 0.99)",
+}
+EFFECT_ROWS = ("mf", "rule", "searched", "ppo-greedy", "informed", "planner")
+CLAIMS = ("satiation", "short-video", "long-video", "social-feed")
+"""The tasks of the table of claims."""
+GAINS, COSTS = (1, 2, 3), (0.25, 0.5)
+OWN = (3, 0.5)
+"""The dials catchiness_gain and patience_cost of the table of sensitivity, and the platform's own."""
+SENSITIVE = {
+    (0, 0.5): "satiation-no-catchiness",
+    **{(gain, cost): f"satiation-catchiness-{gain:g}-cost-{cost:g}" for gain in GAINS for cost in COSTS},
+    (3, 0): "satiation-no-patience",
+    OWN: "satiation-all-effects",
+}
+"""The task of each pair of dials. Some are rows of the table of effects, too."""
+FIRST = "make-train"
+"""The task whose runs are those of `make train`."""
+FIRST_ROWS = {
+    "mf": "matrix factorisation: the movies nearest to the user's taste, best first",
+    "searched": "a linear score of all that PPO sees, its weights found by as many trials in the simulator",
+    "ppo-greedy": "**PPO**",
+    "expert": "a formula by somebody who knows the simulator's equations, which nobody knows of real users",
+}
+FIRST_GAINS = {"searched": "linear score", "expert": "formula"}
+SENSITIVE_ROWS = ("mf", "rule", "searched", "ppo-greedy", "planner")
+
+
+def first_rows(results: Path) -> str:
+    """What `make train` prints, in four rows whose names need no explanation, and what PPO gains there.
+
+    Intervals are over users if the results have one seed, and over seeds otherwise. Where the command has not
+    been measured, the rows are those of the preset, and the text says so.
+    """
+    known = bool(read(results, "learning", task=FIRST))
+    task, said = (FIRST, "`make train`") if known else ("satiation", "With half as many steps again")
+    runs, body = Runs(results, task), []
+    for policy, label in FIRST_ROWS.items():
+        if not runs.values(policy):
+            continue
+        found, bold = runs.mean(policy), "**" if policy == runs.learned else ""
+        ends = [runs.values(policy, name) for name in ("return_low", "return_high")]
+        low, high = (
+            (end[0] for end in ends) if len(runs.seeds) == 1 and all(ends) else (found.low, found.high)
+        )
+        length = statistics.mean(runs.values(policy, "length_mean"))
+        cells = (f"{bold}{found.mean:.2f}{bold}", f"{low:.2f} – {high:.2f}", f"{length:.1f}")
+        body.append([label, *cells])
+    head = ["who chooses the movies", "return of a session", "95 % interval", "movies until the user leaves"]
+    gains = [
+        f"{claim(runs, runs.learned, rival).split(', worst')[0]} over the {words}"
+        for rival, words in FIRST_GAINS.items()
+    ]
+    return (
+        f"{table(head, body)}\n\n{said}, {seeds_of(runs)}, on users held out of training (`python -m "
+        f"benchmarks.learning {task}`, {runs.origin}).\nPPO gains {', and '.join(gains)}."
+    )
+
+
+def claims(results: Path, policy: str = "ppo-greedy") -> str:
+    """What ``policy`` gains over `rule`, `searched` and `expert` on each platform.
+
+    A row that the results lack has no number.
+    """
+    body = []
+    for task in CLAIMS:
+        runs = Runs(results, task)
+        body.append([f"`{task}`", *(claim(runs, policy, rival) for rival in RIVALS)])
+    seeds = {len(Runs(results, task).seeds) for task in CLAIMS}
+    said = " or ".join(WORDS[number] for number in sorted(seeds))
+    return (
+        f"{table([f'`{policy}`', *(f'over `{rival}`' for rival in RIVALS)], body)}\n\n"
+        f"Gain in mean return on the same held-out users, mean over {said} seeds with its 95 % interval over "
+        "seeds, and the worst seed."
+    )
+
+
+def claim(runs: Runs, policy: str, rival: str) -> str:
+    """The gain of ``policy`` over ``rival`` as text; "–" if the results lack one of them.
+
+    The interval is over seeds, and of one seed over its users where the results have that.
+    """
+    ours, theirs = (vector(runs.values(name)) for name in (policy, rival))
+    if len(ours) == 0 or len(ours) != len(theirs):
+        return "–"
+    gains = 100 * (ours / theirs - 1)
+    found = interval(gains)
+    if len(gains) == 1:
+        ends = [runs.values(policy, f"over_{rival}_{end}") for end in ("low", "high")]
+        between = " to ".join(f"{100 * end[0]:+.1f}" for end in ends) if all(ends) else ""
+        return f"{found.mean:+.1f} %" + (f" ({between})" if between else "")
+    return f"{found.mean:+.1f} % ({found.low:+.1f} to {found.high:+.1f}), worst {gains.min():+.1f}"
+
+
+def platform(results: Path, task: str) -> str:
+    """The table of a task of one platform, with the gain over the yardstick.
+
+    The share of the way to the planner follows.
+    """
+    runs, body = Runs(results, task), []
+    labels = LABELS | OTHER_LABELS.get(task, {})
+    if "searched" in runs.policies:
+        labels["rule"] = RULE_BESIDE_SEARCHED
+    more = {key: shape for key, shape in MORE.items() if any(runs.values(p, key) for p in runs.policies)}
+    for policy in runs.policies:
+        found, bold = runs.mean(policy), "**" if policy in LEARNED else ""
+        cells = [labels.get(policy, policy), f"{bold}{found.mean:.2f}{bold}", spread(found)]
+        cells.append(f"{min(runs.values(policy)):.2f}")
+        known = {key: runs.values(policy, key) for key in more}
+        cells += [more[key][1].format(statistics.mean(v)) if v else "" for key, v in known.items()]
+        body.append(cells)
+    head = ["policy", "return", "95 % interval", "worst seed", *(name for name, _ in more.values())]
+    said = _origin(runs, task, "seed")
+    if {"rule", "planner"} <= set(runs.policies):
+        said += f"\nThe yardstick is {runs.yardstick}: {runs.learned} earns {percent(runs.gain())} more"
+        said += f",\nand closes {percent(runs.share())} of the way from it to the planner"
+        said += ", on the users whom the planner played" if runs.values(runs.learned, "share") else ""
+        said += "."
+    return f"{table(head, body)}\n\n{said}"
+
+
+def drift(results: Path) -> str:
+    ppo, a2c = Runs(results, "drift"), Runs(results, "drift-a2c")
+    optimum, body = ppo.mean("oracle").mean, []
+    simple = ppo.best(("one-item", "static-list", "popularity"))
+    chosen = [(ppo, "ppo-greedy"), (ppo, "ppo"), (a2c, "a2c-greedy"), (a2c, "a2c")]
+    chosen += [
+        (ppo, p) for p in ("ranker", "rule", "mmr", "mf", simple, "random", "oracle") if p in ppo.policies
+    ]
+    for runs, policy in chosen:
+        found, bold = runs.mean(policy), "**" if policy in LEARNED else ""
+        name = f"{policy} (the same for everybody)" if policy == simple else LABELS[policy]
+        share = f"{found.mean / optimum:.3f}" if policy != "oracle" else "1"
+        body.append([name, f"{bold}{found.mean:.2f}{bold}", f"{bold}{share}{bold}", spread(found)])
+    head = ["`drift`, 100,000 steps, synthetic items", "return", "share of the optimum", "95 % interval"]
+    return f"{table(head, body)}\n\n{_origin(ppo, 'drift drift-a2c', 'run')}"
+
+
+def _origin(runs: Runs, command: str, unit: str) -> str:
+    """The sentence under a table: seeds, command, commit, duration."""
+    return (
+        f"{WORDS[len(runs.seeds)].capitalize()} seeds; intervals (Student's t) over seeds; `python -m "
+        f"benchmarks.learning {command}`,\n{runs.origin}; {duration(runs.seconds)} of training a {unit}."
+    )
+
+
+def effects(results: Path) -> str:
+    """The returns of `satiation` without each effect, and with other knowledge of the users.
+
+    Rows that were measured before those of all effects are left out.
+    """
+    body = []
+    rows = {task: read(results, "learning", task=task) for task in EFFECTS}
+    since = max((row["date"] for row in rows["satiation-all-effects"]), default="")
+    known = {task: Runs(results, task) for task, found in rows.items() if found and found[0]["date"] >= since}
+    shown = [row for row in EFFECT_ROWS if all(row in runs.policies for runs in known.values())]
+    for task, runs in known.items():
+        returns = [f"{runs.mean(policy).mean:.2f}" for policy in shown]
+        gain, share = 100 * runs.gain().mean, 100 * runs.share().mean
+        body.append([EFFECTS[task], *returns, f"{gain:+.0f} %", f"{share:.0f} %"])
+    head = ["", *shown, "PPO over the yardstick", "share of the way to the planner"]
+    origins = dict.fromkeys(f"{seeds_of(runs)}, {runs.origin}" for runs in known.values())
+    said = f"Each row has 600,000 steps, the searched rules as well: {'; '.join(origins)}."
+    return f"{table(head, body)}\n\n{said}"
+
+
+def sensitivity(results: Path) -> str:
+    """PPO's gain over `rule` and over `searched` with other dials of `satiation`.
+
+    Rows that were measured before those with the platform's own dials are left out.
+    """
+    body, origins = [], list[str]()
+    since = max((row["date"] for row in read(results, "learning", task=SENSITIVE[OWN])), default="")
+    for (gain, cost), task in sorted(SENSITIVE.items()):
+        rows = read(results, "learning", task=task)
+        if not rows or rows[0]["date"] < since:
+            continue
+        runs, own = Runs(results, task), " (own)" if (gain, cost) == OWN else ""
+        returns = [f"{runs.mean(name).mean:.2f}" if runs.values(name) else "–" for name in SENSITIVE_ROWS]
+        over = [claim(runs, "ppo-greedy", rival) for rival in ("rule", "searched")]
+        body.append([f"{gain:g}{own}", f"{cost:g}", *returns, *over])
+        origins.append(f"{seeds_of(runs)}, {runs.origin}")
+    head = ["`catchiness_gain`", "`patience_cost`", *SENSITIVE_ROWS, "PPO over `rule`", "over `searched`"]
+    return (
+        f"{table(head, body)}\n\nHeld-out users, 600,000 steps for PPO and each search; a gain of one seed "
+        f"has its 95 % interval over users: {'; '.join(dict.fromkeys(origins))}."
+    )
+
+
+def gain_over_yardstick(results: Path, task: str = "satiation") -> str:
+    return f"{100 * Runs(results, task).gain().mean:.0f} %"
+
+
+def gains_by_seed(results: Path, task: str, policy: str) -> str:
+    """The gain of ``policy`` over the yardstick on each seed."""
+    runs = Runs(results, task)
+    gains = 100 * (vector(runs.values(policy)) / runs.yardsticks() - 1)  # (seeds,)
+    *most, last = (f"{gain:.0f}" for gain in gains.tolist())
+    return f"{', '.join(most)} and {last} %"
+
+
+def share_with_interval(results: Path, task: str, policy: str) -> str:
+    found = Runs(results, task).share(policy)
+    return f"{100 * found.mean:.0f} % ({100 * found.low:.0f} to {100 * found.high:.0f} %)"
+
+
+def share_of_way(results: Path) -> str:
+    return f"{100 * Runs(results, 'satiation').share().mean:.0f} %"
