@@ -7,6 +7,7 @@ from pathlib import Path
 
 from benchmarks.harness.newest import read, table
 from benchmarks.harness.returns import (
+    EFFECTS,
     LABELS,
     LEARNED,
     WORDS,
@@ -27,15 +28,6 @@ OTHER_LABELS = {
     "short-video": {"planner": "planner (simulates 10 of 200 steps, then extrapolates)"},
 }
 """Rows of a task with another name than in LABELS."""
-EFFECTS = {
-    "satiation-all-effects": "all effects",
-    "satiation-no-weariness": "no weariness (`satiation_strength` 0)",
-    "satiation-no-catchiness": "no catchiness (`catchiness_gain` 0)",
-    "satiation-no-patience-gain": "patience shifts no appeal (`patience_gain` 0)",
-    "satiation-no-patience": "disappointment costs nothing (`patience_cost` 0)",
-    "satiation-stranger": "a stranger (`profile_fraction` 0.2)",
-    "satiation-well-known": "a well-known user (`profile_fraction` 0.99)",
-}
 EFFECT_ROWS = ("mf", "rule", "searched", "ppo-greedy", "informed", "planner")
 CLAIMS = ("satiation", "short-video", "long-video", "social-feed")
 """The tasks of the table of claims."""

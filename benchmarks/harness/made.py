@@ -11,9 +11,8 @@ import io
 from pathlib import Path
 
 from benchmarks.harness.newest import read
-from benchmarks.harness.returns import LEARNED
+from benchmarks.harness.returns import EFFECTS, LEARNED
 from benchmarks.harness.tables import RESULTS, ROOT
-from benchmarks.learning_tables import EFFECTS
 from recsys_rl.utils.files import write_text
 
 IMAGES = ROOT / "docs" / "images"

@@ -38,6 +38,15 @@ LABELS = {name: f"**{name}**" for name in LEARNED} | {
     "oracle": "oracle (the optimum)",
 }
 """Rows in the order of the tables; others come last, under their own names."""
+EFFECTS = {
+    "satiation-all-effects": "all effects",
+    "satiation-no-weariness": "no weariness (`satiation_strength` 0)",
+    "satiation-no-catchiness": "no catchiness (`catchiness_gain` 0)",
+    "satiation-no-patience-gain": "patience shifts no appeal (`patience_gain` 0)",
+    "satiation-no-patience": "disappointment costs nothing (`patience_cost` 0)",
+    "satiation-stranger": "a stranger (`profile_fraction` 0.2)",
+    "satiation-well-known": "a well-known user (`profile_fraction` 0.99)",
+}
 WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 

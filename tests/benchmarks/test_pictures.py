@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import pictures
 from benchmarks.harness import commands, made, tables
-from benchmarks.learning_tables import EFFECTS
+from benchmarks.harness.returns import EFFECTS
 from recsys_rl.errors import UserError
 
 COLUMNS = ("date", "hardware", "commit", "task", "seed", "train_seconds", "policy", "return_mean")

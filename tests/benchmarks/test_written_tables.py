@@ -12,14 +12,13 @@ import pytest
 from benchmarks import write_tables
 from benchmarks.calibration_tables import ERROR, FIT, long_video, short_video
 from benchmarks.harness.newest import read, table
-from benchmarks.harness.returns import Runs
+from benchmarks.harness.returns import EFFECTS, Runs
 from benchmarks.harness.tables import RESULTS, ROOT
 from benchmarks.learning import SENSITIVITY, TASKS
 from benchmarks.learning_tables import (
     CLAIMS,
     COSTS,
     EFFECT_ROWS,
-    EFFECTS,
     GAINS,
     OWN,
     claims,
