@@ -1,4 +1,4 @@
-"""The tables of benchmarks.calibration, of docs/calibration.md and docs/06."""
+"""The tables of benchmarks.once.calibration, of docs/calibration.md and docs/06."""
 
 from __future__ import annotations
 
@@ -74,4 +74,4 @@ def short(number: str) -> str:
 
 
 def caption(rows: list[Row], options: str = "") -> str:
-    return f"{origin(rows).capitalize()}; `python -m benchmarks.calibration{options}`."
+    return f"{origin(rows).capitalize()}; `python -m benchmarks.once.calibration{options}`."

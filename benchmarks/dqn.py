@@ -26,12 +26,12 @@ from benchmarks.foreign import OURS, PEER, RANDOM, Sizes
 from benchmarks.harness import newest, tables
 from benchmarks.harness.returns import LABELS, LEARNED, Runs, duration, seeds_of, spread, vector
 from benchmarks.harness.turns import Row
-from recsys_rl.config import Config, from_dict
-from recsys_rl.env.foreign import GymEnv
 from recsys_rl.evaluation.custom import Model
+from recsys_rl.foreign.gym import GymEnv
 from recsys_rl.make import make_env
 from recsys_rl.protocols import Policy
-from recsys_rl.run import begin
+from recsys_rl.settings.config import Config, from_dict
+from recsys_rl.training.run import begin
 from recsys_rl.utils.metrics import interval
 from recsys_rl.utils.seeding import parse_seeds
 

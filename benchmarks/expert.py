@@ -19,12 +19,13 @@ from torch import Tensor
 
 from benchmarks.harness import tables
 from benchmarks.harness.turns import Row
-from recsys_rl.config import Config, from_dict
-from recsys_rl.evaluation.expert import ByEquations, search_expert
-from recsys_rl.evaluation.tuning import Trainees, training_part
 from recsys_rl.experience.rollout import Sessions, play
 from recsys_rl.make import make_env, make_user_model, make_world
-from recsys_rl.protocols import Env, Expert
+from recsys_rl.protocols import Env
+from recsys_rl.records import Expert
+from recsys_rl.rivals.expert import ByEquations, search_expert
+from recsys_rl.rivals.tuning import Trainees, training_part
+from recsys_rl.settings.config import Config, from_dict
 from recsys_rl.types import Population, UserError, World
 from recsys_rl.utils.allocator import keep_freed_memory
 from recsys_rl.utils.metrics import interval

@@ -2,7 +2,7 @@
 
     python -m benchmarks.feed_load [--lives 2000]
 
-The lives are those of benchmarks.calibration (calibration_feed.py): a year under each load, all with the same
+The lives are those of benchmarks.once.calibration_feed: a year under each load, all with the same
 users; the ads are drawn uniformly. A row for each load and time has the places of a user and their rewards
 (with the platform's weights, and where revenue pays ten times as much), relative to those without ads, with
 95 % intervals (users drawn again). Rows are appended to benchmarks/results/feed_load.csv.
@@ -11,19 +11,18 @@ users; the ads are drawn uniformly. A row for each load and time has the places 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks import calibration_feed as feed
-from benchmarks.harness import newest, tables
+from benchmarks.harness import tables
 from benchmarks.harness.turns import Row
 from benchmarks.limits import PAID_REVENUE
-from recsys_rl.config import Config, from_dict
+from benchmarks.once import calibration_feed as feed
 from recsys_rl.env.social_feed import SocialFeed
 from recsys_rl.make import make_world
+from recsys_rl.settings.config import Config, from_dict
 
 TIMES = {
     "the first visit": feed.VISIT,
@@ -31,7 +30,6 @@ TIMES = {
     "the year": slice(1, None),
     "months 10 to 12": feed.LATE,
 }
-WEIGHTS = {"earned": "the platform's weights", "earned_paid": "revenue=4"}
 
 
 def rows(config: Config, lives: int, months: int) -> list[Row]:
@@ -65,30 +63,6 @@ def relative(sums: NDArray[np.float64], drawn: Sequence[NDArray[np.int64]]) -> l
     low, high = np.quantile(again / again[0], (0.025, 0.975), axis=1)
     means = sums.mean(1) / sums[0].mean()
     return [tuple(map(float, x)) for x in zip(means, low, high, strict=True)]
-
-
-def text(results: Path) -> str:
-    """What a user earns under each fixed load of ads, against a feed without ads, by time and weights."""
-    rows = newest.read(results, "feed_load")
-    times = list(dict.fromkeys(row["time"] for row in rows))
-    head = ["weights", "ads, %", *times]
-    lines = []
-    for column, words in WEIGHTS.items():
-        for load in sorted({float(row["load"]) for row in rows} - {0.0}):
-            gains = [
-                [100 * (float(row[column + bound]) - 1) for bound in ("", "_low", "_high")]
-                for time in times
-                for row in rows
-                if row["time"] == time and float(row["load"]) == load
-            ]
-            said = (f"{round(mean):+d} % ({round(low)} to {round(high)})" for mean, low, high in gains)
-            lines.append([words, f"{100 * load:.0f}", *said])
-    note = (
-        "Rewards of a user against those without ads, with 95 % intervals; "
-        f"{rows[0]['lives']} lives of a year under each load.\n"
-        f"{newest.origin(rows).capitalize()}; `python -m benchmarks.feed_load`."
-    )
-    return f"{newest.table(head, lines)}\n\n{note}"
 
 
 def main() -> None:

@@ -20,9 +20,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.harness import newest, tables
+from benchmarks.harness import tables
 from benchmarks.harness.turns import Row
-from benchmarks.limits import Size, add_sizes, each, heldout_table, sizes, train
+from benchmarks.limits import Size, add_sizes, heldout_table, train
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.evaluation.players import Player, learned
 from recsys_rl.utils.metrics import interval
@@ -34,13 +34,6 @@ VARIANTS: dict[str, tuple[str, ...]] = {  # options of `train`
     "gated": ("--head", "gated"),
     "novelty-0.03": ("--novelty", "0.03"),
     "novelty-0.1": ("--novelty", "0.1"),
-}
-LABELS = {
-    "scorer": "scorer (the preset)",
-    "two-tower": "two-tower",
-    "gated": "gated: first the kind, then the item",
-    "novelty-0.03": "scorer, --novelty 0.03",
-    "novelty-0.1": "scorer, --novelty 0.1",
 }
 
 
@@ -89,24 +82,6 @@ def run(names: Sequence[str], seeds: Sequence[int], size: Size, keep: Path) -> l
             found += rows_of(name, seed, size, train(VARIANTS[name], seed, size, keep / f"{name}-{seed}"))
             print(found[-2:], flush=True)
     return found
-
-
-def text(results: Path) -> str:
-    """The heads and the bonus for novelty: returns, and what the policy that draws shows."""
-    rows = newest.read(results, "feed_variants", ("variant", "seed"))
-    head = ["head", "seeds", "return", "greedy", "follows in a visit", "suggestions, %", "ads, %"]
-    lines = []
-    for name, label in LABELS.items():
-        drawn, greedy = (
-            [row for row in rows if row["variant"] == name and row["policy"] == policy]
-            for policy in ("ppo", "ppo-greedy")
-        )
-        returns = (each(of_policy, "return_mean", 1, 2) for of_policy in (drawn, greedy))
-        shares = (each(drawn, f"{kind}_share", 100, 1) for kind in ("suggestion", "ad"))
-        lines.append([label, str(len(drawn)), *returns, each(drawn, "follows", 1, 2), *shares])
-    said = f"{sizes(rows)}. {newest.origin(rows).capitalize()};\n`python -m benchmarks.feed_variants`."
-    lines = [line for line in lines if line[-1]]  # a run without results has no row
-    return f"{newest.table(head, lines)}\n\n{said}"
 
 
 def main() -> None:

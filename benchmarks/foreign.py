@@ -38,15 +38,15 @@ from torch import Tensor
 from benchmarks import foreign_envs
 from benchmarks.harness import tables, turns
 from benchmarks.harness.turns import Row
-from recsys_rl.agents.baselines import RandomPolicy
-from recsys_rl.config import Config, from_dict, overlay
-from recsys_rl.env.foreign import GymEnv
 from recsys_rl.evaluation.custom import Model
 from recsys_rl.experience.rollout import collect, play
+from recsys_rl.foreign.gym import GymEnv
 from recsys_rl.functional.top_k import highest
 from recsys_rl.make import make_env
 from recsys_rl.protocols import Policy
-from recsys_rl.run import begin
+from recsys_rl.rivals.baselines import RandomPolicy
+from recsys_rl.settings.config import Config, from_dict, overlay
+from recsys_rl.training.run import begin
 from recsys_rl.types import Action, Obs
 from recsys_rl.utils.metrics import interval
 from recsys_rl.utils.seeding import parse_seeds

@@ -29,22 +29,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.calibration_statistics import auc
 from benchmarks.harness import tables
 from benchmarks.harness.turns import Row
-from recsys_rl.agents.mixture import Fixed
+from benchmarks.once.calibration_statistics import auc
 from recsys_rl.checkpoint import load
 from recsys_rl.checkpoint.users import LearnedFile, save_users
 from recsys_rl.data import LOGS
 from recsys_rl.data.kuairand import load_kuairand
-from recsys_rl.decisions.log import DecisionLog
-from recsys_rl.decisions.session_table import session_table
-from recsys_rl.decisions.table import DecisionTable
 from recsys_rl.ope.compare import compare, recommend
 from recsys_rl.ope.judge import LOGGED, judge
+from recsys_rl.ope.mixture import Fixed
 from recsys_rl.ope.rows import plain_row
-from recsys_rl.run import agent_of
+from recsys_rl.tables.decision_log import DecisionLog
+from recsys_rl.tables.decision_table import DecisionTable
+from recsys_rl.training.run import agent_of
 from recsys_rl.types import Action, Catalogue, Feedback, Obs, Population, UserError, World
+from recsys_rl.users.session_table import session_table
 from recsys_rl.utils.find import find
 from recsys_rl.utils.seeding import generators
 from recsys_rl.workflows.fit_users import FitUsersConfig, begin_fit

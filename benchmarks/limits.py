@@ -34,7 +34,6 @@ from torch import Tensor
 from benchmarks.harness import newest, runs, tables
 from benchmarks.harness.turns import Row
 from recsys_rl.checkpoint import load
-from recsys_rl.config import Config, from_dict
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.evaluation.checkpoints import Entry
 from recsys_rl.evaluation.exposure import exposure
@@ -44,6 +43,7 @@ from recsys_rl.make import make_env, make_world
 from recsys_rl.objective.lagrange import parse_limits
 from recsys_rl.objective.limit_streams import AD
 from recsys_rl.objective.weighted import parse_weights, stream_weights
+from recsys_rl.settings.config import Config, from_dict
 from recsys_rl.types import Catalogue
 from recsys_rl.utils.logger import read_log
 from recsys_rl.utils.metrics import interval

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from benchmarks.harness.turns import Row
-from recsys_rl.config import from_dict
 from recsys_rl.data.synthetic import synthetic_world
 from recsys_rl.env.satiation import Satiation, SatiationConfig
 from recsys_rl.ope.clipping import by_error, by_slope
@@ -18,6 +17,7 @@ from recsys_rl.ope.diagnostics import bernstein, student_t, weigh
 from recsys_rl.ope.estimators import CLUSTERS, ESTIMATORS, Evidence, met
 from recsys_rl.ope.replay import cumulative
 from recsys_rl.ope.reward_model import fit_q, folds_by_user, ridge
+from recsys_rl.settings.config import from_dict
 
 NUM_USERS, SEED, MEMORY = 1000, 0, 0.9
 SESSIONS = 2000  # of each log

@@ -34,15 +34,16 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor
 
-from recsys_rl.agents.baselines import RandomPolicy
-from recsys_rl.agents.references import Myopic
-from recsys_rl.config import Config
-from recsys_rl.dials import EnvConfig
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.experience.rollout import collect, play
 from recsys_rl.make import make_agent, make_env, make_world
-from recsys_rl.protocols import Env, Platform, Policy
-from recsys_rl.schema import NonNegative, Positive, Range
+from recsys_rl.protocols import Env, Policy
+from recsys_rl.records import Platform
+from recsys_rl.rivals.baselines import RandomPolicy
+from recsys_rl.rivals.references import Myopic
+from recsys_rl.settings.config import Config
+from recsys_rl.settings.fields import NonNegative, Positive, Range
+from recsys_rl.settings.shared import EnvConfig
 from recsys_rl.testing import check_agent, check_env, check_user_model
 from recsys_rl.types import Catalogue, Feedback, Population, Signal, Stream, World
 from recsys_rl.utils.metrics import Interval, interval

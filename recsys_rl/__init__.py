@@ -16,19 +16,19 @@ from gymnasium.envs.registration import register, registry
 from recsys_rl.agents import AGENTS
 from recsys_rl.data import SOURCES
 from recsys_rl.env import PLATFORMS, WITHOUT_ID
+from recsys_rl.env import gymnasium_id as gymnasium_id
 from recsys_rl.errors import UserError
+from recsys_rl.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from recsys_rl.config import Config
     from recsys_rl.env.rec_env import RecEnv
     from recsys_rl.experience.rollout import collect, play
     from recsys_rl.make import make_agent, make_env, make_world
     from recsys_rl.recommender import Recommender, load
+    from recsys_rl.settings.config import Config
     from recsys_rl.types import Action, Catalogue, Obs, Population, World
     from recsys_rl.workflows.evaluate import EvaluateConfig, evaluate
     from recsys_rl.workflows.train import train, updates
-
-__version__ = "0.1.0"
 
 __all__ = [
     "AGENTS",
@@ -56,7 +56,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "recsys_rl.config": ("Config",),
+    "recsys_rl.settings.config": ("Config",),
     "recsys_rl.env.rec_env": ("RecEnv",),
     "recsys_rl.experience.rollout": ("collect", "play"),
     "recsys_rl.make": ("make_agent", "make_env", "make_world"),
@@ -80,11 +80,6 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-def gymnasium_id(platform: str) -> str:
-    """``two-words`` -> ``recsys_rl/TwoWords-v0``."""
-    return f"recsys_rl/{''.join(word.title() for word in platform.split('-'))}-v0"
-
-
 def register_ids() -> None:
     """Register each platform with Gymnasium; the import of this package does so.
 
@@ -95,8 +90,8 @@ def register_ids() -> None:
         if platform not in WITHOUT_ID and gymnasium_id(platform) not in registry:
             register(
                 gymnasium_id(platform),
-                entry_point="recsys_rl.gymnasium_ids:RecSysEnv",
-                vector_entry_point="recsys_rl.gymnasium_ids:RecSysVectorEnv",
+                entry_point="recsys_rl.foreign.ids:RecSysEnv",
+                vector_entry_point="recsys_rl.foreign.ids:RecSysVectorEnv",
                 kwargs={"platform": platform},
             )
 

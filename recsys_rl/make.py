@@ -15,15 +15,12 @@ import torch
 from torch import Tensor
 
 from recsys_rl.checkpoint.users import LearnedFile, load_users
-from recsys_rl.config import Config
 from recsys_rl.data.catalogue import LikesConfig, split_users
 from recsys_rl.data.new_users import in_place_of_heldout, new_users
-from recsys_rl.dials import LoggedConfig, ModelConfig, OnPolicyConfig, ReplayConfig
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.errors import FieldError
 from recsys_rl.experience.on_policy import OnPolicy
 from recsys_rl.experience.replay import Replay
-from recsys_rl.lookup import source_of
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
 from recsys_rl.models.features import SplitFeatures
 from recsys_rl.models.heads import item_kinds
@@ -31,6 +28,9 @@ from recsys_rl.models.item_columns import NUMBERS, feature_names, item_columns, 
 from recsys_rl.objective.objectives import make_objectives
 from recsys_rl.objective.weighted import FIELD, parse_weights
 from recsys_rl.protocols import Env, Experience, Learner, UserModel
+from recsys_rl.settings.config import Config
+from recsys_rl.settings.names import source_of
+from recsys_rl.settings.shared import LoggedConfig, ModelConfig, OnPolicyConfig, ReplayConfig
 from recsys_rl.types import Catalogue, InteractionLog, Interface, Population, UserError, World, empty_world
 from recsys_rl.user_columns import UserColumns
 from recsys_rl.utils.seeding import generators as make_generators
@@ -38,10 +38,10 @@ from recsys_rl.utils.seeding import stream_seed
 from recsys_rl.utils.user_hashes import number_of
 
 if TYPE_CHECKING:
-    from recsys_rl.decisions.log import DecisionLog
-    from recsys_rl.decisions.transitions import TransitionTable
     from recsys_rl.experience.logged import Logged
     from recsys_rl.experience.recorder import Recorder
+    from recsys_rl.tables.decision_log import DecisionLog
+    from recsys_rl.tables.transitions import TransitionTable
 
 
 def make_world(config: Config) -> World:
@@ -124,7 +124,7 @@ def learned_file(config: Config) -> LearnedFile:
 
 def _check_played(config: Config, file: LearnedFile, world: World) -> None:
     """Raise UserError if these users were learned on other items, or in sessions of another length."""
-    from recsys_rl.decisions.log import catalogue_hash
+    from recsys_rl.tables.decision_log import catalogue_hash
 
     path = getattr(config.env_config, config.platform.user_file)
     if catalogue_hash(world.catalogue) != file.facts.catalogue:
@@ -184,7 +184,7 @@ def make_env(
 
 
 def _strangers(config: Config, population: Population, everybody: bool, training: bool) -> Tensor | None:
-    """(U,) bool: the users whose profiles are withheld; None: nobody's."""
+    """(U,) bool: the users whose profiles are withheld; None if no profile is."""
     share = config.data_config.stranger_share if training else 0.0
     found = torch.full((len(population.user_ids),), everybody, device=population.profile.device)
     if not everybody:
@@ -243,13 +243,13 @@ def make_logged(
     training users.
     """
     # polars is loaded for logs only
-    from recsys_rl.decisions.checks import check_catalogue
-    from recsys_rl.decisions.parts import gathered
-    from recsys_rl.decisions.reader import fingerprint, num_rows, read_header
-    from recsys_rl.decisions.transitions import transition_table
     from recsys_rl.experience.log_facts import best_sessions, check_facts, facts_of
     from recsys_rl.experience.logged import MOST_ROWS, Logged, has_signals, log_rewards
-    from recsys_rl.files.read import files_of, has_header
+    from recsys_rl.tables.checks import check_catalogue
+    from recsys_rl.tables.parts import gathered
+    from recsys_rl.tables.read import files_of, has_header
+    from recsys_rl.tables.reader import fingerprint, num_rows, read_header
+    from recsys_rl.tables.transitions import transition_table
 
     settings = config.agent_config
     assert isinstance(settings, LoggedConfig)
@@ -328,8 +328,8 @@ def make_recorder(config: Config, world: World, env: Any) -> Recorder:
 
     Raises UserError where no log can hold them.
     """
-    from recsys_rl.decisions.log import DecisionHeader, catalogue_hash
     from recsys_rl.experience.recorder import Recorder
+    from recsys_rl.tables.decision_log import DecisionHeader, catalogue_hash
 
     settings, model = config.train_config, config.model_config
     assert settings.record is not None

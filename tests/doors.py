@@ -148,7 +148,7 @@ def benchmark_here(main: Callable[[], None], folder: Path, *options: str) -> Non
         patch.chdir(folder)
         patch.setenv("HOME", str(folder))
         patch.setattr("sys.argv", ["benchmark", *options])
-        patch.setattr("recsys_rl.models.user_fit.LEAST_STEPS", 10)
+        patch.setattr("recsys_rl.users.fit.LEAST_STEPS", 10)
         main()
 
 

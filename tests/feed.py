@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data.synthetic import synthetic_world
-from recsys_rl.dials import EnvConfig
 from recsys_rl.env.rec_env import RecEnv
-from recsys_rl.protocols import Platform
+from recsys_rl.records import Platform
+from recsys_rl.settings.shared import EnvConfig
 from recsys_rl.types import Catalogue, Feedback, Population, Signal, Stream, World
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.env.satiation import Satiation, SatiationConfig, SatiationState
-from recsys_rl.protocols import Platform
+from recsys_rl.records import Platform
 from recsys_rl.types import Catalogue, Feedback
 
 

@@ -27,6 +27,6 @@ def make_users(folder: Path, *options: str, **settings: Any) -> Path:
     checkpoint, log = make_log(folder, *options)
     out = folder / "users.pt"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("recsys_rl.models.user_fit.LEAST_STEPS", 10)
+        patch.setattr("recsys_rl.users.fit.LEAST_STEPS", 10)
         fit_users(log=str(log), checkpoint=str(checkpoint), out=str(out), **{**SMALL, **settings})
     return out

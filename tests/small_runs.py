@@ -11,11 +11,11 @@ from torch import Tensor
 
 from recsys_rl.agents.a2c import A2C
 from recsys_rl.agents.ppo import PPO
-from recsys_rl.config import Config, from_dict, overlay
 from recsys_rl.data.synthetic import synthetic_world
 from recsys_rl.experience.rollout import collect
 from recsys_rl.make import make_agent, make_env
 from recsys_rl.protocols import Env
+from recsys_rl.settings.config import Config, from_dict, overlay
 from recsys_rl.types import Interface, Obs, Signal, Step, Stream, World, empty_world
 from recsys_rl.utils.seeding import generators
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import torch
 
-from recsys_rl.dials import EnvConfig
 from recsys_rl.env.drift import Drift, DriftConfig
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.satiation import Satiation, SatiationConfig
 from recsys_rl.protocols import UserModel
+from recsys_rl.settings.shared import EnvConfig
 from recsys_rl.types import Catalogue, Population
 
 DRIFT = DriftConfig(num_items=3, embedding_dim=2, max_episode_steps=3, reward_decay=0.9, user_drift=0.1)

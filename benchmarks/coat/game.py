@@ -18,10 +18,10 @@ import torch
 from benchmarks.coat import dataset
 from benchmarks.coat.factorise import draw_users, factorise
 from benchmarks.coat.rating_matrix import MatrixDataConfig, matrix_world, split_rows
-from recsys_rl.dials import EnvConfig
-from recsys_rl.files.download import has_member
-from recsys_rl.protocols import Source
+from recsys_rl.records import Source
+from recsys_rl.settings.shared import EnvConfig
 from recsys_rl.types import UserError, World
+from recsys_rl.utils.download import has_member
 
 TRUE = "coat_pseudoGT_ratingM.ascii"
 FACTORS = 8

@@ -38,10 +38,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.coat.factorise import MOST_CELLS
-from recsys_rl.dials import EnvConfig
 from recsys_rl.errors import FieldError
-from recsys_rl.protocols import Platform
-from recsys_rl.schema import NonNegative, Size
+from recsys_rl.records import Platform
+from recsys_rl.settings.fields import NonNegative, Size
+from recsys_rl.settings.shared import EnvConfig
 from recsys_rl.types import Catalogue, Feedback, Population, Signal, Stream, UserError, World
 
 RATINGS, TRUE_RATINGS, DISTANCE = "ratings", "true_ratings", "distance"

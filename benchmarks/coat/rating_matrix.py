@@ -16,9 +16,9 @@ from torch import Tensor
 from benchmarks.coat.factorise import MOST_CELLS, factorise
 from benchmarks.coat.matrix import read_matrix
 from recsys_rl.data.catalogue import split_by_id
-from recsys_rl.dials import DataConfig, EnvConfig
 from recsys_rl.errors import one_line
-from recsys_rl.protocols import Source
+from recsys_rl.records import Source
+from recsys_rl.settings.shared import DataConfig, EnvConfig
 from recsys_rl.types import Catalogue, Population, UserError, World
 
 

@@ -12,12 +12,12 @@ import torch
 from benchmarks.harness import commands
 from recsys_rl.checkpoint import load
 from recsys_rl.cli.train import train_options
-from recsys_rl.config import to_dict
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.errors import UserError
 from recsys_rl.evaluation.players import Table, heldout_users, references
+from recsys_rl.settings.config import to_dict
+from recsys_rl.training.run_log import training_sessions
 from recsys_rl.utils.seeding import generators
-from recsys_rl.workflows.run_log import training_sessions
 
 
 def trained(folder: Path, algo: str, words: Sequence[str]) -> float:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from recsys_rl import make, types
-from recsys_rl.config import Config, from_dict
 from recsys_rl.env.rec_env import RecEnv
+from recsys_rl.settings.config import Config, from_dict
 from recsys_rl.types import Catalogue, Population
 from recsys_rl.utils.seeding import generators
 

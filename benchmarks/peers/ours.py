@@ -12,10 +12,10 @@ from torch import Tensor
 from benchmarks.harness.dials import Between, Dials
 from recsys_rl import make
 from recsys_rl.agents.ppo import PPO
-from recsys_rl.config import Config
-from recsys_rl.dials import ModelConfig
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.experience.rollout import collect
+from recsys_rl.settings.config import Config
+from recsys_rl.settings.shared import ModelConfig
 from recsys_rl.types import Obs
 from recsys_rl.utils.allocator import keep_freed_memory
 from recsys_rl.utils.seeding import generators

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import torch
 
-from recsys_rl.dials import OnPolicyConfig
 from recsys_rl.functional import losses
 from recsys_rl.functional.returns import explained_variance, standardize
 from recsys_rl.models.policy import OnPolicyLearner
-from recsys_rl.protocols import Algorithm
-from recsys_rl.schema import Size
+from recsys_rl.records import Algorithm
+from recsys_rl.settings.fields import Size
+from recsys_rl.settings.shared import OnPolicyConfig
 from recsys_rl.types import Rollout
 
 

@@ -14,12 +14,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from recsys_rl.dials import LoggedConfig
 from recsys_rl.models.diagnostics import StepMeans
 from recsys_rl.models.policy import NetworkPolicy
 from recsys_rl.models.sampled import corrected, shown_among
-from recsys_rl.protocols import Algorithm
-from recsys_rl.schema import Range
+from recsys_rl.records import Algorithm
+from recsys_rl.settings.fields import Range
+from recsys_rl.settings.shared import LoggedConfig
 from recsys_rl.types import Transitions
 
 

@@ -19,14 +19,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recsys_rl.dials import LoggedConfig, QConfig
 from recsys_rl.functional.losses import value_loss
 from recsys_rl.models.diagnostics import StartValues, StepMeans
 from recsys_rl.models.q_learner import QLearner
 from recsys_rl.models.q_network import ConstrainedQNetwork
 from recsys_rl.models.sampled import corrected, shown_among
-from recsys_rl.protocols import Algorithm
-from recsys_rl.schema import Share
+from recsys_rl.records import Algorithm
+from recsys_rl.settings.fields import Share
+from recsys_rl.settings.shared import LoggedConfig, QConfig
 from recsys_rl.types import Transitions
 
 

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from recsys_rl.dials import LoggedConfig, QConfig
 from recsys_rl.functional.losses import conservative, value_loss
 from recsys_rl.models.diagnostics import StartValues, StepMeans
 from recsys_rl.models.q_learner import QLearner
 from recsys_rl.models.q_network import QNetwork
 from recsys_rl.models.sampled import shown_among
-from recsys_rl.protocols import Algorithm
-from recsys_rl.schema import NonNegative
+from recsys_rl.records import Algorithm
+from recsys_rl.settings.fields import NonNegative
+from recsys_rl.settings.shared import LoggedConfig, QConfig
 from recsys_rl.types import Transitions
 
 

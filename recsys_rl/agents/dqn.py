@@ -19,13 +19,13 @@ from typing import Annotated
 import torch
 from torch.nn.functional import smooth_l1_loss
 
-from recsys_rl.dials import QConfig, ReplayConfig
 from recsys_rl.functional import categorical
 from recsys_rl.models.diagnostics import StepMeans
 from recsys_rl.models.q_learner import QLearner
 from recsys_rl.models.q_network import QNetwork
-from recsys_rl.protocols import Algorithm
-from recsys_rl.schema import Range, Share
+from recsys_rl.records import Algorithm
+from recsys_rl.settings.fields import Range, Share
+from recsys_rl.settings.shared import QConfig, ReplayConfig
 from recsys_rl.types import Action, Obs, Transitions
 
 

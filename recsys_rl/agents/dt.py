@@ -19,14 +19,14 @@ from typing import Annotated
 
 from torch import Tensor
 
-from recsys_rl.dials import LoggedConfig
 from recsys_rl.functional.losses import quantile_loss
 from recsys_rl.models.diagnostics import StartValues, StepMeans
 from recsys_rl.models.policy import NetworkPolicy
 from recsys_rl.models.return_network import ReturnNetwork
 from recsys_rl.models.sampled import corrected, shown_among
-from recsys_rl.protocols import Algorithm
-from recsys_rl.schema import Positive, Range
+from recsys_rl.records import Algorithm
+from recsys_rl.settings.fields import Positive, Range
+from recsys_rl.settings.shared import LoggedConfig
 from recsys_rl.types import Transitions
 
 

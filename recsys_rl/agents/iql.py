@@ -20,7 +20,6 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from recsys_rl.dials import LoggedConfig, TargetConfig
 from recsys_rl.functional.losses import advantage_weights, expectile_loss, value_loss
 from recsys_rl.models.diagnostics import StartValues, StepMeans
 from recsys_rl.models.policy import NetworkPolicy
@@ -28,8 +27,9 @@ from recsys_rl.models.q_learner import check_single_items, targets_of
 from recsys_rl.models.q_network import QNetwork, QualityActorCritic
 from recsys_rl.models.sampled import corrected, shown_among
 from recsys_rl.models.target_network import copied, follow, load_target, target_state
-from recsys_rl.protocols import Algorithm
-from recsys_rl.schema import NonNegative, Positive, Range
+from recsys_rl.records import Algorithm
+from recsys_rl.settings.fields import NonNegative, Positive, Range
+from recsys_rl.settings.shared import LoggedConfig, TargetConfig
 from recsys_rl.types import Obs, Transitions
 
 

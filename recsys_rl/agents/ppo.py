@@ -11,13 +11,13 @@ from typing import Annotated, NamedTuple
 import torch
 from torch import Tensor
 
-from recsys_rl.dials import OnPolicyConfig
 from recsys_rl.functional import losses
 from recsys_rl.functional.returns import explained_variance, standardize_parts
 from recsys_rl.models.fast import ppo_loss
 from recsys_rl.models.policy import OnPolicyLearner, Samples, Targets
-from recsys_rl.protocols import Algorithm
-from recsys_rl.schema import Count, NonNegative, Range, Size
+from recsys_rl.records import Algorithm
+from recsys_rl.settings.fields import Count, NonNegative, Range, Size
+from recsys_rl.settings.shared import OnPolicyConfig
 from recsys_rl.types import Rollout
 
 

@@ -18,15 +18,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recsys_rl.dials import LoggedConfig
 from recsys_rl.errors import FieldError
 from recsys_rl.functional.losses import policy_gradient, top_k_factor, value_loss
 from recsys_rl.models.actor_critic import ActorCritic
 from recsys_rl.models.diagnostics import StartValues, StepMeans
 from recsys_rl.models.policy import NetworkPolicy
 from recsys_rl.models.sampled import corrected, shown_among
-from recsys_rl.protocols import Algorithm
-from recsys_rl.schema import NonNegative, Positive, Share, Size
+from recsys_rl.records import Algorithm
+from recsys_rl.settings.fields import NonNegative, Positive, Share, Size
+from recsys_rl.settings.shared import LoggedConfig
 from recsys_rl.types import Transitions
 
 

@@ -21,10 +21,10 @@ from recsys_rl.checkpoint import sealed
 from recsys_rl.checkpoint.sealed import Refused, previous
 from recsys_rl.checkpoint.sizes import check_sizes
 from recsys_rl.checkpoint.users_check import is_home
-from recsys_rl.config import Config, from_dict, to_dict, without_source
 from recsys_rl.data.item_table import open_table, table_sha256
 from recsys_rl.errors import one_line
-from recsys_rl.lookup import names_a_module
+from recsys_rl.settings.config import Config, from_dict, to_dict, without_source
+from recsys_rl.settings.names import names_a_module
 from recsys_rl.types import (
     Catalogue,
     Interface,

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from recsys_rl.checkpoint import Checkpoint, load
-from recsys_rl.config import Config, to_dict
 from recsys_rl.errors import UserError, one_line
-from recsys_rl.lookup import names_a_module
+from recsys_rl.settings.config import Config, to_dict
+from recsys_rl.settings.names import names_a_module
 
 
 def load_at_home(path: str | Path, env: str | None = None, platform: str = "") -> Checkpoint:

@@ -8,7 +8,7 @@ from itertools import pairwise
 from torch import Tensor
 
 from recsys_rl.checkpoint.sealed import Refused
-from recsys_rl.config import Config
+from recsys_rl.settings.config import Config
 from recsys_rl.types import Interface
 
 

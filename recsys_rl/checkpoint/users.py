@@ -30,12 +30,13 @@ from recsys_rl.checkpoint.users_check import (
     is_info,
     typed,
 )
-from recsys_rl.config import without_source
-from recsys_rl.models.user_ensemble import UserEnsemble
-from recsys_rl.models.user_inputs import context_sizes, item_tables
-from recsys_rl.models.user_network import UserNetwork
-from recsys_rl.models.user_signals import SignalKinds
-from recsys_rl.types import Catalogue, Population, Signal, Stream, UserError, UserFacts, World
+from recsys_rl.settings.config import without_source
+from recsys_rl.types import Catalogue, Population, Signal, Stream, UserError, World
+from recsys_rl.users.ensemble import UserEnsemble
+from recsys_rl.users.facts import UserFacts
+from recsys_rl.users.inputs import context_sizes, item_tables
+from recsys_rl.users.network import UserNetwork
+from recsys_rl.users.signals import SignalKinds
 
 KIND, VERSION = "learned users", 2
 _SECTIONS = ("catalogue", "population", "facts", "given", "items", "fitting")
@@ -49,7 +50,7 @@ class LearnedFile:
     facts: UserFacts
     world: World
     members: tuple[UserNetwork, ...]
-    means: Tensor  # (I, S): of the signals in the log (models/item_means.py)
+    means: Tensor  # (I, S): of the signals in the log (users/item_means.py)
     data_config: Mapping[str, Any]  # of the world, as a section of settings
     fitting: Mapping[str, Tensor] = field(default_factory=dict)  # state of the fit; empty if it is finished
     info: Mapping[str, Any] = field(default_factory=dict)  # JSON primitives: settings of the fit

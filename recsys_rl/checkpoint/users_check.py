@@ -12,8 +12,8 @@ from typing import Any, TypeGuard, TypeVar
 import torch
 from torch import Tensor
 
-from recsys_rl.models.user_signals import SignalKinds
-from recsys_rl.types import UserFacts
+from recsys_rl.users.facts import UserFacts
+from recsys_rl.users.signals import SignalKinds
 
 MOST = 1e12
 """The largest signal, reward or input of a network: float32 holds the squares of millions of them."""

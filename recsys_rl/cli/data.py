@@ -9,7 +9,7 @@ import tyro
 
 from recsys_rl.cli.parse import checked, parse
 from recsys_rl.errors import UserError
-from recsys_rl.schema import did_you_mean
+from recsys_rl.settings.fields import did_you_mean
 from recsys_rl.workflows.data import (
     CompareConfig,
     DescribeConfig,

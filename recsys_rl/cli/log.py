@@ -9,7 +9,7 @@ from pathlib import Path
 from recsys_rl.cli.extras import need
 from recsys_rl.cli.parse import parse
 from recsys_rl.errors import UserError, amount, one_line
-from recsys_rl.schema import did_you_mean
+from recsys_rl.settings.fields import did_you_mean
 from recsys_rl.utils.files import check_parquet
 
 OVERVIEW = """usage: recsys-rl log check --db FILE [OPTIONS]

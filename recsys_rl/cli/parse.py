@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import tyro
 
 from recsys_rl.agents import AGENTS
-from recsys_rl.lookup import DEFAULT_ALGO
+from recsys_rl.settings.names import DEFAULT_ALGO
 
 T = TypeVar("T")
 

@@ -12,10 +12,12 @@ from typing import Annotated, Any, NamedTuple
 
 import tyro
 
-from recsys_rl import folder as folders
 from recsys_rl.agents import AGENTS
 from recsys_rl.cli.parse import checked, parse, peek
-from recsys_rl.config import (
+from recsys_rl.distributed.launch import is_first, launch, size_of_run
+from recsys_rl.env import PLATFORMS
+from recsys_rl.errors import FieldError, UserError, one_line
+from recsys_rl.settings.config import (
     Config,
     TrainConfig,
     data_name,
@@ -25,10 +27,8 @@ from recsys_rl.config import (
     sections_from,
     to_dict,
 )
-from recsys_rl.distributed.launch import is_first, launch, size_of_run
-from recsys_rl.env import PLATFORMS
-from recsys_rl.errors import FieldError, UserError, one_line
-from recsys_rl.lookup import (
+from recsys_rl.settings.fields import check_fields, hints
+from recsys_rl.settings.names import (
     DEFAULT_ALGO,
     DEFAULT_ENV,
     algorithm_of,
@@ -36,7 +36,7 @@ from recsys_rl.lookup import (
     names_a_source,
     source_of,
 )
-from recsys_rl.schema import check_fields, hints
+from recsys_rl.training import folder as folders
 from recsys_rl.utils.files import read_text
 from recsys_rl.utils.seeding import parse_seeds
 
@@ -141,7 +141,7 @@ def _train_here(config: Config, folder: Path | None, in_group: bool) -> None:
             train(config, folder is not None, folder=folder, latest=True)
             return
         from recsys_rl.distributed.group import join, sized
-        from recsys_rl.run import choose_device
+        from recsys_rl.training.run import choose_device
 
         config = sized(config)
         with join(choose_device(config.train_config.device).type == "cuda") as ranks:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.errors import UserError, one_line
-from recsys_rl.schema import shown
+from recsys_rl.settings.fields import shown
 from recsys_rl.types import Catalogue, World
 from recsys_rl.utils.seeding import generators
 
@@ -73,7 +73,7 @@ def require(
             )
     if "duration" not in items:
         return
-    seconds = catalogue.attributes["duration"]  # (I,); whole numbers stand for texts (files/items.py)
+    seconds = catalogue.attributes["duration"]  # (I,); whole numbers stand for texts (tables/items.py)
     wrong = ~((seconds > 0) & seconds.isfinite())  # (I,)
     if not seconds.is_floating_point():
         found = "but the column holds texts"

@@ -15,10 +15,10 @@ from torch import Tensor
 from recsys_rl.data import bias, embeddings
 from recsys_rl.data.embeddings import Bools, learn_embeddings, unit_rows
 from recsys_rl.data.world_check import check_world
-from recsys_rl.dials import DataConfig, EnvConfig
-from recsys_rl.files.download import cache_folder
-from recsys_rl.schema import Count, Finite, Range
+from recsys_rl.settings.fields import Count, Finite, Range
+from recsys_rl.settings.shared import DataConfig, EnvConfig
 from recsys_rl.types import Catalogue, InteractionLog, Population, UserError, World
+from recsys_rl.utils.download import cache_folder
 from recsys_rl.utils.tensor_cache import digest, read_tensors, write_tensors
 from recsys_rl.utils.user_hashes import user_hashes
 

@@ -13,10 +13,10 @@ import numpy as np
 from recsys_rl.data.catalogue import MadeUpConfig
 from recsys_rl.data.item_table import FILE_ENDING, Floats, open_table, table_sha256, write_table
 from recsys_rl.data.table import table_world, unit
-from recsys_rl.dials import EnvConfig
-from recsys_rl.files.download import cache_folder
-from recsys_rl.protocols import Source
+from recsys_rl.records import Source
+from recsys_rl.settings.shared import EnvConfig
 from recsys_rl.types import Catalogue, Population, UserError, World
+from recsys_rl.utils.download import cache_folder
 from recsys_rl.utils.files import write_text
 
 SPREAD = 0.5  # norm of the random vector added to the cluster's centre (norm 1) to make an item

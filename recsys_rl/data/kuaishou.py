@@ -6,9 +6,9 @@ from pathlib import Path
 
 import polars as pl
 
-from recsys_rl.files.download import has_member, read_member
-from recsys_rl.files.items import ItemFacts
-from recsys_rl.files.read import parsing
+from recsys_rl.tables.items import ItemFacts
+from recsys_rl.tables.read import parsing
+from recsys_rl.utils.download import has_member, read_member
 
 
 def video_facts(place: Path, name: str, source: str) -> ItemFacts:

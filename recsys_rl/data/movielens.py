@@ -14,12 +14,12 @@ from typing import Any
 import polars as pl
 
 from recsys_rl.data.catalogue import DatasetConfig, world_of_log
-from recsys_rl.dials import EnvConfig
-from recsys_rl.files.download import NoNetwork, cache_folder, fetch, has_member, read_member
-from recsys_rl.files.log import make_log
-from recsys_rl.files.read import parsing
-from recsys_rl.protocols import Source
+from recsys_rl.records import Source
+from recsys_rl.settings.shared import EnvConfig
+from recsys_rl.tables.events import make_log
+from recsys_rl.tables.read import parsing
 from recsys_rl.types import InteractionLog, UserError, World
+from recsys_rl.utils.download import NoNetwork, cache_folder, fetch, has_member, read_member
 
 URL = "https://files.grouplens.org/datasets/movielens/"
 RATINGS = {"csv": "ratings.csv", "dat": "ratings.dat", "u": "u.data"}  # this file identifies the layout

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from recsys_rl.data.cold import with_cold_items
 from recsys_rl.errors import listed
-from recsys_rl.files.items import ItemFacts
+from recsys_rl.tables.items import ItemFacts
 from recsys_rl.types import Catalogue, UserError
 
 

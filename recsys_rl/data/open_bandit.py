@@ -17,19 +17,18 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from recsys_rl.decisions.single import by_design, single_decisions
-from recsys_rl.decisions.table import DecisionTable
-from recsys_rl.decisions.table_catalogue import catalogue_of_items
-from recsys_rl.files.download import read_member
-from recsys_rl.files.items import ItemFacts
+from recsys_rl.tables.decision_table import DecisionTable
+from recsys_rl.tables.items import ItemFacts
+from recsys_rl.tables.single import by_design, single_decisions
+from recsys_rl.tables.table_catalogue import catalogue_of_items
 from recsys_rl.types import UserError
+from recsys_rl.utils.download import read_member
 
 CAMPAIGNS = ("all", "men", "women")
 LOGGERS = ("random", "bts")
 USER_FEATURES = tuple(f"user_feature_{k}" for k in range(4))
 ITEM_FEATURES = tuple(f"item_feature_{k}" for k in range(1, 4))
 PLACES = 3  # left, middle, right
-PRIOR = "prior_bts.csv"
 
 
 @dataclass(frozen=True)
@@ -132,15 +131,6 @@ def open_bandit_decisions(data_dir: str | Path | None, cache_dir: str | Path | N
             "user": found.user_features,
         },
     )
-
-
-def load_prior(data_dir: str | Path, campaign: str = "all") -> Tensor:
-    """(A, 2) float64: alpha and beta of each item in the published prior of Thompson sampling."""
-    frame = _table(Path(data_dir), PRIOR, ["campaign", "item_id", "alpha", "beta"])
-    mine = frame.filter(pl.col("campaign") == campaign).sort("item_id")
-    if not len(mine):
-        raise UserError(f"{Path(data_dir) / PRIOR} has no campaign {campaign}: choose one that it has.")
-    return torch.from_numpy(mine.select("alpha", "beta").to_numpy().astype(np.float64))
 
 
 def one_hot(frame: pl.DataFrame, columns: Sequence[str]) -> Tensor:

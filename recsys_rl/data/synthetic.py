@@ -7,8 +7,8 @@ import torch
 
 from recsys_rl.data.catalogue import MadeUpConfig, split_by_id, unrated_items
 from recsys_rl.data.embeddings import unit_rows
-from recsys_rl.dials import EnvConfig
-from recsys_rl.protocols import Source
+from recsys_rl.records import Source
+from recsys_rl.settings.shared import EnvConfig
 from recsys_rl.types import Catalogue, Population, World
 
 # Independent streams of the seed.

@@ -12,9 +12,9 @@ from torch import Tensor
 from recsys_rl.data.catalogue import MadeUpConfig, split_by_id, unrated_items
 from recsys_rl.data.embeddings import unit_rows
 from recsys_rl.data.item_table import Floats, open_table, table_sha256
-from recsys_rl.dials import EnvConfig
 from recsys_rl.errors import one_line
-from recsys_rl.protocols import Source
+from recsys_rl.records import Source
+from recsys_rl.settings.shared import EnvConfig
 from recsys_rl.types import Catalogue, Population, UserError, World
 
 USER_NOISE = 0.3  # norm of the noise that is added to the sum of two items to make a user's taste

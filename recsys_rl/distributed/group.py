@@ -19,9 +19,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from recsys_rl.config import Config
 from recsys_rl.distributed.launch import LOST, size_of_run
-from recsys_rl.ranks import Ranks
+from recsys_rl.settings.config import Config
+from recsys_rl.training.ranks import Ranks
 from recsys_rl.types import UserError
 
 JOIN_WITHIN = timedelta(seconds=60)

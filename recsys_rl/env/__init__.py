@@ -6,7 +6,12 @@ PLATFORMS = {
     "short-video": "recsys_rl.env.short_video:PLATFORM",
     "long-video": "recsys_rl.env.long_video:PLATFORM",
     "social-feed": "recsys_rl.env.social_feed:PLATFORM",
-    "learned": "recsys_rl.env.learned:PLATFORM",
-    "gym": "recsys_rl.env.foreign:PLATFORM",
+    "learned": "recsys_rl.users.platform:PLATFORM",
+    "gym": "recsys_rl.foreign.gym:PLATFORM",
 }
 WITHOUT_ID = ("gym",)  # Gymnasium already has ids for these environments
+
+
+def gymnasium_id(platform: str) -> str:
+    """``two-words`` -> ``recsys_rl/TwoWords-v0``."""
+    return f"recsys_rl/{''.join(word.title() for word in platform.split('-'))}-v0"

@@ -22,11 +22,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from recsys_rl.dials import EnvConfig
 from recsys_rl.functional import rows
 from recsys_rl.functional.top_k import blocked_top_k
-from recsys_rl.protocols import Platform, VisitPieces
-from recsys_rl.schema import CountOrZero, NonNegative, Share
+from recsys_rl.records import Platform, VisitPieces
+from recsys_rl.settings.fields import CountOrZero, NonNegative, Share
+from recsys_rl.settings.shared import EnvConfig
 from recsys_rl.types import Catalogue, Feedback, Population, Signal, Stream
 
 

@@ -1,4 +1,4 @@
-"""Rankings that a platform's trade uses without reinforcement learning, beside those of agents/rankers.py."""
+"""Rankings that a platform's trade uses without reinforcement learning, beside those of rivals/rankers.py."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from torch import Tensor
 from recsys_rl.data.attributes import zscore
 from recsys_rl.functional import categorical
 from recsys_rl.functional.top_k import highest
-from recsys_rl.protocols import Heuristic, Policy
+from recsys_rl.protocols import Policy
+from recsys_rl.records import Heuristic
 from recsys_rl.types import Action, Catalogue, Interface, Obs
 
 PROFILE_WEIGHTS = (0.0, 0.25, 0.5, 0.75)

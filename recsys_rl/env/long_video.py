@@ -73,8 +73,8 @@ from recsys_rl.functional import rows
 from recsys_rl.functional.choice_model import draw_at, position_based
 from recsys_rl.functional.recency import products
 from recsys_rl.objective.weighted import stream_weights
-from recsys_rl.protocols import Expert, FollowedObs, Known, Platform, Split, VisitPieces, Walk
-from recsys_rl.schema import Finite, NonNegative, Range, Share
+from recsys_rl.records import Expert, FollowedObs, Known, Platform, Split, VisitPieces, Walk
+from recsys_rl.settings.fields import Finite, NonNegative, Range, Share
 from recsys_rl.types import (
     Catalogue,
     Events,
@@ -557,7 +557,7 @@ class LongVideo(visits.Visiting):
     def _odds(
         self, state: LongVideoState, affinity: Tensor, hold: Tensor, none: Tensor, block: slice
     ) -> Odds:
-        """Of u . e_i (N, b), and of ``hold`` and ``none`` (N,) each, as ``_hold`` returns them."""
+        """The odds for the affinity u . e_i (N, b). ``_hold`` returns ``hold`` and ``none`` (N,)."""
         wear = state.wear @ self.categories[block].T  # (N, b)
         want = self._want(affinity, self.catch[block], wear, state.trust)
         picks = want.sub_(column(none)).sigmoid_()  # (N, b)

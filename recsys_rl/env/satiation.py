@@ -40,11 +40,11 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data.attributes import catch
-from recsys_rl.dials import EnvConfig
 from recsys_rl.functional import rows
 from recsys_rl.functional.recency import products
-from recsys_rl.protocols import Expert, FollowedObs, Known, Platform, Preset, Split, Walk
-from recsys_rl.schema import NonNegative, Range
+from recsys_rl.records import Expert, FollowedObs, Known, Platform, Preset, Split, Walk
+from recsys_rl.settings.fields import NonNegative, Range
+from recsys_rl.settings.shared import EnvConfig
 from recsys_rl.types import Catalogue, Feedback, Interface, Obs, Population, Signal, Stream
 
 FAVOURITES = 50
@@ -304,7 +304,7 @@ def expert_scores(
 
 
 LEAST_PATIENCE = 0.01
-"""Of a user who is still there, whatever the equations make of the profile."""
+"""The walk's lower bound of the patience: a user who is still there has some left."""
 EXPERT = Expert(
     "Appeal, with a price of patience by the steps that are left and one of items near the favourites; "
     "patience and weariness are followed by the equations, the profile for the taste.",

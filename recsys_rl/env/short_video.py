@@ -70,8 +70,8 @@ from recsys_rl.env.watch_time import HIGHEST_RATIO, Watched
 from recsys_rl.functional import rows
 from recsys_rl.functional.kalman import measured
 from recsys_rl.functional.recency import products
-from recsys_rl.protocols import Expert, FollowedObs, Known, Platform, VisitPieces, Walk
-from recsys_rl.schema import Finite, NonNegative, Positive, Range, Share
+from recsys_rl.records import Expert, FollowedObs, Known, Platform, VisitPieces, Walk
+from recsys_rl.settings.fields import Finite, NonNegative, Positive, Range, Share
 from recsys_rl.types import Catalogue, Feedback, Interface, Obs, Population, Signal, Stream, World
 
 MOST_PATIENCE = 10.0
@@ -590,7 +590,7 @@ def add_attributes(world: World, seed: int) -> World:
 
 
 LEAST_PATIENCE = 0.1
-"""Of a user who is still there, whatever the walk makes of the session."""
+"""The walk's lower bound of the patience: a user who is still there has some left."""
 
 
 def begin(users: ShortVideo, interface: Interface, obs: Obs) -> Known:

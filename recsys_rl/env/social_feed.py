@@ -72,8 +72,8 @@ from recsys_rl.env.visits import VisitsConfig
 from recsys_rl.errors import UserError
 from recsys_rl.functional import rows
 from recsys_rl.functional.recency import products
-from recsys_rl.protocols import Expert, Known, Platform, Split, VisitPieces
-from recsys_rl.schema import Finite, NonNegative, Range, Share
+from recsys_rl.records import Expert, Known, Platform, Split, VisitPieces
+from recsys_rl.settings.fields import Finite, NonNegative, Range, Share
 from recsys_rl.types import (
     Catalogue,
     Feedback,
@@ -669,7 +669,7 @@ def add_attributes(world: World, seed: int) -> World:
 
 
 def _kinds_of_data(kind: Tensor) -> Tensor:
-    """The kinds of a file about items as int64. Whole numbers stand for texts (files/items.py).
+    """The kinds of a file about items as int64. Whole numbers stand for texts (tables/items.py).
 
     Raises UserError.
     """

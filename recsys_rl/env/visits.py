@@ -27,8 +27,8 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from recsys_rl.dials import EnvConfig
-from recsys_rl.schema import Finite, NonNegative, Range, Share
+from recsys_rl.settings.fields import Finite, NonNegative, Range, Share
+from recsys_rl.settings.shared import EnvConfig
 
 HOURS = 168  # of a week
 LONGEST_GAP = 30  # days; a user who stays away for longer never returns

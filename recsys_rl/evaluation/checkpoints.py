@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint
-from recsys_rl.config import Config, to_dict, with_whole_paths
+from recsys_rl.settings.config import Config, to_dict, with_whole_paths
 from recsys_rl.types import UserError, tensors_of
 
 OF_A_RUN = ("total_timesteps", "num_processes", "weights")

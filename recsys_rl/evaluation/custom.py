@@ -18,7 +18,7 @@ from torch import Tensor
 
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.errors import UserError
-from recsys_rl.gymnasium_ids import as_arrays, without_repeats
+from recsys_rl.foreign.ids import as_arrays, without_repeats
 from recsys_rl.protocols import Env, Policy
 from recsys_rl.types import Action, Catalogue, Obs
 from recsys_rl.utils.find import find, reason

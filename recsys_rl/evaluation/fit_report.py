@@ -1,7 +1,7 @@
 """The report on learned users: held-out sessions, beside simple predictors and the true simulator.
 
 Each step of a held-out session is predicted from what was shown and answered before it. Signals of 0 and 1
-have the log loss, others the mean pinball loss at nine quantiles (models/user_signals.py). Beside the learned
+have the log loss, others the mean pinball loss at nine quantiles (users/signals.py). Beside the learned
 users stand:
 
 - popularity: the item's mean on the sessions that were learned from;
@@ -27,11 +27,12 @@ from torch import Tensor, nn
 from recsys_rl.checkpoint.users import LearnedFile
 from recsys_rl.errors import amount
 from recsys_rl.evaluation.real_or_learned import auc, classifier_auc
-from recsys_rl.models.item_means import shrunk_means
-from recsys_rl.models.user_signals import LEVELS, pinball
 from recsys_rl.objective.weighted import stream_weights
 from recsys_rl.protocols import UserModel
-from recsys_rl.types import Feedback, SessionTable
+from recsys_rl.types import Feedback
+from recsys_rl.users.item_means import shrunk_means
+from recsys_rl.users.session_table import SessionTable
+from recsys_rl.users.signals import LEVELS, pinball
 
 MOST = 1000  # sessions of the report, evenly spread over those that are held out
 DRAWS = 100  # of the true simulator, for its quantiles
@@ -41,7 +42,7 @@ NINE = slice(1, -1)  # the nine levels among LEVELS
 
 
 class Predictions(NamedTuple):
-    """Of R shown places: the probability (R,) of each signal of 0 and 1, the quantiles (R, Q) of others."""
+    """R shown places: probabilities (R,) of signals of 0 and 1, quantiles (R, Q) of other signals."""
 
     signals: Sequence[Tensor]
     leaving: Tensor | None  # (R',) of R' steps; None: no prediction

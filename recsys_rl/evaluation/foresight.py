@@ -12,18 +12,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from recsys_rl.agents.references import Myopic, Planner, Search, base_scores, upper_bounds
-from recsys_rl.config import Config
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.evaluation.rule_cache import search_key
-from recsys_rl.evaluation.tuning import training_part
 from recsys_rl.experience.rollout import play
-from recsys_rl.files.download import cache_folder
 from recsys_rl.functional import categorical
 from recsys_rl.functional.top_k import highest
 from recsys_rl.make import make_env, one_visit
 from recsys_rl.protocols import PatientUsers, Policy
+from recsys_rl.rivals.references import Myopic, Planner, Search, base_scores, upper_bounds
+from recsys_rl.rivals.tuning import training_part
+from recsys_rl.settings.config import Config
 from recsys_rl.types import Action, Obs, World
+from recsys_rl.utils.download import cache_folder
 from recsys_rl.utils.seeding import generators
 from recsys_rl.utils.tensor_cache import read_tensors, write_tensors
 
@@ -48,7 +48,7 @@ class Foresight:
 class Priced:
     """Shows the items with the highest reward now plus that of the stocks at ``prices`` (N, 2).
 
-    This is a base policy of the planner (agents/references.py). At prices 0 it is `myopic`.
+    This is a base policy of the planner (rivals/references.py). At prices 0 it is `myopic`.
     """
 
     def __init__(self, env: RecEnv, prices: Tensor) -> None:

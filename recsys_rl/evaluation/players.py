@@ -15,10 +15,21 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
-from recsys_rl.agents.baselines import RandomPolicy, baseline_makers
-from recsys_rl.agents.linear_bandit import (
+from recsys_rl.checkpoint import Checkpoint, restoring
+from recsys_rl.env.rec_env import RecEnv
+from recsys_rl.evaluation import custom
+from recsys_rl.evaluation.checkpoints import Entry
+from recsys_rl.evaluation.searched_rows import SearchedRows
+from recsys_rl.evaluation.table import Played
+from recsys_rl.experience.rollout import play
+from recsys_rl.make import episodes, make_agent, make_env, one_visit
+from recsys_rl.protocols import Env, Policy, Reader, ReadingPolicy
+from recsys_rl.records import EXPERT, TRADE
+from recsys_rl.rivals import tuning
+from recsys_rl.rivals.baselines import RandomPolicy, baseline_makers
+from recsys_rl.rivals.linear_bandit import (
     BANDITS,
-    BanditDials,
+    BanditSettings,
     LinUCB,
     Thompson,
     check_feedback,
@@ -26,17 +37,8 @@ from recsys_rl.agents.linear_bandit import (
     make_bandit,
     signal_weights,
 )
-from recsys_rl.agents.references import LONG_SESSION, upper_bounds
-from recsys_rl.checkpoint import Checkpoint, restoring
-from recsys_rl.config import Config
-from recsys_rl.env.rec_env import RecEnv
-from recsys_rl.evaluation import custom, tuning
-from recsys_rl.evaluation.checkpoints import Entry
-from recsys_rl.evaluation.searched_rows import SearchedRows
-from recsys_rl.evaluation.table import Played
-from recsys_rl.experience.rollout import play
-from recsys_rl.make import episodes, make_agent, make_env, one_visit
-from recsys_rl.protocols import EXPERT, TRADE, Env, Policy, Reader, ReadingPolicy
+from recsys_rl.rivals.references import LONG_SESSION, upper_bounds
+from recsys_rl.settings.config import Config
 from recsys_rl.types import Action, Obs, Population, UserError, World
 from recsys_rl.utils.logger import SECONDS_BETWEEN_LINES, progress_bar
 from recsys_rl.utils.seeding import generators, stream_seed
@@ -345,13 +347,15 @@ def references(
         weights = signal_weights(interface.signals, env.streams).to(table.device)
         start = population.profile[population.train].mean(0)  # (D,)
 
-        def make(dials: BanditDials, seed: int = 0, estimates: bool = False) -> LinUCB | Thompson:
+        def make(settings: BanditSettings, seed: int = 0, estimates: bool = False) -> LinUCB | Thompson:
             drawn = generators(seed, name, f"{name} estimates", device=table.device)
             noise = drawn[name], drawn[f"{name} estimates"]
-            return make_bandit(name, catalogue, dials, weights, noise, start, interface.slate_size, estimates)
+            return make_bandit(
+                name, catalogue, settings, weights, noise, start, interface.slate_size, estimates
+            )
 
-        dials, note = tuning.tune_bandit(trainees(name), weights, start, make)
-        return Player(make(dials, table.seed, estimates), note=note)
+        settings, note = tuning.tune_bandit(trainees(name), weights, start, make)
+        return Player(make(settings, table.seed, estimates), note=note)
 
     def noted(make: Callable[[], tuple[Policy, str]]) -> Player:
         agent, note = make()

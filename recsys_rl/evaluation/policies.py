@@ -1,4 +1,4 @@
-"""The policies of the table as behaviours: policies whose decisions have a known probability."""
+"""The policies of the table as behaviours: policies with exact action probabilities."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from typing import Any
 
 import torch
 
-from recsys_rl.agents.linear_bandit import Thompson
-from recsys_rl.agents.mixture import EpsilonMixture, Fixed
 from recsys_rl.checkpoint import Checkpoint, restoring
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.evaluation.checkpoints import row_name
 from recsys_rl.evaluation.players import Table, references
 from recsys_rl.make import make_agent
-from recsys_rl.protocols import EXPERT, PRIVILEGED, Behaviour
-from recsys_rl.schema import did_you_mean
+from recsys_rl.ope.mixture import EpsilonMixture, Fixed
+from recsys_rl.protocols import Behaviour
+from recsys_rl.records import EXPERT, PRIVILEGED
+from recsys_rl.rivals.linear_bandit import Thompson
+from recsys_rl.settings.fields import did_you_mean
 from recsys_rl.types import Obs, UserError
 from recsys_rl.utils.seeding import stream_seed
 from recsys_rl.utils.tensor_cache import digest
@@ -138,7 +139,7 @@ class Behaviours:
 def candidate_rule(checkpoint: Checkpoint, name: str) -> str:
     """A text that is equal for two policies if their first stages propose the same candidates.
 
-    ``name``: of the row, as the greedy policy draws no candidates. "" without a first stage.
+    ``name`` is that of the row, as the greedy policy draws no candidates. "" without a first stage.
     """
     model = checkpoint.config.model_config
     if not model.candidates:

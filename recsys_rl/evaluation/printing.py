@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from recsys_rl.protocols import KNOWS
+from recsys_rl.records import KNOWS
 from recsys_rl.report.words import NO_DIFFERENCE, fewer_users, has_lives, in_doubt, is_foreign, people
 from recsys_rl.utils.terminal import say
 

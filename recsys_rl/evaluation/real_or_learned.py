@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from recsys_rl.types import SessionTable, World
+from recsys_rl.types import World
+from recsys_rl.users.session_table import SessionTable
 
 FOLDS, STEPS = 2, 300
 

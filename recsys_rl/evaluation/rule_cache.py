@@ -8,10 +8,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from recsys_rl.config import Config, to_dict
-from recsys_rl.files.download import cache_folder
 from recsys_rl.make import learned_file
+from recsys_rl.settings.config import Config, to_dict
 from recsys_rl.types import Catalogue, Population, tensors_of
+from recsys_rl.utils.download import cache_folder
 from recsys_rl.utils.tensor_cache import digest, read_tensors, write_tensors
 
 VERSION = 8

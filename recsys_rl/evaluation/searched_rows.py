@@ -11,13 +11,14 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from recsys_rl.agents.rankers import Rule, RuleWeights, scored_names
-from recsys_rl.config import Config
-from recsys_rl.evaluation import expert, form_search, rule_cache, rule_search
-from recsys_rl.evaluation.expert import ByEquations
-from recsys_rl.evaluation.forms import Factors, Form, Searched, form_note
-from recsys_rl.evaluation.tuning import Trainees
+from recsys_rl.evaluation import rule_cache
 from recsys_rl.protocols import Policy, UserModel
+from recsys_rl.rivals import expert, form_search, rule_search
+from recsys_rl.rivals.expert import ByEquations
+from recsys_rl.rivals.forms import Factors, Form, Searched, form_note
+from recsys_rl.rivals.rankers import Rule, RuleWeights, scored_names
+from recsys_rl.rivals.tuning import Trainees
+from recsys_rl.settings.config import Config
 from recsys_rl.types import World, tensors_of
 from recsys_rl.user_columns import UserColumns
 

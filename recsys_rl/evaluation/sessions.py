@@ -11,10 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import recsys_rl
-from recsys_rl.agents.references import Search
 from recsys_rl.checkpoint import Checkpoint
-from recsys_rl.config import to_dict
 from recsys_rl.data.bias import share_of
 from recsys_rl.data.world_check import about_check
 from recsys_rl.evaluation.categories import categories
@@ -24,6 +21,9 @@ from recsys_rl.evaluation.table import Played
 from recsys_rl.make import assumptions, make_user_model
 from recsys_rl.protocols import PatientUsers
 from recsys_rl.report import Page
+from recsys_rl.rivals.references import Search
+from recsys_rl.settings.config import to_dict
+from recsys_rl.version import __version__
 
 STRANGERS = "strangers: all profiles are withheld"
 
@@ -44,7 +44,7 @@ def page_of(entry: Entry, users: Tensor, result: Mapping[str, Any], played: Mapp
         heldout_users=result["sessions"],
         hardware=f"{platform.machine()}, {threads} thread{'s' if threads > 1 else ''}",
         date=datetime.now(UTC).date().isoformat(),
-        version=recsys_rl.__version__,
+        version=__version__,
         config={name: part for name, part in to_dict(config).items() if isinstance(part, dict)},
         curve=_columns(checkpoint.info.get("curve", [])),
         judged_by=str(checkpoint.info.get("judged_by", "")),

@@ -29,7 +29,7 @@ from torch import Tensor
 from recsys_rl.evaluation.exposure import exposure
 from recsys_rl.evaluation.lives import RETENTION, life_columns
 from recsys_rl.experience.rollout import Sessions
-from recsys_rl.protocols import EXPERT, TRADE
+from recsys_rl.records import EXPERT, TRADE
 from recsys_rl.types import Catalogue
 from recsys_rl.utils.metrics import interval
 

@@ -13,11 +13,11 @@ from typing import Any
 
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.checkpoint.home import config_at_home
-from recsys_rl.config import Config
-from recsys_rl.dials import EnvConfig
 from recsys_rl.errors import FieldError
-from recsys_rl.lookup import has_own_world, platform_of
 from recsys_rl.make import make_env
+from recsys_rl.settings.config import Config
+from recsys_rl.settings.names import has_own_world, platform_of
+from recsys_rl.settings.shared import EnvConfig
 from recsys_rl.types import Interface, UserError, World
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recsys_rl.decisions.log import DecisionLog
+from recsys_rl.tables.decision_log import DecisionLog
 from recsys_rl.types import UserError
 
 

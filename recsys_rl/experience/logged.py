@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recsys_rl.decisions.log import DecisionHeader, DecisionLog, streams_by_name
-from recsys_rl.decisions.transitions import TransitionTable
-from recsys_rl.dials import LoggedConfig
 from recsys_rl.errors import UserError, amount
 from recsys_rl.objective.weighted import check_weights, stream_weights, weighted
 from recsys_rl.protocols import UserModel, Watcher
+from recsys_rl.settings.shared import LoggedConfig
+from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog, streams_by_name
+from recsys_rl.tables.transitions import TransitionTable
 from recsys_rl.types import Batch, Feedback, Interface, Stream
 
 MOST_ROWS = 524_288

@@ -9,18 +9,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from recsys_rl.decisions.log import DecisionHeader, DecisionLog, concatenate
-from recsys_rl.decisions.writer import write_decisions
 from recsys_rl.errors import UserError, error_text
-from recsys_rl.experience.sessions import forbidden, outcomes
+from recsys_rl.experience.decisions import forbidden, outcomes
 from recsys_rl.protocols import Simulator
+from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog, concatenate
+from recsys_rl.tables.writer import write_decisions
 from recsys_rl.types import Action, Obs, Step, tensors_of
 
 
 class Recorder:
     """Collects the decisions of N users who step together, and writes whole sessions as parts of a folder.
 
-    The parts are read together as one log (decisions/parts.py). A session gets its number when it has ended,
+    The parts are read together as one log (tables/parts.py). A session gets its number when it has ended,
     so numbers ascend from part to part. Call ``decided`` before and ``answered`` after each step.
     """
 

@@ -8,17 +8,17 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from recsys_rl.dials import ReplayConfig
 from recsys_rl.errors import FieldError
 from recsys_rl.experience.on_policy import session_metrics
 from recsys_rl.experience.returns import SessionReturns
 from recsys_rl.experience.rollout import follower
 from recsys_rl.objective.weighted import check_weights, reweighted
 from recsys_rl.protocols import Env, Explorer, Watcher
+from recsys_rl.settings.shared import ReplayConfig
 from recsys_rl.types import Action, Batch, Interface, Obs, Step, Transitions
 
 BYTES_BESIDE = 8 + 8 + 4 + 4 + 1 + 1
-"""Of a transition beside its observations: item, log-probability, reward, discount, two ends."""
+"""Bytes of a transition without its observations: item, log-probability, reward, discount, two ends."""
 MOST_MEMORY = 0.8
 """Share of the machine's memory that a buffer may need."""
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from recsys_rl.dials import ModelConfig
 from recsys_rl.functional import categorical
 from recsys_rl.functional.categorical import Categorical
 from recsys_rl.functional.plackett_luce import PlackettLuce
@@ -22,6 +21,7 @@ from recsys_rl.models.next_signals import Entries, NextSignals, signal_loss
 from recsys_rl.models.retrieval import Retriever, mark_unusable
 from recsys_rl.models.scorer import ScorerHead, gate_names
 from recsys_rl.models.sequence import Encoder, Reader, make_encoder, summarise
+from recsys_rl.settings.shared import ModelConfig
 from recsys_rl.types import Action, Interface, Obs
 from recsys_rl.user_columns import UserColumns
 

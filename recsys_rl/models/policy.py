@@ -11,12 +11,12 @@ from typing import Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from recsys_rl.dials import AgentConfig, OnPolicyConfig
 from recsys_rl.functional.returns import gae
 from recsys_rl.models.actor_critic import ActorCritic
 from recsys_rl.models.next_signals import Entries, next_entries
 from recsys_rl.models.optimizer import FlatAdam
 from recsys_rl.protocols import Reader
+from recsys_rl.settings.shared import AgentConfig, OnPolicyConfig
 from recsys_rl.types import Action, Interface, Obs, Rollout
 
 C = TypeVar("C", bound=AgentConfig)

@@ -1,4 +1,4 @@
-"""The network of a decision transformer: the policy that is asked for a return."""
+"""The network of a decision transformer: a policy with the wanted return as an input."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from recsys_rl.dials import ModelConfig
 from recsys_rl.functional.categorical import Categorical
 from recsys_rl.functional.plackett_luce import PlackettLuce
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
 from recsys_rl.models.retrieval import Retriever
+from recsys_rl.settings.shared import ModelConfig
 from recsys_rl.types import Obs
 
 

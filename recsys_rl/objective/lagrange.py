@@ -34,9 +34,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recsys_rl.dials import TrainConfig
 from recsys_rl.errors import FieldError, one_line
 from recsys_rl.objective.limit_streams import LimitStream
+from recsys_rl.settings.shared import TrainConfig
 from recsys_rl.types import Rollout
 
 FIELD = "train_config.limit"

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from recsys_rl.dials import TrainConfig
 from recsys_rl.errors import FieldError
 from recsys_rl.objective import lagrange, novelty
 from recsys_rl.objective.lagrange import Limits, parse_limits
@@ -15,6 +14,7 @@ from recsys_rl.objective.limit_streams import limit_streams
 from recsys_rl.objective.novelty import Novelty
 from recsys_rl.objective.weighted import Weighted, parse_weights
 from recsys_rl.protocols import Objective
+from recsys_rl.settings.shared import TrainConfig
 from recsys_rl.types import Catalogue, Stream
 
 CONTROLLER = ("limit_kp", "limit_ki", "limit_most")

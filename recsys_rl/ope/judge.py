@@ -9,8 +9,6 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from recsys_rl.decisions.table_catalogue import knows_items
-from recsys_rl.decisions.target import Target
 from recsys_rl.ope.clusters import ClusterLog, k_means
 from recsys_rl.ope.diagnostics import is_logger, unsupported_mass
 from recsys_rl.ope.estimators import (
@@ -43,6 +41,8 @@ from recsys_rl.ope.slate_choices import Choices
 from recsys_rl.ope.slates import SlateLog, place_rewards
 from recsys_rl.ope.world import Worlds, check_world, try_world, why_no_world, why_not_checked, world
 from recsys_rl.protocols import Behaviour
+from recsys_rl.tables.table_catalogue import knows_items
+from recsys_rl.tables.target import Target
 from recsys_rl.types import Feedback
 from recsys_rl.utils.progress import announce
 

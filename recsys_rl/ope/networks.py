@@ -7,8 +7,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from recsys_rl.models.user_fit import shift
 from recsys_rl.ope.reward_model import Fit, Predict
+from recsys_rl.users.fit import shift
 
 HIDDEN = (64, 32)
 EPOCHS, BATCH, LR = 15, 512, 4e-3

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recsys_rl.decisions.log import DecisionLog, concatenate
 from recsys_rl.ope.estimators import Evidence, Slates
 from recsys_rl.ope.reward_model import folds_by_user
+from recsys_rl.tables.decision_log import DecisionLog, concatenate
 from recsys_rl.types import UserError
 
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recsys_rl.decisions.target import Target, check_support
 from recsys_rl.ope.estimators import CLUSTERS, MODEL, WORLD, Evidence
 from recsys_rl.ope.replay import Probabilities, ReplayedLog, check_weights
 from recsys_rl.ope.reward_model import Fit, StepModels, fit_q, with_q
 from recsys_rl.ope.slate_choices import Choices
 from recsys_rl.protocols import Behaviour
+from recsys_rl.tables.target import Target, check_support
 from recsys_rl.types import Obs
 
 
@@ -67,7 +67,7 @@ class PolicyOnLog:
 
 @torch.no_grad()
 def read_policy(log: ReplayedLog, of: Playable, draws: int) -> PolicyOnLog:
-    """``draws``: of its actions, in each row, if these are not averaged over all items."""
+    """``draws``: number of actions drawn in each row, if they are not averaged over all items."""
     policy, size = of.policy, log.num_items
     draws = 1 if of.certain else draws
 

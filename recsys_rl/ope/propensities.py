@@ -17,12 +17,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from recsys_rl.decisions.log import DecisionLog
-from recsys_rl.decisions.transitions import observe
 from recsys_rl.models.heads import distribution
 from recsys_rl.models.item_columns import item_features
 from recsys_rl.ope.features import MEMORY
 from recsys_rl.ope.reward_model import folds_by_user
+from recsys_rl.tables.decision_log import DecisionLog
+from recsys_rl.tables.transitions import observe
 from recsys_rl.types import Catalogue, Obs, UserError
 from recsys_rl.user_columns import UserColumns
 

@@ -11,12 +11,12 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from recsys_rl.decisions.log import DecisionLog
-from recsys_rl.decisions.table import DecisionTable, ids_of_file
-from recsys_rl.decisions.transitions import observations
 from recsys_rl.errors import one_line
 from recsys_rl.ope.features import Features
 from recsys_rl.ope.parts import Whole, session_numbers, survey
+from recsys_rl.tables.decision_log import DecisionLog
+from recsys_rl.tables.decision_table import DecisionTable, ids_of_file
+from recsys_rl.tables.transitions import observations
 from recsys_rl.types import Catalogue, Obs, UserError
 
 Probabilities = Callable[[Tensor, Obs], Tensor]

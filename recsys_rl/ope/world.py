@@ -2,7 +2,7 @@
 
     V = mean over sessions of sum_t g^t prod_{s<t} (1 - leave_s) reward_t
 
-The users are those of `fit-users` (models/user_network.py): one network for each fold, which gives the
+The users are those of `fit-users` (users/network.py): one network for each fold, which gives the
 visible signals, the mean reward of a step, and the probability of leaving after it. Its features have the
 form of no simulator. Visible signals are drawn, as a policy that reads them needs signals that exist; reward
 and leaving are means given these, so that the draws add little noise.
@@ -21,12 +21,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recsys_rl.decisions.log import DecisionLog
-from recsys_rl.decisions.session_table import session_table
-from recsys_rl.models.user_fit import FitSizes, UserFitting, set_means
-from recsys_rl.models.user_inputs import context_sizes, item_tables
-from recsys_rl.models.user_network import ContextSizes, ItemTables, UserNetwork
-from recsys_rl.models.user_signals import SignalKinds, SignalOutputs, are_binary, kinds_of
 from recsys_rl.ope.diagnostics import student_t
 from recsys_rl.ope.estimators import discounts
 from recsys_rl.ope.networks import held_out, shares
@@ -34,7 +28,13 @@ from recsys_rl.ope.replay import ReplayedLog
 from recsys_rl.ope.result import WorldCheck
 from recsys_rl.protocols import Policy
 from recsys_rl.session import Session
-from recsys_rl.types import SessionTable, UserError
+from recsys_rl.tables.decision_log import DecisionLog
+from recsys_rl.types import UserError
+from recsys_rl.users.fit import FitSizes, UserFitting, set_means
+from recsys_rl.users.inputs import context_sizes, item_tables
+from recsys_rl.users.network import ContextSizes, ItemTables, UserNetwork
+from recsys_rl.users.session_table import SessionTable, session_table
+from recsys_rl.users.signals import SignalKinds, SignalOutputs, are_binary, kinds_of
 from recsys_rl.utils.progress import announce
 from recsys_rl.utils.seeding import generators
 

@@ -15,7 +15,7 @@ from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.data.embeddings import Floats, fold_in, item_factors, user_vectors
 from recsys_rl.errors import UserError
 from recsys_rl.recommender.titles import Titles
-from recsys_rl.schema import shown
+from recsys_rl.settings.fields import shown
 
 
 class Directory:

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Sequence
 
 from recsys_rl.errors import UserError
-from recsys_rl.schema import shown
+from recsys_rl.settings.fields import shown
 from recsys_rl.types import Catalogue
 
 NAMED = 5  # titles in a message

@@ -14,11 +14,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from recsys_rl import schema
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.errors import UserError, listed
-from recsys_rl.protocols import VisitPieces
+from recsys_rl.records import VisitPieces
 from recsys_rl.session import PIECES, Session
+from recsys_rl.settings import fields as schema
 from recsys_rl.types import Events, Feedback, Interface, Obs, tree_map
 
 NOON = 12.0  # on Monday: the hour of rankings, which must not depend on the clock

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from html import escape
 
-from recsys_rl.protocols import EXPERT, PRIVILEGED, TRADE
+from recsys_rl.records import EXPERT, PRIVILEGED, TRADE
 
 BASELINES = (
     *("untrained", "random", "popularity", "one-item", "static-list", "mf", "mmr", "linucb", "lints"),

@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from recsys_rl.protocols import KNOWS
+from recsys_rl.records import KNOWS
 from recsys_rl.report import charts, words
 from recsys_rl.report.categories import categories_html
 from recsys_rl.report.drawing import PALETTE_CSS, decimals, finite, kind, number, signed, sizes, text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from recsys_rl.protocols import PRIVILEGED
+from recsys_rl.records import PRIVILEGED
 from recsys_rl.report.drawing import (
     LETTER,
     decimals,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from recsys_rl.protocols import TRADE
+from recsys_rl.records import TRADE
 from recsys_rl.report.drawing import BASELINES, finite, number
 from recsys_rl.report.page import Page, Row
 

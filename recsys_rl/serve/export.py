@@ -10,14 +10,14 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from recsys_rl.decisions.log import DecisionHeader, catalogue_hash
-from recsys_rl.decisions.writer import DecisionWriter
 from recsys_rl.errors import UserError
 from recsys_rl.evaluation.policies import candidate_rule
 from recsys_rl.serve.log_rows import log_of, rows_of
 from recsys_rl.serve.reading import Record
 from recsys_rl.serve.survey import Logger, Survey, check_stages, survey_of
 from recsys_rl.serve.versions import Version
+from recsys_rl.tables.decision_log import DecisionHeader, catalogue_hash
+from recsys_rl.tables.writer import DecisionWriter
 
 
 def export(record: Record, out: Path, now: float | None = None) -> tuple[Survey, int]:

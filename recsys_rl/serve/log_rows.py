@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from recsys_rl.decisions.log import DecisionHeader, DecisionLog
 from recsys_rl.recommender import Visit
 from recsys_rl.serve.inference import Ask, Drawn, draw
 from recsys_rl.serve.kept import Kept, kept
@@ -20,6 +19,7 @@ from recsys_rl.serve.survey import Survey, logger_of, state_of
 from recsys_rl.serve.versions import Version
 from recsys_rl.serve.visits import ServedVisit, Step
 from recsys_rl.session import PIECES
+from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog
 from recsys_rl.types import Interface
 from recsys_rl.utils.user_hashes import number_of
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from recsys_rl import __version__
 from recsys_rl.serve import wire
+from recsys_rl.version import __version__
 
 DOORS = (
     ("/v1/recommend", "post", "Choose items for a user", wire.RecommendRequest, wire.Recommendation),

@@ -15,11 +15,7 @@ import torch
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from recsys_rl.dials import Seed
 from recsys_rl.errors import UserError, error_text, one_line
-from recsys_rl.folder import nearby
-from recsys_rl.lookup import DEFAULT_ALGO
-from recsys_rl.schema import Positive, Range, Share, check_fields
 from recsys_rl.serve.app import App
 from recsys_rl.serve.hosts import is_loopback
 from recsys_rl.serve.jobs import Settings
@@ -32,6 +28,10 @@ from recsys_rl.serve.store import Full, Lost
 from recsys_rl.serve.tokens import Tokens
 from recsys_rl.serve.versions import facts_of, files_in, open_version
 from recsys_rl.serve.worker import Worker
+from recsys_rl.settings.fields import Positive, Range, Share, check_fields
+from recsys_rl.settings.names import DEFAULT_ALGO
+from recsys_rl.settings.shared import Seed
+from recsys_rl.training.folder import nearby
 from recsys_rl.utils.seeding import generators
 
 SWITCH = 5e-4  # seconds until a waiting thread gets its turn; Python's 5 ms would be seen in every answer

@@ -16,11 +16,11 @@ from typing import Any
 
 from recsys_rl.checkpoint.sealed import sync
 from recsys_rl.errors import UserError, error_text, one_line
-from recsys_rl.schema import shown
 from recsys_rl.serve.rows import BITS, Decision, Event, Person, Row, Served, Session, Whole, digest, packed
 from recsys_rl.serve.sqlite_file import locked, prepared
 from recsys_rl.serve.sqlite_rows import INSERT, UNREADABLE, columns_of, decoded, is_person
 from recsys_rl.serve.store import Damaged, Full, Lost
+from recsys_rl.settings.fields import shown
 
 HIGHEST = "highest"
 """The fact that keeps the highest number that may have been given, also to rows that are erased or lost."""

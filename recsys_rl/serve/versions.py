@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint
-from recsys_rl.decisions.log import catalogue_hash
 from recsys_rl.errors import UserError, error_text, one_line
 from recsys_rl.recommender import Recommender, Visit, load
 from recsys_rl.recommender.visit import NOON
-from recsys_rl.schema import shown
 from recsys_rl.serve.problems import Problem
 from recsys_rl.serve.rows import Served
 from recsys_rl.serve.wire import Item, Platform
+from recsys_rl.settings.fields import shown
+from recsys_rl.tables.decision_log import catalogue_hash
 from recsys_rl.utils.tensor_cache import digest
 
 POPULARITY = Served(0, "popularity", "", "")

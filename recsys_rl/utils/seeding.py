@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.errors import UserError
-from recsys_rl.schema import shown
+from recsys_rl.settings.fields import shown
 
 
 def stream_seed(seed: int, name: str) -> int:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from recsys_rl.config import preset_of
-from recsys_rl.dials import TrainConfig
 from recsys_rl.evaluation.foresight import about_foresight
-from recsys_rl.run import Run
+from recsys_rl.settings.config import preset_of
+from recsys_rl.settings.shared import TrainConfig
+from recsys_rl.training.run import Run
 
 ENOUGH = 0.2
 """A run with less than this share of the preset's steps is too short."""

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from recsys_rl.decisions.describe import describe
-from recsys_rl.decisions.split_file import repeated_rows, split_by_time, split_by_user
-from recsys_rl.dials import Seed
 from recsys_rl.errors import UserError
-from recsys_rl.files.clean import Missing, dropped
-from recsys_rl.files.compare import Comparison, compare
-from recsys_rl.files.description import Description
-from recsys_rl.schema import Finite, Range, check_fields
+from recsys_rl.settings.fields import Finite, Range, check_fields
+from recsys_rl.settings.shared import Seed
+from recsys_rl.tables.clean import Missing, dropped
+from recsys_rl.tables.compare import Comparison, compare
+from recsys_rl.tables.describe import describe
+from recsys_rl.tables.description import Description
+from recsys_rl.tables.split import repeated_rows, split_by_time, split_by_user
 from recsys_rl.utils.files import check_parquet, check_writable, write_text
 from recsys_rl.utils.terminal import say
 

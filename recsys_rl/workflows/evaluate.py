@@ -13,9 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from recsys_rl.agents.linear_bandit import BANDITS
 from recsys_rl.checkpoint import Checkpoint, check_algo, load
-from recsys_rl.dials import Seed
 from recsys_rl.errors import one_line
 from recsys_rl.evaluation.checkpoints import Entry, tables
 from recsys_rl.evaluation.custom import named
@@ -25,12 +23,14 @@ from recsys_rl.evaluation.regret import mean_regret_by_step, regret_by_step
 from recsys_rl.evaluation.sessions import STRANGERS, page_of
 from recsys_rl.evaluation.table import Played, mean_over_seeds, summarise
 from recsys_rl.evaluation.worlds import check_world, played_in
-from recsys_rl.files.clean import Missing
-from recsys_rl.folder import nearby
-from recsys_rl.lookup import DEFAULT_ALGO, algorithm_of, platform_of
 from recsys_rl.report import write_report
-from recsys_rl.run import choose_device
-from recsys_rl.schema import CountOrZero, Finite, Range, build, check_fields, shown
+from recsys_rl.rivals.linear_bandit import BANDITS
+from recsys_rl.settings.fields import CountOrZero, Finite, Range, build, check_fields, shown
+from recsys_rl.settings.names import DEFAULT_ALGO, algorithm_of, platform_of
+from recsys_rl.settings.shared import Seed
+from recsys_rl.tables.clean import Missing
+from recsys_rl.training.folder import nearby
+from recsys_rl.training.run import choose_device
 from recsys_rl.types import UserError
 from recsys_rl.utils.allocator import keep_freed_memory
 from recsys_rl.utils.files import check_writable, write_text

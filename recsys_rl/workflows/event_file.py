@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from recsys_rl.dials import DataConfig
-from recsys_rl.files.clean import Missing
-from recsys_rl.files.kinds import parse_event_weights
-from recsys_rl.files.log import has_kinds, read_log
+from recsys_rl.settings.shared import DataConfig
+from recsys_rl.tables.clean import Missing
+from recsys_rl.tables.events import has_kinds, read_log
+from recsys_rl.tables.kinds import parse_event_weights
 from recsys_rl.types import InteractionLog
 
 COLUMNS = ("user_column", "item_column", "time_column", "rating_column", "weight_column", "event_column")

@@ -23,14 +23,14 @@ from torch import Tensor, nn
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.checkpoint.home import load_at_home
 from recsys_rl.errors import one_line
-from recsys_rl.folder import checkpoint_behind
-from recsys_rl.lookup import DEFAULT_ALGO, platform_of
 from recsys_rl.make import make_env
 from recsys_rl.models.heads import GatedHead
 from recsys_rl.models.policy import NetworkPolicy
 from recsys_rl.models.q_network import ConstrainedQNetwork
 from recsys_rl.recommender import Recommender
-from recsys_rl.schema import check_fields
+from recsys_rl.settings.fields import check_fields
+from recsys_rl.settings.names import DEFAULT_ALGO, platform_of
+from recsys_rl.training.folder import checkpoint_behind
 from recsys_rl.types import Interface, Obs, UserError
 from recsys_rl.utils.files import check_writable, write_bytes
 from recsys_rl.utils.seeding import generators
@@ -276,7 +276,7 @@ def _compare(content: bytes, inputs: dict[str, Tensor], expected: Tensor) -> flo
 
 
 def _page(name: str, checkpoint: Checkpoint, inputs: dict[str, Tensor], file: str) -> str:
-    """The page on the file, in Markdown. ``file``: of the checkpoint, as links to the latest run move."""
+    """The page on the file, in Markdown. ``file`` is the checkpoint's: links to the latest run move."""
     interface, config = checkpoint.interface, checkpoint.config
     meanings = {
         "context": "the pieces below, one after another",

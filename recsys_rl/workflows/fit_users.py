@@ -15,15 +15,22 @@ from torch import Tensor
 
 from recsys_rl.checkpoint.home import load_at_home
 from recsys_rl.checkpoint.users import LearnedFile, load_users, save_users
-from recsys_rl.config import Config, to_dict
-from recsys_rl.decisions.checks import check_catalogue
-from recsys_rl.decisions.log import DecisionLog, catalogue_hash
-from recsys_rl.decisions.parts import sampled
-from recsys_rl.decisions.reader import fingerprint
-from recsys_rl.decisions.session_table import session_table
-from recsys_rl.dials import Seed
 from recsys_rl.evaluation.fit_report import fit_report, print_fit_report
-from recsys_rl.experience.learned_users import (
+from recsys_rl.experience.logged import MOST_ROWS
+from recsys_rl.make import heldout_rows, make_env, make_user_model, make_world, one_visit
+from recsys_rl.objective.weighted import parse_weights
+from recsys_rl.protocols import UserModel
+from recsys_rl.settings.config import Config, to_dict
+from recsys_rl.settings.fields import Count, Range, check_fields
+from recsys_rl.settings.names import names_a_module
+from recsys_rl.settings.shared import Seed
+from recsys_rl.tables.checks import check_catalogue
+from recsys_rl.tables.decision_log import DecisionLog, catalogue_hash
+from recsys_rl.tables.parts import sampled
+from recsys_rl.tables.reader import fingerprint
+from recsys_rl.types import UserError, World
+from recsys_rl.users.fit import FitSizes, UserFitting
+from recsys_rl.users.from_log import (
     Learnable,
     check_learnable,
     facts_of,
@@ -31,18 +38,11 @@ from recsys_rl.experience.learned_users import (
     sessions_of,
     split_sessions,
 )
-from recsys_rl.experience.logged import MOST_ROWS
-from recsys_rl.lookup import names_a_module
-from recsys_rl.make import heldout_rows, make_env, make_user_model, make_world, one_visit
-from recsys_rl.models.item_means import item_means
-from recsys_rl.models.user_fit import FitSizes, UserFitting
-from recsys_rl.models.user_inputs import context_sizes, item_tables
-from recsys_rl.models.user_network import UserNetwork
-from recsys_rl.models.user_signals import are_binary, kinds_of
-from recsys_rl.objective.weighted import parse_weights
-from recsys_rl.protocols import UserModel
-from recsys_rl.schema import Count, Range, check_fields
-from recsys_rl.types import SessionTable, UserError, World
+from recsys_rl.users.inputs import context_sizes, item_tables
+from recsys_rl.users.item_means import item_means
+from recsys_rl.users.network import UserNetwork
+from recsys_rl.users.session_table import SessionTable, session_table
+from recsys_rl.users.signals import are_binary, kinds_of
 from recsys_rl.utils.files import check_writable, write_text
 from recsys_rl.utils.progress import announce, counted
 from recsys_rl.utils.seeding import generators

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Container, Sequence
 
 from recsys_rl.errors import UserError
-from recsys_rl.files.clean import Missing
-from recsys_rl.schema import shown
+from recsys_rl.settings.fields import shown
+from recsys_rl.tables.clean import Missing
 from recsys_rl.utils.files import read_text
 
 NAMED = 5  # ids in a message

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from recsys_rl.config import Config
 from recsys_rl.errors import FieldError
 from recsys_rl.evaluation.worlds import check_world
-from recsys_rl.schema import shown
+from recsys_rl.settings.config import Config
+from recsys_rl.settings.fields import shown
 from recsys_rl.types import UserError
 
 

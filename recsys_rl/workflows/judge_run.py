@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
-from recsys_rl.decisions.log import DecisionLog
-from recsys_rl.decisions.parts import parts
-from recsys_rl.decisions.writer import DecisionWriter
 from recsys_rl.evaluation.checkpoints import row_name
 from recsys_rl.make import heldout_rows
-from recsys_rl.run import Run
+from recsys_rl.tables.decision_log import DecisionLog
+from recsys_rl.tables.parts import parts
+from recsys_rl.tables.writer import DecisionWriter
+from recsys_rl.training.run import Run
 from recsys_rl.types import UserError
 from recsys_rl.workflows.ope import ope
 from recsys_rl.workflows.ope_config import OpeConfig

@@ -1,4 +1,4 @@
-"""What else an evaluation of a run in learned users measures: `ope` on a log, and the true world.
+"""Further measurements of a run in learned users: `ope` on a log, and the true world.
 
 A policy that learns inside users who were learned from a log finds the errors of these users, too. So its
 value inside rises, while what it would earn from real people may fall. The held-out users of the log tell,
@@ -19,30 +19,30 @@ from dataclasses import replace
 
 import torch
 
-from recsys_rl.agents.mixture import Fixed
-from recsys_rl.decisions.checks import check_catalogue
-from recsys_rl.decisions.log import DecisionLog, concatenate
-from recsys_rl.decisions.parts import parts
 from recsys_rl.errors import amount
 from recsys_rl.evaluation.worlds import place_of
-from recsys_rl.experience.learned_users import rewards_by
 from recsys_rl.make import heldout_rows, learned_file
 from recsys_rl.ope.diagnostics import FEW, student_t
 from recsys_rl.ope.judge import judge
+from recsys_rl.ope.mixture import Fixed
 from recsys_rl.ope.propensities import WARNING as ESTIMATED
 from recsys_rl.ope.world import fit_world, why_no_world, world
-from recsys_rl.run import Run
+from recsys_rl.tables.checks import check_catalogue
+from recsys_rl.tables.decision_log import DecisionLog, concatenate
+from recsys_rl.tables.parts import parts
+from recsys_rl.training.run import Run
+from recsys_rl.training.run_log import RunJudge, training_sessions
 from recsys_rl.types import UserError
+from recsys_rl.users.from_log import rewards_by
 from recsys_rl.utils.metrics import interval
 from recsys_rl.utils.seeding import generators
 from recsys_rl.workflows.ope import fit_of, replayed, settings_of, trusted_of
 from recsys_rl.workflows.ope_config import OpeConfig
 from recsys_rl.workflows.ope_log import STREAMS, ReadLog
 from recsys_rl.workflows.ope_policies import loggers_of, playable
-from recsys_rl.workflows.run_log import RunJudge, training_sessions
 
 MOST_SESSIONS = 2_000
-"""Sessions of the log on which a policy is judged; of more, a sample is."""
+"""Sessions of the log on which a policy is judged; a larger log is sampled."""
 Point = tuple[float, float, float]
 """An estimate with the ends of its 95 % interval."""
 

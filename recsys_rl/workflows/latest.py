@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from recsys_rl.checkpoint import Checkpoint
-from recsys_rl.folder import is_latest, nearby
+from recsys_rl.training.folder import is_latest, nearby
 
 
 def print_latest(path: str | Path, checkpoint: Checkpoint) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from recsys_rl.config import Config
 from recsys_rl.make import make_env, make_world
 from recsys_rl.objective.limit_streams import limit_streams
+from recsys_rl.settings.config import Config
 from recsys_rl.utils.terminal import say
 
 

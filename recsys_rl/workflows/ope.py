@@ -8,8 +8,6 @@ from pathlib import Path
 
 import torch
 
-from recsys_rl.decisions.log import DecisionLog
-from recsys_rl.decisions.target import Ids, Target, read_target
 from recsys_rl.errors import one_line
 from recsys_rl.ope.compare import compare, recommend
 from recsys_rl.ope.judge import LOGGED, Judged, Settings, judge
@@ -22,7 +20,9 @@ from recsys_rl.ope.replay import ReplayedLog, errors_of, replay
 from recsys_rl.ope.result import About, OpeResult
 from recsys_rl.ope.reward_model import Fit, logistic, of_each_value, ridge
 from recsys_rl.ope.rows import Intervals, plain_row
-from recsys_rl.schema import did_you_mean
+from recsys_rl.settings.fields import did_you_mean
+from recsys_rl.tables.decision_log import DecisionLog
+from recsys_rl.tables.target import Ids, Target, read_target
 from recsys_rl.types import UserError
 from recsys_rl.utils.files import check_writable, write_text
 from recsys_rl.utils.progress import announce

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Annotated, Literal
 
-from recsys_rl.dials import Seed
 from recsys_rl.evaluation.policies import check_once
-from recsys_rl.lookup import platform_of
 from recsys_rl.ope.judge import LOGGED
-from recsys_rl.schema import Count, Positive, Range, Share, check_fields
+from recsys_rl.settings.fields import Count, Positive, Range, Share, check_fields
+from recsys_rl.settings.names import platform_of
+from recsys_rl.settings.shared import Seed
 from recsys_rl.types import UserError
 
 TARGET = "target"

@@ -14,26 +14,26 @@ from torch import Tensor
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.checkpoint.home import load_at_home
 from recsys_rl.data import LOGS
-from recsys_rl.decisions.checks import check_catalogue
-from recsys_rl.decisions.log import DecisionLog, catalogue_hash
-from recsys_rl.decisions.parts import parts
-from recsys_rl.decisions.table import DecisionTable, read_table
-from recsys_rl.decisions.table_catalogue import catalogue_of_items
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.errors import one_line
 from recsys_rl.evaluation.players import Table
 from recsys_rl.evaluation.policies import Behaviours
-from recsys_rl.experience.learned_users import rewards_by
 from recsys_rl.experience.logged import has_signals, rewards_of
-from recsys_rl.files.items import ItemFacts
-from recsys_rl.files.read import has_header
-from recsys_rl.lookup import DEFAULT_ALGO
 from recsys_rl.make import learned_file
 from recsys_rl.objective.weighted import check_weights, parse_weights, stream_weights, weighted
 from recsys_rl.ope.parts import sampled
-from recsys_rl.schema import did_you_mean
 from recsys_rl.session import PIECES
+from recsys_rl.settings.fields import did_you_mean
+from recsys_rl.settings.names import DEFAULT_ALGO
+from recsys_rl.tables.checks import check_catalogue
+from recsys_rl.tables.decision_log import DecisionLog, catalogue_hash
+from recsys_rl.tables.decision_table import DecisionTable, read_table
+from recsys_rl.tables.items import ItemFacts
+from recsys_rl.tables.parts import parts
+from recsys_rl.tables.read import has_header
+from recsys_rl.tables.table_catalogue import catalogue_of_items
 from recsys_rl.types import Catalogue, Feedback, Stream, UserError
+from recsys_rl.users.from_log import rewards_by
 from recsys_rl.utils.find import find
 from recsys_rl.utils.seeding import generators
 from recsys_rl.workflows.latest import print_latest

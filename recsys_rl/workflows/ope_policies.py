@@ -8,14 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recsys_rl.agents.baselines import RandomPolicy
-from recsys_rl.agents.mixture import EpsilonMixture, Fixed
 from recsys_rl.ope.judge import LOGGED
+from recsys_rl.ope.mixture import EpsilonMixture, Fixed
 from recsys_rl.ope.policies import Loggers, Playable, logged_places
 from recsys_rl.ope.replay import Probabilities, ReplayedLog
 from recsys_rl.ope.slate_choices import Choices, choices_of, mixed, showable, uniform_marginals
 from recsys_rl.ope.slates import uniform_choices
-from recsys_rl.protocols import PRIVILEGED, Behaviour
+from recsys_rl.protocols import Behaviour
+from recsys_rl.records import PRIVILEGED
+from recsys_rl.rivals.baselines import RandomPolicy
 from recsys_rl.types import Obs, UserError
 from recsys_rl.workflows.ope_config import OpeConfig
 from recsys_rl.workflows.ope_log import ReadLog

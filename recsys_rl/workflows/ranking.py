@@ -16,11 +16,11 @@ from torch import Tensor
 
 from recsys_rl.data.catalogue import fitting_threshold
 from recsys_rl.errors import UserError, amount, one_line
-from recsys_rl.evaluation.ranking import PER_USER, coverage, rank
-from recsys_rl.files.clean import Missing
-from recsys_rl.lookup import DEFAULT_ALGO
+from recsys_rl.evaluation.ranking_metrics import PER_USER, coverage, rank
 from recsys_rl.recommender import Recommender, load
-from recsys_rl.schema import Count, Finite, check_fields
+from recsys_rl.settings.fields import Count, Finite, check_fields
+from recsys_rl.settings.names import DEFAULT_ALGO
+from recsys_rl.tables.clean import Missing
 from recsys_rl.types import InteractionLog
 from recsys_rl.utils.files import check_writable, write_text
 from recsys_rl.utils.progress import announce, counted

@@ -12,12 +12,12 @@ from typing import Annotated
 import torch
 
 from recsys_rl.checkpoint import check_algo
-from recsys_rl.dials import Seed
 from recsys_rl.errors import FieldError, UserError, amount, one_line
-from recsys_rl.files.clean import Missing
-from recsys_rl.lookup import DEFAULT_ALGO
 from recsys_rl.recommender import HOURS, Recommendation, Recommender, load
-from recsys_rl.schema import Count, Range, check_fields
+from recsys_rl.settings.fields import Count, Range, check_fields
+from recsys_rl.settings.names import DEFAULT_ALGO
+from recsys_rl.settings.shared import Seed
+from recsys_rl.tables.clean import Missing
 from recsys_rl.utils.files import check_parquet, write_bytes
 from recsys_rl.utils.seeding import generators
 from recsys_rl.utils.terminal import say

@@ -11,21 +11,22 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from recsys_rl.agents.linear_bandit import DRAWS
-from recsys_rl.agents.mixture import Fixed
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.checkpoint.home import load_at_home
-from recsys_rl.decisions.log import DecisionHeader, DecisionLog, catalogue_hash, concatenate
-from recsys_rl.decisions.writer import ROWS, DecisionWriter
-from recsys_rl.dials import Seed
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.errors import amount
 from recsys_rl.evaluation.players import Table
 from recsys_rl.evaluation.policies import Behaviours, check_once
-from recsys_rl.experience.sessions import record as record_sessions
-from recsys_rl.lookup import DEFAULT_ALGO, platform_of
-from recsys_rl.protocols import PRIVILEGED, Behaviour
-from recsys_rl.schema import Count, Range, check_fields
+from recsys_rl.experience.decisions import record as record_sessions
+from recsys_rl.ope.mixture import Fixed
+from recsys_rl.protocols import Behaviour
+from recsys_rl.records import PRIVILEGED
+from recsys_rl.rivals.linear_bandit import DRAWS
+from recsys_rl.settings.fields import Count, Range, check_fields
+from recsys_rl.settings.names import DEFAULT_ALGO, platform_of
+from recsys_rl.settings.shared import Seed
+from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog, catalogue_hash, concatenate
+from recsys_rl.tables.writer import ROWS, DecisionWriter
 from recsys_rl.types import Population, UserError
 from recsys_rl.utils.files import check_new_folder, check_parquet
 from recsys_rl.utils.progress import counted

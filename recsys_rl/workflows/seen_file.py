@@ -8,9 +8,9 @@ from pathlib import Path
 import polars as pl
 
 from recsys_rl.errors import UserError
-from recsys_rl.files.clean import no_value, whole_numbers
-from recsys_rl.files.columns import find_columns
-from recsys_rl.files.read import HEADLESS, open_table, pieces
+from recsys_rl.tables.clean import no_value, whole_numbers
+from recsys_rl.tables.columns import find_columns
+from recsys_rl.tables.read import HEADLESS, open_table, pieces
 
 
 def read_seen(

@@ -16,27 +16,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recsys_rl import folder as folders
 from recsys_rl.checkpoint import save
 from recsys_rl.checkpoint.home import settings_of_items
 from recsys_rl.checkpoint.users import load_users
-from recsys_rl.config import Config, overlay, to_toml, with_settings, with_whole_paths
 from recsys_rl.errors import FieldError, error_text
 from recsys_rl.experience.on_policy import OnPolicy
 from recsys_rl.functional.compiled import kernels
-from recsys_rl.lookup import is_strange, names_a_module, names_a_source, source_of
 from recsys_rl.make import check_candidates, learned_file, slate_size_of
 from recsys_rl.models.policy import NetworkPolicy
 from recsys_rl.models.retrieval import import_faiss, kind_of
-from recsys_rl.ranks import ALONE, Ranks
-from recsys_rl.run import Run, about_data, begin, choose_device, load_to_resume, snapshot
+from recsys_rl.settings.config import Config, overlay, to_toml, with_settings, with_whole_paths
+from recsys_rl.settings.names import is_strange, names_a_module, names_a_source, source_of
+from recsys_rl.training import folder as folders
+from recsys_rl.training.ranks import ALONE, Ranks
+from recsys_rl.training.run import Run, about_data, begin, choose_device, load_to_resume, snapshot
+from recsys_rl.training.run_log import RunJudge, RunLog, evaluations_since_best
 from recsys_rl.types import UserError
 from recsys_rl.utils.allocator import keep_freed_memory
 from recsys_rl.utils.files import check_new_folder, write_text
 from recsys_rl.utils.logger import Logger, summary_writer
 from recsys_rl.workflows.advice import advice
 from recsys_rl.workflows.judge_options import check_judged
-from recsys_rl.workflows.run_log import RunJudge, RunLog, evaluations_since_best
 
 BEST = "best.pt"
 """The checkpoint of a run with the highest estimate on judge_log."""
@@ -299,7 +299,7 @@ def _shared(folder: Path | None, ranks: Ranks) -> Path:
 
 
 def _say_beginning(run: Run, experience: str, folder: Path | None) -> None:
-    """Print the data, the experience and the length of the run; ``folder``: of a resumed run."""
+    """Print the data, the experience and the length of the run. ``folder`` is that of a resumed run."""
     asked, planned = run.config.train_config.total_timesteps, run.num_updates * run.per_update
     resuming = f"resuming {folder} at step {run.step:,} of {planned:,}"
     items = getattr(run.config.agent_config, "checkpoint", None) if folder is None else None

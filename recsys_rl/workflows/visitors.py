@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 
 from recsys_rl.checkpoint.home import load_at_home
-from recsys_rl.dials import Seed
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.errors import UserError, amount, error_text, one_line
-from recsys_rl.lookup import DEFAULT_ALGO, platform_of
 from recsys_rl.make import make_env
-from recsys_rl.schema import Count, Range, check_fields
+from recsys_rl.settings.fields import Count, Range, check_fields
+from recsys_rl.settings.names import DEFAULT_ALGO, platform_of
+from recsys_rl.settings.shared import Seed
 from recsys_rl.types import Catalogue, Feedback, Interface, Signal
 from recsys_rl.utils.files import check_writable, write_text
 from recsys_rl.utils.metrics import Interval, interval

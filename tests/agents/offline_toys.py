@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recsys_rl.config import Config
 from recsys_rl.make import make_agent
+from recsys_rl.settings.config import Config
 from recsys_rl.types import Interface, Obs, Transitions, empty_world
 from recsys_rl.utils.seeding import generators
 from tests.small_runs import CPU

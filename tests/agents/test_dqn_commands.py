@@ -11,12 +11,11 @@ from torch.testing import assert_close
 
 from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
-from recsys_rl.decisions.parts import read_decisions
-from recsys_rl.decisions.transitions import observe
-from recsys_rl.experience import replay
 from recsys_rl.experience.replay import Replay
 from recsys_rl.ope import networks
-from recsys_rl.run import agent_of
+from recsys_rl.tables.parts import read_decisions
+from recsys_rl.tables.transitions import observe
+from recsys_rl.training.run import agent_of
 from recsys_rl.types import Transitions
 from recsys_rl.workflows.train import updates
 from tests.doors import DQN, assert_same_weights, steps, weights
@@ -110,27 +109,3 @@ def test_two_processes_train_one_policy(here: Path) -> None:
     """Rank 0 compares the weights of both whenever it writes a checkpoint."""
     assert main(["train", *SATIATION, *steps(4), "--num-processes", "2", "--save-interval", "1"]) == 0
     assert load(Path("checkpoints/dqn.pt")).updates == 4
-
-
-@pytest.mark.parametrize(
-    ("options", "named"),
-    [
-        (["--env", "long-video", "--num-items", "60"], "dqn chooses one item"),
-        (["--buffer-size", "900000000"], "--buffer-size is 900,000,000"),
-        (["--encoder", "transformer", "--signal-coef", "1"], "--signal-coef is 1.0"),
-        (["--learning-starts", "61"], "--learning-starts is 61"),  # more than the buffer
-        (["--buffer-size", "1000", "--learning-starts", "193"], "--learning-starts is 193"),  # than the run
-    ],
-)
-def test_mistakes_leave_no_folder(
-    options: list[str],
-    named: str,
-    here: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setattr(replay, "_memory", lambda: 8e9)
-    assert main(["train", *SATIATION, *options]) == 2
-    said = capsys.readouterr().err
-    assert named in said and said.count("error:") == 1 and "Traceback" not in said
-    assert not list(here.iterdir())

@@ -12,7 +12,7 @@ import torch
 from benchmarks import ope as benchmark
 from benchmarks.ope_catalogue import catalogue
 from benchmarks.ope_coverage import CASES, Simulator, Softmax, coverage
-from recsys_rl.models import user_fit
+from recsys_rl.users import fit as user_fit
 
 
 def test_intervals_cover_the_truth_and_the_case_without_overlap_is_warned_of() -> None:

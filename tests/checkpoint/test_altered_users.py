@@ -20,8 +20,8 @@ from torch import Tensor
 from recsys_rl.checkpoint import sealed, users
 from recsys_rl.checkpoint.users import LearnedFile, load_users
 from recsys_rl.cli import main
-from recsys_rl.config import Config, from_dict
 from recsys_rl.make import make_env, make_world
+from recsys_rl.settings.config import Config, from_dict
 from recsys_rl.types import UserError
 from recsys_rl.workflows import fit_users
 from tests.learned_world import SMALL, make_log
@@ -63,7 +63,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def whole(made: tuple[Path, Path]) -> tuple[dict[str, Any], dict[str, Tensor]]:
     path = made[1].with_name("users.pt")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("recsys_rl.models.user_fit.LEAST_STEPS", 10)
+        patch.setattr("recsys_rl.users.fit.LEAST_STEPS", 10)
         fit_users.fit_users(log=str(made[1]), checkpoint=str(made[0]), out=str(path), **SMALL)
     return sealed.read(path)
 
@@ -181,7 +181,7 @@ def test_a_file_of_before_its_version_was_counted_is_refused(
 def test_an_altered_fit_under_way_is_refused_or_goes_on(
     made: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recsys_rl.models.user_fit.LEAST_STEPS", 2)
+    monkeypatch.setattr("recsys_rl.users.fit.LEAST_STEPS", 2)
     sizes = {**SMALL, "epochs": 4, "members": 1}
     options = fit_users.FitUsersConfig(log=str(made[1]), checkpoint=str(made[0]), **sizes)
     fit = fit_users.begin(options)

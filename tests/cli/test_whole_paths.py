@@ -10,10 +10,10 @@ import pytest
 
 from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
-from recsys_rl.config import Config, read_toml, with_whole_paths
 from recsys_rl.evaluation.checkpoints import Entry, tables
+from recsys_rl.settings.config import Config, read_toml, with_whole_paths
 from tests.data.test_new_items_and_data import write_log
-from tests.files.test_read import RUN
+from tests.tables.test_read import RUN
 
 
 @pytest.fixture(scope="module")

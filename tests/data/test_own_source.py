@@ -9,11 +9,11 @@ import pytest
 
 from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
-from recsys_rl.config import Config, from_dict, read_toml, to_dict
-from recsys_rl.dials import DataConfig
 from recsys_rl.errors import UserError
-from recsys_rl.lookup import source_of
 from recsys_rl.make import make_world
+from recsys_rl.settings.config import Config, from_dict, read_toml, to_dict
+from recsys_rl.settings.names import source_of
+from recsys_rl.settings.shared import DataConfig
 from tests.doors import PPO
 from tests.doors import SIZES as TINY
 
@@ -22,7 +22,7 @@ TEXT = """
 from dataclasses import dataclass
 
 from recsys_rl.data.synthetic import synthetic_world
-from recsys_rl.dials import DataConfig
+from recsys_rl.settings.shared import DataConfig
 from recsys_rl.protocols import Source
 from recsys_rl.types import World
 

@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 import torch
 
-from recsys_rl.agents.baselines import FixedList
 from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
 from recsys_rl.cli.train import train_options
-from recsys_rl.config import Config
-from recsys_rl.decisions.parts import read_decisions
-from recsys_rl.decisions.transitions import observations, transition_table
 from recsys_rl.env import PLATFORMS
 from recsys_rl.env.rec_env import RecEnv
-from recsys_rl.gymnasium_ids import MASK, RecSysEnv
+from recsys_rl.foreign.ids import MASK, RecSysEnv
 from recsys_rl.make import make_env, make_world
+from recsys_rl.rivals.baselines import FixedList
+from recsys_rl.settings.config import Config
+from recsys_rl.tables.parts import read_decisions
+from recsys_rl.tables.transitions import observations, transition_table
 from recsys_rl.testing import check_env, check_user_model
 from recsys_rl.testing.envs import random_items
 from recsys_rl.types import Obs, World

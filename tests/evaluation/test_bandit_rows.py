@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from recsys_rl.agents.linear_bandit import DRAWS, BanditDials, LinUCB
 from recsys_rl.cli import main
-from recsys_rl.decisions.parts import read_decisions
-from recsys_rl.evaluation import tuning
-from tests.doors import DRIFT, SATIATION, steps, train_in
-from tests.evaluation.test_tuning import trainees
+from recsys_rl.rivals import tuning
+from recsys_rl.rivals.linear_bandit import DRAWS, BanditSettings, LinUCB
+from recsys_rl.tables.parts import read_decisions
+from tests.doors import SATIATION, steps, train_in
+from tests.rivals.test_tuning import trainees
 from tests.small_runs import settings, world
 
 
@@ -35,28 +35,20 @@ def test_rows_of_the_table(checkpoint: str, tmp_path: Path, capsys: pytest.Captu
     capsys.readouterr()
 
 
-def test_platform_without_answers_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    drift = str(train_in(tmp_path / "run", *DRIFT, *steps(1)))
-    capsys.readouterr()
-    assert main(["evaluate", drift, "--policy", "linucb"]) == 2
-    error = capsys.readouterr().err
-    assert "linucb" in error and "playing" not in error
-
-
 def test_tuned_bandit_earns_no_less_than_the_ranking_by_profile() -> None:
     sizes = {"num_items": 40, "embedding_dim": 6}
     config = settings("ppo", "satiation", env_config=sizes, data_config={"num_users": 100})
     part = trainees(config, world(config))
     weights, start = torch.tensor([1.0]), torch.zeros(6)
 
-    def make(dials: BanditDials) -> LinUCB:
-        return LinUCB(part.catalogue, dials, weights, start)
+    def make(own: BanditSettings) -> LinUCB:
+        return LinUCB(part.catalogue, own, weights, start)
 
-    dials, note = tuning.tune_bandit(part, weights, start, make)
-    assert 0 < dials.level < 1 and f"explore {dials.explore:g}" in note
+    found, note = tuning.tune_bandit(part, weights, start, make)
+    assert 0 < found.level < 1 and f"explore {found.explore:g}" in note
     users = part.draw(80)
-    tuned = part.play(make(dials), users).returns.mean()
-    never_learns = part.play(make(BanditDials(0.0, 1.0, 1e6)), users).returns.mean()
+    tuned = part.play(make(found), users).returns.mean()
+    never_learns = part.play(make(BanditSettings(0.0, 1.0, 1e6)), users).returns.mean()
     assert float(tuned) > float(never_learns) * 0.97
 
 

@@ -15,9 +15,10 @@ from recsys_rl.evaluation.fit_report import (
     print_fit_report,
 )
 from recsys_rl.evaluation.real_or_learned import auc, classifier_auc
-from recsys_rl.models.item_means import shrunk_means
-from recsys_rl.models.user_signals import LEVELS
-from recsys_rl.types import SessionTable, World
+from recsys_rl.types import World
+from recsys_rl.users.item_means import shrunk_means
+from recsys_rl.users.session_table import SessionTable
+from recsys_rl.users.signals import LEVELS
 from tests.tiny_world import population, tiny_catalogue
 
 NOT_SHOWN = -1

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from recsys_rl.agents.references import Myopic
 from recsys_rl.cli import main
-from recsys_rl.config import Config
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.evaluation import foresight as module
 from recsys_rl.evaluation.foresight import Foresight, Priced, about_foresight, foresight
 from recsys_rl.experience.rollout import play
 from recsys_rl.make import make_env
+from recsys_rl.rivals.references import Myopic
+from recsys_rl.settings.config import Config
 from recsys_rl.types import World
 from tests.doors import assert_names, without_kernels_note
 from tests.small_runs import CPU, settings, world

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from recsys_rl.dials import ModelConfig
 from recsys_rl.functional.plackett_luce import PlackettLuce
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
 from recsys_rl.models.encoders import Linear, SessionSum, TwinMLP
@@ -20,6 +19,7 @@ from recsys_rl.models.fast.item_scores import by_torch, item_scores
 from recsys_rl.models.heads import TOWER_SIZE, DenseHead, TwoTowerHead
 from recsys_rl.models.item_columns import item_features
 from recsys_rl.models.next_signals import Entries
+from recsys_rl.settings.shared import ModelConfig
 from recsys_rl.types import Obs
 from tests.tiny_world import tiny_catalogue
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from recsys_rl.agents.rankers import Rule, RuleWeights
 from recsys_rl.experience.rollout import collect
 from recsys_rl.models.heads import LOGIT_SCALE, RATE
 from recsys_rl.models.scorer import ScorerHead
+from recsys_rl.rivals.rankers import Rule, RuleWeights
 from tests.small_runs import begin, settings
 
 

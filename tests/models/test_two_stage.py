@@ -14,22 +14,21 @@ from torch import Tensor
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from recsys_rl.agents import baselines
-from recsys_rl.cli import main
-from recsys_rl.config import Config, defaults, from_dict, overlay, to_dict
 from recsys_rl.data.synthetic import synthetic_world
-from recsys_rl.dials import ModelConfig
 from recsys_rl.experience.rollout import collect, play
 from recsys_rl.make import make_agent, make_env
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
 from recsys_rl.models.features import SplitFeatures
 from recsys_rl.models.heads import DenseHead, TwoTowerHead
 from recsys_rl.models.item_columns import item_columns, item_features
+from recsys_rl.rivals import baselines
+from recsys_rl.settings.config import Config, from_dict, overlay, to_dict
+from recsys_rl.settings.shared import ModelConfig
 from recsys_rl.types import Catalogue, Obs, World
 from recsys_rl.utils.seeding import generators
 from recsys_rl.workflows.evaluate import EvaluateConfig, evaluate
 from recsys_rl.workflows.train import train
-from tests.doors import SATIATION, SIZES, assert_same_weights, finish, start, steps
+from tests.doors import SIZES, assert_same_weights, finish, start, steps
 
 NUM_ITEMS, DIM, CPU = 12, 4, torch.device("cpu")
 
@@ -40,7 +39,7 @@ def small_world(num_items: int = NUM_ITEMS) -> Catalogue:
 
 def two_models(catalogue: Catalogue, candidates: int, explore_rate: float) -> tuple[ActorCritic, ActorCritic]:
     """A two-stage network far from its first weights, and one of the same weights that scores every item."""
-    config = defaults("ppo", "drift").model_config
+    config = Config(algo="ppo", env="drift").model_config
     config = dataclasses.replace(config, hidden_dims=(8,), candidates=candidates, explore_rate=explore_rate)
     split = SplitFeatures(catalogue.embedding, item_columns(catalogue))
     shapes = Shapes(2 * DIM, (catalogue.num_items,), split, available=catalogue.available)
@@ -282,39 +281,6 @@ def stop_after(patch: pytest.MonkeyPatch, updates: int) -> None:
     patch.setattr(PPO, "update", limited)
 
 
-@pytest.mark.parametrize(
-    ("options", "complaint"),
-    [
-        ("--candidates 25", "--candidates is 25: the catalogue has only 24"),
-        (
-            "--candidates 8 --explore-rate 1.5",
-            "--explore-rate is 1.5: it must be a number, at least 0 and at most 1",
-        ),
-        (
-            "--candidates 8 --explore-rate -0.1",
-            "--explore-rate is -0.1: it must be a number, at least 0 and at most 1",
-        ),
-        ("--candidates -1", "--candidates is -1"),
-        ("--candidates 8 --head dense", "the dense head has one weight vector for each item id"),
-        (
-            "--candidates 8 --explore-rate 0.5",
-            "leaves 4 to the search, and 4 of those may have been shown in the same session",
-        ),
-        ("--candidates 8 --index tree", "index"),
-    ],
-)
-def test_bad_options(
-    options: str,
-    complaint: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert main(["train", *SATIATION, *options.split()]) == 2
-    assert complaint in capsys.readouterr().err
-
-
 # Size.
 
 
@@ -381,7 +347,7 @@ def small_run(data: dict[str, Any], algo: str = "ppo", env_name: str = "drift") 
 def agent_of(model: ActorCritic) -> Any:
     from recsys_rl.agents.ppo import PPO
 
-    config: Any = defaults("ppo", "drift").agent_config
+    config: Any = Config(algo="ppo", env="drift").agent_config
     return PPO(model, config, 1, generators(0, "policy", "shuffle"))
 
 

@@ -19,9 +19,9 @@ import polars as pl
 import pytest
 
 from recsys_rl.cli import main
-from recsys_rl.models import user_fit
 from recsys_rl.ope import replay
 from recsys_rl.ope.estimators import ESTIMATORS, MODEL, WORLD
+from recsys_rl.users import fit as user_fit
 from recsys_rl.workflows import ope_log
 from tests.doors import PPO, SIZES, steps, train_in
 

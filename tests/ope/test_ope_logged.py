@@ -9,15 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from recsys_rl.agents.baselines import RandomPolicy
-from recsys_rl.agents.mixture import EpsilonMixture, Fixed
+from benchmarks.harness.evidence import of_decisions
 from recsys_rl.data.synthetic import synthetic_world
-from recsys_rl.decisions.log import DecisionHeader, DecisionLog
-from recsys_rl.decisions.single import single_decisions
 from recsys_rl.functional.plackett_luce import PlackettLuce
 from recsys_rl.ope import slate_choices as choices_module
 from recsys_rl.ope.clusters import ClusterLog, k_means, lloyd
-from recsys_rl.ope.estimators import ADDITIVE, ALONE, ESTIMATORS, PLACE_REWARDS, of_decisions
+from recsys_rl.ope.estimators import ADDITIVE, ALONE, ESTIMATORS, PLACE_REWARDS
+from recsys_rl.ope.mixture import EpsilonMixture, Fixed
 from recsys_rl.ope.replay import ReplayedLog, replay
 from recsys_rl.ope.rows import Knowledge, score
 from recsys_rl.ope.slate_choices import Choices, choices_of, place_marginals, possible_slates
@@ -28,6 +26,9 @@ from recsys_rl.ope.slates import (
     uniform_additive,
     uniform_choices,
 )
+from recsys_rl.rivals.baselines import RandomPolicy
+from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog
+from recsys_rl.tables.single import single_decisions
 from recsys_rl.types import Action, Events, Feedback, Interface, Obs
 from recsys_rl.workflows.ope_policies import slate_choices
 

@@ -12,14 +12,14 @@ from recsys_rl.cli import main
 from tests.doors import PPO, SIZES, WORLD, steps, train_in
 from tests.walk import PACKAGE, listed, profiled
 
-ROOMS = ("cli/ope.py", "workflows/", "files/", "decisions/", "ope/", "session.py")
+ROOMS = ("cli/ope.py", "workflows/", "tables/", "ope/", "session.py")
 BESIDE = {
     "workflows/ope_config.py",  # the options
     "workflows/latest.py",  # a remark on the checkpoint
-    "files/read.py",  # which files a folder has, and errors of Parquet
-    "decisions/schema.py",  # columns and rules, which reader and checks apply
-    "decisions/checksum.py",
-    "files/clean.py",  # what counts as a missing cell
+    "tables/read.py",  # which files a folder has, and errors of Parquet
+    "tables/schema.py",  # columns and rules, which reader and checks apply
+    "tables/checksum.py",
+    "tables/clean.py",  # what counts as a missing cell
 }
 MOST = 20
 

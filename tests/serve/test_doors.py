@@ -277,7 +277,7 @@ def test_versions_are_swapped_after_a_check_and_share_a_log(
     monkeypatch.setattr("recsys_rl.serve.export.time.time", lambda: now() + 5400)
     out = tmp_path / "log.parquet"
     assert main(["log", "export", "--db", str(db), "--out", str(out)]) == 0
-    from recsys_rl.decisions.parts import read_decisions
+    from recsys_rl.tables.parts import read_decisions
 
     log = read_decisions(out)
     assert len(log.header.loggers) == 2 and log.logger_logprobs is not None

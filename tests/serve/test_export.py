@@ -11,8 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from recsys_rl.decisions.parts import read_decisions
-from recsys_rl.decisions.transitions import observe
 from recsys_rl.errors import UserError
 from recsys_rl.recommender import load
 from recsys_rl.serve.export import export
@@ -20,6 +18,8 @@ from recsys_rl.serve.inference import Ask, Drawn, draw
 from recsys_rl.serve.log_rows import _id_of
 from recsys_rl.serve.reading import Record
 from recsys_rl.serve.versions import sha256_of
+from recsys_rl.tables.parts import read_decisions
+from recsys_rl.tables.transitions import observe
 from recsys_rl.utils.user_hashes import number_of
 from tests.doors import SERVED
 from tests.serve.servers import begun, event, recommend, send, serving, trained

@@ -14,8 +14,6 @@ import pytest
 import torch
 
 from recsys_rl.cli import main
-from recsys_rl.decisions.parts import read_decisions
-from recsys_rl.decisions.transitions import observe
 from recsys_rl.errors import UserError
 from recsys_rl.recommender import load
 from recsys_rl.serve.clock import Clock
@@ -23,6 +21,8 @@ from recsys_rl.serve.rows import Session
 from recsys_rl.serve.sqlite import SQLite
 from recsys_rl.serve.versions import sha256_of
 from recsys_rl.serve.visits import ServedVisit
+from recsys_rl.tables.parts import read_decisions
+from recsys_rl.tables.transitions import observe
 from recsys_rl.types import Interface
 from tests.serve.servers import begun, event, recommend, send, serving, trained
 

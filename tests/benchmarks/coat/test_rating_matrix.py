@@ -17,8 +17,8 @@ from benchmarks.coat.factorise import FACTOR_PENALTY, Factorised, draw_users, fa
 from benchmarks.coat.rating_matrix import matrix_world
 from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
-from recsys_rl.config import Config
 from recsys_rl.make import make_world
+from recsys_rl.settings.config import Config
 from recsys_rl.types import UserError, World
 from tests.worlds import shared_data
 
@@ -158,17 +158,6 @@ def test_coat_game_estimates_from_the_training_file_alone(tmp_path: Path) -> Non
     assert not torch.equal(first.catalogue.attributes["distance"], second.catalogue.attributes["distance"])
     refit = make_world(Config(**settings, seed=1))
     assert not torch.equal(first.population.attributes["ratings"], refit.population.attributes["ratings"])
-
-
-def test_everyone_without_a_true_matrix_is_warned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "ratings.csv"
-    np.savetxt(file, low_rank(12, 40).numpy())
-    settings: dict[str, Any] = {"env": GAME, "data": OWN, "matrix": str(file)}
-    make_world(Config(**settings, everyone=True, embedding_dim=4))
-    assert "warning: --everyone without --true-matrix trains and tests" in capsys.readouterr().err
-    make_world(Config(**settings, everyone=True, embedding_dim=4, true_matrix=str(file)))
-    make_world(Config(**settings, embedding_dim=4))
-    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("data", [COAT, OWN])

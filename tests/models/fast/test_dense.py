@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from recsys_rl.dials import ModelConfig
 from recsys_rl.functional.compiled import kernels
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
 from recsys_rl.models.fast import dense
+from recsys_rl.settings.shared import ModelConfig
 from recsys_rl.types import Obs
 
 SHAPES = Shapes(6, (5,))

@@ -1,1 +1,0 @@
-"""The log of decisions: its rows, its file, its checks, and the tables of decisions that people have."""

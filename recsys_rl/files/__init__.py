@@ -1,1 +1,0 @@
-"""People's files: read, find columns, parse times, clean, describe."""

@@ -1,0 +1,1 @@
+"""Gymnasium: its environments for our agents, and our platforms under its ids."""

@@ -1,0 +1,205 @@
+"""Records: the file of a platform, an algorithm or a source ends with one. Three dicts list them.
+
+The dicts are PLATFORMS (env/), AGENTS (agents/) and SOURCES (data/); settings/names.py finds
+the record of a name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import Tensor
+
+from recsys_rl.protocols import Env, Learner, Policy
+from recsys_rl.settings.shared import AgentConfig, DataConfig, EnvConfig
+from recsys_rl.types import Catalogue, Feedback, Interface, Obs, World
+
+Preset = Mapping[str, Mapping[str, Any]]  # fields by section, as in a TOML file
+
+
+PRIVILEGED = ("myopic", "credited", "oracle", "informed", "planner")
+"""Rows of the table whose policies read the simulator's hidden state, which no recommender sees."""
+EXPERT, KNOWS = "expert", "knows the equations"
+"""The row whose policy has the form of the simulator's equations, which no recommender has, and its mark."""
+TRADE = "trade-"
+"""Names of rows that are heuristics of the platform's trade begin with this."""
+
+
+@dataclass(frozen=True)
+class Heuristic:
+    """A ranking that the trade of a platform uses. The best of its settings on training users is a row."""
+
+    description: str  # one sentence
+    settings: Callable[[Catalogue, Interface], Mapping[str, Policy]]  # by their description
+
+
+@dataclass(frozen=True)
+class Split:
+    """The value that splits the weights of the row `searched` into sets: a surface, or the clock.
+
+    ``value`` returns a number (N,) of each user. ``searched``: there are two sets, and the second one begins
+    at a value in [0, 1] that the search finds. Otherwise the number is the set, 0 .. num_sets - 1.
+    """
+
+    value: Callable[[Obs, Interface], Tensor]
+    num_sets: int = 2
+    searched: bool = False
+
+
+Known = Mapping[str, Tensor]
+"""What a platform keeps of N visits under way: tensors (N, ...) by name."""
+
+
+@dataclass(frozen=True)
+class FollowedObs(Obs):
+    """An observation, with what a ``Walk`` keeps of these users."""
+
+    known: Known = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Follows what the equations keep of users through the entries of a history, from the start of a session.
+
+    - ``begin(users, interface, obs)``: what is known before the first entry, tensors (N, ...) by name.
+    - ``step(users, known, items, signals, numbers)``: the same after an entry: ``items`` (N,), with their
+      visible ``signals`` (N, S), and ``numbers`` of the ``Expert``. It may clip what the answer rules out.
+    - ``stock``: the name of the hidden stock that the walk is for.
+    """
+
+    begin: Callable[[Any, Interface, Obs], Known]
+    step: Callable[[Any, Known, Tensor, Tensor, Mapping[str, Tensor]], Known]
+    stock: str
+
+    def held(self) -> Walk:
+        """The walk with the stock as it is at the start: what following it brings is the difference."""
+
+        def step(
+            users: Any, known: Known, items: Tensor, signals: Tensor, numbers: Mapping[str, Tensor]
+        ) -> Known:
+            return {**self.step(users, known, items, signals, numbers), self.stock: known[self.stock]}
+
+        return dataclasses.replace(self, step=step)
+
+
+@dataclass(frozen=True)
+class Expert:
+    """The form of the platform's own equations, with a few numbers that a search on training users finds.
+
+    It shows what somebody could write down who knows the equations, which no recommender does. ``numbers``
+    holds a first value and a first deviation of each number, by name. ``scores`` has the scores (N, C) of the
+    ``items`` (N, C), -1 padding, or (N, I) of all items for None, with these numbers, () or (N,) each. It may
+    use the constants of the user model and the observation, and nothing of the hidden state. With a ``walk``
+    it takes a FollowedObs.
+    """
+
+    description: str  # one sentence
+    numbers: Mapping[str, tuple[float, float]]
+    scores: Callable[[Any, Interface, Any, Mapping[str, Tensor], Tensor | None], Tensor]
+    walk: Walk | None = None
+
+
+@dataclass(frozen=True)
+class VisitPieces:
+    """The pieces of the context that ``UserModel.visible`` hands in, made from a visitor's events alone.
+
+    - ``begin(config, catalogue, profiles, hours)``: what is known at the start of visits of people with
+      ``profiles`` (N, D), at these hours (N,) of the week, 0 .. 168 from Monday at midnight.
+    - ``after(config, catalogue, known, items, seen)``: what is known after a step with ``items`` (N, K) and
+      the response ``seen``, a Feedback of the visible signals alone.
+    - ``pieces(config, catalogue, known)``: the pieces, (N, size) each, by name.
+
+    - ``permits(config, catalogue, known)``: (N, I) bool, the items that may be shown now; None if the
+      platform forbids none.
+    - ``of_people(world, rows, likes)``: what is known of these people themselves, such as whom they follow,
+      and joins the result of ``begin``. ``rows`` (N,) int64 are theirs in the population, -1 for strangers,
+      and ``likes`` holds the liked items of each, rows of the catalogue. Only what a recommender may know of
+      the population is used. None: nothing.
+    - ``lasting``: names of what stays known from one visit of a person to the next.
+
+    ``config`` is the platform's section env_config. ``by_hour``: the pieces depend on the hour, and ``known``
+    has it, (N,), as ``hour``. ``consumed`` has the visible signals of an item that was consumed in full, by
+    name; a signal without an entry is 1.
+    """
+
+    begin: Callable[[Any, Catalogue, Tensor, Tensor], Known]
+    after: Callable[[Any, Catalogue, Known, Tensor, Feedback], Known]
+    pieces: Callable[[Any, Catalogue, Known], Mapping[str, Tensor]]
+    permits: Callable[[Any, Catalogue, Known], Tensor] | None = None
+    of_people: Callable[[World, Tensor, Sequence[Sequence[int]]], Known] | None = None
+    lasting: tuple[str, ...] = ()
+    by_hour: bool = False
+    consumed: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Platform:
+    """A kind of environment.
+
+    ``users`` is a class that makes the user model of a world. Its attribute ``repeats`` is of the class, or
+    ``config`` has a field of that name. A slate size
+    other than 1 is a field of ``config``, named ``slate_field``, or an attribute of that class. A platform
+    without users has its own world: its name has the form ``<platform>:<name>``, ``check`` raises UserError
+    for an impossible name, and ``env`` makes the environment. ``add_attributes`` adds to a new world, from
+    the seed, the attributes of items and users that the platform needs and the data lack. ``visit_pieces``
+    are required for recommendations if ``UserModel.visible`` hands in more than a constant profile.
+    ``user_file`` is the field of ``config`` with a file of users that were learned from a log: ``users`` then
+    takes their facts and their networks after the settings, and the world is that of the file.
+    """
+
+    config: type[Any]  # the class of its section env_config
+    users: Any = None
+    env: Callable[..., Env] | None = None
+    check: Callable[[str], None] | None = None
+    add_attributes: Callable[[World, int], World] | None = None
+    heuristics: Mapping[str, Heuristic] = field(default_factory=dict)  # rows `trade-NAME` of the table
+    split: Split | None = None  # of the row `searched`; None: one set of weights
+    expert: Expert | None = None  # the row `expert`
+    visit_pieces: VisitPieces | None = None
+    slate_field: str = "slate_size"
+    user_file: str = ""
+    presets: Mapping[str, Preset] = field(default_factory=dict)  # by algorithm; "*" is for all algorithms
+
+    def repeats(self, settings: Any) -> bool:
+        """True if items may repeat with these settings, and on a platform with its own world."""
+        if self.users is None:
+            return True
+        return bool(settings.repeats if hasattr(settings, "repeats") else self.users.repeats)
+
+    def has_history(self, settings: Any) -> bool:
+        """True if observations hold a history with these settings."""
+        if self.users is None:
+            return False
+        return not self.repeats(settings) or bool(getattr(settings, "history_length", 0))
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """A learner, the class of its section agent_config, and the source of its batches.
+
+    ``config`` is a subclass of that source's settings in settings/shared.py: OnPolicyConfig, ReplayConfig or
+    LoggedConfig. ``needs`` names what a log must have beside decisions: "propensities", or "steps", sessions
+    of more than one decision.
+    """
+
+    config: type[AgentConfig]
+    agent: Callable[..., Learner]
+    experience: Literal["on-policy", "replay", "logged"] = "on-policy"
+    network: Callable[..., Any] | None = None  # None: ActorCritic (models/actor_critic.py)
+    needs: tuple[Literal["propensities", "steps"], ...] = ()
+
+
+@dataclass(frozen=True)
+class Source:
+    """A kind of data, and the class of its section data_config.
+
+    ``make_world`` raises UserError if the data can't be used. ``made_up``: the source always makes exactly
+    num_items items.
+    """
+
+    config: type[DataConfig]
+    make_world: Callable[[Any, EnvConfig, int], World]  # from its settings, the sizes and the seed
+    made_up: bool = False

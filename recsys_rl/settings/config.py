@@ -1,0 +1,431 @@
+"""Config, all settings of one run, and its conversion from and to dicts and TOML.
+
+Options replace settings of a file, and these replace the preset; the Config is built once. The platform, the
+algorithm and the source define the classes of the sections env_config, agent_config and data_config. Three
+dicts list them, and ``find`` imports only the file of the chosen one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from recsys_rl.agents import AGENTS
+from recsys_rl.errors import FieldError, UserError
+from recsys_rl.objective.objectives import check_objectives
+from recsys_rl.records import Algorithm, Platform
+from recsys_rl.settings.fields import build, check_fields, did_you_mean, hints, shown
+from recsys_rl.settings.names import (
+    DEFAULT_ALGO,
+    DEFAULT_ENV,
+    algorithm_of,
+    has_own_world,
+    is_strange,
+    names_a_source,
+    platform_of,
+    source_key,
+    source_of,
+)
+from recsys_rl.settings.shared import (
+    AgentConfig,
+    DataConfig,
+    ModelConfig,
+    NoConfig,
+    OnPolicyConfig,
+    ReplayConfig,
+)
+from recsys_rl.settings.shared import EnvConfig as EnvConfig
+from recsys_rl.settings.shared import TrainConfig as TrainConfig
+from recsys_rl.utils.find import find
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, init=False)
+class Config:
+    """All settings of one run.
+
+        Config(algo="a2c", lr=1e-3, seed=1)
+        Config(algo="a2c", agent_config={"lr": 1e-3}, train_config={"seed": 1})
+
+    A setting is given by its own name, which is the option's on the command line, or in a dict of its
+    section. All others come from the preset of ``algo`` on ``env``. A section that is given as an object is
+    used as it is, with the defaults of its class (the shared settings of an EnvConfig fit every platform with
+    a catalogue). Paths may be texts or ``Path``.
+    """
+
+    algo: str = DEFAULT_ALGO
+    """The algorithm: a name in AGENTS."""
+    env: str = DEFAULT_ENV
+    """The platform: a name in PLATFORMS, gym:Id, gym:module:Id, or module:PLATFORM."""
+    data_config: Any = None
+    env_config: Any = None
+    model_config: ModelConfig = None  # type: ignore[assignment]  # __init__ fills it in
+    agent_config: Any = None  # the algorithm's: PPOConfig, DQNConfig ...
+    train_config: TrainConfig = None  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        algo: str = DEFAULT_ALGO,
+        env: str = DEFAULT_ENV,
+        data_config: DataConfig | NoConfig | Mapping[str, Any] | None = None,
+        env_config: Any = None,
+        model_config: ModelConfig | Mapping[str, Any] | None = None,
+        agent_config: AgentConfig | Mapping[str, Any] | None = None,
+        train_config: TrainConfig | Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> None:
+        """Raise UserError for unknown names, values out of range, and values that exclude each other."""
+        sections = {
+            "data_config": data_config,
+            "env_config": env_config,
+            "model_config": model_config,
+            "agent_config": agent_config,
+            "train_config": train_config,
+        }
+        given = {name: section for name, section in sections.items() if section is not None}
+        found = sections_from({"algo": algo, "env": env, **given}, settings)
+        for name, value in {"algo": algo, "env": env, **found}.items():
+            object.__setattr__(self, name, value)
+        for name, section in found.items():
+            check_fields(section, name)
+        _check_together(self)
+
+    @property
+    def platform(self) -> Platform:
+        return platform_of(self.env)
+
+    @property
+    def algorithm(self) -> Algorithm:
+        return algorithm_of(self.algo)
+
+
+def _check_together(config: Config) -> None:
+    """Raise UserError for values that exclude each other, in one section or in several."""
+    agent, model, env = config.agent_config, config.model_config, config.env_config
+    batch_size = getattr(agent, "batch_size", None)
+    if isinstance(agent, OnPolicyConfig) and batch_size and batch_size > agent.steps_per_update:
+        raise FieldError(
+            "agent_config.batch_size",
+            f"is {batch_size}: it must be at most the rollout, n_steps * num_envs = "
+            f"{agent.n_steps * agent.num_envs}.",
+        )
+    if isinstance(agent, ReplayConfig):
+        _check_start(agent, config.train_config.total_timesteps)
+    _check_processes(config)
+    check_objectives(config.train_config, config.algo, config.algorithm.experience)
+    name = config.train_config.name
+    if name is not None and not re.fullmatch(r"\w[\w.-]{0,99}", name):
+        raise FieldError(
+            "train_config.name",
+            f"is {shown(name)}: it becomes the name of a folder, so give at most 100 letters, digits and "
+            "'.', '_' or '-', with a letter or digit first.",
+        )
+    if model.candidates and model.head == "dense":
+        raise FieldError(
+            "model_config.candidates",
+            f"is {model.candidates}: the dense head has one weight vector for each item id and scores no "
+            "candidates; give head two-tower, or candidates 0.",
+        )
+    if model.head == "gated" and config.algorithm.network is not None:
+        raise FieldError(
+            "model_config.head",
+            f"is gated: it draws the kind of an item before the item, but the network of {config.algo} has "
+            "one choice among all items; give another head, or --algo ppo or a2c.",
+        )
+    for field in ("explore_rate", "index"):
+        value = getattr(model, field)
+        if not model.candidates and value != getattr(ModelConfig, field):
+            raise FieldError(
+                f"model_config.{field}",
+                f"is {shown(value)}: it only affects the choice of candidates, but candidates is 0; leave it "
+                "out, or give candidates.",
+            )
+    has_history = config.platform.has_history(env)
+    if model.encoder != "transformer" and model.signal_coef != ModelConfig.signal_coef:
+        raise FieldError(
+            "model_config.signal_coef",
+            f"is {shown(model.signal_coef)}: it only affects a transformer, but the encoder is "
+            f"{shown(model.encoder)}; leave it out{', or give one of these' if has_history else ''}.",
+        )
+    if config.algorithm.experience != "on-policy" and model.signal_coef != ModelConfig.signal_coef:
+        raise FieldError(
+            "model_config.signal_coef",
+            f"is {shown(model.signal_coef)}: it only affects a transformer that learns from rollouts, but "
+            f"the algorithm is {config.algo}; leave it out.",
+        )
+    if model.encoder != ModelConfig.encoder and not has_history:
+        raise FieldError(
+            "model_config.encoder",
+            f"is {shown(model.encoder)}: it needs a history, but {config.env} has none; leave it out.",
+        )
+    if not config.platform.repeats(env) and env.max_episode_steps > env.num_items:
+        raise FieldError(
+            "env_config.max_episode_steps",
+            f"is {env.max_episode_steps}: it must be at most num_items = {env.num_items}, as {config.env} "
+            "shows no item twice in a session.",
+        )
+
+
+def _check_start(agent: ReplayConfig, total_timesteps: int) -> None:
+    """Raise FieldError for a run that never learns, as its buffer never holds enough."""
+    held = max(agent.buffer_size // agent.num_envs, agent.return_steps) * agent.num_envs
+    played = max(1, total_timesteps // agent.steps_per_update) * agent.steps_per_update
+    most, mend = (held, "buffer_size") if held < played else (played, "total_timesteps")
+    if agent.return_steps * agent.num_envs > played:
+        raise FieldError(
+            "agent_config.return_steps",
+            f"is {agent.return_steps}: the run has fewer steps of each user, so nothing would be learned; "
+            "lower it, or raise total_timesteps.",
+        )
+    if agent.learning_starts > most:
+        raise FieldError(
+            "agent_config.learning_starts",
+            f"is {agent.learning_starts}: it must be at most {most}, the transitions that the buffer ever "
+            f"holds, or nothing would be learned; lower it, or raise {mend}.",
+        )
+
+
+def _check_processes(config: Config) -> None:
+    size, agent = config.train_config.num_processes, config.agent_config
+    if size > 1 and config.train_config.record is not None:
+        raise UserError(
+            f"--record needs a single process, and num_processes is {size}: leave one of them out."
+        )
+    for name in ("num_envs", "batch_size"):
+        value = getattr(agent, name, size)  # some learners have no minibatches
+        if value % size:
+            raise FieldError(
+                f"agent_config.{name}",
+                f"is {value}: it must be a multiple of num_processes = {size}, as it is divided among them.",
+            )
+    kept = [name for name in ("normalize_obs", "normalize_reward") if getattr(config.env_config, name, False)]
+    if size > 1 and kept:
+        raise UserError(
+            f"{' and '.join(kept)} need a single process, but num_processes is {size}: give "
+            f"{' '.join('--no-' + name.replace('_', '-') for name in kept)}, or one process."
+        )
+
+
+def preset_of(algo: str, env: str) -> dict[str, Any]:
+    """The fields of the platform's preset for this algorithm, by section."""
+    presets = platform_of(env).presets
+    return overlay(presets.get("*", {}), presets.get(algo, {}))
+
+
+def _preset_for(algo: str, env: str, classes: Mapping[str, type[Any]]) -> dict[str, Any]:
+    """The preset without the settings that the chosen source or algorithm does not have."""
+    preset = dict(preset_of(algo, env))
+    for section in {"data_config", "agent_config"} & preset.keys():
+        known = hints(classes[section])
+        preset[section] = {name: value for name, value in preset[section].items() if name in known}
+    return preset
+
+
+def section_classes(algo: str, env: str, data: object) -> dict[str, type[Any]]:
+    """The class of each section. ``data`` is the source's name, unused if the platform has its own world.
+
+    Of module:SOURCE of a module that is not imported, only the shared settings of data are known.
+    """
+    own_world = has_own_world(env)
+    source = DataConfig if own_world or is_strange(data) else source_of(str(data)).config
+    return {
+        "data_config": NoConfig if own_world else source,
+        "env_config": platform_of(env).config,
+        "model_config": ModelConfig,
+        "agent_config": algorithm_of(algo).config,
+        "train_config": TrainConfig,
+    }
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Sections and fields as nested dicts of primitives; tuples become lists."""
+    return {
+        name: to_dict(value)
+        if dataclasses.is_dataclass(value)
+        else list(value)
+        if isinstance(value, tuple)
+        else value
+        for name, value in ((f.name, getattr(config, f.name)) for f in dataclasses.fields(config))
+    }
+
+
+def from_dict(cls: type[T], mapping: Mapping[str, Any]) -> T:
+    """The inverse of ``to_dict``. Missing fields come from the preset of ``algo``, ``env`` and ``data``.
+
+    Raises UserError for an unknown section or field, a wrong type, or a value out of its range.
+    """
+    if not isinstance(mapping, Mapping):
+        raise UserError(f"The settings are {shown(mapping)}: they must be sections of fields.")
+    if cls is not Config:
+        return build(cls, mapping)
+    return cls(**{**mapping, **sections_from(mapping)})
+
+
+def with_settings(config: Config | None, settings: Mapping[str, Any]) -> Config:
+    """``config``, or the default one, with these settings in place of its own. Raises UserError."""
+    if config is not None and not settings:
+        return config
+    return Config(**{**({} if config is None else vars(config)), **settings})
+
+
+def sections_from(mapping: Mapping[str, Any], settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The sections of a run: the preset, the mapping over it, and the settings over both, built once.
+
+    The Config made from them checks each field.
+
+    Args:
+        mapping: ``algo``, ``env``, and sections as mappings of fields or as objects, which are whole.
+        settings: fields by their own names, without sections.
+
+    Raises UserError as ``from_dict`` does.
+    """
+    settings = settings or {}
+    for name in ("algo", "env"):
+        if name in mapping and not isinstance(mapping[name], str):
+            raise FieldError(name, f"is {shown(mapping[name])}: it must be a text.")
+    algo, env = mapping.get("algo", DEFAULT_ALGO), mapping.get("env", DEFAULT_ENV)
+    data = settings.get("data", data_name(mapping))
+    if "data" in settings and names_a_source(data):
+        source_of(str(data), typed=True)
+    classes = section_classes(algo, env, data)
+    homes = {name: section for section, first in classes.items() for name in hints(first)}
+    _check_names(mapping)
+    _check_settings(settings, homes, algo, env)
+    preset = _preset_for(algo, env, classes)
+    found = {}
+    for section, cls in classes.items():
+        own = {name: value for name, value in settings.items() if homes[name] == section}
+        part = mapping.get(section, {})
+        if dataclasses.is_dataclass(part):
+            whose = {"agent_config": f"algo {algo}", "data_config": f"data {data}"}.get(section)
+            whose = f"env {env}" if whose is None or cls is NoConfig else whose
+            part = vars(_of_class(part, cls, section, whose))
+        elif isinstance(part, Mapping):
+            part = {**preset.get(section, {}), **part}
+        found[section] = build(cls, {**part, **own} if isinstance(part, Mapping) else part, section)
+    return found
+
+
+def _of_class(given: Any, cls: type[Any], section: str, whose: str) -> Any:
+    """The section as ``cls``; one of the shared settings alone gets the defaults of ``cls`` beside them."""
+    if type(given) is cls:
+        return given
+    shared = (AgentConfig, OnPolicyConfig, ReplayConfig, DataConfig, EnvConfig)
+    if type(given) in shared and issubclass(cls, type(given)):
+        return cls(**vars(given))
+    raise UserError(f"{section} is of type {type(given).__name__}: {whose} takes {cls.__name__}.")
+
+
+def _check_settings(settings: Mapping[str, Any], homes: Mapping[str, str], algo: str, env: str) -> None:
+    """Raise UserError for a name that is not a setting of the run."""
+    for name in settings:
+        if name not in homes:
+            names = [*(field.name for field in dataclasses.fields(Config)), *homes]
+            raise UserError(
+                f"There is no setting {name}{did_you_mean(name, names)} of {algo} on {env}: recsys-rl train "
+                f"--algo {algo} --env {env} --help lists all."
+            )
+
+
+def data_name(mapping: Mapping[str, Any]) -> Any:
+    """The source that the settings name in data_config, unchecked; else the default one."""
+    section = mapping.get("data_config")
+    if isinstance(section, Mapping):
+        return section.get("data", DataConfig.data)
+    return getattr(section, "data", DataConfig.data)
+
+
+def without_source(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings in a file; of a source whose module is not imported, with the shared settings of data alone.
+
+    A file may not import a module, and who reads such a file finds the world in it.
+    """
+    section = settings.get("data_config")
+    if not isinstance(section, Mapping) or not is_strange(section.get("data", "")):
+        return dict(settings)
+    shared = {name: value for name, value in section.items() if name in hints(DataConfig)}
+    return {**settings, "data_config": shared}
+
+
+def _check_names(mapping: Mapping[str, Any]) -> None:
+    """Raise UserError for a name that is not a section."""
+    names = [field.name for field in dataclasses.fields(Config)]
+    for name in mapping:
+        if name not in names:
+            raise UserError(
+                f"There is no field {name if str(name).isidentifier() else shown(name)}"
+                f"{did_you_mean(name, names)}: choose from {', '.join(names)}."
+            )
+
+
+def overlay(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """The mapping ``under`` with its fields replaced by those of ``over``, section by section."""
+    merged = dict(under)
+    for name, value in over.items():
+        both = isinstance(merged.get(name), Mapping) and isinstance(value, Mapping)
+        merged[name] = {**merged[name], **value} if both else value
+    return merged
+
+
+def to_toml(config: Config) -> str:
+    """The config as TOML text, without fields that are None, as TOML has no such value."""
+    top, tables = [], []
+    for name, value in to_dict(config).items():
+        if isinstance(value, dict):
+            lines = [f"{key} = {_literal(part)}" for key, part in value.items() if part is not None]
+            tables.append("\n".join([f"[{name}]", *lines]))
+        else:
+            top.append(f"{name} = {_literal(value)}")
+    return "\n\n".join(["\n".join(top), *tables]) + "\n"
+
+
+_OF_RUN = ("init_from", "log", "checkpoint", "record", "user_model", "judge_log")
+PATHS = ("data", "data_dir", "cache_dir", "items", *_OF_RUN)
+"""Fields with the path of something that a run reads; ``data`` may also be a name."""
+
+
+def with_whole_paths(config: Config) -> Config:
+    """The config with absolute paths of what the run reads, so that it can be used from another folder."""
+    found: dict[str, Any] = {}
+    for name, section in vars(config).items():
+        paths = {field: getattr(section, field, None) for field in PATHS}
+        if not str(source_key(paths["data"])).startswith("."):  # the name of a source, not of a file
+            del paths["data"]
+        whole = {field: str(Path(path).absolute()) for field, path in paths.items() if path is not None}
+        found[name] = dataclasses.replace(section, **whole) if whole else section
+    return Config(**found)
+
+
+def read_toml(text: str, source: str = "the TOML text") -> dict[str, Any]:
+    """Sections and fields of a TOML text, unchecked. Raises UserError if ``text`` is not TOML."""
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        mend = "mend that place, or give a file like the config.toml of a run"
+        raise UserError(f"{source} is not TOML ({error}): {mend}.") from error
+
+
+def _literal(value: Any) -> str:
+    # JSON's strings, numbers, booleans and lists of numbers are also TOML, except for the DEL character.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+if TYPE_CHECKING:
+    from recsys_rl.agents.a2c import A2CConfig as A2CConfig
+    from recsys_rl.agents.ppo import PPOConfig as PPOConfig
+else:
+
+    def __getattr__(name: str) -> Any:
+        """The settings class of an algorithm, PPOConfig for example, imported from its file."""
+        for spec in AGENTS.values() if name.endswith("Config") else ():
+            cls = find(spec, name).config
+            if cls.__name__ == name:
+                return cls
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,137 @@
+"""The record of a platform, an algorithm or a source by its name.
+
+This module imports no torch; the functions that return records do.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from recsys_rl.agents import AGENTS
+from recsys_rl.data import SOURCES
+from recsys_rl.env import PLATFORMS, WITHOUT_ID
+from recsys_rl.errors import FieldError, UserError, one_line
+from recsys_rl.settings.fields import did_you_mean, shown
+from recsys_rl.utils.find import find
+
+if TYPE_CHECKING:
+    from recsys_rl.records import Algorithm, Platform, Source
+
+DEFAULT_ENV, DEFAULT_ALGO = next(iter(PLATFORMS)), next(iter(AGENTS))
+
+
+def platform_of(env: str) -> Platform:
+    """The platform of ``env``: a name in PLATFORMS, <platform>:<name>, or any module:PLATFORM.
+
+    Raises UserError if there is none.
+    """
+    from recsys_rl.records import Platform
+
+    spec = spec_of_platform(env)
+    if spec is None:
+        found = find(env, "--env", typed=True)
+        if not isinstance(found, Platform):
+            raise UserError(f"--env {env} is of type {type(found).__name__}: it must be a Platform.")
+        return found
+    platform: Platform = find(spec, "--env")
+    key, colon, name = env.partition(":")
+    if platform.check is not None:
+        platform.check(env)
+    elif colon:
+        raise FieldError("env", f"is {shown(env)}: give {key} without {shown(colon + name)}.")
+    return platform
+
+
+def spec_of_platform(env: str) -> str | None:
+    """The entry of PLATFORMS for ``env``; None for module:PLATFORM. Raises FieldError if it is neither."""
+    key, colon, _ = env.partition(":")
+    if key in PLATFORMS:
+        return PLATFORMS[key]
+    if colon:
+        return None
+    raise FieldError(
+        "env",
+        f"is {shown(env)}{did_you_mean(key, PLATFORMS)}: it must be one of {', '.join(PLATFORMS)} "
+        "(gym:Id for one of Gymnasium's, as in gym:CartPole-v1), or module:PLATFORM.",
+    )
+
+
+def has_own_world(env: str) -> bool:
+    """True for a platform that takes no users and items of data."""
+    key = env.partition(":")[0]
+    return key in WITHOUT_ID if key in PLATFORMS else platform_of(env).users is None
+
+
+def names_a_module(env: str) -> bool:
+    """True if ``env`` holds a module to import. Such a name must be typed; a file may not decide it."""
+    key, _, name = env.partition(":")
+    return ":" in name if key in PLATFORMS else ":" in env
+
+
+def algorithm_of(algo: str) -> Algorithm:
+    """The algorithm of that name. Raises FieldError if there is none."""
+    found: Algorithm = find(spec_of_algorithm(algo), "--algo")
+    return found
+
+
+def spec_of_algorithm(algo: str) -> str:
+    """The entry of AGENTS. Raises FieldError if there is none."""
+    if algo not in AGENTS:
+        raise FieldError(
+            "algo", f"is {shown(algo)}{did_you_mean(algo, AGENTS)}: it must be one of {', '.join(AGENTS)}."
+        )
+    return AGENTS[algo]
+
+
+def source_of(data: str, *, typed: bool = False) -> Source:
+    """The source of a name in SOURCES, of a file with an ending there, or of any module:SOURCE.
+
+    ``typed``: a person typed ``data``. Only then is a module imported that this program does not have yet.
+    Raises UserError if there is no such source.
+    """
+    from recsys_rl.records import Source
+
+    if not names_a_source(data):
+        known: Source = find(spec_of_source(data), "--data")
+        return known
+    if not typed and is_strange(data):
+        raise UserError(
+            f"The settings name {one_line(data)} as their data, and a file may not import a module: type "
+            f"--data {one_line(data)}, or import the module first."
+        )
+    found = find(data, "--data", typed=typed)
+    if not isinstance(found, Source):
+        raise UserError(f"--data {data} is of type {type(found).__name__}: it must be a Source.")
+    return found
+
+
+def names_a_source(data: object) -> bool:
+    """True if ``data`` is of the form module:SOURCE, and so neither a name nor a file."""
+    return source_key(data) is None and ":" in str(data)
+
+
+def is_strange(data: object) -> bool:
+    """True for module:SOURCE of a module that this program has not imported."""
+    return names_a_source(data) and str(data).partition(":")[0] not in sys.modules
+
+
+def spec_of_source(data: str) -> str:
+    """The entry of SOURCES for a name or a path. Raises UserError if there is none."""
+    key = source_key(data)
+    if key is None:
+        names = ", ".join(name for name in SOURCES if not name.startswith("."))
+        endings = ", ".join(name for name in SOURCES if name.startswith("."))
+        raise UserError(
+            f"There is no data named {shown(data)}{did_you_mean(data, SOURCES)}: choose {names}, or the path "
+            f"of a file that ends in {endings}, or module:SOURCE."
+        )
+    return SOURCES[key]
+
+
+def source_key(data: object) -> str | None:
+    """The key of SOURCES for a name or a path; None if there is none."""
+    text = str(data)
+    if text in SOURCES and not text.startswith("."):
+        return text
+    return next((key for key in SOURCES if key.startswith(".") and text.lower().endswith(key)), None)

@@ -1,0 +1,1 @@
+"""People's files and logs of decisions: columns, readers, writers, checks."""

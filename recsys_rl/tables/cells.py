@@ -1,0 +1,174 @@
+"""The cells of a table of decisions as tensors. Each mistake is one UserError with its first row.
+
+Rows are counted from 1, in the order of the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from recsys_rl.errors import one_line, short
+from recsys_rl.tables.clean import no_value, without_value
+from recsys_rl.tables.read import lists_of
+from recsys_rl.tables.schema import Column, column_of, numbers
+from recsys_rl.types import UserError
+
+
+def tensor_of(column: pl.Series) -> Tensor:
+    """(E,), a copy."""
+    return torch.from_numpy(column.to_numpy().copy())
+
+
+class Cells:
+    """The columns of a table. A method raises UserError if the column is missing or holds a wrong value."""
+
+    def __init__(self, name: str, frame: pl.DataFrame) -> None:
+        """``name``: of the file, for errors."""
+        self.name, self.frame = name, frame
+
+    def __contains__(self, column: str) -> bool:
+        return column in self.frame.columns
+
+    def filled(self, column: str) -> pl.Series:
+        """The column, without gaps."""
+        if column not in self:
+            raise UserError(f"{self.name} has no column {column!r}: docs/09_logs.md lists the columns.")
+        series = self.frame[column]
+        gaps = no_value(series)
+        if gaps.any():
+            raise UserError(
+                f"{self.name}: {without_value(repr(column), int(gaps.sum()), int(gaps.arg_true()[0]) + 1)}: "
+                "fill them in, or leave these sessions out."
+            )
+        return series
+
+    def texts(self, column: str) -> pl.Series:
+        """The column as text, without gaps."""
+        series = self.filled(column)
+        if series.dtype.is_nested():
+            raise UserError(f"{self.name}: column {column!r} has lists: give one value in each row.")
+        return series.cast(pl.String)
+
+    def named(self, column: str, names: Sequence[str]) -> Tensor:
+        """(E,) int64: the place of each row's text among the ``names``."""
+        texts = self.texts(column)
+        unknown = (~texts.is_in(list(names))).arg_true()
+        if unknown.len():
+            row = int(unknown[0])
+            raise UserError(
+                f"{self.name}: row {row + 1} is of {column} {one_line(texts[row])!r}, but its header names "
+                f"{', '.join(names)}."
+            )
+        places = {name: place for place, name in enumerate(names)}
+        return tensor_of(texts.replace_strict(places, return_dtype=pl.Int64))
+
+    def values(self, column: str, rule: Column | None = None) -> Tensor:
+        """(E,) int64, float64 or bool, by the kind of the column. ``rule``: None for that of its name."""
+        return self._checked(column, self.filled(column), rule or column_of(column))
+
+    def optional(self, column: str, size: int | None = None) -> Tensor | None:
+        """``lists``; None without the column."""
+        return self.lists(column, size) if column in self else None
+
+    def lists(self, column: str, size: int | None = None, rule: Column | None = None) -> Tensor:
+        """(E, size) of a column of lists, by its kind; ``size`` None is that of the first row."""
+        series = lists_of(self.filled(column))
+        if series is None:
+            raise UserError(f"{self.name}: column {column!r} has single values: give a list in each row.")
+        lengths = series.list.len()
+        size = int(lengths[0]) if size is None else size
+        wrong = (lengths != size).arg_true()
+        if wrong.len():
+            row = int(wrong[0])
+            raise UserError(
+                f"{self.name}: {column!r} holds {lengths[row]} values in row {row + 1}, and must hold {size} "
+                "in each row."
+            )
+        flat = series.explode() if size else pl.Series([], dtype=pl.Int64)
+        null = flat.is_null().arg_true()
+        if null.len():
+            row = int(null[0]) // size + 1
+            raise UserError(f"{self.name}: {column!r} lacks a value in row {row}: every row must hold all.")
+        checked = self._checked(column, flat, rule or column_of(column), lambda place: place // size)
+        return checked.view(len(series), size)
+
+    def padded(self, column: str) -> Tensor | None:
+        """(E, n) int64 of lists of different lengths, with -1 after the end; None without the column."""
+        if column not in self:
+            return None
+        series = lists_of(self.filled(column))
+        if series is None:
+            raise UserError(f"{self.name}: column {column!r} has single values: give a list in each row.")
+        flat = series.filter(series.list.len() > 0).explode()
+        ends = series.list.len().cum_sum()
+        found = self._checked(column, flat, column_of(column), lambda x: int(ends.search_sorted(x, "right")))
+        return spread(series.list.len(), found)
+
+    def check_items(self, column: str, values: Tensor | None, number: int) -> None:
+        """Raise UserError unless the entries (E, n) of a column are rows of the catalogue, or -1."""
+        if values is None or not values.shape[1]:
+            return
+        wrong = (values < -1) | (values >= number)
+        self.refuse(
+            wrong.any(1),
+            lambda row: (
+                f"{column} holds {int(values[row][wrong[row]][0])} in row {row + 1}: items are 0 to "
+                f"{number - 1}, rows of the catalogue, or -1 for an empty place"
+            ),
+        )
+
+    def refuse(self, wrong: Tensor, sentence: Callable[[int], str]) -> None:
+        """Raise UserError for the first row where ``wrong`` (E,) is True; ``sentence`` of the row, from 0."""
+        if bool(wrong.any()):
+            raise UserError(f"{self.name}: {sentence(int(wrong.nonzero()[0]))}.")
+
+    def check_distributions(self, values: Tensor, place: Callable[[int], str]) -> None:
+        """Raise UserError unless each row of ``values`` (E, I) is a distribution; ``place`` names a row."""
+        self.refuse(
+            ~((values >= 0).all(1) & ((values.sum(1) - 1).abs() <= 1e-4)),  # True for NaN
+            lambda row: (
+                f"the probabilities of {place(row)} are not a distribution: give numbers of at least 0 "
+                "that sum to 1"
+            ),
+        )
+
+    def _checked(
+        self, column: str, flat: pl.Series, rule: Column, row_of: Callable[[int], int] = int
+    ) -> Tensor:
+        """(n,) of values without gaps; ``row_of`` the place of a value is its row."""
+        found, wrong = numbers(flat, rule)
+        places = wrong.arg_true()
+        if places.len():
+            place = int(places[0])
+            value = found[place]
+            kind = "whole numbers" if rule.kind in ("whole", "id") else "numbers"
+            kind = "true or false" if rule.kind == "truth" else kind
+            if value is None:
+                what = f"column {column!r} has {short(flat.slice(place, 1).to_list()[0])}"
+                why = rule.sentence if rule.kind == "whole" and rule.sentence else f"give {kind}"
+            else:
+                what, why = f"{column} is {value:g}", rule.sentence + _hint(rule, found)
+            raise UserError(f"{self.name}: {what} in row {row_of(place) + 1}: {why}.")
+        return tensor_of(found)
+
+
+def spread(lengths: pl.Series, flat: Tensor) -> Tensor:
+    """(E, n) of lists of these ``lengths`` (E,), one after another in ``flat``, with -1 after the end."""
+    sizes = tensor_of(lengths.cast(pl.Int64))
+    found = torch.full((len(sizes), int(sizes.max())), -1)
+    found[torch.arange(found.shape[1]) < sizes.unsqueeze(1)] = flat
+    return found
+
+
+def _hint(rule: Column, values: pl.Series) -> str:
+    """The mend where a column of logprob holds propensities, or one of propensity logprobs."""
+    known = values.filter(values.is_finite()) if values.dtype.is_float() else values
+    if rule.name in ("logprob", "logger_logprobs") and known.len() and known.is_between(0, 1).all():
+        return "; the values look like probabilities: name the column propensity"
+    if rule.name in ("propensity", "propensity.") and known.len() and (known <= 0).all():
+        return "; the values look like logarithms: name the column logprob"
+    return ""

@@ -1,0 +1,290 @@
+"""The columns of a table of decisions without a header of ours (tables/decision_table.py), by their roles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from recsys_rl.errors import listed, short
+from recsys_rl.tables.cells import Cells, tensor_of
+from recsys_rl.tables.clean import floats
+from recsys_rl.tables.columns import is_logarithm
+from recsys_rl.tables.read import lists_of
+from recsys_rl.tables.schema import COLUMNS, ROUNDING
+from recsys_rl.tables.times import times_of
+from recsys_rl.types import UserError
+
+LISTS = ("items", "candidates")  # columns of several ids
+MOST_TEXTS = 50  # of a piece of the context
+
+
+def _holds_texts(series: pl.Series) -> bool:
+    """True if no value of a column, and no entry of its lists, is a number."""
+    lists = lists_of(series) if series.dtype == pl.String else None
+    parts = series if lists is None else lists.explode()
+    return parts.dtype == pl.String and bool(floats(parts).is_null().all())
+
+
+def _repeated(rows: pl.Series, of_sessions: bool) -> str:
+    """The warning about ``rows``, True for each that repeats another."""
+    count, first = int(rows.sum()), int(rows.arg_true()[0]) + 1
+    text = (
+        f"warning: {count:,} rows repeat another in every column (the first is row {first}) and count twice"
+    )
+    if count == 1:
+        text = f"warning: 1 row repeats another in every column (row {first}) and counts twice"
+    more = ", as a further step of its session: remove copies, or add a column step"
+    return text + more * of_sessions
+
+
+class Table(Cells):
+    """The columns of a file by their roles. Each method raises UserError with the first wrong row."""
+
+    def __init__(self, name: str, frame: pl.DataFrame, columns: Mapping[str, str]) -> None:
+        """``columns``: the name of the column of each role."""
+        super().__init__(name, frame)
+        self.columns = columns
+        self.notes: list[str] = []
+        self.whole = False  # a reward is of a whole slate of several items
+        if {"time", "session"} & columns.keys() and "step" not in self:
+            twice = ~frame.select(pl.struct(pl.all()).is_first_distinct()).to_series()
+            if twice.any():
+                self.notes.append(_repeated(twice, "session" in columns))
+
+    def ids(self, role: str) -> pl.Series:
+        """(E,) lists of ids as text."""
+        column = self.columns[role]
+        series = self.filled(column)
+        lists = lists_of(series) if column in LISTS or role == "candidates" else None
+        if lists is None:
+            lists = series.to_frame("x").select(pl.concat_list("x")).to_series()
+        ids = lists.list.eval(pl.element().cast(pl.String).str.strip_chars())
+        gap = ids.list.eval(pl.element().is_null() | (pl.element() == "")).list.any().arg_true()
+        if gap.len():
+            row = int(gap[0]) + 1
+            raise UserError(f"{self.name}: column {column!r} has an empty id in row {row}: give all ids.")
+        return ids
+
+    def places(self, shown: pl.Series) -> int:
+        """K, the same in each row."""
+        lengths = shown.list.len()
+        places = int(lengths[0])
+        wrong = (lengths != places).arg_true()
+        if not places or wrong.len():
+            row = int(wrong[0]) if wrong.len() else 0
+            raise UserError(
+                f"{self.name}: {self.columns['item']!r} holds {lengths[row]} items in row {row + 1}, and "
+                f"{places} in row 1: give slates of the same size."
+            )
+        return places
+
+    def keys(self, role: str) -> tuple[list[str] | None, Tensor]:
+        """The ids as text in ascending order, and the number (E,) of each row's; rows count without them."""
+        if role not in self.columns:
+            return None, torch.arange(self.frame.height)
+        texts = self.texts(self.columns[role]).str.strip_chars()
+        known = texts.unique().sort()
+        return known.to_list(), _places(texts, known.to_list())
+
+    def times(self) -> Tensor:
+        """(E,) int64: microseconds, or the number of the row."""
+        if "time" not in self.columns:
+            return torch.arange(self.frame.height)
+        column = self.columns["time"]
+        series = self.filled(column)
+        seconds, bad, rule, _ = times_of(series, "time")
+        if bad.any():
+            row = int(bad.arg_true()[0])
+            raise UserError(
+                f"{self.name}: column {column!r} has {short(series[row])} in row {row + 1}: {rule}."
+            )
+        return (tensor_of(seconds.cast(pl.Float64)) * 1e6).long()
+
+    def steps(self, sessions: Tensor) -> Tensor:
+        """(E,) int64: the column ``step``, or the order of time (then of rows) within the session."""
+        if "step" in self:
+            return self.values("step")
+        order = torch.from_numpy(np.lexsort((self.times().numpy(), sessions.numpy())))  # stable
+        ordered = sessions[order]
+        new = torch.ones(len(ordered), dtype=torch.bool)
+        new[1:] = ordered[1:] != ordered[:-1]
+        first = new.nonzero().squeeze(1)[new.cumsum(0) - 1]  # of the row's session
+        found = torch.empty_like(sessions)
+        found[order] = torch.arange(len(ordered)) - first
+        if "time" not in self.columns and int(found.max()) > 0:
+            self.notes.append(
+                "there is no column of steps or times, so the rows of a session are its steps in the file's "
+                "order: add a column step or time if that is not their order"
+            )
+        return found
+
+    def signal_names(self, given: bool) -> tuple[str, ...]:
+        """The columns signal.NAME, else that of rewards, which comes first if the user has ``given`` it."""
+        named = tuple(x.removeprefix("signal.") for x in self.frame.columns if x.startswith("signal."))
+        if given or (not named and "reward" in self.columns):
+            return (self.columns["reward"],)
+        if not named:
+            raise UserError(
+                f"{self.name} has no column of rewards; its columns are {listed(self.frame.columns)}: name "
+                "it with --reward-column, or give columns signal.NAME."
+            )
+        if "reward" in self.columns:
+            column = self.columns["reward"]
+            self.notes.append(
+                f"the columns signal.NAME are read, and {column} is not: give --reward-column {column} to "
+                "read it in their place"
+            )
+        return named
+
+    def signals(self, names: Sequence[str], places: int) -> Tensor:
+        """(E, K, S) float32. A number for the whole slate stands at its first place."""
+        found = []
+        for name in names:
+            column, rule = (f"signal.{name}" if f"signal.{name}" in self else name), COLUMNS["reward"]
+            if lists_of(self.filled(column)) is not None:
+                values = self.lists(column, places, rule)
+            else:
+                values = torch.zeros(self.frame.height, places, dtype=torch.float64)
+                values[:, 0] = self.values(column, rule)
+                self.whole = self.whole or places > 1
+            found.append(values.float())
+        return torch.stack(found, 2)
+
+    @property
+    def named_items(self) -> list[str]:
+        """The ids of the items with a column ``probability.ID``."""
+        return [x.removeprefix("probability.") for x in self.frame.columns if x.startswith("probability.")]
+
+    def probabilities(self, ids: Sequence[str]) -> Tensor | None:
+        """(E, I) float64 of every item under the logger: columns ``probability.ID``, or a list.
+
+        The list has the order of ``ids``.
+        """
+        if "probabilities" in self:
+            if lists_of(self.filled("probabilities")) is None:
+                return None
+            found = self.lists("probabilities", len(ids)).double()
+        elif self.named_items:
+            lacking = [x for x in ids if x not in self.named_items]
+            if lacking:
+                column = short(f"probability.{lacking[0]}")
+                raise UserError(f"{self.name} has no column {column}, but others of its kind: add it.")
+            found = torch.stack([self.values(f"probability.{x}").double() for x in ids], 1)
+        else:
+            return None
+        self.check_distributions(found, lambda row: f"row {row + 1}")
+        return found
+
+    def logprobs(self, every: Tensor | None, items: Tensor) -> Tensor:
+        """(E,) float64; NaN without propensities.
+
+        ``every`` (E, I): ``probabilities``, which give the propensities of single ``items`` (E, 1).
+        """
+        own = None if every is None or items.shape[1] > 1 else every.gather(1, items).squeeze(1)  # (E,)
+        if "propensity" not in self.columns:
+            if own is None:
+                return torch.full((self.frame.height,), torch.nan, dtype=torch.float64)
+            computed = pl.DataFrame({"propensity": own.numpy()})
+            return Cells(self.name, computed).values("propensity").log()
+        column = self.columns["propensity"]
+        as_log = is_logarithm(column)
+        values = self.values(column, COLUMNS["logprob" if as_log else "propensity"]).double()
+        found = values if as_log else values.log()
+        if own is not None:
+            self.refuse(
+                (found.exp() - own).abs() > 1e-4,
+                lambda row: (
+                    f"the item of row {row + 1} has the probability {float(found[row].exp()):g} by the "
+                    f"column {column}, but {float(own[row]):g} among those of every item: correct one; a "
+                    "list of probabilities has the order of the items' ids"
+                ),
+            )
+        return found
+
+    def loggers(self) -> tuple[tuple[str, ...], Tensor, Tensor | None, str]:
+        """Names (P,), the logger (E,), the logprobs (E, P) under each, and a note."""
+        nobody = torch.zeros(self.frame.height, dtype=torch.int64)
+        if "policy" not in self.columns:
+            return ("the log's policy",), nobody, None, ""
+        texts = self.texts(self.columns["policy"])
+        names = texts.unique().sort().to_list()
+        columns = [f"propensity.{name}" for name in names]
+        if len(names) == 1 or any(column not in self for column in columns):
+            note = "" if len(names) == 1 else (
+                f"warning: {len(names)} policies logged, but the columns {', '.join(columns)} are not all "
+                "there: the weights use each row's own propensity, and are larger than they need be"
+            )  # fmt: skip
+            return (" + ".join(names),), nobody, None, note
+        under = torch.stack([self.values(column).double().log() for column in columns], 1)
+        return tuple(names), _places(texts, names), under, ""
+
+    def own_logprobs(self, logprobs: Tensor, loggers: Sequence[str], of_row: Tensor, under: Tensor) -> Tensor:
+        """(E,): ``logprobs``, or those of each row's own logger if the file has no propensities.
+
+        Args:
+            logprobs: (E,) by the column of propensities.
+            of_row: (E,) the policy that decided, of ``loggers``.
+            under: (E, P) the logprob under each, of the columns ``propensity.NAME``.
+        """
+        own = under.gather(1, of_row.unsqueeze(1)).squeeze(1)  # (E,)
+        if "propensity" not in self.columns:
+            return own
+        self.refuse(
+            ~((logprobs - own).abs() <= ROUNDING),
+            lambda row: (
+                f"row {row + 1} has the propensity {float(logprobs[row].exp()):g} by the column "
+                f"{self.columns['propensity']}, but {float(own[row].exp()):g} by "
+                f"{short(f'propensity.{loggers[int(of_row[row])]}')}, that of its own policy: correct one"
+            ),
+        )
+        return logprobs
+
+    def context(self) -> dict[str, Tensor]:
+        """The pieces (E, size): numbers, lists of them, or texts, one-hot encoded in alphabetical order."""
+        found, encoded = {}, []
+        for column in (x for x in self.frame.columns if x.startswith("context.")):
+            series = self.filled(column)
+            if _holds_texts(series):
+                values, kinds = self._one_hot(column, series)
+                encoded.append(f"{column} ({listed(kinds)})")
+            elif lists_of(series) is not None:
+                values = self.lists(column)
+            else:
+                values = self.values(column).unsqueeze(1)
+            found[column.removeprefix("context.")] = values.float()
+        if encoded:
+            self.notes.append(f"texts that are one-hot encoded: {', '.join(encoded)}")
+        return found
+
+    def _one_hot(self, column: str, series: pl.Series) -> tuple[Tensor, list[str]]:
+        """(E, n) with a 1 for the text of each row, and the n texts."""
+        texts = series.str.strip_chars()
+        kinds = texts.unique().sort().to_list()
+        if len(kinds) > MOST_TEXTS:
+            raise UserError(
+                f"{self.name}: column {column!r} has {len(kinds):,} different texts, such as "
+                f"{short(kinds[0])}: at most {MOST_TEXTS} are one-hot encoded; merge the rare ones, give "
+                "numbers, or give the column another name to leave it out."
+            )
+        return torch.nn.functional.one_hot(_places(texts, kinds), len(kinds)), kinds
+
+    def place_logprobs(self, places: int) -> Tensor | None:
+        """(E, K) float64 of a column of lists; None without it."""
+        column = "place_logprobs"
+        if column not in self or lists_of(self.filled(column)) is None:
+            return None
+        return self.lists(column, places).double()
+
+    def flags(self, column: str) -> Tensor:
+        """(E,) bool; False without the column."""
+        return self.values(column) if column in self else torch.zeros(self.frame.height, dtype=torch.bool)
+
+
+def _places(texts: pl.Series, known: Sequence[str]) -> Tensor:
+    """(E,) int64: the place of each text among the known ones."""
+    places = {text: place for place, text in enumerate(known)}
+    return tensor_of(texts.replace_strict(places, return_dtype=pl.Int64))

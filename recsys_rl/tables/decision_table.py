@@ -1,0 +1,236 @@
+"""A team's own log of decisions: a text or Parquet file with named columns and no header of ours.
+
+docs/09_logs.md lists the columns. Ids may be numbers or strings. The items are those that the log shows or
+names as candidates; what is known of them is in the file of ``items``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from recsys_rl.errors import one_line, short
+from recsys_rl.tables.cells import spread, tensor_of
+from recsys_rl.tables.checks import check_rows
+from recsys_rl.tables.clean import whole_numbers
+from recsys_rl.tables.columns import find_columns, not_read, plain_name
+from recsys_rl.tables.decision_columns import Table
+from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog
+from recsys_rl.tables.items import ItemFacts, read_items
+from recsys_rl.tables.lines import about, lines_of
+from recsys_rl.tables.read import NUMBER, TableFile, open_table, plain_texts
+from recsys_rl.tables.schema import BY_NAME, BY_START
+from recsys_rl.tables.table_catalogue import catalogue_of_items
+from recsys_rl.types import Catalogue, Interface, UserError
+
+ROLES = ("user", "item", "time", "session", "reward", "propensity", "policy", "candidates")
+WINDOW = 50  # items of the history that reward models see
+
+
+def row_name(row: int) -> str:
+    """The words for a row of a file, which is counted from 0 here and from 1 in them."""
+    return f"row {row + 1}"
+
+
+@dataclass(frozen=True)
+class DecisionTable:
+    """The log of a table of decisions, and what other files of its owner must fit."""
+
+    log: DecisionLog
+    catalogue: Catalogue
+    items: tuple[str, ...]  # (I,) ids as text, in the order of the catalogue
+    rows: Tensor  # (E,) int64: the place in the file of each row of ``log``
+    sessions: tuple[str, ...] | None = None  # ids as text by number of the session; None: a row is a session
+    session_column: str = ""  # "" without sessions
+    probabilities: Tensor | None = None  # (E, I) float64 of every item under the logger, if they are known
+    whole: bool = False  # True if the rewards are of whole slates, and stand at the first place
+    notes: tuple[str, ...] = ()
+    place: Callable[[int], str] = row_name  # the words for a row of the file, from 0
+
+
+def read_table(
+    path: str | Path,
+    given: Mapping[str, str | None] | None = None,
+    separator: str | None = None,
+    items: str | Path | None = None,
+) -> DecisionTable:
+    """Read and check the file. ``given`` names columns by role (ROLES), ``items`` is a file about the items.
+
+    Raises UserError for the first mistake, with its row.
+    """
+    table = open_table(path, separator)
+    with lines_of(table):
+        read = _read(table, given or {}, items)
+    # Without the text, which may be large: the file is opened again for an error.
+    return dataclasses.replace(read, place=lambda row: about(open_table(path, separator), row_name(row)))
+
+
+def _read(table: TableFile, given: Mapping[str, str | None], items: str | Path | None) -> DecisionTable:
+    path, name = table.path, one_line(table.path)
+    read, signals, notes = _opened(table, given)
+    columns = read.columns
+    shown = read.ids("item")  # (E,) lists of text
+    places = read.places(shown)
+    offered = read.ids("candidates") if "candidates" in columns else None
+    parts = [x.explode() for x in (shown, offered) if x is not None]
+    every = pl.concat([*parts, pl.Series(read.named_items, dtype=pl.String)]).unique()
+    names, text_ids = _ordered(every)
+    texts = tuple(map(str, names))
+    facts = ItemFacts() if items is None else read_items(items, columns["item"], text_ids)
+    if "step" in read and "session" not in columns:
+        raise UserError(f"{name} has steps but no column of sessions: name it with --session-column.")
+    sessions, numbers = read.keys("session")
+    users, user_numbers = read.keys("user")
+    steps = read.steps(numbers)
+    times = read.times() if "time" in columns else steps  # the rows of a session may be in any order
+    pieces = read.context()
+    interface = _interface(len(names), places, int(steps.max()) + 1, pieces, signals)
+    loggers, of_row, under_each, note = read.loggers()
+    chosen = _rows_of(shown, names).view(-1, places)
+    probabilities = read.probabilities(texts)
+    logprobs = read.logprobs(probabilities, chosen)
+    if under_each is not None:
+        logprobs = read.own_logprobs(logprobs, loggers, of_row, under_each)
+    log = DecisionLog(
+        header=DecisionHeader(loggers=loggers, interface=interface, signals=signals),
+        users=numbers if users is None else user_numbers,
+        sessions=numbers,
+        steps=steps,
+        times=times,
+        items=chosen,
+        logprobs=logprobs,
+        signals=read.signals(signals, places),
+        terminated=read.flags("terminated"),
+        truncated=read.flags("truncated"),
+        loggers=of_row,
+        given=pieces,
+        place_logprobs=read.place_logprobs(places),
+        logger_logprobs=under_each,
+        candidates=None if offered is None else spread(offered.list.len(), _rows_of(offered, names)),
+    )
+    order = torch.from_numpy(np.lexsort((log.steps.numpy(), log.sessions.numpy())))
+    log = _ended(log.rows(order))
+    with ids_of_file(name, texts, sessions, users):
+        check_rows(name, log, order + 1)
+    shares = log.items.flatten().bincount(minlength=len(names)).float() / log.num_rows
+    return DecisionTable(
+        log=log,
+        catalogue=catalogue_of_items(texts if text_ids else names, facts, shares, one_line(path.name)),
+        items=texts,
+        rows=order,
+        sessions=None if sessions is None else tuple(sessions),
+        session_column=columns.get("session", ""),
+        probabilities=None if probabilities is None else probabilities[order],
+        whole=read.whole,
+        notes=tuple(filter(None, [*notes, facts.note, note, *(about(table, x) for x in read.notes)])),
+    )
+
+
+def _opened(table: TableFile, given: Mapping[str, str | None]) -> tuple[Table, tuple[str, ...], list[str]]:
+    """The table with its columns by role, the names of its signals, and notes. Raises UserError."""
+    path, name, wanted = table.path, one_line(table.path), dict(given)
+    if "items" in table.names and wanted.get("item") is None:
+        wanted["item"] = "items"
+    columns, taken = find_columns(path, table.names, wanted, ROLES, required=("item",))
+    both = [x for x in table.names if plain_name(x) in ("propensity", "logprob")]
+    if len(both) > 1 and wanted.get("propensity") is None:
+        raise UserError(f"{name} has both {both[0]} and {both[1]}: give --propensity-column.")
+    frame = plain_texts(table.rows(table.names))
+    if frame.height == 0:
+        raise UserError(f"{name} holds no decisions: give a log with at least one row.")
+    read = Table(name, frame, columns)
+    signals = read.signal_names(wanted.get("reward") is not None)
+    return read, signals, [taken, _unread(table.names, columns), table.note]
+
+
+def _interface(
+    number: int, places: int, length: int, pieces: Mapping[str, Tensor], signals: tuple[str, ...]
+) -> Interface:
+    """The interface of sessions of up to ``length`` steps, which show ``places`` of ``number`` items each."""
+    return Interface(
+        context=(("clock", 1), *((piece, x.shape[1]) for piece, x in pieces.items())),
+        action_sizes=(number,),
+        slate_size=places,
+        repeats=True,
+        history_length=max(places, min(WINDOW, places * length)) if length > 1 else 0,
+        signals=signals,
+        session_length=length,
+    )
+
+
+def _unread(names: Sequence[str], columns: Mapping[str, str]) -> str:
+    """A note about the columns that are neither in ``columns`` nor known by their name."""
+    known = [x for x in names if x in BY_NAME or x.startswith(BY_START)]
+    hint = " (what a policy knew is read from columns context.NAME)"
+    return not_read(names, {*known, *columns.values()}, hint)
+
+
+@contextlib.contextmanager
+def ids_of_file(
+    name: str,
+    items: Sequence[str],
+    sessions: Sequence[str] | None,
+    users: Sequence[str] | None = None,
+    place: Callable[[int], str] = row_name,
+) -> Iterator[None]:
+    """Give errors inside the block the ids of the file in place of our numbers.
+
+    Args:
+        name: the file's, which an error may begin with. It is left as it is.
+        sessions: None if the file has none: then each session is a row.
+        place: the words for a row.
+    """
+
+    def put(found: re.Match[str]) -> str:
+        item, user, other, of_session, session = found.groups()
+        if item is not None:
+            return f"item {short(items[int(item)])}"
+        if user is not None:
+            return f"users {short(users[int(user)])} and {short(users[int(other)])}" if users else found[0]
+        if sessions is None:
+            return place(int(session))
+        return f"{of_session} {short(sessions[int(session)])}"
+
+    try:
+        yield
+    except UserError as error:
+        text = str(error)
+        head = name if text.startswith(name) else ""
+        raise UserError(head + _NUMBERS.sub(put, text.removeprefix(head))) from error
+
+
+_NUMBERS = re.compile(r"\bitem (\d+)|\busers (\d+) and (\d+)|\b((?:step 0 of )?[Ss]ession) (\d+)")
+
+
+def _ordered(ids: pl.Series) -> tuple[list[object], bool]:
+    """The distinct ids in ascending order, as numbers if all are, and whether they are texts."""
+    if ids.str.contains(NUMBER).all():
+        numbers = whole_numbers(ids)
+        if not numbers.has_nulls():
+            return numbers.unique().sort().to_list(), False
+    return ids.sort().to_list(), True
+
+
+def _rows_of(lists: pl.Series, names: Sequence[object]) -> Tensor:
+    """(n,) int64: the place of each id of the lists, one list after another."""
+    flat = lists.explode()
+    if names and not isinstance(names[0], str):
+        flat = whole_numbers(flat)
+    places = {name: place for place, name in enumerate(names)}
+    return tensor_of(flat.replace_strict(places, return_dtype=pl.Int64))
+
+
+def _ended(log: DecisionLog) -> DecisionLog:
+    """The log in which the last row of a session, if it has no end, is truncated."""
+    last = torch.ones(log.num_rows, dtype=torch.bool)
+    last[:-1] = log.sessions[1:] != log.sessions[:-1]
+    return dataclasses.replace(log, truncated=log.truncated | (last & ~log.terminated))

@@ -1,0 +1,203 @@
+"""A file about the items of a log: id, title, genres, year, and any other column as an attribute."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from recsys_rl.errors import listed, one_line, short
+from recsys_rl.tables.clean import no_value, whole_numbers
+from recsys_rl.tables.columns import COMMON, plain_name
+from recsys_rl.tables.read import open_table
+from recsys_rl.types import UserError
+
+MOST_GENRES = 100  # the most frequent are kept
+ALWAYS_CLASSES = {"creator"}  # numbers in these columns are names, too
+FEW_TEXTS, MOST_DISTINCT = 20, 0.5
+"""A column of more than FEW_TEXTS different texts, which are more than this share of its values, is left out:
+links, descriptions and codes are not attributes that items share."""
+
+_HEADLESS = ("item", "title", "genres")
+_TITLES = ("title", "name", "itemtitle", "itemname", "movietitle", "productname", "trackname", "artistname")
+_GENRES = ("genres", "genre", "categories", "category", "tags")
+_YEARS = ("year", "releaseyear", "releasedate", "published")
+_YEAR = r"\b(1[89]\d\d|20\d\d)\b"
+
+
+@dataclass(frozen=True)
+class ItemFacts:
+    """Facts about items by their ids; ids without a fact are absent."""
+
+    ids: Sequence[Any] = ()  # each once
+    titles: Mapping[Any, str] = field(default_factory=dict)
+    genres: Mapping[Any, Sequence[str]] = field(default_factory=dict)
+    years: Mapping[Any, float] = field(default_factory=dict)
+    attributes: Mapping[str, Mapping[Any, Any]] = field(default_factory=dict)  # by column, then id
+    note: str = ""
+
+    def gaps(self, ids: Sequence[Any]) -> str:
+        """A note about attributes that some of these items lack, and what ``encoded`` puts there; "" if none.
+
+        Columns without any value are left out.
+        """
+        lacking = {name: sum(id_ not in x for id_ in ids) for name, x in self.attributes.items() if x}
+        parts = ", ".join(f"{name} ({count:,})" for name, count in lacking.items() if count)
+        filled = "filled with the mean of the others, or for texts with a class of its own"
+        return f"items without a value: {parts}, {filled}" if parts else ""
+
+    def tensors(self, ids: Sequence[Any]) -> dict[str, Tensor]:
+        """Each attribute of these items (I,), as ``encoded`` gives it."""
+        return {
+            name: encoded([values.get(id_) for id_ in ids], name in ALWAYS_CLASSES)
+            for name, values in self.attributes.items()
+        }
+
+
+def read_items(path: str | Path, item_column: str, text_ids: bool) -> ItemFacts:
+    """Read a file about items. Raises UserError if it can't be read or holds no ids.
+
+    Args:
+        item_column: the name of the item column in the log, which is looked for first.
+        text_ids: True if the ids of the log are strings; else other ids than whole numbers are left out.
+    """
+    table = open_table(path, headless=_HEADLESS)
+    names = list(table.names)
+    fits = [name for name in names if plain_name(name) in COMMON["item"] | {"id"}]
+    if item_column in names:
+        fits = [item_column]
+    if len(fits) != 1:
+        raise UserError(
+            f"{path} has {'no' if not fits else 'more than one'} column for the id of an item; its columns "
+            f"are {listed(names)}: name the column {item_column!r}, as in the log."
+        )
+    frame = table.rows(list(dict.fromkeys(names)))
+    ids = frame[fits[0]].cast(pl.String).str.strip_chars()
+    keys = ids if text_ids else whole_numbers(ids)
+    frame = frame.with_columns(keys.alias("\0id")).drop_nulls("\0id")
+    rows = frame.height
+    frame = frame.unique("\0id", keep="first", maintain_order=True)
+    known = frame["\0id"].to_list()
+    roles = {role: _first(names, wanted, fits[0]) for role, wanted in _ROLES.items()}
+    titles = _column(frame, roles["title"])
+    texts = _column(frame, roles["year"])
+    years = {id_: year for id_, text in texts.items() if (year := _year(text)) is not None}
+    unclear = [text for text in texts.values() if _year(text) is None]
+    if roles["year"] is None:
+        years = {
+            id_: float(found[1]) for id_, text in titles.items() if (found := re.search(r"\((\d{4})\)", text))
+        }
+    others = [name for name in dict.fromkeys(names) if name not in (fits[0], *roles.values())]
+    columns = {name: _column(frame, name) for name in others}
+    own = [name for name, values in columns.items() if _nearly_unique(values.values(), name)]
+    others, columns = [x for x in others if x not in own], {x: columns[x] for x in others if x not in own}
+    endless = {name: infinite for name in others if (infinite := _infinite(columns[name], name))}
+    for name, infinite in endless.items():
+        columns[name] = {id_: x for id_, x in columns[name].items() if id_ not in infinite}
+    said_of = ", ".join(f"{short(name)} ({len(infinite):,})" for name, infinite in endless.items())
+    notes = [
+        table.note,
+        f"repeated ids: {rows - len(known):,}, the first row is kept" if rows > len(known) else "",
+        f"unreadable years: {len(unclear):,}, such as {short(unclear[0])}" if unclear else "",
+        f"infinite numbers, which count as no value: {said_of}" if endless else "",
+        f"no attributes, as nearly each item has a text of its own: {listed(own)}" if own else "",
+    ]
+    said = "; ".join(filter(None, notes))
+    return ItemFacts(
+        ids=known,
+        titles={id_: " ".join(str(text).split()) for id_, text in titles.items()},
+        genres=_most_frequent({id_: _split(value) for id_, value in _column(frame, roles["genres"]).items()}),
+        years=years,
+        attributes={re.sub(r"\W+", "_", name): values for name, values in columns.items()},
+        note=f"{len(known):,} items in {one_line(Path(path).name)}" + f" ({said})" * bool(said),
+    )
+
+
+_ROLES = {"title": _TITLES, "genres": _GENRES, "year": _YEARS}
+
+
+def _first(names: Sequence[str], wanted: Sequence[str], not_: str) -> str | None:
+    """The first of the wanted names among the columns."""
+    plain = {plain_name(name): name for name in reversed(names) if name != not_}
+    return next((plain[name] for name in wanted if name in plain), None)
+
+
+def _column(frame: pl.DataFrame, name: str | None) -> dict[Any, Any]:
+    """The values of a column by id, without gaps."""
+    if name is None:
+        return {}
+    return dict(frame.filter(~no_value(frame[name])).select("\0id", pl.col(name)).rows())
+
+
+def _nearly_unique(values: Collection[Any], name: str) -> bool:
+    """True for texts of which nearly each item has its own."""
+    texts = {str(value).strip() for value in values}
+    if name in ALWAYS_CLASSES or len(texts) <= max(FEW_TEXTS, MOST_DISTINCT * len(values)):
+        return False
+    return not all(map(_is_number, texts))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _infinite(values: Mapping[Any, Any], name: str) -> set[Any]:
+    """The ids with an infinite number in a column of numbers; none in a column of texts or classes."""
+    if name in ALWAYS_CLASSES:
+        return set()
+    try:
+        numbers = {id_: float(str(value).strip()) for id_, value in values.items()}
+    except ValueError:
+        return set()
+    return {id_ for id_, number in numbers.items() if math.isinf(number)}
+
+
+def _year(value: object) -> float | None:
+    found = re.search(_YEAR, str(value))
+    return None if found is None else float(found[1])
+
+
+def _split(value: object) -> list[str]:
+    """The names in a list, or in a text that separates them by | , or ;"""
+    parts: Iterable[Any] = value if isinstance(value, list) else re.split(r"[|;,]", str(value).strip("[]"))
+    names = (str(part).strip().strip("'\"") for part in parts)
+    return [name for name in dict.fromkeys(names) if name and name != "(no genres listed)"]
+
+
+def _most_frequent(genres: Mapping[Any, list[str]]) -> dict[Any, list[str]]:
+    count: dict[str, int] = {}
+    for row in genres.values():
+        for name in row:
+            count[name] = count.get(name, 0) + 1
+    kept = set(sorted(count, key=lambda name: (-count[name], name))[:MOST_GENRES])
+    return {id_: [name for name in row if name in kept] for id_, row in genres.items()}
+
+
+def encoded(values: Sequence[Any], classes: bool = False) -> Tensor:
+    """Numbers (I,) as float32, with the mean for a gap; any other values as int64 numbers of their classes.
+
+    Classes are numbered in alphabetical order. A gap is a class of its own, the first.
+    """
+    texts = ["" if value is None else str(value).strip() for value in values]
+    try:
+        numbers = [float(text) if text else float("nan") for text in texts]
+    except ValueError:
+        classes = True
+    else:
+        column = torch.tensor(numbers, dtype=torch.float64)
+        finite = column.isfinite()
+        if not classes and bool(finite.any()):
+            return torch.where(finite, column, column[finite].mean()).float()
+    names = {name: number for number, name in enumerate(sorted(set(texts)))}
+    return torch.tensor([names[text] for text in texts], dtype=torch.int64)

@@ -1,0 +1,54 @@
+"""Numbers of lines, as an editor shows them, in place of numbers of rows in messages about text files."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator
+
+from recsys_rl.errors import UserError, one_line
+from recsys_rl.tables.read import TableFile
+
+_NUMBER = r"(\d{1,3}(?:,\d{3})+|\d+)"
+# Quoted values of the file are left as they are; an apostrophe after a letter opens no quotation.
+_ROWS = re.compile(rf"""(?<!\w)(?:'[^']*'|"[^"]*")|\b(Row|row)(s?) {_NUMBER}(?: and {_NUMBER})?\b""")
+
+
+def in_lines(text: str, line: Callable[[int], int]) -> str:
+    """``text`` with `line 5` for `row 4`, also `rows 4 and 7`; ``line`` of a row, both from 1."""
+
+    def put(found: re.Match[str]) -> str:
+        word, plural, *numbers = found.groups()
+        if word is None:
+            return found[0]
+        shown = [
+            f"{line(int(x.replace(',', ''))):{',' if ',' in x else ''}}" for x in numbers if x is not None
+        ]
+        return f"{'Line' if word == 'Row' else 'line'}{plural} {' and '.join(shown)}"
+
+    return _ROWS.sub(put, text)
+
+
+def about(table: TableFile, text: str) -> str:
+    """A message about rows of ``table``: with lines if it is a text file, unchanged if it is Parquet.
+
+    The name of the file, with which it may begin, is left as it is.
+    """
+    if table.raw is None:
+        return text
+    names = (str(table.path), one_line(table.path), one_line(table.path.name))
+    head = next((name for name in names if text.startswith(name)), "")
+    return head + in_lines(text.removeprefix(head), table.line)
+
+
+@contextlib.contextmanager
+def lines_of(table: TableFile) -> Iterator[None]:
+    """Give errors inside the block, which number the rows of ``table``, the lines of a text file."""
+    try:
+        yield
+    except UserError as error:
+        text = str(error)
+        said = about(table, text)
+        if said == text:
+            raise
+        raise UserError(said) from error

@@ -1,0 +1,188 @@
+"""A log of decisions in parts of whole sessions, so that memory does not grow with the log.
+
+A log is a Parquet file, or a folder of Parquet files with one header. Sessions are whole in a file, and their
+numbers ascend from file to file. The header of each part says how many there are, so none can be missing.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recsys_rl.errors import one_line
+from recsys_rl.tables.checks import check_rows
+from recsys_rl.tables.checksum import Checksum
+from recsys_rl.tables.decision_log import DecisionLog, concatenate, cut
+from recsys_rl.tables.read import files_of
+from recsys_rl.tables.reader import (
+    FileHeader,
+    files_of_log,
+    num_rows,
+    read_header,
+    read_keys,
+    read_pieces,
+    read_rows,
+    read_whole,
+)
+from recsys_rl.types import UserError
+from recsys_rl.utils.allocator import share_arenas
+
+PART = 262_144
+"""Rows of a part, if no session is longer."""
+
+
+def read_decisions(path: str | Path) -> DecisionLog:
+    """Read a log, a file or a folder of parts, check it, and order its rows by session and step.
+
+    A file may hold a column ``propensity``, with probabilities, in place of ``logprob``, or neither.
+
+    Raises UserError for the first mistake that is found: a damaged file, a missing column, an impossible
+    probability, an item that could not be shown, steps or times out of order (tables/checks.py), or
+    values that do not fit the checksum in the header. A log without a checksum is read, too.
+    """
+    return concatenate(list(parts(path, sys.maxsize)))
+
+
+def sampled(path: str | Path, rows: int, generator: torch.Generator) -> tuple[DecisionLog, str]:
+    """The log of ``read_decisions``, and a note; of one with more than ``rows`` rows a random part.
+
+    Each session is kept with the probability that leaves ``rows`` rows on average, a part of the log at a
+    time. The note is "" for a whole log. Raises UserError as ``parts`` does, and if no session is kept.
+    """
+    total = 0
+    for file in files_of(Path(path)):
+        read_header(file)  # raises UserError for what is not a log
+        total += num_rows(file)
+    share = rows / max(1, total)
+    if share >= 1:
+        return read_decisions(path), ""
+    found, sessions = [], 0
+    for log in parts(path):
+        numbers, place = log.sessions.unique(return_inverse=True)
+        kept = torch.rand(len(numbers), generator=generator) < share
+        sessions += len(numbers)
+        if kept.any():
+            found.append(log.rows(kept[place]))
+    if not found:
+        raise UserError(f"{one_line(path)}: its {sessions:,} sessions are too long to sample {rows:,} rows.")
+    log = concatenate(found)
+    number = int((log.sessions.diff() != 0).sum()) + 1
+    return log, f"{one_line(path)}: a random {number:,} of its {sessions:,} sessions, {log.num_rows:,} rows"
+
+
+def parts(path: str | Path, rows: int = PART) -> Iterator[DecisionLog]:
+    """The rows of ``read_decisions`` in parts of whole sessions, with at most ``rows`` rows each.
+
+    A session with more rows is a part of its own. A file with more rows is read a row group at a time if its
+    rows are ordered by session and step, as `recsys-rl record` writes them. In another order, each part is
+    gathered in a pass over the whole file, and the numbers of the sessions are in memory, 8 bytes a row.
+
+    Raises the errors of ``read_decisions``. Whether a file fits its checksum is known after its last part:
+    a result that was computed from the earlier ones does not count before.
+    """
+    share_arenas()
+    before: tuple[str, int, FileHeader] | None = None  # a file, its last session, its header
+    for file in files_of_log(Path(path)):
+        name, header = one_line(file), read_header(file)
+        if before is not None and header.fields != before[2].fields:
+            raise UserError(
+                f"{name} has another header than {before[0]}: give a folder with the parts of one log."
+            )
+        for log in _of_file(file, name, header, rows):
+            first = int(log.sessions[0])
+            if before is not None and first <= before[1]:
+                raise UserError(
+                    f"{name} holds session {first}, and {before[0]} holds sessions up to {before[1]}: each "
+                    "session must be whole in one file, and have a higher number than those of the files "
+                    "before."
+                )
+            yield log
+            last = int(log.sessions[-1])
+        before = (name, last, header)
+
+
+def gathered(path: str | Path, rows: int) -> Iterator[DecisionLog]:
+    """The parts of ``parts``, with small ones, as of small files, joined up to ``rows`` rows."""
+    waiting: list[DecisionLog] = []
+    for log in parts(path, rows):
+        if waiting and sum(x.num_rows for x in waiting) + log.num_rows > rows:
+            yield concatenate(waiting)
+            waiting = []
+        waiting.append(log)
+    yield concatenate(waiting)
+
+
+def _of_file(path: Path, name: str, header: FileHeader, rows: int) -> Iterator[DecisionLog]:
+    """The checked parts of one file."""
+    if num_rows(path) <= rows:
+        yield _ordered(name, read_whole(path, header))
+        return
+    checksum, start = Checksum(header.fields), 0
+    if not _is_ordered(path):
+        for piece in read_pieces(path, header.header):
+            checksum.add(piece)
+        header.check(name, checksum)
+        yield from _in_any_order(path, name, header, rows)
+        return
+    for log in _sessions(_summed(read_pieces(path, header.header), checksum), rows):
+        check_rows(name, log, torch.arange(start, start + log.num_rows) + 1)
+        start += log.num_rows
+        yield log
+    header.check(name, checksum)
+
+
+def _is_ordered(path: Path) -> bool:
+    """True if the rows are ordered by session and step."""
+    before = torch.empty(0, 2, dtype=torch.int64)
+    for keys in read_keys(path):
+        ahead = torch.cat([before, keys]).diff(dim=0)  # (n, 2)
+        if bool(((ahead[:, 0] < 0) | ((ahead[:, 0] == 0) & (ahead[:, 1] < 0))).any()):
+            return False
+        before = keys[-1:]
+    return True
+
+
+def _summed(pieces: Iterable[DecisionLog], checksum: Checksum) -> Iterator[DecisionLog]:
+    """The pieces, which ``checksum`` takes."""
+    for piece in pieces:
+        checksum.add(piece)
+        yield piece
+
+
+def _in_any_order(path: Path, name: str, header: FileHeader, rows: int) -> Iterator[DecisionLog]:
+    """The checked parts of a file in any order, by ascending session, each in a pass over the file."""
+    sessions = torch.cat([keys[:, 0].clone() for keys in read_keys(path)])  # (E,)
+    numbers, counts = sessions.unique(return_counts=True)
+    ends, first = counts.cumsum(0), 0
+    while first < len(numbers):
+        read = int(ends[first] - counts[first])
+        last = max(first + 1, int(torch.searchsorted(ends, read + rows, right=True)))  # the first of the next
+        wanted = (sessions >= numbers[first]) & (sessions <= numbers[last - 1])
+        yield _ordered(name, read_rows(path, header.header, wanted), wanted.nonzero().squeeze(1))
+        first = last
+
+
+def _sessions(pieces: Iterable[DecisionLog], rows: int) -> Iterator[DecisionLog]:
+    """The rows of the pieces in parts of whole sessions."""
+    waiting: list[DecisionLog] = []
+    for piece in pieces:
+        waiting.append(piece)
+        if sum(log.num_rows for log in waiting) > rows:
+            *whole, rest = cut(concatenate(waiting), rows)
+            yield from whole
+            waiting = [rest]
+    yield from cut(concatenate(waiting), rows)
+
+
+def _ordered(name: str, log: DecisionLog, places: Tensor | None = None) -> DecisionLog:
+    """The checked log, its rows ordered by session and step. ``places`` (E,): in the file; None: 0, 1, ..."""
+    order = torch.from_numpy(np.lexsort((log.steps.numpy(), log.sessions.numpy())))
+    if not torch.equal(order, torch.arange(log.num_rows)):
+        log = log.rows(order)
+    check_rows(name, log, (order if places is None else places[order]) + 1)
+    return log

@@ -1,0 +1,171 @@
+"""Times as people write them, in seconds since 1970.
+
+Numbers are seconds, milliseconds, microseconds or nanoseconds, by their size. Texts are ISO, or begin with
+the day or the month: with points the day is first (31.12.2020), else the column must show the order by a
+number above 12 (12/31/2020).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from recsys_rl.tables.read import TableFile, parsing
+
+_CLOCK = r"(?:[T ,]+(?<hour>\d{1,2}):(?<minute>\d{2})(?::(?<second>\d{2}(?:[.,]\d+)?))?)?"
+_ZONE = r"(?<zone>Z|z|UTC|GMT|[+-]\d{2}:?(?:\d{2})?)?"
+_ISO = rf"^\s*(?<year>\d{{4}})[-/](?<month>\d{{1,2}})[-/](?<day>\d{{1,2}}){_CLOCK}\s*{_ZONE}\s*$"
+_DAY = (
+    rf"^\s*(?<first>\d{{1,2}})(?<sign>[./-])(?<other>\d{{1,2}})[./-](?<year>\d{{4}}){_CLOCK}"
+    rf"\s*(?<half>[AaPp][Mm])?\s*{_ZONE}\s*$"
+)
+# The unit of numbers of which at least half are this large: 1e11 s is the year 5138, and 1e11 ms is 1973.
+_UNITS = ((1e17, 1e9, "nanoseconds"), (1e14, 1e6, "microseconds"), (1e11, 1e3, "milliseconds"))
+
+ISO, DAY, MONTH, EITHER, BOTH = "year first", "day first", "month first", "either", "both"
+"""The order of day, month and year in a column of texts."""
+RULE = (
+    "times are numbers of at most 64 bits, dates, or texts such as 2024-05-01T12:00:00Z or 31.12.2024 12:00"
+)
+UNCLEAR = {
+    EITHER: "such times may begin with the day or with the month, and no row shows which: write them as "
+    "2024-05-01",
+    BOTH: "some of these times begin with the day and others with the month: write them as 2024-05-01",
+}
+
+
+@dataclass(frozen=True)
+class TimeFormat:
+    """The format of the times in a column, found once for the whole column, also if it is read in pieces."""
+
+    order: str | None = None  # of day, month and year in texts; None if the column holds numbers
+    unit: str = "seconds"  # of numbers
+
+    @property
+    def per_second(self) -> float:
+        """Units in a second."""
+        return {unit: parts for _, parts, unit in _UNITS}.get(self.unit, 1.0)
+
+    @property
+    def note(self) -> str:
+        """The format in words; empty for ISO texts and seconds."""
+        if self.order is None:
+            return "" if self.unit == "seconds" else f"times in {self.unit}"
+        which = {DAY: "day", MONTH: "month"}.get(self.order)
+        return "" if which is None else f"times read as {which} first"
+
+
+def format_of(table: TableFile, column: str) -> TimeFormat:
+    """The format of the column of a file, for callers that parse it in pieces."""
+    with parsing(table.path):
+        scan = table.scan([column])
+        kind = scan.collect_schema()[column]
+    return _format(table.collect(scan.select(_facts(pl.col(column), kind))))
+
+
+def format_in(column: pl.Series) -> TimeFormat:
+    """The format of a column."""
+    return _format(column.to_frame("x").select(_facts(pl.col("x"), column.dtype)))
+
+
+def _facts(column: pl.Expr, kind: pl.DataType) -> list[pl.Expr]:
+    """Numbers of the column that show its format, for each kind of column others."""
+    if kind in (pl.Categorical, pl.Enum, pl.Binary):
+        column, kind = column.cast(pl.String, strict=False), pl.String()
+    found = []
+    if kind == pl.String:
+        points = column.str.extract(_DAY, 2) == "."
+        first, second = (
+            pl.when(~points).then(column.str.extract(_DAY, k).cast(pl.Int64)).max() for k in (1, 3)
+        )
+        iso = column.str.contains(_ISO).any()
+        found = [first.alias("first"), second.alias("second"), points.any().alias("points"), iso.alias("iso")]
+    elif not kind.is_numeric():
+        return [pl.lit(True).alias("iso")]
+    numbers = column.cast(pl.Float64, strict=False).abs()
+    sound = numbers.is_not_nan() & (numbers < 2.0**63)
+    enough = [((numbers >= least) & sound).sum().alias(unit) for least, _, unit in _UNITS]
+    return [*found, sound.sum().alias("numbers"), *enough]
+
+
+def _format(facts: pl.DataFrame) -> TimeFormat:
+    found = facts.row(0, named=True)
+    first, second = found.get("first"), found.get("second")
+    if first is not None and second is not None:
+        if first > 12 and second > 12:
+            return TimeFormat(BOTH)
+        if first > 12 or second > 12:
+            return TimeFormat(DAY if first > 12 else MONTH)
+        return TimeFormat(EITHER)
+    if found.get("points") or found.get("iso"):
+        return TimeFormat(DAY if found.get("points") else ISO)
+    half = max(1, found["numbers"] / 2)
+    return TimeFormat(None, next((unit for _, _, unit in _UNITS if found[unit] >= half), "seconds"))
+
+
+def times_of(
+    column: pl.Series, role: str, found: TimeFormat | None = None
+) -> tuple[pl.Series, pl.Series, str, str]:
+    """Seconds as Int64, or as Float64 with fractions (null where bad), the bad values, a rule and a note.
+
+    The caller cuts fractions off after sorting. ``found``: the format of the whole column, of which this is a
+    piece; None to find it here.
+    """
+    found = format_in(column) if found is None else found
+    if column.dtype == pl.Date or isinstance(column.dtype, pl.Datetime):
+        instants = column.cast(pl.Datetime("us")) if column.dtype == pl.Date else column
+        seconds = instants.dt.epoch("us") / 1e6
+    elif column.dtype == pl.String and found.order is not None:
+        seconds = _seconds(column, found.order)
+    elif column.dtype == pl.String or column.dtype.is_numeric():
+        seconds = column.cast(pl.Int64, strict=False) if not column.dtype.is_float() else column
+        if seconds.has_nulls():
+            seconds = column.cast(pl.Float64, strict=False)
+        seconds = seconds / found.per_second if found.per_second > 1 else seconds
+    else:
+        seconds = pl.repeat(None, column.len(), dtype=pl.Float64, eager=True)
+    bad = seconds.is_null()
+    if seconds.dtype.is_float():
+        bad = (seconds.abs() < 2.0**63).not_().fill_null(True)
+    return seconds.set(bad, None), bad, UNCLEAR.get(found.order or "", RULE), found.note
+
+
+def _seconds(column: pl.Series, order: str) -> pl.Series:
+    """Seconds since 1970 of texts; UTC where they name no zone, null where one is unclear or not a time."""
+    parts = column.str.extract_groups(_ISO).struct.unnest()
+    if order != ISO:
+        by_day = (pl.col("sign") == ".") | (order == DAY)
+        first, other = pl.col("first"), pl.col("other")
+        turned = (
+            column.str.extract_groups(_DAY)
+            .struct.unnest()
+            .with_columns(
+                day=pl.when(by_day).then(first).when(order == MONTH).then(other),
+                month=pl.when(by_day).then(other).when(order == MONTH).then(first),
+                hour=_of_day(pl.col("hour").cast(pl.Int64), pl.col("half").str.to_lowercase()).cast(
+                    pl.String
+                ),
+            )
+        )
+        parts = turned.select(pl.coalesce(parts[name], pl.col(name)) for name in parts.columns)
+    year, month, day, hour, minute, second, zone = (pl.col(name) for name in parts.columns)
+    date = pl.concat_str(year, month.str.zfill(2), day.str.zfill(2), separator="-")
+    hour, minute = (part.cast(pl.Int64).fill_null(0) for part in (hour, minute))
+    second = second.str.replace(",", ".").cast(pl.Float64).fill_null(0.0)
+    digits = zone.str.replace_all(r"[^0-9]", "")
+    ahead = 3600 * digits.str.slice(0, 2).cast(pl.Int64, strict=False).fill_null(0)
+    ahead += 60 * digits.str.slice(2, 2).cast(pl.Int64, strict=False).fill_null(0)
+    sign = pl.when(zone.str.starts_with("-")).then(-1).otherwise(1)
+    days = date.str.to_date("%Y-%m-%d", strict=False).dt.epoch("s")
+    sound = (hour < 24) & (minute < 60) & (second < 61)
+    seconds = pl.when(sound).then(days + 3600 * hour + 60 * minute + second - sign * ahead)
+    return parts.select(seconds).to_series()
+
+
+def _of_day(hour: pl.Expr, half: pl.Expr) -> pl.Expr:
+    """The hour from 0 of one with am or pm (``half``); 99 if that is impossible."""
+    twelve = (
+        pl.when(hour.is_between(1, 12)).then(hour % 12 + 12 * (half == "pm").cast(pl.Int64)).otherwise(99)
+    )
+    return pl.when(half.is_null() | hour.is_null()).then(hour).otherwise(twelve)

@@ -1,0 +1,1 @@
+"""A run: its state, its folder, its log and the processes that train it."""

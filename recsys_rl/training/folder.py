@@ -1,0 +1,213 @@
+"""The folder of a run: choose its name, create it, lock it, and find it again. No two runs share a folder.
+
+    runs/env-data-algo-seed/            config.toml, log.csv, ppo.pt, ppo.prev.pt
+    checkpoints/ppo.pt                  a symbolic link to the checkpoint of the latest run
+
+A link is better than a copy: ``--resume`` reads the run's folder from it, a run sets it only once, and no
+data is lost if it is replaced or deleted. A hard link would have to be made again after each save (a save
+renames a new file into place) and can't point to another disk. If the system can't make symbolic links
+(Windows without that right), the run still has its own folder.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePath
+
+from recsys_rl.agents import AGENTS
+from recsys_rl.errors import UserError, error_text
+from recsys_rl.settings.config import Config
+from recsys_rl.settings.names import source_key
+from recsys_rl.utils.locks import Busy, lock
+
+LATEST = Path("checkpoints")
+
+
+def default_name(config: Config) -> str:
+    """env-data-algo-seed, only letters, digits and ``. _ -``; without data if the environment needs none."""
+    name = PurePath(getattr(config.data_config, "data", "")).name
+    key = source_key(name)
+    data = name[: -len(key)] if key is not None and key.startswith(".") else name
+    parts = (config.env, data, config.algo, str(config.train_config.seed))
+    return "-".join(_safe(part) for part in parts if part)
+
+
+def _safe(text: str) -> str:
+    return re.sub(r"[^\w.]+", "-", text).strip("-.")[:60] or "data"
+
+
+def check_free(config: Config, folder: Path | None = None) -> None:
+    """Raise UserError, before the work begins, if ``take`` with the same arguments would raise one."""
+    settings = config.train_config
+    given = folder is not None or settings.name is not None
+    place = folder or Path(settings.runs_dir) / (settings.name or default_name(config))
+    parent = place.parent
+    try:
+        if place.exists() and given:
+            raise _taken(place)
+        while not parent.exists():  # take makes missing folders
+            parent = parent.parent
+    except OSError as error:  # the name is too long, or a folder may not be entered
+        raise UserError(
+            f"{place} can't be made ({error_text(error)}): give another --name or --runs-dir."
+        ) from error
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise UserError(f"No folder can be made in {parent}: give another --runs-dir.")
+
+
+def take(config: Config, folder: Path | None = None) -> Path:
+    """Make the run's folder: ``folder``, or ``name`` in runs_dir, or the first free default name there.
+
+    Default names are env-data-algo-seed, then the same with -2, -3, ... ``mkdir`` is exclusive, so runs that
+    begin at the same time get different folders. Raises UserError if a given name is taken (another choice
+    would make a script read the other run's results) or if the folder can't be made.
+    """
+    settings = config.train_config
+    given = folder is not None or settings.name is not None
+    first = folder or Path(settings.runs_dir) / (settings.name or default_name(config))
+    for number in itertools.count(1):
+        folder = first if number == 1 else first.with_name(f"{first.name}-{number}")
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir()
+            return folder
+        except FileExistsError:
+            if given or not folder.parent.is_dir():
+                raise _taken(folder if folder.parent.is_dir() else folder.parent) from None
+        except OSError as error:
+            raise UserError(
+                f"{folder} can't be made ({error_text(error)}): give another --name or --runs-dir."
+            ) from error
+    raise AssertionError  # itertools.count has no end
+
+
+def _taken(path: Path) -> UserError:
+    return UserError(
+        f"{path} exists, and a run needs a new folder: give another name, or continue the run that is "
+        f"there with --run {path}."
+        if path.is_dir()
+        else f"{path} is not a folder: give another --runs-dir."
+    )
+
+
+@contextmanager
+def removed_on_error(folder: Path | None) -> Iterator[None]:
+    """Delete ``folder`` (None: no folder) if the block fails, so that a failed start leaves no folder."""
+    try:
+        yield
+    except BaseException:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Lock the run's folder against other processes. The lock ends with the block or with the process.
+
+    Raises UserError if another process has the lock. Without locks of the system or the disk, there is none.
+    """
+    try:
+        descriptor = lock(folder)
+    except Busy:
+        raise UserError(
+            f"Another process is training the run in {folder}: wait for it or stop it, or start a run of "
+            "your own."
+        ) from None
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+# The latest run.
+
+
+def publish(checkpoint: Path) -> tuple[bool, str]:
+    """Make ``checkpoints/<name>`` a link to ``checkpoint``, in one step; returns success and a line.
+
+    An old link is replaced. An old file (a checkpoint of an earlier version, for example) is kept under
+    another name. If no link can be made, the run continues without one.
+    """
+    place, kept = LATEST / checkpoint.name, None
+    temporary = LATEST / f".{checkpoint.name}.{secrets.token_hex(8)}.tmp"
+    try:
+        LATEST.mkdir(exist_ok=True)
+        if place.exists() and not place.is_symlink():
+            kept = _second_name(place)
+        target = os.path.relpath(checkpoint.resolve(), LATEST.resolve())
+        temporary.symlink_to(target)
+        os.replace(temporary, place)
+    except (OSError, ValueError) as error:  # ValueError: another drive
+        if kept is not None:
+            kept.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
+        return (
+            False,
+            f"{place} can't be made a link to this run ({error_text(error)}): use {checkpoint} instead.",
+        )
+    return True, "" if kept is None else f"{place} was a file, not a link; it is kept as {kept}"
+
+
+def _second_name(place: Path) -> Path:
+    """Give the file at ``place`` a second, unused name and return it. The first name stays."""
+    for number in itertools.count(1):
+        kept = place.with_name(f"{place.stem}.kept{'' if number == 1 else f'-{number}'}{place.suffix}")
+        try:
+            os.link(place, kept)
+        except FileExistsError:
+            continue
+        except OSError:  # a file system without hard links
+            if kept.exists():
+                continue
+            shutil.copy2(place, kept)
+        return kept
+    raise AssertionError  # itertools.count has no end
+
+
+def latest(algo: str) -> Path:
+    """The folder of the run that ``checkpoints/<algo>.pt`` links to. Raises UserError if there is none."""
+    place = LATEST / f"{algo}.pt"
+    if not place.is_symlink():
+        if not place.exists():
+            raise UserError(f"{place} does not exist: train first, or give --run FOLDER.")
+        raise UserError(f"{place} is a file and not a link to a run: give --run FOLDER.")
+    folder = place.resolve().parent
+    if not folder.is_dir():
+        raise UserError(f"{place} is a link to {os.readlink(place)}, which is gone: give --run FOLDER.")
+    return nearby(folder)
+
+
+def nearby(path: Path) -> Path:
+    """An absolute path, made relative if it is inside the working directory."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def checkpoint_behind(path: str) -> str:
+    """The file that the link ``path`` leads to now. A later run changes the link checkpoints/ALGO.pt."""
+    return str(nearby(Path(path).resolve()))
+
+
+def is_latest(path: str | Path) -> bool:
+    """True for a file in checkpoints/, which the next run of its algorithm replaces."""
+    return Path(path).parent == LATEST
+
+
+def algo_of(folder: Path) -> str:
+    """The algorithm of the run in ``folder``, from its checkpoint. Raises UserError if there is not one."""
+    found = [algo for algo in AGENTS if (folder / f"{algo}.pt").is_file()]
+    if len(found) != 1:
+        names = " or ".join(f"{algo}.pt" for algo in AGENTS)
+        what = "is not a folder"
+        if folder.is_dir():
+            what = "holds checkpoints of two algorithms" if found else f"holds no {names}"
+        raise UserError(f"--run {folder} {what}: give the folder of one run, as runs/NAME.")
+    return found[0]

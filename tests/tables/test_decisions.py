@@ -1,0 +1,281 @@
+"""DecisionLog and its file."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import re
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+from torch import Tensor
+
+from recsys_rl.tables.checks import check_catalogue
+from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog, catalogue_hash, streams_by_name
+from recsys_rl.tables.parts import read_decisions
+from recsys_rl.tables.writer import CHECKSUM, KEY, DecisionWriter, header_to_dict, write_decisions
+from recsys_rl.types import Interface, UserError
+from tests.tiny_world import tiny_catalogue
+
+INTERFACE = Interface((("profile", 3),), (10,), 2, False, 6, ("click",), 3)
+HEADER = DecisionHeader(("one", "two"), INTERFACE, ("click", "hidden"), 0.9, "feed", "abc")
+
+
+def two_sessions() -> DecisionLog:
+    """Two sessions of three steps by two loggers, with every optional column but events."""
+    return DecisionLog(
+        header=HEADER,
+        users=torch.tensor([7, 7, 7, 8, 8, 8]),
+        sessions=torch.tensor([0, 0, 0, 1, 1, 1]),
+        steps=torch.tensor([0, 1, 2, 0, 1, 2]),
+        times=torch.arange(6),
+        items=torch.tensor([[0, 1], [2, 3], [4, -1], [5, 6], [0, 2], [1, 4]]),
+        logprobs=torch.full((6,), -1.5).double(),
+        signals=torch.arange(24.0).view(6, 2, 2),
+        terminated=torch.tensor([False, False, False, False, False, True]),
+        truncated=torch.tensor([False, False, True, False, False, False]),
+        loggers=torch.tensor([0, 0, 0, 1, 1, 1]),
+        given={"profile": torch.arange(18.0).view(6, 3)},
+        place_logprobs=torch.tensor([[-1.0, -0.5]] * 6).double(),
+        logger_logprobs=torch.tensor([[-1.5, -torch.inf]] * 3 + [[-3.0, -1.5]] * 3).double(),
+        candidates=torch.tensor([[0, 1, 2, 3, 4, 5, 6]] * 5 + [[4, 1, 2, -1, -1, -1, -1]]),
+        exclude=torch.tensor([[9, 8]] * 3 + [[9, -1]] * 2 + [[-1, -1]]),
+    )
+
+
+def assert_same(one: DecisionLog, two: DecisionLog) -> None:
+    assert one.header == two.header
+    for f in dataclasses.fields(DecisionLog):
+        a, b = getattr(one, f.name), getattr(two, f.name)
+        if isinstance(a, Tensor):
+            assert isinstance(b, Tensor) and a.dtype == b.dtype and torch.equal(a, b), f.name
+        elif f.name == "given":
+            assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+        else:
+            assert a == b
+
+
+def test_a_log_is_read_as_it_was_written(tmp_path: Path) -> None:
+    log = two_sessions()
+    write_decisions(tmp_path / "log.parquet", log)
+    assert_same(read_decisions(tmp_path / "log.parquet"), log)
+
+
+def test_an_empty_place_is_shown_to_nobody_and_repeats_nothing(tmp_path: Path) -> None:
+    log = two_sessions()
+    items = torch.tensor([[0, -1], [-1, 3], [4, -1], [-1, -1], [0, 2], [-1, 4]])
+    signals = log.signals * (items >= 0).unsqueeze(-1)
+    log = dataclasses.replace(log, items=items, signals=signals)
+    write_decisions(tmp_path / "log.parquet", log)
+    found = read_decisions(tmp_path / "log.parquet")
+    assert_same(found, log)
+    assert found.feedback.shown.tolist() == (items >= 0).tolist()
+
+
+def test_pieces_are_joined_and_rows_ordered_by_session_and_step(tmp_path: Path) -> None:
+    log = two_sessions()
+    with DecisionWriter(tmp_path / "log.parquet", HEADER) as writer:
+        writer.write(log.rows(torch.tensor([5, 3])))
+        writer.write(log.rows(torch.tensor([4, 1, 0, 2])))
+    assert_same(read_decisions(tmp_path / "log.parquet"), log)
+    assert [path.name for path in tmp_path.iterdir()] == ["log.parquet"]
+
+
+def test_an_error_while_writing_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "log.parquet"
+    path.write_text("old")
+    with contextlib.suppress(UserError), DecisionWriter(path, HEADER) as writer:
+        writer.write(two_sessions())
+        raise UserError("The slate is too large.")
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_streams_by_name_sum_each_signal_over_the_slate() -> None:
+    streams = streams_by_name(two_sessions())
+    assert list(streams) == ["click", "hidden"]
+    assert streams["click"].tolist() == [2.0, 10.0, 18.0, 26.0, 34.0, 42.0]  # 0 + 2, 4 + 6, ...
+
+
+def test_log_without_propensities_is_read(tmp_path: Path) -> None:
+    unknown = torch.full((6,), math.nan).double()
+    log = dataclasses.replace(two_sessions(), logprobs=unknown, place_logprobs=None, logger_logprobs=None)
+    write_decisions(tmp_path / "log.parquet", log)
+    read = read_decisions(tmp_path / "log.parquet")
+    assert two_sessions().has_propensities and not read.has_propensities
+    assert bool(read.logprobs.isnan().all()) and torch.equal(read.items, log.items)
+    change(tmp_path / "log.parquet", pl.lit(0.5).alias("propensity"), pl.lit(-0.7).alias("logprob"))
+    with pytest.raises(UserError, match="both logprob and propensity"):
+        read_decisions(tmp_path / "log.parquet")
+
+
+def test_probabilities_are_read_as_logarithms(tmp_path: Path) -> None:
+    path = tmp_path / "log.parquet"
+    write_decisions(path, two_sessions())
+    change(path, pl.col("logprob").exp().alias("propensity"), drop="logprob")
+    assert torch.allclose(read_decisions(path).logprobs, two_sessions().logprobs)
+
+
+def change(path: Path, *columns: pl.Expr, drop: str | None = None, rows: pl.Expr | None = None) -> None:
+    """Replace columns of the file, and keep its header without the checksum, as earlier versions wrote it."""
+    header = json.loads(pl.read_parquet_metadata(path)[KEY])
+    del header[CHECKSUM]
+    metadata = {KEY: json.dumps(header)}
+    frame = pl.read_parquet(path).with_row_index("row").with_columns(*columns)
+    frame = frame if rows is None else frame.filter(rows)
+    frame.drop("row", *([drop] if drop else [])).write_parquet(path, metadata=metadata)
+
+
+ONE_ROW = pl.col("row") == 1
+
+
+def replaced(column: str, value: object, where: pl.Expr = ONE_ROW) -> pl.Expr:
+    """The column with ``value`` in some rows."""
+    return pl.when(where).then(pl.lit(value, allow_object=False)).otherwise(pl.col(column)).alias(column)
+
+
+def listed(column: str, values: list[object]) -> pl.Expr:
+    """The column with the list ``values`` in row 2 of the file."""
+    new = pl.lit(pl.Series([values])).first()
+    return pl.when(ONE_ROW).then(new).otherwise(pl.col(column)).alias(column)
+
+
+BAD: dict[str, tuple[list[pl.Expr], str]] = {
+    "logprob NaN": (
+        [replaced("logprob", math.nan)],
+        "'logprob' has no value in 1 row (the first is row 2)",
+    ),
+    "logprob of zero": ([replaced("logprob", -math.inf)], "logprob is -inf in row 2"),
+    "logprob missing": (
+        [replaced("logprob", None)],
+        "'logprob' has no value in 1 row (the first is row 2)",
+    ),
+    "logprob positive": ([replaced("logprob", 0.5)], "logprob is 0.5 in row 2"),
+    "probability as log": ([pl.lit(0.25).alias("logprob")], "like probabilities: name the column propensity"),
+    "item outside": ([listed("items", [2, 10])], "items holds 10 in row 2: items are 0 to 9"),
+    "item negative": ([listed("items", [-2, 3])], "items holds -2 in row 2"),
+    "slate short": ([listed("items", [2])], "'items' holds 1 values in row 2, and must hold 2"),
+    "place missing": ([listed("items", [2, None])], "'items' lacks a value in row 2"),
+    "item excluded": ([listed("items", [2, 9])], "item 9 of row 2 is among the row's exclude"),
+    "item no candidate": ([listed("items", [2, 7])], "item 7 of row 2 is not among the row's candidates"),
+    "item shown again": ([listed("items", [0, 3])], "item 0 of row 2 was shown before in the same session"),
+    "item twice": ([listed("items", [3, 3])], "item 3 of row 2 was shown before in the same session"),
+    "signal missing": ([listed("signal.click", [1.0, None])], "'signal.click' lacks a value in row 2"),
+    "signal NaN": ([listed("signal.click", [math.nan, 1.0])], "signal.click is nan in row 2"),
+    "context infinite": (
+        [listed("context.profile", [math.inf, 0.0, 0.0])],
+        "context.profile is inf",
+    ),
+    "time backwards": ([replaced("time", -5)], "session 0 goes back in time at step 1 (row 2)"),
+    "step missing": ([replaced("step", 3, pl.col("row") == 2)], "has step 3 in row 3 but no step 2"),
+    "step repeated": ([replaced("step", 0)], "rows 1 and 2 are both step 0 of session 0"),
+    "two users": ([replaced("user", 9)], "session 0 is of the users 7 and 9 (row 2)"),
+    "goes on": ([replaced("terminated", True)], "session 0 goes on after it ended (row 3)"),
+    "no end": ([pl.lit(False).alias("truncated")], "the last step of session 0 (row 3) is neither"),
+    "two ends": ([replaced("terminated", True, pl.col("row") == 2)], "session 0 (row 3) is both"),
+    "unknown logger": ([replaced("logger", "three")], "row 2 is of logger 'three', but its header"),
+    "places don't add up": ([listed("place_logprobs", [-1.0, -1.0])], "place_logprobs of row 2 do not"),
+    "own logger differs": ([listed("logger_logprobs", [-2.0, -1.5])], "logger_logprobs of row 2 are"),
+    "text for numbers": ([pl.lit("x").alias("step")], "column 'step' has 'x' in row 1"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_rows_are_refused_with_their_number(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "log.parquet"
+    write_decisions(path, two_sessions())
+    columns, complaint = BAD[name]
+    change(path, *columns)
+    with pytest.raises(UserError, match=re.escape(complaint)):
+        read_decisions(path)
+
+
+@pytest.mark.parametrize(
+    ("value", "complaint"),
+    [
+        (pl.lit(0.0), "propensity is 0 in row 1: a probability is above 0 and at most 1"),
+        (pl.lit(1.25), "propensity is 1.25 in row 1"),
+        (pl.lit(math.nan), "column 'propensity' has no value in 6 rows"),
+        (pl.lit(-1.5), "look like logarithms: name the column logprob"),
+        (pl.when(ONE_ROW).then(-0.5).otherwise(0.5), "propensity is -0.5 in row 2"),
+    ],
+)
+def test_impossible_probabilities_are_refused(value: pl.Expr, complaint: str, tmp_path: Path) -> None:
+    path = tmp_path / "log.parquet"
+    write_decisions(path, two_sessions())
+    change(path, value.alias("propensity"), drop="logprob")
+    with pytest.raises(UserError, match=re.escape(complaint)):
+        read_decisions(path)
+
+
+@pytest.mark.parametrize(
+    ("column", "complaint"),
+    [
+        ("signal.hidden", "has no column 'signal.hidden'"),
+        ("time", "has no column 'time'"),
+        ("logprob", "has place_logprobs or logger_logprobs but neither logprob nor propensity"),
+        ("logger_logprobs", "has several loggers but no column logger_logprobs"),
+    ],
+)
+def test_missing_columns_are_refused(column: str, complaint: str, tmp_path: Path) -> None:
+    path = tmp_path / "log.parquet"
+    write_decisions(path, two_sessions())
+    change(path, drop=column)
+    with pytest.raises(UserError, match=re.escape(complaint)):
+        read_decisions(path)
+
+
+def test_repeated_rows_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "log.parquet"
+    log = two_sessions()
+    write_decisions(path, log.rows(torch.tensor([0, 1, 2, 1, 3, 4, 5])))
+    with pytest.raises(UserError, match="rows 2 and 4 are both step 1 of session 0"):
+        read_decisions(path)
+
+
+def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "log.parquet"
+    with pytest.raises(UserError, match="is not a file"):
+        read_decisions(path)
+    write_decisions(path, two_sessions())
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="can't be parsed"):
+        read_decisions(path)
+    pl.DataFrame({"user": [1]}).write_parquet(path)
+    with pytest.raises(UserError, match="has no header of decisions"):
+        read_decisions(path)
+    for header, complaint in (
+        ({"format": 2}, "has the format 2, and this version reads 1"),
+        ({"format": 1}, "has a header that can't be read"),
+        ({**header_to_dict(HEADER), "signals": []}, "has a header that can't be read"),
+        ({**header_to_dict(HEADER), "discount": 2}, "has a header that can't be read"),
+        ([], "has a header that can't be read"),
+    ):
+        pl.DataFrame({"user": [1]}).write_parquet(path, metadata={KEY: json.dumps(header)})
+        with pytest.raises(UserError, match=complaint):
+            read_decisions(path)
+    pl.DataFrame({"user": []}).write_parquet(path, metadata={KEY: json.dumps(header_to_dict(HEADER))})
+    with pytest.raises(UserError, match="holds no decisions"):
+        read_decisions(path)
+
+
+def test_log_of_another_catalogue_is_refused() -> None:
+    catalogue = tiny_catalogue()
+    header = dataclasses.replace(HEADER, catalogue=catalogue_hash(catalogue))
+    log = dataclasses.replace(two_sessions(), header=header)
+    with pytest.raises(UserError, match="another catalogue \\(10 items\\)"):
+        check_catalogue("log.parquet", log.header, catalogue)
+    interface = dataclasses.replace(INTERFACE, action_sizes=(catalogue.num_items,))
+    log = dataclasses.replace(log, header=dataclasses.replace(header, interface=interface))
+    check_catalogue("log.parquet", log.header, catalogue)
+    other = dataclasses.replace(catalogue, popularity=catalogue.popularity.flip(0))
+    text = (
+        "log.parquet is a log of another catalogue than the checkpoint's, made of --data x.csv: both have "
+        f"{catalogue.num_items} items, but their ids, embeddings or attributes differ; give the checkpoint"
+    )
+    with pytest.raises(UserError, match=text):
+        check_catalogue("log.parquet", log.header, other, "--data x.csv")
