@@ -348,7 +348,7 @@ PLATFORM = Platform(
         "dqn": {"train_config": {"total_timesteps": 600_000}},
         **dict.fromkeys(("bc", "iql", "reinforce"), FROM_LOG),
         "bcq": {**FROM_LOG, "agent_config": QUICK_TARGET},
-        # Of 0.1, 0.5 and 2 the alpha that `ope` prefers on held-out users of a log (docs/11_offline.md).
+        # The best of 0.1, 0.5 and 2 by `ope` on held-out users of a log (docs/11_offline.md).
         "cql": {**FROM_LOG, "agent_config": {**QUICK_TARGET, "alpha": 0.1}},
         "dt": {**FROM_LOG, "model_config": {"encoder": "transformer"}},
     },

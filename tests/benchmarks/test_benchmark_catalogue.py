@@ -21,6 +21,7 @@ def smoke(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_cost(tmp_path: Path) -> None:
     done = smoke(tmp_path, "--json", "table.json")
     assert done.returncode == 0, done.stderr

@@ -29,6 +29,7 @@ def test_smoke_of_limits(tmp_path: Path) -> None:
     assert rule["broken"] == 0 and 0.1 < rule["ads"] < 0.3 and rule["steps"] >= 10_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("benchmark", "options", "column"),
     [(feed_variants, ["--only", "gated"], "follows"), (feed_load, [], "spent")],

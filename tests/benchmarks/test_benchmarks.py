@@ -36,6 +36,7 @@ def run_without_peers(benchmark: str, folder: Path, *options: str) -> subprocess
     return benchmark_without(MODULES, benchmark, folder, *options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("benchmark", "peers"),
     [
@@ -80,6 +81,7 @@ def test_smoke_of_planner(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "--only has places 0 to 3" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_smoke_of_proofs(tmp_path: Path) -> None:
     """Two outcomes as shipped, one with other instructions, and a bound that has room for all three."""
     done = run_without_peers("proofs", tmp_path, "--smoke", "--json", "table.json")

@@ -224,7 +224,6 @@ def without_ids(env: Any) -> Any:
 @pytest.mark.parametrize(
     ("env", "made"),
     [
-        ("drift", lambda: model("recsys_rl/Drift-v0", **WORLD)),
         ("satiation", lambda: model("recsys_rl/Satiation-v0", without_ids, **WORLD)),
         ("satiation", lambda: model("recsys_rl/Satiation-v0", **WORLD)),
         ("gym", lambda: model("CartPole-v1")),

@@ -20,11 +20,10 @@ from recsys_rl.types import Obs, UserError
 from tests.doors import CARTPOLE, DRIFT, SATIATION, train_in
 
 RUNS = {
-    "satiation": SATIATION,  # with deep-sets, by its preset
+    "satiation": SATIATION,  # with deep-sets and two towers, by its preset
     "sums": [*SATIATION, "--encoder", "mlp"],
     "drift": DRIFT,
     "transformer": [*SATIATION, "--encoder", "transformer", "--head", "scorer"],
-    "two-tower": [*SATIATION, "--head", "two-tower"],
     "dense": [*SATIATION, "--head", "dense"],
     "gated": [*DRIFT, "--env", "social-feed", "--head", "gated"],
     "slates": [*DRIFT, "--env", "social-feed", "--max-episode-steps", "3"],
@@ -84,9 +83,7 @@ def observation(interface: Any, number: int) -> Obs:
     return Obs(context, history.masked_fill(empty, -1), signals.masked_fill(empty.unsqueeze(-1), 0.0))
 
 
-@pytest.mark.parametrize(
-    "name", ["satiation", "sums", "drift", "transformer", "two-tower", "dense", "slates"]
-)
+@pytest.mark.parametrize("name", ["satiation", "sums", "drift", "transformer", "dense", "slates"])
 def test_file_scores_as_the_policy_in_batches_of_any_size(name: str, checkpoint: Get, exported: Get) -> None:
     runtime = pytest.importorskip("onnxruntime", reason="onnxruntime, of the extra export, is not installed")
     session = runtime.InferenceSession(str(exported(name)), providers=["CPUExecutionProvider"])

@@ -17,7 +17,7 @@ from recsys_rl.data.catalogue import build_world
 from recsys_rl.data.new_items import join
 from recsys_rl.errors import UserError
 from recsys_rl.models.item_columns import item_columns
-from recsys_rl.recommender import load, people
+from recsys_rl.recommender import load
 from recsys_rl.tables.items import read_items
 from recsys_rl.types import World
 from tests.data.test_new_items_and_data import SIZES
@@ -155,7 +155,7 @@ def test_new_items_are_refused_where_users_have_columns_of_items(
     interface = recommender.checkpoint.interface
     context = (*interface.context, ("owns[region]", 2))
     recommender.checkpoint = replace(recommender.checkpoint, interface=replace(interface, context=context))
-    monkeypatch.setattr(people, "join", None)  # to be called is to fail
+    monkeypatch.setattr("recsys_rl.recommender.recommender.join", None)  # to be called is to fail
     with pytest.raises(UserError):
         recommender.with_new_items("items.csv", "id")
 

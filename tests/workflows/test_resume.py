@@ -159,6 +159,7 @@ def log_of_decisions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 # One run of each kind of experience. The others: see above, and for learners from a log
 # tests/experience/test_logged.py.
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gym", "dqn", "iql"])
 def test_killed_at_random_moments(
     name: str, log_of_decisions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
