@@ -130,6 +130,11 @@ class Experience(Protocol):
     """Sees each decision of a source that acts."""
 
     @property
+    def env(self) -> Env | None:
+        """The environment that it plays; None for a log."""
+        ...
+
+    @property
     def interface(self) -> Interface:
         """Observations and actions in the batches."""
         ...
@@ -143,6 +148,10 @@ class Experience(Protocol):
 
         Raises UserError if the source can't serve on this machine.
         """
+        ...
+
+    def verdict(self) -> str:
+        """What the user must know of it at the end of the run, in sentences; "" if there is nothing."""
         ...
 
     def state_dict(self, finished: bool = False) -> dict[str, Tensor]:

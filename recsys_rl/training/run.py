@@ -21,22 +21,16 @@ from recsys_rl.data.bias import share_of
 from recsys_rl.data.new_users import shared_users
 from recsys_rl.data.world_check import about_check
 from recsys_rl.errors import amount
-from recsys_rl.make import (
-    assumptions,
-    learned_file,
-    make_agent,
-    make_experience,
-    make_recorder,
-    make_world,
-    part_of_rank,
-)
+from recsys_rl.experience.recorder import make_recorder
+from recsys_rl.make import assumptions, make_agent, make_world
 from recsys_rl.models.drawn_policy import BESIDE, actor_and_critic, drawn_policy
 from recsys_rl.models.item_columns import column_names
 from recsys_rl.protocols import Experience
 from recsys_rl.settings.config import Config, to_dict, with_whole_paths
 from recsys_rl.tables.decision_log import catalogue_hash
-from recsys_rl.training.ranks import ALONE, Ranks
+from recsys_rl.training.ranks import ALONE, Ranks, part_of_rank
 from recsys_rl.types import Catalogue, Interface, UserError, World, tensors_of
+from recsys_rl.utils.find import find
 from recsys_rl.utils.seeding import generators, set_state
 from recsys_rl.version import __version__
 
@@ -113,7 +107,7 @@ def begin(config: Config, before: Checkpoint | None, device: torch.device, ranks
     world, warm, note = _world(config, before, ranks), None, ""
     if before is None and settings.init_from is not None:
         warm = load(settings.init_from, config.env)
-        if config.algorithm.experience == "logged":  # the catalogue must stay the log's
+        if config.algorithm.experience.from_log:  # the catalogue must stay the log's
             _check_items(world, warm.world, settings.init_from)
         world, shared = align(world, warm.catalogue)
         note = f"weights of {settings.init_from}, step {warm.step:,}" + (f"; {shared}" if shared else "")
@@ -131,11 +125,12 @@ def begin(config: Config, before: Checkpoint | None, device: torch.device, ranks
     def agent_for(interface: Interface) -> Any:
         return make_agent(part, interface, world.catalogue, num_updates, streams, device, average)
 
-    env, experience, agent = make_experience(part, world, streams, agent_for, num_updates, average)
-    interface = experience.interface
+    make = find(config.algorithm.experience.maker, "--algo")
+    experience, agent = make(part, world, streams, agent_for, num_updates, average)
+    env, interface = experience.env, experience.interface
     run = Run(config, world, interface, env, agent, experience, streams, num_updates, note=note)
-    if config.platform.user_file:
-        run.home = learned_file(config).info.get("home", {})
+    brought = config.platform.brought(config.env_config)
+    run.home = {} if brought is None else brought.home
     if settings.record is not None:
         run.recorder = experience.watcher = make_recorder(config, world, env)
     if warm is not None:

@@ -17,7 +17,7 @@ def check_judged(config: Config) -> None:
         value = getattr(settings, name)
         if value is None:
             continue
-        if name == "judge_log" and not config.platform.user_file:
+        if name == "judge_log" and config.platform.file is None:
             raise FieldError(
                 f"train_config.{name}",
                 f"is {shown(value)}: it judges runs in users who were learned from a log, and {config.env} "

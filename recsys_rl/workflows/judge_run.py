@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
+from recsys_rl.data.heldout import heldout_rows
 from recsys_rl.evaluation.checkpoints import row_name
-from recsys_rl.make import heldout_rows
 from recsys_rl.tables.decision_log import DecisionLog
 from recsys_rl.tables.parts import parts
 from recsys_rl.tables.writer import DecisionWriter

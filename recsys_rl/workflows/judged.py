@@ -19,9 +19,9 @@ from dataclasses import replace
 
 import torch
 
+from recsys_rl.data.heldout import heldout_rows
 from recsys_rl.errors import amount
 from recsys_rl.evaluation.worlds import place_of
-from recsys_rl.make import heldout_rows, learned_file
 from recsys_rl.ope.diagnostics import FEW, student_t
 from recsys_rl.ope.judge import judge
 from recsys_rl.ope.mixture import Fixed
@@ -34,6 +34,7 @@ from recsys_rl.training.run import Run
 from recsys_rl.training.run_log import RunJudge, training_sessions
 from recsys_rl.types import UserError
 from recsys_rl.users.from_log import rewards_by
+from recsys_rl.users.platform import learned_file
 from recsys_rl.utils.metrics import interval
 from recsys_rl.utils.seeding import generators
 from recsys_rl.workflows.ope import fit_of, replayed, settings_of, trusted_of
@@ -66,7 +67,7 @@ class LogJudge:
 
     def __init__(self, path: str, run: Run) -> None:
         """Raise UserError for a log of other sessions or items, and for one without held-out users."""
-        config, facts = run.config, learned_file(run.config).facts
+        config, facts = run.config, learned_file(run.config.env_config).facts
         noise = generators(config.train_config.seed, "judged sessions")["judged sessions"]
         log = _sample(_heldout(path, run), noise)
         if log.header.interface != facts.interface:
@@ -138,7 +139,7 @@ def _heldout(path: str, run: Run) -> DecisionLog:
     config = run.config
     found: list[DecisionLog] = []
     # People whom the population lacks are held out as they were when the users were learned.
-    seed = int(learned_file(config).info.get("heldout_seed", config.train_config.seed))
+    seed = int(learned_file(config.env_config).info.get("heldout_seed", config.train_config.seed))
     share = getattr(config.data_config, "heldout_fraction", 0.0)
     for part in parts(path):
         if not found:

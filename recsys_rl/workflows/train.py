@@ -18,15 +18,19 @@ from torch import Tensor
 
 from recsys_rl.checkpoint import save
 from recsys_rl.checkpoint.home import settings_of_items
-from recsys_rl.checkpoint.users import load_users
 from recsys_rl.errors import FieldError, error_text
-from recsys_rl.experience.on_policy import OnPolicy
 from recsys_rl.functional.compiled import kernels
-from recsys_rl.make import check_candidates, learned_file, slate_size_of
 from recsys_rl.models.policy import NetworkPolicy
-from recsys_rl.models.retrieval import import_faiss, kind_of
-from recsys_rl.settings.config import Config, overlay, to_toml, with_settings, with_whole_paths
-from recsys_rl.settings.names import is_strange, names_a_module, names_a_source, source_of
+from recsys_rl.models.retrieval import check_candidates, import_faiss, kind_of
+from recsys_rl.settings.config import (
+    Config,
+    brought_settings,
+    overlay,
+    to_toml,
+    with_settings,
+    with_whole_paths,
+)
+from recsys_rl.settings.names import DEFAULT_ENV, is_strange, names_a_module, names_a_source, source_of
 from recsys_rl.training import folder as folders
 from recsys_rl.training.ranks import ALONE, Ranks
 from recsys_rl.training.run import Run, about_data, begin, choose_device, load_to_resume, snapshot
@@ -129,9 +133,10 @@ def _with_items(config: Config | None, settings: Mapping[str, Any]) -> Config:
     path = settings.get("checkpoint")
     if path is not None:
         settings = {**settings_of_items(path, settings.get("env")), **settings}
-    users = settings.get("user_model")
-    if users is not None and "data" not in settings:  # they bring their items and sizes
-        settings = overlay({**load_users(users).settings}, settings)
+    env = settings.get("env", DEFAULT_ENV if config is None else config.env)
+    brought = {} if "data" in settings else brought_settings(env, settings)
+    if brought:
+        settings = overlay(brought, settings)
     return with_settings(config, settings)
 
 
@@ -167,7 +172,7 @@ def _begun(
             f"train_config.num_processes is {settings.num_processes}, but this run has {ranks.size}: start "
             "several processes with the command `recsys-rl train` or with torchrun."
         )
-    logged = config.algorithm.experience == "logged"  # its log is read, and drawn from, on the CPU
+    logged = config.algorithm.experience.from_log  # its log is read, and drawn from, on the CPU
     device = choose_device("cpu" if logged and settings.device == "auto" else settings.device)
     if logged and device.type != "cpu":
         raise UserError(f"--device {settings.device}: {config.algo} learns on the CPU: leave --device out.")
@@ -185,7 +190,7 @@ def _begun(
         if settings.threads:
             torch.set_num_threads(settings.threads)
         # The folder has the name; a new run from the same settings needs another name.
-        nameless = _with_whole_users(replace(config, train_config=replace(settings, name=None)))
+        nameless = replace(config, train_config=replace(settings, name=None))
         run = begin(nameless, before, device, ranks)
         keep_freed_memory()  # only from here on: memory that the data needed should return to the system
         about = run.experience.describe()  # before there is a folder: it may find too little memory
@@ -254,7 +259,7 @@ def _check_new(config: Config, folder: Path | None, first: bool) -> None:
     model, sizes, users = config.model_config, config.env_config, config.platform.users
     if not model.candidates or users is None:
         return
-    slate_size = slate_size_of(config)
+    slate_size = config.platform.slate_size(config.env_config)
     most_shown = 0 if config.platform.repeats(sizes) else sizes.max_episode_steps * slate_size
     check_candidates(model, sizes.num_items, most_shown, slate_size)  # a log may have fewer items
     data = config.data_config.data
@@ -264,20 +269,12 @@ def _check_new(config: Config, folder: Path | None, first: bool) -> None:
         import_faiss(kind)
 
 
-def _with_whole_users(config: Config) -> Config:
-    """The config with the absolute path of learned users, as a checkpoint needs them in any folder."""
-    field = config.platform.user_file
-    path = getattr(config.env_config, field) if field else None
-    if path is None:
-        return config
-    return replace(config, env_config=replace(config.env_config, **{field: str(Path(path).absolute())}))
-
-
 def _check_brought(config: Config) -> None:
-    """Raise FieldError for items or sizes other than those that learned users bring."""
-    if not config.platform.user_file:
+    """Raise FieldError for items or sizes other than those that the file of the platform brings."""
+    file = config.platform.file
+    if file is None:
         return
-    brought = learned_file(config).settings
+    brought, path = file.load(config.env_config).settings, getattr(config.env_config, file.field)
     for section, names in (
         ("data_config", ("data",)),
         ("env_config", ("num_items", "embedding_dim", "max_episode_steps")),
@@ -285,9 +282,8 @@ def _check_brought(config: Config) -> None:
         for name in names:
             given, own = getattr(getattr(config, section), name), brought[section].get(name)
             if own is not None and Path(str(given)).name != Path(str(own)).name:
-                path = getattr(config.env_config, config.platform.user_file)
                 raise FieldError(
-                    f"{section}.{name}", f"is {given}: the users of {path} bring theirs, {own}; leave it out."
+                    f"{section}.{name}", f"is {given}: {path} brings its own, {own}; leave it out."
                 )
 
 
@@ -380,7 +376,7 @@ def _go_on(
             f"{folder} is finished at step {run.step:,}: nothing is left to train. To train longer, start a "
             f"new run from its weights: {_from_weights(run.config, folder)}"
         )
-        verdict = run.experience.verdict() if isinstance(run.experience, OnPolicy) else ""
+        verdict = run.experience.verdict()
         _say(
             done if run.updates > before else finished, _about_gates(run), verdict, _about_best(opened, stale)
         )

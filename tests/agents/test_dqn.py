@@ -10,8 +10,8 @@ from torch import Tensor
 
 from recsys_rl.agents.dqn import DQN
 from recsys_rl.errors import UserError
-from recsys_rl.experience.replay import Replay
-from recsys_rl.make import make_agent, make_experience
+from recsys_rl.experience.replay import Replay, make_replay
+from recsys_rl.make import make_agent
 from recsys_rl.settings.config import Config
 from recsys_rl.types import Obs, Step, Transitions, empty_world
 from recsys_rl.utils.seeding import generators
@@ -169,9 +169,7 @@ def test_slates_are_refused() -> None:
     made = world(config)
     streams = generators(0, "model", "users", "policy", "shuffle")
     with pytest.raises(UserError, match="dqn chooses one item"):
-        make_experience(
-            config, made, streams, lambda x: make_agent(config, x, made.catalogue, 1, streams, CPU)
-        )
+        make_replay(config, made, streams, lambda x: make_agent(config, x, made.catalogue, 1, streams, CPU))
 
 
 @pytest.mark.learning

@@ -13,9 +13,10 @@ import torch
 from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
 from recsys_rl.cli.train import train_options
+from recsys_rl.data.heldout import heldout_rows
 from recsys_rl.errors import FieldError, UserError
-from recsys_rl.experience.logged import log_rewards
-from recsys_rl.make import heldout_rows, make_env, make_logged, make_user_model
+from recsys_rl.experience.logged import log_rewards, make_logged
+from recsys_rl.make import make_env, make_user_model
 from recsys_rl.settings.config import Config
 from recsys_rl.tables.parts import read_decisions
 from recsys_rl.tables.transitions import transition_table
