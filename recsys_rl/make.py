@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recsys_rl.checkpoint import Checkpoint, restoring
 from recsys_rl.data.catalogue import LikesConfig
 from recsys_rl.data.new_users import in_place_of_heldout, new_users
 from recsys_rl.env.rec_env import RecEnv
@@ -235,6 +236,18 @@ def make_agent(
     network = config.algorithm.network or ActorCritic
     model = network(shapes, config.model_config, generators["model"]).to(device or torch.device("cpu"))
     return config.algorithm.agent(model, config.agent_config, num_updates, generators, average)
+
+
+def agent_of(checkpoint: Checkpoint, scaled_as: Catalogue | None = None) -> Any:
+    """The agent, a Learner, of a checkpoint on the CPU, made without an environment.
+
+    ``scaled_as``: the catalogue of its training if items have joined that of the checkpoint since. Raises
+    UserError if the saved state doesn't fit.
+    """
+    agent = make_agent(checkpoint.config, checkpoint.interface, checkpoint.catalogue, scaled_as=scaled_as)
+    with restoring():
+        agent.load_state_dict(checkpoint.agent)
+    return agent
 
 
 def _features(

@@ -102,6 +102,10 @@ class Watcher(Protocol):
 
     def answered(self, step: Step) -> None: ...
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """What a resumed run needs of the decisions that it holds."""
+        ...
+
 
 class Objective(Protocol):
     """A step from the reward streams of a rollout to the rewards that are learned from."""

@@ -204,7 +204,7 @@ def train_options(argv: list[str]) -> Job:
     chosen = {"algo": DEFAULT_ALGO, "env": DEFAULT_ENV, **base, **file, **typed}
     if folder is not None:
         _check_same_world(folder, base, chosen["env"], given.data)
-    kept, note = _of_chosen(file, chosen, given)
+    kept, note = _of_chosen(file, chosen, given) if file else ({}, "")
     over = overlay(overlay(base, kept), {name: chosen[name] for name in ("algo", "env")})
     if given.data is not None:
         over = overlay(over, {"data_config": {"data": given.data}})
@@ -305,8 +305,6 @@ def _of_chosen(file: Mapping[str, Any], chosen: Mapping[str, Any], given: Any) -
 
     The note is a message to the user if the file is for another problem, or if a setting is left out.
     """
-    if not file:
-        return {}, ""
     whose = {"algo": DEFAULT_ALGO, "env": DEFAULT_ENV, **file}
     data = data_name(file)
     if not all(isinstance(whose[name], str) for name in ("algo", "env")):

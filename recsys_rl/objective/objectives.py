@@ -60,8 +60,10 @@ def check_objectives(config: TrainConfig, algo: str, rollouts: bool) -> None:
 
     ``rollouts``: the algorithm learns from rollouts of its own policy.
     """
-    parse_weights(config.weights)
-    parse_limits(config.limit)
+    if config.weights:
+        parse_weights(config.weights)
+    if config.limit:
+        parse_limits(config.limit)
     if not rollouts:
         for field, given in ((lagrange.FIELD, list(config.limit)), (novelty.FIELD, config.novelty)):
             if given:

@@ -110,7 +110,8 @@ def _check_together(config: Config) -> None:
     """Raise UserError for values that exclude each other, in one section or in several."""
     agent, model, env = config.agent_config, config.model_config, config.env_config
     agent.check(config.train_config.total_timesteps)
-    _check_processes(config)
+    if config.train_config.num_processes > 1:
+        _check_processes(config)
     check_objectives(config.train_config, config.algo, config.algorithm.experience.rollouts)
     name = config.train_config.name
     if name is not None and not re.fullmatch(r"\w[\w.-]{0,99}", name):
@@ -166,8 +167,9 @@ def _check_together(config: Config) -> None:
 
 
 def _check_processes(config: Config) -> None:
+    """Raise UserError for settings that a run of several processes can't have."""
     size, agent = config.train_config.num_processes, config.agent_config
-    if size > 1 and config.train_config.record is not None:
+    if config.train_config.record is not None:
         raise UserError(
             f"--record needs a single process, and num_processes is {size}: leave one of them out."
         )
@@ -179,7 +181,7 @@ def _check_processes(config: Config) -> None:
                 f"is {value}: it must be a multiple of num_processes = {size}, as it is divided among them.",
             )
     kept = [name for name in ("normalize_obs", "normalize_reward") if getattr(config.env_config, name, False)]
-    if size > 1 and kept:
+    if kept:
         raise UserError(
             f"{' and '.join(kept)} need a single process, but num_processes is {size}: give "
             f"{' '.join('--no-' + name.replace('_', '-') for name in kept)}, or one process."

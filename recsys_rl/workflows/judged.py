@@ -30,8 +30,8 @@ from recsys_rl.ope.world import fit_world, why_no_world, world
 from recsys_rl.tables.checks import check_catalogue
 from recsys_rl.tables.decision_log import DecisionLog, concatenate
 from recsys_rl.tables.parts import parts
+from recsys_rl.training.learning_curve import training_sessions
 from recsys_rl.training.run import Run
-from recsys_rl.training.run_log import RunJudge, training_sessions
 from recsys_rl.types import UserError
 from recsys_rl.users.from_log import rewards_by
 from recsys_rl.users.platform import learned_file
@@ -46,17 +46,6 @@ MOST_SESSIONS = 2_000
 """Sessions of the log on which a policy is judged; of more, a sample is."""
 Point = tuple[float, float, float]
 """An estimate with the ends of its 95 % interval."""
-
-
-def judges_of(run: Run) -> dict[str, RunJudge]:
-    """The judges of ``judge_log`` and ``world``. Raises UserError if one can't judge this run."""
-    settings = run.config.train_config
-    found: dict[str, RunJudge] = {}
-    if settings.judge_log is not None:
-        found["log"] = LogJudge(settings.judge_log, run)
-    if settings.world is not None:
-        found["world"] = WorldJudge(settings.world, run)
-    return found
 
 
 class LogJudge:
@@ -121,11 +110,10 @@ class LogJudge:
 class WorldJudge:
     """Greedy sessions of training users in another world, as the learning curve plays them inside."""
 
-    estimator = note = ""
-
     def __init__(self, name: str, run: Run) -> None:
         """Raise UserError for a world that does not fit."""
-        self.config, self.world = place_of(run.config, run.world, run.interface, name, "the run", run.home)
+        home = run.info.get("home", {})
+        self.config, self.world = place_of(run.config, run.world, run.interface, name, "the run", home)
 
     def judge(self, run: Run) -> Point:
         device = run.streams["users"].device

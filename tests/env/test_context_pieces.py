@@ -108,7 +108,7 @@ def test_too_few_candidates_for_slates(
     options: str, complaint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Sessions of four slates; the error comes before the data are read."""
-    monkeypatch.setattr("recsys_rl.training.run.make_world", None)
+    monkeypatch.setattr("recsys_rl.training.begin.make_world", None)
     world = ["--data", "synthetic", "--num-items", "30", "--embedding-dim", "4", "--max-episode-steps", "4"]
     argv = ["train", "--env", "tests.feed:PLATFORM", *world, "--explore-rate", "0", *options.split()]
     assert main(argv) == 2
