@@ -1,4 +1,4 @@
-"""Time spent and rewards on `social-feed` under fixed loads of ads, for a picture and a table of docs/06.
+"""Time spent and rewards on `social-feed` under fixed loads of ads, for a picture of docs/06.
 
     python -m benchmarks.feed_load [--lives 2000]
 

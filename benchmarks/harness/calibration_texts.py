@@ -1,4 +1,4 @@
-"""The tables of benchmarks.once.calibration, of docs/calibration.md and docs/06."""
+"""The tables of benchmarks.once.calibration, of docs/calibration.md."""
 
 from __future__ import annotations
 

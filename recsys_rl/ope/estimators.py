@@ -256,7 +256,7 @@ def _rewards_bounds(least: float, best: float, largest: float) -> tuple[float, f
 
 
 def _doubly_robust_bounds(least: float, best: float, largest: float) -> tuple[float, float]:
-    """Of v + w (r - q), with q and v within the rewards."""
+    """Bounds of v + w (r - q), with q and v within the rewards."""
     return least - largest * (best - least), best + largest * (best - least)
 
 

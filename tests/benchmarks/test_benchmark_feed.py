@@ -12,9 +12,7 @@ import torch
 
 from benchmarks import feed_load, feed_variants
 from benchmarks import limits as feed_limits
-from benchmarks.harness.feed_texts import limits
 from benchmarks.limits import ads_by_place, chosen
-from tests.benchmarks.test_written_tables import write_rows
 from tests.doors import benchmark_here
 
 ABOUT = {"date": "2026-11-28", "commit": "abc", "steps": 300_000, "items": 300}
@@ -31,6 +29,7 @@ def test_smoke_of_limits(tmp_path: Path) -> None:
     assert rule["broken"] == 0 and 0.1 < rule["ads"] < 0.3 and rule["steps"] >= 10_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("benchmark", "options", "column"),
     [(feed_variants, ["--only", "gated"], "follows"), (feed_load, [], "spent")],
@@ -62,15 +61,3 @@ def test_an_ad_is_chosen_wherever_one_is_allowed() -> None:
     allowed = torch.tensor([[True, True, True], [True, False, True], [False, False, True]])
     items = chosen(allowed, torch.tensor([False, True, False]), torch.Generator().manual_seed(0))
     assert items[0] == 1 and items[1] in (0, 2) and items[2] == 2
-
-
-def test_text_of_the_table_of_limits(tmp_path: Path) -> None:
-    each = {"tail_exposure": 0.4, "creator_gini": 0.6, "return_mean": 13.0, "multiplier_mean": ""}
-    rows = [
-        {**ABOUT, **each, "run": "paid", "seed": seed, "ads": ads, "learned_return": 30.0}
-        for seed, ads in ((1, 0.19), (0, 0.2))
-    ]
-    rows.append({**ABOUT, "run": "hard-rule", "seed": 0, "steps": 1_003_520, "broken": 0})
-    found = limits(write_rows(tmp_path, "limits", rows))
-    assert "| revenue=4 | one ad in five places | 2 | 20.0, 19.0 | 40.0, 40.0 | |" in found
-    assert "breaks the rule at 0 of 1,003,520 places" in found and "ads<=0.1" not in found

@@ -1,14 +1,14 @@
-"""What the sessions of a record have in common, before they become a log."""
+"""A first reading of a record for an export: which sessions it has, and what their log must hold."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from recsys_rl.errors import UserError
-from recsys_rl.serve.reading import Record
-from recsys_rl.serve.rows import Decision, Whole
+from recsys_rl.serve.record import Record
+from recsys_rl.serve.record_schema import Decision, SessionRows
+from recsys_rl.serve.session_state import SessionState
 from recsys_rl.serve.versions import Version
-from recsys_rl.serve.visits import ServedVisit
 
 Logger = tuple[int, float]
 """The number of a policy in the record, 0 for popularity, and the probability of a uniform choice."""
@@ -16,39 +16,39 @@ Logger = tuple[int, float]
 
 @dataclass
 class Survey:
-    """What all pieces of a log have in common, and what is left out."""
+    """The properties of all sessions of a log, and the number of those that are left out."""
 
     loggers: dict[Logger, Version] = field(default_factory=dict)
     sessions: list[int] = field(default_factory=list)  # the numbers of those for the log
     not_matured: int = 0
-    unknown: int = 0  # sessions that are left out, as ``_unknown`` says
-    late: int = 0  # sessions with an event that came after the next decision
+    without_candidates: int = 0  # sessions that are left out, as ``_lacks_candidates`` says
+    late_feedback: int = 0  # sessions with an event that came after the next decision
     limits: set[str] = field(default_factory=set)  # "exclude", "candidates"
-    left: int = 1  # most items that were left after a step
+    most_left: int = 1  # most items that were left after a step
 
 
 def survey_of(record: Record, now: float) -> Survey:
     """Read all sessions. Raises UserError."""
     survey = Survey()
-    for whole in record.sessions():
-        state = state_of(record, whole)
-        if not state.matured(now):
+    for rows in record.sessions():
+        session = session_of(record, rows)
+        if not session.matured(now):
             survey.not_matured += 1
             continue
-        if _unknown(record, whole):
-            survey.unknown += 1
+        if _lacks_candidates(record, rows):
+            survey.without_candidates += 1
             continue
-        survey.sessions.append(state.row.number)
-        survey.left = max(survey.left, *(len(step.left) for step in state.steps))
-        following = dict(zip(state.decisions, state.decisions[1:], strict=False))
-        by_number = {x.number: x for x in state.decisions}
-        survey.late += any(
+        survey.sessions.append(session.row.number)
+        survey.most_left = max(survey.most_left, *(len(step.left) for step in session.steps))
+        following = dict(zip(session.decisions, session.decisions[1:], strict=False))
+        by_number = {x.number: x for x in session.decisions}
+        survey.late_feedback += any(
             (after := following.get(by_number[event.decision])) is not None and event.number > after.number
-            for event in state.events.values()
+            for event in session.events.values()
         )
-        for decision in state.decisions:
+        for decision in session.decisions:
             survey.loggers.setdefault(logger_of(decision), record.version(decision))
-            listed = len(decision.items) > 1 and state.interface.slate_size == 1
+            listed = len(decision.items) > 1 and session.interface.slate_size == 1
             if decision.exclude or listed or _forbids(record.version(decision)):
                 survey.limits.add("exclude")
             if decision.candidates is not None:
@@ -56,14 +56,14 @@ def survey_of(record: Record, now: float) -> Survey:
     return survey
 
 
-def state_of(record: Record, whole: Whole) -> ServedVisit:
+def session_of(record: Record, rows: SessionRows) -> SessionState:
     """The session at its end. Raises UserError."""
-    return ServedVisit.of(whole, record.version(whole[1][0]).checkpoint.interface)
+    return SessionState.of(rows, record.version(rows.decisions[0]).checkpoint.interface)
 
 
-def _unknown(record: Record, whole: Whole) -> bool:
+def _lacks_candidates(record: Record, rows: SessionRows) -> bool:
     """True if popularity answered for a policy with a first stage, whose candidates were not proposed."""
-    return any(x.degraded and record.version(x).two_stages for x in whole[1])
+    return any(x.degraded and record.version(x).two_stages for x in rows.decisions)
 
 
 def check_stages(record: Record, survey: Survey) -> None:

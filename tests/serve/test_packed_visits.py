@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from recsys_rl.recommender import Visit
-from recsys_rl.serve.kept import kept, together
+from recsys_rl.serve.session_state import pack, unpack
 from recsys_rl.serve.versions import open_version
 from recsys_rl.types import tensors_of
 
@@ -24,7 +24,7 @@ def test_visits_that_are_put_together_again_are_the_same(
     whole = whole.record(torch.tensor([[5], [6], [7]]), torch.rand(3, 1, 1))
     session = replace(whole.session, signals=whole.session.signals[..., :signals])
     whole = replace(whole, session=session, known={**whole.known, "odd": torch.rand(3) > 0.5})
-    again = together([kept(whole)[row] for row in (2, 0, 1)])
+    again = unpack([pack(whole)[row] for row in (2, 0, 1)])
     found, wanted = ({**tensors_of(x.session), **x.known} for x in (again, whole))
     assert found.keys() == wanted.keys() >= {"history", "signals", "odd"}
     for name, column in found.items():
@@ -39,6 +39,6 @@ def test_visits_at_different_steps_are_put_together(checkpoint: Callable[[str], 
     post = (version.catalogue.attributes["kind"] == 0).nonzero()[:1]
     later = first.record(post, torch.rand(1, 1, 4))
     assert list(first.known) != list(later.known)
-    found = together([kept(first)[0], kept(later)[0]])
+    found = unpack([pack(first)[0], pack(later)[0]])
     for name, column in found.known.items():
         assert torch.equal(column, torch.cat([first.known[name], later.known[name]])), name

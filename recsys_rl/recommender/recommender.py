@@ -1,6 +1,6 @@
-"""A trained policy for real people: users of the data, or new users from their likes.
+"""The Recommender: a trained policy for users of the data, or for new users with likes.
 
-A list is made by playing on (recommender/lists.py).
+A list is made by playing on (lists.py).
 """
 
 from __future__ import annotations
@@ -96,9 +96,9 @@ class Recommender(Directory):
         for name, shape in wanted.items():
             given = getattr(obs, name)
             if given is None or given.shape != shape:
-                found = "is missing" if given is None else f"is of shape {tuple(given.shape)}"
+                fault = "is missing" if given is None else f"is of shape {tuple(given.shape)}"
                 raise UserError(
-                    f"{name} of the observation {found}, but this policy was trained with {shape}: make the "
+                    f"{name} of the observation {fault}, but this policy was trained with {shape}: make the "
                     "observation with the platform and the settings of the checkpoint."
                 )
 
@@ -183,14 +183,14 @@ class Recommender(Directory):
         )
         rows = _Rows(self)
         first_place = torch.arange(self.checkpoint.interface.slate_size).expand(len(profiles), -1)  # (N, K)
-        for place, step in enumerate(history):
+        for at, step in enumerate(history):
             if isinstance(step, Event):
                 step = Request([step])
             if isinstance(step, Request):
                 visit = visit.request(step, rows)
             elif isinstance(step, tuple | Mapping):
                 raise UserError(
-                    f"history[{place}] is {shown(step)}: give the id or the title of an item, Event(item, "
+                    f"history[{at}] is {shown(step)}: give the id or the title of an item, Event(item, "
                     "signals) with the value of each signal by its name, or Request(events)."
                 )
             else:
@@ -223,13 +223,14 @@ class Recommender(Directory):
         self._check_left(common, k, again=True)
         size = max(1, min(BLOCK, MOST_SCORES // self.catalogue.num_items))
         for start in range(0, len(users), size):
-            own = users[start : start + size]
-            mask = common.repeat(len(own), 1)  # (N, I)
+            block_of_users = users[start : start + size]
+            mask = common.repeat(len(block_of_users), 1)  # (N, I)
             if not again:
-                mask[self.population.likes_of(torch.tensor([self.row_of_user[user] for user in own]))] = False
-            for place, user in enumerate(own):
-                mask[place, [self.item(item) for item in (seen or {}).get(user, ())]] = False
-            visits = self.visit(self.profiles_of(own), hour=hour, users=own)
+                rows = torch.tensor([self.row_of_user[user] for user in block_of_users])
+                mask[self.population.likes_of(rows)] = False
+            for row, user in enumerate(block_of_users):
+                mask[row, [self.item(item) for item in (seen or {}).get(user, ())]] = False
+            visits = self.visit(self.profiles_of(block_of_users), hour=hour, users=block_of_users)
             yield from self._lists(visits, mask, k, allow is not None, generator)
 
     def _lists(
@@ -313,13 +314,13 @@ class _Rows(dict[int | str, int]):
 
 def _items_of(history: Sequence[int | str | Event | Request]) -> list[int | str]:
     """The items that were shown."""
-    found: list[int | str] = []
+    items: list[int | str] = []
     for step in history:
         if isinstance(step, Request):
-            found += [event.item for event in step.shown]
+            items += [event.item for event in step.shown]
         else:
-            found.append(step.item if isinstance(step, Event) else step)
-    return found
+            items.append(step.item if isinstance(step, Event) else step)
+    return items
 
 
 def load(path: str | Path = f"checkpoints/{DEFAULT_ALGO}.pt", env: str | None = None) -> Recommender:
