@@ -8,11 +8,10 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.checkpoint.home import settings_of_items
 from recsys_rl.errors import error_text
 from recsys_rl.settings.config import (
@@ -26,9 +25,8 @@ from recsys_rl.settings.config import (
 from recsys_rl.settings.names import DEFAULT_ENV
 from recsys_rl.training import folder as folders
 from recsys_rl.training.begin import begin
-from recsys_rl.training.learning_curve import Evaluator, Played
 from recsys_rl.training.loop import train_on
-from recsys_rl.training.observers import LogWriter, LossCheck, Observer, Progress, Saver
+from recsys_rl.training.observers import LossCheck, Observer, Saver
 from recsys_rl.training.ranks import ALONE, Ranks
 from recsys_rl.training.resume import load_to_resume
 from recsys_rl.training.run import Run
@@ -37,11 +35,9 @@ from recsys_rl.types import UserError
 from recsys_rl.utils.allocator import keep_freed_memory
 from recsys_rl.utils.files import write_text
 from recsys_rl.utils.logger import Logger, summary_writer
-from recsys_rl.workflows.about_run import Ending, say, say_beginning
+from recsys_rl.workflows.about_run import say, say_beginning
+from recsys_rl.workflows.train_observers import judges_of, recording_of, watching
 from recsys_rl.workflows.train_options import check_new, device_of
-
-if TYPE_CHECKING:
-    from recsys_rl.workflows.judges import Judges
 
 
 class Interrupted(Exception):
@@ -192,8 +188,8 @@ def _begun(
         keep_freed_memory()  # only from here on: memory that the data needed should return to the system
         about = run.experience.describe()  # before there is a folder: it may find too little memory
         # Both may refuse the run, so there is no folder yet.
-        judges = _judges(run) if first else None
-        recording = _recording(run, before)
+        judges = judges_of(run) if first else None
+        recording = recording_of(run, before)
         if first and not quiet:
             say_beginning(run, about, own if resume else None)
             say("" if judges is None else judges.note)
@@ -207,45 +203,13 @@ def _begun(
                 write_text(taken / "config.toml", to_toml(with_whole_paths(run.config)))
             if first:
                 opened.logger = _logger(run, own, quiet)
-                opened.observers[1:1] = _watching(run, saver.path, opened.logger, judges)
+                opened.observers[1:1] = watching(run, saver.path, opened.logger, judges)
             if not resume:  # so that a run killed before its first interval can be resumed
                 for observer in opened.observers:
                     observer.begun(run)
         if first:
             _publish(opened, resume, folder is None if latest is None else latest)
         yield opened
-
-
-def _judges(run: Run) -> Judges | None:
-    """The judges of the settings judge_log and world. Raises UserError for one that can't judge this run."""
-    settings = run.config.train_config
-    if settings.judge_log is None and settings.world is None:
-        return None
-    from recsys_rl.workflows.judges import Judges  # polars and the estimators
-
-    return Judges(run)
-
-
-def _recording(run: Run, before: Checkpoint | None) -> list[Observer]:
-    """The observer for the setting record, if it is given. Raises UserError where no log can hold them."""
-    if run.config.train_config.record is None:
-        return []
-    from recsys_rl.training.recording import Recording  # polars
-
-    return [Recording(run, before)]
-
-
-def _watching(run: Run, path: Path, logger: Logger, judges: Judges | None) -> list[Observer]:
-    """Rank 0's observers, in their order; ``path`` is that of the checkpoint."""
-    ending = Ending(path, logger.path, run.updates)
-    if getattr(run.config.agent_config, "checkpoint", None) is not None:  # items alone, without a simulator
-        from recsys_rl.workflows.judge_run import JudgeAtEnd  # polars and the estimators
-
-        return [LogWriter(logger), Progress(logger), ending, JudgeAtEnd(path)]
-    curves: list[Observer] = [Evaluator(logger, "eval", Played(logger))]
-    if judges is not None:
-        curves += judges.observers(run, path, logger)
-    return [LogWriter(logger), ending, *curves, Progress(logger)]
 
 
 def _publish(opened: OpenRun, resume: bool, latest: bool) -> None:
