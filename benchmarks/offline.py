@@ -181,12 +181,11 @@ def text(results: Path) -> str:
         body.append(cells)
     head = ["log", "policy", "greedy", "minus greedy bc", "minus the greedy behaviour", "drawn"]
     seeds = sorted({row["seed"] for row in rows})
-    commits = ", ".join(dict.fromkeys(row["commit"] for row in rows))
     said = (
         "Returns of held-out users. "
         + ("Intervals over users" if len(seeds) == 1 else "Intervals (Student's t) over seeds")
         + f", 95 %; {'seed' if len(seeds) == 1 else 'seeds'} {', '.join(seeds)}; `python -m "
-        f"benchmarks.offline`,\n{'commits' if ',' in commits else 'commit'} {commits}, {rows[-1]['date']}."
+        f"benchmarks.offline`,\n{newest.origin(rows).replace('commit', 'commits')}."
     )
     return f"{newest.table([*head, 'value at the start', 'CPU seconds'], body)}\n\n{said}"
 

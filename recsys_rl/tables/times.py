@@ -13,10 +13,13 @@ import polars as pl
 
 from recsys_rl.tables.read import TableFile, parsing
 
-_CLOCK = r"(?:[T ,]+(\d{1,2}):(\d{2})(?::(\d{2}(?:[.,]\d+)?))?)?"
-_ZONE = r"(Z|z|UTC|GMT|[+-]\d{2}:?(?:\d{2})?)?"
-_ISO = rf"^\s*(\d{{4}})[-/](\d{{1,2}})[-/](\d{{1,2}}){_CLOCK}\s*{_ZONE}\s*$"
-_DAY = rf"^\s*(\d{{1,2}})([./-])(\d{{1,2}})[./-](\d{{4}}){_CLOCK}\s*([AaPp][Mm])?\s*{_ZONE}\s*$"
+_CLOCK = r"(?:[T ,]+(?<hour>\d{1,2}):(?<minute>\d{2})(?::(?<second>\d{2}(?:[.,]\d+)?))?)?"
+_ZONE = r"(?<zone>Z|z|UTC|GMT|[+-]\d{2}:?(?:\d{2})?)?"
+_ISO = rf"^\s*(?<year>\d{{4}})[-/](?<month>\d{{1,2}})[-/](?<day>\d{{1,2}}){_CLOCK}\s*{_ZONE}\s*$"
+_DAY = (
+    rf"^\s*(?<first>\d{{1,2}})(?<sign>[./-])(?<other>\d{{1,2}})[./-](?<year>\d{{4}}){_CLOCK}"
+    rf"\s*(?<half>[AaPp][Mm])?\s*{_ZONE}\s*$"
+)
 # The unit of numbers of which at least half are this large: 1e11 s is the year 5138, and 1e11 ms is 1973.
 _UNITS = ((1e17, 1e9, "nanoseconds"), (1e14, 1e6, "microseconds"), (1e11, 1e3, "milliseconds"))
 
@@ -114,7 +117,7 @@ def times_of(
         instants = column.cast(pl.Datetime("us")) if column.dtype == pl.Date else column
         seconds = instants.dt.epoch("us") / 1e6
     elif column.dtype == pl.String and found.order is not None:
-        seconds = _iso_seconds(column if found.order == ISO else _as_iso(column, found.order))
+        seconds = _seconds(column, found.order)
     elif column.dtype == pl.String or column.dtype.is_numeric():
         seconds = column.cast(pl.Int64, strict=False) if not column.dtype.is_float() else column
         if seconds.has_nulls():
@@ -128,54 +131,41 @@ def times_of(
     return seconds.set(bad, None), bad, UNCLEAR.get(found.order or "", RULE), found.note
 
 
-def _as_iso(column: pl.Series, order: str) -> pl.Series:
-    """ISO texts of those that begin with the day or the month; null where the order is unclear."""
-    text = pl.col("text")
-    first, sign, second, year, hour, minute, seconds, half, zone = (
-        text.str.extract(_DAY, k) for k in range(1, 10)
-    )
-    by_day = (sign == ".") | (order == DAY)
-    day, month = pl.when(by_day).then(first).otherwise(second), pl.when(by_day).then(second).otherwise(first)
-    clock = hour.cast(pl.Int64)
-    late = half.str.to_lowercase() == "pm"
-    twelve = pl.when((clock < 1) | (clock > 12)).then(99).otherwise(clock % 12 + 12 * late.cast(pl.Int64))
-    clock = pl.when(half.is_null()).then(clock).otherwise(twelve)
-    parts = [
-        pl.concat_str(year, month, day, separator="-"),
-        pl.when(hour.is_not_null()).then(
-            pl.concat_str(
-                pl.lit("T"),
-                clock.cast(pl.String),
-                pl.lit(":"),
-                minute,
-                pl.lit(":"),
-                seconds.fill_null("00"),
+def _seconds(column: pl.Series, order: str) -> pl.Series:
+    """Seconds since 1970 of texts; UTC where they name no zone, null where one is unclear or not a time."""
+    parts = column.str.extract_groups(_ISO).struct.unnest()
+    if order != ISO:
+        by_day = (pl.col("sign") == ".") | (order == DAY)
+        first, other = pl.col("first"), pl.col("other")
+        turned = (
+            column.str.extract_groups(_DAY)
+            .struct.unnest()
+            .with_columns(
+                day=pl.when(by_day).then(first).when(order == MONTH).then(other),
+                month=pl.when(by_day).then(other).when(order == MONTH).then(first),
+                hour=_of_day(pl.col("hour").cast(pl.Int64), pl.col("half").str.to_lowercase()).cast(
+                    pl.String
+                ),
             )
-        ),
-        zone,
-    ]
-    whole = pl.concat_str(parts[0], *(part.fill_null("") for part in parts[1:]))
-    known = (sign == ".") | pl.lit(order in (DAY, MONTH))
-    iso = text.str.contains(_ISO)
-    return (
-        column.to_frame("text")
-        .select(pl.when(iso).then(text).when(known).then(whole).otherwise(None))
-        .to_series()
-    )
-
-
-def _iso_seconds(column: pl.Series) -> pl.Series:
-    """Seconds since 1970 of ISO texts; UTC where they name no zone, null where a text is not a time."""
-    part = [pl.col("text").str.extract(_ISO, group) for group in range(1, 8)]
-    digits = part[6].str.replace_all(r"[^0-9]", "")
-    offset = 60 * digits.str.slice(0, 2).cast(pl.Int64, strict=False).fill_null(0)
-    offset += digits.str.slice(2, 2).cast(pl.Int64, strict=False).fill_null(0)  # minutes
-    sign = pl.when(part[6].str.starts_with("-")).then(-1).otherwise(1)
-    day = pl.concat_str(part[0], part[1].str.zfill(2), part[2].str.zfill(2), separator="-").str.to_date(
-        "%Y-%m-%d", strict=False
-    )
-    hour, minute = (part[i].cast(pl.Int64).fill_null(0) for i in (3, 4))
-    second = part[5].str.replace(",", ".").cast(pl.Float64).fill_null(0.0)
+        )
+        parts = turned.select(pl.coalesce(parts[name], pl.col(name)) for name in parts.columns)
+    year, month, day, hour, minute, second, zone = (pl.col(name) for name in parts.columns)
+    date = pl.concat_str(year, month.str.zfill(2), day.str.zfill(2), separator="-")
+    hour, minute = (part.cast(pl.Int64).fill_null(0) for part in (hour, minute))
+    second = second.str.replace(",", ".").cast(pl.Float64).fill_null(0.0)
+    digits = zone.str.replace_all(r"[^0-9]", "")
+    ahead = 3600 * digits.str.slice(0, 2).cast(pl.Int64, strict=False).fill_null(0)
+    ahead += 60 * digits.str.slice(2, 2).cast(pl.Int64, strict=False).fill_null(0)
+    sign = pl.when(zone.str.starts_with("-")).then(-1).otherwise(1)
+    days = date.str.to_date("%Y-%m-%d", strict=False).dt.epoch("s")
     sound = (hour < 24) & (minute < 60) & (second < 61)
-    seconds = day.dt.epoch("s") + 3600 * hour + 60 * minute + second - 60 * sign * offset
-    return column.to_frame("text").select(pl.when(sound).then(seconds)).to_series()
+    seconds = pl.when(sound).then(days + 3600 * hour + 60 * minute + second - sign * ahead)
+    return parts.select(seconds).to_series()
+
+
+def _of_day(hour: pl.Expr, half: pl.Expr) -> pl.Expr:
+    """The hour from 0 of one with am or pm (``half``); 99 if that is impossible."""
+    twelve = (
+        pl.when(hour.is_between(1, 12)).then(hour % 12 + 12 * (half == "pm").cast(pl.Int64)).otherwise(99)
+    )
+    return pl.when(half.is_null() | hour.is_null()).then(hour).otherwise(twelve)
