@@ -31,7 +31,7 @@ from recsys_rl.foreign.gym import GymEnv
 from recsys_rl.make import make_env
 from recsys_rl.protocols import Policy
 from recsys_rl.settings.config import Config, from_dict
-from recsys_rl.training.run import begin
+from recsys_rl.training.begin import begin
 from recsys_rl.utils.metrics import interval
 from recsys_rl.utils.seeding import parse_seeds
 

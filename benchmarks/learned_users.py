@@ -38,11 +38,10 @@ from benchmarks.ope_selection import spearman
 from recsys_rl.checkpoint import Checkpoint, load
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.experience.rollout import play
-from recsys_rl.make import make_env
+from recsys_rl.make import agent_of, make_env
 from recsys_rl.protocols import Policy
 from recsys_rl.rivals.baselines import simple_baselines
 from recsys_rl.settings.config import Config, preset_of
-from recsys_rl.training.run import agent_of
 from recsys_rl.utils.metrics import interval
 from recsys_rl.utils.seeding import parse_seeds
 from recsys_rl.workflows.fit_users import fit_users

@@ -29,10 +29,9 @@ from benchmarks.harness.offline_logs import LOGS, Logs, Sizes, make_logs
 from benchmarks.harness.turns import Row
 from recsys_rl.checkpoint import load
 from recsys_rl.experience.rollout import play
-from recsys_rl.make import make_env
+from recsys_rl.make import agent_of, make_env
 from recsys_rl.protocols import Policy
 from recsys_rl.rivals.baselines import RandomPolicy
-from recsys_rl.training.run import agent_of
 from recsys_rl.utils.logger import read_log
 from recsys_rl.utils.metrics import interval
 from recsys_rl.utils.seeding import parse_seeds
