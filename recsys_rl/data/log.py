@@ -8,10 +8,10 @@ from recsys_rl.data.catalogue import LikesConfig, world_of_log
 from recsys_rl.records import Source
 from recsys_rl.settings.shared import EnvConfig
 from recsys_rl.tables.clean import Duplicates, Missing
-from recsys_rl.tables.columns import PLAIN
 from recsys_rl.tables.events import log_and_facts, named_columns
 from recsys_rl.tables.kinds import parse_event_weights
 from recsys_rl.tables.read import HEADLESS, open_table
+from recsys_rl.tables.schema import EVENTS
 from recsys_rl.types import UserError, World
 
 
@@ -49,7 +49,7 @@ class LogConfig(LikesConfig):
 
 
 def _make_world(config: LogConfig, sizes: EnvConfig, seed: int) -> World:
-    given: dict[str, str | None] = {role: getattr(config, f"{role}_column") for role in PLAIN}
+    given: dict[str, str | None] = {role: getattr(config, f"{role}_column") for role in EVENTS}
     table = open_table(config.data, config.separator, HEADLESS)
     event_weights = parse_event_weights(config.event_weights)
     named = named_columns(table, given, event_weights)

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from recsys_rl.errors import one_line, short
-from recsys_rl.tables.clean import no_value, without_value
-from recsys_rl.tables.read import lists_of
+from recsys_rl.tables.clean import without_value
 from recsys_rl.tables.schema import Column, column_of, numbers
+from recsys_rl.tables.values import lists_of, no_value, on
 from recsys_rl.types import UserError
 
 
@@ -38,7 +38,7 @@ class Cells:
         if column not in self:
             raise UserError(f"{self.name} has no column {column!r}: docs/09_logs.md lists the columns.")
         series = self.frame[column]
-        gaps = no_value(series)
+        gaps = on(series, no_value)
         if gaps.any():
             raise UserError(
                 f"{self.name}: {without_value(repr(column), int(gaps.sum()), int(gaps.arg_true()[0]) + 1)}: "

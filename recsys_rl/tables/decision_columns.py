@@ -11,11 +11,9 @@ from torch import Tensor
 
 from recsys_rl.errors import listed, short
 from recsys_rl.tables.cells import Cells, tensor_of
-from recsys_rl.tables.clean import floats
-from recsys_rl.tables.columns import is_logarithm
-from recsys_rl.tables.read import lists_of
-from recsys_rl.tables.schema import COLUMNS, ROUNDING
-from recsys_rl.tables.times import times_of
+from recsys_rl.tables.schema import COLUMNS, ROUNDING, of_propensities
+from recsys_rl.tables.times import format_in, seconds
+from recsys_rl.tables.values import lists_of, number, on
 from recsys_rl.types import UserError
 
 LISTS = ("items", "candidates")  # columns of several ids
@@ -26,7 +24,7 @@ def _holds_texts(series: pl.Series) -> bool:
     """True if no value of a column, and no entry of its lists, is a number."""
     lists = lists_of(series) if series.dtype == pl.String else None
     parts = series if lists is None else lists.explode()
-    return parts.dtype == pl.String and bool(floats(parts).is_null().all())
+    return parts.dtype == pl.String and bool(on(parts, number).is_null().all())
 
 
 def _repeated(rows: pl.Series, of_sessions: bool) -> str:
@@ -96,13 +94,14 @@ class Table(Cells):
             return torch.arange(self.frame.height)
         column = self.columns["time"]
         series = self.filled(column)
-        seconds, bad, rule, _ = times_of(series, "time")
-        if bad.any():
-            row = int(bad.arg_true()[0])
+        form = format_in(series)
+        found = on(series, seconds, form)
+        if found.has_nulls():
+            row = int(found.is_null().arg_true()[0])
             raise UserError(
-                f"{self.name}: column {column!r} has {short(series[row])} in row {row + 1}: {rule}."
+                f"{self.name}: column {column!r} has {short(series[row])} in row {row + 1}: {form.rule}."
             )
-        return (tensor_of(seconds.cast(pl.Float64)) * 1e6).long()
+        return (tensor_of(found.cast(pl.Float64)) * 1e6).long()
 
     def steps(self, sessions: Tensor) -> Tensor:
         """(E,) int64: the column ``step``, or the order of time (then of rows) within the session."""
@@ -191,9 +190,9 @@ class Table(Cells):
             computed = pl.DataFrame({"propensity": own.numpy()})
             return Cells(self.name, computed).values("propensity").log()
         column = self.columns["propensity"]
-        as_log = is_logarithm(column)
-        values = self.values(column, COLUMNS["logprob" if as_log else "propensity"]).double()
-        found = values if as_log else values.log()
+        rule = of_propensities(column)
+        values = self.values(column, rule).double()
+        found = values if rule.name == "logprob" else values.log()
         if own is not None:
             self.refuse(
                 (found.exp() - own).abs() > 1e-4,

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from recsys_rl.errors import listed, one_line, short
-from recsys_rl.tables.clean import no_value, whole_numbers
-from recsys_rl.tables.columns import COMMON, plain_name
 from recsys_rl.tables.read import open_table
+from recsys_rl.tables.schema import common_names, plain_name
+from recsys_rl.tables.values import no_value, on, whole
 from recsys_rl.types import UserError
 
 MOST_GENRES = 100  # the most frequent are kept
@@ -70,7 +70,7 @@ def read_items(path: str | Path, item_column: str, text_ids: bool) -> ItemFacts:
     """
     table = open_table(path, headless=_HEADLESS)
     names = list(table.names)
-    fits = [name for name in names if plain_name(name) in COMMON["item"] | {"id"}]
+    fits = [name for name in names if plain_name(name) in {*common_names("item"), "id"}]
     if item_column in names:
         fits = [item_column]
     if len(fits) != 1:
@@ -80,7 +80,7 @@ def read_items(path: str | Path, item_column: str, text_ids: bool) -> ItemFacts:
         )
     frame = table.rows(list(dict.fromkeys(names)))
     ids = frame[fits[0]].cast(pl.String).str.strip_chars()
-    keys = ids if text_ids else whole_numbers(ids)
+    keys = ids if text_ids else on(ids, whole)
     frame = frame.with_columns(keys.alias("\0id")).drop_nulls("\0id")
     rows = frame.height
     frame = frame.unique("\0id", keep="first", maintain_order=True)
@@ -133,7 +133,7 @@ def _column(frame: pl.DataFrame, name: str | None) -> dict[Any, Any]:
     """The values of a column by id, without gaps."""
     if name is None:
         return {}
-    return dict(frame.filter(~no_value(frame[name])).select("\0id", pl.col(name)).rows())
+    return dict(frame.filter(~no_value(pl.col(name), frame.schema[name])).select("\0id", pl.col(name)).rows())
 
 
 def _nearly_unique(values: Collection[Any], name: str) -> bool:

@@ -12,11 +12,10 @@ from torch import Tensor
 
 from recsys_rl.errors import listed, one_line
 from recsys_rl.tables.cells import Cells, tensor_of
-from recsys_rl.tables.columns import COMMON, plain_name
 from recsys_rl.tables.decision_log import DecisionLog
 from recsys_rl.tables.lines import lines_of
-from recsys_rl.tables.read import TableFile, open_table, parsing, plain_texts
-from recsys_rl.tables.schema import COLUMNS
+from recsys_rl.tables.read import TableFile, open_table, parsing
+from recsys_rl.tables.schema import COLUMNS, common_names, plain_name
 from recsys_rl.types import UserError
 
 
@@ -63,8 +62,7 @@ def read_target(path: str | Path, log: DecisionLog, ids: Ids | None = None) -> T
 
 def _read(table: TableFile, log: DecisionLog, ids: Ids | None) -> Target:
     name = one_line(table.path)
-    with parsing(name):
-        frame = plain_texts(table.rows(table.names))
+    frame = table.collect(table.texts(table.names))
     cells = Cells(name, frame)
     column = "propensity" if "propensity" in cells else "logprob"
     if column in cells:
@@ -133,7 +131,7 @@ def _with_session(name: str, frame: pl.DataFrame, wanted: str) -> pl.DataFrame:
     if "session" in frame.columns:
         return frame
     fits = [x for x in frame.columns if x == wanted]
-    fits = fits or [x for x in frame.columns if plain_name(x) in COMMON["session"]]
+    fits = fits or [x for x in frame.columns if plain_name(x) in common_names("session")]
     if len(fits) > 1:
         raise UserError(f"{name}: {listed(fits)} may all hold the session: name one of them session.")
     return frame.rename(dict.fromkeys(fits, "session"))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from recsys_rl.tables.read import TableFile, parsing
+from recsys_rl.tables.read import TableFile
 
 _CLOCK = r"(?:[T ,]+(\d{1,2}):(\d{2})(?::(\d{2}(?:[.,]\d+)?))?)?"
 _ZONE = r"(Z|z|UTC|GMT|[+-]\d{2}:?(?:\d{2})?)?"
@@ -38,11 +38,17 @@ class TimeFormat:
 
     order: str | None = None  # of day, month and year in texts; None if the column holds numbers
     unit: str = "seconds"  # of numbers
+    whole: bool = False  # True if all of them are whole numbers
 
     @property
     def per_second(self) -> float:
         """Units in a second."""
         return {unit: parts for _, parts, unit in _UNITS}.get(self.unit, 1.0)
+
+    @property
+    def rule(self) -> str:
+        """The rule of a time, after a wrong value."""
+        return UNCLEAR.get(self.order or "", RULE)
 
     @property
     def note(self) -> str:
@@ -54,11 +60,9 @@ class TimeFormat:
 
 
 def format_of(table: TableFile, column: str) -> TimeFormat:
-    """The format of the column of a file, for callers that parse it in pieces."""
-    with parsing(table.path):
-        scan = table.scan([column])
-        kind = scan.collect_schema()[column]
-    return _format(table.collect(scan.select(_facts(pl.col(column), kind))))
+    """The format of the column of a file."""
+    scan = table.texts([column])
+    return _format(table.collect(scan.select(_facts(pl.col(column), scan.collect_schema()[column]))))
 
 
 def format_in(column: pl.Series) -> TimeFormat:
@@ -68,8 +72,6 @@ def format_in(column: pl.Series) -> TimeFormat:
 
 def _facts(column: pl.Expr, kind: pl.DataType) -> list[pl.Expr]:
     """Numbers of the column that show its format, for each kind of column others."""
-    if kind in (pl.Categorical, pl.Enum, pl.Binary):
-        column, kind = column.cast(pl.String, strict=False), pl.String()
     found = []
     if kind == pl.String:
         points = column.str.extract(_DAY, 2) == "."
@@ -83,7 +85,8 @@ def _facts(column: pl.Expr, kind: pl.DataType) -> list[pl.Expr]:
     numbers = column.cast(pl.Float64, strict=False).abs()
     sound = numbers.is_not_nan() & (numbers < 2.0**63)
     enough = [((numbers >= least) & sound).sum().alias(unit) for least, _, unit in _UNITS]
-    return [*found, sound.sum().alias("numbers"), *enough]
+    exact = pl.lit(False) if kind.is_float() else column.cast(pl.Int64, strict=False).is_not_null().all()
+    return [*found, sound.sum().alias("numbers"), exact.alias("whole"), *enough]
 
 
 def _format(facts: pl.DataFrame) -> TimeFormat:
@@ -98,40 +101,32 @@ def _format(facts: pl.DataFrame) -> TimeFormat:
     if found.get("points") or found.get("iso"):
         return TimeFormat(DAY if found.get("points") else ISO)
     half = max(1, found["numbers"] / 2)
-    return TimeFormat(None, next((unit for _, _, unit in _UNITS if found[unit] >= half), "seconds"))
+    unit = next((unit for _, _, unit in _UNITS if found[unit] >= half), "seconds")
+    return TimeFormat(None, unit, found["whole"])
 
 
-def times_of(
-    column: pl.Series, role: str, found: TimeFormat | None = None
-) -> tuple[pl.Series, pl.Series, str, str]:
-    """Seconds as Int64, or as Float64 with fractions (null where bad), the bad values, a rule and a note.
+def seconds(x: pl.Expr, kind: pl.DataType, form: TimeFormat) -> pl.Expr:
+    """Seconds as Int64, or as Float64 with fractions; null for what is no time in the format of the column.
 
-    The caller cuts fractions off after sorting. ``found``: the format of the whole column, of which this is a
-    piece; None to find it here.
+    The caller cuts fractions off after sorting.
     """
-    found = format_in(column) if found is None else found
-    if column.dtype == pl.Date or isinstance(column.dtype, pl.Datetime):
-        instants = column.cast(pl.Datetime("us")) if column.dtype == pl.Date else column
-        seconds = instants.dt.epoch("us") / 1e6
-    elif column.dtype == pl.String and found.order is not None:
-        seconds = _iso_seconds(column if found.order == ISO else _as_iso(column, found.order))
-    elif column.dtype == pl.String or column.dtype.is_numeric():
-        seconds = column.cast(pl.Int64, strict=False) if not column.dtype.is_float() else column
-        if seconds.has_nulls():
-            seconds = column.cast(pl.Float64, strict=False)
-        seconds = seconds / found.per_second if found.per_second > 1 else seconds
+    if kind == pl.Date or isinstance(kind, pl.Datetime):
+        found = x.cast(pl.Datetime("us")).dt.epoch("us") / 1e6 if kind == pl.Date else x.dt.epoch("us") / 1e6
+    elif kind == pl.String and form.order is not None:
+        found = _iso_seconds(x if form.order == ISO else _as_iso(x, form.order))
+    elif kind == pl.String or kind.is_numeric():
+        found = x.cast(pl.Int64 if form.whole else pl.Float64, strict=False)
+        if form.whole and form.per_second == 1:
+            return found
+        found = found / form.per_second if form.per_second > 1 else found
     else:
-        seconds = pl.repeat(None, column.len(), dtype=pl.Float64, eager=True)
-    bad = seconds.is_null()
-    if seconds.dtype.is_float():
-        bad = (seconds.abs() < 2.0**63).not_().fill_null(True)
-    return seconds.set(bad, None), bad, UNCLEAR.get(found.order or "", RULE), found.note
+        return pl.lit(None, dtype=pl.Float64)
+    return pl.when(found.abs() < 2.0**63).then(found)
 
 
-def _as_iso(column: pl.Series, order: str) -> pl.Series:
+def _as_iso(text: pl.Expr, order: str) -> pl.Expr:
     """ISO texts of those that begin with the day or the month; null where the order is unclear."""
-    text = pl.col("text")
-    first, sign, second, year, hour, minute, seconds, half, zone = (
+    first, sign, second, year, hour, minute, second_of, half, zone = (
         text.str.extract(_DAY, k) for k in range(1, 10)
     )
     by_day = (sign == ".") | (order == DAY)
@@ -140,33 +135,19 @@ def _as_iso(column: pl.Series, order: str) -> pl.Series:
     late = half.str.to_lowercase() == "pm"
     twelve = pl.when((clock < 1) | (clock > 12)).then(99).otherwise(clock % 12 + 12 * late.cast(pl.Int64))
     clock = pl.when(half.is_null()).then(clock).otherwise(twelve)
-    parts = [
+    time = pl.format("T{}:{}:{}", clock, minute, second_of.fill_null("00"))
+    whole = pl.concat_str(
         pl.concat_str(year, month, day, separator="-"),
-        pl.when(hour.is_not_null()).then(
-            pl.concat_str(
-                pl.lit("T"),
-                clock.cast(pl.String),
-                pl.lit(":"),
-                minute,
-                pl.lit(":"),
-                seconds.fill_null("00"),
-            )
-        ),
-        zone,
-    ]
-    whole = pl.concat_str(parts[0], *(part.fill_null("") for part in parts[1:]))
-    known = (sign == ".") | pl.lit(order in (DAY, MONTH))
-    iso = text.str.contains(_ISO)
-    return (
-        column.to_frame("text")
-        .select(pl.when(iso).then(text).when(known).then(whole).otherwise(None))
-        .to_series()
+        pl.when(hour.is_not_null()).then(time).fill_null(""),
+        zone.fill_null(""),
     )
+    known = (sign == ".") | pl.lit(order in (DAY, MONTH))
+    return pl.when(text.str.contains(_ISO)).then(text).when(known).then(whole)
 
 
-def _iso_seconds(column: pl.Series) -> pl.Series:
+def _iso_seconds(text: pl.Expr) -> pl.Expr:
     """Seconds since 1970 of ISO texts; UTC where they name no zone, null where a text is not a time."""
-    part = [pl.col("text").str.extract(_ISO, group) for group in range(1, 8)]
+    part = [text.str.extract(_ISO, group) for group in range(1, 8)]
     digits = part[6].str.replace_all(r"[^0-9]", "")
     offset = 60 * digits.str.slice(0, 2).cast(pl.Int64, strict=False).fill_null(0)
     offset += digits.str.slice(2, 2).cast(pl.Int64, strict=False).fill_null(0)  # minutes
@@ -177,5 +158,4 @@ def _iso_seconds(column: pl.Series) -> pl.Series:
     hour, minute = (part[i].cast(pl.Int64).fill_null(0) for i in (3, 4))
     second = part[5].str.replace(",", ".").cast(pl.Float64).fill_null(0.0)
     sound = (hour < 24) & (minute < 60) & (second < 61)
-    seconds = day.dt.epoch("s") + 3600 * hour + 60 * minute + second - 60 * sign * offset
-    return column.to_frame("text").select(pl.when(sound).then(seconds)).to_series()
+    return pl.when(sound).then(day.dt.epoch("s") + 3600 * hour + 60 * minute + second - 60 * sign * offset)

@@ -13,9 +13,9 @@ from recsys_rl.settings.fields import Finite, Range, check_fields
 from recsys_rl.settings.shared import Seed
 from recsys_rl.tables.clean import Missing, dropped
 from recsys_rl.tables.compare import Comparison, compare
-from recsys_rl.tables.describe import describe
 from recsys_rl.tables.description import Description
 from recsys_rl.tables.split import repeated_rows, split_by_time, split_by_user
+from recsys_rl.tables.survey import describe
 from recsys_rl.utils.files import check_parquet, check_writable, write_text
 from recsys_rl.utils.terminal import say
 

@@ -13,10 +13,9 @@ import polars as pl
 import pytest
 
 from recsys_rl.cli import main
-from recsys_rl.tables import read
-from recsys_rl.tables.describe import describe
 from recsys_rl.tables.description import Problem
 from recsys_rl.tables.events import read_log
+from recsys_rl.tables.survey import describe
 from recsys_rl.types import UserError
 from tests.doors import ROOT
 
@@ -35,9 +34,7 @@ DROP = " (train with --missing drop to leave them out)"
 MERGE = " (train with --duplicates sum to merge them, or keep-first to drop them)"
 
 
-@pytest.mark.parametrize("piece", [1, 2, 1000])
-def test_description_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: int) -> None:
-    monkeypatch.setattr(read, "PIECE", piece)
+def test_description_by_hand(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text(LOG)
     found = describe(tmp_path / "log.csv")
     assert (found.rows, found.users, found.items, found.sessions) == (7, 2, 3, 4)
@@ -267,7 +264,6 @@ def test_rows_without_a_value_are_dropped_from_a_split(
     rows: list[tuple[int, str]] | None,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(read, "PIECE", 2)
     Path("log.csv").write_text(GAPS)
     assert (
         main(["data", "split", "log.csv", "--by", by, "--fraction", FRACTION[by], "--missing", "drop"]) == 0
@@ -288,7 +284,6 @@ def test_split_tells_of_repeated_rows(
 ) -> None:
     """Rows 3 and 6 repeat others. Rows with a gap, or at another time, don't."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(read, "PIECE", 2)
     text = "user,item,time\na,x,1\na,x,2\na,x,1\nb,x,3\nb,,4\nb,x,3\nb,,4\nc,y,5\n"
     Path("log.csv").write_text(text)
     assert main(["data", "split", "log.csv", "--by", by, "--fraction", FRACTION[by]]) == 0

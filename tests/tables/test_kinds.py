@@ -11,10 +11,9 @@ import torch
 from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
 from recsys_rl.data.log import LogConfig
-from recsys_rl.tables import read
-from recsys_rl.tables.describe import describe
 from recsys_rl.tables.events import read_log
 from recsys_rl.tables.kinds import parse_event_weights
+from recsys_rl.tables.survey import describe
 from recsys_rl.types import UserError
 from recsys_rl.workflows.event_file import read_events
 from recsys_rl.workflows.ranking import RankingConfig
@@ -113,8 +112,7 @@ def test_the_first_of_several_common_names_is_taken(tmp_path: Path) -> None:
     assert "column 'kind' has 2 kinds" in read_log(shop(tmp_path, text), event_column="kind").source
 
 
-def test_describe_counts_the_kinds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(read, "PIECE", 2)
+def test_describe_counts_the_kinds(tmp_path: Path) -> None:
     found = describe(shop(tmp_path))
     assert found.kinds == {"view": 3, "cart": 2, "purchase": 1} and found.others == ()
     line = "kinds of events: 3 ('view' 3, 'cart' 2, 'purchase' 1), weighted in training by --event-weights"

@@ -15,11 +15,11 @@ from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
 from recsys_rl.data.catalogue import about_likes
 from recsys_rl.tables.decision_table import read_table
-from recsys_rl.tables.describe import describe
 from recsys_rl.tables.events import read_log
 from recsys_rl.tables.items import encoded, read_items
 from recsys_rl.tables.parts import read_decisions
 from recsys_rl.tables.split import split_by_time
+from recsys_rl.tables.survey import describe
 from recsys_rl.tables.writer import KEY
 from recsys_rl.types import InteractionLog, UserError
 from tests.doors import assert_names
