@@ -14,9 +14,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from recsys_rl.errors import short
-from recsys_rl.tables.read import HEADLESS, TableFile, open_table
-from recsys_rl.tables.schema import find_columns
-from recsys_rl.tables.values import decimal_commas, measure, no_value, text
+from recsys_rl.tables.layout import Layout
+from recsys_rl.tables.values import text
 from recsys_rl.types import UserError
 
 ROLES = ("user", "item", "time", "rating")
@@ -120,10 +119,9 @@ def compare(
 
     Raises UserError if a file is not a table, has no row, or has no column of users or of items.
     """
-    tables = [open_table(path, separator, HEADLESS) for path in (old, new)]
-    columns = [find_columns(table.path, table.names, given or {}, ROLES) for table in tables]
-    with_time = all("time" in x for x in columns)
-    logs = [_hashes(table, x, with_time) for table, x in zip(tables, columns, strict=True)]
+    files = [Layout.open(path, given or {}, separator, ROLES) for path in (old, new)]
+    with_time = all("time" in file.roles for file in files)
+    logs = [_hashes(file, with_time) for file in files]
     least = None
     if all("rating" in log.columns for log in logs):
         least = _threshold(logs[0]["rating"]) if like_threshold is None else like_threshold
@@ -145,30 +143,28 @@ def compare(
         repeated_rows=logs[1].join(logs[0], on="event", how="semi").height,
         rank_correlation=_spearman(before[both], now[both]) if both.sum() >= 3 else None,
         total_variation=float(np.abs(change).sum() / 2),
-        risen=_named(moved[risen], tables[1], columns[1]["item"]),
-        fallen=_named(moved[fallen], tables[0], columns[0]["item"]),
+        risen=_named(moved[risen], files[1]),
+        fallen=_named(moved[fallen], files[0]),
     )
 
 
-def _hash(scan: pl.LazyFrame, column: str) -> pl.Expr:
-    return text(pl.col(column), scan.collect_schema()[column]).hash(seed=7)
+def _text(file: Layout, role: str) -> pl.Expr:
+    """The ids as texts, the same for a number of any type."""
+    return text(pl.col(file.roles[role]), file.types[file.roles[role]])
 
 
-def _hashes(table: TableFile, columns: Mapping[str, str], with_time: bool) -> pl.DataFrame:
+def _hashes(file: Layout, with_time: bool) -> pl.DataFrame:
     """The hashes ``user``, ``item`` and ``event`` of the rows with a user and an item, and the ``rating``."""
-    scan = table.texts(list(dict.fromkeys(columns.values())))
-    kinds = scan.collect_schema()
-    found = {role: _hash(scan, columns[role]) for role in ("user", "item")}
-    parts = [*found.values(), *([_hash(scan, columns["time"])] if with_time else [])]
-    found["event"] = pl.struct(x.alias(str(k)) for k, x in enumerate(parts)).hash(seed=7)
-    if "rating" in columns:
-        x, kind = pl.col(columns["rating"]), kinds[columns["rating"]]
-        commas = kind == pl.String and table.collect(scan.select(decimal_commas(x))).item()
-        found["rating"] = measure(x, kind, commas)
-    gaps = [no_value(pl.col(columns[role]), kinds[columns[role]]) for role in ("user", "item")]
-    frame = table.collect(scan.filter(~pl.any_horizontal(gaps)).select(**found))
+    parts = {role: _text(file, role).hash(seed=7) for role in ("user", "item", "time")[: 2 + with_time]}
+    found = {role: parts[role] for role in ("user", "item")}
+    found["event"] = pl.struct(x.alias(role) for role, x in parts.items()).hash(seed=7)
+    if "rating" in file.roles:
+        found["rating"] = file.measure(file.roles["rating"])
+    gaps = [file.gap(file.roles[role]) for role in ("user", "item")]
+    frame = file.collect(file.scan.filter(~pl.any_horizontal(gaps)).select(**found))
     if frame.is_empty():
-        raise UserError(f"{table.path} holds no row with a user and an item: give a log with at least one.")
+        path = file.table.path
+        raise UserError(f"{path} holds no row with a user and an item: give a log with at least one.")
     return frame
 
 
@@ -223,12 +219,9 @@ def _spearman(one: Floats, two: Floats) -> float:
     return float(((ranks[0] - ranks[0].mean()) * (ranks[1] - ranks[1].mean())).mean() / np.prod(spreads))
 
 
-def _named(moved: pl.DataFrame, table: TableFile, column: str) -> tuple[Moved, ...]:
-    """The items of these rows, with their ids as the file ``table``, which has all of them, writes them."""
-    scan = table.texts([column])
-    texts = scan.select(name=text(pl.col(column), scan.collect_schema()[column]))
-    wanted = texts.with_columns(id=pl.col("name").hash(seed=7)).filter(
-        pl.col("id").is_in(moved["id"].implode())
-    )
-    names = dict(table.collect(wanted.unique()).select("id", "name").iter_rows())
-    return tuple(Moved(names[id_], before, now) for id_, before, now in moved.iter_rows())
+def _named(moved: pl.DataFrame, file: Layout) -> tuple[Moved, ...]:
+    """The items of these rows, with their ids as the ``file``, which has all of them, writes them."""
+    names = file.scan.select(name=_text(file, "item")).with_columns(id=pl.col("name").hash(seed=7))
+    wanted = file.collect(names.filter(pl.col("id").is_in(moved["id"].implode())).unique())
+    known = dict(wanted.select("id", "name").iter_rows())
+    return tuple(Moved(known[id_], before, now) for id_, before, now in moved.iter_rows())

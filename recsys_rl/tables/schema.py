@@ -183,12 +183,6 @@ def named(names: Sequence[str], start: str) -> dict[str, str]:
     return {name.removeprefix(start): name for name in names if name.startswith(start)}
 
 
-def holds_decisions(columns: Mapping[str, str], names: Sequence[str]) -> bool:
-    """True if the file has propensities, signals or candidates; logs of events have rewards (clicks) too."""
-    known = {"propensity", "candidates"} & columns.keys() or "probabilities" in names
-    return bool(known) or any(named(names, start) for start in ("signal.", "probability.", "propensity."))
-
-
 def value(x: pl.Expr, kind: pl.DataType, column: Column) -> pl.Expr:
     """The values of the column as Int64, Float64 or Boolean; null where a value is none."""
     if column.kind in ("whole", "id"):
@@ -217,7 +211,7 @@ def find_columns(
     names: Sequence[str],
     given: Mapping[str, str | None],
     roles: Sequence[str] = EVENTS,
-    required: Sequence[str] = ("user", "item"),
+    required: Collection[str] = ("user", "item"),
 ) -> dict[str, str]:
     """The name of each role's column.
 

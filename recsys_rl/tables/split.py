@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import polars as pl
@@ -16,14 +16,12 @@ import polars as pl
 from recsys_rl.errors import amount, error_text, listed, short
 from recsys_rl.tables.checksum import Checksum
 from recsys_rl.tables.clean import Missing, Problems
+from recsys_rl.tables.layout import ROW, Layout
 from recsys_rl.tables.lines import about, lines_of
-from recsys_rl.tables.read import HEADLESS, TableFile, has_header, open_table, parsing
+from recsys_rl.tables.read import TableFile, has_header, parsing
 from recsys_rl.tables.reader import FileHeader, check_pieces, read_pieces
-from recsys_rl.tables.scan import ROW, counted, numbered
-from recsys_rl.tables.schema import ROLES, find_columns, holds_decisions
-from recsys_rl.tables.survey import repeated_events
-from recsys_rl.tables.times import UNCLEAR, format_of, seconds
-from recsys_rl.tables.values import no_value
+from recsys_rl.tables.schema import ROLES
+from recsys_rl.tables.times import UNCLEAR
 from recsys_rl.tables.writer import write_with_header
 from recsys_rl.types import UserError
 from recsys_rl.utils.user_hashes import user_hashes
@@ -48,31 +46,30 @@ def split_by_time(
     without a time are refused or dropped, according to ``missing``. Raises UserError if the file has no
     column of times or a value that is not a time, or if a side is empty.
     """
-    table = open_table(path, separator, HEADLESS)
-    columns = find_columns(path, table.names, given or {}, ("user", "session", "time"), required=())
-    if "time" not in columns:
+    layout = Layout.open(path, given or {}, separator, ("user", "session", "time"), required=())
+    table, columns, form = layout.table, layout.roles, layout.form
+    if form is None:
         raise UserError(
             f"{path}: it has no column for the time; its columns are {listed(table.names)}: name it with "
             "--time-column, or give --by user."
         )
-    name = columns["time"]
-    form = format_of(table, name)
     if form.order in UNCLEAR:
-        raise UserError(f"{path}: column {name!r}: {UNCLEAR[form.order]}.")
-    time = seconds(pl.col(name), _kind(table, name), form).cast(pl.Float64)
-    with lines_of(table):
-        gone = _check(table, name, missing, time, form.rule)
-    times = table.collect(table.texts([name]).select(time).drop_nulls()).to_series().sort()
+        raise UserError(f"{path}: column {columns['time']!r}: {UNCLEAR[form.order]}.")
+    time = layout.seconds.cast(pl.Float64)
+    gone = _check(layout, columns["time"], missing, time, form.rule)
+    times = layout.collect(layout.scan.select(time).drop_nulls()).to_series().sort()
     if times.is_empty():
         raise UserError(f"{path} holds no rows: give a log with at least one.")
     late = time >= times[min(int((1 - fraction) * len(times)), len(times) - 1)]
     del times
-    scan = _with_values(table, table.names, name, gone)
+    scan, keys = table.scan(table.names), [columns[role] for role in ("user", "session") if role in columns]
+    own = table.scan(list(dict.fromkeys([*keys, columns["time"]])))
+    if gone:  # a filter takes memory
+        scan, own = (x.filter(~layout.gap(columns["time"])) for x in (scan, own))
     if "session" not in columns:
         return *_write(table, scan.filter(~late), scan.filter(late), train, test), gone
-    keys = [columns[role] for role in ("user", "session") if role in columns]
-    sessions = _with_values(table, [*keys, name], name, gone).filter(late).select(keys).unique()
-    return *_by_keys(table, scan, table.collect(sessions), keys, train, test), gone
+    sessions = table.collect(own.filter(late).select(keys).unique())
+    return *_by_keys(table, scan, sessions, keys, train, test), gone
 
 
 def split_by_user(
@@ -91,50 +88,39 @@ def split_by_user(
     on their own id alone. Rows without a user are refused or dropped, according to ``missing``. Raises
     UserError if a side is empty.
     """
-    table = open_table(path, separator, HEADLESS)
-    name = find_columns(path, table.names, given or {}, ("user",), ("user",))["user"]
-    with lines_of(table):
-        gone = _check(table, name, missing)
-    users = table.collect(_with_values(table, [name], name, gone).unique()).to_series().sort()
+    layout = Layout.open(path, given or {}, separator, ("user",), ("user",))
+    table, name = layout.table, layout.roles["user"]
+    gone = _check(layout, name, missing)
+    scan = table.scan(table.names)
+    scan = scan.filter(~layout.gap(name)) if gone else scan
+    users = table.collect(scan.select(name).unique()).to_series().sort()
     if users.is_empty():
         raise UserError(f"{path} holds no rows: give a log with at least one.")
     # Another key than that of the training's own split, which else would find no held-out users in `train`.
     chosen = users.filter(pl.Series(user_hashes(users.to_list(), f"file {seed}") < fraction))
-    scan = _with_values(table, table.names, name, gone)
     return *_by_keys(table, scan, chosen.to_frame(), [name], train, test), gone
 
 
-def _kind(table: TableFile, column: str) -> pl.DataType:
-    return table.scan([column]).collect_schema()[column]
-
-
 def _check(
-    table: TableFile, column: str, missing: Missing, parsed: pl.Expr | None = None, rule: str = ""
+    layout: Layout, column: str, missing: Missing, parsed: pl.Expr | None = None, rule: str = ""
 ) -> int:
     """The number of rows without a value, which are refused or dropped.
 
     Raises UserError with all rows without a value, and those whose ``parsed`` value is null by the ``rule``.
     """
-    problems, gap = Problems(str(table.path)), no_value(pl.col(column), _kind(table, column))
-    checks = {GAPS: gap} | ({} if parsed is None else {WRONG: parsed.is_null() & ~gap})
-    scan = numbered(table.scan([column]))
-    found = counted(table, scan, checks)
+    problems, gap = Problems(str(layout.table.path)), layout.gap(column)
+    found = layout.counted({GAPS: gap} | ({} if parsed is None else {WRONG: parsed.is_null() & ~gap}))
     count, row = found.get(GAPS, (0, 0))
     if count and missing == "refuse":
         problems.gaps(column, count, row)
     if WRONG in found:
         number, first = found[WRONG]
-        (value,) = table.collect(scan.filter(pl.col(ROW) == first).select(column)).to_series().to_list()
+        (value,) = layout.collect(layout.scan.filter(pl.col(ROW) == first))[column].to_list()
         more = f" (and {number - 1:,} more rows)" * (number > 1)
         problems.add(f"column {column!r} has {short(value)} in row {first}{more}", rule)
-    problems.refuse()
+    with lines_of(layout.table):
+        problems.refuse()
     return count
-
-
-def _with_values(table: TableFile, columns: Sequence[str], column: str, gaps: int) -> pl.LazyFrame:
-    """These columns of the rows with a value in the ``column``, which ``gaps`` rows lack."""
-    scan = table.scan(list(dict.fromkeys(columns)))
-    return scan if gaps == 0 else scan.filter(~no_value(pl.col(column), _kind(table, column)))
 
 
 def repeated_rows(
@@ -145,20 +131,17 @@ def repeated_rows(
     None are sought in a log of decisions, which may show an item twice, and in a file whose columns of users
     and items are unknown.
     """
-    table = open_table(path, separator, HEADLESS)
     try:
-        columns = find_columns(path, table.names, given or {}, ROLES, required=("user", "item"))
+        layout = Layout.open(path, given or {}, separator, ROLES)
     except UserError:
         return ""
-    if holds_decisions(columns, table.names):
-        return ""
-    columns = {role: columns[role] for role in ("user", "item", "time") if role in columns}
-    count, first = repeated_events(table, columns)
+    columns = {role: layout.roles[role] for role in ("user", "item", "time") if role in layout.roles}
+    count, first = (0, 0) if layout.holds_decisions else Layout(layout.table, columns).repeated_events()
     if not count:
         return ""
     verb, kept = ("repeats", "is") if count == 1 else ("repeat", "are")
     return about(
-        table,
+        layout.table,
         f"{amount(count, 'row')} {verb} the {', '.join(columns)} of an earlier row (the first is row "
         f"{first:,}) and {kept} kept: train with --duplicates sum or keep-first",
     )

@@ -1,7 +1,7 @@
 """Describe a log file: events, or decisions of `recsys-rl record` and of others.
 
-Polars scans the file, which is not held in memory: distinct users, items and repeated rows are counted by
-hashes, 8 bytes each. Only the rules of sessions keep up to 30 bytes a row, with hashes in place of ids.
+The file is scanned and not held in memory. Distinct users, items and repeated rows are counted by hashes, 8
+bytes each. The rules of sessions alone keep up to 30 bytes a row, with hashes in place of ids.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -16,9 +17,9 @@ from recsys_rl.errors import listed
 from recsys_rl.tables.checks import OF_LISTS, OF_SESSIONS, broken
 from recsys_rl.tables.description import Description, Problem
 from recsys_rl.tables.kinds import MOST
-from recsys_rl.tables.read import HEADLESS, TableFile, files_of, has_header, open_table
+from recsys_rl.tables.layout import ROW, Count, Layout
+from recsys_rl.tables.read import HEADLESS, files_of, has_header, open_table
 from recsys_rl.tables.reader import check_pieces, files_of_log, read_header
-from recsys_rl.tables.scan import ROW, Count, counted, counts, numbered, repeats
 from recsys_rl.tables.schema import (
     BY_NAME,
     BY_START,
@@ -28,23 +29,12 @@ from recsys_rl.tables.schema import (
     column_of,
     find_columns,
     follows,
-    holds_decisions,
     named,
     of_propensities,
     value,
 )
-from recsys_rl.tables.times import UNCLEAR, format_of, seconds
-from recsys_rl.tables.values import (
-    LIST,
-    as_lists,
-    as_texts,
-    decimal_commas,
-    entries,
-    hashed,
-    is_list,
-    measure,
-    no_value,
-)
+from recsys_rl.tables.times import UNCLEAR
+from recsys_rl.tables.values import as_texts, hashed
 from recsys_rl.types import UserError
 
 CLOCK = (1e8, 7.3e9)  # numbers outside are not instants but counters: in seconds, these are 1973 and 2201
@@ -67,242 +57,191 @@ def describe(
     table, recorded = open_table(path, separator, HEADLESS), has_header(path)
     if recorded:
         files_of_log(path)
-    columns = find_columns(path, table.names, given or {}, ROLES, required=())
-    if "item" not in columns and "items" in table.names:  # a slate for each row, as in a DecisionLog
-        columns["item"] = "items"
-    if not columns.keys() - {"event"}:
+    roles = find_columns(path, table.names, given or {}, ROLES, required=())
+    if "item" not in roles and "items" in table.names:  # a slate for each row, as in a DecisionLog
+        roles["item"] = "items"
+    if not roles.keys() - {"event"}:
         raise UserError(
             f"{path}: no column has a known name; its columns are {listed(table.names)}: name them with "
             "--user-column, --item-column and others, put a header above the first line if it is a row of "
             "the data, or give --separator if these are not columns."
         )
-    if holds_decisions(columns, table.names):
-        return _Decisions(table, columns).describe(recorded)
-    return _Survey(table, columns).describe(recorded)
-
-
-def repeated_events(table: TableFile, columns: Mapping[str, str]) -> Count:
-    """The rows with the user, the item and (if there are times) the time of an earlier row."""
-    found: dict[str, Count] = {}
-    _Survey(table, dict(columns)).repeats(found)
-    return next(iter(found.values()), (0, 0))
+    layout = Layout(table, roles)
+    survey = _Decisions(layout) if layout.holds_decisions else _Survey(layout)
+    if not survey.rows:
+        raise UserError(f"{path} holds no rows: give a log with at least one.")
+    found = survey.problems()
+    description = survey.facts()
+    if recorded:
+        if not _is_whole(path, bool(found)):
+            found["the rows are not those that were written, by the checksum in the header"] = (
+                survey.rows,
+                1,
+            )
+        description = replace(description, catalogue_items=_items_of_header(path))
+    return replace(description, problems=survey.listed(found | survey.repeats() | survey.alone()))
 
 
 class _Survey:
-    """The survey of a log of events. ``columns`` names the column of each role."""
+    """The survey of a log of events."""
 
     mend_gaps, needed = _DROP, ("user", "item", "time", "rating", "weight")  # roles whose gaps are refused
-    numbers: tuple[str, ...] = ("rating", "weight", "reward")  # roles of one number in each row
 
-    def __init__(self, table: TableFile, columns: dict[str, str]) -> None:
-        self.table, self.columns = table, columns
-        self.scan = numbered(table.texts(self.reads()))
-        self.types = self.scan.collect_schema()
-        texts = [name for name, kind in self.types.items() if kind == pl.String]
-        facts = [pl.col(name).str.contains(LIST).any().alias(name) for name in texts]
-        commas = [decimal_commas(pl.col(name)).alias(f"{name}\0") for name in texts]
-        found = self.collect(self.scan.select(pl.len().alias("\0rows"), *facts, *commas)).row(0, named=True)
-        self.rows: int = found["\0rows"]
-        if not self.rows:
-            raise UserError(f"{table.path} holds no rows: give a log with at least one.")
-        self.commas = {name for name in texts if found[f"{name}\0"]}
-        self.lists = {name for name, kind in self.types.items() if is_list(kind) or found.get(name)}
-        item = columns.get("item", "")
-        self.slates = item == "items" or (item in self.types and is_list(self.types[item]))
-        self.form = format_of(table, columns["time"]) if "time" in columns else None
-        self.checks: dict[str, pl.Expr] = {}
+    def __init__(self, layout: Layout) -> None:
+        self.layout, self.roles, self.rows = layout, layout.roles, layout.rows
+        self.checks: dict[str, pl.Expr] = {}  # by the text of the problem
         self.mends: dict[str, str] = {}
         self.sums: dict[str, tuple[pl.Expr, ...]] = {}  # the lowest number, their sum, the highest, how many
 
-    def reads(self) -> list[str]:
-        """The columns that the survey needs."""
-        return list(dict.fromkeys(self.columns.values()))
+    def problems(self) -> dict[str, Count]:
+        """The rows with each problem of their values."""
+        self.check()
+        return self.layout.counted(self.checks)
 
-    def describe(self, recorded: bool) -> Description:
-        self.check_values()
-        found = counted(self.table, self.scan, self.checks) | self.wrong_lists()
-        users, items = self.ids("user"), self.ids("item")
-        kinds = self.kinds()
-        columns = {role: name for role, name in self.columns.items() if role != "event" or kinds}
-        description = replace(
-            Description(columns, self.rows, kinds=kinds, note=self.table.note),
-            sessions=self.sessions(found),
-            users=None if users is None else users.height,
-            items=None if items is None else items.height,
-            times=self.times(),
-            time_unit="" if self.form is None or self.form.order is not None else self.form.unit,
-            ranges=self.ranges(),
-            policies=self.policies(),
-            events_of_item=_spread(items),
-            most_frequent=self.most_frequent(items),
-            others=tuple(x for x in self.table.names if x not in columns.values()),
-        )
-        description = self.more(replace(description, clock=self.has_dates(description.times)))
-        if recorded:
-            path = self.table.path
-            if not _is_whole(path, bool(found)):
-                found["the rows are not those that were written, by the checksum in the header"] = (
-                    self.rows,
-                    1,
-                )
-            description = replace(description, catalogue_items=_items_of_header(path))
-        self.repeats(found)
-        for role, each in (("user", users), ("item", items)):
-            if each is not None and each.height == 1 and each["count"][0] > 1:
-                found[f"all rows with a value have the same {role}"] = (each["count"][0], 1)
-        return replace(description, problems=tuple(self.problem(x, *found[x]) for x in found))
-
-    def problem(self, text: str, count: int, row: int) -> Problem:
-        line = None if self.table.raw is None else self.table.line(row)
-        return Problem(text, count, row, line, self.mends.get(text, ""))
-
-    def collect(self, scan: pl.LazyFrame) -> pl.DataFrame:
-        return self.table.collect(scan)
-
-    def gap(self, name: str) -> pl.Expr:
-        return no_value(pl.col(name), self.types[name])
-
-    def hash(self, name: str) -> pl.Expr:
-        return hashed(pl.col(name), self.types[name])
-
-    def entries(self, name: str) -> pl.Expr:
-        """The lists of ids in a column, without padding; single ids as they are, in lists of one."""
-        x, kind = pl.col(name), self.types[name]
-        if name not in self.lists:
-            return pl.concat_list(x)
-        kind = pl.List(pl.String) if kind == pl.String else kind
-        return entries(as_lists(x, self.types[name]), kind)
-
-    def seconds(self) -> pl.Expr:
-        assert self.form is not None
-        name = self.columns["time"]
-        return seconds(pl.col(name), self.types[name], self.form)
-
-    def check_values(self) -> None:
-        """Fill ``checks`` and ``sums`` with those of single values."""
-        for role, name in self.columns.items():
-            if role == "event":
-                continue
-            text = f"column {name!r} has no value"
-            self.checks[text] = self.gap(name)
-            self.mends[text] = self.mend_gaps if role in self.needed else ""
-            if role in ("user", "session", "policy") and self.types[name].is_nested():
-                self.checks[f"column {name!r} has a list in place of a name"] = ~self.gap(name)
-        if self.form is not None:
-            name, rule = self.columns["time"], self.form.rule
+    def check(self) -> None:
+        """Fill ``checks`` and ``sums``."""
+        layout = self.layout
+        for role, name in self.roles.items():
+            if role != "event":
+                text = f"column {name!r} has no value"
+                self.checks[text] = layout.gap(name)
+                self.mends[text] = self.mend_gaps if role in self.needed else ""
+            if role in ("user", "session", "policy") and layout.types[name].is_nested():
+                self.checks[f"column {name!r} has a list in place of a name"] = ~layout.gap(name)
+        if layout.form is not None:
+            name, rule = self.roles["time"], layout.form.rule
             why = f" ({rule})" if rule in UNCLEAR.values() else ""
-            self.checks[f"column {name!r} has no time{why}"] = self.seconds().is_null() & ~self.gap(name)
-        for role in self.numbers:
-            if role in self.columns and not (self.slates and role == "reward"):  # it may have lists
-                name = self.columns[role]
-                numbers = measure(pl.col(name), self.types[name], name in self.commas)
-                self.values(name, numbers.cast(pl.Float64), COLUMNS[role])
+            self.checks[f"column {name!r} has no time{why}"] = layout.seconds.is_null() & ~layout.gap(name)
+        for role in ("rating", "weight"):
+            if role in self.roles:
+                self.numbers(
+                    self.roles[role], layout.measure(self.roles[role]).cast(pl.Float64), COLUMNS[role]
+                )
+        self.outcomes()
 
-    def values(self, name: str, numbers: pl.Expr, column: Column) -> None:
+    def outcomes(self) -> None:
+        """Check rewards; those of a slate may be lists."""
+        if "reward" in self.roles and not self.layout.slates:
+            name = self.roles["reward"]
+            self.numbers(name, self.layout.measure(name).cast(pl.Float64), COLUMNS["reward"])
+
+    def numbers(self, name: str, numbers: pl.Expr, column: Column) -> None:
         """Check and sum the ``numbers`` of a column."""
         sound = follows(numbers, column)
-        self.checks[f"column {name!r} {column.problem}"] = ~sound & ~self.gap(name)
+        self.checks[f"column {name!r} {column.problem}"] = ~sound & ~self.layout.gap(name)
         self.sums[name] = _sums(pl.when(sound).then(numbers))
 
-    def wrong_lists(self) -> dict[str, Count]:
-        """The rows whose lists of items break a rule; events have none."""
-        return {}
+    def facts(self) -> Description:
+        layout = self.layout
+        self.ids = {role: self.counts(role) for role in ("user", "item") if role in self.roles}
+        kinds = self.kinds()
+        columns = {role: name for role, name in self.roles.items() if role != "event" or kinds}
+        times = self.times()
+        by_number = layout.form is not None and layout.form.order is None and times is not None
+        return Description(
+            columns=columns,
+            rows=self.rows,
+            users=self.ids["user"].height if "user" in self.ids else None,
+            items=self.ids["item"].height if "item" in self.ids else None,
+            sessions=self.sessions(),
+            times=times,
+            clock=not by_number or CLOCK[0] <= times[1] < CLOCK[1],  # type: ignore[index]
+            time_unit=layout.form.unit if layout.form is not None and layout.form.order is None else "",
+            ranges=self.ranges(),
+            policies=self.policies(),
+            kinds=kinds,
+            events_of_item=_spread(self.ids.get("item")),
+            most_frequent=self.most_frequent(),
+            others=tuple(x for x in layout.table.names if x not in columns.values()),
+            note=layout.table.note,
+        )
+
+    def counts(self, role: str) -> pl.DataFrame:
+        """The hashes of the distinct users or items, and their counts."""
+        if role == "item" and self.layout.slates:
+            return self.layout.counts(pl.first().hash(seed=7), self.of_slates())
+        name = self.roles[role]
+        return self.layout.counts(self.layout.hash(name), self.layout.scan.filter(~self.layout.gap(name)))
+
+    def of_slates(self) -> pl.LazyFrame:
+        """The items of all slates, one after another."""
+        lists = self.layout.entries(self.roles["item"])
+        return self.layout.scan.select(lists).explode(pl.all()).drop_nulls()
+
+    def most_frequent(self) -> tuple[str, int] | None:
+        """The item with the most events, and their number."""
+        items = self.ids.get("item")
+        if items is None or items.is_empty():
+            return None
+        top, count = items.sort("count", "value", descending=[True, False]).row(0)
+        of_row = self.of_slates() if self.layout.slates else self.layout.scan.select(self.roles["item"])
+        (kind,) = of_row.collect_schema().values()
+        found = self.layout.collect(of_row.filter(hashed(pl.first(), kind) == top).head(1))
+        return str(found.item()), count
 
     def ranges(self) -> dict[str, tuple[float, float, float]]:
         """The lowest number, the mean and the highest of each column of numbers."""
         parts = [part.alias(f"{k} {name}") for name, x in self.sums.items() for k, part in enumerate(x)]
-        row = self.collect(self.scan.select(parts)).row(0) if parts else ()
+        row = self.layout.collect(self.layout.scan.select(parts)).row(0) if parts else ()
         each = {name: row[4 * k : 4 * k + 4] for k, name in enumerate(self.sums)}
         return {name: (low, total / n, high) for name, (low, total, high, n) in each.items() if n}
 
-    def ids(self, role: str) -> pl.DataFrame | None:
-        """The hashes of the distinct users or items, with their counts."""
-        if role not in self.columns:
-            return None
-        name = self.columns[role]
-        if role == "item" and self.slates:
-            return counts(self.table, self.of_slates().select(pl.all().hash(seed=7)))
-        return counts(self.table, self.scan.filter(~self.gap(name)).select(self.hash(name)))
-
-    def of_slates(self) -> pl.LazyFrame:
-        """The items of all slates, one after another."""
-        return self.scan.select(self.entries(self.columns["item"])).explode(pl.all()).drop_nulls()
-
-    def most_frequent(self, items: pl.DataFrame | None) -> tuple[str, int] | None:
-        """The item with the most events, and their number."""
-        if items is None or items.is_empty():
-            return None
-        top, count = items.sort("count", "value", descending=[True, False]).row(0)
-        name = self.columns["item"]
-        of_row = self.of_slates() if self.slates else self.scan.select(name)
-        kind = pl.String() if name in self.lists and self.types[name] == pl.String else self.types[name]
-        kind = kind.inner if isinstance(kind, pl.List) else kind
-        one = self.collect(of_row.filter(hashed(pl.first(), kind) == top).head(1))
-        return str(one.item()), count
-
     def kinds(self) -> dict[str, int]:
         """The rows of each kind of event; empty if there are more than MOST."""
-        if "event" not in self.columns or self.types[name := self.columns["event"]].is_nested():
+        name = self.roles.get("event", "")
+        if not name or self.layout.types[name].is_nested():
             return {}
         texts = pl.col(name).cast(pl.String, strict=False).str.strip_chars()
-        scan = self.scan.filter(~self.gap(name))
-        if counts(self.table, scan.select(texts.hash())).height > MOST:
+        scan = self.layout.scan.filter(~self.layout.gap(name))
+        if self.layout.counts(texts.hash(), scan).height > MOST:
             return {}
-        return dict(sorted(counts(self.table, scan.select(texts)).iter_rows(), key=lambda x: (-x[1], x[0])))
+        return dict(sorted(self.layout.counts(texts, scan).iter_rows(), key=lambda x: (-x[1], x[0])))
 
     def policies(self) -> dict[str, int]:
         """The rows of each logging policy."""
-        name = self.columns.get("policy")
-        if name is None or self.types[name].is_nested():
+        name = self.roles.get("policy", "")
+        if not name or self.layout.types[name].is_nested():
             return {}
-        texts = self.scan.select(pl.col(name).cast(pl.String).fill_null("None"))
-        return dict(sorted(counts(self.table, texts).iter_rows()))
+        return dict(sorted(self.layout.counts(pl.col(name).cast(pl.String).fill_null("None")).iter_rows()))
 
     def times(self) -> tuple[float, float] | None:
         """The first and the last time in seconds."""
-        if self.form is None:
+        if self.layout.form is None:
             return None
-        found = self.seconds().cast(pl.Float64)
-        first, last = self.collect(self.scan.select(a=found.min(), b=found.max())).row(0)
+        found = self.layout.seconds.cast(pl.Float64)
+        first, last = self.layout.collect(self.layout.scan.select(a=found.min(), b=found.max())).row(0)
         return None if first is None else (first, last)
 
-    def has_dates(self, times: tuple[float, float] | None) -> bool:
-        """True if the times are instants, and no counters."""
-        if self.form is None or self.form.order is not None or times is None:
-            return True
-        return CLOCK[0] <= times[1] < CLOCK[1]
-
-    def sessions(self, found: dict[str, Count]) -> int | None:
+    def sessions(self) -> int | None:
         """The number of sessions; an id may count the sessions of one user."""
-        if "session" not in self.columns:
+        if "session" not in self.roles:
             return None
-        whose = [self.hash(self.columns[x]).alias(x) for x in ("user", "session") if x in self.columns]
-        return int(self.collect(self.scan.select(whose).unique().select(pl.len())).item())
+        whose = [self.layout.hash(self.roles[x]).alias(x) for x in ("user", "session") if x in self.roles]
+        return int(self.layout.collect(self.layout.scan.select(whose).unique().select(pl.len())).item())
 
-    def repeats(self, found: dict[str, Count]) -> None:
-        """Find events of a user, an item and a time that an earlier row has."""
-        if {"user", "item"} <= self.columns.keys() and not self.slates:
-            roles = [role for role in ("user", "item", "time") if role in self.columns]
-            text = f"rows that repeat the {', '.join(roles)} of an earlier row"
-            gaps = [self.gap(name) for role, name in self.columns.items() if role != "event"]
-            self.repeated(found, text, _MERGE, self.key(), pl.any_horizontal(gaps))
+    def repeats(self) -> dict[str, Count]:
+        """Events of a user, an item and a time that an earlier row has."""
+        roles = [role for role in ("user", "item", "time") if role in self.roles]
+        text, count = (
+            f"rows that repeat the {', '.join(roles)} of an earlier row",
+            self.layout.repeated_events(),
+        )
+        self.mends[text] = _MERGE
+        return {text: count} if count[0] else {}
 
-    def repeated(
-        self, found: dict[str, Count], text: str, mend: str, key: list[pl.Expr], gap: pl.Expr
-    ) -> None:
-        """Add the rows that repeat an earlier one's ``key``; a row with a ``gap`` repeats no other."""
-        keys = pl.struct(x.alias(str(k)) for k, x in enumerate(key)).hash(seed=7)
-        count = repeats(self.table, self.scan.filter(~gap).select(ROW, key=keys))
-        if count[0]:
-            found[text], self.mends[text] = count, mend
+    def alone(self) -> dict[str, Count]:
+        """The rows of a log of one user, or of one item."""
+        totals = {role: x["count"][0] for role, x in self.ids.items() if x.height == 1}
+        return {f"all rows with a value have the same {role}": (n, 1) for role, n in totals.items() if n > 1}
 
-    def key(self) -> list[pl.Expr]:
-        """What a repeated event repeats."""
-        parts = [self.hash(self.columns[role]) for role in ("user", "item")]
-        return parts if self.form is None else [*parts, self.seconds()]
-
-    def more(self, description: Description) -> Description:
-        return description
+    def listed(self, found: Mapping[str, Count]) -> tuple[Problem, ...]:
+        table = self.layout.table
+        return tuple(
+            Problem(
+                text, count, row, None if table.raw is None else table.line(row), self.mends.get(text, "")
+            )
+            for text, (count, row) in found.items()
+        )
 
 
 class _Decisions(_Survey):
@@ -310,147 +249,142 @@ class _Decisions(_Survey):
 
     mend_gaps = _FILL
     needed = ("user", "item", "time", "session", "reward", "propensity", "policy", "candidates", "step")
-    numbers = ("rating", "weight")
 
-    def __init__(self, table: TableFile, columns: dict[str, str]) -> None:
-        columns.pop("event", None)
-        if "session" in columns and "step" in table.names:
-            columns["step"] = "step"
-        self.by_step = "step" in columns
+    def __init__(self, layout: Layout) -> None:
+        names, roles = layout.table.names, {x: y for x, y in layout.roles.items() if x != "event"}
+        if "session" in roles and "step" in names:
+            roles["step"] = "step"
+        self.by_step = "step" in roles
         # A log without steps may show an item twice to a user: only a whole row can be a repeat.
-        self.whole_rows = not self.by_step and bool({"session", "time"} & columns.keys())
-        self.signals = list(named(table.names, "signal.").values())
-        self.ends = [name for name in ("terminated", "truncated") if name in table.names]
-        super().__init__(table, columns)
+        self.whole_rows = not self.by_step and bool({"session", "time"} & roles.keys())
+        self.signals = list(named(names, "signal.").values())
+        self.ends = [name for name in ("terminated", "truncated") if name in names]
+        exclude = [name for name in ("exclude",) if name in names]
+        super().__init__(
+            Layout(layout.table, roles, names if self.whole_rows else (*self.signals, *exclude, *self.ends))
+        )
         self.inverse: pl.Expr | None = None
         self.slate_size = 1
-        if self.slates:
-            x = pl.col(columns["item"])
-            sizes = (
-                as_lists(x, self.types[columns["item"]])
-                if columns["item"] in self.lists
-                else pl.concat_list(x)
-            )
-            self.sizes = sizes.list.len()
-            self.slate_size = self.collect(self.scan.head(1).select(self.sizes)).item() or 0
+        if self.layout.slates:
+            self.sizes = self.layout.lists(roles["item"]).list.len()
+            self.slate_size = self.layout.collect(self.layout.scan.head(1).select(self.sizes)).item() or 0
 
-    def reads(self) -> list[str]:
-        if self.whole_rows:
-            return list(self.table.names)
-        exclude = ["exclude"] if "exclude" in self.table.names else []
-        return list(dict.fromkeys([*super().reads(), *self.signals, *exclude, *self.ends]))
+    def problems(self) -> dict[str, Count]:
+        found = super().problems() | self._wrong_lists() | self._wrong_sessions()
+        if "session" not in self.roles and "step" in self.layout.table.names:
+            found["steps, and no column of sessions: name it with --session-column"] = (self.rows, 1)
+        return found
 
-    def check_values(self) -> None:
-        super().check_values()
-        if "propensity" in self.columns:
-            self.propensities(self.columns["propensity"])
-        if self.slates:
+    def outcomes(self) -> None:
+        """Check propensities, signals, rewards and steps."""
+        if "propensity" in self.roles:
+            self._propensities(self.roles["propensity"])
+        if self.layout.slates:
             text = f"slates of another size than the first ({self.slate_size})"
             self.checks[text] = (self.sizes != self.slate_size).fill_null(False)
         for name in self.signals:
-            self.checks[f"column {name!r} has no value"] = self.gap(name)
-        for name in (*self.signals, *([self.columns["reward"]] if "reward" in self.columns else [])):
-            self.outcome(name, column_of(name) if name.startswith("signal.") else COLUMNS["reward"])
+            self.checks[f"column {name!r} has no value"] = self.layout.gap(name)
+            self._outcome(name, column_of(name))
+        if "reward" in self.roles:
+            self._outcome(self.roles["reward"], COLUMNS["reward"])
         if self.by_step:
-            wrong = ~follows(self.step(), COLUMNS["step"]) & ~self.gap("step")
-            self.checks[f"column 'step' {COLUMNS['step'].problem}"] = wrong
+            rule = COLUMNS["step"]
+            wrong = ~follows(self._value("step", rule), rule) & ~self.layout.gap("step")
+            self.checks[f"column 'step' {rule.problem}"] = wrong
 
-    def step(self) -> pl.Expr:
-        return value(pl.col("step"), self.types["step"], COLUMNS["step"])
+    def _value(self, name: str, column: Column) -> pl.Expr:
+        return value(pl.col(name), self.layout.types[name], column)
 
-    def propensities(self, name: str) -> None:
+    def _propensities(self, name: str) -> None:
         rule = of_propensities(name)
-        found = value(pl.col(name), self.types[name], rule)
+        found = self._value(name, rule)
         known = found.is_finite().fill_null(False)
-        self.checks[f"column {name!r} has no finite number"] = ~known & ~self.gap(name)
+        self.checks[f"column {name!r} has no finite number"] = ~known & ~self.layout.gap(name)
         self.checks[f"column {name!r} {rule.problem}"] = known & ~follows(found, rule)
         chances = found.exp() if rule.name == "logprob" else found
         self.sums["propensity" if rule.name == "logprob" else name] = _sums(pl.when(known).then(chances))
         self.inverse = pl.when(known & follows(found, rule)).then(1 / chances)
 
-    def outcome(self, name: str, column: Column) -> None:
+    def _outcome(self, name: str, column: Column) -> None:
         """Check rewards or signals: a number a row, or a list of them."""
-        x, kind = pl.col(name), self.types[name]
-        if name not in self.lists:
-            self.values(name, value(x, kind, column), column)
+        if not self.layout.is_list(name):
+            self.numbers(name, self._value(name, column), column)
             return
-        lists = as_lists(x, kind)
+        lists, kind = self.layout.lists(name), self.layout.types[name]
         numbers = value(pl.element(), kind.inner if isinstance(kind, pl.List) else pl.String(), column)
         another = (lists.list.len() != self.slate_size).fill_null(False)
         self.checks[f"column {name!r} holds another number of values than the slate of its row"] = another
         wrong = lists.list.eval(~follows(numbers, column)).list.any()
-        self.checks[f"column {name!r} has no finite number"] = wrong & ~self.gap(name)
+        self.checks[f"column {name!r} {column.problem}"] = wrong & ~self.layout.gap(name)
         sound = lists.list.eval(numbers.filter(follows(numbers, column))).list
         self.sums[name] = (sound.min().min(), sound.sum().sum(), sound.max().max(), sound.len().sum())
 
-    def wrong_lists(self) -> dict[str, Count]:
+    def _wrong_lists(self) -> dict[str, Count]:
         """The rows whose items are not among their candidates, are excluded, or stand twice in a slate."""
-        if "item" not in self.columns:
+        if "item" not in self.roles:
             return {}
-        item = self.columns["item"]
-        lists = {"items": self.entries(item) if self.slates else pl.concat_list(item)}
-        if "candidates" in self.columns:
-            lists["candidates"] = self.entries(self.columns["candidates"]).fill_null([])
-        if "exclude" in self.types and isinstance(self.types["exclude"], pl.List):
-            lists["exclude"] = self.entries("exclude")
-        kinds = self.scan.select(**lists).collect_schema()
+        layout, item = self.layout, self.roles["item"]
+        lists = {"items": layout.entries(item) if layout.slates else pl.concat_list(item)}
+        if "candidates" in self.roles:
+            lists["candidates"] = layout.entries(self.roles["candidates"]).fill_null([])
+        if isinstance(layout.types.get("exclude"), pl.List):
+            lists["exclude"] = layout.entries("exclude")
+        kinds = layout.scan.select(**lists).collect_schema()
         if len(set(kinds.values())) > 1 or pl.List(pl.String) in kinds.values():
             lists = {name: as_texts(x, kinds[name]) for name, x in lists.items()}
-        scan = self.scan.select(ROW, gap=self.gap(item), **lists)
-        there = {*lists, *(["slate"] if self.slates else [])}
+        scan = layout.scan.select(ROW, gap=layout.gap(item), **lists)
+        there = {*lists, *(["slate"] if layout.slates else [])}
         rules = [rule for rule in OF_LISTS if there >= set(rule.needs)]
-        return counted(
-            self.table, scan, {x.problem: x.broken.fill_null(False) & ~pl.col("gap") for x in rules}
-        )
+        return layout.counted({x.problem: x.broken.fill_null(False) & ~pl.col("gap") for x in rules}, scan)
 
-    def sessions(self, found: dict[str, Count]) -> int | None:
-        """Compare the rows of each session; the number of sessions."""
-        if "session" not in self.columns:
-            if "step" in self.table.names:
-                found["steps, and no column of sessions: name it with --session-column"] = (self.rows, 1)
-            return None
-        kept = {"session": self.known("session")}
+    def _wrong_sessions(self) -> dict[str, Count]:
+        """The rows that break a rule of their session; all of them are compared together."""
+        if "session" not in self.roles:
+            return {}
+        kept = {"session": self._known("session")}
         if self.by_step:
-            kept["step"] = pl.when(follows(self.step(), COLUMNS["step"])).then(self.step()).cast(pl.Int32)
-            kept |= {} if self.form is None else {"time": self.seconds().cast(pl.Float64)}
-        if "user" in self.columns:
-            kept["user"] = (self.known("user") % 2**32).cast(pl.UInt32)
-        for name in self.ends:
-            kept[name] = value(pl.col(name), self.types[name], COLUMNS[name]).fill_null(False)
+            step = self._value("step", COLUMNS["step"])
+            kept["step"] = pl.when(follows(step, COLUMNS["step"])).then(step).cast(pl.Int32, strict=False)
+            kept |= {} if self.layout.form is None else {"time": self.layout.seconds.cast(pl.Float64)}
+        if "user" in self.roles:
+            kept["user"] = (self._known("user") % 2**32).cast(pl.UInt32)
+        kept |= {name: self._value(name, COLUMNS[name]).fill_null(False) for name in self.ends}
         keys = ["session", "step"] if self.by_step else ["session"]
-        frame = self.collect(self.scan.select(ROW, **kept)).drop_nulls(keys)
+        frame = self.layout.collect(self.layout.scan.select(ROW, **kept)).drop_nulls(keys)
         frame = frame.sort(*keys, maintain_order=True)  # of two equal rows the later one is the repeat
-        for rule, wrong in broken(frame, [rule for rule in OF_SESSIONS if rule.problem]):
-            rows = frame[ROW].filter(wrong)
-            found[rule.problem] = (rows.len(), int(rows.to_numpy().min()))
-        return frame["session"].n_unique()
+        wrong = list(broken(frame, [rule for rule in OF_SESSIONS if rule.problem]))
+        return {rule.problem: (int(x.sum()), int(frame[ROW].filter(x).to_numpy().min())) for rule, x in wrong}
 
-    def known(self, role: str) -> pl.Expr:
+    def _known(self, role: str) -> pl.Expr:
         """The hash of an id, null where there is none."""
-        name = self.columns[role]
-        return pl.when(~self.gap(name)).then(self.hash(name))
+        name = self.roles[role]
+        return pl.when(~self.layout.gap(name)).then(self.layout.hash(name))
 
-    def repeats(self, found: dict[str, Count]) -> None:
-        """Find rows that repeat an earlier one in every column."""
-        if self.whole_rows:
-            text, key = "rows that repeat an earlier row in every column", map(self.hash, self.table.names)
-            self.repeated(found, text, "remove copies", list(key), pl.lit(False))
+    def sessions(self) -> int | None:
+        return self.layout.counts(self._known("session")).height if "session" in self.roles else None
 
-    def more(self, description: Description) -> Description:
-        """Add what a log of decisions has beside events."""
-        if "candidates" in self.columns:
-            offered = self.scan.select(self.entries(self.columns["candidates"])).explode(pl.all())
-            shown = counts(self.table, offered.drop_nulls().select(pl.all().hash(seed=7)))
-            description = replace(
-                description,
-                shown_of_item=_spread(shown),
-                candidates_per_row=shown["count"].sum() / self.rows if shown.height else None,
-            )
+    def repeats(self) -> dict[str, Count]:
+        """Rows that repeat an earlier one in every column."""
+        if not self.whole_rows:
+            return {}
+        text = "rows that repeat an earlier row in every column"
+        self.mends[text] = "remove copies"
+        count = self.layout.repeats([self.layout.hash(x) for x in self.layout.table.names], pl.lit(False))
+        return {text: count} if count[0] else {}
+
+    def facts(self) -> Description:
+        found, more = super().facts(), dict[str, Any](slate_size=self.slate_size or 1)
+        if "candidates" in self.roles:
+            offered = self.layout.scan.select(self.layout.entries(self.roles["candidates"])).explode(pl.all())
+            shown = self.layout.counts(pl.first().hash(seed=7), offered.drop_nulls())
+            more["shown_of_item"] = _spread(shown)
+            more["candidates_per_row"] = shown["count"].sum() / self.rows if shown.height else None
         if self.inverse is not None:
-            mean = self.collect(self.scan.select(self.inverse.mean())).item()
-            description = replace(description, inverse_propensity=mean)
-        others = (x for x in description.others if x not in _NAMES and not x.startswith(_STARTS))
-        return replace(description, slate_size=self.slate_size or 1, others=tuple(others))
+            more["inverse_propensity"] = self.layout.collect(
+                self.layout.scan.select(self.inverse.mean())
+            ).item()
+        others = tuple(x for x in found.others if x not in _NAMES and not x.startswith(_STARTS))
+        return replace(found, others=others, **more)
 
 
 def _sums(numbers: pl.Expr) -> tuple[pl.Expr, ...]:

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from recsys_rl.tables.read import TableFile
-
 _CLOCK = r"(?:[T ,]+(\d{1,2}):(\d{2})(?::(\d{2}(?:[.,]\d+)?))?)?"
 _ZONE = r"(Z|z|UTC|GMT|[+-]\d{2}:?(?:\d{2})?)?"
 _ISO = rf"^\s*(\d{{4}})[-/](\d{{1,2}})[-/](\d{{1,2}}){_CLOCK}\s*{_ZONE}\s*$"
@@ -59,15 +57,15 @@ class TimeFormat:
         return "" if which is None else f"times read as {which} first"
 
 
-def format_of(table: TableFile, column: str) -> TimeFormat:
-    """The format of the column of a file."""
-    scan = table.texts([column])
-    return _format(table.collect(scan.select(_facts(pl.col(column), scan.collect_schema()[column]))))
+def format_of(scan: pl.LazyFrame, column: str) -> TimeFormat:
+    """The format of a column."""
+    facts = _facts(pl.col(column), scan.collect_schema()[column])
+    return _format(scan.select(facts).collect(engine="streaming"))
 
 
 def format_in(column: pl.Series) -> TimeFormat:
-    """The format of a column."""
-    return _format(column.to_frame("x").select(_facts(pl.col("x"), column.dtype)))
+    """The format of a column in memory."""
+    return format_of(column.to_frame("x").lazy(), "x")
 
 
 def _facts(column: pl.Expr, kind: pl.DataType) -> list[pl.Expr]:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import polars as pl
 
 from recsys_rl.errors import UserError
-from recsys_rl.tables.read import HEADLESS, open_table
-from recsys_rl.tables.schema import find_columns
-from recsys_rl.tables.values import no_value, text, whole
+from recsys_rl.tables.layout import Layout
+from recsys_rl.tables.values import text, whole
 
 
 def read_seen(
@@ -33,19 +31,17 @@ def read_seen(
 
     Raises UserError if the file can't be read, or has no event of any of these users.
     """
-    table = open_table(path, separator, HEADLESS)
-    columns = find_columns(Path(path), table.names, names, ("user", "item"))
+    layout = Layout.open(path, names, separator, ("user", "item"))
     wanted = {"user": pl.Series(list(users)), "item": pl.Series(list(items))}
-    scan = table.texts(list(dict.fromkeys(columns.values())))
-    kinds, ids, gaps = scan.collect_schema(), {}, []
-    for role, name in columns.items():
+    ids = {}
+    for role, name in layout.roles.items():
         # As the ids of the catalogue are: texts, or whole numbers (null for other texts).
         of_catalogue = text if wanted[role].dtype == pl.String else whole
-        ids[role] = of_catalogue(pl.col(name), kinds[name])
-        gaps.append(no_value(pl.col(name), kinds[name]))
-    own = scan.filter(~pl.any_horizontal(gaps)).select(**ids)
+        ids[role] = of_catalogue(pl.col(name), layout.types[name])
+    gaps = [layout.gap(name) for name in layout.roles.values()]
+    own = layout.scan.filter(~pl.any_horizontal(gaps)).select(**ids)
     own = own.filter(pl.col("user").is_in(wanted["user"].implode())).unique()
-    events = table.collect(own)
+    events = layout.collect(own)
     if events.is_empty():
         who = "this user" if len(users) == 1 else "any of these users"
         raise UserError(f"--seen {path} has no event of {who}: leave it out, or give the events of the data.")
