@@ -1,4 +1,4 @@
-"""A file about the items of a log: id, title, genres, year, and any other column as an attribute."""
+"""What is known of the items of a log: a file of titles, genres, years, attributes, and a catalogue of it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ from recsys_rl.errors import listed, one_line, short
 from recsys_rl.tables.read import open_table
 from recsys_rl.tables.schema import common_names, plain_name
 from recsys_rl.tables.values import no_value, on, whole
-from recsys_rl.types import UserError
+from recsys_rl.types import Catalogue, UserError
 
 MOST_GENRES = 100  # the most frequent are kept
 ALWAYS_CLASSES = {"creator"}  # numbers in these columns are names, too
 FEW_TEXTS, MOST_DISTINCT = 20, 0.5
 """A column of more than FEW_TEXTS different texts, which are more than this share of its values, is left out:
 links, descriptions and codes are not attributes that items share."""
+
+MOST_ALONE = 256  # items without a known fact that get a feature each
+MOST_CLASSES = 50
 
 _HEADLESS = ("item", "title", "genres")
 _TITLES = ("title", "name", "itemtitle", "itemname", "movietitle", "productname", "trackname", "artistname")
@@ -201,3 +204,44 @@ def encoded(values: Sequence[Any], classes: bool = False) -> Tensor:
             return torch.where(finite, column, column[finite].mean()).float()
     names = {name: number for number, name in enumerate(sorted(set(texts)))}
     return torch.tensor([names[text] for text in texts], dtype=torch.int64)
+
+
+def catalogue_of_items(ids: Sequence[object], facts: ItemFacts, shown: Tensor, source: str) -> Catalogue:
+    """The catalogue of the items ``ids`` (I,); its embedding holds what is known of them.
+
+    That is: genres, standardised numbers, and classes one by one. Without any fact each of up to MOST_ALONE
+    items has a feature of its own. ``shown`` (I,) float32, the share of rows that show an item, is the
+    popularity; no reward of the log is in a feature, so that cross-fitting leaks nothing.
+    """
+    number = len(ids)
+    names = tuple(sorted({name for row in facts.genres.values() for name in row}))
+    genres = torch.tensor([[float(name in facts.genres.get(id_, ())) for name in names] for id_ in ids]).view(
+        number, len(names)
+    )
+    parts = [genres] if names else []
+    for values in facts.tensors(ids).values():
+        if values.is_floating_point():
+            parts.append(((values - values.mean()) / values.std().clamp_min(1e-6)).nan_to_num().unsqueeze(1))
+        elif int(values.max()) < MOST_CLASSES:
+            parts.append(torch.nn.functional.one_hot(values).float())
+    if not parts and number <= MOST_ALONE:
+        parts = [torch.eye(number)]
+    embedding = torch.cat([*parts, torch.zeros(number, 2)], 1)  # never of size 1, as single pieces are
+    return Catalogue(
+        embedding=embedding,
+        item_ids=torch.tensor(ids) if number and isinstance(ids[0], int) else torch.arange(number),
+        titles=tuple(str(facts.titles.get(id_, id_)) for id_ in ids),
+        genres=genres,
+        genre_names=names,
+        popularity=shown,
+        quality=torch.zeros(number),
+        year=torch.tensor([facts.years.get(id_, float("nan")) for id_ in ids]),
+        available=torch.ones(number, dtype=torch.bool),
+        source=source,
+    )
+
+
+def knows_items(catalogue: Catalogue) -> bool:
+    """True if the embedding of ``catalogue_of_items`` holds more than the identity of an item."""
+    of = catalogue.embedding[:, :-2]
+    return of.shape[1] > 0 and not (len(of) == of.shape[1] and torch.equal(of, torch.eye(len(of))))

@@ -78,27 +78,3 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert "most risen (share of the rows): '3' 16.67% to 50.00%" in said
     saved = json.loads(Path("drift.json").read_text())
     assert saved["new"]["unknown_items"] == 1 and saved["risen"][0]["item"] == "3"
-
-
-@pytest.mark.parametrize(
-    ("words", "sentence"),
-    [
-        (["old.csv"], "needs two files"),
-        (["old.csv", "missing.csv"], "missing.csv is not a file"),
-        (["old.csv", "empty.csv"], "empty.csv holds no row with a user and an item"),
-        (["old.csv", "new.csv", "--user-column", "who"], "it has no column 'who'"),
-    ],
-)
-def test_mistakes(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    words: list[str],
-    sentence: str,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    write(Path("old.csv"), OLD)
-    write(Path("new.csv"), NEW)
-    write(Path("empty.csv"), ["user,item", ",3"])
-    assert main(["data", "compare", *words]) == 2
-    assert sentence in capsys.readouterr().err

@@ -20,7 +20,7 @@ from recsys_rl.tables.values import on
 LAST = 1609459140  # 2020-12-31 23:59 UTC
 
 
-def times_of(texts: list[str]) -> tuple[list[float], TimeFormat]:
+def times_of(texts: list[str]) -> tuple[list[float | None], TimeFormat]:
     column = pl.Series(texts)
     form = format_in(column)
     return on(column, seconds, form).to_list(), form
@@ -42,6 +42,11 @@ def times_of(texts: list[str]) -> tuple[list[float], TimeFormat]:
 )
 def test_times_of_people(text: str, expected: int) -> None:
     assert times_of([text])[0] == [expected]
+
+
+@pytest.mark.parametrize("text", ["1970-13-01", "1970-01-01T25:00:00Z", "yesterday", "01/02/1970"])
+def test_impossible_times_are_null(text: str) -> None:
+    assert times_of(["1970-01-01", text])[0][1] is None
 
 
 def test_one_row_shows_the_order_of_a_whole_column() -> None:
