@@ -49,7 +49,7 @@ from recsys_rl.experience.rollout import collect, play
 from recsys_rl.make import make_world
 from recsys_rl.report import learning_curve_svg
 from recsys_rl.rivals.rankers import Rule, RuleWeights
-from recsys_rl.settings.config import Config, defaults, from_dict
+from recsys_rl.settings.config import Config, from_dict
 from recsys_rl.settings.shared import ModelConfig
 from recsys_rl.types import UserError
 from recsys_rl.utils.metrics import interval
@@ -72,7 +72,7 @@ def clustered(num_items: int, dim: int, seed: int, folder: str) -> World:
 
 
 def dials_of(smoke: bool, updates: int) -> Dials:
-    ppo = defaults("ppo", "drift").agent_config
+    ppo = Config(algo="ppo", env="drift").agent_config
     assert isinstance(ppo, PPOConfig)
     ppo = replace(ppo, num_envs=8, n_steps=4, batch_size=16) if smoke else ppo
     return Dials(ppo, total_steps=updates * ppo.num_envs * ppo.n_steps, activation="relu")
@@ -173,7 +173,7 @@ def learning(seed: int, smoke: bool, folder: str) -> list[Row]:
     """Train as `recsys-rl train` does, and look at held-out users every few updates."""
     num_items, candidates = (2_000, 16) if smoke else (1_000_000, 64)
     dials = dials_of(smoke, 4 if smoke else 48)
-    world = clustered(num_items, defaults("ppo", "drift").env_config.embedding_dim, seed, folder)
+    world = clustered(num_items, Config(algo="ppo", env="drift").env_config.embedding_dim, seed, folder)
     heldout = world.population.heldout[:NUM_HELDOUT]
     best = best_return(world.population.profile[heldout], world.catalogue.embedding, world.config.env_config)
     ranking = Rule(world.catalogue, RuleWeights.zeros())

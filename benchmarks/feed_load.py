@@ -1,8 +1,8 @@
-"""Time spent and rewards on `social-feed` under fixed loads of ads, for a picture and a table of docs/06.
+"""Time spent and rewards on `social-feed` under fixed loads of ads, for a picture of docs/06.
 
     python -m benchmarks.feed_load [--lives 2000]
 
-The lives are those of benchmarks.calibration (calibration_feed.py): a year under each load, all with the same
+The lives are those of benchmarks.once.calibration_feed: a year under each load, all with the same
 users; the ads are drawn uniformly. A row for each load and time has the places of a user and their rewards
 (with the platform's weights, and where revenue pays ten times as much), relative to those without ads, with
 95 % intervals (users drawn again). Rows are appended to benchmarks/results/feed_load.csv.
@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks import calibration_feed as feed
 from benchmarks.harness import tables
 from benchmarks.harness.turns import Row
 from benchmarks.limits import PAID_REVENUE
+from benchmarks.once import calibration_feed as feed
 from recsys_rl.env.social_feed import SocialFeed
 from recsys_rl.make import make_world
 from recsys_rl.settings.config import Config, from_dict

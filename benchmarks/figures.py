@@ -26,7 +26,7 @@ from recsys_rl.make import make_env, make_world
 from recsys_rl.protocols import Policy
 from recsys_rl.report.drawing import number, spread, svg, text
 from recsys_rl.rivals.references import Myopic, Planner
-from recsys_rl.settings.config import Config, defaults
+from recsys_rl.settings.config import Config
 from recsys_rl.types import Catalogue, Population
 from recsys_rl.utils.files import write_text
 
@@ -35,7 +35,7 @@ IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 
 def gae_figure() -> str:
     """The weight of each later TD error in the advantage of a step, for several lambda."""
-    dials, steps = defaults("ppo", "satiation").agent_config, 20
+    dials, steps = Config(algo="ppo", env="satiation").agent_config, 20
     assert isinstance(dials, PPOConfig)
     # Row l of column l alone has a TD error, of 1: the advantage of row 0 is then the weight of step l.
     impulse, zero = torch.eye(steps + 1), torch.zeros(steps + 1, steps + 1)

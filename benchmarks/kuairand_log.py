@@ -29,9 +29,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.calibration_statistics import auc
 from benchmarks.harness import tables
 from benchmarks.harness.turns import Row
+from benchmarks.once.calibration_statistics import auc
 from recsys_rl.checkpoint import load
 from recsys_rl.checkpoint.users import LearnedFile, save_users
 from recsys_rl.data import LOGS

@@ -1,4 +1,4 @@
-"""Does a limit hold on held-out users, and what does it cost? The tables of docs/06, on `social-feed`.
+"""Does a limit hold on held-out users, and what does it cost? The table of docs/06, on `social-feed`.
 
     python -m benchmarks.limits [--seeds 0-2] [--only paid paid-limit] [--keep FOLDER]
 

@@ -18,15 +18,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import torch
 from torch import Tensor
 
 from benchmarks.harness import tables
+from benchmarks.harness.evidence import of_decisions
 from benchmarks.harness.turns import Row
-from recsys_rl.data.open_bandit import OpenBandit, load_open_bandit, load_prior
+from recsys_rl.data.open_bandit import OpenBandit, load_open_bandit
+from recsys_rl.errors import UserError
 from recsys_rl.ope.clipping import by_error, by_slope
 from recsys_rl.ope.diagnostics import weigh
-from recsys_rl.ope.estimators import ESTIMATORS, Estimator, of_decisions
+from recsys_rl.ope.estimators import ESTIMATORS, Estimator
 from recsys_rl.ope.reward_model import Predict, cross_fit, logistic
 
 PLACES, DRAWS, FOLDS, SEED = 3, 1_000_000, 3, 12345
@@ -35,6 +38,15 @@ UNCLIPPED = ("dm", "ips", "snips", "dr", "sndr")
 PUBLISHED = {
     "ips": 0.311, "snips": 0.312, "dm": 0.157, "dr": 0.292, "sndr": 0.302, "switch-dr": 0.258, "dros": 0.160,
 }  # fmt: skip
+
+
+def load_prior(data_dir: Path, campaign: str = "all") -> Tensor:
+    """(A, 2) float64: alpha and beta of each item in the published prior of Thompson sampling."""
+    file = data_dir / "prior_bts.csv"
+    if not file.is_file():
+        raise UserError(f"{file} does not exist: give the folder of Open Bandit's data with --data-dir.")
+    frame = pl.read_csv(file).filter(pl.col("campaign") == campaign).sort("item_id")
+    return torch.from_numpy(frame.select("alpha", "beta").to_numpy().astype(np.float64))
 
 
 # argsort of draws theta_a ~ Beta(alpha_a, beta_a): Thompson sampling without an update

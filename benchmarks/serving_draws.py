@@ -26,10 +26,8 @@ from torch import Tensor
 from benchmarks.harness.load import loop, request_of, run
 from benchmarks.harness.said import checkpoint_in
 from benchmarks.harness.served import Server, running
-from recsys_rl.serve.inference import Drawn
-from recsys_rl.serve.reading import Record
-from recsys_rl.serve.replay import same, walk
-from recsys_rl.serve.rows import Decision
+from recsys_rl.serve.record import Record
+from recsys_rl.serve.replay import Replayed, is_same, replay
 
 DECISIONS = 4  # of each person
 CONNECTIONS = 32
@@ -50,15 +48,17 @@ class Fit:
     covariance: Tensor = field(default_factory=lambda: torch.zeros(0))  # (I, I)
     weights: list[Tensor] = field(default_factory=list)
 
-    def add(self, decisions: list[Decision], found: list[Drawn]) -> None:
+    def add(self, replayed: list[Replayed]) -> None:
         """Count some decisions, each with its draw made again."""
-        chances = torch.stack([x.places[0].choice.scores.double().softmax(0) for x in found])  # (N, I)
+        decisions = [x.decision for x in replayed]
+        scores = [x.result.rounds[0].choice.scores for x in replayed]
+        chances = torch.stack([x.double().softmax(0) for x in scores])  # (N, I)
         items = torch.tensor([x.items[0] for x in decisions])  # (N,)
         if not self.number:
             self.observed = self.expected = chances.new_zeros(chances.shape[1])
             self.covariance = chances.new_zeros(2 * chances.shape[1:])
         self.number += len(decisions)
-        self.replayed += sum(map(same, decisions, found))
+        self.replayed += sum(is_same(x.decision, x.result) for x in replayed)
         self.observed = self.observed + torch.bincount(items, minlength=chances.shape[1])
         self.expected = self.expected + chances.sum(0)
         # Of one draw with the chances p: diag(p) - p p'.
@@ -88,11 +88,11 @@ def draws(folder: Path, checkpoint: Path, number: int, seed: int = 0) -> list[st
     record, fit, wrong = Record(db), Fit(), list[str]()
     try:
         for group in record.groups(record.sessions()):
-            for step in walk(group, record.version, report=True):
-                fit.add([decision for _, decision, _, _ in step], [drawn for *_, drawn in step])
+            for step in replay(group, record.version, report=True):
+                fit.add(step)
                 wrong += [
                     f"decision {x.number} was answered with another propensity than the record's"
-                    for _, x, _, _ in step
+                    for x in (again.decision for again in step)
                     if not math.isclose(said.pop(x.number), math.exp(x.logprobs[0]), rel_tol=1e-9)
                 ]
     finally:

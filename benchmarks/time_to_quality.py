@@ -42,14 +42,14 @@ from benchmarks.peers import PEERS, ours
 from recsys_rl.agents.ppo import PPOConfig
 from recsys_rl.env.drift import best_return
 from recsys_rl.experience.rollout import play
-from recsys_rl.settings.config import defaults
+from recsys_rl.settings.config import Config
 from recsys_rl.types import Action, Obs
 
 LEVELS = (0.90, 0.95)
 POLICIES = ("sampled", "greedy")
 EVERY, GROWTH = 2048, 1.02  # steps between two looks, at least, and later the growth between them
 
-PRESET = defaults("ppo", "drift")
+PRESET = Config(algo="ppo", env="drift")
 assert isinstance(PRESET.agent_config, PPOConfig)
 OURS = PRESET.agent_config
 CARTPOLE = replace(

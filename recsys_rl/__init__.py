@@ -16,7 +16,9 @@ from gymnasium.envs.registration import register, registry
 from recsys_rl.agents import AGENTS
 from recsys_rl.data import SOURCES
 from recsys_rl.env import PLATFORMS, WITHOUT_ID
+from recsys_rl.env import gymnasium_id as gymnasium_id
 from recsys_rl.errors import UserError
+from recsys_rl.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from recsys_rl.env.rec_env import RecEnv
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
     from recsys_rl.types import Action, Catalogue, Obs, Population, World
     from recsys_rl.workflows.evaluate import EvaluateConfig, evaluate
     from recsys_rl.workflows.train import train, updates
-
-__version__ = "0.1.0"
 
 __all__ = [
     "AGENTS",
@@ -78,11 +78,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-def gymnasium_id(platform: str) -> str:
-    """``two-words`` -> ``recsys_rl/TwoWords-v0``."""
-    return f"recsys_rl/{''.join(word.title() for word in platform.split('-'))}-v0"
 
 
 def register_ids() -> None:

@@ -184,7 +184,7 @@ def make_env(
 
 
 def _strangers(config: Config, population: Population, everybody: bool, training: bool) -> Tensor | None:
-    """(U,) bool: the users whose profiles are withheld; None: nobody's."""
+    """(U,) bool: the users whose profiles are withheld; None if no profile is."""
     share = config.data_config.stranger_share if training else 0.0
     found = torch.full((len(population.user_ids),), everybody, device=population.profile.device)
     if not everybody:

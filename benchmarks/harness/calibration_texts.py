@@ -1,4 +1,4 @@
-"""The tables of benchmarks.calibration, of docs/calibration.md and docs/06."""
+"""The tables of benchmarks.once.calibration, of docs/calibration.md."""
 
 from __future__ import annotations
 
@@ -75,5 +75,5 @@ def short(number: str) -> str:
 
 
 def origin(rows: list[Row], options: str = "") -> str:
-    command = f"python -m benchmarks.calibration {options}".strip()
+    command = f"python -m benchmarks.once.calibration {options}".strip()
     return f"Commit {rows[0]['commit']}, {rows[0]['date']}; `{command}`."

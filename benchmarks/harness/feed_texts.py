@@ -1,4 +1,4 @@
-"""The tables of docs/06 on loads of ads, limits, heads and novelty: feed_load, limits, feed_variants.csv."""
+"""The table of docs/06 on limits, from the newest rows of limits.csv."""
 
 from __future__ import annotations
 
@@ -16,40 +16,6 @@ RUNS = {
     "paid-limit": ("revenue=4", "and ads<=0.1"),
     "paid-limit-half": ("revenue=4", "and ads<=0.05"),
 }
-VARIANTS = {
-    "scorer": "scorer (the preset)",
-    "two-tower": "two-tower",
-    "gated": "gated: first the kind, then the item",
-    "novelty-0.03": "scorer, --novelty 0.03",
-    "novelty-0.1": "scorer, --novelty 0.1",
-}
-
-
-WEIGHTS = {"earned": "the platform's weights", "earned_paid": "revenue=4"}
-
-
-def loads(results: Path) -> str:
-    """What a user earns under each fixed load of ads, against a feed without ads, by time and weights."""
-    rows = read(results, "feed_load")
-    times = list(dict.fromkeys(row["time"] for row in rows))
-    head = ["weights", "ads, %", *times]
-    lines = []
-    for column, words in WEIGHTS.items():
-        for load in sorted({float(row["load"]) for row in rows} - {0.0}):
-            gains = [
-                [100 * (float(row[column + bound]) - 1) for bound in ("", "_low", "_high")]
-                for time in times
-                for row in rows
-                if row["time"] == time and float(row["load"]) == load
-            ]
-            said = (f"{round(mean):+d} % ({round(low)} to {round(high)})" for mean, low, high in gains)
-            lines.append([words, f"{100 * load:.0f}", *said])
-    note = (
-        "Rewards of a user against those without ads, with 95 % intervals; "
-        f"{rows[0]['lives']} lives of a year under each load.\n"
-        f"{_origin(rows)}; `python -m benchmarks.feed_load`."
-    )
-    return f"{table(head, lines)}\n\n{note}"
 
 
 def limits(results: Path) -> str:
@@ -81,24 +47,6 @@ def limits(results: Path) -> str:
     if rule:
         broken, steps = int(float(rule[-1]["broken"])), int(rule[-1]["steps"])
         said += f"\nShowing an ad wherever none is forbidden breaks the rule at {broken} of {steps:,} places."
-    lines = [line for line in lines if line[-1]]  # a run without results has no row
-    return f"{table(head, lines)}\n\n{said}"
-
-
-def variants(results: Path) -> str:
-    """The heads and the bonus for novelty: returns, and what the policy that draws shows."""
-    rows = read(results, "feed_variants", ("variant", "seed"))
-    head = ["head", "seeds", "return", "greedy", "follows in a visit", "suggestions, %", "ads, %"]
-    lines = []
-    for name, label in VARIANTS.items():
-        drawn, greedy = (
-            [row for row in rows if row["variant"] == name and row["policy"] == policy]
-            for policy in ("ppo", "ppo-greedy")
-        )
-        returns = (_each(of_policy, "return_mean", 1, 2) for of_policy in (drawn, greedy))
-        shares = (_each(drawn, f"{kind}_share", 100, 1) for kind in ("suggestion", "ad"))
-        lines.append([label, str(len(drawn)), *returns, _each(drawn, "follows", 1, 2), *shares])
-    said = f"{_sizes(rows)}. {_origin(rows)};\n`python -m benchmarks.feed_variants`."
     lines = [line for line in lines if line[-1]]  # a run without results has no row
     return f"{table(head, lines)}\n\n{said}"
 

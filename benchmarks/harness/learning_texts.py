@@ -261,10 +261,5 @@ def gains_by_seed(results: Path, task: str, policy: str) -> str:
     return f"{', '.join(most)} and {last} %"
 
 
-def share_with_interval(results: Path, task: str, policy: str) -> str:
-    found = Runs(results, task).share(policy)
-    return f"{100 * found.mean:.0f} % ({100 * found.low:.0f} to {100 * found.high:.0f} %)"
-
-
 def share_of_way(results: Path) -> str:
     return f"{100 * Runs(results, 'satiation').share().mean:.0f} %"

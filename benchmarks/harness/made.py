@@ -1,6 +1,6 @@
 """docs/images/made.csv: the rows of learning.csv that were the newest when a picture was made.
 
-A picture of an earlier table than the newest is stale, and so are the effects of docs/02 if they were
+A picture of an earlier table than the newest is stale, and so are the effects of `satiation` if they were
 measured before the table beside them. A test lists what is stale.
 """
 
@@ -56,7 +56,7 @@ def note(picture: str, results: Path = RESULTS, images: Path = IMAGES) -> None:
 
 
 def stale(results: Path = RESULTS, images: Path = IMAGES) -> list[str]:
-    """A sentence for each picture, and one for the effects of docs/02, that is older than its table."""
+    """A sentence for each picture, and one for the effects of `satiation`, that is older than its table."""
     rows, found = _made(images), []
     for picture, task in PICTURES.items():
         wanted = newest(results, task)

@@ -49,24 +49,6 @@ def coverage(results: Path) -> str:
     )
 
 
-def clusters(results: Path) -> str:
-    """Mean squared errors as multiples of that of `ips`, by the spread of items within a cluster."""
-    rows = read(results, "ope", question="catalogue")
-    spreads = sorted({row["spread"] for row in rows}, key=float)
-    body = []
-    for logger, label in (("1.5", "strong preferences for no reason"), ("0.5", "mild ones")):
-        for name in ("snips", "mips", "offcem"):
-            found = {
-                row["spread"]: float(row["over_ips"])
-                for row in rows
-                if row["logger_sd"] == logger and row["estimator"] == name
-            }
-            first = f"logger with {label}: `{name}`" if name == "snips" else f"`{name}`"
-            body.append([first, *(f"{found[spread]:.2f}" for spread in spreads)])
-    head = ["spread within a cluster", *(f"{float(x):g}" for x in spreads)]
-    return f"{_table(head, body)}\n\n`python -m benchmarks.ope --only catalogue`, {_origin(rows[0])}."
-
-
 def selection(results: Path, env: str) -> str:
     """How well each estimator orders ten policies, and how far off it is; of several logs a range.
 

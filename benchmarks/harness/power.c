@@ -22,7 +22,8 @@
 static const char *disk, *folder, *ignored, *of;
 static atomic_long syncs;
 
-__attribute__((constructor)) static void begin(void) {
+/* Also called by a copy of a process (fork) that has an environment of its own. */
+__attribute__((constructor)) void read_environment(void) {
     disk = getenv("POWER_DISK");
     folder = getenv("POWER_FOLDER");
     ignored = getenv("POWER_IGNORED");

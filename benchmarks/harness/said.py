@@ -18,10 +18,8 @@ from typing import Any
 from benchmarks.harness.served import Connection
 from recsys_rl.cli.train import train_options
 from recsys_rl.errors import UserError
-from recsys_rl.serve.check import check
-from recsys_rl.serve.reading import Record
-from recsys_rl.serve.rows import Decision
-from recsys_rl.serve.sqlite_rows import decoded
+from recsys_rl.serve.record import Record, check
+from recsys_rl.serve.record_schema import Decision, decoded
 from recsys_rl.workflows.train import train
 
 GONE = (OSError, http.client.HTTPException)

@@ -44,10 +44,12 @@ def parser(doc: str | None, repeats: str = "rounds", default: int = 3) -> Parser
     return made
 
 
-def parse(made: argparse.ArgumentParser, name: str, argv: Sequence[str] | None = None) -> argparse.Namespace:
+def parse(
+    made: argparse.ArgumentParser, name: str, argv: Sequence[str] | None = None, folder: Path = RESULTS
+) -> argparse.Namespace:
     """Read and check the options, before anything is measured, and set torch's threads.
 
-    ``args.csv`` is benchmarks/results/<name>.csv if the option is absent, and None for a smoke run.
+    ``args.csv`` is <name>.csv in ``folder`` if the option is absent, and None for a smoke run.
     Raises UserError for values out of range and for files that can't be written.
     """
     args = made.parse_args(argv)
@@ -56,7 +58,7 @@ def parse(made: argparse.ArgumentParser, name: str, argv: Sequence[str] | None =
         if type(value) is int and value < least:
             raise UserError(f"--{option} is {value}: it must be at least {least}.")
     if args.csv is None and not args.smoke:
-        args.csv = RESULTS / f"{name}.csv"
+        args.csv = folder / f"{name}.csv"
     for option in ("json", "csv"):
         if getattr(args, option) is not None:
             check_writable(getattr(args, option), f"--{option}")

@@ -7,9 +7,9 @@ import importlib
 import os
 import sys
 
-from recsys_rl import __version__
 from recsys_rl.errors import FieldError, UserError, error_text, one_line
 from recsys_rl.settings.fields import did_you_mean
+from recsys_rl.version import __version__
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """Errors of a standard output that can't be written."""

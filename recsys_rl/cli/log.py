@@ -84,8 +84,7 @@ def log_options(argv: list[str]) -> CheckOptions | ForgetOptions:
 
 
 def _check(options: CheckOptions) -> None:
-    from recsys_rl.serve.check import check
-    from recsys_rl.serve.reading import Record
+    from recsys_rl.serve.record import Record, check
 
     record = Record(Path(options.db), _path(options.checkpoint), options.env)
     try:
@@ -101,7 +100,7 @@ def _check(options: CheckOptions) -> None:
 
 def _export(options: ExportOptions) -> None:
     from recsys_rl.serve.export import export
-    from recsys_rl.serve.reading import Record
+    from recsys_rl.serve.record import Record
 
     if options.out is None:
         raise UserError("The file to write is missing: give --out FILE.parquet.")
@@ -116,27 +115,28 @@ def _export(options: ExportOptions) -> None:
         f"{amount(rows, 'decision')} of {amount(len(survey.sessions), 'session')}{waiting}: {options.out}",
         file=sys.stderr,
     )
-    if survey.unknown:
+    if survey.without_candidates:
+        left_out = amount(survey.without_candidates, "session")
         print(
-            f"{amount(survey.unknown, 'session')} left out, as popularity answered for a policy whose first "
-            "stage had proposed nothing: no log can hold both probabilities",
+            f"{left_out} left out, as popularity answered for a policy whose first stage had proposed "
+            "nothing: no log can hold both probabilities",
             file=sys.stderr,
         )
-    if survey.late:
+    if survey.late_feedback:
         print(
-            f"{amount(survey.late, 'session')} with feedback that came after the next decision: the log's "
-            "observation of that decision holds it, and the policy had not seen it",
+            f"{amount(survey.late_feedback, 'session')} with feedback that came after the next decision: the "
+            "log's observation of that decision holds it, and the policy had not seen it",
             file=sys.stderr,
         )
 
 
 def _forget(options: ForgetOptions) -> None:
-    from recsys_rl.serve.sqlite import SQLite
-    from recsys_rl.serve.store import Damaged, Full, Lost
+    from recsys_rl.serve.record_schema import Damaged
+    from recsys_rl.serve.store import Full, Lost, Store
 
     if options.user is None:
         raise UserError("The user is missing: give --user ID.")
-    store = SQLite(Path(options.db))
+    store = Store(Path(options.db))
     try:
         number = store.erase(options.user)
     except Damaged as damage:

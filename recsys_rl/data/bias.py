@@ -36,7 +36,7 @@ def of_items(unit: Tensor, t: Tensor) -> Tensor:
 
 
 def of_users(unit: Tensor, share: float) -> Tensor:
-    """(N, D) float32: unit vectors of users (N, D - 1) with popularity's share; as they are if it is 0."""
+    """(N, D) float32: unit vectors of users (N, D - 1) with popularity's share; unchanged if it is 0."""
     if not share:
         return unit
     part = (1 - share) ** 0.5 * unit.double()

@@ -27,7 +27,6 @@ LOGGERS = ("random", "bts")
 USER_FEATURES = tuple(f"user_feature_{k}" for k in range(4))
 ITEM_FEATURES = tuple(f"item_feature_{k}" for k in range(1, 4))
 PLACES = 3  # left, middle, right
-PRIOR = "prior_bts.csv"
 
 
 @dataclass(frozen=True)
@@ -130,15 +129,6 @@ def open_bandit_decisions(data_dir: str | Path | None, cache_dir: str | Path | N
             "user": found.user_features,
         },
     )
-
-
-def load_prior(data_dir: str | Path, campaign: str = "all") -> Tensor:
-    """(A, 2) float64: alpha and beta of each item in the published prior of Thompson sampling."""
-    frame = _table(Path(data_dir), PRIOR, ["campaign", "item_id", "alpha", "beta"])
-    mine = frame.filter(pl.col("campaign") == campaign).sort("item_id")
-    if not len(mine):
-        raise UserError(f"{Path(data_dir) / PRIOR} has no campaign {campaign}: choose one that it has.")
-    return torch.from_numpy(mine.select("alpha", "beta").to_numpy().astype(np.float64))
 
 
 def one_hot(frame: pl.DataFrame, columns: Sequence[str]) -> Tensor:

@@ -98,7 +98,7 @@ def about_check(ranking: Mapping[str, Tensor], share: float = 0.0) -> str:
 
     It has a warning if the embeddings lose, and names the share of popularity that ranks better.
 
-    ``share``: of popularity in the embeddings already (``bias.share_of``).
+    ``share``: share of popularity that the embeddings have already (``bias.share_of``).
     """
     if not ranking:
         return ""

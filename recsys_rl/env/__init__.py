@@ -10,3 +10,8 @@ PLATFORMS = {
     "gym": "recsys_rl.foreign.gym:PLATFORM",
 }
 WITHOUT_ID = ("gym",)  # Gymnasium already has ids for these environments
+
+
+def gymnasium_id(platform: str) -> str:
+    """``two-words`` -> ``recsys_rl/TwoWords-v0``."""
+    return f"recsys_rl/{''.join(word.title() for word in platform.split('-'))}-v0"

@@ -557,7 +557,7 @@ class LongVideo(visits.Visiting):
     def _odds(
         self, state: LongVideoState, affinity: Tensor, hold: Tensor, none: Tensor, block: slice
     ) -> Odds:
-        """Of u . e_i (N, b), and of ``hold`` and ``none`` (N,) each, as ``_hold`` returns them."""
+        """The odds for the affinity u . e_i (N, b). ``_hold`` returns ``hold`` and ``none`` (N,)."""
         wear = state.wear @ self.categories[block].T  # (N, b)
         want = self._want(affinity, self.catch[block], wear, state.trust)
         picks = want.sub_(column(none)).sigmoid_()  # (N, b)

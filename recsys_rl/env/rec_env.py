@@ -96,7 +96,6 @@ class RecEnv:
         self.weights = stream_weights(user_model.streams).to(self.device)  # (M,)
         # (S,): places of the visible ones among all signals
         self._visible = torch.tensor(visible, dtype=torch.int64, device=self.device)
-        self.written: int | None = None
         self._look_at_availability()
         self.user_state: UserState = None
         self.session: Session
@@ -251,13 +250,8 @@ class RecEnv:
         return bool(in_time.all()) and there
 
     def _look_at_availability(self) -> None:
-        """Read the availability again if it was written to: the catalogue may change between steps."""
-        available = self.catalogue.available
-        written = None if available.is_inference() else available._version  # no count in inference mode
-        if written is not None and written == self.written:
-            return
-        self.written = written
-        self.all_available = bool(available.all())  # then requests need no mask
+        """Read the availability again: the catalogue may change between steps."""
+        self.all_available = bool(self.catalogue.available.all())  # then requests need no mask
         # Then only empty places show nothing.
         self.all_shown = self.all_available and self.user_model.repeats and self.forbidding is None
 

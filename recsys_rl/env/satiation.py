@@ -304,7 +304,7 @@ def expert_scores(
 
 
 LEAST_PATIENCE = 0.01
-"""Of a user who is still there, whatever the equations make of the profile."""
+"""The walk's lower bound of the patience: a user who is still there has some left."""
 EXPERT = Expert(
     "Appeal, with a price of patience by the steps that are left and one of items near the favourites; "
     "patience and weariness are followed by the equations, the profile for the taste.",
@@ -348,7 +348,7 @@ PLATFORM = Platform(
         "dqn": {"train_config": {"total_timesteps": 600_000}},
         **dict.fromkeys(("bc", "iql", "reinforce"), FROM_LOG),
         "bcq": {**FROM_LOG, "agent_config": QUICK_TARGET},
-        # Of 0.1, 0.5 and 2 the alpha that `ope` prefers on held-out users of a log (docs/11_offline.md).
+        # The best of 0.1, 0.5 and 2 by `ope` on held-out users of a log (docs/11_offline.md).
         "cql": {**FROM_LOG, "agent_config": {**QUICK_TARGET, "alpha": 0.1}},
         "dt": {**FROM_LOG, "model_config": {"encoder": "transformer"}},
     },

@@ -590,7 +590,7 @@ def add_attributes(world: World, seed: int) -> World:
 
 
 LEAST_PATIENCE = 0.1
-"""Of a user who is still there, whatever the walk makes of the session."""
+"""The walk's lower bound of the patience: a user who is still there has some left."""
 
 
 def begin(users: ShortVideo, interface: Interface, obs: Obs) -> Known:

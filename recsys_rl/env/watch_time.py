@@ -19,7 +19,7 @@ HIGHEST_RATIO = 5.0
 
 
 class Watched(NamedTuple):
-    """Drawn values, or expectations, of one shape."""
+    """Drawn values, or expectations; all have the same shape."""
 
     ratio: Tensor
     watch: Tensor  # the ratio, with 0 for skips

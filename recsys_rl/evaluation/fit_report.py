@@ -42,7 +42,7 @@ NINE = slice(1, -1)  # the nine levels among LEVELS
 
 
 class Predictions(NamedTuple):
-    """Of R shown places: the probability (R,) of each signal of 0 and 1, the quantiles (R, Q) of others."""
+    """R shown places: probabilities (R,) of signals of 0 and 1, quantiles (R, Q) of other signals."""
 
     signals: Sequence[Tensor]
     leaving: Tensor | None  # (R',) of R' steps; None: no prediction

@@ -1,4 +1,4 @@
-"""The policies of the table as behaviours: policies whose decisions have a known probability."""
+"""The policies of the table as behaviours: policies with exact action probabilities."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ class Behaviours:
 def candidate_rule(checkpoint: Checkpoint, name: str) -> str:
     """A text that is equal for two policies if their first stages propose the same candidates.
 
-    ``name``: of the row, as the greedy policy draws no candidates. "" without a first stage.
+    ``name`` is that of the row, as the greedy policy draws no candidates. "" without a first stage.
     """
     model = checkpoint.config.model_config
     if not model.candidates:

@@ -40,7 +40,7 @@ def regret_by_step(played: Mapping[str, Played]) -> dict[str, Any]:
 
 
 def mean_regret_by_step(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The mean over seeds of ``regret_by_step``, of the rows that all have; ``users`` are added up."""
+    """The mean over seeds of ``regret_by_step`` for the rows that all seeds have; ``users`` are added up."""
     found = {}
     for name in results[0]["steps"]:
         if all(name in result["steps"] for result in results):

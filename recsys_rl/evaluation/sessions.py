@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import recsys_rl
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.data.bias import share_of
 from recsys_rl.data.world_check import about_check
@@ -22,6 +21,7 @@ from recsys_rl.make import assumptions, make_user_model
 from recsys_rl.protocols import PatientUsers
 from recsys_rl.rivals.references import Search
 from recsys_rl.settings.config import to_dict
+from recsys_rl.version import __version__
 
 STRANGERS = "strangers: all profiles are withheld"
 
@@ -43,7 +43,7 @@ def report(
         "heldout_users": result["sessions"],
         "hardware": f"{platform.machine()}, {threads} thread{'s' if threads > 1 else ''}",
         "date": datetime.now(UTC).date().isoformat(),
-        "version": recsys_rl.__version__,
+        "version": __version__,
         "config": {name: part for name, part in to_dict(config).items() if isinstance(part, dict)},
         "curve": _columns(checkpoint.info.get("curve", [])),
         "judged_by": str(checkpoint.info.get("judged_by", "")),

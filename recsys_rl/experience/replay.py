@@ -18,7 +18,7 @@ from recsys_rl.settings.shared import ReplayConfig
 from recsys_rl.types import Action, Batch, Interface, Obs, Step, Transitions
 
 BYTES_BESIDE = 8 + 8 + 4 + 4 + 1 + 1
-"""Of a transition beside its observations: item, log-probability, reward, discount, two ends."""
+"""Bytes of a transition without its observations: item, log-probability, reward, discount, two ends."""
 MOST_MEMORY = 0.8
 """Share of the machine's memory that a buffer may need."""
 

@@ -49,8 +49,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
-from recsys_rl import gymnasium_id
 from recsys_rl.checkpoint.users import load_users
+from recsys_rl.env import gymnasium_id
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.make import make_env, make_world
 from recsys_rl.settings.config import Config, data_name, from_dict, overlay, section_classes, to_dict

@@ -37,11 +37,6 @@ class Gated(Categorical):
         self.gates, self.kinds = gates, kinds
         super().__init__(joint_logits(gates, logits.squeeze(1), kinds).unsqueeze(1))
 
-    def kind_probabilities(self) -> Tensor:
-        """(N, G): the probability of each kind, without a gradient; 0 for a kind without an allowed item."""
-        of_items = self.logits.detach().squeeze(1).softmax(1)  # (N, A)
-        return torch.zeros_like(self.gates).scatter_add_(1, self.kinds.expand_as(of_items), of_items)
-
 
 def joint_logits(gates: Tensor, logits: Tensor, kinds: Tensor) -> Tensor:
     """The logits (N, A) of the gated distribution: g_k + l_i - log sum_{j in A_k} exp(l_j), k the kind of i.

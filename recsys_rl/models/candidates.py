@@ -21,7 +21,7 @@ class CandidateHead(nn.Module):
     """Logits (N, 1, C) of the candidates of each row."""
 
     def __init__(self, num_hidden: int, num_rest: int, num_features: int, generator: torch.Generator) -> None:
-        """``num_rest``: R, numbers beside the candidates; ``num_features``: F_c, of each candidate."""
+        """``num_rest``: R, numbers beside the candidates; ``num_features``: F_c, numbers of a candidate."""
         super().__init__()
         self.query = Linear(num_hidden, num_features, 0.01, generator)
         self.product = nn.Parameter(torch.zeros(num_rest, num_features))

@@ -33,7 +33,6 @@ class Units:
 class DeepSets(nn.Module):
     """Adds up hidden units of the entries. Without an entry the summary is 0."""
 
-    entry_weight = ("layer.weight", 0)
     products, reads_profile, expects_signals = False, True, False
     profile: slice | None = None
 

@@ -24,7 +24,7 @@ class QNetwork(ActorCritic):
     """
 
     temperature = 1.0
-    """Of the distribution, in units of return; the learner sets it."""
+    """Temperature of the softmax, in units of return; the learner sets it."""
 
     def q(self, obs: Obs) -> Tensor:
         """Q (N, I) of all items, or (N, C) of the candidates of ``obs``; -inf where one may not be shown."""
@@ -73,7 +73,7 @@ class ConstrainedQNetwork(QNetwork):
 
 
 class QualityActorCritic(ActorCritic):
-    """An actor and a critic, with a Q-network ``quality`` beside them, of its own weights."""
+    """An actor and a critic, with a Q-network ``quality`` that has its own weights."""
 
     def __init__(self, shapes: Shapes, config: ModelConfig, generator: torch.Generator) -> None:
         super().__init__(shapes, config, generator)

@@ -129,7 +129,7 @@ class Retriever:
 
 
 def kind_of(index: str, num_items: int) -> str:
-    """The kind of search, exact, ivf or hnsw, of ``index`` for a catalogue of that size."""
+    """The kind of search (exact, ivf or hnsw) that ``index`` means for a catalogue of that size."""
     if index == "auto":
         return "exact" if num_items <= EXACT_UP_TO else "ivf"
     return index

@@ -1,4 +1,4 @@
-"""The network of a decision transformer: the policy that is asked for a return."""
+"""The network of a decision transformer: a policy with the wanted return as an input."""
 
 from __future__ import annotations
 

@@ -30,8 +30,6 @@ class Encoder(Protocol):
     """
 
     out_features: int  # H
-    entry_weight: tuple[str, int]
-    """Name of the weight that multiplies an entry, and its axis of the X numbers."""
     products: bool
     """True if entries hold the products of features and signals."""
     profile: slice | None

@@ -41,7 +41,6 @@ class Transformer(nn.Module):
     """Attends from the last entry to itself and the earlier ones. Without an entry the summary is 0."""
 
     parts: Tensor  # (heads, A): 1 where a number belongs to the head
-    entry_weight = ("embed.weight", 0)
     products, reads_profile, expects_signals = True, False, True
     profile: slice | None = None
 

@@ -51,7 +51,7 @@ class Group:
     meaning: str  # part of a sentence
 
     def count(self, items: Tensor) -> tuple[Tensor, Tensor]:
-        """Of ``items`` (..., K), -1 for none: those of the group and those that count, (...) float32."""
+        """How many of ``items`` (..., K; -1: none) are in the group, and how many count: (...) float32."""
         shown, places = items >= 0, items.clamp_min(0)
         of_group, counted = (x[places] & shown for x in (self.items, self.among))
         return of_group.float().sum(-1), counted.float().sum(-1)

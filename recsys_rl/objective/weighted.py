@@ -23,7 +23,7 @@ class Weighted:
     """The first objective of each run: the weighted sum, with the weights of learning. It has no state."""
 
     def __init__(self, streams: Sequence[Stream], weights: Mapping[str, float]) -> None:
-        """``weights``: of streams by name. Raises FieldError for an unknown stream."""
+        """``weights``: weight of each stream by name. Raises FieldError for an unknown stream."""
         check_weights(weights, streams)
         self.streams, self.weights = streams, weights
 

@@ -1,4 +1,4 @@
-"""The choice of a clip c from a grid: by estimated mean squared error, or by SLOPE. Never by the answer."""
+"""The choice of a clip c from a grid: by estimated mean squared error, or by SLOPE."""
 
 from __future__ import annotations
 

@@ -67,15 +67,6 @@ class Evidence:
         return self.rewards + self.gamma * after - needed(self.q)
 
 
-def of_decisions(
-    weights: Tensor, rewards: Tensor, q: Tensor | None = None, v: Tensor | None = None
-) -> Evidence:
-    """The evidence of E decisions of one step, from their numbers (E,): w, r, q(x, a) and V(x)."""
-    q, v = (None if x is None else x.unsqueeze(1) for x in (q, v))
-    alive = torch.ones(len(rewards), 1, dtype=torch.bool)
-    return Evidence(weights.unsqueeze(1), rewards.unsqueeze(1), alive, 1.0, q, v)
-
-
 def discounts(gamma: float, steps: int) -> Tensor:
     """(T,) float64: g^t"""
     return torch.as_tensor(gamma, dtype=torch.float64) ** torch.arange(steps, dtype=torch.float64)
@@ -265,7 +256,7 @@ def _rewards_bounds(least: float, best: float, largest: float) -> tuple[float, f
 
 
 def _doubly_robust_bounds(least: float, best: float, largest: float) -> tuple[float, float]:
-    """Of v + w (r - q), with q and v within the rewards."""
+    """Bounds of v + w (r - q), with q and v within the rewards."""
     return least - largest * (best - least), best + largest * (best - least)
 
 

@@ -1,4 +1,4 @@
-"""Policies whose decisions have a known probability, made of policies that know less of themselves."""
+"""Wrappers that give a policy exact action probabilities."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Fixed:
     """A policy without chance: the same observation always gives the same items, with log-probability 0."""
 
     def __init__(self, policy: Policy, greedy: bool = False) -> None:
-        """``greedy``: of ``policy.act``, in every act."""
+        """``greedy`` is passed to ``policy.act`` in every act."""
         self.policy, self.greedy = policy, greedy
         self._last: tuple[Obs, Tensor] | None = None  # a planner's second answer would take as long
 

@@ -67,7 +67,7 @@ class PolicyOnLog:
 
 @torch.no_grad()
 def read_policy(log: ReplayedLog, of: Playable, draws: int) -> PolicyOnLog:
-    """``draws``: of its actions, in each row, if these are not averaged over all items."""
+    """``draws``: number of actions drawn in each row, if they are not averaged over all items."""
     policy, size = of.policy, log.num_items
     draws = 1 if of.certain else draws
 

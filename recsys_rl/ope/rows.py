@@ -208,7 +208,7 @@ def _check_bernstein(log: Evidence, how: Intervals) -> None:
 
 
 def _calibration(log: Evidence) -> Calibration | None:
-    """Of the reward model on the first step's target: r_0 + g V_1."""
+    """Calibration of the reward model on the first step's target, r_0 + g V_1; None without a model."""
     if log.q is None or log.v is None:
         return None
     target = log.residual[:, 0] + log.q[:, 0]

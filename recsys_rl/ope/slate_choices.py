@@ -1,4 +1,4 @@
-"""The probability of an item at a place of a slate, whatever stands above it.
+"""The marginal probability of an item at a place of a slate, over all items above it.
 
 Where few slates are possible each one is scored, and the probabilities are exact. Elsewhere they are means
 over drawn slates.

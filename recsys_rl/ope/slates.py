@@ -125,14 +125,14 @@ class SlateLog:
 
     @cached_property
     def logging(self) -> Choices | None:
-        """Of the logger, if it is known and not uniform."""
+        """The choices of the logger, if it is known and not uniform; else None."""
         if self.numbers is not None or self.log.log.logger_logprobs is not None:
             return None
         return self.logger(self.slates)
 
     @property
     def known(self) -> bool:
-        """True if the logger's probability of an item at a place, whatever stands above, is known."""
+        """True if the logger's marginal probability of an item at a place is known."""
         return self.numbers is not None or self.logging is not None
 
     def lacking(self, places: Tensor | None, choices: Choices | None) -> dict[str, str]:
@@ -185,7 +185,7 @@ class SlateLog:
         return SlateEvidence(Slates(given_above, alone, additive, rewards), lacking, doubts)
 
     def _alone(self, choices: Choices) -> Tensor:
-        """(E, K): the weight of each place's item, whatever stands above it."""
+        """(E, K): the weight of each place's item, by its marginal probability at this place."""
         mine = choices.marginals.diagonal(dim1=1, dim2=2)
         if self.numbers is not None:
             return mine * self.numbers.unsqueeze(1)

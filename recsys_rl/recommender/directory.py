@@ -19,7 +19,7 @@ from recsys_rl.settings.fields import shown
 
 
 class Directory:
-    """What people name, found in a checkpoint: items, users, and what may be shown."""
+    """The items and users of a checkpoint by the ids and titles that people type."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
@@ -123,11 +123,11 @@ class Directory:
         Raises UserError if none or several match, and for a value that is neither a whole number nor a text.
         """
         try:
-            known = self.row_of_item.get(item if isinstance(item, str) else operator.index(item))
+            row = self.row_of_item.get(item if isinstance(item, str) else operator.index(item))
         except TypeError:
             raise UserError(f"{shown(item)} is no item: give an id or a title.") from None
-        if known is not None:
-            return known
+        if row is not None:
+            return row
         if not isinstance(item, str):
             raise UserError(f"There is no item with the id {item} in the catalogue: give another.")
         return self._titles.row(item)

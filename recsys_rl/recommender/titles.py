@@ -25,15 +25,15 @@ class Titles:
         """The row of the item with this title or beginning. Raises UserError if none or several match."""
         text = title.casefold()
         exact = [row for row, known in enumerate(self.folded) if known == text]
-        found = exact or [row for row, known in enumerate(self.folded) if known.startswith(text)]
-        if len(found) == 1:
-            return found[0]
-        if not found:
+        rows = exact or [row for row, known in enumerate(self.folded) if known.startswith(text)]
+        if len(rows) == 1:
+            return rows[0]
+        if not rows:
             near = self.near(text)
             mend = f": did you mean {self._listed(near)}?" if near else ": give another."
             raise UserError(f"No title begins with {shown(title)}{mend}")
-        names = self._listed(found) + (" ..." if len(found) > NAMED else "")
-        raise UserError(f"{len(found)} titles begin with {shown(title)}: give more of one of them ({names}).")
+        names = self._listed(rows) + (" ..." if len(rows) > NAMED else "")
+        raise UserError(f"{len(rows)} titles begin with {shown(title)}: give more of one of them ({names}).")
 
     def near(self, text: str) -> list[int]:
         """The rows of the titles with all words of ``text``, the most popular first, or of the most alike.
@@ -41,9 +41,9 @@ class Titles:
         A title is as alike as its beginning of the same length.
         """
         words = text.split()
-        whole = [row for row, known in enumerate(self.folded) if all(word in known for word in words)]
-        if whole and words:
-            return sorted(whole, key=lambda row: -float(self.catalogue.popularity[row]))[:NAMED]
+        with_all = [row for row, known in enumerate(self.folded) if all(word in known for word in words)]
+        if with_all and words:
+            return sorted(with_all, key=lambda row: -float(self.catalogue.popularity[row]))[:NAMED]
         beginnings: dict[str, int] = {}
         for row, known in enumerate(self.folded):
             beginnings.setdefault(known[: len(text)], row)

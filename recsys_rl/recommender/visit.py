@@ -214,9 +214,9 @@ def _signals(interface: Interface, event: Event) -> list[float]:
 
 def _pieces_of(checkpoint: Checkpoint) -> VisitPieces:
     """The platform's; without them, those of a platform that hands in the profile alone."""
-    found: VisitPieces | None = checkpoint.config.platform.visit_pieces
-    if found is not None:
-        return found
+    pieces: VisitPieces | None = checkpoint.config.platform.visit_pieces
+    if pieces is not None:
+        return pieces
     names = [name for name, _ in checkpoint.interface.context if name not in PIECES]
     if len(names) > 1:
         raise UserError(
@@ -231,10 +231,10 @@ def _pieces_of(checkpoint: Checkpoint) -> VisitPieces:
     )
 
 
-def _check_sizes(checkpoint: Checkpoint, found: Mapping[str, Tensor]) -> None:
+def _check_sizes(checkpoint: Checkpoint, pieces: Mapping[str, Tensor]) -> None:
     """Raise UserError for a piece that is missing, or of another size than in the training."""
     wanted = {name: size for name, size in checkpoint.interface.context if name not in PIECES}
-    wrong = [x for x, size in wanted.items() if x not in found or found[x].shape[1:] != (size,)]
+    wrong = [x for x, size in wanted.items() if x not in pieces or pieces[x].shape[1:] != (size,)]
     if wrong:
         raise UserError(
             f"The policy needs {', '.join(wrong)} of the sizes of its training, and "

@@ -133,8 +133,8 @@ class FixedList:
     def __init__(self, items: Tensor, slate_size: int = 1, interface: Interface | None = None) -> None:
         """``items`` (T,) int64. Every further step shows the last K, even if they are not allowed.
 
-        If there are fewer than K items, the last places of the slate stay empty. ``interface``: of the
-        observations, for their clock.
+        If there are fewer than K items, the last places of the slate stay empty. ``interface`` is that
+        of the observations, for their clock.
         """
         self.clock = None if interface is None else _clock(interface)
         self.forgets = interface is not None and self.clock is None and _forgets(interface)

@@ -1,5 +1,6 @@
-"""A policy behind HTTP: request -> Session -> policy -> items and probability -> the record -> the answer.
+"""A policy behind HTTP: request -> session -> draw -> decision in the record -> answer.
 
-app.py has the doors, worker.py the thread that owns the record and the sessions under way, inference.py the
-thread that draws, sqlite.py the record. docs/10_serving.md says what is promised.
+routes.py has the table of routes, worker.py the thread that owns the record and the sessions under way,
+recommendations.py the way of one request, draw_request.py the draws, active_version.py the version that
+answers, record_schema.py the rows of the record, facts.py its facts. docs/10_serving.md has the promises.
 """

@@ -1,46 +1,42 @@
-"""The doors of the server, as an ASGI application: bytes in, structs to the worker, bytes out."""
+"""The ASGI application: host, token and body of a request are checked, and its route is called."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import hashlib
-import math
+import hmac
+import re
 import sys
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
+from functools import lru_cache
+from ipaddress import ip_address
 from pathlib import Path
 from time import perf_counter
+from typing import TypeVar
 
-import msgspec
+from starlette import routing
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from recsys_rl.errors import UserError, one_line
-from recsys_rl.serve import wire
-from recsys_rl.serve.bodies import decoded, read_body
-from recsys_rl.serve.hosts import is_local, wrong_host
-from recsys_rl.serve.jobs import Feedback, Latest, Look, Recommend, Rows, Swap
-from recsys_rl.serve.library import Library
+from recsys_rl.serve.active_version import PolicyFiles
+from recsys_rl.serve.messages import LARGEST_BODY, Problem
 from recsys_rl.serve.metrics import Metrics
-from recsys_rl.serve.problems import Problem
-from recsys_rl.serve.replay import report
-from recsys_rl.serve.schema import openapi
-from recsys_rl.serve.tokens import Tokens
+from recsys_rl.serve.routes import Route, Services, routes
 from recsys_rl.serve.worker import Worker
+from recsys_rl.utils.files import read_text
 
-_recommend = msgspec.json.Decoder(wire.RecommendRequest).decode
-_feedback = msgspec.json.Decoder(wire.FeedbackRequest).decode
-_alias = msgspec.json.Decoder(wire.AliasRequest).decode
-_encode = msgspec.json.Encoder().encode
-
-Post = Callable[[bytes], Awaitable[bytes]]
-"""The body of a request -> the JSON of its answer. Raises Problem."""
-Get = Callable[[Request], Awaitable[Response]]
 Headers = tuple[tuple[bytes, bytes], ...]
+NEEDED = (b"authorization", b"content-type", b"host", b"origin")
+GET = ["GET", "HEAD"]  # methods of a route without a body
+SLOWEST = 10.0  # seconds of a body
+SCOPES = ("decide", "feedback", "read", "admin")
+PORT = re.compile(":[0-9]*$")
+B = TypeVar("B", bytes, bytearray)
 
 
 class App:
@@ -49,29 +45,14 @@ class App:
     Requests with a body go around Starlette's routing, which takes as long as all of our own work on them.
     """
 
-    def __init__(self, worker: Worker, library: Library, tokens: Tokens | None = None) -> None:
-        self.worker, self.library, self.tokens = worker, library, tokens
-        self.metrics = Metrics(worker)
-        self.posts: Mapping[str, tuple[Post, str]] = {
-            "/v1/recommend": (self._recommend, "decide"),
-            "/v1/feedback": (self._feedback, "feedback"),
-            "/v1/policies/alias": (self._swap, "admin"),
-        }
-        routes = [
-            self._get("/v1/decisions/{id}", self._decision, "read"),
-            self._get("/v1/decisions", self._decisions, "read"),
-            self._get("/v1/policies", self._policies, "read"),
-            self._get("/v1/platform", self._platform, "read"),
-            self._get("/v1/items", self._items, "read"),
-            self._get("/metrics", self._measured, "read"),
-            self._get("/healthz", self._alive, None),
-            self._get("/readyz", self._ready, None),
-            self._get("/openapi.json", self._schema, None),
-            *(self._get(path, _static(name, kind), None) for path, (name, kind) in PAGES.items()),
-        ]
+    def __init__(self, worker: Worker, policies: PolicyFiles, tokens: Tokens | None = None) -> None:
+        self.worker, self.tokens, self.metrics = worker, tokens, Metrics(worker)
+        self.services = Services(worker, policies, self.metrics)
+        table = routes()
+        self.posts: Mapping[str, Route] = {x.path: x for x in table if x.method == "POST"}
         self.gets = Starlette(
-            routes=routes,
-            exception_handlers={404: _no_door, 405: _wrong_method, Exception: _fault},
+            routes=[self._get(x) for x in table if x.method == "GET"],
+            exception_handlers={404: _not_found, 405: _wrong_method, Exception: _fault},
             lifespan=self._lifespan,
         )
         # A redirect to the same path without its "/" would name the caller's Host, and ask for no token.
@@ -82,10 +63,10 @@ class App:
             await self.gets(scope, receive, send)
             return
         headers = {name: value for name, value in scope["headers"] if name in NEEDED}
-        host = _wrong_host(scope, headers.get(b"host", b""), self.tokens is None)
-        door = self.posts.get(scope["path"])
-        if door is None:
-            await (self.gets if host is None else _problem(host))(scope, receive, send)
+        host = _host_problem(scope, headers.get(b"host", b""), self.tokens is None)
+        route = self.posts.get(scope["path"])
+        if route is None:
+            await (self.gets if host is None else _response(host))(scope, receive, send)
             return
         start = perf_counter()
         status, kind, more = 200, b"application/json", Headers()
@@ -94,8 +75,8 @@ class App:
                 raise host
             if scope["method"] != "POST":
                 raise _other_method("POST")
-            self._check(headers.get(b"authorization"), door[1])
-            body = await door[0](await read_body(headers, receive))
+            self._check(headers.get(b"authorization"), route.scope)
+            body = await route.function(self.services, await read_body(headers, receive))
         except Exception as error:  # whatever it is, no traceback leaves
             problem = _as_problem(error)
             status, kind, more = problem.status, b"application/problem+json", problem.headers
@@ -115,123 +96,127 @@ class App:
         if self.tokens is not None and scope is not None:
             self.tokens.check((authorization or b"").decode("latin-1"), scope)
 
-    async def _recommend(self, body: bytes) -> bytes:
-        admission = self.worker.admission
-        entered = admission.enter()  # before the body is decoded: a refusal must cost little
-        try:
-            asked = decoded(_recommend, body)
-            answer: bytes = await self.worker.submit(Recommend(asked, _digest(asked)))
-            admission.measure(entered)
-            return answer
-        finally:
-            admission.leave()
+    def _get(self, route: Route) -> routing.Route:
+        async def enter(request: Request) -> Response:
+            start = perf_counter()
+            try:
+                given = request.headers.get("authorization")
+                self._check(None if given is None else given.encode("latin-1"), route.scope)
+                answer: Response = await route.function(self.services, request)
+                return answer
+            except Exception as error:
+                return _response(_as_problem(error))
+            finally:
+                self.metrics.observe(route.path, perf_counter() - start)
 
-    async def _feedback(self, body: bytes) -> bytes:
-        return _encode(await self.worker.submit(Feedback(decoded(_feedback, body).events)))
-
-    async def _swap(self, body: bytes) -> bytes:
-        asked = decoded(_alias, body)
-        stored = await self.worker.submit(Latest())
-        version = await asyncio.to_thread(self.library.verified, asked.sha256, stored)
-        await self.worker.submit(Swap(version))
-        return _encode(await asyncio.to_thread(self.library.listed, self.worker))
-
-    async def _decision(self, request: Request) -> Response:
-        id_ = request.path_params["id"]
-        if not (id_.isascii() and id_.isdecimal() and len(id_) < 19):
-            raise Problem(404, "unknown-decision", "There is no decision with this id.")
-        whole, row = await self.worker.submit(Look(int(id_)))
-        version = await asyncio.to_thread(self.library.number, row.policy, self.worker)
-        return _json(_encode(await asyncio.to_thread(report, version, whole, row)))
-
-    async def _decisions(self, request: Request) -> Response:
-        rows, unreadable = await self.worker.submit(Rows(ROWS))
-        names, title = self.worker.champion.names, self.worker.champion.checkpoint.catalogue.title
-        found = [
-            wire.DecisionRow(
-                decision_id=str(row.number),
-                user_id=person,
-                session=str(row.session),
-                step=row.step,
-                time=row.time,
-                items=[names[item] for item in row.items],
-                titles=[title(item) for item in row.items],
-                propensity=math.exp(sum(row.logprobs)),
-                degraded=row.degraded or None,
-                events=events,
-            )
-            for row, person, events in rows
-        ]
-        return _json(_encode(wire.DecisionRows(found, [*map(str, unreadable)])))
-
-    async def _platform(self, request: Request) -> Response:
-        return _json(_encode(self.worker.champion.platform))
-
-    async def _items(self, request: Request) -> Response:
-        text = request.query_params.get("q", "")[:200]
-        return _json(_encode(wire.ItemsFound(await asyncio.to_thread(self.worker.champion.find, text))))
-
-    async def _policies(self, request: Request) -> Response:
-        return _json(_encode(await asyncio.to_thread(self.library.listed, self.worker)))
-
-    async def _alive(self, request: Request) -> Response:
-        return Response("ok\n", media_type="text/plain")
-
-    async def _ready(self, request: Request) -> Response:
-        why = self.worker.failed
-        if self.worker.champions.broken:
-            why = "the policy failed three times in a row, and popularity answers"
-        return Response(f"{why or 'ready'}\n", 503 if why else 200, media_type="text/plain")
-
-    async def _measured(self, request: Request) -> Response:
-        return Response(self.metrics.text(), media_type="text/plain; version=0.0.4")
-
-    async def _schema(self, request: Request) -> Response:
-        return _json(_encode(openapi()))
+        return routing.Route(route.path, enter, methods=GET)
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
         yield
         await asyncio.to_thread(self.worker.close)
 
-    def _get(self, path: str, handler: Get, scope: str | None) -> Route:
-        async def enter(request: Request) -> Response:
-            start = perf_counter()
-            try:
-                given = request.headers.get("authorization")
-                self._check(None if given is None else given.encode("latin-1"), scope)
-                return await handler(request)
-            except Exception as error:
-                return _problem(_as_problem(error))
-            finally:
-                self.metrics.observe(path, perf_counter() - start)
 
-        return Route(path, enter, methods=METHODS)
+class Tokens:
+    """The tokens of a file: the scopes and the SHA-256 of each. The tokens themselves are kept nowhere."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the lines `SCOPES SHA-256` of ``path``, scopes with commas between. Raises UserError.
+
+        Empty lines and lines that begin with # are skipped.
+        """
+        self.known: list[tuple[bytes, frozenset[str]]] = []
+        for number, line in enumerate(read_text(path, "--tokens", "a token file").splitlines(), 1):
+            words = line.split()
+            if not words or words[0].startswith("#"):
+                continue
+            scopes = frozenset(words[0].split(","))
+            if len(words) != 2 or not scopes <= {*SCOPES} or not re.fullmatch("[0-9a-f]{64}", words[1]):
+                raise UserError(
+                    f"--tokens {path}: line {number} is not scopes ({','.join(SCOPES)}) and the SHA-256 of a "
+                    "token, in 64 lower-case hex digits."
+                )
+            self.known.append((bytes.fromhex(words[1]), scopes))
+        if not self.known:
+            raise UserError(f"--tokens {path} has no token: add a line with scopes and a SHA-256.")
+
+    def check(self, header: str | None, scope: str) -> None:
+        """Raise Problem unless the header Authorization has a token of this scope.
+
+        Every token of the file is compared, in constant time.
+        """
+        kind, _, token = (header or "").partition(" ")
+        given = hashlib.sha256(token.strip().encode()).digest()
+        granted: frozenset[str] | None = None
+        for digest, scopes in self.known:
+            if hmac.compare_digest(digest, given):
+                granted = scopes if granted is None else granted | scopes
+        if kind.lower() != "bearer" or granted is None:
+            raise Problem(401, "no-token", "Send a token that the server knows: Authorization: Bearer TOKEN.")
+        if scope not in granted:
+            raise Problem(403, "wrong-scope", f"This token has not the scope {scope}.")
 
 
-ROWS = 20  # of the playground
-METHODS = ["GET", "HEAD"]  # of a door without a body
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'"
-)
-PAGES = {
-    "/": ("index.html", "text/html"),
-    "/page.js": ("page.js", "text/javascript"),
-    "/page.css": ("page.css", "text/css"),
-}
-NEEDED = (b"authorization", b"content-type", b"host", b"origin")
+def is_loopback(name: str) -> bool:
+    """True for localhost and for the addresses 127.0.0.0/8 and ::1."""
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"
 
 
-def _digest(asked: wire.RecommendRequest) -> str:
-    """With it a request that comes again is compared with the first one of its id; "" without an id."""
-    if asked.request_id is None:
-        return ""
-    return hashlib.blake2b(_encode(asked), digest_size=12).hexdigest()
+@lru_cache(64)
+def is_local(host: bytes) -> bool:
+    """True if this value of Host is a name or an address of loopback, with or without a port."""
+    name = PORT.sub("", host.decode("latin-1").strip().lower())
+    if name.startswith("[") and name.endswith("]"):
+        return ":" in name and is_loopback(name[1:-1])
+    return ":" not in name and is_loopback(name)
 
 
-def _wrong_host(scope: Scope, host: bytes, only_local: bool) -> Problem | None:
-    """What is wrong with the Host of a request, if anything is."""
+def wrong_host() -> Problem:
+    """The problem of a request to a server without tokens whose Host is not local.
+
+    A page of another site can let its own name point at 127.0.0.1 (DNS rebinding). Its requests are then of
+    one origin for the browser, which lets it read the answers. But they carry that name in Host.
+    """
+    return Problem(
+        421,
+        "wrong-host",
+        "A server without --tokens answers only at localhost, 127.0.0.1 or [::1]: send one of these as Host.",
+    )
+
+
+async def read_body(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
+    """The body. Raises Problem if it is too large, or not JSON by its header."""
+    # A browser lets any site post a body without a type, and names the site. For JSON it asks first.
+    kind = headers.get(b"content-type", b"" if b"origin" in headers else b"application/json")
+    if kind != b"application/json" and kind.partition(b";")[0].strip().lower() != b"application/json":
+        raise Problem(415, "not-json", "The body must be JSON, with content-type application/json.")
+    try:
+        async with asyncio.timeout(SLOWEST):
+            message = await receive()
+            first: bytes = message.get("body", b"")
+            if not message.get("more_body", False):
+                return _limited(first)
+            body = bytearray(first)
+            while message.get("more_body", False):
+                message = await receive()
+                body += message.get("body", b"")
+                _limited(body)
+    except TimeoutError:
+        raise Problem(408, "too-slow", f"The body did not arrive within {SLOWEST:g} seconds.") from None
+    return bytes(body)
+
+
+def _limited(body: B) -> B:
+    if len(body) > LARGEST_BODY:
+        raise Problem(413, "too-large", f"The body has more than {LARGEST_BODY:,} bytes: send less.")
+    return body
+
+
+def _host_problem(scope: Scope, host: bytes, only_local: bool) -> Problem | None:
+    """The problem of a request with a wrong Host."""
     if [name for name, _ in scope["headers"]].count(b"host") > 1:  # RFC 9112, section 3.2
         return Problem(400, "two-hosts", "The request has more than one Host header: send one.")
     return wrong_host() if only_local and not is_local(host) else None
@@ -247,22 +232,7 @@ def _as_problem(error: Exception) -> Problem:
     return Problem(503, "fault", "The server failed at this request: see its log.", 1)
 
 
-def _static(name: str, kind: str) -> Get:
-    """The door of a file of the playground."""
-    content = (Path(__file__).parent / "page" / name).read_bytes()
-    headers = {"content-security-policy": POLICY, "x-content-type-options": "nosniff"}
-
-    async def answer(request: Request) -> Response:
-        return Response(content, headers=headers, media_type=kind)
-
-    return answer
-
-
-def _json(body: bytes) -> Response:
-    return Response(body, media_type="application/json")
-
-
-def _problem(problem: Problem) -> Response:
+def _response(problem: Problem) -> Response:
     headers = {name.decode(): value.decode() for name, value in problem.headers}
     return Response(problem.body(), problem.status, headers, "application/problem+json")
 
@@ -271,13 +241,13 @@ def _other_method(allow: str) -> Problem:
     return Problem(405, "wrong-method", "This address takes another method: see /openapi.json.", allow=allow)
 
 
-def _no_door(request: Request, error: Exception) -> Response:
-    return _problem(Problem(404, "not-found", "There is nothing at this address: see /openapi.json."))
+def _not_found(request: Request, error: Exception) -> Response:
+    return _response(Problem(404, "not-found", "There is nothing at this address: see /openapi.json."))
 
 
 def _wrong_method(request: Request, error: Exception) -> Response:
-    return _problem(_other_method(", ".join(sorted(METHODS))))
+    return _response(_other_method(", ".join(sorted(GET))))
 
 
 def _fault(request: Request, error: Exception) -> Response:
-    return _problem(_as_problem(error))
+    return _response(_as_problem(error))

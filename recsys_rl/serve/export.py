@@ -1,40 +1,55 @@
 """`recsys-rl log export`: the finished sessions of a record as a log of decisions, for `ope` and training.
 
 A session is written once it has matured: it has ended, and the time in which feedback counts is over. The
-pieces of the context are those that the policy saw. Each session is read twice: for what all have in common,
-and to be written.
+pieces of the context are those that the policy saw. Each session is read twice: for the survey, and to be
+written. A list of n single items is n rows.
 """
 
 from __future__ import annotations
 
+import re
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from recsys_rl.errors import UserError
 from recsys_rl.evaluation.policies import candidate_rule
-from recsys_rl.serve.log_rows import log_of, rows_of
-from recsys_rl.serve.reading import Record
-from recsys_rl.serve.survey import Logger, Survey, check_stages, survey_of
+from recsys_rl.recommender import Visit
+from recsys_rl.serve.draw_request import DrawRequest, draw
+from recsys_rl.serve.export_survey import Logger, Survey, check_stages, logger_of, session_of, survey_of
+from recsys_rl.serve.record import Record
+from recsys_rl.serve.record_schema import Decision, SessionRows
+from recsys_rl.serve.replay import Replayed, replay
+from recsys_rl.serve.session_state import PackedVisit, SessionState, Step, pack
 from recsys_rl.serve.versions import Version
-from recsys_rl.tables.decision_log import DecisionHeader, catalogue_hash
+from recsys_rl.session import PIECES
+from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog, catalogue_hash
 from recsys_rl.tables.writer import DecisionWriter
+from recsys_rl.types import Interface
+from recsys_rl.utils.user_hashes import number_of
+
+NUMBER = re.compile("0|[1-9][0-9]{0,18}")
 
 
 def export(record: Record, out: Path, now: float | None = None) -> tuple[Survey, int]:
-    """Write the log. Returns what was found, and the number of rows. Raises UserError."""
+    """Write the log. Returns the survey, and the number of rows. Raises UserError."""
     now = time.time() if now is None else now
     survey = survey_of(record, now)
     if not survey.loggers:
         raise UserError(
             f"{record.name} has no session for a log ({survey.not_matured:,} have not matured, and in "
-            f"{survey.unknown:,} popularity answered for a policy with a first stage): wait until a session "
-            "has ended and its feedback window (--feedback-window of `recsys-rl serve`) is over."
+            f"{survey.without_candidates:,} popularity answered for a policy with a first stage): wait until "
+            "a session has ended and its feedback window (--feedback-window of `recsys-rl serve`) is over."
         )
     check_stages(record, survey)
     header, people = _header(survey), record.people()
     with DecisionWriter(out, header) as writer:
         for group in record.groups(record.sessions(survey.sessions)):
-            writer.write(log_of(header, rows_of(record, group, survey), survey, people))
+            writer.write(_log_of(header, _rows_of(record, group, survey), survey, people))
     return survey, writer.num_rows
 
 
@@ -52,12 +67,191 @@ def _header(survey: Survey) -> DecisionHeader:
     )
 
 
-def _names(loggers: dict[Logger, Version]) -> list[str]:
+def _names(loggers: Mapping[Logger, Version]) -> list[str]:
     """A name of each logger. The first policy of a name has it alone, as `ope` knows it."""
-    found: list[str] = []
+    names: list[str] = []
     for (number, explore), version in loggers.items():
         name = version.row.name if number else "popularity-drawn"
         if explore:
             name = f"{1 - explore:g} {name} + {explore:g} random"
-        found.append(name if name not in found else f"{name} ({version.row.sha256[:8]})")
-    return found
+        names.append(name if name not in names else f"{name} ({version.row.sha256[:8]})")
+    return names
+
+
+@dataclass
+class LogRow:
+    """One row of the log."""
+
+    session: SessionState  # at its end
+    step: int
+    decision: Decision
+    items: Sequence[int]
+    logprobs: Sequence[float]
+    visit: Visit  # before it
+    candidates: list[int] | None
+    exclude: list[int]
+    by_logger: list[float] = field(default_factory=list)  # its log-probability under each logger
+
+
+def _rows_of(record: Record, group: Sequence[SessionRows], survey: Survey) -> list[LogRow]:
+    """The rows of some sessions, ordered by session and step. Raises UserError."""
+    ended = [session_of(record, rows) for rows in group]
+    by_session: list[list[LogRow]] = [[] for _ in group]
+    for step in replay(group, record.version, report=True):
+        for again in step:
+            by_session[again.at] += _rows_of_decision(ended[again.at], again)
+    rows = [row for session_rows in by_session for row in session_rows]
+    if len(survey.loggers) > 1:
+        _add_logprobs(rows, survey)
+    return rows
+
+
+def _rows_of_decision(session: SessionState, again: Replayed) -> Iterator[LogRow]:
+    decision, checkpoint = again.decision, again.request.version.checkpoint
+    catalogue, slate = checkpoint.catalogue, checkpoint.interface.slate_size
+    for place, drawn in enumerate(again.result.rounds):
+        places = slice(place * slate, (place + 1) * slate)
+        before = decision.items[: place * slate]
+        candidates = None
+        if decision.candidates is not None:
+            candidates = [*decision.candidates]
+            if drawn.obs.candidates is not None:
+                candidates = [x for x in drawn.obs.candidates[0].tolist() if x >= 0]
+        forbidden: list[int] = []  # by the platform; the reader knows only what is available
+        if drawn.obs.mask is not None:
+            forbidden = (~drawn.obs.mask[0] & catalogue.available).nonzero().squeeze(1).tolist()
+        yield LogRow(
+            session=session,
+            step=decision.step + place,
+            decision=decision,
+            items=decision.items[places],
+            logprobs=decision.logprobs[places],
+            visit=drawn.visit,
+            candidates=candidates,
+            exclude=[*dict.fromkeys((*decision.exclude, *before, *forbidden))],
+        )
+
+
+def _add_logprobs(rows: Sequence[LogRow], survey: Survey) -> None:
+    """Add the log-probability of each row under each logger, from the checkpoints."""
+    for (number, explore), version in survey.loggers.items():
+        requests = [
+            DrawRequest(
+                number=row.decision.number,
+                version=version,
+                population_row=row.session.row.population_row,
+                likes=row.session.row.likes,
+                began=row.decision.hour,
+                packed=_packed_for(version, row.visit),
+                steps=(),
+                hour=row.decision.hour,
+                uniforms=(0.0,) * len(row.items),
+                candidates=None if row.candidates is None else tuple(row.candidates),
+                exclude=tuple(row.exclude),
+                explore=explore,
+                degraded="" if number else "other",
+                items=tuple(row.items),
+            )
+            for row in rows
+        ]
+        for row, result in zip(rows, draw(requests), strict=True):
+            row.by_logger.append(sum(result.logprobs) if not result.error else -torch.inf)
+    loggers = [*survey.loggers]
+    for row in rows:  # of its own logger the record holds the exact number
+        row.by_logger[loggers.index(logger_of(row.decision))] = sum(row.logprobs)
+
+
+def _packed_for(version: Version, visit: Visit) -> PackedVisit:
+    return pack(replace(visit, checkpoint=version.checkpoint))[0]
+
+
+def _log_of(
+    header: DecisionHeader, rows: Sequence[LogRow], survey: Survey, people: Mapping[int, str]
+) -> DecisionLog:
+    """The rows as tensors. ``people``: the name of each person by the number in the record."""
+    interface, first = header.interface, next(iter(survey.loggers.values())).checkpoint
+    ids, texts = first.population.user_ids, bool(first.population.user_names)
+    steps = [row.session.steps[row.step] for row in rows]
+    last = [row.step + 1 == len(row.session.steps) for row in rows]
+    cut = [row.session.truncated for row in rows]
+    loggers = [*survey.loggers]
+    several = interface.slate_size > 1
+    event_items, event_signals = _left(steps, interface, survey.most_left)
+    logprobs = torch.tensor([row.logprobs for row in rows], dtype=torch.float64)  # (E, K)
+    everything = first.catalogue.available.nonzero().squeeze(1).tolist()
+    candidates = exclude = None
+    if "candidates" in survey.limits:
+        candidates = _padded([everything if x.candidates is None else x.candidates for x in rows])
+    if "exclude" in survey.limits:
+        exclude = _padded([row.exclude for row in rows])
+    return DecisionLog(
+        header=header,
+        users=torch.tensor(
+            [
+                int(ids[x.population_row]) if x.population_row >= 0 else _id_of(people[x.person], texts)
+                for x in (y.session.row for y in rows)
+            ]
+        ),
+        sessions=torch.tensor([row.session.row.number for row in rows]),
+        steps=torch.tensor([row.step for row in rows]),
+        times=_times(rows),
+        items=torch.tensor([row.items for row in rows]),
+        logprobs=logprobs.sum(1),
+        signals=torch.tensor([step.signals for step in steps]).view(
+            len(rows), interface.slate_size, len(interface.signals)
+        ),
+        terminated=torch.tensor([x and not y for x, y in zip(last, cut, strict=True)]),
+        truncated=torch.tensor([x and y for x, y in zip(last, cut, strict=True)]),
+        loggers=torch.tensor([loggers.index(logger_of(row.decision)) for row in rows]),
+        given=_pieces([row.visit for row in rows], interface),
+        place_logprobs=logprobs if several else None,
+        logger_logprobs=(
+            torch.tensor([row.by_logger for row in rows], dtype=torch.float64) if len(loggers) > 1 else None
+        ),
+        candidates=candidates,
+        exclude=exclude,
+        event_items=event_items,
+        event_signals=event_signals,
+    )
+
+
+def _id_of(name: str, texts: bool) -> int:
+    """The id of a stranger: the own one, where those of the data are numbers, too; else one made of the name.
+
+    Later data may know this person, by the same id, and on the same side of a split by users.
+    """
+    number = int(name) if not texts and NUMBER.fullmatch(name) else 1 << 63
+    return number if number < 1 << 63 else number_of(name)
+
+
+def _left(steps: Sequence[Step], interface: Interface, most: int) -> tuple[Tensor | None, Tensor | None]:
+    """Items left after each step (E, most) and their signals (E, most, S), of a history with events."""
+    if not interface.events:
+        return None, None
+    nothing = [0.0] * len(interface.signals)
+    gaps = [most - len(step.left) for step in steps]
+    items = [[*x.left, *[-1] * gap] for x, gap in zip(steps, gaps, strict=True)]
+    signals = [[*x.left.values(), *[nothing] * gap] for x, gap in zip(steps, gaps, strict=True)]
+    return torch.tensor(items), torch.tensor(signals)
+
+
+def _times(rows: Sequence[LogRow]) -> Tensor:
+    """(E,): milliseconds since 1970; they do not fall within a session, even if the clock was set back."""
+    times, session = [0], -1
+    for row in rows:
+        time_ = int(1000 * row.decision.time)
+        times.append(max(times[-1], time_) if row.session.row.number == session else time_)
+        session = row.session.row.number
+    return torch.tensor(times[1:])
+
+
+def _pieces(visits: Sequence[Visit], interface: Interface) -> dict[str, Tensor]:
+    """The pieces of the context that no session derives, (E, size) each."""
+    names = [name for name, _ in interface.context if name not in PIECES]
+    parts = [visit.pieces() for visit in visits]
+    return {name: torch.cat([part[name] for part in parts]) for name in names}
+
+
+def _padded(lists: Sequence[Sequence[int]]) -> Tensor:
+    width = max(1, *(len(x) for x in lists))
+    return torch.tensor([[*x, *[-1] * (width - len(x))] for x in lists])

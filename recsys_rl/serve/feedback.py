@@ -3,41 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
 import msgspec
 
-from recsys_rl.serve.rows import LEAVE, Event, Row
-from recsys_rl.serve.store import Store
+from recsys_rl.serve.jobs import Shared
+from recsys_rl.serve.messages import FeedbackAnswer, FeedbackEvent, Receipt
+from recsys_rl.serve.record_schema import LEAVE, Event
+from recsys_rl.serve.session_state import SessionState
 from recsys_rl.serve.versions import Version
-from recsys_rl.serve.visits import ServedVisit
-from recsys_rl.serve.wire import FeedbackAnswer, FeedbackEvent, Receipt
 
 LARGEST = 1e9
 """Of the value of a signal without bounds: larger ones could overflow in a float32 network."""
 OUT_OF_RANGE = "value-out-of-range"
-
-
-class Worker(Protocol):
-    """What the worker has for events."""
-
-    store: Store
-    ranges: Mapping[str, tuple[float, float]]
-    rows: list[Row]
-    staged_events: dict[str, Event]
-    counts: Counter[str]
-
-    @property
-    def champion(self) -> Version: ...
-
-    @property
-    def now(self) -> float: ...
-
-    def home(self, decision: int) -> ServedVisit | None: ...
-
-    def number(self) -> int: ...
 
 
 def ranges_of(version: Version) -> dict[str, tuple[float, float]]:
@@ -52,82 +30,84 @@ def ranges_of(version: Version) -> dict[str, tuple[float, float]]:
     return ranges
 
 
-def take(worker: Worker, events: Sequence[FeedbackEvent]) -> FeedbackAnswer:
+def take_feedback(shared: Shared, events: Sequence[FeedbackEvent]) -> FeedbackAnswer:
     """Add the events to their sessions and to the rows of the transaction. Raises Damaged."""
-    places: Mapping[str, int] = worker.champion.signals
-    results = []
+    # Also if it fails: the events that it took are duplicates when they are sent again.
+    shared.transaction.durable = True
+    receipts = []
     for index, event in enumerate(events):
-        status, code = _take_one(worker, event, places)
-        worker.counts[status] += 1
+        status, code = _take_one(shared, event)
+        shared.counts[status] += 1
         detail = None
         if code == OUT_OF_RANGE:
-            low, high = worker.ranges[event.signal]
+            low, high = shared.signal_ranges[event.signal]
             detail = f"The value of {event.signal} is {event.value:g}: it must be from {low:g} to {high:g}."
-        results.append(Receipt(index, status, code, detail))  # type: ignore[arg-type]
-    return FeedbackAnswer(results)
+        receipts.append(Receipt(index, status, code, detail))  # type: ignore[arg-type]
+    return FeedbackAnswer(receipts)
 
 
-def _take_one(worker: Worker, event: FeedbackEvent, places: Mapping[str, int]) -> tuple[str, str | None]:
+def _take_one(shared: Shared, event: FeedbackEvent) -> tuple[str, str | None]:
     """The status of an event, and the code of a rejection. Raises Damaged."""
+    version, transaction = shared.active.version, shared.transaction
     number = int(event.decision_id) if event.decision_id.isascii() and event.decision_id.isdecimal() else -1
-    visit = worker.home(number) if 0 < number < 2**63 else None
-    if visit is None:
+    session = shared.memory.session_of(number) if 0 < number < 2**63 else None
+    if session is None:
         return "rejected", "unknown-decision"
-    signal = LEAVE if event.signal == "leave" else places.get(event.signal)
+    signal = LEAVE if event.signal == "leave" else version.signals.get(event.signal)
     if signal is None:
         return "rejected", "unknown-signal"
     left, place = -1, event.position
     if event.left is not None:
-        found = worker.champion.rows.get(event.left)
-        if found is None:
+        row = version.row_of_item.get(event.left)
+        if row is None:
             return "rejected", "unknown-item"
-        left, place = found, 0
+        left, place = row, 0
     if signal == LEAVE:
         left, place = -1, 0
     at = place if event.left is None else f"left {event.left}"
     # An id of the caller can't look like one of ours.
-    name = f"{number}:{at}:{event.signal}" if event.event_id is None else f"={event.event_id}"
+    id_ = f"{number}:{at}:{event.signal}" if event.event_id is None else f"={event.event_id}"
     new = Event(
         number=0,
-        id=name,
-        session=visit.row.number,
+        id=id_,
+        session=session.row.number,
         decision=number,
         place=place,
         left=left,
         signal=signal,
         value=1.0 if signal == LEAVE else event.value,
         time=event.time,
-        received=worker.now,
+        received=shared.clock(),
     )
-    before = visit.events.get(name) or worker.staged_events.get(name) or worker.store.event(name)
+    before = session.events.get(id_) or transaction.events.get(id_) or shared.store.event(id_)
     if before is not None:
         return ("duplicate" if before.content == new.content else "conflict"), None
-    code = _refused(visit, new, worker.now)
+    code = _rejected(session, new, shared.clock())
     if code is None and signal != LEAVE:
-        low, high = worker.ranges[event.signal]
+        low, high = shared.signal_ranges[event.signal]
         code = None if low <= new.value <= high else OUT_OF_RANGE
     if code is not None:
         return "rejected", code
-    new = msgspec.structs.replace(new, number=worker.number())
-    visit.happen(new)
-    worker.staged_events[name] = new
-    worker.rows.append(new)
+    new = msgspec.structs.replace(new, number=transaction.number())
+    session.add_event(new)
+    transaction.events[id_] = new
+    transaction.rows.append(new)
     return "accepted", None
 
 
-def _refused(visit: ServedVisit, event: Event, now: float) -> str | None:
+def _rejected(session: SessionState, event: Event, now: float) -> str | None:
     """Why the session can't take the event; None if it can."""
-    decision = next((x for x in visit.decisions if x.number == event.decision), None)
+    decision = next((x for x in session.decisions if x.number == event.decision), None)
     if decision is None:
         return "unknown-decision"
-    if visit.matured(now):
+    if session.matured(now):
         return "too-late"
     if event.signal == LEAVE:
         # The next decision shows that the user stayed.
-        return "not-the-last" if visit.asked or visit.decisions[-1] is not decision else None
+        return "not-the-last" if session.drawing or session.decisions[-1] is not decision else None
     if event.left >= 0:
-        if not visit.interface.events:
+        if not session.interface.events:
             return "no-items-are-left"
-        shown = any(event.left in x.items for x in visit.decisions if x.number <= event.decision)
+        shown = any(event.left in x.items for x in session.decisions if x.number <= event.decision)
         return None if shown else "not-shown"
     return None if event.place < len(decision.items) else "unknown-position"

@@ -1,19 +1,25 @@
-"""What the worker does for a request, and what it keeps of people and of draws under way."""
+"""The worker's settings and clock, its jobs, what they change, and the transaction of their rows."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from recsys_rl.serve import wire
-from recsys_rl.serve.clock import Clock
-from recsys_rl.serve.inference import Ask, Drawn
-from recsys_rl.serve.rows import Person
+from recsys_rl.serve.active_version import ActiveVersion
+from recsys_rl.serve.draw_request import DrawRequest, DrawResult
+from recsys_rl.serve.limits import Admission
+from recsys_rl.serve.memory import Memory
+from recsys_rl.serve.messages import FeedbackEvent, RecommendRequest
+from recsys_rl.serve.record_schema import Decision, Event, Row
+from recsys_rl.serve.store import Store
 from recsys_rl.serve.versions import Version
-from recsys_rl.serve.visits import ServedVisit
+
+SLEW = 0.1
+"""Seconds of correction in a second. Timeouts are wrong by this share at most while it lasts."""
 
 
 @dataclass(frozen=True)
@@ -26,59 +32,55 @@ class Settings:
     explore: float = 0.0
     strangers: bool = True
     fsync_decisions: bool = False
-    clock: Callable[[], float] = field(default_factory=Clock)
 
 
-@dataclass
-class Visitor:
-    """A person in memory."""
+def _steady() -> float:
+    """Seconds since some moment; those in which the machine slept count where the system tells them."""
+    sleepless = getattr(time, "CLOCK_BOOTTIME", None)  # Linux
+    return time.monotonic() if sleepless is None else time.clock_gettime(sleepless)
 
-    row: Person
-    known: int  # row of the population; -1 for a stranger
-    visit: ServedVisit | None
-    saved: bool  # the row is in the record
-    busy: bool = False  # a draw is under way
-    waiting: deque[Job] = field(default_factory=deque)
+
+class Clock:
+    """Seconds since 1970 that do not jump when somebody sets the machine's clock.
+
+    The machine's clock at the start and the time since, which then goes slowly to where the machine's is.
+
+    Sessions and their feedback last as long as they really do, also if that one is set ahead or back by hours
+    or years. After years only a start of the server makes this one right again. For one thread.
+    """
+
+    def __init__(self, wall: Callable[[], float] = time.time, steady: Callable[[], float] = _steady) -> None:
+        self.wall, self.steady = wall, steady
+        self.now, self.at = wall(), steady()
+
+    def __call__(self) -> float:
+        """Seconds since 1970, never less than before."""
+        at = self.steady()
+        passed = at - self.at
+        most = SLEW * passed
+        self.now += passed + min(max(self.wall() - self.now - passed, -most), most)
+        self.at = at
+        return self.now
 
 
 @dataclass
 class Job:
     """Something to do, and the future of its result."""
 
-    what: Any
+    task: Any  # one of the classes below
     reply: asyncio.Future[Any] | None = None
-    deadline: float = 0.0
-
-
-@dataclass
-class Pending:
-    """A draw under way."""
-
-    jobs: list[Job]  # several with one request id
-    visitor: Visitor
-    visit: ServedVisit
-    fresh: bool  # the session begins with this decision
-    ask: Ask
-    asked: str
-    events: int  # of the session, when it was asked
+    deadline: float = 0.0  # by time.monotonic()
 
 
 @dataclass(frozen=True)
 class Recommend:
-    request: wire.RecommendRequest
-    asked: str  # digest of the request; "" without an id
+    request: RecommendRequest
+    digest: str  # of the request; "" without an id
 
 
 @dataclass(frozen=True)
 class Feedback:
-    events: Sequence[wire.FeedbackEvent]
-
-
-@dataclass(frozen=True)
-class Look:
-    """The session and the row of a decision."""
-
-    decision: int
+    events: Sequence[FeedbackEvent]
 
 
 @dataclass(frozen=True)
@@ -89,21 +91,58 @@ class Swap:
 
 
 @dataclass(frozen=True)
-class Latest:
-    """The latest decisions, each with its session: a new version is tried on them."""
+class Read:
+    """Read something from the record."""
+
+    query: Callable[[Store], Any]
 
 
 @dataclass(frozen=True)
-class Rows:
-    """The latest decisions as rows."""
+class Draws:
+    """Results of the inference thread."""
 
-    number: int
+    requests: Sequence[DrawRequest]
+    results: Sequence[DrawResult]
 
 
-@dataclass(frozen=True)
-class Drawings:
-    asks: Sequence[Ask]
-    found: Sequence[Drawn]
+class Transaction:
+    """The rows and answers of one round of jobs. The rows are written together, then the answers leave."""
+
+    def __init__(self, store: Store) -> None:
+        self.last = store.last  # number of a row
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin another round."""
+        self.rows: list[Row] = []
+        self.answers: list[tuple[Job, Any]] = []
+        self.durable = False  # the rows must be on the disk before the answers leave
+        self.decisions: dict[str, Decision] = {}  # among the rows, by the caller's request id
+        self.events: dict[str, Event] = {}  # among the rows, by their ids
+
+    def number(self) -> int:
+        """The number of the next row."""
+        self.last += 1
+        return self.last
+
+    def answer(self, job: Job, result: Any) -> None:
+        """Let ``result``, or an exception, be the answer to ``job`` when the rows are written."""
+        self.answers.append((job, result))
+
+
+@dataclass
+class Shared:
+    """What jobs read and change. Only the worker's thread changes it, apart from ``admission``."""
+
+    settings: Settings
+    store: Store
+    active: ActiveVersion
+    memory: Memory
+    transaction: Transaction
+    admission: Admission
+    signal_ranges: Mapping[str, tuple[float, float]]  # of all versions: a record is of one platform
+    clock: Callable[[], float] = field(default_factory=Clock)  # seconds since 1970
+    counts: Counter[str] = field(default_factory=Counter)
 
 
 def deliver(answers: Sequence[tuple[Job, Any]]) -> None:

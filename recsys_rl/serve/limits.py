@@ -1,20 +1,21 @@
-"""Limits of a connection before the application sees it: the size of a request's head, and time.
+"""Limits before a request is read: its head's size and time, and the number of recommendations that wait.
 
-Without them a stranger could fill the memory with headers, or keep everybody out with connections that say
-nothing, before any token is read.
+Without the first two a stranger could fill the memory with headers, or keep everybody out with connections
+that say nothing, before any token is read.
 """
 
 from __future__ import annotations
 
 import asyncio
 import http
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import httptools
 
-from recsys_rl.serve.problems import Problem
+from recsys_rl.serve.messages import Problem, busy
 
 LARGEST_HEAD = 1 << 16
 """Bytes of a request's head, and of the headers after a body in chunks."""
@@ -25,6 +26,14 @@ HEAD = 10.0
 REST = 30.0
 """Seconds from there until the request is whole. The application waits less long for a body that it reads."""
 DONE = None  # between two requests there is no limit of ours: uvicorn closes a connection after a while
+LEAST = 128
+"""So many may always wait: a batch that is drawn, and the next one."""
+BUSY = 32
+"""An answer tells how fast the server is if so many waited: a batch of fewer takes as long as one of 32."""
+FIRST = 4e-4  # seconds between two answers, until they are measured
+SMOOTHING = 0.02  # of the seconds, by one answer
+SHARE = 0.5
+"""Of the deadline, for those that wait before. The rest has room for the draw itself and for pauses."""
 
 
 def limited(kind: type[asyncio.Protocol]) -> type[asyncio.Protocol]:
@@ -67,11 +76,11 @@ class Guard:
         """Read ``data``; False if nobody else shall."""
         if self.transport.is_closing():
             return False
-        whole = self.reader.whole
+        complete = self.reader.complete
         try:
             self.reader.feed(data)
         except Problem as problem:
-            if not self.answers() and self.reader.whole == whole:  # else it would look like an earlier answer
+            if not self.answers() and self.reader.complete == complete:  # else it seems an earlier answer
                 self.transport.write(_bytes(problem))
             self.transport.close()
             return False
@@ -80,7 +89,7 @@ class Guard:
 
     def _wait(self) -> None:
         """Set the timer of this phase of the request; one that runs for it goes on."""
-        now = self.reader.whole, self.reader.phase
+        now = self.reader.complete, self.reader.phase
         if now != self.seen:
             self.end()
             seconds, self.seen = self.reader.phase, now
@@ -105,7 +114,7 @@ class Reader:
         self.parser = httptools.HttpRequestParser(self)
         with suppress(AttributeError):  # before httptools 0.6.3; uvicorn reads the same way
             self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        self.whole = 0  # requests
+        self.complete = 0  # requests so far
         self.phase: float | None = HEAD
         self.headers = True  # what comes belongs to headers, or to the line before them
         self.size = 0  # bytes of these headers so far
@@ -147,7 +156,7 @@ class Reader:
         self.headers = False
 
     def on_message_complete(self) -> None:
-        self.whole += 1
+        self.complete += 1
         self.phase, self.headers, self.passed = DONE, True, True
 
 
@@ -156,3 +165,42 @@ def _bytes(problem: Problem) -> bytes:
     body, status = problem.body(), http.HTTPStatus(problem.status)
     head = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/problem+json\r\n"
     return f"{head}content-length: {len(body)}\r\nconnection: close\r\n\r\n".encode() + body
+
+
+class Admission:
+    """The recommendations under way, and the seconds between two answers while many wait.
+
+    One more than can be answered within the deadline is refused. All of it happens in the thread of the event
+    loop, so that it also counts requests that no other thread has taken yet.
+    """
+
+    def __init__(self, deadline: float, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.deadline, self.clock = deadline, clock
+        self.under_way, self.seconds, self.refused = 0, FIRST, 0
+
+    def too_many(self, number: int) -> bool:
+        """True if one more would wait too long behind so many."""
+        return number >= LEAST and number * self.seconds > SHARE * self.deadline
+
+    @property
+    def wait(self) -> float:
+        """Seconds until all that wait are answered."""
+        return self.under_way * self.seconds
+
+    def enter(self) -> tuple[int, float]:
+        """Count a recommendation. Returns its place and the time. Raises Problem if it comes too late."""
+        if self.too_many(self.under_way):
+            self.refused += 1
+            raise busy(self.wait)
+        self.under_way += 1
+        return self.under_way, self.clock()
+
+    def measure(self, entered: tuple[int, float]) -> None:
+        """An answer has come: it took as long as those before it."""
+        place, since = entered
+        if place >= BUSY:
+            self.seconds += SMOOTHING * ((self.clock() - since) / place - self.seconds)
+
+    def leave(self) -> None:
+        """A recommendation is answered or refused."""
+        self.under_way -= 1

@@ -2,94 +2,108 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+from typing import Any
 
-from recsys_rl.serve.jobs import Visitor
-from recsys_rl.serve.rows import Decision, Person, Whole
-from recsys_rl.serve.store import Store
-from recsys_rl.serve.visits import ServedVisit
+from recsys_rl.serve.record_schema import Decision, Person, SessionRows
+from recsys_rl.serve.session_state import SessionState
+from recsys_rl.serve.store_reader import StoreReader
 from recsys_rl.types import Interface
 
 MOST_PEOPLE = 10_000  # in memory
 
 
+@dataclass
+class Visitor:
+    """A person in memory."""
+
+    row: Person
+    population_row: int  # -1 for a stranger
+    session: SessionState | None  # the latest
+    saved: bool  # the row is in the record
+    busy: bool = False  # a draw is under way
+    waiting: deque[Any] = field(default_factory=deque)  # jobs of later requests
+
+
 class Memory:
     """Within a transaction the sessions here are ahead of the record, so none is forgotten before its end."""
 
-    def __init__(self, store: Store, interface: Interface) -> None:
+    def __init__(self, store: StoreReader, interface: Interface) -> None:
         self.store, self.interface = store, interface
         self.people: OrderedDict[str, Visitor] = OrderedDict()
-        self._homes: dict[int, ServedVisit] = {}  # of decisions of people in memory
-        self._over: list[ServedVisit] = []  # sessions to forget after the transaction
-        self._borrowed: dict[int, ServedVisit] = {}  # of decisions of sessions that are read for it alone
-        self._staged: set[int] = set()  # its decisions, which nobody knows yet
+        self._by_decision: dict[int, SessionState] = {}  # sessions of people in memory
+        self._finished: list[SessionState] = []  # sessions to forget after the transaction
+        self._for_events: dict[int, SessionState] = {}  # others, by decision, until the transaction ends
+        self._unwritten: set[int] = set()  # decisions of the transaction, which nobody knows yet
 
-    def visitor(self, name: str, known: int) -> Visitor:
-        """The person with this name, new or not; ``known`` is the row in the population. Raises Damaged."""
-        found = self.people.get(name)
-        if found is not None:
+    def visitor(self, name: str, population_row: int) -> Visitor:
+        """The person with this name, new or not. Raises Damaged."""
+        visitor = self.people.get(name)
+        if visitor is not None:
             self.people.move_to_end(name)
-            return found
+            return visitor
         stored = self.store.person(name)
         if stored is None:
-            found = Visitor(Person(0, name), known, None, saved=False)
+            visitor = Visitor(Person(0, name), population_row, None, saved=False)
         else:
-            row, whole = stored
-            found = Visitor(row, known, None if whole is None else self._visit(whole), saved=True)
-        self.people[name] = found
-        return found
+            person, rows = stored
+            session = None if rows is None else self._from_rows(rows)
+            visitor = Visitor(person, population_row, session, saved=True)
+        self.people[name] = visitor
+        return visitor
 
-    def _visit(self, whole: Whole) -> ServedVisit:
-        # One that was borrowed has the events of this transaction, which the store lacks.
-        visit = self._borrowed.get(whole[1][-1].number) if whole[1] else None
-        visit = visit or ServedVisit.of(whole, self.interface)
-        self._homes.update((decision.number, visit) for decision in visit.decisions)
-        return visit
+    def _from_rows(self, rows: SessionRows) -> SessionState:
+        # One that was read for an event has the events of this transaction, which the store lacks.
+        session = self._for_events.get(rows.decisions[-1].number) if rows.decisions else None
+        session = session or SessionState.of(rows, self.interface)
+        self._by_decision.update((decision.number, session) for decision in session.decisions)
+        return session
 
-    def home(self, decision: int) -> ServedVisit | None:
+    def session_of(self, decision: int) -> SessionState | None:
         """The session of a decision that was answered. Raises Damaged."""
-        if decision in self._staged:
+        if decision in self._unwritten:
             return None
-        visit = self._homes.get(decision) or self._borrowed.get(decision)
-        if visit is not None:
-            return visit
-        found = self.store.decision(decision)
-        if found is None:
+        session = self._by_decision.get(decision) or self._for_events.get(decision)
+        if session is not None:
+            return session
+        stored = self.store.decision(decision)
+        if stored is None:
             return None
-        visit = ServedVisit.of(found[0], self.interface)
+        session = SessionState.of(stored[0], self.interface)
         # Until the transaction ends: further events of the session must find this one.
-        self._borrowed.update((x.number, visit) for x in visit.decisions)
-        return visit
+        self._for_events.update((x.number, session) for x in session.decisions)
+        return session
 
-    def begin(self, visitor: Visitor, visit: ServedVisit) -> None:
-        """``visit`` is the person's session from now on."""
-        if visitor.visit is not None:
-            self._over.append(visitor.visit)
-        visitor.visit = visit
+    def begin(self, visitor: Visitor, session: SessionState) -> None:
+        """``session`` is the person's from now on."""
+        if visitor.session is not None:
+            self._finished.append(visitor.session)
+        visitor.session = session
 
-    def decide(self, visit: ServedVisit, decision: Decision) -> None:
+    def add_decision(self, session: SessionState, decision: Decision) -> None:
         """Add a decision to its session."""
-        visit.decide(decision)
-        self._homes[decision.number] = visit
-        self._staged.add(decision.number)
+        session.add_decision(decision)
+        self._by_decision[decision.number] = session
+        self._unwritten.add(decision.number)
 
     def end(self) -> None:
         """The transaction is written: forget sessions that are over, and people beyond MOST_PEOPLE."""
-        self._staged.clear()
-        self._borrowed.clear()
+        self._unwritten.clear()
+        self._for_events.clear()
         while len(self.people) > MOST_PEOPLE:
             oldest = next((x for x, visitor in self.people.items() if not visitor.busy), None)
             if oldest is None:
                 break
-            visit = self.people.pop(oldest).visit
-            if visit is not None:
-                self._over.append(visit)
-        for visit in self._over:
-            for decision in visit.decisions:
-                self._homes.pop(decision.number, None)
-        self._over.clear()
+            session = self.people.pop(oldest).session
+            if session is not None:
+                self._finished.append(session)
+        for session in self._finished:
+            for decision in session.decisions:
+                self._by_decision.pop(decision.number, None)
+        self._finished.clear()
 
     def clear(self) -> None:
         """The transaction is lost: forget all."""
-        for part in (self.people, self._homes, self._over, self._borrowed, self._staged):
+        for part in (self.people, self._by_decision, self._finished, self._for_events, self._unwritten):
             part.clear()

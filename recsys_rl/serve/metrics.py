@@ -18,39 +18,40 @@ BOUNDS = [*map(str, SECONDS), "+Inf"]
 
 
 class Metrics(Collector):
-    """The counts of a worker, and the seconds of each door.
+    """The counts of a worker, and the seconds of each route.
 
     Both are gathered when they are read: a histogram of the library takes several microseconds a request.
     """
 
     def __init__(self, worker: Worker) -> None:
         self.worker, self.registry = worker, CollectorRegistry()
-        # Of each door: its requests by the bound of their seconds, and the sum of these.
+        # Of each route: its requests by the bound of their seconds, and the sum of these.
         self.counts: dict[str, list[int]] = defaultdict(lambda: [0] * len(BOUNDS))
         self.seconds: dict[str, float] = defaultdict(float)
         self.registry.register(self)
 
-    def observe(self, door: str, seconds: float) -> None:
-        """Count a request at ``door``."""
-        self.counts[door][bisect_left(SECONDS, seconds)] += 1
-        self.seconds[door] += seconds
+    def observe(self, route: str, seconds: float) -> None:
+        """Count a request at ``route``."""
+        self.counts[route][bisect_left(SECONDS, seconds)] += 1
+        self.seconds[route] += seconds
 
     def collect(self) -> Iterable[Metric]:
         """The counts of the worker."""
+        shared = self.worker.shared
         counts = CounterMetricFamily("recsys_rl", "Decisions, events and refusals so far", labels=["what"])
-        known = {**self.worker.counts, "shed": self.worker.admission.refused}
+        known = {**shared.counts, "shed": shared.admission.refused}
         for what, number in sorted(known.items()):
             counts.add_metric([what], number)
         yield counts
         name, text = "recsys_rl_request_seconds", "Seconds of a request"
         seconds = HistogramMetricFamily(name, text, labels=["door"])
-        for door, numbers in self.counts.items():
+        for route, numbers in self.counts.items():
             buckets = [*zip(BOUNDS, accumulate(numbers), strict=True)]
-            seconds.add_metric([door], buckets, self.seconds[door])
+            seconds.add_metric([route], buckets, self.seconds[route])
         yield seconds
         gauges = {
-            "recsys_rl_draws_waiting": len(self.worker.pending),
-            "recsys_rl_people_in_memory": len(self.worker.memory.people),
+            "recsys_rl_draws_waiting": len(self.worker.recommendations.pending),
+            "recsys_rl_people_in_memory": len(shared.memory.people),
         }
         for name, value in gauges.items():
             yield GaugeMetricFamily(name, name, value=value)

@@ -4,31 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import msgspec
 
-from recsys_rl.serve.inference import Ask, Drawn, ask_of, draw
-from recsys_rl.serve.rows import Decision, Event, Whole
+from recsys_rl.serve.draw_request import DrawRequest, DrawResult, draw, request_in
+from recsys_rl.serve.messages import DecisionReport, KnownEvent, Place, Recommendation, Seen
+from recsys_rl.serve.record_schema import LEAVE, Decision, Event, SessionRows
+from recsys_rl.serve.session_state import SessionState
 from recsys_rl.serve.versions import Version
-from recsys_rl.serve.visits import ServedVisit
-from recsys_rl.serve.wire import DecisionReport, KnownEvent, Place, Recommendation, Seen
-from recsys_rl.types import Interface
 
 TOP = 10  # alternatives of a report
 CLOSE = 1e-4
 """Largest difference of the log-probabilities of a draw and of its replay, on any processor."""
 
 
-def ask_again(version: Version, whole: Whole, decision: Decision) -> Ask:
-    """What the decision depended on: the rows before it."""
-    visit = ServedVisit.of(whole, version.checkpoint.interface, before=decision.number)
-    return ask_at(version, visit, decision)
+class Replayed(NamedTuple):
+    """A decision that was made again."""
+
+    at: int  # the place of its session among those that are replayed
+    decision: Decision
+    request: DrawRequest
+    result: DrawResult
 
 
-def ask_at(version: Version, visit: ServedVisit, decision: Decision) -> Ask:
-    """What the decision depended on, where ``visit`` is its session until then."""
-    return ask_of(
-        visit,
+def request_of(version: Version, rows: SessionRows, decision: Decision) -> DrawRequest:
+    """The draw of a decision, from the rows before it."""
+    session = SessionState.of(rows, version.checkpoint.interface, before=decision.number)
+    return _request_at(version, session, decision)
+
+
+def _request_at(version: Version, session: SessionState, decision: Decision) -> DrawRequest:
+    """The draw of a decision, where ``session`` is as it was then."""
+    return request_in(
+        session,
         version,
         decision.hour,
         number=decision.number,
@@ -40,62 +49,62 @@ def ask_at(version: Version, visit: ServedVisit, decision: Decision) -> Ask:
     )
 
 
-def walk(
-    wholes: Sequence[Whole], version_of: Callable[[Decision], Version], report: bool = False
-) -> Iterator[list[tuple[int, Decision, Ask, Drawn]]]:
-    """All decisions of some sessions made again, one of each session at a time.
+def replay(
+    sessions: Sequence[SessionRows], version_of: Callable[[Decision], Version], report: bool = False
+) -> Iterator[list[Replayed]]:
+    """Make all decisions of some sessions again, one of each session at a time."""
+    started = [
+        SessionState(
+            rows.session,
+            version_of(rows.decisions[0]).checkpoint.interface,
+            latest=rows.session.began,
+        )
+        for rows in sessions
+    ]
+    events = [iter(rows.events) for rows in sessions]
+    next_events = [next(each, None) for each in events]
+    for depth in range(max((len(rows.decisions) for rows in sessions), default=0)):
+        places = [at for at, rows in enumerate(sessions) if len(rows.decisions) > depth]
+        decisions, requests = [sessions[at].decisions[depth] for at in places], []
+        for at, decision in zip(places, decisions, strict=True):
+            while (event := next_events[at]) is not None and event.number < decision.number:
+                started[at].add_event(event)
+                next_events[at] = next(events[at], None)
+            requests.append(_request_at(version_of(decision), started[at], decision))
+        results = draw(requests, report)
+        for at, decision, result in zip(places, decisions, results, strict=True):
+            started[at].packed, started[at].packed_steps = result.packed, len(started[at].steps)
+            started[at].add_decision(decision)
+        yield [Replayed(*x) for x in zip(places, decisions, requests, results, strict=True)]
 
-    Yields the place of the session, the decision, what it depended on, and the draw.
-    """
-    visits = [ServedVisit(whole[0], _interface(version_of, whole), latest=whole[0].began) for whole in wholes]
-    events = [iter(whole[2]) for whole in wholes]
-    next_ones = [next(each, None) for each in events]
-    for depth in range(max((len(whole[1]) for whole in wholes), default=0)):
-        going = [at for at, whole in enumerate(wholes) if len(whole[1]) > depth]
-        decisions, asks = [wholes[at][1][depth] for at in going], []
-        for at, decision in zip(going, decisions, strict=True):
-            while (event := next_ones[at]) is not None and event.number < decision.number:
-                visits[at].happen(event)
-                next_ones[at] = next(events[at], None)
-            asks.append(ask_at(version_of(decision), visits[at], decision))
-        found = draw(asks, report)
-        for at, decision, drawn in zip(going, decisions, found, strict=True):
-            visits[at].visit, visits[at].covered = drawn.visit, len(visits[at].steps)
-            visits[at].decide(decision)
-        yield list(zip(going, decisions, asks, found, strict=True))
 
-
-def _interface(version_of: Callable[[Decision], Version], whole: Whole) -> Interface:
-    return version_of(whole[1][0]).checkpoint.interface
-
-
-def same(decision: Decision, again: Drawn) -> bool:
+def is_same(decision: Decision, again: DrawResult) -> bool:
     """True if the replay gave the same items with the same log-probabilities."""
     if again.error or tuple(again.items) != decision.items:
         return False
     return all(abs(x - y) <= CLOSE for x, y in zip(again.logprobs, decision.logprobs, strict=True))
 
 
-def report(version: Version, whole: Whole, decision: Decision) -> DecisionReport:
-    """What was seen and decided, what else was likely, and what came of it."""
-    ask = ask_again(version, whole, decision)
-    [again] = draw([ask], report=True)
-    own = again if not again.error else draw([replace(ask, candidates=None)], report=True)[0]
+def report(version: Version, rows: SessionRows, decision: Decision) -> DecisionReport:
+    """The answer of `GET /v1/decisions/{id}`: the decision, its observation, its alternatives, its events."""
+    request = request_of(version, rows, decision)
+    [again] = draw([request], report=True)
+    shown = again if not again.error else draw([replace(request, candidates=None)], report=True)[0]
     return DecisionReport(
         decision=msgspec.json.decode(decision.answer, type=Recommendation),
         time=decision.time,
-        seen=_seen(version, own),
-        alternatives=_likeliest(version, own),
-        replayed=same(decision, again),
-        events=[_known(version, x) for x in whole[2] if x.decision == decision.number],
+        seen=_seen(version, shown),
+        alternatives=_likeliest(version, shown),
+        replayed=is_same(decision, again),
+        events=[_known_event(version, x) for x in rows.events if x.decision == decision.number],
     )
 
 
-def _seen(version: Version, drawn: Drawn) -> Seen:
+def _seen(version: Version, result: DrawResult) -> Seen:
     interface = version.checkpoint.interface
-    if not drawn.places:
+    if not result.rounds:
         return Seen({}, [], [], [], 0)
-    obs = drawn.places[0].obs
+    obs = result.rounds[0].obs
     context = {name: obs.context[0, interface.place_of(name)].tolist() for name, _ in interface.context}
     history: list[str] = []
     titles: list[str] = []
@@ -103,34 +112,34 @@ def _seen(version: Version, drawn: Drawn) -> Seen:
     if obs.history is not None and obs.signals is not None:
         for item, values in zip(obs.history[0].tolist(), obs.signals[0].tolist(), strict=True):
             if item >= 0:
-                history.append(version.names[item])
+                history.append(version.item_ids[item])
                 titles.append(version.checkpoint.catalogue.title(item))
                 signals.append(dict(zip(interface.signals, values, strict=True)))
     excluded = 0 if obs.exclude is None else int((obs.exclude[0].unique() >= 0).sum())
     return Seen(context, history, titles, signals, excluded)
 
 
-def _likeliest(version: Version, drawn: Drawn) -> list[Place]:
-    if not drawn.places:
+def _likeliest(version: Version, result: DrawResult) -> list[Place]:
+    if not result.rounds:
         return []
-    choice = drawn.places[0].choice
+    choice = result.rounds[0].choice
     chances = choice.scores.double().softmax(0)
     top = chances.topk(min(TOP, len(chances)))
     items = top.indices if choice.candidates is None else choice.candidates[top.indices]
     return [
-        Place(version.names[item], version.checkpoint.catalogue.title(item), chance)
+        Place(version.item_ids[item], version.checkpoint.catalogue.title(item), chance)
         for item, chance in zip(items.tolist(), top.values.tolist(), strict=True)
         if item >= 0 and chance > 0
     ]
 
 
-def _known(version: Version, event: Event) -> KnownEvent:
+def _known_event(version: Version, event: Event) -> KnownEvent:
     signals = version.checkpoint.interface.signals
     return KnownEvent(
         event_id=event.id.removeprefix("="),
         position=event.place,
-        left=None if event.left < 0 else version.names[event.left],
-        signal="leave" if event.signal < 0 else signals[event.signal],
+        left=None if event.left < 0 else version.item_ids[event.left],
+        signal="leave" if event.signal == LEAVE else signals[event.signal],
         value=event.value,
         time=event.time,
         received=event.received,

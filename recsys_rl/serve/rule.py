@@ -58,18 +58,18 @@ def choose(
     faults = [RAISED] * number
     if not popular:
         try:
-            seen, scores = _scores(version, obs)
+            obs_scored, scores = _scores(version, obs)
             # A score of -inf forbids an item; NaN and infinity are faults. The maximum shows both.
             sound = scores.amax(1) < torch.inf
             faults = ["" if x else NOT_FINITE for x in sound[:number].tolist()]
             if any(faults):
                 scores = scores.masked_fill(~sound.unsqueeze(1), 0.0)
-            choices = _choices(scores, seen, chance, share, fixed, slate, number)
+            choices = _choices(scores, obs_scored, chance, share, fixed, slate, number)
         except Exception:  # whatever a policy raises, popularity answers
             faults = [RAISED] * number
     if any(faults):
-        seen, scores = _popularity(version, obs)
-        others = _choices(scores, seen, chance, share, fixed, slate, number)
+        obs_scored, scores = _popularity(version, obs)
+        others = _choices(scores, obs_scored, chance, share, fixed, slate, number)
         others = [replace(x, fault=fault) for x, fault in zip(others, faults, strict=True)]
         choices = [
             x if fault else choices[at] for at, (x, fault) in enumerate(zip(others, faults, strict=True))
@@ -79,7 +79,7 @@ def choose(
 
 def _scores(version: Version, obs: Obs) -> tuple[Obs, Tensor]:
     """The observation with the candidates of a first stage, and the scores (N, C) of the policy."""
-    agent = version.recommender.agent
+    agent = version.agent
     if obs.candidates is None and agent.first_stage is not None:
         obs = agent.propose(obs)
     return obs, agent.scores(obs)
@@ -87,17 +87,17 @@ def _scores(version: Version, obs: Obs) -> tuple[Obs, Tensor]:
 
 def _popularity(version: Version, obs: Obs) -> tuple[Obs, Tensor]:
     """The observation, with candidates in a large catalogue, and the scores (N, C) of popularity."""
-    number, head = version.checkpoint.catalogue.num_items, version.head
+    number, most_popular = version.checkpoint.catalogue.num_items, version.most_popular
     if number <= versions.MOST_POPULAR:
         allowed = obs.showable(number)  # (N, I)
         scores = version.popularity.expand(len(allowed), -1)
         return replace(obs, candidates=None), scores.masked_fill(~allowed, -torch.inf)
     if obs.candidates is None:
-        rows = head.expand(obs.num_rows, -1)  # (N, H)
+        rows = most_popular.expand(obs.num_rows, -1)  # (N, P)
         allowed = torch.ones_like(rows, dtype=torch.bool) if obs.mask is None else obs.mask.gather(1, rows)
         if obs.exclude is not None:
             for one, shown in zip(allowed, obs.exclude, strict=True):
-                one &= torch.isin(head, shown, invert=True)
+                one &= torch.isin(most_popular, shown, invert=True)
         obs = obs.among(rows.masked_fill(~allowed, -1))
     assert obs.candidates is not None
     scores = version.popularity[obs.candidates.clamp_min(0)]  # (N, C)

@@ -16,17 +16,14 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from recsys_rl.errors import UserError, error_text, one_line
-from recsys_rl.serve.app import App
-from recsys_rl.serve.hosts import is_loopback
+from recsys_rl.serve.active_version import PolicyFiles, checkpoint_at_start
+from recsys_rl.serve.app import App, Tokens, is_loopback
+from recsys_rl.serve.facts import CHAMPION, facts_of
 from recsys_rl.serve.jobs import Settings
-from recsys_rl.serve.library import Library
 from recsys_rl.serve.limits import limited
-from recsys_rl.serve.problems import Problem
-from recsys_rl.serve.sqlite import SQLite
-from recsys_rl.serve.sqlite_file import CHAMPION, champion_in
-from recsys_rl.serve.store import Full, Lost
-from recsys_rl.serve.tokens import Tokens
-from recsys_rl.serve.versions import facts_of, files_in, open_version
+from recsys_rl.serve.messages import Problem
+from recsys_rl.serve.store import Full, Lost, Store
+from recsys_rl.serve.versions import open_version
 from recsys_rl.serve.worker import Worker
 from recsys_rl.settings.fields import Positive, Range, Share, check_fields
 from recsys_rl.settings.names import DEFAULT_ALGO
@@ -82,12 +79,14 @@ def serve(options: ServeConfig) -> None:
             f"--host {options.host} can be reached by others: give --tokens FILE, or listen at 127.0.0.1."
         )
     torch.set_num_threads(1)
-    place = _listen(options.host, options.port)
+    listener = _listen(options.host, options.port)
     record = f"{'record' if Path(options.db).exists() else 'new record'} {one_line(options.db)}"
     try:
         app = application(options, tokens)
-        url = url_of(*place.getsockname()[:2])
-        policy = nearby(Path(app.worker.champion.row.file))  # the run behind a link in checkpoints/
+        url = url_of(*listener.getsockname()[:2])
+        policy = nearby(
+            Path(app.worker.shared.active.version.row.file)
+        )  # the run behind a link in checkpoints/
         config = uvicorn.Config(
             app,
             http=limited(HttpToolsProtocol),
@@ -112,19 +111,29 @@ def serve(options: ServeConfig) -> None:
         signal.signal(signal.SIGTERM, stop)
         print(f"serving at {url}, policy {one_line(policy)}, {record}", file=sys.stderr, flush=True)
         sys.setswitchinterval(SWITCH)
-        server.run([place])
+        server.run([listener])
     finally:
-        place.close()
+        listener.close()
 
 
 def application(options: ServeConfig, tokens: Tokens | None = None) -> App:
     """The application over its record. Raises UserError."""
-    champion = open_version(_chosen(options), 0, options.env)
-    facts = facts_of(champion.checkpoint)
-    store = SQLite(Path(options.db), facts)
+    path = checkpoint_at_start(Path(options.checkpoint), Path(options.db))
+    version = open_version(path, 0, options.env)
+    facts = facts_of(version.checkpoint)
+    store = Store(Path(options.db), facts)
     try:
-        library = Library(Path(options.checkpoint), facts, options.env)
-        library.open[champion.row.sha256] = champion
+        policies = PolicyFiles(Path(options.checkpoint), facts, options.env)
+        policies.versions[version.row.sha256] = version
+        try:
+            # The first call of a network takes longer than the others.
+            policies.tried(version.row.sha256, [])
+        except Problem as problem:
+            raise UserError(
+                f"{one_line(path)} can't serve: {problem.detail} Give another --checkpoint."
+            ) from problem
+        if store.facts.get(CHAMPION) != version.row.sha256:
+            store.set_fact(CHAMPION, version.row.sha256)
         seed = secrets.randbits(32) if options.seed is None else options.seed
         # A server that starts again must not draw the numbers of the last one again.
         stream = f"served after {store.last}"
@@ -136,17 +145,7 @@ def application(options: ServeConfig, tokens: Tokens | None = None) -> App:
             strangers=options.strangers,
             fsync_decisions=options.decisions_fsync,
         )
-        try:
-            library.verified(
-                champion.row.sha256, []
-            )  # the first call of a network takes longer than the others
-        except Problem as problem:
-            raise UserError(
-                f"{one_line(champion.row.file)} can't serve: {problem.detail} Give another --checkpoint."
-            ) from problem
-        if store.facts.get(CHAMPION) != champion.row.sha256:
-            store.fact(CHAMPION, champion.row.sha256)
-        worker = Worker(store, champion, settings, generators(seed, stream)[stream])
+        worker = Worker(store, version, settings, generators(seed, stream)[stream])
     except (Full, Lost) as error:
         store.close()
         raise UserError(
@@ -155,27 +154,7 @@ def application(options: ServeConfig, tokens: Tokens | None = None) -> App:
     except BaseException:
         store.close()
         raise
-    return App(worker, library, tokens)
-
-
-def _chosen(options: ServeConfig) -> Path:
-    """The checkpoint that serves first: a file that is named, else what the record says, else the only one.
-
-    Raises UserError if this leaves none: that another policy serves must not go unnoticed.
-    """
-    place, record = Path(options.checkpoint), Path(options.db)
-    files, champion = files_in(place), champion_in(record)
-    if champion in files:
-        return files[champion]
-    name, mend = one_line(place), "name the one to serve, once: --checkpoint FILE"
-    if champion and place.is_dir():
-        raise UserError(
-            f"{name} has no checkpoint with the SHA-256 {champion[:8]}..., which served {one_line(record)}: "
-            f"put it back, or {mend}."
-        )
-    if len(files) > 1:
-        raise UserError(f"{name} has {len(files)} checkpoints, and {one_line(record)} names none: {mend}.")
-    return next(iter(files.values()))
+    return App(worker, policies, tokens)
 
 
 def url_of(host: str, port: int) -> str:
@@ -186,15 +165,15 @@ def url_of(host: str, port: int) -> str:
 def _listen(host: str, port: int) -> socket.socket:
     """A socket that listens there. Raises UserError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    place = socket.socket(family, socket.SOCK_STREAM)
-    place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        place.bind((host, port))
-        place.listen(CONNECTIONS)
+        listener.bind((host, port))
+        listener.listen(CONNECTIONS)
     except OSError as error:
-        place.close()
+        listener.close()
         raise UserError(
             f"The server can't listen at {host}:{port} ({error_text(error)}): give another --port."
         ) from error
-    place.set_inheritable(True)
-    return place
+    listener.set_inheritable(True)
+    return listener

@@ -1,11 +1,10 @@
-"""Versions of the policy: a checkpoint that serves, found by the SHA-256 of its file."""
+"""Versions of the policy: a checkpoint that can serve, with the names and tables that requests need."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -18,14 +17,11 @@ from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.errors import UserError, error_text, one_line
 from recsys_rl.recommender import Recommender, Visit, load
 from recsys_rl.recommender.visit import NOON
-from recsys_rl.serve.problems import Problem
-from recsys_rl.serve.rows import Served
-from recsys_rl.serve.wire import Item, Platform
+from recsys_rl.serve.messages import Item, Platform, Problem
+from recsys_rl.serve.record_schema import ServedPolicy
 from recsys_rl.settings.fields import shown
-from recsys_rl.tables.decision_log import catalogue_hash
-from recsys_rl.utils.tensor_cache import digest
 
-POPULARITY = Served(0, "popularity", "", "")
+POPULARITY = ServedPolicy(0, "popularity", "", "")
 """The policy that chooses where another one fails."""
 SOME = 20  # people and items of a page
 MOST_POPULAR = 20_000
@@ -38,12 +34,21 @@ SMALLEST = 1e-3
 class Version:
     """A policy that can serve."""
 
-    row: Served
+    row: ServedPolicy
     recommender: Recommender
 
     @property
     def checkpoint(self) -> Checkpoint:
         return self.recommender.checkpoint
+
+    @property
+    def agent(self) -> Any:
+        return self.recommender.agent
+
+    @property
+    def two_stages(self) -> bool:
+        """True if a first stage proposes the candidates."""
+        return self.agent.first_stage is not None
 
     @cached_property
     def popularity(self) -> Tensor:
@@ -51,8 +56,8 @@ class Version:
         return (self.checkpoint.catalogue.popularity + SMALLEST).log()
 
     @cached_property
-    def head(self) -> Tensor:
-        """(H,): the rows, ascending, of the MOST_POPULAR items of a larger catalogue.
+    def most_popular(self) -> Tensor:
+        """(P,): the rows, ascending, of the MOST_POPULAR items of a larger catalogue.
 
         Of equally popular items the first ones: a replay on another processor needs the same.
         """
@@ -68,18 +73,18 @@ class Version:
         return pieces is not None and pieces.by_hour
 
     @cached_property
-    def names(self) -> list[str]:
+    def item_ids(self) -> list[str]:
         """(I,): the ids of the items, as text."""
         catalogue = self.checkpoint.catalogue
         return [str(x) for x in catalogue.item_names or catalogue.item_ids.tolist()]
 
     @cached_property
-    def rows(self) -> dict[str, int]:
+    def row_of_item(self) -> dict[str, int]:
         """The row of each item id."""
-        return {name: row for row, name in enumerate(self.names)}
+        return {name: row for row, name in enumerate(self.item_ids)}
 
     @cached_property
-    def people(self) -> dict[str, int]:
+    def row_of_user(self) -> dict[str, int]:
         """The row of each user of the data, by the id as text."""
         return {str(name): row for name, row in self.recommender.row_of_user.items()}
 
@@ -89,34 +94,35 @@ class Version:
         return {name: place for place, name in enumerate(self.checkpoint.interface.signals)}
 
     @cached_property
-    def full(self) -> list[float]:
-        """The visible signals of an item that is consumed in full."""
+    def full_signals(self) -> list[float]:
+        """(S,): the visible signals of an item that is consumed in full."""
         pieces = self.checkpoint.config.platform.visit_pieces
         known = {} if pieces is None else pieces.consumed
         return [known.get(name, 1.0) for name in self.signals]
 
     @cached_property
     def platform(self) -> Platform:
-        """What a page must know of the place."""
+        """The answer of `GET /v1/platform`."""
         interface = self.checkpoint.interface
         return Platform(
             name=self.checkpoint.config.env,
             items=self.checkpoint.catalogue.num_items,
             slate_size=interface.slate_size,
             session_length=interface.session_length,
-            full=dict(zip(self.signals, self.full, strict=True)),
+            full=dict(zip(self.signals, self.full_signals, strict=True)),
             events=interface.events,
             by_hour=self.by_hour,
-            people=[*islice(self.people, SOME)],
+            people=[*islice(self.row_of_user, SOME)],
         )
 
-    def find(self, text: str) -> list[Item]:
+    def find_items(self, text: str) -> list[Item]:
         """Some items with this text in their titles, those with this id or title first."""
-        folded, catalogue = text.casefold(), self.checkpoint.catalogue
-        same = [row for row, title in enumerate(self.folded_titles) if folded == title]
-        rows = (row for row, title in enumerate(self.folded_titles) if folded in title)
-        found = [*([self.rows[text]] if text in self.rows else []), *same[:SOME], *islice(rows, SOME)]
-        return [Item(self.names[row], catalogue.title(row)) for row in dict.fromkeys(found)]
+        folded, titles = text.casefold(), self.folded_titles
+        same = [row for row, title in enumerate(titles) if folded == title]
+        like = (row for row, title in enumerate(titles) if folded in title)
+        with_id = [self.row_of_item[text]] if text in self.row_of_item else []
+        rows = dict.fromkeys([*with_id, *same[:SOME], *islice(like, SOME)])
+        return [Item(self.item_ids[row], self.checkpoint.catalogue.title(row)) for row in rows]
 
     @cached_property
     def folded_titles(self) -> list[str]:
@@ -126,28 +132,23 @@ class Version:
 
     def prepare(self) -> None:
         """Make the tables that requests need: of a million items they take longer than an answer may."""
-        _ = self.rows, self.people, self.signals, self.popularity, self.head
+        _ = self.row_of_item, self.row_of_user, self.signals, self.popularity, self.most_popular
 
-    @property
-    def two_stages(self) -> bool:
-        """True if a first stage proposes the candidates."""
-        return self.recommender.agent.first_stage is not None
-
-    def items(self, names: Sequence[str], field: str) -> tuple[int, ...]:
-        """The rows of these items, each once. Raises Problem for an unknown one."""
-        rows = self.rows
+    def rows_of_items(self, ids: Sequence[str], field: str) -> tuple[int, ...]:
+        """The rows of these items of a request's ``field``, each once. Raises Problem for an unknown one."""
+        rows = self.row_of_item
         try:
-            return tuple(dict.fromkeys([rows[name] for name in names]))
+            return tuple(dict.fromkeys([rows[id_] for id_ in ids]))
         except KeyError as error:
-            name = str(error.args[0])
+            id_ = str(error.args[0])
             raise Problem(
-                422, "unknown-item", f"{field}: there is no item {shown(name)} in the catalogue."
+                422, "unknown-item", f"{field}: there is no item {shown(id_)} in the catalogue."
             ) from None
 
-    def profile(self, known: int, likes: tuple[int, ...]) -> Tensor:
+    def profile(self, population_row: int, likes: tuple[int, ...]) -> Tensor:
         """(1, D): of a user of the data, or of a stranger from these likes; zero without any."""
-        if known >= 0:
-            return self.checkpoint.population.profile[known : known + 1]
+        if population_row >= 0:
+            return self.checkpoint.population.profile[population_row : population_row + 1]
         if not likes:
             return torch.zeros(1, self.checkpoint.population.profile.shape[1])
         return self.recommender.fold_in(likes)
@@ -170,27 +171,7 @@ def open_version(path: Path, number: int, env: str | None = None) -> Version:
         )
     # Raises UserError where the platform's pieces can't be made from a visitor's events.
     Visit.begin(checkpoint, torch.zeros(1, checkpoint.population.profile.shape[1]), NOON)
-    return Version(Served(number, checkpoint.config.algo, sha256, str(path.resolve())), recommender)
-
-
-def facts_of(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What all rows of a record depend on, as JSON primitives.
-
-    Sessions name a user of the data by the row, so the users are among them.
-    """
-    population = checkpoint.population
-    users = digest({"ids": population.user_ids.cpu()}, *population.user_names)
-    facts: dict[str, Any] = json.loads(
-        json.dumps(
-            {
-                "platform": checkpoint.config.env,
-                "catalogue": catalogue_hash(checkpoint.catalogue),
-                "interface": asdict(checkpoint.interface),
-                "population": users,
-            }
-        )
-    )
-    return facts
+    return Version(ServedPolicy(number, checkpoint.config.algo, sha256, str(path.resolve())), recommender)
 
 
 def sha256_of(path: Path) -> str:
@@ -204,16 +185,14 @@ def sha256_of(path: Path) -> str:
         ) from error
 
 
-def files_in(place: Path) -> Mapping[str, Path]:
-    """The checkpoints at ``place``, a file or a folder, by their SHA-256. Raises UserError if none is there.
+def files_in(path: Path) -> Mapping[str, Path]:
+    """The checkpoints at ``path``, a file or a folder, by their SHA-256. Raises UserError if none is there.
 
     The second name that a training keeps of its checkpoint before the last is left out.
     """
-    files = [place]
-    if place.is_dir():
-        files = [x for x in sorted(place.glob("*.pt")) if x.is_file() and not x.name.endswith(".prev.pt")]
+    files = [path]
+    if path.is_dir():
+        files = [x for x in sorted(path.glob("*.pt")) if x.is_file() and not x.name.endswith(".prev.pt")]
         if not files:
-            raise UserError(
-                f"{one_line(place)} has no checkpoint (*.pt): give a file, or a folder with some."
-            )
-    return {sha256_of(path): path for path in files}
+            raise UserError(f"{one_line(path)} has no checkpoint (*.pt): give a file, or a folder with some.")
+    return {sha256_of(file): file for file in files}

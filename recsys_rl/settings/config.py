@@ -213,11 +213,6 @@ def _check_processes(config: Config) -> None:
         )
 
 
-def defaults(algo: str, env: str) -> Config:
-    """The preset of an algorithm on an environment. Raises UserError if algo or env does not exist."""
-    return from_dict(Config, {"algo": algo, "env": env})
-
-
 def preset_of(algo: str, env: str) -> dict[str, Any]:
     """The fields of the platform's preset for this algorithm, by section."""
     presets = platform_of(env).presets

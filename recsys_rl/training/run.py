@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,13 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import recsys_rl
 from recsys_rl.checkpoint import Checkpoint, check_algo, load, restoring
 from recsys_rl.data.align import align
 from recsys_rl.data.bias import share_of
 from recsys_rl.data.new_users import shared_users
 from recsys_rl.data.world_check import about_check
-from recsys_rl.errors import amount, listed
+from recsys_rl.errors import amount
 from recsys_rl.make import (
     assumptions,
     learned_file,
@@ -31,22 +30,25 @@ from recsys_rl.make import (
     make_world,
     part_of_rank,
 )
-from recsys_rl.models.actor_critic import ActorCritic
-from recsys_rl.models.added_encoder import with_encoder
-from recsys_rl.models.carried import carried
 from recsys_rl.models.drawn_policy import BESIDE, actor_and_critic, drawn_policy
-from recsys_rl.models.item_columns import Column, column_names
+from recsys_rl.models.item_columns import column_names
 from recsys_rl.protocols import Experience
 from recsys_rl.settings.config import Config, to_dict, with_whole_paths
 from recsys_rl.tables.decision_log import catalogue_hash
 from recsys_rl.training.ranks import ALONE, Ranks
 from recsys_rl.types import Catalogue, Interface, UserError, World, tensors_of
 from recsys_rl.utils.seeding import generators, set_state
+from recsys_rl.version import __version__
 
 STREAMS = ("model", "users", "policy", "shuffle")
 
 # Settings that give the network's weights their shapes.
-SIZES = (("model_config", "head"), ("model_config", "hidden_dims"), ("env_config", "embedding_dim"))
+SIZES = (
+    ("model_config", "encoder"),
+    ("model_config", "head"),
+    ("model_config", "hidden_dims"),
+    ("env_config", "embedding_dim"),
+)
 # Settings that a resumed run may change. None of them affects learning.
 FREE_ON_RESUME = {
     ("data_config", "data_dir"),
@@ -160,12 +162,9 @@ def _check_items(world: World, before: World, path: str) -> None:
 def _warm_start(run: Run, warm: Checkpoint, device: torch.device) -> None:
     """Give the agent the weights of another run; its optimiser and its count of updates begin anew.
 
-    Weights of item columns that both have, such as genres, are kept by their names (models/carried.py), and
-    the run's note gives their numbers. Raises UserError if the weights do not fit the network, or if they
-    belong to other items.
+    Raises UserError if the weights do not fit the network, or if they belong to other items.
     """
-    own, path = run.agent.state_dict(), run.config.train_config.init_from
-    model = getattr(run.agent, "model", None)
+    own = run.agent.state_dict()
     weights = {name: x for name, x in warm.agent.items() if name.startswith("model.")}
     if not any(name.startswith(f"model.{BESIDE}") for name in own):
         weights = _of_model(actor_and_critic(_bare(weights)))
@@ -173,48 +172,38 @@ def _warm_start(run: Run, warm: Checkpoint, device: torch.device) -> None:
     if temperature is not None and not hasattr(run.config.agent_config, "temperature"):
         weights = _of_model(drawn_policy(_bare(weights), temperature))
         run.note += f"; it begins with the drawn policy of {warm.config.algo}, softmax(Q / {temperature:g})"
-    encoder, other_encoder = run.config.model_config.encoder, warm.config.model_config.encoder
-    if encoder != other_encoder:
-        if other_encoder != "mlp":
-            raise UserError(
-                f"--init-from {path} does not fit this run: that run has --encoder {other_encoder}, and this "
-                f"one --encoder {encoder}; give the same, or begin with a run of --encoder mlp."
-            )
-        assert isinstance(model, ActorCritic)  # nothing else has an encoder
-        weights = _of_model(with_encoder(_bare(weights), model))
-        run.note += f"; the {encoder} begins without influence on the policy"
-    names = {name for name in own if name.startswith("model.")}
-    differ = sorted(names ^ weights.keys())
-    old, new = warm.catalogue, run.world.catalogue
-    columns = column_names(old), column_names(new)
-    other = columns[0] != columns[1]
-    if other and not differ and isinstance(model, ActorCritic):
-        weights = _of_model(carried(_bare(weights), model, *columns))
-        weights |= {name: own[name] for name in names - warm.agent.keys()}  # of an encoder: in the new order
-        run.note += f"; {_about_columns(*columns)}"
-        other = False
-    differ += [name for name in sorted(names & weights.keys()) if own[name].shape != weights[name].shape]
-    items = [[c.id_of(row) for row in range(c.num_items)] for c in (old, new)]
-    dense = run.config.model_config.head == "dense" and items[0] != items[1]
-    if differ or dense or other:
-        if warm.config.env != run.config.env:
-            cause = f"it is of --env {warm.config.env}, and this one of {run.config.env}"
-        elif dense:
-            cause = "its dense head has one weight vector for each of its own items"
-        elif differ:
-            other_size = _other_size(warm.config, run.config)
-            cause = other_size or f"its {differ[0]} has another shape or is missing"
-        else:
-            cause = "its items have other columns, such as genres"
-        if warm.config.algo != run.config.algo:
-            cause += f" (that run is of --algo {warm.config.algo}, and this one of {run.config.algo})"
+    cause = _misfit(run, warm, own, weights)
+    if cause and warm.config.algo != run.config.algo:
+        cause += f" (that run is of --algo {warm.config.algo}, and this one of {run.config.algo})"
+    if cause:
         raise UserError(
-            f"--init-from {path} does not fit this run: {cause}; give the same --env, --head, --hidden-dims, "
-            "--embedding-dim and --max-episode-steps as that run."
+            f"--init-from {run.config.train_config.init_from} does not fit this run: {cause}; give the same "
+            "--env, --encoder, --head, --hidden-dims, --embedding-dim and --max-episode-steps as that run, "
+            "and items with the same columns."
         )
     with restoring():
         run.agent.load_state_dict({name: x.to(device) for name, x in {**own, **weights}.items()})
     run.steps_before = warm.total_steps
+
+
+def _misfit(run: Run, warm: Checkpoint, own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str:
+    """Why ``weights`` of the run ``warm`` can't replace those of the state ``own``; "" if they can."""
+    names = {name for name in own if name.startswith("model.")}
+    differ = sorted(names ^ weights.keys())
+    differ += [name for name in sorted(names & weights.keys()) if own[name].shape != weights[name].shape]
+    old, new = warm.catalogue, run.world.catalogue
+    items = [[c.id_of(row) for row in range(c.num_items)] for c in (old, new)]
+    dense = run.config.model_config.head == "dense" and items[0] != items[1]
+    columns = column_names(old) != column_names(new)
+    if not (differ or dense or columns):
+        return ""
+    if warm.config.env != run.config.env:
+        return f"it is of --env {warm.config.env}, and this one of {run.config.env}"
+    if dense:
+        return "its dense head has one weight vector for each of its own items"
+    if columns:
+        return "its items have other columns, such as genres"
+    return _other_size(warm.config, run.config) or f"its {differ[0]} has another shape or is missing"
 
 
 def _other_size(before: Config, now: Config) -> str:
@@ -249,20 +238,6 @@ def _bare(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _of_model(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The inverse of ``_bare``."""
     return {f"model.{name}": x for name, x in weights.items()}
-
-
-def _about_columns(old: Sequence[Column], new: Sequence[Column]) -> str:
-    """A note about columns of items whose weights are kept, begin at zero, or are left out."""
-    fresh, lost = ([name for name in one if name not in other] for one, other in ((new, old), (old, new)))
-    text = f"weights of {len(new) - len(fresh)} shared columns of items"
-    for names, one, several in (
-        (fresh, "new one begins at zero", "new ones begin at zero"),
-        (lost, "is lost", "are lost"),
-    ):
-        if names:
-            shown = listed([name for _, name in names])
-            text += f", {len(names)} {one if len(names) == 1 else several} ({shown})"
-    return text
 
 
 def _world(config: Config, before: Checkpoint | None, ranks: Ranks) -> World:
@@ -359,7 +334,7 @@ def snapshot(run: Run, ranks: Ranks = ALONE) -> Checkpoint:
         "steps_before": run.steps_before,
         **({"home": run.home} if run.home else {}),
         "device": run.streams["users"].device.type,
-        "recsys_rl": recsys_rl.__version__,
+        "recsys_rl": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -25,7 +25,7 @@ MAX_EVAL_STEPS = 1_000  # of an episode without a time limit, because it may hav
 
 
 class RunJudge(Protocol):
-    """What else an evaluation measures (workflows/judged.py)."""
+    """Further measurements at each evaluation (workflows/judged.py)."""
 
     estimator: str  # of an estimate on a log; "" where the policy is played
     note: str  # a line for the start of a run; "" for none

@@ -153,7 +153,7 @@ def rewards_by(
 ) -> Callable[[Feedback], Tensor]:
     """A function from feedback of the log to the rewards (E,) of the learned users' platform.
 
-    ``weights``: of its streams, in place of the platform's.
+    ``weights`` replaces the platform's weights of the streams.
     """
     names = log.header.signals
     missing = [signal.name for signal in facts.signals if signal.name not in names]

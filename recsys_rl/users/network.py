@@ -1,4 +1,4 @@
-"""A network of one user's responses, by features that no simulator gave their form.
+"""A network that predicts a user's responses from generic features, without the form of a simulator.
 
 Let e_i be a vector of item i (its embedding, its genres), u the user's embedding, and y_s the signals of the
 items shown at step s. For each memory j, with a learned decay d_j and learned weights a_j::

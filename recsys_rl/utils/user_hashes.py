@@ -1,4 +1,4 @@
-"""Numbers from ids alone, whatever else there is: the side of a user, the order of items, an id of a name."""
+"""Hashes of ids: they decide who is held out and the order of a user's items, and give names numeric ids."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def user_hashes(user_ids: Iterable[int | str], key: str) -> NDArray[np.float64]:
 
 
 def number_of(name: str) -> int:
-    """A number of 63 bits for the id of a person in text: the same everywhere, and nobody else's."""
+    """The 63-bit hash of a user id in text. It is the same on every machine; collisions are ignored."""
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") >> 1
 
 

@@ -276,7 +276,7 @@ def _compare(content: bytes, inputs: dict[str, Tensor], expected: Tensor) -> flo
 
 
 def _page(name: str, checkpoint: Checkpoint, inputs: dict[str, Tensor], file: str) -> str:
-    """The page on the file, in Markdown. ``file``: of the checkpoint, as links to the latest run move."""
+    """The page on the file, in Markdown. ``file`` is the checkpoint's: links to the latest run move."""
     interface, config = checkpoint.interface, checkpoint.config
     meanings = {
         "context": "the pieces below, one after another",

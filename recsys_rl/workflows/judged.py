@@ -1,4 +1,4 @@
-"""What else an evaluation of a run in learned users measures: `ope` on a log, and the true world.
+"""Further measurements of a run in learned users: `ope` on a log, and the true world.
 
 A policy that learns inside users who were learned from a log finds the errors of these users, too. So its
 value inside rises, while what it would earn from real people may fall. The held-out users of the log tell,
@@ -42,7 +42,7 @@ from recsys_rl.workflows.ope_log import STREAMS, ReadLog
 from recsys_rl.workflows.ope_policies import loggers_of, playable
 
 MOST_SESSIONS = 2_000
-"""Sessions of the log on which a policy is judged; of more, a sample is."""
+"""Sessions of the log on which a policy is judged; a larger log is sampled."""
 Point = tuple[float, float, float]
 """An estimate with the ends of its 95 % interval."""
 

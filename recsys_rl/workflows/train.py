@@ -299,7 +299,7 @@ def _shared(folder: Path | None, ranks: Ranks) -> Path:
 
 
 def _say_beginning(run: Run, experience: str, folder: Path | None) -> None:
-    """Print the data, the experience and the length of the run; ``folder``: of a resumed run."""
+    """Print the data, the experience and the length of the run. ``folder`` is that of a resumed run."""
     asked, planned = run.config.train_config.total_timesteps, run.num_updates * run.per_update
     resuming = f"resuming {folder} at step {run.step:,} of {planned:,}"
     items = getattr(run.config.agent_config, "checkpoint", None) if folder is None else None

@@ -18,7 +18,7 @@ from recsys_rl.models.optimizer import FlatAdam
 from recsys_rl.models.policy import Samples
 from recsys_rl.settings.config import Config
 from recsys_rl.testing import check_agent
-from recsys_rl.types import Obs, Rollout, UserError, tree_map
+from recsys_rl.types import Obs, Rollout, tree_map
 from tests.small_runs import begin, learn, settings
 
 SMALL_WORLD = {"num_items": 12, "embedding_dim": 4, "max_episode_steps": 5}
@@ -324,12 +324,6 @@ def test_action_has_logprob_and_value_of_the_network(algo: str) -> None:
         assert_close(action.value, value)
         assert_close(agent.value(obs), value)
     assert torch.equal(agent.act(obs, greedy=True).items, logits.argmax(-1))
-
-
-def test_two_tower_head_needs_items() -> None:
-    config = settings("ppo", "gym:CartPole-v1", model_config={"head": "two-tower"})
-    with pytest.raises(UserError, match="choose --head dense"):
-        begin(config)
 
 
 def test_config_class_selects_the_agent() -> None:

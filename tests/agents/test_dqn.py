@@ -9,14 +9,13 @@ import torch
 from torch import Tensor
 
 from recsys_rl.agents.dqn import DQN
-from recsys_rl.errors import UserError
 from recsys_rl.experience.replay import Replay
-from recsys_rl.make import make_agent, make_experience
+from recsys_rl.make import make_agent
 from recsys_rl.settings.config import Config
 from recsys_rl.types import Obs, Step, Transitions, empty_world
 from recsys_rl.utils.seeding import generators
 from tests.proofs import Proof
-from tests.small_runs import CPU, Toy, settings, world
+from tests.small_runs import CPU, Toy
 
 
 def learner(env: Any, num_updates: int = 10, **changes: Any) -> DQN:
@@ -162,16 +161,6 @@ def test_state_holds_both_networks() -> None:
     fresh.load_state_dict(fresh.state_dict() | weights)  # as --init-from does
     for x, y in zip(fresh.target.parameters(), agent.model.parameters(), strict=True):
         assert torch.equal(x, y)
-
-
-def test_slates_are_refused() -> None:
-    config = settings("dqn", "long-video", env_config={"num_items": 60, "max_episode_steps": 4})
-    made = world(config)
-    streams = generators(0, "model", "users", "policy", "shuffle")
-    with pytest.raises(UserError, match="dqn chooses one item"):
-        make_experience(
-            config, made, streams, lambda x: make_agent(config, x, made.catalogue, 1, streams, CPU)
-        )
 
 
 @pytest.mark.learning

@@ -21,6 +21,7 @@ def smoke(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_cost(tmp_path: Path) -> None:
     done = smoke(tmp_path, "--json", "table.json")
     assert done.returncode == 0, done.stderr
@@ -38,22 +39,6 @@ def test_cost(tmp_path: Path) -> None:
     theirs = [row for row in table["rows"] if row["system"] == "stable-baselines3"]
     assert [row["note"] for row in theirs] == ["not installed"] * 2
     assert [path.name for path in tmp_path.iterdir()] == ["table.json"]
-
-
-def test_curve(tmp_path: Path) -> None:
-    done = smoke(tmp_path, "--curve", "curve.svg", "--csv", "rows.csv")
-    assert done.returncode == 0, done.stderr
-    lines = (tmp_path / "rows.csv").read_text().splitlines()
-    assert len(lines) == 1 + 2 * 5  # two seeds, before the first update and after each of four
-    assert "greedy_share_of_oracle" in lines[0]
-    svg = (tmp_path / "curve.svg").read_text()
-    assert svg.startswith("<svg") and "oracle" in svg
-
-
-def test_unwritable(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    done = smoke(tmp_path, "--json", "file/table.json")
-    assert done.returncode == 2 and done.stderr.startswith("--json file/table.json can't be written")
 
 
 def test_peak_memory_is_of_this_process_alone(tmp_path: Path) -> None:

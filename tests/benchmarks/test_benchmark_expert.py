@@ -5,16 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
-
 from benchmarks import expert
-from recsys_rl.errors import UserError
 from tests.doors import benchmark_here
-
-
-def test_platforms_without_a_walk_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError):
-        benchmark_here(expert.main, tmp_path, "social-feed", "--seeds", "3", "--smoke")
 
 
 def test_smoke(tmp_path: Path) -> None:

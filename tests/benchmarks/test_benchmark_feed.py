@@ -1,4 +1,4 @@
-"""The benchmarks of limits, loads of ads and heads on the social feed, and the texts of their tables."""
+"""The benchmarks of limits, loads of ads and heads on the social feed, and the table of limits."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ import torch
 
 from benchmarks import feed_load, feed_variants
 from benchmarks import limits as feed_limits
-from benchmarks.harness.feed_texts import limits, loads, variants
 from benchmarks.limits import ads_by_place, chosen
-from tests.benchmarks.test_written_tables import write_rows
 from tests.doors import benchmark_here
 
 ABOUT = {"date": "2026-11-28", "commit": "abc", "steps": 300_000, "items": 300}
@@ -31,6 +29,7 @@ def test_smoke_of_limits(tmp_path: Path) -> None:
     assert rule["broken"] == 0 and 0.1 < rule["ads"] < 0.3 and rule["steps"] >= 10_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("benchmark", "options", "column"),
     [(feed_variants, ["--only", "gated"], "follows"), (feed_load, [], "spent")],
@@ -52,19 +51,6 @@ def test_rewards_relative_to_no_ads_by_hand() -> None:
     assert some == pytest.approx((0.75, 2 / 3 + 0.025 / 3, 1 - 0.025 / 3))  # between 2/3 and 1
 
 
-def test_text_of_loads(tmp_path: Path) -> None:
-    each = {f"earned{paid}{bound}": 1.0 for paid in ("", "_paid") for bound in ("", "_low", "_high")}
-    about = {**ABOUT, "lives": 40, **each}
-    of_load = {"load": 0.2, "earned_paid": 1.5, "earned_paid_low": 1.4, "earned_paid_high": 1.6}
-    rows = [
-        {**about, "load": 0.0, "time": "the first month"},
-        {**about, "time": "the first month", **of_load},
-    ]
-    found = loads(write_rows(tmp_path, "feed_load", rows))
-    assert "| weights | ads, % | the first month |" in found
-    assert "| revenue=4 | 20 | +50 % (40 to 60) |" in found and "40 lives of a year" in found
-
-
 def test_ads_are_counted_among_the_places_of_visits_that_go_on() -> None:
     """Two visits of seven and two places; item 1 is an ad."""
     items = torch.tensor([[1, 0], [0, 1], [0, -1], [0, -1], [0, -1], [1, -1], [0, -1]])
@@ -75,22 +61,3 @@ def test_an_ad_is_chosen_wherever_one_is_allowed() -> None:
     allowed = torch.tensor([[True, True, True], [True, False, True], [False, False, True]])
     items = chosen(allowed, torch.tensor([False, True, False]), torch.Generator().manual_seed(0))
     assert items[0] == 1 and items[1] in (0, 2) and items[2] == 2
-
-
-def test_texts_of_the_tables(tmp_path: Path) -> None:
-    each = {"tail_exposure": 0.4, "creator_gini": 0.6, "return_mean": 13.0, "multiplier_mean": ""}
-    rows = [
-        {**ABOUT, **each, "run": "paid", "seed": seed, "ads": ads, "learned_return": 30.0}
-        for seed, ads in ((1, 0.19), (0, 0.2))
-    ]
-    rows.append({**ABOUT, "run": "hard-rule", "seed": 0, "steps": 1_003_520, "broken": 0})
-    found = limits(write_rows(tmp_path, "limits", rows))
-    assert "| revenue=4 | one ad in five places | 2 | 20.0, 19.0 | 40.0, 40.0 | |" in found
-    assert "breaks the rule at 0 of 1,003,520 places" in found and "ads<=0.1" not in found
-    each = {"follows": 0.5, "suggestion_share": 0.1, "ad_share": 0.05, "seed": 0, "variant": "gated"}
-    rows = [
-        {**ABOUT, **each, "policy": policy, "return_mean": value}
-        for policy, value in (("ppo", 12.0), ("ppo-greedy", 12.5))
-    ]
-    found = variants(write_rows(tmp_path, "feed_variants", rows))
-    assert "| gated: first the kind, then the item | 1 | 12.00 | 12.50 | 0.50 | 10.0 | 5.0 |" in found

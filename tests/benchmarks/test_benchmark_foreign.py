@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import importlib.metadata
 import json
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,7 @@ import pytest
 import torch
 
 from benchmarks import foreign, foreign_envs
-from benchmarks.foreign import OURS, PEER, RANDOM
+from benchmarks.foreign import OURS, PEER
 from recsys_rl.experience.rollout import play
 from recsys_rl.foreign.gym import GymEnv
 from recsys_rl.types import Action, Obs
@@ -82,20 +79,6 @@ def test_the_observation_is_a_window_of_items_and_clicks() -> None:
     assert game.observation_space.contains(obs)
 
 
-@pytest.mark.parametrize("name", foreign.ENVIRONMENTS)
-def test_environments_play_a_whole_session(name: str) -> None:
-    env = foreign.ENVIRONMENTS[name]
-    missing = env.missing()
-    if missing is not None:
-        pytest.skip(missing)
-    game = GymEnv(env.id, 2, 0, allow_module=True)
-    agent, _ = foreign.random(env.id, 0, foreign.SMOKE)
-    sessions = play(game, agent)
-    assert bool((sessions.lengths > 0).all()) and bool(sessions.returns.isfinite().all())
-    assert game.observe().mask is None  # so that both systems see the same
-    assert (game.interface.action_sizes[0] >= 300) == env.wide
-
-
 def test_rules_find_the_best_candidate() -> None:
     """Two users and three candidates: the highest feature, and the best match of interests and topics."""
     rules = {name: env.rule for name, env in foreign.ENVIRONMENTS.items() if env.rule is not None}
@@ -133,40 +116,6 @@ def stand_in(value: Mapping[str, float]) -> Any:
 def run(monkeypatch: pytest.MonkeyPatch, *options: str) -> None:
     monkeypatch.setattr("sys.argv", ["foreign", *options])
     foreign.main()
-
-
-def test_rows_are_run_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    measure, runs = stand_in({"CartPole-v1": 5.0, "Acrobot-v1": -7.0})
-    versions = {RANDOM: "-", PEER: "2.9", OURS: "abc"}
-    monkeypatch.setattr(foreign, "measure", measure)
-    monkeypatch.setattr(foreign, "version_of", versions.__getitem__)
-    monkeypatch.setattr(foreign, "installed", lambda module: True)
-    file = tmp_path / "rows.csv"
-    options = ["--csv", str(file), "--only", "cartpole", "--systems", RANDOM, PEER, OURS]
-    run(monkeypatch, *options, "--seeds", "0-1")
-    assert runs == [("CartPole-v1", 0)] * 3 + [("CartPole-v1", 1)] * 3
-    run(monkeypatch, *options, "--seeds", "1-2")  # seed 1 is there
-    assert runs[6:] == [("CartPole-v1", 2)] * 3
-    versions[OURS] = "def"  # another commit of ours: the peer's rows stay
-    run(monkeypatch, *options, "--seeds", "0")
-    assert runs[9:] == [("CartPole-v1", 0)]
-    versions[OURS] = "def+"  # a changed checkout has no name, so nothing of it is kept
-    for _ in range(2):
-        run(monkeypatch, *options, "--seeds", "0")
-    assert len(runs) == 12
-    with file.open() as opened:
-        rows = list(csv.DictReader(opened))
-    assert [row["version"] for row in rows if row["system"] == OURS] == ["abc"] * 3 + ["def", "def+", "def+"]
-    capsys.readouterr()
-    run(monkeypatch, *options, "--seeds", "0-2", "--cached", "--json", str(tmp_path / "table.json"))
-    assert len(runs) == 12
-    table = json.loads((tmp_path / "table.json").read_text())["rows"]
-    each = [(RANDOM, 3), (PEER, 3), (OURS, 3)]
-    assert [(row["system"], row["seeds"]) for row in table] == each * 2
-    assert [row["policy"] for row in table] == ["greedy"] * 3 + ["sampled"] * 3
-    assert "| cartpole, greedy | 5.01" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -209,17 +158,4 @@ def test_smoke_without_peers(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["table.json"]
 
 
-@pytest.mark.slow
-def test_smoke_with_stable_baselines3(tmp_path: Path) -> None:
-    pytest.importorskip("stable_baselines3")
-    options = ["--smoke", "--only", "cartpole", "taxi", "--json", "table.json"]
-    done = benchmark_without([], "foreign", tmp_path, *options)
-    assert done.returncode == 0, done.stderr
-    rows = json.loads((tmp_path / "table.json").read_text())["rows"]
-    assert [row["system"] for row in rows] == [RANDOM, PEER, OURS] * 4  # greedy and sampled of each
-
-
-def test_versions() -> None:
-    assert foreign.version_of(RANDOM) == "-"
-    assert foreign.version_of("torch") == importlib.metadata.version("torch")
-    assert re.fullmatch(r"([0-9a-f]{7,}|unknown)\+?", foreign.version_of(OURS))
+# greedy and sampled of each

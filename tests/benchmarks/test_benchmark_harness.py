@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
-import json
-import math
 import os
 import signal
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from benchmarks.harness import tables, turns
+from benchmarks.harness import turns
 from benchmarks.harness.turns import Row, System
-from recsys_rl.types import UserError
-from tests.doors import ROOT
 
 
 def system(name: str, measure: Any, module: str = "json") -> System:
@@ -74,41 +68,10 @@ def _raise() -> Row:
     raise RuntimeError
 
 
-def test_json_and_csv_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """JSON without NaN; a CSV whose older rows had other columns keeps them."""
-    older = tmp_path / "old.csv"
-    older.write_text("date,system,colour\n2020-01-01,old,red\n")
-    args = tables.parse(tables.parser(""), "x", ["--json", str(tmp_path / "x.json"), "--csv", str(older)])
-    tables.publish([{"system": "new", "steps_per_s": 1234.56, "share": math.nan}], args, floor=0.123456)
-    table = json.loads((tmp_path / "x.json").read_text())
-    assert table["rows"] == [{"system": "new", "steps_per_s": 1235, "share": None}]
-    assert table["floor"] == 0.1235
-    with older.open() as file:
-        old, new = csv.DictReader(file)
-    assert (old["date"], old["system"], old["colour"], old["steps_per_s"]) == ("2020-01-01", "old", "red", "")
-    assert (new["system"], new["colour"], new["steps_per_s"]) == ("new", "", "1235")
-    assert new["commit"] and new["torch"] == torch.__version__
-    assert b"\r" not in older.read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["old.csv", "x.json"]
-    assert "steps_per_s=1235" in capsys.readouterr().out
-
-
-def test_default_csv_and_smoke_run() -> None:
-    assert tables.parse(tables.parser(""), "x", ["--smoke"]).csv is None
-    assert tables.parse(tables.parser(""), "x", []).csv == ROOT / "benchmarks" / "results" / "x.csv"
-    with pytest.raises(UserError, match="--seeds is 0: it must be at least 1"):
-        tables.parse(tables.parser("", "seeds", 5), "x", ["--seeds", "0"])
-
-
 def test_apart_measures_in_another_process() -> None:
     """As all full runs do, and no smoke run."""
     found = turns.apart(System("peer", "d", "torch", "torch", _own_pid))
     assert found["pid"] != os.getpid() and found["peak_mb"] > 10
-
-
-def test_killed_peer_has_a_row() -> None:
-    found = turns.apart(System("peer", "d", "torch", "torch", _killed))
-    assert "ended by a signal" in found["note"]
 
 
 def _own_pid() -> Row:

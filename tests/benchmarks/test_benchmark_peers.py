@@ -44,7 +44,7 @@ def test_original_is_timed_by_its_own_command(
     assert turns.attempt(system, world, dials) == {"note": "RuntimeError: no numpy here"}
     note = original.original(None, world, dials)["note"]
     assert note.startswith("not given: --original DIR")
-    with pytest.raises(UserError, match=r"holds no train\.py"):
+    with pytest.raises(UserError):
         original.check(tmp_path / "agents")
 
 

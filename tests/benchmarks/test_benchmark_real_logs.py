@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks import kuairand_log, kuairec_likes
-from benchmarks.harness import tables
+from benchmarks import kuairand_log
 from recsys_rl.data.kuairand import random_decisions
 from recsys_rl.ope.mixture import Fixed
 from tests.doors import benchmark_here
@@ -106,42 +104,3 @@ def test_smoke_of_the_log(tmp_path: Path) -> None:
     assert [row["policy"] for row in found["rows"]] == names
     assert (found["learned_from"], found["judged_on"], found["items"]) == (4_000, 4_000, VIDEOS)
     assert [path.name for path in run.iterdir()] == ["table.json"]
-
-
-def write_likes(folder: Path) -> None:
-    """People and videos of two tastes: a like has probability 0.6 where they agree, else 0.05."""
-    rng = np.random.default_rng(0)
-    agree = np.arange(120)[:, None] % 2 == np.arange(300) % 2
-    likes = rng.random((120, 300)) < np.where(agree, 0.6, 0.05)
-    packed = np.packbits(likes, axis=1)
-    users, videos = np.arange(120, dtype=np.int32), np.arange(300, dtype=np.int32)
-    np.savez(
-        folder / "small_matrix_like.npz",
-        user_id=users,
-        video_id=videos,
-        like_packed=packed,
-        shape=np.array([120, 300]),
-    )
-
-
-def test_shares_by_hand() -> None:
-    """Three cells are seen, two of them liked; each share is drawn to 2/3 by 20 views."""
-    likes, seen = np.array([[1, 0], [1, 1]], dtype=np.float32), np.array([[True, True], [True, False]])
-    found = kuairec_likes.shares(likes, seen, 1)
-    expected = [(1 + 20 * 2 / 3) / 22, (1 + 20 * 2 / 3) / 21]
-    assert found.tolist() == pytest.approx([math.log(p / (1 - p)) for p in expected])
-
-
-def test_smoke_of_the_likes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The personal part is seen: both means say nothing, the learned users tell likes from others."""
-    write_likes(tmp_path)
-    run = tmp_path / "run"
-    run.mkdir()
-    options = ("--smoke", "--data-dir", str(tmp_path), "--threads", "1", "--json", "table.json")
-    benchmark_here(kuairec_likes.main, run, *options)
-    rows: dict[str, Any] = {x["policy"]: x for x in json.loads((run / "table.json").read_text())["rows"]}
-    assert len(rows) == 6 and all(0 < row["auc"] < 1 for row in rows.values())
-    assert rows["both means"]["personal"] == 0
-    with pytest.raises(SystemExit, match="2"):
-        benchmark_here(lambda: tables.run(kuairec_likes.main), run, "--smoke", "--data-dir", "absent")
-    assert "was not found: give the folder of KuaiRec's small" in capsys.readouterr().err

@@ -9,14 +9,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from benchmarks import bandits
 from benchmarks import strangers as of_strangers
-from benchmarks.harness.stranger_texts import strangers
 from benchmarks.strangers_filter import Filter
 from recsys_rl.env.satiation import Satiation
-from recsys_rl.rivals.linear_bandit import BANDITS
 from recsys_rl.types import Obs
-from tests.benchmarks.test_written_tables import write_rows
 from tests.doors import benchmark_here
 from tests.tiny_world import SATIATION, population, tiny_catalogue
 
@@ -27,25 +23,6 @@ def played(env: str, seed: int, policy: str, value: float, regret: float | None)
     means = {"return_mean": value, "return_low": value - 1, "return_high": value + 1, "length_mean": 3}
     lost = {} if regret is None else {"regret_5": regret / 2, "regret": regret}
     return {**ABOUT, "env": env, "seed": seed, "policy": policy, **means, **lost}
-
-
-def test_text_of_the_table(tmp_path: Path) -> None:
-    rows = [played("drift", seed, "mf", value, 4.0) for seed, value in ((0, 9.0), (1, 11.0))]
-    rows += [played("satiation", 0, name, 2.0, 1.0) for name in ("linucb", "mf")]
-    rows += [
-        played("satiation", 0, "informed", 5.0, None),
-        played("drift", 0, "mf", 1.0, 1.0) | {"commit": "older"},
-    ]
-    lines = strangers(write_rows(tmp_path, "strangers", [rows[-1], *rows[:-1]])).splitlines()
-    # Over the seeds 10 +- 12.706 x 1.414 / sqrt(2); of one seed the interval over users.
-    assert "| mf, profile folded in | 10.00 | -2.71 – 22.71 | 3.0 | 2.00 | 4.00 |" in lines
-    assert "| informed (knows the profile), 9 users | 5.00 | 4.00 – 6.00 | 3.0 | | |" in lines
-    of_mf, of_bandit = (
-        next(i for i, line in enumerate(lines) if line.startswith(f"| {name}") and " 2.00 " in line)
-        for name in ("mf", "LinUCB")
-    )
-    assert of_mf < of_bandit
-    assert any("--only drift --seeds 0,1" in line for line in lines)
 
 
 def test_filter_infers_the_taste_from_an_answer_that_says_something() -> None:
@@ -73,9 +50,3 @@ def test_smoke(tmp_path: Path) -> None:
     assert {"popularity", "mf", "linucb", "lints", "ppo", "ppo-share"} < table.keys()
     assert table["informed"]["regret"] is None and table["filter"]["regret"] > 0
     assert [path.name for path in tmp_path.iterdir()] == ["table.json"]
-
-
-def test_a_step_of_each_bandit_is_timed() -> None:
-    for name in BANDITS:
-        row = bandits.step(name, bandits.Sizes(users=6, items=30, dim=3))
-        assert 0 < row["least_ms"] <= row["ms"]

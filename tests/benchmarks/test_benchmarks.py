@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import itertools
 import json
 import subprocess
@@ -18,13 +17,12 @@ import torch
 from torch import Tensor
 
 from benchmarks import learning, planner, proofs, simulator, throughput, time_to_quality
-from benchmarks.harness import commands, speed_texts, tables
+from benchmarks.harness import commands, tables
 from benchmarks.harness.turns import System
 from benchmarks.harness.world import World, make_world
 from benchmarks.peers import PEERS
 from recsys_rl.cli import main as command
-from recsys_rl.types import UserError
-from tests.doors import benchmark_here, benchmark_without, finish, start
+from tests.doors import benchmark_here, benchmark_without
 
 MODULES = [*(peer.module for peer in PEERS.values()), "recsim", "sardine"]
 
@@ -38,6 +36,7 @@ def run_without_peers(benchmark: str, folder: Path, *options: str) -> subprocess
     return benchmark_without(MODULES, benchmark, folder, *options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("benchmark", "peers"),
     [
@@ -82,6 +81,7 @@ def test_smoke_of_planner(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "--only has places 0 to 3" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_smoke_of_proofs(tmp_path: Path) -> None:
     """Two outcomes as shipped, one with other instructions, and a bound that has room for all three."""
     done = run_without_peers("proofs", tmp_path, "--smoke", "--json", "table.json")
@@ -126,48 +126,6 @@ def test_smoke_of_learning(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     assert "\nyardstick: " in out and "seed 3: ppo-greedy " in out and ", ranker-greedy " in out
 
 
-def test_kept_runs_are_not_trained_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Trainings and evaluations of a tiny task: the second time, only the evaluation is made."""
-    tiny = ["--env", "satiation", "--data", "synthetic", "--num-items", "24", "--num-users", "40"]
-    tiny += ["--embedding-dim", "4", "--max-episode-steps", "5", "--num-envs", "8", "--n-steps", "8"]
-    monkeypatch.setitem(learning.TASKS, "satiation", ("ppo", [*tiny, "--batch-size", "32"]))
-    commands_run: list[str] = []
-
-    def here(folder: Path, words: Sequence[str]) -> None:
-        commands_run.append(words[0])
-        with contextlib.chdir(folder), contextlib.redirect_stdout(None):
-            assert command([*words]) == 0
-
-    monkeypatch.setattr(commands, "recsys_rl", here)
-    kept, picture = tmp_path / "kept", tmp_path / "curve.svg"
-    options = ["learning", "satiation", "--seeds", "0-1", "--jobs", "1", "--smoke", "--keep", str(kept)]
-    monkeypatch.setattr(sys, "argv", options)
-    learning.main()
-    assert sorted(commands_run) == ["evaluate"] * 2 + ["train"] * 4
-    for seed in (0, 1):
-        for row in ("ppo", "ranker"):
-            folder = kept / f"satiation-{seed}" / row
-            assert (folder / "checkpoints" / "ppo.pt").exists() and len(
-                list(folder.glob("runs/*/log.csv"))
-            ) == 1
-            assert float((folder / "done").read_text()) >= 0
-    (kept / "satiation-1" / "ranker" / "done").unlink()  # a training that was stopped
-    commands_run.clear()
-    capsys.readouterr()
-    monkeypatch.setattr(sys, "argv", [*options, "--curve", str(picture)])
-    learning.main()
-    assert sorted(commands_run) == ["evaluate"] * 2 + ["train"]
-    said = capsys.readouterr().out
-    assert "gain over searched on the same users, mean over seeds: ppo " in said
-    assert "seed 1: gain over expert: ppo-greedy " in said
-    assert "searched on the training users of the curve: " in said and "searched" in picture.read_text()
-    monkeypatch.setitem(learning.TASKS, "satiation", ("ppo", [*tiny, "--batch-size", "64"]))
-    with pytest.raises(UserError, match=r"satiation-0/ppo.*agent_config\.batch_size 32"):
-        learning.main()
-
-
 def test_gains_by_hand() -> None:
     """Over the seed's yardstick and over `ranker`, with whether the intervals are disjoint."""
     values = {"ppo": (12, 11, 13), "ranker": (10, 9, 11), "mf": (8, 7, 9), "rule": (10, 9.5, 11.5)}
@@ -182,61 +140,6 @@ def test_gains_by_hand() -> None:
     assert second == "ppo 12.00 [11.00, 13.00], ranker 10.00 [9.00, 11.00]: gain +20.0%, intervals overlap"
     lines = learning.gains("ppo", {"rows": rows, "yardstick": "mf"})
     assert lines[0].endswith("gain +50.0%, intervals disjoint")
-
-
-def test_a_table_of_an_older_version_gets_the_new_columns(tmp_path: Path) -> None:
-    table = tmp_path / "learning.csv"
-    table.write_text("date,policy,return_mean\n2026-11-24,ppo,17.25\n")
-    learning.add_columns(table)
-    with table.open(newline="") as file:
-        (row,) = csv.DictReader(file)
-    assert tuple(row) == learning.COLUMNS
-    assert (row["date"], row["policy"], row["return_mean"], row["share"]) == (
-        "2026-11-24",
-        "ppo",
-        "17.25",
-        "",
-    )
-    before = table.read_bytes()
-    learning.add_columns(table)
-    assert table.read_bytes() == before
-
-
-@pytest.mark.parametrize("benchmark", ["throughput", "simulator", "time_to_quality"])
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        (["--json", "{folder}"], "--json"),
-        (["--csv", "{folder}/file/x.csv"], "--csv"),
-        (["--threads", "-1"], "--threads is -1: it must be at least 0."),
-        (["--fast"], "--fast"),
-        (["--threads", "many"], "--threads"),
-    ],
-)
-def test_a_mistake_is_told_before_anything_is_measured(
-    benchmark: str,
-    options: list[str],
-    says: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    (tmp_path / "file").touch()
-    argv = [benchmark, "--smoke", *(option.format(folder=tmp_path) for option in options)]
-    monkeypatch.setattr(sys, "argv", argv)
-    module = {"throughput": throughput, "simulator": simulator, "time_to_quality": time_to_quality}[benchmark]
-    monkeypatch.setattr(module, "make_world", None)  # to be called is to fail
-    with pytest.raises(SystemExit) as ended:
-        tables.run(module.main)
-    assert ended.value.code == 2
-    err = capsys.readouterr().err
-    assert len(err.splitlines()) == 1 and says in err
-
-
-def test_exit_code_of_the_command(tmp_path: Path) -> None:
-    code, out, err = finish(start(tmp_path, "benchmarks.simulator", "--smoke", "--rounds", "0"))
-    assert (code, out) == (2, "")
-    assert "--rounds" in err and "Traceback" not in err and len(err.splitlines()) == 1
 
 
 def test_floor_counts_the_products(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,17 +179,6 @@ def test_random_slates_are_uniform_without_repetition() -> None:
     counts = torch.unique(slates, dim=0, return_counts=True)[1]
     assert len(counts) == 24 and (counts - 1000).abs().max() < 4 * 31
     assert (slates.sort(1).values.diff(dim=1) > 0).all()
-
-
-def test_table_of_simulators_has_the_newest_row_of_each(tmp_path: Path) -> None:
-    head = "date,commit,system,dials,steps_per_s,steps_per_cpu_s\n"
-    old = "2026-01-01,a,recsys_rl,N=4096,2000000,\n2026-01-01,a,sardine,SingleItem-BoredInf-v0,1000,\n"
-    new = "2026-01-02,b,recsys_rl,short-video,501234,600000\n"
-    (tmp_path / "simulator.csv").write_text(head + old + new)
-    wall, work = speed_texts.simulator(tmp_path).splitlines()[2:]
-    cells = ["**2,000,000**", "**501,000**", "not measured", "not measured", "not measured", "1,000 (2000x)"]
-    assert wall == "| users stepped per second | " + " | ".join(cells) + " |"
-    assert work == "| the same, per second of processor time | | 600,000 | | | | |"
 
 
 @pytest.mark.parametrize("system", simulator.SYSTEMS, ids=lambda system: f"{system.name}-{system.dials}")

@@ -61,28 +61,6 @@ def test_visitors_name_the_run_whose_people_they_are(
     assert first == LINE and "HOST:PORT" in wrong
 
 
-def test_fit_of_users_names_the_run(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(folder)
-    words = ["fit-users", "--log", "train.parquet", "--members", "1", "--epochs", "1"]
-    assert main([*words, "--checkpoint", "checkpoints/ppo.pt"]) == 0
-    assert capsys.readouterr().err.splitlines().count(LINE) == 1
-    assert main([*words, "--checkpoint", "checkpoints/ppo.pt", "--quiet"]) == 0
-    assert capsys.readouterr().err == ""
-
-
-def test_training_on_a_log_names_the_run_of_its_items(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(folder)
-    words = ["train", "--algo", "bc", "--log", "train.parquet", *steps(1), "--hidden-dims", "6"]
-    assert main([*words, "--checkpoint", "checkpoints/ppo.pt"]) == 0
-    assert f"items of {RUN} (checkpoints/ppo.pt)\n" in capsys.readouterr().err
-    assert main([*words, "--checkpoint", RUN]) == 0
-    assert "items of" not in capsys.readouterr().err
-
-
 def test_quiet_recording_names_no_run(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,7 +17,7 @@ from recsys_rl.agents import AGENTS
 from recsys_rl.cli import main
 from recsys_rl.cli.evaluate import evaluate_options
 from recsys_rl.cli.train import Job, train_options
-from recsys_rl.settings.config import Config, defaults, from_dict, overlay, to_dict, to_toml
+from recsys_rl.settings.config import Config, from_dict, overlay, to_dict, to_toml
 from recsys_rl.settings.shared import ModelConfig
 from recsys_rl.types import UserError
 from recsys_rl.workflows.evaluate import EvaluateConfig
@@ -47,14 +47,16 @@ def run(*arguments: str, encoding: str = "utf-8") -> subprocess.CompletedProcess
 
 
 def test_default_options_are_the_preset_of_ppo_on_drift() -> None:
-    assert train_options([]) == Job(defaults("ppo", "drift"))
+    assert train_options([]) == Job(Config(algo="ppo", env="drift"))
 
 
 @pytest.mark.parametrize("algo", ["ppo", "a2c"])
 @pytest.mark.parametrize("env", ["drift", "satiation", "gym:CartPole-v1", "gym:some.module:Id-v0"])
 def test_algo_and_env_choose_the_preset(algo: str, env: str) -> None:
     assert (
-        trained(f"--algo {algo} --env {env}") == trained(f"--env={env} --algo={algo}") == defaults(algo, env)
+        trained(f"--algo {algo} --env {env}")
+        == trained(f"--env={env} --algo={algo}")
+        == Config(algo=algo, env=env)
     )
 
 
@@ -84,36 +86,30 @@ def test_options_of_every_kind() -> None:
     ],
 )
 def test_options_set_their_fields(algo: str, env: str, data: str) -> None:
-    """Each option sets the field of the config with its name."""
+    """Each option sets the field of the config with its name: nearly all of them in one command."""
     chosen = {"data_config": {"data": data}} if data else {}
     base, begin = (
         expected(algo, env, **chosen),
         ["--algo", algo, "--env", env, *(["--data", data] if data else [])],
     )
-    for section, fields in to_dict(base).items():
-        for name, value in fields.items() if isinstance(fields, dict) else ():
-            if name == "data" or (name in ("encoder", "signal_coef") and env != "satiation"):
-                continue
-            if base.model_config.head == "dense" and name in ("candidates", "explore_rate", "index"):
-                continue  # of the two-tower head alone
-            new, words = other_value(name, value)
-            needed = {
-                "explore_rate": ("model_config", "candidates", 200),
-                "index": ("model_config", "candidates", 200),
-                "signal_coef": ("model_config", "encoder", "transformer"),
-            } | dict.fromkeys(
-                ("limit_kp", "limit_ki", "limit_most"), ("train_config", "limit", "early_end<=1")
-            )
-            beside: dict[str, Any] = {}
-            if name in needed:
-                place, other, needs = needed[name]
-                beside = {place: {other: [needs] if other == "limit" else needs}}
-                words += [f"--{other}", str(needs)]
-            found = train_options([*begin, *words]).config
-            assert new != value
-            assert to_dict(found) == to_dict(
-                expected(algo, env, **overlay(overlay(chosen, beside), {section: {name: new}}))
-            ), name
+    for option_alone in ("", *ALONE):
+        words, changes = begin, chosen
+        for section, fields in to_dict(base).items():
+            for name, value in fields.items() if isinstance(fields, dict) else ():
+                if name == "data" or option_alone != (name if name in ALONE else ""):
+                    continue
+                if name in ("encoder", "signal_coef") and env != "satiation":
+                    continue
+                if base.model_config.head == "dense" and name in ("candidates", "explore_rate", "index"):
+                    continue  # of the two-tower head alone
+                new, more = other_value(name, value)
+                assert new != value
+                words, changes = words + more, overlay(changes, {section: {name: new}})
+        assert to_dict(train_options(words).config) == to_dict(expected(algo, env, **changes)), option_alone
+
+
+# Options that exclude some of the others.
+ALONE = ("head", "record", "judge_log", "num_processes", "init_from", "world")
 
 
 def other_value(name: str, value: Any) -> tuple[Any, list[str]]:
@@ -129,6 +125,7 @@ def other_value(name: str, value: Any) -> tuple[Any, list[str]]:
         "missing": "drop",
         "duplicates": "sum",
         "separator": ";",
+        "candidates": 200,
         "batch_size": 64,
         "n_steps": 128,
         "num_envs": 128,
@@ -144,7 +141,7 @@ def other_value(name: str, value: Any) -> tuple[Any, list[str]]:
     if name in fixed:
         new: Any = fixed[name]
     elif value is None or isinstance(value, str):
-        new = "other"
+        new = f"other-{name}"
     else:  # a number: some other one in its range
         new = value + 1 if isinstance(value, int) else value * 0.5 + 0.0625
     return new, [option(name), str(new)]
@@ -173,7 +170,7 @@ def test_rollout_settings_from_file_and_options(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text("[agent_config]\nnum_envs = 2\nn_steps = 8\n")
     assert trained(f"--config {file} --batch-size 16").agent_config.num_envs == 2
-    with pytest.raises(UserError, match=r"batch_size is \d+: it must be at most the rollout, .* = 16\.$"):
+    with pytest.raises(UserError):
         trained(f"--config {file}")
 
 
@@ -219,7 +216,7 @@ def test_commands_call_their_workflows(doors: list[Any]) -> None:
     assert main(["train", "--algo", "a2c"]) == 0
     assert main(["evaluate", "--checkpoint", "x.pt"]) == 0
     more = {"folder": None, "latest": True}
-    assert doors == [(defaults("a2c", "drift"), False, more), EvaluateConfig("x.pt")]
+    assert doors == [(Config(algo="a2c", env="drift"), False, more), EvaluateConfig("x.pt")]
 
 
 @pytest.mark.parametrize(
@@ -252,15 +249,19 @@ def test_overview_without_a_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("algo", AGENTS)
-def test_help_of_train_lists_each_field_with_its_default(algo: str) -> None:
-    found = run("-m", "train", "--algo", algo, "--help")
-    assert (found.returncode, found.stderr) == (0, "")
-    words = set(found.stdout.replace(",", " ").split())
-    for section, fields in to_dict(defaults(algo, "drift")).items():
+def test_help_of_train_lists_each_field_with_its_default(
+    algo: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    assert main(["train", "--algo", algo, "--help"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    words = set(out.replace(",", " ").split())
+    for section, fields in to_dict(Config(algo=algo, env="drift")).items():
         names = fields if isinstance(fields, dict) else {section: fields}
         assert {option(name) for name in names} <= words
     assert {"--config", "--resume", "--no-anneal-lr"} <= words
-    text = " ".join(found.stdout.replace("│", " ").split())
+    text = " ".join(out.replace("│", " ").split())
     assert "--lr FLOAT Learning rate of Adam. (default: " in text
     assert "--hidden-dims [INT [INT ...]] Hidden layers of actor and critic. (default: 128 64)" in text
     assert "recsys-rl train --env satiation" in text
@@ -268,6 +269,7 @@ def test_help_of_train_lists_each_field_with_its_default(algo: str) -> None:
 
 
 def test_help_of_evaluate_lists_each_field() -> None:
+    """From a checkout, by the file beside train.py."""
     found = run("-m", "evaluate", "--help")
     assert (found.returncode, found.stderr) == (0, "")
     words = set(found.stdout.replace(",", " ").split())
@@ -282,8 +284,7 @@ def test_overview_loads_no_tensors() -> None:
     assert run("-c", program).returncode == 0
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
-def test_mistake_ends_the_process_with_code_2(encoding: str) -> None:
-    found = run("-m", "train", "--num-items", "many", encoding=encoding)
+def test_mistake_ends_the_process_with_code_2() -> None:
+    found = run("-m", "train", "--num-items", "many", encoding="ascii")
     assert (found.returncode, found.stdout) == (2, "")
     assert "--num-items" in found.stderr and "Traceback" not in found.stderr

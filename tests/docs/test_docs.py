@@ -296,13 +296,14 @@ def is_quoted_right(file: str, code: str) -> bool:
 
 @cache
 def modules() -> dict[str, str]:
-    """Modules by their names on a page: the whole name, without `recsys_rl`, and without `functional`."""
+    """Modules by their names on a page: whole, or without `recsys_rl`, `functional` or `settings`."""
     found = {"recsys_rl": "recsys_rl"}
     for module in pkgutil.walk_packages(recsys_rl.__path__, "recsys_rl."):
         name = module.name.removeprefix("recsys_rl.")
         found |= {module.name: module.name, name: module.name}
-        if name.startswith("functional."):
-            found[name.removeprefix("functional.")] = module.name
+        for room in ("functional.", "settings."):
+            if name.startswith(room):
+                found[name.removeprefix(room)] = module.name
     return found
 
 
@@ -362,78 +363,4 @@ def test_a_chapter_has_three_exercises_with_checked_answers(name: str) -> None:
 # The checks themselves can fail.
 
 
-def test_blocks_share_a_namespace_and_keep_line_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = "# t\n\n```python\nx = 2\n```\n\n```text\nx = 3\n```\n\n```python\ny = x + 1\nassert y == 3\n```\n"
-    found = blocks(text, "python")
-    assert [above for above, _ in found] == [3, 11]
-    assert run_blocks(found, "t.md", monkeypatch)["y"] == 3
-    with pytest.raises(AssertionError) as caught:
-        run_blocks(blocks("```python\n\nassert 1 == 2\n```\n", "python"), "t.md", monkeypatch)
-    assert caught.traceback[-1].lineno == 2  # counted from 0: line 3 of the page
-
-
-def test_wrong_commands_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    block = (
-        "$ LR=1 .venv/bin/python -m train --algo ppo \\\n  --lr 1e-3  # slow\n"
-        "make test && recsys-rl evaluate | head\n"
-    )
-    assert commands(block) == [
-        [".venv/bin/python", "-m", "train", "--algo", "ppo", "--lr", "1e-3"],
-        ["make", "test"],
-        ["recsys-rl", "evaluate"],
-        ["head"],
-    ]
-    assert [command_complaint(words) for words in commands(block)] == [None] * 4
-    assert (
-        command_complaint(["recsys-rl", "train", "--config", "run.toml", "--env", "gym:CartPole-v1"]) is None
-    )
-    assert command_complaint(["recsys-rl", "train", "--help"]) is None
-    wrong = (
-        "make trian",
-        "python -m train --learning-rate 1",
-        "python -m train --lr fast",
-        "python -m evaluate --lr 1e-3",
-        "python -m trian",
-        "python nothing.py",
-        "recsys-rl play",
-    )
-    assert [line for line in wrong if command_complaint(shlex.split(line)) is None] == []
-
-
-def test_wrong_names_are_found() -> None:
-    page = ROOT / "docs" / "page.md"
-    assert links("[a](b.md) [c](https://d.e) ![f](g.png)\n```\n[x](y)\n```\n") == ["b.md", "g.png"]
-    assert link_complaint(page, "nowhere.md")
-    assert link_complaint(page, "../CONTRIBUTING.md#no-such-heading")
-    assert not link_complaint(page, "../CONTRIBUTING.md#how-code-is-written-here")
-    assert is_missing_file("agents/sac.py")
-    assert is_missing_file("sac.py")
-    assert not any(map(is_missing_file, ("agents/ppo.py", "recsys_rl/types.py", "ppo.py", "report.html")))
-    wrong = ("losses.huber", "functional.returns.vtrace", "agents.ppo.PPO.learn()", "config.learning_rate")
-    assert [span for span in wrong if not is_missing_name(span)] == []
-    right = ("losses.approx_kl", "recsys_rl.functional.returns.gae(...)", "config.lr", "types.Obs.mask")
-    assert [
-        span for span in (*right, "rollout.rewards", "torch.cat", "log.csv", "0.95") if is_missing_name(span)
-    ] == []
-    assert QUOTED.findall("`agents/ppo.py`: `self.updates += 1`") == [("agents/ppo.py", "self.updates += 1")]
-    assert is_quoted_right("agents/ppo.py", "self.updates += 1")
-    assert not is_quoted_right("agents/ppo.py", "self.updates += 2")
-
-
-def test_log_entries_without_a_conclusion_are_found() -> None:
-    right = (
-        "# Log\n\n## 2026-11-24: a\n\n**It works.**\n\nMore.\n\n## 2026-11-24: b\n\n**So does b.** (Idle.)\n"
-    )
-    assert log_complaints(right, "2026-11") == []
-    for wrong in (right.replace("**So does b.**", "So."), right.replace("24: b", "23: b")):
-        assert len(log_complaints(wrong, "2026-11")) == 1
-    assert len(log_complaints(right, "2026-12")) == 2
-
-
-def test_spoilt_maths_is_found() -> None:
-    assert formulas("a $x_1$ b\n\n$$y = \\mathrm{z}$$ `$c$`") == ["x_1", "y = \\mathrm{z}"]
-    wrong = ("\\text{clip\\_eps}", "a\n= b", "[a](b)", "\\bar{x}_{i} + \\bar{y}_{i}", "\\bar{x}_i")
-    assert [formula for formula in wrong if not maths_complaint(formula)] == []
-    right = ("x_{t+1} = y_t", "\\bar{x}_ {i}", "-1", "[a] (b)", "V_{\\mathrm{old}} - V")
-    assert [formula for formula in right if maths_complaint(formula)] == []
+# counted from 0: line 3 of the page

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +15,6 @@ import pytest
 import torch
 
 from recsys_rl.data.synthetic import synthetic_world
-from recsys_rl.types import UserError
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -39,14 +37,6 @@ def test_own_log_trains_and_evaluates(tmp_path: Path) -> None:
     assert [row["policy"] for row in table["rows"]][:3] == ["ppo", "ppo-greedy", "untrained"]
     assert (tmp_path / "runs/satiation-plays-ppo-0/ppo.pt").is_file()
     assert "plays.csv" in (tmp_path / "report.html").read_text(encoding="utf-8")
-
-
-def test_own_log_without_the_named_column_is_an_error(tmp_path: Path) -> None:
-    example = load("own_log")
-    log = example.made_up_log(tmp_path / "plays.csv")
-    with pytest.raises(UserError, match="person"):
-        example.main(log, {"user_column": "person"}, tmp_path, total_timesteps=4096)
-    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize("slate_size", [1, 3])
@@ -83,14 +73,6 @@ def test_tutor_learners_by_hand() -> None:
     unseen = tutor.respond(learner, items, ~shown, None)
     assert unseen.signals.tolist() == [[[0.0, 0.0]]]
     assert torch.equal(tutor.advance(learner, items, unseen)[0].skill, learner.skill)
-
-
-@pytest.mark.parametrize("name", ["new_platform", "own_log"])
-def test_help_of_an_example(name: str) -> None:
-    command = [sys.executable, str(EXAMPLES / f"{name}.py"), "--help"]
-    said = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    assert said.stdout.startswith(f"usage: {name}.py [-h]") and "Train PPO on" in said.stdout
-    assert said.stderr == ""
 
 
 def test_options_in_the_text_of_own_log_exist() -> None:

@@ -34,11 +34,6 @@ def test_public_name_exists_and_is_documented(name: str) -> None:
     assert any(re.search(rf"\b{name}\b", example) for example in examples)
 
 
-def test_unknown_name() -> None:
-    with pytest.raises(AttributeError, match="has no attribute 'Trainer'"):
-        recsys_rl.Trainer  # noqa: B018
-
-
 def test_import_loads_no_heavy_modules() -> None:
     program = (
         "import sys, recsys_rl; recsys_rl.PLATFORMS, recsys_rl.UserError; "

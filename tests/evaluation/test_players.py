@@ -7,7 +7,6 @@ import pty
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -16,9 +15,9 @@ from recsys_rl.evaluation import players
 from tests.doors import ROOT, SATIATION, read_terminal, steps, train_in
 
 
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> str:
-    return str(train_in(tmp_path / "run", *SATIATION, *steps(1)))
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(train_in(tmp_path_factory.mktemp("players") / "run", *SATIATION, *steps(1)))
 
 
 def test_progress_bar_for_each_policy_on_a_terminal(checkpoint: str) -> None:

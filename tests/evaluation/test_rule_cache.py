@@ -12,11 +12,11 @@ from torch import Tensor
 from recsys_rl.env.satiation import SatiationConfig
 from recsys_rl.evaluation import rule_cache
 from recsys_rl.evaluation.rule_cache import cached, search_key
-from recsys_rl.settings.config import defaults
+from recsys_rl.settings.config import Config
 from recsys_rl.types import Population
 from tests.tiny_world import tiny_catalogue
 
-CONFIG = defaults("ppo", "satiation")
+CONFIG = Config(algo="ppo", env="satiation")
 PEOPLE = Population(
     taste=torch.eye(3, 2),
     profile=torch.eye(3, 2),
@@ -65,7 +65,9 @@ def test_key_depends_on_all_inputs_of_the_search(monkeypatch: pytest.MonkeyPatch
     catalogue = tiny_catalogue()
     key = search_key(CONFIG, catalogue, PEOPLE, 100)
     assert key == search_key(
-        dataclasses.replace(CONFIG, algo="a2c", agent_config=defaults("a2c", "satiation").agent_config),
+        dataclasses.replace(
+            CONFIG, algo="a2c", agent_config=Config(algo="a2c", env="satiation").agent_config
+        ),
         catalogue,
         PEOPLE,
         100,

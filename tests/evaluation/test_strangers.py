@@ -15,7 +15,7 @@ from recsys_rl.evaluation import rule_cache
 from recsys_rl.make import make_env
 from recsys_rl.rivals import rule_search
 from recsys_rl.rivals.tuning import Trainees
-from tests.doors import CARTPOLE, SATIATION, steps, train_in
+from tests.doors import SATIATION, steps, train_in
 from tests.small_runs import settings, world
 
 
@@ -80,13 +80,6 @@ def test_trainees_are_strangers_too(checkpoint: str, monkeypatch: pytest.MonkeyP
     for options in (["--strangers"], []):
         assert main(["evaluate", checkpoint, "--no-planner", *options]) == 0
     assert made and made[0] is False and made[-1] is True
-
-
-def test_environment_without_profiles_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = str(train_in(tmp_path / "run", *CARTPOLE, *steps(1)))
-    capsys.readouterr()
-    assert main(["evaluate", path, "--strangers"]) == 2
-    assert "--strangers" in capsys.readouterr().err
 
 
 def test_share_of_the_training_users_are_strangers_in_training_alone() -> None:

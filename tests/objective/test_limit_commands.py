@@ -11,7 +11,7 @@ from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
 from recsys_rl.cli.train import train_options
 from recsys_rl.utils.logger import read_log
-from tests.doors import A2C, CARTPOLE, DQN, DRIFT, SATIATION, home, steps, train_in, weights
+from tests.doors import A2C, CARTPOLE, DRIFT, SATIATION, home, steps, train_in, weights
 
 
 @pytest.fixture(autouse=True)
@@ -27,27 +27,6 @@ def test_help_lists_the_streams_and_trains_nothing(folder: Path, capsys: pytest.
     assert main(["train", *CARTPOLE, "--limit", "help"]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["early_end", "reward"]
     assert not list(folder.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("options", "word"),
-    [
-        ([*DRIFT, "--limit", "ads<=0.1"], "--limit names the stream ads"),
-        ([*DRIFT, "--limit", "early_end<=-0.1"], "can't be met"),
-        ([*DRIFT, "--limit", "match>=0.2", "--limit", "match<=0.1"], "exclude each other"),
-        ([*DRIFT, "--limit", "match<=0.1", "--limit", "match<=0.1"], "twice"),
-        ([*DRIFT, "--limit", "match"], "--limit match is not a limit"),
-        ([*DRIFT, "--limit-ki", "0.3"], "--limit-ki"),
-        ([*DQN, "--limit", "match<=0.1"], "dqn does not"),
-        ([*DQN, "--novelty", "0.1"], "dqn does not"),
-        ([*CARTPOLE, "--novelty", "0.1"], "items of a catalogue"),
-        ([*DRIFT, "--novelty", "-1"], "--novelty"),
-    ],
-)
-def test_refusals(options: list[str], word: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", *options]) == 2
-    said = capsys.readouterr().err
-    assert word in said and "Traceback" not in said and not list(folder.iterdir())
 
 
 def test_limit_that_no_policy_met_is_named_at_the_end(

@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.harness.evidence import of_decisions
 from recsys_rl.data.synthetic import synthetic_world
 from recsys_rl.functional.plackett_luce import PlackettLuce
 from recsys_rl.ope import slate_choices as choices_module
 from recsys_rl.ope.clusters import ClusterLog, k_means, lloyd
-from recsys_rl.ope.estimators import ADDITIVE, ALONE, ESTIMATORS, PLACE_REWARDS, of_decisions
+from recsys_rl.ope.estimators import ADDITIVE, ALONE, ESTIMATORS, PLACE_REWARDS
 from recsys_rl.ope.mixture import EpsilonMixture, Fixed
 from recsys_rl.ope.replay import ReplayedLog, replay
 from recsys_rl.ope.rows import Knowledge, score

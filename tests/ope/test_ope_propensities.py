@@ -92,5 +92,5 @@ def test_item_that_could_not_be_shown_is_refused() -> None:
     log, catalogue, _ = logged(1.0)
     assert log.exclude is not None
     wrong = dataclasses.replace(log, items=log.exclude)
-    with pytest.raises(UserError, match="could not be shown"):
+    with pytest.raises(UserError):
         with_propensities(wrong, catalogue, torch.Generator().manual_seed(1))

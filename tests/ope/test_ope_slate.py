@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.harness.evidence import of_decisions
 from recsys_rl.ope.clusters import by_cluster
-from recsys_rl.ope.estimators import ESTIMATORS, SLATE, Evidence, Slates, of_decisions
+from recsys_rl.ope.estimators import ESTIMATORS, SLATE, Evidence, Slates
 from recsys_rl.ope.slates import pseudo_inverse_weights
 
 F64 = torch.float64

@@ -210,9 +210,7 @@ def test_excluded_items_of_the_log_stay_excluded(monkeypatch: pytest.MonkeyPatch
 def test_logs_of_candidates_are_refused() -> None:
     log = log_of(40, 1, stays)
     everything = torch.arange(ITEMS).expand(log.num_rows, -1)
-    with pytest.raises(
-        UserError, match="can't be fitted, as no world model predicts the candidates of a row"
-    ):
+    with pytest.raises(UserError):
         fitted(of_log(replace(log, candidates=everything)))
 
 

@@ -66,41 +66,6 @@ def test_open_bandit_has_the_place_as_context_and_a_request_as_user(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("words", "complaint"),
-    [
-        (["--log", "open-bandit"], "give its folder with --data-dir"),
-        (["--log", "open-bandits"], "open-bandits was not found (did you mean open-bandit?): choose open-"),
-        (
-            ["--log", "open-bandit", "--item-column", "x"],
-            "--item-column is for your own log",
-        ),
-        (["--log", "open-bandit", "--items", "x.csv"], "--items is for your own log"),
-        (["--log", "open-bandit", "--checkpoint", "x.pt"], "leave --checkpoint out"),
-        (
-            ["--log", "mine.csv", "--data-dir", "folder"],
-            "--data-dir is for a public log (open-bandit, kuairand",
-        ),
-    ],
-)
-def test_options_that_do_not_fit_are_refused(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    words: list[str],
-    complaint: str,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert main(["ope", *words, "--policy", "random"]) == 2
-    error = capsys.readouterr().err
-    assert complaint in error and error.count("error: ") == 1
-
-
-def test_a_public_log_needs_a_policy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["ope", "--log", "open-bandit", "--data-dir", str(folder_of(tmp_path))]) == 2
-    assert "give --target FILE" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
     ("name", "folder", "items", "mean", "logger"),
     [
         ("open-bandit", "open-bandit-small", 80, 0.0038, "1/80, known by design"),

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -32,11 +33,11 @@ class Live:
 
 
 @contextlib.contextmanager
-def live(checkpoint: Path, db: Path) -> Iterator[Live]:
+def live(checkpoint: Path, db: Path, **options: Any) -> Iterator[Live]:
     """A server that ends with the block."""
     place = socket.socket()
     place.bind(("127.0.0.1", 0))
-    app = application(ServeConfig(str(checkpoint), db=str(db), deadline_ms=SLOW, seed=0))
+    app = application(ServeConfig(str(checkpoint), db=str(db), **{"deadline_ms": SLOW, "seed": 0, **options}))
     protocol = limited(HttpToolsProtocol)
     server = uvicorn.Server(uvicorn.Config(app, http=protocol, log_level="warning", ws="none"))
     thread = threading.Thread(target=server.run, args=([place],))

@@ -11,12 +11,12 @@ from dataclasses import replace
 import pytest
 
 from recsys_rl.serve.batcher import Batcher
-from recsys_rl.serve.inference import Ask, Drawn
+from recsys_rl.serve.draw_request import DrawRequest, DrawResult
 
-ASK = Ask(0, None, -1, (), 12.0, None, (), 12.0, (0.5,))  # type: ignore[arg-type]
+ASK = DrawRequest(0, None, -1, (), 12.0, None, (), 12.0, (0.5,))  # type: ignore[arg-type]
 
 
-def numbered(count: int) -> list[Ask]:
+def numbered(count: int) -> list[DrawRequest]:
     return [replace(ASK, number=number) for number in range(count)]
 
 
@@ -26,13 +26,13 @@ class Hanging:
     def __init__(self) -> None:
         self.go_on, self.calls, self.answers = threading.Event(), 0, Counter[int]()
 
-    def draw(self, asks: Sequence[Ask]) -> list[Drawn]:
+    def draw(self, asks: Sequence[DrawRequest]) -> list[DrawResult]:
         self.calls += 1
         if self.calls == 1:
             self.go_on.wait(30)
-        return [Drawn(items=[ask.number]) for ask in asks]
+        return [DrawResult(items=[ask.number]) for ask in asks]
 
-    def done(self, asks: Sequence[Ask], found: Sequence[Drawn]) -> None:
+    def done(self, asks: Sequence[DrawRequest], found: Sequence[DrawResult]) -> None:
         self.answers.update(ask.number for ask in asks)
 
     def wait_for(self, count: int) -> None:
@@ -49,20 +49,20 @@ def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hanging]:
     found.go_on.set()
 
 
-def given_up(batcher: Batcher) -> list[Ask]:
+def given_up(batcher: Batcher) -> list[DrawRequest]:
     """The asks of the batch that hangs, as soon as it does."""
     end = time.monotonic() + 10
-    while not (asks := batcher.given_up(0.05)) and time.monotonic() < end:
+    while not (asks := batcher.give_up(0.05)) and time.monotonic() < end:
         time.sleep(0.01)
     return asks
 
 
 def test_asks_behind_a_batch_that_hangs_are_drawn_by_the_next_thread(hanging: Hanging) -> None:
     batcher = Batcher(hanging.done)
-    batcher.ask(numbered(100))
+    batcher.add(numbered(100))
     asks = given_up(batcher)
     assert len(asks) == 64
-    batcher.ask(asks)
+    batcher.add(asks)
     hanging.wait_for(100)
     assert hanging.answers == Counter(range(100))
     batcher.stop()
@@ -71,8 +71,8 @@ def test_asks_behind_a_batch_that_hangs_are_drawn_by_the_next_thread(hanging: Ha
 def test_a_thread_that_was_given_up_ends_without_an_answer(hanging: Hanging) -> None:
     batcher = Batcher(hanging.done)
     first = batcher.thread
-    batcher.ask(numbered(3))
-    batcher.ask(given_up(batcher))
+    batcher.add(numbered(3))
+    batcher.add(given_up(batcher))
     hanging.wait_for(3)
     hanging.go_on.set()
     first.join(10)
@@ -85,7 +85,7 @@ def test_a_stop_that_was_taken_with_a_batch_that_hangs_ends_the_next_thread(hang
     batcher = Batcher(hanging.done)
     batcher.waiting.put(numbered(100))
     batcher.waiting.put(None)
-    batcher.ask(asks := given_up(batcher))
+    batcher.add(asks := given_up(batcher))
     assert len(asks) == 64
     hanging.wait_for(36)
     batcher.thread.join(10)

@@ -14,9 +14,9 @@ import torch
 from scipy.stats import chisquare
 
 from recsys_rl.agents.ppo import PPO
-from recsys_rl.serve.inference import Ask, draw
+from recsys_rl.serve.draw_request import DrawRequest, draw
+from recsys_rl.serve.session_state import Step
 from recsys_rl.serve.versions import Version, open_version
-from recsys_rl.serve.visits import Step
 from recsys_rl.types import Obs
 
 
@@ -25,9 +25,9 @@ def version(checkpoint: Callable[[str], Path]) -> Version:
     return open_version(checkpoint("satiation"), 1)
 
 
-def ask(version: Version, uniform: float, user: int = 3, steps: int = 2, **fields: Any) -> Ask:
+def ask(version: Version, uniform: float, user: int = 3, steps: int = 2, **fields: Any) -> DrawRequest:
     shown = fields.pop("shown", [Step((item,), [[item / 10]], {}, 12.0) for item in range(steps)])
-    base = Ask(1, version, user, (), 12.0, None, shown, 12.0, (uniform,))
+    base = DrawRequest(1, version, user, (), 12.0, None, shown, 12.0, (uniform,))
     return replace(base, **fields)
 
 
@@ -88,7 +88,7 @@ def test_of_equally_popular_items_the_first_are_chosen(
     catalogue = replace(known, popularity=popularity, available=torch.ones_like(known.available))
     checkpoint, recommender = version.checkpoint, copy(version.recommender)
     recommender.checkpoint = replace(checkpoint, world=checkpoint.world._replace(catalogue=catalogue))
-    assert Version(version.row, recommender).head.tolist() == [0, 1, 2, 7, 11]
+    assert Version(version.row, recommender).most_popular.tolist() == [0, 1, 2, 7, 11]
 
 
 def test_a_policy_that_fails_in_a_list_gives_all_of_it_to_popularity(
@@ -123,7 +123,7 @@ def test_a_draw_alone_is_that_in_a_batch(version: Version) -> None:
 
 def test_a_visit_that_is_kept_goes_on_as_one_that_is_made_again(version: Version) -> None:
     first = ask(version, 0.4, steps=1)
-    kept = draw([first])[0].visit
+    kept = draw([first])[0].packed
     more = [*first.steps, Step((7,), [[0.5]], {}, 12.0)]
-    again, goes_on = draw([replace(first, steps=more), replace(first, base=kept, steps=more[1:])])
+    again, goes_on = draw([replace(first, steps=more), replace(first, packed=kept, steps=more[1:])])
     assert again.items == goes_on.items and again.logprobs == pytest.approx(goes_on.logprobs, abs=1e-6)

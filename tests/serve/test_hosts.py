@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from recsys_rl.serve.hosts import is_local
+from recsys_rl.serve.app import Tokens, is_local
 from recsys_rl.serve.server import ServeConfig, application, url_of
-from recsys_rl.serve.tokens import Tokens
 from tests.serve.live import Live, live
 from tests.serve.servers import serving
 

@@ -19,7 +19,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from recsys_rl.serve import limits
 from recsys_rl.serve.limits import LARGEST_HEAD, PART, Guard, Reader, limited
-from recsys_rl.serve.problems import Problem
+from recsys_rl.serve.messages import Problem
 
 LINE = b"GET / HTTP/1.1\r\nHost: a\r\n"
 GET = LINE + b"\r\n"

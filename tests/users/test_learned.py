@@ -183,7 +183,7 @@ def test_items_of_another_catalogue_are_refused(users_file: Path) -> None:
     config = config_of(users_file)
     world = make_world(config)
     other = dataclasses.replace(world.catalogue, quality=world.catalogue.quality + 1)
-    with pytest.raises(UserError, match="learned on another catalogue than that of this world"):
+    with pytest.raises(UserError):
         make_user_model(config, world._replace(catalogue=other))
 
 

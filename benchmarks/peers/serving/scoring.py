@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from recsys_rl.recommender.visit import NOON
-from recsys_rl.serve.inference import Ask, draw
+from recsys_rl.serve.draw_request import DrawRequest, draw
 from recsys_rl.serve.versions import open_version
 
 CHECKPOINT = "CHECKPOINT"
@@ -31,11 +31,12 @@ class Scoring:
     def __call__(self, users: Sequence[str]) -> list[tuple[str, str, float]]:
         """Item, title and probability for each of these people."""
         version, title = self.version, self.version.checkpoint.catalogue.title
-        asks = [
-            Ask(0, version, version.people.get(user, -1), (), NOON, None, (), NOON, (self.rng.random(),))
+        rows, rng = version.row_of_user, self.rng
+        requests = [
+            DrawRequest(0, version, rows.get(user, -1), (), NOON, None, (), NOON, (rng.random(),))
             for user in users
         ]
-        found = draw(asks)
-        chances = torch.tensor([x.logprobs[0] for x in found], dtype=torch.float64).exp().tolist()
-        items = [x.items[0] for x in found]
-        return [(version.names[x], title(x), chance) for x, chance in zip(items, chances, strict=True)]
+        results = draw(requests)
+        chances = torch.tensor([x.logprobs[0] for x in results], dtype=torch.float64).exp().tolist()
+        items = [x.items[0] for x in results]
+        return [(version.item_ids[x], title(x), chance) for x, chance in zip(items, chances, strict=True)]

@@ -40,7 +40,7 @@ NO_HIDDEN = 4  # parameters of the last layers: a network without hidden layers 
 
 
 def by_torch(inputs: Tensor, activation: str, parameters: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """``actor_critic`` by torch's operators, of all inputs together."""
+    """``actor_critic`` by torch's operators, for all inputs together."""
     *hidden, last, bias, of_value, bias_of_value = parameters
     x = inputs.expand(2, -1, -1)  # actor and critic as one batch of two: half as many calls
     for weight, shift in zip(hidden[::2], hidden[1::2], strict=True):

@@ -27,7 +27,7 @@ TASKS = 16  # parts of the users, each with a sum of its own: one order of sums 
 
 
 def weigh(weights: Tensor, history: Tensor, signals: Tensor, features: Tensor) -> Tensor:
-    """``session_sums`` by torch's operators, of ``features`` (N, L, F), any where the history has -1."""
+    """``session_sums`` by torch's operators. ``features`` (N, L, F) count only where history is not -1."""
     shown = (history >= 0).to(signals.dtype).unsqueeze(1)  # (N, 1, L)
     scales = torch.cat([shown, shown * signals.mT], 1)  # (N, 1 + S, L): no gradient flows here
     return (scales.unsqueeze(2) * weights).flatten(1, 2) @ features  # (N, (1 + S) P, F)

@@ -160,17 +160,6 @@ def test_coat_game_estimates_from_the_training_file_alone(tmp_path: Path) -> Non
     assert not torch.equal(first.population.attributes["ratings"], refit.population.attributes["ratings"])
 
 
-def test_everyone_without_a_true_matrix_is_warned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "ratings.csv"
-    np.savetxt(file, low_rank(12, 40).numpy())
-    settings: dict[str, Any] = {"env": GAME, "data": OWN, "matrix": str(file)}
-    make_world(Config(**settings, everyone=True, embedding_dim=4))
-    assert "warning: --everyone without --true-matrix trains and tests" in capsys.readouterr().err
-    make_world(Config(**settings, everyone=True, embedding_dim=4, true_matrix=str(file)))
-    make_world(Config(**settings, embedding_dim=4))
-    assert capsys.readouterr().err == ""
-
-
 @pytest.mark.parametrize("data", [COAT, OWN])
 def test_item_features_do_not_depend_on_ratings_of_heldout_users(tmp_path: Path, data: str) -> None:
     folder = write_coat(tmp_path / "coat")

@@ -1,0 +1,220 @@
+"""Which version answers a request: the one that serves, how another takes its place, and how it comes back.
+
+The record keeps the SHA-256 of the version that serves (facts.py), so that the same one serves after a start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from recsys_rl.errors import UserError, one_line
+from recsys_rl.recommender.visit import NOON
+from recsys_rl.serve import messages
+from recsys_rl.serve.draw_request import DrawRequest, draw
+from recsys_rl.serve.facts import CHAMPION, champion_in, facts_of
+from recsys_rl.serve.messages import Problem
+from recsys_rl.serve.record_schema import Damaged, Decision, ServedPolicy, SessionRows
+from recsys_rl.serve.replay import request_of
+from recsys_rl.serve.rule import LATE, NOT_FINITE, RAISED
+from recsys_rl.serve.store import Full, Store
+from recsys_rl.serve.versions import Version, files_in, open_version
+
+FAULTS = 3  # of a policy in a row, after which the version before serves again
+TRIED = 32  # latest decisions on which a new version is tried
+
+
+class ActiveVersion:
+    """``version`` answers each request; ``broken``: popularity does in its place."""
+
+    def __init__(self, store: Store, version: Version) -> None:
+        self.store, self.version = store, version
+        self.previous: Version | None = None
+        self.faults, self.broken = 0, False
+        self.served: dict[str, ServedPolicy] = {}  # policies in the record, by their SHA-256
+        self.read_served()
+
+    def read_served(self) -> None:
+        """Read the policies that have decided from the record."""
+        self.served = {row.sha256: row for row in self.store.policies()}
+
+    def swap(self, version: Version) -> None:
+        """Serve ``version`` from now on. Raises Problem if there is no room to write it down, Lost."""
+        self._write(version)
+        self.version, self.previous = version, self.version
+        self.faults, self.broken = 0, False
+
+    def count(self, version: Version, degraded: str) -> None:
+        """Count a draw of ``version``.
+
+        Three faults in a row bring the version before back; without one, popularity answers.
+        """
+        if version is not self.version or self.broken:
+            return
+        self.faults = self.faults + 1 if degraded in (RAISED, NOT_FINITE, LATE) else 0
+        if self.faults < FAULTS:
+            return
+        if self.previous is None:
+            self.broken = True
+        else:
+            self.version, self.previous, self.faults = self.previous, None, 0
+            try:
+                self._write(self.version)
+            except Problem as problem:  # it must not wait for room
+                print(
+                    f"after a start the version that failed serves again: {problem.detail}", file=sys.stderr
+                )
+        print("the policy failed three times in a row and serves no more", file=sys.stderr)
+
+    def _write(self, version: Version) -> None:
+        """Write down, on the disk, that this version serves. Raises Problem without room, Lost."""
+        try:
+            self.store.set_fact(CHAMPION, version.row.sha256)
+        except Full as full:
+            raise messages.no_room(str(full)) from full
+
+
+def checkpoint_at_start(path: Path, record: Path) -> Path:
+    """The checkpoint that serves first: a file that is named, else what the record says, else the only one.
+
+    Raises UserError if this leaves none: that another policy serves must not go unnoticed.
+    """
+    files, champion = files_in(path), champion_in(record)
+    if champion in files:
+        return files[champion]
+    name, mend = one_line(path), "name the one to serve, once: --checkpoint FILE"
+    if champion and path.is_dir():
+        raise UserError(
+            f"{name} has no checkpoint with the SHA-256 {champion[:8]}..., which served {one_line(record)}: "
+            f"put it back, or {mend}."
+        )
+    if len(files) > 1:
+        raise UserError(f"{name} has {len(files)} checkpoints, and {one_line(record)} names none: {mend}.")
+    return next(iter(files.values()))
+
+
+class PolicyFiles:
+    """The checkpoints that may serve, in a file or a folder, by their SHA-256."""
+
+    def __init__(self, path: Path, facts: object, env: str | None = None) -> None:
+        """``facts``: those of the record, which a version must have (``facts_of``)."""
+        self.path, self.facts, self.env = path, facts, env
+        self.versions: dict[str, Version] = {}  # those that are open
+        self._opening, self._hashing = threading.Lock(), threading.Lock()
+        self._hashed: tuple[list[tuple[Path, int, int]], Mapping[str, Path]] = [], {}
+
+    def files(self) -> Mapping[str, Path]:
+        """``files_in`` of the path, hashed again only after a file there has changed. Raises UserError."""
+        with self._hashing:
+            now = _sizes_and_times(self.path)
+            if not now or now != self._hashed[0]:
+                self._hashed = now, files_in(self.path)
+            return self._hashed[1]
+
+    def version(self, sha256: str, file: str | None = None) -> Version:
+        """The policy of this hash, from the folder or from ``file``. Raises UserError, Problem."""
+        with self._opening:
+            if sha256 not in self.versions:
+                path = self.files().get(sha256)
+                if path is None and file is not None and Path(file).is_file():
+                    path = Path(file)
+                if path is None:
+                    raise Problem(404, "unknown-policy", "There is no checkpoint with this SHA-256.")
+                version = open_version(path, 0, self.env)
+                if version.row.sha256 != sha256:
+                    raise Problem(
+                        409, "policy-changed", f"{one_line(path)} is not the file of this SHA-256 any more."
+                    )
+                if facts_of(version.checkpoint) != self.facts:
+                    raise UserError(
+                        f"{one_line(path)} is of another platform, catalogue or session than the record: "
+                        "train it on the same data and settings."
+                    )
+                self.versions[sha256] = version
+            return self.versions[sha256]
+
+    def version_of(self, decision: Decision, served: Mapping[str, ServedPolicy]) -> Version:
+        """The policy of a decision; ``served``: those in the record. Raises UserError, Problem."""
+        row = next((x for x in [*served.values()] if x.number == decision.policy), None)
+        if row is None:
+            raise Problem(404, "unknown-policy", "The record does not know the policy of this decision.")
+        return self.version(row.sha256, row.file)
+
+    def tried(self, sha256: str, stored: Sequence[tuple[SessionRows, Decision]]) -> Version:
+        """A version that answers a new visitor and the ``stored`` requests with finite scores.
+
+        Raises UserError, Problem.
+        """
+        version = self.version(sha256)
+        version.prepare()
+        places = version.checkpoint.interface.slate_size
+        first = DrawRequest(0, version, -1, (), NOON, None, (), NOON, (0.5,) * places)
+        try:
+            again = [replace(request_of(version, *x), degraded="", candidates=None) for x in stored]
+            results = draw([first, *again])
+            why = next((x.error or x.degraded for x in results if x.error or x.degraded), "")
+        except Exception as error:  # whatever a policy raises, it can't serve
+            why = f"{type(error).__name__}: {one_line(error)}"
+        if why:
+            raise Problem(
+                409, "policy-fails", f"The policy failed on a new visitor or a stored request ({why})."
+            )
+        return version
+
+    def listed(self, active: ActiveVersion) -> messages.Versions:
+        """All versions, those of the folder and those that have served."""
+        files = {sha256: str(path) for sha256, path in self.files().items()}
+        served = dict(active.served)
+        files |= {row.sha256: row.file for row in served.values() if row.sha256 not in files}
+        return messages.Versions(
+            [
+                messages.Version(
+                    name=served[sha256].name if sha256 in served else "",
+                    sha256=sha256,
+                    file=Path(file).name,
+                    version=served[sha256].number if sha256 in served else None,
+                    champion=active.version.row.sha256 == sha256,
+                )
+                for sha256, file in files.items()
+            ]
+        )
+
+
+def latest_requests(store: Store) -> list[tuple[SessionRows, Decision]]:
+    """The latest decisions whose sessions can be read, each with its session: a new version is tried on them.
+
+    Those that can't be read are named: no new version can mend them, so they must not hinder one.
+    """
+    see, requests = "see recsys-rl log check.", list[tuple[SessionRows, Decision]]()
+    try:
+        rows, unreadable = store.latest(TRIED)
+    except Damaged as damage:
+        print(f"a new version is tried without stored decisions ({damage}): {see}", file=sys.stderr)
+        return []
+    for row, *_ in rows:
+        try:
+            decision = store.decision(row.number)
+        except Damaged:
+            unreadable.append(row.number)
+        else:
+            requests += [] if decision is None else [decision]
+    for number in unreadable:
+        print(
+            f"a new version is tried without decision {number}, which can't be read: {see}",
+            file=sys.stderr,
+        )
+    return requests
+
+
+def _sizes_and_times(path: Path) -> list[tuple[Path, int, int]]:
+    """The checkpoints there, each with its size and the time of its last change in nanoseconds."""
+    found = []
+    for file in sorted(path.glob("*.pt")) if path.is_dir() else [path]:
+        with contextlib.suppress(OSError):  # gone in the meantime
+            stat = file.stat()
+            found.append((file, stat.st_size, stat.st_mtime_ns))
+    return found

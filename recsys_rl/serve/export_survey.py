@@ -1,0 +1,92 @@
+"""A first reading of a record for an export: which sessions it has, and what their log must hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from recsys_rl.errors import UserError
+from recsys_rl.serve.record import Record
+from recsys_rl.serve.record_schema import Decision, SessionRows
+from recsys_rl.serve.session_state import SessionState
+from recsys_rl.serve.versions import Version
+
+Logger = tuple[int, float]
+"""The number of a policy in the record, 0 for popularity, and the probability of a uniform choice."""
+
+
+@dataclass
+class Survey:
+    """The properties of all sessions of a log, and the number of those that are left out."""
+
+    loggers: dict[Logger, Version] = field(default_factory=dict)
+    sessions: list[int] = field(default_factory=list)  # the numbers of those for the log
+    not_matured: int = 0
+    without_candidates: int = 0  # sessions that are left out, as ``_lacks_candidates`` says
+    late_feedback: int = 0  # sessions with an event that came after the next decision
+    limits: set[str] = field(default_factory=set)  # "exclude", "candidates"
+    most_left: int = 1  # most items that were left after a step
+
+
+def survey_of(record: Record, now: float) -> Survey:
+    """Read all sessions. Raises UserError."""
+    survey = Survey()
+    for rows in record.sessions():
+        session = session_of(record, rows)
+        if not session.matured(now):
+            survey.not_matured += 1
+            continue
+        if _lacks_candidates(record, rows):
+            survey.without_candidates += 1
+            continue
+        survey.sessions.append(session.row.number)
+        survey.most_left = max(survey.most_left, *(len(step.left) for step in session.steps))
+        following = dict(zip(session.decisions, session.decisions[1:], strict=False))
+        by_number = {x.number: x for x in session.decisions}
+        survey.late_feedback += any(
+            (after := following.get(by_number[event.decision])) is not None and event.number > after.number
+            for event in session.events.values()
+        )
+        for decision in session.decisions:
+            survey.loggers.setdefault(logger_of(decision), record.version(decision))
+            listed = len(decision.items) > 1 and session.interface.slate_size == 1
+            if decision.exclude or listed or _forbids(record.version(decision)):
+                survey.limits.add("exclude")
+            if decision.candidates is not None:
+                survey.limits.add("candidates")
+    return survey
+
+
+def session_of(record: Record, rows: SessionRows) -> SessionState:
+    """The session at its end. Raises UserError."""
+    return SessionState.of(rows, record.version(rows.decisions[0]).checkpoint.interface)
+
+
+def _lacks_candidates(record: Record, rows: SessionRows) -> bool:
+    """True if popularity answered for a policy with a first stage, whose candidates were not proposed."""
+    return any(x.degraded and record.version(x).two_stages for x in rows.decisions)
+
+
+def check_stages(record: Record, survey: Survey) -> None:
+    """Raise UserError for a first stage in a log of several policies, as its ``logger_logprobs`` are unknown.
+
+    The record holds what the first stage of the policy that decided proposed, and that of no other. With
+    another share of exploration it proposes the same.
+    """
+    numbers = {number for number, _ in survey.loggers}
+    staged = [x.row.name for (number, _), x in survey.loggers.items() if number and x.two_stages]
+    if staged and len(numbers) > 1:
+        raise UserError(
+            f"{record.name} has decisions of {len(numbers)} policies, and {staged[0]} chooses among "
+            "candidates of its first stage, so it can't share a log: serve it with a record of its own."
+        )
+
+
+def _forbids(version: Version) -> bool:
+    """True if the platform forbids some available items at some steps."""
+    pieces = version.checkpoint.config.platform.visit_pieces
+    return pieces is not None and pieces.permits is not None
+
+
+def logger_of(decision: Decision) -> Logger:
+    """The policy that chose, and its exploration."""
+    return (0 if decision.degraded else decision.policy), decision.explore

@@ -1,0 +1,78 @@
+"""The facts of a record: what all of its rows depend on, and what must be known at the next start.
+
+They are one table of names and JSON values. The facts of the checkpoint never change, the others do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from recsys_rl.checkpoint import Checkpoint
+from recsys_rl.errors import UserError
+from recsys_rl.tables.decision_log import catalogue_hash
+from recsys_rl.utils.tensor_cache import digest
+
+CHAMPION = "champion"
+"""The fact that keeps the SHA-256 of the version that serves."""
+HIGHEST = "highest"
+"""The fact that keeps the highest number that may have been given, also to rows that are erased or lost."""
+
+
+def facts_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The facts that no row may contradict, as JSON primitives.
+
+    Sessions name a user of the data by the row, so the users are among them.
+    """
+    population = checkpoint.population
+    facts: dict[str, Any] = json.loads(
+        json.dumps(
+            {
+                "platform": checkpoint.config.env,
+                "catalogue": catalogue_hash(checkpoint.catalogue),
+                "interface": asdict(checkpoint.interface),
+                "population": digest({"ids": population.user_ids.cpu()}, *population.user_names),
+            }
+        )
+    )
+    return facts
+
+
+def read_facts(db: sqlite3.Connection, name: str) -> dict[str, Any]:
+    """The facts of the record ``name``. Raises UserError if they are damaged."""
+    try:
+        return {key: json.loads(x) for key, x in db.execute("SELECT name, value FROM facts")}
+    except ValueError:
+        raise UserError(f"{name} is damaged: copy it from a backup.") from None
+
+
+def write_fact(db: sqlite3.Connection, name: str, value: Any) -> None:
+    """Write one fact within the transaction under way."""
+    db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, json.dumps(value)))
+
+
+def check_facts(name: str, known: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raise UserError if the record ``name`` has other facts than the checkpoint."""
+    for key, value in wanted.items():
+        if known.get(key) != value:
+            raise UserError(
+                f"{name} is the record of another {key} than the checkpoint's: give the checkpoint of "
+                "the same data and settings, or a new file with --db."
+            )
+
+
+def champion_in(path: Path) -> str:
+    """The SHA-256 of the version that served last; "" where no record says so. Nothing is written."""
+    if not path.is_file():
+        return ""
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
+            row = db.execute("SELECT value FROM facts WHERE name = ?", (CHAMPION,)).fetchone()
+        return "" if row is None else str(json.loads(row[0]))
+    except (sqlite3.Error, ValueError):  # whoever opens it to write says what is wrong
+        return ""

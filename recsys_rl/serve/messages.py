@@ -1,0 +1,268 @@
+"""Requests, answers and problems: the fields of their JSON, and the limits of each."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+LARGEST_BODY = 1 << 20
+"""Bytes of a request's body."""
+MOST_PLACES = 100  # of a list
+MOST_ITEMS = 10_000  # in `exclude` or `candidates`
+MOST_LIKES = 1_000
+MOST_EVENTS = 1_000  # in one request
+
+Id = Annotated[str, Meta(min_length=1, max_length=200)]
+Items = Annotated[list[Id], Meta(max_length=MOST_ITEMS)]
+
+
+class Context(Struct, forbid_unknown_fields=True, frozen=True):
+    """What the caller knows of the moment."""
+
+    hour: Annotated[float, Meta(ge=0, lt=168)] | None = None
+    """Of the week, from Monday at midnight; null: the server's clock. Only where the policy sees it."""
+
+
+class RecommendRequest(Struct, forbid_unknown_fields=True, frozen=True):
+    """The body of `POST /v1/recommend`."""
+
+    user_id: Id
+    n: Annotated[int, Meta(ge=1, le=MOST_PLACES)] | None = None
+    """Items of the answer. On a platform with slates it is the slate's size. Default: that, or 1."""
+    session_id: Id | None = None
+    """If given, it must be the user's open session."""
+    request_id: Id | None = None
+    """The same id gives the stored answer again, for 24 hours."""
+    exclude: Items = msgspec.field(default_factory=list)
+    """Items that may not be shown now."""
+    candidates: Annotated[list[Id], Meta(min_length=1, max_length=MOST_ITEMS)] | None = None
+    """The only items that may be shown now; null: all."""
+    likes: Annotated[list[Id], Meta(max_length=MOST_LIKES)] = msgspec.field(default_factory=list)
+    """Items that a stranger likes. They count from the start of their next session on, as do the items of
+    earlier sessions of which they consumed at least half."""
+    context: Context = Context()
+
+
+class Place(Struct, frozen=True):
+    item_id: str
+    title: str
+    propensity: float
+    """Probability of this item in this place, given the places before it."""
+
+
+class Policy(Struct, frozen=True):
+    name: str
+    version: int
+    sha256: str
+
+
+class SessionStep(Struct, frozen=True):
+    id: str
+    step: int
+    """Steps of the session before this decision."""
+
+
+class Recommendation(Struct, frozen=True):
+    """The answer of `POST /v1/recommend`."""
+
+    decision_id: str
+    items: list[Place]
+    propensity: float
+    """The product over the places."""
+    policy: Policy
+    session: SessionStep
+    degraded: str | None
+    """Why popularity chose in place of the policy: raised, not-finite or late; null: the policy chose."""
+
+
+class FeedbackEvent(Struct, forbid_unknown_fields=True, frozen=True):
+    decision_id: Id
+    signal: Id
+    """A visible signal of the platform, or `leave`: the user left after this decision, the last one."""
+    value: float = 1.0
+    """Within the range of the signal."""
+    position: Annotated[int, Meta(ge=0, lt=MOST_PLACES)] = 0
+    """The place of the item in the answer, from 0."""
+    left: Id | None = None
+    """Where the history holds items that were left: the item that the user left after this decision, in place
+    of `position`."""
+    event_id: Id | None = None
+    """Default: the decision, the position (or the item that was left) and the signal."""
+    time: float | None = None
+    """Seconds since 1970, by the caller's clock. It is kept, and nothing depends on it."""
+
+
+class FeedbackRequest(Struct, forbid_unknown_fields=True, frozen=True):
+    """The body of `POST /v1/feedback`."""
+
+    events: Annotated[list[FeedbackEvent], Meta(min_length=1, max_length=MOST_EVENTS)]
+
+
+class Receipt(Struct, frozen=True):
+    index: int
+    """The place of the event in the request."""
+    status: Literal["accepted", "duplicate", "conflict", "rejected"]
+    code: str | None = None
+    """Why it is rejected."""
+    detail: str | None = None
+    """A sentence on it, where the code does not say all."""
+
+
+class FeedbackAnswer(Struct, frozen=True):
+    results: list[Receipt]
+
+
+class AliasRequest(Struct, forbid_unknown_fields=True, frozen=True):
+    """The body of `POST /v1/policies/alias`."""
+
+    name: Literal["champion"]
+    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+
+
+class Version(Struct, frozen=True):
+    name: str
+    sha256: str
+    file: str
+    version: int | None
+    """Its number in the record; null: it has not served yet."""
+    champion: bool
+
+
+class Versions(Struct, frozen=True):
+    """The answer of `GET /v1/policies`, and of a swap."""
+
+    policies: list[Version]
+
+
+class Seen(Struct, frozen=True):
+    """The observation of a decision."""
+
+    context: dict[str, list[float]]
+    history: list[str]
+    """The items of the history, latest last."""
+    titles: list[str]
+    signals: list[dict[str, float]]
+    """Their visible signals."""
+    excluded: int
+    """Number of items that could not be shown."""
+
+
+class KnownEvent(Struct, frozen=True):
+    event_id: str
+    position: int
+    left: str | None
+    signal: str
+    value: float
+    time: float | None
+    received: float
+
+
+class DecisionRow(Struct, frozen=True):
+    decision_id: str
+    user_id: str
+    session: str
+    step: int
+    time: float
+    items: list[str]
+    titles: list[str]
+    propensity: float
+    degraded: str | None
+    events: int
+
+
+class DecisionRows(Struct, frozen=True):
+    """The answer of `GET /v1/decisions`: the latest decisions, the last one first."""
+
+    decisions: list[DecisionRow]
+    unreadable: list[str]
+    """Decisions among them whose rows are damaged in the record."""
+
+
+class Item(Struct, frozen=True):
+    item_id: str
+    title: str
+
+
+class ItemsFound(Struct, frozen=True):
+    """The answer of `GET /v1/items?q=TEXT`: items with this text in their titles."""
+
+    items: list[Item]
+
+
+class Platform(Struct, frozen=True):
+    """The answer of `GET /v1/platform`."""
+
+    name: str
+    items: int
+    slate_size: int
+    session_length: int
+    full: dict[str, float]
+    """The visible signals, and their values for an item that is consumed in full."""
+    events: bool
+    """True if an item is left later than it was shown (`left` of an event)."""
+    by_hour: bool
+    """True if the policy sees the hour of the week."""
+    people: list[str]
+    """Some users of the data."""
+
+
+class DecisionReport(Struct, frozen=True):
+    """The answer of `GET /v1/decisions/{id}`."""
+
+    decision: Recommendation
+    time: float
+    seen: Seen
+    alternatives: list[Place]
+    """The ten likeliest items of the first place, with their probability."""
+    replayed: bool
+    """True if the same draw gives the same items again."""
+    events: list[KnownEvent]
+
+
+class Problem(Exception):
+    """An answer that is an error."""
+
+    def __init__(
+        self, status: int, code: str, detail: str, retry_after: int | None = None, allow: str = ""
+    ) -> None:
+        super().__init__(detail)
+        self.status, self.code, self.detail, self.retry_after = status, code, detail, retry_after
+        self.allow = allow  # the methods of the address, after another one
+
+    @property
+    def headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """Further headers of the answer."""
+        if self.status == 401:
+            return ((b"www-authenticate", b"Bearer"),)
+        if self.allow:
+            return ((b"allow", self.allow.encode()),)
+        return () if self.retry_after is None else ((b"retry-after", str(self.retry_after).encode()),)
+
+    def body(self) -> bytes:
+        """The JSON of the problem."""
+        return msgspec.json.encode(
+            {"type": f"urn:recsys-rl:{self.code}", "status": self.status, "title": self.code}
+            | {"detail": self.detail}
+        )
+
+
+def busy(seconds: float) -> Problem:
+    """The server can't answer in time; ``seconds`` is how long the queue takes."""
+    return Problem(
+        503, "busy", "Too many requests are waiting: try again later.", max(1, round(seconds + 0.5))
+    )
+
+
+def damaged() -> Problem:
+    return Problem(
+        503,
+        "record-damaged",
+        "Rows of this session are damaged in the record: run recsys-rl log check.",
+        60,
+    )
+
+
+def no_room(why: str) -> Problem:
+    return Problem(503, "record-full", f"The record can't be written ({why}): try again later.", 10)

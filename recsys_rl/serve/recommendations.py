@@ -1,0 +1,313 @@
+"""Recommendations under way: from the request to its draw, from the result to the decision and its answer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import NamedTuple
+
+import msgspec
+import torch
+
+from recsys_rl.recommender.visit import NOON
+from recsys_rl.serve import messages
+from recsys_rl.serve.draw_request import TOO_FEW, DrawRequest, DrawResult, request_in
+from recsys_rl.serve.jobs import Job, Shared
+from recsys_rl.serve.memory import Visitor
+from recsys_rl.serve.messages import Problem, RecommendRequest
+from recsys_rl.serve.record_schema import Decision, Person, ServedPolicy, Session
+from recsys_rl.serve.rule import LATE, RAISED
+from recsys_rl.serve.session_state import SessionState
+from recsys_rl.serve.versions import POPULARITY, Version
+
+MOST_WAITING = 16  # requests of one person at once: they are drawn one after another, and more come too late
+MOST_LIKES = 1_000  # of a stranger, the latest
+UNIFORMS = 1_024  # numbers in [0, 1) that are drawn at once
+
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass
+class Pending:
+    """A draw under way."""
+
+    jobs: list[Job]  # several with one request id
+    visitor: Visitor
+    session: SessionState
+    fresh: bool  # the session begins with this decision
+    draw: DrawRequest
+    events: int  # of the session, when the draw began
+
+
+class Recommendations:
+    """Those of all people. A request ends with its answer in ``Shared.transaction``."""
+
+    def __init__(self, shared: Shared, generator: torch.Generator) -> None:
+        self.shared, self.generator = shared, generator
+        self.pending: dict[int, Pending] = {}  # by the number of the decision
+        self.by_request_id: dict[str, Pending] = {}
+        self.to_draw: list[DrawRequest] = []  # for the inference thread, after this round of jobs
+        self.uniforms: list[float] = []
+
+    def begin(self, job: Job) -> None:
+        """Answer again, wait, or begin a draw. Raises Problem, Damaged."""
+        shared, request = self.shared, job.task.request
+        if request.request_id is not None and self._is_repeated(job):
+            return
+        population_row = shared.active.version.row_of_user.get(request.user_id, -1)
+        visitor = shared.memory.visitor(request.user_id, population_row)
+        if visitor.busy:
+            if len(visitor.waiting) >= MOST_WAITING:
+                raise messages.busy(shared.settings.deadline)
+            visitor.waiting.append(job)
+            return
+        if visitor.population_row < 0 and not shared.settings.strangers:
+            raise Problem(
+                404, "unknown-user", "This user is not among those of the checkpoint: strangers are refused."
+            )
+        self._begin_draw(job, visitor)
+
+    def _is_repeated(self, job: Job) -> bool:
+        """True if a request of this id was answered before, or will be with this one."""
+        shared, request_id = self.shared, job.task.request.request_id
+        under_way = self.by_request_id.get(request_id)
+        if under_way is not None:
+            _check_same(under_way.jobs[0].task.digest, job)
+            under_way.jobs.append(job)
+            return True
+        before = shared.transaction.decisions.get(request_id) or shared.store.answered(request_id)
+        if before is not None:
+            _check_same(before.request_digest, job)
+            shared.transaction.answer(job, before.answer)
+        return before is not None
+
+    def _begin_draw(self, job: Job, visitor: Visitor) -> None:
+        """Begin a draw in the open session of the person, or in a new one. Raises Problem."""
+        shared, request, now = self.shared, job.task.request, self.shared.clock()
+        version, session, fresh = shared.active.version, visitor.session, False
+        if session is not None and session.ended(now) is not None:
+            session = None
+        if request.session_id is not None and (
+            session is None or str(session.row.number) != request.session_id
+        ):
+            raise Problem(
+                409,
+                "session-over",
+                "This is not the user's open session: leave session_id out for a new one.",
+            )
+        rows = _rows_of(request, version, 0 if session is None else len(session.steps))
+        if session is None:
+            session, fresh = self._new_session(visitor, rows.likes, now), True
+        draw = request_in(
+            session,
+            version,
+            _hour_of(request, version, now),
+            number=shared.transaction.number(),
+            uniforms=self._next_uniforms(rows.places),
+            candidates=rows.candidates,
+            exclude=rows.exclude,
+            explore=shared.settings.explore,
+            degraded=RAISED if shared.active.broken else "",
+            deadline=job.deadline,
+        )
+        draw.steps = [step.copy() for step in draw.steps]  # another thread reads them
+        pending = Pending([job], visitor, session, fresh, draw, len(session.events))
+        visitor.busy = session.drawing = True
+        self.pending[draw.number] = pending
+        if request.request_id is not None:
+            self.by_request_id[request.request_id] = pending
+        self.to_draw.append(draw)
+
+    def _next_uniforms(self, number: int) -> tuple[float, ...]:
+        """Numbers in [0, 1), drawn some at a time."""
+        if len(self.uniforms) < number:
+            self.uniforms += torch.rand(UNIFORMS, generator=self.generator).tolist()
+        return tuple(self.uniforms.pop() for _ in range(number))
+
+    def _new_session(self, visitor: Visitor, likes: tuple[int, ...], now: float) -> SessionState:
+        """A new session, which is written with its first decision."""
+        shared, before = self.shared, visitor.session
+        if not visitor.saved:
+            visitor.row = Person(visitor.row.number or shared.transaction.number(), visitor.row.name)
+        if before is not None and visitor.population_row < 0:
+            consumed = before.consumed(shared.active.version.full_signals)
+            likes = tuple(dict.fromkeys((*before.row.likes, *consumed, *likes)))[-MOST_LIKES:]
+        row = Session(
+            number=shared.transaction.number(),
+            person=visitor.row.number,
+            visit=0 if before is None else before.row.visit + 1,
+            began=now,
+            population_row=visitor.population_row,
+            likes=() if visitor.population_row >= 0 else likes,
+            timeout=shared.settings.session_timeout,
+            window=shared.settings.feedback_window,
+        )
+        return SessionState(row, shared.memory.interface, latest=now)
+
+    def draw_by_popularity(self, late: DrawRequest) -> None:
+        """Draw again by popularity: the policy hangs."""
+        self.to_draw.append(replace(late, degraded=LATE, deadline=math.inf))
+
+    def finish(self, draw: DrawRequest, result: DrawResult) -> Visitor | None:
+        """Write a decision down, and answer it. Returns the person, whose next request may begin."""
+        shared, pending = self.shared, self.pending.pop(draw.number, None)
+        if pending is None:  # given up, or the record was full in the meantime
+            return None
+        pending.visitor.busy = pending.session.drawing = False
+        self.by_request_id.pop(pending.jobs[0].task.request.request_id or "", None)
+        if result.error:
+            for job in pending.jobs:
+                shared.transaction.answer(job, self._refusal(result.error))
+            shared.counts[result.error] += 1
+        else:
+            shared.active.count(draw.version, result.degraded)
+            row = self._add_decision(pending, result)
+            for job in pending.jobs:
+                shared.transaction.answer(job, row.answer)
+        return pending.visitor
+
+    def refuse_late(self, job: Job) -> None:
+        """Refuse a request that waited too long: in the queue of the draws it would delay those behind it."""
+        self.shared.counts[LATE] += 1
+        self.shared.transaction.answer(job, self._refusal(LATE))
+
+    def _refusal(self, error: str) -> Problem:
+        """The problem of a draw that has no result."""
+        if error == TOO_FEW:
+            return Problem(422, TOO_FEW, "Fewer items may be shown now than n: exclude fewer, or lower n.")
+        if error == LATE:
+            return messages.busy(self.shared.admission.wait)
+        return Problem(503, "no-observation", "The observation can't be made: try again later.", 1)
+
+    def _add_decision(self, pending: Pending, result: DrawResult) -> Decision:
+        """Add the row of a decision, with its answer, to the transaction."""
+        shared, transaction = self.shared, self.shared.transaction
+        visitor, session = pending.visitor, pending.session
+        if not visitor.saved:
+            transaction.rows.append(visitor.row)
+            visitor.saved = True
+        if pending.fresh:
+            transaction.rows.append(session.row)
+            shared.memory.begin(visitor, session)
+        policy = self._served(pending.draw.version)
+        row = _decision_of(pending, result, policy, shared.clock())
+        if len(session.events) == pending.events:
+            session.packed, session.packed_steps = result.packed, row.step
+        else:  # an event came while it was drawn
+            session.forget_packed()
+        shared.memory.add_decision(session, row)
+        if row.request:
+            transaction.decisions[row.request] = row
+        transaction.rows.append(row)
+        transaction.durable |= shared.settings.fsync_decisions
+        shared.counts["decisions"] += 1
+        if result.degraded:
+            shared.counts["degraded"] += 1
+        return row
+
+    def _served(self, version: Version) -> ServedPolicy:
+        """The row of a policy, which is new with its first decision."""
+        served, transaction = self.shared.active.served, self.shared.transaction
+        row = served.get(version.row.sha256)
+        if row is None:
+            row = msgspec.structs.replace(version.row, number=transaction.number())
+            served[row.sha256] = row
+            transaction.rows.append(row)
+        return row
+
+    def clear(self) -> list[Job]:
+        """The transaction is lost: forget all that is under way. Returns its jobs."""
+        jobs = [job for pending in self.pending.values() for job in pending.jobs]
+        self.pending.clear()
+        self.by_request_id.clear()
+        return jobs
+
+
+class RequestRows(NamedTuple):
+    """A request as rows of the catalogue."""
+
+    places: int
+    candidates: tuple[int, ...] | None
+    exclude: tuple[int, ...]
+    likes: tuple[int, ...]
+
+
+def _rows_of(request: RecommendRequest, version: Version, steps: int) -> RequestRows:
+    """The rows of a request in a session of ``steps`` steps so far, checked. Raises Problem."""
+    interface = version.checkpoint.interface
+    slate = interface.slate_size
+    places = slate if request.n is None else request.n
+    if slate > 1 and places != slate:
+        raise Problem(422, "wrong-n", f"n is {places}, but a slate of this platform has {slate} places.")
+    if version.two_stages and places > slate:
+        raise Problem(422, "wrong-n", "n must be 1: the policy searches candidates for one place at a time.")
+    left = interface.session_length - steps
+    if places > left * slate:
+        raise Problem(422, "wrong-n", f"n is {places}, but only {left} steps of the session are left.")
+    if request.context.hour is not None and not version.by_hour:
+        raise Problem(422, "no-hour", "context.hour: this policy does not see the hour: leave it out.")
+    candidates = request.candidates
+    return RequestRows(
+        places,
+        None if candidates is None else version.rows_of_items(candidates, "candidates"),
+        version.rows_of_items(request.exclude, "exclude"),
+        version.rows_of_items(request.likes, "likes"),
+    )
+
+
+def _hour_of(request: RecommendRequest, version: Version, now: float) -> float:
+    """The hour of the week of a request; NOON where the policy does not see it."""
+    if request.context.hour is not None:
+        return request.context.hour
+    if not version.by_hour:
+        return NOON
+    moment = datetime.fromtimestamp(now)
+    return 24 * moment.weekday() + moment.hour + moment.minute / 60
+
+
+def _check_same(digest: str, job: Job) -> None:
+    if digest != job.task.digest:
+        raise Problem(409, "other-request", "This request_id belongs to another request: give each its own.")
+
+
+def _decision_of(pending: Pending, result: DrawResult, policy: ServedPolicy, now: float) -> Decision:
+    """The row of a decision, with its answer."""
+    draw, first = pending.draw, pending.jobs[0].task
+    row = Decision(
+        number=draw.number,
+        session=pending.session.row.number,
+        step=len(pending.session.steps),
+        time=now,
+        policy=policy.number,
+        request=first.request.request_id or "",
+        request_digest=first.digest,
+        hour=draw.hour,
+        items=tuple(result.items),
+        logprobs=tuple(result.logprobs),
+        uniforms=draw.uniforms,
+        explore=draw.explore,
+        candidates=result.candidates if draw.candidates is None else draw.candidates,
+        exclude=draw.exclude,
+        degraded=result.degraded,
+        answer=b"",
+    )
+    return msgspec.structs.replace(row, answer=_encode(_answer_of(row, policy, draw.version)))
+
+
+def _answer_of(row: Decision, policy: ServedPolicy, version: Version) -> messages.Recommendation:
+    """The answer to a decision."""
+    chooser = POPULARITY if row.degraded else policy
+    title = version.checkpoint.catalogue.title
+    places = [
+        messages.Place(version.item_ids[item], title(item), math.exp(logprob))
+        for item, logprob in zip(row.items, row.logprobs, strict=True)
+    ]
+    return messages.Recommendation(
+        decision_id=str(row.number),
+        items=places,
+        propensity=math.exp(sum(row.logprobs)),
+        policy=messages.Policy(chooser.name, chooser.number, chooser.sha256),
+        session=messages.SessionStep(str(row.session), row.step),
+        degraded=row.degraded or None,
+    )

@@ -1,0 +1,152 @@
+"""A record at rest, for `recsys-rl log`: its sessions, the policies that made its decisions, its check."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from recsys_rl.errors import UserError, amount, one_line
+from recsys_rl.serve.facts import facts_of
+from recsys_rl.serve.record_schema import Damaged, Decision, ServedPolicy, SessionRows
+from recsys_rl.serve.replay import is_same, replay
+from recsys_rl.serve.store import Store
+from recsys_rl.serve.versions import Version, files_in, open_version
+
+SESSIONS = 256  # that are replayed together
+NAMED = 5  # problems that a check prints
+
+
+class Record:
+    """The record in a file, with the versions that it names."""
+
+    def __init__(self, path: Path, checkpoint: Path | None = None, env: str | None = None) -> None:
+        """Open it; ``checkpoint`` is a file or a folder with policies that have moved. Raises UserError."""
+        self.name, self.env = one_line(path), env
+        self.store = Store(path)
+        try:
+            self.policies = {row.number: row for row in self.store.policies()}
+        except Damaged as damage:
+            self.store.close()
+            raise UserError(f"{self.name} is damaged ({damage}): copy it from a backup.") from None
+        self.moved = {} if checkpoint is None else dict(files_in(checkpoint))  # by their SHA-256
+        self._versions: dict[int, Version] = {}
+
+    def version(self, decision: Decision) -> Version:
+        """The policy that made the decision, or in whose place popularity did. Raises UserError."""
+        if decision.policy not in self._versions:
+            if decision.policy not in self.policies:
+                raise UserError(f"{self.name} lacks the policy {decision.policy}: copy it from a backup.")
+            self._versions[decision.policy] = self._open(self.policies[decision.policy])
+        return self._versions[decision.policy]
+
+    def _open(self, served: ServedPolicy) -> Version:
+        path = self.moved.get(served.sha256, Path(served.file))
+        mend = "give the folder with it: --checkpoint"
+        if not path.is_file():
+            raise UserError(
+                f"The policy {served.name} ({served.sha256[:8]}) of {self.name} is not at {one_line(path)} "
+                f"any more: {mend}."
+            )
+        version = open_version(path, served.number, self.env)
+        if version.row.sha256 != served.sha256:
+            raise UserError(f"{one_line(path)} is not the file any more that decided in {self.name}: {mend}.")
+        for name, value in facts_of(version.checkpoint).items():
+            if self.store.facts.get(name) != value:
+                raise UserError(f"{one_line(path)} is of another {name} than {self.name}: {mend}.")
+        return version
+
+    def people(self) -> dict[int, str]:
+        """The name of each person by the number. Raises UserError for a damaged row."""
+        try:
+            return {person.number: person.name for person in self.store.people()}
+        except Damaged as damage:
+            raise UserError(
+                f"{self.name} is damaged ({damage}): see recsys-rl log check, and copy it from a backup."
+            ) from None
+
+    def sessions(self, numbers: Iterable[int] | None = None) -> Iterator[SessionRows]:
+        """All sessions with decisions, ascending, or those. Raises UserError for a damaged one."""
+        for number in self.store.sessions() if numbers is None else numbers:
+            try:
+                rows = self.store.session(number)
+            except Damaged:
+                raise UserError(
+                    f"Session {number} of {self.name} is damaged: see recsys-rl log check, and copy the file "
+                    "from a backup."
+                ) from None
+            if rows is not None and rows.decisions:
+                yield rows
+
+    def groups(self, sessions: Iterator[SessionRows]) -> Iterator[list[SessionRows]]:
+        """The sessions, SESSIONS at a time."""
+        while group := [*islice(sessions, SESSIONS)]:
+            yield group
+
+
+@dataclass
+class Checked:
+    """The rows and draws that a check went through."""
+
+    sessions: int = 0
+    decisions: int = 0
+    events: int = 0
+    replayed: int = 0
+    not_replayed: str = ""  # why some draws were not repeated
+
+
+def check(record: Record) -> Checked:
+    """Check every row of the record, and repeat every draw. Raises UserError with the first problems."""
+    problems, checked = list[str](), Checked()
+    integrity = record.store.integrity()
+    if integrity != "ok":
+        problems.append(f"SQLite says: {integrity}")
+    try:
+        problems += record.store.changed_rows()
+        sessions = _sound_sessions(record, problems, checked)
+    except Damaged as damage:
+        problems.append(str(damage))
+        sessions = []
+    for group in record.groups(iter(sessions)):
+        try:
+            for step in replay(group, record.version):
+                for again in step:
+                    if is_same(again.decision, again.result):
+                        checked.replayed += 1
+                    else:
+                        problems.append(
+                            f"decision {again.decision.number} of session {group[again.at].session.number} "
+                            "gives other items when it is drawn again"
+                        )
+        except UserError as error:
+            checked.not_replayed = str(error)
+    if problems:
+        more = f" and {len(problems) - NAMED} more" if len(problems) > NAMED else ""
+        raise UserError(
+            f"{record.name} has {amount(len(problems), 'problem')}: {'; '.join(problems[:NAMED])}{more}."
+        )
+    return checked
+
+
+def _sound_sessions(record: Record, problems: list[str], checked: Checked) -> list[SessionRows]:
+    """The sessions that have all their rows; the others are added to ``problems``."""
+    sound = []
+    for number in record.store.sessions():
+        try:
+            rows = record.store.session(number)
+        except Damaged as damage:
+            problems.append(f"{damage}: its rows are missing, changed or doubled")
+            continue
+        if rows is None or not rows.decisions:
+            problems.append(f"session {number} has no decision")
+            continue
+        known = {decision.number for decision in rows.decisions}
+        if any(event.decision not in known for event in rows.events):
+            problems.append(f"session {number} has an event of a decision that it does not hold")
+            continue
+        checked.sessions += 1
+        checked.decisions += len(rows.decisions)
+        checked.events += len(rows.events)
+        sound.append(rows)
+    return sound

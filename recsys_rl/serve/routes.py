@@ -1,0 +1,291 @@
+"""The routes of the server: a table of them, the function of each, and their OpenAPI description."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from recsys_rl.errors import one_line
+from recsys_rl.serve.active_version import PolicyFiles, latest_requests
+from recsys_rl.serve.jobs import Feedback, Read, Recommend, Swap
+from recsys_rl.serve.messages import (
+    AliasRequest,
+    DecisionReport,
+    DecisionRow,
+    DecisionRows,
+    FeedbackAnswer,
+    FeedbackRequest,
+    ItemsFound,
+    Platform,
+    Problem,
+    Recommendation,
+    RecommendRequest,
+    Versions,
+)
+from recsys_rl.serve.metrics import Metrics
+from recsys_rl.serve.record_schema import Decision, SessionRows
+from recsys_rl.serve.replay import report
+from recsys_rl.serve.store import Store
+from recsys_rl.serve.worker import Worker
+from recsys_rl.version import __version__
+
+Post = Callable[["Services", bytes], Awaitable[bytes]]
+Get = Callable[["Services", Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the functions of the routes use."""
+
+    worker: Worker
+    policies: PolicyFiles
+    metrics: Metrics
+
+
+class Route(NamedTuple):
+    """An address. A POST takes the body and gives the JSON of its answer; a GET takes a Request."""
+
+    method: str
+    path: str
+    scope: str | None  # that a token must have; None: the route is open
+    function: Callable[[Services, Any], Awaitable[Any]]  # raises Problem
+    summary: str = ""  # in the description; "" leaves the route out
+    body: type | None = None
+    answer: type | None = None
+
+
+def routes() -> tuple[Route, ...]:
+    """All routes, in the order of the description."""
+
+    def post(path: str, scope: str, function: Post, summary: str, body: type, answer: type) -> Route:
+        return Route("POST", path, scope, function, summary, body, answer)
+
+    def get(
+        path: str, scope: str | None, function: Get, summary: str = "", answer: type | None = None
+    ) -> Route:
+        return Route("GET", path, scope, function, summary, None, answer)
+
+    return (
+        post(
+            "/v1/recommend", "decide", recommend, "Choose items for a user", RecommendRequest, Recommendation
+        ),
+        post("/v1/feedback", "feedback", feedback, "Take what users did", FeedbackRequest, FeedbackAnswer),
+        get("/v1/decisions/{id}", "read", decision, "What was seen and decided", DecisionReport),
+        get("/v1/decisions", "read", decisions, "The latest decisions", DecisionRows),
+        get("/v1/platform", "read", platform, "What a page must know of the place", Platform),
+        get("/v1/items", "read", items, "Items by a text in their titles", ItemsFound),
+        get("/v1/policies", "read", policies, "The versions of the policy", Versions),
+        post("/v1/policies/alias", "admin", alias, "Serve another version", AliasRequest, Versions),
+        get("/metrics", "read", metrics),
+        get("/healthz", None, alive),
+        get("/readyz", None, ready),
+        get("/openapi.json", None, description),
+        get("/", None, page_file("index.html", "text/html")),
+        get("/page.js", None, page_file("page.js", "text/javascript")),
+        get("/page.css", None, page_file("page.css", "text/css")),
+    )
+
+
+_decode_recommend = msgspec.json.Decoder(RecommendRequest).decode
+_decode_feedback = msgspec.json.Decoder(FeedbackRequest).decode
+_decode_alias = msgspec.json.Decoder(AliasRequest).decode
+_encode = msgspec.json.Encoder().encode
+ROWS = 20  # of the playground
+PAGE = Path(__file__).parent / "page"
+PAGE_HEADERS = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+}
+
+
+async def recommend(services: Services, body: bytes) -> bytes:
+    admission = services.worker.shared.admission
+    entered = admission.enter()  # before the body is decoded: a refusal must cost little
+    try:
+        request = _decoded(_decode_recommend, body)
+        answer: bytes = await services.worker.submit(Recommend(request, _digest(request)))
+        admission.measure(entered)
+        return answer
+    finally:
+        admission.leave()
+
+
+async def feedback(services: Services, body: bytes) -> bytes:
+    return _encode(await services.worker.submit(Feedback(_decoded(_decode_feedback, body).events)))
+
+
+async def alias(services: Services, body: bytes) -> bytes:
+    request = _decoded(_decode_alias, body)
+    stored = await services.worker.submit(Read(latest_requests))
+    version = await asyncio.to_thread(services.policies.tried, request.sha256, stored)
+    await services.worker.submit(Swap(version))
+    return _encode(await asyncio.to_thread(services.policies.listed, services.worker.shared.active))
+
+
+async def decision(services: Services, request: Request) -> Response:
+    id_ = request.path_params["id"]
+    if not (id_.isascii() and id_.isdecimal() and len(id_) < 19):
+        raise _unknown_decision()
+
+    def query(store: Store) -> tuple[SessionRows, Decision]:
+        found = store.decision(int(id_))
+        if found is None:
+            raise _unknown_decision()
+        return found
+
+    rows, row = await services.worker.submit(Read(query))
+    served = services.worker.shared.active.served
+    version = await asyncio.to_thread(services.policies.version_of, row, served)
+    return _json(await asyncio.to_thread(report, version, rows, row))
+
+
+async def decisions(services: Services, request: Request) -> Response:
+    rows, unreadable = await services.worker.submit(Read(lambda store: store.latest(ROWS)))
+    version = services.worker.shared.active.version
+    ids, title = version.item_ids, version.checkpoint.catalogue.title
+    found = [
+        DecisionRow(
+            decision_id=str(row.number),
+            user_id=person,
+            session=str(row.session),
+            step=row.step,
+            time=row.time,
+            items=[ids[item] for item in row.items],
+            titles=[title(item) for item in row.items],
+            propensity=math.exp(sum(row.logprobs)),
+            degraded=row.degraded or None,
+            events=events,
+        )
+        for row, person, events in rows
+    ]
+    return _json(DecisionRows(found, [*map(str, unreadable)]))
+
+
+async def platform(services: Services, request: Request) -> Response:
+    return _json(services.worker.shared.active.version.platform)
+
+
+async def items(services: Services, request: Request) -> Response:
+    text = request.query_params.get("q", "")[:200]
+    version = services.worker.shared.active.version
+    return _json(ItemsFound(await asyncio.to_thread(version.find_items, text)))
+
+
+async def policies(services: Services, request: Request) -> Response:
+    return _json(await asyncio.to_thread(services.policies.listed, services.worker.shared.active))
+
+
+async def metrics(services: Services, request: Request) -> Response:
+    return Response(services.metrics.text(), media_type="text/plain; version=0.0.4")
+
+
+async def alive(services: Services, request: Request) -> Response:
+    return Response("ok\n", media_type="text/plain")
+
+
+async def ready(services: Services, request: Request) -> Response:
+    why = services.worker.failed
+    if services.worker.shared.active.broken:
+        why = "the policy failed three times in a row, and popularity answers"
+    return Response(f"{why or 'ready'}\n", 503 if why else 200, media_type="text/plain")
+
+
+async def description(services: Services, request: Request) -> Response:
+    return _json(openapi(routes()))
+
+
+def page_file(name: str, kind: str) -> Get:
+    """The function of a file of the playground."""
+    content = (PAGE / name).read_bytes()
+
+    async def answer(services: Services, request: Request) -> Response:
+        return Response(content, headers=PAGE_HEADERS, media_type=kind)
+
+    return answer
+
+
+def _decoded(decode: Callable[[bytes], Any], body: bytes) -> Any:
+    """The struct of a body. Raises Problem."""
+    try:
+        return decode(body)
+    except msgspec.ValidationError as error:
+        raise Problem(422, "wrong-field", one_line(error)) from None
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise Problem(400, "not-json", f"The body is not JSON: {one_line(error)}") from None
+
+
+def _digest(request: RecommendRequest) -> str:
+    """With it a request that comes again is compared with the first one of its id; "" without an id."""
+    if request.request_id is None:
+        return ""
+    return hashlib.blake2b(_encode(request), digest_size=12).hexdigest()
+
+
+def _unknown_decision() -> Problem:
+    return Problem(404, "unknown-decision", "There is no decision with this id.")
+
+
+def _json(answer: Any) -> Response:
+    return Response(_encode(answer), media_type="application/json")
+
+
+PROBLEM = {
+    "type": "object",
+    "required": ["type", "status", "title", "detail"],
+    "properties": {
+        "type": {"type": "string"},
+        "status": {"type": "integer"},
+        "title": {"type": "string"},
+        "detail": {"type": "string"},
+    },
+}
+
+
+def openapi(table: Sequence[Route]) -> dict[str, Any]:
+    """The description in OpenAPI 3.1, made from the structs that decode the bodies and encode the answers."""
+    described = [route for route in table if route.summary]
+    kinds = [kind for route in described for kind in (route.body, route.answer) if kind is not None]
+    kinds = list(dict.fromkeys(kinds))
+    refs, schemas = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
+    schema_of = dict(zip(kinds, refs, strict=True))
+    problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    paths: dict[str, Any] = {}
+    for route in described:
+        assert route.answer is not None
+        answer = {"application/json": {"schema": schema_of[route.answer]}}
+        entry: dict[str, Any] = {
+            "summary": route.summary,
+            "responses": {
+                "200": {"description": "Done", "content": answer},
+                "default": {"description": "A problem (RFC 9457)", "content": problem},
+            },
+        }
+        if route.body is not None:
+            body = {"application/json": {"schema": schema_of[route.body]}}
+            entry["requestBody"] = {"required": True, "content": body}
+        if "{id}" in route.path:
+            entry["parameters"] = [
+                {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
+            ]
+        if route.path == "/v1/items":
+            entry["parameters"] = [{"name": "q", "in": "query", "schema": {"type": "string"}}]
+        paths.setdefault(route.path, {})[route.method.lower()] = entry
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "recsys-rl serve", "version": __version__},
+        "paths": paths,
+        "components": {
+            "schemas": {**schemas, "Problem": PROBLEM},
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+    }

@@ -1,0 +1,194 @@
+"""What is read from the record's database. A session's digest covers each row that is given out.
+
+A session counts its rows and sums their digests in the transaction that writes them: a row that is lost,
+changed or doubled shows when the session is read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from typing import Any
+
+from recsys_rl.errors import error_text
+from recsys_rl.serve.record_schema import (
+    DIGEST_BITS,
+    UNREADABLE,
+    Damaged,
+    Decision,
+    Event,
+    Person,
+    ServedPolicy,
+    Session,
+    SessionRows,
+    decoded,
+    digest,
+    encoded,
+    is_person,
+)
+
+
+class StoreReader:
+    """Queries on one connection; one thread at a time uses it."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def _read(self, query: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        """The rows of a query. Raises Damaged where SQLite can't read the file."""
+        try:
+            return self._db.execute(query, values).fetchall()
+        except (sqlite3.DatabaseError, ValueError) as error:
+            raise Damaged(error_text(error)) from error
+
+    def _first(self, query: str, values: tuple[Any, ...] = ()) -> tuple[Any, ...] | None:
+        rows = self._read(query, values)
+        return rows[0] if rows else None
+
+    def person(self, name: str) -> tuple[Person, SessionRows | None] | None:
+        """A person with the latest session, or None. Raises Damaged."""
+        row = self._first("SELECT number FROM people WHERE name = ?", (name,))
+        if row is None:
+            return None
+        latest = self._read("SELECT max(number) FROM sessions WHERE person = ?", row)[0][0]
+        return Person(row[0], name), None if latest is None else self.session(latest)
+
+    def session(self, number: int) -> SessionRows | None:
+        """A session with its rows, or None. Raises Damaged."""
+        row = self._first("SELECT row, tally, digest FROM sessions WHERE number = ?", (number,))
+        if row is None:
+            return None
+        session, tally, wanted = row
+        decisions, events = (
+            [x[0] for x in self._read(query, (number,))]
+            for query in (
+                "SELECT row FROM decisions WHERE session = ? ORDER BY number",
+                "SELECT row FROM events WHERE session = ? ORDER BY number",
+            )
+        )
+        contents = [session, *decisions, *events]
+        try:
+            if len(contents) != tally or sum(map(digest, contents)) & DIGEST_BITS != wanted:
+                raise Damaged(f"session {number}")
+            return SessionRows(
+                decoded(Session, session),
+                [decoded(Decision, x) for x in decisions],
+                [decoded(Event, x) for x in events],
+            )
+        except (Damaged, *UNREADABLE) as error:
+            raise Damaged(f"session {number}") from error
+
+    def decision(self, number: int) -> tuple[SessionRows, Decision] | None:
+        """A decision with its session; None if there is none. Raises Damaged."""
+        return self._decision("number", number)
+
+    def answered(self, request: str) -> Decision | None:
+        """The decision of the caller's request id. Raises Damaged."""
+        found = self._decision("request", request)
+        if found is not None and found[1].request != request:
+            raise Damaged(f"decision {found[1].number}")
+        return None if found is None else found[1]
+
+    def _decision(self, column: str, value: int | str) -> tuple[SessionRows, Decision] | None:
+        """A decision with its session. Raises Damaged."""
+        row = self._first(f"SELECT number, session FROM decisions WHERE {column} = ?", (value,))
+        if row is None:
+            return None
+        session = self.session(row[1])
+        decision = None if session is None else session.decision(row[0])
+        if session is None or decision is None:
+            raise Damaged(f"decision {row[0]}")
+        return session, decision
+
+    def latest(self, number: int) -> tuple[list[tuple[Decision, str, int]], list[int]]:
+        """The last decisions, the latest first, and the numbers of those among them that can't be read.
+
+        With each decision come the person's name and the number of its events. Raises Damaged.
+        """
+        found = self._read(
+            "SELECT decisions.number, decisions.session, people.number, name, people.digest FROM decisions "
+            "LEFT JOIN sessions ON sessions.number = decisions.session "
+            "LEFT JOIN people ON people.number = person "
+            "ORDER BY decisions.number DESC LIMIT ?",
+            (number,),
+        )
+        rows, unreadable = list[tuple[Decision, str, int]](), list[int]()
+        sessions: dict[int, SessionRows | None] = {}
+        for at, within, person, name, wanted in found:
+            if within not in sessions:
+                with contextlib.suppress(Damaged):
+                    sessions[within] = self.session(within)
+            session = sessions.setdefault(within, None)
+            decision = None if session is None else session.decision(at)
+            if (
+                session is None
+                or decision is None
+                or session.session.person != person
+                or not is_person(person, name, wanted)
+            ):
+                unreadable.append(at)
+                continue
+            rows.append((decision, name, sum(x.decision == at for x in session.events)))
+        return rows, unreadable
+
+    def event(self, id: str) -> Event | None:
+        """The event with this id. Raises Damaged."""
+        row = self._first("SELECT number, session FROM events WHERE id = ?", (id,))
+        if row is None:
+            return None
+        session = self.session(row[1])
+        events = () if session is None else session.events
+        event = next((x for x in events if (x.number, x.id) == (row[0], id)), None)
+        if event is None:
+            raise Damaged(f"event {row[0]}")
+        return event
+
+    def policies(self) -> list[ServedPolicy]:
+        """All policies that decided. Raises Damaged."""
+        return [
+            decoded(ServedPolicy, row) for (row,) in self._read("SELECT row FROM policies ORDER BY number")
+        ]
+
+    def people(self) -> list[Person]:
+        """All people. Raises Damaged."""
+        rows = self._read("SELECT number, name, digest FROM people ORDER BY number")
+        for number, name, wanted in rows:
+            if not is_person(number, name, wanted):
+                raise Damaged(f"person {number}")
+        return [Person(number, name) for number, name, _ in rows]
+
+    def sessions(self) -> list[int]:
+        """The numbers of all sessions, ascending. Raises Damaged."""
+        return [number for (number,) in self._read("SELECT number FROM sessions ORDER BY number")]
+
+    def integrity(self) -> str:
+        """The result of SQLite's own check of the file: "ok", or its first complaint."""
+        try:
+            return str(self._db.execute("PRAGMA integrity_check(1)").fetchone()[0])
+        except (sqlite3.DatabaseError, ValueError) as error:
+            return error_text(error)
+
+    def changed_rows(self) -> Iterator[str]:
+        """Each row that differs from its searched columns, and each changed person or policy.
+
+        Raises Damaged.
+        """
+        for number, name, wanted in self._read("SELECT number, name, digest FROM people"):
+            if not is_person(number, name, wanted):
+                yield f"person {number} is changed"
+        for number, row, wanted in self._read("SELECT number, row, digest FROM policies"):
+            if digest(encoded(decoded(ServedPolicy, row))) != wanted:
+                yield f"policy {number} is changed"
+        for number, person, row in self._read("SELECT number, person, row FROM sessions"):
+            session = decoded(Session, row)
+            if (session.number, session.person) != (number, person):
+                yield f"session {number} is changed"
+        for number, within, request, row in self._read("SELECT * FROM decisions"):
+            decision = decoded(Decision, row)
+            if (decision.number, decision.session, decision.request or None) != (number, within, request):
+                yield f"decision {number} is changed"
+        for number, id, within, row in self._read("SELECT * FROM events"):
+            event = decoded(Event, row)
+            if (event.number, event.id, event.session) != (number, id, within):
+                yield f"event {number} is changed"
