@@ -193,8 +193,8 @@ def _side(
     new_users, new_items = (x.filter(pl.col(other) == 0)[own] for x in (users, items))
     return Side(
         rows=log.height,
-        users=(users[own] > 0).sum(),
-        items=(items[own] > 0).sum(),
+        users=users.filter(pl.col(own) > 0).height,
+        items=items.filter(pl.col(own) > 0).height,
         unknown_users=new_users.len(),
         rows_of_unknown_users=int(new_users.sum()),
         unknown_items=new_items.len(),

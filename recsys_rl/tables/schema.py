@@ -16,7 +16,7 @@ from typing import Literal
 import polars as pl
 
 from recsys_rl.errors import listed, short
-from recsys_rl.tables.values import number, on, truth, whole
+from recsys_rl.tables.values import Kind, number, on, truth, whole
 from recsys_rl.types import UserError
 
 ROUNDING = 1e-5
@@ -183,7 +183,7 @@ def named(names: Sequence[str], start: str) -> dict[str, str]:
     return {name.removeprefix(start): name for name in names if name.startswith(start)}
 
 
-def value(x: pl.Expr, kind: pl.DataType, column: Column) -> pl.Expr:
+def value(x: pl.Expr, kind: Kind, column: Column) -> pl.Expr:
     """The values of the column as Int64, Float64 or Boolean; null where a value is none."""
     if column.kind in ("whole", "id"):
         return whole(x, kind)

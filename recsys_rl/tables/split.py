@@ -135,7 +135,7 @@ def repeated_rows(
         layout = Layout.open(path, given or {}, separator, ROLES)
     except UserError:
         return ""
-    columns = {role: layout.roles[role] for role in ("user", "item", "time") if role in layout.roles}
+    columns = {role: name for role, name in layout.roles.items() if role in ("user", "item", "time")}
     count, first = (0, 0) if layout.holds_decisions else Layout(layout.table, columns).repeated_events()
     if not count:
         return ""

@@ -85,7 +85,8 @@ def describe(
 class _Survey:
     """The survey of a log of events."""
 
-    mend_gaps, needed = _DROP, ("user", "item", "time", "rating", "weight")  # roles whose gaps are refused
+    mend_gaps = _DROP
+    needed: tuple[str, ...] = ("user", "item", "time", "rating", "weight")  # roles whose gaps are refused
 
     def __init__(self, layout: Layout) -> None:
         self.layout, self.roles, self.rows = layout, layout.roles, layout.rows
@@ -166,7 +167,7 @@ class _Survey:
     def of_slates(self) -> pl.LazyFrame:
         """The items of all slates, one after another."""
         lists = self.layout.entries(self.roles["item"])
-        return self.layout.scan.select(lists).explode(pl.all()).drop_nulls()
+        return self.layout.scan.select(item=lists).explode("item").drop_nulls()
 
     def most_frequent(self) -> tuple[str, int] | None:
         """The item with the most events, and their number."""
@@ -375,7 +376,8 @@ class _Decisions(_Survey):
     def facts(self) -> Description:
         found, more = super().facts(), dict[str, Any](slate_size=self.slate_size or 1)
         if "candidates" in self.roles:
-            offered = self.layout.scan.select(self.layout.entries(self.roles["candidates"])).explode(pl.all())
+            lists = self.layout.entries(self.roles["candidates"])
+            offered = self.layout.scan.select(item=lists).explode("item")
             shown = self.layout.counts(pl.first().hash(seed=7), offered.drop_nulls())
             more["shown_of_item"] = _spread(shown)
             more["candidates_per_row"] = shown["count"].sum() / self.rows if shown.height else None

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -241,13 +242,14 @@ def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
     pl.DataFrame({"user": [1]}).write_parquet(path)
     with pytest.raises(UserError):
         read_decisions(path)
-    for header in (
+    headers: list[Any] = [
         {"format": 2},
         {"format": 1},
         {**header_to_dict(HEADER), "signals": []},
         {**header_to_dict(HEADER), "discount": 2},
         [],
-    ):
+    ]
+    for header in headers:
         pl.DataFrame({"user": [1]}).write_parquet(path, metadata={KEY: json.dumps(header)})
         with pytest.raises(UserError):
             read_decisions(path)
