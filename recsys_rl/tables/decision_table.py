@@ -24,6 +24,7 @@ from recsys_rl.tables.checks import check_rows
 from recsys_rl.tables.decision_columns import Table
 from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog
 from recsys_rl.tables.items import ItemFacts, catalogue_of_items, read_items
+from recsys_rl.tables.layout import roles_of
 from recsys_rl.tables.lines import about, lines_of
 from recsys_rl.tables.read import TableFile, open_table
 from recsys_rl.tables.schema import (
@@ -31,7 +32,6 @@ from recsys_rl.tables.schema import (
     BY_START,
     DECISIONS,
     columns_text,
-    find_columns,
     not_read,
     plain_name,
 )
@@ -142,18 +142,15 @@ def _read(table: TableFile, given: Mapping[str, str | None], items: str | Path |
 
 def _opened(table: TableFile, given: Mapping[str, str | None]) -> tuple[Table, tuple[str, ...], list[str]]:
     """The table with its columns by role, the names of its signals, and notes. Raises UserError."""
-    path, name, wanted = table.path, one_line(table.path), dict(given)
-    if "items" in table.names and wanted.get("item") is None:
-        wanted["item"] = "items"
-    columns = find_columns(path, table.names, wanted, DECISIONS, required=("item",))
+    name, columns = one_line(table.path), roles_of(table, given, DECISIONS, ("item",))
     both = [x for x in table.names if plain_name(x) in ("propensity", "logprob")]
-    if len(both) > 1 and wanted.get("propensity") is None:
+    if len(both) > 1 and given.get("propensity") is None:
         raise UserError(f"{name} has both {both[0]} and {both[1]}: give --propensity-column.")
     frame = table.collect(table.texts(table.names))
     if frame.height == 0:
         raise UserError(f"{name} holds no decisions: give a log with at least one row.")
     read = Table(name, frame, columns)
-    signals = read.signal_names(wanted.get("reward") is not None)
+    signals = read.signal_names(given.get("reward") is not None)
     return read, signals, [columns_text(columns), _unread(table.names, columns), table.note]
 
 
@@ -272,13 +269,7 @@ def single_decisions(
     """
     number = len(users)
     given = {name: x.float() for name, x in (context or {}).items()}
-    interface = Interface(
-        context=(("clock", 1), *((name, x.shape[1]) for name, x in given.items())),
-        action_sizes=(catalogue.num_items,),
-        repeats=True,
-        signals=(signal,),
-        session_length=1,
-    )
+    interface = _interface(catalogue.num_items, 1, 1, given, (signal,))
     order = torch.arange(number)
     log = DecisionLog(
         header=DecisionHeader(loggers=(logger,), interface=interface, signals=(signal,)),

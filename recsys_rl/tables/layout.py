@@ -13,7 +13,7 @@ from typing import Self
 import polars as pl
 
 from recsys_rl.tables.read import HEADLESS, TableFile, open_table, parsing
-from recsys_rl.tables.schema import find_columns, named
+from recsys_rl.tables.schema import ROLES, find_columns, named
 from recsys_rl.tables.times import TimeFormat, format_of, seconds
 from recsys_rl.tables.values import (
     LIST,
@@ -30,6 +30,18 @@ ROW = "\0row"
 """The column of a scan with the number of the row, from 1."""
 Count = tuple[int, int]
 """A number of rows, and the first of them from 1."""
+
+
+def roles_of(
+    table: TableFile,
+    given: Mapping[str, str | None],
+    roles: Sequence[str] = ROLES,
+    required: Collection[str] = (),
+) -> dict[str, str]:
+    """``find_columns`` of a table that may hold slates, in a column ``items``. Raises UserError."""
+    if "items" in table.names and given.get("item") is None:
+        given = {**given, "item": "items"}
+    return find_columns(table.path, table.names, given, roles, required)
 
 
 class Layout:

@@ -17,17 +17,15 @@ from recsys_rl.errors import listed
 from recsys_rl.tables.checks import OF_LISTS, OF_SESSIONS, broken
 from recsys_rl.tables.description import Description, Problem
 from recsys_rl.tables.kinds import MOST
-from recsys_rl.tables.layout import ROW, Count, Layout
+from recsys_rl.tables.layout import ROW, Count, Layout, roles_of
 from recsys_rl.tables.read import HEADLESS, files_of, has_header, open_table
 from recsys_rl.tables.reader import check_pieces, files_of_log, read_header
 from recsys_rl.tables.schema import (
     BY_NAME,
     BY_START,
     COLUMNS,
-    ROLES,
     Column,
     column_of,
-    find_columns,
     follows,
     named,
     of_propensities,
@@ -57,9 +55,7 @@ def describe(
     table, recorded = open_table(path, separator, HEADLESS), has_header(path)
     if recorded:
         files_of_log(path)
-    roles = find_columns(path, table.names, given or {}, ROLES, required=())
-    if "item" not in roles and "items" in table.names:  # a slate for each row, as in a DecisionLog
-        roles["item"] = "items"
+    roles = roles_of(table, given or {})
     if not roles.keys() - {"event"}:
         raise UserError(
             f"{path}: no column has a known name; its columns are {listed(table.names)}: name them with "

@@ -15,7 +15,7 @@ from recsys_rl.tables.cells import Cells, tensor_of
 from recsys_rl.tables.decision_log import DecisionLog
 from recsys_rl.tables.lines import lines_of
 from recsys_rl.tables.read import TableFile, open_table, parsing
-from recsys_rl.tables.schema import COLUMNS, common_names, plain_name
+from recsys_rl.tables.schema import COLUMNS, common_names, named, plain_name
 from recsys_rl.types import UserError
 
 
@@ -156,44 +156,26 @@ def _in_order(name: str, frame: pl.DataFrame, log: DecisionLog, rows: Tensor) ->
 
 def _every(cells: Cells, log: DecisionLog, ids: Ids | None) -> Tensor | None:
     """(R, I) of the list ``probabilities`` or of the columns ``probability.ID``; None without either."""
-    number = log.header.num_items
-    named = [x for x in cells.frame.columns if x.startswith("probability.")]
-    if not named and "probabilities" not in cells:
+    columns = named(cells.frame.columns, "probability.")
+    if not columns and "probabilities" not in cells:
         return None
     if log.items.shape[1] > 1:
         raise UserError(
             f"{cells.name}: the column probabilities is for logs of single items, and this log has slates of "
             f"{log.items.shape[1]}: leave the column out."
         )
-    if "probabilities" in cells:
-        every = cells.lists("probabilities", number).double()
-    else:
-        items = ids.items if ids is not None else [str(k) for k in range(number)]
-        _check_names(cells.name, items, named, ids is not None)
-        rule = COLUMNS["probability."]
-        every = torch.stack([cells.values(f"probability.{x}", rule).double() for x in items], 1)
-    cells.check_distributions(every, lambda row: f"row {row + 1}")
-    return every
-
-
-def _check_names(name: str, items: Sequence[str], named: Sequence[str], own: bool) -> None:
-    """Raise UserError unless the columns ``named`` are those of the ``items``."""
-    there = set(named)
-    lacking = [x for x in items if f"probability.{x}" not in there]
-    if not lacking and len(named) <= len(items):
-        return
-    known = set(items)
-    more = [x for x in named if x.removeprefix("probability.") not in known]
-    what = f"no column probability.{one_line(lacking[0])}" if lacking else f"the column {one_line(more[0])}"
-    hint = ""
-    if own and not lacking:
-        hint = (
-            " The log neither shows nor offers this item: if it could be shown, name it in the log's "
-            "column candidates, or give the log a column probability.ID for every item."
+    items = [str(k) for k in range(log.header.num_items)] if ids is None else ids.items
+    every, unknown = cells.probabilities(items), columns.keys() - set(items)
+    if unknown and "probabilities" not in cells:
+        hint = "" if ids is None else (
+            " The log neither shows nor offers this item: if it could be shown, name it in the log's column "
+            "candidates, or give the log a column probability.ID for every item."
+        )  # fmt: skip
+        raise UserError(
+            f"{cells.name} has the column {one_line(columns[min(unknown)])}: give one column for each of the "
+            f"{len(items):,} items of the log.{hint}"
         )
-    raise UserError(
-        f"{name} has {what}: give one column for each of the {len(items):,} items of the log.{hint}"
-    )
+    return every
 
 
 def _factors(cells: Cells, places: Tensor, logprobs: Tensor, log: DecisionLog) -> Tensor:
