@@ -15,7 +15,7 @@ from torch import Tensor
 
 from recsys_rl.errors import listed, one_line, short
 from recsys_rl.tables.read import open_table
-from recsys_rl.tables.schema import common_names, plain_name
+from recsys_rl.tables.schema import ITEMS, common_names, find_columns, plain_name
 from recsys_rl.tables.values import no_value, on, whole
 from recsys_rl.types import Catalogue, UserError
 
@@ -29,9 +29,6 @@ MOST_ALONE = 256  # items without a known fact that get a feature each
 MOST_CLASSES = 50
 
 _HEADLESS = ("item", "title", "genres")
-_TITLES = ("title", "name", "itemtitle", "itemname", "movietitle", "productname", "trackname", "artistname")
-_GENRES = ("genres", "genre", "categories", "category", "tags")
-_YEARS = ("year", "releaseyear", "releasedate", "published")
 _YEAR = r"\b(1[89]\d\d|20\d\d)\b"
 
 
@@ -88,16 +85,17 @@ def read_items(path: str | Path, item_column: str, text_ids: bool) -> ItemFacts:
     rows = frame.height
     frame = frame.unique("\0id", keep="first", maintain_order=True)
     known = frame["\0id"].to_list()
-    roles = {role: _first(names, wanted, fits[0]) for role, wanted in _ROLES.items()}
-    titles = _column(frame, roles["title"])
-    texts = _column(frame, roles["year"])
+    others = [name for name in names if name != fits[0]]
+    roles = find_columns(table.path, others, {}, ITEMS, required=())
+    titles = _column(frame, roles.get("title"))
+    texts = _column(frame, roles.get("year"))
     years = {id_: year for id_, text in texts.items() if (year := _year(text)) is not None}
     unclear = [text for text in texts.values() if _year(text) is None]
-    if roles["year"] is None:
+    if "year" not in roles:
         years = {
             id_: float(found[1]) for id_, text in titles.items() if (found := re.search(r"\((\d{4})\)", text))
         }
-    others = [name for name in dict.fromkeys(names) if name not in (fits[0], *roles.values())]
+    others = [name for name in dict.fromkeys(others) if name not in roles.values()]
     columns = {name: _column(frame, name) for name in others}
     own = [name for name, values in columns.items() if _nearly_unique(values.values(), name)]
     others, columns = [x for x in others if x not in own], {x: columns[x] for x in others if x not in own}
@@ -116,20 +114,13 @@ def read_items(path: str | Path, item_column: str, text_ids: bool) -> ItemFacts:
     return ItemFacts(
         ids=known,
         titles={id_: " ".join(str(text).split()) for id_, text in titles.items()},
-        genres=_most_frequent({id_: _split(value) for id_, value in _column(frame, roles["genres"]).items()}),
+        genres=_most_frequent(
+            {id_: _split(value) for id_, value in _column(frame, roles.get("genres")).items()}
+        ),
         years=years,
         attributes={re.sub(r"\W+", "_", name): values for name, values in columns.items()},
         note=f"{len(known):,} items in {one_line(Path(path).name)}" + f" ({said})" * bool(said),
     )
-
-
-_ROLES = {"title": _TITLES, "genres": _GENRES, "year": _YEARS}
-
-
-def _first(names: Sequence[str], wanted: Sequence[str], not_: str) -> str | None:
-    """The first of the wanted names among the columns."""
-    plain = {plain_name(name): name for name in reversed(names) if name != not_}
-    return next((plain[name] for name in wanted if name in plain), None)
 
 
 def _column(frame: pl.DataFrame, name: str | None) -> dict[Any, Any]:

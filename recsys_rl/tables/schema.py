@@ -40,6 +40,7 @@ class Column:
     problem: str = ""  # what a column with wrong values "has" or "is", in a description
     common: str = ""  # names by which a role is found, without case and signs: `User_ID` is `userid`
     plain: str = ""  # the name that is taken even if other names fit too
+    ranked: bool = False  # the first of the common names that the file has is taken, and none is ambiguous
 
     @property
     def option(self) -> str:
@@ -87,11 +88,12 @@ _TABLE = (
         "weight plays playcount numplays listens listencount purchases",
         "weight",
     ),
-    Column(  # the first of these names that the file has is taken
+    Column(
         *("event", "name"),
         common="eventtype event eventname action actiontype behaviortype behaviourtype behavior behaviour "
         "interactiontype interaction kind",
         plain="event_type",
+        ranked=True,
     ),
     Column("session", "id", common="session sessionid visit visitid episode"),
     Column(
@@ -113,6 +115,13 @@ _TABLE = (
     ),
     Column("policy", "name", common="policy policyname loggingpolicy behaviorpolicy logger"),
     Column("candidates", "id", common="candidates couldbeshown"),
+    Column(
+        *("title", "name"),
+        common="title name itemtitle itemname movietitle productname trackname artistname",
+        ranked=True,
+    ),
+    Column("genres", "name", common="genres genre categories category tags", ranked=True),
+    Column("year", "name", common="year releaseyear releasedate published", ranked=True),
     # Columns that are found by this name alone.
     Column("logger", "name"),
     Column("items", "id"),
@@ -148,11 +157,14 @@ _TABLE = (
     Column("truncated", "truth"),
 )
 COLUMNS = {column.name: column for column in _TABLE}
-ROLES = tuple(column.name for column in _TABLE if column.common)
 EVENTS = ("user", "item", "time", "rating", "weight", "event")
 """The roles of a log of events."""
 DECISIONS = ("user", "item", "time", "session", "reward", "propensity", "policy", "candidates")
 """The roles of a table of decisions."""
+ROLES = (*EVENTS[:-1], *DECISIONS[3:], "event")
+"""The roles of any log."""
+ITEMS = ("title", "genres", "year")
+"""The roles of a file about items, beside their ids; its other columns are attributes."""
 BY_NAME = ("step", "terminated", "truncated", "place_logprobs", "probabilities")
 """Columns of a table of decisions that are found by this name alone; others have a role with common names."""
 BY_START = ("signal.", "context.", "probability.", "propensity.")
@@ -234,8 +246,8 @@ def find_columns(
             found[role] = str(given[role])
         elif plain in fits or len(fits) == 1:
             found[role] = plain if plain in fits else fits[0]
-        elif fits and role == "event":
-            found[role] = min(fits, key=lambda x: common_names("event").index(plain_name(x)))
+        elif fits and column.ranked:
+            found[role] = min(fits, key=lambda x: common.index(plain_name(x)))
         elif fits:
             wrong.append(f"{listed(fits)} may all hold the {role}: give {column.option}")
         elif role in required:

@@ -10,12 +10,12 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from recsys_rl.errors import listed, one_line
+from recsys_rl.errors import one_line
 from recsys_rl.tables.cells import Cells, tensor_of
 from recsys_rl.tables.decision_log import DecisionLog
 from recsys_rl.tables.lines import lines_of
 from recsys_rl.tables.read import TableFile, open_table, parsing
-from recsys_rl.tables.schema import COLUMNS, common_names, named, plain_name
+from recsys_rl.tables.schema import COLUMNS, find_columns, named
 from recsys_rl.types import UserError
 
 
@@ -113,8 +113,10 @@ def _keyed(name: str, frame: pl.DataFrame, log: DecisionLog, ids: Ids | None) ->
     """The frame with the numbers of sessions and steps, beside people's own log."""
     if ids is None:
         return frame
-    if ids.sessions is not None:
-        frame = _with_session(name, frame, ids.session_column)
+    if ids.sessions is not None and "session" not in frame.columns:
+        given = {"session": ids.session_column if ids.session_column in frame.columns else None}
+        found = find_columns(Path(name), frame.columns, given, ("session",), required=())
+        frame = frame.rename(dict.fromkeys(found.values(), "session"))
     if "session" not in frame.columns:
         return _in_order(name, frame, log, ids.rows)
     if ids.sessions is not None:
@@ -124,17 +126,6 @@ def _keyed(name: str, frame: pl.DataFrame, log: DecisionLog, ids: Ids | None) ->
     if "step" not in frame.columns and not bool(log.steps.any()):
         frame = frame.with_columns(step=pl.lit(0))
     return frame
-
-
-def _with_session(name: str, frame: pl.DataFrame, wanted: str) -> pl.DataFrame:
-    """The frame whose column of sessions, if it has one, has the name ``session``."""
-    if "session" in frame.columns:
-        return frame
-    fits = [x for x in frame.columns if x == wanted]
-    fits = fits or [x for x in frame.columns if plain_name(x) in common_names("session")]
-    if len(fits) > 1:
-        raise UserError(f"{name}: {listed(fits)} may all hold the session: name one of them session.")
-    return frame.rename(dict.fromkeys(fits, "session"))
 
 
 def _in_order(name: str, frame: pl.DataFrame, log: DecisionLog, rows: Tensor) -> pl.DataFrame:

@@ -216,6 +216,8 @@ HEADER = "user,item,timestamp,rating\n"
         ("user,item\n1,2\n3,4\n1,2\n", "lines 2 and 4"),
         (HEADER + "1,2,3,4,5,6\n", ""),
         ("1,2,3,4,5\n", ""),  # no header, and too many columns for one
+        (",".join(f"c{number}" for number in range(10_000)) + "\n", ""),
+        ("user,item\n1,-" + "9" * 10_000 + "\n", "line 2"),
         (
             'user,item\n1,"2\n\n3,4\n',
             "",
@@ -227,7 +229,7 @@ def test_bad_files_are_refused_with_the_line(tmp_path: Path, text: str | bytes, 
     with pytest.raises(UserError) as caught:
         read_log(write(tmp_path, text))
     assert "\n" not in str(caught.value)
-    assert "log.csv" in str(caught.value) and place in str(caught.value)
+    assert "log.csv" in str(caught.value) and place in str(caught.value) and len(str(caught.value)) < 1000
 
 
 @pytest.mark.parametrize("header", ["user,item,user", "user,item,item", "user,user,user,item"])
