@@ -88,7 +88,7 @@ def read_items(path: str | Path, item_column: str, text_ids: bool) -> ItemFacts:
     others = [name for name in names if name != fits[0]]
     roles = find_columns(table.path, others, {}, ITEMS, required=())
     titles = _column(frame, roles.get("title"))
-    texts = _column(frame, roles.get("year"))
+    texts, genres = _column(frame, roles.get("year")), _column(frame, roles.get("genres"))
     years = {id_: year for id_, text in texts.items() if (year := _year(text)) is not None}
     unclear = [text for text in texts.values() if _year(text) is None]
     if "year" not in roles:
@@ -114,9 +114,7 @@ def read_items(path: str | Path, item_column: str, text_ids: bool) -> ItemFacts:
     return ItemFacts(
         ids=known,
         titles={id_: " ".join(str(text).split()) for id_, text in titles.items()},
-        genres=_most_frequent(
-            {id_: _split(value) for id_, value in _column(frame, roles.get("genres")).items()}
-        ),
+        genres=_most_frequent({id_: _split(value) for id_, value in genres.items()}),
         years=years,
         attributes={re.sub(r"\W+", "_", name): values for name, values in columns.items()},
         note=f"{len(known):,} items in {one_line(Path(path).name)}" + f" ({said})" * bool(said),
