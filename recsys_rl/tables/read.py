@@ -107,6 +107,11 @@ class TableFile:
             return self.rows(columns).lazy()
         return pl.scan_parquet(list(self.files), glob=False).select(columns)
 
+    def text(self, column: str) -> pl.Expr:
+        """The values of the column in ``scan`` as ``texts`` gives them."""
+        with parsing(self.path):
+            return _plain(column, self.scan([column]).collect_schema()[column])
+
     def texts(self, columns: Sequence[str]) -> pl.LazyFrame:
         """``scan``, with String in place of Categorical, Enum and Binary, also inside lists.
 

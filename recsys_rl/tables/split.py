@@ -21,7 +21,8 @@ from recsys_rl.tables.lines import about, lines_of
 from recsys_rl.tables.read import TableFile, has_header, parsing
 from recsys_rl.tables.reader import FileHeader, check_pieces, read_pieces
 from recsys_rl.tables.schema import ROLES
-from recsys_rl.tables.times import UNCLEAR
+from recsys_rl.tables.times import UNCLEAR, seconds
+from recsys_rl.tables.values import no_value
 from recsys_rl.tables.writer import write_with_header
 from recsys_rl.types import UserError
 from recsys_rl.utils.user_hashes import user_hashes
@@ -55,17 +56,18 @@ def split_by_time(
         )
     if form.order in UNCLEAR:
         raise UserError(f"{path}: column {columns['time']!r}: {UNCLEAR[form.order]}.")
-    time = layout.seconds.cast(pl.Float64)
-    gone = _check(layout, columns["time"], missing, time, form.rule)
-    times = layout.collect(layout.scan.select(time).drop_nulls()).to_series().sort()
+    gone = _check(layout, columns["time"], missing, layout.seconds, form.rule)
+    time, kind = table.text(columns["time"]), layout.types[columns["time"]]
+    instant = seconds(time, kind, form).cast(pl.Float64)
+    times = table.collect(table.scan([columns["time"]]).select(instant).drop_nulls()).to_series().sort()
     if times.is_empty():
         raise UserError(f"{path} holds no rows: give a log with at least one.")
-    late = time >= times[min(int((1 - fraction) * len(times)), len(times) - 1)]
+    late = instant >= times[min(int((1 - fraction) * len(times)), len(times) - 1)]
     del times
     scan, keys = table.scan(table.names), [columns[role] for role in ("user", "session") if role in columns]
     own = table.scan(list(dict.fromkeys([*keys, columns["time"]])))
     if gone:  # a filter takes memory
-        scan, own = (x.filter(~layout.gap(columns["time"])) for x in (scan, own))
+        scan, own = (x.filter(~no_value(time, kind)) for x in (scan, own))
     if "session" not in columns:
         return *_write(table, scan.filter(~late), scan.filter(late), train, test), gone
     sessions = table.collect(own.filter(late).select(keys).unique())
@@ -92,7 +94,7 @@ def split_by_user(
     table, name = layout.table, layout.roles["user"]
     gone = _check(layout, name, missing)
     scan = table.scan(table.names)
-    scan = scan.filter(~layout.gap(name)) if gone else scan
+    scan = scan.filter(~no_value(table.text(name), layout.types[name])) if gone else scan
     users = table.collect(scan.select(name).unique()).to_series().sort()
     if users.is_empty():
         raise UserError(f"{path} holds no rows: give a log with at least one.")
