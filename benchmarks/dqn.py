@@ -24,17 +24,33 @@ import torch
 from benchmarks import foreign
 from benchmarks.foreign import OURS, PEER, RANDOM, Sizes
 from benchmarks.harness import newest, tables
+from benchmarks.harness.returns import LABELS, LEARNED, Runs, duration, seeds_of, spread, vector
 from benchmarks.harness.turns import Row
 from recsys_rl.evaluation.custom import Model
 from recsys_rl.foreign.gym import GymEnv
 from recsys_rl.make import make_env
 from recsys_rl.protocols import Policy
 from recsys_rl.settings.config import Config, from_dict
-from recsys_rl.training.run import begin
+from recsys_rl.training.begin import begin
 from recsys_rl.utils.metrics import interval
 from recsys_rl.utils.seeding import parse_seeds
 
 WHOLE, SMOKE = Sizes(100_000, 100), Sizes(2_048, 3)
+ROWS = ("dqn-greedy", "dqn", "ppo-greedy", "ppo", "searched", "rule", "mf", "random")
+"""The rows of ``catalogues``."""
+TASKS = {
+    "drift": {"drift-dqn": 100_000, "drift": 100_000},
+    "satiation": {
+        "satiation-dqn": 600_000,
+        "satiation-dqn-long": 1_800_000,
+        "satiation-all-effects": 600_000,
+        "satiation": 1_800_000,
+    },
+}
+"""The tasks of ``catalogues`` on each platform and their steps.
+
+The first has the seeds, and the last the simple policies.
+"""
 GAMES = {"cartpole": "CartPole-v1", "acrobot": "Acrobot-v1"}
 # Of the zoo; sizes of the network, discount and policy are the same for both games.
 ZOO: Mapping[str, Mapping[str, Any]] = {
@@ -121,7 +137,7 @@ def summary(game: str, rows: Sequence[Row], seeds: Sequence[int]) -> list[Row]:
 
 
 def text(results: Path) -> str:
-    """The table of docs/12, from the rows of the file alone."""
+    """The table of the games of docs/12, from the rows of the file alone."""
     rows = foreign.read(results / "dqn.csv")
     seeds = sorted({row["seed"] for row in rows if row["seed"] < foreign.NEVER_REPORTED})
     names = {OURS: "**dqn (preset of `gym:`)**", PEER: "Stable-Baselines3's DQN (its zoo)", RANDOM: "random"}
@@ -136,9 +152,40 @@ def text(results: Path) -> str:
     newest_row = max((row for row in rows if row["system"] == OURS), key=lambda row: str(row["date"]))
     said = (
         "Greedy policies after 100,000 steps, 100 episodes a seed; intervals (Student's t) over seeds; "
-        f"`python -m benchmarks.dqn`,\ncommit {newest_row['commit']}, {newest_row['date']}."
+        f"`python -m benchmarks.dqn`,\n{newest.origin([newest_row])}."
     )
     return f"{newest.table(head, body)}\n\n{said}"
+
+
+def catalogues(results: Path) -> str:
+    """DQN on two catalogues, beside PPO and simple policies of the same seeds, with the steps of each."""
+    body, said = [], []
+    for env, steps in TASKS.items():
+        known = {task: Runs(results, task) for task in steps if newest.read(results, "learning", task=task)}
+        (own, *_), last = known.values(), list(known)[-1]
+        for policy in ROWS:
+            for task, runs in known.items():
+                places = [(policy, seed) for seed in own.seeds if (policy, seed) in runs.by_place]
+                its_own = task == last if policy not in LEARNED else ("dqn" in policy) == ("dqn" in task)
+                if not (places and its_own):
+                    continue
+                values = [float(runs.by_place[place]["return_mean"]) for place in places]
+                found = interval(vector(values))
+                between = spread(found) if len(values) > 1 else ""
+                trained = policy in (*LEARNED, "searched", "rule")
+                cells = (
+                    f"{steps[task]:,}" if trained else "",
+                    f"{found.mean:.2f}",
+                    between,
+                    f"{min(values):.2f}",
+                )
+                body.append([f"`{env}`", LABELS[policy], *cells])
+        said.append(f"\n`{env}`: {seeds_of(own)}, {own.origin}, {duration(own.seconds)} a run")
+    head = ["platform", "policy", "steps", "return", "95 % interval", "worst seed"]
+    return (
+        f"{newest.table(head, body)}\n\nSteps of training, or of the search for `searched` and `rule`. "
+        f"Intervals (Student's t) over seeds.{';'.join(said)}."
+    )
 
 
 def main() -> None:

@@ -46,7 +46,7 @@ from recsys_rl.make import make_env
 from recsys_rl.protocols import Policy
 from recsys_rl.rivals.baselines import RandomPolicy
 from recsys_rl.settings.config import Config, from_dict, overlay
-from recsys_rl.training.run import begin
+from recsys_rl.training.begin import begin
 from recsys_rl.types import Action, Obs
 from recsys_rl.utils.metrics import interval
 from recsys_rl.utils.seeding import parse_seeds

@@ -36,13 +36,13 @@ from recsys_rl.checkpoint import load
 from recsys_rl.checkpoint.users import LearnedFile, save_users
 from recsys_rl.data import LOGS
 from recsys_rl.data.kuairand import load_kuairand
+from recsys_rl.make import agent_of
 from recsys_rl.ope.compare import compare, recommend
 from recsys_rl.ope.judge import LOGGED, judge
 from recsys_rl.ope.mixture import Fixed
 from recsys_rl.ope.rows import plain_row
 from recsys_rl.tables.decision_log import DecisionLog
 from recsys_rl.tables.decision_table import DecisionTable
-from recsys_rl.training.run import agent_of
 from recsys_rl.types import Action, Catalogue, Feedback, Obs, Population, UserError, World
 from recsys_rl.users.session_table import session_table
 from recsys_rl.utils.find import find

@@ -38,11 +38,10 @@ from benchmarks.ope_selection import spearman
 from recsys_rl.checkpoint import Checkpoint, load
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.experience.rollout import play
-from recsys_rl.make import make_env
+from recsys_rl.make import agent_of, make_env
 from recsys_rl.protocols import Policy
 from recsys_rl.rivals.baselines import simple_baselines
 from recsys_rl.settings.config import Config, preset_of
-from recsys_rl.training.run import agent_of
 from recsys_rl.utils.metrics import interval
 from recsys_rl.utils.seeding import parse_seeds
 from recsys_rl.workflows.fit_users import fit_users
@@ -194,8 +193,6 @@ def row(logs: Logs, env: str, log: str, seed: int, work: Work) -> Row:
 
 def text(results: Path) -> str:
     """The table of docs/11, from the newest rows of the file alone: means over seeds."""
-    if not (results / "learned_users.csv").exists():
-        return "Not measured yet: `python -m benchmarks.learned_users` measures it."
     rows = newest.read(results, "learned_users", ("env", "log", "seed"))
     groups: dict[tuple[str, ...], list[newest.Row]] = {}
     for line in rows:
@@ -216,9 +213,8 @@ def text(results: Path) -> str:
     head = ["platform", "log", "seeds", "true return", "return inside"]
     head += ["of online PPO", "rank correlation", "regret"]
     head += ["largest loss over the truth's", "AUC, real or learned"]
-    commits = ", ".join(dict.fromkeys(line["commit"] for line in rows))
     said = "Means over seeds, in brackets the smallest and the largest; `python -m benchmarks.learned_users`,"
-    return f"{newest.table(head, body)}\n\n{said}\ncommits {commits}, {rows[-1]['date']}."
+    return f"{newest.table(head, body)}\n\n{said}\n{newest.origin(rows).replace('commit', 'commits')}."
 
 
 def _ratios(line: newest.Row) -> list[float]:

@@ -31,7 +31,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.harness import runs, tables
+from benchmarks.harness import newest, runs, tables
 from benchmarks.harness.turns import Row
 from recsys_rl.checkpoint import load
 from recsys_rl.env.rec_env import RecEnv
@@ -60,6 +60,14 @@ RUNS: dict[str, tuple[str, ...]] = {  # options of `train`
     "tail-limit": ("--limit", "tail_exposure>=0.5"),
 }
 RULE, RULE_STEPS, RULE_USERS, PLACES = "hard-rule", 1_000_000, 4_096, 5
+LABELS = {
+    "plain": ("the platform's weights", "one ad in five places"),
+    "plain-limit": ("the platform's weights", "and ads<=0.1"),
+    "tail-limit": ("the platform's weights", "and tail_exposure>=0.5"),
+    "paid": ("revenue=4", "one ad in five places"),
+    "paid-limit": ("revenue=4", "and ads<=0.1"),
+    "paid-limit-half": ("revenue=4", "and ads<=0.05"),
+}
 GROUP = 5  # places
 LAST = 5  # the mean of a multiplier is over the last fifth of the updates
 TINY = (
@@ -196,6 +204,53 @@ def run(names: Sequence[str], seeds: Sequence[int], size: Size, keep: Path) -> l
                 found.append(row_of(name, seed, size, place))
                 print(found[-1], file=sys.stderr, flush=True)
     return [*found, *([hard_rule(seeds[0], size.smoke)] if RULE in names else [])]
+
+
+def text(results: Path) -> str:
+    """The runs under each limit: shares, multipliers and returns, each seed's beside the other's."""
+    rows = newest.read(results, "limits", ("run", "seed"))
+    head = [
+        "weights",
+        "limit",
+        "seeds",
+        "ads, %",
+        "tail, %",
+        "multiplier",
+        "return",
+        "return of learning",
+        "Gini",
+    ]
+    lines = []
+    for run, words in LABELS.items():
+        at = [row for row in rows if row["run"] == run]
+        shares = (each(at, name, 100, 1) for name in ("ads", "tail_exposure"))
+        returns = (each(at, name, 1, 2) for name in ("return_mean", "learned_return", "creator_gini"))
+        lines.append([*words, str(len(at)), *shares, each(at, "multiplier_mean", 1, 2), *returns])
+    trained = [row for row in rows if row["run"] in RUNS]
+    said = (
+        f"{sizes(trained)}, on its held-out users, by the policy that draws;\nmultiplier: mean over the "
+        f"last fifth of the training. {newest.origin(trained).capitalize()};\n`python -m benchmarks.limits`."
+    )
+    rule = [row for row in rows if row["run"] == RULE]
+    if rule:
+        broken, steps = int(float(rule[-1]["broken"])), int(rule[-1]["steps"])
+        said += f"\nShowing an ad wherever none is forbidden breaks the rule at {broken} of {steps:,} places."
+    lines = [line for line in lines if line[-1]]  # a run without results has no row
+    return f"{newest.table(head, lines)}\n\n{said}"
+
+
+def each(rows: Sequence[newest.Row], column: str, scale: float, digits: int) -> str:
+    """The value of each seed; with more than three seeds their mean."""
+    by_seed = sorted(rows, key=lambda row: int(row["seed"]))
+    found = [scale * float(row[column]) for row in by_seed if row.get(column)]
+    if len(found) > 3:
+        found = [statistics.mean(found)]
+    return ", ".join(f"{value:.{digits}f}" for value in found)
+
+
+def sizes(rows: Sequence[newest.Row]) -> str:
+    items, steps = int(float(rows[0]["items"])), int(rows[0]["steps"])
+    return f"PPO's preset with {items:,} items and {steps:,} steps; each seed's value"
 
 
 def main() -> None:

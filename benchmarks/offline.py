@@ -29,10 +29,9 @@ from benchmarks.harness.offline_logs import LOGS, Logs, Sizes, make_logs
 from benchmarks.harness.turns import Row
 from recsys_rl.checkpoint import load
 from recsys_rl.experience.rollout import play
-from recsys_rl.make import make_env
+from recsys_rl.make import agent_of, make_env
 from recsys_rl.protocols import Policy
 from recsys_rl.rivals.baselines import RandomPolicy
-from recsys_rl.training.run import agent_of
 from recsys_rl.utils.logger import read_log
 from recsys_rl.utils.metrics import interval
 from recsys_rl.utils.seeding import parse_seeds
@@ -182,12 +181,11 @@ def text(results: Path) -> str:
         body.append(cells)
     head = ["log", "policy", "greedy", "minus greedy bc", "minus the greedy behaviour", "drawn"]
     seeds = sorted({row["seed"] for row in rows})
-    commits = ", ".join(dict.fromkeys(row["commit"] for row in rows))
     said = (
         "Returns of held-out users. "
         + ("Intervals over users" if len(seeds) == 1 else "Intervals (Student's t) over seeds")
         + f", 95 %; {'seed' if len(seeds) == 1 else 'seeds'} {', '.join(seeds)}; `python -m "
-        f"benchmarks.offline`,\n{'commits' if ',' in commits else 'commit'} {commits}, {rows[-1]['date']}."
+        f"benchmarks.offline`,\n{newest.origin(rows).replace('commit', 'commits')}."
     )
     return f"{newest.table([*head, 'value at the start', 'CPU seconds'], body)}\n\n{said}"
 

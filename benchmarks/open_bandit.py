@@ -24,6 +24,7 @@ from torch import Tensor
 
 from benchmarks.harness import tables
 from benchmarks.harness.evidence import of_decisions
+from benchmarks.harness.newest import read
 from benchmarks.harness.turns import Row
 from recsys_rl.data.open_bandit import OpenBandit, load_open_bandit
 from recsys_rl.errors import UserError
@@ -129,6 +130,20 @@ def estimates(log: OpenBandit, policy: Tensor, rows: Tensor) -> dict[str, float]
         of = ESTIMATORS[name]
         found[name] = float(of.clipped(logged, choose(of)).mean())
     return found
+
+
+def errors(results: Path) -> str:
+    """The mean relative errors of the published estimators."""
+    rows = {row["estimator"]: row for row in read(results, "open_bandit")}
+    names = [name for name in ("ips", "snips", "dm", "dr", "sndr", "switch-dr", "dros") if name in rows]
+    return ", ".join(f"{name} {float(rows[name]['relative_error']):.3f}" for name in names)
+
+
+def weights(results: Path) -> str:
+    """The mean weight and the effective sample size."""
+    row = next(row for row in read(results, "open_bandit") if row["estimator"] == "ips")
+    mean, ess = float(row["mean_weight"]), float(row["ess"])
+    return f"mean weight is {mean:.3f}, and the effective sample size {ess:,.0f}"
 
 
 def main() -> None:

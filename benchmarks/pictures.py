@@ -9,9 +9,9 @@
 Each picture shows seed 0 of a task of benchmarks.learning, learning.svg all its seeds; the runs are trained
 if FOLDER/<task>-<seed>/<algo>/ does not hold them yet (its file `done` says that a run is whole). The table
 of that seed must be the one in benchmarks/results/learning.csv, so measure first. docs/images/made.csv then
-says which rows of that file each picture shows, and a test compares them with the newest;
-`python -m benchmarks.write_tables` puts their numbers into the alternative texts. report.png is the
-head of the page in the light scheme, as chromium shows it. On an idle core it takes about half an hour.
+says which rows of that file each picture shows, and a test compares them with the newest.
+report.png is the head of the page in the light scheme, as chromium shows it. On an idle core it takes about
+half an hour.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ import torch
 
 from benchmarks.categories import draw
 from benchmarks.harness import commands, made, tables
-from benchmarks.harness.learning_texts import Runs
 from benchmarks.harness.newest import read
+from benchmarks.harness.returns import Runs
 from benchmarks.learning import TASKS
 from recsys_rl.errors import UserError
 

@@ -21,6 +21,7 @@ to benchmarks/results/strangers.csv. A seed takes some four minutes of a process
 
 from __future__ import annotations
 
+import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.harness import runs, tables
+from benchmarks.harness import newest, runs, tables
 from benchmarks.harness.turns import Row
 from benchmarks.strangers_filter import Filter
 from recsys_rl.checkpoint import load
@@ -46,6 +47,19 @@ from recsys_rl.utils.seeding import generators, parse_seeds, stream_seed
 SHARE = 0.5
 FILTER, DEAF = "filter", "filter-without-answers"
 ROWS = ("popularity", "static-list", "mf", "linucb", "lints")
+LABELS = {
+    "popularity": "popularity",
+    "static-list": "static-list",
+    "mf": "mf, profile folded in",
+    "linucb": "LinUCB",
+    "lints": "linear Thompson sampling",
+    "ppo": "PPO, trained on known users",
+    "ppo-share": "PPO, half of its users strangers",
+    DEAF: "the filter without the answers",
+    FILTER: "filter (knows the equations)",
+    "informed": "informed (knows the profile)",
+    "oracle": "oracle (knows the user)",
+}
 
 
 @dataclass(frozen=True)
@@ -137,6 +151,42 @@ def run(names: Sequence[str], seeds: Sequence[int], keep: Path, smoke: bool) -> 
             known, mixed = (train(task, seed, x, folder / str(x), smoke) for x in (0, SHARE))
             found += summary(env, seed, 64 if smoke else task.steps, task, rows_of(task, seed, known, mixed))
     return found
+
+
+def text(results: Path) -> str:
+    """Return, length and regret of each row; means over seeds, and intervals over these or over users."""
+    rows, parts = newest.read(results, "strangers", ("env", "seed")), []
+    for env in dict.fromkeys(row["env"] for row in rows):
+        of_env = [row for row in rows if row["env"] == env]
+        seeds = list(dict.fromkeys(row["seed"] for row in of_env))
+        lines = [_line(name, [row for row in of_env if row["policy"] == name]) for name in LABELS]
+        head = [f"strangers on `{env}`", "return", "95 % interval", "steps", "regret after 5", "after all"]
+        steps, many = int(of_env[0]["steps"]), len(seeds) > 1
+        said = (
+            f"Seed{'s' if many else ''} {', '.join(seeds)}; each PPO trained for {steps:,} steps only; "
+            f"intervals over {'seeds' if many else 'users'}; {newest.origin(of_env)};\n"
+            f"`python -m benchmarks.strangers --threads 1 --only {env} --seeds {','.join(seeds)}`."
+        )
+        parts.append(f"{newest.table(head, [line for line in lines if line])}\n\n{said}")
+    return "\n\n".join(parts)
+
+
+def _line(name: str, rows: Sequence[newest.Row]) -> list[str]:
+    """The cells of a row; [] where no seed has it. The ceiling has no regret."""
+    if not rows:
+        return []
+
+    def mean(column: str, digits: int) -> str:
+        found = [float(row[column]) for row in rows if row[column]]
+        return f"{statistics.mean(found):.{digits}f}" if found else ""
+
+    low, high = float(rows[0]["return_low"]), float(rows[0]["return_high"])
+    if len(rows) > 1:
+        over = interval(torch.tensor([float(row["return_mean"]) for row in rows]))
+        low, high = over.low, over.high
+    label = LABELS[name] + (f", {rows[0]['users']} users" if name == "informed" else "")
+    cells = [label, mean("return_mean", 2), f"{low:.2f} – {high:.2f}", mean("length_mean", 1)]
+    return [*cells, mean("regret_5", 2), mean("regret", 2)]
 
 
 def main() -> None:

@@ -4,9 +4,9 @@
     python -m benchmarks.write_tables --check   # names the pages that are stale; exit code 1
 
 A place is ``<!-- table:NAME -->`` and the lines until ``<!-- /table -->``, or within a line
-``<!-- figure:NAME -->`` and the words until ``<!-- /figure -->``. The modules benchmarks/harness/*_texts.py
-make the text of each name from the newest rows of the CSV files. The log (docs/log/) has no places: its
-figures are those of their day.
+``<!-- figure:NAME -->`` and the words until ``<!-- /figure -->``. The text of each name is made from the
+newest rows of the CSV files, in the benchmark that writes them or in benchmarks/*_tables.py beside it. The
+log (docs/log/) has no places: its figures are those of their day.
 """
 
 from __future__ import annotations
@@ -17,20 +17,22 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from benchmarks import dqn, foreign, learned_users, offline
-from benchmarks.coat import table as coat_table
-from benchmarks.harness import (
-    calibration_texts,
-    claim_texts,
-    feed_texts,
-    learning_texts,
-    log_texts,
-    ope_texts,
-    picture_texts,
-    speed_texts,
-    stranger_texts,
-    tables,
+from benchmarks import (
+    calibration_tables,
+    dqn,
+    foreign,
+    learned_users,
+    learning_tables,
+    limits,
+    offline,
+    ope_tables,
+    open_bandit,
+    speed_tables,
+    strangers,
+    watch,
 )
+from benchmarks.coat import table as coat_table
+from benchmarks.harness import tables
 from benchmarks.harness.tables import RESULTS, ROOT
 from recsys_rl.errors import UserError
 from recsys_rl.utils.files import write_text
@@ -39,63 +41,61 @@ PLACE = re.compile(r"<!-- (table|figure):([\w-]+) -->(.*?)<!-- /\1 -->", re.DOTA
 MARK = re.compile(r"<!-- /?(?:table|figure)\b")
 
 TABLES: dict[str, Callable[[Path], str]] = {
-    "satiation": partial(learning_texts.platform, task="satiation"),
-    "first": claim_texts.first_rows,
-    "claims": claim_texts.claims,
-    "drift": learning_texts.drift,
-    "effects": learning_texts.effects,
-    "sensitivity": claim_texts.sensitivity,
-    "short-video": partial(learning_texts.platform, task="short-video"),
-    "long-video": partial(learning_texts.platform, task="long-video"),
-    "social-feed": partial(learning_texts.platform, task="social-feed"),
-    "feed-calibration": calibration_texts.feed,
-    "calibration": calibration_texts.short_video,
-    "calibration-visits": partial(calibration_texts.short_video, visits=True),
-    "calibration-long-video": calibration_texts.long_video,
-    "limits": feed_texts.limits,
+    "satiation": partial(learning_tables.platform, task="satiation"),
+    "first": learning_tables.first_rows,
+    "claims": learning_tables.claims,
+    "drift": learning_tables.drift,
+    "effects": learning_tables.effects,
+    "sensitivity": learning_tables.sensitivity,
+    "short-video": partial(learning_tables.platform, task="short-video"),
+    "long-video": partial(learning_tables.platform, task="long-video"),
+    "social-feed": partial(learning_tables.platform, task="social-feed"),
+    "feed-calibration": calibration_tables.feed,
+    "calibration": calibration_tables.short_video,
+    "calibration-visits": partial(calibration_tables.short_video, visits=True),
+    "calibration-long-video": calibration_tables.long_video,
+    "limits": limits.text,
     "foreign": foreign.text,
     "dqn-games": dqn.text,
-    "dqn": learning_texts.dqn,
+    "dqn": dqn.catalogues,
     "learned-users": learned_users.text,
     "offline": offline.text,
     "coat": coat_table.text,
     "coat-published": coat_table.published,
-    "throughput": speed_texts.throughput,
-    "throughput-one-thread": partial(speed_texts.throughput, name="throughput-one-thread"),
-    "throughput-allocator": partial(speed_texts.throughput, name="throughput-allocator"),
-    "simulator": speed_texts.simulator,
-    "catalogue": speed_texts.catalogue,
-    "strangers": stranger_texts.strangers,
-    "picture-satiation": partial(picture_texts.categories, env="satiation", what="items shown"),
-    "picture-million": picture_texts.million,
-    "ope-coverage": ope_texts.coverage,
-    "ope-selection-satiation": partial(ope_texts.selection, env="satiation"),
-    "log-ppo": log_texts.log_ppo,
-    "log-a2c": log_texts.log_a2c,
+    "throughput": speed_tables.throughput,
+    "throughput-one-thread": partial(speed_tables.throughput, name="throughput-one-thread"),
+    "throughput-allocator": partial(speed_tables.throughput, name="throughput-allocator"),
+    "simulator": speed_tables.simulator,
+    "catalogue": speed_tables.catalogue,
+    "strangers": strangers.text,
+    "ope-coverage": ope_tables.coverage,
+    "ope-selection-satiation": partial(ope_tables.selection, env="satiation"),
+    "log-ppo": watch.log_ppo,
+    "log-a2c": watch.log_a2c,
 }
 FIGURES: dict[str, Callable[[Path], str]] = {
-    "satiation-gain": learning_texts.gain_over_yardstick,
-    "satiation-share": learning_texts.share_of_way,
-    "open-bandit-errors": ope_texts.open_bandit,
-    "open-bandit-weights": ope_texts.open_bandit_weights,
-    "short-video-gain": partial(learning_texts.gain_over_yardstick, task="short-video"),
-    "long-video-gain": partial(learning_texts.gain_over_yardstick, task="long-video"),
-    "social-feed-gains": partial(learning_texts.gains_by_seed, task="social-feed", policy="ppo-greedy"),
-    "long-video-greedy-gains": partial(learning_texts.gains_by_seed, task="long-video", policy="ppo-greedy"),
-    "sb3-allocator": partial(speed_texts.times_of, name="throughput-allocator"),
-    "sb3-one-thread": partial(speed_texts.times_of, name="throughput-one-thread"),
-    "flagship-update": partial(speed_texts.update_share, name="throughput"),
-    "flagship-update-one-thread": partial(speed_texts.update_share, name="throughput-one-thread"),
-    "flagship-update-allocator": partial(speed_texts.update_share, name="throughput-allocator"),
-    "greedy-seconds-to-0-95": partial(speed_texts.seconds_to_095, policy="greedy"),
-    "sampled-seconds-to-0-95": partial(speed_texts.seconds_to_095, policy="sampled"),
-    "peers-best-with-our-dials": partial(speed_texts.best_share, whose="ours"),
-    "peers-best-with-their-dials": partial(speed_texts.best_share, whose="own"),
-    "dense-best": partial(speed_texts.best_share, whose="dense"),
-    "million-greedy": partial(speed_texts.million, column="greedy_share_of_oracle"),
-    "million-sampled": partial(speed_texts.million, column="share_of_oracle"),
-    "million-mf": partial(speed_texts.million, column="mf_share_of_oracle"),
-    "million-seconds": partial(speed_texts.million, column="seconds"),
+    "satiation-gain": learning_tables.gain_over_yardstick,
+    "satiation-share": learning_tables.share_of_way,
+    "open-bandit-errors": open_bandit.errors,
+    "open-bandit-weights": open_bandit.weights,
+    "short-video-gain": partial(learning_tables.gain_over_yardstick, task="short-video"),
+    "long-video-gain": partial(learning_tables.gain_over_yardstick, task="long-video"),
+    "social-feed-gains": partial(learning_tables.gains_by_seed, task="social-feed", policy="ppo-greedy"),
+    "long-video-greedy-gains": partial(learning_tables.gains_by_seed, task="long-video", policy="ppo-greedy"),
+    "sb3-allocator": partial(speed_tables.times_of, name="throughput-allocator"),
+    "sb3-one-thread": partial(speed_tables.times_of, name="throughput-one-thread"),
+    "flagship-update": partial(speed_tables.update_share, name="throughput"),
+    "flagship-update-one-thread": partial(speed_tables.update_share, name="throughput-one-thread"),
+    "flagship-update-allocator": partial(speed_tables.update_share, name="throughput-allocator"),
+    "greedy-seconds-to-0-95": partial(speed_tables.seconds_to_095, policy="greedy"),
+    "sampled-seconds-to-0-95": partial(speed_tables.seconds_to_095, policy="sampled"),
+    "peers-best-with-our-dials": partial(speed_tables.best_share, whose="ours"),
+    "peers-best-with-their-dials": partial(speed_tables.best_share, whose="own"),
+    "dense-best": partial(speed_tables.best_share, whose="dense"),
+    "million-greedy": partial(speed_tables.million, column="greedy_share_of_oracle"),
+    "million-sampled": partial(speed_tables.million, column="share_of_oracle"),
+    "million-mf": partial(speed_tables.million, column="mf_share_of_oracle"),
+    "million-seconds": partial(speed_tables.million, column="seconds"),
 }
 
 

@@ -102,6 +102,10 @@ class Watcher(Protocol):
 
     def answered(self, step: Step) -> None: ...
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """What a resumed run needs of the decisions that it holds."""
+        ...
+
 
 class Objective(Protocol):
     """A step from the reward streams of a rollout to the rewards that are learned from."""
@@ -130,6 +134,11 @@ class Experience(Protocol):
     """Sees each decision of a source that acts."""
 
     @property
+    def env(self) -> Env | None:
+        """The environment that it plays; None for a log."""
+        ...
+
+    @property
     def interface(self) -> Interface:
         """Observations and actions in the batches."""
         ...
@@ -143,6 +152,10 @@ class Experience(Protocol):
 
         Raises UserError if the source can't serve on this machine.
         """
+        ...
+
+    def verdict(self) -> str:
+        """What the user must know of it at the end of the run, in sentences; "" if there is nothing."""
         ...
 
     def state_dict(self, finished: bool = False) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
@@ -135,19 +135,52 @@ class VisitPieces:
     consumed: Mapping[str, float] = field(default_factory=dict)
 
 
+class Brought(Protocol):
+    """What the file of a platform brings to a run."""
+
+    @property
+    def world(self) -> World: ...
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The sections of a run in this world, without the file itself."""
+        ...
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """What its users are made of, by name."""
+        ...
+
+    @property
+    def home(self) -> Mapping[str, Any]:
+        """The platform whose log the users are learned from (checkpoint/home.py); {} if there is none."""
+        ...
+
+
+@dataclass(frozen=True)
+class WorldFile:
+    """The file from which a platform has its items and users, in place of data.
+
+    ``field`` is the field of the section env_config with the file's path. ``load`` reads the file that such a
+    section names, and raises UserError if it is missing or can't be used.
+    """
+
+    field: str
+    load: Callable[[Any], Brought]
+
+
 @dataclass(frozen=True)
 class Platform:
     """A kind of environment.
 
-    ``users`` is a class that makes the user model of a world. Its attribute ``repeats`` is of the class, or
-    ``config`` has a field of that name. A slate size
+    ``users`` is a class that makes the user model from catalogue, population and settings, or a function that
+    does. Its attribute ``repeats`` is of the class, or ``config`` has a field of that name. A slate size
     other than 1 is a field of ``config``, named ``slate_field``, or an attribute of that class. A platform
     without users has its own world: its name has the form ``<platform>:<name>``, ``check`` raises UserError
     for an impossible name, and ``env`` makes the environment. ``add_attributes`` adds to a new world, from
     the seed, the attributes of items and users that the platform needs and the data lack. ``visit_pieces``
     are required for recommendations if ``UserModel.visible`` hands in more than a constant profile.
-    ``user_file`` is the field of ``config`` with a file of users that were learned from a log: ``users`` then
-    takes their facts and their networks after the settings, and the world is that of the file.
+    A platform with a ``file`` has its world from there.
     """
 
     config: type[Any]  # the class of its section env_config
@@ -160,20 +193,50 @@ class Platform:
     expert: Expert | None = None  # the row `expert`
     visit_pieces: VisitPieces | None = None
     slate_field: str = "slate_size"
-    user_file: str = ""
+    file: WorldFile | None = None
     presets: Mapping[str, Preset] = field(default_factory=dict)  # by algorithm; "*" is for all algorithms
 
     def repeats(self, settings: Any) -> bool:
         """True if items may repeat with these settings, and on a platform with its own world."""
         if self.users is None:
             return True
-        return bool(settings.repeats if hasattr(settings, "repeats") else self.users.repeats)
+        of_class = getattr(self.users, "repeats", False)
+        return bool(getattr(settings, "repeats", of_class))
+
+    def brought(self, settings: Any) -> Brought | None:
+        """What the file of these settings brings; None if the world is made from data. Raises UserError."""
+        return None if self.file is None else self.file.load(settings)
+
+    def slate_size(self, settings: Any) -> int:
+        """K as far as it is known before the world is made: of the settings or the class of users, else 1."""
+        size = getattr(settings, self.slate_field, getattr(self.users, "slate_size", 1))
+        return size if isinstance(size, int) else 1
 
     def has_history(self, settings: Any) -> bool:
         """True if observations hold a history with these settings."""
         if self.users is None:
             return False
         return not self.repeats(settings) or bool(getattr(settings, "history_length", 0))
+
+
+@dataclass(frozen=True)
+class BatchSource:
+    """A source of batches, a file of experience/, as the record of an algorithm names it.
+
+    ``maker`` is module:NAME of the function that makes the experience and its agent; its module is imported
+    when a run begins. It takes the arguments of ``make_on_policy`` (experience/on_policy.py). ``rollouts``:
+    each batch is a rollout of the present policy, as limits, the bonus for novelty and the loss of the next
+    signals need. ``from_log``: no environment is played; the items are those of a log, which is on the CPU.
+    """
+
+    maker: str
+    rollouts: bool = False
+    from_log: bool = False
+
+
+ON_POLICY = BatchSource("recsys_rl.experience.on_policy:make_on_policy", rollouts=True)
+REPLAY = BatchSource("recsys_rl.experience.replay:make_replay")
+LOGGED = BatchSource("recsys_rl.experience.logged:make_from_log", from_log=True)
 
 
 @dataclass(frozen=True)
@@ -187,7 +250,7 @@ class Algorithm:
 
     config: type[AgentConfig]
     agent: Callable[..., Learner]
-    experience: Literal["on-policy", "replay", "logged"] = "on-policy"
+    experience: BatchSource = ON_POLICY
     network: Callable[..., Any] | None = None  # None: ActorCritic (models/actor_critic.py)
     needs: tuple[Literal["propensities", "steps"], ...] = ()
 

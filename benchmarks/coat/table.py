@@ -69,7 +69,7 @@ def text(results: Path) -> str:
         f"the 95 % interval (Student's t) over the refits {', '.join(seeds)};\ndifferences are paired by "
         f"refit. Among the {BEST} coats with the best estimates the number of close ones has a correlation "
         f"of {min(leaks):.2f} to {max(leaks):.2f}\nwith the true mean, given the estimate. `python -m "
-        f"benchmarks.coat`, commit {last['commit']}, {last['date']}."
+        f"benchmarks.coat`, {newest.origin([last])}."
     )
     return f"{newest.table(head, body)}\n\n{said}"
 

@@ -10,8 +10,8 @@ import csv
 import io
 from pathlib import Path
 
-from benchmarks.harness.learning_texts import EFFECTS, LEARNED
 from benchmarks.harness.newest import read
+from benchmarks.harness.returns import EFFECTS, LEARNED
 from benchmarks.harness.tables import RESULTS, ROOT
 from recsys_rl.utils.files import write_text
 

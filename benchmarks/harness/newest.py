@@ -20,7 +20,13 @@ def read(results: Path, name: str, keys: Sequence[str] = (), **known: str) -> li
     return [row for row in rows if last[tuple(row[key] for key in keys)] == (row["date"], row["commit"])]
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown: the first column to the left, the others to the right."""
+def origin(rows: Sequence[Row]) -> str:
+    """The commits of the rows, and the date of the last."""
+    return f"commit {', '.join(dict.fromkeys(row['commit'] for row in rows))}, {rows[-1]['date']}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], words: bool = False) -> str:
+    """Markdown: the first column to the left, the others to the right; with ``words`` all to the left."""
     lines = ["|" + "|".join(f" {cell} " if cell else " " for cell in line) + "|" for line in (head, *rows)]
-    return "\n".join([lines[0], "|---" + "|---:" * (len(head) - 1) + "|", *lines[1:]])
+    rest = "---|" if words else "---:|"
+    return "\n".join([lines[0], "|---|" + rest * (len(head) - 1), *lines[1:]])

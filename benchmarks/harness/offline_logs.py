@@ -18,7 +18,7 @@ from recsys_rl.checkpoint import save
 from recsys_rl.settings.config import Config
 from recsys_rl.tables.parts import read_decisions
 from recsys_rl.tables.writer import write_decisions
-from recsys_rl.training.run import snapshot
+from recsys_rl.training.resume import snapshot
 from recsys_rl.workflows.record import RecordConfig, record
 from recsys_rl.workflows.train import updates
 

@@ -16,7 +16,7 @@ from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.errors import UserError
 from recsys_rl.evaluation.players import Table, heldout_users, references
 from recsys_rl.settings.config import to_dict
-from recsys_rl.training.run_log import training_sessions
+from recsys_rl.training.learning_curve import training_sessions
 from recsys_rl.utils.seeding import generators
 
 

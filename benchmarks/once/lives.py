@@ -23,9 +23,8 @@ from recsys_rl.checkpoint import load
 from recsys_rl.env.short_video import ShortVideoConfig
 from recsys_rl.evaluation.lives import active_days
 from recsys_rl.experience.rollout import Sessions, play
-from recsys_rl.make import make_env
+from recsys_rl.make import agent_of, make_env
 from recsys_rl.settings.config import Config, from_dict
-from recsys_rl.training.run import agent_of
 from recsys_rl.utils.metrics import interval
 from recsys_rl.workflows.train import train
 

@@ -17,7 +17,7 @@ from typing import Annotated
 from recsys_rl.models.diagnostics import StepMeans
 from recsys_rl.models.policy import NetworkPolicy
 from recsys_rl.models.sampled import corrected, shown_among
-from recsys_rl.records import Algorithm
+from recsys_rl.records import LOGGED, Algorithm
 from recsys_rl.settings.fields import Range
 from recsys_rl.settings.shared import LoggedConfig
 from recsys_rl.types import Transitions
@@ -51,4 +51,4 @@ class BC(NetworkPolicy[BCConfig]):
         return found.means() | {"lr": self.optimizer.lr}
 
 
-ALGORITHM = Algorithm(BCConfig, BC, "logged")
+ALGORITHM = Algorithm(BCConfig, BC, LOGGED)

@@ -24,7 +24,7 @@ from recsys_rl.models.diagnostics import StartValues, StepMeans
 from recsys_rl.models.q_learner import QLearner
 from recsys_rl.models.q_network import ConstrainedQNetwork
 from recsys_rl.models.sampled import corrected, shown_among
-from recsys_rl.records import Algorithm
+from recsys_rl.records import LOGGED, Algorithm
 from recsys_rl.settings.fields import Share
 from recsys_rl.settings.shared import LoggedConfig, QConfig
 from recsys_rl.types import Transitions
@@ -75,4 +75,4 @@ class BCQ(QLearner[BCQConfig]):
         return found.means() | starts.means() | {"lr": self.optimizer.lr}
 
 
-ALGORITHM = Algorithm(BCQConfig, BCQ, "logged", ConstrainedQNetwork)
+ALGORITHM = Algorithm(BCQConfig, BCQ, LOGGED, ConstrainedQNetwork)

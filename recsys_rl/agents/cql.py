@@ -18,7 +18,7 @@ from recsys_rl.models.diagnostics import StartValues, StepMeans
 from recsys_rl.models.q_learner import QLearner
 from recsys_rl.models.q_network import QNetwork
 from recsys_rl.models.sampled import shown_among
-from recsys_rl.records import Algorithm
+from recsys_rl.records import LOGGED, Algorithm
 from recsys_rl.settings.fields import NonNegative
 from recsys_rl.settings.shared import LoggedConfig, QConfig
 from recsys_rl.types import Transitions
@@ -53,4 +53,4 @@ class CQL(QLearner[CQLConfig]):
         return found.means() | starts.means() | {"lr": self.optimizer.lr}
 
 
-ALGORITHM = Algorithm(CQLConfig, CQL, "logged", QNetwork)
+ALGORITHM = Algorithm(CQLConfig, CQL, LOGGED, QNetwork)

@@ -23,7 +23,7 @@ from recsys_rl.functional import categorical
 from recsys_rl.models.diagnostics import StepMeans
 from recsys_rl.models.q_learner import QLearner
 from recsys_rl.models.q_network import QNetwork
-from recsys_rl.records import Algorithm
+from recsys_rl.records import REPLAY, Algorithm
 from recsys_rl.settings.fields import Range, Share
 from recsys_rl.settings.shared import QConfig, ReplayConfig
 from recsys_rl.types import Action, Obs, Transitions
@@ -83,4 +83,4 @@ class DQN(QLearner[DQNConfig]):
         return metrics
 
 
-ALGORITHM = Algorithm(DQNConfig, DQN, "replay", QNetwork)
+ALGORITHM = Algorithm(DQNConfig, DQN, REPLAY, QNetwork)

@@ -24,7 +24,7 @@ from recsys_rl.models.diagnostics import StartValues, StepMeans
 from recsys_rl.models.policy import NetworkPolicy
 from recsys_rl.models.return_network import ReturnNetwork
 from recsys_rl.models.sampled import corrected, shown_among
-from recsys_rl.records import Algorithm
+from recsys_rl.records import LOGGED, Algorithm
 from recsys_rl.settings.fields import Positive, Range
 from recsys_rl.settings.shared import LoggedConfig
 from recsys_rl.types import Transitions
@@ -80,4 +80,4 @@ def possible_at(batch: Transitions, share: Tensor) -> Tensor:
     return low + share * (high - low)
 
 
-ALGORITHM = Algorithm(DTConfig, DT, "logged", ReturnNetwork, needs=("steps",))
+ALGORITHM = Algorithm(DTConfig, DT, LOGGED, ReturnNetwork, needs=("steps",))

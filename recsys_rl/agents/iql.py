@@ -27,7 +27,7 @@ from recsys_rl.models.q_learner import check_single_items, targets_of
 from recsys_rl.models.q_network import QNetwork, QualityActorCritic
 from recsys_rl.models.sampled import corrected, shown_among
 from recsys_rl.models.target_network import copied, follow, load_target, target_state
-from recsys_rl.records import Algorithm
+from recsys_rl.records import LOGGED, Algorithm
 from recsys_rl.settings.fields import NonNegative, Positive, Range
 from recsys_rl.settings.shared import LoggedConfig, TargetConfig
 from recsys_rl.types import Obs, Transitions
@@ -112,4 +112,4 @@ def quality(network: QNetwork, obs: Obs, items: Tensor) -> Tensor:
     return network.q(obs.among(items)).squeeze(1)
 
 
-ALGORITHM = Algorithm(IQLConfig, IQL, "logged", QualityActorCritic)
+ALGORITHM = Algorithm(IQLConfig, IQL, LOGGED, QualityActorCritic)

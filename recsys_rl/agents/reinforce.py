@@ -24,7 +24,7 @@ from recsys_rl.models.actor_critic import ActorCritic
 from recsys_rl.models.diagnostics import StartValues, StepMeans
 from recsys_rl.models.policy import NetworkPolicy
 from recsys_rl.models.sampled import corrected, shown_among
-from recsys_rl.records import Algorithm
+from recsys_rl.records import LOGGED, Algorithm
 from recsys_rl.settings.fields import NonNegative, Positive, Share, Size
 from recsys_rl.settings.shared import LoggedConfig
 from recsys_rl.types import Transitions
@@ -94,4 +94,4 @@ class Reinforce(NetworkPolicy[ReinforceConfig]):
         return found.means() | starts.means() | {"lr": self.optimizer.lr}
 
 
-ALGORITHM = Algorithm(ReinforceConfig, Reinforce, "logged", needs=("propensities",))
+ALGORITHM = Algorithm(ReinforceConfig, Reinforce, LOGGED, needs=("propensities",))

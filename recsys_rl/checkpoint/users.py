@@ -65,6 +65,12 @@ class LearnedFile:
         return {f"{place}.{n}": x for place, m in enumerate(self.members) for n, x in m.state_dict().items()}
 
     @property
+    def home(self) -> Mapping[str, Any]:
+        """The platform behind the log (checkpoint/home.py); {} if people made it."""
+        home: Mapping[str, Any] = self.info.get("home", {})
+        return home
+
+    @property
     def settings(self) -> dict[str, Any]:
         """The sections of a run inside these users, without the file itself."""
         catalogue = self.world.catalogue

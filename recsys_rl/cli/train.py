@@ -20,6 +20,7 @@ from recsys_rl.errors import FieldError, UserError, one_line
 from recsys_rl.settings.config import (
     Config,
     TrainConfig,
+    brought_settings,
     data_name,
     overlay,
     read_toml,
@@ -34,6 +35,7 @@ from recsys_rl.settings.names import (
     algorithm_of,
     names_a_module,
     names_a_source,
+    platform_of,
     source_of,
 )
 from recsys_rl.training import folder as folders
@@ -181,12 +183,12 @@ def _without(argv: list[str], options: tuple[str, ...], flags: tuple[str, ...] =
 
 def train_options(argv: list[str]) -> Job:
     """The settings, and the run to resume. Raises UserError; `--help` raises SystemExit(0)."""
-    given = peek(argv, "algo", "env", "data", "config", "run", "checkpoint", "user-model")
+    given = peek(argv, "algo", "env", "data", "config", "run", "checkpoint")
     if names_a_source(given.data):
         source_of(given.data, typed=True)
     file = {} if given.config is None else _read_settings(Path(given.config), given.env)
     typed = {name: getattr(given, name) for name in ("algo", "env") if getattr(given, name) is not None}
-    folder, base = None, {}
+    folder, base, brought = None, {}, {}
     if given.run is not None or "--resume" in argv:
         if given.run is not None and "--resume" in argv:
             raise UserError("--resume resumes the latest run and --run the given run: give one of them.")
@@ -197,18 +199,16 @@ def train_options(argv: list[str]) -> Job:
         base = to_dict(_config_of_run(folder, algo, given.env))
     elif given.checkpoint is not None:
         base = _settings_of_items(given)
-    elif given.user_model is not None and given.data is None:
-        from recsys_rl.checkpoint.users import load_users
-
-        base = load_users(given.user_model).settings
+    elif given.data is None:
+        base = brought = _brought(argv, {"env": DEFAULT_ENV, **file, **typed}["env"])
     chosen = {"algo": DEFAULT_ALGO, "env": DEFAULT_ENV, **base, **file, **typed}
     if folder is not None:
         _check_same_world(folder, base, chosen["env"], given.data)
-    kept, note = _of_chosen(file, chosen, given)
+    kept, note = _of_chosen(file, chosen, given) if file else ({}, "")
     over = overlay(overlay(base, kept), {name: chosen[name] for name in ("algo", "env")})
     if given.data is not None:
         over = overlay(over, {"data_config": {"data": given.data}})
-    if given.checkpoint is None and given.user_model is None:  # these bring their items
+    if given.checkpoint is None and not brought:  # these bring their items
         _check_typed(data_name(over), given.data)
     options = _parse(argv, over, given.config)
     if folder is not None:
@@ -234,7 +234,7 @@ def _settings_of_items(given: Any) -> dict[str, Any]:
             f"--checkpoint {given.checkpoint} brings its platform and its data: leave --env and --data out, "
             "or leave --checkpoint out to make the items from them."
         )
-    if given.algo is None or algorithm_of(given.algo).experience != "logged":
+    if given.algo is None or not algorithm_of(given.algo).experience.from_log:
         raise UserError(
             "--checkpoint is for algorithms that learn from a log, as --algo bc: leave it out (--init-from "
             "begins with the weights of a checkpoint)."
@@ -242,6 +242,12 @@ def _settings_of_items(given: Any) -> dict[str, Any]:
     from recsys_rl.checkpoint.home import settings_of_items
 
     return settings_of_items(given.checkpoint)
+
+
+def _brought(argv: list[str], env: str) -> dict[str, Any]:
+    """The settings that the file of the platform brings, of users who were learned for example."""
+    file = platform_of(env).file if isinstance(env, str) else None
+    return {} if file is None else brought_settings(env, vars(peek(argv, file.field.replace("_", "-"))))
 
 
 def _parse(argv: list[str], settings: Mapping[str, Any], file: str | None) -> Any:
@@ -299,8 +305,6 @@ def _of_chosen(file: Mapping[str, Any], chosen: Mapping[str, Any], given: Any) -
 
     The note is a message to the user if the file is for another problem, or if a setting is left out.
     """
-    if not file:
-        return {}, ""
     whose = {"algo": DEFAULT_ALGO, "env": DEFAULT_ENV, **file}
     data = data_name(file)
     if not all(isinstance(whose[name], str) for name in ("algo", "env")):

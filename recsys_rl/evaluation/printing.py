@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from recsys_rl.records import KNOWS
-from recsys_rl.report.words import NO_DIFFERENCE, fewer_users, has_lives, in_doubt, people
+from recsys_rl.report.words import NO_DIFFERENCE, fewer_users, has_lives, in_doubt, is_foreign, people
 from recsys_rl.utils.terminal import say
 
 
@@ -49,10 +49,11 @@ def print_table(result: Mapping[str, Any], heading: str, total_users: int) -> No
     if result["yardstick"]:
         best = "the best row that learns no network and sees what the agent sees"
         say(f"yardstick, {best}: {result['yardstick']}")
-    over = "same seeds" if has_episodes(result) else "same users"
+    over = "same seeds" if is_foreign(result["rows"]) else "same users"
     if "seeds" in result:
         over = f"mean over {result['seeds']} seeds"
     whole = result["sessions"]
+    everybody = _people(result, whole)
     gains = {(row["policy"], row["versus"]): row for row in result.get("gains", ())}
     for row in result["paired"]:
         gain, versus = gains.pop((row["policy"], row["versus"]), None), _of_each_seed(row["versus"], result)
@@ -60,14 +61,14 @@ def print_table(result: Mapping[str, Any], heading: str, total_users: int) -> No
         if gain is not None and not math.isnan(gain["gain"]):
             size += f", {_percent(gain)}"
         size += f", {NO_DIFFERENCE}" if in_doubt(row) else ""
-        say(f"{row['policy']} minus {versus}, {over}: {size}{fewer_users(row, whole, result)}")
+        say(f"{row['policy']} minus {versus}, {over}: {size}{fewer_users(row, whole, everybody)}")
     behind = {(row["policy"], row["versus"]) for row in result["paired"] if row["mean"] < 0}
     for row in result["shares"]:
         if row["share"] < 0 and (row["policy"], row["from"]) in behind and not in_doubt(row):
             continue  # the line above said it
         start = _of_each_seed(row["from"], result)
         share = share_text({**row, "from": start})
-        say(f"{row['policy']}: {share}{fewer_users(row, whole, result)}")
+        say(f"{row['policy']}: {share}{fewer_users(row, whole, everybody)}")
     for rival in dict.fromkeys(versus for _, versus in gains):
         each = (gain_text(row) for row in gains.values() if row["versus"] == rival)
         say(f"gain over {rival}, {over}: {', '.join(each)}")
@@ -98,7 +99,7 @@ def _interval(row: Mapping[str, Any], sign: str = "") -> str:
 
 
 def _life_heads(result: Mapping[str, Any]) -> str:
-    return f"{'days':>7}{'D1':>8}{'D7':>8}{'D30':>8}{'churn':>8}" if has_lives(result) else ""
+    return f"{'days':>7}{'D1':>8}{'D7':>8}{'D30':>8}{'churn':>8}" if has_lives(result["rows"]) else ""
 
 
 def _life_numbers(row: Mapping[str, Any]) -> str:
@@ -109,20 +110,19 @@ def _life_numbers(row: Mapping[str, Any]) -> str:
     return f"{row['active_days']:>7.1f}" + "".join(f"{share:>8}" for share in shares)
 
 
-def has_episodes(result: Mapping[str, Any]) -> bool:
-    """True if the rows are of episodes, without users and items."""
-    coverage = result["rows"][0]["coverage"]
-    return coverage is None or math.isnan(coverage)  # None in its JSON
+def _people(result: Mapping[str, Any], count: int) -> str:
+    return people(result.get("new_users"), "everyone" in result, count)
 
 
 def _users(result: Mapping[str, Any], total: int) -> str:
     whole = total in (0, result["sessions"])
     count = result["sessions"] if whole else total
-    who = f"{people(result, count)}, one {'life' if has_lives(result) else 'session'} each"
-    who = "episodes on unseen seeds" if has_episodes(result) else who
+    lives = has_lives(result["rows"])
+    who = f"{_people(result, count)}, one {'life' if lives else 'session'} each"
+    who = "episodes on unseen seeds" if is_foreign(result["rows"]) else who
     if "seeds" in result:
         if "new_users" in result:  # the same people for each seed
-            who = f"{'lives' if has_lives(result) else 'sessions'}, one for each seed and user of "
+            who = f"{'lives' if lives else 'sessions'}, one for each seed and user of "
             who += result["new_users"]["file"]
         return (
             f"means over {result['seeds']} seeds with 95 % intervals over seeds; {result['sessions']:,} {who}"

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-from recsys_rl.make import learned_file
 from recsys_rl.settings.config import Config, to_dict
 from recsys_rl.types import Catalogue, Population, tensors_of
 from recsys_rl.utils.download import cache_folder
@@ -55,7 +54,8 @@ def search_key(
     users = {name: x for name, x in tensors_of(population).items() if name.startswith("attributes.")}
     for name, x in (users | {"taste": population.taste, "profile": population.profile}).items():
         parts[f"training {name}"] = x[population.train]
-    if config.platform.user_file:  # the same path may hold other users later
-        parts |= {f"learned {name}": x for name, x in learned_file(config).tensors.items()}
+    brought = config.platform.brought(config.env_config)
+    if brought is not None:  # the same path may hold other users later
+        parts |= {f"learned {name}": x for name, x in brought.tensors.items()}
     tensors = {name: x.cpu() for name, x in parts.items()}
     return digest(tensors, VERSION, config.env, sorted(to_dict(config.env_config).items()), budget, *form)

@@ -20,14 +20,14 @@ Step = dict[str, Any]
 
 def samples(
     checkpoint: Checkpoint, users: Tensor, policies: Sequence[str], played: Mapping[str, Played]
-) -> dict[str, Any]:
-    """``sessions`` of the first few held-out users with each of the policies; of a life, its first visit.
+) -> tuple[list[Step], Step | None]:
+    """Sessions of the first few held-out users with each of the policies; of a life, its first visit.
 
-    ``tick`` is the hidden signal that the page marks: ``name`` and ``meaning``; None if no signal has one.
+    The second is the hidden signal that the page marks: ``name`` and ``meaning``; None if no signal has one.
     """
     catalogue, population = checkpoint.world
     if checkpoint.world.is_empty:
-        return {"sessions": []}
+        return [], None
     signals = make_user_model(checkpoint.config, checkpoint.world).signals
     shown = []
     for row, user in enumerate(users[:NUM_SAMPLE_USERS]):
@@ -50,7 +50,7 @@ def samples(
                 }
             )
     tick = next(({"name": x.name, "meaning": x.meaning} for x in signals if x.meaning), None)
-    return {"sessions": shown, "tick": tick}
+    return shown, tick
 
 
 def _steps(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +20,7 @@ from recsys_rl.evaluation.samples import samples
 from recsys_rl.evaluation.table import Played
 from recsys_rl.make import assumptions, make_user_model
 from recsys_rl.protocols import PatientUsers
+from recsys_rl.report import Page
 from recsys_rl.rivals.references import Search
 from recsys_rl.settings.config import to_dict
 from recsys_rl.version import __version__
@@ -26,32 +28,34 @@ from recsys_rl.version import __version__
 STRANGERS = "strangers: all profiles are withheld"
 
 
-def report(
-    entry: Entry, users: Tensor, result: Mapping[str, Any], played: Mapping[str, Played]
-) -> dict[str, Any]:
-    """The values of the page of one checkpoint, as report/page.py lists them."""
-    name, checkpoint, config = entry.name, entry.checkpoint, entry.config
+def page_of(entry: Entry, users: Tensor, result: Mapping[str, Any], played: Mapping[str, Played]) -> Page:
+    """The page of one checkpoint: the table (``result``) and what is beside it."""
+    checkpoint, config = entry.checkpoint, entry.config
     threads = torch.get_num_threads()
-    compared = (f"{name}-greedy", result["yardstick"], "myopic")
-    return {
-        **result,
-        "algo": name,
-        "data": _data(checkpoint) + (f"; {STRANGERS}" if result.get("strangers") else ""),
-        "data_check": about_check(checkpoint.population.ranking, share_of(checkpoint.catalogue)),
-        "seed": config.train_config.seed,
-        "step": checkpoint.step,
-        "heldout_users": result["sessions"],
-        "hardware": f"{platform.machine()}, {threads} thread{'s' if threads > 1 else ''}",
-        "date": datetime.now(UTC).date().isoformat(),
-        "version": __version__,
-        "config": {name: part for name, part in to_dict(config).items() if isinstance(part, dict)},
-        "curve": _columns(checkpoint.info.get("curve", [])),
-        "judged_by": str(checkpoint.info.get("judged_by", "")),
-        "curves": {name: _columns(rows) for name, rows in checkpoint.info.get("curves", {}).items()},
-        **samples(checkpoint, users, compared, played),
-        **_planner_steps(checkpoint),
-        **_categories(checkpoint, {policy: played[policy] for policy in compared if policy in played}),
-    }
+    compared = (f"{entry.name}-greedy", result["yardstick"], "myopic")
+    sessions, tick = samples(checkpoint, users, compared, played)
+    return Page(
+        **{x.name: result[x.name] for x in fields(Page) if x.name in result and x.name != "sessions"},
+        algo=entry.name,
+        data=_data(checkpoint) + (f"; {STRANGERS}" if result.get("strangers") else ""),
+        data_check=about_check(checkpoint.population.ranking, share_of(checkpoint.catalogue)),
+        seed=config.train_config.seed,
+        step=checkpoint.step,
+        heldout_users=result["sessions"],
+        hardware=f"{platform.machine()}, {threads} thread{'s' if threads > 1 else ''}",
+        date=datetime.now(UTC).date().isoformat(),
+        version=__version__,
+        config={name: part for name, part in to_dict(config).items() if isinstance(part, dict)},
+        curve=_columns(checkpoint.info.get("curve", [])),
+        judged_by=str(checkpoint.info.get("judged_by", "")),
+        curves={name: _columns(rows) for name, rows in checkpoint.info.get("curves", {}).items()},
+        sessions=sessions,
+        tick=tick,
+        planner_steps=_planner_steps(checkpoint),
+        categories=_categories(
+            checkpoint, {policy: played[policy] for policy in compared if policy in played}
+        ),
+    )
 
 
 def _columns(curve: Sequence[Sequence[float]]) -> dict[str, list[float]]:
@@ -60,24 +64,24 @@ def _columns(curve: Sequence[Sequence[float]]) -> dict[str, list[float]]:
     return {name: [point[place] for point in curve] for place, name in enumerate(names)}
 
 
-def _planner_steps(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The steps that the planner simulates, and those of a session; nothing if it can't plan here."""
+def _planner_steps(checkpoint: Checkpoint) -> tuple[int, int] | None:
+    """The steps that the planner simulates, and those of a session; None if it can't plan here."""
     if checkpoint.world.is_empty:
-        return {}
+        return None
     user_model = make_user_model(checkpoint.config, checkpoint.world)
     length = checkpoint.interface.session_length
     if not isinstance(user_model, PatientUsers):
-        return {}
-    return {"planner_steps": (Search.of(user_model, length).lookahead, length)}
+        return None
+    return Search.of(user_model, length).lookahead, length
 
 
-def _categories(checkpoint: Checkpoint, played: Mapping[str, Played]) -> dict[str, Any]:
-    """The picture of the categories; nothing for an environment without items of a catalogue."""
+def _categories(checkpoint: Checkpoint, played: Mapping[str, Played]) -> dict[str, Any] | None:
+    """The picture of the categories; empty for an environment without items of a catalogue."""
     if checkpoint.world.is_empty:
         return {}
     sessions = {policy: x.sessions for policy, x in played.items()}
     length = checkpoint.interface.session_length
-    return {"categories": categories(checkpoint.catalogue, sessions, length)}
+    return categories(checkpoint.catalogue, sessions, length)
 
 
 def _data(checkpoint: Checkpoint) -> str:

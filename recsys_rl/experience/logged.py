@@ -4,21 +4,108 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from recsys_rl.errors import UserError, amount
-from recsys_rl.objective.weighted import check_weights, stream_weights, weighted
-from recsys_rl.protocols import UserModel, Watcher
+from recsys_rl.data.heldout import heldout_rows
+from recsys_rl.env.rec_env import RecEnv
+from recsys_rl.errors import FieldError, UserError, amount
+from recsys_rl.experience.log_facts import best_sessions, check_facts, facts_of
+from recsys_rl.make import make_user_model
+from recsys_rl.objective.weighted import FIELD, check_weights, parse_weights, stream_weights, weighted
+from recsys_rl.protocols import Learner, UserModel, Watcher
+from recsys_rl.settings.config import Config
 from recsys_rl.settings.shared import LoggedConfig
+from recsys_rl.tables.checks import check_catalogue
 from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog, streams_by_name
-from recsys_rl.tables.transitions import TransitionTable
-from recsys_rl.types import Batch, Feedback, Interface, Stream
+from recsys_rl.tables.parts import gathered
+from recsys_rl.tables.read import files_of, has_header
+from recsys_rl.tables.reader import fingerprint, num_rows, read_header
+from recsys_rl.tables.transitions import TransitionTable, transition_table
+from recsys_rl.types import Batch, Feedback, Interface, Stream, World
 
 MOST_ROWS = 524_288
 """Decisions that are held at once: some 0.6 kB each, and as much again while they are read."""
+
+
+def make_from_log(
+    config: Config,
+    world: World,
+    generators: Mapping[str, torch.Generator],
+    agent_for: Callable[[Interface], Any],
+    num_updates: int = 1,
+    average: Callable[[Tensor], None] | None = None,
+) -> tuple[Logged, Learner]:
+    """The log of a run, and the agent that learns from it; arguments as of ``make_on_policy``.
+
+    Raises the errors of ``make_logged``.
+    """
+    weights = parse_weights(config.train_config.weights)
+    logged = make_logged(config, world, weights, generators["shuffle"])
+    return logged, agent_for(logged.interface)
+
+
+def make_logged(
+    config: Config, world: World, weights: Mapping[str, float], generator: torch.Generator
+) -> Logged:
+    """The log of a run as its experience: the decisions of users who aren't held out.
+
+    Raises UserError if the log is missing, of other items, of other sessions than the platform's, or without
+    training users.
+    """
+    settings = config.agent_config
+    if settings.log is None:
+        raise UserError(f"{config.algo} learns from a log of decisions: give --log FILE.parquet.")
+    if world.is_empty:
+        raise UserError(f"{config.env} has no catalogue, and a log is of one: choose a platform with items.")
+    data, seed, users = config.data_config, config.train_config.seed, make_user_model(config, world)
+    if data.stranger_share:
+        raise FieldError(
+            "data_config.stranger_share",
+            f"is {data.stranger_share:g}: the profiles of a log are in the log; leave it out.",
+        )
+    path = Path(settings.log)
+    if not has_header(path):
+        raise UserError(
+            f"{settings.log} is not a log of `recsys-rl record`, from which {config.algo} learns: give one "
+            "(`recsys-rl ope` also judges policies on tables of other kinds)."
+        )
+    header = read_header(files_of(path)[0]).header
+    check_catalogue(settings.log, header, world.catalogue, f"--data {data.data} --seed {seed}")
+    env = RecEnv(users, world.catalogue, config.env_config, world.population.train, 1, torch.Generator())
+    if header.interface != env.interface or not has_signals(header, users):
+        raise UserError(
+            f"{settings.log} is of other sessions than those of {config.env} (platform, length, or pieces of "
+            "the context): give the settings with which it was recorded."
+        )
+
+    def training() -> Iterator[tuple[DecisionLog, Tensor]]:
+        """The decisions of training users with their rewards, a part of the log at a time."""
+        for log in gathered(path, MOST_ROWS):
+            part = log.rows(~heldout_rows(log, world.population, data.heldout_fraction, seed))
+            if part.num_rows:
+                yield part, log_rewards(part, users, weights, FIELD)
+
+    whole = sum(map(num_rows, files_of(path))) <= MOST_ROWS
+    held = [*training()] if whole else None  # else it is read once more, part by part
+    facts = facts_of(training() if held is None else held)
+    check_facts(settings.log, config.algo, facts, config.algorithm.needs)
+    endless, share = (getattr(settings, name, 0) for name in ("bootstrap_time_limit", "best_sessions"))
+
+    def tables() -> Iterator[TransitionTable]:
+        for part, rewards in training() if held is None else held:
+            if 0 < share < 1:
+                best = best_sessions(part, rewards, facts.least_of_best(share))
+                part, rewards = part.rows(best), rewards[best]
+            if part.num_rows:
+                yield transition_table(
+                    part, world.catalogue, rewards, settings.discount, facts.span, bool(endless)
+                )
+
+    return Logged(settings.log, tables, whole, header.interface, settings, generator, fingerprint(path))
 
 
 class Logged:
@@ -52,6 +139,7 @@ class Logged:
         self.name, self.tables, self.whole, self._interface = name, tables, whole, interface
         self.size, self.generator = config.steps_per_update, generator
         self.fingerprint = torch.tensor(list(fingerprint), dtype=torch.uint8)
+        self.env: None = None
         self.watcher: Watcher | None = None
         self.part, self.served = -1, 0  # the place of the table in the log, and its batches so far
         self._pass = tables()
@@ -91,6 +179,9 @@ class Logged:
         sessions = int((self.table.steps_left == 1).sum())
         size = f"{amount(self.table.num_rows, 'decision')} of {amount(sessions, 'session')}"
         return f"log: {size}" if self.whole else f"log: in parts, the first of {size}"
+
+    def verdict(self) -> str:
+        return ""
 
     def state_dict(self, finished: bool = False) -> dict[str, Tensor]:
         """The part that is held, and the log's fingerprint; the run holds the generator."""

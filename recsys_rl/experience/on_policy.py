@@ -2,16 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from recsys_rl.experience.returns import SessionReturns
 from recsys_rl.experience.rollout import collect
+from recsys_rl.make import make_env
+from recsys_rl.objective.objectives import make_objectives
 from recsys_rl.objective.weighted import stream_weights, weighted
-from recsys_rl.protocols import Actor, Env, Objective, Watcher
-from recsys_rl.types import Batch, Interface, Obs, Stream
+from recsys_rl.protocols import Actor, Env, Learner, Objective, Watcher
+from recsys_rl.settings.config import Config
+from recsys_rl.types import Batch, Interface, Obs, Stream, World
+from recsys_rl.utils.seeding import generators as make_generators
+
+
+def make_on_policy(
+    config: Config,
+    world: World,
+    generators: Mapping[str, torch.Generator],
+    agent_for: Callable[[Interface], Any],
+    num_updates: int = 1,
+    average: Callable[[Tensor], None] | None = None,
+) -> tuple[OnPolicy, Learner]:
+    """The rollouts of a run, and the agent that plays them.
+
+    Args:
+        generators: the streams "users" and "shuffle" of the run.
+        agent_for: makes the agent for an interface.
+        num_updates: updates of the whole run.
+        average: replaces a tensor in place by its mean over all processes of the run.
+
+    Raises UserError if the algorithm can't learn there.
+    """
+    env = make_env(config, world, generator=generators["users"])
+    agent = agent_for(env.interface)
+    cells = make_generators(config.train_config.seed, "cells")["cells"]
+    objectives = make_objectives(
+        config.train_config, env.streams, world.catalogue, num_updates, cells, average
+    )
+    return OnPolicy(env, agent, config.agent_config.n_steps, objectives), agent
 
 
 class OnPolicy:

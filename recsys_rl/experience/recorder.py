@@ -5,16 +5,42 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.errors import UserError, error_text
 from recsys_rl.experience.decisions import forbidden, outcomes
 from recsys_rl.protocols import Simulator
-from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog, concatenate
+from recsys_rl.settings.config import Config
+from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog, catalogue_hash, concatenate
 from recsys_rl.tables.writer import write_decisions
-from recsys_rl.types import Action, Obs, Step, tensors_of
+from recsys_rl.types import Action, Obs, Step, World, tensors_of
+
+
+def make_recorder(config: Config, world: World, env: Any) -> Recorder:
+    """The writer of the run's decisions, for ``record`` of train_config.
+
+    Raises UserError where no log can hold them.
+    """
+    settings, model = config.train_config, config.model_config
+    assert settings.record is not None
+    if not isinstance(env, RecEnv):
+        raise UserError("--record needs a platform with a catalogue, in which the run acts: leave it out.")
+    if env.interface.visits > 1:
+        raise UserError("--record: a log holds sessions of one visit, so train with --visits 1.")
+    header = DecisionHeader(
+        loggers=(config.algo,),
+        interface=env.interface,
+        signals=tuple(signal.name for signal in env.signals),
+        discount=config.agent_config.discount,
+        platform=config.env,
+        catalogue=catalogue_hash(world.catalogue),
+        candidates=f"{model.candidates} candidates of the policy in training" if model.candidates else "",
+    )
+    return Recorder(Path(settings.record), env, world.population.user_ids, header)
 
 
 class Recorder:

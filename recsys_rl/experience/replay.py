@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,10 +13,12 @@ from recsys_rl.errors import FieldError
 from recsys_rl.experience.on_policy import session_metrics
 from recsys_rl.experience.returns import SessionReturns
 from recsys_rl.experience.rollout import follower
-from recsys_rl.objective.weighted import check_weights, reweighted
-from recsys_rl.protocols import Env, Explorer, Watcher
+from recsys_rl.make import make_env
+from recsys_rl.objective.weighted import check_weights, parse_weights, reweighted
+from recsys_rl.protocols import Env, Explorer, Learner, Watcher
+from recsys_rl.settings.config import Config
 from recsys_rl.settings.shared import ReplayConfig
-from recsys_rl.types import Action, Batch, Interface, Obs, Step, Transitions
+from recsys_rl.types import Action, Batch, Interface, Obs, Step, Transitions, World
 
 BYTES_BESIDE = 8 + 8 + 4 + 4 + 1 + 1
 """Bytes of a transition without its observations: item, log-probability, reward, discount, two ends."""
@@ -165,6 +168,21 @@ def _memory() -> float:
         return float("inf")
 
 
+def make_replay(
+    config: Config,
+    world: World,
+    generators: Mapping[str, torch.Generator],
+    agent_for: Callable[[Interface], Any],
+    num_updates: int = 1,
+    average: Callable[[Tensor], None] | None = None,
+) -> tuple[Replay, Learner]:
+    """The replay buffer of a run, and the agent that fills it; arguments and errors as ``make_on_policy``."""
+    env = make_env(config, world, generator=generators["users"])
+    agent = agent_for(env.interface)
+    weights = parse_weights(config.train_config.weights)
+    return Replay(env, agent, config.agent_config, weights, generators["shuffle"]), agent
+
+
 class Replay:
     """Plays ``train_freq`` steps of every user for each batch, and draws the batch from the ring."""
 
@@ -241,6 +259,9 @@ class Replay:
         self.ring.check_memory(one * self.ring.slots)
         size = self.ring.slots * self.ring.num_envs
         return f"replay buffer: {size:,} transitions, {one * self.ring.slots / 1e9:.2f} GB"
+
+    def verdict(self) -> str:
+        return ""
 
     def state_dict(self, finished: bool = False) -> dict[str, Tensor]:
         """The sessions under way and, unless the run is finished, the ring."""

@@ -49,11 +49,18 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
-from recsys_rl.checkpoint.users import load_users
 from recsys_rl.env import gymnasium_id
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.make import make_env, make_world
-from recsys_rl.settings.config import Config, data_name, from_dict, overlay, section_classes, to_dict
+from recsys_rl.settings.config import (
+    Config,
+    brought_settings,
+    data_name,
+    from_dict,
+    overlay,
+    section_classes,
+    to_dict,
+)
 from recsys_rl.settings.fields import did_you_mean, hints
 from recsys_rl.settings.names import DEFAULT_ALGO
 from recsys_rl.settings.shared import DataConfig, EnvConfig
@@ -193,8 +200,7 @@ def make_rec_env(
     """
     if users not in ("train", "heldout"):
         raise UserError(f"users={users!r} is not a part of the population: choose 'train' or 'heldout'.")
-    users_file = settings.get("user_model")  # it brings its items and sizes
-    base: dict[str, Any] = {} if users_file is None else load_users(users_file).settings
+    base = brought_settings(platform, settings)
     known = data_name(base) if data_config is None else data_config.data
     data = settings.get("data", known)
     given = {"env_config": env_config, "data_config": data_config}

@@ -15,8 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recsys_rl.errors import FieldError
 from recsys_rl.functional.top_k import blocked_top_k
 from recsys_rl.models.features import SplitFeatures
+from recsys_rl.settings.shared import ModelConfig
 from recsys_rl.types import UserError
 
 EXACT_UP_TO = 20_000
@@ -178,3 +180,39 @@ def _inside(features: Tensor, num_dims: int, scale: float) -> Any:
 def _version(tensor: Tensor) -> int:
     """Number of writes to a tensor; 0 for one made in inference mode, as torch doesn't count these."""
     return 0 if tensor.is_inference() else tensor._version
+
+
+def check_candidates(config: ModelConfig, available: int, most_shown: int, slate_size: int = 1) -> None:
+    """Raise FieldError where a first stage over ``available`` items can't fill its list of candidates.
+
+    ``most_shown``: T K items that may not be shown again at the end of a session; 0 where items repeat.
+    """
+    if config.candidates > available:
+        raise FieldError(
+            "model_config.candidates",
+            f"is {config.candidates}: the catalogue has only {available} available items; give fewer "
+            "candidates, or 0 to score all items.",
+        )
+    drawn = round(config.explore_rate * config.candidates)
+    if config.explore_rate > 0 and drawn == 0:
+        raise FieldError(
+            "model_config.explore_rate",
+            f"{config.explore_rate:g} of {config.candidates} candidates is less than one: give more "
+            "candidates, a higher explore_rate, or 0 for no exploration.",
+        )
+    sure = config.candidates - drawn
+    left = (
+        f"is {config.candidates}, of which explore_rate {config.explore_rate:g} leaves {sure} to the search"
+    )
+    if slate_size > 1 and sure < slate_size:
+        raise FieldError(
+            "model_config.candidates",
+            f"{left}, and a slate shows {slate_size} different items: give more candidates or a lower "
+            "explore_rate.",
+        )
+    if sure < most_shown:  # Before the last step, all but one slate have been shown.
+        raise FieldError(
+            "model_config.candidates",
+            f"{left}, and {most_shown - slate_size} of those may have been shown in the same session: give "
+            "more candidates or a lower explore_rate.",
+        )

@@ -55,11 +55,16 @@ def make_objectives(
     return found
 
 
-def check_objectives(config: TrainConfig, algo: str, experience: str) -> None:
-    """Raise FieldError for settings that the world need not be known for."""
-    parse_weights(config.weights)
-    parse_limits(config.limit)
-    if experience != "on-policy":
+def check_objectives(config: TrainConfig, algo: str, rollouts: bool) -> None:
+    """Raise FieldError for settings that the world need not be known for.
+
+    ``rollouts``: the algorithm learns from rollouts of its own policy.
+    """
+    if config.weights:
+        parse_weights(config.weights)
+    if config.limit:
+        parse_limits(config.limit)
+    if not rollouts:
         for field, given in ((lagrange.FIELD, list(config.limit)), (novelty.FIELD, config.novelty)):
             if given:
                 raise FieldError(

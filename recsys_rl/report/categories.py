@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from recsys_rl.report.drawing import kind, number, scale, sizes, svg, text
+from recsys_rl.report.page import Row
 
-Row = Mapping[str, Any]
 STAY = "users still there"
 LETTER = 7.4
 """Width of a letter of a name, in pixels."""
@@ -17,7 +16,12 @@ LINE, AREA, GAP = 16, 32, 10  # heights in pixels: a line of text, an area, the 
 
 
 def categories_html(picture: Row | None) -> str:
-    """The section of the page: the chart in three sizes, or one sentence if the data hold no categories."""
+    """The section of the page: the chart in three sizes, or one sentence if the data hold no categories.
+
+    An empty picture is no section.
+    """
+    if picture == {}:
+        return ""
     head = "<h2>Categories over the session</h2>"
     if picture is None:
         said = "No picture: the data hold no categories of items."

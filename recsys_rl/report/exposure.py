@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from recsys_rl.report.drawing import finite, kind, number, text
+from recsys_rl.report.page import Row
 
 HEADS = {"tail_exposure": "Share of the tail", "ads": "Share of ads", "early_end": "Ended early"}
 NOTE = (
@@ -16,7 +16,7 @@ NOTE = (
 )
 
 
-def exposure_html(rows: Sequence[Mapping[str, Any]]) -> str:
+def exposure_html(rows: Sequence[Row]) -> str:
     """The section of the page, with a line for each of ``rows``, in their order; "" without creators."""
     if not any(finite(row.get("creator_gini")) for row in rows):
         return ""

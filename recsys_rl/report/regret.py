@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from recsys_rl.records import PRIVILEGED
 from recsys_rl.report.drawing import (
@@ -20,18 +19,19 @@ from recsys_rl.report.drawing import (
     text,
     ticks,
 )
+from recsys_rl.report.page import Row
 
 SIMPLE = ("popularity", "mf", "linucb", "lints")
 """Rows without a network that are drawn, beside the yardstick: lines of all others would hide these."""
 
 
-def regret_html(report: Mapping[str, Any]) -> str:
-    """The section of the page; "" without ``regret_by_step``, or where no row can be drawn."""
-    regret = report.get("regret_by_step") or {"steps": {}}
+def regret_html(regret_by_step: Row | None = None, yardstick: str | None = None) -> str:
+    """The section of the page; "" without a regret, or where no row can be drawn."""
+    regret = regret_by_step or {"steps": {}}
     lines = {
         str(name): steps
         for name, steps in regret["steps"].items()
-        if _drawn(str(name), report.get("yardstick")) and len(steps) > 1 and all(map(finite, steps))
+        if _drawn(str(name), yardstick) and len(steps) > 1 and all(map(finite, steps))
     }
     if not lines:
         return ""
@@ -45,7 +45,7 @@ def regret_html(report: Mapping[str, Any]) -> str:
     return f'<h2>Regret by step</h2><p class="note">{note}</p>{drawn}'
 
 
-def _drawn(policy: str, yardstick: object) -> bool:
+def _drawn(policy: str, yardstick: str | None) -> bool:
     if policy in (*PRIVILEGED, "untrained"):
         return False
     return policy in (*SIMPLE, yardstick) or kind(policy) == "learned"

@@ -11,8 +11,8 @@ from itertools import groupby
 from typing import Any
 
 from recsys_rl.report.drawing import finite, kind, number, text
+from recsys_rl.report.page import Row
 
-Row = Mapping[str, Any]
 NOTE = (
     "Each bar is one step, in the order shown. Its height is the reward{tick}. All strips of a user have the "
     "same scale; a short strip is a short session."

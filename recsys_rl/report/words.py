@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from recsys_rl.records import TRADE
 from recsys_rl.report.drawing import BASELINES, finite, number
+from recsys_rl.report.page import Page, Row
 
 POLICIES = {
     "untrained": "The same network before its first update.",
@@ -105,49 +105,52 @@ def define_yardstick(yardstick: str, policies: Sequence[str]) -> str:
     return f"{best} Training is worth its cost only if the policy beats it."
 
 
-def population(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+def population(page: Page, rows: Sequence[Row]) -> str:
     """The sentence about the users behind the means and intervals."""
-    unit = "life of several visits" if has_lives(report) else "session"
-    count = report.get("heldout_users")
-    who = people(report, count)
-    over = "episodes on unseen seeds" if is_foreign(report) else f"{who}, one whole {unit} each"
+    unit, count = "life of several visits" if has_lives(rows) else "session", page.heldout_users
+    who = f"{people_of(page, count)}, one whole {unit} each"
+    over = "episodes on unseen seeds" if is_foreign(rows) else who
     fewer: dict[int, list[str]] = {}
     for row in rows:
         if row.get("users") not in (None, count):
             fewer.setdefault(row["users"], []).append(str(row["policy"]))
     some = "".join(f" {', '.join(names)}: {number(users, 0)} of them." for users, names in fewer.items())
-    seed = report.get("seed")
     return (
-        f"Means and intervals are over {number(count, 0)} {over}, of one training run (seed {seed}).{some} "
-        "The intervals don't cover the choice of the training seed."
+        f"Means and intervals are over {number(count, 0)} {over}, of one training run (seed {page.seed})."
+        f"{some} The intervals don't cover the choice of the training seed."
     )
 
 
-def people(report: Mapping[str, Any], count: object = None) -> str:
-    """The noun for the users of the table, or for ``count`` of them."""
-    new, noun = report.get("new_users"), "user" if count == 1 else "users"
-    if new:
-        return f"{noun} of {new['file']}"
-    return f"{noun} of the training" if report.get("everyone") else f"held-out {noun}"
+def people_of(page: Page, count: int = 0) -> str:
+    """The noun for the users of the page, or for ``count`` of them."""
+    return people(page.new_users, page.everyone, count)
 
 
-def in_doubt(row: Mapping[str, Any]) -> bool:
+def people(new_users: Mapping[str, str] | None, everyone: bool, count: int = 0) -> str:
+    """The noun for ``count`` users: those of a file, of the training (``everyone``), or held out of it."""
+    noun = "user" if count == 1 else "users"
+    if new_users:
+        return f"{noun} of {new_users['file']}"
+    return f"{noun} of the training" if everyone else f"held-out {noun}"
+
+
+def in_doubt(row: Row) -> bool:
     """True if the interval of a difference, a gain or a share holds 0; False without an interval."""
     return finite(row["low"]) and finite(row["high"]) and bool(row["low"] <= 0 <= row["high"])
 
 
-def fewer_users(row: Mapping[str, Any], whole: int, report: Mapping[str, Any]) -> str:
+def fewer_users(row: Row, whole: int, people: str) -> str:
     """The users of a comparison, if one of its rows was not played with the ``whole`` number of the table."""
     count = row.get("users")
-    return "" if count in (None, whole) else f", over {count:,} of {whole:,} {people(report, whole)}"
+    return "" if count in (None, whole) else f", over {count:,} of {whole:,} {people}"
 
 
-def has_lives(report: Mapping[str, Any]) -> bool:
+def has_lives(rows: Sequence[Row]) -> bool:
     """True if an episode is a user's life of several visits."""
-    return any("active_days" in row for row in report["rows"])
+    return any("active_days" in row for row in rows)
 
 
-def is_foreign(report: Mapping[str, Any]) -> bool:
+def is_foreign(rows: Sequence[Row]) -> bool:
     """True for a run on a Gymnasium environment: it has episodes and seeds, not sessions and users."""
-    coverage = report["rows"][0]["coverage"] if report["rows"] else None
+    coverage = rows[0]["coverage"] if rows else None
     return coverage is None or math.isnan(coverage)

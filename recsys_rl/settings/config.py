@@ -109,17 +109,10 @@ class Config:
 def _check_together(config: Config) -> None:
     """Raise UserError for values that exclude each other, in one section or in several."""
     agent, model, env = config.agent_config, config.model_config, config.env_config
-    batch_size = getattr(agent, "batch_size", None)
-    if isinstance(agent, OnPolicyConfig) and batch_size and batch_size > agent.steps_per_update:
-        raise FieldError(
-            "agent_config.batch_size",
-            f"is {batch_size}: it must be at most the rollout, n_steps * num_envs = "
-            f"{agent.n_steps * agent.num_envs}.",
-        )
-    if isinstance(agent, ReplayConfig):
-        _check_start(agent, config.train_config.total_timesteps)
-    _check_processes(config)
-    check_objectives(config.train_config, config.algo, config.algorithm.experience)
+    agent.check(config.train_config.total_timesteps)
+    if config.train_config.num_processes > 1:
+        _check_processes(config)
+    check_objectives(config.train_config, config.algo, config.algorithm.experience.rollouts)
     name = config.train_config.name
     if name is not None and not re.fullmatch(r"\w[\w.-]{0,99}", name):
         raise FieldError(
@@ -154,7 +147,7 @@ def _check_together(config: Config) -> None:
             f"is {shown(model.signal_coef)}: it only affects a transformer, but the encoder is "
             f"{shown(model.encoder)}; leave it out{', or give one of these' if has_history else ''}.",
         )
-    if config.algorithm.experience != "on-policy" and model.signal_coef != ModelConfig.signal_coef:
+    if not config.algorithm.experience.rollouts and model.signal_coef != ModelConfig.signal_coef:
         raise FieldError(
             "model_config.signal_coef",
             f"is {shown(model.signal_coef)}: it only affects a transformer that learns from rollouts, but "
@@ -173,28 +166,10 @@ def _check_together(config: Config) -> None:
         )
 
 
-def _check_start(agent: ReplayConfig, total_timesteps: int) -> None:
-    """Raise FieldError for a run that never learns, as its buffer never holds enough."""
-    held = max(agent.buffer_size // agent.num_envs, agent.return_steps) * agent.num_envs
-    played = max(1, total_timesteps // agent.steps_per_update) * agent.steps_per_update
-    most, mend = (held, "buffer_size") if held < played else (played, "total_timesteps")
-    if agent.return_steps * agent.num_envs > played:
-        raise FieldError(
-            "agent_config.return_steps",
-            f"is {agent.return_steps}: the run has fewer steps of each user, so nothing would be learned; "
-            "lower it, or raise total_timesteps.",
-        )
-    if agent.learning_starts > most:
-        raise FieldError(
-            "agent_config.learning_starts",
-            f"is {agent.learning_starts}: it must be at most {most}, the transitions that the buffer ever "
-            f"holds, or nothing would be learned; lower it, or raise {mend}.",
-        )
-
-
 def _check_processes(config: Config) -> None:
+    """Raise UserError for settings that a run of several processes can't have."""
     size, agent = config.train_config.num_processes, config.agent_config
-    if size > 1 and config.train_config.record is not None:
+    if config.train_config.record is not None:
         raise UserError(
             f"--record needs a single process, and num_processes is {size}: leave one of them out."
         )
@@ -206,7 +181,7 @@ def _check_processes(config: Config) -> None:
                 f"is {value}: it must be a multiple of num_processes = {size}, as it is divided among them.",
             )
     kept = [name for name in ("normalize_obs", "normalize_reward") if getattr(config.env_config, name, False)]
-    if size > 1 and kept:
+    if kept:
         raise UserError(
             f"{' and '.join(kept)} need a single process, but num_processes is {size}: give "
             f"{' '.join('--no-' + name.replace('_', '-') for name in kept)}, or one process."
@@ -242,6 +217,18 @@ def section_classes(algo: str, env: str, data: object) -> dict[str, type[Any]]:
         "agent_config": algorithm_of(algo).config,
         "train_config": TrainConfig,
     }
+
+
+def brought_settings(env: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The sections that come with the file of a platform: its items and sizes; {} if no file is given.
+
+    ``given``: settings by their own names. Raises UserError if the file can't be used.
+    """
+    file = platform_of(env).file if isinstance(env, str) else None
+    path = None if file is None else given.get(file.field)
+    if file is None or path is None:
+        return {}
+    return {**file.load(platform_of(env).config(**{file.field: path})).settings}
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from recsys_rl.errors import FieldError
 from recsys_rl.settings.fields import (
     Count,
     CountOrZero,
@@ -108,6 +109,9 @@ class AgentConfig:
         """Discount per step of what is learned; 1 without a ``gamma``."""
         return float(getattr(self, "gamma", 1.0))
 
+    def check(self, total_timesteps: int) -> None:
+        """Raise FieldError for settings that exclude each other in a run of so many steps."""
+
 
 @dataclass(frozen=True)
 class OnPolicyConfig(AgentConfig):
@@ -136,6 +140,16 @@ class OnPolicyConfig(AgentConfig):
     def steps_per_update(self) -> int:
         return self.n_steps * self.num_envs
 
+    def check(self, total_timesteps: int) -> None:
+        """Raise FieldError if a minibatch is larger than the rollout."""
+        batch_size = getattr(self, "batch_size", None)
+        if batch_size and batch_size > self.steps_per_update:
+            raise FieldError(
+                "agent_config.batch_size",
+                f"is {batch_size}: it must be at most the rollout, n_steps * num_envs = "
+                f"{self.steps_per_update}.",
+            )
+
 
 @dataclass(frozen=True)
 class ReplayConfig(AgentConfig):
@@ -161,6 +175,24 @@ class ReplayConfig(AgentConfig):
     @property
     def steps_per_update(self) -> int:
         return self.train_freq * self.num_envs
+
+    def check(self, total_timesteps: int) -> None:
+        """Raise FieldError for a run that never learns, as its buffer never holds enough."""
+        held = max(self.buffer_size // self.num_envs, self.return_steps) * self.num_envs
+        played = max(1, total_timesteps // self.steps_per_update) * self.steps_per_update
+        most, mend = (held, "buffer_size") if held < played else (played, "total_timesteps")
+        if self.return_steps * self.num_envs > played:
+            raise FieldError(
+                "agent_config.return_steps",
+                f"is {self.return_steps}: the run has fewer steps of each user, so nothing would be learned; "
+                "lower it, or raise total_timesteps.",
+            )
+        if self.learning_starts > most:
+            raise FieldError(
+                "agent_config.learning_starts",
+                f"is {self.learning_starts}: it must be at most {most}, the transitions that the buffer ever "
+                f"holds, or nothing would be learned; lower it, or raise {mend}.",
+            )
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,13 @@ from dataclasses import dataclass
 
 import polars as pl
 
-_CLOCK = r"(?:[T ,]+(\d{1,2}):(\d{2})(?::(\d{2}(?:[.,]\d+)?))?)?"
-_ZONE = r"(Z|z|UTC|GMT|[+-]\d{2}:?(?:\d{2})?)?"
-_ISO = rf"^\s*(\d{{4}})[-/](\d{{1,2}})[-/](\d{{1,2}}){_CLOCK}\s*{_ZONE}\s*$"
-_DAY = rf"^\s*(\d{{1,2}})([./-])(\d{{1,2}})[./-](\d{{4}}){_CLOCK}\s*([AaPp][Mm])?\s*{_ZONE}\s*$"
+_CLOCK = r"(?:[T ,]+(?<hour>\d{1,2}):(?<minute>\d{2})(?::(?<second>\d{2}(?:[.,]\d+)?))?)?"
+_ZONE = r"(?<zone>Z|z|UTC|GMT|[+-]\d{2}:?(?:\d{2})?)?"
+_ISO = rf"^\s*(?<year>\d{{4}})[-/](?<month>\d{{1,2}})[-/](?<day>\d{{1,2}}){_CLOCK}\s*{_ZONE}\s*$"
+_DAY = (
+    rf"^\s*(?<first>\d{{1,2}})(?<sign>[./-])(?<other>\d{{1,2}})[./-](?<year>\d{{4}}){_CLOCK}"
+    rf"\s*(?<half>[AaPp][Mm])?\s*{_ZONE}\s*$"
+)
 # The unit of numbers of which at least half are this large: 1e11 s is the year 5138, and 1e11 ms is 1973.
 _UNITS = ((1e17, 1e9, "nanoseconds"), (1e14, 1e6, "microseconds"), (1e11, 1e3, "milliseconds"))
 
@@ -111,7 +114,7 @@ def seconds(x: pl.Expr, kind: pl.DataType, form: TimeFormat) -> pl.Expr:
     if kind == pl.Date or isinstance(kind, pl.Datetime):
         found = x.cast(pl.Datetime("us")).dt.epoch("us") / 1e6 if kind == pl.Date else x.dt.epoch("us") / 1e6
     elif kind == pl.String and form.order is not None:
-        found = _iso_seconds(x if form.order == ISO else _as_iso(x, form.order))
+        found = _seconds(x, form.order)
     elif kind == pl.String or kind.is_numeric():
         found = x.cast(pl.Int64 if form.whole else pl.Float64, strict=False)
         if form.whole and form.per_second == 1:
@@ -122,38 +125,34 @@ def seconds(x: pl.Expr, kind: pl.DataType, form: TimeFormat) -> pl.Expr:
     return pl.when(found.abs() < 2.0**63).then(found)
 
 
-def _as_iso(text: pl.Expr, order: str) -> pl.Expr:
-    """ISO texts of those that begin with the day or the month; null where the order is unclear."""
-    first, sign, second, year, hour, minute, second_of, half, zone = (
-        text.str.extract(_DAY, k) for k in range(1, 10)
-    )
-    by_day = (sign == ".") | (order == DAY)
-    day, month = pl.when(by_day).then(first).otherwise(second), pl.when(by_day).then(second).otherwise(first)
-    clock = hour.cast(pl.Int64)
-    late = half.str.to_lowercase() == "pm"
-    twelve = pl.when((clock < 1) | (clock > 12)).then(99).otherwise(clock % 12 + 12 * late.cast(pl.Int64))
-    clock = pl.when(half.is_null()).then(clock).otherwise(twelve)
-    time = pl.format("T{}:{}:{}", clock, minute, second_of.fill_null("00"))
-    whole = pl.concat_str(
-        pl.concat_str(year, month, day, separator="-"),
-        pl.when(hour.is_not_null()).then(time).fill_null(""),
-        zone.fill_null(""),
-    )
-    known = (sign == ".") | pl.lit(order in (DAY, MONTH))
-    return pl.when(text.str.contains(_ISO)).then(text).when(known).then(whole)
-
-
-def _iso_seconds(text: pl.Expr) -> pl.Expr:
-    """Seconds since 1970 of ISO texts; UTC where they name no zone, null where a text is not a time."""
-    part = [text.str.extract(_ISO, group) for group in range(1, 8)]
-    digits = part[6].str.replace_all(r"[^0-9]", "")
-    offset = 60 * digits.str.slice(0, 2).cast(pl.Int64, strict=False).fill_null(0)
-    offset += digits.str.slice(2, 2).cast(pl.Int64, strict=False).fill_null(0)  # minutes
-    sign = pl.when(part[6].str.starts_with("-")).then(-1).otherwise(1)
-    day = pl.concat_str(part[0], part[1].str.zfill(2), part[2].str.zfill(2), separator="-").str.to_date(
-        "%Y-%m-%d", strict=False
-    )
-    hour, minute = (part[i].cast(pl.Int64).fill_null(0) for i in (3, 4))
-    second = part[5].str.replace(",", ".").cast(pl.Float64).fill_null(0.0)
+def _seconds(text: pl.Expr, order: str) -> pl.Expr:
+    """Seconds since 1970 of texts; UTC where they name no zone, null where one is unclear or not a time."""
+    iso, turned = (text.str.extract_groups(pattern).struct.field for pattern in (_ISO, _DAY))
+    part = {name: iso(name) for name in ("year", "month", "day", "hour", "minute", "second", "zone")}
+    if order != ISO:
+        by_day, first, other = (turned("sign") == ".") | (order == DAY), turned("first"), turned("other")
+        of_day = {
+            "day": pl.when(by_day).then(first).when(order == MONTH).then(other),
+            "month": pl.when(by_day).then(other).when(order == MONTH).then(first),
+            "hour": _of_day(turned("hour").cast(pl.Int64), turned("half").str.to_lowercase()).cast(pl.String),
+        }
+        of_day |= {name: turned(name) for name in ("year", "minute", "second", "zone")}
+        part = {name: pl.coalesce(x, of_day[name]) for name, x in part.items()}
+    date = pl.concat_str(part["year"], part["month"].str.zfill(2), part["day"].str.zfill(2), separator="-")
+    hour, minute = (part[name].cast(pl.Int64).fill_null(0) for name in ("hour", "minute"))
+    second = part["second"].str.replace(",", ".").cast(pl.Float64).fill_null(0.0)
+    digits = part["zone"].str.replace_all(r"[^0-9]", "")
+    ahead = 3600 * digits.str.slice(0, 2).cast(pl.Int64, strict=False).fill_null(0)
+    ahead += 60 * digits.str.slice(2, 2).cast(pl.Int64, strict=False).fill_null(0)
+    sign = pl.when(part["zone"].str.starts_with("-")).then(-1).otherwise(1)
+    days = date.str.to_date("%Y-%m-%d", strict=False).dt.epoch("s")
     sound = (hour < 24) & (minute < 60) & (second < 61)
-    return pl.when(sound).then(day.dt.epoch("s") + 3600 * hour + 60 * minute + second - 60 * sign * offset)
+    return pl.when(sound).then(days + 3600 * hour + 60 * minute + second - sign * ahead)
+
+
+def _of_day(hour: pl.Expr, half: pl.Expr) -> pl.Expr:
+    """The hour from 0 of one with am or pm (``half``); 99 if that is impossible."""
+    twelve = (
+        pl.when(hour.is_between(1, 12)).then(hour % 12 + 12 * (half == "pm").cast(pl.Int64)).otherwise(99)
+    )
+    return pl.when(half.is_null() | hour.is_null()).then(hour).otherwise(twelve)

@@ -6,11 +6,13 @@ order, so no call may depend on a condition that differs between ranks.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 
 from torch import Tensor
 
+from recsys_rl.settings.config import Config
 from recsys_rl.utils.stopping import stop_signals
 
 
@@ -37,3 +39,15 @@ class Ranks:
 
 
 ALONE = Ranks()
+
+
+def part_of_rank(config: Config, size: int) -> Config:
+    """The settings of one of ``size`` ranks, with its share of the users, of each minibatch and buffer."""
+    agent = config.agent_config
+    divided = ("num_envs", "batch_size", "buffer_size", "learning_starts")
+    shares = {name: -(-getattr(agent, name) // size) for name in divided if hasattr(agent, name)}
+    return dataclasses.replace(
+        config,
+        agent_config=dataclasses.replace(agent, **shares),
+        train_config=dataclasses.replace(config.train_config, num_processes=1),
+    )

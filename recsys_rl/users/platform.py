@@ -16,16 +16,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from recsys_rl.errors import amount
+from recsys_rl.checkpoint.users import LearnedFile, load_users
+from recsys_rl.errors import FieldError, UserError, amount
 from recsys_rl.objective.weighted import stream_weights
 from recsys_rl.protocols import ResponseNetwork
-from recsys_rl.records import Platform
+from recsys_rl.records import Platform, WorldFile
 from recsys_rl.settings.shared import EnvConfig
+from recsys_rl.tables.decision_log import catalogue_hash
 from recsys_rl.types import Catalogue, Feedback, Population, Signal, Stream
 from recsys_rl.users.facts import UserFacts
 
@@ -41,6 +44,39 @@ class LearnedConfig(EnvConfig):
 
     user_model: str | None = None
     """The file of learned users (recsys-rl fit-users). It brings the items, the users and the sizes."""
+
+    def __post_init__(self) -> None:
+        if self.user_model is not None:  # a checkpoint finds it from any folder
+            object.__setattr__(self, "user_model", str(Path(self.user_model).absolute()))
+
+
+def learned_file(config: LearnedConfig) -> LearnedFile:
+    """The learned users of the settings. Raises UserError if the file is missing or can't be used."""
+    if config.user_model is None:
+        raise UserError("learned needs its users: give --user-model FILE of recsys-rl fit-users.")
+    return load_users(config.user_model)
+
+
+def learned_users(catalogue: Catalogue, population: Population, config: LearnedConfig) -> LearnedUsers:
+    """The users of the file in this world, with its networks on the world's device.
+
+    Raises UserError if they were learned on other items, or in sessions of another length.
+    """
+    file = learned_file(config)
+    if catalogue_hash(catalogue) != file.facts.catalogue:
+        raise UserError(
+            f"{config.user_model} holds users who were learned on another catalogue than that of this world: "
+            "give the users, or the checkpoint, of the same items."
+        )
+    steps, own = config.max_episode_steps, file.facts.interface.session_length
+    if steps != own:
+        raise FieldError(
+            "env_config.max_episode_steps",
+            f"is {steps}: the users of {config.user_model} were learned in sessions of {own} steps; give "
+            f"{own}.",
+        )
+    network = file.network.to(catalogue.embedding.device)
+    return LearnedUsers(catalogue, population, config, file.facts, network)
 
 
 @dataclass(frozen=True)
@@ -192,8 +228,8 @@ class LearnedUsers:
 
 PLATFORM = Platform(
     LearnedConfig,
-    users=LearnedUsers,
-    user_file="user_model",
+    users=learned_users,
+    file=WorldFile("user_model", learned_file),
     presets={
         "*": {"agent_config": {"gamma": 0.99, "gae_lambda": 0.95}},
         "ppo": {"agent_config": {"lr": 1e-3}, "train_config": {"total_timesteps": 600_000}},

@@ -20,7 +20,7 @@ from recsys_rl.evaluation.custom import named
 from recsys_rl.evaluation.players import Stopped, heldout_users, play_all
 from recsys_rl.evaluation.printing import print_table, without_nan
 from recsys_rl.evaluation.regret import mean_regret_by_step, regret_by_step
-from recsys_rl.evaluation.sessions import STRANGERS, report
+from recsys_rl.evaluation.sessions import STRANGERS, page_of
 from recsys_rl.evaluation.table import Played, mean_over_seeds, summarise
 from recsys_rl.evaluation.worlds import check_world, played_in
 from recsys_rl.report import write_report
@@ -164,7 +164,7 @@ def evaluate(
         write_text(Path(options.json), json.dumps(without_nan(result), indent=1) + "\n")
         print(f"table: {options.json}", file=sys.stderr)
     if place is not None:
-        write_report(place, report(groups[0][0], last.users, result, last.played))
+        write_report(place, page_of(groups[0][0], last.users, result, last.played))
         print(f"report: {place}", file=sys.stderr)
     return result
 

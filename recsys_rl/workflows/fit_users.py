@@ -15,9 +15,10 @@ from torch import Tensor
 
 from recsys_rl.checkpoint.home import load_at_home
 from recsys_rl.checkpoint.users import LearnedFile, load_users, save_users
+from recsys_rl.data.heldout import heldout_rows
 from recsys_rl.evaluation.fit_report import fit_report, print_fit_report
 from recsys_rl.experience.logged import MOST_ROWS
-from recsys_rl.make import heldout_rows, make_env, make_user_model, make_world, one_visit
+from recsys_rl.make import make_env, make_user_model, make_world, one_visit
 from recsys_rl.objective.weighted import parse_weights
 from recsys_rl.protocols import UserModel
 from recsys_rl.settings.config import Config, to_dict

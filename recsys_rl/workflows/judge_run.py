@@ -7,17 +7,30 @@ from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
+from recsys_rl.data.heldout import heldout_rows
 from recsys_rl.evaluation.checkpoints import row_name
-from recsys_rl.make import heldout_rows
 from recsys_rl.tables.decision_log import DecisionLog
 from recsys_rl.tables.parts import parts
 from recsys_rl.tables.writer import DecisionWriter
+from recsys_rl.training.observers import Observer
 from recsys_rl.training.run import Run
 from recsys_rl.types import UserError
 from recsys_rl.workflows.ope import ope
 from recsys_rl.workflows.ope_config import OpeConfig
 
 HELDOUT = "heldout.parquet"
+
+
+class JudgeAtEnd(Observer):
+    """Judges the finished policy on the held-out users of the run's log."""
+
+    def __init__(self, path: Path) -> None:
+        """``path``: of the run's checkpoint."""
+        self.path = path
+
+    def ended(self, run: Run) -> str:
+        judge_run(run, self.path)
+        return ""
 
 
 def judge_run(run: Run, checkpoint: Path) -> None:

@@ -19,9 +19,9 @@ from dataclasses import replace
 
 import torch
 
+from recsys_rl.data.heldout import heldout_rows
 from recsys_rl.errors import amount
 from recsys_rl.evaluation.worlds import place_of
-from recsys_rl.make import heldout_rows, learned_file
 from recsys_rl.ope.diagnostics import FEW, student_t
 from recsys_rl.ope.judge import judge
 from recsys_rl.ope.mixture import Fixed
@@ -30,10 +30,11 @@ from recsys_rl.ope.world import fit_world, why_no_world, world
 from recsys_rl.tables.checks import check_catalogue
 from recsys_rl.tables.decision_log import DecisionLog, concatenate
 from recsys_rl.tables.parts import parts
+from recsys_rl.training.learning_curve import training_sessions
 from recsys_rl.training.run import Run
-from recsys_rl.training.run_log import RunJudge, training_sessions
 from recsys_rl.types import UserError
 from recsys_rl.users.from_log import rewards_by
+from recsys_rl.users.platform import learned_file
 from recsys_rl.utils.metrics import interval
 from recsys_rl.utils.seeding import generators
 from recsys_rl.workflows.ope import fit_of, replayed, settings_of, trusted_of
@@ -47,17 +48,6 @@ Point = tuple[float, float, float]
 """An estimate with the ends of its 95 % interval."""
 
 
-def judges_of(run: Run) -> dict[str, RunJudge]:
-    """The judges of ``judge_log`` and ``world``. Raises UserError if one can't judge this run."""
-    settings = run.config.train_config
-    found: dict[str, RunJudge] = {}
-    if settings.judge_log is not None:
-        found["log"] = LogJudge(settings.judge_log, run)
-    if settings.world is not None:
-        found["world"] = WorldJudge(settings.world, run)
-    return found
-
-
 class LogJudge:
     """`ope` of the greedy policy on the decisions of a log that were made for held-out users.
 
@@ -66,7 +56,7 @@ class LogJudge:
 
     def __init__(self, path: str, run: Run) -> None:
         """Raise UserError for a log of other sessions or items, and for one without held-out users."""
-        config, facts = run.config, learned_file(run.config).facts
+        config, facts = run.config, learned_file(run.config.env_config).facts
         noise = generators(config.train_config.seed, "judged sessions")["judged sessions"]
         log = _sample(_heldout(path, run), noise)
         if log.header.interface != facts.interface:
@@ -120,11 +110,10 @@ class LogJudge:
 class WorldJudge:
     """Greedy sessions of training users in another world, as the learning curve plays them inside."""
 
-    estimator = note = ""
-
     def __init__(self, name: str, run: Run) -> None:
         """Raise UserError for a world that does not fit."""
-        self.config, self.world = place_of(run.config, run.world, run.interface, name, "the run", run.home)
+        home = run.info.get("home", {})
+        self.config, self.world = place_of(run.config, run.world, run.interface, name, "the run", home)
 
     def judge(self, run: Run) -> Point:
         device = run.streams["users"].device
@@ -138,7 +127,7 @@ def _heldout(path: str, run: Run) -> DecisionLog:
     config = run.config
     found: list[DecisionLog] = []
     # People whom the population lacks are held out as they were when the users were learned.
-    seed = int(learned_file(config).info.get("heldout_seed", config.train_config.seed))
+    seed = int(learned_file(config.env_config).info.get("heldout_seed", config.train_config.seed))
     share = getattr(config.data_config, "heldout_fraction", 0.0)
     for part in parts(path):
         if not found:

@@ -19,7 +19,6 @@ from recsys_rl.errors import one_line
 from recsys_rl.evaluation.players import Table
 from recsys_rl.evaluation.policies import Behaviours
 from recsys_rl.experience.logged import has_signals, rewards_of
-from recsys_rl.make import learned_file
 from recsys_rl.objective.weighted import check_weights, parse_weights, stream_weights, weighted
 from recsys_rl.ope.parts import sampled
 from recsys_rl.session import PIECES
@@ -33,6 +32,7 @@ from recsys_rl.tables.parts import parts
 from recsys_rl.tables.read import has_header
 from recsys_rl.types import Catalogue, Feedback, Stream, UserError
 from recsys_rl.users.from_log import rewards_by
+from recsys_rl.users.platform import LearnedUsers
 from recsys_rl.utils.find import find
 from recsys_rl.utils.seeding import generators
 from recsys_rl.workflows.latest import print_latest
@@ -193,22 +193,22 @@ def _recorded(options: OpeConfig, log: DecisionLog) -> ReadLog:
             f"{options.log} was logged in other sessions than those of {path} (platform, length, or pieces "
             "of the context): give the checkpoint of the same settings."
         )
-    of_learned = learned_file(checkpoint.config) if checkpoint.config.platform.user_file else None
-    if of_learned is None and not has_signals(log.header, env.user_model):
+    facts = env.user_model.facts if isinstance(env.user_model, LearnedUsers) else None
+    if facts is None and not has_signals(log.header, env.user_model):
         known = [signal.name for signal in env.signals]
         raise UserError(
             f"{options.log} has the signals {', '.join(log.header.signals)}, but the rewards of "
             f"{checkpoint.config.env} are made of {', '.join(known)}: write them in this order."
         )
     given = parse_weights(options.weights, "weights")
-    check_weights(given, env.streams if of_learned is None else of_learned.facts.streams, "weights")
+    check_weights(given, env.streams if facts is None else facts.streams, "weights")
     by = stream_weights(env.streams, given)
 
     def of_platform(feedback: Feedback) -> Tensor:
         return rewards_of(log.header, env.user_model, by, feedback)  # (E,)
 
     # Learned users are judged on the log of their platform too.
-    rewards = of_platform if of_learned is None else rewards_by(of_learned.facts, log, given)
+    rewards = of_platform if facts is None else rewards_by(facts, log, given)
     print_latest(path, checkpoint)
     behaviours = Behaviours(checkpoint, table, env, options.cache_dir)
     others = _others(options, log, generator)

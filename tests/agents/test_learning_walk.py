@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from inspect import CO_NEWLOCALS
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytest
 
+from recsys_rl.cli import main
 from recsys_rl.functional.compiled import kernels
 from tests.doors import SATIATION, home, steps
 from tests.walk import PACKAGE, listed, profiled
@@ -19,7 +21,9 @@ BESIDE = (
     "models/fast/",  # the same as the lines and layers of the walk, in fewer passes
     "models/optimizer.py",  # before the gradient it only forgets the last one
 )
-MOST = 10
+MOST = 11
+MOST_BEFORE_A_TENSOR = 20, 1_000
+"""Files with a function that runs before the first tensor of the world, and the lines of these functions."""
 
 
 def walked(words: list[str]) -> list[str]:
@@ -63,3 +67,29 @@ def test_training_goes_through_the_files_of_the_walk(
     files = listed("### From `train.py` to the gradient")
     assert files == ["train.py", *found]
     assert len(files) <= MOST
+
+
+def test_few_functions_run_before_the_first_tensor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another ability of a run must not lengthen the way of a plain one."""
+    monkeypatch.chdir(tmp_path)
+    lines, done = dict[tuple[str, int], int](), False
+
+    def watch(frame: FrameType, event: str, function: Any) -> None:
+        nonlocal done
+        code = frame.f_code
+        if not code.co_filename.startswith(PACKAGE):
+            return
+        # torch.zeros and its like are methods of this class
+        done = done or (event == "c_call" and function.__qualname__.startswith("_VariableFunctionsClass"))
+        if event == "call" and not done and code.co_flags & CO_NEWLOCALS:
+            last = max(line for *_, line in code.co_lines() if line is not None)
+            lines[code.co_filename, code.co_firstlineno] = last - code.co_firstlineno + 1
+
+    plain = ["train", *SATIATION, *steps(1)]
+    assert main([*plain, *home(tmp_path / "first")]) == 0  # imports every module
+    profiled([*plain, *home(tmp_path / "run")], watch)
+    assert done
+    most_files, most_lines = MOST_BEFORE_A_TENSOR
+    assert len({file for file, _ in lines}) <= most_files and sum(lines.values()) <= most_lines

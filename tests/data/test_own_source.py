@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 from recsys_rl.data.synthetic import synthetic_world
 from recsys_rl.settings.shared import DataConfig
-from recsys_rl.protocols import Source
+from recsys_rl.records import Source
 from recsys_rl.types import World
 
 

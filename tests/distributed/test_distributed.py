@@ -33,13 +33,12 @@ from recsys_rl.make import make_agent, make_env, make_world
 from recsys_rl.protocols import Policy
 from recsys_rl.rivals.references import Oracle
 from recsys_rl.settings.config import Config
-from recsys_rl.training import run_log as run_log_module
+from recsys_rl.training import learning_curve, loop
+from recsys_rl.training.begin import begin
 from recsys_rl.training.ranks import Ranks
-from recsys_rl.training.run import begin
 from recsys_rl.types import Rollout, UserError, World, tree_map
 from recsys_rl.utils.logger import read_log
 from recsys_rl.utils.seeding import generators
-from recsys_rl.workflows import train as train_module
 from recsys_rl.workflows.train import Interrupted, train
 from tests.doors import (
     A2C,
@@ -199,14 +198,14 @@ def test_ranks_with_different_settings_do_not_begin(name: str, monkeypatch: pyte
                 catalogue = dataclasses.replace(catalogue, quality=catalogue.quality + 0.125)
             return World(catalogue, population)
 
-        monkeypatch.setattr("recsys_rl.training.run.make_world", other_edition)
+        monkeypatch.setattr("recsys_rl.training.begin.make_world", other_edition)
     if name == "weights":
         real = generators
 
         def other_draws(seed: int, *names: str, **more: Any) -> Any:
             return real(seed + (threading.current_thread().name == "rank 1"), *names, **more)
 
-        monkeypatch.setattr("recsys_rl.training.run.generators", other_draws)
+        monkeypatch.setattr("recsys_rl.training.begin.generators", other_draws)
 
     rates = ("0.25", "0.5" if name == "settings" else "0.25")
     configs = [settings(DRIFT, *TWO, "--lr", lr) for lr in rates]
@@ -300,7 +299,7 @@ def test_log_covers_all_ranks(here: Path, monkeypatch: pytest.MonkeyPatch) -> No
     rewards: dict[int, list[float]] = {0: [], 1: []}
     evaluated: list[int] = []
     config = settings(DRIFT, *steps(5), *TWO)
-    exchange, evaluate = train_module._exchange, run_log_module.evaluate_training_users
+    exchange, evaluate = loop.exchange, learning_curve.evaluate_training_users
 
     def watch(metrics: Any, ended: Any, stop: bool, ranks: Ranks) -> Any:
         rewards[ranks.rank].append(metrics["reward_mean"])
@@ -310,8 +309,8 @@ def test_log_covers_all_ranks(here: Path, monkeypatch: pytest.MonkeyPatch) -> No
         evaluated.append(run.updates)
         return evaluate(run)
 
-    monkeypatch.setattr(train_module, "_exchange", watch)
-    monkeypatch.setattr(run_log_module, "evaluate_training_users", count)
+    monkeypatch.setattr(loop, "exchange", watch)
+    monkeypatch.setattr(learning_curve, "evaluate_training_users", count)
     together(2, lambda ranks: train(config, ranks=ranks))
     rows = read_log(next(here.glob("runs/*/log.csv")))
     logged = [value for _, _, name, value in rows if name == "reward_mean"]

@@ -12,7 +12,8 @@ from recsys_rl.agents.ppo import PPO
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.errors import FieldError
 from recsys_rl.experience.rollout import collect
-from recsys_rl.make import check_candidates, make_agent
+from recsys_rl.make import make_agent
+from recsys_rl.models.retrieval import check_candidates
 from recsys_rl.settings.config import Config, from_dict
 from recsys_rl.settings.shared import ModelConfig
 from recsys_rl.types import Obs

@@ -57,12 +57,12 @@ def test_chart_has_a_line_for_each_policy() -> None:
     assert drawn["ppo"][2][1] == pytest.approx(ys[1], abs=0.2)  # the same regret at the same height
     assert len(drawn["mf"]) == 2
     regret = {"versus": "informed", "users": 4, "steps": {**lines, "rule": [1.0, 2.0], "planner": [0.0, 0.0]}}
-    page = regret_html({"regret_by_step": regret, "yardstick": "rule"})
+    page = regret_html(regret, "rule")
     assert "rule 2.00" in page and "planner" not in page
-    assert "rule" not in regret_html({"regret_by_step": regret, "yardstick": "mf"})
-    assert regret_html({}) == ""
+    assert "rule" not in regret_html(regret, "mf")
+    assert regret_html() == ""
     only = {"versus": "oracle", "users": 1, "steps": {"ppo": [1.0]}}
-    assert regret_html({"regret_by_step": only}) == ""
+    assert regret_html(only) == ""
 
 
 def test_command_with_strangers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

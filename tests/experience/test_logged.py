@@ -13,14 +13,14 @@ import torch
 from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
 from recsys_rl.cli.train import train_options
+from recsys_rl.data.heldout import heldout_rows
 from recsys_rl.errors import FieldError, UserError
-from recsys_rl.experience.logged import log_rewards
-from recsys_rl.make import heldout_rows, make_env, make_logged, make_user_model
+from recsys_rl.experience.logged import log_rewards, make_logged
+from recsys_rl.make import agent_of, make_env, make_user_model
 from recsys_rl.settings.config import Config
 from recsys_rl.tables.parts import read_decisions
 from recsys_rl.tables.transitions import transition_table
 from recsys_rl.tables.writer import write_decisions
-from recsys_rl.training.run import agent_of
 from recsys_rl.types import Transitions
 from recsys_rl.utils.logger import read_log
 from recsys_rl.utils.user_hashes import number_of

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys_rl.records import PRIVILEGED
-from recsys_rl.report import learning_curve_svg, returns_chart_svg, write_report
+from recsys_rl.report import Page, learning_curve_svg, returns_chart_svg, write_report
 from recsys_rl.report.charts import passing
 from recsys_rl.report.drawing import (
     BASELINES,
@@ -78,7 +78,6 @@ def example(**changes: Any) -> dict[str, Any]:
         ],
         "paired": [{"policy": "ppo-greedy", "versus": "random", "mean": 13.5, "low": 13.0, "high": 14.0}],
         "curve": {"step": [0, 100, 200], "mean": [5.0, 8.0, 10.0], "low": [4, 7, 9], "high": [6, 9, 11]},
-        "references": {"planner": 17.7},
         "sessions": [session("ppo-greedy", "Fargo", False), session("random", "Heat (1996)", True)],
     }
     return report | changes
@@ -86,7 +85,7 @@ def example(**changes: Any) -> dict[str, Any]:
 
 def written(folder: Path, **changes: Any) -> str:
     path = folder / "new" / "report.html"
-    write_report(path, example(**changes))
+    write_report(path, Page(**example(**changes)))
     return path.read_text(encoding="utf-8")
 
 
@@ -585,7 +584,6 @@ def test_data_are_escaped(tmp_path: Path) -> None:
         config={HOSTILE: {HOSTILE: HOSTILE}},
         rows=[row(HOSTILE, 1, 0, 2), row("random", 1, 0, 2)],
         paired=[{"policy": HOSTILE, "versus": HOSTILE, "mean": 1.0, "low": 0.5, "high": 2.0}],
-        references={HOSTILE: 1.0},
         sessions=[session(HOSTILE, HOSTILE, True)],
     )
     page = written(tmp_path, **hostile)
@@ -623,7 +621,6 @@ def test_missing_numbers_become_sentences_and_dashes(tmp_path: Path, missing: fl
         rows=[dict.fromkeys(row("", 0, 0, 0), missing) | {"policy": "ppo"}],
         paired=[{"policy": "ppo", "versus": "random", "mean": missing, "low": missing, "high": missing}],
         curve={"step": [0, 1], "mean": [missing, 2], "low": [1, 1], "high": [3, 3]},
-        references={"planner": missing},
         sessions=[session("ppo", "", False) | {"return": missing, "steps": [step]}],
     )
     text = words(next(parsed(page).iter("main")))
@@ -635,7 +632,7 @@ def test_missing_numbers_become_sentences_and_dashes(tmp_path: Path, missing: fl
 
 
 def test_report_without_curve_and_sessions_is_valid(tmp_path: Path) -> None:
-    root = parsed(written(tmp_path, curve={}, references={}, sessions=[], paired=[], config={}))
+    root = parsed(written(tmp_path, curve={}, sessions=[], paired=[], config={}))
     assert [words(heading) for heading in root.iter("h2")] == ["Returns", "Learning curve"]
 
 

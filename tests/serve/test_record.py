@@ -30,7 +30,11 @@ At = Callable[[str], Path]
 
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The export comes an hour and a half later, when sessions that have ended are mature."""
+    """The export comes an hour and a half later, when sessions that have ended are mature.
+
+    Users are fitted in few steps where a log is judged.
+    """
+    monkeypatch.setattr("recsys_rl.users.fit.LEAST_STEPS", 10)
     now = time.time
     monkeypatch.setattr("recsys_rl.serve.export.time.time", lambda: now() + 5400)
 

@@ -26,7 +26,6 @@ from recsys_rl.testing.envs import walk
 from recsys_rl.training.run import choose_device
 from recsys_rl.types import UserError
 from recsys_rl.utils.find import find
-from recsys_rl.workflows import train as train_module
 from recsys_rl.workflows.evaluate import EvaluateConfig, evaluate
 from recsys_rl.workflows.record import RecordConfig, record
 from recsys_rl.workflows.train import train
@@ -147,7 +146,9 @@ def event_files(config: Config) -> bool:
 def saved_steps(config: Config) -> list[int]:
     steps: list[int] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_module, "save", lambda path, checkpoint: steps.append(checkpoint.step))
+        patch.setattr(
+            "recsys_rl.training.observers.save", lambda path, checkpoint: steps.append(checkpoint.step)
+        )
         train(config)
     return steps
 

@@ -106,7 +106,7 @@ def test_package_import_loads_no_heavy_modules() -> None:
     assert not heavy & loaded("import recsys_rl")
 
 
-MADE_UP = [name for name in PLATFORMS if name not in WITHOUT_ID and not platform_of(name).user_file]
+MADE_UP = [name for name in PLATFORMS if name not in WITHOUT_ID and platform_of(name).file is None]
 """Platforms that need no file."""
 
 

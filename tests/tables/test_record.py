@@ -19,14 +19,13 @@ from recsys_rl.cli import main
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.evaluation.policies import candidate_rule
 from recsys_rl.experience.decisions import record
-from recsys_rl.make import make_env, make_user_model
+from recsys_rl.make import agent_of, make_env, make_user_model
 from recsys_rl.ope.mixture import EpsilonMixture, Fixed
 from recsys_rl.protocols import Behaviour
 from recsys_rl.rivals.baselines import FixedList, RandomPolicy
 from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog, catalogue_hash
 from recsys_rl.tables.parts import read_decisions
 from recsys_rl.tables.transitions import observe
-from recsys_rl.training.run import agent_of
 from recsys_rl.types import Action, Obs, Step, UserError, tree_map
 from recsys_rl.users import fit as user_fit
 from recsys_rl.workflows import record as workflow

@@ -14,10 +14,11 @@ from recsys_rl.checkpoint import load, save
 from recsys_rl.cli import main
 from recsys_rl.cli.train import train_options
 from recsys_rl.evaluation.worlds import played_in
+from recsys_rl.make import agent_of
 from recsys_rl.tables.parts import read_decisions
 from recsys_rl.tables.writer import write_decisions
-from recsys_rl.training.run import agent_of, begin
-from recsys_rl.training.run_log import training_sessions
+from recsys_rl.training.begin import begin
+from recsys_rl.training.learning_curve import training_sessions
 from recsys_rl.users import fit as user_fit
 from recsys_rl.workflows import judged
 from recsys_rl.workflows.fit_users import fit_users
@@ -114,7 +115,7 @@ def test_run_stops_when_the_estimate_stops_rising_and_keeps_the_best(
         return value, value - 1, value + 1
 
     monkeypatch.setattr(LogJudge, "judge", judge)
-    monkeypatch.setattr("recsys_rl.workflows.train.JUDGE_PATIENCE", 2)
+    monkeypatch.setattr("recsys_rl.workflows.judges.JUDGE_PATIENCE", 2)
     path = inside(made, tmp_path / "run", *steps(40))
     checkpoint, best = load(path), load(path.with_name("best.pt"))
     assert checkpoint.step == 3 * 96 and best.step == 96

@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 import torch
 
-import recsys_rl.workflows.train as train_module
 from benchmarks import runs_survive
 from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
@@ -28,7 +27,7 @@ from recsys_rl.experience.rollout import collect
 from recsys_rl.settings.config import Config, from_dict
 from recsys_rl.settings.shared import TrainConfig
 from recsys_rl.training import folder as folders
-from recsys_rl.training import run_log as run_log_module
+from recsys_rl.training import learning_curve
 from recsys_rl.types import UserError
 from recsys_rl.utils.logger import read_log
 from recsys_rl.workflows.train import Interrupted, train, updates
@@ -119,7 +118,7 @@ def test_run_that_fails_to_begin_leaves_no_folder(here: Path, monkeypatch: pytes
     def full(*_: object) -> None:
         raise UserError("no room")
 
-    monkeypatch.setattr(train_module, "save", full)
+    monkeypatch.setattr("recsys_rl.training.observers.save", full)
     with pytest.raises(UserError):
         train(settings(*steps(1)))
     assert [path for path in here.rglob("*") if path.is_file()] == [] and not FIRST.exists()
@@ -395,7 +394,7 @@ def test_evaluation_of_an_endless_environment_is_cut(
 ) -> None:
     """The evaluation is cut with one line on the console and a row in the log; the run continues."""
     gymnasium.register("RecsysTestEndless-v0", lambda **_: Endless())
-    monkeypatch.setattr(run_log_module, "MAX_EVAL_STEPS", 20)
+    monkeypatch.setattr(learning_curve, "MAX_EVAL_STEPS", 20)
     try:
         assert main(["train", "--env", "gym:RecsysTestEndless-v0", *SIZES, *PPO, *steps(9)]) == 0
     finally:
@@ -444,7 +443,7 @@ def test_mistakes_are_found_before_data_are_read(
     def read(*_: object) -> None:
         raise AssertionError("data were read")
 
-    monkeypatch.setattr("recsys_rl.training.run.make_world", read)
+    monkeypatch.setattr("recsys_rl.training.begin.make_world", read)
     if missing:
         monkeypatch.setitem(sys.modules, missing, None)
     Path("runs/taken").mkdir(parents=True)

@@ -15,8 +15,8 @@ import torch
 from recsys_rl.checkpoint import load, previous
 from recsys_rl.cli import main
 from recsys_rl.cli.train import train_options
-from recsys_rl.training.run import begin
-from recsys_rl.training.run_log import evaluate_training_users
+from recsys_rl.training.begin import begin
+from recsys_rl.training.learning_curve import evaluate_training_users
 from recsys_rl.utils.logger import read_log
 from tests.doors import (
     A2C,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.harness.newest import Row, read, table
+from benchmarks.harness.newest import Row, origin, read, table
 
 ENV = "social-feed"
 VISITS = ("gaps of", "D1", "D7", "D30", "fall of retention")
@@ -23,9 +23,8 @@ def feed(results: Path) -> str:
     for row in rows:
         cells = (row["source"].replace("none", ""), row["real"], row["simulated"], row["note"], passed(row))
         body.append([row["statistic"], *cells])
-    said = f"{origin(rows, f'--only {ENV}')}"
     head = ["statistic", "source", "real", "simulated", "note", "passed"]
-    return f"{table(head, body)}\n\n{said}"
+    return f"{table(head, body)}\n\n{caption(rows, f' --only {ENV}')}"
 
 
 def short_video(results: Path, visits: bool = False) -> str:
@@ -38,7 +37,7 @@ def short_video(results: Path, visits: bool = False) -> str:
         numbers = (row["real"], row["simulated"], row["distance"], row["limit"])
         body.append([row["statistic"], source, *map(short, numbers), verdict])
     head = ["statistic", "source", "real", "simulated", "distance", "limit", "passed"]
-    return f"{table(head, body)}\n\n{origin(rows)}"
+    return f"{table(head, body)}\n\n{caption(rows)}"
 
 
 def long_video(results: Path) -> str:
@@ -55,7 +54,7 @@ def long_video(results: Path) -> str:
             [label, *map(short, numbers[:3]), short(numbers[3] if fitted else ""), passed(row), error]
         )
     head = ["statistic", "setting", "estimate", "distance", "limit", "passed", "relative standard error"]
-    return f"{table(head, body)}\n\n{origin(rows)}"
+    return f"{table(head, body)}\n\n{caption(rows)}"
 
 
 def of(results: Path, env: str) -> list[Row]:
@@ -74,6 +73,5 @@ def short(number: str) -> str:
     return f"{value:.4f}" if abs(value) < 0.01 else f"{value:.3f}".rstrip("0").rstrip(".")
 
 
-def origin(rows: list[Row], options: str = "") -> str:
-    command = f"python -m benchmarks.once.calibration {options}".strip()
-    return f"Commit {rows[0]['commit']}, {rows[0]['date']}; `{command}`."
+def caption(rows: list[Row], options: str = "") -> str:
+    return f"{origin(rows).capitalize()}; `python -m benchmarks.once.calibration{options}`."

@@ -1,15 +1,34 @@
-"""The first table of README.md, and what PPO gains over the rows that trials in the simulator find."""
+"""Tables and words on returns, of README.md and docs/, from the results of benchmarks.learning."""
 
 from __future__ import annotations
 
 import statistics
 from pathlib import Path
 
-from benchmarks.harness.learning_texts import WORDS, Runs, seeds_of, vector
 from benchmarks.harness.newest import read, table
+from benchmarks.harness.returns import (
+    EFFECTS,
+    LABELS,
+    LEARNED,
+    WORDS,
+    Runs,
+    duration,
+    percent,
+    seeds_of,
+    spread,
+    vector,
+)
 from recsys_rl.evaluation.table import RIVALS
 from recsys_rl.utils.metrics import interval
 
+MORE = {"length_mean": ("session length", "{:.1f}"), "distinct_mean": ("distinct", "{:.1f}"),
+        "coverage": ("coverage", "{:.0%}")}  # fmt: skip
+RULE_BESIDE_SEARCHED = "rule (linear, seven weights, searched)"
+OTHER_LABELS = {
+    "short-video": {"planner": "planner (simulates 10 of 200 steps, then extrapolates)"},
+}
+"""Rows of a task with another name than in LABELS."""
+EFFECT_ROWS = ("mf", "rule", "searched", "ppo-greedy", "informed", "planner")
 CLAIMS = ("satiation", "short-video", "long-video", "social-feed")
 """The tasks of the table of claims."""
 GAINS, COSTS = (1, 2, 3), (0.25, 0.5)
@@ -100,6 +119,78 @@ def claim(runs: Runs, policy: str, rival: str) -> str:
     return f"{found.mean:+.1f} % ({found.low:+.1f} to {found.high:+.1f}), worst {gains.min():+.1f}"
 
 
+def platform(results: Path, task: str) -> str:
+    """The table of a task of one platform, with the gain over the yardstick.
+
+    The share of the way to the planner follows.
+    """
+    runs, body = Runs(results, task), []
+    labels = LABELS | OTHER_LABELS.get(task, {})
+    if "searched" in runs.policies:
+        labels["rule"] = RULE_BESIDE_SEARCHED
+    more = {key: shape for key, shape in MORE.items() if any(runs.values(p, key) for p in runs.policies)}
+    for policy in runs.policies:
+        found, bold = runs.mean(policy), "**" if policy in LEARNED else ""
+        cells = [labels.get(policy, policy), f"{bold}{found.mean:.2f}{bold}", spread(found)]
+        cells.append(f"{min(runs.values(policy)):.2f}")
+        known = {key: runs.values(policy, key) for key in more}
+        cells += [more[key][1].format(statistics.mean(v)) if v else "" for key, v in known.items()]
+        body.append(cells)
+    head = ["policy", "return", "95 % interval", "worst seed", *(name for name, _ in more.values())]
+    said = _origin(runs, task, "seed")
+    if {"rule", "planner"} <= set(runs.policies):
+        said += f"\nThe yardstick is {runs.yardstick}: {runs.learned} earns {percent(runs.gain())} more"
+        said += f",\nand closes {percent(runs.share())} of the way from it to the planner"
+        said += ", on the users whom the planner played" if runs.values(runs.learned, "share") else ""
+        said += "."
+    return f"{table(head, body)}\n\n{said}"
+
+
+def drift(results: Path) -> str:
+    ppo, a2c = Runs(results, "drift"), Runs(results, "drift-a2c")
+    optimum, body = ppo.mean("oracle").mean, []
+    simple = ppo.best(("one-item", "static-list", "popularity"))
+    chosen = [(ppo, "ppo-greedy"), (ppo, "ppo"), (a2c, "a2c-greedy"), (a2c, "a2c")]
+    chosen += [
+        (ppo, p) for p in ("ranker", "rule", "mmr", "mf", simple, "random", "oracle") if p in ppo.policies
+    ]
+    for runs, policy in chosen:
+        found, bold = runs.mean(policy), "**" if policy in LEARNED else ""
+        name = f"{policy} (the same for everybody)" if policy == simple else LABELS[policy]
+        share = f"{found.mean / optimum:.3f}" if policy != "oracle" else "1"
+        body.append([name, f"{bold}{found.mean:.2f}{bold}", f"{bold}{share}{bold}", spread(found)])
+    head = ["`drift`, 100,000 steps, synthetic items", "return", "share of the optimum", "95 % interval"]
+    return f"{table(head, body)}\n\n{_origin(ppo, 'drift drift-a2c', 'run')}"
+
+
+def _origin(runs: Runs, command: str, unit: str) -> str:
+    """The sentence under a table: seeds, command, commit, duration."""
+    return (
+        f"{WORDS[len(runs.seeds)].capitalize()} seeds; intervals (Student's t) over seeds; `python -m "
+        f"benchmarks.learning {command}`,\n{runs.origin}; {duration(runs.seconds)} of training a {unit}."
+    )
+
+
+def effects(results: Path) -> str:
+    """The returns of `satiation` without each effect, and with other knowledge of the users.
+
+    Rows that were measured before those of all effects are left out.
+    """
+    body = []
+    rows = {task: read(results, "learning", task=task) for task in EFFECTS}
+    since = max((row["date"] for row in rows["satiation-all-effects"]), default="")
+    known = {task: Runs(results, task) for task, found in rows.items() if found and found[0]["date"] >= since}
+    shown = [row for row in EFFECT_ROWS if all(row in runs.policies for runs in known.values())]
+    for task, runs in known.items():
+        returns = [f"{runs.mean(policy).mean:.2f}" for policy in shown]
+        gain, share = 100 * runs.gain().mean, 100 * runs.share().mean
+        body.append([EFFECTS[task], *returns, f"{gain:+.0f} %", f"{share:.0f} %"])
+    head = ["", *shown, "PPO over the yardstick", "share of the way to the planner"]
+    origins = dict.fromkeys(f"{seeds_of(runs)}, {runs.origin}" for runs in known.values())
+    said = f"Each row has 600,000 steps, the searched rules as well: {'; '.join(origins)}."
+    return f"{table(head, body)}\n\n{said}"
+
+
 def sensitivity(results: Path) -> str:
     """PPO's gain over `rule` and over `searched` with other dials of `satiation`.
 
@@ -121,3 +212,19 @@ def sensitivity(results: Path) -> str:
         f"{table(head, body)}\n\nHeld-out users, 600,000 steps for PPO and each search; a gain of one seed "
         f"has its 95 % interval over users: {'; '.join(dict.fromkeys(origins))}."
     )
+
+
+def gain_over_yardstick(results: Path, task: str = "satiation") -> str:
+    return f"{100 * Runs(results, task).gain().mean:.0f} %"
+
+
+def gains_by_seed(results: Path, task: str, policy: str) -> str:
+    """The gain of ``policy`` over the yardstick on each seed."""
+    runs = Runs(results, task)
+    gains = 100 * (vector(runs.values(policy)) / runs.yardsticks() - 1)  # (seeds,)
+    *most, last = (f"{gain:.0f}" for gain in gains.tolist())
+    return f"{', '.join(most)} and {last} %"
+
+
+def share_of_way(results: Path) -> str:
+    return f"{100 * Runs(results, 'satiation').share().mean:.0f} %"

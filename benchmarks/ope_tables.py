@@ -1,11 +1,11 @@
-"""The tables and figures of docs/09 on estimators, from the newest rows of ope.csv and open_bandit.csv."""
+"""The tables of docs/09 on estimators, from the results of benchmarks.ope."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.harness.newest import Row, read
+from benchmarks.harness.newest import Row, origin, read, table
 
 CASES = {
     "5 steps": "five steps",
@@ -41,23 +41,19 @@ def coverage(results: Path) -> str:
         for place, kind in enumerate(order):
             first = [label, of] if place == 0 else ["", ""]
             body.append([*first, kind, ", ".join(kinds[kind])])
+    origins = dict.fromkeys(origin([row]) for row in rows)
     warned = next(row for row in rows if row["case"] == "no overlap")
     return (
-        f"{_table(head, body)}\n\n{int(warned['logs']):,} logs of 2,000 sessions each; where the log "
-        f"lacks the policy, the command warned in {int(warned['warned']):,}.\n"
-        f"`python -m benchmarks.ope --only coverage`, {'; '.join(dict.fromkeys(map(_origin, rows)))}."
+        f"{table(head, body, words=True)}\n\n{int(warned['logs']):,} logs of 2,000 sessions each; where "
+        f"the log lacks the policy, the command warned in {int(warned['warned']):,}.\n"
+        f"`python -m benchmarks.ope --only coverage`, {'; '.join(origins)}."
     )
 
 
 def selection(results: Path, env: str) -> str:
-    """How well each estimator orders ten policies, and how far off it is; of several logs a range.
-
-    Rows of before 2026-11-28 have no errors, so that these cells stay empty.
-    """
+    """How well each estimator orders ten policies, and how far off it is; of several logs a range."""
     rows = read(results, "ope", question="selection", env=env)
     command = f"`python -m benchmarks.ope --only selection --env {env}`"
-    if not rows:
-        return f"Not measured yet: {command} measures it."
     truths = [float(row["truth"]) for row in rows if row["truth"]]
     logs: dict[str, list[Row]] = {}
     for row in rows:
@@ -67,12 +63,10 @@ def selection(results: Path, env: str) -> str:
     for name, mine in logs.items():
         ranges = [_range(mine, column, 2) for column in ("spearman", "spearman_of_five")]
         ranges.append(f"{_range(mine, 'regret', 0, 100)} %")
-        errors = ["", ""]
-        if mine[0]["error"]:
-            worst = max(mine, key=lambda row: abs(float(row["worst_error"])))
-            errors = [f"{_range(mine, 'error', 0, 100)} %"]
-            errors.append(f"{100 * float(worst['worst_error']):+.0f} % ({worst['worst_of']})")
-        body.append([LABELS.get(name, f"`{name}`"), *ranges, *errors])
+        ranges.append(f"{_range(mine, 'error', 0, 100)} %")
+        worst = max(mine, key=lambda row: abs(float(row["worst_error"])))
+        largest = f"{100 * float(worst['worst_error']):+.0f} % ({worst['worst_of']})"
+        body.append([LABELS.get(name, f"`{name}`"), *ranges, largest])
     head = [
         "estimator",
         "Spearman's correlation",
@@ -83,9 +77,9 @@ def selection(results: Path, env: str) -> str:
     ]
     number = len(next(iter(logs.values())))
     return (
-        f"{_table(head, body)}\n\n`{env}`, {number} logs of {int(rows[0]['sessions']):,} sessions; the ten "
-        f"policies earn {min(truths):.1f} to {max(truths):.1f}.\n"
-        f"{command}, {_origin(rows[0])}."
+        f"{table(head, body, words=True)}\n\n`{env}`, {number} logs of {int(rows[0]['sessions']):,} "
+        f"sessions; the ten policies earn {min(truths):.1f} to {max(truths):.1f}.\n"
+        f"{command}, {origin(rows)}."
     )
 
 
@@ -93,27 +87,3 @@ def _range(rows: Sequence[Row], column: str, digits: int, times: float = 1.0) ->
     found = [times * float(row[column]) for row in rows]
     low, high = (f"{x:.{digits}f}" for x in (min(found), max(found)))
     return low if low == high else f"{low} to {high}"
-
-
-def open_bandit(results: Path) -> str:
-    """The mean relative errors of the published estimators."""
-    rows = {row["estimator"]: row for row in read(results, "open_bandit")}
-    names = [name for name in ("ips", "snips", "dm", "dr", "sndr", "switch-dr", "dros") if name in rows]
-    return ", ".join(f"{name} {float(rows[name]['relative_error']):.3f}" for name in names)
-
-
-def open_bandit_weights(results: Path) -> str:
-    """The mean weight and the effective sample size."""
-    row = next(row for row in read(results, "open_bandit") if row["estimator"] == "ips")
-    mean, ess = float(row["mean_weight"]), float(row["ess"])
-    return f"mean weight is {mean:.3f}, and the effective sample size {ess:,.0f}"
-
-
-def _origin(row: Row) -> str:
-    return f"commit {row['commit']}, {row['date']}"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown with all columns to the left."""
-    lines = ["|" + "|".join(f" {cell} " if cell else " " for cell in line) + "|" for line in (head, *rows)]
-    return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])

@@ -1,0 +1,30 @@
+"""The held-out users of a log of decisions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from recsys_rl.data.catalogue import split_users
+from recsys_rl.tables.decision_log import DecisionLog
+from recsys_rl.types import Population
+from recsys_rl.utils.user_hashes import number_of
+
+
+def heldout_rows(log: DecisionLog, population: Population, heldout_fraction: float, seed: int) -> Tensor:
+    """(E,) bool: decisions for held-out users.
+
+    They are those of the population, and of the users that it lacks those whose hash says so
+    (``split_users``). Of data with text for ids, a log may know a user by the number of the text
+    (``number_of``).
+    """
+    ids, of_heldout = population.user_ids, population.heldout
+    if population.user_names:
+        ids = torch.cat([ids, torch.tensor([number_of(name) for name in population.user_names])])
+        of_heldout = torch.cat([of_heldout, of_heldout + len(population.user_names)])
+    heldout = torch.isin(log.users, ids[of_heldout])
+    strange = ~torch.isin(log.users, ids)
+    others, place = log.users[strange].unique(return_inverse=True)
+    if len(others):
+        heldout[strange] = torch.from_numpy(split_users(others.tolist(), heldout_fraction, seed))[place]
+    return heldout

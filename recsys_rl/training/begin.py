@@ -1,0 +1,71 @@
+"""The start of a run, new or resumed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from recsys_rl.checkpoint import Checkpoint, load
+from recsys_rl.make import make_agent, make_world
+from recsys_rl.settings.config import Config
+from recsys_rl.training.agreement import check_same
+from recsys_rl.training.ranks import ALONE, Ranks, part_of_rank
+from recsys_rl.training.resume import restore
+from recsys_rl.training.run import Run
+from recsys_rl.training.warm_start import aligned_world, warm_start
+from recsys_rl.types import Interface, World
+from recsys_rl.utils.find import find
+from recsys_rl.utils.seeding import generators
+
+STREAMS = ("model", "users", "policy", "shuffle")
+
+
+def begin(config: Config, before: Checkpoint | None, device: torch.device, ranks: Ranks = ALONE) -> Run:
+    """Make or restore the world, the environment, the agent and the random streams of a run.
+
+    Raises UserError on every rank if ranks would begin with different settings, worlds or weights.
+    """
+    settings = config.train_config
+    world, warm, note = _world(config, before, ranks), None, ""
+    if before is None and settings.init_from is not None:
+        warm = load(settings.init_from, config.env)
+        world, note = aligned_world(config, world, warm)
+    world = world.to(device)
+    # All ranks draw the weights from the same stream, on the CPU. Each rank has its own other streams.
+    names = {name: f"{name}/{ranks.rank}" if ranks.rank else name for name in STREAMS}
+    own = generators(settings.seed, *names.values(), device=device)
+    streams = {name: own[names[name]] for name in STREAMS}
+    streams["model"] = generators(settings.seed, "model")["model"]
+    part = part_of_rank(config, ranks.size)
+    num_updates = max(1, settings.total_timesteps // config.agent_config.steps_per_update)
+    average = ranks.average if ranks.size > 1 else None
+
+    def agent_for(interface: Interface) -> Any:
+        return make_agent(part, interface, world.catalogue, num_updates, streams, device, average)
+
+    make = find(config.algorithm.experience.maker, "--algo")
+    experience, agent = make(part, world, streams, agent_for, num_updates, average)
+    run = Run(config, world, experience, agent, streams, num_updates, note=note)
+    brought = config.platform.brought(config.env_config)
+    if brought is not None and brought.home:
+        run.info["home"] = brought.home
+    if warm is not None:
+        run.note += warm_start(config, world, agent, warm, device)
+        run.info["steps_before"] = warm.total_steps
+    if before is not None:
+        restore(run, before, device, ranks.rank)
+    elif run.env is not None:
+        run.env.reset()
+    check_same(run, device, ranks)
+    return run
+
+
+def _world(config: Config, before: Checkpoint | None, ranks: Ranks) -> World:
+    if before is not None:
+        return before.world
+    items = getattr(config.agent_config, "checkpoint", None)
+    if items is not None:
+        return load(items, config.env).world
+    with ranks.in_turn():  # the first rank downloads data and learns embeddings into the cache
+        return make_world(config)

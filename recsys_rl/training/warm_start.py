@@ -1,0 +1,136 @@
+"""A run that begins with the weights of another one (--init-from)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recsys_rl.checkpoint import Checkpoint, restoring
+from recsys_rl.data.align import align
+from recsys_rl.data.new_users import shared_users
+from recsys_rl.models.drawn_policy import BESIDE, actor_and_critic, drawn_policy
+from recsys_rl.models.item_columns import column_names
+from recsys_rl.settings.config import Config, to_dict
+from recsys_rl.tables.decision_log import catalogue_hash
+from recsys_rl.types import UserError, World
+
+# Settings that give the network's weights their shapes.
+SIZES = (
+    ("model_config", "encoder"),
+    ("model_config", "head"),
+    ("model_config", "hidden_dims"),
+    ("env_config", "embedding_dim"),
+)
+
+
+def aligned_world(config: Config, world: World, warm: Checkpoint) -> tuple[World, str]:
+    """The world with embeddings as in the run ``warm``, and a note about its weights and its users.
+
+    Raises UserError if the run learns from a log of other items.
+    """
+    path = config.train_config.init_from
+    if config.algorithm.experience.from_log:  # the catalogue must stay the log's
+        _check_items(world, warm.world, str(path))
+    world, shared = align(world, warm.catalogue)
+    note = f"weights of {path}, step {warm.step:,}" + (f"; {shared}" if shared else "")
+    return world, note + _about_users(world, warm.world)
+
+
+def _check_items(world: World, before: World, path: str) -> None:
+    """Raise UserError if the catalogue of ``before``, at ``path``, is another than that of a log."""
+    if catalogue_hash(world.catalogue) != catalogue_hash(before.catalogue):
+        raise UserError(
+            f"--init-from {path} is of another catalogue than the log: its weights can't read these items; "
+            "give a checkpoint of the same data and seed, or leave --init-from out."
+        )
+
+
+def warm_start(config: Config, world: World, agent: Any, warm: Checkpoint, device: torch.device) -> str:
+    """Give the agent the weights of another run; its optimiser and its count of updates begin anew.
+
+    Returns the end of the note about them. Raises UserError if the weights do not fit the network, or if they
+    belong to other items.
+    """
+    own, note = agent.state_dict(), ""
+    weights = {name: x for name, x in warm.agent.items() if name.startswith("model.")}
+    if not any(name.startswith(f"model.{BESIDE}") for name in own):
+        weights = _of_model(actor_and_critic(_bare(weights)))
+    temperature = getattr(warm.config.agent_config, "temperature", None)
+    if temperature is not None and not hasattr(config.agent_config, "temperature"):
+        weights = _of_model(drawn_policy(_bare(weights), temperature))
+        note = f"; it begins with the drawn policy of {warm.config.algo}, softmax(Q / {temperature:g})"
+    cause = _misfit(config, world, warm, own, weights)
+    if cause and warm.config.algo != config.algo:
+        cause += f" (that run is of --algo {warm.config.algo}, and this one of {config.algo})"
+    if cause:
+        raise UserError(
+            f"--init-from {config.train_config.init_from} does not fit this run: {cause}; give the same "
+            "--env, --encoder, --head, --hidden-dims, --embedding-dim and --max-episode-steps as that run, "
+            "and items with the same columns."
+        )
+    with restoring():
+        agent.load_state_dict({name: x.to(device) for name, x in {**own, **weights}.items()})
+    return note
+
+
+def _misfit(
+    config: Config,
+    world: World,
+    warm: Checkpoint,
+    own: Mapping[str, Tensor],
+    weights: Mapping[str, Tensor],
+) -> str:
+    """Why ``weights`` of the run ``warm`` can't replace those of the state ``own``; "" if they can."""
+    names = {name for name in own if name.startswith("model.")}
+    differ = sorted(names ^ weights.keys())
+    differ += [name for name in sorted(names & weights.keys()) if own[name].shape != weights[name].shape]
+    old, new = warm.catalogue, world.catalogue
+    items = [[c.id_of(row) for row in range(c.num_items)] for c in (old, new)]
+    dense = config.model_config.head == "dense" and items[0] != items[1]
+    columns = column_names(old) != column_names(new)
+    if not (differ or dense or columns):
+        return ""
+    if warm.config.env != config.env:
+        return f"it is of --env {warm.config.env}, and this one of {config.env}"
+    if dense:
+        return "its dense head has one weight vector for each of its own items"
+    if columns:
+        return "its items have other columns, such as genres"
+    return _other_size(warm.config, config) or f"its {differ[0]} has another shape or is missing"
+
+
+def _other_size(before: Config, now: Config) -> str:
+    """The first of SIZES in which two configs differ, as part of a sentence; "" if none does."""
+    old, new = to_dict(before), to_dict(now)
+    for section, name in SIZES:
+        one, other = (str(x[section].get(name)).strip("[]").replace(",", "") for x in (old, new))
+        if one != other:
+            return f"it has --{name.replace('_', '-')} {one}, and this run has {other}"
+    return ""
+
+
+def _about_users(world: World, before: World) -> str:
+    """A note if training users of another run on the same data are held out in this one."""
+    if not world.catalogue.factors or not before.catalogue.factors:
+        return ""  # made-up users: equal ids mean nothing
+    users, others = world.population, before.population
+    both = shared_users(others, others.train, users, users.heldout)
+    if not both:
+        return ""
+    return (
+        f"; {both} of the {len(users.heldout)} held-out users are training users of that run, so tables of "
+        "this run will flatter it: with the same --seed and --heldout-fraction, users keep their side"
+    )
+
+
+def _bare(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """An agent's weights of its network, by their names in the network."""
+    return {name.removeprefix("model."): x for name, x in weights.items()}
+
+
+def _of_model(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of ``_bare``."""
+    return {f"model.{name}": x for name, x in weights.items()}
