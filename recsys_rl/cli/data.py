@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,42 +84,34 @@ class SplitOptions(SplitConfig):
         """Check nothing here: the SplitConfig made from these options checks the values."""
 
 
+COMMANDS: dict[str, tuple[type[Any], type[Any], str, Callable[[Any], object]]] = {
+    "describe": (DescribeOptions, DescribeConfig, DESCRIBE, describe_file),
+    "compare": (CompareOptions, CompareConfig, COMPARE, compare_files),
+    "split": (SplitOptions, SplitConfig, SPLIT, split_file),
+}
+"""The options of each command, its settings, the text of its --help, and what it does."""
+
+
 def run(argv: list[str]) -> None:
     if not argv or argv[0] in ("-h", "--help"):
         print(OVERVIEW)
         return
     config = data_options(argv)
-    if isinstance(config, DescribeConfig):
-        describe_file(config)
-    elif isinstance(config, CompareConfig):
-        compare_files(config)
-    else:
-        split_file(config)
+    COMMANDS[argv[0]][3](config)
 
 
-def data_options(argv: list[str]) -> DescribeConfig | CompareConfig | SplitConfig:
-    """The settings of ``describe``, ``compare`` or ``split``, the first word of ``argv``.
+def data_options(argv: list[str]) -> Any:
+    """The settings of the command that is the first word of ``argv``.
 
     Raises UserError; `--help` raises SystemExit(0).
     """
-    first, rest = argv[0], argv[1:]
-    found: DescribeConfig | CompareConfig | SplitConfig
-    if first == "describe":
-        found = _options(DescribeOptions, DescribeConfig, rest, first, DESCRIBE)
-    elif first == "compare":
-        found = _options(CompareOptions, CompareConfig, rest, first, COMPARE)
-    elif first == "split":
-        found = _options(SplitOptions, SplitConfig, rest, first, SPLIT)
-    else:
-        names = ("describe", "compare", "split")
-        near = did_you_mean(first, names)
-        raise UserError(f"There is no command data {first!r}{near}: choose from {', '.join(names)}.")
-    return found
-
-
-def _options(cls: type[Any], config: type[Any], argv: list[str], name: str, text: str) -> Any:
+    name = argv[0]
+    if name not in COMMANDS:
+        near = did_you_mean(name, COMMANDS)
+        raise UserError(f"There is no command data {name!r}{near}: choose from {', '.join(COMMANDS)}.")
+    options_type, config, text, _ = COMMANDS[name]
     prog = f"recsys-rl data {name}"
-    options = parse(cls, cls(), argv, prog, text)
+    options = parse(options_type, options_type(), argv[1:], prog, text)
     if name == "compare":
         if not options.old or not options.new:
             raise UserError(f"{prog} needs two files: give the paths of an earlier and a later log.")

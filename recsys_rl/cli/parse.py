@@ -16,7 +16,12 @@ T = TypeVar("T")
 
 
 def parse(cls: type[T], default: T, argv: list[str], prog: str, description: str) -> T:
-    """The options of ``cls``. ``--help`` raises SystemExit(0), and a wrong option SystemExit(2)."""
+    """The options of ``cls``. ``--help`` raises SystemExit(0), and a wrong option SystemExit(2).
+
+    ``--help`` prints inherited options of files (tables/columns.py), which are keywords, after the others.
+    """
+    declared = cls.__dataclass_fields__.items()  # type: ignore[attr-defined]
+    cls.__dataclass_fields__ = dict(sorted(declared, key=lambda x: x[1].kw_only))  # type: ignore[attr-defined]
     return tyro.cli(
         cls,
         prog=prog,

@@ -17,12 +17,10 @@ from recsys_rl.data.catalogue import DatasetConfig, world_of_log
 from recsys_rl.data.kuaishou import video_facts
 from recsys_rl.records import Source
 from recsys_rl.settings.shared import EnvConfig
-from recsys_rl.tables.decision_table import DecisionTable
+from recsys_rl.tables.decision_table import DecisionTable, by_design, single_decisions
 from recsys_rl.tables.events import make_log
-from recsys_rl.tables.items import ItemFacts
+from recsys_rl.tables.items import ItemFacts, catalogue_of_items
 from recsys_rl.tables.read import parsing
-from recsys_rl.tables.single import by_design, single_decisions
-from recsys_rl.tables.table_catalogue import catalogue_of_items
 from recsys_rl.types import InteractionLog, UserError, World
 from recsys_rl.utils.download import NoNetwork, cache_folder, fetch, has_member, read_member
 

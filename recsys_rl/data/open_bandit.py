@@ -17,10 +17,8 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from recsys_rl.tables.decision_table import DecisionTable
-from recsys_rl.tables.items import ItemFacts
-from recsys_rl.tables.single import by_design, single_decisions
-from recsys_rl.tables.table_catalogue import catalogue_of_items
+from recsys_rl.tables.decision_table import DecisionTable, by_design, single_decisions
+from recsys_rl.tables.items import ItemFacts, catalogue_of_items
 from recsys_rl.types import UserError
 from recsys_rl.utils.download import read_member
 

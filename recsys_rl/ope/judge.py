@@ -41,7 +41,7 @@ from recsys_rl.ope.slate_choices import Choices
 from recsys_rl.ope.slates import SlateLog, place_rewards
 from recsys_rl.ope.world import Worlds, check_world, try_world, why_no_world, why_not_checked, world
 from recsys_rl.protocols import Behaviour
-from recsys_rl.tables.table_catalogue import knows_items
+from recsys_rl.tables.items import knows_items
 from recsys_rl.tables.target import Target
 from recsys_rl.types import Feedback
 from recsys_rl.utils.progress import announce

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from recsys_rl.errors import one_line, short
-from recsys_rl.tables.clean import no_value, without_value
-from recsys_rl.tables.read import lists_of
-from recsys_rl.tables.schema import Column, column_of, numbers
+from recsys_rl.tables.clean import without_value
+from recsys_rl.tables.schema import Column, column_of, named, numbers
+from recsys_rl.tables.values import lists_of, no_value, on
 from recsys_rl.types import UserError
 
 
@@ -38,7 +38,7 @@ class Cells:
         if column not in self:
             raise UserError(f"{self.name} has no column {column!r}: docs/09_logs.md lists the columns.")
         series = self.frame[column]
-        gaps = no_value(series)
+        gaps = on(series, no_value)
         if gaps.any():
             raise UserError(
                 f"{self.name}: {without_value(repr(column), int(gaps.sum()), int(gaps.arg_true()[0]) + 1)}: "
@@ -107,6 +107,24 @@ class Cells:
         ends = series.list.len().cum_sum()
         found = self._checked(column, flat, column_of(column), lambda x: int(ends.search_sorted(x, "right")))
         return spread(series.list.len(), found)
+
+    def probabilities(self, ids: Sequence[str]) -> Tensor | None:
+        """(E, I) float64 of every item: columns ``probability.ID``, or a list in the order of ``ids``."""
+        columns = named(self.frame.columns, "probability.")
+        if "probabilities" not in self and not columns:
+            return None
+        if "probabilities" in self:
+            found = self.lists("probabilities", len(ids)).double()
+        else:
+            lacking = next((x for x in ids if x not in columns), None)
+            if lacking is not None:
+                raise UserError(
+                    f"{self.name} has no column {one_line(f'probability.{lacking}')}: give one column for "
+                    f"each of the {len(ids):,} items of the log."
+                )
+            found = torch.stack([self.values(columns[x]).double() for x in ids], 1)
+        self.check_distributions(found, lambda row: f"row {row + 1}")
+        return found
 
     def check_items(self, column: str, values: Tensor | None, number: int) -> None:
         """Raise UserError unless the entries (E, n) of a column are rows of the catalogue, or -1."""

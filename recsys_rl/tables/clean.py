@@ -13,17 +13,15 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from recsys_rl.errors import short
-from recsys_rl.tables.columns import NO_COLUMN
+from recsys_rl.errors import amount, short
 from recsys_rl.tables.kinds import left_in, weighted
-from recsys_rl.tables.read import NUMBER
-from recsys_rl.tables.times import times_of
+from recsys_rl.tables.schema import COLUMNS, NO_COLUMN, follows
+from recsys_rl.tables.times import format_in, seconds
+from recsys_rl.tables.values import NUMBER, decimal_commas, measure, no_value, on, whole
 from recsys_rl.types import UserError
 
 Missing = Literal["refuse", "drop"]
 Duplicates = Literal["refuse", "sum", "keep-first"]
-
-NO_VALUE = ("", "nan", "null", "\\n")  # without case and spaces; \N is the null of database exports
 
 
 @dataclass
@@ -66,23 +64,18 @@ class Problems:
             )
 
 
-def number_of_rows(count: int) -> str:
-    """`1 row`, `2 rows`."""
-    return f"{count:,} {'row' if count == 1 else 'rows'}"
-
-
 def without_value(column: str, count: int, first_row: int) -> str:
     """`column 'user' has no value in 2 rows (the first is row 5)`, with ``column`` as it is printed."""
-    return f"column {column} has no value in {number_of_rows(count)} (the first is row {first_row})"
+    return f"column {column} has no value in {amount(count, 'row')} (the first is row {first_row})"
 
 
 def dropped(lacking: Mapping[str, int], total: int) -> str:
     """A note about rows left out. ``lacking``: those without a value, by role; a row may lack several."""
     without = {role: f"without {'an' if role == 'item' else 'a'} {role}" for role in lacking}
     if len(lacking) == 1:
-        return f"{number_of_rows(total)} {without.popitem()[1]} dropped"
+        return f"{amount(total, 'row')} {without.popitem()[1]} dropped"
     parts = ", ".join(f"{lacking[x]:,} {text}" for x, text in without.items())
-    return f"{number_of_rows(total)} dropped ({parts})"
+    return f"{amount(total, 'row')} dropped ({parts})"
 
 
 @dataclass(frozen=True)
@@ -119,10 +112,10 @@ def clean_events(
     frame = pl.DataFrame({role: values for role, values in columns.items() if values is not None})
     frame = frame.with_row_index("row")
     if event_weights is not None and "event" in frame.columns:
-        frame, note = left_in(frame, no_value(frame["event"]), names["event"], event_weights, source)
+        frame, note = left_in(frame, on(frame["event"], no_value), names["event"], event_weights, source)
         notes.append(note)
     roles = [role for role in frame.columns if role != "row"]
-    gaps = frame.select(no_value(frame[role]).alias(role) for role in roles)
+    gaps = frame.select(no_value(pl.col(role), frame.schema[role]).alias(role) for role in roles)
     gone = gaps.select(pl.any_horizontal(roles)).to_series()
     lacking = {role: count for role in roles if (count := int(gaps[role].sum()))}
     if missing == "drop":
@@ -140,10 +133,10 @@ def clean_events(
         if role == "event":
             parsed[role] = values
             continue
-        parse = {"user": _ids, "item": _ids, "time": times_of}.get(role, numbers_of)
-        parsed[role], bad, rule, unit = parse(values, role)
-        problems.bad_values(names[role], values, rows, bad, rule)
-        notes += [unit] if unit else []
+        parse = {"user": _ids, "item": _ids, "time": _times}.get(role, _numbers)
+        parsed[role], rule, note = parse(values, role)
+        problems.bad_values(names[role], values, rows, parsed[role].is_null(), rule)
+        notes += [note] if note else []
     kept = pl.DataFrame(parsed).drop_nulls()
     if event_weights is not None and "event" in kept.columns:
         kept = weighted(kept, event_weights)
@@ -154,18 +147,8 @@ def clean_events(
     return Events(kept, (*notes, *([note] if note else [])))
 
 
-def no_value(column: pl.Series) -> pl.Series:
-    """True for null, NaN, blank text and NO_VALUE."""
-    if column.dtype == pl.String:
-        blank = column.str.strip_chars().str.to_lowercase().is_in(NO_VALUE)
-        return column.is_null() | blank.fill_null(True)
-    if column.dtype.is_float():
-        return column.is_null() | column.is_nan().fill_null(True)
-    return column.is_null()
-
-
-Parsed = tuple[pl.Series, pl.Series, str, str]
-"""Parsed values (null where bad), True for each bad value, the rule, and a note."""
+Parsed = tuple[pl.Series, str, str]
+"""Parsed values, null where a value is none, the rule, and a note."""
 
 
 def _ids(column: pl.Series, role: str) -> Parsed:
@@ -173,70 +156,27 @@ def _ids(column: pl.Series, role: str) -> Parsed:
     rule = "ids are whole numbers from 0 to 2**63-1, or strings"
     if column.dtype in (pl.Categorical, pl.Enum):
         column = column.cast(pl.String)
-    if column.dtype == pl.String:
-        if not column.str.contains(NUMBER).all():
-            names = column.str.strip_chars()
-            return names, pl.repeat(False, column.len(), dtype=pl.Boolean, eager=True), rule, ""
-        numbers = whole_numbers(column.str.strip_chars())
-    elif column.dtype.is_integer():
-        numbers = column.cast(pl.Int64, strict=False)
-    elif column.dtype.is_float():
-        numbers = whole_part(column)
-    else:
-        numbers = pl.repeat(None, column.len(), dtype=pl.Int64, eager=True)
-    bad = (numbers < 0).fill_null(True)
-    return numbers.set(bad, None), bad, rule, ""
+    if column.dtype == pl.String and not column.str.contains(NUMBER).all():
+        return column.str.strip_chars(), rule, ""
+    numbers = on(column, whole)
+    return numbers.set((numbers < 0).fill_null(False), None), rule, ""
 
 
-def whole_numbers(texts: pl.Series) -> pl.Series:
-    """Int64 of texts without spaces at the ends, null where a text is not a whole number."""
-    numbers = texts.cast(pl.Int64, strict=False)
-    if numbers.has_nulls():  # 12.0, as programs write whole numbers of a column with gaps
-        numbers = numbers.fill_null(whole_part(texts.cast(pl.Float64, strict=False)))
-    return numbers
+def _times(column: pl.Series, role: str) -> Parsed:
+    form = format_in(column)
+    return on(column, seconds, form), form.rule, form.note
 
 
-def whole_part(numbers: pl.Series) -> pl.Series:
-    """Int64, null where a number has a fraction or is too large to be exact."""
-    sound = (numbers == numbers.floor()) & (numbers.abs() < 2.0**53)
-    return numbers.set(~sound.fill_null(False), None).cast(pl.Int64, strict=False)
-
-
-def numbers_of(column: pl.Series, role: str) -> Parsed:
-    numbers, note, commas = pl.repeat(None, column.len(), dtype=pl.Float32, eager=True), "", ""
-    if column.dtype == pl.String:
-        column, note = _with_points(truths_as_numbers(column))
-        commas = ", without commas between digits" if column.str.contains(r"\d,\d").any() else ""
-    if column.dtype in (pl.String, pl.Boolean) or column.dtype.is_numeric():
-        numbers = column.cast(pl.Float32, strict=False)
-    bad = numbers.is_finite().not_().fill_null(True)
-    rule = f"{role}s are finite numbers{commas}"
+def _numbers(column: pl.Series, role: str) -> Parsed:
+    texts = column.dtype == pl.String
+    commas = texts and bool(on(column, lambda x, _: decimal_commas(x)).any())
+    rule = COLUMNS[role].sentence
+    if texts and not commas and column.str.contains(r"\d,\d").any():
+        rule += ", without commas between digits"
     if role == "weight":
-        bad, rule = bad | (numbers <= 0).fill_null(True), f"weights are finite numbers above 0{commas}"
         rule += f" (--weight-column {NO_COLUMN} for no weights)"
-    return numbers.set(bad, None), bad, rule, note
-
-
-def floats(column: pl.Series) -> pl.Series:
-    """Float64, null where a value is not a number, as in a column of lists; `true` is 1 and `false` 0."""
-    if column.dtype.is_nested():
-        return pl.repeat(None, column.len(), dtype=pl.Float64, eager=True)
-    return (truths_as_numbers(column) if column.dtype == pl.String else column).cast(pl.Float64, strict=False)
-
-
-def truths_as_numbers(texts: pl.Series) -> pl.Series:
-    """Texts with 1 in place of `true` and 0 in place of `false`, whatever their case."""
-    words = texts.str.strip_chars().str.to_lowercase()
-    return texts.set((words == "true").fill_null(False), "1").set((words == "false").fill_null(False), "0")
-
-
-def _with_points(column: pl.Series) -> tuple[pl.Series, str]:
-    """Texts with points in place of decimal commas, and a note; unchanged if 1,234 could be 1234."""
-    commas = column.filter(column.str.contains(r"^\s*[+-]?\d+,\d+\s*$").fill_null(False))
-    clear = commas.len() and not commas.str.contains(r",\d{3}\s*$").all()
-    if not clear or column.str.contains(".", literal=True).any():
-        return column, ""
-    return column.str.replace(",", ".", literal=True), "decimal commas read as points"
+    numbers = on(on(column, measure, commas), lambda x, _: pl.when(follows(x, COLUMNS[role])).then(x))
+    return numbers, rule, "decimal commas read as points" if commas else ""
 
 
 def _without_repeats(frame: pl.DataFrame, problems: Problems, how: Duplicates) -> tuple[pl.DataFrame, str]:

@@ -1,128 +1,77 @@
-"""Find the columns of a log by common names, where the user names none."""
+"""The options that name the columns of people's files, the same for every command that reads such a file."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass, fields
 
-from recsys_rl.errors import listed, short
-from recsys_rl.types import UserError
-
-OPTIONS = {
-    "user": "--user-column",
-    "item": "--item-column",
-    "time": "--time-column",
-    "rating": "--rating-column",
-    "weight": "--weight-column",
-    "event": "--event-column",
-    **{role: f"--{role}-column" for role in ("session", "reward", "propensity", "policy", "candidates")},
-}
-NO_COLUMN = "-"
-"""In place of a name: take no column for this role, also if one has a common name."""
-PLAIN = {
-    "user": "user",
-    "item": "item",
-    "time": "timestamp",
-    "rating": "rating",
-    "weight": "weight",
-    "event": "event_type",
-}
-"""The name of each column that needs no search: it is taken even if other names fit too."""
-
-_WITH_ID = {
-    "user": "user visitor customer member listener reviewer account viewer shopper",
-    "item": "item product movie film video track song artist book article news game business content sku",
-}
-_KINDS = (  # the first of these that the file has is taken
-    *("eventtype", "event", "eventname", "action", "actiontype", "behaviortype", "behaviourtype", "behavior"),
-    *("behaviour", "interactiontype", "interaction", "kind"),
-)
-COMMON = {
-    "user": {"uid", "userno", *(n + s for n in _WITH_ID["user"].split() for s in ("", "id"))},
-    "item": {"iid", "asin", "isbn", "itemno", *(n + s for n in _WITH_ID["item"].split() for s in ("", "id"))},
-    "time": {
-        *("timestamp", "time", "datetime", "date", "ts", "unixtime", "timems", "timestampms", "createdat"),
-        *("eventtime", "reviewtime", "unixreviewtime", "eventtimestamp"),
-    },
-    "rating": {"rating", "ratings", "stars", "score", "overall"},
-    "weight": {"weight", "plays", "playcount", "numplays", "listens", "listencount", "purchases"},
-    "session": {"session", "sessionid", "visit", "visitid", "episode"},
-    "reward": {"reward", "rewards", "click", "isclick", "clicked"},
-    "propensity": {
-        *("propensity", "propensityscore", "pscore", "prob", "probability", "actionprob"),
-        *("actionprobability", "logprob", "logpropensity", "logprobability", "actionlogprob"),
-    },
-    "policy": {"policy", "policyname", "loggingpolicy", "behaviorpolicy", "logger"},
-    "candidates": {"candidates", "couldbeshown"},
-    "event": set(_KINDS),
-}
-"""Common names of each column, without case and signs: `User_ID` is `userid`."""
-
-_LOGARITHMS = {"logprob", "logpropensity", "logprobability", "actionlogprob"}
+from recsys_rl.tables.clean import Missing
 
 
-def plain_name(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+@dataclass(frozen=True, kw_only=True)
+class FileOptions:
+    """A file with users and items. A column that no option names is found by its name (tables/schema.py)."""
+
+    separator: str | None = None
+    """Separator of a text file, or tab, comma, semicolon, pipe, space (default: found in the first line)."""
+    user_column: str | None = None
+    """Column of the user id (default: user, or the only column with a common name such as user_id). For this
+    and the other columns, - stands for none."""
+    item_column: str | None = None
+    """Column of the item id (default: item, or the only column with a common name such as movie_id)."""
+
+    @property
+    def columns(self) -> dict[str, str | None]:
+        """The given name of the column of each role."""
+        names = [f.name for f in fields(self) if f.name.endswith("_column")]
+        return {name.removesuffix("_column"): getattr(self, name) for name in names}
 
 
-def is_logarithm(name: str) -> bool:
-    """True if a column of propensities of this name holds logarithms."""
-    return plain_name(name) in _LOGARITHMS
+@dataclass(frozen=True, kw_only=True)
+class TimedFile(FileOptions):
+    """A file whose rows have times."""
+
+    time_column: str | None = None
+    """Column of the time (default: timestamp, or a common name). Without one, a hash of user and item draws
+    the order of a user's events; a column of row numbers makes the order of the rows the time."""
 
 
-def not_read(names: Sequence[str], read: Collection[str], hint: str = "") -> str:
-    """A note about the columns ``names`` that are not among those ``read``; empty if there are none."""
-    others = [name for name in dict.fromkeys(names) if name not in read]
-    return f"not read: {listed(others)}{hint}" if others else ""
+@dataclass(frozen=True, kw_only=True)
+class EventColumns(TimedFile):
+    """A file of events."""
+
+    rating_column: str | None = None
+    """Column of the rating (default: rating, or a common name). Without one, every row is a like."""
+    weight_column: str | None = None
+    """Column of plays, seconds or purchases (default: weight, or a common name): the matrix factorisation
+    trusts a like more if its weight is higher."""
+    event_column: str | None = None
+    """Column of the kind of event, for --event-weights (default: event_type, or a common name)."""
 
 
-def find_columns(
-    path: Path,
-    names: Sequence[str],
-    given: Mapping[str, str | None],
-    roles: Sequence[str] = tuple(PLAIN),
-    required: Sequence[str] = ("user", "item"),
-) -> tuple[dict[str, str], str]:
-    """The name of each role's column, and a text that names them all.
+@dataclass(frozen=True, kw_only=True)
+class EventFile(EventColumns):
+    """A file of events from which likes are read."""
 
-    A column that is ``given`` for a role is looked for in no other. Roles without a column are left out, and
-    those for which NO_COLUMN is given. Raises UserError, once for all columns: a named column does not exist,
-    several names fit, or a required role has none.
-    """
-    found, wrong = {}, []
-    named = [name for role in roles if (name := given.get(role)) is not None]
-    lacking = [name for name in named if name not in (*names, NO_COLUMN)]
-    if lacking:
-        noun = "columns" if len(lacking) > 1 else "column"
-        wrong.append(f"it has no {noun} {listed(lacking)}")
-    for role in roles:
-        fits = [x for x in names if plain_name(x) in COMMON[role] and x not in given.values()]
-        plain = PLAIN.get(role, role)
-        if given.get(role) == NO_COLUMN:
-            fits = []
-        if given.get(role) not in (None, NO_COLUMN):
-            found[role] = str(given[role])
-        elif plain in fits or len(fits) == 1:
-            found[role] = plain if plain in fits else fits[0]
-        elif fits and role == "event":
-            found[role] = min(fits, key=lambda x: _KINDS.index(plain_name(x)))
-        elif fits:
-            wrong.append(f"{listed(fits)} may all hold the {role}: give {OPTIONS[role]}")
-        elif role in required:
-            wrong.append(f"it has no column for the {role}")
-    if wrong:
-        options = ", ".join(OPTIONS[role] for role in roles)
-        raise UserError(
-            f"{path}: {'; '.join(wrong)}; its columns are {listed(names)}: name them with {options}."
-        )
-    twice = [name for name in dict.fromkeys(found.values()) if list(names).count(name) > 1]
-    if twice:
-        raise UserError(f"{path} has more than one column {short(twice[0])}: rename or remove the others.")
-    return found, columns_text(found)
+    event_weights: str | None = None
+    """Weights of the kinds of events, as in view=0,cart=1,purchase=3. Events of a kind with weight 0 are left
+    out, and each other one is a like with this weight. Default: every row is a like; beside a checkpoint, the
+    option of the training, if the file has such a column."""
+    missing: Missing = "refuse"
+    """Rows without a user, item, time or rating: refuse the file, or drop the rows."""
 
 
-def columns_text(columns: Mapping[str, str]) -> str:
-    """A text that names the column of each role; empty without columns."""
-    parts = [role if name == role else f"{role} = {name}" for role, name in columns.items()]
-    return f"columns: {', '.join(parts)}" if parts else ""
+@dataclass(frozen=True, kw_only=True)
+class DecisionColumns(TimedFile):
+    """A table of decisions."""
+
+    session_column: str | None = None
+    """Column of the session id. In a log of events, sessions of different users are different. Without one,
+    each row is a session."""
+    reward_column: str | None = None
+    """Column of the reward of a decision."""
+    propensity_column: str | None = None
+    """Column of the probability with which the logging policy chose the item."""
+    policy_column: str | None = None
+    """Column of the name of the logging policy."""
+    candidates_column: str | None = None
+    """Column of the list of items that could be shown."""

@@ -1,7 +1,6 @@
 """Compare two logs: unknown users and items, likes a user, and the change of popularity.
 
-Both files are read in pieces and not held in memory. Users, items and events are counted by hashes of their
-ids as texts, 8 bytes a row each.
+Of both files only hashes of users, items and events are held in memory, 8 bytes a row each.
 """
 
 from __future__ import annotations
@@ -15,10 +14,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from recsys_rl.errors import short
-from recsys_rl.tables.clean import no_value, numbers_of
-from recsys_rl.tables.columns import find_columns
-from recsys_rl.tables.hashes import Hashes, hashes_of, mixed, sorted_counts
-from recsys_rl.tables.read import HEADLESS, open_table, pieces
+from recsys_rl.tables.layout import Layout
+from recsys_rl.tables.values import text
 from recsys_rl.types import UserError
 
 ROLES = ("user", "item", "time", "rating")
@@ -106,18 +103,6 @@ def _share(count: int, total: int) -> str:
     return f"{count / total:.1%}" if total else "0.0%"
 
 
-@dataclass
-class _File:
-    """One of the files as hashes (n,) of its n rows with a user and an item."""
-
-    path: Path
-    item_column: str
-    users: Hashes
-    items: Hashes
-    events: Hashes  # of user, item and, if both files have times, time
-    ratings: NDArray[np.float32] | None  # NaN for a gap
-
-
 def compare(
     old: str | Path,
     new: str | Path,
@@ -134,148 +119,109 @@ def compare(
 
     Raises UserError if a file is not a table, has no row, or has no column of users or of items.
     """
-    given = dict(given or {})
-    with_time = all("time" in _columns(Path(path), separator, given) for path in (old, new))
-    first, second = (_read(Path(path), separator, given, with_time) for path in (old, new))
-    rated = first.ratings is not None and second.ratings is not None
-    least = (like_threshold if like_threshold is not None else _threshold(first)) if rated else None
-    repeated = np.isin(second.events, first.events).sum()
-    likes = [_likes_a_user(file, least) for file in (first, second)]
-    users = [sorted_counts(file.users) for file in (first, second)]
-    items = [sorted_counts(file.items) for file in (first, second)]
-    sides = [
-        _side(len(file.users), users[at], users[1 - at], items[at], items[1 - at], likes[at])
-        for at, file in enumerate((first, second))
-    ]
-    ids = np.union1d(items[0][0], items[1][0])
-    before, now = (_spread(ids, *counted) for counted in items)
-    shares = (before / before.sum(), now / now.sum())
+    files = [Layout.open(path, given or {}, separator, ROLES) for path in (old, new)]
+    with_time = all("time" in file.roles for file in files)
+    logs = [_hashes(file, with_time) for file in files]
+    least = None
+    if all("rating" in log.columns for log in logs):
+        least = _threshold(logs[0]["rating"]) if like_threshold is None else like_threshold
+    users, items = (_of_both(logs, role) for role in ("user", "item"))
+    before, now = (items[name].to_numpy().astype(np.float64) for name in ("old", "new"))
+    shares = [counts / counts.sum() for counts in (before, now)]
     change = shares[1] - shares[0]
     both = (before > 0) & (now > 0)
     order = np.argsort(change, kind="stable")
+    moved = items.select("id", before=shares[0], now=shares[1])
+    risen, fallen = (
+        [x for x in order[::-1][:MOVED] if change[x] > 0],
+        [x for x in order[:MOVED] if change[x] < 0],
+    )
     return Comparison(
-        old=sides[0],
-        new=sides[1],
+        old=_side(logs[0], users, items, "old", "new", least),
+        new=_side(logs[1], users, items, "new", "old", least),
         like_threshold=least,
-        repeated_rows=int(repeated),
+        repeated_rows=logs[1].join(logs[0], on="event", how="semi").height,
         rank_correlation=_spearman(before[both], now[both]) if both.sum() >= 3 else None,
         total_variation=float(np.abs(change).sum() / 2),
-        risen=_named([x for x in order[::-1][:MOVED] if change[x] > 0], ids, shares, second, separator),
-        fallen=_named([x for x in order[:MOVED] if change[x] < 0], ids, shares, first, separator),
+        risen=_named(moved[risen], files[1]),
+        fallen=_named(moved[fallen], files[0]),
     )
 
 
-def _columns(path: Path, separator: str | None, given: Mapping[str, str | None]) -> dict[str, str]:
-    names = open_table(path, separator, HEADLESS).names
-    return find_columns(path, names, given, ROLES)[0]
+def _text(file: Layout, role: str) -> pl.Expr:
+    """The ids as texts, the same for a number of any type."""
+    return text(pl.col(file.roles[role]), file.types[file.roles[role]])
 
 
-def _read(path: Path, separator: str | None, given: Mapping[str, str | None], with_time: bool) -> _File:
-    table = open_table(path, separator, HEADLESS)
-    columns, _ = find_columns(path, table.names, given, ROLES)
-    parts: dict[str, list[Hashes]] = {"user": [], "item": [], "event": []}
-    ratings: list[NDArray[np.float32]] = []
-    for _, piece in pieces(table, list(dict.fromkeys(columns.values()))):
-        sound = ~(no_value(piece[columns["user"]]) | no_value(piece[columns["item"]]))
-        kept = piece.filter(sound)
-        own = {role: hashes_of(_texts(kept[columns[role]])) for role in ("user", "item")}
-        for role, hashes in own.items():
-            parts[role].append(hashes)
-        more = [hashes_of(_texts(kept[columns["time"]]))] if with_time else []
-        parts["event"].append(mixed([own["user"], own["item"], *more]))
-        if "rating" in columns:
-            numbers = numbers_of(kept[columns["rating"]], "rating")[0]
-            ratings.append(numbers.cast(pl.Float32).fill_null(float("nan")).to_numpy())
-    if not sum(map(len, parts["user"])):
+def _hashes(file: Layout, with_time: bool) -> pl.DataFrame:
+    """The hashes ``user``, ``item`` and ``event`` of the rows with a user and an item, and the ``rating``."""
+    parts = {role: _text(file, role).hash(seed=7) for role in ("user", "item", "time")[: 2 + with_time]}
+    found = {role: parts[role] for role in ("user", "item")}
+    found["event"] = pl.struct(x.alias(role) for role, x in parts.items()).hash(seed=7)
+    if "rating" in file.roles:
+        found["rating"] = file.measure(file.roles["rating"])
+    gaps = [file.gap(file.roles[role]) for role in ("user", "item")]
+    frame = file.collect(file.scan.filter(~pl.any_horizontal(gaps)).select(**found))
+    if frame.is_empty():
+        path = file.table.path
         raise UserError(f"{path} holds no row with a user and an item: give a log with at least one.")
-    users, items, events = (np.concatenate(parts[role]) for role in ("user", "item", "event"))
-    rated = np.concatenate(ratings) if ratings else None
-    return _File(path, columns["item"], users, items, events, rated)
+    return frame
 
 
-def _texts(column: pl.Series) -> pl.Series:
-    """The values as texts, the same for a number in either file: 7, 7.0 (no text) and "7"."""
-    texts = column.cast(pl.String, strict=False)
-    if column.dtype.is_float():
-        whole = column.cast(pl.Int64, strict=False)
-        texts = whole.set(whole != column, None).cast(pl.String).fill_null(texts)
-    return texts.str.strip_chars()
-
-
-def _threshold(file: _File) -> float:
+def _threshold(ratings: pl.Series) -> float:
     """The lowest rating of this file from three quarters of its scale on, as in data/catalogue.py."""
-    assert file.ratings is not None
-    known = file.ratings[np.isfinite(file.ratings)]
+    known = ratings.drop_nulls().to_numpy()
     if not len(known):
         return 0.0
     low, high = float(known.min()), float(known.max())
     return float(known[known >= low + 0.75 * (high - low)].min())
 
 
-def _likes_a_user(file: _File, least: float | None) -> float:
-    """The median over users of the number of different items that they like; users without likes count."""
-    liked = np.ones(len(file.users), dtype=np.bool_) if least is None else file.ratings >= least  # type: ignore[operator]
-    pairs = mixed([file.users[liked], file.items[liked]])
-    _, first = np.unique(pairs, return_index=True)
-    everyone = np.unique(file.users)
-    counts = np.zeros(len(everyone), dtype=np.int64)
-    known, number = np.unique(file.users[liked][first], return_counts=True)
-    counts[np.searchsorted(everyone, known)] = number
-    return float(np.median(counts))
-
-
-Counted = tuple[Hashes, NDArray[np.int64]]  # distinct hashes, ascending, and their counts
+def _of_both(logs: Sequence[pl.DataFrame], role: str) -> pl.DataFrame:
+    """The rows of each ``id`` in the ``old`` and in the ``new`` log, by ascending hash."""
+    old, new = (
+        log.group_by(pl.col(role).alias("id")).agg(pl.len().alias(name))
+        for name, log in zip(("old", "new"), logs, strict=True)
+    )
+    return old.join(new, on="id", how="full", coalesce=True).fill_null(0).sort("id")
 
 
 def _side(
-    rows: int, users: Counted, others: Counted, items: Counted, other_items: Counted, likes: float
+    log: pl.DataFrame, users: pl.DataFrame, items: pl.DataFrame, own: str, other: str, least: float | None
 ) -> Side:
-    new_user, new_item = ~np.isin(users[0], others[0]), ~np.isin(items[0], other_items[0])
+    """The facts of the log ``own``; ``users`` and ``items`` by ``_of_both``, ``least``: rating of a like."""
+    new_users, new_items = (x.filter(pl.col(other) == 0)[own] for x in (users, items))
     return Side(
-        rows=rows,
-        users=len(users[0]),
-        items=len(items[0]),
-        unknown_users=int(new_user.sum()),
-        rows_of_unknown_users=int(users[1][new_user].sum()),
-        unknown_items=int(new_item.sum()),
-        rows_of_unknown_items=int(items[1][new_item].sum()),
-        likes_a_user=likes,
+        rows=log.height,
+        users=users.filter(pl.col(own) > 0).height,
+        items=items.filter(pl.col(own) > 0).height,
+        unknown_users=new_users.len(),
+        rows_of_unknown_users=int(new_users.sum()),
+        unknown_items=new_items.len(),
+        rows_of_unknown_items=int(new_items.sum()),
+        likes_a_user=_likes_a_user(log, least),
     )
 
 
-def _spread(ids: Hashes, known: Hashes, counts: NDArray[np.int64]) -> Floats:
-    """(n,): the count of each of the ``ids`` (n,), 0 for an unknown one."""
-    found = np.zeros(len(ids))
-    found[np.searchsorted(ids, known)] = counts
-    return found
+def _likes_a_user(log: pl.DataFrame, least: float | None) -> float:
+    """The median over users of the number of different items that they like; users without likes count."""
+    liked = pl.lit(True) if least is None else (pl.col("rating") >= least).fill_null(False)
+    counts = log.lazy().group_by("user").agg(pl.col("item").filter(liked).n_unique()).select("item").collect()
+    return float(counts["item"].median())  # type: ignore[arg-type]
 
 
 def _spearman(one: Floats, two: Floats) -> float:
     """The correlation of the ranks, with the mean rank for ties; 1 if neither file has an order."""
-    ranks = [_ranks(x) for x in (one, two)]
+    ranks = [pl.Series(x).rank("average").to_numpy() for x in (one, two)]
     spreads = [x.std() for x in ranks]
     if 0 in spreads:
         return 1.0 if spreads[0] == spreads[1] else 0.0
     return float(((ranks[0] - ranks[0].mean()) * (ranks[1] - ranks[1].mean())).mean() / np.prod(spreads))
 
 
-def _ranks(values: Floats) -> Floats:
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    return np.asarray((ends - (counts - 1) / 2)[place])
-
-
-def _named(
-    places: Sequence[int], ids: Hashes, shares: tuple[Floats, Floats], file: _File, separator: str | None
-) -> tuple[Moved, ...]:
-    """The items in these places, with their ids as ``file``, which has all of them, writes them."""
-    names: dict[int, str] = {}
-    wanted = ids[places]
-    for _, piece in pieces(open_table(file.path, separator, HEADLESS), [file.item_column]):
-        if len(names) == len(places):
-            break
-        texts = _texts(piece[file.item_column])
-        hashes = hashes_of(texts)
-        for row in np.flatnonzero(np.isin(hashes, wanted)):
-            names.setdefault(int(hashes[row]), str(texts[int(row)]))
-    return tuple(Moved(names[int(ids[x])], float(shares[0][x]), float(shares[1][x])) for x in places)
+def _named(moved: pl.DataFrame, file: Layout) -> tuple[Moved, ...]:
+    """The items of these rows, with their ids as the ``file``, which has all of them, writes them."""
+    names = file.scan.select(name=_text(file, "item")).with_columns(id=pl.col("name").hash(seed=7))
+    wanted = file.collect(names.filter(pl.col("id").is_in(moved["id"].implode())).unique())
+    known = dict(wanted.select("id", "name").iter_rows())
+    return tuple(Moved(known[id_], before, now) for id_, before, now in moved.iter_rows())

@@ -11,11 +11,9 @@ from torch import Tensor
 
 from recsys_rl.errors import listed, short
 from recsys_rl.tables.cells import Cells, tensor_of
-from recsys_rl.tables.clean import floats
-from recsys_rl.tables.columns import is_logarithm
-from recsys_rl.tables.read import lists_of
-from recsys_rl.tables.schema import COLUMNS, ROUNDING
-from recsys_rl.tables.times import times_of
+from recsys_rl.tables.schema import COLUMNS, ROUNDING, named, of_propensities
+from recsys_rl.tables.times import format_in, seconds
+from recsys_rl.tables.values import lists_of, number, on
 from recsys_rl.types import UserError
 
 LISTS = ("items", "candidates")  # columns of several ids
@@ -26,7 +24,7 @@ def _holds_texts(series: pl.Series) -> bool:
     """True if no value of a column, and no entry of its lists, is a number."""
     lists = lists_of(series) if series.dtype == pl.String else None
     parts = series if lists is None else lists.explode()
-    return parts.dtype == pl.String and bool(floats(parts).is_null().all())
+    return parts.dtype == pl.String and bool(on(parts, number).is_null().all())
 
 
 def _repeated(rows: pl.Series, of_sessions: bool) -> str:
@@ -96,13 +94,14 @@ class Table(Cells):
             return torch.arange(self.frame.height)
         column = self.columns["time"]
         series = self.filled(column)
-        seconds, bad, rule, _ = times_of(series, "time")
-        if bad.any():
-            row = int(bad.arg_true()[0])
+        form = format_in(series)
+        found = on(series, seconds, form)
+        if found.has_nulls():
+            row = int(found.is_null().arg_true()[0])
             raise UserError(
-                f"{self.name}: column {column!r} has {short(series[row])} in row {row + 1}: {rule}."
+                f"{self.name}: column {column!r} has {short(series[row])} in row {row + 1}: {form.rule}."
             )
-        return (tensor_of(seconds.cast(pl.Float64)) * 1e6).long()
+        return (tensor_of(found.cast(pl.Float64)) * 1e6).long()
 
     def steps(self, sessions: Tensor) -> Tensor:
         """(E,) int64: the column ``step``, or the order of time (then of rows) within the session."""
@@ -124,10 +123,10 @@ class Table(Cells):
 
     def signal_names(self, given: bool) -> tuple[str, ...]:
         """The columns signal.NAME, else that of rewards, which comes first if the user has ``given`` it."""
-        named = tuple(x.removeprefix("signal.") for x in self.frame.columns if x.startswith("signal."))
-        if given or (not named and "reward" in self.columns):
+        names = tuple(named(self.frame.columns, "signal."))
+        if given or (not names and "reward" in self.columns):
             return (self.columns["reward"],)
-        if not named:
+        if not names:
             raise UserError(
                 f"{self.name} has no column of rewards; its columns are {listed(self.frame.columns)}: name "
                 "it with --reward-column, or give columns signal.NAME."
@@ -138,7 +137,7 @@ class Table(Cells):
                 f"the columns signal.NAME are read, and {column} is not: give --reward-column {column} to "
                 "read it in their place"
             )
-        return named
+        return names
 
     def signals(self, names: Sequence[str], places: int) -> Tensor:
         """(E, K, S) float32. A number for the whole slate stands at its first place."""
@@ -157,27 +156,13 @@ class Table(Cells):
     @property
     def named_items(self) -> list[str]:
         """The ids of the items with a column ``probability.ID``."""
-        return [x.removeprefix("probability.") for x in self.frame.columns if x.startswith("probability.")]
+        return list(named(self.frame.columns, "probability."))
 
     def probabilities(self, ids: Sequence[str]) -> Tensor | None:
-        """(E, I) float64 of every item under the logger: columns ``probability.ID``, or a list.
-
-        The list has the order of ``ids``.
-        """
-        if "probabilities" in self:
-            if lists_of(self.filled("probabilities")) is None:
-                return None
-            found = self.lists("probabilities", len(ids)).double()
-        elif self.named_items:
-            lacking = [x for x in ids if x not in self.named_items]
-            if lacking:
-                column = short(f"probability.{lacking[0]}")
-                raise UserError(f"{self.name} has no column {column}, but others of its kind: add it.")
-            found = torch.stack([self.values(f"probability.{x}").double() for x in ids], 1)
-        else:
+        """``Cells.probabilities`` of the logger; a column ``probabilities`` of single numbers is not read."""
+        if "probabilities" in self and lists_of(self.filled("probabilities")) is None:
             return None
-        self.check_distributions(found, lambda row: f"row {row + 1}")
-        return found
+        return super().probabilities(ids)
 
     def logprobs(self, every: Tensor | None, items: Tensor) -> Tensor:
         """(E,) float64; NaN without propensities.
@@ -191,9 +176,9 @@ class Table(Cells):
             computed = pl.DataFrame({"propensity": own.numpy()})
             return Cells(self.name, computed).values("propensity").log()
         column = self.columns["propensity"]
-        as_log = is_logarithm(column)
-        values = self.values(column, COLUMNS["logprob" if as_log else "propensity"]).double()
-        found = values if as_log else values.log()
+        rule = of_propensities(column)
+        values = self.values(column, rule).double()
+        found = values if rule.name == "logprob" else values.log()
         if own is not None:
             self.refuse(
                 (found.exp() - own).abs() > 1e-4,
@@ -246,7 +231,7 @@ class Table(Cells):
     def context(self) -> dict[str, Tensor]:
         """The pieces (E, size): numbers, lists of them, or texts, one-hot encoded in alphabetical order."""
         found, encoded = {}, []
-        for column in (x for x in self.frame.columns if x.startswith("context.")):
+        for name, column in named(self.frame.columns, "context.").items():
             series = self.filled(column)
             if _holds_texts(series):
                 values, kinds = self._one_hot(column, series)
@@ -255,7 +240,7 @@ class Table(Cells):
                 values = self.lists(column)
             else:
                 values = self.values(column).unsqueeze(1)
-            found[column.removeprefix("context.")] = values.float()
+            found[name] = values.float()
         if encoded:
             self.notes.append(f"texts that are one-hot encoded: {', '.join(encoded)}")
         return found

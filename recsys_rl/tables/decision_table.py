@@ -21,18 +21,23 @@ from torch import Tensor
 from recsys_rl.errors import one_line, short
 from recsys_rl.tables.cells import spread, tensor_of
 from recsys_rl.tables.checks import check_rows
-from recsys_rl.tables.clean import whole_numbers
-from recsys_rl.tables.columns import find_columns, not_read, plain_name
 from recsys_rl.tables.decision_columns import Table
 from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog
-from recsys_rl.tables.items import ItemFacts, read_items
+from recsys_rl.tables.items import ItemFacts, catalogue_of_items, read_items
+from recsys_rl.tables.layout import roles_of
 from recsys_rl.tables.lines import about, lines_of
-from recsys_rl.tables.read import NUMBER, TableFile, open_table, plain_texts
-from recsys_rl.tables.schema import BY_NAME, BY_START
-from recsys_rl.tables.table_catalogue import catalogue_of_items
+from recsys_rl.tables.read import TableFile, open_table
+from recsys_rl.tables.schema import (
+    BY_NAME,
+    BY_START,
+    DECISIONS,
+    columns_text,
+    not_read,
+    plain_name,
+)
+from recsys_rl.tables.values import NUMBER, on, whole
 from recsys_rl.types import Catalogue, Interface, UserError
 
-ROLES = ("user", "item", "time", "session", "reward", "propensity", "policy", "candidates")
 WINDOW = 50  # items of the history that reward models see
 
 
@@ -63,7 +68,7 @@ def read_table(
     separator: str | None = None,
     items: str | Path | None = None,
 ) -> DecisionTable:
-    """Read and check the file. ``given`` names columns by role (ROLES), ``items`` is a file about the items.
+    """Read and check the file. ``given`` names columns by role, ``items`` is a file about the items.
 
     Raises UserError for the first mistake, with its row.
     """
@@ -137,19 +142,16 @@ def _read(table: TableFile, given: Mapping[str, str | None], items: str | Path |
 
 def _opened(table: TableFile, given: Mapping[str, str | None]) -> tuple[Table, tuple[str, ...], list[str]]:
     """The table with its columns by role, the names of its signals, and notes. Raises UserError."""
-    path, name, wanted = table.path, one_line(table.path), dict(given)
-    if "items" in table.names and wanted.get("item") is None:
-        wanted["item"] = "items"
-    columns, taken = find_columns(path, table.names, wanted, ROLES, required=("item",))
+    name, columns = one_line(table.path), roles_of(table, given, DECISIONS, ("item",))
     both = [x for x in table.names if plain_name(x) in ("propensity", "logprob")]
-    if len(both) > 1 and wanted.get("propensity") is None:
+    if len(both) > 1 and given.get("propensity") is None:
         raise UserError(f"{name} has both {both[0]} and {both[1]}: give --propensity-column.")
-    frame = plain_texts(table.rows(table.names))
+    frame = table.collect(table.texts(table.names))
     if frame.height == 0:
         raise UserError(f"{name} holds no decisions: give a log with at least one row.")
     read = Table(name, frame, columns)
-    signals = read.signal_names(wanted.get("reward") is not None)
-    return read, signals, [taken, _unread(table.names, columns), table.note]
+    signals = read.signal_names(given.get("reward") is not None)
+    return read, signals, [columns_text(columns), _unread(table.names, columns), table.note]
 
 
 def _interface(
@@ -214,7 +216,7 @@ _NUMBERS = re.compile(r"\bitem (\d+)|\busers (\d+) and (\d+)|\b((?:step 0 of )?[
 def _ordered(ids: pl.Series) -> tuple[list[object], bool]:
     """The distinct ids in ascending order, as numbers if all are, and whether they are texts."""
     if ids.str.contains(NUMBER).all():
-        numbers = whole_numbers(ids)
+        numbers = on(ids, whole)
         if not numbers.has_nulls():
             return numbers.unique().sort().to_list(), False
     return ids.sort().to_list(), True
@@ -224,7 +226,7 @@ def _rows_of(lists: pl.Series, names: Sequence[object]) -> Tensor:
     """(n,) int64: the place of each id of the lists, one list after another."""
     flat = lists.explode()
     if names and not isinstance(names[0], str):
-        flat = whole_numbers(flat)
+        flat = on(flat, whole)
     places = {name: place for place, name in enumerate(names)}
     return tensor_of(flat.replace_strict(places, return_dtype=pl.Int64))
 
@@ -234,3 +236,53 @@ def _ended(log: DecisionLog) -> DecisionLog:
     last = torch.ones(log.num_rows, dtype=torch.bool)
     last[:-1] = log.sessions[1:] != log.sessions[:-1]
     return dataclasses.replace(log, truncated=log.truncated | (last & ~log.terminated))
+
+
+def by_design(number: int, what: str) -> str:
+    """The name of a logger that draws each of ``number`` items with the same probability."""
+    return f"a uniform draw from {number:,} {what} (propensity 1/{number:,}, known by design)"
+
+
+def single_decisions(
+    users: Tensor,
+    items: Tensor,
+    rewards: Tensor,
+    propensities: Tensor,
+    *,
+    signal: str,
+    logger: str,
+    catalogue: Catalogue,
+    ids: Sequence[str],
+    times: Tensor | None = None,
+    context: Mapping[str, Tensor] | None = None,
+) -> DecisionTable:
+    """A public log of E decisions of one item each, in the order of the rows; each is a session of one step.
+
+    Args:
+        users: (E,) int64; an interval takes the rows of a user as one.
+        items: (E,) int64, rows of the catalogue.
+        rewards: (E,), the outcome ``signal``.
+        propensities: (E,), in (0, 1].
+        ids: (I,) of the items, as the source has them.
+        times: (E,) int64; the order of the rows without them.
+        context: pieces of the observation, (E, size) each.
+    """
+    number = len(users)
+    given = {name: x.float() for name, x in (context or {}).items()}
+    interface = _interface(catalogue.num_items, 1, 1, given, (signal,))
+    order = torch.arange(number)
+    log = DecisionLog(
+        header=DecisionHeader(loggers=(logger,), interface=interface, signals=(signal,)),
+        users=users,
+        sessions=order,
+        steps=torch.zeros_like(order),
+        times=order if times is None else times,
+        items=items.unsqueeze(1),
+        logprobs=propensities.double().log(),
+        signals=rewards.float().view(-1, 1, 1),
+        terminated=torch.zeros(number, dtype=torch.bool),
+        truncated=torch.ones(number, dtype=torch.bool),
+        loggers=torch.zeros_like(order),
+        given=given,
+    )
+    return DecisionTable(log, catalogue, tuple(ids), rows=order)

@@ -1,4 +1,4 @@
-"""The description of a log file, as tables/describe.py finds it: facts, problems, and lines for people."""
+"""The description of a log file, as tables/survey.py finds it: facts, problems, and lines for people."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-import polars as pl
-
-from recsys_rl.errors import listed
-from recsys_rl.tables.clean import number_of_rows
-from recsys_rl.tables.columns import OPTIONS
+from recsys_rl.errors import amount, listed
+from recsys_rl.tables.schema import COLUMNS
 
 
 @dataclass(frozen=True)
@@ -22,43 +19,6 @@ class Problem:
     first_row: int
     first_line: int | None = field(default=None, compare=False)  # of a text file, as an editor counts
     mend: str = field(default="", compare=False)  # options of the commands that read such a file
-
-
-class Found:
-    """The problems so far, over the pieces of a file."""
-
-    def __init__(self) -> None:
-        self.problems: dict[str, tuple[int, int]] = {}
-        self.mends: dict[str, str] = {}
-
-    def add(self, text: str, rows: pl.Series, start: int, mend: str = "") -> None:
-        """Count the rows with True. The piece begins at row ``start``, from 0."""
-        count = int(rows.sum())
-        if count:
-            self.count(text, count, start + int(rows.arg_true()[0]) + 1)
-            self.mends[text] = mend
-
-    def count(self, text: str, count: int, first_row: int) -> None:
-        before, first = self.problems.get(text, (0, first_row))
-        self.problems[text] = (before + count, first)
-
-    def listed(self) -> list[Problem]:
-        return [
-            Problem(text, count, row, mend=self.mends.get(text, ""))
-            for text, (count, row) in self.problems.items()
-        ]
-
-
-Part = tuple[float, float, float, int]
-"""Of the numbers of a piece: the lowest, their sum, the highest, how many."""
-
-
-def part_of(numbers: pl.Series) -> list[Part]:
-    """The part of these numbers, without gaps; empty if there are none."""
-    if numbers.is_empty():
-        return []
-    low, total, high = numbers.min(), numbers.sum(), numbers.max()
-    return [(float(low), float(total), float(high), numbers.len())]  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -101,7 +61,7 @@ class Description:
             yield f"columns without a known role: {listed(self.others)}"
         lacking = [role for role in ("user", "item") if role not in self.columns]
         if lacking:
-            options = " and ".join(OPTIONS[role] for role in lacking)
+            options = " and ".join(COLUMNS[role].option for role in lacking)
             yield f"no column for the {' and the '.join(lacking)} is known: give {options}"
         counts = {"rows": self.rows, "users": self.users, "items": self.items, "sessions": self.sessions}
         yield ", ".join(f"{count:,} {name}" for name, count in counts.items() if count is not None)
@@ -134,7 +94,7 @@ class Description:
             line = problem.first_line
             place = f"row {problem.first_row:,}" if line is None else f"line {line:,}"
             mend = f" ({problem.mend})" if problem.mend else ""
-            yield f"  {problem.text}: {number_of_rows(problem.count)}, the first is {place}{mend}"
+            yield f"  {problem.text}: {amount(problem.count, 'row')}, the first is {place}{mend}"
 
     def _expected(self) -> str:
         """The expectation of 1/p: the number of actions that the policy could take."""

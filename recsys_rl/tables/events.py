@@ -2,7 +2,7 @@
 
 Events are sorted by (user, time, item). So the order of the rows does not matter in a file with times. In
 a file without times, a hash of user and item draws an order in place of the time, as nobody knows whether
-the rows are sorted by time, by item or by nothing. tables/read.py has the formats, tables/columns.py the
+the rows are sorted by time, by item or by nothing. tables/read.py has the formats, tables/schema.py the
 names of columns, tables/clean.py the checks.
 """
 
@@ -19,11 +19,11 @@ from torch import Tensor
 
 from recsys_rl.errors import one_line, short
 from recsys_rl.tables.clean import Duplicates, Events, Missing, as_series, clean_events, observed_range
-from recsys_rl.tables.columns import NO_COLUMN, PLAIN, columns_text, find_columns, not_read
 from recsys_rl.tables.items import ItemFacts, read_items
 from recsys_rl.tables.kinds import about_kinds, kinds_in
 from recsys_rl.tables.lines import lines_of
 from recsys_rl.tables.read import HEADLESS, TableFile, has_header, open_table
+from recsys_rl.tables.schema import COLUMNS, EVENTS, NO_COLUMN, columns_text, find_columns, not_read
 from recsys_rl.types import InteractionLog, UserError
 from recsys_rl.utils.user_hashes import drawn_order
 
@@ -60,14 +60,17 @@ def make_log(
     """
     given = {"user": users, "item": items, "time": times, "rating": ratings, "weight": weights}
     columns = {
-        role: None if values is None else as_series(PLAIN[role], values) for role, values in given.items()
+        role: None if values is None else as_series(COLUMNS[role].plain, values)
+        for role, values in given.items()
     }
     if len({column.len() for column in columns.values() if column is not None}) > 1:
         raise UserError(f"{source}: the columns differ in length: give one value per event in each.")
     facts = ItemFacts(
         titles=titles or {}, genres=genres or {}, years=years or {}, attributes=attributes or {}
     )
-    names = {role: column.name or PLAIN[role] for role, column in columns.items() if column is not None}
+    names = {
+        role: column.name or COLUMNS[role].plain for role, column in columns.items() if column is not None
+    }
     return _number(clean_events(columns, names, source), source, facts, rating_range)
 
 
@@ -95,7 +98,7 @@ def read_log(
     path = Path(path)
     table = open_table(path, separator, HEADLESS)
     columns = (user_column, item_column, time_column, rating_column, weight_column, event_column)
-    given = dict(zip(PLAIN, columns, strict=True))
+    given = dict(zip(EVENTS, columns, strict=True))
     named = named_columns(table, given, event_weights)
     return log_and_facts(table, named, given, missing, duplicates, items, event_weights)[0]
 
@@ -104,7 +107,7 @@ def has_kinds(path: str | Path, event_column: str | None = None, separator: str 
     """True if the file has a column of kinds of events. Raises UserError if it can't be read."""
     table = open_table(path, separator, HEADLESS)
     given = {"event": event_column}
-    return bool(find_columns(table.path, table.names, given, ("event",), required=())[0])
+    return bool(find_columns(table.path, table.names, given, ("event",), required=()))
 
 
 def named_columns(
@@ -112,7 +115,7 @@ def named_columns(
 ) -> dict[str, str]:
     """The column of each role. With weights of kinds, ratings are not read. Raises UserError."""
     _refuse_decisions(table.path)
-    named, _ = find_columns(table.path, table.names, given)
+    named = find_columns(table.path, table.names, given)
     if event_weights is None:
         return named
     if "event" not in named:
@@ -148,7 +151,7 @@ def log_and_facts(
     if event_weights is None and "event" in named:
         kinds = named.pop("event")
         about = "" if "rating" in named else about_kinds(kinds, kinds_in(frame[kinds]))
-    columns = {role: frame[named[role]] if role in named else None for role in PLAIN}
+    columns = {role: frame[named[role]] if role in named else None for role in EVENTS}
     source = one_line(table.path.name)
     with lines_of(table):
         events = clean_events(columns, named, source, missing, duplicates, event_weights)

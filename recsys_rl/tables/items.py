@@ -1,4 +1,4 @@
-"""A file about the items of a log: id, title, genres, year, and any other column as an attribute."""
+"""What is known of the items of a log: a file of titles, genres, years, attributes, and a catalogue of it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from recsys_rl.errors import listed, one_line, short
-from recsys_rl.tables.clean import no_value, whole_numbers
-from recsys_rl.tables.columns import COMMON, plain_name
 from recsys_rl.tables.read import open_table
-from recsys_rl.types import UserError
+from recsys_rl.tables.schema import ITEMS, common_names, find_columns, plain_name
+from recsys_rl.tables.values import no_value, on, whole
+from recsys_rl.types import Catalogue, UserError
 
 MOST_GENRES = 100  # the most frequent are kept
 ALWAYS_CLASSES = {"creator"}  # numbers in these columns are names, too
@@ -25,10 +25,10 @@ FEW_TEXTS, MOST_DISTINCT = 20, 0.5
 """A column of more than FEW_TEXTS different texts, which are more than this share of its values, is left out:
 links, descriptions and codes are not attributes that items share."""
 
+MOST_ALONE = 256  # items without a known fact that get a feature each
+MOST_CLASSES = 50
+
 _HEADLESS = ("item", "title", "genres")
-_TITLES = ("title", "name", "itemtitle", "itemname", "movietitle", "productname", "trackname", "artistname")
-_GENRES = ("genres", "genre", "categories", "category", "tags")
-_YEARS = ("year", "releaseyear", "releasedate", "published")
 _YEAR = r"\b(1[89]\d\d|20\d\d)\b"
 
 
@@ -70,7 +70,7 @@ def read_items(path: str | Path, item_column: str, text_ids: bool) -> ItemFacts:
     """
     table = open_table(path, headless=_HEADLESS)
     names = list(table.names)
-    fits = [name for name in names if plain_name(name) in COMMON["item"] | {"id"}]
+    fits = [name for name in names if plain_name(name) in {*common_names("item"), "id"}]
     if item_column in names:
         fits = [item_column]
     if len(fits) != 1:
@@ -80,21 +80,22 @@ def read_items(path: str | Path, item_column: str, text_ids: bool) -> ItemFacts:
         )
     frame = table.rows(list(dict.fromkeys(names)))
     ids = frame[fits[0]].cast(pl.String).str.strip_chars()
-    keys = ids if text_ids else whole_numbers(ids)
+    keys = ids if text_ids else on(ids, whole)
     frame = frame.with_columns(keys.alias("\0id")).drop_nulls("\0id")
     rows = frame.height
     frame = frame.unique("\0id", keep="first", maintain_order=True)
     known = frame["\0id"].to_list()
-    roles = {role: _first(names, wanted, fits[0]) for role, wanted in _ROLES.items()}
-    titles = _column(frame, roles["title"])
-    texts = _column(frame, roles["year"])
+    others = [name for name in names if name != fits[0]]
+    roles = find_columns(table.path, others, {}, ITEMS, required=())
+    titles = _column(frame, roles.get("title"))
+    texts, genres = _column(frame, roles.get("year")), _column(frame, roles.get("genres"))
     years = {id_: year for id_, text in texts.items() if (year := _year(text)) is not None}
     unclear = [text for text in texts.values() if _year(text) is None]
-    if roles["year"] is None:
+    if "year" not in roles:
         years = {
             id_: float(found[1]) for id_, text in titles.items() if (found := re.search(r"\((\d{4})\)", text))
         }
-    others = [name for name in dict.fromkeys(names) if name not in (fits[0], *roles.values())]
+    others = [name for name in dict.fromkeys(others) if name not in roles.values()]
     columns = {name: _column(frame, name) for name in others}
     own = [name for name, values in columns.items() if _nearly_unique(values.values(), name)]
     others, columns = [x for x in others if x not in own], {x: columns[x] for x in others if x not in own}
@@ -113,27 +114,18 @@ def read_items(path: str | Path, item_column: str, text_ids: bool) -> ItemFacts:
     return ItemFacts(
         ids=known,
         titles={id_: " ".join(str(text).split()) for id_, text in titles.items()},
-        genres=_most_frequent({id_: _split(value) for id_, value in _column(frame, roles["genres"]).items()}),
+        genres=_most_frequent({id_: _split(value) for id_, value in genres.items()}),
         years=years,
         attributes={re.sub(r"\W+", "_", name): values for name, values in columns.items()},
         note=f"{len(known):,} items in {one_line(Path(path).name)}" + f" ({said})" * bool(said),
     )
 
 
-_ROLES = {"title": _TITLES, "genres": _GENRES, "year": _YEARS}
-
-
-def _first(names: Sequence[str], wanted: Sequence[str], not_: str) -> str | None:
-    """The first of the wanted names among the columns."""
-    plain = {plain_name(name): name for name in reversed(names) if name != not_}
-    return next((plain[name] for name in wanted if name in plain), None)
-
-
 def _column(frame: pl.DataFrame, name: str | None) -> dict[Any, Any]:
     """The values of a column by id, without gaps."""
     if name is None:
         return {}
-    return dict(frame.filter(~no_value(frame[name])).select("\0id", pl.col(name)).rows())
+    return dict(frame.filter(~no_value(pl.col(name), frame.schema[name])).select("\0id", pl.col(name)).rows())
 
 
 def _nearly_unique(values: Collection[Any], name: str) -> bool:
@@ -201,3 +193,44 @@ def encoded(values: Sequence[Any], classes: bool = False) -> Tensor:
             return torch.where(finite, column, column[finite].mean()).float()
     names = {name: number for number, name in enumerate(sorted(set(texts)))}
     return torch.tensor([names[text] for text in texts], dtype=torch.int64)
+
+
+def catalogue_of_items(ids: Sequence[object], facts: ItemFacts, shown: Tensor, source: str) -> Catalogue:
+    """The catalogue of the items ``ids`` (I,); its embedding holds what is known of them.
+
+    That is: genres, standardised numbers, and classes one by one. Without any fact each of up to MOST_ALONE
+    items has a feature of its own. ``shown`` (I,) float32, the share of rows that show an item, is the
+    popularity; no reward of the log is in a feature, so that cross-fitting leaks nothing.
+    """
+    number = len(ids)
+    names = tuple(sorted({name for row in facts.genres.values() for name in row}))
+    genres = torch.tensor([[float(name in facts.genres.get(id_, ())) for name in names] for id_ in ids]).view(
+        number, len(names)
+    )
+    parts = [genres] if names else []
+    for values in facts.tensors(ids).values():
+        if values.is_floating_point():
+            parts.append(((values - values.mean()) / values.std().clamp_min(1e-6)).nan_to_num().unsqueeze(1))
+        elif int(values.max()) < MOST_CLASSES:
+            parts.append(torch.nn.functional.one_hot(values).float())
+    if not parts and number <= MOST_ALONE:
+        parts = [torch.eye(number)]
+    embedding = torch.cat([*parts, torch.zeros(number, 2)], 1)  # never of size 1, as single pieces are
+    return Catalogue(
+        embedding=embedding,
+        item_ids=torch.tensor(ids) if number and isinstance(ids[0], int) else torch.arange(number),
+        titles=tuple(str(facts.titles.get(id_, id_)) for id_ in ids),
+        genres=genres,
+        genre_names=names,
+        popularity=shown,
+        quality=torch.zeros(number),
+        year=torch.tensor([facts.years.get(id_, float("nan")) for id_ in ids]),
+        available=torch.ones(number, dtype=torch.bool),
+        source=source,
+    )
+
+
+def knows_items(catalogue: Catalogue) -> bool:
+    """True if the embedding of ``catalogue_of_items`` holds more than the identity of an item."""
+    of = catalogue.embedding[:, :-2]
+    return of.shape[1] > 0 and not (len(of) == of.shape[1] and torch.equal(of, torch.eye(len(of))))

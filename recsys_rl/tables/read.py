@@ -21,20 +21,17 @@ from typing import Any, Literal
 import polars as pl
 
 from recsys_rl.errors import UserError, error_text, short
+from recsys_rl.tables.values import NUMBER
 from recsys_rl.utils.download import gunzip
 
 TEXT_ENDINGS = (".csv", ".tsv", ".dat", ".txt", ".inter", ".data")
 ENDINGS = (*(ending + packed for ending in TEXT_ENDINGS for packed in ("", ".gz")), ".parquet")
-
-# Numbers as programs write them. "007" is a name: if it were read as 7, two ids could become one.
-NUMBER = r"(?i)^\s*[+-]?(nan|inf(inity)?|(0|[1-9]\d*)(\.\d*)?(e[+-]?\d+)?)\s*$"
 
 WORDS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
 """Words for --separator, as some separators are hard to type."""
 
 HEADLESS = ("user", "item", "rating", "timestamp")
 """The columns of a log of events without a header, as MovieLens and many others have them."""
-PIECE = 500_000  # rows read at a time
 DECISIONS = "recsys-rl.decisions"
 """The key of the header of a log of decisions, in the metadata of a Parquet file."""
 
@@ -110,64 +107,45 @@ class TableFile:
             return self.rows(columns).lazy()
         return pl.scan_parquet(list(self.files), glob=False).select(columns)
 
-    def collect(self, scan: pl.LazyFrame) -> pl.DataFrame:
-        """The rows of a scan. Raises UserError if the file is damaged."""
+    def text(self, column: str) -> pl.Expr:
+        """The values of the column in ``scan`` as ``texts`` gives them."""
         with parsing(self.path):
-            return scan.collect()
+            return _plain(column, self.scan([column]).collect_schema()[column])
+
+    def texts(self, columns: Sequence[str]) -> pl.LazyFrame:
+        """``scan``, with String in place of Categorical, Enum and Binary, also inside lists.
+
+        Bytes that are not UTF-8 are written as \\xff.
+        """
+        with parsing(self.path):
+            scan = self.scan(columns)
+            return scan.with_columns(_plain(*x) for x in scan.collect_schema().items())
+
+    def collect(self, scan: pl.LazyFrame) -> pl.DataFrame:
+        """The rows of a scan, which is run piece by piece. Raises UserError if the file is damaged."""
+        with parsing(self.path):
+            return scan.collect(engine="streaming")
 
 
-def pieces(table: TableFile, columns: Sequence[str]) -> Iterator[tuple[int, pl.DataFrame]]:
-    """The first row of each piece of the file, and the piece."""
-    scan, start = table.scan(columns), 0
-    while True:
-        piece = table.collect(scan.slice(start, PIECE))
-        if piece.height:
-            yield start, plain_texts(piece)
-        start += piece.height
-        if piece.height < PIECE:
-            return
-
-
-def plain_texts(frame: pl.DataFrame) -> pl.DataFrame:
-    """The frame with String in place of Categorical, Enum and Binary, also inside lists.
-
-    Bytes that are not UTF-8 are written as \\xff.
-    """
-    return frame.with_columns(_plain(column) for column in frame.get_columns())
-
-
-def _plain(column: pl.Series) -> pl.Series:
-    kind = column.dtype
+def _plain(name: str, kind: pl.DataType) -> pl.Expr:
+    column = pl.col(name)
     if isinstance(kind, pl.Array):
         column, kind = column.arr.to_list(), pl.List(kind.inner)
     inner = kind.inner if isinstance(kind, pl.List) else kind
-    if inner not in (pl.Categorical, pl.Enum, pl.Binary):
-        return column
     wanted = pl.List(pl.String) if isinstance(kind, pl.List) else pl.String()
-    try:
+    if inner in (pl.Categorical, pl.Enum):
         return column.cast(wanted)
-    except pl.exceptions.ComputeError:
-        return pl.Series(column.name, _decoded(column.to_list()), dtype=wanted)
+    if inner != pl.Binary:
+        return column
+    return column.map_batches(
+        lambda x: pl.Series(x.name, _decoded(x.to_list()), dtype=wanted), wanted, is_elementwise=True
+    )
 
 
 def _decoded(value: Any) -> Any:
     if isinstance(value, list):
         return [_decoded(x) for x in value]
     return value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
-
-
-def lists_of(column: pl.Series) -> pl.Series | None:
-    """The column as lists; None if it holds single values.
-
-    A text is a list, maybe in [ ], if the entries of some row are separated by | , or ; (texts have no type).
-    """
-    if column.dtype.base_type() is pl.Array:
-        return column.arr.to_list()
-    if column.dtype.base_type() is pl.List:
-        return column
-    if column.dtype != pl.String or not column.str.contains(r"[|;,\[]").any():
-        return None
-    return column.str.strip_chars("[] ").str.replace_all(r"\s*[|,;]\s*", "|").str.split("|")
 
 
 def open_table(path: str | Path, separator: str | None = None, headless: Sequence[str] = ()) -> TableFile:

@@ -11,23 +11,18 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
-from recsys_rl.errors import error_text, listed, short
+from recsys_rl.errors import amount, error_text, listed, short
 from recsys_rl.tables.checksum import Checksum
-from recsys_rl.tables.clean import Missing, Problems, no_value, number_of_rows
-from recsys_rl.tables.columns import find_columns
-from recsys_rl.tables.decision_survey import is_log_of_decisions
-from recsys_rl.tables.describe import ROLES
-from recsys_rl.tables.description import Found
-from recsys_rl.tables.event_survey import event_hashes
-from recsys_rl.tables.hashes import hashes_of, repeats
+from recsys_rl.tables.clean import Missing, Problems
+from recsys_rl.tables.layout import ROW, Layout
 from recsys_rl.tables.lines import about, lines_of
-from recsys_rl.tables.read import HEADLESS, TableFile, has_header, open_table, parsing, pieces
+from recsys_rl.tables.read import TableFile, has_header, parsing
 from recsys_rl.tables.reader import FileHeader, check_pieces, read_pieces
-from recsys_rl.tables.times import UNCLEAR, TimeFormat, format_of, times_of
+from recsys_rl.tables.schema import ROLES
+from recsys_rl.tables.times import UNCLEAR, seconds
+from recsys_rl.tables.values import no_value
 from recsys_rl.tables.writer import write_with_header
 from recsys_rl.types import UserError
 from recsys_rl.utils.user_hashes import user_hashes
@@ -52,76 +47,31 @@ def split_by_time(
     without a time are refused or dropped, according to ``missing``. Raises UserError if the file has no
     column of times or a value that is not a time, or if a side is empty.
     """
-    table = open_table(path, separator, HEADLESS)
-    columns, _ = find_columns(path, table.names, given or {}, ("user", "session", "time"), required=())
-    if "time" not in columns:
+    layout = Layout.open(path, given or {}, separator, ("user", "session", "time"), required=())
+    table, columns, form = layout.table, layout.roles, layout.form
+    if form is None:
         raise UserError(
             f"{path}: it has no column for the time; its columns are {listed(table.names)}: name it with "
             "--time-column, or give --by user."
         )
-    form = format_of(table, columns["time"])
     if form.order in UNCLEAR:
         raise UserError(f"{path}: column {columns['time']!r}: {UNCLEAR[form.order]}.")
-    with lines_of(table):
-        times, gone = _times(table, columns["time"], form, missing)
-    place = min(int((1 - fraction) * len(times)), len(times) - 1)
-    cut = float(np.partition(times, place)[place])
+    gone = _check(layout, columns["time"], missing, layout.seconds, form.rule)
+    time, kind = table.text(columns["time"]), layout.types[columns["time"]]
+    instant = seconds(time, kind, form).cast(pl.Float64)
+    times = table.collect(table.scan([columns["time"]]).select(instant).drop_nulls()).to_series().sort()
+    if times.is_empty():
+        raise UserError(f"{path} holds no rows: give a log with at least one.")
+    late = instant >= times[min(int((1 - fraction) * len(times)), len(times) - 1)]
     del times
-    late = pl.col(columns["time"]).map_batches(
-        lambda x: times_of(x, "time", form)[0] >= cut, return_dtype=pl.Boolean
-    )
-    scan = _with_values(table.scan(table.names), columns["time"], gone)
+    scan, keys = table.scan(table.names), [columns[role] for role in ("user", "session") if role in columns]
+    own = table.scan(list(dict.fromkeys([*keys, columns["time"]])))
+    if gone:  # a filter takes memory
+        scan, own = (x.filter(~no_value(time, kind)) for x in (scan, own))
     if "session" not in columns:
         return *_write(table, scan.filter(~late), scan.filter(late), train, test), gone
-    keys = [columns[role] for role in ("user", "session") if role in columns]
-    times_and_keys = _with_values(table.scan([*keys, columns["time"]]), columns["time"], gone)
-    sessions = table.collect(times_and_keys.filter(late).select(keys).unique())
+    sessions = table.collect(own.filter(late).select(keys).unique())
     return *_by_keys(table, scan, sessions, keys, train, test), gone
-
-
-def _times(
-    table: TableFile, column: str, form: TimeFormat, missing: Missing
-) -> tuple[NDArray[np.float64], int]:
-    """The times in seconds, and the number of rows without one. Raises UserError with all wrong rows."""
-    found, seconds = Found(), []
-    example, rule = "", ""
-    for start, piece in pieces(table, [column]):
-        parsed, bad, why, _ = times_of(piece[column], "time", form)
-        no = no_value(piece[column])
-        found.add(GAPS, no, start)
-        wrong = (bad & ~no).arg_true()
-        if wrong.len() and WRONG not in found.problems:
-            example, rule = short(piece[column][int(wrong[0])]), why
-        found.add(WRONG, bad & ~no, start)
-        seconds.append(parsed.drop_nulls().cast(pl.Float64).to_numpy())
-    problems = Problems(str(table.path))
-    dropped = _gaps(problems, column, found, missing)
-    if WRONG in found.problems:
-        count, row = found.problems[WRONG]
-        more = f" (and {count - 1:,} more rows)" * (count > 1)
-        problems.add(f"column {column!r} has {example} in row {row}{more}", rule)
-    problems.refuse()
-    times = np.concatenate(seconds) if seconds else np.zeros(0)
-    if len(times) == 0:
-        raise UserError(f"{table.path} holds no rows: give a log with at least one.")
-    return times, dropped
-
-
-def _gaps(problems: Problems, column: str, found: Found, missing: Missing) -> int:
-    """The number of rows without a value in the column, which are a problem unless they are dropped."""
-    if GAPS not in found.problems:
-        return 0
-    count, row = found.problems[GAPS]
-    if missing == "refuse":
-        problems.gaps(column, count, row)
-    return count
-
-
-def _with_values(scan: pl.LazyFrame, column: str, gaps: int) -> pl.LazyFrame:
-    """The rows that have a value in the column, which ``gaps`` rows lack. A filter takes memory."""
-    if gaps == 0:
-        return scan
-    return scan.filter(pl.col(column).map_batches(lambda x: ~no_value(x), return_dtype=pl.Boolean))
 
 
 def split_by_user(
@@ -140,23 +90,39 @@ def split_by_user(
     on their own id alone. Rows without a user are refused or dropped, according to ``missing``. Raises
     UserError if a side is empty.
     """
-    table = open_table(path, separator, HEADLESS)
-    name = find_columns(path, table.names, given or {}, ("user",), ("user",))[0]["user"]
-    found = Found()
-    for start, piece in pieces(table, [name]):
-        found.add(GAPS, no_value(piece[name]), start)
-    problems = Problems(str(path))
-    gone = _gaps(problems, name, found, missing)
-    with lines_of(table):
-        problems.refuse()
-    scan = _with_values(table.scan(table.names), name, gone)
-    some = _with_values(table.scan([name]), name, gone)
-    users = table.collect(some.select(pl.col(name).unique()))[name].sort()
+    layout = Layout.open(path, given or {}, separator, ("user",), ("user",))
+    table, name = layout.table, layout.roles["user"]
+    gone = _check(layout, name, missing)
+    scan = table.scan(table.names)
+    scan = scan.filter(~no_value(table.text(name), layout.types[name])) if gone else scan
+    users = table.collect(scan.select(name).unique()).to_series().sort()
     if users.is_empty():
         raise UserError(f"{path} holds no rows: give a log with at least one.")
     # Another key than that of the training's own split, which else would find no held-out users in `train`.
     chosen = users.filter(pl.Series(user_hashes(users.to_list(), f"file {seed}") < fraction))
     return *_by_keys(table, scan, chosen.to_frame(), [name], train, test), gone
+
+
+def _check(
+    layout: Layout, column: str, missing: Missing, parsed: pl.Expr | None = None, rule: str = ""
+) -> int:
+    """The number of rows without a value, which are refused or dropped.
+
+    Raises UserError with all rows without a value, and those whose ``parsed`` value is null by the ``rule``.
+    """
+    problems, gap = Problems(str(layout.table.path)), layout.gap(column)
+    found = layout.counted({GAPS: gap} | ({} if parsed is None else {WRONG: parsed.is_null() & ~gap}))
+    count, row = found.get(GAPS, (0, 0))
+    if count and missing == "refuse":
+        problems.gaps(column, count, row)
+    if WRONG in found:
+        number, first = found[WRONG]
+        (value,) = layout.collect(layout.scan.filter(pl.col(ROW) == first))[column].to_list()
+        more = f" (and {number - 1:,} more rows)" * (number > 1)
+        problems.add(f"column {column!r} has {short(value)} in row {first}{more}", rule)
+    with lines_of(layout.table):
+        problems.refuse()
+    return count
 
 
 def repeated_rows(
@@ -167,32 +133,19 @@ def repeated_rows(
     None are sought in a log of decisions, which may show an item twice, and in a file whose columns of users
     and items are unknown.
     """
-    table = open_table(path, separator, HEADLESS)
     try:
-        columns, _ = find_columns(path, table.names, given or {}, ROLES, required=("user", "item"))
+        layout = Layout.open(path, given or {}, separator, ROLES)
     except UserError:
         return ""
-    if is_log_of_decisions(columns, table.names):
-        return ""
-    columns = {role: columns[role] for role in ("user", "item", "time") if role in columns}
-    form = format_of(table, columns["time"]) if "time" in columns else None
-    parts = []
-    for start, piece in pieces(table, list(columns.values())):
-        gaps = [no_value(piece[name]) for name in columns.values()]
-        seconds = None
-        if "time" in columns:
-            seconds, bad, _, _ = times_of(piece[columns["time"]], "time", form)
-            gaps.append(bad)
-        users, items = (hashes_of(piece[columns[role]]) for role in ("user", "item"))
-        parts.append(event_hashes(start, users, items, seconds, gaps))
-    count, first = repeats(parts) if parts else (0, 0)
+    columns = {role: name for role, name in layout.roles.items() if role in ("user", "item", "time")}
+    count, first = (0, 0) if layout.holds_decisions else Layout(layout.table, columns).repeated_events()
     if not count:
         return ""
     verb, kept = ("repeats", "is") if count == 1 else ("repeat", "are")
     return about(
-        table,
-        f"{number_of_rows(count)} {verb} the {', '.join(columns)} of an earlier row (the first is row "
-        f"{first + 1:,}) and {kept} kept: train with --duplicates sum or keep-first",
+        layout.table,
+        f"{amount(count, 'row')} {verb} the {', '.join(columns)} of an earlier row (the first is row "
+        f"{first:,}) and {kept} kept: train with --duplicates sum or keep-first",
     )
 
 

@@ -10,13 +10,12 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from recsys_rl.errors import listed, one_line
+from recsys_rl.errors import one_line
 from recsys_rl.tables.cells import Cells, tensor_of
-from recsys_rl.tables.columns import COMMON, plain_name
 from recsys_rl.tables.decision_log import DecisionLog
 from recsys_rl.tables.lines import lines_of
-from recsys_rl.tables.read import TableFile, open_table, parsing, plain_texts
-from recsys_rl.tables.schema import COLUMNS
+from recsys_rl.tables.read import TableFile, open_table, parsing
+from recsys_rl.tables.schema import COLUMNS, find_columns, named
 from recsys_rl.types import UserError
 
 
@@ -63,8 +62,7 @@ def read_target(path: str | Path, log: DecisionLog, ids: Ids | None = None) -> T
 
 def _read(table: TableFile, log: DecisionLog, ids: Ids | None) -> Target:
     name = one_line(table.path)
-    with parsing(name):
-        frame = plain_texts(table.rows(table.names))
+    frame = table.collect(table.texts(table.names))
     cells = Cells(name, frame)
     column = "propensity" if "propensity" in cells else "logprob"
     if column in cells:
@@ -115,8 +113,10 @@ def _keyed(name: str, frame: pl.DataFrame, log: DecisionLog, ids: Ids | None) ->
     """The frame with the numbers of sessions and steps, beside people's own log."""
     if ids is None:
         return frame
-    if ids.sessions is not None:
-        frame = _with_session(name, frame, ids.session_column)
+    if ids.sessions is not None and "session" not in frame.columns:
+        given = {"session": ids.session_column if ids.session_column in frame.columns else None}
+        found = find_columns(Path(name), frame.columns, given, ("session",), required=())
+        frame = frame.rename(dict.fromkeys(found.values(), "session"))
     if "session" not in frame.columns:
         return _in_order(name, frame, log, ids.rows)
     if ids.sessions is not None:
@@ -126,17 +126,6 @@ def _keyed(name: str, frame: pl.DataFrame, log: DecisionLog, ids: Ids | None) ->
     if "step" not in frame.columns and not bool(log.steps.any()):
         frame = frame.with_columns(step=pl.lit(0))
     return frame
-
-
-def _with_session(name: str, frame: pl.DataFrame, wanted: str) -> pl.DataFrame:
-    """The frame whose column of sessions, if it has one, has the name ``session``."""
-    if "session" in frame.columns:
-        return frame
-    fits = [x for x in frame.columns if x == wanted]
-    fits = fits or [x for x in frame.columns if plain_name(x) in COMMON["session"]]
-    if len(fits) > 1:
-        raise UserError(f"{name}: {listed(fits)} may all hold the session: name one of them session.")
-    return frame.rename(dict.fromkeys(fits, "session"))
 
 
 def _in_order(name: str, frame: pl.DataFrame, log: DecisionLog, rows: Tensor) -> pl.DataFrame:
@@ -158,44 +147,26 @@ def _in_order(name: str, frame: pl.DataFrame, log: DecisionLog, rows: Tensor) ->
 
 def _every(cells: Cells, log: DecisionLog, ids: Ids | None) -> Tensor | None:
     """(R, I) of the list ``probabilities`` or of the columns ``probability.ID``; None without either."""
-    number = log.header.num_items
-    named = [x for x in cells.frame.columns if x.startswith("probability.")]
-    if not named and "probabilities" not in cells:
+    columns = named(cells.frame.columns, "probability.")
+    if not columns and "probabilities" not in cells:
         return None
     if log.items.shape[1] > 1:
         raise UserError(
             f"{cells.name}: the column probabilities is for logs of single items, and this log has slates of "
             f"{log.items.shape[1]}: leave the column out."
         )
-    if "probabilities" in cells:
-        every = cells.lists("probabilities", number).double()
-    else:
-        items = ids.items if ids is not None else [str(k) for k in range(number)]
-        _check_names(cells.name, items, named, ids is not None)
-        rule = COLUMNS["probability."]
-        every = torch.stack([cells.values(f"probability.{x}", rule).double() for x in items], 1)
-    cells.check_distributions(every, lambda row: f"row {row + 1}")
-    return every
-
-
-def _check_names(name: str, items: Sequence[str], named: Sequence[str], own: bool) -> None:
-    """Raise UserError unless the columns ``named`` are those of the ``items``."""
-    there = set(named)
-    lacking = [x for x in items if f"probability.{x}" not in there]
-    if not lacking and len(named) <= len(items):
-        return
-    known = set(items)
-    more = [x for x in named if x.removeprefix("probability.") not in known]
-    what = f"no column probability.{one_line(lacking[0])}" if lacking else f"the column {one_line(more[0])}"
-    hint = ""
-    if own and not lacking:
-        hint = (
-            " The log neither shows nor offers this item: if it could be shown, name it in the log's "
-            "column candidates, or give the log a column probability.ID for every item."
+    items = [str(k) for k in range(log.header.num_items)] if ids is None else ids.items
+    every, unknown = cells.probabilities(items), columns.keys() - set(items)
+    if unknown and "probabilities" not in cells:
+        hint = "" if ids is None else (
+            " The log neither shows nor offers this item: if it could be shown, name it in the log's column "
+            "candidates, or give the log a column probability.ID for every item."
+        )  # fmt: skip
+        raise UserError(
+            f"{cells.name} has the column {one_line(columns[min(unknown)])}: give one column for each of the "
+            f"{len(items):,} items of the log.{hint}"
         )
-    raise UserError(
-        f"{name} has {what}: give one column for each of the {len(items):,} items of the log.{hint}"
-    )
+    return every
 
 
 def _factors(cells: Cells, places: Tensor, logprobs: Tensor, log: DecisionLog) -> Tensor:

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from recsys_rl.tables.read import TableFile, parsing
-
 _CLOCK = r"(?:[T ,]+(?<hour>\d{1,2}):(?<minute>\d{2})(?::(?<second>\d{2}(?:[.,]\d+)?))?)?"
 _ZONE = r"(?<zone>Z|z|UTC|GMT|[+-]\d{2}:?(?:\d{2})?)?"
 _ISO = rf"^\s*(?<year>\d{{4}})[-/](?<month>\d{{1,2}})[-/](?<day>\d{{1,2}}){_CLOCK}\s*{_ZONE}\s*$"
@@ -41,11 +39,17 @@ class TimeFormat:
 
     order: str | None = None  # of day, month and year in texts; None if the column holds numbers
     unit: str = "seconds"  # of numbers
+    whole: bool = False  # True if all of them are whole numbers
 
     @property
     def per_second(self) -> float:
         """Units in a second."""
         return {unit: parts for _, parts, unit in _UNITS}.get(self.unit, 1.0)
+
+    @property
+    def rule(self) -> str:
+        """The rule of a time, after a wrong value."""
+        return UNCLEAR.get(self.order or "", RULE)
 
     @property
     def note(self) -> str:
@@ -56,23 +60,19 @@ class TimeFormat:
         return "" if which is None else f"times read as {which} first"
 
 
-def format_of(table: TableFile, column: str) -> TimeFormat:
-    """The format of the column of a file, for callers that parse it in pieces."""
-    with parsing(table.path):
-        scan = table.scan([column])
-        kind = scan.collect_schema()[column]
-    return _format(table.collect(scan.select(_facts(pl.col(column), kind))))
+def format_of(scan: pl.LazyFrame, column: str) -> TimeFormat:
+    """The format of a column."""
+    facts = _facts(pl.col(column), scan.collect_schema()[column])
+    return _format(scan.select(facts).collect(engine="streaming"))
 
 
 def format_in(column: pl.Series) -> TimeFormat:
-    """The format of a column."""
-    return _format(column.to_frame("x").select(_facts(pl.col("x"), column.dtype)))
+    """The format of a column in memory."""
+    return format_of(column.to_frame("x").lazy(), "x")
 
 
 def _facts(column: pl.Expr, kind: pl.DataType) -> list[pl.Expr]:
     """Numbers of the column that show its format, for each kind of column others."""
-    if kind in (pl.Categorical, pl.Enum, pl.Binary):
-        column, kind = column.cast(pl.String, strict=False), pl.String()
     found = []
     if kind == pl.String:
         points = column.str.extract(_DAY, 2) == "."
@@ -86,7 +86,8 @@ def _facts(column: pl.Expr, kind: pl.DataType) -> list[pl.Expr]:
     numbers = column.cast(pl.Float64, strict=False).abs()
     sound = numbers.is_not_nan() & (numbers < 2.0**63)
     enough = [((numbers >= least) & sound).sum().alias(unit) for least, _, unit in _UNITS]
-    return [*found, sound.sum().alias("numbers"), *enough]
+    exact = pl.lit(False) if kind.is_float() else column.cast(pl.Int64, strict=False).is_not_null().all()
+    return [*found, sound.sum().alias("numbers"), exact.alias("whole"), *enough]
 
 
 def _format(facts: pl.DataFrame) -> TimeFormat:
@@ -101,66 +102,52 @@ def _format(facts: pl.DataFrame) -> TimeFormat:
     if found.get("points") or found.get("iso"):
         return TimeFormat(DAY if found.get("points") else ISO)
     half = max(1, found["numbers"] / 2)
-    return TimeFormat(None, next((unit for _, _, unit in _UNITS if found[unit] >= half), "seconds"))
+    unit = next((unit for _, _, unit in _UNITS if found[unit] >= half), "seconds")
+    return TimeFormat(None, unit, found["whole"])
 
 
-def times_of(
-    column: pl.Series, role: str, found: TimeFormat | None = None
-) -> tuple[pl.Series, pl.Series, str, str]:
-    """Seconds as Int64, or as Float64 with fractions (null where bad), the bad values, a rule and a note.
+def seconds(x: pl.Expr, kind: pl.DataType, form: TimeFormat) -> pl.Expr:
+    """Seconds as Int64, or as Float64 with fractions; null for what is no time in the format of the column.
 
-    The caller cuts fractions off after sorting. ``found``: the format of the whole column, of which this is a
-    piece; None to find it here.
+    The caller cuts fractions off after sorting.
     """
-    found = format_in(column) if found is None else found
-    if column.dtype == pl.Date or isinstance(column.dtype, pl.Datetime):
-        instants = column.cast(pl.Datetime("us")) if column.dtype == pl.Date else column
-        seconds = instants.dt.epoch("us") / 1e6
-    elif column.dtype == pl.String and found.order is not None:
-        seconds = _seconds(column, found.order)
-    elif column.dtype == pl.String or column.dtype.is_numeric():
-        seconds = column.cast(pl.Int64, strict=False) if not column.dtype.is_float() else column
-        if seconds.has_nulls():
-            seconds = column.cast(pl.Float64, strict=False)
-        seconds = seconds / found.per_second if found.per_second > 1 else seconds
+    if kind == pl.Date or isinstance(kind, pl.Datetime):
+        found = x.cast(pl.Datetime("us")).dt.epoch("us") / 1e6 if kind == pl.Date else x.dt.epoch("us") / 1e6
+    elif kind == pl.String and form.order is not None:
+        found = _seconds(x, form.order)
+    elif kind == pl.String or kind.is_numeric():
+        found = x.cast(pl.Int64 if form.whole else pl.Float64, strict=False)
+        if form.whole and form.per_second == 1:
+            return found
+        found = found / form.per_second if form.per_second > 1 else found
     else:
-        seconds = pl.repeat(None, column.len(), dtype=pl.Float64, eager=True)
-    bad = seconds.is_null()
-    if seconds.dtype.is_float():
-        bad = (seconds.abs() < 2.0**63).not_().fill_null(True)
-    return seconds.set(bad, None), bad, UNCLEAR.get(found.order or "", RULE), found.note
+        return pl.lit(None, dtype=pl.Float64)
+    return pl.when(found.abs() < 2.0**63).then(found)
 
 
-def _seconds(column: pl.Series, order: str) -> pl.Series:
+def _seconds(text: pl.Expr, order: str) -> pl.Expr:
     """Seconds since 1970 of texts; UTC where they name no zone, null where one is unclear or not a time."""
-    parts = column.str.extract_groups(_ISO).struct.unnest()
+    iso, turned = (text.str.extract_groups(pattern).struct.field for pattern in (_ISO, _DAY))
+    part = {name: iso(name) for name in ("year", "month", "day", "hour", "minute", "second", "zone")}
     if order != ISO:
-        by_day = (pl.col("sign") == ".") | (order == DAY)
-        first, other = pl.col("first"), pl.col("other")
-        turned = (
-            column.str.extract_groups(_DAY)
-            .struct.unnest()
-            .with_columns(
-                day=pl.when(by_day).then(first).when(order == MONTH).then(other),
-                month=pl.when(by_day).then(other).when(order == MONTH).then(first),
-                hour=_of_day(pl.col("hour").cast(pl.Int64), pl.col("half").str.to_lowercase()).cast(
-                    pl.String
-                ),
-            )
-        )
-        parts = turned.select(pl.coalesce(parts[name], pl.col(name)) for name in parts.columns)
-    year, month, day, hour, minute, second, zone = (pl.col(name) for name in parts.columns)
-    date = pl.concat_str(year, month.str.zfill(2), day.str.zfill(2), separator="-")
-    hour, minute = (part.cast(pl.Int64).fill_null(0) for part in (hour, minute))
-    second = second.str.replace(",", ".").cast(pl.Float64).fill_null(0.0)
-    digits = zone.str.replace_all(r"[^0-9]", "")
+        by_day, first, other = (turned("sign") == ".") | (order == DAY), turned("first"), turned("other")
+        of_day = {
+            "day": pl.when(by_day).then(first).when(order == MONTH).then(other),
+            "month": pl.when(by_day).then(other).when(order == MONTH).then(first),
+            "hour": _of_day(turned("hour").cast(pl.Int64), turned("half").str.to_lowercase()).cast(pl.String),
+        }
+        of_day |= {name: turned(name) for name in ("year", "minute", "second", "zone")}
+        part = {name: pl.coalesce(x, of_day[name]) for name, x in part.items()}
+    date = pl.concat_str(part["year"], part["month"].str.zfill(2), part["day"].str.zfill(2), separator="-")
+    hour, minute = (part[name].cast(pl.Int64).fill_null(0) for name in ("hour", "minute"))
+    second = part["second"].str.replace(",", ".").cast(pl.Float64).fill_null(0.0)
+    digits = part["zone"].str.replace_all(r"[^0-9]", "")
     ahead = 3600 * digits.str.slice(0, 2).cast(pl.Int64, strict=False).fill_null(0)
     ahead += 60 * digits.str.slice(2, 2).cast(pl.Int64, strict=False).fill_null(0)
-    sign = pl.when(zone.str.starts_with("-")).then(-1).otherwise(1)
+    sign = pl.when(part["zone"].str.starts_with("-")).then(-1).otherwise(1)
     days = date.str.to_date("%Y-%m-%d", strict=False).dt.epoch("s")
     sound = (hour < 24) & (minute < 60) & (second < 61)
-    seconds = pl.when(sound).then(days + 3600 * hour + 60 * minute + second - sign * ahead)
-    return parts.select(seconds).to_series()
+    return pl.when(sound).then(days + 3600 * hour + 60 * minute + second - sign * ahead)
 
 
 def _of_day(hour: pl.Expr, half: pl.Expr) -> pl.Expr:

@@ -12,55 +12,21 @@ from recsys_rl.errors import UserError
 from recsys_rl.settings.fields import Finite, Range, check_fields
 from recsys_rl.settings.shared import Seed
 from recsys_rl.tables.clean import Missing, dropped
+from recsys_rl.tables.columns import DecisionColumns, EventColumns, TimedFile
 from recsys_rl.tables.compare import Comparison, compare
-from recsys_rl.tables.describe import describe
 from recsys_rl.tables.description import Description
 from recsys_rl.tables.split import repeated_rows, split_by_time, split_by_user
+from recsys_rl.tables.survey import describe
 from recsys_rl.utils.files import check_parquet, check_writable, write_text
 from recsys_rl.utils.terminal import say
 
 
 @dataclass(frozen=True)
-class FileConfig:
-    """A log file and its columns; each is found by a common name if the option is not given."""
+class DescribeConfig(EventColumns, DecisionColumns):
+    """One file to describe."""
 
     file: str = ""
     """The log: a text file or Parquet."""
-    separator: str | None = None
-    """Separator of a text file, or tab, comma, semicolon, pipe, space (default: found in the first line)."""
-    user_column: str | None = None
-    """Column of the user id."""
-    item_column: str | None = None
-    """Column of the item id."""
-    time_column: str | None = None
-    """Column of the time."""
-    session_column: str | None = None
-    """Column of the session id. Sessions of different users are different."""
-
-    def names(self) -> dict[str, str | None]:
-        """The given name of each column, by role."""
-        names = [f.name for f in dataclasses.fields(self) if f.name.endswith("_column")]
-        return {name.removesuffix("_column"): getattr(self, name) for name in names}
-
-
-@dataclass(frozen=True)
-class DescribeConfig(FileConfig):
-    """One file to describe."""
-
-    rating_column: str | None = None
-    """Column of the rating."""
-    weight_column: str | None = None
-    """Column of plays, seconds or purchases."""
-    event_column: str | None = None
-    """Column of the kind of event."""
-    reward_column: str | None = None
-    """Column of the reward of a decision."""
-    propensity_column: str | None = None
-    """Column of the probability with which the logging policy chose the item."""
-    policy_column: str | None = None
-    """Column of the name of the logging policy."""
-    candidates_column: str | None = None
-    """Column of the list of items that could be shown."""
     json: str | None = None
     """File for the description as JSON."""
 
@@ -69,9 +35,13 @@ class DescribeConfig(FileConfig):
 
 
 @dataclass(frozen=True)
-class SplitConfig(FileConfig):
+class SplitConfig(TimedFile):
     """One file to split in two Parquet files."""
 
+    file: str = ""
+    """The log: a text file or Parquet."""
+    session_column: str | None = None
+    """Column of the session id. Sessions of different users are different."""
     by: Literal["time", "user"] = "time"
     """time: whole sessions, the latest in the second file. user: all rows of a random part of the users in
     the second file."""
@@ -91,21 +61,13 @@ class SplitConfig(FileConfig):
 
 
 @dataclass(frozen=True)
-class CompareConfig:
+class CompareConfig(TimedFile):
     """Two log files to compare."""
 
     old: str = ""
     """The earlier log: a text file or Parquet, such as that of a training."""
     new: str = ""
     """The later log."""
-    separator: str | None = None
-    """Separator of text files, or tab, comma, semicolon, pipe, space (default: found in the first line)."""
-    user_column: str | None = None
-    """Column of the user id in both files; found in each by a common name if it is not given."""
-    item_column: str | None = None
-    """Column of the item id."""
-    time_column: str | None = None
-    """Column of the time, by which events of the same user and item differ."""
     rating_column: str | None = None
     """Column of the rating. Without one in both files, every row is a like."""
     like_threshold: Finite | None = None
@@ -125,8 +87,7 @@ def compare_files(options: CompareConfig) -> Comparison:
     """
     if options.json is not None:
         check_writable(Path(options.json), "--json")
-    columns = {role: getattr(options, f"{role}_column") for role in ("user", "item", "time", "rating")}
-    found = compare(options.old, options.new, columns, options.separator, options.like_threshold)
+    found = compare(options.old, options.new, options.columns, options.separator, options.like_threshold)
     for line in found.lines():
         say(line)
     if options.json is not None:
@@ -138,7 +99,7 @@ def describe_file(options: DescribeConfig) -> Description:
     """Print the description of a log, and write it to the file of ``json``. Raises UserError."""
     if options.json is not None:
         check_writable(Path(options.json), "--json")
-    found = describe(options.file, options.separator, options.names())
+    found = describe(options.file, options.separator, options.columns)
     for line in found.lines():
         say(line)
     if options.json is not None:
@@ -155,7 +116,7 @@ def split_file(options: SplitConfig) -> None:
     for path, option in ((train, "--train"), (test, "--test")):
         check_parquet(path, option)
     files = (Path(options.file), train, test)
-    names, separator, missing = options.names(), options.separator, options.missing
+    names, separator, missing = options.columns, options.separator, options.missing
     if options.by == "time":
         rows = split_by_time(*files, options.fraction, names, separator, missing)
     else:

@@ -25,17 +25,16 @@ from recsys_rl.evaluation.table import Played, mean_over_seeds, summarise
 from recsys_rl.evaluation.worlds import check_world, played_in
 from recsys_rl.report import write_report
 from recsys_rl.rivals.linear_bandit import BANDITS
-from recsys_rl.settings.fields import CountOrZero, Finite, Range, build, check_fields, shown
+from recsys_rl.settings.fields import CountOrZero, Range, build, check_fields, shown
 from recsys_rl.settings.names import DEFAULT_ALGO, algorithm_of, platform_of
 from recsys_rl.settings.shared import Seed
-from recsys_rl.tables.clean import Missing
 from recsys_rl.training.folder import nearby
 from recsys_rl.training.run import choose_device
 from recsys_rl.types import UserError
 from recsys_rl.utils.allocator import keep_freed_memory
 from recsys_rl.utils.files import check_writable, write_text
 from recsys_rl.workflows.latest import print_latest
-from recsys_rl.workflows.new_users import about_people, check_event_options, with_people
+from recsys_rl.workflows.new_users import PeopleFile, about_people, check_event_options, with_people
 
 SAME_CELLS = (
     "warning: the users of this table are those of the training, so it tells nothing of other users: train "
@@ -44,7 +43,7 @@ SAME_CELLS = (
 
 
 @dataclass(frozen=True)
-class EvaluateConfig:
+class EvaluateConfig(PeopleFile):
     """One evaluation of one or more checkpoints."""
 
     checkpoint: str | Path = f"checkpoints/{DEFAULT_ALGO}.pt"
@@ -79,32 +78,6 @@ class EvaluateConfig:
     cache_dir: str | Path | None = None
     """Folder for the results of the searches of `rule`, `searched` and `expert` (default: the user's cache
     folder)."""
-    users: str | Path | None = None
-    """File of events of other people with the same items: they play in place of the held-out users, with
-    profiles folded in from their likes."""
-    user_column: str | None = None
-    """Column of the user id in the file of --users. It is found by a common name, as the others are."""
-    item_column: str | None = None
-    """Column of the item id in this file."""
-    time_column: str | None = None
-    """Column of the time in this file. Without one, a hash of user and item draws the likes behind the
-    profile."""
-    rating_column: str | None = None
-    """Column of the rating in this file. Without one, every row is a like."""
-    weight_column: str | None = None
-    """Column of plays, seconds or purchases in this file."""
-    event_column: str | None = None
-    """Column of the kind of event in this file."""
-    event_weights: str | None = None
-    """Weights of the kinds of events in this file, as in view=0,cart=1,purchase=3; 0 leaves a kind out
-    (default: the option of the training, if the file has such a column)."""
-    like_threshold: Finite | None = None
-    """A rating of at least this much in this file is a like (default: the option of the training; if that was
-    not given, the threshold that fits the ratings of this file)."""
-    separator: str | None = None
-    """Separator of this file if it is a text (default: found in the first line)."""
-    missing: Missing = "refuse"
-    """Rows of this file without a user, item, time or rating: refuse the file, or drop the rows."""
     strangers: bool = False
     """Withhold the profiles of all users, as of people who come for the first time: policies see a profile of
     zeros, and learn what they can from the answers of the session. Rows are tuned on such users too."""

@@ -3,38 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
 
 from recsys_rl.settings.shared import DataConfig
-from recsys_rl.tables.clean import Missing
+from recsys_rl.tables.columns import EventFile
 from recsys_rl.tables.events import has_kinds, read_log
 from recsys_rl.tables.kinds import parse_event_weights
 from recsys_rl.types import InteractionLog
 
-COLUMNS = ("user_column", "item_column", "time_column", "rating_column", "weight_column", "event_column")
-"""Options that name the columns."""
 
-
-class EventOptions(Protocol):
-    """The options of a command about its file of events, beside ``COLUMNS``."""
-
-    @property
-    def event_weights(self) -> str | None: ...
-
-    @property
-    def event_column(self) -> str | None: ...
-
-    @property
-    def rating_column(self) -> str | None: ...
-
-    @property
-    def separator(self) -> str | None: ...
-
-    @property
-    def missing(self) -> Missing: ...
-
-
-def read_events(path: str | Path, options: EventOptions, trained: DataConfig | None = None) -> InteractionLog:
+def read_events(path: str | Path, options: EventFile, trained: DataConfig | None = None) -> InteractionLog:
     """The events in the file, as the options for its columns and values say.
 
     Without weights of kinds, those of the training are taken where the file has such a column. Of repeated
@@ -43,7 +20,6 @@ def read_events(path: str | Path, options: EventOptions, trained: DataConfig | N
     Args:
         trained: the settings of the data that the checkpoint was trained on.
     """
-    columns = {name: getattr(options, name) for name in COLUMNS}
     weights = parse_event_weights(options.event_weights)
     of_training = parse_event_weights(getattr(trained, "event_weights", None))
     if weights is None and of_training and options.rating_column is None:
@@ -51,7 +27,7 @@ def read_events(path: str | Path, options: EventOptions, trained: DataConfig | N
         weights = of_training if known else None
     return read_log(
         path,
-        **columns,
+        **{f"{role}_column": name for role, name in options.columns.items()},
         event_weights=weights,
         separator=options.separator,
         missing=options.missing,

@@ -5,45 +5,45 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from recsys_rl.errors import FieldError
 from recsys_rl.evaluation.checkpoints import Entry
 from recsys_rl.make import with_new_users
-from recsys_rl.workflows.event_file import COLUMNS, EventOptions, read_events
-
-OF_THE_FILE = (*COLUMNS, "event_weights", "like_threshold", "separator")
-"""Options that have no effect without the file."""
-
-
-class PeopleOptions(EventOptions, Protocol):
-    """The options of a command that takes people from the file ``users``."""
-
-    @property
-    def users(self) -> str | Path | None: ...
-
-    @property
-    def like_threshold(self) -> float | None: ...
+from recsys_rl.settings.fields import Finite
+from recsys_rl.tables.columns import EventFile
+from recsys_rl.workflows.event_file import read_events
 
 
-def check_event_options(options: PeopleOptions) -> None:
+@dataclass(frozen=True, kw_only=True)
+class PeopleFile(EventFile):
+    """People who play in place of the held-out users."""
+
+    users: str | Path | None = None
+    """File of events of other people with the same items: they play in place of the held-out users, with
+    profiles folded in from their likes. The options of columns, kinds and gaps are about this file."""
+    like_threshold: Finite | None = None
+    """A rating of at least this much in this file is a like (default: the option of the training; if that was
+    not given, the threshold that fits the ratings of this file)."""
+
+
+def check_event_options(options: PeopleFile) -> None:
     """Raise FieldError for an option about the file of ``users`` if there is none."""
     if options.users is not None:
         return
-    given = [name for name in OF_THE_FILE if getattr(options, name) is not None]
-    given += ["missing"] if options.missing != "refuse" else []
+    given = [f.name for f in dataclasses.fields(PeopleFile) if getattr(options, f.name) != f.default]
     if given:
         raise FieldError(given[0], "is about the file of people: give this file with --users too.")
 
 
 def with_people(
-    groups: Sequence[Sequence[Entry]], options: PeopleOptions, path: str | Path
+    groups: Sequence[Sequence[Entry]], options: PeopleFile, path: str | Path
 ) -> list[list[Entry]]:
     """The checkpoints with the users of the file ``path`` as held-out users.
 
-    ``options`` has the fields OF_THE_FILE and ``missing``. A line about the file goes to standard error.
-    Raises UserError if the file can't be read or no user of it can be folded in.
+    A line about the file goes to standard error. Raises UserError if the file can't be read or no user of it
+    can be folded in.
     """
     trained = groups[0][0].checkpoint.config.data_config
     log, found = read_events(path, options, trained), []

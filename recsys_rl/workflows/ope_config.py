@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from recsys_rl.evaluation.policies import check_once
@@ -10,6 +10,7 @@ from recsys_rl.ope.judge import LOGGED
 from recsys_rl.settings.fields import Count, Positive, Range, Share, check_fields
 from recsys_rl.settings.names import platform_of
 from recsys_rl.settings.shared import Seed
+from recsys_rl.tables.columns import DecisionColumns
 from recsys_rl.types import UserError
 
 TARGET = "target"
@@ -17,7 +18,7 @@ TARGET = "target"
 
 
 @dataclass(frozen=True)
-class OpeConfig:
+class OpeConfig(DecisionColumns):
     """One evaluation of policies on a log of decisions."""
 
     log: str | None = None
@@ -44,24 +45,6 @@ class OpeConfig:
     """CSV or Parquet file with the probabilities of another policy: session, step, propensity."""
     items: str | None = None
     """File about the items of your own log: id, genres, and any other column."""
-    separator: str | None = None
-    """Separator of your own text file, or tab, comma, semicolon, pipe, space (default: found)."""
-    user_column: str | None = None
-    """Column of the user in your own log (default: a common name, as for all columns)."""
-    item_column: str | None = None
-    """Column of the item that was shown; `items` for slates."""
-    time_column: str | None = None
-    """Column of the time."""
-    session_column: str | None = None
-    """Column of the session. Without one, each row is a session."""
-    reward_column: str | None = None
-    """Column of the reward."""
-    propensity_column: str | None = None
-    """Column of the probability with which the logged item was chosen."""
-    policy_column: str | None = None
-    """Column of the name of the logging policy."""
-    candidates_column: str | None = None
-    """Column of the list of items that could be shown."""
     json: str | None = None
     """Write all estimates to this file."""
     discount: Share = 1.0
@@ -108,12 +91,6 @@ class OpeConfig:
             raise UserError("--compare target is the policy of --target: give --target FILE.")
         if self.interval != "bernstein" and self.largest_weight is not None:
             raise UserError("--largest-weight belongs to --interval bernstein: give both, or neither.")
-
-    @property
-    def columns(self) -> dict[str, str | None]:
-        """The given name of each column of people's own log, by role."""
-        names = [f.name for f in fields(self) if f.name.endswith("_column")]
-        return {name.removesuffix("_column"): getattr(self, name) for name in names}
 
     @property
     def names(self) -> list[str]:

@@ -27,10 +27,9 @@ from recsys_rl.settings.names import DEFAULT_ALGO
 from recsys_rl.tables.checks import check_catalogue
 from recsys_rl.tables.decision_log import DecisionLog, catalogue_hash
 from recsys_rl.tables.decision_table import DecisionTable, read_table
-from recsys_rl.tables.items import ItemFacts
+from recsys_rl.tables.items import ItemFacts, catalogue_of_items
 from recsys_rl.tables.parts import parts
 from recsys_rl.tables.read import has_header
-from recsys_rl.tables.table_catalogue import catalogue_of_items
 from recsys_rl.types import Catalogue, Feedback, Stream, UserError
 from recsys_rl.users.from_log import rewards_by
 from recsys_rl.users.platform import LearnedUsers

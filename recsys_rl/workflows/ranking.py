@@ -20,7 +20,7 @@ from recsys_rl.evaluation.ranking_metrics import PER_USER, coverage, rank
 from recsys_rl.recommender import Recommender, load
 from recsys_rl.settings.fields import Count, Finite, check_fields
 from recsys_rl.settings.names import DEFAULT_ALGO
-from recsys_rl.tables.clean import Missing
+from recsys_rl.tables.columns import EventFile
 from recsys_rl.types import InteractionLog
 from recsys_rl.utils.files import check_writable, write_text
 from recsys_rl.utils.progress import announce, counted
@@ -44,7 +44,7 @@ LEGEND = {
 
 
 @dataclass(frozen=True)
-class RankingConfig:
+class RankingConfig(EventFile):
     """The ranking metrics of one checkpoint on one log."""
 
     log: str = ""
@@ -61,25 +61,6 @@ class RankingConfig:
     like_threshold: Finite | None = None
     """An item with a rating of at least this much is relevant (default: the option of the training; if that
     was not given, the threshold that fits the ratings of --seen, or of the held-out log without it)."""
-    user_column: str | None = None
-    """Column of the user id."""
-    item_column: str | None = None
-    """Column of the item id."""
-    rating_column: str | None = None
-    """Column of the rating. Without one, every row is a like."""
-    time_column: str | None = None
-    """Column of the time, which tells repeated events apart."""
-    weight_column: str | None = None
-    """Column of plays, seconds or purchases."""
-    event_column: str | None = None
-    """Column of the kind of event."""
-    event_weights: str | None = None
-    """Weights of the kinds of events, as in view=0,cart=1,purchase=3. Events of a kind with weight 0 are left
-    out, in both files (default: the option of the training, if the file has such a column)."""
-    separator: str | None = None
-    """Separator of a text file, or tab, comma, semicolon, pipe, space (default: found in the first line)."""
-    missing: Missing = "refuse"
-    """Rows without a user, item, time or rating: refuse the file, or drop the rows."""
     json: str | None = None
     """Write the table to this file as JSON."""
 

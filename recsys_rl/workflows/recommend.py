@@ -18,6 +18,7 @@ from recsys_rl.settings.fields import Count, Range, check_fields
 from recsys_rl.settings.names import DEFAULT_ALGO
 from recsys_rl.settings.shared import Seed
 from recsys_rl.tables.clean import Missing
+from recsys_rl.tables.columns import FileOptions
 from recsys_rl.utils.files import check_parquet, write_bytes
 from recsys_rl.utils.seeding import generators
 from recsys_rl.utils.terminal import say
@@ -31,7 +32,7 @@ NEAREST = 5  # titles of the line about the taste alone
 
 
 @dataclass(frozen=True)
-class RecommendConfig:
+class RecommendConfig(FileOptions):
     """Recommendations for one user, for a new user, or for many users."""
 
     checkpoint: str = f"checkpoints/{DEFAULT_ALGO}.pt"
@@ -53,7 +54,8 @@ class RecommendConfig:
     again: bool = False
     """Recommend also what the person has already: liked titles, and a user's likes in the data."""
     seen: str | None = None
-    """File of events (user, item) of users of the data: leave out all items of their events too."""
+    """File of events (user, item) of users of the data: leave out all items of their events too. The options
+    of columns are about this file, --item-column also about that of --items."""
     items: str | None = None
     """File about items: id, title, genres, year and others. Those that the catalogue lacks join it for this
     command, with vectors from their attributes."""
@@ -61,13 +63,6 @@ class RecommendConfig:
     """Draw each place with the policy's probabilities, in place of the most probable item."""
     seed: Seed = 0
     """Seed of the draws."""
-    user_column: str | None = None
-    """Column of the user id in the file of --seen."""
-    item_column: str | None = None
-    """Column of the item id in the files of --seen and --items."""
-    separator: str | None = None
-    """Separator of the file of --seen, or tab, comma, semicolon, pipe, space (default: found in its first
-    line)."""
     hour: Annotated[float, Range(0, below=HOURS)] | None = None
     """Hour of the week, from Monday at midnight, if the policy sees it. Default: now."""
     allow: str | None = None
@@ -210,8 +205,7 @@ def _seen(
     recommender: Recommender, options: RecommendConfig, path: str, users: Sequence[int | str]
 ) -> dict[int | str, list[int | str]]:
     """The items in the events of --seen, by user."""
-    columns = {"user": options.user_column, "item": options.item_column}
-    return read_seen(path, users, recommender.row_of_item, columns, options.separator)
+    return read_seen(path, users, recommender.row_of_item, options.columns, options.separator)
 
 
 def _items(recommender: Recommender, options: RecommendConfig, name: str) -> list[int | str]:

@@ -28,7 +28,7 @@ from recsys_rl.ope.slates import (
 )
 from recsys_rl.rivals.baselines import RandomPolicy
 from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog
-from recsys_rl.tables.single import single_decisions
+from recsys_rl.tables.decision_table import single_decisions
 from recsys_rl.types import Action, Events, Feedback, Interface, Obs
 from recsys_rl.workflows.ope_policies import slate_choices
 

@@ -10,7 +10,6 @@ import polars as pl
 import pytest
 
 from recsys_rl.cli import main
-from recsys_rl.tables import read
 from recsys_rl.tables.compare import Moved, compare
 
 OLD = ["user,item,rating,timestamp", *(f"1,{i},5,{i}" for i in (1, 2, 3)), "2,1,5,7", "2,2,1,8", "2,1,5,9"]
@@ -22,10 +21,8 @@ def write(path: Path, lines: list[str]) -> Path:
     return path
 
 
-@pytest.mark.parametrize("piece", [2, 500_000])
-def test_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: int) -> None:
+def test_by_hand(tmp_path: Path) -> None:
     """Rows of items 1, 2, 3, 9: 3, 2, 1, 0 of 6 before and 1, 1, 3, 1 of 6 now."""
-    monkeypatch.setattr(read, "PIECE", piece)
     found = compare(write(tmp_path / "old.csv", OLD), write(tmp_path / "new.csv", NEW))
     assert (found.old.rows, found.old.users, found.old.items) == (6, 2, 3)
     assert (found.new.rows, found.new.users, found.new.items) == (6, 2, 3 + 1)
@@ -81,27 +78,3 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert "most risen (share of the rows): '3' 16.67% to 50.00%" in said
     saved = json.loads(Path("drift.json").read_text())
     assert saved["new"]["unknown_items"] == 1 and saved["risen"][0]["item"] == "3"
-
-
-@pytest.mark.parametrize(
-    ("words", "sentence"),
-    [
-        (["old.csv"], "needs two files"),
-        (["old.csv", "missing.csv"], "missing.csv is not a file"),
-        (["old.csv", "empty.csv"], "empty.csv holds no row with a user and an item"),
-        (["old.csv", "new.csv", "--user-column", "who"], "it has no column 'who'"),
-    ],
-)
-def test_mistakes(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    words: list[str],
-    sentence: str,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    write(Path("old.csv"), OLD)
-    write(Path("new.csv"), NEW)
-    write(Path("empty.csv"), ["user,item", ",3"])
-    assert main(["data", "compare", *words]) == 2
-    assert sentence in capsys.readouterr().err

@@ -15,10 +15,10 @@ import torch
 from recsys_rl.cli import main
 from recsys_rl.tables import reader
 from recsys_rl.tables.checksum import Checksum
-from recsys_rl.tables.describe import describe
 from recsys_rl.tables.parts import read_decisions
 from recsys_rl.tables.reader import check_pieces
 from recsys_rl.tables.split import split_by_time, split_by_user
+from recsys_rl.tables.survey import describe
 from recsys_rl.tables.writer import CHECKSUM, KEY, DecisionWriter, write_decisions
 from recsys_rl.types import UserError
 from recsys_rl.utils.user_hashes import user_hashes

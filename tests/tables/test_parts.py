@@ -17,9 +17,9 @@ from torch import Tensor
 from recsys_rl.cli import main
 from recsys_rl.tables import reader
 from recsys_rl.tables.decision_log import DecisionLog, concatenate, cut
-from recsys_rl.tables.describe import describe
 from recsys_rl.tables.parts import parts, read_decisions, sampled
 from recsys_rl.tables.reader import check_pieces, files_of_log
+from recsys_rl.tables.survey import describe
 from recsys_rl.tables.writer import KEY, PART, PARTS, DecisionWriter, write_decisions
 from recsys_rl.types import UserError, tensors_of
 from tests.tables.generated_log import HEADER, STEPS, block, blocks

@@ -289,7 +289,7 @@ def test_lives_of_several_visits_are_refused(
     log = recorded(tmp_path, trained("drift"), "--sessions", "2")
     interface = dataclasses.replace(log.header.interface, visits=2)
     lives = dataclasses.replace(log, header=dataclasses.replace(log.header, interface=interface))
-    with pytest.raises(UserError, match="several visits"):
+    with pytest.raises(UserError):
         observe(lives, load(trained("drift")).catalogue)
 
 

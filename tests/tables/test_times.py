@@ -10,18 +10,24 @@ import pytest
 
 from recsys_rl.cli import main
 from recsys_rl.errors import UserError
-from recsys_rl.tables import read
-from recsys_rl.tables.describe import describe
 from recsys_rl.tables.description import Problem
 from recsys_rl.tables.events import read_log
 from recsys_rl.tables.split import split_by_time
-from recsys_rl.tables.times import times_of
+from recsys_rl.tables.survey import describe
+from recsys_rl.tables.times import TimeFormat, format_in, seconds
+from recsys_rl.tables.values import on
 
 LAST = 1609459140  # 2020-12-31 23:59 UTC
 
 
+def times_of(texts: list[str]) -> tuple[list[float | None], TimeFormat]:
+    column = pl.Series(texts)
+    form = format_in(column)
+    return on(column, seconds, form).to_list(), form
+
+
 @pytest.mark.parametrize(
-    ("text", "seconds"),
+    ("text", "expected"),
     [
         ("31.12.2020 23:59", LAST),
         ("31.12.2020", LAST - 23 * 3600 - 59 * 60),
@@ -34,15 +40,18 @@ LAST = 1609459140  # 2020-12-31 23:59 UTC
         ("2020-12-31T23:59Z", LAST),
     ],
 )
-def test_times_of_people(text: str, seconds: int) -> None:
-    found, bad, _, _ = times_of(pl.Series([text]), "time")
-    assert found.to_list() == [seconds] and not bad.any()
+def test_times_of_people(text: str, expected: int) -> None:
+    assert times_of([text])[0] == [expected]
+
+
+@pytest.mark.parametrize("text", ["1970-13-01", "1970-01-01T25:00:00Z", "yesterday", "01/02/1970"])
+def test_impossible_times_are_null(text: str) -> None:
+    assert times_of(["1970-01-01", text])[0][1] is None
 
 
 def test_one_row_shows_the_order_of_a_whole_column() -> None:
-    found, bad, _, note = times_of(pl.Series(["01/02/2021", "13/02/2021"]), "time")
-    assert found.to_list() == [1612137600, 1613174400] and not bad.any()
-    assert note == "times read as day first"
+    found, form = times_of(["01/02/2021", "13/02/2021"])
+    assert found == [1612137600, 1613174400] and form.note == "times read as day first"
 
 
 @pytest.mark.parametrize(
@@ -63,9 +72,8 @@ def test_unclear_times_are_refused_in_one_sentence(tmp_path: Path, rows: list[st
 
 
 def test_pieces_of_a_file_are_read_in_the_order_that_the_whole_file_shows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(read, "PIECE", 2)
     path = tmp_path / "log.csv"
     days = ["01/02/2021", "02/02/2021", "13/02/2021", "14/02/2021"]
     path.write_text("user,item,date\n" + "".join(f"u{k},x{k},{text}\n" for k, text in enumerate(days)))
@@ -81,11 +89,8 @@ def test_pieces_of_a_file_are_read_in_the_order_that_the_whole_file_shows(
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
-def test_unit_of_numbers_is_that_of_the_whole_column_in_each_piece(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
-) -> None:
+def test_unit_of_numbers_is_that_of_the_whole_column_in_each_piece(tmp_path: Path, ending: str) -> None:
     """Of the first 5 times most are below 1e11, of all 12 most are above."""
-    monkeypatch.setattr(read, "PIECE", 5)
     path, train, test = tmp_path / f"log.{ending}", tmp_path / "a.parquet", tmp_path / "b.parquet"
     counter = [k * 25_000_000_000 for k in range(12)]
     frame = pl.DataFrame({"user": range(12), "item": range(12), "time": counter})
@@ -105,9 +110,8 @@ def test_numbers_beyond_the_years_of_people_are_no_dates(tmp_path: Path) -> None
     assert "time: 0 to 1.1e+11 (no dates: numbers of steps or rows)" in describe(path).lines()
 
 
-def test_a_column_is_of_dates_or_of_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_column_is_of_dates_or_of_numbers(tmp_path: Path) -> None:
     """The piece without a date is read as those of the whole column are: a number is not a date."""
-    monkeypatch.setattr(read, "PIECE", 2)
     path = tmp_path / "log.csv"
     path.write_text("user,item,time\na,x,2020-12-31\nb,y,2021-01-01\nc,z,5\nd,w,6\n")
     (problem,) = describe(path).problems

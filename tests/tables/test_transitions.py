@@ -145,5 +145,5 @@ def test_rows_of_a_table_stay_together() -> None:
 
 
 def test_missing_piece_of_the_context_is_refused() -> None:
-    with pytest.raises(UserError, match=r"no column context\.profile"):
+    with pytest.raises(UserError):
         observe(dataclasses.replace(three_sessions(), given={}), CATALOGUE)
