@@ -85,14 +85,15 @@ def _raise_failure(codes: dict[int, int], size: int, folder: Path) -> None:
         raise KeyboardInterrupt
     if codes.get(0) == 2:
         raise SystemExit(2)
-    first = min(codes, key=lambda rank: (codes[rank] == LOST, rank))
+    # A rank that lost the others, or was ended by the launcher, did not fail first.
+    first = min(codes, key=lambda rank: (codes[rank] in (LOST, -SIGTERM), rank))
     said = "".join(path.read_text(errors="replace") for path in folder.glob(f"**/{first}/stderr.log"))
     if codes[first] == 2 and "error: " in said:
         raise UserError(said.rpartition("error: ")[2].strip())
     if said:
         print(said[-4000:].rstrip(), file=sys.stderr)
     code = codes[first]
-    killed = code < 0 and -code != SIGTERM  # the launcher sends SIGTERM, also to a rank that is just failing
+    killed = code < 0 and code != -SIGTERM  # the launcher sends SIGTERM, also to a rank that is just failing
     how = f"was ended by {Signals(-code).name}" if killed else "failed"
     raise UserError(
         f"Rank {first} of {size} {how}, so the others were ended, too: --resume continues from the last "

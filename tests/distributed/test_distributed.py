@@ -26,7 +26,9 @@ from recsys_rl.cli import main
 from recsys_rl.cli.train import train_options
 from recsys_rl.distributed import group
 from recsys_rl.distributed.group import sized
+from recsys_rl.distributed.launch import _raise_failure
 from recsys_rl.env.rec_env import RecEnv
+from recsys_rl.errors import UserError
 from recsys_rl.experience import on_policy
 from recsys_rl.experience.rollout import collect, play
 from recsys_rl.make import make_agent, make_env, make_world
@@ -511,6 +513,11 @@ def wait_until(condition: Callable[[], object], process: subprocess.Popen[str] |
 
 def updates(path: Path) -> int:
     return load(path).updates if path.exists() else 0
+
+
+def test_rank_that_the_launcher_ended_is_not_the_one_that_failed(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^Rank 1 of 2 was ended by SIGKILL"):
+        _raise_failure({0: -signal.SIGTERM, 1: -signal.SIGKILL}, 2, tmp_path)
 
 
 def test_run_with_a_killed_rank_can_be_resumed(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ ALGORITHM = '''
 from dataclasses import dataclass, replace
 
 from recsys_rl.agents.a2c import A2C, A2CConfig
-from recsys_rl.protocols import Algorithm
+from recsys_rl.records import Algorithm
 from recsys_rl.settings.fields import Positive
 
 

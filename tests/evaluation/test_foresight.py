@@ -85,7 +85,7 @@ def test_commands_print_one_note_before_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("recsys_rl.workflows.advice.ENOUGH", 3e-5)  # of 1,800,000 steps: 54
+    monkeypatch.setattr("recsys_rl.workflows.about_run.ENOUGH", 3e-5)  # of 1,800,000 steps: 54
     sizes = [f"--{name.replace('_', '-')}={value}" for name, value in (SMALL | PATIENT).items()]
     rollout = ["--num-envs", "2", "--n-steps", "16", "--batch-size", "16", "--eval-interval", "0"]
     train = ["train", "--env", "satiation", "--data", "synthetic", "--num-users", "60", *sizes, *rollout]
