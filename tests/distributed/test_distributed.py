@@ -28,7 +28,6 @@ from recsys_rl.distributed import group
 from recsys_rl.distributed.group import sized
 from recsys_rl.distributed.launch import _raise_failure
 from recsys_rl.env.rec_env import RecEnv
-from recsys_rl.errors import UserError
 from recsys_rl.experience import on_policy
 from recsys_rl.experience.rollout import collect, play
 from recsys_rl.make import make_agent, make_env, make_world
