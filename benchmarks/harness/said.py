@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.harness.served import Connection
 from recsys_rl.cli.train import train_options
 from recsys_rl.errors import UserError
-from recsys_rl.serve.record import Record, check
+from recsys_rl.serve.record_at_rest import Record, check
 from recsys_rl.serve.record_schema import Decision, decoded
 from recsys_rl.workflows.train import train
 

@@ -84,7 +84,7 @@ def log_options(argv: list[str]) -> CheckOptions | ForgetOptions:
 
 
 def _check(options: CheckOptions) -> None:
-    from recsys_rl.serve.record import Record, check
+    from recsys_rl.serve.record_at_rest import Record, check
 
     record = Record(Path(options.db), _path(options.checkpoint), options.env)
     try:
@@ -99,8 +99,8 @@ def _check(options: CheckOptions) -> None:
 
 
 def _export(options: ExportOptions) -> None:
-    from recsys_rl.serve.export import export
-    from recsys_rl.serve.record import Record
+    from recsys_rl.serve.export_log import export
+    from recsys_rl.serve.record_at_rest import Record
 
     if options.out is None:
         raise UserError("The file to write is missing: give --out FILE.parquet.")

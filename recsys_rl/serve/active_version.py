@@ -15,11 +15,11 @@ from pathlib import Path
 from recsys_rl.errors import UserError, one_line
 from recsys_rl.recommender.visit import NOON
 from recsys_rl.serve import messages
+from recsys_rl.serve.decide_again import request_of
 from recsys_rl.serve.draw_request import DrawRequest, draw
 from recsys_rl.serve.facts import CHAMPION, champion_in, facts_of
 from recsys_rl.serve.messages import Problem
 from recsys_rl.serve.record_schema import Damaged, Decision, ServedPolicy, SessionRows
-from recsys_rl.serve.replay import request_of
 from recsys_rl.serve.rule import LATE, NOT_FINITE, RAISED
 from recsys_rl.serve.store import Full, Store
 from recsys_rl.serve.versions import Version, files_in, open_version

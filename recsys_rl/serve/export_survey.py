@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from recsys_rl.errors import UserError
-from recsys_rl.serve.record import Record
+from recsys_rl.serve.record_at_rest import Record
 from recsys_rl.serve.record_schema import Decision, SessionRows
 from recsys_rl.serve.session_state import SessionState
 from recsys_rl.serve.versions import Version

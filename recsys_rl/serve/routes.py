@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from recsys_rl.errors import one_line
 from recsys_rl.serve.active_version import PolicyFiles, latest_requests
+from recsys_rl.serve.decide_again import report
 from recsys_rl.serve.jobs import Feedback, Read, Recommend, Swap
 from recsys_rl.serve.messages import (
     AliasRequest,
@@ -33,7 +34,6 @@ from recsys_rl.serve.messages import (
 )
 from recsys_rl.serve.metrics import Metrics
 from recsys_rl.serve.record_schema import Decision, SessionRows
-from recsys_rl.serve.replay import report
 from recsys_rl.serve.store import Store
 from recsys_rl.serve.worker import Worker
 from recsys_rl.version import __version__

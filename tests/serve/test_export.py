@@ -14,8 +14,8 @@ import torch
 from recsys_rl.errors import UserError
 from recsys_rl.recommender import load
 from recsys_rl.serve.draw_request import DrawRequest, DrawResult, draw
-from recsys_rl.serve.export import _id_of, export
-from recsys_rl.serve.record import Record
+from recsys_rl.serve.export_log import _id_of, export
+from recsys_rl.serve.record_at_rest import Record
 from recsys_rl.serve.versions import sha256_of
 from recsys_rl.tables.parts import read_decisions
 from recsys_rl.tables.transitions import observe
@@ -101,7 +101,7 @@ def test_popularity_has_its_own_name_in_a_log_and_each_row_its_own_logger(
                     patch.delattr("recsys_rl.serve.rule._scores")
                 answers.append(recommend(client, "3"))
         send(client, event(answers[-1], "leave"))
-    monkeypatch.setattr("recsys_rl.serve.export.draw", elsewhere)
+    monkeypatch.setattr("recsys_rl.serve.export_log.draw", elsewhere)
     export(Record(db), out, now=time.time() + LATER)
     log, recommender = read_decisions(out), load(path)
     assert log.header.loggers == ("ppo", "popularity-drawn") and log.loggers.tolist() == [0, 1, 0]

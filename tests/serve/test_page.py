@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.pictures import browser
-from recsys_rl.serve.record import Record
+from recsys_rl.serve.record_at_rest import Record
 from tests.serve.browser import Page, page
 from tests.serve.live import live
 from tests.serve.servers import serving

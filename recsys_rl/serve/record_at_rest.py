@@ -8,9 +8,9 @@ from itertools import islice
 from pathlib import Path
 
 from recsys_rl.errors import UserError, amount, one_line
+from recsys_rl.serve.decide_again import is_same, replay
 from recsys_rl.serve.facts import facts_of
 from recsys_rl.serve.record_schema import Damaged, Decision, ServedPolicy, SessionRows
-from recsys_rl.serve.replay import is_same, replay
 from recsys_rl.serve.store import Store
 from recsys_rl.serve.versions import Version, files_in, open_version
 

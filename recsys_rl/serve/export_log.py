@@ -19,11 +19,11 @@ from torch import Tensor
 from recsys_rl.errors import UserError
 from recsys_rl.evaluation.policies import candidate_rule
 from recsys_rl.recommender import Visit
+from recsys_rl.serve.decide_again import Replayed, replay
 from recsys_rl.serve.draw_request import DrawRequest, draw
 from recsys_rl.serve.export_survey import Logger, Survey, check_stages, logger_of, session_of, survey_of
-from recsys_rl.serve.record import Record
+from recsys_rl.serve.record_at_rest import Record
 from recsys_rl.serve.record_schema import Decision, SessionRows
-from recsys_rl.serve.replay import Replayed, replay
 from recsys_rl.serve.session_state import PackedVisit, SessionState, Step, pack
 from recsys_rl.serve.versions import Version
 from recsys_rl.session import PIECES
