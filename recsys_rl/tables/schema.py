@@ -241,8 +241,8 @@ def find_columns(
         fits = [x for x in names if plain_name(x) in common and x not in given.values()]
         plain = column.plain or role
         if given.get(role) == NO_COLUMN:
-            continue
-        if given.get(role) is not None:
+            fits = []
+        if given.get(role) not in (None, NO_COLUMN):
             found[role] = str(given[role])
         elif plain in fits or len(fits) == 1:
             found[role] = plain if plain in fits else fits[0]

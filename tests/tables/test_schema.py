@@ -9,9 +9,12 @@ from typing import Any
 import polars as pl
 import pytest
 
+from recsys_rl.cli import main
 from recsys_rl.tables.cells import Cells
 from recsys_rl.tables.checks import OF_FACTORS, OF_LISTS, OF_SESSIONS, broken
-from recsys_rl.tables.schema import BY_NAME, BY_START, COLUMNS, ITEMS, column_of, numbers
+from recsys_rl.tables.decision_table import read_table
+from recsys_rl.tables.events import read_log
+from recsys_rl.tables.schema import BY_NAME, BY_START, COLUMNS, ITEMS, NO_COLUMN, column_of, numbers
 from recsys_rl.types import UserError
 
 VALUES: dict[str, tuple[list[Any], list[Any]]] = {  # values that follow the rule, and values that break it
@@ -48,6 +51,22 @@ def test_gaps_break_no_rule_and_are_refused() -> None:
     assert not numbers(series, COLUMNS["step"])[1].any()
     with pytest.raises(UserError, match="'step' has no value in 1 row"):
         Cells("log.csv", series.to_frame()).values("step")
+
+
+def test_a_required_column_cannot_be_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    log = Path("log.csv")
+    log.write_text("user,item,reward,propensity\n1,2,1,0.5\n2,3,0,0.5\n")
+    split = ["split", "log.csv", "--by", "user", "--train", "a.parquet", "--test", "b.parquet"]
+    for words in (split, ["compare", "log.csv", "log.csv"]):
+        assert main(["data", *words, "--user-column", NO_COLUMN]) == 2
+        assert "it has no column for the user" in capsys.readouterr().err
+    with pytest.raises(UserError, match="no column for the user"):
+        read_log(log, user_column=NO_COLUMN)
+    with pytest.raises(UserError, match="no column for the item"):
+        read_table(log, {"item": NO_COLUMN})
 
 
 SESSIONS: dict[str, list[Any]] = {
