@@ -164,11 +164,15 @@ class Layout:
         rows = rows.filter(pl.col("key").is_in(again.unique().implode())).sort(ROW)
         return again.len(), rows.filter(~pl.col("key").is_first_distinct())[ROW][0]
 
-    def repeated_events(self) -> Count:
-        """The rows with the user, the item and (if there are times) the time of an earlier row."""
+    def repeated_events(self, timed: bool = False) -> Count:
+        """The rows with the user, the item and (if there are times) the time of an earlier row.
+
+        ``timed``: a row with a value that is no time repeats no other.
+        """
         if not {"user", "item"} <= self.roles.keys() or self.slates:
             return 0, 0
         keys = [self.hash(self.roles[role]) for role in ("user", "item")]
         keys += [] if self.form is None else [self.seconds]
         gaps = [self.gap(name) for role, name in self.roles.items() if role != "event"]
+        gaps += [self.seconds.is_null()] if timed and self.form is not None else []
         return self.repeats(keys, pl.any_horizontal(gaps))

@@ -137,8 +137,10 @@ def repeated_rows(
         layout = Layout.open(path, given or {}, separator, ROLES)
     except UserError:
         return ""
+    if layout.holds_decisions:
+        return ""
     columns = {role: name for role, name in layout.roles.items() if role in ("user", "item", "time")}
-    count, first = (0, 0) if layout.holds_decisions else Layout(layout.table, columns).repeated_events()
+    count, first = Layout(layout.table, columns).repeated_events(timed=True)
     if not count:
         return ""
     verb, kept = ("repeats", "is") if count == 1 else ("repeat", "are")

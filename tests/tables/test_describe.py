@@ -15,6 +15,7 @@ import pytest
 from recsys_rl.cli import main
 from recsys_rl.tables.description import Problem
 from recsys_rl.tables.events import read_log
+from recsys_rl.tables.split import repeated_rows
 from recsys_rl.tables.survey import describe
 from recsys_rl.types import UserError
 from tests.doors import ROOT
@@ -285,6 +286,14 @@ def test_split_tells_of_repeated_rows(
     Path("log.csv").write_text(text.replace("a,x,1\nb", "a,x,9\nb").replace("b,x,3\nb,,4\nc", "c"))
     assert main(["data", "split", "log.csv", "--by", by, "--fraction", FRACTION[by]]) == 0
     assert "repeat" not in capsys.readouterr().out
+
+
+def test_rows_without_a_valid_time_repeat_none_in_a_split(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("user,item,time\na,1,x\na,1,y\na,2,2020-01-01\nb,1,2020-01-01\n")
+    assert repeated_rows(path) == ""
+    path.write_text("user,item,time\na,1,x\na,1,y\nb,1,2020-01-01\nb,1,2020-01-01\n")
+    assert repeated_rows(path).startswith("1 row repeats")
 
 
 def test_split_looks_for_no_repeats_among_decisions_or_without_items(
