@@ -84,7 +84,10 @@ def decimal_commas(x: pl.Expr) -> pl.Expr:
 def text(x: pl.Expr, kind: Kind) -> pl.Expr:
     """The values as texts without spaces at the ends, the same for a number of any type: 7, 7.0 and "7"."""
     texts = x.cast(pl.String, strict=False).str.strip_chars()
-    return pl.coalesce(_exact(x).cast(pl.String), texts) if kind.is_float() else texts
+    if not kind.is_float():
+        return texts
+    integer = x.cast(pl.Int64, strict=False)
+    return pl.coalesce(pl.when(integer == x).then(integer).cast(pl.String), texts)
 
 
 def hashed(x: pl.Expr, kind: Kind) -> pl.Expr:

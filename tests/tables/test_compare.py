@@ -53,6 +53,14 @@ def test_ids_of_different_types_are_the_same(tmp_path: Path) -> None:
     assert found.like_threshold is None and found.risen == found.fallen == ()
 
 
+def test_large_whole_floats_are_the_same_as_integers(tmp_path: Path) -> None:
+    ids = [2**53, 2**60, -(2**62), 7]
+    for name, kind in (("old", pl.Int64), ("new", pl.Float64)):
+        pl.DataFrame({"user": ids, "item": ids}).cast(kind).write_parquet(tmp_path / f"{name}.parquet")
+    found = compare(tmp_path / "old.parquet", tmp_path / "new.parquet")
+    assert found.new.unknown_users == found.new.unknown_items == 0 and found.repeated_rows == 4
+
+
 def test_rank_correlation_agrees_with_scipy(tmp_path: Path) -> None:
     from scipy.stats import spearmanr
 
