@@ -10,12 +10,12 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from recsys_rl.errors import one_line
+from recsys_rl.errors import listed, one_line
 from recsys_rl.tables.cells import Cells, tensor_of
 from recsys_rl.tables.decision_log import DecisionLog
 from recsys_rl.tables.lines import lines_of
 from recsys_rl.tables.read import TableFile, open_table, parsing
-from recsys_rl.tables.schema import COLUMNS, find_columns, named
+from recsys_rl.tables.schema import COLUMNS, common_names, named, plain_name
 from recsys_rl.types import UserError
 
 
@@ -114,9 +114,12 @@ def _keyed(name: str, frame: pl.DataFrame, log: DecisionLog, ids: Ids | None) ->
     if ids is None:
         return frame
     if ids.sessions is not None and "session" not in frame.columns:
-        given = {"session": ids.session_column if ids.session_column in frame.columns else None}
-        found = find_columns(Path(name), frame.columns, given, ("session",), required=())
-        frame = frame.rename(dict.fromkeys(found.values(), "session"))
+        common = common_names("session")
+        fits = [x for x in frame.columns if x == ids.session_column]
+        fits = fits or [x for x in frame.columns if plain_name(x) in common]
+        if len(fits) > 1:
+            raise UserError(f"{name}: {listed(fits)} may all hold the session: name one of them session.")
+        frame = frame.rename(dict.fromkeys(fits, "session"))
     if "session" not in frame.columns:
         return _in_order(name, frame, log, ids.rows)
     if ids.sessions is not None:
@@ -156,8 +159,8 @@ def _every(cells: Cells, log: DecisionLog, ids: Ids | None) -> Tensor | None:
             f"{log.items.shape[1]}: leave the column out."
         )
     items = [str(k) for k in range(log.header.num_items)] if ids is None else ids.items
-    every, unknown = cells.probabilities(items), columns.keys() - set(items)
-    if unknown and "probabilities" not in cells:
+    unknown = columns.keys() - set(items)
+    if unknown and "probabilities" not in cells and columns.keys() >= set(items):
         hint = "" if ids is None else (
             " The log neither shows nor offers this item: if it could be shown, name it in the log's column "
             "candidates, or give the log a column probability.ID for every item."
@@ -166,7 +169,7 @@ def _every(cells: Cells, log: DecisionLog, ids: Ids | None) -> Tensor | None:
             f"{cells.name} has the column {one_line(columns[min(unknown)])}: give one column for each of the "
             f"{len(items):,} items of the log.{hint}"
         )
-    return every
+    return cells.probabilities(items)
 
 
 def _factors(cells: Cells, places: Tensor, logprobs: Tensor, log: DecisionLog) -> Tensor:

@@ -567,8 +567,15 @@ def test_target_rows_are_found_by_any_common_name_of_the_session(tmp_path: Path)
         assert found.logprobs.exp().tolist() == pytest.approx([0.4, 0.3, 0.2, 0.1])
     by_row = read(tmp_path, log, propensity=shares)  # of b, c, a, d
     assert by_row.logprobs.exp().tolist() == pytest.approx([0.3, 0.1, 0.2, 0.4])
-    with pytest.raises(UserError):
-        read(tmp_path, log, visit=["a"] * 4, episode=["a"] * 4, propensity=shares)
+    with pytest.raises(UserError, match="'visit_id', 'episode' may all hold the session: name one of them"):
+        read(tmp_path, log, visit_id=["a"] * 4, episode=["a"] * 4, propensity=shares)
+
+
+def test_an_item_that_the_log_lacks_is_named_before_the_sums(tmp_path: Path) -> None:
+    log, half = own(tmp_path), [0.5] * 4
+    columns = {f"probability.{x}": [0.5 / len(log.items)] * 4 for x in log.items}
+    with pytest.raises(UserError, match=r"has the column probability\.d: .* name it in the log's column"):
+        read(tmp_path, log, propensity=half, **columns, **{"probability.d": half})
 
 
 @pytest.mark.parametrize(
