@@ -85,7 +85,7 @@ def read_items(path: str | Path, item_column: str, text_ids: bool) -> ItemFacts:
     rows = frame.height
     frame = frame.unique("\0id", keep="first", maintain_order=True)
     known = frame["\0id"].to_list()
-    others = [name for name in names if name != fits[0]]
+    others = [name for name in dict.fromkeys(names) if name != fits[0]]
     roles = find_columns(table.path, others, {}, ITEMS, required=())
     titles = _column(frame, roles.get("title"))
     texts, genres = _column(frame, roles.get("year")), _column(frame, roles.get("genres"))
@@ -95,7 +95,7 @@ def read_items(path: str | Path, item_column: str, text_ids: bool) -> ItemFacts:
         years = {
             id_: float(found[1]) for id_, text in titles.items() if (found := re.search(r"\((\d{4})\)", text))
         }
-    others = [name for name in dict.fromkeys(others) if name not in roles.values()]
+    others = [name for name in others if name not in roles.values()]
     columns = {name: _column(frame, name) for name in others}
     own = [name for name, values in columns.items() if _nearly_unique(values.values(), name)]
     others, columns = [x for x in others if x not in own], {x: columns[x] for x in others if x not in own}

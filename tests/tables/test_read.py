@@ -509,6 +509,12 @@ def test_a_file_name_is_no_pattern(tmp_path: Path, name: str) -> None:
     assert both == [[5, 6, 6], [5]]
 
 
+def test_the_first_of_two_columns_of_one_name_is_read(tmp_path: Path) -> None:
+    path = write(tmp_path, "items.csv", "item,title,title,tags\n5,Tea,x,hot\n6,Milk,y,cold\n")
+    facts = read_items(path, "item", text_ids=False)
+    assert facts.titles == {5: "Tea", 6: "Milk"} and facts.genres == {5: ["hot"], 6: ["cold"]}
+
+
 @pytest.mark.parametrize("ending", [".csv", ".parquet"])
 @pytest.mark.parametrize("read", [read_log, describe, read_table, read_decisions])
 def test_a_pipe_as_a_log_is_refused_at_once(
