@@ -109,6 +109,8 @@ class TableFile:
 
     def text(self, column: str) -> pl.Expr:
         """The values of the column in ``scan`` as ``texts`` gives them."""
+        if self.raw is not None:
+            return pl.col(column)
         with parsing(self.path):
             return _plain(column, self.scan([column]).collect_schema()[column])
 

@@ -18,6 +18,7 @@ from recsys_rl.tables.decision_table import read_table
 from recsys_rl.tables.events import read_log
 from recsys_rl.tables.items import encoded, read_items
 from recsys_rl.tables.parts import read_decisions
+from recsys_rl.tables.read import open_table
 from recsys_rl.tables.split import split_by_time
 from recsys_rl.tables.survey import describe
 from recsys_rl.tables.writer import KEY
@@ -513,6 +514,12 @@ def test_the_first_of_two_columns_of_one_name_is_read(tmp_path: Path) -> None:
     path = write(tmp_path, "items.csv", "item,title,title,tags\n5,Tea,x,hot\n6,Milk,y,cold\n")
     facts = read_items(path, "item", text_ids=False)
     assert facts.titles == {5: "Tea", 6: "Milk"} and facts.genres == {5: ["hot"], 6: ["cold"]}
+
+
+def test_the_type_of_a_text_column_needs_no_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = open_table(write(tmp_path, "log.csv", table(NAMES, ",")))
+    monkeypatch.setattr(pl, "read_csv", None)
+    assert text.text("user").meta.eq(pl.col("user"))
 
 
 @pytest.mark.parametrize("ending", [".csv", ".parquet"])
