@@ -65,7 +65,8 @@ _TABLE = (
     Column("user", "id", common=f"uid userno {_with_ids('user')}", plain="user"),
     Column("item", "id", common=f"iid asin isbn itemno {_with_ids('item')}", plain="item"),
     Column(
-        *("time", "whole"),
+        "time",
+        "whole",
         common="timestamp time datetime date ts unixtime timems timestampms createdat eventtime reviewtime "
         "unixreviewtime eventtimestamp",
         plain="timestamp",
@@ -89,7 +90,8 @@ _TABLE = (
         "weight",
     ),
     Column(
-        *("event", "name"),
+        "event",
+        "name",
         common="eventtype event eventname action actiontype behaviortype behaviourtype behavior behaviour "
         "interactiontype interaction kind",
         plain="event_type",
@@ -116,7 +118,8 @@ _TABLE = (
     Column("policy", "name", common="policy policyname loggingpolicy behaviorpolicy logger"),
     Column("candidates", "id", common="candidates couldbeshown"),
     Column(
-        *("title", "name"),
+        "title",
+        "name",
         common="title name itemtitle itemname movietitle productname trackname artistname",
         ranked=True,
     ),
