@@ -32,7 +32,7 @@ from recsys_rl.tables.schema import (
     value,
 )
 from recsys_rl.tables.times import UNCLEAR
-from recsys_rl.tables.values import as_texts, hashed
+from recsys_rl.tables.values import as_texts, hashed, is_list
 from recsys_rl.types import UserError
 
 CLOCK = (1e8, 7.3e9)  # numbers outside are not instants but counters: in seconds, these are 1973 and 2201
@@ -88,7 +88,7 @@ class _Survey:
         self.layout, self.roles, self.rows = layout, layout.roles, layout.rows
         self.checks: dict[str, pl.Expr] = {}  # by the text of the problem
         self.mends: dict[str, str] = {}
-        self.sums: dict[str, tuple[pl.Expr, ...]] = {}  # the lowest number, their sum, the highest, how many
+        self.sums: dict[str, pl.Expr] = {}  # the sound numbers of a column, or lists of them
 
     def problems(self) -> dict[str, Count]:
         """The rows with each problem of their values."""
@@ -126,7 +126,7 @@ class _Survey:
         """Check and sum the ``numbers`` of a column."""
         sound = follows(numbers, column)
         self.checks[f"column {name!r} {column.problem}"] = ~sound & ~self.layout.gap(name)
-        self.sums[name] = _sums(pl.when(sound).then(numbers))
+        self.sums[name] = pl.when(sound).then(numbers)
 
     def facts(self) -> Description:
         layout = self.layout
@@ -178,8 +178,11 @@ class _Survey:
 
     def ranges(self) -> dict[str, tuple[float, float, float]]:
         """The lowest number, the mean and the highest of each column of numbers."""
-        parts = [part.alias(f"{k} {name}") for name, x in self.sums.items() for k, part in enumerate(x)]
-        row = self.layout.collect(self.layout.scan.select(parts)).row(0) if parts else ()
+        # Columns first: in one step with the sums, each of the four would parse the texts again.
+        numbers = self.layout.scan.select(x.alias(name) for name, x in self.sums.items())
+        kinds = numbers.collect_schema()
+        sums = [x.alias(f"{k} {name}") for name in self.sums for k, x in enumerate(_sums(name, kinds[name]))]
+        row = self.layout.collect(numbers.select(sums)).row(0) if sums else ()
         each = {name: row[4 * k : 4 * k + 4] for k, name in enumerate(self.sums)}
         return {name: (low, total / n, high) for name, (low, total, high, n) in each.items() if n}
 
@@ -261,13 +264,16 @@ class _Decisions(_Survey):
             Layout(layout.table, roles, names if self.whole_rows else (*self.signals, *exclude, *self.ends))
         )
         self.inverse: pl.Expr | None = None
+        self.later: set[str] = set()  # texts of the checks that follow those of the lists
         self.slate_size = 1
         if self.layout.slates:
             self.sizes = self.layout.lists(roles["item"]).list.len()
             self.slate_size = self.layout.collect(self.layout.scan.head(1).select(self.sizes)).item() or 0
 
     def problems(self) -> dict[str, Count]:
-        found = super().problems() | self._wrong_lists() | self._wrong_sessions()
+        values, lists = super().problems(), self._wrong_lists()
+        first = {text: values[text] for text in values if text not in self.later}
+        found = first | lists | values | self._wrong_sessions()
         if "session" not in self.roles and "step" in self.layout.table.names:
             found["steps, and no column of sessions: name it with --session-column"] = (self.rows, 1)
         return found
@@ -279,6 +285,7 @@ class _Decisions(_Survey):
         if self.layout.slates:
             text = f"slates of another size than the first ({self.slate_size})"
             self.checks[text] = (self.sizes != self.slate_size).fill_null(False)
+        earlier = set(self.checks)
         for name in self.signals:
             self.checks[f"column {name!r} has no value"] = self.layout.gap(name)
             self._outcome(name, column_of(name))
@@ -288,6 +295,7 @@ class _Decisions(_Survey):
             rule = COLUMNS["step"]
             wrong = ~follows(self._value("step", rule), rule) & ~self.layout.gap("step")
             self.checks[f"column 'step' {rule.problem}"] = wrong
+        self.later = self.checks.keys() - earlier
 
     def _value(self, name: str, column: Column) -> pl.Expr:
         return value(pl.col(name), self.layout.types[name], column)
@@ -299,7 +307,7 @@ class _Decisions(_Survey):
         self.checks[f"column {name!r} has no finite number"] = ~known & ~self.layout.gap(name)
         self.checks[f"column {name!r} {rule.problem}"] = known & ~follows(found, rule)
         chances = found.exp() if rule.name == "logprob" else found
-        self.sums["propensity" if rule.name == "logprob" else name] = _sums(pl.when(known).then(chances))
+        self.sums["propensity" if rule.name == "logprob" else name] = pl.when(known).then(chances)
         self.inverse = pl.when(known & follows(found, rule)).then(1 / chances)
 
     def _outcome(self, name: str, column: Column) -> None:
@@ -313,8 +321,7 @@ class _Decisions(_Survey):
         self.checks[f"column {name!r} holds another number of values than the slate of its row"] = another
         wrong = lists.list.eval(~follows(numbers, column)).list.any()
         self.checks[f"column {name!r} {column.problem}"] = wrong & ~self.layout.gap(name)
-        sound = lists.list.eval(numbers.filter(follows(numbers, column))).list
-        self.sums[name] = (sound.min().min(), sound.sum().sum(), sound.max().max(), sound.len().sum())
+        self.sums[name] = lists.list.eval(numbers.filter(follows(numbers, column)))
 
     def _wrong_lists(self) -> dict[str, Count]:
         """The rows whose items are not among their candidates, are excluded, or stand twice in a slate."""
@@ -385,7 +392,16 @@ class _Decisions(_Survey):
         return replace(found, others=others, **more)
 
 
-def _sums(numbers: pl.Expr) -> tuple[pl.Expr, ...]:
+def _sums(name: str, kind: pl.DataType) -> tuple[pl.Expr, ...]:
+    """The lowest number of a column, their sum, the highest, and how many they are."""
+    numbers = pl.col(name)
+    if is_list(kind):
+        return (
+            numbers.list.min().min(),
+            numbers.list.sum().sum(),
+            numbers.list.max().max(),
+            numbers.list.len().sum(),
+        )
     return numbers.min(), numbers.sum(), numbers.max(), numbers.count()
 
 

@@ -51,6 +51,15 @@ USERS = "rows of another user than the row before in their session"
 TIMES = "rows with an earlier time than the step before in their session"
 
 
+def test_problems_of_lists_come_before_those_of_rewards(tmp_path: Path) -> None:
+    path = write(tmp_path / "log.csv", sessions(), item=(8, "c"), reward=(3, "x"), propensity=(3, 0))
+    assert [problem.text for problem in describe(path).problems] == [
+        "column 'propensity' is not a probability above 0 and up to 1",
+        "items that are not among the candidates of their row",
+        "column 'reward' has no finite number",
+    ]
+
+
 @pytest.mark.parametrize(
     ("changes", "problems"),
     [
