@@ -1,4 +1,4 @@
-"""What the page of an evaluation shows."""
+"""The contents of an evaluation's page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which version answers a request: the one that serves, how another takes its place, and how it comes back.
+"""The version that answers a request: the one that serves, how another replaces it, and how it comes back.
 
 The record keeps the SHA-256 of the version that serves (facts.py), so that the same one serves after a start.
 """
@@ -79,7 +79,7 @@ class ActiveVersion:
 
 
 def checkpoint_at_start(path: Path, record: Path) -> Path:
-    """The checkpoint that serves first: a file that is named, else what the record says, else the only one.
+    """The checkpoint that serves first: a file that is named, else the one in the record, else the only one.
 
     Raises UserError if this leaves none: that another policy serves must not go unnoticed.
     """

@@ -223,7 +223,7 @@ def _host_problem(scope: Scope, host: bytes, only_local: bool) -> Problem | None
 
 
 def _as_problem(error: Exception) -> Problem:
-    """The problem of an answer; an error that nobody foresaw is in the server's log."""
+    """The problem of an answer; an unexpected error is in the server's log."""
     if isinstance(error, Problem):
         return error
     if isinstance(error, UserError):

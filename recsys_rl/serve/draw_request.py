@@ -28,7 +28,7 @@ TOO_FEW = "too-few-items"
 
 @dataclass
 class DrawRequest:
-    """What a draw depends on."""
+    """Inputs of a draw."""
 
     number: int  # of the decision
     version: Version

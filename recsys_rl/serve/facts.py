@@ -67,12 +67,12 @@ def check_facts(name: str, known: Mapping[str, Any], wanted: Mapping[str, Any]) 
 
 
 def champion_in(path: Path) -> str:
-    """The SHA-256 of the version that served last; "" where no record says so. Nothing is written."""
+    """The SHA-256 of the version that served last; "" without a record of it. Nothing is written."""
     if not path.is_file():
         return ""
     try:
         with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
             row = db.execute("SELECT value FROM facts WHERE name = ?", (CHAMPION,)).fetchone()
         return "" if row is None else str(json.loads(row[0]))
-    except (sqlite3.Error, ValueError):  # whoever opens it to write says what is wrong
+    except (sqlite3.Error, ValueError):  # opening it to write raises the error with its reason
         return ""

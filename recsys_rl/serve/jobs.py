@@ -35,7 +35,7 @@ class Settings:
 
 
 def _steady() -> float:
-    """Seconds since some moment; those in which the machine slept count where the system tells them."""
+    """Seconds since some moment; those in which the machine slept count where the system's clock has them."""
     sleepless = getattr(time, "CLOCK_BOOTTIME", None)  # Linux
     return time.monotonic() if sleepless is None else time.clock_gettime(sleepless)
 
@@ -132,7 +132,7 @@ class Transaction:
 
 @dataclass
 class Shared:
-    """What jobs read and change. Only the worker's thread changes it, apart from ``admission``."""
+    """The objects of all jobs. Only the worker's thread changes it, apart from ``admission``."""
 
     settings: Settings
     store: Store

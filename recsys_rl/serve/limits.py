@@ -29,7 +29,7 @@ DONE = None  # between two requests there is no limit of ours: uvicorn closes a 
 LEAST = 128
 """So many may always wait: a batch that is drawn, and the next one."""
 BUSY = 32
-"""An answer tells how fast the server is if so many waited: a batch of fewer takes as long as one of 32."""
+"""The server's speed is measured while so many wait: a batch of fewer takes as long as one of 32."""
 FIRST = 4e-4  # seconds between two answers, until they are measured
 SMOOTHING = 0.02  # of the seconds, by one answer
 SHARE = 0.5

@@ -19,7 +19,7 @@ Items = Annotated[list[Id], Meta(max_length=MOST_ITEMS)]
 
 
 class Context(Struct, forbid_unknown_fields=True, frozen=True):
-    """What the caller knows of the moment."""
+    """Facts about the moment that the caller knows."""
 
     hour: Annotated[float, Meta(ge=0, lt=168)] | None = None
     """Of the week, from Monday at midnight; null: the server's clock. Only where the policy sees it."""

@@ -44,7 +44,7 @@ Get = Callable[["Services", Request], Awaitable[Response]]
 
 @dataclass(frozen=True)
 class Services:
-    """What the functions of the routes use."""
+    """The objects that the functions of the routes use."""
 
     worker: Worker
     policies: PolicyFiles

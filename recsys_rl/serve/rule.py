@@ -23,7 +23,7 @@ LATE, RAISED, NOT_FINITE = "late", "raised", "not-finite"
 
 @dataclass(frozen=True)
 class Choice:
-    """What the rule chose for one observation."""
+    """The rule's choice for one observation."""
 
     items: list[int]  # (K,) rows of the catalogue
     logprobs: list[float]  # (K,) of each place given those before it

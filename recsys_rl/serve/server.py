@@ -84,9 +84,8 @@ def serve(options: ServeConfig) -> None:
     try:
         app = application(options, tokens)
         url = url_of(*listener.getsockname()[:2])
-        policy = nearby(
-            Path(app.worker.shared.active.version.row.file)
-        )  # the run behind a link in checkpoints/
+        version = app.worker.shared.active.version
+        policy = nearby(Path(version.row.file))  # the run behind a link in checkpoints/
         config = uvicorn.Config(
             app,
             http=limited(HttpToolsProtocol),

@@ -1,4 +1,4 @@
-"""A session as its rows tell it: its steps, their signals, and whether it has ended.
+"""The state of a session, from its rows: its steps, their signals, and whether it has ended.
 
 It is made from the rows alone, in the order of their numbers; the server and the tools that read the record
 use this one code. Between two draws the observation's state is kept beside it, as bytes.

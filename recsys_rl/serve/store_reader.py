@@ -1,4 +1,4 @@
-"""What is read from the record's database. A session's digest covers each row that is given out.
+"""Reading the record's database. A session's digest covers each row that is given out.
 
 A session counts its rows and sums their digests in the transaction that writes them: a row that is lost,
 changed or doubled shows when the session is read.

@@ -1,4 +1,4 @@
-"""What is known of the items of a log: a file of titles, genres, years, attributes, and a catalogue of it."""
+"""Facts about the items of a log: a file of titles, genres, years, attributes, and a catalogue of it."""
 
 from __future__ import annotations
 
