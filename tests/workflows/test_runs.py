@@ -488,3 +488,9 @@ def test_parallel_and_killed_runs_keep_their_folders(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert runs_survive.STEPS == 960
+
+
+def test_run_that_is_stopped_from_the_callers_loop_is_saved(here: Path) -> None:
+    for update in updates(settings(*steps(9), "--save-interval", "5"), folder="part"):
+        update.run.stopped = update.run.updates == 3
+    assert load("part/ppo.pt").updates == 3
