@@ -344,7 +344,8 @@ def test_signal_during_an_update_ends_the_loop_after_it(
     monkeypatch.setattr(on_policy, "collect", interrupted)
     assert next(course).run.updates == 2
     with pytest.raises(
-        Interrupted, match=r"^Stopped at step 48; run holds the run: continue it with --run run"
+        Interrupted,
+        match=r"^Stopped at step 48; run holds the run: continue it with recsys-rl train --run run",
     ):
         next(course)
     assert load("run/ppo.pt").updates == 2
