@@ -142,7 +142,8 @@ def _to_the_end(
         opened.saver.save(run)  # after a stop from the caller's loop
     if not run.over:
         raise Interrupted(
-            f"Stopped at step {run.step:,}; {folder} holds the run: continue it with recsys-rl train --run {folder}."
+            f"Stopped at step {run.step:,}; {folder} holds the run: continue it with "
+            f"recsys-rl train --run {folder}."
         )
     if opened.logger is not None and not opened.quiet:
         for observer in opened.observers:
