@@ -226,7 +226,7 @@ def brought_settings(env: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """
     file = platform_of(env).file if isinstance(env, str) else None
     path = None if file is None else given.get(file.field)
-    if file is None or path is None:
+    if file is None or not isinstance(path, str):  # another type is refused with the field
         return {}
     return {**file.load(platform_of(env).config(**{file.field: path})).settings}
 

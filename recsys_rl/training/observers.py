@@ -1,7 +1,8 @@
-"""Observers: objects that see a run between two updates. A run has a list of them, and no other hook.
+"""Observers: objects that see a run between two updates: its log, evaluation, judges and checkpoint.
 
-Whoever wants to see a run makes an object with one or two of the methods of ``Observer``. They are called in
-the order of the list. Rank 0 alone logs, evaluates and judges.
+An observer has one or two of the methods of ``Observer``, which are called in the order of the list
+(workflows/train.py makes it). Rank 0 alone logs, evaluates and judges. An observer may end a run of one
+process by ``run.stopped = True``; of several processes it must not, as the others would wait.
 """
 
 from __future__ import annotations
@@ -32,19 +33,20 @@ class Observer:
         """After an update. The observers that follow see what it adds to ``update.metrics``."""
 
     def saving(self, run: Run) -> None:
-        """Before the run's checkpoint is written."""
+        """Before the run's checkpoint is written; on every rank that has the observer."""
 
     def ended(self, run: Run) -> str:
-        """Lines for the user of a run that has ended; "" if there are none."""
+        """Lines for the user of a run that has ended; "" if there are none. Not called in a quiet run."""
         return ""
 
 
 class Saver(Observer):
     """Writes the checkpoint: of a new run at once, then at the interval of the settings and at the end."""
 
-    def __init__(self, path: Path, ranks: Ranks, saved: int | None, others: Sequence[Observer]) -> None:
+    def __init__(self, path: Path, ranks: Ranks, saved: int | None) -> None:
         """``saved``: the step of the checkpoint at ``path``; None if there is none."""
-        self.path, self.ranks, self.saved, self.others = path, ranks, saved, others
+        self.path, self.ranks, self.saved = path, ranks, saved
+        self.observers: Sequence[Observer] = ()  # of the run: each sees that it is saved
 
     def begun(self, run: Run) -> None:
         self.save(run)
@@ -61,7 +63,7 @@ class Saver(Observer):
         """
         if self.saved == run.step:
             return
-        for observer in self.others:
+        for observer in self.observers:
             observer.saving(run)
         check_weights(run, self.ranks)
         checkpoint = snapshot(run, self.ranks)

@@ -46,7 +46,8 @@ class LearnedConfig(EnvConfig):
     """The file of learned users (recsys-rl fit-users). It brings the items, the users and the sizes."""
 
     def __post_init__(self) -> None:
-        if self.user_model is not None:  # a checkpoint finds it from any folder
+        # A checkpoint finds it from any folder. Another type is refused by the check of the fields.
+        if isinstance(self.user_model, str) and self.user_model:
             object.__setattr__(self, "user_model", str(Path(self.user_model).absolute()))
 
 

@@ -69,12 +69,13 @@ class Best(Observer):
         self._stop(run)
 
     def _stop(self, run: Run) -> None:
-        run.stopped = self._since_best(run) >= JUDGE_PATIENCE
+        since = self._since_best(run)
+        run.stopped = run.stopped or (since is not None and since >= JUDGE_PATIENCE)
 
-    def _since_best(self, run: Run) -> int:
-        """Evaluations since the highest estimate, 0 at the latest, and before the first one."""
+    def _since_best(self, run: Run) -> int | None:
+        """Evaluations since the highest estimate, 0 at the latest; None before the first one."""
         values = [mean for _, mean, _, _ in _estimates(run)]
-        return len(values) - 1 - values.index(max(values)) if values else 0
+        return len(values) - 1 - values.index(max(values)) if values else None
 
     def ended(self, run: Run) -> str:
         curve = _estimates(run)

@@ -96,9 +96,9 @@ def updates(
         quiet: print nothing about the run. The first preparation of a dataset still prints a line.
         settings: fields of ``Config`` in place of those of ``config``, as in ``Config(lr=1e-3)``.
 
-    If the caller's loop ends early, by break or an error, a checkpoint of the last update is written. Raises
-    the errors of ``train``. Ctrl-C during an update ends the run after that update; between two updates it
-    raises KeyboardInterrupt in the caller's loop.
+    If the generator is closed early, as by break, a checkpoint of the last update is written. Raises the
+    errors of ``train``. Ctrl-C during an update ends the run after that update; between two updates it raises
+    KeyboardInterrupt in the caller's loop.
     """
     with _begun(_with_items(config, settings), resume, ALONE, folder, latest, quiet) as opened:
         yield from _to_the_end(opened, ALONE.stop_requests)
@@ -139,9 +139,11 @@ def _to_the_end(
         except GeneratorExit:  # the caller's loop ended here
             opened.saver.save(run)
             raise
+        opened.saver.save(run)  # after a stop from the caller's loop
     if not run.over:
         raise Interrupted(
-            f"Stopped at step {run.step:,}; {folder} holds the run: continue it with --run {folder}."
+            f"Stopped at step {run.step:,}; {folder} holds the run: continue it with "
+            f"recsys-rl train --run {folder}."
         )
     if opened.logger is not None and not opened.quiet:
         for observer in opened.observers:
@@ -195,8 +197,9 @@ def _begun(
             say("" if judges is None else judges.note)
         taken = folders.take(config, own) if first and not resume else None
         own = _shared(own if taken is None else taken, ranks)
-        saver = Saver(own / f"{config.algo}.pt", ranks, run.step if resume else None, recording)
+        saver = Saver(own / f"{config.algo}.pt", ranks, run.step if resume else None)
         opened = OpenRun(run, saver, [LossCheck(saver), *recording, saver], None, ranks, quiet)
+        saver.observers = opened.observers
         with folders.removed_on_error(taken):
             if taken is not None:
                 stack.enter_context(folders.held(taken))

@@ -90,6 +90,11 @@ def _check_judged(config: Config) -> None:
                 f"is {shown(value)}: it judges runs in users who were learned from a log, and {config.env} "
                 "has none; leave it out (recsys-rl ope judges a finished policy).",
             )
+        if getattr(config.agent_config, "checkpoint", None) is not None:
+            raise FieldError(
+                f"train_config.{name}",
+                f"is {shown(value)}: a run with the items of a checkpoint has no evaluations; leave it out.",
+            )
         if not settings.eval_interval:
             raise FieldError(
                 f"train_config.{name}", f"is {shown(value)}: it needs evaluations; give an eval_interval."

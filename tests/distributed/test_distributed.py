@@ -566,7 +566,9 @@ def test_ctrl_c_stops_all_ranks(to_all: bool, tmp_path: Path) -> None:
     code, out, err = finish(process)
     step = load(tmp_path / "checkpoints/ppo.pt").step
     folder = "runs/drift-synthetic-ppo-0"
-    said = f"Stopped at step {step:,}; {folder} holds the run: continue it with --run {folder}."
+    said = (
+        f"Stopped at step {step:,}; {folder} holds the run: continue it with recsys-rl train --run {folder}."
+    )
     assert (code, out) == (130, "") and err.splitlines()[-1] == said and "Traceback" not in err
 
 

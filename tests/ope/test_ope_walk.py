@@ -19,7 +19,8 @@ BESIDE = {
     "tables/read.py",  # which files a folder has, and errors of Parquet
     "tables/schema.py",  # columns and rules, which reader and checks apply
     "tables/checksum.py",
-    "tables/clean.py",  # what counts as a missing cell
+    "tables/columns.py",  # the options that name columns
+    "tables/values.py",  # the value of a cell, which the tensors of a table apply
 }
 MOST = 20
 

@@ -203,3 +203,8 @@ def test_gymnasium_id(users_file: Path) -> None:
     assert obs["history"].shape == (5,) and made.unwrapped.sessions.config.max_episode_steps == 5  # type: ignore[attr-defined]
     _, reward, *_ = made.step(3)
     assert 0 <= float(reward) <= 1
+
+
+def test_file_of_users_that_is_no_text_is_refused_as_any_other_field(users_file: Path) -> None:
+    with pytest.raises(UserError, match="user_model"):
+        from_dict(Config, {"env": "learned", "env_config": {"user_model": 5}})

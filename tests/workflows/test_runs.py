@@ -344,7 +344,8 @@ def test_signal_during_an_update_ends_the_loop_after_it(
     monkeypatch.setattr(on_policy, "collect", interrupted)
     assert next(course).run.updates == 2
     with pytest.raises(
-        Interrupted, match=r"^Stopped at step 48; run holds the run: continue it with --run run"
+        Interrupted,
+        match=r"^Stopped at step 48; run holds the run: continue it with recsys-rl train --run run",
     ):
         next(course)
     assert load("run/ppo.pt").updates == 2
@@ -488,3 +489,9 @@ def test_parallel_and_killed_runs_keep_their_folders(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert runs_survive.STEPS == 960
+
+
+def test_run_that_is_stopped_from_the_callers_loop_is_saved(here: Path) -> None:
+    for update in updates(settings(*steps(9), "--save-interval", "5"), folder="part"):
+        update.run.stopped = update.run.updates == 3
+    assert load("part/ppo.pt").updates == 3
