@@ -85,8 +85,8 @@ def _raise_failure(codes: dict[int, int], size: int, folder: Path) -> None:
         raise KeyboardInterrupt
     if codes.get(0) == 2:
         raise SystemExit(2)
-    # A rank that lost the others, or was ended by the launcher, did not fail first.
-    first = min(codes, key=lambda rank: (codes[rank] in (LOST, -SIGTERM), rank))
+    # A rank that lost the others did not fail first, nor one that the launcher ended, if there is another.
+    first = min(codes, key=lambda rank: (codes[rank] == LOST, codes[rank] == -SIGTERM, rank))
     said = "".join(path.read_text(errors="replace") for path in folder.glob(f"**/{first}/stderr.log"))
     if codes[first] == 2 and "error: " in said:
         raise UserError(said.rpartition("error: ")[2].strip())

@@ -26,7 +26,7 @@ from recsys_rl.cli import main
 from recsys_rl.cli.train import train_options
 from recsys_rl.distributed import group
 from recsys_rl.distributed.group import sized
-from recsys_rl.distributed.launch import _raise_failure
+from recsys_rl.distributed.launch import LOST, _raise_failure
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.experience import on_policy
 from recsys_rl.experience.rollout import collect, play
@@ -514,9 +514,13 @@ def updates(path: Path) -> int:
     return load(path).updates if path.exists() else 0
 
 
-def test_rank_that_the_launcher_ended_is_not_the_one_that_failed(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^Rank 1 of 2 was ended by SIGKILL"):
-        _raise_failure({0: -signal.SIGTERM, 1: -signal.SIGKILL}, 2, tmp_path)
+@pytest.mark.parametrize(
+    "codes", [(-signal.SIGTERM, -signal.SIGKILL), (LOST, -signal.SIGTERM), (-signal.SIGTERM, 1), (LOST, 1)]
+)
+def test_the_rank_that_failed_is_named(codes: tuple[int, int], tmp_path: Path) -> None:
+    """Not one that lost the other, and not one that the launcher ended, if there is another."""
+    with pytest.raises(UserError, match=r"^Rank 1 of 2 "):
+        _raise_failure(dict(enumerate(codes)), 2, tmp_path)
 
 
 def test_run_with_a_killed_rank_can_be_resumed(tmp_path: Path) -> None:
