@@ -103,7 +103,7 @@ class Watcher(Protocol):
     def answered(self, step: Step) -> None: ...
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What a resumed run needs of the decisions that it holds."""
+        """The state of the decisions that it holds, for a resumed run."""
         ...
 
 
@@ -115,11 +115,11 @@ class Objective(Protocol):
         ...
 
     def verdict(self) -> str:
-        """What the user must know of it at the end of the run, in sentences; "" if there is nothing."""
+        """Sentences about it for the user at the end of the run; "" if there are none."""
         ...
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What a resumed run needs, on the CPU; the names are its own."""
+        """Its state for a resumed run, on the CPU; the names are its own."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -155,11 +155,11 @@ class Experience(Protocol):
         ...
 
     def verdict(self) -> str:
-        """What the user must know of it at the end of the run, in sentences; "" if there is nothing."""
+        """Sentences about it for the user at the end of the run; "" if there are none."""
         ...
 
     def state_dict(self, finished: bool = False) -> dict[str, Tensor]:
-        """What a resumed run needs. ``finished``: no run will be resumed from it."""
+        """Its state for a resumed run. ``finished``: no run will be resumed from it."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Tensor], finished: bool = False) -> None:

@@ -50,7 +50,7 @@ class Split:
 
 
 Known = Mapping[str, Tensor]
-"""What a platform keeps of N visits under way: tensors (N, ...) by name."""
+"""State of N visits under way that a platform keeps: tensors (N, ...) by name."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class VisitPieces:
 
 
 class Brought(Protocol):
-    """What the file of a platform brings to a run."""
+    """World and settings that the file of a platform brings to a run."""
 
     @property
     def world(self) -> World: ...
@@ -148,7 +148,7 @@ class Brought(Protocol):
 
     @property
     def tensors(self) -> Mapping[str, Tensor]:
-        """What its users are made of, by name."""
+        """The tensors of its users, by name."""
         ...
 
     @property
@@ -204,7 +204,7 @@ class Platform:
         return bool(getattr(settings, "repeats", of_class))
 
     def brought(self, settings: Any) -> Brought | None:
-        """What the file of these settings brings; None if the world is made from data. Raises UserError."""
+        """The world and settings of the file; None if the world is made from data. Raises UserError."""
         return None if self.file is None else self.file.load(settings)
 
     def slate_size(self, settings: Any) -> int:

@@ -525,7 +525,7 @@ class Transitions:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one update learns from, and what the log of the run shows of it."""
+    """The data of one update, and its numbers for the log of the run."""
 
     data: Rollout | Transitions
     metrics: Mapping[str, float]  # means of this update

@@ -33,7 +33,7 @@ class Encoder(Protocol):
     products: bool
     """True if entries hold the products of features and signals."""
     profile: slice | None
-    """Where the context holds the profile, if entries hold its product with the item's embedding."""
+    """The columns of the context with the profile, if entries hold its product with the item's embedding."""
     expects_signals: bool
     """True if it also learns to expect the next signals (next_signals.py)."""
 

@@ -32,7 +32,7 @@ class Playable:
 
 @dataclass(frozen=True)
 class Loggers:
-    """What is known of the policies that made a log."""
+    """Facts about the policies that made a log."""
 
     # The policy at a place in the log's loggers; None if it is not known.
     policy: Callable[[ReplayedLog, int], Playable | None]

@@ -219,7 +219,7 @@ class OpeResult:
 
     @property
     def promises(self) -> dict[str, str]:
-        """What each kind of interval of the rows promises."""
+        """The promise of each kind of interval of the rows."""
         return {kind: PROMISES[kind] for kind in sorted({row.interval for row in self.rows})}
 
     def json(self) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class Intervals:
 
 @dataclass(frozen=True)
 class Knowledge:
-    """What the warnings of a policy's rows rest on, beside its evidence."""
+    """Facts for the warnings of a policy's rows, beside its evidence."""
 
     # Share of the policy's mass that the log lacks; of an estimator with one of these needs, another share.
     unsupported: float = 0.0

@@ -96,7 +96,7 @@ def pseudo_inverse_weights(
 
 @dataclass(frozen=True)
 class SlateEvidence:
-    """What the estimators of slates read of a policy."""
+    """Evidence of a policy for the estimators of slates."""
 
     slates: Slates
     lacking: dict[str, str]  # the reason of each need that is missing
@@ -161,7 +161,7 @@ class SlateLog:
         return found
 
     def evidence(self, places: Tensor | None, choices: Choices | None) -> SlateEvidence:
-        """What the estimators of slates read of a policy.
+        """Evidence of a policy for the estimators of slates.
 
         Args:
             places: (E, K) float64, its log-probability of each place's item, given those above; None if

@@ -1,1 +1,1 @@
-"""What a team would ship without reinforcement learning, and references that know the users."""
+"""Policies that a team would ship without reinforcement learning, and references that know the users."""

@@ -24,7 +24,7 @@ SLEW = 0.1
 
 @dataclass(frozen=True)
 class Settings:
-    """How the worker works."""
+    """The settings of the worker."""
 
     session_timeout: float = 1800.0  # seconds
     feedback_window: float = 3600.0  # seconds

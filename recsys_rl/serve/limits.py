@@ -108,7 +108,7 @@ class Guard:
 
 
 class Reader:
-    """Where in a request the bytes of a connection are. Nothing of them is kept."""
+    """The place in a request of the bytes of a connection. Nothing of them is kept."""
 
     def __init__(self) -> None:
         self.parser = httptools.HttpRequestParser(self)

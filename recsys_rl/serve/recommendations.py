@@ -306,7 +306,7 @@ def _answer_of(row: Decision, policy: ServedPolicy, version: Version) -> message
     return messages.Recommendation(
         decision_id=str(row.number),
         items=places,
-        propensity=math.exp(sum(row.logprobs)),
+        propensity=row.propensity,
         policy=messages.Policy(chooser.name, chooser.number, chooser.sha256),
         session=messages.SessionStep(str(row.session), row.step),
         degraded=row.degraded or None,

@@ -7,6 +7,7 @@ that is needed to make it again.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -80,6 +81,11 @@ class Decision(Struct, array_like=True, frozen=True):
     exclude: tuple[int, ...]  # items of the request that could not be shown
     degraded: str  # why popularity chose; "" if the policy did
     answer: bytes
+
+    @property
+    def propensity(self) -> float:
+        """The probability of all items in this order."""
+        return math.exp(sum(self.logprobs))
 
 
 class Event(Struct, array_like=True, frozen=True):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,6 +63,7 @@ class Route(NamedTuple):
     answer: type | None = None
 
 
+@cache  # it reads the files of the page
 def routes() -> tuple[Route, ...]:
     """All routes, in the order of the description."""
 
@@ -162,7 +163,7 @@ async def decisions(services: Services, request: Request) -> Response:
             time=row.time,
             items=[ids[item] for item in row.items],
             titles=[title(item) for item in row.items],
-            propensity=math.exp(sum(row.logprobs)),
+            propensity=row.propensity,
             degraded=row.degraded or None,
             events=events,
         )

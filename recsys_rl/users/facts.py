@@ -1,4 +1,4 @@
-"""What learned users keep of the log from which they were learned."""
+"""Facts of the log from which users were learned."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from recsys_rl.types import Interface, Signal, Stream
 
 @dataclass(frozen=True)
 class UserFacts:
-    """What learned users have of the log from which they were learned."""
+    """Facts of the log from which users were learned, which their file keeps."""
 
     interface: Interface
     signals: tuple[Signal, ...]  # (S,): those of the log that the users give

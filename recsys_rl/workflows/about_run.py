@@ -1,4 +1,4 @@
-"""What `train` prints of a run: before its first update, and after its last one."""
+"""The lines that `train` prints of a run: before its first update, and after its last one."""
 
 from __future__ import annotations
 

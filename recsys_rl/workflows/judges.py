@@ -21,7 +21,7 @@ JUDGE_PATIENCE = 5
 
 
 class Judges:
-    """What ``judge_log`` and ``world`` of a run's settings measure."""
+    """The judges of the settings ``judge_log`` and ``world`` of a run."""
 
     def __init__(self, run: Run) -> None:
         """Raise UserError if one can't judge this run."""

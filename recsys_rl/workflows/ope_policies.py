@@ -71,7 +71,7 @@ def slate_choices(
 
 
 def loggers_of(options: OpeConfig, read: ReadLog, log: ReplayedLog) -> Loggers:
-    """What is known of the policies that made the log."""
+    """Facts about the policies that made the log."""
     makers = Makers(read)
     return Loggers(
         makers.policy, makers.probabilities, _unknown(options, read, log), read.behaviours is not None

@@ -69,7 +69,7 @@ class VisitorsConfig:
 
 @dataclass
 class Visits:
-    """What the visitors measured."""
+    """The measurements of the visitors."""
 
     returns: list[float] = field(default_factory=list)  # of each session
     lengths: list[int] = field(default_factory=list)

@@ -1,0 +1,178 @@
+"""The survey of a log of decisions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import polars as pl
+
+from recsys_rl.tables.checks import OF_LISTS, OF_SESSIONS, broken
+from recsys_rl.tables.description import Description
+from recsys_rl.tables.event_survey import EventSurvey, spread
+from recsys_rl.tables.layout import ROW, Count, Layout
+from recsys_rl.tables.schema import (
+    BY_NAME,
+    BY_START,
+    COLUMNS,
+    Column,
+    column_of,
+    follows,
+    named,
+    of_propensities,
+    value,
+)
+from recsys_rl.tables.values import as_texts
+
+# Recorded logs (tables/writer.py) have further columns.
+_NAMES = (*BY_NAME, "exclude", "logger_logprobs")
+_STARTS = (*BY_START, "event_")
+_FILL = "fill them in, or leave these sessions out"
+
+
+class DecisionSurvey(EventSurvey):
+    """The survey of a log of decisions: the problems for which `recsys-rl ope` refuses it."""
+
+    mend_gaps = _FILL
+    needed = ("user", "item", "time", "session", "reward", "propensity", "policy", "candidates", "step")
+
+    def __init__(self, layout: Layout) -> None:
+        names, roles = layout.table.names, {x: y for x, y in layout.roles.items() if x != "event"}
+        if "session" in roles and "step" in names:
+            roles["step"] = "step"
+        self.by_step = "step" in roles
+        # A log without steps may show an item twice to a user: only a whole row can be a repeat.
+        self.whole_rows = not self.by_step and bool({"session", "time"} & roles.keys())
+        self.signals = list(named(names, "signal.").values())
+        self.ends = [name for name in ("terminated", "truncated") if name in names]
+        exclude = [name for name in ("exclude",) if name in names]
+        super().__init__(
+            Layout(layout.table, roles, names if self.whole_rows else (*self.signals, *exclude, *self.ends))
+        )
+        self.inverse: pl.Expr | None = None
+        self.later: set[str] = set()  # texts of the checks that follow those of the lists
+        self.slate_size = 1
+        if self.layout.slates:
+            self.sizes = self.layout.lists(roles["item"]).list.len()
+            self.slate_size = self.layout.collect(self.layout.scan.head(1).select(self.sizes)).item() or 0
+
+    def problems(self) -> dict[str, Count]:
+        values, lists = super().problems(), self._wrong_lists()
+        first = {text: values[text] for text in values if text not in self.later}
+        found = first | lists | values | self._wrong_sessions()
+        if "session" not in self.roles and "step" in self.layout.table.names:
+            found["steps, and no column of sessions: name it with --session-column"] = (self.rows, 1)
+        return found
+
+    def outcomes(self) -> None:
+        """Check propensities, signals, rewards and steps."""
+        if "propensity" in self.roles:
+            self._propensities(self.roles["propensity"])
+        if self.layout.slates:
+            text = f"slates of another size than the first ({self.slate_size})"
+            self.checks[text] = (self.sizes != self.slate_size).fill_null(False)
+        earlier = set(self.checks)
+        for name in self.signals:
+            self.checks[f"column {name!r} has no value"] = self.layout.gap(name)
+            self._outcome(name, column_of(name))
+        if "reward" in self.roles:
+            self._outcome(self.roles["reward"], COLUMNS["reward"])
+        if self.by_step:
+            rule = COLUMNS["step"]
+            wrong = ~follows(self._value("step", rule), rule) & ~self.layout.gap("step")
+            self.checks[f"column 'step' {rule.problem}"] = wrong
+        self.later = self.checks.keys() - earlier
+
+    def _value(self, name: str, column: Column) -> pl.Expr:
+        return value(pl.col(name), self.layout.types[name], column)
+
+    def _propensities(self, name: str) -> None:
+        rule = of_propensities(name)
+        found = self._value(name, rule)
+        known = found.is_finite().fill_null(False)
+        self.checks[f"column {name!r} has no finite number"] = ~known & ~self.layout.gap(name)
+        self.checks[f"column {name!r} {rule.problem}"] = known & ~follows(found, rule)
+        chances = found.exp() if rule.name == "logprob" else found
+        self.sums["propensity" if rule.name == "logprob" else name] = pl.when(known).then(chances)
+        self.inverse = pl.when(known & follows(found, rule)).then(1 / chances)
+
+    def _outcome(self, name: str, column: Column) -> None:
+        """Check rewards or signals: a number a row, or a list of them."""
+        if not self.layout.is_list(name):
+            self.numbers(name, self._value(name, column), column)
+            return
+        lists, kind = self.layout.lists(name), self.layout.types[name]
+        numbers = value(pl.element(), kind.inner if isinstance(kind, pl.List) else pl.String(), column)
+        another = (lists.list.len() != self.slate_size).fill_null(False)
+        self.checks[f"column {name!r} holds another number of values than the slate of its row"] = another
+        wrong = lists.list.eval(~follows(numbers, column)).list.any()
+        self.checks[f"column {name!r} {column.problem}"] = wrong & ~self.layout.gap(name)
+        self.sums[name] = lists.list.eval(numbers.filter(follows(numbers, column)))
+
+    def _wrong_lists(self) -> dict[str, Count]:
+        """The rows whose items are not among their candidates, are excluded, or stand twice in a slate."""
+        if "item" not in self.roles:
+            return {}
+        layout, item = self.layout, self.roles["item"]
+        lists = {"items": layout.entries(item) if layout.slates else pl.concat_list(item)}
+        if "candidates" in self.roles:
+            lists["candidates"] = layout.entries(self.roles["candidates"]).fill_null([])
+        if isinstance(layout.types.get("exclude"), pl.List):
+            lists["exclude"] = layout.entries("exclude")
+        kinds = layout.scan.select(**lists).collect_schema()
+        if len(set(kinds.values())) > 1 or pl.List(pl.String) in kinds.values():
+            lists = {name: as_texts(x, kinds[name]) for name, x in lists.items()}
+        scan = layout.scan.select(ROW, gap=layout.gap(item), **lists)
+        there = {*lists, *(["slate"] if layout.slates else [])}
+        rules = [rule for rule in OF_LISTS if there >= set(rule.needs)]
+        return layout.counted({x.problem: x.broken.fill_null(False) & ~pl.col("gap") for x in rules}, scan)
+
+    def _wrong_sessions(self) -> dict[str, Count]:
+        """The rows that break a rule of their session; all of them are compared together."""
+        if "session" not in self.roles:
+            return {}
+        kept = {"session": self._known("session")}
+        if self.by_step:
+            step = self._value("step", COLUMNS["step"])
+            kept["step"] = pl.when(follows(step, COLUMNS["step"])).then(step).cast(pl.Int32, strict=False)
+            kept |= {} if self.layout.form is None else {"time": self.layout.seconds.cast(pl.Float64)}
+        if "user" in self.roles:
+            kept["user"] = (self._known("user") % 2**32).cast(pl.UInt32)
+        kept |= {name: self._value(name, COLUMNS[name]).fill_null(False) for name in self.ends}
+        keys = ["session", "step"] if self.by_step else ["session"]
+        frame = self.layout.collect(self.layout.scan.select(ROW, **kept)).drop_nulls(keys)
+        frame = frame.sort(*keys, maintain_order=True)  # of two equal rows the later one is the repeat
+        wrong = list(broken(frame, [rule for rule in OF_SESSIONS if rule.problem]))
+        return {rule.problem: (int(x.sum()), int(frame[ROW].filter(x).to_numpy().min())) for rule, x in wrong}
+
+    def _known(self, role: str) -> pl.Expr:
+        """The hash of an id, null where there is none."""
+        name = self.roles[role]
+        return pl.when(~self.layout.gap(name)).then(self.layout.hash(name))
+
+    def sessions(self) -> int | None:
+        return self.layout.counts(self._known("session")).height if "session" in self.roles else None
+
+    def repeats(self) -> dict[str, Count]:
+        """Rows that repeat an earlier one in every column."""
+        if not self.whole_rows:
+            return {}
+        text = "rows that repeat an earlier row in every column"
+        self.mends[text] = "remove copies"
+        count = self.layout.repeats([self.layout.hash(x) for x in self.layout.table.names], pl.lit(False))
+        return {text: count} if count[0] else {}
+
+    def facts(self) -> Description:
+        found, more = super().facts(), dict[str, Any](slate_size=self.slate_size or 1)
+        if "candidates" in self.roles:
+            lists = self.layout.entries(self.roles["candidates"])
+            offered = self.layout.scan.select(item=lists).explode("item")
+            shown = self.layout.counts(pl.first().hash(seed=7), offered.drop_nulls())
+            more["shown_of_item"] = spread(shown)
+            more["candidates_per_row"] = shown["count"].sum() / self.rows if shown.height else None
+        if self.inverse is not None:
+            more["inverse_propensity"] = self.layout.collect(
+                self.layout.scan.select(self.inverse.mean())
+            ).item()
+        others = tuple(x for x in found.others if x not in _NAMES and not x.startswith(_STARTS))
+        return replace(found, others=others, **more)
