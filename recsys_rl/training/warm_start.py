@@ -15,7 +15,7 @@ from recsys_rl.models.drawn_policy import BESIDE, actor_and_critic, drawn_policy
 from recsys_rl.models.item_columns import column_names
 from recsys_rl.settings.config import Config, to_dict
 from recsys_rl.tables.decision_log import catalogue_hash
-from recsys_rl.types import UserError, World
+from recsys_rl.types import Catalogue, UserError, World
 
 # Settings that give the network's weights their shapes.
 SIZES = (
@@ -88,8 +88,7 @@ def _misfit(
     differ = sorted(names ^ weights.keys())
     differ += [name for name in sorted(names & weights.keys()) if own[name].shape != weights[name].shape]
     old, new = warm.catalogue, world.catalogue
-    items = [[c.id_of(row) for row in range(c.num_items)] for c in (old, new)]
-    dense = config.model_config.head == "dense" and items[0] != items[1]
+    dense = config.model_config.head == "dense" and _ids(old) != _ids(new)
     columns = column_names(old) != column_names(new)
     if not (differ or dense or columns):
         return ""
@@ -100,6 +99,10 @@ def _misfit(
     if columns:
         return "its items have other columns, such as genres"
     return _other_size(warm.config, config) or f"its {differ[0]} has another shape or is missing"
+
+
+def _ids(catalogue: Catalogue) -> list[int | str]:
+    return [catalogue.id_of(row) for row in range(catalogue.num_items)]
 
 
 def _other_size(before: Config, now: Config) -> str:
