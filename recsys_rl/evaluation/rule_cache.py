@@ -54,7 +54,7 @@ def search_key(
     users = {name: x for name, x in tensors_of(population).items() if name.startswith("attributes.")}
     for name, x in (users | {"taste": population.taste, "profile": population.profile}).items():
         parts[f"training {name}"] = x[population.train]
-    brought = config.platform.brought(config.env_config)
+    brought = config.platform.brought(config)
     if brought is not None:  # the same path may hold other users later
         parts |= {f"learned {name}": x for name, x in brought.tensors.items()}
     tensors = {name: x.cpu() for name, x in parts.items()}
