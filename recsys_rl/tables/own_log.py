@@ -397,7 +397,8 @@ class OwnLog:
 def _loggers(files: LogFiles) -> tuple[tuple[str, ...], str]:
     """Names of the policies that made a log, and the column of their names.
 
-    The column is "" unless the probability under each is known in every row: then they count as one logger, with its own propensity in each row.
+    The column is "" unless the probability under each is known in every row: then they count as one logger,
+    with its own propensity in each row.
     """
     found: set[str] = set()
     known, columns = True, set()

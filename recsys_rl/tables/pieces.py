@@ -89,7 +89,7 @@ class Piece:
             code = torch.zeros(self.size)
             code[self.values.index(text) if text in self.values else -1] = 1
             return code
-        entries = value if isinstance(value, list | tuple) else [value]
+        entries: list[Any] = list(value) if isinstance(value, list | tuple) else [value]
         numbers = [float(x) for x in entries if type(x) in (int, float) and math.isfinite(x)]
         sound = isinstance(value, list | tuple) == (self.kind == "list") and len(entries) == self.size
         if not sound or len(numbers) < self.size:
@@ -235,7 +235,8 @@ def read_pieces(text: str) -> tuple[Piece, ...]:
 def pieces_of_file(path: str | Path, sections: Mapping[str, Any]) -> tuple[Piece, ...]:
     """The pieces that a TOML file describes, a section each, with ``kind``, ``values``, ``low`` and ``high``.
 
-    ``sections``: the file as a mapping. A list also has its ``size``, and texts have values alone. Raises UserError for a wrong section.
+    ``sections``: the file as a mapping. A list also has its ``size``, and texts have values alone. Raises
+    UserError for a wrong section.
     """
     found = []
     for name, section in sections.items():

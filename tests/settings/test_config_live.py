@@ -79,6 +79,8 @@ def settings_of(scenario: str, **changes: dict[str, Any]) -> Config:
         del tiny["data_config"], tiny["env_config"]
     elif data_config:
         tiny["data_config"] = {"cache_dir": "cache", **data_config}
+    if env == "own-log":
+        tiny = {"env_config": tiny["env_config"]}
     base: dict[str, Any] = {"algo": algo, "env": env, **tiny}
     if scenario == "two-stage":
         base = overlay(base, {"model_config": {"candidates": 8}})
