@@ -21,7 +21,7 @@ def parse(cls: type[T], default: T, argv: list[str], prog: str, description: str
     ``--help`` prints inherited options of files (tables/columns.py), which are keywords, after the others.
     """
     declared = cls.__dataclass_fields__.items()  # type: ignore[attr-defined]
-    cls.__dataclass_fields__ = dict(sorted(declared, key=lambda x: x[1].kw_only))  # type: ignore[attr-defined]
+    cls.__dataclass_fields__ = dict(sorted(declared, key=lambda entry: entry[1].kw_only))  # type: ignore[attr-defined]
     return tyro.cli(
         cls,
         prog=prog,

@@ -81,8 +81,8 @@ def make_logged(
             if part.num_rows:
                 yield part, log_rewards(part, users, weights, FIELD)
 
-    whole = source.num_rows <= MOST_ROWS
-    held = [*training()] if whole else None  # else it is read once more, part by part
+    in_one_part = source.num_rows <= MOST_ROWS
+    held = [*training()] if in_one_part else None  # else it is read once more, part by part
     facts = facts_of(training() if held is None else held)
     check_facts(source.name, config.algo, facts, config.algorithm.needs)
     endless, share = (getattr(settings, name, 0) for name in ("bootstrap_time_limit", "best_sessions"))
@@ -97,7 +97,9 @@ def make_logged(
                     part, world.catalogue, rewards, settings.discount, facts.span, bool(endless)
                 )
 
-    return Logged(source.name, tables, whole, header.interface, settings, generator, source.fingerprint())
+    return Logged(
+        source.name, tables, in_one_part, header.interface, settings, generator, source.fingerprint()
+    )
 
 
 def open_log(config: Config, world: World) -> LogSource:
@@ -126,7 +128,7 @@ class Logged:
         self,
         name: str,
         tables: Callable[[], Iterator[TransitionTable]],
-        whole: bool,
+        in_one_part: bool,
         interface: Interface,
         config: LoggedConfig,
         generator: torch.Generator,
@@ -136,13 +138,13 @@ class Logged:
         Args:
             name: of the log, for errors.
             tables: begins a new pass over the parts of the log.
-            whole: the log is one part.
+            in_one_part: the log is one part.
             generator: draws the decisions of each batch.
             fingerprint: of the log; a resumed run must have the same.
 
         Raises UserError if the log has no decision to learn from.
         """
-        self.name, self.tables, self.whole, self._interface = name, tables, whole, interface
+        self.name, self.tables, self.in_one_part, self._interface = name, tables, in_one_part, interface
         self.size, self.generator = config.steps_per_update, generator
         self.fingerprint = torch.tensor(list(fingerprint), dtype=torch.uint8)
         self.env: None = None
@@ -158,7 +160,7 @@ class Logged:
         return self._interface
 
     def batch(self) -> Batch:
-        if not self.whole and self.served * self.size >= self.table.num_rows:
+        if not self.in_one_part and self.served * self.size >= self.table.num_rows:
             self._next_part()
         drawn = torch.randint(len(self.rows), (self.size,), generator=self.generator)
         self.served += 1
@@ -184,15 +186,15 @@ class Logged:
     def describe(self) -> str:
         sessions = int((self.table.steps_left == 1).sum())
         size = f"{amount(self.table.num_rows, 'decision')} of {amount(sessions, 'session')}"
-        return f"log: {size}" if self.whole else f"log: in parts, the first of {size}"
+        return f"log: {size}" if self.in_one_part else f"log: in parts, the first of {size}"
 
     def verdict(self) -> str:
         return ""
 
     def state_dict(self, finished: bool = False) -> dict[str, Tensor]:
         """The part that is held, and the log's fingerprint; the run holds the generator."""
-        place = {"part": torch.tensor(self.part), "served": torch.tensor(self.served)}
-        return place | {"fingerprint": self.fingerprint}
+        position = {"part": torch.tensor(self.part), "served": torch.tensor(self.served)}
+        return position | {"fingerprint": self.fingerprint}
 
     def load_state_dict(self, state: Mapping[str, Tensor], finished: bool = False) -> None:
         """The inverse of ``state_dict``. Raises KeyError or ValueError if it doesn't fit.
@@ -254,15 +256,17 @@ def rewards_of(log: DecisionHeader, users: UserModel, weights: Tensor, feedback:
     at = torch.tensor([every.index(name) for name in log.signals])
 
     def filled(signals: Tensor) -> Tensor:
-        found = signals.new_full((*signals.shape[:-1], len(every)), torch.nan)
-        return found.index_copy(-1, at, signals)
+        padded = signals.new_full((*signals.shape[:-1], len(every)), torch.nan)
+        return padded.index_copy(-1, at, signals)
 
     events = feedback.events
     if events is not None:
         events = replace(events, signals=filled(events.signals))
     values = users.rewards(replace(feedback, signals=filled(feedback.signals), events=events))  # (E, M)
     unknown = values.isnan().any(0)  # (M,)
-    wrong = [x.name for x, lacks, by in zip(users.streams, unknown, weights, strict=True) if lacks and by]
+    wrong = [
+        stream.name for stream, lacks, by in zip(users.streams, unknown, weights, strict=True) if lacks and by
+    ]
     if wrong:
         weightless = " ".join(f"{name}=0" for name in wrong)
         raise UserError(

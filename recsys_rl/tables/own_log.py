@@ -31,7 +31,7 @@ from recsys_rl.tables.lines import lines_of
 from recsys_rl.tables.pieces import CONTEXT, Piece, SeenPiece, merged, seen_pieces
 from recsys_rl.tables.read import TableFile, files_of, open_table
 from recsys_rl.tables.schema import BY_NAME, BY_START, DECISIONS, columns_text, named
-from recsys_rl.tables.values import on, whole
+from recsys_rl.tables.values import on, whole_number
 from recsys_rl.types import Catalogue
 from recsys_rl.utils.user_hashes import number_of
 
@@ -230,7 +230,7 @@ def _items(files: LogFiles, counted: pl.DataFrame, rows: int) -> tuple[tuple[int
     shown = pl.DataFrame({"id": texts, "count": counted["count"] * ~counted["id"].str.starts_with("\0")})
     shown = shown.group_by("id").agg(pl.col("count").sum())
     names, text_ids = ordered_ids(shown["id"])
-    keys = shown["id"] if text_ids else on(shown["id"], whole)
+    keys = shown["id"] if text_ids else on(shown["id"], whole_number)
     by_id: dict[object, int] = {}
     for name, count in zip(keys.to_list(), shown["count"].to_list(), strict=True):
         by_id[name] = by_id.get(name, 0) + count
@@ -356,7 +356,7 @@ class OwnLog:
     def _places(self, read: Table, lists: pl.Series) -> Tensor:
         """(n,) int64: the row of each id of the lists in the catalogue, one list after another."""
         flat = lists.explode()
-        keys = flat if self.catalogue.item_names else on(flat, whole)
+        keys = flat if self.catalogue.item_names else on(flat, whole_number)
         found = keys.replace_strict(self._rows, default=None, return_dtype=pl.Int64)
         if found.has_nulls():
             place = int(found.is_null().arg_true()[0])

@@ -118,7 +118,7 @@ class LearnedUsers:
 
     @property
     def streams(self) -> tuple[Stream, ...]:
-        """Those of the log's platform."""
+        """The reward streams of the log's platform."""
         return self.facts.streams
 
     @property
@@ -135,12 +135,12 @@ class LearnedUsers:
 
     @property
     def score_cost(self) -> int:
-        """Before its first step a session is played in the mean of all networks (protocols.CostlyUsers)."""
+        """See protocols.CostlyUsers. The first step of a session is scored by the mean of all networks."""
         return SCORE_COST * self.network.num_members
 
     @cached_property
     def bounds(self) -> Mapping[str, float]:
-        return {name: float(x.abs().max()) for name, x in self._given.items()}
+        return {name: float(values.abs().max()) for name, values in self._given.items()}
 
     @property
     def assumptions(self) -> str:
@@ -148,7 +148,7 @@ class LearnedUsers:
         return f"users learned from {self.facts.log}, by {amount(self.network.num_members, 'network')}"
 
     def sample(self, users: Tensor) -> LearnedState:
-        given = {name: x.index_select(0, users) for name, x in self._given.items()}
+        given = {name: values.index_select(0, users) for name, values in self._given.items()}
         return LearnedState(given, self.network.begin(given, len(users)), torch.full_like(users, -1))
 
     def possible(self, user_state: LearnedState) -> bool:
@@ -198,11 +198,11 @@ class LearnedUsers:
         """The mean reward (N, b) of showing each item of the block now, by the networks of the session."""
         items = torch.arange(self.catalogue.num_items, device=user_state.member.device)[block]
         member = user_state.member
-        found = [
-            self.network.expected(user_state.memory, part.expand(len(member), -1), member)
-            for part in items.split(max(1, BLOCK // max(1, len(member))))
+        signals = [
+            self.network.expected(user_state.memory, block.expand(len(member), -1), member)
+            for block in items.split(max(1, BLOCK // max(1, len(member))))
         ]
-        return torch.cat(found, 1) @ self._reward_of_signals
+        return torch.cat(signals, 1) @ self._reward_of_signals
 
     @cached_property
     def _given(self) -> Mapping[str, Tensor]:
@@ -212,14 +212,14 @@ class LearnedUsers:
         profile, if that is the first piece.
         """
         ids, known = self.population.user_ids, self.facts.users.to(self.population.user_ids)
-        place = torch.searchsorted(known, ids).clamp_max(len(known) - 1)  # (U',)
-        there = known[place] == ids
-        row = torch.where(there, place, torch.arange(len(ids), device=ids.device) % len(known))
-        found = {name: x.to(ids.device)[row] for name, x in self.facts.given.items()}
+        nearest = torch.searchsorted(known, ids).clamp_max(len(known) - 1)  # (U',)
+        there = known[nearest] == ids
+        row = torch.where(there, nearest, torch.arange(len(ids), device=ids.device) % len(known))
+        given = {name: values.to(ids.device)[row] for name, values in self.facts.given.items()}
         first, profile = self.context[0], self.population.profile
-        if first in found and found[first].shape == profile.shape:
-            found[first] = torch.where(there.unsqueeze(1), found[first], profile)
-        return found
+        if first in given and given[first].shape == profile.shape:
+            given[first] = torch.where(there.unsqueeze(1), given[first], profile)
+        return given
 
     @cached_property
     def _reward_of_signals(self) -> Tensor:

@@ -225,11 +225,11 @@ def _publish(opened: OpenRun, resume: bool, latest: bool) -> None:
     A link to another run stays if nothing is left to train.
     """
     path, run = opened.saver.path, opened.run
-    place = folders.LATEST / path.name
-    before, finished = place.resolve(), run.updates == run.num_updates
-    latest = latest and not (finished and place.is_symlink() and place.exists())
+    link = folders.LATEST / path.name
+    before, finished = link.resolve(), run.updates == run.num_updates
+    latest = latest and not (finished and link.is_symlink() and link.exists())
     linked, news = folders.publish(path) if latest else (False, "")
-    where = f"{place} is a link to its checkpoint" if linked else ""
+    where = f"{link} is a link to its checkpoint" if linked else ""
     line = "; ".join(filter(None, [f"run: {path.parent}", where]))
     if resume:  # the folder has been named
         line = "" if before == path.resolve() else where
