@@ -22,6 +22,7 @@ class LogFacts:
     longest: int  # decisions of the longest session; 0 without a decision
     varies: bool  # two decisions show different items
     propensities: bool  # every decision has its probability
+    logger_rows: Tensor  # (P,) int64: decisions of each logger
 
     def least_of_best(self, share: float) -> float:
         """The smallest return of the ``share`` of sessions with the highest returns, at least one."""
@@ -33,6 +34,7 @@ def facts_of(parts: Iterable[tuple[DecisionLog, Tensor]]) -> LogFacts:
     """The facts of a log from its parts of whole sessions, with the rewards (E,) of each."""
     low, high, longest, varies, propensities = math.inf, -math.inf, 0, False, True
     returns: list[Tensor] = []
+    loggers = torch.zeros(1, dtype=torch.int64)
     first: Tensor | None = None  # (1, K): items of the first decision
     for log, rewards in parts:
         low, high = min(low, float(rewards.min())), max(high, float(rewards.max()))
@@ -42,8 +44,25 @@ def facts_of(parts: Iterable[tuple[DecisionLog, Tensor]]) -> LogFacts:
         first = log.items[:1] if first is None else first
         varies = varies or bool((log.items != first).any())
         propensities = propensities and log.has_propensities
+        loggers = loggers + log.loggers.bincount(minlength=len(log.header.loggers))
     none = torch.zeros(0, dtype=torch.float64)
-    return LogFacts((low, high), torch.cat(returns or [none]), longest, varies, propensities)
+    return LogFacts((low, high), torch.cat(returns or [none]), longest, varies, propensities, loggers)
+
+
+# mu(a | s) = sum_j share_j mu_j(a | s): the balance heuristic (Veach and Guibas 1995)
+def behaviour_logprobs(log: DecisionLog, logger_rows: Tensor) -> Tensor:
+    """(E,) float64: the log-probability of each decision, by which a learner weighs it.
+
+    It is that of the decision's own logger, or, where the probability under every logger is known, of their
+    average with the shares of their decisions, ``logger_rows`` (P,). A decision that its own logger made
+    rarely, and another often, has no huge weight then.
+    """
+    if log.logger_logprobs is None:
+        return log.logprobs
+    present = logger_rows > 0
+    shares = logger_rows[present].double() / logger_rows.sum()
+    average = torch.logsumexp(log.logger_logprobs[:, present] + shares.log(), 1)
+    return torch.where(average.isnan(), log.logprobs, average)
 
 
 def check_facts(name: str, algo: str, facts: LogFacts, needs: Sequence[str]) -> None:
