@@ -40,7 +40,7 @@ def make_world(config: Config) -> World:
     """
     if config.platform.users is None:
         return empty_world()
-    brought = config.platform.brought(config.env_config)
+    brought = config.platform.brought(config)
     if brought is not None:
         return brought.world
     source, seed = source_of(config.data_config.data), config.train_config.seed

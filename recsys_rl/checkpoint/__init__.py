@@ -239,7 +239,8 @@ def _check_world(checkpoint: Checkpoint) -> None:
     if checkpoint.interface.action_sizes != (catalogue.num_items,):
         raise Refused("holds an 'interface' of another catalogue")
     _check_catalogue(catalogue)
-    _check_population(population)
+    if config.platform.simulates:
+        _check_population(population)
     _check_likes(population, catalogue.num_items)
     _check_ranking(population)
     for size in (catalogue.embedding.shape[1], population.taste.shape[1]):
@@ -270,7 +271,7 @@ def _interface(fields: Mapping[str, Any]) -> Interface:
         sound = (
             all(type(count) is int and 0 < count <= _MOST for count in counts)
             and all(type(length) is int and 0 <= length <= _MOST for length in lengths)
-            and all(type(name) is str and name.isidentifier() for name in names)
+            and all(type(name) is str and _is_name(name) for name in names)
             and all(
                 type(flag) is bool
                 for flag in (interface.repeats, interface.events, interface.profile, interface.relative)
@@ -282,6 +283,11 @@ def _interface(fields: Mapping[str, Any]) -> Interface:
     if not sound:
         raise Refused("holds an 'interface' that is not one")
     return interface
+
+
+def _is_name(name: str) -> bool:
+    """True for the name of a signal or a piece of the context, which columns of a log also give."""
+    return 0 < len(name) <= 100 and name.isprintable() and not set(name) & set("[]")
 
 
 T_Noun = TypeVar("T_Noun", Catalogue, Population)

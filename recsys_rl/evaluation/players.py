@@ -26,7 +26,7 @@ from recsys_rl.make import episodes, make_agent, make_env, one_visit
 from recsys_rl.protocols import Env, Policy, Reader, ReadingPolicy
 from recsys_rl.records import EXPERT, TRADE
 from recsys_rl.rivals import tuning
-from recsys_rl.rivals.baselines import RandomPolicy, baseline_makers
+from recsys_rl.rivals.baselines import RandomPolicy, baseline_makers, untried_makers
 from recsys_rl.rivals.linear_bandit import (
     BANDITS,
     BanditSettings,
@@ -312,6 +312,9 @@ def references(
     and `expert`. ``bandits``: names of BANDITS; ``estimates``: their probabilities are needed.
     """
     catalogue, population = table.world
+    if not table.config.platform.simulates:  # the others are found by trials in the simulator
+        untried = untried_makers(catalogue, env.interface, table.streams["random"])
+        return {name: partial(_plain, make) for name, make in untried.items()}
     config = one_visit(table.config)
     interface = dataclasses.replace(env.interface, visits=1)
     simple = baseline_makers(env, population.train, table.streams["random"])

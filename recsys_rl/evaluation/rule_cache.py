@@ -56,7 +56,7 @@ def search_key(
     }
     for name, values in (users | {"taste": population.taste, "profile": population.profile}).items():
         parts[f"training {name}"] = values[population.train]
-    brought = config.platform.brought(config.env_config)
+    brought = config.platform.brought(config)
     if brought is not None:  # the same path may hold other users later
         parts |= {f"learned {name}": values for name, values in brought.tensors.items()}
     tensors = {name: values.cpu() for name, values in parts.items()}

@@ -338,6 +338,17 @@ def simple_baselines(simulator: Simulator, users: Tensor, generator: torch.Gener
     return {name: make() for name, make in baseline_makers(simulator, users, generator).items()}
 
 
+def untried_makers(
+    catalogue: Catalogue, interface: Interface, generator: torch.Generator
+) -> dict[str, Callable[[], Policy]]:
+    """Functions that make the baselines for which no user is asked."""
+    length, slate_size = interface.session_length, interface.slate_size
+    return {
+        "random": lambda: RandomPolicy((catalogue.num_items,), generator, slate_size),
+        "popularity": lambda: FixedList(most_popular(catalogue, length * slate_size), slate_size, interface),
+    }
+
+
 def baseline_makers(
     simulator: Simulator, users: Tensor, generator: torch.Generator
 ) -> dict[str, Callable[[], Policy]]:
@@ -351,8 +362,7 @@ def baseline_makers(
     affordable = max(MIN_USERS, MAX_SCORES // (catalogue.num_items * length * prices * cost))
     fewer = some[:: -(-len(some) // affordable)]
     return {
-        "random": lambda: RandomPolicy((catalogue.num_items,), generator, slate_size),
-        "popularity": lambda: FixedList(most_popular(catalogue, length * slate_size), slate_size, interface),
+        **untried_makers(catalogue, interface, generator),
         "one-item": lambda: FixedList(best_first(user_model, catalogue, some), slate_size, interface),
         "static-list": lambda: FixedList(
             static_list(user_model, catalogue, fewer, length), slate_size, interface

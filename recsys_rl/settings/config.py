@@ -210,11 +210,17 @@ def section_classes(algo: str, env: str, data: object) -> dict[str, type[Any]]:
 
     Of module:SOURCE of a module that is not imported, only the shared settings of data are known.
     """
-    own_world = has_own_world(env)
-    source = DataConfig if own_world or is_strange(data) else source_of(str(data)).config
+    platform = platform_of(env)
+    source: type[Any] = DataConfig
+    if platform.data_config is not None:
+        source = platform.data_config
+    elif has_own_world(env):
+        source = NoConfig
+    elif not is_strange(data):
+        source = source_of(str(data)).config
     return {
-        "data_config": NoConfig if own_world else source,
-        "env_config": platform_of(env).config,
+        "data_config": source,
+        "env_config": platform.config,
         "model_config": ModelConfig,
         "agent_config": algorithm_of(algo).config,
         "train_config": TrainConfig,
@@ -227,10 +233,10 @@ def brought_settings(env: str, given: Mapping[str, Any]) -> dict[str, Any]:
     ``given``: settings by their own names. Raises UserError if the file can't be used.
     """
     file = platform_of(env).file if isinstance(env, str) else None
-    path = None if file is None else given.get(file.field)
-    if file is None or not isinstance(path, str):  # another type is refused with the field
+    path = None if file is None else given.get(file.fields[0])
+    if file is None or not path or not isinstance(path, str | tuple | list):  # refused with the field
         return {}
-    return {**file.load(platform_of(env).config(**{file.field: path})).settings}
+    return {**file.load(given).settings}
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -387,9 +393,15 @@ def with_whole_paths(config: Config) -> Config:
         paths = {field: getattr(section, field, None) for field in PATHS}
         if not str(source_key(paths["data"])).startswith("."):  # the name of a source, not of a file
             del paths["data"]
-        absolute = {field: str(Path(path).absolute()) for field, path in paths.items() if path is not None}
+        absolute = {field: _absolute(path) for field, path in paths.items() if path is not None}
         sections[name] = dataclasses.replace(section, **absolute) if absolute else section
     return Config(**sections)
+
+
+def _absolute(path: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    return (
+        str(Path(path).absolute()) if isinstance(path, str) else tuple(str(Path(x).absolute()) for x in path)
+    )
 
 
 def read_toml(text: str, source: str = "the TOML text") -> dict[str, Any]:

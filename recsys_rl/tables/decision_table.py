@@ -90,7 +90,7 @@ def _read(table: TableFile, given: Mapping[str, str | None], items: str | Path |
     offered = read.ids("candidates") if "candidates" in columns else None
     parts = [lists.explode() for lists in (shown, offered) if lists is not None]
     every = pl.concat([*parts, pl.Series(read.named_items, dtype=pl.String)]).unique()
-    names, text_ids = _ordered(every)
+    names, text_ids = ordered_ids(every)
     texts = tuple(map(str, names))
     facts = ItemFacts() if items is None else read_items(items, columns["item"], text_ids)
     if "step" in read and "session" not in columns:
@@ -125,7 +125,7 @@ def _read(table: TableFile, given: Mapping[str, str | None], items: str | Path |
         candidates=None if offered is None else spread(offered.list.len(), _rows_of(offered, names)),
     )
     order = torch.from_numpy(np.lexsort((log.steps.numpy(), log.sessions.numpy())))
-    log = _ended(log.rows(order))
+    log = ended(log.rows(order))
     with ids_of_file(name, texts, sessions, users):
         check_rows(name, log, order + 1)
     shares = log.items.flatten().bincount(minlength=len(names)).float() / log.num_rows
@@ -153,7 +153,7 @@ def _opened(table: TableFile, given: Mapping[str, str | None]) -> tuple[Table, t
         raise UserError(f"{name} holds no decisions: give a log with at least one row.")
     read = Table(name, frame, columns)
     signals = read.signal_names(given.get("reward") is not None)
-    return read, signals, [columns_text(columns), _unread(table.names, columns), table.note]
+    return read, signals, [columns_text(columns), unread(table.names, columns), table.note]
 
 
 def _interface(
@@ -171,7 +171,7 @@ def _interface(
     )
 
 
-def _unread(names: Sequence[str], columns: Mapping[str, str]) -> str:
+def unread(names: Sequence[str], columns: Mapping[str, str]) -> str:
     """A note about the columns that are neither in ``columns`` nor known by their name."""
     known = [name for name in names if name in BY_NAME or name.startswith(BY_START)]
     hint = " (what a policy knew is read from columns context.NAME)"
@@ -215,7 +215,7 @@ def ids_of_file(
 _NUMBERS = re.compile(r"\bitem (\d+)|\busers (\d+) and (\d+)|\b((?:step 0 of )?[Ss]ession) (\d+)")
 
 
-def _ordered(ids: pl.Series) -> tuple[list[object], bool]:
+def ordered_ids(ids: pl.Series) -> tuple[list[object], bool]:
     """The distinct ids in ascending order, as numbers if all are, and whether they are texts."""
     if ids.str.contains(NUMBER).all():
         numbers = on(ids, whole_number)
@@ -233,7 +233,7 @@ def _rows_of(lists: pl.Series, names: Sequence[object]) -> Tensor:
     return tensor_of(flat.replace_strict(places, return_dtype=pl.Int64))
 
 
-def _ended(log: DecisionLog) -> DecisionLog:
+def ended(log: DecisionLog) -> DecisionLog:
     """The log in which the last row of a session, if it has no end, is truncated."""
     last = torch.ones(log.num_rows, dtype=torch.bool)
     last[:-1] = log.sessions[1:] != log.sessions[:-1]

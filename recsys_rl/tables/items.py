@@ -41,6 +41,7 @@ class ItemFacts:
     genres: Mapping[Any, Sequence[str]] = field(default_factory=dict)
     years: Mapping[Any, float] = field(default_factory=dict)
     attributes: Mapping[str, Mapping[Any, Any]] = field(default_factory=dict)  # by column, then id
+    embeddings: Mapping[Any, Sequence[float]] = field(default_factory=dict)  # of one length
     note: str = ""
 
     def gaps(self, ids: Sequence[Any]) -> str:

@@ -226,6 +226,12 @@ def has_header(path: str | Path) -> bool:
         return DECISIONS in pl.read_parquet_metadata(path)
 
 
+def is_own(log: object) -> bool:
+    """True for paths of --log whose first is a table of people's own, and not a log of `recsys-rl record`."""
+    first = log[0] if isinstance(log, tuple | list) and log else log
+    return isinstance(first, str | Path) and bool(first) and not has_header(first)
+
+
 def _utf8(raw: bytes) -> tuple[bytes, str]:
     """The text in UTF-8, and a note if it was not. Latin-1 fits always: each byte is a character."""
     try:

@@ -47,7 +47,7 @@ def begin(config: Config, before: Checkpoint | None, device: torch.device, ranks
     make = find(config.algorithm.experience.maker, "--algo")
     experience, agent = make(rank_config, world, streams, agent_for, num_updates, average)
     run = Run(config, world, experience, agent, streams, num_updates, note=note)
-    brought = config.platform.brought(config.env_config)
+    brought = config.platform.brought(config)
     if brought is not None and brought.home:
         run.info["home"] = brought.home
     if warm is not None:

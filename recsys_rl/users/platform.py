@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -53,9 +53,13 @@ class LearnedConfig(EnvConfig):
 
 def learned_file(config: LearnedConfig) -> LearnedFile:
     """The learned users of the settings. Raises UserError if the file is missing or can't be used."""
-    if config.user_model is None:
+    return _file_of({"user_model": config.user_model})
+
+
+def _file_of(given: Mapping[str, Any]) -> LearnedFile:
+    if given.get("user_model") is None:
         raise UserError("learned needs its users: give --user-model FILE of recsys-rl fit-users.")
-    return load_users(config.user_model)
+    return load_users(given["user_model"])
 
 
 def learned_users(catalogue: Catalogue, population: Population, config: LearnedConfig) -> LearnedUsers:
@@ -230,7 +234,7 @@ class LearnedUsers:
 PLATFORM = Platform(
     LearnedConfig,
     users=learned_users,
-    file=WorldFile("user_model", learned_file),
+    file=WorldFile(("user_model",), _file_of),
     presets={
         "*": {"agent_config": {"gamma": 0.99, "gae_lambda": 0.95}},
         "ppo": {"agent_config": {"lr": 1e-3}, "train_config": {"total_timesteps": 600_000}},
