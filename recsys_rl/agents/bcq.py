@@ -75,4 +75,4 @@ class BCQ(QLearner[BCQConfig]):
         return found.means() | starts.means() | {"lr": self.optimizer.lr}
 
 
-ALGORITHM = Algorithm(BCQConfig, BCQ, LOGGED, ConstrainedQNetwork)
+ALGORITHM = Algorithm(BCQConfig, BCQ, LOGGED, ConstrainedQNetwork, needs=("rewards",))

@@ -94,4 +94,4 @@ class Reinforce(NetworkPolicy[ReinforceConfig]):
         return found.means() | starts.means() | {"lr": self.optimizer.lr}
 
 
-ALGORITHM = Algorithm(ReinforceConfig, Reinforce, LOGGED, needs=("propensities",))
+ALGORITHM = Algorithm(ReinforceConfig, Reinforce, LOGGED, needs=("propensities", "rewards"))
