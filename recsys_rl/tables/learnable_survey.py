@@ -20,7 +20,7 @@ from recsys_rl.tables.decision_log import DecisionHeader
 from recsys_rl.tables.layout import ROW, Layout
 from recsys_rl.tables.learnable import SURE, BestItem, Excess, Learnable, Propensities
 from recsys_rl.tables.schema import COLUMNS, column_of, follows, named, of_propensities, value
-from recsys_rl.tables.values import as_texts, text
+from recsys_rl.tables.values import as_texts, hashed, text
 from recsys_rl.utils.metrics import Interval, interval
 
 SAME = 1e-6
@@ -36,18 +36,19 @@ class LearnableSurvey:
         self,
         layout: Layout,
         items: int,
+        slate_size: int,
         rewards: Mapping[str, tuple[float, float]],
         header: DecisionHeader | None = None,
     ) -> None:
         """
         Args:
             layout: of a log of decisions, with all its columns.
-            items: that are shown.
+            items: that are shown; ``slate_size`` of them in a row.
             rewards: the least and the largest number of each column of rewards, by its name.
             header: that of a recorded log; None for another one.
         """
         self.layout, self.roles, self.names = layout, layout.roles, layout.table.names
-        self.items, self.rewards, self.header = items, rewards, header
+        self.items, self.slate_size, self.rewards, self.header = items, slate_size, rewards, header
 
     def facts(self, users: int | None, context: tuple[Piece, ...], sound: bool) -> Learnable:
         """The facts; the arguments as in ``Learnable``."""
@@ -73,7 +74,8 @@ class LearnableSurvey:
         return f"row {row:,}" if table.raw is None else f"line {table.line(row):,}"
 
     def _same_items(self) -> bool:
-        least, most = self.layout.collect(self._shown.select(a=self._item.min(), b=self._item.max())).row(0)
+        shown = self.layout.hash(self.roles["item"])
+        least, most = self.layout.collect(self._shown.select(a=shown.min(), b=shown.max())).row(0)
         return bool(least == most)
 
     @cached_property
@@ -93,11 +95,12 @@ class LearnableSurvey:
         role, columns, words = "item", of_items, "the propensity in columns probability.ID"
         if not of_items:
             role, columns, words = "policy", of_policies, "the propensity in columns propensity.NAME"
-        if columns and role in self.roles and not layout.slates:
-            whose = text(pl.col(self.roles[role]), types[self.roles[role]])
+        if columns and role in self.roles and self.slate_size == 1:
+            x = self._id if role == "item" else pl.col(self.roles[role])
+            whose = text(x, layout.scan.select(x=x).collect_schema()["x"])
             each = [
-                pl.when(whose == x).then(value(pl.col(name), types[name], COLUMNS["propensity"]))
-                for x, name in columns.items()
+                pl.when(whose == id_).then(value(pl.col(name), types[name], COLUMNS["propensity"]))
+                for id_, name in columns.items()
             ]
             found = pl.coalesce(each)
             return pl.when(follows(found, COLUMNS["propensity"])).then(found), words
@@ -121,8 +124,15 @@ class LearnableSurvey:
         return number
 
     @property
+    def _id(self) -> pl.Expr:
+        """The only item of a row; a recorded log has lists of one."""
+        name = self.roles["item"]
+        return self.layout.entries(name).list.first() if self.layout.slates else pl.col(name)
+
+    @cached_property
     def _item(self) -> pl.Expr:
-        return self.layout.hash(self.roles["item"])
+        kind = self.layout.scan.select(x=self._id).collect_schema()["x"]
+        return hashed(self._id, kind)
 
     @property
     def _shown(self) -> pl.LazyFrame:
@@ -131,7 +141,7 @@ class LearnableSurvey:
     @cached_property
     def _weighed(self) -> dict[str, pl.Expr]:
         """1 / propensity, and the weight of the uniform policy; {} for slates and without propensities."""
-        if self.propensity is None or self.layout.slates:
+        if self.propensity is None or self.slate_size > 1:
             return {}
         inverse = 1 / self.propensity[0]
         return {"inverse": inverse, "weight": inverse / self.choices}
@@ -195,7 +205,9 @@ class LearnableSurvey:
             return pl.lit(0.0)
         name = next(iter(self.rewards))
         rule = COLUMNS["reward"] if name == self.roles.get("reward") else column_of(name)
-        found = value(pl.col(name), self.layout.types[name], rule).cast(pl.Float64)
+        numbers = self.layout.lists(name).list.first() if self.layout.is_list(name) else pl.col(name)
+        kind = self.layout.scan.select(x=numbers).collect_schema()["x"]
+        found = value(numbers, kind, rule).cast(pl.Float64)
         return pl.when(found.is_finite()).then(found)
 
     def _by_user(self, items: pl.DataFrame, constant: float | None) -> tuple[Interval, Excess | None]:
@@ -236,7 +248,7 @@ class LearnableSurvey:
 
     def _name_of(self, item: int) -> str:
         """The id of the item with this hash."""
-        found = self._shown.filter(self._item == item).select(self.roles["item"]).head(1)
+        found = self._shown.filter(self._item == item).select(self._id).head(1)
         return str(self.layout.collect(found).item())
 
     def _session_ess(self) -> float | None:
@@ -247,19 +259,23 @@ class LearnableSurvey:
         shares = np.exp(logs - logs.max())  # products of many weights are not finite
         return _effective(shares.sum(), (shares**2).sum())
 
-    def _best(self, items: pl.DataFrame) -> BestItem | None:
-        """The item whose estimate, sum of (r - mean r) / propensity, is highest at its lower end."""
-        rows = items["rows"].sum()
-        w, ww, wr, wwr, wwrr = (items[x].to_numpy() for x in ("w", "ww", "wr", "wwr", "wwrr"))
-        middle = items["r"].sum() / rows
+    def _best(self, sums: pl.DataFrame) -> BestItem | None:
+        """The item whose estimate, the mean of (r - mean r) / propensity, is highest at its lower end.
+
+        None if no item could be shown in half of the rows: its mean weight would be 1 with a chance in each.
+        """
+        rows = sums["rows"].sum()
+        w, ww, wr, wwr, wwrr = (sums[x].to_numpy() for x in ("w", "ww", "wr", "wwr", "wwrr"))
+        middle = sums["r"].sum() / rows
         mean = (wr - middle * w) / rows
         square = (wwrr - 2 * middle * wwr + middle**2 * ww) / rows
         lower = mean - LOWER * np.sqrt(np.maximum(square - mean**2, 0) / rows)
-        if not np.isfinite(lower).all():
+        possible = w >= rows / 2
+        if not possible.any() or not np.isfinite(lower).all():
             return None
-        best = int(lower.argmax())
+        best = int(np.where(possible, lower, -np.inf).argmax())
         ess = _effective(w[best], ww[best])
-        return None if ess is None else BestItem(self._name_of(items["item"][best]), items["rows"][best], ess)
+        return None if ess is None else BestItem(self._name_of(sums["item"][best]), sums["rows"][best], ess)
 
 
 # (sum w)^2 / sum w^2: Kish 1965

@@ -55,7 +55,8 @@ def describe(
     description = replace(survey.facts(), catalogue_items=None if header is None else header.num_items)
     if isinstance(survey, DecisionSurvey) and description.items:
         rewards = survey.rewards(description.ranges, (given or {}).get("reward") is not None)
-        facts = LearnableSurvey(survey.layout, description.items, rewards, header)
+        size = description.slate_size
+        facts = LearnableSurvey(survey.layout, description.items, size, rewards, header)
         learnable = facts.facts(description.users, survey.context.pieces, not found)
         description = replace(description, learnable=learnable)
     return replace(description, problems=survey.listed(found | survey.repeats() | survey.alone()))
