@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import polars as pl
 
@@ -34,7 +33,7 @@ class ContextSurvey:
     """The pieces of the context, and the rows for which `recsys-rl ope` refuses them."""
 
     pieces: tuple[Piece, ...]
-    problems: Mapping[str, Count]
+    problems: dict[str, Count]
 
 
 def survey_context(layout: Layout) -> ContextSurvey:
@@ -43,19 +42,18 @@ def survey_context(layout: Layout) -> ContextSurvey:
     texts = _of_texts(layout, columns)
     numbers = [name for name in columns if name not in texts]
     sizes = _sizes(layout, numbers)
-    found = _extremes(layout, sizes)
-    pieces, problems = [], {}
+    places, doubtful = _extremes(layout, sizes)
+    pieces: list[Piece] = []
+    problems: dict[str, Count] = {}
     for name in columns:
-        problems |= _gaps(layout, name) if found["gaps", name] else {}
         if name in texts:
-            piece, wrong = _piece_of_texts(layout, name)
-        else:
-            each = [found[name, place] for place in range(sizes[name] or 1)]
-            piece = Piece(name, len(each), sum(low == high for low, high, *_ in each))
-            doubtful = not all(math.isfinite(total or 0) and n == layout.rows for *_, total, n in each)
-            wrong = _wrong_numbers(layout, name, sizes[name]) if doubtful or found["sizes", name] else {}
-        pieces.append(piece)
-        problems |= wrong
+            piece, wrong = _of_kinds(layout, name)
+            pieces.append(piece)
+            problems |= _gaps(layout, name) | wrong
+            continue
+        pieces.append(Piece(name, len(places[name]), sum(low == high for low, high in places[name])))
+        if name in doubtful:
+            problems |= _gaps(layout, name) | _wrong_numbers(layout, name, sizes[name])
     return ContextSurvey(tuple(pieces), problems)
 
 
@@ -90,38 +88,43 @@ def _sizes(layout: Layout, numbers: list[str]) -> dict[str, int | None]:
     return {name: sizes.get(name) for name in numbers}
 
 
-def _extremes(layout: Layout, sizes: Mapping[str, int | None]) -> dict[Any, Any]:
-    """By column and place: the least number, the largest, the sum, and how many there are.
+Extremes = tuple[float | None, float | None]
 
-    By "gaps" and column: the rows without a value. By "sizes" and column: the lists of another size.
+
+def _extremes(layout: Layout, sizes: Mapping[str, int | None]) -> tuple[dict[str, list[Extremes]], set[str]]:
+    """The least and the largest number at each place of the columns with ``sizes``.
+
+    And the columns with a gap, a list of another size, or what is no finite number.
     """
-    each: dict[Any, pl.Expr] = {}
-    counts: dict[Any, pl.Expr] = {}
-    for name in named(layout.table.names, "context.").values():
-        counts["gaps", name] = layout.gap(name)
-        if name not in sizes:
-            continue
-        size = sizes[name]
+    each: list[tuple[str, pl.Expr]] = []
+    others: list[tuple[str, pl.Expr]] = []
+    for name, size in sizes.items():
         if size is None:
-            each[name, 0] = _entry(layout, name)
+            each.append((name, _entry(layout, name)))
             continue
         lists = layout.lists(name)
-        counts["sizes", name] = (lists.list.len() != size).fill_null(False)
-        for place in range(size):
-            each[name, place] = _entry(layout, name, lists.list.get(place, null_on_oob=True))
-    keys = [*each, *counts]
+        others.append((name, lists.list.len() != size))
+        each += [(name, _entry(layout, name, lists.list.get(k, null_on_oob=True))) for k in range(size)]
+    if not each and not others:
+        return {name: [] for name in sizes}, set()
     # Columns first: in one step with the sums, each of the four would parse a text again.
-    scan = layout.scan.select(x.alias(str(k)) for k, x in enumerate([*each.values(), *counts.values()]))
-    parts: list[pl.Expr] = []
-    for k, key in enumerate(keys):
-        x = pl.col(str(k))
-        parts += [x.sum().alias(f"{k}")] if key in counts else _four(x, k)
-    row = iter(layout.collect(scan.select(parts)).row(0) if parts else ())
-    found = {key: next(row) if key in counts else tuple(next(row) for _ in range(4)) for key in keys}
-    return found | {("sizes", name): 0 for name in sizes if ("sizes", name) not in found}
+    scan = layout.scan.select(x.alias(str(k)) for k, (_, x) in enumerate([*each, *others]))
+    parts = [y for k in range(len(each)) for y in _four(k)]
+    parts += [pl.col(str(k)).sum() for k in range(len(each), len(each) + len(others))]
+    row = layout.collect(scan.select(parts)).row(0)
+    places: dict[str, list[Extremes]] = {name: [] for name in sizes}
+    doubtful = {name for (name, _), wrong in zip(others, row[4 * len(each) :], strict=True) if wrong}
+    for k, (name, _) in enumerate(each):
+        low, high, total, count = row[4 * k : 4 * k + 4]
+        places[name].append((low, high))
+        if count < layout.rows or not math.isfinite(total):  # the sum of what is not finite is not, either
+            doubtful.add(name)
+    return places, doubtful
 
 
-def _four(x: pl.Expr, k: int) -> list[pl.Expr]:
+def _four(k: int) -> list[pl.Expr]:
+    """The least number of a column, the largest, their sum, and how many there are."""
+    x = pl.col(str(k))
     return [y.alias(f"{k} {j}") for j, y in enumerate((x.min(), x.max(), x.sum(), x.count()))]
 
 
@@ -142,7 +145,7 @@ def _wrong_numbers(layout: Layout, name: str, size: int | None) -> dict[str, Cou
     return layout.counted({k: x.fill_null(False) & ~layout.gap(name) for k, x in checks.items()})
 
 
-def _piece_of_texts(layout: Layout, name: str) -> tuple[Piece, dict[str, Count]]:
+def _of_kinds(layout: Layout, name: str) -> tuple[Piece, dict[str, Count]]:
     """A piece with a number for each of its texts; more than MOST_TEXTS are a problem."""
     scan = layout.scan.filter(~layout.gap(name))
     kinds = layout.counts(layout.hash(name), scan).height

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from recsys_rl.errors import UserError, short
 from recsys_rl.records import Need
 from recsys_rl.tables.context_survey import Piece
+from recsys_rl.tables.read import TableFile
 
 SURE = 1 - 1e-4
 """Level of the intervals here, as of the mean weight in `ope`: 1 in 10,000 right logs lies outside."""
@@ -104,6 +105,11 @@ class Fault:
     @property
     def sentence(self) -> str:
         return f"{self.text}: {self.mend}"
+
+
+def place(table: TableFile, row: int) -> str:
+    """The words for a row, from 1: of a text file its line, as an editor counts."""
+    return f"row {row:,}" if table.raw is None else f"line {table.line(row):,}"
 
 
 def faults(log: Learnable) -> Iterator[Fault]:

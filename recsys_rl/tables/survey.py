@@ -16,7 +16,8 @@ from recsys_rl.tables.decision_survey import DecisionSurvey
 from recsys_rl.tables.description import Description
 from recsys_rl.tables.event_survey import EventSurvey
 from recsys_rl.tables.layout import Layout, roles_of
-from recsys_rl.tables.learnable_survey import LearnableSurvey
+from recsys_rl.tables.learnable_survey import survey_learnable
+from recsys_rl.tables.logged_choices import LoggedChoices
 from recsys_rl.tables.read import HEADLESS, files_of, has_header, open_table
 from recsys_rl.tables.reader import check_pieces, files_of_log, read_header
 from recsys_rl.types import UserError
@@ -54,10 +55,10 @@ def describe(
         header = _header(path)
     description = replace(survey.facts(), catalogue_items=None if header is None else header.num_items)
     if isinstance(survey, DecisionSurvey) and description.items:
+        choices = LoggedChoices(survey.layout, description.items, description.slate_size, header)
         rewards = survey.rewards(description.ranges, (given or {}).get("reward") is not None)
-        size = description.slate_size
-        facts = LearnableSurvey(survey.layout, description.items, size, rewards, header)
-        learnable = facts.facts(description.users, survey.context.pieces, not found)
+        pieces = survey.context.pieces
+        learnable = survey_learnable(choices, rewards, description.users, pieces, not found)
         description = replace(description, learnable=learnable)
     return replace(description, problems=survey.listed(found | survey.repeats() | survey.alone()))
 

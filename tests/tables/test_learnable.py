@@ -91,7 +91,7 @@ def test_a_lucky_row_makes_no_best_item(tmp_path: Path) -> None:
         "reward": [1] * 35 + [0] * 35 + [1] * 10 + [0] * 19 + [1],
         "propensity": [0.7] * 70 + [0.29] * 29 + [0.01],
     }
-    assert propensities(tmp_path, columns).best_item == BestItem("a", 70, pytest.approx(70.0))
+    assert propensities(tmp_path, columns).best_item == BestItem("a", 70, pytest.approx(70.0))  # type: ignore[arg-type]
     # Of a policy without chance, no item could be shown in half of the rows.
     columns = {"item": ["a", "b", "c"], "reward": [0, 1, 1], "propensity": [1.0] * 3}
     assert propensities(tmp_path, columns).best_item is None
@@ -376,7 +376,7 @@ def test_who_can_learn_and_what_is_missing_most(
 
 def test_learners_are_the_records_that_learn_from_logs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(learners_from_logs()) == LEARNERS
-    monkeypatch.setitem(AGENTS, "mine", AGENTS["reinforce"])  # type: ignore[arg-type]
+    monkeypatch.setitem(AGENTS, "mine", AGENTS["reinforce"])
     assert learners_from_logs()["mine"].needs == ("propensities", "rewards")
 
 
