@@ -1,4 +1,4 @@
-"""The choices of a log of decisions as expressions on its scan: the item, its propensity, how many there were."""
+"""The choices of a log of decisions, as expressions on its scan: an item, its propensity, among how many."""
 
 from __future__ import annotations
 
