@@ -45,10 +45,10 @@ def describe(
     survey = DecisionSurvey(layout) if layout.holds_decisions else EventSurvey(layout)
     if not survey.rows:
         raise UserError(f"{path} holds no rows: give a log with at least one.")
-    found, header = survey.problems(), None
+    problems, header = survey.problems(), None
     if recorded:
-        if not _is_whole(path, bool(found)):
-            found["the rows are not those that were written, by the checksum in the header"] = (
+        if not _is_whole(path, bool(problems)):
+            problems["the rows are not those that were written, by the checksum in the header"] = (
                 survey.rows,
                 1,
             )
@@ -58,9 +58,9 @@ def describe(
         choices = LoggedChoices(survey.layout, description.items, description.slate_size, header)
         rewards = survey.rewards(description.ranges, (given or {}).get("reward") is not None)
         pieces = survey.context.pieces
-        learnable = survey_learnable(choices, rewards, description.users, pieces, not found)
+        learnable = survey_learnable(choices, rewards, description.users, pieces, not problems)
         description = replace(description, learnable=learnable)
-    return replace(description, problems=survey.listed(found | survey.repeats() | survey.alone()))
+    return replace(description, problems=survey.listed(problems | survey.repeats() | survey.alone()))
 
 
 def _header(path: Path) -> DecisionHeader | None:

@@ -90,31 +90,31 @@ def compare_files(options: CompareConfig) -> Comparison:
     """
     if options.json is not None:
         check_writable(Path(options.json), "--json")
-    found = compare(options.old, options.new, options.columns, options.separator, options.like_threshold)
-    for line in found.lines():
+    comparison = compare(options.old, options.new, options.columns, options.separator, options.like_threshold)
+    for line in comparison.lines():
         say(line)
     if options.json is not None:
-        write_text(Path(options.json), json.dumps(dataclasses.asdict(found), indent=1) + "\n")
-    return found
+        write_text(Path(options.json), json.dumps(dataclasses.asdict(comparison), indent=1) + "\n")
+    return comparison
 
 
 def describe_file(options: DescribeConfig) -> Description:
     """Print the description of a log, and write it to the file of ``json``. Raises UserError."""
     if options.json is not None:
         check_writable(Path(options.json), "--json")
-    found = describe(options.file, options.separator, options.columns)
-    for line in found.lines():
+    description = describe(options.file, options.separator, options.columns)
+    for line in description.lines():
         say(line)
-    values = dataclasses.asdict(found) | {"density": found.density}
-    if found.learnable is not None:
+    values = dataclasses.asdict(description) | {"density": description.density}
+    if description.learnable is not None:
         needs = {name: algorithm.needs for name, algorithm in learners_from_logs().items()}
-        for line in learnable_lines(found.learnable, needs):
+        for line in learnable_lines(description.learnable, needs):
             say(line)
-        values["learners"] = reasons(found.learnable, needs)
-        values["missing_most"] = missing_most(found.learnable)
+        values["learners"] = reasons(description.learnable, needs)
+        values["missing_most"] = missing_most(description.learnable)
     if options.json is not None:
         write_text(Path(options.json), json.dumps(values, indent=1) + "\n")
-    return found
+    return description
 
 
 def split_file(options: SplitConfig) -> None:
