@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from recsys_rl.errors import amount, listed
-from recsys_rl.tables.learnable import Learnable
+from recsys_rl.tables.learnable import DecisionFacts
 from recsys_rl.tables.schema import COLUMNS, columns_text
 
 
@@ -46,7 +46,7 @@ class Description:
     slate_size: int = 1
     problems: tuple[Problem, ...] = ()
     others: tuple[str, ...] = ()  # columns without a role
-    learnable: Learnable | None = None  # what of a log of decisions decides who can learn from it
+    learnable: DecisionFacts | None = None  # what of a log of decisions decides who can learn from it
     note: str = ""  # how the file was read: without a header, in another encoding
 
     @property

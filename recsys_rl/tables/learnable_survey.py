@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from recsys_rl.tables.context_survey import Piece
-from recsys_rl.tables.learnable import Learnable, place
+from recsys_rl.tables.context_survey import ContextPiece
+from recsys_rl.tables.learnable import DecisionFacts
 from recsys_rl.tables.logged_choices import LoggedChoices
 from recsys_rl.tables.propensity_survey import survey_propensities
 
@@ -14,23 +14,22 @@ def survey_learnable(
     choices: LoggedChoices,
     rewards: Mapping[str, tuple[float, float]],
     users: int | None,
-    context: tuple[Piece, ...],
+    context: tuple[ContextPiece, ...],
     sound: bool,
-) -> Learnable:
-    """The facts of a log; the arguments as in ``Learnable``."""
+) -> DecisionFacts:
+    """The facts of a log; the arguments as in ``DecisionFacts``."""
     longest = _longest(choices)
-    return Learnable(
+    return DecisionFacts(
         rows=choices.layout.rows,
-        items=choices.items,
         users=users,
         longest=longest,
         same_items=_same_items(choices),
-        sound=sound,
         rewards=rewards,
+        propensities=survey_propensities(choices, next(iter(rewards), None), longest),
         context=context,
         derived=choices.header is not None,
-        propensities=survey_propensities(choices, next(iter(rewards), None), longest),
-        first=place(choices.layout.table, 1),
+        sound=sound,
+        first=choices.row_name(1),
     )
 
 
@@ -45,6 +44,7 @@ def _longest(choices: LoggedChoices) -> int:
 
 def _same_items(choices: LoggedChoices) -> bool:
     """True if each row shows the same; in a slate the order counts."""
-    shown = choices.layout.hash(choices.roles["item"])
-    least, most = choices.layout.collect(choices.shown.select(a=shown.min(), b=shown.max())).row(0)
-    return bool(least == most)
+    hashes = choices.layout.hash(choices.roles["item"])
+    ends = choices.shown.select(least=hashes.min(), largest=hashes.max())
+    least, largest = choices.layout.collect(ends).row(0)
+    return bool(least == largest)

@@ -25,14 +25,19 @@ class LoggedChoices:
         self.layout, self.roles, self.names = layout, layout.roles, layout.table.names
         self.items, self.slate_size, self.header = items, slate_size, header
 
+    def row_name(self, row: int) -> str:
+        """The words for a row, from 1: of a text file its line, as an editor counts."""
+        table = self.layout.table
+        return f"row {row:,}" if table.raw is None else f"line {table.line(row):,}"
+
+    def kind(self, cells: pl.Expr) -> Kind:
+        """The type of an expression on the scan."""
+        return self.layout.scan.select(cells=cells).collect_schema()["cells"]
+
     @property
     def shown(self) -> pl.LazyFrame:
         """The scan of the rows with an item."""
         return self.layout.scan.filter(~self.layout.gap(self.roles["item"]))
-
-    def kind(self, x: pl.Expr) -> Kind:
-        """The type of an expression on the scan."""
-        return self.layout.scan.select(x=x).collect_schema()["x"]
 
     @property
     def id(self) -> pl.Expr:
@@ -47,15 +52,15 @@ class LoggedChoices:
 
     def id_of(self, item: int) -> str:
         """The id of the item with this hash."""
-        return str(self.layout.collect(self.shown.filter(self.item == item).select(self.id).head(1)).item())
+        rows = self.shown.filter(self.item == item).select(self.id).head(1)
+        return str(self.layout.collect(rows).item())
 
     def could_show(self, item: int) -> pl.Expr:
-        """1 in the rows that could show the item with this hash, else 0."""
+        """True in the rows that could show the item with this hash."""
         if "candidates" not in self.roles:
-            return pl.lit(1.0)
+            return pl.lit(True)
         lists = self.layout.entries(self.roles["candidates"]).fill_null([])
-        wanted = text(pl.lit(self.id_of(item)), pl.String())
-        return as_texts(lists, self.kind(lists)).list.contains(wanted).cast(pl.Float64)
+        return as_texts(lists, self.kind(lists)).list.contains(text(pl.lit(self.id_of(item)), pl.String()))
 
     @cached_property
     def propensity(self) -> tuple[pl.Expr, str] | None:
@@ -63,13 +68,12 @@ class LoggedChoices:
 
         None if the log has none. A list of the probabilities of all items is not looked into.
         """
-        types = self.layout.types
         if "propensity" in self.roles:
             name = self.roles["propensity"]
             rule = of_propensities(name)
-            found = value(pl.col(name), types[name], rule)
-            known = pl.when(follows(found, rule)).then(found.exp() if rule.name == "logprob" else found)
-            return known, f"the propensity in column {name!r}"
+            logged = value(pl.col(name), self.layout.types[name], rule)
+            chance = logged.exp() if rule.name == "logprob" else logged
+            return pl.when(follows(logged, rule)).then(chance), f"the propensity in column {name!r}"
         of_items, of_policies = named(self.names, "probability."), named(self.names, "propensity.")
         if of_items and self.slate_size == 1:
             return self._among(self.id, of_items), "the propensity in columns probability.ID"
@@ -80,15 +84,14 @@ class LoggedChoices:
             return pl.lit(None, dtype=pl.Float64), "the propensity in column 'probabilities'"
         return None
 
-    def _among(self, whose: pl.Expr, columns: dict[str, str]) -> pl.Expr:
-        """The propensity in the column of the item or policy ``whose``; ``columns`` by its id or name."""
-        rule, names = COLUMNS["propensity"], text(whose, self.kind(whose))
-        each = [
+    def _among(self, owner: pl.Expr, columns: dict[str, str]) -> pl.Expr:
+        """The propensity in the column of the item or policy ``owner``; ``columns`` by its id or name."""
+        rule, names = COLUMNS["propensity"], text(owner, self.kind(owner))
+        chance = pl.coalesce(
             pl.when(names == name).then(value(pl.col(column), self.layout.types[column], rule))
             for name, column in columns.items()
-        ]
-        found = pl.coalesce(each)
-        return pl.when(follows(found, rule)).then(found)
+        )
+        return pl.when(follows(chance, rule)).then(chance)
 
     @cached_property
     def number(self) -> pl.Expr:

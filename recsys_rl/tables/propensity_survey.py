@@ -15,13 +15,11 @@ import torch
 from numpy.typing import NDArray
 
 from recsys_rl.tables.layout import ROW
-from recsys_rl.tables.learnable import SURE, BestItem, Excess, Propensities, place
+from recsys_rl.tables.learnable import SAME, SURE, BestItem, Excess, Propensities, too_often
 from recsys_rl.tables.logged_choices import LoggedChoices
 from recsys_rl.tables.schema import COLUMNS, column_of, value
-from recsys_rl.utils.metrics import Interval, interval
+from recsys_rl.utils.metrics import interval
 
-SAME = 1e-6
-"""Share by which propensities may differ and still count as one."""
 LOWER = 1.96
 """Standard errors below its estimate at which items are compared: a few lucky rows make no best item."""
 
@@ -43,30 +41,34 @@ def survey_propensities(choices: LoggedChoices, reward: str | None, longest: int
         return Propensities(words, known)
     inverse = 1 / chance
     weight = inverse / pl.when(choices.number > 0).then(choices.number)
-    items, ids = _by_item(choices, inverse, weight, reward)
-    if not ids:
+    sums, items = _by_item(choices, inverse, weight, reward)
+    if not items:
         return Propensities(words, known)
-    least, most = items["least"].min(), items["most"].max()
-    constant = float(1 / most) if most - least <= SAME * least else None
-    mean, excess = _by_user(choices, weight, constant, items, ids)
+    weights, rows = _by_user(choices, weight)
+    mean = interval(_terms(weights, rows), SURE)
+    least, largest = sums["least"].min(), sums["largest"].max()
+    constant = float(1 / largest) if largest - least <= SAME * least else None
     return Propensities(
-        words,
-        known,
-        constant,
-        _finite(mean.mean),
-        _finite(mean.low),
-        _finite(mean.high),
-        _effective(items["u"].sum(), items["uu"].sum()),
-        _of_sessions(choices, weight) if longest > 1 else None,
-        None if reward is None else _best(choices, items, ids),
-        excess,
+        column=words,
+        rows=known,
+        constant=constant,
+        mean_inverse=_finite(mean.mean),
+        low=_finite(mean.low),
+        high=_finite(mean.high),
+        uniform_ess=_effective(sums["u"].sum(), sums["uu"].sum()),
+        session_ess=_of_sessions(choices, weight) if longest > 1 else None,
+        best_item=None if reward is None else _best(choices, sums, items),
+        excess=None if constant is None else _excess(choices, sums, items, constant, rows),
     )
 
 
 def _by_item(
     choices: LoggedChoices, inverse: pl.Expr, weight: pl.Expr, reward: str | None
 ) -> tuple[Sums, list[int]]:
-    """Sums over the rows that show an item, by name, and the hashes of the items; the most frequent first."""
+    """Sums over the rows that show an item, by name, and the hashes of the items; the most frequent first.
+
+    r is the reward, w is 1 / propensity, and u the weight of the uniform policy.
+    """
     scan = choices.shown.select(
         ROW, item=choices.item, r=_reward(choices, reward), w=inverse, u=weight
     ).drop_nulls()
@@ -75,18 +77,18 @@ def _by_item(
         "rows": pl.len(),
         "first": pl.col(ROW).min(),
         "least": w.min(),
-        "most": w.max(),
+        "largest": w.max(),
+        "r": r.sum(),
         "w": w.sum(),
         "ww": (w**2).sum(),
-        "r": r.sum(),
         "wr": (w * r).sum(),
         "wwr": (w**2 * r).sum(),
         "wwrr": (w**2 * r**2).sum(),
         "u": u.sum(),
         "uu": (u**2).sum(),
     }
-    found = choices.layout.collect(scan.group_by("item").agg(**sums)).sort("rows", "item", descending=True)
-    return {name: found[name].cast(pl.Float64).to_numpy() for name in sums}, found["item"].to_list()
+    frame = choices.layout.collect(scan.group_by("item").agg(**sums)).sort("rows", "item", descending=True)
+    return {name: frame[name].cast(pl.Float64).to_numpy() for name in sums}, frame["item"].to_list()
 
 
 def _reward(choices: LoggedChoices, name: str | None) -> pl.Expr:
@@ -94,54 +96,52 @@ def _reward(choices: LoggedChoices, name: str | None) -> pl.Expr:
     if name is None:
         return pl.lit(0.0)
     rule = COLUMNS["reward"] if name == choices.roles.get("reward") else column_of(name)
-    x = choices.layout.lists(name).list.first() if choices.layout.is_list(name) else pl.col(name)
-    found = value(x, choices.kind(x), rule).cast(pl.Float64)
-    return pl.when(found.is_finite()).then(found)
+    cells = choices.layout.lists(name).list.first() if choices.layout.is_list(name) else pl.col(name)
+    reward = value(cells, choices.kind(cells), rule).cast(pl.Float64)
+    return pl.when(reward.is_finite()).then(reward)
 
 
-def _by_user(
-    choices: LoggedChoices, weight: pl.Expr, constant: float | None, items: Sums, ids: list[int]
-) -> tuple[Interval, Excess | None]:
-    """The mean weight of the uniform policy, and the most frequent item if it is shown too often."""
-    chance = choices.could_show(ids[0]) * (0.0 if constant is None else constant)
-    shown = (choices.item == ids[0]).cast(pl.Float64)
-    each = {"weight": weight, "chance": chance, "excess": shown - chance}
+def _by_user(choices: LoggedChoices, weight: pl.Expr) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The sum of the weights of each user, and the number of rows, (U,) each; a row without users is one."""
     layout, user = choices.layout, choices.roles.get("user")
     scan = choices.shown.filter(weight.is_not_null())
     if user is None:
-        found = layout.collect(scan.select(**each, rows=pl.lit(1.0)))
+        frame = layout.collect(scan.select(weight=weight, rows=pl.lit(1.0)))
     else:
-        grouped = scan.select(user=layout.hash(user), **each).group_by("user")
-        found = layout.collect(grouped.agg(pl.all().sum(), rows=pl.len()))
-    sums = {name: found[name].cast(pl.Float64).to_numpy() for name in (*each, "rows")}
-    mean = interval(_terms(sums["weight"], sums["rows"]), SURE)
-    if constant is None:
-        return mean, None
-    level = 1 - (1 - SURE) / len(ids)  # the item is the most frequent of so many
-    if not interval(_terms(sums["excess"], sums["rows"]), level).low > 0:
-        return mean, None
-    rows = float(sums["rows"].sum())
-    first = place(layout.table, int(items["first"][0]))
-    share, expected = float(items["rows"][0]) / rows, float(sums["chance"].sum()) / rows
-    return mean, Excess(choices.id_of(ids[0]), first, share, expected)
+        rows = scan.select(user=layout.hash(user), weight=weight)
+        frame = layout.collect(rows.group_by("user").agg(pl.col("weight").sum(), rows=pl.len()))
+    return frame["weight"].to_numpy(), frame["rows"].cast(pl.Float64).to_numpy()
+
+
+def _excess(
+    choices: LoggedChoices, sums: Sums, items: list[int], constant: float, rows: NDArray[np.float64]
+) -> Excess | None:
+    """The most frequent item, if it is shown too often for a ``constant`` propensity; ``rows`` of users."""
+    shown = float(sums["rows"][0] / sums["rows"].sum())
+    mean = choices.could_show(items[0]).cast(pl.Float64).mean()
+    possible = float(choices.layout.collect(choices.layout.scan.select(mean)).item())
+    independent = rows.sum() ** 2 / (rows**2).sum()
+    if not too_often(shown, possible, constant, independent, len(items)):
+        return None
+    first = choices.row_name(int(sums["first"][0]))
+    return Excess(choices.id_of(items[0]), shown, constant * possible, first)
 
 
 def _of_sessions(choices: LoggedChoices, weight: pl.Expr) -> float | None:
     """The effective sample size of whole sessions; None if a propensity is missing."""
     name = choices.roles["session"]
     scan = choices.layout.scan.filter(~choices.layout.gap(name))
-    each = scan.select(session=choices.layout.hash(name), log=weight.log())
+    logs = scan.select(session=choices.layout.hash(name), log=weight.log())
     known = pl.col("log").null_count() == 0
-    found = each.group_by("session").agg(pl.when(known).then(pl.col("log").sum()))
-    logs = choices.layout.collect(found)["log"]
-    if logs.is_empty() or logs.has_nulls():
+    products = logs.group_by("session").agg(pl.when(known).then(pl.col("log").sum()))
+    column = choices.layout.collect(products)["log"]
+    if column.is_empty() or column.has_nulls():
         return None
-    products = logs.to_numpy()
-    shares = np.exp(products - products.max())  # products of many weights are not finite
+    shares = np.exp(column.to_numpy() - column.to_numpy().max())  # products of many weights are not finite
     return _effective(shares.sum(), (shares**2).sum())
 
 
-def _best(choices: LoggedChoices, sums: Sums, ids: list[int]) -> BestItem | None:
+def _best(choices: LoggedChoices, sums: Sums, items: list[int]) -> BestItem | None:
     """The item whose estimate, the mean of (r - mean r) / propensity, is highest at its lower end.
 
     None if no item could be shown in half of the rows: its mean weight would be 1 with a chance in each.
@@ -156,7 +156,7 @@ def _best(choices: LoggedChoices, sums: Sums, ids: list[int]) -> BestItem | None
         return None
     best = int(np.where(possible, lower, -np.inf).argmax())
     ess = _effective(w[best], sums["ww"][best])
-    return None if ess is None else BestItem(choices.id_of(ids[best]), int(sums["rows"][best]), ess)
+    return None if ess is None else BestItem(choices.id_of(items[best]), int(sums["rows"][best]), ess)
 
 
 # (sum w)^2 / sum w^2: Kish 1965

@@ -60,6 +60,7 @@ def describe(
         pieces = survey.context.pieces
         learnable = survey_learnable(choices, rewards, description.users, pieces, not problems)
         description = replace(description, learnable=learnable)
+        problems |= survey.context.many_texts
     return replace(description, problems=survey.listed(problems | survey.repeats() | survey.alone()))
 
 
