@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from recsys_rl.settings.config import Config
 from recsys_rl.settings.shared import LoggedConfig
 from recsys_rl.tables.checks import check_catalogue
 from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog, streams_by_name
-from recsys_rl.tables.parts import gathered
+from recsys_rl.tables.parts import gathered, with_propensities
 from recsys_rl.tables.read import files_of, has_header
 from recsys_rl.tables.reader import fingerprint, num_rows, read_header
 from recsys_rl.tables.transitions import TransitionTable, transition_table
@@ -73,7 +74,10 @@ def make_logged(
             f"{settings.log} is not a log of `recsys-rl record`, from which {config.algo} learns: give one "
             "(`recsys-rl ope` also judges policies on tables of other kinds)."
         )
-    header = read_header(files_of(path)[0]).header
+    pieces: Callable[[], Iterator[DecisionLog]] = partial(gathered, path, MOST_ROWS)
+    header, note = read_header(files_of(path)[0]).header, ""
+    if "propensities" in config.algorithm.needs:
+        pieces, note = with_propensities(path, pieces)
     check_catalogue(settings.log, header, world.catalogue, f"--data {data.data} --seed {seed}")
     env = RecEnv(users, world.catalogue, config.env_config, world.population.train, 1, torch.Generator())
     if header.interface != env.interface or not has_signals(header, users):
@@ -84,7 +88,7 @@ def make_logged(
 
     def training() -> Iterator[tuple[DecisionLog, Tensor]]:
         """The decisions of training users with their rewards, a part of the log at a time."""
-        for log in gathered(path, MOST_ROWS):
+        for log in pieces():
             part = log.rows(~heldout_rows(log, world.population, data.heldout_fraction, seed))
             if part.num_rows:
                 yield part, log_rewards(part, users, weights, FIELD)
@@ -105,7 +109,9 @@ def make_logged(
                     part, world.catalogue, rewards, settings.discount, facts.span, bool(endless)
                 )
 
-    return Logged(settings.log, tables, whole, header.interface, settings, generator, fingerprint(path))
+    logged = Logged(settings.log, tables, whole, header.interface, settings, generator, fingerprint(path))
+    logged.note = note
+    return logged
 
 
 class Logged:
@@ -141,6 +147,7 @@ class Logged:
         self.fingerprint = torch.tensor(list(fingerprint), dtype=torch.uint8)
         self.env: None = None
         self.watcher: Watcher | None = None
+        self.note = ""  # on sessions that are left out
         self.part, self.served = -1, 0  # the place of the table in the log, and its batches so far
         self._pass = tables()
         self.table: Any = None  # the TransitionTable that is held
@@ -178,7 +185,8 @@ class Logged:
     def describe(self) -> str:
         sessions = int((self.table.steps_left == 1).sum())
         size = f"{amount(self.table.num_rows, 'decision')} of {amount(sessions, 'session')}"
-        return f"log: {size}" if self.whole else f"log: in parts, the first of {size}"
+        note = f"\n{self.note}" if self.note else ""
+        return f"log: {size}{note}" if self.whole else f"log: in parts, the first of {size}{note}"
 
     def verdict(self) -> str:
         return ""

@@ -154,7 +154,9 @@ class PolicyFiles:
         places = version.checkpoint.interface.slate_size
         first = DrawRequest(0, version, -1, (), NOON, None, (), NOON, (0.5,) * places)
         try:
-            again = [replace(request_of(version, *x), degraded="", candidates=None) for x in stored]
+            again = [
+                replace(request_of(version, *x), degraded="", candidates=None, items=None) for x in stored
+            ]
             results = draw([first, *again])
             why = next((x.error or x.degraded for x in results if x.error or x.degraded), "")
         except Exception as error:  # whatever a policy raises, it can't serve

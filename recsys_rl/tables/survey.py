@@ -45,6 +45,8 @@ def describe(
     found = survey.problems()
     description = survey.facts()
     if recorded:
+        if _has_applications(path):  # whose decisions may lack a propensity
+            found.pop(f"column {roles.get('propensity')!r} has no value", None)
         if not _is_whole(path, bool(found)):
             found["the rows are not those that were written, by the checksum in the header"] = (
                 survey.rows,
@@ -60,6 +62,13 @@ def _items_of_header(path: Path) -> int | None:
         return read_header(files_of(path)[0]).header.num_items
     except UserError:
         return None
+
+
+def _has_applications(path: Path) -> bool:
+    try:
+        return bool(read_header(files_of(path)[0]).header.applications)
+    except UserError:
+        return False
 
 
 def _is_whole(path: Path, wrong_values: bool) -> bool:

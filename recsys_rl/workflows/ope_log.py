@@ -28,7 +28,7 @@ from recsys_rl.tables.checks import check_catalogue
 from recsys_rl.tables.decision_log import DecisionLog, catalogue_hash
 from recsys_rl.tables.decision_table import DecisionTable, read_table
 from recsys_rl.tables.items import ItemFacts, catalogue_of_items
-from recsys_rl.tables.parts import parts
+from recsys_rl.tables.parts import parts, with_propensities
 from recsys_rl.tables.read import has_header
 from recsys_rl.types import Catalogue, Feedback, Stream, UserError
 from recsys_rl.users.from_log import rewards_by
@@ -84,7 +84,10 @@ def read_log(options: OpeConfig) -> ReadLog:
             print(one_line(note), file=sys.stderr)
         return _of_signals(options, table.log, table.catalogue, table)
     _refuse_table_options(options, f"{options.log} has the columns of ours")
-    rows, streams = partial(parts, options.log, PART), generators(options.seed, "sample")
+    rows, note = with_propensities(options.log, partial(parts, options.log, PART))
+    if note:
+        print(note, file=sys.stderr)
+    streams = generators(options.seed, "sample")
     log, whole = sampled(rows(), FITTED, streams["sample"])
     _refuse_without_support(options.log, log)
     if log.header.platform or options.checkpoint is not None:
