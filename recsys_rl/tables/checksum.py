@@ -52,7 +52,7 @@ def _parts(log: DecisionLog) -> Iterator[tuple[str, Tensor]]:
     for name, values in tensors_of(log).items():
         if name == "logprobs" and not log.lists_propensities:
             continue
-        if name == "logprobs":  # the bits of NaN differ from one to another
+        if name == "logprobs" and log.header.applications:  # the bits of NaN differ from one to another
             values = values.masked_fill(values.isnan(), torch.nan)
         if name in _PADDED:
             real = values >= 0

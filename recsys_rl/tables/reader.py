@@ -264,11 +264,11 @@ def _logprobs(cells: Cells, header: DecisionHeader) -> Tensor:
     if len(both) > 1:
         raise UserError(f"{cells.name} has both logprob and propensity: leave one of the columns out.")
     column, certain = both[0], 0.0 if both[0] == "logprob" else 1.0
-    gaps = pl.repeat(False, cells.frame.height, eager=True)
+    gaps = None
     if header.applications:
         gaps = on(cells.frame[column], no_value) & cells.texts("logger").is_in(list(header.applications))
         filled = cells.frame.select(pl.when(gaps).then(certain).otherwise(pl.col(column)).alias(column))
         cells = Cells(cells.name, filled)
     values = cells.values(column).double()
     values = values if column == "logprob" else values.log()
-    return values.masked_fill(tensor_of(gaps), torch.nan)
+    return values if gaps is None else values.masked_fill(tensor_of(gaps), torch.nan)
