@@ -65,11 +65,11 @@ def test_sessions_with_all_propensities_are_found(tmp_path: Path) -> None:
     path = tmp_path / "log.parquet"
     for log, sessions in ((SOME, [1, 2]), (NONE, [2])):
         write_decisions(path, log)
-        pieces, note = with_propensities(path, lambda: parts(path, 2))
+        pieces, note = with_propensities("log", HEADER, lambda: parts(path, 2))
         assert [int(x.sessions[0]) for x in pieces()] == sessions and note
         assert [int(x.sessions[0]) for x in pieces()] == sessions  # a second pass
     write_decisions(path, log_of(*[math.nan] * 6, loggers=(0,) * 6))
-    pieces, note = with_propensities(path, lambda: parts(path, 2))
+    pieces, note = with_propensities("log", HEADER, lambda: parts(path, 2))
     assert sum(x.num_rows for x in pieces()) == 6 and note == ""
 
 
