@@ -217,7 +217,10 @@ class Platform:
             return None
         sections = (config.env_config, config.data_config, config.agent_config, config.train_config)
         given = {
-            x: getattr(section, x) for section in sections for x in self.file.fields if hasattr(section, x)
+            name: getattr(section, name)
+            for section in sections
+            for name in self.file.fields
+            if hasattr(section, name)
         }
         return self.file.load(given)
 
