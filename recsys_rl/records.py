@@ -257,7 +257,7 @@ LOGGED = BatchSource("recsys_rl.experience.logged:make_from_log", from_log=True)
 
 
 Need = Literal["propensities", "rewards", "steps"]
-"""What an algorithm may need of a log: "rewards" that differ, "steps": sessions of more than one decision."""
+"""A need of an algorithm from a log: "rewards" that differ, "steps": sessions of more than one decision."""
 
 
 @dataclass(frozen=True)
