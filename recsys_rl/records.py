@@ -217,7 +217,10 @@ class Platform:
             return None
         sections = (config.env_config, config.data_config, config.agent_config, config.train_config)
         given = {
-            x: getattr(section, x) for section in sections for x in self.file.fields if hasattr(section, x)
+            name: getattr(section, name)
+            for section in sections
+            for name in self.file.fields
+            if hasattr(section, name)
         }
         return self.file.load(given)
 
@@ -254,7 +257,7 @@ LOGGED = BatchSource("recsys_rl.experience.logged:make_from_log", from_log=True)
 
 
 Need = Literal["propensities", "rewards", "steps"]
-"""What an algorithm may need of a log: "rewards" that differ, "steps": sessions of more than one decision."""
+"""A need of an algorithm from a log: "rewards" that differ, "steps": sessions of more than one decision."""
 
 
 @dataclass(frozen=True)

@@ -104,9 +104,9 @@ class DecisionLog:
     @property
     def known_sessions(self) -> Self:
         """The sessions in which the probability of every decision is known."""
-        _, place = self.sessions.unique_consecutive(return_inverse=True)
-        lacking = place[self.logprobs.isnan()]
-        return self.rows(~torch.isin(place, lacking)) if len(lacking) else self
+        _, session = self.sessions.unique_consecutive(return_inverse=True)
+        lacking = session[self.logprobs.isnan()]
+        return self.rows(~torch.isin(session, lacking)) if len(lacking) else self
 
     @property
     def shown(self) -> Tensor:

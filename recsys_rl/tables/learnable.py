@@ -1,4 +1,4 @@
-"""What can be learned from a log of decisions: its facts, what rules an algorithm out, what is missing most.
+"""Learning from a log of decisions: its facts, what rules an algorithm out, what is missing most.
 
 learnable_survey.py finds the facts in a file, and experience/log_facts.py in the rows of a training. A fault
 is said in the same words by both: ``check_needs`` raises the first one that rules an algorithm out.
@@ -190,7 +190,7 @@ def check_needs(name: str, algo: str, log: DecisionFacts, needs: Collection[Need
 
 
 def missing_most(log: DecisionFacts) -> str:
-    """What would help most to learn from the log, in one sentence without an end."""
+    """The thing that would help most to learn from the log, in one sentence without an end."""
     if not log.sound:
         return "rows without the problems above: a log that has them is refused"
     for fault in faults(log):
