@@ -256,8 +256,9 @@ REPLAY = BatchSource("recsys_rl.experience.replay:make_replay")
 LOGGED = BatchSource("recsys_rl.experience.logged:make_from_log", from_log=True)
 
 
-Need = Literal["propensities", "rewards", "steps"]
-"""A need of an algorithm from a log: "rewards" that differ, "steps": sessions of more than one decision."""
+Need = Literal["propensities", "rewards", "single items", "steps"]
+"""What an algorithm may need of a log: "rewards" that differ, "single items" in place of slates, "steps":
+sessions of more than one decision."""
 
 
 @dataclass(frozen=True)

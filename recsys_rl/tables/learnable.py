@@ -80,6 +80,7 @@ class DecisionFacts:
     same_items: bool  # each row shows the same items
     rewards: Mapping[str, tuple[float, float]]  # the least and the largest of each column of rewards
     propensities: Propensities | None  # None: the log has none
+    slate_size: int = 1  # items in a row
     context: tuple[ContextPiece, ...] = ()
     derived: bool = False  # a recorded log, whose sessions also determine what the policy knew
     sound: bool = True  # no row breaks a rule for which a reader refuses the log
@@ -151,6 +152,12 @@ def faults(log: DecisionFacts) -> Iterator[Fault]:
             "give a log with rewards that differ",
         )
     yield from _of_propensities(log.propensities)
+    if log.slate_size > 1:
+        yield Fault(
+            "single items",
+            f"each row from {log.first} on shows {log.slate_size} items",
+            "give a log of single items",
+        )
     if log.longest < 2:
         yield Fault(
             "steps",
@@ -194,7 +201,7 @@ def missing_most(log: DecisionFacts) -> str:
     if not log.sound:
         return "rows without the problems above: a log that has them is refused"
     for fault in faults(log):
-        if fault.need != "steps":  # logs of single decisions are logs, too
+        if fault.need not in ("steps", "single items"):  # what a log is about, and no lack
             return fault.sentence
     known = log.propensities
     assert known is not None
