@@ -156,6 +156,11 @@ class Brought(Protocol):
         """The platform whose log the users are learned from (checkpoint/home.py); {} if there is none."""
         ...
 
+    @property
+    def note(self) -> str:
+        """Lines about the file, which `train` prints; "" without any."""
+        ...
+
 
 @dataclass(frozen=True)
 class WorldFile:

@@ -10,6 +10,7 @@ id, or the hash of its text; where a log has no users, by the hash of the sessio
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -258,7 +259,7 @@ class OwnLog:
         self.header = DecisionHeader(**{**vars(header), "loggers": names})
         ids = catalogue.item_names or tuple(catalogue.item_ids.tolist())
         self._rows = {name: index for index, name in enumerate(ids)}
-        self.notes: tuple[str, ...] = ()
+        self._others: dict[tuple[Path, int], dict[str, int]] = {}  # of each part that was read
 
     @property
     def name(self) -> str:
@@ -271,11 +272,26 @@ class OwnLog:
             int(table.collect(table.scan(table.names[:1]).select(count)).item()) for table in self.files.files
         )
 
+    @property
+    def unit(self) -> str:
+        """The noun for those who are held out as a whole, by the hash of their id or of the context."""
+        roles = self.files.roles(self.files.files[0])
+        return next((role for role in ("user", "session") if role in roles), "context")
+
+    @property
+    def others(self) -> dict[str, int]:
+        """Decisions, of those that were read, with a text that has no code of its own, by piece."""
+        total: Counter[str] = Counter()
+        for part in self._others.values():
+            total.update(part)
+        return {name: number for name, number in total.items() if number}
+
     def fingerprint(self) -> bytes:
         """32 bytes that are equal for the same files in the same order."""
         total = hashlib.sha256()
         for table in self.files.files:
-            total.update(hashlib.sha256(table.path.read_bytes()).digest())
+            with table.path.open("rb") as file:
+                total.update(hashlib.file_digest(file, "sha256").digest())
         return total.digest()
 
     def parts(self, rows: int) -> Iterator[DecisionLog]:
@@ -291,7 +307,10 @@ class OwnLog:
                 read = self.files.cells(table, columns, start, rows if cut else None)
                 if read.frame.height:
                     with lines_of(table):
-                        yield self._log(read, first_session, start)
+                        log = self._log(read, first_session, start)
+                        pieces = self.shape.pieces
+                        self._others[table.path, start] = {x.name: x.unknown(read) for x in pieces}
+                    yield log
                     first_session += read.frame.height
                 start += rows
                 if not cut or read.frame.height < rows:
@@ -423,7 +442,7 @@ def _loggers(files: LogFiles) -> tuple[tuple[str, ...], str]:
 def _hashes(read: Table, pieces: Sequence[Piece]) -> Tensor:
     """(E,) int64: the hash of each row's context, of its values and not of their encoding."""
     columns = []
-    for piece in pieces:
+    for piece in sorted(pieces, key=lambda piece: piece.name):  # in any order of the columns
         if piece.kind == "text":
             texts = read.texts(f"{CONTEXT}{piece.name}").str.strip_chars()
             known = {text: number_of(text) for text in texts.unique()}
@@ -431,7 +450,7 @@ def _hashes(read: Table, pieces: Sequence[Piece]) -> Tensor:
         else:
             column = f"{CONTEXT}{piece.name}"
             values = read.values(column).unsqueeze(1) if piece.kind == "number" else read.lists(column)
-            columns.append(values.float().contiguous().view(torch.int32).long())
+            columns.append((values.float() + 0.0).contiguous().view(torch.int32).long())  # -0 is 0
     rows = torch.cat(columns, 1).numpy()
     hashes = [
         int.from_bytes(hashlib.blake2b(row.tobytes(), digest_size=8).digest(), "big") >> 1 for row in rows
