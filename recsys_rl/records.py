@@ -256,20 +256,23 @@ REPLAY = BatchSource("recsys_rl.experience.replay:make_replay")
 LOGGED = BatchSource("recsys_rl.experience.logged:make_from_log", from_log=True)
 
 
+Need = Literal["propensities", "rewards", "steps"]
+"""What an algorithm may need of a log: "rewards" that differ, "steps": sessions of more than one decision."""
+
+
 @dataclass(frozen=True)
 class Algorithm:
     """A learner, the class of its section agent_config, and the source of its batches.
 
     ``config`` is a subclass of that source's settings in settings/shared.py: OnPolicyConfig, ReplayConfig or
-    LoggedConfig. ``needs`` names what a log must have beside decisions: "propensities", or "steps", sessions
-    of more than one decision.
+    LoggedConfig. ``needs`` names what a log must have beside decisions.
     """
 
     config: type[AgentConfig]
     agent: Callable[..., Learner]
     experience: BatchSource = ON_POLICY
     network: Callable[..., Any] | None = None  # None: ActorCritic (models/actor_critic.py)
-    needs: tuple[Literal["propensities", "steps"], ...] = ()
+    needs: tuple[Need, ...] = ()
 
 
 @dataclass(frozen=True)
