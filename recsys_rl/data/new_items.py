@@ -31,7 +31,10 @@ def join(catalogue: Catalogue, facts: ItemFacts) -> tuple[Catalogue, str]:
     or if the embeddings are a table in a file of its own.
     """
     if not catalogue.factors and not catalogue.table_file:
-        raise UserError("--items: the items of this policy are made up, so others can't join them.")
+        raise UserError(
+            "--items: the items of this policy are made up, or of a log of your own, so others can't join: "
+            "train again with these items."
+        )
     if catalogue.table_file:
         raise UserError(
             f"--items: the embeddings of this policy are the file {catalogue.table_file}, and not learned "

@@ -32,7 +32,7 @@ from torch import Tensor
 
 from recsys_rl.errors import UserError, amount, listed, short
 from recsys_rl.objective.weighted import check_weights, parse_weights
-from recsys_rl.records import Platform, WorldFile
+from recsys_rl.records import Known, Platform, VisitPieces, WorldFile
 from recsys_rl.session import make_interface
 from recsys_rl.settings.shared import DataConfig, EnvConfig
 from recsys_rl.tables.columns import DecisionColumns
@@ -193,6 +193,11 @@ def interface_of(shape: LogShape, catalogue: Catalogue) -> Interface:
     )
 
 
+def _no_context(config: OwnLogConfig, _: Catalogue, profiles: Tensor, __: Tensor) -> Known:
+    """Zeros, until the caller gives the context (``Visit.with_context``)."""
+    return {piece.name: torch.zeros(len(profiles), piece.size) for piece in config.log_shape.pieces}
+
+
 def open_own_log(paths: Sequence[str], data: OwnLogData, env: OwnLogConfig, catalogue: Catalogue) -> OwnLog:
     """The decisions of ``paths`` as a log of the platform with these settings and items. Raises UserError."""
     shape = env.log_shape
@@ -343,5 +348,11 @@ PLATFORM = Platform(
         load_log,
     ),
     open_log=open_own_log,
+    visit_pieces=VisitPieces(
+        begin=_no_context,
+        after=lambda config, catalogue, known, items, seen: known,
+        pieces=lambda config, catalogue, known: known,
+    ),
+    pieces=lambda config: config.log_shape.pieces,
     simulates=False,
 )

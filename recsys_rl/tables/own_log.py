@@ -29,7 +29,7 @@ from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog
 from recsys_rl.tables.decision_table import WINDOW, ended, ordered_ids, unread
 from recsys_rl.tables.layout import roles_of
 from recsys_rl.tables.lines import lines_of
-from recsys_rl.tables.pieces import CONTEXT, Piece, SeenPiece, merged, seen_pieces
+from recsys_rl.tables.pieces import CONTEXT, Piece, SeenPiece, merged, seen_pieces, tensors
 from recsys_rl.tables.read import TableFile, files_of, open_table
 from recsys_rl.tables.schema import BY_NAME, BY_START, DECISIONS, columns_text, named
 from recsys_rl.tables.values import on, whole_number
@@ -327,8 +327,7 @@ class OwnLog:
         offered = read.ids("candidates") if "candidates" in read.columns else None
         sessions, numbers = read.keys("session")
         steps = read.steps(numbers)
-        self._check_context(read)
-        given = {piece.name: piece.tensor(read) for piece in shape.pieces}
+        given = tensors(shape.pieces, read)
         chosen = self._places(read, shown).view(-1, shape.slate_size)
         texts = [str(name) for name in self._rows]
         probabilities = read.probabilities(texts)
@@ -365,14 +364,6 @@ class OwnLog:
 
     def _is_read(self, name: str) -> bool:
         return name in BY_NAME or name in self.shape.signals or name.startswith(BY_START)
-
-    def _check_context(self, read: Table) -> None:
-        columns = named(read.frame.columns, CONTEXT)
-        lacking = next((piece for piece in self.shape.pieces if piece.name not in columns), None)
-        if lacking is not None:
-            raise UserError(
-                f"{read.name} has no column {CONTEXT}{lacking.name}, which the policy needs: {lacking.rule}."
-            )
 
     def _places(self, read: Table, lists: pl.Series) -> Tensor:
         """(n,) int64: the row of each id of the lists in the catalogue, one list after another."""

@@ -116,6 +116,19 @@ def encoded(pieces: Sequence[Piece], context: Mapping[str, object]) -> dict[str,
     return {piece.name: piece.encoded(context[piece.name]) for piece in pieces}
 
 
+def tensors(pieces: Sequence[Piece], cells: Cells) -> dict[str, Tensor]:
+    """The tensors (E, size) of the pieces in a table's columns ``context.NAME``, by name.
+
+    Raises UserError for a missing column, and for the first row with a wrong value.
+    """
+    lacking = next((piece for piece in pieces if f"{CONTEXT}{piece.name}" not in cells), None)
+    if lacking is not None:
+        raise UserError(
+            f"{cells.name} has no column {CONTEXT}{lacking.name}, which the policy needs: {lacking.rule}."
+        )
+    return {piece.name: piece.tensor(cells) for piece in pieces}
+
+
 @dataclass
 class SeenPiece:
     """The values of a piece in the files of a log that were read so far."""
