@@ -34,16 +34,16 @@ def categories(
     FEWEST of the users, and ``mean`` {name: [0..1]} of the whole sessions). None if the data hold no
     categories.
     """
-    if not bool(catalogue.genres.any()):
+    if not bool(catalogue.tags.any()):
         return None
     size = -(-session_length // BINS)
     starts = range(0, session_length, size)
     counts = {name: _counts(catalogue, found, starts, size) for name, found in sessions.items()}
     shares = torch.stack([_shares(x.sum(0)) for x in counts.values()]).sum(0)  # (G + 1,)
-    order = shares[:-1].argsort(descending=True, stable=True).tolist()
-    named = [x for x in order if shares[x] > 0 and catalogue.genre_names[x] not in TAKEN][:NAMED]
+    order, tags = shares[:-1].argsort(descending=True, stable=True).tolist(), catalogue.tag_names
+    named = [x for x in order if shares[x] > 0 and tags[x] not in TAKEN][:NAMED]
     rest = [place for place in range(len(shares)) if place not in named]
-    names = [*(catalogue.genre_names[place] for place in named), OTHERS]
+    names = [*(tags[place] for place in named), OTHERS]
 
     def by_name(x: Tensor) -> dict[str, Any]:  # (..., G + 1)
         columns = [*(x[..., place] for place in named), x[..., rest].sum(-1)]
@@ -83,8 +83,8 @@ def _there(sessions: Sessions) -> Tensor:
 
 def _counts(catalogue: Catalogue, sessions: Sessions, starts: range, size: int) -> Tensor:
     """(parts, G + 1): shown items by category in each part of the session; the last column has none."""
-    genres = catalogue.genres / catalogue.genres.sum(1, keepdim=True).clamp_min(1)  # (I, G)
-    weights = torch.cat([genres, 1 - genres.sum(1, keepdim=True)], 1)  # (I, G + 1)
+    tags = catalogue.tags / catalogue.tags.sum(1, keepdim=True).clamp_min(1)  # (I, G)
+    weights = torch.cat([tags, 1 - tags.sum(1, keepdim=True)], 1)  # (I, G + 1)
     items = sessions.items.cpu().masked_fill(~_there(sessions).unsqueeze(-1), -1)  # (T, N, K)
     parts = [items[at : at + size] for at in starts]
     shown = [part[part >= 0].bincount(minlength=len(weights)).to(weights.dtype) for part in parts]

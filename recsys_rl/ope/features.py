@@ -18,7 +18,7 @@ class Features:
 
     def __init__(self, catalogue: Catalogue, interface: Interface) -> None:
         self.embedding = catalogue.embedding  # (I, D)
-        self.genres = catalogue.unit_genres  # (I, G)
+        self.genres = catalogue.unit_tags  # (I, G)
         popularity = _z((catalogue.popularity + 1e-3).log())
         quality = _z(catalogue.quality)
         lure = (popularity - quality).clamp_min(0)  # more popular than good
