@@ -43,8 +43,8 @@ def join(catalogue: Catalogue, facts: ItemFacts) -> tuple[Catalogue, str]:
         raise UserError(
             f"--items names {len(facts.ids):,} items, and the catalogue has all of them: give new ones."
         )
-    whole = _with_catalogue(facts, catalogue, known)
-    vectors, said = vectors_of_new(catalogue, whole, new)
+    described = _with_catalogue(facts, catalogue, known)
+    vectors, said = vectors_of_new(catalogue, described, new)
 
     def longer(values: Tensor, fill: Tensor) -> Tensor:
         return torch.cat([values, fill.expand(len(new))])
@@ -71,7 +71,7 @@ def join(catalogue: Catalogue, facts: ItemFacts) -> tuple[Catalogue, str]:
         item_names=(*catalogue.item_names, *map(str, new)) if named else (),
         factors={**catalogue.factors, "norm": longer(norm, norm.median())},
     )
-    return joined, f"{len(new):,} new items, for this command alone, {said}{_lacking(whole, new)}"
+    return joined, f"{len(new):,} new items, for this command alone, {said}{_lacking(described, new)}"
 
 
 def _with_catalogue(facts: ItemFacts, catalogue: Catalogue, known: Mapping[Any, int]) -> ItemFacts:
@@ -98,21 +98,21 @@ def _lengthened(
     """An attribute (I, ...) of the catalogue with the values of the new items below; ``given`` by id."""
     if values.is_floating_point():
         filled = values.mean(0).expand(len(new), *values.shape[1:]).clone()
-        for place, id_ in enumerate(new):
-            filled[place] = _number(given.get(id_), filled[place])
+        for index, id_ in enumerate(new):
+            filled[index] = _number(given.get(id_), filled[index])
         return torch.cat([values, filled])
     # Known items of the file give classes their numbers; each other text is a new class, and so is each gap.
     numbers = {str(given[id_]): int(values[row]) for id_, row in known.items() if id_ in given}
-    free, found = int(values.max()) + 1, []
+    free, codes = int(values.max()) + 1, []
     for id_ in new:
         text = str(given[id_]) if id_ in given else None
         if text is None or text not in numbers:
             numbers[f"\0{free}" if text is None else text] = free
-            found.append(free)
+            codes.append(free)
             free += 1
         else:
-            found.append(numbers[text])
-    return torch.cat([values, torch.tensor(found, dtype=values.dtype)])
+            codes.append(numbers[text])
+    return torch.cat([values, torch.tensor(codes, dtype=values.dtype)])
 
 
 def _number(value: object, otherwise: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from recsys_rl.rivals.baselines import FixedList, RandomPolicy
 from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog, catalogue_hash
 from recsys_rl.tables.parts import read_decisions
 from recsys_rl.tables.transitions import observe
-from recsys_rl.types import Action, Catalogue, Obs, Step, UserError, genres_and_year, tree_map
+from recsys_rl.types import Action, Obs, Step, UserError, empty_world, tree_map
 from recsys_rl.users import fit as user_fit
 from recsys_rl.utils.tensor_cache import digest
 from recsys_rl.workflows import record as workflow
@@ -443,17 +443,11 @@ def test_catalogue_hash_depends_on_the_order_of_items(trained: Callable[[str], P
 
 
 def test_catalogue_hash_names_genres_and_year_as_older_logs_did() -> None:
-    tensors = {
-        "embedding": torch.eye(2),
-        "item_ids": torch.tensor([4, 5]),
-        "popularity": torch.tensor([0.5, 0.25]),
-        "quality": torch.ones(2),
-        "available": torch.ones(2, dtype=torch.bool),
-    }
-    facts = {"genres": torch.eye(2), "year": torch.tensor([1999.0, torch.nan])}
-    attributes = {**facts, "creator": torch.tensor([0, 1])}
-    items = Catalogue(**tensors, titles=(), source="", attributes=attributes, features=genres_and_year("ab"))
-    older = {**tensors, **facts, "attributes.creator": attributes["creator"]}
+    known = {"genres": torch.eye(2), "year": torch.tensor([1999.0, torch.nan])}
+    attributes = {**known, "creator": torch.tensor([0, 1])}
+    items = dataclasses.replace(empty_world().catalogue, embedding=torch.eye(2), attributes=attributes)
+    older = {name: getattr(items, name) for name in ("item_ids", "popularity", "quality", "available")}
+    older |= {"embedding": torch.eye(2), **known, "attributes.creator": attributes["creator"]}
     assert catalogue_hash(items) == digest(older, "")
 
 
