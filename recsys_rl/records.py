@@ -9,12 +9,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from recsys_rl.protocols import Env, Learner, Policy
-from recsys_rl.settings.shared import AgentConfig, DataConfig, EnvConfig
+from recsys_rl.settings.shared import AgentConfig, DataConfig, EnvConfig, Need
 from recsys_rl.types import Catalogue, Feedback, Interface, Obs, World
 
 Preset = Mapping[str, Mapping[str, Any]]  # fields by section, as in a TOML file
@@ -244,15 +244,15 @@ class Algorithm:
     """A learner, the class of its section agent_config, and the source of its batches.
 
     ``config`` is a subclass of that source's settings in settings/shared.py: OnPolicyConfig, ReplayConfig or
-    LoggedConfig. ``needs`` names what a log must have beside decisions: "propensities", or "steps", sessions
-    of more than one decision.
+    LoggedConfig. ``needs`` names what a log must have beside decisions, with any settings; ``needs`` of a
+    LoggedConfig adds to it.
     """
 
     config: type[AgentConfig]
     agent: Callable[..., Learner]
     experience: BatchSource = ON_POLICY
     network: Callable[..., Any] | None = None  # None: ActorCritic (models/actor_critic.py)
-    needs: tuple[Literal["propensities", "steps"], ...] = ()
+    needs: tuple[Need, ...] = ()
 
 
 @dataclass(frozen=True)

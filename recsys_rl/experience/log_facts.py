@@ -47,7 +47,7 @@ def facts_of(parts: Iterable[tuple[DecisionLog, Tensor]]) -> LogFacts:
 
 
 def check_facts(name: str, algo: str, facts: LogFacts, needs: Sequence[str]) -> None:
-    """Raise UserError if ``algo``, with its ``needs`` (protocols.Algorithm), can't learn from this log."""
+    """Raise UserError if ``algo``, with what its record and settings need, can't learn from this log."""
     if not facts.longest:
         return  # Logged has the error of a log without decisions
     if not facts.varies:
@@ -58,12 +58,17 @@ def check_facts(name: str, algo: str, facts: LogFacts, needs: Sequence[str]) -> 
     if "propensities" in needs and not facts.propensities:
         raise UserError(
             f"{name} has no propensities, and {algo} weighs each decision by them: give a log with a column "
-            "logprob or propensity, or choose --algo bc, cql, bcq or iql."
+            "logprob or propensity, or choose --algo bc (without --weighted), cql, bcq or iql."
         )
     if "steps" in needs and facts.longest < 2:
         raise UserError(
             f"{name} has sessions of one decision alone, so there is no return to go that {algo} could ask "
             "for: choose --algo bc, cql, bcq, iql or reinforce."
+        )
+    if "gains" in needs and facts.span[0] < 0:
+        raise UserError(
+            f"{name} has rewards below 0, the lowest is {facts.span[0]:g}, and a likelihood with negative "
+            "weights has no maximum: leave --weighted out, or choose --algo reinforce, cql, bcq or iql."
         )
 
 

@@ -92,7 +92,7 @@ def make_logged(
     whole = sum(map(num_rows, files_of(path))) <= MOST_ROWS
     held = [*training()] if whole else None  # else it is read once more, part by part
     facts = facts_of(training() if held is None else held)
-    check_facts(settings.log, config.algo, facts, config.algorithm.needs)
+    check_facts(settings.log, config.algo, facts, (*config.algorithm.needs, *settings.needs))
     endless, share = (getattr(settings, name, 0) for name in ("bootstrap_time_limit", "best_sessions"))
 
     def tables() -> Iterator[TransitionTable]:

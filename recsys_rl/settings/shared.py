@@ -20,6 +20,10 @@ from recsys_rl.settings.fields import (
     Size,
 )
 
+Need = Literal["propensities", "steps", "gains"]
+"""What a log must have for a learner: a probability of each decision, sessions of more than one decision, no
+negative reward."""
+
 # The package implicit takes seeds of 32 bits.
 Seed = Annotated[int, Range(0, 2**32 - 1)]
 
@@ -234,6 +238,11 @@ class LoggedConfig(AgentConfig):
     @property
     def steps_per_update(self) -> int:
         return self.batch_size * self.gradient_steps
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """What a log must have for these settings, beside the needs of the algorithm itself."""
+        return ()
 
 
 @dataclass(frozen=True)
