@@ -23,7 +23,7 @@ import threading
 from pathlib import Path
 
 from benchmarks.harness.power import Disk, compiled
-from benchmarks.harness.said import Said, checkpoint_in, clients, kept, send_again, sound
+from benchmarks.harness.said import Said, checkpoint_in, clients, losses, send_again, sound
 from benchmarks.harness.served import Server
 from recsys_rl.errors import UserError
 
@@ -91,14 +91,18 @@ def _kept(db: Path, said: Said, fsync: bool) -> list[str]:
         problem = sound(db)
     except UserError as error:
         return [str(error)]
-    found = kept(db, said)
+    problems = losses(db, said)
     if not fsync:
-        lost = {x for x in said.answered if f"decision {x} is lost" in found}
-        found = [x for x in found if x not in {f"decision {number} is lost" for number in lost}]
+        lost = {decision for decision in said.answered if f"decision {decision} is lost" in problems}
+        problems = [
+            sentence
+            for sentence in problems
+            if sentence not in {f"decision {number} is lost" for number in lost}
+        ]
         said.lost |= lost
         for number in lost:
             del said.answered[number]
-    return [*found, problem] if problem else found
+    return [*problems, problem] if problem else problems
 
 
 def main() -> int:

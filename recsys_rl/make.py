@@ -40,7 +40,7 @@ def make_world(config: Config) -> World:
     """
     if config.platform.users is None:
         return empty_world()
-    brought = config.platform.brought(config.env_config)
+    brought = config.platform.brought(config)
     if brought is not None:
         return brought.world
     source, seed = source_of(config.data_config.data), config.train_config.seed
@@ -144,15 +144,15 @@ def make_env(
 def _strangers(config: Config, population: Population, everybody: bool, training: bool) -> Tensor | None:
     """(U,) bool: the users whose profiles are withheld; None if no profile is."""
     share = config.data_config.stranger_share if training else 0.0
-    found = torch.full((len(population.user_ids),), everybody, device=population.profile.device)
+    strangers = torch.full((len(population.user_ids),), everybody, device=population.profile.device)
     if not everybody:
         count = round(share * len(population.train))
         if count == 0:
             return None
         noise = make_generators(config.train_config.seed, "strangers")["strangers"]
-        order = torch.randperm(len(population.train), generator=noise)[:count].to(found.device)
-        found[population.train[order]] = True
-    return found
+        order = torch.randperm(len(population.train), generator=noise)[:count].to(strangers.device)
+        strangers[population.train[order]] = True
+    return strangers
 
 
 def one_visit(config: Config) -> Config:

@@ -161,12 +161,12 @@ class Brought(Protocol):
 class WorldFile:
     """The file from which a platform has its items and users, in place of data.
 
-    ``field`` is the field of the section env_config with the file's path. ``load`` reads the file that such a
-    section names, and raises UserError if it is missing or can't be used.
+    ``fields`` are the settings, by their own names, that name the file and tell how to read it, the path
+    first. ``load`` reads the file that they name, and raises UserError if it is missing or can't be used.
     """
 
-    field: str
-    load: Callable[[Any], Brought]
+    fields: tuple[str, ...]
+    load: Callable[[Mapping[str, Any]], Brought]
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,9 @@ class Platform:
     for an impossible name, and ``env`` makes the environment. ``add_attributes`` adds to a new world, from
     the seed, the attributes of items and users that the platform needs and the data lack. ``visit_pieces``
     are required for recommendations if ``UserModel.visible`` hands in more than a constant profile.
-    A platform with a ``file`` has its world from there.
+    A platform with a ``file`` has its world from there. ``data_config``: the class of that section, in place
+    of a source's; ``open_log``: opens people's own tables as logs of this platform, from their paths, the
+    sections data_config and env_config, and the catalogue. ``simulates``: its users answer.
     """
 
     config: type[Any]  # the class of its section env_config
@@ -194,6 +196,9 @@ class Platform:
     visit_pieces: VisitPieces | None = None
     slate_field: str = "slate_size"
     file: WorldFile | None = None
+    data_config: type[Any] | None = None
+    open_log: Callable[..., Any] | None = None
+    simulates: bool = True
     presets: Mapping[str, Preset] = field(default_factory=dict)  # by algorithm; "*" is for all algorithms
 
     def repeats(self, settings: Any) -> bool:
@@ -203,9 +208,18 @@ class Platform:
         of_class = getattr(self.users, "repeats", False)
         return bool(getattr(settings, "repeats", of_class))
 
-    def brought(self, settings: Any) -> Brought | None:
-        """The world and settings of the file; None if the world is made from data. Raises UserError."""
-        return None if self.file is None else self.file.load(settings)
+    def brought(self, config: Any) -> Brought | None:
+        """The world and settings of the file of a run with these settings, a Config. Raises UserError.
+
+        None if the world is made from data, or comes from a checkpoint.
+        """
+        if self.file is None or getattr(config.agent_config, "checkpoint", None) is not None:
+            return None
+        sections = (config.env_config, config.data_config, config.agent_config, config.train_config)
+        given = {
+            x: getattr(section, x) for section in sections for x in self.file.fields if hasattr(section, x)
+        }
+        return self.file.load(given)
 
     def slate_size(self, settings: Any) -> int:
         """K as far as it is known before the world is made: of the settings or the class of users, else 1."""

@@ -52,13 +52,13 @@ def tree_map(function: Callable[..., Tensor], first: T_Tree, *rest: T_Tree) -> T
 
 def tensors_of(tree: Any) -> dict[str, Tensor]:
     """All tensors of a dataclass by name; tensors of a mapping have names such as ``attributes.creator``."""
-    found = {}
+    tensors = {}
     for name, value in vars(tree).items():
         if isinstance(value, Tensor):
-            found[name] = value
+            tensors[name] = value
         elif isinstance(value, Mapping):
-            found |= {f"{name}.{key}": x for key, x in value.items()}
-    return found
+            tensors |= {f"{name}.{key}": tensor for key, tensor in value.items()}
+    return tensors
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Catalogue:
         return self.item_names[row] if self.item_names else int(self.item_ids[row])
 
     def to(self, device: torch.device) -> Self:
-        return tree_map(lambda x: x.to(device), self)
+        return tree_map(lambda tensor: tensor.to(device), self)
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ class Population:
         return places, items.long()
 
     def to(self, device: torch.device) -> Self:
-        return tree_map(lambda x: x.to(device), self)
+        return tree_map(lambda tensor: tensor.to(device), self)
 
 
 class World(NamedTuple):
@@ -293,8 +293,8 @@ class Interface:
         wanted = self.context[0][1] if self.profile else max(items, default=0)
         return tuple(
             slice(at, at + size)
-            for place, (at, (name, size)) in enumerate(zip(self.starts, self.context, strict=True))
-            if (place == 0 and self.profile) or (name.endswith(("_item", "_items")) and size == wanted)
+            for index, (at, (name, size)) in enumerate(zip(self.starts, self.context, strict=True))
+            if (index == 0 and self.profile) or (name.endswith(("_item", "_items")) and size == wanted)
         )
 
     @property
@@ -320,7 +320,7 @@ class Interface:
     def inputs(self) -> tuple[int, ...]:
         """The places in Obs.context that networks read as numbers: all but the pieces of ``user_columns``."""
         apart = [self.place_of(name) for name in self.user_columns]
-        columns = {at for place in apart for at in range(place.start, place.stop)}
+        columns = {at for span in apart for at in range(span.start, span.stop)}
         return tuple(at for at in range(self.context_size) if at not in columns)
 
     @property
@@ -335,9 +335,9 @@ class Interface:
         """
         if not self.candidate_features:
             return context, None
-        place = self.place_of(CANDIDATES)
-        rest = torch.cat([context[:, : place.start], context[:, place.stop :]], 1)
-        return rest, context[:, place].unflatten(1, (self.action_sizes[0], self.candidate_features))
+        span = self.place_of(CANDIDATES)
+        rest = torch.cat([context[:, : span.start], context[:, span.stop :]], 1)
+        return rest, context[:, span].unflatten(1, (self.action_sizes[0], self.candidate_features))
 
     @property
     def place_sizes(self) -> tuple[int, ...]:
@@ -373,13 +373,14 @@ class Obs:
 
     def rows(self, index: Tensor) -> Obs:
         """The rows at ``index`` (B,)."""
-        return self.map(lambda x: x.index_select(0, index))  # x[index] takes four times as long
+        return self.map(lambda tensor: tensor.index_select(0, index))  # x[index] takes four times as long
 
     def split(self, size: int) -> list[Obs]:
         """Views of ``size`` rows each; the last may have fewer."""
-        known = {name: x for name, x in vars(self).items() if x is not None}
-        views = {id(x): x.split(size) for x in known.values()}  # one tensor in two fields stays one
-        parts = {name: views[id(x)] for name, x in known.items()}
+        known = {name: tensor for name, tensor in vars(self).items() if tensor is not None}
+        # One tensor in two fields stays one.
+        views = {id(tensor): tensor.split(size) for tensor in known.values()}
+        parts = {name: views[id(tensor)] for name, tensor in known.items()}
         return [Obs(**dict(zip(parts, row, strict=True))) for row in zip(*parts.values(), strict=True)]
 
     def among(self, candidates: Tensor) -> Obs:
@@ -413,8 +414,8 @@ class Obs:
         """(N, I) bool: the items of the candidates; without candidates those that are ``allowed``."""
         if self.candidates is None:
             return self.allowed(num_items)
-        found = self.context.new_zeros(self.num_rows, num_items + 1, dtype=torch.bool)
-        return found.scatter_(1, torch.where(self.candidates < 0, num_items, self.candidates), True)[:, :-1]
+        mask = self.context.new_zeros(self.num_rows, num_items + 1, dtype=torch.bool)
+        return mask.scatter_(1, torch.where(self.candidates < 0, num_items, self.candidates), True)[:, :-1]
 
     @property
     def num_rows(self) -> int:
@@ -508,14 +509,14 @@ class Transitions:
 
     def rows(self, index: Tensor) -> Self:
         """The rows at ``index`` (B',)."""
-        found = tree_map(lambda x: x.index_select(0, index), self)
-        return dataclasses.replace(found, obs=self.obs.rows(index), next_obs=self.next_obs.rows(index))
+        picked = tree_map(lambda tensor: tensor.index_select(0, index), self)
+        return dataclasses.replace(picked, obs=self.obs.rows(index), next_obs=self.next_obs.rows(index))
 
     def split(self, size: int) -> list[Self]:
         """Views of ``size`` rows each; the last may have fewer. None of no rows."""
         if not self.num_rows:
             return []
-        parts: dict[str, Any] = {name: x.split(size) for name, x in tensors_of(self).items()}
+        parts: dict[str, Any] = {name: tensor.split(size) for name, tensor in tensors_of(self).items()}
         parts |= {name: getattr(self, name).split(size) for name in ("obs", "next_obs")}
         return [
             dataclasses.replace(self, **dict(zip(parts, row, strict=True)))

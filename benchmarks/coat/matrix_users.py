@@ -134,8 +134,11 @@ class MatrixUsers:
     @cached_property
     def signals(self) -> tuple[Signal, ...]:
         """The rating, within the range of the data's matrices."""
-        known = [self.population.attributes[x] for x in (RATINGS, TRUE_RATINGS) if x in self._users]
-        low, high = min(float(x.min()) for x in known), max(float(x.max()) for x in known)
+        known = [self.population.attributes[name] for name in (RATINGS, TRUE_RATINGS) if name in self._users]
+        low, high = (
+            min(float(ratings.min()) for ratings in known),
+            max(float(ratings.max()) for ratings in known),
+        )
         return (Signal("rating", low=low, high=high),)
 
     @property
@@ -259,10 +262,10 @@ def add_matrix(world: World, seed: int) -> World:
     if lacks_distance:
         rows = population.train
         columns = population.attributes[RATINGS][rows].T.contiguous()  # (I, U)
-        found = torch.cdist(columns, columns)  # (I, I)
+        distances = torch.cdist(columns, columns)  # (I, I)
         catalogue = dataclasses.replace(
             catalogue,
-            attributes={**catalogue.attributes, DISTANCE: found},
+            attributes={**catalogue.attributes, DISTANCE: distances},
             drawn=(*catalogue.drawn, DISTANCE),
         )
     return World(catalogue, population)

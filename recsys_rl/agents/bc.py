@@ -59,18 +59,18 @@ class BC(NetworkPolicy[BCConfig]):
     def update(self, batch: Transitions) -> dict[str, float]:
         """A gradient step for each ``batch_size`` decisions. Returns the means over these steps."""
         self.anneal_lr()
-        found = StepMeans()
-        for part in batch.split(self.config.batch_size):
-            obs, weights = shown_among(self.model, part.obs, part.items, self.generators["policy"])
+        averages = StepMeans()
+        for minibatch in batch.split(self.config.batch_size):
+            obs, weights = shown_among(self.model, minibatch.obs, minibatch.items, self.generators["policy"])
             distribution = corrected(self.model(obs)[0], weights)
-            logprob, entropy = distribution.evaluate(obs.places_of(part.items))  # (B,) each
-            loss = -(weights_of(part) * logprob if self.config.weighted else logprob).mean()
+            logprob, entropy = distribution.evaluate(obs.places_of(minibatch.items))  # (B,) each
+            loss = -(weights_of(minibatch) * logprob if self.config.weighted else logprob).mean()
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
-            found.add(loss=loss, entropy=entropy.mean())
+            averages.add(loss=loss, entropy=entropy.mean())
         self.updates += 1
-        return found.means() | {"lr": self.optimizer.lr}
+        return averages.means() | {"lr": self.optimizer.lr}
 
 
 def weights_of(batch: Transitions) -> Tensor:

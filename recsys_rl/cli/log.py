@@ -88,14 +88,14 @@ def _check(options: CheckOptions) -> None:
 
     record = Record(Path(options.db), _path(options.checkpoint), options.env)
     try:
-        found = check(record)
+        report = check(record)
     finally:
         record.store.close()
-    rows = f"{amount(found.decisions, 'decision')}, {amount(found.events, 'event')}"
-    print(f"{record.name}: {amount(found.sessions, 'session')}, {rows}: all rows are whole")
-    print(f"{amount(found.replayed, 'draw')} repeated: the same items")
-    if found.not_replayed:
-        print(f"not all draws were repeated: {found.not_replayed}", file=sys.stderr)
+    rows = f"{amount(report.decisions, 'decision')}, {amount(report.events, 'event')}"
+    print(f"{record.name}: {amount(report.sessions, 'session')}, {rows}: all rows are whole")
+    print(f"{amount(report.replayed, 'draw')} repeated: the same items")
+    if report.not_replayed:
+        print(f"not all draws were repeated: {report.not_replayed}", file=sys.stderr)
 
 
 def _export(options: ExportOptions) -> None:

@@ -51,10 +51,10 @@ def ope_options(argv: list[str]) -> OpeConfig:
 
 def _check_compare(argv: Sequence[str]) -> None:
     """Raise UserError unless two names follow each --compare."""
-    for place, word in enumerate(argv):
+    for index, word in enumerate(argv):
         option, equals, first = word.partition("=")
         if option != "--compare":
             continue
-        rest = takewhile(lambda x: not x.startswith("-"), argv[place + 1 :])
+        rest = takewhile(lambda argument: not argument.startswith("-"), argv[index + 1 :])
         if len([*rest]) + bool(equals and first) != 2:
             raise UserError("--compare needs two policies, as in --compare ppo random.")

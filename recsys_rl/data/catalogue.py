@@ -276,7 +276,7 @@ def _learn_world(
     liked = (learned.earlier + learned.later)[:, chosen].sorted_indices()
     embedding, likes = unit_rows(learned.item_factors[chosen]), learned.item_likes[chosen]
     taste, profile = unit_rows(learned.taste), unit_rows(learned.profile)
-    earlier, later = (part[learned.heldout][:, chosen] for part in (learned.earlier, learned.later))
+    earlier, later = (matrix[learned.heldout][:, chosen] for matrix in (learned.earlier, learned.later))
     ours = profile[learned.heldout]
     checked = check_world(embedding, ours, popularity_share, likes, earlier, later, log.timed)
     if popularity_share:
@@ -339,11 +339,11 @@ def _assemble(
     like_threshold: float,
     popularity_share: float,
 ) -> tuple[Catalogue, Population]:
-    rows, kept = tensors["rows"], int(tensors["num_kept"])
+    rows, num_kept = tensors["rows"], int(tensors["num_kept"])
     which = (
-        f"the {num_items} most liked of {kept} items"
-        if kept >= num_items
-        else f"all {kept} items ({num_items} were asked for)"
+        f"the {num_items} most liked of {num_kept} items"
+        if num_kept >= num_items
+        else f"all {num_kept} items ({num_items} were asked for)"
     )
     catalogue = Catalogue(
         embedding=tensors["embedding"],

@@ -46,11 +46,11 @@ def predict(x: Floats, fit: tuple[Floats, Floats, Floats]) -> Floats:
 
 def heldout_cosines(x: Floats, v: Floats, penalty: float, folds: NDArray[np.int64]) -> Floats:
     """(n,): cosine between the vector of each item and its prediction from the items of the other folds."""
-    found = np.zeros(len(v))
+    cosines = np.zeros(len(v))
     for fold in np.unique(folds):
         own = folds == fold
-        found[own] = (predict(x[own], ridge(x[~own], v[~own], penalty)) * v[own]).sum(1)
-    return found
+        cosines[own] = (predict(x[own], ridge(x[~own], v[~own], penalty)) * v[own]).sum(1)
+    return cosines
 
 
 def with_cold_items(
@@ -144,7 +144,7 @@ def features(attributes: Sequence[Tensor], genres: Tensor) -> Floats:
             columns += [] if scaled is None else [scaled[:, None]]
         else:
             kinds, counts = np.unique(values.numpy(), return_counts=True)
-            kept = kinds[np.argsort(-counts, kind="stable")][:MOST_CLASSES]
-            columns.append((values.numpy()[:, None] == kept).astype(np.float64))
+            classes = kinds[np.argsort(-counts, kind="stable")][:MOST_CLASSES]
+            columns.append((values.numpy()[:, None] == classes).astype(np.float64))
     x = np.concatenate(columns, axis=1)
     return x[:, x.std(0) > 0]

@@ -43,8 +43,8 @@ def join(catalogue: Catalogue, facts: ItemFacts) -> tuple[Catalogue, str]:
         raise UserError(
             f"--items names {len(facts.ids):,} items, and the catalogue has all of them: give new ones."
         )
-    whole = _with_catalogue(facts, catalogue, known)
-    longer = with_cold_items(catalogue, whole, set(known), len(new), 0)
+    joined = _with_catalogue(facts, catalogue, known)
+    longer = with_cold_items(catalogue, joined, set(known), len(new), 0)
     said = longer.source.removeprefix(f"{catalogue.source}; {len(new):,} items without events, ")
     longer = dataclasses.replace(
         longer,
@@ -55,7 +55,7 @@ def join(catalogue: Catalogue, facts: ItemFacts) -> tuple[Catalogue, str]:
         },
         source=catalogue.source,
     )
-    return longer, f"{len(new):,} new items, for this command alone, {said}{_lacking(whole, new)}"
+    return longer, f"{len(new):,} new items, for this command alone, {said}{_lacking(joined, new)}"
 
 
 def _with_catalogue(facts: ItemFacts, catalogue: Catalogue, known: Mapping[Any, int]) -> ItemFacts:
@@ -81,21 +81,21 @@ def _lengthened(
     """An attribute (I, ...) of the catalogue with the values of the new items below; ``given`` by id."""
     if values.is_floating_point():
         filled = values.mean(0).expand(len(new), *values.shape[1:]).clone()
-        for place, id_ in enumerate(new):
-            filled[place] = _number(given.get(id_), filled[place])
+        for index, id_ in enumerate(new):
+            filled[index] = _number(given.get(id_), filled[index])
         return torch.cat([values, filled])
     # Known items of the file give classes their numbers; each other text is a new class, and so is each gap.
     numbers = {str(given[id_]): int(values[row]) for id_, row in known.items() if id_ in given}
-    free, found = int(values.max()) + 1, []
+    free, codes = int(values.max()) + 1, []
     for id_ in new:
         text = str(given[id_]) if id_ in given else None
         if text is None or text not in numbers:
             numbers[f"\0{free}" if text is None else text] = free
-            found.append(free)
+            codes.append(free)
             free += 1
         else:
-            found.append(numbers[text])
-    return torch.cat([values, torch.tensor(found, dtype=values.dtype)])
+            codes.append(numbers[text])
+    return torch.cat([values, torch.tensor(codes, dtype=values.dtype)])
 
 
 def _number(value: object, otherwise: Tensor) -> Tensor:

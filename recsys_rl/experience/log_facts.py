@@ -80,6 +80,6 @@ def best_sessions(log: DecisionLog, rewards: Tensor, least: float) -> Tensor:
 
 def _of_sessions(log: DecisionLog, rewards: Tensor) -> tuple[Tensor, Tensor]:
     """The sum (G,) float64 of the rewards of each session, in order, and its number of decisions (G,)."""
-    _, place, lengths = log.sessions.unique_consecutive(return_inverse=True, return_counts=True)
-    sums = torch.zeros(len(lengths), dtype=torch.float64).index_add_(0, place, rewards.double())
+    _, session, lengths = log.sessions.unique_consecutive(return_inverse=True, return_counts=True)
+    sums = torch.zeros(len(lengths), dtype=torch.float64).index_add_(0, session, rewards.double())
     return sums, lengths

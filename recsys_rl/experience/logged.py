@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,9 +20,7 @@ from recsys_rl.settings.config import Config
 from recsys_rl.settings.shared import LoggedConfig
 from recsys_rl.tables.checks import check_catalogue
 from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog, streams_by_name
-from recsys_rl.tables.parts import gathered
-from recsys_rl.tables.read import files_of, has_header
-from recsys_rl.tables.reader import fingerprint, num_rows, read_header
+from recsys_rl.tables.log_files import LogSource, RecordedLog
 from recsys_rl.tables.transitions import TransitionTable, transition_table
 from recsys_rl.types import Batch, Feedback, Interface, Stream, World
 
@@ -57,8 +54,8 @@ def make_logged(
     training users.
     """
     settings = config.agent_config
-    if settings.log is None:
-        raise UserError(f"{config.algo} learns from a log of decisions: give --log FILE.parquet.")
+    if not settings.log:
+        raise UserError(f"{config.algo} learns from a log of decisions: give --log FILE.")
     if world.is_empty:
         raise UserError(f"{config.env} has no catalogue, and a log is of one: choose a platform with items.")
     data, seed, users = config.data_config, config.train_config.seed, make_user_model(config, world)
@@ -67,32 +64,27 @@ def make_logged(
             "data_config.stranger_share",
             f"is {data.stranger_share:g}: the profiles of a log are in the log; leave it out.",
         )
-    path = Path(settings.log)
-    if not has_header(path):
-        raise UserError(
-            f"{settings.log} is not a log of `recsys-rl record`, from which {config.algo} learns: give one "
-            "(`recsys-rl ope` also judges policies on tables of other kinds)."
-        )
-    header = read_header(files_of(path)[0]).header
-    check_catalogue(settings.log, header, world.catalogue, f"--data {data.data} --seed {seed}")
+    source = open_log(config, world)
+    header = source.header
+    check_catalogue(source.name, header, world.catalogue, f"--data {data.data} --seed {seed}")
     env = RecEnv(users, world.catalogue, config.env_config, world.population.train, 1, torch.Generator())
     if header.interface != env.interface or not has_signals(header, users):
         raise UserError(
-            f"{settings.log} is of other sessions than those of {config.env} (platform, length, or pieces of "
+            f"{source.name} is of other sessions than those of {config.env} (platform, length, or pieces of "
             "the context): give the settings with which it was recorded."
         )
 
     def training() -> Iterator[tuple[DecisionLog, Tensor]]:
         """The decisions of training users with their rewards, a part of the log at a time."""
-        for log in gathered(path, MOST_ROWS):
+        for log in source.parts(MOST_ROWS):
             part = log.rows(~heldout_rows(log, world.population, data.heldout_fraction, seed))
             if part.num_rows:
                 yield part, log_rewards(part, users, weights, FIELD)
 
-    whole = sum(map(num_rows, files_of(path))) <= MOST_ROWS
-    held = [*training()] if whole else None  # else it is read once more, part by part
+    in_one_part = source.num_rows <= MOST_ROWS
+    held = [*training()] if in_one_part else None  # else it is read once more, part by part
     facts = facts_of(training() if held is None else held)
-    check_facts(settings.log, config.algo, facts, (*config.algorithm.needs, *settings.needs))
+    check_facts(source.name, config.algo, facts, (*config.algorithm.needs, *settings.needs))
     endless, share = (getattr(settings, name, 0) for name in ("bootstrap_time_limit", "best_sessions"))
 
     def tables() -> Iterator[TransitionTable]:
@@ -105,7 +97,23 @@ def make_logged(
                     part, world.catalogue, rewards, settings.discount, facts.span, bool(endless)
                 )
 
-    return Logged(settings.log, tables, whole, header.interface, settings, generator, fingerprint(path))
+    return Logged(
+        source.name, tables, in_one_part, header.interface, settings, generator, source.fingerprint()
+    )
+
+
+def open_log(config: Config, world: World) -> LogSource:
+    """The log of a run: of `recsys-rl record`, or, where the platform reads them, people's own tables.
+
+    Raises UserError if it can't be read.
+    """
+    paths = config.agent_config.log
+    if config.platform.open_log is not None:
+        source: LogSource = config.platform.open_log(
+            paths, config.data_config, config.env_config, world.catalogue
+        )
+        return source
+    return RecordedLog(paths)
 
 
 class Logged:
@@ -120,7 +128,7 @@ class Logged:
         self,
         name: str,
         tables: Callable[[], Iterator[TransitionTable]],
-        whole: bool,
+        in_one_part: bool,
         interface: Interface,
         config: LoggedConfig,
         generator: torch.Generator,
@@ -130,13 +138,13 @@ class Logged:
         Args:
             name: of the log, for errors.
             tables: begins a new pass over the parts of the log.
-            whole: the log is one part.
+            in_one_part: the log is one part.
             generator: draws the decisions of each batch.
             fingerprint: of the log; a resumed run must have the same.
 
         Raises UserError if the log has no decision to learn from.
         """
-        self.name, self.tables, self.whole, self._interface = name, tables, whole, interface
+        self.name, self.tables, self.in_one_part, self._interface = name, tables, in_one_part, interface
         self.size, self.generator = config.steps_per_update, generator
         self.fingerprint = torch.tensor(list(fingerprint), dtype=torch.uint8)
         self.env: None = None
@@ -152,7 +160,7 @@ class Logged:
         return self._interface
 
     def batch(self) -> Batch:
-        if not self.whole and self.served * self.size >= self.table.num_rows:
+        if not self.in_one_part and self.served * self.size >= self.table.num_rows:
             self._next_part()
         drawn = torch.randint(len(self.rows), (self.size,), generator=self.generator)
         self.served += 1
@@ -178,15 +186,15 @@ class Logged:
     def describe(self) -> str:
         sessions = int((self.table.steps_left == 1).sum())
         size = f"{amount(self.table.num_rows, 'decision')} of {amount(sessions, 'session')}"
-        return f"log: {size}" if self.whole else f"log: in parts, the first of {size}"
+        return f"log: {size}" if self.in_one_part else f"log: in parts, the first of {size}"
 
     def verdict(self) -> str:
         return ""
 
     def state_dict(self, finished: bool = False) -> dict[str, Tensor]:
         """The part that is held, and the log's fingerprint; the run holds the generator."""
-        place = {"part": torch.tensor(self.part), "served": torch.tensor(self.served)}
-        return place | {"fingerprint": self.fingerprint}
+        position = {"part": torch.tensor(self.part), "served": torch.tensor(self.served)}
+        return position | {"fingerprint": self.fingerprint}
 
     def load_state_dict(self, state: Mapping[str, Tensor], finished: bool = False) -> None:
         """The inverse of ``state_dict``. Raises KeyError or ValueError if it doesn't fit.
@@ -248,15 +256,17 @@ def rewards_of(log: DecisionHeader, users: UserModel, weights: Tensor, feedback:
     at = torch.tensor([every.index(name) for name in log.signals])
 
     def filled(signals: Tensor) -> Tensor:
-        found = signals.new_full((*signals.shape[:-1], len(every)), torch.nan)
-        return found.index_copy(-1, at, signals)
+        padded = signals.new_full((*signals.shape[:-1], len(every)), torch.nan)
+        return padded.index_copy(-1, at, signals)
 
     events = feedback.events
     if events is not None:
         events = replace(events, signals=filled(events.signals))
     values = users.rewards(replace(feedback, signals=filled(feedback.signals), events=events))  # (E, M)
     unknown = values.isnan().any(0)  # (M,)
-    wrong = [x.name for x, lacks, by in zip(users.streams, unknown, weights, strict=True) if lacks and by]
+    wrong = [
+        stream.name for stream, lacks, by in zip(users.streams, unknown, weights, strict=True) if lacks and by
+    ]
     if wrong:
         weightless = " ".join(f"{name}=0" for name in wrong)
         raise UserError(

@@ -139,7 +139,7 @@ class PolicyFiles:
 
     def version_of(self, decision: Decision, served: Mapping[str, ServedPolicy]) -> Version:
         """The policy of a decision; ``served``: those in the record. Raises UserError, Problem."""
-        row = next((x for x in [*served.values()] if x.number == decision.policy), None)
+        row = next((row for row in [*served.values()] if row.number == decision.policy), None)
         if row is None:
             raise Problem(404, "unknown-policy", "The record does not know the policy of this decision.")
         return self.version(row.sha256, row.file)
@@ -154,9 +154,11 @@ class PolicyFiles:
         places = version.checkpoint.interface.slate_size
         first = DrawRequest(0, version, -1, (), NOON, None, (), NOON, (0.5,) * places)
         try:
-            again = [replace(request_of(version, *x), degraded="", candidates=None) for x in stored]
+            again = [replace(request_of(version, *entry), degraded="", candidates=None) for entry in stored]
             results = draw([first, *again])
-            why = next((x.error or x.degraded for x in results if x.error or x.degraded), "")
+            why = next(
+                (result.error or result.degraded for result in results if result.error or result.degraded), ""
+            )
         except Exception as error:  # whatever a policy raises, it can't serve
             why = f"{type(error).__name__}: {one_line(error)}"
         if why:
@@ -212,9 +214,9 @@ def latest_requests(store: Store) -> list[tuple[SessionRows, Decision]]:
 
 def _sizes_and_times(path: Path) -> list[tuple[Path, int, int]]:
     """The checkpoints there, each with its size and the time of its last change in nanoseconds."""
-    found = []
+    facts = []
     for file in sorted(path.glob("*.pt")) if path.is_dir() else [path]:
         with contextlib.suppress(OSError):  # gone in the meantime
             stat = file.stat()
-            found.append((file, stat.st_size, stat.st_mtime_ns))
-    return found
+            facts.append((file, stat.st_size, stat.st_mtime_ns))
+    return facts

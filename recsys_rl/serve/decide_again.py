@@ -75,7 +75,7 @@ def replay(
         for at, decision, result in zip(places, decisions, results, strict=True):
             started[at].packed, started[at].packed_steps = result.packed, len(started[at].steps)
             started[at].add_decision(decision)
-        yield [Replayed(*x) for x in zip(places, decisions, requests, results, strict=True)]
+        yield [Replayed(*entry) for entry in zip(places, decisions, requests, results, strict=True)]
 
 
 def is_same(decision: Decision, again: DrawResult) -> bool:
@@ -96,7 +96,7 @@ def report(version: Version, rows: SessionRows, decision: Decision) -> DecisionR
         seen=_seen(version, shown),
         alternatives=_likeliest(version, shown),
         replayed=is_same(decision, again),
-        events=[_known_event(version, x) for x in rows.events if x.decision == decision.number],
+        events=[_known_event(version, event) for event in rows.events if event.decision == decision.number],
     )
 
 

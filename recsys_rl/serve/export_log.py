@@ -55,7 +55,11 @@ def export(record: Record, out: Path, now: float | None = None) -> tuple[Survey,
 
 def _header(survey: Survey) -> DecisionHeader:
     first = next(iter(survey.loggers.values())).checkpoint
-    rules = {candidate_rule(x.checkpoint, x.row.name) for (number, _), x in survey.loggers.items() if number}
+    rules = {
+        candidate_rule(version.checkpoint, version.row.name)
+        for (number, _), version in survey.loggers.items()
+        if number
+    }
     return DecisionHeader(
         loggers=tuple(_names(survey.loggers)),
         interface=first.interface,
@@ -109,20 +113,20 @@ def _rows_of(record: Record, group: Sequence[SessionRows], survey: Survey) -> li
 def _rows_of_decision(session: SessionState, again: Replayed) -> Iterator[LogRow]:
     decision, checkpoint = again.decision, again.request.version.checkpoint
     catalogue, slate = checkpoint.catalogue, checkpoint.interface.slate_size
-    for place, drawn in enumerate(again.result.rounds):
-        places = slice(place * slate, (place + 1) * slate)
-        before = decision.items[: place * slate]
+    for index, drawn in enumerate(again.result.rounds):
+        places = slice(index * slate, (index + 1) * slate)
+        before = decision.items[: index * slate]
         candidates = None
         if decision.candidates is not None:
             candidates = [*decision.candidates]
             if drawn.obs.candidates is not None:
-                candidates = [x for x in drawn.obs.candidates[0].tolist() if x >= 0]
+                candidates = [item for item in drawn.obs.candidates[0].tolist() if item >= 0]
         forbidden: list[int] = []  # by the platform; the reader knows only what is available
         if drawn.obs.mask is not None:
             forbidden = (~drawn.obs.mask[0] & catalogue.available).nonzero().squeeze(1).tolist()
         yield LogRow(
             session=session,
-            step=decision.step + place,
+            step=decision.step + index,
             decision=decision,
             items=decision.items[places],
             logprobs=decision.logprobs[places],
@@ -181,15 +185,17 @@ def _log_of(
     everything = first.catalogue.available.nonzero().squeeze(1).tolist()
     candidates = exclude = None
     if "candidates" in survey.limits:
-        candidates = _padded([everything if x.candidates is None else x.candidates for x in rows])
+        candidates = _padded([everything if row.candidates is None else row.candidates for row in rows])
     if "exclude" in survey.limits:
         exclude = _padded([row.exclude for row in rows])
     return DecisionLog(
         header=header,
         users=torch.tensor(
             [
-                int(ids[x.population_row]) if x.population_row >= 0 else _id_of(people[x.person], texts)
-                for x in (y.session.row for y in rows)
+                int(ids[session.population_row])
+                if session.population_row >= 0
+                else _id_of(people[session.person], texts)
+                for session in (row.session.row for row in rows)
             ]
         ),
         sessions=torch.tensor([row.session.row.number for row in rows]),
@@ -200,8 +206,8 @@ def _log_of(
         signals=torch.tensor([step.signals for step in steps]).view(
             len(rows), interface.slate_size, len(interface.signals)
         ),
-        terminated=torch.tensor([x and not y for x, y in zip(last, cut, strict=True)]),
-        truncated=torch.tensor([x and y for x, y in zip(last, cut, strict=True)]),
+        terminated=torch.tensor([is_last and not is_cut for is_last, is_cut in zip(last, cut, strict=True)]),
+        truncated=torch.tensor([is_last and is_cut for is_last, is_cut in zip(last, cut, strict=True)]),
         loggers=torch.tensor([loggers.index(logger_of(row.decision)) for row in rows]),
         given=_pieces([row.visit for row in rows], interface),
         place_logprobs=logprobs if several else None,
@@ -230,8 +236,8 @@ def _left(steps: Sequence[Step], interface: Interface, most: int) -> tuple[Tenso
         return None, None
     nothing = [0.0] * len(interface.signals)
     gaps = [most - len(step.left) for step in steps]
-    items = [[*x.left, *[-1] * gap] for x, gap in zip(steps, gaps, strict=True)]
-    signals = [[*x.left.values(), *[nothing] * gap] for x, gap in zip(steps, gaps, strict=True)]
+    items = [[*step.left, *[-1] * gap] for step, gap in zip(steps, gaps, strict=True)]
+    signals = [[*step.left.values(), *[nothing] * gap] for step, gap in zip(steps, gaps, strict=True)]
     return torch.tensor(items), torch.tensor(signals)
 
 
@@ -249,9 +255,9 @@ def _pieces(visits: Sequence[Visit], interface: Interface) -> dict[str, Tensor]:
     """The pieces of the context that no session derives, (E, size) each."""
     names = [name for name, _ in interface.context if name not in PIECES]
     parts = [visit.pieces() for visit in visits]
-    return {name: torch.cat([part[name] for part in parts]) for name in names}
+    return {name: torch.cat([piece[name] for piece in parts]) for name in names}
 
 
 def _padded(lists: Sequence[Sequence[int]]) -> Tensor:
-    width = max(1, *(len(x) for x in lists))
-    return torch.tensor([[*x, *[-1] * (width - len(x))] for x in lists])
+    width = max(1, *(len(entries) for entries in lists))
+    return torch.tensor([[*entries, *[-1] * (width - len(entries))] for entries in lists])

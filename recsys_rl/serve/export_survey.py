@@ -41,7 +41,7 @@ def survey_of(record: Record, now: float) -> Survey:
         survey.sessions.append(session.row.number)
         survey.most_left = max(survey.most_left, *(len(step.left) for step in session.steps))
         following = dict(zip(session.decisions, session.decisions[1:], strict=False))
-        by_number = {x.number: x for x in session.decisions}
+        by_number = {decision.number: decision for decision in session.decisions}
         survey.late_feedback += any(
             (after := following.get(by_number[event.decision])) is not None and event.number > after.number
             for event in session.events.values()
@@ -63,7 +63,7 @@ def session_of(record: Record, rows: SessionRows) -> SessionState:
 
 def _lacks_candidates(record: Record, rows: SessionRows) -> bool:
     """True if popularity answered for a policy with a first stage, whose candidates were not proposed."""
-    return any(x.degraded and record.version(x).two_stages for x in rows.decisions)
+    return any(decision.degraded and record.version(decision).two_stages for decision in rows.decisions)
 
 
 def check_stages(record: Record, survey: Survey) -> None:
@@ -73,7 +73,9 @@ def check_stages(record: Record, survey: Survey) -> None:
     another share of exploration it proposes the same.
     """
     numbers = {number for number, _ in survey.loggers}
-    staged = [x.row.name for (number, _), x in survey.loggers.items() if number and x.two_stages]
+    staged = [
+        version.row.name for (number, _), version in survey.loggers.items() if number and version.two_stages
+    ]
     if staged and len(numbers) > 1:
         raise UserError(
             f"{record.name} has decisions of {len(numbers)} policies, and {staged[0]} chooses among "

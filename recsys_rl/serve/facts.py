@@ -46,7 +46,7 @@ def facts_of(checkpoint: Checkpoint) -> dict[str, Any]:
 def read_facts(db: sqlite3.Connection, name: str) -> dict[str, Any]:
     """The facts of the record ``name``. Raises UserError if they are damaged."""
     try:
-        return {key: json.loads(x) for key, x in db.execute("SELECT name, value FROM facts")}
+        return {key: json.loads(value) for key, value in db.execute("SELECT name, value FROM facts")}
     except ValueError:
         raise UserError(f"{name} is damaged: copy it from a backup.") from None
 

@@ -22,7 +22,7 @@ class Context(Struct, forbid_unknown_fields=True, frozen=True):
     """Facts about the moment that the caller knows."""
 
     hour: Annotated[float, Meta(ge=0, lt=168)] | None = None
-    """Of the week, from Monday at midnight; null: the server's clock. Only where the policy sees it."""
+    """Hour of the week, from Monday at midnight; null: the server's clock. Only where the policy sees it."""
 
 
 class RecommendRequest(Struct, forbid_unknown_fields=True, frozen=True):
@@ -32,7 +32,7 @@ class RecommendRequest(Struct, forbid_unknown_fields=True, frozen=True):
     n: Annotated[int, Meta(ge=1, le=MOST_PLACES)] | None = None
     """Items of the answer. On a platform with slates it is the slate's size. Default: that, or 1."""
     session_id: Id | None = None
-    """If given, it must be the user's open session."""
+    """The session; if given, it must be the user's open one."""
     request_id: Id | None = None
     """The same id gives the stored answer again, for 24 hours."""
     exclude: Items = msgspec.field(default_factory=list)
@@ -86,8 +86,8 @@ class FeedbackEvent(Struct, forbid_unknown_fields=True, frozen=True):
     position: Annotated[int, Meta(ge=0, lt=MOST_PLACES)] = 0
     """The place of the item in the answer, from 0."""
     left: Id | None = None
-    """Where the history holds items that were left: the item that the user left after this decision, in place
-    of `position`."""
+    """The item that the user left after this decision, in place of `position`; where the history holds items
+    that were left."""
     event_id: Id | None = None
     """Default: the decision, the position (or the item that was left) and the signal."""
     time: float | None = None
@@ -126,7 +126,7 @@ class Version(Struct, frozen=True):
     sha256: str
     file: str
     version: int | None
-    """Its number in the record; null: it has not served yet."""
+    """The version's number in the record; null: it has not served yet."""
     champion: bool
 
 

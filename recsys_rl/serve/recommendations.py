@@ -41,7 +41,7 @@ class Pending:
 
 
 class Recommendations:
-    """Those of all people. A request ends with its answer in ``Shared.transaction``."""
+    """The recommendations to all people. A request ends with its answer in ``Shared.transaction``."""
 
     def __init__(self, shared: Shared, generator: torch.Generator) -> None:
         self.shared, self.generator = shared, generator

@@ -120,7 +120,7 @@ class SessionRows(NamedTuple):
 
     def decision(self, number: int) -> Decision | None:
         """The decision of this number; None if the session has no such one."""
-        return next((x for x in self.decisions if x.number == number), None)
+        return next((decision for decision in self.decisions if decision.number == number), None)
 
 
 class Damaged(Exception):

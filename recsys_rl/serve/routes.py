@@ -139,10 +139,10 @@ async def decision(services: Services, request: Request) -> Response:
         raise _unknown_decision()
 
     def query(store: Store) -> tuple[SessionRows, Decision]:
-        found = store.decision(int(id_))
-        if found is None:
+        stored = store.decision(int(id_))
+        if stored is None:
             raise _unknown_decision()
-        return found
+        return stored
 
     rows, row = await services.worker.submit(Read(query))
     served = services.worker.shared.active.served
@@ -154,7 +154,7 @@ async def decisions(services: Services, request: Request) -> Response:
     rows, unreadable = await services.worker.submit(Read(lambda store: store.latest(ROWS)))
     version = services.worker.shared.active.version
     ids, title = version.item_ids, version.checkpoint.catalogue.title
-    found = [
+    described = [
         DecisionRow(
             decision_id=str(row.number),
             user_id=person,
@@ -169,7 +169,7 @@ async def decisions(services: Services, request: Request) -> Response:
         )
         for row, person, events in rows
     ]
-    return _json(DecisionRows(found, [*map(str, unreadable)]))
+    return _json(DecisionRows(described, [*map(str, unreadable)]))
 
 
 async def platform(services: Services, request: Request) -> Response:
@@ -226,7 +226,7 @@ def _decoded(decode: Callable[[bytes], Any], body: bytes) -> Any:
 
 
 def _digest(request: RecommendRequest) -> str:
-    """With it a request that comes again is compared with the first one of its id; "" without an id."""
+    """The digest that a repeated request must have in common with the first of its id; "" without an id."""
     if request.request_id is None:
         return ""
     return hashlib.blake2b(_encode(request), digest_size=12).hexdigest()

@@ -63,9 +63,9 @@ class Store(StoreReader):
             if facts is not None:
                 # A process that was killed may have left events that it did not sync. From now on they are
                 # known, and are acknowledged as duplicates.
-                for part in (path, path.with_name(f"{path.name}-wal")):
-                    if part.exists():
-                        sync(part)
+                for file in (path, path.with_name(f"{path.name}-wal")):
+                    if file.exists():
+                        sync(file)
             super().__init__(sqlite3.connect(path, isolation_level=None, check_same_thread=False))
             _prepare(self._db, name, facts)
             self.facts = read_facts(self._db, name)
@@ -88,8 +88,8 @@ class Store(StoreReader):
     def _highest(self) -> int:
         """The highest number that a row has, or had before it was erased; 0 for none."""
         tables = ("people", "policies", "sessions", "decisions", "events")
-        numbers = [self._db.execute(f"SELECT max(number) FROM {x}").fetchone()[0] for x in tables]
-        return max(int(x or 0) for x in (*numbers, self.facts.get(HIGHEST)))
+        numbers = [self._db.execute(f"SELECT max(number) FROM {table}").fetchone()[0] for table in tables]
+        return max(int(number or 0) for number in (*numbers, self.facts.get(HIGHEST)))
 
     def write(self, rows: Sequence[Row], durable: bool) -> None:
         """One transaction; ``durable``: it is on the disk when the call returns. Raises Full, Lost."""
@@ -111,7 +111,7 @@ class Store(StoreReader):
 
     @contextlib.contextmanager
     def _transaction(self, synchronous: str) -> Iterator[sqlite3.Connection]:
-        """All that the block writes, or nothing. Raises Full, Lost."""
+        """A transaction: the record gets all that the block writes, or nothing. Raises Full, Lost."""
         db = self._db
         try:
             if synchronous != self._synchronous:
@@ -200,7 +200,7 @@ def _lock(path: Path) -> int | None:
         return None
     name = one_line(path)
     try:
-        new = [x for x in (path.parent, *path.parent.parents) if not x.exists()]
+        new = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
         for folder in new:  # a power cut must not lose the name of the record's folder
             sync(folder.parent)
@@ -227,7 +227,7 @@ def _prepare(db: sqlite3.Connection, name: str, facts: Mapping[str, Any] | None)
     Raises UserError if it is none of ours, or of a newer version.
     """
     application, version = (
-        db.execute(f"PRAGMA {x}").fetchone()[0] for x in ("application_id", "user_version")
+        db.execute(f"PRAGMA {pragma}").fetchone()[0] for pragma in ("application_id", "user_version")
     )
     empty = not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     if not empty and application != APPLICATION:
@@ -247,7 +247,9 @@ def _prepare(db: sqlite3.Connection, name: str, facts: Mapping[str, Any] | None)
     db.execute("BEGIN IMMEDIATE")
     for statement in filter(str.strip, TABLES.split(";")):
         db.execute(statement)
-    db.executemany("INSERT INTO facts VALUES (?, ?)", [(x, json.dumps(y)) for x, y in facts.items()])
+    db.executemany(
+        "INSERT INTO facts VALUES (?, ?)", [(name, json.dumps(value)) for name, value in facts.items()]
+    )
     db.execute(f"PRAGMA application_id = {APPLICATION}")
     db.execute(f"PRAGMA user_version = {VERSION}")
     db.execute("COMMIT")

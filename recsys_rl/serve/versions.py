@@ -76,7 +76,7 @@ class Version:
     def item_ids(self) -> list[str]:
         """(I,): the ids of the items, as text."""
         catalogue = self.checkpoint.catalogue
-        return [str(x) for x in catalogue.item_names or catalogue.item_ids.tolist()]
+        return [str(id_) for id_ in catalogue.item_names or catalogue.item_ids.tolist()]
 
     @cached_property
     def row_of_item(self) -> dict[str, int]:
@@ -91,7 +91,7 @@ class Version:
     @cached_property
     def signals(self) -> dict[str, int]:
         """The place of each visible signal."""
-        return {name: place for place, name in enumerate(self.checkpoint.interface.signals)}
+        return {name: index for index, name in enumerate(self.checkpoint.interface.signals)}
 
     @cached_property
     def full_signals(self) -> list[float]:
@@ -192,7 +192,11 @@ def files_in(path: Path) -> Mapping[str, Path]:
     """
     files = [path]
     if path.is_dir():
-        files = [x for x in sorted(path.glob("*.pt")) if x.is_file() and not x.name.endswith(".prev.pt")]
+        files = [
+            file
+            for file in sorted(path.glob("*.pt"))
+            if file.is_file() and not file.name.endswith(".prev.pt")
+        ]
         if not files:
             raise UserError(f"{one_line(path)} has no checkpoint (*.pt): give a file, or a folder with some.")
     return {sha256_of(file): file for file in files}

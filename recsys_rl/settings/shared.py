@@ -7,6 +7,7 @@ file (``[env_config] num_items = 1000``). The annotations hold the allowed range
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Annotated, Literal
 
 from recsys_rl.errors import FieldError
@@ -225,8 +226,9 @@ class QConfig(TargetConfig):
 class LoggedConfig(AgentConfig):
     """A learner from a log of decisions, without an environment (experience/logged.py)."""
 
-    log: str | None = None
-    """The log of decisions to learn from: a Parquet file of `record`, or a folder of them."""
+    log: tuple[str, ...] = ()
+    """The log of decisions to learn from: a file of `record`, a folder of its parts, or tables of your own
+    with named columns (docs/11). --log may be repeated for several tables."""
     checkpoint: str | None = None
     """Checkpoint with the log's catalogue, platform and sizes, in place of --env and its options. The run
     then has no simulator, and `ope` judges the policy on the log's held-out users."""
@@ -234,6 +236,10 @@ class LoggedConfig(AgentConfig):
     """Decisions of a gradient step."""
     gradient_steps: Size = 50
     """Gradient steps of one update."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.log, str | PurePath) or self.log is None:  # one file, also in earlier checkpoints
+            object.__setattr__(self, "log", () if self.log is None else (str(self.log),))
 
     @property
     def steps_per_update(self) -> int:

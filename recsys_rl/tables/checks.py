@@ -218,10 +218,10 @@ def _refuse(name: str, frame: pl.DataFrame, rules: Sequence[Rule]) -> None:
 
 def _lists(log: DecisionLog, rows: Tensor) -> pl.DataFrame:
     """The frame of ``OF_LISTS`` and ``OF_FACTORS``."""
-    columns = {"row": pl.Series(rows.numpy()), "items": _column(log.items, lambda x: x >= 0)}
+    columns = {"row": pl.Series(rows.numpy()), "items": _column(log.items, lambda ids: ids >= 0)}
     for name, values in (("candidates", log.candidates), ("exclude", log.exclude)):
         if values is not None:
-            columns[name] = _column(values, lambda x: x >= 0)
+            columns[name] = _column(values, lambda ids: ids >= 0)
     if log.header.interface.repeats and log.items.shape[1] > 1:
         columns["slate"] = columns["row"]
     if log.has_propensities:

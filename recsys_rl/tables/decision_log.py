@@ -81,7 +81,7 @@ class DecisionLog:
         """The rows at ``index`` (B,) int64, or where ``index`` (E,) bool is True."""
         if index.dtype == torch.bool:
             index = index.nonzero().squeeze(1)
-        return self.map(lambda x: x.index_select(0, index))
+        return self.map(lambda values: values.index_select(0, index))
 
     @property
     def has_propensities(self) -> bool:
@@ -124,9 +124,11 @@ def concatenate(logs: list[DecisionLog]) -> DecisionLog:
 
 def _joined(*parts: Tensor) -> Tensor:
     """Lists of items of different widths get padding."""
-    width = max(x.shape[-1] for x in parts)
-    if parts[0].ndim == 2 and any(x.shape[1] < width for x in parts):
-        parts = tuple(torch.nn.functional.pad(x, (0, width - x.shape[1]), value=-1) for x in parts)
+    width = max(values.shape[-1] for values in parts)
+    if parts[0].ndim == 2 and any(values.shape[1] < width for values in parts):
+        parts = tuple(
+            torch.nn.functional.pad(values, (0, width - values.shape[1]), value=-1) for values in parts
+        )
     return torch.cat(parts)
 
 
@@ -140,7 +142,7 @@ def cut(log: DecisionLog, rows: int) -> Iterator[DecisionLog]:
         if stop - start > rows and len(later):
             fits = later[later <= start + rows]
             stop = int(fits[-1]) if len(fits) else int(later[0])
-        yield log if stop - start == log.num_rows else log.map(lambda x, a=start, b=stop: x[a:b])  # type: ignore[misc]
+        yield log if stop - start == log.num_rows else log.map(lambda values, a=start, b=stop: values[a:b])  # type: ignore[misc]
         start = stop
 
 
@@ -149,7 +151,7 @@ def catalogue_hash(catalogue: Catalogue) -> str:
     tensors = tensors_of(catalogue)
     if catalogue.table_sha256:  # the table of the embeddings may be huge, and has its own hash
         del tensors["embedding"]
-    return digest({name: x.cpu() for name, x in tensors.items()}, catalogue.table_sha256)
+    return digest({name: tensor.cpu() for name, tensor in tensors.items()}, catalogue.table_sha256)
 
 
 def streams_by_name(log: DecisionLog) -> dict[str, Tensor]:

@@ -92,9 +92,9 @@ class Description:
         yield f"problems: {len(self.problems)}" if self.problems else "problems: none"
         for problem in self.problems:
             line = problem.first_line
-            place = f"row {problem.first_row:,}" if line is None else f"line {line:,}"
+            location = f"row {problem.first_row:,}" if line is None else f"line {line:,}"
             mend = f" ({problem.mend})" if problem.mend else ""
-            yield f"  {problem.text}: {amount(problem.count, 'row')}, the first is {place}{mend}"
+            yield f"  {problem.text}: {amount(problem.count, 'row')}, the first is {location}{mend}"
 
     def _expected(self) -> str:
         """The expectation of 1/p: the number of actions that the policy could take."""

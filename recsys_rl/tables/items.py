@@ -16,7 +16,7 @@ from torch import Tensor
 from recsys_rl.errors import listed, one_line, short
 from recsys_rl.tables.read import open_table
 from recsys_rl.tables.schema import ITEMS, common_names, find_columns, plain_name
-from recsys_rl.tables.values import no_value, on, whole
+from recsys_rl.tables.values import no_value, on, whole_number
 from recsys_rl.types import Catalogue, UserError
 
 MOST_GENRES = 100  # the most frequent are kept
@@ -41,6 +41,7 @@ class ItemFacts:
     genres: Mapping[Any, Sequence[str]] = field(default_factory=dict)
     years: Mapping[Any, float] = field(default_factory=dict)
     attributes: Mapping[str, Mapping[Any, Any]] = field(default_factory=dict)  # by column, then id
+    embeddings: Mapping[Any, Sequence[float]] = field(default_factory=dict)  # of one length
     note: str = ""
 
     def gaps(self, ids: Sequence[Any]) -> str:
@@ -48,7 +49,9 @@ class ItemFacts:
 
         Columns without any value are left out.
         """
-        lacking = {name: sum(id_ not in x for id_ in ids) for name, x in self.attributes.items() if x}
+        lacking = {
+            name: sum(id_ not in values for id_ in ids) for name, values in self.attributes.items() if values
+        }
         parts = ", ".join(f"{name} ({count:,})" for name, count in lacking.items() if count)
         filled = "filled with the mean of the others, or for texts with a class of its own"
         return f"items without a value: {parts}, {filled}" if parts else ""
@@ -80,7 +83,7 @@ def read_items(path: str | Path, item_column: str, text_ids: bool) -> ItemFacts:
         )
     frame = table.rows(list(dict.fromkeys(names)))
     ids = frame[fits[0]].cast(pl.String).str.strip_chars()
-    keys = ids if text_ids else on(ids, whole)
+    keys = ids if text_ids else on(ids, whole_number)
     frame = frame.with_columns(keys.alias("\0id")).drop_nulls("\0id")
     rows = frame.height
     frame = frame.unique("\0id", keep="first", maintain_order=True)
@@ -93,15 +96,18 @@ def read_items(path: str | Path, item_column: str, text_ids: bool) -> ItemFacts:
     unclear = [text for text in texts.values() if _year(text) is None]
     if "year" not in roles:
         years = {
-            id_: float(found[1]) for id_, text in titles.items() if (found := re.search(r"\((\d{4})\)", text))
+            id_: float(match[1]) for id_, text in titles.items() if (match := re.search(r"\((\d{4})\)", text))
         }
     others = [name for name in others if name not in roles.values()]
     columns = {name: _column(frame, name) for name in others}
     own = [name for name, values in columns.items() if _nearly_unique(values.values(), name)]
-    others, columns = [x for x in others if x not in own], {x: columns[x] for x in others if x not in own}
+    others, columns = (
+        [name for name in others if name not in own],
+        {name: columns[name] for name in others if name not in own},
+    )
     endless = {name: infinite for name in others if (infinite := _infinite(columns[name], name))}
     for name, infinite in endless.items():
-        columns[name] = {id_: x for id_, x in columns[name].items() if id_ not in infinite}
+        columns[name] = {id_: value for id_, value in columns[name].items() if id_ not in infinite}
     said_of = ", ".join(f"{short(name)} ({len(infinite):,})" for name, infinite in endless.items())
     notes = [
         table.note,
@@ -156,14 +162,14 @@ def _infinite(values: Mapping[Any, Any], name: str) -> set[Any]:
 
 
 def _year(value: object) -> float | None:
-    found = re.search(_YEAR, str(value))
-    return None if found is None else float(found[1])
+    match = re.search(_YEAR, str(value))
+    return None if match is None else float(match[1])
 
 
 def _split(value: object) -> list[str]:
     """The names in a list, or in a text that separates them by | , or ;"""
     parts: Iterable[Any] = value if isinstance(value, list) else re.split(r"[|;,]", str(value).strip("[]"))
-    names = (str(part).strip().strip("'\"") for part in parts)
+    names = (str(name).strip().strip("'\"") for name in parts)
     return [name for name in dict.fromkeys(names) if name and name != "(no genres listed)"]
 
 
@@ -172,8 +178,8 @@ def _most_frequent(genres: Mapping[Any, list[str]]) -> dict[Any, list[str]]:
     for row in genres.values():
         for name in row:
             count[name] = count.get(name, 0) + 1
-    kept = set(sorted(count, key=lambda name: (-count[name], name))[:MOST_GENRES])
-    return {id_: [name for name in row if name in kept] for id_, row in genres.items()}
+    frequent = set(sorted(count, key=lambda name: (-count[name], name))[:MOST_GENRES])
+    return {id_: [name for name in row if name in frequent] for id_, row in genres.items()}
 
 
 def encoded(values: Sequence[Any], classes: bool = False) -> Tensor:

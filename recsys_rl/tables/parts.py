@@ -61,16 +61,16 @@ def sampled(path: str | Path, rows: int, generator: torch.Generator) -> tuple[De
     share = rows / max(1, total)
     if share >= 1:
         return read_decisions(path), ""
-    found, sessions = [], 0
+    samples, sessions = [], 0
     for log in parts(path):
-        numbers, place = log.sessions.unique(return_inverse=True)
-        kept = torch.rand(len(numbers), generator=generator) < share
+        numbers, index = log.sessions.unique(return_inverse=True)
+        drawn = torch.rand(len(numbers), generator=generator) < share
         sessions += len(numbers)
-        if kept.any():
-            found.append(log.rows(kept[place]))
-    if not found:
+        if drawn.any():
+            samples.append(log.rows(drawn[index]))
+    if not samples:
         raise UserError(f"{one_line(path)}: its {sessions:,} sessions are too long to sample {rows:,} rows.")
-    log = concatenate(found)
+    log = concatenate(samples)
     number = int((log.sessions.diff() != 0).sum()) + 1
     return log, f"{one_line(path)}: a random {number:,} of its {sessions:,} sessions, {log.num_rows:,} rows"
 
@@ -110,7 +110,7 @@ def gathered(path: str | Path, rows: int) -> Iterator[DecisionLog]:
     """The parts of ``parts``, with small ones, as of small files, joined up to ``rows`` rows."""
     waiting: list[DecisionLog] = []
     for log in parts(path, rows):
-        if waiting and sum(x.num_rows for x in waiting) + log.num_rows > rows:
+        if waiting and sum(piece.num_rows for piece in waiting) + log.num_rows > rows:
             yield concatenate(waiting)
             waiting = []
         waiting.append(log)
@@ -173,8 +173,8 @@ def _sessions(pieces: Iterable[DecisionLog], rows: int) -> Iterator[DecisionLog]
     for piece in pieces:
         waiting.append(piece)
         if sum(log.num_rows for log in waiting) > rows:
-            *whole, rest = cut(concatenate(waiting), rows)
-            yield from whole
+            *full, rest = cut(concatenate(waiting), rows)
+            yield from full
             waiting = [rest]
     yield from cut(concatenate(waiting), rows)
 

@@ -59,17 +59,17 @@ def files_of_log(path: Path) -> list[Path]:
     files = files_of(path)
     if not path.is_dir():
         return files  # one part, which the user named
-    found = sorted((*part, file) for file in files if (part := read_header(file).part) is not None)
-    for one, two in pairwise(found):
+    parts = sorted((*part, file) for file in files if (part := read_header(file).part) is not None)
+    for one, two in pairwise(parts):
         if one[0] == two[0] or one[1] != two[1]:
             raise UserError(
                 f"{one_line(path)} holds {one_line(one[2].name)} and {one_line(two[2].name)}, which are not "
                 "parts of one log: give each log its own folder."
             )
-    if found and len(found) < (count := found[0][1]):
+    if parts and len(parts) < (count := parts[0][1]):
         # The number comes from a file: nothing is made of that size.
-        first = next((k for k, (number, *_) in enumerate(found) if number != k), len(found))
-        missing = count - len(found)
+        first = next((k for k, (number, *_) in enumerate(parts) if number != k), len(parts))
+        missing = count - len(parts)
         more = f" (and {missing - 1:,} more)" if missing > 1 else ""
         raise UserError(
             f"{one_line(path)} lacks {part_name(first)}{more} of its {count:,} parts: copy the folder "
@@ -117,12 +117,12 @@ def read_keys(path: Path) -> Iterator[Tensor]:
 
 def read_rows(path: Path, header: DecisionHeader, wanted: Tensor) -> DecisionLog:
     """``read_whole`` of the rows where ``wanted`` (E,) is True, ROWS rows of the file at a time."""
-    found = []
+    frames = []
     for start in range(0, len(wanted), ROWS):
         mask = wanted[start : start + ROWS]
         if bool(mask.any()):
-            found.append(_frame(path, start).filter(pl.Series(mask.numpy())))
-    return _log(one_line(path), header, pl.concat(found))
+            frames.append(_frame(path, start).filter(pl.Series(mask.numpy())))
+    return _log(one_line(path), header, pl.concat(frames))
 
 
 def _frame(path: Path, start: int, columns: Sequence[str] | None = None) -> pl.DataFrame:
@@ -130,7 +130,7 @@ def _frame(path: Path, start: int, columns: Sequence[str] | None = None) -> pl.D
     with parsing(one_line(path)):
         scan = pl.scan_parquet(path, glob=False).slice(start, ROWS)
         if columns is not None:
-            scan = scan.select(x for x in columns if x in scan.collect_schema().names())
+            scan = scan.select(name for name in columns if name in scan.collect_schema().names())
         return scan.collect()
 
 
@@ -199,7 +199,10 @@ def _header(name: str, texts: Mapping[str, str]) -> FileHeader:
             and type(header.estimated) is int
             and header.estimated >= 0
             and (checksum is None or isinstance(checksum, str))
-            and (part == [None, None] or (all(type(x) is int for x in part) and 0 <= part[0] < part[1]))
+            and (
+                part == [None, None]
+                or (all(type(number) is int for number in part) and 0 <= part[0] < part[1])
+            )
         )
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         sound = False

@@ -42,16 +42,16 @@ def describe(
     survey = DecisionSurvey(layout) if layout.holds_decisions else EventSurvey(layout)
     if not survey.rows:
         raise UserError(f"{path} holds no rows: give a log with at least one.")
-    found = survey.problems()
+    problems = survey.problems()
     description = survey.facts()
     if recorded:
-        if not _is_whole(path, bool(found)):
-            found["the rows are not those that were written, by the checksum in the header"] = (
+        if not _is_whole(path, bool(problems)):
+            problems["the rows are not those that were written, by the checksum in the header"] = (
                 survey.rows,
                 1,
             )
         description = replace(description, catalogue_items=_items_of_header(path))
-    return replace(description, problems=survey.listed(found | survey.repeats() | survey.alone()))
+    return replace(description, problems=survey.listed(problems | survey.repeats() | survey.alone()))
 
 
 def _items_of_header(path: Path) -> int | None:

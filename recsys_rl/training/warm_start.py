@@ -55,7 +55,7 @@ def warm_start(config: Config, world: World, agent: Any, warm: Checkpoint, devic
     belong to other items.
     """
     own, note = agent.state_dict(), ""
-    weights = {name: x for name, x in warm.agent.items() if name.startswith("model.")}
+    weights = {name: tensor for name, tensor in warm.agent.items() if name.startswith("model.")}
     if not any(name.startswith(f"model.{BESIDE}") for name in own):
         weights = _of_model(actor_and_critic(_bare(weights)))
     temperature = getattr(warm.config.agent_config, "temperature", None)
@@ -72,7 +72,7 @@ def warm_start(config: Config, world: World, agent: Any, warm: Checkpoint, devic
             "and items with the same columns."
         )
     with restoring():
-        agent.load_state_dict({name: x.to(device) for name, x in {**own, **weights}.items()})
+        agent.load_state_dict({name: tensor.to(device) for name, tensor in {**own, **weights}.items()})
     return note
 
 
@@ -109,7 +109,9 @@ def _other_size(before: Config, now: Config) -> str:
     """The first of SIZES in which two configs differ, as part of a sentence; "" if none does."""
     old, new = to_dict(before), to_dict(now)
     for section, name in SIZES:
-        one, other = (str(x[section].get(name)).strip("[]").replace(",", "") for x in (old, new))
+        one, other = (
+            str(settings[section].get(name)).strip("[]").replace(",", "") for settings in (old, new)
+        )
         if one != other:
             return f"it has --{name.replace('_', '-')} {one}, and this run has {other}"
     return ""
@@ -131,9 +133,9 @@ def _about_users(world: World, before: World) -> str:
 
 def _bare(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """An agent's weights of its network, by their names in the network."""
-    return {name.removeprefix("model."): x for name, x in weights.items()}
+    return {name.removeprefix("model."): tensor for name, tensor in weights.items()}
 
 
 def _of_model(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The inverse of ``_bare``."""
-    return {f"model.{name}": x for name, x in weights.items()}
+    return {f"model.{name}": tensor for name, tensor in weights.items()}

@@ -22,7 +22,7 @@ def item_tables(catalogue: Catalogue, means: Tensor | None = None) -> ItemTables
     columns = item_columns(catalogue)[:, :-1]  # without the constant
     columns = columns if means is None else torch.cat([columns, means], 1)
     vectors = (catalogue.embedding, catalogue.unit_genres)
-    return ItemTables(tuple(x for x in vectors if x.shape[1]), columns)
+    return ItemTables(tuple(table for table in vectors if table.shape[1]), columns)
 
 
 def context_sizes(interface: Interface, given: Mapping[str, Tensor], catalogue: Catalogue) -> ContextSizes:
@@ -30,7 +30,7 @@ def context_sizes(interface: Interface, given: Mapping[str, Tensor], catalogue: 
 
     ``given``: these pieces, (..., size) each. The pieces of user_columns.py are read as columns of the items.
     """
-    sizes = {name: x.shape[1] for name, x in given.items()}
+    sizes = {name: values.shape[1] for name, values in given.items()}
     first = next((name for name, _ in interface.context), "")
     user = first if sizes.get(first) == catalogue.embedding.shape[1] else ""
     apart = interface.user_columns

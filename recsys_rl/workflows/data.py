@@ -87,25 +87,25 @@ def compare_files(options: CompareConfig) -> Comparison:
     """
     if options.json is not None:
         check_writable(Path(options.json), "--json")
-    found = compare(options.old, options.new, options.columns, options.separator, options.like_threshold)
-    for line in found.lines():
+    comparison = compare(options.old, options.new, options.columns, options.separator, options.like_threshold)
+    for line in comparison.lines():
         say(line)
     if options.json is not None:
-        write_text(Path(options.json), json.dumps(dataclasses.asdict(found), indent=1) + "\n")
-    return found
+        write_text(Path(options.json), json.dumps(dataclasses.asdict(comparison), indent=1) + "\n")
+    return comparison
 
 
 def describe_file(options: DescribeConfig) -> Description:
     """Print the description of a log, and write it to the file of ``json``. Raises UserError."""
     if options.json is not None:
         check_writable(Path(options.json), "--json")
-    found = describe(options.file, options.separator, options.columns)
-    for line in found.lines():
+    description = describe(options.file, options.separator, options.columns)
+    for line in description.lines():
         say(line)
     if options.json is not None:
-        values = dataclasses.asdict(found) | {"density": found.density}
+        values = dataclasses.asdict(description) | {"density": description.density}
         write_text(Path(options.json), json.dumps(values, indent=1) + "\n")
-    return found
+    return description
 
 
 def split_file(options: SplitConfig) -> None:

@@ -164,7 +164,7 @@ def _agent(name: str, checkpoint: Checkpoint) -> NetworkPolicy[Any]:
             f"{name} is of {what}, whose score of an item depends on which other items may be shown: "
             "export a policy of another head or algorithm."
         )
-    if sum(x.nbytes for x in {*agent.model.parameters(), *agent.model.buffers()}) > MOST_BYTES:
+    if sum(tensor.nbytes for tensor in {*agent.model.parameters(), *agent.model.buffers()}) > MOST_BYTES:
         raise UserError(f"{name} has weights and items of more than 1.9 GB, the most that ONNX holds.")
     return agent
 
@@ -187,8 +187,8 @@ def _observations(checkpoint: Checkpoint, agent: NetworkPolicy[Any]) -> Obs:
     for _ in range(OBSERVATIONS // TOGETHER):
         seen.append(Obs(obs.context, obs.history, obs.signals).map(torch.clone))
         obs = env.step(agent.act(obs).items).obs
-    names = [name for name, x in vars(seen[0]).items() if x is not None]
-    return Obs(**{name: torch.cat([getattr(x, name) for x in seen]) for name in names})
+    names = [name for name, values in vars(seen[0]).items() if values is not None]
+    return Obs(**{name: torch.cat([getattr(obs, name) for obs in seen]) for name in names})
 
 
 def _inputs(obs: Obs, interface: Interface) -> dict[str, Tensor]:
@@ -209,7 +209,7 @@ def _translated(agent: NetworkPolicy[Any], inputs: dict[str, Tensor], checkpoint
         with _silent(), torch.no_grad():
             program = torch.onnx.export(
                 Scores(agent.model).eval(),
-                tuple(x[:TRACED] for x in inputs.values()),
+                tuple(values[:TRACED] for values in inputs.values()),
                 dynamo=True,
                 input_names=[*inputs],
                 output_names=["scores"],
@@ -252,12 +252,14 @@ def _compare(content: bytes, inputs: dict[str, Tensor], expected: Tensor) -> flo
     """
     import onnxruntime
 
-    parts = zip(*(x.split(BATCHES) for x in inputs.values()), strict=True)
+    parts = zip(*(values.split(BATCHES) for values in inputs.values()), strict=True)
     try:
         session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-        found = [
-            session.run(["scores"], {name: x.numpy() for name, x in zip(inputs, part, strict=True)})[0]
-            for part in parts
+        scores = [
+            session.run(
+                ["scores"], {name: values.numpy() for name, values in zip(inputs, batch, strict=True)}
+            )[0]
+            for batch in parts
         ]
     except Exception as error:  # those of onnxruntime have no other common class
         raise UserError(
@@ -266,7 +268,7 @@ def _compare(content: bytes, inputs: dict[str, Tensor], expected: Tensor) -> flo
         ) from error
     wanted = expected.numpy()
     size = np.abs(wanted).max(1, keepdims=True).clip(1)
-    difference = float((np.abs(np.concatenate(found) - wanted) / size).max())
+    difference = float((np.abs(np.concatenate(scores) - wanted) / size).max())
     if not difference <= TOLERANCE:  # also for NaN
         raise UserError(
             f"The scores of the ONNX file differ from the policy's by {difference:.1e}, more than "
@@ -293,8 +295,8 @@ def _page(name: str, checkpoint: Checkpoint, inputs: dict[str, Tensor], file: st
         "| input | shape | dtype | |",
         "|---|---|---|---|",
         *(
-            f"| `{key}` | ({', '.join(['N', *map(str, x.shape[1:])])}) | {dtypes[key]} | {meanings[key]} |"
-            for key, x in inputs.items()
+            f"| `{key}` | ({', '.join(['N', *map(str, rows.shape[1:])])}) | {dtypes[key]} | {meanings[key]} |"
+            for key, rows in inputs.items()
         ),
         "",
         "| output | shape | dtype | |",

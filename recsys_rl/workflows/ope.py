@@ -12,7 +12,7 @@ from recsys_rl.errors import one_line
 from recsys_rl.ope.compare import compare, recommend
 from recsys_rl.ope.judge import LOGGED, Judged, Settings, judge
 from recsys_rl.ope.networks import mlp, mlp_of_shares
-from recsys_rl.ope.parts import Whole, survey
+from recsys_rl.ope.parts import Totals, survey
 from recsys_rl.ope.policies import check_target
 from recsys_rl.ope.printing import print_result
 from recsys_rl.ope.propensities import PropensityFit, with_propensities
@@ -82,7 +82,7 @@ def replayed(
         if not log.has_propensities:
             log, fitted = with_propensities(log, read.catalogue, read.streams["propensities"])
         logs = iter([log]) if read.parts is None else read.parts()
-        whole = survey(((x, read.rewards(x.feedback)) for x in logs), read.streams["ope"])
+        totals = survey(((part, read.rewards(part.feedback)) for part in logs), read.streams["ope"])
 
     def of(part: DecisionLog) -> ReplayedLog:
         with errors_of(name, read.table):
@@ -91,14 +91,14 @@ def replayed(
                 read.catalogue,
                 read.rewards(part.feedback),
                 options.discount,
-                whole,
+                totals,
                 name,
                 read.table,
                 estimated=fitted is not None,
             )
 
     if options.q == "logistic":
-        _check_logistic(options.log, whole)
+        _check_logistic(options.log, totals)
     sample = of(log)
     if options.q_by is not None:
         _check_q_by(options, sample)
@@ -138,7 +138,7 @@ def fit_of(options: OpeConfig, log: ReplayedLog, read: ReadLog) -> Fit:
     """The regression of the reward model. Of several steps, it predicts sums of rewards."""
     generator, rewards = read.streams["ope"], log.rewards
     if options.q == "mlp":
-        shares = log.whole.steps == 1 and bool(((rewards == 0) | (rewards == 1)).all())
+        shares = log.totals.steps == 1 and bool(((rewards == 0) | (rewards == 1)).all())
         fit = mlp_of_shares(generator) if shares else mlp(generator, epochs=10)
     else:
         fit = logistic() if options.q == "logistic" else ridge()
@@ -149,7 +149,7 @@ def fit_of(options: OpeConfig, log: ReplayedLog, read: ReadLog) -> Fit:
 def _result(
     options: OpeConfig, read: ReadLog, log: ReplayedLog, fitted: PropensityFit | None, judged: Judged
 ) -> OpeResult:
-    """With the row of what the log earned, the recommended rows marked, and the comparison."""
+    """The result, with the row of what the log earned, the recommended rows marked, and the comparison."""
     rows, terms = judged.rows, judged.terms
     if read.behaviours is None or LOGGED in options.names:
         row = plain_row(LOGGED, "mean", judged.earned, judged.users)
@@ -158,14 +158,14 @@ def _result(
     rows = recommend(rows, trusted)
     difference = None
     if options.compare is not None:
-        first, second = (_target_name(options) if x == TARGET else x for x in options.compare)
+        first, second = (_target_name(options) if name == TARGET else name for name in options.compare)
         difference = compare(
             options.compare,
             (first, second),
             rows,
             terms,
             judged.users,
-            log.whole.rows,
+            log.totals.rows,
             trusted,
             judged.checks,
             judged.loggers,
@@ -173,9 +173,9 @@ def _result(
     about = About(
         log=options.log,
         checkpoint=read.checkpoint,
-        decisions=log.whole.rows,
-        sessions=log.whole.sessions,
-        users=len(log.whole.users),
+        decisions=log.totals.rows,
+        sessions=log.totals.sessions,
+        users=len(log.totals.users),
         items=log.num_items,
         discount=log.gamma,
         log_discount=log.log.header.discount,
@@ -193,12 +193,12 @@ def _result(
 
 def trusted_of(log: ReplayedLog) -> str:
     """The estimator that is recommended on such a log where it has enough sessions."""
-    return "wdr" if log.whole.steps > 1 else "dr"
+    return "wdr" if log.totals.steps > 1 else "dr"
 
 
-def _check_logistic(name: str | None, log: Whole) -> None:
+def _check_logistic(name: str | None, log: Totals) -> None:
     """Raise UserError where a logistic regression can't predict the rewards or their sums."""
-    wrong = [x for x in log.bounds if not 0 <= x <= 1]
+    wrong = [bound for bound in log.bounds if not 0 <= bound <= 1]
     if wrong:
         raise UserError(
             f"{one_line(name)} has the reward {wrong[0]:g}, but --q logistic predicts "
@@ -216,13 +216,13 @@ def _check_q_by(options: OpeConfig, log: ReplayedLog) -> None:
     name, features = str(options.q_by), log.features
     columns = features.columns_of(name)
     if columns is None:
-        known = [x for x, _ in features.interface.context if features.columns_of(x) is not None]
+        known = [name for name, _ in features.interface.context if features.columns_of(name) is not None]
         mend = f"choose one of {', '.join(known)}" if known else "leave it out"
         raise UserError(
             f"--q-by {name} is not a piece of the context of {one_line(options.log)}"
             f"{did_you_mean(name, known)}: {mend}."
         )
-    if log.whole.steps > 1:
+    if log.totals.steps > 1:
         raise UserError(
             f"{one_line(options.log)} has sessions of several steps, and --q-by is for sessions of one step: "
             "leave it out."

@@ -85,7 +85,7 @@ def read_log(options: OpeConfig) -> ReadLog:
         return _of_signals(options, table.log, table.catalogue, table)
     _refuse_table_options(options, f"{options.log} has the columns of ours")
     rows, streams = partial(parts, options.log, PART), generators(options.seed, "sample")
-    log, whole = sampled(rows(), FITTED, streams["sample"])
+    log, complete = sampled(rows(), FITTED, streams["sample"])
     _refuse_without_support(options.log, log)
     if log.header.platform or options.checkpoint is not None:
         read = _recorded(options, log)
@@ -93,7 +93,7 @@ def read_log(options: OpeConfig) -> ReadLog:
         raise UserError("--logger needs --checkpoint FILE, with the catalogue of the log: give both.")
     else:
         read = _of_signals(options, log, _bare_catalogue(options.log, log), None)
-    return read if whole else replace(read, parts=rows)
+    return read if complete else replace(read, parts=rows)
 
 
 def _refuse_without_support(name: str, log: DecisionLog) -> None:
@@ -133,7 +133,7 @@ def _refuse_table_options(options: OpeConfig, why: str) -> None:
 
 def _bare_catalogue(name: str, log: DecisionLog) -> Catalogue:
     """The catalogue of a log in our format without a checkpoint: only the numbers of its items are known."""
-    derived = [x for x, _ in log.header.interface.context if x in PIECES and x not in log.given]
+    derived = [name for name, _ in log.header.interface.context if name in PIECES and name not in log.given]
     if set(derived) & {"last_item", "streak"}:
         raise UserError(
             f"{name} needs the embeddings of the items for its observations ({derived[0]}): give "
@@ -219,7 +219,7 @@ def _others(
     options: OpeConfig, log: DecisionLog, generator: dict[str, torch.Generator]
 ) -> tuple[Behaviours, ...]:
     """The policies of the checkpoints of --logger. Raises UserError for one that can't be the log's."""
-    found = []
+    behaviours = []
     for path in options.logger:
         checkpoint = load_at_home(path, options.env, log.header.platform)
         other = UserError(
@@ -233,8 +233,8 @@ def _others(
         assert isinstance(env, RecEnv)
         if env.interface != log.header.interface:
             raise other
-        found.append(Behaviours(checkpoint, table, env, options.cache_dir))
-    return tuple(found)
+        behaviours.append(Behaviours(checkpoint, table, env, options.cache_dir))
+    return tuple(behaviours)
 
 
 def _table(options: OpeConfig, checkpoint: Checkpoint, generator: dict[str, torch.Generator]) -> Table:

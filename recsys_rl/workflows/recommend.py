@@ -108,7 +108,7 @@ def recommend(options: RecommendConfig) -> None:
         block = [*block, *_seen(recommender, options, options.seen, [user]).get(user, ())]
     left = int(recommender.mask_of(user, options.like, (), allow, block, options.again).sum())
     k = _number_of_items(recommender, options, left)
-    found = recommender.recommend(
+    ranked = recommender.recommend(
         user,
         likes=options.like,
         k=k,
@@ -119,8 +119,8 @@ def recommend(options: RecommendConfig) -> None:
         generator=generator,
     )
     _print_hour(hour, options.hour is None)
-    for place, (item, title, probability) in enumerate(found, 1):
-        say(f"{place:>3}  {_percent(probability):>7}  {title}  (id {item})")
+    for rank, (item, title, probability) in enumerate(ranked, 1):
+        say(f"{rank:>3}  {_percent(probability):>7}  {title}  (id {item})")
     if options.like:
         near = recommender.nearest(options.like, min(k, left, NEAREST), allow, block, options.again)
         print(one_line(f"nearest to your likes: {'; '.join(near)}"), file=sys.stderr)
@@ -211,15 +211,15 @@ def _seen(
 def _items(recommender: Recommender, options: RecommendConfig, name: str) -> list[int | str]:
     """The item ids in the file of the option ``name``."""
     names, known = bool(recommender.catalogue.item_names), recommender.row_of_item
-    file, place = getattr(options, name), "in the catalogue"
-    return read_ids(file, f"--{name}", known, place, names, options.missing, empty=name == "block")
+    file, where = getattr(options, name), "in the catalogue"
+    return read_ids(file, f"--{name}", known, where, names, options.missing, empty=name == "block")
 
 
 def _users(recommender: Recommender, options: RecommendConfig) -> list[int | str]:
     """The user ids in the file of --users."""
     names, known = bool(recommender.population.user_names), recommender.row_of_user
-    place = "among the users whom training kept (those with enough likes)"
-    return read_ids(options.users or "", "--users", known, place, names, options.missing)
+    where = "among the users whom training kept (those with enough likes)"
+    return read_ids(options.users or "", "--users", known, where, names, options.missing)
 
 
 def _print_hour(hour: float | None, by_clock: bool) -> None:
@@ -237,9 +237,7 @@ def _parquet(users: Sequence[int | str], lists: Sequence[Sequence[Recommendation
 
     items = [row[0].item for row in lists if row]
     rows = [
-        (user, place, *row)
-        for user, its in zip(users, lists, strict=True)
-        for place, row in enumerate(its, 1)
+        (user, rank, *row) for user, its in zip(users, lists, strict=True) for rank, row in enumerate(its, 1)
     ]
     of_users, of_items = (
         pl.String if row and isinstance(row[0], str) else pl.Int64 for row in (users, items)

@@ -57,6 +57,7 @@ SCENARIOS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "long-video-lives": ("ppo", "long-video", {}),
     "social-feed": ("ppo", "social-feed", {}),
     "learned": ("ppo", "learned", {}),
+    "own-log": ("bc", "own-log", {}),
     "two-stage": ("ppo", "drift", {}),
     "transformer": ("ppo", "satiation", {}),
     "limits": ("ppo", "drift", {}),
@@ -78,6 +79,8 @@ def settings_of(scenario: str, **changes: dict[str, Any]) -> Config:
         del tiny["data_config"], tiny["env_config"]
     elif data_config:
         tiny["data_config"] = {"cache_dir": "cache", **data_config}
+    if env == "own-log":
+        tiny = {"env_config": tiny["env_config"]}
     base: dict[str, Any] = {"algo": algo, "env": env, **tiny}
     if scenario == "two-stage":
         base = overlay(base, {"model_config": {"candidates": 8}})
@@ -116,6 +119,12 @@ def complaint(config: Config) -> str:
     except UserError as error:
         return str(error)
     return ""
+
+
+def log_signals(config: Config) -> tuple[str, ...]:
+    """The signals of a log that settings describe."""
+    found: tuple[str, ...] = config.env_config.log_shape.signals
+    return found
 
 
 def weights(config: Config) -> dict[str, Any]:
@@ -291,6 +300,7 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("env_config", "share_rate"): ("short-video", 1.0, watching),
     ("env_config", "follow_rate"): ("short-video", 1.0, watching),
     ("env_config", "comment_rate"): ("short-video", 1.0, comments),
+    ("env_config", "shape"): ("own-log", '{"signals": ["bought"]}', log_signals),
     ("env_config", "user_model"): ("learned", "none.pt", complaint),
     ("env_config", "first_patience"): ("short-video", 0.5, watching),
     ("env_config", "patience_drain"): ("short-video", 2.0, watching),
