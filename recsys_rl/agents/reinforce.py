@@ -96,4 +96,4 @@ class Reinforce(NetworkPolicy[ReinforceConfig]):
         return averages.means() | starts.means() | {"lr": self.optimizer.lr}
 
 
-ALGORITHM = Algorithm(ReinforceConfig, Reinforce, LOGGED, needs=("propensities",))
+ALGORITHM = Algorithm(ReinforceConfig, Reinforce, LOGGED, needs=("propensities", "rewards"))

@@ -21,9 +21,9 @@ from recsys_rl.settings.fields import (
     Size,
 )
 
-Need = Literal["propensities", "steps", "gains"]
-"""What a log must have for a learner: a probability of each decision, sessions of more than one decision, no
-negative reward."""
+Need = Literal["propensities", "rewards", "steps", "gains"]
+"""What a learner may need of a log: "rewards" that differ, "steps": sessions of more than one decision, "gains":
+rewards of which none is negative."""
 
 # The package implicit takes seeds of 32 bits.
 Seed = Annotated[int, Range(0, 2**32 - 1)]
