@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 
 from recsys_rl.errors import amount, listed, short
-from recsys_rl.records import Need
+from recsys_rl.settings.shared import Need
 from recsys_rl.tables.learnable import DecisionFacts, Propensities, fault_for, missing_most
 
 
