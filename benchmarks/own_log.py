@@ -151,7 +151,8 @@ class Problem:
     @property
     def rewards(self) -> Floats:
         """(E,)"""
-        return (self.chosen == self.data.labels[self.rows]).astype(float)
+        found: Floats = (self.chosen == self.data.labels[self.rows]).astype(float)
+        return found
 
     @property
     def propensities(self) -> Floats:
@@ -223,7 +224,8 @@ def rivals_of(problem: Problem, seed: int) -> dict[str, tuple[float, float]]:
             if len(np.unique(rewards[mine])) > 1:
                 model = LogisticRegression(max_iter=300).fit(x[mine], rewards[mine])
                 scores[:, item] = model.predict_proba(others)[:, 1]
-        return scores.argmax(1)
+        best: np.ndarray[Any, np.dtype[np.intp]] = scores.argmax(1)
+        return best
 
     def weighted(model: Any) -> Callable[[], Any]:
         return lambda: model.fit(x[paid], chosen[paid], sample_weight=weights).predict(others)

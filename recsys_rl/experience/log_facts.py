@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recsys_rl.records import Need
+from recsys_rl.settings.shared import Need
 from recsys_rl.tables.decision_log import DecisionLog
 from recsys_rl.tables.learnable import (
     SAME,
