@@ -49,7 +49,7 @@ def test_the_first_item_is_the_policys_for_the_observation_of_the_log(
         context = {"age": values["context.age"], "device": values["context.device"], "v": vector}
         first = recommender.recommend(context=context, k=1)[0]
         assert first.item == f"i{int(chances[row].argmax())}"
-        assert first.title == f"Thing {first.item[1:]}"  # type: ignore[index]
+        assert first.title == f"Thing {first.item[1:]}"
         assert first.probability == pytest.approx(float(chances[row].max()), abs=1e-6)
 
 
