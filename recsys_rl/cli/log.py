@@ -8,7 +8,7 @@ from pathlib import Path
 
 from recsys_rl.cli.extras import need
 from recsys_rl.cli.parse import parse
-from recsys_rl.errors import UserError, amount, one_line
+from recsys_rl.errors import UserError, amount, listed, one_line
 from recsys_rl.settings.fields import did_you_mean
 from recsys_rl.utils.files import check_parquet
 
@@ -115,6 +115,13 @@ def _export(options: ExportOptions) -> None:
         f"{amount(rows, 'decision')} of {amount(len(survey.sessions), 'session')}{waiting}: {options.out}",
         file=sys.stderr,
     )
+    if survey.unknown:
+        names = one_line(listed([str(name) for name, _ in survey.applications]))
+        print(
+            f"{amount(survey.unknown, 'decision')} of {names} without a probability: bc learns from them, "
+            "and what weighs decisions by it leaves their sessions out",
+            file=sys.stderr,
+        )
     if survey.without_candidates:
         left_out = amount(survey.without_candidates, "session")
         print(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from recsys_rl.settings.shared import LoggedConfig
 from recsys_rl.tables.checks import check_catalogue
 from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog, streams_by_name
 from recsys_rl.tables.log_files import LogSource, RecordedLog
+from recsys_rl.tables.parts import with_propensities
 from recsys_rl.tables.transitions import TransitionTable, transition_table
 from recsys_rl.types import Batch, Feedback, Interface, Stream, World
 
@@ -65,7 +67,10 @@ def make_logged(
             f"is {data.stranger_share:g}: the profiles of a log are in the log; leave it out.",
         )
     source = open_log(config, world)
-    header = source.header
+    header, note = source.header, ""
+    decisions: Callable[[], Iterator[DecisionLog]] = partial(source.parts, MOST_ROWS)
+    if "propensities" in config.algorithm.needs:
+        decisions, note = with_propensities(source.name, header, decisions)
     check_catalogue(source.name, header, world.catalogue, f"--data {data.data} --seed {seed}")
     env = RecEnv(users, world.catalogue, config.env_config, world.population.train, 1, torch.Generator())
     if header.interface != env.interface or not has_signals(header, users):
@@ -76,7 +81,7 @@ def make_logged(
 
     def training() -> Iterator[tuple[DecisionLog, Tensor]]:
         """The decisions of training users with their rewards, a part of the log at a time."""
-        for log in source.parts(MOST_ROWS):
+        for log in decisions():
             part = log.rows(~heldout_rows(log, world.population, data.heldout_fraction, seed))
             if part.num_rows:
                 yield part, log_rewards(part, users, weights, FIELD)
@@ -98,9 +103,11 @@ def make_logged(
                     part, world.catalogue, rewards, settings.discount, facts.span, bool(endless)
                 )
 
-    return Logged(
+    logged = Logged(
         source.name, tables, in_one_part, header.interface, settings, generator, source.fingerprint()
     )
+    logged.note = note
+    return logged
 
 
 def open_log(config: Config, world: World) -> LogSource:
@@ -150,6 +157,7 @@ class Logged:
         self.fingerprint = torch.tensor(list(fingerprint), dtype=torch.uint8)
         self.env: None = None
         self.watcher: Watcher | None = None
+        self.note = ""  # on sessions that are left out
         self.part, self.served = -1, 0  # the place of the table in the log, and its batches so far
         self._pass = tables()
         self.table: Any = None  # the TransitionTable that is held
@@ -187,7 +195,8 @@ class Logged:
     def describe(self) -> str:
         sessions = int((self.table.steps_left == 1).sum())
         size = f"{amount(self.table.num_rows, 'decision')} of {amount(sessions, 'session')}"
-        return f"log: {size}" if self.in_one_part else f"log: in parts, the first of {size}"
+        note = f"\n{self.note}" if self.note else ""
+        return f"log: {size}{note}" if self.in_one_part else f"log: in parts, the first of {size}{note}"
 
     def verdict(self) -> str:
         return ""

@@ -87,7 +87,7 @@ def check_part(log: DecisionLog, rewards: Tensor, before: int = 0) -> None:
         raise UserError(f"The reward of row {before + row + 1} is missing or infinite: drop its session.")
     number = session_numbers(log)
     begun = log.loggers[log.steps == 0]  # (N,)
-    if bool((log.loggers != begun[number]).any()):
+    if log.logger_logprobs is not None and bool((log.loggers != begun[number]).any()):
         row = int((log.loggers != begun[number]).nonzero()[0])
         raise UserError(
             f"Session {int(log.sessions[row])} has decisions of two loggers, but its weight is that of a "

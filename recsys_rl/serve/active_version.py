@@ -154,7 +154,8 @@ class PolicyFiles:
         places = version.checkpoint.interface.slate_size
         first = DrawRequest(0, version, -1, (), NOON, None, (), NOON, (0.5,) * places)
         try:
-            again = [replace(request_of(version, *entry), degraded="", candidates=None) for entry in stored]
+            asked = [request_of(version, *entry) for entry in stored]
+            again = [replace(request, degraded="", candidates=None, items=None) for request in asked]
             results = draw([first, *again])
             why = next(
                 (result.error or result.degraded for result in results if result.error or result.degraded), ""

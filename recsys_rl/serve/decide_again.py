@@ -15,6 +15,8 @@ from recsys_rl.serve.session_state import SessionState
 from recsys_rl.serve.versions import Version
 
 TOP = 10  # alternatives of a report
+OBSERVED = "observed"
+"""Why nothing is drawn: an application chose."""
 CLOSE = 1e-4
 """Largest difference of the log-probabilities of a draw and of its replay, on any processor."""
 
@@ -35,7 +37,21 @@ def request_of(version: Version, rows: SessionRows, decision: Decision) -> DrawR
 
 
 def _request_at(version: Version, session: SessionState, decision: Decision) -> DrawRequest:
-    """The draw of a decision, where ``session`` is as it was then."""
+    """The draw of a decision, where ``session`` is as it was then.
+
+    That of an application draws nothing: it gives what the policy would have seen, without asking it.
+    """
+    if decision.application:
+        return request_in(
+            session,
+            version,
+            decision.hour,
+            number=decision.number,
+            uniforms=(0.5,) * len(decision.items),
+            candidates=decision.candidates,
+            degraded=OBSERVED,
+            items=decision.items,
+        )
     return request_in(
         session,
         version,
@@ -88,6 +104,8 @@ def is_same(decision: Decision, again: DrawResult) -> bool:
 def report(version: Version, rows: SessionRows, decision: Decision) -> DecisionReport:
     """The answer of `GET /v1/decisions/{id}`: the decision, its observation, its alternatives, its events."""
     request = request_of(version, rows, decision)
+    if decision.application:  # the alternatives are the policy's
+        request = replace(request, degraded="")
     [again] = draw([request], report=True)
     shown = again if not again.error else draw([replace(request, candidates=None)], report=True)[0]
     return DecisionReport(
@@ -95,7 +113,7 @@ def report(version: Version, rows: SessionRows, decision: Decision) -> DecisionR
         time=decision.time,
         seen=_seen(version, shown),
         alternatives=_likeliest(version, shown),
-        replayed=is_same(decision, again),
+        replayed=None if decision.application else is_same(decision, again),
         events=[_known_event(version, event) for event in rows.events if event.decision == decision.number],
     )
 

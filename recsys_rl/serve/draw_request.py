@@ -182,7 +182,8 @@ def _fill(
             result = results[at]
             if not choice.enough:
                 result.error = TOO_FEW
-                continue
+                if requests[at].items is None:
+                    continue
             result.items += choice.items
             result.logprobs += choice.logprobs
             if choice.fault:

@@ -57,17 +57,19 @@ def _header(survey: Survey) -> DecisionHeader:
     first = next(iter(survey.loggers.values())).checkpoint
     rules = {
         candidate_rule(version.checkpoint, version.row.name)
-        for (number, _), version in survey.loggers.items()
-        if number
+        for logger, version in survey.loggers.items()
+        if logger[0] and logger not in survey.applications
     }
+    names = dict(zip(survey.loggers, _names(survey.loggers), strict=True))
     return DecisionHeader(
-        loggers=tuple(_names(survey.loggers)),
+        loggers=tuple(names.values()),
         interface=first.interface,
         signals=first.interface.signals,
         discount=first.config.agent_config.discount,
         platform=first.config.env,
         catalogue=catalogue_hash(first.catalogue),
         candidates=rules.pop() if len(rules) == 1 else "",
+        applications=tuple(names[x] for x in survey.applications),
     )
 
 
@@ -75,10 +77,15 @@ def _names(loggers: Mapping[Logger, Version]) -> list[str]:
     """A name of each logger. The first policy of a name has it alone, as `ope` knows it."""
     names: list[str] = []
     for (number, explore), version in loggers.items():
+        if isinstance(number, str):
+            continue
         name = version.row.name if number else "popularity-drawn"
         if explore:
             name = f"{1 - explore:g} {name} + {explore:g} random"
         names.append(name if name not in names else f"{name} ({version.row.sha256[:8]})")
+    for place, (own, _) in enumerate(loggers):
+        if isinstance(own, str):
+            names.insert(place, own if own not in names else f"{own} (application)")
     return names
 
 
@@ -90,7 +97,7 @@ class LogRow:
     step: int
     decision: Decision
     items: Sequence[int]
-    logprobs: Sequence[float]
+    logprobs: Sequence[float]  # of each place; of the whole slate, or none, where an application chose
     visit: Visit  # before it
     candidates: list[int] | None
     exclude: list[int]
@@ -105,7 +112,7 @@ def _rows_of(record: Record, group: Sequence[SessionRows], survey: Survey) -> li
         for again in step:
             by_session[again.at] += _rows_of_decision(ended[again.at], again)
     rows = [row for session_rows in by_session for row in session_rows]
-    if len(survey.loggers) > 1:
+    if len(survey.loggers) > 1 and not survey.applications:
         _add_logprobs(rows, survey)
     return rows
 
@@ -124,6 +131,10 @@ def _rows_of_decision(session: SessionState, again: Replayed) -> Iterator[LogRow
         forbidden: list[int] = []  # by the platform; the reader knows only what is available
         if drawn.obs.mask is not None:
             forbidden = (~drawn.obs.mask[0] & catalogue.available).nonzero().squeeze(1).tolist()
+        if decision.application:  # what it showed could be shown there, whatever the platform forbids
+            shown = decision.items[places]
+            forbidden = [x for x in forbidden if x not in shown]
+            candidates = None if candidates is None else [*dict.fromkeys((*candidates, *shown))]
         yield LogRow(
             session=session,
             step=decision.step + index,
@@ -181,7 +192,7 @@ def _log_of(
     loggers = [*survey.loggers]
     several = interface.slate_size > 1
     event_items, event_signals = _left(steps, interface, survey.most_left)
-    logprobs = torch.tensor([row.logprobs for row in rows], dtype=torch.float64)  # (E, K)
+    place_logprobs, logprobs = _logprobs_of(rows, survey)
     everything = first.catalogue.available.nonzero().squeeze(1).tolist()
     candidates = exclude = None
     if "candidates" in survey.limits:
@@ -202,7 +213,7 @@ def _log_of(
         steps=torch.tensor([row.step for row in rows]),
         times=_times(rows),
         items=torch.tensor([row.items for row in rows]),
-        logprobs=logprobs.sum(1),
+        logprobs=logprobs,
         signals=torch.tensor([step.signals for step in steps]).view(
             len(rows), interface.slate_size, len(interface.signals)
         ),
@@ -210,15 +221,26 @@ def _log_of(
         truncated=torch.tensor([is_last and is_cut for is_last, is_cut in zip(last, cut, strict=True)]),
         loggers=torch.tensor([loggers.index(logger_of(row.decision)) for row in rows]),
         given=_pieces([row.visit for row in rows], interface),
-        place_logprobs=logprobs if several else None,
+        place_logprobs=place_logprobs if several else None,
         logger_logprobs=(
-            torch.tensor([row.by_logger for row in rows], dtype=torch.float64) if len(loggers) > 1 else None
+            torch.tensor([row.by_logger for row in rows], dtype=torch.float64)
+            if len(loggers) > 1 and not survey.applications
+            else None
         ),
         candidates=candidates,
         exclude=exclude,
         event_items=event_items,
         event_signals=event_signals,
     )
+
+
+def _logprobs_of(rows: Sequence[LogRow], survey: Survey) -> tuple[Tensor | None, Tensor]:
+    """The log-probabilities of the places (E, K), None where some are unknown, and of the rows (E,)."""
+    if survey.factors:
+        of_places = torch.tensor([row.logprobs for row in rows], dtype=torch.float64)
+        return of_places, of_places.sum(1)
+    sums = [sum(row.logprobs) if row.logprobs else torch.nan for row in rows]
+    return None, torch.tensor(sums, dtype=torch.float64)
 
 
 def _id_of(name: str, texts: bool) -> int:

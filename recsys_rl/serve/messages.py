@@ -45,11 +45,37 @@ class RecommendRequest(Struct, forbid_unknown_fields=True, frozen=True):
     context: Context = Context()
 
 
+Probability = Annotated[float, Meta(gt=0, le=1)]
+Probabilities = Annotated[list[Probability], Meta(min_length=1, max_length=MOST_PLACES)]
+
+
+class ObserveRequest(Struct, forbid_unknown_fields=True, frozen=True):
+    """The body of `POST /v1/observe`: what the caller's own application showed."""
+
+    user_id: Id
+    items: Annotated[list[Id], Meta(min_length=1, max_length=MOST_PLACES)]
+    """In the order of the places, each once. On a platform with slates as many as a slate has."""
+    propensity: Probability | Probabilities | None = None
+    """Probability with which the application chose them: of an item, or of a slate in this order. A list has
+    that of each place, given the places before it; several single items need one. null: it is unknown."""
+    candidates: Annotated[list[Id], Meta(min_length=1, max_length=MOST_ITEMS)] | None = None
+    """The only items that the application could have shown; null: all."""
+    policy: Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")] = "application"
+    """The name of the application's policy, which logs have in their column `logger`."""
+    session_id: Id | None = None
+    """If given, it must be the user's open session."""
+    request_id: Id | None = None
+    """The same id gives the stored answer again."""
+    likes: Annotated[list[Id], Meta(max_length=MOST_LIKES)] = msgspec.field(default_factory=list)
+    """As in `/v1/recommend`."""
+    context: Context = Context()
+
+
 class Place(Struct, frozen=True):
     item_id: str
     title: str
-    propensity: float
-    """Probability of this item in this place, given the places before it."""
+    propensity: float | None
+    """Probability of this item in this place, given the places before it; null: an application gave none."""
 
 
 class Policy(Struct, frozen=True):
@@ -65,12 +91,12 @@ class SessionStep(Struct, frozen=True):
 
 
 class Recommendation(Struct, frozen=True):
-    """The answer of `POST /v1/recommend`."""
+    """The answer of `POST /v1/recommend` and of `POST /v1/observe`."""
 
     decision_id: str
     items: list[Place]
-    propensity: float
-    """The product over the places."""
+    propensity: float | None
+    """The product over the places; null: an application chose, and gave none."""
     policy: Policy
     session: SessionStep
     degraded: str | None
@@ -167,7 +193,7 @@ class DecisionRow(Struct, frozen=True):
     time: float
     items: list[str]
     titles: list[str]
-    propensity: float
+    propensity: float | None
     degraded: str | None
     events: int
 
@@ -216,8 +242,8 @@ class DecisionReport(Struct, frozen=True):
     seen: Seen
     alternatives: list[Place]
     """The ten likeliest items of the first place, with their probability."""
-    replayed: bool
-    """True if the same draw gives the same items again."""
+    replayed: bool | None
+    """True if the same draw gives the same items again; null: an application chose, and nothing was drawn."""
     events: list[KnownEvent]
 
 

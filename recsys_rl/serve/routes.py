@@ -17,7 +17,7 @@ from starlette.responses import Response
 from recsys_rl.errors import one_line
 from recsys_rl.serve.active_version import PolicyFiles, latest_requests
 from recsys_rl.serve.decide_again import report
-from recsys_rl.serve.jobs import Feedback, Read, Recommend, Swap
+from recsys_rl.serve.jobs import Feedback, Observe, Read, Recommend, Swap
 from recsys_rl.serve.messages import (
     AliasRequest,
     DecisionReport,
@@ -26,6 +26,7 @@ from recsys_rl.serve.messages import (
     FeedbackAnswer,
     FeedbackRequest,
     ItemsFound,
+    ObserveRequest,
     Platform,
     Problem,
     Recommendation,
@@ -79,6 +80,14 @@ def routes() -> tuple[Route, ...]:
         post(
             "/v1/recommend", "decide", recommend, "Choose items for a user", RecommendRequest, Recommendation
         ),
+        post(
+            "/v1/observe",
+            "decide",
+            observe,
+            "Write down what your application showed",
+            ObserveRequest,
+            Recommendation,
+        ),
         post("/v1/feedback", "feedback", feedback, "Take what users did", FeedbackRequest, FeedbackAnswer),
         get("/v1/decisions/{id}", "read", decision, "What was seen and decided", DecisionReport),
         get("/v1/decisions", "read", decisions, "The latest decisions", DecisionRows),
@@ -97,6 +106,7 @@ def routes() -> tuple[Route, ...]:
 
 
 _decode_recommend = msgspec.json.Decoder(RecommendRequest).decode
+_decode_observe = msgspec.json.Decoder(ObserveRequest).decode
 _decode_feedback = msgspec.json.Decoder(FeedbackRequest).decode
 _decode_alias = msgspec.json.Decoder(AliasRequest).decode
 _encode = msgspec.json.Encoder().encode
@@ -119,6 +129,12 @@ async def recommend(services: Services, body: bytes) -> bytes:
         return answer
     finally:
         admission.leave()
+
+
+async def observe(services: Services, body: bytes) -> bytes:
+    request = _decoded(_decode_observe, body)
+    answer: bytes = await services.worker.submit(Observe(request, _digest(request)))
+    return answer
 
 
 async def feedback(services: Services, body: bytes) -> bytes:
@@ -225,7 +241,7 @@ def _decoded(decode: Callable[[bytes], Any], body: bytes) -> Any:
         raise Problem(400, "not-json", f"The body is not JSON: {one_line(error)}") from None
 
 
-def _digest(request: RecommendRequest) -> str:
+def _digest(request: RecommendRequest | ObserveRequest) -> str:
     """The digest that a repeated request must have in common with the first of its id; "" without an id."""
     if request.request_id is None:
         return ""

@@ -20,8 +20,10 @@ from recsys_rl.serve.record_schema import (
     APPLICATION,
     DIGEST_BITS,
     INSERT,
+    PLAIN,
     TABLES,
     VERSION,
+    Decision,
     Row,
     columns_of,
 )
@@ -67,7 +69,7 @@ class Store(StoreReader):
                     if file.exists():
                         sync(file)
             super().__init__(sqlite3.connect(path, isolation_level=None, check_same_thread=False))
-            _prepare(self._db, name, facts)
+            self._format = _prepare(self._db, name, facts)
             self.facts = read_facts(self._db, name)
             check_facts(name, self.facts, facts or {})
             self._file = _identity(path)
@@ -97,7 +99,13 @@ class Store(StoreReader):
         last = max(row.number for row in rows)
         reserved = self._reserved if last <= self._reserved else last + RESERVED
         durable |= reserved > self._reserved
+        of_application = any(isinstance(row, Decision) and row.application for row in rows)
+        format_ = VERSION if of_application else self._format
         with self._transaction("FULL" if durable else "NORMAL") as db:
+            if (
+                format_ > self._format
+            ):  # a version that knows no such decisions must not open the file any more
+                db.execute(f"PRAGMA user_version = {format_}")
             if reserved > self._reserved:
                 write_fact(db, HIGHEST, reserved)
             for kind, values in columns.items():
@@ -107,7 +115,7 @@ class Store(StoreReader):
                 "WHERE number = ?",
                 [(tally, total & DIGEST_BITS, session) for session, (tally, total) in sums.items()],
             )
-        self.last, self._reserved = max(self.last, last), reserved
+        self.last, self._reserved, self._format = max(self.last, last), reserved, format_
 
     @contextlib.contextmanager
     def _transaction(self, synchronous: str) -> Iterator[sqlite3.Connection]:
@@ -221,10 +229,10 @@ def _lock(path: Path) -> int | None:
     return descriptor
 
 
-def _prepare(db: sqlite3.Connection, name: str, facts: Mapping[str, Any] | None) -> None:
+def _prepare(db: sqlite3.Connection, name: str, facts: Mapping[str, Any] | None) -> int:
     """Check that the file is a record that this version reads; an empty one gets the tables and ``facts``.
 
-    Raises UserError if it is none of ours, or of a newer version.
+    Returns its format. Raises UserError if it is none of ours, or of a newer version.
     """
     application, version = (
         db.execute(f"PRAGMA {pragma}").fetchone()[0] for pragma in ("application_id", "user_version")
@@ -240,7 +248,7 @@ def _prepare(db: sqlite3.Connection, name: str, facts: Mapping[str, Any] | None)
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA secure_delete = ON")  # erased people leave no bytes in free pages
     if not empty:
-        return
+        return int(version)
     if facts is None:
         raise UserError(f"{name} holds no record: give the file of recsys-rl serve --db.")
     db.execute("PRAGMA synchronous = FULL")
@@ -251,8 +259,9 @@ def _prepare(db: sqlite3.Connection, name: str, facts: Mapping[str, Any] | None)
         "INSERT INTO facts VALUES (?, ?)", [(name, json.dumps(value)) for name, value in facts.items()]
     )
     db.execute(f"PRAGMA application_id = {APPLICATION}")
-    db.execute(f"PRAGMA user_version = {VERSION}")
+    db.execute(f"PRAGMA user_version = {PLAIN}")
     db.execute("COMMIT")
+    return PLAIN
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -177,8 +177,9 @@ def check_rows(name: str, log: DecisionLog, rows: Tensor) -> None:
         _refuse(name, _lists(log.rows(at), rows[at]), (*OF_LISTS, *OF_FACTORS))
     if not log.header.interface.repeats:
         _refuse_repeats(name, log, rows)
-    if log.has_propensities:
-        if len(log.header.loggers) > 1 and log.logger_logprobs is None:
+    if log.lists_propensities:
+        several = len(log.header.loggers) > 1 and not log.header.applications
+        if several and log.logger_logprobs is None:
             raise UserError(
                 f"{name} has several loggers but no column logger_logprobs: each row needs its logprob under "
                 "every logger."
@@ -224,7 +225,7 @@ def _lists(log: DecisionLog, rows: Tensor) -> pl.DataFrame:
             columns[name] = _column(values, lambda ids: ids >= 0)
     if log.header.interface.repeats and log.items.shape[1] > 1:
         columns["slate"] = columns["row"]
-    if log.has_propensities:
+    if log.lists_propensities:
         columns["logprob"] = pl.Series(log.logprobs.numpy())
         columns["logger"] = pl.Series(log.loggers.numpy())
         for name, values in (

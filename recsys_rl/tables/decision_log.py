@@ -30,6 +30,9 @@ class DecisionHeader:
     catalogue: str = ""  # ``catalogue_hash`` of the items; "" if it is unknown
     candidates: str = ""  # ``candidate_rule`` of a two-stage policy; "" if the whole catalogue could be shown
     estimated: int = 0  # draws from which a logger's probabilities were estimated; 0 if all are exact
+    # The loggers that are no policies of ours: only they know the probabilities of their choices, and their
+    # rows may lack them. A log of several loggers with such a one has no ``logger_logprobs``.
+    applications: tuple[str, ...] = ()
 
     @property
     def num_items(self) -> int:
@@ -52,7 +55,7 @@ class DecisionLog:
     times: Tensor  # (E,) int64: of any unit; only their order counts
     items: Tensor  # (E, K) int64, -1 padding
     # (E,) float64: of the whole action, under the policy that made the decision; NaN in every row if the log
-    # holds no propensities.
+    # holds no propensities, and in rows of header.applications that lack them.
     logprobs: Tensor
     signals: Tensor  # (E, K, S) float32: the outcome of each place; 0 at empty places
     terminated: Tensor  # (E,) bool: the user left after this step
@@ -84,9 +87,26 @@ class DecisionLog:
         return self.map(lambda values: values.index_select(0, index))
 
     @property
+    def num_sessions(self) -> int:
+        """G"""
+        return int((self.steps == 0).sum())
+
+    @property
     def has_propensities(self) -> bool:
-        """False if the probabilities of the decisions are unknown."""
-        return not bool(self.logprobs.isnan().all())
+        """True if the probability of every decision is known."""
+        return not bool(self.logprobs.isnan().any())
+
+    @property
+    def lists_propensities(self) -> bool:
+        """True if its files have the probabilities; rows of an application may lack them."""
+        return bool(self.header.applications) or self.has_propensities
+
+    @property
+    def known_sessions(self) -> Self:
+        """The sessions in which the probability of every decision is known."""
+        _, place = self.sessions.unique_consecutive(return_inverse=True)
+        lacking = place[self.logprobs.isnan()]
+        return self.rows(~torch.isin(place, lacking)) if len(lacking) else self
 
     @property
     def shown(self) -> Tensor:

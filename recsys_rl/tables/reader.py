@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from recsys_rl.errors import one_line
-from recsys_rl.tables.cells import Cells
+from recsys_rl.tables.cells import Cells, tensor_of
 from recsys_rl.tables.checksum import Checksum
 from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog
 from recsys_rl.tables.read import files_of, parsing
+from recsys_rl.tables.values import no_value, on
 from recsys_rl.tables.writer import CHECKSUM, FORMAT, KEY, PART, PARTS, ROWS, part_name
 from recsys_rl.types import Interface, UserError
 
@@ -189,12 +190,14 @@ def _header(name: str, texts: Mapping[str, str]) -> FileHeader:
         fields["interface"] = Interface(**interface)
         fields["loggers"] = tuple(map(str, fields["loggers"]))
         fields["signals"] = tuple(map(str, fields["signals"]))
+        fields["applications"] = tuple(map(str, fields.get("applications", ())))
         header = DecisionHeader(**fields)
         sound = (
             bool(header.loggers)
             and header.num_items > 0
             and header.interface.slate_size > 0
             and set(header.interface.signals) <= set(header.signals)
+            and set(header.applications) <= set(header.loggers)
             and 0 <= header.discount <= 1
             and type(header.estimated) is int
             and header.estimated >= 0
@@ -232,7 +235,7 @@ def _log(name: str, header: DecisionHeader, frame: pl.DataFrame) -> DecisionLog:
         steps=cells.values("step"),
         times=cells.values("time"),
         items=shown,
-        logprobs=_logprobs(cells),
+        logprobs=_logprobs(cells, header),
         signals=_signals(cells, "signal", header, places),
         terminated=cells.values("terminated"),
         truncated=cells.values("truncated"),
@@ -256,12 +259,19 @@ def _signals(cells: Cells, prefix: str, header: DecisionHeader, places: int | No
     return torch.stack([cells.lists(f"{prefix}.{name}", places).float() for name in header.signals], -1)
 
 
-def _logprobs(cells: Cells) -> Tensor:
-    """(E,) float64, from logprob or propensity; NaN without either."""
+def _logprobs(cells: Cells, header: DecisionHeader) -> Tensor:
+    """(E,) float64, from logprob or propensity; NaN without either, and in gaps of an application's rows."""
     both = [column for column in ("logprob", "propensity") if column in cells]
     if not both:
         return torch.full((cells.frame.height,), torch.nan, dtype=torch.float64)
     if len(both) > 1:
         raise UserError(f"{cells.name} has both logprob and propensity: leave one of the columns out.")
-    values = cells.values(both[0]).double()
-    return values if both[0] == "logprob" else values.log()
+    column, certain = both[0], 0.0 if both[0] == "logprob" else 1.0
+    gaps = None
+    if header.applications:
+        gaps = on(cells.frame[column], no_value) & cells.texts("logger").is_in(list(header.applications))
+        filled = cells.frame.select(pl.when(gaps).then(certain).otherwise(pl.col(column)).alias(column))
+        cells = Cells(cells.name, filled)
+    values = cells.values(column).double()
+    values = values if column == "logprob" else values.log()
+    return values if gaps is None else values.masked_fill(tensor_of(gaps), torch.nan)

@@ -47,6 +47,8 @@ def describe(
         raise UserError(f"{path} holds no rows: give a log with at least one.")
     problems, header = survey.problems(), None
     if recorded:
+        if _has_applications(path):  # whose decisions may lack a propensity
+            problems.pop(f"column {roles.get('propensity')!r} has no value", None)
         if not _is_whole(path, bool(problems)):
             problems["the rows are not those that were written, by the checksum in the header"] = (
                 survey.rows,
@@ -70,6 +72,13 @@ def _header(path: Path) -> DecisionHeader | None:
         return read_header(files_of(path)[0]).header
     except UserError:
         return None
+
+
+def _has_applications(path: Path) -> bool:
+    try:
+        return bool(read_header(files_of(path)[0]).header.applications)
+    except UserError:
+        return False
 
 
 def _is_whole(path: Path, wrong_values: bool) -> bool:

@@ -179,11 +179,13 @@ def frame_of(log: DecisionLog) -> pl.DataFrame:
         "items": _column(log.items),
     }
     optional = {
-        "logprob": log.logprobs if log.has_propensities else None,
+        "logprob": log.logprobs if log.lists_propensities else None,
         "place_logprobs": log.place_logprobs,
         "logger_logprobs": log.logger_logprobs,
     }
     columns |= {name: _column(values) for name, values in optional.items() if values is not None}
+    if header.applications:
+        columns["logprob"] = columns["logprob"].fill_nan(None)
     padded = {"candidates": log.candidates, "exclude": log.exclude}
     columns |= {name: _without_padding(values) for name, values in padded.items() if values is not None}
     columns |= _signal_columns("signal", header, log.signals)
@@ -198,8 +200,9 @@ def frame_of(log: DecisionLog) -> pl.DataFrame:
 def header_to_dict(header: DecisionHeader) -> dict[str, Any]:
     """The header as JSON primitives, with the number of the format."""
     fields = {"format": FORMAT, **dataclasses.asdict(header)}
-    if not header.estimated:  # versions before this field read the file too
-        del fields["estimated"]
+    for name in ("estimated", "applications"):  # versions before these fields read the file too
+        if not fields[name]:
+            del fields[name]
     return fields
 
 

@@ -28,8 +28,9 @@ from recsys_rl.tables.checks import check_catalogue
 from recsys_rl.tables.decision_log import DecisionLog, catalogue_hash
 from recsys_rl.tables.decision_table import DecisionTable, read_table
 from recsys_rl.tables.items import ItemFacts, catalogue_of_items
-from recsys_rl.tables.parts import parts
-from recsys_rl.tables.read import has_header
+from recsys_rl.tables.parts import parts, with_propensities
+from recsys_rl.tables.read import files_of, has_header
+from recsys_rl.tables.reader import read_header
 from recsys_rl.types import Catalogue, Feedback, Stream, UserError
 from recsys_rl.users.from_log import rewards_by
 from recsys_rl.users.platform import LearnedUsers
@@ -84,7 +85,11 @@ def read_log(options: OpeConfig) -> ReadLog:
             print(one_line(note), file=sys.stderr)
         return _of_signals(options, table.log, table.catalogue, table)
     _refuse_table_options(options, f"{options.log} has the columns of ours")
-    rows, streams = partial(parts, options.log, PART), generators(options.seed, "sample")
+    header = read_header(files_of(Path(options.log))[0]).header
+    rows, note = with_propensities(one_line(options.log), header, partial(parts, options.log, PART))
+    if note:
+        print(note, file=sys.stderr)
+    streams = generators(options.seed, "sample")
     log, complete = sampled(rows(), FITTED, streams["sample"])
     _refuse_without_support(options.log, log)
     if log.header.platform or options.checkpoint is not None:

@@ -24,6 +24,7 @@ from recsys_rl.tables.decision_table import DecisionTable, read_table
 from recsys_rl.tables.target import Ids, Target, read_target
 from recsys_rl.tables.writer import write_decisions
 from recsys_rl.types import Interface
+from recsys_rl.users import fit as user_fit
 
 ITEMS = ("tea", "coffee", "milk", "water")
 RATES = np.array([0.1, 0.4, 0.2, 0.05])
@@ -36,6 +37,13 @@ SMALL: dict[str, list[Any]] = {
     "reward": [1, 0, 0, 1],
     "propensity": [0.6, 0.4, 0.6, 0.4],
 }
+
+
+@pytest.fixture(autouse=True)
+def short_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few steps of the world's optimiser: how near it comes is tested in test_ope_world.py."""
+    monkeypatch.setattr(user_fit, "LEAST_STEPS", 5)
+    monkeypatch.setattr("recsys_rl.ope.world.EPOCHS", 2)
 
 
 def clicks(rows: int = 4000, seed: int = 0) -> dict[str, Any]:

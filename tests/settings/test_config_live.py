@@ -108,6 +108,7 @@ def settings_of(scenario: str, **changes: dict[str, Any]) -> Config:
             "train_freq": 6,
             "batch_size": 12,
             "learning_starts": 9,
+            "gradient_steps": 1,
         }
     return from_dict(Config, overlay(base, changes))
 
