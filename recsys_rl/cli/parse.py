@@ -45,26 +45,6 @@ def peek(argv: Sequence[str], *names: str) -> Any:
     return parser.parse_known_args(argv)[0]
 
 
-def joined(argv: Sequence[str], name: str) -> list[str]:
-    """The options with one --NAME A B in place of --NAME A --NAME B."""
-    values, others, taking = [], [], False
-    for word in argv:
-        option, equals, value = word.partition("=")
-        if word.startswith("--"):
-            taking = option == f"--{name}"
-        if taking:
-            values += (
-                [value]
-                if equals and option == f"--{name}"
-                else []
-                if word == option == f"--{name}"
-                else [word]
-            )
-        else:
-            others.append(word)
-    return [*others, f"--{name}", *values] if values else list(argv)
-
-
 def checked(config: type[T], options: Any) -> T:
     """The settings ``config``, which check their values, from ``options``, a subclass that does not.
 
