@@ -22,8 +22,8 @@ from recsys_rl.settings.fields import (
 )
 
 Need = Literal["propensities", "rewards", "steps", "gains"]
-"""What a learner may need of a log: "rewards" that differ, "steps": sessions of more than one decision, "gains":
-rewards of which none is negative."""
+"""What a learner may need of a log: "rewards" that differ, "steps": sessions of more than one decision,
+"gains": no reward below 0."""
 
 # The package implicit takes seeds of 32 bits.
 Seed = Annotated[int, Range(0, 2**32 - 1)]
