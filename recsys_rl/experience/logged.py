@@ -92,7 +92,8 @@ def make_logged(
     in_one_part, sides = source.num_rows <= MOST_ROWS, Sides(source.unit)
     held = [*training(sides)] if in_one_part else None  # else it is read once more, part by part
     facts = facts_of(training(sides) if held is None else held)
-    check_facts(source.name, config.algo, facts, config.algorithm.needs)
+    ids = world.catalogue.item_names or world.catalogue.item_ids.tolist()
+    check_facts(source.name, config.algo, facts, (*config.algorithm.needs, *settings.needs), ids)
     endless, share = (getattr(settings, name, 0) for name in ("bootstrap_time_limit", "best_sessions"))
 
     def tables() -> Iterator[TransitionTable]:

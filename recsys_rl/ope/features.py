@@ -20,7 +20,7 @@ class Features:
         """``by_item``: the last column is the row of the item, for a model of each (item_models.py)."""
         self.by_item = by_item
         self.embedding = catalogue.embedding  # (I, D)
-        self.genres = catalogue.unit_genres  # (I, G)
+        self.genres = catalogue.unit_tags  # (I, G)
         popularity = _z((catalogue.popularity + 1e-3).log())
         quality = _z(catalogue.quality)
         lure = (popularity - quality).clamp_min(0)  # more popular than good

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from torch import Tensor
 
@@ -20,7 +20,7 @@ from recsys_rl.ope.diagnostics import FEW, HEAVY
 from recsys_rl.ope.judge import LOGGED
 from recsys_rl.ope.result import Difference, Estimate, number
 
-CANT_TELL = "can't tell"
+CANT_TELL: Final = "can't tell"
 MODELS = ("world", "fqe", "dm")
 """Estimators without weights, in the order in which they stand in for the recommended one."""
 Answer = Literal["better", "worse", "can't tell", ""]
@@ -137,7 +137,7 @@ def verdict_lines(table: Sequence[Verdict], headline: str) -> list[str]:
     for row in table:
         interval = f"[{number(row.low)}, {number(row.high)}]"
         ess = "" if row.ess is None else f"{row.ess:,.0f}"
-        words = row.answer
+        words = str(row.answer)
         if row.answer in ("better", "worse") and row.difference is not None:
             words += " by {} [{}, {}]".format(*(number(abs(x)) for x in _ordered(row.difference)))
         words += f": {row.reason}" if row.reason else ""

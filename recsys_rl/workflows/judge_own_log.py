@@ -131,7 +131,7 @@ def _clone(run: Run) -> Behaviour:
         CLONED, config.env, config.data_config, config.env_config, config.model_config, own, settings
     )
     streams = generators(settings.seed, "model", "policy", "shuffle")
-    clone = make_agent(clone_config, run.interface, run.world.to("cpu").catalogue, updates, streams)
+    clone = make_agent(clone_config, run.interface, run.world.catalogue, updates, streams)
     for _ in range(updates):
         clone.update(run.experience.batch().data)
     behaviour: Behaviour = clone

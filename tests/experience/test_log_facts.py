@@ -1,66 +1,109 @@
-"""Importance weights of a learner: the balance heuristic over the loggers of a log, by hand."""
+"""The facts of a training's rows are those of the file, and what rules an algorithm out is refused."""
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
-import torch
 
-from recsys_rl.experience.log_facts import behaviour_logprobs, facts_of
-from recsys_rl.experience.logged import make_logged
-from recsys_rl.make import make_world
-from recsys_rl.tables.decision_log import DecisionLog
-from recsys_rl.workflows.train import Config
-from tests.own_tables import decisions, table
-from tests.tables.test_own_log import opened, read
+from recsys_rl.experience.log_facts import LogFacts, check_facts, facts_of
+from recsys_rl.tables.decision_table import read_table
+from recsys_rl.tables.survey import describe
+from recsys_rl.types import UserError
+
+ITEMS = ("a", "b", "c")
 
 
-def two_loggers(folder: Path, rows: int = 4) -> tuple[str, DecisionLog]:
-    """A log of which `old` made three rows in four, with the probability of each row under both."""
-    old = [0.5, 0.2, 0.1, 0.4] * (rows // 4)
-    new = [0.1, 0.6, 0.1, 0.8] * (rows // 4)
-    policies = ["old", "old", "new", "old"] * (rows // 4)
-    frame = decisions(rows).drop("propensity")
-    frame = frame.with_columns(
-        policy=pl.Series(policies), **{"propensity.old": pl.Series(old), "propensity.new": pl.Series(new)}
-    )
-    path = table(folder / "two.csv", frame)
-    return path, read(opened(path))
+def facts(path: Path, columns: dict[str, Any], parts: int = 3) -> LogFacts:
+    """The facts of a log with these columns, from its rows in parts."""
+    pl.DataFrame(columns).write_parquet(path / "log.parquet")
+    log = read_table(path / "log.parquet").log
+    pieces = [log.rows(rows) for rows in log.sessions.argsort(stable=True).chunk(parts)]
+    return facts_of((piece, piece.signals[:, 0, 0]) for piece in pieces)
 
 
-def test_a_row_weighs_by_the_average_of_the_loggers_that_could_have_made_it(tmp_path: Path) -> None:
-    _, log = two_loggers(tmp_path)
-    assert log.logprobs.exp().tolist() == pytest.approx([0.5, 0.2, 0.1, 0.4])  # each row's own logger
-    rows = facts_of(
-        [(log.rows(torch.arange(2)), torch.ones(2)), (log.rows(torch.tensor([2, 3])), torch.ones(2))]
-    )
-    names = log.header.loggers
-    assert dict(zip(names, rows.logger_rows.tolist(), strict=True)) == {"old": 3, "new": 1}
-    average = behaviour_logprobs(log, rows.logger_rows).exp().tolist()
-    by_hand = [0.75 * 0.5 + 0.25 * 0.1, 0.75 * 0.2 + 0.25 * 0.6, 0.1, 0.75 * 0.4 + 0.25 * 0.8]
-    assert average == pytest.approx(by_hand)
+def drawn(chances: list[float], propensity: float, **columns: Any) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    shown = rng.choice(3, size=600, p=chances)
+    return {
+        "user": np.arange(600) // 5,
+        "item": [ITEMS[item] for item in shown],
+        "reward": rng.integers(2, size=600),
+        "propensity": [propensity] * 600,
+        **columns,
+    }
 
 
-def test_one_logger_and_a_logger_without_rows_change_nothing(tmp_path: Path) -> None:
-    _, log = two_loggers(tmp_path)
-    alone = dataclasses.replace(log, logger_logprobs=None)
-    assert torch.equal(behaviour_logprobs(alone, torch.tensor([4])), log.logprobs)
-    place = log.header.loggers.index("old")
-    counts = torch.zeros(2, dtype=torch.int64).index_fill(0, torch.tensor([place]), 4)
-    assert torch.allclose(behaviour_logprobs(log, counts), log.logger_logprobs[:, place])  # type: ignore[index]
+def test_a_constant_propensity_is_judged_as_by_describe(tmp_path: Path) -> None:
+    """Item a has 60 % of the rows, each with a propensity of a third."""
+    log = facts(tmp_path, drawn([0.6, 0.2, 0.2], 1 / 3))
+    assert log.shown is not None and log.rows == 600
+    here = log.shown.propensities(600, ITEMS)
+    described = describe(tmp_path / "log.parquet").learnable
+    assert described is not None and described.propensities is not None
+    there = described.propensities.excess
+    assert here.excess is not None and there is not None
+    assert here.excess.item == there.item == "a"
+    assert here.excess.share == pytest.approx(there.share)
+    assert here.excess.possible == pytest.approx(there.possible) == pytest.approx(1 / 3)
+    with pytest.raises(UserError):
+        check_facts("log.parquet", "reinforce", log, ("propensities", "rewards"), ITEMS)
+    check_facts("log.parquet", "cql", log, ("rewards",), ITEMS)
 
 
-def test_the_learner_gets_them(tmp_path: Path) -> None:
-    path, _ = two_loggers(tmp_path, rows=40)
-    from recsys_rl.cli.train import train_options
+def test_a_uniform_logger_is_right(tmp_path: Path) -> None:
+    log = facts(tmp_path, drawn([1 / 3, 1 / 3, 1 / 3], 1 / 3))
+    assert log.shown is not None and log.shown.propensities(600, ITEMS).constant == pytest.approx(1 / 3)
+    check_facts("log.parquet", "reinforce", log, ("propensities", "rewards"), ITEMS)
 
-    config: Config = train_options(["--algo", "reinforce", "--log", path]).config
-    logged = make_logged(config, make_world(config), {}, torch.Generator().manual_seed(0))
-    counts = facts_of([(log, torch.ones(log.num_rows)) for log in opened(path).parts(100)]).logger_rows
-    assert float(counts.sum()) == 40
-    values = set(logged.table.logprobs.exp().round(decimals=3).tolist())
-    shares = logged.table.num_rows
-    assert 0 < shares < 40 and len(values) <= 4 and not values & {0.5, 0.2}
+
+def test_rows_of_a_user_may_show_what_was_drawn_once(tmp_path: Path) -> None:
+    """Ten users keep the item of one draw for 60 rows each: seven of them a, five times the rest."""
+    shown = [item for item in "aaaaaaabbc" for _ in range(60)]
+    columns = drawn([1, 0, 0], 1 / 3, item=shown, user=np.arange(600) // 60)
+    assert facts(tmp_path, columns).shown.propensities(600, ITEMS).excess is None  # type: ignore[union-attr]
+    alone = columns | {"user": np.arange(600)}
+    assert facts(tmp_path, alone).shown.propensities(600, ITEMS).excess is not None  # type: ignore[union-attr]
+
+
+def test_an_item_is_compared_with_the_rows_that_could_show_it(tmp_path: Path) -> None:
+    """a is a candidate of every other row: half of these may show it with 0.5, and not all."""
+    candidates = [["a", "b"], ["b", "c"]] * 300
+    shown = facts(tmp_path, drawn([1, 0, 0], 0.5, item=list("acbb") * 150, candidates=candidates)).shown
+    assert shown is not None and shown.rows.tolist() == [150, 300, 150]
+    assert shown.possible.tolist() == [300, 600, 300]
+    assert shown.propensities(600, ITEMS).excess is None
+    shown = facts(tmp_path, drawn([1, 0, 0], 0.5, item=list("acab") * 150, candidates=candidates)).shown
+    assert shown is not None
+    excess = shown.propensities(600, ITEMS).excess
+    assert excess is not None and (excess.item, excess.share, excess.possible) == ("a", 0.5, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("columns", "needs"),
+    [
+        ({"item": ["a"] * 599 + ["a"]}, ()),
+        ({"reward": [1] * 600}, ("rewards",)),
+        ({}, ("steps",)),
+    ],
+)
+def test_what_rules_an_algorithm_out_is_refused(
+    tmp_path: Path, columns: dict[str, Any], needs: tuple[Any, ...]
+) -> None:
+    log = facts(tmp_path, drawn([1 / 3, 1 / 3, 1 / 3], 1 / 3, **columns))
+    with pytest.raises(UserError):
+        check_facts("log.parquet", "mine", log, needs, ITEMS)
+
+
+def test_a_log_without_propensities_has_none_in_any_part(tmp_path: Path) -> None:
+    columns = drawn([1 / 3, 1 / 3, 1 / 3], 1 / 3)
+    del columns["propensity"]
+    columns["signal.click"] = columns.pop("reward")
+    log = facts(tmp_path, columns)
+    assert log.shown is None
+    with pytest.raises(UserError):
+        check_facts("log.parquet", "mine", log, ("propensities",), ITEMS)
+    check_facts("log.parquet", "mine", log, ("rewards",), ITEMS)

@@ -115,6 +115,14 @@ def test_sessions_of_the_survey(tmp_path: Path) -> None:
     assert log.steps.tolist() == [0, 1, 2, 0] and log.truncated.tolist() == [False, False, True, True]
 
 
+def test_an_item_twice_in_a_session_is_no_repeated_row(tmp_path: Path) -> None:
+    """The survey reads few columns, in which such rows are equal."""
+    frame = decisions(4).with_columns(session=pl.Series(["x", "x", "y", "y"]), item=pl.Series(list("aaab")))
+    frame = frame.with_columns(user=pl.Series(["u", "u", "v", "v"]))
+    found = survey(LogFiles((table(tmp_path / "a.csv", frame),), {}))
+    assert found.shape.repeats and not any("repeat" in note for note in found.notes)
+
+
 def column(name: str, **rows: object) -> Any:
     """A change of a frame: the values of a column in these rows, as ``r7``."""
 

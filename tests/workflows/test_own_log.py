@@ -231,6 +231,10 @@ def test_bad_logs_leave_no_run_behind(tmp_path: Path, monkeypatch: pytest.Monkey
         frame.with_columns(user=pl.lit("u")),
         frame.with_columns(item=pl.lit("ale")),
         frame.drop("propensity"),
+        frame.with_columns(clicked=pl.lit(1)),
+        pl.concat([frame] * 5).with_columns(
+            item=pl.Series((["ale"] * 9 + ["bun"]) * 30), propensity=pl.lit(0.5)
+        ),
     ):
         log = table(tmp_path / "bad.csv", change)
         assert main(["train", "--algo", "reinforce", "--log", log, *SHORT]) == 2
