@@ -339,7 +339,7 @@ def _note(overview: Survey, facts: ItemFacts, catalogue: Catalogue) -> str:
     return "\n".join(filter(None, lines))
 
 
-# Chosen on logs that no benchmark shows (docs/log/2026-11.md); those of sessions as on `satiation`. 2,500
+# Chosen on logs that no benchmark shows (docs/log/2026-11.md); those of sessions as on a simulator. 2,500
 # gradient steps of 128 decisions take some ten seconds of one core.
 PRESETS: Mapping[str, Preset] = {
     "*": {
