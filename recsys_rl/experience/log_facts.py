@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recsys_rl.records import Need
+from recsys_rl.settings.shared import Need
 from recsys_rl.tables.decision_log import DecisionLog
 from recsys_rl.tables.learnable import (
     SAME,
@@ -31,6 +31,7 @@ class LogFacts:
     longest: int  # decisions of the longest session; 0 without a decision
     varies: bool  # two decisions show different items
     shown: ShownItems | None  # None: some decision has no probability
+    logger_rows: Tensor  # (P,) int64: decisions of each logger
 
     def least_of_best(self, share: float) -> float:
         """The smallest return of the ``share`` of sessions with the highest returns, at least one."""
@@ -88,6 +89,7 @@ def facts_of(parts: Iterable[tuple[DecisionLog, Tensor]]) -> LogFacts:
     rows, low, high, longest, varies = 0, math.inf, -math.inf, 0, False
     returns: list[Tensor] = []
     shown: ShownItems | None = ShownItems()
+    loggers = torch.zeros(1, dtype=torch.int64)
     first: Tensor | None = None  # (1, K): items of the first decision
     for log, rewards in parts:
         rows += log.num_rows
@@ -97,11 +99,28 @@ def facts_of(parts: Iterable[tuple[DecisionLog, Tensor]]) -> LogFacts:
         longest = max(longest, int(lengths.max()))
         first = log.items[:1] if first is None else first
         varies = varies or bool((log.items != first).any())
+        loggers = loggers + log.loggers.bincount(minlength=len(log.header.loggers))
         shown = shown if log.has_propensities else None
         if shown is not None:
             shown.add(log)
     none = torch.zeros(0, dtype=torch.float64)
-    return LogFacts(rows, (low, high), torch.cat(returns or [none]), longest, varies, shown)
+    return LogFacts(rows, (low, high), torch.cat(returns or [none]), longest, varies, shown, loggers)
+
+
+# mu(a | s) = sum_j share_j mu_j(a | s): the balance heuristic (Veach and Guibas 1995)
+def behaviour_logprobs(log: DecisionLog, logger_rows: Tensor) -> Tensor:
+    """(E,) float64: the log-probability of each decision, by which a learner weighs it.
+
+    It is that of the decision's own logger, or, where the probability under every logger is known, of their
+    average with the shares of their decisions, ``logger_rows`` (P,). A decision that its own logger made
+    rarely, and another often, has no huge weight then.
+    """
+    if log.logger_logprobs is None:
+        return log.logprobs
+    present = logger_rows > 0
+    shares = logger_rows[present].double() / logger_rows.sum()
+    average = torch.logsumexp(log.logger_logprobs[:, present] + shares.log(), 1)
+    return torch.where(average.isnan(), log.logprobs, average)
 
 
 def check_facts(name: str, algo: str, facts: LogFacts, needs: Sequence[Need], ids: Sequence[object]) -> None:
