@@ -9,12 +9,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from recsys_rl.protocols import Env, Learner, Policy
-from recsys_rl.settings.shared import AgentConfig, DataConfig, EnvConfig
+from recsys_rl.settings.shared import AgentConfig, DataConfig, EnvConfig, Need
 from recsys_rl.types import Catalogue, Feedback, Interface, Obs, World
 
 Preset = Mapping[str, Mapping[str, Any]]  # fields by section, as in a TOML file
@@ -156,6 +156,11 @@ class Brought(Protocol):
         """The platform whose log the users are learned from (checkpoint/home.py); {} if there is none."""
         ...
 
+    @property
+    def note(self) -> str:
+        """Lines about the file, which `train` prints; "" without any."""
+        ...
+
 
 @dataclass(frozen=True)
 class WorldFile:
@@ -220,7 +225,10 @@ class Platform:
             return None
         sections = (config.env_config, config.data_config, config.agent_config, config.train_config)
         given = {
-            x: getattr(section, x) for section in sections for x in self.file.fields if hasattr(section, x)
+            name: getattr(section, name)
+            for section in sections
+            for name in self.file.fields
+            if hasattr(section, name)
         }
         return self.file.load(given)
 
@@ -256,16 +264,13 @@ REPLAY = BatchSource("recsys_rl.experience.replay:make_replay")
 LOGGED = BatchSource("recsys_rl.experience.logged:make_from_log", from_log=True)
 
 
-Need = Literal["propensities", "rewards", "steps"]
-"""What an algorithm may need of a log: "rewards" that differ, "steps": sessions of more than one decision."""
-
-
 @dataclass(frozen=True)
 class Algorithm:
     """A learner, the class of its section agent_config, and the source of its batches.
 
     ``config`` is a subclass of that source's settings in settings/shared.py: OnPolicyConfig, ReplayConfig or
-    LoggedConfig. ``needs`` names what a log must have beside decisions.
+    LoggedConfig. ``needs`` names what a log must have beside decisions, with any settings; ``needs`` of a
+    LoggedConfig adds to it.
     """
 
     config: type[AgentConfig]

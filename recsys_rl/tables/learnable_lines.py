@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 
 from recsys_rl.errors import amount, listed, short
-from recsys_rl.records import Need
+from recsys_rl.settings.shared import Need
 from recsys_rl.tables.learnable import DecisionFacts, Propensities, fault_for, missing_most
 
 
 def learnable_lines(log: DecisionFacts, needs: Mapping[str, Collection[Need]]) -> Iterator[str]:
-    """What can be learned from the log. ``needs``: what each algorithm needs, by its name."""
+    """The lines about learning from the log. ``needs``: what each algorithm needs, by its name."""
     yield "to learn from this log:"
     yield f"  {_context(log)}"
     if log.propensities is None:
