@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -19,7 +20,7 @@ VECTORS = {"i0": "[0.5, -1, 2]", "i1": "1|0|0.25", "i2": "0, 0, 1e-3", "i3": "[3
 
 
 def catalogue(log: Path, items: Path) -> Catalogue:
-    settings = {"log": (str(log),), "items": str(items)}
+    settings: dict[str, Any] = {"log": (str(log),), "items": str(items)}
     config = Config(algo="bc", env="own-log", **brought_settings("own-log", settings), **settings)
     assert config.model_config.head == "two-tower"
     return make_world(config).catalogue
