@@ -9,12 +9,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from recsys_rl.protocols import Env, Learner, Policy
-from recsys_rl.settings.shared import AgentConfig, DataConfig, EnvConfig
+from recsys_rl.settings.shared import AgentConfig, DataConfig, EnvConfig, Need
 from recsys_rl.types import Catalogue, Feedback, Interface, Obs, World
 
 Preset = Mapping[str, Mapping[str, Any]]  # fields by section, as in a TOML file
@@ -156,6 +156,11 @@ class Brought(Protocol):
         """The platform whose log the users are learned from (checkpoint/home.py); {} if there is none."""
         ...
 
+    @property
+    def note(self) -> str:
+        """Lines about the file, which `train` prints; "" without any."""
+        ...
+
 
 @dataclass(frozen=True)
 class WorldFile:
@@ -184,7 +189,9 @@ class Platform:
     of a source's; ``open_log``: opens people's own tables as logs of this platform, from their paths, the
     sections data_config and env_config, and the catalogue; ``before_a_log``: makes the world and the settings
     of a team that has no log yet, from the file of its items, the names of its signals, the pieces of its
-    context and the size of its slates. ``simulates``: its users answer.
+    context and the size of its slates. ``simulates``: its users answer. ``pieces``: from the section
+    env_config, the pieces of the context that a caller gives by their names (tables/pieces.py); None: the
+    platform makes all of them.
     """
 
     config: type[Any]  # the class of its section env_config
@@ -202,6 +209,7 @@ class Platform:
     open_log: Callable[..., Any] | None = None
     before_a_log: Callable[..., Brought] | None = None
     simulates: bool = True
+    pieces: Callable[[Any], Sequence[Any]] | None = None
     presets: Mapping[str, Preset] = field(default_factory=dict)  # by algorithm; "*" is for all algorithms
 
     def repeats(self, settings: Any) -> bool:
@@ -220,7 +228,10 @@ class Platform:
             return None
         sections = (config.env_config, config.data_config, config.agent_config, config.train_config)
         given = {
-            x: getattr(section, x) for section in sections for x in self.file.fields if hasattr(section, x)
+            name: getattr(section, name)
+            for section in sections
+            for name in self.file.fields
+            if hasattr(section, name)
         }
         return self.file.load(given)
 
@@ -261,15 +272,15 @@ class Algorithm:
     """A learner, the class of its section agent_config, and the source of its batches.
 
     ``config`` is a subclass of that source's settings in settings/shared.py: OnPolicyConfig, ReplayConfig or
-    LoggedConfig. ``needs`` names what a log must have beside decisions: "propensities", or "steps", sessions
-    of more than one decision.
+    LoggedConfig. ``needs`` names what a log must have beside decisions, with any settings; ``needs`` of a
+    LoggedConfig adds to it.
     """
 
     config: type[AgentConfig]
     agent: Callable[..., Learner]
     experience: BatchSource = ON_POLICY
     network: Callable[..., Any] | None = None  # None: ActorCritic (models/actor_critic.py)
-    needs: tuple[Literal["propensities", "steps"], ...] = ()
+    needs: tuple[Need, ...] = ()
 
 
 @dataclass(frozen=True)

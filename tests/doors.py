@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -139,32 +139,21 @@ def assert_same_weights(first: Path, second: Path) -> None:
         assert value.numpy().tobytes() == two[name].numpy().tobytes(), name
 
 
-def benchmark_here(main: Callable[[], None], folder: Path, *options: str) -> None:
+def benchmark_here(
+    main: Callable[[], None], folder: Path, *options: str, without: Sequence[str] = ()
+) -> None:
     """The ``main`` of a benchmark with these options, in ``folder`` and in this process, which starts faster.
 
-    Users are fitted in few steps.
+    Users are fitted in few steps. None of the modules ``without`` can be imported.
     """
+    threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("HOME", str(folder))
+        patch.setenv("OMP_NUM_THREADS", "1")  # a benchmark sets it for the processes that it starts
         patch.setattr("sys.argv", ["benchmark", *options])
         patch.setattr("recsys_rl.users.fit.LEAST_STEPS", 10)
+        for name in without:
+            patch.setitem(sys.modules, name, None)
         main()
-
-
-def benchmark_without(
-    modules: list[str], benchmark: str, folder: Path, *options: str
-) -> subprocess.CompletedProcess[str]:
-    """``python -m benchmarks.<benchmark>`` in ``folder``, where none of ``modules`` can be imported."""
-    code = (
-        f"import runpy, sys; sys.modules.update(dict.fromkeys({modules})); "
-        f"sys.argv[1:] = {list(options)}; runpy.run_module('benchmarks.{benchmark}', run_name='__main__')"
-    )
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=folder,
-        env={"PYTHONPATH": str(ROOT), "HOME": str(folder), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
+    torch.set_num_threads(threads)

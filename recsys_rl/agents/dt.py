@@ -80,4 +80,4 @@ def possible_at(batch: Transitions, share: Tensor) -> Tensor:
     return low + share * (high - low)
 
 
-ALGORITHM = Algorithm(DTConfig, DT, LOGGED, ReturnNetwork, needs=("steps",))
+ALGORITHM = Algorithm(DTConfig, DT, LOGGED, ReturnNetwork, needs=("rewards", "steps"))

@@ -13,9 +13,9 @@ from typing import Annotated, Any, NamedTuple
 import tyro
 
 from recsys_rl.agents import AGENTS
-from recsys_rl.cli.parse import checked, joined, parse, peek
+from recsys_rl.cli.parse import checked, parse, peek
 from recsys_rl.distributed.launch import is_first, launch, size_of_run
-from recsys_rl.env import OF_TABLES, PLATFORMS
+from recsys_rl.env import PLATFORMS
 from recsys_rl.errors import FieldError, UserError, one_line
 from recsys_rl.settings.config import (
     Config,
@@ -183,10 +183,11 @@ def _without(argv: list[str], options: tuple[str, ...], flags: tuple[str, ...] =
 
 def train_options(argv: list[str]) -> Job:
     """The settings, and the run to resume. Raises UserError; `--help` raises SystemExit(0)."""
-    argv = joined(argv, "log")
-    given = peek(argv, "algo", "env", "data", "config", "run", "checkpoint")
-    if given.env is None and given.checkpoint is None and given.run is None and given.config is None:
-        given.env = _platform_of_log(argv)
+    given = peek(argv, "algo", "env", "data", "config", "run", "checkpoint", "log")
+    if given.log:
+        from recsys_rl.cli.logs import with_log  # polars
+
+        argv = with_log(argv, given)
     if names_a_source(given.data):
         source_of(given.data, typed=True)
     file = {} if given.config is None else _read_settings(Path(given.config), given.env)
@@ -252,16 +253,6 @@ def _brought(argv: list[str], env: str) -> dict[str, Any]:
     file = platform_of(env).file if isinstance(env, str) else None
     names = () if file is None else tuple(name.replace("_", "-") for name in file.fields)
     return brought_settings(env, vars(peek(argv, *names)))
-
-
-def _platform_of_log(argv: list[str]) -> str | None:
-    """The platform of people's own tables, if --log names one."""
-    log = peek(argv, "log").log
-    if not log:
-        return None
-    from recsys_rl.tables.read import is_own  # polars
-
-    return OF_TABLES if is_own(log) else None
 
 
 def _parse(argv: list[str], settings: Mapping[str, Any], file: str | None) -> Any:

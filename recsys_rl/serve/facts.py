@@ -8,15 +8,15 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.errors import UserError
+from recsys_rl.recommender.contexts import pieces_of
 from recsys_rl.tables.decision_log import catalogue_hash
-from recsys_rl.tables.pieces import Piece
 from recsys_rl.utils.tensor_cache import digest
 
 CHAMPION = "champion"
@@ -32,7 +32,7 @@ def facts_of(checkpoint: Checkpoint) -> dict[str, Any]:
     the items and the names of the signals and of the pieces of the context are enough: what was shown and
     answered can be read with them, whatever a version knows of the items.
     """
-    if not checkpoint.config.platform.simulates:
+    if pieces_of(checkpoint) is not None:
         return own_facts(checkpoint)
     population = checkpoint.population
     facts: dict[str, Any] = json.loads(
@@ -51,7 +51,7 @@ def facts_of(checkpoint: Checkpoint) -> dict[str, Any]:
 def own_facts(checkpoint: Checkpoint) -> dict[str, Any]:
     """``facts_of`` a policy of a team's own log, or of the place where it begins to record."""
     catalogue, interface = checkpoint.catalogue, checkpoint.interface
-    pieces: Sequence[Piece] = checkpoint.config.env_config.log_shape.pieces
+    pieces = pieces_of(checkpoint) or ()
     return {
         "platform": checkpoint.config.env,
         "items": [str(id_) for id_ in catalogue.item_names or catalogue.item_ids.tolist()],

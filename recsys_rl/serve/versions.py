@@ -54,8 +54,7 @@ class Version:
     @cached_property
     def pieces(self) -> tuple[Piece, ...] | None:
         """The named pieces of the context of a team's own log; None on other platforms."""
-        shape = getattr(self.checkpoint.config.env_config, "log_shape", None)
-        return None if shape is None else shape.pieces
+        return self.recommender.pieces
 
     @property
     def two_stages(self) -> bool:

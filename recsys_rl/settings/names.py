@@ -77,6 +77,12 @@ def algorithm_of(algo: str) -> Algorithm:
     return algorithm
 
 
+def learners_from_logs() -> dict[str, Algorithm]:
+    """The algorithms that learn from a log of decisions, by their names."""
+    every = {name: algorithm_of(name) for name in AGENTS}
+    return {name: algorithm for name, algorithm in every.items() if algorithm.experience.from_log}
+
+
 def spec_of_algorithm(algo: str) -> str:
     """The entry of AGENTS. Raises FieldError if there is none."""
     if algo not in AGENTS:

@@ -21,6 +21,10 @@ from recsys_rl.settings.fields import (
     Size,
 )
 
+Need = Literal["propensities", "rewards", "gains", "single items", "steps"]
+"""What a learner may need of a log: "rewards" that differ, "gains": rewards of which none is negative,
+"single items" in place of slates, "steps": sessions of more than one decision."""
+
 # The package implicit takes seeds of 32 bits.
 Seed = Annotated[int, Range(0, 2**32 - 1)]
 
@@ -240,6 +244,11 @@ class LoggedConfig(AgentConfig):
     @property
     def steps_per_update(self) -> int:
         return self.batch_size * self.gradient_steps
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """What a log must have for these settings, beside the needs of the algorithm itself."""
+        return ()
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import polars as pl
 
 from recsys_rl.tables.checks import OF_LISTS, OF_SESSIONS, broken
+from recsys_rl.tables.context_survey import survey_context
 from recsys_rl.tables.description import Description
 from recsys_rl.tables.event_survey import EventSurvey, spread
 from recsys_rl.tables.layout import ROW, Count, Layout
@@ -15,6 +17,7 @@ from recsys_rl.tables.schema import (
     BY_NAME,
     BY_START,
     COLUMNS,
+    DECISIONS,
     Column,
     column_of,
     follows,
@@ -37,10 +40,8 @@ class DecisionSurvey(EventSurvey):
     needed = ("user", "item", "time", "session", "reward", "propensity", "policy", "candidates", "step")
 
     def __init__(self, layout: Layout) -> None:
-        names, roles = (
-            layout.table.names,
-            {role: name for role, name in layout.roles.items() if role != "event"},
-        )
+        names = layout.table.names
+        roles = {role: name for role, name in layout.roles.items() if role in DECISIONS}
         if "session" in roles and "step" in names:
             roles["step"] = "step"
         self.by_step = "step" in roles
@@ -48,10 +49,8 @@ class DecisionSurvey(EventSurvey):
         self.whole_rows = not self.by_step and bool({"session", "time"} & roles.keys())
         self.signals = list(named(names, "signal.").values())
         self.ends = [name for name in ("terminated", "truncated") if name in names]
-        exclude = [name for name in ("exclude",) if name in names]
-        super().__init__(
-            Layout(layout.table, roles, names if self.whole_rows else (*self.signals, *exclude, *self.ends))
-        )
+        known = [name for name in names if name in _NAMES or name.startswith(_STARTS)]
+        super().__init__(Layout(layout.table, roles, names if self.whole_rows else known))
         self.inverse: pl.Expr | None = None
         self.later: set[str] = set()  # texts of the checks that follow those of the lists
         self.slate_size = 1
@@ -62,10 +61,23 @@ class DecisionSurvey(EventSurvey):
     def problems(self) -> dict[str, Count]:
         values, lists = super().problems(), self._wrong_lists()
         first = {text: values[text] for text in values if text not in self.later}
-        problems = first | lists | values | self._wrong_sessions()
+        self.context = survey_context(self.layout)
+        problems = first | lists | values | self.context.problems | self._wrong_sessions()
         if "session" not in self.roles and "step" in self.layout.table.names:
             problems["steps, and no column of sessions: name it with --session-column"] = (self.rows, 1)
         return problems
+
+    def rewards(
+        self, ranges: Mapping[str, tuple[float, float, float]], given: bool
+    ) -> dict[str, tuple[float, float]]:
+        """The least and the largest number of each column that `ope` takes as a reward.
+
+        ``ranges``: the facts. ``given``: the user named the column of rewards.
+        """
+        names = self.signals
+        if "reward" in self.roles and (given or not names):
+            names = [self.roles["reward"]]
+        return {name: (ranges[name][0], ranges[name][2]) for name in names if name in ranges}
 
     def outcomes(self) -> None:
         """Check propensities, signals, rewards and steps."""

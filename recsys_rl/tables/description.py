@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from recsys_rl.errors import amount, listed
-from recsys_rl.tables.schema import COLUMNS
+from recsys_rl.tables.learnable import DecisionFacts
+from recsys_rl.tables.schema import COLUMNS, columns_text
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Description:
     slate_size: int = 1
     problems: tuple[Problem, ...] = ()
     others: tuple[str, ...] = ()  # columns without a role
+    learnable: DecisionFacts | None = None  # what of a log of decisions decides who can learn from it
     note: str = ""  # how the file was read: without a header, in another encoding
 
     @property
@@ -54,7 +56,7 @@ class Description:
 
     def lines(self) -> Iterator[str]:
         """The description for people."""
-        yield "columns: " + ", ".join(f"{role} = {name}" for role, name in self.columns.items())
+        yield columns_text(self.columns)
         if self.note:
             yield f"the file is {self.note}"
         if self.others:

@@ -159,7 +159,7 @@ _TABLE = (
     Column("place_logprobs", "number"),
     Column("signal.", "number", _finite, "give every shown item its outcome", "has no finite number"),
     Column("event_signal.", "number", _finite, "give each event its outcome"),
-    Column("context.", "number", _finite, "give finite numbers"),
+    Column("context.", "number", _finite, "give finite numbers", "has no finite number"),
     Column("terminated", "truth"),
     Column("truncated", "truth"),
 )

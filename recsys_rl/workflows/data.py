@@ -10,11 +10,14 @@ from typing import Annotated, Literal
 
 from recsys_rl.errors import UserError
 from recsys_rl.settings.fields import Finite, Range, check_fields
+from recsys_rl.settings.names import learners_from_logs
 from recsys_rl.settings.shared import Seed
 from recsys_rl.tables.clean import Missing, dropped
 from recsys_rl.tables.columns import DecisionColumns, EventColumns, TimedFile
 from recsys_rl.tables.compare import Comparison, compare
 from recsys_rl.tables.description import Description
+from recsys_rl.tables.learnable import missing_most
+from recsys_rl.tables.learnable_lines import learnable_lines, reasons
 from recsys_rl.tables.split import repeated_rows, split_by_time, split_by_user
 from recsys_rl.tables.survey import describe
 from recsys_rl.utils.files import check_parquet, check_writable, write_text
@@ -102,8 +105,14 @@ def describe_file(options: DescribeConfig) -> Description:
     description = describe(options.file, options.separator, options.columns)
     for line in description.lines():
         say(line)
+    values = dataclasses.asdict(description) | {"density": description.density}
+    if description.learnable is not None:
+        needs = {name: algorithm.needs for name, algorithm in learners_from_logs().items()}
+        for line in learnable_lines(description.learnable, needs):
+            say(line)
+        values["learners"] = reasons(description.learnable, needs)
+        values["missing_most"] = missing_most(description.learnable)
     if options.json is not None:
-        values = dataclasses.asdict(description) | {"density": description.density}
         write_text(Path(options.json), json.dumps(values, indent=1) + "\n")
     return description
 

@@ -112,7 +112,7 @@ def _with_items(config: Config | None, settings: Mapping[str, Any]) -> Config:
     if path is not None:
         settings = {**settings_of_items(path, settings.get("env")), **settings}
     env = settings.get("env", DEFAULT_ENV if config is None else config.env)
-    if config is None and "env" not in settings and is_own(settings.get("log")):
+    if "log" in settings and "env" not in settings and config is None and is_own(settings["log"]):
         env = OF_TABLES
     brought = {} if "data" in settings else brought_settings(env, settings)
     if brought:

@@ -10,21 +10,16 @@ from typing import Any
 
 import pytest
 
+from benchmarks import catalogue
 from benchmarks.harness.memory import peak_mb
-from tests.doors import ROOT, benchmark_without
-
-
-def smoke(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """The benchmark where Stable-Baselines3 can't be imported."""
-    return benchmark_without(
-        ["stable_baselines3"], "catalogue", folder, "--smoke", "--threads", "1", *options
-    )
+from tests.doors import ROOT, benchmark_here
 
 
 @pytest.mark.slow
 def test_cost(tmp_path: Path) -> None:
-    done = smoke(tmp_path, "--json", "table.json")
-    assert done.returncode == 0, done.stderr
+    """Where Stable-Baselines3 can't be imported."""
+    options = ["--smoke", "--threads", "1", "--json", "table.json"]
+    benchmark_here(catalogue.main, tmp_path, *options, without=["stable_baselines3"])
     table = json.loads((tmp_path / "table.json").read_text())
     ours: list[dict[str, Any]] = [row for row in table["rows"] if row["system"] == "recsys_rl"]
     assert [row["num_items"] for row in ours] == [200, 2000]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import foreign
+from benchmarks import dqn, foreign
 from benchmarks.foreign import OURS
-from tests.doors import benchmark_without
+from tests.doors import benchmark_here
 
 
 def played(system: str, seed: int, value: float, game: str = "cartpole") -> dict[str, object]:
@@ -22,8 +22,7 @@ def played(system: str, seed: int, value: float, game: str = "cartpole") -> dict
 @pytest.mark.slow
 def test_smoke_without_peers(tmp_path: Path) -> None:
     options = ["--smoke", "--only", "cartpole", "--json", "table.json"]
-    done = benchmark_without(["stable_baselines3"], "dqn", tmp_path, *options)
-    assert done.returncode == 0, done.stderr
+    benchmark_here(dqn.main, tmp_path, *options, without=["stable_baselines3"])
     rows = json.loads((tmp_path / "table.json").read_text())["rows"]
     assert [row["system"] for row in rows] == [foreign.RANDOM, OURS]
     assert [path.name for path in tmp_path.iterdir()] == ["table.json"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -22,7 +22,7 @@ from benchmarks.harness.turns import System
 from benchmarks.harness.world import World, make_world
 from benchmarks.peers import PEERS
 from recsys_rl.cli import main as command
-from tests.doors import benchmark_here, benchmark_without
+from tests.doors import benchmark_here
 
 MODULES = [*(peer.module for peer in PEERS.values()), "recsim", "sardine"]
 
@@ -32,23 +32,20 @@ def world() -> World:
     return make_world(seed=0, num_items=20, num_users=20)
 
 
-def run_without_peers(benchmark: str, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    return benchmark_without(MODULES, benchmark, folder, *options)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("benchmark", "peers"),
     [
-        ("throughput", ["stable-baselines3", "sbx", "tianshou", "torchrl"]),
-        ("simulator", ["recsim", "sardine"]),
-        ("time_to_quality", ["stable-baselines3", "sbx", "tianshou", "torchrl"]),
+        (throughput, ["stable-baselines3", "sbx", "tianshou", "torchrl"]),
+        (simulator, ["recsim", "sardine"]),
+        (time_to_quality, ["stable-baselines3", "sbx", "tianshou", "torchrl"]),
     ],
+    ids=["throughput", "simulator", "time_to_quality"],
 )
-def test_smoke(benchmark: str, peers: list[str], tmp_path: Path) -> None:
+def test_smoke(benchmark: ModuleType, peers: list[str], tmp_path: Path) -> None:
     """It runs with our package alone, measures us, and says of each peer that it isn't installed."""
-    done = run_without_peers(benchmark, tmp_path, "--smoke", "--threads", "1", "--json", "table.json")
-    assert done.returncode == 0, done.stderr
+    options = ["--smoke", "--threads", "1", "--json", "table.json"]
+    benchmark_here(benchmark.main, tmp_path, *options, without=MODULES)
     table = json.loads((tmp_path / "table.json").read_text())
     assert set(table["about"]) == {"date", "hardware", "commit", "python", "torch"}
     ours = [row for row in table["rows"] if row["system"] == "recsys_rl"]
@@ -56,7 +53,7 @@ def test_smoke(benchmark: str, peers: list[str], tmp_path: Path) -> None:
     theirs = [row for row in table["rows"] if row["system"] != "recsys_rl"]
     assert list(dict.fromkeys(row["system"] for row in theirs)) == peers
     assert all(row["steps_per_s"] is None and row["note"] == "not installed" for row in theirs)
-    if benchmark == "throughput":
+    if benchmark is throughput:
         assert table["floor_steps_per_s"] > 0
         assert all(row["floor_steps_per_s"] > 0 for row in table["rows"])
         # Shares of two times: a busy machine can slow the floor down by more than our update.
@@ -84,8 +81,7 @@ def test_smoke_of_planner(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.slow
 def test_smoke_of_proofs(tmp_path: Path) -> None:
     """Two outcomes as shipped, one with other instructions, and a bound that has room for all three."""
-    done = run_without_peers("proofs", tmp_path, "--smoke", "--json", "table.json")
-    assert done.returncode == 0, done.stderr
+    benchmark_here(proofs.main, tmp_path, "--smoke", "--json", "table.json")
     rows = json.loads((tmp_path / "table.json").read_text())["rows"]
     name = "agents/test_learning.py::test_best_arm_of_each_context_is_learned[0-a2c]"
     assert [row["proof"] for row in rows] == [name] * 3 + [f"{name} values"] * 3

@@ -162,14 +162,19 @@ FILES = {"recorded slates": "recorded.parquet", "recorded many slates": "recorde
 FILES["recorded"] = "recorded.parquet"
 LEARNED = {"clicks mlp", "unknown", "alone", "recorded"}
 """Cases with a network that is fitted by many steps, in which rounding adds up."""
+SHORT = {"recorded": (60, 3)}
+"""Least steps and epochs of the world models, where each fold of each check has one."""
 
 
-def run(case: str) -> tuple[dict[str, Any], str]:
-    """The JSON file and the output of the command on the made log."""
+def run(case: str, fit: tuple[int, int] | None = None) -> tuple[dict[str, Any], str]:
+    """The JSON file and the output of the command on the made log. ``fit``: as in SHORT."""
     make, words = CASES[case]
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         if case == "clicks drawn":
             patch.setattr(replay, "PAIRS", 300)  # rows times items are 2,400
+        if fit := fit or SHORT.get(case):
+            patch.setattr(user_fit, "LEAST_STEPS", fit[0])
+            patch.setattr("recsys_rl.ope.world.EPOCHS", fit[1])
         out, printed = Path(folder) / "out.json", io.StringIO()
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
             more = make(Path(folder))
@@ -179,9 +184,9 @@ def run(case: str) -> tuple[dict[str, Any], str]:
         return json.loads(out.read_text()), printed.getvalue()
 
 
-def answers(case: str) -> dict[str, Any]:
+def answers(case: str, fit: tuple[int, int] | None = None) -> dict[str, Any]:
     """The numbers of the command on the made log, and those of its comparison and its checks."""
-    found, _ = run(case)
+    found, _ = run(case, fit)
     rows = [{name: row[name] for name in (*WORDS, *NUMBERS)} for row in found["rows"]]
     compared, checks = found["compare"], found["world_checks"]
     return {
@@ -223,11 +228,10 @@ def test_estimators_without_a_model_give_the_stored_answers_in_parts(
     case: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Models are fitted on 150 rows, and the log is judged in parts of 64."""
-    monkeypatch.setattr(user_fit, "LEAST_STEPS", 5)  # the answers of models are not compared
-    monkeypatch.setattr("recsys_rl.ope.world.EPOCHS", 1)
     monkeypatch.setattr(ope_log, "FITTED", 150)
     monkeypatch.setattr(ope_log, "PART", 64)
-    stored, found = json.loads(STORED.read_text())[case]["rows"], answers(case)["rows"]
+    stored = json.loads(STORED.read_text())[case]["rows"]
+    found = answers(case, (5, 1))["rows"]  # the answers of models are not compared
     assert [row["estimator"] for row in found] == [row["estimator"] for row in stored]
     compared = 0
     for one, other in zip(found, stored, strict=True):

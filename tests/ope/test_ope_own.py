@@ -24,6 +24,7 @@ from recsys_rl.tables.decision_table import DecisionTable, read_table
 from recsys_rl.tables.target import Ids, Target, read_target
 from recsys_rl.tables.writer import write_decisions
 from recsys_rl.types import Interface
+from recsys_rl.users import fit as user_fit
 
 ITEMS = ("tea", "coffee", "milk", "water")
 RATES = np.array([0.1, 0.4, 0.2, 0.05])
@@ -36,6 +37,13 @@ SMALL: dict[str, list[Any]] = {
     "reward": [1, 0, 0, 1],
     "propensity": [0.6, 0.4, 0.6, 0.4],
 }
+
+
+@pytest.fixture(autouse=True)
+def short_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few steps of the world's optimiser: how near it comes is tested in test_ope_world.py."""
+    monkeypatch.setattr(user_fit, "LEAST_STEPS", 5)
+    monkeypatch.setattr("recsys_rl.ope.world.EPOCHS", 2)
 
 
 def clicks(rows: int = 4000, seed: int = 0) -> dict[str, Any]:
@@ -427,7 +435,7 @@ def test_own_logs_that_do_not_fit_are_refused(
     log, mine = files
     assert "give --target FILE" in refusal(capsys, log)
     assert "Policy 'ppo' needs a log with a checkpoint" in refusal(capsys, log, "--policy", "ppo")
-    assert "leave it out" in refusal(capsys, log, "--checkpoint", "x.pt", "--policy", "random")
+    assert "x.pt does not exist" in refusal(capsys, log, "--checkpoint", "x.pt", "--policy", "random")
     assert "give --target FILE" in refusal(capsys, log, "--compare", "target", "logged")
     pl.read_csv(mine).head(10).write_csv(tmp_path / "short.csv")
     assert "has 10 rows and the log 4,000" in refusal(capsys, log, "--target", str(tmp_path / "short.csv"))

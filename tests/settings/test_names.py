@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -36,18 +37,34 @@ KINDS: list[tuple[dict[str, str], type[Any]]] = [
 ]
 
 
-def loaded(program: str, cwd: Path = ROOT) -> set[str]:
-    """The modules that a new process has after ``program``."""
-    code = f"{program}\nimport sys\nprint(' '.join(sys.modules))"
+# A parent that has imported torch, and a fork for each program: only the first pays for that import.
+PARENT = """
+import json, os, sys
+import torch
+for name, program in json.load(sys.stdin).items():
+    child = os.fork()
+    if child == 0:
+        out = os.dup(1)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        exec(program, {"__name__": "__main__"})
+        os.write(out, f"{name} {' '.join(sys.modules)}\\n".encode())
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0, name
+"""
+
+
+def in_new_process(code: str, folder: Path, given: str = "") -> str:
+    """What the Python ``code`` prints in a new process."""
     done = subprocess.run(
         [sys.executable, "-c", code],
-        cwd=cwd,
-        env={"PYTHONPATH": str(ROOT), "HOME": str(cwd), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
+        cwd=folder,
+        env={"PYTHONPATH": str(ROOT), "HOME": str(folder), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
+        input=given,
         capture_output=True,
         text=True,
-        check=True,
     )
-    return set(done.stdout.splitlines()[-1].split())
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def others(dict_: dict[str, str], key: str) -> set[str]:
@@ -103,16 +120,12 @@ def test_module_without_a_platform(spec: str) -> None:
 
 def test_package_import_loads_no_heavy_modules() -> None:
     heavy = {"torch", "polars", "implicit", "scipy", "tyro", "rich"}
-    assert not heavy & loaded("import recsys_rl")
+    assert not heavy & {*in_new_process("import recsys_rl, sys; print(*sys.modules)", ROOT).split()}
 
 
 MADE_UP = [name for name in PLATFORMS if name not in WITHOUT_ID and platform_of(name).file is None]
 """Platforms that need no file."""
-
-
-@pytest.mark.parametrize("env", MADE_UP)
-def test_synthetic_world_and_agent_load_only_their_files(env: str) -> None:
-    program = f"""
+PLAYED = """
 import torch
 from recsys_rl.settings.config import Config, from_dict
 from recsys_rl.make import make_agent, make_env, make_world
@@ -123,13 +136,7 @@ env = make_env(config, world, 4, streams["users"])
 agent = make_agent(config, env.interface, world.catalogue, 1, streams, torch.device("cpu"))
 assert env.step(agent.act(env.reset()).items).reward.shape == (4,)
 """
-    strangers = others(PLATFORMS, env) | others(AGENTS, "ppo") | others(SOURCES, "synthetic")
-    assert not loaded(program) & ({"polars", "implicit", "scipy.stats"} | strangers)
-
-
-def test_checkpoint_policy_loads_only_its_files(tmp_path: Path) -> None:
-    path = train_in(tmp_path / "run", *DRIFT, *steps(1))
-    program = f"""
+CHECKPOINT = """
 import torch
 from recsys_rl.checkpoint import load
 from recsys_rl.make import make_agent, make_env
@@ -140,26 +147,47 @@ agent = make_agent(saved.config, env.interface, saved.catalogue, 1, streams, tor
 agent.load_state_dict(saved.agent)
 assert agent.act(env.reset(), greedy=True).items.shape == (4, 1)
 """
+COMMAND = """
+from recsys_rl.cli import main
+assert main(["train", "--data", "synthetic", "--total-timesteps", "1"]) == 0
+"""
+HELP = """
+from recsys_rl.cli import main
+try:
+    main(["train", "--help"])
+except SystemExit as end:
+    assert not end.code
+"""
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
+    """The modules that a process has after each program; after that of a platform by its name."""
+    folder = tmp_path_factory.mktemp("loaded")
+    path = train_in(folder / "run", *DRIFT, *steps(1))
+    programs = {env: PLAYED.format(env=env) for env in MADE_UP}
+    programs |= {"checkpoint": CHECKPOINT.format(path=path), "command": COMMAND, "help": HELP}
+    said = in_new_process(PARENT, folder, json.dumps(programs))
+    return {name: {*modules.split()} for name, _, modules in (x.partition(" ") for x in said.splitlines())}
+
+
+@pytest.mark.parametrize("env", MADE_UP)
+def test_synthetic_world_and_agent_load_only_their_files(env: str, loaded: dict[str, set[str]]) -> None:
+    strangers = others(PLATFORMS, env) | others(AGENTS, "ppo") | others(SOURCES, "synthetic")
+    assert "recsys_rl.agents.ppo" in loaded[env]
+    assert not loaded[env] & ({"polars", "implicit", "scipy.stats"} | strangers)
+
+
+@pytest.mark.parametrize("program", ["checkpoint", "command"])
+def test_checkpoint_and_command_load_only_their_files(program: str, loaded: dict[str, set[str]]) -> None:
+    """The command is a training on made-up users, which reads no tables, in one process, without a group."""
     strangers = others(PLATFORMS, "drift") | others(AGENTS, "ppo") | others(SOURCES, "synthetic")
-    assert not loaded(program) & ({"polars", "implicit", "scipy.stats"} | strangers)
+    strangers |= {"implicit"} if program == "checkpoint" else {"recsys_rl.distributed.group"}
+    assert not loaded[program] & ({"polars", "scipy.stats"} | strangers)
 
 
-def test_command_on_made_up_users_loads_no_tables(tmp_path: Path) -> None:
-    program = (
-        "from recsys_rl.cli import main\n"
-        "assert main(['train', '--data', 'synthetic', '--total-timesteps', '1']) == 0"
-    )
-    strangers = others(PLATFORMS, "drift") | others(AGENTS, "ppo") | others(SOURCES, "synthetic")
-    assert not loaded(program, tmp_path) & ({"polars", "scipy.stats"} | strangers)
-
-
-def test_help_of_train_loads_no_matrix_factorisation(tmp_path: Path) -> None:
-    program = (
-        "from recsys_rl.cli import main\n"
-        "try: main(['train', '--help'])\n"
-        "except SystemExit as end: assert not end.code"
-    )
-    assert not loaded(program, tmp_path) & {"implicit", "scipy"}
+def test_help_of_train_loads_no_matrix_factorisation(loaded: dict[str, set[str]]) -> None:
+    assert not loaded["help"] & {"implicit", "scipy"}
 
 
 # ---- where a platform is named

@@ -21,10 +21,8 @@ from tests.doors import CARTPOLE, DRIFT, SATIATION, train_in
 
 RUNS = {
     "satiation": SATIATION,  # with deep-sets and two towers, by its preset
-    "sums": [*SATIATION, "--encoder", "mlp"],
-    "drift": DRIFT,
+    "sums": [*SATIATION, "--encoder", "mlp", "--head", "dense"],
     "transformer": [*SATIATION, "--encoder", "transformer", "--head", "scorer"],
-    "dense": [*SATIATION, "--head", "dense"],
     "gated": [*DRIFT, "--env", "social-feed", "--head", "gated"],
     "slates": [*DRIFT, "--env", "social-feed", "--max-episode-steps", "3"],
     "candidates": [*SATIATION, "--candidates", "12", "--head", "two-tower"],
@@ -83,7 +81,7 @@ def observation(interface: Any, number: int) -> Obs:
     return Obs(context, history.masked_fill(empty, -1), signals.masked_fill(empty.unsqueeze(-1), 0.0))
 
 
-@pytest.mark.parametrize("name", ["satiation", "sums", "drift", "transformer", "dense", "slates"])
+@pytest.mark.parametrize("name", ["satiation", "sums", "transformer", "slates"])
 def test_file_scores_as_the_policy_in_batches_of_any_size(name: str, checkpoint: Get, exported: Get) -> None:
     runtime = pytest.importorskip("onnxruntime", reason="onnxruntime, of the extra export, is not installed")
     session = runtime.InferenceSession(str(exported(name)), providers=["CPUExecutionProvider"])

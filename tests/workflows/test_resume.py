@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import shlex
 import signal
 import time
@@ -117,34 +118,42 @@ def test_interrupted_twice(name: str, tmp_path: Path, monkeypatch: pytest.Monkey
 
 # What can't be had quickly from processes that each import torch: a parent that has, and forks.
 KILLER = """
-import os, random, signal, sys, time
+import json, os, random, signal, sys, time
 from pathlib import Path
 from recsys_rl.cli import main
+import polars, recsys_rl.workflows.train
 
-command, path, rng = sys.argv[2:], Path(sys.argv[1]), random.Random(0)
-warm = ["--total-timesteps", "48", "--runs-dir", "../warm"]
-if "--log" in command:  # a child that was forked after polars had read a file would wait for its threads
-    import recsys_rl.workflows.train
-else:
-    main([*command, *warm])  # whatever is only imported on the way
-    path.unlink()
-resume = ["train", "--resume", "--algo", path.stem]
-saved = lambda: path.stat().st_mtime_ns if path.exists() else 0
-died_at = set()
-for number in range(10):
-    before, pid = saved(), os.fork()
+def live(path, command):
+    rng, died_at = random.Random(0), set()
+    resume = ["train", "--resume", "--algo", path.stem]
+    saved = lambda: path.stat().st_mtime_ns if path.exists() else 0
+    for number in range(6):
+        before, pid = saved(), os.fork()
+        if pid == 0:
+            os._exit(main(resume if path.exists() else command))
+        # In turn: at any moment, the start included; and soon after a checkpoint, so that the run gets on.
+        look = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        while number % 2 and saved() == before and os.waitid(os.P_PID, pid, look) is None:
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.015 if number % 2 else 0.3))
+        os.kill(pid, signal.SIGKILL)
+        if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL:
+            died_at.add(saved())
+    pid = os.fork()
     if pid == 0:
-        os._exit(main(resume if path.exists() else command))
-    # In turn: at any moment, the start included; and soon after a checkpoint, so that the run gets on.
-    look = os.WEXITED | os.WNOHANG | os.WNOWAIT
-    while number % 2 and saved() == before and os.waitid(os.P_PID, pid, look) is None:
-        time.sleep(0.001)
-    time.sleep(rng.uniform(0, 0.03 if number % 2 else 0.3))
-    os.kill(pid, signal.SIGKILL)
-    if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL:
-        died_at.add(saved())
-print(len(died_at - {0}))
-sys.exit(main(resume))
+        os._exit(main(resume))
+    assert os.waitpid(pid, 0)[1] == 0
+    print(path.stem, len(died_at - {0}))
+
+for name, (path, command) in json.loads(sys.argv[1]).items():
+    os.mkdir(name)
+    os.chdir(name)
+    # A child that was forked after polars had read a file would wait for its threads.
+    if "--log" not in command:
+        main([*command, "--total-timesteps", "48", "--runs-dir", "../warm"])  # what is imported on the way
+        Path(path).unlink()
+    live(Path(path), command)
+    os.chdir("..")
 """
 
 
@@ -157,29 +166,34 @@ def log_of_decisions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return log
 
 
-# One run of each kind of experience. The others: see above, and for learners from a log
-# tests/experience/test_logged.py.
+# One run of each kind of experience, first that from a log. The others: see above, and for learners from a
+# log tests/experience/test_logged.py.
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["gym", "dqn", "iql"])
 def test_killed_at_random_moments(
-    name: str, log_of_decisions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    log_of_decisions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """kill -9 ten times, then to the end."""
+    """kill -9 six times, then to the end."""
     whole, pieces = tmp_path / "whole", tmp_path / "pieces"
     whole.mkdir()
     pieces.mkdir()
     monkeypatch.chdir(whole)
-    options = RUNS.get(name, ["--algo", name, *LOGGED, "--log", str(log_of_decisions)])
-    command = ["train", *options, *steps(80)]
-    assert main(command) == 0
-    path = f"checkpoints/{algo_of(name)}.pt"
+    logged = ["--algo", "iql", *LOGGED, "--log", str(log_of_decisions)]
+    commands = {
+        name: (f"checkpoints/{algo_of(name)}.pt", ["train", *options, *steps(48)])
+        for name, options in {"iql": logged, "gym": RUNS["gym"], "dqn": RUNS["dqn"]}.items()
+    }
+    for name, (_, command) in commands.items():
+        (whole / name).mkdir()
+        monkeypatch.chdir(whole / name)
+        assert main(command) == 0
     script = tmp_path / "killer.py"
     script.write_text(KILLER)
-    code, out, err = finish(start(pieces, str(script), path, *command))
+    code, out, err = finish(start(pieces, str(script), json.dumps(commands)))
     assert code == 0, err
-    assert int(out) >= 2, "hardly any kill came between two checkpoints"
-    assert_same_weights(whole / path, pieces / path)
-    assert repr(log_of(whole)) == repr(log_of(pieces))
+    for (name, (path, _)), said in zip(commands.items(), out.splitlines(), strict=True):
+        assert int(said.split()[1]) >= 2, "hardly any kill came between two checkpoints"
+        assert_same_weights(whole / name / path, pieces / name / path)
+        assert repr(log_of(whole / name)) == repr(log_of(pieces / name))
 
 
 def test_stop_signal(tmp_path: Path) -> None:

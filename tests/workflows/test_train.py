@@ -50,7 +50,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_quickstart(tmp_path: Path) -> None:
+def test_quickstart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """What README's first commands run, in an empty folder, with plain lines and without control codes."""
     world = ("--data", "synthetic", "--num-items", "40", "--num-users", "50", "--total-timesteps", "4096")
     code, out, err = finish(start(tmp_path, "train", "--algo", "ppo", *world))
@@ -66,22 +68,23 @@ def test_quickstart(tmp_path: Path) -> None:
     folder = "runs/drift-synthetic-ppo-0"
     assert done == f"done: 4,096 steps; checkpoint: {folder}/ppo.pt; log: {folder}/log.csv"
 
-    code, out, err = finish(
-        start(tmp_path, "evaluate", "--algo", "ppo", "--checkpoint", "checkpoints/ppo.pt")
-    )
-    assert code == 0 and err.endswith("\nplaying oracle (13 of 13)\n")
+    monkeypatch.chdir(tmp_path)  # the next commands run in this process, which has imported torch
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert main(["evaluate", "--algo", "ppo", "--checkpoint", "checkpoints/ppo.pt"]) == 0
+    out, err = capsys.readouterr()
+    assert err.endswith("\nplaying oracle (13 of 13)\n")
     assert out.startswith("drift, ppo after 4,096 steps; synthetic") and "\nppo-greedy " in out
     found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    kept = {name for name in found if re.match(r"\.cache/recsys_rl/(rule|searched)-", name)}
+    kept = {name for name in found if re.match(r"cache/recsys_rl/(rule|searched)-", name)}
     assert len(kept) == 2
     assert found == kept | {
         "checkpoints/ppo.pt",
         *(f"{folder}/{name}" for name in ("ppo.pt", "ppo.prev.pt", "log.csv", "config.toml")),
     }
 
-    likes = ("--like", "item 7", "--like", "item 12")
-    code, out, err = finish(start(tmp_path, "recsys_rl", "recommend", *likes, "--k", "5"))
-    assert code == 0 and err.startswith(f"checkpoint: {folder}/ppo.pt, ppo on drift after 4,096 steps"), err
+    assert main(["recommend", "--like", "item 7", "--like", "item 12", "--k", "5"]) == 0
+    out, err = capsys.readouterr()
+    assert err.startswith(f"checkpoint: {folder}/ppo.pt, ppo on drift after 4,096 steps"), err
     assert len(re.findall(r"^ *\d+ .*\bitem \d+\b", out, re.MULTILINE)) == 5, out
 
 

@@ -1,0 +1,35 @@
+"""The options --log of `recsys-rl train`: several files, and tables of people's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from recsys_rl.env import OF_TABLES
+from recsys_rl.tables.read import is_own
+
+
+def with_log(argv: Sequence[str], given: Any) -> list[str]:
+    """The options with all files of --log together; a table of people's own is the platform of its run.
+
+    ``given`` holds the options that were read; ``env`` is set if only the log tells the platform.
+    """
+    words = joined(argv, "log")
+    files = [given.log] if isinstance(given.log, str) else given.log
+    if all(x is None for x in (given.env, given.checkpoint, given.run, given.config)) and is_own(files):
+        given.env = OF_TABLES
+    return words
+
+
+def joined(argv: Sequence[str], name: str) -> list[str]:
+    """The options with one --NAME A B in place of --NAME A --NAME B."""
+    option, values, others, taking = f"--{name}", list[str](), list[str](), False
+    for word in argv:
+        first, equals, value = word.partition("=")
+        if word.startswith("--"):
+            taking = first == option
+        if not taking:
+            others.append(word)
+        elif word != option:
+            values.append(value if equals and first == option else word)
+    return [*others, option, *values] if values else list(argv)
