@@ -1,4 +1,4 @@
-"""The benchmark of a team's own log: its logs, its rivals, its table from the rows of the file; and it runs."""
+"""The benchmark of a team's own log: logs, rivals, the table from the rows of its file; and it runs."""
 
 from __future__ import annotations
 
