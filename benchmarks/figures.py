@@ -120,11 +120,8 @@ def alike_items(count: int, affinity: float) -> tuple[Catalogue, Population]:
         embedding=towards.expand(count, 2).clone(),
         item_ids=torch.arange(count),
         titles=(),
-        genres=torch.zeros(count, 0),
-        genre_names=(),
         popularity=torch.logspace(-3, 0, count),
         quality=torch.linspace(1, 0, count),
-        year=torch.full((count,), torch.nan),
         available=torch.ones(count, dtype=torch.bool),
         source="made up",
     )

@@ -202,7 +202,7 @@ def judged(
     log: DecisionLog, catalogue: Catalogue, policies: dict[str, Any], name: str, seed: int
 ) -> list[Row]:
     """The rows of the table on the second part."""
-    options = OpeConfig(log=name, world=False, seed=seed)
+    options = OpeConfig(log=(name,), world=False, seed=seed)
     streams = generators(seed, *STREAMS)
 
     def rewards(feedback: Feedback) -> Tensor:

@@ -21,7 +21,7 @@ from recsys_rl.errors import FieldError
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
 from recsys_rl.models.features import SplitFeatures
 from recsys_rl.models.heads import item_kinds
-from recsys_rl.models.item_columns import NUMBERS, feature_names, item_columns, item_features
+from recsys_rl.models.item_columns import item_columns, item_features, number_names
 from recsys_rl.models.retrieval import check_candidates
 from recsys_rl.protocols import Env, UserModel
 from recsys_rl.settings.config import Config
@@ -225,7 +225,7 @@ def make_agent(
         interface.slate_size,
         interface.embeddings if has_items else (),
         interface if not has_items and interface.candidate_features else None,
-        (*NUMBERS, *feature_names(catalogue)),
+        number_names(catalogue),
         item_kinds(catalogue, scaled_as) if gated else None,
         UserColumns.of(interface, catalogue) if has_items else None,
         interface.profile,

@@ -156,6 +156,11 @@ class Brought(Protocol):
         """The platform whose log the users are learned from (checkpoint/home.py); {} if there is none."""
         ...
 
+    @property
+    def note(self) -> str:
+        """Lines about the file, which `train` prints; "" without any."""
+        ...
+
 
 @dataclass(frozen=True)
 class WorldFile:
@@ -182,7 +187,9 @@ class Platform:
     are required for recommendations if ``UserModel.visible`` hands in more than a constant profile.
     A platform with a ``file`` has its world from there. ``data_config``: the class of that section, in place
     of a source's; ``open_log``: opens people's own tables as logs of this platform, from their paths, the
-    sections data_config and env_config, and the catalogue. ``simulates``: its users answer.
+    sections data_config and env_config, and the catalogue. ``simulates``: its users answer. ``pieces``: from
+    the section env_config, the pieces of the context that a caller gives by their names
+    (tables/pieces.py); None: the platform makes all of them.
     """
 
     config: type[Any]  # the class of its section env_config
@@ -199,6 +206,7 @@ class Platform:
     data_config: type[Any] | None = None
     open_log: Callable[..., Any] | None = None
     simulates: bool = True
+    pieces: Callable[[Any], Sequence[Any]] | None = None
     presets: Mapping[str, Preset] = field(default_factory=dict)  # by algorithm; "*" is for all algorithms
 
     def repeats(self, settings: Any) -> bool:
@@ -217,7 +225,10 @@ class Platform:
             return None
         sections = (config.env_config, config.data_config, config.agent_config, config.train_config)
         given = {
-            x: getattr(section, x) for section in sections for x in self.file.fields if hasattr(section, x)
+            name: getattr(section, name)
+            for section in sections
+            for name in self.file.fields
+            if hasattr(section, name)
         }
         return self.file.load(given)
 

@@ -108,7 +108,7 @@ class MatrixUsers:
                 "env_config.ratings",
                 f"is 'true', but the data ({self.catalogue.source}) have one matrix alone: leave it out.",
             )
-        if self.config.distance == "tags" and not self.catalogue.genres.shape[1]:
+        if self.config.distance == "tags" and not self.catalogue.tag_names:
             raise FieldError(
                 "env_config.distance",
                 f"is 'tags', but the items of the data ({self.catalogue.source}) have none: leave it out.",
@@ -162,7 +162,7 @@ class MatrixUsers:
     def close(self) -> Tensor:
         """(I, I) bool: True if the two items are closer than the threshold."""
         if self.config.distance == "tags":
-            tags = self.catalogue.genres
+            tags = self.catalogue.tags
             return (
                 torch.cdist(tags, tags, compute_mode="donot_use_mm_for_euclid_dist") < self.config.threshold
             )

@@ -19,7 +19,7 @@ from recsys_rl.data.catalogue import split_by_id
 from recsys_rl.errors import one_line
 from recsys_rl.records import Source
 from recsys_rl.settings.shared import DataConfig, EnvConfig
-from recsys_rl.types import Catalogue, Population, UserError, World
+from recsys_rl.types import Catalogue, Population, UserError, World, genres_and_year
 
 
 @dataclass(frozen=True)
@@ -98,14 +98,16 @@ def matrix_world(
         embedding=_unit(embedding[first]),
         item_ids=torch.arange(number),
         titles=titles[first] or tuple(f"item {item}" for item in range(number)),
-        genres=values[first].float() if names else torch.zeros(number, 0),
-        genre_names=names,
         popularity=popularity[first],
         quality=quality[first],
-        year=torch.full((number,), torch.nan),
         available=torch.ones(number, dtype=torch.bool),
         source=f"{source}: {which}",
-        attributes={"distance": torch.cdist(columns, columns, compute_mode="donot_use_mm_for_euclid_dist")},
+        attributes={
+            "genres": values[first].float() if names else torch.zeros(number, 0),
+            "year": torch.full((number,), torch.nan),
+            "distance": torch.cdist(columns, columns, compute_mode="donot_use_mm_for_euclid_dist"),
+        },
+        features=genres_and_year(names),
     )
     matrices = {"ratings": ratings[:, first].contiguous()}
     if true is not None:

@@ -109,7 +109,8 @@ class Problem:
     @property
     def rewards(self) -> Floats:
         """(E,)"""
-        return (self.chosen == self.data.labels[self.rows]).astype(float)
+        right: Floats = (self.chosen == self.data.labels[self.rows]).astype(float)
+        return right
 
     @property
     def propensities(self) -> Floats:

@@ -75,4 +75,4 @@ class BCQ(QLearner[BCQConfig]):
         return averages.means() | starts.means() | {"lr": self.optimizer.lr}
 
 
-ALGORITHM = Algorithm(BCQConfig, BCQ, LOGGED, ConstrainedQNetwork, needs=("rewards",))
+ALGORITHM = Algorithm(BCQConfig, BCQ, LOGGED, ConstrainedQNetwork, needs=("rewards", "single items"))

@@ -53,4 +53,4 @@ class CQL(QLearner[CQLConfig]):
         return averages.means() | starts.means() | {"lr": self.optimizer.lr}
 
 
-ALGORITHM = Algorithm(CQLConfig, CQL, LOGGED, QNetwork, needs=("rewards",))
+ALGORITHM = Algorithm(CQLConfig, CQL, LOGGED, QNetwork, needs=("rewards", "single items"))

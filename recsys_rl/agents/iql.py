@@ -116,4 +116,4 @@ def quality(network: QNetwork, obs: Obs, items: Tensor) -> Tensor:
     return network.q(obs.among(items)).squeeze(1)
 
 
-ALGORITHM = Algorithm(IQLConfig, IQL, LOGGED, QualityActorCritic, needs=("rewards",))
+ALGORITHM = Algorithm(IQLConfig, IQL, LOGGED, QualityActorCritic, needs=("rewards", "single items"))

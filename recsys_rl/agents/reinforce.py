@@ -72,18 +72,17 @@ class Reinforce(NetworkPolicy[ReinforceConfig]):
         averages = StepMeans()
         starts = StartValues()
         for minibatch in batch.split(config.batch_size):
-            assert minibatch.returns_to_go is not None
+            returns = minibatch.returns_to_go  # (B,)
+            assert returns is not None
             obs, weights = shown_among(self.model, minibatch.obs, minibatch.items, self.generators["policy"])
             distribution, value = self.model(obs)
             logprob = corrected(distribution, weights).logprob(obs.places_of(minibatch.items))  # (B,)
             ratio = (logprob.detach() - minibatch.logprobs).exp().to(value)
             weight = ratio.clamp_max(config.weight_cap) * top_k_factor(logprob.detach(), config.top_k)
-            advantage = (
-                minibatch.returns_to_go - value.detach() if config.top_k == 1 else minibatch.returns_to_go
-            )
+            advantage = returns - value.detach() if config.top_k == 1 else returns
             advantage = advantage / advantage.square().mean().sqrt().clamp_min(1e-8)
             policy_loss = policy_gradient(logprob, weight * advantage)
-            fit = value_loss(value, minibatch.returns_to_go)
+            fit = value_loss(value, returns)
             loss = policy_loss - config.kl_coef * logprob.mean() + config.vf_coef * fit
             self.optimizer.zero_grad()
             loss.backward()

@@ -33,6 +33,7 @@ from recsys_rl.types import (
     Scale,
     UserError,
     World,
+    genres_and_year,
     tensors_of,
 )
 
@@ -296,6 +297,8 @@ T_Noun = TypeVar("T_Noun", Catalogue, Population)
 def _rebuild(kind: type[T_Noun], texts: object, tensors: Mapping[str, Tensor]) -> T_Noun:
     """The dataclass from its texts and tensors; Refused if a field is missing or has a wrong type."""
     what = kind.__name__.lower()
+    if isinstance(texts, dict) and "genre_names" in texts:
+        texts, tensors = _with_attributes(texts, tensors)
     optional = {f.name: f.default for f in dataclasses.fields(kind) if f.default is not dataclasses.MISSING}
     hints = typing.get_type_hints(kind)
     mappings: dict[str, dict[str, Tensor]] = {
@@ -329,8 +332,23 @@ def _rebuild(kind: type[T_Noun], texts: object, tensors: Mapping[str, Tensor]) -
             raise Refused(f"holds a {what} whose {name!r} is {value.dtype} and not {dtype}")
     if not values["source"].isprintable():  # the commands print it
         raise Refused(f"holds a {what} whose 'source' has control characters")
-    _check_finite(what, {name: tensor for name, tensor in tensors.items() if name != "year"})  # NaN: unknown
+    _check_finite(what, tensors)
     return kind(**values)
+
+
+def _with_attributes(
+    texts: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The catalogue of a file of format 3, in which genres and years were fields and not attributes."""
+    genres, year = (dataclasses.asdict(feature) for feature in genres_and_year())
+    others = texts.get("features", [])
+    features = [genres | {"values": texts["genre_names"]}, year]
+    features += others if isinstance(others, list) else [others]
+    moved = {name: f"attributes.{name}" for name in ("genres", "year")}
+    return (
+        {name: text for name, text in texts.items() if name != "genre_names"} | {"features": features},
+        {moved.get(name, name): tensor for name, tensor in tensors.items()},
+    )
 
 
 def _features(entries: object) -> tuple[ItemFeature, ...]:
@@ -346,7 +364,11 @@ def _features(entries: object) -> tuple[ItemFeature, ...]:
         texts = [text for feature in features for text in (feature.name, *feature.values)]
         sound = all(type(text) is str and text.isprintable() for text in texts)
         sound = sound and all(feature.scale in typing.get_args(Scale) for feature in features)
-        sound = sound and all(bool(feature.values) == (feature.scale == "classes") for feature in features)
+        sound = sound and all(
+            bool(feature.values) == (feature.scale == "classes")
+            for feature in features
+            if feature.scale != "tags"
+        )
     except (AssertionError, KeyError, TypeError):
         sound = False
     if not sound:
@@ -373,26 +395,25 @@ def _map_table(values: Mapping[str, Any]) -> Tensor:
 
 def _check_catalogue(catalogue: Catalogue) -> None:
     if catalogue.embedding.ndim != 2:
-        raise Refused("holds a catalogue whose embedding or genres have a wrong shape")
-    rows, columns = catalogue.num_items, len(catalogue.genre_names)
+        raise Refused("holds a catalogue whose embedding has a wrong shape")
+    rows = catalogue.num_items
     named = _take_apart(catalogue)[1]
     gram, share = (named.pop(f"factors.{name}", None) for name in ("gram", "popularity_share"))
     lengths = {len(catalogue.titles), len(catalogue.item_names)}
     if any(tensor.shape[:1] != (rows,) for tensor in named.values()) or not lengths <= {0, rows}:
         raise Refused("holds a catalogue whose fields disagree in their number of items")
-    if catalogue.genres.shape != (rows, columns):
-        raise Refused("holds a catalogue whose embedding or genres have a wrong shape")
     _check_factors(catalogue, gram, share)
-    for name in ("genres", "popularity"):
-        values = getattr(catalogue, name)
-        if bool(((values < 0) | (values > 1)).any()):
-            raise Refused(f"holds a catalogue whose {name!r} has values outside 0 .. 1")
+    if bool(((catalogue.popularity < 0) | (catalogue.popularity > 1)).any()):
+        raise Refused("holds a catalogue whose 'popularity' has values outside 0 .. 1")
     for feature in catalogue.features:
-        values = catalogue.attributes.get(feature.name)
-        if values is None or values.ndim != 1:
+        values, tags = catalogue.attributes.get(feature.name), feature.scale == "tags"
+        if values is None or values.shape != ((rows, len(feature.values)) if tags else (rows,)):
             raise Refused(f"holds a catalogue without the attribute {feature.name!r} that its policy sees")
-        if feature.values and bool(((values < 0) | (values >= len(feature.values))).any()):
-            raise Refused(f"holds a catalogue whose {feature.name!r} has values without a name")
+        if feature.scale in ("tags", "partial") and values.dtype != torch.float32:
+            raise Refused(f"holds a catalogue whose {feature.name!r} is {values.dtype} and not torch.float32")
+        highest = 1 if tags else len(feature.values) - 1
+        if feature.values and not bool(((values >= 0) & (values <= highest)).all()):
+            raise Refused(f"holds a catalogue whose {feature.name!r} has values outside 0 .. {highest}")
 
 
 def _check_factors(catalogue: Catalogue, gram: Tensor | None, share: Tensor | None) -> None:

@@ -75,6 +75,10 @@ class LearnedFile:
         return home
 
     @property
+    def note(self) -> str:
+        return ""
+
+    @property
     def settings(self) -> dict[str, Any]:
         """The sections of a run inside these users, without the file itself."""
         catalogue = self.world.catalogue

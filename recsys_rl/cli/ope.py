@@ -8,6 +8,7 @@ from itertools import takewhile
 
 import tyro
 
+from recsys_rl.cli.logs import joined
 from recsys_rl.cli.parse import checked, parse
 from recsys_rl.errors import UserError
 from recsys_rl.workflows.ope import ope
@@ -21,6 +22,7 @@ Examples:
   recsys-rl ope --log log.parquet --compare ppo random               their difference, and is it settled?
   recsys-rl ope --log log.parquet --target mine.parquet              your own policy's probabilities
   recsys-rl ope --log clicks.csv --target mine.csv --compare target logged      your own log
+  recsys-rl ope --log newer.csv --checkpoint mine.pt                 a policy that was trained on such a log
   recsys-rl ope --log kuairand-random --target mine.parquet                     a public log
 
 docs/09_logs.md: when the numbers can be trusted."""
@@ -32,7 +34,7 @@ class OpeOptions(OpeConfig):
 
     policy: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Row of the evaluation table to judge: ppo, ppo-greedy, random, popularity ... (default: the
-    checkpoint's own policy, sampled). Of your own log: random."""
+    checkpoint's own policy, sampled). Of your own log without a checkpoint: random."""
 
     def __post_init__(self) -> None:
         """Check nothing here: the OpeConfig made from these options checks the values."""
@@ -45,7 +47,7 @@ def run(argv: list[str]) -> None:
 def ope_options(argv: list[str]) -> OpeConfig:
     """The settings from the command line. Raises UserError; `--help` raises SystemExit(0)."""
     _check_compare(argv)
-    options = parse(OpeOptions, OpeOptions(), argv, "recsys-rl ope", TEXT)
+    options = parse(OpeOptions, OpeOptions(), joined(argv, "log"), "recsys-rl ope", TEXT)
     return checked(OpeConfig, options)
 
 

@@ -278,7 +278,7 @@ class LongVideo(visits.Visiting):
         texts = [attributes.origins(self.catalogue, {"duration": DURATIONS, "creator": attributes.CREATORS})]
         if not self.catalogue.knows_quality:
             texts.append("the data hold no ratings that differ, so no video is catchy")
-        if not bool(self.catalogue.genres.any()):
+        if not bool(self.catalogue.tags.any()):
             texts.append("the data hold no categories, so no user tires of a category")
         if self.visits > 1:
             texts.append("habits of users and the days on which they return are assumed")
@@ -292,7 +292,7 @@ class LongVideo(visits.Visiting):
     @cached_property
     def categories(self) -> Tensor:
         """(I, G) genres as unit vectors (zero where an item has none)."""
-        return self.catalogue.unit_genres
+        return self.catalogue.unit_tags
 
     @cached_property
     def hold_of_item(self) -> Tensor:

@@ -32,7 +32,7 @@ from torch import Tensor
 
 from recsys_rl.errors import UserError, amount, listed, short
 from recsys_rl.objective.weighted import check_weights, parse_weights
-from recsys_rl.records import Platform, Preset, WorldFile
+from recsys_rl.records import Known, Platform, Preset, VisitPieces, WorldFile
 from recsys_rl.session import make_interface
 from recsys_rl.settings.shared import DataConfig, EnvConfig
 from recsys_rl.tables.columns import DecisionColumns
@@ -79,11 +79,11 @@ class OwnLogConfig(EnvConfig):
 def _read(text: str, session_length: int) -> tuple[LogShape, Mapping[str, float]]:
     """The shape of the field ``shape``, and the weights of the signals. Raises UserError."""
     try:
-        found = json.loads(text)
-        signals, slate_size = tuple(map(str, found.get("signals", ["reward"]))), found.get("slate_size", 1)
-        repeats, weights = found.get("repeats", True), found.get("weights", {})
+        shape = json.loads(text)
+        signals, slate_size = tuple(map(str, shape.get("signals", ["reward"]))), shape.get("slate_size", 1)
+        repeats, weights = shape.get("repeats", True), shape.get("weights", {})
         sound = type(slate_size) is int and slate_size > 0 and type(repeats) is bool and bool(signals)
-        pieces = read_pieces(json.dumps(found.get("pieces", [])))
+        pieces = read_pieces(json.dumps(shape.get("pieces", [])))
         numbers = {str(name): float(weight) for name, weight in weights.items()}
     except (AttributeError, TypeError, ValueError) as error:
         raise UserError(f"The shape of this log can't be read ({short(str(error))}): train again.") from error
@@ -193,6 +193,11 @@ def interface_of(shape: LogShape, catalogue: Catalogue) -> Interface:
     )
 
 
+def _no_context(config: OwnLogConfig, _: Catalogue, profiles: Tensor, __: Tensor) -> Known:
+    """Zeros, until the caller gives the context (``Visit.with_context``)."""
+    return {piece.name: torch.zeros(len(profiles), piece.size) for piece in config.log_shape.pieces}
+
+
 def open_own_log(paths: Sequence[str], data: OwnLogData, env: OwnLogConfig, catalogue: Catalogue) -> OwnLog:
     """The decisions of ``paths`` as a log of the platform with these settings and items. Raises UserError."""
     shape = env.log_shape
@@ -233,7 +238,7 @@ def load_log(given: Mapping[str, Any]) -> OwnLogFile:
         sorted((name.removesuffix("_column"), given[name]) for name in given if name.endswith("_column"))
     )
     weights = tuple(given.get("weights") or ())
-    stamps = tuple(Path(x).stat().st_mtime_ns if Path(x).exists() else 0 for x in paths)
+    stamps = tuple(Path(path).stat().st_mtime_ns if Path(path).exists() else 0 for path in paths)
     return _loaded(paths, stamps, columns, given.get("separator"), given.get("items"), weights)
 
 
@@ -247,12 +252,12 @@ def _loaded(
     weights: tuple[str, ...],
 ) -> OwnLogFile:
     files = LogFiles(paths, dict(columns), separator)
-    found = survey(files)
-    facts = ItemFacts() if items is None else _facts(items, found)
+    overview = survey(files)
+    facts = ItemFacts() if items is None else _facts(items, overview)
     source = " + ".join(Path(path).name for path in paths)
-    catalogue = catalogue_of_items(found.ids, facts, found.shares, source)
-    if found.text_ids:
-        catalogue = dataclasses.replace(catalogue, item_names=tuple(map(str, found.ids)))
+    catalogue = catalogue_of_items(overview.ids, facts, overview.shares, source)
+    if overview.text_ids:
+        catalogue = dataclasses.replace(catalogue, item_names=tuple(map(str, overview.ids)))
     size = catalogue.embedding.shape[1]
     rows, ids = torch.zeros(0, size), torch.zeros(0, dtype=torch.int64)
     return OwnLogFile(
@@ -262,20 +267,20 @@ def _loaded(
             "env_config": {
                 "num_items": catalogue.num_items,
                 "embedding_dim": size,
-                "max_episode_steps": found.shape.session_length,
-                "shape": _text(found.shape, _weights(files.name, found.shape.signals, weights)),
+                "max_episode_steps": overview.shape.session_length,
+                "shape": _text(overview.shape, _weights(files.name, overview.shape.signals, weights)),
             },
             "model_config": {} if knows_items(catalogue) else {"head": "dense"},
         },
-        note=_note(found, facts, catalogue),
+        note=_note(overview, facts, catalogue),
     )
 
 
-def _facts(path: str, found: Survey) -> ItemFacts:
-    """What the file of items says. Raises UserError for an item of the log that it lacks."""
-    facts = read_items(path, found.item_column, found.text_ids)
+def _facts(path: str, overview: Survey) -> ItemFacts:
+    """The facts of the file of items. Raises UserError for an item of the log that it lacks."""
+    facts = read_items(path, overview.item_column, overview.text_ids)
     known = set(facts.ids)
-    lacking = [str(name) for name in found.ids if name not in known]
+    lacking = [str(name) for name in overview.ids if name not in known]
     if lacking:
         raise UserError(
             f"{path} lacks {amount(len(lacking), 'item')} of the log, as {listed(lacking[:3])}: add them, or "
@@ -309,12 +314,12 @@ def _text(shape: LogShape, weights: Mapping[str, float]) -> str:
     )
 
 
-def _note(found: Survey, facts: ItemFacts, catalogue: Catalogue) -> str:
+def _note(overview: Survey, facts: ItemFacts, catalogue: Catalogue) -> str:
     """Lines about the log and its items."""
     known = knows_items(catalogue)
-    several = found.shape.session_length > 1
+    several = overview.shape.session_length > 1
     lines = [
-        *found.notes,
+        *overview.notes,
         facts.note,
         f"{amount(catalogue.num_items, 'item')}, known by "
         + (
@@ -323,10 +328,10 @@ def _note(found: Survey, facts: ItemFacts, catalogue: Catalogue) -> str:
             else "their ids alone: the head is dense, and no other item can be chosen"
         ),
         "no session shows an item twice, so the policy shows none twice"
-        if several and not found.shape.repeats
+        if several and not overview.shape.repeats
         else "",
         ""
-        if found.has_users
+        if overview.has_users
         else "no column of users: held out are sessions by the hash of their id"
         if several
         else "no column of users: held out are decisions by the hash of their context",
@@ -352,9 +357,15 @@ PLATFORM = Platform(
     data_config=OwnLogData,
     presets=PRESETS,
     file=WorldFile(
-        ("log", "weights", "items", "separator", *(f"{x}_column" for x in DecisionColumns().columns)),
+        ("log", "weights", "items", "separator", *(f"{role}_column" for role in DecisionColumns().columns)),
         load_log,
     ),
     open_log=open_own_log,
+    visit_pieces=VisitPieces(
+        begin=_no_context,
+        after=lambda config, catalogue, known, items, seen: known,
+        pieces=lambda config, catalogue, known: known,
+    ),
+    pieces=lambda config: config.log_shape.pieces,
     simulates=False,
 )

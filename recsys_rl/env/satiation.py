@@ -116,7 +116,7 @@ class Satiation:
     @cached_property
     def genres(self) -> Tensor:
         """(I, G) genres as unit vectors (zero where an item has none)."""
-        return self.catalogue.unit_genres
+        return self.catalogue.unit_tags
 
     def sample(self, users: Tensor) -> SatiationState:
         taste = self.population.taste.index_select(0, users)  # (N, D)

@@ -232,7 +232,7 @@ class ShortVideo(visits.Visiting):
     @cached_property
     def tags(self) -> Tensor:
         """(I, G) tags as unit vectors (zero where a video has none)."""
-        return self.catalogue.unit_genres
+        return self.catalogue.unit_tags
 
     @cached_property
     def axes(self) -> Tensor:

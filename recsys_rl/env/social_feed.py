@@ -654,8 +654,9 @@ def add_attributes(world: World, seed: int) -> World:
         named["expires"] = named["born"] + torch.where(story, STORY_HOURS, float(visits.HOURS))
     organic = (named["kind"] == POST) | story
     named["author"] = torch.where(organic, named["creator"].long(), -1)
-    features = (ItemFeature("kind", "classes", KINDS), ItemFeature("bid", "log"))
-    catalogue = dataclasses.replace(catalogue, attributes=named, features=features)
+    own = (ItemFeature("kind", "classes", KINDS), ItemFeature("bid", "log"))
+    others = (feature for feature in catalogue.features if feature not in own)
+    catalogue = dataclasses.replace(catalogue, attributes=named, features=(*others, *own))
     check_items(catalogue)
     centres, creator = creator_embeddings(catalogue), named["creator"].long()
     weight = torch.bincount(creator, minlength=len(centres)).log()  # (C,), -inf without items

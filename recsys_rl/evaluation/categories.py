@@ -34,21 +34,19 @@ def categories(
     FEWEST of the users, and ``mean`` {name: [0..1]} of the whole sessions). None if the data hold no
     categories.
     """
-    if not bool(catalogue.genres.any()):
+    if not bool(catalogue.tags.any()):
         return None
     size = -(-session_length // BINS)
     starts = range(0, session_length, size)
     counts = {name: _counts(catalogue, played, starts, size) for name, played in sessions.items()}
     shares = torch.stack([_shares(count.sum(0)) for count in counts.values()]).sum(0)  # (G + 1,)
-    order = shares[:-1].argsort(descending=True, stable=True).tolist()
-    named = [genre for genre in order if shares[genre] > 0 and catalogue.genre_names[genre] not in TAKEN][
-        :NAMED
-    ]
-    rest = [genre for genre in range(len(shares)) if genre not in named]
-    names = [*(catalogue.genre_names[genre] for genre in named), OTHERS]
+    order, tags = shares[:-1].argsort(descending=True, stable=True).tolist(), catalogue.tag_names
+    named = [tag for tag in order if shares[tag] > 0 and tags[tag] not in TAKEN][:NAMED]
+    rest = [tag for tag in range(len(shares)) if tag not in named]
+    names = [*(tags[tag] for tag in named), OTHERS]
 
     def by_name(values: Tensor) -> dict[str, Any]:  # (..., G + 1)
-        columns = [*(values[..., genre] for genre in named), values[..., rest].sum(-1)]
+        columns = [*(values[..., tag] for tag in named), values[..., rest].sum(-1)]
         return dict(zip(names, (column.tolist() for column in columns), strict=True))
 
     rows = []
@@ -85,8 +83,8 @@ def _there(sessions: Sessions) -> Tensor:
 
 def _counts(catalogue: Catalogue, sessions: Sessions, starts: range, size: int) -> Tensor:
     """(parts, G + 1): shown items by category in each part of the session; the last column has none."""
-    genres = catalogue.genres / catalogue.genres.sum(1, keepdim=True).clamp_min(1)  # (I, G)
-    weights = torch.cat([genres, 1 - genres.sum(1, keepdim=True)], 1)  # (I, G + 1)
+    tags = catalogue.tags / catalogue.tags.sum(1, keepdim=True).clamp_min(1)  # (I, G)
+    weights = torch.cat([tags, 1 - tags.sum(1, keepdim=True)], 1)  # (I, G + 1)
     items = sessions.items.cpu().masked_fill(~_there(sessions).unsqueeze(-1), -1)  # (T, N, K)
     parts = [items[at : at + size] for at in starts]
     shown = [ids[ids >= 0].bincount(minlength=len(weights)).to(weights.dtype) for ids in parts]

@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from recsys_rl.settings.config import Config, to_dict
+from recsys_rl.tables.decision_log import named_for_a_hash
 from recsys_rl.types import Catalogue, Population, tensors_of
 from recsys_rl.utils.download import cache_folder
 from recsys_rl.utils.tensor_cache import digest, read_tensors, write_tensors
@@ -50,7 +51,7 @@ def search_key(
     It includes ``budget``, the steps of the search, and ``form``, what the row is made of beside the config
     (plain values), and excludes the held-out users.
     """
-    parts = tensors_of(catalogue)
+    parts = named_for_a_hash(catalogue)
     users = {
         name: values for name, values in tensors_of(population).items() if name.startswith("attributes.")
     }

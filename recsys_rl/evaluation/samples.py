@@ -137,10 +137,11 @@ def _events(catalogue: Catalogue, signals: Sequence[Signal], feedback: Feedback,
 def _slate(catalogue: Catalogue, items: Sequence[int]) -> Step:
     """Title, year and genres of an item. A slate has the titles and genres of all its items, and no year."""
     shown = [item for item in items if item >= 0]
-    year = catalogue.year[shown[0]].item() if len(shown) == 1 == len(items) else math.nan
-    known = catalogue.genres[torch.tensor(shown, dtype=torch.int64)].any(0).tolist()
+    years = catalogue.attributes.get("year", ())
+    year = float(years[shown[0]]) if len(shown) == 1 == len(items) and len(years) else math.nan
+    known = catalogue.tags[torch.tensor(shown, dtype=torch.int64)].any(0).tolist()
     return {
         "title": ", ".join(catalogue.title(item) for item in shown),
         "year": None if math.isnan(year) else int(year),
-        "genres": [name for name, has in zip(catalogue.genre_names, known, strict=True) if has],
+        "genres": [name for name, has in zip(catalogue.tag_names, known, strict=True) if has],
     }

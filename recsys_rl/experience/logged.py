@@ -13,7 +13,7 @@ from torch import Tensor
 from recsys_rl.data.heldout import heldout_rows
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.errors import FieldError, UserError, amount
-from recsys_rl.experience.log_facts import best_sessions, check_facts, facts_of
+from recsys_rl.experience.log_facts import behaviour_logprobs, best_sessions, check_facts, facts_of
 from recsys_rl.make import make_user_model
 from recsys_rl.objective.weighted import FIELD, check_weights, parse_weights, stream_weights, weighted
 from recsys_rl.protocols import Learner, UserModel, Watcher
@@ -79,21 +79,26 @@ def make_logged(
             "the context): give the settings with which it was recorded."
         )
 
-    def training() -> Iterator[tuple[DecisionLog, Tensor]]:
+    def training(sides: Sides | None = None) -> Iterator[tuple[DecisionLog, Tensor]]:
         """The decisions of training users with their rewards, a part of the log at a time."""
         for log in decisions():
-            part = log.rows(~heldout_rows(log, world.population, data.heldout_fraction, seed))
+            heldout = heldout_rows(log, world.population, data.heldout_fraction, seed)
+            if sides is not None:
+                sides.add(log, heldout)
+            part = log.rows(~heldout)
             if part.num_rows:
                 yield part, log_rewards(part, users, weights, FIELD)
 
-    in_one_part = source.num_rows <= MOST_ROWS
-    held = [*training()] if in_one_part else None  # else it is read once more, part by part
-    facts = facts_of(training() if held is None else held)
-    check_facts(source.name, config.algo, facts, (*config.algorithm.needs, *settings.needs))
+    in_one_part, sides = source.num_rows <= MOST_ROWS, Sides(source.unit)
+    held = [*training(sides)] if in_one_part else None  # else it is read once more, part by part
+    facts = facts_of(training(sides) if held is None else held)
+    ids = world.catalogue.item_names or world.catalogue.item_ids.tolist()
+    check_facts(source.name, config.algo, facts, (*config.algorithm.needs, *settings.needs), ids)
     endless, share = (getattr(settings, name, 0) for name in ("bootstrap_time_limit", "best_sessions"))
 
     def tables() -> Iterator[TransitionTable]:
         for part, rewards in training() if held is None else held:
+            part = replace(part, logprobs=behaviour_logprobs(part, facts.logger_rows))
             if 0 < share < 1:
                 best = best_sessions(part, rewards, facts.least_of_best(share))
                 part, rewards = part.rows(best), rewards[best]
@@ -103,7 +108,14 @@ def make_logged(
                 )
 
     logged = Logged(
-        source.name, tables, in_one_part, header.interface, settings, generator, source.fingerprint()
+        source.name,
+        tables,
+        in_one_part,
+        header.interface,
+        settings,
+        generator,
+        source.fingerprint(),
+        sides.text,
     )
     logged.note = note
     return logged
@@ -123,6 +135,29 @@ def open_log(config: Config, world: World) -> LogSource:
     return RecordedLog(paths)
 
 
+class Sides:
+    """Decisions and users of a log on either side: those that are learned from, and those held out."""
+
+    def __init__(self, unit: str) -> None:
+        """``unit``: the noun for a user."""
+        self.unit, self.rows = unit, [0, 0]
+        self.users = [torch.empty(0, dtype=torch.int64)] * 2
+
+    def add(self, log: DecisionLog, heldout: Tensor) -> None:
+        """Count a part of the log; ``heldout`` (E,) bool."""
+        for side, mask in enumerate((~heldout, heldout)):
+            self.rows[side] += int(mask.sum())
+            self.users[side] = torch.cat([self.users[side], log.users[mask]]).unique()
+
+    @property
+    def text(self) -> str:
+        train, held = (
+            f"{amount(rows, 'decision')} of {amount(len(users), self.unit)}"
+            for rows, users in zip(self.rows, self.users, strict=True)
+        )
+        return f"{train} for training, {held} held out"
+
+
 class Logged:
     """Batches of decisions, drawn with replacement: all decisions that are held are equally likely.
 
@@ -140,6 +175,7 @@ class Logged:
         config: LoggedConfig,
         generator: torch.Generator,
         fingerprint: bytes = b"",
+        sides: str = "",
     ) -> None:
         """
         Args:
@@ -148,11 +184,12 @@ class Logged:
             in_one_part: the log is one part.
             generator: draws the decisions of each batch.
             fingerprint: of the log; a resumed run must have the same.
+            sides: what is learned from and what is held out, in words.
 
         Raises UserError if the log has no decision to learn from.
         """
         self.name, self.tables, self.in_one_part, self._interface = name, tables, in_one_part, interface
-        self.size, self.generator = config.steps_per_update, generator
+        self.size, self.generator, self.sides = config.steps_per_update, generator, sides
         self.fingerprint = torch.tensor(list(fingerprint), dtype=torch.uint8)
         self.env: None = None
         self.watcher: Watcher | None = None

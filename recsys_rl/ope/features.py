@@ -16,9 +16,11 @@ MEMORY = 0.9
 class Features:
     """Numbers about observation and items that every log has. It is made once for a catalogue."""
 
-    def __init__(self, catalogue: Catalogue, interface: Interface) -> None:
+    def __init__(self, catalogue: Catalogue, interface: Interface, by_item: bool = False) -> None:
+        """``by_item``: the last column is the row of the item, for a model of each (item_models.py)."""
+        self.by_item = by_item
         self.embedding = catalogue.embedding  # (I, D)
-        self.genres = catalogue.unit_genres  # (I, G)
+        self.genres = catalogue.unit_tags  # (I, G)
         popularity = _z((catalogue.popularity + 1e-3).log())
         quality = _z(catalogue.quality)
         lure = (popularity - quality).clamp_min(0)  # more popular than good
@@ -44,6 +46,12 @@ class Features:
         first = self.item.shape[1] + self.other.index(span.start)
         return list(range(first, first + span.stop - span.start))
 
+    @property
+    def of_users(self) -> list[int]:
+        """The small pieces of the context, as columns."""
+        first = self.item.shape[1]
+        return list(range(first, first + len(self.other)))
+
     def __call__(self, obs: Obs, items: Tensor) -> Tensor:
         """(B, F) float32, from B observations and the items (B, K) shown, -1 at empty places.
 
@@ -65,6 +73,8 @@ class Features:
         columns += [mean(column.unsqueeze(2)) for column in self.user_columns.of_items(obs.context, rows)]
         if obs.history is not None and obs.signals is not None:
             columns += self._session(obs.history, obs.signals, embedding, genres)
+        if self.by_item:
+            columns.append(rows[:, :1].float())  # exact up to 2^24 items
         return torch.cat(columns, 1)
 
     def _session(self, history: Tensor, signals: Tensor, embedding: Tensor, genres: Tensor) -> list[Tensor]:

@@ -163,6 +163,7 @@ def replay(
     file: str = "the log",
     table: DecisionTable | None = None,
     estimated: bool = False,
+    by_item: bool = False,
 ) -> ReplayedLog:
     """Replay the sessions of a log, or of a part of it. Raises UserError.
 
@@ -171,10 +172,11 @@ def replay(
         gamma: discount per step.
         totals: what all parts share; a generator of folds where the log has no other parts.
         file, table, estimated: as in ReplayedLog.
+        by_item: as in Features.
     """
     if isinstance(totals, torch.Generator):
         totals = survey([(log, rewards)], totals)
-    features, rows = Features(catalogue, log.header.interface), torch.empty(0)
+    features, rows = Features(catalogue, log.header.interface, by_item), torch.empty(0)
     held = []
     for at, obs in observations(log, catalogue):
         own = log.candidates is not None or log.exclude is not None  # else the mask is the catalogue's

@@ -155,6 +155,10 @@ class Visit:
         known = {name: torch.cat([visit.known[name] for visit in visits]) for name in first.known}
         return replace(first, session=session, known=known)
 
+    def with_context(self, given: Mapping[str, Tensor]) -> Visit:
+        """The visits with these pieces of the context, (N, size) each, until others are given."""
+        return replace(self, known={**self.known, **given})
+
     def next_visit(self, profiles: Tensor, gap: Tensor, hours: float | Tensor = NOON) -> Visit:
         """The same people's next visit, ``gap`` (N,) int64 days later; arguments as in ``begin``."""
         again, lasting = Visit.begin(self.checkpoint, profiles, hours), _pieces_of(self.checkpoint).lasting

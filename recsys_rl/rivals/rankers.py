@@ -31,7 +31,7 @@ SCANNED_ROWS = 64
 class RuleWeights:
     """The weights of `rule`, () or (N,) each: a linear score of the visible features of user and item.
 
-    u is the profile after the fold-in, e_i the embedding (unit norm), g_i the genres (unit norm), and
+    u is the profile after the fold-in, e_i the embedding (unit norm), g_i the tags (unit norm), and
     leave_rate_i the share of sessions that ended after the item. The sums are over the items shown, and k
     counts the steps since::
 
@@ -105,17 +105,17 @@ class Rule:
 
     @cached_property
     def own_columns(self) -> Tensor:
-        """(I, G + X + 3): genres, features; log popularity, quality and leave rate as z-scores."""
-        num_genres = len(self.catalogue.genre_names)
-        genres, numbers, _ = item_columns(self.catalogue).tensor_split((num_genres, num_genres + 2), 1)
+        """(I, G + X + 3): tags, features; log popularity, quality and leave rate as z-scores."""
+        num_tags = len(self.catalogue.tag_names)
+        tags, numbers, _ = item_columns(self.catalogue).tensor_split((num_tags, num_tags + 2), 1)
         rates = self.leave_rates
         leaving = torch.zeros_like(numbers[:, 0]) if rates is None else rates  # (I,)
-        return torch.cat([genres, feature_columns(self.catalogue), numbers, leaving.unsqueeze(1)], 1)
+        return torch.cat([tags, feature_columns(self.catalogue), numbers, leaving.unsqueeze(1)], 1)
 
     @cached_property
     def feature_places(self) -> dict[str, int]:
         """The place of each of the X features in ``own_columns``."""
-        first = len(self.catalogue.genre_names)
+        first = len(self.catalogue.tag_names)
         return {name: first + at for at, name in enumerate(feature_names(self.catalogue))}
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:

@@ -119,7 +119,7 @@ def leave_rates(catalogue: Catalogue, shown: Tensor, last: Tensor) -> Tensor:
     (I,) are numbers of sessions.
     """
     overall = last.sum() / shown.sum().clamp_min(1)
-    tags = catalogue.genres  # (I, G)
+    tags = catalogue.tags  # (I, G)
     of_tag = (last @ tags + SHRINKAGE * overall) / (shown @ tags + SHRINKAGE)  # (G,)
     number = tags.sum(1)  # (I,)
     of_tags = torch.where(number > 0, tags @ of_tag / number.clamp_min(1), overall)

@@ -69,7 +69,7 @@ def _header(survey: Survey) -> DecisionHeader:
         platform=first.config.env,
         catalogue=catalogue_hash(first.catalogue),
         candidates=rules.pop() if len(rules) == 1 else "",
-        applications=tuple(names[x] for x in survey.applications),
+        applications=tuple(names[number] for number in survey.applications),
     )
 
 
@@ -83,9 +83,9 @@ def _names(loggers: Mapping[Logger, Version]) -> list[str]:
         if explore:
             name = f"{1 - explore:g} {name} + {explore:g} random"
         names.append(name if name not in names else f"{name} ({version.row.sha256[:8]})")
-    for place, (own, _) in enumerate(loggers):
+    for index, (own, _) in enumerate(loggers):
         if isinstance(own, str):
-            names.insert(place, own if own not in names else f"{own} (application)")
+            names.insert(index, own if own not in names else f"{own} (application)")
     return names
 
 
@@ -133,7 +133,7 @@ def _rows_of_decision(session: SessionState, again: Replayed) -> Iterator[LogRow
             forbidden = (~drawn.obs.mask[0] & catalogue.available).nonzero().squeeze(1).tolist()
         if decision.application:  # what it showed could be shown there, whatever the platform forbids
             shown = decision.items[places]
-            forbidden = [x for x in forbidden if x not in shown]
+            forbidden = [item for item in forbidden if item not in shown]
             candidates = None if candidates is None else [*dict.fromkeys((*candidates, *shown))]
         yield LogRow(
             session=session,

@@ -32,9 +32,9 @@ def observe(recommendations: Recommendations, job: Job) -> None:
     shared, request, now = recommendations.shared, job.task.request, recommendations.shared.clock()
     version, session = shared.active.version, open_session(visitor, request.session_id, now)
     hour = hour_of(request, version, now)
-    found, fresh = _rows_of(request, version, session), session is None
+    rows, fresh = _rows_of(request, version, session), session is None
     if session is None:
-        session = recommendations.new_session(visitor, found.likes, now)
+        session = recommendations.new_session(visitor, rows.likes, now)
     row = Decision(
         number=shared.transaction.number(),
         session=session.row.number,
@@ -44,11 +44,11 @@ def observe(recommendations: Recommendations, job: Job) -> None:
         request=request.request_id or "",
         request_digest=job.task.digest,
         hour=hour,
-        items=found.items,
-        logprobs=found.logprobs,
+        items=rows.items,
+        logprobs=rows.logprobs,
         uniforms=(),
         explore=0.0,
-        candidates=found.candidates,
+        candidates=rows.candidates,
         exclude=(),
         degraded="",
         answer=b"",
@@ -84,7 +84,9 @@ def _rows_of(request: ObserveRequest, version: Version, session: SessionState | 
             422, "wrong-n", f"items: there are {number}, but only {left} steps of the session are left."
         )
     available = version.checkpoint.catalogue.available
-    _refuse(request, items, [x for x in items if not available[x]], "can't be shown: it is not available")
+    _refuse(
+        request, items, [item for item in items if not available[item]], "can't be shown: it is not available"
+    )
     if session is not None and not interface.repeats:
         before = {item for step in session.steps for item in step.items}
         _refuse(request, items, before, "was shown before in this session, where no item is shown again")
@@ -114,13 +116,13 @@ def _logprobs_of(request: ObserveRequest, slate: int) -> tuple[float, ...]:
         raise Problem(
             422, "wrong-propensity", f"propensity: give a list of {number}, the probability of each place."
         )
-    return tuple(math.log(x) for x in (given if isinstance(given, list) else [given]))
+    return tuple(math.log(chance) for chance in (given if isinstance(given, list) else [given]))
 
 
 def _answer_of(row: Decision, version: Version) -> messages.Recommendation:
     """The answer to a decision."""
     title, of_places = version.checkpoint.catalogue.title, len(row.logprobs) == len(row.items)
-    chances = [math.exp(x) for x in row.logprobs] if of_places else []
+    chances = [math.exp(logprob) for logprob in row.logprobs] if of_places else []
     return messages.Recommendation(
         decision_id=str(row.number),
         items=[

@@ -400,7 +400,9 @@ def with_whole_paths(config: Config) -> Config:
 
 def _absolute(path: str | tuple[str, ...]) -> str | tuple[str, ...]:
     return (
-        str(Path(path).absolute()) if isinstance(path, str) else tuple(str(Path(x).absolute()) for x in path)
+        str(Path(path).absolute())
+        if isinstance(path, str)
+        else tuple(str(Path(file).absolute()) for file in path)
     )
 
 

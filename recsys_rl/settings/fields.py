@@ -137,7 +137,7 @@ def _fits(hint: Any, value: Any) -> bool:
     if len(_options(hint)) > 1:
         return any(_fits(option, value) for option in args)
     if origin is Annotated:
-        return _fits(args[0], value) and all(value in x for x in args[1:] if isinstance(x, Range))
+        return _fits(args[0], value) and all(value in entry for entry in args[1:] if isinstance(entry, Range))
     if origin is Literal:
         return value in args
     if origin is tuple:  # a list of layers needs at least one; a list of files may be empty
@@ -155,7 +155,7 @@ def _allowed(hint: Any) -> str:
     if len(_options(hint)) > 1:
         return " or ".join(_allowed(option) for option in args)
     if origin is Annotated:
-        return ", ".join([_allowed(args[0]), *(str(x) for x in args[1:] if isinstance(x, Range))])
+        return ", ".join([_allowed(args[0]), *(str(entry) for entry in args[1:] if isinstance(entry, Range))])
     if origin is Literal:
         return "one of " + ", ".join(args)
     if origin is tuple:

@@ -21,9 +21,9 @@ from recsys_rl.settings.fields import (
     Size,
 )
 
-Need = Literal["propensities", "rewards", "steps", "gains"]
-"""What a learner may need of a log: "rewards" that differ, "steps": sessions of more than one decision,
-"gains": no reward below 0."""
+Need = Literal["propensities", "rewards", "gains", "single items", "steps"]
+"""What a learner may need of a log: "rewards" that differ, "gains": rewards of which none is negative,
+"single items" in place of slates, "steps": sessions of more than one decision."""
 
 # The package implicit takes seeds of 32 bits.
 Seed = Annotated[int, Range(0, 2**32 - 1)]

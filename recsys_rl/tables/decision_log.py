@@ -104,9 +104,9 @@ class DecisionLog:
     @property
     def known_sessions(self) -> Self:
         """The sessions in which the probability of every decision is known."""
-        _, place = self.sessions.unique_consecutive(return_inverse=True)
-        lacking = place[self.logprobs.isnan()]
-        return self.rows(~torch.isin(place, lacking)) if len(lacking) else self
+        _, session = self.sessions.unique_consecutive(return_inverse=True)
+        lacking = session[self.logprobs.isnan()]
+        return self.rows(~torch.isin(session, lacking)) if len(lacking) else self
 
     @property
     def shown(self) -> Tensor:
@@ -168,10 +168,16 @@ def cut(log: DecisionLog, rows: int) -> Iterator[DecisionLog]:
 
 def catalogue_hash(catalogue: Catalogue) -> str:
     """sha256 (hex) of the items: two catalogues with the same hash number the same items the same way."""
-    tensors = tensors_of(catalogue)
+    tensors = named_for_a_hash(catalogue)
     if catalogue.table_sha256:  # the table of the embeddings may be huge, and has its own hash
         del tensors["embedding"]
     return digest({name: tensor.cpu() for name, tensor in tensors.items()}, catalogue.table_sha256)
+
+
+def named_for_a_hash(catalogue: Catalogue) -> dict[str, Tensor]:
+    """The tensors of a catalogue by the names that older logs have in their hashes."""
+    once = {"attributes.genres": "genres", "attributes.year": "year"}
+    return {once.get(name, name): tensor for name, tensor in tensors_of(catalogue).items()}
 
 
 def streams_by_name(log: DecisionLog) -> dict[str, Tensor]:

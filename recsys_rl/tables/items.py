@@ -17,7 +17,7 @@ from recsys_rl.errors import listed, one_line, short
 from recsys_rl.tables.read import open_table
 from recsys_rl.tables.schema import ITEMS, common_names, find_columns, plain_name
 from recsys_rl.tables.values import no_value, on, whole_number
-from recsys_rl.types import Catalogue, UserError
+from recsys_rl.types import Catalogue, UserError, genres_and_year
 
 MOST_GENRES = 100  # the most frequent are kept
 ALWAYS_CLASSES = {"creator"}  # numbers in these columns are names, too
@@ -62,6 +62,16 @@ class ItemFacts:
             name: encoded([values.get(id_) for id_ in ids], name in ALWAYS_CLASSES)
             for name, values in self.attributes.items()
         }
+
+    def genres_and_years(self, ids: Sequence[Any], names: Sequence[str]) -> dict[str, Tensor]:
+        """Genres (I, G) of these items, 0 or 1, in the order of ``names``; years (I,), NaN if unknown."""
+        columns = {name: column for column, name in enumerate(names)}
+        genres = torch.zeros(len(ids), len(names))
+        for row, id_ in enumerate(ids):
+            for name in columns.keys() & self.genres.get(id_, ()):
+                genres[row, columns[name]] = 1.0
+        years = [self.years.get(id_, math.nan) for id_ in ids]
+        return {"genres": genres, "year": torch.tensor(years, dtype=torch.float32)}
 
 
 def read_items(path: str | Path, item_column: str, text_ids: bool) -> ItemFacts:
@@ -210,10 +220,8 @@ def catalogue_of_items(ids: Sequence[object], facts: ItemFacts, shown: Tensor, s
     """
     number = len(ids)
     names = tuple(sorted({name for row in facts.genres.values() for name in row}))
-    genres = torch.tensor([[float(name in facts.genres.get(id_, ())) for name in names] for id_ in ids]).view(
-        number, len(names)
-    )
-    parts = [genres] if names else []
+    known = facts.genres_and_years(ids, names)
+    parts = [known["genres"]] if names else []
     for values in facts.tensors(ids).values():
         if values.is_floating_point():
             parts.append(((values - values.mean()) / values.std().clamp_min(1e-6)).nan_to_num().unsqueeze(1))
@@ -226,13 +234,12 @@ def catalogue_of_items(ids: Sequence[object], facts: ItemFacts, shown: Tensor, s
         embedding=embedding,
         item_ids=torch.tensor(ids) if number and isinstance(ids[0], int) else torch.arange(number),
         titles=tuple(str(facts.titles.get(id_, id_)) for id_ in ids),
-        genres=genres,
-        genre_names=names,
         popularity=shown,
         quality=torch.zeros(number),
-        year=torch.tensor([facts.years.get(id_, float("nan")) for id_ in ids]),
         available=torch.ones(number, dtype=torch.bool),
         source=source,
+        attributes=known,
+        features=genres_and_year(names),
     )
 
 

@@ -1,4 +1,4 @@
-"""What can be learned from a log of decisions: its facts, what rules an algorithm out, what is missing most.
+"""Learning from a log of decisions: its facts, what rules an algorithm out, what is missing most.
 
 learnable_survey.py finds the facts in a file, and experience/log_facts.py in the rows of a training. A fault
 is said in the same words by both: ``check_needs`` raises the first one that rules an algorithm out.
@@ -80,6 +80,7 @@ class DecisionFacts:
     same_items: bool  # each row shows the same items
     rewards: Mapping[str, tuple[float, float]]  # the least and the largest of each column of rewards
     propensities: Propensities | None  # None: the log has none
+    slate_size: int = 1  # items in a row
     context: tuple[ContextPiece, ...] = ()
     derived: bool = False  # a recorded log, whose sessions also determine what the policy knew
     sound: bool = True  # no row breaks a rule for which a reader refuses the log
@@ -150,7 +151,20 @@ def faults(log: DecisionFacts) -> Iterator[Fault]:
             f"{name} is {reward:g} in all rows from {log.first} on, so no item is better than another",
             "give a log with rewards that differ",
         )
+    least = min((low for low, _ in log.rewards.values()), default=0.0)
+    if least < 0:
+        yield Fault(
+            "gains",
+            f"its lowest reward is {least:g}, and a likelihood with negative weights has no maximum",
+            "leave --weighted out, or choose reinforce, cql, bcq or iql",
+        )
     yield from _of_propensities(log.propensities)
+    if log.slate_size > 1:
+        yield Fault(
+            "single items",
+            f"each row from {log.first} on shows {log.slate_size} items",
+            "give a log of single items",
+        )
     if log.longest < 2:
         yield Fault(
             "steps",
@@ -190,11 +204,11 @@ def check_needs(name: str, algo: str, log: DecisionFacts, needs: Collection[Need
 
 
 def missing_most(log: DecisionFacts) -> str:
-    """What would help most to learn from the log, in one sentence without an end."""
+    """The thing that would help most to learn from the log, in one sentence without an end."""
     if not log.sound:
         return "rows without the problems above: a log that has them is refused"
     for fault in faults(log):
-        if fault.need != "steps":  # logs of single decisions are logs, too
+        if fault.need not in ("steps", "single items", "gains"):  # what a log is about, and no lack
             return fault.sentence
     known = log.propensities
     assert known is not None

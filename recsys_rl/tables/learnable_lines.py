@@ -10,7 +10,7 @@ from recsys_rl.tables.learnable import DecisionFacts, Propensities, fault_for, m
 
 
 def learnable_lines(log: DecisionFacts, needs: Mapping[str, Collection[Need]]) -> Iterator[str]:
-    """What can be learned from the log. ``needs``: what each algorithm needs, by its name."""
+    """The lines about learning from the log. ``needs``: what each algorithm needs, by its name."""
     yield "to learn from this log:"
     yield f"  {_context(log)}"
     if log.propensities is None:

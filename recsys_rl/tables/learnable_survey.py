@@ -26,6 +26,7 @@ def survey_learnable(
         same_items=_same_items(choices),
         rewards=rewards,
         propensities=survey_propensities(choices, next(iter(rewards), None), longest),
+        slate_size=choices.slate_size,
         context=context,
         derived=choices.header is not None,
         sound=sound,

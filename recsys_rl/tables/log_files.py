@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -25,6 +25,16 @@ class LogSource(Protocol):
 
     @property
     def num_rows(self) -> int: ...
+
+    @property
+    def unit(self) -> str:
+        """The noun for those who are held out as a whole: a user, or what stands for one."""
+        ...
+
+    @property
+    def others(self) -> Mapping[str, int]:
+        """Of the decisions that were read, those with a text that has no code of its own, by piece."""
+        ...
 
     def fingerprint(self) -> bytes:
         """32 bytes that are equal for logs with the same decisions in the same files."""
@@ -61,6 +71,14 @@ class RecordedLog:
     @property
     def num_rows(self) -> int:
         return sum(map(num_rows, files_of(self.path)))
+
+    @property
+    def unit(self) -> str:
+        return "user"
+
+    @property
+    def others(self) -> Mapping[str, int]:
+        return {}
 
     def fingerprint(self) -> bytes:
         return fingerprint(self.path)

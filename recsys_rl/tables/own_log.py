@@ -10,6 +10,7 @@ id, or the hash of its text; where a log has no users, by the hash of the sessio
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,7 +29,7 @@ from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog
 from recsys_rl.tables.decision_table import WINDOW, ended, ordered_ids, unread
 from recsys_rl.tables.layout import roles_of
 from recsys_rl.tables.lines import lines_of
-from recsys_rl.tables.pieces import CONTEXT, Piece, SeenPiece, merged, seen_pieces
+from recsys_rl.tables.pieces import CONTEXT, Piece, SeenPiece, merged, seen_pieces, tensors
 from recsys_rl.tables.read import TableFile, files_of, open_table
 from recsys_rl.tables.schema import BY_NAME, BY_START, DECISIONS, columns_text, named
 from recsys_rl.tables.values import on, whole_number
@@ -90,13 +91,13 @@ class LogFiles:
     @cached_property
     def files(self) -> tuple[TableFile, ...]:
         """Each file. Raises UserError for one that is missing or can't be read."""
-        found = []
+        tables = []
         for path in map(Path, self.paths):
             several = files_of(path) if path.is_dir() else [path]
-            found += [open_table(file, self.separator) for file in several]
-        if len({table.path.resolve() for table in found}) < len(found):
+            tables += [open_table(file, self.separator) for file in several]
+        if len({table.path.resolve() for table in tables}) < len(tables):
             raise UserError(f"{self.name}: --log names a file twice: give each once.")
-        return tuple(found)
+        return tuple(tables)
 
     def roles(self, table: TableFile) -> dict[str, str]:
         return roles_of(table, self.given, DECISIONS, ("item",))
@@ -124,32 +125,32 @@ def survey(files: LogFiles) -> Survey:
     users: list[bool] = []
     for table in files.files:
         with lines_of(table):
-            found = _of_file(files, table)
+            of_file = _of_file(files, table)
             pieces.append((one_line(table.path), _pieces_of_file(files, table)))
-        if signals and signals != found.signals:
+        if signals and signals != of_file.signals:
             raise UserError(
-                f"{one_line(table.path)} has the signals {listed(found.signals)}, and the files before "
+                f"{one_line(table.path)} has the signals {listed(of_file.signals)}, and the files before "
                 f"{listed(signals)}: give files with the same columns."
             )
-        if places and places != found.places:
+        if places and places != of_file.places:
             raise UserError(
-                f"{one_line(table.path)} shows {found.places} items in a decision, and the files before "
+                f"{one_line(table.path)} shows {of_file.places} items in a decision, and the files before "
                 f"{places}: give slates of the same size."
             )
-        if found.sessions is not None:
-            if np.isin(found.sessions, seen_sessions).any():
+        if of_file.sessions is not None:
+            if np.isin(of_file.sessions, seen_sessions).any():
                 raise UserError(
                     f"{one_line(table.path)} goes on with a session of the files before: each session must "
                     "be whole in one file."
                 )
-            seen_sessions = np.concatenate([seen_sessions, found.sessions])
-        signals, places = found.signals, found.places
-        length, rows = max(length, found.length), rows + found.rows
-        sessions += found.rows if found.sessions is None else len(found.sessions)
-        repeats = repeats or found.repeats
-        every += found.shown
-        users.append(found.has_users)
-        notes += [note for note in found.notes if note not in notes]
+            seen_sessions = np.concatenate([seen_sessions, of_file.sessions])
+        signals, places = of_file.signals, of_file.places
+        length, rows = max(length, of_file.length), rows + of_file.rows
+        sessions += of_file.rows if of_file.sessions is None else len(of_file.sessions)
+        repeats = repeats or of_file.repeats
+        every += of_file.shown
+        users.append(of_file.has_users)
+        notes += [note for note in of_file.notes if note not in notes]
     if len(set(users)) > 1:
         raise UserError(
             f"{files.name}: some of these files have users and some have none: give the same columns."
@@ -157,8 +158,8 @@ def survey(files: LogFiles) -> Survey:
     counted = pl.concat(every).to_frame("id").with_columns(pl.col("id")).to_series().value_counts()
     ids, shares = _items(files, counted, rows)
     kinds = merged(pieces)
-    made = [x.piece(name) for name, x in kinds.items()]
-    constant = [name for name, x in kinds.items() if x.constant]
+    made = [piece.piece(name) for name, piece in kinds.items()]
+    constant = [name for name, piece in kinds.items() if piece.constant]
     notes += [note for _, note in made if note]
     notes += [f"context that never changes: {listed(constant)}"] if constant else []
     shape = LogShape(tuple(piece for piece, _ in made), signals, places, length, repeats or length == 1)
@@ -209,7 +210,7 @@ def _of_file(files: LogFiles, table: TableFile) -> _FileFacts:
         read.frame.height,
         hashes,
         length > 1 and bool(pairs.is_duplicated().any()),
-        [shown.explode().alias("id"), *("\0" + x.alias("id") for x in offered)],
+        [shown.explode().alias("id"), *("\0" + ids.alias("id") for ids in offered)],
         "user" in roles,
         [columns_text(roles), unread(table.names, roles), table.note, *names.notes, *read.notes],
     )
@@ -218,10 +219,10 @@ def _of_file(files: LogFiles, table: TableFile) -> _FileFacts:
 def _pieces_of_file(files: LogFiles, table: TableFile) -> dict[str, SeenPiece]:
     columns = list(named(table.names, CONTEXT).values())
     groups = [columns] if table.raw is not None else [[name] for name in columns]
-    found: dict[str, SeenPiece] = {}
+    pieces: dict[str, SeenPiece] = {}
     for group in filter(None, groups):
-        found |= seen_pieces(files.cells(table, group))
-    return found
+        pieces |= seen_pieces(files.cells(table, group))
+    return pieces
 
 
 def _items(files: LogFiles, counted: pl.DataFrame, rows: int) -> tuple[tuple[int | str, ...], Tensor]:
@@ -257,8 +258,8 @@ class OwnLog:
         names, self._policies = _loggers(files)
         self.header = DecisionHeader(**{**vars(header), "loggers": names})
         ids = catalogue.item_names or tuple(catalogue.item_ids.tolist())
-        self._rows = {name: place for place, name in enumerate(ids)}
-        self.notes: tuple[str, ...] = ()
+        self._rows = {name: index for index, name in enumerate(ids)}
+        self._others: dict[tuple[Path, int], dict[str, int]] = {}  # of each part that was read
 
     @property
     def name(self) -> str:
@@ -267,13 +268,30 @@ class OwnLog:
     @cached_property
     def num_rows(self) -> int:
         count = pl.len()
-        return sum(int(x.collect(x.scan(x.names[:1]).select(count)).item()) for x in self.files.files)
+        return sum(
+            int(table.collect(table.scan(table.names[:1]).select(count)).item()) for table in self.files.files
+        )
+
+    @property
+    def unit(self) -> str:
+        """The noun for those who are held out as a whole, by the hash of their id or of the context."""
+        roles = self.files.roles(self.files.files[0])
+        return next((role for role in ("user", "session") if role in roles), "context")
+
+    @property
+    def others(self) -> dict[str, int]:
+        """Decisions, of those that were read, with a text that has no code of its own, by piece."""
+        total: Counter[str] = Counter()
+        for part in self._others.values():
+            total.update(part)
+        return {name: number for name, number in total.items() if number}
 
     def fingerprint(self) -> bytes:
         """32 bytes that are equal for the same files in the same order."""
         total = hashlib.sha256()
         for table in self.files.files:
-            total.update(hashlib.sha256(table.path.read_bytes()).digest())
+            with table.path.open("rb") as file:
+                total.update(hashlib.file_digest(file, "sha256").digest())
         return total.digest()
 
     def parts(self, rows: int) -> Iterator[DecisionLog]:
@@ -289,7 +307,10 @@ class OwnLog:
                 read = self.files.cells(table, columns, start, rows if cut else None)
                 if read.frame.height:
                     with lines_of(table):
-                        yield self._log(read, first_session, start)
+                        log = self._log(read, first_session, start)
+                        pieces = self.shape.pieces
+                        self._others[table.path, start] = {x.name: x.unknown(read) for x in pieces}
+                    yield log
                     first_session += read.frame.height
                 start += rows
                 if not cut or read.frame.height < rows:
@@ -306,8 +327,7 @@ class OwnLog:
         offered = read.ids("candidates") if "candidates" in read.columns else None
         sessions, numbers = read.keys("session")
         steps = read.steps(numbers)
-        self._check_context(read)
-        given = {piece.name: piece.tensor(read) for piece in shape.pieces}
+        given = tensors(shape.pieces, read)
         chosen = self._places(read, shown).view(-1, shape.slate_size)
         texts = [str(name) for name in self._rows]
         probabilities = read.probabilities(texts)
@@ -345,28 +365,20 @@ class OwnLog:
     def _is_read(self, name: str) -> bool:
         return name in BY_NAME or name in self.shape.signals or name.startswith(BY_START)
 
-    def _check_context(self, read: Table) -> None:
-        columns = named(read.frame.columns, CONTEXT)
-        lacking = next((x for x in self.shape.pieces if x.name not in columns), None)
-        if lacking is not None:
-            raise UserError(
-                f"{read.name} has no column {CONTEXT}{lacking.name}, which the policy needs: {lacking.rule}."
-            )
-
     def _places(self, read: Table, lists: pl.Series) -> Tensor:
         """(n,) int64: the row of each id of the lists in the catalogue, one list after another."""
         flat = lists.explode()
         keys = flat if self.catalogue.item_names else on(flat, whole_number)
-        found = keys.replace_strict(self._rows, default=None, return_dtype=pl.Int64)
-        if found.has_nulls():
-            place = int(found.is_null().arg_true()[0])
-            row = int(lists.list.len().cum_sum().search_sorted(place, "right"))
+        numbers = keys.replace_strict(self._rows, default=None, return_dtype=pl.Int64)
+        if numbers.has_nulls():
+            index = int(numbers.is_null().arg_true()[0])
+            row = int(lists.list.len().cum_sum().search_sorted(index, "right"))
             raise UserError(
-                f"{read.name}: item {short(flat[place])} of row {row + 1} is not among the "
+                f"{read.name}: item {short(flat[index])} of row {row + 1} is not among the "
                 f"{amount(self.catalogue.num_items, 'item')} of the policy: train it on logs that show the "
                 "item, or leave such rows out."
             )
-        return tensor_of(found)
+        return tensor_of(numbers)
 
     def _users(self, read: Table, sessions: list[str] | None, numbers: Tensor, start: int) -> Tensor:
         """(E,) int64: the numbers of the users, the same in each log."""
@@ -400,7 +412,7 @@ def _loggers(files: LogFiles) -> tuple[tuple[str, ...], str]:
     The column is "" unless the probability under each is known in every row: then they count as one logger,
     with its own propensity in each row.
     """
-    found: set[str] = set()
+    loggers: set[str] = set()
     known, columns = True, set()
     for table in files.files:
         column = files.roles(table).get("policy")
@@ -408,8 +420,8 @@ def _loggers(files: LogFiles) -> tuple[tuple[str, ...], str]:
             known = False
             continue
         columns.add(column)
-        found |= set(files.cells(table, [column]).texts(column).unique().to_list())
-    names = tuple(sorted(found))
+        loggers |= set(files.cells(table, [column]).texts(column).unique().to_list())
+    names = tuple(sorted(loggers))
     of_each = {f"propensity.{name}" for name in names}
     known = known and len(names) > 1 and len(columns) == 1
     known = known and all(of_each <= set(table.names) for table in files.files)
@@ -421,7 +433,7 @@ def _loggers(files: LogFiles) -> tuple[tuple[str, ...], str]:
 def _hashes(read: Table, pieces: Sequence[Piece]) -> Tensor:
     """(E,) int64: the hash of each row's context, of its values and not of their encoding."""
     columns = []
-    for piece in pieces:
+    for piece in sorted(pieces, key=lambda piece: piece.name):  # in any order of the columns
         if piece.kind == "text":
             texts = read.texts(f"{CONTEXT}{piece.name}").str.strip_chars()
             known = {text: number_of(text) for text in texts.unique()}
@@ -429,7 +441,7 @@ def _hashes(read: Table, pieces: Sequence[Piece]) -> Tensor:
         else:
             column = f"{CONTEXT}{piece.name}"
             values = read.values(column).unsqueeze(1) if piece.kind == "number" else read.lists(column)
-            columns.append(values.float().contiguous().view(torch.int32).long())
+            columns.append((values.float() + 0.0).contiguous().view(torch.int32).long())  # -0 is 0
     rows = torch.cat(columns, 1).numpy()
     hashes = [
         int.from_bytes(hashlib.blake2b(row.tobytes(), digest_size=8).digest(), "big") >> 1 for row in rows

@@ -65,7 +65,7 @@ class Piece:
         """(E, size) float32 of a table's column. Raises UserError for the first row with a wrong value."""
         column = f"{CONTEXT}{self.name}"
         if self.kind == "text":
-            places = {text: place for place, text in enumerate(self.values)}
+            places = {text: index for index, text in enumerate(self.values)}
             texts = cells.texts(column).str.strip_chars()
             code = texts.replace_strict(places, default=len(places), return_dtype=pl.Int64)
             return torch.nn.functional.one_hot(tensor_of(code), self.size).float()
@@ -90,14 +90,14 @@ class Piece:
             code[self.values.index(text) if text in self.values else -1] = 1
             return code
         entries: list[Any] = list(value) if isinstance(value, list | tuple) else [value]
-        numbers = [float(x) for x in entries if type(x) in (int, float) and math.isfinite(x)]
+        numbers = [float(entry) for entry in entries if type(entry) in (int, float) and math.isfinite(entry)]
         sound = isinstance(value, list | tuple) == (self.kind == "list") and len(entries) == self.size
         if not sound or len(numbers) < self.size:
             raise UserError(f"context.{self.name} is {short(value)}: give {self.rule}.")
         return self._scaled(torch.tensor([numbers], dtype=torch.float64))[0]
 
     def _scaled(self, values: Tensor) -> Tensor:
-        shift, scale = (torch.tensor(x, dtype=torch.float64) for x in (self.shift, self.scale))
+        shift, scale = (torch.tensor(values, dtype=torch.float64) for values in (self.shift, self.scale))
         return ((values - shift) / scale).float()
 
 
@@ -114,6 +114,19 @@ def encoded(pieces: Sequence[Piece], context: Mapping[str, object]) -> dict[str,
     if lacking is not None:
         raise UserError(f"context lacks {lacking.name}: give {lacking.rule}.")
     return {piece.name: piece.encoded(context[piece.name]) for piece in pieces}
+
+
+def tensors(pieces: Sequence[Piece], cells: Cells) -> dict[str, Tensor]:
+    """The tensors (E, size) of the pieces in a table's columns ``context.NAME``, by name.
+
+    Raises UserError for a missing column, and for the first row with a wrong value.
+    """
+    lacking = next((piece for piece in pieces if f"{CONTEXT}{piece.name}" not in cells), None)
+    if lacking is not None:
+        raise UserError(
+            f"{cells.name} has no column {CONTEXT}{lacking.name}, which the policy needs: {lacking.rule}."
+        )
+    return {piece.name: piece.tensor(cells) for piece in pieces}
 
 
 @dataclass
@@ -149,7 +162,7 @@ class SeenPiece:
         as_it_is = largest <= LARGE and rms >= SMALL
         shift = torch.zeros_like(mean) if as_it_is else mean
         spread = torch.ones_like(mean) if as_it_is else deviation.where(deviation > 1e-9 * largest, 1.0)
-        numbers = (tuple(x.tolist()) for x in (self.low, self.high, shift, spread))
+        numbers = (tuple(row.tolist()) for row in (self.low, self.high, shift, spread))
         return Piece(name, self.kind, *numbers), ""
 
     def add(self, other: SeenPiece) -> None:
@@ -161,7 +174,7 @@ class SeenPiece:
 
 def seen_pieces(cells: Cells) -> dict[str, SeenPiece]:
     """The pieces of a table by name. Raises UserError for the first wrong value, with its row."""
-    found = {}
+    pieces = {}
     for name, column in named(cells.frame.columns, CONTEXT).items():
         _check_name(cells.name, name)
         series = cells.filled(column)
@@ -169,35 +182,43 @@ def seen_pieces(cells: Cells) -> dict[str, SeenPiece]:
         entries = series if lists is None else lists.explode()
         if entries.dtype == pl.String and bool(on(entries, number).is_null().all()):
             counted = series.cast(pl.String).str.strip_chars().value_counts()
-            found[name] = SeenPiece("text", len(series), texts=Counter(dict(counted.iter_rows())))
+            pieces[name] = SeenPiece("text", len(series), texts=Counter(dict(counted.iter_rows())))
             continue
         values = cells.values(column).unsqueeze(1) if lists is None else cells.lists(column)
-        x = values.double()
-        found[name] = SeenPiece(
-            "number" if lists is None else "list", len(x), x.sum(0), x.square().sum(0), x.amin(0), x.amax(0)
+        numbers = values.double()
+        pieces[name] = SeenPiece(
+            "number" if lists is None else "list",
+            len(numbers),
+            numbers.sum(0),
+            numbers.square().sum(0),
+            numbers.amin(0),
+            numbers.amax(0),
         )
-    return found
+    return pieces
 
 
 def merged(files: Iterable[tuple[str, Mapping[str, SeenPiece]]]) -> dict[str, SeenPiece]:
     """The pieces of a log of several files, by their names. Raises UserError if two have other pieces."""
-    found: dict[str, SeenPiece] = {}
+    sums: dict[str, SeenPiece] = {}
     first = ""
     for file, pieces in files:
         if not first:
-            first, found = file, {name: dataclasses.replace(x, texts=Counter()) for name, x in pieces.items()}
+            first, sums = (
+                file,
+                {name: dataclasses.replace(piece, texts=Counter()) for name, piece in pieces.items()},
+            )
             for name, piece in pieces.items():
-                found[name].texts.update(piece.texts)
+                sums[name].texts.update(piece.texts)
             continue
-        for name in dict.fromkeys([*found, *pieces]):
-            one, two = found.get(name), pieces.get(name)
+        for name in dict.fromkeys([*sums, *pieces]):
+            one, two = sums.get(name), pieces.get(name)
             if one is None or two is None or one.kind != two.kind or len(one.low) != len(two.low):
                 raise UserError(
                     f"{file} and {first} have different columns {CONTEXT}{one_line(name)}: "
                     f"{_told(two)}, and {_told(one)}; give logs with the same context."
                 )
             one.add(two)
-    return found
+    return sums
 
 
 def _told(piece: SeenPiece | None) -> str:
@@ -223,13 +244,13 @@ def pieces_text(pieces: Sequence[Piece]) -> str:
 def read_pieces(text: str) -> tuple[Piece, ...]:
     """The inverse of ``pieces_text``. Raises UserError for another text."""
     try:
-        found = tuple(_piece(**entry) for entry in json.loads(text))
-        names = [piece.name for piece in found]
+        pieces = tuple(_piece(**entry) for entry in json.loads(text))
+        names = [piece.name for piece in pieces]
         if len(set(names)) < len(names):
             raise ValueError("a name twice")
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"These pieces of the context can't be read ({error}): train again.") from error
-    return found
+    return pieces
 
 
 def pieces_of_file(path: str | Path, sections: Mapping[str, Any]) -> tuple[Piece, ...]:
@@ -238,14 +259,14 @@ def pieces_of_file(path: str | Path, sections: Mapping[str, Any]) -> tuple[Piece
     ``sections``: the file as a mapping. A list also has its ``size``, and texts have values alone. Raises
     UserError for a wrong section.
     """
-    found = []
+    pieces = []
     for name, section in sections.items():
         _check_name(one_line(path), name)
         try:
             entry = dict(section)
             kind, size = entry.pop("kind"), entry.pop("size", 1)
             values = tuple(sorted(entry.pop("values", ())))
-            low, high = (float(entry.pop(x, default)) for x, default in (("low", -1), ("high", 1)))
+            low, high = (float(entry.pop(name, default)) for name, default in (("low", -1), ("high", 1)))
             if entry or type(size) is not int or not 0 < size < 10**6 or (kind == "text") != bool(values):
                 raise ValueError(f"{next(iter(entry), 'size or values')}")
             seen = SeenPiece(kind, 1)
@@ -258,25 +279,25 @@ def pieces_of_file(path: str | Path, sections: Mapping[str, Any]) -> tuple[Piece
                     kind, 1, middle * own, (middle**2 + half**2 / 3) * own, low * own, high * own
                 )
             piece, _ = seen.piece(name)
-            found.append(_piece(**dataclasses.asdict(piece)))
+            pieces.append(_piece(**dataclasses.asdict(piece)))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"{one_line(path)}: [{short(name)}] is no piece of the context ({short(str(error))}): give "
                 'kind = "number" with low and high, "list" with size, or "text" with values.'
             ) from error
-    return tuple(found)
+    return tuple(pieces)
 
 
 def _piece(name: str, kind: Any, **parts: Any) -> Piece:
     """A piece of primitives. Raises TypeError or ValueError for wrong ones."""
-    numbers = {x: tuple(map(float, parts.pop(x))) for x in ("low", "high", "shift", "scale")}
+    numbers = {name: tuple(map(float, parts.pop(name))) for name in ("low", "high", "shift", "scale")}
     values = tuple(parts.pop("values"))
-    lengths = {len(x) for x in numbers.values()}
+    lengths = {len(column) for column in numbers.values()}
     sound = (
         kind in _KINDS
         and not parts
-        and all(math.isfinite(x) for column in numbers.values() for x in column)
-        and all(x > 0 for x in numbers["scale"])
+        and all(math.isfinite(number) for column in numbers.values() for number in column)
+        and all(number > 0 for number in numbers["scale"])
         and all(type(text) is str for text in values)
         and list(values) == sorted(set(values))
         and (lengths == {0} and bool(values) if kind == "text" else len(lengths) == 1 and not values)

@@ -1,4 +1,4 @@
-"""What the propensities of a log of decisions add up to, in three scans of a few columns.
+"""Sums of the propensities of a log of decisions, in three scans of a few columns.
 
 By item for the effective sample sizes and the best item, by user for intervals, by session for the products
 of weights. The weight of the uniform policy is 1 / (propensity x items that could be shown).

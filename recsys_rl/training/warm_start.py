@@ -12,7 +12,6 @@ from recsys_rl.checkpoint import Checkpoint, restoring
 from recsys_rl.data.align import align
 from recsys_rl.data.new_users import shared_users
 from recsys_rl.models.drawn_policy import BESIDE, actor_and_critic, drawn_policy
-from recsys_rl.models.item_columns import column_names
 from recsys_rl.settings.config import Config, to_dict
 from recsys_rl.tables.decision_log import catalogue_hash
 from recsys_rl.types import Catalogue, UserError, World
@@ -89,7 +88,7 @@ def _misfit(
     differ += [name for name in sorted(names & weights.keys()) if own[name].shape != weights[name].shape]
     old, new = warm.catalogue, world.catalogue
     dense = config.model_config.head == "dense" and _ids(old) != _ids(new)
-    columns = column_names(old) != column_names(new)
+    columns = old.features != new.features
     if not (differ or dense or columns):
         return ""
     if warm.config.env != config.env:

@@ -15,13 +15,13 @@ from recsys_rl.users.network import ContextSizes, ItemTables
 
 
 def item_tables(catalogue: Catalogue, means: Tensor | None = None) -> ItemTables:
-    """The tables of the items: embeddings, genres and attributes, then ``means``.
+    """The tables of the items: embeddings, tags and attributes, then ``means``.
 
     ``means``: (I, S) of the signals in a log (item_means.py); None: without them.
     """
     columns = item_columns(catalogue)[:, :-1]  # without the constant
     columns = columns if means is None else torch.cat([columns, means], 1)
-    vectors = (catalogue.embedding, catalogue.unit_genres)
+    vectors = (catalogue.embedding, catalogue.unit_tags)
     return ItemTables(tuple(table for table in vectors if table.shape[1]), columns)
 
 

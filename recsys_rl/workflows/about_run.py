@@ -66,6 +66,10 @@ def _about_data(run: Run) -> str:
     catalogue, population = run.world
     if run.world.is_empty:
         return ""
+    if not run.config.platform.simulates:
+        brought = run.config.platform.brought(run.config)
+        data = f"data: {catalogue.source}; {getattr(run.experience, 'sides', '')}"
+        return data if brought is None else "\n".join(filter(None, [data, brought.note]))
     whose = f"{population.source}: " if population.source else ""
     sizes = f"{amount(len(population.train), 'training user')}, {len(population.heldout):,} held out"
     lines = [f"data: {catalogue.source}; {whose}{sizes}"]

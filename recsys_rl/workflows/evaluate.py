@@ -33,6 +33,7 @@ from recsys_rl.training.run import choose_device
 from recsys_rl.types import UserError
 from recsys_rl.utils.allocator import keep_freed_memory
 from recsys_rl.utils.files import check_writable, write_text
+from recsys_rl.workflows.evaluate_own_log import print_estimates
 from recsys_rl.workflows.latest import print_latest
 from recsys_rl.workflows.new_users import PeopleFile, about_people, check_event_options, with_people
 
@@ -135,6 +136,8 @@ def evaluate(
     if options.threads:
         torch.set_num_threads(options.threads)
     groups = _groups(options)
+    if any(not entry.checkpoint.config.platform.simulates for group in groups for entry in group):
+        return _estimates(options, groups)
     _check_asked(options, groups)
     entries = [entry for group in groups for entry in group]
     paths = [entry.path for entry in entries]
@@ -166,6 +169,22 @@ def evaluate(
     if report_path is not None:
         write_report(report_path, page_of(groups[0][0], last.users, result, last.played))
         print(f"report: {report_path}", file=sys.stderr)
+    return result
+
+
+def _estimates(options: EvaluateConfig, groups: Sequence[Sequence[Entry]]) -> dict[str, Any]:
+    """The estimates of a policy that no simulator plays. Raises UserError for what only one could answer."""
+    entries = [entry for group in groups for entry in group]
+    path = entries[0].path
+    if len(entries) > 1 or options.report is not False or options.policy or options.users is not None:
+        raise UserError(
+            f"{path} is of a log that has no simulator: give that checkpoint alone, without --report, "
+            "--policy and --users, or judge policies with recsys-rl ope."
+        )
+    _check_outputs(options.json, None, [path])
+    result = print_estimates(path, entries[0].checkpoint)
+    if options.json is not None:
+        write_text(Path(options.json), json.dumps(result, indent=1) + "\n")
     return result
 
 

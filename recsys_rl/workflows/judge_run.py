@@ -58,7 +58,7 @@ def judge_run(run: Run, checkpoint: Path) -> None:
             writer.write(piece)
     print("judging the policy on the held-out users of the log", file=sys.stderr)
     options = OpeConfig(
-        log=str(path),
+        log=(str(path),),
         checkpoint=str(checkpoint),
         env=run.config.env,
         policy=(row_name(run.config),),

@@ -64,7 +64,7 @@ class LogJudge:
                 f"{path} is of other sessions than those from which these users were learned: give the log "
                 "of fit-users, or one of the same platform and settings."
             )
-        options = OpeConfig(log=path, world=False)
+        options = OpeConfig(log=(path,), world=False)
         streams = generators(config.train_config.seed, *STREAMS)
         read = ReadLog(log, run.world.catalogue, rewards_by(facts, log), streams)
         self.name, self.greedy_name = config.algo, f"{config.algo}-greedy"

@@ -39,7 +39,11 @@ def watching(run: Run, path: Path, logger: Logger, judges: Judges | None) -> lis
     """Rank 0's observers, in their order; ``path`` is that of the checkpoint."""
     ending = Ending(path, logger.path, run.updates)
     items = getattr(run.config.agent_config, "checkpoint", None)
-    if items is not None or not run.config.platform.simulates:
+    if not run.config.platform.simulates:
+        from recsys_rl.workflows.judge_own_log import JudgeOnTables  # polars and the estimators
+
+        return [LogWriter(logger), Progress(logger), ending, JudgeOnTables(path)]
+    if items is not None:
         from recsys_rl.workflows.judge_run import JudgeAtEnd  # polars and the estimators
 
         return [LogWriter(logger), Progress(logger), ending, JudgeAtEnd(path)]

@@ -63,9 +63,9 @@ def _check_first_stage(config: Config) -> None:
 
 def _check_brought(config: Config, file: WorldFile) -> None:
     """Raise FieldError for items or sizes other than those that the file of the platform brings."""
-    found = config.platform.brought(config)
-    assert found is not None
-    brought, path = found.settings, f"the file of --{file.fields[0].replace('_', '-')}"
+    contents = config.platform.brought(config)
+    assert contents is not None
+    brought, path = contents.settings, f"the file of --{file.fields[0].replace('_', '-')}"
     for section, names in (
         ("data_config", ("data",)),
         ("env_config", ("num_items", "embedding_dim", "max_episode_steps")),

@@ -321,17 +321,6 @@ def test_log_covers_all_ranks(here: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert [step for step, _, name, _ in rows if name == "return_mean"] == [24, 48, 72, 96, 120]
 
 
-def test_single_process_needs_no_group(tmp_path: Path) -> None:
-    program = tmp_path / "program.py"
-    program.write_text(
-        "import sys\nfrom recsys_rl.cli import main\n"
-        f"assert main(['train', *{[*DRIFT, *steps(1)]}]) == 0\n"
-        "sys.exit('recsys_rl.distributed.group' in sys.modules)\n"
-    )
-    code, _, err = finish(start(tmp_path, str(program)))
-    assert code == 0, err
-
-
 # ---- the rank of a process
 
 
@@ -422,15 +411,17 @@ def free_port() -> int:
 # ---- whole commands, in separate processes
 
 
-# Each rank checks the collectives and writes its final weights.
+# Two ranks, of which one is a fork of the other, check the collectives and write their final weights.
 PROGRAM = """
-import sys
+import os, sys
 from pathlib import Path
 import torch
 import recsys_rl.workflows.train as door
 from recsys_rl.cli.train import train_options
 from recsys_rl.distributed.group import join, sized
 
+rank = int(os.fork() == 0)
+os.environ["RANK"] = os.environ["LOCAL_RANK"] = str(rank)
 runs, real = [], door.begin
 door.begin = lambda *arguments: runs.append(real(*arguments)) or runs[0]
 with join(cuda=False) as ranks:
@@ -449,6 +440,8 @@ with join(cuda=False) as ranks:
 after = runs[0].agent.state_dict()
 assert any(not torch.equal(after[name], before[name]) for name in after)
 Path(f"weights{ranks.rank}").write_bytes(b"".join(after[name].numpy().tobytes() for name in sorted(after)))
+if rank == 0:
+    sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
 """
 
 
@@ -456,22 +449,17 @@ def test_all_ranks_end_with_the_same_weights(tmp_path: Path, monkeypatch: pytest
     """The weights also equal those of the same run in threads: gloo computes the mean."""
     script = tmp_path / "program.py"
     script.write_text(PROGRAM)
-    port = str(free_port())
-    processes = []
-    for rank in range(2):
-        for name, text in {
-            "RANK": str(rank),
-            "WORLD_SIZE": "2",
-            "LOCAL_RANK": str(rank),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": port,
-            "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",
-        }.items():
-            monkeypatch.setenv(name, text)
-        processes.append(start(tmp_path, str(script), *DRIFT, *steps(4)))
-    for process in processes:
-        code, _, err = finish(process)
-        assert code == 0, err
+    for name, text in {
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",
+    }.items():
+        monkeypatch.setenv(name, text)
+    code, _, err = finish(start(tmp_path, str(script), *DRIFT, *steps(4)))
+    assert code == 0, err
+    for name in ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name)
     ours, theirs = ((tmp_path / f"weights{rank}").read_bytes() for rank in range(2))
     assert ours == theirs
     monkeypatch.chdir(tmp_path)
@@ -523,19 +511,33 @@ def test_the_rank_that_failed_is_named(codes: tuple[int, int], tmp_path: Path) -
         _raise_failure(dict(enumerate(codes)), 2, tmp_path)
 
 
-def test_run_with_a_killed_rank_can_be_resumed(tmp_path: Path) -> None:
-    """kill -9 of a rank: one error, no process left; the resumed run equals a whole run, bit for bit."""
-    whole, pieces = tmp_path / "whole", tmp_path / "pieces"
-    whole.mkdir()
-    pieces.mkdir()
-    length = steps(60)
-    code, out, err = finish(start(whole, "train", *DRIFT, *length, *TWO))
-    assert (code, out) == (0, ""), err
-    assert err.splitlines()[0].startswith("data: ") and err.count("data: ") == 1  # only rank 0 prints
-    assert err.splitlines()[-1].startswith("done: 1,440 steps; ")
+LENGTH = 40
+"""Updates of the run that is killed, and of the whole one."""
 
-    path = pieces / "checkpoints/ppo.pt"
-    process = start(pieces, "train", *DRIFT, *length, *TWO, "--save-interval", "1")
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of two ranks that torchrun started."""
+    folder = tmp_path_factory.mktemp("whole")
+    torchrun = ("torch.distributed.run", "--nproc-per-node", "2", "-m", "recsys_rl.cli", "train")
+    code, _, err = finish(start(folder, *torchrun, *DRIFT, *steps(LENGTH), "--name", "torchrun"))
+    assert code == 0, err
+    return folder / "runs/torchrun"
+
+
+@pytest.mark.slow
+def test_run_under_torchrun(whole: Path, tmp_path: Path) -> None:
+    """The run ends with the weights of two threads."""
+    in_threads(tmp_path / "threads", *DRIFT, *steps(LENGTH))
+    assert_close(weights(whole / "ppo.pt"), weights(tmp_path / "threads/ppo.pt"))
+    assert load(whole / "ppo.pt").config.train_config.num_processes == 2
+
+
+@pytest.mark.slow
+def test_run_with_a_killed_rank_can_be_resumed(whole: Path, tmp_path: Path) -> None:
+    """kill -9 of a rank: one error, no process left; the resumed run equals the whole one, bit for bit."""
+    path = tmp_path / "checkpoints/ppo.pt"
+    process = start(tmp_path, "train", *DRIFT, *steps(LENGTH), *TWO, "--save-interval", "1")
     wait_until(lambda: updates(path) > 2, process)
     ranks = children(process)
     assert len(ranks) == 2
@@ -545,15 +547,18 @@ def test_run_with_a_killed_rank_can_be_resumed(tmp_path: Path) -> None:
     assert err.splitlines()[-1] == f"error: Rank 1 of 2 was ended by SIGKILL, {GO_ON}"
     assert "Traceback" not in err and all(gone(pid) for pid in ranks)
     reached = load(path)
-    assert 2 < reached.updates < 60
+    assert 2 < reached.updates < LENGTH
 
-    code, _, err = finish(start(pieces, "train", "--resume", "--save-interval", "3"))
-    assert code == 0, err
-    assert f"resuming runs/drift-synthetic-ppo-0 at step {reached.step:,} of 1,440" in err.splitlines()
-    assert_same_weights(whole / "checkpoints/ppo.pt", path)
+    code, out, err = finish(start(tmp_path, "train", "--resume", "--save-interval", "3"))
+    assert (code, out) == (0, ""), err
+    assert err.splitlines()[0].startswith("data: ") and err.count("data: ") == 1  # only rank 0 prints
+    total = f"{24 * LENGTH:,}"
+    assert f"resuming runs/drift-synthetic-ppo-0 at step {reached.step:,} of {total}" in err.splitlines()
+    assert err.splitlines()[-1].startswith(f"done: {total} steps; ")
+    assert_same_weights(whole / "ppo.pt", path)
     logs = [
-        [row for row in read_log(next(folder.glob("runs/*/log.csv"))) if row[2] != "steps_per_second"]
-        for folder in (whole, pieces)
+        [row for row in read_log(file) if row[2] != "steps_per_second"]
+        for file in (whole / "log.csv", *tmp_path.glob("runs/*/log.csv"))
     ]
     assert [repr((row[0], *row[2:])) for row in logs[0]] == [repr((row[0], *row[2:])) for row in logs[1]]
 
@@ -599,17 +604,6 @@ def test_error_names_the_failed_rank(tmp_path: Path) -> None:
     assert (code, out) == (2, "")
     assert "ZeroDivisionError: the second one fails" in err
     assert err.splitlines()[-1] == f"error: Rank 1 of 2 failed, {GO_ON}"
-
-
-@pytest.mark.slow
-def test_run_under_torchrun(tmp_path: Path) -> None:
-    """The run ends with the weights of two threads, as one by --num-processes does."""
-    torchrun = ("torch.distributed.run", "--nproc-per-node", "2", "-m", "recsys_rl.cli", "train")
-    code, _, err = finish(start(tmp_path, *torchrun, *DRIFT, *steps(5), "--name", "torchrun"))
-    assert code == 0, err
-    in_threads(tmp_path / "threads", *DRIFT, *steps(5))
-    assert_close(weights(tmp_path / "runs/torchrun/ppo.pt"), weights(tmp_path / "threads/ppo.pt"))
-    assert load(tmp_path / "runs/torchrun/ppo.pt").config.train_config.num_processes == 2
 
 
 @pytest.mark.learning

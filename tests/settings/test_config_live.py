@@ -30,6 +30,7 @@ from recsys_rl.workflows.evaluate import EvaluateConfig, evaluate
 from recsys_rl.workflows.record import RecordConfig, record
 from recsys_rl.workflows.train import train
 from tests.small_runs import world
+from tests.tiny_world import with_genres
 
 TINY: dict[str, dict[str, Any]] = {
     "data_config": {"data": "synthetic", "cache_dir": "cache", "num_users": 30},
@@ -182,7 +183,7 @@ def watching(config: Config, number: int = 12) -> list[Any]:
     """What 30 users of three categories see and earn in so many steps."""
     catalogue, population = make_world(config)
     genres = torch.nn.functional.one_hot(torch.arange(catalogue.num_items) % 3).float()
-    catalogue = dataclasses.replace(catalogue, genres=genres)
+    catalogue = with_genres(catalogue, genres)
     users = config.platform.users(catalogue, population, config.env_config)
     people, rng = torch.arange(30), torch.Generator().manual_seed(0)
     env = RecEnv(users, catalogue, config.env_config, people, 30, rng)
