@@ -13,7 +13,8 @@ DEVICES = ("phone", "desk")
 
 def best_of(mood: np.ndarray, device: np.ndarray) -> np.ndarray:
     """(E,): the number of the item that is clicked with .9 and not with .1: one of four, by the context."""
-    return (mood > 0).astype(int) + 2 * (device == "desk")
+    best: np.ndarray = (mood > 0).astype(int) + 2 * (device == "desk")
+    return best
 
 
 def decisions(rows: int, seed: int = 0, users: int = 300, loyal: float = 0.25) -> pl.DataFrame:

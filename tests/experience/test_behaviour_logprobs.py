@@ -12,8 +12,8 @@ import torch
 from recsys_rl.experience.log_facts import behaviour_logprobs, facts_of
 from recsys_rl.experience.logged import make_logged
 from recsys_rl.make import make_world
+from recsys_rl.settings.config import Config
 from recsys_rl.tables.decision_log import DecisionLog
-from recsys_rl.workflows.train import Config
 from tests.own_tables import decisions, table
 from tests.tables.test_own_log import opened, read
 

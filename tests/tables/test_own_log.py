@@ -127,11 +127,11 @@ def column(name: str, **rows: object) -> Any:
     """A change of a frame: the values of a column in these rows, as ``r7``."""
 
     def change(frame: pl.DataFrame) -> pl.DataFrame:
-        values = (
+        values: list[str | None] = (
             [str(value) for value in frame[name].to_list()] if name in frame.columns else [""] * len(frame)
         )
         for row, value in rows.items():
-            values[int(row[1:])] = None if value is None else str(value)  # type: ignore[call-overload]
+            values[int(row[1:])] = None if value is None else str(value)
         return frame.with_columns(pl.Series(name, values, dtype=pl.String))
 
     return change

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 
 import polars as pl
 import pytest
@@ -22,7 +23,7 @@ from recsys_rl.tables.pieces import (
 from recsys_rl.types import UserError
 
 
-def cells(**columns: list[object]) -> Cells:
+def cells(**columns: Sequence[object]) -> Cells:
     return Cells("log.csv", pl.DataFrame({f"context.{name}": values for name, values in columns.items()}))
 
 

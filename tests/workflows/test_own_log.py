@@ -61,7 +61,7 @@ def test_the_table_at_the_end(run: tuple[Path, str]) -> None:
 
 def test_ope_of_the_checkpoint_gives_the_numbers_of_training(run: tuple[Path, str]) -> None:
     folder, log = run
-    result = ope(OpeConfig(log=log, checkpoint=str(folder / "reinforce.pt"), world=False))
+    result = ope(OpeConfig(log=(log,), checkpoint=str(folder / "reinforce.pt"), world=False))
     before = json.loads((folder / "ope.json").read_text())["rows"]
     then = {row["estimator"]: row["value"] for row in before if row["policy"] == "reinforce"}
     now = {row.estimator: row.value for row in result.rows}
@@ -82,13 +82,13 @@ def test_a_newer_log_is_read_by_the_checkpoint(
     ):
         path = table(tmp_path / f"{name}.parquet", newer)
         options = OpeConfig(
-            log=path, checkpoint=str(folder / "reinforce.pt"), policy=("random",), world=False
+            log=(path,), checkpoint=str(folder / "reinforce.pt"), policy=("random",), world=False
         )
         values = {row.estimator: row.value for row in ope(options).rows}
         said = capsys.readouterr().err
         assert ("6,000 of 6,000 decisions" in said) == (name == "other")
         result = ope(
-            OpeConfig(log=log, checkpoint=str(folder / "reinforce.pt"), policy=("random",), world=False)
+            OpeConfig(log=(log,), checkpoint=str(folder / "reinforce.pt"), policy=("random",), world=False)
         )
         assert values["ips"] == pytest.approx(
             {row.estimator: row.value for row in result.rows}["ips"], rel=1e-9
@@ -105,7 +105,7 @@ def test_several_logs_and_their_parts(
     checkpoint = str(folder / "reinforce.pt")
 
     def ips(*log: str) -> float:
-        result = ope(OpeConfig(log=log, checkpoint=checkpoint, world=False))
+        result = ope(OpeConfig(log=(log,), checkpoint=checkpoint, world=False))
         return next(row.value for row in result.rows if row.estimator == "ips")
 
     whole = ips(log)
@@ -118,7 +118,7 @@ def test_several_logs_and_their_parts(
 def test_the_logger_and_the_learner_exchanged(run: tuple[Path, str], tmp_path: Path) -> None:
     """On a log of a policy that nearly always shows the best item, the same policy as before is no better."""
     log = table(tmp_path / "good.csv", decisions(3_000, loyal=0.97))
-    options = OpeConfig(log=log, checkpoint=str(run[0] / "reinforce.pt"), policy=("random",), world=False)
+    options = OpeConfig(log=(log,), checkpoint=str(run[0] / "reinforce.pt"), policy=("random",), world=False)
     result = ope(OpeConfig(**{**vars(options), "compare": ("random", "logged")}))
     assert result.compare is not None and result.compare.value < -0.3
 
