@@ -45,7 +45,7 @@ class ActiveVersion:
     def swap(self, version: Version) -> None:
         """Serve ``version`` from now on. Raises Problem if there is no room to write it down, Lost."""
         self._write(version)
-        self.version, self.previous = version, self.version
+        self.version, self.previous = version, self.version if self.version.decides else None
         self.faults, self.broken = 0, False
 
     def count(self, version: Version, degraded: str) -> None:
@@ -100,9 +100,12 @@ def checkpoint_at_start(path: Path, record: Path) -> Path:
 class PolicyFiles:
     """The checkpoints that may serve, in a file or a folder, by their SHA-256."""
 
-    def __init__(self, path: Path, facts: object, env: str | None = None) -> None:
-        """``facts``: those of the record, which a version must have (``facts_of``)."""
-        self.path, self.facts, self.env = path, facts, env
+    def __init__(self, path: Path, facts: object, env: str | None = None, to_come: bool = False) -> None:
+        """``facts``: those of the record, which a version must have (``facts_of``).
+
+        ``to_come``: there may be no checkpoint yet.
+        """
+        self.path, self.facts, self.env, self.to_come = path, facts, env, to_come
         self.versions: dict[str, Version] = {}  # those that are open
         self._opening, self._hashing = threading.Lock(), threading.Lock()
         self._hashed: tuple[list[tuple[Path, int, int]], Mapping[str, Path]] = [], {}
@@ -111,6 +114,8 @@ class PolicyFiles:
         """``files_in`` of the path, hashed again only after a file there has changed. Raises UserError."""
         with self._hashing:
             now = _sizes_and_times(self.path)
+            if not now and self.to_come:
+                return {}
             if not now or now != self._hashed[0]:
                 self._hashed = now, files_in(self.path)
             return self._hashed[1]

@@ -13,6 +13,7 @@ from recsys_rl.serve.messages import DecisionReport, KnownEvent, Place, Recommen
 from recsys_rl.serve.record_schema import LEAVE, Decision, Event, SessionRows
 from recsys_rl.serve.session_state import SessionState
 from recsys_rl.serve.versions import Version
+from recsys_rl.tables.pieces import encoded
 
 TOP = 10  # alternatives of a report
 OBSERVED = "observed"
@@ -103,6 +104,8 @@ def is_same(decision: Decision, again: DrawResult) -> bool:
 
 def report(version: Version, rows: SessionRows, decision: Decision) -> DecisionReport:
     """The answer of `GET /v1/decisions/{id}`: the decision, its observation, its alternatives, its events."""
+    if not version.decides:
+        return _report_without_a_policy(version, rows, decision)
     request = request_of(version, rows, decision)
     if decision.application:  # the alternatives are the policy's
         request = replace(request, degraded="")
@@ -114,6 +117,33 @@ def report(version: Version, rows: SessionRows, decision: Decision) -> DecisionR
         seen=_seen(version, shown),
         alternatives=_likeliest(version, shown),
         replayed=None if decision.application else is_same(decision, again),
+        events=[_known_event(version, event) for event in rows.events if event.decision == decision.number],
+    )
+
+
+def _report_without_a_policy(version: Version, rows: SessionRows, decision: Decision) -> DecisionReport:
+    """The report of a decision at a place without a policy: what one would have seen."""
+    session = SessionState.of(rows, version.checkpoint.interface, before=decision.number)
+    shown = [
+        (item, dict(zip(version.signals, values, strict=True)))
+        for step in session.steps
+        for item, values in zip(step.items, step.signals, strict=True)
+    ]
+    return DecisionReport(
+        decision=msgspec.json.decode(decision.answer, type=Recommendation),
+        time=decision.time,
+        seen=Seen(
+            {
+                name: piece.tolist()
+                for name, piece in encoded(version.pieces or (), dict(decision.context)).items()
+            },
+            [version.item_ids[item] for item, _ in shown],
+            [version.checkpoint.catalogue.title(item) for item, _ in shown],
+            [signals for _, signals in shown],
+            0,
+        ),
+        alternatives=[],
+        replayed=None,
         events=[_known_event(version, event) for event in rows.events if event.decision == decision.number],
     )
 

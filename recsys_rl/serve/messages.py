@@ -13,6 +13,7 @@ MOST_PLACES = 100  # of a list
 MOST_ITEMS = 10_000  # in `exclude` or `candidates`
 MOST_LIKES = 1_000
 MOST_EVENTS = 1_000  # in one request
+MOST_PIECES = 1_000  # of a context
 
 Id = Annotated[str, Meta(min_length=1, max_length=200)]
 Items = Annotated[list[Id], Meta(max_length=MOST_ITEMS)]
@@ -68,7 +69,10 @@ class ObserveRequest(Struct, forbid_unknown_fields=True, frozen=True):
     """The same id gives the stored answer again."""
     likes: Annotated[list[Id], Meta(max_length=MOST_LIKES)] = msgspec.field(default_factory=list)
     """As in `/v1/recommend`."""
-    context: Context = Context()
+    context: Annotated[dict[Id, float | str | list[float]], Meta(max_length=MOST_PIECES)] = msgspec.field(
+        default_factory=dict
+    )
+    """The pieces of the context by name; on platforms with a simulator `hour`, as in `/v1/recommend`."""
 
 
 class Place(Struct, frozen=True):

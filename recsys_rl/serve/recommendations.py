@@ -15,7 +15,8 @@ from recsys_rl.serve import messages
 from recsys_rl.serve.draw_request import TOO_FEW, DrawRequest, DrawResult, request_in
 from recsys_rl.serve.jobs import Job, Shared
 from recsys_rl.serve.memory import Visitor
-from recsys_rl.serve.messages import ObserveRequest, Problem, RecommendRequest
+from recsys_rl.serve.messages import Context, Problem, RecommendRequest
+from recsys_rl.serve.place import no_policy
 from recsys_rl.serve.record_schema import Decision, Person, ServedPolicy, Session
 from recsys_rl.serve.rule import LATE, RAISED
 from recsys_rl.serve.session_state import SessionState
@@ -52,6 +53,8 @@ class Recommendations:
 
     def begin(self, job: Job) -> None:
         """Answer again, wait, or begin a draw. Raises Problem, Damaged."""
+        if not self.shared.active.version.decides:
+            raise no_policy()
         visitor = self.visitor_of(job)
         if visitor is not None:
             self._begin_draw(job, visitor)
@@ -94,8 +97,9 @@ class Recommendations:
     def _begin_draw(self, job: Job, visitor: Visitor) -> None:
         """Begin a draw in the open session of the person, or in a new one. Raises Problem."""
         shared, request, now = self.shared, job.task.request, self.shared.clock()
-        version, session, fresh = shared.active.version, open_session(visitor, request.session_id, now), False
-        hour = hour_of(request, version, now)
+        version, fresh = shared.active.version, False
+        session = open_session(visitor, request.session_id, version, now)
+        hour = hour_of(request.context, version, now)
         rows = _rows_of(request, version, 0 if session is None else len(session.steps))
         if session is None:
             session, fresh = self.new_session(visitor, rows.likes, now), True
@@ -240,10 +244,15 @@ class RequestRows(NamedTuple):
     likes: tuple[int, ...]
 
 
-def open_session(visitor: Visitor, session_id: str | None, now: float) -> SessionState | None:
-    """The open session of a person; None without one. Raises Problem if it is not that of ``session_id``."""
-    session = visitor.session
-    if session is not None and session.ended(now) is not None:
+def open_session(
+    visitor: Visitor, session_id: str | None, version: Version, now: float
+) -> SessionState | None:
+    """The open session of a person; None without one, or if it has as many steps as those of the version.
+
+    Raises Problem if it is not that of ``session_id``.
+    """
+    session, longest = visitor.session, version.checkpoint.interface.session_length
+    if session is not None and (session.ended(now) is not None or len(session.steps) >= longest):
         session = None
     if session_id is not None and (session is None or str(session.row.number) != session_id):
         raise Problem(
@@ -275,12 +284,12 @@ def _rows_of(request: RecommendRequest, version: Version, steps: int) -> Request
     )
 
 
-def hour_of(request: RecommendRequest | ObserveRequest, version: Version, now: float) -> float:
+def hour_of(context: Context, version: Version, now: float) -> float:
     """The hour of the week of a request; NOON where the policy does not see it. Raises Problem."""
-    if request.context.hour is not None and not version.by_hour:
+    if context.hour is not None and not version.by_hour:
         raise Problem(422, "no-hour", "context.hour: this policy does not see the hour: leave it out.")
-    if request.context.hour is not None:
-        return request.context.hour
+    if context.hour is not None:
+        return context.hour
     if not version.by_hour:
         return NOON
     moment = datetime.fromtimestamp(now)

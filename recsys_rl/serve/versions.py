@@ -20,6 +20,7 @@ from recsys_rl.recommender.visit import NOON
 from recsys_rl.serve.messages import Item, Platform, Problem
 from recsys_rl.serve.record_schema import ServedPolicy
 from recsys_rl.settings.fields import shown
+from recsys_rl.tables.pieces import Piece
 
 POPULARITY = ServedPolicy(0, "popularity", "", "")
 """The policy that chooses where another one fails."""
@@ -44,6 +45,16 @@ class Version:
     @property
     def agent(self) -> Any:
         return self.recommender.agent
+
+    @property
+    def decides(self) -> bool:
+        """False for a place without a policy (place.py)."""
+        return self.agent is not None
+
+    @cached_property
+    def pieces(self) -> tuple[Piece, ...] | None:
+        """The named pieces of the context of a team's own log; None on other platforms."""
+        return self.recommender.pieces
 
     @property
     def two_stages(self) -> bool:

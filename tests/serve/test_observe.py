@@ -175,7 +175,7 @@ def test_a_record_without_such_decisions_keeps_the_format_that_earlier_versions_
     record = Record(db)
     found = check(record)
     record.store.close()
-    assert (found.decisions, found.replayed, found.not_replayed) == (2, 1, "")
+    assert (found.decisions, found.observed, found.replayed, found.not_replayed) == (2, 1, 1, "")
 
 
 def exported(db: Path, out: Path, now: float = LATER) -> Any:
