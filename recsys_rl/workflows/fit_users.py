@@ -17,7 +17,7 @@ from recsys_rl.evaluation.fit_report import fit_report, print_fit_report
 from recsys_rl.experience.logged import MOST_ROWS
 from recsys_rl.make import make_env
 from recsys_rl.protocols import UserModel
-from recsys_rl.settings.config import to_dict
+from recsys_rl.settings.config import Config, to_dict
 from recsys_rl.tables.decision_log import DecisionLog, catalogue_hash
 from recsys_rl.types import UserError, World
 from recsys_rl.users.fit import FitSizes, UserFitting
@@ -88,18 +88,18 @@ def fit_users(options: FitUsersConfig | None = None, **settings: Any) -> dict[st
 
 def begin(options: FitUsersConfig) -> Fit:
     """Read log, items and users, and make the networks. Raises UserError."""
-    read = log_to_fit(options, MOST_ROWS)
-    if read.note and not options.quiet:
-        announce(read.note)
+    read, config, note = log_to_fit(options, MOST_ROWS)
+    if note and not options.quiet:
+        announce(note)
     fit = begin_fit(options, read, options.seed)
     # Of users whom the population lacks, this seed says who is held out.
-    info = {**fit.file.info, "heldout_seed": read.config.train_config.seed, "home": _home(read)}
+    info = {**fit.file.info, "heldout_seed": config.train_config.seed, "home": _home(read, config)}
     return dataclasses.replace(fit, file=dataclasses.replace(fit.file, info=info))
 
 
-def _home(read: LogToFit) -> dict[str, Any]:
+def _home(read: LogToFit, config: Config) -> dict[str, Any]:
     """The log's platform with its settings, for policies that are trained in the users; {} if unknown."""
-    log, config = read.log, read.config
+    log = read.log
     if not log.header.platform or make_env(config, read.world, 1).interface != log.header.interface:
         return {}
     home = {"env": config.env, "env_config": to_dict(config.env_config)}

@@ -43,18 +43,19 @@ class LogToFit(NamedTuple):
     """A log that has been read, and the world of its items and users."""
 
     log: DecisionLog
-    note: str  # about a log of which a part was drawn; "" for a whole one
-    fingerprint: bytes
-    config: Config  # of the log's platform
     world: World
     data_config: Mapping[str, Any]  # the settings of the world's data
-    users: UserModel | None  # the user model of the log's platform; None: no simulator made the log
-    weights: Mapping[str, float]  # of the signals, where there is no user model
     known: Tensor  # (E,) bool: decisions for training users; sessions of others are held out
+    users: UserModel | None = None  # the user model of the log's platform; None: no simulator made the log
+    weights: Mapping[str, float] = {}  # of the signals, where there is no user model
+    fingerprint: bytes = b""
 
 
-def log_to_fit(options: FitUsersConfig, most_rows: int) -> LogToFit:
-    """Read the log, and make or load its items and users. Raises UserError.
+Read = tuple[LogToFit, Config, str]
+
+
+def log_to_fit(options: FitUsersConfig, most_rows: int) -> Read:
+    """The log with its items and users, the settings of its platform, and a note. Raises UserError.
 
     ``most_rows``: of a log with more rows, whole sessions are drawn.
     """
@@ -64,7 +65,7 @@ def log_to_fit(options: FitUsersConfig, most_rows: int) -> LogToFit:
     return read(options, options.log, most_rows, generators(options.seed, "rows")["rows"])
 
 
-def _recorded(options: FitUsersConfig, path: str, most_rows: int, generator: torch.Generator) -> LogToFit:
+def _recorded(options: FitUsersConfig, path: str, most_rows: int, generator: torch.Generator) -> Read:
     """A log of `recsys-rl record`, with the items of the checkpoint or of --data."""
     given = [f"{role}_column" for role, name in options.columns.items() if name is not None]
     given += [name for name in ("items", "separator") if getattr(options, name) is not None]
@@ -76,20 +77,19 @@ def _recorded(options: FitUsersConfig, path: str, most_rows: int, generator: tor
     source = f"--data {config.data_config.data} --seed {config.train_config.seed}"
     check_catalogue(path, log.header, world.catalogue, source)
     users = _users_of(options, log, config, world)
-    return LogToFit(
+    read = LogToFit(
         log=log,
-        note=note,
-        fingerprint=fingerprint(Path(path)),
-        config=config,
         world=world,
         data_config=to_dict(config)["data_config"],
+        known=_of_training(log, config, world),
         users=users,
         weights=parse_weights(options.weights, "weights"),
-        known=_of_training(log, config, world),
+        fingerprint=fingerprint(Path(path)),
     )
+    return read, config, note
 
 
-def _table(options: FitUsersConfig, path: str, most_rows: int, generator: torch.Generator) -> LogToFit:
+def _table(options: FitUsersConfig, path: str, most_rows: int, generator: torch.Generator) -> Read:
     """A table of a team's own: its people are the population, and no simulator stands behind it."""
     config, world = _of_table(options, path)
     if config.env_config.max_episode_steps == 1:
@@ -98,22 +98,23 @@ def _table(options: FitUsersConfig, path: str, most_rows: int, generator: torch.
             "column of sessions (--session-column), or learn a policy from the log itself, as with recsys-rl "
             f"train --algo reinforce --log {one_line(path)}."
         )
-    source = config.platform.open_log((path,), config.data_config, config.env_config, world.catalogue)
+    open_log = config.platform.open_log
+    assert open_log is not None
+    source = open_log((path,), config.data_config, config.env_config, world.catalogue)
     log, note = sample_of(source, most_rows, generator)
     check_learnable(path, log)
     known = _of_training(log, config, world)
     shared = {name: getattr(config.data_config, name) for name in hints(DataConfig)}
-    return LogToFit(
+    read = LogToFit(
         log=log,
-        note="\n".join(filter(None, [note, "" if bool(log.terminated.any()) else _STAYS])),
-        fingerprint=source.fingerprint(),
-        config=config,
         world=_with_people(world, log, known),
         data_config={**shared, "data": str(files_of(Path(path))[0])},
-        users=None,
-        weights=config.env_config.weights,
         known=known,
+        weights=config.env_config.weights,
+        fingerprint=source.fingerprint(),
     )
+    stays = "" if bool(log.terminated.any()) else _STAYS
+    return read, config, "\n".join(filter(None, [note, stays]))
 
 
 def _of_table(options: FitUsersConfig, path: str) -> tuple[Config, World]:

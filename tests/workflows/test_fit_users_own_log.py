@@ -37,7 +37,7 @@ def test_users_are_learned_and_a_policy_is_trained_in_them_and_comes_home(tmp_pa
     assert people.user_ids.tolist() == ids
     held = torch.from_numpy(split_users(ids, 0.2, 0))
     assert torch.equal(people.heldout, held.nonzero().squeeze(1))
-    sizes = {"num_envs": 8, "n_steps": 8, "batch_size": 32}
+    sizes: dict[str, Any] = {"num_envs": 8, "n_steps": 8, "batch_size": 32}
     run = updates(algo="ppo", env="learned", user_model=out, folder=tmp_path / "run", **sizes)
     next(run)
     run.close()
@@ -57,7 +57,7 @@ def test_a_checkpoint_brings_its_items_and_weights(tmp_path: Path) -> None:
     assert facts.interface == load(mine).interface
     for wrong in ({"weights": ("clicked=1",)}, {"items": "items.csv"}, {"data": "synthetic"}):
         with pytest.raises(UserError):
-            fit_users(log=str(newer), checkpoint=str(mine), out=out, **SMALL, **wrong)  # type: ignore[arg-type]
+            fit_users(log=str(newer), checkpoint=str(mine), out=out, **SMALL, **wrong)
 
 
 def test_single_decisions_and_options_without_effect_are_refused(tmp_path: Path) -> None:
