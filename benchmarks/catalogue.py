@@ -3,7 +3,7 @@
     python -m benchmarks.catalogue [--rounds 3] [--threads N] [--json FILE] [--csv FILE] [--smoke]
     python -m benchmarks.catalogue --curve FILE.svg [--seeds 3]
 
-The first form times whole training cycles (rollout and update) with the same dials at every size: 64
+The first form times whole training cycles (rollout and update) with the same settings at every size: 64
 users x 32 steps, minibatches of 256, 4 epochs, networks [128, 64], 64 candidates of which 16 are
 drawn, item embeddings of size 256, in a memory-mapped table. ``ms_per_step`` is the time of a cycle
 divided by its 32 steps of all users, ``rollout_ms`` and ``update_ms`` its parts, ``times_smallest``
@@ -37,8 +37,8 @@ from typing import Any
 import torch
 
 from benchmarks.harness import tables, turns
-from benchmarks.harness.dials import Dials
 from benchmarks.harness.memory import peak_mb
+from benchmarks.harness.settings import Settings
 from benchmarks.harness.turns import Row, System
 from benchmarks.harness.world import World
 from benchmarks.peers import PEERS, seconds_per_update
@@ -71,33 +71,33 @@ def clustered(num_items: int, dim: int, seed: int, folder: str) -> World:
     return World(*make_world(config), config)
 
 
-def dials_of(smoke: bool, updates: int) -> Dials:
+def settings_of(smoke: bool, updates: int) -> Settings:
     ppo = Config(algo="ppo", env="drift").agent_config
     assert isinstance(ppo, PPOConfig)
     ppo = replace(ppo, num_envs=8, n_steps=4, batch_size=16) if smoke else ppo
-    return Dials(ppo, total_steps=updates * ppo.num_envs * ppo.n_steps, activation="relu")
+    return Settings(ppo, total_steps=updates * ppo.num_envs * ppo.n_steps, activation="relu")
 
 
 # One size, in a process of its own.
 
 
-def ours(world: World, dials: Dials, candidates: int) -> Row:
-    env = world.env(dials.ppo.num_envs, seed=0)
-    agent = our_agent(env, dials, 0, ModelConfig(candidates=candidates))
+def ours(world: World, settings: Settings, candidates: int) -> Row:
+    env = world.env(settings.ppo.num_envs, seed=0)
+    agent = our_agent(env, settings, 0, ModelConfig(candidates=candidates))
     started = time.perf_counter()
     assert agent.model.retriever is not None
     _ = agent.model.retriever.rows  # builds the index
     row: Row = {"index_s": time.perf_counter() - started}
-    rollout_s, update_s = time_cycles(env, agent, dials)
-    steps = (dials.num_updates - 1) * dials.ppo.n_steps
+    rollout_s, update_s = time_cycles(env, agent, settings)
+    steps = (settings.num_updates - 1) * settings.ppo.n_steps
     row |= {"rollout_ms": 1e3 * rollout_s / steps, "update_ms": 1e3 * update_s / steps}
     return row | {"ms_per_step": 1e3 * (rollout_s + update_s) / steps}
 
 
-def peer(world: World, dials: Dials, candidates: int) -> Row:
-    env = world.env(dials.ppo.num_envs, seed=0)
-    per_update = seconds_per_update(PEERS["stable-baselines3"].train, env, dials)
-    return {"ms_per_step": 1e3 * per_update / dials.ppo.n_steps}
+def peer(world: World, settings: Settings, candidates: int) -> Row:
+    env = world.env(settings.ppo.num_envs, seed=0)
+    per_update = seconds_per_update(PEERS["stable-baselines3"].train, env, settings)
+    return {"ms_per_step": 1e3 * per_update / settings.ppo.n_steps}
 
 
 MEASURES = {"recsys_rl": ours, "stable-baselines3": peer}
@@ -109,9 +109,9 @@ def worker(order: str) -> None:
     if threads:
         torch.set_num_threads(threads)
     world = clustered(num_items, dim, 0, folder)
-    dials = dials_of(smoke, updates)
-    row = MEASURES[system](world, dials, candidates)
-    row["steps_per_s"] = 1e3 * dials.ppo.num_envs / row["ms_per_step"]
+    settings = settings_of(smoke, updates)
+    row = MEASURES[system](world, settings, candidates)
+    row["steps_per_s"] = 1e3 * settings.ppo.num_envs / row["ms_per_step"]
     print(json.dumps(row | {"num_items": num_items, "rss_mb": peak_mb()}))
 
 
@@ -172,28 +172,28 @@ def cost(args: Any, folder: str) -> tuple[list[Row], float]:
 def learning(seed: int, smoke: bool, folder: str) -> list[Row]:
     """Train as `recsys-rl train` does, and look at held-out users every few updates."""
     num_items, candidates = (2_000, 16) if smoke else (1_000_000, 64)
-    dials = dials_of(smoke, 4 if smoke else 48)
+    settings = settings_of(smoke, 4 if smoke else 48)
     world = clustered(num_items, Config(algo="ppo", env="drift").env_config.embedding_dim, seed, folder)
     heldout = world.population.heldout[:NUM_HELDOUT]
     best = best_return(world.population.profile[heldout], world.catalogue.embedding, world.config.env_config)
     ranking = Rule(world.catalogue, RuleWeights.zeros())
     by_profile = play(world.env(len(heldout), seed, heldout=True), ranking, heldout, greedy=True).returns
-    env = world.env(dials.ppo.num_envs, seed)
-    agent = our_agent(env, dials, seed, ModelConfig(candidates=candidates))
+    env = world.env(settings.ppo.num_envs, seed)
+    agent = our_agent(env, settings, seed, ModelConfig(candidates=candidates))
     obs, rows, seconds = env.reset(), [], 0.0
-    for update in range(dials.num_updates + 1):
+    for update in range(settings.num_updates + 1):
         if update % (1 if smoke else 4) == 0:
-            row: Row = {"system": "recsys_rl", "dials": f"seed {seed}", "num_items": num_items}
-            row |= {"step": update * dials.per_update, "seconds": seconds}
+            row: Row = {"system": "recsys_rl", "settings": f"seed {seed}", "num_items": num_items}
+            row |= {"step": update * settings.per_update, "seconds": seconds}
             for name, greedy in (("share_of_oracle", False), ("greedy_share_of_oracle", True)):
                 returns = play(world.env(len(heldout), seed, heldout=True), agent, heldout, greedy).returns
                 row[name] = (returns.sum() / best.sum()).item()
             row["mf_share_of_oracle"] = (by_profile.sum() / best.sum()).item()
             rows.append(row)
             print(row, file=sys.stderr, flush=True)
-        if update < dials.num_updates:
+        if update < settings.num_updates:
             started = time.perf_counter()
-            rollout, obs = collect(env, agent, obs, dials.ppo.n_steps)
+            rollout, obs = collect(env, agent, obs, settings.ppo.n_steps)
             agent.update(rollout)
             seconds += time.perf_counter() - started
     return rows
@@ -203,9 +203,11 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     """The greedy policy's share, mean and 95 % interval over seeds."""
     steps = sorted({row["step"] for row in rows})
     shares = [[r["greedy_share_of_oracle"] for r in rows if r["step"] == step] for step in steps]
-    found = [interval(torch.tensor(values)) for values in shares]
+    estimates = [interval(torch.tensor(values)) for values in shares]
     references = {"oracle": 1.0, "mf": statistics.mean(row["mf_share_of_oracle"] for row in rows)}
-    curve = {"step": steps} | {name: [getattr(x, name) for x in found] for name in ("mean", "low", "high")}
+    curve = {"step": steps} | {
+        name: [getattr(estimate, name) for estimate in estimates] for name in ("mean", "low", "high")
+    }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(learning_curve_svg(curve, references, name="ppo-greedy"))

@@ -43,11 +43,11 @@ def played(path: Path, checkpoint: Checkpoint, yardstick: str) -> dict[str, Sess
     name = f"{entry.name}-greedy"
     players: dict[str, Player] = {name: learned([entry], table, env)[name]}
     players |= {row: makers[row]() for row in (yardstick, "myopic")}
-    found = {}
+    of_players = {}
     for row, player in players.items():
         streams["evaluation users"].manual_seed(stream_seed(seed, "evaluation users"))
-        found[row] = play(env, player.agent, table.users, player.greedy)
-    return found
+        of_players[row] = play(env, player.agent, table.users, player.greedy)
+    return of_players
 
 
 def draw(path: Path, yardstick: str) -> Path:
@@ -61,8 +61,8 @@ def draw(path: Path, yardstick: str) -> Path:
         raise UserError(f"{path}: the data hold no categories of items, so there is no picture.")
     image = IMAGES / f"categories-{checkpoint.config.env}.svg"
     write_text(image, categories_svg(picture) + "\n")
-    for name, x in sessions.items():
-        print(f"{name}: return {x.returns.mean():.2f}, {x.lengths.float().mean():.1f} steps")
+    for name, of_player in sessions.items():
+        print(f"{name}: return {of_player.returns.mean():.2f}, {of_player.lengths.float().mean():.1f} steps")
     return image
 
 

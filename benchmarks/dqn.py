@@ -125,8 +125,8 @@ def summary(game: str, rows: Sequence[Row], seeds: Sequence[int]) -> list[Row]:
     """A row per system: the mean greedy return over seeds with its interval, the worst seed, the seconds."""
     table = []
     for system in SYSTEMS:
-        found = [foreign.find(rows, env=game, system=system, seed=seed) for seed in seeds]
-        played = [row for row in found if row is not None]
+        by_seed = [foreign.find(rows, env=game, system=system, seed=seed) for seed in seeds]
+        played = [row for row in by_seed if row is not None]
         if played:
             values = [row["return_mean"] for row in played]
             over = interval(torch.tensor(values))
@@ -143,8 +143,8 @@ def text(results: Path) -> str:
     names = {OURS: "**dqn (preset of `gym:`)**", PEER: "Stable-Baselines3's DQN (its zoo)", RANDOM: "random"}
     body = []
     for game, env_id in GAMES.items():
-        found = {row["system"]: row for row in summary(game, rows, seeds)}
-        for row in (found[system] for system in names if system in found):
+        row_of = {row["system"]: row for row in summary(game, rows, seeds)}
+        for row in (row_of[system] for system in names if system in row_of):
             cells = [f"{row[name]:.1f}" for name in ("mean", "worst")]
             between = f"{row['low']:.1f} – {row['high']:.1f}" if row["seeds"] > 1 else ""
             body.append([env_id, names[row["system"]], cells[0], between, cells[1], str(row["seeds"])])
@@ -169,13 +169,13 @@ def catalogues(results: Path) -> str:
                 its_own = task == last if policy not in LEARNED else ("dqn" in policy) == ("dqn" in task)
                 if not (places and its_own):
                     continue
-                values = [float(runs.by_place[place]["return_mean"]) for place in places]
-                found = interval(vector(values))
-                between = spread(found) if len(values) > 1 else ""
+                values = [float(runs.by_place[policy]["return_mean"]) for policy in places]
+                estimate = interval(vector(values))
+                between = spread(estimate) if len(values) > 1 else ""
                 trained = policy in (*LEARNED, "searched", "rule")
                 cells = (
                     f"{steps[task]:,}" if trained else "",
-                    f"{found.mean:.2f}",
+                    f"{estimate.mean:.2f}",
                     between,
                     f"{min(values):.2f}",
                 )

@@ -53,7 +53,9 @@ def measure(log: InteractionLog, embedding_dim: int, seed: int) -> dict[str, flo
     seen, targets = (
         torch.from_numpy(likes[test].toarray()).bool() for likes in (learned.earlier, learned.later)
     )
-    items, profile, taste = (unit_rows(x) for x in (learned.item_factors, learned.profile, learned.taste))
+    items, profile, taste = (
+        unit_rows(vectors) for vectors in (learned.item_factors, learned.profile, learned.taste)
+    )
     profile, taste = profile[test], taste[test]
     scores: dict[str, Tensor] = {
         "recall@20 popularity": torch.from_numpy(learned.item_likes).double().expand(seen.shape),

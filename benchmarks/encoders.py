@@ -89,8 +89,8 @@ def act(agent: PPO, seen: list[Obs], first: int, last: int, *, reads: bool = Tru
 
 def record(agent: PPO, seen: list[Obs]) -> Rollout:
     """A rollout of these observations, one minibatch: ``STEPS`` steps of BATCH / STEPS users."""
-    obs: Obs = tree_map(lambda *x: torch.stack(x), *seen)
-    action = agent.act(obs.map(lambda x: x.flatten(0, 1)))
+    obs: Obs = tree_map(lambda *pieces: torch.stack(pieces), *seen)
+    action = agent.act(obs.map(lambda values: values.flatten(0, 1)))
     assert action.value is not None
     shape = obs.context.shape[:2]
     zeros = torch.zeros(shape)
@@ -130,7 +130,7 @@ def main(rounds: int = 9, smoke: bool = False) -> None:
     times: dict[str, dict[str, list[float]]] = {encoder: {} for encoder in ENCODERS}
     for _ in range(1 if smoke else rounds):
         for encoder, agent in agents.items():
-            found = {
+            measured = {
                 "act at 10": act(agent, seen, 5, 15),
                 "at 45": act(agent, seen, 40, 50),
                 "sliding": act(agent, seen, 55, 65),
@@ -138,9 +138,12 @@ def main(rounds: int = 9, smoke: bool = False) -> None:
                 "update": milliseconds(partial(agent.update, batches[encoder])),
                 "products": milliseconds(products[encoder].repeat),
             }
-            for name, value in found.items():
+            for name, value in measured.items():
                 times[encoder].setdefault(name, []).append(value)
-    print(*_table({e: {n: statistics.median(x) for n, x in of.items()} for e, of in times.items()}), sep="\n")
+    print(
+        *_table({e: {n: statistics.median(seconds) for n, seconds in of.items()} for e, of in times.items()}),
+        sep="\n",
+    )
 
 
 def _table(medians: dict[str, dict[str, float]]) -> list[str]:
@@ -152,7 +155,7 @@ def _table(medians: dict[str, dict[str, float]]) -> list[str]:
             of["at 45"] / medians["mlp"]["at 45"],
             of["sliding"] / medians["mlp"]["sliding"],
         )
-        rows.append(f"| {encoder} | {' | '.join(f'{x:.2f}' for x in (*of.values(), *shares))} |")
+        rows.append(f"| {encoder} | {' | '.join(f'{value:.2f}' for value in (*of.values(), *shares))} |")
     return rows
 
 

@@ -34,21 +34,21 @@ from recsys_rl.utils.seeding import generators, parse_seeds
 PLATFORMS = ("satiation", "short-video", "long-video")
 
 
-def training_env(config: Config, world: World, part: Population, count: int, noise: torch.Generator) -> Env:
-    place = World(world.catalogue, part)
-    return make_env(config, place, count, noise, training=False)
+def training_env(config: Config, world: World, people: Population, count: int, noise: torch.Generator) -> Env:
+    trained_on = World(world.catalogue, people)
+    return make_env(config, trained_on, count, noise, training=False)
 
 
 def played(config: Config, world: World, expert: Expert, budget: int) -> tuple[Sessions, dict[str, Tensor]]:
     """Sessions of the held-out users, with the numbers that ``budget`` steps of training users find."""
-    users, part = world.population.heldout, training_part(world.population)
+    users, people = world.population.heldout, training_part(world.population)
     noise = torch.Generator().manual_seed(config.train_config.seed)
     env = make_env(config, world, len(users), noise, heldout=True, training=False)
     model, interface = make_user_model(config, world), env.interface
     stream = generators(0, "expert")["expert"]  # as in a table
-    trainees = Trainees(partial(training_env, config, world), world.catalogue, part, interface, stream)
-    found, _ = search_expert(trainees, expert, model, budget)
-    numbers = dict(zip(expert.numbers, found.unbind(), strict=True))
+    trainees = Trainees(partial(training_env, config, world), world.catalogue, people, interface, stream)
+    values, _ = search_expert(trainees, expert, model, budget)
+    numbers = dict(zip(expert.numbers, values.unbind(), strict=True))
     agent = ByEquations(expert, model, world.catalogue, interface, numbers)
     return play(env, agent, users), numbers
 
@@ -101,7 +101,7 @@ def rows_of(name: str, seed: int, args: argparse.Namespace) -> list[Row]:
             "return_high": earned.high,
             "length_mean": sessions.lengths.float().mean().item(),
             "cpu_seconds": time.process_time() - started,
-            "numbers": ", ".join(f"{key} {x.item():.3g}" for key, x in numbers.items()),
+            "numbers": ", ".join(f"{key} {value.item():.3g}" for key, value in numbers.items()),
         }
         if first is None:
             first = sessions.returns

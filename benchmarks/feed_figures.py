@@ -50,7 +50,7 @@ def visit_figure() -> str:
     parts = [panel.axes(title, "place of the visit", range(0, 41, 10), (0, 10, 20, 30))]
     lines = {}
     for (name, label), style in zip(_measured().items(), STYLES, strict=False):
-        each = [[100 * float(x) for x in row["ads_by_place"].split()] for row in _rows(name)]
+        each = [[100 * float(share) for share in row["ads_by_place"].split()] for row in _rows(name)]
         means = [statistics.mean(shares) for shares in zip(*each, strict=True)]
         parts.append(panel.line([GROUP * (k + 0.5) for k in range(len(means))], means, style))
         lines[label] = (means[-1], style)
@@ -69,7 +69,9 @@ def cost_figure() -> str:
     panel = Panel(LEFT, WIDTH, (0, 25), (low, top))
     title = "return of a visit with revenue ten times, held-out users"
     parts = [panel.axes(title, "ads, % of the places", range(0, 26, 5), range(low, top + 1, 10))]
-    means = {name: [statistics.mean(x) for x in zip(*each, strict=True)] for name, each in points.items()}
+    means = {
+        name: [statistics.mean(values) for values in zip(*each, strict=True)] for name, each in points.items()
+    }
     ordered = sorted(means.values())
     parts.append(panel.line([x for x, _ in ordered], [y for _, y in ordered], "baseline", "5 4"))
     lines = {}
@@ -91,9 +93,9 @@ def _measured() -> dict[str, str]:
 
 def _rows(name: str) -> Sequence[newest.Row]:
     """The results of a run, of the seeds that all of RUNS with results have: each seed has its own users."""
-    found = {run: newest.read(RESULTS, "limits", ("run", "seed"), run=run) for run in RUNS}
-    seeds = [{row["seed"] for row in rows} for rows in found.values() if rows]
-    return [row for row in found[name] if row["seed"] in set.intersection(*seeds)]
+    by_run = {run: newest.read(RESULTS, "limits", ("run", "seed"), run=run) for run in RUNS}
+    seeds = [{row["seed"] for row in rows} for rows in by_run.values() if rows]
+    return [row for row in by_run[name] if row["seed"] in set.intersection(*seeds)]
 
 
 def _whisker(panel: Panel, x: float, low: float, high: float, style: str) -> str:
@@ -107,8 +109,8 @@ def _words(panel: Panel, lines: dict[str, tuple[float, str]]) -> list[str]:
     places = spread([panel.y(y) for _, (y, _) in ends], 18)
     classes = {"baseline": "muted", "learned": "learned strong", "inside": "inside"}
     return [
-        f'<text class="{classes[style]}" x="{WORDS}" y="{place + 4:.1f}">{text(label)}</text>'
-        for (label, (_, style)), place in zip(ends, places, strict=True)
+        f'<text class="{classes[style]}" x="{WORDS}" y="{height + 4:.1f}">{text(label)}</text>'
+        for (label, (_, style)), height in zip(ends, places, strict=True)
     ]
 
 

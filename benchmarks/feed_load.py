@@ -35,21 +35,21 @@ TIMES = {
 def rows(config: Config, lives: int, months: int) -> list[Row]:
     """A row for each load and time of lives of ``months``."""
     fits = ("any",) * len(feed.LOADS)
-    found = feed.live(config, make_world(config), feed.LOADS, fits, lives, 0, months)
+    of_loads = feed.live(config, make_world(config), feed.LOADS, fits, lives, 0, months)
     weights = {stream.name: stream.weight for stream in SocialFeed.streams}
     values = {
-        "spent": np.stack([x.places for x in found]),  # (loads, 1 + months, n)
-        "earned": np.stack([x.earned(**weights) for x in found]),
-        "earned_paid": np.stack([x.earned(**{**weights, "revenue": PAID_REVENUE}) for x in found]),
+        "spent": np.stack([load.places for load in of_loads]),  # (loads, 1 + months, n)
+        "earned": np.stack([load.earned(**weights) for load in of_loads]),
+        "earned_paid": np.stack([load.earned(**{**weights, "revenue": PAID_REVENUE}) for load in of_loads]),
     }
     drawn = feed.resamples(lives)
     result: list[Row] = []
     for name, at in TIMES.items():
-        of_time = {value: relative(x[:, at].sum(1), drawn) for value, x in values.items()}
-        for place, load in enumerate(feed.LOADS):
+        of_time = {value: relative(amounts[:, at].sum(1), drawn) for value, amounts in values.items()}
+        for index, load in enumerate(feed.LOADS):
             row: Row = {"load": load, "time": name, "lives": lives}
             for value, found_here in of_time.items():
-                row |= dict(zip((value, f"{value}_low", f"{value}_high"), found_here[place], strict=True))
+                row |= dict(zip((value, f"{value}_low", f"{value}_high"), found_here[index], strict=True))
             result.append(row)
     return result
 
@@ -62,7 +62,7 @@ def relative(sums: NDArray[np.float64], drawn: Sequence[NDArray[np.int64]]) -> l
     again = np.stack([sums[:, index].mean(1) for index in drawn], 1)  # (loads, RESAMPLES)
     low, high = np.quantile(again / again[0], (0.025, 0.975), axis=1)
     means = sums.mean(1) / sums[0].mean()
-    return [tuple(map(float, x)) for x in zip(means, low, high, strict=True)]
+    return [tuple(map(float, bounds)) for bounds in zip(means, low, high, strict=True)]
 
 
 def main() -> None:

@@ -43,17 +43,20 @@ def rows_of(name: str, seed: int, size: Size, folder: Path) -> list[Row]:
     world, users, env = table.world, table.users, table.env()
     assert isinstance(env, RecEnv)
     kind, names = world.catalogue.attributes["kind"], world.catalogue.classes("kind")
-    found = []
+    rows = []
     for policy, player in learned([entry], table, env).items():
         for stream in ("evaluation users", "policy"):
             table.streams[stream].manual_seed(stream_seed(seed, stream))
         returns, follows, shown = visits(env, player, users)
-        over, share = interval(returns), {x: (kind[shown] == names.index(x)).double().mean() for x in names}
+        over, share = (
+            interval(returns),
+            {label: (kind[shown] == names.index(label)).double().mean() for label in names},
+        )
         row: Row = {"variant": name, "policy": policy, "seed": seed, "steps": size.steps}
         row |= {"items": world.catalogue.num_items, "users": len(users), "return_mean": over.mean}
         row |= {"return_low": over.low, "return_high": over.high, "follows": follows.mean().item()}
-        found.append(row | {f"{x}_share": share[x].item() for x in ("suggestion", "ad")})
-    return found
+        rows.append(row | {f"{label}_share": share[label].item() for label in ("suggestion", "ad")})
+    return rows
 
 
 def visits(env: RecEnv, player: Player, users: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -76,12 +79,12 @@ def visits(env: RecEnv, player: Player, users: Tensor) -> tuple[Tensor, Tensor, 
 
 def run(names: Sequence[str], seeds: Sequence[int], size: Size, keep: Path) -> list[Row]:
     """The rows of these variants, for each seed."""
-    found: list[Row] = []
+    rows: list[Row] = []
     for seed in seeds:
         for name in names:
-            found += rows_of(name, seed, size, train(VARIANTS[name], seed, size, keep / f"{name}-{seed}"))
-            print(found[-2:], flush=True)
-    return found
+            rows += rows_of(name, seed, size, train(VARIANTS[name], seed, size, keep / f"{name}-{seed}"))
+            print(rows[-2:], flush=True)
+    return rows
 
 
 def main() -> None:

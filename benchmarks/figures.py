@@ -3,7 +3,7 @@
     python -m benchmarks.figures
 
 writes docs/images/{gae,clipping,trap,session}.svg, and those of feed_figures.py. Every number comes from the
-code with its defaults, or from benchmarks/results: run it again after a change of an equation or of a dial,
+code with its defaults, or from benchmarks/results: run it again after a change of an equation or a setting,
 and after new results. A test compares the files with what it would write.
 """
 
@@ -35,32 +35,32 @@ IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 
 def gae_figure() -> str:
     """The weight of each later TD error in the advantage of a step, for several lambda."""
-    dials, steps = Config(algo="ppo", env="satiation").agent_config, 20
-    assert isinstance(dials, PPOConfig)
+    settings, steps = Config(algo="ppo", env="satiation").agent_config, 20
+    assert isinstance(settings, PPOConfig)
     # Row l of column l alone has a TD error, of 1: the advantage of row 0 is then the weight of step l.
     impulse, zero = torch.eye(steps + 1), torch.zeros(steps + 1, steps + 1)
     never = zero.bool()
     panel = Panel(56, 480, (0, steps), (0, 1))
     parts = [
         panel.axes(
-            f"weight of the TD error l steps later, gamma = {dials.gamma:g}",
+            f"weight of the TD error l steps later, gamma = {settings.gamma:g}",
             "l, steps after the one whose advantage it is",
             range(0, steps + 1, 5),
             (0, 0.5, 1),
         )
     ]
-    lambdas, ends = (1.0, dials.gae_lambda, 0.8, 0.5, 0.0), []
+    lambdas, ends = (1.0, settings.gae_lambda, 0.8, 0.5, 0.0), []
     for value in lambdas:
-        weights = gae(impulse, zero, zero, never, never, dials.gamma, value)[0].tolist()
-        preset = value == dials.gae_lambda
+        weights = gae(impulse, zero, zero, never, never, settings.gamma, value)[0].tolist()
+        preset = value == settings.gae_lambda
         parts.append(panel.line(range(steps + 1), weights, "learned" if preset else "baseline"))
         ends.append(weights[-1])
     places = spread([panel.y(end) for end in ends], 18)
-    words = {1.0: "all rewards, minus V", 0.0: "the TD error alone", dials.gae_lambda: "the preset"}
-    for value, place in zip(lambdas, places, strict=True):
+    words = {1.0: "all rewards, minus V", 0.0: "the TD error alone", settings.gae_lambda: "the preset"}
+    for value, height in zip(lambdas, places, strict=True):
         said = f"lambda = {value:g}" + (f": {words[value]}" if value in words else "")
-        style = "learned strong" if value == dials.gae_lambda else "muted"
-        parts.append(f'<text class="{style}" x="548" y="{place + 4:.1f}">{text(said)}</text>')
+        style = "learned strong" if value == settings.gae_lambda else "muted"
+        parts.append(f'<text class="{style}" x="548" y="{height + 4:.1f}">{text(said)}</text>')
     return svg(
         800,
         310,
@@ -75,9 +75,9 @@ def clipping_figure() -> str:
     eps, ratios = PPOConfig().clip_eps, torch.linspace(0.01, 2, 200)
     titles = {1.0: "a good item: A = +1", -1.0: "a bad item: A = −1"}
     parts = []
-    for place, (advantage, title) in enumerate(titles.items()):
+    for index, (advantage, title) in enumerate(titles.items()):
         low = 0.0 if advantage > 0 else -2.0
-        panel = Panel(56 + 400 * place, 320, (0, 2), (low, low + 2))
+        panel = Panel(56 + 400 * index, 320, (0, 2), (low, low + 2))
         left, right = panel.x(1 - eps), panel.x(1 + eps)
         parts.append(
             f'<rect class="band" x="{left:.1f}" y="{panel.top}" width="{right - left:.1f}" '
@@ -120,11 +120,8 @@ def alike_items(count: int, affinity: float) -> tuple[Catalogue, Population]:
         embedding=towards.expand(count, 2).clone(),
         item_ids=torch.arange(count),
         titles=(),
-        genres=torch.zeros(count, 0),
-        genre_names=(),
         popularity=torch.logspace(-3, 0, count),
         quality=torch.linspace(1, 0, count),
-        year=torch.full((count,), torch.nan),
         available=torch.ones(count, dtype=torch.bool),
         source="made up",
     )
@@ -135,8 +132,8 @@ def alike_items(count: int, affinity: float) -> tuple[Catalogue, Population]:
 def trap_figure() -> str:
     """Appeal and satisfaction of items that fit a rested user equally well, over their catchiness."""
     affinity, count = 0.4, 121
-    dials = SatiationConfig(num_items=count, embedding_dim=2)
-    users = Satiation(*alike_items(count, affinity), dials)
+    settings = SatiationConfig(num_items=count, embedding_dim=2)
+    users = Satiation(*alike_items(count, affinity), settings)
     items = torch.arange(count).unsqueeze(0)  # (1, K): all of them, each as if it were the first
     state = users.sample(torch.tensor([0]))
     felt = users.respond(state, items, torch.ones_like(items, dtype=torch.bool), None)
@@ -190,21 +187,21 @@ def watch(agent: Policy, env: RecEnv, user: Tensor) -> tuple[list[float], list[f
 
 def session_figure() -> str:
     """The session of one user with the short-sighted optimum and with the planner, without noise."""
-    dials = SatiationConfig(num_items=300, embedding_dim=16, noise=0.0)
+    settings = SatiationConfig(num_items=300, embedding_dim=16, noise=0.0)
     people = MadeUpConfig(data="synthetic", num_users=100)
-    config = Config(env="satiation", data_config=people, env_config=dials)
+    config = Config(env="satiation", data_config=people, env_config=settings)
     world = make_world(config)
     env = make_env(config, world, 1, torch.Generator().manual_seed(0), heldout=True)
     assert isinstance(env, RecEnv)
-    length, parts, totals = dials.max_episode_steps, [], []
+    length, parts, totals = settings.max_episode_steps, [], []
     agents: dict[str, tuple[Policy, str]] = {
         "short-sighted": (Myopic(env), "inside"),
         "planned": (Planner(env), "learned"),
     }
-    for place, (name, (agent, style)) in enumerate(agents.items()):
+    for index, (name, (agent, style)) in enumerate(agents.items()):
         rewards, patience, left = watch(agent, env, world.population.heldout[:1])
         totals.append(sum(rewards))
-        panel = Panel(56 + 400 * place, 320, (0, length), (0, 1))
+        panel = Panel(56 + 400 * index, 320, (0, length), (0, 1))
         title = f"{name}: {number(totals[-1], 1)} in {len(rewards)} steps"
         parts.append(panel.axes(title, "step", range(0, length + 1, 5), (0, 0.5, 1)))
         for step, reward in enumerate(rewards):

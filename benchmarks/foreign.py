@@ -135,9 +135,9 @@ def one_line(env_id: str, seed: int, sizes: Sizes) -> tuple[Policy, GymEnv]:
     return ByRule(rule, env), env
 
 
-def ours(env_id: str, seed: int, sizes: Sizes, **dials: Row) -> tuple[Policy, GymEnv]:
-    """PPO by the preset of `gym:`, as `recsys-rl train` does it; ``dials`` are sections of other settings."""
-    settings = overlay(dials, {"train_config": {"seed": seed, "total_timesteps": sizes.steps}})
+def ours(env_id: str, seed: int, sizes: Sizes, **sections: Row) -> tuple[Policy, GymEnv]:
+    """PPO by the preset of `gym:`, as `recsys-rl train` does it; ``sections`` are of other settings."""
+    settings = overlay(sections, {"train_config": {"seed": seed, "total_timesteps": sizes.steps}})
     config = from_dict(Config, {"algo": "ppo", "env": f"gym:{env_id}", **settings})
     run = begin(config, None, torch.device("cpu"))
     obs = run.env.observe()
@@ -219,9 +219,9 @@ def read(path: Path) -> list[Row]:
         return []
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    whole, real = ("seed", "steps"), ("return_mean", "sampled_mean", "length_mean", "seconds")
+    integers, real = ("seed", "steps"), ("return_mean", "sampled_mean", "length_mean", "seconds")
     return [
-        row | {name: int(row[name]) for name in whole} | {name: float(row[name]) for name in real}
+        row | {name: int(row[name]) for name in integers} | {name: float(row[name]) for name in real}
         for row in rows
     ]
 
@@ -238,8 +238,8 @@ def append(path: Path, row: Row) -> None:
 
 def find(rows: Iterable[Row], **wanted: Any) -> Row | None:
     """The newest row that has these values."""
-    found = [row for row in rows if all(row[name] == value for name, value in wanted.items())]
-    return found[-1] if found else None
+    matches = [row for row in rows if all(row[name] == value for name, value in wanted.items())]
+    return matches[-1] if matches else None
 
 
 def run_once(rows: list[Row], path: Path | None, name: str, system: str, seed: int, sizes: Sizes) -> None:
@@ -264,8 +264,8 @@ def summary(name: str, rows: Sequence[Row], seeds: Sequence[int], policy: str = 
     """
     table, means, column = [], {}, POLICIES[policy]
     for system in SYSTEMS:
-        found = {seed: find(rows, env=name, system=system, seed=seed) for seed in seeds}
-        means[system] = {seed: row[column] for seed, row in found.items() if row is not None}
+        by_seed = {seed: find(rows, env=name, system=system, seed=seed) for seed in seeds}
+        means[system] = {seed: row[column] for seed, row in by_seed.items() if row is not None}
         values = list(means[system].values())
         if values:
             over = interval(torch.tensor(values))

@@ -107,7 +107,7 @@ class RecSim(gymnasium.Env[Any, Any]):
 
     def __init__(self, game: str, num_candidates: int, slate_size: int) -> None:
         """``game``: long_term_satisfaction or interest_evolution."""
-        self.name, self.dials = game, {"num_candidates": num_candidates, "slate_size": slate_size}
+        self.name, self.settings = game, {"num_candidates": num_candidates, "slate_size": slate_size}
         self._begin(0)
         seen = self.game.reset()
         docs = np.stack(list(seen["doc"].values()))
@@ -125,7 +125,7 @@ class RecSim(gymnasium.Env[Any, Any]):
         from recsim import environments
 
         module = importlib.import_module(f"{environments.__name__}.{self.name}")
-        self.game = module.create_environment({**self.dials, "resample_documents": True, "seed": seed})
+        self.game = module.create_environment({**self.settings, "resample_documents": True, "seed": seed})
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Parts, dict[str, Any]]:
         super().reset(seed=seed)
@@ -138,9 +138,9 @@ class RecSim(gymnasium.Env[Any, Any]):
         return self._parts(obs), float(reward), bool(done), False, {}
 
     def _parts(self, obs: dict[str, Any]) -> Parts:
-        response = np.zeros((self.dials["slate_size"], 2), np.float32)
-        for place, found in enumerate(obs["response"] or ()):
-            response[place] = found["click"], found.get("watch_time", found.get("engagement"))
+        response = np.zeros((self.settings["slate_size"], 2), np.float32)
+        for index, reaction in enumerate(obs["response"] or ()):
+            response[index] = reaction["click"], reaction.get("watch_time", reaction.get("engagement"))
         docs = np.stack(list(obs["doc"].values())).astype(np.float32)
         return {"doc": docs, "response": response, "user": obs["user"].astype(np.float32)}
 
@@ -186,7 +186,7 @@ for name, (game, candidates, slate) in {
     "LongTermSatisfaction": ("long_term_satisfaction", 10, 2),
     "InterestEvolutionSlates": ("interest_evolution", 10, 2),
 }.items():
-    dials = {"game": game, "num_candidates": candidates, "slate_size": slate}
-    gymnasium.register(f"{name}-v0", f"{__name__}:RecSim", kwargs=dials)
+    settings = {"game": game, "num_candidates": candidates, "slate_size": slate}
+    gymnasium.register(f"{name}-v0", f"{__name__}:RecSim", kwargs=settings)
 gymnasium.register("Sardine-v0", f"{__name__}:single_item")
 gymnasium.register("TaxiUnmasked-v0", f"{__name__}:taxi")

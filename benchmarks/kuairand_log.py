@@ -79,15 +79,15 @@ class BestByUsers:
     def act(self, obs: Obs, greedy: bool = False) -> Action:
         members, interface = self.file.members, self.file.facts.interface
         names = self.file.facts.given
-        number, found = self.file.world.catalogue.num_items, []
+        number, scores = self.file.world.catalogue.num_items, []
         for context in obs.context.split(max(1, BLOCK // number)):
             given = {name: context[:, interface.place_of(name)] for name in names}
             items = torch.arange(number).expand(len(context), -1)
             starts = [member.begin(given, len(context)) for member in members]
-            answers = [x.respond(memory, items) for x, memory in zip(members, starts, strict=True)]
+            answers = [member.respond(memory, items) for member, memory in zip(members, starts, strict=True)]
             means = torch.stack([answer.expected()[..., 0] for answer in answers])  # (E, n, I)
-            found.append((means.mean(0) - self.doubt * means.std(0, correction=0)).argmax(1))
-        items = torch.cat(found).unsqueeze(1)  # (N, 1)
+            scores.append((means.mean(0) - self.doubt * means.std(0, correction=0)).argmax(1))
+        items = torch.cat(scores).unsqueeze(1)  # (N, 1)
         return Action(items, torch.zeros(len(items)))
 
 
@@ -101,10 +101,10 @@ def with_person(table: DecisionTable, person: Tensor | None) -> tuple[DecisionLo
     known = given.pop("user") if person is None else person
     width = max(known.shape[1], catalogue.embedding.shape[1])
     known, embedding = (
-        torch.nn.functional.pad(x, (0, width - x.shape[1])) for x in (known, catalogue.embedding)
+        torch.nn.functional.pad(table, (0, width - table.shape[1])) for table in (known, catalogue.embedding)
     )
     given[PERSON] = known.float()
-    rest = [(name, x.shape[1]) for name, x in given.items() if name != PERSON]
+    rest = [(name, values.shape[1]) for name, values in given.items() if name != PERSON]
     context = ((PERSON, width), *rest, ("clock", 1))
     interface = dataclasses.replace(log.header.interface, context=context)
     header = dataclasses.replace(log.header, interface=interface)
@@ -118,7 +118,7 @@ def people_of_kuairand(table: DecisionTable, data_dir: Path | None) -> Tensor:
     """(E, 1 + D): the person's share of clicks before the log began, and the mean of the clicked videos."""
     before, log, catalogue = load_kuairand(data_dir).standard, table.log, table.catalogue
     past = before.times < log.times.min()
-    ids, place = catalogue.item_ids.sort()
+    ids, index = catalogue.item_ids.sort()
     items = before.item_ids[before.items[past]]
     at = torch.searchsorted(ids, items).clamp_max(len(ids) - 1)
     there = ids[at] == items
@@ -129,15 +129,15 @@ def people_of_kuairand(table: DecisionTable, data_dir: Path | None) -> Tensor:
     users = before.user_ids[before.users[past]]
     of = torch.searchsorted(known, users).clamp_max(len(known) - 1)
     there &= known[of] == users
-    user, item, click = row[of[there]], place[at[there]], clicks[there]
+    user, item, click = row[of[there]], index[at[there]], clicks[there]
     number = len(random.user_ids)
     views = torch.zeros(number).index_add_(0, user, torch.ones_like(click))
     liked = torch.zeros(number).index_add_(0, user, click)
     sums = torch.zeros(number, catalogue.embedding.shape[1])
     sums.index_add_(0, user, click.unsqueeze(1) * catalogue.embedding[item])
     share = (liked + 1) / (views + 3)
-    found = torch.cat([(share / (1 - share)).log().unsqueeze(1), sums / (liked + 1).unsqueeze(1)], 1)
-    return found[log.users]
+    people = torch.cat([(share / (1 - share)).log().unsqueeze(1), sums / (liked + 1).unsqueeze(1)], 1)
+    return people[log.users]
 
 
 def split_by_time(log: DecisionLog, share: float) -> tuple[DecisionLog, DecisionLog]:
@@ -165,9 +165,9 @@ def learn(log: DecisionLog, catalogue: Catalogue, seed: int, work: Work) -> Lear
     single = dataclasses.replace(log, users=number, sessions=number)
     person = log.given[PERSON]
     order = torch.randperm(len(number), generator=torch.Generator().manual_seed(seed))
-    part = max(1, len(number) // 10)
+    size = max(1, len(number) // 10)
     population = Population(
-        taste=person, profile=person, user_ids=number, train=order[part:], heldout=order[:part]
+        taste=person, profile=person, user_ids=number, train=order[size:], heldout=order[:size]
     )
     options = FitUsersConfig(
         members=work.members,
@@ -193,7 +193,7 @@ def aucs(file: LearnedFile, first: DecisionLog, second: DecisionLog) -> dict[str
     views = torch.ones(number).index_add_(0, items, torch.ones(len(items)))
     means = torch.zeros(number).index_add_(0, items, first.signals[:, 0, 0]) / views
     table = session_table(second, second.signals[:, 0, 0])
-    every = [x.of_sessions(table)[0].expected().flatten() for x in file.members]
+    every = [member.of_sessions(table)[0].expected().flatten() for member in file.members]
     learned = torch.stack(every).mean(0).double().numpy()
     return {"auc": auc(learned, answers), "auc_items": auc(means[second.items[:, 0]].numpy(), answers)}
 
@@ -202,7 +202,7 @@ def judged(
     log: DecisionLog, catalogue: Catalogue, policies: dict[str, Any], name: str, seed: int
 ) -> list[Row]:
     """The rows of the table on the second part."""
-    options = OpeConfig(log=name, world=False, seed=seed)
+    options = OpeConfig(log=(name,), world=False, seed=seed)
     streams = generators(seed, *STREAMS)
 
     def rewards(feedback: Feedback) -> Tensor:
@@ -210,7 +210,7 @@ def judged(
 
     read = ReadLog(log, catalogue, rewards, streams)
     replay, _, _ = replayed(options, read)
-    found = judge(
+    result = judge(
         replay,
         [replay],
         [playable(policy, made) for policy, made in policies.items()],
@@ -222,15 +222,15 @@ def judged(
         streams,
     )
     trusted = trusted_of(replay)
-    logged = plain_row(LOGGED, "mean", found.earned, found.users)
-    terms = {**found.terms, LOGGED: {"mean": found.earned}}
+    logged = plain_row(LOGGED, "mean", result.earned, result.users)
+    terms = {**result.terms, LOGGED: {"mean": result.earned}}
     rows: list[Row] = [
         {"policy": "logged (random)", "value": logged.value, "low": logged.low, "high": logged.high}
     ]
     for policy in policies:
-        mine = recommend([row for row in found.rows if row.policy == policy] + [logged], trusted)
+        mine = recommend([row for row in result.rows if row.policy == policy] + [logged], trusted)
         both = (policy, LOGGED)
-        versus = compare(both, both, mine, terms, found.users, log.num_rows, trusted, ())
+        versus = compare(both, both, mine, terms, result.users, log.num_rows, trusted, ())
         row = next(row for row in mine if row.estimator == trusted)
         rows.append(
             {
@@ -274,7 +274,7 @@ def main() -> None:
     noise = torch.Generator().manual_seed(args.seed)
     parts = split_by_time(log, args.share)
     first, second = (
-        sample(x, most, noise) for x, most in zip(parts, (MOST_FITTED, MOST_JUDGED), strict=True)
+        sample(part, most, noise) for part, most in zip(parts, (MOST_FITTED, MOST_JUDGED), strict=True)
     )
     file = learn(first, catalogue, args.seed, work)
     with tempfile.TemporaryDirectory() as folder:

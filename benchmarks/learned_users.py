@@ -116,10 +116,10 @@ def env_of(config: Config, of: Checkpoint) -> RecEnv:
 
 def policies(logs: Logs, own: Checkpoint, env: RecEnv) -> dict[str, Policy]:
     """The policies that are judged: stages of the training, baselines, and the one trained inside."""
-    found: dict[str, Policy] = {f"stage {part}": agent_of(load(logs.snapshot(part))) for part in STAGES}
+    by_name: dict[str, Policy] = {f"stage {stage}": agent_of(load(logs.snapshot(stage))) for stage in STAGES}
     train_users = own.population.train
     noise = torch.Generator().manual_seed(0)
-    return found | dict(simple_baselines(env, train_users, noise)) | {"inside": agent_of(own)}
+    return by_name | dict(simple_baselines(env, train_users, noise)) | {"inside": agent_of(own)}
 
 
 def values(config: Config, of: Checkpoint, judged: Mapping[str, Policy]) -> dict[str, Tensor]:
@@ -155,9 +155,9 @@ def row(logs: Logs, env: str, log: str, seed: int, work: Work) -> Row:
     judged = policies(logs, own, env_of(true.config, true))
     in_truth, in_learned = values(true.config, true, judged), values(own.config, own, judged)
     names = list(judged)
-    truth, learned = (torch.tensor([x[n].mean() for n in names]) for x in (in_truth, in_learned))
+    truth, learned = (torch.tensor([returns[n].mean() for n in names]) for returns in (in_truth, in_learned))
     best, chosen = float(truth.max()), float(truth[learned.argmax()])
-    online, found = float(in_truth[f"stage {STAGES[-1]}"].mean()), interval(in_truth["inside"])
+    online, estimate = float(in_truth[f"stage {STAGES[-1]}"].mean()), interval(in_truth["inside"])
     paired = interval(in_truth["inside"] - in_truth[f"stage {STAGES[-1]}"])
     losses = {
         f"loss_{signal['name']}": signal["loss"]["learned"] / max(signal["loss"]["truth"], 1e-9)
@@ -169,11 +169,11 @@ def row(logs: Logs, env: str, log: str, seed: int, work: Work) -> Row:
         "log": log,
         "seed": seed,
         "users": len(in_truth["inside"]),
-        "return_mean": found.mean,
-        "return_low": found.low,
-        "return_high": found.high,
+        "return_mean": estimate.mean,
+        "return_low": estimate.low,
+        "return_high": estimate.high,
         "online": online,
-        "share": found.mean / online,
+        "share": estimate.mean / online,
         **{f"over_online_{end}": getattr(paired, end) for end in ("mean", "low", "high")},
         "inside_return": float(in_learned["inside"].mean()),
         "policies": len(names),
@@ -205,7 +205,7 @@ def text(results: Path) -> str:
 
         shares = [100 * float(line["share"]) for line in of_seeds]
         span = f" ({min(shares):.0f} to {max(shares):.0f})" if len(shares) > 1 else ""
-        ratios = [max(found) for found in map(_ratios, of_seeds) if found]
+        ratios = [max(of_seed) for of_seed in map(_ratios, of_seeds) if of_seed]
         cells = [*group, str(len(of_seeds)), f"{mean('return_mean'):.2f}", f"{mean('inside_return'):.2f}"]
         cells += [f"{100 * mean('share'):.0f} %{span}", f"{mean('spearman'):.2f}"]
         cells += [f"{100 * mean('regret'):.1f} %", f"{max(ratios):.2f}" if ratios else ""]
@@ -218,7 +218,7 @@ def text(results: Path) -> str:
 
 
 def _ratios(line: newest.Row) -> list[float]:
-    return [float(x) for name, x in line.items() if name.startswith("loss_") and x]
+    return [float(value) for name, value in line.items() if name.startswith("loss_") and value]
 
 
 def main() -> None:

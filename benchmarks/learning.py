@@ -79,7 +79,7 @@ EFFECTS: dict[str, list[str]] = {  # of `satiation`, each switched off, or anoth
     "stranger": ["--profile-fraction", "0.2"],
     "well-known": ["--profile-fraction", "0.99"],
 }
-SENSITIVITY: dict[str, list[str]] = {  # other dials of `satiation`; 3 and 0.5 are its own
+SENSITIVITY: dict[str, list[str]] = {  # other settings of `satiation`; 3 and 0.5 are its own
     f"catchiness-{gain:g}-cost-{cost:g}": ["--catchiness-gain", f"{gain:g}", "--patience-cost", f"{cost:g}"]
     for gain in (1, 2, 3)
     for cost in (0.25, 0.5)
@@ -88,8 +88,8 @@ SENSITIVITY: dict[str, list[str]] = {  # other dials of `satiation`; 3 and 0.5 a
 THIRD = ["--total-timesteps", "600000"]
 """A third of the preset's steps: enough to compare worlds, with rules that are searched for as many steps."""
 TASKS |= {
-    f"satiation-{name}": ("ppo", ["--env", "satiation", *THIRD, *dials])
-    for name, dials in (EFFECTS | SENSITIVITY).items()
+    f"satiation-{name}": ("ppo", ["--env", "satiation", *THIRD, *settings])
+    for name, settings in (EFFECTS | SENSITIVITY).items()
 }
 RANKED = ("drift", "satiation")  # tasks with the row `ranker`
 RANKER_PART = 3
@@ -115,7 +115,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Found:
+class Trained:
     """The training of one seed and its evaluation."""
 
     result: dict[str, Any]  # the table
@@ -124,7 +124,9 @@ class Found:
     searched: float | None  # return of `searched` on the same users, if it was asked for
 
 
-def run_once(task: str, seed: int, extra: list[str], keep: Path | None = None, level: bool = False) -> Found:
+def run_once(
+    task: str, seed: int, extra: list[str], keep: Path | None = None, level: bool = False
+) -> Trained:
     """Train and evaluate one seed. Runs are taken from, and kept in, the folder ``keep``."""
     algo, options = TASKS[task]
     with tempfile.TemporaryDirectory() as name:
@@ -144,7 +146,7 @@ def run_once(task: str, seed: int, extra: list[str], keep: Path | None = None, l
         curve = [[step, value] for step, _, name, value in read_log(log) if name == "eval_return_mean"]
         searched = return_on_curve(files[0], "searched") if level else None
     print(f"{task} seed {seed}: {seconds:.0f} s", file=sys.stderr, flush=True)
-    return Found(result, rows_of(task, seed, seconds, result), curve, searched)
+    return Trained(result, rows_of(task, seed, seconds, result), curve, searched)
 
 
 def rows_of(task: str, seed: int, seconds: float, result: dict[str, Any]) -> list[Row]:
@@ -240,22 +242,24 @@ def add_columns(table: Path) -> None:
 
 def mean_curve(curves: list[list[list[float]]]) -> dict[str, list[float]]:
     """The curves of all seeds as one, with a 95 % interval over seeds."""
-    found = [interval(torch.tensor([point[1] for point in points])) for points in zip(*curves, strict=True)]
+    estimates = [
+        interval(torch.tensor([point[1] for point in points])) for points in zip(*curves, strict=True)
+    ]
     return {
         "step": [point[0] for point in curves[0]],
-        "mean": [x.mean for x in found],
-        "low": [x.low for x in found],
-        "high": [x.high for x in found],
+        "mean": [estimate.mean for estimate in estimates],
+        "low": [estimate.low for estimate in estimates],
+        "high": [estimate.high for estimate in estimates],
     }
 
 
-def draw_curve(file: Path, algo: str, found: Sequence[Found]) -> None:
+def draw_curve(file: Path, algo: str, runs: Sequence[Trained]) -> None:
     """The mean learning curve, with `searched` on the same training users where it is known.
 
     It also prints the step from which on the curve stays above that line.
     """
-    curve = mean_curve([one.curve for one in found])
-    levels = [one.searched for one in found if one.searched is not None]
+    curve = mean_curve([one.curve for one in runs])
+    levels = [one.searched for one in runs if one.searched is not None]
     lines = {"searched": statistics.mean(levels)} if levels else {}
     for name, level in lines.items():
         step = passing(curve, level)
@@ -294,16 +298,16 @@ def main() -> None:
         if is_new:
             writer.writeheader()
         for task in args.tasks:
-            found: list[Found] = []
+            runs: list[Trained] = []
             drawn = args.curve is not None and task == args.tasks[-1]
             once = partial(run_once, task, extra=extra, keep=args.keep, level=drawn)
             for one in pool.map(once, args.seeds):
-                found.append(one)
+                runs.append(one)
                 writer.writerows(about | row for row in one.rows)
                 file.flush()  # a run that is stopped keeps the seeds before
-            print_summary(task, args.seeds, [one.result for one in found])
+            print_summary(task, args.seeds, [one.result for one in runs])
             if drawn:
-                draw_curve(args.curve, TASKS[task][0], found)
+                draw_curve(args.curve, TASKS[task][0], runs)
 
 
 if __name__ == "__main__":

@@ -33,14 +33,14 @@ CLAIMS = ("satiation", "short-video", "long-video", "social-feed")
 """The tasks of the table of claims."""
 GAINS, COSTS = (1, 2, 3), (0.25, 0.5)
 OWN = (3, 0.5)
-"""The dials catchiness_gain and patience_cost of the table of sensitivity, and the platform's own."""
+"""The settings catchiness_gain and patience_cost of the table of sensitivity, and the platform's own."""
 SENSITIVE = {
     (0, 0.5): "satiation-no-catchiness",
     **{(gain, cost): f"satiation-catchiness-{gain:g}-cost-{cost:g}" for gain in GAINS for cost in COSTS},
     (3, 0): "satiation-no-patience",
     OWN: "satiation-all-effects",
 }
-"""The task of each pair of dials. Some are rows of the table of effects, too."""
+"""The task of each pair of settings. Some are rows of the table of effects, too."""
 FIRST = "make-train"
 """The task whose runs are those of `make train`."""
 FIRST_ROWS = {
@@ -65,13 +65,13 @@ def first_rows(results: Path) -> str:
     for policy, label in FIRST_ROWS.items():
         if not runs.values(policy):
             continue
-        found, bold = runs.mean(policy), "**" if policy == runs.learned else ""
+        estimate, bold = runs.mean(policy), "**" if policy == runs.learned else ""
         ends = [runs.values(policy, name) for name in ("return_low", "return_high")]
         low, high = (
-            (end[0] for end in ends) if len(runs.seeds) == 1 and all(ends) else (found.low, found.high)
+            (end[0] for end in ends) if len(runs.seeds) == 1 and all(ends) else (estimate.low, estimate.high)
         )
         length = statistics.mean(runs.values(policy, "length_mean"))
-        cells = (f"{bold}{found.mean:.2f}{bold}", f"{low:.2f} – {high:.2f}", f"{length:.1f}")
+        cells = (f"{bold}{estimate.mean:.2f}{bold}", f"{low:.2f} – {high:.2f}", f"{length:.1f}")
         body.append([label, *cells])
     head = ["who chooses the movies", "return of a session", "95 % interval", "movies until the user leaves"]
     gains = [
@@ -111,12 +111,12 @@ def claim(runs: Runs, policy: str, rival: str) -> str:
     if len(ours) == 0 or len(ours) != len(theirs):
         return "–"
     gains = 100 * (ours / theirs - 1)
-    found = interval(gains)
+    estimate = interval(gains)
     if len(gains) == 1:
         ends = [runs.values(policy, f"over_{rival}_{end}") for end in ("low", "high")]
         between = " to ".join(f"{100 * end[0]:+.1f}" for end in ends) if all(ends) else ""
-        return f"{found.mean:+.1f} %" + (f" ({between})" if between else "")
-    return f"{found.mean:+.1f} % ({found.low:+.1f} to {found.high:+.1f}), worst {gains.min():+.1f}"
+        return f"{estimate.mean:+.1f} %" + (f" ({between})" if between else "")
+    return f"{estimate.mean:+.1f} % ({estimate.low:+.1f} to {estimate.high:+.1f}), worst {gains.min():+.1f}"
 
 
 def platform(results: Path, task: str) -> str:
@@ -130,8 +130,8 @@ def platform(results: Path, task: str) -> str:
         labels["rule"] = RULE_BESIDE_SEARCHED
     more = {key: shape for key, shape in MORE.items() if any(runs.values(p, key) for p in runs.policies)}
     for policy in runs.policies:
-        found, bold = runs.mean(policy), "**" if policy in LEARNED else ""
-        cells = [labels.get(policy, policy), f"{bold}{found.mean:.2f}{bold}", spread(found)]
+        estimate, bold = runs.mean(policy), "**" if policy in LEARNED else ""
+        cells = [labels.get(policy, policy), f"{bold}{estimate.mean:.2f}{bold}", spread(estimate)]
         cells.append(f"{min(runs.values(policy)):.2f}")
         known = {key: runs.values(policy, key) for key in more}
         cells += [more[key][1].format(statistics.mean(v)) if v else "" for key, v in known.items()]
@@ -155,10 +155,10 @@ def drift(results: Path) -> str:
         (ppo, p) for p in ("ranker", "rule", "mmr", "mf", simple, "random", "oracle") if p in ppo.policies
     ]
     for runs, policy in chosen:
-        found, bold = runs.mean(policy), "**" if policy in LEARNED else ""
+        estimate, bold = runs.mean(policy), "**" if policy in LEARNED else ""
         name = f"{policy} (the same for everybody)" if policy == simple else LABELS[policy]
-        share = f"{found.mean / optimum:.3f}" if policy != "oracle" else "1"
-        body.append([name, f"{bold}{found.mean:.2f}{bold}", f"{bold}{share}{bold}", spread(found)])
+        share = f"{estimate.mean / optimum:.3f}" if policy != "oracle" else "1"
+        body.append([name, f"{bold}{estimate.mean:.2f}{bold}", f"{bold}{share}{bold}", spread(estimate)])
     head = ["`drift`, 100,000 steps, synthetic items", "return", "share of the optimum", "95 % interval"]
     return f"{table(head, body)}\n\n{_origin(ppo, 'drift drift-a2c', 'run')}"
 
@@ -179,7 +179,9 @@ def effects(results: Path) -> str:
     body = []
     rows = {task: read(results, "learning", task=task) for task in EFFECTS}
     since = max((row["date"] for row in rows["satiation-all-effects"]), default="")
-    known = {task: Runs(results, task) for task, found in rows.items() if found and found[0]["date"] >= since}
+    known = {
+        task: Runs(results, task) for task, of_task in rows.items() if of_task and of_task[0]["date"] >= since
+    }
     shown = [row for row in EFFECT_ROWS if all(row in runs.policies for runs in known.values())]
     for task, runs in known.items():
         returns = [f"{runs.mean(policy).mean:.2f}" for policy in shown]
@@ -192,9 +194,9 @@ def effects(results: Path) -> str:
 
 
 def sensitivity(results: Path) -> str:
-    """PPO's gain over `rule` and over `searched` with other dials of `satiation`.
+    """PPO's gain over `rule` and over `searched` with other settings of `satiation`.
 
-    Rows that were measured before those with the platform's own dials are left out.
+    Rows that were measured before those with the platform's own settings are left out.
     """
     body, origins = [], list[str]()
     since = max((row["date"] for row in read(results, "learning", task=SENSITIVE[OWN])), default="")

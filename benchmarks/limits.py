@@ -96,12 +96,12 @@ def add_sizes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--keep", type=Path, help="folder for the trained runs")
 
 
-def train(options: Sequence[str], seed: int, size: Size, place: Path) -> Path:
+def train(options: Sequence[str], seed: int, size: Size, folder: Path) -> Path:
     """The folder ``place`` of a run of PPO with these options of `train`, trained if it is not there."""
     words = ["train", "--env", "social-feed", "--seed", str(seed), "--threads", "1"]
     words += ["--total-timesteps", str(size.steps), "--eval-interval", "0", *options]
-    runs.trained(place, "ppo", [*words, *(TINY if size.smoke else ("--num-items", str(size.items)))])
-    return place
+    runs.trained(folder, "ppo", [*words, *(TINY if size.smoke else ("--num-items", str(size.items)))])
+    return folder
 
 
 def heldout_table(folder: Path, seed: int) -> tuple[Entry, Table]:
@@ -130,7 +130,7 @@ def row_of(name: str, seed: int, size: Size, folder: Path) -> Row:
     row |= {
         "return_low": over.low,
         "return_high": over.high,
-        "learned_return": sum(w * x for w, x in zip(weights, each, strict=True)),
+        "learned_return": sum(w * value for w, value in zip(weights, each, strict=True)),
     }
     row |= {"length_mean": sessions.lengths.double().mean().item()}
     by_place = ads_by_place(sessions.items[:, :, 0], ads_of(world.catalogue))
@@ -145,11 +145,11 @@ def ads_of(catalogue: Catalogue) -> Tensor:
 
 def ads_by_place(items: Tensor, is_ad: Tensor) -> list[float]:
     """The share of ads in each GROUP places of the visits ``items`` (T, N), -1 after the end."""
-    found = []
-    for part in items.split(GROUP):
-        shown = part[part >= 0]
-        found.append(is_ad[shown].double().mean().item() if len(shown) else math.nan)
-    return found
+    shares = []
+    for group in items.split(GROUP):
+        shown = group[group >= 0]
+        shares.append(is_ad[shown].double().mean().item() if len(shown) else math.nan)
+    return shares
 
 
 def multipliers(folder: Path, config: Config) -> Row:
@@ -158,10 +158,10 @@ def multipliers(folder: Path, config: Config) -> Row:
     if not limits:
         return {"limit": "", "bound": math.nan, "multiplier": math.nan, "multiplier_mean": math.nan}
     (log,) = (folder / "runs").glob("*/log.csv")
-    found = [value for _, _, name, value in read_log(log) if name == limits[0].column]
-    mean = statistics.mean(found[-math.ceil(len(found) / LAST) :])
+    values = [value for _, _, name, value in read_log(log) if name == limits[0].column]
+    mean = statistics.mean(values[-math.ceil(len(values) / LAST) :])
     known = {"limit": limits[0].stream, "bound": limits[0].bound}
-    return known | {"multiplier": found[-1], "multiplier_mean": mean}
+    return known | {"multiplier": values[-1], "multiplier_mean": mean}
 
 
 def hard_rule(seed: int, smoke: bool) -> Row:
@@ -196,14 +196,14 @@ def chosen(allowed: Tensor, is_ad: Tensor, noise: torch.Generator) -> Tensor:
 
 def run(names: Sequence[str], seeds: Sequence[int], size: Size, keep: Path) -> list[Row]:
     """The rows of these runs, for each seed, and of the hard rule."""
-    found = []
+    rows = []
     for seed in seeds:
         for name in names:
             if name != RULE:
-                place = train(RUNS[name], seed, size, keep / f"{name}-{seed}")
-                found.append(row_of(name, seed, size, place))
-                print(found[-1], file=sys.stderr, flush=True)
-    return [*found, *([hard_rule(seeds[0], size.smoke)] if RULE in names else [])]
+                folder = train(RUNS[name], seed, size, keep / f"{name}-{seed}")
+                rows.append(row_of(name, seed, size, folder))
+                print(rows[-1], file=sys.stderr, flush=True)
+    return [*rows, *([hard_rule(seeds[0], size.smoke)] if RULE in names else [])]
 
 
 def text(results: Path) -> str:
@@ -242,10 +242,10 @@ def text(results: Path) -> str:
 def each(rows: Sequence[newest.Row], column: str, scale: float, digits: int) -> str:
     """The value of each seed; with more than three seeds their mean."""
     by_seed = sorted(rows, key=lambda row: int(row["seed"]))
-    found = [scale * float(row[column]) for row in by_seed if row.get(column)]
-    if len(found) > 3:
-        found = [statistics.mean(found)]
-    return ", ".join(f"{value:.{digits}f}" for value in found)
+    values = [scale * float(row[column]) for row in by_seed if row.get(column)]
+    if len(values) > 3:
+        values = [statistics.mean(values)]
+    return ", ".join(f"{value:.{digits}f}" for value in values)
 
 
 def sizes(rows: Sequence[newest.Row]) -> str:

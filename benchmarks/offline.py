@@ -70,8 +70,8 @@ def behaviour_returns(logs: Logs, name: str) -> tuple[Tensor, Tensor]:
         return returns_of(checkpoint, True), returns_of(checkpoint, False)
     path = logs.snapshot("medium")
     items = (load(path).catalogue.num_items,)
-    found = _played(path, RandomPolicy(items, torch.Generator().manual_seed(0)), False)
-    return found, found
+    returns = _played(path, RandomPolicy(items, torch.Generator().manual_seed(0)), False)
+    return returns, returns
 
 
 def learn(logs: Logs, name: str, algo: str, seed: int, sizes: Sizes) -> tuple[Path, float]:
@@ -111,16 +111,16 @@ def rows_of(logs: Logs, name: str, algos: Sequence[str], seed: int, sizes: Sizes
                 value for _, _, what, value in read_log(path.parent / "log.csv") if what == "value_start"
             ]
             more = {"value_start": values[-1] if values else None, "seconds": seconds}
-        found = interval(greedy[policy])
+        estimate = interval(greedy[policy])
         row = {"log": name, "policy": policy, "seed": seed, "users": len(drawn)}
-        row |= {"return_mean": found.mean, "return_low": found.low, "return_high": found.high}
+        row |= {"return_mean": estimate.mean, "return_low": estimate.low, "return_high": estimate.high}
         row |= {"drawn_mean": float(drawn.mean()), **more}
         for versus in VERSUS:
             known = versus in greedy and versus != policy
             difference = interval(greedy[policy] - greedy[versus]) if known else None
             for end in ("mean", "low", "high"):
                 row[f"over_{versus}_{end}"] = None if difference is None else getattr(difference, end)
-        print(f"{name} {policy} seed {seed}: {found.mean:.2f}", file=sys.stderr)
+        print(f"{name} {policy} seed {seed}: {estimate.mean:.2f}", file=sys.stderr)
         rows.append(row)
     return rows
 
@@ -145,18 +145,18 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
 def _over_seeds(rows: Sequence[Mapping[str, Any]], name: str) -> Row:
     ends = ("mean", "low", "high")
     values = [_number(row[f"{name}_mean"]) for row in rows]
-    known = [x for x in values if x is not None]
+    known = [value for value in values if value is not None]
     if not known:
         return {f"{name}_{end}": None for end in ends}
     if len(known) == 1:
         (row,) = (row for row, value in zip(rows, values, strict=True) if value is not None)
         return {f"{name}_{end}": _number(row[f"{name}_{end}"]) for end in ends}
-    found = interval(torch.tensor(known, dtype=torch.float64))
-    return {f"{name}_{end}": getattr(found, end) for end in ends}
+    estimate = interval(torch.tensor(known, dtype=torch.float64))
+    return {f"{name}_{end}": getattr(estimate, end) for end in ends}
 
 
 def _mean(values: Sequence[Any]) -> float | None:
-    known = [x for x in map(_number, values) if x is not None]
+    known = [value for value in map(_number, values) if value is not None]
     return sum(known) / len(known) if known else None
 
 
@@ -176,7 +176,8 @@ def text(results: Path) -> str:
             cells.append("" if mean is None else f"{mean:+.2f} ({low:+.2f} to {high:+.2f})")
         cells.append(f"{row['drawn_mean']:.2f}")
         cells += [
-            "" if row[x] is None else f"{row[x]:.{n}f}" for x, n in (("value_start", 1), ("seconds", 0))
+            "" if row[column] is None else f"{row[column]:.{n}f}"
+            for column, n in (("value_start", 1), ("seconds", 0))
         ]
         body.append(cells)
     head = ["log", "policy", "greedy", "minus greedy bc", "minus the greedy behaviour", "drawn"]

@@ -80,7 +80,9 @@ def estimates(made: Shop, rows: int, generator: torch.Generator) -> dict[str, fl
         q.gather(1, made.clusters[items].unsqueeze(1)).squeeze(1),
         (in_cluster[who] * q).sum(1),
     )
-    mine, theirs = (by_cluster(x, made.clusters) for x in (made.target, made.logging))  # (U, C)
+    mine, theirs = (
+        by_cluster(probabilities, made.clusters) for probabilities in (made.target, made.logging)
+    )  # (U, C)
     log = replace(log, clusters=(mine / theirs)[who, made.clusters[items]])
     names = ("ips", "snips", "dr", "mips", "offcem")
     return {name: float(ESTIMATORS[name].score(log).mean()) for name in names}

@@ -39,10 +39,10 @@ class Softmax:
 
 @dataclass(frozen=True)
 class Users:
-    """Users of `satiation`; ``dials`` are hyperparameters that differ from its defaults."""
+    """Users of `satiation`; ``settings`` are hyperparameters that differ from its defaults."""
 
     dim: int  # D, of the embeddings; with it the first case has an effective sample size near 1,150
-    dials: Mapping[str, float] = field(default_factory=dict)
+    settings: Mapping[str, float] = field(default_factory=dict)
 
 
 TODAY = Users(24)
@@ -73,7 +73,7 @@ class Logged:
     clusters: Tensor  # (N, T) float64: judged over logging, of the cluster of the item
 
     def rows(self, at: slice) -> Logged:
-        return Logged(*(x[at] for x in vars(self).values()))
+        return Logged(*(tensor[at] for tensor in vars(self).values()))
 
 
 class Simulator:
@@ -82,13 +82,13 @@ class Simulator:
     def __init__(self, num_items: int, steps: int, users: Users = TODAY) -> None:
         catalogue, population = synthetic_world(num_items, NUM_USERS, users.dim, 0.2, SEED)
         sizes = {"num_items": num_items, "embedding_dim": users.dim, "max_episode_steps": steps}
-        self.users = Satiation(catalogue, population, from_dict(SatiationConfig, {**users.dials, **sizes}))
+        self.users = Satiation(catalogue, population, from_dict(SatiationConfig, {**users.settings, **sizes}))
         self.steps = steps
         number = round(num_items**0.5)  # as `recsys-rl ope` without --clusters
         self.clusters = k_means(catalogue.embedding, number, torch.Generator().manual_seed(SEED))  # (I,)
         popularity = (catalogue.popularity + 1e-3).log()
         self.item_features = torch.stack(  # (I, 2): z-scores
-            [(x - x.mean()) / x.std() for x in (popularity, catalogue.quality)], 1
+            [(values - values.mean()) / values.std() for values in (popularity, catalogue.quality)], 1
         )
 
     def play(self, number: int, logging: Softmax, judged: Softmax, generator: torch.Generator) -> Logged:
@@ -103,7 +103,7 @@ class Simulator:
         affinity = state.profile @ embedding.T  # (N, I)
         rows: list[tuple[Tensor, ...]] = []
         for _ in range(self.steps):
-            theirs, mine = (x.probabilities(affinity, allowed) for x in (logging, judged))
+            theirs, mine = (policy.probabilities(affinity, allowed) for policy in (logging, judged))
             items = torch.multinomial(theirs, 1, generator=generator)  # (N, 1)
             every = self._features(affinity, shown @ embedding.T, earned)  # (N, I, F)
             at = items.unsqueeze(2).expand(-1, -1, every.shape[2])
@@ -129,12 +129,15 @@ class Simulator:
     def _features(self, affinity: Tensor, overlap: Tensor, earned: Tensor) -> Tensor:
         """(N, I, F) float64: affinity, overlap with what was shown, last reward, popularity, quality."""
         parts = [affinity, overlap.clamp_min(0), earned.expand_as(affinity)]
-        parts += [x.expand_as(affinity) for x in self.item_features.T]
+        parts += [column.expand_as(affinity) for column in self.item_features.T]
         return torch.stack(parts, 2).double()
 
     def _cluster_ratios(self, theirs: Tensor, mine: Tensor, items: Tensor) -> Tensor:
         """(N,) from the probabilities (N, I) and the items (N, 1)."""
-        ours, logged = (by_cluster(x, self.clusters).gather(1, self.clusters[items]) for x in (mine, theirs))
+        ours, logged = (
+            by_cluster(probabilities, self.clusters).gather(1, self.clusters[items])
+            for probabilities in (mine, theirs)
+        )
         return (ours / logged).squeeze(1)
 
     def value(self, policy: Softmax, number: int, generator: torch.Generator) -> float:
@@ -194,8 +197,8 @@ def coverage(case: Case, logs: int, sessions: int, truth_sessions: int, seed: in
     covered: dict[str, int] = {}
     ess, shape, warned = [], [], 0
     for number, log in enumerate(played(simulator, case, logs, sessions, seed)):
-        found = intervals(log, bound, torch.Generator().manual_seed(number))
-        for name, (low, high) in found.items():
+        bounds = intervals(log, bound, torch.Generator().manual_seed(number))
+        for name, (low, high) in bounds.items():
             covered[name] = covered.get(name, 0) + (low <= truth <= high)
         report = weigh(cumulative(log.ratios, log.alive)[:, -1])
         ess.append(report.ess)
@@ -239,20 +242,20 @@ def intervals(log: Logged, bound: float, generator: torch.Generator) -> dict[str
 
     The clip of an estimator is chosen on the log, by its error or by SLOPE.
     """
-    sessions, found = estimates(log, generator), {}
+    sessions, by_name = estimates(log, generator), {}
     for name, estimator in ESTIMATORS.items():
         if not met(sessions).issuperset(estimator.needs):
             continue
         if estimator.clip is None:
-            found[name] = student_t(estimator.score(sessions))
+            by_name[name] = student_t(estimator.score(sessions))
         else:
-            found[name] = student_t(estimator.clipped(sessions, by_error(estimator, sessions)))
-            found[f"{name}, slope"] = student_t(estimator.clipped(sessions, by_slope(estimator, sessions)))
+            by_name[name] = student_t(estimator.clipped(sessions, by_error(estimator, sessions)))
+            by_name[f"{name}, slope"] = student_t(estimator.clipped(sessions, by_slope(estimator, sessions)))
     if log.alive.shape[1] > 1:
-        return found
+        return by_name
     assert sessions.q is not None and sessions.v is not None
     # A reward lies in [0, 1]; q is clipped to it, so that the terms of dr are bounded too.
     safe = replace(sessions, q=sessions.q.clamp(0, 1), v=sessions.v.clamp(0, 1))
-    found["ips, bernstein"] = bernstein(ESTIMATORS["ips"].score(sessions), 0.0, bound)
-    found["dr, bernstein"] = bernstein(ESTIMATORS["dr"].score(safe), -bound, 1 + bound)
-    return found
+    by_name["ips, bernstein"] = bernstein(ESTIMATORS["ips"].score(sessions), 0.0, bound)
+    by_name["dr, bernstein"] = bernstein(ESTIMATORS["dr"].score(safe), -bound, 1 + bound)
+    return by_name

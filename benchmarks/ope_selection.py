@@ -74,20 +74,20 @@ class Arena:
 
     def __init__(self, sizes: Sizes, seed: int, data: str) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            whole, early = (
+            trained, early = (
                 self._train(Path(folder) / name, sizes, seed, data, share)
                 for name, share in (("whole", 1.0), ("early", sizes.early_share))
             )
-        self.checkpoint = whole
+        self.checkpoint = trained
         self.streams = generators(seed, "evaluation users", "policy", "random", "mixture", "sessions", "ope")
-        self.users = whole.population.train
+        self.users = trained.population.train
         cpu = torch.device("cpu")
-        table = Table(whole.config, whole.world, self.users[:1], seed, cpu, self.streams)
+        table = Table(trained.config, trained.world, self.users[:1], seed, cpu, self.streams)
         env = table.env()
         assert isinstance(env, RecEnv)
         self.env = env
         self.policies = self._policies(
-            Behaviours(whole, table, env, None), Behaviours(early, table, env, None)
+            Behaviours(trained, table, env, None), Behaviours(early, table, env, None)
         )
         self.loggers = {name: self.policies[name] for name in ("random", "ppo-early")}
 
@@ -100,12 +100,12 @@ class Arena:
         }
         return load(train(from_dict(Config, settings), folder=folder, quiet=True))
 
-    def _policies(self, whole: Behaviours, early: Behaviours) -> dict[str, Behaviour]:
-        made = {name: whole.make(name) for name in ("random", *TABLE)}
+    def _policies(self, trained: Behaviours, early: Behaviours) -> dict[str, Behaviour]:
+        made = {name: trained.make(name) for name in ("random", *TABLE)}
         stopped, random = early.make("ppo"), made["random"]
         made["half random"] = EpsilonMixture(stopped, random, 0.5, self.streams["mixture"])
         made |= {"ppo-early": stopped, "ppo-early-greedy": early.make("ppo-greedy")}
-        return made | {"ppo": whole.make("ppo"), "ppo-greedy": whole.make("ppo-greedy")}
+        return made | {"ppo": trained.make("ppo"), "ppo-greedy": trained.make("ppo-greedy")}
 
     def log(self, sessions: int, generator: torch.Generator) -> DecisionLog:
         env, header = self.env, self._header()
@@ -139,13 +139,13 @@ class Arena:
     def truth(self, policy: Behaviour, sessions: int) -> float:
         """The mean return of ``sessions`` sessions, of evenly spread training users."""
         places = torch.arange(sessions) * len(self.users) // sessions
-        played = [play(self.env, policy, self.users[part]).returns for part in places.split(WIDTH)]
+        played = [play(self.env, policy, self.users[rows]).returns for rows in places.split(WIDTH)]
         return float(torch.cat(played).mean())
 
 
-def rank(x: Tensor) -> Tensor:
+def rank(values: Tensor) -> Tensor:
     """(n,) ranks from 0; equal values are not expected."""
-    return x.argsort().argsort().double()
+    return values.argsort().argsort().double()
 
 
 def spearman(x: Tensor, y: Tensor) -> float:
@@ -167,17 +167,17 @@ def selection(sizes: Sizes, logs: int, seed: int, data: str = "movielens") -> li
         values, seconds = estimates(
             arena, sizes.sessions, torch.Generator().manual_seed(1000 * seed + number)
         )
-        for estimator, found in values.items():
+        for estimator, estimated in values.items():
             best = truth.topk(5).indices
-            off = (found - truth) / truth.abs()
+            off = (estimated - truth) / truth.abs()
             rows.append(
                 known
                 | {
                     "log": number,
                     "estimator": estimator,
-                    "spearman": spearman(found, truth),
-                    "spearman_of_five": spearman(found[best], truth[best]),
-                    "regret": float((truth.max() - truth[found.argmax()]) / truth.max()),
+                    "spearman": spearman(estimated, truth),
+                    "spearman_of_five": spearman(estimated[best], truth[best]),
+                    "regret": float((truth.max() - truth[estimated.argmax()]) / truth.max()),
                     "error": float(off.abs().mean()),
                     "worst_error": float(off[off.abs().argmax()]),
                     "worst_of": names[int(off.abs().argmax())],
@@ -196,7 +196,7 @@ def estimates(arena: Arena, sessions: int, generator: torch.Generator) -> tuple[
     started = time.process_time()
     worlds = fit_world(of, generator)
     fitted = time.process_time()
-    found: dict[str, list[float]] = {}
+    by_name: dict[str, list[float]] = {}
     playing = 0.0
     for policy in arena.policies.values():
         read = read_policy(of, playable("", policy), draws=2)
@@ -206,6 +206,6 @@ def estimates(arena: Arena, sessions: int, generator: torch.Generator) -> tuple[
         evidence, _ = with_models(of, weighted_sessions(of, read), read, ridge())
         evidence = replace(evidence, world=played)
         for name, terms in score("", evidence, of.users, knowledge=Knowledge(most=of.most)).terms.items():
-            found.setdefault(name, []).append(float(terms.mean()))
+            by_name.setdefault(name, []).append(float(terms.mean()))
     seconds = {"fit_s": fitted - started, "most_s_of_a_policy": playing}
-    return {name: torch.tensor(values) for name, values in found.items()}, seconds
+    return {name: torch.tensor(values) for name, values in by_name.items()}, seconds

@@ -38,8 +38,8 @@ def coverage(results: Path) -> str:
             kinds.setdefault(kind, []).append(f"`{name}` {int(row['covered']):,}")
         of = f"{float(mine[0]['ess']):,.0f}, {float(mine[0]['pareto_k']):.2f}"
         order = [kind for kind in (*dict.fromkeys(PROMISES.values()), SLOPE) if kind in kinds]
-        for place, kind in enumerate(order):
-            first = [label, of] if place == 0 else ["", ""]
+        for index, kind in enumerate(order):
+            first = [label, of] if index == 0 else ["", ""]
             body.append([*first, kind, ", ".join(kinds[kind])])
     origins = dict.fromkeys(origin([row]) for row in rows)
     warned = next(row for row in rows if row["case"] == "no overlap")
@@ -84,6 +84,6 @@ def selection(results: Path, env: str) -> str:
 
 
 def _range(rows: Sequence[Row], column: str, digits: int, times: float = 1.0) -> str:
-    found = [times * float(row[column]) for row in rows]
-    low, high = (f"{x:.{digits}f}" for x in (min(found), max(found)))
+    values = [times * float(row[column]) for row in rows]
+    low, high = (f"{end:.{digits}f}" for end in (min(values), max(values)))
     return low if low == high else f"{low} to {high}"

@@ -65,8 +65,8 @@ def thompson_policy(prior: Tensor, draws: int, places: int, generator: np.random
         best = np.argpartition(drawn, number - places, axis=1)[:, number - places :]
         order = np.take_along_axis(drawn, best, 1).argsort(1)[:, ::-1]
         best = np.take_along_axis(best, order, 1)  # (rows, places), the largest first
-        for place in range(places):
-            count[place] += np.bincount(best[:, place], minlength=number)
+        for index in range(places):
+            count[index] += np.bincount(best[:, index], minlength=number)
     return torch.from_numpy(count / draws)
 
 
@@ -74,8 +74,8 @@ def folds_of_rows(number: int) -> Tensor:
     """(E,) int64: shuffled rows in three folds of equal size, the first ones longer by one."""
     order = np.random.RandomState(SEED).permutation(number)
     fold = np.empty(number, dtype=np.int64)
-    for k, part in enumerate(np.array_split(order, FOLDS)):
-        fold[part] = k
+    for k, rows in enumerate(np.array_split(order, FOLDS)):
+        fold[rows] = k
     return torch.from_numpy(fold)
 
 
@@ -85,8 +85,8 @@ def reward_model(log: OpenBandit, rows: Tensor, folds: Tensor) -> Tensor:
     features = torch.cat([users, log.item_features[items]], 1)  # (E, F + G)
     clicks = log.clicks[rows]
     q = torch.zeros(len(rows), log.num_items, dtype=torch.float64)
-    for place in range(PLACES):
-        here = places == place
+    for index in range(PLACES):
+        here = places == index
         models = cross_fit(logistic(100.0), features[here], clicks[here], folds[here])
         for fold, model in enumerate(models):
             mine = here & (folds == fold)
@@ -119,7 +119,7 @@ def estimates(log: OpenBandit, policy: Tensor, rows: Tensor) -> dict[str, float]
         q=q.gather(1, items.unsqueeze(1)).squeeze(1),
         v=(policy[places] * q).sum(1),
     )
-    found = {name: float(ESTIMATORS[name].score(logged).mean()) for name in UNCLIPPED}
+    by_name = {name: float(ESTIMATORS[name].score(logged).mean()) for name in UNCLIPPED}
     choices: dict[str, Callable[[Estimator], float]] = {
         "clipped-ips": lambda of: by_error(of, logged),
         "sg": lambda of: by_error(of, logged),
@@ -128,8 +128,8 @@ def estimates(log: OpenBandit, policy: Tensor, rows: Tensor) -> dict[str, float]
     }
     for name, choose in choices.items():
         of = ESTIMATORS[name]
-        found[name] = float(of.clipped(logged, choose(of)).mean())
-    return found
+        by_name[name] = float(of.clipped(logged, choose(of)).mean())
+    return by_name
 
 
 def errors(results: Path) -> str:

@@ -99,9 +99,9 @@ def main() -> None:
     first = make_env(config, world, 1, torch.Generator())
     assert isinstance(first, RecEnv)
     named = list(searches(first.user_model, config.env_config.max_episode_steps).items())
-    if any(not 0 <= place < len(named) for place in args.only or ()):
+    if any(not 0 <= index < len(named) for index in args.only or ()):
         parser.error(f"--only has places 0 to {len(named) - 1} here")
-    for name, search in [named[place] for place in args.only or range(len(named))]:
+    for name, search in [named[index] for index in args.only or range(len(named))]:
         env = make_env(config, world, args.users, torch.Generator().manual_seed(0))
         assert isinstance(env, RecEnv)
         kind, started = type(env.user_model), time.monotonic()

@@ -55,16 +55,16 @@ def main() -> None:
     parser.add_argument("--only", default="test", help="as of pytest -k, such as 'cartpole and ppo'")
     args = tables.parse(parser, "proofs")
     ways, tests = (SMOKE, SMOKE_TESTS) if args.smoke else (WAYS, ["-k", f"({args.only}) and not {TWICE}"])
-    found: dict[str, dict[str, list[Row]]] = {}
-    failed = [way.name for way in ways if not repeat(way, tests, found)]
-    if not found:
+    outcomes: dict[str, dict[str, list[Row]]] = {}
+    failed = [way.name for way in ways if not repeat(way, tests, outcomes)]
+    if not outcomes:
         raise UserError(f"--only {args.only!r} is in the name of no learning proof: give another.")
-    tables.publish(table(found), args)
+    tables.publish(table(outcomes), args)
     if failed:
         raise UserError(f"Tests failed in the ways {', '.join(failed)}: pytest names them above.")
 
 
-def repeat(way: Way, tests: Sequence[str], found: dict[str, dict[str, list[Row]]]) -> bool:
+def repeat(way: Way, tests: Sequence[str], by_proof: dict[str, dict[str, list[Row]]]) -> bool:
     """Add the outcomes of the ``tests`` to ``found``: proof, then way. False if a test failed."""
     with tempfile.TemporaryDirectory() as folder:
         outcomes = Path(folder) / "outcomes"
@@ -75,14 +75,14 @@ def repeat(way: Way, tests: Sequence[str], found: dict[str, dict[str, list[Row]]
         done = subprocess.run(command, cwd=tables.ROOT, env=environment, stdout=sys.stderr, check=False)
         for line in outcomes.read_text(encoding="utf-8").splitlines() if outcomes.exists() else ():
             row = json.loads(line)
-            found.setdefault(row["proof"], {}).setdefault(way.name, []).append(row)
+            by_proof.setdefault(row["proof"], {}).setdefault(way.name, []).append(row)
     return done.returncode in (0, 5)  # 5: no test has such a name
 
 
-def table(found: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]) -> list[Row]:
+def table(outcomes: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]) -> list[Row]:
     """Rows of each proof: one for each way, and one of all repetitions with the bound."""
     rows: list[Row] = []
-    for name, ways in found.items():
+    for name, ways in outcomes.items():
         for way, each in ways.items():
             rows.append({"proof": name, "way": way, **spread([row["outcome"] for row in each])})
         every = [row for each in ways.values() for row in each]

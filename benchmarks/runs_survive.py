@@ -40,7 +40,7 @@ RUN = [
 
 
 @dataclass
-class Found:
+class Tally:
     """Counts of the runs by their end, and the losses."""
 
     begun: int = 0
@@ -71,9 +71,9 @@ def wait(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def survive(folder: Path, pairs: int, kills: int, seed: int = 0) -> Found:
+def survive(folder: Path, pairs: int, kills: int, seed: int = 0) -> Tally:
     """Run ``pairs`` pairs, then ``kills`` pairs of which one is killed, in ``folder``."""
-    found, rng, outputs = Found(), random.Random(seed), []
+    tally, rng, outputs = Tally(), random.Random(seed), []
     work, notes = folder / "work", folder / "said"
     work.mkdir()
     notes.mkdir()
@@ -85,7 +85,7 @@ def survive(folder: Path, pairs: int, kills: int, seed: int = 0) -> Found:
         said = [notes / f"pair-{number}-{one}.txt" for one in (1, 2)]
         for pid in [begin(work, RUN, file) for file in said]:
             if wait(pid) != 0:
-                found.lost.append(f"a run of pair {number} failed: {said}")
+                tally.lost.append(f"a run of pair {number} failed: {said}")
         outputs += said
     for number in range(kills):
         said = [notes / f"kill-{number}-{one}.txt" for one in (1, 2)]
@@ -94,63 +94,63 @@ def survive(folder: Path, pairs: int, kills: int, seed: int = 0) -> Found:
         os.kill(victim, signal.SIGKILL)
         killed = wait(victim) == -signal.SIGKILL
         if wait(other) != 0:
-            found.lost.append(f"the run beside kill {number} failed: {said[1]}")
+            tally.lost.append(f"the run beside kill {number} failed: {said[1]}")
         outputs += said
         if not killed:
-            found.killed_after_end += 1
-    found.begun = len(outputs)
-    look_for(outputs, work, found)
-    resume(work, notes, found)
-    return found
+            tally.killed_after_end += 1
+    tally.begun = len(outputs)
+    look_for(outputs, work, tally)
+    resume(work, notes, tally)
+    return tally
 
 
-def look_for(outputs: list[Path], work: Path, found: Found) -> None:
+def look_for(outputs: list[Path], work: Path, tally: Tally) -> None:
     """Every run that printed "done" has its own whole checkpoint and its own log."""
     seen: set[str] = set()
     for output in outputs:
         done = re.search(r"^done: .*; checkpoint: (.*); log: (.*)$", output.read_text(), re.MULTILINE)
         if done is None:
             continue
-        found.done += 1
+        tally.done += 1
         checkpoint, log = done.groups()
         try:
             step, rows = load(work / checkpoint).step, read_log(work / log)
         except UserError as error:
-            found.lost.append(str(error))
+            tally.lost.append(str(error))
             continue
         if checkpoint in seen or step != STEPS or not rows or rows[-1][0] != STEPS:
-            found.lost.append(f"{checkpoint} or {log} is another run's")
+            tally.lost.append(f"{checkpoint} or {log} is another run's")
         seen.add(checkpoint)
     try:
         load(work / "checkpoints/ppo.pt")
     except UserError as error:
-        found.lost.append(str(error))
+        tally.lost.append(str(error))
 
 
-def resume(work: Path, notes: Path, found: Found) -> None:
+def resume(work: Path, notes: Path, tally: Tally) -> None:
     """Take each run that was killed to its end, which must be that of a run that was not."""
-    whole = load(work / "runs/drift-synthetic-ppo-0/ppo.pt").agent
+    uninterrupted = load(work / "runs/drift-synthetic-ppo-0/ppo.pt").agent
     for run in sorted((work / "runs").iterdir()):
-        found.folders += 1
+        tally.folders += 1
         if not (run / "ppo.pt").exists():
-            found.killed_before_checkpoint += 1
+            tally.killed_before_checkpoint += 1
             continue
         try:
             unfinished = load(run / "ppo.pt").step < STEPS
             read_log(run / "log.csv")
             if unfinished:
-                found.killed_while_training += 1
+                tally.killed_while_training += 1
                 argv = ["train", "--run", str(run.relative_to(work))]
                 code = wait(begin(work, argv, notes / "resume.txt"))
-                found.resumed += code == 0
+                tally.resumed += code == 0
             agent = load(run / "ppo.pt").agent
         except UserError as error:
-            found.lost.append(str(error))
+            tally.lost.append(str(error))
             continue
-        if any(not torch.equal(x, agent[name]) for name, x in whole.items()):
-            found.lost.append(f"{run} ends with other weights than a run that was not killed")
+        if any(not torch.equal(tensor, agent[name]) for name, tensor in uninterrupted.items()):
+            tally.lost.append(f"{run} ends with other weights than a run that was not killed")
         if read_log(run / "log.csv")[-1][0] != STEPS:
-            found.lost.append(f"{run}/log.csv does not reach the end")
+            tally.lost.append(f"{run}/log.csv does not reach the end")
 
 
 def main() -> None:
@@ -163,17 +163,17 @@ def main() -> None:
     given = parser.parse_args()
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        found = survive(Path(folder), given.pairs, given.kills, given.seed)
+        tally = survive(Path(folder), given.pairs, given.kills, given.seed)
     print(
-        f"{given.pairs} pairs begun at once and {given.kills} kills beside another run: of {found.begun} "
-        f"runs {found.done} said done; killed before the folder: {found.begun - found.folders}, before the "
-        f"first checkpoint: {found.killed_before_checkpoint}, while training: {found.killed_while_training} "
-        f"({found.resumed} of them resumed to the same weights), after the end: {found.killed_after_end}; "
-        f"lost: {len(found.lost)} ({time.monotonic() - started:.0f} s)"
+        f"{given.pairs} pairs begun at once and {given.kills} kills beside another run: of {tally.begun} "
+        f"runs {tally.done} said done; killed before the folder: {tally.begun - tally.folders}, before the "
+        f"first checkpoint: {tally.killed_before_checkpoint}, while training: {tally.killed_while_training} "
+        f"({tally.resumed} of them resumed to the same weights), after the end: {tally.killed_after_end}; "
+        f"lost: {len(tally.lost)} ({time.monotonic() - started:.0f} s)"
     )
-    for line in found.lost:
+    for line in tally.lost:
         print(line, file=sys.stderr)
-    raise SystemExit(bool(found.lost))
+    raise SystemExit(bool(tally.lost))
 
 
 if __name__ == "__main__":

@@ -64,7 +64,9 @@ def recommendations(number: int, items: int = 0) -> list[bytes]:
 
 def feedback(decisions: Sequence[str]) -> list[bytes]:
     """An event about each of the decisions."""
-    return posts_of([{"decision_id": x, "signal": "engagement", "value": 0.5} for x in decisions])
+    return posts_of(
+        [{"decision_id": decision, "signal": "engagement", "value": 0.5} for decision in decisions]
+    )
 
 
 def posts_of(events: Sequence[object]) -> list[bytes]:
@@ -102,7 +104,7 @@ def overload(checkpoint: Path, db: Path) -> None:
             asks = recommendations(int(4 * closed.rate * OVERLOAD))
             first = run(_one(server.port))
             event = {"decision_id": first, "signal": "engagement"}
-            posts = posts_of([{**event, "event_id": f"{turn}/{x}"} for x in range(2000)])
+            posts = posts_of([{**event, "event_id": f"{turn}/{number}"} for number in range(2000)])
             opened = Load.of(server, asks, posts, OPEN, 4 * closed.rate)
             start = time.perf_counter()
             run(_one(server.port))
@@ -180,7 +182,7 @@ def main() -> None:
             f"a decision among {CANDIDATES} candidates of the request",
             recommendations(options.decisions // 2, options.items),
         )
-        posts = feedback([json.loads(x)["decision_id"] for x in answers])
+        posts = feedback([json.loads(answer)["decision_id"] for answer in answers])
         measure(server, "an event, in batches of ten with fsync", posts, BATCH)
         measure(server, "a decision after feedback", asks[: options.decisions // 2])
         print(f"memory: {server.megabytes():.0f} MB; the record: {db.stat().st_size / 1e6:.0f} MB")

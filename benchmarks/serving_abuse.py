@@ -53,8 +53,8 @@ def mutated(folder: Path, checkpoint: Path, number: int, seed: int = 0) -> list[
             with socket.create_connection(("127.0.0.1", server.port), timeout=30) as raw:
                 raw.sendall(head.encode() + content)
                 answer = b""
-                while part := raw.recv(65536):
-                    answer += part
+                while received := raw.recv(65536):
+                    answer += received
             status = answer[9:12].decode(errors="replace")
             statuses[status] += 1
             if (status >= "500" and status != "503") or b"Traceback" in answer:
@@ -71,14 +71,14 @@ def by_schema(folder: Path, checkpoint: Path, program: str, seconds: int) -> lis
     One of its checks is left out: that each request which fits the schema is accepted. A schema does not say
     which items the catalogue has.
     """
-    found = shutil.which(program)
-    if found is None:
+    path = shutil.which(program)
+    if path is None:
         print(f"  not run, as {program} is not a program here: {SCHEMATHESIS}")
         return []
     with running(checkpoint, folder / "schema.sqlite") as server:
         url = f"http://127.0.0.1:{server.port}"
         options = [f"--max-time={seconds}", "--exclude-checks=positive_data_acceptance", "--no-color"]
-        command = [found, "run", f"{url}/openapi.json", f"--url={url}", "--continue-on-failure", *options]
+        command = [path, "run", f"{url}/openapi.json", f"--url={url}", "--continue-on-failure", *options]
         run = subprocess.run(command, capture_output=True, text=True, cwd=folder)
         if "Traceback" in server.log.read_text():
             return [server.log.read_text()[-500:]]

@@ -50,29 +50,29 @@ class Fit:
 
     def add(self, replayed: list[Replayed]) -> None:
         """Count some decisions, each with its draw made again."""
-        decisions = [x.decision for x in replayed]
-        scores = [x.result.rounds[0].choice.scores for x in replayed]
-        chances = torch.stack([x.double().softmax(0) for x in scores])  # (N, I)
-        items = torch.tensor([x.items[0] for x in decisions])  # (N,)
+        decisions = [again.decision for again in replayed]
+        scores = [again.result.rounds[0].choice.scores for again in replayed]
+        chances = torch.stack([logits.double().softmax(0) for logits in scores])  # (N, I)
+        items = torch.tensor([decision.items[0] for decision in decisions])  # (N,)
         if not self.number:
             self.observed = self.expected = chances.new_zeros(chances.shape[1])
             self.covariance = chances.new_zeros(2 * chances.shape[1:])
         self.number += len(decisions)
-        self.replayed += sum(is_same(x.decision, x.result) for x in replayed)
+        self.replayed += sum(is_same(again.decision, again.result) for again in replayed)
         self.observed = self.observed + torch.bincount(items, minlength=chances.shape[1])
         self.expected = self.expected + chances.sum(0)
         # Of one draw with the chances p: diag(p) - p p'.
         self.covariance += chances.sum(0).diag() - chances.T @ chances
-        logged = torch.tensor([x.logprobs[0] for x in decisions], dtype=torch.float64)
+        logged = torch.tensor([decision.logprobs[0] for decision in decisions], dtype=torch.float64)
         self.weights.append(1 / ((chances > 0).sum(1) * logged.exp()))
 
     def p_value(self) -> float:
         """Of the chi-square of the counts, with the covariance that the draws' own distributions give."""
         off = self.observed - self.expected
         values, vectors = torch.linalg.eigh(self.covariance)
-        kept = values > 1e-9 * values.max()  # the counts have a fixed sum
-        statistic = ((vectors.T @ off)[kept] ** 2 / values[kept]).sum()
-        return float(chi2.sf(float(statistic), int(kept.sum())))
+        positive = values > 1e-9 * values.max()  # the counts have a fixed sum
+        statistic = ((vectors.T @ off)[positive] ** 2 / values[positive]).sum()
+        return float(chi2.sf(float(statistic), int(positive.sum())))
 
     def mean_weight(self) -> tuple[float, float]:
         """Mean of uniform chance / logged propensity, which is 1 in the long run, and its standard error."""
@@ -91,9 +91,11 @@ def draws(folder: Path, checkpoint: Path, number: int, seed: int = 0) -> list[st
             for step in replay(group, record.version, report=True):
                 fit.add(step)
                 wrong += [
-                    f"decision {x.number} was answered with another propensity than the record's"
-                    for x in (again.decision for again in step)
-                    if not math.isclose(said.pop(x.number), math.exp(x.logprobs[0]), rel_tol=1e-9)
+                    f"decision {decision.number} was answered with another propensity than the record's"
+                    for decision in (again.decision for again in step)
+                    if not math.isclose(
+                        said.pop(decision.number), math.exp(decision.logprobs[0]), rel_tol=1e-9
+                    )
                 ]
     finally:
         record.store.close()
@@ -102,7 +104,7 @@ def draws(folder: Path, checkpoint: Path, number: int, seed: int = 0) -> list[st
         f"  {fit.number:,} draws: chi-square p = {p:.3f}, mean weight {mean:.4f} +- {error:.4f}, "
         f"{fit.replayed:,} the same when they are drawn again"
     )
-    wrong += [f"decision {x} is not in the record" for x in said]
+    wrong += [f"decision {number} is not in the record" for number in said]
     if fit.replayed != fit.number:
         wrong.append(f"{fit.number - fit.replayed} draws give other items")
     if p < SMALLEST_P:
@@ -117,13 +119,14 @@ def play(server: Server, number: int, rng: random.Random) -> dict[int, float]:
     said: dict[int, float] = {}
     people = -(-number // DECISIONS)
     for _ in range(DECISIONS):
-        asks = [request_of("/v1/recommend", {"user_id": f"person {x}"}) for x in range(people)]
+        asks = [request_of("/v1/recommend", {"user_id": f"person {number}"}) for number in range(people)]
         answers: list[bytes] = []
         run(loop(server.port, iter(asks[: number - len(said)]), CONNECTIONS, answers.append))
-        found = [json.loads(x) for x in answers]
-        said |= {int(x["decision_id"]): x["propensity"] for x in found}
+        decoded = [json.loads(answer) for answer in answers]
+        said |= {int(decision["decision_id"]): decision["propensity"] for decision in decoded}
         events = [
-            {"decision_id": x["decision_id"], "signal": "engagement", "value": rng.random()} for x in found
+            {"decision_id": decision["decision_id"], "signal": "engagement", "value": rng.random()}
+            for decision in decoded
         ]
         posts = [
             request_of("/v1/feedback", {"events": events[at : at + BATCH]})

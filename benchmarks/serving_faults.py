@@ -32,7 +32,7 @@ from benchmarks.harness.said import (
     Said,
     checkpoint_in,
     clients,
-    kept,
+    losses,
     send_again,
     sound,
 )
@@ -58,7 +58,7 @@ def kills(folder: Path, checkpoint: Path, number: int, events: int, seed: int = 
         stop.set()
         for thread in threads:
             thread.join()
-        wrong += kept(db, said)
+        wrong += losses(db, said)
         if wrong:
             return wrong
     problem = sound(db)
@@ -78,7 +78,7 @@ def terminated(folder: Path, checkpoint: Path, number: int) -> list[str]:
         for thread in threads:
             thread.join()
         wrong += [f"exit code {code}"] if code else []
-    return [*wrong, *kept(db, said), *filter(None, [sound(db)])]
+    return [*wrong, *losses(db, said), *filter(None, [sound(db)])]
 
 
 def three_times(folder: Path, checkpoint: Path, number: int) -> list[str]:
@@ -92,7 +92,7 @@ def three_times(folder: Path, checkpoint: Path, number: int) -> list[str]:
             events.append(
                 {"event_id": id_, "decision_id": answer["decision_id"], "signal": "engagement", "value": 0.5}
             )
-        said.sent = {x["event_id"] for x in events}
+        said.sent = {event["event_id"] for event in events}
         accepted = Counter[str]()
         lock = threading.Lock()
 
@@ -101,25 +101,25 @@ def three_times(folder: Path, checkpoint: Path, number: int) -> list[str]:
             random.Random(thread).shuffle(mine)
             own = Connection(server.port)
             for start in range(0, len(mine), 7):
-                part = mine[start : start + 7]
-                statuses = own.feedback(part)
+                batch = mine[start : start + 7]
+                statuses = own.feedback(batch)
                 with lock:
-                    for event, status in zip(part, statuses, strict=True):
+                    for event, status in zip(batch, statuses, strict=True):
                         accepted[event["event_id"]] += status == "accepted"
                         if status not in ("accepted", "duplicate"):
                             said.wrong.append(f"{event['event_id']}: {status}")
 
-        threads = [threading.Thread(target=send, args=(x,)) for x in range(THREADS)]
+        threads = [threading.Thread(target=send, args=(number,)) for number in range(THREADS)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        conflict = connection.feedback([{**x, "value": 0.75} for x in events[:100]])
+        conflict = connection.feedback([{**event, "value": 0.75} for event in events[:100]])
         if {*conflict} != {"conflict"}:
             said.wrong.append(f"other content: {Counter(conflict)}")
     said.acknowledged = said.sent
-    said.wrong += [f"{x} was accepted {n} times" for x, n in accepted.items() if n != 1]
-    return [*kept(db, said), *filter(None, [sound(db)])]
+    said.wrong += [f"{id_} was accepted {n} times" for id_, n in accepted.items() if n != 1]
+    return [*losses(db, said), *filter(None, [sound(db)])]
 
 
 def damaged(folder: Path, checkpoint: Path, flips: int, cuts: int, seed: int = 0) -> list[str]:
@@ -132,12 +132,12 @@ def damaged(folder: Path, checkpoint: Path, flips: int, cuts: int, seed: int = 0
         stop.set()
         for thread in threads:
             thread.join()
-    whole, wrong = db.read_bytes(), list[str]()
+    intact, wrong = db.read_bytes(), list[str]()
     before = _rows(db)
     copy = folder / "damaged.sqlite"
-    found = 0
+    noticed = 0
     for turn in range(flips + cuts):
-        content = bytearray(whole)
+        content = bytearray(intact)
         if turn < flips:
             at = rng.randrange(len(content))
             content[at] ^= 1 << rng.randrange(8)
@@ -150,10 +150,10 @@ def damaged(folder: Path, checkpoint: Path, flips: int, cuts: int, seed: int = 0
             problem = sound(copy)
         except UserError as error:
             problem = str(error)
-        found += bool(problem)
+        noticed += bool(problem)
         if not problem and _rows(copy) != before:
             wrong.append(f"damage {turn} is not found")
-    print(f"  {found} of {flips + cuts} found; the others changed no row")
+    print(f"  {noticed} of {flips + cuts} found; the others changed no row")
     return wrong
 
 
@@ -161,7 +161,7 @@ def _rows(db: Path) -> list[Any]:
     raw = sqlite3.connect(db)
     try:
         tables = ("people", "policies", "sessions", "decisions", "events")
-        return [raw.execute(f"SELECT * FROM {x} ORDER BY number").fetchall() for x in tables]
+        return [raw.execute(f"SELECT * FROM {table} ORDER BY number").fetchall() for table in tables]
     finally:
         raw.close()
 
@@ -192,14 +192,14 @@ def io_error(folder: Path, checkpoint: Path) -> list[str]:
         wrong.append(f"exit code {code}: {server.log.read_text()[-300:]}")
     with running(checkpoint, db) as again:
         Connection(again.port).recommend("1")
-    return [*wrong, *kept(db, said), *filter(None, [sound(db)])]
+    return [*wrong, *losses(db, said), *filter(None, [sound(db)])]
 
 
 def swaps(folder: Path, checkpoint: Path, number: int) -> list[str]:
     """The champion changes ``number`` times under load: every request is answered, and every draw repeats."""
     db, said, wrong = folder / "swaps.sqlite", Said(), list[str]()
-    place, names = _versions(folder, checkpoint, db)
-    with running(place, db) as server:
+    policies, names = _versions(folder, checkpoint, db)
+    with running(policies, db) as server:
         stop, connection = threading.Event(), Connection(server.port)
         threads = clients(server.port, said, "0", stop, 2)
         for turn in range(number):
@@ -210,16 +210,16 @@ def swaps(folder: Path, checkpoint: Path, number: int) -> list[str]:
         stop.set()
         for thread in threads:
             thread.join()
-    versions = Counter(json.loads(x)["policy"]["sha256"][:8] for x in said.answered.values())
+    versions = Counter(json.loads(answer)["policy"]["sha256"][:8] for answer in said.answered.values())
     print(f"  decisions by version: {dict(versions)}")
-    return [*wrong, *kept(db, said), *filter(None, [sound(db)])]
+    return [*wrong, *losses(db, said), *filter(None, [sound(db)])]
 
 
 def swap_error(folder: Path, checkpoint: Path) -> list[str]:
     """The write of a swap fails: the server ends, and serves the version before after its start."""
     db, said, wrong = folder / "swap-error.sqlite", Said(), list[str]()
-    place, names = _versions(folder, checkpoint, db)
-    server = Server(place, db)
+    policies, names = _versions(folder, checkpoint, db)
+    server = Server(policies, db)
     connection = Connection(server.port)
     for user in range(20):
         body = connection.post("/v1/recommend", {"user_id": str(user)})[1]
@@ -227,29 +227,31 @@ def swap_error(folder: Path, checkpoint: Path) -> list[str]:
     log = db.with_name(db.name + "-wal")  # all that a swap writes goes there
     resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (log.stat().st_size, resource.RLIM_INFINITY))
     try:
-        found = connection.post("/v1/policies/alias", {"name": "champion", "sha256": names[1]})
-        wrong.append(f"the swap was answered: {found}")
+        refusal = connection.post("/v1/policies/alias", {"name": "champion", "sha256": names[1]})
+        wrong.append(f"the swap was answered: {refusal}")
     except GONE:
         pass
     code = server.process.wait(60)
     if code != 70 or "Traceback" in server.log.read_text():
         wrong.append(f"exit code {code}: {server.log.read_text()[-300:]}")
-    with running(place, db) as again:
+    with running(policies, db) as again:
         answer = Connection(again.port).recommend("1")
         wrong += [] if answer["policy"]["sha256"] == names[0] else ["the version that was not written serves"]
-    return [*wrong, *kept(db, said), *filter(None, [sound(db)])]
+    return [*wrong, *losses(db, said), *filter(None, [sound(db)])]
 
 
 def _versions(folder: Path, checkpoint: Path, db: Path) -> tuple[Path, list[str]]:
     """A folder with two versions, and their SHA-256; the first one serves the new record."""
-    place, other = folder / "versions", [*WORLD, "--hidden-dims", "24"]
-    if not place.exists():
-        place.mkdir()
-        shutil.copy(checkpoint, place / "a.pt")
-        shutil.copy(train(train_options(other).config, folder=folder / "other", quiet=True), place / "b.pt")
-    with running(place / "a.pt", db):
+    policies, other = folder / "versions", [*WORLD, "--hidden-dims", "24"]
+    if not policies.exists():
+        policies.mkdir()
+        shutil.copy(checkpoint, policies / "a.pt")
+        shutil.copy(
+            train(train_options(other).config, folder=folder / "other", quiet=True), policies / "b.pt"
+        )
+    with running(policies / "a.pt", db):
         pass
-    return place, [sha256_of(path) for path in sorted(place.iterdir())]
+    return policies, [sha256_of(path) for path in sorted(policies.iterdir())]
 
 
 def run(name: str, fault: Callable[[], Sequence[str]]) -> bool:

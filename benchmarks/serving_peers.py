@@ -71,9 +71,9 @@ def seconds_of(pid: int) -> float:
             int(fields[11]) + int(fields[12]),
         )
     family = {pid}
-    while more := {x for x, parent in parents.items() if parent in family} - family:
+    while more := {process for process, parent in parents.items() if parent in family} - family:
         family |= more
-    return sum(ticks.get(x, 0) for x in family) / os.sysconf("SC_CLK_TCK")
+    return sum(ticks.get(process, 0) for process in family) / os.sysconf("SC_CLK_TCK")
 
 
 def commands(python: str, checkpoint: Path, folder: Path) -> dict[str, list[str]]:
@@ -102,9 +102,10 @@ def start(name: str, command: Sequence[str], folder: Path, checkpoint: Path, num
             [*command, "--port", str(port)], env=env, stdout=said, stderr=said, cwd=ROOT
         )
     bodies = [
-        {"users": [str(x % USERS)]} if "Bento" in name else {"user_id": str(x % USERS)} for x in range(number)
+        {"users": [str(user % USERS)]} if "Bento" in name else {"user_id": str(user % USERS)}
+        for user in range(number)
     ]
-    rival = Rival(name, process, port, [request_of("/v1/recommend", x) for x in bodies])
+    rival = Rival(name, process, port, [request_of("/v1/recommend", body) for body in bodies])
     end = time.monotonic() + SECONDS
     while time.monotonic() < end and process.poll() is None:
         try:

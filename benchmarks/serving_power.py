@@ -23,7 +23,7 @@ import threading
 from pathlib import Path
 
 from benchmarks.harness.power import Disk, compiled
-from benchmarks.harness.said import Said, checkpoint_in, clients, kept, send_again, sound
+from benchmarks.harness.said import Said, checkpoint_in, clients, losses, send_again, sound
 from benchmarks.harness.served import Server
 from recsys_rl.errors import UserError
 
@@ -72,7 +72,7 @@ def power_cuts(
         shutil.rmtree(disk.copy)
         shutil.copytree(after, disk.folder)  # no tool has opened what the next server starts with
         before = len(said.answered)
-        wrong += _kept(after / "new" / RECORD, said, fsync)
+        wrong += _losses(after / "new" / RECORD, said, fsync)
         lost.append(before - len(said.answered))
         shutil.rmtree(after)
         if wrong:
@@ -83,7 +83,7 @@ def power_cuts(
     return []
 
 
-def _kept(db: Path, said: Said, fsync: bool) -> list[str]:
+def _losses(db: Path, said: Said, fsync: bool) -> list[str]:
     """What breaks the promise in what the disk holds. Decisions that may be lost are noted as such."""
     if not db.is_file():
         return ["the record is lost"] if said.answered or said.acknowledged else []
@@ -91,14 +91,18 @@ def _kept(db: Path, said: Said, fsync: bool) -> list[str]:
         problem = sound(db)
     except UserError as error:
         return [str(error)]
-    found = kept(db, said)
+    problems = losses(db, said)
     if not fsync:
-        lost = {x for x in said.answered if f"decision {x} is lost" in found}
-        found = [x for x in found if x not in {f"decision {number} is lost" for number in lost}]
+        lost = {decision for decision in said.answered if f"decision {decision} is lost" in problems}
+        problems = [
+            sentence
+            for sentence in problems
+            if sentence not in {f"decision {number} is lost" for number in lost}
+        ]
         said.lost |= lost
         for number in lost:
             del said.answered[number]
-    return [*found, problem] if problem else found
+    return [*problems, problem] if problem else problems
 
 
 def main() -> int:

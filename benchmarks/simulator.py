@@ -1,6 +1,6 @@
 """Users stepped per second by the simulators alone, with random actions.
 
-    python -m benchmarks.simulator [--rounds 3] [--threads N] [--only DIALS ...] [--json FILE] [--csv FILE]
+    python -m benchmarks.simulator [--rounds 3] [--threads N] [--only SETTINGS ...] [--json FILE] [--csv FILE]
                                    [--smoke]
 
 Ours is `satiation` on 1,000 synthetic items: ``RecEnv.step`` with everything it normally gives back
@@ -60,8 +60,8 @@ def random_slates(num_items: int, num_envs: int, size: int, generator: torch.Gen
     these that is at most as large, the smallest first.
     """
     slates = torch.randint(num_items, (num_envs, 1), generator=generator)
-    for place in range(1, size):
-        drawn = torch.randint(num_items - place, (num_envs,), generator=generator)
+    for index in range(1, size):
+        drawn = torch.randint(num_items - index, (num_envs,), generator=generator)
         for taken in slates.sort(1).values.unbind(1):
             drawn = drawn + (drawn >= taken)
         slates = torch.cat([slates, drawn.unsqueeze(1)], 1)
@@ -137,13 +137,13 @@ SYSTEMS = [
 
 def main() -> None:
     parser = tables.parser(__doc__)
-    names = [system.dials for system in SYSTEMS]
+    names = [system.settings for system in SYSTEMS]
     parser.add_argument("--only", nargs="+", choices=names, default=names, help="measure these rows alone")
     args = tables.parse(parser, "simulator")
     world = make_world(seed=0, env="satiation")
     rounds, seconds = (1, 0.2) if args.smoke else (args.rounds, 3.0)
     way = turns.attempt if args.smoke else turns.apart
-    chosen = [system for system in SYSTEMS if system.dials in args.only]
+    chosen = [system for system in SYSTEMS if system.settings in args.only]
     rows = turns.interleaved(chosen, rounds, world, seconds, way=way)
     if chosen[0] is SYSTEMS[0]:
         turns.add_ratios(rows, rows[0]["steps_per_s"])

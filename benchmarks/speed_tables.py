@@ -16,7 +16,7 @@ SYSTEMS = {
     "torchrl": "TorchRL",
     "original": "the original",
 }
-DIALS = {
+SETTINGS = {
     "batched": "64 users x 32 steps, minibatch 512, 4 epochs",
     "original": "8 users x 256 steps, minibatch 64, 10 epochs",
 }
@@ -32,18 +32,21 @@ SIMULATORS = {
 
 def throughput(results: Path, name: str = "throughput") -> str:
     """``name``: of the CSV file; each condition (threads, allocator) has its own."""
-    rows = {(row["dials"], row["system"]): row for row in read(results, name)}
+    rows = {(row["settings"], row["system"]): row for row in read(results, name)}
     names = [name for name in SYSTEMS if any(system == name for _, system in rows)]
     versions = {system: row["version"] for (_, system), row in rows.items()}
-    head = ["dials", *(f"{SYSTEMS[n]} {versions[n]}".strip() if n != "recsys_rl" else "ours" for n in names)]
+    head = [
+        "settings",
+        *(f"{SYSTEMS[n]} {versions[n]}".strip() if n != "recsys_rl" else "ours" for n in names),
+    ]
     body = []
-    for dials, words in DIALS.items():
-        ours = float(rows[dials, "recsys_rl"]["steps_per_s"])
+    for settings, words in SETTINGS.items():
+        ours = float(rows[settings, "recsys_rl"]["steps_per_s"])
         line = [words, f"**{ours:,.0f}**"]
         for name in names[1:]:
-            speed = rows.get((dials, name), {}).get("steps_per_s")
+            speed = rows.get((settings, name), {}).get("steps_per_s")
             line.append(f"{float(speed):,.0f} ({ours / float(speed):.1f}x)" if speed else "")
-        body.append([*line, f"{float(rows[dials, 'recsys_rl']['floor_steps_per_s']):,.0f}"])
+        body.append([*line, f"{float(rows[settings, 'recsys_rl']['floor_steps_per_s']):,.0f}"])
     memory = [rows.get(("batched", name), {}).get("peak_mb") for name in names]
     cells = [f"{float(mb):.0f}" if mb else "" for mb in memory]
     body.append(["peak resident memory of the first, MB", f"**{cells[0]}**", *cells[1:], ""])
@@ -51,26 +54,26 @@ def throughput(results: Path, name: str = "throughput") -> str:
 
 
 def times_of(results: Path, name: str, system: str = "stable-baselines3") -> str:
-    """How many times the steps per second of ``system`` ours are, at both sets of dials."""
-    rows = {row["dials"]: row for row in read(results, name, system=system)}
-    ratios = (float(rows[dials]["ours_over_it"]) for dials in DIALS)
+    """How many times the steps per second of ``system`` ours are, at both sets of settings."""
+    rows = {row["settings"]: row for row in read(results, name, system=system)}
+    ratios = (float(rows[settings]["ours_over_it"]) for settings in SETTINGS)
     return f"{' and '.join(f'{ratio:.1f}' for ratio in ratios)} times"
 
 
 def update_share(results: Path, name: str) -> str:
     """The time of the flagship's own matrix products, as a share of its update."""
-    (row,) = read(results, name, dials="flagship")
+    (row,) = read(results, name, settings="flagship")
     return f"{float(row['update_share_of_floor']):.2f}"
 
 
 def simulator(results: Path) -> str:
     """Times ours of `satiation` stand beside the peers; of a row that was measured alone, the newest."""
-    rows = {row["dials"]: row for row in read(results, "simulator", ("system", "dials"))}
+    rows = {row["settings"]: row for row in read(results, "simulator", ("system", "settings"))}
     ours = float(rows["N=4096"]["steps_per_s"])
     cells, work = [], []
     for name, words in SIMULATORS.items():
         row = rows.get(name, {})
-        speed, of_processor = (float(row.get(x) or 0) for x in ("steps_per_s", "steps_per_cpu_s"))
+        speed, of_processor = (float(row.get(column) or 0) for column in ("steps_per_s", "steps_per_cpu_s"))
         work.append(f"{round(of_processor, -3):,.0f}" if of_processor else "")
         if words.startswith("ours"):
             cells.append(f"**{round(speed, -3):,.0f}**" if speed else "not measured")
@@ -82,7 +85,9 @@ def simulator(results: Path) -> str:
 
 
 def catalogue(results: Path) -> str:
-    rows = {(row["system"], row["num_items"] or row["dials"][2:]): row for row in read(results, "catalogue")}
+    rows = {
+        (row["system"], row["num_items"] or row["settings"][2:]): row for row in read(results, "catalogue")
+    }
     sizes = [size for system, size in rows if system == "recsys_rl"]
     ours, theirs = ([rows.get((name, s), {}) for s in sizes] for name in ("recsys_rl", "stable-baselines3"))
     times = [_ms(row["ms_per_step"]) for row in ours]
@@ -105,20 +110,20 @@ def _ms(value: str | None) -> str:
 
 
 def seconds_to_095(results: Path, policy: str) -> str:
-    (row,) = read(results, "time_to_quality", system="recsys_rl", dials="preset", policy=policy)
+    (row,) = read(results, "time_to_quality", system="recsys_rl", settings="preset", policy=policy)
     return f"{float(row['seconds_to_0.95']):.1f} seconds"
 
 
 def best_share(results: Path, whose: str) -> str:
-    """The best share of the optimum: of peers with our dials or with their own, or of our dense head."""
-    rows = read(results, "time_to_quality", ("system", "dials"), policy="greedy")
+    """The best share of the optimum: of peers with our settings or with their own, or of our dense head."""
+    rows = read(results, "time_to_quality", ("system", "settings"), policy="greedy")
     keep: dict[str, Callable[[Row], bool]] = {
-        "dense": lambda row: row["system"] == "recsys_rl" and row["dials"] == "dense",
-        "ours": lambda row: row["system"] != "recsys_rl" and row["dials"] == "ours",
-        "own": lambda row: row["system"] != "recsys_rl" and row["dials"] != "ours",
+        "dense": lambda row: row["system"] == "recsys_rl" and row["settings"] == "dense",
+        "ours": lambda row: row["system"] != "recsys_rl" and row["settings"] == "ours",
+        "own": lambda row: row["system"] != "recsys_rl" and row["settings"] != "ours",
     }
-    found = [float(row["best_share"]) for row in rows if keep[whose](row) and row["best_share"]]
-    return " to ".join(dict.fromkeys(f"{value:.2f}" for value in (min(found), max(found))))
+    shares = [float(row["best_share"]) for row in rows if keep[whose](row) and row["best_share"]]
+    return " to ".join(dict.fromkeys(f"{value:.2f}" for value in (min(shares), max(shares))))
 
 
 def million(results: Path, column: str) -> str:

@@ -131,26 +131,26 @@ def rows_of(task: Task, seed: int, known: Path, mixed: Path) -> dict[str, Played
 def summary(env: str, seed: int, steps: int, task: Task, played: dict[str, Played]) -> list[Row]:
     """A row for each policy: return and its interval, length, and regret after 1, 5, 10 and all steps."""
     regret = regret_by_step(played)["steps"]
-    found = []
+    rows = []
     for name, one in played.items():
         over, lost = interval(one.sessions.returns), regret.get(name)
         at = {} if lost is None else {f"regret_{k}": lost[min(k, len(lost)) - 1] for k in (1, 5, 10)}
         row: Row = {"env": env, "seed": seed, "steps": steps, "policy": name, "users": len(one.places)}
         row |= {"return_mean": over.mean, "return_low": over.low, "return_high": over.high}
         row |= {"length_mean": one.sessions.lengths.double().mean().item(), **at}
-        found.append(row | {"regret": None if lost is None else lost[-1], "note": one.note})
-    return found
+        rows.append(row | {"regret": None if lost is None else lost[-1], "note": one.note})
+    return rows
 
 
 def run(names: Sequence[str], seeds: Sequence[int], keep: Path, smoke: bool) -> list[Row]:
     """The rows of these platforms and seeds."""
-    found = []
+    rows = []
     for env in names:
         for seed in seeds:
             task, folder = TASKS[env], keep / f"{env}-{seed}"
-            known, mixed = (train(task, seed, x, folder / str(x), smoke) for x in (0, SHARE))
-            found += summary(env, seed, 64 if smoke else task.steps, task, rows_of(task, seed, known, mixed))
-    return found
+            known, mixed = (train(task, seed, share, folder / str(share), smoke) for share in (0, SHARE))
+            rows += summary(env, seed, 64 if smoke else task.steps, task, rows_of(task, seed, known, mixed))
+    return rows
 
 
 def text(results: Path) -> str:
@@ -177,8 +177,8 @@ def _line(name: str, rows: Sequence[newest.Row]) -> list[str]:
         return []
 
     def mean(column: str, digits: int) -> str:
-        found = [float(row[column]) for row in rows if row[column]]
-        return f"{statistics.mean(found):.{digits}f}" if found else ""
+        values = [float(row[column]) for row in rows if row[column]]
+        return f"{statistics.mean(values):.{digits}f}" if values else ""
 
     low, high = float(rows[0]["return_low"]), float(rows[0]["return_high"])
     if len(rows) > 1:

@@ -1,4 +1,4 @@
-"""Environment steps per second of training: ours and each peer on the same environment, network, dials.
+"""Environment steps per second of training: ours and each peer on the same environment, network, settings.
 
     python -m benchmarks.throughput [--rounds 3] [--threads N] [--original DIR] [--json FILE] [--csv FILE]
     python -m benchmarks.throughput --smoke
@@ -7,7 +7,7 @@ Everybody trains PPO on `drift` with 1,000 synthetic items, networks [128, 64] w
 per item, a separate critic, Adam, and the same rollout, minibatch and epochs; peers see our batched
 environment through the vector interface of their own (one file each in benchmarks/peers/), in a process
 of its own. Peers come with `pip install -e ".[peers]"`. The repository that the
-formulation is from has one set of dials; --original names a checkout of it (benchmarks/peers/original.py).
+formulation is from has one set of settings; --original names a checkout of it (benchmarks/peers/original.py).
 
 "floor" is the matrix products alone, measured in the same rounds: each sample's forward passes, and
 in the update the backward passes, which have two products to each of the forward pass (one in the
@@ -35,7 +35,7 @@ from typing import Any
 import torch
 
 from benchmarks.harness import tables, turns
-from benchmarks.harness.dials import HIDDEN, SB3_DEFAULTS, Dials, Train
+from benchmarks.harness.settings import HIDDEN, SB3_DEFAULTS, Settings, Train
 from benchmarks.harness.turns import Row, System
 from benchmarks.harness.world import World, make_world
 from benchmarks.peers import PEERS, seconds_per_update
@@ -49,8 +49,8 @@ from recsys_rl.settings.shared import ModelConfig
 from recsys_rl.types import UserError
 
 
-def dials(num_envs: int, n_steps: int, batch_size: int, update_epochs: int, updates: int) -> Dials:
-    """``updates`` are timed, after one that is not. The dials that cost no time are Stable-Baselines3's."""
+def settings(num_envs: int, n_steps: int, batch_size: int, update_epochs: int, updates: int) -> Settings:
+    """``updates`` are timed, after one that is not. Those that cost no time are Stable-Baselines3's."""
     ppo = replace(
         SB3_DEFAULTS,
         num_envs=num_envs,
@@ -58,71 +58,73 @@ def dials(num_envs: int, n_steps: int, batch_size: int, update_epochs: int, upda
         batch_size=batch_size,
         update_epochs=update_epochs,
     )
-    return Dials(ppo, total_steps=(1 + updates) * num_envs * n_steps)
+    return Settings(ppo, total_steps=(1 + updates) * num_envs * n_steps)
 
 
-DIALS = {"batched": dials(64, 32, 512, 4, updates=8), "original": dials(8, 256, 64, 10, updates=4)}
-SMOKE = {"batched": dials(4, 8, 16, 1, updates=1)}
+SETTINGS = {"batched": settings(64, 32, 512, 4, updates=8), "original": settings(8, 256, 64, 10, updates=4)}
+SMOKE = {"batched": settings(4, 8, 16, 1, updates=1)}
 
 
-def ours(world: World, dials: Dials) -> Row:
+def ours(world: World, settings: Settings) -> Row:
     """Our trainer without its log, with the network that all peers have."""
-    return timed(world, dials, ModelConfig(head="dense", hidden_dims=HIDDEN, activation=dials.activation))
+    return timed(
+        world, settings, ModelConfig(head="dense", hidden_dims=HIDDEN, activation=settings.activation)
+    )
 
 
-def flagship(world: World, dials: Dials) -> Row:
+def flagship(world: World, settings: Settings) -> Row:
     """Our trainer without its log, with the network of the preset, in turns with its update's products."""
     products: list[float] = []
     row = timed(
-        world, dials, world.config.model_config, lambda: products.append(flagship_floor(world, dials))
+        world, settings, world.config.model_config, lambda: products.append(flagship_floor(world, settings))
     )
     floor_s = statistics.mean(products[1:])  # of the updates that are timed
     return row | {
-        "floor_steps_per_s": dials.per_update / floor_s,
+        "floor_steps_per_s": settings.per_update / floor_s,
         "update_share_of_floor": floor_s / row["update_s"],
     }
 
 
 def timed(
-    world: World, dials: Dials, model_config: ModelConfig, between: Callable[[], None] = lambda: None
+    world: World, settings: Settings, model_config: ModelConfig, between: Callable[[], None] = lambda: None
 ) -> Row:
-    env = world.env(dials.ppo.num_envs, seed=0)
-    agent = our_agent(env, dials, 0, model_config)
-    rollout_s, update_s = time_cycles(env, agent, dials, between)
-    cycles = dials.num_updates - 1
+    env = world.env(settings.ppo.num_envs, seed=0)
+    agent = our_agent(env, settings, 0, model_config)
+    rollout_s, update_s = time_cycles(env, agent, settings, between)
+    cycles = settings.num_updates - 1
     return {
-        "steps_per_s": cycles * dials.per_update / (rollout_s + update_s),
+        "steps_per_s": cycles * settings.per_update / (rollout_s + update_s),
         "rollout_s": rollout_s / cycles,
         "update_s": update_s / cycles,
     }
 
 
-def peer(train: Train, world: World, dials: Dials) -> Row:
-    env = world.env(dials.ppo.num_envs, seed=0)
-    return {"steps_per_s": dials.per_update / seconds_per_update(train, env, dials)}
+def peer(train: Train, world: World, settings: Settings) -> Row:
+    env = world.env(settings.ppo.num_envs, seed=0)
+    return {"steps_per_s": settings.per_update / seconds_per_update(train, env, settings)}
 
 
-def floor(world: World, dials: Dials) -> Row:
+def floor(world: World, settings: Settings) -> Row:
     """Seconds of the matrix products of one rollout and one update, and steps per second of the two."""
     first, second = (world.config.env_config.state_dim, HIDDEN[0]), HIDDEN
     last = (HIDDEN[1], world.catalogue.num_items)
-    passes = dials.ppo.update_epochs * dials.per_update / dials.ppo.batch_size
+    passes = settings.ppo.update_epochs * settings.per_update / settings.ppo.batch_size
     rollout_s = update_s = 0.0
     for inputs, outputs in (first, second, last, first, second):  # of the actor, and of the critic
-        x, w = torch.randn(dials.ppo.num_envs, inputs), torch.randn(outputs, inputs)
-        rollout_s += dials.ppo.n_steps * _seconds(torch.mm, x, w.T)
-        x = torch.randn(dials.ppo.batch_size, inputs)
-        y = torch.randn(dials.ppo.batch_size, outputs)
+        x, w = torch.randn(settings.ppo.num_envs, inputs), torch.randn(outputs, inputs)
+        rollout_s += settings.ppo.n_steps * _seconds(torch.mm, x, w.T)
+        x = torch.randn(settings.ppo.batch_size, inputs)
+        y = torch.randn(settings.ppo.batch_size, outputs)
         update_s += passes * (_seconds(torch.mm, x, w.T) + _seconds(torch.mm, y.T, x))
         if (inputs, outputs) != first:  # the observation needs no gradient
             update_s += passes * _seconds(torch.mm, y, w)
-    steps_per_s = dials.per_update / (rollout_s + update_s)
+    steps_per_s = settings.per_update / (rollout_s + update_s)
     return {"steps_per_s": steps_per_s, "rollout_s": rollout_s, "update_s": update_s}
 
 
-def flagship_floor(world: World, dials: Dials) -> float:
+def flagship_floor(world: World, settings: Settings) -> float:
     """Seconds of the matrix products of one update of the two-tower network over sums of the history."""
-    config, batch = world.config, dials.ppo.batch_size
+    config, batch = world.config, settings.ppo.batch_size
     hidden, length = config.model_config.hidden_dims, config.env_config.max_episode_steps
     num_items, features = item_features(world.catalogue).shape
     num_sums, tower = 2 * len(SessionSum.DECAYS), features + TOWER_SIZE
@@ -141,7 +143,7 @@ def flagship_floor(world: World, dials: Dials) -> float:
         for size in ((num_items, features), (features, TOWER_SIZE), (num_items, TOWER_SIZE))
     )
     one_pass += _seconds(torch.mm, x, w) + _seconds(torch.mm, x.T, y)
-    return dials.ppo.update_epochs * dials.per_update / batch * one_pass
+    return settings.ppo.update_epochs * settings.per_update / batch * one_pass
 
 
 def _seconds(work: Callable[..., Any], *arguments: Any, times: int = 30) -> float:
@@ -154,9 +156,14 @@ def _seconds(work: Callable[..., Any], *arguments: Any, times: int = 30) -> floa
 
 
 def table(
-    world: World, name: str, dials: Dials, rounds: int, way: Callable[..., Row], folder: Path | None = None
+    world: World,
+    name: str,
+    settings: Settings,
+    rounds: int,
+    way: Callable[..., Row],
+    folder: Path | None = None,
 ) -> tuple[list[Row], float]:
-    """The rows of one set of dials, and the floor's steps per second. ``folder`` holds the original."""
+    """The rows of one set of settings, and the floor's steps per second. ``folder`` holds the original."""
     systems = [
         System("floor", name, "torch", "recsys_rl", floor),
         System("recsys_rl", name, "recsys-rl", "recsys_rl", ours),
@@ -164,27 +171,27 @@ def table(
     ]
     if name == "original":
         systems.append(System("original", name, "the original", "torch", partial(original, folder)))
-    least, own, *others = rows = turns.interleaved(systems, rounds, world, dials, way=way)
-    for part in ("rollout", "update"):
-        own[f"{part}_share_of_floor"] = least[f"{part}_s"] / own[f"{part}_s"]
+    least, own, *others = rows = turns.interleaved(systems, rounds, world, settings, way=way)
+    for phase in ("rollout", "update"):
+        own[f"{phase}_share_of_floor"] = least[f"{phase}_s"] / own[f"{phase}_s"]
     turns.add_ratios(rows, own["steps_per_s"])
     return [row | {"floor_steps_per_s": least["steps_per_s"]} for row in (own, *others)], least["steps_per_s"]
 
 
-def flagship_run(updates: int) -> tuple[World, Dials]:
-    """`satiation` and the preset's dials; ``updates`` are timed, after one that is not."""
+def flagship_run(updates: int) -> tuple[World, Settings]:
+    """`satiation` and the preset's settings; ``updates`` are timed, after one that is not."""
     world = make_world(seed=0, env="satiation")
     ppo = world.config.agent_config
     assert isinstance(ppo, PPOConfig)
-    return world, Dials(ppo, total_steps=(1 + updates) * ppo.num_envs * ppo.n_steps)
+    return world, Settings(ppo, total_steps=(1 + updates) * ppo.num_envs * ppo.n_steps)
 
 
-def own_table(world: World, dials: Dials, rounds: int, way: Callable[..., Row]) -> Row:
+def own_table(world: World, settings: Settings, rounds: int, way: Callable[..., Row]) -> Row:
     """The row of the flagship, and the range of its share over the rounds."""
     system = System("recsys_rl", "flagship", "recsys-rl", "recsys_rl", flagship)
-    found = [way(system, world, dials) for _ in range(rounds)]
-    shares = [row["update_share_of_floor"] for row in found]
-    row = turns.first_columns(system) | turns.medians(found) | {"ours_over_it": 1.0}
+    rows = [way(system, world, settings) for _ in range(rounds)]
+    shares = [row["update_share_of_floor"] for row in rows]
+    row = turns.first_columns(system) | turns.medians(rows) | {"ours_over_it": 1.0}
     return row | {"share_low": min(shares), "share_high": max(shares)}
 
 
@@ -193,15 +200,15 @@ def main() -> None:
     made.add_argument("--original", type=Path, metavar="DIR", help=f"{WHERE}, to be timed as well")
     args = tables.parse(made, "throughput")
     if args.smoke and args.original is not None:
-        raise UserError("--smoke has no dials of the original's: leave --original out.")
+        raise UserError("--smoke has no settings of the original's: leave --original out.")
     check(args.original)
     world = make_world(seed=0)
     rounds, way = (1, turns.attempt) if args.smoke else (args.rounds, turns.apart)
     rows: list[Row] = []
     floors: dict[str, float] = {}
-    for name, dials in (SMOKE if args.smoke else DIALS).items():
-        found, floors[name] = table(world, name, dials, rounds, way, args.original)
-        rows += found
+    for name, settings in (SMOKE if args.smoke else SETTINGS).items():
+        of_table, floors[name] = table(world, name, settings, rounds, way, args.original)
+        rows += of_table
     rows.append(own_table(*flagship_run(updates=1 if args.smoke else 6), rounds, way))
     tables.publish(rows, args, floor_steps_per_s=floors["batched"])
 

@@ -1,6 +1,6 @@
 """Seconds and steps of training until strangers get 0.90 and 0.95 of what the oracle would give them.
 
-    python -m benchmarks.time_to_quality [--seeds 5] [--budget 1000000] [--only SYSTEM[/DIALS] ...]
+    python -m benchmarks.time_to_quality [--seeds 5] [--budget 1000000] [--only SYSTEM[/SETTINGS] ...]
                                          [--threads N] [--json FILE] [--csv FILE] [--smoke]
 
 `drift` with 1,000 synthetic items; a seed changes items, users, weights and all noise, and systems
@@ -18,8 +18,8 @@ Who is compared, all with networks [128, 64]:
 
 - ours with the preset of `recsys-rl train` as it stands (two-tower head, 100,000 steps), and ours with
   one logit per item, as the peers have it, over the whole budget;
-- each peer at our dials (the preset's, annealed over the whole budget), with ReLU;
-- each peer at dials that its own pages give for PPO on discrete actions, with tanh: Stable-Baselines3's
+- each peer at our settings (the preset's, annealed over the whole budget), with ReLU;
+- each peer at settings that its own pages give for PPO on discrete actions, with tanh: Stable-Baselines3's
   and SBX's defaults (as 8 users x 256 steps) and the tuned ones of rl-baselines3-zoo for CartPole-v1;
   those of Tianshou's own PPO example (test/discrete/test_ppo_discrete.py); and those of TorchRL's PPO
   script for Atari, in steps of an agent.
@@ -35,7 +35,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from benchmarks.harness import tables, turns
-from benchmarks.harness.dials import SB3_DEFAULTS, Act, Dials, Train
+from benchmarks.harness.settings import SB3_DEFAULTS, Act, Settings, Train
 from benchmarks.harness.turns import Row, System
 from benchmarks.harness.world import World, make_world
 from benchmarks.peers import PEERS, ours
@@ -75,11 +75,14 @@ ATARI = replace(
     anneal_lr=True,
 )
 
-OWN: dict[str, dict[str, Dials]] = {  # the steps are set to the budget
-    "stable-baselines3": {"defaults": Dials(SB3_DEFAULTS, 0), "zoo": Dials(CARTPOLE, 0, anneal_clip=True)},
-    "sbx": {"defaults": Dials(SB3_DEFAULTS, 0), "zoo": Dials(CARTPOLE, 0, anneal_clip=True)},
-    "tianshou": {"example": Dials(TIANSHOU, 0)},
-    "torchrl": {"script": Dials(ATARI, 0, anneal_clip=True)},
+OWN: dict[str, dict[str, Settings]] = {  # the steps are set to the budget
+    "stable-baselines3": {
+        "defaults": Settings(SB3_DEFAULTS, 0),
+        "zoo": Settings(CARTPOLE, 0, anneal_clip=True),
+    },
+    "sbx": {"defaults": Settings(SB3_DEFAULTS, 0), "zoo": Settings(CARTPOLE, 0, anneal_clip=True)},
+    "tianshou": {"example": Settings(TIANSHOU, 0)},
+    "torchrl": {"script": Settings(ATARI, 0, anneal_clip=True)},
 }
 
 
@@ -140,29 +143,29 @@ def heldout_share(world: World, act: Act, seed: int, greedy: bool) -> float:
     return (play(env, Policy(act), users, greedy).returns.mean() / optimum).item()
 
 
-def course(train: Train, dials: Dials, world: World, seed: int) -> Row:
+def course(train: Train, settings: Settings, world: World, seed: int) -> Row:
     """Train once; {"course": what happened}."""
-    total_steps = dials.num_updates * dials.per_update
-    run = OpenRun(world, seed, dials.per_update, total_steps)
-    train(world.env(dials.ppo.num_envs, seed), dials, seed, run.between)
+    total_steps = settings.num_updates * settings.per_update
+    run = OpenRun(world, seed, settings.per_update, total_steps)
+    train(world.env(settings.ppo.num_envs, seed), settings, seed, run.between)
     return {"course": run}
 
 
 def systems(budget: int) -> list[System]:
-    our_dials = Dials(OURS, budget, activation="relu")
-    preset = replace(our_dials, total_steps=min(budget, PRESET.train_config.total_timesteps))
+    our_settings = Settings(OURS, budget, activation="relu")
+    preset = replace(our_settings, total_steps=min(budget, PRESET.train_config.total_timesteps))
     two_tower, dense = (
         partial(ours.train, replace(PRESET.model_config, head=head)) for head in ("two-tower", "dense")
     )
-    found = [
+    chosen = [
         System("recsys_rl", "preset", "recsys-rl", "recsys_rl", partial(course, two_tower, preset)),
-        System("recsys_rl", "dense", "recsys-rl", "recsys_rl", partial(course, dense, our_dials)),
+        System("recsys_rl", "dense", "recsys-rl", "recsys_rl", partial(course, dense, our_settings)),
     ]
     for name, peer in PEERS.items():
-        for dials_name, dials in (OWN[name] | {"ours": our_dials}).items():
-            train = partial(course, peer.train, replace(dials, total_steps=budget))
-            found.append(System(name, dials_name, peer.package, peer.module, train))
-    return found
+        for settings_name, settings in (OWN[name] | {"ours": our_settings}).items():
+            train = partial(course, peer.train, replace(settings, total_steps=budget))
+            chosen.append(System(name, settings_name, peer.package, peer.module, train))
+    return chosen
 
 
 def summary(system: System, rounds: list[Row]) -> list[Row]:
@@ -170,7 +173,7 @@ def summary(system: System, rounds: list[Row]) -> list[Row]:
     row = turns.first_columns(system)
     if "note" in rounds[-1]:
         return [row | rounds[-1]]
-    courses: list[OpenRun] = [found["course"] for found in rounds]
+    courses: list[OpenRun] = [row["course"] for row in rounds]
     row["steps_per_s"] = statistics.median(run.step / run.seconds for run in courses)
     rows = []
     for policy in POLICIES:
@@ -187,19 +190,19 @@ def summary(system: System, rounds: list[Row]) -> list[Row]:
 def _time_to(courses: list[OpenRun], policy: str, level: float) -> Row:
     """Medians over all seeds (None where the median seed never got there), range over those that did."""
     never = (math.inf, math.inf)
-    found = [run.reached.get((policy, level), never) for run in courses]
-    seconds = [time for time, _ in found if time < math.inf]
+    times = [run.reached.get((policy, level), never) for run in courses]
+    seconds = [time for time, _ in times if time < math.inf]
     return {
-        f"seconds_to_{level:.2f}": _finite(statistics.median(time for time, _ in found)),
+        f"seconds_to_{level:.2f}": _finite(statistics.median(time for time, _ in times)),
         f"seconds_to_{level:.2f}_low": min(seconds, default=None),
         f"seconds_to_{level:.2f}_high": max(seconds, default=None),
-        f"steps_to_{level:.2f}": _finite(statistics.median(step for _, step in found)),
+        f"steps_to_{level:.2f}": _finite(statistics.median(step for _, step in times)),
         f"seeds_to_{level:.2f}": f"{len(seconds)} of {len(courses)}",
     }
 
 
-def _finite(x: float) -> float | None:
-    return x if math.isfinite(x) else None
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def main() -> None:
@@ -225,13 +228,13 @@ def main() -> None:
 
 
 def _full_name(system: System) -> str:
-    return f"{system.name}/{system.dials}"
+    return f"{system.name}/{system.settings}"
 
 
 def add_ratios(rows: list[Row]) -> None:
     """Write into each row its seconds to 0.95 over those of our preset with the same kind of policy."""
     name = f"seconds_to_{LEVELS[-1]:.2f}"
-    ours = {row.get("policy"): row.get(name) for row in rows if row["dials"] == "preset"}
+    ours = {row.get("policy"): row.get(name) for row in rows if row["settings"] == "preset"}
     for row in rows:
         base = ours.get(row.get("policy"))
         if base and row.get(name):

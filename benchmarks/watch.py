@@ -58,16 +58,16 @@ def watch(task: str, extra: Sequence[str]) -> list[Row]:
     ]
 
 
-def nearest(steps: Sequence[int], place: float) -> int:
-    return min(steps, key=lambda step: abs(step - place))
+def nearest(steps: Sequence[int], target: float) -> int:
+    return min(steps, key=lambda step: abs(step - target))
 
 
 def logged(results: Path, task: str) -> dict[int, dict[str, float]]:
     """Values by step and name."""
-    found: dict[int, dict[str, float]] = {}
+    by_step: dict[int, dict[str, float]] = {}
     for row in read(results, "logs", task=task):
-        found.setdefault(int(row["step"]), {})[row["name"]] = float(row["value"])
-    return dict(sorted(found.items()))
+        by_step.setdefault(int(row["step"]), {})[row["name"]] = float(row["value"])
+    return dict(sorted(by_step.items()))
 
 
 def short(value: float | None) -> str:
@@ -97,7 +97,7 @@ def log_a2c(results: Path) -> str:
         for task, words in runs.items()
         for step, values in logged(results, task).items()
     ]
-    return table(["dials", "step", *(f"`{name}`" for name in names)], body)
+    return table(["settings", "step", *(f"`{name}`" for name in names)], body)
 
 
 def main() -> None:

@@ -89,8 +89,8 @@ FIGURES: dict[str, Callable[[Path], str]] = {
     "flagship-update-allocator": partial(speed_tables.update_share, name="throughput-allocator"),
     "greedy-seconds-to-0-95": partial(speed_tables.seconds_to_095, policy="greedy"),
     "sampled-seconds-to-0-95": partial(speed_tables.seconds_to_095, policy="sampled"),
-    "peers-best-with-our-dials": partial(speed_tables.best_share, whose="ours"),
-    "peers-best-with-their-dials": partial(speed_tables.best_share, whose="own"),
+    "peers-best-with-our-settings": partial(speed_tables.best_share, whose="ours"),
+    "peers-best-with-their-settings": partial(speed_tables.best_share, whose="own"),
     "dense-best": partial(speed_tables.best_share, whose="dense"),
     "million-greedy": partial(speed_tables.million, column="greedy_share_of_oracle"),
     "million-sampled": partial(speed_tables.million, column="share_of_oracle"),
@@ -118,13 +118,13 @@ def rewritten(page: Path, results: Path) -> str:
             f"{page.name} has a mark <!-- figure:... --> that begins a line: move it into the line."
         )
 
-    def write(place: re.Match[str]) -> str:
-        what, name = place.group(1), place.group(2)
+    def write(mark: re.Match[str]) -> str:
+        what, name = mark.group(1), mark.group(2)
         texts = TABLES if what == "table" else FIGURES
         if name not in texts:
             raise UserError(f"{page.name} has the mark {what}:{name}: it must be one of {', '.join(texts)}.")
-        found = texts[name](results)
-        inner = f"\n{found}\n" if what == "table" else found
+        content = texts[name](results)
+        inner = f"\n{content}\n" if what == "table" else content
         return f"<!-- {what}:{name} -->{inner}<!-- /{what} -->"
 
     return PLACE.sub(write, text)

@@ -71,8 +71,8 @@ def __getattr__(name: str) -> Any:
     """A public name, from the module that holds it."""
     for module, names in _MODULES.items():
         if name in names:
-            found = globals()[name] = getattr(importlib.import_module(module), name)
-            return found
+            value = globals()[name] = getattr(importlib.import_module(module), name)
+            return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

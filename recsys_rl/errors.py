@@ -44,7 +44,7 @@ def one_line(text: object) -> str:
 
 def printable(text: object) -> str:
     """``text`` with escapes in place of control characters, also of ends of lines."""
-    return "".join(x if x.isprintable() else repr(x)[1:-1] for x in str(text))
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in str(text))
 
 
 def amount(number: int, noun: str) -> str:

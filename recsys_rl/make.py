@@ -21,7 +21,7 @@ from recsys_rl.errors import FieldError
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
 from recsys_rl.models.features import SplitFeatures
 from recsys_rl.models.heads import item_kinds
-from recsys_rl.models.item_columns import NUMBERS, feature_names, item_columns, item_features
+from recsys_rl.models.item_columns import item_columns, item_features, number_names
 from recsys_rl.models.retrieval import check_candidates
 from recsys_rl.protocols import Env, UserModel
 from recsys_rl.settings.config import Config
@@ -40,7 +40,7 @@ def make_world(config: Config) -> World:
     """
     if config.platform.users is None:
         return empty_world()
-    brought = config.platform.brought(config.env_config)
+    brought = config.platform.brought(config)
     if brought is not None:
         return brought.world
     source, seed = source_of(config.data_config.data), config.train_config.seed
@@ -144,15 +144,15 @@ def make_env(
 def _strangers(config: Config, population: Population, everybody: bool, training: bool) -> Tensor | None:
     """(U,) bool: the users whose profiles are withheld; None if no profile is."""
     share = config.data_config.stranger_share if training else 0.0
-    found = torch.full((len(population.user_ids),), everybody, device=population.profile.device)
+    strangers = torch.full((len(population.user_ids),), everybody, device=population.profile.device)
     if not everybody:
         count = round(share * len(population.train))
         if count == 0:
             return None
         noise = make_generators(config.train_config.seed, "strangers")["strangers"]
-        order = torch.randperm(len(population.train), generator=noise)[:count].to(found.device)
-        found[population.train[order]] = True
-    return found
+        order = torch.randperm(len(population.train), generator=noise)[:count].to(strangers.device)
+        strangers[population.train[order]] = True
+    return strangers
 
 
 def one_visit(config: Config) -> Config:
@@ -225,7 +225,7 @@ def make_agent(
         interface.slate_size,
         interface.embeddings if has_items else (),
         interface if not has_items and interface.candidate_features else None,
-        (*NUMBERS, *feature_names(catalogue)),
+        number_names(catalogue),
         item_kinds(catalogue, scaled_as) if gated else None,
         UserColumns.of(interface, catalogue) if has_items else None,
         interface.profile,

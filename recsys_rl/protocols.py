@@ -97,7 +97,7 @@ class Watcher(Protocol):
     """An object that sees each decision of a run and its outcome."""
 
     def decided(self, obs: Obs, action: Action) -> None:
-        """Before the environment's step; ``obs`` has the candidates of the policy."""
+        """Called before the environment's step; ``obs`` has the candidates of the policy."""
         ...
 
     def answered(self, step: Step) -> None: ...
@@ -119,7 +119,7 @@ class Objective(Protocol):
         ...
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Its state for a resumed run, on the CPU; the names are its own."""
+        """The state for a resumed run, on the CPU, under names of the object's own."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -159,7 +159,7 @@ class Experience(Protocol):
         ...
 
     def state_dict(self, finished: bool = False) -> dict[str, Tensor]:
-        """Its state for a resumed run. ``finished``: no run will be resumed from it."""
+        """The state for a resumed run. ``finished``: no run will be resumed from it."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Tensor], finished: bool = False) -> None:

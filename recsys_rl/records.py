@@ -9,12 +9,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from recsys_rl.protocols import Env, Learner, Policy
-from recsys_rl.settings.shared import AgentConfig, DataConfig, EnvConfig
+from recsys_rl.settings.shared import AgentConfig, DataConfig, EnvConfig, Need
 from recsys_rl.types import Catalogue, Feedback, Interface, Obs, World
 
 Preset = Mapping[str, Mapping[str, Any]]  # fields by section, as in a TOML file
@@ -156,17 +156,22 @@ class Brought(Protocol):
         """The platform whose log the users are learned from (checkpoint/home.py); {} if there is none."""
         ...
 
+    @property
+    def note(self) -> str:
+        """Lines about the file, which `train` prints; "" without any."""
+        ...
+
 
 @dataclass(frozen=True)
 class WorldFile:
     """The file from which a platform has its items and users, in place of data.
 
-    ``field`` is the field of the section env_config with the file's path. ``load`` reads the file that such a
-    section names, and raises UserError if it is missing or can't be used.
+    ``fields`` are the settings, by their own names, that name the file and tell how to read it, the path
+    first. ``load`` reads the file that they name, and raises UserError if it is missing or can't be used.
     """
 
-    field: str
-    load: Callable[[Any], Brought]
+    fields: tuple[str, ...]
+    load: Callable[[Mapping[str, Any]], Brought]
 
 
 @dataclass(frozen=True)
@@ -180,7 +185,13 @@ class Platform:
     for an impossible name, and ``env`` makes the environment. ``add_attributes`` adds to a new world, from
     the seed, the attributes of items and users that the platform needs and the data lack. ``visit_pieces``
     are required for recommendations if ``UserModel.visible`` hands in more than a constant profile.
-    A platform with a ``file`` has its world from there.
+    A platform with a ``file`` has its world from there. ``data_config``: the class of that section, in place
+    of a source's; ``open_log``: opens people's own tables as logs of this platform, from their paths, the
+    sections data_config and env_config, and the catalogue; ``before_a_log``: makes the world and the settings
+    of a team that has no log yet, from the file of its items, the names of its signals, the pieces of its
+    context and the size of its slates. ``simulates``: its users answer. ``pieces``: from the section
+    env_config, the pieces of the context that a caller gives by their names (tables/pieces.py); None: the
+    platform makes all of them.
     """
 
     config: type[Any]  # the class of its section env_config
@@ -194,6 +205,11 @@ class Platform:
     visit_pieces: VisitPieces | None = None
     slate_field: str = "slate_size"
     file: WorldFile | None = None
+    data_config: type[Any] | None = None
+    open_log: Callable[..., Any] | None = None
+    before_a_log: Callable[..., Brought] | None = None
+    simulates: bool = True
+    pieces: Callable[[Any], Sequence[Any]] | None = None
     presets: Mapping[str, Preset] = field(default_factory=dict)  # by algorithm; "*" is for all algorithms
 
     def repeats(self, settings: Any) -> bool:
@@ -203,9 +219,21 @@ class Platform:
         of_class = getattr(self.users, "repeats", False)
         return bool(getattr(settings, "repeats", of_class))
 
-    def brought(self, settings: Any) -> Brought | None:
-        """The world and settings of the file; None if the world is made from data. Raises UserError."""
-        return None if self.file is None else self.file.load(settings)
+    def brought(self, config: Any) -> Brought | None:
+        """The world and settings of the file of a run with these settings, a Config. Raises UserError.
+
+        None if the world is made from data, or comes from a checkpoint.
+        """
+        if self.file is None or getattr(config.agent_config, "checkpoint", None) is not None:
+            return None
+        sections = (config.env_config, config.data_config, config.agent_config, config.train_config)
+        given = {
+            name: getattr(section, name)
+            for section in sections
+            for name in self.file.fields
+            if hasattr(section, name)
+        }
+        return self.file.load(given)
 
     def slate_size(self, settings: Any) -> int:
         """K as far as it is known before the world is made: of the settings or the class of users, else 1."""
@@ -244,15 +272,15 @@ class Algorithm:
     """A learner, the class of its section agent_config, and the source of its batches.
 
     ``config`` is a subclass of that source's settings in settings/shared.py: OnPolicyConfig, ReplayConfig or
-    LoggedConfig. ``needs`` names what a log must have beside decisions: "propensities", or "steps", sessions
-    of more than one decision.
+    LoggedConfig. ``needs`` names what a log must have beside decisions, with any settings; ``needs`` of a
+    LoggedConfig adds to it.
     """
 
     config: type[AgentConfig]
     agent: Callable[..., Learner]
     experience: BatchSource = ON_POLICY
     network: Callable[..., Any] | None = None  # None: ActorCritic (models/actor_critic.py)
-    needs: tuple[Literal["propensities", "steps"], ...] = ()
+    needs: tuple[Need, ...] = ()
 
 
 @dataclass(frozen=True)

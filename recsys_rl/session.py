@@ -158,8 +158,8 @@ def _push(old: Tensor, fresh: Tensor, shown: Tensor | None) -> Tensor:
         shown = torch.ones(fresh.shape[:2], dtype=torch.bool, device=fresh.device)
     if number == 1:
         return rows.push_rows(old, fresh.to(old).contiguous(), shown.contiguous())
-    for place in range(number):  # One after another, as each row may lack other places.
-        at = slice(place, place + 1)
+    for index in range(number):  # One after another, as each row may lack other places.
+        at = slice(index, index + 1)
         old = rows.push_rows(old, fresh[:, at].to(old).contiguous(), shown[:, at].contiguous())
     return old
 
@@ -256,8 +256,8 @@ def make_interface(
 
     Raises UserError for an unknown piece, and for sizes that don't fit together.
     """
-    whole = session_length * slate_size
-    length = (0 if repeats else whole) if history_length is None else min(history_length, whole)
+    most = session_length * slate_size
+    length = (0 if repeats else most) if history_length is None else min(history_length, most)
     _check_sizes(catalogue, slate_size, repeats, length)
     sizes = {
         "last_item": catalogue.embedding.shape[1],
@@ -282,9 +282,9 @@ def make_interface(
                 "The piece 'streak' of the context is counted in the history, but these sessions have none: "
                 "leave the piece out, or give a history_length."
             )
-    if (relative or ("relative_signals" in context and "relative_signals" not in given)) and length < whole:
+    if (relative or ("relative_signals" in context and "relative_signals" not in given)) and length < most:
         raise UserError(
-            f"Signals relative to the session so far need a history of the whole session, {whole} items, but "
+            f"Signals relative to the session so far need a history of the whole session, {most} items, but "
             f"it holds {length}: make it longer, or leave them out."
         )
     return Interface(

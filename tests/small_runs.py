@@ -18,6 +18,7 @@ from recsys_rl.protocols import Env
 from recsys_rl.settings.config import Config, from_dict, overlay
 from recsys_rl.types import Interface, Obs, Signal, Step, Stream, World, empty_world
 from recsys_rl.utils.seeding import generators
+from tests.tiny_world import with_genres
 
 CPU = torch.device("cpu")
 
@@ -39,11 +40,12 @@ def world(config: Config) -> World:
     catalogue, population = synthetic_world(size.num_items, num_users, size.embedding_dim, 0.2, 0)
     rng = torch.Generator().manual_seed(0)
     genres = (torch.rand(size.num_items, 6, generator=rng) < 0.3).float()
-    made = World(replace(catalogue, genres=genres, genre_names=tuple("abcdef")), population)
+    made = World(with_genres(catalogue, genres, "abcdef"), population)
     if config.model_config.head == "gated" and config.env != "social-feed":  # which draws its own kinds
         share = (torch.arange(size.num_items) + 0.5) / size.num_items
         kinds = (share > 0.75).long() + (share > 0.95).long()
-        made = World(replace(made.catalogue, attributes={"kind": kinds}), population)
+        attributes = {**made.catalogue.attributes, "kind": kinds}
+        made = World(replace(made.catalogue, attributes=attributes), population)
     add_attributes = config.platform.add_attributes
     return made if add_attributes is None else add_attributes(made, 0)
 

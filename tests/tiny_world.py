@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -12,7 +13,7 @@ from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.satiation import Satiation, SatiationConfig
 from recsys_rl.protocols import UserModel
 from recsys_rl.settings.shared import EnvConfig
-from recsys_rl.types import Catalogue, Population
+from recsys_rl.types import Catalogue, Population, genres_and_year
 
 DRIFT = DriftConfig(num_items=3, embedding_dim=2, max_episode_steps=3, reward_decay=0.9, user_drift=0.1)
 SATIATION = SatiationConfig(
@@ -41,14 +42,22 @@ def tiny_catalogue() -> Catalogue:
         embedding=torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]]),
         item_ids=torch.tensor([10, 11, 12]),
         titles=("east", "north", "between"),
-        genres=torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]),
-        genre_names=("a", "b"),
         popularity=torch.tensor([math.exp(-k) - 1e-3 for k in range(3)]),
         quality=torch.tensor([0.0, 0.5, 1.0]),
-        year=torch.full((3,), torch.nan),
         available=torch.ones(3, dtype=torch.bool),
         source="made up",
+        attributes={
+            "genres": torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]),
+            "year": torch.full((3,), torch.nan),
+        },
+        features=genres_and_year(("a", "b")),
     )
+
+
+def with_genres(catalogue: Catalogue, genres: torch.Tensor, names: Sequence[str] = ()) -> Catalogue:
+    """The catalogue with the genres (I, G), and without other features than these and the year."""
+    attributes = {**catalogue.attributes, "genres": genres}
+    return replace(catalogue, attributes=attributes, features=genres_and_year(names))
 
 
 def population(tastes: Sequence[Sequence[float]] | torch.Tensor) -> Population:

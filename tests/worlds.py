@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from recsys_rl.types import InteractionLog
+from recsys_rl.types import InteractionLog, genres_and_year
 
 
 def make_log(
@@ -25,11 +25,13 @@ def make_log(
         user_ids=torch.arange(num_users) + 100,
         item_ids=torch.arange(num_items) + 1000,
         titles=tuple(f"title {item}" for item in range(num_items)),
-        genres=torch.nn.functional.one_hot(torch.arange(num_items) % 2, 2).float(),
-        genre_names=("even", "odd"),
-        year=torch.arange(num_items) + 1950.0,
         source="made up",
         rating_range=(1.0, 5.0),
+        attributes={
+            "genres": torch.nn.functional.one_hot(torch.arange(num_items) % 2, 2).float(),
+            "year": torch.arange(num_items) + 1950.0,
+        },
+        features=genres_and_year(("even", "odd")),
     )
 
 

@@ -54,18 +54,18 @@ def main() -> None:
     args = tables.parse(parser, "coat")
     torch.set_num_threads(args.threads or 1)
     if args.cached:
-        kept: list[Any] = list(newest.read(args.csv.parent, args.csv.stem, ("game", "policy", "seed")))
+        stored: list[Any] = list(newest.read(args.csv.parent, args.csv.stem, ("game", "policy", "seed")))
         args.csv = None
-        tables.publish(summary(kept), args)
+        tables.publish(summary(stored), args)
         return
     with tempfile.TemporaryDirectory() as temporary:
-        place = made_up(Path(temporary)) if args.smoke else args.data_dir
+        location = made_up(Path(temporary)) if args.smoke else args.data_dir
         seeds = [0] if args.smoke else list(TUNED_ON) if args.tune else args.seeds
         if args.tune:
             args.csv = None
         rows: list[Row] = []
         for seed in seeds:
-            games = games_of(place, seed, args.games, args.tune, args.smoke)
+            games = games_of(location, seed, args.games, args.tune, args.smoke)
             for name, game in games:
                 fresh = rows_of(game, name, args.learned)
                 rows += fresh

@@ -37,11 +37,11 @@ class Coat:
 
 def load_coat(data_dir: str | Path | None = None, cache_dir: str | Path | None = None) -> Coat:
     """Load Coat from ``data_dir`` or the cache: the archive's folder, or coat.zip. Raises UserError."""
-    place = find_folder(data_dir, cache_dir)
-    source = f"coat ({place.name})"
+    location = find_folder(data_dir, cache_dir)
+    source = f"coat ({location.name})"
     return Coat(
-        _log(read_ratings(place, "train.ascii"), source),
-        _log(read_ratings(place, "test.ascii"), f"{source}, random exposures"),
+        _log(read_ratings(location, "train.ascii"), source),
+        _log(read_ratings(location, "test.ascii"), f"{source}, random exposures"),
     )
 
 
@@ -54,17 +54,17 @@ def random_decisions(
     could be shown, too. Rows are ordered by user and coat. The features of people are the context, those of
     coats their genres, where the files stand beside the ratings. Raises UserError.
     """
-    place = find_folder(data_dir, cache_dir)
-    ratings = read_ratings(place, "test.ascii")
-    users, items = (torch.from_numpy(part) for part in np.nonzero(ratings))
-    people, names, coats = _features(place, *ratings.shape)
+    location = find_folder(data_dir, cache_dir)
+    ratings = read_ratings(location, "test.ascii")
+    users, items = (torch.from_numpy(numbers) for numbers in np.nonzero(ratings))
+    people, names, coats = _features(location, *ratings.shape)
     number = ratings.shape[1]
     facts = ItemFacts(
         titles=_titles(number),
         genres={item: [names[k] for k in np.flatnonzero(row)] for item, row in enumerate(coats)},
     )
     shares = items.bincount(minlength=number).float() / len(items)
-    source = f"coat ({place.name}, random exposures)"
+    source = f"coat ({location.name}, random exposures)"
     return single_decisions(
         users,
         items,
@@ -80,34 +80,34 @@ def random_decisions(
 
 def find_folder(data_dir: str | Path | None, cache_dir: str | Path | None) -> Path:
     root = Path(data_dir) if data_dir is not None else cache_folder(cache_dir)
-    for place in (root, root / "coat", root / "coat.zip"):
-        if has_member(place, "train.ascii"):
-            return place
+    for location in (root, root / "coat", root / "coat.zip"):
+        if has_member(location, "train.ascii"):
+            return location
     raise UserError(
         f"{root} holds no Coat data: give the folder of train.ascii and test.ascii, or coat.zip (--data-dir)."
     )
 
 
-def read_ratings(place: Path, name: str) -> NDArray[np.float32]:
+def read_ratings(location: Path, name: str) -> NDArray[np.float32]:
     """(U, I): 0 for a coat without a rating."""
-    ratings = _matrix(place, name)
-    with parsing(f"coat ({place.name}): {name}"):
+    ratings = _matrix(location, name)
+    with parsing(f"coat ({location.name}): {name}"):
         if not bool(((ratings >= 0) & (ratings <= 5)).all()):
             raise ValueError("a rating is outside 0 .. 5")
     return ratings
 
 
-def _matrix(place: Path, name: str) -> NDArray[np.float32]:
-    with parsing(f"coat ({place.name}): {name}"):
-        lines = read_member(place, name).decode("ascii").splitlines()
+def _matrix(location: Path, name: str) -> NDArray[np.float32]:
+    with parsing(f"coat ({location.name}): {name}"):
+        lines = read_member(location, name).decode("ascii").splitlines()
         return np.loadtxt(lines, dtype=np.float32, ndmin=2)
 
 
 def _features(
-    place: Path, num_users: int, num_items: int
+    location: Path, num_users: int, num_items: int
 ) -> tuple[NDArray[np.float32], list[str], NDArray[np.float32]]:
     """Those of people (U, F), and of coats the names (G,) and the values (I, G); F = G = 0 without files."""
-    folder = place / "user_item_features" if place.is_dir() else place
+    folder = location / "user_item_features" if location.is_dir() else location
     if not all(has_member(folder, name) for name in FEATURES):
         return np.zeros((num_users, 0), np.float32), [], np.zeros((num_items, 0), np.float32)
     people, coats = _matrix(folder, FEATURES[0]), _matrix(folder, FEATURES[1])
@@ -125,7 +125,7 @@ def _titles(number: int) -> dict[int, str]:
 
 
 def _log(ratings: NDArray[np.float32], source: str) -> InteractionLog:
-    users, items = (part.astype(np.int64) for part in np.nonzero(ratings))
+    users, items = (numbers.astype(np.int64) for numbers in np.nonzero(ratings))
     return make_log(
         users,
         items,

@@ -82,45 +82,45 @@ def factorise(
             of_users = _bias(values - users @ items.T * there, there, 1)
             users = _factors(values - of_users * there, there, items)
         users[train], of_users[train] = fitted, fitted_biases
-    found = (mean + of_users + of_items + users @ items.T).float().clamp(low, high)
-    return Factorised(found, users.float(), items.float())
+    estimated = (mean + of_users + of_items + users @ items.T).float().clamp(low, high)
+    return Factorised(estimated, users.float(), items.float())
 
 
-def draw_users(found: Factorised, ratings: Tensor, known: Tensor, seed: int) -> Tensor:
+def draw_users(factorised: Factorised, ratings: Tensor, known: Tensor, seed: int) -> Tensor:
     """Ratings (U, I) of users with factors from their posterior, given ``found``, the fit of ``ratings``.
 
     They lie within the range of the known ratings.
     """
-    there, items = known.double(), found.items.double()  # (U, I), (I, D)
+    there, items = known.double(), factorised.items.double()  # (U, I), (I, D)
     gram = _gram(there, items)  # (U, D, D)
     spread = torch.linalg.inv(gram + FACTOR_PENALTY * torch.eye(items.shape[1], dtype=gram.dtype))
     weights = (spread * gram.mT).sum() + len(known) + known.shape[1]  # fitted: of users' factors, biases
-    error = (ratings - found.ratings)[known].double().square().sum()
+    error = (ratings - factorised.ratings)[known].double().square().sum()
     variance = error / (known.sum() - weights).clamp_min(1)
     noise = torch.Generator().manual_seed(seed + _DRAW)
-    drawn = torch.randn(*found.users.shape, 1, generator=noise, dtype=torch.float64)  # (U, D, 1)
+    drawn = torch.randn(*factorised.users.shape, 1, generator=noise, dtype=torch.float64)  # (U, D, 1)
     moved = (torch.linalg.cholesky(spread) @ drawn).squeeze(2) * variance.sqrt()  # (U, D)
     low, high = ratings[known].min(), ratings[known].max()
-    drawn_ratings: Tensor = (found.ratings + (moved @ items.T).float()).clamp(low, high)
+    drawn_ratings: Tensor = (factorised.ratings + (moved @ items.T).float()).clamp(low, high)
     return drawn_ratings
 
 
 def _bias(rest: Tensor, there: Tensor, axis: int) -> Tensor:
     """The ridge estimate of a bias for each row (axis 1) or column (axis 0), from ``rest`` (U, I)."""
-    found: Tensor = rest.sum(axis, keepdim=True) / (there.sum(axis, keepdim=True) + BIAS_PENALTY)
-    return found
+    bias: Tensor = rest.sum(axis, keepdim=True) / (there.sum(axis, keepdim=True) + BIAS_PENALTY)
+    return bias
 
 
 def _factors(rest: Tensor, there: Tensor, others: Tensor) -> Tensor:
     """The ridge regression of each row of ``rest`` (n, m) on ``others`` (m, D): (n, D)."""
     gram = _gram(there, others)  # (n, D, D)
     gram += FACTOR_PENALTY * torch.eye(others.shape[1], dtype=gram.dtype)
-    found: Tensor = torch.linalg.solve(gram, rest @ others)
-    return found
+    factors: Tensor = torch.linalg.solve(gram, rest @ others)
+    return factors
 
 
 def _gram(there: Tensor, others: Tensor) -> Tensor:
     """For each row of ``there`` (n, m), 0 or 1, the sum of x x^T over its rows x of ``others`` (m, D)."""
     squares = (others.unsqueeze(2) * others.unsqueeze(1)).flatten(1)  # (m, D D)
-    found: Tensor = (there @ squares).unflatten(1, (others.shape[1],) * 2)
-    return found
+    products: Tensor = (there @ squares).unflatten(1, (others.shape[1],) * 2)
+    return products

@@ -38,24 +38,26 @@ class CoatGameConfig(MatrixDataConfig):
 
 
 def _make_world(config: CoatGameConfig, sizes: EnvConfig, seed: int) -> World:
-    place = dataset.find_folder(config.data_dir, config.cache_dir)
-    if not has_member(place, TRUE):
+    location = dataset.find_folder(config.data_dir, config.cache_dir)
+    if not has_member(location, TRUE):
         raise UserError(
-            f"{place} has no {TRUE}, the true ratings: get it from the folder data/ of "
+            f"{location} has no {TRUE}, the true ratings: get it from the folder data/ of "
             "github.com/BetsyHJ/RL4Rec (docs/data.md)."
         )
-    rated = torch.from_numpy(dataset.read_ratings(place, "train.ascii"))  # (U, I), 0 for none
-    true = torch.from_numpy(dataset.read_ratings(place, TRUE))
+    rated = torch.from_numpy(dataset.read_ratings(location, "train.ascii"))  # (U, I), 0 for none
+    true = torch.from_numpy(dataset.read_ratings(location, TRUE))
     known = rated > 0
     if not bool((true > 0).all()):
-        raise UserError(f"{place}: {TRUE} has a coat without a rating: get the whole file again.")
+        raise UserError(f"{location}: {TRUE} has a coat without a rating: get the whole file again.")
     if not bool(known.any()):
-        raise UserError(f"{place}: train.ascii holds no ratings: get the whole file again.")
-    found = factorise(rated, known, FACTORS, seed)
-    drawn, size = draw_users(found, rated, known, seed), sizes.embedding_dim
+        raise UserError(f"{location}: train.ascii holds no ratings: get the whole file again.")
+    factorised = factorise(rated, known, FACTORS, seed)
+    drawn, size = draw_users(factorised, rated, known, seed), sizes.embedding_dim
     train, _ = split_rows(len(rated), config.everyone, config.heldout_fraction, seed, "the game of Coat")
     if not bool(known[train].any()):
-        raise UserError(f"{place}: train.ascii holds no ratings of training users: get the whole file again.")
+        raise UserError(
+            f"{location}: train.ascii holds no ratings of training users: get the whole file again."
+        )
     factors = factorise(rated, known, size, seed, None if config.everyone else train)
     quality = None
     if not config.everyone:
@@ -65,7 +67,7 @@ def _make_world(config: CoatGameConfig, sizes: EnvConfig, seed: int) -> World:
         drawn,
         factors.items,
         factors.users,
-        source=f"coat-game ({place.name}), ratings estimated from train.ascii with seed {seed}",
+        source=f"coat-game ({location.name}), ratings estimated from train.ascii with seed {seed}",
         heldout_fraction=config.heldout_fraction,
         everyone=config.everyone,
         seed=seed,

@@ -24,14 +24,14 @@ class Rules:
 
 def greedy_list(scores: Tensor, rules: Rules) -> Tensor:
     """The best items by ``scores`` (I,) in turn, each not close to the window before it: (T,) int64."""
-    found: list[int] = []
+    chosen: list[int] = []
     order = scores.argsort(descending=True, stable=True).tolist()
     for _ in range(rules.length):
-        item = next((x for x in order if _fits(found, x, len(found), rules)), None)
+        item = next((candidate for candidate in order if _fits(chosen, candidate, len(chosen), rules)), None)
         if item is None:  # every item ends the session: the best of the others
-            item = next(x for x in order if rules.repeats or x not in found)
-        found.append(item)
-    return torch.tensor(found)
+            item = next(candidate for candidate in order if rules.repeats or candidate not in chosen)
+        chosen.append(item)
+    return torch.tensor(chosen)
 
 
 def searched_list(scores: Tensor, rules: Rules, seed: int) -> Tensor:
@@ -39,25 +39,25 @@ def searched_list(scores: Tensor, rules: Rules, seed: int) -> Tensor:
 
     All users leave at the same items, so a list that ends no session is worth its sum, whoever the user is.
     """
-    found = greedy_list(scores, rules).tolist()
+    best = greedy_list(scores, rules).tolist()
     noise = torch.Generator().manual_seed(seed)
     order = scores.argsort(descending=True, stable=True)
     # Items of the upper part: a worse one can't raise the sum.
     upper = order[: max(4 * rules.length, 1)].tolist()
-    places = torch.randint(len(found), (SWAPS,), generator=noise).tolist()
+    places = torch.randint(len(best), (SWAPS,), generator=noise).tolist()
     chosen = torch.randint(len(upper), (SWAPS,), generator=noise).tolist()
-    for place, at in zip(places, chosen, strict=True):
+    for index, at in zip(places, chosen, strict=True):
         item = upper[at]
-        if scores[item] > scores[found[place]] and _fits(found, item, place, rules):
-            found[place] = item
-    return torch.tensor(found)
+        if scores[item] > scores[best[index]] and _fits(best, item, index, rules):
+            best[index] = item
+    return torch.tensor(best)
 
 
-def _fits(items: list[int], item: int, place: int, rules: Rules) -> bool:
+def _fits(items: list[int], item: int, index: int, rules: Rules) -> bool:
     """True if ``item`` at this ``place`` of the list ends no session and repeats nothing."""
     if not rules.repeats and item in items:
         return False
-    around = items[max(0, place - rules.window) : place] + items[place + 1 : place + 1 + rules.window]
+    around = items[max(0, index - rules.window) : index] + items[index + 1 : index + 1 + rules.window]
     return not bool(rules.close[item, around].any()) if around else True
 
 

@@ -21,24 +21,24 @@ ARRAYS = (".npy", ".npz")
 def read_matrix(path: str | Path) -> Tensor:
     """The matrix (rows, columns) float32 of a file. Raises UserError, and for a gap it names the place."""
     path = Path(path)
-    found: NDArray[Any]
-    found, lines = (_read_array(path), None) if path.suffix.lower() in ARRAYS else _read_text(path)
+    matrix: NDArray[Any]
+    matrix, lines = (_read_array(path), None) if path.suffix.lower() in ARRAYS else _read_text(path)
     name = one_line(path)
     with np.errstate(over="ignore"):  # a number beyond float32 becomes infinite, and is refused below
-        found = found.astype(np.float32)
-    if found.ndim != 2 or 0 in found.shape:
+        matrix = matrix.astype(np.float32)
+    if matrix.ndim != 2 or 0 in matrix.shape:
         raise UserError(
-            f"{name} has the shape {found.shape}: a matrix has rows for users and columns for items."
+            f"{name} has the shape {matrix.shape}: a matrix has rows for users and columns for items."
         )
-    wrong = np.argwhere(~np.isfinite(found))
+    wrong = np.argwhere(~np.isfinite(matrix))
     if len(wrong):
         row, column = wrong[0]
-        place = f"row {row + 1}" if lines is None else f"line {lines[row]}"
+        where = f"row {row + 1}" if lines is None else f"line {lines[row]}"
         raise UserError(
-            f"{name} has {len(wrong):,} cells without a finite number, the first in {place}, column "
+            f"{name} has {len(wrong):,} cells without a finite number, the first in {where}, column "
             f"{column + 1}: the game needs the rating of every item by every user; estimate the others first."
         )
-    return torch.from_numpy(found)
+    return torch.from_numpy(matrix)
 
 
 def _read_array(path: Path) -> NDArray[np.float64]:
@@ -64,8 +64,8 @@ def _read_array(path: Path) -> NDArray[np.float64]:
         ) from error
     if array.dtype.kind not in "fiub":
         raise UserError(f"{one_line(path)} holds {array.dtype}: save the matrix as numbers.")
-    found: NDArray[np.float64] = array.astype(np.float64)
-    return found
+    matrix: NDArray[np.float64] = array.astype(np.float64)
+    return matrix
 
 
 def _read_text(path: Path) -> tuple[NDArray[np.float64], list[int]]:
@@ -85,7 +85,7 @@ def _read_text(path: Path) -> tuple[NDArray[np.float64], list[int]]:
                 f"{one_line(path)} has {len(cells)} cells in line {number} and {len(rows[0])} in line "
                 f"{lines[0]}: give a matrix, with a rating of every item by every user."
             )
-        rows.append([_number(path, number, place, cell) for place, cell in enumerate(cells, 1)])
+        rows.append([_number(path, number, column, cell) for column, cell in enumerate(cells, 1)])
     return np.array(rows, dtype=np.float64), lines
 
 

@@ -108,7 +108,7 @@ class MatrixUsers:
                 "env_config.ratings",
                 f"is 'true', but the data ({self.catalogue.source}) have one matrix alone: leave it out.",
             )
-        if self.config.distance == "tags" and not self.catalogue.genres.shape[1]:
+        if self.config.distance == "tags" and not self.catalogue.tag_names:
             raise FieldError(
                 "env_config.distance",
                 f"is 'tags', but the items of the data ({self.catalogue.source}) have none: leave it out.",
@@ -134,8 +134,11 @@ class MatrixUsers:
     @cached_property
     def signals(self) -> tuple[Signal, ...]:
         """The rating, within the range of the data's matrices."""
-        known = [self.population.attributes[x] for x in (RATINGS, TRUE_RATINGS) if x in self._users]
-        low, high = min(float(x.min()) for x in known), max(float(x.max()) for x in known)
+        known = [self.population.attributes[name] for name in (RATINGS, TRUE_RATINGS) if name in self._users]
+        low, high = (
+            min(float(ratings.min()) for ratings in known),
+            max(float(ratings.max()) for ratings in known),
+        )
         return (Signal("rating", low=low, high=high),)
 
     @property
@@ -159,7 +162,7 @@ class MatrixUsers:
     def close(self) -> Tensor:
         """(I, I) bool: True if the two items are closer than the threshold."""
         if self.config.distance == "tags":
-            tags = self.catalogue.genres
+            tags = self.catalogue.tags
             return (
                 torch.cdist(tags, tags, compute_mode="donot_use_mm_for_euclid_dist") < self.config.threshold
             )
@@ -259,10 +262,10 @@ def add_matrix(world: World, seed: int) -> World:
     if lacks_distance:
         rows = population.train
         columns = population.attributes[RATINGS][rows].T.contiguous()  # (I, U)
-        found = torch.cdist(columns, columns)  # (I, I)
+        distances = torch.cdist(columns, columns)  # (I, I)
         catalogue = dataclasses.replace(
             catalogue,
-            attributes={**catalogue.attributes, DISTANCE: found},
+            attributes={**catalogue.attributes, DISTANCE: distances},
             drawn=(*catalogue.drawn, DISTANCE),
         )
     return World(catalogue, population)

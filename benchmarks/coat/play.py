@@ -181,7 +181,7 @@ def fixed_policies(game: Game, rules: Rules) -> dict[str, Policy]:
 def rows_of(game: Game, name: str, learned: Sequence[str]) -> list[Row]:
     """The rows of one game and refit."""
     rules, rows = game.rules(), []
-    found: dict[str, Sessions] = {}
+    played: dict[str, Sessions] = {}
     catalogue = game.world.catalogue
     rounds = [
         game.test(RandomPolicy((catalogue.num_items,), torch.Generator().manual_seed(k)))
@@ -191,8 +191,8 @@ def rows_of(game: Game, name: str, learned: Sequence[str]) -> list[Row]:
     for policy in POLICIES:
         seconds = None
         if policy == "random":
-            mean = sum(float(x.returns.mean()) for x in rounds) / len(rounds)
-            length = sum(float(x.lengths.double().mean()) for x in rounds) / len(rounds)
+            mean = sum(float(sessions.returns.mean()) for sessions in rounds) / len(rounds)
+            length = sum(float(sessions.lengths.double().mean()) for sessions in rounds) / len(rounds)
         else:
             if policy in policies:
                 sessions = game.test(policies[policy])
@@ -202,15 +202,15 @@ def rows_of(game: Game, name: str, learned: Sequence[str]) -> list[Row]:
                 sessions = game.test(agent, blind=blind, **game.learner(policy))
             else:
                 continue
-            found[policy] = sessions
+            played[policy] = sessions
             mean, length = float(sessions.returns.mean()), float(sessions.lengths.double().mean())
         row: Row = {"game": name, "policy": policy, "seed": game.seed, "tested": game.tested}
         row |= {"return_mean": mean, "length_mean": length, "seconds": seconds}
         row["leak"] = leak_of(game, rules) if policy == "penalised" else None
         for versus in VERSUS:
-            paired = versus in found and policy in found and policy != versus
+            paired = versus in played and policy in played and policy != versus
             paired = paired and (policy in LEARNED or policy.startswith("reader"))
-            row[f"over_{versus}"] = mean - float(found[versus].returns.mean()) if paired else None
+            row[f"over_{versus}"] = mean - float(played[versus].returns.mean()) if paired else None
         print(
             f"{name} seed {game.seed} {policy}: {mean:.2f}, {length:.1f} turns", file=sys.stderr, flush=True
         )
@@ -227,10 +227,10 @@ def leak_of(game: Game, rules: Rules) -> float:
     estimate = attributes["ratings"].mean(0)
     best = estimate.argsort(descending=True)[:BEST]
     x, y, z = (
-        part[best] - part[best].mean()
-        for part in (rules.close.sum(0).float(), attributes["true_ratings"].mean(0), estimate)
+        values[best] - values[best].mean()
+        for values in (rules.close.sum(0).float(), attributes["true_ratings"].mean(0), estimate)
     )
-    x, y = (part - z * (part @ z) / (z @ z) for part in (x, y))
+    x, y = (values - z * (values @ z) / (z @ z) for values in (x, y))
     return float((x @ y) / (x.norm() * y.norm()).clamp_min(1e-9))
 
 

@@ -19,7 +19,7 @@ from recsys_rl.data.catalogue import split_by_id
 from recsys_rl.errors import one_line
 from recsys_rl.records import Source
 from recsys_rl.settings.shared import DataConfig, EnvConfig
-from recsys_rl.types import Catalogue, Population, UserError, World
+from recsys_rl.types import Catalogue, Population, UserError, World, genres_and_year
 
 
 @dataclass(frozen=True)
@@ -91,25 +91,27 @@ def matrix_world(
         popularity = (ratings[train] >= low + 0.75 * span).float().mean(0)
     if quality is None:
         quality = ((ratings[train].mean(0) - low) / span).clamp(0, 1)
-    kept = slice(0, number)
-    columns = (ratings if true is None else true)[:, kept].T.contiguous()  # (I, U)
+    first = slice(0, number)
+    columns = (ratings if true is None else true)[:, first].T.contiguous()  # (I, U)
     which = f"all {items} items" if number == items else f"the first {number} of {items} items"
     catalogue = Catalogue(
-        embedding=_unit(embedding[kept]),
+        embedding=_unit(embedding[first]),
         item_ids=torch.arange(number),
-        titles=titles[kept] or tuple(f"item {item}" for item in range(number)),
-        genres=values[kept].float() if names else torch.zeros(number, 0),
-        genre_names=names,
-        popularity=popularity[kept],
-        quality=quality[kept],
-        year=torch.full((number,), torch.nan),
+        titles=titles[first] or tuple(f"item {item}" for item in range(number)),
+        popularity=popularity[first],
+        quality=quality[first],
         available=torch.ones(number, dtype=torch.bool),
         source=f"{source}: {which}",
-        attributes={"distance": torch.cdist(columns, columns, compute_mode="donot_use_mm_for_euclid_dist")},
+        attributes={
+            "genres": values[first].float() if names else torch.zeros(number, 0),
+            "year": torch.full((number,), torch.nan),
+            "distance": torch.cdist(columns, columns, compute_mode="donot_use_mm_for_euclid_dist"),
+        },
+        features=genres_and_year(names),
     )
-    matrices = {"ratings": ratings[:, kept].contiguous()}
+    matrices = {"ratings": ratings[:, first].contiguous()}
     if true is not None:
-        matrices["true_ratings"] = true[:, kept].contiguous()
+        matrices["true_ratings"] = true[:, first].contiguous()
     unit = _unit(taste)
     about = (
         f"{users} users, with {'estimated and true' if true is not None else 'known'} ratings of all items"
@@ -193,11 +195,11 @@ def _make_world(config: RatingMatrixConfig, sizes: EnvConfig, seed: int) -> Worl
     source = one_line(config.matrix)
     train, _ = split_rows(len(ratings), config.everyone, config.heldout_fraction, seed, source)
     # What is of items has no part of held-out users.
-    found = factorise(ratings, known, sizes.embedding_dim, seed, None if config.everyone else train)
+    factorised = factorise(ratings, known, sizes.embedding_dim, seed, None if config.everyone else train)
     return matrix_world(
         ratings,
-        found.items,
-        found.users,
+        factorised.items,
+        factorised.users,
         source=source,
         heldout_fraction=config.heldout_fraction,
         everyone=config.everyone,

@@ -76,5 +76,5 @@ def text(results: Path) -> str:
 
 def published(results: Path) -> str:
     """The published figures as a table."""
-    body = [[name, *(f"{x:.2f}" for x in values)] for name, values in PUBLISHED.items()]
+    body = [[name, *(f"{value:.2f}" for value in values)] for name, values in PUBLISHED.items()]
     return newest.table(["published, one seed", "FB", "NX"], body)

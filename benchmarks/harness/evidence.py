@@ -12,6 +12,6 @@ def of_decisions(
     weights: Tensor, rewards: Tensor, q: Tensor | None = None, v: Tensor | None = None
 ) -> Evidence:
     """The evidence of E decisions of one step, from their numbers (E,): w, r, q(x, a) and V(x)."""
-    q, v = (None if x is None else x.unsqueeze(1) for x in (q, v))
+    q, v = (None if values is None else values.unsqueeze(1) for values in (q, v))
     alive = torch.ones(len(rewards), 1, dtype=torch.bool)
     return Evidence(weights.unsqueeze(1), rewards.unsqueeze(1), alive, 1.0, q, v)

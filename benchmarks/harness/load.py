@@ -94,8 +94,8 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.answer += data
-        head, found, body = self.answer.partition(b"\r\n\r\n")
-        if not found:
+        head, separator, body = self.answer.partition(b"\r\n\r\n")
+        if not separator:
             return
         length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
         if len(body) < length:

@@ -36,10 +36,10 @@ def newest(results: Path, task: str) -> tuple[str, str]:
 def trained(results: Path, task: str, rows: tuple[str, str]) -> dict[tuple[str, str], str]:
     """The return of each learned policy on each seed, in the rows of a task with that date and commit."""
     date, commit = rows
-    found = read(results, "learning", ("commit",), task=task, date=date)
+    effects = read(results, "learning", ("commit",), task=task, date=date)
     return {
         (row["policy"], row["seed"]): row["return_mean"]
-        for row in found
+        for row in effects
         if row["commit"] == commit and row["policy"] in LEARNED
     }
 
@@ -57,7 +57,7 @@ def note(picture: str, results: Path = RESULTS, images: Path = IMAGES) -> None:
 
 def stale(results: Path = RESULTS, images: Path = IMAGES) -> list[str]:
     """A sentence for each picture, and one for the effects of `satiation`, that is older than its table."""
-    rows, found = _made(images), []
+    rows, sentences = _made(images), []
     for picture, task in PICTURES.items():
         wanted = newest(results, task)
         known = rows.get(picture, ("", ""))
@@ -65,13 +65,13 @@ def stale(results: Path = RESULTS, images: Path = IMAGES) -> list[str]:
         same = picture in OF_TRAINING and policies[0] == policies[1]
         if known != wanted and not same:
             which = "no known rows" if picture not in rows else "the rows of {} ({})".format(*rows[picture])
-            found.append(
+            sentences.append(
                 f"{picture} shows {which} of {task}, and the newest are of {wanted[0]} ({wanted[1]})"
             )
     if newest(results, "satiation-all-effects")[0] < newest(results, "satiation")[0]:
         tasks = " ".join(EFFECTS)
-        found.append(f"The effects were measured before satiation: python -m benchmarks.learning {tasks}")
-    return found
+        sentences.append(f"The effects were measured before satiation: python -m benchmarks.learning {tasks}")
+    return sentences
 
 
 def _made(images: Path) -> dict[str, tuple[str, str]]:

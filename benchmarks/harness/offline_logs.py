@@ -50,8 +50,8 @@ class Logs:
     def log(self, name: str) -> Path:
         return self.folder / ("replay" if name == "replay" else f"{name}.parquet")
 
-    def snapshot(self, part: int | str) -> Path:
-        return self.folder / f"snap-{part}.pt"
+    def snapshot(self, stage: int | str) -> Path:
+        return self.folder / f"snap-{stage}.pt"
 
     def behaviour(self, name: str) -> Path | None:
         """The checkpoint of the policy that made the log, for ``replay`` the last one; None: random items."""
@@ -70,10 +70,10 @@ def make_logs(folder: Path, seed: int, sizes: Sizes) -> Logs:
     first = 0
     if sizes.replay:
         logs.log("replay").mkdir(exist_ok=True)
-    for part in range(PARTS + 1) if sizes.replay else ():
-        count = (part + 1) * sizes.sessions // (PARTS + 1) - first
-        out = logs.log("replay") / f"part-{part:08d}.parquet"
-        _record(logs.snapshot(part), count, out, seed=part)
+    for stage in range(PARTS + 1) if sizes.replay else ():
+        count = (stage + 1) * sizes.sessions // (PARTS + 1) - first
+        out = logs.log("replay") / f"part-{stage:08d}.parquet"
+        _record(logs.snapshot(stage), count, out, seed=stage)
         log = read_decisions(out)  # the sessions of a folder are counted on from file to file
         times = log.times + first * log.header.interface.session_length
         write_decisions(out, dataclasses.replace(log, sessions=log.sessions + first, times=times))
@@ -92,8 +92,8 @@ def _record(path: Path, sessions: int, out: Path, policy: tuple[str, ...] = (), 
 
 def _train(logs: Logs, seed: int, sizes: Sizes) -> None:
     """Save PPO after each part of its steps, and untrained."""
-    dials: dict[str, Any] = {"total_timesteps": sizes.steps, "seed": seed, "eval_interval": 0}
-    config = Config(algo="ppo", env=sizes.env, **dials, **sizes.world, **sizes.ppo)
+    settings: dict[str, Any] = {"total_timesteps": sizes.steps, "seed": seed, "eval_interval": 0}
+    config = Config(algo="ppo", env=sizes.env, **settings, **sizes.world, **sizes.ppo)
     names: list[int | str] = [*range(1, PARTS + 1), "medium"]
     for update in updates(config, folder=logs.folder / "ppo"):
         run = update.run

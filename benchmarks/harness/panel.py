@@ -52,8 +52,8 @@ class Panel:
         return f'<polyline class="curve" style="stroke:{LINES[style]}{dashed}" points="{points}"/>'
 
     def word(self, x: float, y: float, said: str, style: str = "muted", rise: float = 4) -> str:
-        place = f'x="{self.x(x):.1f}" y="{self.y(y) + rise:.1f}"'
-        return f'<text class="{style} clear" {place}>{text(said)}</text>'
+        position = f'x="{self.x(x):.1f}" y="{self.y(y) + rise:.1f}"'
+        return f'<text class="{style} clear" {position}>{text(said)}</text>'
 
 
 def mark(value: float) -> str:

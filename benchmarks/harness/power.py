@@ -47,18 +47,18 @@ class Disk:
             ignored: the disk ignores syncs of files whose names end so.
             kill: (n, end): the server is killed in place of the n-th sync of files whose names end so.
         """
-        found = {"POWER_FOLDER": str(self.folder), "POWER_DISK": str(self.copy)}
-        found |= {"POWER_IGNORED": ignored} if ignored else {}
-        found |= {"POWER_SYNC": str(kill[0]), "POWER_OF": kill[1]} if kill else {}
-        return {**os.environ, **found, "LD_PRELOAD": str(self.library)}
+        variables = {"POWER_FOLDER": str(self.folder), "POWER_DISK": str(self.copy)}
+        variables |= {"POWER_IGNORED": ignored} if ignored else {}
+        variables |= {"POWER_SYNC": str(kill[0]), "POWER_OF": kill[1]} if kill else {}
+        return {**os.environ, **variables, "LD_PRELOAD": str(self.library)}
 
     def after_cut(self, to: Path, lottery: random.Random | None = None) -> None:
         """Make the new folder ``to`` with what the disk holds."""
         self._restore(self.folder, self.folder.stat().st_ino, to, lottery)
 
     def _restore(self, path: Path, inode: int, to: Path, lottery: random.Random | None) -> None:
-        kept = self.copy / str(inode)
-        content = kept.read_bytes() if kept.exists() else b""
+        synced = self.copy / str(inode)
+        content = synced.read_bytes() if synced.exists() else b""
         if path.is_dir():
             to.mkdir()
             for line in content.decode().splitlines():
@@ -72,16 +72,16 @@ class Disk:
 
 def _names(folder: Path) -> bytes:
     """The names in a folder, as power.c notes them."""
-    return "".join(f"{x.stat().st_ino} {x.name}\n" for x in folder.iterdir()).encode()
+    return "".join(f"{file.stat().st_ino} {file.name}\n" for file in folder.iterdir()).encode()
 
 
 def mixed(synced: bytes, latest: bytes, lottery: random.Random) -> bytes:
     """Each sector as it was synced, or as it was written last."""
     share = lottery.random()
     end = lottery.choice((len(synced), len(latest)))
-    found = bytearray(synced[:end].ljust(end, b"\0"))
+    content = bytearray(synced[:end].ljust(end, b"\0"))
     for at in range(0, end, SECTOR):
         if lottery.random() < share:
-            part = latest[at : min(at + SECTOR, end)]
-            found[at : at + len(part)] = part
-    return bytes(found)
+            sector = latest[at : min(at + SECTOR, end)]
+            content[at : at + len(sector)] = sector
+    return bytes(content)

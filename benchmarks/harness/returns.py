@@ -69,8 +69,8 @@ class Runs:
         return best_of(names, {policy: self.mean(policy).mean for policy in self.policies})
 
     def values(self, policy: str, column: str = "return_mean") -> list[float]:
-        found = [self.by_place.get((policy, seed), {}).get(column, "") for seed in self.seeds]
-        return [float(value) for value in found if value]
+        cells = [self.by_place.get((policy, seed), {}).get(column, "") for seed in self.seeds]
+        return [float(value) for value in cells if value]
 
     def mean(self, policy: str, column: str = "return_mean") -> Interval:
         return interval(vector(self.values(policy, column)))
@@ -101,12 +101,14 @@ def vector(values: Sequence[float]) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-def spread(found: Interval) -> str:
-    return f"{found.low:.2f} – {found.high:.2f}"
+def spread(estimate: Interval) -> str:
+    return f"{estimate.low:.2f} – {estimate.high:.2f}"
 
 
-def percent(found: Interval) -> str:
-    return f"{100 * found.mean:.0f} % (95 % interval {100 * found.low:.0f} – {100 * found.high:.0f} %)"
+def percent(estimate: Interval) -> str:
+    return (
+        f"{100 * estimate.mean:.0f} % (95 % interval {100 * estimate.low:.0f} – {100 * estimate.high:.0f} %)"
+    )
 
 
 def duration(seconds: float) -> str:

@@ -30,8 +30,8 @@ def trained(folder: Path, algo: str, words: Sequence[str]) -> float:
     if done.exists():
         _check_settings(folder, algo, words)
         return float(done.read_text())
-    for part in ("runs", "checkpoints"):  # of a training that was stopped
-        shutil.rmtree(folder / part, ignore_errors=True)
+    for name in ("runs", "checkpoints"):  # of a training that was stopped
+        shutil.rmtree(folder / name, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     commands.recsys_rl(folder, words)
@@ -46,10 +46,12 @@ def checkpoint_in(folder: Path, algo: str) -> Path:
 
 def _check_settings(folder: Path, algo: str, words: Sequence[str]) -> None:
     """Raise UserError if the run in ``folder`` has other settings than the command ``words``."""
-    kept = to_dict(load(checkpoint_in(folder, algo)).config)
+    stored = to_dict(load(checkpoint_in(folder, algo)).config)
     asked = to_dict(train_options(list(words[1:])).config)
     for section, settings in asked.items():
-        ours, theirs = (x if isinstance(x, dict) else {"": x} for x in (settings, kept.get(section)))
+        ours, theirs = (
+            value if isinstance(value, dict) else {"": value} for value in (settings, stored.get(section))
+        )
         for name, value in ours.items():
             if theirs.get(name) != value:
                 raise UserError(

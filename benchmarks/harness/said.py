@@ -77,11 +77,11 @@ def clients(port: int, said: Said, name: str, stop: threading.Event, events: int
                     said.events[id_] = batch[-1]
                 if not batch:
                     continue
-                said.sent.update(x["event_id"] for x in batch)
+                said.sent.update(event["event_id"] for event in batch)
                 statuses = connection.feedback(batch)
-                for event, found in zip(batch, statuses, strict=True):
-                    if found != "accepted":
-                        said.wrong.append(f"event {event['event_id']}: {found}")
+                for event, verdict in zip(batch, statuses, strict=True):
+                    if verdict != "accepted":
+                        said.wrong.append(f"event {event['event_id']}: {verdict}")
                     said.acknowledged.add(event["event_id"])
         except GONE as error:
             if isinstance(error, ConnectionError) and str(error)[:1] in "45":
@@ -93,15 +93,15 @@ def clients(port: int, said: Said, name: str, stop: threading.Event, events: int
     return threads
 
 
-def kept(db: Path, said: Said) -> list[str]:
+def losses(db: Path, said: Said) -> list[str]:
     """The sentences about what breaks the promise in the record at ``db``."""
     with sqlite3.connect(db) as raw:
-        ids = Counter(x.removeprefix("=") for (x,) in raw.execute("SELECT id FROM events"))
+        ids = Counter(id_.removeprefix("=") for (id_,) in raw.execute("SELECT id FROM events"))
         rows = {str(number): row for number, row in raw.execute("SELECT number, row FROM decisions")}
     raw.close()
-    wrong = [f"event {x} is lost" for x in said.acknowledged if not ids[x]]
-    wrong += [f"event {x} is there {n} times" for x, n in ids.items() if n > 1]
-    wrong += [f"event {x} was never sent" for x in ids if x not in said.sent]
+    wrong = [f"event {event} is lost" for event in said.acknowledged if not ids[event]]
+    wrong += [f"event {event} is there {n} times" for event, n in ids.items() if n > 1]
+    wrong += [f"event {event} was never sent" for event in ids if event not in said.sent]
     for number, body in said.answered.items():
         if number not in rows:
             wrong.append(f"decision {number} is lost")
@@ -113,10 +113,10 @@ def kept(db: Path, said: Said) -> list[str]:
 def send_again(port: int, said: Said) -> list[str]:
     """Send what was not acknowledged before the last end. Returns the sentences about wrong answers."""
     wrong, connection = list[str](), Connection(port)
-    again = [said.events[x] for x in said.sent - said.acknowledged]
+    again = [said.events[id_] for id_ in said.sent - said.acknowledged]
     for start in range(0, len(again), 1000):
-        part = again[start : start + 1000]
-        for event, status in zip(part, connection.feedback(part), strict=True):
+        batch = again[start : start + 1000]
+        for event, status in zip(batch, connection.feedback(batch), strict=True):
             if event["decision_id"] in said.lost and status == "unknown-decision":
                 said.sent.remove(event["event_id"])
             elif status in ("accepted", "duplicate"):
@@ -130,9 +130,9 @@ def sound(db: Path) -> str:
     """What `recsys-rl log check` says; "" if all is whole and every draw gives the same items."""
     record = Record(db)
     try:
-        found = check(record)
+        report = check(record)
     except UserError as error:
         return str(error)
     finally:
         record.store.close()
-    return found.not_replayed
+    return report.not_replayed

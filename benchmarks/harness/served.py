@@ -54,9 +54,9 @@ class Server:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(0.05)
             text = self.log.read_text()[at:]
-            found = re.search(r"serving at http://127.0.0.1:(\d+)", text)
-            if found:
-                self.port = int(found[1])
+            match = re.search(r"serving at http://127.0.0.1:(\d+)", text)
+            if match:
+                self.port = int(match[1])
                 return
             if self.process.returncode is not None:
                 raise RuntimeError(text)
@@ -79,9 +79,9 @@ class Server:
     def megabytes(self) -> float:
         """Resident memory."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        found = re.search(r"VmRSS:\s+(\d+) kB", status)
-        assert found is not None
-        return int(found[1]) / 1000
+        match = re.search(r"VmRSS:\s+(\d+) kB", status)
+        assert match is not None
+        return int(match[1]) / 1000
 
 
 @contextlib.contextmanager
@@ -116,12 +116,12 @@ class Connection:
         status, answer = self.post("/v1/recommend", {"user_id": user, **fields})
         if status != 200:
             raise ConnectionError(f"{status}: {answer[:200]!r}")
-        found: dict[str, Any] = json.loads(answer)
-        return found
+        decoded: dict[str, Any] = json.loads(answer)
+        return decoded
 
     def feedback(self, events: Sequence[dict[str, Any]]) -> list[str]:
         """The status of each event, with the code of a rejection. Raises ConnectionError."""
         status, answer = self.post("/v1/feedback", {"events": [*events]})
         if status != 200:
             raise ConnectionError(f"{status}: {answer[:200]!r}")
-        return [x["code"] or x["status"] for x in json.loads(answer)["results"]]
+        return [result["code"] or result["status"] for result in json.loads(answer)["results"]]

@@ -28,7 +28,7 @@ class System:
     """``measure`` gets the arguments of ``interleaved`` and returns the numbers of one round."""
 
     name: str
-    dials: str
+    settings: str
     package: str  # the distribution, whose version is in the row
     module: str  # has to be importable
     measure: Callable[..., Row]
@@ -70,22 +70,22 @@ def _with_memory(system: System, *arguments: Any) -> Row:
 def interleaved(
     systems: Sequence[System], rounds: int, *arguments: Any, way: Callable[..., Row] = attempt
 ) -> list[Row]:
-    """A row per system: name, dials, version, and the median over rounds of each number it returned.
+    """A row per system: name, settings, version, and the median over rounds of each number it returned.
 
     ``way`` is ``attempt`` or ``apart``.
     """
-    found: list[list[Row]] = [[] for _ in systems]
+    measured: list[list[Row]] = [[] for _ in systems]
     for _ in range(rounds):
-        for system, mine in zip(systems, found, strict=True):
+        for system, mine in zip(systems, measured, strict=True):
             if not mine or "note" not in mine[-1]:
                 mine.append(way(system, *arguments))
-    return [first_columns(system) | medians(mine) for system, mine in zip(systems, found, strict=True)]
+    return [first_columns(system) | medians(mine) for system, mine in zip(systems, measured, strict=True)]
 
 
 def first_columns(system: System) -> Row:
     return {
         "system": system.name,
-        "dials": system.dials,
+        "settings": system.settings,
         "version": package_version(system.package),
         "steps_per_s": None,
     }

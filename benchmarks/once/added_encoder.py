@@ -27,29 +27,31 @@ def with_encoder(weights: Mapping[str, Tensor], model: ActorCritic) -> dict[str,
     expected = 0 if model.next_signals is None else model.shapes.num_signals
     blocks = model.head.num_blocks - expected if isinstance(model.head, ScorerHead) else 0
     gates = 2 * blocks + len(model.shapes.numbers) + model.num_columns
-    found = {
-        name: x for name, x in model.state_dict().items() if name.startswith(("encoder.", "next_signals."))
+    widened = {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if name.startswith(("encoder.", "next_signals."))
     }
-    for name, x in weights.items():
+    for name, tensor in weights.items():
         if name == "hidden.weights.0":  # (2, in, out): the encoder's inputs are the last
-            found[name] = with_zeros(x, 1, x.shape[1], new_inputs)
+            widened[name] = with_zeros(tensor, 1, tensor.shape[1], new_inputs)
         elif name == "head.votes":  # (blocks, F_i): the expected signals are the last blocks
-            found[name] = with_zeros(x, 0, len(x), expected)
-        elif name.startswith("head.gates.") and x.shape[-1] == gates:
+            widened[name] = with_zeros(tensor, 0, len(tensor), expected)
+        elif name.startswith("head.gates.") and tensor.shape[-1] == gates:
             # The gates of embeddings come first, then those of tags.
-            wide = with_zeros(x, x.ndim - 1, 2 * blocks, expected)
-            found[name] = with_zeros(wide, x.ndim - 1, blocks, expected)
+            wide = with_zeros(tensor, tensor.ndim - 1, 2 * blocks, expected)
+            widened[name] = with_zeros(wide, tensor.ndim - 1, blocks, expected)
         else:
-            found[name] = x
-    return found
+            widened[name] = tensor
+    return widened
 
 
-def with_zeros(x: Tensor, axis: int, at: int, number: int) -> Tensor:
+def with_zeros(tensor: Tensor, axis: int, at: int, number: int) -> Tensor:
     """``x`` with ``number`` zeros on the axis, inserted before place ``at``."""
-    shape = [*x.shape]
+    shape = [*tensor.shape]
     shape[axis] += number
-    wide = x.new_zeros(shape)
-    wide.narrow(axis, 0, at).copy_(x.narrow(axis, 0, at))
-    rest = x.shape[axis] - at
-    wide.narrow(axis, at + number, rest).copy_(x.narrow(axis, at, rest))
+    wide = tensor.new_zeros(shape)
+    wide.narrow(axis, 0, at).copy_(tensor.narrow(axis, 0, at))
+    rest = tensor.shape[axis] - at
+    wide.narrow(axis, at + number, rest).copy_(tensor.narrow(axis, at, rest))
     return wide

@@ -87,7 +87,7 @@ def simulate(config: Config, world: World, count: int, num_envs: int, seed: int 
             feedback = env.step(items).feedback
             assert feedback is not None
             shown = feedback.shown[:, 0]
-            signals = {s.name: feedback.signals[:, 0, place] for place, s in enumerate(env.signals)}
+            signals = {s.name: feedback.signals[:, 0, index] for index, s in enumerate(env.signals)}
             duration = world.catalogue.attributes["duration"][items[:, 0]]
             names = ("liked", "shared", "followed", "commented", "satisfaction")
             columns = (
@@ -96,7 +96,7 @@ def simulate(config: Config, world: World, count: int, num_envs: int, seed: int 
                 state.hour % 24,
                 (state.taste * world.catalogue.embedding[items[:, 0]]).sum(1),
             )
-            parts.append([x[shown] for x in columns])
+            parts.append([column[shown] for column in columns])
             seen += int(shown.sum())
     return Views(*(torch.cat(column).numpy() for column in zip(*parts, strict=True)))
 
@@ -107,41 +107,46 @@ def watch_ratio_rows(views: Views, folder: Path) -> list[Row]:
     quartiles = np.quantile(ratio, (0.25, 0.5, 0.75))
     gap = float(np.abs(quartiles - OFFICIAL["quartiles"]).mean())
     official = f"{KUAIREC}, official statistics"
-    wanted = " ".join(f"{x:.3f}" for x in np.array(OFFICIAL["quartiles"]))
-    found = [
-        row("watch ratio, quartiles", official, wanted, " ".join(f"{x:.3f}" for x in quartiles), gap, 0.05),
+    wanted = " ".join(f"{value:.3f}" for value in np.array(OFFICIAL["quartiles"]))
+    rows = [
+        row(
+            "watch ratio, quartiles",
+            official,
+            wanted,
+            " ".join(f"{value:.3f}" for value in quartiles),
+            gap,
+            0.05,
+        ),
         difference("watch ratio, mean", official, float(str(OFFICIAL["mean"])), float(ratio.mean()), 0.05),
         difference("watch ratio, sd", official, float(str(OFFICIAL["deviation"])), float(ratio.std()), 0.05),
     ]
     log_ratio = np.log(0.05 + ratio)
     simulated = aucs(views.user, views.video, often)
-    gains = [gain_of_taste(views.user, views.video, often, x) for x in (None, views.affinity)]
+    gains = [gain_of_taste(views.user, views.video, often, affinity) for affinity in (None, views.affinity)]
     names = ("watch ratio above 2", "AUC of above 2, video", "AUC of above 2, user and video")
     likes = folder / "kuairec" / "small_matrix_like.npz"
     if likes.is_file():
         real, theirs, gain = _real_likes(likes)
-        found += [
+        rows += [
             difference(names[0], KUAIREC, real, float(often.mean()), 0.01),
             difference(names[1], KUAIREC, theirs[0], simulated[0], 0.03),
             difference(names[2], KUAIREC, theirs[1], simulated[1], 0.03),
         ]
     else:
-        found += [
-            missing(name, KUAIREC, limit) for name, limit in zip(names, (0.01, 0.03, 0.03), strict=True)
-        ]
+        rows += [missing(name, KUAIREC, limit) for name, limit in zip(names, (0.01, 0.03, 0.03), strict=True)]
         gain = None
-    found.append(taste_row(gain, *gains))
+    rows.append(taste_row(gain, *gains))
     sample = folder / "kuairec" / "small_matrix_watch_ratio_sample.csv.gz"
     shares = {"user": views.user, "video": views.video}
     if not sample.is_file():
-        return found + [missing(f"variance of ln(0.05 + ratio), {name}", KUAIREC, 0.05) for name in shares]
+        return rows + [missing(f"variance of ln(0.05 + ratio), {name}", KUAIREC, 0.05) for name in shares]
     frame = _odd(pl.read_csv(sample))
     log_real = np.log(0.05 + frame["watch_ratio"].to_numpy())
     for name, group in shares.items():
         real = variance_share(log_real, frame[f"{name}_id"].to_numpy())
         statistic = f"variance of ln(0.05 + ratio), {name}"
-        found.append(difference(statistic, KUAIREC, real, variance_share(log_ratio, group), 0.05))
-    return found
+        rows.append(difference(statistic, KUAIREC, real, variance_share(log_ratio, group), 0.05))
+    return rows
 
 
 def taste_row(real: float | None, simulated: float, most: float) -> Row:
@@ -158,8 +163,8 @@ def taste_row(real: float | None, simulated: float, most: float) -> Row:
         return {**missing(name, KUAIREC, 0.0), "simulated": simulated, "limit": None}
     which = "more" if simulated > real else "less"
     note = f"this world is {which} personal by {abs(simulated - real):.4f}; {note}"
-    found = row(name, KUAIREC, real, simulated, abs(simulated - real), 0.0)
-    return {**found, "limit": None, "passed": None, "note": note}
+    compared = row(name, KUAIREC, real, simulated, abs(simulated - real), 0.0)
+    return {**compared, "limit": None, "passed": None, "note": note}
 
 
 def _real_likes(path: Path) -> tuple[float, tuple[float, float], float]:
@@ -201,26 +206,26 @@ def kuairand_rows(
         names += [*((name, 1 / 3) for name in after), ("hour of the day, total variation", 0.05)]
         return [missing(name, source, limit) for name, limit in names]
     timed = real.filter(pl.col("duration_ms") > 0)
-    length, played, label = (timed[x].to_numpy() for x in ("duration_ms", "play_time_ms", "label"))
+    length, played, label = (timed[name].to_numpy() for name in ("duration_ms", "play_time_ms", "label"))
     length, played = length / 1000, played / 1000
     worlds = [_with_durations(world, length, seed) for seed in range(WORLDS)]
-    drawn = [simulate(config, part, count // WORLDS, num_envs, seed) for seed, part in enumerate(worlds)]
+    drawn = [simulate(config, world, count // WORLDS, num_envs, seed) for seed, world in enumerate(worlds)]
     views = Views(*(np.concatenate(columns) for columns in zip(*map(_columns, drawn), strict=True)))
-    found = []
+    rows = []
     of_dislikes = (label == 0, views.satisfaction < DISLIKED)
-    found += _by_length(left, source, (length, played), (views.duration, views.seconds), of_dislikes)
+    rows += _by_length(left, source, (length, played), (views.duration, views.seconds), of_dislikes)
     of_likes = (label == 1, views.liked == 1)
-    found += _by_length(ends, source, (length, played / length), (views.duration, views.ratio), of_likes)
+    rows += _by_length(ends, source, (length, played / length), (views.duration, views.ratio), of_likes)
     liked = real.filter(pl.col("label") == 1)
     flags = views.followed, views.shared, views.commented
     for (name, column), flag in zip(after.items(), flags, strict=True):
         share = float(flag[views.liked == 1].mean())
-        found.append(relative(name, source, float(liked[column].to_numpy().mean()), share, 1 / 3))
+        rows.append(relative(name, source, float(liked[column].to_numpy().mean()), share, 1 / 3))
     hours = np.bincount(real["hourmin"].to_numpy() // 100, minlength=24) / len(real)
     simulated = np.bincount(views.hour.astype(int), minlength=24) / len(views.hour)
     variation = float(np.abs(hours - simulated).sum() / 2)
-    found.append(row("hour of the day, total variation", source, None, None, variation, 0.05))
-    return found
+    rows.append(row("hour of the day, total variation", source, None, None, variation, 0.05))
+    return rows
 
 
 def visit_rows(config: Config, world: World, real: pl.DataFrame | None) -> list[Row]:
@@ -229,18 +234,18 @@ def visit_rows(config: Config, world: World, real: pl.DataFrame | None) -> list[
     counts = visits.simulate_days(config, world)
     shares = visits.gap_shares(visits.gaps_of(visits.heavy_users(counts)))
     if real is None:
-        found = [missing(name, source, 0.05)]
+        rows = [missing(name, source, 0.05)]
     else:
         wanted = visits.gap_shares(visits.real_gaps(real))
         gap = float(np.abs(wanted - shares).sum() / 2)
-        theirs, ours = (" ".join(f"{x:.3f}" for x in part) for part in (wanted, shares))
-        found = [row(name, source, theirs, ours, gap, 0.05)]
-    kept = {day: visits.retention(counts, day) for day in (1, 7, 30)}
-    for day, share in kept.items():
-        found.append({**missing(f"D{day}", "none", 1.0, "assumed"), "simulated": share, "limit": None})
-    slower = (kept[7] - kept[30]) / 23 / max(1e-9, (kept[1] - kept[7]) / 6)
+        theirs, ours = (" ".join(f"{share:.3f}" for share in values) for values in (wanted, shares))
+        rows = [row(name, source, theirs, ours, gap, 0.05)]
+    retained = {day: visits.retention(counts, day) for day in (1, 7, 30)}
+    for day, share in retained.items():
+        rows.append({**missing(f"D{day}", "none", 1.0, "assumed"), "simulated": share, "limit": None})
+    slower = (retained[7] - retained[30]) / 23 / max(1e-9, (retained[1] - retained[7]) / 6)
     name = "fall of retention a day, D7 to D30 over D1 to D7"
-    return [*found, {**row(name, "none", None, slower, slower, 1.0), "note": "assumed"}]
+    return [*rows, {**row(name, "none", None, slower, slower, 1.0), "note": "assumed"}]
 
 
 def _columns(views: Views) -> list[Array]:

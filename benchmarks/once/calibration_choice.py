@@ -101,9 +101,9 @@ def _request(env: RecEnv, weight: Tensor, generator: torch.Generator) -> list[Te
     completion = feedback.events.signals[:, 0, COMPLETION]
     watches_on = of_playing[1] & ~picked & (~left | (completion == 1))
     return [
-        *(x.double() for x in numbers_of_state),
+        *(number.double() for number in numbers_of_state),
         feedback.shown,
-        *(x.double() for x in of_playing),
+        *(number.double() for number in of_playing),
         torch.where(picked, clicked.int().argmax(1), items.shape[1]),
         watches_on.double(),
         torch.where(left, completion, torch.nan).double(),
@@ -118,8 +118,8 @@ def settings(config: LongVideoConfig) -> dict[str, float]:
     names = ("seeing_exponent", "want_gain", "lure_gain", "trust_gain")
     more = ("hold_bias", "hold_gain", "length_cost", "go_on_bias", "wear_gain")
     none = config.want_gain * config.fit_midpoint + config.trust_gain * config.trust_start
-    found = {name: float(getattr(config, name)) for name in (*names, *more)}
-    return {**found, "none": none}
+    values = {name: float(getattr(config, name)) for name in (*names, *more)}
+    return {**values, "none": none}
 
 
 def loss(log: Requests, names: list[str], values: Tensor, fit_midpoint: float) -> Tensor:
@@ -154,9 +154,9 @@ def fit(log: Requests, names: list[str], fit_midpoint: float) -> tuple[Tensor, T
         return value
 
     search.step(closure)
-    found = values.detach()
-    curvature = torch.autograd.functional.hessian(lambda x: loss(log, names, x, fit_midpoint), found)
-    return found, torch.linalg.inv(len(log.pick) * curvature).diagonal().sqrt()
+    optimum = values.detach()
+    curvature = torch.autograd.functional.hessian(lambda x: loss(log, names, x, fit_midpoint), optimum)
+    return optimum, torch.linalg.inv(len(log.pick) * curvature).diagonal().sqrt()
 
 
 def choice_rows(config: Config, world: World, count: int = REQUESTS, seed: int = 0) -> list[Row]:
@@ -170,12 +170,12 @@ def choice_rows(config: Config, world: World, count: int = REQUESTS, seed: int =
     if not bool(log.wear.any()):
         del wanted["wear_gain"]
     values, errors = fit(log, list(wanted), users.fit_midpoint)
-    found = []
+    rows = []
     for (name, real), value, error in zip(wanted.items(), values.tolist(), errors.tolist(), strict=True):
         limit = LIMITS.get(name, UTILITY_LIMIT)
         made = relative(f"fit to {count:,} requests, {name}", SOURCE, real, value, limit, ENV)
-        found.append({**made, "note": f"relative standard error {error / real:.4f}"})
-    return [*found, completion_row(log)]
+        rows.append({**made, "note": f"relative standard error {error / real:.4f}"})
+    return [*rows, completion_row(log)]
 
 
 def completion_row(log: Requests) -> Row:
@@ -184,6 +184,6 @@ def completion_row(log: Requests) -> Row:
     longer, completion = log.playing_longer[left].numpy(), log.completion[left].numpy()
     fifth = np.searchsorted(np.quantile(longer, (0.2, 0.4, 0.6, 0.8)), longer)
     means = np.array([completion[fifth == k].mean() for k in range(5)])
-    text = " ".join(f"{x:.3f}" for x in means)
+    text = " ".join(f"{mean:.3f}" for mean in means)
     rise = float(np.diff(means).max())
     return row("completion by fifth of duration, falling", "none", None, text, rise, 0.0, ENV)

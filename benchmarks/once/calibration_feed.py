@@ -92,9 +92,9 @@ def live(
         engagement, dwell, revenue = model.rewards(feedback).unbind(1)  # (r,) each
         month = (day // 30).long()
         values = (torch.ones_like(dwell), ad, revenue > 0, engagement, dwell, revenue)
-        for place, value in enumerate(values):
-            sums[place].index_put_((1 + month, rows), value.double(), accumulate=True)
-            sums[place, 0].index_add_(0, rows, value * first)
+        for index, value in enumerate(values):
+            sums[index].index_put_((1 + month, rows), value.double(), accumulate=True)
+            sums[index, 0].index_add_(0, rows, value * first)
         state, leaves = model.advance(state, items, feedback)
         steps = steps + 1
         ended = (leaves | (steps >= length)).nonzero().squeeze(1)
@@ -110,9 +110,9 @@ def live(
         if len(left) < len(rows):
             state = tree_map(lambda x, at=left: x[at], state)
             rows, load, steps, day, due, start, posts, ads, first = (
-                x[left] for x in (rows, load, steps, day, due, start, posts, ads, first)
+                values[left] for values in (rows, load, steps, day, due, start, posts, ads, first)
             )
-    return [Lives(*part.numpy()) for part in sums.split(users, 2)]
+    return [Lives(*of_load.numpy()) for of_load in sums.split(users, 2)]
 
 
 def _choices(model: SocialFeed, who: Tensor, fits: list[str]) -> tuple[Tensor, Tensor]:
@@ -134,8 +134,8 @@ def feed_rows(
 ) -> list[Row]:
     """The rows of the table. ``months``: length of a life, at least 3."""
     early, late = "the first month", f"months {months - 2} to {months}"
-    found = live(config, world, LOADS, ("any",) * len(LOADS), users, seed, months)
-    places = np.stack([lives.places for lives in found])  # (loads, 1 + months, n)
+    of_loads = live(config, world, LOADS, ("any",) * len(LOADS), users, seed, months)
+    places = np.stack([lives.places for lives in of_loads])  # (loads, 1 + months, n)
     lines = {name: fit_line(places[:, at].sum(1).mean(1)) for name, at in ((early, FIRST), (late, LATE))}
     ratio = lines[late][0] / lines[early][0]
     low, high = np.quantile([_growth(places[:, :, index]) for index in resamples(users)], (0.025, 0.975))
@@ -181,22 +181,22 @@ def _click_rates(lives: Lives, users: int) -> NDArray[np.float64]:
     def rate(at: slice, index: NDArray[np.int64]) -> float:
         return float(lives.clicks[at][:, index].sum() / lives.ads[at][:, index].sum())
 
-    return np.array([rate(LATE, x) / rate(FIRST, x) for x in resamples(users)])
+    return np.array([rate(LATE, sample) / rate(FIRST, sample) for sample in resamples(users)])
 
 
-def _least(statistic: str, found: float, least: float) -> Row:
+def _least(statistic: str, value: float, least: float) -> Row:
     """A number that must be at least ``least``."""
-    return {**row(statistic, GOLI, None, found, 1 - found, 1 - least, ENV), "note": f"at least {least}"}
+    return {**row(statistic, GOLI, None, value, 1 - value, 1 - least, ENV), "note": f"at least {least}"}
 
 
 def _below_one(statistic: str, ratios: NDArray[np.float64]) -> Row:
     """A ratio, (RESAMPLES,), whose interval must lie below 1."""
     low, high = np.quantile(ratios, (0.025, 0.975))
-    found = row(statistic, HOHNHOLD, None, float(ratios.mean()), float(high), 1.0, ENV)
-    return {**found, "distance": None, "note": f"95 % interval {low:.3f} .. {high:.3f}; below 1"}
+    result = row(statistic, HOHNHOLD, None, float(ratios.mean()), float(high), 1.0, ENV)
+    return {**result, "distance": None, "note": f"95 % interval {low:.3f} .. {high:.3f}; below 1"}
 
 
-def _shown(statistic: str, found: float) -> Row:
+def _shown(statistic: str, value: float) -> Row:
     """A number without a real value, to be seen."""
-    result = row(statistic, "none", None, found, 0.0, 1.0, ENV)
+    result = row(statistic, "none", None, value, 0.0, 1.0, ENV)
     return {**result, "distance": None, "limit": None, "passed": None, "note": "assumed"}

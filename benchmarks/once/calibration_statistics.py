@@ -37,8 +37,8 @@ def variance_share(values: Array, group: Array) -> float:
 
 def auc(score: Array, label: Array) -> float:
     """``recsys_rl.evaluation.real_or_learned.auc`` of arrays; NaN if all labels are equal."""
-    found = real_or_learned.auc(torch.tensor(score), torch.tensor(label))
-    return float("nan") if found is None else found
+    area = real_or_learned.auc(torch.tensor(score), torch.tensor(label))
+    return float("nan") if area is None else area
 
 
 def aucs(user: Array, video: Array, often: Array, seed: int = 0) -> tuple[float, float]:
@@ -64,8 +64,8 @@ def gain_of_taste(
     label = often.astype(bool)
     base = auc(both[~first], label[~first])
     if affinity is not None:
-        found = (auc((both + weight * affinity)[~first], label[~first]) for weight in TRUE_WEIGHTS)
-        return max(found) - base
+        areas = (auc((both + weight * affinity)[~first], label[~first]) for weight in TRUE_WEIGHTS)
+        return max(areas) - base
     fitted = first & (np.random.default_rng(seed + 1).random(len(often)) < FITTED)
     judged = first & ~fitted
     tried = {

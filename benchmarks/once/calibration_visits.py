@@ -49,8 +49,8 @@ def heavy_users(counts: Array) -> Array:
 
 def gaps_of(counts: Array) -> Array:
     """Days between consecutive active days of each user, in the first LOGGED_DAYS days."""
-    found = [np.diff(np.flatnonzero(user)) for user in counts[:, :LOGGED_DAYS]]
-    return np.concatenate([*found, np.zeros(0, np.int64)])
+    gaps = [np.diff(np.flatnonzero(user)) for user in counts[:, :LOGGED_DAYS]]
+    return np.concatenate([*gaps, np.zeros(0, np.int64)])
 
 
 def real_gaps(views: pl.DataFrame) -> Array:

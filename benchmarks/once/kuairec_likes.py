@@ -61,15 +61,15 @@ def read_matrix(folder: Path) -> NDArray[np.float32]:
     if not file.is_file():
         raise UserError(f"{file} was not found: give the folder of KuaiRec's small matrix with --data-dir.")
     with np.load(file) as held:
-        users, videos = (int(x) for x in held["shape"])
+        users, videos = (int(size) for size in held["shape"])
         return np.unpackbits(held["like_packed"], axis=1)[:users, :videos].astype(np.float32)
 
 
 def shares(likes: NDArray[np.float32], seen: NDArray[np.bool_], axis: int) -> Matrix:
     """The logit of the share of likes along ``axis`` in the cells ``seen``, drawn to the mean of all."""
     mean = likes[seen].mean(dtype=np.float64)
-    found = ((likes * seen).sum(axis, dtype=np.float64) + PSEUDO * mean) / (seen.sum(axis) + PSEUDO)
-    return np.asarray(np.log(found / (1 - found)))
+    rates = ((likes * seen).sum(axis, dtype=np.float64) + PSEUDO * mean) / (seen.sum(axis) + PSEUDO)
+    return np.asarray(np.log(rates / (1 - rates)))
 
 
 def past_of(likes: NDArray[np.float32], seen: NDArray[np.bool_], seed: int) -> Past:
@@ -105,7 +105,7 @@ def sessions(
         users.append(np.full(number, user))
     of, items = torch.from_numpy(np.concatenate(users)), torch.from_numpy(np.concatenate(videos))
     answers = torch.from_numpy(likes)[of.unsqueeze(1), items]  # (G, T)
-    whole = torch.full((len(of),), STEPS)
+    all_steps = torch.full((len(of),), STEPS)
     return SessionTable(
         users=of,
         times=torch.arange(len(of)),
@@ -113,7 +113,7 @@ def sessions(
         items=items.unsqueeze(2),
         signals=answers.view(len(of), STEPS, 1, 1),
         rewards=answers,
-        lengths=whole,
+        lengths=all_steps,
         left=torch.zeros(len(of), dtype=torch.bool),
     )
 
@@ -127,30 +127,32 @@ def learned(
     kinds = kinds_of(fitted.signals.flatten(0, 2), fitted.left)
     context = ContextSizes(user, (("share", 1),), STEPS)
     tables_of = item_tables(past.catalogue)
-    found = [UserNetwork(tables_of, context, kinds, generator) for _ in range(members)]
-    inner, outer = (x.nonzero().squeeze(1) for x in (~checked, checked))
-    fitting = UserFitting(found, fitted.rows(inner), fitted.rows(outer), FitSizes(epochs=epochs), generator)
+    networks = [UserNetwork(tables_of, context, kinds, generator) for _ in range(members)]
+    inner, outer = (mask.nonzero().squeeze(1) for mask in (~checked, checked))
+    fitting = UserFitting(
+        networks, fitted.rows(inner), fitted.rows(outer), FitSizes(epochs=epochs), generator
+    )
     while not fitting.finished:
         fitting.epoch()
-    return found
+    return networks
 
 
 @torch.no_grad()
 def predicted(networks: list[UserNetwork], held: SessionTable) -> Matrix:
     """The mean probability (R,) of a like over the networks, for each cell of the sessions."""
-    found = []
+    chances = []
     for rows in torch.arange(held.num_sessions).split(512):
-        part = held.rows(rows)
-        every = torch.stack([x.of_sessions(part)[0].probability(0) for x in networks])
-        found.append(every.mean(0).flatten())
-    return torch.cat(found).double().numpy()
+        batch = held.rows(rows)
+        every = torch.stack([network.of_sessions(batch)[0].probability(0) for network in networks])
+        chances.append(every.mean(0).flatten())
+    return torch.cat(chances).double().numpy()
 
 
 def row_values(likes: NDArray[np.float32], seed: int, members: int, epochs: int) -> dict[str, float]:
     """The area under the curve of each row for one split."""
     rng = np.random.default_rng(seed)
-    part = rng.random(likes.shape)
-    held, fit, before = part < 0.2, (part >= 0.2) & (part < 0.4), part >= 0.4
+    draw = rng.random(likes.shape)
+    held, fit, before = draw < 0.2, (draw >= 0.2) & (draw < 0.4), draw >= 0.4
     past = past_of(likes, before, seed)
     fitted, asked = (sessions(likes, cells, past, rng) for cells in (fit, held))
     label = asked.rewards.flatten().numpy().astype(bool)
@@ -179,14 +181,14 @@ def main() -> None:
     seeds, members, epochs = ([0], 2, 1) if args.smoke else (args.seeds, MEMBERS, EPOCHS)
     if args.smoke:
         likes = likes[:200, :400]
-    found: dict[str, list[float]] = {}
+    by_name: dict[str, list[float]] = {}
     started = time.process_time()
     for seed in seeds:
         for name, value in row_values(likes, seed, members, epochs).items():
-            found.setdefault(name, []).append(value)
-    both = interval(torch.tensor(found["both means"], dtype=torch.float64)).mean
+            by_name.setdefault(name, []).append(value)
+    both = interval(torch.tensor(by_name["both means"], dtype=torch.float64)).mean
     rows: list[Row] = []
-    for name, values in found.items():
+    for name, values in by_name.items():
         mean = interval(torch.tensor(values, dtype=torch.float64))
         rows.append(
             {

@@ -36,16 +36,16 @@ def settings(args: Any, day_discount: float | None, seed: int) -> Config:
     sizes: dict[str, Any] = {"num_items": args.num_items, "max_episode_steps": args.visit_steps}
     if day_discount is not None:
         sizes |= {"visits": WHOLE, "day_discount": day_discount}
-    found: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "env": "short-video",
         "env_config": sizes,
         "train_config": {"total_timesteps": args.steps, "eval_interval": 0, "seed": seed},
     }
     if args.smoke:
-        found["data_config"] = {"data": "synthetic", "num_users": 40}
-        found["env_config"] |= {"embedding_dim": 4}
-        found["agent_config"] = {"num_envs": 8, "n_steps": 32, "batch_size": 64}
-    return from_dict(Config, found)
+        fields["data_config"] = {"data": "synthetic", "num_users": 40}
+        fields["env_config"] |= {"embedding_dim": 4}
+        fields["agent_config"] = {"num_envs": 8, "n_steps": 32, "batch_size": 64}
+    return from_dict(Config, fields)
 
 
 def lives(config: Config, number: int) -> Sessions:
@@ -54,28 +54,30 @@ def lives(config: Config, number: int) -> Sessions:
         checkpoint = load(train(config, folder=Path(folder) / "run", quiet=True))
     world = checkpoint.world
     users, seed = world.population.heldout.repeat_interleave(number), config.train_config.seed
-    whole = from_dict(Config, {"env": config.env, "env_config": {**vars(config.env_config), "visits": WHOLE}})
-    env = make_env(whole, world, len(users), torch.Generator().manual_seed(seed), heldout=True)
+    lifelong = from_dict(
+        Config, {"env": config.env, "env_config": {**vars(config.env_config), "visits": WHOLE}}
+    )
+    env = make_env(lifelong, world, len(users), torch.Generator().manual_seed(seed), heldout=True)
     return play(env, agent_of(checkpoint), users).summed()
 
 
 def row(name: str, samples: list[torch.Tensor]) -> Row:
     """Mean and interval of the values (n,) of the users of each seed."""
-    found = interval(torch.cat(samples))
-    return {"value": name, "mean": found.mean, "low": found.low, "high": found.high}
+    estimate = interval(torch.cat(samples))
+    return {"value": name, "mean": estimate.mean, "low": estimate.low, "high": estimate.high}
 
 
 def columns(sessions: Sessions, number: int) -> dict[str, torch.Tensor]:
     """Numbers (U,) of the users, each the mean over their ``number`` lives."""
     assert sessions.days is not None
-    found = {f"D{day}": (sessions.days == day).any(0) for day in (1, 7, 30)}
-    found |= {
+    measures = {f"D{day}": (sessions.days == day).any(0) for day in (1, 7, 30)}
+    measures |= {
         "churn": sessions.left,
         "active days": active_days(sessions.days),
         "return of a life": sessions.returns,
         "videos of a visit": sessions.lengths / active_days(sessions.days),
     }
-    return {name: x.double().view(-1, number).mean(1) for name, x in found.items()}
+    return {name: values.double().view(-1, number).mean(1) for name, values in measures.items()}
 
 
 def main() -> None:
@@ -91,23 +93,25 @@ def main() -> None:
     torch.set_num_threads(args.threads or 1)
     if args.smoke:
         args.seeds, args.steps, args.num_items, args.visit_steps, args.lives = 1, 512, 20, 4, 2
-    trained = {"single visits": None} | {f"lives, a day {x:g}": x for x in args.day_discounts}
+    trained = {"single visits": None} | {
+        f"lives, a day {discount:g}": discount for discount in args.day_discounts
+    }
     rows: list[Row] = []
-    found: dict[str, dict[str, list[torch.Tensor]]] = {}
+    by_kind: dict[str, dict[str, list[torch.Tensor]]] = {}
     for kind, day_discount in trained.items():
         values: dict[str, list[torch.Tensor]] = {}
         for seed in range(args.first_seed, args.first_seed + args.seeds):
             sessions = lives(settings(args, day_discount, seed), args.lives)
             of_users = columns(sessions, args.lives)
-            for name, x in of_users.items():
-                values.setdefault(name, []).append(x)
-            means = {name: round(x.mean().item(), 3) for name, x in of_users.items()}
+            for name, measured in of_users.items():
+                values.setdefault(name, []).append(measured)
+            means = {name: round(measured.mean().item(), 3) for name, measured in of_users.items()}
             print(kind, "seed", seed, means, flush=True)
-        found[kind] = values
-        rows += [{"trained": kind, **row(name, x)} for name, x in values.items()]
+        by_kind[kind] = values
+        rows += [{"trained": kind, **row(name, samples)} for name, samples in values.items()]
     for kind in list(trained)[1:]:
-        for name, single in found["single visits"].items():
-            gap = [one - two for one, two in zip(found[kind][name], single, strict=True)]
+        for name, single in by_kind["single visits"].items():
+            gap = [one - two for one, two in zip(by_kind[kind][name], single, strict=True)]
             rows.append({"trained": f"{kind} - single visits", **row(name, gap)})
     tables.publish(rows, args)
 

@@ -160,10 +160,12 @@ class FiltersMood(ShortVideo):
         covariance = information.inverse()
         gradient = slope.unsqueeze(1) * along + trust * (seen - location).unsqueeze(1) * of_ratio
         mean = state.mean + (covariance @ gradient.unsqueeze(2)).squeeze(2)
-        kept = torch.tensor([config.mood_kept, config.mood_kept, 1.0, 1.0])
+        persistence = torch.tensor([config.mood_kept, config.mood_kept, 1.0, 1.0])
         moved = torch.where(state.begun, 1 - config.mood_kept**2, 1.0) * config.mood_deviation**2  # (N,)
         steps = moved.unsqueeze(1) * torch.tensor([1.0, 1.0, 0.0, 0.0])
-        return mean * kept, covariance * kept * kept.unsqueeze(1) + torch.diag_embed(steps)
+        return mean * persistence, covariance * persistence * persistence.unsqueeze(1) + torch.diag_embed(
+            steps
+        )
 
 
 def _log_density(x: Tensor, mean: Tensor, deviation: float) -> Tensor:
@@ -177,7 +179,7 @@ def settings(args: Any, name: str, seed: int, first: bool = False) -> Config:
     """Of the ``first`` training, or of the run ``name`` that begins with its weights."""
     env, encoder = RUNS[name]
     agent, steps = ({}, args.first_steps) if first else ({"lr": args.lr}, args.steps)
-    found: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "env": env,
         "env_config": {"num_items": args.num_items, **numbers(args.set)},
         "model_config": {"encoder": encoder},
@@ -185,10 +187,10 @@ def settings(args: Any, name: str, seed: int, first: bool = False) -> Config:
         "train_config": {"total_timesteps": steps, "eval_interval": 0, "seed": seed},
     }
     if args.smoke:
-        found["data_config"] = {"data": "synthetic", "num_users": 40}
-        found["env_config"] |= {"embedding_dim": 4, "max_episode_steps": 8}
-        found["agent_config"] |= {"num_envs": 8, "n_steps": 16, "batch_size": 64}
-    return from_dict(Config, found)
+        fields["data_config"] = {"data": "synthetic", "num_users": 40}
+        fields["env_config"] |= {"embedding_dim": 4, "max_episode_steps": 8}
+        fields["agent_config"] |= {"num_envs": 8, "n_steps": 16, "batch_size": 64}
+    return from_dict(Config, fields)
 
 
 def numbers(words: Sequence[str]) -> dict[str, float]:
@@ -212,14 +214,14 @@ def trained(config: Config, weights: Mapping[str, Tensor] | None = None) -> Upda
 def _begin_with(update: Update, weights: Mapping[str, Tensor]) -> None:
     """Give the network these weights, with 0 for the inputs from the mood or from an encoder."""
     model, context = network(update), update.run.env.interface.context
-    found = dict(weights)
+    tensors = dict(weights)
     if model.encoder is not None:
-        found = with_encoder(found, model)
+        tensors = with_encoder(tensors, model)
     elif "mood" in dict(context):  # the last of the context; the sums follow
         first = "hidden.weights.0"  # (2, in, out)
         others = sum(size for name, size in context if name != "mood")
-        found[first] = with_zeros(found[first], 1, others, dict(context)["mood"])
-    model.load_state_dict(found)
+        tensors[first] = with_zeros(tensors[first], 1, others, dict(context)["mood"])
+    model.load_state_dict(tensors)
 
 
 def network(update: Update) -> ActorCritic:
@@ -250,17 +252,17 @@ def returns(args: Any, name: str, seed: int) -> Tensor:
         config, world, args.sessions * len(users), torch.Generator().manual_seed(seed), heldout=True
     )
     played = play(env, last.agent, users.repeat(args.sessions))
-    found = played.returns.view(args.sessions, -1).double().mean(0)
-    write_text(file, json.dumps(found.tolist()))
-    return found
+    means = played.returns.view(args.sessions, -1).double().mean(0)
+    write_text(file, json.dumps(means.tolist()))
+    return means
 
 
-def summary(found: Mapping[str, Tensor]) -> list[Row]:
+def summary(by_run: Mapping[str, Tensor]) -> list[Row]:
     """Rows of the mean return (all users), of its distance to the sums, and of the share that it closes."""
-    sums, shown = found["sums"], found["shown"]
+    sums, shown = by_run["sums"], by_run["shown"]
     gap = (shown - sums).mean().item()
     rows: list[Row] = []
-    for name, values in found.items():
+    for name, values in by_run.items():
         mean, more = interval(values), interval(values - sums)
         # The interval of the share treats the gap as known.
         row: Row = {"run": name, "return": mean.mean, "low": mean.low, "high": mean.high}
@@ -289,13 +291,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         args.keep = args.keep or Path(folder)
         args.keep.mkdir(parents=True, exist_ok=True)
-        found: dict[str, list[Tensor]] = {name: [] for name in RUNS}
+        by_run: dict[str, list[Tensor]] = {name: [] for name in RUNS}
         for seed in args.seeds:
-            for name, values in found.items():
+            for name, values in by_run.items():
                 values.append(returns(args, name, seed))
                 print(name, "seed", seed, round(values[-1].mean().item(), 2), flush=True)
-    rows = summary({name: torch.cat(values) for name, values in found.items()})
-    for row, values in zip(rows, found.values(), strict=True):
+    rows = summary({name: torch.cat(values) for name, values in by_run.items()})
+    for row, values in zip(rows, by_run.values(), strict=True):
         row["by_seed"] = " ".join(f"{one.mean():.1f}" for one in values)
         row |= {"seeds": " ".join(map(str, args.seeds)), "settings": " ".join(args.set)}
     tables.publish(rows, args)

@@ -1,7 +1,7 @@
 """Other implementations of PPO, trained on our batched `drift`; one file each.
 
-Each sees our environment through its own vector interface; the files explain how. benchmarks/harness/dials.py
-describes ``train``.
+Each sees our environment through its own vector interface; the files explain how. ``train`` is described in
+benchmarks/harness/settings.py.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import importlib
 import time
 from dataclasses import dataclass
 
-from benchmarks.harness.dials import Act, Between, Dials, Train
+from benchmarks.harness.settings import Act, Between, Settings, Train
 from recsys_rl.env.rec_env import RecEnv
 
 
@@ -22,9 +22,9 @@ class Peer:
     module: str  # the name for imports
     file: str  # in this folder
 
-    def train(self, env: RecEnv, dials: Dials, seed: int, between: Between) -> None:
+    def train(self, env: RecEnv, settings: Settings, seed: int, between: Between) -> None:
         train: Train = importlib.import_module(f"benchmarks.peers.{self.file}").train
-        train(env, dials, seed, between)
+        train(env, settings, seed, between)
 
 
 PEERS = {
@@ -35,7 +35,7 @@ PEERS = {
 }
 
 
-def seconds_per_update(train: Train, env: RecEnv, dials: Dials) -> float:
+def seconds_per_update(train: Train, env: RecEnv, settings: Settings) -> float:
     """The mean time of a peer's updates with their rollouts, without the first."""
     times: list[float] = []
 
@@ -43,5 +43,5 @@ def seconds_per_update(train: Train, env: RecEnv, dials: Dials) -> float:
         times.append(time.perf_counter())
         return True
 
-    train(env, dials, 0, between)
+    train(env, settings, 0, between)
     return (times[-1] - times[1]) / (len(times) - 2)

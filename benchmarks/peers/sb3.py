@@ -16,7 +16,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
-from benchmarks.harness.dials import HIDDEN, Between, Dials
+from benchmarks.harness.settings import HIDDEN, Between, Settings
 from recsys_rl.env.rec_env import RecEnv
 
 
@@ -64,16 +64,16 @@ class BatchedDrift(VecEnv):
 class Turns(BaseCallback):
     """Calls ``between`` before each rollout and at the end, and lets the entropy bonus fall."""
 
-    def __init__(self, dials: Dials, between: Between) -> None:
+    def __init__(self, settings: Settings, between: Between) -> None:
         super().__init__()
-        self.dials, self.between, self.goes_on = dials, between, True
+        self.settings, self.between, self.goes_on = settings, between, True
 
     def act(self, context: Tensor, greedy: bool) -> Tensor:
         items, _ = self.model.predict(context.numpy(), deterministic=greedy)
         return torch.from_numpy(np.asarray(items, np.int64))
 
     def _on_rollout_start(self) -> None:
-        self.model.ent_coef = self.dials.ent_coef(self.dials.remaining(self.num_timesteps))  # type: ignore[attr-defined]
+        self.model.ent_coef = self.settings.ent_coef(self.settings.remaining(self.num_timesteps))  # type: ignore[attr-defined]
         self.goes_on = self.between(self.act)
 
     def _on_step(self) -> bool:
@@ -84,28 +84,30 @@ class Turns(BaseCallback):
             self.between(self.act)
 
 
-def train(env: RecEnv, dials: Dials, seed: int, between: Between) -> None:
-    learn(PPO, {"tanh": nn.Tanh, "relu": nn.ReLU}[dials.activation], env, dials, seed, between)
+def train(env: RecEnv, settings: Settings, seed: int, between: Between) -> None:
+    learn(PPO, {"tanh": nn.Tanh, "relu": nn.ReLU}[settings.activation], env, settings, seed, between)
 
 
-def learn(algorithm: Any, activation: Any, env: RecEnv, dials: Dials, seed: int, between: Between) -> None:
+def learn(
+    algorithm: Any, activation: Any, env: RecEnv, settings: Settings, seed: int, between: Between
+) -> None:
     """Train the PPO of either library; ``activation`` is an object of that library."""
     model = algorithm(
         "MlpPolicy",
         BatchedDrift(env),
-        learning_rate=dials.lr,
-        n_steps=dials.ppo.n_steps,
-        batch_size=dials.ppo.batch_size,
-        n_epochs=dials.ppo.update_epochs,
-        gamma=dials.ppo.gamma,
-        gae_lambda=dials.ppo.gae_lambda,
-        clip_range=dials.clip_eps,
-        ent_coef=dials.ppo.ent_coef,
-        vf_coef=dials.ppo.vf_coef,
-        max_grad_norm=dials.ppo.max_grad_norm,
-        normalize_advantage=dials.ppo.normalize_advantage,
+        learning_rate=settings.lr,
+        n_steps=settings.ppo.n_steps,
+        batch_size=settings.ppo.batch_size,
+        n_epochs=settings.ppo.update_epochs,
+        gamma=settings.ppo.gamma,
+        gae_lambda=settings.ppo.gae_lambda,
+        clip_range=settings.clip_eps,
+        ent_coef=settings.ppo.ent_coef,
+        vf_coef=settings.ppo.vf_coef,
+        max_grad_norm=settings.ppo.max_grad_norm,
+        normalize_advantage=settings.ppo.normalize_advantage,
         policy_kwargs={"net_arch": list(HIDDEN), "activation_fn": activation},
         device="cpu",
         seed=seed,
     )
-    model.learn(dials.num_updates * dials.per_update, callback=Turns(dials, between))
+    model.learn(settings.num_updates * settings.per_update, callback=Turns(settings, between))

@@ -22,7 +22,7 @@ from tianshou.utils.net.discrete import DiscreteActor, DiscreteCritic, dist_fn_c
 from tianshou.utils.torch_utils import policy_within_training_step
 from torch import Tensor, nn
 
-from benchmarks.harness.dials import HIDDEN, Between, Dials
+from benchmarks.harness.settings import HIDDEN, Between, Settings
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.types import Obs
 
@@ -65,10 +65,10 @@ def _infos(n: int) -> Any:
     return np.array([{} for _ in range(n)], dtype=object)
 
 
-def train(env: RecEnv, dials: Dials, seed: int, between: Between) -> None:
+def train(env: RecEnv, settings: Settings, seed: int, between: Between) -> None:
     torch.manual_seed(seed)  # it draws from the global generators
     np.random.seed(seed)  # noqa: NPY002
-    activation = {"tanh": nn.Tanh, "relu": nn.ReLU}[dials.activation]
+    activation = {"tanh": nn.Tanh, "relu": nn.ReLU}[settings.activation]
 
     def net() -> Net:
         return Net(state_shape=(env.interface.context_size,), hidden_sizes=HIDDEN, activation=activation)
@@ -86,17 +86,17 @@ def train(env: RecEnv, dials: Dials, seed: int, between: Between) -> None:
     algorithm = PPO(
         policy=policy,
         critic=critic,
-        optim=AdamOptimizerFactory(lr=dials.ppo.lr),
-        eps_clip=dials.ppo.clip_eps,
-        advantage_normalization=dials.ppo.normalize_advantage,
-        vf_coef=dials.ppo.vf_coef,
-        ent_coef=dials.ppo.ent_coef,
-        max_grad_norm=dials.ppo.max_grad_norm,
-        gae_lambda=dials.ppo.gae_lambda,
-        gamma=dials.ppo.gamma,
-        max_batchsize=max(256, dials.ppo.batch_size),
+        optim=AdamOptimizerFactory(lr=settings.ppo.lr),
+        eps_clip=settings.ppo.clip_eps,
+        advantage_normalization=settings.ppo.normalize_advantage,
+        vf_coef=settings.ppo.vf_coef,
+        ent_coef=settings.ppo.ent_coef,
+        max_grad_norm=settings.ppo.max_grad_norm,
+        gae_lambda=settings.ppo.gae_lambda,
+        gamma=settings.ppo.gamma,
+        max_batchsize=max(256, settings.ppo.batch_size),
     )
-    collector = Collector(algorithm, venv, VectorReplayBuffer(dials.per_update, len(venv)))
+    collector = Collector(algorithm, venv, VectorReplayBuffer(settings.per_update, len(venv)))
     collector.reset()
 
     @torch.no_grad()
@@ -104,15 +104,15 @@ def train(env: RecEnv, dials: Dials, seed: int, between: Between) -> None:
         logits: Tensor = actor(context)[0]
         return logits.argmax(-1) if greedy else torch.distributions.Categorical(logits=logits).sample()
 
-    for update in range(dials.num_updates):
+    for update in range(settings.num_updates):
         if not between(act):
             return
-        remaining = dials.remaining(update * dials.per_update)
-        algorithm.ent_coef, algorithm.eps_clip = dials.ent_coef(remaining), dials.clip_eps(remaining)
+        remaining = settings.remaining(update * settings.per_update)
+        algorithm.ent_coef, algorithm.eps_clip = settings.ent_coef(remaining), settings.clip_eps(remaining)
         for group in algorithm.optim._optim.param_groups:
-            group["lr"] = dials.lr(remaining)
+            group["lr"] = settings.lr(remaining)
         with policy_within_training_step(policy):
-            collector.collect(n_step=dials.per_update)
-            algorithm.update(collector.buffer, dials.ppo.batch_size, dials.ppo.update_epochs)
+            collector.collect(n_step=settings.per_update)
+            algorithm.update(collector.buffer, settings.ppo.batch_size, settings.ppo.update_epochs)
         collector.reset_buffer(keep_statistics=True)
     between(act)

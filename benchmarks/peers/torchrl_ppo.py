@@ -21,7 +21,7 @@ from torchrl.modules import MLP, ProbabilisticActor, ValueOperator
 from torchrl.objectives import ClipPPOLoss
 from torchrl.objectives.value import GAE
 
-from benchmarks.harness.dials import HIDDEN, Between, Dials
+from benchmarks.harness.settings import HIDDEN, Between, Settings
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.types import Obs
 
@@ -42,8 +42,8 @@ class BatchedDrift(EnvBase):  # type: ignore[misc]
         if self.obs is None or tensordict is None or tensordict.get("_reset", None) is None:
             self.obs = self.env.reset()
         done = torch.zeros(self.env.num_envs, 1, dtype=torch.bool)
-        found = {"observation": self.obs.context, "done": done, "terminated": done.clone()}
-        return TensorDict(found | {"truncated": done.clone()}, self.batch_size)
+        state = {"observation": self.obs.context, "done": done, "terminated": done.clone()}
+        return TensorDict(state | {"truncated": done.clone()}, self.batch_size)
 
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
         step = self.env.step(tensordict["action"].unsqueeze(-1))
@@ -63,9 +63,9 @@ class BatchedDrift(EnvBase):  # type: ignore[misc]
         pass
 
 
-def train(env: RecEnv, dials: Dials, seed: int, between: Between) -> None:
+def train(env: RecEnv, settings: Settings, seed: int, between: Between) -> None:
     torch.manual_seed(seed)  # it draws from the global generator
-    activation = {"tanh": nn.Tanh, "relu": nn.ReLU}[dials.activation]
+    activation = {"tanh": nn.Tanh, "relu": nn.ReLU}[settings.activation]
     shape: dict[str, Any] = {"num_cells": list(HIDDEN), "activation_class": activation}
     logits_of = MLP(env.interface.context_size, env.catalogue.num_items, **shape)
     actor = ProbabilisticActor(
@@ -76,26 +76,26 @@ def train(env: RecEnv, dials: Dials, seed: int, between: Between) -> None:
     )
     critic = ValueOperator(MLP(env.interface.context_size, 1, **shape), in_keys=["observation"])
     collector = Collector(
-        BatchedDrift(env), actor, frames_per_batch=dials.per_update, total_frames=-1, device="cpu"
+        BatchedDrift(env), actor, frames_per_batch=settings.per_update, total_frames=-1, device="cpu"
     )
     advantage = GAE(
-        gamma=dials.ppo.gamma, lmbda=dials.ppo.gae_lambda, value_network=critic, average_gae=False
+        gamma=settings.ppo.gamma, lmbda=settings.ppo.gae_lambda, value_network=critic, average_gae=False
     )
     loss_of = ClipPPOLoss(
         actor,
         critic,
-        clip_epsilon=dials.ppo.clip_eps,
-        entropy_coeff=dials.ppo.ent_coef,
-        critic_coeff=dials.ppo.vf_coef,
+        clip_epsilon=settings.ppo.clip_eps,
+        entropy_coeff=settings.ppo.ent_coef,
+        critic_coeff=settings.ppo.vf_coef,
         loss_critic_type="l2",
-        normalize_advantage=dials.ppo.normalize_advantage,
+        normalize_advantage=settings.ppo.normalize_advantage,
     )
     buffer = TensorDictReplayBuffer(
-        storage=LazyTensorStorage(dials.per_update),
+        storage=LazyTensorStorage(settings.per_update),
         sampler=SamplerWithoutReplacement(),
-        batch_size=dials.ppo.batch_size,
+        batch_size=settings.ppo.batch_size,
     )
-    optimizer = torch.optim.Adam(loss_of.parameters(), lr=dials.ppo.lr)
+    optimizer = torch.optim.Adam(loss_of.parameters(), lr=settings.ppo.lr)
 
     @torch.no_grad()
     def act(context: Tensor, greedy: bool) -> Tensor:
@@ -103,22 +103,22 @@ def train(env: RecEnv, dials: Dials, seed: int, between: Between) -> None:
         return logits.argmax(-1) if greedy else torch.distributions.Categorical(logits=logits).sample()
 
     rollouts = iter(collector)
-    for update in range(dials.num_updates):
+    for update in range(settings.num_updates):
         if not between(act):
             break
-        remaining = dials.remaining(update * dials.per_update)
-        optimizer.param_groups[0]["lr"] = dials.lr(remaining)
-        loss_of.entropy_coeff.fill_(dials.ent_coef(remaining))
-        loss_of.clip_epsilon.fill_(dials.clip_eps(remaining))
+        remaining = settings.remaining(update * settings.per_update)
+        optimizer.param_groups[0]["lr"] = settings.lr(remaining)
+        loss_of.entropy_coeff.fill_(settings.ent_coef(remaining))
+        loss_of.clip_epsilon.fill_(settings.clip_eps(remaining))
         with torch.no_grad():
             data = advantage(next(rollouts))
         buffer.extend(data.reshape(-1))
-        for _ in range(dials.ppo.update_epochs):
+        for _ in range(settings.ppo.update_epochs):
             for batch in buffer:  # once through without replacement
                 losses = loss_of(batch)
                 optimizer.zero_grad()
                 (losses["loss_objective"] + losses["loss_critic"] + losses["loss_entropy"]).backward()
-                nn.utils.clip_grad_norm_(loss_of.parameters(), dials.ppo.max_grad_norm)
+                nn.utils.clip_grad_norm_(loss_of.parameters(), settings.ppo.max_grad_norm)
                 optimizer.step()
         collector.update_policy_weights_()
     else:

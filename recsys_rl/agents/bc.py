@@ -7,6 +7,16 @@ With the decisions (s, a) of a log, the loss is the cross-entropy::
 The cloned policy draws as the logger did. Its most probable items are often better than that, as the mistakes
 of a logger that explores differ from one session to the next, and what it prefers does not. With
 ``best_sessions`` it is cloned from the sessions with the highest return alone.
+
+With ``weighted`` each decision counts by what followed it and by how rarely the logger makes it: the weighted
+log-likelihood of Aouali and Sakhi (2025, arXiv:2509.03456). With mu the logged propensity and G the return
+that followed the decision (its reward, where a session is one decision)::
+
+    L = - mean w log pi(a | s)        w = G min(1 / mu, CAP)
+
+Without the cap, the best pi(a | s) is E[G | s, a] / sum_b E[G | s, b], whatever the logger preferred: the
+most probable item is the one with the highest return. Unlike the objective of a policy gradient, L is convex
+in the logits. Where a G is negative it has no minimum, so such a log is refused.
 """
 
 from __future__ import annotations
@@ -14,13 +24,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
+from torch import Tensor
+
 from recsys_rl.models.diagnostics import StepMeans
 from recsys_rl.models.policy import NetworkPolicy
 from recsys_rl.models.sampled import corrected, shown_among
 from recsys_rl.records import LOGGED, Algorithm
 from recsys_rl.settings.fields import Range
-from recsys_rl.settings.shared import LoggedConfig
+from recsys_rl.settings.shared import LoggedConfig, Need
 from recsys_rl.types import Transitions
+
+CAP = 100.0
+"""Largest inverse of a propensity in the weights."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +44,13 @@ class BCConfig(LoggedConfig):
 
     best_sessions: Annotated[float, Range(above=0, high=1)] = 1.0
     """Learn from this share of the log's sessions, those with the highest return."""
+    weighted: bool = False
+    """Weigh each decision by the return that followed, divided by its propensity. No reward may be
+    negative."""
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        return ("propensities", "gains") if self.weighted else ()
 
 
 class BC(NetworkPolicy[BCConfig]):
@@ -37,18 +59,25 @@ class BC(NetworkPolicy[BCConfig]):
     def update(self, batch: Transitions) -> dict[str, float]:
         """A gradient step for each ``batch_size`` decisions. Returns the means over these steps."""
         self.anneal_lr()
-        found = StepMeans()
-        for part in batch.split(self.config.batch_size):
-            obs, weights = shown_among(self.model, part.obs, part.items, self.generators["policy"])
+        averages = StepMeans()
+        for minibatch in batch.split(self.config.batch_size):
+            obs, weights = shown_among(self.model, minibatch.obs, minibatch.items, self.generators["policy"])
             distribution = corrected(self.model(obs)[0], weights)
-            logprob, entropy = distribution.evaluate(obs.places_of(part.items))  # (B,) each
-            loss = -logprob.mean()
+            logprob, entropy = distribution.evaluate(obs.places_of(minibatch.items))  # (B,) each
+            loss = -(weights_of(minibatch) * logprob if self.config.weighted else logprob).mean()
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
-            found.add(loss=loss, entropy=entropy.mean())
+            averages.add(loss=loss, entropy=entropy.mean())
         self.updates += 1
-        return found.means() | {"lr": self.optimizer.lr}
+        return averages.means() | {"lr": self.optimizer.lr}
+
+
+def weights_of(batch: Transitions) -> Tensor:
+    """w (B,) of the decisions: G min(1 / mu, CAP)."""
+    assert batch.returns_to_go is not None
+    inverse = (-batch.logprobs).exp().clamp_max(CAP)  # (B,) float64
+    return batch.returns_to_go * inverse.to(batch.returns_to_go)
 
 
 ALGORITHM = Algorithm(BCConfig, BC, LOGGED)

@@ -59,20 +59,20 @@ class BCQ(QLearner[BCQConfig]):
     def update(self, batch: Transitions) -> dict[str, float]:
         """A gradient step for each ``batch_size`` decisions. Returns the means over these steps."""
         self.anneal_lr()
-        found = StepMeans()
+        averages = StepMeans()
         starts = StartValues()
-        for part in batch.split(self.config.batch_size):
-            target = self.targets(part)  # (B,)
-            obs, weights = shown_among(self.model, part.obs, part.items, self.generators["policy"])
-            q_shown = self.q_of(obs, part.items)[2]  # (B,)
+        for minibatch in batch.split(self.config.batch_size):
+            target = self.targets(minibatch)  # (B,)
+            obs, weights = shown_among(self.model, minibatch.obs, minibatch.items, self.generators["policy"])
+            q_shown = self.q_of(obs, minibatch.items)[2]  # (B,)
             clone = corrected(self.model.behaviour_of(obs), weights)
-            clone_loss = -clone.logprob(obs.places_of(part.items)).mean()
+            clone_loss = -clone.logprob(obs.places_of(minibatch.items)).mean()
             loss = value_loss(q_shown, target) + clone_loss
             self.step(loss)
-            starts.add(part, lambda rows: self.value(self.propose(rows.obs, greedy=True)))
-            found.add(loss=loss, clone_loss=clone_loss, q_mean=q_shown.mean(), target_mean=target.mean())
+            starts.add(minibatch, lambda rows: self.value(self.propose(rows.obs, greedy=True)))
+            averages.add(loss=loss, clone_loss=clone_loss, q_mean=q_shown.mean(), target_mean=target.mean())
         self.updates += 1
-        return found.means() | starts.means() | {"lr": self.optimizer.lr}
+        return averages.means() | starts.means() | {"lr": self.optimizer.lr}
 
 
-ALGORITHM = Algorithm(BCQConfig, BCQ, LOGGED, ConstrainedQNetwork)
+ALGORITHM = Algorithm(BCQConfig, BCQ, LOGGED, ConstrainedQNetwork, needs=("rewards", "single items"))

@@ -38,19 +38,19 @@ class CQL(QLearner[CQLConfig]):
     def update(self, batch: Transitions) -> dict[str, float]:
         """A gradient step for each ``batch_size`` decisions. Returns the means over these steps."""
         self.anneal_lr()
-        found = StepMeans()
+        averages = StepMeans()
         starts = StartValues()
-        for part in batch.split(self.config.batch_size):
-            target = self.targets(part)  # (B,)
-            obs, weights = shown_among(self.model, part.obs, part.items, self.generators["policy"])
-            q, shown, q_shown = self.q_of(obs, part.items)
+        for minibatch in batch.split(self.config.batch_size):
+            target = self.targets(minibatch)  # (B,)
+            obs, weights = shown_among(self.model, minibatch.obs, minibatch.items, self.generators["policy"])
+            q, shown, q_shown = self.q_of(obs, minibatch.items)
             penalty = conservative(q if weights is None else q + weights, shown)
             loss = value_loss(q_shown, target) + self.config.alpha * penalty
             self.step(loss)
-            starts.add(part, lambda rows: self.value(self.propose(rows.obs, greedy=True)))
-            found.add(loss=loss, penalty=penalty, q_mean=q_shown.mean(), target_mean=target.mean())
+            starts.add(minibatch, lambda rows: self.value(self.propose(rows.obs, greedy=True)))
+            averages.add(loss=loss, penalty=penalty, q_mean=q_shown.mean(), target_mean=target.mean())
         self.updates += 1
-        return found.means() | starts.means() | {"lr": self.optimizer.lr}
+        return averages.means() | starts.means() | {"lr": self.optimizer.lr}
 
 
-ALGORITHM = Algorithm(CQLConfig, CQL, LOGGED, QNetwork)
+ALGORITHM = Algorithm(CQLConfig, CQL, LOGGED, QNetwork, needs=("rewards", "single items"))

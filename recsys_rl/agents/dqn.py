@@ -70,14 +70,14 @@ class DQN(QLearner[DQNConfig]):
         A batch without rows changes no weight: the buffer is still too short.
         """
         self.anneal_lr()
-        found = StepMeans()
-        for part in batch.split(self.config.batch_size):
-            target = self.targets(part)  # (B,)
-            q = self.q_of(part.obs, part.items)[2]  # (B,)
+        averages = StepMeans()
+        for minibatch in batch.split(self.config.batch_size):
+            target = self.targets(minibatch)  # (B,)
+            q = self.q_of(minibatch.obs, minibatch.items)[2]  # (B,)
             loss = smooth_l1_loss(q, target)
             self.step(loss)
-            found.add(loss=loss, q_mean=q.mean(), target_mean=target.mean())
-        metrics = found.means() or {"loss": 0.0, "q_mean": 0.0, "target_mean": 0.0}
+            averages.add(loss=loss, q_mean=q.mean(), target_mean=target.mean())
+        metrics = averages.means() or {"loss": 0.0, "q_mean": 0.0, "target_mean": 0.0}
         metrics |= {"epsilon": self.epsilon, "lr": self.optimizer.lr}
         self.updates += 1
         return metrics

@@ -48,22 +48,22 @@ class DT(NetworkPolicy[DTConfig]):
     def update(self, batch: Transitions) -> dict[str, float]:
         """A gradient step for each ``batch_size`` decisions. Returns the means over these steps."""
         self.anneal_lr()
-        found = StepMeans()
+        averages = StepMeans()
         starts = StartValues()
-        for part in batch.split(self.config.batch_size):
-            share = share_of_possible(part)  # (B,)
-            obs, weights = shown_among(self.model, part.obs, part.items, self.generators["policy"])
+        for minibatch in batch.split(self.config.batch_size):
+            share = share_of_possible(minibatch)  # (B,)
+            obs, weights = shown_among(self.model, minibatch.obs, minibatch.items, self.generators["policy"])
             obs = self.model.summarised(obs)
             distribution, asked = corrected(self.model.given(obs, share), weights), self.model.value(obs)
-            clone_loss = -distribution.logprob(obs.places_of(part.items)).mean()
+            clone_loss = -distribution.logprob(obs.places_of(minibatch.items)).mean()
             loss = clone_loss + self.config.vf_coef * quantile_loss(share - asked, self.config.quantile)
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
-            starts.add(part, lambda rows: possible_at(rows, self.value(rows.obs)))
-            found.add(loss=loss, clone_loss=clone_loss, asked_share=asked.mean())
+            starts.add(minibatch, lambda rows: possible_at(rows, self.value(rows.obs)))
+            averages.add(loss=loss, clone_loss=clone_loss, asked_share=asked.mean())
         self.updates += 1
-        return found.means() | starts.means() | {"lr": self.optimizer.lr}
+        return averages.means() | starts.means() | {"lr": self.optimizer.lr}
 
 
 def share_of_possible(batch: Transitions) -> Tensor:
@@ -80,4 +80,4 @@ def possible_at(batch: Transitions, share: Tensor) -> Tensor:
     return low + share * (high - low)
 
 
-ALGORITHM = Algorithm(DTConfig, DT, LOGGED, ReturnNetwork, needs=("steps",))
+ALGORITHM = Algorithm(DTConfig, DT, LOGGED, ReturnNetwork, needs=("rewards", "steps"))

@@ -67,29 +67,33 @@ class IQL(NetworkPolicy[IQLConfig]):
         """A gradient step for each ``batch_size`` decisions. Returns the means over these steps."""
         self.anneal_lr()
         config = self.config
-        found = StepMeans()
+        averages = StepMeans()
         starts = StartValues()
-        for part in batch.split(config.batch_size):
-            obs, log_weights = shown_among(self.model, part.obs, part.items, self.generators["policy"])
-            target = self.targets(part)  # (B,)
+        for minibatch in batch.split(config.batch_size):
+            obs, log_weights = shown_among(
+                self.model, minibatch.obs, minibatch.items, self.generators["policy"]
+            )
+            target = self.targets(minibatch)  # (B,)
             with torch.no_grad():
-                judged = quality(self.target, part.obs, part.items)  # (B,)
+                judged = quality(self.target, minibatch.obs, minibatch.items)  # (B,)
             distribution, value = self.model(obs)
             advantage = (judged - value).detach()
             weights = advantage_weights(advantage, config.beta, config.largest_weight)  # (B,)
-            q = quality(self.model.quality, part.obs, part.items)
-            logprob = corrected(distribution, log_weights).logprob(obs.places_of(part.items))  # (B,)
+            q = quality(self.model.quality, minibatch.obs, minibatch.items)
+            logprob = corrected(distribution, log_weights).logprob(obs.places_of(minibatch.items))  # (B,)
             clone_loss = -(weights * logprob).mean()
             loss = expectile_loss(judged - value, config.expectile) + value_loss(q, target) + clone_loss
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
             follow(self.target, list(self.model.quality.parameters()), config.tau)
-            starts.add(part, lambda rows: self.value(rows.obs))
+            starts.add(minibatch, lambda rows: self.value(rows.obs))
             means = {"q_mean": q.mean(), "target_mean": target.mean()}
-            found.add(loss=loss, clone_loss=clone_loss, **means, largest_share=weights.amax() / weights.sum())
+            averages.add(
+                loss=loss, clone_loss=clone_loss, **means, largest_share=weights.amax() / weights.sum()
+            )
         self.updates += 1
-        return found.means() | starts.means() | {"lr": self.optimizer.lr}
+        return averages.means() | starts.means() | {"lr": self.optimizer.lr}
 
     @torch.no_grad()
     def targets(self, batch: Transitions) -> Tensor:
@@ -112,4 +116,4 @@ def quality(network: QNetwork, obs: Obs, items: Tensor) -> Tensor:
     return network.q(obs.among(items)).squeeze(1)
 
 
-ALGORITHM = Algorithm(IQLConfig, IQL, LOGGED, QualityActorCritic)
+ALGORITHM = Algorithm(IQLConfig, IQL, LOGGED, QualityActorCritic, needs=("rewards", "single items"))

@@ -69,29 +69,30 @@ class Reinforce(NetworkPolicy[ReinforceConfig]):
         """A gradient step for each ``batch_size`` decisions. Returns the means over these steps."""
         self.anneal_lr()
         config = self.config
-        found = StepMeans()
+        averages = StepMeans()
         starts = StartValues()
-        for part in batch.split(config.batch_size):
-            assert part.returns_to_go is not None
-            obs, weights = shown_among(self.model, part.obs, part.items, self.generators["policy"])
+        for minibatch in batch.split(config.batch_size):
+            returns = minibatch.returns_to_go  # (B,)
+            assert returns is not None
+            obs, weights = shown_among(self.model, minibatch.obs, minibatch.items, self.generators["policy"])
             distribution, value = self.model(obs)
-            logprob = corrected(distribution, weights).logprob(obs.places_of(part.items))  # (B,)
-            ratio = (logprob.detach() - part.logprobs).exp().to(value)
+            logprob = corrected(distribution, weights).logprob(obs.places_of(minibatch.items))  # (B,)
+            ratio = (logprob.detach() - minibatch.logprobs).exp().to(value)
             weight = ratio.clamp_max(config.weight_cap) * top_k_factor(logprob.detach(), config.top_k)
-            advantage = part.returns_to_go - value.detach() if config.top_k == 1 else part.returns_to_go
+            advantage = returns - value.detach() if config.top_k == 1 else returns
             advantage = advantage / advantage.square().mean().sqrt().clamp_min(1e-8)
             policy_loss = policy_gradient(logprob, weight * advantage)
-            fit = value_loss(value, part.returns_to_go)
+            fit = value_loss(value, returns)
             loss = policy_loss - config.kl_coef * logprob.mean() + config.vf_coef * fit
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
-            starts.add(part, lambda rows: self.value(rows.obs))
+            starts.add(minibatch, lambda rows: self.value(rows.obs))
             capped = (ratio > config.weight_cap).float().mean()
             weighing = {"weight_mean": ratio.mean(), "capped_share": capped}
-            found.add(loss=loss, policy_loss=policy_loss, value_loss=fit, **weighing)
+            averages.add(loss=loss, policy_loss=policy_loss, value_loss=fit, **weighing)
         self.updates += 1
-        return found.means() | starts.means() | {"lr": self.optimizer.lr}
+        return averages.means() | starts.means() | {"lr": self.optimizer.lr}
 
 
-ALGORITHM = Algorithm(ReinforceConfig, Reinforce, LOGGED, needs=("propensities",))
+ALGORITHM = Algorithm(ReinforceConfig, Reinforce, LOGGED, needs=("propensities", "rewards"))

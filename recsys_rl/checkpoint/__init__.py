@@ -33,6 +33,7 @@ from recsys_rl.types import (
     Scale,
     UserError,
     World,
+    genres_and_year,
     tensors_of,
 )
 
@@ -105,7 +106,7 @@ def save(path: str | Path, checkpoint: Checkpoint) -> None:
     }
     for name, noun in (("catalogue", checkpoint.catalogue), ("population", checkpoint.population)):
         texts[name], sections[name] = _take_apart(noun)
-    tensors = {f"{name}.{key}": value for name, part in sections.items() for key, value in part.items()}
+    tensors = {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
     sealed.write(path, texts, tensors)
 
 
@@ -224,7 +225,8 @@ def _assemble(texts: Mapping[str, Any], tensors: Mapping[str, Tensor], env: str 
 def _is_curve(curve: object) -> bool:
     """True for a list of rows of four numbers; the bounds of one session are NaN."""
     return isinstance(curve, list) and all(
-        isinstance(row, list) and len(row) == 4 and all(type(x) in (int, float) for x in row) for row in curve
+        isinstance(row, list) and len(row) == 4 and all(type(number) in (int, float) for number in row)
+        for row in curve
     )
 
 
@@ -238,7 +240,8 @@ def _check_world(checkpoint: Checkpoint) -> None:
     if checkpoint.interface.action_sizes != (catalogue.num_items,):
         raise Refused("holds an 'interface' of another catalogue")
     _check_catalogue(catalogue)
-    _check_population(population)
+    if config.platform.simulates:
+        _check_population(population)
     _check_likes(population, catalogue.num_items)
     _check_ranking(population)
     for size in (catalogue.embedding.shape[1], population.taste.shape[1]):
@@ -250,27 +253,42 @@ def _check_world(checkpoint: Checkpoint) -> None:
 def _interface(fields: Mapping[str, Any]) -> Interface:
     """The interface of JSON's values, each of the declared kind and range."""
     try:
-        found = Interface(**{**fields, "context": tuple((name, size) for name, size in fields["context"])})
-        found = dataclasses.replace(
-            found, action_sizes=tuple(found.action_sizes), signals=tuple(found.signals)
+        interface = Interface(
+            **{**fields, "context": tuple((name, size) for name, size in fields["context"])}
         )
-        counts = (found.slate_size, found.visits, *found.action_sizes, *(size for _, size in found.context))
-        lengths = (found.history_length, found.session_length)
-        columns = found.user_columns
-        pieces = (columns.get(name, (name,)) for name, _ in found.context)
-        names = (*found.signals, *(part for parts in pieces for part in parts))
+        interface = dataclasses.replace(
+            interface, action_sizes=tuple(interface.action_sizes), signals=tuple(interface.signals)
+        )
+        counts = (
+            interface.slate_size,
+            interface.visits,
+            *interface.action_sizes,
+            *(size for _, size in interface.context),
+        )
+        lengths = (interface.history_length, interface.session_length)
+        columns = interface.user_columns
+        pieces = (columns.get(name, (name,)) for name, _ in interface.context)
+        names = (*interface.signals, *(name for parts in pieces for name in parts))
         sound = (
-            all(type(x) is int and 0 < x <= _MOST for x in counts)
-            and all(type(x) is int and 0 <= x <= _MOST for x in lengths)
-            and all(type(name) is str and name.isidentifier() for name in names)
-            and all(type(x) is bool for x in (found.repeats, found.events, found.profile, found.relative))
-            and bool(found.context and found.action_sizes)
+            all(type(count) is int and 0 < count <= _MOST for count in counts)
+            and all(type(length) is int and 0 <= length <= _MOST for length in lengths)
+            and all(type(name) is str and _is_name(name) for name in names)
+            and all(
+                type(flag) is bool
+                for flag in (interface.repeats, interface.events, interface.profile, interface.relative)
+            )
+            and bool(interface.context and interface.action_sizes)
         )
     except (KeyError, TypeError, ValueError):
         sound = False
     if not sound:
         raise Refused("holds an 'interface' that is not one")
-    return found
+    return interface
+
+
+def _is_name(name: str) -> bool:
+    """True for the name of a signal or a piece of the context, which columns of a log also give."""
+    return 0 < len(name) <= 100 and name.isprintable() and not set(name) & set("[]")
 
 
 T_Noun = TypeVar("T_Noun", Catalogue, Population)
@@ -279,23 +297,25 @@ T_Noun = TypeVar("T_Noun", Catalogue, Population)
 def _rebuild(kind: type[T_Noun], texts: object, tensors: Mapping[str, Tensor]) -> T_Noun:
     """The dataclass from its texts and tensors; Refused if a field is missing or has a wrong type."""
     what = kind.__name__.lower()
+    if isinstance(texts, dict) and "genre_names" in texts:
+        texts, tensors = _with_attributes(texts, tensors)
     optional = {f.name: f.default for f in dataclasses.fields(kind) if f.default is not dataclasses.MISSING}
     hints = typing.get_type_hints(kind)
     mappings: dict[str, dict[str, Tensor]] = {
-        name: {n.partition(".")[2]: x for n, x in tensors.items() if n.startswith(f"{name}.")}
+        name: {n.partition(".")[2]: tensor for n, tensor in tensors.items() if n.startswith(f"{name}.")}
         for name, hint in hints.items()
         if hint == Mapping[str, Tensor]
     }
-    tensors = {name: x for name, x in tensors.items() if name.partition(".")[0] not in mappings}
-    found = {**optional, **(texts if isinstance(texts, dict) else {}), **tensors, **mappings}
-    if found.get("table_file"):
-        found["embedding"] = _map_table(found)
-    if found.keys() != hints.keys():
-        name = min(found.keys() ^ hints.keys())
-        how = "with the unknown" if name in found else "without the"
+    tensors = {name: tensor for name, tensor in tensors.items() if name.partition(".")[0] not in mappings}
+    values = {**optional, **(texts if isinstance(texts, dict) else {}), **tensors, **mappings}
+    if values.get("table_file"):
+        values["embedding"] = _map_table(values)
+    if values.keys() != hints.keys():
+        name = min(values.keys() ^ hints.keys())
+        how = "with the unknown" if name in values else "without the"
         raise Refused(f"holds a {what} {how} field {name!r}")
     for name, hint in hints.items():
-        value = found[name]
+        value = values[name]
         if name in mappings:
             continue
         if (
@@ -303,45 +323,66 @@ def _rebuild(kind: type[T_Noun], texts: object, tensors: Mapping[str, Tensor]) -
             and isinstance(value, list | tuple)
             and all(type(text) is str for text in value)
         ):
-            found[name] = tuple(value)
+            values[name] = tuple(value)
         elif hint == tuple[ItemFeature, ...]:
-            found[name] = _features(value)
+            values[name] = _features(value)
         elif hint not in (Tensor, str) or not isinstance(value, hint):
             raise Refused(f"holds a {what} whose {name!r} is of the wrong type")
         if isinstance(value, Tensor) and value.dtype != (dtype := _DTYPES.get(name, torch.float32)):
             raise Refused(f"holds a {what} whose {name!r} is {value.dtype} and not {dtype}")
-    if not found["source"].isprintable():  # the commands print it
+    if not values["source"].isprintable():  # the commands print it
         raise Refused(f"holds a {what} whose 'source' has control characters")
-    _check_finite(what, {name: x for name, x in tensors.items() if name != "year"})  # NaN: unknown
-    return kind(**found)
+    _check_finite(what, tensors)
+    return kind(**values)
+
+
+def _with_attributes(
+    texts: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The catalogue of a file of format 3, in which genres and years were fields and not attributes."""
+    genres, year = (dataclasses.asdict(feature) for feature in genres_and_year())
+    others = texts.get("features", [])
+    features = [genres | {"values": texts["genre_names"]}, year]
+    features += others if isinstance(others, list) else [others]
+    moved = {name: f"attributes.{name}" for name in ("genres", "year")}
+    return (
+        {name: text for name, text in texts.items() if name != "genre_names"} | {"features": features},
+        {moved.get(name, name): tensor for name, tensor in tensors.items()},
+    )
 
 
 def _features(entries: object) -> tuple[ItemFeature, ...]:
     """The features of JSON's values; Refused if one is not a feature."""
     try:
         assert isinstance(entries, list | tuple)
-        found = [
-            x if isinstance(x, ItemFeature) else ItemFeature(**{**x, "values": tuple(x["values"])})
-            for x in entries
+        features = [
+            entry
+            if isinstance(entry, ItemFeature)
+            else ItemFeature(**{**entry, "values": tuple(entry["values"])})
+            for entry in entries
         ]
-        texts = [text for x in found for text in (x.name, *x.values)]
+        texts = [text for feature in features for text in (feature.name, *feature.values)]
         sound = all(type(text) is str and text.isprintable() for text in texts)
-        sound = sound and all(x.scale in typing.get_args(Scale) for x in found)
-        sound = sound and all(bool(x.values) == (x.scale == "classes") for x in found)
+        sound = sound and all(feature.scale in typing.get_args(Scale) for feature in features)
+        sound = sound and all(
+            bool(feature.values) == (feature.scale == "classes")
+            for feature in features
+            if feature.scale != "tags"
+        )
     except (AssertionError, KeyError, TypeError):
         sound = False
     if not sound:
         raise Refused("holds a catalogue whose 'features' are not features of items")
-    return tuple(found)
+    return tuple(features)
 
 
-def _map_table(found: Mapping[str, Any]) -> Tensor:
+def _map_table(values: Mapping[str, Any]) -> Tensor:
     """The embedding in the catalogue's own file; Refused if that file has changed."""
-    path, ids = Path(str(found["table_file"])), found.get("item_ids")
+    path, ids = Path(str(values["table_file"])), values.get("item_ids")
     if not isinstance(ids, Tensor) or ids.ndim != 1:
         raise Refused("holds a catalogue whose 'item_ids' is not a list of ids")
     try:
-        if table_sha256(path) != found.get("table_sha256"):
+        if table_sha256(path) != values.get("table_sha256"):
             raise Refused(
                 f"was trained on other item embeddings than {path} holds now (their sha256 differs)",
                 "put that run's file back, or train again",
@@ -354,26 +395,25 @@ def _map_table(found: Mapping[str, Any]) -> Tensor:
 
 def _check_catalogue(catalogue: Catalogue) -> None:
     if catalogue.embedding.ndim != 2:
-        raise Refused("holds a catalogue whose embedding or genres have a wrong shape")
-    rows, columns = catalogue.num_items, len(catalogue.genre_names)
+        raise Refused("holds a catalogue whose embedding has a wrong shape")
+    rows = catalogue.num_items
     named = _take_apart(catalogue)[1]
     gram, share = (named.pop(f"factors.{name}", None) for name in ("gram", "popularity_share"))
     lengths = {len(catalogue.titles), len(catalogue.item_names)}
     if any(tensor.shape[:1] != (rows,) for tensor in named.values()) or not lengths <= {0, rows}:
         raise Refused("holds a catalogue whose fields disagree in their number of items")
-    if catalogue.genres.shape != (rows, columns):
-        raise Refused("holds a catalogue whose embedding or genres have a wrong shape")
     _check_factors(catalogue, gram, share)
-    for name in ("genres", "popularity"):
-        values = getattr(catalogue, name)
-        if bool(((values < 0) | (values > 1)).any()):
-            raise Refused(f"holds a catalogue whose {name!r} has values outside 0 .. 1")
+    if bool(((catalogue.popularity < 0) | (catalogue.popularity > 1)).any()):
+        raise Refused("holds a catalogue whose 'popularity' has values outside 0 .. 1")
     for feature in catalogue.features:
-        values = catalogue.attributes.get(feature.name)
-        if values is None or values.ndim != 1:
+        values, tags = catalogue.attributes.get(feature.name), feature.scale == "tags"
+        if values is None or values.shape != ((rows, len(feature.values)) if tags else (rows,)):
             raise Refused(f"holds a catalogue without the attribute {feature.name!r} that its policy sees")
-        if feature.values and bool(((values < 0) | (values >= len(feature.values))).any()):
-            raise Refused(f"holds a catalogue whose {feature.name!r} has values without a name")
+        if feature.scale in ("tags", "partial") and values.dtype != torch.float32:
+            raise Refused(f"holds a catalogue whose {feature.name!r} is {values.dtype} and not torch.float32")
+        highest = 1 if tags else len(feature.values) - 1
+        if feature.values and not bool(((values >= 0) & (values <= highest)).all()):
+            raise Refused(f"holds a catalogue whose {feature.name!r} has values outside 0 .. {highest}")
 
 
 def _check_factors(catalogue: Catalogue, gram: Tensor | None, share: Tensor | None) -> None:
@@ -423,7 +463,10 @@ def _check_ranking(population: Population) -> None:
     ranking = population.ranking
     if ranking and (
         ranking.keys() - {"drawn"} != names
-        or any(x.ndim or x.dtype != torch.float32 or not bool(x.isfinite()) for x in ranking.values())
+        or any(
+            tensor.ndim or tensor.dtype != torch.float32 or not bool(tensor.isfinite())
+            for tensor in ranking.values()
+        )
     ):
         raise Refused("holds a population whose 'ranking' is not that of its embeddings")
 

@@ -27,7 +27,8 @@ from torch import Tensor
 from recsys_rl.errors import error_text
 from recsys_rl.types import UserError
 
-FORMAT = 3
+FORMAT = 4
+OLDEST = 3  # that can still be read
 _KEY = "recsys_rl"
 _ZEROS = "0" * 64
 _MAX_HEADER = 100_000_000  # bytes; the safetensors format's own limit
@@ -166,11 +167,11 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     version = texts.pop("format", None)
     if type(version) is int and version > FORMAT:
         raise Refused(f"has format {version}, newer than the {FORMAT} of this version", "update recsys_rl")
-    if type(version) is int and version < FORMAT:
+    if type(version) is int and version < OLDEST:
         raise Refused(
             f"has format {version}, of an earlier version than the {FORMAT} of this one", "train again"
         )
-    if version != FORMAT or not _proves_itself(blob, 8 + length, texts.pop("sha256", None)):
+    if type(version) is not int or not _proves_itself(blob, 8 + length, texts.pop("sha256", None)):
         raise Refused("is truncated or altered (its content does not match its hash)")
     try:
         return texts, safetensors.torch.load(blob)

@@ -62,13 +62,21 @@ class LearnedFile:
     @property
     def tensors(self) -> dict[str, Tensor]:
         """All weights of the networks, by name."""
-        return {f"{place}.{n}": x for place, m in enumerate(self.members) for n, x in m.state_dict().items()}
+        return {
+            f"{index}.{n}": tensor
+            for index, m in enumerate(self.members)
+            for n, tensor in m.state_dict().items()
+        }
 
     @property
     def home(self) -> Mapping[str, Any]:
         """The platform behind the log (checkpoint/home.py); {} if people made it."""
         home: Mapping[str, Any] = self.info.get("home", {})
         return home
+
+    @property
+    def note(self) -> str:
+        return ""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -90,8 +98,8 @@ def save_users(path: Path, users: LearnedFile) -> None:
         "version": VERSION,
         "facts": {
             "interface": dataclasses.asdict(facts.interface),
-            "signals": [dataclasses.asdict(x) for x in facts.signals],
-            "streams": [dataclasses.asdict(x) for x in facts.streams],
+            "signals": [dataclasses.asdict(signal) for signal in facts.signals],
+            "streams": [dataclasses.asdict(stream) for stream in facts.streams],
             **{name: getattr(facts, name) for name in ("catalogue", "platform", "log")},
         },
         "kinds": dataclasses.asdict(users.members[0].kinds),
@@ -111,9 +119,11 @@ def save_users(path: Path, users: LearnedFile) -> None:
     )
     for name, noun in nouns:
         texts[name], sections[name] = _take_apart(noun)
-    for place, member in enumerate(users.members):
-        sections[f"member{place}"] = member.state_dict()
-    sealed.write(path, texts, {f"{a}.{b}": x for a, part in sections.items() for b, x in part.items()})
+    for index, member in enumerate(users.members):
+        sections[f"member{index}"] = member.state_dict()
+    sealed.write(
+        path, texts, {f"{a}.{b}": tensor for a, section in sections.items() for b, tensor in section.items()}
+    )
 
 
 def load_users(path: str | Path, finished: bool = True) -> LearnedFile:
@@ -129,15 +139,15 @@ def load_users(path: str | Path, finished: bool = True) -> LearnedFile:
         if not path.name:
             raise Refused("is not a file", AGAIN)
         stat = path.stat() if path.is_file() else None
-        found = _loaded(path, stat and (stat.st_mtime_ns, stat.st_size, stat.st_ino))
+        file = _loaded(path, stat and (stat.st_mtime_ns, stat.st_size, stat.st_ino))
     except Refused as refused:
         mend = AGAIN if "train" in refused.mend else refused.mend
         raise UserError(f"{path} {refused.cause}: {mend}.") from refused
-    if finished and found.fitting:
+    if finished and file.fitting:
         raise UserError(
             f"{path} holds users whose fit was interrupted: finish it with recsys-rl fit-users --resume."
         )
-    return found
+    return file
 
 
 @functools.lru_cache(2)  # a run reads its users at several places
@@ -166,7 +176,7 @@ def _loaded(path: Path, version: object) -> LearnedFile:
         facts, kinds = _facts(texts["facts"], sections), typed(SignalKinds, texts["kinds"])
         means = sections["items"]["means"]
         sound = (
-            sections.keys() <= {*_SECTIONS, *(f"member{place}" for place in range(min(number, 100)))}
+            sections.keys() <= {*_SECTIONS, *(f"member{index}" for index in range(min(number, 100)))}
             and facts.interface.action_sizes == (items,)
             and are_facts(facts)
             and are_kinds(kinds, len(facts.signals))
@@ -175,9 +185,11 @@ def _loaded(path: Path, version: object) -> LearnedFile:
         tables = item_tables(world.catalogue, means)
         sizes = context_sizes(facts.interface, facts.given, world.catalogue)
         members = []
-        for place in range(number if sound else 0):
-            weights = sections[f"member{place}"]
-            sound = sound and all(is_float(x, *x.shape, most=MOST_WEIGHT) for x in weights.values())
+        for index in range(number if sound else 0):
+            weights = sections[f"member{index}"]
+            sound = sound and all(
+                is_float(tensor, *tensor.shape, most=MOST_WEIGHT) for tensor in weights.values()
+            )
             network = UserNetwork(tables, sizes, kinds, torch.Generator().manual_seed(0))
             network.load_state_dict(weights)
             members.append(network)
@@ -204,8 +216,8 @@ def _facts(texts: Mapping[str, Any], sections: Mapping[str, Mapping[str, Tensor]
         raise ValueError("a text")
     return UserFacts(
         interface=_interface(texts["interface"]),
-        signals=tuple(typed(Signal, x, math.inf) for x in texts["signals"]),
-        streams=tuple(typed(Stream, x) for x in texts["streams"]),
+        signals=tuple(typed(Signal, signal, math.inf) for signal in texts["signals"]),
+        streams=tuple(typed(Stream, stream) for stream in texts["streams"]),
         of_signals=own["of_signals"],
         users=own["users"],
         given=dict(given),

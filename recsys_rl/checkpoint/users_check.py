@@ -28,25 +28,29 @@ def typed(kind: type[T], texts: Mapping[str, Any], most: float = MOST) -> T:
 
     No number is NaN or above ``most``.
     """
-    found = kind(**{name: tuple(x) if isinstance(x, list) else x for name, x in texts.items()})
+    record = kind(
+        **{name: tuple(value) if isinstance(value, list) else value for name, value in texts.items()}
+    )
     for name, hint in typing.get_type_hints(kind).items():
-        if not _fits(hint, getattr(found, name), most):
+        if not _fits(hint, getattr(record, name), most):
             raise ValueError(name)
-    return found
+    return record
 
 
 def _fits(hint: Any, value: Any, most: float) -> bool:
     if typing.get_origin(hint) is tuple:
-        return type(value) is tuple and all(_fits(typing.get_args(hint)[0], x, most) for x in value)
+        return type(value) is tuple and all(_fits(typing.get_args(hint)[0], entry, most) for entry in value)
     if hint is float:
         return type(value) in (int, float) and abs(value) <= most
     return type(value) is hint
 
 
-def is_float(x: Tensor, *shape: int | None, most: float = MOST) -> bool:
+def is_float(values: Tensor, *shape: int | None, most: float = MOST) -> bool:
     """True for float32 of this shape (None: any size) with finite values of at most ``most``."""
-    fits = x.ndim == len(shape) and all(n is None or n == own for n, own in zip(shape, x.shape, strict=True))
-    return fits and x.dtype == torch.float32 and bool((x.abs() <= most).all())
+    fits = values.ndim == len(shape) and all(
+        n is None or n == own for n, own in zip(shape, values.shape, strict=True)
+    )
+    return fits and values.dtype == torch.float32 and bool((values.abs() <= most).all())
 
 
 def are_facts(facts: UserFacts) -> bool:
@@ -54,26 +58,26 @@ def are_facts(facts: UserFacts) -> bool:
     signals, streams, users = facts.signals, facts.streams, facts.users
     sizes, given = dict(facts.interface.context), facts.given
     return (
-        all(len({x.name for x in some}) == len(some) > 0 for some in (signals, streams))
-        and all(x.low <= x.high for x in signals)
-        and {x.name for x in signals if x.visible} == {*facts.interface.signals}
+        all(len({entry.name for entry in some}) == len(some) > 0 for some in (signals, streams))
+        and all(signal.low <= signal.high for signal in signals)
+        and {signal.name for signal in signals if signal.visible} == {*facts.interface.signals}
         and is_float(facts.of_signals, len(signals), len(streams))
         and _ascend(users)
         and len(users) > 0
-        and all(name in sizes and is_float(x, len(users), sizes[name]) for name, x in given.items())
+        and all(name in sizes and is_float(values, len(users), sizes[name]) for name, values in given.items())
     )
 
 
-def _ascend(x: Tensor) -> bool:
+def _ascend(ids: Tensor) -> bool:
     """True for int64 (n,) in ascending order, each once."""
-    return x.dtype == torch.int64 and x.ndim == 1 and bool((x[1:] > x[:-1]).all())
+    return ids.dtype == torch.int64 and ids.ndim == 1 and bool((ids[1:] > ids[:-1]).all())
 
 
 def are_kinds(kinds: SignalKinds, signals: int) -> bool:
     """True for the kinds of so many signals."""
     lists = (kinds.binary, kinds.low, kinds.high, kinds.weights, kinds.of_step or kinds.binary)
     return (
-        all(len(x) == signals for x in lists)
+        all(len(entries) == signals for entries in lists)
         and len(kinds.start) == sum(kinds.output_sizes)
         and all(low <= high for low, high in zip(kinds.low, kinds.high, strict=True))
         and min(*kinds.weights, kinds.leave_weight) >= 0

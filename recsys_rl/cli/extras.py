@@ -16,7 +16,11 @@ ABSENT = ("uvloop", "win32")  # asyncio's own loop serves there
 
 def need(extra: str) -> None:
     """Raise UserError, in one sentence, if a package of the extra is missing."""
-    missing = [x for x in PACKAGES[extra] if find_spec(x) is None and (x, sys.platform) != ABSENT]
+    missing = [
+        package
+        for package in PACKAGES[extra]
+        if find_spec(package) is None and (package, sys.platform) != ABSENT
+    ]
     if missing:
         raise UserError(
             f"This command needs packages that are not installed ({', '.join(missing)}): "

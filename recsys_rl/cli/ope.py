@@ -8,7 +8,7 @@ from itertools import takewhile
 
 import tyro
 
-from recsys_rl.cli.parse import checked, parse
+from recsys_rl.cli.parse import checked, joined, parse
 from recsys_rl.errors import UserError
 from recsys_rl.workflows.ope import ope
 from recsys_rl.workflows.ope_config import OpeConfig
@@ -21,6 +21,7 @@ Examples:
   recsys-rl ope --log log.parquet --compare ppo random               their difference, and is it settled?
   recsys-rl ope --log log.parquet --target mine.parquet              your own policy's probabilities
   recsys-rl ope --log clicks.csv --target mine.csv --compare target logged      your own log
+  recsys-rl ope --log newer.csv --checkpoint mine.pt                 a policy that was trained on such a log
   recsys-rl ope --log kuairand-random --target mine.parquet                     a public log
 
 docs/09_logs.md: when the numbers can be trusted."""
@@ -32,7 +33,7 @@ class OpeOptions(OpeConfig):
 
     policy: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Row of the evaluation table to judge: ppo, ppo-greedy, random, popularity ... (default: the
-    checkpoint's own policy, sampled). Of your own log: random."""
+    checkpoint's own policy, sampled). Of your own log without a checkpoint: random."""
 
     def __post_init__(self) -> None:
         """Check nothing here: the OpeConfig made from these options checks the values."""
@@ -45,16 +46,16 @@ def run(argv: list[str]) -> None:
 def ope_options(argv: list[str]) -> OpeConfig:
     """The settings from the command line. Raises UserError; `--help` raises SystemExit(0)."""
     _check_compare(argv)
-    options = parse(OpeOptions, OpeOptions(), argv, "recsys-rl ope", TEXT)
+    options = parse(OpeOptions, OpeOptions(), joined(argv, "log"), "recsys-rl ope", TEXT)
     return checked(OpeConfig, options)
 
 
 def _check_compare(argv: Sequence[str]) -> None:
     """Raise UserError unless two names follow each --compare."""
-    for place, word in enumerate(argv):
+    for index, word in enumerate(argv):
         option, equals, first = word.partition("=")
         if option != "--compare":
             continue
-        rest = takewhile(lambda x: not x.startswith("-"), argv[place + 1 :])
+        rest = takewhile(lambda argument: not argument.startswith("-"), argv[index + 1 :])
         if len([*rest]) + bool(equals and first) != 2:
             raise UserError("--compare needs two policies, as in --compare ppo random.")

@@ -21,7 +21,7 @@ def parse(cls: type[T], default: T, argv: list[str], prog: str, description: str
     ``--help`` prints inherited options of files (tables/columns.py), which are keywords, after the others.
     """
     declared = cls.__dataclass_fields__.items()  # type: ignore[attr-defined]
-    cls.__dataclass_fields__ = dict(sorted(declared, key=lambda x: x[1].kw_only))  # type: ignore[attr-defined]
+    cls.__dataclass_fields__ = dict(sorted(declared, key=lambda entry: entry[1].kw_only))  # type: ignore[attr-defined]
     return tyro.cli(
         cls,
         prog=prog,
@@ -33,12 +33,30 @@ def parse(cls: type[T], default: T, argv: list[str], prog: str, description: str
     )
 
 
+LISTS = ("log", "weights")
+"""Options of several values that ``peek`` reads; the others have one."""
+
+
 def peek(argv: Sequence[str], *names: str) -> Any:
     """The options that decide the defaults of all others; None for an absent option."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name in names:
-        parser.add_argument(f"--{name}", nargs="?")
+        parser.add_argument(f"--{name}", nargs="*" if name in LISTS else "?")
     return parser.parse_known_args(argv)[0]
+
+
+def joined(argv: Sequence[str], name: str) -> list[str]:
+    """The options with one --NAME A B in place of --NAME A --NAME B."""
+    option, values, others, taking = f"--{name}", list[str](), list[str](), False
+    for word in argv:
+        first, equals, value = word.partition("=")
+        if word.startswith("--"):
+            taking = first == option
+        if not taking:
+            others.append(word)
+        elif word != option:
+            values.append(value if equals and first == option else word)
+    return [*others, option, *values] if values else list(argv)
 
 
 def checked(config: type[T], options: Any) -> T:

@@ -162,28 +162,32 @@ def _argv_of_rank(argv: list[str], job: Job, config: Config) -> list[str]:
         return [*_without(argv, ("run",), ("resume",)), "--run", str(job.folder)]
     if job.seeds:
         options = {"seed": settings.seed, "name": settings.name, "init-from": settings.init_from}
-        own = {name: str(x) for name, x in options.items() if x is not None}
-        words = [word for name, x in own.items() for word in (f"--{name}", x)]
+        own = {name: str(value) for name, value in options.items() if value is not None}
+        words = [word for name, value in own.items() for word in (f"--{name}", value)]
         return [*_without(argv, ("seeds", *own)), *words]
     return argv
 
 
 def _without(argv: list[str], options: tuple[str, ...], flags: tuple[str, ...] = ()) -> list[str]:
     """``argv`` without these flags, and without these options and their values."""
-    kept, words = [], iter(argv)
+    rest, words = [], iter(argv)
     for word in words:
         name, equals, _ = word.partition("=")
         if name.removeprefix("--").replace("_", "-") in options and name.startswith("--"):
             if not equals:
                 next(words, None)
         elif not (name.startswith("--") and name.removeprefix("--") in flags):
-            kept.append(word)
-    return kept
+            rest.append(word)
+    return rest
 
 
 def train_options(argv: list[str]) -> Job:
     """The settings, and the run to resume. Raises UserError; `--help` raises SystemExit(0)."""
-    given = peek(argv, "algo", "env", "data", "config", "run", "checkpoint")
+    given = peek(argv, "algo", "env", "data", "config", "run", "checkpoint", "log")
+    if given.log:
+        from recsys_rl.cli.logs import with_log  # polars
+
+        argv = with_log(argv, given)
     if names_a_source(given.data):
         source_of(given.data, typed=True)
     file = {} if given.config is None else _read_settings(Path(given.config), given.env)
@@ -204,8 +208,8 @@ def train_options(argv: list[str]) -> Job:
     chosen = {"algo": DEFAULT_ALGO, "env": DEFAULT_ENV, **base, **file, **typed}
     if folder is not None:
         _check_same_world(folder, base, chosen["env"], given.data)
-    kept, note = _of_chosen(file, chosen, given) if file else ({}, "")
-    over = overlay(overlay(base, kept), {name: chosen[name] for name in ("algo", "env")})
+    settings, note = _of_chosen(file, chosen, given) if file else ({}, "")
+    over = overlay(overlay(base, settings), {name: chosen[name] for name in ("algo", "env")})
     if given.data is not None:
         over = overlay(over, {"data_config": {"data": given.data}})
     if given.checkpoint is None and not brought:  # these bring their items
@@ -247,7 +251,8 @@ def _settings_of_items(given: Any) -> dict[str, Any]:
 def _brought(argv: list[str], env: str) -> dict[str, Any]:
     """The settings that the file of the platform brings, of users who were learned for example."""
     file = platform_of(env).file if isinstance(env, str) else None
-    return {} if file is None else brought_settings(env, vars(peek(argv, file.field.replace("_", "-"))))
+    names = () if file is None else tuple(name.replace("_", "-") for name in file.fields)
+    return brought_settings(env, vars(peek(argv, *names)))
 
 
 def _parse(argv: list[str], settings: Mapping[str, Any], file: str | None) -> Any:
@@ -311,13 +316,13 @@ def _of_chosen(file: Mapping[str, Any], chosen: Mapping[str, Any], given: Any) -
         return dict(file), ""  # a later check raises the error
     before = section_classes(whose["algo"], whose["env"], data)
     after = section_classes(chosen["algo"], chosen["env"], given.data or data)
-    kept, left_out = dict(file), []
+    settings, left_out = dict(file), []
     for name in before:
-        part = kept.get(name)
-        if before[name] is not after[name] and isinstance(part, Mapping):
+        section = settings.get(name)
+        if before[name] is not after[name] and isinstance(section, Mapping):
             lost = hints(before[name]).keys() - hints(after[name]).keys()
-            gone = [field for field in part if field in lost]
-            kept[name] = {field: value for field, value in part.items() if field not in gone}
+            gone = [field for field in section if field in lost]
+            settings[name] = {field: value for field, value in section.items() if field not in gone}
             left_out += gone
     notes = []
     if any(whose[name] != chosen[name] for name in ("algo", "env")):
@@ -330,7 +335,7 @@ def _of_chosen(file: Mapping[str, Any], chosen: Mapping[str, Any], given: Any) -
             f"These settings of --config {given.config} are left out, as this run does not have them: "
             f"{', '.join(left_out)}."
         )
-    return kept, " ".join(notes)
+    return settings, " ".join(notes)
 
 
 def _check_same_world(folder: Path, base: Mapping[str, Any], env: str, data: str | None) -> None:

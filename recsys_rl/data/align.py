@@ -20,8 +20,8 @@ from recsys_rl.types import Catalogue, UserError, World
 def rotation(old: Tensor, new: Tensor) -> Tensor:
     """R (D, D) that minimises ||new R - old|| for vectors (n, D) of the same items."""
     left, _, right = torch.linalg.svd(new.double().T @ old.double())
-    found: Tensor = left @ right
-    return found
+    product: Tensor = left @ right
+    return product
 
 
 def align(world: World, before: Catalogue) -> tuple[World, str]:
@@ -41,7 +41,7 @@ def align(world: World, before: Catalogue) -> tuple[World, str]:
             f"--init-from: its embeddings have {before.embedding.shape[1]} numbers, and those of this run "
             f"have {size}: give --embedding-dim {before.embedding.shape[1]}, or train without --init-from."
         )
-    shares = [bias.share_of(x) for x in (before, catalogue)]
+    shares = [bias.share_of(items) for items in (before, catalogue)]
     if shares[0] != shares[1]:
         raise UserError(
             f"--init-from: its embeddings have a --popularity-share of {shares[0]:g}, and those of this run "

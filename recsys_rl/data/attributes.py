@@ -18,7 +18,7 @@ from recsys_rl.types import Catalogue, World
 from recsys_rl.utils.seeding import generators
 
 Draw = Callable[[int, torch.Generator], Tensor]
-"""From a number of rows and a generator to the values (rows, ...)."""
+"""Draws the values (rows, ...), from a number of rows and a generator."""
 
 CREATOR_SHARE = 1 / 3
 """Creators for each item."""
@@ -76,14 +76,14 @@ def require(
     seconds = catalogue.attributes["duration"]  # (I,); whole numbers stand for texts (tables/items.py)
     wrong = ~((seconds > 0) & seconds.isfinite())  # (I,)
     if not seconds.is_floating_point():
-        found = "but the column holds texts"
+        problem = "but the column holds texts"
     elif bool(wrong.any()):
         row = int(wrong.nonzero()[0])
-        found = f"but that of item {shown(catalogue.id_of(row))} is {seconds[row].item():g}"
+        problem = f"but that of item {shown(catalogue.id_of(row))} is {seconds[row].item():g}"
     else:
         return
     raise UserError(
-        f"{platform} needs the duration of each item as a number of seconds above 0, {found}: mend the "
+        f"{platform} needs the duration of each item as a number of seconds above 0, {problem}: mend the "
         f"column 'duration' of the file about the items, or leave it out (the data: "
         f"{one_line(catalogue.source)})."
     )
@@ -146,6 +146,6 @@ def principal_axes(embedding: Tensor, number: int) -> Tensor:
     return axes
 
 
-def zscore(x: Tensor) -> Tensor:
-    """Standardise; zero if ``x`` is constant."""
-    return (x - x.mean()) / x.std(correction=0).clamp_min(1e-6)
+def zscore(values: Tensor) -> Tensor:
+    """Standardise; zero if ``values`` are constant."""
+    return (values - values.mean()) / values.std(correction=0).clamp_min(1e-6)

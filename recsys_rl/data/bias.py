@@ -39,14 +39,14 @@ def of_users(unit: Tensor, share: float) -> Tensor:
     """(N, D) float32: unit vectors of users (N, D - 1) with popularity's share; unchanged if it is 0."""
     if not share:
         return unit
-    part = (1 - share) ** 0.5 * unit.double()
-    return torch.cat([part, part.new_full((len(part), 1), share**0.5)], 1).float()
+    scaled = (1 - share) ** 0.5 * unit.double()
+    return torch.cat([scaled, scaled.new_full((len(scaled), 1), share**0.5)], 1).float()
 
 
 def share_of(catalogue: Catalogue) -> float:
     """The share s of popularity in this catalogue's embeddings, 0 without one."""
-    found = catalogue.factors.get("popularity_share")
-    return 0.0 if found is None else float(found)
+    share = catalogue.factors.get("popularity_share")
+    return 0.0 if share is None else float(share)
 
 
 def without(embedding: Tensor) -> Tensor:

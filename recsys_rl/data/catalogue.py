@@ -17,7 +17,7 @@ from recsys_rl.data.embeddings import Bools, learn_embeddings, unit_rows
 from recsys_rl.data.world_check import check_world
 from recsys_rl.settings.fields import Count, Finite, Range
 from recsys_rl.settings.shared import DataConfig, EnvConfig
-from recsys_rl.types import Catalogue, InteractionLog, Population, UserError, World
+from recsys_rl.types import Catalogue, InteractionLog, Population, UserError, World, genres_and_year
 from recsys_rl.utils.download import cache_folder
 from recsys_rl.utils.tensor_cache import digest, read_tensors, write_tensors
 from recsys_rl.utils.user_hashes import user_hashes
@@ -141,19 +141,18 @@ def unrated_items(
     popularity_seed: list[int],
     quality_seed: list[int],
 ) -> Catalogue:
-    """Items without genres and year. Popularity and quality are drawn as in ``synthetic_world``."""
+    """Items without genres and known years. Popularity and quality are drawn as in ``synthetic_world``."""
     num_items = len(embedding)
     return Catalogue(
         embedding=embedding,
         item_ids=torch.arange(num_items),
         titles=titles,
-        genres=torch.zeros(num_items, 0),
-        genre_names=(),
         popularity=torch.from_numpy(0.01 ** np.random.default_rng(popularity_seed).random(num_items)).float(),
         quality=torch.from_numpy(np.random.default_rng(quality_seed).beta(5, 3, num_items)).float(),
-        year=torch.full((num_items,), torch.nan),
         available=torch.ones(num_items, dtype=torch.bool),
         source=source,
+        attributes={"genres": torch.zeros(num_items, 0), "year": torch.full((num_items,), torch.nan)},
+        features=genres_and_year(),
     )
 
 
@@ -276,7 +275,7 @@ def _learn_world(
     liked = (learned.earlier + learned.later)[:, chosen].sorted_indices()
     embedding, likes = unit_rows(learned.item_factors[chosen]), learned.item_likes[chosen]
     taste, profile = unit_rows(learned.taste), unit_rows(learned.profile)
-    earlier, later = (part[learned.heldout][:, chosen] for part in (learned.earlier, learned.later))
+    earlier, later = (matrix[learned.heldout][:, chosen] for matrix in (learned.earlier, learned.later))
     ours = profile[learned.heldout]
     checked = check_world(embedding, ours, popularity_share, likes, earlier, later, log.timed)
     if popularity_share:
@@ -339,24 +338,22 @@ def _assemble(
     like_threshold: float,
     popularity_share: float,
 ) -> tuple[Catalogue, Population]:
-    rows, kept = tensors["rows"], int(tensors["num_kept"])
+    rows, num_kept = tensors["rows"], int(tensors["num_kept"])
     which = (
-        f"the {num_items} most liked of {kept} items"
-        if kept >= num_items
-        else f"all {kept} items ({num_items} were asked for)"
+        f"the {num_items} most liked of {num_kept} items"
+        if num_kept >= num_items
+        else f"all {num_kept} items ({num_items} were asked for)"
     )
     catalogue = Catalogue(
         embedding=tensors["embedding"],
         item_ids=log.item_ids[rows],
         titles=tuple(log.titles[row] for row in rows.tolist()),
-        genres=log.genres[rows],
-        genre_names=log.genre_names,
         popularity=tensors["popularity"],
         quality=tensors["quality"],
-        year=log.year[rows],
         available=torch.ones(len(rows), dtype=torch.bool),
         source=f"{log.source}: {which} with at least {min_item_likes} likes by training users",
         attributes={name: values[rows] for name, values in log.attributes.items()},
+        features=log.features,
         item_names=tuple(log.item_names[row] for row in rows.tolist()) if log.item_names else (),
         factors={
             "norm": tensors["factor_norm"],

@@ -118,7 +118,7 @@ def learn_embeddings(
 def first_likes(log: InteractionLog, like_threshold: float) -> tuple[Ints, Ints]:
     """Rows (users, items) of the likes by user, then time. Of repeated likes only the first counts."""
     liked = np.flatnonzero(log.ratings.numpy() >= like_threshold)
-    users, items, times = (x.numpy()[liked] for x in (log.users, log.items, log.times))
+    users, items, times = (column.numpy()[liked] for column in (log.users, log.items, log.times))
     order = np.lexsort((times, users))  # a stable sort: events of one second keep the order of the log
     users, items = users[order], items[order]
     first = np.sort(np.unique(users * len(log.item_ids) + items, return_index=True)[1])
@@ -133,8 +133,8 @@ def confidence(
         return np.ones(len(users), dtype=np.float32)
     liked = log.ratings.numpy() >= like_threshold
     pairs = (log.users.numpy() * len(log.item_ids) + log.items.numpy())[liked]
-    known, place = np.unique(pairs, return_inverse=True)
-    total = np.log1p(np.bincount(place, weights=log.weights.numpy()[liked].astype(np.float64)))
+    known, pair = np.unique(pairs, return_inverse=True)
+    total = np.log1p(np.bincount(pair, weights=log.weights.numpy()[liked].astype(np.float64)))
     own = total[np.searchsorted(known, users * len(log.item_ids) + items)]
     by_training = own[~heldout[users]]
     mean = by_training.mean() if len(by_training) else own.mean()

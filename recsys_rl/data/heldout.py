@@ -24,7 +24,7 @@ def heldout_rows(log: DecisionLog, population: Population, heldout_fraction: flo
         of_heldout = torch.cat([of_heldout, of_heldout + len(population.user_names)])
     heldout = torch.isin(log.users, ids[of_heldout])
     strange = ~torch.isin(log.users, ids)
-    others, place = log.users[strange].unique(return_inverse=True)
+    others, user = log.users[strange].unique(return_inverse=True)
     if len(others):
-        heldout[strange] = torch.from_numpy(split_users(others.tolist(), heldout_fraction, seed))[place]
+        heldout[strange] = torch.from_numpy(split_users(others.tolist(), heldout_fraction, seed))[user]
     return heldout

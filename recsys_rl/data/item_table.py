@@ -34,8 +34,8 @@ def write_table(path: Path, parts: Iterable[Floats], shape: tuple[int, int]) -> 
             temporary = Path(file.name)
             header = {"descr": "<f4", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
-            for part in parts:
-                file.write(np.ascontiguousarray(part, dtype="<f4").data)
+            for block in parts:
+                file.write(np.ascontiguousarray(block, dtype="<f4").data)
         temporary.replace(path)
     except OSError as error:
         raise UserError(

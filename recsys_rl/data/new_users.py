@@ -54,27 +54,27 @@ def new_users(
     taste = fold_in(like_matrix(users, items, shape, trust), factors, gram=gram)
     profile = fold_in(like_matrix(users[first], items[first], shape, trust[first]), factors, gram=gram)
     enough = np.bincount(users, minlength=shape[0]) >= embeddings.MIN_USER_LIKES
-    kept = np.flatnonzero(enough & points_somewhere(taste) & points_somewhere(profile))
+    chosen = np.flatnonzero(enough & points_somewhere(taste) & points_somewhere(profile))
     which = f"with at least {embeddings.MIN_USER_LIKES} likes of known items"
-    if not len(kept):
+    if not len(chosen):
         raise UserError(
             f"{log.source}: none of its {shape[0]:,} users is {which}: give more of their events, or lower "
             "--like-threshold."
         )
-    source = f"{log.source}: {about_likes(log, least)}; {len(kept):,} of {shape[0]:,} users, those {which}"
-    earlier = torch.from_numpy(np.bincount(users[first], minlength=shape[0])[kept])
+    source = f"{log.source}: {about_likes(log, least)}; {len(chosen):,} of {shape[0]:,} users, those {which}"
+    earlier = torch.from_numpy(np.bincount(users[first], minlength=shape[0])[chosen])
     source += f", with {about_profiles(earlier, log.timed)}"
     if lacking.any():
         events = int(torch.from_numpy(lacking)[log.items].sum())
         source += f"; {events:,} events of {int(lacking.sum()):,} unknown items are dropped"
     return Population(
-        taste=user_vectors(catalogue, taste[kept]),
-        profile=user_vectors(catalogue, profile[kept]),
-        user_ids=log.user_ids[torch.from_numpy(kept)],
+        taste=user_vectors(catalogue, taste[chosen]),
+        profile=user_vectors(catalogue, profile[chosen]),
+        user_ids=log.user_ids[torch.from_numpy(chosen)],
         train=torch.zeros(0, dtype=torch.int64),
-        heldout=torch.arange(len(kept)),
+        heldout=torch.arange(len(chosen)),
         source=source,
-        user_names=tuple(log.user_names[row] for row in kept.tolist()) if log.user_names else (),
+        user_names=tuple(log.user_names[row] for row in chosen.tolist()) if log.user_names else (),
     )
 
 

@@ -59,18 +59,18 @@ def load_open_bandit(data_dir: str | Path, logger: str = "random", campaign: str
             f"Open Bandit has no log {logger}/{campaign}: choose a logger of {', '.join(LOGGERS)} and a "
             f"campaign of {', '.join(CAMPAIGNS)}."
         )
-    place = Path(data_dir) / logger / campaign
-    if not place.is_dir():
+    folder = Path(data_dir) / logger / campaign
+    if not folder.is_dir():
         raise UserError(
             f"{data_dir} has no folder {logger}/{campaign}: give the folder of Open Bandit's data."
         )
     name = f"{campaign}.csv"
     columns = ["timestamp", "item_id", "position", "click", "propensity_score", *USER_FEATURES]
-    frame = _table(place, name, columns)
+    frame = _table(folder, name, columns)
     # Rows of one request have the same time; the order of the file decides between them.
     frame = frame.sort("timestamp", maintain_order=True)
-    items = _table(place, "item_context.csv", ["item_id", "item_feature_0", *ITEM_FEATURES]).sort("item_id")
-    rows, number = f"{place / name}", len(items)
+    items = _table(folder, "item_context.csv", ["item_id", "item_feature_0", *ITEM_FEATURES]).sort("item_id")
+    rows, number = f"{folder / name}", len(items)
     _check(frame, number, rows)
     codes = [items[column].rank("dense").to_numpy() - 1 for column in ITEM_FEATURES]
     return OpenBandit(
@@ -102,31 +102,31 @@ def open_bandit_decisions(data_dir: str | Path | None, cache_dir: str | Path | N
         )
     root, logger, campaign = Path(data_dir), "random", "all"
     if (root / "item_context.csv").is_file():
-        place = root.resolve()
-        root, logger, campaign = place.parents[1], place.parent.name, place.name
-    found = load_open_bandit(root, logger, campaign)
-    number, features = found.num_items, found.item_features
+        folder = root.resolve()
+        root, logger, campaign = folder.parents[1], folder.parent.name, folder.name
+    log = load_open_bandit(root, logger, campaign)
+    number, features = log.num_items, log.item_features
     classes = {
         name: {item: f"class {int(code)}" for item, code in enumerate(features[:, k].tolist())}
         for k, name in enumerate(ITEM_FEATURES)
     }
     facts = ItemFacts(attributes=classes | {"item_feature_0": dict(enumerate(features[:, -1].tolist()))})
-    shares = found.items.bincount(minlength=number).float() / len(found.items)
-    uniform = logger == "random" and bool((found.propensities * number - 1).abs().max() < 1e-3)
+    shares = log.items.bincount(minlength=number).float() / len(log.items)
+    uniform = logger == "random" and bool((log.propensities * number - 1).abs().max() < 1e-3)
     design = by_design(number, "items at each place")
     return single_decisions(
-        found.times.unique(return_inverse=True)[1],
-        found.items,
-        found.clicks,
-        found.propensities,
+        log.times.unique(return_inverse=True)[1],
+        log.items,
+        log.clicks,
+        log.propensities,
         signal="click",
         logger=design if uniform else f"{logger} (propensities of the file)",
-        catalogue=catalogue_of_items(range(number), facts, shares, found.source),
+        catalogue=catalogue_of_items(range(number), facts, shares, log.source),
         ids=[str(item) for item in range(number)],
-        times=found.times,
+        times=log.times,
         context={
-            "place": torch.nn.functional.one_hot(found.positions, PLACES),
-            "user": found.user_features,
+            "place": torch.nn.functional.one_hot(log.positions, PLACES),
+            "user": log.user_features,
         },
     )
 
@@ -140,21 +140,21 @@ def one_hot(frame: pl.DataFrame, columns: Sequence[str]) -> Tensor:
     return torch.from_numpy(np.concatenate(parts, 1))
 
 
-def _table(place: Path, name: str, columns: Sequence[str]) -> pl.DataFrame:
-    raw = read_member(place, name)
+def _table(folder: Path, name: str, columns: Sequence[str]) -> pl.DataFrame:
+    raw = read_member(folder, name)
     try:
         frame = pl.read_csv(io.BytesIO(raw), columns=list(columns))
         if "timestamp" in columns:
             frame = frame.with_columns(pl.col("timestamp").str.to_datetime(time_unit="us", time_zone="UTC"))
     except (pl.exceptions.PolarsError, ValueError) as error:
         reason = str(error).split("\n", 1)[0]
-        raise UserError(f"{place / name} is not a file of Open Bandit ({reason}): get it again.") from error
+        raise UserError(f"{folder / name} is not a file of Open Bandit ({reason}): get it again.") from error
     if not len(frame):
-        raise UserError(f"{place / name} has no rows: get it again.")
+        raise UserError(f"{folder / name} has no rows: get it again.")
     return frame
 
 
-def _check(frame: pl.DataFrame, number: int, place: str) -> None:
+def _check(frame: pl.DataFrame, number: int, where: str) -> None:
     checks = {
         f"an item outside 0..{number - 1}": ~pl.col("item_id").is_between(0, number - 1),
         "a position outside 1..3": ~pl.col("position").is_between(1, 3),
@@ -166,4 +166,4 @@ def _check(frame: pl.DataFrame, number: int, place: str) -> None:
     for complaint, wrong in checks.items():
         rows = frame.filter(wrong.fill_null(True))  # a missing value fits no range
         if len(rows):
-            raise UserError(f"{place} has {complaint} in {len(rows)} rows: get the file again.")
+            raise UserError(f"{where} has {complaint} in {len(rows)} rows: get the file again.")

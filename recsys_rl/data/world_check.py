@@ -70,7 +70,7 @@ def check_world(
     if not len(users):
         return {}
     users = np.sort(np.random.default_rng(0).permutation(users)[:most])
-    seen, relevant = (torch.from_numpy(part[users].toarray() > 0) for part in (earlier, later))
+    seen, relevant = (torch.from_numpy(matrix[users].toarray() > 0) for matrix in (earlier, later))
     t = bias.places(likes.astype(np.float64))
 
     def with_share(share: float) -> Tensor:
@@ -81,7 +81,7 @@ def check_world(
     theirs = ndcg(torch.from_numpy(likes).float().expand(len(users), -1), seen, relevant)
     tried = {other: with_share(other).mean().item() for other in SHARES}
     best = max(SHARES, key=lambda other: tried[other])
-    found = {
+    ranking = {
         "users": len(users),
         "embeddings": ours.mean().item(),
         "popularity": theirs.mean().item(),
@@ -90,7 +90,7 @@ def check_world(
         "best": tried[best],
         **({} if timed else {"drawn": 1.0}),
     }
-    return {name: torch.tensor(value, dtype=torch.float32) for name, value in found.items()}
+    return {name: torch.tensor(value, dtype=torch.float32) for name, value in ranking.items()}
 
 
 def about_check(ranking: Mapping[str, Tensor], share: float = 0.0) -> str:
@@ -102,20 +102,20 @@ def about_check(ranking: Mapping[str, Tensor], share: float = 0.0) -> str:
     """
     if not ranking:
         return ""
-    value = {name: float(x) for name, x in ranking.items()}
+    value = {name: float(number) for name, number in ranking.items()}
     ours, theirs = value["embeddings"], value["popularity"]
     people = f"{value['users']:,.0f} held-out {'user' if value['users'] == 1 else 'users'}"
     likes = f"the later likes of {people}"
     if "drawn" in value:
         likes = f"the likes of {people} that a hash drew, as the log has no times,"
-    found = f"the embeddings rank {likes} with NDCG@{K} {ours:.3f}, popularity with {theirs:.3f}"
+    finding = f"the embeddings rank {likes} with NDCG@{K} {ours:.3f}, popularity with {theirs:.3f}"
     remedy = ""
     if not share and value["best"] > ours + 2 * value["error"]:
         remedy = f"; --popularity-share {value['share']:g} ranks them with {value['best']:.3f}"
     if ours - theirs > -2 * value["error"]:
-        return found + remedy
+        return finding + remedy
     return (
-        f"warning: {found}: the tastes of the simulated users are not those of the log, and returns say "
+        f"warning: {finding}: the tastes of the simulated users are not those of the log, and returns say "
         "little about its people"
         + (remedy or "; more events, other --embedding-dim or --like-threshold may help")
     )

@@ -41,14 +41,14 @@ class Group(Ranks):
     def __init__(self, group: dist.ProcessGroup) -> None:
         self.group, self.rank, self.size = group, dist.get_rank(), dist.get_world_size()
 
-    def average(self, x: Tensor) -> None:
+    def average(self, values: Tensor) -> None:
         with _reaching():
-            dist.all_reduce(x, group=self.group)
-        x.div_(self.size)
+            dist.all_reduce(values, group=self.group)
+        values.div_(self.size)
 
     def gather(self, mine: Mapping[str, Tensor]) -> list[Mapping[str, Tensor]]:
         """Send tensors in the safetensors format, because torch would use pickle."""
-        own = {name: x.detach().cpu().contiguous().clone() for name, x in mine.items()}
+        own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in mine.items()}
         blob = torch.frombuffer(bytearray(safetensors.torch.save(own)), dtype=torch.uint8)
         lengths = list(torch.zeros(self.size, 1, dtype=torch.int64))
         with _reaching():

@@ -7,8 +7,11 @@ PLATFORMS = {
     "long-video": "recsys_rl.env.long_video:PLATFORM",
     "social-feed": "recsys_rl.env.social_feed:PLATFORM",
     "learned": "recsys_rl.users.platform:PLATFORM",
+    "own-log": "recsys_rl.env.own_log:PLATFORM",
     "gym": "recsys_rl.foreign.gym:PLATFORM",
 }
+OF_TABLES = "own-log"
+"""The platform of people's own tables of decisions, which --log alone chooses."""
 WITHOUT_ID = ("gym",)  # Gymnasium already has ids for these environments
 
 

@@ -39,7 +39,9 @@ class UpNext:
     weight: float
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
-        profile, current = (obs.context[:, self.interface.place_of(x)] for x in ("profile", "current_item"))
+        profile, current = (
+            obs.context[:, self.interface.place_of(piece)] for piece in ("profile", "current_item")
+        )
         playing = current.any(1, keepdim=True)
         query = torch.where(playing, torch.lerp(current, profile, self.weight), profile)  # (N, D)
         scores = query @ self.catalogue.embedding.T  # (N, I)
@@ -122,7 +124,10 @@ def fixed_load(catalogue: Catalogue, interface: Interface) -> dict[str, Policy]:
 
 
 def ad_threshold(catalogue: Catalogue, interface: Interface) -> dict[str, Policy]:
-    return {f"threshold {x:g}": WithAds(catalogue, interface, threshold=x) for x in THRESHOLDS}
+    return {
+        f"threshold {threshold:g}": WithAds(catalogue, interface, threshold=threshold)
+        for threshold in THRESHOLDS
+    }
 
 
 def up_next(catalogue: Catalogue, interface: Interface) -> dict[str, Policy]:

@@ -181,7 +181,7 @@ class Watching(NamedTuple):
     idle: Tensor  # (N,) int64: requests in a row without a pick and without a finished quarter
 
     def after(self, starts: Tensor, picked: Tensor, left: Tensor, completion: Tensor) -> Watching:
-        """After a request in which ``starts`` (N,), -1 for none, starts.
+        """The state after a request in which ``starts`` (N,), -1 for none, starts.
 
         ``picked`` (N,): by a pick. ``left`` (N,): the video that played was left, with this ``completion``.
         """
@@ -278,7 +278,7 @@ class LongVideo(visits.Visiting):
         texts = [attributes.origins(self.catalogue, {"duration": DURATIONS, "creator": attributes.CREATORS})]
         if not self.catalogue.knows_quality:
             texts.append("the data hold no ratings that differ, so no video is catchy")
-        if not bool(self.catalogue.genres.any()):
+        if not bool(self.catalogue.tags.any()):
             texts.append("the data hold no categories, so no user tires of a category")
         if self.visits > 1:
             texts.append("habits of users and the days on which they return are assumed")
@@ -292,7 +292,7 @@ class LongVideo(visits.Visiting):
     @cached_property
     def categories(self) -> Tensor:
         """(I, G) genres as unit vectors (zero where an item has none)."""
-        return self.catalogue.unit_genres
+        return self.catalogue.unit_tags
 
     @cached_property
     def hold_of_item(self) -> Tensor:
@@ -354,7 +354,7 @@ class LongVideo(visits.Visiting):
             (state.num_watched, 0, math.inf),
             (state.subscribed, -1, math.inf),
         )
-        within = all(bool(((x >= low) & (x <= high)).all()) for x, low, high in ranges)
+        within = all(bool(((values >= low) & (values <= high)).all()) for values, low, high in ranges)
         return within and visits.possible(state.life)
 
     def visible(self, user_state: LongVideoState) -> dict[str, Tensor]:
@@ -381,12 +381,12 @@ class LongVideo(visits.Visiting):
         affinity = self._affinity_of_current(state)  # (N,)
         hold, none = self._hold(state, affinity)  # (N,) each
         chance = position_based(want, none, config.seeing_exponent)  # (N, K)
-        place = draw_at(chance, random[:, 0])  # (N,), -1 for none
-        playing, picked = state.current >= 0, place >= 0
+        index = draw_at(chance, random[:, 0])  # (N,), -1 for none
+        playing, picked = state.current >= 0, index >= 0
         watches_on = playing & ~picked & (random[:, 1] < hold.sigmoid())
         ends = watches_on & (state.quarters == QUARTERS - 1)
         left = playing & (ends | ~watches_on)
-        started = torch.where(picked, place, torch.where(ends & shown[:, 0], 0, -1))  # (N,)
+        started = torch.where(picked, index, torch.where(ends & shown[:, 0], 0, -1))  # (N,)
 
         completion = torch.where(ends, 1.0, state.quarters / QUARTERS)  # (N,)
         subscribed = completion * self._subscribes(state, affinity)
@@ -410,7 +410,7 @@ class LongVideo(visits.Visiting):
             CHANCE: chance,
             TRUST: shown * state.trust.unsqueeze(1),
         }
-        signals = torch.stack([columns.get(place, nothing) for place in range(8)], -1)  # (N, K, S)
+        signals = torch.stack([columns.get(index, nothing) for index in range(8)], -1)  # (N, K, S)
         event = torch.stack([completion, state.clicked, subscribed, state.ad_clicked], -1)  # (N, 4)
         event = torch.nn.functional.pad(event * left.unsqueeze(1), (0, 4)).unsqueeze(1)  # (N, 1, S)
         events = Events(state.current.masked_fill(~left, -1).unsqueeze(1), event)
@@ -505,8 +505,11 @@ class LongVideo(visits.Visiting):
         reward = torch.addcmul(column(stays), p, column(w_click + left_now - stays)).addcmul_(starts, start)
 
         of_current = expected_completion(hold.sigmoid(), state.quarters)  # (N,)
-        lost, kept = playing * (of_current - done), playing * (of_current - config.trust_midpoint)  # (N,)
-        trust = torch.addcmul(column(kept), starts, self._completes(affinity, block) - config.trust_midpoint)
+        lost = playing * (of_current - done)  # (N,)
+        trust_step = playing * (of_current - config.trust_midpoint)  # (N,)
+        trust = torch.addcmul(
+            column(trust_step), starts, self._completes(affinity, block) - config.trust_midpoint
+        )
         trust = trust.addcmul_(p, column(-lost)).mul_(config.trust_rate)  # (N, b)
         return reward, torch.minimum(trust, column(1 - state.trust))
 
@@ -613,9 +616,9 @@ def as_uniform(luck: Tensor) -> Tensor:
     return (luck >> 8).float() / 2**24
 
 
-def column(x: Tensor) -> Tensor:
+def column(values: Tensor) -> Tensor:
     """(N,) beside (N, b)."""
-    return x.unsqueeze(-1)
+    return values.unsqueeze(-1)
 
 
 DURATIONS = "log-normal with median 10 min and log deviation 0.8, within 1 min .. 2 h"
@@ -713,16 +716,18 @@ def step(
 def as_state(users: LongVideo, interface: Interface, obs: FollowedObs) -> LongVideoState:
     """The state at this request of users of whom this is known: the video that plays is visible."""
     config, known = users.config, obs.known
-    embedding, progress = (obs.context[:, interface.place_of(x)] for x in ("current_item", "progress"))
+    embedding, progress = (
+        obs.context[:, interface.place_of(piece)] for piece in ("current_item", "progress")
+    )
     playing, quarters = progress[:, 0] == 0, progress[:, 1:].argmax(1)  # (N,) each
     # The video that plays is the one with this embedding. It was shown in this session.
     if obs.exclude is None:  # among candidates
-        found = (embedding @ users.catalogue.embedding.T).argmax(1)
+        item = (embedding @ users.catalogue.embedding.T).argmax(1)
     else:
         like = rows.dot_rows(embedding.contiguous(), users.catalogue.embedding, obs.exclude.clamp_min(0))
-        place = like.masked_fill(obs.exclude < 0, -torch.inf).argmax(1, keepdim=True)
-        found = obs.exclude.gather(1, place)[:, 0]
-    current = torch.where(playing, found, -1)
+        nearest = like.masked_fill(obs.exclude < 0, -torch.inf).argmax(1, keepdim=True)
+        item = obs.exclude.gather(1, nearest)[:, 0]
+    current = torch.where(playing, item, -1)
     of_current = users.categories[current.clamp_min(0)] * column(playing)
     nothing = torch.zeros_like(known["trust"])
     return LongVideoState(
@@ -753,9 +758,9 @@ def paid_within(p: Tensor, requests: Tensor, quarters: Tensor | None = None) -> 
             return expected_completion(p), 1 + p * (1 + p * (1 + p))
         quarters = torch.zeros_like(requests)
     paid, taken, there = torch.zeros_like(p), torch.zeros_like(p), torch.ones_like(p)
-    for place in range(QUARTERS):
-        done = quarters + place
-        now = there * ((requests > place) & (done < QUARTERS))
+    for quarter in range(QUARTERS):
+        done = quarters + quarter
+        now = there * ((requests > quarter) & (done < QUARTERS))
         paid = paid + now * ((1 - p) * done / QUARTERS + p * (done == QUARTERS - 1))
         taken, there = taken + now, there * p
     return paid, taken
@@ -781,7 +786,7 @@ def expert_scores(
 
     The video that plays is worth what it pays when it is left now, or when the user stays.
     """
-    number = {name: x.unsqueeze(-1) for name, x in numbers.items()}  # (1,) or (N, 1)
+    number = {name: value.unsqueeze(-1) for name, value in numbers.items()}  # (1,) or (N, 1)
     config, state, catalogue = users.config, as_state(users, interface, obs), users.catalogue
     w_complete, w_click, w_subscribe, w_sameness, _ = stream_weights(users.streams).tolist()
     clock = obs.context[:, interface.place_of("clock")]  # (N, 1)

@@ -74,12 +74,12 @@ class RecEnv:
         events = isinstance(user_model, EventUsers)
         if history_length is None and isinstance(user_model, WindowUsers):
             history_length = user_model.history_length
-        visible = [place for place, signal in enumerate(user_model.signals) if signal.visible]
+        visible = [index for index, signal in enumerate(user_model.signals) if signal.visible]
         self.interface = make_interface(
             catalogue,
             context=user_model.context,
             given={name: piece.shape[1] for name, piece in pieces.items()},
-            signals=[user_model.signals[place].name for place in visible],
+            signals=[user_model.signals[index].name for index in visible],
             session_length=config.max_episode_steps,
             slate_size=user_model.slate_size,
             repeats=user_model.repeats,
@@ -197,8 +197,8 @@ class RecEnv:
         excluded = self.session.excluded  # (N, X)
         if excluded is None:
             return expected
-        place = torch.where((excluded >= start) & (excluded < stop), excluded - start, -1)
-        return categorical.forbid_(expected.unsqueeze(1), None, place).squeeze(1)
+        column = torch.where((excluded >= start) & (excluded < stop), excluded - start, -1)
+        return categorical.forbid_(expected.unsqueeze(1), None, column).squeeze(1)
 
     def statistics(self) -> dict[str, Tensor]:
         """Empty: observations and rewards are not normalised."""
@@ -228,9 +228,9 @@ class RecEnv:
                 "The saved sessions do not fit this environment: resume with the data and the settings of "
                 "the run that saved them."
             )
-        user_state = dataclasses.replace(user_state, **_part(state, "user_state."))
-        session = dataclasses.replace(session, **_part(state, "session."))
-        finite = all(bool(x.isfinite().all()) for x in state.values())
+        user_state = dataclasses.replace(user_state, **_fields_of(state, "user_state."))
+        session = dataclasses.replace(session, **_fields_of(state, "session."))
+        finite = all(bool(tensor.isfinite().all()) for tensor in state.values())
         if not (finite and self._possible(session) and self.user_model.possible(user_state)):
             raise UserError(
                 "The saved sessions hold impossible numbers: give a whole checkpoint of this version, or "
@@ -246,7 +246,7 @@ class RecEnv:
                 return False
         in_time = (session.steps >= 0) & (session.steps < self.config.max_episode_steps)
         known = [items for items in (session.history, session.shown_items) if items is not None]
-        there = all(bool(((x >= -1) & (x < self.catalogue.num_items)).all()) for x in known)
+        there = all(bool(((ids >= -1) & (ids < self.catalogue.num_items)).all()) for ids in known)
         return bool(in_time.all()) and there
 
     def _look_at_availability(self) -> None:
@@ -275,8 +275,8 @@ class RecEnv:
         if not len(ended):
             return user_state, session, terminated, truncated, discount
 
-        def pick(x: Tensor) -> Tensor:
-            return x.index_select(0, ended)
+        def pick(tensor: Tensor) -> Tensor:
+            return tensor.index_select(0, ended)
 
         rested, gap = self.user_model.come_back(tree_map(pick, user_state), pick(chance))
         later = tree_map(pick, session).next_visit(gap)
@@ -373,19 +373,23 @@ def _twice(items: Tensor) -> int | None:
 
 def _flat(user_state: UserState, session: Session) -> dict[str, Tensor]:
     parts = {"user_state": user_state, "session": session}
-    return {f"{part}.{name}": x for part, tree in parts.items() for name, x in tensors_of(tree).items()}
+    return {
+        f"{section}.{name}": tensor
+        for section, tree in parts.items()
+        for name, tensor in tensors_of(tree).items()
+    }
 
 
-def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Any]:
+def _fields_of(state: Mapping[str, Tensor], prefix: str) -> dict[str, Any]:
     """The fields of one dataclass; those of a mapping, ``extra.b`` say, are put together again."""
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for name, value in state.items():
         field, nested, key = name.removeprefix(prefix).partition(".")
         if name.startswith(prefix) and nested:
-            found.setdefault(field, {})[key] = value
+            fields.setdefault(field, {})[key] = value
         elif name.startswith(prefix):
-            found[field] = value
-    return found
+            fields[field] = value
+    return fields
 
 
 def _layout(state: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:

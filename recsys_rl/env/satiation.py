@@ -116,7 +116,7 @@ class Satiation:
     @cached_property
     def genres(self) -> Tensor:
         """(I, G) genres as unit vectors (zero where an item has none)."""
-        return self.catalogue.unit_genres
+        return self.catalogue.unit_tags
 
     def sample(self, users: Tensor) -> SatiationState:
         taste = self.population.taste.index_select(0, users)  # (N, D)
@@ -291,7 +291,7 @@ def expert_scores(
         score_i = appeal_i + price min(change of patience_i, 1 - p) - near (n - 1) / 10 tiresomeness_i
         price   = patience + ahead n / 10 + last [n <= 3]                        [n steps are left]
     """
-    number = {name: x.unsqueeze(-1) for name, x in numbers.items()}  # (1,) or (N, 1)
+    number = {name: value.unsqueeze(-1) for name, value in numbers.items()}  # (1,) or (N, 1)
     state = SatiationState(**obs.known, profile=obs.context[:, interface.place_of("profile")])
     reward, change = users.prospects_of(state, items)  # (N, C) each
     assert obs.history is not None

@@ -225,14 +225,14 @@ class ShortVideo(visits.Visiting):
     @cached_property
     def _of_streams(self) -> Tensor:
         """(M,): the places of the signals that the streams sum."""
-        places = {signal.name: place for place, signal in enumerate(self.signals)}
+        places = {signal.name: index for index, signal in enumerate(self.signals)}
         names = ("skip", "watch", "liked", "shared", "followed", "seconds")
         return torch.tensor([places[name] for name in names], device=self.catalogue.embedding.device)
 
     @cached_property
     def tags(self) -> Tensor:
         """(I, G) tags as unit vectors (zero where a video has none)."""
-        return self.catalogue.unit_genres
+        return self.catalogue.unit_tags
 
     @cached_property
     def axes(self) -> Tensor:
@@ -242,7 +242,9 @@ class ShortVideo(visits.Visiting):
     @cached_property
     def coordinates(self) -> Tensor:
         """(I, 2): z, the standardised coordinates of the videos on the axes."""
-        return torch.stack([zscore(x) for x in (self.catalogue.embedding @ self.axes).unbind(1)], 1)
+        return torch.stack(
+            [zscore(coordinate) for coordinate in (self.catalogue.embedding @ self.axes).unbind(1)], 1
+        )
 
     @cached_property
     def facts(self) -> Tensor:
@@ -314,7 +316,7 @@ class ShortVideo(visits.Visiting):
         location, spread = self._of_stayers(user_state, appeal, facts), user_state.spread.unsqueeze(1)
         likes = (appeal - config.like_cost).sigmoid()
         if generator is None:
-            found = watch_time.expected(satisfaction, location, spread, facts.of_leavers)
+            watching = watch_time.expected(satisfaction, location, spread, facts.of_leavers)
             liked = satisfaction * likes
             shared, followed = config.share_rate * liked, config.follow_rate * liked
             commented = config.comment_rate * liked
@@ -324,7 +326,7 @@ class ShortVideo(visits.Visiting):
             normal = torch.randn(3, *appeal.shape, generator=generator, device=appeal.device)
             stays = chance[0] < satisfaction
             of_leaving = facts.leave, config.leave_noise, facts.duration, config.skip_seconds
-            found = watch_time.drawn(stays, location, spread, *of_leaving, normal[0])
+            watching = watch_time.drawn(stays, location, spread, *of_leaving, normal[0])
             liked = (stays & (chance[1] < likes)).float()
             shared = liked * (chance[2] < config.share_rate)
             followed = liked * (chance[3] < config.follow_rate)
@@ -333,8 +335,8 @@ class ShortVideo(visits.Visiting):
             steps = self._steps_of_mood(user_state, normal[1:])
         signals = torch.stack(
             [
-                *(found.ratio, liked, shared, followed, found.skip, found.watch),
-                *(found.ratio * facts.duration, satisfaction, *steps, commented),
+                *(watching.ratio, liked, shared, followed, watching.skip, watching.watch),
+                *(watching.ratio * facts.duration, satisfaction, *steps, commented),
             ],
             -1,
         )  # (N, K, S)
@@ -431,12 +433,12 @@ class ShortVideo(visits.Visiting):
         appeal = appeal.sub_(of_creators, alpha=config.creator_wear)  # (N, b)
         stays = appeal.sigmoid()
         location = self._of_stayers(user_state, appeal, facts)
-        found = watch_time.expected(stays, location, user_state.spread.unsqueeze(1), facts.of_leavers)
+        watching = watch_time.expected(stays, location, user_state.spread.unsqueeze(1), facts.of_leavers)
         liked = stays * (appeal - config.like_cost).sigmoid()
         weight = {stream.name: stream.weight for stream in self.streams}
         by_like = weight["like"]
         by_like += weight["share"] * config.share_rate + weight["follow"] * config.follow_rate
-        reward = weight["watch"] * found.watch + by_like * liked + weight["skip"] * found.skip
+        reward = weight["watch"] * watching.watch + by_like * liked + weight["skip"] * watching.skip
         fed = config.patience_feed * stays - config.patience_drain + config.after_gain * after
         return reward, torch.minimum(fed, (MOST_PATIENCE - user_state.patience).unsqueeze(1))
 
@@ -461,9 +463,9 @@ class ShortVideo(visits.Visiting):
             every: Tensor = by_creator[:, creators] + self.config.tag_wear * (of_tags @ self.tags.T)
             return every[user]
         items = items.clamp_min(0)
-        found: Tensor = by_creator[user].gather(1, creators[items])
-        found = found.add_(products(of_tags[user], self.tags, items), alpha=self.config.tag_wear)
-        return found
+        wear: Tensor = by_creator[user].gather(1, creators[items])
+        wear = wear.add_(products(of_tags[user], self.tags, items), alpha=self.config.tag_wear)
+        return wear
 
     def as_known(self, user_state: ShortVideoState) -> ShortVideoState:
         """The state as a recommender knows a user: the profile for the taste, average habits, no mood."""
@@ -502,8 +504,8 @@ class ShortVideo(visits.Visiting):
     def _forget(self, recent: Tensor, left: Tensor) -> Tensor:
         """``recent`` (N, REMEMBERED) after so many videos without a creator that ``left`` (N,) of c stays."""
         moved = (left.log() / math.log(max(self.config.weariness_kept, 1e-6))).clamp_max(REMEMBERED).round()
-        place = torch.arange(REMEMBERED, device=recent.device) + moved.long().unsqueeze(1)  # (N, REMEMBERED)
-        return recent.gather(1, place.clamp_max(REMEMBERED - 1)).masked_fill(place >= REMEMBERED, -1)
+        slot = torch.arange(REMEMBERED, device=recent.device) + moved.long().unsqueeze(1)  # (N, REMEMBERED)
+        return recent.gather(1, slot.clamp_max(REMEMBERED - 1)).masked_fill(slot >= REMEMBERED, -1)
 
     def _offset(self, user_state: ShortVideoState) -> Tensor:
         """(N,): logits that are the same for every video."""
@@ -667,13 +669,13 @@ def step(
     # The signals from seconds on, of which ``advance`` needs the satisfaction; the mood's steps are unknown.
     answer = torch.nn.functional.pad(felt.view(-1, 1, 1), (7, 3))
     after, _ = users.advance(state, places, Feedback(answer, torch.ones_like(places, dtype=torch.bool)))
-    kept = latent.new_tensor([config.mood_kept, config.mood_kept, 1.0, 1.0])
+    decay = latent.new_tensor([config.mood_kept, config.mood_kept, 1.0, 1.0])
     steps = torch.where(known["begun"], 1 - config.mood_kept**2, 1.0) * config.mood_deviation**2  # (N,)
     moods = latent.new_tensor([1.0, 1.0, 0.0, 0.0]).diag()
     return {
         "taste": state.taste + (numbers["learned"] * push).unsqueeze(1) * users.catalogue.embedding[items],
-        "latent": latent * kept,
-        "doubt": doubt * kept.unsqueeze(1) * kept + steps.view(-1, 1, 1) * moods,
+        "latent": latent * decay,
+        "doubt": doubt * decay.unsqueeze(1) * decay + steps.view(-1, 1, 1) * moods,
         "recent": after.recent,
         "weary_of_tags": after.weary_of_tags,
         "patience": after.patience.clamp_min(LEAST_PATIENCE),
@@ -696,7 +698,7 @@ def expert_scores(
         score_i = reward_i + price min(change of patience_i, MOST_PATIENCE - p) - near (n - 1) / 100 tires_i
         price   = exp(level + lack (1 - p / first_patience) + ahead ln(n / 100))         [n steps are left]
     """
-    number = {name: x.unsqueeze(-1) for name, x in numbers.items()}  # (1,) or (N, 1)
+    number = {name: value.unsqueeze(-1) for name, value in numbers.items()}  # (1,) or (N, 1)
     state = as_state(users, obs.known)
     reward, change = users.prospects_of(state, items)  # (N, C) each
     left = (interface.session_length - obs.known["steps"].unsqueeze(1)).clamp_min(1)  # (N, 1)

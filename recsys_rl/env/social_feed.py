@@ -9,7 +9,7 @@ Hidden state of a user (units in brackets):
 - patience p [start_patience at the start, MOST_PATIENCE at most; the user leaves at 0]
 - ease a [logits], drawn once for each user
 
-What is hidden from a recommender is the taste, the tolerance, the patience and the ease.
+The taste, the tolerance, the patience and the ease are hidden from a recommender.
 
 Item i has an embedding e_i, a creator c_i, a kind k_i, a pull x_i (the sum of the z-scores of log popularity
 and quality, as a z-score), a bid b_i [0 but for ads], and a story has the hours in which it lives. Showing
@@ -237,9 +237,9 @@ class SocialFeed(visits.Visiting):
     @property
     def assumptions(self) -> str:
         """Part of a sentence: where the attributes come from, and those that are always drawn."""
-        found = attributes.origins(self.catalogue, {"kind": KIND_TEXT, "creator": attributes.CREATORS})
+        origins = attributes.origins(self.catalogue, {"kind": KIND_TEXT, "creator": attributes.CREATORS})
         returns = "; so are the days on which users return" if self.visits > 1 else ""
-        return f"{found}; bids, the hours of stories and who follows whom are assumed{returns}"
+        return f"{origins}; bids, the hours of stories and who follows whom are assumed{returns}"
 
     @cached_property
     def kind(self) -> Tensor:
@@ -341,8 +341,8 @@ class SocialFeed(visits.Visiting):
                 self.catalogue, self.places, user_state.since_ad, user_state.hour, user_state.follows
             )
         kind, known = self.kind[items], user_state.follows.gather(1, self.creator[items])  # (N, K)
-        found = living(self.catalogue, user_state.hour, items) & ((kind != SUGGESTION) | (known < 0.5))
-        return found & ((kind != AD) | (user_state.since_ad >= AD_GAP).unsqueeze(1))
+        allowed = living(self.catalogue, user_state.hour, items) & ((kind != SUGGESTION) | (known < 0.5))
+        return allowed & ((kind != AD) | (user_state.since_ad >= AD_GAP).unsqueeze(1))
 
     @cached_property
     def places(self) -> tuple[Tensor, ...]:
@@ -587,12 +587,12 @@ def permitted(
     catalogue: Catalogue, places: tuple[Tensor, ...], since_ad: Tensor, hour: Tensor, follows: Tensor
 ) -> Tensor:
     """(N, I) bool: the items that may be shown; ``places`` has the items of each kind."""
-    found = torch.ones(len(hour), catalogue.num_items, dtype=torch.bool, device=hour.device)
+    allowed = torch.ones(len(hour), catalogue.num_items, dtype=torch.bool, device=hour.device)
     ads = (since_ad >= AD_GAP).unsqueeze(1)  # (N, 1)
     suggested = catalogue.attributes["creator"].long()[places[SUGGESTION]]
-    found.index_copy_(1, places[AD], ads.expand(-1, len(places[AD])))
-    found.index_copy_(1, places[STORY], living(catalogue, hour, places[STORY]))
-    return found.index_copy_(1, places[SUGGESTION], follows.index_select(1, suggested) < 0.5)
+    allowed.index_copy_(1, places[AD], ads.expand(-1, len(places[AD])))
+    allowed.index_copy_(1, places[STORY], living(catalogue, hour, places[STORY]))
+    return allowed.index_copy_(1, places[SUGGESTION], follows.index_select(1, suggested) < 0.5)
 
 
 def creator_embeddings(catalogue: Catalogue) -> Tensor:
@@ -654,8 +654,9 @@ def add_attributes(world: World, seed: int) -> World:
         named["expires"] = named["born"] + torch.where(story, STORY_HOURS, float(visits.HOURS))
     organic = (named["kind"] == POST) | story
     named["author"] = torch.where(organic, named["creator"].long(), -1)
-    features = (ItemFeature("kind", "classes", KINDS), ItemFeature("bid", "log"))
-    catalogue = dataclasses.replace(catalogue, attributes=named, features=features)
+    own = (ItemFeature("kind", "classes", KINDS), ItemFeature("bid", "log"))
+    others = (feature for feature in catalogue.features if feature not in own)
+    catalogue = dataclasses.replace(catalogue, attributes=named, features=(*others, *own))
     check_items(catalogue)
     centres, creator = creator_embeddings(catalogue), named["creator"].long()
     weight = torch.bincount(creator, minlength=len(centres)).log()  # (C,), -inf without items
@@ -704,7 +705,7 @@ def begin_visit(config: SocialFeedConfig, catalogue: Catalogue, profiles: Tensor
 
 
 def of_people(world: World, people: Tensor, likes: Sequence[Sequence[int]]) -> Known:
-    """Whom these people follow: users of the data those of the graph, strangers the creators of their likes.
+    """The creators that these people follow: users of the data by the graph, strangers by their likes.
 
     A stranger names a creator by a liked suggestion of this creator.
     """
@@ -778,7 +779,7 @@ def expert_scores(
     """
     assert obs.history is not None and obs.signals is not None
     config, embedding, every = users.config, users.catalogue.embedding, users.facts
-    number = {name: x.unsqueeze(-1) for name, x in numbers.items()}  # (1,) or (N, 1)
+    number = {name: value.unsqueeze(-1) for name, value in numbers.items()}  # (1,) or (N, 1)
     profile, clock, follows = (
         obs.context[:, interface.place_of(name)] for name in ("profile", "clock", FOLLOWS)
     )
@@ -823,7 +824,7 @@ class Followed:
     def through(
         cls, users: SocialFeed, profile: Tensor, follows: Tensor, history: Tensor, dwell: Tensor
     ) -> Followed:
-        """From the items (N, L), -1 padding first, and their dwells (N, L)."""
+        """The state after the items (N, L), -1 padding first, and their dwells (N, L)."""
         config, there = users.config, (history >= 0).to(profile)  # (N, L)
         shown = history.clamp_min(0)
         base, organic, ad, _, _ = users.facts[shown].unbind(-1)  # (N, L) each

@@ -139,7 +139,7 @@ def opening_hours(count: int, generator: torch.Generator) -> Tensor:
     Users are spread evenly over the quantiles, so that few users have the same shares.
     """
     shares = torch.tensor(OPENED_AT, dtype=torch.float64)
-    place = (torch.randperm(count, generator=generator) + 0.5) / count  # (count,), in (0, 1)
-    hour = torch.searchsorted((shares.cumsum(0) / shares.sum())[:-1], place.double())
+    quantile = (torch.randperm(count, generator=generator) + 0.5) / count  # (count,), in (0, 1)
+    hour = torch.searchsorted((shares.cumsum(0) / shares.sum())[:-1], quantile.double())
     day = torch.randint(7, (count,), generator=generator)
     return (24 * day + hour).float() + 0.999 * torch.rand(count, generator=generator)

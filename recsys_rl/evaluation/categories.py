@@ -34,24 +34,24 @@ def categories(
     FEWEST of the users, and ``mean`` {name: [0..1]} of the whole sessions). None if the data hold no
     categories.
     """
-    if not bool(catalogue.genres.any()):
+    if not bool(catalogue.tags.any()):
         return None
     size = -(-session_length // BINS)
     starts = range(0, session_length, size)
-    counts = {name: _counts(catalogue, found, starts, size) for name, found in sessions.items()}
-    shares = torch.stack([_shares(x.sum(0)) for x in counts.values()]).sum(0)  # (G + 1,)
-    order = shares[:-1].argsort(descending=True, stable=True).tolist()
-    named = [x for x in order if shares[x] > 0 and catalogue.genre_names[x] not in TAKEN][:NAMED]
-    rest = [place for place in range(len(shares)) if place not in named]
-    names = [*(catalogue.genre_names[place] for place in named), OTHERS]
+    counts = {name: _counts(catalogue, played, starts, size) for name, played in sessions.items()}
+    shares = torch.stack([_shares(count.sum(0)) for count in counts.values()]).sum(0)  # (G + 1,)
+    order, tags = shares[:-1].argsort(descending=True, stable=True).tolist(), catalogue.tag_names
+    named = [tag for tag in order if shares[tag] > 0 and tags[tag] not in TAKEN][:NAMED]
+    rest = [tag for tag in range(len(shares)) if tag not in named]
+    names = [*(tags[tag] for tag in named), OTHERS]
 
-    def by_name(x: Tensor) -> dict[str, Any]:  # (..., G + 1)
-        columns = [*(x[..., place] for place in named), x[..., rest].sum(-1)]
+    def by_name(values: Tensor) -> dict[str, Any]:  # (..., G + 1)
+        columns = [*(values[..., tag] for tag in named), values[..., rest].sum(-1)]
         return dict(zip(names, (column.tolist() for column in columns), strict=True))
 
     rows = []
-    for name, found in sessions.items():
-        there = _there(found)  # (T, N)
+    for name, played in sessions.items():
+        there = _there(played)  # (T, N)
         every = [min(size, session_length - at) * there.shape[1] for at in starts]  # if no user had left
         present = torch.stack([there[at : at + size].sum() for at in starts]) / torch.tensor(every)
         drawn = max(1, int((present >= FEWEST).cumprod(0).sum()))
@@ -69,7 +69,7 @@ def categories(
         "names": names,
         "parts": [[at + 1, min(at + size, session_length)] for at in starts],
         "length": session_length,
-        "visits": any(found.days is not None for found in sessions.values()),
+        "visits": any(played.days is not None for played in sessions.values()),
         "policies": rows,
     }
 
@@ -83,11 +83,11 @@ def _there(sessions: Sessions) -> Tensor:
 
 def _counts(catalogue: Catalogue, sessions: Sessions, starts: range, size: int) -> Tensor:
     """(parts, G + 1): shown items by category in each part of the session; the last column has none."""
-    genres = catalogue.genres / catalogue.genres.sum(1, keepdim=True).clamp_min(1)  # (I, G)
-    weights = torch.cat([genres, 1 - genres.sum(1, keepdim=True)], 1)  # (I, G + 1)
+    tags = catalogue.tags / catalogue.tags.sum(1, keepdim=True).clamp_min(1)  # (I, G)
+    weights = torch.cat([tags, 1 - tags.sum(1, keepdim=True)], 1)  # (I, G + 1)
     items = sessions.items.cpu().masked_fill(~_there(sessions).unsqueeze(-1), -1)  # (T, N, K)
     parts = [items[at : at + size] for at in starts]
-    shown = [part[part >= 0].bincount(minlength=len(weights)).to(weights.dtype) for part in parts]
+    shown = [ids[ids >= 0].bincount(minlength=len(weights)).to(weights.dtype) for ids in parts]
     return torch.stack(shown) @ weights
 
 

@@ -44,8 +44,8 @@ def tables(entries: Sequence[Entry]) -> list[list[Entry]]:
     Raises UserError if a file is given twice, if the worlds differ in more than the seed, and if a seed has
     two runs of the same settings, or lacks settings that another seed has.
     """
-    for place, entry in enumerate(entries):
-        if entry.path.resolve() in [other.path.resolve() for other in entries[:place]]:
+    for index, entry in enumerate(entries):
+        if entry.path.resolve() in [other.path.resolve() for other in entries[:index]]:
             raise UserError(f"{entry.path} is given twice: name each checkpoint once.")
     groups: dict[int, list[Entry]] = {}
     for entry in entries:
@@ -54,8 +54,8 @@ def tables(entries: Sequence[Entry]) -> list[list[Entry]]:
     if len(groups) > 1 and not cause:
         for group in groups.values():
             _check_one_world(group)
-        first, *others = [{_key(x): x for x in group} for group in groups.values()]
-        named = {_key(x): x.name for x in _named(list(first.values()))}
+        first, *others = [{_key(entry): entry for entry in group} for group in groups.values()]
+        named = {_key(entry): entry.name for entry in _named(list(first.values()))}
         return [
             [dataclasses.replace(by_key[key], name=name) for key, name in named.items()]
             for by_key in (first, *others)
@@ -72,16 +72,20 @@ def row_name(config: Config) -> str:
 def _named(entries: Sequence[Entry]) -> list[Entry]:
     """Entries with names. Equal names get an addition: the file's name, or else the folder's, or the path."""
     names = [row_name(entry.checkpoint.config) for entry in entries]
-    found = []
+    renamed = []
     for entry, name in zip(entries, names, strict=True):
         alike = [other for other, its in zip(entries, names, strict=True) if its == name]
         if len(alike) > 1:
-            for label in (lambda x: x.path.stem, lambda x: x.path.parent.name, lambda x: str(x.path)):
-                if len({label(x) for x in alike}) == len(alike) and label(entry):
+            for label in (
+                lambda entry: entry.path.stem,
+                lambda entry: entry.path.parent.name,
+                lambda entry: str(entry.path),
+            ):
+                if len({label(other) for other in alike}) == len(alike) and label(entry):
                     name = f"{name} ({label(entry)})"
                     break
-        found.append(dataclasses.replace(entry, name=name))
-    return found
+        renamed.append(dataclasses.replace(entry, name=name))
+    return renamed
 
 
 def _settings(config: Config) -> dict[str, Any]:
@@ -103,7 +107,9 @@ def _settings(config: Config) -> dict[str, Any]:
 def _key(entry: Entry) -> tuple[Any, ...]:
     """The settings, to be looked up in a dict; 1 and 1.0 are the same there, as they are in ``_nearest``."""
     settings = _settings(entry.config)
-    return tuple((name, tuple(x) if isinstance(x, list) else x) for name, x in settings.items())
+    return tuple(
+        (name, tuple(value) if isinstance(value, list) else value) for name, value in settings.items()
+    )
 
 
 def _no_mean(groups: Mapping[int, Sequence[Entry]]) -> str:
@@ -139,7 +145,7 @@ def _nearest(entry: Entry, others: Sequence[Entry]) -> str:
         theirs = _settings(other.config)
         return [(name, theirs.get(name)) for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]
 
-    other = min(others, key=lambda x: len(differing(x)))
+    other = min(others, key=lambda candidate: len(differing(candidate)))
     name, value = differing(other)[0]
     option = name.rpartition(".")[2].replace("_", "-")
     return f"--{option} is {value} in {other.path}, not {mine.get(name)}"
@@ -190,7 +196,11 @@ def _same(one: Any, two: Any) -> bool:
     Likes of users and their ranking are not compared: checkpoints of earlier versions have none.
     """
     ours, theirs = (
-        {name: x for name, x in tensors_of(noun).items() if not name.startswith(("likes.", "ranking."))}
+        {
+            name: tensor
+            for name, tensor in tensors_of(noun).items()
+            if not name.startswith(("likes.", "ranking."))
+        }
         for noun in (one, two)
     )
     if ours.keys() != theirs.keys():

@@ -32,33 +32,35 @@ def named(policies: object) -> dict[str, Any]:
     """
     if isinstance(policies, Mapping):
         return dict(policies)
-    found: dict[str, Any] = {}
+    by_name: dict[str, Any] = {}
     for policy in policies if isinstance(policies, list | tuple) else [policies]:
         if isinstance(policy, str):
-            found[policy] = find(policy, "--policy", typed=True)
+            by_name[policy] = find(policy, "--policy", typed=True)
             continue
         name = getattr(policy, "__name__", type(policy).__name__)
-        alike = sum(other == name or other.startswith(f"{name} (") for other in found)
-        found[f"{name} ({alike + 1})" if alike else name] = policy
-    return found
+        alike = sum(other == name or other.startswith(f"{name} (") for other in by_name)
+        by_name[f"{name} ({alike + 1})" if alike else name] = policy
+    return by_name
 
 
-def players(spec: str, found: Any, env: Env, catalogue: Catalogue | None) -> dict[str, tuple[Policy, bool]]:
+def players(
+    spec: str, candidate: Any, env: Env, catalogue: Catalogue | None
+) -> dict[str, tuple[Policy, bool]]:
     """The rows of a policy for ``env``: by name, an agent, and True if it plays greedily.
 
-    ``found`` is an object with ``act``, a Stable-Baselines3 model, or a callable that makes one of these. The
-    callable gets the catalogue if it takes an argument. A model has two rows, sampled and greedy, as our
-    agents have. Raises UserError if ``found`` is not one of these.
+    ``candidate`` is an object with ``act``, a Stable-Baselines3 model, or a callable that makes one of these.
+    The callable gets the catalogue if it takes an argument. A model has two rows, sampled and greedy, as our
+    agents have. Raises UserError if ``candidate`` is not one of these.
     """
-    made = found
-    if inspect.isclass(found) or not (hasattr(found, "act") or hasattr(found, "predict")):
-        if not callable(found):
+    made = candidate
+    if inspect.isclass(candidate) or not (hasattr(candidate, "act") or hasattr(candidate, "predict")):
+        if not callable(candidate):
             raise UserError(
-                f"--policy {spec} is of type {type(found).__name__}: it must have act(obs, greedy) or "
+                f"--policy {spec} is of type {type(candidate).__name__}: it must have act(obs, greedy) or "
                 "predict, or be a callable that makes such an object."
             )
         try:
-            made = found(catalogue) if _takes_argument(found) else found()
+            made = candidate(catalogue) if _takes_argument(candidate) else candidate()
         except Exception as error:
             raise UserError(f"--policy {spec} can't be made ({reason(error)}).") from error
     if callable(getattr(made, "act", None)):
@@ -103,10 +105,10 @@ class Checked:
         least = -1 if len(self.sizes) > 1 else 0  # -1 leaves a place of a slate empty
         bad = (items < least) | (items >= self.sizes.to(items.device))  # (N, K)
         if bool(bad.any()):
-            row, place = bad.nonzero()[0].tolist()
+            row, column = bad.nonzero()[0].tolist()
             raise UserError(
-                f"--policy {self.spec}: act chose item {int(items[row, place])}: items must be 0 to "
-                f"{int(self.sizes[place]) - 1}."
+                f"--policy {self.spec}: act chose item {int(items[row, column])}: items must be 0 to "
+                f"{int(self.sizes[column]) - 1}."
             )
         return Action(items, obs.context.new_zeros(obs.num_rows))
 
@@ -136,7 +138,9 @@ class Model:
             arrays = as_arrays(obs, self.env.interface)
             if isinstance(space, spaces.Dict) and isinstance(arrays, dict):
                 parts = {name: arrays[name] for name in space if name in arrays}
-                if {name: x.shape[1:] for name, x in parts.items()} == {n: x.shape for n, x in space.items()}:
+                if {name: array.shape[1:] for name, array in parts.items()} == {
+                    n: array.shape for n, array in space.items()
+                }:
                     return parts
             elif not isinstance(arrays, dict) and arrays.shape[1:] == space.shape:
                 return arrays
@@ -146,10 +150,10 @@ class Model:
         )
 
 
-def _takes_argument(found: Any) -> bool:
-    """True if ``found`` must be called with one argument, the catalogue."""
+def _takes_argument(maker: Any) -> bool:
+    """True if ``maker`` must be called with one argument, the catalogue."""
     try:
-        parameters = inspect.signature(found).parameters.values()
+        parameters = inspect.signature(maker).parameters.values()
     except (TypeError, ValueError):  # for some built-in types
         return False
     return any(

@@ -64,22 +64,22 @@ def fit_report(
     """
     chosen = torch.linspace(0, held.num_sessions - 1, min(MOST, held.num_sessions)).long()
     held = held.rows(chosen)
-    found = {"learned": _learned(file, held)} | _simple(file, held, fitted)
+    models = {"learned": _learned(file, held)} | _simple(file, held, fitted)
     if users is not None and all_signals is not None:
-        found["truth"] = _truth(file, users, all_signals.rows(chosen))
+        models["truth"] = _truth(file, users, all_signals.rows(chosen))
     values = held.signals[held.shown]  # (R, S)
     kinds = file.members[0].kinds
     signals = []
-    for place, signal in enumerate(file.facts.signals):
-        of_signal = {name: one.signals[place] for name, one in found.items()}
-        scores = _scores(of_signal, values[:, place], kinds.binary[place])
-        signals.append({"name": signal.name, "binary": kinds.binary[place], **scores})
+    for index, signal in enumerate(file.facts.signals):
+        of_signal = {name: one.signals[index] for name, one in models.items()}
+        scores = _scores(of_signal, values[:, index], kinds.binary[index])
+        signals.append({"name": signal.name, "binary": kinds.binary[index], **scores})
     left = held.left_after[held.under_way]  # (R',)
-    leaving = {name: one.leaving for name, one in found.items() if one.leaving is not None}
+    leaving = {name: one.leaving for name, one in models.items() if one.leaving is not None}
     played = _played(file, held)
     weights = file.facts.of_signals @ stream_weights(file.facts.streams)
-    returns = [x.sum((1, 2)) @ weights for x in (held.signals, played)]  # (B,) each
-    alive = _survival(held, found["learned"].leaving)
+    returns = [answers.sum((1, 2)) @ weights for answers in (held.signals, played)]  # (B,) each
+    alive = _survival(held, models["learned"].leaving)
     return {
         "sessions": held.num_sessions,
         "decisions": int(held.lengths.sum()),
@@ -103,8 +103,8 @@ def _learned(file: LearnedFile, held: SessionTable) -> Predictions:
         leaving.append(logits.sigmoid()[there] * (kinds.leave_weight > 0))
         signals.append(
             [
-                (outputs.probability(place) if one else outputs.quantiles(place))[shown]
-                for place, one in enumerate(kinds.binary)
+                (outputs.probability(index) if one else outputs.quantiles(index))[shown]
+                for index, one in enumerate(kinds.binary)
             ]
         )
     means = [torch.stack(parts).mean(0) for parts in zip(*signals, strict=True)]
@@ -115,13 +115,13 @@ def _simple(file: LearnedFile, held: SessionTable, fitted: SessionTable) -> dict
     """The predictions by the item's mean, and by that of the user in the session so far beside it."""
     kinds, signals = file.members[0].kinds, {"popularity": [], "additive": []}  # type: ignore[var-annotated]
     of_items = shrunk_means(fitted, file.world.catalogue.num_items, PRIOR)  # (I, S)
-    for place, (one, means) in enumerate(zip(kinds.binary, of_items.unbind(1), strict=True)):
+    for index, (one, means) in enumerate(zip(kinds.binary, of_items.unbind(1), strict=True)):
         for name, rows in signals.items():
-            known, seen = (_by_means(table, place, means, name == "additive") for table in (held, fitted))
+            known, seen = (_by_means(table, index, means, name == "additive") for table in (held, fitted))
             if one:
                 rows.append(known.clamp(1e-3, 1 - 1e-3))
             else:
-                rest = fitted.signals[..., place][fitted.shown] - seen
+                rest = fitted.signals[..., index][fitted.shown] - seen
                 rows.append(known.unsqueeze(1) + rest[: 2**20].quantile(rest.new_tensor(LEVELS)))
     left = torch.zeros(held.items.shape[1])
     at = min(len(left), fitted.items.shape[1])
@@ -132,12 +132,12 @@ def _simple(file: LearnedFile, held: SessionTable, fitted: SessionTable) -> dict
     }
 
 
-def _by_means(table: SessionTable, place: int, means: Tensor, additive: bool) -> Tensor:
+def _by_means(table: SessionTable, index: int, means: Tensor, additive: bool) -> Tensor:
     """(R,): the mean of each shown item, with ``additive`` plus the user's difference so far."""
     shown = table.shown
     known = means[table.items.clamp_min(0)]  # (B, T, K)
     if additive:
-        rest = ((table.signals[..., place] - known) * shown).sum(2)  # (B, T)
+        rest = ((table.signals[..., index] - known) * shown).sum(2)  # (B, T)
         before = rest.cumsum(1) - rest
         count = shown.sum(2)
         known = known + (before / (count.cumsum(1) - count + PRIOR)).unsqueeze(2)
@@ -161,13 +161,13 @@ def _truth(file: LearnedFile, users: UserModel, table: SessionTable) -> Predicti
         if not all(kinds.binary):
             draws = [users.respond(state, items, shown, noise).signals[..., places] for _ in range(DRAWS)]
             drawn = torch.stack(draws).quantile(mean.new_tensor(LEVELS), 0)  # (Q, B, K, S)
-        found = []
-        for at, (place, one) in enumerate(zip(places, kinds.binary, strict=True)):
+        columns = []
+        for at, (index, one) in enumerate(zip(places, kinds.binary, strict=True)):
             if one or drawn is None:
-                found.append(mean[..., place])
+                columns.append(mean[..., index])
             else:
-                found.append(drawn[..., at].movedim(0, -1))
-        steps.append(found)
+                columns.append(drawn[..., at].movedim(0, -1))
+        steps.append(columns)
         state, leaves = users.advance(state, items, Feedback(table.signals[:, step], shown))
         leaving.append(leaves.float())
     signals = [torch.stack(parts, 1)[table.shown] for parts in zip(*steps, strict=True)]
@@ -179,15 +179,15 @@ def _played(file: LearnedFile, held: SessionTable) -> Tensor:
     """(B, T, K, S): the answers of the learned users to the items of real sessions, for as many steps."""
     network, noise = file.network, torch.Generator().manual_seed(0)
     member = torch.randint(network.num_members, (held.num_sessions,), generator=noise)
-    memory, found = network.begin(held.given, held.num_sessions), torch.zeros_like(held.signals)
+    memory, signals = network.begin(held.given, held.num_sessions), torch.zeros_like(held.signals)
     for step in range(held.items.shape[1]):
         items = held.items[:, step]  # (B, K)
         shown, rows = items >= 0, items.clamp_min(0)
         chance = torch.rand(held.signals[:, step].shape, generator=noise)
         answers = network.drawn(memory, rows, member, chance)
-        found[:, step] = answers * shown.unsqueeze(-1)
-        memory, _ = network.after(memory, rows, shown, found[:, step], member)
-    return found
+        signals[:, step] = answers * shown.unsqueeze(-1)
+        memory, _ = network.after(memory, rows, shown, signals[:, step], member)
+    return signals
 
 
 def _survival(held: SessionTable, leaving: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -200,7 +200,10 @@ def _survival(held: SessionTable, leaving: Tensor | None) -> tuple[Tensor, Tenso
     learned = torch.zeros_like(there, dtype=torch.float32)
     assert leaving is not None
     learned[there] = leaving
-    alive = [torch.cat([x.new_ones(1), (1 - x).cumprod(0)[:-1]]) for x in (real, _hazard(learned, there))]
+    alive = [
+        torch.cat([hazard.new_ones(1), (1 - hazard).cumprod(0)[:-1]])
+        for hazard in (real, _hazard(learned, there))
+    ]
     return alive[0], alive[1]
 
 
@@ -212,11 +215,15 @@ def _hazard(chance: Tensor, there: Tensor) -> Tensor:
 def _kolmogorov(one: Tensor, two: Tensor) -> float:
     """The largest distance of two samples' distribution functions."""
     points = torch.cat([one, two]).sort().values
-    shares = [torch.searchsorted(x.sort().values, points, right=True) / len(x) for x in (one, two)]
+    shares = [
+        torch.searchsorted(sample.sort().values, points, right=True) / len(sample) for sample in (one, two)
+    ]
     return float((shares[0] - shares[1]).abs().max())
 
 
-def _scores(found: Mapping[str, Tensor], values: Tensor, binary: bool) -> dict[str, dict[str, float | None]]:
+def _scores(
+    predictions: Mapping[str, Tensor], values: Tensor, binary: bool
+) -> dict[str, dict[str, float | None]]:
     """Loss, AUC and calibration of each predictor of ``values`` (R,).
 
     The AUC of a number is that of its median, for values above the median of all. The calibration of a
@@ -224,17 +231,21 @@ def _scores(found: Mapping[str, Tensor], values: Tensor, binary: bool) -> dict[s
     quantiles is the largest distance between a level and the share of values below it.
     """
     result: dict[str, dict[str, float | None]] = {"loss": {}, "auc": {}, "calibration": {}}
-    for name, x in found.items():
+    for name, predicted in predictions.items():
         if binary:
-            loss = nn.functional.binary_cross_entropy(x.clamp(1e-6, 1 - 1e-6).double(), values.double())
-            of_bins = [(x[rows].mean() - values[rows].mean()).abs() for rows in x.argsort().chunk(10)]
+            loss = nn.functional.binary_cross_entropy(
+                predicted.clamp(1e-6, 1 - 1e-6).double(), values.double()
+            )
+            of_bins = [
+                (predicted[rows].mean() - values[rows].mean()).abs() for rows in predicted.argsort().chunk(10)
+            ]
             calibration = torch.stack(of_bins).mean()
-            area = auc(x, values > 0.5)
+            area = auc(predicted, values > 0.5)
         else:
-            loss = pinball(x, values.unsqueeze(1))[:, NINE].mean()
-            below = (values.unsqueeze(1) <= x).float().mean(0)
+            loss = pinball(predicted, values.unsqueeze(1))[:, NINE].mean()
+            below = (values.unsqueeze(1) <= predicted).float().mean(0)
             calibration = (below - below.new_tensor(LEVELS)).abs()[NINE].max()
-            area = auc(x[:, len(LEVELS) // 2], values > values.median())
+            area = auc(predicted[:, len(LEVELS) // 2], values > values.median())
         result["loss"][name] = float(loss)
         result["auc"][name] = area
         result["calibration"][name] = float(calibration)
@@ -248,13 +259,13 @@ def print_fit_report(report: Mapping[str, Any]) -> None:
     for row in [*report["signals"], {"name": "leaving", **report["leaving"]}]:
         for number, name in enumerate(row["loss"]):
             cells = [row[what][name] for what in ("loss", "auc", "calibration")]
-            texts = ["" if x is None else f"{x:.4f}" for x in cells]
+            texts = ["" if value is None else f"{value:.4f}" for value in cells]
             title = row["name"] if number == 0 else ""
             print(f"{title:14}{name:14}{texts[0]:>9}{texts[1]:>9}{texts[2]:>13}")
     for name, note in (("lengths", LENGTHS), ("returns", "")):
-        part = report[name]
-        means = f"real {part['real']:.2f}, learned {part['learned']:.2f}"
-        print(f"mean {name}: {means}; distance {part['distance']:.3f}{note}")
+        numbers = report[name]
+        means = f"real {numbers['real']:.2f}, learned {numbers['learned']:.2f}"
+        print(f"mean {name}: {means}; distance {numbers['distance']:.3f}{note}")
     area = report["classifier_auc"]
     print(
         f"AUC of a classifier of {amount(report['sessions'], 'real session')} and as many learned ones: "

@@ -67,12 +67,12 @@ class Priced:
 
 def about_foresight(config: Config, world: World, device: torch.device) -> str:
     """A note if looking ahead gains little in this world; "" if it gains more, or if there is no planner."""
-    found = foresight(config, world, device)
-    if found is None or found.gain > LITTLE:
+    returns = foresight(config, world, device)
+    if returns is None or returns.gain > LITTLE:
         return ""
     return (
         "note: this world hardly needs planning. On training users, the items with the highest reward now "
-        f"earn {found.myopic:.2f} a session, and the planner earns {found.ahead:.2f}: a good ranking is "
+        f"earn {returns.myopic:.2f} a session, and the planner earns {returns.ahead:.2f}: a good ranking is "
         "nearly all that training can find here"
     )
 
@@ -91,11 +91,11 @@ def foresight(config: Config, world: World, device: torch.device) -> Foresight |
     key = search_key(config, world.catalogue, world.population, 0)
     folder = cache_folder(getattr(config.data_config, "cache_dir", None))
     path = Path(folder) / f"foresight-{key[:32]}.safetensors"
-    kept = read_tensors(path)
-    if kept is None or kept.keys() != {"returns"}:
-        kept = {"returns": _play(config, world, device)}
-        write_tensors(path, kept)
-    return Foresight(*kept["returns"].tolist())
+    tensors = read_tensors(path)
+    if tensors is None or tensors.keys() != {"returns"}:
+        tensors = {"returns": _play(config, world, device)}
+        write_tensors(path, tensors)
+    return Foresight(*tensors["returns"].tolist())
 
 
 def _env(config: Config, world: World, rows: int, device: torch.device) -> RecEnv | None:
@@ -119,9 +119,9 @@ def _play(config: Config, world: World, device: torch.device) -> Tensor:
     priced = _priced(config, world, users, device)  # (P, n); the first row is that of `myopic`
     half = len(users) // 2
     best = priced[int(priced[:, :half].mean(1).argmax()), half:].mean()
-    found = torch.stack([priced[0, half:].mean(), best]).double()
-    if Foresight(*found.tolist()).gain > LITTLE:
-        return found.cpu()
+    earned = torch.stack([priced[0, half:].mean(), best]).double()
+    if Foresight(*earned.tolist()).gain > LITTLE:
+        return earned.cpu()
     few = users[: max(FEWEST, PLANNED_STEPS // config.env_config.max_episode_steps)]
     myopic, planned = (returns(make, few).mean() for make in (Myopic, Planner))
     return torch.stack([myopic, planned]).double().cpu()
@@ -132,7 +132,7 @@ def _priced(config: Config, world: World, users: Tensor, device: torch.device) -
     env = _env(config, world, 1, device)
     assert env is not None and isinstance(env.user_model, PatientUsers)
     search = Search.of(env.user_model, env.interface.session_length)
-    pairs = torch.cartesian_prod(*(torch.tensor(x, device=device) for x in search.prices))
+    pairs = torch.cartesian_prod(*(torch.tensor(prices, device=device) for prices in search.prices))
     pairs = torch.cat([pairs.new_zeros(1, 2), pairs])  # (P, 2)
     env = _env(config, world, len(pairs) * len(users), device)
     assert env is not None

@@ -42,8 +42,8 @@ def life_columns(sessions: Sessions) -> dict[str, float]:
     """
     if sessions.days is None:
         return {}
-    found = {"active_days": active_days(sessions.days).double().mean().item()}
+    columns = {"active_days": active_days(sessions.days).double().mean().item()}
     for day in RETENTION:
         there = retained(sessions, day)
-        found[f"d{day}"] = math.nan if there is None else there.double().mean().item()
-    return found | {"churn": sessions.left.double().mean().item()}
+        columns[f"d{day}"] = math.nan if there is None else there.double().mean().item()
+    return columns | {"churn": sessions.left.double().mean().item()}

@@ -26,7 +26,7 @@ from recsys_rl.make import episodes, make_agent, make_env, one_visit
 from recsys_rl.protocols import Env, Policy, Reader, ReadingPolicy
 from recsys_rl.records import EXPERT, TRADE
 from recsys_rl.rivals import tuning
-from recsys_rl.rivals.baselines import RandomPolicy, baseline_makers
+from recsys_rl.rivals.baselines import RandomPolicy, baseline_makers, untried_makers
 from recsys_rl.rivals.linear_bandit import (
     BANDITS,
     BanditSettings,
@@ -245,10 +245,10 @@ def _moved_references(
         return dataclasses.replace(player, note=f"{player.note}; {text}" if player.note else text)
 
     others = upper_bounds(there)
-    found = references(home, there, budget, cache_dir, bandits)
+    makers = references(home, there, budget, cache_dir, bandits)
     return {
         name: make if name in SEARCH_FREE else partial(noted, make)
-        for name, make in found.items()
+        for name, make in makers.items()
         if name not in others
     } | bounds
 
@@ -289,7 +289,9 @@ def learned(entries: Sequence[Entry], table: Table, env: Env) -> dict[str, Playe
         if config.model_config == table.config.model_config:
             agent.share_index(untrained)
         with restoring():
-            agent.load_state_dict({name: x.to(table.device) for name, x in checkpoint.agent.items()})
+            agent.load_state_dict(
+                {name: tensor.to(table.device) for name, tensor in checkpoint.agent.items()}
+            )
         players[entry.name] = Player(agent, False, config, checkpoint)
         players[f"{entry.name}-greedy"] = Player(agent, True, config, checkpoint)
     return players | {"untrained": Player(untrained, False, table.config, entries[0].checkpoint)}
@@ -310,23 +312,26 @@ def references(
     and `expert`. ``bandits``: names of BANDITS; ``estimates``: their probabilities are needed.
     """
     catalogue, population = table.world
+    if not table.config.platform.simulates:  # the others are found by trials in the simulator
+        untried = untried_makers(catalogue, env.interface, table.streams["random"])
+        return {name: partial(_plain, make) for name, make in untried.items()}
     config = one_visit(table.config)
     interface = dataclasses.replace(env.interface, visits=1)
     simple = baseline_makers(env, population.train, table.streams["random"])
-    trade = {f"{TRADE}{name}": found for name, found in config.platform.heuristics.items()}
+    trade = {f"{TRADE}{name}": maker for name, maker in config.platform.heuristics.items()}
     tuned: tuple[str, ...] = ("mf", "mmr", *trade)
     searched: tuple[str, ...] = ("rule", "searched", EXPERT) if interface.profile else (EXPERT,)
     streams = generators(
         0, *tuned, *BANDITS, "rule", "searched", "expert", device=table.device
     )  # the same result for each --seed
 
-    def make_training_env(part: Population, num_rows: int, noise: torch.Generator) -> Env:
-        place = World(catalogue, part)
-        return make_env(config, place, num_rows, noise, training=False, strangers=table.strangers)
+    def make_training_env(group: Population, num_rows: int, noise: torch.Generator) -> Env:
+        world = World(catalogue, group)
+        return make_env(config, world, num_rows, noise, training=False, strangers=table.strangers)
 
     def trainees(name: str) -> tuning.Trainees:
-        part = tuning.training_part(population)
-        return tuning.Trainees(make_training_env, catalogue, part, interface, streams[name])
+        group = tuning.training_part(population)
+        return tuning.Trainees(make_training_env, catalogue, group, interface, streams[name])
 
     def announced(name: str, make: Callable[[], Policy]) -> Player:
         if name == "static-list":  # the others take no time worth a line
@@ -398,8 +403,8 @@ def _custom(policies: Mapping[str, Any], table: Table, env: Env) -> dict[str, Pl
         raw = dataclasses.replace(raw, env_config=raw.platform.config())
     rows = {
         name: row
-        for spec, found in policies.items()
-        for name, row in custom.players(spec, found, env, table.world.catalogue).items()
+        for spec, candidate in policies.items()
+        for name, row in custom.players(spec, candidate, env, table.world.catalogue).items()
     }
     if table.world.is_empty:
         env = table.env(raw)

@@ -24,8 +24,8 @@ from recsys_rl.utils.tensor_cache import digest
 
 def check_once(names: Sequence[str]) -> None:
     """Raise UserError if --policy has a name twice."""
-    for place, name in enumerate(names):
-        if name in names[:place]:
+    for index, name in enumerate(names):
+        if name in names[:index]:
             raise UserError(f"--policy {name} is given twice: name each policy once.")
 
 

@@ -52,8 +52,8 @@ def print_table(result: Mapping[str, Any], heading: str, total_users: int) -> No
     over = "same seeds" if is_foreign(result["rows"]) else "same users"
     if "seeds" in result:
         over = f"mean over {result['seeds']} seeds"
-    whole = result["sessions"]
-    everybody = _people(result, whole)
+    sessions = result["sessions"]
+    everybody = _people(result, sessions)
     gains = {(row["policy"], row["versus"]): row for row in result.get("gains", ())}
     for row in result["paired"]:
         gain, versus = gains.pop((row["policy"], row["versus"]), None), _of_each_seed(row["versus"], result)
@@ -61,19 +61,19 @@ def print_table(result: Mapping[str, Any], heading: str, total_users: int) -> No
         if gain is not None and not math.isnan(gain["gain"]):
             size += f", {_percent(gain)}"
         size += f", {NO_DIFFERENCE}" if in_doubt(row) else ""
-        say(f"{row['policy']} minus {versus}, {over}: {size}{fewer_users(row, whole, everybody)}")
+        say(f"{row['policy']} minus {versus}, {over}: {size}{fewer_users(row, sessions, everybody)}")
     behind = {(row["policy"], row["versus"]) for row in result["paired"] if row["mean"] < 0}
     for row in result["shares"]:
         if row["share"] < 0 and (row["policy"], row["from"]) in behind and not in_doubt(row):
             continue  # the line above said it
         start = _of_each_seed(row["from"], result)
         share = share_text({**row, "from": start})
-        say(f"{row['policy']}: {share}{fewer_users(row, whole, everybody)}")
+        say(f"{row['policy']}: {share}{fewer_users(row, sessions, everybody)}")
     for rival in dict.fromkeys(versus for _, versus in gains):
         each = (gain_text(row) for row in gains.values() if row["versus"] == rival)
         say(f"gain over {rival}, {over}: {', '.join(each)}")
     if result["regret"]:
-        each = (f"{x['policy']} {x['mean']:.3f}{_interval(x)}" for x in result["regret"])
+        each = (f"{row['policy']} {row['mean']:.3f}{_interval(row)}" for row in result["regret"])
         say(f"regret to {result['regret'][0]['versus']}, summed over a session: {', '.join(each)}")
 
 
@@ -115,8 +115,8 @@ def _people(result: Mapping[str, Any], count: int) -> str:
 
 
 def _users(result: Mapping[str, Any], total: int) -> str:
-    whole = total in (0, result["sessions"])
-    count = result["sessions"] if whole else total
+    everyone = total in (0, result["sessions"])
+    count = result["sessions"] if everyone else total
     lives = has_lives(result["rows"])
     who = f"{_people(result, count)}, one {'life' if lives else 'session'} each"
     who = "episodes on unseen seeds" if is_foreign(result["rows"]) else who
@@ -127,7 +127,7 @@ def _users(result: Mapping[str, Any], total: int) -> str:
         return (
             f"means over {result['seeds']} seeds with 95 % intervals over seeds; {result['sessions']:,} {who}"
         )
-    some, rest = ("", "") if whole else (f" of {total:,}", " (--max-users 0 plays all)")
+    some, rest = ("", "") if everyone else (f" of {total:,}", " (--max-users 0 plays all)")
     line = f"{result['sessions']:,}{some} {who}{rest}"
     if any(row["users"] < result["sessions"] for row in result["rows"]):
         line += "; some rows have fewer (--full plays all)"
@@ -164,5 +164,5 @@ def without_nan(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
-        return {key: without_nan(x) for key, x in value.items()}
-    return [without_nan(x) for x in value] if isinstance(value, list) else value
+        return {key: without_nan(entry) for key, entry in value.items()}
+    return [without_nan(entry) for entry in value] if isinstance(value, list) else value

@@ -93,14 +93,14 @@ def _hit(hits: Tensor, group: Tensor, cut: Tensor, inside: Tensor, m: Tensor, go
 
 def _reciprocal(group: Tensor, size: Tensor, good: Tensor) -> Tensor:
     """E[1 / place of the first relevant item]: sum over j of C(m - j, r - 1) / C(m, r) / (a + j)."""
-    found = []
+    sums = []
     for sizes, goods in zip(size, good, strict=True):
         first = int((goods > 0).nonzero()[0])
         above, m, r = sizes[:first].sum(), sizes[first], goods[first]
         j = torch.arange(1, int(m - r) + 2, dtype=torch.float64)
         odds = (_log_choose(m - j, r - 1) - _log_choose(m, r)).exp()
-        found.append((odds / (above + j)).sum())
-    return torch.stack(found)
+        sums.append((odds / (above + j)).sum())
+    return torch.stack(sums)
 
 
 def _similarity(listed: Tensor, inside: Tensor, m: Tensor, embedding: Tensor, k: int) -> Tensor:
@@ -108,8 +108,8 @@ def _similarity(listed: Tensor, inside: Tensor, m: Tensor, embedding: Tensor, k:
     if k < 2:
         return torch.full_like(inside, torch.nan)
     certain, partly = (listed == 1).double(), ((listed > 0) & (listed < 1)).double()
-    sums = [part @ embedding for part in (certain, partly)]  # (N, D) each
-    counts = [part.sum(1) for part in (certain, partly)]
+    sums = [mask @ embedding for mask in (certain, partly)]  # (N, D) each
+    counts = [mask.sum(1) for mask in (certain, partly)]
     pairs = [(total.square().sum(1) - count) / 2 for total, count in zip(sums, counts, strict=True)]
     both = inside * (inside - 1) / (m * (m - 1)).clamp_min(1)
     total = pairs[0] + inside / m * (sums[0] * sums[1]).sum(1) + both * pairs[1]

@@ -19,9 +19,9 @@ def auc(scores: Tensor, positive: Tensor) -> float | None:
     count = int(positive.sum())
     if not 0 < count < len(positive):
         return None
-    _, place, counts = scores.double().unique(return_inverse=True, return_counts=True)
+    _, index, counts = scores.double().unique(return_inverse=True, return_counts=True)
     last = counts.cumsum(0)
-    ranks = (last - (counts - 1) / 2.0)[place]  # (R,): mean rank of ties, from 1
+    ranks = (last - (counts - 1) / 2.0)[index]  # (R,): mean rank of ties, from 1
     total = float(ranks[positive].sum())
     return (total - count * (count + 1) / 2) / (count * (len(positive) - count))
 
@@ -45,8 +45,8 @@ def classifier_auc(real: SessionTable, learned: Tensor, world: World) -> float:
     for fold in range(FOLDS):
         mine = folds == fold
         scores[mine] = _fitted(x[~mine], y[~mine].float(), x[mine])
-    found = auc(scores, y == 0)
-    return 0.5 if found is None else max(found, 1 - found)
+    area = auc(scores, y == 0)
+    return 0.5 if area is None else max(area, 1 - area)
 
 
 def _fitted(x: Tensor, y: Tensor, other: Tensor) -> Tensor:
@@ -72,10 +72,10 @@ def _numbers(table: SessionTable, signals: Tensor, world: World) -> Tensor:
     rest = (steps - mean.unsqueeze(1)) * there
     last = steps[torch.arange(len(steps)), table.lengths - 1]
     pairs = (rest[:, 1:] * rest[:, :-1]).sum(1) / number
-    found = [mean, (rest**2).sum(1) / number, steps[:, 0], last, pairs]
-    found.append(((steps[:, 1:] - steps[:, :-1]).abs() * there[:, 1:]).sum(1) / number)
+    columns = [mean, (rest**2).sum(1) / number, steps[:, 0], last, pairs]
+    columns.append(((steps[:, 1:] - steps[:, :-1]).abs() * there[:, 1:]).sum(1) / number)
     catalogue, items = world.catalogue, table.items.clamp_min(0)
     for values in ((catalogue.popularity + 1e-3).log(), catalogue.quality):
         of_items = ((values - values.mean())[items].unsqueeze(-1) * shown).sum(2) / count  # (B, T, 1)
-        found.append((rest * of_items).sum(1) / number)
-    return torch.cat(found, 1)
+        columns.append((rest * of_items).sum(1) / number)
+    return torch.cat(columns, 1)

@@ -28,27 +28,27 @@ def regret_by_step(played: Mapping[str, Played]) -> dict[str, Any]:
     if not ceiling:
         return {"versus": "", "users": 0, "steps": {}}
     best = played[ceiling]
-    found = {}
+    lost_by_policy = {}
     for name, other in played.items():
         if name != ceiling:
             common = best.places[torch.isin(best.places, other.places)]
-            earned = [_earned(x, common) for x in (best, other)]  # (T, n) each
-            steps = max(len(x) for x in earned)
+            earned = [_earned(played, common) for played in (best, other)]  # (T, n) each
+            steps = max(len(row) for row in earned)
             lost = _lengthened(earned[0], steps) - _lengthened(earned[1], steps)
-            found[name] = lost.double().mean(1).tolist()
-    return {"versus": ceiling, "users": len(best.places), "steps": found}
+            lost_by_policy[name] = lost.double().mean(1).tolist()
+    return {"versus": ceiling, "users": len(best.places), "steps": lost_by_policy}
 
 
 def mean_regret_by_step(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The mean over seeds of ``regret_by_step`` for the rows that all seeds have; ``users`` are added up."""
-    found = {}
+    curves = {}
     for name in results[0]["steps"]:
         if all(name in result["steps"] for result in results):
             rows = [torch.tensor(result["steps"][name]) for result in results]
             length = max(map(len, rows))
-            found[name] = torch.stack([_lengthened(row, length) for row in rows]).mean(0).tolist()
+            curves[name] = torch.stack([_lengthened(row, length) for row in rows]).mean(0).tolist()
     users = sum(result["users"] for result in results)
-    return {"versus": results[0]["versus"], "users": users, "steps": found}
+    return {"versus": results[0]["versus"], "users": users, "steps": curves}
 
 
 def _earned(played: Played, places: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from recsys_rl.settings.config import Config, to_dict
+from recsys_rl.tables.decision_log import named_for_a_hash
 from recsys_rl.types import Catalogue, Population, tensors_of
 from recsys_rl.utils.download import cache_folder
 from recsys_rl.utils.tensor_cache import digest, read_tensors, write_tensors
@@ -33,13 +34,13 @@ def cached(
         cache_dir: the folder; None for the user's cache folder.
     """
     path = Path(cache_folder(cache_dir)) / f"{kind}-{key[:32]}.safetensors"
-    kept = read_tensors(path)
-    if kept is not None and kept.keys() == set(names):
-        return kept
-    found = search()
-    write_tensors(path, {name: found[name].contiguous().cpu() for name in names})
+    tensors = read_tensors(path)
+    if tensors is not None and tensors.keys() == set(names):
+        return tensors
+    result = search()
+    write_tensors(path, {name: result[name].contiguous().cpu() for name in names})
     print(f"kept for the next evaluation: {path}", file=sys.stderr)
-    return found
+    return result
 
 
 def search_key(
@@ -50,12 +51,14 @@ def search_key(
     It includes ``budget``, the steps of the search, and ``form``, what the row is made of beside the config
     (plain values), and excludes the held-out users.
     """
-    parts = tensors_of(catalogue)
-    users = {name: x for name, x in tensors_of(population).items() if name.startswith("attributes.")}
-    for name, x in (users | {"taste": population.taste, "profile": population.profile}).items():
-        parts[f"training {name}"] = x[population.train]
-    brought = config.platform.brought(config.env_config)
+    parts = named_for_a_hash(catalogue)
+    users = {
+        name: values for name, values in tensors_of(population).items() if name.startswith("attributes.")
+    }
+    for name, values in (users | {"taste": population.taste, "profile": population.profile}).items():
+        parts[f"training {name}"] = values[population.train]
+    brought = config.platform.brought(config)
     if brought is not None:  # the same path may hold other users later
-        parts |= {f"learned {name}": x for name, x in brought.tensors.items()}
-    tensors = {name: x.cpu() for name, x in parts.items()}
+        parts |= {f"learned {name}": values for name, values in brought.tensors.items()}
+    tensors = {name: values.cpu() for name, values in parts.items()}
     return digest(tensors, VERSION, config.env, sorted(to_dict(config.env_config).items()), budget, *form)

@@ -49,7 +49,9 @@ def samples(
                     "steps": _steps(catalogue, signals, sessions, row, length),
                 }
             )
-    tick = next(({"name": x.name, "meaning": x.meaning} for x in signals if x.meaning), None)
+    tick = next(
+        ({"name": signal.name, "meaning": signal.meaning} for signal in signals if signal.meaning), None
+    )
     return shown, tick
 
 
@@ -57,26 +59,26 @@ def _steps(
     catalogue: Catalogue, signals: Sequence[Signal], sessions: Sessions, row: int, length: int
 ) -> list[Step]:
     """The steps of one session. If a signal marks the chosen item of a slate, a step is of this item."""
-    choice = next((place for place, signal in enumerate(signals) if signal.chosen), None)
+    choice = next((index for index, signal in enumerate(signals) if signal.chosen), None)
     steps: list[Step] = []
     under_way = ""  # title of the chosen item that has no event yet
     rewards = sessions.rewards[:length, row].tolist()
-    for items, reward, found in zip(
+    for items, reward, feedback in zip(
         sessions.items[:length, row].tolist(), rewards, sessions.reactions, strict=False
     ):
-        felt = found.signals[row].cpu()  # (K, S)
+        felt = feedback.signals[row].cpu()  # (K, S)
         if choice is None:
             values = felt.mean(0)
             steps.append({**_slate(catalogue, items), "reward": reward, "hidden": _hidden(signals, values)})
             continue
-        chosen = [place for place, took in enumerate(felt[:, choice].tolist()) if took > 0]
-        events = _events(catalogue, signals, found, row)
+        chosen = [index for index, took in enumerate(felt[:, choice].tolist()) if took > 0]
+        events = _events(catalogue, signals, feedback, row)
         under_way = "" if events else under_way
         steps.append(
             {
-                **_slate(catalogue, [items[place] for place in chosen]),
+                **_slate(catalogue, [items[index] for index in chosen]),
                 "reward": reward,
-                "hidden": _hidden_of_slate(signals, felt[chosen or found.shown[row].cpu()], bool(chosen)),
+                "hidden": _hidden_of_slate(signals, felt[chosen or feedback.shown[row].cpu()], bool(chosen)),
                 "visible": _visible(signals, felt[chosen].sum(0)),
                 "place": chosen[0] + 1 if chosen else None,
                 "places": len(items),
@@ -89,38 +91,44 @@ def _steps(
 
 
 def _hidden(signals: Sequence[Signal], values: Tensor) -> dict[str, float]:
-    return {x.name: v for x, v in zip(signals, values.tolist(), strict=True) if not x.visible}
+    return {signal.name: v for signal, v in zip(signals, values.tolist(), strict=True) if not signal.visible}
 
 
 def _hidden_of_slate(signals: Sequence[Signal], felt: Tensor, chosen: bool) -> dict[str, float]:
     """Hidden signals of the chosen item; without one, those that are equal for all shown items (n, S)."""
     if chosen:
-        found = _hidden(signals, felt[0])
+        hidden = _hidden(signals, felt[0])
     else:
         alike = (felt == felt[:1]).all(0).tolist()
         values = felt[0].tolist() if len(felt) else []
-        found = {
-            x.name: value
-            for x, value, same in zip(signals, values, alike, strict=False)
-            if same and x.meaning and not x.visible
+        hidden = {
+            signal.name: value
+            for signal, value, same in zip(signals, values, alike, strict=False)
+            if same and signal.meaning and not signal.visible
         }
-    return {x.name: found[x.name] for x in signals if x.name in found and not x.chosen}
+    return {
+        signal.name: hidden[signal.name] for signal in signals if signal.name in hidden and not signal.chosen
+    }
 
 
 def _visible(signals: Sequence[Signal], values: Tensor) -> dict[str, float]:
     """The visible signals that are not 0."""
-    return {x.name: v for x, v in zip(signals, values.tolist(), strict=True) if x.visible and v != 0}
+    return {
+        signal.name: v
+        for signal, v in zip(signals, values.tolist(), strict=True)
+        if signal.visible and v != 0
+    }
 
 
-def _events(catalogue: Catalogue, signals: Sequence[Signal], found: Feedback, row: int) -> list[Step]:
+def _events(catalogue: Catalogue, signals: Sequence[Signal], feedback: Feedback, row: int) -> list[Step]:
     """The new entries of the history: titles, and visible signals, the first of them also where it is 0."""
-    if found.events is None:
+    if feedback.events is None:
         return []
-    first = next(x.name for x in signals if x.visible)
+    first = next(signal.name for signal in signals if signal.visible)
     return [
         {"title": catalogue.title(item), "visible": {first: 0.0} | _visible(signals, values)}
         for item, values in zip(
-            found.events.items[row].tolist(), found.events.signals[row].cpu().unbind(0), strict=True
+            feedback.events.items[row].tolist(), feedback.events.signals[row].cpu().unbind(0), strict=True
         )
         if item >= 0
     ]
@@ -129,10 +137,11 @@ def _events(catalogue: Catalogue, signals: Sequence[Signal], found: Feedback, ro
 def _slate(catalogue: Catalogue, items: Sequence[int]) -> Step:
     """Title, year and genres of an item. A slate has the titles and genres of all its items, and no year."""
     shown = [item for item in items if item >= 0]
-    year = catalogue.year[shown[0]].item() if len(shown) == 1 == len(items) else math.nan
-    known = catalogue.genres[torch.tensor(shown, dtype=torch.int64)].any(0).tolist()
+    years = catalogue.attributes.get("year", ())
+    year = float(years[shown[0]]) if len(shown) == 1 == len(items) and len(years) else math.nan
+    known = catalogue.tags[torch.tensor(shown, dtype=torch.int64)].any(0).tolist()
     return {
         "title": ", ".join(catalogue.title(item) for item in shown),
         "year": None if math.isnan(year) else int(year),
-        "genres": [name for name, has in zip(catalogue.genre_names, known, strict=True) if has],
+        "genres": [name for name, has in zip(catalogue.tag_names, known, strict=True) if has],
     }

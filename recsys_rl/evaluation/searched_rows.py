@@ -37,42 +37,44 @@ class SearchedRows:
 
     def makers(self) -> dict[str, Callable[[], tuple[Policy, str]]]:
         """Functions that make the policy of each row, and its note."""
-        found = {"rule": self.rule, "searched": self.searched}
-        return found if self.config.platform.expert is None else {**found, "expert": self.expert}
+        makers = {"rule": self.rule, "searched": self.searched}
+        return makers if self.config.platform.expert is None else {**makers, "expert": self.expert}
 
     def rule(self) -> tuple[Policy, str]:
-        found, interface, catalogue = self._rule, self.trainees("rule").interface, self.world.catalogue
+        rule, interface, catalogue = self._rule, self.trainees("rule").interface, self.world.catalogue
         agent = Rule(
             catalogue,
-            found.weights,
+            rule.weights,
             interface.slate_size,
-            found.leave_rates,
+            rule.leave_rates,
             rerank=True,
             user_columns=UserColumns.of(interface, catalogue),
         )
-        return agent, rule_search.rule_note(found.weights, found.steps)
+        return agent, rule_search.rule_note(rule.weights, rule.steps)
 
     def searched(self) -> tuple[Policy, str]:
         split, trainees = self.config.platform.split, self.trainees("searched")
 
         def search() -> dict[str, Tensor]:
-            found = form_search.search_forms(trainees, split, self._rule, self.budget)
-            form = found.form
+            best = form_search.search_forms(trainees, split, self._rule, self.budget)
+            form = best.form
             return {
                 "form": torch.tensor([form.split is not None, form.hinges, form.product]),
-                "numbers": found.numbers,
-                "leave_rates": found.leave_rates,
-                "steps": torch.tensor(found.steps),
+                "numbers": best.numbers,
+                "leave_rates": best.leave_rates,
+                "steps": torch.tensor(best.steps),
             }
 
-        found = self._cached("searched", ("form", "numbers", "leave_rates", "steps"), search)
-        has_split, hinges, product = found["form"].tolist()
+        stored = self._cached("searched", ("form", "numbers", "leave_rates", "steps"), search)
+        has_split, hinges, product = stored["form"].tolist()
         catalogue, population = self.world
         names = scored_names(catalogue, trainees.interface)
         form = Form(split if has_split else None, hinges, product, names)
         factors = Factors.of(catalogue, population.profile[population.train])
-        agent = Searched(catalogue, trainees.interface, form, found["numbers"], factors, found["leave_rates"])
-        return agent, form_note(form, found["numbers"], int(found["steps"]))
+        agent = Searched(
+            catalogue, trainees.interface, form, stored["numbers"], factors, stored["leave_rates"]
+        )
+        return agent, form_note(form, stored["numbers"], int(stored["steps"]))
 
     def expert(self) -> tuple[Policy, str]:
         form, trainees = self.config.platform.expert, self.trainees("expert")
@@ -83,25 +85,25 @@ class SearchedRows:
             return {"numbers": numbers, "steps": torch.tensor(steps)}
 
         its = form.description, dict(form.numbers)
-        found = self._cached("expert", ("numbers", "steps"), search, *its)
-        numbers = dict(zip(form.numbers, found["numbers"].unbind(), strict=True))
+        stored = self._cached("expert", ("numbers", "steps"), search, *its)
+        numbers = dict(zip(form.numbers, stored["numbers"].unbind(), strict=True))
         agent = ByEquations(form, self.user_model, self.world.catalogue, trainees.interface, numbers)
-        return agent, expert.expert_note(form, numbers, int(found["steps"]))
+        return agent, expert.expert_note(form, numbers, int(stored["steps"]))
 
     @cached_property
-    def _rule(self) -> rule_search.Found:
+    def _rule(self) -> rule_search.SearchedRule:
         def search() -> dict[str, Tensor]:
-            found = rule_search.search_rule(self.trainees("rule"), self.budget)
-            others = {"leave_rates": found.leave_rates, "steps": torch.tensor(found.steps)}
-            return tensors_of(found.weights) | others
+            rule = rule_search.search_rule(self.trainees("rule"), self.budget)
+            others = {"leave_rates": rule.leave_rates, "steps": torch.tensor(rule.steps)}
+            return tensors_of(rule.weights) | others
 
         names = [field.name for field in dataclasses.fields(RuleWeights)[:-1]]
         known = scored_names(self.world.catalogue, self.trainees("rule").interface)
         features = {name: f"features.{name}" for name in known}
-        found = self._cached("rule", (*names, *features.values(), "leave_rates", "steps"), search)
-        of_features = {name: found[entry] for name, entry in features.items()}
-        weights = RuleWeights(*(found[name] for name in names), features=of_features)
-        return rule_search.Found(weights, found["leave_rates"], int(found["steps"]))
+        stored = self._cached("rule", (*names, *features.values(), "leave_rates", "steps"), search)
+        of_features = {name: stored[entry] for name, entry in features.items()}
+        weights = RuleWeights(*(stored[name] for name in names), features=of_features)
+        return rule_search.SearchedRule(weights, stored["leave_rates"], int(stored["steps"]))
 
     def _cached(
         self, row: str, names: Sequence[str], search: Callable[[], Mapping[str, Tensor]], *form: object
@@ -117,5 +119,5 @@ class SearchedRows:
 
         key = rule_cache.search_key(self.config, *self.world, self.budget, *form)
         row = f"{row}-strangers" if self.strangers else row
-        found = rule_cache.cached(row, key, names, self.cache_dir, announced)
-        return {name: x.to(self.world.catalogue.embedding.device) for name, x in found.items()}
+        stored = rule_cache.cached(row, key, names, self.cache_dir, announced)
+        return {name: tensor.to(self.world.catalogue.embedding.device) for name, tensor in stored.items()}

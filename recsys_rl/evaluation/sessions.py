@@ -35,7 +35,11 @@ def page_of(entry: Entry, users: Tensor, result: Mapping[str, Any], played: Mapp
     compared = (f"{entry.name}-greedy", result["yardstick"], "myopic")
     sessions, tick = samples(checkpoint, users, compared, played)
     return Page(
-        **{x.name: result[x.name] for x in fields(Page) if x.name in result and x.name != "sessions"},
+        **{
+            field.name: result[field.name]
+            for field in fields(Page)
+            if field.name in result and field.name != "sessions"
+        },
         algo=entry.name,
         data=_data(checkpoint) + (f"; {STRANGERS}" if result.get("strangers") else ""),
         data_check=about_check(checkpoint.population.ranking, share_of(checkpoint.catalogue)),
@@ -45,7 +49,7 @@ def page_of(entry: Entry, users: Tensor, result: Mapping[str, Any], played: Mapp
         hardware=f"{platform.machine()}, {threads} thread{'s' if threads > 1 else ''}",
         date=datetime.now(UTC).date().isoformat(),
         version=__version__,
-        config={name: part for name, part in to_dict(config).items() if isinstance(part, dict)},
+        config={name: section for name, section in to_dict(config).items() if isinstance(section, dict)},
         curve=_columns(checkpoint.info.get("curve", [])),
         judged_by=str(checkpoint.info.get("judged_by", "")),
         curves={name: _columns(rows) for name, rows in checkpoint.info.get("curves", {}).items()},
@@ -61,7 +65,7 @@ def page_of(entry: Entry, users: Tensor, result: Mapping[str, Any], played: Mapp
 def _columns(curve: Sequence[Sequence[float]]) -> dict[str, list[float]]:
     """A learning curve by column."""
     names = ("step", "mean", "low", "high")
-    return {name: [point[place] for point in curve] for place, name in enumerate(names)}
+    return {name: [point[index] for point in curve] for index, name in enumerate(names)}
 
 
 def _planner_steps(checkpoint: Checkpoint) -> tuple[int, int] | None:
@@ -79,7 +83,7 @@ def _categories(checkpoint: Checkpoint, played: Mapping[str, Played]) -> dict[st
     """The picture of the categories; empty for an environment without items of a catalogue."""
     if checkpoint.world.is_empty:
         return {}
-    sessions = {policy: x.sessions for policy, x in played.items()}
+    sessions = {policy: player.sessions for policy, player in played.items()}
     length = checkpoint.interface.session_length
     return categories(checkpoint.catalogue, sessions, length)
 

@@ -95,7 +95,7 @@ def summarise(
     ``learned``, the names of the learned rows.
     """
     yardstick = best_of(
-        yardsticks(played), {name: x.sessions.returns.mean().item() for name, x in played.items()}
+        yardsticks(played), {name: player.sessions.returns.mean().item() for name, player in played.items()}
     )
     learned = [row for name in checkpoints for row in (name, f"{name}-greedy")]
     compared = [name for name in (*learned, *policies) if name in played and yardstick]
@@ -106,15 +106,15 @@ def summarise(
     reference = next((name for name in REFERENCES if name in played), None)
     return {
         "env": env,
-        "sessions": max(len(x.places) for x in played.values()),
-        "rows": [_row(name, x, num_items, catalogue) for name, x in played.items()],
+        "sessions": max(len(player.places) for player in played.values()),
+        "rows": [_row(name, player, num_items, catalogue) for name, player in played.items()],
         "yardstick": yardstick,
         "paired": [_difference(played, name, versus) for name, versus in pairs],
         "shares": [] if reference is None else [_share(played, n, yardstick, reference) for n in compared],
         "gains": [_gain(played, name, rival) for name in compared for rival in RIVALS if rival in played],
         "knows_equations": [name for name in (EXPERT,) if name in played],
         "regret": _regrets(played),
-        "notes": {name: x.note for name, x in played.items() if x.note},
+        "notes": {name: player.note for name, player in played.items() if player.note},
         "learned": learned,
     }
 
@@ -205,7 +205,7 @@ def mean_rows(tables: Sequence[Sequence[Mapping[str, Any]]]) -> list[Row]:
 
     ``users`` are added up. A policy that is missing on one of the seeds is left out.
     """
-    found = []
+    means = []
     for name in (row["policy"] for row in tables[0]):
         rows = [row for table in tables for row in table if row["policy"] == name]
         if len(rows) < len(tables):
@@ -221,8 +221,8 @@ def mean_rows(tables: Sequence[Sequence[Mapping[str, Any]]]) -> list[Row]:
         for key in ("streams", "limit_streams"):
             if key in rows[0]:
                 others[key] = {n: sum(number(row[key][n]) for row in rows) / len(rows) for n in rows[0][key]}
-        found.append({"policy": name, **bounds, "worst": min(returns), **others})
-    return found
+        means.append({"policy": name, **bounds, "worst": min(returns), **others})
+    return means
 
 
 def number(value: float | None) -> float:
@@ -232,14 +232,14 @@ def number(value: float | None) -> float:
 
 def _row(name: str, played: Played, num_items: int, catalogue: Catalogue | None) -> Row:
     sessions = played.sessions
-    found = interval(sessions.returns)
-    sums = {stream: x.sum(0).double().mean().item() for stream, x in sessions.streams.items()}
+    estimate = interval(sessions.returns)
+    sums = {stream: values.sum(0).double().mean().item() for stream, values in sessions.streams.items()}
     return {
         "policy": name,
         "users": len(played.places),
-        "return_mean": found.mean,
-        "return_low": found.low,
-        "return_high": found.high,
+        "return_mean": estimate.mean,
+        "return_low": estimate.low,
+        "return_high": estimate.high,
         "length_mean": sessions.lengths.double().mean().item(),
         "distinct_mean": distinct_items(sessions.items).double().mean().item(),
         "coverage": _coverage(sessions.items, num_items) if num_items else math.nan,
@@ -263,20 +263,20 @@ def _returns(played: Mapping[str, Played], *names: str) -> list[Tensor]:
 
 def _difference(played: Mapping[str, Played], name: str, versus: str) -> Row:
     ours, theirs = _returns(played, name, versus)
-    found = interval(ours - theirs)
-    bounds = {"mean": found.mean, "low": found.low, "high": found.high}
+    estimate = interval(ours - theirs)
+    bounds = {"mean": estimate.mean, "low": estimate.low, "high": estimate.high}
     return {"policy": name, "versus": versus, **bounds, "users": len(ours)}
 
 
 def _regrets(played: Mapping[str, Played]) -> list[Row]:
     if ORACLE not in played:
         return []
-    found = []
+    regrets = []
     for name in played:
         if name != ORACLE:
             row = _difference(played, ORACLE, name)
-            found.append(row | {"policy": name, "versus": ORACLE})
-    return found
+            regrets.append(row | {"policy": name, "versus": ORACLE})
+    return regrets
 
 
 def _common(tables: Sequence[Sequence[Row]]) -> list[list[Row]]:
@@ -305,7 +305,7 @@ def _mean_values(tables: Sequence[Sequence[Row]], other: str, value: str) -> lis
 
     The policy in ``other`` may differ between seeds.
     """
-    found = []
+    means = []
     for rows in zip(*tables, strict=True):
         values = [number(row[value]) for row in rows]
         mean = interval(torch.tensor(values, dtype=torch.float64))
@@ -313,5 +313,5 @@ def _mean_values(tables: Sequence[Sequence[Row]], other: str, value: str) -> lis
         bounds = {value: mean.mean, "low": mean.low, "high": mean.high, "worst": min(values)}
         if all("users" in row for row in rows):
             bounds["users"] = sum(row["users"] for row in rows)
-        found.append({**rows[0], other: names, **bounds})
-    return found
+        means.append({**rows[0], other: names, **bounds})
+    return means

@@ -67,14 +67,14 @@ def place_of(
     if home.get("env") == world:
         config = config_at_home(config, home)
     with _settings_named(world):
-        place, other = _settings_there(config, world), _with_attributes(config, of, world)
+        settings, other = _settings_there(config, world), _with_attributes(config, of, world)
     if other.catalogue.features != of.catalogue.features:
         raise UserError(
             f"--world {world} has other features of items than {config.env}, where {who} was trained, and "
             "its network reads those: choose a world with the same ones."
         )
     with _settings_named(world):
-        there = make_env(place, other, 1, heldout=True, training=False).interface
+        there = make_env(settings, other, 1, heldout=True, training=False).interface
     for name, mine in vars(interface).items():
         theirs = getattr(there, name)
         if mine != theirs:
@@ -84,7 +84,7 @@ def place_of(
             )
     # What a run judges is of no use elsewhere.
     training = dataclasses.replace(config.train_config, judge_log=None, world=None)
-    there_config = {**vars(config), "env": world, "env_config": place.env_config, "train_config": training}
+    there_config = {**vars(config), "env": world, "env_config": settings.env_config, "train_config": training}
     return Config(**there_config), other
 
 
@@ -103,8 +103,8 @@ def _settings_there(config: Config, world: str) -> Config:
 
     The algorithm stays out, as a network that doesn't fit is an interface that doesn't.
     """
-    kept = [f.name for f in dataclasses.fields(config.env_config if world == config.env else EnvConfig)]
-    sizes = {name: getattr(config.env_config, name) for name in kept}
+    names = [f.name for f in dataclasses.fields(config.env_config if world == config.env else EnvConfig)]
+    sizes = {name: getattr(config.env_config, name) for name in names}
     seed = config.train_config.seed
     return Config(env=world, data_config=config.data_config, env_config=sizes, seed=seed)
 

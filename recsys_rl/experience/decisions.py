@@ -41,10 +41,10 @@ def record(
     loggers = torch.randint(len(behaviours), (n,), generator=generator)  # (N,)
     sessions = torch.arange(first_session, first_session + n)
     alive = torch.ones(n, dtype=torch.bool)
-    found: list[DecisionLog] = []
+    steps: list[DecisionLog] = []
     while bool(alive.any()):
-        step = len(found)
-        pieces = {name: x.clone() for name, x in given().items()}
+        step = len(steps)
+        pieces = {name: values.clone() for name, values in given().items()}
         items, columns = _decide(obs, behaviours, loggers)
         columns |= forbidden(obs, env)
         outcome = env.step(items)
@@ -59,10 +59,10 @@ def record(
             given=pieces,
             **columns,
         )
-        found.append(row.rows(alive))
+        steps.append(row.rows(alive))
         alive = alive & ~(outcome.terminated | outcome.truncated)
         obs = outcome.obs
-    return _ordered(found)
+    return _ordered(steps)
 
 
 def _decide(obs: Obs, behaviours: Sequence[Behaviour], loggers: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -75,7 +75,7 @@ def _decide(obs: Obs, behaviours: Sequence[Behaviour], loggers: Tensor) -> tuple
     if actions[0].candidates is not None:  # a policy with a first stage is the only one
         columns["candidates"] = actions[0].candidates
         asked = obs.among(actions[0].candidates)
-    terms = torch.stack([x.place_logprobs(asked, items) for x in behaviours])  # (P, N, K)
+    terms = torch.stack([behaviour.place_logprobs(asked, items) for behaviour in behaviours])  # (P, N, K)
     by_logger = terms.sum(2).T.nan_to_num(nan=-torch.inf, neginf=-torch.inf).contiguous()  # (N, P)
     columns["logprobs"] = by_logger.gather(1, loggers.unsqueeze(1)).squeeze(1)
     if places > 1:
@@ -96,9 +96,9 @@ def forbidden(obs: Obs, env: Env | Simulator) -> dict[str, Tensor]:
     available: Tensor = env.catalogue.available  # type: ignore[union-attr]
     rows, items = (~obs.mask & available).nonzero().unbind(1)  # (R,) each
     counts = torch.bincount(rows, minlength=obs.num_rows)  # (N,)
-    place = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
+    column = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
     exclude = rows.new_full((obs.num_rows, max(1, int(counts.max()))), -1)
-    exclude[rows, place] = items
+    exclude[rows, column] = items
     return {"exclude": exclude}
 
 
@@ -119,5 +119,5 @@ def outcomes(outcome: Step, items: Tensor) -> dict[str, Tensor]:
 
 def _ordered(steps: list[DecisionLog]) -> DecisionLog:
     """One log of the rows of each step, ordered by session and step."""
-    whole = concatenate(steps)
-    return whole.rows(whole.sessions.argsort(stable=True))  # the steps of a session are in order already
+    log = concatenate(steps)
+    return log.rows(log.sessions.argsort(stable=True))  # the steps of a session are in order already

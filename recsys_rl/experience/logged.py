@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from recsys_rl.data.heldout import heldout_rows
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.errors import FieldError, UserError, amount
-from recsys_rl.experience.log_facts import best_sessions, check_facts, facts_of
+from recsys_rl.experience.log_facts import behaviour_logprobs, best_sessions, check_facts, facts_of
 from recsys_rl.make import make_user_model
 from recsys_rl.objective.weighted import FIELD, check_weights, parse_weights, stream_weights, weighted
 from recsys_rl.protocols import Learner, UserModel, Watcher
@@ -21,9 +21,8 @@ from recsys_rl.settings.config import Config
 from recsys_rl.settings.shared import LoggedConfig
 from recsys_rl.tables.checks import check_catalogue
 from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog, streams_by_name
-from recsys_rl.tables.parts import gathered
-from recsys_rl.tables.read import files_of, has_header
-from recsys_rl.tables.reader import fingerprint, num_rows, read_header
+from recsys_rl.tables.log_files import LogSource, RecordedLog
+from recsys_rl.tables.parts import with_propensities
 from recsys_rl.tables.transitions import TransitionTable, transition_table
 from recsys_rl.types import Batch, Feedback, Interface, Stream, World
 
@@ -57,8 +56,8 @@ def make_logged(
     training users.
     """
     settings = config.agent_config
-    if settings.log is None:
-        raise UserError(f"{config.algo} learns from a log of decisions: give --log FILE.parquet.")
+    if not settings.log:
+        raise UserError(f"{config.algo} learns from a log of decisions: give --log FILE.")
     if world.is_empty:
         raise UserError(f"{config.env} has no catalogue, and a log is of one: choose a platform with items.")
     data, seed, users = config.data_config, config.train_config.seed, make_user_model(config, world)
@@ -67,36 +66,40 @@ def make_logged(
             "data_config.stranger_share",
             f"is {data.stranger_share:g}: the profiles of a log are in the log; leave it out.",
         )
-    path = Path(settings.log)
-    if not has_header(path):
-        raise UserError(
-            f"{settings.log} is not a log of `recsys-rl record`, from which {config.algo} learns: give one "
-            "(`recsys-rl ope` also judges policies on tables of other kinds)."
-        )
-    header = read_header(files_of(path)[0]).header
-    check_catalogue(settings.log, header, world.catalogue, f"--data {data.data} --seed {seed}")
+    source = open_log(config, world)
+    header, note = source.header, ""
+    decisions: Callable[[], Iterator[DecisionLog]] = partial(source.parts, MOST_ROWS)
+    if "propensities" in config.algorithm.needs:
+        decisions, note = with_propensities(source.name, header, decisions)
+    check_catalogue(source.name, header, world.catalogue, f"--data {data.data} --seed {seed}")
     env = RecEnv(users, world.catalogue, config.env_config, world.population.train, 1, torch.Generator())
     if header.interface != env.interface or not has_signals(header, users):
         raise UserError(
-            f"{settings.log} is of other sessions than those of {config.env} (platform, length, or pieces of "
+            f"{source.name} is of other sessions than those of {config.env} (platform, length, or pieces of "
             "the context): give the settings with which it was recorded."
         )
 
-    def training() -> Iterator[tuple[DecisionLog, Tensor]]:
+    def training(sides: Sides | None = None) -> Iterator[tuple[DecisionLog, Tensor]]:
         """The decisions of training users with their rewards, a part of the log at a time."""
-        for log in gathered(path, MOST_ROWS):
-            part = log.rows(~heldout_rows(log, world.population, data.heldout_fraction, seed))
+        for log in decisions():
+            heldout = heldout_rows(log, world.population, data.heldout_fraction, seed)
+            if sides is not None:
+                sides.add(log, heldout)
+            part = log.rows(~heldout)
             if part.num_rows:
                 yield part, log_rewards(part, users, weights, FIELD)
 
-    whole = sum(map(num_rows, files_of(path))) <= MOST_ROWS
-    held = [*training()] if whole else None  # else it is read once more, part by part
-    facts = facts_of(training() if held is None else held)
-    check_facts(settings.log, config.algo, facts, config.algorithm.needs)
+    in_one_part, sides = source.num_rows <= MOST_ROWS, Sides(source.unit)
+    held = [*training(sides)] if in_one_part else None  # else it is read once more, part by part
+    facts = facts_of(training(sides) if held is None else held)
+    ids = world.catalogue.item_names or world.catalogue.item_ids.tolist()
+    needs = (*config.algorithm.needs, *settings.needs)
+    check_facts(source.name, config.algo, facts, needs, ids, sides.num_users)
     endless, share = (getattr(settings, name, 0) for name in ("bootstrap_time_limit", "best_sessions"))
 
     def tables() -> Iterator[TransitionTable]:
         for part, rewards in training() if held is None else held:
+            part = replace(part, logprobs=behaviour_logprobs(part, facts.logger_rows))
             if 0 < share < 1:
                 best = best_sessions(part, rewards, facts.least_of_best(share))
                 part, rewards = part.rows(best), rewards[best]
@@ -105,7 +108,60 @@ def make_logged(
                     part, world.catalogue, rewards, settings.discount, facts.span, bool(endless)
                 )
 
-    return Logged(settings.log, tables, whole, header.interface, settings, generator, fingerprint(path))
+    logged = Logged(
+        source.name,
+        tables,
+        in_one_part,
+        header.interface,
+        settings,
+        generator,
+        source.fingerprint(),
+        sides.text,
+    )
+    logged.note = note
+    return logged
+
+
+def open_log(config: Config, world: World) -> LogSource:
+    """The log of a run: of `recsys-rl record`, or, where the platform reads them, people's own tables.
+
+    Raises UserError if it can't be read.
+    """
+    paths = config.agent_config.log
+    if config.platform.open_log is not None:
+        source: LogSource = config.platform.open_log(
+            paths, config.data_config, config.env_config, world.catalogue
+        )
+        return source
+    return RecordedLog(paths)
+
+
+class Sides:
+    """Decisions and users of a log on either side: those that are learned from, and those held out."""
+
+    def __init__(self, unit: str) -> None:
+        """``unit``: the noun for a user."""
+        self.unit, self.rows = unit, [0, 0]
+        self.users = [torch.empty(0, dtype=torch.int64)] * 2
+
+    def add(self, log: DecisionLog, heldout: Tensor) -> None:
+        """Count a part of the log; ``heldout`` (E,) bool."""
+        for side, mask in enumerate((~heldout, heldout)):
+            self.rows[side] += int(mask.sum())
+            self.users[side] = torch.cat([self.users[side], log.users[mask]]).unique()
+
+    @property
+    def num_users(self) -> int | None:
+        """Users on both sides; None for a log without users."""
+        return sum(map(len, self.users)) if self.unit == "user" else None
+
+    @property
+    def text(self) -> str:
+        train, held = (
+            f"{amount(rows, 'decision')} of {amount(len(users), self.unit)}"
+            for rows, users in zip(self.rows, self.users, strict=True)
+        )
+        return f"{train} for training, {held} held out"
 
 
 class Logged:
@@ -120,27 +176,30 @@ class Logged:
         self,
         name: str,
         tables: Callable[[], Iterator[TransitionTable]],
-        whole: bool,
+        in_one_part: bool,
         interface: Interface,
         config: LoggedConfig,
         generator: torch.Generator,
         fingerprint: bytes = b"",
+        sides: str = "",
     ) -> None:
         """
         Args:
             name: of the log, for errors.
             tables: begins a new pass over the parts of the log.
-            whole: the log is one part.
+            in_one_part: the log is one part.
             generator: draws the decisions of each batch.
             fingerprint: of the log; a resumed run must have the same.
+            sides: what is learned from and what is held out, in words.
 
         Raises UserError if the log has no decision to learn from.
         """
-        self.name, self.tables, self.whole, self._interface = name, tables, whole, interface
-        self.size, self.generator = config.steps_per_update, generator
+        self.name, self.tables, self.in_one_part, self._interface = name, tables, in_one_part, interface
+        self.size, self.generator, self.sides = config.steps_per_update, generator, sides
         self.fingerprint = torch.tensor(list(fingerprint), dtype=torch.uint8)
         self.env: None = None
         self.watcher: Watcher | None = None
+        self.note = ""  # on sessions that are left out
         self.part, self.served = -1, 0  # the place of the table in the log, and its batches so far
         self._pass = tables()
         self.table: Any = None  # the TransitionTable that is held
@@ -152,7 +211,7 @@ class Logged:
         return self._interface
 
     def batch(self) -> Batch:
-        if not self.whole and self.served * self.size >= self.table.num_rows:
+        if not self.in_one_part and self.served * self.size >= self.table.num_rows:
             self._next_part()
         drawn = torch.randint(len(self.rows), (self.size,), generator=self.generator)
         self.served += 1
@@ -178,15 +237,16 @@ class Logged:
     def describe(self) -> str:
         sessions = int((self.table.steps_left == 1).sum())
         size = f"{amount(self.table.num_rows, 'decision')} of {amount(sessions, 'session')}"
-        return f"log: {size}" if self.whole else f"log: in parts, the first of {size}"
+        note = f"\n{self.note}" if self.note else ""
+        return f"log: {size}{note}" if self.in_one_part else f"log: in parts, the first of {size}{note}"
 
     def verdict(self) -> str:
         return ""
 
     def state_dict(self, finished: bool = False) -> dict[str, Tensor]:
         """The part that is held, and the log's fingerprint; the run holds the generator."""
-        place = {"part": torch.tensor(self.part), "served": torch.tensor(self.served)}
-        return place | {"fingerprint": self.fingerprint}
+        position = {"part": torch.tensor(self.part), "served": torch.tensor(self.served)}
+        return position | {"fingerprint": self.fingerprint}
 
     def load_state_dict(self, state: Mapping[str, Tensor], finished: bool = False) -> None:
         """The inverse of ``state_dict``. Raises KeyError or ValueError if it doesn't fit.
@@ -248,15 +308,17 @@ def rewards_of(log: DecisionHeader, users: UserModel, weights: Tensor, feedback:
     at = torch.tensor([every.index(name) for name in log.signals])
 
     def filled(signals: Tensor) -> Tensor:
-        found = signals.new_full((*signals.shape[:-1], len(every)), torch.nan)
-        return found.index_copy(-1, at, signals)
+        padded = signals.new_full((*signals.shape[:-1], len(every)), torch.nan)
+        return padded.index_copy(-1, at, signals)
 
     events = feedback.events
     if events is not None:
         events = replace(events, signals=filled(events.signals))
     values = users.rewards(replace(feedback, signals=filled(feedback.signals), events=events))  # (E, M)
     unknown = values.isnan().any(0)  # (M,)
-    wrong = [x.name for x, lacks, by in zip(users.streams, unknown, weights, strict=True) if lacks and by]
+    wrong = [
+        stream.name for stream, lacks, by in zip(users.streams, unknown, weights, strict=True) if lacks and by
+    ]
     if wrong:
         weightless = " ".join(f"{name}=0" for name in wrong)
         raise UserError(

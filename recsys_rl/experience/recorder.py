@@ -67,7 +67,7 @@ class Recorder:
         if obs.candidates is not None:
             self._decision["candidates"] = obs.candidates
         self._decision |= forbidden(obs, self.env)
-        self._given = {name: x.clone() for name, x in self.env.given().items()}
+        self._given = {name: values.clone() for name, values in self.env.given().items()}
 
     def answered(self, step: Step) -> None:
         """The outcome of the step."""
@@ -108,15 +108,15 @@ class Recorder:
         self.waiting = [] if bool(done.all()) else [log.rows(~done)]
         if not bool(done.any()):
             return
-        whole = log.rows(done)
-        numbers = whole.steps.eq(0).long().cumsum(0) - 1 + self.next_session
+        complete = log.rows(done)
+        numbers = complete.steps.eq(0).long().cumsum(0) - 1 + self.next_session
         self.next_session = int(numbers[-1]) + 1
         part = self.folder / f"part-{number:08}.parquet"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{self.folder} can't be made ({error_text(error)}): mend that.") from error
-        write_decisions(part, dataclasses.replace(whole, sessions=numbers))
+        write_decisions(part, dataclasses.replace(complete, sessions=numbers))
 
     def resume_at(self, number: int) -> None:
         """Delete the parts after ``number``, which a run wrote after its last checkpoint."""
@@ -131,11 +131,13 @@ class Recorder:
             "recorded_steps": torch.tensor(self.clock),
         }
         rows = concatenate(self.waiting) if self.waiting else None
-        return state | ({} if rows is None else {f"waiting.{k}": x for k, x in tensors_of(rows).items()})
+        return state | (
+            {} if rows is None else {f"waiting.{k}": values for k, values in tensors_of(rows).items()}
+        )
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """The inverse of ``state_dict``. Raises KeyError or TypeError if it doesn't fit."""
         self.next_session, self.clock = int(state["recorded_sessions"]), int(state["recorded_steps"])
-        own = {k.removeprefix("waiting."): x for k, x in state.items() if k.startswith("waiting.")}
+        own = {k.removeprefix("waiting."): values for k, values in state.items() if k.startswith("waiting.")}
         given = {k.removeprefix("given."): own.pop(k) for k in [*own] if k.startswith("given.")}
         self.waiting = [DecisionLog(header=self.header, given=given, **own)] if own else []

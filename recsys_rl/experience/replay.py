@@ -47,7 +47,7 @@ class Ring:
     @property
     def nbytes(self) -> int:
         """Bytes of the whole buffer, also before it is full."""
-        return sum(x.nbytes for x in self.tensors.values())
+        return sum(tensor.nbytes for tensor in self.tensors.values())
 
     def add(self, obs: Obs, action: Action, step: Step, rewards: Tensor) -> None:
         """Put the transitions of one step of all users in place of the oldest ones.
@@ -65,20 +65,20 @@ class Ring:
             # Of the value that follows, without the end of the session.
             "discounts": torch.ones_like(rewards) if step.discount is None else step.discount,
         }
-        for name, x in row.items():
+        for name, values in row.items():
             if name not in self.tensors:
-                self.tensors[name] = self._allocated(name, x)
-            self.tensors[name][self.at].copy_(x)
+                self.tensors[name] = self._allocated(name, values)
+            self.tensors[name][self.at].copy_(values)
         for name in self.tensors.keys() - row.keys():  # a mask that is not needed any more
             self.tensors[name][self.at].fill_(True)
         self.at = (self.at + 1) % self.slots
         self.filled = min(self.filled + 1, self.slots)
 
-    def _allocated(self, name: str, x: Tensor) -> Tensor:
+    def _allocated(self, name: str, values: Tensor) -> Tensor:
         """An empty tensor (slots, N, ...). A mask that appears late was True before. Raises FieldError."""
-        self.check_memory(self.slots * x.nbytes + self.nbytes)
-        shape = (self.slots, *x.shape)
-        return x.new_ones(shape) if name.endswith("mask") else x.new_zeros(shape)
+        self.check_memory(self.slots * values.nbytes + self.nbytes)
+        shape = (self.slots, *values.shape)
+        return values.new_ones(shape) if name.endswith("mask") else values.new_zeros(shape)
 
     def check_memory(self, needed: int) -> None:
         """Raise FieldError if ``needed`` bytes are more than this machine has for the whole buffer."""
@@ -122,17 +122,17 @@ class Ring:
         )
 
     def _obs(self, prefix: str, slot: Tensor, user: Tensor) -> Obs:
-        found = {
-            name.removeprefix(prefix): x[slot, user]
-            for name, x in self.tensors.items()
+        fields = {
+            name.removeprefix(prefix): values[slot, user]
+            for name, values in self.tensors.items()
             if name.startswith(prefix)
         }
-        same = found.pop("same", None)  # the history holds all that is excluded
-        return Obs(**found, **({} if same is None else {"exclude": found["history"]}))
+        same = fields.pop("same", None)  # the history holds all that is excluded
+        return Obs(**fields, **({} if same is None else {"exclude": fields["history"]}))
 
     def state_dict(self) -> dict[str, Tensor]:
         """The slots that are filled, and the place of the next one."""
-        slots = {f"ring.{name}": x[: self.filled].cpu() for name, x in self.tensors.items()}
+        slots = {f"ring.{name}": values[: self.filled].cpu() for name, values in self.tensors.items()}
         return slots | {"ring_at": torch.tensor(self.at), "ring_filled": torch.tensor(self.filled)}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -140,12 +140,12 @@ class Ring:
         self.at, self.filled = int(state["ring_at"]), int(state["ring_filled"])
         if not (0 <= self.at < self.slots and 0 <= self.filled <= self.slots):
             raise ValueError(f"slot {self.at} of {self.filled}")
-        for name, x in state.items():
+        for name, values in state.items():
             if name.startswith("ring."):
-                whole = self._allocated(name, x[0]) if len(x) else None
-                if whole is not None:
-                    whole[: self.filled].copy_(x)
-                    self.tensors[name.removeprefix("ring.")] = whole
+                slots = self._allocated(name, values[0]) if len(values) else None
+                if slots is not None:
+                    slots[: self.filled].copy_(values)
+                    self.tensors[name.removeprefix("ring.")] = slots
 
 
 def _fields(prefix: str, obs: Obs) -> dict[str, Tensor]:
@@ -153,11 +153,11 @@ def _fields(prefix: str, obs: Obs) -> dict[str, Tensor]:
 
     Exclusions that are the history itself are marked, and not stored twice.
     """
-    found = {name: x for name, x in vars(obs).items() if x is not None and name != "summary"}
+    fields = {name: values for name, values in vars(obs).items() if values is not None and name != "summary"}
     if obs.exclude is not None and obs.exclude is obs.history:
-        found["same"] = torch.ones(obs.num_rows, dtype=torch.bool, device=obs.context.device)
-        del found["exclude"]
-    return {f"{prefix}{name}": x for name, x in found.items()}
+        fields["same"] = torch.ones(obs.num_rows, dtype=torch.bool, device=obs.context.device)
+        del fields["exclude"]
+    return {f"{prefix}{name}": values for name, values in fields.items()}
 
 
 def _memory() -> float:
@@ -255,7 +255,7 @@ class Replay:
         """
         obs = self.env.observe()
         row = {**_fields("obs.", self.agent.propose(obs, greedy=True)), **_fields("next_obs.", obs)}
-        one = sum(x.nbytes for x in row.values()) + BYTES_BESIDE * obs.num_rows  # bytes of a slot
+        one = sum(values.nbytes for values in row.values()) + BYTES_BESIDE * obs.num_rows  # bytes of a slot
         self.ring.check_memory(one * self.ring.slots)
         size = self.ring.slots * self.ring.num_envs
         return f"replay buffer: {size:,} transitions, {one * self.ring.slots / 1e9:.2f} GB"

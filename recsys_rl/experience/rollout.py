@@ -41,7 +41,9 @@ def collect(
             watcher.answered(step)
         same = asked.exclude is not None and asked.exclude is asked.history  # then it is recorded once
         seen = {
-            name: x for name, x in vars(asked).items() if x is not None and not (same and name == "exclude")
+            name: values
+            for name, values in vars(asked).items()
+            if values is not None and not (same and name == "exclude")
         } | {
             "items": action.items,
             "logprobs": action.logprob,
@@ -55,13 +57,13 @@ def collect(
         if step.discount is not None:
             seen["discounts"] = step.discount
         if t == 0:
-            record = {name: x.new_empty(num_steps, *x.shape) for name, x in seen.items()}
-            rows = {name: x.unbind() for name, x in record.items()}
+            record = {name: values.new_empty(num_steps, *values.shape) for name, values in seen.items()}
+            rows = {name: values.unbind() for name, values in record.items()}
         if "mask" in seen and "mask" not in record:  # every item was available before
             record["mask"] = torch.ones_like(seen["mask"]).expand(num_steps, -1, -1).clone()
             rows["mask"] = record["mask"].unbind()
-        for name, x in seen.items():
-            rows[name][t].copy_(x)
+        for name, values in seen.items():
+            rows[name][t].copy_(values)
         if "mask" in record and "mask" not in seen:  # every item is available again
             rows["mask"][t].fill_(True)
         obs, now = step.obs, follow(step.final_obs)
@@ -117,7 +119,7 @@ class Sessions:
 
     def summed(self) -> Sessions:
         """The streams as sums (1, N). Whole lives of many users would need much memory."""
-        streams = {name: x.sum(0, keepdim=True) for name, x in self.streams.items()}
+        streams = {name: values.sum(0, keepdim=True) for name, values in self.streams.items()}
         return dataclasses.replace(self, streams=streams)
 
 
@@ -171,7 +173,9 @@ def play(
         items=torch.stack(items),
         rewards=torch.stack(rewards),
         left=left,
-        streams=dict(zip((x.name for x in env.streams), torch.stack(streams).unbind(-1), strict=True)),
+        streams=dict(
+            zip((stream.name for stream in env.streams), torch.stack(streams).unbind(-1), strict=True)
+        ),
         reactions=tuple(reactions),
         num_cut=int(alive.sum()),
         steps=steps,
@@ -185,7 +189,7 @@ def _first(feedback: Feedback) -> Feedback:
     """The rows of the first NUM_SAMPLE_USERS."""
     events = feedback.events
     if events is not None:
-        events = tree_map(lambda x: x[:NUM_SAMPLE_USERS].clone(), events)
+        events = tree_map(lambda values: values[:NUM_SAMPLE_USERS].clone(), events)
     return Feedback(
         feedback.signals[:NUM_SAMPLE_USERS].clone(), feedback.shown[:NUM_SAMPLE_USERS].clone(), events
     )

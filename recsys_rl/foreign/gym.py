@@ -230,7 +230,7 @@ class GymEnv:
 
     def _check_layout(self, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
         def layout(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-            return {name: tuple(x.shape[name == "actions" :]) for name, x in tensors.items()}
+            return {name: tuple(values.shape[name == "actions" :]) for name, values in tensors.items()}
 
         if layout(state) != layout(own):
             raise UserError(

@@ -102,7 +102,7 @@ class RecSysEnv(gymnasium.Env[Arrays, Any]):
         arrays = as_arrays(obs, self.sessions.interface)
         if not isinstance(arrays, dict):
             return arrays[0], {}
-        arrays = {name: x[0] for name, x in arrays.items()}
+        arrays = {name: values[0] for name, values in arrays.items()}
         return arrays, {MASK: arrays[MASK].copy()}
 
 
@@ -163,11 +163,11 @@ class RecSysVectorEnv(VectorEnv[Arrays, npt.NDArray[np.int64], npt.NDArray[Any]]
 
     def _final_obs(self, arrays: Arrays, ended: Bools) -> npt.NDArray[Any]:
         """(N,) of objects: the last observation of each session that ``ended`` (N,), else None."""
-        found = np.full(self.num_envs, None, dtype=object)
-        for row, place in enumerate(np.flatnonzero(ended)):
+        final = np.full(self.num_envs, None, dtype=object)
+        for row, index in enumerate(np.flatnonzero(ended)):
             is_dict = isinstance(arrays, dict)
-            found[place] = {name: x[row] for name, x in arrays.items()} if is_dict else arrays[row]
-        return found
+            final[index] = {name: values[row] for name, values in arrays.items()} if is_dict else arrays[row]
+        return final
 
     def _final_info(self, arrays: Arrays, ended: Bools) -> Info:
         """The infos of the sessions that ``ended`` (N,), as Gymnasium joins them."""
@@ -204,15 +204,15 @@ def make_rec_env(
     known = data_name(base) if data_config is None else data_config.data
     data = settings.get("data", known)
     given = {"env_config": env_config, "data_config": data_config}
-    sections = {name: {} if part is None else to_dict(part) for name, part in given.items()}
+    sections = {name: {} if section is None else to_dict(section) for name, section in given.items()}
     classes = section_classes(DEFAULT_ALGO, platform, data)
     for name, value in settings.items():
         home = next((section for section in sections if name in hints(classes[section])), None)
         if home is None:
             raise _unknown(name, platform, classes)
         sections[home][name] = value
-    whole = overlay(base, {"env": platform, **sections, "train_config": {"seed": world_seed}})
-    config = from_dict(Config, whole)
+    merged = overlay(base, {"env": platform, **sections, "train_config": {"seed": world_seed}})
+    config = from_dict(Config, merged)
     env = make_env(config, make_world(config), num_envs, torch.Generator(), heldout=users == "heldout")
     assert isinstance(env, RecEnv)  # only platforms with users are registered
     return env
@@ -247,9 +247,12 @@ def make_spaces(env: RecEnv) -> tuple[spaces.Space[Any], spaces.Space[Any]]:
         return context, action
     visible = [signal for signal in env.signals if signal.visible]
     shape = (length,) if len(visible) == 1 else (length, len(visible))
-    lows, highs = [min(0.0, x.low) for x in visible], [max(0.0, x.high) for x in visible]
+    lows, highs = [min(0.0, signal.low) for signal in visible], [max(0.0, signal.high) for signal in visible]
     if interface.relative:
-        lows, highs = [x.low - x.high for x in visible], [x.high - x.low for x in visible]
+        lows, highs = (
+            [signal.low - signal.high for signal in visible],
+            [signal.high - signal.low for signal in visible],
+        )
     low = np.broadcast_to(np.array(lows, np.float32), (length, len(visible)))
     high = np.broadcast_to(np.array(highs, np.float32), (length, len(visible)))
     observation = spaces.Dict(
@@ -269,8 +272,14 @@ def _context_space(env: RecEnv) -> spaces.Box:
     visible = [signal for signal in env.signals if signal.visible] * interface.slate_size
     known = {
         "last_item": ([-1 - rounding], [1 + rounding]),
-        "last_signals": ([min(0.0, x.low) for x in visible], [max(0.0, x.high) for x in visible]),
-        "relative_signals": ([x.low - x.high for x in visible], [x.high - x.low for x in visible]),
+        "last_signals": (
+            [min(0.0, signal.low) for signal in visible],
+            [max(0.0, signal.high) for signal in visible],
+        ),
+        "relative_signals": (
+            [signal.low - signal.high for signal in visible],
+            [signal.high - signal.low for signal in visible],
+        ),
         "clock": ([0.0], [1.0]),
         "streak": ([0.0], [float(interface.history_length)]),
     }
@@ -302,7 +311,7 @@ def without_repeats(items: Tensor) -> Tensor:
 
 
 def _once(row: list[int]) -> list[int]:
-    return [-1 if item in row[:place] else item for place, item in enumerate(row)]
+    return [-1 if item in row[:index] else item for index, item in enumerate(row)]
 
 
 def _begin(env: RecEnv, num_envs: int, rng: np.random.Generator, options: Info | None) -> Obs:

@@ -50,7 +50,7 @@ class Layout:
         """The pieces of ``Obs.context`` and their sizes, in the order of ``flatten``."""
         if self.key is None:
             return (("observation", flatdim(self.observation)),)
-        parts = {name: flatdim(part) for name, part in self._parts.items()}
+        parts = {name: flatdim(subspace) for name, subspace in self._parts.items()}
         names = list(parts)
         at = names.index(self.key)
         pieces = {
@@ -78,7 +78,7 @@ class Layout:
         ``steps`` (n,) were taken so far. A single observation, which has no first dimension, is one row.
         """
         if self.masked:
-            batch = {name: part for name, part in batch.items() if name != MASK}
+            batch = {name: values for name, values in batch.items() if name != MASK}
         flat = _flatten(self.observation, batch, len(steps))
         if self.key is None:
             return flat
@@ -158,15 +158,15 @@ def _without_mask(env_id: str, space: Space) -> Space:
             "MultiDiscrete or MultiBinary observations, or a Dict or Tuple of these."
         )
     if isinstance(space, spaces.Dict) and MASK in space.spaces:
-        return spaces.Dict({name: part for name, part in space.spaces.items() if name != MASK})
+        return spaces.Dict({name: subspace for name, subspace in space.spaces.items() if name != MASK})
     return space
 
 
 def _can_flatten(space: Space) -> bool:
     if isinstance(space, spaces.Dict):
-        return all(_can_flatten(part) for part in space.spaces.values())
+        return all(_can_flatten(subspace) for subspace in space.spaces.values())
     if isinstance(space, spaces.Tuple):
-        return all(_can_flatten(part) for part in space.spaces)
+        return all(_can_flatten(subspace) for subspace in space.spaces)
     return isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary)
 
 
@@ -177,19 +177,19 @@ def _candidate_lists(space: Space, sizes: Sequence[int]) -> list[str]:
     """
     if not isinstance(space, spaces.Dict) or len(set(sizes)) != 1 or len(sizes) > sizes[0]:
         return []
-    return [name for name, part in space.spaces.items() if _rows(part) == sizes[0]]
+    return [name for name, subspace in space.spaces.items() if _rows(subspace) == sizes[0]]
 
 
-def _rows(part: Space) -> int | None:
+def _rows(subspace: Space) -> int | None:
     """Number of rows of a list of candidates; None for another space."""
-    if isinstance(part, spaces.Box):
-        return part.shape[0] if len(part.shape) == 2 and part.shape[1] else None
-    if not isinstance(part, spaces.Dict | spaces.Tuple):
+    if isinstance(subspace, spaces.Box):
+        return subspace.shape[0] if len(subspace.shape) == 2 and subspace.shape[1] else None
+    if not isinstance(subspace, spaces.Dict | spaces.Tuple):
         return None
-    rows = [space for _, space in _inside(part)]
+    rows = [space for _, space in _inside(subspace)]
     shapes = {space.shape for space in rows if isinstance(space, spaces.Box)}
     same = len(shapes) == 1 and all(isinstance(space, spaces.Box) for space in rows)
-    return len(rows) if same and len(next(iter(shapes)) or ()) == 1 and flatdim(part) else None
+    return len(rows) if same and len(next(iter(shapes)) or ()) == 1 and flatdim(subspace) else None
 
 
 def _misfit(env_id: str, key: str, space: Space, fitting: Sequence[str], sizes: Sequence[int]) -> str:
@@ -214,14 +214,14 @@ def _inside(space: Any) -> list[tuple[Any, Space]]:
         return list(enumerate(space.spaces))
     parts = list(space.spaces.items())
     if all(isinstance(name, str) and name.isdecimal() for name, _ in parts):
-        parts.sort(key=lambda part: int(part[0]))
+        parts.sort(key=lambda entry: int(entry[0]))
     return parts
 
 
 def _flatten(space: Space, batch: Any, rows: int) -> Floats:
     """(rows, F) as ``gymnasium.spaces.utils.flatten`` does for one observation, up to ``_inside``'s order."""
     if isinstance(space, spaces.Dict | spaces.Tuple):
-        parts = [_flatten(part, batch[name], rows) for name, part in _inside(space)]
+        parts = [_flatten(subspace, batch[name], rows) for name, subspace in _inside(space)]
         return np.concatenate(parts, 1) if parts else np.zeros((rows, 0), np.float32)
     if isinstance(space, spaces.Discrete):
         return _one_hot(np.asarray(batch).reshape(rows, 1) - space.start, (int(space.n),))
@@ -233,7 +233,7 @@ def _flatten(space: Space, batch: Any, rows: int) -> Floats:
 
 def _one_hot(numbers: npt.NDArray[Any], sizes: Sequence[int]) -> Floats:
     """(rows, sum of sizes) with a 1 at each of the ``numbers`` (rows, K)."""
-    found = np.zeros((len(numbers), sum(sizes)), np.float32)
+    encoded = np.zeros((len(numbers), sum(sizes)), np.float32)
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    np.put_along_axis(found, (numbers + starts).astype(np.int64), 1.0, 1)
-    return found
+    np.put_along_axis(encoded, (numbers + starts).astype(np.int64), 1.0, 1)
+    return encoded

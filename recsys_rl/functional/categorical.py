@@ -64,8 +64,8 @@ class Categorical:
         if kernels.serving(self.logits) is None or not kernels.plain_ids(index):
             log_p = self.logits.log_softmax(-1)  # (N, K, A)
             return _chosen(log_p, index).sum(-1), _entropy(log_p).sum(-1)
-        found, nats = _Evaluate.apply(self.logits, index)  # type: ignore[no-untyped-call]
-        return found, nats
+        logprob, nats = _Evaluate.apply(self.logits, index)  # type: ignore[no-untyped-call]
+        return logprob, nats
 
 
 class _Evaluate(torch.autograd.Function):

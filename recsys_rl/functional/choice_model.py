@@ -44,5 +44,5 @@ def draw(probability: Tensor, generator: torch.Generator | None = None) -> Tenso
 
 def draw_at(probability: Tensor, uniform: Tensor) -> Tensor:
     """``draw`` with the given numbers ``uniform`` (N,) in [0, 1): inverts the cumulative distribution."""
-    place = (probability.cumsum(-1) <= uniform.unsqueeze(-1)).sum(-1)  # (N,)
-    return place.masked_fill(place == probability.shape[-1], -1)
+    index = (probability.cumsum(-1) <= uniform.unsqueeze(-1)).sum(-1)  # (N,)
+    return index.masked_fill(index == probability.shape[-1], -1)

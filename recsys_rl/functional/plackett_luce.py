@@ -48,9 +48,9 @@ class PlackettLuce:
         left = self.logits.detach().clone()  # (N, A)
         index, total = [], torch.zeros_like(uniform[:, 0])
         for u in uniform.split(1, 1):  # (N, 1)
-            place, log_p = categorical.draw_at(left, u)  # (N,) each
-            left.scatter_(1, place.unsqueeze(1), -torch.inf)
-            index.append(place)
+            chosen, log_p = categorical.draw_at(left, u)  # (N,) each
+            left.scatter_(1, chosen.unsqueeze(1), -torch.inf)
+            index.append(chosen)
             total += log_p
         self._check(total)
         return torch.stack(index, 1), total
@@ -70,10 +70,10 @@ class PlackettLuce:
         """
         if index.shape != (len(self.logits), self.slate_size):
             raise ValueError(f"slates {tuple(index.shape)} don't fit {len(self.logits)} x {self.slate_size}")
-        found: Tensor = _LogProb.apply(self.logits, index)  # type: ignore[no-untyped-call]
+        logprob: Tensor = _LogProb.apply(self.logits, index)  # type: ignore[no-untyped-call]
         ordered = index.sort(1).values
         twice = (ordered[:, 1:] == ordered[:, :-1]).any(1)  # (N,)
-        return found.masked_fill(twice, -torch.inf)
+        return logprob.masked_fill(twice, -torch.inf)
 
     def place_logprobs(self, index: Tensor) -> Tensor:
         """The terms (N, K) of ``logprob(index)``: each place given the places above it, without a gradient.
@@ -81,11 +81,11 @@ class PlackettLuce:
         They are float64. A forbidden or repeated item has -inf; the terms below it have no meaning.
         """
         left = self.logits.detach().double()  # (N, A)
-        found = []
-        for place in index.unbind(1):  # (N,)
-            found.append(categorical.logprob(left, place))
-            left.scatter_(1, place.unsqueeze(1), -torch.inf)
-        return torch.stack(found, 1)
+        logprobs = []
+        for chosen in index.unbind(1):  # (N,)
+            logprobs.append(categorical.logprob(left, chosen))
+            left.scatter_(1, chosen.unsqueeze(1), -torch.inf)
+        return torch.stack(logprobs, 1)
 
     def entropy(self) -> Tensor:
         """A lower bound of the entropy in nats, (N,): sum_k max(0, H - log k), with H the entropy of place 1.

@@ -8,16 +8,16 @@ from torch import Tensor
 from recsys_rl.functional import rows
 
 
-def recency(history: Tensor, kept: Tensor) -> Tensor:
-    """(N, L): kept**k for the item shown k steps ago, 0 at padding; ``kept`` is () or (N,)."""
+def recency(history: Tensor, decay: Tensor) -> Tensor:
+    """(N, L): decay**k for the item shown k steps ago, 0 at padding; ``decay`` is () or (N,)."""
     age = torch.arange(history.shape[1] - 1, -1, -1, device=history.device)  # (L,)
-    return kept.unsqueeze(-1) ** age * (history >= 0)
+    return decay.unsqueeze(-1) ** age * (history >= 0)
 
 
 def weighted_rows(weights: Tensor, table: Tensor, index: Tensor) -> Tensor:
     """sum_k weights (N, L) times the rows ``index`` (N, L) of ``table`` (I, F): (N, F); -1 needs weight 0."""
-    found = torch.nn.functional.embedding(index.clamp_min(0), table)  # (N, L, F)
-    return (weights.unsqueeze(1) @ found).squeeze(1)
+    vectors = torch.nn.functional.embedding(index.clamp_min(0), table)  # (N, L, F)
+    return (weights.unsqueeze(1) @ vectors).squeeze(1)
 
 
 def products(x: Tensor, table: Tensor, items: Tensor | None) -> Tensor:

@@ -34,8 +34,8 @@ def gae(
     keep = each * gae_lambda * (~done).to(rewards.dtype)  # (T, N)
     running = torch.zeros_like(deltas[0])  # (N,)
     advantages: list[Tensor] = []  # latest first
-    for delta, kept in zip(reversed(deltas.unbind()), reversed(keep.unbind()), strict=True):
-        running = torch.addcmul(delta, kept, running)
+    for delta, decay in zip(reversed(deltas.unbind()), reversed(keep.unbind()), strict=True):
+        running = torch.addcmul(delta, decay, running)
         advantages.append(running)
     return torch.stack(advantages[::-1])
 
@@ -48,9 +48,9 @@ def standardize(advantage: Tensor) -> Tensor:
 
 def standardize_parts(advantage: Tensor, size: int) -> Tensor:
     """``standardize`` for each part of ``size`` numbers of ``advantage`` (S,); the last may be smaller."""
-    whole = len(advantage) - len(advantage) % size
-    parts = standardize(advantage[:whole].view(-1, size)).flatten()  # all at once
-    return parts if whole == len(advantage) else torch.cat([parts, standardize(advantage[whole:])])
+    full = len(advantage) - len(advantage) % size
+    parts = standardize(advantage[:full].view(-1, size)).flatten()  # all at once
+    return parts if full == len(advantage) else torch.cat([parts, standardize(advantage[full:])])
 
 
 def explained_variance(predicted: Tensor, target: Tensor) -> Tensor:

@@ -160,8 +160,8 @@ def _plain(first: Tensor, *others: Tensor) -> ctypes.CDLL | None:
     """The compiled loops; None unless all tensors are contiguous and in the CPU's memory."""
     if not (first.is_cpu and first.is_contiguous()):
         return None
-    for x in others:  # a generator would take longer than the checks
-        if not (x.is_cpu and x.is_contiguous()):
+    for tensor in others:  # a generator would take longer than the checks
+        if not (tensor.is_cpu and tensor.is_contiguous()):
             return None
     return kernels.library()
 

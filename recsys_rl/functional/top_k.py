@@ -38,13 +38,13 @@ def blocked_top_k(
         raise ValueError(f"there are only {num_items} items to take the top {k} from")
     best: tuple[Tensor, Tensor] | None = None
     for block in blocks(num_rows, num_items):
-        found, items = _top(score(block), k)  # (N, <= k) each
+        scores, items = _top(score(block), k)  # (N, <= k) each
         items = items + block.start
         if best is not None:
-            merged = torch.cat([best[0], found], 1)  # (N, <= 2k)
-            found, places = _top(merged, k)
+            merged = torch.cat([best[0], scores], 1)  # (N, <= 2k)
+            scores, places = _top(merged, k)
             items = torch.cat([best[1], items], 1).gather(1, places)
-        best = found, items
+        best = scores, items
     assert best is not None
     return best[0], best[1].masked_fill(best[0] == -torch.inf, -1)
 

@@ -101,7 +101,7 @@ class ActorCritic(nn.Module):
         self.num_columns = 0
         self.num_inputs, num_blocks = shapes.context_dim, len(self.embeddings)
         if columns is not None:
-            apart = {at for place in columns.places for at in range(place.start, place.stop)}
+            apart = {at for span in columns.places for at in range(span.start, span.stop)}
             own = torch.tensor([at for at in range(shapes.context_dim) if at not in apart])
             self.num_columns, self.num_inputs = len(columns.names), len(own)
             self.register_buffer("inputs", own, persistent=False)  # places of the context
@@ -152,7 +152,9 @@ class ActorCritic(nn.Module):
             self.head = TwoTowerHead(sizes[-1], num_blocks, num_item_features, generator, self.num_columns)
         self.activation = config.activation
         layers = zip(self.hidden.weights, self.hidden.biases, strict=True)
-        last = [x for layer in (self.head.last, self.value_head) for x in (layer.weight, layer.bias)]
+        last = [
+            tensor for layer in (self.head.last, self.value_head) for tensor in (layer.weight, layer.bias)
+        ]
         self.layers: list[Tensor] = [*itertools.chain(*layers), *last]  # as dense.actor_critic takes them
 
     def forward(self, obs: Obs) -> tuple[Categorical | PlackettLuce, Tensor]:
@@ -268,8 +270,8 @@ class ActorCritic(nn.Module):
 
     def logprob(self, obs: Obs, items: Tensor) -> Tensor:
         """Log-probability (N,) of showing ``items`` (N, K); a first stage needs ``obs.candidates``."""
-        found: Tensor = self(obs)[0].logprob(obs.places_of(items))
-        return found
+        logprob: Tensor = self(obs)[0].logprob(obs.places_of(items))
+        return logprob
 
     def place_logprobs(self, obs: Obs, items: Tensor) -> Tensor:
         """The terms (N, K) of the log-probability of ``items`` (N, K), each place given those above it.
@@ -284,17 +286,17 @@ class ActorCritic(nn.Module):
         impossible = items < 0  # (N, K)
         if obs.candidates is not None:
             impossible = impossible | ~(obs.candidates.unsqueeze(1) == items.unsqueeze(2)).any(-1)
-        found: Tensor = self(obs)[0].place_logprobs(obs.places_of(items).clamp_min(0))
-        return found.nan_to_num(nan=-torch.inf, neginf=-torch.inf).masked_fill(impossible, -torch.inf)
+        logprobs: Tensor = self(obs)[0].place_logprobs(obs.places_of(items).clamp_min(0))
+        return logprobs.nan_to_num(nan=-torch.inf, neginf=-torch.inf).masked_fill(impossible, -torch.inf)
 
     def item_probabilities(self, obs: Obs, num_items: int) -> Tensor:
         """(N, I) float64: the probability of showing each item; 0 outside the candidates. For one place."""
-        found: Tensor = self(obs)[0].logits.detach().double().squeeze(1).softmax(1)  # (N, I) or (N, C)
+        chances: Tensor = self(obs)[0].logits.detach().double().squeeze(1).softmax(1)  # (N, I) or (N, C)
         if obs.candidates is None:
-            return found
-        every = found.new_zeros(len(found), num_items + 1)  # padding adds 0 to an extra column
+            return chances
+        every = chances.new_zeros(len(chances), num_items + 1)  # padding adds 0 to an extra column
         at = torch.where(obs.candidates < 0, num_items, obs.candidates)
-        return every.scatter_add_(1, at, found)[:, :-1]
+        return every.scatter_add_(1, at, chances)[:, :-1]
 
     def value(self, obs: Obs) -> Tensor:
         """V(obs), (N,)."""
@@ -315,7 +317,7 @@ class ActorCritic(nn.Module):
         if not isinstance(self.head, ScorerHead):
             return {}
         names_at = dict(zip(interface.starts, (name for name, _ in interface.context), strict=True))
-        pieces = [names_at[place.start] for place in self.embeddings]
+        pieces = [names_at[span.start] for span in self.embeddings]
         decays = () if self.session is None else SessionSum.DECAYS
         expected = self.next_signals is not None
         names = gate_names(pieces, interface.signals, decays, expected, self.shapes.numbers)
@@ -383,7 +385,7 @@ class ActorCritic(nn.Module):
         """
         blocks: list[Tensor] = []
         if self.embeddings:
-            blocks.append(torch.stack([obs.context[:, place] for place in self.embeddings], 1))  # (N, E, D)
+            blocks.append(torch.stack([obs.context[:, span] for span in self.embeddings], 1))  # (N, E, D)
         if sums is not None:
             blocks.append(sums)
         if self.next_signals is not None:

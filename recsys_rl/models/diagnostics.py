@@ -21,7 +21,7 @@ class StepMeans:
     def add(self, **numbers: Tensor) -> None:
         """Take the numbers, () each, of one gradient step. Each step has the same names."""
         self.names = tuple(numbers)
-        self.steps.append(torch.stack([x.detach() for x in numbers.values()]))
+        self.steps.append(torch.stack([number.detach() for number in numbers.values()]))
 
     def means(self) -> dict[str, float]:
         """The means by name; empty without a step."""
@@ -46,9 +46,9 @@ class StartValues:
         first = (batch.steps == 0).nonzero().squeeze(1)
         if len(first):
             with torch.no_grad():
-                found = values(batch.rows(first))
-            count = found.new_tensor(len(first))
-            self.sums.append(torch.stack([found.sum(), batch.returns_to_go[first].sum(), count]))
+                predicted = values(batch.rows(first))
+            count = predicted.new_tensor(len(first))
+            self.sums.append(torch.stack([predicted.sum(), batch.returns_to_go[first].sum(), count]))
 
     def means(self) -> dict[str, float]:
         """``value_start`` and ``return_start``; NaN without a first state."""

@@ -1,4 +1,4 @@
-"""From the weights of a value-based learner to those of an actor that draws as it does (``--init-from``)."""
+"""The weights of an actor that draws as a value-based learner does, from its weights (``--init-from``)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BESIDE = "quality."
 
 def actor_and_critic(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The ``weights`` of a network, by name, without those of a Q-network beside its actor and critic."""
-    return {name: x for name, x in weights.items() if not name.startswith(BESIDE)}
+    return {name: tensor for name, tensor in weights.items() if not name.startswith(BESIDE)}
 
 
 def drawn_policy(weights: Mapping[str, Tensor], temperature: float) -> dict[str, Tensor]:
@@ -23,10 +23,10 @@ def drawn_policy(weights: Mapping[str, Tensor], temperature: float) -> dict[str,
 
     The scores of every head are multiplied by 1 / temperature: by its own temperature, or in its last layer.
     """
-    found = dict(weights)
-    for name, x in weights.items():
+    scaled = dict(weights)
+    for name, tensor in weights.items():
         if name == "head.log_temperature":
-            found[name] = x - math.log(temperature) / RATE
+            scaled[name] = tensor - math.log(temperature) / RATE
         elif name.startswith("head.logits."):
-            found[name] = x / temperature
-    return found
+            scaled[name] = tensor / temperature
+    return scaled

@@ -1,4 +1,4 @@
-"""From an observation to features: multilayer perceptrons, and the sums over a history."""
+"""Encoders, which make features of an observation: multilayer perceptrons, and the sums over a history."""
 
 from __future__ import annotations
 

@@ -74,15 +74,15 @@ class TwoTowerHead(nn.Module):
         ``parts`` (N, C, size) each are the features of the items, whose sizes add up to F_i. Joining them
         would cost as much time as the scores.
         """
-        sizes = [part.shape[-1] for part in parts]
+        sizes = [piece.shape[-1] for piece in parts]
         query = (self.temperature * self.user(query, blocks)).unsqueeze(1)  # (N, 1, F_i + tower)
         *fixed, learned = query.split([*sizes, TOWER_SIZE], -1)  # (N, 1, size) each
         tower: Tensor = self.tower.bias
-        for part, weight in zip(parts, self.tower.weight.split(sizes), strict=True):
-            tower = torch.addmm(tower, part.flatten(0, 1), weight)  # (N C, tower)
+        for piece, weight in zip(parts, self.tower.weight.split(sizes), strict=True):
+            tower = torch.addmm(tower, piece.flatten(0, 1), weight)  # (N C, tower)
         logits: Tensor = learned @ tower.relu().unflatten(0, parts[0].shape[:2]).mT  # (N, 1, C)
-        for part, of_query in zip(parts, fixed, strict=True):
-            logits = logits + of_query @ part.mT
+        for piece, of_query in zip(parts, fixed, strict=True):
+            logits = logits + of_query @ piece.mT
         return logits
 
     def user(self, query: Tensor, blocks: Sequence[Tensor]) -> Tensor:
@@ -199,7 +199,7 @@ class DenseHead(nn.Module):
             return flat.unsqueeze(1)
         widest = max(self.action_sizes)
         parts = [
-            nn.functional.pad(part, (0, widest - part.shape[-1]), value=-torch.inf)
-            for part in flat.split(self.action_sizes, -1)
+            nn.functional.pad(block, (0, widest - block.shape[-1]), value=-torch.inf)
+            for block in flat.split(self.action_sizes, -1)
         ]
         return torch.stack(parts, 1)  # (N, K, A)

@@ -9,63 +9,57 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from recsys_rl.types import Catalogue
+from recsys_rl.types import Catalogue, ItemFeature
 
-NUMBERS = ("popularity", "quality", "year")
+NUMBERS = ("popularity", "quality")
 """The columns of every catalogue after the tags."""
-Column = tuple[str, str]
-"""Group and name of a column, such as ("tag", "Drama") or ("number", "popularity")."""
 
 
 def item_features(catalogue: Catalogue, scaled_as: Catalogue | None = None) -> Tensor:
-    """The visible features of each item, (I, D + G + X + 4): the embedding, then ``item_columns``."""
+    """The visible features of each item, (I, D + G + F + 1): the embedding, then ``item_columns``."""
     return torch.cat([catalogue.embedding, item_columns(catalogue, scaled_as)], 1)
 
 
 def item_columns(catalogue: Catalogue, scaled_as: Catalogue | None = None) -> Tensor:
-    """The features of each item beside its embedding, (I, G + X + 4), named by ``column_names``.
+    """The features of each item beside its embedding, (I, G + F + 1).
 
-    They are the tags (the genres of films, unit norm), the standardised NUMBERS, popularity by its logarithm,
-    the X columns of ``feature_columns``, and the constant 1.
+    They are the tags (unit norm), the F columns of ``number_names``, and the constant 1.
     A sum over a session then also holds the number of its items. Means and deviations are those of the
     catalogue ``scaled_as``, None for this one: a trained network needs those of its training.
     """
     of = catalogue if scaled_as is None else scaled_as
-    known = _numbers(of, of.year.nanmean())
-    numbers = known if of is catalogue else _numbers(catalogue, of.year.nanmean())
+    known = _numbers(of, of)
+    numbers = known if of is catalogue else _numbers(catalogue, of)
     numbers = (numbers - known.mean(0)) / known.std(0, correction=0).clamp_min(1e-6)
     more = feature_columns(catalogue, scaled_as)
-    return torch.cat([catalogue.unit_genres, numbers, more, torch.ones_like(numbers[:, :1])], 1)
+    return torch.cat([catalogue.unit_tags, numbers, more, torch.ones_like(numbers[:, :1])], 1)
 
 
-def column_names(catalogue: Catalogue) -> tuple[Column, ...]:
-    """The names of ``item_columns``, in their order; a name is unique within its group."""
-    groups = {
-        "tag": catalogue.genre_names,
-        "number": NUMBERS,
-        "feature": feature_names(catalogue),
-        "constant": ("1",),
-    }
-    return tuple((group, name) for group, names in groups.items() for name in names)
+def number_names(catalogue: Catalogue) -> tuple[str, ...]:
+    """The names of the columns between the tags and the constant: NUMBERS, partial ones, ``feature_names``.
+
+    All but the last are standardised, popularity by its logarithm.
+    """
+    return (*NUMBERS, *_partial(catalogue), *feature_names(catalogue))
 
 
 def feature_names(catalogue: Catalogue) -> tuple[str, ...]:
     """The names of the X columns of ``feature_columns``, such as "kind ad" of a class, or "bid"."""
     return tuple(
         name
-        for feature in catalogue.features
+        for feature in _complete(catalogue)
         for name in ([f"{feature.name} {value}" for value in feature.values] or [feature.name])
     )
 
 
 def feature_columns(catalogue: Catalogue, scaled_as: Catalogue | None = None) -> Tensor:
-    """The attributes of the items that a policy sees, by ``Catalogue.features``, as columns (I, X).
+    """The classes and numbers of ``Catalogue.features`` that are known of each item, as columns (I, X).
 
     An item of a class without a name has zeros. ``scaled_as`` as in ``item_columns``.
     """
     of = catalogue if scaled_as is None else scaled_as
     columns = [catalogue.popularity.new_zeros(catalogue.num_items, 0)]
-    for feature in catalogue.features:
+    for feature in _complete(catalogue):
         values, known = catalogue.attributes[feature.name], of.attributes[feature.name]
         if feature.scale == "classes":
             columns.append((values.unsqueeze(1) == torch.arange(len(feature.values)).to(values)).float())
@@ -77,7 +71,18 @@ def feature_columns(catalogue: Catalogue, scaled_as: Catalogue | None = None) ->
     return torch.cat(columns, 1)
 
 
-def _numbers(catalogue: Catalogue, mean_year: Tensor) -> Tensor:
-    """(I, 3): log popularity, quality and year, with ``mean_year`` where the year is unknown."""
-    year = torch.where(catalogue.year.isnan(), mean_year, catalogue.year)
-    return torch.stack([(catalogue.popularity + 1e-3).log(), catalogue.quality, year.nan_to_num()], 1)
+def _complete(catalogue: Catalogue) -> list[ItemFeature]:
+    return [feature for feature in catalogue.features if feature.scale not in ("tags", "partial")]
+
+
+def _partial(catalogue: Catalogue) -> list[str]:
+    return [feature.name for feature in catalogue.features if feature.scale == "partial"]
+
+
+def _numbers(catalogue: Catalogue, of: Catalogue) -> Tensor:
+    """Log popularity, quality, and the partial numbers, with their mean in ``of`` where they are unknown."""
+    columns = [(catalogue.popularity + 1e-3).log(), catalogue.quality]
+    for name in _partial(catalogue):
+        values, mean = catalogue.attributes[name], of.attributes[name].nanmean()
+        columns.append(torch.where(values.isnan(), mean, values).nan_to_num())
+    return torch.stack(columns, 1)

@@ -36,11 +36,11 @@ class Entries(NamedTuple):
     known: Tensor  # (B,) bool
 
     def rows(self, index: Tensor) -> Entries:
-        return Entries(*(x.index_select(0, index) for x in self))
+        return Entries(*(tensor.index_select(0, index) for tensor in self))
 
     def split(self, size: int) -> list[Entries]:
         """Views of ``size`` rows each; the last may have fewer."""
-        return [Entries(*part) for part in zip(*(x.split(size) for x in self), strict=True)]
+        return [Entries(*pieces) for pieces in zip(*(tensor.split(size) for tensor in self), strict=True)]
 
 
 def next_entries(obs: Obs, done: Tensor) -> Entries:
@@ -59,7 +59,7 @@ def next_entries(obs: Obs, done: Tensor) -> Entries:
     around = seen - (seen * each).sum((0, 1)) / number
     deviation = ((around.square() * each).sum((0, 1)) / number).sqrt().clamp_min(1e-3)
     items = history[..., -1].roll(-1, 0).clamp_min(0)  # (T, N)
-    return Entries(*(x.flatten(0, 1) for x in (items, around / deviation, known)))
+    return Entries(*(tensor.flatten(0, 1) for tensor in (items, around / deviation, known)))
 
 
 class NextSignals(nn.Module):

@@ -43,7 +43,7 @@ class FlatAdam:
     @property
     def gradient(self) -> Tensor:
         """The gradient of all weights before clipping, (P,); 0 for a parameter without a gradient."""
-        return torch.cat([part.flatten() for part in self._gradients()])
+        return torch.cat([gradient.flatten() for gradient in self._gradients()])
 
     def _gradients(self) -> list[Tensor]:
         return [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
@@ -65,8 +65,8 @@ class FlatAdam:
         if self.average is not None:
             gradient = self.gradient  # (P,): one message, and not one for each parameter
             self.average(gradient)
-            for parameter, part in zip(self.parameters, gradient.split(self.sizes), strict=True):
-                parameter.grad = part.view_as(parameter)
+            for parameter, piece in zip(self.parameters, gradient.split(self.sizes), strict=True):
+                parameter.grad = piece.view_as(parameter)
         self.steps += 1
         adam(
             self.weights,
@@ -91,7 +91,9 @@ class FlatAdam:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """The inverse of ``state_dict``. Raises KeyError, RuntimeError or ValueError if it doesn't fit."""
         parts = {name.partition(".")[::2]: value for name, value in state.items()}
-        self.model.load_state_dict({name: x for (part, name), x in parts.items() if part == "model"})
+        self.model.load_state_dict(
+            {name: tensor for (section, name), tensor in parts.items() if section == "model"}
+        )
         for own, name in ((self.exp_avg, "exp_avg"), (self.exp_avg_sq, "exp_avg_sq")):
             own.copy_(state[f"optimizer.{name}"])
         self.steps = int(state["optimizer.steps"])

@@ -151,16 +151,16 @@ class Samples(NamedTuple):
     def rows(self, index: Tensor) -> Samples:
         """Copies of the rows ``index``."""
         entries = None if self.entries is None else self.entries.rows(index)
-        targets = Targets(*(x.index_select(0, index) for x in self.targets))
+        targets = Targets(*(tensor.index_select(0, index) for tensor in self.targets))
         return Samples(self.obs.rows(index), self.places.index_select(0, index), targets, entries)
 
     def split(self, size: int) -> list[Samples]:
         """Minibatches of ``size`` rows each; the last may have fewer."""
-        targets = map(Targets._make, zip(*(x.split(size) for x in self.targets), strict=True))
+        targets = map(Targets._make, zip(*(tensor.split(size) for tensor in self.targets), strict=True))
         observations = self.obs.split(size)
         entries = [None] * len(observations) if self.entries is None else self.entries.split(size)
         parts = zip(observations, self.places.split(size), targets, entries, strict=True)
-        return [Samples(*part) for part in parts]
+        return [Samples(*piece) for piece in parts]
 
 
 class OnPolicyLearner(NetworkPolicy[P]):
@@ -190,8 +190,8 @@ class OnPolicyLearner(NetworkPolicy[P]):
         )  # (T, N)
         returns = advantages + rollout.values  # (T, N)
         targets = Targets(
-            *(x.flatten() for x in (rollout.logprobs, rollout.values, returns, advantages))
+            *(tensor.flatten() for tensor in (rollout.logprobs, rollout.values, returns, advantages))
         )  # (S,) each
-        obs = rollout.obs.map(lambda x: x.flatten(0, 1))
+        obs = rollout.obs.map(lambda tensor: tensor.flatten(0, 1))
         entries = None if self.model.next_signals is None else next_entries(rollout.obs, done)
         return Samples(obs, obs.places_of(rollout.items.flatten(0, 1)), targets, entries)

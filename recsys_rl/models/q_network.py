@@ -82,5 +82,5 @@ class QualityActorCritic(ActorCritic):
 
 def own_distribution(network: ActorCritic, obs: Obs) -> Categorical | PlackettLuce:
     """The distribution of a network beside the one that acts: it reads the history with its own encoder."""
-    found: Categorical | PlackettLuce = network(replace(obs, summary=None))[0]
-    return found
+    distribution: Categorical | PlackettLuce = network(replace(obs, summary=None))[0]
+    return distribution

@@ -71,12 +71,12 @@ class Retriever:
         places = torch.from_numpy(
             self._index.search(_inside(query, self.items.num_dims, 1 / COLUMN_SCALE), k)[1]
         )
-        found = torch.where(places < 0, -1, self._rows[places.to(self._rows.device)]).to(query.device)
+        nearest = torch.where(places < 0, -1, self._rows[places.to(self._rows.device)]).to(query.device)
         # The searched clusters may hold fewer than k items, and a walk in a graph may end early.
-        short = (found < 0).any(1).nonzero().squeeze(1)  # (R,)
+        short = (nearest < 0).any(1).nonzero().squeeze(1)  # (R,)
         if len(short):
-            found[short] = self._exact(query[short], k)
-        return found
+            nearest[short] = self._exact(query[short], k)
+        return nearest
 
     def _exact(self, query: Tensor, k: int) -> Tensor:
         of_embedding, of_columns = query.split([self.items.num_dims, self.items.columns.shape[1]], 1)

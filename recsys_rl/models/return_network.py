@@ -27,8 +27,8 @@ class ReturnNetwork(ActorCritic):
 
     def given(self, obs: Obs, share: Tensor) -> Categorical | PlackettLuce:
         """The distribution of the action if the share (N,) of what is possible is to follow."""
-        found: Categorical | PlackettLuce = super().forward(_asking(obs, share))[0]
-        return found
+        distribution: Categorical | PlackettLuce = super().forward(_asking(obs, share))[0]
+        return distribution
 
     def value(self, obs: Obs) -> Tensor:
         """The share (N,) to ask for."""

@@ -27,24 +27,24 @@ def shown_among(
     """
     if model.retriever is None or obs.candidates is not None:
         return obs, None
-    found = model.propose(obs, False, generator).candidates  # (N, C)
-    assert found is not None
-    found = found.masked_fill((found.unsqueeze(2) == items.unsqueeze(1)).any(2), -1)
-    num_best = found.shape[1] - model.num_drawn
-    best, drawn = ((x >= 0).sum(1) for x in found.split([num_best, model.num_drawn], 1))  # (N,) each
+    proposed = model.propose(obs, False, generator).candidates  # (N, C)
+    assert proposed is not None
+    proposed = proposed.masked_fill((proposed.unsqueeze(2) == items.unsqueeze(1)).any(2), -1)
+    num_best = proposed.shape[1] - model.num_drawn
+    best, drawn = ((ids >= 0).sum(1) for ids in proposed.split([num_best, model.num_drawn], 1))  # (N,) each
     allowed = len(model.retriever.rows) if obs.mask is None else obs.mask.sum(1)
     excluded = 0 if obs.exclude is None else (obs.exclude >= 0).sum(1)
     others = allowed - excluded - best - items.shape[1]  # (N,): among which ``drawn`` were drawn
     weight = (others / drawn.clamp_min(1)).clamp_min(1.0).log()  # (N,)
-    plain = obs.context.new_zeros(len(found), items.shape[1] + num_best)
+    plain = obs.context.new_zeros(len(proposed), items.shape[1] + num_best)
     weights = torch.cat([plain, weight.to(plain).unsqueeze(1).expand(-1, model.num_drawn)], 1)
-    return obs.among(torch.cat([items, found], 1)), weights
+    return obs.among(torch.cat([items, proposed], 1)), weights
 
 
-def corrected(found: Categorical | PlackettLuce, weights: Tensor | None) -> Categorical | PlackettLuce:
+def corrected(distribution: Categorical | PlackettLuce, weights: Tensor | None) -> Categorical | PlackettLuce:
     """The distribution over candidates with log-weights (N, C): it estimates that over all items."""
     if weights is None:
-        return found
-    if isinstance(found, PlackettLuce):
-        return PlackettLuce(found.logits + weights, found.slate_size)
-    return Categorical(found.logits + weights.unsqueeze(1))
+        return distribution
+    if isinstance(distribution, PlackettLuce):
+        return PlackettLuce(distribution.logits + weights, distribution.slate_size)
+    return Categorical(distribution.logits + weights.unsqueeze(1))

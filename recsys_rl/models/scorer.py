@@ -68,8 +68,10 @@ class ScorerHead(nn.Module):
         ``parts`` (N, C, size) each are the features of the items, whose sizes add up to F_i.
         """
         query = (self.temperature * self.user(gates, blocks)).unsqueeze(1)  # (N, 1, F_i)
-        of_parts = query.split([part.shape[-1] for part in parts], -1)
-        products = [x @ part.mT for x, part in zip(of_parts, parts, strict=True)]  # (N, 1, C) each
+        of_parts = query.split([piece.shape[-1] for piece in parts], -1)
+        products = [
+            vector @ piece.mT for vector, piece in zip(of_parts, parts, strict=True)
+        ]  # (N, 1, C) each
         return torch.stack(products).sum(0)
 
     def user(self, gates: Tensor, blocks: Sequence[Tensor]) -> Tensor:

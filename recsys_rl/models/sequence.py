@@ -22,7 +22,7 @@ State = Any  # a frozen dataclass of (N, ...) tensors; each encoder has its own
 
 
 class Encoder(Protocol):
-    """From entries (X numbers each) to a summary of H numbers. The rows of a state are independent.
+    """Makes a summary of H numbers from entries (X numbers each). The rows of a state are independent.
 
     ``encode`` takes a window of entries (N, L, X), the last ones real where the mask (N, L) is True. ``step``
     takes one entry of each user (N, X), real where its mask (N,) is True; None: all are. It may write to its
@@ -196,11 +196,11 @@ class Reader:
         number = torch.where(empty, 0, -1)
         known = (self._profile(obs) == last.context).all(1)  # (N,)
         for new in (1, 0, *range(2, self.most + 1)):
-            kept = length - new
-            same = (obs.history[:, :kept] == last.history[:, new:]).all(1)
-            same &= (obs.signals[:, :kept] == last.signals[:, new:]).flatten(1).all(1)
+            overlap = length - new
+            same = (obs.history[:, :overlap] == last.history[:, new:]).all(1)
+            same &= (obs.signals[:, :overlap] == last.signals[:, new:]).flatten(1).all(1)
             if new:  # no padding among them, as in a window that was replaced as a whole
-                same &= obs.history[:, kept] >= 0
+                same &= obs.history[:, overlap] >= 0
             number = torch.where(same & known & (number < 0), new, number)
             if new < self.most and bool((number >= 0).all()):
                 break
@@ -209,8 +209,8 @@ class Reader:
     def _entry(self, obs: Obs, new: int) -> Tensor:
         """The entry (N, X) before ``new`` - 1 newer ones."""
         assert obs.history is not None
-        place = obs.history.shape[1] - new
-        return _entries(self.encoder, obs, slice(place, place + 1), self.items).squeeze(1)
+        first = obs.history.shape[1] - new
+        return _entries(self.encoder, obs, slice(first, first + 1), self.items).squeeze(1)
 
     def _profile(self, obs: Obs) -> Tensor:
         """The part of the context (N, D) on which entries depend; (N, 0) without one."""

@@ -15,7 +15,7 @@ PREFIX = "target."
 
 def copied(model: QNetwork) -> QNetwork:
     """A copy with its own weights. The items and their index, which are large, are shared."""
-    return copy.deepcopy(model, {id(x): x for x in (model.items, model.retriever)})
+    return copy.deepcopy(model, {id(module): module for module in (model.items, model.retriever)})
 
 
 @torch.no_grad()
@@ -26,8 +26,10 @@ def follow(target: QNetwork, parameters: Sequence[Tensor], tau: float) -> None:
 
 
 def target_state(target: QNetwork) -> dict[str, Tensor]:
-    """Its weights on the CPU, named target.<name>."""
-    return {f"{PREFIX}{name}": x.detach().cpu().clone() for name, x in target.named_parameters()}
+    """The weights of ``target`` on the CPU, named target.<name>."""
+    return {
+        f"{PREFIX}{name}": parameter.detach().cpu().clone() for name, parameter in target.named_parameters()
+    }
 
 
 @torch.no_grad()

@@ -1,1 +1,1 @@
-"""From reward streams to the scalar reward of learning."""
+"""Objectives, which make the scalar reward of learning from reward streams."""

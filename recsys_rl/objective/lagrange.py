@@ -67,7 +67,7 @@ class Limit:
         return f"{self.stream}{self.side}{self.bound:g}"
 
     def excess(self, value: float) -> float:
-        """By how much ``value`` violates the limit; negative within it."""
+        """The amount by which ``value`` violates the limit; negative within it."""
         return self.sign * (value - self.bound)
 
 
@@ -77,7 +77,7 @@ def parse_limits(texts: Sequence[str]) -> tuple[Limit, ...]:
     Raises FieldError for another text, a bound that is not finite, a limit twice, and limits that exclude
     each other.
     """
-    found: dict[tuple[str, str], Limit] = {}
+    limits: dict[tuple[str, str], Limit] = {}
     for text in texts:
         parts = re.fullmatch(r"\s*([^<>=\s]+)\s*(<=|>=)\s*(\S+)\s*", text)
         try:
@@ -91,16 +91,16 @@ def parse_limits(texts: Sequence[str]) -> tuple[Limit, ...]:
                 f"{EXAMPLE}.",
             )
         limit = Limit(parts[1], parts[2], bound)
-        same = found.setdefault((limit.stream, limit.side), limit)
+        same = limits.setdefault((limit.stream, limit.side), limit)
         if same is not limit:
             raise FieldError(FIELD, f"names {one_line(limit.stream)}{limit.side} twice: give one bound.")
-    for (stream, side), limit in found.items():
-        other = found.get((stream, ">="))
+    for (stream, side), limit in limits.items():
+        other = limits.get((stream, ">="))
         if side == "<=" and other is not None and other.bound > limit.bound:
             raise FieldError(
                 FIELD, f"{limit} and {other} exclude each other: give one of them, or other bounds."
             )
-    return tuple(found.values())
+    return tuple(limits.values())
 
 
 def check_limits(limits: Sequence[Limit], streams: Mapping[str, LimitStream]) -> None:
@@ -155,18 +155,20 @@ class Limits:
 
     def apply(self, rollout: Rollout) -> tuple[Rollout, dict[str, float]]:
         """Move the multipliers by the values of this rollout, and charge its rewards for the streams."""
-        measured = [(x.amounts(rollout).float(), x.bases(rollout).float()) for x in self.streams]
+        measured = [
+            (stream.amounts(rollout).float(), stream.bases(rollout).float()) for stream in self.streams
+        ]
         costs = [a - limit.bound * b for limit, (a, b) in zip(self.limits, measured, strict=True)]  # (T, N)
         pairs = zip(costs, measured, strict=True)
-        sums = [x.double().sum() for c, (amount, base) in pairs for x in (amount, base, c.square())]
-        found = torch.stack([*sums, rollout.rewards.double().var(correction=0)])  # (3 J + 1,)
+        sums = [tensor.double().sum() for c, (amount, base) in pairs for tensor in (amount, base, c.square())]
+        totals = torch.stack([*sums, rollout.rewards.double().var(correction=0)])  # (3 J + 1,)
         if self.average is not None:
-            self.average(found)
-        latest, before = found[-1].item(), self.unit**2
+            self.average(totals)
+        latest, before = totals[-1].item(), self.unit**2
         self.unit = math.sqrt(before + LATEST * (latest - before) if before else latest)
-        for place, (amount, base, square) in enumerate(found[:-1].view(-1, 3).tolist()):
+        for index, (amount, base, square) in enumerate(totals[:-1].view(-1, 3).tolist()):
             if base > 0:
-                self._move(place, amount / base, math.sqrt(square / base))
+                self._move(index, amount / base, math.sqrt(square / base))
         rewards = rollout.rewards
         for limit, stream, multiplier, cost, (amounts, _) in zip(
             self.limits, self.streams, self.multiplier, costs, measured, strict=True
@@ -179,51 +181,51 @@ class Limits:
         numbers["limits_met"] = sum(map(self._is_met, range(len(self.limits)))) / len(self.limits)
         return dataclasses.replace(rollout, rewards=rewards / (1 + sum(self.price))), numbers
 
-    def _move(self, place: int, value: float, deviation: float) -> None:
+    def _move(self, index: int, value: float, deviation: float) -> None:
         """The PI controller of one limit.
 
         ``deviation``: w, which is 0 where each step is at the bound. The error e / w is 0 there, so that the
         price is I; if rounding makes e positive, the price stays.
         """
-        limit, config = self.limits[place], self.config
+        limit, config = self.limits[index], self.config
         excess = limit.excess(value)
         if deviation > 0:
             error = excess / deviation
-            integral = min(max(self.integral[place] + self.ki * error, 0.0), config.limit_most)
-            self.integral[place] = integral
-            self.price[place] = min(max(config.limit_kp * error + integral, 0.0), config.limit_most)
-            self.deviation[place] = deviation
+            integral = min(max(self.integral[index] + self.ki * error, 0.0), config.limit_most)
+            self.integral[index] = integral
+            self.price[index] = min(max(config.limit_kp * error + integral, 0.0), config.limit_most)
+            self.deviation[index] = deviation
         elif excess <= 0:  # the limit is met exactly: no proportional part
-            self.price[place] = self.integral[place]
-        before = self.mean[place]
-        self.latest[place] = value
-        self.mean[place] = value if math.isnan(before) else before + LATEST * (value - before)
-        self.was_met[place] |= excess <= TOLERANCE * abs(limit.bound)
+            self.price[index] = self.integral[index]
+        before = self.mean[index]
+        self.latest[index] = value
+        self.mean[index] = value if math.isnan(before) else before + LATEST * (value - before)
+        self.was_met[index] |= excess <= TOLERANCE * abs(limit.bound)
 
-    def _is_met(self, place: int) -> bool:
+    def _is_met(self, index: int) -> bool:
         """True if the moving mean of the value over the latest rollouts is within the bound, by TOLERANCE."""
-        limit = self.limits[place]
-        return limit.excess(self.mean[place]) <= TOLERANCE * abs(limit.bound)
+        limit = self.limits[index]
+        return limit.excess(self.mean[index]) <= TOLERANCE * abs(limit.bound)
 
     def verdict(self) -> str:
         """A sentence for each limit: its value at the end of the run, and what to do if it is not met."""
-        found = []
-        for place, (limit, mean) in enumerate(zip(self.limits, self.mean, strict=True)):
+        sentences = []
+        for index, (limit, mean) in enumerate(zip(self.limits, self.mean, strict=True)):
             if math.isnan(mean):
-                found.append(f"The limit {limit} was not checked, as no session has ended: train longer.")
-            elif self._is_met(place):
-                found.append(
+                sentences.append(f"The limit {limit} was not checked, as no session has ended: train longer.")
+            elif self._is_met(index):
+                sentences.append(
                     f"The limit {limit} is met: at the end {limit.stream} is {mean:.3g} with the multiplier "
-                    f"{self.multiplier[place]:.3g}."
+                    f"{self.multiplier[index]:.3g}."
                 )
             else:
-                ever = "an earlier policy" if self.was_met[place] else "no policy"
-                found.append(
+                ever = "an earlier policy" if self.was_met[index] else "no policy"
+                sentences.append(
                     f"The limit {limit} is not met: at the end {limit.stream} is {mean:.3g} with the "
-                    f"multiplier {self.multiplier[place]:.3g}, and {ever} of this run met it; train longer, "
+                    f"multiplier {self.multiplier[index]:.3g}, and {ever} of this run met it; train longer, "
                     "raise --limit-ki, or give another bound."
                 )
-        return "\n".join(found)
+        return "\n".join(sentences)
 
     def state_dict(self) -> dict[str, Tensor]:
         """float64: (J,) each, and the unit ()."""
@@ -232,18 +234,18 @@ class Limits:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """The inverse of ``state_dict``. Raises KeyError or ValueError for a state of other limits."""
-        found, unit = {name: state[f"limit_{name}"] for name in OF_EACH}, state["limit_unit"].item()
-        if any(x.shape != (len(self.limits),) for x in found.values()):
+        states, unit = {name: state[f"limit_{name}"] for name in OF_EACH}, state["limit_unit"].item()
+        if any(values.shape != (len(self.limits),) for values in states.values()):
             raise ValueError("multipliers of other limits")
         most = self.config.limit_most
-        if not bool(((found["integral"] >= 0) & (found["integral"] <= most)).all()):
+        if not bool(((states["integral"] >= 0) & (states["integral"] <= most)).all()):
             raise ValueError("integrals outside their range")
-        if not bool(((found["price"] >= 0) & (found["price"] <= most)).all()):
+        if not bool(((states["price"] >= 0) & (states["price"] <= most)).all()):
             raise ValueError("prices outside their range")
         if not 0 <= unit < math.inf or not bool(
-            ((found["deviation"] > 0) & found["deviation"].isfinite()).all()
+            ((states["deviation"] > 0) & states["deviation"].isfinite()).all()
         ):
             raise ValueError("deviations that can't be")
-        for name, x in found.items():
-            setattr(self, name, x.tolist())
-        self.was_met, self.unit = [bool(x) for x in self.was_met], unit
+        for name, values in states.items():
+            setattr(self, name, values.tolist())
+        self.was_met, self.unit = [bool(met) for met in self.was_met], unit

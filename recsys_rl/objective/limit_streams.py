@@ -1,4 +1,4 @@
-"""Streams that a limit can be on: those that any platform can have, and the platform's reward streams.
+"""Streams that a limit can be on: three that any platform can have, and the platform's reward streams.
 
 The value of a stream over many steps is a ratio, sum(amounts) / sum(bases):
 
@@ -51,26 +51,26 @@ class Group:
     meaning: str  # part of a sentence
 
     def count(self, items: Tensor) -> tuple[Tensor, Tensor]:
-        """How many of ``items`` (..., K; -1: none) are in the group, and how many count: (...) float32."""
+        """The numbers of ``items`` (..., K; -1: none) in the group and of those that count: (...) float32."""
         shown, places = items >= 0, items.clamp_min(0)
-        of_group, counted = (x[places] & shown for x in (self.items, self.among))
+        of_group, counted = (mask[places] & shown for mask in (self.items, self.among))
         return of_group.float().sum(-1), counted.float().sum(-1)
 
 
 def limit_streams(catalogue: Catalogue, streams: Sequence[Stream]) -> dict[str, LimitStream]:
     """The streams by name. ``streams``: the platform's; a stream of the same name is the platform's own."""
-    found = {name: _of_items(name, group) for name, group in groups(catalogue).items()}
+    by_name = {name: _of_items(name, group) for name, group in groups(catalogue).items()}
     left = "sessions that the user left before the last step, as a share of all; of lives, users who churned"
-    found[EARLY] = LimitStream(EARLY, left, _left_early, _ends, 0.0, 1.0, True)
-    return found | {stream.name: _of_rewards(stream, place) for place, stream in enumerate(streams)}
+    by_name[EARLY] = LimitStream(EARLY, left, _left_early, _ends, 0.0, 1.0, True)
+    return by_name | {stream.name: _of_rewards(stream, index) for index, stream in enumerate(streams)}
 
 
 def groups(catalogue: Catalogue) -> dict[str, Group]:
     """The groups of ``ads`` and ``tail_exposure``, without those that do not exist in this catalogue."""
-    kinds, found = catalogue.classes("kind"), {}
+    kinds, by_name = catalogue.classes("kind"), {}
     if AD in kinds:
         ads = catalogue.attributes["kind"] == kinds.index(AD)
-        found[ADS] = Group(
+        by_name[ADS] = Group(
             ads, torch.ones_like(ads), 'shown items of the kind "ad", as a share of all shown items'
         )
     tail = tail_items(catalogue)
@@ -79,8 +79,8 @@ def groups(catalogue: Catalogue) -> dict[str, Group]:
         if "creator" in catalogue.attributes:
             who = "creators"
         said = f"shown items of the least popular {TAIL_SHARE:.0%} of the {who}, as a share of those of all"
-        found[TAIL] = Group(tail, creators_of(catalogue) >= 0, said)
-    return found
+        by_name[TAIL] = Group(tail, creators_of(catalogue) >= 0, said)
+    return by_name
 
 
 def creators_of(catalogue: Catalogue) -> Tensor:
@@ -91,9 +91,9 @@ def creators_of(catalogue: Catalogue) -> Tensor:
     if "creator" not in catalogue.attributes:
         return torch.arange(catalogue.num_items, device=catalogue.popularity.device)
     given = catalogue.attributes["creator"]
-    found = torch.full_like(given, -1, dtype=torch.int64)
-    found[given >= 0] = given[given >= 0].unique(return_inverse=True)[1]
-    return found
+    creators = torch.full_like(given, -1, dtype=torch.int64)
+    creators[given >= 0] = given[given >= 0].unique(return_inverse=True)[1]
+    return creators
 
 
 def tail_items(catalogue: Catalogue) -> Tensor | None:
@@ -120,17 +120,20 @@ def _of_items(name: str, group: Group) -> LimitStream:
     return LimitStream(
         name,
         group.meaning,
-        lambda x: group.count(x.items)[0] / x.items.shape[-1],
-        lambda x: group.count(x.items)[1] / x.items.shape[-1],
+        lambda rollout: group.count(rollout.items)[0] / rollout.items.shape[-1],
+        lambda rollout: group.count(rollout.items)[1] / rollout.items.shape[-1],
         0.0,
         1.0,
     )
 
 
-def _of_rewards(stream: Stream, place: int) -> LimitStream:
+def _of_rewards(stream: Stream, index: int) -> LimitStream:
     meaning = "mean of this reward stream over the steps, as stream_NAME_mean in log.csv"
     return LimitStream(
-        stream.name, meaning, lambda x: x.streams[..., place], lambda x: torch.ones_like(x.rewards)
+        stream.name,
+        meaning,
+        lambda rollout: rollout.streams[..., index],
+        lambda rollout: torch.ones_like(rollout.rewards),
     )
 
 

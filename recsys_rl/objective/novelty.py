@@ -93,5 +93,5 @@ def cells(embedding: Tensor, generator: torch.Generator) -> Tensor:
     middle = embedding.mean(0)
     powers = 2 ** torch.arange(BITS, device=embedding.device)
     # In blocks: the embedding may be a mapped file larger than memory.
-    found = [(((block - middle) @ planes > 0) * powers).sum(1) for block in embedding.split(MOST_ITEMS)]
-    return torch.cat(found)
+    numbers = [(((block - middle) @ planes > 0) * powers).sum(1) for block in embedding.split(MOST_ITEMS)]
+    return torch.cat(numbers)

@@ -40,10 +40,10 @@ def make_objectives(
 
     Raises FieldError for weights and limits of streams that do not exist, and for limits that can't be met.
     """
-    found: list[Objective] = [Weighted(streams, parse_weights(config.weights))]
+    objectives: list[Objective] = [Weighted(streams, parse_weights(config.weights))]
     limits = parse_limits(config.limit)
     if limits:
-        found.append(Limits(limits, limit_streams(catalogue, streams), config, num_updates, average))
+        objectives.append(Limits(limits, limit_streams(catalogue, streams), config, num_updates, average))
     if config.novelty:
         if not catalogue.num_items:
             raise FieldError(
@@ -51,8 +51,8 @@ def make_objectives(
                 f"is {config.novelty:g}: it needs the items of a catalogue, and there are none; leave it "
                 "out.",
             )
-        found.append(Novelty(config.novelty, catalogue, num_updates, generator, average))
-    return found
+        objectives.append(Novelty(config.novelty, catalogue, num_updates, generator, average))
+    return objectives
 
 
 def check_objectives(config: TrainConfig, algo: str, rollouts: bool) -> None:

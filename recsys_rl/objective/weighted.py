@@ -42,7 +42,7 @@ class Weighted:
 
 def parse_weights(texts: Sequence[str], field: str = FIELD) -> dict[str, float]:
     """The numbers by name in texts such as ``("watch=1", "revenue=0.2")``. Raises FieldError on ``field``."""
-    found: dict[str, float] = {}
+    weights: dict[str, float] = {}
     for text in texts:
         name, equals, number = text.partition("=")
         try:
@@ -56,10 +56,10 @@ def parse_weights(texts: Sequence[str], field: str = FIELD) -> dict[str, float]:
             )
         if not math.isfinite(weight):
             raise FieldError(field, f"{one_line(name)} is {weight}: it must be a finite number.")
-        if name in found:
+        if name in weights:
             raise FieldError(field, f"names {one_line(name)} twice: give one weight.")
-        found[name] = weight
-    return found
+        weights[name] = weight
+    return weights
 
 
 def stream_weights(streams: Sequence[Stream], weights: Mapping[str, float] | None = None) -> Tensor:

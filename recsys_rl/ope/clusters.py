@@ -30,22 +30,22 @@ def k_means(points: Tensor, number: int, generator: torch.Generator) -> Tensor:
 
 def lloyd(points: Tensor, centres: Tensor) -> Tensor:
     """(I,) int64: the centre, of those (G, D) given, that each point ends at. One without points stays."""
-    found = torch.full((len(points),), -1)
+    nearest = torch.full((len(points),), -1)
     for _ in range(ROUNDS):
-        before = found
-        found = torch.cat([torch.cdist(part, centres).argmin(1) for part in points.split(BLOCK)])
-        if torch.equal(found, before):
+        before = nearest
+        nearest = torch.cat([torch.cdist(block, centres).argmin(1) for block in points.split(BLOCK)])
+        if torch.equal(nearest, before):
             break
-        count = found.bincount(minlength=len(centres)).unsqueeze(1)
-        sums = torch.zeros_like(centres).index_add_(0, found, points)
+        count = nearest.bincount(minlength=len(centres)).unsqueeze(1)
+        sums = torch.zeros_like(centres).index_add_(0, nearest, points)
         centres = torch.where(count > 0, sums / count.clamp_min(1), centres)
-    return found
+    return nearest
 
 
 def _distance(points: Tensor, centre: Tensor) -> Tensor:
     """(I,): squared distance to the one centre (1, D)."""
-    found: Tensor = ((points - centre) ** 2).sum(1)
-    return found
+    distance: Tensor = ((points - centre) ** 2).sum(1)
+    return distance
 
 
 @dataclass(frozen=True)
@@ -81,5 +81,5 @@ def shares(log: ReplayedLog, clusters: Tensor, policy: Probabilities) -> Tensor:
 
 def by_cluster(probabilities: Tensor, clusters: Tensor) -> Tensor:
     """(B, G) float64: the probability of each cluster, from those of the items (B, I)."""
-    found = torch.zeros(len(probabilities), int(clusters.max()) + 1, dtype=torch.float64)
-    return found.index_add_(1, clusters, probabilities.double())
+    sums = torch.zeros(len(probabilities), int(clusters.max()) + 1, dtype=torch.float64)
+    return sums.index_add_(1, clusters, probabilities.double())

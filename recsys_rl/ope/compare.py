@@ -104,9 +104,9 @@ def compare(
     mine = [row for policy in policies for row in rows if row.policy == policy]
     marked = next((row.estimator for row in mine if row.recommended), None)
     by = next(
-        str(x)
-        for x in (marked, trusted, "snips", "wpdis")
-        if all(x in terms[policy] or "mean" in terms[policy] for policy in policies)
+        str(name)
+        for name in (marked, trusted, "snips", "wpdis")
+        if all(name in terms[policy] or "mean" in terms[policy] for policy in policies)
     )
     # snips and wpdis stand in for an estimator that can't be computed, and must meet its conditions.
     good = by == marked or (by != trusted and all(enough(row) for row in mine if row.estimator == by))

@@ -48,8 +48,8 @@ ROUNDING = 1e-3
 
 def by_user(users: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     """Sums of ``values`` (E,) over the rows of each user, and the numbers of rows, (U',) each."""
-    _, place, count = users.unique(return_inverse=True, return_counts=True)
-    total = values.new_zeros(len(count)).index_add_(0, place, values)
+    _, user, count = users.unique(return_inverse=True, return_counts=True)
+    total = values.new_zeros(len(count)).index_add_(0, user, values)
     return total, count.to(values.dtype)
 
 

@@ -51,8 +51,8 @@ class Evidence:
 
     def rows(self, index: Tensor) -> Evidence:
         """The sessions at ``index`` (B,), one may be there several times."""
-        slates = None if self.slates is None else tree_map(lambda x: x[index], self.slates)
-        return replace(tree_map(lambda x: x[index], self), slates=slates)
+        slates = None if self.slates is None else tree_map(lambda values: values[index], self.slates)
+        return replace(tree_map(lambda values: values[index], self), slates=slates)
 
     @property
     def discounts(self) -> Tensor:
@@ -72,14 +72,14 @@ def discounts(gamma: float, steps: int) -> Tensor:
     return torch.as_tensor(gamma, dtype=torch.float64) ** torch.arange(steps, dtype=torch.float64)
 
 
-def needed(x: Tensor | None) -> Tensor:
-    """``x``, or UserError if the evidence lacks it."""
-    if x is None:
+def needed(values: Tensor | None) -> Tensor:
+    """``values``, or UserError if the evidence lacks it."""
+    if values is None:
         raise UserError(
             "This estimator needs a reward model, but none was fitted: give features to fit it on, or choose "
             "ips, clipped-ips, snips or sg."
         )
-    return x
+    return values
 
 
 # What an estimator needs of a log and a policy; the judge names the reason where a need is not met.
@@ -126,11 +126,11 @@ class Estimator:
         return self.score(replace(log, weights=self.clip.weight(log.weights, clip)))
 
 
-def normalised(weights: Tensor, x: Tensor) -> Tensor:
+def normalised(weights: Tensor, values: Tensor) -> Tensor:
     """Linearised terms of the ratio ``sum w x / sum w``; 0 without any weight. Of (N,), or of each column."""
     mean = weights.mean(0)
-    ratio = torch.where(mean > 0, (weights * x).mean(0) / mean, 0.0)
-    return torch.where(mean > 0, ratio + weights * (x - ratio) / mean, 0.0)
+    ratio = torch.where(mean > 0, (weights * values).mean(0) / mean, 0.0)
+    return torch.where(mean > 0, ratio + weights * (values - ratio) / mean, 0.0)
 
 
 # sum_t g^t w_{0:t} r_t: Precup, Sutton and Singh 2000; at one step w r: Horvitz and Thompson 1952
@@ -225,9 +225,9 @@ def _slates(log: Evidence) -> Slates:
     return log.slates
 
 
-def _given(x: Tensor | None) -> Tensor:
-    assert x is not None  # ``met`` is false without
-    return x
+def _given(values: Tensor | None) -> Tensor:
+    assert values is not None  # ``met`` is false without
+    return values
 
 
 # f = sum_k w_{1:k} r_k
@@ -297,8 +297,8 @@ _ALL = (
     # by a learned model of the users (world.py)
     E("world", "the policy played in a learned model", (WORLD,), in_world, weights=None),
 )  # fmt: skip
-ESTIMATORS: dict[str, Estimator] = {x.name: x for x in _ALL}
-"""In the order of the table."""
+ESTIMATORS: dict[str, Estimator] = {estimator.name: estimator for estimator in _ALL}
+"""The estimators by name, in the order of the table."""
 
 
 def met(log: Evidence) -> set[str]:
@@ -308,5 +308,5 @@ def met(log: Evidence) -> set[str]:
         MODEL: log.q, CLUSTERS: log.clusters, WORLD: log.world, SLATE: log.slates,
         GIVEN_ABOVE: of.given_above, ALONE: of.alone, ADDITIVE: of.additive, PLACE_REWARDS: of.rewards,
     }  # fmt: skip
-    found = {need for need, part in parts.items() if part is not None}
-    return found | {ONE_STEP if log.rewards.shape[1] == 1 else STEPS} | (set() if log.slates else {ITEM})
+    needs = {need for need, evidence in parts.items() if evidence is not None}
+    return needs | {ONE_STEP if log.rewards.shape[1] == 1 else STEPS} | (set() if log.slates else {ITEM})

@@ -16,9 +16,11 @@ MEMORY = 0.9
 class Features:
     """Numbers about observation and items that every log has. It is made once for a catalogue."""
 
-    def __init__(self, catalogue: Catalogue, interface: Interface) -> None:
+    def __init__(self, catalogue: Catalogue, interface: Interface, by_item: bool = False) -> None:
+        """``by_item``: the last column is the row of the item, for a model of each (item_models.py)."""
+        self.by_item = by_item
         self.embedding = catalogue.embedding  # (I, D)
-        self.genres = catalogue.unit_genres  # (I, G)
+        self.genres = catalogue.unit_tags  # (I, G)
         popularity = _z((catalogue.popularity + 1e-3).log())
         quality = _z(catalogue.quality)
         lure = (popularity - quality).clamp_min(0)  # more popular than good
@@ -28,9 +30,9 @@ class Features:
         embeddings = interface.embeddings
         profiles = embeddings[:1] if interface.profile else ()
         self.user = next(
-            (part for part in profiles if part.stop - part.start == self.embedding.shape[1]), None
+            (span for span in profiles if span.stop - span.start == self.embedding.shape[1]), None
         )
-        large = {k for part in embeddings for k in range(part.start, part.stop)}
+        large = {k for span in embeddings for k in range(span.start, span.stop)}
         self.other = [k for k in interface.inputs if k not in large]  # small pieces of context
         self.user_columns = UserColumns.of(interface, catalogue)
 
@@ -38,11 +40,17 @@ class Features:
         """The columns of the piece ``name`` of the context; None if it is not one of the small ones."""
         if name not in dict(self.interface.context):
             return None
-        place = self.interface.place_of(name)
-        if place.start not in self.other:
+        span = self.interface.place_of(name)
+        if span.start not in self.other:
             return None
-        first = self.item.shape[1] + self.other.index(place.start)
-        return list(range(first, first + place.stop - place.start))
+        first = self.item.shape[1] + self.other.index(span.start)
+        return list(range(first, first + span.stop - span.start))
+
+    @property
+    def of_users(self) -> list[int]:
+        """The small pieces of the context, as columns."""
+        first = self.item.shape[1]
+        return list(range(first, first + len(self.other)))
 
     def __call__(self, obs: Obs, items: Tensor) -> Tensor:
         """(B, F) float32, from B observations and the items (B, K) shown, -1 at empty places.
@@ -53,8 +61,8 @@ class Features:
         count = known.sum(1, keepdim=True).clamp_min(1)
         rows = items.clamp_min(0)
 
-        def mean(x: Tensor) -> Tensor:  # (B, K, ...) -> (B, ...)
-            return (x * known.view(*known.shape, *[1] * (x.dim() - 2))).sum(1) / count
+        def mean(values: Tensor) -> Tensor:  # (B, K, ...) -> (B, ...)
+            return (values * known.view(*known.shape, *[1] * (values.dim() - 2))).sum(1) / count
 
         embedding, genres = mean(self.embedding[rows]), mean(self.genres[rows])  # (B, D), (B, G)
         columns = [mean(self.item[rows]), obs.context[:, self.other], count]
@@ -62,9 +70,11 @@ class Features:
             columns.append(embedding)
         else:
             columns.append((obs.context[:, self.user] * embedding).sum(1, keepdim=True))
-        columns += [mean(x.unsqueeze(2)) for x in self.user_columns.of_items(obs.context, rows)]
+        columns += [mean(column.unsqueeze(2)) for column in self.user_columns.of_items(obs.context, rows)]
         if obs.history is not None and obs.signals is not None:
             columns += self._session(obs.history, obs.signals, embedding, genres)
+        if self.by_item:
+            columns.append(rows[:, :1].float())  # exact up to 2^24 items
         return torch.cat(columns, 1)
 
     def _session(self, history: Tensor, signals: Tensor, embedding: Tensor, genres: Tensor) -> list[Tensor]:
@@ -77,7 +87,7 @@ class Features:
         past = torch.einsum("bl,bld->bd", decay, self.embedding[rows])
         of_genres = torch.einsum("bl,blg->bg", decay, self.genres[rows])
         overlap = [(past * embedding).sum(1), (of_genres * genres).sum(1)]
-        columns = [x.unsqueeze(1).clamp_min(0) for x in overlap]
+        columns = [column.unsqueeze(1).clamp_min(0) for column in overlap]
         columns.append((self.item[rows] * shown.unsqueeze(2)).sum(1) / number.clamp_min(1))
         columns.append((signals * shown.unsqueeze(2)).sum(1) / number.clamp_min(1))
         columns.append((signals * decay.unsqueeze(2)).sum(1))
@@ -86,5 +96,5 @@ class Features:
         return columns
 
 
-def _z(x: Tensor) -> Tensor:
-    return (x - x.mean()) / x.std().clamp_min(1e-6)
+def _z(values: Tensor) -> Tensor:
+    return (values - values.mean()) / values.std().clamp_min(1e-6)

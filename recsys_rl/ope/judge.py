@@ -149,24 +149,24 @@ def judge(
     gathered = {name: _Gathered() for name in readers}
     users, earned, clusters, done = [], [], 0, 0
     for log in parts:
-        part = _part(shared, log)
+        part = _part_of_log(shared, log)
         users.append(log.users)
         earned.append(log.on_grid(log.rewards) @ discounts(log.gamma, log.grid.shape[1]))
         clusters = 0 if part.clusters is None else part.clusters.number
         if log is not sample:
             done += log.log.num_rows
-            announce(f"judging rows up to {done:,} of {log.whole.rows:,}")
+            announce(f"judging rows up to {done:,} of {log.totals.rows:,}")
         for number, (name, read) in enumerate(readers.items(), 1):
             if log is sample:
                 announce(f"judging {name}" + ("" if name in targets else f" ({number} of {len(policies)})"))
             _gather(shared, part, read, gathered[name])
     judged = Judged(torch.cat(users), torch.cat(earned), [], {}, (), (), clusters)
     lacking = {}
-    for name, found in gathered.items():
-        scored = _score(shared, name, found, judged.users)
+    for name, account in gathered.items():
+        scored = _score(shared, name, account, judged.users)
         judged.rows.extend(scored.rows)
         judged.terms[name] = scored.terms
-        lacking[name] = found.lacking
+        lacking[name] = account.lacking
     missing = not_computed(_of_this_kind(sample), lacking)
     return _with_checks(
         shared, replace(judged, not_computed=missing, loggers=_made(sample, gathered)), streams["world"]
@@ -177,21 +177,25 @@ def _made(sample: ReplayedLog, gathered: Mapping[str, _Gathered]) -> tuple[str, 
     """The policies with a weight of 1 on every row. Estimated propensities can't tell one from another."""
     if sample.estimated or sample.log.header.estimated:
         return ()
-    return tuple(name for name, x in gathered.items() if all(is_logger(part.weights) for part in x.evidence))
+    return tuple(
+        name
+        for name, account in gathered.items()
+        if all(is_logger(part.weights) for part in account.evidence)
+    )
 
 
 def _with_checks(shared: _Shared, judged: Judged, generator: torch.Generator) -> Judged:
-    """With the checks of the world model, in the warnings of its rows too."""
+    """The rows with the checks of the world model, in the warnings of its own rows too."""
     if not any(row.estimator == "world" for row in judged.rows):
         return judged
     sample, loggers = shared.sample, shared.loggers
 
-    def playable_logger(place: int) -> Behaviour | None:
-        found = loggers.policy(sample, place)
-        return None if found is None else found.policy
+    def playable_logger(logger: int) -> Behaviour | None:
+        playable = loggers.policy(sample, logger)
+        return None if playable is None else playable.policy
 
     checks, failed = check_world(sample, playable_logger, generator)
-    texts = [*(x.sentence for x in checks), *failed]
+    texts = [*(check.sentence for check in checks), *failed]
     texts = texts or [why_not_checked(sample, loggers.with_checkpoint)]
     rows = [
         replace(row, warnings=(*row.warnings, *texts)) if row.estimator == "world" else row
@@ -202,12 +206,12 @@ def _with_checks(shared: _Shared, judged: Judged, generator: torch.Generator) ->
 
 def _of_this_kind(log: ReplayedLog) -> dict[str, str]:
     """The needs that no log of this kind meets, each with the reason."""
-    found = {ONE_STEP: "for logs of one step, and these sessions have several"}
-    if log.whole.steps == 1:
-        found = {STEPS: "for sessions of several steps; at one step they are ips, snips, dr, sndr and dm"}
+    reasons = {ONE_STEP: "for logs of one step, and these sessions have several"}
+    if log.totals.steps == 1:
+        reasons = {STEPS: "for sessions of several steps; at one step they are ips, snips, dr, sndr and dm"}
     if log.places > 1:
-        return found | {ITEM: "for single items, and these are slates"}
-    return found | {SLATE: "for slates of several items"}
+        return reasons | {ITEM: "for single items, and these are slates"}
+    return reasons | {SLATE: "for slates of several items"}
 
 
 def _share(
@@ -227,7 +231,7 @@ def _share(
         worlds, no_world = try_world(sample, streams["world"])
     if no_world:
         lacking[WORLD] = no_world
-    if sample.places == 1 and sample.whole.steps == 1:
+    if sample.places == 1 and sample.totals.steps == 1:
         if not loggers.with_checkpoint and not knows_items(sample.catalogue):
             lacking[CLUSTERS] = "nothing is known of the items that could group them: give --items FILE"
         else:
@@ -236,17 +240,17 @@ def _share(
     return _Shared(sample, fit, rewards, loggers, settings, worlds, lacking, clusters)
 
 
-def _part(shared: _Shared, log: ReplayedLog) -> _Part:
+def _part_of_log(shared: _Shared, log: ReplayedLog) -> _Part:
     lacking, loggers = dict(shared.lacking), shared.loggers
     slates = clusters = None
     if log.places > 1:
-        whole = log.table is not None and log.table.whole
-        each = None if whole else place_rewards(shared.rewards, log.log.feedback)
+        whole_slates = log.table is not None and log.table.whole_slates
+        each = None if whole_slates else place_rewards(shared.rewards, log.log.feedback)
 
         def logger(possible: Tensor | None) -> Choices | None:
-            found = None if whole else loggers.policy(log, 0)
+            playable = None if whole_slates else loggers.policy(log, 0)
             draws = max(shared.settings.draws, LOGGER_DRAWS)
-            return None if found is None else found.choices(log, possible, draws, True)
+            return None if playable is None else playable.choices(log, possible, draws, True)
 
         slates = SlateLog(log, each, logger, loggers.unknown)
     elif shared.clusters is not None:
@@ -259,15 +263,15 @@ def _part(shared: _Shared, log: ReplayedLog) -> _Part:
 
 
 def _gather(
-    shared: _Shared, part: _Part, read: Callable[[ReplayedLog], PolicyOnLog], found: _Gathered
+    shared: _Shared, part: _Part, read: Callable[[ReplayedLog], PolicyOnLog], account: _Gathered
 ) -> None:
-    """Add the evidence of the part to what was ``found`` of a policy."""
+    """Add the evidence of the part to the ``account`` of a policy."""
     log = part.log
-    if found.models is None and log is not shared.sample:
+    if account.models is None and log is not shared.sample:
         of_sample = read(shared.sample)
-        found.models = with_models(shared.sample, weighted(shared.sample, of_sample), of_sample, shared.fit)[
-            1
-        ]
+        account.models = with_models(
+            shared.sample, weighted(shared.sample, of_sample), of_sample, shared.fit
+        )[1]
     policy = read(log)
     evidence, lacking, lost = (
         weighted(log, policy),
@@ -280,28 +284,28 @@ def _gather(
             choices = policy.choices(part.slates.slates)
         of_slates = part.slates.evidence(policy.places, choices)
         evidence, lacking = replace(evidence, slates=of_slates.slates), lacking | of_slates.lacking
-        found.doubts |= of_slates.doubts
+        account.doubts |= of_slates.doubts
     if shared.worlds is not None and policy.policy is not None:
-        played = world(shared.worlds, policy.policy, log, part=len(found.evidence))
+        played = world(shared.worlds, policy.policy, log, part=len(account.evidence))
         evidence = replace(evidence, world=played)
-    evidence, found.models = with_models(log, evidence, policy, shared.fit, found.models)
-    if log.whole.steps == 1 and log.places == 1 and policy.probabilities is not None:
+    evidence, account.models = with_models(log, evidence, policy, shared.fit, account.models)
+    if log.totals.steps == 1 and log.places == 1 and policy.probabilities is not None:
         lost = max(lost, _never_shown(log, policy.probabilities))
         if part.clusters is not None:
             of_clusters, lost_here = part.clusters.weights(policy.probabilities)
             evidence = replace(evidence, clusters=of_clusters[log.grid[:, 0]])
-            found.lost_clusters += lost_here * log.log.num_rows
-    found.evidence.append(evidence)
-    found.lost += lost * log.log.num_rows
-    found.lacking = lacking | found.lacking
+            account.lost_clusters += lost_here * log.log.num_rows
+    account.evidence.append(evidence)
+    account.lost += lost * log.log.num_rows
+    account.lacking = lacking | account.lacking
 
 
-def _score(shared: _Shared, policy: str, found: _Gathered, users: Tensor) -> Scored:
+def _score(shared: _Shared, policy: str, account: _Gathered, users: Tensor) -> Scored:
     """The rows and the terms of a policy, from its evidence of all parts."""
-    log, rows = shared.sample, shared.sample.whole.rows
-    by_need = {CLUSTERS: found.lost_clusters / rows, SLATE: 0.0}
-    knowledge = Knowledge(found.lost / rows, by_need, log.most, found.doubts)
-    scored = score(policy, join(found.evidence), users, shared.settings.intervals, knowledge)
+    log, rows = shared.sample, shared.sample.totals.rows
+    by_need = {CLUSTERS: account.lost_clusters / rows, SLATE: 0.0}
+    knowledge = Knowledge(account.lost / rows, by_need, log.most, account.doubts)
+    scored = score(policy, join(account.evidence), users, shared.settings.intervals, knowledge)
     least, best = log.bounds
     equal = f"Every reward of the log is {best:g}: it shows no difference between policies."
     marked = []

@@ -36,8 +36,8 @@ class Fixed:
 
     def item_probabilities(self, obs: Obs, num_items: int) -> Tensor:
         """(N, I) float64: 1 at the item that is shown."""
-        found = torch.zeros(obs.num_rows, num_items, dtype=torch.float64)
-        return found.scatter_(1, self.act(obs).items, 1.0)
+        probabilities = torch.zeros(obs.num_rows, num_items, dtype=torch.float64)
+        return probabilities.scatter_(1, self.act(obs).items, 1.0)
 
 
 class EpsilonMixture:
@@ -97,5 +97,5 @@ class EpsilonMixture:
 
     def item_probabilities(self, obs: Obs, num_items: int) -> Tensor:
         """(N, I) float64."""
-        ours, theirs = (x.item_probabilities(obs, num_items) for x in (self.policy, self.other))
+        ours, theirs = (policy.item_probabilities(obs, num_items) for policy in (self.policy, self.other))
         return (1 - self.epsilon) * ours + self.epsilon * theirs

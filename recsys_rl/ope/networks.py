@@ -61,8 +61,8 @@ def spread(features: Tensor) -> Tensor:
 
     Divided by it, a column that never varied stays 0 whatever a new row has there.
     """
-    found = features.std(0, correction=0)
-    return torch.where(found > 1e-6, found, torch.inf)
+    deviation = features.std(0, correction=0)
+    return torch.where(deviation > 1e-6, deviation, torch.inf)
 
 
 def network(sizes: tuple[int, ...], generator: torch.Generator) -> nn.Sequential:
@@ -113,7 +113,7 @@ def mlp_of_shares(generator: torch.Generator) -> Fit:
         epochs = max(EPOCHS, -(-LEAST_STEPS // batches))
         optimizer = torch.optim.Adam(net.parameters(), LR)
         schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.01, epochs * batches)
-        best, kept = checked_loss(), weights_now()
+        best, best_weights = checked_loss(), weights_now()
         for _ in range(epochs):
             for places in torch.randperm(len(fitted), generator=generator).split(BATCH):
                 now = loss(fitted[places])
@@ -121,9 +121,9 @@ def mlp_of_shares(generator: torch.Generator) -> Fit:
                 now.backward()
                 optimizer.step()
                 schedule.step()
-            if (found := checked_loss()) < best:
-                best, kept = found, weights_now()
-        net.load_state_dict(kept)
+            if (loss_now := checked_loss()) < best:
+                best, best_weights = loss_now, weights_now()
+        net.load_state_dict(best_weights)
         with torch.no_grad():
             # In blocks of rows: a large log would need much memory at once.
             logits = torch.cat([net(rows) for rows in x.split(BLOCK)])  # (E, 1)
@@ -141,8 +141,8 @@ def mlp_of_shares(generator: torch.Generator) -> Fit:
 
 def held_out(users: Tensor, generator: torch.Generator) -> Tensor:
     """(E,) bool: the rows of a fifth of the users (E,), drawn at random; none of fewer than five users."""
-    known, place = users.unique(return_inverse=True)
-    return (torch.randperm(len(known), generator=generator) < len(known) // CHECKED)[place]
+    known, user = users.unique(return_inverse=True)
+    return (torch.randperm(len(known), generator=generator) < len(known) // CHECKED)[user]
 
 
 def shares(targets: Tensor, means: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from recsys_rl.types import UserError
 
 
 @dataclass(frozen=True)
-class Whole:
+class Totals:
     """Sizes of a whole log, which all its parts share."""
 
     rows: int  # E
@@ -35,7 +35,7 @@ class Whole:
         return self.folds[torch.searchsorted(self.users, users.contiguous())]
 
 
-def survey(parts: Iterable[tuple[DecisionLog, Tensor]], generator: torch.Generator) -> Whole:
+def survey(parts: Iterable[tuple[DecisionLog, Tensor]], generator: torch.Generator) -> Totals:
     """Check the parts, each with its rewards (E,). Raises UserError if no policy can be judged on them.
 
     ``generator`` draws the folds of the users.
@@ -48,7 +48,7 @@ def survey(parts: Iterable[tuple[DecisionLog, Tensor]], generator: torch.Generat
         check_part(log, rewards, rows)
         begun = log.steps == 0
         number = len(log.header.loggers)
-        counts = [x.bincount(minlength=number) for x in (log.loggers, log.loggers[begun])]
+        counts = [numbers.bincount(minlength=number) for numbers in (log.loggers, log.loggers[begun])]
         loggers = loggers + torch.stack(counts)  # (2, P)
         users = torch.cat([users, log.users]).unique()
         items = torch.cat([items, log.items.flatten()]).unique()
@@ -63,7 +63,7 @@ def survey(parts: Iterable[tuple[DecisionLog, Tensor]], generator: torch.Generat
     if len(users) < 2:
         raise UserError("The log has one user: an interval over users needs at least two, so add users.")
     folds = folds_by_user(users, generator)
-    return Whole(rows, sessions, steps, (least, best), users, folds, loggers[0], loggers[1])
+    return Totals(rows, sessions, steps, (least, best), users, folds, loggers[0], loggers[1])
 
 
 def check_part(log: DecisionLog, rewards: Tensor, before: int = 0) -> None:
@@ -87,7 +87,7 @@ def check_part(log: DecisionLog, rewards: Tensor, before: int = 0) -> None:
         raise UserError(f"The reward of row {before + row + 1} is missing or infinite: drop its session.")
     number = session_numbers(log)
     begun = log.loggers[log.steps == 0]  # (N,)
-    if bool((log.loggers != begun[number]).any()):
+    if log.logger_logprobs is not None and bool((log.loggers != begun[number]).any()):
         row = int((log.loggers != begun[number]).nonzero()[0])
         raise UserError(
             f"Session {int(log.sessions[row])} has decisions of two loggers, but its weight is that of a "
@@ -101,25 +101,25 @@ def sampled(parts: Iterable[DecisionLog], rows: int, generator: torch.Generator)
     Each session draws a number by ``generator``, in the order of the log, and the smallest stay. So the
     sample does not depend on the parts.
     """
-    kept: list[DecisionLog] = []
-    keys = torch.empty(0, dtype=torch.float64)  # (G,) of the sessions of ``kept``
-    whole, bound = True, float("inf")
+    samples: list[DecisionLog] = []
+    keys = torch.empty(0, dtype=torch.float64)  # (G,) of the sessions of ``samples``
+    complete, bound = True, float("inf")
     for log in parts:
         number = session_numbers(log)
         key = torch.rand(int(number[-1]) + 1, dtype=torch.float64, generator=generator)
         stays = key < bound
         if not bool(stays.all()):
             log = log.rows(stays[number])
-        kept, keys = [*kept, log], torch.cat([keys, key[stays]])
-        if sum(x.num_rows for x in kept) > rows:
-            pool = concatenate(kept)
+        samples, keys = [*samples, log], torch.cat([keys, key[stays]])
+        if sum(part.num_rows for part in samples) > rows:
+            pool = concatenate(samples)
             number = session_numbers(pool)
             order = keys.argsort()
             most = max(1, int((number.bincount()[order].cumsum(0) <= rows).sum()))
-            bound, whole = float(keys[order[most]]) if most < len(order) else bound, False
+            bound, complete = float(keys[order[most]]) if most < len(order) else bound, False
             stays = keys < bound
-            kept, keys = [pool.rows(stays[number])], keys[stays]
-    return concatenate(kept), whole
+            samples, keys = [pool.rows(stays[number])], keys[stays]
+    return concatenate(samples), complete
 
 
 def session_numbers(log: DecisionLog) -> Tensor:
@@ -136,7 +136,7 @@ def join(parts: Sequence[Evidence]) -> Evidence:
     joined = None
     if len(slates) == len(parts):
         names = ("given_above", "alone", "additive", "rewards")
-        joined = Slates(*(_joined([getattr(x, name) for x in slates], steps) for name in names))
+        joined = Slates(*(_joined([getattr(slate, name) for slate in slates], steps) for name in names))
     return Evidence(
         weights=_last_kept([part.weights for part in parts], steps),
         rewards=_padded([part.rewards for part in parts], steps),
@@ -151,7 +151,7 @@ def join(parts: Sequence[Evidence]) -> Evidence:
 
 
 def _joined(parts: Sequence[Tensor | None], steps: int | None = None) -> Tensor | None:
-    known = [x for x in parts if x is not None]
+    known = [part for part in parts if part is not None]
     if len(known) < len(parts):
         return None
     return torch.cat(known) if steps is None else _padded(known, steps)
@@ -159,10 +159,15 @@ def _joined(parts: Sequence[Tensor | None], steps: int | None = None) -> Tensor 
 
 def _padded(parts: Sequence[Tensor], steps: int) -> Tensor:
     """(N, T, ...): parts (N', T', ...) with zeros after their last step."""
-    wide = [torch.cat([x, x.new_zeros(len(x), steps - x.shape[1], *x.shape[2:])], 1) for x in parts]
+    wide = [
+        torch.cat([values, values.new_zeros(len(values), steps - values.shape[1], *values.shape[2:])], 1)
+        for values in parts
+    ]
     return torch.cat(wide)
 
 
 def _last_kept(parts: Sequence[Tensor], steps: int) -> Tensor:
     """(N, T): parts (N', T') with their last column repeated."""
-    return torch.cat([torch.cat([x, x[:, -1:].expand(-1, steps - x.shape[1])], 1) for x in parts])
+    return torch.cat(
+        [torch.cat([values, values[:, -1:].expand(-1, steps - values.shape[1])], 1) for values in parts]
+    )

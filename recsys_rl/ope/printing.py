@@ -28,8 +28,8 @@ def print_result(result: OpeResult) -> None:
     """Print the table, the warnings and the comparison."""
     about, rows = result.about, result.rows
     decisions, sessions, users = (
-        amount(x, noun)
-        for x, noun in ((about.decisions, "decision"), (about.sessions, "session"), (about.users, "user"))
+        amount(count, noun)
+        for count, noun in ((about.decisions, "decision"), (about.sessions, "session"), (about.users, "user"))
     )
     say(f"{decisions} in {sessions} of {users}, logged by {', '.join(about.loggers)}{_discount(about)}")
     if about.fitted < about.decisions:
@@ -52,9 +52,9 @@ def print_result(result: OpeResult) -> None:
         say(choice)
     if about.clusters:
         say(f"mips, offcem: {about.clusters}")
-    for part in result.not_computed:
-        whose = f" of {', '.join(part.policies)}" if part.policies else ""
-        say(f"not computed{whose}: {', '.join(part.estimators)} ({part.reason})")
+    for missing in result.not_computed:
+        whose = f" of {', '.join(missing.policies)}" if missing.policies else ""
+        say(f"not computed{whose}: {', '.join(missing.estimators)} ({missing.reason})")
     print_warnings(rows)
     if not any(row.recommended for row in rows):
         say(_no_recommendation(result))
@@ -88,12 +88,12 @@ def _discount(about: About) -> str:
 
 def print_warnings(rows: Sequence[Estimate]) -> None:
     """Print each distinct warning once, with the estimators and the policies of its rows."""
-    found: dict[str, dict[str, list[str]]] = {}  # the estimators of each policy of each warning
+    by_warning: dict[str, dict[str, list[str]]] = {}  # the estimators of each policy of each warning
     for row in rows:
         for text in row.warnings:
-            found.setdefault(text, {}).setdefault(row.policy, []).append(row.estimator)
+            by_warning.setdefault(text, {}).setdefault(row.policy, []).append(row.estimator)
     lines: dict[str, list[str]] = {}  # the warnings of the same rows
-    for text, of_policies in found.items():
+    for text, of_policies in by_warning.items():
         policies: dict[str, list[str]] = {}  # those with the same estimators
         for policy, estimators in of_policies.items():
             policies.setdefault(", ".join(estimators), []).append(policy)
@@ -131,7 +131,9 @@ def about_mark(rows: Sequence[Estimate]) -> str:
 
 
 def _no_recommendation(result: OpeResult) -> str:
-    lacking = [part for part in result.not_computed if TRUSTED & set(part.estimators) and part.policies]
+    lacking = [
+        missing for missing in result.not_computed if TRUSTED & set(missing.estimators) and missing.policies
+    ]
     if lacking:
         name = min(TRUSTED & set(lacking[0].estimators))
         return f"No row is recommended: that would be {name}, but {lacking[0].reason}."

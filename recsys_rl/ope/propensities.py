@@ -127,10 +127,10 @@ def with_propensities(
     if not bool(terms.isfinite().all()):
         row = int((~terms.isfinite()).any(1).nonzero()[0])
         raise UserError(f"Row {row + 1} of the log shows an item that could not be shown: drop its session.")
-    whole = dataclasses.replace(
+    completed = dataclasses.replace(
         log, logprobs=terms.sum(1), place_logprobs=terms if log.items.shape[1] > 1 else None
     )
-    return whole, _summary(sums, log.num_rows)
+    return completed, _summary(sums, log.num_rows)
 
 
 def _states(obs: Obs, items: Tensor, inputs: Tensor) -> Tensor:
@@ -174,30 +174,30 @@ def _fit(
     """
     net = TwoTower(states.shape[1], items.shape[1], columns, generator)
     known = users[users >= 0].unique()
-    kept = known[torch.randperm(len(known), generator=generator)[: max(1, len(known) // 5)]]
-    test = torch.isin(users, kept)
+    held_users = known[torch.randperm(len(known), generator=generator)[: max(1, len(known) // 5)]]
+    test = torch.isin(users, held_users)
     rows, held = ((users >= 0) & ~test).nonzero().squeeze(1), test.nonzero().squeeze(1)
 
-    def loss_of(part: Tensor) -> Tensor:
-        choice = distribution(_logits(net, states, items, obs, part).unsqueeze(1), shown.shape[1])
-        return -choice.logprob(shown[part]).sum()
+    def loss_of(batch: Tensor) -> Tensor:
+        choice = distribution(_logits(net, states, items, obs, batch).unsqueeze(1), shown.shape[1])
+        return -choice.logprob(shown[batch]).sum()
 
     @torch.no_grad()
     def error() -> float:
-        return sum(float(loss_of(part)) for part in held.split(BATCH))
+        return sum(float(loss_of(batch)) for batch in held.split(BATCH))
 
-    best, state = error(), {name: x.clone() for name, x in net.state_dict().items()}
+    best, state = error(), {name: weights.clone() for name, weights in net.state_dict().items()}
     optimizer = torch.optim.Adam(net.parameters(), LR)
     worse = 0
     while worse < PATIENCE and len(rows):
-        for part in rows[torch.randperm(len(rows), generator=generator)].split(BATCH):
+        for batch in rows[torch.randperm(len(rows), generator=generator)].split(BATCH):
             optimizer.zero_grad()
-            (loss_of(part) / len(part)).backward()
+            (loss_of(batch) / len(batch)).backward()
             optimizer.step()
         now = error()
         worse = 0 if now < best - 1e-3 * len(held) else worse + 1
         if now < best:
-            best, state = now, {name: x.clone() for name, x in net.state_dict().items()}
+            best, state = now, {name: weights.clone() for name, weights in net.state_dict().items()}
     net.load_state_dict(state)
     return net
 
@@ -208,7 +208,7 @@ def _sums(logits: Tensor, shown: Tensor, logprobs: Tensor) -> Tensor:
     number = logits.isfinite().sum(1).double()  # (B,): n
     at = p.gather(1, shown.unsqueeze(1))
     parts = [number, p**2, at, logprobs, -number.log(), (-logprobs).exp() / number]
-    return torch.stack([x.sum() for x in parts])
+    return torch.stack([values.sum() for values in parts])
 
 
 def _summary(sums: Tensor, rows: int) -> PropensityFit:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from recsys_rl.errors import one_line
 from recsys_rl.ope.features import Features
-from recsys_rl.ope.parts import Whole, session_numbers, survey
+from recsys_rl.ope.parts import Totals, session_numbers, survey
 from recsys_rl.tables.decision_log import DecisionLog
 from recsys_rl.tables.decision_table import DecisionTable, ids_of_file
 from recsys_rl.tables.transitions import observations
@@ -38,7 +38,7 @@ class ReplayedLog:
     rows: Tensor  # (E, F) float32: features of the logged decisions
     grid: Tensor  # (N, T) int64: the row of each step, -1 after the end
     folds: Tensor  # (E,) int64, by user
-    whole: Whole  # what the parts of a log share; alone, the log is its own part
+    totals: Totals  # what the parts of a log share; alone, the log is its own part
     gamma: float
     held: Sequence[
         tuple[Tensor, Obs]
@@ -77,25 +77,25 @@ class ReplayedLog:
 
     def of_rows(self, function: Callable[[Tensor, Obs], Tensor]) -> Tensor:
         """(E, ...): what ``function`` gives for rows (B,) and their observations, (B, ...)."""
-        found: Tensor | None = None
+        values: Tensor | None = None
         for at, obs in self.observations():
-            part = function(at, obs)
-            if found is None:
-                found = torch.empty(self.log.num_rows, *part.shape[1:], dtype=part.dtype)
-            found[at] = part
-        assert found is not None  # a log has rows
-        return found
+            block = function(at, obs)
+            if values is None:
+                values = torch.empty(self.log.num_rows, *block.shape[1:], dtype=block.dtype)
+            values[at] = block
+        assert values is not None  # a log has rows
+        return values
 
-    def on_grid(self, x: Tensor) -> Tensor:
-        """(N, T, ...): the values ``x`` (E, ...) of the rows; 0 after the end."""
-        found = x[self.grid.clamp_min(0)]
-        found[~self.alive] = 0
-        return found
+    def on_grid(self, values: Tensor) -> Tensor:
+        """(N, T, ...): the ``values`` (E, ...) of the rows; 0 after the end."""
+        grid = values[self.grid.clamp_min(0)]
+        grid[~self.alive] = 0
+        return grid
 
     @property
     def bounds(self) -> tuple[float, float]:
         """The smallest and the largest reward of a step in the whole log."""
-        return self.whole.bounds
+        return self.totals.bounds
 
     @property
     def most(self) -> float:
@@ -106,12 +106,12 @@ class ReplayedLog:
         least, best = self.bounds
         if least == best:
             return float("inf")
-        return best * sum(self.gamma**t for t in range(self.whole.steps)) if best > 0 else best
+        return best * sum(self.gamma**t for t in range(self.totals.steps)) if best > 0 else best
 
     @cached_property
     def every_item(self) -> Tensor | None:
         """(E, I, F) float32: the features of all I items in each row; None above PAIRS of row and item."""
-        if self.whole.rows * self.num_items > PAIRS:
+        if self.totals.rows * self.num_items > PAIRS:
             return None
         return self.features_of(torch.arange(self.num_items).expand(self.log.num_rows, -1))
 
@@ -119,7 +119,9 @@ class ReplayedLog:
     def features_of(self, items: Tensor) -> Tensor:
         """(E, M, F) float32: the features of the items (E, M) in each row of the log."""
         return self.of_rows(
-            lambda at, obs: torch.stack([self.features(obs, x.unsqueeze(1)) for x in items[at].unbind(1)], 1)
+            lambda at, obs: torch.stack(
+                [self.features(obs, column.unsqueeze(1)) for column in items[at].unbind(1)], 1
+            )
         )
 
     def weights(self, logprobs: Tensor) -> Tensor:
@@ -131,7 +133,7 @@ class ReplayedLog:
         mine = self.on_grid(logprobs)
         if log.logger_logprobs is None:
             return cumulative((mine - self.on_grid(log.logprobs)).exp(), alive)
-        shares = self.whole.logger_sessions.double()
+        shares = self.totals.logger_sessions.double()
         present = shares > 0
         theirs = self.on_grid(log.logger_logprobs)[:, :, present]
         return balanced(mine, theirs, alive, (shares / shares.sum())[present])
@@ -144,7 +146,7 @@ class ReplayedLog:
         """
         theirs = self.log.logprobs  # (E,)
         if self.log.logger_logprobs is not None:
-            theirs = self.log.logger_logprobs[:, self.whole.logger_rows > 0].amin(1)
+            theirs = self.log.logger_logprobs[:, self.totals.logger_rows > 0].amin(1)
         return float(torch.where(theirs > -1e-9, 1 - logprobs.exp(), 0.0).mean())
 
     def errors(self) -> contextlib.AbstractContextManager[None]:
@@ -157,30 +159,32 @@ def replay(
     catalogue: Catalogue,
     rewards: Tensor,
     gamma: float,
-    whole: Whole | torch.Generator,
+    totals: Totals | torch.Generator,
     file: str = "the log",
     table: DecisionTable | None = None,
     estimated: bool = False,
+    by_item: bool = False,
 ) -> ReplayedLog:
     """Replay the sessions of a log, or of a part of it. Raises UserError.
 
     Args:
         rewards: (E,), of the rows.
         gamma: discount per step.
-        whole: what all parts share; a generator of folds where the log has no other parts.
+        totals: what all parts share; a generator of folds where the log has no other parts.
         file, table, estimated: as in ReplayedLog.
+        by_item: as in Features.
     """
-    if isinstance(whole, torch.Generator):
-        whole = survey([(log, rewards)], whole)
-    features, rows = Features(catalogue, log.header.interface), torch.empty(0)
+    if isinstance(totals, torch.Generator):
+        totals = survey([(log, rewards)], totals)
+    features, rows = Features(catalogue, log.header.interface, by_item), torch.empty(0)
     held = []
     for at, obs in observations(log, catalogue):
         own = log.candidates is not None or log.exclude is not None  # else the mask is the catalogue's
         held.append((at, obs if own else dataclasses.replace(obs, mask=None)))
-        part = features(obs, log.items[at])
+        block = features(obs, log.items[at])
         if not len(rows):
-            rows = torch.empty(log.num_rows, part.shape[1])
-        rows[at] = part
+            rows = torch.empty(log.num_rows, block.shape[1])
+        rows[at] = block
     return ReplayedLog(
         log=log,
         catalogue=catalogue,
@@ -188,8 +192,8 @@ def replay(
         rewards=rewards.double(),
         rows=rows,
         grid=session_grid(log),
-        folds=whole.folds_of(log.users),
-        whole=whole,
+        folds=totals.folds_of(log.users),
+        totals=totals,
         gamma=gamma,
         held=held,
         file=file,
@@ -212,9 +216,9 @@ def check_weights(log: ReplayedLog, weights: Tensor) -> None:
     wrong = ~(weights.amax(1) * (1 + 2 * most) <= LARGEST)  # (N,); a term holds r - q + V
     if not bool(wrong.any()):
         return
-    place = int(wrong.nonzero()[0])
-    row, steps = int(log.grid[place, 0]), int(log.alive[place].sum())
-    where = f"the weight of session {int(log.log.sessions[row])} is {float(weights[place].max()):.3g}"
+    index = int(wrong.nonzero()[0])
+    row, steps = int(log.grid[index, 0]), int(log.alive[index].sum())
+    where = f"the weight of session {int(log.log.sessions[row])} is {float(weights[index].max()):.3g}"
     if steps == 1:
         raise UserError(
             f"{where}, too large to estimate with, as its propensity is "
@@ -251,7 +255,7 @@ def errors_of(file: str | None, table: DecisionTable | None) -> Iterator[None]:
     name = one_line(file)
     ids: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if table is not None:
-        ids = ids_of_file(name, table.items, table.sessions, place=table.place)
+        ids = ids_of_file(name, table.items, table.sessions, name_of_row=table.name_of_row)
     with ids:
         try:
             yield

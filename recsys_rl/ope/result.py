@@ -107,7 +107,7 @@ class Difference:
     def sentence(self) -> str:
         """The answer in one sentence, and ``doubt`` if there is any."""
         why = "Do not trust this: no estimator is recommended on this log."
-        return " ".join(x for x in (self._answer, "" if self.trusted else why, self.doubt) if x)
+        return " ".join(text for text in (self._answer, "" if self.trusted else why, self.doubt) if text)
 
     @property
     def brief(self) -> str:
@@ -228,15 +228,16 @@ class OpeResult:
         of |= {"promise": PROMISES[self.about.interval], "promises": self.promises}
         compare = None
         if self.compare is not None:
-            compare = {name: finite(x) for name, x in dataclasses.asdict(self.compare).items()}
+            compare = {name: finite(value) for name, value in dataclasses.asdict(self.compare).items()}
             compare |= {"text": self.compare.sentence, "brief": self.compare.brief}
         return {
             "about": of,
-            "rows": [{name: finite(x) for name, x in row.row().items()} for row in self.rows],
-            "not_computed": [dataclasses.asdict(x) for x in self.not_computed],
+            "rows": [{name: finite(value) for name, value in row.row().items()} for row in self.rows],
+            "not_computed": [dataclasses.asdict(missing) for missing in self.not_computed],
             "propensities": None if self.propensities is None else self.propensities.row(),
             "world_checks": [
-                dataclasses.asdict(x) | {"wrong": x.wrong, "text": x.sentence} for x in self.world_checks
+                dataclasses.asdict(check) | {"wrong": check.wrong, "text": check.sentence}
+                for check in self.world_checks
             ],
             "compare": compare,
         }

@@ -98,17 +98,17 @@ def of_each_value(fit: Fit, columns: Sequence[int]) -> Fit:
         models = [fit(features[group == k], targets[group == k]) for k in range(len(values))]
 
         def predict(rows: Tensor) -> Tensor:
-            found = torch.full((len(rows),), torch.nan, dtype=torch.float64)
+            predicted = torch.full((len(rows),), torch.nan, dtype=torch.float64)
             for value, model in zip(values, models, strict=True):
                 mine = (rows[:, columns] == value).all(1)
                 if bool(mine.any()):
-                    found[mine] = model(rows[mine])
-            if bool(found.isnan().any()):
+                    predicted[mine] = model(rows[mine])
+            if bool(predicted.isnan().any()):
                 raise UserError(
                     "The piece of --q-by has a value that too few users have to fit a model on others' rows: "
                     "choose another piece, or leave --q-by out."
                 )
-            return found
+            return predicted
 
         return predict
 
@@ -123,10 +123,10 @@ def folds_by_user(users: Tensor, generator: torch.Generator, folds: int = FOLDS)
 
     Raises UserError with fewer users than folds.
     """
-    known, place = users.unique(return_inverse=True)
+    known, user = users.unique(return_inverse=True)
     if len(known) < folds:
         raise UserError(f"The log has {len(known)} users, but cross-fitting needs {folds}: add users.")
-    return (torch.randperm(len(known), generator=generator) % folds)[place]
+    return (torch.randperm(len(known), generator=generator) % folds)[user]
 
 
 def cross_fit(
@@ -167,8 +167,8 @@ def predict(models: Sequence[Predict], features: Tensor, folds: Tensor) -> Tenso
     out = features.new_zeros(features.shape[:-1], dtype=torch.float64)
     for fold, model in enumerate(models):
         mine = folds == fold
-        part = features[mine]  # (B, ..., F)
-        out[mine] = model(part.reshape(-1, part.shape[-1])).reshape(part.shape[:-1])
+        block = features[mine]  # (B, ..., F)
+        out[mine] = model(block.reshape(-1, block.shape[-1])).reshape(block.shape[:-1])
     return out
 
 
@@ -218,7 +218,7 @@ def fit_q(
     number, steps = log.rewards.shape
     q, v = torch.zeros(2, number, steps, dtype=torch.float64)
     models, limits = dict[int, Sequence[Predict]](), dict[int, tuple[float, float] | None]()
-    found = StepModels(models, limits)
+    of_steps = StepModels(models, limits)
     after = torch.zeros(number, dtype=torch.float64)
     least = most = 0.0
     for t in reversed(range(steps)):
@@ -231,9 +231,9 @@ def fit_q(
         target = (log.rewards[:, t] + log.gamma * after)[here]
         models[t] = cross_fit(fit, features[here, t], target, folds[here], alone=_nothing)
         limits[t] = (least, most) if bounds is not None else None
-        q[here, t], v[here, t] = found.values(t, features[here, t], here, folds[here], alternatives)
+        q[here, t], v[here, t] = of_steps.values(t, features[here, t], here, folds[here], alternatives)
         after = v[:, t]
-    return replace(log, q=q, v=v), found
+    return replace(log, q=q, v=v), of_steps
 
 
 def with_q(

@@ -1,4 +1,4 @@
-"""From the evidence of a policy to one row for each estimator: its terms, interval, and warnings."""
+"""One row for each estimator, from the evidence of a policy: its terms, interval, and warnings."""
 
 from __future__ import annotations
 
@@ -97,7 +97,9 @@ def _row(
         clip = (clipping.by_slope if how.clip == "slope" else clipping.by_error)(estimator, log, users)
         evaluate = _with_clip(estimator, clip)
     terms, needs = evaluate(log), estimator.needs
-    lost = next((x for need, x in knowledge.unsupported_by.items() if need in needs), knowledge.unsupported)
+    lost = next(
+        (share for need, share in knowledge.unsupported_by.items() if need in needs), knowledge.unsupported
+    )
     row = plain_row(
         policy,
         estimator.name,
@@ -161,11 +163,11 @@ def plain_row(
     value = float(terms.mean())
     report = None if weights is None else weigh(weights, users)
     if report is None:
-        found = uncovered(unsupported) + touches(value, most)
+        warnings = uncovered(unsupported) + touches(value, most)
     else:
-        found = warnings_for(report, unsupported, value, most, unit)
+        warnings = warnings_for(report, unsupported, value, most, unit)
     return Estimate(
-        policy, estimator, value, low, high, "student-t", report, unsupported, warnings=tuple(found)
+        policy, estimator, value, low, high, "student-t", report, unsupported, warnings=tuple(warnings)
     )
 
 
@@ -229,14 +231,14 @@ def warnings_for(
         most: the largest possible return.
         unit: the things that have one weight each, rows or sessions.
     """
-    found = []
+    warnings = []
     if report.ess < FEW:
-        found.append(
+        warnings.append(
             f"Do not trust this: the log is worth {amount(round(report.ess), unit.removesuffix('s'))} for "
             f"this policy, and {FEW} are needed."
         )
     if report.pareto_k > HEAVY:
-        found.append(
+        warnings.append(
             f"A few large weights decide (Pareto k {report.pareto_k:.2f} > {HEAVY}): the interval covers the "
             "truth less often than it should."
         )
@@ -244,12 +246,12 @@ def warnings_for(
         # The mean of heavy weights lies under 1 in most logs, and its interval with it.
         heavy = report.ess < FEW or report.pareto_k > HEAVY
         third = f", or the {unit} are too few for weights as heavy as these" if heavy else ""
-        found.append(
+        warnings.append(
             f"The mean weight is {report.mean:.4g} and its {SURE:.2%} interval [{report.mean_low:.4g}, "
             f"{report.mean_high:.4g}] does not hold 1: the propensities are wrong, or the log lacks actions "
             f"that the policy takes{third}."
         )
-    return found + uncovered(unsupported) + touches(value, most)
+    return warnings + uncovered(unsupported) + touches(value, most)
 
 
 def uncovered(unsupported: float) -> list[str]:
@@ -278,19 +280,19 @@ def not_computed(
         kind: the reasons of the kind of the log, by need.
         lacking: of each policy, the reasons by need.
     """
-    found: dict[str, NotComputed] = {}
+    by_reason: dict[str, NotComputed] = {}
 
     def add(estimator: Estimator, lacking: Mapping[str, str], *policy: str) -> bool:
         reason = next((lacking[need] for need in estimator.needs if need in lacking), None)
         if reason is None:
             return False
-        of = found.get(reason, NotComputed(reason, (), ()))
+        of = by_reason.get(reason, NotComputed(reason, (), ()))
         names = dict.fromkeys((*of.estimators, estimator.name))
-        found[reason] = NotComputed(reason, tuple(names), tuple(dict.fromkeys((*of.policies, *policy))))
+        by_reason[reason] = NotComputed(reason, tuple(names), tuple(dict.fromkeys((*of.policies, *policy))))
         return True
 
     rest = [estimator for estimator in ESTIMATORS.values() if not add(estimator, kind)]
     for policy, reasons in lacking.items():
         for estimator in rest:
             add(estimator, reasons, policy)
-    return tuple(found.values())
+    return tuple(by_reason.values())

@@ -57,12 +57,12 @@ def slate_probabilities(log: ReplayedLog, policy: Behaviour, slates: Tensor) -> 
     """(E, M) float64: the policy's probability of each of the ``slates`` (M, K) in each row."""
 
     def of(at: Tensor, obs: Obs) -> Tensor:  # (B, M)
-        found = []
+        columns = []
         for slate in slates:
             terms = policy.place_logprobs(obs, slate.expand(len(at), -1).contiguous())  # (B, K)
-            whole = terms.double().sum(1).nan_to_num(nan=-torch.inf, neginf=-torch.inf)
-            found.append(whole.exp())
-        return torch.stack(found, 1)
+            logprob = terms.double().sum(1).nan_to_num(nan=-torch.inf, neginf=-torch.inf)
+            columns.append(logprob.exp())
+        return torch.stack(columns, 1)
 
     return log.of_rows(of)
 
@@ -73,11 +73,11 @@ def exact_marginals(every: Tensor, slates: Tensor, items: Tensor, num_items: int
 
     ``every`` (E, M) are the probabilities of the ``slates`` (M, K).
     """
-    found = []
+    columns = []
     for at_place in slates.unbind(1):  # (M,)
         of_items = every.new_zeros(len(every), num_items).index_add_(1, at_place, every)  # (E, I)
-        found.append(of_items.gather(1, items))
-    return torch.stack(found, 1)
+        columns.append(of_items.gather(1, items))
+    return torch.stack(columns, 1)
 
 
 def mixed(first: Choices, second: Choices, epsilon: float) -> Choices:
@@ -102,20 +102,20 @@ def place_marginals(policy: Behaviour, obs: Obs, items: Tensor, draws: int, logg
     """
     above = [items] if logged else []
     above += [policy.act(obs).items for _ in range(draws)]
-    found = [_at_place(policy, obs, 0, items, items)]  # nothing stands above, so it is exact
+    columns = [_at_place(policy, obs, 0, items, items)]  # nothing stands above, so it is exact
     for k in range(1, items.shape[1]):
-        found.append(torch.stack([_at_place(policy, obs, k, x, items) for x in above]).mean(0))
-    return torch.stack(found, 1)
+        columns.append(torch.stack([_at_place(policy, obs, k, slate, items) for slate in above]).mean(0))
+    return torch.stack(columns, 1)
 
 
 def _at_place(policy: Behaviour, obs: Obs, k: int, above: Tensor, items: Tensor) -> Tensor:
     """(B, K): the probability of each of ``items`` (B, K) at place k, below the first k of ``above``."""
-    found = []
+    columns = []
     for item in items.unbind(1):  # (B,)
         slate = above.clone()
         slate[:, k] = item
-        found.append(policy.place_logprobs(obs, slate)[:, k].double().exp())
-    return torch.stack(found, 1)
+        columns.append(policy.place_logprobs(obs, slate)[:, k].double().exp())
+    return torch.stack(columns, 1)
 
 
 @torch.no_grad()

@@ -32,13 +32,13 @@ def place_rewards(rewards: Callable[[Feedback], Tensor], feedback: Feedback) -> 
     events = feedback.events
     if events is not None:
         events = dataclasses.replace(events, signals=torch.zeros_like(events.signals))
-    found = []
+    columns = []
     for place in range(feedback.signals.shape[1]):
         signals = torch.zeros_like(feedback.signals)
         signals[:, place] = feedback.signals[:, place]
-        found.append(rewards(dataclasses.replace(feedback, signals=signals, events=events)))
-    each, whole = torch.stack(found, 1).double(), rewards(feedback).double()
-    return each if torch.allclose(each.sum(1), whole, rtol=1e-4, atol=1e-5) else None
+        columns.append(rewards(dataclasses.replace(feedback, signals=signals, events=events)))
+    each, of_slate = torch.stack(columns, 1).double(), rewards(feedback).double()
+    return each if torch.allclose(each.sum(1), of_slate, rtol=1e-4, atol=1e-5) else None
 
 
 def uniform_choices(log: ReplayedLog) -> Tensor | None:
@@ -137,28 +137,28 @@ class SlateLog:
 
     def lacking(self, places: Tensor | None, choices: Choices | None) -> dict[str, str]:
         """The reason of each need that is missing for a policy; see ``evidence``."""
-        log, found = self.log.log, {}
+        log, reasons = self.log.log, {}
         if self.rewards is None:
-            found[PLACE_REWARDS] = "the reward is not a sum of rewards of places"
+            reasons[PLACE_REWARDS] = "the reward is not a sum of rewards of places"
         if log.logger_logprobs is not None:
             several = "the log has the probability of a whole slate under each of its loggers, not of places"
-            return found | {GIVEN_ABOVE: several, ALONE: several}
+            return reasons | {GIVEN_ABOVE: several, ALONE: several}
         if log.place_logprobs is None:
-            found[GIVEN_ABOVE] = "the log has no place_logprobs"
+            reasons[GIVEN_ABOVE] = "the log has no place_logprobs"
         elif places is None:
-            found[GIVEN_ABOVE] = "the target file has no column place_logprobs"
+            reasons[GIVEN_ABOVE] = "the target file has no column place_logprobs"
         if not self.known:
-            found[ALONE] = (
+            reasons[ALONE] = (
                 "it is not known how often the log's policy puts an item at a place, whatever stands above: "
                 f"its slates are not uniform{self.unknown}"
             )
         elif choices is None:
-            found[ALONE] = "the target file holds no policy to draw slates from"
+            reasons[ALONE] = "the target file holds no policy to draw slates from"
         elif self.numbers is None and self.slates is None:
-            found[ADDITIVE] = (
+            reasons[ADDITIVE] = (
                 "the log's slates are not uniform, and too many slates are possible to score each one"
             )
-        return found
+        return reasons
 
     def evidence(self, places: Tensor | None, choices: Choices | None) -> SlateEvidence:
         """Evidence of a policy for the estimators of slates.

@@ -101,10 +101,10 @@ def fit_world(
     log = of.log
     if reason := why_no_world(log):
         raise UserError(f"The users of the log can't be fitted, as {reason}: choose another estimator.")
-    kept = torch.ones_like(log.terminated) if keep is None else keep
-    first = kept & (log.steps == 0)
+    mask = torch.ones_like(log.terminated) if keep is None else keep
+    first = mask & (log.steps == 0)
     folds = of.folds[first]
-    table = session_table(log.rows(kept), of.rewards[kept], log.visible)
+    table = session_table(log.rows(mask), of.rewards[mask], log.visible)
     tables = item_tables(of.catalogue)
     sizes = context_sizes(log.header.interface, log.given, of.catalogue)
     models = [
@@ -184,14 +184,14 @@ def world(
         first = log.log.steps == 0
         starts, folds = log.log.rows(first), log.folds[first]
     folds = folds[:sessions]
-    found = torch.zeros(len(folds), dtype=torch.float64)
+    earned = torch.zeros(len(folds), dtype=torch.float64)
     name = f"part {part}"
     noise = generators(worlds.seed, name)[name]
     for fold, users in enumerate(worlds.models):
         mine = (folds == fold).nonzero().squeeze(1)
         for rows in mine.split(WIDTH) if len(mine) else ():  # a small part may have no user of a fold
-            found[rows] = _play(worlds, users, policy, starts.rows(rows), noise)
-    return found
+            earned[rows] = _play(worlds, users, policy, starts.rows(rows), noise)
+    return earned
 
 
 def _play(
@@ -231,15 +231,15 @@ def check_world(
     Returns also a sentence for each logger without whose sessions the fit failed.
     """
     loggers = of.log.loggers
-    found: list[WorldCheck] = []
+    checks: list[WorldCheck] = []
     failed: list[str] = []
-    for place in loggers.unique().tolist():
-        others = loggers != place
-        policy = logger(place) if bool(others.any()) else None
+    for number in loggers.unique().tolist():
+        others = loggers != number
+        policy = logger(number) if bool(others.any()) else None
         # The model of a fold needs rows of another one.
         if policy is None or len(of.folds[others].unique()) < 2:
             continue
-        mine, name = loggers[of.grid[:, 0]] == place, of.log.header.loggers[place]
+        mine, name = loggers[of.grid[:, 0]] == number, of.log.header.loggers[number]
         returns = of.on_grid(of.rewards)[mine] @ discounts(of.gamma, of.grid.shape[1])
         if len(of.users[mine].unique()) < 2:
             continue
@@ -250,8 +250,8 @@ def check_world(
             continue
         low, high = student_t(returns, of.users[mine])
         predicted = float(world(worlds, policy).mean())
-        found.append(WorldCheck(name, predicted, float(returns.mean()), low, high))
-    return found, failed
+        checks.append(WorldCheck(name, predicted, float(returns.mean()), low, high))
+    return checks, failed
 
 
 def not_checked(reason: str, needed: str) -> str:

@@ -20,16 +20,19 @@ from recsys_rl.data.new_items import join
 from recsys_rl.errors import FieldError, UserError
 from recsys_rl.make import agent_of
 from recsys_rl.protocols import Reader, ReadingPolicy
+from recsys_rl.recommender.contexts import given_context, pieces_of
 from recsys_rl.recommender.directory import Directory
 from recsys_rl.recommender.lists import play_on
 from recsys_rl.recommender.visit import NOON, Event, Request, Visit
 from recsys_rl.settings.fields import shown
 from recsys_rl.settings.names import DEFAULT_ALGO
 from recsys_rl.tables.items import read_items
+from recsys_rl.tables.pieces import Piece
 from recsys_rl.types import Action, Catalogue, Obs, World
 
 BLOCK = 256  # users scored together
 MOST_SCORES = 2**26  # scores of a block: with a large catalogue its users are fewer
+MOST_CONTEXTS = 8192  # of a block
 LIST = 10  # items of a list on platforms without slates
 HOURS = 168  # of a week
 
@@ -117,6 +120,7 @@ class Recommender(Directory):
         block: Sequence[int | str] = (),
         hour: float | None = None,
         again: bool = False,
+        context: Mapping[str, object] | None = None,
         generator: torch.Generator | None = None,
     ) -> list[Recommendation]:
         """A list of ``k`` items for one person, made by playing on, with the probability of each place.
@@ -135,17 +139,27 @@ class Recommender(Directory):
             hour: of the week, 0 .. 168 from Monday at midnight, if the policy sees it; None for now.
             again: show also what the person has already: their likes in the data, ``likes`` and, where
                 items repeat, ``history``.
+            context: in place of a user, for the policy of a team's own log: the value of each piece by its
+                name, a number, a list of numbers or a text (``pieces`` has their kinds and ranges).
             generator: draws each place with the policy's probabilities; None takes the most probable item.
 
         Raises UserError for unknown users and items, if fewer than ``k`` items are left, for an hour on a
-        platform whose policies do not see it, and for a policy of a platform without items.
+        platform whose policies do not see it, for a policy of a platform without items, and for a context
+        that lacks a piece or has a wrong one.
         """
         self._check_catalogue()
-        if (user is None) == (not likes):
+        given = given_context(self.checkpoint, context)
+        if self.pieces is not None:
+            if user is not None or likes:
+                raise UserError("This policy knows contexts and no users: leave user and likes out.")
+            profile = self._nobody(1)
+        elif (user is None) == (not likes):
             raise UserError("A recommendation needs either a user or likes: give one of them.")
-        profile = self.profile_of(likes) if user is None else self.profiles_of([user])
+        else:
+            profile = self.profile_of(likes) if user is None else self.profiles_of([user])
         hour = self.hour(hour)
         visit = self.visit(profile, history, hour, users=None if user is None else [user], likes=likes)
+        visit = visit.with_context(given)
         k = self.default_k if k is None else k
         mask = self.mask_of(user, likes, _items_of(history), allow, block, again)
         self._check_left(mask, k, again)
@@ -232,6 +246,37 @@ class Recommender(Directory):
                 mask[row, [self.item(item) for item in (seen or {}).get(user, ())]] = False
             visits = self.visit(self.profiles_of(block_of_users), hour=hour, users=block_of_users)
             yield from self._lists(visits, mask, k, allow is not None, generator)
+
+    @property
+    def pieces(self) -> tuple[Piece, ...] | None:
+        """The pieces of the context that a caller gives; None if the platform makes all of them."""
+        return pieces_of(self.checkpoint)
+
+    def for_contexts(
+        self,
+        given: Mapping[str, Tensor],
+        k: int = 1,
+        allow: Sequence[int | str] | None = None,
+        block: Sequence[int | str] = (),
+        generator: torch.Generator | None = None,
+    ) -> Iterator[list[Recommendation]]:
+        """``recommend`` for N contexts, each at the start of a session, one list after another.
+
+        ``given``: the encoded pieces, (N, size) each (``tables.pieces.tensors`` of a table). Raises UserError
+        if fewer than ``k`` items may be shown.
+        """
+        common = self.allowed(allow, block)
+        self._check_left(common, k, again=True)
+        size = max(1, min(MOST_CONTEXTS, MOST_SCORES // self.catalogue.num_items))
+        for start in range(0, len(next(iter(given.values()))), size):
+            rows = {name: values[start : start + size] for name, values in given.items()}
+            number = len(next(iter(rows.values())))
+            visits = self.visit(self._nobody(number)).with_context(rows)
+            yield from self._lists(visits, common.repeat(number, 1), k, allow is not None, generator)
+
+    def _nobody(self, number: int) -> Tensor:
+        """(N, D): the profiles of people whom nothing but their context describes."""
+        return torch.zeros(number, self.catalogue.embedding.shape[1])
 
     def _lists(
         self,

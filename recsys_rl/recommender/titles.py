@@ -47,7 +47,10 @@ class Titles:
         beginnings: dict[str, int] = {}
         for row, known in enumerate(self.folded):
             beginnings.setdefault(known[: len(text)], row)
-        return [beginnings[x] for x in difflib.get_close_matches(text, list(beginnings), NEAREST, ALIKE)]
+        return [
+            beginnings[beginning]
+            for beginning in difflib.get_close_matches(text, list(beginnings), NEAREST, ALIKE)
+        ]
 
     def _listed(self, rows: Sequence[int]) -> str:
         return "; ".join(self.catalogue.title(row) for row in rows[:NAMED])

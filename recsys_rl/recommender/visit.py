@@ -151,9 +151,13 @@ class Visit:
         A server answers those who wait together: ``observe`` and ``act`` then take all of them at once.
         """
         first = visits[0]
-        session = tree_map(lambda *x: torch.cat(x), *(visit.session for visit in visits))
+        session = tree_map(lambda *pieces: torch.cat(pieces), *(visit.session for visit in visits))
         known = {name: torch.cat([visit.known[name] for visit in visits]) for name in first.known}
         return replace(first, session=session, known=known)
+
+    def with_context(self, given: Mapping[str, Tensor]) -> Visit:
+        """The visits with these pieces of the context, (N, size) each, until others are given."""
+        return replace(self, known={**self.known, **given})
 
     def next_visit(self, profiles: Tensor, gap: Tensor, hours: float | Tensor = NOON) -> Visit:
         """The same people's next visit, ``gap`` (N,) int64 days later; arguments as in ``begin``."""
@@ -234,7 +238,7 @@ def _pieces_of(checkpoint: Checkpoint) -> VisitPieces:
 def _check_sizes(checkpoint: Checkpoint, pieces: Mapping[str, Tensor]) -> None:
     """Raise UserError for a piece that is missing, or of another size than in the training."""
     wanted = {name: size for name, size in checkpoint.interface.context if name not in PIECES}
-    wrong = [x for x, size in wanted.items() if x not in pieces or pieces[x].shape[1:] != (size,)]
+    wrong = [name for name, size in wanted.items() if name not in pieces or pieces[name].shape[1:] != (size,)]
     if wrong:
         raise UserError(
             f"The policy needs {', '.join(wrong)} of the sizes of its training, and "

@@ -60,8 +60,8 @@ def categories_svg(picture: Row, width: int = 760) -> str:
     floor = 34 + pitch * len(names)
 
     parts = []
-    for place, name in enumerate(names):
-        top = 34 + pitch * place
+    for index, name in enumerate(names):
+        top = 34 + pitch * index
         at = f'x="{left:.1f}" y="{top + 12}"' if narrow else f'x="14" y="{top + LINE + AREA - 3}"'
         parts.append(
             f"<text {at}{' class=' + chr(34) + 'muted' + chr(34) if name == STAY else ''}>{text(name)}</text>"
@@ -72,8 +72,8 @@ def categories_svg(picture: Row, width: int = 760) -> str:
         policy = str(row["policy"])
         title = policy if len(policy) <= letters else policy[: letters - 1] + "…"
         parts.append(f'<text class="strong {kind(policy)}" x="{start:.1f}" y="22">{text(title)}</text>')
-        for place, name in enumerate(names):
-            parts.append(_cell(picture, row, name, start, room, 34 + pitch * (place + 1) - GAP, full))
+        for index, name in enumerate(names):
+            parts.append(_cell(picture, row, name, start, room, 34 + pitch * (index + 1) - GAP, full))
         parts.append(_steps(picture["length"], start, room, floor + 6))
     said = (
         f"Across: step of the session. Up: share of the items shown, a row is {number(100 * full, 0)} % "
@@ -82,8 +82,8 @@ def categories_svg(picture: Row, width: int = 760) -> str:
     )
     lines = textwrap.wrap(said, int((width - 28) / 6.9))
     parts += [
-        f'<text class="muted" x="14" y="{floor + 34 + 18 * place}">{text(line)}</text>'
-        for place, line in enumerate(lines)
+        f'<text class="muted" x="14" y="{floor + 34 + 18 * index}">{text(line)}</text>'
+        for index, line in enumerate(lines)
     ]
     return svg(width, floor + 34 + 18 * len(lines), _said(picture), parts)
 
@@ -132,14 +132,13 @@ def _percent(share: float) -> str:
 
 def _said(picture: Row) -> str:
     """The picture in words."""
-    found = []
+    shares_of = []
     for row in picture["policies"]:
         shares = ", ".join(
             f"{name} {_percent(row['mean'][name])} ({_ends(picture['parts'], row['shares'][name])})"
             for name in picture["names"]
         )
-        found.append(f"{row['policy']}, {number(row['length_mean'], 1)} steps: {shares}")
+        shares_of.append(f"{row['policy']}, {number(row['length_mean'], 1)} steps: {shares}")
     users = number(picture["policies"][0]["users"], 0)
-    return (
-        f"Share of the categories among the shown items over the session, {users} users. {'; '.join(found)}."
-    )
+    each = "; ".join(shares_of)
+    return f"Share of the categories among the shown items over the session, {users} users. {each}."

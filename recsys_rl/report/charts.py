@@ -37,12 +37,12 @@ def curve_points(curve: Mapping[str, Sequence[float]]) -> list[tuple[float, floa
 
 def passing(curve: Mapping[str, Sequence[float]], level: float) -> float | None:
     """The first step from which on the mean of the curve stays above ``level``; None if it ends below."""
-    found = None
+    passed = None
     for step, mean, _, _ in reversed(curve_points(curve)):
         if mean <= level:
             break
-        found = step
-    return found
+        passed = step
+    return passed
 
 
 _LINES = ("inside", "baseline")
@@ -71,9 +71,9 @@ def learning_curve_svg(
         raise UserError("The learning curve has fewer than two evaluations: evaluate more often to draw it.")
     levels = {policy: value for policy, value in references.items() if finite(value)}
     lines = {title: curve_points(other) for title, other in (others or {}).items()}
-    lines = {title: found for title, found in lines.items() if len(found) > 1}
+    lines = {title: line for title, line in lines.items() if len(line) > 1}
     values = [v for _, *rest in points for v in rest] + list(levels.values())
-    values += [mean for found in lines.values() for _, mean, _, _ in found]
+    values += [mean for line in lines.values() for _, mean, _, _ in line]
     low, high = min(0.0, *values) if max(values) > 0 else min(values), max(values)
     marks = ticks(low, high if high > low else low + 1, 4)
     places = decimals(values)
@@ -81,8 +81,8 @@ def learning_curve_svg(
     labels = [(f"{short_name(name)} {number(points[-1][1], places)}", "learned strong", points[-1][1])]
     labels += [(f"{short_name(p)} {number(v, places)}", f"muted {kind(p)}", v) for p, v in levels.items()]
     labels += [
-        (f"{title} {number(found[-1][1], places)}", f"muted {_LINES[at % 2]}", found[-1][1])
-        for at, (title, found) in enumerate(lines.items())
+        (f"{title} {number(line[-1][1], places)}", f"muted {_LINES[at % 2]}", line[-1][1])
+        for at, (title, line) in enumerate(lines.items())
     ]
     height = 340 if width > 500 else 300
     digits = max(0, -math.floor(math.log10(marks[1] - marks[0]) + 1e-9))
@@ -106,8 +106,8 @@ def learning_curve_svg(
     middle = [f"{x(step):.1f},{y(mean):.1f}" for step, mean, _, _ in points]
     parts.append(f'<polygon class="band" points="{" ".join(above + below)}"/>')
     parts.append(f'<polyline class="curve" points="{" ".join(middle)}"/>')
-    for at, found in enumerate(lines.values()):
-        path = " ".join(f"{x(step):.1f},{y(mean):.1f}" for step, mean, _, _ in found)
+    for at, line in enumerate(lines.values()):
+        path = " ".join(f"{x(step):.1f},{y(mean):.1f}" for step, mean, _, _ in line)
         parts.append(f'<polyline class="other {_LINES[at % 2]}" points="{path}"/>')
     for placed, (shown, style, value) in zip(spread([y(v) for *_, v in labels], 17), labels, strict=True):
         parts.append(
@@ -123,8 +123,8 @@ def learning_curve_svg(
     said = f"Learning curve of {name}: mean return {ends[0]}, {ends[1]}."
     if levels:
         said += f" References: {', '.join(f'{p} {number(v, places)}' for p, v in levels.items())}."
-    for title, found in lines.items():
-        last = found[-1]
+    for title, line in lines.items():
+        last = line[-1]
         said += f" {title}: mean {number(last[1], places)} at step {last[0]:,.0f}."
     above = [f"{p} from step {step:,.0f} on" for p, step in passed.items() if step is not None]
     said += f" It stays above {', '.join(above)}." if above else ""

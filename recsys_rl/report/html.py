@@ -121,7 +121,7 @@ def _returns(page: Page) -> str:
         return f'<h2>Returns</h2><p class="plain">{text(error)}</p>'
     places = decimals([row[key] for row in rows for key in charts.RETURN if finite(row[key])])
     unit = "episode" if foreign else _unit(page)
-    gains = {(x["policy"], x["versus"]): x for x in page.gains if finite(x["gain"])}
+    gains = {(gain["policy"], gain["versus"]): gain for gain in page.gains if finite(gain["gain"])}
     pairs = []
     for pair in page.paired:
         gain = gains.pop((pair["policy"], pair["versus"]), None)
@@ -230,16 +230,20 @@ def _doubt(row: Row) -> str:
 def _definitions(page: Page, rows: Sequence[Row]) -> str:
     foreign, learned = words.is_foreign(page.rows), page.learned or (page.algo, f"{page.algo}-greedy")
     reach, policies = words.planner_reach(page.planner_steps), [str(row["policy"]) for row in rows]
-    found = [
+    definitions = [
         (policy, words.define_policy(policy, learned, foreign, page.notes.get(policy, ""), reach))
         for policy in policies
     ]
     if page.yardstick is not None:
-        found.append(("yardstick", words.define_yardstick(page.yardstick, policies)))
+        definitions.append(("yardstick", words.define_yardstick(page.yardstick, policies)))
     lives, heads = words.has_lives(page.rows), ("Return", *_columns(rows).values())
-    found += [(head, words.define_column(head, foreign, lives)) for head in heads]
-    found += [(name, words.STREAM.format(session=words.session(foreign, lives))) for name in _streams(rows)]
-    listed = "".join(f"<div><dt>{text(name)}</dt><dd>{text(meaning)}</dd></div>" for name, meaning in found)
+    definitions += [(head, words.define_column(head, foreign, lives)) for head in heads]
+    definitions += [
+        (name, words.STREAM.format(session=words.session(foreign, lives))) for name in _streams(rows)
+    ]
+    listed = "".join(
+        f"<div><dt>{text(name)}</dt><dd>{text(meaning)}</dd></div>" for name, meaning in definitions
+    )
     return f'<details open="open"><summary>Rows and columns defined</summary><dl>{listed}</dl></details>'
 
 
@@ -257,7 +261,7 @@ def _curve(page: Page) -> str:
         f"Mean return of the greedy policy during training, and its 95 % interval as a band, over {over}."
         f"{missing}"
     )
-    others = {CURVES[name][0]: found for name, found in page.curves.items()}
+    others = {CURVES[name][0]: curve for name, curve in page.curves.items()}
     by = f", by {text(page.judged_by)}," if page.judged_by else ""
     note += "".join(f" {CURVES[name][1].format(by=by)}" for name in page.curves)
     try:

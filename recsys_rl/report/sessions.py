@@ -132,7 +132,7 @@ def _card(first: int, run: Sequence[Row]) -> str:
         if (mean := _mean([_hidden(member).get(name, member.get(name)) for member in run])) is not None
         or name == "reward"
     )
-    said += "".join(f"<span>{text(part)}</span>" for part in _signals(step.get("visible") or {}))
+    said += "".join(f"<span>{text(signal)}</span>" for signal in _signals(step.get("visible") or {}))
     return (
         f'<li class="card"><span class="when">step {when}</span><span class="title">{text(title)}</span>'
         f'<span class="about">{text(about)}</span>{_ended(step)}<span class="reaction">{said}</span></li>'

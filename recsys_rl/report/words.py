@@ -63,17 +63,17 @@ def define_policy(
     ``reach`` is what the planner simulates (``planner_reach``). ``learned`` are the rows of checkpoints: for
     each checkpoint one that draws items, and a ``-greedy`` one.
     """
-    found = POLICIES.get(policy.removesuffix("-greedy"), "")
+    meaning = POLICIES.get(policy.removesuffix("-greedy"), "")
     if policy in learned:
-        found = found or "The trained policy."
+        meaning = meaning or "The trained policy."
         if policy.endswith("-greedy"):
-            found += " Always takes the most probable {item}."
+            meaning += " Always takes the most probable {item}."
         else:
-            found += " Draws each {item} with the probability that the policy gives it."
+            meaning += " Draws each {item} with the probability that the policy gives it."
     if policy.startswith(TRADE):
-        found = "A heuristic of this platform's trade, tuned on training users."
-    found = found or "Given to this evaluation beside the checkpoint."
-    return f"{found.format(item='action' if episodes else 'item', reach=reach)} {note}".strip()
+        meaning = "A heuristic of this platform's trade, tuned on training users."
+    meaning = meaning or "Given to this evaluation beside the checkpoint."
+    return f"{meaning.format(item='action' if episodes else 'item', reach=reach)} {note}".strip()
 
 
 def planner_reach(steps: Sequence[int] | None) -> str:
@@ -139,10 +139,10 @@ def in_doubt(row: Row) -> bool:
     return finite(row["low"]) and finite(row["high"]) and bool(row["low"] <= 0 <= row["high"])
 
 
-def fewer_users(row: Row, whole: int, people: str) -> str:
-    """The users of a comparison, if one of its rows was not played with the ``whole`` number of the table."""
+def fewer_users(row: Row, total: int, people: str) -> str:
+    """The users of a comparison, if one of its rows was not played with the ``total`` of the table."""
     count = row.get("users")
-    return "" if count in (None, whole) else f", over {count:,} of {whole:,} {people}"
+    return "" if count in (None, total) else f", over {count:,} of {total:,} {people}"
 
 
 def has_lives(rows: Sequence[Row]) -> bool:

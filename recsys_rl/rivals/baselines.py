@@ -104,14 +104,14 @@ class RandomPolicy:
                 first[:, 1:] = ids[:, 1:] != ids[:, :-1]
                 left = left - (first & (ids >= 0)).sum(1)
                 possible = ~(ids.unsqueeze(1) == items.unsqueeze(2)).any(-1)
-        found = []
-        for place, item in enumerate(items.unbind(1)):  # (N,)
-            here = left - place
-            repeated = (items[:, :place] == item.unsqueeze(1)).any(1)
-            fits = possible[:, place] & (item >= 0) & ~repeated
+        logprobs = []
+        for index, item in enumerate(items.unbind(1)):  # (N,)
+            here = left - index
+            repeated = (items[:, :index] == item.unsqueeze(1)).any(1)
+            fits = possible[:, index] & (item >= 0) & ~repeated
             log_p = torch.where(fits, -here.clamp_min(1).double().log(), -torch.inf)
-            found.append(log_p.masked_fill((item < 0) & (here <= 0), 0.0))
-        return torch.stack(found, 1)
+            logprobs.append(log_p.masked_fill((item < 0) & (here <= 0), 0.0))
+        return torch.stack(logprobs, 1)
 
     def item_probabilities(self, obs: Obs, num_items: int) -> Tensor:
         """(N, I) float64: equal for the items that may be shown; for policies of single items."""
@@ -146,8 +146,8 @@ class FixedList:
         position = torch.zeros(obs.num_rows, dtype=torch.int64, device=self.items.device)
         shown = obs.history if obs.exclude is None else obs.exclude  # (N, X)
         if obs.exclude is None and self.clock is not None:
-            place, length = self.clock
-            step = (obs.context[:, place] * length).round().long()
+            column, length = self.clock
+            step = (obs.context[:, column] * length).round().long()
             position = (step * self.slate_size).clamp_max(len(self.items) - self.slate_size)
         elif shown is not None and self.forgets:
             position = (self._count(shown) * self.slate_size).clamp_max(len(self.items) - self.slate_size)
@@ -176,11 +176,11 @@ class FixedList:
         enough = left.sum(1, keepdim=True) >= self.slate_size
         if obs.mask is not None and not bool(enough.all()):
             anything = obs.allowed(obs.mask.shape[1])  # (R, I)
-            found = torch.where(enough, self.items[self._first(left)], self._first(anything))
+            allowed = torch.where(enough, self.items[self._first(left)], self._first(anything))
             left, enough = anything, enough | (anything.sum(1, keepdim=True) >= self.slate_size)
         else:
-            found = self.items[self._first(left)]
-        return torch.where(enough, found, items)
+            allowed = self.items[self._first(left)]
+        return torch.where(enough, allowed, items)
 
     def _first(self, left: Tensor) -> Tensor:
         """The first K places (R, K) at which ``left`` (R, T) is True."""
@@ -196,8 +196,8 @@ class FixedList:
 
 def _forgets(interface: Interface) -> bool:
     """True if the history is shorter than a session, of shown items and not of events."""
-    whole = interface.session_length * interface.slate_size
-    return 0 < interface.history_length < whole and not interface.events
+    session_items = interface.session_length * interface.slate_size
+    return 0 < interface.history_length < session_items and not interface.events
 
 
 def _clock(interface: Interface) -> tuple[int, int] | None:
@@ -205,8 +205,8 @@ def _clock(interface: Interface) -> tuple[int, int] | None:
 
     Also None without a clock.
     """
-    whole = interface.session_length * interface.slate_size
-    if interface.history_length >= whole and not interface.events:
+    session_items = interface.session_length * interface.slate_size
+    if interface.history_length >= session_items and not interface.events:
         return None
     if "clock" not in (name for name, _ in interface.context):
         return None
@@ -262,8 +262,8 @@ def greedy_list(
     present = torch.ones(len(users), device=users.device)  # (N,)
     allowed = catalogue.available.clone()  # (I,)
     items: list[Tensor] = []
-    whole = max(1, int(allowed.sum()) // slate_size)
-    for _ in range(length if user_model.repeats else min(length, whole)):
+    most_steps = max(1, int(allowed.sum()) // slate_size)
+    for _ in range(length if user_model.repeats else min(length, most_steps)):
         blocks = top_k.blocks(len(users), catalogue.num_items)
         scores = torch.cat(
             [present @ appeal(user_model, user_state, block, price) for block in blocks]
@@ -338,6 +338,17 @@ def simple_baselines(simulator: Simulator, users: Tensor, generator: torch.Gener
     return {name: make() for name, make in baseline_makers(simulator, users, generator).items()}
 
 
+def untried_makers(
+    catalogue: Catalogue, interface: Interface, generator: torch.Generator
+) -> dict[str, Callable[[], Policy]]:
+    """Functions that make the baselines for which no user is asked."""
+    length, slate_size = interface.session_length, interface.slate_size
+    return {
+        "random": lambda: RandomPolicy((catalogue.num_items,), generator, slate_size),
+        "popularity": lambda: FixedList(most_popular(catalogue, length * slate_size), slate_size, interface),
+    }
+
+
 def baseline_makers(
     simulator: Simulator, users: Tensor, generator: torch.Generator
 ) -> dict[str, Callable[[], Policy]]:
@@ -351,8 +362,7 @@ def baseline_makers(
     affordable = max(MIN_USERS, MAX_SCORES // (catalogue.num_items * length * prices * cost))
     fewer = some[:: -(-len(some) // affordable)]
     return {
-        "random": lambda: RandomPolicy((catalogue.num_items,), generator, slate_size),
-        "popularity": lambda: FixedList(most_popular(catalogue, length * slate_size), slate_size, interface),
+        **untried_makers(catalogue, interface, generator),
         "one-item": lambda: FixedList(best_first(user_model, catalogue, some), slate_size, interface),
         "static-list": lambda: FixedList(
             static_list(user_model, catalogue, fewer, length), slate_size, interface

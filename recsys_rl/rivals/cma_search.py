@@ -20,7 +20,7 @@ from recsys_rl.protocols import Policy
 from recsys_rl.rivals.tuning import Trainees, training_part
 
 Make = Callable[[Tensor], Policy]
-"""From numbers (F,), or (N, F) for N users, to a policy."""
+"""Makes a policy from numbers (F,), or (N, F) for N users."""
 
 POPULATION = 24
 SESSIONS = 600
@@ -74,7 +74,7 @@ def search_numbers(trials: Trials, make: Make, first: Tensor, spread: Tensor, bu
         users = trials.trainees.draw(users_of_a_candidate())
         drawn = np.stack([search.ask() for _ in range(POPULATION)])  # (P, F)
         returns = trials.play(make, scaled(drawn), users).mean(1)  # (P,)
-        search.tell([(x, -value) for x, value in zip(drawn, returns.tolist(), strict=True)])
+        search.tell([(numbers, -value) for numbers, value in zip(drawn, returns.tolist(), strict=True)])
         means.append(scaled(search.mean))
     return torch.stack(means[-LAST:]).mean(0)
 
@@ -91,10 +91,10 @@ def parted(trainees: Trainees, share: float) -> tuple[Trainees, Trainees]:
     order = torch.randperm(total, generator=generator, device=generator.device)
     count = max(1, min(total - 1, round(share * total)))
 
-    def part(places: Tensor) -> Trainees:
+    def trainees_of(places: Tensor) -> Trainees:
         rows = population.train[places.sort().values]
         return dataclasses.replace(
             trainees, population=training_part(dataclasses.replace(population, train=rows))
         )
 
-    return part(order[count:]), part(order[:count])
+    return trainees_of(order[count:]), trainees_of(order[:count])

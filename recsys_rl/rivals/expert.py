@@ -51,8 +51,8 @@ class ByEquations:
         else:
             scores = scores.masked_fill(items < 0, -torch.inf)
         best = highest(scores, self.interface.slate_size)  # (N, K)
-        found = best.masked_fill(scores.gather(1, best) == -torch.inf, -1)  # no item is left for the place
-        return Action.certain(found if items is None else items.gather(1, best))
+        allowed = best.masked_fill(scores.gather(1, best) == -torch.inf, -1)  # no item is left for the place
+        return Action.certain(allowed if items is None else items.gather(1, best))
 
 
 @dataclass(frozen=True)

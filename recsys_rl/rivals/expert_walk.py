@@ -47,9 +47,13 @@ class Walker:
                 self.known = chosen(added, after, self.known)
             other = again.nonzero().squeeze(1)  # (R,)
             if len(other):
-                numbers = {name: x[other] if x.ndim else x for name, x in self.numbers.items()}
+                numbers = {
+                    name: values[other] if values.ndim else values for name, values in self.numbers.items()
+                }
                 fresh = self._from_start(obs.rows(other), numbers)
-                self.known = {name: x.index_copy(0, other, fresh[name]) for name, x in self.known.items()}
+                self.known = {
+                    name: values.index_copy(0, other, fresh[name]) for name, values in self.known.items()
+                }
         self.last = history, profile
         return self.known
 
@@ -57,9 +61,9 @@ class Walker:
         assert obs.history is not None and obs.signals is not None
         known = self.walk.begin(self.user_model, self.interface, obs)
         there = obs.history >= 0  # (N, L): padding comes first
-        for place in range(int((~there.any(0)).sum()), there.shape[1]):
-            items, signals = obs.history[:, place], obs.signals[:, place]
-            known = chosen(there[:, place], self._step(known, items, signals, numbers), known)
+        for index in range(int((~there.any(0)).sum()), there.shape[1]):
+            items, signals = obs.history[:, index], obs.signals[:, index]
+            known = chosen(there[:, index], self._step(known, items, signals, numbers), known)
         return known
 
     def _step(self, known: Known, items: Tensor, signals: Tensor, numbers: Mapping[str, Tensor]) -> Known:
@@ -71,5 +75,6 @@ def chosen(where: Tensor, first: Known, second: Known) -> Known:
     if bool(where.all()):
         return first
     return {
-        name: torch.where(where.view(-1, *[1] * (x.ndim - 1)), first[name], x) for name, x in second.items()
+        name: torch.where(where.view(-1, *[1] * (values.ndim - 1)), first[name], values)
+        for name, values in second.items()
     }

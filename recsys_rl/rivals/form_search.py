@@ -32,7 +32,7 @@ KNOWN = 0.4  # deviations of numbers that were searched before, relative to thei
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchedForm:
     """The result of a search."""
 
     form: Form
@@ -41,7 +41,9 @@ class Found:
     steps: int  # steps of the search, without those of `rule`
 
 
-def search_forms(trainees: Trainees, split: Split | None, rule: rule_search.Found, budget: int) -> Found:
+def search_forms(
+    trainees: Trainees, split: Split | None, rule: rule_search.SearchedRule, budget: int
+) -> SearchedForm:
     """The form with the highest mean return of a search with about ``budget`` environment steps.
 
     ``rule`` is the result of that row's search. Steps beyond MOST_SCORES of rule_search.py are left out.
@@ -75,11 +77,11 @@ def search_forms(trainees: Trainees, split: Split | None, rule: rule_search.Foun
         spread = larger.spread.to(numbers) * torch.where(new, 1.0, KNOWN)
         left = int((1 - 2 * CHOICE) * budget) - used()
         steps = min(left, int(GROUP * budget)) if group else left
-        found = search_numbers(trials, maker(larger), larger.grown_from(form, numbers), spread, steps)
-        value = earned(maker(larger), found)
+        grown = search_numbers(trials, maker(larger), larger.grown_from(form, numbers), spread, steps)
+        value = earned(maker(larger), grown)
         if value > best:
-            form, numbers, best = larger, found, value
+            form, numbers, best = larger, grown, value
     steps = used()
     if earned(maker(smallest, rule.leave_rates), of_rule(rule.weights)) > best:
-        return Found(smallest, of_rule(rule.weights), rule.leave_rates, steps)
-    return Found(form, numbers, base.leave_rates, steps)
+        return SearchedForm(smallest, of_rule(rule.weights), rule.leave_rates, steps)
+    return SearchedForm(form, numbers, base.leave_rates, steps)

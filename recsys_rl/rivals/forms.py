@@ -64,8 +64,8 @@ class Form:
     def names(self) -> tuple[str, ...]:
         """The numbers in their order, such as ``popularity.1`` of the second set."""
         of_a_set = (*OF_A_SET, *self.features, *(f"{a} - {b}" for a, b in HINGES if self.hinges))
-        sets = [f"{name}.{place}" for place in range(self.num_sets) for name in of_a_set]
-        sets += [f"{PROFILE}.{place}" for place in range(1, self.num_sets)]
+        sets = [f"{name}.{index}" for index in range(self.num_sets) for name in of_a_set]
+        sets += [f"{PROFILE}.{index}" for index in range(1, self.num_sets)]
         begins = [BEGINS] if self.split is not None and self.split.searched else []
         product = [f"product {j}{k}" for j in range(FACTORS) for k in range(FACTORS) if self.product]
         return (*SHARED, *begins, *sets, *product)
@@ -84,10 +84,10 @@ class Form:
         def value(name: str) -> Tensor:
             if name == BEGINS:
                 return known.get(name, zero + FIRST_BEGIN)
-            stem, dot, place = name.partition(".")
+            stem, dot, number = name.partition(".")
             if stem == PROFILE:
                 return known.get(name, zero + 1)
-            if dot and int(place) >= smaller.num_sets:
+            if dot and int(number) >= smaller.num_sets:
                 name = f"{stem}.0"
             return known.get(name, zero)
 
@@ -134,16 +134,16 @@ class Searched(Rule):
         return torch.cat(parts, 1)
 
     def linear(self, obs: Obs, weights: RuleWeights) -> tuple[Tensor, Tensor]:
-        place = self.sets(obs)  # (N,)
-        now: dict[str, Any] = {name: self._at(name, place) for name in OF_A_SET}
-        now["features"] = {name: self._at(name, place) for name in self.form.features}
+        index = self.sets(obs)  # (N,)
+        now: dict[str, Any] = {name: self._at(name, index) for name in OF_A_SET}
+        now["features"] = {name: self._at(name, index) for name in self.form.features}
         query, of_columns = super().linear(obs, replace(weights, **now))
         if self.form.num_sets > 1:
-            more = self._at(PROFILE, place) - 1  # (N,): `rule` has 1
+            more = self._at(PROFILE, index) - 1  # (N,): `rule` has 1
             query = query + more.unsqueeze(1) * obs.context[:, : query.shape[1]]
         parts = [of_columns]
         if self.form.hinges:
-            weights_of = [self._at(f"{a} - {b}", place) for a, b in HINGES]
+            weights_of = [self._at(f"{a} - {b}", index) for a, b in HINGES]
             parts.append(torch.stack(weights_of, -1))  # (N, P)
         if self.form.product:
             profile = self.factors.of_users(obs.context[:, : self.catalogue.embedding.shape[1]])  # (N, k)
@@ -154,8 +154,8 @@ class Searched(Rule):
 
     def of_user_columns(self, obs: Obs) -> Tensor:
         names = () if self.user_columns is None else self.user_columns.names
-        place = self.sets(obs)  # (N,)
-        weights = [self._at(name, place) for name in names]  # (N,) each
+        index = self.sets(obs)  # (N,)
+        weights = [self._at(name, index) for name in names]  # (N,) each
         return torch.stack(weights, 1) if weights else super().of_user_columns(obs)
 
     def sets(self, obs: Obs) -> Tensor:
@@ -165,14 +165,14 @@ class Searched(Rule):
         value = self.form.split.value(obs, self.interface)  # (N,)
         return (value >= self.numbers[BEGINS]).long() if self.form.split.searched else value.long()
 
-    def _at(self, name: str, place: Tensor) -> Tensor:
+    def _at(self, name: str, index: Tensor) -> Tensor:
         """The number ``name`` of each user's set, 1 if the set has none: (N,)."""
         one = torch.ones_like(self.numbers["decay"])
         each = [self.numbers.get(f"{name}.{k}", one) for k in range(self.form.num_sets)]
-        found = each[0].expand(len(place))
+        of_rows = each[0].expand(len(index))
         for k, values in enumerate(each[1:], 1):
-            found = torch.where(place == k, values, found)
-        return found
+            of_rows = torch.where(index == k, values, of_rows)
+        return of_rows
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,9 @@ class Factors:
     def of(cls, catalogue: Catalogue, profiles: Tensor) -> Factors:
         """The principal axes of the item embeddings; ``profiles`` (U, D) of the training users."""
         axes = principal_axes(catalogue.embedding, FACTORS)  # (D, FACTORS)
-        of_items = torch.stack([zscore(x) for x in (catalogue.embedding @ axes).unbind(1)], 1)
+        of_items = torch.stack(
+            [zscore(coordinate) for coordinate in (catalogue.embedding @ axes).unbind(1)], 1
+        )
         spread = (profiles @ axes).square().mean(0).sqrt()
         return cls(of_items, axes, 1 / spread.clamp_min(1e-6))
 
@@ -211,5 +213,5 @@ def form_note(form: Form, numbers: Tensor, steps: int) -> str:
         values.setdefault(name.partition(".")[0], []).append(f"{known[name] + 0.0:.2f}")  # + 0.0: no -0.00
     decay = torch.tensor(known["decay"]).sigmoid()
     texts = [f"decay {decay:.2f}", fold_in_note(max(0.0, known["fold_in"]))]
-    texts += [f"{name} {' / '.join(found)}" for name, found in values.items()]
+    texts += [f"{name} {' / '.join(numbers)}" for name, numbers in values.items()]
     return f"{', '.join(texts)}; searched with {steps:,} steps of training users"

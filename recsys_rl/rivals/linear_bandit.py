@@ -81,8 +81,8 @@ def make_bandit(
 def signal_weights(signals: Sequence[str], streams: Sequence[Stream]) -> Tensor:
     """The weight (S,) of each visible signal in the reward that a bandit learns from."""
     weights = {stream.name: stream.weight for stream in streams}
-    found = [weights.get(name, 0.0) for name in signals]
-    return torch.tensor(found if any(found) else [1.0, *[0.0] * (len(signals) - 1)])
+    values = [weights.get(name, 0.0) for name in signals]
+    return torch.tensor(values if any(values) else [1.0, *[0.0] * (len(signals) - 1)])
 
 
 def check_feedback(interface: Interface, name: str) -> None:
@@ -143,9 +143,9 @@ class LinearBandit:
     def choose(self, obs: Obs, scores: Tensor) -> Action:
         """Show the K allowed items with the highest ``scores`` (N, I), which are overwritten."""
         if obs.candidates is not None:
-            found = scores.gather(1, obs.candidates.clamp_min(0))  # (N, C)
-            found.masked_fill_(obs.candidates < 0, -torch.inf)
-            return Action.certain(obs.items_at(top_k.highest(found, self.slate_size)))
+            of_candidates = scores.gather(1, obs.candidates.clamp_min(0))  # (N, C)
+            of_candidates.masked_fill_(obs.candidates < 0, -torch.inf)
+            return Action.certain(obs.items_at(top_k.highest(of_candidates, self.slate_size)))
         scores = categorical.forbid_(scores.unsqueeze(1), obs.mask, obs.exclude).squeeze(1)
         items = top_k.highest(scores, self.slate_size)  # (N, K)
         if self.slate_size > 1:  # a place without an allowed item stays empty
@@ -225,7 +225,7 @@ class Thompson(LinearBandit):
         """
         if self._last is None or self._last[0] is not obs:
             each = max(1, DRAWN_SCORES // (DRAWS * num_items))
-            self._last = obs, torch.cat([self._shares(part, num_items) for part in obs.split(each)])
+            self._last = obs, torch.cat([self._shares(block, num_items) for block in obs.split(each)])
         return self._last[1]
 
     def place_logprobs(self, obs: Obs, items: Tensor) -> Tensor:
@@ -286,7 +286,9 @@ class Regressions:
             goes_on = self._goes_on(prior, items, answers, new)
             again = (~goes_on).nonzero().squeeze(1)  # (R,): new sessions, or windows that have slid
             if len(again):
-                fresh = self._from_scratch(*(x.index_select(0, again) for x in (prior, items, answers)))
+                fresh = self._from_scratch(
+                    *(tensor.index_select(0, again) for tensor in (prior, items, answers))
+                )
                 self.tables.put(again, fresh)
             self._learn(self.tables, items, answers, new.where(goes_on, torch.zeros_like(new)))
         self.known = prior, items, answers
@@ -298,8 +300,10 @@ class Regressions:
         old_prior, old_items, old_answers = self.known
         least, most = map(int, new.aminmax()) if len(new) else (0, 0)
         if 0 <= least == most:  # the usual case, by slices
-            kept = items.shape[1] - most
-            same = (items[:, :kept] == old_items[:, most:]) & (answers[:, :kept] == old_answers[:, most:])
+            overlap = items.shape[1] - most
+            same = (items[:, :overlap] == old_items[:, most:]) & (
+                answers[:, :overlap] == old_answers[:, most:]
+            )
             same |= old_items[:, most:] < 0
             return same.all(1) & (old_items[:, :most] < 0).all(1) & (prior == old_prior).all(1)
         places = torch.arange(items.shape[1], device=items.device) - new.unsqueeze(1)  # (N, L)
@@ -316,9 +320,9 @@ class Regressions:
     def _learn(self, tables: _Tables, items: Tensor, answers: Tensor, new: Tensor) -> None:
         """Learn the last ``new`` (N,) answers of each user, the oldest first."""
         for back in range(int(new.max()) if len(new) else 0, 0, -1):
-            place = items.shape[1] - back
-            shown = self.bandit.embedding.index_select(0, items[:, place].clamp_min(0))  # (N, D)
-            tables.learn(shown * (new >= back).unsqueeze(1), answers[:, place])
+            column = items.shape[1] - back
+            shown = self.bandit.embedding.index_select(0, items[:, column].clamp_min(0))  # (N, D)
+            tables.learn(shown * (new >= back).unsqueeze(1), answers[:, column])
 
 
 class _Tables:
@@ -357,7 +361,7 @@ class _Tables:
         self.inverse.addcmul_(g.unsqueeze(2), g.unsqueeze(1), value=-1)
         if self.mean is not None and self.variance is not None:
             self.updates += 1
-            parts = (x.split(CHUNK) for x in (g, surprise, self.mean, self.variance))
+            parts = (tensor.split(CHUNK) for tensor in (g, surprise, self.mean, self.variance))
             for of_user, by, mean, variance in zip(*parts, strict=True):
                 change = of_user @ self.embedding.T  # (n, I)
                 mean.addcmul_(change, by)
@@ -374,7 +378,7 @@ class _Tables:
     def summary(self, alpha: float) -> Tensor:
         if self.mean is None or self.variance is None:
             return self.both
-        parts = (x.split(CHUNK) for x in (self.bounds, self.mean, self.variance))
+        parts = (tensor.split(CHUNK) for tensor in (self.bounds, self.mean, self.variance))
         negative = self.may_be_negative
         for out, mean, variance in zip(*parts, strict=True):
             torch.sqrt(variance.clamp_min(0) if negative else variance, out=out)

@@ -31,7 +31,7 @@ SCANNED_ROWS = 64
 class RuleWeights:
     """The weights of `rule`, () or (N,) each: a linear score of the visible features of user and item.
 
-    u is the profile after the fold-in, e_i the embedding (unit norm), g_i the genres (unit norm), and
+    u is the profile after the fold-in, e_i the embedding (unit norm), g_i the tags (unit norm), and
     leave_rate_i the share of sessions that ended after the item. The sums are over the items shown, and k
     counts the steps since::
 
@@ -48,7 +48,7 @@ class RuleWeights:
     similarity: Tensor
     overlap: Tensor
     decay: Tensor
-    """In [0, 1): with 0 only the last item counts."""
+    """Share that an item keeps at each step, in [0, 1): with 0 only the last item counts."""
     fold_in: Tensor
     """Weight of the feedback of this session in the profile (see ``fold_in``)."""
     leaving: Tensor
@@ -105,17 +105,17 @@ class Rule:
 
     @cached_property
     def own_columns(self) -> Tensor:
-        """(I, G + X + 3): genres, features; log popularity, quality and leave rate as z-scores."""
-        num_genres = len(self.catalogue.genre_names)
-        genres, numbers, _ = item_columns(self.catalogue).tensor_split((num_genres, num_genres + 2), 1)
+        """(I, G + X + 3): tags, features; log popularity, quality and leave rate as z-scores."""
+        num_tags = len(self.catalogue.tag_names)
+        tags, numbers, _ = item_columns(self.catalogue).tensor_split((num_tags, num_tags + 2), 1)
         rates = self.leave_rates
         leaving = torch.zeros_like(numbers[:, 0]) if rates is None else rates  # (I,)
-        return torch.cat([genres, feature_columns(self.catalogue), numbers, leaving.unsqueeze(1)], 1)
+        return torch.cat([tags, feature_columns(self.catalogue), numbers, leaving.unsqueeze(1)], 1)
 
     @cached_property
     def feature_places(self) -> dict[str, int]:
         """The place of each of the X features in ``own_columns``."""
-        first = len(self.catalogue.genre_names)
+        first = len(self.catalogue.tag_names)
         return {name: first + at for at, name in enumerate(feature_names(self.catalogue))}
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
@@ -132,11 +132,11 @@ class Rule:
             kernel = recency(obs.history, weights.decay)  # (N, L)
             query = query - _column(weights.similarity) * weighted_rows(kernel, embedding, obs.history)
             of_columns -= _column(weights.overlap) * weighted_rows(kernel, columns, obs.history)
-        numbers = {x.name for x in self.catalogue.features if not x.values}
-        for name, place in self.feature_places.items():
+        numbers = {feature.name for feature in self.catalogue.features if not feature.values}
+        for name, column in self.feature_places.items():
             if name in numbers:  # no part of g
-                of_columns[:, place] = 0
-            of_columns[:, place] += weights.features.get(name, 0.0)
+                of_columns[:, column] = 0
+            of_columns[:, column] += weights.features.get(name, 0.0)
         of_columns[:, -3] = weights.popularity
         of_columns[:, -2] = weights.quality
         of_columns[:, -1] = -weights.leaving
@@ -146,8 +146,8 @@ class Rule:
         """The weights (N, F) of ``user_columns`` in the scores."""
         names = () if self.user_columns is None else self.user_columns.names
         weights = obs.context.new_zeros(obs.num_rows, len(names))
-        for place, name in enumerate(names):
-            weights[:, place] = self.weights.features.get(name, 0.0)
+        for index, name in enumerate(names):
+            weights[:, index] = self.weights.features.get(name, 0.0)
         return weights
 
     def best(self, obs: Obs, query: Tensor, of_columns: Tensor, of_user: Tensor) -> Tensor:
@@ -215,12 +215,12 @@ class Shortlist:
     def _best(self, obs: Obs) -> Tensor:
         """The allowed items (N, C) with the highest u . e_i, -1 if there are fewer."""
         embedding = self.catalogue.embedding
-        found = []
-        for part in obs.split(SCANNED_ROWS):
-            profile = part.context[:, : embedding.shape[1]]  # (n, D)
+        shortlists = []
+        for block in obs.split(SCANNED_ROWS):
+            profile = block.context[:, : embedding.shape[1]]  # (n, D)
             score = partial(_product, profile, embedding)
-            found.append(best_allowed(part, self.catalogue, score, SHORTLIST)[1])
-        return torch.cat(found)
+            shortlists.append(best_allowed(block, self.catalogue, score, SHORTLIST)[1])
+        return torch.cat(shortlists)
 
     def _allowed(self, obs: Obs, items: Tensor) -> Tensor:
         """(N, C) bool: the ``items`` that may be shown."""
@@ -266,7 +266,7 @@ class MaximalMarginalRelevance:
             similarity = _likeness(embedding, shown, items)
             nearest = torch.maximum(nearest, similarity.masked_fill_((shown < 0).unsqueeze(1), -torch.inf))
         slate: list[Tensor] = []  # (N, 1) each
-        for place in range(self.slate_size):
+        for index in range(self.slate_size):
             likeness = nearest.masked_fill(nearest == -torch.inf, 0.0)  # before the first item
             score_now = (1 - self.weight) * relevance - self.weight * likeness
             best = score_now.argmax(1, keepdim=True)  # (N, 1)
@@ -274,7 +274,7 @@ class MaximalMarginalRelevance:
             if self.slate_size > 1:  # a place without an allowed item stays empty
                 chosen = chosen.masked_fill(relevance.gather(1, best) == -torch.inf, -1)
             slate.append(chosen)
-            if place + 1 < self.slate_size:
+            if index + 1 < self.slate_size:
                 relevance = relevance.scatter(1, best, -torch.inf)
                 similarity = _likeness(embedding, chosen[:, 0], items)
                 nearest = torch.maximum(nearest, similarity)
@@ -315,11 +315,11 @@ def best_allowed(
 def allowed_scores(obs: Obs, score: Callable[[slice], Tensor], block: slice) -> Tensor:
     """The scores (N, b) of a block of items; -inf where an item may not be shown."""
     mask = None if obs.mask is None else obs.mask[:, block]
-    place = None
+    column = None
     if obs.exclude is not None:
         inside = (obs.exclude >= block.start) & (obs.exclude < block.stop)
-        place = torch.where(inside, obs.exclude - block.start, -1)
-    return categorical.forbid_(score(block).unsqueeze(1), mask, place).squeeze(1)
+        column = torch.where(inside, obs.exclude - block.start, -1)
+    return categorical.forbid_(score(block).unsqueeze(1), mask, column).squeeze(1)
 
 
 def _product(query: Tensor, embedding: Tensor, block: slice) -> Tensor:
@@ -332,6 +332,6 @@ def _likeness(embedding: Tensor, first: Tensor, others: Tensor | None) -> Tensor
     return products(embedding.index_select(0, first.clamp_min(0)), embedding, others)
 
 
-def _column(x: Tensor) -> Tensor:
+def _column(values: Tensor) -> Tensor:
     """() or (N,) beside (N, F)."""
-    return x.unsqueeze(-1)
+    return values.unsqueeze(-1)

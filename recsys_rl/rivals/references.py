@@ -156,7 +156,7 @@ class Planner:
         items = [
             best_first_items(
                 self.user_model,
-                tree_map(lambda x, i=i: x[i : i + chunk], user_state),
+                tree_map(lambda values, i=i: values[i : i + chunk], user_state),
                 mask[i : i + chunk],
                 left[i : i + chunk],
                 length,
@@ -174,10 +174,11 @@ def best_first_items(
     ``mask`` (N, I) bool: items that may be shown in this session, whatever a step forbids.
     """
     search = Search.of(user_model, length)
-    pairs = torch.cartesian_prod(*(left.new_tensor(x, dtype=torch.float32) for x in search.prices))  # (P, 2)
+    levels = (left.new_tensor(prices, dtype=torch.float32) for prices in search.prices)
+    pairs = torch.cartesian_prod(*levels)  # (P, 2)
     prices = pairs.unsqueeze(0).expand(len(left), -1, -1)  # (N, P, 2)
     tiresome = user_model.tiresomeness(user_state)  # (N, I)
-    reward, patience = (x.unsqueeze(1) for x in user_model.prospects(user_state))  # (N, 1, I) each
+    reward, patience = (values.unsqueeze(1) for values in user_model.prospects(user_state))  # (N, 1, I) each
     share_left = (left / length).unsqueeze(1)  # (N, 1)
     scores = base_scores(reward, patience, tiresome.unsqueeze(1), prices, share_left)  # (N, P, I)
     now = permitted(user_model, user_state, mask)  # (N, I)
@@ -197,8 +198,8 @@ def best_first_items(
         """Sums (N, b) of the returns of the branches at ``places`` (N, b), in the futures ``shifts`` (f,)."""
         (n, b), f = places.shape, len(shifts)
         user = torch.arange(n, device=places.device).repeat_interleave(b * f)  # (N * b * f,)
-        place = places.flatten().repeat_interleave(f)  # (N * b * f,)
-        states = tree_map(lambda x: x[user], user_state)
+        column = places.flatten().repeat_interleave(f)  # (N * b * f,)
+        states = tree_map(lambda values: values[user], user_state)
         if isinstance(user_model, UncertainUsers):
             states = user_model.scenario(states, shifts.repeat(n * b))
         total = simulate(
@@ -207,9 +208,9 @@ def best_first_items(
             mask[user],
             left[user],
             length,
-            slates[user, place],
+            slates[user, column],
             tiresome[user],
-            prices[user, place],
+            prices[user, column],
             search.lookahead,
         )
         return total.view(n, b, f).sum(-1).masked_fill(forbidden.gather(1, places), -torch.inf)
@@ -298,9 +299,10 @@ def simulate(
             staying = present.nonzero().squeeze(1)
             if len(staying) == 0:
                 return total
-            user_state = tree_map(lambda x, staying=staying: x.index_select(0, staying), user_state)
+            user_state = tree_map(lambda values, staying=staying: values.index_select(0, staying), user_state)
             rows, present, mask, left, tiresome, prices, before = (
-                x.index_select(0, staying) for x in (rows, present, mask, left, tiresome, prices, before)
+                values.index_select(0, staying)
+                for values in (rows, present, mask, left, tiresome, prices, before)
             )
     if longest > lookahead:
         rest = rest_of_session(total[rows], before, user_model.patience(user_state), left, lookahead)

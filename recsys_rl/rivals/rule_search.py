@@ -49,7 +49,7 @@ SHRINKAGE = 100.0  # sessions that an item's tags count for in its leave rate
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchedRule:
     """The result of a search."""
 
     weights: RuleWeights
@@ -119,14 +119,14 @@ def leave_rates(catalogue: Catalogue, shown: Tensor, last: Tensor) -> Tensor:
     (I,) are numbers of sessions.
     """
     overall = last.sum() / shown.sum().clamp_min(1)
-    tags = catalogue.genres  # (I, G)
+    tags = catalogue.tags  # (I, G)
     of_tag = (last @ tags + SHRINKAGE * overall) / (shown @ tags + SHRINKAGE)  # (G,)
     number = tags.sum(1)  # (I,)
     of_tags = torch.where(number > 0, tags @ of_tag / number.clamp_min(1), overall)
     return (last + SHRINKAGE * of_tags) / (shown + SHRINKAGE)
 
 
-def search_rule(trainees: Trainees, budget: int) -> Found:
+def search_rule(trainees: Trainees, budget: int) -> SearchedRule:
     """The weights with the highest mean return of a search with about ``budget`` environment steps.
 
     Steps beyond MOST_SCORES are left out. At least one user plays each candidate of one round.
@@ -163,7 +163,7 @@ def search_rule(trainees: Trainees, budget: int) -> Found:
     rates = trials.leave_rates()
     most = trainees.interface.session_length
     returns = trials.play(last, int(max(0, budget - trials.steps) // (len(last) * most)))
-    return Found(pick(as_weights(last, names), int(returns.argmax())), rates, trials.steps)
+    return SearchedRule(pick(as_weights(last, names), int(returns.argmax())), rates, trials.steps)
 
 
 def most_steps(trainees: Trainees, budget: int) -> int:
@@ -187,7 +187,7 @@ def rule_note(weights: RuleWeights, steps: int) -> str:
     """The weights as text, with the number of steps of the search."""
     known = {**vars(weights), **weights.features}
     del known["features"]
-    values = {name: round(x.item(), 2) + 0.0 for name, x in known.items()}  # + 0.0: no -0.00
+    values = {name: round(value.item(), 2) + 0.0 for name, value in known.items()}  # + 0.0: no -0.00
     rate = values.pop("fold_in")
     settings = ", ".join(f"{name} {value:.2f}" for name, value in values.items())
     return f"{settings}, {fold_in_note(rate)}; searched with {steps:,} steps of training users"

@@ -68,7 +68,7 @@ def training_part(population: Population) -> Population:
 def tune_mf(trainees: Trainees) -> tuple[Policy, str]:
     """The ranking by profile with the rate of FOLD_IN that has the highest mean return, and a note."""
     rates = torch.tensor(FOLD_IN, device=trainees.generator.device)
-    nothing = tree_map(lambda x: x.expand(len(rates)), RuleWeights.zeros())
+    nothing = tree_map(lambda values: values.expand(len(rates)), RuleWeights.zeros())
     weights = dataclasses.replace(nothing, fold_in=rates)
     returns = play_each(trainees, weights, _users(trainees))
     best = int(returns.argmax())
@@ -94,9 +94,9 @@ def tune_mmr(trainees: Trainees) -> tuple[Policy, str]:
     windows = sorted({min(window, trainees.length) for window in WINDOWS})
     weight, window, rate = 0.0, windows[len(windows) // 2], 0.0
     for _ in range(2):
-        weight = max(WEIGHTS, key=lambda x: earned(x, window, rate))
-        window = max(windows, key=lambda x: earned(weight, x, rate))
-        rate = max(FOLD_IN, key=lambda x: earned(weight, window, x))
+        weight = max(WEIGHTS, key=lambda value: earned(value, window, rate))
+        window = max(windows, key=lambda value: earned(weight, value, rate))
+        rate = max(FOLD_IN, key=lambda value: earned(weight, window, value))
     agent = MaximalMarginalRelevance(trainees.catalogue, weight, window, rate, slate_size)
     return agent, f"weight {weight:g}, window {window}, {fold_in_note(rate)}"
 
@@ -121,9 +121,9 @@ def tune_bandit(
 
     explore, gain, ridge = 0.0, 1.0, 1.0
     for _ in range(2):
-        gain = max(GAINS, key=lambda x: earned(explore, x, ridge))
-        ridge = max(RIDGES, key=lambda x: earned(explore, gain, x))
-        explore = max(EXPLORE, key=lambda x: earned(x, gain, ridge))
+        gain = max(GAINS, key=lambda value: earned(explore, value, ridge))
+        ridge = max(RIDGES, key=lambda value: earned(explore, gain, value))
+        explore = max(EXPLORE, key=lambda value: earned(value, gain, ridge))
     note = f"explore {explore:g}, gain {gain:g}, ridge {ridge:g}, level {level:.2g}"
     return BanditSettings(explore, gain, ridge, level), note
 
@@ -171,11 +171,11 @@ def _users(trainees: Trainees) -> Tensor:
 def play_each(trainees: Trainees, weights: RuleWeights, users: Tensor) -> Tensor:
     """Mean return (P,) of each of P candidates, which play the same users (n,)."""
     num = len(weights.decay)
-    rows = tree_map(lambda x: x.repeat_interleave(len(users)), weights)
+    rows = tree_map(lambda values: values.repeat_interleave(len(users)), weights)
     agent = Rule(trainees.catalogue, rows, trainees.interface.slate_size)
     returns = trainees.play(agent, users.repeat(num)).returns  # (N,), N = P * n
     return returns.view(num, -1).mean(1)
 
 
-def pick(weights: RuleWeights, place: int) -> RuleWeights:
-    return tree_map(lambda x: x[place].clone(), weights)
+def pick(weights: RuleWeights, index: int) -> RuleWeights:
+    return tree_map(lambda values: values[index].clone(), weights)

@@ -45,7 +45,7 @@ class ActiveVersion:
     def swap(self, version: Version) -> None:
         """Serve ``version`` from now on. Raises Problem if there is no room to write it down, Lost."""
         self._write(version)
-        self.version, self.previous = version, self.version
+        self.version, self.previous = version, self.version if self.version.decides else None
         self.faults, self.broken = 0, False
 
     def count(self, version: Version, degraded: str) -> None:
@@ -100,9 +100,12 @@ def checkpoint_at_start(path: Path, record: Path) -> Path:
 class PolicyFiles:
     """The checkpoints that may serve, in a file or a folder, by their SHA-256."""
 
-    def __init__(self, path: Path, facts: object, env: str | None = None) -> None:
-        """``facts``: those of the record, which a version must have (``facts_of``)."""
-        self.path, self.facts, self.env = path, facts, env
+    def __init__(self, path: Path, facts: object, env: str | None = None, to_come: bool = False) -> None:
+        """``facts``: those of the record, which a version must have (``facts_of``).
+
+        ``to_come``: there may be no checkpoint yet.
+        """
+        self.path, self.facts, self.env, self.to_come = path, facts, env, to_come
         self.versions: dict[str, Version] = {}  # those that are open
         self._opening, self._hashing = threading.Lock(), threading.Lock()
         self._hashed: tuple[list[tuple[Path, int, int]], Mapping[str, Path]] = [], {}
@@ -111,6 +114,8 @@ class PolicyFiles:
         """``files_in`` of the path, hashed again only after a file there has changed. Raises UserError."""
         with self._hashing:
             now = _sizes_and_times(self.path)
+            if not now and self.to_come:
+                return {}
             if not now or now != self._hashed[0]:
                 self._hashed = now, files_in(self.path)
             return self._hashed[1]
@@ -139,7 +144,7 @@ class PolicyFiles:
 
     def version_of(self, decision: Decision, served: Mapping[str, ServedPolicy]) -> Version:
         """The policy of a decision; ``served``: those in the record. Raises UserError, Problem."""
-        row = next((x for x in [*served.values()] if x.number == decision.policy), None)
+        row = next((row for row in [*served.values()] if row.number == decision.policy), None)
         if row is None:
             raise Problem(404, "unknown-policy", "The record does not know the policy of this decision.")
         return self.version(row.sha256, row.file)
@@ -154,9 +159,12 @@ class PolicyFiles:
         places = version.checkpoint.interface.slate_size
         first = DrawRequest(0, version, -1, (), NOON, None, (), NOON, (0.5,) * places)
         try:
-            again = [replace(request_of(version, *x), degraded="", candidates=None) for x in stored]
+            asked = [request_of(version, *entry) for entry in stored]
+            again = [replace(request, degraded="", candidates=None, items=None) for request in asked]
             results = draw([first, *again])
-            why = next((x.error or x.degraded for x in results if x.error or x.degraded), "")
+            why = next(
+                (result.error or result.degraded for result in results if result.error or result.degraded), ""
+            )
         except Exception as error:  # whatever a policy raises, it can't serve
             why = f"{type(error).__name__}: {one_line(error)}"
         if why:
@@ -212,9 +220,9 @@ def latest_requests(store: Store) -> list[tuple[SessionRows, Decision]]:
 
 def _sizes_and_times(path: Path) -> list[tuple[Path, int, int]]:
     """The checkpoints there, each with its size and the time of its last change in nanoseconds."""
-    found = []
+    facts = []
     for file in sorted(path.glob("*.pt")) if path.is_dir() else [path]:
         with contextlib.suppress(OSError):  # gone in the meantime
             stat = file.stat()
-            found.append((file, stat.st_size, stat.st_mtime_ns))
-    return found
+            facts.append((file, stat.st_size, stat.st_mtime_ns))
+    return facts

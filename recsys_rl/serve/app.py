@@ -49,9 +49,9 @@ class App:
         self.worker, self.tokens, self.metrics = worker, tokens, Metrics(worker)
         self.services = Services(worker, policies, self.metrics)
         table = routes()
-        self.posts: Mapping[str, Route] = {x.path: x for x in table if x.method == "POST"}
+        self.posts: Mapping[str, Route] = {route.path: route for route in table if route.method == "POST"}
         self.gets = Starlette(
-            routes=[self._get(x) for x in table if x.method == "GET"],
+            routes=[self._get(route) for route in table if route.method == "GET"],
             exception_handlers={404: _not_found, 405: _wrong_method, Exception: _fault},
             lifespan=self._lifespan,
         )

@@ -13,8 +13,11 @@ from recsys_rl.serve.messages import DecisionReport, KnownEvent, Place, Recommen
 from recsys_rl.serve.record_schema import LEAVE, Decision, Event, SessionRows
 from recsys_rl.serve.session_state import SessionState
 from recsys_rl.serve.versions import Version
+from recsys_rl.tables.pieces import encoded
 
 TOP = 10  # alternatives of a report
+OBSERVED = "observed"
+"""Why nothing is drawn: an application chose."""
 CLOSE = 1e-4
 """Largest difference of the log-probabilities of a draw and of its replay, on any processor."""
 
@@ -35,7 +38,21 @@ def request_of(version: Version, rows: SessionRows, decision: Decision) -> DrawR
 
 
 def _request_at(version: Version, session: SessionState, decision: Decision) -> DrawRequest:
-    """The draw of a decision, where ``session`` is as it was then."""
+    """The draw of a decision, where ``session`` is as it was then.
+
+    That of an application draws nothing: it gives what the policy would have seen, without asking it.
+    """
+    if decision.application:
+        return request_in(
+            session,
+            version,
+            decision.hour,
+            number=decision.number,
+            uniforms=(0.5,) * len(decision.items),
+            candidates=decision.candidates,
+            degraded=OBSERVED,
+            items=decision.items,
+        )
     return request_in(
         session,
         version,
@@ -75,7 +92,7 @@ def replay(
         for at, decision, result in zip(places, decisions, results, strict=True):
             started[at].packed, started[at].packed_steps = result.packed, len(started[at].steps)
             started[at].add_decision(decision)
-        yield [Replayed(*x) for x in zip(places, decisions, requests, results, strict=True)]
+        yield [Replayed(*entry) for entry in zip(places, decisions, requests, results, strict=True)]
 
 
 def is_same(decision: Decision, again: DrawResult) -> bool:
@@ -87,7 +104,11 @@ def is_same(decision: Decision, again: DrawResult) -> bool:
 
 def report(version: Version, rows: SessionRows, decision: Decision) -> DecisionReport:
     """The answer of `GET /v1/decisions/{id}`: the decision, its observation, its alternatives, its events."""
+    if not version.decides:
+        return _report_without_a_policy(version, rows, decision)
     request = request_of(version, rows, decision)
+    if decision.application:  # the alternatives are the policy's
+        request = replace(request, degraded="")
     [again] = draw([request], report=True)
     shown = again if not again.error else draw([replace(request, candidates=None)], report=True)[0]
     return DecisionReport(
@@ -95,8 +116,35 @@ def report(version: Version, rows: SessionRows, decision: Decision) -> DecisionR
         time=decision.time,
         seen=_seen(version, shown),
         alternatives=_likeliest(version, shown),
-        replayed=is_same(decision, again),
-        events=[_known_event(version, x) for x in rows.events if x.decision == decision.number],
+        replayed=None if decision.application else is_same(decision, again),
+        events=[_known_event(version, event) for event in rows.events if event.decision == decision.number],
+    )
+
+
+def _report_without_a_policy(version: Version, rows: SessionRows, decision: Decision) -> DecisionReport:
+    """The report of a decision at a place without a policy: what one would have seen."""
+    session = SessionState.of(rows, version.checkpoint.interface, before=decision.number)
+    shown = [
+        (item, dict(zip(version.signals, values, strict=True)))
+        for step in session.steps
+        for item, values in zip(step.items, step.signals, strict=True)
+    ]
+    return DecisionReport(
+        decision=msgspec.json.decode(decision.answer, type=Recommendation),
+        time=decision.time,
+        seen=Seen(
+            {
+                name: piece.tolist()
+                for name, piece in encoded(version.pieces or (), dict(decision.context)).items()
+            },
+            [version.item_ids[item] for item, _ in shown],
+            [version.checkpoint.catalogue.title(item) for item, _ in shown],
+            [signals for _, signals in shown],
+            0,
+        ),
+        alternatives=[],
+        replayed=None,
+        events=[_known_event(version, event) for event in rows.events if event.decision == decision.number],
     )
 
 

@@ -127,14 +127,17 @@ def _visits_now(requests: Sequence[DrawRequest]) -> Visit:
     ):
         group = [*some]
         if fresh:
-            profiles = torch.cat([version.profile(x.population_row, x.likes) for x in group])
-            rows, likes = torch.tensor([x.population_row for x in group]), [x.likes for x in group]
-            hours = _tensor(x.began for x in group)
+            profiles = torch.cat(
+                [version.profile(request.population_row, request.likes) for request in group]
+            )
+            rows = torch.tensor([request.population_row for request in group])
+            likes = [request.likes for request in group]
+            hours = _tensor(request.began for request in group)
             visits = Visit.begin(version.checkpoint, profiles, hours, rows, likes)
         else:
-            visits = unpack([x.packed for x in group if x.packed is not None])
+            visits = unpack([request.packed for request in group if request.packed is not None])
         for depth in range(number):
-            steps = [x.steps[depth] for x in group]
+            steps = [request.steps[depth] for request in group]
             visits = visits.at(_tensor(step.hour for step in steps))
             visits = _record(visits, steps, version.checkpoint.interface)
         parts.append(visits)
@@ -179,13 +182,14 @@ def _fill(
             result = results[at]
             if not choice.enough:
                 result.error = TOO_FEW
-                continue
+                if requests[at].items is None:
+                    continue
             result.items += choice.items
             result.logprobs += choice.logprobs
             if choice.fault:
                 result.degraded = requests[at].degraded or choice.fault
             elif start == 0 and choice.candidates is not None:
-                result.candidates = tuple(x for x in choice.candidates.tolist() if x >= 0)
+                result.candidates = tuple(item for item in choice.candidates.tolist() if item >= 0)
             if report:
                 one = torch.tensor([row])
                 result.rounds.append(Round(_rows(visits, one), obs.rows(one), choice))
@@ -216,7 +220,7 @@ def _limited(obs: Obs, requests: Sequence[DrawRequest], taken: Sequence[Sequence
     if obs.exclude is not None:
         forbidden = [set(row) for row in obs.exclude.tolist()]
         allowed &= torch.tensor(
-            [[x not in forbidden[at] for x in row] for at, row in enumerate(lists.tolist())]
+            [[item not in forbidden[at] for item in row] for at, row in enumerate(lists.tolist())]
         )
     if obs.mask is not None:
         allowed &= obs.mask.gather(1, lists.clamp_min(0))
@@ -230,8 +234,8 @@ def _tensor(values: Iterable[float]) -> Tensor:
 def _rows(visits: Visit, rows: Tensor) -> Visit:
     """The visits in these rows."""
 
-    def select(x: Tensor) -> Tensor:
-        return x.index_select(0, rows)
+    def select(values: Tensor) -> Tensor:
+        return values.index_select(0, rows)
 
-    known = {name: select(x) for name, x in visits.known.items()}
+    known = {name: select(values) for name, values in visits.known.items()}
     return Visit(visits.checkpoint, tree_map(select, visits.session), known)

@@ -55,15 +55,21 @@ def export(record: Record, out: Path, now: float | None = None) -> tuple[Survey,
 
 def _header(survey: Survey) -> DecisionHeader:
     first = next(iter(survey.loggers.values())).checkpoint
-    rules = {candidate_rule(x.checkpoint, x.row.name) for (number, _), x in survey.loggers.items() if number}
+    rules = {
+        candidate_rule(version.checkpoint, version.row.name)
+        for logger, version in survey.loggers.items()
+        if logger[0] and logger not in survey.applications
+    }
+    names = dict(zip(survey.loggers, _names(survey.loggers), strict=True))
     return DecisionHeader(
-        loggers=tuple(_names(survey.loggers)),
+        loggers=tuple(names.values()),
         interface=first.interface,
         signals=first.interface.signals,
         discount=first.config.agent_config.discount,
         platform=first.config.env,
         catalogue=catalogue_hash(first.catalogue),
         candidates=rules.pop() if len(rules) == 1 else "",
+        applications=tuple(names[number] for number in survey.applications),
     )
 
 
@@ -71,10 +77,15 @@ def _names(loggers: Mapping[Logger, Version]) -> list[str]:
     """A name of each logger. The first policy of a name has it alone, as `ope` knows it."""
     names: list[str] = []
     for (number, explore), version in loggers.items():
+        if isinstance(number, str):
+            continue
         name = version.row.name if number else "popularity-drawn"
         if explore:
             name = f"{1 - explore:g} {name} + {explore:g} random"
         names.append(name if name not in names else f"{name} ({version.row.sha256[:8]})")
+    for index, (own, _) in enumerate(loggers):
+        if isinstance(own, str):
+            names.insert(index, own if own not in names else f"{own} (application)")
     return names
 
 
@@ -86,7 +97,7 @@ class LogRow:
     step: int
     decision: Decision
     items: Sequence[int]
-    logprobs: Sequence[float]
+    logprobs: Sequence[float]  # of each place; of the whole slate, or none, where an application chose
     visit: Visit  # before it
     candidates: list[int] | None
     exclude: list[int]
@@ -101,7 +112,7 @@ def _rows_of(record: Record, group: Sequence[SessionRows], survey: Survey) -> li
         for again in step:
             by_session[again.at] += _rows_of_decision(ended[again.at], again)
     rows = [row for session_rows in by_session for row in session_rows]
-    if len(survey.loggers) > 1:
+    if len(survey.loggers) > 1 and not survey.applications:
         _add_logprobs(rows, survey)
     return rows
 
@@ -109,20 +120,24 @@ def _rows_of(record: Record, group: Sequence[SessionRows], survey: Survey) -> li
 def _rows_of_decision(session: SessionState, again: Replayed) -> Iterator[LogRow]:
     decision, checkpoint = again.decision, again.request.version.checkpoint
     catalogue, slate = checkpoint.catalogue, checkpoint.interface.slate_size
-    for place, drawn in enumerate(again.result.rounds):
-        places = slice(place * slate, (place + 1) * slate)
-        before = decision.items[: place * slate]
+    for index, drawn in enumerate(again.result.rounds):
+        places = slice(index * slate, (index + 1) * slate)
+        before = decision.items[: index * slate]
         candidates = None
         if decision.candidates is not None:
             candidates = [*decision.candidates]
             if drawn.obs.candidates is not None:
-                candidates = [x for x in drawn.obs.candidates[0].tolist() if x >= 0]
+                candidates = [item for item in drawn.obs.candidates[0].tolist() if item >= 0]
         forbidden: list[int] = []  # by the platform; the reader knows only what is available
         if drawn.obs.mask is not None:
             forbidden = (~drawn.obs.mask[0] & catalogue.available).nonzero().squeeze(1).tolist()
+        if decision.application:  # what it showed could be shown there, whatever the platform forbids
+            shown = decision.items[places]
+            forbidden = [item for item in forbidden if item not in shown]
+            candidates = None if candidates is None else [*dict.fromkeys((*candidates, *shown))]
         yield LogRow(
             session=session,
-            step=decision.step + place,
+            step=decision.step + index,
             decision=decision,
             items=decision.items[places],
             logprobs=decision.logprobs[places],
@@ -177,42 +192,55 @@ def _log_of(
     loggers = [*survey.loggers]
     several = interface.slate_size > 1
     event_items, event_signals = _left(steps, interface, survey.most_left)
-    logprobs = torch.tensor([row.logprobs for row in rows], dtype=torch.float64)  # (E, K)
+    place_logprobs, logprobs = _logprobs_of(rows, survey)
     everything = first.catalogue.available.nonzero().squeeze(1).tolist()
     candidates = exclude = None
     if "candidates" in survey.limits:
-        candidates = _padded([everything if x.candidates is None else x.candidates for x in rows])
+        candidates = _padded([everything if row.candidates is None else row.candidates for row in rows])
     if "exclude" in survey.limits:
         exclude = _padded([row.exclude for row in rows])
     return DecisionLog(
         header=header,
         users=torch.tensor(
             [
-                int(ids[x.population_row]) if x.population_row >= 0 else _id_of(people[x.person], texts)
-                for x in (y.session.row for y in rows)
+                int(ids[session.population_row])
+                if session.population_row >= 0
+                else _id_of(people[session.person], texts)
+                for session in (row.session.row for row in rows)
             ]
         ),
         sessions=torch.tensor([row.session.row.number for row in rows]),
         steps=torch.tensor([row.step for row in rows]),
         times=_times(rows),
         items=torch.tensor([row.items for row in rows]),
-        logprobs=logprobs.sum(1),
+        logprobs=logprobs,
         signals=torch.tensor([step.signals for step in steps]).view(
             len(rows), interface.slate_size, len(interface.signals)
         ),
-        terminated=torch.tensor([x and not y for x, y in zip(last, cut, strict=True)]),
-        truncated=torch.tensor([x and y for x, y in zip(last, cut, strict=True)]),
+        terminated=torch.tensor([is_last and not is_cut for is_last, is_cut in zip(last, cut, strict=True)]),
+        truncated=torch.tensor([is_last and is_cut for is_last, is_cut in zip(last, cut, strict=True)]),
         loggers=torch.tensor([loggers.index(logger_of(row.decision)) for row in rows]),
         given=_pieces([row.visit for row in rows], interface),
-        place_logprobs=logprobs if several else None,
+        place_logprobs=place_logprobs if several else None,
         logger_logprobs=(
-            torch.tensor([row.by_logger for row in rows], dtype=torch.float64) if len(loggers) > 1 else None
+            torch.tensor([row.by_logger for row in rows], dtype=torch.float64)
+            if len(loggers) > 1 and not survey.applications
+            else None
         ),
         candidates=candidates,
         exclude=exclude,
         event_items=event_items,
         event_signals=event_signals,
     )
+
+
+def _logprobs_of(rows: Sequence[LogRow], survey: Survey) -> tuple[Tensor | None, Tensor]:
+    """The log-probabilities of the places (E, K), None where some are unknown, and of the rows (E,)."""
+    if survey.factors:
+        of_places = torch.tensor([row.logprobs for row in rows], dtype=torch.float64)
+        return of_places, of_places.sum(1)
+    sums = [sum(row.logprobs) if row.logprobs else torch.nan for row in rows]
+    return None, torch.tensor(sums, dtype=torch.float64)
 
 
 def _id_of(name: str, texts: bool) -> int:
@@ -230,8 +258,8 @@ def _left(steps: Sequence[Step], interface: Interface, most: int) -> tuple[Tenso
         return None, None
     nothing = [0.0] * len(interface.signals)
     gaps = [most - len(step.left) for step in steps]
-    items = [[*x.left, *[-1] * gap] for x, gap in zip(steps, gaps, strict=True)]
-    signals = [[*x.left.values(), *[nothing] * gap] for x, gap in zip(steps, gaps, strict=True)]
+    items = [[*step.left, *[-1] * gap] for step, gap in zip(steps, gaps, strict=True)]
+    signals = [[*step.left.values(), *[nothing] * gap] for step, gap in zip(steps, gaps, strict=True)]
     return torch.tensor(items), torch.tensor(signals)
 
 
@@ -249,9 +277,9 @@ def _pieces(visits: Sequence[Visit], interface: Interface) -> dict[str, Tensor]:
     """The pieces of the context that no session derives, (E, size) each."""
     names = [name for name, _ in interface.context if name not in PIECES]
     parts = [visit.pieces() for visit in visits]
-    return {name: torch.cat([part[name] for part in parts]) for name in names}
+    return {name: torch.cat([piece[name] for piece in parts]) for name in names}
 
 
 def _padded(lists: Sequence[Sequence[int]]) -> Tensor:
-    width = max(1, *(len(x) for x in lists))
-    return torch.tensor([[*x, *[-1] * (width - len(x))] for x in lists])
+    width = max(1, *(len(entries) for entries in lists))
+    return torch.tensor([[*entries, *[-1] * (width - len(entries))] for entries in lists])

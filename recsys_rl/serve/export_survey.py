@@ -10,8 +10,9 @@ from recsys_rl.serve.record_schema import Decision, SessionRows
 from recsys_rl.serve.session_state import SessionState
 from recsys_rl.serve.versions import Version
 
-Logger = tuple[int, float]
-"""The number of a policy in the record, 0 for popularity, and the probability of a uniform choice."""
+Logger = tuple[int | str, float]
+"""The number of a policy in the record, 0 for popularity, or the name of an application; and the probability
+of a uniform choice."""
 
 
 @dataclass
@@ -25,6 +26,13 @@ class Survey:
     late_feedback: int = 0  # sessions with an event that came after the next decision
     limits: set[str] = field(default_factory=set)  # "exclude", "candidates"
     most_left: int = 1  # most items that were left after a step
+    unknown: int = 0  # decisions without a probability
+    factors: bool = True  # the probability of each place is known
+
+    @property
+    def applications(self) -> list[Logger]:
+        """The loggers that are applications: only they know the probability of a choice."""
+        return [logger for logger in self.loggers if isinstance(logger[0], str)]
 
 
 def survey_of(record: Record, now: float) -> Survey:
@@ -41,13 +49,15 @@ def survey_of(record: Record, now: float) -> Survey:
         survey.sessions.append(session.row.number)
         survey.most_left = max(survey.most_left, *(len(step.left) for step in session.steps))
         following = dict(zip(session.decisions, session.decisions[1:], strict=False))
-        by_number = {x.number: x for x in session.decisions}
+        by_number = {decision.number: decision for decision in session.decisions}
         survey.late_feedback += any(
             (after := following.get(by_number[event.decision])) is not None and event.number > after.number
             for event in session.events.values()
         )
         for decision in session.decisions:
             survey.loggers.setdefault(logger_of(decision), record.version(decision))
+            survey.unknown += not decision.logprobs
+            survey.factors &= len(decision.logprobs) == len(decision.items)
             listed = len(decision.items) > 1 and session.interface.slate_size == 1
             if decision.exclude or listed or _forbids(record.version(decision)):
                 survey.limits.add("exclude")
@@ -63,7 +73,7 @@ def session_of(record: Record, rows: SessionRows) -> SessionState:
 
 def _lacks_candidates(record: Record, rows: SessionRows) -> bool:
     """True if popularity answered for a policy with a first stage, whose candidates were not proposed."""
-    return any(x.degraded and record.version(x).two_stages for x in rows.decisions)
+    return any(decision.degraded and record.version(decision).two_stages for decision in rows.decisions)
 
 
 def check_stages(record: Record, survey: Survey) -> None:
@@ -72,8 +82,12 @@ def check_stages(record: Record, survey: Survey) -> None:
     The record holds what the first stage of the policy that decided proposed, and that of no other. With
     another share of exploration it proposes the same.
     """
+    if survey.applications:
+        return  # the log has no ``logger_logprobs``
     numbers = {number for number, _ in survey.loggers}
-    staged = [x.row.name for (number, _), x in survey.loggers.items() if number and x.two_stages]
+    staged = [
+        version.row.name for (number, _), version in survey.loggers.items() if number and version.two_stages
+    ]
     if staged and len(numbers) > 1:
         raise UserError(
             f"{record.name} has decisions of {len(numbers)} policies, and {staged[0]} chooses among "
@@ -89,4 +103,6 @@ def _forbids(version: Version) -> bool:
 
 def logger_of(decision: Decision) -> Logger:
     """The policy that chose, and its exploration."""
+    if decision.application:
+        return decision.application, 0.0
     return (0 if decision.degraded else decision.policy), decision.explore

@@ -15,6 +15,7 @@ from typing import Any
 
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.errors import UserError
+from recsys_rl.recommender.contexts import pieces_of
 from recsys_rl.tables.decision_log import catalogue_hash
 from recsys_rl.utils.tensor_cache import digest
 
@@ -27,8 +28,12 @@ HIGHEST = "highest"
 def facts_of(checkpoint: Checkpoint) -> dict[str, Any]:
     """The facts that no row may contradict, as JSON primitives.
 
-    Sessions name a user of the data by the row, so the users are among them.
+    Sessions name a user of the data by the row, so the users are among them. Of a team's own log the ids of
+    the items and the names of the signals and of the pieces of the context are enough: what was shown and
+    answered can be read with them, whatever a version knows of the items.
     """
+    if pieces_of(checkpoint) is not None:
+        return own_facts(checkpoint)
     population = checkpoint.population
     facts: dict[str, Any] = json.loads(
         json.dumps(
@@ -43,10 +48,23 @@ def facts_of(checkpoint: Checkpoint) -> dict[str, Any]:
     return facts
 
 
+def own_facts(checkpoint: Checkpoint) -> dict[str, Any]:
+    """``facts_of`` a policy of a team's own log, or of the place where it begins to record."""
+    catalogue, interface = checkpoint.catalogue, checkpoint.interface
+    pieces = pieces_of(checkpoint) or ()
+    return {
+        "platform": checkpoint.config.env,
+        "items": [str(id_) for id_ in catalogue.item_names or catalogue.item_ids.tolist()],
+        "signals": list(interface.signals),
+        "slate_size": interface.slate_size,
+        "context": sorted([piece.name, piece.kind, len(piece.low)] for piece in pieces),
+    }
+
+
 def read_facts(db: sqlite3.Connection, name: str) -> dict[str, Any]:
     """The facts of the record ``name``. Raises UserError if they are damaged."""
     try:
-        return {key: json.loads(x) for key, x in db.execute("SELECT name, value FROM facts")}
+        return {key: json.loads(value) for key, value in db.execute("SELECT name, value FROM facts")}
     except ValueError:
         raise UserError(f"{name} is damaged: copy it from a backup.") from None
 

@@ -14,7 +14,7 @@ from recsys_rl.serve.session_state import SessionState
 from recsys_rl.serve.versions import Version
 
 LARGEST = 1e9
-"""Of the value of a signal without bounds: larger ones could overflow in a float32 network."""
+"""Largest value of a signal without bounds: larger ones could overflow in a float32 network."""
 OUT_OF_RANGE = "value-out-of-range"
 
 
@@ -22,7 +22,7 @@ def ranges_of(version: Version) -> dict[str, tuple[float, float]]:
     """The lowest and the highest value of each visible signal of the platform."""
     # A platform of one's own may describe its signals in each user model, and not in the class.
     described = getattr(version.checkpoint.config.platform.users, "signals", ())
-    known = {x.name: x for x in described} if isinstance(described, tuple) else {}
+    known = {signal.name: signal for signal in described} if isinstance(described, tuple) else {}
     ranges = {}
     for name in version.signals:
         low, high = (known[name].low, known[name].high) if name in known else (-math.inf, math.inf)
@@ -56,15 +56,15 @@ def _take_one(shared: Shared, event: FeedbackEvent) -> tuple[str, str | None]:
     signal = LEAVE if event.signal == "leave" else version.signals.get(event.signal)
     if signal is None:
         return "rejected", "unknown-signal"
-    left, place = -1, event.position
+    left, position = -1, event.position
     if event.left is not None:
         row = version.row_of_item.get(event.left)
         if row is None:
             return "rejected", "unknown-item"
-        left, place = row, 0
+        left, position = row, 0
     if signal == LEAVE:
-        left, place = -1, 0
-    at = place if event.left is None else f"left {event.left}"
+        left, position = -1, 0
+    at = position if event.left is None else f"left {event.left}"
     # An id of the caller can't look like one of ours.
     id_ = f"{number}:{at}:{event.signal}" if event.event_id is None else f"={event.event_id}"
     new = Event(
@@ -72,7 +72,7 @@ def _take_one(shared: Shared, event: FeedbackEvent) -> tuple[str, str | None]:
         id=id_,
         session=session.row.number,
         decision=number,
-        place=place,
+        place=position,
         left=left,
         signal=signal,
         value=1.0 if signal == LEAVE else event.value,
@@ -97,7 +97,7 @@ def _take_one(shared: Shared, event: FeedbackEvent) -> tuple[str, str | None]:
 
 def _rejected(session: SessionState, event: Event, now: float) -> str | None:
     """Why the session can't take the event; None if it can."""
-    decision = next((x for x in session.decisions if x.number == event.decision), None)
+    decision = next((decision for decision in session.decisions if decision.number == event.decision), None)
     if decision is None:
         return "unknown-decision"
     if session.matured(now):
@@ -108,6 +108,8 @@ def _rejected(session: SessionState, event: Event, now: float) -> str | None:
     if event.left >= 0:
         if not session.interface.events:
             return "no-items-are-left"
-        shown = any(event.left in x.items for x in session.decisions if x.number <= event.decision)
+        shown = any(
+            event.left in earlier.items for earlier in session.decisions if earlier.number <= event.decision
+        )
         return None if shown else "not-shown"
     return None if event.place < len(decision.items) else "unknown-position"

@@ -13,7 +13,7 @@ from recsys_rl.serve.active_version import ActiveVersion
 from recsys_rl.serve.draw_request import DrawRequest, DrawResult
 from recsys_rl.serve.limits import Admission
 from recsys_rl.serve.memory import Memory
-from recsys_rl.serve.messages import FeedbackEvent, RecommendRequest
+from recsys_rl.serve.messages import FeedbackEvent, ObserveRequest, RecommendRequest
 from recsys_rl.serve.record_schema import Decision, Event, Row
 from recsys_rl.serve.store import Store
 from recsys_rl.serve.versions import Version
@@ -76,6 +76,12 @@ class Job:
 class Recommend:
     request: RecommendRequest
     digest: str  # of the request; "" without an id
+
+
+@dataclass(frozen=True)
+class Observe:
+    request: ObserveRequest
+    digest: str  # as in Recommend
 
 
 @dataclass(frozen=True)

@@ -27,13 +27,13 @@ REST = 30.0
 """Seconds from there until the request is whole. The application waits less long for a body that it reads."""
 DONE = None  # between two requests there is no limit of ours: uvicorn closes a connection after a while
 LEAST = 128
-"""So many may always wait: a batch that is drawn, and the next one."""
+"""Number of requests that may always wait: a batch that is drawn, and the next one."""
 BUSY = 32
 """The server's speed is measured while so many wait: a batch of fewer takes as long as one of 32."""
 FIRST = 4e-4  # seconds between two answers, until they are measured
 SMOOTHING = 0.02  # of the seconds, by one answer
 SHARE = 0.5
-"""Of the deadline, for those that wait before. The rest has room for the draw itself and for pauses."""
+"""Share of the deadline for those that wait before. The rest has room for the draw itself and for pauses."""
 
 
 def limited(kind: type[asyncio.Protocol]) -> type[asyncio.Protocol]:
@@ -125,17 +125,17 @@ class Reader:
         """Go on by ``data``. Raises Problem where a head is too large."""
         while data:
             # Also of a body: a head may begin in the same bytes, and is counted from the next part on.
-            part = data[: min(PART, LARGEST_HEAD - self.size)]
-            data, self.passed = data[len(part) :], False
+            chunk = data[: min(PART, LARGEST_HEAD - self.size)]
+            data, self.passed = data[len(chunk) :], False
             if not self.lost:
                 try:
-                    self.parser.feed_data(part)
+                    self.parser.feed_data(chunk)
                 except httptools.HttpParserUpgrade:
                     data = b""  # the rest is of another protocol, which the server does not read
                 except httptools.HttpParserError:
                     self.lost = self.headers = True
                     self.phase = HEAD
-            self.size = 0 if self.passed or not self.headers else self.size + len(part)
+            self.size = 0 if self.passed or not self.headers else self.size + len(chunk)
             if self.size >= LARGEST_HEAD:
                 raise Problem(
                     431,
@@ -197,9 +197,9 @@ class Admission:
 
     def measure(self, entered: tuple[int, float]) -> None:
         """An answer has come: it took as long as those before it."""
-        place, since = entered
-        if place >= BUSY:
-            self.seconds += SMOOTHING * ((self.clock() - since) / place - self.seconds)
+        position, since = entered
+        if position >= BUSY:
+            self.seconds += SMOOTHING * ((self.clock() - since) / position - self.seconds)
 
     def leave(self) -> None:
         """A recommendation is answered or refused."""

@@ -72,7 +72,7 @@ class Memory:
             return None
         session = SessionState.of(stored[0], self.interface)
         # Until the transaction ends: further events of the session must find this one.
-        self._for_events.update((x.number, session) for x in session.decisions)
+        self._for_events.update((decision.number, session) for decision in session.decisions)
         return session
 
     def begin(self, visitor: Visitor, session: SessionState) -> None:
@@ -92,7 +92,7 @@ class Memory:
         self._unwritten.clear()
         self._for_events.clear()
         while len(self.people) > MOST_PEOPLE:
-            oldest = next((x for x, visitor in self.people.items() if not visitor.busy), None)
+            oldest = next((person for person, visitor in self.people.items() if not visitor.busy), None)
             if oldest is None:
                 break
             session = self.people.pop(oldest).session
@@ -105,5 +105,5 @@ class Memory:
 
     def clear(self) -> None:
         """The transaction is lost: forget all."""
-        for part in (self.people, self._by_decision, self._finished, self._for_events, self._unwritten):
-            part.clear()
+        for table in (self.people, self._by_decision, self._finished, self._for_events, self._unwritten):
+            table.clear()

@@ -13,6 +13,7 @@ MOST_PLACES = 100  # of a list
 MOST_ITEMS = 10_000  # in `exclude` or `candidates`
 MOST_LIKES = 1_000
 MOST_EVENTS = 1_000  # in one request
+MOST_PIECES = 1_000  # of a context
 
 Id = Annotated[str, Meta(min_length=1, max_length=200)]
 Items = Annotated[list[Id], Meta(max_length=MOST_ITEMS)]
@@ -22,7 +23,7 @@ class Context(Struct, forbid_unknown_fields=True, frozen=True):
     """Facts about the moment that the caller knows."""
 
     hour: Annotated[float, Meta(ge=0, lt=168)] | None = None
-    """Of the week, from Monday at midnight; null: the server's clock. Only where the policy sees it."""
+    """Hour of the week, from Monday at midnight; null: the server's clock. Only where the policy sees it."""
 
 
 class RecommendRequest(Struct, forbid_unknown_fields=True, frozen=True):
@@ -32,7 +33,7 @@ class RecommendRequest(Struct, forbid_unknown_fields=True, frozen=True):
     n: Annotated[int, Meta(ge=1, le=MOST_PLACES)] | None = None
     """Items of the answer. On a platform with slates it is the slate's size. Default: that, or 1."""
     session_id: Id | None = None
-    """If given, it must be the user's open session."""
+    """The session; if given, it must be the user's open one."""
     request_id: Id | None = None
     """The same id gives the stored answer again, for 24 hours."""
     exclude: Items = msgspec.field(default_factory=list)
@@ -45,11 +46,40 @@ class RecommendRequest(Struct, forbid_unknown_fields=True, frozen=True):
     context: Context = Context()
 
 
+Probability = Annotated[float, Meta(gt=0, le=1)]
+Probabilities = Annotated[list[Probability], Meta(min_length=1, max_length=MOST_PLACES)]
+
+
+class ObserveRequest(Struct, forbid_unknown_fields=True, frozen=True):
+    """The body of `POST /v1/observe`: what the caller's own application showed."""
+
+    user_id: Id
+    items: Annotated[list[Id], Meta(min_length=1, max_length=MOST_PLACES)]
+    """In the order of the places, each once. On a platform with slates as many as a slate has."""
+    propensity: Probability | Probabilities | None = None
+    """Probability with which the application chose them: of an item, or of a slate in this order. A list has
+    that of each place, given the places before it; several single items need one. null: it is unknown."""
+    candidates: Annotated[list[Id], Meta(min_length=1, max_length=MOST_ITEMS)] | None = None
+    """The only items that the application could have shown; null: all."""
+    policy: Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")] = "application"
+    """The name of the application's policy, which logs have in their column `logger`."""
+    session_id: Id | None = None
+    """If given, it must be the user's open session."""
+    request_id: Id | None = None
+    """The same id gives the stored answer again."""
+    likes: Annotated[list[Id], Meta(max_length=MOST_LIKES)] = msgspec.field(default_factory=list)
+    """As in `/v1/recommend`."""
+    context: Annotated[dict[Id, float | str | list[float]], Meta(max_length=MOST_PIECES)] = msgspec.field(
+        default_factory=dict
+    )
+    """The pieces of the context by name; on platforms with a simulator `hour`, as in `/v1/recommend`."""
+
+
 class Place(Struct, frozen=True):
     item_id: str
     title: str
-    propensity: float
-    """Probability of this item in this place, given the places before it."""
+    propensity: float | None
+    """Probability of this item in this place, given the places before it; null: an application gave none."""
 
 
 class Policy(Struct, frozen=True):
@@ -65,12 +95,12 @@ class SessionStep(Struct, frozen=True):
 
 
 class Recommendation(Struct, frozen=True):
-    """The answer of `POST /v1/recommend`."""
+    """The answer of `POST /v1/recommend` and of `POST /v1/observe`."""
 
     decision_id: str
     items: list[Place]
-    propensity: float
-    """The product over the places."""
+    propensity: float | None
+    """The product over the places; null: an application chose, and gave none."""
     policy: Policy
     session: SessionStep
     degraded: str | None
@@ -86,8 +116,8 @@ class FeedbackEvent(Struct, forbid_unknown_fields=True, frozen=True):
     position: Annotated[int, Meta(ge=0, lt=MOST_PLACES)] = 0
     """The place of the item in the answer, from 0."""
     left: Id | None = None
-    """Where the history holds items that were left: the item that the user left after this decision, in place
-    of `position`."""
+    """The item that the user left after this decision, in place of `position`; where the history holds items
+    that were left."""
     event_id: Id | None = None
     """Default: the decision, the position (or the item that was left) and the signal."""
     time: float | None = None
@@ -126,7 +156,7 @@ class Version(Struct, frozen=True):
     sha256: str
     file: str
     version: int | None
-    """Its number in the record; null: it has not served yet."""
+    """The version's number in the record; null: it has not served yet."""
     champion: bool
 
 
@@ -167,7 +197,7 @@ class DecisionRow(Struct, frozen=True):
     time: float
     items: list[str]
     titles: list[str]
-    propensity: float
+    propensity: float | None
     degraded: str | None
     events: int
 
@@ -216,8 +246,8 @@ class DecisionReport(Struct, frozen=True):
     seen: Seen
     alternatives: list[Place]
     """The ten likeliest items of the first place, with their probability."""
-    replayed: bool
-    """True if the same draw gives the same items again."""
+    replayed: bool | None
+    """True if the same draw gives the same items again; null: an application chose, and nothing was drawn."""
     events: list[KnownEvent]
 
 

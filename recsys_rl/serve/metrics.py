@@ -57,5 +57,5 @@ class Metrics(Collector):
             yield GaugeMetricFamily(name, name, value=value)
 
     def text(self) -> bytes:
-        """In the format of Prometheus."""
+        """The metrics in the format of Prometheus."""
         return generate_latest(self.registry)

@@ -15,7 +15,8 @@ from recsys_rl.serve import messages
 from recsys_rl.serve.draw_request import TOO_FEW, DrawRequest, DrawResult, request_in
 from recsys_rl.serve.jobs import Job, Shared
 from recsys_rl.serve.memory import Visitor
-from recsys_rl.serve.messages import Problem, RecommendRequest
+from recsys_rl.serve.messages import Context, Problem, RecommendRequest
+from recsys_rl.serve.place import no_policy
 from recsys_rl.serve.record_schema import Decision, Person, ServedPolicy, Session
 from recsys_rl.serve.rule import LATE, RAISED
 from recsys_rl.serve.session_state import SessionState
@@ -41,7 +42,7 @@ class Pending:
 
 
 class Recommendations:
-    """Those of all people. A request ends with its answer in ``Shared.transaction``."""
+    """The recommendations to all people. A request ends with its answer in ``Shared.transaction``."""
 
     def __init__(self, shared: Shared, generator: torch.Generator) -> None:
         self.shared, self.generator = shared, generator
@@ -52,21 +53,32 @@ class Recommendations:
 
     def begin(self, job: Job) -> None:
         """Answer again, wait, or begin a draw. Raises Problem, Damaged."""
+        if not self.shared.active.version.decides:
+            raise no_policy()
+        visitor = self.visitor_of(job)
+        if visitor is not None:
+            self._begin_draw(job, visitor)
+
+    def visitor_of(self, job: Job) -> Visitor | None:
+        """The person of a request that is to be done now; None if it is answered again, or waits.
+
+        Raises Problem, Damaged.
+        """
         shared, request = self.shared, job.task.request
         if request.request_id is not None and self._is_repeated(job):
-            return
+            return None
         population_row = shared.active.version.row_of_user.get(request.user_id, -1)
         visitor = shared.memory.visitor(request.user_id, population_row)
         if visitor.busy:
             if len(visitor.waiting) >= MOST_WAITING:
                 raise messages.busy(shared.settings.deadline)
             visitor.waiting.append(job)
-            return
+            return None
         if visitor.population_row < 0 and not shared.settings.strangers:
             raise Problem(
                 404, "unknown-user", "This user is not among those of the checkpoint: strangers are refused."
             )
-        self._begin_draw(job, visitor)
+        return visitor
 
     def _is_repeated(self, job: Job) -> bool:
         """True if a request of this id was answered before, or will be with this one."""
@@ -85,24 +97,16 @@ class Recommendations:
     def _begin_draw(self, job: Job, visitor: Visitor) -> None:
         """Begin a draw in the open session of the person, or in a new one. Raises Problem."""
         shared, request, now = self.shared, job.task.request, self.shared.clock()
-        version, session, fresh = shared.active.version, visitor.session, False
-        if session is not None and session.ended(now) is not None:
-            session = None
-        if request.session_id is not None and (
-            session is None or str(session.row.number) != request.session_id
-        ):
-            raise Problem(
-                409,
-                "session-over",
-                "This is not the user's open session: leave session_id out for a new one.",
-            )
+        version, fresh = shared.active.version, False
+        session = open_session(visitor, request.session_id, version, now)
+        hour = hour_of(request.context, version, now)
         rows = _rows_of(request, version, 0 if session is None else len(session.steps))
         if session is None:
-            session, fresh = self._new_session(visitor, rows.likes, now), True
+            session, fresh = self.new_session(visitor, rows.likes, now), True
         draw = request_in(
             session,
             version,
-            _hour_of(request, version, now),
+            hour,
             number=shared.transaction.number(),
             uniforms=self._next_uniforms(rows.places),
             candidates=rows.candidates,
@@ -125,7 +129,7 @@ class Recommendations:
             self.uniforms += torch.rand(UNIFORMS, generator=self.generator).tolist()
         return tuple(self.uniforms.pop() for _ in range(number))
 
-    def _new_session(self, visitor: Visitor, likes: tuple[int, ...], now: float) -> SessionState:
+    def new_session(self, visitor: Visitor, likes: tuple[int, ...], now: float) -> SessionState:
         """A new session, which is written with its first decision."""
         shared, before = self.shared, visitor.session
         if not visitor.saved:
@@ -182,31 +186,38 @@ class Recommendations:
 
     def _add_decision(self, pending: Pending, result: DrawResult) -> Decision:
         """Add the row of a decision, with its answer, to the transaction."""
-        shared, transaction = self.shared, self.shared.transaction
-        visitor, session = pending.visitor, pending.session
-        if not visitor.saved:
-            transaction.rows.append(visitor.row)
-            visitor.saved = True
-        if pending.fresh:
-            transaction.rows.append(session.row)
-            shared.memory.begin(visitor, session)
-        policy = self._served(pending.draw.version)
+        shared, session = self.shared, pending.session
+        policy = self.served(pending.draw.version)
         row = _decision_of(pending, result, policy, shared.clock())
         if len(session.events) == pending.events:
             session.packed, session.packed_steps = result.packed, row.step
         else:  # an event came while it was drawn
             session.forget_packed()
-        shared.memory.add_decision(session, row)
-        if row.request:
-            transaction.decisions[row.request] = row
-        transaction.rows.append(row)
-        transaction.durable |= shared.settings.fsync_decisions
+        self.write(pending.visitor, session, pending.fresh, row)
         shared.counts["decisions"] += 1
         if result.degraded:
             shared.counts["degraded"] += 1
         return row
 
-    def _served(self, version: Version) -> ServedPolicy:
+    def write(self, visitor: Visitor, session: SessionState, fresh: bool, row: Decision) -> None:
+        """Add the row of a decision to its session and to the transaction.
+
+        With it come those of its person and of a ``fresh`` session.
+        """
+        shared, transaction = self.shared, self.shared.transaction
+        if not visitor.saved:
+            transaction.rows.append(visitor.row)
+            visitor.saved = True
+        if fresh:
+            transaction.rows.append(session.row)
+            shared.memory.begin(visitor, session)
+        shared.memory.add_decision(session, row)
+        if row.request:
+            transaction.decisions[row.request] = row
+        transaction.rows.append(row)
+        transaction.durable |= shared.settings.fsync_decisions
+
+    def served(self, version: Version) -> ServedPolicy:
         """The row of a policy, which is new with its first decision."""
         served, transaction = self.shared.active.served, self.shared.transaction
         row = served.get(version.row.sha256)
@@ -233,6 +244,25 @@ class RequestRows(NamedTuple):
     likes: tuple[int, ...]
 
 
+def open_session(
+    visitor: Visitor, session_id: str | None, version: Version, now: float
+) -> SessionState | None:
+    """The open session of a person; None without one, or if it has as many steps as those of the version.
+
+    Raises Problem if it is not that of ``session_id``.
+    """
+    session, longest = visitor.session, version.checkpoint.interface.session_length
+    if session is not None and (session.ended(now) is not None or len(session.steps) >= longest):
+        session = None
+    if session_id is not None and (session is None or str(session.row.number) != session_id):
+        raise Problem(
+            409,
+            "session-over",
+            "This is not the user's open session: leave session_id out for a new one.",
+        )
+    return session
+
+
 def _rows_of(request: RecommendRequest, version: Version, steps: int) -> RequestRows:
     """The rows of a request in a session of ``steps`` steps so far, checked. Raises Problem."""
     interface = version.checkpoint.interface
@@ -245,8 +275,6 @@ def _rows_of(request: RecommendRequest, version: Version, steps: int) -> Request
     left = interface.session_length - steps
     if places > left * slate:
         raise Problem(422, "wrong-n", f"n is {places}, but only {left} steps of the session are left.")
-    if request.context.hour is not None and not version.by_hour:
-        raise Problem(422, "no-hour", "context.hour: this policy does not see the hour: leave it out.")
     candidates = request.candidates
     return RequestRows(
         places,
@@ -256,10 +284,12 @@ def _rows_of(request: RecommendRequest, version: Version, steps: int) -> Request
     )
 
 
-def _hour_of(request: RecommendRequest, version: Version, now: float) -> float:
-    """The hour of the week of a request; NOON where the policy does not see it."""
-    if request.context.hour is not None:
-        return request.context.hour
+def hour_of(context: Context, version: Version, now: float) -> float:
+    """The hour of the week of a request; NOON where the policy does not see it. Raises Problem."""
+    if context.hour is not None and not version.by_hour:
+        raise Problem(422, "no-hour", "context.hour: this policy does not see the hour: leave it out.")
+    if context.hour is not None:
+        return context.hour
     if not version.by_hour:
         return NOON
     moment = datetime.fromtimestamp(now)

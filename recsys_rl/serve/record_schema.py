@@ -18,7 +18,10 @@ from msgspec import Struct
 LEAVE = -1
 """``Event.signal`` of a user who left."""
 APPLICATION = 0x5253524C  # "RSRL", in the header of the file
-VERSION = 1
+VERSION = 2
+"""The highest format that this version reads."""
+PLAIN = 1
+"""The format of a record without decisions of an application, which earlier versions read, too."""
 TABLES = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE people (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, digest INTEGER NOT NULL);
@@ -69,23 +72,28 @@ class Decision(Struct, array_like=True, frozen=True):
     session: int
     step: int  # steps of the session before it; a list of n single items takes n steps
     time: float
-    policy: int  # ServedPolicy.number
+    policy: int  # ServedPolicy.number; of an application's decision: the version that served meanwhile, or 0
     request: str  # the caller's id; "" for none
     request_digest: str  # of the whole request; "" without an id of the caller
     hour: float  # of the week
     items: tuple[int, ...]  # rows of the catalogue, in the order of the places
-    logprobs: tuple[float, ...]  # of each place given those before it, under the whole rule
-    uniforms: tuple[float, ...]  # the numbers in [0, 1) that drew them
+    # Of each place given those before it, under the whole rule. An application may give one of the whole
+    # slate, or none.
+    logprobs: tuple[float, ...]
+    uniforms: tuple[float, ...]  # the numbers in [0, 1) that drew them; () where an application chose
     explore: float  # probability of a uniform choice, which the rule mixes in
     candidates: tuple[int, ...] | None  # the only items that could be shown; None: all
     exclude: tuple[int, ...]  # items of the request that could not be shown
     degraded: str  # why popularity chose; "" if the policy did
     answer: bytes
+    application: str = ""  # the name of the application that chose; "" if the policy or popularity did
+    # The named pieces of the context, as the request gave them.
+    context: tuple[tuple[str, float | str | tuple[float, ...]], ...] = ()
 
     @property
-    def propensity(self) -> float:
-        """The probability of all items in this order."""
-        return math.exp(sum(self.logprobs))
+    def propensity(self) -> float | None:
+        """The probability of all items in this order; None if it is unknown."""
+        return math.exp(sum(self.logprobs)) if self.logprobs else None
 
 
 class Event(Struct, array_like=True, frozen=True):
@@ -120,7 +128,7 @@ class SessionRows(NamedTuple):
 
     def decision(self, number: int) -> Decision | None:
         """The decision of this number; None if the session has no such one."""
-        return next((x for x in self.decisions if x.number == number), None)
+        return next((decision for decision in self.decisions if decision.number == number), None)
 
 
 class Damaged(Exception):

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from recsys_rl.errors import one_line
 from recsys_rl.serve.active_version import PolicyFiles, latest_requests
 from recsys_rl.serve.decide_again import report
-from recsys_rl.serve.jobs import Feedback, Read, Recommend, Swap
+from recsys_rl.serve.jobs import Feedback, Observe, Read, Recommend, Swap
 from recsys_rl.serve.messages import (
     AliasRequest,
     DecisionReport,
@@ -26,6 +26,7 @@ from recsys_rl.serve.messages import (
     FeedbackAnswer,
     FeedbackRequest,
     ItemsFound,
+    ObserveRequest,
     Platform,
     Problem,
     Recommendation,
@@ -79,6 +80,14 @@ def routes() -> tuple[Route, ...]:
         post(
             "/v1/recommend", "decide", recommend, "Choose items for a user", RecommendRequest, Recommendation
         ),
+        post(
+            "/v1/observe",
+            "decide",
+            observe,
+            "Write down what your application showed",
+            ObserveRequest,
+            Recommendation,
+        ),
         post("/v1/feedback", "feedback", feedback, "Take what users did", FeedbackRequest, FeedbackAnswer),
         get("/v1/decisions/{id}", "read", decision, "What was seen and decided", DecisionReport),
         get("/v1/decisions", "read", decisions, "The latest decisions", DecisionRows),
@@ -97,6 +106,7 @@ def routes() -> tuple[Route, ...]:
 
 
 _decode_recommend = msgspec.json.Decoder(RecommendRequest).decode
+_decode_observe = msgspec.json.Decoder(ObserveRequest).decode
 _decode_feedback = msgspec.json.Decoder(FeedbackRequest).decode
 _decode_alias = msgspec.json.Decoder(AliasRequest).decode
 _encode = msgspec.json.Encoder().encode
@@ -121,6 +131,12 @@ async def recommend(services: Services, body: bytes) -> bytes:
         admission.leave()
 
 
+async def observe(services: Services, body: bytes) -> bytes:
+    request = _decoded(_decode_observe, body)
+    answer: bytes = await services.worker.submit(Observe(request, _digest(request)))
+    return answer
+
+
 async def feedback(services: Services, body: bytes) -> bytes:
     return _encode(await services.worker.submit(Feedback(_decoded(_decode_feedback, body).events)))
 
@@ -139,14 +155,16 @@ async def decision(services: Services, request: Request) -> Response:
         raise _unknown_decision()
 
     def query(store: Store) -> tuple[SessionRows, Decision]:
-        found = store.decision(int(id_))
-        if found is None:
+        stored = store.decision(int(id_))
+        if stored is None:
             raise _unknown_decision()
-        return found
+        return stored
 
     rows, row = await services.worker.submit(Read(query))
-    served = services.worker.shared.active.served
-    version = await asyncio.to_thread(services.policies.version_of, row, served)
+    active = services.worker.shared.active
+    version = active.version  # of a decision before there was a policy
+    if row.policy:
+        version = await asyncio.to_thread(services.policies.version_of, row, active.served)
     return _json(await asyncio.to_thread(report, version, rows, row))
 
 
@@ -154,7 +172,7 @@ async def decisions(services: Services, request: Request) -> Response:
     rows, unreadable = await services.worker.submit(Read(lambda store: store.latest(ROWS)))
     version = services.worker.shared.active.version
     ids, title = version.item_ids, version.checkpoint.catalogue.title
-    found = [
+    described = [
         DecisionRow(
             decision_id=str(row.number),
             user_id=person,
@@ -169,7 +187,7 @@ async def decisions(services: Services, request: Request) -> Response:
         )
         for row, person, events in rows
     ]
-    return _json(DecisionRows(found, [*map(str, unreadable)]))
+    return _json(DecisionRows(described, [*map(str, unreadable)]))
 
 
 async def platform(services: Services, request: Request) -> Response:
@@ -225,8 +243,8 @@ def _decoded(decode: Callable[[bytes], Any], body: bytes) -> Any:
         raise Problem(400, "not-json", f"The body is not JSON: {one_line(error)}") from None
 
 
-def _digest(request: RecommendRequest) -> str:
-    """With it a request that comes again is compared with the first one of its id; "" without an id."""
+def _digest(request: RecommendRequest | ObserveRequest) -> str:
+    """The digest that a repeated request must have in common with the first of its id; "" without an id."""
     if request.request_id is None:
         return ""
     return hashlib.blake2b(_encode(request), digest_size=12).hexdigest()

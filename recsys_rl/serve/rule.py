@@ -61,7 +61,7 @@ def choose(
             obs_scored, scores = _scores(version, obs)
             # A score of -inf forbids an item; NaN and infinity are faults. The maximum shows both.
             sound = scores.amax(1) < torch.inf
-            faults = ["" if x else NOT_FINITE for x in sound[:number].tolist()]
+            faults = ["" if is_sound else NOT_FINITE for is_sound in sound[:number].tolist()]
             if any(faults):
                 scores = scores.masked_fill(~sound.unsqueeze(1), 0.0)
             choices = _choices(scores, obs_scored, chance, share, fixed, slate, number)
@@ -70,9 +70,10 @@ def choose(
     if any(faults):
         obs_scored, scores = _popularity(version, obs)
         others = _choices(scores, obs_scored, chance, share, fixed, slate, number)
-        others = [replace(x, fault=fault) for x, fault in zip(others, faults, strict=True)]
+        others = [replace(choice, fault=fault) for choice, fault in zip(others, faults, strict=True)]
         choices = [
-            x if fault else choices[at] for at, (x, fault) in enumerate(zip(others, faults, strict=True))
+            choice if fault else choices[at]
+            for at, (choice, fault) in enumerate(zip(others, faults, strict=True))
         ]
     return choices
 

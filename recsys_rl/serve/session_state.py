@@ -55,7 +55,9 @@ class SessionState:
     def of(cls, rows: SessionRows, interface: Interface, before: int | None = None) -> SessionState:
         """The session as its rows tell it; ``before``: only rows with lower numbers."""
         session = cls(rows.session, interface, latest=rows.session.began)
-        ordered: list[Decision | Event] = sorted([*rows.decisions, *rows.events], key=lambda x: x.number)
+        ordered: list[Decision | Event] = sorted(
+            [*rows.decisions, *rows.events], key=lambda entry: entry.number
+        )
         for row in ordered:
             if before is not None and row.number >= before:
                 break
@@ -83,7 +85,9 @@ class SessionState:
         if event.signal == LEAVE:
             self.left_after = event.decision
             return
-        decision = next(x for x in reversed(self.decisions) if x.number == event.decision)
+        decision = next(
+            decision for decision in reversed(self.decisions) if decision.number == event.decision
+        )
         at, width = decision.step, self.interface.slate_size
         if event.left >= 0:
             at += len(decision.items) // width - 1
@@ -107,7 +111,7 @@ class SessionState:
     def ended(self, now: float) -> float | None:
         """The time at which the session ended; None while it goes on."""
         if self.left_after >= 0:
-            return next(x.received for x in self.events.values() if x.signal == LEAVE)
+            return next(event.received for event in self.events.values() if event.signal == LEAVE)
         if len(self.steps) >= self.interface.session_length:
             return self.decisions[-1].time
         timeout = self.row.timeout
@@ -162,30 +166,34 @@ class PackedVisit(NamedTuple):
 
 
 def pack(visits: Visit) -> list[PackedVisit]:
-    """Each person's visit."""
-    columns = [x for x in _columns(visits) if x is not None]
+    """The visit of each person, as bytes."""
+    columns = [column for column in _columns(visits) if column is not None]
     number = len(visits.session.users)
-    parts = [x.reshape(number, x.shape[1:].numel()).contiguous().view(torch.uint8) for x in columns]
+    parts = [
+        column.reshape(number, column.shape[1:].numel()).contiguous().view(torch.uint8) for column in columns
+    ]
     joined = torch.cat(parts, 1)  # (N, bytes)
     width, content = joined.shape[1], joined.numpy().tobytes()
-    like = _with_columns(visits, [None if x is None else x[:1].clone() for x in _columns(visits)])
+    like = _with_columns(
+        visits, [None if column is None else column[:1].clone() for column in _columns(visits)]
+    )
     return [PackedVisit(like, content[at : at + width]) for at in range(0, len(content), width)]
 
 
 def unpack(visits: Sequence[PackedVisit]) -> Visit:
     """The visits as the rows of one, in their order. They are of one checkpoint."""
     like, number = visits[0].like, len(visits)
-    content = bytearray().join([x.row for x in visits])
+    content = bytearray().join([visit.row for visit in visits])
     joined = torch.frombuffer(content, dtype=torch.uint8).view(number, -1)  # (N, bytes)
     columns, at = list[Tensor | None](), 0
-    for x in _columns(like):
-        if x is None or not x.nbytes:  # without visible signals there are no bytes to view
-            columns.append(None if x is None else x.new_empty(number, *x.shape[1:]))
+    for column in _columns(like):
+        if column is None or not column.nbytes:  # without visible signals there are no bytes to view
+            columns.append(None if column is None else column.new_empty(number, *column.shape[1:]))
             continue
         # A copy: x's type may not begin at any byte.
-        part = joined[:, at : at + x.nbytes].clone(memory_format=torch.contiguous_format)
-        columns.append(part.view(x.dtype).view(number, *x.shape[1:]))
-        at += x.nbytes
+        block = joined[:, at : at + column.nbytes].clone(memory_format=torch.contiguous_format)
+        columns.append(block.view(column.dtype).view(number, *column.shape[1:]))
+        at += column.nbytes
     return _with_columns(like, columns)
 
 

@@ -20,8 +20,10 @@ from recsys_rl.serve.record_schema import (
     APPLICATION,
     DIGEST_BITS,
     INSERT,
+    PLAIN,
     TABLES,
     VERSION,
+    Decision,
     Row,
     columns_of,
 )
@@ -63,11 +65,11 @@ class Store(StoreReader):
             if facts is not None:
                 # A process that was killed may have left events that it did not sync. From now on they are
                 # known, and are acknowledged as duplicates.
-                for part in (path, path.with_name(f"{path.name}-wal")):
-                    if part.exists():
-                        sync(part)
+                for file in (path, path.with_name(f"{path.name}-wal")):
+                    if file.exists():
+                        sync(file)
             super().__init__(sqlite3.connect(path, isolation_level=None, check_same_thread=False))
-            _prepare(self._db, name, facts)
+            self._format = _prepare(self._db, name, facts)
             self.facts = read_facts(self._db, name)
             check_facts(name, self.facts, facts or {})
             self._file = _identity(path)
@@ -88,8 +90,8 @@ class Store(StoreReader):
     def _highest(self) -> int:
         """The highest number that a row has, or had before it was erased; 0 for none."""
         tables = ("people", "policies", "sessions", "decisions", "events")
-        numbers = [self._db.execute(f"SELECT max(number) FROM {x}").fetchone()[0] for x in tables]
-        return max(int(x or 0) for x in (*numbers, self.facts.get(HIGHEST)))
+        numbers = [self._db.execute(f"SELECT max(number) FROM {table}").fetchone()[0] for table in tables]
+        return max(int(number or 0) for number in (*numbers, self.facts.get(HIGHEST)))
 
     def write(self, rows: Sequence[Row], durable: bool) -> None:
         """One transaction; ``durable``: it is on the disk when the call returns. Raises Full, Lost."""
@@ -97,7 +99,13 @@ class Store(StoreReader):
         last = max(row.number for row in rows)
         reserved = self._reserved if last <= self._reserved else last + RESERVED
         durable |= reserved > self._reserved
+        of_application = any(isinstance(row, Decision) and (row.application or row.context) for row in rows)
+        format_ = VERSION if of_application else self._format
         with self._transaction("FULL" if durable else "NORMAL") as db:
+            if (
+                format_ > self._format
+            ):  # a version that knows no such decisions must not open the file any more
+                db.execute(f"PRAGMA user_version = {format_}")
             if reserved > self._reserved:
                 write_fact(db, HIGHEST, reserved)
             for kind, values in columns.items():
@@ -107,11 +115,11 @@ class Store(StoreReader):
                 "WHERE number = ?",
                 [(tally, total & DIGEST_BITS, session) for session, (tally, total) in sums.items()],
             )
-        self.last, self._reserved = max(self.last, last), reserved
+        self.last, self._reserved, self._format = max(self.last, last), reserved, format_
 
     @contextlib.contextmanager
     def _transaction(self, synchronous: str) -> Iterator[sqlite3.Connection]:
-        """All that the block writes, or nothing. Raises Full, Lost."""
+        """A transaction: the record gets all that the block writes, or nothing. Raises Full, Lost."""
         db = self._db
         try:
             if synchronous != self._synchronous:
@@ -200,7 +208,7 @@ def _lock(path: Path) -> int | None:
         return None
     name = one_line(path)
     try:
-        new = [x for x in (path.parent, *path.parent.parents) if not x.exists()]
+        new = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
         for folder in new:  # a power cut must not lose the name of the record's folder
             sync(folder.parent)
@@ -221,13 +229,13 @@ def _lock(path: Path) -> int | None:
     return descriptor
 
 
-def _prepare(db: sqlite3.Connection, name: str, facts: Mapping[str, Any] | None) -> None:
+def _prepare(db: sqlite3.Connection, name: str, facts: Mapping[str, Any] | None) -> int:
     """Check that the file is a record that this version reads; an empty one gets the tables and ``facts``.
 
-    Raises UserError if it is none of ours, or of a newer version.
+    Returns its format. Raises UserError if it is none of ours, or of a newer version.
     """
     application, version = (
-        db.execute(f"PRAGMA {x}").fetchone()[0] for x in ("application_id", "user_version")
+        db.execute(f"PRAGMA {pragma}").fetchone()[0] for pragma in ("application_id", "user_version")
     )
     empty = not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     if not empty and application != APPLICATION:
@@ -240,17 +248,20 @@ def _prepare(db: sqlite3.Connection, name: str, facts: Mapping[str, Any] | None)
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA secure_delete = ON")  # erased people leave no bytes in free pages
     if not empty:
-        return
+        return int(version)
     if facts is None:
         raise UserError(f"{name} holds no record: give the file of recsys-rl serve --db.")
     db.execute("PRAGMA synchronous = FULL")
     db.execute("BEGIN IMMEDIATE")
     for statement in filter(str.strip, TABLES.split(";")):
         db.execute(statement)
-    db.executemany("INSERT INTO facts VALUES (?, ?)", [(x, json.dumps(y)) for x, y in facts.items()])
+    db.executemany(
+        "INSERT INTO facts VALUES (?, ?)", [(name, json.dumps(value)) for name, value in facts.items()]
+    )
     db.execute(f"PRAGMA application_id = {APPLICATION}")
-    db.execute(f"PRAGMA user_version = {VERSION}")
+    db.execute(f"PRAGMA user_version = {PLAIN}")
     db.execute("COMMIT")
+    return PLAIN
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

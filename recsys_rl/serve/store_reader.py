@@ -61,7 +61,7 @@ class StoreReader:
             return None
         session, tally, wanted = row
         decisions, events = (
-            [x[0] for x in self._read(query, (number,))]
+            [row[0] for row in self._read(query, (number,))]
             for query in (
                 "SELECT row FROM decisions WHERE session = ? ORDER BY number",
                 "SELECT row FROM events WHERE session = ? ORDER BY number",
@@ -73,8 +73,8 @@ class StoreReader:
                 raise Damaged(f"session {number}")
             return SessionRows(
                 decoded(Session, session),
-                [decoded(Decision, x) for x in decisions],
-                [decoded(Event, x) for x in events],
+                [decoded(Decision, row) for row in decisions],
+                [decoded(Event, row) for row in events],
             )
         except (Damaged, *UNREADABLE) as error:
             raise Damaged(f"session {number}") from error
@@ -85,10 +85,10 @@ class StoreReader:
 
     def answered(self, request: str) -> Decision | None:
         """The decision of the caller's request id. Raises Damaged."""
-        found = self._decision("request", request)
-        if found is not None and found[1].request != request:
-            raise Damaged(f"decision {found[1].number}")
-        return None if found is None else found[1]
+        stored = self._decision("request", request)
+        if stored is not None and stored[1].request != request:
+            raise Damaged(f"decision {stored[1].number}")
+        return None if stored is None else stored[1]
 
     def _decision(self, column: str, value: int | str) -> tuple[SessionRows, Decision] | None:
         """A decision with its session. Raises Damaged."""
@@ -106,7 +106,7 @@ class StoreReader:
 
         With each decision come the person's name and the number of its events. Raises Damaged.
         """
-        found = self._read(
+        latest = self._read(
             "SELECT decisions.number, decisions.session, people.number, name, people.digest FROM decisions "
             "LEFT JOIN sessions ON sessions.number = decisions.session "
             "LEFT JOIN people ON people.number = person "
@@ -115,7 +115,7 @@ class StoreReader:
         )
         rows, unreadable = list[tuple[Decision, str, int]](), list[int]()
         sessions: dict[int, SessionRows | None] = {}
-        for at, within, person, name, wanted in found:
+        for at, within, person, name, wanted in latest:
             if within not in sessions:
                 with contextlib.suppress(Damaged):
                     sessions[within] = self.session(within)
@@ -129,7 +129,7 @@ class StoreReader:
             ):
                 unreadable.append(at)
                 continue
-            rows.append((decision, name, sum(x.decision == at for x in session.events)))
+            rows.append((decision, name, sum(event.decision == at for event in session.events)))
         return rows, unreadable
 
     def event(self, id: str) -> Event | None:
@@ -139,7 +139,7 @@ class StoreReader:
             return None
         session = self.session(row[1])
         events = () if session is None else session.events
-        event = next((x for x in events if (x.number, x.id) == (row[0], id)), None)
+        event = next((event for event in events if (event.number, event.id) == (row[0], id)), None)
         if event is None:
             raise Damaged(f"event {row[0]}")
         return event

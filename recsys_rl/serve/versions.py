@@ -20,6 +20,7 @@ from recsys_rl.recommender.visit import NOON
 from recsys_rl.serve.messages import Item, Platform, Problem
 from recsys_rl.serve.record_schema import ServedPolicy
 from recsys_rl.settings.fields import shown
+from recsys_rl.tables.pieces import Piece
 
 POPULARITY = ServedPolicy(0, "popularity", "", "")
 """The policy that chooses where another one fails."""
@@ -44,6 +45,16 @@ class Version:
     @property
     def agent(self) -> Any:
         return self.recommender.agent
+
+    @property
+    def decides(self) -> bool:
+        """False for a place without a policy (place.py)."""
+        return self.agent is not None
+
+    @cached_property
+    def pieces(self) -> tuple[Piece, ...] | None:
+        """The named pieces of the context of a team's own log; None on other platforms."""
+        return self.recommender.pieces
 
     @property
     def two_stages(self) -> bool:
@@ -76,7 +87,7 @@ class Version:
     def item_ids(self) -> list[str]:
         """(I,): the ids of the items, as text."""
         catalogue = self.checkpoint.catalogue
-        return [str(x) for x in catalogue.item_names or catalogue.item_ids.tolist()]
+        return [str(id_) for id_ in catalogue.item_names or catalogue.item_ids.tolist()]
 
     @cached_property
     def row_of_item(self) -> dict[str, int]:
@@ -91,7 +102,7 @@ class Version:
     @cached_property
     def signals(self) -> dict[str, int]:
         """The place of each visible signal."""
-        return {name: place for place, name in enumerate(self.checkpoint.interface.signals)}
+        return {name: index for index, name in enumerate(self.checkpoint.interface.signals)}
 
     @cached_property
     def full_signals(self) -> list[float]:
@@ -192,7 +203,11 @@ def files_in(path: Path) -> Mapping[str, Path]:
     """
     files = [path]
     if path.is_dir():
-        files = [x for x in sorted(path.glob("*.pt")) if x.is_file() and not x.name.endswith(".prev.pt")]
+        files = [
+            file
+            for file in sorted(path.glob("*.pt"))
+            if file.is_file() and not file.name.endswith(".prev.pt")
+        ]
         if not files:
             raise UserError(f"{one_line(path)} has no checkpoint (*.pt): give a file, or a folder with some.")
     return {sha256_of(file): file for file in files}

@@ -26,6 +26,7 @@ from recsys_rl.serve.jobs import (
     Draws,
     Feedback,
     Job,
+    Observe,
     Read,
     Recommend,
     Settings,
@@ -37,6 +38,7 @@ from recsys_rl.serve.jobs import (
 from recsys_rl.serve.limits import Admission
 from recsys_rl.serve.memory import Memory
 from recsys_rl.serve.messages import Problem
+from recsys_rl.serve.observe import observe
 from recsys_rl.serve.recommendations import Recommendations
 from recsys_rl.serve.record_schema import Damaged
 from recsys_rl.serve.rule import LATE
@@ -135,6 +137,8 @@ class Worker:
         try:
             if isinstance(task, Recommend):
                 self.recommendations.begin(job)
+            elif isinstance(task, Observe):
+                observe(self.recommendations, job)
             elif isinstance(task, Feedback):
                 answer(job, take_feedback(self.shared, task.events))
             elif isinstance(task, Swap):

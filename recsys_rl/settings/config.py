@@ -90,10 +90,10 @@ class Config:
             "train_config": train_config,
         }
         given = {name: section for name, section in sections.items() if section is not None}
-        found = sections_from({"algo": algo, "env": env, **given}, settings)
-        for name, value in {"algo": algo, "env": env, **found}.items():
+        built = sections_from({"algo": algo, "env": env, **given}, settings)
+        for name, value in {"algo": algo, "env": env, **built}.items():
             object.__setattr__(self, name, value)
-        for name, section in found.items():
+        for name, section in built.items():
             check_fields(section, name)
         _check_together(self)
 
@@ -180,11 +180,13 @@ def _check_processes(config: Config) -> None:
                 f"agent_config.{name}",
                 f"is {value}: it must be a multiple of num_processes = {size}, as it is divided among them.",
             )
-    kept = [name for name in ("normalize_obs", "normalize_reward") if getattr(config.env_config, name, False)]
-    if kept:
+    flags = [
+        name for name in ("normalize_obs", "normalize_reward") if getattr(config.env_config, name, False)
+    ]
+    if flags:
         raise UserError(
-            f"{' and '.join(kept)} need a single process, but num_processes is {size}: give "
-            f"{' '.join('--no-' + name.replace('_', '-') for name in kept)}, or one process."
+            f"{' and '.join(flags)} need a single process, but num_processes is {size}: give "
+            f"{' '.join('--no-' + name.replace('_', '-') for name in flags)}, or one process."
         )
 
 
@@ -208,11 +210,15 @@ def section_classes(algo: str, env: str, data: object) -> dict[str, type[Any]]:
 
     Of module:SOURCE of a module that is not imported, only the shared settings of data are known.
     """
-    own_world = has_own_world(env)
-    source = DataConfig if own_world or is_strange(data) else source_of(str(data)).config
+    platform = platform_of(env)
+    source: type[Any] = platform.data_config or DataConfig
+    if has_own_world(env):
+        source = NoConfig
+    elif source is DataConfig and not is_strange(data):
+        source = source_of(str(data)).config
     return {
-        "data_config": NoConfig if own_world else source,
-        "env_config": platform_of(env).config,
+        "data_config": source,
+        "env_config": platform.config,
         "model_config": ModelConfig,
         "agent_config": algorithm_of(algo).config,
         "train_config": TrainConfig,
@@ -225,10 +231,10 @@ def brought_settings(env: str, given: Mapping[str, Any]) -> dict[str, Any]:
     ``given``: settings by their own names. Raises UserError if the file can't be used.
     """
     file = platform_of(env).file if isinstance(env, str) else None
-    path = None if file is None else given.get(file.field)
-    if file is None or not isinstance(path, str):  # another type is refused with the field
+    path = None if file is None else given.get(file.fields[0])
+    if file is None or not path or not isinstance(path, str | tuple | list):  # refused with the field
         return {}
-    return {**file.load(platform_of(env).config(**{file.field: path})).settings}
+    return {**file.load(given).settings}
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -286,18 +292,18 @@ def sections_from(mapping: Mapping[str, Any], settings: Mapping[str, Any] | None
     _check_names(mapping)
     _check_settings(settings, homes, algo, env)
     preset = _preset_for(algo, env, classes)
-    found = {}
+    sections = {}
     for section, cls in classes.items():
         own = {name: value for name, value in settings.items() if homes[name] == section}
-        part = mapping.get(section, {})
-        if dataclasses.is_dataclass(part):
+        fields = mapping.get(section, {})
+        if dataclasses.is_dataclass(fields):
             whose = {"agent_config": f"algo {algo}", "data_config": f"data {data}"}.get(section)
             whose = f"env {env}" if whose is None or cls is NoConfig else whose
-            part = vars(_of_class(part, cls, section, whose))
-        elif isinstance(part, Mapping):
-            part = {**preset.get(section, {}), **part}
-        found[section] = build(cls, {**part, **own} if isinstance(part, Mapping) else part, section)
-    return found
+            fields = vars(_of_class(fields, cls, section, whose))
+        elif isinstance(fields, Mapping):
+            fields = {**preset.get(section, {}), **fields}
+        sections[section] = build(cls, {**fields, **own} if isinstance(fields, Mapping) else fields, section)
+    return sections
 
 
 def _of_class(given: Any, cls: type[Any], section: str, whose: str) -> Any:
@@ -366,7 +372,7 @@ def to_toml(config: Config) -> str:
     top, tables = [], []
     for name, value in to_dict(config).items():
         if isinstance(value, dict):
-            lines = [f"{key} = {_literal(part)}" for key, part in value.items() if part is not None]
+            lines = [f"{key} = {_literal(entry)}" for key, entry in value.items() if entry is not None]
             tables.append("\n".join([f"[{name}]", *lines]))
         else:
             top.append(f"{name} = {_literal(value)}")
@@ -380,14 +386,22 @@ PATHS = ("data", "data_dir", "cache_dir", "items", *_OF_RUN)
 
 def with_whole_paths(config: Config) -> Config:
     """The config with absolute paths of what the run reads, so that it can be used from another folder."""
-    found: dict[str, Any] = {}
+    sections: dict[str, Any] = {}
     for name, section in vars(config).items():
         paths = {field: getattr(section, field, None) for field in PATHS}
         if not str(source_key(paths["data"])).startswith("."):  # the name of a source, not of a file
             del paths["data"]
-        whole = {field: str(Path(path).absolute()) for field, path in paths.items() if path is not None}
-        found[name] = dataclasses.replace(section, **whole) if whole else section
-    return Config(**found)
+        absolute = {field: _absolute(path) for field, path in paths.items() if path is not None}
+        sections[name] = dataclasses.replace(section, **absolute) if absolute else section
+    return Config(**sections)
+
+
+def _absolute(path: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    return (
+        str(Path(path).absolute())
+        if isinstance(path, str)
+        else tuple(str(Path(file).absolute()) for file in path)
+    )
 
 
 def read_toml(text: str, source: str = "the TOML text") -> dict[str, Any]:

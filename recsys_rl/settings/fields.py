@@ -66,12 +66,12 @@ def hints(cls: type) -> dict[str, Any]:
 
 def sections(cls: type) -> dict[str, list[Any]]:
     """The fields whose values are dataclasses, each with its allowed classes."""
-    found = {}
+    by_name = {}
     for name, hint in hints(cls).items():
         classes = [option for option in _options(hint) if dataclasses.is_dataclass(option)]
         if classes:
-            found[name] = classes
-    return found
+            by_name[name] = classes
+    return by_name
 
 
 def check_fields(settings: Any, section: str = "") -> None:
@@ -83,12 +83,12 @@ def check_fields(settings: Any, section: str = "") -> None:
     for name, hint in hints(type(settings)).items():
         value = _convert(hint, getattr(settings, name))
         object.__setattr__(settings, name, value)  # the settings are frozen
-        place = f"{section}.{name}" if section else name
+        path = f"{section}.{name}" if section else name
         if name in nested and isinstance(value, tuple(nested[name])):
-            check_fields(value, place)
+            check_fields(value, path)
         elif not _fits(hint, value):
             near = did_you_mean(value, _choices(hint))
-            raise FieldError(place, f"is {shown(value)}{near}: it must be {_allowed(hint)}.")
+            raise FieldError(path, f"is {shown(value)}{near}: it must be {_allowed(hint)}.")
 
 
 def build(cls: type[T], mapping: Mapping[str, Any], section: str = "") -> T:
@@ -103,11 +103,11 @@ def build(cls: type[T], mapping: Mapping[str, Any], section: str = "") -> T:
         )
     for name in mapping:
         if name not in known:
-            place = f"{section}.{name}" if section else str(name)
-            if not place.isprintable() or not place.strip() or len(place) > 60:  # in a file from elsewhere
-                place = shown(place)
+            path = f"{section}.{name}" if section else str(name)
+            if not path.isprintable() or not path.strip() or len(path) > 60:  # in a file from elsewhere
+                path = shown(path)
             near = did_you_mean(name, known)
-            raise UserError(f"There is no field {place}{near}: choose from {', '.join(known)}.")
+            raise UserError(f"There is no field {path}{near}: choose from {', '.join(known)}.")
     return cls(**{name: _convert(known[name], value) for name, value in mapping.items()})
 
 
@@ -137,12 +137,12 @@ def _fits(hint: Any, value: Any) -> bool:
     if len(_options(hint)) > 1:
         return any(_fits(option, value) for option in args)
     if origin is Annotated:
-        return _fits(args[0], value) and value in args[1]
+        return _fits(args[0], value) and all(value in entry for entry in args[1:] if isinstance(entry, Range))
     if origin is Literal:
         return value in args
     if origin is tuple:  # a list of layers needs at least one; a list of files may be empty
         filled = isinstance(value, tuple) and (len(value) > 0 or str in _options(args[0]))
-        return filled and all(_fits(args[0], part) for part in value)
+        return filled and all(_fits(args[0], entry) for entry in value)
     if hint is float:
         return _is_exact(value) or (type(value) is float and math.isfinite(value))
     if hint is str:  # reject a NUL byte now: as part of a path it would fail later
@@ -155,7 +155,7 @@ def _allowed(hint: Any) -> str:
     if len(_options(hint)) > 1:
         return " or ".join(_allowed(option) for option in args)
     if origin is Annotated:
-        return f"{_allowed(args[0])}, {args[1]}"
+        return ", ".join([_allowed(args[0]), *(str(entry) for entry in args[1:] if isinstance(entry, Range))])
     if origin is Literal:
         return "one of " + ", ".join(args)
     if origin is tuple:
@@ -177,7 +177,7 @@ def _convert(hint: Any, value: Any) -> Any:
         return str(value)
     lists = [option for option in options if typing.get_origin(option) is tuple]
     if lists and isinstance(value, tuple | list):
-        return tuple(_convert(typing.get_args(lists[0])[0], part) for part in value)
+        return tuple(_convert(typing.get_args(lists[0])[0], entry) for entry in value)
     bases = [
         typing.get_args(option)[0] if typing.get_origin(option) is Annotated else option for option in options
     ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from recsys_rl.agents import AGENTS
 from recsys_rl.data import SOURCES
-from recsys_rl.env import PLATFORMS, WITHOUT_ID
+from recsys_rl.env import OF_TABLES, PLATFORMS, WITHOUT_ID
 from recsys_rl.errors import FieldError, UserError, one_line
 from recsys_rl.settings.fields import did_you_mean, shown
 from recsys_rl.utils.find import find
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from recsys_rl.records import Algorithm, Platform, Source
 
 DEFAULT_ENV, DEFAULT_ALGO = next(iter(PLATFORMS)), next(iter(AGENTS))
+ENV_OF_TABLES = OF_TABLES
+"""The platform of people's own tables."""
 
 
 def platform_of(env: str) -> Platform:
@@ -30,10 +32,10 @@ def platform_of(env: str) -> Platform:
 
     spec = spec_of_platform(env)
     if spec is None:
-        found = find(env, "--env", typed=True)
-        if not isinstance(found, Platform):
-            raise UserError(f"--env {env} is of type {type(found).__name__}: it must be a Platform.")
-        return found
+        record = find(env, "--env", typed=True)
+        if not isinstance(record, Platform):
+            raise UserError(f"--env {env} is of type {type(record).__name__}: it must be a Platform.")
+        return record
     platform: Platform = find(spec, "--env")
     key, colon, name = env.partition(":")
     if platform.check is not None:
@@ -71,8 +73,14 @@ def names_a_module(env: str) -> bool:
 
 def algorithm_of(algo: str) -> Algorithm:
     """The algorithm of that name. Raises FieldError if there is none."""
-    found: Algorithm = find(spec_of_algorithm(algo), "--algo")
-    return found
+    algorithm: Algorithm = find(spec_of_algorithm(algo), "--algo")
+    return algorithm
+
+
+def learners_from_logs() -> dict[str, Algorithm]:
+    """The algorithms that learn from a log of decisions, by their names."""
+    every = {name: algorithm_of(name) for name in AGENTS}
+    return {name: algorithm for name, algorithm in every.items() if algorithm.experience.from_log}
 
 
 def spec_of_algorithm(algo: str) -> str:
@@ -100,10 +108,10 @@ def source_of(data: str, *, typed: bool = False) -> Source:
             f"The settings name {one_line(data)} as their data, and a file may not import a module: type "
             f"--data {one_line(data)}, or import the module first."
         )
-    found = find(data, "--data", typed=typed)
-    if not isinstance(found, Source):
-        raise UserError(f"--data {data} is of type {type(found).__name__}: it must be a Source.")
-    return found
+    source = find(data, "--data", typed=typed)
+    if not isinstance(source, Source):
+        raise UserError(f"--data {data} is of type {type(source).__name__}: it must be a Source.")
+    return source
 
 
 def names_a_source(data: object) -> bool:

@@ -7,6 +7,7 @@ file (``[env_config] num_items = 1000``). The annotations hold the allowed range
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Annotated, Literal
 
 from recsys_rl.errors import FieldError
@@ -19,6 +20,10 @@ from recsys_rl.settings.fields import (
     Share,
     Size,
 )
+
+Need = Literal["propensities", "rewards", "gains", "single items", "steps"]
+"""What a learner may need of a log: "rewards" that differ, "gains": rewards of which none is negative,
+"single items" in place of slates, "steps": sessions of more than one decision."""
 
 # The package implicit takes seeds of 32 bits.
 Seed = Annotated[int, Range(0, 2**32 - 1)]
@@ -221,8 +226,9 @@ class QConfig(TargetConfig):
 class LoggedConfig(AgentConfig):
     """A learner from a log of decisions, without an environment (experience/logged.py)."""
 
-    log: str | None = None
-    """The log of decisions to learn from: a Parquet file of `record`, or a folder of them."""
+    log: tuple[str, ...] = ()
+    """The log of decisions to learn from: a file of `record`, a folder of its parts, or tables of your own
+    with named columns (docs/11). --log may be repeated for several tables."""
     checkpoint: str | None = None
     """Checkpoint with the log's catalogue, platform and sizes, in place of --env and its options. The run
     then has no simulator, and `ope` judges the policy on the log's held-out users."""
@@ -231,9 +237,18 @@ class LoggedConfig(AgentConfig):
     gradient_steps: Size = 50
     """Gradient steps of one update."""
 
+    def __post_init__(self) -> None:
+        if isinstance(self.log, str | PurePath) or self.log is None:  # one file, also in earlier checkpoints
+            object.__setattr__(self, "log", () if self.log is None else (str(self.log),))
+
     @property
     def steps_per_update(self) -> int:
         return self.batch_size * self.gradient_steps
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """What a log must have for these settings, beside the needs of the algorithm itself."""
+        return ()
 
 
 @dataclass(frozen=True)

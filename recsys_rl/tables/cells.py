@@ -63,7 +63,7 @@ class Cells:
                 f"{self.name}: row {row + 1} is of {column} {one_line(texts[row])!r}, but its header names "
                 f"{', '.join(names)}."
             )
-        places = {name: place for place, name in enumerate(names)}
+        places = {name: index for index, name in enumerate(names)}
         return tensor_of(texts.replace_strict(places, return_dtype=pl.Int64))
 
     def values(self, column: str, rule: Column | None = None) -> Tensor:
@@ -93,7 +93,7 @@ class Cells:
         if null.len():
             row = int(null[0]) // size + 1
             raise UserError(f"{self.name}: {column!r} lacks a value in row {row}: every row must hold all.")
-        checked = self._checked(column, flat, rule or column_of(column), lambda place: place // size)
+        checked = self._checked(column, flat, rule or column_of(column), lambda index: index // size)
         return checked.view(len(series), size)
 
     def padded(self, column: str) -> Tensor | None:
@@ -105,8 +105,10 @@ class Cells:
             raise UserError(f"{self.name}: column {column!r} has single values: give a list in each row.")
         flat = series.filter(series.list.len() > 0).explode()
         ends = series.list.len().cum_sum()
-        found = self._checked(column, flat, column_of(column), lambda x: int(ends.search_sorted(x, "right")))
-        return spread(series.list.len(), found)
+        values = self._checked(
+            column, flat, column_of(column), lambda index: int(ends.search_sorted(index, "right"))
+        )
+        return spread(series.list.len(), values)
 
     def probabilities(self, ids: Sequence[str]) -> Tensor | None:
         """(E, I) float64 of every item: columns ``probability.ID``, or a list in the order of ``ids``."""
@@ -114,17 +116,17 @@ class Cells:
         if "probabilities" not in self and not columns:
             return None
         if "probabilities" in self:
-            found = self.lists("probabilities", len(ids)).double()
+            probabilities = self.lists("probabilities", len(ids)).double()
         else:
-            lacking = next((x for x in ids if x not in columns), None)
+            lacking = next((id_ for id_ in ids if id_ not in columns), None)
             if lacking is not None:
                 raise UserError(
                     f"{self.name} has no column {one_line(f'probability.{lacking}')}: give one column for "
                     f"each of the {len(ids):,} items of the log."
                 )
-            found = torch.stack([self.values(columns[x]).double() for x in ids], 1)
-        self.check_distributions(found, lambda row: f"row {row + 1}")
-        return found
+            probabilities = torch.stack([self.values(columns[id_]).double() for id_ in ids], 1)
+        self.check_distributions(probabilities, lambda row: f"row {row + 1}")
+        return probabilities
 
     def check_items(self, column: str, values: Tensor | None, number: int) -> None:
         """Raise UserError unless the entries (E, n) of a column are rows of the catalogue, or -1."""
@@ -144,12 +146,12 @@ class Cells:
         if bool(wrong.any()):
             raise UserError(f"{self.name}: {sentence(int(wrong.nonzero()[0]))}.")
 
-    def check_distributions(self, values: Tensor, place: Callable[[int], str]) -> None:
-        """Raise UserError unless each row of ``values`` (E, I) is a distribution; ``place`` names a row."""
+    def check_distributions(self, values: Tensor, row_name: Callable[[int], str]) -> None:
+        """Raise UserError unless the rows of ``values`` (E, I) are distributions; ``row_name`` names one."""
         self.refuse(
             ~((values >= 0).all(1) & ((values.sum(1) - 1).abs() <= 1e-4)),  # True for NaN
             lambda row: (
-                f"the probabilities of {place(row)} are not a distribution: give numbers of at least 0 "
+                f"the probabilities of {row_name(row)} are not a distribution: give numbers of at least 0 "
                 "that sum to 1"
             ),
         )
@@ -158,28 +160,28 @@ class Cells:
         self, column: str, flat: pl.Series, rule: Column, row_of: Callable[[int], int] = int
     ) -> Tensor:
         """(n,) of values without gaps; ``row_of`` the place of a value is its row."""
-        found, wrong = numbers(flat, rule)
+        parsed, wrong = numbers(flat, rule)
         places = wrong.arg_true()
         if places.len():
-            place = int(places[0])
-            value = found[place]
+            index = int(places[0])
+            value = parsed[index]
             kind = "whole numbers" if rule.kind in ("whole", "id") else "numbers"
             kind = "true or false" if rule.kind == "truth" else kind
             if value is None:
-                what = f"column {column!r} has {short(flat.slice(place, 1).to_list()[0])}"
+                what = f"column {column!r} has {short(flat.slice(index, 1).to_list()[0])}"
                 why = rule.sentence if rule.kind == "whole" and rule.sentence else f"give {kind}"
             else:
-                what, why = f"{column} is {value:g}", rule.sentence + _hint(rule, found)
-            raise UserError(f"{self.name}: {what} in row {row_of(place) + 1}: {why}.")
-        return tensor_of(found)
+                what, why = f"{column} is {value:g}", rule.sentence + _hint(rule, parsed)
+            raise UserError(f"{self.name}: {what} in row {row_of(index) + 1}: {why}.")
+        return tensor_of(parsed)
 
 
 def spread(lengths: pl.Series, flat: Tensor) -> Tensor:
     """(E, n) of lists of these ``lengths`` (E,), one after another in ``flat``, with -1 after the end."""
     sizes = tensor_of(lengths.cast(pl.Int64))
-    found = torch.full((len(sizes), int(sizes.max())), -1)
-    found[torch.arange(found.shape[1]) < sizes.unsqueeze(1)] = flat
-    return found
+    padded = torch.full((len(sizes), int(sizes.max())), -1)
+    padded[torch.arange(padded.shape[1]) < sizes.unsqueeze(1)] = flat
+    return padded
 
 
 def _hint(rule: Column, values: pl.Series) -> str:

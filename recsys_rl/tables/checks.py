@@ -177,8 +177,9 @@ def check_rows(name: str, log: DecisionLog, rows: Tensor) -> None:
         _refuse(name, _lists(log.rows(at), rows[at]), (*OF_LISTS, *OF_FACTORS))
     if not log.header.interface.repeats:
         _refuse_repeats(name, log, rows)
-    if log.has_propensities:
-        if len(log.header.loggers) > 1 and log.logger_logprobs is None:
+    if log.lists_propensities:
+        several = len(log.header.loggers) > 1 and not log.header.applications
+        if several and log.logger_logprobs is None:
             raise UserError(
                 f"{name} has several loggers but no column logger_logprobs: each row needs its logprob under "
                 "every logger."
@@ -218,13 +219,13 @@ def _refuse(name: str, frame: pl.DataFrame, rules: Sequence[Rule]) -> None:
 
 def _lists(log: DecisionLog, rows: Tensor) -> pl.DataFrame:
     """The frame of ``OF_LISTS`` and ``OF_FACTORS``."""
-    columns = {"row": pl.Series(rows.numpy()), "items": _column(log.items, lambda x: x >= 0)}
+    columns = {"row": pl.Series(rows.numpy()), "items": _column(log.items, lambda ids: ids >= 0)}
     for name, values in (("candidates", log.candidates), ("exclude", log.exclude)):
         if values is not None:
-            columns[name] = _column(values, lambda x: x >= 0)
+            columns[name] = _column(values, lambda ids: ids >= 0)
     if log.header.interface.repeats and log.items.shape[1] > 1:
         columns["slate"] = columns["row"]
-    if log.has_propensities:
+    if log.lists_propensities:
         columns["logprob"] = pl.Series(log.logprobs.numpy())
         columns["logger"] = pl.Series(log.loggers.numpy())
         for name, values in (

@@ -50,8 +50,10 @@ class Checksum:
 def _parts(log: DecisionLog) -> Iterator[tuple[str, Tensor]]:
     """The tensors of a log by name, each of the type that a reader gives it, without padding."""
     for name, values in tensors_of(log).items():
-        if name == "logprobs" and not log.has_propensities:
+        if name == "logprobs" and not log.lists_propensities:
             continue
+        if name == "logprobs" and log.header.applications:  # the bits of NaN differ from one to another
+            values = values.masked_fill(values.isnan(), torch.nan)
         if name in _PADDED:
             real = values >= 0
             yield f"{name} lengths", real.sum(1)

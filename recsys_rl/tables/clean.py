@@ -17,7 +17,7 @@ from recsys_rl.errors import amount, short
 from recsys_rl.tables.kinds import left_in, weighted
 from recsys_rl.tables.schema import COLUMNS, NO_COLUMN, follows
 from recsys_rl.tables.times import format_in, seconds
-from recsys_rl.tables.values import NUMBER, decimal_commas, measure, no_value, on, whole
+from recsys_rl.tables.values import NUMBER, decimal_commas, measure, no_value, on, whole_number
 from recsys_rl.types import UserError
 
 Missing = Literal["refuse", "drop"]
@@ -29,11 +29,11 @@ class Problems:
     """The problems of one source, each with its count and its first row (counted from 1)."""
 
     source: str
-    found: list[str] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
     mends: list[str] = field(default_factory=list)
 
     def add(self, text: str, mend: str) -> None:
-        self.found.append(text)
+        self.texts.append(text)
         if mend not in self.mends:
             self.mends.append(mend)
 
@@ -55,11 +55,11 @@ class Problems:
 
     def refuse(self) -> None:
         """Raise UserError with all problems, if there are any."""
-        if len(self.found) == 1:
-            raise UserError(f"{self.source}: {self.found[0]}: {self.mends[0]}.")
-        if self.found:
+        if len(self.texts) == 1:
+            raise UserError(f"{self.source}: {self.texts[0]}: {self.mends[0]}.")
+        if self.texts:
             raise UserError(
-                f"{self.source} has {len(self.found)} problems: {'; '.join(self.found)}: "
+                f"{self.source} has {len(self.texts)} problems: {'; '.join(self.texts)}: "
                 f"{'; '.join(self.mends)}."
             )
 
@@ -74,7 +74,7 @@ def dropped(lacking: Mapping[str, int], total: int) -> str:
     without = {role: f"without {'an' if role == 'item' else 'a'} {role}" for role in lacking}
     if len(lacking) == 1:
         return f"{amount(total, 'row')} {without.popitem()[1]} dropped"
-    parts = ", ".join(f"{lacking[x]:,} {text}" for x, text in without.items())
+    parts = ", ".join(f"{lacking[role]:,} {text}" for role, text in without.items())
     return f"{amount(total, 'row')} dropped ({parts})"
 
 
@@ -123,13 +123,13 @@ def clean_events(
     else:
         for role, count in lacking.items():
             problems.gaps(names[role], count, int(frame["row"][int(gaps[role].arg_true()[0])]) + 1)
-    kept = frame.filter(~gone)
-    if kept.height == 0:
+    complete = frame.filter(~gone)
+    if complete.height == 0:
         problems.refuse()
         raise UserError(f"{source} holds no events, so no users: give a log with at least one row.")
-    parsed = {"row": kept["row"]}
+    parsed = {"row": complete["row"]}
     for role in roles:
-        values, rows = kept[role], kept["row"]
+        values, rows = complete[role], complete["row"]
         if role == "event":
             parsed[role] = values
             continue
@@ -137,14 +137,14 @@ def clean_events(
         parsed[role], rule, note = parse(values, role)
         problems.bad_values(names[role], values, rows, parsed[role].is_null(), rule)
         notes += [note] if note else []
-    kept = pl.DataFrame(parsed).drop_nulls()
-    if event_weights is not None and "event" in kept.columns:
-        kept = weighted(kept, event_weights)
-    if duplicates == "sum" and "weight" not in kept.columns:
-        kept = kept.with_columns(weight=pl.lit(1.0, pl.Float32))
-    kept, note = _without_repeats(kept, problems, duplicates)
+    complete = pl.DataFrame(parsed).drop_nulls()
+    if event_weights is not None and "event" in complete.columns:
+        complete = weighted(complete, event_weights)
+    if duplicates == "sum" and "weight" not in complete.columns:
+        complete = complete.with_columns(weight=pl.lit(1.0, pl.Float32))
+    complete, note = _without_repeats(complete, problems, duplicates)
     problems.refuse()
-    return Events(kept, (*notes, *([note] if note else [])))
+    return Events(complete, (*notes, *([note] if note else [])))
 
 
 Parsed = tuple[pl.Series, str, str]
@@ -158,7 +158,7 @@ def _ids(column: pl.Series, role: str) -> Parsed:
         column = column.cast(pl.String)
     if column.dtype == pl.String and not column.str.contains(NUMBER).all():
         return column.str.strip_chars(), rule, ""
-    numbers = on(column, whole)
+    numbers = on(column, whole_number)
     return numbers.set((numbers < 0).fill_null(False), None), rule, ""
 
 
@@ -169,13 +169,15 @@ def _times(column: pl.Series, role: str) -> Parsed:
 
 def _numbers(column: pl.Series, role: str) -> Parsed:
     texts = column.dtype == pl.String
-    commas = texts and bool(on(column, lambda x, _: decimal_commas(x)).any())
+    commas = texts and bool(on(column, lambda cells, _: decimal_commas(cells)).any())
     rule = COLUMNS[role].sentence
     if texts and not commas and column.str.contains(r"\d,\d").any():
         rule += ", without commas between digits"
     if role == "weight":
         rule += f" (--weight-column {NO_COLUMN} for no weights)"
-    numbers = on(on(column, measure, commas), lambda x, _: pl.when(follows(x, COLUMNS[role])).then(x))
+    numbers = on(
+        on(column, measure, commas), lambda cells, _: pl.when(follows(cells, COLUMNS[role])).then(cells)
+    )
     return numbers, rule, "decimal commas read as points" if commas else ""
 
 
@@ -195,8 +197,8 @@ def _without_repeats(frame: pl.DataFrame, problems: Problems, how: Duplicates) -
         problems.add(text, mend + "sum or --duplicates keep-first")
         return frame, ""
     if how == "keep-first":
-        kept = frame.unique(keys, keep="first", maintain_order=True)
-        return kept, f"{more:,} repeated rows dropped"
+        distinct = frame.unique(keys, keep="first", maintain_order=True)
+        return distinct, f"{more:,} repeated rows dropped"
     merged = frame.group_by(keys, maintain_order=True).agg(
         pl.col("row").first(),
         *([pl.col("rating").mean()] if "rating" in frame.columns else []),

@@ -1,6 +1,6 @@
 """Compare two logs: unknown users and items, likes a user, and the change of popularity.
 
-Of both files only hashes of users, items and events are held in memory, 8 bytes a row each.
+Memory holds only hashes of the users, items and events of both files, 8 bytes a row each.
 """
 
 from __future__ import annotations
@@ -65,25 +65,27 @@ class Comparison:
         for name, side in (("old", old), ("new", new)):
             yield f"{name}: {side.rows:,} rows, {side.users:,} users, {side.items:,} items"
         yield (
-            f"users: {_part(new.unknown_users, new.users)} of the new log are unknown to the old one, with "
+            f"users: {_count(new.unknown_users, new.users)} of the new log are unknown to the old one, with "
             f"{_share(new.rows_of_unknown_users, new.rows)} of its rows; "
-            f"{_part(old.unknown_users, old.users)} of the old log do not come again"
+            f"{_count(old.unknown_users, old.users)} of the old log do not come again"
         )
         yield (
-            f"items: {_part(new.unknown_items, new.items)} of the new log are unknown to the old one, with "
+            f"items: {_count(new.unknown_items, new.items)} of the new log are unknown to the old one, with "
             f"{_share(new.rows_of_unknown_items, new.rows)} of its rows; "
-            f"{_part(old.unknown_items, old.items)} of the old log do not come again"
+            f"{_count(old.unknown_items, old.items)} of the old log do not come again"
         )
         like = "each row is a like" if self.like_threshold is None else f"ratings >= {self.like_threshold:g}"
         yield (
             f"likes a user (different items, median; {like}): {old.likes_a_user:,.3g} in the old log, "
             f"{new.likes_a_user:,.3g} in the new one"
         )
-        yield f"rows of the new log that the old one has already: {_part(self.repeated_rows, new.rows)}"
+        yield f"rows of the new log that the old one has already: {_count(self.repeated_rows, new.rows)}"
         yield f"popularity: {self._change()}"
         for name, moved in (("risen", self.risen), ("fallen", self.fallen)):
             if moved:
-                each = ", ".join(f"{short(x.item)} {x.before:.2%} to {x.now:.2%}" for x in moved)
+                each = ", ".join(
+                    f"{short(share.item)} {share.before:.2%} to {share.now:.2%}" for share in moved
+                )
                 yield f"most {name} (share of the rows): {each}"
 
     def _change(self) -> str:
@@ -95,7 +97,7 @@ class Comparison:
         )
 
 
-def _part(count: int, total: int) -> str:
+def _count(count: int, total: int) -> str:
     return f"{count:,} of {total:,} ({_share(count, total)})"
 
 
@@ -133,8 +135,8 @@ def compare(
     order = np.argsort(change, kind="stable")
     moved = items.select("id", before=shares[0], now=shares[1])
     risen, fallen = (
-        [x for x in order[::-1][:MOVED] if change[x] > 0],
-        [x for x in order[:MOVED] if change[x] < 0],
+        [index for index in order[::-1][:MOVED] if change[index] > 0],
+        [index for index in order[:MOVED] if change[index] < 0],
     )
     return Comparison(
         old=_side(logs[0], users, items, "old", "new", least),
@@ -156,12 +158,12 @@ def _text(file: Layout, role: str) -> pl.Expr:
 def _hashes(file: Layout, with_time: bool) -> pl.DataFrame:
     """The hashes ``user``, ``item`` and ``event`` of the rows with a user and an item, and the ``rating``."""
     parts = {role: _text(file, role).hash(seed=7) for role in ("user", "item", "time")[: 2 + with_time]}
-    found = {role: parts[role] for role in ("user", "item")}
-    found["event"] = pl.struct(x.alias(role) for role, x in parts.items()).hash(seed=7)
+    columns = {role: parts[role] for role in ("user", "item")}
+    columns["event"] = pl.struct(value.alias(role) for role, value in parts.items()).hash(seed=7)
     if "rating" in file.roles:
-        found["rating"] = file.measure(file.roles["rating"])
+        columns["rating"] = file.measure(file.roles["rating"])
     gaps = [file.gap(file.roles[role]) for role in ("user", "item")]
-    frame = file.collect(file.scan.filter(~pl.any_horizontal(gaps)).select(**found))
+    frame = file.collect(file.scan.filter(~pl.any_horizontal(gaps)).select(**columns))
     if frame.is_empty():
         path = file.table.path
         raise UserError(f"{path} holds no row with a user and an item: give a log with at least one.")
@@ -190,7 +192,7 @@ def _side(
     log: pl.DataFrame, users: pl.DataFrame, items: pl.DataFrame, own: str, other: str, least: float | None
 ) -> Side:
     """The facts of the log ``own``; ``users`` and ``items`` by ``_of_both``, ``least``: rating of a like."""
-    new_users, new_items = (x.filter(pl.col(other) == 0)[own] for x in (users, items))
+    new_users, new_items = (frame.filter(pl.col(other) == 0)[own] for frame in (users, items))
     return Side(
         rows=log.height,
         users=users.filter(pl.col(own) > 0).height,
@@ -212,8 +214,8 @@ def _likes_a_user(log: pl.DataFrame, least: float | None) -> float:
 
 def _spearman(one: Floats, two: Floats) -> float:
     """The correlation of the ranks, with the mean rank for ties; 1 if neither file has an order."""
-    ranks = [pl.Series(x).rank("average").to_numpy() for x in (one, two)]
-    spreads = [x.std() for x in ranks]
+    ranks = [pl.Series(values).rank("average").to_numpy() for values in (one, two)]
+    spreads = [rank.std() for rank in ranks]
     if 0 in spreads:
         return 1.0 if spreads[0] == spreads[1] else 0.0
     return float(((ranks[0] - ranks[0].mean()) * (ranks[1] - ranks[1].mean())).mean() / np.prod(spreads))

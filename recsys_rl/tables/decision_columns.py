@@ -42,13 +42,15 @@ def _repeated(rows: pl.Series, of_sessions: bool) -> str:
 class Table(Cells):
     """The columns of a file by their roles. Each method raises UserError with the first wrong row."""
 
-    def __init__(self, name: str, frame: pl.DataFrame, columns: Mapping[str, str]) -> None:
-        """``columns``: the name of the column of each role."""
+    def __init__(
+        self, name: str, frame: pl.DataFrame, columns: Mapping[str, str], whole: bool = True
+    ) -> None:
+        """``columns``: the name of the column of each role; ``whole``: the frame has all of the file."""
         super().__init__(name, frame)
         self.columns = columns
         self.notes: list[str] = []
-        self.whole = False  # a reward is of a whole slate of several items
-        if {"time", "session"} & columns.keys() and "step" not in self:
+        self.whole_slates = False  # a reward is of a whole slate of several items
+        if whole and {"time", "session"} & columns.keys() and "step" not in self:
             twice = ~frame.select(pl.struct(pl.all()).is_first_distinct()).to_series()
             if twice.any():
                 self.notes.append(_repeated(twice, "session" in columns))
@@ -86,7 +88,7 @@ class Table(Cells):
             return None, torch.arange(self.frame.height)
         texts = self.texts(self.columns[role]).str.strip_chars()
         known = texts.unique().sort()
-        return known.to_list(), _places(texts, known.to_list())
+        return known.to_list(), _indices(texts, known.to_list())
 
     def times(self) -> Tensor:
         """(E,) int64: microseconds, or the number of the row."""
@@ -95,13 +97,13 @@ class Table(Cells):
         column = self.columns["time"]
         series = self.filled(column)
         form = format_in(series)
-        found = on(series, seconds, form)
-        if found.has_nulls():
-            row = int(found.is_null().arg_true()[0])
+        times = on(series, seconds, form)
+        if times.has_nulls():
+            row = int(times.is_null().arg_true()[0])
             raise UserError(
                 f"{self.name}: column {column!r} has {short(series[row])} in row {row + 1}: {form.rule}."
             )
-        return (tensor_of(found.cast(pl.Float64)) * 1e6).long()
+        return (tensor_of(times.cast(pl.Float64)) * 1e6).long()
 
     def steps(self, sessions: Tensor) -> Tensor:
         """(E,) int64: the column ``step``, or the order of time (then of rows) within the session."""
@@ -112,14 +114,14 @@ class Table(Cells):
         new = torch.ones(len(ordered), dtype=torch.bool)
         new[1:] = ordered[1:] != ordered[:-1]
         first = new.nonzero().squeeze(1)[new.cumsum(0) - 1]  # of the row's session
-        found = torch.empty_like(sessions)
-        found[order] = torch.arange(len(ordered)) - first
-        if "time" not in self.columns and int(found.max()) > 0:
+        steps = torch.empty_like(sessions)
+        steps[order] = torch.arange(len(ordered)) - first
+        if "time" not in self.columns and int(steps.max()) > 0:
             self.notes.append(
                 "there is no column of steps or times, so the rows of a session are its steps in the file's "
                 "order: add a column step or time if that is not their order"
             )
-        return found
+        return steps
 
     def signal_names(self, given: bool) -> tuple[str, ...]:
         """The columns signal.NAME, else that of rewards, which comes first if the user has ``given`` it."""
@@ -141,7 +143,7 @@ class Table(Cells):
 
     def signals(self, names: Sequence[str], places: int) -> Tensor:
         """(E, K, S) float32. A number for the whole slate stands at its first place."""
-        found = []
+        signals = []
         for name in names:
             column, rule = (f"signal.{name}" if f"signal.{name}" in self else name), COLUMNS["reward"]
             if lists_of(self.filled(column)) is not None:
@@ -149,9 +151,9 @@ class Table(Cells):
             else:
                 values = torch.zeros(self.frame.height, places, dtype=torch.float64)
                 values[:, 0] = self.values(column, rule)
-                self.whole = self.whole or places > 1
-            found.append(values.float())
-        return torch.stack(found, 2)
+                self.whole_slates = self.whole_slates or places > 1
+            signals.append(values.float())
+        return torch.stack(signals, 2)
 
     @property
     def named_items(self) -> list[str]:
@@ -178,17 +180,17 @@ class Table(Cells):
         column = self.columns["propensity"]
         rule = of_propensities(column)
         values = self.values(column, rule).double()
-        found = values if rule.name == "logprob" else values.log()
+        logprobs = values if rule.name == "logprob" else values.log()
         if own is not None:
             self.refuse(
-                (found.exp() - own).abs() > 1e-4,
+                (logprobs.exp() - own).abs() > 1e-4,
                 lambda row: (
-                    f"the item of row {row + 1} has the probability {float(found[row].exp()):g} by the "
+                    f"the item of row {row + 1} has the probability {float(logprobs[row].exp()):g} by the "
                     f"column {column}, but {float(own[row]):g} among those of every item: correct one; a "
                     "list of probabilities has the order of the items' ids"
                 ),
             )
-        return found
+        return logprobs
 
     def loggers(self) -> tuple[tuple[str, ...], Tensor, Tensor | None, str]:
         """Names (P,), the logger (E,), the logprobs (E, P) under each, and a note."""
@@ -205,7 +207,7 @@ class Table(Cells):
             )  # fmt: skip
             return (" + ".join(names),), nobody, None, note
         under = torch.stack([self.values(column).double().log() for column in columns], 1)
-        return tuple(names), _places(texts, names), under, ""
+        return tuple(names), _indices(texts, names), under, ""
 
     def own_logprobs(self, logprobs: Tensor, loggers: Sequence[str], of_row: Tensor, under: Tensor) -> Tensor:
         """(E,): ``logprobs``, or those of each row's own logger if the file has no propensities.
@@ -230,7 +232,7 @@ class Table(Cells):
 
     def context(self) -> dict[str, Tensor]:
         """The pieces (E, size): numbers, lists of them, or texts, one-hot encoded in alphabetical order."""
-        found, encoded = {}, []
+        pieces, encoded = {}, []
         for name, column in named(self.frame.columns, "context.").items():
             series = self.filled(column)
             if _holds_texts(series):
@@ -240,10 +242,10 @@ class Table(Cells):
                 values = self.lists(column)
             else:
                 values = self.values(column).unsqueeze(1)
-            found[name] = values.float()
+            pieces[name] = values.float()
         if encoded:
             self.notes.append(f"texts that are one-hot encoded: {', '.join(encoded)}")
-        return found
+        return pieces
 
     def _one_hot(self, column: str, series: pl.Series) -> tuple[Tensor, list[str]]:
         """(E, n) with a 1 for the text of each row, and the n texts."""
@@ -255,7 +257,7 @@ class Table(Cells):
                 f"{short(kinds[0])}: at most {MOST_TEXTS} are one-hot encoded; merge the rare ones, give "
                 "numbers, or give the column another name to leave it out."
             )
-        return torch.nn.functional.one_hot(_places(texts, kinds), len(kinds)), kinds
+        return torch.nn.functional.one_hot(_indices(texts, kinds), len(kinds)), kinds
 
     def place_logprobs(self, places: int) -> Tensor | None:
         """(E, K) float64 of a column of lists; None without it."""
@@ -269,7 +271,7 @@ class Table(Cells):
         return self.values(column) if column in self else torch.zeros(self.frame.height, dtype=torch.bool)
 
 
-def _places(texts: pl.Series, known: Sequence[str]) -> Tensor:
+def _indices(texts: pl.Series, known: Sequence[str]) -> Tensor:
     """(E,) int64: the place of each text among the known ones."""
-    places = {text: place for place, text in enumerate(known)}
+    places = {text: index for index, text in enumerate(known)}
     return tensor_of(texts.replace_strict(places, return_dtype=pl.Int64))

@@ -30,6 +30,9 @@ class DecisionHeader:
     catalogue: str = ""  # ``catalogue_hash`` of the items; "" if it is unknown
     candidates: str = ""  # ``candidate_rule`` of a two-stage policy; "" if the whole catalogue could be shown
     estimated: int = 0  # draws from which a logger's probabilities were estimated; 0 if all are exact
+    # The loggers that are no policies of ours: only they know the probabilities of their choices, and their
+    # rows may lack them. A log of several loggers with such a one has no ``logger_logprobs``.
+    applications: tuple[str, ...] = ()
 
     @property
     def num_items(self) -> int:
@@ -52,7 +55,7 @@ class DecisionLog:
     times: Tensor  # (E,) int64: of any unit; only their order counts
     items: Tensor  # (E, K) int64, -1 padding
     # (E,) float64: of the whole action, under the policy that made the decision; NaN in every row if the log
-    # holds no propensities.
+    # holds no propensities, and in rows of header.applications that lack them.
     logprobs: Tensor
     signals: Tensor  # (E, K, S) float32: the outcome of each place; 0 at empty places
     terminated: Tensor  # (E,) bool: the user left after this step
@@ -81,12 +84,29 @@ class DecisionLog:
         """The rows at ``index`` (B,) int64, or where ``index`` (E,) bool is True."""
         if index.dtype == torch.bool:
             index = index.nonzero().squeeze(1)
-        return self.map(lambda x: x.index_select(0, index))
+        return self.map(lambda values: values.index_select(0, index))
+
+    @property
+    def num_sessions(self) -> int:
+        """G"""
+        return int((self.steps == 0).sum())
 
     @property
     def has_propensities(self) -> bool:
-        """False if the probabilities of the decisions are unknown."""
-        return not bool(self.logprobs.isnan().all())
+        """True if the probability of every decision is known."""
+        return not bool(self.logprobs.isnan().any())
+
+    @property
+    def lists_propensities(self) -> bool:
+        """True if its files have the probabilities; rows of an application may lack them."""
+        return bool(self.header.applications) or self.has_propensities
+
+    @property
+    def known_sessions(self) -> Self:
+        """The sessions in which the probability of every decision is known."""
+        _, session = self.sessions.unique_consecutive(return_inverse=True)
+        lacking = session[self.logprobs.isnan()]
+        return self.rows(~torch.isin(session, lacking)) if len(lacking) else self
 
     @property
     def shown(self) -> Tensor:
@@ -124,9 +144,11 @@ def concatenate(logs: list[DecisionLog]) -> DecisionLog:
 
 def _joined(*parts: Tensor) -> Tensor:
     """Lists of items of different widths get padding."""
-    width = max(x.shape[-1] for x in parts)
-    if parts[0].ndim == 2 and any(x.shape[1] < width for x in parts):
-        parts = tuple(torch.nn.functional.pad(x, (0, width - x.shape[1]), value=-1) for x in parts)
+    width = max(values.shape[-1] for values in parts)
+    if parts[0].ndim == 2 and any(values.shape[1] < width for values in parts):
+        parts = tuple(
+            torch.nn.functional.pad(values, (0, width - values.shape[1]), value=-1) for values in parts
+        )
     return torch.cat(parts)
 
 
@@ -140,16 +162,22 @@ def cut(log: DecisionLog, rows: int) -> Iterator[DecisionLog]:
         if stop - start > rows and len(later):
             fits = later[later <= start + rows]
             stop = int(fits[-1]) if len(fits) else int(later[0])
-        yield log if stop - start == log.num_rows else log.map(lambda x, a=start, b=stop: x[a:b])  # type: ignore[misc]
+        yield log if stop - start == log.num_rows else log.map(lambda values, a=start, b=stop: values[a:b])  # type: ignore[misc]
         start = stop
 
 
 def catalogue_hash(catalogue: Catalogue) -> str:
     """sha256 (hex) of the items: two catalogues with the same hash number the same items the same way."""
-    tensors = tensors_of(catalogue)
+    tensors = named_for_a_hash(catalogue)
     if catalogue.table_sha256:  # the table of the embeddings may be huge, and has its own hash
         del tensors["embedding"]
-    return digest({name: x.cpu() for name, x in tensors.items()}, catalogue.table_sha256)
+    return digest({name: tensor.cpu() for name, tensor in tensors.items()}, catalogue.table_sha256)
+
+
+def named_for_a_hash(catalogue: Catalogue) -> dict[str, Tensor]:
+    """The tensors of a catalogue by the names that older logs have in their hashes."""
+    once = {"attributes.genres": "genres", "attributes.year": "year"}
+    return {once.get(name, name): tensor for name, tensor in tensors_of(catalogue).items()}
 
 
 def streams_by_name(log: DecisionLog) -> dict[str, Tensor]:

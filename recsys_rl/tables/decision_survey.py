@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import polars as pl
 
 from recsys_rl.tables.checks import OF_LISTS, OF_SESSIONS, broken
+from recsys_rl.tables.context_survey import survey_context
 from recsys_rl.tables.description import Description
 from recsys_rl.tables.event_survey import EventSurvey, spread
 from recsys_rl.tables.layout import ROW, Count, Layout
@@ -15,6 +17,7 @@ from recsys_rl.tables.schema import (
     BY_NAME,
     BY_START,
     COLUMNS,
+    DECISIONS,
     Column,
     column_of,
     follows,
@@ -37,7 +40,8 @@ class DecisionSurvey(EventSurvey):
     needed = ("user", "item", "time", "session", "reward", "propensity", "policy", "candidates", "step")
 
     def __init__(self, layout: Layout) -> None:
-        names, roles = layout.table.names, {x: y for x, y in layout.roles.items() if x != "event"}
+        names = layout.table.names
+        roles = {role: name for role, name in layout.roles.items() if role in DECISIONS}
         if "session" in roles and "step" in names:
             roles["step"] = "step"
         self.by_step = "step" in roles
@@ -45,10 +49,8 @@ class DecisionSurvey(EventSurvey):
         self.whole_rows = not self.by_step and bool({"session", "time"} & roles.keys())
         self.signals = list(named(names, "signal.").values())
         self.ends = [name for name in ("terminated", "truncated") if name in names]
-        exclude = [name for name in ("exclude",) if name in names]
-        super().__init__(
-            Layout(layout.table, roles, names if self.whole_rows else (*self.signals, *exclude, *self.ends))
-        )
+        known = [name for name in names if name in _NAMES or name.startswith(_STARTS)]
+        super().__init__(Layout(layout.table, roles, names if self.whole_rows else known))
         self.inverse: pl.Expr | None = None
         self.later: set[str] = set()  # texts of the checks that follow those of the lists
         self.slate_size = 1
@@ -59,10 +61,23 @@ class DecisionSurvey(EventSurvey):
     def problems(self) -> dict[str, Count]:
         values, lists = super().problems(), self._wrong_lists()
         first = {text: values[text] for text in values if text not in self.later}
-        found = first | lists | values | self._wrong_sessions()
+        self.context = survey_context(self.layout)
+        problems = first | lists | values | self.context.problems | self._wrong_sessions()
         if "session" not in self.roles and "step" in self.layout.table.names:
-            found["steps, and no column of sessions: name it with --session-column"] = (self.rows, 1)
-        return found
+            problems["steps, and no column of sessions: name it with --session-column"] = (self.rows, 1)
+        return problems
+
+    def rewards(
+        self, ranges: Mapping[str, tuple[float, float, float]], given: bool
+    ) -> dict[str, tuple[float, float]]:
+        """The least and the largest number of each column that `ope` takes as a reward.
+
+        ``ranges``: the facts. ``given``: the user named the column of rewards.
+        """
+        names = self.signals
+        if "reward" in self.roles and (given or not names):
+            names = [self.roles["reward"]]
+        return {name: (ranges[name][0], ranges[name][2]) for name in names if name in ranges}
 
     def outcomes(self) -> None:
         """Check propensities, signals, rewards and steps."""
@@ -88,13 +103,13 @@ class DecisionSurvey(EventSurvey):
 
     def _propensities(self, name: str) -> None:
         rule = of_propensities(name)
-        found = self._value(name, rule)
-        known = found.is_finite().fill_null(False)
+        values = self._value(name, rule)
+        known = values.is_finite().fill_null(False)
         self.checks[f"column {name!r} has no finite number"] = ~known & ~self.layout.gap(name)
-        self.checks[f"column {name!r} {rule.problem}"] = known & ~follows(found, rule)
-        chances = found.exp() if rule.name == "logprob" else found
+        self.checks[f"column {name!r} {rule.problem}"] = known & ~follows(values, rule)
+        chances = values.exp() if rule.name == "logprob" else values
         self.sums["propensity" if rule.name == "logprob" else name] = pl.when(known).then(chances)
-        self.inverse = pl.when(known & follows(found, rule)).then(1 / chances)
+        self.inverse = pl.when(known & follows(values, rule)).then(1 / chances)
 
     def _outcome(self, name: str, column: Column) -> None:
         """Check rewards or signals: a number a row, or a list of them."""
@@ -121,29 +136,34 @@ class DecisionSurvey(EventSurvey):
             lists["exclude"] = layout.entries("exclude")
         kinds = layout.scan.select(**lists).collect_schema()
         if len(set(kinds.values())) > 1 or pl.List(pl.String) in kinds.values():
-            lists = {name: as_texts(x, kinds[name]) for name, x in lists.items()}
+            lists = {name: as_texts(column, kinds[name]) for name, column in lists.items()}
         scan = layout.scan.select(ROW, gap=layout.gap(item), **lists)
         there = {*lists, *(["slate"] if layout.slates else [])}
         rules = [rule for rule in OF_LISTS if there >= set(rule.needs)]
-        return layout.counted({x.problem: x.broken.fill_null(False) & ~pl.col("gap") for x in rules}, scan)
+        return layout.counted(
+            {rule.problem: rule.broken.fill_null(False) & ~pl.col("gap") for rule in rules}, scan
+        )
 
     def _wrong_sessions(self) -> dict[str, Count]:
         """The rows that break a rule of their session; all of them are compared together."""
         if "session" not in self.roles:
             return {}
-        kept = {"session": self._known("session")}
+        columns = {"session": self._known("session")}
         if self.by_step:
             step = self._value("step", COLUMNS["step"])
-            kept["step"] = pl.when(follows(step, COLUMNS["step"])).then(step).cast(pl.Int32, strict=False)
-            kept |= {} if self.layout.form is None else {"time": self.layout.seconds.cast(pl.Float64)}
+            columns["step"] = pl.when(follows(step, COLUMNS["step"])).then(step).cast(pl.Int32, strict=False)
+            columns |= {} if self.layout.form is None else {"time": self.layout.seconds.cast(pl.Float64)}
         if "user" in self.roles:
-            kept["user"] = (self._known("user") % 2**32).cast(pl.UInt32)
-        kept |= {name: self._value(name, COLUMNS[name]).fill_null(False) for name in self.ends}
+            columns["user"] = (self._known("user") % 2**32).cast(pl.UInt32)
+        columns |= {name: self._value(name, COLUMNS[name]).fill_null(False) for name in self.ends}
         keys = ["session", "step"] if self.by_step else ["session"]
-        frame = self.layout.collect(self.layout.scan.select(ROW, **kept)).drop_nulls(keys)
+        frame = self.layout.collect(self.layout.scan.select(ROW, **columns)).drop_nulls(keys)
         frame = frame.sort(*keys, maintain_order=True)  # of two equal rows the later one is the repeat
         wrong = list(broken(frame, [rule for rule in OF_SESSIONS if rule.problem]))
-        return {rule.problem: (int(x.sum()), int(frame[ROW].filter(x).to_numpy().min())) for rule, x in wrong}
+        return {
+            rule.problem: (int(broken.sum()), int(frame[ROW].filter(broken).to_numpy().min()))
+            for rule, broken in wrong
+        }
 
     def _known(self, role: str) -> pl.Expr:
         """The hash of an id, null where there is none."""
@@ -159,11 +179,13 @@ class DecisionSurvey(EventSurvey):
             return {}
         text = "rows that repeat an earlier row in every column"
         self.mends[text] = "remove copies"
-        count = self.layout.repeats([self.layout.hash(x) for x in self.layout.table.names], pl.lit(False))
+        count = self.layout.repeats(
+            [self.layout.hash(name) for name in self.layout.table.names], pl.lit(False)
+        )
         return {text: count} if count[0] else {}
 
     def facts(self) -> Description:
-        found, more = super().facts(), dict[str, Any](slate_size=self.slate_size or 1)
+        facts, more = super().facts(), dict[str, Any](slate_size=self.slate_size or 1)
         if "candidates" in self.roles:
             lists = self.layout.entries(self.roles["candidates"])
             offered = self.layout.scan.select(item=lists).explode("item")
@@ -174,5 +196,5 @@ class DecisionSurvey(EventSurvey):
             more["inverse_propensity"] = self.layout.collect(
                 self.layout.scan.select(self.inverse.mean())
             ).item()
-        others = tuple(x for x in found.others if x not in _NAMES and not x.startswith(_STARTS))
-        return replace(found, others=others, **more)
+        others = tuple(name for name in facts.others if name not in _NAMES and not name.startswith(_STARTS))
+        return replace(facts, others=others, **more)

@@ -30,12 +30,13 @@ from recsys_rl.tables.read import TableFile, open_table
 from recsys_rl.tables.schema import (
     BY_NAME,
     BY_START,
+    CONTEXT_HINT,
     DECISIONS,
     columns_text,
     not_read,
     plain_name,
 )
-from recsys_rl.tables.values import NUMBER, on, whole
+from recsys_rl.tables.values import NUMBER, on, whole_number
 from recsys_rl.types import Catalogue, Interface, UserError
 
 WINDOW = 50  # items of the history that reward models see
@@ -57,9 +58,9 @@ class DecisionTable:
     sessions: tuple[str, ...] | None = None  # ids as text by number of the session; None: a row is a session
     session_column: str = ""  # "" without sessions
     probabilities: Tensor | None = None  # (E, I) float64 of every item under the logger, if they are known
-    whole: bool = False  # True if the rewards are of whole slates, and stand at the first place
+    whole_slates: bool = False  # True if the rewards are of whole slates, and stand at the first place
     notes: tuple[str, ...] = ()
-    place: Callable[[int], str] = row_name  # the words for a row of the file, from 0
+    name_of_row: Callable[[int], str] = row_name  # the words for a row of the file, from 0
 
 
 def read_table(
@@ -76,7 +77,9 @@ def read_table(
     with lines_of(table):
         read = _read(table, given or {}, items)
     # Without the text, which may be large: the file is opened again for an error.
-    return dataclasses.replace(read, place=lambda row: about(open_table(path, separator), row_name(row)))
+    return dataclasses.replace(
+        read, name_of_row=lambda row: about(open_table(path, separator), row_name(row))
+    )
 
 
 def _read(table: TableFile, given: Mapping[str, str | None], items: str | Path | None) -> DecisionTable:
@@ -86,9 +89,9 @@ def _read(table: TableFile, given: Mapping[str, str | None], items: str | Path |
     shown = read.ids("item")  # (E,) lists of text
     places = read.places(shown)
     offered = read.ids("candidates") if "candidates" in columns else None
-    parts = [x.explode() for x in (shown, offered) if x is not None]
+    parts = [lists.explode() for lists in (shown, offered) if lists is not None]
     every = pl.concat([*parts, pl.Series(read.named_items, dtype=pl.String)]).unique()
-    names, text_ids = _ordered(every)
+    names, text_ids = ordered_ids(every)
     texts = tuple(map(str, names))
     facts = ItemFacts() if items is None else read_items(items, columns["item"], text_ids)
     if "step" in read and "session" not in columns:
@@ -123,7 +126,7 @@ def _read(table: TableFile, given: Mapping[str, str | None], items: str | Path |
         candidates=None if offered is None else spread(offered.list.len(), _rows_of(offered, names)),
     )
     order = torch.from_numpy(np.lexsort((log.steps.numpy(), log.sessions.numpy())))
-    log = _ended(log.rows(order))
+    log = ended(log.rows(order))
     with ids_of_file(name, texts, sessions, users):
         check_rows(name, log, order + 1)
     shares = log.items.flatten().bincount(minlength=len(names)).float() / log.num_rows
@@ -135,15 +138,15 @@ def _read(table: TableFile, given: Mapping[str, str | None], items: str | Path |
         sessions=None if sessions is None else tuple(sessions),
         session_column=columns.get("session", ""),
         probabilities=None if probabilities is None else probabilities[order],
-        whole=read.whole,
-        notes=tuple(filter(None, [*notes, facts.note, note, *(about(table, x) for x in read.notes)])),
+        whole_slates=read.whole_slates,
+        notes=tuple(filter(None, [*notes, facts.note, note, *(about(table, text) for text in read.notes)])),
     )
 
 
 def _opened(table: TableFile, given: Mapping[str, str | None]) -> tuple[Table, tuple[str, ...], list[str]]:
     """The table with its columns by role, the names of its signals, and notes. Raises UserError."""
     name, columns = one_line(table.path), roles_of(table, given, DECISIONS, ("item",))
-    both = [x for x in table.names if plain_name(x) in ("propensity", "logprob")]
+    both = [name for name in table.names if plain_name(name) in ("propensity", "logprob")]
     if len(both) > 1 and given.get("propensity") is None:
         raise UserError(f"{name} has both {both[0]} and {both[1]}: give --propensity-column.")
     frame = table.collect(table.texts(table.names))
@@ -151,7 +154,7 @@ def _opened(table: TableFile, given: Mapping[str, str | None]) -> tuple[Table, t
         raise UserError(f"{name} holds no decisions: give a log with at least one row.")
     read = Table(name, frame, columns)
     signals = read.signal_names(given.get("reward") is not None)
-    return read, signals, [columns_text(columns), _unread(table.names, columns), table.note]
+    return read, signals, [columns_text(columns), unread(table.names, columns), table.note]
 
 
 def _interface(
@@ -159,7 +162,7 @@ def _interface(
 ) -> Interface:
     """The interface of sessions of up to ``length`` steps, which show ``places`` of ``number`` items each."""
     return Interface(
-        context=(("clock", 1), *((piece, x.shape[1]) for piece, x in pieces.items())),
+        context=(("clock", 1), *((piece, values.shape[1]) for piece, values in pieces.items())),
         action_sizes=(number,),
         slate_size=places,
         repeats=True,
@@ -169,11 +172,10 @@ def _interface(
     )
 
 
-def _unread(names: Sequence[str], columns: Mapping[str, str]) -> str:
+def unread(names: Sequence[str], columns: Mapping[str, str]) -> str:
     """A note about the columns that are neither in ``columns`` nor known by their name."""
-    known = [x for x in names if x in BY_NAME or x.startswith(BY_START)]
-    hint = " (what a policy knew is read from columns context.NAME)"
-    return not_read(names, {*known, *columns.values()}, hint)
+    known = [name for name in names if name in BY_NAME or name.startswith(BY_START)]
+    return not_read(names, {*known, *columns.values()}, CONTEXT_HINT)
 
 
 @contextlib.contextmanager
@@ -182,24 +184,24 @@ def ids_of_file(
     items: Sequence[str],
     sessions: Sequence[str] | None,
     users: Sequence[str] | None = None,
-    place: Callable[[int], str] = row_name,
+    name_of_row: Callable[[int], str] = row_name,
 ) -> Iterator[None]:
     """Give errors inside the block the ids of the file in place of our numbers.
 
     Args:
         name: the file's, which an error may begin with. It is left as it is.
         sessions: None if the file has none: then each session is a row.
-        place: the words for a row.
+        name_of_row: the words for a row.
     """
 
-    def put(found: re.Match[str]) -> str:
-        item, user, other, of_session, session = found.groups()
+    def put(match: re.Match[str]) -> str:
+        item, user, other, of_session, session = match.groups()
         if item is not None:
             return f"item {short(items[int(item)])}"
         if user is not None:
-            return f"users {short(users[int(user)])} and {short(users[int(other)])}" if users else found[0]
+            return f"users {short(users[int(user)])} and {short(users[int(other)])}" if users else match[0]
         if sessions is None:
-            return place(int(session))
+            return name_of_row(int(session))
         return f"{of_session} {short(sessions[int(session)])}"
 
     try:
@@ -213,10 +215,10 @@ def ids_of_file(
 _NUMBERS = re.compile(r"\bitem (\d+)|\busers (\d+) and (\d+)|\b((?:step 0 of )?[Ss]ession) (\d+)")
 
 
-def _ordered(ids: pl.Series) -> tuple[list[object], bool]:
+def ordered_ids(ids: pl.Series) -> tuple[list[object], bool]:
     """The distinct ids in ascending order, as numbers if all are, and whether they are texts."""
     if ids.str.contains(NUMBER).all():
-        numbers = on(ids, whole)
+        numbers = on(ids, whole_number)
         if not numbers.has_nulls():
             return numbers.unique().sort().to_list(), False
     return ids.sort().to_list(), True
@@ -226,12 +228,12 @@ def _rows_of(lists: pl.Series, names: Sequence[object]) -> Tensor:
     """(n,) int64: the place of each id of the lists, one list after another."""
     flat = lists.explode()
     if names and not isinstance(names[0], str):
-        flat = on(flat, whole)
-    places = {name: place for place, name in enumerate(names)}
+        flat = on(flat, whole_number)
+    places = {name: index for index, name in enumerate(names)}
     return tensor_of(flat.replace_strict(places, return_dtype=pl.Int64))
 
 
-def _ended(log: DecisionLog) -> DecisionLog:
+def ended(log: DecisionLog) -> DecisionLog:
     """The log in which the last row of a session, if it has no end, is truncated."""
     last = torch.ones(log.num_rows, dtype=torch.bool)
     last[:-1] = log.sessions[1:] != log.sessions[:-1]
@@ -268,7 +270,7 @@ def single_decisions(
         context: pieces of the observation, (E, size) each.
     """
     number = len(users)
-    given = {name: x.float() for name, x in (context or {}).items()}
+    given = {name: values.float() for name, values in (context or {}).items()}
     interface = _interface(catalogue.num_items, 1, 1, given, (signal,))
     order = torch.arange(number)
     log = DecisionLog(

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from recsys_rl.errors import amount, listed
-from recsys_rl.tables.schema import COLUMNS
+from recsys_rl.tables.learnable import DecisionFacts
+from recsys_rl.tables.schema import COLUMNS, CONTEXT_HINT, columns_text
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Description:
     slate_size: int = 1
     problems: tuple[Problem, ...] = ()
     others: tuple[str, ...] = ()  # columns without a role
+    learnable: DecisionFacts | None = None  # what of a log of decisions decides who can learn from it
     note: str = ""  # how the file was read: without a header, in another encoding
 
     @property
@@ -54,11 +56,12 @@ class Description:
 
     def lines(self) -> Iterator[str]:
         """The description for people."""
-        yield "columns: " + ", ".join(f"{role} = {name}" for role, name in self.columns.items())
+        yield columns_text(self.columns)
         if self.note:
             yield f"the file is {self.note}"
         if self.others:
-            yield f"columns without a known role: {listed(self.others)}"
+            hint = "" if self.learnable is None else CONTEXT_HINT
+            yield f"columns without a known role: {listed(self.others)}{hint}"
         lacking = [role for role in ("user", "item") if role not in self.columns]
         if lacking:
             options = " and ".join(COLUMNS[role].option for role in lacking)
@@ -92,9 +95,9 @@ class Description:
         yield f"problems: {len(self.problems)}" if self.problems else "problems: none"
         for problem in self.problems:
             line = problem.first_line
-            place = f"row {problem.first_row:,}" if line is None else f"line {line:,}"
+            location = f"row {problem.first_row:,}" if line is None else f"line {line:,}"
             mend = f" ({problem.mend})" if problem.mend else ""
-            yield f"  {problem.text}: {amount(problem.count, 'row')}, the first is {place}{mend}"
+            yield f"  {problem.text}: {amount(problem.count, 'row')}, the first is {location}{mend}"
 
     def _expected(self) -> str:
         """The expectation of 1/p: the number of actions that the policy could take."""

@@ -93,7 +93,7 @@ class EventSurvey:
             kinds=kinds,
             events_of_item=spread(self.ids.get("item")),
             most_frequent=self.most_frequent(),
-            others=tuple(x for x in layout.table.names if x not in columns.values()),
+            others=tuple(name for name in layout.table.names if name not in columns.values()),
             note=layout.table.note,
         )
 
@@ -117,15 +117,19 @@ class EventSurvey:
         top, count = items.sort("count", "value", descending=[True, False]).row(0)
         of_row = self.of_slates() if self.layout.slates else self.layout.scan.select(self.roles["item"])
         (kind,) = of_row.collect_schema().values()
-        found = self.layout.collect(of_row.filter(hashed(pl.first(), kind) == top).head(1))
-        return str(found.item()), count
+        value = self.layout.collect(of_row.filter(hashed(pl.first(), kind) == top).head(1))
+        return str(value.item()), count
 
     def ranges(self) -> dict[str, tuple[float, float, float]]:
         """The lowest number, the mean and the highest of each column of numbers."""
         # Columns first: in one step with the sums, each of the four would parse the texts again.
-        numbers = self.layout.scan.select(x.alias(name) for name, x in self.sums.items())
+        numbers = self.layout.scan.select(total.alias(name) for name, total in self.sums.items())
         kinds = numbers.collect_schema()
-        sums = [x.alias(f"{k} {name}") for name in self.sums for k, x in enumerate(_sums(name, kinds[name]))]
+        sums = [
+            total.alias(f"{k} {name}")
+            for name in self.sums
+            for k, total in enumerate(_sums(name, kinds[name]))
+        ]
         row = self.layout.collect(numbers.select(sums)).row(0) if sums else ()
         each = {name: row[4 * k : 4 * k + 4] for k, name in enumerate(self.sums)}
         return {name: (low, total / n, high) for name, (low, total, high, n) in each.items() if n}
@@ -139,7 +143,7 @@ class EventSurvey:
         scan = self.layout.scan.filter(~self.layout.gap(name))
         if self.layout.counts(texts.hash(), scan).height > MOST:
             return {}
-        return dict(sorted(self.layout.counts(texts, scan).iter_rows(), key=lambda x: (-x[1], x[0])))
+        return dict(sorted(self.layout.counts(texts, scan).iter_rows(), key=lambda row: (-row[1], row[0])))
 
     def policies(self) -> dict[str, int]:
         """The rows of each logging policy."""
@@ -152,15 +156,19 @@ class EventSurvey:
         """The first and the last time in seconds."""
         if self.layout.form is None:
             return None
-        found = self.layout.seconds.cast(pl.Float64)
-        first, last = self.layout.collect(self.layout.scan.select(a=found.min(), b=found.max())).row(0)
+        seconds = self.layout.seconds.cast(pl.Float64)
+        first, last = self.layout.collect(self.layout.scan.select(a=seconds.min(), b=seconds.max())).row(0)
         return None if first is None else (first, last)
 
     def sessions(self) -> int | None:
         """The number of sessions; an id may count the sessions of one user."""
         if "session" not in self.roles:
             return None
-        whose = [self.layout.hash(self.roles[x]).alias(x) for x in ("user", "session") if x in self.roles]
+        whose = [
+            self.layout.hash(self.roles[role]).alias(role)
+            for role in ("user", "session")
+            if role in self.roles
+        ]
         return int(self.layout.collect(self.layout.scan.select(whose).unique().select(pl.len())).item())
 
     def repeats(self) -> dict[str, Count]:
@@ -175,16 +183,16 @@ class EventSurvey:
 
     def alone(self) -> dict[str, Count]:
         """The rows of a log of one user, or of one item."""
-        totals = {role: x["count"][0] for role, x in self.ids.items() if x.height == 1}
+        totals = {role: counts["count"][0] for role, counts in self.ids.items() if counts.height == 1}
         return {f"all rows with a value have the same {role}": (n, 1) for role, n in totals.items() if n > 1}
 
-    def listed(self, found: Mapping[str, Count]) -> tuple[Problem, ...]:
+    def listed(self, counts: Mapping[str, Count]) -> tuple[Problem, ...]:
         table = self.layout.table
         return tuple(
             Problem(
                 text, count, row, None if table.raw is None else table.line(row), self.mends.get(text, "")
             )
-            for text, (count, row) in found.items()
+            for text, (count, row) in counts.items()
         )
 
 

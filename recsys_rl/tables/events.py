@@ -24,7 +24,7 @@ from recsys_rl.tables.kinds import about_kinds, kinds_in
 from recsys_rl.tables.lines import lines_of
 from recsys_rl.tables.read import HEADLESS, TableFile, has_header, open_table
 from recsys_rl.tables.schema import COLUMNS, EVENTS, NO_COLUMN, columns_text, find_columns, not_read
-from recsys_rl.types import InteractionLog, UserError
+from recsys_rl.types import InteractionLog, UserError, genres_and_year
 from recsys_rl.utils.user_hashes import drawn_order
 
 
@@ -204,7 +204,7 @@ def _number(
     ).sort("user", "time", "item", maintain_order=True)
     names = item_keys.to_list()
     is_text = item_keys.dtype == pl.String
-    genre_rows, genre_names = _multi_hot([facts.genres.get(name, ()) for name in names])
+    genres = sorted({genre for name in names for genre in facts.genres.get(name, ())})
     return InteractionLog(
         users=_tensor(frame["user"], np.int64),
         items=_tensor(frame["item"], np.int64),
@@ -213,15 +213,13 @@ def _number(
         user_ids=_source_ids(user_keys),
         item_ids=_source_ids(item_keys),
         titles=tuple(facts.titles.get(name, name if is_text else f"item {name}") for name in names),
-        genres=genre_rows,
-        genre_names=genre_names,
-        year=torch.tensor([facts.years.get(name, float("nan")) for name in names], dtype=torch.float32),
         source=source,
         rating_range=rating_range or (observed_range(frame["rating"]) if has_rating else (0.0, 1.0)),
         weights=_tensor(frame["weight"], np.float32) if has_weight else None,
         user_names=tuple(user_keys.to_list()) if user_keys.dtype == pl.String else (),
         item_names=tuple(names) if is_text else (),
-        attributes=facts.tensors(names),
+        attributes=facts.tensors(names) | facts.genres_and_years(names, genres),
+        features=genres_and_year(genres),
         timed=timed,
     )
 
@@ -241,17 +239,6 @@ def _rank(ids: pl.Series) -> tuple[pl.Series, pl.Series]:
 
 def _source_ids(keys: pl.Series) -> Tensor:
     return torch.arange(keys.len()) if keys.dtype == pl.String else _tensor(keys, np.int64)
-
-
-def _multi_hot(rows: list[Sequence[str]]) -> tuple[Tensor, tuple[str, ...]]:
-    """(I, G) flags, and the G names in alphabetical order."""
-    names = tuple(sorted({name for row in rows for name in row}))
-    columns = {name: column for column, name in enumerate(names)}
-    flags = torch.zeros(len(rows), len(names))  # (I, G)
-    for item, row in enumerate(rows):
-        for name in row:
-            flags[item, columns[name]] = 1.0
-    return flags, names
 
 
 def _tensor(column: pl.Series, dtype: type) -> Tensor:

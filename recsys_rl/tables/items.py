@@ -1,4 +1,4 @@
-"""Facts about the items of a log: a file of titles, genres, years, attributes, and a catalogue of it."""
+"""Facts about the items of a log: a file of titles, genres, attributes, vectors, and a catalogue of it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from recsys_rl.errors import listed, one_line, short
+from recsys_rl.tables.cells import Cells
 from recsys_rl.tables.read import open_table
-from recsys_rl.tables.schema import ITEMS, common_names, find_columns, plain_name
-from recsys_rl.tables.values import no_value, on, whole
-from recsys_rl.types import Catalogue, UserError
+from recsys_rl.tables.schema import COLUMNS, ITEMS, common_names, find_columns, plain_name
+from recsys_rl.tables.values import no_value, on, whole_number
+from recsys_rl.types import Catalogue, UserError, genres_and_year
 
 MOST_GENRES = 100  # the most frequent are kept
 ALWAYS_CLASSES = {"creator"}  # numbers in these columns are names, too
@@ -28,6 +29,8 @@ links, descriptions and codes are not attributes that items share."""
 MOST_ALONE = 256  # items without a known fact that get a feature each
 MOST_CLASSES = 50
 
+EMBEDDING = "embedding"
+"""The column with the vector of each item, a list of numbers."""
 _HEADLESS = ("item", "title", "genres")
 _YEAR = r"\b(1[89]\d\d|20\d\d)\b"
 
@@ -41,6 +44,7 @@ class ItemFacts:
     genres: Mapping[Any, Sequence[str]] = field(default_factory=dict)
     years: Mapping[Any, float] = field(default_factory=dict)
     attributes: Mapping[str, Mapping[Any, Any]] = field(default_factory=dict)  # by column, then id
+    embeddings: Mapping[Any, Tensor] = field(default_factory=dict)  # (D,) float32 each; {} or of every id
     note: str = ""
 
     def gaps(self, ids: Sequence[Any]) -> str:
@@ -48,7 +52,9 @@ class ItemFacts:
 
         Columns without any value are left out.
         """
-        lacking = {name: sum(id_ not in x for id_ in ids) for name, x in self.attributes.items() if x}
+        lacking = {
+            name: sum(id_ not in values for id_ in ids) for name, values in self.attributes.items() if values
+        }
         parts = ", ".join(f"{name} ({count:,})" for name, count in lacking.items() if count)
         filled = "filled with the mean of the others, or for texts with a class of its own"
         return f"items without a value: {parts}, {filled}" if parts else ""
@@ -59,6 +65,16 @@ class ItemFacts:
             name: encoded([values.get(id_) for id_ in ids], name in ALWAYS_CLASSES)
             for name, values in self.attributes.items()
         }
+
+    def genres_and_years(self, ids: Sequence[Any], names: Sequence[str]) -> dict[str, Tensor]:
+        """Genres (I, G) of these items, 0 or 1, in the order of ``names``; years (I,), NaN if unknown."""
+        columns = {name: column for column, name in enumerate(names)}
+        genres = torch.zeros(len(ids), len(names))
+        for row, id_ in enumerate(ids):
+            for name in columns.keys() & self.genres.get(id_, ()):
+                genres[row, columns[name]] = 1.0
+        years = [self.years.get(id_, math.nan) for id_ in ids]
+        return {"genres": genres, "year": torch.tensor(years, dtype=torch.float32)}
 
 
 def read_items(path: str | Path, item_column: str, text_ids: bool) -> ItemFacts:
@@ -80,8 +96,9 @@ def read_items(path: str | Path, item_column: str, text_ids: bool) -> ItemFacts:
         )
     frame = table.rows(list(dict.fromkeys(names)))
     ids = frame[fits[0]].cast(pl.String).str.strip_chars()
-    keys = ids if text_ids else on(ids, whole)
-    frame = frame.with_columns(keys.alias("\0id")).drop_nulls("\0id")
+    keys = ids if text_ids else on(ids, whole_number)
+    vectors = _vectors(one_line(path), frame)
+    frame = frame.with_columns(keys.alias("\0id")).with_row_index("\0row").drop_nulls("\0id")
     rows = frame.height
     frame = frame.unique("\0id", keep="first", maintain_order=True)
     known = frame["\0id"].to_list()
@@ -93,15 +110,18 @@ def read_items(path: str | Path, item_column: str, text_ids: bool) -> ItemFacts:
     unclear = [text for text in texts.values() if _year(text) is None]
     if "year" not in roles:
         years = {
-            id_: float(found[1]) for id_, text in titles.items() if (found := re.search(r"\((\d{4})\)", text))
+            id_: float(match[1]) for id_, text in titles.items() if (match := re.search(r"\((\d{4})\)", text))
         }
-    others = [name for name in others if name not in roles.values()]
+    others = [name for name in others if name not in roles.values() and name != EMBEDDING]
     columns = {name: _column(frame, name) for name in others}
     own = [name for name, values in columns.items() if _nearly_unique(values.values(), name)]
-    others, columns = [x for x in others if x not in own], {x: columns[x] for x in others if x not in own}
+    others, columns = (
+        [name for name in others if name not in own],
+        {name: columns[name] for name in others if name not in own},
+    )
     endless = {name: infinite for name in others if (infinite := _infinite(columns[name], name))}
     for name, infinite in endless.items():
-        columns[name] = {id_: x for id_, x in columns[name].items() if id_ not in infinite}
+        columns[name] = {id_: value for id_, value in columns[name].items() if id_ not in infinite}
     said_of = ", ".join(f"{short(name)} ({len(infinite):,})" for name, infinite in endless.items())
     notes = [
         table.note,
@@ -117,8 +137,24 @@ def read_items(path: str | Path, item_column: str, text_ids: bool) -> ItemFacts:
         genres=_most_frequent({id_: _split(value) for id_, value in genres.items()}),
         years=years,
         attributes={re.sub(r"\W+", "_", name): values for name, values in columns.items()},
+        embeddings={}
+        if vectors is None
+        else dict(zip(known, vectors[frame["\0row"].to_list()], strict=True)),
         note=f"{len(known):,} items in {one_line(Path(path).name)}" + f" ({said})" * bool(said),
     )
+
+
+def _vectors(name: str, frame: pl.DataFrame) -> Tensor | None:
+    """(n, D) float32 of the column ``embedding``; None without it.
+
+    Raises UserError for a row without a vector, or with one of another length, and for single numbers.
+    """
+    if EMBEDDING not in frame.columns or not frame.height:
+        return None
+    vectors = Cells(name, frame).lists(EMBEDDING, rule=COLUMNS["context."])
+    if vectors.shape[1] < 2:
+        raise UserError(f"{name}: {EMBEDDING!r} holds single values: give a list of at least two numbers.")
+    return vectors.float()
 
 
 def _column(frame: pl.DataFrame, name: str | None) -> dict[Any, Any]:
@@ -156,14 +192,14 @@ def _infinite(values: Mapping[Any, Any], name: str) -> set[Any]:
 
 
 def _year(value: object) -> float | None:
-    found = re.search(_YEAR, str(value))
-    return None if found is None else float(found[1])
+    match = re.search(_YEAR, str(value))
+    return None if match is None else float(match[1])
 
 
 def _split(value: object) -> list[str]:
     """The names in a list, or in a text that separates them by | , or ;"""
     parts: Iterable[Any] = value if isinstance(value, list) else re.split(r"[|;,]", str(value).strip("[]"))
-    names = (str(part).strip().strip("'\"") for part in parts)
+    names = (str(name).strip().strip("'\"") for name in parts)
     return [name for name in dict.fromkeys(names) if name and name != "(no genres listed)"]
 
 
@@ -172,8 +208,8 @@ def _most_frequent(genres: Mapping[Any, list[str]]) -> dict[Any, list[str]]:
     for row in genres.values():
         for name in row:
             count[name] = count.get(name, 0) + 1
-    kept = set(sorted(count, key=lambda name: (-count[name], name))[:MOST_GENRES])
-    return {id_: [name for name in row if name in kept] for id_, row in genres.items()}
+    frequent = set(sorted(count, key=lambda name: (-count[name], name))[:MOST_GENRES])
+    return {id_: [name for name in row if name in frequent] for id_, row in genres.items()}
 
 
 def encoded(values: Sequence[Any], classes: bool = False) -> Tensor:
@@ -198,16 +234,15 @@ def encoded(values: Sequence[Any], classes: bool = False) -> Tensor:
 def catalogue_of_items(ids: Sequence[object], facts: ItemFacts, shown: Tensor, source: str) -> Catalogue:
     """The catalogue of the items ``ids`` (I,); its embedding holds what is known of them.
 
-    That is: genres, standardised numbers, and classes one by one. Without any fact each of up to MOST_ALONE
-    items has a feature of its own. ``shown`` (I,) float32, the share of rows that show an item, is the
-    popularity; no reward of the log is in a feature, so that cross-fitting leaks nothing.
+    That is: the embeddings of the file as they are; else genres, standardised numbers, and classes one by
+    one. Without any fact each of up to MOST_ALONE items has a feature of its own. ``shown`` (I,) float32, the
+    share of rows that show an item, is the popularity; no reward of the log is in a feature, so that
+    cross-fitting leaks nothing.
     """
     number = len(ids)
     names = tuple(sorted({name for row in facts.genres.values() for name in row}))
-    genres = torch.tensor([[float(name in facts.genres.get(id_, ())) for name in names] for id_ in ids]).view(
-        number, len(names)
-    )
-    parts = [genres] if names else []
+    known = facts.genres_and_years(ids, names)
+    parts = [known["genres"]] if names else []
     for values in facts.tensors(ids).values():
         if values.is_floating_point():
             parts.append(((values - values.mean()) / values.std().clamp_min(1e-6)).nan_to_num().unsqueeze(1))
@@ -216,21 +251,24 @@ def catalogue_of_items(ids: Sequence[object], facts: ItemFacts, shown: Tensor, s
     if not parts and number <= MOST_ALONE:
         parts = [torch.eye(number)]
     embedding = torch.cat([*parts, torch.zeros(number, 2)], 1)  # never of size 1, as single pieces are
+    if facts.embeddings:
+        embedding = torch.stack([facts.embeddings[id_] for id_ in ids])
     return Catalogue(
         embedding=embedding,
         item_ids=torch.tensor(ids) if number and isinstance(ids[0], int) else torch.arange(number),
         titles=tuple(str(facts.titles.get(id_, id_)) for id_ in ids),
-        genres=genres,
-        genre_names=names,
         popularity=shown,
         quality=torch.zeros(number),
-        year=torch.tensor([facts.years.get(id_, float("nan")) for id_ in ids]),
         available=torch.ones(number, dtype=torch.bool),
         source=source,
+        attributes=known,
+        features=genres_and_year(names),
     )
 
 
 def knows_items(catalogue: Catalogue) -> bool:
     """True if the embedding of ``catalogue_of_items`` holds more than the identity of an item."""
-    of = catalogue.embedding[:, :-2]
+    of, rest = catalogue.embedding[:, :-2], catalogue.embedding[:, -2:]
+    if bool(rest.any()):  # embeddings of a file; others end with two zeros
+        return True
     return of.shape[1] > 0 and not (len(of) == of.shape[1] and torch.equal(of, torch.eye(len(of))))

@@ -22,24 +22,24 @@ def parse_event_weights(text: str | None) -> dict[str, float] | None:
     """
     if text is None:
         return None
-    found: dict[str, float] = {}
-    for part in text.split(","):
-        kind, equals, number = (x.strip() for x in part.rpartition("="))
+    weights: dict[str, float] = {}
+    for pair in text.split(","):
+        kind, equals, number = (piece.strip() for piece in pair.rpartition("="))
         try:
             weight = float(number)
         except ValueError:
             weight = math.nan
         if not equals or not kind or not 0 <= weight < math.inf:
             raise UserError(
-                f"--event-weights {short(part)} is not KIND=NUMBER with a number of at least 0: give them as "
+                f"--event-weights {short(pair)} is not KIND=NUMBER with a number of at least 0: give them as "
                 "in view=0,cart=1,purchase=3."
             )
-        if kind in found:
+        if kind in weights:
             raise UserError(f"--event-weights names the kind {short(kind)} twice: give one weight.")
-        found[kind] = weight
-    if not any(found.values()):
+        weights[kind] = weight
+    if not any(weights.values()):
         raise UserError("--event-weights leaves out every kind: give at least one a weight above 0.")
-    return found
+    return weights
 
 
 def kinds_in(column: pl.Series) -> dict[str, int] | None:

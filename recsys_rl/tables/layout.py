@@ -103,7 +103,7 @@ class Layout:
         lists = [pl.col(name).str.contains(LIST).any().alias(f"0{name}") for name in names]
         commas = [decimal_commas(pl.col(name)).alias(f"1{name}") for name in names]
         row = self.collect(self.scan.select(*lists, *commas)).row(0, named=True) if names else {}
-        return {x for x in names if row[f"0{x}"]}, {x for x in names if row[f"1{x}"]}
+        return {name for name in names if row[f"0{name}"]}, {name for name in names if row[f"1{name}"]}
 
     def gap(self, name: str) -> pl.Expr:
         """True in a row without a value."""
@@ -140,7 +140,7 @@ class Layout:
     def counted(self, checks: Mapping[str, pl.Expr], scan: pl.LazyFrame | None = None) -> dict[str, Count]:
         """The rows for which each check is true, without those of which there are none."""
         each = (self.scan if scan is None else scan).select(
-            ROW, *(x.alias(name) for name, x in checks.items())
+            ROW, *(check.alias(name) for name, check in checks.items())
         )
         totals = [pl.col(name).sum().alias(f"0{name}") for name in checks]
         firsts = [pl.when(name).then(ROW).min().alias(f"1{name}") for name in checks]
@@ -149,12 +149,12 @@ class Layout:
 
     def counts(self, values: pl.Expr, scan: pl.LazyFrame | None = None) -> pl.DataFrame:
         """Each distinct ``value`` but null, and its ``count``. Give hashes, which take 8 bytes each."""
-        found = (self.scan if scan is None else scan).select(value=values).drop_nulls().group_by("value")
-        return self.collect(found.agg(pl.len().alias("count")))
+        groups = (self.scan if scan is None else scan).select(value=values).drop_nulls().group_by("value")
+        return self.collect(groups.agg(pl.len().alias("count")))
 
     def repeats(self, keys: Sequence[pl.Expr], gap: pl.Expr) -> Count:
         """The rows whose ``keys`` an earlier row has; one with a ``gap`` repeats no other. 8 bytes each."""
-        key = pl.struct(x.alias(str(k)) for k, x in enumerate(keys)).hash(seed=7)
+        key = pl.struct(value.alias(str(k)) for k, value in enumerate(keys)).hash(seed=7)
         rows = self.collect(self.scan.filter(~gap).select(ROW, key=key))
         ordered = rows["key"].sort()
         again = ordered.filter(ordered == ordered.shift())

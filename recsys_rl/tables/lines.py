@@ -17,12 +17,14 @@ _ROWS = re.compile(rf"""(?<!\w)(?:'[^']*'|"[^"]*")|\b(Row|row)(s?) {_NUMBER}(?: 
 def in_lines(text: str, line: Callable[[int], int]) -> str:
     """``text`` with `line 5` for `row 4`, also `rows 4 and 7`; ``line`` of a row, both from 1."""
 
-    def put(found: re.Match[str]) -> str:
-        word, plural, *numbers = found.groups()
+    def put(match: re.Match[str]) -> str:
+        word, plural, *numbers = match.groups()
         if word is None:
-            return found[0]
+            return match[0]
         shown = [
-            f"{line(int(x.replace(',', ''))):{',' if ',' in x else ''}}" for x in numbers if x is not None
+            f"{line(int(number.replace(',', ''))):{',' if ',' in number else ''}}"
+            for number in numbers
+            if number is not None
         ]
         return f"{'Line' if word == 'Row' else 'line'}{plural} {' and '.join(shown)}"
 

@@ -7,17 +7,17 @@ numbers ascend from file to file. The header of each part says how many there ar
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from recsys_rl.errors import one_line
+from recsys_rl.errors import amount, listed, one_line
 from recsys_rl.tables.checks import check_rows
 from recsys_rl.tables.checksum import Checksum
-from recsys_rl.tables.decision_log import DecisionLog, concatenate, cut
+from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog, concatenate, cut
 from recsys_rl.tables.read import files_of
 from recsys_rl.tables.reader import (
     FileHeader,
@@ -61,16 +61,16 @@ def sampled(path: str | Path, rows: int, generator: torch.Generator) -> tuple[De
     share = rows / max(1, total)
     if share >= 1:
         return read_decisions(path), ""
-    found, sessions = [], 0
+    samples, sessions = [], 0
     for log in parts(path):
-        numbers, place = log.sessions.unique(return_inverse=True)
-        kept = torch.rand(len(numbers), generator=generator) < share
+        numbers, index = log.sessions.unique(return_inverse=True)
+        drawn = torch.rand(len(numbers), generator=generator) < share
         sessions += len(numbers)
-        if kept.any():
-            found.append(log.rows(kept[place]))
-    if not found:
+        if drawn.any():
+            samples.append(log.rows(drawn[index]))
+    if not samples:
         raise UserError(f"{one_line(path)}: its {sessions:,} sessions are too long to sample {rows:,} rows.")
-    log = concatenate(found)
+    log = concatenate(samples)
     number = int((log.sessions.diff() != 0).sum()) + 1
     return log, f"{one_line(path)}: a random {number:,} of its {sessions:,} sessions, {log.num_rows:,} rows"
 
@@ -110,11 +110,33 @@ def gathered(path: str | Path, rows: int) -> Iterator[DecisionLog]:
     """The parts of ``parts``, with small ones, as of small files, joined up to ``rows`` rows."""
     waiting: list[DecisionLog] = []
     for log in parts(path, rows):
-        if waiting and sum(x.num_rows for x in waiting) + log.num_rows > rows:
+        if waiting and sum(piece.num_rows for piece in waiting) + log.num_rows > rows:
             yield concatenate(waiting)
             waiting = []
         waiting.append(log)
     yield concatenate(waiting)
+
+
+def with_propensities(
+    name: str, header: DecisionHeader, decisions: Callable[[], Iterator[DecisionLog]]
+) -> tuple[Callable[[], Iterator[DecisionLog]], str]:
+    """The parts of a log without the sessions in which a propensity is unknown, and a note on these.
+
+    Only decisions of an application may lack theirs. Where no session has all, every one stays, and the note
+    is "": then the propensities can be estimated. ``decisions`` begins a pass over the parts of the log.
+    """
+    known = left_out = 0
+    for log in decisions() if header.applications else ():
+        lacking = log.num_sessions - log.known_sessions.num_sessions
+        known, left_out = known + log.num_sessions - lacking, left_out + lacking
+    if not known or not left_out:
+        return decisions, ""
+
+    def of_known() -> Iterator[DecisionLog]:
+        return (log for log in (part.known_sessions for part in decisions()) if log.num_rows)
+
+    note = f"{amount(left_out, 'session')} of {listed(header.applications)} without propensities left out"
+    return of_known, f"{name}: {one_line(note)}"
 
 
 def _of_file(path: Path, name: str, header: FileHeader, rows: int) -> Iterator[DecisionLog]:
@@ -173,8 +195,8 @@ def _sessions(pieces: Iterable[DecisionLog], rows: int) -> Iterator[DecisionLog]
     for piece in pieces:
         waiting.append(piece)
         if sum(log.num_rows for log in waiting) > rows:
-            *whole, rest = cut(concatenate(waiting), rows)
-            yield from whole
+            *full, rest = cut(concatenate(waiting), rows)
+            yield from full
             waiting = [rest]
     yield from cut(concatenate(waiting), rows)
 

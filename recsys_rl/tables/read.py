@@ -53,7 +53,7 @@ class TableFile:
     headless: bool = False  # True if the first line of ``raw`` is not in the file
 
     def rows(self, columns: Sequence[str]) -> pl.DataFrame:
-        """These columns; those of a text file as strings. Raises UserError if the file can't be parsed."""
+        """The rows with these columns, strings for a text file. Raises UserError if it can't be parsed."""
         with parsing(self.path):
             if self.raw is None:
                 return pl.read_parquet(list(self.files), columns=list(columns), glob=False)
@@ -69,18 +69,18 @@ class TableFile:
             except pl.exceptions.PolarsError:
                 self._refuse_long_row()
                 raise
-            frame.columns = [self.names[place] for place in places]
+            frame.columns = [self.names[index] for index in places]
             return frame.select(list(dict.fromkeys(columns)))
 
     def line(self, row: int) -> int:
         """The line of a text file in which a row (from 1) begins, as an editor counts them."""
-        place = row + 1 - self.headless
+        number = row + 1 - self.headless
         if self.quoted and b'"' in (self.raw or b""):  # a field in quotes may have several lines
-            place = next((line for line, _ in itertools.islice(self._starts(), row, None)), place)
-        return place
+            number = next((line for line, _ in itertools.islice(self._starts(), row, None)), number)
+        return number
 
     def _starts(self) -> Iterator[tuple[int, int]]:
-        """For each row of a text file, the header first: the line in which it begins, and its fields."""
+        """The line in which each row of a text file begins, and its number of fields; the header first."""
         assert self.raw is not None
         text = io.TextIOWrapper(io.BytesIO(self.raw), encoding="utf-8", newline="")
         quote = '"' if self.quoted else None
@@ -121,7 +121,7 @@ class TableFile:
         """
         with parsing(self.path):
             scan = self.scan(columns)
-            return scan.with_columns(_plain(*x) for x in scan.collect_schema().items())
+            return scan.with_columns(_plain(*column) for column in scan.collect_schema().items())
 
     def collect(self, scan: pl.LazyFrame) -> pl.DataFrame:
         """The rows of a scan, which is run piece by piece. Raises UserError if the file is damaged."""
@@ -140,13 +140,15 @@ def _plain(name: str, kind: pl.DataType) -> pl.Expr:
     if inner != pl.Binary:
         return column
     return column.map_batches(
-        lambda x: pl.Series(x.name, _decoded(x.to_list()), dtype=wanted), wanted, is_elementwise=True
+        lambda series: pl.Series(series.name, _decoded(series.to_list()), dtype=wanted),
+        wanted,
+        is_elementwise=True,
     )
 
 
 def _decoded(value: Any) -> Any:
     if isinstance(value, list):
-        return [_decoded(x) for x in value]
+        return [_decoded(entry) for entry in value]
     return value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
 
 
@@ -200,19 +202,19 @@ def files_of(path: Path) -> list[Path]:
     """
     if not path.is_dir():
         return [path]
-    found = sorted(file for file in path.glob("*.parquet") if file.is_file() and file.name[0] != ".")
-    if not found:
+    files = sorted(file for file in path.glob("*.parquet") if file.is_file() and file.name[0] != ".")
+    if not files:
         raise UserError(
             f"{path} is not a file, and as a folder it has no files that end in .parquet: give a file, or a "
             "folder with such parts."
         )
-    return found
+    return files
 
 
 def has_header(path: str | Path) -> bool:
     """False for a file that is not a log of decisions of `recsys-rl record`; true if there is no file.
 
-    Of a folder, the first file counts. Raises UserError for a damaged Parquet file.
+    The first file of a folder counts. Raises UserError for a damaged Parquet file.
     """
     path = files_of(Path(path))[0] if Path(path).is_dir() else Path(path)
     if not path.is_file():
@@ -222,6 +224,12 @@ def has_header(path: str | Path) -> bool:
             return False
     with parsing(path):
         return DECISIONS in pl.read_parquet_metadata(path)
+
+
+def is_own(log: object) -> bool:
+    """True for paths of --log whose first is a table of people's own, and not a log of `recsys-rl record`."""
+    first = log[0] if isinstance(log, tuple | list) and log else log
+    return isinstance(first, str | Path) and bool(first) and not has_header(first)
 
 
 def _utf8(raw: bytes) -> tuple[bytes, str]:
@@ -277,7 +285,7 @@ def parsing(where: str | Path) -> Iterator[None]:
     try:
         yield
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
-        quoted = re.sub(r"`(.*?)`", lambda found: short(found[1]), str(error), flags=re.DOTALL)
+        quoted = re.sub(r"`(.*?)`", lambda match: short(match[1]), str(error), flags=re.DOTALL)
         reason = quoted.split("\n", 1)[0][:300]
         if "must end with PAR1" in reason:
             raise UserError(

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from recsys_rl.errors import one_line
-from recsys_rl.tables.cells import Cells
+from recsys_rl.tables.cells import Cells, tensor_of
 from recsys_rl.tables.checksum import Checksum
 from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog
 from recsys_rl.tables.read import files_of, parsing
+from recsys_rl.tables.values import no_value, on
 from recsys_rl.tables.writer import CHECKSUM, FORMAT, KEY, PART, PARTS, ROWS, part_name
 from recsys_rl.types import Interface, UserError
 
@@ -59,17 +60,17 @@ def files_of_log(path: Path) -> list[Path]:
     files = files_of(path)
     if not path.is_dir():
         return files  # one part, which the user named
-    found = sorted((*part, file) for file in files if (part := read_header(file).part) is not None)
-    for one, two in pairwise(found):
+    parts = sorted((*part, file) for file in files if (part := read_header(file).part) is not None)
+    for one, two in pairwise(parts):
         if one[0] == two[0] or one[1] != two[1]:
             raise UserError(
                 f"{one_line(path)} holds {one_line(one[2].name)} and {one_line(two[2].name)}, which are not "
                 "parts of one log: give each log its own folder."
             )
-    if found and len(found) < (count := found[0][1]):
+    if parts and len(parts) < (count := parts[0][1]):
         # The number comes from a file: nothing is made of that size.
-        first = next((k for k, (number, *_) in enumerate(found) if number != k), len(found))
-        missing = count - len(found)
+        first = next((k for k, (number, *_) in enumerate(parts) if number != k), len(parts))
+        missing = count - len(parts)
         more = f" (and {missing - 1:,} more)" if missing > 1 else ""
         raise UserError(
             f"{one_line(path)} lacks {part_name(first)}{more} of its {count:,} parts: copy the folder "
@@ -117,12 +118,12 @@ def read_keys(path: Path) -> Iterator[Tensor]:
 
 def read_rows(path: Path, header: DecisionHeader, wanted: Tensor) -> DecisionLog:
     """``read_whole`` of the rows where ``wanted`` (E,) is True, ROWS rows of the file at a time."""
-    found = []
+    frames = []
     for start in range(0, len(wanted), ROWS):
         mask = wanted[start : start + ROWS]
         if bool(mask.any()):
-            found.append(_frame(path, start).filter(pl.Series(mask.numpy())))
-    return _log(one_line(path), header, pl.concat(found))
+            frames.append(_frame(path, start).filter(pl.Series(mask.numpy())))
+    return _log(one_line(path), header, pl.concat(frames))
 
 
 def _frame(path: Path, start: int, columns: Sequence[str] | None = None) -> pl.DataFrame:
@@ -130,7 +131,7 @@ def _frame(path: Path, start: int, columns: Sequence[str] | None = None) -> pl.D
     with parsing(one_line(path)):
         scan = pl.scan_parquet(path, glob=False).slice(start, ROWS)
         if columns is not None:
-            scan = scan.select(x for x in columns if x in scan.collect_schema().names())
+            scan = scan.select(name for name in columns if name in scan.collect_schema().names())
         return scan.collect()
 
 
@@ -189,17 +190,22 @@ def _header(name: str, texts: Mapping[str, str]) -> FileHeader:
         fields["interface"] = Interface(**interface)
         fields["loggers"] = tuple(map(str, fields["loggers"]))
         fields["signals"] = tuple(map(str, fields["signals"]))
+        fields["applications"] = tuple(map(str, fields.get("applications", ())))
         header = DecisionHeader(**fields)
         sound = (
             bool(header.loggers)
             and header.num_items > 0
             and header.interface.slate_size > 0
             and set(header.interface.signals) <= set(header.signals)
+            and set(header.applications) <= set(header.loggers)
             and 0 <= header.discount <= 1
             and type(header.estimated) is int
             and header.estimated >= 0
             and (checksum is None or isinstance(checksum, str))
-            and (part == [None, None] or (all(type(x) is int for x in part) and 0 <= part[0] < part[1]))
+            and (
+                part == [None, None]
+                or (all(type(number) is int for number in part) and 0 <= part[0] < part[1])
+            )
         )
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         sound = False
@@ -229,7 +235,7 @@ def _log(name: str, header: DecisionHeader, frame: pl.DataFrame) -> DecisionLog:
         steps=cells.values("step"),
         times=cells.values("time"),
         items=shown,
-        logprobs=_logprobs(cells),
+        logprobs=_logprobs(cells, header),
         signals=_signals(cells, "signal", header, places),
         terminated=cells.values("terminated"),
         truncated=cells.values("truncated"),
@@ -253,12 +259,19 @@ def _signals(cells: Cells, prefix: str, header: DecisionHeader, places: int | No
     return torch.stack([cells.lists(f"{prefix}.{name}", places).float() for name in header.signals], -1)
 
 
-def _logprobs(cells: Cells) -> Tensor:
-    """(E,) float64, from logprob or propensity; NaN without either."""
+def _logprobs(cells: Cells, header: DecisionHeader) -> Tensor:
+    """(E,) float64, from logprob or propensity; NaN without either, and in gaps of an application's rows."""
     both = [column for column in ("logprob", "propensity") if column in cells]
     if not both:
         return torch.full((cells.frame.height,), torch.nan, dtype=torch.float64)
     if len(both) > 1:
         raise UserError(f"{cells.name} has both logprob and propensity: leave one of the columns out.")
-    values = cells.values(both[0]).double()
-    return values if both[0] == "logprob" else values.log()
+    column, certain = both[0], 0.0 if both[0] == "logprob" else 1.0
+    gaps = None
+    if header.applications:
+        gaps = on(cells.frame[column], no_value) & cells.texts("logger").is_in(list(header.applications))
+        filled = cells.frame.select(pl.when(gaps).then(certain).otherwise(pl.col(column)).alias(column))
+        cells = Cells(cells.name, filled)
+    values = cells.values(column).double()
+    values = values if column == "logprob" else values.log()
+    return values if gaps is None else values.masked_fill(tensor_of(gaps), torch.nan)

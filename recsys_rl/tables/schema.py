@@ -16,13 +16,13 @@ from typing import Literal
 import polars as pl
 
 from recsys_rl.errors import listed, short
-from recsys_rl.tables.values import Kind, number, on, truth, whole
+from recsys_rl.tables.values import Kind, number, on, truth, whole_number
 from recsys_rl.types import UserError
 
 ROUNDING = 1e-5
 """Largest error of a logarithm or of a sum of logarithms that counts as rounding."""
 NO_COLUMN = "-"
-"""In place of a name: take no column for this role, also if one has a common name."""
+"""The mark in place of a name: take no column for this role, also if one has a common name."""
 _IDS = {
     "user": "user visitor customer member listener reviewer account viewer shopper",
     "item": "item product movie film video track song artist book article news game business content sku",
@@ -52,12 +52,12 @@ def _with_ids(role: str) -> str:
     return " ".join(f"{noun} {noun}id" for noun in _IDS[role].split())
 
 
-def _finite(x: pl.Expr) -> pl.Expr:
-    return x.is_finite()
+def _finite(cells: pl.Expr) -> pl.Expr:
+    return cells.is_finite()
 
 
-def _at_least_0(x: pl.Expr) -> pl.Expr:
-    return x >= 0
+def _at_least_0(cells: pl.Expr) -> pl.Expr:
+    return cells >= 0
 
 
 _CHANCE = "a probability is at least 0"
@@ -83,7 +83,7 @@ _TABLE = (
     Column(
         "weight",
         "number",
-        lambda x: x > 0,
+        lambda cells: cells > 0,
         "weights are finite numbers above 0",
         "has no finite number above 0",
         "weight plays playcount numplays listens listencount purchases",
@@ -109,7 +109,7 @@ _TABLE = (
     Column(
         "propensity",
         "number",
-        lambda x: (x > 0) & (x <= 1),
+        lambda cells: (cells > 0) & (cells <= 1),
         "a probability is above 0 and at most 1, as the action was taken",
         "is not a probability above 0 and up to 1",
         "propensity propensityscore pscore prob probability actionprob actionprobability logprob "
@@ -136,26 +136,30 @@ _TABLE = (
     Column(
         "logprob",
         "number",
-        lambda x: x.is_finite() & (x <= ROUNDING),
+        lambda cells: cells.is_finite() & (cells <= ROUNDING),
         "a logarithm of a probability is a number up to 0",
         "is not a logarithm of a probability above 0 and up to 1",
     ),
     # Of a policy that did not decide: the action may be impossible under it.
     Column(
-        "propensity.", "number", lambda x: x.is_between(0, 1), "a probability lies in 0..1", "is not in 0..1"
+        "propensity.",
+        "number",
+        lambda cells: cells.is_between(0, 1),
+        "a probability lies in 0..1",
+        "is not in 0..1",
     ),
     Column("probability.", "number", _at_least_0, _CHANCE, "is not a probability"),
     Column("probabilities", "number", _at_least_0, _CHANCE, "is not a probability"),
     Column(
         "logger_logprobs",
         "number",
-        lambda x: x.is_not_nan() & (x <= ROUNDING),
+        lambda cells: cells.is_not_nan() & (cells <= ROUNDING),
         "logarithms of probabilities are at most 0",
     ),
     Column("place_logprobs", "number"),
     Column("signal.", "number", _finite, "give every shown item its outcome", "has no finite number"),
     Column("event_signal.", "number", _finite, "give each event its outcome"),
-    Column("context.", "number", _finite, "give finite numbers"),
+    Column("context.", "number", _finite, "give finite numbers", "has no finite number"),
     Column("terminated", "truth"),
     Column("truncated", "truth"),
 )
@@ -172,6 +176,8 @@ BY_NAME = ("step", "terminated", "truncated", "place_logprobs", "probabilities")
 """Columns of a table of decisions that are found by this name alone; others have a role with common names."""
 BY_START = ("signal.", "context.", "probability.", "propensity.")
 """Beginnings of the names of its columns for signals, pieces of context, items and policies."""
+CONTEXT_HINT = " (what a policy knew is read from columns context.NAME)"
+"""What a note about other columns of decisions ends with."""
 _LOGARITHMS = ("logprob", "logpropensity", "logprobability", "actionlogprob")
 
 
@@ -198,11 +204,11 @@ def named(names: Sequence[str], start: str) -> dict[str, str]:
     return {name.removeprefix(start): name for name in names if name.startswith(start)}
 
 
-def value(x: pl.Expr, kind: Kind, column: Column) -> pl.Expr:
+def value(cells: pl.Expr, kind: Kind, column: Column) -> pl.Expr:
     """The values of the column as Int64, Float64 or Boolean; null where a value is none."""
     if column.kind in ("whole", "id"):
-        return whole(x, kind)
-    return truth(x, kind) if column.kind == "truth" else number(x, kind)
+        return whole_number(cells, kind)
+    return truth(cells, kind) if column.kind == "truth" else number(cells, kind)
 
 
 def numbers(values: pl.Series, column: Column) -> tuple[pl.Series, pl.Series]:
@@ -210,9 +216,9 @@ def numbers(values: pl.Series, column: Column) -> tuple[pl.Series, pl.Series]:
 
     Numbers are Int64 for whole numbers, else floats; texts may hold them. Gaps break no rule.
     """
-    found = on(values, value, column)
-    wrong = on(found, lambda x, _: ~follows(x, column))
-    return found, wrong & values.is_not_null()
+    parsed = on(values, value, column)
+    wrong = on(parsed, lambda cells, _: ~follows(cells, column))
+    return parsed, wrong & values.is_not_null()
 
 
 def follows(value: pl.Expr, column: Column) -> pl.Expr:
@@ -234,23 +240,23 @@ def find_columns(
     those for which NO_COLUMN is given. Raises UserError, once for all columns: a named column does not exist,
     several names fit, or a required role has none.
     """
-    found, wrong = {}, []
+    columns, wrong = {}, []
     asked = [name for role in roles if (name := given.get(role)) is not None]
     lacking = [name for name in asked if name not in (*names, NO_COLUMN)]
     if lacking:
         wrong.append(f"it has no {'columns' if len(lacking) > 1 else 'column'} {listed(lacking)}")
     for role in roles:
         column, common = COLUMNS[role], common_names(role)
-        fits = [x for x in names if plain_name(x) in common and x not in given.values()]
+        fits = [name for name in names if plain_name(name) in common and name not in given.values()]
         plain = column.plain or role
         if given.get(role) == NO_COLUMN:
             fits = []
         if given.get(role) not in (None, NO_COLUMN):
-            found[role] = str(given[role])
+            columns[role] = str(given[role])
         elif plain in fits or len(fits) == 1:
-            found[role] = plain if plain in fits else fits[0]
+            columns[role] = plain if plain in fits else fits[0]
         elif fits and column.ranked:
-            found[role] = min(fits, key=lambda x: common.index(plain_name(x)))
+            columns[role] = min(fits, key=lambda name: common.index(plain_name(name)))
         elif fits:
             wrong.append(f"{listed(fits)} may all hold the {role}: give {column.option}")
         elif role in required:
@@ -260,10 +266,10 @@ def find_columns(
         raise UserError(
             f"{path}: {'; '.join(wrong)}; its columns are {listed(names)}: name them with {options}."
         )
-    twice = [name for name in dict.fromkeys(found.values()) if list(names).count(name) > 1]
+    twice = [name for name in dict.fromkeys(columns.values()) if list(names).count(name) > 1]
     if twice:
         raise UserError(f"{path} has more than one column {short(twice[0])}: rename or remove the others.")
-    return found
+    return columns
 
 
 def columns_text(columns: Mapping[str, str]) -> str:

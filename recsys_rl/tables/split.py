@@ -67,7 +67,7 @@ def split_by_time(
     scan, keys = table.scan(table.names), [columns[role] for role in ("user", "session") if role in columns]
     own = table.scan(list(dict.fromkeys([*keys, columns["time"]])))
     if gone:  # a filter takes memory
-        scan, own = (x.filter(~no_value(time, kind)) for x in (scan, own))
+        scan, own = (table.filter(~no_value(time, kind)) for table in (scan, own))
     if "session" not in columns:
         return *_write(table, scan.filter(~late), scan.filter(late), train, test), gone
     sessions = table.collect(own.filter(late).select(keys).unique())
@@ -111,12 +111,12 @@ def _check(
     Raises UserError with all rows without a value, and those whose ``parsed`` value is null by the ``rule``.
     """
     problems, gap = Problems(str(layout.table.path)), layout.gap(column)
-    found = layout.counted({GAPS: gap} | ({} if parsed is None else {WRONG: parsed.is_null() & ~gap}))
-    count, row = found.get(GAPS, (0, 0))
+    counts = layout.counted({GAPS: gap} | ({} if parsed is None else {WRONG: parsed.is_null() & ~gap}))
+    count, row = counts.get(GAPS, (0, 0))
     if count and missing == "refuse":
         problems.gaps(column, count, row)
-    if WRONG in found:
-        number, first = found[WRONG]
+    if WRONG in counts:
+        number, first = counts[WRONG]
         (value,) = layout.collect(layout.scan.filter(pl.col(ROW) == first))[column].to_list()
         more = f" (and {number - 1:,} more rows)" * (number > 1)
         problems.add(f"column {column!r} has {short(value)} in row {first}{more}", rule)
@@ -143,11 +143,11 @@ def repeated_rows(
     count, first = Layout(layout.table, columns).repeated_events(timed=True)
     if not count:
         return ""
-    verb, kept = ("repeats", "is") if count == 1 else ("repeat", "are")
+    verb, is_or_are = ("repeats", "is") if count == 1 else ("repeat", "are")
     return about(
         layout.table,
         f"{amount(count, 'row')} {verb} the {', '.join(columns)} of an earlier row (the first is row "
-        f"{first:,}) and {kept} kept: train with --duplicates sum or keep-first",
+        f"{first:,}) and {is_or_are} kept: train with --duplicates sum or keep-first",
     )
 
 
@@ -204,10 +204,10 @@ def _writing(target: Path) -> Iterator[None]:
     try:
         yield
     except pl.exceptions.ComputeError as error:
-        found = re.search(r"([^:]*) \(os error \d+\)", str(error))
-        if found is None:
+        match = re.search(r"([^:]*) \(os error \d+\)", str(error))
+        if match is None:
             raise  # about the file that it reads
-        raise _unwritten(target, found[1].strip()) from error
+        raise _unwritten(target, match[1].strip()) from error
 
 
 def _unwritten(target: Path, why: str) -> UserError:
@@ -219,9 +219,9 @@ def _add_header(path: Path, header: FileHeader) -> None:
     checksum = Checksum(header.fields)
     for piece in read_pieces(path, header.header):
         checksum.add(piece)
-    whole = path.with_name(f"{path.name}.2")
+    with_header = path.with_name(f"{path.name}.2")
     try:
-        write_with_header(pl.scan_parquet(path, glob=False), whole, checksum)
-        whole.replace(path)
+        write_with_header(pl.scan_parquet(path, glob=False), with_header, checksum)
+        with_header.replace(path)
     finally:
-        whole.unlink(missing_ok=True)
+        with_header.unlink(missing_ok=True)

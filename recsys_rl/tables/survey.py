@@ -11,10 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from recsys_rl.errors import listed
+from recsys_rl.tables.decision_log import DecisionHeader
 from recsys_rl.tables.decision_survey import DecisionSurvey
 from recsys_rl.tables.description import Description
 from recsys_rl.tables.event_survey import EventSurvey
 from recsys_rl.tables.layout import Layout, roles_of
+from recsys_rl.tables.learnable_survey import survey_learnable
+from recsys_rl.tables.logged_choices import LoggedChoices
 from recsys_rl.tables.read import HEADLESS, files_of, has_header, open_table
 from recsys_rl.tables.reader import check_pieces, files_of_log, read_header
 from recsys_rl.types import UserError
@@ -42,24 +45,40 @@ def describe(
     survey = DecisionSurvey(layout) if layout.holds_decisions else EventSurvey(layout)
     if not survey.rows:
         raise UserError(f"{path} holds no rows: give a log with at least one.")
-    found = survey.problems()
-    description = survey.facts()
+    problems, header = survey.problems(), None
     if recorded:
-        if not _is_whole(path, bool(found)):
-            found["the rows are not those that were written, by the checksum in the header"] = (
+        if _has_applications(path):  # whose decisions may lack a propensity
+            problems.pop(f"column {roles.get('propensity')!r} has no value", None)
+        if not _is_whole(path, bool(problems)):
+            problems["the rows are not those that were written, by the checksum in the header"] = (
                 survey.rows,
                 1,
             )
-        description = replace(description, catalogue_items=_items_of_header(path))
-    return replace(description, problems=survey.listed(found | survey.repeats() | survey.alone()))
+        header = _header(path)
+    description = replace(survey.facts(), catalogue_items=None if header is None else header.num_items)
+    if isinstance(survey, DecisionSurvey) and description.items:
+        choices = LoggedChoices(survey.layout, description.items, description.slate_size, header)
+        rewards = survey.rewards(description.ranges, (given or {}).get("reward") is not None)
+        pieces = survey.context.pieces
+        learnable = survey_learnable(choices, rewards, description.users, pieces, not problems)
+        description = replace(description, learnable=learnable)
+        problems |= survey.context.many_texts
+    return replace(description, problems=survey.listed(problems | survey.repeats() | survey.alone()))
 
 
-def _items_of_header(path: Path) -> int | None:
-    """The number of items of the catalogue; None if the header can't be read."""
+def _header(path: Path) -> DecisionHeader | None:
+    """The header of a recorded log; None if it can't be read."""
     try:
-        return read_header(files_of(path)[0]).header.num_items
+        return read_header(files_of(path)[0]).header
     except UserError:
         return None
+
+
+def _has_applications(path: Path) -> bool:
+    try:
+        return bool(read_header(files_of(path)[0]).header.applications)
+    except UserError:
+        return False
 
 
 def _is_whole(path: Path, wrong_values: bool) -> bool:

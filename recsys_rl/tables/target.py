@@ -70,7 +70,7 @@ def _read(table: TableFile, log: DecisionLog, ids: Ids | None) -> Target:
         rule = COLUMNS["propensity." if column == "propensity" else "logger_logprobs"]
         values = cells.values(column, rule).double()  # (R,), of the rows of the file
     rows = _keyed(name, _keys(cells, texts=ids is not None and ids.sessions is not None), log, ids)
-    missing = [x for x in ("session", "step") if x not in rows.columns]
+    missing = [name for name in ("session", "step") if name not in rows.columns]
     missing += [] if column in cells else [column]
     if missing:
         raise UserError(
@@ -83,7 +83,9 @@ def _read(table: TableFile, log: DecisionLog, ids: Ids | None) -> Target:
     at = tensor_of(joined["at"].cast(pl.Int64).fill_null(-1))  # (E,): the row of the file
     cells.refuse(
         at < 0,
-        lambda row: f"it has no {column} for {_place(log, row)}: give one row for each decision of the log",
+        lambda row: (
+            f"it has no {column} for {_decision(log, row)}: give one row for each decision of the log"
+        ),
     )
     values, every = values[at], _every(cells, log, ids)
     logprobs = values if column == "logprob" else values.log()
@@ -93,7 +95,7 @@ def _read(table: TableFile, log: DecisionLog, ids: Ids | None) -> Target:
         cells.refuse(
             (chosen - logprobs.exp()).abs() > 1e-4,
             lambda row: (
-                f"the logged item of {_place(log, row)} has the {column} {float(values[row]):g}, but "
+                f"the logged item of {_decision(log, row)} has the {column} {float(values[row]):g}, but "
                 f"{float(chosen[row]):g} in the column probabilities: correct one of them"
             ),
         )
@@ -103,10 +105,12 @@ def _read(table: TableFile, log: DecisionLog, ids: Ids | None) -> Target:
 
 def _keys(cells: Cells, texts: bool) -> pl.DataFrame:
     """The rows of the file by session and step, if it has these; ``texts``: its sessions may be texts."""
-    rules = {"step": COLUMNS["step"]} if texts else {x: COLUMNS[x] for x in ("session", "step")}
-    found = [pl.Series(x, cells.values(x, rule).numpy()) for x, rule in rules.items() if x in cells]
-    columns = [x for x in cells.frame.columns if not x.startswith("probabilit")]
-    return cells.frame.select(columns).with_columns(found).with_row_index("at")
+    rules = {"step": COLUMNS["step"]} if texts else {name: COLUMNS[name] for name in ("session", "step")}
+    keys = [
+        pl.Series(name, cells.values(name, rule).numpy()) for name, rule in rules.items() if name in cells
+    ]
+    columns = [name for name in cells.frame.columns if not name.startswith("probabilit")]
+    return cells.frame.select(columns).with_columns(keys).with_row_index("at")
 
 
 def _keyed(name: str, frame: pl.DataFrame, log: DecisionLog, ids: Ids | None) -> pl.DataFrame:
@@ -115,8 +119,8 @@ def _keyed(name: str, frame: pl.DataFrame, log: DecisionLog, ids: Ids | None) ->
         return frame
     if ids.sessions is not None and "session" not in frame.columns:
         common = common_names("session")
-        fits = [x for x in frame.columns if x == ids.session_column]
-        fits = fits or [x for x in frame.columns if plain_name(x) in common]
+        fits = [name for name in frame.columns if name == ids.session_column]
+        fits = fits or [name for name in frame.columns if plain_name(name) in common]
         if len(fits) > 1:
             raise UserError(f"{name}: {listed(fits)} may all hold the session: name one of them session.")
         frame = frame.rename(dict.fromkeys(fits, "session"))
@@ -177,7 +181,7 @@ def _factors(cells: Cells, places: Tensor, logprobs: Tensor, log: DecisionLog) -
     total = places.double().sum(1)
     cells.refuse(
         torch.where(logprobs.isfinite(), ~((total - logprobs).abs() <= 1e-4), total != logprobs),
-        lambda row: f"place_logprobs of {_place(log, row)} do not sum to its log-probability",
+        lambda row: f"place_logprobs of {_decision(log, row)} do not sum to its log-probability",
     )
     return places.double()
 
@@ -195,9 +199,9 @@ def check_support(every: Tensor, allowed: Tensor, rows: Tensor, log: DecisionLog
         row, item = wrong.nonzero()[0].tolist()
         raise UserError(
             f"The column probabilities gives item {item} {float(every[row, item]):g} at "
-            f"{_place(log, int(rows[row]))}, where it could not be shown: give it 0."
+            f"{_decision(log, int(rows[row]))}, where it could not be shown: give it 0."
         )
 
 
-def _place(log: DecisionLog, row: int) -> str:
+def _decision(log: DecisionLog, row: int) -> str:
     return f"step {int(log.steps[row])} of session {int(log.sessions[row])}"

@@ -39,7 +39,7 @@ class TimeFormat:
 
     order: str | None = None  # of day, month and year in texts; None if the column holds numbers
     unit: str = "seconds"  # of numbers
-    whole: bool = False  # True if all of them are whole numbers
+    whole_numbers: bool = False  # True if all of them are whole numbers
 
     @property
     def per_second(self) -> float:
@@ -73,62 +73,71 @@ def format_in(column: pl.Series) -> TimeFormat:
 
 def _facts(column: pl.Expr, kind: pl.DataType) -> list[pl.Expr]:
     """Numbers of the column that show its format, for each kind of column others."""
-    found = []
+    columns = []
     if kind == pl.String:
         points = column.str.extract(_DAY, 2) == "."
         first, second = (
             pl.when(~points).then(column.str.extract(_DAY, k).cast(pl.Int64)).max() for k in (1, 3)
         )
         iso = column.str.contains(_ISO).any()
-        found = [first.alias("first"), second.alias("second"), points.any().alias("points"), iso.alias("iso")]
+        columns = [
+            first.alias("first"),
+            second.alias("second"),
+            points.any().alias("points"),
+            iso.alias("iso"),
+        ]
     elif not kind.is_numeric():
         return [pl.lit(True).alias("iso")]
     numbers = column.cast(pl.Float64, strict=False).abs()
     sound = numbers.is_not_nan() & (numbers < 2.0**63)
     enough = [((numbers >= least) & sound).sum().alias(unit) for least, _, unit in _UNITS]
     exact = pl.lit(False) if kind.is_float() else column.cast(pl.Int64, strict=False).is_not_null().all()
-    return [*found, sound.sum().alias("numbers"), exact.alias("whole"), *enough]
+    return [*columns, sound.sum().alias("numbers"), exact.alias("whole_numbers"), *enough]
 
 
 def _format(facts: pl.DataFrame) -> TimeFormat:
-    found = facts.row(0, named=True)
-    first, second = found.get("first"), found.get("second")
+    row = facts.row(0, named=True)
+    first, second = row.get("first"), row.get("second")
     if first is not None and second is not None:
         if first > 12 and second > 12:
             return TimeFormat(BOTH)
         if first > 12 or second > 12:
             return TimeFormat(DAY if first > 12 else MONTH)
         return TimeFormat(EITHER)
-    if found.get("points") or found.get("iso"):
-        return TimeFormat(DAY if found.get("points") else ISO)
-    half = max(1, found["numbers"] / 2)
-    unit = next((unit for _, _, unit in _UNITS if found[unit] >= half), "seconds")
-    return TimeFormat(None, unit, found["whole"])
+    if row.get("points") or row.get("iso"):
+        return TimeFormat(DAY if row.get("points") else ISO)
+    half = max(1, row["numbers"] / 2)
+    unit = next((unit for _, _, unit in _UNITS if row[unit] >= half), "seconds")
+    return TimeFormat(None, unit, row["whole_numbers"])
 
 
-def seconds(x: pl.Expr, kind: pl.DataType, form: TimeFormat) -> pl.Expr:
+def seconds(cells: pl.Expr, kind: pl.DataType, form: TimeFormat) -> pl.Expr:
     """Seconds as Int64, or as Float64 with fractions; null for what is no time in the format of the column.
 
     The caller cuts fractions off after sorting.
     """
     if kind == pl.Date or isinstance(kind, pl.Datetime):
-        found = x.cast(pl.Datetime("us")).dt.epoch("us") / 1e6 if kind == pl.Date else x.dt.epoch("us") / 1e6
+        epoch = (
+            cells.cast(pl.Datetime("us")).dt.epoch("us") / 1e6
+            if kind == pl.Date
+            else cells.dt.epoch("us") / 1e6
+        )
     elif kind == pl.String and form.order is not None:
-        found = _seconds(x, form.order)
+        epoch = _seconds(cells, form.order)
     elif kind == pl.String or kind.is_numeric():
-        found = x.cast(pl.Int64 if form.whole else pl.Float64, strict=False)
-        if form.whole and form.per_second == 1:
-            return found
-        found = found / form.per_second if form.per_second > 1 else found
+        epoch = cells.cast(pl.Int64 if form.whole_numbers else pl.Float64, strict=False)
+        if form.whole_numbers and form.per_second == 1:
+            return epoch
+        epoch = epoch / form.per_second if form.per_second > 1 else epoch
     else:
         return pl.lit(None, dtype=pl.Float64)
-    return pl.when(found.abs() < 2.0**63).then(found)
+    return pl.when(epoch.abs() < 2.0**63).then(epoch)
 
 
 def _seconds(text: pl.Expr, order: str) -> pl.Expr:
     """Seconds since 1970 of texts; UTC where they name no zone, null where one is unclear or not a time."""
     iso, turned = (text.str.extract_groups(pattern).struct.field for pattern in (_ISO, _DAY))
-    part = {name: iso(name) for name in ("year", "month", "day", "hour", "minute", "second", "zone")}
+    piece = {name: iso(name) for name in ("year", "month", "day", "hour", "minute", "second", "zone")}
     if order != ISO:
         by_day, first, other = (turned("sign") == ".") | (order == DAY), turned("first"), turned("other")
         of_day = {
@@ -137,14 +146,14 @@ def _seconds(text: pl.Expr, order: str) -> pl.Expr:
             "hour": _of_day(turned("hour").cast(pl.Int64), turned("half").str.to_lowercase()).cast(pl.String),
         }
         of_day |= {name: turned(name) for name in ("year", "minute", "second", "zone")}
-        part = {name: pl.coalesce(x, of_day[name]) for name, x in part.items()}
-    date = pl.concat_str(part["year"], part["month"].str.zfill(2), part["day"].str.zfill(2), separator="-")
-    hour, minute = (part[name].cast(pl.Int64).fill_null(0) for name in ("hour", "minute"))
-    second = part["second"].str.replace(",", ".").cast(pl.Float64).fill_null(0.0)
-    digits = part["zone"].str.replace_all(r"[^0-9]", "")
+        piece = {name: pl.coalesce(text, of_day[name]) for name, text in piece.items()}
+    date = pl.concat_str(piece["year"], piece["month"].str.zfill(2), piece["day"].str.zfill(2), separator="-")
+    hour, minute = (piece[name].cast(pl.Int64).fill_null(0) for name in ("hour", "minute"))
+    second = piece["second"].str.replace(",", ".").cast(pl.Float64).fill_null(0.0)
+    digits = piece["zone"].str.replace_all(r"[^0-9]", "")
     ahead = 3600 * digits.str.slice(0, 2).cast(pl.Int64, strict=False).fill_null(0)
     ahead += 60 * digits.str.slice(2, 2).cast(pl.Int64, strict=False).fill_null(0)
-    sign = pl.when(part["zone"].str.starts_with("-")).then(-1).otherwise(1)
+    sign = pl.when(piece["zone"].str.starts_with("-")).then(-1).otherwise(1)
     days = date.str.to_date("%Y-%m-%d", strict=False).dt.epoch("s")
     sound = (hour < 24) & (minute < 60) & (second < 61)
     return pl.when(sound).then(days + 3600 * hour + 60 * minute + second - sign * ahead)

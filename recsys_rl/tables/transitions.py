@@ -1,4 +1,4 @@
-"""From a DecisionLog back to observations, made by session.py, and to transitions for learning.
+"""The observations of a DecisionLog, made again by session.py, and transitions for learning.
 
 Sessions are replayed many at a time, step by step, so memory grows with their number and not with the log.
 """
@@ -88,7 +88,7 @@ def transition_table(
         rows = (first + step)[lengths > step + 1]
         returns[rows] += gamma * returns[rows + 1]
     return TransitionTable(
-        obs=tree_map(lambda *x: torch.cat(x), *parts),
+        obs=tree_map(lambda *pieces: torch.cat(pieces), *parts),
         before=torch.arange(log.num_rows) + torch.arange(len(first)).repeat_interleave(lengths),
         items=log.items,
         logprobs=log.logprobs,
@@ -118,7 +118,9 @@ def _possible(
     else:
         sums = (1 - torch.where(left < 0, 0.0, gamma ** left.double())) / (1 - gamma)  # 1 + g + g^2 + ...
     low, high = min(span[0], 0.0), max(span[1], 0.0)
-    bounds = [x * sums if x else torch.zeros_like(sums) for x in (low, high)]  # 0 x infinity is NaN
+    bounds = [
+        bound * sums if bound else torch.zeros_like(sums) for bound in (low, high)
+    ]  # 0 x infinity is NaN
     return torch.stack(bounds, 1).float()
 
 
@@ -138,7 +140,7 @@ def observations(
 def observe(log: DecisionLog, catalogue: Catalogue) -> Obs:
     """The observation before each decision, all E at once."""
     parts = [obs for _, obs in observations(log, catalogue)]
-    return tree_map(lambda *x: torch.cat(x), *parts)
+    return tree_map(lambda *pieces: torch.cat(pieces), *parts)
 
 
 def _groups(log: DecisionLog, sessions: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -163,16 +165,16 @@ def _replay(log: DecisionLog, catalogue: Catalogue, first: Tensor, lengths: Tens
     session = Session.begin(log.header.interface, catalogue, log.users[first])
     visible = log.visible
     mask = None if bool(catalogue.available.all()) else catalogue.available  # (I,)
-    found: list[Obs] = []
+    observations: list[Obs] = []
     keys: list[Tensor] = []  # (g,) each: the place among the B + G rows
     start = (lengths + 1).cumsum(0) - (lengths + 1)  # (G,)
     for step in range(int(lengths.max()) + 1):
         going = (lengths >= step).nonzero().squeeze(1)  # (g,)
         ended = lengths == step
         rows = first + torch.minimum(torch.full_like(lengths, step), lengths - 1)  # (G,)
-        given = {name: x[rows] for name, x in log.given.items()}
+        given = {name: values[rows] for name, values in log.given.items()}
         obs = session.request(given, None if mask is None else mask.expand(len(rows), -1))
-        found.append(_limited(obs, log, rows, ended).rows(going))
+        observations.append(_limited(obs, log, rows, ended).rows(going))
         keys.append(start[going] + step)
         signals = log.signals[rows]  # (G, K, S)
         events = None
@@ -180,7 +182,7 @@ def _replay(log: DecisionLog, catalogue: Catalogue, first: Tensor, lengths: Tens
             events = Events(log.event_items[rows], log.event_signals[rows][..., visible])
         items = log.items[rows]
         session = session.record(items.clamp_min(0), signals[..., visible], items >= 0, events)
-    obs = tree_map(lambda *x: torch.cat(x), *found)
+    obs = tree_map(lambda *pieces: torch.cat(pieces), *observations)
     last = torch.zeros(obs.num_rows, dtype=torch.bool)
     last[start + lengths] = True
     return obs.rows(torch.cat(keys).argsort()), last

@@ -1,6 +1,6 @@
 """The values of columns as polars expressions: gaps, whole numbers, numbers, truths, lists and hashes.
 
-Each function takes an expression ``x`` and the type ``kind`` of its column, and gives null where there is no
+Each function takes the ``cells`` of a column and its type ``kind``, and gives null where there is no
 such value. ``on`` applies a function to a column in memory.
 """
 
@@ -28,87 +28,89 @@ def on(column: pl.Series, function: Callable[..., pl.Expr], *more: Any) -> pl.Se
     return column.to_frame("x").with_columns(values.alias("x"))["x"].alias(column.name)
 
 
-def no_value(x: pl.Expr, kind: Kind) -> pl.Expr:
+def no_value(cells: pl.Expr, kind: Kind) -> pl.Expr:
     """True for null, NaN, blank text and NO_VALUE."""
     if kind == pl.String:
-        return x.is_null() | x.str.strip_chars().str.to_lowercase().is_in(NO_VALUE)
-    return x.is_null() | x.is_nan() if kind.is_float() else x.is_null()
+        return cells.is_null() | cells.str.strip_chars().str.to_lowercase().is_in(NO_VALUE)
+    return cells.is_null() | cells.is_nan() if kind.is_float() else cells.is_null()
 
 
-def whole(x: pl.Expr, kind: Kind) -> pl.Expr:
+def whole_number(cells: pl.Expr, kind: Kind) -> pl.Expr:
     """Int64; null where a value has a fraction or is too large to be exact."""
     if kind == pl.String:  # 12.0, as programs write whole numbers of a column with gaps
-        text = x.str.strip_chars()
+        text = cells.str.strip_chars()
         return pl.coalesce(text.cast(pl.Int64, strict=False), _exact(text.cast(pl.Float64, strict=False)))
     if kind.is_integer():
-        return x.cast(pl.Int64, strict=False)
-    return _exact(x) if kind.is_float() else _nothing(pl.Int64())
+        return cells.cast(pl.Int64, strict=False)
+    return _exact(cells) if kind.is_float() else _nothing(pl.Int64())
 
 
-def _exact(x: pl.Expr) -> pl.Expr:
-    return pl.when((x == x.floor()) & (x.abs() < 2.0**53)).then(x).cast(pl.Int64, strict=False)
+def _exact(cells: pl.Expr) -> pl.Expr:
+    return (
+        pl.when((cells == cells.floor()) & (cells.abs() < 2.0**53)).then(cells).cast(pl.Int64, strict=False)
+    )
 
 
-def number(x: pl.Expr, kind: Kind) -> pl.Expr:
+def number(cells: pl.Expr, kind: Kind) -> pl.Expr:
     """Float64; `true` is 1 and `false` 0."""
     if kind.is_nested():
         return _nothing(pl.Float64())
-    return (_digits(x) if kind == pl.String else x).cast(pl.Float64, strict=False)
+    return (_digits(cells) if kind == pl.String else cells).cast(pl.Float64, strict=False)
 
 
-def truth(x: pl.Expr, kind: Kind) -> pl.Expr:
+def truth(cells: pl.Expr, kind: Kind) -> pl.Expr:
     """Boolean of true, false, 1 and 0, whatever their case."""
     if kind == pl.Boolean or kind.is_nested():
-        return x if kind == pl.Boolean else _nothing(pl.Boolean())
+        return cells if kind == pl.Boolean else _nothing(pl.Boolean())
     values = {"0": False, "1": True}
-    return _digits(x.cast(pl.String)).replace_strict(values, default=None, return_dtype=pl.Boolean)
+    return _digits(cells.cast(pl.String)).replace_strict(values, default=None, return_dtype=pl.Boolean)
 
 
-def measure(x: pl.Expr, kind: Kind, commas: bool = False) -> pl.Expr:
+def measure(cells: pl.Expr, kind: Kind, commas: bool = False) -> pl.Expr:
     """Float32, the finite numbers of a column of ratings or weights. ``commas``: see ``decimal_commas``."""
     if not (kind in (pl.String, pl.Boolean) or kind.is_numeric()):
         return _nothing(pl.Float32())
     if kind == pl.String:
-        x = _digits(x).str.replace(",", ".", literal=True) if commas else _digits(x)
-    x = x.cast(pl.Float32, strict=False)
-    return pl.when(x.is_finite()).then(x)
+        cells = _digits(cells).str.replace(",", ".", literal=True) if commas else _digits(cells)
+    cells = cells.cast(pl.Float32, strict=False)
+    return pl.when(cells.is_finite()).then(cells)
 
 
-def decimal_commas(x: pl.Expr) -> pl.Expr:
+def decimal_commas(cells: pl.Expr) -> pl.Expr:
     """One truth: the texts of a column have decimal commas, and 1,234 could not be 1234."""
-    thousands = x.str.contains(r",\d{3}\s*$")
-    clear = (x.str.contains(r"^\s*[+-]?\d+,\d+\s*$") & ~thousands).any()
-    return clear & ~x.str.contains(".", literal=True).any()
+    thousands = cells.str.contains(r",\d{3}\s*$")
+    clear = (cells.str.contains(r"^\s*[+-]?\d+,\d+\s*$") & ~thousands).any()
+    return clear & ~cells.str.contains(".", literal=True).any()
 
 
-def text(x: pl.Expr, kind: Kind) -> pl.Expr:
+def text(cells: pl.Expr, kind: Kind) -> pl.Expr:
     """The values as texts without spaces at the ends, the same for a number of any type: 7, 7.0 and "7"."""
-    texts = x.cast(pl.String, strict=False).str.strip_chars()
+    texts = cells.cast(pl.String, strict=False).str.strip_chars()
     if not kind.is_float():
         return texts
-    integer = x.cast(pl.Int64, strict=False)
-    return pl.coalesce(pl.when(integer == x).then(integer).cast(pl.String), texts)
+    integer = cells.cast(pl.Int64, strict=False)
+    return pl.coalesce(pl.when(integer == cells).then(integer).cast(pl.String), texts)
 
 
-def hashed(x: pl.Expr, kind: Kind) -> pl.Expr:
+def hashed(cells: pl.Expr, kind: Kind) -> pl.Expr:
     """UInt64, the same for equal values, which counts them without holding them.
 
     Two of n values share a hash with a probability of about n^2 / 2^65 (1e-5 for 20 million).
     """
-    return (x.str.strip_chars() if kind == pl.String else x).hash(seed=7)
+    return (cells.str.strip_chars() if kind == pl.String else cells).hash(seed=7)
 
 
 def is_list(kind: Kind) -> bool:
     return isinstance(kind, pl.List | pl.Array)
 
 
-def as_lists(x: pl.Expr, kind: Kind) -> pl.Expr:
+def as_lists(cells: pl.Expr, kind: Kind) -> pl.Expr:
     """Lists of lists, of texts that separate entries by | , or ; (maybe in [ ]), and of single values."""
     if isinstance(kind, pl.Array):
-        return x.arr.to_list()
+        return cells.arr.to_list()
     if kind == pl.String:
-        return x.str.strip_chars("[] ").str.replace_all(r"\s*[|,;]\s*", "|").str.split("|")
-    return x if isinstance(kind, pl.List) else pl.concat_list(x)
+        return cells.str.strip_chars("[] ").str.replace_all(r"\s*[|,;]\s*", "|").str.split("|")
+    return cells if isinstance(kind, pl.List) else pl.concat_list(cells)
 
 
 def lists_of(column: pl.Series) -> pl.Series | None:
@@ -118,24 +120,26 @@ def lists_of(column: pl.Series) -> pl.Series | None:
     return on(column, as_lists)
 
 
-def entries(x: pl.Expr, kind: Kind) -> pl.Expr:
+def entries(cells: pl.Expr, kind: Kind) -> pl.Expr:
     """Lists of ids without padding, of lists of this type."""
     one = pl.element()
     if kind == pl.List(pl.String):
-        return x.list.eval(one.str.strip_chars().filter(one.str.strip_chars() != str(PADDING)))
-    return x.list.eval(one.filter(one != PADDING))
+        return cells.list.eval(one.str.strip_chars().filter(one.str.strip_chars() != str(PADDING)))
+    return cells.list.eval(one.filter(one != PADDING))
 
 
-def as_texts(x: pl.Expr, kind: Kind) -> pl.Expr:
+def as_texts(cells: pl.Expr, kind: Kind) -> pl.Expr:
     """Lists of texts, of lists of this type; 1.0, as programs write whole numbers, is 1."""
     inner = kind.inner if isinstance(kind, pl.List) else pl.String()
-    return x.list.eval(text(pl.element(), inner).str.replace(r"^([+-]?\d+)\.0*$", "$1"))
+    return cells.list.eval(text(pl.element(), inner).str.replace(r"^([+-]?\d+)\.0*$", "$1"))
 
 
-def _digits(x: pl.Expr) -> pl.Expr:
+def _digits(cells: pl.Expr) -> pl.Expr:
     """Texts with 1 in place of `true` and 0 in place of `false`, whatever their case."""
-    words = x.str.strip_chars().str.to_lowercase()
-    return pl.when(words == "true").then(pl.lit("1")).when(words == "false").then(pl.lit("0")).otherwise(x)
+    words = cells.str.strip_chars().str.to_lowercase()
+    return (
+        pl.when(words == "true").then(pl.lit("1")).when(words == "false").then(pl.lit("0")).otherwise(cells)
+    )
 
 
 def _nothing(kind: Kind) -> pl.Expr:

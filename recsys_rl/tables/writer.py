@@ -106,16 +106,16 @@ class DecisionWriter:
 
     def _join(self) -> Path:
         """Join the pieces of each file in the hidden folder: each part names the number of all parts."""
-        whole, count = self.folder / "whole", len(self.files)
+        joined, count = self.folder / "whole", len(self.files)
         for number, file in enumerate(self.files):
-            path = whole if self.rows is None else whole / part_name(number)
+            path = joined if self.rows is None else joined / part_name(number)
             part = {} if self.rows is None else {PART: number, PARTS: count}
             write_with_header(pl.scan_parquet(file.paths, glob=False), path, file.checksum, part)
             with path.open("rb+") as stream:
                 os.fsync(stream.fileno())
             for piece in file.paths:
                 piece.unlink()
-        return whole
+        return joined
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -179,18 +179,20 @@ def frame_of(log: DecisionLog) -> pl.DataFrame:
         "items": _column(log.items),
     }
     optional = {
-        "logprob": log.logprobs if log.has_propensities else None,
+        "logprob": log.logprobs if log.lists_propensities else None,
         "place_logprobs": log.place_logprobs,
         "logger_logprobs": log.logger_logprobs,
     }
-    columns |= {name: _column(x) for name, x in optional.items() if x is not None}
+    columns |= {name: _column(values) for name, values in optional.items() if values is not None}
+    if header.applications:
+        columns["logprob"] = columns["logprob"].fill_nan(None)
     padded = {"candidates": log.candidates, "exclude": log.exclude}
-    columns |= {name: _without_padding(x) for name, x in padded.items() if x is not None}
+    columns |= {name: _without_padding(values) for name, values in padded.items() if values is not None}
     columns |= _signal_columns("signal", header, log.signals)
     if log.event_items is not None and log.event_signals is not None:
         columns["event_items"] = _column(log.event_items)
         columns |= _signal_columns("event_signal", header, log.event_signals)
-    columns |= {f"context.{name}": _column(x) for name, x in log.given.items()}
+    columns |= {f"context.{name}": _column(values) for name, values in log.given.items()}
     columns |= {"terminated": _column(log.terminated), "truncated": _column(log.truncated)}
     return pl.DataFrame(columns)
 
@@ -198,14 +200,15 @@ def frame_of(log: DecisionLog) -> pl.DataFrame:
 def header_to_dict(header: DecisionHeader) -> dict[str, Any]:
     """The header as JSON primitives, with the number of the format."""
     fields = {"format": FORMAT, **dataclasses.asdict(header)}
-    if not header.estimated:  # versions before this field read the file too
-        del fields["estimated"]
+    for name in ("estimated", "applications"):  # versions before these fields read the file too
+        if not fields[name]:
+            del fields[name]
     return fields
 
 
 def _signal_columns(prefix: str, header: DecisionHeader, signals: Tensor) -> dict[str, pl.Series]:
     values = zip(header.signals, signals.unbind(-1), strict=True)
-    return {f"{prefix}.{name}": _column(x.contiguous()) for name, x in values}
+    return {f"{prefix}.{name}": _column(tensor.contiguous()) for name, tensor in values}
 
 
 def _column(values: Tensor) -> pl.Series:

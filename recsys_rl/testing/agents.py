@@ -47,9 +47,9 @@ def check_agent(
 def check_action(action: Action, obs: Obs, num_items: int, slate_size: int = 1) -> None:
     """Check shapes, types, ranges and log-probabilities, that items are allowed, and none is shown twice."""
     n, items, logprob = obs.num_rows, action.items, action.logprob
-    found = f"{items.dtype} of shape {tuple(items.shape)}"
-    whole = items.shape == (n, slate_size) and items.dtype == torch.int64
-    require(whole, f"act: items are {found}: they must be torch.int64 of ({n}, {slate_size})")
+    actual = f"{items.dtype} of shape {tuple(items.shape)}"
+    fits = items.shape == (n, slate_size) and items.dtype == torch.int64
+    require(fits, f"act: items are {actual}: they must be torch.int64 of ({n}, {slate_size})")
     empty = (items == -1) & (slate_size > 1)
     inside = bool((((items >= 0) & (items < num_items)) | empty).all())
     require(inside, f"act: there is no such item: they are 0 to {num_items - 1}, or -1 in a slate")

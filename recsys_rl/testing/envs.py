@@ -92,9 +92,12 @@ def _check_obs(env: Env, obs: Obs, method: str) -> None:
         _require_ids(obs.exclude, num_items, f"{method}: exclude")
 
 
-def _require_tensor(x: Tensor, shape: tuple[int, ...], dtype: torch.dtype, name: str) -> None:
-    found = f"{x.dtype} of shape {tuple(x.shape)}"
-    require(tuple(x.shape) == shape and x.dtype == dtype, f"{name} is {found}: it must be {dtype} of {shape}")
+def _require_tensor(values: Tensor, shape: tuple[int, ...], dtype: torch.dtype, name: str) -> None:
+    actual = f"{values.dtype} of shape {tuple(values.shape)}"
+    require(
+        tuple(values.shape) == shape and values.dtype == dtype,
+        f"{name} is {actual}: it must be {dtype} of {shape}",
+    )
 
 
 def _require_ids(ids: Tensor, num_items: int, name: str) -> None:
@@ -143,8 +146,8 @@ def _check_ends(env: Env, max_episode_steps: int) -> None:
             require(fresh_start, "step: obs of a new session must have an empty history")
             # A life that was cut ends with the first observation of a visit.
             last = done if visits == 1 else step.terminated
-            kept = env.interface.events or bool((step.final_obs.history[last] >= 0).any(1).all())
-            require(kept, "step: final_obs must have the history of the session that ended")
+            has_history = env.interface.events or bool((step.final_obs.history[last] >= 0).any(1).all())
+            require(has_history, "step: final_obs must have the history of the session that ended")
         truncations += int(step.truncated.sum())
         age[done] = 0
     require(truncations > 0, "step: no session reached the time limit, so that it is not tested")
@@ -155,18 +158,18 @@ def _check_lives(env: Env) -> None:
     steps = walk(env, env.reset(), env.interface.episode_length + 1)
     day = torch.zeros(env.num_envs, dtype=torch.int64)
     for before, step in pairwise(steps):
-        found = step.day
-        require(found is not None, "step: day must be there where an episode has several visits")
-        assert found is not None
-        _require_tensor(found, (env.num_envs,), torch.int64, "step: day")
+        next_day = step.day
+        require(next_day is not None, "step: day must be there where an episode has several visits")
+        assert next_day is not None
+        _require_tensor(next_day, (env.num_envs,), torch.int64, "step: day")
         done = before.terminated | before.truncated
-        require(bool((found[done] == 0).all()), "step: day of a new life must be 0")
-        require(bool((found >= day)[~done].all()), "step: day falls within a life")
-        later = ~done & (found > day)
+        require(bool((next_day[done] == 0).all()), "step: day of a new life must be 0")
+        require(bool((next_day >= day)[~done].all()), "step: day falls within a life")
+        later = ~done & (next_day > day)
         if before.obs.exclude is not None:
             again = not bool((before.obs.exclude[later] >= 0).any())
             require(again, "step: obs of a new visit must exclude no item")
-        day = found
+        day = next_day
 
 
 def _check_seed(make_env: Callable[[int], Env]) -> None:

@@ -64,8 +64,8 @@ def _check_names(user_model: UserModel) -> None:
         require(unique, f"{what} must have names, each once, but these are {names}")
     require(user_model.slate_size >= 1, f"slate_size is {user_model.slate_size}: it must be 1 or more")
     require(bool(user_model.context), "context names no piece: name the user's embedding or last_item first")
-    whole = not hasattr(user_model, "come_back") or isinstance(user_model, ReturningUsers)
-    require(whole, "come_back is there: visits and day_discount must be there too")
+    complete = not hasattr(user_model, "come_back") or isinstance(user_model, ReturningUsers)
+    require(complete, "come_back is there: visits and day_discount must be there too")
 
 
 def _check_seen(user_model: UserModel, catalogue: Catalogue, user_state: UserState, order: Tensor) -> None:
@@ -83,8 +83,10 @@ def _check_seen(user_model: UserModel, catalogue: Catalogue, user_state: UserSta
     expected = _pure("expected_reward", user_model.expected_reward, (user_state,), order)
     require(expected.shape == (n, num_items), f"expected_reward must be of shape ({n}, {num_items})")
     block = slice(num_items // 3, num_items // 2 + 1)
-    part = user_model.expected_reward(user_state, block)
-    require(_close(part, expected[:, block]), "expected_reward of a block differs from that of the catalogue")
+    of_block = user_model.expected_reward(user_state, block)
+    require(
+        _close(of_block, expected[:, block]), "expected_reward of a block differs from that of the catalogue"
+    )
     if isinstance(user_model, ForbiddingUsers):
         permitted = _pure("permits", user_model.permits, (user_state,), order)
         shaped = permitted.shape == (n, num_items) and permitted.dtype == torch.bool
@@ -116,11 +118,13 @@ def _check_step(
     require(torch.equal(feedback.shown, shown), "respond: shown must come back as it was given")
     noise = torch.Generator().manual_seed(0)
     noisy = user_model.respond(user_state, items, shown, noise).signals
-    for found in (signals, noisy):
-        require(bool(found.isfinite().all()), "respond: a signal is NaN or infinite")
-        require(not bool(found[~shown].any()), "respond: the signals of a place that is not shown must be 0")
-        for place, signal in enumerate(user_model.signals):
-            values = found[..., place][shown]
+    for answers in (signals, noisy):
+        require(bool(answers.isfinite().all()), "respond: a signal is NaN or infinite")
+        require(
+            not bool(answers[~shown].any()), "respond: the signals of a place that is not shown must be 0"
+        )
+        for index, signal in enumerate(user_model.signals):
+            values = answers[..., index][shown]
             within = bool(((values >= signal.low) & (values <= signal.high)).all())
             require(within, f"respond: {signal.name!r} is outside {signal.low:g} .. {signal.high:g}")
     if feedback.events is not None:
@@ -148,9 +152,10 @@ def _check_return(
     shaped = gap.shape == chance.shape and gap.dtype == torch.int64
     require(shaped, f"come_back: the second result must be torch.int64 of ({len(chance)},)")
     require(bool((gap >= 1).all()), "come_back: the next visit must be at least a day later")
-    layout = [(x.shape, x.dtype) for x in _leaves(later)]
+    layout = [(leaf.shape, leaf.dtype) for leaf in _leaves(later)]
     require(
-        layout == [(x.shape, x.dtype) for x in _leaves(user_state)], "come_back: the state has changed shape"
+        layout == [(leaf.shape, leaf.dtype) for leaf in _leaves(user_state)],
+        "come_back: the state has changed shape",
     )
     require(user_model.possible(later), "possible is False for the state after come_back")
     return later
@@ -171,15 +176,15 @@ def _check_events(user_model: UserModel, catalogue: Catalogue, events: Events) -
 
 def _pure(name: str, method: Callable[..., Any], arguments: tuple[Any, ...], order: Tensor) -> Any:
     """The result of a method, after checks that it is pure and that rows do not depend on each other."""
-    before = [x.clone() for x in _leaves(arguments)]
+    before = [leaf.clone() for leaf in _leaves(arguments)]
     result = method(*arguments)
-    same = all(torch.equal(x, y) for x, y in zip(_leaves(arguments), before, strict=True))
+    same = all(torch.equal(after, earlier) for after, earlier in zip(_leaves(arguments), before, strict=True))
     require(same, f"{name} changes its arguments: it must return new tensors")
     again = method(*arguments)
     require(_close(again, result), f"{name} gives another result when it is called again")
     for index in (order, order[:1]):
-        found = method(*(_rows(x, index) for x in arguments))
-        apart = _close(found, _rows(result, index))
+        of_rows = method(*(_rows(argument, index) for argument in arguments))
+        apart = _close(of_rows, _rows(result, index))
         require(apart, f"{name} mixes rows: the result of a user depends on the other users")
     return result
 
@@ -191,7 +196,7 @@ def _leaves(tree: Any) -> list[Tensor]:
     if dataclasses.is_dataclass(tree):
         tree = vars(tree)
     parts = tree.values() if isinstance(tree, Mapping) else tree if isinstance(tree, tuple) else ()
-    return [x for part in parts for x in _leaves(part)]
+    return [leaf for branch in parts for leaf in _leaves(branch)]
 
 
 def _rows(tree: Any, index: Tensor) -> Any:
@@ -199,10 +204,10 @@ def _rows(tree: Any, index: Tensor) -> Any:
     if isinstance(tree, Tensor):
         return tree[index]
     if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
-        return dataclasses.replace(tree, **{name: _rows(x, index) for name, x in vars(tree).items()})
+        return dataclasses.replace(tree, **{name: _rows(value, index) for name, value in vars(tree).items()})
     if isinstance(tree, Mapping):
-        return {name: _rows(x, index) for name, x in tree.items()}
-    return tuple(_rows(x, index) for x in tree) if isinstance(tree, tuple) else tree
+        return {name: _rows(value, index) for name, value in tree.items()}
+    return tuple(_rows(value, index) for value in tree) if isinstance(tree, tuple) else tree
 
 
 def _close(one: Any, two: Any) -> bool:

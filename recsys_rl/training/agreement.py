@@ -20,7 +20,7 @@ def check_same(run: Run, device: torch.device, ranks: Ranks) -> None:
     """Raise UserError unless all ranks have the same settings, data and weights, as averaging requires."""
     if ranks.size == 1:
         return
-    settings = {name: part for name, part in to_dict(run.config).items() if name != "data_config"}
+    settings = {name: section for name, section in to_dict(run.config).items() if name != "data_config"}
     settings["train_config"] = {
         name: value
         for name, value in settings["train_config"].items()
@@ -30,7 +30,7 @@ def check_same(run: Run, device: torch.device, ranks: Ranks) -> None:
     catalogue, population = tensors_of(run.world.catalogue), tensors_of(run.world.population)
     own = {
         "settings": torch.frombuffer(bytearray(hashlib.sha256(text).digest()), dtype=torch.uint8),
-        "data": _digest(catalogue | {f"users' {name}": x for name, x in population.items()}),
+        "data": _digest(catalogue | {f"users' {name}": values for name, values in population.items()}),
         "weights": _digest(run.agent.state_dict()),
     }
     everyone = ranks.gather(own)

@@ -37,17 +37,17 @@ def begin(config: Config, before: Checkpoint | None, device: torch.device, ranks
     own = generators(settings.seed, *names.values(), device=device)
     streams = {name: own[names[name]] for name in STREAMS}
     streams["model"] = generators(settings.seed, "model")["model"]
-    part = part_of_rank(config, ranks.size)
+    rank_config = part_of_rank(config, ranks.size)
     num_updates = max(1, settings.total_timesteps // config.agent_config.steps_per_update)
     average = ranks.average if ranks.size > 1 else None
 
     def agent_for(interface: Interface) -> Any:
-        return make_agent(part, interface, world.catalogue, num_updates, streams, device, average)
+        return make_agent(rank_config, interface, world.catalogue, num_updates, streams, device, average)
 
     make = find(config.algorithm.experience.maker, "--algo")
-    experience, agent = make(part, world, streams, agent_for, num_updates, average)
+    experience, agent = make(rank_config, world, streams, agent_for, num_updates, average)
     run = Run(config, world, experience, agent, streams, num_updates, note=note)
-    brought = config.platform.brought(config.env_config)
+    brought = config.platform.brought(config)
     if brought is not None and brought.home:
         run.info["home"] = brought.home
     if warm is not None:

@@ -35,7 +35,7 @@ def default_name(config: Config) -> str:
     key = source_key(name)
     data = name[: -len(key)] if key is not None and key.startswith(".") else name
     parts = (config.env, data, config.algo, str(config.train_config.seed))
-    return "-".join(_safe(part) for part in parts if part)
+    return "-".join(_safe(piece) for piece in parts if piece)
 
 
 def _safe(text: str) -> str:
@@ -46,16 +46,16 @@ def check_free(config: Config, folder: Path | None = None) -> None:
     """Raise UserError, before the work begins, if ``take`` with the same arguments would raise one."""
     settings = config.train_config
     given = folder is not None or settings.name is not None
-    place = folder or Path(settings.runs_dir) / (settings.name or default_name(config))
-    parent = place.parent
+    path = folder or Path(settings.runs_dir) / (settings.name or default_name(config))
+    parent = path.parent
     try:
-        if place.exists() and given:
-            raise _taken(place)
+        if path.exists() and given:
+            raise _taken(path)
         while not parent.exists():  # take makes missing folders
             parent = parent.parent
     except OSError as error:  # the name is too long, or a folder may not be entered
         raise UserError(
-            f"{place} can't be made ({error_text(error)}): give another --name or --runs-dir."
+            f"{path} can't be made ({error_text(error)}): give another --name or --runs-dir."
         ) from error
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise UserError(f"No folder can be made in {parent}: give another --runs-dir.")
@@ -136,52 +136,52 @@ def publish(checkpoint: Path) -> tuple[bool, str]:
     An old link is replaced. An old file (a checkpoint of an earlier version, for example) is kept under
     another name. If no link can be made, the run continues without one.
     """
-    place, kept = LATEST / checkpoint.name, None
+    link, second = LATEST / checkpoint.name, None
     temporary = LATEST / f".{checkpoint.name}.{secrets.token_hex(8)}.tmp"
     try:
         LATEST.mkdir(exist_ok=True)
-        if place.exists() and not place.is_symlink():
-            kept = _second_name(place)
+        if link.exists() and not link.is_symlink():
+            second = _second_name(link)
         target = os.path.relpath(checkpoint.resolve(), LATEST.resolve())
         temporary.symlink_to(target)
-        os.replace(temporary, place)
+        os.replace(temporary, link)
     except (OSError, ValueError) as error:  # ValueError: another drive
-        if kept is not None:
-            kept.unlink(missing_ok=True)
+        if second is not None:
+            second.unlink(missing_ok=True)
         temporary.unlink(missing_ok=True)
         return (
             False,
-            f"{place} can't be made a link to this run ({error_text(error)}): use {checkpoint} instead.",
+            f"{link} can't be made a link to this run ({error_text(error)}): use {checkpoint} instead.",
         )
-    return True, "" if kept is None else f"{place} was a file, not a link; it is kept as {kept}"
+    return True, "" if second is None else f"{link} was a file, not a link; it is kept as {second}"
 
 
-def _second_name(place: Path) -> Path:
-    """Give the file at ``place`` a second, unused name and return it. The first name stays."""
+def _second_name(path: Path) -> Path:
+    """Give the file at ``path`` a second, unused name and return it. The first name stays."""
     for number in itertools.count(1):
-        kept = place.with_name(f"{place.stem}.kept{'' if number == 1 else f'-{number}'}{place.suffix}")
+        second = path.with_name(f"{path.stem}.kept{'' if number == 1 else f'-{number}'}{path.suffix}")
         try:
-            os.link(place, kept)
+            os.link(path, second)
         except FileExistsError:
             continue
         except OSError:  # a file system without hard links
-            if kept.exists():
+            if second.exists():
                 continue
-            shutil.copy2(place, kept)
-        return kept
+            shutil.copy2(path, second)
+        return second
     raise AssertionError  # itertools.count has no end
 
 
 def latest(algo: str) -> Path:
     """The folder of the run that ``checkpoints/<algo>.pt`` links to. Raises UserError if there is none."""
-    place = LATEST / f"{algo}.pt"
-    if not place.is_symlink():
-        if not place.exists():
-            raise UserError(f"{place} does not exist: train first, or give --run FOLDER.")
-        raise UserError(f"{place} is a file and not a link to a run: give --run FOLDER.")
-    folder = place.resolve().parent
+    link = LATEST / f"{algo}.pt"
+    if not link.is_symlink():
+        if not link.exists():
+            raise UserError(f"{link} does not exist: train first, or give --run FOLDER.")
+        raise UserError(f"{link} is a file and not a link to a run: give --run FOLDER.")
+    folder = link.resolve().parent
     if not folder.is_dir():
-        raise UserError(f"{place} is a link to {os.readlink(place)}, which is gone: give --run FOLDER.")
+        raise UserError(f"{link} is a link to {os.readlink(link)}, which is gone: give --run FOLDER.")
     return nearby(folder)
 
 
@@ -203,11 +203,11 @@ def is_latest(path: str | Path) -> bool:
 
 def algo_of(folder: Path) -> str:
     """The algorithm of the run in ``folder``, from its checkpoint. Raises UserError if there is not one."""
-    found = [algo for algo in AGENTS if (folder / f"{algo}.pt").is_file()]
-    if len(found) != 1:
+    algos = [algo for algo in AGENTS if (folder / f"{algo}.pt").is_file()]
+    if len(algos) != 1:
         names = " or ".join(f"{algo}.pt" for algo in AGENTS)
         what = "is not a folder"
         if folder.is_dir():
-            what = "holds checkpoints of two algorithms" if found else f"holds no {names}"
+            what = "holds checkpoints of two algorithms" if algos else f"holds no {names}"
         raise UserError(f"--run {folder} {what}: give the folder of one run, as runs/NAME.")
-    return found[0]
+    return algos[0]

@@ -70,7 +70,7 @@ class Played:
 
     def __call__(self, run: Run) -> Measured:
         sessions = evaluate_training_users(run)
-        found, others = interval(sessions.returns), {}
+        estimate, others = interval(sessions.returns), {}
         if sessions.num_cut:
             others["eval_cut"] = float(sessions.num_cut)
             if not self.cut_is_noted:
@@ -79,7 +79,7 @@ class Played:
                     f"had no end within {len(sessions.items):,} steps and were cut there (the log's eval_cut)"
                 )
             self.cut_is_noted = True
-        return Measured(found.mean, found.low, found.high, others)
+        return Measured(estimate.mean, estimate.low, estimate.high, others)
 
 
 def evaluate_training_users(run: Run) -> Sessions:

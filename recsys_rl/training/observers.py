@@ -27,13 +27,13 @@ class Observer:
     """Does nothing."""
 
     def begun(self, run: Run) -> None:
-        """Before the first update of a new run."""
+        """Called before the first update of a new run."""
 
     def updated(self, update: Update) -> None:
-        """After an update. The observers that follow see what it adds to ``update.metrics``."""
+        """Called after an update. The observers that follow see what it adds to ``update.metrics``."""
 
     def saving(self, run: Run) -> None:
-        """Before the run's checkpoint is written; on every rank that has the observer."""
+        """Called before the run's checkpoint is written; on every rank that has the observer."""
 
     def ended(self, run: Run) -> str:
         """Lines for the user of a run that has ended; "" if there are none. Not called in a quiet run."""
@@ -82,10 +82,10 @@ class LossCheck(Observer):
         losses = ("loss", "policy_loss", "value_loss")
         bad = [name for name in losses if not math.isfinite(update.metrics.get(name, 0.0))]
         if bad:
-            kept = f"the state of step {self.saver.saved:,}" if self.saver.saved else "the untrained policy"
+            state = f"the state of step {self.saver.saved:,}" if self.saver.saved else "the untrained policy"
             raise UserError(
                 f"{bad[0]} became {update.metrics[bad[0]]} at step {update.step:,} (update "
-                f"{update.run.updates}), so the run stopped and {self.saver.path} keeps {kept}: start again "
+                f"{update.run.updates}), so the run stopped and {self.saver.path} keeps {state}: start again "
                 "with a lower --lr or --max-grad-norm."
             )
 

@@ -26,8 +26,8 @@ class Ranks:
         """The tensors of all ranks, in their order, on every rank. Names and shapes may differ."""
         return [mine]
 
-    def average(self, x: Tensor) -> None:
-        """Replace ``x`` by its mean over all ranks, in place."""
+    def average(self, values: Tensor) -> None:
+        """Replace ``values`` by their mean over all ranks, in place."""
 
     def in_turn(self) -> AbstractContextManager[None]:
         """Run the block on one rank of each machine first, so that the other ranks find its files."""

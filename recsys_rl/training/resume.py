@@ -44,15 +44,18 @@ def snapshot(run: Run, ranks: Ranks = ALONE) -> Checkpoint:
     watcher = run.experience.watcher
     watched = {} if watcher is None else watcher.state_dict()
     everyone = ranks.gather(
-        {f"env/{name}": x for name, x in ({} if run.env is None else run.env.state_dict()).items()}
-        | {f"experience/{name}": x for name, x in {**run.experience.state_dict(finished), **watched}.items()}
+        {f"env/{name}": tensor for name, tensor in ({} if run.env is None else run.env.state_dict()).items()}
+        | {
+            f"experience/{name}": tensor
+            for name, tensor in {**run.experience.state_dict(finished), **watched}.items()
+        }
         | {f"generators/{name}": stream.get_state() for name, stream in run.streams.items()}
     )
     states: dict[str, dict[str, Tensor]] = {"env": {}, "experience": {}, "generators": {}}
     for rank, tensors in enumerate(everyone):
-        for name, x in tensors.items():
+        for name, tensor in tensors.items():
             section, _, rest = name.partition("/")
-            states[section][f"{_prefix(rank)}{rest}"] = x
+            states[section][f"{_prefix(rank)}{rest}"] = tensor
     info: dict[str, Any] = {
         **run.info,
         "device": run.streams["users"].device.type,
@@ -79,7 +82,7 @@ def restore(run: Run, before: Checkpoint, device: torch.device, rank: int) -> No
     """Load the state of the checkpoint; the opposite of ``snapshot``."""
     state = _state_of_rank(before.env, rank)
     with restoring():
-        run.agent.load_state_dict({name: x.to(device) for name, x in before.agent.items()})
+        run.agent.load_state_dict({name: tensor.to(device) for name, tensor in before.agent.items()})
         streams = _state_of_rank(before.generators, rank)
         for name, stream in run.streams.items():
             set_state(stream, streams[name])
@@ -91,7 +94,9 @@ def restore(run: Run, before: Checkpoint, device: torch.device, rank: int) -> No
         if "curves" in before.info:
             run.info["curves"] = {name: list(rows) for name, rows in before.info["curves"].items()}
         finished = run.updates == run.num_updates
-        state_of_source = {name: x.to(device) for name, x in _state_of_rank(before.experience, rank).items()}
+        state_of_source = {
+            name: tensor.to(device) for name, tensor in _state_of_rank(before.experience, rank).items()
+        }
         run.experience.load_state_dict(state_of_source, finished)
     if run.env is None:
         return
@@ -106,8 +111,8 @@ def _prefix(rank: int) -> str:
 
 def _state_of_rank(state: Mapping[str, Any], rank: int) -> dict[str, Any]:
     prefix = _prefix(rank)
-    own = {name.removeprefix(prefix): x for name, x in state.items() if name.startswith(prefix)}
-    return {name: x for name, x in own.items() if "/" not in name}
+    own = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+    return {name: tensor for name, tensor in own.items() if "/" not in name}
 
 
 def load_to_resume(path: Path, config: Config, device: torch.device) -> Checkpoint:
@@ -122,11 +127,11 @@ def load_to_resume(path: Path, config: Config, device: torch.device) -> Checkpoi
             f"{made_on}, or start a new run without --resume or --run."
         )
     before, now = _fields(checkpoint.config), _fields(config)
-    one, other = (_fields(with_whole_paths(x)) for x in (checkpoint.config, config))
-    for place, old in before.items():
-        if one[place] == other[place] or place in FREE_ON_RESUME:
+    one, other = (_fields(with_whole_paths(settings)) for settings in (checkpoint.config, config))
+    for key, old in before.items():
+        if one[key] == other[key] or key in FREE_ON_RESUME:
             continue
-        name, new = place[1] or place[0], now[place]
+        name, new = key[1] or key[0], now[key]
         option = f"--{name.replace('_', '-')}"
         weights = f"; --init-from {path} gives it these weights" if name == "total_timesteps" else ""
         made = f"without {option}" if old in (None, []) else f"with {option} {old}"
@@ -142,6 +147,6 @@ def _fields(config: Config) -> dict[tuple[str, str], Any]:
     """The settings by section and name; the name of a setting without a section is empty."""
     return {
         (section, name): value
-        for section, part in to_dict(config).items()
-        for name, value in (part.items() if isinstance(part, dict) else [("", part)])
+        for section, values in to_dict(config).items()
+        for name, value in (values.items() if isinstance(values, dict) else [("", values)])
     }

@@ -32,7 +32,7 @@ class Run:
 
     @property
     def interface(self) -> Interface:
-        """Of the place where the agent acts."""
+        """The interface of the platform on which the agent acts."""
         return self.experience.interface
 
     @property

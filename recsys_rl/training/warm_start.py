@@ -12,7 +12,6 @@ from recsys_rl.checkpoint import Checkpoint, restoring
 from recsys_rl.data.align import align
 from recsys_rl.data.new_users import shared_users
 from recsys_rl.models.drawn_policy import BESIDE, actor_and_critic, drawn_policy
-from recsys_rl.models.item_columns import column_names
 from recsys_rl.settings.config import Config, to_dict
 from recsys_rl.tables.decision_log import catalogue_hash
 from recsys_rl.types import Catalogue, UserError, World
@@ -33,15 +32,23 @@ def aligned_world(config: Config, world: World, warm: Checkpoint) -> tuple[World
     """
     path = config.train_config.init_from
     if config.algorithm.experience.from_log:  # the catalogue must stay the log's
-        _check_items(world, warm.world, str(path))
+        _check_items(config, world, warm)
     world, shared = align(world, warm.catalogue)
     note = f"weights of {path}, step {warm.step:,}" + (f"; {shared}" if shared else "")
     return world, note + _about_users(world, warm.world)
 
 
-def _check_items(world: World, before: World, path: str) -> None:
-    """Raise UserError if the catalogue of ``before``, at ``path``, is another than that of a log."""
-    if catalogue_hash(world.catalogue) != catalogue_hash(before.catalogue):
+def _check_items(config: Config, world: World, warm: Checkpoint) -> None:
+    """Raise UserError if the items, or the encodings of the context, are others than those of the run."""
+    path, pieces = config.train_config.init_from, config.platform.pieces
+    same = catalogue_hash(world.catalogue) == catalogue_hash(warm.catalogue)
+    if pieces is not None and warm.config.env == config.env:
+        if not same or pieces(config.env_config) != pieces(warm.config.env_config):
+            raise UserError(
+                f"--init-from {path} reads items and contexts as its log had them, and this run as another "
+                f"one has them: give --checkpoint {path} too, which brings its items and encodings."
+            )
+    elif not same:
         raise UserError(
             f"--init-from {path} is of another catalogue than the log: its weights can't read these items; "
             "give a checkpoint of the same data and seed, or leave --init-from out."
@@ -55,7 +62,7 @@ def warm_start(config: Config, world: World, agent: Any, warm: Checkpoint, devic
     belong to other items.
     """
     own, note = agent.state_dict(), ""
-    weights = {name: x for name, x in warm.agent.items() if name.startswith("model.")}
+    weights = {name: tensor for name, tensor in warm.agent.items() if name.startswith("model.")}
     if not any(name.startswith(f"model.{BESIDE}") for name in own):
         weights = _of_model(actor_and_critic(_bare(weights)))
     temperature = getattr(warm.config.agent_config, "temperature", None)
@@ -72,7 +79,7 @@ def warm_start(config: Config, world: World, agent: Any, warm: Checkpoint, devic
             "and items with the same columns."
         )
     with restoring():
-        agent.load_state_dict({name: x.to(device) for name, x in {**own, **weights}.items()})
+        agent.load_state_dict({name: tensor.to(device) for name, tensor in {**own, **weights}.items()})
     return note
 
 
@@ -89,7 +96,7 @@ def _misfit(
     differ += [name for name in sorted(names & weights.keys()) if own[name].shape != weights[name].shape]
     old, new = warm.catalogue, world.catalogue
     dense = config.model_config.head == "dense" and _ids(old) != _ids(new)
-    columns = column_names(old) != column_names(new)
+    columns = old.features != new.features
     if not (differ or dense or columns):
         return ""
     if warm.config.env != config.env:
@@ -109,7 +116,9 @@ def _other_size(before: Config, now: Config) -> str:
     """The first of SIZES in which two configs differ, as part of a sentence; "" if none does."""
     old, new = to_dict(before), to_dict(now)
     for section, name in SIZES:
-        one, other = (str(x[section].get(name)).strip("[]").replace(",", "") for x in (old, new))
+        one, other = (
+            str(settings[section].get(name)).strip("[]").replace(",", "") for settings in (old, new)
+        )
         if one != other:
             return f"it has --{name.replace('_', '-')} {one}, and this run has {other}"
     return ""
@@ -131,9 +140,9 @@ def _about_users(world: World, before: World) -> str:
 
 def _bare(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """An agent's weights of its network, by their names in the network."""
-    return {name.removeprefix("model."): x for name, x in weights.items()}
+    return {name.removeprefix("model."): tensor for name, tensor in weights.items()}
 
 
 def _of_model(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The inverse of ``_bare``."""
-    return {f"model.{name}": x for name, x in weights.items()}
+    return {f"model.{name}": tensor for name, tensor in weights.items()}

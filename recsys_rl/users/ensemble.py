@@ -38,21 +38,21 @@ class UserEnsemble:
 
     @torch.no_grad()
     def expected(self, memory: Mapping[str, Tensor], items: Tensor, member: Tensor) -> Tensor:
-        found = memory["user"].new_zeros(*items.shape, len(self.members[0].kinds.binary))
-        for place, rows in self._rows_of(member):
-            mean = self.members[place].respond(self._of(memory, place, rows), items[rows]).expected()
+        means = memory["user"].new_zeros(*items.shape, len(self.members[0].kinds.binary))
+        for number, rows in self._rows_of(member):
+            mean = self.members[number].respond(self._of(memory, number, rows), items[rows]).expected()
             share = torch.where(member[rows] < 0, 1 / self.num_members, 1.0)  # (R,)
-            found[rows] += share.view(-1, 1, 1) * mean
-        return found
+            means[rows] += share.view(-1, 1, 1) * mean
+        return means
 
     @torch.no_grad()
     def drawn(self, memory: Mapping[str, Tensor], items: Tensor, member: Tensor, chance: Tensor) -> Tensor:
         kinds = self.members[0].kinds
-        found = chance.new_empty(*items.shape, kinds.num_outputs)
-        for place, rows in self._rows_of(member):
-            outputs = self.members[place].respond(self._of(memory, place, rows), items[rows]).outputs
-            found.index_copy_(0, rows, outputs)
-        return SignalOutputs(kinds, found).at(chance)
+        joined = chance.new_empty(*items.shape, kinds.num_outputs)
+        for number, rows in self._rows_of(member):
+            outputs = self.members[number].respond(self._of(memory, number, rows), items[rows]).outputs
+            joined.index_copy_(0, rows, outputs)
+        return SignalOutputs(kinds, joined).at(chance)
 
     @torch.no_grad()
     def after(
@@ -63,34 +63,34 @@ class UserEnsemble:
         signals: Tensor,
         member: Tensor,
     ) -> tuple[dict[str, Tensor], Tensor]:
-        found = {name: x.clone() for name, x in memory.items() if name not in SHARED}
+        copies = {name: tensor.clone() for name, tensor in memory.items() if name not in SHARED}
         leaves = memory["steps"].new_zeros(len(items), self.num_members)  # (N, E)
-        for place, rows in self._rows_of(member):
-            before = self._of(memory, place, rows)
-            later, logit = self.members[place].after(before, items[rows], shown[rows], signals[rows])
-            for name, x in found.items():
-                x[:, place].index_copy_(0, rows, later[name])
-            leaves[rows, place] = logit.sigmoid()
-        return {**memory, **found, "steps": memory["steps"] + 1}, leaves * self._varies(leaves)
+        for number, rows in self._rows_of(member):
+            before = self._of(memory, number, rows)
+            later, logit = self.members[number].after(before, items[rows], shown[rows], signals[rows])
+            for name, tensor in copies.items():
+                tensor[:, number].index_copy_(0, rows, later[name])
+            leaves[rows, number] = logit.sigmoid()
+        return {**memory, **copies, "steps": memory["steps"] + 1}, leaves * self._varies(leaves)
 
     def _rows_of(self, member: Tensor) -> Iterator[tuple[int, Tensor]]:
         """Each network that has rows, with these rows (R,): its own and those of all networks."""
-        for place in range(self.num_members):
-            rows = ((member == place) | (member < 0)).nonzero().squeeze(1)
+        for number in range(self.num_members):
+            rows = ((member == number) | (member < 0)).nonzero().squeeze(1)
             if len(rows):
-                yield place, rows
+                yield number, rows
 
     def _varies(self, like: Tensor) -> Tensor:
         """1 if users of the log left, else 0: then nobody leaves."""
         return like.new_tensor(float(self.members[0].kinds.leave_weight > 0))
 
-    def _of(self, memory: Mapping[str, Tensor], place: int, rows: Tensor) -> dict[str, Tensor]:
+    def _of(self, memory: Mapping[str, Tensor], number: int, rows: Tensor) -> dict[str, Tensor]:
         """The memory of one network, of ``rows`` (R,)."""
-        found = {name: x if name in SHARED else x[:, place] for name, x in memory.items()}
-        return {name: x.index_select(0, rows) for name, x in found.items()}
+        own = {name: tensor if name in SHARED else tensor[:, number] for name, tensor in memory.items()}
+        return {name: tensor.index_select(0, rows) for name, tensor in own.items()}
 
     def _joined(self, parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         return {
-            name: x if name in SHARED else torch.stack([part[name] for part in parts], 1)
-            for name, x in parts[0].items()
+            name: tensor if name in SHARED else torch.stack([piece[name] for piece in parts], 1)
+            for name, tensor in parts[0].items()
         }

@@ -1,4 +1,4 @@
-"""From a log of decisions to the facts and the sessions from which users are learned."""
+"""The facts and the sessions from which users are learned, made from a log of decisions."""
 
 from __future__ import annotations
 
@@ -62,7 +62,9 @@ def learnable(
                 f"for some of {', '.join(names)}."
             )
         visible = set(log.header.interface.signals)
-        bounds = [(float(x.min()), float(x.max())) for x in log.signals.flatten(0, 1).unbind(1)]
+        bounds = [
+            (float(values.min()), float(values.max())) for values in log.signals.flatten(0, 1).unbind(1)
+        ]
         signals = tuple(
             Signal(signal, signal in visible, *bound) for signal, bound in zip(names, bounds, strict=True)
         )
@@ -74,8 +76,8 @@ def learnable(
         )
     every = [signal.name for signal in users.signals]
     matrix = _matrix(name, log, users)  # (S_all, M)
-    used = [x.visible or bool(matrix[place].any()) for place, x in enumerate(users.signals)]
-    missing = [every[place] for place, one in enumerate(used) if one and every[place] not in names]
+    used = [signal.visible or bool(matrix[index].any()) for index, signal in enumerate(users.signals)]
+    missing = [every[index] for index, one in enumerate(used) if one and every[index] not in names]
     weight = stream_weights(users.streams)
     for signal in missing:
         made = (matrix[every.index(signal)] * weight).nonzero().flatten().tolist()
@@ -84,12 +86,12 @@ def learnable(
                 f"{name} lacks the hidden signal {signal}, of which the reward stream "
                 f"{users.streams[made[0]].name} is made: give a log of recsys-rl record, which holds all."
             )
-    kept = [place for place, one in enumerate(used) if one and every[place] in names]
+    learned = [index for index, one in enumerate(used) if one and every[index] in names]
     return Learnable(
-        torch.tensor([names.index(every[place]) for place in kept]),
-        tuple(users.signals[place] for place in kept),
+        torch.tensor([names.index(every[index]) for index in learned]),
+        tuple(users.signals[index] for index in learned),
         users.streams,
-        matrix[kept],
+        matrix[learned],
     )
 
 
@@ -103,8 +105,8 @@ def _matrix(name: str, log: DecisionLog, users: UserModel) -> Tensor:
     matrix = users.rewards(Feedback(signals, shown)).float()  # (S, M)
     generator = torch.Generator().manual_seed(0)
     some = torch.rand(64, places, size, generator=generator)
-    found = users.rewards(Feedback(some, torch.ones(64, places, dtype=torch.bool)))
-    if not torch.allclose(found, some.sum(1) @ matrix, rtol=1e-4, atol=1e-4):
+    rewards = users.rewards(Feedback(some, torch.ones(64, places, dtype=torch.bool)))
+    if not torch.allclose(rewards, some.sum(1) @ matrix, rtol=1e-4, atol=1e-4):
         raise UserError(
             f"{name} can't be learned from: the reward streams of its platform are not sums of signals; give "
             "a log of another platform."
@@ -121,7 +123,7 @@ def pieces_of_users(log: DecisionLog) -> tuple[Tensor, dict[str, Tensor]]:
     ids, order = log.users[first].sort(stable=True)
     new = torch.ones_like(ids, dtype=torch.bool)
     new[1:] = ids[1:] != ids[:-1]
-    return ids[new], {name: x[first[order[new]]] for name, x in log.given.items()}
+    return ids[new], {name: values[first[order[new]]] for name, values in log.given.items()}
 
 
 def facts_of(name: str, log: DecisionLog, what: Learnable) -> UserFacts:
@@ -143,8 +145,8 @@ def facts_of(name: str, log: DecisionLog, what: Learnable) -> UserFacts:
 
 def sessions_of(log: DecisionLog, what: Learnable) -> SessionTable:
     """The sessions of a log, with the signals and the rewards that are learned."""
-    kept = log.signals[..., what.places]  # (E, K, S)
-    rewards = kept.sum(1) @ what.of_signals @ stream_weights(what.streams)
+    signals = log.signals[..., what.places]  # (E, K, S)
+    rewards = signals.sum(1) @ what.of_signals @ stream_weights(what.streams)
     return session_table(log, rewards, what.places)
 
 
@@ -180,9 +182,9 @@ def split_sessions(
         cut = ordered[min(int((1 - share) * len(ordered)), len(ordered) - 1)]
         held = table.times >= cut
     else:
-        ids, place = table.users.unique(return_inverse=True)
+        ids, user = table.users.unique(return_inverse=True)
         chosen = torch.randperm(len(ids), generator=generator) < max(1, round(share * len(ids)))
-        held = chosen[place]
+        held = chosen[user]
     if bool(held.all()):
         alone = len((table.times if by == "time" else table.users).unique()) < 2  # no other share would do
         what = "times" if by == "time" else "users"

@@ -15,14 +15,14 @@ from recsys_rl.users.network import ContextSizes, ItemTables
 
 
 def item_tables(catalogue: Catalogue, means: Tensor | None = None) -> ItemTables:
-    """The tables of the items: embeddings, genres and attributes, then ``means``.
+    """The tables of the items: embeddings, tags and attributes, then ``means``.
 
     ``means``: (I, S) of the signals in a log (item_means.py); None: without them.
     """
     columns = item_columns(catalogue)[:, :-1]  # without the constant
     columns = columns if means is None else torch.cat([columns, means], 1)
-    vectors = (catalogue.embedding, catalogue.unit_genres)
-    return ItemTables(tuple(x for x in vectors if x.shape[1]), columns)
+    vectors = (catalogue.embedding, catalogue.unit_tags)
+    return ItemTables(tuple(table for table in vectors if table.shape[1]), columns)
 
 
 def context_sizes(interface: Interface, given: Mapping[str, Tensor], catalogue: Catalogue) -> ContextSizes:
@@ -30,7 +30,7 @@ def context_sizes(interface: Interface, given: Mapping[str, Tensor], catalogue: 
 
     ``given``: these pieces, (..., size) each. The pieces of user_columns.py are read as columns of the items.
     """
-    sizes = {name: x.shape[1] for name, x in given.items()}
+    sizes = {name: values.shape[1] for name, values in given.items()}
     first = next((name for name, _ in interface.context), "")
     user = first if sizes.get(first) == catalogue.embedding.shape[1] else ""
     apart = interface.user_columns

@@ -2,8 +2,8 @@
 
 The mean of an item holds the answers that are to be predicted by it. A network would trust it too much, the
 more so the seldomer the signal: one of two likes of an item may be the answer itself. So the sessions are
-parted by user, and each learns with the means of the other parts. The means of all are for sessions that
-nothing is learned from.
+split into folds by user, and each learns with the means of the other folds. The means of all are for sessions
+that nothing is learned from.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from recsys_rl.users.session_table import SessionTable
 
 SHRINK = 20
 """Answers of an average item that join those to each item in its mean."""
-PARTS = 5
+FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -25,24 +25,24 @@ class ItemMeans:
     """Standardised means of the S signals of I items, from G sessions."""
 
     all: Tensor  # (I, S): of all sessions
-    others: tuple[Tensor, ...]  # (I, S) each: of the sessions outside of a part
-    part: Tensor  # (G,) int64: the part of each session
+    others: tuple[Tensor, ...]  # (I, S) each: of the sessions outside of a fold
+    fold: Tensor  # (G,) int64: the fold of each session
 
 
 def item_means(table: SessionTable, num_items: int, generator: torch.Generator) -> ItemMeans:
-    """The means of the signals in these sessions; ``generator`` parts the users."""
-    users, place = table.users.unique(return_inverse=True)
-    number = min(PARTS, len(users))
-    part = (torch.randperm(len(users), generator=generator) % number)[place]  # (G,)
-    others = tuple(means_of(table.rows((part != p).nonzero().squeeze(1)), num_items) for p in range(number))
-    return ItemMeans(means_of(table, num_items), others, part)
+    """The means of the signals in these sessions; ``generator`` draws the fold of each user."""
+    users, user = table.users.unique(return_inverse=True)
+    number = min(FOLDS, len(users))
+    fold = (torch.randperm(len(users), generator=generator) % number)[user]  # (G,)
+    others = tuple(means_of(table.rows((fold != p).nonzero().squeeze(1)), num_items) for p in range(number))
+    return ItemMeans(means_of(table, num_items), others, fold)
 
 
 def means_of(table: SessionTable, num_items: int) -> Tensor:
     """(I, S): ``shrunk_means`` with SHRINK, standardised over the items."""
-    found = shrunk_means(table, num_items, SHRINK)
-    deviation = found.std(0, correction=0)
-    return (found - found.mean(0)) / torch.where(deviation > 1e-6, deviation, torch.inf)
+    means = shrunk_means(table, num_items, SHRINK)
+    deviation = means.std(0, correction=0)
+    return (means - means.mean(0)) / torch.where(deviation > 1e-6, deviation, torch.inf)
 
 
 def shrunk_means(table: SessionTable, num_items: int, prior: float) -> Tensor:

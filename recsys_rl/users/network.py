@@ -159,13 +159,13 @@ class UserNetwork(nn.Module):
         unit = self._unit(signals)
         done = self._done(memory, items, shown, unit)  # (N, P)
         sums = self.decays.unsqueeze(1) * memory["sums"] + self._entries(items, shown, unit)
-        found = {
+        later = {
             **memory,
             "sums": sums,
             "state": self.state_decays * memory["state"] + done,
             "steps": memory["steps"] + 1,
         }
-        return found, self._leaving(found)
+        return later, self._leaving(later)
 
     def of_sessions(self, table: SessionTable) -> tuple[SignalOutputs, Tensor]:
         """The distributions of the signals (B, T, K, S), and the logits (B, T) of leaving after each step.
@@ -187,16 +187,16 @@ class UserNetwork(nn.Module):
         features = self._features(memory, items, overlaps.flatten(0, 1)[rows], pairs)  # (R, K, F)
         done = self._padded(self._done(memory, items, shown, unit, features), rows, b, t)  # (B, T, P)
         states = decayed(done, self.state_decays)  # (B, T + 1, P)
-        before, after = (self._scaled(x.flatten(0, 1)[rows]) for x in (states[:, :-1], states[:, 1:]))
+        before, after = (self._scaled(state.flatten(0, 1)[rows]) for state in (states[:, :-1], states[:, 1:]))
         outputs = self._padded(self._outputs(features, before, shown), rows, b, t)  # (B, T, K, O)
         leaving = self.leaving(torch.cat([after, self._context({**memory, "steps": step + 1})], 1)).squeeze(1)
         return SignalOutputs(self.kinds, outputs), self._padded(leaving, rows, b, t)
 
     @staticmethod
-    def _padded(x: Tensor, rows: Tensor, sessions: int, steps: int) -> Tensor:
-        """(B, T, ...): the values ``x`` (R, ...) at ``rows`` (R,) of B T, 0 elsewhere."""
-        found = x.new_zeros(sessions * steps, *x.shape[1:]).index_copy(0, rows, x)
-        return found.view(sessions, steps, *x.shape[1:])
+    def _padded(values: Tensor, rows: Tensor, sessions: int, steps: int) -> Tensor:
+        """(B, T, ...): the ``values`` (R, ...) at ``rows`` (R,) of B T, 0 elsewhere."""
+        padded = values.new_zeros(sessions * steps, *values.shape[1:]).index_copy(0, rows, values)
+        return padded.view(sessions, steps, *values.shape[1:])
 
     def _overlaps(self, items: Tensor, weights: Tensor) -> Tensor:
         """(B, T, K, V' J): the products of each item (B, T, K) with the memories before its step, scaled.
@@ -219,11 +219,11 @@ class UserNetwork(nn.Module):
         decays = self.decays.view(-1, 1, 1)
         kernel = self._norm(decays) * decays ** age.clamp_min(0) * (age >= 0)  # (J, T, T)
         counts = weights.transpose(1, 2).unsqueeze(3)  # (B, J, T, 1)
-        found = []
+        sums = []
         for vectors in self.vectors[items].split(self.sizes, 2):  # (B, T, V_v)
             products = (vectors @ vectors.transpose(1, 2)).unsqueeze(1)  # (B, 1, T, T)
-            found.append(((products * kernel) @ counts).squeeze(3).transpose(1, 2))  # (B, T, J)
-        return torch.cat(found, 2)
+            sums.append(((products * kernel) @ counts).squeeze(3).transpose(1, 2))  # (B, T, J)
+        return torch.cat(sums, 2)
 
     def _products(self, vectors: Tensor, sums: Tensor) -> Tensor:
         """(..., K, V' J): products of ``vectors`` (..., K, V) with memories ``sums`` (..., J, V), scaled."""
@@ -265,12 +265,12 @@ class UserNetwork(nn.Module):
     def _outputs(self, features: Tensor, state: Tensor, shown: Tensor | None) -> Tensor:
         """(N, K, O) from x (N, K, F) and the state h (N, P), scaled."""
         places = features.shape[1]
-        found: Tensor = self.body(torch.cat([features, state.unsqueeze(1).expand(-1, places, -1)], -1))
+        outputs: Tensor = self.body(torch.cat([features, state.unsqueeze(1).expand(-1, places, -1)], -1))
         if places == 1 or not any(self.kinds.of_step):
-            return found
-        weights = torch.ones_like(found[..., :1]) if shown is None else shown.unsqueeze(-1).to(found)
-        mean = (weights * found).sum(1, keepdim=True) / weights.sum(1, keepdim=True).clamp_min(1)
-        return torch.where(self.joint, mean, found)  # a number of the whole step has one output
+            return outputs
+        weights = torch.ones_like(outputs[..., :1]) if shown is None else shown.unsqueeze(-1).to(outputs)
+        mean = (weights * outputs).sum(1, keepdim=True) / weights.sum(1, keepdim=True).clamp_min(1)
+        return torch.where(self.joint, mean, outputs)  # a number of the whole step has one output
 
     def _context(self, memory: Memory) -> Tensor:
         """(N, F' + 1): the other pieces of the context, and the clock."""
@@ -289,13 +289,13 @@ class UserNetwork(nn.Module):
         self, memory: Memory, items: Tensor, shown: Tensor, unit: Tensor, features: Tensor | None = None
     ) -> Tensor:
         """(N, P): what a step adds to the state."""
-        x = self._features(memory, items) if features is None else features
-        done: Tensor = self.event(torch.cat([x, unit], -1)) * shown.unsqueeze(-1)
+        inputs = self._features(memory, items) if features is None else features
+        done: Tensor = self.event(torch.cat([inputs, unit], -1)) * shown.unsqueeze(-1)
         return done.sum(1)
 
     def _leaving(self, memory: Memory) -> Tensor:
-        found: Tensor = self.leaving(torch.cat([self._scaled(memory["state"]), self._context(memory)], 1))
-        return found.squeeze(1)
+        logits: Tensor = self.leaving(torch.cat([self._scaled(memory["state"]), self._context(memory)], 1))
+        return logits.squeeze(1)
 
     def _scaled(self, state: Tensor) -> Tensor:
         return self._norm(self.state_decays) * state
@@ -311,8 +311,8 @@ class UserNetwork(nn.Module):
         return (signals - low) / torch.where(size > 0, size, 1.0) * self.read
 
 
-def decayed(x: Tensor, decays: Tensor) -> Tensor:
-    """The sums (B, T + 1, J, ...) before each step and after the last, of entries ``x`` (B, T, J, ...).
+def decayed(entries: Tensor, decays: Tensor) -> Tensor:
+    """The sums (B, T + 1, J, ...) before each step and after the last, of ``entries`` (B, T, J, ...).
 
     ::
 
@@ -321,21 +321,21 @@ def decayed(x: Tensor, decays: Tensor) -> Tensor:
     Long sessions are taken in chunks of CHUNK steps, each of which begins with the last sums of the one
     before: memory grows with T and not with its square.
     """
-    b, t = x.shape[:2]
-    flat = x.flatten(3) if x.dim() > 3 else x.unsqueeze(-1)  # (B, T, J, V)
-    steps = torch.arange(min(t, CHUNK) + 1, device=x.device)
+    b, t = entries.shape[:2]
+    flat = entries.flatten(3) if entries.dim() > 3 else entries.unsqueeze(-1)  # (B, T, J, V)
+    steps = torch.arange(min(t, CHUNK) + 1, device=entries.device)
     age = steps.unsqueeze(1) - 1 - steps[:-1]  # (C + 1, C)
     kernel = decays.view(-1, 1, 1) ** age.clamp_min(0) * (age >= 0)  # (J, C + 1, C)
     if t <= CHUNK:
-        return torch.einsum("jts,bsjv->btjv", kernel, flat).reshape(b, t + 1, *x.shape[2:])
+        return torch.einsum("jts,bsjv->btjv", kernel, flat).reshape(b, t + 1, *entries.shape[2:])
     powers = (decays ** steps.unsqueeze(1)).unsqueeze(2)  # (C + 1, J, 1)
-    found, sums = [], flat.new_zeros(b, 1, *flat.shape[2:])
-    for part in flat.split(CHUNK, 1):
-        c = part.shape[1]
+    blocks, sums = [], flat.new_zeros(b, 1, *flat.shape[2:])
+    for block in flat.split(CHUNK, 1):
+        c = block.shape[1]
         begun = powers[: c + 1] * sums[:, -1:]  # what the steps before the chunk are still worth
-        sums = begun + torch.einsum("jts,bsjv->btjv", kernel[:, : c + 1, :c], part)  # (B, c + 1, J, V)
-        found.append(sums[:, :-1])
-    return torch.cat([*found, sums[:, -1:]], 1).reshape(b, t + 1, *x.shape[2:])
+        sums = begun + torch.einsum("jts,bsjv->btjv", kernel[:, : c + 1, :c], block)  # (B, c + 1, J, V)
+        blocks.append(sums[:, :-1])
+    return torch.cat([*blocks, sums[:, -1:]], 1).reshape(b, t + 1, *entries.shape[2:])
 
 
 def _linear(size: int, wide: int, generator: torch.Generator) -> nn.Linear:

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -53,9 +53,13 @@ class LearnedConfig(EnvConfig):
 
 def learned_file(config: LearnedConfig) -> LearnedFile:
     """The learned users of the settings. Raises UserError if the file is missing or can't be used."""
-    if config.user_model is None:
+    return _file_of({"user_model": config.user_model})
+
+
+def _file_of(given: Mapping[str, Any]) -> LearnedFile:
+    if given.get("user_model") is None:
         raise UserError("learned needs its users: give --user-model FILE of recsys-rl fit-users.")
-    return load_users(config.user_model)
+    return load_users(given["user_model"])
 
 
 def learned_users(catalogue: Catalogue, population: Population, config: LearnedConfig) -> LearnedUsers:
@@ -114,7 +118,7 @@ class LearnedUsers:
 
     @property
     def streams(self) -> tuple[Stream, ...]:
-        """Those of the log's platform."""
+        """The reward streams of the log's platform."""
         return self.facts.streams
 
     @property
@@ -131,12 +135,12 @@ class LearnedUsers:
 
     @property
     def score_cost(self) -> int:
-        """Before its first step a session is played in the mean of all networks (protocols.CostlyUsers)."""
+        """See protocols.CostlyUsers. The first step of a session is scored by the mean of all networks."""
         return SCORE_COST * self.network.num_members
 
     @cached_property
     def bounds(self) -> Mapping[str, float]:
-        return {name: float(x.abs().max()) for name, x in self._given.items()}
+        return {name: float(values.abs().max()) for name, values in self._given.items()}
 
     @property
     def assumptions(self) -> str:
@@ -144,7 +148,7 @@ class LearnedUsers:
         return f"users learned from {self.facts.log}, by {amount(self.network.num_members, 'network')}"
 
     def sample(self, users: Tensor) -> LearnedState:
-        given = {name: x.index_select(0, users) for name, x in self._given.items()}
+        given = {name: values.index_select(0, users) for name, values in self._given.items()}
         return LearnedState(given, self.network.begin(given, len(users)), torch.full_like(users, -1))
 
     def possible(self, user_state: LearnedState) -> bool:
@@ -194,11 +198,11 @@ class LearnedUsers:
         """The mean reward (N, b) of showing each item of the block now, by the networks of the session."""
         items = torch.arange(self.catalogue.num_items, device=user_state.member.device)[block]
         member = user_state.member
-        found = [
-            self.network.expected(user_state.memory, part.expand(len(member), -1), member)
-            for part in items.split(max(1, BLOCK // max(1, len(member))))
+        signals = [
+            self.network.expected(user_state.memory, block.expand(len(member), -1), member)
+            for block in items.split(max(1, BLOCK // max(1, len(member))))
         ]
-        return torch.cat(found, 1) @ self._reward_of_signals
+        return torch.cat(signals, 1) @ self._reward_of_signals
 
     @cached_property
     def _given(self) -> Mapping[str, Tensor]:
@@ -208,14 +212,14 @@ class LearnedUsers:
         profile, if that is the first piece.
         """
         ids, known = self.population.user_ids, self.facts.users.to(self.population.user_ids)
-        place = torch.searchsorted(known, ids).clamp_max(len(known) - 1)  # (U',)
-        there = known[place] == ids
-        row = torch.where(there, place, torch.arange(len(ids), device=ids.device) % len(known))
-        found = {name: x.to(ids.device)[row] for name, x in self.facts.given.items()}
+        nearest = torch.searchsorted(known, ids).clamp_max(len(known) - 1)  # (U',)
+        there = known[nearest] == ids
+        row = torch.where(there, nearest, torch.arange(len(ids), device=ids.device) % len(known))
+        given = {name: values.to(ids.device)[row] for name, values in self.facts.given.items()}
         first, profile = self.context[0], self.population.profile
-        if first in found and found[first].shape == profile.shape:
-            found[first] = torch.where(there.unsqueeze(1), found[first], profile)
-        return found
+        if first in given and given[first].shape == profile.shape:
+            given[first] = torch.where(there.unsqueeze(1), given[first], profile)
+        return given
 
     @cached_property
     def _reward_of_signals(self) -> Tensor:
@@ -230,7 +234,7 @@ class LearnedUsers:
 PLATFORM = Platform(
     LearnedConfig,
     users=learned_users,
-    file=WorldFile("user_model", learned_file),
+    file=WorldFile(("user_model",), _file_of),
     presets={
         "*": {"agent_config": {"gamma": 0.99, "gae_lambda": 0.95}},
         "ppo": {"agent_config": {"lr": 1e-3}, "train_config": {"total_timesteps": 600_000}},

@@ -1,4 +1,4 @@
-"""From a DecisionLog to a SessionTable: whole sessions as padded tensors."""
+"""SessionTable: the whole sessions of a DecisionLog as padded tensors."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class SessionTable:
         cut = {name: getattr(self, name)[index, :longest] for name in steps}
         rest = {name: getattr(self, name)[index] for name in ("users", "times", "lengths", "left")}
         return dataclasses.replace(
-            self, given={name: x[index] for name, x in self.given.items()}, **cut, **rest
+            self, given={name: values[index] for name, values in self.given.items()}, **cut, **rest
         )
 
 
@@ -73,17 +73,17 @@ def session_table(log: DecisionLog, rewards: Tensor, signals: Tensor | None = No
     lengths = torch.diff(first, append=torch.tensor([log.num_rows]))
     session = torch.arange(len(first)).repeat_interleave(lengths)  # (E,)
     shape = (len(first), int(lengths.max()))
-    kept = log.signals if signals is None else log.signals[..., signals]  # (E, K, S)
+    responses = log.signals if signals is None else log.signals[..., signals]  # (E, K, S)
     items = log.items.new_full((*shape, log.items.shape[1]), -1)
-    outcomes = kept.new_zeros(*shape, *kept.shape[1:])
+    outcomes = responses.new_zeros(*shape, *responses.shape[1:])
     earned = torch.zeros(shape)
     items[session, log.steps] = log.items
-    outcomes[session, log.steps] = kept
+    outcomes[session, log.steps] = responses
     earned[session, log.steps] = rewards.float()
     return SessionTable(
         users=log.users[first],
         times=log.times[first],
-        given={name: x[first] for name, x in log.given.items()},
+        given={name: values[first] for name, values in log.given.items()},
         items=items,
         signals=outcomes,
         rewards=earned,

@@ -64,10 +64,10 @@ def kinds_of(signals: Tensor, left: Tensor, binary: Sequence[bool] | None = None
     binary = are_binary(signals) if binary is None else tuple(binary)
     low, high, weights = [], [], []
     start: list[float] = []
-    for place, values in enumerate(signals.unbind(1)):
+    for index, values in enumerate(signals.unbind(1)):
         low.append(float(values.min()))
         high.append(float(values.max()))
-        if binary[place]:
+        if binary[index]:
             share = float(values.mean())
             weights.append(min(LARGEST_WEIGHT, 1 / _entropy(share)) if 0 < share < 1 else 0.0)
             start.append(_logit(share))
@@ -110,51 +110,51 @@ class SignalOutputs:
     def loss(self, values: Tensor) -> Tensor:
         """(..., S): the weighted loss of each signal for ``values`` (..., S) in their own units."""
         kinds, losses = self.kinds, []
-        for place, part in enumerate(self.parts):
-            y = values[..., place : place + 1]
-            if kinds.binary[place]:
-                found = nn.functional.binary_cross_entropy_with_logits(part, y, reduction="none").squeeze(-1)
+        for index, output in enumerate(self.parts):
+            y = values[..., index : index + 1]
+            if kinds.binary[index]:
+                loss = nn.functional.binary_cross_entropy_with_logits(output, y, reduction="none").squeeze(-1)
             else:
-                unit = (y - kinds.low[place]) / max(kinds.high[place] - kinds.low[place], 1e-12)
-                found = pinball(_quantiles(part), unit).mean(-1)
-            losses.append(kinds.weights[place] * found)
+                unit = (y - kinds.low[index]) / max(kinds.high[index] - kinds.low[index], 1e-12)
+                loss = pinball(_quantiles(output), unit).mean(-1)
+            losses.append(kinds.weights[index] * loss)
         return torch.stack(losses, -1)
 
-    def quantiles(self, place: int) -> Tensor:
-        """(..., Q): the quantiles at LEVELS of the signal at ``place``, in its own units."""
-        low, high = self.kinds.low[place], self.kinds.high[place]
-        return low + (high - low) * _quantiles(self.parts[place]).clamp(0, 1)
+    def quantiles(self, index: int) -> Tensor:
+        """(..., Q): the quantiles at LEVELS of the signal ``index``, in its own units."""
+        low, high = self.kinds.low[index], self.kinds.high[index]
+        return low + (high - low) * _quantiles(self.parts[index]).clamp(0, 1)
 
-    def probability(self, place: int) -> Tensor:
+    def probability(self, index: int) -> Tensor:
         """(...): the probability of a binary signal."""
-        if self.kinds.low[place] == self.kinds.high[place]:
-            return torch.full_like(self.parts[place][..., 0], self.kinds.low[place])
-        found: Tensor = self.parts[place][..., 0].sigmoid()
-        return found
+        if self.kinds.low[index] == self.kinds.high[index]:
+            return torch.full_like(self.parts[index][..., 0], self.kinds.low[index])
+        probability: Tensor = self.parts[index][..., 0].sigmoid()
+        return probability
 
     def expected(self) -> Tensor:
         """(..., S): the mean of each signal."""
-        found = [
-            self.probability(place) if one else self.quantiles(place) @ _mean_weights(self.parts[place])
-            for place, one in enumerate(self.kinds.binary)
+        means = [
+            self.probability(index) if one else self.quantiles(index) @ _mean_weights(self.parts[index])
+            for index, one in enumerate(self.kinds.binary)
         ]
-        return torch.stack(found, -1)
+        return torch.stack(means, -1)
 
     def at(self, chance: Tensor) -> Tensor:
         """(..., S): the value of each signal where ``chance`` (..., S), uniform in [0, 1), is its noise."""
-        found = []
-        for place, one in enumerate(self.kinds.binary):
-            u = chance[..., place]
+        signals = []
+        for index, one in enumerate(self.kinds.binary):
+            u = chance[..., index]
             if one:
-                found.append((u < self.probability(place)).float())
+                signals.append((u < self.probability(index)).float())
                 continue
-            quantiles, levels = self.quantiles(place), u.new_tensor(LEVELS)
+            quantiles, levels = self.quantiles(index), u.new_tensor(LEVELS)
             after = torch.searchsorted(levels, u.contiguous()).clamp(1, len(LEVELS) - 1).unsqueeze(-1)
             low, high = levels[after - 1].squeeze(-1), levels[after].squeeze(-1)
             share = ((u - low) / (high - low)).clamp(0, 1)
-            below, above = (quantiles.gather(-1, x).squeeze(-1) for x in (after - 1, after))
-            found.append(below + share * (above - below))
-        return torch.stack(found, -1)
+            below, above = (quantiles.gather(-1, level).squeeze(-1) for level in (after - 1, after))
+            signals.append(below + share * (above - below))
+        return torch.stack(signals, -1)
 
 
 def _quantiles(outputs: Tensor) -> Tensor:

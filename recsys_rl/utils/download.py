@@ -137,7 +137,7 @@ def _progress(name: str, received: int, size: int) -> None:
 
 
 @contextlib.contextmanager
-def _readable(place: Path) -> Iterator[None]:
+def _readable(location: Path) -> Iterator[None]:
     """Turn the errors of a damaged, encrypted or foreign archive into a UserError."""
     try:
         yield
@@ -152,27 +152,27 @@ def _readable(place: Path) -> Iterator[None]:
     ) as error:
         reason = str(error).split(":", 1)[0].split("\n", 1)[0]
         raise UserError(
-            f"{place} can't be read ({reason}): give a whole, readable zip or tar archive, or delete it "
+            f"{location} can't be read ({reason}): give a whole, readable zip or tar archive, or delete it "
             "to have it downloaded again."
         ) from error
 
 
-def _locate(place: Path, name: str) -> str | None:
-    """The path inside ``place`` of ``name`` or ``name``.gz: directly in a folder, anywhere in an archive."""
+def _locate(location: Path, name: str) -> str | None:
+    """The path in ``location`` of ``name`` or ``name``.gz: directly in a folder, anywhere in an archive."""
     wanted = (name, f"{name}.gz")
-    if place.is_dir():
-        return next((candidate for candidate in wanted if (place / candidate).is_file()), None)
-    if not place.is_file():
+    if location.is_dir():
+        return next((candidate for candidate in wanted if (location / candidate).is_file()), None)
+    if not location.is_file():
         return None
-    with _readable(place):
-        if zipfile.is_zipfile(place):
-            with zipfile.ZipFile(place) as archive:
+    with _readable(location):
+        if zipfile.is_zipfile(location):
+            with zipfile.ZipFile(location) as archive:
                 paths = archive.namelist()
         else:
-            paths, packed = [], place.stat().st_size
-            with tarfile.open(place) as tar:
+            paths, packed = [], location.stat().st_size
+            with tarfile.open(location) as tar:
                 for member in tar:  # tarfile unpacks this member to find the next
-                    check_unpacked(member.offset_data + member.size, packed, place)
+                    check_unpacked(member.offset_data + member.size, packed, location)
                     if member.isfile():
                         paths.append(member.name)
     return next(
@@ -180,45 +180,45 @@ def _locate(place: Path, name: str) -> str | None:
     )
 
 
-def has_member(place: Path, name: str) -> bool:
-    """True if ``read_member`` finds the file; False if ``place`` doesn't exist."""
-    return _locate(place, name) is not None
+def has_member(location: Path, name: str) -> bool:
+    """True if ``read_member`` finds the file; False if ``location`` doesn't exist."""
+    return _locate(location, name) is not None
 
 
-def read_member(place: Path, name: str) -> bytes:
+def read_member(location: Path, name: str) -> bytes:
     """The bytes of the file ``name`` of a folder, zip or tar archive, gunzipped if it is ``name``.gz."""
-    path = _locate(place, name)
+    path = _locate(location, name)
     if path is None:
-        raise UserError(f"{place} has no file {name}: give the complete official archive or folder.")
-    with _readable(place / path):
-        if place.is_dir():
-            raw = (place / path).read_bytes()
-        elif zipfile.is_zipfile(place):
-            with zipfile.ZipFile(place) as archive:
+        raise UserError(f"{location} has no file {name}: give the complete official archive or folder.")
+    with _readable(location / path):
+        if location.is_dir():
+            raw = (location / path).read_bytes()
+        elif zipfile.is_zipfile(location):
+            with zipfile.ZipFile(location) as archive:
                 facts = archive.getinfo(path)
-                check_unpacked(facts.file_size, facts.compress_size, place / path)
+                check_unpacked(facts.file_size, facts.compress_size, location / path)
                 raw = archive.read(facts)  # zipfile reads at most the declared size
         else:
-            with tarfile.open(place) as tar:
+            with tarfile.open(location) as tar:
                 member = tar.extractfile(path)
                 raw = member.read() if member is not None else b""
-        return gunzip(raw, place / path) if path.endswith(".gz") else raw
+        return gunzip(raw, location / path) if path.endswith(".gz") else raw
 
 
-def gunzip(packed: bytes, place: Path) -> bytes:
+def gunzip(packed: bytes, location: Path) -> bytes:
     """The bytes of a gzip file. Raises UserError if they are too many, and the errors of ``gzip``."""
     with gzip.GzipFile(fileobj=io.BytesIO(packed)) as file:
         raw = file.read(_most(len(packed)) + 1)
-    check_unpacked(len(raw), len(packed), place)
+    check_unpacked(len(raw), len(packed), location)
     return raw
 
 
-def check_unpacked(size: int, packed: int, place: Path) -> None:
+def check_unpacked(size: int, packed: int, location: Path) -> None:
     """Raise UserError if ``packed`` bytes unpack to so many that the file looks like an attack."""
     if size > _most(packed):
         raise UserError(
-            f"{place} would unpack to more than {RATIO} times its size: if that is right, unpack it yourself "
-            "and give the folder or the CSV file."
+            f"{location} would unpack to more than {RATIO} times its size: if that is right, unpack it "
+            "yourself and give the folder or the CSV file."
         )
 
 

@@ -75,15 +75,15 @@ def write_bytes(path: Path, content: bytes) -> None:
     Missing folders are made. Raises UserError if the file can't be written, or if ``path`` is a folder or a
     device.
     """
-    part = path.parent / f".{path.name}.{os.getpid()}.tmp"
+    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
     try:
         _check_regular(path, str(path))
         path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
+        with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        part.replace(path)
+        temporary.replace(path)
     except OSError as error:
         why = error_text(error)
         raise UserError(
@@ -91,7 +91,7 @@ def write_bytes(path: Path, content: bytes) -> None:
         ) from error
     finally:
         with contextlib.suppress(OSError):
-            part.unlink()  # exists only after an error: otherwise it was renamed
+            temporary.unlink()  # exists only after an error: otherwise it was renamed
 
 
 def _check_regular(path: Path, name: str) -> None:

@@ -45,5 +45,5 @@ def reason(error: BaseException) -> str:
     """Type, text and place of an error on one line."""
     text = " ".join(str(error).split())[:200]
     frames = traceback.extract_tb(error.__traceback__)
-    place = f", {os.path.basename(frames[-1].filename)} line {frames[-1].lineno}" if len(frames) > 1 else ""
-    return f"{type(error).__name__}: {text}{place}"
+    where = f", {os.path.basename(frames[-1].filename)} line {frames[-1].lineno}" if len(frames) > 1 else ""
+    return f"{type(error).__name__}: {text}{where}"

@@ -88,9 +88,9 @@ def _is_of(descriptor: int, folder: Path) -> bool:
         return False
 
 
-def _remove_abandoned(place: Path) -> None:
-    """Delete the folders of ``parts_of`` in ``place`` that no process has locked."""
-    for folder in place.glob(f".*{PARTS}"):
+def _remove_abandoned(parent: Path) -> None:
+    """Delete the folders of ``parts_of`` in ``parent`` that no process has locked."""
+    for folder in parent.glob(f".*{PARTS}"):
         with contextlib.suppress(Busy):
             descriptor = lock(folder)
             if descriptor is not None:

@@ -44,15 +44,15 @@ class Logger:
         self.total_steps, self.start_step, self.quiet = total_steps, start_step, quiet
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "log.csv"
-        kept = [row for row in read_log(self.path) if row[0] <= start_step]
-        self.seconds_before = max((seconds for _, seconds, _, _ in kept), default=0.0)
+        rows = [row for row in read_log(self.path) if row[0] <= start_step]
+        self.seconds_before = max((seconds for _, seconds, _, _ in rows), default=0.0)
         # purge_step hides events of a killed run after the step at which this run continues.
         self.events = summary_writer()(str(folder), purge_step=start_step + 1) if tensorboard else None
         self.part = self.path.with_name(self.path.name + ".part")
         self.file = self.part.open("w", newline="", encoding="utf-8")
         self.begun = False
         try:
-            self._append([COLUMNS, *((step, f"{s:.3f}", name, repr(value)) for step, s, name, value in kept)])
+            self._append([COLUMNS, *((step, f"{s:.3f}", name, repr(value)) for step, s, name, value in rows)])
         except OSError:
             self._close()
             raise

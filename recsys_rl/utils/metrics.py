@@ -10,18 +10,18 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and its two-sided 95 % interval (Student's t over independent samples)."""
+    """A mean and its two-sided interval (Student's t over independent samples)."""
 
     mean: float
     low: float
     high: float
 
 
-def interval(samples: Tensor) -> Interval:
-    """Mean of ``samples`` (n,) with its 95 % interval; with one sample the bounds are NaN."""
+def interval(samples: Tensor, level: float = 0.95) -> Interval:
+    """Mean of ``samples`` (n,) with its interval at the ``level``; with one sample the bounds are NaN."""
     samples = samples.double()
     n, mean = samples.numel(), samples.mean().item()
     if n < 2:
         return Interval(mean, float("nan"), float("nan"))
-    half = float(stdtrit(n - 1, 0.975)) * samples.std().item() / n**0.5
+    half = float(stdtrit(n - 1, 0.5 + level / 2)) * samples.std().item() / n**0.5
     return Interval(mean, mean - half, mean + half)

@@ -29,20 +29,20 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 
     Raises UserError for another text, a seed over 2**32 - 1, a range of more than 1000, and a seed twice.
     """
-    found: list[int] = []
-    for part in text.split(","):
-        ends = re.fullmatch(r"\s*(\d{1,10})(?:-(\d{1,10}))?\s*", part)
+    seeds: list[int] = []
+    for entry in text.split(","):
+        ends = re.fullmatch(r"\s*(\d{1,10})(?:-(\d{1,10}))?\s*", entry)
         low, high = (int(ends[1]), int(ends[2] or ends[1])) if ends else (1, 0)
         if not low <= high < 2**32 or high - low >= 1000:
             raise UserError(
                 f"--seeds is {shown(text)}: give seeds as 0-4 or 0,2,5, each at most 4294967295 and "
                 "at most 1000 of them."
             )
-        found += range(low, high + 1)
-    twice = [seed for seed, times in Counter(found).items() if times > 1]
+        seeds += range(low, high + 1)
+    twice = [seed for seed, times in Counter(seeds).items() if times > 1]
     if twice:
         raise UserError(f"--seeds {text} has the seed {twice[0]} twice, and that is one run: name it once.")
-    return tuple(found)
+    return tuple(seeds)
 
 
 def set_state(generator: torch.Generator, state: Tensor) -> None:

@@ -14,12 +14,12 @@ Rows = NDArray[np.int64]
 def user_hashes(user_ids: Iterable[int | str], key: str) -> NDArray[np.float64]:
     """(U,) in [0, 1): the first 53 bits of the BLAKE2b hash of each id, as text, under this key."""
     keyed = hashlib.blake2b(digest_size=8, key=key.encode())
-    found = []
+    hashes = []
     for user_id in user_ids:
         one = keyed.copy()
         one.update(str(user_id).encode())
-        found.append(int.from_bytes(one.digest(), "big") >> 11)
-    return np.array(found, dtype=np.float64) / 2**53
+        hashes.append(int.from_bytes(one.digest(), "big") >> 11)
+    return np.array(hashes, dtype=np.float64) / 2**53
 
 
 def number_of(name: str) -> int:
@@ -34,12 +34,12 @@ def drawn_order(
 
     ``user_ids`` (U,) and ``item_ids`` (I,) are those of the source, ``users`` and ``items`` (E,) their rows.
     """
-    found, other = (
+    hashes, other = (
         (user_hashes(ids, key) * 2**53).astype(np.uint64)[rows]
         for ids, key, rows in ((user_ids, "order of users", users), (item_ids, "order of items", items))
     )
-    for part in (other, np.uint64(0)):  # mixed by the steps of splitmix64 (Steele et al. 2014)
-        found = (found ^ part) * np.uint64(0xBF58476D1CE4E5B9)
-        found = (found ^ (found >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        found ^= found >> np.uint64(31)
-    return (found >> np.uint64(1)).astype(np.int64)
+    for word in (other, np.uint64(0)):  # mixed by the steps of splitmix64 (Steele et al. 2014)
+        hashes = (hashes ^ word) * np.uint64(0xBF58476D1CE4E5B9)
+        hashes = (hashes ^ (hashes >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        hashes ^= hashes >> np.uint64(31)
+    return (hashes >> np.uint64(1)).astype(np.int64)

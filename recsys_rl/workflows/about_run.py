@@ -39,7 +39,7 @@ def say_beginning(run: Run, experience: str, folder: Path | None) -> None:
     asked, planned = run.config.train_config.total_timesteps, run.num_updates * run.per_update
     resuming = f"resuming {folder} at step {run.step:,} of {planned:,}"
     items = getattr(run.config.agent_config, "checkpoint", None) if folder is None else None
-    whole = f"whole updates of {run.per_update:,}: {planned:,} steps"
+    words = f"whole updates of {run.per_update:,}: {planned:,} steps"
     uncompiled = "note: torch's operators replace the compiled loops and are slower: " + (
         f"{kernels.SWITCH} is off."
         if kernels.switched_off()
@@ -54,7 +54,7 @@ def say_beginning(run: Run, experience: str, folder: Path | None) -> None:
         run.note,
         getattr(run.env, "note", ""),  # of an environment from elsewhere: the candidates that it took
         resuming if folder is not None and run.updates < run.num_updates else "",
-        f"total_timesteps {asked:,} is rounded to {whole}" if folder is None and asked != planned else "",
+        f"total_timesteps {asked:,} is rounded to {words}" if folder is None and asked != planned else "",
         uncompiled if run.streams["users"].device.type == "cpu" and kernels.library() is None else "",
     )
     if folder is None and run.env is not None:
@@ -66,6 +66,10 @@ def _about_data(run: Run) -> str:
     catalogue, population = run.world
     if run.world.is_empty:
         return ""
+    if not run.config.platform.simulates:
+        brought = run.config.platform.brought(run.config)
+        data = f"data: {catalogue.source}; {getattr(run.experience, 'sides', '')}"
+        return data if brought is None else "\n".join(filter(None, [data, brought.note]))
     whose = f"{population.source}: " if population.source else ""
     sizes = f"{amount(len(population.train), 'training user')}, {len(population.heldout):,} held out"
     lines = [f"data: {catalogue.source}; {whose}{sizes}"]

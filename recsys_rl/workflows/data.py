@@ -10,11 +10,14 @@ from typing import Annotated, Literal
 
 from recsys_rl.errors import UserError
 from recsys_rl.settings.fields import Finite, Range, check_fields
+from recsys_rl.settings.names import learners_from_logs
 from recsys_rl.settings.shared import Seed
 from recsys_rl.tables.clean import Missing, dropped
 from recsys_rl.tables.columns import DecisionColumns, EventColumns, TimedFile
 from recsys_rl.tables.compare import Comparison, compare
 from recsys_rl.tables.description import Description
+from recsys_rl.tables.learnable import missing_most
+from recsys_rl.tables.learnable_lines import learnable_lines, reasons
 from recsys_rl.tables.split import repeated_rows, split_by_time, split_by_user
 from recsys_rl.tables.survey import describe
 from recsys_rl.utils.files import check_parquet, check_writable, write_text
@@ -87,25 +90,31 @@ def compare_files(options: CompareConfig) -> Comparison:
     """
     if options.json is not None:
         check_writable(Path(options.json), "--json")
-    found = compare(options.old, options.new, options.columns, options.separator, options.like_threshold)
-    for line in found.lines():
+    comparison = compare(options.old, options.new, options.columns, options.separator, options.like_threshold)
+    for line in comparison.lines():
         say(line)
     if options.json is not None:
-        write_text(Path(options.json), json.dumps(dataclasses.asdict(found), indent=1) + "\n")
-    return found
+        write_text(Path(options.json), json.dumps(dataclasses.asdict(comparison), indent=1) + "\n")
+    return comparison
 
 
 def describe_file(options: DescribeConfig) -> Description:
     """Print the description of a log, and write it to the file of ``json``. Raises UserError."""
     if options.json is not None:
         check_writable(Path(options.json), "--json")
-    found = describe(options.file, options.separator, options.columns)
-    for line in found.lines():
+    description = describe(options.file, options.separator, options.columns)
+    for line in description.lines():
         say(line)
+    values = dataclasses.asdict(description) | {"density": description.density}
+    if description.learnable is not None:
+        needs = {name: algorithm.needs for name, algorithm in learners_from_logs().items()}
+        for line in learnable_lines(description.learnable, needs):
+            say(line)
+        values["learners"] = reasons(description.learnable, needs)
+        values["missing_most"] = missing_most(description.learnable)
     if options.json is not None:
-        values = dataclasses.asdict(found) | {"density": found.density}
         write_text(Path(options.json), json.dumps(values, indent=1) + "\n")
-    return found
+    return description
 
 
 def split_file(options: SplitConfig) -> None:

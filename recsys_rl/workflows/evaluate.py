@@ -33,6 +33,7 @@ from recsys_rl.training.run import choose_device
 from recsys_rl.types import UserError
 from recsys_rl.utils.allocator import keep_freed_memory
 from recsys_rl.utils.files import check_writable, write_text
+from recsys_rl.workflows.evaluate_own_log import print_estimates
 from recsys_rl.workflows.latest import print_latest
 from recsys_rl.workflows.new_users import PeopleFile, about_people, check_event_options, with_people
 
@@ -135,11 +136,13 @@ def evaluate(
     if options.threads:
         torch.set_num_threads(options.threads)
     groups = _groups(options)
+    if any(not entry.checkpoint.config.platform.simulates for group in groups for entry in group):
+        return _estimates(options, groups)
     _check_asked(options, groups)
     entries = [entry for group in groups for entry in group]
     paths = [entry.path for entry in entries]
-    place = _report_place(options, paths)
-    _check_outputs(options.json, place, paths)
+    report_path = _report_place(options, paths)
+    _check_outputs(options.json, report_path, paths)
     own = named([name for name in options.policy if name not in BANDITS]) | named(policies)
     if options.world is not None:
         home = ", ".join(_trained_on(groups))
@@ -163,9 +166,25 @@ def evaluate(
     if options.json is not None:
         write_text(Path(options.json), json.dumps(without_nan(result), indent=1) + "\n")
         print(f"table: {options.json}", file=sys.stderr)
-    if place is not None:
-        write_report(place, page_of(groups[0][0], last.users, result, last.played))
-        print(f"report: {place}", file=sys.stderr)
+    if report_path is not None:
+        write_report(report_path, page_of(groups[0][0], last.users, result, last.played))
+        print(f"report: {report_path}", file=sys.stderr)
+    return result
+
+
+def _estimates(options: EvaluateConfig, groups: Sequence[Sequence[Entry]]) -> dict[str, Any]:
+    """The estimates of a policy that no simulator plays. Raises UserError for what only one could answer."""
+    entries = [entry for group in groups for entry in group]
+    path = entries[0].path
+    if len(entries) > 1 or options.report is not False or options.policy or options.users is not None:
+        raise UserError(
+            f"{path} is of a log that has no simulator: give that checkpoint alone, without --report, "
+            "--policy and --users, or judge policies with recsys-rl ope."
+        )
+    _check_outputs(options.json, None, [path])
+    result = print_estimates(path, entries[0].checkpoint)
+    if options.json is not None:
+        write_text(Path(options.json), json.dumps(result, indent=1) + "\n")
     return result
 
 
@@ -179,7 +198,10 @@ def _groups(options: EvaluateConfig) -> list[list[Entry]]:
         given = [_moved(entry, options.world) for entry in given]
     groups = tables(given)
     if options.behaviour is not None:
-        groups = [[replace(x, name="behaviour") if x.path == path else x for x in group] for group in groups]
+        groups = [
+            [replace(entry, name="behaviour") if entry.path == path else entry for entry in group]
+            for group in groups
+        ]
     return groups if options.users is None else with_people(groups, options, options.users)
 
 
@@ -210,26 +232,26 @@ def _rounds(
     device: torch.device,
 ) -> tuple[list[_Round], bool]:
     """The tables, at least one, and whether Ctrl-C stopped them. An unfinished one is kept if it is alone."""
-    found: list[_Round] = []
+    rounds: list[_Round] = []
     for group in groups:
         if len(groups) > 1:
             print(f"seed {group[0].checkpoint.config.train_config.seed}", file=sys.stderr)
         one = _round(group, options, own, device)
-        if one.whole or not found:  # a mean is over whole tables
-            found.append(one)
-        if not one.whole:
-            return found, True
-    return found, False
+        if one.finished or not rounds:  # a mean is over finished tables
+            rounds.append(one)
+        if not one.finished:
+            return rounds, True
+    return rounds, False
 
 
 def _result(
     rounds: Sequence[_Round], groups: Sequence[Sequence[Entry]], options: EvaluateConfig
 ) -> dict[str, Any]:
     """The values of the table, or of the mean of several, with what the options say of it."""
-    results = [x.result for x in rounds]
+    results = [round_.result for round_ in rounds]
     result = results[0] if len(results) == 1 else mean_over_seeds(results)
     if len(results) > 1 and "regret_by_step" in results[0]:
-        result["regret_by_step"] = mean_regret_by_step([x["regret_by_step"] for x in results])
+        result["regret_by_step"] = mean_regret_by_step([table["regret_by_step"] for table in results])
     if options.users is not None:
         file = one_line(Path(options.users).name)
         result["new_users"] = {"file": file, "about": about_people(groups)}
@@ -260,7 +282,7 @@ class _Round(NamedTuple):
     result: dict[str, Any]
     users: Tensor
     played: dict[str, Played]
-    whole: bool  # False after Ctrl-C
+    finished: bool  # False after Ctrl-C
 
 
 def _round(
@@ -270,7 +292,7 @@ def _round(
     first = group[0].checkpoint
     users = heldout_users(first.world, options.max_users, options.seed)
     cache_dir = None if options.cache_dir is None else str(options.cache_dir)
-    whole = True
+    finished = True
     try:
         played = play_all(
             group,
@@ -285,14 +307,14 @@ def _round(
             options.strangers,
         )
     except Stopped as stop:
-        played, whole = stop.played, False
+        played, finished = stop.played, False
     names = [entry.name for entry in group]
     rows = [name for name in played if name.removesuffix("-greedy") in own]
     env, items = first.config.env, first.catalogue
     result = summarise(env, played, names, rows, items.num_items, items) if played else {}
     if options.strangers and played and first.interface.visits == 1:
         result["regret_by_step"] = regret_by_step(played)
-    return _Round(result, users, played, whole)
+    return _Round(result, users, played, finished)
 
 
 def _options(checkpoints: object, settings: Mapping[str, Any]) -> EvaluateConfig:

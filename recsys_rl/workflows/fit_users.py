@@ -197,7 +197,7 @@ def begin_fit(
     learned_from = parts.fitted.rows(inner)
     means = item_means(learned_from, world.catalogue.num_items, streams["parts"])
     tables = item_tables(world.catalogue, means.all)
-    of_parts = [item_tables(world.catalogue, x).columns for x in means.others]
+    of_parts = [item_tables(world.catalogue, mean).columns for mean in means.others]
     members = tuple(UserNetwork(tables, sizes, kinds, streams["networks"]) for _ in range(options.members))
     fitting = UserFitting(
         members,
@@ -206,7 +206,7 @@ def begin_fit(
         FitSizes(epochs=options.epochs),
         streams["order"],
         of_parts,
-        means.part,
+        means.fold,
     )
     own = {name: getattr(options, name) for name in _OF_FIT}
     info = {
@@ -262,14 +262,14 @@ def _all_signals(
     """The sessions of the report with all signals of the simulator; None if it can't play them."""
     if users is None or log.header.signals != tuple(signal.name for signal in users.signals):
         return None
-    found = session_table(parts.reported, torch.zeros(parts.reported.num_rows))
-    found = found if parts.rows is None else found.rows(parts.rows)
+    table = session_table(parts.reported, torch.zeros(parts.reported.num_rows))
+    table = table if parts.rows is None else table.rows(parts.rows)
     # The simulator has no state of people whom its population lacks.
-    return found if bool(torch.isin(found.users, world.population.user_ids).all()) else None
+    return table if bool(torch.isin(table.users, world.population.user_ids).all()) else None
 
 
 def _more_users(options: FitUsersConfig, users: int, separate: bool) -> str:
-    """What to give so that two of the ``users`` to learn from remain.
+    """The advice by which two of the ``users`` to learn from remain.
 
     ``separate``: the report is on others.
     """

@@ -18,7 +18,7 @@ def read_ids(
     path: str,
     option: str,
     known: Container[int | str],
-    place: str,
+    where: str,
     names: bool,
     missing: Missing = "refuse",
     empty: bool = False,
@@ -29,7 +29,7 @@ def read_ids(
         path: a text file with one id in each line; empty lines are skipped.
         option: the option that names the file, for messages.
         known: the ids of the checkpoint.
-        place: where the known ids stand, as in "in the catalogue".
+        where: in which place the known ids stand, as in "in the catalogue".
         names: True if ids are text as it stands, False if they are whole numbers.
         missing: refuse a file with unknown ids, or drop these ids and print a line about them.
         empty: True if all ids may be dropped.
@@ -46,17 +46,17 @@ def read_ids(
     unknown = [(number, id_) for number, id_ in ids if id_ not in known]
     if len(unknown) == len(ids) and not empty:
         raise UserError(
-            f"{option} {path}: no id of this file is {place}: {_named(unknown)}; give ids of the data that "
+            f"{option} {path}: no id of this file is {where}: {_named(unknown)}; give ids of the data that "
             "the checkpoint was trained on."
         )
     count = f"{option} {path}: {len(unknown):,} of {len(ids):,} ids"
     if unknown and missing == "refuse":
         are, them = ("is", "it") if len(unknown) == 1 else ("are", "them")
         raise UserError(
-            f"{count} {are} not {place}: {_named(unknown)}; leave {them} out, or give --missing drop."
+            f"{count} {are} not {where}: {_named(unknown)}; leave {them} out, or give --missing drop."
         )
     if unknown:
-        print(f"{count} left out, not {place}: {_named(unknown)}", file=sys.stderr)
+        print(f"{count} left out, not {where}: {_named(unknown)}", file=sys.stderr)
     return [id_ for _, id_ in ids if id_ in known]
 
 
@@ -70,10 +70,10 @@ def parse_id(text: str, option: str, names: bool) -> int | str:
 def _lines(path: str, option: str) -> list[tuple[int, str]]:
     """The lines with text, each with its number."""
     lines = read_text(path, option, "a file of ids", encoding="utf-8-sig").splitlines()
-    found = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
-    if not found:
+    numbered = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+    if not numbered:
         raise UserError(f"{option} {path} holds no ids: give one in each line.")
-    return found
+    return numbered
 
 
 def _named(lines: Sequence[Line]) -> str:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from recsys_rl.data.heldout import heldout_rows
 from recsys_rl.evaluation.checkpoints import row_name
+from recsys_rl.experience.logged import open_log
 from recsys_rl.tables.decision_log import DecisionLog
-from recsys_rl.tables.parts import parts
+from recsys_rl.tables.parts import PART
 from recsys_rl.tables.writer import DecisionWriter
 from recsys_rl.training.observers import Observer
 from recsys_rl.training.run import Run
@@ -39,7 +40,7 @@ def judge_run(run: Run, checkpoint: Path) -> None:
     The table of ``ope`` is printed, and written as ope.json; a finished run that has one is not judged again.
     If ``ope`` can't judge the policy, the reason is printed: the run itself is whole.
     """
-    log = run.config.agent_config.log
+    log = open_log(run.config, run.world).name
     path, answer = checkpoint.with_name(HELDOUT), checkpoint.with_name("ope.json")
     if answer.exists():
         return
@@ -57,7 +58,7 @@ def judge_run(run: Run, checkpoint: Path) -> None:
             writer.write(piece)
     print("judging the policy on the held-out users of the log", file=sys.stderr)
     options = OpeConfig(
-        log=str(path),
+        log=(str(path),),
         checkpoint=str(checkpoint),
         env=run.config.env,
         policy=(row_name(run.config),),
@@ -73,7 +74,7 @@ def judge_run(run: Run, checkpoint: Path) -> None:
 def _heldout(run: Run) -> Iterator[DecisionLog]:
     """The decisions of held-out users."""
     share, seed = run.config.data_config.heldout_fraction, run.config.train_config.seed
-    for part in parts(run.config.agent_config.log):
+    for part in open_log(run.config, run.world).parts(PART):
         rows = heldout_rows(part, run.world.population, share, seed)
         if bool(rows.any()):
             yield part.rows(rows)

@@ -64,7 +64,7 @@ class LogJudge:
                 f"{path} is of other sessions than those from which these users were learned: give the log "
                 "of fit-users, or one of the same platform and settings."
             )
-        options = OpeConfig(log=path, world=False)
+        options = OpeConfig(log=(path,), world=False)
         streams = generators(config.train_config.seed, *STREAMS)
         read = ReadLog(log, run.world.catalogue, rewards_by(facts, log), streams)
         self.name, self.greedy_name = config.algo, f"{config.algo}-greedy"
@@ -76,8 +76,8 @@ class LogJudge:
         self.loggers = loggers_of(options, read, self.log)
         self.worlds = None if lacking else fit_world(self.log, streams["world"])
         self.estimator = trusted_of(self.log) if lacking else "world"
-        whole = self.log.whole
-        whom = f"{amount(whole.sessions, 'session')} of {amount(len(whole.users), 'held-out user')}"
+        totals = self.log.totals
+        whom = f"{amount(totals.sessions, 'session')} of {amount(len(totals.users), 'held-out user')}"
         self.note = f"judging each evaluation on {whom} of {path} by {self.estimator}"
         if lacking:
             self.note += f", as {lacking}: below {FEW} effective sessions it is not to be trusted"
@@ -118,22 +118,22 @@ class WorldJudge:
     def judge(self, run: Run) -> Point:
         device = run.streams["users"].device
         sessions = training_sessions(self.config, self.world, run.agent, device)
-        found = interval(sessions.returns)
-        return found.mean, found.low, found.high
+        estimate = interval(sessions.returns)
+        return estimate.mean, estimate.low, estimate.high
 
 
 def _heldout(path: str, run: Run) -> DecisionLog:
     """The decisions of held-out users. Raises UserError if there are none."""
     config = run.config
-    found: list[DecisionLog] = []
+    logs: list[DecisionLog] = []
     # People whom the population lacks are held out as they were when the users were learned.
     seed = int(learned_file(config.env_config).info.get("heldout_seed", config.train_config.seed))
     share = getattr(config.data_config, "heldout_fraction", 0.0)
     for part in parts(path):
-        if not found:
+        if not logs:
             check_catalogue(path, part.header, run.world.catalogue, f"--data {config.data_config.data}")
-        found.append(part.rows(heldout_rows(part, run.world.population, share, seed)))
-    log = concatenate(found)
+        logs.append(part.rows(heldout_rows(part, run.world.population, share, seed)))
+    log = concatenate(logs)
     if not log.num_rows:
         raise UserError(
             f"{path} holds no decisions of held-out users, and the others were learned from: record some "
@@ -144,7 +144,7 @@ def _heldout(path: str, run: Run) -> DecisionLog:
 
 def _sample(log: DecisionLog, generator: torch.Generator) -> DecisionLog:
     """At most MOST_SESSIONS whole sessions of ``log``."""
-    ids, place = log.sessions.unique(return_inverse=True)
+    ids, index = log.sessions.unique(return_inverse=True)
     if len(ids) <= MOST_SESSIONS:
         return log
-    return log.rows((torch.randperm(len(ids), generator=generator) < MOST_SESSIONS)[place])
+    return log.rows((torch.randperm(len(ids), generator=generator) < MOST_SESSIONS)[index])

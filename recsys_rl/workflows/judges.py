@@ -33,14 +33,14 @@ class Judges:
 
     def observers(self, run: Run, path: Path, logger: Logger) -> list[Observer]:
         """The observers of the run with the checkpoint ``path``."""
-        found: list[Observer] = []
+        observers: list[Observer] = []
         if self.on_log is not None:
-            found.append(Evaluator(logger, "log", partial(_measured, self.on_log)))
+            observers.append(Evaluator(logger, "log", partial(_measured, self.on_log)))
         if self.there is not None:
-            found.append(Evaluator(logger, "world", partial(_measured, self.there)))
+            observers.append(Evaluator(logger, "world", partial(_measured, self.there)))
         if self.on_log is not None:
-            found.append(Best(run, path.with_name(BEST), self.on_log.estimator))
-        return found
+            observers.append(Best(run, path.with_name(BEST), self.on_log.estimator))
+        return observers
 
 
 def _measured(judge: LogJudge | WorldJudge, run: Run) -> Measured:
@@ -93,5 +93,5 @@ class Best(Observer):
 
 def _estimates(run: Run) -> list[list[float]]:
     """The curve of the estimates on the log: rows of step, mean, low, high."""
-    found: list[list[float]] = run.info.get("curves", {}).get("log", [])
-    return found
+    points: list[list[float]] = run.info.get("curves", {}).get("log", [])
+    return points

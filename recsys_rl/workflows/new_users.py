@@ -46,15 +46,18 @@ def with_people(
     can be folded in.
     """
     trained = groups[0][0].checkpoint.config.data_config
-    log, found = read_events(path, options, trained), []
+    log, people = read_events(path, options, trained), []
     for group in groups:
         first = group[0].checkpoint
         world = with_new_users(first.config, first.world, log, options.like_threshold)
-        found.append(
-            [dataclasses.replace(x, checkpoint=dataclasses.replace(x.checkpoint, world=world)) for x in group]
+        people.append(
+            [
+                dataclasses.replace(entry, checkpoint=dataclasses.replace(entry.checkpoint, world=world))
+                for entry in group
+            ]
         )
-    print(f"users: {about_people(found)}", file=sys.stderr)
-    return found
+    print(f"users: {about_people(people)}", file=sys.stderr)
+    return people
 
 
 def about_people(groups: Sequence[Sequence[Entry]]) -> str:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from recsys_rl.errors import one_line
 from recsys_rl.ope.compare import compare, recommend
+from recsys_rl.ope.item_models import of_each_item
 from recsys_rl.ope.judge import LOGGED, Judged, Settings, judge
 from recsys_rl.ope.networks import mlp, mlp_of_shares
-from recsys_rl.ope.parts import Whole, survey
-from recsys_rl.ope.policies import check_target
+from recsys_rl.ope.parts import Totals, survey
+from recsys_rl.ope.policies import Playable, check_target
 from recsys_rl.ope.printing import print_result
 from recsys_rl.ope.propensities import PropensityFit, with_propensities
 from recsys_rl.ope.replay import ReplayedLog, errors_of, replay
@@ -38,22 +40,35 @@ def ope(options: OpeConfig) -> OpeResult:
 
     Raises UserError for a file or a policy that can't be used.
     """
-    if options.log is None:
+    if not options.log:
         raise UserError("The log is missing: give --log FILE.")
     if options.json is not None:
         check_writable(Path(options.json), "--json")
-        for given in (options.log, options.checkpoint, options.target, options.items, *options.logger):
+        for given in (*options.log, options.checkpoint, options.target, options.items, *options.logger):
             if given is not None and Path(options.json).resolve() == Path(given).resolve():
                 raise UserError(f"--json {options.json} is a file that is read: give another name.")
     if options.threads:
         torch.set_num_threads(options.threads)
-    announce(f"reading {one_line(options.log)}")
-    read = read_log(options)
+    announce(f"reading {one_line(options.source)}")
+    result, _ = estimates(options, read_log(options))
+    print_result(result)
+    if options.json is not None:
+        write_result(Path(options.json), result.json())
+    return result
+
+
+def estimates(
+    options: OpeConfig, read: ReadLog, further: Sequence[Playable] = ()
+) -> tuple[OpeResult, Judged]:
+    """The estimates for the policies of the options and ``further`` ones, also as terms of each session.
+
+    Raises UserError for a policy that can't be judged.
+    """
     log, parts, fitted = replayed(options, read)
     judged = judge(
         log,
         parts,
-        policies_of(options, read),
+        [*policies_of(options, read), *further],
         _targets(options),
         fit_of(options, log, read),
         read.rewards,
@@ -61,18 +76,19 @@ def ope(options: OpeConfig) -> OpeResult:
         settings_of(options),
         read.streams,
     )
-    result = _result(options, read, log, fitted, judged)
-    print_result(result)
-    if options.json is not None:
-        write_text(Path(options.json), json.dumps(result.json(), indent=1, allow_nan=False) + "\n")
-    return result
+    return _result(options, read, log, fitted, judged), judged
+
+
+def write_result(path: Path, values: Mapping[str, Any]) -> None:
+    """Write the values of a result as JSON. Raises UserError if the file can't be written."""
+    write_text(path, json.dumps(values, indent=1, allow_nan=False) + "\n")
 
 
 def replayed(
     options: OpeConfig, read: ReadLog
 ) -> tuple[ReplayedLog, Iterable[ReplayedLog], PropensityFit | None]:
     """The sessions on which models are fitted, the parts of the log, and the fit of missing propensities."""
-    log, name, fitted = read.log, str(options.log), None
+    log, name, fitted = read.log, options.source, None
     with errors_of(name, read.table):
         if not log.has_propensities and read.parts is not None:
             raise UserError(
@@ -82,7 +98,7 @@ def replayed(
         if not log.has_propensities:
             log, fitted = with_propensities(log, read.catalogue, read.streams["propensities"])
         logs = iter([log]) if read.parts is None else read.parts()
-        whole = survey(((x, read.rewards(x.feedback)) for x in logs), read.streams["ope"])
+        totals = survey(((part, read.rewards(part.feedback)) for part in logs), read.streams["ope"])
 
     def of(part: DecisionLog) -> ReplayedLog:
         with errors_of(name, read.table):
@@ -91,14 +107,15 @@ def replayed(
                 read.catalogue,
                 read.rewards(part.feedback),
                 options.discount,
-                whole,
+                totals,
                 name,
                 read.table,
                 estimated=fitted is not None,
+                by_item=read.by_item and options.q == "ridge" and options.q_by is None,
             )
 
     if options.q == "logistic":
-        _check_logistic(options.log, whole)
+        _check_logistic(options.source, totals)
     sample = of(log)
     if options.q_by is not None:
         _check_q_by(options, sample)
@@ -138,10 +155,12 @@ def fit_of(options: OpeConfig, log: ReplayedLog, read: ReadLog) -> Fit:
     """The regression of the reward model. Of several steps, it predicts sums of rewards."""
     generator, rewards = read.streams["ope"], log.rewards
     if options.q == "mlp":
-        shares = log.whole.steps == 1 and bool(((rewards == 0) | (rewards == 1)).all())
+        shares = log.totals.steps == 1 and bool(((rewards == 0) | (rewards == 1)).all())
         fit = mlp_of_shares(generator) if shares else mlp(generator, epochs=10)
     else:
         fit = logistic() if options.q == "logistic" else ridge()
+    if log.features.by_item:
+        fit = of_each_item(fit, log.features.of_users, log.num_items)
     columns = None if options.q_by is None else log.features.columns_of(options.q_by)
     return fit if columns is None else of_each_value(fit, columns)
 
@@ -149,7 +168,7 @@ def fit_of(options: OpeConfig, log: ReplayedLog, read: ReadLog) -> Fit:
 def _result(
     options: OpeConfig, read: ReadLog, log: ReplayedLog, fitted: PropensityFit | None, judged: Judged
 ) -> OpeResult:
-    """With the row of what the log earned, the recommended rows marked, and the comparison."""
+    """The result, with the row of what the log earned, the recommended rows marked, and the comparison."""
     rows, terms = judged.rows, judged.terms
     if read.behaviours is None or LOGGED in options.names:
         row = plain_row(LOGGED, "mean", judged.earned, judged.users)
@@ -158,24 +177,24 @@ def _result(
     rows = recommend(rows, trusted)
     difference = None
     if options.compare is not None:
-        first, second = (_target_name(options) if x == TARGET else x for x in options.compare)
+        first, second = (_target_name(options) if name == TARGET else name for name in options.compare)
         difference = compare(
             options.compare,
             (first, second),
             rows,
             terms,
             judged.users,
-            log.whole.rows,
+            log.totals.rows,
             trusted,
             judged.checks,
             judged.loggers,
         )
     about = About(
-        log=options.log,
+        log=options.source,
         checkpoint=read.checkpoint,
-        decisions=log.whole.rows,
-        sessions=log.whole.sessions,
-        users=len(log.whole.users),
+        decisions=log.totals.rows,
+        sessions=log.totals.sessions,
+        users=len(log.totals.users),
         items=log.num_items,
         discount=log.gamma,
         log_discount=log.log.header.discount,
@@ -193,12 +212,12 @@ def _result(
 
 def trusted_of(log: ReplayedLog) -> str:
     """The estimator that is recommended on such a log where it has enough sessions."""
-    return "wdr" if log.whole.steps > 1 else "dr"
+    return "wdr" if log.totals.steps > 1 else "dr"
 
 
-def _check_logistic(name: str | None, log: Whole) -> None:
+def _check_logistic(name: str | None, log: Totals) -> None:
     """Raise UserError where a logistic regression can't predict the rewards or their sums."""
-    wrong = [x for x in log.bounds if not 0 <= x <= 1]
+    wrong = [bound for bound in log.bounds if not 0 <= bound <= 1]
     if wrong:
         raise UserError(
             f"{one_line(name)} has the reward {wrong[0]:g}, but --q logistic predicts "
@@ -216,20 +235,20 @@ def _check_q_by(options: OpeConfig, log: ReplayedLog) -> None:
     name, features = str(options.q_by), log.features
     columns = features.columns_of(name)
     if columns is None:
-        known = [x for x, _ in features.interface.context if features.columns_of(x) is not None]
+        known = [name for name, _ in features.interface.context if features.columns_of(name) is not None]
         mend = f"choose one of {', '.join(known)}" if known else "leave it out"
         raise UserError(
-            f"--q-by {name} is not a piece of the context of {one_line(options.log)}"
+            f"--q-by {name} is not a piece of the context of {one_line(options.source)}"
             f"{did_you_mean(name, known)}: {mend}."
         )
-    if log.whole.steps > 1:
+    if log.totals.steps > 1:
         raise UserError(
-            f"{one_line(options.log)} has sessions of several steps, and --q-by is for sessions of one step: "
-            "leave it out."
+            f"{one_line(options.source)} has sessions of several steps, and --q-by is for sessions of one "
+            "step: leave it out."
         )
     values = len(log.rows[:, columns].unique(dim=0))
     if values > MOST_VALUES:
         raise UserError(
-            f"{name} has {values:,} values in {one_line(options.log)}, and --q-by fits a model for each: "
+            f"{name} has {values:,} values in {one_line(options.source)}, and --q-by fits a model for each: "
             f"choose a piece with at most {MOST_VALUES} values."
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Annotated, Literal
 
 from recsys_rl.evaluation.policies import check_once
@@ -21,20 +22,22 @@ TARGET = "target"
 class OpeConfig(DecisionColumns):
     """One evaluation of policies on a log of decisions."""
 
-    log: str | None = None
+    log: tuple[str, ...] = ()
     """The decisions: a file of recsys-rl record, your own text or Parquet file with named columns, or a
-    public log: open-bandit, kuairand-random."""
+    public log: open-bandit, kuairand-random. For the checkpoint of a policy of your own tables --log may be
+    repeated."""
     data_dir: str | None = None
     """Folder of the public log's own files. open-bandit takes the dataset's folder, or that of one log of it,
     as bts/men. Without it, kuairand-random is downloaded (47 MB)."""
     checkpoint: str | None = None
     """The file with the policy and the catalogue (default: checkpoints/ppo.pt, for a log of recsys-rl
-    record). Your own log needs none."""
+    record). Your own log needs none; with the checkpoint of a policy that was trained on such a log, it is
+    read as in training, and the policy is judged on held-out users."""
     env: str | None = None
     """Environment of the checkpoint. Required if its name holds a module to import."""
     policy: tuple[str, ...] = ()
     """Row of the evaluation table to judge: ppo, ppo-greedy, random, popularity ... (default: the
-    checkpoint's own policy, sampled). Of your own log: random."""
+    checkpoint's own policy, sampled). Of your own log without a checkpoint: random."""
     compare: tuple[str, str] | None = None
     """Two policies: their difference on the same sessions, and how many more rows settle it. `target` is that
     of --target, and `logged` what the log itself earned."""
@@ -81,6 +84,8 @@ class OpeConfig(DecisionColumns):
     the user's cache folder)."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.log, str | PurePath) or self.log is None:  # one file
+            object.__setattr__(self, "log", () if self.log is None else (str(self.log),))
         check_fields(self)
         if self.env is not None:
             platform_of(self.env)
@@ -91,6 +96,11 @@ class OpeConfig(DecisionColumns):
             raise UserError("--compare target is the policy of --target: give --target FILE.")
         if self.interval != "bernstein" and self.largest_weight is not None:
             raise UserError("--largest-weight belongs to --interval bernstein: give both, or neither.")
+
+    @property
+    def source(self) -> str:
+        """The log as one text: the name of a public log, the path of a file, or several paths."""
+        return " + ".join(self.log)
 
     @property
     def names(self) -> list[str]:

@@ -20,6 +20,7 @@ from recsys_rl.evaluation.players import Table
 from recsys_rl.evaluation.policies import Behaviours
 from recsys_rl.experience.logged import has_signals, rewards_of
 from recsys_rl.objective.weighted import check_weights, parse_weights, stream_weights, weighted
+from recsys_rl.ope.item_models import MOST_ITEMS
 from recsys_rl.ope.parts import sampled
 from recsys_rl.session import PIECES
 from recsys_rl.settings.fields import did_you_mean
@@ -27,16 +28,19 @@ from recsys_rl.settings.names import DEFAULT_ALGO
 from recsys_rl.tables.checks import check_catalogue
 from recsys_rl.tables.decision_log import DecisionLog, catalogue_hash
 from recsys_rl.tables.decision_table import DecisionTable, read_table
-from recsys_rl.tables.items import ItemFacts, catalogue_of_items
-from recsys_rl.tables.parts import parts
-from recsys_rl.tables.read import has_header
+from recsys_rl.tables.items import ItemFacts, catalogue_of_items, knows_items
+from recsys_rl.tables.parts import parts, with_propensities
+from recsys_rl.tables.read import files_of, is_own
+from recsys_rl.tables.reader import read_header
 from recsys_rl.types import Catalogue, Feedback, Stream, UserError
 from recsys_rl.users.from_log import rewards_by
 from recsys_rl.users.platform import LearnedUsers
 from recsys_rl.utils.find import find
+from recsys_rl.utils.progress import announce
 from recsys_rl.utils.seeding import generators
 from recsys_rl.workflows.latest import print_latest
 from recsys_rl.workflows.ope_config import OpeConfig
+from recsys_rl.workflows.ope_own_log import about_tables, heldout_parts, open_of_checkpoint
 
 STREAMS = ("evaluation users", "policy", "random", "mixture", "ope", "world", "propensities", "clusters")
 FITTED = 262_144  # rows of a recorded log on which models are fitted: all rows, or a sample of sessions
@@ -57,43 +61,72 @@ class ReadLog:
     behaviours: Behaviours | None = None  # the policies of the checkpoint
     others: tuple[Behaviours, ...] = ()  # of further checkpoints, which may have made the log
     parts: Callable[[], Iterator[DecisionLog]] | None = None  # None: ``log`` is the whole
+    by_item: bool = False  # a reward model has coefficients of each item (ope/item_models.py)
 
 
 def read_log(options: OpeConfig) -> ReadLog:
     """The log of --log. Raises UserError for a file or options that don't fit it."""
-    assert options.log is not None
-    if options.log in LOGS:
-        return _public(options, options.log)
+    if options.source in LOGS:
+        return _public(options, options.source)
+    own = bool(options.log) and is_own(options.log)
+    if len(options.log) > 1 and not (own and options.checkpoint is not None):
+        raise UserError(
+            f"{options.source}: several logs are read together only for the checkpoint of a policy of your "
+            "own tables: give --checkpoint, or one log."
+        )
     if options.data_dir is not None:
         raise UserError(
-            f"--data-dir is for a public log ({', '.join(LOGS)}), and {options.log} is a file: leave it out."
+            f"--data-dir is for a public log ({', '.join(LOGS)}), and {options.source} is a file: leave it "
+            "out."
         )
-    if not Path(options.log).exists() and not Path(options.log).suffix:
+    if len(options.log) == 1 and not Path(options.source).exists() and not Path(options.source).suffix:
         raise UserError(
-            f"Log {options.log} was not found{did_you_mean(options.log, LOGS)}: choose {', '.join(LOGS)}, or "
-            "give a file."
+            f"Log {options.source} was not found{did_you_mean(options.source, LOGS)}: choose "
+            f"{', '.join(LOGS)}, or give a file."
         )
-    if not has_header(options.log):
+    if own:
         _refuse_logger(options)
         if options.checkpoint is not None:
-            raise UserError(
-                f"{options.log} was not made by recsys-rl record, so --checkpoint does not fit: leave it out."
-            )
-        table = read_table(options.log, options.columns, options.separator, options.items)
+            return _of_tables(options, options.checkpoint)
+        table = read_table(options.source, options.columns, options.separator, options.items)
         for note in table.notes:
             print(one_line(note), file=sys.stderr)
         return _of_signals(options, table.log, table.catalogue, table)
-    _refuse_table_options(options, f"{options.log} has the columns of ours")
-    rows, streams = partial(parts, options.log, PART), generators(options.seed, "sample")
-    log, whole = sampled(rows(), FITTED, streams["sample"])
-    _refuse_without_support(options.log, log)
+    _refuse_table_options(options, f"{options.source} has the columns of ours")
+    header = read_header(files_of(Path(options.source))[0]).header
+    rows, note = with_propensities(one_line(options.source), header, partial(parts, options.source, PART))
+    if note:
+        print(note, file=sys.stderr)
+    streams = generators(options.seed, "sample")
+    log, complete = sampled(rows(), FITTED, streams["sample"])
+    _refuse_without_support(options.source, log)
     if log.header.platform or options.checkpoint is not None:
         read = _recorded(options, log)
     elif options.logger:
         raise UserError("--logger needs --checkpoint FILE, with the catalogue of the log: give both.")
     else:
-        read = _of_signals(options, log, _bare_catalogue(options.log, log), None)
-    return read if whole else replace(read, parts=rows)
+        read = _of_signals(options, log, _bare_catalogue(options.source, log), None)
+    return read if complete else replace(read, parts=rows)
+
+
+def _of_tables(options: OpeConfig, path: str) -> ReadLog:
+    """People's own tables, read as the policy of the checkpoint at ``path`` read its own.
+
+    Raises UserError for the checkpoint of another platform, and without decisions of held-out users.
+    """
+    checkpoint = load_at_home(path, options.env)
+    if checkpoint.config.platform.open_log is None:
+        raise UserError(
+            f"{options.source} was not made by recsys-rl record, and {path} is of a policy of "
+            f"{one_line(checkpoint.config.env)}, so --checkpoint does not fit: leave it out."
+        )
+    source = open_of_checkpoint(options, checkpoint)
+    rows = partial(heldout_parts, source, checkpoint, PART)
+    log, complete = sampled(rows(), FITTED, generators(options.seed, "sample")["sample"])
+    for note in about_tables(source, log.num_rows if complete else sum(part.num_rows for part in rows())):
+        announce(note)
+    read = _by_checkpoint(options, log, path, checkpoint)
+    return read if complete else replace(read, parts=rows)
 
 
 def _refuse_without_support(name: str, log: DecisionLog) -> None:
@@ -119,7 +152,7 @@ def _public(options: OpeConfig, name: str) -> ReadLog:
 def _refuse_logger(options: OpeConfig) -> None:
     if options.logger:
         raise UserError(
-            f"--logger is for a log of recsys-rl record, and {options.log} is another log: leave it out. "
+            f"--logger is for a log of recsys-rl record, and {options.source} is another log: leave it out. "
             "Your own log may hold the logger's probability of every item in a column probabilities."
         )
 
@@ -133,7 +166,7 @@ def _refuse_table_options(options: OpeConfig, why: str) -> None:
 
 def _bare_catalogue(name: str, log: DecisionLog) -> Catalogue:
     """The catalogue of a log in our format without a checkpoint: only the numbers of its items are known."""
-    derived = [x for x, _ in log.header.interface.context if x in PIECES and x not in log.given]
+    derived = [name for name, _ in log.header.interface.context if name in PIECES and name not in log.given]
     if set(derived) & {"last_item", "streak"}:
         raise UserError(
             f"{name} needs the embeddings of the items for its observations ({derived[0]}): give "
@@ -151,19 +184,19 @@ def _of_signals(
     others = [name for name in options.table_policies if name != "random"]
     if others:
         raise UserError(
-            f"Policy {others[0]!r} needs a log with a checkpoint: on {options.log}, judge "
+            f"Policy {others[0]!r} needs a log with a checkpoint: on {options.source}, judge "
             "--target FILE with your policy's probabilities, or --policy random."
         )
     if options.target is None and not options.table_policies:
         raise UserError(
-            f"No policy to judge on {options.log}: give --target FILE with your policy's probabilities (a "
+            f"No policy to judge on {options.source}: give --target FILE with your policy's probabilities (a "
             "row for each row of the log, column propensity), or --policy random."
         )
     given = parse_weights(options.weights, "weights")
     names = log.header.signals
     if len(names) > 1 and not given:
         raise UserError(
-            f"{options.log} has the signals {', '.join(names)}: say what counts, as in --weights "
+            f"{options.source} has the signals {', '.join(names)}: say what counts, as in --weights "
             f"{names[0]}=1."
         )
     streams = tuple(Stream(name, 0.0 if given else 1.0) for name in names)
@@ -181,23 +214,27 @@ def _recorded(options: OpeConfig, log: DecisionLog) -> ReadLog:
     checkpoint = load_at_home(path, options.env, log.header.platform)
     if checkpoint.world.is_empty:
         raise UserError(f"{path} is of {checkpoint.config.env}, which has no catalogue of items.")
-    assert options.log is not None
     source = f"--data {checkpoint.config.data_config.data} --seed {checkpoint.config.train_config.seed}"
-    check_catalogue(options.log, log.header, checkpoint.catalogue, source)
+    check_catalogue(options.source, log.header, checkpoint.catalogue, source)
+    return _by_checkpoint(options, log, path, checkpoint)
+
+
+def _by_checkpoint(options: OpeConfig, log: DecisionLog, path: str, checkpoint: Checkpoint) -> ReadLog:
+    """A log of the checkpoint's items. Raises UserError for one of other sessions or signals."""
     generator = generators(options.seed, *STREAMS)
     table = _table(options, checkpoint, generator)
     env = table.env()
     assert isinstance(env, RecEnv)
     if log.header.interface != env.interface:
         raise UserError(
-            f"{options.log} was logged in other sessions than those of {path} (platform, length, or pieces "
-            "of the context): give the checkpoint of the same settings."
+            f"{options.source} was logged in other sessions than those of {path} (platform, length, or "
+            "pieces of the context): give the checkpoint of the same settings."
         )
     facts = env.user_model.facts if isinstance(env.user_model, LearnedUsers) else None
     if facts is None and not has_signals(log.header, env.user_model):
         known = [signal.name for signal in env.signals]
         raise UserError(
-            f"{options.log} has the signals {', '.join(log.header.signals)}, but the rewards of "
+            f"{options.source} has the signals {', '.join(log.header.signals)}, but the rewards of "
             f"{checkpoint.config.env} are made of {', '.join(known)}: write them in this order."
         )
     given = parse_weights(options.weights, "weights")
@@ -212,18 +249,21 @@ def _recorded(options: OpeConfig, log: DecisionLog) -> ReadLog:
     print_latest(path, checkpoint)
     behaviours = Behaviours(checkpoint, table, env, options.cache_dir)
     others = _others(options, log, generator)
-    return ReadLog(log, checkpoint.catalogue, rewards, generator, None, path, behaviours, others)
+    own, catalogue = checkpoint.config.platform.open_log is not None, checkpoint.catalogue
+    by_item = own and not knows_items(catalogue) and catalogue.num_items <= MOST_ITEMS
+    by_item = by_item and log.items.shape[1] == 1
+    return ReadLog(log, catalogue, rewards, generator, None, path, behaviours, others, by_item=by_item)
 
 
 def _others(
     options: OpeConfig, log: DecisionLog, generator: dict[str, torch.Generator]
 ) -> tuple[Behaviours, ...]:
     """The policies of the checkpoints of --logger. Raises UserError for one that can't be the log's."""
-    found = []
+    behaviours = []
     for path in options.logger:
         checkpoint = load_at_home(path, options.env, log.header.platform)
         other = UserError(
-            f"--logger {path} is of another catalogue or of other sessions than {options.log}: give the "
+            f"--logger {path} is of another catalogue or of other sessions than {options.source}: give the "
             "checkpoint of the policy that made the log."
         )
         if checkpoint.world.is_empty or log.header.catalogue != catalogue_hash(checkpoint.catalogue):
@@ -233,8 +273,8 @@ def _others(
         assert isinstance(env, RecEnv)
         if env.interface != log.header.interface:
             raise other
-        found.append(Behaviours(checkpoint, table, env, options.cache_dir))
-    return tuple(found)
+        behaviours.append(Behaviours(checkpoint, table, env, options.cache_dir))
+    return tuple(behaviours)
 
 
 def _table(options: OpeConfig, checkpoint: Checkpoint, generator: dict[str, torch.Generator]) -> Table:

@@ -60,7 +60,7 @@ def slate_choices(
 ) -> Choices:
     """As ``choices_of``; exact for policies without chance, for `random`, and for mixtures of these."""
     if isinstance(policy, EpsilonMixture):
-        parts = [slate_choices(log, x, slates, draws, logged) for x in (policy.policy, policy.other)]
+        parts = [slate_choices(log, side, slates, draws, logged) for side in (policy.policy, policy.other)]
         return mixed(parts[0], parts[1], policy.epsilon)
     if slates is None and isinstance(policy, RandomPolicy):
         return Choices(uniform_marginals(showable(log), log.places))
@@ -105,20 +105,26 @@ class Makers:
         if len(names) == 1 and uniform_choices(log) is not None:
             uniform = RandomPolicy((size,), torch.Generator())  # draws nothing here
             return lambda rows, obs: uniform.item_probabilities(obs, size)
-        shares = log.whole.logger_rows.double() / log.whole.rows
-        found = [(float(share), self.policy(log, place)) for place, share in enumerate(shares) if share > 0]
-        if any(maker is None for _, maker in found):
+        shares = log.totals.logger_rows.double() / log.totals.rows
+        makers = [
+            (float(share), self.policy(log, logger)) for logger, share in enumerate(shares) if share > 0
+        ]
+        if any(maker is None for _, maker in makers):
             return None
 
         def average(rows: Tensor, obs: Obs) -> Tensor:
-            parts = [share * x.policy.item_probabilities(obs, size) for share, x in found if x is not None]
+            parts = [
+                share * maker.policy.item_probabilities(obs, size)
+                for share, maker in makers
+                if maker is not None
+            ]
             return torch.stack(parts).sum(0)
 
         return average
 
-    def policy(self, log: ReplayedLog, place: int) -> Playable | None:
+    def policy(self, log: ReplayedLog, logger: int) -> Playable | None:
         """The logger, if a checkpoint has a policy with its name and its probabilities."""
-        name = log.log.header.loggers[place]
+        name = log.log.header.loggers[logger]
         mixture = re.fullmatch(r"\S+ (\S+) \+ (\S+) (\S+)", name)
         parts = [mixture[1], mixture[3]] if mixture else [name]
         # Estimated propensities can't tell one policy from another.
@@ -128,20 +134,20 @@ class Makers:
             else (self.read.behaviours, *self.read.others)
         )
         for behaviours in known:
-            if any(part not in behaviours.names or part in PRIVILEGED for part in parts):
+            if any(component not in behaviours.names or component in PRIVILEGED for component in parts):
                 continue
             policy = (
                 behaviours.mix(parts[0], parts[1], float(mixture[2])) if mixture else behaviours.make(name)
             )
-            if _made(policy, log, place):
+            if _made(policy, log, logger):
                 return playable(name, policy)
         return None
 
 
-def _made(policy: Behaviour, log: ReplayedLog, place: int) -> bool:
-    """True if ``policy`` gives the log's own probabilities under the logger at ``place``."""
+def _made(policy: Behaviour, log: ReplayedLog, logger: int) -> bool:
+    """True if ``policy`` gives the log's own probabilities under its logger number ``logger``."""
     of = log.log
-    theirs = of.logprobs if of.logger_logprobs is None else of.logger_logprobs[:, place]
+    theirs = of.logprobs if of.logger_logprobs is None else of.logger_logprobs[:, logger]
     mine = logged_places(log, policy).sum(1)
     # Logarithms: in a large catalogue all probabilities are near 0, and so near each other.
     return torch.allclose(mine, theirs, rtol=1e-4, atol=1e-3)

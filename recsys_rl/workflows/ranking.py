@@ -130,12 +130,12 @@ def _likes(log: InteractionLog, least: float, recommender: Recommender) -> dict[
         names or ids.tolist()
         for names, ids in ((log.user_names, log.user_ids), (log.item_names, log.item_ids))
     )
-    found: dict[int | str, list[int]] = {}
+    likes: dict[int | str, list[int]] = {}
     for user, item, rating in zip(log.users.tolist(), log.items.tolist(), log.ratings.tolist(), strict=True):
         row = recommender.row_of_item.get(items[item])
         if rating >= least and row is not None:
-            found.setdefault(users[user], []).append(row)
-    return found
+            likes.setdefault(users[user], []).append(row)
+    return likes
 
 
 def _rows(
@@ -156,10 +156,10 @@ def _rows(
             "random": torch.zeros_like(hits, dtype=torch.float32),
         }
         for name, scores in rankings.items():
-            found = rank(scores, hits, allowed, k, catalogue.embedding, catalogue.popularity)
+            ranking = rank(scores, hits, allowed, k, catalogue.embedding, catalogue.popularity)
             for metric in PER_USER:
-                sums.setdefault(name, {}).setdefault(metric, []).append(getattr(found, metric))
-            unlisted[name] = unlisted.get(name, 1) * (1 - found.listed).prod(0)
+                sums.setdefault(name, {}).setdefault(metric, []).append(getattr(ranking, metric))
+            unlisted[name] = unlisted.get(name, 1) * (1 - ranking.listed).prod(0)
     table = []
     for name, metrics in sums.items():
         row: dict[str, Any] = {"ranking": name}
@@ -203,9 +203,11 @@ def _blocks(
         for row, user in enumerate(own):
             hits[row, relevant[user]] = True
             allowed[row, seen.get(user, [])] = False
-            place = places[row]
+            known_row = places[row]
             profiles.append(
-                recommender.fold_in(seen[user])[0] if place < 0 else recommender.population.profile[place]
+                recommender.fold_in(seen[user])[0]
+                if known_row < 0
+                else recommender.population.profile[known_row]
             )
         if int(allowed.sum(1).min()) < k:
             raise UserError(f"A user has fewer than {k} items that are not seen: lower --k.")

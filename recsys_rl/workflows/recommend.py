@@ -14,6 +14,7 @@ import torch
 from recsys_rl.checkpoint import check_algo
 from recsys_rl.errors import FieldError, UserError, amount, one_line
 from recsys_rl.recommender import HOURS, Recommendation, Recommender, load
+from recsys_rl.recommender.contexts import parse_context
 from recsys_rl.settings.fields import Count, Range, check_fields
 from recsys_rl.settings.names import DEFAULT_ALGO
 from recsys_rl.settings.shared import Seed
@@ -24,6 +25,7 @@ from recsys_rl.utils.seeding import generators
 from recsys_rl.utils.terminal import say
 from recsys_rl.workflows.id_files import parse_id, read_ids
 from recsys_rl.workflows.latest import print_latest
+from recsys_rl.workflows.recommend_contexts import check_one_way, check_people, write_contexts
 from recsys_rl.workflows.seen_file import read_seen
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -47,10 +49,16 @@ class RecommendConfig(FileOptions):
     """Title of an item that a new user likes, or a beginning that only one title has."""
     users: str | None = None
     """File of user ids, one in each line; or all."""
+    context: tuple[str, ...] = ()
+    """A piece of the context as NAME=VALUE, for the policy of a team's own log; numbers of a list stand
+    between commas."""
+    contexts: str | None = None
+    """File of contexts, one in each row, with the columns context.NAME of that log."""
     out: str | None = None
-    """Parquet file for the recommendations of many users."""
+    """Parquet file for the recommendations of many users or contexts; those of contexts may be CSV."""
     k: Count | None = None
-    """Items for each user. Default: 10, or the number of places of a slate."""
+    """Items for each user. Default: 10, or the number of places of a slate; for a row of --contexts 1, or
+    that number."""
     again: bool = False
     """Recommend also what the person has already: liked titles, and a user's likes in the data."""
     seen: str | None = None
@@ -88,6 +96,7 @@ def recommend(options: RecommendConfig) -> None:
         raise UserError(f"{options.checkpoint} has no catalogue of items to recommend from.")
     if options.items is not None:
         recommender = _with_new_items(recommender, options)
+    check_people(recommender, options)
     allow = None if options.allow is None else _items(recommender, options, "allow")
     block = [] if options.block is None else _items(recommender, options, "block")
     hour = recommender.hour(options.hour)
@@ -98,6 +107,9 @@ def recommend(options: RecommendConfig) -> None:
             "may hold items that they have: give their events with --seen.",
             file=sys.stderr,
         )
+    if options.contexts is not None and options.out is not None:
+        write_contexts(recommender, options, options.contexts, Path(options.out), allow, block, generator)
+        return
     if options.users is not None and options.out is not None:
         _write_lists(recommender, options, options.out, allow, block, hour, generator)
         return
@@ -108,7 +120,7 @@ def recommend(options: RecommendConfig) -> None:
         block = [*block, *_seen(recommender, options, options.seen, [user]).get(user, ())]
     left = int(recommender.mask_of(user, options.like, (), allow, block, options.again).sum())
     k = _number_of_items(recommender, options, left)
-    found = recommender.recommend(
+    ranked = recommender.recommend(
         user,
         likes=options.like,
         k=k,
@@ -116,11 +128,12 @@ def recommend(options: RecommendConfig) -> None:
         block=block,
         hour=hour,
         again=options.again,
+        context=None if recommender.pieces is None else parse_context(recommender.pieces, options.context),
         generator=generator,
     )
     _print_hour(hour, options.hour is None)
-    for place, (item, title, probability) in enumerate(found, 1):
-        say(f"{place:>3}  {_percent(probability):>7}  {title}  (id {item})")
+    for rank, (item, title, probability) in enumerate(ranked, 1):
+        say(f"{rank:>3}  {_percent(probability):>7}  {title}  (id {item})")
     if options.like:
         near = recommender.nearest(options.like, min(k, left, NEAREST), allow, block, options.again)
         print(one_line(f"nearest to your likes: {'; '.join(near)}"), file=sys.stderr)
@@ -153,20 +166,16 @@ def _write_lists(
 
 def _check(options: RecommendConfig) -> None:
     """Raise UserError for options that do not go together, or that have no effect."""
-    given = [options.user is not None, bool(options.like), options.users is not None]
-    if sum(given) != 1:
-        raise UserError("Give one of --user ID, --like TITLE and --users FILE.")
-    if (options.users is None) != (options.out is None):
-        raise UserError("--users and --out belong together: give both, or neither.")
+    check_one_way(options)
     if options.missing == "drop" and not {options.users, options.allow, options.block} - {None, "all"}:
         raise UserError("--missing is for the ids in files (--users, --allow, --block): leave it out.")
     if options.seed != RecommendConfig.seed and not options.draw:
         raise UserError(f"--seed {options.seed} is of the draws: give --draw too, or leave it out.")
-    if options.out is not None:
+    if options.out is not None and options.users is not None:
         check_parquet(Path(options.out), "--out")
     if options.seen is None:
         unused = [name for name in ("user_column", "separator") if getattr(options, name) is not None]
-        if unused:
+        if unused and (unused[0] == "user_column" or options.contexts is None):
             raise FieldError(unused[0], "is about a file of events: give this file with --seen too.")
         if options.item_column is not None and options.items is None:
             raise FieldError("item_column", "is about the files of --seen and --items: leave it out.")
@@ -211,15 +220,15 @@ def _seen(
 def _items(recommender: Recommender, options: RecommendConfig, name: str) -> list[int | str]:
     """The item ids in the file of the option ``name``."""
     names, known = bool(recommender.catalogue.item_names), recommender.row_of_item
-    file, place = getattr(options, name), "in the catalogue"
-    return read_ids(file, f"--{name}", known, place, names, options.missing, empty=name == "block")
+    file, where = getattr(options, name), "in the catalogue"
+    return read_ids(file, f"--{name}", known, where, names, options.missing, empty=name == "block")
 
 
 def _users(recommender: Recommender, options: RecommendConfig) -> list[int | str]:
     """The user ids in the file of --users."""
     names, known = bool(recommender.population.user_names), recommender.row_of_user
-    place = "among the users whom training kept (those with enough likes)"
-    return read_ids(options.users or "", "--users", known, place, names, options.missing)
+    where = "among the users whom training kept (those with enough likes)"
+    return read_ids(options.users or "", "--users", known, where, names, options.missing)
 
 
 def _print_hour(hour: float | None, by_clock: bool) -> None:
@@ -237,9 +246,7 @@ def _parquet(users: Sequence[int | str], lists: Sequence[Sequence[Recommendation
 
     items = [row[0].item for row in lists if row]
     rows = [
-        (user, place, *row)
-        for user, its in zip(users, lists, strict=True)
-        for place, row in enumerate(its, 1)
+        (user, rank, *row) for user, its in zip(users, lists, strict=True) for rank, row in enumerate(its, 1)
     ]
     of_users, of_items = (
         pl.String if row and isinstance(row[0], str) else pl.Int64 for row in (users, items)

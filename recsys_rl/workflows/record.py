@@ -178,11 +178,11 @@ def _print_overlap(loggers: dict[str, Behaviour]) -> None:
     )
 
 
-def _users(population: Population, part: str) -> Tensor:
+def _users(population: Population, group: str) -> Tensor:
     """(U',) rows of the users who play."""
-    if part == "all":
+    if group == "all":
         return torch.arange(len(population.user_ids))
-    return population.heldout if part == "heldout" else population.train
+    return population.heldout if group == "heldout" else population.train
 
 
 def _pieces(
@@ -197,18 +197,18 @@ def _pieces(
     """The log in pieces of about ROWS rows."""
     waiting: list[DecisionLog] = []
     at = 0
-    for part in _turns(users, sessions, generator):
+    for turn in _turns(users, sessions, generator):
         played = record_sessions(
             env,
             env.given,
             list(loggers.values()),
             header,
-            part,
-            checkpoint.population.user_ids[part],
+            turn,
+            checkpoint.population.user_ids[turn],
             at,
             generator,
         )
-        at += len(part)
+        at += len(turn)
         waiting.append(played)
         if sum(log.num_rows for log in waiting) >= ROWS or at == sessions:
             yield concatenate(waiting)

@@ -8,7 +8,7 @@ import polars as pl
 
 from recsys_rl.errors import UserError
 from recsys_rl.tables.layout import Layout
-from recsys_rl.tables.values import text, whole
+from recsys_rl.tables.values import text, whole_number
 
 
 def read_seen(
@@ -36,7 +36,7 @@ def read_seen(
     ids = {}
     for role, name in layout.roles.items():
         # As the ids of the catalogue are: texts, or whole numbers (null for other texts).
-        of_catalogue = text if wanted[role].dtype == pl.String else whole
+        of_catalogue = text if wanted[role].dtype == pl.String else whole_number
         ids[role] = of_catalogue(pl.col(name), layout.types[name])
     gaps = [layout.gap(name) for name in layout.roles.values()]
     own = layout.scan.filter(~pl.any_horizontal(gaps)).select(**ids)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from recsys_rl.checkpoint.home import settings_of_items
+from recsys_rl.env import OF_TABLES
 from recsys_rl.errors import error_text
 from recsys_rl.settings.config import (
     Config,
@@ -110,9 +111,13 @@ def _with_items(config: Config | None, settings: Mapping[str, Any]) -> Config:
     if path is not None:
         settings = {**settings_of_items(path, settings.get("env")), **settings}
     env = settings.get("env", DEFAULT_ENV if config is None else config.env)
+    if "log" in settings and "env" not in settings and config is None:
+        from recsys_rl.tables.read import is_own  # polars
+
+        env = OF_TABLES if is_own(settings["log"]) else env
     brought = {} if "data" in settings else brought_settings(env, settings)
     if brought:
-        settings = overlay(brought, settings)
+        settings = overlay(brought, {**settings, "env": env})
     return with_settings(config, settings)
 
 
@@ -221,11 +226,11 @@ def _publish(opened: OpenRun, resume: bool, latest: bool) -> None:
     A link to another run stays if nothing is left to train.
     """
     path, run = opened.saver.path, opened.run
-    place = folders.LATEST / path.name
-    before, finished = place.resolve(), run.updates == run.num_updates
-    latest = latest and not (finished and place.is_symlink() and place.exists())
+    link = folders.LATEST / path.name
+    before, finished = link.resolve(), run.updates == run.num_updates
+    latest = latest and not (finished and link.is_symlink() and link.exists())
     linked, news = folders.publish(path) if latest else (False, "")
-    where = f"{place} is a link to its checkpoint" if linked else ""
+    where = f"{link} is a link to its checkpoint" if linked else ""
     line = "; ".join(filter(None, [f"run: {path.parent}", where]))
     if resume:  # the folder has been named
         line = "" if before == path.resolve() else where

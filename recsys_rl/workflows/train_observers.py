@@ -38,7 +38,12 @@ def recording_of(run: Run, before: Checkpoint | None) -> list[Observer]:
 def watching(run: Run, path: Path, logger: Logger, judges: Judges | None) -> list[Observer]:
     """Rank 0's observers, in their order; ``path`` is that of the checkpoint."""
     ending = Ending(path, logger.path, run.updates)
-    if getattr(run.config.agent_config, "checkpoint", None) is not None:  # items alone, without a simulator
+    items = getattr(run.config.agent_config, "checkpoint", None)
+    if not run.config.platform.simulates:
+        from recsys_rl.workflows.judge_own_log import JudgeOnTables  # polars and the estimators
+
+        return [LogWriter(logger), Progress(logger), ending, JudgeOnTables(path)]
+    if items is not None:
         from recsys_rl.workflows.judge_run import JudgeAtEnd  # polars and the estimators
 
         return [LogWriter(logger), Progress(logger), ending, JudgeAtEnd(path)]

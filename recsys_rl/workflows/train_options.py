@@ -38,7 +38,7 @@ def check_new(config: Config, folder: Path | None, first: bool) -> None:
     settings, file = config.train_config, config.platform.file
     if settings.judge_log is not None or settings.world is not None:
         _check_judged(config)
-    if file is not None:
+    if file is not None and getattr(config.agent_config, "checkpoint", None) is None:
         _check_brought(config, file)
     if settings.record is not None:
         check_new_folder(Path(settings.record), "--record")
@@ -63,13 +63,15 @@ def _check_first_stage(config: Config) -> None:
 
 def _check_brought(config: Config, file: WorldFile) -> None:
     """Raise FieldError for items or sizes other than those that the file of the platform brings."""
-    brought, path = file.load(config.env_config).settings, getattr(config.env_config, file.field)
+    contents = config.platform.brought(config)
+    assert contents is not None
+    brought, path = contents.settings, f"the file of --{file.fields[0].replace('_', '-')}"
     for section, names in (
         ("data_config", ("data",)),
         ("env_config", ("num_items", "embedding_dim", "max_episode_steps")),
     ):
         for name in names:
-            given, own = getattr(getattr(config, section), name), brought[section].get(name)
+            given, own = getattr(getattr(config, section), name), brought.get(section, {}).get(name)
             if own is not None and Path(str(given)).name != Path(str(own)).name:
                 raise FieldError(
                     f"{section}.{name}", f"is {given}: {path} brings its own, {own}; leave it out."

@@ -105,7 +105,7 @@ def visitors(options: VisitorsConfig) -> Visits:
     order = torch.randperm(len(users), generator=streams["visiting users"])
     queue = users[order.repeat(-(-options.sessions // len(users)))][: options.sessions]
     pieces = checkpoint.config.platform.visit_pieces
-    by_hour, found, client = (
+    by_hour, visits, client = (
         pieces is not None and pieces.by_hour,
         Visits(),
         Client(options.url, options.token),
@@ -116,14 +116,14 @@ def visitors(options: VisitorsConfig) -> Visits:
         counted("visits", options.sessions) as show,
     ):
         # The server has one session of a user at a time, so nobody is in one part twice.
-        for part in queue.split(min(options.width, len(users))):
-            names = [str(population.id_of(row)) for row in part.tolist()]
-            _play(env, part, names, by_hour, client, pool, found)
-            show(len(found.returns))
-    _print(found)
+        for group in queue.split(min(options.width, len(users))):
+            names = [str(population.id_of(row)) for row in group.tolist()]
+            _play(env, group, names, by_hour, client, pool, visits)
+            show(len(visits.returns))
+    _print(visits)
     if options.json is not None:
-        write_text(Path(options.json), _json(found))
-    return found
+        write_text(Path(options.json), _json(visits))
+    return visits
 
 
 @torch.inference_mode()
@@ -134,7 +134,7 @@ def _play(
     by_hour: bool,
     client: Client,
     pool: ThreadPoolExecutor,
-    found: Visits,
+    visits: Visits,
 ) -> None:
     """One session of each user, stepped together; each request is of one user."""
     env.reset(users)
@@ -156,14 +156,14 @@ def _play(
         answers = dict(zip(going, pool.map(client.recommend, bodies), strict=True))
         items = torch.arange(places).repeat(n, 1)  # any items for those who have left
         for at, (answer, seconds) in answers.items():
-            found.seconds.append(seconds)
-            found.degraded += answer["degraded"] is not None
-            shown = [x["item_id"] for x in answer["items"]]
+            visits.seconds.append(seconds)
+            visits.degraded += answer["degraded"] is not None
+            shown = [item["item_id"] for item in answer["items"]]
             if not rows.keys() >= {*shown}:
                 raise UserError(
                     f"The server at {client.url} shows items that --checkpoint has not: give its checkpoint."
                 )
-            items[at] = torch.tensor([rows[x] for x in shown])
+            items[at] = torch.tensor([rows[item] for item in shown])
         step = env.step_without_reset(items)
         assert step.feedback is not None
         messages = []
@@ -179,10 +179,10 @@ def _play(
             if events:
                 messages.append(events)
         for accepted, refused in pool.map(client.feedback, messages):
-            found.events += accepted
-            found.refused += refused
-    found.returns += returns.tolist()
-    found.lengths += lengths
+            visits.events += accepted
+            visits.refused += refused
+    visits.returns += returns.tolist()
+    visits.lengths += lengths
 
 
 def events_of(
@@ -197,24 +197,27 @@ def events_of(
 
     Signals that are 0 need no event, but an item that was left does.
     """
-    visible = [place for place, signal in enumerate(signals) if signal.visible]
-    found: list[dict[str, Any]] = []
+    visible = [index for index, signal in enumerate(signals) if signal.visible]
+    events: list[dict[str, Any]] = []
 
-    def add(values: Tensor, whole: bool, **where: Any) -> None:
+    def add(values: Tensor, always: bool, **where: Any) -> None:
         given = dict(zip(interface.signals, values[visible].tolist(), strict=True))
-        kept = {name: value for name, value in given.items() if value}
-        if whole and not kept:
-            kept = {interface.signals[0]: 0.0}
-        found.extend({"decision_id": decision, "signal": x, "value": y, **where} for x, y in kept.items())
+        reported = {name: value for name, value in given.items() if value}
+        if always and not reported:
+            reported = {interface.signals[0]: 0.0}
+        events.extend(
+            {"decision_id": decision, "signal": name, "value": value, **where}
+            for name, value in reported.items()
+        )
 
-    for place, values in enumerate(feedback.signals[row]):
-        add(values, False, position=place)
+    for position, values in enumerate(feedback.signals[row]):
+        add(values, False, position=position)
     if feedback.events is not None:
         left = zip(feedback.events.items[row].tolist(), feedback.events.signals[row], strict=True)
         for item, values in left:
             if item >= 0:
                 add(values, True, left=str(catalogue.id_of(item)))
-    return found
+    return events
 
 
 class Client:
@@ -255,8 +258,8 @@ class Client:
         return answer, time.perf_counter() - start
 
     def feedback(self, events: Sequence[dict[str, Any]]) -> tuple[int, int]:
-        """How many events were accepted, or known already, and how many were refused."""
-        statuses = [x["status"] for x in self.post("/v1/feedback", {"events": events})["results"]]
+        """The number of events that were accepted, or known already, and of those that were refused."""
+        statuses = [result["status"] for result in self.post("/v1/feedback", {"events": events})["results"]]
         fine = sum(status in ("accepted", "duplicate") for status in statuses)
         return fine, len(statuses) - fine
 
@@ -301,27 +304,27 @@ def _rows_of(catalogue: Catalogue) -> dict[str, int]:
     return {str(catalogue.id_of(row)): row for row in range(catalogue.num_items)}
 
 
-def _print(found: Visits) -> None:
-    mean, seconds = found.mean, sorted(found.seconds)
-    played = f"{amount(len(found.returns), 'session')}, {amount(len(seconds), 'decision')}"
-    length = sum(found.lengths) / len(found.lengths)
+def _print(visits: Visits) -> None:
+    mean, seconds = visits.mean, sorted(visits.seconds)
+    played = f"{amount(len(visits.returns), 'session')}, {amount(len(seconds), 'decision')}"
+    length = sum(visits.lengths) / len(visits.lengths)
     print(f"{played}: return {mean.mean:.3f} ({mean.low:.3f} to {mean.high:.3f}), length {length:.1f}")
-    half, most = (1000 * seconds[int(x * (len(seconds) - 1))] for x in (0.5, 0.99))
+    half, most = (1000 * seconds[int(share * (len(seconds) - 1))] for share in (0.5, 0.99))
     print(f"latency: median {half:.1f} ms, 99 % within {most:.1f} ms")
-    refused = f", {found.refused:,} refused" if found.refused else ""
-    print(f"{amount(found.events, 'event')} accepted{refused}")
-    if found.degraded:
-        print(f"{amount(found.degraded, 'decision')} by popularity: see the server's log", file=sys.stderr)
+    refused = f", {visits.refused:,} refused" if visits.refused else ""
+    print(f"{amount(visits.events, 'event')} accepted{refused}")
+    if visits.degraded:
+        print(f"{amount(visits.degraded, 'decision')} by popularity: see the server's log", file=sys.stderr)
 
 
-def _json(found: Visits) -> str:
-    mean = found.mean
+def _json(visits: Visits) -> str:
+    mean = visits.mean
     content = {
         "return": {"mean": mean.mean, "low": mean.low, "high": mean.high},
-        "sessions": len(found.returns),
-        "decisions": len(found.seconds),
-        "events": found.events,
-        "refused": found.refused,
-        "degraded": found.degraded,
+        "sessions": len(visits.returns),
+        "decisions": len(visits.seconds),
+        "events": visits.events,
+        "refused": visits.refused,
+        "degraded": visits.degraded,
     }
     return json.dumps(content, indent=1) + "\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -151,6 +152,64 @@ def test_weights_of_reinforce_are_capped() -> None:
     found = agent.update(one_step([0, 1], [1.0, 0.0], rare))  # the policy begins near (1/2, 1/2)
     assert found["weight_mean"] == pytest.approx((50 + 0.5 / 0.99) / 2, rel=0.1)
     assert found["capped_share"] == 0.5
+
+
+def test_loss_of_a_weighted_clone_by_hand() -> None:
+    """Both arms are as likely: log 2 times the mean of 4 / 0.5, 0 / 0.1, 1 / 0.25 and 3 x 100, the cap."""
+    batch = one_step([0, 1, 0, 1], [4.0, 0.0, 1.0, 3.0])
+    batch = dataclasses.replace(batch, logprobs=torch.tensor([0.5, 0.1, 0.25, 0.001]).double().log())
+    losses = {}
+    for weighted in (True, False):
+        agent = learner("bc", 2, weighted=weighted)
+        with torch.no_grad():
+            for weight in agent.model.parameters():
+                weight.zero_()
+        losses[weighted] = agent.update(batch)["loss"]
+    assert losses[True] == pytest.approx((8 + 0 + 4 + 300) / 4 * math.log(2), rel=1e-6)
+    assert losses[False] == pytest.approx(math.log(2), rel=1e-6)
+
+
+@pytest.mark.parametrize(("weighted", "expected"), [(False, MU), (True, (1 / 6, 2 / 6, 3 / 6))])
+def test_weighted_clone_draws_by_what_arms_pay_and_a_clone_as_the_log(
+    weighted: bool, expected: tuple[float, ...]
+) -> None:
+    agent = learner("bc", 3, num_updates=400, weighted=weighted, lr=0.02)
+    for _ in range(400):
+        agent.update(one_step(THREE, [PAYS[arm] for arm in THREE], MU))
+    found = agent.item_probabilities(HERE, 3)[0].float()
+    assert torch.allclose(found, torch.tensor(expected), atol=0.01)
+
+
+@pytest.mark.learning
+def test_weighted_clone_finds_the_best_arm_of_each_state(proof: Proof) -> None:
+    """In eight states the logger shows the best of four arms in one of 25 decisions, and it pays most.
+
+    A clone is never right. The arms pay 1 with probability 0.8, 0.4, 0.4 and 0.4: the weights of 10,000
+    decisions are enough.
+    """
+    rng = torch.Generator().manual_seed(0)
+    state = torch.randint(8, (10_000,), generator=rng)
+    best = torch.arange(8) % 4
+    rare = one_hot(best[state], 4).bool()
+    mu = torch.where(rare, 0.04, 0.32)  # (E, 4)
+    arms = torch.multinomial(mu, 1, generator=rng)
+    pays = torch.where(arms.squeeze(1) == best[state], 0.8, 0.4)
+    paid = (torch.rand(10_000, generator=rng) < pays).float()
+    log = dataclasses.replace(
+        one_step(arms.squeeze(1).tolist(), paid.tolist()),
+        obs=Obs(one_hot(state, 8).float()),
+        next_obs=Obs(one_hot(state, 8).float()),
+        logprobs=mu.gather(1, arms).squeeze(1).double().log(),
+    )
+    right = {}
+    for weighted in (True, False):
+        agent = learner("bc", 4, 8, num_updates=60, weighted=weighted, lr=0.01, batch_size=256)
+        for _ in range(60):
+            agent.update(log.rows(torch.randint(10_000, (2560,), generator=rng)))
+        shown = agent.act(Obs(torch.eye(8)), greedy=True).items.squeeze(1)
+        right[weighted] = float((shown == best).float().mean())
+    proof(right[True], above=0.99)
+    proof(right[False], below=0.01, what="clone")
 
 
 # A safe arm pays 1; a lottery pays 10 in one of 20 cases, 0.5 on average; the third pays 1 in half of them.
@@ -326,6 +385,7 @@ DIALS: dict[str, Any] = {
     "kl_coef": 1.0,
     "vf_coef": 2.0,
     "quantile": 0.5,
+    "weighted": True,
 }
 OF_THE_SOURCE = {"log", "checkpoint", "gradient_steps", "best_sessions"}  # tests/experience/test_logged.py
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from benchmarks import throughput
 from benchmarks.harness import turns
-from benchmarks.harness.dials import Act
+from benchmarks.harness.settings import Act
 from benchmarks.harness.turns import System
 from benchmarks.harness.world import World, make_world
 from benchmarks.peers import PEERS, original
@@ -33,7 +33,7 @@ def test_original_is_timed_by_its_own_command(
     command = tmp_path / "train.py"
     command.write_text("import sys; assert sys.argv[4] in ('2048', '6144'); open('checkpoint', 'w')")
     original.check(tmp_path)
-    dials = throughput.dials(8, 256, 64, 10, updates=2)
+    dials = throughput.settings(8, 256, 64, 10, updates=2)
     row = original.original(tmp_path, world, dials)
     assert row["steps_per_s"] and sorted(x.name for x in tmp_path.iterdir()) == ["agents", "train.py"]
     with monkeypatch.context() as patch:  # two seconds until it begins, and then a millisecond a step
@@ -53,7 +53,7 @@ def test_peers_train_and_act(name: str, world: World) -> None:
     """``between`` comes before the first rollout and after each update, with a policy for batches."""
     pytest.importorskip(PEERS[name].module)
     train = PEERS[name].train
-    dials = throughput.dials(4, 8, 16, 1, updates=2)
+    dials = throughput.settings(4, 8, 16, 1, updates=2)
     context = torch.zeros(9, world.config.env_config.state_dim)
     shown: list[Tensor] = []
 

@@ -46,7 +46,7 @@ def test_smoke(benchmark: ModuleType, peers: list[str], tmp_path: Path) -> None:
     table = json.loads((tmp_path / "table.json").read_text())
     assert set(table["about"]) == {"date", "hardware", "commit", "python", "torch"}
     ours = [row for row in table["rows"] if row["system"] == "recsys_rl"]
-    assert ours and all(row["steps_per_s"] > 0 and row["dials"] for row in ours)
+    assert ours and all(row["steps_per_s"] > 0 and row["settings"] for row in ours)
     theirs = [row for row in table["rows"] if row["system"] != "recsys_rl"]
     assert list(dict.fromkeys(row["system"] for row in theirs)) == peers
     assert all(row["steps_per_s"] is None and row["note"] == "not installed" for row in theirs)
@@ -55,7 +55,7 @@ def test_smoke(benchmark: ModuleType, peers: list[str], tmp_path: Path) -> None:
         assert all(row["floor_steps_per_s"] > 0 for row in table["rows"])
         # Shares of two times: a busy machine can slow the floor down by more than our update.
         assert ours[0]["update_share_of_floor"] > 0 and ours[0]["rollout_share_of_floor"] > 0
-        assert ours[-1]["dials"] == "flagship" and ours[-1]["update_share_of_floor"] > 0
+        assert ours[-1]["settings"] == "flagship" and ours[-1]["update_share_of_floor"] > 0
         assert ours[-1]["share_low"] == ours[-1]["update_share_of_floor"] == ours[-1]["share_high"]
     assert [path.name for path in tmp_path.iterdir()] == ["table.json"]  # no CSV, nothing half-written
 
@@ -173,7 +173,7 @@ def test_random_slates_are_uniform_without_repetition() -> None:
     assert (slates.sort(1).values.diff(dim=1) > 0).all()
 
 
-@pytest.mark.parametrize("system", simulator.SYSTEMS, ids=lambda system: f"{system.name}-{system.dials}")
+@pytest.mark.parametrize("system", simulator.SYSTEMS, ids=lambda system: f"{system.name}-{system.settings}")
 def test_simulators_step(system: System) -> None:
     pytest.importorskip(system.module)
     small = make_world(seed=0, num_items=300, num_users=20, env="satiation")  # enough for slates of six

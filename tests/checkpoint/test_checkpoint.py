@@ -26,7 +26,7 @@ from recsys_rl.agents.a2c import A2CConfig
 from recsys_rl.checkpoint import Checkpoint, check_algo, load, previous, save
 from recsys_rl.env.drift import DriftConfig
 from recsys_rl.settings.config import Config
-from recsys_rl.types import Catalogue, Interface, Population, UserError, World, empty_world
+from recsys_rl.types import Catalogue, Interface, Population, UserError, World, empty_world, genres_and_year
 from recsys_rl.workflows.train import train
 from tests import small_runs
 
@@ -47,14 +47,17 @@ def make_catalogue() -> Catalogue:
         embedding=torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, -1.0]]),
         item_ids=torch.tensor([7, 2**40, 9]),
         titles=("Amélie", 'quote " and \\', "\ud800 lone surrogate"),
-        genres=torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]),
-        genre_names=("drama", "comedy"),
         popularity=torch.tensor([0.5, 0.25, 0.125]),
         quality=torch.tensor([0.9, 0.8, 0.7]),
-        year=torch.tensor([2001.0, float("nan"), 1950.0]),
         available=torch.tensor([True, False, True]),
         source="made up",
-        attributes={"creator": torch.tensor([4, 4, -1]), "duration": torch.tensor([9.5, torch.nan, 1.0])},
+        attributes={
+            "genres": torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]),
+            "year": torch.tensor([2001.0, float("nan"), 1950.0]),
+            "creator": torch.tensor([4, 4, -1]),
+            "duration": torch.tensor([9.5, torch.nan, 1.0]),
+        },
+        features=genres_and_year(("drama", "comedy")),
     )
 
 
@@ -567,7 +570,7 @@ def without(section: str) -> Callable[[Facts, Tensors], None]:
 @pytest.mark.parametrize(
     "change",
     [
-        set_fact("format", 4),
+        set_fact("format", 5),
         set_fact("format", 2),
         set_fact("step", -1),
         set_fact("step", True),
@@ -575,20 +578,20 @@ def without(section: str) -> Callable[[Facts, Tensors], None]:
         lambda facts, _: facts["config"].update(learning_rate=1.0),
         lambda facts, _: facts["config"]["env_config"].update(num_items="many"),
         lambda facts, _: facts["catalogue"]["titles"].pop(),
-        lambda facts, _: facts["catalogue"]["genre_names"].pop(),
+        lambda facts, _: facts["catalogue"]["features"][0]["values"].pop(),
         lambda facts, _: facts["catalogue"].update(titles="abc"),
         lambda facts, _: facts["catalogue"].update(colour="red"),
-        lambda _, tensors: tensors.pop("catalogue.year"),
+        lambda _, tensors: tensors.pop("catalogue.attributes.year"),
         set_fact("catalogue", None),
         lambda facts, _: facts["catalogue"].update(source="log\x1b[2J.csv"),
-        set_tensor("catalogue.year", torch.zeros(2)),
+        set_tensor("catalogue.attributes.year", torch.zeros(2)),
         set_tensor("catalogue.available", torch.tensor(True)),
         set_tensor("catalogue.embedding", torch.zeros(3, 3)),
         lambda _, tensors: tensors.update({name: torch.zeros(2, 4) for name in TASTES}),
         lambda facts, _: facts["config"]["env_config"].update(embedding_dim=3),
         set_tensor("catalogue.embedding", torch.full((3, 2), torch.nan)),
         set_tensor("catalogue.popularity", torch.tensor([0.5, -0.25, 0.1])),
-        set_tensor("catalogue.genres", torch.full((3, 2), 1e9)),
+        set_tensor("catalogue.attributes.genres", torch.full((3, 2), 1e9)),
         lambda facts, _: facts["info"].update(curve=[[640, 1.5, 1.0]]),
         lambda facts, _: facts["info"].update(curve=[[640, "1.5", 1, 2]]),
         lambda facts, _: facts["info"].update(curve={"step": 640}),
@@ -626,8 +629,37 @@ def test_valid_hash_over_invalid_content(path: Path, change: Callable[[Facts, Te
     refusal(path)
 
 
+def of_format_3(facts: Facts, tensors: Tensors) -> None:
+    """Genres and year are fields, and no features are listed."""
+    items = facts["catalogue"]
+    items["genre_names"] = items.pop("features")[0]["values"]
+    for name in ("genres", "year"):
+        tensors[f"catalogue.{name}"] = tensors.pop(f"catalogue.attributes.{name}")
+    facts["format"] = 3
+
+
+def test_file_of_format_3_is_read(path: Path) -> None:
+    forge(path, of_format_3)
+    assert_equal(make_checkpoint(), load(path))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda facts, _: facts["catalogue"]["genre_names"].pop(),
+        lambda facts, _: facts["catalogue"].update(genre_names=5),
+        lambda facts, _: facts["catalogue"].update(features=5),
+        lambda _, tensors: tensors.pop("catalogue.year"),
+    ],
+)
+def test_broken_file_of_format_3(path: Path, change: Callable[[Facts, Tensors], None]) -> None:
+    forge(path, of_format_3)
+    forge(path, change)
+    refusal(path)
+
+
 def test_tensor_wins_over_a_text_of_its_name(path: Path) -> None:
-    forge(path, lambda facts, _: facts["catalogue"].update(year=[1, 2, 3]))
+    forge(path, lambda facts, _: facts["catalogue"].update(quality=[1, 2, 3]))
     assert_equal(make_checkpoint(), load(path))
 
 
@@ -655,11 +687,11 @@ def test_encoder_that_expects_no_signals(tmp_path: Path) -> None:
 
 
 FLOATS = (
-    *("catalogue.embedding", "catalogue.genres", "catalogue.popularity", "catalogue.quality"),
+    *("catalogue.embedding", "catalogue.attributes.genres", "catalogue.popularity", "catalogue.quality"),
     *TASTES,
 )
 OTHERS = {
-    "catalogue.year": "float32",
+    "catalogue.attributes.year": "float32",
     "catalogue.available": "bool",
     **dict.fromkeys(
         ("catalogue.item_ids", "population.user_ids", "population.train", "population.heldout"), "int64"

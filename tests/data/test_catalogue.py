@@ -113,8 +113,8 @@ def test_embeddings_have_unit_norm_and_documented_shapes(tmp_path: Path) -> None
         torch.testing.assert_close(vectors.norm(dim=1), torch.ones(len(vectors)))
     assert catalogue.available.all() and catalogue.available.shape == (30,)
     assert catalogue.titles == tuple(f"title {i - 1000}" for i in catalogue.item_ids.tolist())
-    assert torch.equal(catalogue.year, catalogue.item_ids - 1000 + 1950.0)
-    assert torch.equal(catalogue.genres[:, 1], (catalogue.item_ids % 2).float())
+    assert torch.equal(catalogue.attributes["year"], catalogue.item_ids - 1000 + 1950.0)
+    assert torch.equal(catalogue.tags[:, 1], (catalogue.item_ids % 2).float())
     assert sorted([*population.train.tolist(), *population.heldout.tolist()]) == list(range(60))
     of_data = split_users((population.user_ids).tolist(), 0.25, 0)
     assert population.heldout.tolist() == of_data.nonzero()[0].tolist()
@@ -305,7 +305,7 @@ def test_synthetic_world() -> None:
     assert torch.equal(population.taste, population.profile)
     assert not torch.equal(catalogue.embedding[:20], population.taste)
     assert (len(population.train), len(population.heldout)) == (16, 4)
-    assert catalogue.genres.shape == (50, 0) and catalogue.year.isnan().all()
+    assert catalogue.tags.shape == (50, 0) and catalogue.attributes["year"].isnan().all()
     assert catalogue.titles[17] == "item 17"
     for one, two in zip((catalogue, population), synthetic_world(50, 20, 8, 0.2, seed=3), strict=True):
         assert_same(one, two)

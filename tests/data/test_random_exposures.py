@@ -32,7 +32,8 @@ def test_kuairand_by_hand(tmp_path: Path, packed: bool) -> None:
     assert found.standard.weights is not None
     assert found.standard.weights.tolist() == pytest.approx([0.001, 2.5])
     assert found.random.item_ids.tolist() == [4] and found.random.source.endswith("random exposures")
-    assert found.standard.attributes == {} and not found.standard.genre_names
+    assert found.standard.attributes.keys() == {"genres", "year"}
+    assert not found.standard.features[0].values
     with pytest.raises(UserError):
         load_kuairand(tmp_path / "absent")
 
@@ -60,8 +61,8 @@ def test_kuairand_durations_creators_and_tags(tmp_path: Path) -> None:
     assert log.item_ids.tolist() == [3, 4, 8]
     assert log.attributes["duration"].tolist() == [1.5, 2.5, 2.0]  # the mean for a gap
     assert log.attributes["creator"].tolist() == [1, 0, 1]  # classes of the texts 7 and 90
-    assert log.genre_names == ("tag 05", "tag 09", "tag 27")
-    assert log.genres.tolist() == [[0, 1, 1], [0, 0, 0], [1, 0, 0]]
+    assert log.features[0].values == ("tag 05", "tag 09", "tag 27")
+    assert log.attributes["genres"].tolist() == [[0, 1, 1], [0, 0, 0], [1, 0, 0]]
     assert log.source == "kuairand (" + tmp_path.name + "; 1 of 3 videos without a duration have the mean)"
 
 
@@ -73,7 +74,7 @@ def test_short_video_keeps_the_durations_of_the_real_videos(tmp_path: Path) -> N
     log = load_kuairand(tmp_path).standard
     assert log.attributes["duration"][:3].tolist() == pytest.approx([87.433, 218.066, 9.233])
     assert "239 of 7,583 videos without a duration" in log.source
-    assert log.genre_names[0] == "tag 01" and len(log.attributes["creator"].unique()) > 20
+    assert log.features[0].values[0] == "tag 01" and len(log.attributes["creator"].unique()) > 20
     data = {"data": "kuairand", "data_dir": str(tmp_path), "cache_dir": str(tmp_path / "cache")}
     sizes = {"num_items": 30, "embedding_dim": 4, "max_episode_steps": 20}
     config = from_dict(Config, {"env": "short-video", "env_config": sizes, "data_config": data})

@@ -35,7 +35,7 @@ from recsys_rl.rivals.references import upper_bounds
 from recsys_rl.settings.config import Config, from_dict
 from recsys_rl.testing import check_env, check_user_model
 from recsys_rl.types import Feedback, UserError, World, tree_map
-from tests.tiny_world import population, tiny_catalogue
+from tests.tiny_world import population, tiny_catalogue, with_genres
 
 TINY = LongVideoConfig(
     num_items=3,
@@ -297,7 +297,7 @@ def test_attributes_that_the_data_lack_are_drawn_and_named() -> None:
         "exponent 0.7), drawn from the seed"
     )
     assert replace(model, catalogue=items).assumptions == drawn
-    plain = replace(items, genres=torch.zeros(3, 0), quality=torch.ones(3))
+    plain = replace(with_genres(items, torch.zeros(3, 0)), quality=torch.ones(3))
     assert replace(model, catalogue=plain).assumptions == (
         f"{drawn}; the data hold no ratings that differ, so no video is catchy; the data hold no categories, "
         "so no user tires of a category"

@@ -33,7 +33,7 @@ from recsys_rl.rivals.references import (
 from recsys_rl.settings.config import Config, from_dict
 from recsys_rl.testing import check_env, check_user_model
 from recsys_rl.testing.envs import require_same_obs
-from recsys_rl.types import Catalogue, Population, UserError, World, tree_map
+from recsys_rl.types import Catalogue, Population, UserError, World, genres_and_year, tree_map
 from tests.doors import steps, train_in
 
 SHOWN = torch.ones(1, 1, dtype=torch.bool)
@@ -74,18 +74,18 @@ def tiny(config: ShortVideoConfig = CONFIG) -> ShortVideo:
         embedding=torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 0.5], [0.0, -0.5]]),
         item_ids=torch.arange(4),
         titles=("east", "west", "north", "south"),
-        genres=torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0], [0.0, 0.0]]),
-        genre_names=("a", "b"),
         popularity=torch.tensor([popular, popular, rare, rare]),
         quality=torch.full((4,), 0.7),
-        year=torch.full((4,), torch.nan),
         available=torch.ones(4, dtype=torch.bool),
         source="made up",
         attributes={
+            "genres": torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0], [0.0, 0.0]]),
+            "year": torch.full((4,), torch.nan),
             "duration": torch.tensor([10.0, 120.0, 5.0, 60.0]),
             "creator": torch.tensor([0, 0, 1, 2]),
             "hook": torch.tensor([0.0, 1.0, 0.0, -1.0]),
         },
+        features=genres_and_year(("a", "b")),
     )
     row, taste = torch.tensor([0]), torch.tensor([[0.6, 0.8]])
     habits = {"ease": 0.5, "loop_habit": 1.0, "loop_noise": 0.0, "opened": 30.0}
@@ -466,7 +466,7 @@ def test_checkpoint_keeps_the_drawn_items(tmp_path: Path) -> None:
     world = make_world(saved.config)
     assert saved.catalogue.drawn == world.catalogue.drawn
     for name, values in world.catalogue.attributes.items():
-        assert torch.equal(saved.catalogue.attributes[name], values)
+        assert_close(saved.catalogue.attributes[name], values, rtol=0, atol=0, equal_nan=True)
     make_user_model(saved.config, saved.world)
 
 

@@ -95,11 +95,8 @@ def tiny(config: SocialFeedConfig = CONFIG, visits: int = 1) -> SocialFeed:
         embedding=torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8], [0.8, -0.6], [-1.0, 0.0]]),
         item_ids=torch.arange(5),
         titles=(),
-        genres=torch.zeros(5, 0),
-        genre_names=(),
         popularity=torch.full((5,), 0.5),
         quality=torch.full((5,), 0.5),
-        year=torch.full((5,), math.nan),
         available=torch.ones(5, dtype=torch.bool),
         source="made up",
         attributes={

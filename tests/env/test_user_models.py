@@ -19,7 +19,7 @@ from recsys_rl.protocols import UserModel, UserState
 from recsys_rl.settings.config import Config, from_dict
 from recsys_rl.settings.shared import EnvConfig
 from recsys_rl.types import UserError, World
-from tests.tiny_world import DRIFT, SATIATION, env_of, tiny_drift, tiny_satiation
+from tests.tiny_world import DRIFT, SATIATION, env_of, tiny_drift, tiny_satiation, with_genres
 
 SHOWN = torch.ones(1, 1, dtype=torch.bool)
 
@@ -218,7 +218,7 @@ def test_rows_never_mix(platform: Callable[..., UserModel], config: EnvConfig) -
     """All users at once, in another order, or one by one: the same three steps."""
     catalogue, population = synthetic_world(20, 12, 4, 0.25, 3)
     genres = (torch.rand(20, 5, generator=torch.Generator().manual_seed(1)) < 0.4).float()
-    model = platform(replace(catalogue, genres=genres), population, config)
+    model = platform(with_genres(catalogue, genres), population, config)
     items = torch.randint(20, (3, 12, 1), generator=torch.Generator().manual_seed(0))  # (T, N, K)
     shown = torch.rand(3, 12, 1, generator=torch.Generator().manual_seed(2)) >= 0.2
 

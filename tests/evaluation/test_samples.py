@@ -11,7 +11,7 @@ from recsys_rl.env.satiation import Satiation
 from recsys_rl.env.short_video import ShortVideo
 from recsys_rl.evaluation.samples import _steps
 from recsys_rl.experience.rollout import Sessions
-from recsys_rl.types import Events, Feedback, Signal, empty_world
+from recsys_rl.types import Events, Feedback, Signal, empty_world, genres_and_year
 
 SIGNALS = (
     Signal("completion"),
@@ -23,9 +23,11 @@ SIGNALS = (
 CATALOGUE = replace(
     empty_world().catalogue,
     titles=("Fargo", "Heat", "Brazil"),
-    genres=torch.tensor([[1.0, 0], [0, 1], [1, 1]]),
-    genre_names=("Crime", "Drama"),
-    year=torch.tensor([1996.0, 1995.0, torch.nan]),
+    attributes={
+        "genres": torch.tensor([[1.0, 0], [0, 1], [1, 1]]),
+        "year": torch.tensor([1996.0, 1995.0, torch.nan]),
+    },
+    features=genres_and_year(("Crime", "Drama")),
 )
 
 

@@ -69,7 +69,7 @@ def test_trainees_are_strangers_too(checkpoint: str, monkeypatch: pytest.MonkeyP
     made: list[bool] = []
     rule = rule_search.search_rule
 
-    def search(trainees: Trainees, budget: int) -> rule_search.Found:
+    def search(trainees: Trainees, budget: int) -> rule_search.SearchedRule:
         env = trainees.make_env(trainees.population, 2, trainees.generator)
         made.append(bool(env.reset().context[:, :4].any()))
         return rule(trainees, budget)

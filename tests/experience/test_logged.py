@@ -312,7 +312,21 @@ def test_logs_that_a_learner_cannot_use(logger: tuple[Path, Path], tmp_path: Pat
                 tmp_path / "run", *BC, "--algo", algo, "--checkpoint", str(logger[0]), "--log", str(path)
             )
         assert not (tmp_path / "run").exists()
-    for algo in ("cql", "iql"):  # they need no propensities
+    of_loss = ("--weights", f"{log.header.signals[0]}=-1")
+    for path, more in ((bare, ()), (logger[1], of_loss)):  # weights need propensities, and no loss
+        with pytest.raises(UserError):
+            train_in(
+                tmp_path / "run",
+                *BC,
+                "--weighted",
+                "--checkpoint",
+                str(logger[0]),
+                "--log",
+                str(path),
+                *more,
+            )
+        assert not (tmp_path / "run").exists()
+    for algo in ("bc", "cql", "iql"):  # they need no propensities
         options = [*BC, "--algo", algo, "--checkpoint", str(logger[0]), "--log", str(bare), *steps(1)]
         assert load(train_in(tmp_path / algo, *options)).updates == 1
 

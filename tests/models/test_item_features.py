@@ -29,7 +29,8 @@ def catalogue() -> Catalogue:
     """Four items: the second and the last are ads; the third has a class without a name."""
     items = synthetic_world(4, 10, 3, 0.5, 0)[0]
     named = {"kind": torch.tensor([0, 1, 2, 1]), "bid": torch.tensor([0.0, 3.0, 0.0, 1.0])}
-    return replace(items, attributes=named, features=(KIND, ItemFeature("bid", "log"), ItemFeature("bid")))
+    features = (*items.features, KIND, ItemFeature("bid", "log"), ItemFeature("bid"))
+    return replace(items, attributes={**items.attributes, **named}, features=features)
 
 
 def test_columns_by_hand() -> None:
@@ -44,7 +45,7 @@ def test_columns_by_hand() -> None:
         torch.testing.assert_close(columns[:, column], wanted)
     whole = item_columns(items)
     assert torch.equal(whole[:, 3:7], columns) and bool((whole[:, 7] == 1).all())
-    assert torch.equal(whole[:, :3], item_columns(replace(items, features=()))[:, :3])
+    assert torch.equal(whole[:, :3], item_columns(replace(items, features=items.features[:2]))[:, :3])
 
 
 def test_scaled_as_the_catalogue_of_the_training() -> None:
@@ -92,12 +93,13 @@ def test_checkpoint_keeps_features(tmp_path: Path) -> None:
     checkpoint: Checkpoint = make_checkpoint()
     items = checkpoint.world.catalogue
     kind = torch.arange(items.num_items) % 2
-    items = replace(items, attributes={**items.attributes, "kind": kind}, features=(KIND,))
+    features = (*items.features, KIND)
+    items = replace(items, attributes={**items.attributes, "kind": kind}, features=features)
     path = tmp_path / "a.pt"
     save(path, replace(checkpoint, world=World(items, checkpoint.world.population)))
     found = load(path).world.catalogue
-    assert found.features == (KIND,) and torch.equal(found.attributes["kind"], kind)
-    broken = replace(items, attributes={"kind": kind + 1})
+    assert found.features == features and torch.equal(found.attributes["kind"], kind)
+    broken = replace(items, attributes={**items.attributes, "kind": kind + 1})
     save(path, replace(checkpoint, world=World(broken, checkpoint.world.population)))
     with pytest.raises(UserError):
         load(path)

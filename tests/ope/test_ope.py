@@ -299,7 +299,7 @@ def test_random_sessions_support_the_choices_that_a_fixed_logger_never_makes(fol
 
 def test_largest_possible_return_of_costs_is_that_of_a_short_session(folder: Path) -> None:
     of = replayed_log(folder, "both.parquet")
-    costs = replace(of, whole=replace(of.whole, bounds=(-3.0, -1.0)))
+    costs = replace(of, totals=replace(of.totals, bounds=(-3.0, -1.0)))
     assert costs.most == -1
     assert touches(-0.5, -1.0) and touches(-1.0, -1.0) and not touches(-1.1, -1.0)
     assert not touches(0.5, float("inf"))  # no bound is known

@@ -435,7 +435,7 @@ def test_own_logs_that_do_not_fit_are_refused(
     log, mine = files
     assert "give --target FILE" in refusal(capsys, log)
     assert "Policy 'ppo' needs a log with a checkpoint" in refusal(capsys, log, "--policy", "ppo")
-    assert "leave it out" in refusal(capsys, log, "--checkpoint", "x.pt", "--policy", "random")
+    assert "x.pt does not exist" in refusal(capsys, log, "--checkpoint", "x.pt", "--policy", "random")
     assert "give --target FILE" in refusal(capsys, log, "--compare", "target", "logged")
     pl.read_csv(mine).head(10).write_csv(tmp_path / "short.csv")
     assert "has 10 rows and the log 4,000" in refusal(capsys, log, "--target", str(tmp_path / "short.csv"))

@@ -15,13 +15,14 @@ from recsys_rl.cli import main as cli
 from recsys_rl.evaluation.categories import categories
 from recsys_rl.experience.rollout import Sessions
 from recsys_rl.report.categories import categories_svg
-from recsys_rl.types import Catalogue, UserError, empty_world
+from recsys_rl.types import Catalogue, UserError, empty_world, genres_and_year
 from tests.report.test_report import SVG, parsed, words, written
+from tests.tiny_world import with_genres
 
 
 def catalogue(genres: list[list[float]]) -> Catalogue:
     names = tuple("ABCDEFGH"[: len(genres[0])])
-    return replace(empty_world().catalogue, genres=torch.tensor(genres), genre_names=names)
+    return with_genres(empty_world().catalogue, torch.tensor(genres), names)
 
 
 def sessions(steps: list[list[list[int]]], days: list[list[int]] | None = None) -> Sessions:
@@ -65,7 +66,7 @@ def test_presence_counts_the_steps_that_nobody_reaches() -> None:
 
 
 def test_category_with_the_name_of_another_row_is_among_the_others() -> None:
-    named = replace(TWO, genre_names=("others", "B"))
+    named = replace(TWO, features=genres_and_year(("others", "B")))
     found = categories(named, {"ppo": sessions([[[0]], [[0]], [[1]], [[3]]])}, 4)
     assert found is not None and found["names"] == ["B", "others"]
     assert found["policies"][0]["mean"] == {"B": 0.25, "others": 0.75}

@@ -33,7 +33,7 @@ from recsys_rl.rivals.references import (
 )
 from recsys_rl.testing import check_agent
 from recsys_rl.types import Action, Obs, Population
-from tests.tiny_world import SATIATION, env_of, tiny_drift, tiny_satiation
+from tests.tiny_world import SATIATION, env_of, tiny_drift, tiny_satiation, with_genres
 
 TRAP = replace(SATIATION, catchiness_gain=3.0, patience_cost=2.1)
 """Item 0 appeals most to one who likes item 1, and drives that user away at once."""
@@ -47,7 +47,7 @@ def synthetic_env(num_users: int = 40, steps: int = 12, noise: float = 0.0, **di
     """Satiation over 60 synthetic items with genres, without noise, so that plans are exact."""
     catalogue, population = synthetic_world(60, num_users, 8, 0.5, 1)
     genres = (torch.rand(60, 6, generator=torch.Generator().manual_seed(1)) < 0.3).float()
-    catalogue = replace(catalogue, genres=genres)
+    catalogue = with_genres(catalogue, genres)
     sizes = SatiationConfig(num_items=60, embedding_dim=8, max_episode_steps=steps)
     config = replace(sizes, patience_cost=1.0, noise=noise, **dials)
     return env_of(Satiation(catalogue, population, config), catalogue, config, torch.arange(num_users))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from recsys_rl.rivals import form_search, rule_search
 from recsys_rl.rivals.cma_search import Make, Trials
-from recsys_rl.rivals.form_search import Found, search_forms
+from recsys_rl.rivals.form_search import SearchedForm, search_forms
 from recsys_rl.rivals.forms import Form, of_rule
 from recsys_rl.settings.config import Config
 from recsys_rl.types import World
@@ -26,7 +26,7 @@ def small() -> Small:
 
 
 @pytest.fixture(scope="module")
-def rule(small: Small) -> rule_search.Found:
+def rule(small: Small) -> rule_search.SearchedRule:
     return rule_search.search_rule(trainees(*small), 20_000)
 
 
@@ -43,8 +43,8 @@ class Watched(Trials):
 
 
 def searched(
-    small: Small, rule: rule_search.Found, monkeypatch: pytest.MonkeyPatch, budget: int = 20_000
-) -> tuple[Found, list[float]]:
+    small: Small, rule: rule_search.SearchedRule, monkeypatch: pytest.MonkeyPatch, budget: int = 20_000
+) -> tuple[SearchedForm, list[float]]:
     """The result, and the returns of the forms to choose among: the smallest first, and `rule` last."""
     monkeypatch.setattr(form_search, "Trials", Watched)
     monkeypatch.setattr(Watched, "chosen", [])
@@ -58,7 +58,7 @@ def away(trials: Trials, make: Make, first: Tensor, spread: Tensor, budget: int)
 
 
 def test_a_larger_form_is_taken_where_it_earns_more(
-    small: Small, rule: rule_search.Found, monkeypatch: pytest.MonkeyPatch
+    small: Small, rule: rule_search.SearchedRule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found, chosen = searched(small, rule, monkeypatch)
     assert len(chosen) == 6  # rule's form, with sets, hinges, product, the rest of the budget; and `rule`
@@ -68,7 +68,7 @@ def test_a_larger_form_is_taken_where_it_earns_more(
 
 
 def test_useless_numbers_leave_the_rule(
-    small: Small, rule: rule_search.Found, monkeypatch: pytest.MonkeyPatch
+    small: Small, rule: rule_search.SearchedRule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every search leads away, so that the result is `rule` or its form, whichever earns more."""
 
@@ -81,14 +81,14 @@ def test_useless_numbers_leave_the_rule(
 
 
 def test_the_rule_wins_against_a_worse_form(
-    small: Small, rule: rule_search.Found, monkeypatch: pytest.MonkeyPatch
+    small: Small, rule: rule_search.SearchedRule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the smallest budget, whose few sessions find nothing, and a rule found with much more."""
     better = rule_search.search_rule(trainees(*small), 200_000)
 
-    def poor(trainees: object, budget: int) -> rule_search.Found:
+    def poor(trainees: object, budget: int) -> rule_search.SearchedRule:
         zeros = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])
-        return rule_search.Found(rule_search.as_weights(zeros), better.leave_rates, 10)
+        return rule_search.SearchedRule(rule_search.as_weights(zeros), better.leave_rates, 10)
 
     monkeypatch.setattr(form_search, "search_numbers", away)
     monkeypatch.setattr(rule_search, "search_rule", poor)
@@ -98,7 +98,7 @@ def test_the_rule_wins_against_a_worse_form(
 
 
 def test_a_tiny_budget_is_enough(
-    small: Small, rule: rule_search.Found, monkeypatch: pytest.MonkeyPatch
+    small: Small, rule: rule_search.SearchedRule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found, _ = searched(small, rule, monkeypatch, 0)
     assert found.steps > 0 and bool(found.numbers.isfinite().all())

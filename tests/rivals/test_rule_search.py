@@ -16,7 +16,7 @@ from recsys_rl.rivals.rule_search import Trials, as_weights, leave_rates, rule_n
 from recsys_rl.types import Obs, tensors_of
 from tests.rivals.test_tuning import Small, trainees
 from tests.small_runs import settings, world
-from tests.tiny_world import tiny_catalogue
+from tests.tiny_world import tiny_catalogue, with_genres
 
 
 @pytest.fixture(scope="module")
@@ -108,9 +108,7 @@ def test_noisy_rounds_do_not_lose_the_best_start(small: Small, monkeypatch: pyte
 
 def test_leave_rates_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """East is of tag 0, north of tag 1, between of both; 40 sessions end among 200 views: 0.2 of all."""
-    catalogue = dataclasses.replace(
-        tiny_catalogue(), genres=torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
-    )
+    catalogue = with_genres(tiny_catalogue(), torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]))
     monkeypatch.setattr(rule_search, "SHRINKAGE", 50.0)
     shown, last = torch.tensor([100.0, 60.0, 40.0]), torch.tensor([30.0, 6.0, 4.0])
     first, second = (34 + 10) / 190, (10 + 10) / 150  # of the tags, with 50 views at 0.2 each
@@ -120,7 +118,7 @@ def test_leave_rates_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
         (4 + 50 * (first + second) / 2) / 90,
     ]
     torch.testing.assert_close(leave_rates(catalogue, shown, last), torch.tensor(expected))
-    without = dataclasses.replace(catalogue, genres=torch.zeros(3, 2))
+    without = with_genres(catalogue, torch.zeros(3, 2))
     torch.testing.assert_close(leave_rates(without, shown, last)[0], torch.tensor((30 + 10) / 150))
 
 

@@ -30,6 +30,7 @@ from recsys_rl.workflows.evaluate import EvaluateConfig, evaluate
 from recsys_rl.workflows.record import RecordConfig, record
 from recsys_rl.workflows.train import train
 from tests.small_runs import world
+from tests.tiny_world import with_genres
 
 TINY: dict[str, dict[str, Any]] = {
     "data_config": {"data": "synthetic", "cache_dir": "cache", "num_users": 30},
@@ -57,6 +58,7 @@ SCENARIOS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "long-video-lives": ("ppo", "long-video", {}),
     "social-feed": ("ppo", "social-feed", {}),
     "learned": ("ppo", "learned", {}),
+    "own-log": ("bc", "own-log", {}),
     "two-stage": ("ppo", "drift", {}),
     "transformer": ("ppo", "satiation", {}),
     "limits": ("ppo", "drift", {}),
@@ -78,6 +80,8 @@ def settings_of(scenario: str, **changes: dict[str, Any]) -> Config:
         del tiny["data_config"], tiny["env_config"]
     elif data_config:
         tiny["data_config"] = {"cache_dir": "cache", **data_config}
+    if env == "own-log":
+        tiny = {"env_config": tiny["env_config"]}
     base: dict[str, Any] = {"algo": algo, "env": env, **tiny}
     if scenario == "two-stage":
         base = overlay(base, {"model_config": {"candidates": 8}})
@@ -117,6 +121,12 @@ def complaint(config: Config) -> str:
     except UserError as error:
         return str(error)
     return ""
+
+
+def log_signals(config: Config) -> tuple[str, ...]:
+    """The signals of a log that settings describe."""
+    found: tuple[str, ...] = config.env_config.log_shape.signals
+    return found
 
 
 def weights(config: Config) -> dict[str, Any]:
@@ -173,7 +183,7 @@ def watching(config: Config, number: int = 12) -> list[Any]:
     """What 30 users of three categories see and earn in so many steps."""
     catalogue, population = make_world(config)
     genres = torch.nn.functional.one_hot(torch.arange(catalogue.num_items) % 3).float()
-    catalogue = dataclasses.replace(catalogue, genres=genres)
+    catalogue = with_genres(catalogue, genres)
     users = config.platform.users(catalogue, population, config.env_config)
     people, rng = torch.arange(30), torch.Generator().manual_seed(0)
     env = RecEnv(users, catalogue, config.env_config, people, 30, rng)
@@ -292,6 +302,7 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("env_config", "share_rate"): ("short-video", 1.0, watching),
     ("env_config", "follow_rate"): ("short-video", 1.0, watching),
     ("env_config", "comment_rate"): ("short-video", 1.0, comments),
+    ("env_config", "shape"): ("own-log", '{"signals": ["bought"]}', log_signals),
     ("env_config", "user_model"): ("learned", "none.pt", complaint),
     ("env_config", "first_patience"): ("short-video", 0.5, watching),
     ("env_config", "patience_drain"): ("short-video", 2.0, watching),
@@ -420,6 +431,7 @@ DIALS: dict[str, Any] = {
     "checkpoint": None,  # tests/experience/test_logged.py
     # Of learners from a log alone.
     "best_sessions": 0.3,
+    "weighted": True,
     "alpha": 5.0,
     "threshold": 0.9,
     "expectile": 0.9,
@@ -553,8 +565,9 @@ def test_setting_of_learner_from_a_log(algo: str, logs: Path, folder: Callable[[
 
     before = trained("before")
     assert trained("again") == before
-    # The temperature is of the trained policy, and the checkpoint stands for an environment.
-    for name in sorted(own - {"checkpoint", "temperature"}):
+    # The temperature is of the trained policy, and the checkpoint stands for an environment. A weighted clone
+    # refuses the rewards here, some of which are negative (tests/agents/test_offline.py).
+    for name in sorted(own - {"checkpoint", "temperature", "weighted"}):
         assert trained(name, **{name: DIALS[name]}) != before, name
 
 

@@ -35,8 +35,10 @@ def assert_equal(a: InteractionLog, b: InteractionLog) -> None:
         if isinstance(left, torch.Tensor):
             assert left.dtype == right.dtype
             torch.testing.assert_close(left, right, rtol=0, atol=0, equal_nan=True)
-        else:
+        elif field.name != "attributes":
             assert left == right
+    for name in a.attributes.keys() | b.attributes.keys():
+        torch.testing.assert_close(a.attributes[name], b.attributes[name], rtol=0, atol=0, equal_nan=True)
 
 
 def test_rows_follow_ascending_ids_and_events_follow_user_and_time() -> None:
@@ -49,8 +51,8 @@ def test_rows_follow_ascending_ids_and_events_follow_user_and_time() -> None:
     assert log.ratings.tolist() == [4.0, 2.0, 3.0, 1.0]
     assert log.titles == ("item 50", "item 60", "item 70")
     assert log.rating_range == (1.0, 4.0)
-    assert log.genres.shape == (3, 0) and log.genre_names == ()
-    assert torch.isnan(log.year).all()
+    assert log.attributes["genres"].shape == (3, 0) and log.features[0].values == ()
+    assert torch.isnan(log.attributes["year"]).all()
     assert log.source == "x"
 
 
@@ -64,9 +66,9 @@ def test_titles_genres_and_years_are_looked_up_by_source_id() -> None:
         years={8: 1999.0},
     )
     assert log.titles == ("Seven", "item 8")
-    assert log.genre_names == ("Drama", "War")
-    assert log.genres.tolist() == [[1.0, 1.0], [1.0, 0.0]]
-    assert math.isnan(log.year[0]) and log.year[1] == 1999.0
+    assert log.features[0].values == ("Drama", "War")
+    assert log.attributes["genres"].tolist() == [[1.0, 1.0], [1.0, 0.0]]
+    assert math.isnan(log.attributes["year"][0]) and log.attributes["year"][1] == 1999.0
 
 
 def test_log_without_times_and_ratings_draws_an_order_and_counts_likes(tmp_path: Path) -> None:

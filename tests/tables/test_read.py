@@ -212,7 +212,7 @@ def test_repeated_ids_and_years_that_are_none_are_stated(tmp_path: Path) -> None
     log = read_log(
         write(tmp_path, "log.csv", "user,item\n1,5\n1,6\n"), items=write(tmp_path, "items.csv", items)
     )
-    assert log.titles == ("one", "two") and log.year[0] == 1999
+    assert log.titles == ("one", "two") and log.attributes["year"][0] == 1999
     said = "3 items in items.csv (repeated ids: 1, the first row is kept; unreadable years: 1, such as 'x')"
     assert said in log.source
 
@@ -274,9 +274,9 @@ def test_items_file_brings_titles_genres_years_and_attributes(tmp_path: Path) ->
     path = write(tmp_path, "log.csv", "userId,movieId\n1,5\n1,6\n1,8\n")
     log = read_log(path, items=write(tmp_path, "items.csv", ITEMS))
     assert log.titles == ("The Sea", "Sky", "item 8")
-    assert log.genre_names == ("Drama", "War")
-    assert log.genres.tolist() == [[1.0, 1.0], [0.0, 0.0], [0.0, 0.0]]
-    assert log.year[0] == 1999 and log.year[1:].isnan().all()
+    assert log.features[0].values == ("Drama", "War")
+    assert log.attributes["genres"].tolist() == [[1.0, 1.0], [0.0, 0.0], [0.0, 0.0]]
+    assert log.attributes["year"][0] == 1999 and log.attributes["year"][1:].isnan().all()
     assert log.attributes["length"].tolist() == [90.0, 90.0, 90.0]  # the mean of one
     assert log.attributes["studio"].tolist() == [2, 1, 0]  # "", A, B
     assert "3 items in items.csv" in log.source
@@ -310,8 +310,8 @@ def test_headless_items_file_of_movielens_layout(tmp_path: Path) -> None:
     ratings = write(tmp_path, "ratings.dat", table((), "::"))
     items = write(tmp_path, "movies.dat", "5::Sea (1999)::Drama|War\n6::Sky (2001)::War\n")
     log = read_log(ratings, items=items)
-    assert log.titles == ("Sea (1999)", "Sky (2001)") and log.year.tolist() == [1999.0, 2001.0]
-    assert log.genre_names == ("Drama", "War")
+    assert log.titles == ("Sea (1999)", "Sky (2001)") and log.attributes["year"].tolist() == [1999.0, 2001.0]
+    assert log.features[0].values == ("Drama", "War")
 
 
 def test_large_ids_find_their_own_items(tmp_path: Path) -> None:
@@ -328,7 +328,7 @@ def test_text_that_is_not_utf8_is_read_as_latin1(tmp_path: Path) -> None:
     path = tmp_path / "items.csv"
     path.write_bytes("id;title;genres\n5;Amélie, la fée;Comédie|Drame\n".encode("latin-1"))
     log = read_log(write(tmp_path, "log.csv", "user,item\n1,5\n"), items=path)
-    assert log.titles == ("Amélie, la fée",) and log.genre_names == ("Comédie", "Drame")
+    assert log.titles == ("Amélie, la fée",) and log.features[0].values == ("Comédie", "Drame")
     assert "1 items in items.csv (read as Latin-1, as it is not UTF-8)" in log.source
     path.write_bytes("user,item\nÉva,é1\n".encode("latin-1"))
     log = read_log(path)

@@ -26,8 +26,9 @@ from recsys_rl.rivals.baselines import FixedList, RandomPolicy
 from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog, catalogue_hash
 from recsys_rl.tables.parts import read_decisions
 from recsys_rl.tables.transitions import observe
-from recsys_rl.types import Action, Obs, Step, UserError, tree_map
+from recsys_rl.types import Action, Obs, Step, UserError, empty_world, tree_map
 from recsys_rl.users import fit as user_fit
+from recsys_rl.utils.tensor_cache import digest
 from recsys_rl.workflows import record as workflow
 from tests.doors import DRIFT, SATIATION, train_in
 from tests.small_runs import begin, settings
@@ -439,6 +440,15 @@ def test_catalogue_hash_depends_on_the_order_of_items(trained: Callable[[str], P
     turned = tree_map(lambda x: x.flip(0), catalogue)
     assert catalogue_hash(catalogue) == catalogue_hash(dataclasses.replace(catalogue, source="elsewhere"))
     assert catalogue_hash(catalogue) != catalogue_hash(turned)
+
+
+def test_catalogue_hash_names_genres_and_year_as_older_logs_did() -> None:
+    known = {"genres": torch.eye(2), "year": torch.tensor([1999.0, torch.nan])}
+    attributes = {**known, "creator": torch.tensor([0, 1])}
+    items = dataclasses.replace(empty_world().catalogue, embedding=torch.eye(2), attributes=attributes)
+    older = {name: getattr(items, name) for name in ("item_ids", "popularity", "quality", "available")}
+    older |= {"embedding": torch.eye(2), **known, "attributes.creator": attributes["creator"]}
+    assert catalogue_hash(items) == digest(older, "")
 
 
 def test_parts_hold_the_same_log_and_are_judged_as_one_file(

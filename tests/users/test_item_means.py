@@ -47,9 +47,9 @@ def test_means_of_a_part_are_those_of_the_other_users() -> None:
     users = torch.tensor([5, 3, 5, 9, 3, 1])
     table = sessions(torch.randint(4, (6, 3), generator=rng), torch.rand(6, 3, generator=rng), users)
     found = item_means(table, 4, rng)
-    assert len(found.others) == 4 and found.part[0] == found.part[2] and found.part[1] == found.part[4]
+    assert len(found.others) == 4 and found.fold[0] == found.fold[2] and found.fold[1] == found.fold[4]
     for part, means in enumerate(found.others):
-        assert_close(means, means_of(table.rows((found.part != part).nonzero().squeeze(1)), 4))
+        assert_close(means, means_of(table.rows((found.fold != part).nonzero().squeeze(1)), 4))
     assert_close(found.all, means_of(table, 4))
 
 
@@ -62,7 +62,7 @@ def fitted_loss(table: SessionTable, new: SessionTable, parted: bool, items: int
         ItemTables((torch.zeros(items, 1),), means.all), ContextSizes("", (), 3), kinds, rng
     )
     columns = means.others if parted else [means.all] * len(means.others)
-    fitting = UserFitting([network], table, table, FitSizes(epochs=1), rng, columns, means.part)
+    fitting = UserFitting([network], table, table, FitSizes(epochs=1), rng, columns, means.fold)
     while not fitting.finished:
         fitting.epoch()
     with torch.no_grad():

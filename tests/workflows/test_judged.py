@@ -94,7 +94,7 @@ def test_estimate_is_that_of_ope(
     record(RecordConfig(checkpoint=str(first), policy=("random",), sessions=100, users="heldout", out=held))
     path = inside(made, tmp_path / "run", "--judge-log", held, *steps(2))
     save(tmp_path / "moved.pt", played_in(path, load(path), "satiation"))
-    result = ope(OpeConfig(log=held, checkpoint=str(tmp_path / "moved.pt"), policy=("ppo-greedy",)))
+    result = ope(OpeConfig(log=(held,), checkpoint=str(tmp_path / "moved.pt"), policy=("ppo-greedy",)))
     (row,) = [row for row in result.rows if row.estimator == by]
     value, low, high = load(path).info["curves"]["log"][-1][1:]
     assert load(path).info["judged_by"] == by

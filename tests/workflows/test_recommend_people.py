@@ -179,7 +179,7 @@ def test_new_items_join_without_training(here: Path, capsys: pytest.CaptureFixtu
     odd = longer.catalogue.embedding[longer.row_of_item[90]]
     camp = [float((odd * recommender.catalogue.embedding[side::2]).sum(1).mean()) for side in (0, 1)]
     assert camp[1] > camp[0] + 0.2  # the new item is like those of its genre
-    assert longer.item("an odd") == 30 and longer.catalogue.year[30] == 2003
+    assert longer.item("an odd") == 30 and longer.catalogue.attributes["year"][30] == 2003
     assert float(longer.catalogue.attributes["price"][30]) == pytest.approx(1.3)
 
 

@@ -51,8 +51,8 @@ async def batches(waiting: Waiting, scoring: Scoring) -> None:
             await asyncio.sleep(COMPANY)
         while len(asked) < MOST and not waiting.empty():
             asked.append(waiting.get_nowait())
-        found = await asyncio.to_thread(scoring, [user for user, _ in asked])
-        for (_, reply), one in zip(asked, found, strict=True):
+        scored = await asyncio.to_thread(scoring, [user for user, _ in asked])
+        for (_, reply), one in zip(asked, scored, strict=True):
             reply.set_result(one)
 
 
@@ -65,5 +65,5 @@ async def recommend(request: Request) -> Answer:
     app.state.waiting.put_nowait((request.user_id, reply))
     item, title, chance = await reply
     app.state.number += 1
-    place = Place(item_id=item, title=title, propensity=chance)
-    return Answer(decision_id=str(app.state.number), items=[place], propensity=math.prod([chance]))
+    shown = Place(item_id=item, title=title, propensity=chance)
+    return Answer(decision_id=str(app.state.number), items=[shown], propensity=math.prod([chance]))

@@ -37,6 +37,8 @@ class Scoring:
             for user in users
         ]
         results = draw(requests)
-        chances = torch.tensor([x.logprobs[0] for x in results], dtype=torch.float64).exp().tolist()
-        items = [x.items[0] for x in results]
-        return [(version.item_ids[x], title(x), chance) for x, chance in zip(items, chances, strict=True)]
+        chances = torch.tensor([result.logprobs[0] for result in results], dtype=torch.float64).exp().tolist()
+        items = [result.items[0] for result in results]
+        return [
+            (version.item_ids[item], title(item), chance) for item, chance in zip(items, chances, strict=True)
+        ]

@@ -99,7 +99,7 @@ def threads(work: Tensor | int) -> int:
 
 def addresses(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
     """The addresses of contiguous tensors, as an array of pointers. The caller keeps the tensors alive."""
-    return (ctypes.c_void_p * len(tensors))(*[x.data_ptr() for x in tensors])
+    return (ctypes.c_void_p * len(tensors))(*[tensor.data_ptr() for tensor in tensors])
 
 
 def check_first_derivative() -> None:

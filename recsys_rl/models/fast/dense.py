@@ -56,7 +56,7 @@ def serves(inputs: Tensor, parameters: Sequence[Tensor]) -> bool:
     rows = inputs.shape[0]  # len(inputs) takes three times as long
     if not rows or (rows < FEW and parameters[-4].shape[1] > WIDE):
         return False
-    return all([kernels.plain(x) for x in parameters])  # noqa: C419 (a generator takes longer)
+    return all([kernels.plain(tensor) for tensor in parameters])  # noqa: C419 (a generator takes longer)
 
 
 def actor_critic(
@@ -90,9 +90,9 @@ def critic(inputs: Tensor, activation: str, parameters: Sequence[Tensor]) -> Ten
     torch's products wake a second thread for a few rows, and wait for it longer than they multiply.
     """
     _check(inputs, parameters)
-    sizes, depth, place = _layout(inputs, activation, parameters)
+    sizes, depth, code = _layout(inputs, activation, parameters)
     sizes[depth + 1] = 0
-    return _forward(inputs, (sizes, depth, place), parameters)[1]
+    return _forward(inputs, (sizes, depth, code), parameters)[1]
 
 
 def _check(inputs: Tensor, parameters: Sequence[Tensor]) -> None:
@@ -149,7 +149,7 @@ class _ActorCritic(torch.autograd.Function):
         kernels.check_first_derivative()
         inputs, layers, *parameters = ctx.saved_tensors
         by_outputs, by_value = by_outputs.contiguous(), by_value.contiguous()
-        gradients = [torch.empty_like(x) for x in parameters]
+        gradients = [torch.empty_like(tensor) for tensor in parameters]
         scratch = torch.empty_like(layers)
         library = kernels.library()
         assert library is not None

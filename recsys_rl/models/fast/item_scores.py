@@ -55,7 +55,7 @@ class _ItemScores(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, by_scores: Tensor) -> tuple[Tensor, Tensor, None, Tensor]:
-        """From the gradient (N, I) those at query (N, F + T), temperature and tower (T, I)."""
+        """The gradients at query (N, F + T), temperature and tower (T, I), from that at the scores (N, I)."""
         kernels.check_first_derivative()
         query, temperature, table = ctx.saved_tensors
         by_scaled = by_scores @ table.T  # (N, F + T): at the product of temperature and query

@@ -30,7 +30,7 @@ def serves(distribution: Categorical | PlackettLuce, places: Tensor, value: Tens
     if not isinstance(distribution, Categorical) or kernels.serving(logits) is None:
         return False
     fitting = kernels.plain_ids(places) and places.shape == logits.shape[:2] and number == places.shape[:1]
-    return fitting and all([kernels.plain(x) and x.shape == number for x in (value, *targets)])  # noqa: C419 (a generator is slower)
+    return fitting and all([kernels.plain(tensor) and tensor.shape == number for tensor in (value, *targets)])  # noqa: C419 (a generator is slower)
 
 
 def evaluate(
@@ -82,7 +82,7 @@ class _PPOLoss(torch.autograd.Function):
             *logits.shape,
             kernels.threads(logits),
             *numbers,
-            *[x.data_ptr() for x in (*targets, value, logprob, entropy, by_logits, work, loss)],
+            *[tensor.data_ptr() for tensor in (*targets, value, logprob, entropy, by_logits, work, loss)],
         )
         if outside:
             raise IndexError(f"an alternative is outside 0 .. {logits.shape[-1] - 1}")

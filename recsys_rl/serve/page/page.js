@@ -29,7 +29,7 @@ async function ask(path, body) {
   return found;
 }
 
-const percent = (chance) => (chance < 0.0005 ? "<0.1 %" : `${(100 * chance).toFixed(1)} %`);
+const percent = (chance) => (chance === null ? "unknown" : chance < 0.0005 ? "<0.1 %" : `${(100 * chance).toFixed(1)} %`);
 
 async function recommend() {
   const body = { user_id: state.user };

@@ -57,8 +57,8 @@ def test_random_coats_are_decisions_with_the_propensity_of_the_design(tmp_path: 
     assert log.logprobs.exp().tolist() == pytest.approx([0.25] * 6)  # coats of the own choice could be shown
     assert log.header.loggers == ("a uniform draw from 4 coats (propensity 1/4, known by design)",)
     assert log.given["user"].tolist() == [[1, 0], [1, 0], [0, 1], [0, 1], [0, 1], [0, 1]]
-    assert own.catalogue.genre_names == ("colour:red", "type:parka")
-    assert own.catalogue.genres.tolist() == [[1, 0], [0, 1], [0, 0], [1, 1]]
+    assert own.catalogue.tag_names == ("colour:red", "type:parka")
+    assert own.catalogue.tags.tolist() == [[1, 0], [0, 1], [0, 0], [1, 1]]
     assert own.items == ("0", "1", "2", "3") and own.sessions is None
 
 

@@ -1,7 +1,7 @@
 """PPO's settings for every system, and the interface by which each peer trains.
 
-``train(env, dials, seed, between)`` builds an agent and trains it. ``between(act)`` is called before the
-first rollout and after each update; training ends when it returns False or after ``dials.total_steps``.
+``train(env, settings, seed, between)`` builds an agent and trains it. ``between(act)`` is called before the
+first rollout and after each update; training ends when it returns False or after ``settings.total_steps``.
 ``act(context, greedy)`` is the current policy for a whole batch.
 """
 
@@ -21,17 +21,17 @@ HIDDEN = (128, 64)
 Act = Callable[[Tensor, bool], Tensor]
 """Context (N, F) float32, and whether to be greedy -> items (N,) int64."""
 Between = Callable[[Act], bool]
-Train = Callable[[RecEnv, "Dials", int, Between], None]
+Train = Callable[[RecEnv, "Settings", int, Between], None]
 
 
 @dataclass(frozen=True)
-class Dials:
+class Settings:
     """PPO's settings for every system."""
 
     ppo: PPOConfig
     total_steps: int
     activation: Literal["tanh", "relu"] = "tanh"
-    anneal_clip: bool = False  # the clip range falls linearly to zero; ours has no such dial
+    anneal_clip: bool = False  # the clip range falls linearly to zero; ours has no such setting
 
     @property
     def per_update(self) -> int:

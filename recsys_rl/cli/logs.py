@@ -1,0 +1,24 @@
+"""The options --log of `recsys-rl train`: several files, and tables of people's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from recsys_rl.cli.parse import joined
+from recsys_rl.env import OF_TABLES
+from recsys_rl.tables.read import is_own
+
+
+def with_log(argv: Sequence[str], given: Any) -> list[str]:
+    """The options with all files of --log together; a table of people's own is the platform of its run.
+
+    ``given`` holds the options that were read; ``env`` is set if only the log tells the platform.
+    """
+    words = joined(argv, "log")
+    files = [given.log] if isinstance(given.log, str) else given.log
+    if all(value is None for value in (given.env, given.checkpoint, given.run, given.config)) and is_own(
+        files
+    ):
+        given.env = OF_TABLES
+    return words

@@ -1,0 +1,413 @@
+"""`own-log`: the log of a team as a platform without a simulator.
+
+    recsys-rl train --algo reinforce --log clicks.csv --items items.csv
+
+The columns of the log give what a platform has: the items, the named pieces of the context with their
+encodings (tables/pieces.py), the signals, and the length of sessions. They lie in the settings of the run and
+so in its checkpoint. The context of an observation has:
+
+- `profile`, first, if the log has a column `context.profile` as long as an embedding of the items;
+- `clock`, the share of the longest session that is over; and `last_item`, in sessions of several steps with
+  items of known features;
+- each other column `context.NAME` of the log.
+
+Nobody answers here: policies learn from the log (experience/logged.py), are judged by it (`recsys-rl ope`)
+and serve people. The reward is the log's only signal, or the sum by --weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import polars as pl
+import torch
+import tyro
+from torch import Tensor
+
+from recsys_rl.errors import UserError, amount, listed, short
+from recsys_rl.objective.weighted import check_weights, parse_weights
+from recsys_rl.records import Known, Platform, Preset, VisitPieces, WorldFile
+from recsys_rl.session import make_interface
+from recsys_rl.settings.shared import DataConfig, EnvConfig
+from recsys_rl.tables.columns import DecisionColumns
+from recsys_rl.tables.decision_log import DecisionHeader, catalogue_hash
+from recsys_rl.tables.decision_table import ordered_ids
+from recsys_rl.tables.items import ItemFacts, catalogue_of_items, knows_items, read_items
+from recsys_rl.tables.own_log import LogFiles, LogShape, OwnLog, Survey, survey
+from recsys_rl.tables.pieces import Piece, pieces_text, read_pieces
+from recsys_rl.types import Catalogue, Feedback, Interface, Population, Signal, Stream, World
+
+NAME = "own-log"
+LONGEST = 10_000
+"""Steps of the longest session before there is a log."""
+
+
+@dataclass(frozen=True)
+class OwnLogConfig(EnvConfig):
+    """The shape of a log. Each field comes from its columns."""
+
+    shape: tyro.conf.Suppress[str] = "{}"
+    """Signals, pieces of the context and slates of the log, as JSON; found in its columns."""
+
+    @property
+    def log_shape(self) -> LogShape:
+        """Raises UserError for a text that is no shape."""
+        return _read(self.shape, self.max_episode_steps)[0]
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        """The weight of each signal in the reward; one that is absent has 0."""
+        return _read(self.shape, self.max_episode_steps)[1]
+
+    @property
+    def repeats(self) -> bool:
+        return self.log_shape.repeats
+
+    @property
+    def slate_size(self) -> int:
+        return self.log_shape.slate_size
+
+    @property
+    def history_length(self) -> int:
+        return self.log_shape.history_length
+
+
+@functools.lru_cache(8)
+def _read(text: str, session_length: int) -> tuple[LogShape, Mapping[str, float]]:
+    """The shape of the field ``shape``, and the weights of the signals. Raises UserError."""
+    try:
+        shape = json.loads(text)
+        signals, slate_size = tuple(map(str, shape.get("signals", ["reward"]))), shape.get("slate_size", 1)
+        repeats, weights = shape.get("repeats", True), shape.get("weights", {})
+        sound = type(slate_size) is int and slate_size > 0 and type(repeats) is bool and bool(signals)
+        pieces = read_pieces(json.dumps(shape.get("pieces", [])))
+        numbers = {str(name): float(weight) for name, weight in weights.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise UserError(f"The shape of this log can't be read ({short(str(error))}): train again.") from error
+    if not sound or not all(map(math.isfinite, numbers.values())):
+        raise UserError("The shape of this log can't be read: train again.")
+    return LogShape(pieces, signals, slate_size, session_length, repeats), numbers
+
+
+@dataclass(frozen=True)
+class OwnLogData(DataConfig, DecisionColumns):
+    """The columns of a log, and the file about its items."""
+
+    items: str | None = None
+    """File about the items: id, title, genres and any other column; `embedding` may hold a list of numbers.
+    Without it each item is known by its id alone."""
+
+
+@dataclass(frozen=True)
+class OwnLogUsers:
+    """The user model: what the log says about signals and rewards. It answers nothing."""
+
+    catalogue: Catalogue
+    population: Population
+    config: OwnLogConfig
+
+    @property
+    def shape(self) -> LogShape:
+        return self.config.log_shape
+
+    @property
+    def repeats(self) -> bool:
+        return self.shape.repeats
+
+    @property
+    def history_length(self) -> int:
+        return self.shape.history_length
+
+    @property
+    def slate_size(self) -> int:
+        return self.shape.slate_size
+
+    @property
+    def context(self) -> tuple[str, ...]:
+        return context_of(self.shape, self.catalogue)
+
+    @property
+    def signals(self) -> tuple[Signal, ...]:
+        return tuple(Signal(name) for name in self.shape.signals)
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """Each signal, summed over the places of a slate."""
+        weights = self.config.weights
+        return tuple(Stream(name, weights.get(name, 0.0)) for name in self.shape.signals)
+
+    @property
+    def bounds(self) -> Mapping[str, float]:
+        return {piece.name: 1.0 for piece in self.shape.pieces}
+
+    @property
+    def assumptions(self) -> str:
+        return ""
+
+    def sample(self, users: Tensor) -> Mapping[str, Tensor]:
+        return {piece.name: torch.zeros(len(users), piece.size) for piece in self.shape.pieces}
+
+    def possible(self, user_state: Mapping[str, Tensor]) -> bool:
+        return True
+
+    def visible(self, user_state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return user_state
+
+    def rewards(self, feedback: Feedback) -> Tensor:
+        return feedback.signals.sum(1)  # (N, M)
+
+    def respond(self, *_: object) -> NoReturn:
+        """Raise UserError: no simulator answers."""
+        raise UserError(
+            "A log of your own has no simulator that could answer a policy: judge it on a log with "
+            "recsys-rl ope, or fit users to a log of sessions (recsys-rl fit-users)."
+        )
+
+    advance = expected_reward = respond
+
+
+def context_of(shape: LogShape, catalogue: Catalogue) -> tuple[str, ...]:
+    """Names of the pieces of the context, in the order of the observations."""
+    sizes = {piece.name: piece.size for piece in shape.pieces}
+    first = ["profile"] if sizes.get("profile") == catalogue.embedding.shape[1] else []
+    derived = ["clock"]
+    if shape.session_length > 1 and knows_items(catalogue):
+        derived += ["last_item"]
+    return tuple(dict.fromkeys([*first, *derived, *sizes]))
+
+
+def interface_of(shape: LogShape, catalogue: Catalogue) -> Interface:
+    """The interface of sessions of this shape. Raises UserError for a slate larger than the catalogue."""
+    return make_interface(
+        catalogue,
+        context=context_of(shape, catalogue),
+        given={piece.name: piece.size for piece in shape.pieces},
+        signals=shape.signals,
+        session_length=shape.session_length,
+        slate_size=shape.slate_size,
+        repeats=shape.repeats,
+        history_length=shape.history_length,
+    )
+
+
+def _no_context(config: OwnLogConfig, _: Catalogue, profiles: Tensor, __: Tensor) -> Known:
+    """Zeros, until the caller gives the context (``Visit.with_context``)."""
+    return {piece.name: torch.zeros(len(profiles), piece.size) for piece in config.log_shape.pieces}
+
+
+def open_own_log(paths: Sequence[str], data: OwnLogData, env: OwnLogConfig, catalogue: Catalogue) -> OwnLog:
+    """The decisions of ``paths`` as a log of the platform with these settings and items. Raises UserError."""
+    shape = env.log_shape
+    header = DecisionHeader(
+        loggers=(),
+        interface=interface_of(shape, catalogue),
+        signals=shape.signals,
+        platform=NAME,
+        catalogue=catalogue_hash(catalogue),
+    )
+    return OwnLog(LogFiles(tuple(paths), data.columns, data.separator), shape, catalogue, header)
+
+
+@dataclass(frozen=True)
+class OwnLogFile:
+    """The world and the settings that a log brings (records.Brought)."""
+
+    world: World
+    settings: Mapping[str, Any]
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    home: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
+
+
+def load_log(given: Mapping[str, Any]) -> OwnLogFile:
+    """The platform of the log in the settings ``given``, by their own names.
+
+    Raises UserError without a log, for a file that can't be read, and for several signals without weights.
+    """
+    paths = given.get("log")
+    if not paths:
+        raise UserError(
+            "A log of your own needs its file and an algorithm that learns from it: give --log FILE and "
+            "--algo bc, reinforce, cql, bcq, iql or dt."
+        )
+    paths = (paths,) if isinstance(paths, str) else tuple(paths)
+    columns = tuple(
+        sorted((name.removesuffix("_column"), given[name]) for name in given if name.endswith("_column"))
+    )
+    weights = tuple(given.get("weights") or ())
+    stamps = tuple(Path(path).stat().st_mtime_ns if Path(path).exists() else 0 for path in paths)
+    return _loaded(paths, stamps, columns, given.get("separator"), given.get("items"), weights)
+
+
+@functools.lru_cache(2)  # a run reads its platform at several places
+def _loaded(
+    paths: tuple[str, ...],
+    stamps: tuple[int, ...],
+    columns: tuple[tuple[str, str | None], ...],
+    separator: str | None,
+    items: str | None,
+    weights: tuple[str, ...],
+) -> OwnLogFile:
+    files = LogFiles(paths, dict(columns), separator)
+    overview = survey(files)
+    facts = ItemFacts() if items is None else _facts(items, overview)
+    source = " + ".join(Path(path).name for path in paths)
+    ids, shares = overview.ids, overview.shares
+    catalogue = catalogue_of_items(ids, facts, shares, source)
+    never = set(facts.ids) - set(ids) if knows_items(catalogue) else set()
+    if never:  # features tell what the policy needs of an item
+        share_of = dict(zip(ids, shares.tolist(), strict=True))
+        ids = tuple(sorted([*ids, *never]))
+        shares = torch.tensor([share_of.get(name, 0.0) for name in ids])
+        catalogue = catalogue_of_items(ids, facts, shares, source)
+    if overview.text_ids:
+        catalogue = dataclasses.replace(catalogue, item_names=tuple(map(str, ids)))
+    shape = _text(overview.shape, _weights(files.name, overview.shape.signals, weights))
+    return _brought(catalogue, paths[0], overview.shape, shape, _note(overview, facts, catalogue))
+
+
+def _brought(catalogue: Catalogue, path: str, shape: LogShape, text: str, note: str = "") -> OwnLogFile:
+    size = catalogue.embedding.shape[1]
+    rows, nobody = torch.zeros(0, size), torch.zeros(0, dtype=torch.int64)
+    return OwnLogFile(
+        World(catalogue, Population(rows, rows, nobody, nobody, nobody)),
+        {
+            "data_config": {"data": path},
+            "env_config": {
+                "num_items": catalogue.num_items,
+                "embedding_dim": size,
+                "max_episode_steps": shape.session_length,
+                "shape": text,
+            },
+            "model_config": {} if knows_items(catalogue) else {"head": "dense"},
+        },
+        note=note,
+    )
+
+
+def before_a_log(items: str, signals: Sequence[str], pieces: Sequence[Piece], slate_size: int) -> OwnLogFile:
+    """The platform of a team that has no log yet, from the file of its ``items``.
+
+    The items stand in the order that a log of all of them gives. Raises UserError for a file that can't be
+    read, and for fewer items than a slate has.
+    """
+    facts = read_items(items, "item", True)
+    ids, text_ids = ordered_ids(pl.Series(facts.ids, dtype=pl.String))
+    facts = facts if text_ids else read_items(items, "item", False)
+    catalogue = catalogue_of_items(ids, facts, torch.zeros(len(ids)), Path(items).name)
+    if text_ids:
+        catalogue = dataclasses.replace(catalogue, item_names=tuple(map(str, ids)))
+    if catalogue.num_items < 2:
+        raise UserError(f"{items} holds one item, so there is nothing to choose: give a file of several.")
+    shape = LogShape(tuple(pieces), tuple(signals), slate_size, LONGEST, True)
+    interface_of(shape, catalogue)  # raises UserError
+    return _brought(catalogue, items, shape, _text(shape, {}))
+
+
+def _facts(path: str, overview: Survey) -> ItemFacts:
+    """The facts of the file of items. Raises UserError for an item of the log that it lacks."""
+    facts = read_items(path, overview.item_column, overview.text_ids)
+    known = set(facts.ids)
+    lacking = [str(name) for name in overview.ids if name not in known]
+    if lacking:
+        raise UserError(
+            f"{path} lacks {amount(len(lacking), 'item')} of the log, as {listed(lacking[:3])}: add them, or "
+            "leave --items out to know all items by their ids."
+        )
+    return facts
+
+
+def _weights(name: str, signals: Sequence[str], texts: Sequence[str]) -> Mapping[str, float]:
+    """The weight of each signal in the reward. Raises UserError if several signals have none."""
+    given = parse_weights(texts)
+    if len(signals) > 1 and not given:
+        raise UserError(
+            f"{name} has the signals {', '.join(signals)}: say what counts, as in --weights {signals[0]}=1."
+        )
+    streams = [Stream(signal, 0.0 if given else 1.0) for signal in signals]
+    check_weights(given, streams)
+    return {stream.name: given.get(stream.name, stream.weight) for stream in streams}
+
+
+def _text(shape: LogShape, weights: Mapping[str, float]) -> str:
+    """The field ``shape`` of the settings."""
+    return json.dumps(
+        {
+            "signals": shape.signals,
+            "slate_size": shape.slate_size,
+            "repeats": shape.repeats,
+            "weights": weights,
+            "pieces": json.loads(pieces_text(shape.pieces)),
+        }
+    )
+
+
+def _note(overview: Survey, facts: ItemFacts, catalogue: Catalogue) -> str:
+    """Lines about the log and its items."""
+    known = knows_items(catalogue)
+    several = overview.shape.session_length > 1
+    lines = [
+        *overview.notes,
+        facts.note,
+        f"{amount(catalogue.num_items, 'item')}, known by "
+        + (
+            f"embeddings of {catalogue.embedding.shape[1]} numbers, which are used as they are, without the "
+            "columns other than title, genres and year"
+            if facts.embeddings
+            else "their features"
+            if known
+            else "their ids alone: the head is dense, and no other item can be chosen"
+        ),
+        f"{never} of them no decision shows: they are known by their features, and can be chosen too"
+        if (never := catalogue.num_items - len(overview.ids))
+        else "",
+        "no session shows an item twice, so the policy shows none twice"
+        if several and not overview.shape.repeats
+        else "",
+        ""
+        if overview.has_users
+        else "no column of users: held out are sessions by the hash of their id"
+        if several
+        else "no column of users: held out are decisions by the hash of their context",
+    ]
+    return "\n".join(filter(None, lines))
+
+
+# Chosen on logs that no benchmark shows (docs/log/2026-11.md); those of sessions as on a simulator. 2,500
+# gradient steps of 128 decisions take some ten seconds of one core.
+PRESETS: Mapping[str, Preset] = {
+    "*": {
+        # A row without a successor is an end: nothing says that the session would go on.
+        "agent_config": {"gamma": 0.99, "bootstrap_time_limit": False},
+        "train_config": {"total_timesteps": 320_000},
+    },
+    "cql": {"agent_config": {"alpha": 0.1, "tau": 0.05}},
+    "bcq": {"agent_config": {"tau": 0.05}},
+}
+
+PLATFORM = Platform(
+    OwnLogConfig,
+    users=OwnLogUsers,
+    data_config=OwnLogData,
+    presets=PRESETS,
+    file=WorldFile(
+        ("log", "weights", "items", "separator", *(f"{role}_column" for role in DecisionColumns().columns)),
+        load_log,
+    ),
+    open_log=open_own_log,
+    before_a_log=before_a_log,
+    visit_pieces=VisitPieces(
+        begin=_no_context,
+        after=lambda config, catalogue, known, items, seen: known,
+        pieces=lambda config, catalogue, known: known,
+    ),
+    pieces=lambda config: config.log_shape.pieces,
+    simulates=False,
+)

@@ -1,0 +1,55 @@
+"""The best single item of a log: what a team would show everybody, if it may learn from the log alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from recsys_rl.functional.top_k import highest
+from recsys_rl.types import Action, Obs
+
+SURE = 1.96
+"""Standard errors by which a mean reward counts as lower, so that one lucky row makes no best item."""
+
+
+class BestItems:
+    """Shows everybody the K items with the highest scores among those that may be shown."""
+
+    def __init__(self, scores: Tensor, slate_size: int = 1) -> None:
+        """``scores`` (I,)."""
+        self.scores, self.slate_size = scores, slate_size
+
+    def act(self, obs: Obs, greedy: bool = False) -> Action:
+        allowed = obs.showable(len(self.scores))  # (N, I)
+        scores = self.scores.expand(obs.num_rows, -1).masked_fill(~allowed, -torch.inf)
+        items = highest(scores, min(self.slate_size, len(self.scores)))
+        items = items.masked_fill(scores.gather(1, items) == -torch.inf, -1)
+        return Action.certain(torch.nn.functional.pad(items, (0, self.slate_size - items.shape[1]), value=-1))
+
+
+# mean_a - 1.96 sigma / sqrt n_a, mean_a = sum w r / sum w, n_a = (sum w)^2 / sum w^2
+def item_scores(parts: Iterable[tuple[Tensor, Tensor, Tensor]], num_items: int) -> Tensor:
+    """(I,) float32: the lower end of each item's mean reward; -inf for an item that is never shown.
+
+    sigma is the standard deviation of all rewards: those of an item that was shown twice say nothing of it.
+
+    Args:
+        parts: of the log: items (E, K), -1 padding, the weight (E,) and the reward (E,) of each decision.
+        num_items: I.
+    """
+    of_items = torch.zeros(3, num_items, dtype=torch.float64)  # sums of w, w r, w^2
+    of_all = torch.zeros(3, dtype=torch.float64)  # sums of w, w r, w r^2
+    for items, weights, rewards in parts:
+        w, r = weights.double(), rewards.double()
+        of_all += torch.stack([w, w * r, w * r**2]).sum(1)
+        for column in items.unbind(1):
+            shown = column >= 0
+            of_items.index_add_(1, column[shown], torch.stack([w, w * r, w**2])[:, shown])
+    total, gained, squares = of_items
+    mean = of_all[1] / of_all[0]
+    variance = (of_all[2] / of_all[0] - mean**2).clamp_min(0)
+    lower = gained / total - SURE * (variance * squares).sqrt() / total
+    return torch.where(total > 0, lower, -math.inf).float()

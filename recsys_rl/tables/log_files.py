@@ -1,0 +1,87 @@
+"""The log of a run as its learner reads it: a header, and the decisions a part at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from recsys_rl.errors import UserError, one_line
+from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog
+from recsys_rl.tables.parts import gathered
+from recsys_rl.tables.read import files_of, has_header
+from recsys_rl.tables.reader import fingerprint, num_rows, read_header
+
+
+class LogSource(Protocol):
+    """The decisions of a log: RecordedLog here, or OwnLog (own_log.py)."""
+
+    header: DecisionHeader
+
+    @property
+    def name(self) -> str:
+        """For errors."""
+        ...
+
+    @property
+    def num_rows(self) -> int: ...
+
+    @property
+    def unit(self) -> str:
+        """The noun for those who are held out as a whole: a user, or what stands for one."""
+        ...
+
+    @property
+    def others(self) -> Mapping[str, int]:
+        """Of the decisions that were read, those with a text that has no code of its own, by piece."""
+        ...
+
+    def fingerprint(self) -> bytes:
+        """32 bytes that are equal for logs with the same decisions in the same files."""
+        ...
+
+    def parts(self, rows: int) -> Iterator[DecisionLog]:
+        """The checked decisions in parts of whole sessions, of about ``rows`` rows. Raises UserError."""
+        ...
+
+
+class RecordedLog:
+    """A log of `recsys-rl record`, a file or a folder of its parts."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        """Raise UserError for a file that is no such log, and for several of them."""
+        if len(paths) > 1:
+            raise UserError(
+                f"{one_line(paths[0])} and {one_line(paths[1])} are two logs of recsys-rl record: give one, "
+                "or a folder with the parts of one."
+            )
+        self.path = Path(paths[0])
+        if not has_header(self.path):
+            raise UserError(
+                f"{one_line(self.path)} is not a log of `recsys-rl record`, but a table of your own, whose "
+                "platform is the table itself: leave --env out, or give the checkpoint of a policy of such a "
+                "table."
+            )
+        self.header = read_header(files_of(self.path)[0]).header
+
+    @property
+    def name(self) -> str:
+        return one_line(self.path)
+
+    @property
+    def num_rows(self) -> int:
+        return sum(map(num_rows, files_of(self.path)))
+
+    @property
+    def unit(self) -> str:
+        return "user"
+
+    @property
+    def others(self) -> Mapping[str, int]:
+        return {}
+
+    def fingerprint(self) -> bytes:
+        return fingerprint(self.path)
+
+    def parts(self, rows: int) -> Iterator[DecisionLog]:
+        return gathered(self.path, rows)

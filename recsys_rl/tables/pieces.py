@@ -1,0 +1,309 @@
+"""The named pieces of the context of a team's own log: their kinds, ranges and encodings.
+
+A column ``context.NAME`` is a piece: a number, a list of numbers, or a text. Observations hold a number as it
+is if its values are of the order of one, else minus its mean, over its standard deviation; and a text as a
+code of zeros and a one. A text that the log never had gets the last code, "other". The pieces lie in the
+settings of the run, so that a newer log, a file of contexts and a request are encoded alike.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from recsys_rl.errors import listed, one_line, short
+from recsys_rl.tables.cells import Cells, tensor_of
+from recsys_rl.tables.schema import named
+from recsys_rl.tables.values import lists_of, number, on
+from recsys_rl.types import UserError
+
+CONTEXT = "context."
+MOST_TEXTS = 50
+"""Texts of a piece with a code of their own, the most frequent ones."""
+LARGE, SMALL = 10.0, 0.05
+"""Numbers are kept as they are if none is larger than LARGE and their root mean square is at least SMALL."""
+_KINDS = ("number", "list", "text")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of the context with its encoding."""
+
+    name: str  # without "context."
+    kind: Literal["number", "list", "text"]
+    low: tuple[float, ...] = ()  # the smallest value of each number in the log; () for texts
+    high: tuple[float, ...] = ()  # the largest value of each
+    shift: tuple[float, ...] = ()  # an observation holds (value - shift) / scale
+    scale: tuple[float, ...] = ()
+    values: tuple[str, ...] = ()  # texts with a code of their own, in alphabetical order
+
+    @property
+    def size(self) -> int:
+        """Numbers in an observation."""
+        return len(self.values) + 1 if self.kind == "text" else len(self.low)
+
+    @property
+    def rule(self) -> str:
+        """The values of the log, in words."""
+        if self.kind == "text":
+            return f"a text, as {listed(self.values)}"
+        low, high = min(self.low), max(self.high)
+        of = "a number" if self.kind == "number" else f"a list of {self.size} numbers"
+        return f"{of}, in the log from {low:g} to {high:g}"
+
+    def tensor(self, cells: Cells) -> Tensor:
+        """(E, size) float32 of a table's column. Raises UserError for the first row with a wrong value."""
+        column = f"{CONTEXT}{self.name}"
+        if self.kind == "text":
+            places = {text: index for index, text in enumerate(self.values)}
+            texts = cells.texts(column).str.strip_chars()
+            code = texts.replace_strict(places, default=len(places), return_dtype=pl.Int64)
+            return torch.nn.functional.one_hot(tensor_of(code), self.size).float()
+        values = (
+            cells.values(column).unsqueeze(1) if self.kind == "number" else cells.lists(column, self.size)
+        )
+        return self._scaled(values.double())
+
+    def unknown(self, cells: Cells) -> int:
+        """The rows of a table whose text has no code of its own."""
+        if self.kind != "text":
+            return 0
+        return int((~cells.texts(f"{CONTEXT}{self.name}").str.strip_chars().is_in(list(self.values))).sum())
+
+    def encoded(self, value: object) -> Tensor:
+        """(size,) float32 of a single value. Raises UserError that names the piece and its rule."""
+        if self.kind == "text":
+            if not isinstance(value, str):
+                raise UserError(f"context.{self.name} is {short(value)}: give {self.rule}.")
+            text = value.strip()
+            code = torch.zeros(self.size)
+            code[self.values.index(text) if text in self.values else -1] = 1
+            return code
+        entries: list[Any] = list(value) if isinstance(value, list | tuple) else [value]
+        numbers = [float(entry) for entry in entries if type(entry) in (int, float) and math.isfinite(entry)]
+        sound = isinstance(value, list | tuple) == (self.kind == "list") and len(entries) == self.size
+        if not sound or len(numbers) < self.size:
+            raise UserError(f"context.{self.name} is {short(value)}: give {self.rule}.")
+        return self._scaled(torch.tensor([numbers], dtype=torch.float64))[0]
+
+    def _scaled(self, values: Tensor) -> Tensor:
+        shift, scale = (torch.tensor(values, dtype=torch.float64) for values in (self.shift, self.scale))
+        return ((values - shift) / scale).float()
+
+
+def encoded(pieces: Sequence[Piece], context: Mapping[str, object]) -> dict[str, Tensor]:
+    """The tensors (size,) of the pieces of one request, by name.
+
+    Raises UserError for a missing piece, for one that is not of the log, and for a wrong value.
+    """
+    names = [piece.name for piece in pieces]
+    strange = next((name for name in context if name not in names), None)
+    if strange is not None:
+        raise UserError(f"context has no piece {short(strange)}: it has {listed(names) or 'none'}.")
+    lacking = next((piece for piece in pieces if piece.name not in context), None)
+    if lacking is not None:
+        raise UserError(f"context lacks {lacking.name}: give {lacking.rule}.")
+    return {piece.name: piece.encoded(context[piece.name]) for piece in pieces}
+
+
+def tensors(pieces: Sequence[Piece], cells: Cells) -> dict[str, Tensor]:
+    """The tensors (E, size) of the pieces in a table's columns ``context.NAME``, by name.
+
+    Raises UserError for a missing column, and for the first row with a wrong value.
+    """
+    lacking = next((piece for piece in pieces if f"{CONTEXT}{piece.name}" not in cells), None)
+    if lacking is not None:
+        raise UserError(
+            f"{cells.name} has no column {CONTEXT}{lacking.name}, which the policy needs: {lacking.rule}."
+        )
+    return {piece.name: piece.tensor(cells) for piece in pieces}
+
+
+@dataclass
+class SeenPiece:
+    """The values of a piece in the files of a log that were read so far."""
+
+    kind: Literal["number", "list", "text"]
+    count: int = 0
+    total: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.float64))  # (n,)
+    squares: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.float64))
+    low: Tensor = field(default_factory=lambda: torch.full((1,), math.inf, dtype=torch.float64))
+    high: Tensor = field(default_factory=lambda: torch.full((1,), -math.inf, dtype=torch.float64))
+    texts: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def constant(self) -> bool:
+        """True if all rows have the same value."""
+        return len(self.texts) == 1 if self.kind == "text" else bool((self.low == self.high).all())
+
+    def piece(self, name: str) -> tuple[Piece, str]:
+        """The piece with its encoding, and a note about merged texts; "" without one."""
+        if self.kind == "text":
+            common = [text for text, _ in self.texts.most_common(MOST_TEXTS)]
+            rest = len(self.texts) - len(common)
+            note = (
+                f"context.{name} has {len(self.texts):,} texts: the {rest:,} rarest are other" if rest else ""
+            )
+            return Piece(name, "text", values=tuple(sorted(common))), note
+        mean = self.total / self.count
+        deviation = (self.squares / self.count - mean.square()).clamp_min(0).sqrt()
+        largest = float(torch.maximum(self.low.abs(), self.high.abs()).max())
+        rms = math.sqrt(float(self.squares.mean()) / self.count)
+        as_it_is = largest <= LARGE and rms >= SMALL
+        shift = torch.zeros_like(mean) if as_it_is else mean
+        spread = torch.ones_like(mean) if as_it_is else deviation.where(deviation > 1e-9 * largest, 1.0)
+        numbers = (tuple(row.tolist()) for row in (self.low, self.high, shift, spread))
+        return Piece(name, self.kind, *numbers), ""
+
+    def add(self, other: SeenPiece) -> None:
+        self.count += other.count
+        self.total, self.squares = self.total + other.total, self.squares + other.squares
+        self.low, self.high = torch.minimum(self.low, other.low), torch.maximum(self.high, other.high)
+        self.texts.update(other.texts)
+
+
+def seen_pieces(cells: Cells) -> dict[str, SeenPiece]:
+    """The pieces of a table by name. Raises UserError for the first wrong value, with its row."""
+    pieces = {}
+    for name, column in named(cells.frame.columns, CONTEXT).items():
+        _check_name(cells.name, name)
+        series = cells.filled(column)
+        lists = lists_of(series) if series.dtype.is_nested() or series.dtype == pl.String else None
+        entries = series if lists is None else lists.explode()
+        if entries.dtype == pl.String and bool(on(entries, number).is_null().all()):
+            counted = series.cast(pl.String).str.strip_chars().value_counts()
+            pieces[name] = SeenPiece("text", len(series), texts=Counter(dict(counted.iter_rows())))
+            continue
+        values = cells.values(column).unsqueeze(1) if lists is None else cells.lists(column)
+        numbers = values.double()
+        pieces[name] = SeenPiece(
+            "number" if lists is None else "list",
+            len(numbers),
+            numbers.sum(0),
+            numbers.square().sum(0),
+            numbers.amin(0),
+            numbers.amax(0),
+        )
+    return pieces
+
+
+def merged(files: Iterable[tuple[str, Mapping[str, SeenPiece]]]) -> dict[str, SeenPiece]:
+    """The pieces of a log of several files, by their names. Raises UserError if two have other pieces."""
+    sums: dict[str, SeenPiece] = {}
+    first = ""
+    for file, pieces in files:
+        if not first:
+            first, sums = (
+                file,
+                {name: dataclasses.replace(piece, texts=Counter()) for name, piece in pieces.items()},
+            )
+            for name, piece in pieces.items():
+                sums[name].texts.update(piece.texts)
+            continue
+        for name in dict.fromkeys([*sums, *pieces]):
+            one, two = sums.get(name), pieces.get(name)
+            if one is None or two is None or one.kind != two.kind or len(one.low) != len(two.low):
+                raise UserError(
+                    f"{file} and {first} have different columns {CONTEXT}{one_line(name)}: "
+                    f"{_told(two)}, and {_told(one)}; give logs with the same context."
+                )
+            one.add(two)
+    return sums
+
+
+def _told(piece: SeenPiece | None) -> str:
+    if piece is None:
+        return "none"
+    return f"a list of {len(piece.low)} numbers" if piece.kind == "list" else f"a {piece.kind}"
+
+
+def _check_name(file: str, name: str) -> None:
+    """Raise UserError for a name that an observation can't have."""
+    if not name.isprintable() or not name.strip() or set(name) & set("[]") or len(name) > 100:
+        raise UserError(
+            f"{file}: {CONTEXT}{short(name)} is no name of a piece of the context: give letters, digits and "
+            "signs other than [ and ]."
+        )
+
+
+def pieces_text(pieces: Sequence[Piece]) -> str:
+    """The pieces as a text of JSON, for the settings of a run."""
+    return json.dumps([dataclasses.asdict(piece) for piece in pieces])
+
+
+def read_pieces(text: str) -> tuple[Piece, ...]:
+    """The inverse of ``pieces_text``. Raises UserError for another text."""
+    try:
+        pieces = tuple(_piece(**entry) for entry in json.loads(text))
+        names = [piece.name for piece in pieces]
+        if len(set(names)) < len(names):
+            raise ValueError("a name twice")
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"These pieces of the context can't be read ({error}): train again.") from error
+    return pieces
+
+
+def pieces_of_file(path: str | Path, sections: Mapping[str, Any]) -> tuple[Piece, ...]:
+    """The pieces that a TOML file describes, a section each, with ``kind``, ``values``, ``low`` and ``high``.
+
+    ``sections``: the file as a mapping. A list also has its ``size``, and texts have values alone. Raises
+    UserError for a wrong section.
+    """
+    pieces = []
+    for name, section in sections.items():
+        _check_name(one_line(path), name)
+        try:
+            entry = dict(section)
+            kind, size = entry.pop("kind"), entry.pop("size", 1)
+            values = tuple(sorted(entry.pop("values", ())))
+            low, high = (float(entry.pop(name, default)) for name, default in (("low", -1), ("high", 1)))
+            if entry or type(size) is not int or not 0 < size < 10**6 or (kind == "text") != bool(values):
+                raise ValueError(f"{next(iter(entry), 'size or values')}")
+            seen = SeenPiece(kind, 1)
+            if kind == "text":
+                seen.texts.update(values)
+            else:
+                middle, half = (low + high) / 2, (high - low) / 2
+                own = torch.ones(size, dtype=torch.float64)
+                seen = SeenPiece(
+                    kind, 1, middle * own, (middle**2 + half**2 / 3) * own, low * own, high * own
+                )
+            piece, _ = seen.piece(name)
+            pieces.append(_piece(**dataclasses.asdict(piece)))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{one_line(path)}: [{short(name)}] is no piece of the context ({short(str(error))}): give "
+                'kind = "number" with low and high, "list" with size, or "text" with values.'
+            ) from error
+    return tuple(pieces)
+
+
+def _piece(name: str, kind: Any, **parts: Any) -> Piece:
+    """A piece of primitives. Raises TypeError or ValueError for wrong ones."""
+    numbers = {name: tuple(map(float, parts.pop(name))) for name in ("low", "high", "shift", "scale")}
+    values = tuple(parts.pop("values"))
+    lengths = {len(column) for column in numbers.values()}
+    sound = (
+        kind in _KINDS
+        and not parts
+        and all(math.isfinite(number) for column in numbers.values() for number in column)
+        and all(number > 0 for number in numbers["scale"])
+        and all(type(text) is str for text in values)
+        and list(values) == sorted(set(values))
+        and (lengths == {0} and bool(values) if kind == "text" else len(lengths) == 1 and not values)
+        and (kind != "number" or lengths == {1})
+    )
+    if not sound or (lengths == {0} and kind != "text"):
+        raise ValueError(f"the piece {short(name)}")
+    _check_name("the settings", name)
+    return Piece(name, kind, **numbers, values=values)

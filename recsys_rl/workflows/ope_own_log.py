@@ -1,0 +1,67 @@
+"""A team's own tables as the log of `recsys-rl ope`, read as the checkpoint's policy read them in training.
+
+The items, the encodings of the context, the signals and the weights are those of the checkpoint, and of its
+users only those who are held out by the same hash are judged on: the policy has learned from the others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from recsys_rl.checkpoint import Checkpoint
+from recsys_rl.data.heldout import heldout_rows
+from recsys_rl.errors import UserError, amount
+from recsys_rl.tables.decision_log import DecisionLog, cut
+from recsys_rl.tables.log_files import LogSource
+from recsys_rl.workflows.ope_config import OpeConfig
+
+
+def open_of_checkpoint(options: OpeConfig, checkpoint: Checkpoint) -> LogSource:
+    """The tables of --log by the settings of the checkpoint; options of columns replace those of the run.
+
+    Raises UserError for a table that can't be read so.
+    """
+    if options.items is not None:
+        raise UserError(
+            f"--items is for a log without a checkpoint, and {options.checkpoint} has its items: leave it "
+            "out."
+        )
+    config = checkpoint.config
+    given = {f"{role}_column": name for role, name in options.columns.items() if name is not None}
+    if options.separator is not None:
+        given["separator"] = options.separator
+    data = dataclasses.replace(config.data_config, **given)
+    assert config.platform.open_log is not None
+    source: LogSource = config.platform.open_log(options.log, data, config.env_config, checkpoint.catalogue)
+    return source
+
+
+def heldout_parts(source: LogSource, checkpoint: Checkpoint, rows: int) -> Iterator[DecisionLog]:
+    """The decisions of held-out users, in parts of about ``rows`` rows. Raises UserError without any."""
+    config, population = checkpoint.config, checkpoint.population
+    share, seed, empty = config.data_config.heldout_fraction, config.train_config.seed, True
+    for read in source.parts(rows):
+        heldout = read.rows(heldout_rows(read, population, share, seed))
+        for part in cut(heldout, rows):
+            empty = False
+            yield part
+    if empty:
+        raise UserError(
+            f"{source.name} holds no decisions of {source.unit}s that were held out from training, so "
+            "nothing here can judge the policy: give a log of more users."
+        )
+
+
+def about_tables(source: LogSource, heldout: int) -> Iterator[str]:
+    """Lines about tables of which ``heldout`` decisions are judged on."""
+    rest = source.num_rows - heldout
+    yield (
+        f"judging on {amount(heldout, 'decision')} of held-out {source.unit}s; the other {rest:,}, from "
+        "which such a policy learns, are left out"
+    )
+    for name, number in source.others.items():
+        yield (
+            f"context.{name}: {number:,} of {amount(source.num_rows, 'decision')} have a text without a code "
+            "of its own, and count as other"
+        )

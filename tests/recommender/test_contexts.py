@@ -1,0 +1,151 @@
+"""Recommendations of the policy of a team's own log, which knows contexts in place of users."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+
+from recsys_rl.cli import main
+from recsys_rl.errors import UserError
+from recsys_rl.experience.logged import open_log
+from recsys_rl.recommender import Event, Recommender, load
+from recsys_rl.recommender.contexts import parse_context
+from recsys_rl.tables.transitions import observe
+from recsys_rl.workflows import recommend_contexts
+from recsys_rl.workflows.recommend import RecommendConfig, recommend
+from tests.own_logs import clicks, items_file, policy, sessions, write_csv
+
+CONTEXT = {"age": 30.0, "device": "tv", "v": [0.5, -1.0]}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("contexts")
+    log = clicks(path / "clicks.csv")
+    policy(path / "mine.pt", log, items=str(items_file(path / "items.csv")))
+    policy(path / "sessions.pt", sessions(path / "sessions.csv"), weights=("clicked=1",))
+    return path
+
+
+@pytest.fixture(scope="module")
+def recommender(folder: Path) -> Recommender:
+    return load(folder / "mine.pt")
+
+
+def test_the_first_item_is_the_policys_for_the_observation_of_the_log(
+    folder: Path, recommender: Recommender
+) -> None:
+    """Each row of the log as a context gives the probabilities of the policy in that row's observation."""
+    checkpoint = recommender.checkpoint
+    log = next(open_log(checkpoint.config, checkpoint.world).parts(1000))
+    chances = torch.softmax(recommender.agent.scores(observe(log, checkpoint.catalogue)).double(), 1)
+    rows = pl.read_csv(folder / "clicks.csv")
+    for row in (0, 7, 50):
+        values = rows.row(row, named=True)
+        vector = [float(x) for x in values["context.v"].split("|")]
+        context = {"age": values["context.age"], "device": values["context.device"], "v": vector}
+        first = recommender.recommend(context=context, k=1)[0]
+        assert first.item == f"i{int(chances[row].argmax())}"
+        assert first.title == f"Thing {first.item[1:]}"
+        assert first.probability == pytest.approx(float(chances[row].max()), abs=1e-6)
+
+
+def test_a_file_of_contexts_gives_each_row_the_recommendation_of_its_context(
+    folder: Path,
+    recommender: Recommender,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(recommend_contexts, "ROWS", 7)
+    monkeypatch.chdir(folder)
+    rows = [[20 + n, "tv" if n % 2 else "watch", f"{n / 10}|0.5", f"visitor{n}"] for n in range(20)]
+    write_csv(folder / "visitors.csv", ["context.age", "context.device", "context.v", "name"], rows)
+    pl.read_csv("visitors.csv").write_parquet("visitors.parquet")
+    command = ["recommend", "--checkpoint", "mine.pt", "--contexts"]
+    assert main([*command, "visitors.csv", "--out", "lists.csv"]) == 0
+    assert "10 texts that the log never had" in capsys.readouterr().err
+    lists = pl.read_csv("lists.csv")
+    assert lists.columns == ["row", "place", "item", "title", "probability"]
+    assert lists["row"].to_list() == [*range(1, 21)]
+    for n, row in enumerate(lists.rows(named=True)):
+        context = {"age": rows[n][0], "device": rows[n][1], "v": [n / 10, 0.5]}
+        first = recommender.recommend(context=context, k=1)[0]
+        assert (row["item"], row["title"]) == (first.item, first.title)
+        assert row["probability"] == pytest.approx(first.probability, abs=1e-6)
+    assert (
+        main([*command, "visitors.parquet", "--out", "two.parquet", "--k", "2", "--block", "none.txt"]) == 2
+    )
+    assert main([*command, "visitors.parquet", "--out", "two.parquet", "--k", "2"]) == 0
+    two = pl.read_parquet("two.parquet")
+    assert two.filter(pl.col("place") == 1)["item"].to_list() == lists["item"].to_list()
+    assert two.group_by("row").agg(pl.col("item").n_unique())["item"].to_list() == [2] * 20
+
+
+def test_the_command_prints_the_list_of_a_context(
+    folder: Path, recommender: Recommender, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pieces = [f"--context={text}" for text in ("age=30", "device=tv", "v=0.5,-1")]
+    assert main(["recommend", "--checkpoint", str(folder / "mine.pt"), *pieces, "--k", "2"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    wanted = recommender.recommend(context=CONTEXT, k=2)
+    assert [line.split("(id ")[1].rstrip(")") for line in printed] == [one.item for one in wanted]
+    assert f"{wanted[0].probability:.2%}" in printed[0]
+
+
+def test_a_session_goes_on_with_its_history(folder: Path) -> None:
+    visitor = load(folder / "sessions.pt")
+    first = visitor.recommend(context={"age": 30}, k=4)
+    seen = [Event("i1", {"clicked": 1.0})]
+    later = visitor.recommend(context={"age": 30}, k=4, history=seen, again=True)
+    assert [one.probability for one in first] != [one.probability for one in later]
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        {"age": 30.0, "device": "tv"},
+        {**CONTEXT, "height": 2.0},
+        {**CONTEXT, "age": "old"},
+        {**CONTEXT, "age": float("nan")},
+        {**CONTEXT, "v": [0.5]},
+        {**CONTEXT, "v": 0.5},
+        {**CONTEXT, "device": 3},
+    ],
+)
+def test_a_missing_or_wrong_piece_is_refused(recommender: Recommender, context: dict[str, object]) -> None:
+    with pytest.raises(UserError):
+        recommender.recommend(context=context)
+
+
+def test_people_and_options_without_effect_are_refused(folder: Path, recommender: Recommender) -> None:
+    with pytest.raises(UserError):
+        recommender.recommend(user="u1", context=CONTEXT)
+    mine = str(folder / "mine.pt")
+    wrong = [
+        {},
+        {"user": "u1"},
+        {"like": ("Thing 1",)},
+        {"context": ("age=1",), "contexts": "clicks.csv", "out": "x.csv"},
+        {"contexts": str(folder / "clicks.csv")},
+        {"contexts": str(folder / "clicks.csv"), "out": str(folder / "x.txt")},
+        {"contexts": str(folder / "clicks.csv"), "out": str(folder / "clicks.csv")},
+        {"contexts": str(folder / "items.csv"), "out": str(folder / "x.csv")},
+        {"context": ("age=1", "device=tv", "v=1,2"), "again": True},
+    ]
+    for options in wrong:
+        with pytest.raises(UserError):
+            recommend(RecommendConfig(checkpoint=mine, **options))  # type: ignore[arg-type]
+    assert not (folder / "x.csv").exists()
+
+
+def test_texts_of_the_command_become_values_by_the_kind_of_their_piece(recommender: Recommender) -> None:
+    pieces = recommender.pieces
+    assert pieces is not None
+    texts = ["age=30", "device= tv ", "v=[0.5, -1]"]
+    assert parse_context(pieces, texts) == CONTEXT
+    for wrong in (["age"], ["age=1", "age=2"]):
+        with pytest.raises(UserError):
+            parse_context(pieces, wrong)
