@@ -72,7 +72,7 @@ def power_cuts(
         shutil.rmtree(disk.copy)
         shutil.copytree(after, disk.folder)  # no tool has opened what the next server starts with
         before = len(said.answered)
-        wrong += _kept(after / "new" / RECORD, said, fsync)
+        wrong += _losses(after / "new" / RECORD, said, fsync)
         lost.append(before - len(said.answered))
         shutil.rmtree(after)
         if wrong:
@@ -83,7 +83,7 @@ def power_cuts(
     return []
 
 
-def _kept(db: Path, said: Said, fsync: bool) -> list[str]:
+def _losses(db: Path, said: Said, fsync: bool) -> list[str]:
     """What breaks the promise in what the disk holds. Decisions that may be lost are noted as such."""
     if not db.is_file():
         return ["the record is lost"] if said.answered or said.acknowledged else []

@@ -16,7 +16,9 @@ def with_log(argv: Sequence[str], given: Any) -> list[str]:
     """
     words = joined(argv, "log")
     files = [given.log] if isinstance(given.log, str) else given.log
-    if all(x is None for x in (given.env, given.checkpoint, given.run, given.config)) and is_own(files):
+    if all(value is None for value in (given.env, given.checkpoint, given.run, given.config)) and is_own(
+        files
+    ):
         given.env = OF_TABLES
     return words
 

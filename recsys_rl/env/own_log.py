@@ -33,7 +33,7 @@ from torch import Tensor
 
 from recsys_rl.errors import UserError, amount, listed, short
 from recsys_rl.objective.weighted import check_weights, parse_weights
-from recsys_rl.records import Known, Platform, VisitPieces, WorldFile
+from recsys_rl.records import Known, Platform, Preset, VisitPieces, WorldFile
 from recsys_rl.session import make_interface
 from recsys_rl.settings.shared import DataConfig, EnvConfig
 from recsys_rl.tables.columns import DecisionColumns
@@ -367,10 +367,23 @@ def _note(overview: Survey, facts: ItemFacts, catalogue: Catalogue) -> str:
     return "\n".join(filter(None, lines))
 
 
+# Chosen on logs that no benchmark shows (docs/log/2026-11.md); those of sessions as on `satiation`. 2,500
+# gradient steps of 128 decisions take some ten seconds of one core.
+PRESETS: Mapping[str, Preset] = {
+    "*": {
+        # A row without a successor is an end: nothing says that the session would go on.
+        "agent_config": {"gamma": 0.99, "bootstrap_time_limit": False},
+        "train_config": {"total_timesteps": 320_000},
+    },
+    "cql": {"agent_config": {"alpha": 0.1, "tau": 0.05}},
+    "bcq": {"agent_config": {"tau": 0.05}},
+}
+
 PLATFORM = Platform(
     OwnLogConfig,
     users=OwnLogUsers,
     data_config=OwnLogData,
+    presets=PRESETS,
     file=WorldFile(
         ("log", "weights", "items", "separator", *(f"{role}_column" for role in DecisionColumns().columns)),
         load_log,

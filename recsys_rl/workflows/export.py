@@ -11,8 +11,9 @@ import json
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,14 @@ from recsys_rl.models.heads import GatedHead
 from recsys_rl.models.policy import NetworkPolicy
 from recsys_rl.models.q_network import ConstrainedQNetwork
 from recsys_rl.recommender import Recommender
+from recsys_rl.recommender.drawn import drawn_visits
 from recsys_rl.settings.fields import check_fields
 from recsys_rl.settings.names import DEFAULT_ALGO, platform_of
 from recsys_rl.training.folder import checkpoint_behind
 from recsys_rl.types import Interface, Obs, UserError
 from recsys_rl.utils.files import check_writable, write_bytes
 from recsys_rl.utils.seeding import generators
+from recsys_rl.workflows.export_page import encodings_of, page_of
 from recsys_rl.workflows.export_vectors import check_vectors, file_of_vectors
 from recsys_rl.workflows.latest import print_latest
 
@@ -138,7 +141,7 @@ def _onnx(
     inputs = _inputs(obs, checkpoint.interface)
     content = _translated(agent, inputs, checkpoint)
     difference = _compare(content, inputs, agent.scores(obs))
-    page = _page(path.name, checkpoint, inputs, file).encode()
+    page = page_of(path.name, checkpoint, inputs, file).encode()
     return {path: content, _page_path(path): page}, (
         f"{path}: scores of {checkpoint.catalogue.num_items:,} items, as the policy's on {OBSERVATIONS:,} "
         f"observations (largest difference {difference:.1e}); {_page_path(path)} describes the inputs"
@@ -170,8 +173,15 @@ def _agent(name: str, checkpoint: Checkpoint) -> NetworkPolicy[Any]:
 
 
 def _observations(checkpoint: Checkpoint, agent: NetworkPolicy[Any]) -> Obs:
-    """OBSERVATIONS of the platform's users while the policy acts, without what may not be shown."""
+    """OBSERVATIONS of the platform's users while the policy acts, without what may not be shown.
+
+    Those of a platform without a simulator have contexts and signals that are drawn.
+    """
     stream = generators(0, "evaluation users")["evaluation users"]
+    if not checkpoint.config.platform.simulates:
+        return _joined(
+            list(islice(drawn_visits(checkpoint, agent, TOGETHER, stream), OBSERVATIONS // TOGETHER))
+        )
     env = make_env(checkpoint.config, checkpoint.world, TOGETHER, stream)
     known, here = checkpoint.interface, env.interface
     if (known.context, known.history_length, known.signals) != (
@@ -187,7 +197,12 @@ def _observations(checkpoint: Checkpoint, agent: NetworkPolicy[Any]) -> Obs:
     for _ in range(OBSERVATIONS // TOGETHER):
         seen.append(Obs(obs.context, obs.history, obs.signals).map(torch.clone))
         obs = env.step(agent.act(obs).items).obs
-    names = [name for name, values in vars(seen[0]).items() if values is not None]
+    return _joined(seen)
+
+
+def _joined(seen: Sequence[Obs]) -> Obs:
+    """The rows of several observations, without what may not be shown."""
+    names = [name for name in ("context", "history", "signals") if getattr(seen[0], name) is not None]
     return Obs(**{name: torch.cat([getattr(obs, name) for obs in seen]) for name in names})
 
 
@@ -202,7 +217,11 @@ def _inputs(obs: Obs, interface: Interface) -> dict[str, Tensor]:
 
 
 def _translated(agent: NetworkPolicy[Any], inputs: dict[str, Tensor], checkpoint: Checkpoint) -> bytes:
-    """The ONNX file. Its metadata hold the ids of the items, and the rows of those that aren't available."""
+    """The ONNX file.
+
+    Its metadata hold the ids of the items, the rows of those that aren't available, and for a policy of a
+    team's own log the encodings of the pieces of the context.
+    """
     rows = torch.export.Dim("batch")
     catalogue = checkpoint.catalogue
     try:
@@ -228,6 +247,9 @@ def _translated(agent: NetworkPolicy[Any], inputs: dict[str, Tensor], checkpoint
     program.model.metadata_props["unavailable"] = json.dumps(
         (~catalogue.available).nonzero().flatten().tolist()
     )
+    pieces = encodings_of(checkpoint)
+    if pieces is not None:
+        program.model.metadata_props["context_pieces"] = json.dumps(pieces)
     content: bytes = program.model_proto.SerializeToString()
     return content
 
@@ -275,51 +297,3 @@ def _compare(content: bytes, inputs: dict[str, Tensor], expected: Tensor) -> flo
             f"{TOLERANCE:g}, so it isn't written: try another version of torch or onnxruntime."
         )
     return difference
-
-
-def _page(name: str, checkpoint: Checkpoint, inputs: dict[str, Tensor], file: str) -> str:
-    """The page on the file, in Markdown. ``file`` is the checkpoint's: links to the latest run move."""
-    interface, config = checkpoint.interface, checkpoint.config
-    meanings = {
-        "context": "the pieces below, one after another",
-        "history": "rows of the items of this session, the latest last, -1 in front where there are fewer",
-        "signals": f"of each item of the history: {', '.join(interface.signals)}; 0 where there is no item",
-    }
-    dtypes = {"context": "float32", "history": "int64", "signals": "float32"}
-    lines = [
-        f"# {name}",
-        "",
-        f"Scores of the policy of `{config.algo}` on `{config.env}` after {checkpoint.total_steps:,} steps "
-        f"(`{one_line(file)}`), by `recsys-rl export`. N, the number of rows, is free.",
-        "",
-        "| input | shape | dtype | |",
-        "|---|---|---|---|",
-        *(
-            f"| `{key}` | ({', '.join(['N', *map(str, rows.shape[1:])])}) | {dtypes[key]} | {meanings[key]} |"
-            for key, rows in inputs.items()
-        ),
-        "",
-        "| output | shape | dtype | |",
-        "|---|---|---|---|",
-        f"| `scores` | (N, {checkpoint.catalogue.num_items}) | float32 | one logit for each item |",
-        "",
-        "| piece of `context` | columns |",
-        "|---|---|",
-        *(
-            f"| `{piece}` | {start} .. {start + size - 1} |"
-            for start, (piece, size) in zip(interface.starts, interface.context, strict=True)
-        ),
-        "",
-        "Row i is the item with the i-th id in the file's metadata `item_ids`, from 0. The file knows "
-        "nothing of what may be shown: before the draw, set the scores of the rows in the metadata "
-        "`unavailable`"
-        + ("" if interface.repeats else ", and of the items that this session has shown,")
-        + " to minus infinity.",
-        "The policy then draws an item with probability softmax(scores)"
-        + (
-            f"; a slate has {interface.slate_size} items, drawn one after another without those before."
-            if interface.slate_size > 1
-            else "."
-        ),
-    ]
-    return "\n".join(lines) + "\n"

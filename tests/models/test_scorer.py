@@ -17,7 +17,7 @@ from tests.small_runs import begin, settings
 
 def test_scores_by_hand() -> None:
     """Two blocks over two dimensions, one genre and four numbers; gates set by hand."""
-    head = ScorerHead(3, 2, 7, 2, torch.Generator().manual_seed(0))
+    head = ScorerHead(3, 2, 7, 2, torch.Generator().manual_seed(0), num_numbers=3)
     hidden = torch.tensor([[1.0, 0.0, 2.0]])
     with torch.no_grad():
         head.log_temperature.zero_()
