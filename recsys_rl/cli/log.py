@@ -98,6 +98,8 @@ def _check(options: CheckOptions) -> None:
     rows = f"{amount(report.decisions, 'decision')}, {amount(report.events, 'event')}"
     print(f"{record.name}: {amount(report.sessions, 'session')}, {rows}: all rows are whole")
     print(f"{amount(report.replayed, 'draw')} repeated: the same items")
+    if report.observed:
+        print(f"{amount(report.observed, 'decision')} of an application, which chose elsewhere")
     if report.not_replayed:
         print(f"not all draws were repeated: {report.not_replayed}", file=sys.stderr)
 

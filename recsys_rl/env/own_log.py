@@ -259,18 +259,25 @@ def _loaded(
     overview = survey(files)
     facts = ItemFacts() if items is None else _facts(items, overview)
     source = " + ".join(Path(path).name for path in paths)
-    catalogue = catalogue_of_items(overview.ids, facts, overview.shares, source)
+    ids, shares = overview.ids, overview.shares
+    catalogue = catalogue_of_items(ids, facts, shares, source)
+    never = set(facts.ids) - set(ids) if knows_items(catalogue) else set()
+    if never:  # features tell what the policy needs of an item
+        share_of = dict(zip(ids, shares.tolist(), strict=True))
+        ids = tuple(sorted([*ids, *never]))
+        shares = torch.tensor([share_of.get(name, 0.0) for name in ids])
+        catalogue = catalogue_of_items(ids, facts, shares, source)
     if overview.text_ids:
-        catalogue = dataclasses.replace(catalogue, item_names=tuple(map(str, overview.ids)))
+        catalogue = dataclasses.replace(catalogue, item_names=tuple(map(str, ids)))
     shape = _text(overview.shape, _weights(files.name, overview.shape.signals, weights))
     return _brought(catalogue, paths[0], overview.shape, shape, _note(overview, facts, catalogue))
 
 
 def _brought(catalogue: Catalogue, path: str, shape: LogShape, text: str, note: str = "") -> OwnLogFile:
     size = catalogue.embedding.shape[1]
-    rows, ids = torch.zeros(0, size), torch.zeros(0, dtype=torch.int64)
+    rows, nobody = torch.zeros(0, size), torch.zeros(0, dtype=torch.int64)
     return OwnLogFile(
-        World(catalogue, Population(rows, rows, ids, ids, ids)),
+        World(catalogue, Population(rows, rows, nobody, nobody, nobody)),
         {
             "data_config": {"data": path},
             "env_config": {
@@ -351,10 +358,16 @@ def _note(overview: Survey, facts: ItemFacts, catalogue: Catalogue) -> str:
         facts.note,
         f"{amount(catalogue.num_items, 'item')}, known by "
         + (
-            "their features"
+            f"embeddings of {catalogue.embedding.shape[1]} numbers, which are used as they are, without the "
+            "columns other than title, genres and year"
+            if facts.embeddings
+            else "their features"
             if known
             else "their ids alone: the head is dense, and no other item can be chosen"
         ),
+        f"{never} of them no decision shows: they are known by their features, and can be chosen too"
+        if (never := catalogue.num_items - len(overview.ids))
+        else "",
         "no session shows an item twice, so the policy shows none twice"
         if several and not overview.shape.repeats
         else "",
@@ -367,7 +380,7 @@ def _note(overview: Survey, facts: ItemFacts, catalogue: Catalogue) -> str:
     return "\n".join(filter(None, lines))
 
 
-# Chosen on logs that no benchmark shows (docs/log/2026-11.md); those of sessions as on `satiation`. 2,500
+# Chosen on logs that no benchmark shows (docs/log/2026-11.md); those of sessions as on a simulator. 2,500
 # gradient steps of 128 decisions take some ten seconds of one core.
 PRESETS: Mapping[str, Preset] = {
     "*": {

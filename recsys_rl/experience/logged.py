@@ -93,7 +93,8 @@ def make_logged(
     held = _together([*training(sides)]) if in_one_part else None  # else it is read once more, part by part
     facts = facts_of(training(sides) if held is None else held)
     ids = world.catalogue.item_names or world.catalogue.item_ids.tolist()
-    check_facts(source.name, config.algo, facts, (*config.algorithm.needs, *settings.needs), ids)
+    needs = (*config.algorithm.needs, *settings.needs)
+    check_facts(source.name, config.algo, facts, needs, ids, sides.num_users)
     endless, share = (getattr(settings, name, 0) for name in ("bootstrap_time_limit", "best_sessions"))
 
     def tables() -> Iterator[TransitionTable]:
@@ -159,6 +160,11 @@ class Sides:
         for side, mask in enumerate((~heldout, heldout)):
             self.rows[side] += int(mask.sum())
             self.users[side] = torch.cat([self.users[side], log.users[mask]]).unique()
+
+    @property
+    def num_users(self) -> int | None:
+        """Users on both sides; None for a log without users."""
+        return sum(map(len, self.users)) if self.unit == "user" else None
 
     @property
     def text(self) -> str:

@@ -135,9 +135,11 @@ class PolicyFiles:
                         409, "policy-changed", f"{one_line(path)} is not the file of this SHA-256 any more."
                     )
                 if facts_of(version.checkpoint) != self.facts:
+                    own = "other items, signals or pieces of the context"
+                    what = "another platform, catalogue or session" if version.pieces is None else own
                     raise UserError(
-                        f"{one_line(path)} is of another platform, catalogue or session than the record: "
-                        "train it on the same data and settings."
+                        f"{one_line(path)} is of {what} than the record: train it on the same data and "
+                        "settings."
                     )
                 self.versions[sha256] = version
             return self.versions[sha256]

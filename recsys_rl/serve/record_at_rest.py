@@ -117,6 +117,7 @@ class Checked:
     sessions: int = 0
     decisions: int = 0
     events: int = 0
+    observed: int = 0  # decisions of an application, which drew nothing here
     replayed: int = 0
     not_replayed: str = ""  # why some draws were not repeated
 
@@ -175,6 +176,8 @@ def _sound_sessions(record: Record, problems: list[str], checked: Checked) -> li
         checked.sessions += 1
         checked.decisions += len(rows.decisions)
         checked.events += len(rows.events)
-        if any(not decision.application for decision in rows.decisions):  # else there is no draw to repeat
+        observed = sum(decision.application != "" for decision in rows.decisions)
+        checked.observed += observed
+        if observed < len(rows.decisions):  # else there is no draw to repeat
             sound.append(rows)
     return sound

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,8 @@ from recsys_rl.serve.export_table import export_table
 from recsys_rl.serve.record_at_rest import Record
 from recsys_rl.serve.versions import sha256_of
 from recsys_rl.tables.decision_table import read_table
+from tests.docs.test_docs import ROOT
+from tests.serve.live import live
 from tests.serve.servers import event, send, serving
 
 LATER = 6000.0
@@ -254,3 +257,24 @@ def test_the_folder_of_versions_to_come_has_a_default() -> None:
     options = ["--observe-only", "--items", "items.csv", "--signals", "clicked"]
     assert serve_options(options).checkpoint == "policies"
     assert serve_options([*options, "--checkpoint", "mine"]).checkpoint == "mine"
+
+
+def test_the_application_of_the_example_tells_what_it_showed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    example = runpy.run_path(str(ROOT / "examples" / "observed_decisions.py"))
+    example["write_files"](tmp_path)
+    options = {
+        "observe_only": True,
+        "items": str(tmp_path / "items.csv"),
+        "signals": ("clicked",),
+        "context": str(tmp_path / "schema.toml"),
+    }
+    with live(tmp_path / "policies", tmp_path / "r.sqlite", **options) as server:
+        example["main"](server.url, 30)
+        example["main"](server.url, 31)  # the first thirty are known by their request_id
+    assert "30 visits" in capsys.readouterr().out
+    assert exported(tmp_path).sessions == 31
+    frame = pl.read_parquet(tmp_path / "log.parquet")
+    assert {*frame["item"].to_list()} <= {*example["SECTIONS"]} and max(frame["propensity"].to_list()) < 1
+    assert frame.columns[-3:] == ["context.age", "context.device", "context.hour"]
