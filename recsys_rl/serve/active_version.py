@@ -135,9 +135,11 @@ class PolicyFiles:
                         409, "policy-changed", f"{one_line(path)} is not the file of this SHA-256 any more."
                     )
                 if facts_of(version.checkpoint) != self.facts:
+                    own = "other items, signals or pieces of the context"
+                    what = "another platform, catalogue or session" if version.pieces is None else own
                     raise UserError(
-                        f"{one_line(path)} is of another platform, catalogue or session than the record: "
-                        "train it on the same data and settings."
+                        f"{one_line(path)} is of {what} than the record: train it on the same data and "
+                        "settings."
                     )
                 self.versions[sha256] = version
             return self.versions[sha256]
@@ -157,7 +159,8 @@ class PolicyFiles:
         version = self.version(sha256)
         version.prepare()
         places = version.checkpoint.interface.slate_size
-        first = DrawRequest(0, version, -1, (), NOON, None, (), NOON, (0.5,) * places)
+        context = () if version.contexts is None else version.contexts.example
+        first = DrawRequest(0, version, -1, (), NOON, None, (), NOON, (0.5,) * places, context=context)
         try:
             asked = [request_of(version, *entry) for entry in stored]
             again = [replace(request, degraded="", candidates=None, items=None) for request in asked]

@@ -17,13 +17,14 @@ import polars as pl
 
 from recsys_rl.errors import UserError
 from recsys_rl.serve.export_survey import logger_of
+from recsys_rl.serve.facts import ITEMS_KNOWN
 from recsys_rl.serve.record_at_rest import Record
 from recsys_rl.serve.record_schema import Decision
 from recsys_rl.serve.session_state import SessionState
 from recsys_rl.utils.files import write_bytes
 
 MOST_CANDIDATES = 1_000
-"""Items of a place whose rows name all of them as candidates, where no session showed some of them."""
+"""Items of a place whose rows name all of them as candidates, where some were never shown."""
 
 
 @dataclass
@@ -124,7 +125,9 @@ def _frame(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], never_sh
         if slate > 1 and all(len(row["logprobs"]) == slate for row in rows):
             columns["place_logprobs"] = pl.Series([row["logprobs"] for row in rows])
     of_request = any(row["candidates"] is not None for row in rows)
-    if of_request or (never_shown and len(every) <= MOST_CANDIDATES):
+    # An item that no row names is unknown to a policy that learns from the table, unless it has features.
+    lacking = never_shown and not facts.get(ITEMS_KNOWN) and len(every) <= MOST_CANDIDATES
+    if of_request or lacking:
         offered = [every if row["candidates"] is None else row["candidates"] for row in rows]
         columns["candidates"] = pl.Series(offered, dtype=pl.List(pl.String))
     for signal in facts["signals"]:

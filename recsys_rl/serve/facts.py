@@ -21,6 +21,8 @@ from recsys_rl.utils.tensor_cache import digest
 
 CHAMPION = "champion"
 """The fact that keeps the SHA-256 of the version that serves."""
+ITEMS_KNOWN = "items known"
+"""The fact that a team's own place has features of its items, and not their ids alone."""
 HIGHEST = "highest"
 """The fact that keeps the highest number that may have been given, also to rows that are erased or lost."""
 

@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from recsys_rl.errors import UserError, error_text, one_line
 from recsys_rl.serve.active_version import PolicyFiles, checkpoint_at_start
 from recsys_rl.serve.app import App, Tokens, is_loopback
-from recsys_rl.serve.facts import CHAMPION, champion_in, facts_of
+from recsys_rl.serve.facts import CHAMPION, ITEMS_KNOWN, champion_in, facts_of
 from recsys_rl.serve.jobs import Settings
 from recsys_rl.serve.limits import limited
 from recsys_rl.serve.messages import MOST_PLACES, Problem
@@ -29,6 +29,7 @@ from recsys_rl.serve.worker import Worker
 from recsys_rl.settings.fields import Positive, Range, Share, check_fields
 from recsys_rl.settings.names import DEFAULT_ALGO
 from recsys_rl.settings.shared import Seed
+from recsys_rl.tables.items import knows_items
 from recsys_rl.training.folder import nearby
 from recsys_rl.utils.seeding import generators
 
@@ -149,6 +150,8 @@ def application(options: ServeConfig, tokens: Tokens | None = None) -> App:
             _try(version, policies)
             if store.facts.get(CHAMPION) != version.row.sha256:
                 store.set_fact(CHAMPION, version.row.sha256)
+        elif ITEMS_KNOWN not in store.facts:
+            store.set_fact(ITEMS_KNOWN, knows_items(version.checkpoint.catalogue))
         version.prepare()
         seed = secrets.randbits(32) if options.seed is None else options.seed
         # A server that starts again must not draw the numbers of the last one again.

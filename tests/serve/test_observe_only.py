@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +15,15 @@ from starlette.testclient import TestClient
 from recsys_rl.cli import main
 from recsys_rl.cli.serve import serve_options
 from recsys_rl.errors import UserError
+from recsys_rl.recommender import load
 from recsys_rl.serve.export_table import export_table
+from recsys_rl.serve.facts import facts_of
+from recsys_rl.serve.place import place_of
 from recsys_rl.serve.record_at_rest import Record
 from recsys_rl.serve.versions import sha256_of
 from recsys_rl.tables.decision_table import read_table
+from tests.docs.test_docs import ROOT
+from tests.serve.live import live
 from tests.serve.servers import event, send, serving
 
 LATER = 6000.0
@@ -221,6 +227,27 @@ def test_a_version_that_learned_from_the_record_serves_on_it(
     assert {*pl.read_parquet(log)["policy"].to_list()} == {"application", "bc"}
 
 
+def test_items_with_features_are_known_to_a_version_though_nobody_was_shown_them(
+    serve: Serve, place: dict[str, Any], tmp_path: Path
+) -> None:
+    """They join from the file of items, so no row names them as candidates."""
+    rows = "\n".join(f"{name},{len(name)},{len(name) % 3}" for name in SECTIONS)
+    (tmp_path / "items.csv").write_text(f"item,length,depth\n{rows}\n")
+    with serve() as client:
+        for user in range(24):
+            one = observe(client, str(user), SECTIONS[user % 2], context={**CONTEXT, "age": 20 + user})
+            send(client, event(one, "clicked"), event(one, "leave"))
+    assert exported(tmp_path).never_shown == 2
+    assert "candidates" not in pl.read_parquet(tmp_path / "log.parquet").columns
+    runs = ["--runs-dir", str(tmp_path / "runs"), "--name", "bc", "--total-timesteps", "64"]
+    learn = ["--batch-size", "16", "--gradient-steps", "2", "--weights", "clicked=1"]
+    log = ["--log", str(tmp_path / "log.parquet"), "--items", str(place["items"])]
+    assert main(["train", "--algo", "bc", *log, *learn, *runs]) == 0
+    made = load(tmp_path / "runs" / "bc" / "bc.pt").checkpoint
+    here = place_of(place["items"], place["signals"], place["context"], 1).checkpoint
+    assert facts_of(made) == facts_of(here)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -254,3 +281,24 @@ def test_the_folder_of_versions_to_come_has_a_default() -> None:
     options = ["--observe-only", "--items", "items.csv", "--signals", "clicked"]
     assert serve_options(options).checkpoint == "policies"
     assert serve_options([*options, "--checkpoint", "mine"]).checkpoint == "mine"
+
+
+def test_the_application_of_the_example_tells_what_it_showed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    example = runpy.run_path(str(ROOT / "examples" / "observed_decisions.py"))
+    example["write_files"](tmp_path)
+    options = {
+        "observe_only": True,
+        "items": str(tmp_path / "items.csv"),
+        "signals": ("clicked",),
+        "context": str(tmp_path / "schema.toml"),
+    }
+    with live(tmp_path / "policies", tmp_path / "r.sqlite", **options) as server:
+        example["main"](server.url, 30)
+        example["main"](server.url, 31)  # the first thirty are known by their request_id
+    assert "30 visits" in capsys.readouterr().out
+    assert exported(tmp_path).sessions == 31
+    frame = pl.read_parquet(tmp_path / "log.parquet")
+    assert {*frame["item"].to_list()} <= {*example["SECTIONS"]} and max(frame["propensity"].to_list()) < 1
+    assert frame.columns[-3:] == ["context.age", "context.device", "context.hour"]
