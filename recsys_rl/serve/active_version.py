@@ -159,7 +159,8 @@ class PolicyFiles:
         version = self.version(sha256)
         version.prepare()
         places = version.checkpoint.interface.slate_size
-        first = DrawRequest(0, version, -1, (), NOON, None, (), NOON, (0.5,) * places)
+        context = () if version.contexts is None else version.contexts.example
+        first = DrawRequest(0, version, -1, (), NOON, None, (), NOON, (0.5,) * places, context=context)
         try:
             asked = [request_of(version, *entry) for entry in stored]
             again = [replace(request, degraded="", candidates=None, items=None) for request in asked]

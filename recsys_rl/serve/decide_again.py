@@ -8,12 +8,13 @@ from typing import NamedTuple
 
 import msgspec
 
+from recsys_rl.serve.context import row_of
 from recsys_rl.serve.draw_request import DrawRequest, DrawResult, draw, request_in
 from recsys_rl.serve.messages import DecisionReport, KnownEvent, Place, Recommendation, Seen
 from recsys_rl.serve.record_schema import LEAVE, Decision, Event, SessionRows
 from recsys_rl.serve.session_state import SessionState
 from recsys_rl.serve.versions import Version
-from recsys_rl.tables.pieces import encoded
+from recsys_rl.tables.context_rows import encoded
 
 TOP = 10  # alternatives of a report
 OBSERVED = "observed"
@@ -50,6 +51,7 @@ def _request_at(version: Version, session: SessionState, decision: Decision) -> 
             number=decision.number,
             uniforms=(0.5,) * len(decision.items),
             candidates=decision.candidates,
+            context=row_of(decision.context, version),
             degraded=OBSERVED,
             items=decision.items,
         )
@@ -62,6 +64,7 @@ def _request_at(version: Version, session: SessionState, decision: Decision) -> 
         candidates=decision.candidates,
         exclude=decision.exclude,
         explore=decision.explore,
+        context=row_of(decision.context, version),
         degraded=decision.degraded,
     )
 
@@ -133,10 +136,7 @@ def _report_without_a_policy(version: Version, rows: SessionRows, decision: Deci
         decision=msgspec.json.decode(decision.answer, type=Recommendation),
         time=decision.time,
         seen=Seen(
-            {
-                name: piece.tolist()
-                for name, piece in encoded(version.pieces or (), dict(decision.context)).items()
-            },
+            {name: piece.tolist() for name, piece in encoded(version.pieces, dict(decision.context)).items()},
             [version.item_ids[item] for item, _ in shown],
             [version.checkpoint.catalogue.title(item) for item, _ in shown],
             [signals for _, signals in shown],

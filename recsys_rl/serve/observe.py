@@ -12,17 +12,15 @@ from typing import NamedTuple
 
 import msgspec
 
-from recsys_rl.errors import UserError, one_line
-from recsys_rl.recommender.visit import NOON
 from recsys_rl.serve import messages
+from recsys_rl.serve.context import context_of
 from recsys_rl.serve.jobs import Job
 from recsys_rl.serve.messages import ObserveRequest, Problem
-from recsys_rl.serve.recommendations import Recommendations, hour_of, open_session
+from recsys_rl.serve.recommendations import Recommendations, open_session
 from recsys_rl.serve.record_schema import Decision
 from recsys_rl.serve.session_state import SessionState
 from recsys_rl.serve.versions import Version
 from recsys_rl.settings.fields import shown
-from recsys_rl.tables.pieces import Piece, encoded
 from recsys_rl.tables.values import NO_VALUE
 
 _encode = msgspec.json.Encoder().encode
@@ -38,7 +36,7 @@ def observe(recommendations: Recommendations, job: Job) -> None:
         raise Problem(422, "wrong-policy", f"policy: {shown(request.policy)} is no name: give another one.")
     version = shared.active.version
     session = open_session(visitor, request.session_id, version, now)
-    hour, context = _context_of(request, version, now)
+    context = context_of(request.context, version, now)
     rows, fresh = _rows_of(request, version, session), session is None
     if session is None:
         session = recommendations.new_session(visitor, rows.likes, now)
@@ -50,7 +48,7 @@ def observe(recommendations: Recommendations, job: Job) -> None:
         policy=recommendations.served(version).number if version.decides else 0,
         request=request.request_id or "",
         request_digest=job.task.digest,
-        hour=hour,
+        hour=context.hour,
         items=rows.items,
         logprobs=rows.logprobs,
         uniforms=(),
@@ -60,7 +58,7 @@ def observe(recommendations: Recommendations, job: Job) -> None:
         degraded="",
         answer=b"",
         application=request.policy,
-        context=context,
+        context=context.pieces,
     )
     row = msgspec.structs.replace(row, answer=_encode(_answer_of(row, version)))
     recommendations.write(visitor, session, fresh, row)
@@ -102,40 +100,8 @@ def _rows_of(request: ObserveRequest, version: Version, session: SessionState | 
     if request.candidates is not None:
         candidates = version.rows_of_items(request.candidates, "candidates")
         _refuse(request, items, {*items} - {*candidates}, "is not among the candidates")
-    likes = version.rows_of_items(request.likes, "likes")
+    likes = version.rows_of_likes(request.likes)
     return _Rows(items, _logprobs_of(request, slate), candidates, likes)
-
-
-def _context_of(
-    request: ObserveRequest, version: Version, now: float
-) -> tuple[float, tuple[tuple[str, float | str | tuple[float, ...]], ...]]:
-    """The hour of the week, and the named pieces of the context. Raises Problem."""
-    if version.pieces is None:
-        try:
-            given = msgspec.convert(request.context, messages.Context)
-        except msgspec.ValidationError as error:
-            raise Problem(422, "wrong-field", f"context: {one_line(error)}") from None
-        return hour_of(given, version, now), ()
-    try:
-        encoded(version.pieces, request.context)
-    except UserError as error:
-        raise Problem(422, "wrong-context", str(error)) from None
-    values = [(piece, request.context[piece.name]) for piece in version.pieces]
-    if not version.decides:
-        for piece, value in values:
-            _check_range(piece, value)
-    return NOON, tuple(
-        (piece.name, tuple(value) if isinstance(value, list) else value) for piece, value in values
-    )
-
-
-def _check_range(piece: Piece, value: float | str | list[float]) -> None:
-    """Raise Problem for a number outside the range of the piece."""
-    numbers = value if isinstance(value, list) else [] if isinstance(value, str) else [value]
-    for number, low, high in zip(numbers, piece.low, piece.high, strict=False):  # a text has no range
-        if not low <= number <= high:
-            why = f"context.{piece.name} is {number:g}: it must be from {low:g} to {high:g}."
-            raise Problem(422, "wrong-context", why)
 
 
 def _refuse(request: ObserveRequest, items: tuple[int, ...], wrong: Collection[int], why: str) -> None:

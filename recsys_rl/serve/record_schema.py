@@ -65,6 +65,10 @@ class Session(Struct, array_like=True, frozen=True):
     window: float  # seconds after its end in which feedback counts
 
 
+Pieces = tuple[tuple[str, float | str | tuple[float, ...]], ...]
+"""The named pieces of a context, as the request gave them."""
+
+
 class Decision(Struct, array_like=True, frozen=True):
     """One answer. Rows of all kinds share one count, so it saw exactly the rows with lower numbers."""
 
@@ -87,8 +91,7 @@ class Decision(Struct, array_like=True, frozen=True):
     degraded: str  # why popularity chose; "" if the policy did
     answer: bytes
     application: str = ""  # the name of the application that chose; "" if the policy or popularity did
-    # The named pieces of the context, as the request gave them.
-    context: tuple[tuple[str, float | str | tuple[float, ...]], ...] = ()
+    context: Pieces = ()
 
     @property
     def propensity(self) -> float | None:
