@@ -371,6 +371,9 @@ def _note(overview: Survey, facts: ItemFacts, catalogue: Catalogue) -> str:
         "no session shows an item twice, so the policy shows none twice"
         if several and not overview.shape.repeats
         else "",
+        "no column terminated or truncated: where a session is shorter than the longest, its user left"
+        if several and not overview.tells_ends
+        else "",
         ""
         if overview.has_users
         else "no column of users: held out are sessions by the hash of their id"

@@ -68,6 +68,7 @@ class Survey:
     rows: int
     sessions: int
     has_users: bool
+    tells_ends: bool  # a file has a column ``terminated`` or ``truncated``
     item_column: str
     notes: tuple[str, ...]
 
@@ -113,6 +114,11 @@ class LogFiles:
         starts = ("propensity.", "probability.")
         given = any(name.startswith(starts) or name == "probabilities" for name in table.names)
         return given or role in self.roles(table)
+
+    @property
+    def tells_ends(self) -> bool:
+        """True if a file has a column ``terminated`` or ``truncated``."""
+        return any({"terminated", "truncated"} & set(table.names) for table in self.files)
 
     def roles(self, table: TableFile) -> dict[str, str]:
         return roles_of(table, self.given, DECISIONS, ("item",))
@@ -179,9 +185,8 @@ def survey(files: LogFiles) -> Survey:
     notes += [note for _, note in made if note]
     notes += [f"context that never changes: {listed(constant)}"] if constant else []
     shape = LogShape(tuple(piece for piece, _ in made), signals, places, length, repeats or length == 1)
-    return Survey(
-        shape, ids, shares, rows, sessions, bool(users), files.roles(files.files[0])["item"], tuple(notes)
-    )
+    item = files.roles(files.files[0])["item"]
+    return Survey(shape, ids, shares, rows, sessions, bool(users), files.tells_ends, item, tuple(notes))
 
 
 @dataclass(frozen=True)
@@ -369,7 +374,7 @@ class OwnLog:
             candidates=None if offered is None else spread(offered.list.len(), self._places(read, offered)),
         )
         order = torch.from_numpy(np.lexsort((log.steps.numpy(), log.sessions.numpy())))
-        log = ended(log.rows(order))
+        log = ended(log.rows(order), None if self.files.tells_ends else shape.session_length)
         if int(log.steps.max()) >= shape.session_length:
             raise UserError(
                 f"{read.name} has a session of {int(log.steps.max()) + 1} steps, and the policy knows "
