@@ -112,7 +112,8 @@ def test_sessions_of_the_survey(tmp_path: Path) -> None:
     assert found.ids == ("a", "b", "c") and found.shares.tolist() == [0.5, 0.25, 0.25]
     assert not found.shape.repeats and found.shape.history_length == 3
     log = read(opened(str(tmp_path / "a.csv")))
-    assert log.steps.tolist() == [0, 1, 2, 0] and log.truncated.tolist() == [False, False, True, True]
+    assert log.steps.tolist() == [0, 1, 2, 0]
+    assert log.truncated.tolist() == [False, False, True, False] and log.terminated.tolist()[3]
 
 
 def test_an_item_twice_in_a_session_is_no_repeated_row(tmp_path: Path) -> None:
