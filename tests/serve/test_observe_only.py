@@ -10,12 +10,13 @@ from typing import Any
 
 import polars as pl
 import pytest
+import torch
 from starlette.testclient import TestClient
 
 from recsys_rl.cli import main
 from recsys_rl.cli.serve import serve_options
 from recsys_rl.errors import UserError
-from recsys_rl.recommender import load
+from recsys_rl.recommender import Visit, load
 from recsys_rl.serve.export_table import export_table
 from recsys_rl.serve.facts import facts_of
 from recsys_rl.serve.place import place_of
@@ -275,6 +276,14 @@ def test_a_record_is_of_one_place(serve: Serve, place: dict[str, Any]) -> None:
             pass
     with serve() as client:
         observe(client, "ann", "sport")
+
+
+def test_a_piece_that_is_named_hour_is_not_the_clock(place: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "schema.toml").write_text('[hour]\nkind = "number"\nlow = 0\nhigh = 24\n')
+    checkpoint = place_of(place["items"], place["signals"], place["context"], 1).checkpoint
+    visit = Visit.begin(checkpoint, torch.zeros(1, checkpoint.population.profile.shape[1])).at(5.0)
+    assert visit.pieces()["hour"].tolist() == [[0.0]]
+    assert visit.observe().context.shape == (1, 2)  # with the clock of the session
 
 
 def test_the_folder_of_versions_to_come_has_a_default() -> None:
