@@ -358,8 +358,7 @@ def _note(overview: Survey, facts: ItemFacts, catalogue: Catalogue) -> str:
         facts.note,
         f"{amount(catalogue.num_items, 'item')}, known by "
         + (
-            f"embeddings of {catalogue.embedding.shape[1]} numbers, which are used as they are, without the "
-            "columns other than title, genres and year"
+            f"embeddings of {catalogue.embedding.shape[1]} numbers, which are used as they are"
             if facts.embeddings
             else "their features"
             if known
