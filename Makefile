@@ -28,9 +28,10 @@ train: $(VENV)/data.stamp
 	$(BIN)/python -m train --algo $(ALGO) --env satiation $(STEPS_$(ALGO)) $(ARGS)
 	$(BIN)/python -m evaluate --algo $(ALGO) --checkpoint checkpoints/$(ALGO).pt --report
 
-# One thread of torch for each of pytest's processes: more only wait for each other.
+# One thread of torch for each of pytest's processes: more only wait for each other. worksteal: each process gets
+# whole files, so that what the tests of a file share is made once.
 test: $(VENV)/dev.stamp
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check

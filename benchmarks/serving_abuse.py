@@ -26,6 +26,10 @@ def mutated(folder: Path, checkpoint: Path, number: int, seed: int = 0) -> list[
     event = {"decision_id": "3", "signal": "engagement", "value": 0.5, "event_id": "a", "position": 0}
     bodies = [
         ("/v1/recommend", {"user_id": "ann", "n": 2, "exclude": ["1"], "likes": ["2", "3"], "context": {}}),
+        (
+            "/v1/observe",
+            {"user_id": "ann", "items": ["4", "5"], "propensity": [0.5, 0.25], "policy": "r"},
+        ),
         ("/v1/feedback", {"events": [event, {**event, "signal": "leave"}]}),
         ("/v1/policies/alias", {"name": "champion", "sha256": "0" * 64}),
     ]

@@ -187,9 +187,11 @@ class Platform:
     are required for recommendations if ``UserModel.visible`` hands in more than a constant profile.
     A platform with a ``file`` has its world from there. ``data_config``: the class of that section, in place
     of a source's; ``open_log``: opens people's own tables as logs of this platform, from their paths, the
-    sections data_config and env_config, and the catalogue. ``simulates``: its users answer. ``pieces``: from
-    the section env_config, the pieces of the context that a caller gives by their names
-    (tables/pieces.py); None: the platform makes all of them.
+    sections data_config and env_config, and the catalogue; ``before_a_log``: makes the world and the settings
+    of a team that has no log yet, from the file of its items, the names of its signals, the pieces of its
+    context and the size of its slates. ``simulates``: its users answer. ``pieces``: from the section
+    env_config, the pieces of the context that a caller gives by their names (tables/pieces.py); None: the
+    platform makes all of them.
     """
 
     config: type[Any]  # the class of its section env_config
@@ -205,6 +207,7 @@ class Platform:
     file: WorldFile | None = None
     data_config: type[Any] | None = None
     open_log: Callable[..., Any] | None = None
+    before_a_log: Callable[..., Brought] | None = None
     simulates: bool = True
     pieces: Callable[[Any], Sequence[Any]] | None = None
     presets: Mapping[str, Preset] = field(default_factory=dict)  # by algorithm; "*" is for all algorithms

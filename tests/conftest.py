@@ -13,7 +13,7 @@ from tests.doors import STARTED
 from tests.proofs import perturbed as perturbed
 from tests.proofs import proof as proof
 
-settings.register_profile("any machine", deadline=None)
+settings.register_profile("any machine", deadline=None, max_examples=50)
 settings.load_profile("any machine")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from recsys_rl import cli
 from recsys_rl.checkpoint import load
 from recsys_rl.cli.train import train_options
 from recsys_rl.env import PLATFORMS, WITHOUT_ID
@@ -144,8 +146,14 @@ def benchmark_here(
 ) -> None:
     """The ``main`` of a benchmark with these options, in ``folder`` and in this process, which starts faster.
 
-    Users are fitted in few steps. None of the modules ``without`` can be imported.
+    So do the commands that it runs. Users are fitted in few steps. None of the modules ``without`` can be
+    imported.
     """
+
+    def command(place: Path, words: Sequence[str]) -> None:
+        with contextlib.chdir(place), contextlib.redirect_stdout(None):
+            assert cli.main([*words]) == 0
+
     threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -153,6 +161,7 @@ def benchmark_here(
         patch.setenv("OMP_NUM_THREADS", "1")  # a benchmark sets it for the processes that it starts
         patch.setattr("sys.argv", ["benchmark", *options])
         patch.setattr("recsys_rl.users.fit.LEAST_STEPS", 10)
+        patch.setattr("benchmarks.harness.commands.recsys_rl", command)
         for name in without:
             patch.setitem(sys.modules, name, None)
         main()

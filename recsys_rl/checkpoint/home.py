@@ -42,12 +42,15 @@ def load_at_home(path: str | Path, env: str | None = None, platform: str = "") -
 def settings_of_items(path: str | Path, env: str | None = None) -> dict[str, Any]:
     """The platform, the data and the sizes of a checkpoint, as sections of settings, for a run on its items.
 
-    ``env`` and errors: as of ``load_at_home``.
+    Where its log brought the items, it also brought the head that can score them: then the networks are those
+    of the checkpoint too. ``env`` and errors: as of ``load_at_home``.
     """
-    settings = to_dict(load_at_home(path, env).config)
-    return {name: settings[name] for name in ("env", "data_config", "env_config")}
+    config = load_at_home(path, env).config
+    names = ["env", "data_config", "env_config"] + ["model_config"] * (config.platform.open_log is not None)
+    settings = to_dict(config)
+    return {name: settings[name] for name in names}
 
 
 def config_at_home(config: Config, home: Mapping[str, Any]) -> Config:
     """The settings of a run in learned users on the platform ``home`` of their log, {} if it has none."""
-    return Config(**{**vars(config), **{name: home[name] for name in ("env", "env_config") if home}})
+    return Config(**{**vars(config), **home})

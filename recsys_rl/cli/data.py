@@ -24,7 +24,8 @@ OVERVIEW = """usage: recsys-rl data describe FILE [OPTIONS]
        recsys-rl data compare OLD NEW [OPTIONS]
        recsys-rl data split FILE [OPTIONS]
 
-describe   print rows, users, items, times and ranges of a log, and each problem with its first row
+describe   print rows, users, items, times and ranges of a log, each problem with its first row, and what can
+           be learned from decisions
 compare    print what has changed from one log to another: unknown users and items, likes, popularity
 split      write two Parquet files, split by time (no session in both) or by user (no user in both)
 
@@ -34,7 +35,10 @@ DESCRIBE = """Describe a log file: Parquet, or text with any separator (.csv .ts
 
 Examples:
   recsys-rl data describe plays.tsv
-  recsys-rl data describe clicks.parquet --user-column visitor --json clicks.json"""
+  recsys-rl data describe clicks.parquet --user-column visitor --json clicks.json
+
+Of a log of decisions it also says which algorithms can learn from it, why the others can't, and what is
+missing most."""
 
 COMPARE = """Compare a later log with an earlier one, such as that of a training.
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from recsys_rl.cli.extras import need
 from recsys_rl.cli.parse import parse
 from recsys_rl.errors import UserError, amount, listed, one_line
 from recsys_rl.settings.fields import did_you_mean
 from recsys_rl.utils.files import check_parquet
+
+if TYPE_CHECKING:
+    from recsys_rl.serve.export_table import TableExport
 
 OVERVIEW = """usage: recsys-rl log check --db FILE [OPTIONS]
        recsys-rl log export --db FILE --out LOG.parquet [OPTIONS]
@@ -94,12 +98,15 @@ def _check(options: CheckOptions) -> None:
     rows = f"{amount(report.decisions, 'decision')}, {amount(report.events, 'event')}"
     print(f"{record.name}: {amount(report.sessions, 'session')}, {rows}: all rows are whole")
     print(f"{amount(report.replayed, 'draw')} repeated: the same items")
+    if report.observed:
+        print(f"{amount(report.observed, 'decision')} of an application, which chose elsewhere")
     if report.not_replayed:
         print(f"not all draws were repeated: {report.not_replayed}", file=sys.stderr)
 
 
 def _export(options: ExportOptions) -> None:
     from recsys_rl.serve.export_log import export
+    from recsys_rl.serve.export_table import export_table
     from recsys_rl.serve.record_at_rest import Record
 
     if options.out is None:
@@ -107,6 +114,9 @@ def _export(options: ExportOptions) -> None:
     check_parquet(Path(options.out), "--out")
     record = Record(Path(options.db), _path(options.checkpoint), options.env)
     try:
+        if record.of_own_log:
+            _print_tables(export_table(record, Path(options.out)))
+            return
         survey, rows = export(record, Path(options.out))
     finally:
         record.store.close()
@@ -135,6 +145,20 @@ def _export(options: ExportOptions) -> None:
             "log's observation of that decision holds it, and the policy had not seen it",
             file=sys.stderr,
         )
+
+
+def _print_tables(done: TableExport) -> None:
+    waiting = f" ({done.not_matured:,} have not matured)" if done.not_matured else ""
+    rows = amount(sum(done.files.values()), "decision")
+    files = ", ".join(f"{path} ({count:,})" for path, count in done.files.items())
+    print(f"{rows} of {amount(done.sessions, 'session')}{waiting}: {files}", file=sys.stderr)
+    if done.unknown:
+        print(
+            f"{amount(done.unknown, 'decision')} without a probability: bc learns, and ope estimates them",
+            file=sys.stderr,
+        )
+    if done.never_shown:
+        print(f"{amount(done.never_shown, 'item')} of the place were never shown", file=sys.stderr)
 
 
 def _forget(options: ForgetOptions) -> None:

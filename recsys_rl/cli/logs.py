@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from recsys_rl.cli.parse import joined
 from recsys_rl.env import OF_TABLES
 from recsys_rl.tables.read import is_own
 
@@ -21,17 +22,3 @@ def with_log(argv: Sequence[str], given: Any) -> list[str]:
     ):
         given.env = OF_TABLES
     return words
-
-
-def joined(argv: Sequence[str], name: str) -> list[str]:
-    """The options with one --NAME A B in place of --NAME A --NAME B."""
-    option, values, others, taking = f"--{name}", list[str](), list[str](), False
-    for word in argv:
-        first, equals, value = word.partition("=")
-        if word.startswith("--"):
-            taking = first == option
-        if not taking:
-            others.append(word)
-        elif word != option:
-            values.append(value if equals and first == option else word)
-    return [*others, option, *values] if values else list(argv)

@@ -8,8 +8,7 @@ from itertools import takewhile
 
 import tyro
 
-from recsys_rl.cli.logs import joined
-from recsys_rl.cli.parse import checked, parse
+from recsys_rl.cli.parse import checked, joined, parse
 from recsys_rl.errors import UserError
 from recsys_rl.workflows.ope import ope
 from recsys_rl.workflows.ope_config import OpeConfig

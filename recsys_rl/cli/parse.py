@@ -45,6 +45,20 @@ def peek(argv: Sequence[str], *names: str) -> Any:
     return parser.parse_known_args(argv)[0]
 
 
+def joined(argv: Sequence[str], name: str) -> list[str]:
+    """The options with one --NAME A B in place of --NAME A --NAME B."""
+    option, values, others, taking = f"--{name}", list[str](), list[str](), False
+    for word in argv:
+        first, equals, value = word.partition("=")
+        if word.startswith("--"):
+            taking = first == option
+        if not taking:
+            others.append(word)
+        elif word != option:
+            values.append(value if equals and first == option else word)
+    return [*others, option, *values] if values else list(argv)
+
+
 def checked(config: type[T], options: Any) -> T:
     """The settings ``config``, which check their values, from ``options``, a subclass that does not.
 

@@ -15,6 +15,7 @@ TEXT = """Serve a trained policy over HTTP, and write down every decision with i
 Examples:
   recsys-rl serve                                             checkpoints/ppo.pt at http://127.0.0.1:8000
   recsys-rl serve --checkpoint policies/ --db record.sqlite   the versions in a folder
+  recsys-rl serve --observe-only --items items.csv --signals clicked   no policy yet: record what you show
   curl -s localhost:8000/v1/recommend -H 'content-type: application/json' -d '{"user_id": "42"}'"""
 
 
@@ -30,5 +31,6 @@ def serve_options(argv: list[str]) -> ServeConfig:
     need("serve")
     from recsys_rl.serve.server import ServeConfig
 
-    default = ServeConfig(checkpoint=latest_checkpoint(argv))
+    folder = "policies" if "--observe-only" in argv else latest_checkpoint(argv)
+    default = ServeConfig(checkpoint=folder)
     return parse(ServeConfig, default, argv, "recsys-rl serve", TEXT)

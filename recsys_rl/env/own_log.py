@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+import polars as pl
 import torch
 import tyro
 from torch import Tensor
@@ -37,12 +38,15 @@ from recsys_rl.session import make_interface
 from recsys_rl.settings.shared import DataConfig, EnvConfig
 from recsys_rl.tables.columns import DecisionColumns
 from recsys_rl.tables.decision_log import DecisionHeader, catalogue_hash
+from recsys_rl.tables.decision_table import ordered_ids
 from recsys_rl.tables.items import ItemFacts, catalogue_of_items, knows_items, read_items
 from recsys_rl.tables.own_log import LogFiles, LogShape, OwnLog, Survey, survey
-from recsys_rl.tables.pieces import pieces_text, read_pieces
+from recsys_rl.tables.pieces import Piece, pieces_text, read_pieces
 from recsys_rl.types import Catalogue, Feedback, Interface, Population, Signal, Stream, World
 
 NAME = "own-log"
+LONGEST = 10_000
+"""Steps of the longest session before there is a log."""
 
 
 @dataclass(frozen=True)
@@ -255,25 +259,56 @@ def _loaded(
     overview = survey(files)
     facts = ItemFacts() if items is None else _facts(items, overview)
     source = " + ".join(Path(path).name for path in paths)
-    catalogue = catalogue_of_items(overview.ids, facts, overview.shares, source)
+    ids, shares = overview.ids, overview.shares
+    catalogue = catalogue_of_items(ids, facts, shares, source)
+    never = set(facts.ids) - set(ids) if knows_items(catalogue) else set()
+    if never:  # features tell what the policy needs of an item
+        share_of = dict(zip(ids, shares.tolist(), strict=True))
+        ids = tuple(sorted([*ids, *never]))
+        shares = torch.tensor([share_of.get(name, 0.0) for name in ids])
+        catalogue = catalogue_of_items(ids, facts, shares, source)
     if overview.text_ids:
-        catalogue = dataclasses.replace(catalogue, item_names=tuple(map(str, overview.ids)))
+        catalogue = dataclasses.replace(catalogue, item_names=tuple(map(str, ids)))
+    shape = _text(overview.shape, _weights(files.name, overview.shape.signals, weights))
+    return _brought(catalogue, paths[0], overview.shape, shape, _note(overview, facts, catalogue))
+
+
+def _brought(catalogue: Catalogue, path: str, shape: LogShape, text: str, note: str = "") -> OwnLogFile:
     size = catalogue.embedding.shape[1]
-    rows, ids = torch.zeros(0, size), torch.zeros(0, dtype=torch.int64)
+    rows, nobody = torch.zeros(0, size), torch.zeros(0, dtype=torch.int64)
     return OwnLogFile(
-        World(catalogue, Population(rows, rows, ids, ids, ids)),
+        World(catalogue, Population(rows, rows, nobody, nobody, nobody)),
         {
-            "data_config": {"data": paths[0]},
+            "data_config": {"data": path},
             "env_config": {
                 "num_items": catalogue.num_items,
                 "embedding_dim": size,
-                "max_episode_steps": overview.shape.session_length,
-                "shape": _text(overview.shape, _weights(files.name, overview.shape.signals, weights)),
+                "max_episode_steps": shape.session_length,
+                "shape": text,
             },
             "model_config": {} if knows_items(catalogue) else {"head": "dense"},
         },
-        note=_note(overview, facts, catalogue),
+        note=note,
     )
+
+
+def before_a_log(items: str, signals: Sequence[str], pieces: Sequence[Piece], slate_size: int) -> OwnLogFile:
+    """The platform of a team that has no log yet, from the file of its ``items``.
+
+    The items stand in the order that a log of all of them gives. Raises UserError for a file that can't be
+    read, and for fewer items than a slate has.
+    """
+    facts = read_items(items, "item", True)
+    ids, text_ids = ordered_ids(pl.Series(facts.ids, dtype=pl.String))
+    facts = facts if text_ids else read_items(items, "item", False)
+    catalogue = catalogue_of_items(ids, facts, torch.zeros(len(ids)), Path(items).name)
+    if text_ids:
+        catalogue = dataclasses.replace(catalogue, item_names=tuple(map(str, ids)))
+    if catalogue.num_items < 2:
+        raise UserError(f"{items} holds one item, so there is nothing to choose: give a file of several.")
+    shape = LogShape(tuple(pieces), tuple(signals), slate_size, LONGEST, True)
+    interface_of(shape, catalogue)  # raises UserError
+    return _brought(catalogue, items, shape, _text(shape, {}))
 
 
 def _facts(path: str, overview: Survey) -> ItemFacts:
@@ -323,10 +358,16 @@ def _note(overview: Survey, facts: ItemFacts, catalogue: Catalogue) -> str:
         facts.note,
         f"{amount(catalogue.num_items, 'item')}, known by "
         + (
-            "their features"
+            f"embeddings of {catalogue.embedding.shape[1]} numbers, which are used as they are, without the "
+            "columns other than title, genres and year"
+            if facts.embeddings
+            else "their features"
             if known
             else "their ids alone: the head is dense, and no other item can be chosen"
         ),
+        f"{never} of them no decision shows: they are known by their features, and can be chosen too"
+        if (never := catalogue.num_items - len(overview.ids))
+        else "",
         "no session shows an item twice, so the policy shows none twice"
         if several and not overview.shape.repeats
         else "",
@@ -339,7 +380,7 @@ def _note(overview: Survey, facts: ItemFacts, catalogue: Catalogue) -> str:
     return "\n".join(filter(None, lines))
 
 
-# Chosen on logs that no benchmark shows (docs/log/2026-11.md); those of sessions as on `satiation`. 2,500
+# Chosen on logs that no benchmark shows (docs/log/2026-11.md); those of sessions as on a simulator. 2,500
 # gradient steps of 128 decisions take some ten seconds of one core.
 PRESETS: Mapping[str, Preset] = {
     "*": {
@@ -361,6 +402,7 @@ PLATFORM = Platform(
         load_log,
     ),
     open_log=open_own_log,
+    before_a_log=before_a_log,
     visit_pieces=VisitPieces(
         begin=_no_context,
         after=lambda config, catalogue, known, items, seen: known,

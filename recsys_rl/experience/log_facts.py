@@ -64,14 +64,14 @@ class ShownItems:
 
         ``ids`` (I,): of the items.
         """
+        if not rows or not self.single or self.high - self.low > SAME:
+            return Propensities("the propensity", rows)
         constant = math.exp(self.high)
         item, items = int(self.rows.argmax()), int((self.rows > 0).sum())
         shown = int(self.rows[item]) / rows
         possible = int(self.possible[item]) / rows if len(self.possible) else 1.0
         counts = torch.cat(self.users).unique(return_counts=True)[1].double()  # (U,)
         independent = float(counts.sum() ** 2 / counts.square().sum())
-        if not self.single or self.high - self.low > SAME:
-            return Propensities("the propensity", rows)
         excess = None
         if too_often(shown, possible, constant, independent, items):
             excess = Excess(str(ids[item]), shown, constant * possible)
@@ -123,16 +123,25 @@ def behaviour_logprobs(log: DecisionLog, logger_rows: Tensor) -> Tensor:
     return torch.where(average.isnan(), log.logprobs, average)
 
 
-def check_facts(name: str, algo: str, facts: LogFacts, needs: Sequence[Need], ids: Sequence[object]) -> None:
+def check_facts(
+    name: str,
+    algo: str,
+    facts: LogFacts,
+    needs: Sequence[Need],
+    ids: Sequence[object],
+    users: int | None = None,
+) -> None:
     """Raise UserError if ``algo``, with its ``needs`` (records.Algorithm), can't learn from this log.
 
-    ``ids`` (I,): of the items.
+    Args:
+        ids: (I,) of the items.
+        users: of the log, with those who are held out; None if it has none.
     """
-    if not facts.longest:
+    if not facts.longest and users != 1:
         return  # Logged has the error of a log without decisions
     log = DecisionFacts(
         rows=facts.rows,
-        users=None,
+        users=users,
         longest=facts.longest,
         same_items=not facts.varies,
         rewards={"the reward": facts.span},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -20,11 +20,11 @@ from recsys_rl.protocols import Learner, UserModel, Watcher
 from recsys_rl.settings.config import Config
 from recsys_rl.settings.shared import LoggedConfig
 from recsys_rl.tables.checks import check_catalogue
-from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog, streams_by_name
+from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog, concatenate, streams_by_name
 from recsys_rl.tables.log_files import LogSource, RecordedLog
 from recsys_rl.tables.parts import with_propensities
 from recsys_rl.tables.transitions import TransitionTable, transition_table
-from recsys_rl.types import Batch, Feedback, Interface, Stream, World
+from recsys_rl.types import Batch, Feedback, Interface, Stream, World, tensors_of
 
 MOST_ROWS = 524_288
 """Decisions that are held at once: some 0.6 kB each, and as much again while they are read."""
@@ -90,10 +90,11 @@ def make_logged(
                 yield part, log_rewards(part, users, weights, FIELD)
 
     in_one_part, sides = source.num_rows <= MOST_ROWS, Sides(source.unit)
-    held = [*training(sides)] if in_one_part else None  # else it is read once more, part by part
+    held = _together([*training(sides)]) if in_one_part else None  # else it is read once more, part by part
     facts = facts_of(training(sides) if held is None else held)
     ids = world.catalogue.item_names or world.catalogue.item_ids.tolist()
-    check_facts(source.name, config.algo, facts, (*config.algorithm.needs, *settings.needs), ids)
+    needs = (*config.algorithm.needs, *settings.needs)
+    check_facts(source.name, config.algo, facts, needs, ids, sides.num_users)
     endless, share = (getattr(settings, name, 0) for name in ("bootstrap_time_limit", "best_sessions"))
 
     def tables() -> Iterator[TransitionTable]:
@@ -110,7 +111,7 @@ def make_logged(
     logged = Logged(
         source.name,
         tables,
-        in_one_part,
+        held is not None and len(held) < 2,
         header.interface,
         settings,
         generator,
@@ -119,6 +120,17 @@ def make_logged(
     )
     logged.note = note
     return logged
+
+
+def _together(parts: Sequence[tuple[DecisionLog, Tensor]]) -> list[tuple[DecisionLog, Tensor]]:
+    """Parts of a log with their rewards (E,), those of the same columns as one: a batch is drawn from all."""
+    kinds: dict[tuple[str, ...], list[tuple[DecisionLog, Tensor]]] = {}
+    for log, rewards in parts:
+        kinds.setdefault(tuple(tensors_of(log)), []).append((log, rewards))
+    return [
+        (concatenate([log for log, _ in some]), torch.cat([rewards for _, rewards in some]))
+        for some in kinds.values()
+    ]
 
 
 def open_log(config: Config, world: World) -> LogSource:
@@ -148,6 +160,11 @@ class Sides:
         for side, mask in enumerate((~heldout, heldout)):
             self.rows[side] += int(mask.sum())
             self.users[side] = torch.cat([self.users[side], log.users[mask]]).unique()
+
+    @property
+    def num_users(self) -> int | None:
+        """Users on both sides; None for a log without users."""
+        return sum(map(len, self.users)) if self.unit == "user" else None
 
     @property
     def text(self) -> str:

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.errors import UserError, short
-from recsys_rl.tables.pieces import Piece, encoded
+from recsys_rl.tables.context_rows import encoded
+from recsys_rl.tables.pieces import Piece
 
 
 def pieces_of(checkpoint: Checkpoint) -> tuple[Piece, ...] | None:

@@ -159,6 +159,10 @@ class Visit:
         """The visits with these pieces of the context, (N, size) each, until others are given."""
         return replace(self, known={**self.known, **given})
 
+    def without_context(self, names: Sequence[str]) -> Visit:
+        """The visits without these pieces, which must be given again before the next observation."""
+        return replace(self, known={name: x for name, x in self.known.items() if name not in names})
+
     def next_visit(self, profiles: Tensor, gap: Tensor, hours: float | Tensor = NOON) -> Visit:
         """The same people's next visit, ``gap`` (N,) int64 days later; arguments as in ``begin``."""
         again, lasting = Visit.begin(self.checkpoint, profiles, hours), _pieces_of(self.checkpoint).lasting

@@ -45,7 +45,7 @@ class ActiveVersion:
     def swap(self, version: Version) -> None:
         """Serve ``version`` from now on. Raises Problem if there is no room to write it down, Lost."""
         self._write(version)
-        self.version, self.previous = version, self.version
+        self.version, self.previous = version, self.version if self.version.decides else None
         self.faults, self.broken = 0, False
 
     def count(self, version: Version, degraded: str) -> None:
@@ -100,9 +100,12 @@ def checkpoint_at_start(path: Path, record: Path) -> Path:
 class PolicyFiles:
     """The checkpoints that may serve, in a file or a folder, by their SHA-256."""
 
-    def __init__(self, path: Path, facts: object, env: str | None = None) -> None:
-        """``facts``: those of the record, which a version must have (``facts_of``)."""
-        self.path, self.facts, self.env = path, facts, env
+    def __init__(self, path: Path, facts: object, env: str | None = None, to_come: bool = False) -> None:
+        """``facts``: those of the record, which a version must have (``facts_of``).
+
+        ``to_come``: there may be no checkpoint yet.
+        """
+        self.path, self.facts, self.env, self.to_come = path, facts, env, to_come
         self.versions: dict[str, Version] = {}  # those that are open
         self._opening, self._hashing = threading.Lock(), threading.Lock()
         self._hashed: tuple[list[tuple[Path, int, int]], Mapping[str, Path]] = [], {}
@@ -111,6 +114,8 @@ class PolicyFiles:
         """``files_in`` of the path, hashed again only after a file there has changed. Raises UserError."""
         with self._hashing:
             now = _sizes_and_times(self.path)
+            if not now and self.to_come:
+                return {}
             if not now or now != self._hashed[0]:
                 self._hashed = now, files_in(self.path)
             return self._hashed[1]
@@ -130,9 +135,11 @@ class PolicyFiles:
                         409, "policy-changed", f"{one_line(path)} is not the file of this SHA-256 any more."
                     )
                 if facts_of(version.checkpoint) != self.facts:
+                    own = "other items, signals or pieces of the context"
+                    what = "another platform, catalogue or session" if version.pieces is None else own
                     raise UserError(
-                        f"{one_line(path)} is of another platform, catalogue or session than the record: "
-                        "train it on the same data and settings."
+                        f"{one_line(path)} is of {what} than the record: train it on the same data and "
+                        "settings."
                     )
                 self.versions[sha256] = version
             return self.versions[sha256]
@@ -152,7 +159,8 @@ class PolicyFiles:
         version = self.version(sha256)
         version.prepare()
         places = version.checkpoint.interface.slate_size
-        first = DrawRequest(0, version, -1, (), NOON, None, (), NOON, (0.5,) * places)
+        context = () if version.contexts is None else version.contexts.example
+        first = DrawRequest(0, version, -1, (), NOON, None, (), NOON, (0.5,) * places, context=context)
         try:
             asked = [request_of(version, *entry) for entry in stored]
             again = [replace(request, degraded="", candidates=None, items=None) for request in asked]

@@ -8,11 +8,13 @@ from typing import NamedTuple
 
 import msgspec
 
+from recsys_rl.serve.context import row_of
 from recsys_rl.serve.draw_request import DrawRequest, DrawResult, draw, request_in
 from recsys_rl.serve.messages import DecisionReport, KnownEvent, Place, Recommendation, Seen
 from recsys_rl.serve.record_schema import LEAVE, Decision, Event, SessionRows
 from recsys_rl.serve.session_state import SessionState
 from recsys_rl.serve.versions import Version
+from recsys_rl.tables.context_rows import encoded
 
 TOP = 10  # alternatives of a report
 OBSERVED = "observed"
@@ -49,6 +51,7 @@ def _request_at(version: Version, session: SessionState, decision: Decision) -> 
             number=decision.number,
             uniforms=(0.5,) * len(decision.items),
             candidates=decision.candidates,
+            context=row_of(decision.context, version),
             degraded=OBSERVED,
             items=decision.items,
         )
@@ -61,6 +64,7 @@ def _request_at(version: Version, session: SessionState, decision: Decision) -> 
         candidates=decision.candidates,
         exclude=decision.exclude,
         explore=decision.explore,
+        context=row_of(decision.context, version),
         degraded=decision.degraded,
     )
 
@@ -103,6 +107,8 @@ def is_same(decision: Decision, again: DrawResult) -> bool:
 
 def report(version: Version, rows: SessionRows, decision: Decision) -> DecisionReport:
     """The answer of `GET /v1/decisions/{id}`: the decision, its observation, its alternatives, its events."""
+    if not version.decides:
+        return _report_without_a_policy(version, rows, decision)
     request = request_of(version, rows, decision)
     if decision.application:  # the alternatives are the policy's
         request = replace(request, degraded="")
@@ -114,6 +120,30 @@ def report(version: Version, rows: SessionRows, decision: Decision) -> DecisionR
         seen=_seen(version, shown),
         alternatives=_likeliest(version, shown),
         replayed=None if decision.application else is_same(decision, again),
+        events=[_known_event(version, event) for event in rows.events if event.decision == decision.number],
+    )
+
+
+def _report_without_a_policy(version: Version, rows: SessionRows, decision: Decision) -> DecisionReport:
+    """The report of a decision at a place without a policy: what one would have seen."""
+    session = SessionState.of(rows, version.checkpoint.interface, before=decision.number)
+    shown = [
+        (item, dict(zip(version.signals, values, strict=True)))
+        for step in session.steps
+        for item, values in zip(step.items, step.signals, strict=True)
+    ]
+    return DecisionReport(
+        decision=msgspec.json.decode(decision.answer, type=Recommendation),
+        time=decision.time,
+        seen=Seen(
+            {name: piece.tolist() for name, piece in encoded(version.pieces, dict(decision.context)).items()},
+            [version.item_ids[item] for item, _ in shown],
+            [version.checkpoint.catalogue.title(item) for item, _ in shown],
+            [signals for _, signals in shown],
+            0,
+        ),
+        alternatives=[],
+        replayed=None,
         events=[_known_event(version, event) for event in rows.events if event.decision == decision.number],
     )
 

@@ -42,6 +42,7 @@ class DrawRequest:
     candidates: tuple[int, ...] | None = None
     exclude: tuple[int, ...] = ()
     explore: float = 0.0
+    context: tuple[float, ...] = ()  # of the pieces that the caller gives (``ContextRows.row``)
     degraded: str = ""  # why popularity draws, and not the policy
     items: tuple[int, ...] | None = None  # not drawn: the log-probabilities of these items are wanted
     deadline: float = math.inf  # by time.monotonic()
@@ -105,6 +106,9 @@ def draw(requests: Sequence[DrawRequest], report: bool = False) -> list[DrawResu
         visits = _visits_now(group)
         for result, packed in zip(group_results, pack(visits), strict=True):
             result.packed = packed
+        contexts = group[0].version.contexts
+        if contexts is not None:
+            visits = visits.with_context(contexts.tensors([request.context for request in group]))
         _fill(group, group_results, visits, width, report)
     # A list is of one rule: where the policy failed at one place, popularity chooses all places.
     mixed = [
@@ -134,6 +138,8 @@ def _visits_now(requests: Sequence[DrawRequest]) -> Visit:
             likes = [request.likes for request in group]
             hours = _tensor(request.began for request in group)
             visits = Visit.begin(version.checkpoint, profiles, hours, rows, likes)
+            if version.contexts is not None:  # each request has its own: none is kept from step to step
+                visits = visits.without_context(version.contexts.names)
         else:
             visits = unpack([request.packed for request in group if request.packed is not None])
         for depth in range(number):

@@ -15,11 +15,14 @@ from typing import Any
 
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.errors import UserError
+from recsys_rl.recommender.contexts import pieces_of
 from recsys_rl.tables.decision_log import catalogue_hash
 from recsys_rl.utils.tensor_cache import digest
 
 CHAMPION = "champion"
 """The fact that keeps the SHA-256 of the version that serves."""
+ITEMS_KNOWN = "items known"
+"""The fact that a team's own place has features of its items, and not their ids alone."""
 HIGHEST = "highest"
 """The fact that keeps the highest number that may have been given, also to rows that are erased or lost."""
 
@@ -27,8 +30,12 @@ HIGHEST = "highest"
 def facts_of(checkpoint: Checkpoint) -> dict[str, Any]:
     """The facts that no row may contradict, as JSON primitives.
 
-    Sessions name a user of the data by the row, so the users are among them.
+    Sessions name a user of the data by the row, so the users are among them. Of a team's own log the ids of
+    the items and the names of the signals and of the pieces of the context are enough: what was shown and
+    answered can be read with them, whatever a version knows of the items.
     """
+    if pieces_of(checkpoint) is not None:
+        return own_facts(checkpoint)
     population = checkpoint.population
     facts: dict[str, Any] = json.loads(
         json.dumps(
@@ -41,6 +48,19 @@ def facts_of(checkpoint: Checkpoint) -> dict[str, Any]:
         )
     )
     return facts
+
+
+def own_facts(checkpoint: Checkpoint) -> dict[str, Any]:
+    """``facts_of`` a policy of a team's own log, or of the place where it begins to record."""
+    catalogue, interface = checkpoint.catalogue, checkpoint.interface
+    pieces = pieces_of(checkpoint) or ()
+    return {
+        "platform": checkpoint.config.env,
+        "items": [str(id_) for id_ in catalogue.item_names or catalogue.item_ids.tolist()],
+        "signals": list(interface.signals),
+        "slate_size": interface.slate_size,
+        "context": sorted([piece.name, piece.kind, len(piece.low)] for piece in pieces),
+    }
 
 
 def read_facts(db: sqlite3.Connection, name: str) -> dict[str, Any]:

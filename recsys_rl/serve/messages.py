@@ -13,13 +13,19 @@ MOST_PLACES = 100  # of a list
 MOST_ITEMS = 10_000  # in `exclude` or `candidates`
 MOST_LIKES = 1_000
 MOST_EVENTS = 1_000  # in one request
+MOST_PIECES = 1_000  # of a context
 
 Id = Annotated[str, Meta(min_length=1, max_length=200)]
 Items = Annotated[list[Id], Meta(max_length=MOST_ITEMS)]
 
 
-class Context(Struct, forbid_unknown_fields=True, frozen=True):
-    """Facts about the moment that the caller knows."""
+PieceValue = float | str | list[float]
+Context = Annotated[dict[Id, PieceValue], Meta(max_length=MOST_PIECES)]
+"""The pieces of the context by their names; ``Hour`` on platforms whose policies know people."""
+
+
+class Hour(Struct, forbid_unknown_fields=True, frozen=True):
+    """The context of a request on a platform whose policies know people."""
 
     hour: Annotated[float, Meta(ge=0, lt=168)] | None = None
     """Hour of the week, from Monday at midnight; null: the server's clock. Only where the policy sees it."""
@@ -42,7 +48,8 @@ class RecommendRequest(Struct, forbid_unknown_fields=True, frozen=True):
     likes: Annotated[list[Id], Meta(max_length=MOST_LIKES)] = msgspec.field(default_factory=list)
     """Items that a stranger likes. They count from the start of their next session on, as do the items of
     earlier sessions of which they consumed at least half."""
-    context: Context = Context()
+    context: Context = msgspec.field(default_factory=dict)
+    """The pieces of the context by name, for a policy of a team's own log; else `hour`, if it is seen."""
 
 
 Probability = Annotated[float, Meta(gt=0, le=1)]
@@ -68,7 +75,8 @@ class ObserveRequest(Struct, forbid_unknown_fields=True, frozen=True):
     """The same id gives the stored answer again."""
     likes: Annotated[list[Id], Meta(max_length=MOST_LIKES)] = msgspec.field(default_factory=list)
     """As in `/v1/recommend`."""
-    context: Context = Context()
+    context: Context = msgspec.field(default_factory=dict)
+    """As in `/v1/recommend`."""
 
 
 class Place(Struct, frozen=True):

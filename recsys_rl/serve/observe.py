@@ -13,9 +13,10 @@ from typing import NamedTuple
 import msgspec
 
 from recsys_rl.serve import messages
+from recsys_rl.serve.context import context_of
 from recsys_rl.serve.jobs import Job
 from recsys_rl.serve.messages import ObserveRequest, Problem
-from recsys_rl.serve.recommendations import Recommendations, hour_of, open_session
+from recsys_rl.serve.recommendations import Recommendations, open_session
 from recsys_rl.serve.record_schema import Decision
 from recsys_rl.serve.session_state import SessionState
 from recsys_rl.serve.versions import Version
@@ -30,8 +31,9 @@ def observe(recommendations: Recommendations, job: Job) -> None:
     if visitor is None:
         return
     shared, request, now = recommendations.shared, job.task.request, recommendations.shared.clock()
-    version, session = shared.active.version, open_session(visitor, request.session_id, now)
-    hour = hour_of(request, version, now)
+    version = shared.active.version
+    session = open_session(visitor, request.session_id, version, now)
+    context = context_of(request.context, version, now)
     rows, fresh = _rows_of(request, version, session), session is None
     if session is None:
         session = recommendations.new_session(visitor, rows.likes, now)
@@ -40,10 +42,10 @@ def observe(recommendations: Recommendations, job: Job) -> None:
         session=session.row.number,
         step=len(session.steps),
         time=now,
-        policy=recommendations.served(version).number,
+        policy=recommendations.served(version).number if version.decides else 0,
         request=request.request_id or "",
         request_digest=job.task.digest,
-        hour=hour,
+        hour=context.hour,
         items=rows.items,
         logprobs=rows.logprobs,
         uniforms=(),
@@ -53,6 +55,7 @@ def observe(recommendations: Recommendations, job: Job) -> None:
         degraded="",
         answer=b"",
         application=request.policy,
+        context=context.pieces,
     )
     row = msgspec.structs.replace(row, answer=_encode(_answer_of(row, version)))
     recommendations.write(visitor, session, fresh, row)
@@ -94,7 +97,7 @@ def _rows_of(request: ObserveRequest, version: Version, session: SessionState | 
     if request.candidates is not None:
         candidates = version.rows_of_items(request.candidates, "candidates")
         _refuse(request, items, {*items} - {*candidates}, "is not among the candidates")
-    likes = version.rows_of_items(request.likes, "likes")
+    likes = version.rows_of_likes(request.likes)
     return _Rows(items, _logprobs_of(request, slate), candidates, likes)
 
 

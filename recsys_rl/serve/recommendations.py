@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import NamedTuple
 
 import msgspec
 import torch
 
-from recsys_rl.recommender.visit import NOON
 from recsys_rl.serve import messages
+from recsys_rl.serve.context import context_of
 from recsys_rl.serve.draw_request import TOO_FEW, DrawRequest, DrawResult, request_in
 from recsys_rl.serve.jobs import Job, Shared
 from recsys_rl.serve.memory import Visitor
-from recsys_rl.serve.messages import ObserveRequest, Problem, RecommendRequest
-from recsys_rl.serve.record_schema import Decision, Person, ServedPolicy, Session
+from recsys_rl.serve.messages import Problem, RecommendRequest
+from recsys_rl.serve.place import no_policy
+from recsys_rl.serve.record_schema import Decision, Person, Pieces, ServedPolicy, Session
 from recsys_rl.serve.rule import LATE, RAISED
 from recsys_rl.serve.session_state import SessionState
 from recsys_rl.serve.versions import POPULARITY, Version
@@ -37,6 +37,7 @@ class Pending:
     session: SessionState
     fresh: bool  # the session begins with this decision
     draw: DrawRequest
+    context: Pieces  # as the request gave them
     events: int  # of the session, when the draw began
 
 
@@ -52,6 +53,8 @@ class Recommendations:
 
     def begin(self, job: Job) -> None:
         """Answer again, wait, or begin a draw. Raises Problem, Damaged."""
+        if not self.shared.active.version.decides:
+            raise no_policy()
         visitor = self.visitor_of(job)
         if visitor is not None:
             self._begin_draw(job, visitor)
@@ -94,25 +97,27 @@ class Recommendations:
     def _begin_draw(self, job: Job, visitor: Visitor) -> None:
         """Begin a draw in the open session of the person, or in a new one. Raises Problem."""
         shared, request, now = self.shared, job.task.request, self.shared.clock()
-        version, session, fresh = shared.active.version, open_session(visitor, request.session_id, now), False
-        hour = hour_of(request, version, now)
+        version, fresh = shared.active.version, False
+        session = open_session(visitor, request.session_id, version, now)
+        context = context_of(request.context, version, now)
         rows = _rows_of(request, version, 0 if session is None else len(session.steps))
         if session is None:
             session, fresh = self.new_session(visitor, rows.likes, now), True
         draw = request_in(
             session,
             version,
-            hour,
+            context.hour,
             number=shared.transaction.number(),
             uniforms=self._next_uniforms(rows.places),
             candidates=rows.candidates,
             exclude=rows.exclude,
             explore=shared.settings.explore,
+            context=context.row,
             degraded=RAISED if shared.active.broken else "",
             deadline=job.deadline,
         )
         draw.steps = [step.copy() for step in draw.steps]  # another thread reads them
-        pending = Pending([job], visitor, session, fresh, draw, len(session.events))
+        pending = Pending([job], visitor, session, fresh, draw, context.pieces, len(session.events))
         visitor.busy = session.drawing = True
         self.pending[draw.number] = pending
         if request.request_id is not None:
@@ -130,7 +135,7 @@ class Recommendations:
         shared, before = self.shared, visitor.session
         if not visitor.saved:
             visitor.row = Person(visitor.row.number or shared.transaction.number(), visitor.row.name)
-        if before is not None and visitor.population_row < 0:
+        if before is not None and visitor.population_row < 0 and shared.active.version.takes_likes:
             consumed = before.consumed(shared.active.version.full_signals)
             likes = tuple(dict.fromkeys((*before.row.likes, *consumed, *likes)))[-MOST_LIKES:]
         row = Session(
@@ -240,10 +245,15 @@ class RequestRows(NamedTuple):
     likes: tuple[int, ...]
 
 
-def open_session(visitor: Visitor, session_id: str | None, now: float) -> SessionState | None:
-    """The open session of a person; None without one. Raises Problem if it is not that of ``session_id``."""
-    session = visitor.session
-    if session is not None and session.ended(now) is not None:
+def open_session(
+    visitor: Visitor, session_id: str | None, version: Version, now: float
+) -> SessionState | None:
+    """The open session of a person; None without one, or if it has as many steps as those of the version.
+
+    Raises Problem if it is not that of ``session_id``.
+    """
+    session, longest = visitor.session, version.checkpoint.interface.session_length
+    if session is not None and (session.ended(now) is not None or len(session.steps) >= longest):
         session = None
     if session_id is not None and (session is None or str(session.row.number) != session_id):
         raise Problem(
@@ -271,20 +281,8 @@ def _rows_of(request: RecommendRequest, version: Version, steps: int) -> Request
         places,
         None if candidates is None else version.rows_of_items(candidates, "candidates"),
         version.rows_of_items(request.exclude, "exclude"),
-        version.rows_of_items(request.likes, "likes"),
+        version.rows_of_likes(request.likes),
     )
-
-
-def hour_of(request: RecommendRequest | ObserveRequest, version: Version, now: float) -> float:
-    """The hour of the week of a request; NOON where the policy does not see it. Raises Problem."""
-    if request.context.hour is not None and not version.by_hour:
-        raise Problem(422, "no-hour", "context.hour: this policy does not see the hour: leave it out.")
-    if request.context.hour is not None:
-        return request.context.hour
-    if not version.by_hour:
-        return NOON
-    moment = datetime.fromtimestamp(now)
-    return 24 * moment.weekday() + moment.hour + moment.minute / 60
 
 
 def _check_same(digest: str, job: Job) -> None:
@@ -312,6 +310,7 @@ def _decision_of(pending: Pending, result: DrawResult, policy: ServedPolicy, now
         exclude=draw.exclude,
         degraded=result.degraded,
         answer=b"",
+        context=pending.context,
     )
     return msgspec.structs.replace(row, answer=_encode(_answer_of(row, policy, draw.version)))
 

@@ -7,13 +7,17 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+import msgspec
+
 from recsys_rl.errors import UserError, amount, one_line
 from recsys_rl.serve.decide_again import is_same, replay
 from recsys_rl.serve.facts import facts_of
 from recsys_rl.serve.record_schema import Damaged, Decision, ServedPolicy, SessionRows
 from recsys_rl.serve.store import Store
 from recsys_rl.serve.versions import Version, files_in, open_version
+from recsys_rl.types import Interface
 
+LONGEST = 10_000  # steps of a session of a team's own place, whose length nothing limits
 SESSIONS = 256  # that are replayed together
 NAMED = 5  # problems that a check prints
 
@@ -36,10 +40,31 @@ class Record:
     def version(self, decision: Decision) -> Version:
         """The policy that made the decision, or in whose place popularity did. Raises UserError."""
         if decision.policy not in self._versions:
+            if not decision.policy and self.policies:  # of an application, before there was a policy
+                return self.version(msgspec.structs.replace(decision, policy=min(self.policies)))
             if decision.policy not in self.policies:
                 raise UserError(f"{self.name} lacks the policy {decision.policy}: copy it from a backup.")
             self._versions[decision.policy] = self._open(self.policies[decision.policy])
         return self._versions[decision.policy]
+
+    @property
+    def of_own_log(self) -> bool:
+        """True for a team's own place, whose facts tell what its rows mean."""
+        return "items" in self.store.facts
+
+    @property
+    def interface(self) -> Interface:
+        """The interface of the sessions of a team's own place."""
+        facts = self.store.facts
+        return Interface(
+            context=(),
+            action_sizes=(len(facts["items"]),),
+            slate_size=facts["slate_size"],
+            repeats=True,
+            history_length=0,
+            signals=tuple(facts["signals"]),
+            session_length=LONGEST,
+        )
 
     def _open(self, served: ServedPolicy) -> Version:
         path = self.moved.get(served.sha256, Path(served.file))
@@ -92,6 +117,7 @@ class Checked:
     sessions: int = 0
     decisions: int = 0
     events: int = 0
+    observed: int = 0  # decisions of an application, which drew nothing here
     replayed: int = 0
     not_replayed: str = ""  # why some draws were not repeated
 
@@ -132,7 +158,7 @@ def check(record: Record) -> Checked:
 
 
 def _sound_sessions(record: Record, problems: list[str], checked: Checked) -> list[SessionRows]:
-    """The sessions that have all their rows; the others are added to ``problems``."""
+    """The sessions with draws that have all their rows; damaged ones are added to ``problems``."""
     sound = []
     for number in record.store.sessions():
         try:
@@ -150,5 +176,8 @@ def _sound_sessions(record: Record, problems: list[str], checked: Checked) -> li
         checked.sessions += 1
         checked.decisions += len(rows.decisions)
         checked.events += len(rows.events)
-        sound.append(rows)
+        observed = sum(decision.application != "" for decision in rows.decisions)
+        checked.observed += observed
+        if observed < len(rows.decisions):  # else there is no draw to repeat
+            sound.append(rows)
     return sound

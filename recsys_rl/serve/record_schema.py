@@ -65,6 +65,10 @@ class Session(Struct, array_like=True, frozen=True):
     window: float  # seconds after its end in which feedback counts
 
 
+Pieces = tuple[tuple[str, float | str | tuple[float, ...]], ...]
+"""The named pieces of a context, as the request gave them."""
+
+
 class Decision(Struct, array_like=True, frozen=True):
     """One answer. Rows of all kinds share one count, so it saw exactly the rows with lower numbers."""
 
@@ -72,7 +76,7 @@ class Decision(Struct, array_like=True, frozen=True):
     session: int
     step: int  # steps of the session before it; a list of n single items takes n steps
     time: float
-    policy: int  # ServedPolicy.number; of an application's decision: the version that served meanwhile
+    policy: int  # ServedPolicy.number; of an application's decision: the version that served meanwhile, or 0
     request: str  # the caller's id; "" for none
     request_digest: str  # of the whole request; "" without an id of the caller
     hour: float  # of the week
@@ -87,6 +91,7 @@ class Decision(Struct, array_like=True, frozen=True):
     degraded: str  # why popularity chose; "" if the policy did
     answer: bytes
     application: str = ""  # the name of the application that chose; "" if the policy or popularity did
+    context: Pieces = ()
 
     @property
     def propensity(self) -> float | None:

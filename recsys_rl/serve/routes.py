@@ -161,8 +161,10 @@ async def decision(services: Services, request: Request) -> Response:
         return stored
 
     rows, row = await services.worker.submit(Read(query))
-    served = services.worker.shared.active.served
-    version = await asyncio.to_thread(services.policies.version_of, row, served)
+    active = services.worker.shared.active
+    version = active.version  # of a decision before there was a policy
+    if row.policy:
+        version = await asyncio.to_thread(services.policies.version_of, row, active.served)
     return _json(await asyncio.to_thread(report, version, rows, row))
 
 

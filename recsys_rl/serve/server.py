@@ -18,16 +18,18 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from recsys_rl.errors import UserError, error_text, one_line
 from recsys_rl.serve.active_version import PolicyFiles, checkpoint_at_start
 from recsys_rl.serve.app import App, Tokens, is_loopback
-from recsys_rl.serve.facts import CHAMPION, facts_of
+from recsys_rl.serve.facts import CHAMPION, ITEMS_KNOWN, champion_in, facts_of
 from recsys_rl.serve.jobs import Settings
 from recsys_rl.serve.limits import limited
-from recsys_rl.serve.messages import Problem
+from recsys_rl.serve.messages import MOST_PLACES, Problem
+from recsys_rl.serve.place import place_of
 from recsys_rl.serve.store import Full, Lost, Store
-from recsys_rl.serve.versions import open_version
+from recsys_rl.serve.versions import Version, open_version
 from recsys_rl.serve.worker import Worker
 from recsys_rl.settings.fields import Positive, Range, Share, check_fields
 from recsys_rl.settings.names import DEFAULT_ALGO
 from recsys_rl.settings.shared import Seed
+from recsys_rl.tables.items import knows_items
 from recsys_rl.training.folder import nearby
 from recsys_rl.utils.seeding import generators
 
@@ -62,6 +64,18 @@ class ServeConfig:
     """Seconds after the end of a session in which feedback counts."""
     deadline_ms: Positive = 100.0
     """Milliseconds in which a recommendation is drawn; later it is refused with 503."""
+    observe_only: bool = False
+    """Start without a policy: record what your own application shows (POST /v1/observe), with --items and
+    --signals. --checkpoint is then a folder for the versions to come; default: policies."""
+    items: str | None = None
+    """With --observe-only: the file about the items; id, title, genres and any other column."""
+    signals: tuple[str, ...] = ()
+    """With --observe-only: the names of the signals of feedback, such as clicked."""
+    context: str | None = None
+    """With --observe-only: a TOML file with a section for each piece of the context: kind = "number" with low
+    and high, "list" with size, or "text" with values."""
+    slate_size: Annotated[int, Range(1, MOST_PLACES)] = 1
+    """With --observe-only: items that your application shows together."""
     decisions_fsync: bool = False
     """Let a decision reach the disk before its answer leaves. Feedback always does."""
     seed: Seed | None = None
@@ -69,6 +83,15 @@ class ServeConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.observe_only and (self.items is None or not self.signals):
+            lacking = "--items FILE" if self.items is None else "--signals NAME"
+            raise UserError(f"--observe-only needs the items and the signals of your place: give {lacking}.")
+        of_place = {"items": self.items, "signals": self.signals, "context": self.context}
+        given = next((name for name, value in of_place.items() if value), None)
+        if not self.observe_only and (given or self.slate_size > 1):
+            raise UserError(
+                f"--{given or 'slate-size'} is for --observe-only, as a checkpoint has its own: leave it out."
+            )
 
 
 def serve(options: ServeConfig) -> None:
@@ -85,7 +108,8 @@ def serve(options: ServeConfig) -> None:
         app = application(options, tokens)
         url = url_of(*listener.getsockname()[:2])
         version = app.worker.shared.active.version
-        policy = nearby(Path(version.row.file))  # the run behind a link in checkpoints/
+        # The run behind a link in checkpoints/.
+        policy = nearby(Path(version.row.file)) if version.decides else "none: observing only"
         config = uvicorn.Config(
             app,
             http=limited(HttpToolsProtocol),
@@ -117,22 +141,18 @@ def serve(options: ServeConfig) -> None:
 
 def application(options: ServeConfig, tokens: Tokens | None = None) -> App:
     """The application over its record. Raises UserError."""
-    path = checkpoint_at_start(Path(options.checkpoint), Path(options.db))
-    version = open_version(path, 0, options.env)
+    version = _first_version(options)
     facts = facts_of(version.checkpoint)
     store = Store(Path(options.db), facts)
     try:
-        policies = PolicyFiles(Path(options.checkpoint), facts, options.env)
-        policies.versions[version.row.sha256] = version
-        try:
-            # The first call of a network takes longer than the others.
-            policies.tried(version.row.sha256, [])
-        except Problem as problem:
-            raise UserError(
-                f"{one_line(path)} can't serve: {problem.detail} Give another --checkpoint."
-            ) from problem
-        if store.facts.get(CHAMPION) != version.row.sha256:
-            store.set_fact(CHAMPION, version.row.sha256)
+        policies = PolicyFiles(Path(options.checkpoint), facts, options.env, options.observe_only)
+        if version.decides:
+            _try(version, policies)
+            if store.facts.get(CHAMPION) != version.row.sha256:
+                store.set_fact(CHAMPION, version.row.sha256)
+        elif ITEMS_KNOWN not in store.facts:
+            store.set_fact(ITEMS_KNOWN, knows_items(version.checkpoint.catalogue))
+        version.prepare()
         seed = secrets.randbits(32) if options.seed is None else options.seed
         # A server that starts again must not draw the numbers of the last one again.
         stream = f"served after {store.last}"
@@ -154,6 +174,31 @@ def application(options: ServeConfig, tokens: Tokens | None = None) -> App:
         store.close()
         raise
     return App(worker, policies, tokens)
+
+
+def _first_version(options: ServeConfig) -> Version:
+    """The version that serves first, or the place without one. Raises UserError."""
+    folder, record = Path(options.checkpoint), Path(options.db)
+    if options.observe_only:
+        if not champion_in(record):
+            assert options.items is not None
+            return place_of(options.items, options.signals, options.context, options.slate_size)
+        print("--observe-only: a version serves already, and goes on", file=sys.stderr)
+    return open_version(checkpoint_at_start(folder, record), 0, options.env)
+
+
+def _try(version: Version, policies: PolicyFiles) -> None:
+    """Let the version answer once: the first call of a network takes longer than the others.
+
+    Raises UserError if it fails.
+    """
+    policies.versions[version.row.sha256] = version
+    try:
+        policies.tried(version.row.sha256, [])
+    except Problem as problem:
+        raise UserError(
+            f"{one_line(version.row.file)} can't serve: {problem.detail} Give another --checkpoint."
+        ) from problem
 
 
 def url_of(host: str, port: int) -> str:

@@ -99,7 +99,7 @@ class Store(StoreReader):
         last = max(row.number for row in rows)
         reserved = self._reserved if last <= self._reserved else last + RESERVED
         durable |= reserved > self._reserved
-        of_application = any(isinstance(row, Decision) and row.application for row in rows)
+        of_application = any(isinstance(row, Decision) and (row.application or row.context) for row in rows)
         format_ = VERSION if of_application else self._format
         with self._transaction("FULL" if durable else "NORMAL") as db:
             if (

@@ -20,6 +20,8 @@ from recsys_rl.recommender.visit import NOON
 from recsys_rl.serve.messages import Item, Platform, Problem
 from recsys_rl.serve.record_schema import ServedPolicy
 from recsys_rl.settings.fields import shown
+from recsys_rl.tables.context_rows import ContextRows
+from recsys_rl.tables.pieces import Piece
 
 POPULARITY = ServedPolicy(0, "popularity", "", "")
 """The policy that chooses where another one fails."""
@@ -44,6 +46,26 @@ class Version:
     @property
     def agent(self) -> Any:
         return self.recommender.agent
+
+    @property
+    def decides(self) -> bool:
+        """False for a place without a policy (place.py)."""
+        return self.agent is not None
+
+    @cached_property
+    def contexts(self) -> ContextRows | None:
+        """The encoding of the context of a team's own log; None on other platforms."""
+        return None if self.recommender.pieces is None else ContextRows(self.recommender.pieces)
+
+    @property
+    def pieces(self) -> tuple[Piece, ...]:
+        """The named pieces of the context of a team's own log."""
+        return () if self.contexts is None else self.contexts.pieces
+
+    @property
+    def takes_likes(self) -> bool:
+        """True if the profile of a stranger is made from what they like."""
+        return self.contexts is None
 
     @property
     def two_stages(self) -> bool:
@@ -144,6 +166,16 @@ class Version:
             raise Problem(
                 422, "unknown-item", f"{field}: there is no item {shown(id_)} in the catalogue."
             ) from None
+
+    def rows_of_likes(self, likes: Sequence[str]) -> tuple[int, ...]:
+        """``rows_of_items`` of the likes of a request. Raises Problem where nothing is made from them."""
+        if likes and not self.takes_likes:
+            raise Problem(
+                422,
+                "no-likes",
+                "likes: this policy knows people by the context of their requests alone: leave likes out.",
+            )
+        return self.rows_of_items(likes, "likes")
 
     def profile(self, population_row: int, likes: tuple[int, ...]) -> Tensor:
         """(1, D): of a user of the data, or of a stranger from these likes; zero without any."""

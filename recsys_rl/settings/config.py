@@ -211,12 +211,10 @@ def section_classes(algo: str, env: str, data: object) -> dict[str, type[Any]]:
     Of module:SOURCE of a module that is not imported, only the shared settings of data are known.
     """
     platform = platform_of(env)
-    source: type[Any] = DataConfig
-    if platform.data_config is not None:
-        source = platform.data_config
-    elif has_own_world(env):
+    source: type[Any] = platform.data_config or DataConfig
+    if has_own_world(env):
         source = NoConfig
-    elif not is_strange(data):
+    elif source is DataConfig and not is_strange(data):
         source = source_of(str(data)).config
     return {
         "data_config": source,

@@ -42,13 +42,15 @@ def _repeated(rows: pl.Series, of_sessions: bool) -> str:
 class Table(Cells):
     """The columns of a file by their roles. Each method raises UserError with the first wrong row."""
 
-    def __init__(self, name: str, frame: pl.DataFrame, columns: Mapping[str, str]) -> None:
-        """``columns``: the name of the column of each role."""
+    def __init__(
+        self, name: str, frame: pl.DataFrame, columns: Mapping[str, str], whole: bool = True
+    ) -> None:
+        """``columns``: the name of the column of each role; ``whole``: the frame has all of the file."""
         super().__init__(name, frame)
         self.columns = columns
         self.notes: list[str] = []
         self.whole_slates = False  # a reward is of a whole slate of several items
-        if {"time", "session"} & columns.keys() and "step" not in self:
+        if whole and {"time", "session"} & columns.keys() and "step" not in self:
             twice = ~frame.select(pl.struct(pl.all()).is_first_distinct()).to_series()
             if twice.any():
                 self.notes.append(_repeated(twice, "session" in columns))

@@ -30,6 +30,7 @@ from recsys_rl.tables.read import TableFile, open_table
 from recsys_rl.tables.schema import (
     BY_NAME,
     BY_START,
+    CONTEXT_HINT,
     DECISIONS,
     columns_text,
     not_read,
@@ -174,8 +175,7 @@ def _interface(
 def unread(names: Sequence[str], columns: Mapping[str, str]) -> str:
     """A note about the columns that are neither in ``columns`` nor known by their name."""
     known = [name for name in names if name in BY_NAME or name.startswith(BY_START)]
-    hint = " (what a policy knew is read from columns context.NAME)"
-    return not_read(names, {*known, *columns.values()}, hint)
+    return not_read(names, {*known, *columns.values()}, CONTEXT_HINT)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from recsys_rl.errors import amount, listed
 from recsys_rl.tables.learnable import DecisionFacts
-from recsys_rl.tables.schema import COLUMNS, columns_text
+from recsys_rl.tables.schema import COLUMNS, CONTEXT_HINT, columns_text
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ class Description:
         if self.note:
             yield f"the file is {self.note}"
         if self.others:
-            yield f"columns without a known role: {listed(self.others)}"
+            hint = "" if self.learnable is None else CONTEXT_HINT
+            yield f"columns without a known role: {listed(self.others)}{hint}"
         lacking = [role for role in ("user", "item") if role not in self.columns]
         if lacking:
             options = " and ".join(COLUMNS[role].option for role in lacking)

@@ -1,4 +1,4 @@
-"""Facts about the items of a log: a file of titles, genres, years, attributes, and a catalogue of it."""
+"""Facts about the items of a log: a file of titles, genres, attributes, vectors, and a catalogue of it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from recsys_rl.errors import listed, one_line, short
+from recsys_rl.tables.cells import Cells
 from recsys_rl.tables.read import open_table
-from recsys_rl.tables.schema import ITEMS, common_names, find_columns, plain_name
+from recsys_rl.tables.schema import COLUMNS, ITEMS, common_names, find_columns, plain_name
 from recsys_rl.tables.values import no_value, on, whole_number
 from recsys_rl.types import Catalogue, UserError, genres_and_year
 
@@ -28,6 +29,8 @@ links, descriptions and codes are not attributes that items share."""
 MOST_ALONE = 256  # items without a known fact that get a feature each
 MOST_CLASSES = 50
 
+EMBEDDING = "embedding"
+"""The column with the vector of each item, a list of numbers."""
 _HEADLESS = ("item", "title", "genres")
 _YEAR = r"\b(1[89]\d\d|20\d\d)\b"
 
@@ -41,7 +44,7 @@ class ItemFacts:
     genres: Mapping[Any, Sequence[str]] = field(default_factory=dict)
     years: Mapping[Any, float] = field(default_factory=dict)
     attributes: Mapping[str, Mapping[Any, Any]] = field(default_factory=dict)  # by column, then id
-    embeddings: Mapping[Any, Sequence[float]] = field(default_factory=dict)  # of one length
+    embeddings: Mapping[Any, Tensor] = field(default_factory=dict)  # (D,) float32 each; {} or of every id
     note: str = ""
 
     def gaps(self, ids: Sequence[Any]) -> str:
@@ -94,7 +97,8 @@ def read_items(path: str | Path, item_column: str, text_ids: bool) -> ItemFacts:
     frame = table.rows(list(dict.fromkeys(names)))
     ids = frame[fits[0]].cast(pl.String).str.strip_chars()
     keys = ids if text_ids else on(ids, whole_number)
-    frame = frame.with_columns(keys.alias("\0id")).drop_nulls("\0id")
+    vectors = _vectors(one_line(path), frame)
+    frame = frame.with_columns(keys.alias("\0id")).with_row_index("\0row").drop_nulls("\0id")
     rows = frame.height
     frame = frame.unique("\0id", keep="first", maintain_order=True)
     known = frame["\0id"].to_list()
@@ -108,7 +112,7 @@ def read_items(path: str | Path, item_column: str, text_ids: bool) -> ItemFacts:
         years = {
             id_: float(match[1]) for id_, text in titles.items() if (match := re.search(r"\((\d{4})\)", text))
         }
-    others = [name for name in others if name not in roles.values()]
+    others = [name for name in others if name not in roles.values() and name != EMBEDDING]
     columns = {name: _column(frame, name) for name in others}
     own = [name for name, values in columns.items() if _nearly_unique(values.values(), name)]
     others, columns = (
@@ -133,8 +137,24 @@ def read_items(path: str | Path, item_column: str, text_ids: bool) -> ItemFacts:
         genres=_most_frequent({id_: _split(value) for id_, value in genres.items()}),
         years=years,
         attributes={re.sub(r"\W+", "_", name): values for name, values in columns.items()},
+        embeddings={}
+        if vectors is None
+        else dict(zip(known, vectors[frame["\0row"].to_list()], strict=True)),
         note=f"{len(known):,} items in {one_line(Path(path).name)}" + f" ({said})" * bool(said),
     )
+
+
+def _vectors(name: str, frame: pl.DataFrame) -> Tensor | None:
+    """(n, D) float32 of the column ``embedding``; None without it.
+
+    Raises UserError for a row without a vector, or with one of another length, and for single numbers.
+    """
+    if EMBEDDING not in frame.columns or not frame.height:
+        return None
+    vectors = Cells(name, frame).lists(EMBEDDING, rule=COLUMNS["context."])
+    if vectors.shape[1] < 2:
+        raise UserError(f"{name}: {EMBEDDING!r} holds single values: give a list of at least two numbers.")
+    return vectors.float()
 
 
 def _column(frame: pl.DataFrame, name: str | None) -> dict[Any, Any]:
@@ -214,9 +234,10 @@ def encoded(values: Sequence[Any], classes: bool = False) -> Tensor:
 def catalogue_of_items(ids: Sequence[object], facts: ItemFacts, shown: Tensor, source: str) -> Catalogue:
     """The catalogue of the items ``ids`` (I,); its embedding holds what is known of them.
 
-    That is: genres, standardised numbers, and classes one by one. Without any fact each of up to MOST_ALONE
-    items has a feature of its own. ``shown`` (I,) float32, the share of rows that show an item, is the
-    popularity; no reward of the log is in a feature, so that cross-fitting leaks nothing.
+    That is: the embeddings of the file as they are; else genres, standardised numbers, and classes one by
+    one. Without any fact each of up to MOST_ALONE items has a feature of its own. ``shown`` (I,) float32, the
+    share of rows that show an item, is the popularity; no reward of the log is in a feature, so that
+    cross-fitting leaks nothing.
     """
     number = len(ids)
     names = tuple(sorted({name for row in facts.genres.values() for name in row}))
@@ -230,6 +251,8 @@ def catalogue_of_items(ids: Sequence[object], facts: ItemFacts, shown: Tensor, s
     if not parts and number <= MOST_ALONE:
         parts = [torch.eye(number)]
     embedding = torch.cat([*parts, torch.zeros(number, 2)], 1)  # never of size 1, as single pieces are
+    if facts.embeddings:
+        embedding = torch.stack([facts.embeddings[id_] for id_ in ids])
     return Catalogue(
         embedding=embedding,
         item_ids=torch.tensor(ids) if number and isinstance(ids[0], int) else torch.arange(number),
@@ -245,5 +268,7 @@ def catalogue_of_items(ids: Sequence[object], facts: ItemFacts, shown: Tensor, s
 
 def knows_items(catalogue: Catalogue) -> bool:
     """True if the embedding of ``catalogue_of_items`` holds more than the identity of an item."""
-    of = catalogue.embedding[:, :-2]
+    of, rest = catalogue.embedding[:, :-2], catalogue.embedding[:, -2:]
+    if bool(rest.any()):  # embeddings of a file; others end with two zeros
+        return True
     return of.shape[1] > 0 and not (len(of) == of.shape[1] and torch.equal(of, torch.eye(len(of))))

@@ -130,17 +130,17 @@ def too_often(shown: float, possible: float, propensity: float, independent: flo
 
 def faults(log: DecisionFacts) -> Iterator[Fault]:
     """The faults of a log, the gravest first."""
-    if log.same_items:
-        yield Fault(
-            None,
-            f"all rows from {log.first} on show the same, so there is nothing to choose",
-            "give a log of a policy that shows different items",
-        )
     if log.users == 1:
         yield Fault(
             None,
             f"all rows from {log.first} on are of one user, so no user can be held out",
             "give rows of several users, or no column of users (--user-column -)",
+        )
+    if log.same_items:
+        yield Fault(
+            None,
+            f"all rows from {log.first} on show the same, so there is nothing to choose",
+            "give a log of a policy that shows different items",
         )
     if not log.rewards:
         yield Fault("rewards", "it has no column of rewards", "name it with --reward-column")

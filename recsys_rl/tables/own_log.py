@@ -90,14 +90,29 @@ class LogFiles:
 
     @cached_property
     def files(self) -> tuple[TableFile, ...]:
-        """Each file. Raises UserError for one that is missing or can't be read."""
+        """Each file. Raises UserError for one that is missing or can't be read, and for other columns."""
         tables = []
         for path in map(Path, self.paths):
             several = files_of(path) if path.is_dir() else [path]
             tables += [open_table(file, self.separator) for file in several]
         if len({table.path.resolve() for table in tables}) < len(tables):
             raise UserError(f"{self.name}: --log names a file twice: give each once.")
+        for role, noun in (("propensity", "propensities"), ("user", "users"), ("session", "sessions")):
+            having = [self._has(table, role) for table in tables]
+            if any(having) and not all(having):
+                without, having_it = (one_line(tables[having.index(x)].path) for x in (False, True))
+                raise UserError(
+                    f"{without} has no column of {noun}, and {having_it} has: give files with the same "
+                    "columns."
+                )
         return tuple(tables)
+
+    def _has(self, table: TableFile, role: str) -> bool:
+        if role != "propensity":
+            return role in self.roles(table)
+        starts = ("propensity.", "probability.")
+        given = any(name.startswith(starts) or name == "probabilities" for name in table.names)
+        return given or role in self.roles(table)
 
     def roles(self, table: TableFile) -> dict[str, str]:
         return roles_of(table, self.given, DECISIONS, ("item",))
@@ -109,7 +124,7 @@ class LogFiles:
         scan = table.texts(list(columns))
         scan = scan if rows is None else scan.slice(start, rows)
         name = f"{one_line(table.path)}" + f" (rows from {start + 1:,})" * bool(start)
-        return Table(name, table.collect(scan), self.roles(table))
+        return Table(name, table.collect(scan), self.roles(table), whole=set(columns) == set(table.names))
 
 
 def survey(files: LogFiles) -> Survey:
@@ -122,7 +137,7 @@ def survey(files: LogFiles) -> Survey:
     places = length = rows = sessions = 0
     repeats, notes, seen_sessions = False, [], np.zeros(0, np.uint64)
     pieces: list[tuple[str, dict[str, SeenPiece]]] = []
-    users: list[bool] = []
+    users: set[str] = set()  # two of them, if there are two
     for table in files.files:
         with lines_of(table):
             of_file = _of_file(files, table)
@@ -149,11 +164,12 @@ def survey(files: LogFiles) -> Survey:
         sessions += of_file.rows if of_file.sessions is None else len(of_file.sessions)
         repeats = repeats or of_file.repeats
         every += of_file.shown
-        users.append(of_file.has_users)
+        users |= of_file.users
         notes += [note for note in of_file.notes if note not in notes]
-    if len(set(users)) > 1:
+    if len(users) == 1:
         raise UserError(
-            f"{files.name}: some of these files have users and some have none: give the same columns."
+            f"{files.name} is of one user, {short(min(users))}, so nobody could be held out: give rows of "
+            "several users, or --user-column - to hold out sessions or contexts."
         )
     counted = pl.concat(every).to_frame("id").with_columns(pl.col("id")).to_series().value_counts()
     ids, shares = _items(files, counted, rows)
@@ -164,7 +180,7 @@ def survey(files: LogFiles) -> Survey:
     notes += [f"context that never changes: {listed(constant)}"] if constant else []
     shape = LogShape(tuple(piece for piece, _ in made), signals, places, length, repeats or length == 1)
     return Survey(
-        shape, ids, shares, rows, sessions, users[0], files.roles(files.files[0])["item"], tuple(notes)
+        shape, ids, shares, rows, sessions, bool(users), files.roles(files.files[0])["item"], tuple(notes)
     )
 
 
@@ -177,13 +193,13 @@ class _FileFacts:
     sessions: np.ndarray[tuple[int], np.dtype[np.uint64]] | None  # hashes of their ids, each once
     repeats: bool
     shown: list[pl.Series]  # ids as text, and "\0" before those that are candidates alone
-    has_users: bool
+    users: set[str]  # two of them, if there are two
     notes: list[str]
 
 
 def _of_file(files: LogFiles, table: TableFile) -> _FileFacts:
     roles = files.roles(table)
-    thin = [roles[role] for role in ("item", "candidates", "session", "time") if role in roles]
+    thin = [roles[role] for role in ("item", "candidates", "session", "time", "user") if role in roles]
     thin += [name for name in ("step",) if name in table.names]
     read = files.cells(table, list(dict.fromkeys(thin)))
     if read.frame.height == 0:
@@ -211,7 +227,7 @@ def _of_file(files: LogFiles, table: TableFile) -> _FileFacts:
         hashes,
         length > 1 and bool(pairs.is_duplicated().any()),
         [shown.explode().alias("id"), *("\0" + ids.alias("id") for ids in offered)],
-        "user" in roles,
+        set(read.texts(roles["user"]).str.strip_chars().unique().head(2)) if "user" in roles else set(),
         [columns_text(roles), unread(table.names, roles), table.note, *names.notes, *read.notes],
     )
 

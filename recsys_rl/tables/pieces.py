@@ -32,6 +32,8 @@ MOST_TEXTS = 50
 """Texts of a piece with a code of their own, the most frequent ones."""
 LARGE, SMALL = 10.0, 0.05
 """Numbers are kept as they are if none is larger than LARGE and their root mean square is at least SMALL."""
+MOST_SCALES = 1e6
+"""Largest distance of a request's number from ``shift``, in units of ``scale``."""
 _KINDS = ("number", "list", "text")
 
 
@@ -80,40 +82,23 @@ class Piece:
             return 0
         return int((~cells.texts(f"{CONTEXT}{self.name}").str.strip_chars().is_in(list(self.values))).sum())
 
-    def encoded(self, value: object) -> Tensor:
-        """(size,) float32 of a single value. Raises UserError that names the piece and its rule."""
+    @property
+    def bounds(self) -> list[tuple[float, float]]:
+        """The lowest and the highest value of each number in a request; a network can't bear any value."""
+        width = [MOST_SCALES * scale for scale in self.scale]
+        return [(x - most, x + most) for x, most in zip(self.shift, width, strict=True)]
+
+    @property
+    def example(self) -> float | str | list[float]:
+        """A value that requests may have: the middle of the log's range, or the first text."""
         if self.kind == "text":
-            if not isinstance(value, str):
-                raise UserError(f"context.{self.name} is {short(value)}: give {self.rule}.")
-            text = value.strip()
-            code = torch.zeros(self.size)
-            code[self.values.index(text) if text in self.values else -1] = 1
-            return code
-        entries: list[Any] = list(value) if isinstance(value, list | tuple) else [value]
-        numbers = [float(entry) for entry in entries if type(entry) in (int, float) and math.isfinite(entry)]
-        sound = isinstance(value, list | tuple) == (self.kind == "list") and len(entries) == self.size
-        if not sound or len(numbers) < self.size:
-            raise UserError(f"context.{self.name} is {short(value)}: give {self.rule}.")
-        return self._scaled(torch.tensor([numbers], dtype=torch.float64))[0]
+            return self.values[0]
+        middle = [(low + high) / 2 for low, high in zip(self.low, self.high, strict=True)]
+        return middle if self.kind == "list" else middle[0]
 
     def _scaled(self, values: Tensor) -> Tensor:
         shift, scale = (torch.tensor(values, dtype=torch.float64) for values in (self.shift, self.scale))
         return ((values - shift) / scale).float()
-
-
-def encoded(pieces: Sequence[Piece], context: Mapping[str, object]) -> dict[str, Tensor]:
-    """The tensors (size,) of the pieces of one request, by name.
-
-    Raises UserError for a missing piece, for one that is not of the log, and for a wrong value.
-    """
-    names = [piece.name for piece in pieces]
-    strange = next((name for name in context if name not in names), None)
-    if strange is not None:
-        raise UserError(f"context has no piece {short(strange)}: it has {listed(names) or 'none'}.")
-    lacking = next((piece for piece in pieces if piece.name not in context), None)
-    if lacking is not None:
-        raise UserError(f"context lacks {lacking.name}: give {lacking.rule}.")
-    return {piece.name: piece.encoded(context[piece.name]) for piece in pieces}
 
 
 def tensors(pieces: Sequence[Piece], cells: Cells) -> dict[str, Tensor]:

@@ -176,6 +176,8 @@ BY_NAME = ("step", "terminated", "truncated", "place_logprobs", "probabilities")
 """Columns of a table of decisions that are found by this name alone; others have a role with common names."""
 BY_START = ("signal.", "context.", "probability.", "propensity.")
 """Beginnings of the names of its columns for signals, pieces of context, items and policies."""
+CONTEXT_HINT = " (what a policy knew is read from columns context.NAME)"
+"""What a note about other columns of decisions ends with."""
 _LOGARITHMS = ("logprob", "logpropensity", "logprobability", "actionlogprob")
 
 

@@ -32,15 +32,23 @@ def aligned_world(config: Config, world: World, warm: Checkpoint) -> tuple[World
     """
     path = config.train_config.init_from
     if config.algorithm.experience.from_log:  # the catalogue must stay the log's
-        _check_items(world, warm.world, str(path))
+        _check_items(config, world, warm)
     world, shared = align(world, warm.catalogue)
     note = f"weights of {path}, step {warm.step:,}" + (f"; {shared}" if shared else "")
     return world, note + _about_users(world, warm.world)
 
 
-def _check_items(world: World, before: World, path: str) -> None:
-    """Raise UserError if the catalogue of ``before``, at ``path``, is another than that of a log."""
-    if catalogue_hash(world.catalogue) != catalogue_hash(before.catalogue):
+def _check_items(config: Config, world: World, warm: Checkpoint) -> None:
+    """Raise UserError if the items, or the encodings of the context, are others than those of the run."""
+    path, pieces = config.train_config.init_from, config.platform.pieces
+    same = catalogue_hash(world.catalogue) == catalogue_hash(warm.catalogue)
+    if pieces is not None and warm.config.env == config.env:
+        if not same or pieces(config.env_config) != pieces(warm.config.env_config):
+            raise UserError(
+                f"--init-from {path} reads items and contexts as its log had them, and this run as another "
+                f"one has them: give --checkpoint {path} too, which brings its items and encodings."
+            )
+    elif not same:
         raise UserError(
             f"--init-from {path} is of another catalogue than the log: its weights can't read these items; "
             "give a checkpoint of the same data and seed, or leave --init-from out."

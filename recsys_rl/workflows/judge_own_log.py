@@ -31,6 +31,7 @@ from recsys_rl.types import UserError
 from recsys_rl.utils.progress import announce
 from recsys_rl.utils.seeding import generators
 from recsys_rl.utils.terminal import say
+from recsys_rl.workflows.imitation import agreement_line
 from recsys_rl.workflows.ope import estimates, write_result
 from recsys_rl.workflows.ope_config import OpeConfig
 from recsys_rl.workflows.ope_log import read_log
@@ -75,7 +76,8 @@ def judge_on_tables(run: Run, checkpoint: Path) -> None:
     )
     announce("judging the policy on the held-out side of the log")
     try:
-        result, judged = estimates(options, read_log(options), [*_rivals(run)])
+        read = read_log(options)
+        result, judged = estimates(options, read, [*_rivals(run)])
     except UserError as error:
         announce(f"the policy is trained, and not judged: {error}")
         return
@@ -93,6 +95,7 @@ def judge_on_tables(run: Run, checkpoint: Path) -> None:
     write_result(path, result.json() | {"verdicts": [row.values() for row in table], "headline": name})
     for line in verdict_lines(table, name):
         say(line)
+    say(agreement_line(name, run.agent, read.log, read.catalogue))
     files = [word for file in options.log for word in ("--log", file)]
     command = shlex.join(["recsys-rl", "ope", *files, "--checkpoint", str(checkpoint)])
     announce(f"all estimates: {path}; to print them for this log or a newer one: {command}")

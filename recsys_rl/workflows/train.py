@@ -24,7 +24,6 @@ from recsys_rl.settings.config import (
     with_whole_paths,
 )
 from recsys_rl.settings.names import DEFAULT_ENV
-from recsys_rl.tables.read import is_own
 from recsys_rl.training import folder as folders
 from recsys_rl.training.begin import begin
 from recsys_rl.training.loop import train_on
@@ -112,8 +111,10 @@ def _with_items(config: Config | None, settings: Mapping[str, Any]) -> Config:
     if path is not None:
         settings = {**settings_of_items(path, settings.get("env")), **settings}
     env = settings.get("env", DEFAULT_ENV if config is None else config.env)
-    if "log" in settings and "env" not in settings and config is None and is_own(settings["log"]):
-        env = OF_TABLES
+    if "log" in settings and "env" not in settings and config is None:
+        from recsys_rl.tables.read import is_own  # polars
+
+        env = OF_TABLES if is_own(settings["log"]) else env
     brought = {} if "data" in settings else brought_settings(env, settings)
     if brought:
         settings = overlay(brought, {**settings, "env": env})

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
-import sys
+import subprocess
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,7 +19,6 @@ from benchmarks.harness import commands, tables
 from benchmarks.harness.turns import System
 from benchmarks.harness.world import World, make_world
 from benchmarks.peers import PEERS
-from recsys_rl.cli import main as command
 from tests.doors import benchmark_here
 
 MODULES = [*(peer.module for peer in PEERS.values()), "recsim", "sardine"]
@@ -105,21 +102,20 @@ def test_a_bound_is_safe_five_deviations_from_the_mean() -> None:
     assert not proofs.judged(every, above=None, below=6.9)["safe"]
 
 
-def test_smoke_of_learning(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Its commands run in this process; those of benchmarks.watch have processes of their own."""
-
-    def here(folder: Path, words: Sequence[str]) -> None:
-        with contextlib.chdir(folder), contextlib.redirect_stdout(None):
-            assert command([*words]) == 0
-
-    monkeypatch.setattr(commands, "recsys_rl", here)
-    monkeypatch.setattr(sys, "argv", ["learning", "drift", "--seeds", "3", "--smoke"])
-    learning.main()
+def test_smoke_of_learning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    benchmark_here(learning.main, tmp_path, "drift", "--seeds", "3", "--smoke")
     out = capsys.readouterr().out
     assert "\ndrift, seeds 3: mean over seeds" in out
     rows = [line.split()[1] for line in out.splitlines() if line.startswith("| ")]
     assert rows[1:5] == ["ppo", "ppo-greedy", "ranker", "ranker-greedy"] and rows[-1] == "oracle"
     assert "\nyardstick: " in out and "seed 3: ppo-greedy " in out and ", ranker-greedy " in out
+
+
+def test_a_command_has_a_process_of_its_own(tmp_path: Path) -> None:
+    """As all full runs have, and no smoke run."""
+    commands.recsys_rl(tmp_path, ["--version"])
+    with pytest.raises(subprocess.CalledProcessError):
+        commands.recsys_rl(tmp_path, ["no-such-command"])
 
 
 def test_gains_by_hand() -> None:

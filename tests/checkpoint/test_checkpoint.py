@@ -34,7 +34,7 @@ Facts = dict[str, Any]
 Tensors = dict[str, torch.Tensor]
 # One folder serves all examples of a property: each example overwrites the file.
 ONE_FOLDER = settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None
 )
 
 

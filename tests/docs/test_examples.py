@@ -30,9 +30,9 @@ def load(name: str) -> ModuleType:
 
 def test_own_log_trains_and_evaluates(tmp_path: Path) -> None:
     example = load("own_log")
-    log = example.made_up_log(tmp_path / "plays.csv")
+    log = example.made_up_log(tmp_path / "plays.csv", num_users=100)
     columns = {"user_column": "listener", "item_column": "track", "rating_column": "stars"}
-    table = example.main(log, columns, tmp_path, total_timesteps=4096)
+    table = example.main(log, columns, tmp_path, total_timesteps=1024)
     assert table["env"] == "satiation"
     assert [row["policy"] for row in table["rows"]][:3] == ["ppo", "ppo-greedy", "untrained"]
     assert (tmp_path / "runs/satiation-plays-ppo-0/ppo.pt").is_file()

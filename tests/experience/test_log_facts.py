@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from recsys_rl.cli import main
 from recsys_rl.experience.log_facts import LogFacts, check_facts, facts_of
 from recsys_rl.tables.decision_table import read_table
 from recsys_rl.tables.survey import describe
@@ -107,3 +108,15 @@ def test_a_log_without_propensities_has_none_in_any_part(tmp_path: Path) -> None
     with pytest.raises(UserError):
         check_facts("log.parquet", "mine", log, ("propensities",), ITEMS)
     check_facts("log.parquet", "mine", log, ("rewards",), ITEMS)
+
+
+@pytest.mark.parametrize("user", ["u", "v", "w"])
+def test_training_refuses_a_log_of_one_user(
+    tmp_path: Path, user: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On whichever side of the split this user is."""
+    monkeypatch.chdir(tmp_path)
+    pl.DataFrame(drawn([1 / 3, 1 / 3, 1 / 3], 1 / 3, user=[user] * 600)).write_csv("log.csv")
+    assert main(["train", "--algo", "bc", "--log", "log.csv", "--total-timesteps", "1024"]) == 2
+    assert "of one user" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["log.csv"]

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 import torch
 
@@ -16,8 +17,8 @@ from recsys_rl.cli.train import train_options
 from recsys_rl.data.heldout import heldout_rows
 from recsys_rl.errors import FieldError, UserError
 from recsys_rl.experience.logged import log_rewards, make_logged
-from recsys_rl.make import agent_of, make_env, make_user_model
-from recsys_rl.settings.config import Config
+from recsys_rl.make import agent_of, make_env, make_user_model, make_world
+from recsys_rl.settings.config import Config, brought_settings, overlay
 from recsys_rl.tables.parts import read_decisions
 from recsys_rl.tables.transitions import transition_table
 from recsys_rl.tables.writer import write_decisions
@@ -27,6 +28,7 @@ from recsys_rl.utils.user_hashes import number_of
 from recsys_rl.workflows.record import RecordConfig, record
 from recsys_rl.workflows.train import train, updates
 from tests.doors import SATIATION, WORLD, assert_same_weights, steps, train_in, weights
+from tests.own_logs import clicks
 from tests.proofs import Proof
 
 TINY = ["--env", "satiation", *WORLD, "--hidden-dims", "6", "--threads", "1", "--device", "cpu"]
@@ -413,6 +415,30 @@ def test_small_log_in_several_files_is_held_as_a_whole(logger: tuple[Path, Path]
         held.append(make_logged(config, checkpoint.world, {}, torch.Generator().manual_seed(0)))
     assert torch.equal(held[0].table.items, held[1].table.items)
     assert torch.equal(held[0].batch().data.items, held[1].batch().data.items)
+
+
+@pytest.mark.parametrize("candidates", [False, True])
+def test_a_teams_log_of_two_files_is_learned_from_whole(tmp_path: Path, candidates: bool) -> None:
+    """The second file has candidates, or the same columns as the first: the batches are drawn from both."""
+    logs = clicks(tmp_path / "old.csv", rows=100), clicks(tmp_path / "new.csv", rows=60, seed=1)
+    if candidates:
+        more = pl.read_csv(logs[1]).with_columns(candidates=pl.lit("i0|i1|i2|i3"))
+        more.write_csv(logs[1])
+    names = tuple(map(str, logs))
+    settings = overlay(brought_settings("own-log", {"log": names}), {"algo": "bc", "env": "own-log"})
+    config = Config(**settings, log=names, batch_size=32, gradient_steps=1)
+    logged = make_logged(config, make_world(config), {}, torch.Generator().manual_seed(0))
+    assert logged.in_one_part is not candidates
+    expected = {round(value, 4) for log in logs for value in pl.read_csv(log)["context.age"]}
+    place = logged.interface.place_of("age")
+    age = next(piece for piece in config.env_config.log_shape.pieces if piece.name == "age")
+    seen: set[float] = set()
+    for _ in range(40):
+        batch = logged.batch().data.obs.context[:, place][:, 0].double()
+        seen |= {round(value, 4) for value in (batch * age.scale[0] + age.shift[0]).tolist()}
+    training = 160 - int(logged.sides.split(", ")[1].split()[0])
+    assert len({round(x, 2) for x in seen}) > 0.9 * training > 80
+    assert {round(x, 1) for x in seen} <= {round(x, 1) for x in expected}
 
 
 def in_order(columns: list[torch.Tensor]) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import sqlite3
@@ -18,12 +19,15 @@ from benchmarks.harness.served import Connection, Server
 from recsys_rl.cli import main
 from recsys_rl.recommender import load
 from recsys_rl.serve.export_log import export
+from recsys_rl.serve.jobs import Observe, Recommend
+from recsys_rl.serve.messages import ObserveRequest, RecommendRequest
 from recsys_rl.serve.record_at_rest import Record, check
 from recsys_rl.serve.record_schema import PLAIN, VERSION
 from recsys_rl.tables.parts import read_decisions
 from recsys_rl.tables.transitions import observe as observations
 from tests.doors import SERVED
 from tests.serve.servers import event, recommend, send, serving
+from tests.serve.test_refusals import held_worker
 
 At = Callable[[str], Path]
 LATER = 6000.0  # seconds after which sessions that have ended are mature
@@ -157,6 +161,30 @@ def test_a_repeated_request_gives_the_same_bytes_also_after_a_start(checkpoint: 
         assert report(client, first.json())["events"][0]["value"] == 0.5
 
 
+def test_a_decision_waits_for_a_draw_of_its_person(
+    checkpoint: At, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker, go = held_worker(checkpoint, tmp_path, monkeypatch)
+
+    async def ask() -> list[dict[str, Any]]:
+        replies = [
+            worker.submit(Recommend(RecommendRequest("3", exclude=["5"]), "")),
+            worker.submit(Observe(ObserveRequest("3", ["5"]), "")),
+            worker.submit(Observe(ObserveRequest("4", ["5"]), "")),
+        ]
+        last = await asyncio.wait_for(replies[2], 10)  # another person's does not wait
+        assert not replies[1].done()
+        go.set()
+        return [json.loads(await asyncio.wait_for(x, 10)) for x in replies[:2]] + [json.loads(last)]
+
+    try:
+        answers = asyncio.run(ask())
+    finally:
+        worker.close()
+    assert [x["session"]["step"] for x in answers] == [0, 1, 0]
+    assert answers[0]["session"]["id"] == answers[1]["session"]["id"]
+
+
 def test_a_record_without_such_decisions_keeps_the_format_that_earlier_versions_read(
     checkpoint: At, tmp_path: Path
 ) -> None:
@@ -175,7 +203,7 @@ def test_a_record_without_such_decisions_keeps_the_format_that_earlier_versions_
     record = Record(db)
     found = check(record)
     record.store.close()
-    assert (found.decisions, found.replayed, found.not_replayed) == (2, 1, "")
+    assert (found.decisions, found.observed, found.replayed, found.not_replayed) == (2, 1, 1, "")
 
 
 def exported(db: Path, out: Path, now: float = LATER) -> Any:

@@ -161,7 +161,7 @@ def configs(draw: st.DrawFn) -> Config:
 
 
 @given(configs())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_round_trip(config: Config) -> None:
     assert from_dict(Config, to_dict(config)) == config
     assert from_dict(Config, json.loads(json.dumps(to_dict(config)))) == config

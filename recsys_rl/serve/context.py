@@ -1,0 +1,82 @@
+"""The context of a request: the named pieces of a team's own log, or the hour of the week."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import NamedTuple
+
+import msgspec
+
+from recsys_rl.errors import UserError, one_line, short
+from recsys_rl.recommender.visit import NOON
+from recsys_rl.serve.messages import Hour, PieceValue, Problem
+from recsys_rl.serve.record_schema import Pieces
+from recsys_rl.serve.versions import Version
+from recsys_rl.tables.context_rows import fits_a_table
+from recsys_rl.tables.pieces import Piece
+
+
+class Context(NamedTuple):
+    """The context of one request, checked."""
+
+    hour: float  # of the week; NOON where the policy does not see it
+    pieces: Pieces = ()  # as the request gave them, in the order of the version's
+    row: tuple[float, ...] = ()  # the numbers of the pieces (``ContextRows.row``)
+
+
+def context_of(context: Mapping[str, PieceValue], version: Version, now: float) -> Context:
+    """The context of a request to ``version``. Raises Problem."""
+    if version.contexts is None:
+        return Context(_hour_of(context, version, now))
+    try:
+        row = version.contexts.row(context)
+    except UserError as error:
+        raise Problem(422, "wrong-context", str(error)) from None
+    pieces = []
+    for piece in version.contexts.pieces:
+        value = context[piece.name]
+        if isinstance(value, str):
+            _check_text(piece, value)
+        elif not version.decides:
+            _check_range(piece, value)
+        pieces.append((piece.name, tuple(value) if isinstance(value, list) else value))
+    return Context(NOON, tuple(pieces), row)
+
+
+def row_of(pieces: Pieces, version: Version) -> tuple[float, ...]:
+    """The row of a context of the record, for any version of its platform."""
+    return () if version.contexts is None else version.contexts.row(dict(pieces))
+
+
+def _hour_of(context: Mapping[str, PieceValue], version: Version, now: float) -> float:
+    """The hour of the week of a request; NOON where the policy does not see it. Raises Problem."""
+    given = None
+    if context:
+        try:
+            given = msgspec.convert(context, Hour).hour
+        except msgspec.ValidationError as error:
+            raise Problem(422, "wrong-field", f"context: {one_line(error)}") from None
+    if given is not None and not version.by_hour:
+        raise Problem(422, "no-hour", "context.hour: this policy does not see the hour: leave it out.")
+    if given is not None:
+        return given
+    if not version.by_hour:
+        return NOON
+    moment = datetime.fromtimestamp(now)
+    return 24 * moment.weekday() + moment.hour + moment.minute / 60
+
+
+def _check_text(piece: Piece, text: str) -> None:
+    """Raise Problem for a text that the table of an export could not hold."""
+    if text not in piece.values and not fits_a_table(text):
+        raise Problem(422, "wrong-context", f"context.{piece.name} is {short(text)}: give {piece.rule}.")
+
+
+def _check_range(piece: Piece, value: float | list[float]) -> None:
+    """Raise Problem for a number outside the range of the piece."""
+    numbers = value if isinstance(value, list) else [value]
+    for number, low, high in zip(numbers, piece.low, piece.high, strict=True):
+        if not low <= number <= high:
+            why = f"context.{piece.name} is {number:g}: it must be from {low:g} to {high:g}."
+            raise Problem(422, "wrong-context", why)

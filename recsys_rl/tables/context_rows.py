@@ -1,0 +1,104 @@
+"""Contexts of requests, values by the names of their pieces, encoded as tables/pieces.py encodes a table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recsys_rl.errors import UserError, listed, short
+from recsys_rl.tables.pieces import Piece
+from recsys_rl.tables.values import LIST, NO_VALUE
+
+_NUMBERS = (int, float)
+
+
+class ContextRows:
+    """The encoding of contexts with these pieces.
+
+    ``row`` makes no tensor, as a server has one context at a time; ``tensors`` takes those of a batch.
+    """
+
+    def __init__(self, pieces: Sequence[Piece]) -> None:
+        self.pieces = tuple(pieces)
+        self.names = tuple(piece.name for piece in pieces)
+        self._parts = [(piece, piece.bounds, _codes(piece)) for piece in pieces]
+        self._sizes = [piece.size for piece in pieces]
+        shift = [x for piece in pieces for x in piece.shift or (0.0,) * piece.size]
+        scale = [x for piece in pieces for x in piece.scale or (1.0,) * piece.size]
+        self._shift, self._scale = torch.tensor([shift, scale], dtype=torch.float64)  # (n,) each
+
+    def row(self, context: Mapping[str, object]) -> tuple[float, ...]:
+        """(n,) the numbers of all pieces, and a text's code of zeros and a one, in the order of the pieces.
+
+        Raises UserError for a missing piece, for one that is not of the log, and for a wrong value.
+        """
+        row: list[float] = []
+        if len(context) > len(self.pieces):
+            strange = next(name for name in context if name not in self.names)
+            raise UserError(f"context has no piece {short(strange)}: it has {listed(self.names) or 'none'}.")
+        for piece, bounds, codes in self._parts:
+            if piece.name not in context:
+                raise UserError(f"context lacks {piece.name}: give {piece.rule}.")
+            value = context[piece.name]
+            if codes is not None and isinstance(value, str):
+                row += codes.get(value.strip(), codes[None])
+                continue
+            several = isinstance(value, list | tuple)
+            numbers: Sequence[Any] = value if several else (value,)  # type: ignore[assignment]
+            if (
+                several != (piece.kind == "list")
+                or len(numbers) != len(bounds)
+                or not all(
+                    type(x) in _NUMBERS and low <= x <= high
+                    for x, (low, high) in zip(numbers, bounds, strict=True)
+                )
+            ):
+                raise UserError(f"context.{piece.name} is {short(value)}: give {piece.rule}.")
+            row += numbers
+        return tuple(row)
+
+    @property
+    def example(self) -> tuple[float, ...]:
+        """(n,) the row of the examples of all pieces."""
+        return self.row({piece.name: piece.example for piece in self.pieces})
+
+    def tensors(self, rows: Sequence[Sequence[float]]) -> dict[str, Tensor]:
+        """The pieces (N, size) float32 of N rows, by name."""
+        values = torch.tensor(rows, dtype=torch.float64).view(len(rows), len(self._shift))
+        scaled = ((values - self._shift) / self._scale).float()
+        return {
+            piece.name: part for piece, part in zip(self.pieces, scaled.split(self._sizes, 1), strict=True)
+        }
+
+
+def _codes(piece: Piece) -> dict[str | None, tuple[float, ...]] | None:
+    """The code of each text, and of None, which stands for all others; None for numbers."""
+    if piece.kind != "text":
+        return None
+    ends = [*piece.values, None]
+    return {text: tuple(float(at == place) for at in range(len(ends))) for place, text in enumerate(ends)}
+
+
+def encoded(pieces: Sequence[Piece], context: Mapping[str, object]) -> dict[str, Tensor]:
+    """The tensors (size,) of the pieces of one request, by name. Raises the errors of ``ContextRows.row``."""
+    contexts = ContextRows(pieces)
+    return {name: rows[0] for name, rows in contexts.tensors([contexts.row(context)]).items()}
+
+
+def fits_a_table(text: str) -> bool:
+    """True if a column of texts may hold this one: it is no gap, and none of its entries is a number."""
+    if text.strip().lower() in NO_VALUE:
+        return False
+    return not any(_is_number(part) for part in re.split(LIST, text))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return text.strip().lower() in ("true", "false")  # which tables take for 1 and 0
+    return True

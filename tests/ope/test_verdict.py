@@ -1,0 +1,88 @@
+"""The small table of a log: its answers against numbers by hand, and what is no answer."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from recsys_rl.ope.result import Estimate
+from recsys_rl.ope.rows import plain_row
+from recsys_rl.ope.verdict import Verdict, read_verdicts, verdict_lines, verdicts
+from recsys_rl.types import UserError
+
+ROWS = 1_000
+USERS = torch.arange(ROWS)
+EARNED = (torch.arange(ROWS) % 2).double()  # mean .5
+GOOD = torch.ones(ROWS, dtype=torch.float64)  # an effective sample size of 1,000
+
+
+def row(policy: str, estimator: str, terms: torch.Tensor, weights: torch.Tensor | None = None) -> Estimate:
+    return plain_row(policy, estimator, terms, USERS, weights=weights)
+
+
+def table_of(terms: torch.Tensor, weights: torch.Tensor, same: tuple[str, ...] = ()) -> Verdict:
+    """The verdict on a policy with these terms of `dr`."""
+    noise = torch.linspace(0, 1, ROWS, dtype=torch.float64)
+    rows = [row("logged", "mean", EARNED), row("mine", "dm", noise), row("mine", "dr", terms, weights)]
+    logged, mine = verdicts(rows, {"mine": {"dr": terms, "dm": noise}}, EARNED, USERS, ROWS, "dr", same)
+    assert (logged.policy, logged.value, logged.answer) == ("logged", 0.5, "")
+    return mine
+
+
+def test_better_and_worse_are_by_the_difference_on_the_same_rows() -> None:
+    """The difference is .1 in each row, so that its interval has no width, wide as those of the two are."""
+    better, worse = table_of(EARNED + 0.1, GOOD), table_of(EARNED - 0.1, GOOD)
+    assert (better.answer, worse.answer) == ("better", "worse") and better.promise
+    assert better.difference == pytest.approx((0.1, 0.1, 0.1)) and better.value == pytest.approx(0.6)
+    assert better.low < 0.6 < better.high and better.ess == pytest.approx(ROWS)
+
+
+def test_a_difference_within_its_interval_is_no_answer() -> None:
+    """Differences of +1 and -1 in turn, and .01: half a width is 1.96 / sqrt(1,000) = .062."""
+    signs = torch.where(torch.arange(ROWS) % 4 < 2, 1.0, -1.0).double()
+    verdict = table_of(EARNED + signs + 0.01, GOOD)
+    assert verdict.answer == "can't tell" and verdict.promise
+    assert verdict.difference is not None and verdict.difference[2] == pytest.approx(0.01 + 0.062, abs=1e-3)
+    assert verdict.reason.startswith("about 37,")  # 1,000 ((.0621 / .01)^2 - 1)
+
+
+def test_dead_weights_are_no_answer_however_large_the_difference() -> None:
+    weights = torch.zeros(ROWS, dtype=torch.float64)
+    weights[:10] = 100.0
+    verdict = table_of(EARNED + 0.4, weights)
+    assert (verdict.answer, verdict.promise, verdict.estimator) == ("can't tell", False, "dr")
+    assert verdict.ess == pytest.approx(10) and "10 decisions" in verdict.reason
+
+
+def test_sessions_with_dead_weights_show_the_model_without_a_promise() -> None:
+    weights = torch.zeros(ROWS, dtype=torch.float64)
+    weights[:10] = 100.0
+    rows = [
+        row("logged", "mean", EARNED),
+        row("mine", "wdr", EARNED, weights),
+        row("mine", "world", EARNED + 1),
+    ]
+    terms = {"mine": {"wdr": EARNED, "world": EARNED + 1}}
+    _, verdict = verdicts(rows, terms, EARNED, USERS, 3 * ROWS, "wdr")
+    assert (verdict.estimator, verdict.promise, verdict.answer) == ("world", False, "can't tell")
+    assert verdict.value == 1.5 and "no promise" in verdict_lines([verdict], "mine")[1]
+
+
+def test_the_policy_that_logged_is_not_better_than_itself() -> None:
+    verdict = table_of(EARNED + 0.1, GOOD, same=("mine",))
+    assert verdict.answer == "can't tell" and verdict.reason
+
+
+def test_json_gives_the_table_again() -> None:
+    table = [table_of(EARNED + 0.1, GOOD), Verdict("logged", "mean", 0.5, 0.4, 0.6)]
+    assert read_verdicts(json.loads(json.dumps([entry.values() for entry in table]))) == table
+    lines = verdict_lines(table, "mine")
+    assert "better by 0.100 [0.100, 0.100]" in lines[1] and "<- this policy" in lines[1]
+
+
+@pytest.mark.parametrize("values", [None, [], [{}], [{"policy": 1}], {"a": 1}, [["x"]]])
+def test_other_values_are_refused(values: object) -> None:
+    with pytest.raises(UserError):
+        read_verdicts(values)

@@ -1,0 +1,205 @@
+"""A team's own tables as the log of a run: rows in any order, held-out sides, several files, refusals."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+
+from recsys_rl.data.heldout import heldout_rows
+from recsys_rl.env.own_log import OwnLogConfig, OwnLogData, load_log, open_own_log
+from recsys_rl.tables.decision_log import DecisionLog, concatenate
+from recsys_rl.tables.own_log import LogFiles, OwnLog, survey
+from recsys_rl.types import UserError
+from tests.own_tables import decisions, table
+
+
+def opened(*paths: str, of: tuple[str, ...] | None = None, **data: Any) -> OwnLog:
+    """The log of ``paths``, read as by a run on the log ``of`` (None: on these)."""
+    brought = load_log({"log": of or paths})
+    env = OwnLogConfig(**brought.settings["env_config"])
+    return open_own_log(paths, OwnLogData(data=paths[0], **data), env, brought.world.catalogue)
+
+
+def read(log: OwnLog, rows: int = 10**6) -> DecisionLog:
+    return concatenate(list(log.parts(rows)))
+
+
+def heldout(log: OwnLog) -> set[int]:
+    """The users who are held out."""
+    rows = read(log)
+    population = load_log({"log": log.files.paths}).world.population
+    return set(rows.users[heldout_rows(rows, population, 0.3, 0)].tolist())
+
+
+def test_another_order_of_rows_and_columns_is_the_same_log(tmp_path: Path) -> None:
+    frame = decisions(80)
+    first = table(tmp_path / "a.csv", frame)
+    mixed = frame.select(sorted(frame.columns, reverse=True)).sample(fraction=1, shuffle=True, seed=1)
+    second = table(tmp_path / "b.csv", mixed)
+    one, two = read(opened(first)), read(opened(second, of=(first,)))
+    order = [mixed.row(number) for number in range(80)]
+    place = torch.tensor([order.index(row) for row in frame.select(mixed.columns).iter_rows()])
+    assert torch.equal(one.items, two.items[place]) and torch.equal(one.users, two.users[place])
+    assert torch.equal(one.signals, two.signals[place]) and torch.equal(one.logprobs, two.logprobs[place])
+    assert {name: x.tolist() for name, x in one.given.items()} == {
+        name: x[place].tolist() for name, x in two.given.items()
+    }
+    assert one.logprobs.exp().tolist() == pytest.approx(frame["propensity"].to_list())
+
+
+@pytest.mark.parametrize("without", [(), ("user",)])
+def test_a_user_keeps_their_side_when_a_log_is_added(tmp_path: Path, without: tuple[str, ...]) -> None:
+    """Where there are no users, the side of a context is kept, in any order of the columns."""
+    frame = decisions(150).drop(without)
+    more = pl.concat([frame.head(50), decisions(100, seed=1).drop(without)])
+    first = table(tmp_path / "a.csv", frame)
+    second = table(tmp_path / "b.parquet", more.select(sorted(more.columns)))
+    alone, both = opened(first), opened(first, second)
+    assert alone.unit == ("context" if without else "user")
+    sides = heldout(alone)
+    assert 0 < len(sides) < len(set(read(alone).users.tolist()))
+    assert heldout(both) & set(read(alone).users.tolist()) == sides
+    reordered = opened(second)
+    assert heldout(reordered) <= heldout(both)
+
+
+def test_two_files_follow_each_other(tmp_path: Path) -> None:
+    frame = decisions(60)
+    first, second = table(tmp_path / "a.csv", frame.head(25)), table(tmp_path / "b.parquet", frame.tail(35))
+    whole = read(opened(table(tmp_path / "whole.csv", frame)))
+    log = opened(first, second)
+    both = read(log)
+    assert log.num_rows == 60 and log.fingerprint() != opened(second, first).fingerprint()
+    assert both.sessions.tolist() == list(range(60))
+    for name in ("items", "users", "logprobs", "signals"):
+        assert torch.equal(getattr(both, name), getattr(whole, name))
+    assert all(torch.equal(both.given[name], values) for name, values in whole.given.items())
+    in_parts = read(log, rows=10)
+    assert torch.equal(in_parts.items, both.items) and torch.equal(in_parts.sessions, both.sessions)
+
+
+def test_new_texts_are_counted_once_however_often_the_log_is_read(tmp_path: Path) -> None:
+    frame = decisions(40)
+    first = table(tmp_path / "a.csv", frame)
+    device = pl.when(pl.int_range(pl.len()) < 3).then(pl.lit("watch")).otherwise(pl.col("context.device"))
+    newer = opened(table(tmp_path / "b.csv", frame.with_columns(device.alias("context.device"))), of=(first,))
+    assert newer.others == {}
+    for _ in range(2):
+        assert read(newer).given["device"][:, 2].sum() == 3
+    assert newer.others == {"device": 3}
+
+
+def test_the_fingerprint_is_of_the_bytes(tmp_path: Path) -> None:
+    first = table(tmp_path / "a.csv", decisions(20))
+    shutil.copy(first, tmp_path / "b.csv")
+    assert opened(first).fingerprint() == opened(str(tmp_path / "b.csv")).fingerprint()
+    with (tmp_path / "b.csv").open("a") as file:
+        file.write("u1,ale,1,0.25,0.5,30,desk\n")
+    assert opened(first).fingerprint() != opened(str(tmp_path / "b.csv")).fingerprint()
+
+
+def test_sessions_of_the_survey(tmp_path: Path) -> None:
+    """Two sessions of 3 and 1 steps, by hand."""
+    frame = decisions(4).with_columns(session=pl.Series(["x", "x", "y", "x"]), step=pl.Series([0, 1, 0, 2]))
+    frame = frame.with_columns(user=pl.Series(["u", "u", "v", "u"]), item=pl.Series(["a", "b", "a", "c"]))
+    found = survey(LogFiles((table(tmp_path / "a.csv", frame),), {}))
+    assert (found.shape.session_length, found.sessions, found.rows) == (3, 2, 4)
+    assert found.ids == ("a", "b", "c") and found.shares.tolist() == [0.5, 0.25, 0.25]
+    assert not found.shape.repeats and found.shape.history_length == 3
+    log = read(opened(str(tmp_path / "a.csv")))
+    assert log.steps.tolist() == [0, 1, 2, 0] and log.truncated.tolist() == [False, False, True, True]
+
+
+def test_an_item_twice_in_a_session_is_no_repeated_row(tmp_path: Path) -> None:
+    """The survey reads few columns, in which such rows are equal."""
+    frame = decisions(4).with_columns(session=pl.Series(["x", "x", "y", "y"]), item=pl.Series(list("aaab")))
+    frame = frame.with_columns(user=pl.Series(["u", "u", "v", "v"]))
+    found = survey(LogFiles((table(tmp_path / "a.csv", frame),), {}))
+    assert found.shape.repeats and not any("repeat" in note for note in found.notes)
+
+
+def column(name: str, **rows: object) -> Any:
+    """A change of a frame: the values of a column in these rows, as ``r7``."""
+
+    def change(frame: pl.DataFrame) -> pl.DataFrame:
+        values: list[str | None] = (
+            [str(value) for value in frame[name].to_list()] if name in frame.columns else [""] * len(frame)
+        )
+        for row, value in rows.items():
+            values[int(row[1:])] = None if value is None else str(value)
+        return frame.with_columns(pl.Series(name, values, dtype=pl.String))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        column("propensity", r7=0),
+        column("propensity", r7=1.5),
+        column("propensity", r7=None),
+        column("context.mood", **{f"r{row}": None for row in range(0, 30, 2)}),
+        column("item", r3=""),
+        lambda frame: frame.with_columns(pl.lit("[1, 2]").alias("context.v")).pipe(
+            column("context.v", r20="[1, 2, 3]")
+        ),
+        lambda frame: frame.with_columns(item=pl.lit("ale")),
+        lambda frame: frame.with_columns(user=pl.lit("u")),
+        lambda frame: frame.drop("clicked"),
+        lambda frame: frame.head(0),
+        lambda frame: frame.rename({"context.mood": "context.a[b]"}),
+    ],
+)
+def test_a_log_that_can_not_be_read_is_refused(tmp_path: Path, change: Any) -> None:
+    path = table(tmp_path / "a.csv", change(decisions(30)))
+    with pytest.raises(UserError):
+        read(opened(path))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda frame: frame.drop("context.mood"),
+        lambda frame: frame.drop("propensity"),
+        lambda frame: frame.drop("user"),
+        lambda frame: frame.rename({"clicked": "bought"}),
+        lambda frame: frame.with_columns(pl.lit("[1, 2]").alias("context.mood")),
+        lambda frame: frame.with_columns(item=pl.lit("[ale, bun]")).rename({"item": "items"}),
+    ],
+)
+def test_a_second_file_with_other_columns_is_refused(tmp_path: Path, change: Any) -> None:
+    paths = table(tmp_path / "a.csv", decisions(30)), table(tmp_path / "b.csv", change(decisions(30, seed=1)))
+    with pytest.raises(UserError):
+        read(opened(*paths))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda frame: frame.drop("context.device"),
+        lambda frame: frame.drop("clicked"),
+        lambda frame: frame.with_columns(pl.lit("[1, 2]").alias("context.mood")),
+        lambda frame: frame.with_columns(pl.lit("x").alias("context.mood")),
+        column("item", r4="elk"),
+        lambda frame: frame.with_columns(user=pl.lit("u"), session=pl.lit("s")),
+    ],
+)
+def test_a_newer_log_that_does_not_fit_the_run_is_refused(tmp_path: Path, change: Any) -> None:
+    first = table(tmp_path / "a.csv", decisions(30))
+    newer = table(tmp_path / "b.csv", change(decisions(30, seed=1)))
+    with pytest.raises(UserError):
+        read(opened(newer, of=(first,)))
+
+
+def test_a_file_twice_and_items_without_features_are_refused(tmp_path: Path) -> None:
+    first = table(tmp_path / "a.csv", decisions(30))
+    with pytest.raises(UserError):
+        opened(first, str(tmp_path / "." / "a.csv"))
+    items = table(tmp_path / "items.csv", pl.DataFrame({"id": ["ale", "bun"], "kind": ["x", "y"]}))
+    with pytest.raises(UserError):
+        load_log({"log": (first,), "items": items})

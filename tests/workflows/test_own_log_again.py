@@ -1,0 +1,57 @@
+"""Training goes on from the policy of a team's own log: on a newer log, with its items and encodings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from recsys_rl.checkpoint import Checkpoint, load
+from recsys_rl.errors import UserError
+from recsys_rl.workflows.train import updates
+from tests.own_logs import clicks, policy
+
+
+def first_update(folder: Path, log: Path, **settings: Any) -> Checkpoint:
+    sizes = {"batch_size": 8, "gradient_steps": 1, "total_timesteps": 80}
+    run = updates(algo="reinforce", log=str(log), folder=folder, **{**sizes, **settings})
+    next(run)
+    run.close()
+    return load(folder / "reinforce.pt")
+
+
+def test_a_newer_log_is_read_by_the_encodings_and_weights_of_the_checkpoint(tmp_path: Path) -> None:
+    """A step of no length leaves the weights of the start; the other settings may change."""
+    mine = policy(tmp_path / "mine.pt", clicks(tmp_path / "old.csv"), "reinforce")
+    newer, before = clicks(tmp_path / "newer.csv", seed=1), load(mine)
+    again = {"checkpoint": str(mine), "init_from": str(mine)}
+    after = first_update(tmp_path / "after", newer, lr=1e-30, **again)
+    assert after.config.env_config == before.config.env_config
+    assert after.config.model_config == before.config.model_config
+    assert after.config.agent_config.log == (str(newer),)
+    assert torch.equal(after.catalogue.popularity, before.catalogue.popularity)
+    names = [name for name in before.agent if name.startswith("model.")]
+    assert names and all(torch.allclose(after.agent[name], before.agent[name]) for name in names)
+    anew = first_update(tmp_path / "anew", newer, lr=1e-30, seed=5, checkpoint=str(mine))
+    assert anew.config.model_config == before.config.model_config
+    assert not all(torch.allclose(anew.agent[name], before.agent[name]) for name in names)
+
+
+def test_weights_without_their_encodings_are_refused(tmp_path: Path) -> None:
+    mine = policy(tmp_path / "mine.pt", clicks(tmp_path / "old.csv"), "reinforce")
+    with pytest.raises(UserError):
+        first_update(tmp_path / "run", clicks(tmp_path / "newer.csv", seed=1), init_from=str(mine))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_newer_log_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    mine = str(policy(tmp_path / "mine.pt", clicks(tmp_path / "old.csv"), "reinforce"))
+    with pytest.raises(UserError):  # an item that the policy lacks
+        first_update(tmp_path / "run", clicks(tmp_path / "more.csv", items=6), checkpoint=mine)
+    text = clicks(tmp_path / "newer.csv").read_text()
+    (tmp_path / "lacks.csv").write_text(text.replace("context.age", "age"))
+    with pytest.raises(UserError):  # a piece of the context
+        first_update(tmp_path / "run", tmp_path / "lacks.csv", checkpoint=mine)
+    assert not (tmp_path / "run").exists()
