@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from recsys_rl.errors import UserError, error_text, one_line
 from recsys_rl.serve.active_version import PolicyFiles, checkpoint_at_start
 from recsys_rl.serve.app import App, Tokens, is_loopback
-from recsys_rl.serve.facts import CHAMPION, ITEMS_KNOWN, champion_in, facts_of
+from recsys_rl.serve.facts import CHAMPION, COLUMNS, ITEMS_KNOWN, champion_in, facts_of
 from recsys_rl.serve.jobs import Settings
 from recsys_rl.serve.limits import limited
 from recsys_rl.serve.messages import MOST_PLACES, Problem
@@ -150,6 +150,8 @@ def application(options: ServeConfig, tokens: Tokens | None = None) -> App:
             _try(version, policies)
             if store.facts.get(CHAMPION) != version.row.sha256:
                 store.set_fact(CHAMPION, version.row.sha256)
+            if version.columns and COLUMNS not in store.facts:
+                store.set_fact(COLUMNS, dict(version.columns))
         elif ITEMS_KNOWN not in store.facts:
             store.set_fact(ITEMS_KNOWN, knows_items(version.checkpoint.catalogue))
         version.prepare()

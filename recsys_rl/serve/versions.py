@@ -63,6 +63,12 @@ class Version:
         return () if self.contexts is None else self.contexts.pieces
 
     @property
+    def columns(self) -> Mapping[str, str]:
+        """The column of each role in the team's own log; {} on other platforms, and without a log."""
+        config = self.checkpoint.config
+        return {} if config.platform.columns is None else config.platform.columns(config.env_config)
+
+    @property
     def takes_likes(self) -> bool:
         """True if the profile of a stranger is made from what they like."""
         return self.contexts is None
