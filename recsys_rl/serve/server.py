@@ -142,6 +142,11 @@ def serve(options: ServeConfig) -> None:
 def application(options: ServeConfig, tokens: Tokens | None = None) -> App:
     """The application over its record. Raises UserError."""
     version = _first_version(options)
+    if not options.strangers and not version.row_of_user:
+        raise UserError(
+            f"--no-strangers would refuse everyone: {one_line(version.row.file or options.checkpoint)} knows "
+            "no users, as people are what their requests say; leave it out."
+        )
     facts = facts_of(version.checkpoint)
     store = Store(Path(options.db), facts)
     try:
