@@ -48,6 +48,7 @@ from recsys_rl.users.session_table import session_table
 from recsys_rl.utils.find import find
 from recsys_rl.utils.seeding import generators
 from recsys_rl.workflows.fit_users import FitUsersConfig, begin_fit
+from recsys_rl.workflows.fit_users_log import LogToFit
 from recsys_rl.workflows.ope import fit_of, replayed, settings_of, trusted_of
 from recsys_rl.workflows.ope_config import OpeConfig
 from recsys_rl.workflows.ope_log import STREAMS, ReadLog
@@ -174,10 +175,11 @@ def learn(log: DecisionLog, catalogue: Catalogue, seed: int, work: Work) -> Lear
         epochs=work.epochs,
         heldout="users",
         heldout_share=0.1,
-        weights=(f"{log.header.signals[0]}=1",),
     )
     data = {"data": "synthetic", "num_users": 2}  # the file brings its world
-    fit = begin_fit(options, single, World(catalogue, population), None, data, number >= 0, seed)
+    weights = {log.header.signals[0]: 1.0}
+    read = LogToFit(single, World(catalogue, population), data, number >= 0, weights=weights)
+    fit = begin_fit(options, read, seed)
     while not fit.fitting.finished:
         fit.fitting.epoch()
     return fit.file

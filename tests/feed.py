@@ -112,7 +112,7 @@ class Feed:
 def add_attributes(world: World, seed: int) -> World:
     """Creators with six items each, and a bid on every fifth item."""
     places = torch.arange(world.catalogue.num_items)
-    named = {"creator": places // 6, "bid": (places % 5 == 0).float()}
+    named = dict(world.catalogue.attributes) | {"creator": places // 6, "bid": (places % 5 == 0).float()}
     return world._replace(catalogue=replace(world.catalogue, attributes=named))
 
 

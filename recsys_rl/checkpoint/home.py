@@ -53,4 +53,4 @@ def settings_of_items(path: str | Path, env: str | None = None) -> dict[str, Any
 
 def config_at_home(config: Config, home: Mapping[str, Any]) -> Config:
     """The settings of a run in learned users on the platform ``home`` of their log, {} if it has none."""
-    return Config(**{**vars(config), **{name: home[name] for name in ("env", "env_config") if home}})
+    return Config(**{**vars(config), **home})

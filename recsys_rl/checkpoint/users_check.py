@@ -99,6 +99,7 @@ def is_info(info: object) -> TypeGuard[dict[str, Any]]:
 
 def is_home(home: object) -> TypeGuard[dict[str, Any]]:
     """True for the platform behind a log with its settings, and for {}."""
-    return isinstance(home, dict) and all(
-        type(home.get(name)) is kind for name, kind in (("env", str), ("env_config", dict)) if home
-    )
+    if not isinstance(home, dict) or not home:
+        return isinstance(home, dict)
+    kinds = {"env": str, "env_config": dict, **{name: dict for name in ("data_config",) if name in home}}
+    return home.keys() == kinds.keys() and all(type(home[name]) is kind for name, kind in kinds.items())

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 
 from torch import Tensor
 
-from recsys_rl.errors import UserError
+from recsys_rl.errors import UserError, amount
 from recsys_rl.ope.compare import difference, enough
 from recsys_rl.ope.diagnostics import FEW, HEAVY
 from recsys_rl.ope.judge import LOGGED
@@ -117,7 +117,7 @@ def _reason(row: Estimate | None, paired: Difference, unit: str) -> str:
     if not row.covered:
         return "the log lacks choices that it makes"
     if of.ess < FEW:
-        return f"the log is worth {of.ess:,.0f} {unit}s for it, and {FEW} are needed"
+        return f"the log is worth {amount(round(of.ess), unit)} for it, and {FEW} are needed"
     if not of.holds_one:
         return f"its mean weight is {of.mean:.3g} and not 1: wrong propensities, or the log lacks its choices"
     if not of.pareto_k < HEAVY:

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+import torch
+
 from recsys_rl.errors import UserError, one_line
-from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog
-from recsys_rl.tables.parts import gathered
+from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog, concatenate
+from recsys_rl.tables.parts import PART, drawn_from, gathered
 from recsys_rl.tables.read import files_of, has_header
 from recsys_rl.tables.reader import fingerprint, num_rows, read_header
 
@@ -85,3 +87,13 @@ class RecordedLog:
 
     def parts(self, rows: int) -> Iterator[DecisionLog]:
         return gathered(self.path, rows)
+
+
+def sample_of(source: LogSource, rows: int, generator: torch.Generator) -> tuple[DecisionLog, str]:
+    """The decisions of a log, and a note; of one with more than ``rows`` rows random sessions (parts.py).
+
+    The note is "" for a whole log. Raises UserError for a wrong value, and if no session is kept.
+    """
+    if rows >= source.num_rows:
+        return concatenate(list(source.parts(PART))), ""
+    return drawn_from(source.name, source.parts(PART), rows, source.num_rows, generator)

@@ -58,21 +58,30 @@ def sampled(path: str | Path, rows: int, generator: torch.Generator) -> tuple[De
     for file in files_of(Path(path)):
         read_header(file)  # raises UserError for what is not a log
         total += num_rows(file)
-    share = rows / max(1, total)
-    if share >= 1:
+    if rows >= total:
         return read_decisions(path), ""
-    samples, sessions = [], 0
-    for log in parts(path):
+    return drawn_from(one_line(path), parts(path), rows, total, generator)
+
+
+def drawn_from(
+    name: str, logs: Iterable[DecisionLog], rows: int, total: int, generator: torch.Generator
+) -> tuple[DecisionLog, str]:
+    """Of the ``total`` rows of a log in parts, ``rows`` on average in random sessions, and a note.
+
+    ``name``: that of the log. Raises UserError if no session is kept.
+    """
+    share, samples, sessions = rows / total, [], 0
+    for log in logs:
         numbers, index = log.sessions.unique(return_inverse=True)
         drawn = torch.rand(len(numbers), generator=generator) < share
         sessions += len(numbers)
         if drawn.any():
             samples.append(log.rows(drawn[index]))
     if not samples:
-        raise UserError(f"{one_line(path)}: its {sessions:,} sessions are too long to sample {rows:,} rows.")
+        raise UserError(f"{name}: its {sessions:,} sessions are too long to sample {rows:,} rows.")
     log = concatenate(samples)
     number = int((log.sessions.diff() != 0).sum()) + 1
-    return log, f"{one_line(path)}: a random {number:,} of its {sessions:,} sessions, {log.num_rows:,} rows"
+    return log, f"{name}: a random {number:,} of its {sessions:,} sessions, {log.num_rows:,} rows"
 
 
 def parts(path: str | Path, rows: int = PART) -> Iterator[DecisionLog]:

@@ -5,35 +5,24 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from recsys_rl.checkpoint.home import load_at_home
 from recsys_rl.checkpoint.users import LearnedFile, load_users, save_users
-from recsys_rl.data.heldout import heldout_rows
 from recsys_rl.evaluation.fit_report import fit_report, print_fit_report
 from recsys_rl.experience.logged import MOST_ROWS
-from recsys_rl.make import make_env, make_user_model, make_world, one_visit
-from recsys_rl.objective.weighted import parse_weights
+from recsys_rl.make import make_env
 from recsys_rl.protocols import UserModel
 from recsys_rl.settings.config import Config, to_dict
-from recsys_rl.settings.fields import Count, Range, check_fields
-from recsys_rl.settings.names import names_a_module
-from recsys_rl.settings.shared import Seed
-from recsys_rl.tables.checks import check_catalogue
 from recsys_rl.tables.decision_log import DecisionLog, catalogue_hash
-from recsys_rl.tables.parts import sampled
-from recsys_rl.tables.reader import fingerprint
 from recsys_rl.types import UserError, World
 from recsys_rl.users.fit import FitSizes, UserFitting
 from recsys_rl.users.from_log import (
     Learnable,
-    check_learnable,
     facts_of,
     learnable,
     sessions_of,
@@ -48,53 +37,10 @@ from recsys_rl.utils.files import check_writable, write_text
 from recsys_rl.utils.progress import announce, counted
 from recsys_rl.utils.seeding import generators
 from recsys_rl.utils.stopping import stop_signals
-from recsys_rl.workflows.latest import print_latest
+from recsys_rl.workflows.fit_users_config import FitUsersConfig as FitUsersConfig
+from recsys_rl.workflows.fit_users_log import LogToFit, log_to_fit
 
 CHECKED = 0.1  # share of the users that decide which epoch of a member is kept
-
-
-@dataclass(frozen=True)
-class FitUsersConfig:
-    """One fit of users to a log."""
-
-    log: str | None = None
-    """The log of decisions to learn from: a Parquet file of `record`, or a folder of them. Of one with more
-    than 524,288 decisions, whole sessions are drawn by the seed."""
-    checkpoint: str | None = None
-    """A checkpoint with the log's items and users."""
-    env: str | None = None
-    """Platform of the items and users that --data makes (default: that of the log). Required if its name
-    holds a module."""
-    data: str | None = None
-    """Data of the items and users, in place of a checkpoint, with the settings of the platform's preset and
-    --seed."""
-    out: str = "users.pt"
-    """The file to write."""
-    members: Annotated[int, Range(1, 100)] = 5
-    """Networks of the ensemble."""
-    epochs: Count = 10
-    """Passes over the sessions for each network, more where these are fewer than 400 steps of the optimiser;
-    the best on a tenth of the users is kept."""
-    heldout: Literal["users", "time"] = "users"
-    """Sessions that are held out for the report: those of some users, or the latest."""
-    heldout_share: Annotated[float, Range(above=0, below=1)] = 0.2
-    """Their share. Sessions of the population's held-out users are never learned from: if the log has some,
-    these are the ones of --heldout users, and a share has no effect."""
-    weights: tuple[str, ...] = ()
-    """Rewards of a log that people made: NAME=NUMBER for its signals."""
-    json: str | None = None
-    """Write the report to this file as JSON."""
-    resume: bool = False
-    """Finish the fit that was interrupted, in the file of --out."""
-    seed: Seed = 0
-    """The seed of the networks, the order of the sessions and the held-out part; with --data of the world."""
-    threads: Annotated[int, Range(0, 1024)] = 1
-    """Threads of torch; 0 = torch's choice."""
-    quiet: bool = False
-    """Print no progress and no report."""
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
 
 class Interrupted(Exception):
@@ -142,53 +88,34 @@ def fit_users(options: FitUsersConfig | None = None, **settings: Any) -> dict[st
 
 def begin(options: FitUsersConfig) -> Fit:
     """Read log, items and users, and make the networks. Raises UserError."""
-    if options.log is None:
-        raise UserError("The log is missing: give --log FILE.parquet.")
-    log, note = sampled(options.log, MOST_ROWS, generators(options.seed, "rows")["rows"])
+    read, config, note = log_to_fit(options, MOST_ROWS)
     if note and not options.quiet:
         announce(note)
-    config, world = _world(options, log.header.platform)
-    check_learnable(options.log, log)
-    source = f"--data {config.data_config.data} --seed {config.train_config.seed}"
-    check_catalogue(options.log, log.header, world.catalogue, source)
-    users = _users_of(options, log, config, world)
-    known, data = _of_training(log, config, world), to_dict(config)["data_config"]
-    fit = begin_fit(options, log, world, users, data, known, options.seed)
+    fit = begin_fit(options, read, options.seed)
     # Of users whom the population lacks, this seed says who is held out.
-    info = {**fit.file.info, "heldout_seed": config.train_config.seed, "home": _home(log, config, world)}
+    info = {**fit.file.info, "heldout_seed": config.train_config.seed, "home": _home(read, config)}
     return dataclasses.replace(fit, file=dataclasses.replace(fit.file, info=info))
 
 
-def _home(log: DecisionLog, config: Config, world: World) -> dict[str, Any]:
+def _home(read: LogToFit, config: Config) -> dict[str, Any]:
     """The log's platform with its settings, for policies that are trained in the users; {} if unknown."""
-    if not log.header.platform or make_env(config, world, 1).interface != log.header.interface:
+    log = read.log
+    if not log.header.platform or make_env(config, read.world, 1).interface != log.header.interface:
         return {}
-    return {"env": config.env, "env_config": to_dict(config.env_config)}
+    home = {"env": config.env, "env_config": to_dict(config.env_config)}
+    if config.platform.data_config is not None:  # no source of data has these settings
+        home["data_config"] = to_dict(config.data_config)
+    return home
 
 
-def begin_fit(
-    options: FitUsersConfig,
-    log: DecisionLog,
-    world: World,
-    users: UserModel | None,
-    data_config: Mapping[str, Any],
-    known: Tensor,
-    seed: int = 0,
-) -> Fit:
-    """A new fit of ``options`` to a log that has been read, of the items of ``world``.
-
-    Args:
-        users: the user model of the log's platform; None for a log that people made.
-        data_config: the settings of the world's data.
-        known: (E,) bool, the decisions for training users. Sessions of others are held out.
-
-    Raises UserError.
-    """
+def begin_fit(options: FitUsersConfig, read: LogToFit, seed: int = 0) -> Fit:
+    """A new fit of ``options`` to a log that has been read. Raises UserError."""
+    log, world, users = read.log, read.world, read.users
     name = Path(options.log or "the log").name
     streams = generators(seed, "split", "networks", "order", "parts")
-    what = learnable(name, log, users, parse_weights(options.weights, "weights"))
+    what = learnable(name, log, users, read.weights)
     facts = dataclasses.replace(facts_of(name, log, what), catalogue=catalogue_hash(world.catalogue))
-    parts = _parts(options, name, log, known, what, streams["split"])
+    parts = _parts(options, name, log, read.known, what, streams["split"])
     inner, checked = split_sessions(parts.fitted, "users", CHECKED, streams["split"])
     # A signal that is 0 and 1 in the part to learn from may have other values in the part of the report.
     binary = are_binary(torch.cat([_seen(parts.fitted)[0], _seen(parts.held)[0]]))
@@ -210,10 +137,10 @@ def begin_fit(
     )
     own = {name: getattr(options, name) for name in _OF_FIT}
     info = {
-        "log": fingerprint(Path(options.log)).hex() if options.log else "",
+        "log": read.fingerprint.hex(),
         "settings": {**own, "weights": list(options.weights), "seed": seed},
     }
-    file = LearnedFile(facts, world, members, means.all, data_config, {}, info)
+    file = LearnedFile(facts, world, members, means.all, read.data_config, {}, info)
     return Fit(file, fitting, parts.held, users, _all_signals(parts, log, users, world))
 
 
@@ -282,52 +209,6 @@ def _more_users(options: FitUsersConfig, users: int, separate: bool) -> str:
 
 _OF_FIT = ("members", "epochs", "heldout", "heldout_share", "weights")
 """Options that decide what is fitted; a resumed fit has the same."""
-
-
-def _world(options: FitUsersConfig, platform: str) -> tuple[Config, World]:
-    """The settings and the world of the checkpoint, or of --data and the log's platform."""
-    if options.checkpoint is not None:
-        if options.data is not None:
-            raise UserError("--checkpoint brings its items: leave --data out, or leave --checkpoint out.")
-        checkpoint = load_at_home(options.checkpoint, options.env, platform)
-        if checkpoint.world.is_empty:
-            raise UserError(f"{options.checkpoint} has no catalogue, and a log is of one: give another one.")
-        if not options.quiet:
-            print_latest(options.checkpoint, checkpoint)
-        return one_visit(checkpoint.config), checkpoint.world
-    if options.env is None and options.data is None:
-        raise UserError("The items are missing: give --checkpoint FILE, or --data SOURCE of the log's items.")
-    env = options.env or platform
-    if not env or (options.env is None and names_a_module(env)):  # a file may name no module to import
-        what = f"is of {env}, which imports a module" if env else "names no platform"
-        raise UserError(f"{options.log} {what}: give --env NAME beside --data.")
-    given: dict[str, Any] = {} if options.data is None else {"data": options.data}
-    config = Config(env=env, seed=options.seed, **given)
-    return config, make_world(config)
-
-
-def _users_of(options: FitUsersConfig, log: DecisionLog, config: Config, world: World) -> UserModel | None:
-    """The user model of the log's platform; None if people made the log."""
-    platform = log.header.platform
-    if not platform:
-        return None
-    if platform != config.env:
-        what = options.checkpoint if options.checkpoint is not None else f"--env {config.env}"
-        raise UserError(
-            f"{options.log} is a log of {platform}, and {what} is of {config.env}: give the log's platform."
-        )
-    return make_user_model(config, world)
-
-
-def _of_training(log: DecisionLog, config: Config, world: World) -> Tensor:
-    """(E,) bool: the decisions for training users."""
-    data, seed = config.data_config, config.train_config.seed
-    known = ~heldout_rows(log, world.population, data.heldout_fraction, seed)
-    if not bool(known.any()):
-        raise UserError(
-            "All users of the log are held out from training: record training users (--users train, or all)."
-        )
-    return known
 
 
 def _seen(table: SessionTable) -> tuple[Tensor, Tensor]:

@@ -65,7 +65,10 @@ def _check_brought(config: Config, file: WorldFile) -> None:
     """Raise FieldError for items or sizes other than those that the file of the platform brings."""
     contents = config.platform.brought(config)
     assert contents is not None
-    brought, path = contents.settings, f"the file of --{file.fields[0].replace('_', '-')}"
+    field = file.fields[0]
+    value = next(vars(section)[field] for section in vars(config).values() if hasattr(section, field))
+    paths = " ".join(map(str, value)) if isinstance(value, tuple) else value
+    brought, path = contents.settings, f"--{field.replace('_', '-')} {paths}"
     for section, names in (
         ("data_config", ("data",)),
         ("env_config", ("num_items", "embedding_dim", "max_episode_steps")),

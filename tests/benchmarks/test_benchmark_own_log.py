@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks import own_log
 from benchmarks.harness.classified import Classified, Problem
+from benchmarks.peers.classifiers import RIVALS, rivals_of
 from recsys_rl.data.catalogue import split_users
 from tests.doors import benchmark_here
 
@@ -60,8 +61,8 @@ def test_the_table_of_decisions(tmp_path: Path) -> None:
 
 
 def test_rivals_find_the_class_that_a_number_tells() -> None:
-    found = own_log.rivals_of(made("mild"), 0)
-    assert tuple(found) == own_log.RIVALS and all(right > 0.95 for right, _ in found.values())
+    found = rivals_of(made("mild"), 0)
+    assert tuple(found) == RIVALS and all(right > 0.95 for right, _ in found.values())
 
 
 def test_table_and_coverage_come_from_the_rows(tmp_path: Path) -> None:

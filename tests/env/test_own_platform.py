@@ -70,22 +70,21 @@ def sentence(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().err.splitlines()[-1]
 
 
-def test_own_platform_trains_and_is_evaluated_by_whole_commands(tmp_path: Path) -> None:
-    """Whole commands in processes of their own, as a user runs them."""
-    (tmp_path / "my_tutor.py").write_text((ROOT / "examples/new_platform.py").read_text())
+def test_own_platform_trains_and_is_evaluated_by_whole_commands(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The training in a process of its own, as a user runs it."""
     options = [*ENV, *DRIFT, *steps(4), "--learning-gain", "0.5"]
-    code, _, err = finish(start(tmp_path, "train", *options))
+    code, _, err = finish(start(here, "train", *options))
     assert code == 0, err
-    path = tmp_path / "runs/my_tutor-PLATFORM-synthetic-ppo-0/ppo.pt"
-    assert f"checkpoint: {path.relative_to(tmp_path)}" in err
+    path = here / "runs/my_tutor-PLATFORM-synthetic-ppo-0/ppo.pt"
+    assert f"checkpoint: {path.relative_to(here)}" in err
     assert "learning_gain = 0.5" in (path.parent / "config.toml").read_text()
-    options = [*ENV, "--json", "t.json", "--report", "r.html"]
-    code, out, err = finish(start(tmp_path, "evaluate", *options))
-    assert code == 0, err
-    assert out.startswith("my_tutor:PLATFORM, ppo after 96 steps; synthetic\n")
-    rows = [row["policy"] for row in json.loads((tmp_path / "t.json").read_text())["rows"]]
+    assert main(["evaluate", *ENV, "--json", "t.json", "--report", "r.html"]) == 0
+    assert capsys.readouterr().out.startswith("my_tutor:PLATFORM, ppo after 96 steps; synthetic\n")
+    rows = [row["policy"] for row in json.loads((here / "t.json").read_text())["rows"]]
     assert rows[:4] == ["ppo", "ppo-greedy", "untrained", "random"] and rows[-1] == "myopic"
-    assert "my_tutor:PLATFORM" in (tmp_path / "r.html").read_text()
+    assert "my_tutor:PLATFORM" in (here / "r.html").read_text()
 
 
 def test_own_platform_resumes_bit_for_bit(here: Path) -> None:

@@ -66,9 +66,10 @@ def by_name(found: dict[str, Any]) -> dict[str, dict[str, float]]:
 @pytest.mark.parametrize("name", ROWS)
 def test_rows_and_numbers(name: str, trained: dict[str, Path], tmp_path: Path) -> None:
     found = table(trained[name], tmp_path)
-    assert found == table(trained[name], tmp_path)  # the same numbers twice
+    if name in ("satiation", "gym"):  # of all rows, and of another environment
+        assert found == table(trained[name], tmp_path)  # the same numbers twice
+        assert found["rows"] != table(trained[name], tmp_path, "--seed", "1")["rows"]
     assert found["env"] == load(trained[name]).config.env
-    assert found["rows"] != table(trained[name], tmp_path, "--seed", "1")["rows"]
     rows = by_name(found)
     assert list(rows) == ROWS[name]
     for row in rows.values():

@@ -15,7 +15,10 @@ from starlette.testclient import TestClient
 from recsys_rl.cli import main
 from recsys_rl.cli.serve import serve_options
 from recsys_rl.errors import UserError
+from recsys_rl.recommender import load
 from recsys_rl.serve.export_table import export_table
+from recsys_rl.serve.facts import facts_of
+from recsys_rl.serve.place import place_of
 from recsys_rl.serve.record_at_rest import Record
 from recsys_rl.serve.versions import sha256_of
 from recsys_rl.tables.decision_table import read_table
@@ -222,6 +225,27 @@ def test_a_version_that_learned_from_the_record_serves_on_it(
         assert client.post("/v1/recommend", json={"user_id": "5"}).status_code == 200
     exported(tmp_path)
     assert {*pl.read_parquet(log)["policy"].to_list()} == {"application", "bc"}
+
+
+def test_items_with_features_are_known_to_a_version_though_nobody_was_shown_them(
+    serve: Serve, place: dict[str, Any], tmp_path: Path
+) -> None:
+    """They join from the file of items, so no row names them as candidates."""
+    rows = "\n".join(f"{name},{len(name)},{len(name) % 3}" for name in SECTIONS)
+    (tmp_path / "items.csv").write_text(f"item,length,depth\n{rows}\n")
+    with serve() as client:
+        for user in range(24):
+            one = observe(client, str(user), SECTIONS[user % 2], context={**CONTEXT, "age": 20 + user})
+            send(client, event(one, "clicked"), event(one, "leave"))
+    assert exported(tmp_path).never_shown == 2
+    assert "candidates" not in pl.read_parquet(tmp_path / "log.parquet").columns
+    runs = ["--runs-dir", str(tmp_path / "runs"), "--name", "bc", "--total-timesteps", "64"]
+    learn = ["--batch-size", "16", "--gradient-steps", "2", "--weights", "clicked=1"]
+    log = ["--log", str(tmp_path / "log.parquet"), "--items", str(place["items"])]
+    assert main(["train", "--algo", "bc", *log, *learn, *runs]) == 0
+    made = load(tmp_path / "runs" / "bc" / "bc.pt").checkpoint
+    here = place_of(place["items"], place["signals"], place["context"], 1).checkpoint
+    assert facts_of(made) == facts_of(here)
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from recsys_rl.tables.cells import Cells
+from recsys_rl.tables.context_rows import encoded
 from recsys_rl.tables.pieces import (
     MOST_TEXTS,
     Piece,
-    encoded,
     merged,
     pieces_text,
     read_pieces,

@@ -105,7 +105,7 @@ def test_several_logs_and_their_parts(
     checkpoint = str(folder / "reinforce.pt")
 
     def ips(*log: str) -> float:
-        result = ope(OpeConfig(log=(log,), checkpoint=checkpoint, world=False))
+        result = ope(OpeConfig(log=log, checkpoint=checkpoint, world=False))
         return next(row.value for row in result.rows if row.estimator == "ips")
 
     whole = ips(log)
