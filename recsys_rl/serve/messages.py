@@ -268,6 +268,8 @@ class DecisionReport(Struct, frozen=True):
 
     decision: Recommendation
     time: float
+    context: dict[str, PieceValue]
+    """The pieces of the context, as the request gave them."""
     seen: Seen
     alternatives: list[Place]
     """The ten likeliest items of the first place, with their probability."""
