@@ -67,7 +67,7 @@ function context() {
   const found = {};
   for (const piece of state.platform.context) {
     const text = $("context").querySelector(`[name="${CSS.escape(piece.name)}"]`).value;
-    const numbers = text.split(",").map(Number);
+    const numbers = text.split(",").map((x) => (x.trim() ? Number(x) : NaN)); // the server names a field without a number
     found[piece.name] = piece.kind === "text" ? text : piece.kind === "list" ? numbers : numbers[0];
   }
   return found;
