@@ -89,11 +89,12 @@ def _read(text: str, session_length: int) -> tuple[LogShape, Mapping[str, float]
         sound = type(slate_size) is int and slate_size > 0 and type(repeats) is bool and bool(signals)
         pieces = read_pieces(json.dumps(shape.get("pieces", [])))
         numbers = {str(name): float(weight) for name, weight in weights.items()}
+        columns = {str(role): str(name) for role, name in shape.get("columns", {}).items()}
     except (AttributeError, TypeError, ValueError) as error:
         raise UserError(f"The shape of this log can't be read ({short(str(error))}): train again.") from error
     if not sound or not all(map(math.isfinite, numbers.values())):
         raise UserError("The shape of this log can't be read: train again.")
-    return LogShape(pieces, signals, slate_size, session_length, repeats), numbers
+    return LogShape(pieces, signals, slate_size, session_length, repeats, columns), numbers
 
 
 @dataclass(frozen=True)
@@ -345,6 +346,7 @@ def _text(shape: LogShape, weights: Mapping[str, float]) -> str:
             "repeats": shape.repeats,
             "weights": weights,
             "pieces": json.loads(pieces_text(shape.pieces)),
+            "columns": dict(shape.columns),
         }
     )
 
@@ -411,5 +413,6 @@ PLATFORM = Platform(
         pieces=lambda config, catalogue, known: known,
     ),
     pieces=lambda config: config.log_shape.pieces,
+    columns=lambda config: config.log_shape.columns,
     simulates=False,
 )

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -48,6 +48,7 @@ class LogShape:
     slate_size: int  # K
     session_length: int  # T: steps of the longest session
     repeats: bool  # False: no session of several steps shows an item twice
+    columns: Mapping[str, str] = field(default_factory=dict)  # of each role, in the first file
 
     @property
     def history_length(self) -> int:
@@ -185,9 +186,11 @@ def survey(files: LogFiles) -> Survey:
     constant = [name for name, piece in kinds.items() if piece.constant]
     notes += [note for _, note in made if note]
     notes += [f"context that never changes: {listed(constant)}"] if constant else []
-    shape = LogShape(tuple(piece for piece, _ in made), signals, places, length, repeats or length == 1)
-    item = files.roles(files.files[0])["item"]
-    return Survey(shape, ids, shares, rows, sessions, bool(users), files.tells_ends, item, tuple(notes))
+    columns, known = files.roles(files.files[0]), tuple(piece for piece, _ in made)
+    shape = LogShape(known, signals, places, length, repeats or length == 1, columns)
+    return Survey(
+        shape, ids, shares, rows, sessions, bool(users), files.tells_ends, columns["item"], tuple(notes)
+    )
 
 
 @dataclass(frozen=True)

@@ -153,7 +153,7 @@ def test_the_export_is_a_table_with_the_columns_that_people_know(serve: Serve, t
     done = exported(tmp_path)
     assert (done.sessions, done.unknown, done.never_shown) == (3, 0, 1)
     frame = pl.read_parquet(tmp_path / "log.parquet")
-    assert frame.drop("session", "time").to_dict(as_series=False) == {
+    assert frame.drop("session", "time", "version").to_dict(as_series=False) == {
         "user": ["ann", "bob", "ann"],
         "policy": ["application", "application", "rules"],
         "item": ["sport", "politics", "science"],
