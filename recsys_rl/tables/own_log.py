@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -48,6 +48,7 @@ class LogShape:
     slate_size: int  # K
     session_length: int  # T: steps of the longest session
     repeats: bool  # False: no session of several steps shows an item twice
+    columns: Mapping[str, str] = field(default_factory=dict)  # of each role, in the first file
 
     @property
     def history_length(self) -> int:
@@ -68,6 +69,7 @@ class Survey:
     rows: int
     sessions: int
     has_users: bool
+    tells_ends: bool  # a file has a column ``terminated`` or ``truncated``
     item_column: str
     notes: tuple[str, ...]
 
@@ -114,6 +116,11 @@ class LogFiles:
         starts = ("propensity.", "probability.")
         given = any(name.startswith(starts) or name == "probabilities" for name in table.names)
         return given or role in self.roles(table)
+
+    @property
+    def tells_ends(self) -> bool:
+        """True if a file has a column ``terminated`` or ``truncated``."""
+        return any({"terminated", "truncated"} & set(table.names) for table in self.files)
 
     def roles(self, table: TableFile) -> dict[str, str]:
         return roles_of(table, self.given, DECISIONS, ("item",))
@@ -179,9 +186,10 @@ def survey(files: LogFiles) -> Survey:
     constant = [name for name, piece in kinds.items() if piece.constant]
     notes += [note for _, note in made if note]
     notes += [f"context that never changes: {listed(constant)}"] if constant else []
-    shape = LogShape(tuple(piece for piece, _ in made), signals, places, length, repeats or length == 1)
+    columns, known = files.roles(files.files[0]), tuple(piece for piece, _ in made)
+    shape = LogShape(known, signals, places, length, repeats or length == 1, columns)
     return Survey(
-        shape, ids, shares, rows, sessions, bool(users), files.roles(files.files[0])["item"], tuple(notes)
+        shape, ids, shares, rows, sessions, bool(users), files.tells_ends, columns["item"], tuple(notes)
     )
 
 
@@ -374,7 +382,7 @@ class OwnLog:
             candidates=None if offered is None else spread(offered.list.len(), self._places(read, offered)),
         )
         order = torch.from_numpy(np.lexsort((log.steps.numpy(), log.sessions.numpy())))
-        log = ended(log.rows(order))
+        log = ended(log.rows(order), None if self.files.tells_ends else shape.session_length)
         if int(log.steps.max()) >= shape.session_length:
             raise UserError(
                 f"{read.name} has a session of {int(log.steps.max()) + 1} steps, and the policy knows "
