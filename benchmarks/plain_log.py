@@ -6,7 +6,7 @@ One log of a policy that PPO trained for a short time, of training users. Each l
 `train --checkpoint`, and from the same decisions as a CSV file (harness/plain_log.py) with `train --items`,
 which must find out signals, context and sessions itself. Encoder, head and sizes are the same. Then the
 greedy policy plays one session with each held-out user, the same noise for all. The policy of the CSV file
-also sees the clock, and knows no popularity or quality of items but the share of decisions that show them.
+also sees the clock; popularity and quality of the items are columns of its file of items.
 
 A row of benchmarks/results/plain_log.csv is one learner and seed: its return from both, and their difference.
 """
@@ -45,7 +45,7 @@ WORLD: Any = {
     "max_episode_steps": 10,
 }
 NETWORK: Any = {"encoder": "deep-sets", "head": "two-tower", "hidden_dims": (64,)}
-STEPS, SESSIONS, DECISIONS = 40_960, 3_000, 64_000
+STEPS, SESSIONS, DECISIONS = 20_480, 2_000, 38_400
 SMOKE = (2_048, 60, 6_400)
 
 

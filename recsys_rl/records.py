@@ -191,7 +191,8 @@ class Platform:
     of a team that has no log yet, from the file of its items, the names of its signals, the pieces of its
     context and the size of its slates. ``simulates``: its users answer. ``pieces``: from the section
     env_config, the pieces of the context that a caller gives by their names (tables/pieces.py); None: the
-    platform makes all of them.
+    platform makes all of them. ``columns``: from that section, the column of each role (tables/schema.py) in
+    people's own table.
     """
 
     config: type[Any]  # the class of its section env_config
@@ -210,6 +211,7 @@ class Platform:
     before_a_log: Callable[..., Brought] | None = None
     simulates: bool = True
     pieces: Callable[[Any], Sequence[Any]] | None = None
+    columns: Callable[[Any], Mapping[str, str]] | None = None
     presets: Mapping[str, Preset] = field(default_factory=dict)  # by algorithm; "*" is for all algorithms
 
     def repeats(self, settings: Any) -> bool:

@@ -89,11 +89,12 @@ def _read(text: str, session_length: int) -> tuple[LogShape, Mapping[str, float]
         sound = type(slate_size) is int and slate_size > 0 and type(repeats) is bool and bool(signals)
         pieces = read_pieces(json.dumps(shape.get("pieces", [])))
         numbers = {str(name): float(weight) for name, weight in weights.items()}
+        columns = {str(role): str(name) for role, name in shape.get("columns", {}).items()}
     except (AttributeError, TypeError, ValueError) as error:
         raise UserError(f"The shape of this log can't be read ({short(str(error))}): train again.") from error
     if not sound or not all(map(math.isfinite, numbers.values())):
         raise UserError("The shape of this log can't be read: train again.")
-    return LogShape(pieces, signals, slate_size, session_length, repeats), numbers
+    return LogShape(pieces, signals, slate_size, session_length, repeats, columns), numbers
 
 
 @dataclass(frozen=True)
@@ -345,6 +346,7 @@ def _text(shape: LogShape, weights: Mapping[str, float]) -> str:
             "repeats": shape.repeats,
             "weights": weights,
             "pieces": json.loads(pieces_text(shape.pieces)),
+            "columns": dict(shape.columns),
         }
     )
 
@@ -358,8 +360,7 @@ def _note(overview: Survey, facts: ItemFacts, catalogue: Catalogue) -> str:
         facts.note,
         f"{amount(catalogue.num_items, 'item')}, known by "
         + (
-            f"embeddings of {catalogue.embedding.shape[1]} numbers, which are used as they are, without the "
-            "columns other than title, genres and year"
+            f"embeddings of {catalogue.embedding.shape[1]} numbers, which are used as they are"
             if facts.embeddings
             else "their features"
             if known
@@ -370,6 +371,9 @@ def _note(overview: Survey, facts: ItemFacts, catalogue: Catalogue) -> str:
         else "",
         "no session shows an item twice, so the policy shows none twice"
         if several and not overview.shape.repeats
+        else "",
+        "no column terminated or truncated: where a session is shorter than the longest, its user left"
+        if several and not overview.tells_ends
         else "",
         ""
         if overview.has_users
@@ -388,7 +392,7 @@ PRESETS: Mapping[str, Preset] = {
         "agent_config": {"gamma": 0.99, "bootstrap_time_limit": False},
         "train_config": {"total_timesteps": 320_000},
     },
-    "cql": {"agent_config": {"alpha": 0.1, "tau": 0.05}},
+    "cql": {"agent_config": {"alpha": 0.03, "tau": 0.05}},
     "bcq": {"agent_config": {"tau": 0.05}},
 }
 
@@ -409,5 +413,6 @@ PLATFORM = Platform(
         pieces=lambda config, catalogue, known: known,
     ),
     pieces=lambda config: config.log_shape.pieces,
+    columns=lambda config: config.log_shape.columns,
     simulates=False,
 )

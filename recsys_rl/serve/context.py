@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -47,6 +47,31 @@ def context_of(context: Mapping[str, PieceValue], version: Version, now: float) 
 def row_of(pieces: Pieces, version: Version) -> tuple[float, ...]:
     """The row of a context of the record, for any version of its platform."""
     return () if version.contexts is None else version.contexts.row(dict(pieces))
+
+
+def schema_of_context(version: Version) -> dict[str, Any]:
+    """The JSON schema of the context of requests to ``version``."""
+    if version.contexts is None:
+        schema: dict[str, Any] = msgspec.json.schema_components([Hour])[1]["Hour"]
+        return schema
+    pieces = version.contexts.pieces
+    return {
+        "type": "object",
+        "properties": {piece.name: _schema_of(piece) for piece in pieces},
+        "required": [piece.name for piece in pieces],
+        "additionalProperties": False,
+    }
+
+
+def _schema_of(piece: Piece) -> dict[str, Any]:
+    about = {"description": piece.rule, "examples": [piece.example]}
+    if piece.kind == "text":
+        return {"type": "string", **about}
+    numbers = [{"type": "number", "minimum": low, "maximum": high} for low, high in piece.bounds]
+    if piece.kind == "number":
+        return {**numbers[0], **about}
+    sizes = {"minItems": len(numbers), "maxItems": len(numbers)}
+    return {"type": "array", "items": {"type": "number"}, **sizes, **about}
 
 
 def _hour_of(context: Mapping[str, PieceValue], version: Version, now: float) -> float:

@@ -8,23 +8,18 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
 from recsys_rl.errors import UserError
-from recsys_rl.serve.export_survey import logger_of
-from recsys_rl.serve.facts import ITEMS_KNOWN
+from recsys_rl.serve.export_survey import Logger, logger_of
+from recsys_rl.serve.own_columns import TableRow, frame_of
 from recsys_rl.serve.record_at_rest import Record
-from recsys_rl.serve.record_schema import Decision
 from recsys_rl.serve.session_state import SessionState
 from recsys_rl.utils.files import write_bytes
-
-MOST_CANDIDATES = 1_000
-"""Items of a place whose rows name all of them as candidates, where some were never shown."""
 
 
 @dataclass
@@ -45,98 +40,82 @@ def export_table(record: Record, out: Path, now: float | None = None) -> TableEx
     theirs: a table has propensities in each row or in none.
     """
     now = time.time() if now is None else now
-    facts, people, interface = record.store.facts, record.people(), record.interface
-    done, known, unknown = TableExport(), list[dict[str, Any]](), list[dict[str, Any]]()
+    people, interface = record.people(), record.interface
+    done, sessions = TableExport(), list[SessionState]()
     for rows in record.sessions():
         session = SessionState.of(rows, interface)
-        if not session.matured(now):
+        if session.matured(now):
+            sessions.append(session)
+        else:
             done.not_matured += 1
-            continue
-        done.sessions += 1
+    done.sessions, names = len(sessions), _names(record, sessions)
+    known, unknown = list[TableRow](), list[TableRow]()
+    for session in sessions:
         lacking = sum(not decision.logprobs for decision in session.decisions)
         done.unknown += lacking
-        found = _rows_of(session, people[session.row.person], record)
+        found = _rows_of(session, people[session.row.person], record, names)
         (unknown if lacking else known).extend(found)
     if not done.sessions:
         raise UserError(
             f"{record.name} has no session for a log ({done.not_matured:,} have not matured): wait until a "
             "session has ended and its feedback window (--feedback-window of `recsys-rl serve`) is over."
         )
-    shown = {item for row in (*known, *unknown) for item in row["items"]}
+    facts = record.store.facts
+    shown = {item for row in (*known, *unknown) for item in row.items}
     done.never_shown = len(facts["items"]) - len(shown)
     beside = out.with_name(f"{out.stem}.no-propensity{out.suffix}") if known else out
     for path, some in ((out, known), (beside, unknown)):
         if some:
-            write_bytes(path, _content(_frame(some, facts, done.never_shown)))
+            write_bytes(path, _content(frame_of(some, facts, done.never_shown)))
             done.files[path] = len(some)
     return done
 
 
-def _name(record: Record, decision: Decision) -> str:
-    """The name of the logger of a decision."""
-    number, explore = logger_of(decision)
-    if isinstance(number, str):
-        return number
-    policy = record.policies[number].name if number else "popularity-drawn"
-    return f"{1 - explore:g} {policy} + {explore:g} random" if explore else policy
+def _names(record: Record, sessions: Sequence[SessionState]) -> dict[Logger, str]:
+    """A name of each logger, no two alike."""
+    names: dict[Logger, str] = {}
+    for session in sessions:
+        for decision in session.decisions:
+            logger = logger_of(decision)
+            if logger in names:
+                continue
+            number, explore = logger
+            policy = record.policies.get(number) if isinstance(number, int) else None
+            name = str(number) if isinstance(number, str) else "popularity-drawn"
+            name = name if policy is None else policy.name
+            name = f"{1 - explore:g} {name} + {explore:g} random" if explore else name
+            if name in names.values():
+                name = f"{name} ({'application' if policy is None else policy.sha256[:8]})"
+            names[logger] = name
+    return names
 
 
-def _rows_of(session: SessionState, user: str, record: Record) -> list[dict[str, Any]]:
-    facts = record.store.facts
-    ids, signals, slate = facts["items"], facts["signals"], facts["slate_size"]
-    rows = list[dict[str, Any]]()
+def _rows_of(
+    session: SessionState, user: str, record: Record, names: Mapping[Logger, str]
+) -> Iterator[TableRow]:
+    """The rows of a session: a list of n single items is n rows."""
+    facts, began = record.store.facts, int(1000 * session.row.began)
+    slate, every, latest = facts["slate_size"], range(len(facts["items"])), 0
     for decision in session.decisions:
+        latest, logger = max(int(1000 * decision.time), latest), logger_of(decision)
         for place in range(0, len(decision.items), slate):
             step = session.steps[decision.step + place // slate]
-            logprobs = decision.logprobs[place : place + slate]
+            forbidden = {*decision.exclude, *decision.items[:place]}
             candidates = decision.candidates
-            if candidates is not None:  # those of a list are without the items above
-                candidates = tuple(x for x in candidates if x not in decision.items[:place])
-            rows.append(
-                {
-                    "user": user,
-                    "session": session.row.number,
-                    "time": max(int(1000 * decision.time), rows[-1]["time"] if rows else 0),
-                    "policy": _name(record, decision),
-                    "items": [ids[item] for item in step.items],
-                    "logprobs": logprobs,
-                    "candidates": None if candidates is None else [ids[item] for item in candidates],
-                    **{
-                        f"signal.{signal}": [values[index] for values in step.signals]
-                        for index, signal in enumerate(signals)
-                    },
-                    **{f"context.{piece}": value for piece, value in decision.context},
-                }
+            if forbidden:
+                candidates = tuple(x for x in candidates or every if x not in forbidden)
+            yield TableRow(
+                user=user,
+                session=f"{session.row.number}-{began}",  # other records count from 1 too
+                time=latest,
+                policy=names[logger],
+                version="" if decision.application else record.policies[decision.policy].sha256[:12],
+                items=step.items,
+                logprobs=decision.logprobs[place : place + slate],
+                candidates=candidates,
+                signals=step.signals,
+                context=dict(decision.context),
             )
-    return rows
-
-
-def _frame(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], never_shown: int) -> pl.DataFrame:
-    """The columns of a table."""
-    slate, every = facts["slate_size"], facts["items"]
-    columns: dict[str, pl.Series] = {
-        "user": pl.Series([row["user"] for row in rows], dtype=pl.String),
-        **{name: pl.Series([row[name] for row in rows]) for name in ("session", "time", "policy")},
-    }
-    items = pl.Series([row["items"] for row in rows], dtype=pl.List(pl.String))
-    columns |= {"items": items} if slate > 1 else {"item": items.list.first()}
-    if all(row["logprobs"] for row in rows):
-        columns["propensity"] = pl.Series([sum(row["logprobs"]) for row in rows], dtype=pl.Float64).exp()
-        if slate > 1 and all(len(row["logprobs"]) == slate for row in rows):
-            columns["place_logprobs"] = pl.Series([row["logprobs"] for row in rows])
-    of_request = any(row["candidates"] is not None for row in rows)
-    # An item that no row names is unknown to a policy that learns from the table, unless it has features.
-    lacking = never_shown and not facts.get(ITEMS_KNOWN) and len(every) <= MOST_CANDIDATES
-    if of_request or lacking:
-        offered = [every if row["candidates"] is None else row["candidates"] for row in rows]
-        columns["candidates"] = pl.Series(offered, dtype=pl.List(pl.String))
-    for signal in facts["signals"]:
-        values = pl.Series([row[f"signal.{signal}"] for row in rows], dtype=pl.List(pl.Float64))
-        columns[f"signal.{signal}"] = values if slate > 1 else values.list.first()
-    for piece, kind, _ in facts["context"]:
-        dtype = {"number": pl.Float64(), "text": pl.String(), "list": pl.List(pl.Float64)}[kind]
-        columns[f"context.{piece}"] = pl.Series([row[f"context.{piece}"] for row in rows], dtype=dtype)
-    return pl.DataFrame(columns)
 
 
 def _content(frame: pl.DataFrame) -> bytes:

@@ -23,6 +23,8 @@ CHAMPION = "champion"
 """The fact that keeps the SHA-256 of the version that serves."""
 ITEMS_KNOWN = "items known"
 """The fact that a team's own place has features of its items, and not their ids alone."""
+COLUMNS = "columns"
+"""The fact that names the column of each role in the log that the first policy of a team learned from."""
 HIGHEST = "highest"
 """The fact that keeps the highest number that may have been given, also to rows that are erased or lost."""
 

@@ -225,6 +225,23 @@ class ItemsFound(Struct, frozen=True):
     items: list[Item]
 
 
+class ContextField(Struct, frozen=True):
+    """A piece of the context that requests give."""
+
+    name: str
+    kind: str
+    """number, list or text."""
+    size: int
+    """Numbers of a list."""
+    low: float | None
+    """The smallest number in the log."""
+    high: float | None
+    values: list[str]
+    """The texts that the policy knows; any other one is the same to it."""
+    example: PieceValue
+    """The middle of the log's range, or the first text."""
+
+
 class Platform(Struct, frozen=True):
     """The answer of `GET /v1/platform`."""
 
@@ -240,6 +257,10 @@ class Platform(Struct, frozen=True):
     """True if the policy sees the hour of the week."""
     people: list[str]
     """Some users of the data."""
+    likes: bool
+    """True if the profile of a stranger is made from what they like."""
+    context: list[ContextField]
+    """The pieces of the context that requests give."""
 
 
 class DecisionReport(Struct, frozen=True):
@@ -247,6 +268,8 @@ class DecisionReport(Struct, frozen=True):
 
     decision: Recommendation
     time: float
+    context: dict[str, PieceValue]
+    """The pieces of the context, as the request gave them."""
     seen: Seen
     alternatives: list[Place]
     """The ten likeliest items of the first place, with their probability."""

@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from recsys_rl.errors import one_line
 from recsys_rl.serve.active_version import PolicyFiles, latest_requests
+from recsys_rl.serve.context import schema_of_context
 from recsys_rl.serve.decide_again import report
 from recsys_rl.serve.jobs import Feedback, Observe, Read, Recommend, Swap
 from recsys_rl.serve.messages import (
@@ -36,6 +37,7 @@ from recsys_rl.serve.messages import (
 from recsys_rl.serve.metrics import Metrics
 from recsys_rl.serve.record_schema import Decision, SessionRows
 from recsys_rl.serve.store import Store
+from recsys_rl.serve.versions import Version
 from recsys_rl.serve.worker import Worker
 from recsys_rl.version import __version__
 
@@ -220,7 +222,7 @@ async def ready(services: Services, request: Request) -> Response:
 
 
 async def description(services: Services, request: Request) -> Response:
-    return _json(openapi(routes()))
+    return _json(openapi(routes(), services.worker.shared.active.version))
 
 
 def page_file(name: str, kind: str) -> Get:
@@ -270,13 +272,21 @@ PROBLEM = {
 }
 
 
-def openapi(table: Sequence[Route]) -> dict[str, Any]:
-    """The description in OpenAPI 3.1, made from the structs that decode the bodies and encode the answers."""
+def openapi(table: Sequence[Route], version: Version) -> dict[str, Any]:
+    """The description in OpenAPI 3.1, made from the structs that decode the bodies and encode the answers.
+
+    The context of a request is that of the ``version`` that serves.
+    """
     described = [route for route in table if route.summary]
     kinds = [kind for route in described for kind in (route.body, route.answer) if kind is not None]
     kinds = list(dict.fromkeys(kinds))
     refs, schemas = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
     schema_of = dict(zip(kinds, refs, strict=True))
+    for kind in (RecommendRequest, ObserveRequest):
+        described_context = schema_of_context(version)
+        schemas[kind.__name__]["properties"]["context"] = described_context
+        if described_context.get("required"):
+            schemas[kind.__name__]["required"].append("context")
     problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     paths: dict[str, Any] = {}
     for route in described:

@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from recsys_rl.errors import UserError, error_text, one_line
 from recsys_rl.serve.active_version import PolicyFiles, checkpoint_at_start
 from recsys_rl.serve.app import App, Tokens, is_loopback
-from recsys_rl.serve.facts import CHAMPION, ITEMS_KNOWN, champion_in, facts_of
+from recsys_rl.serve.facts import CHAMPION, COLUMNS, ITEMS_KNOWN, champion_in, facts_of
 from recsys_rl.serve.jobs import Settings
 from recsys_rl.serve.limits import limited
 from recsys_rl.serve.messages import MOST_PLACES, Problem
@@ -142,6 +142,11 @@ def serve(options: ServeConfig) -> None:
 def application(options: ServeConfig, tokens: Tokens | None = None) -> App:
     """The application over its record. Raises UserError."""
     version = _first_version(options)
+    if not options.strangers and not version.row_of_user:
+        raise UserError(
+            f"--no-strangers would refuse everyone: {one_line(version.row.file or options.checkpoint)} knows "
+            "no users, as people are what their requests say; leave it out."
+        )
     facts = facts_of(version.checkpoint)
     store = Store(Path(options.db), facts)
     try:
@@ -150,6 +155,8 @@ def application(options: ServeConfig, tokens: Tokens | None = None) -> App:
             _try(version, policies)
             if store.facts.get(CHAMPION) != version.row.sha256:
                 store.set_fact(CHAMPION, version.row.sha256)
+            if version.columns and COLUMNS not in store.facts:
+                store.set_fact(COLUMNS, dict(version.columns))
         elif ITEMS_KNOWN not in store.facts:
             store.set_fact(ITEMS_KNOWN, knows_items(version.checkpoint.catalogue))
         version.prepare()

@@ -17,7 +17,7 @@ from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.errors import UserError, error_text, one_line
 from recsys_rl.recommender import Recommender, Visit, load
 from recsys_rl.recommender.visit import NOON
-from recsys_rl.serve.messages import Item, Platform, Problem
+from recsys_rl.serve.messages import ContextField, Item, Platform, Problem
 from recsys_rl.serve.record_schema import ServedPolicy
 from recsys_rl.settings.fields import shown
 from recsys_rl.tables.context_rows import ContextRows
@@ -61,6 +61,12 @@ class Version:
     def pieces(self) -> tuple[Piece, ...]:
         """The named pieces of the context of a team's own log."""
         return () if self.contexts is None else self.contexts.pieces
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        """The column of each role in the team's own log; {} on other platforms, and without a log."""
+        config = self.checkpoint.config
+        return {} if config.platform.columns is None else config.platform.columns(config.env_config)
 
     @property
     def takes_likes(self) -> bool:
@@ -135,6 +141,8 @@ class Version:
             events=interface.events,
             by_hour=self.by_hour,
             people=[*islice(self.row_of_user, SOME)],
+            likes=self.takes_likes,
+            context=[_field(piece) for piece in self.pieces],
         )
 
     def find_items(self, text: str) -> list[Item]:
@@ -184,6 +192,19 @@ class Version:
         if not likes:
             return torch.zeros(1, self.checkpoint.population.profile.shape[1])
         return self.recommender.fold_in(likes)
+
+
+def _field(piece: Piece) -> ContextField:
+    """The description of a piece for callers."""
+    return ContextField(
+        name=piece.name,
+        kind=piece.kind,
+        size=len(piece.low),
+        low=min(piece.low, default=None),
+        high=max(piece.high, default=None),
+        values=[*piece.values],
+        example=piece.example,
+    )
 
 
 def open_version(path: Path, number: int, env: str | None = None) -> Version:

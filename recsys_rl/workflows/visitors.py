@@ -96,6 +96,11 @@ def visitors(options: VisitorsConfig) -> Visits:
         )
     if checkpoint.world.is_empty or checkpoint.interface.visits > 1:
         raise UserError(f"{options.checkpoint} has no people who visit a server: give one of a catalogue.")
+    if not checkpoint.config.platform.simulates:
+        raise UserError(
+            f"{options.checkpoint} is of a log of your own, which has no simulated people: real ones use the "
+            "server."
+        )
     print_latest(options.checkpoint, checkpoint)
     streams, population = generators(options.seed, "visitors", "visiting users"), checkpoint.population
     env = make_env(checkpoint.config, checkpoint.world, options.width, streams["visitors"], training=False)

@@ -134,6 +134,15 @@ def test_a_wrong_piece_of_the_context_is_named(serve: Serve, context: dict[str, 
         observe(client, "a", "sport", context={**CONTEXT, "device": "watch"})  # an unknown text is "other"
 
 
+def test_a_user_whose_id_is_a_gap_in_a_table_is_refused(serve: Serve) -> None:
+    """One such row would make the whole export unreadable."""
+    with serve() as client:
+        for user in ("NaN", "null", " "):
+            body = {"user_id": user, "items": ["sport"], "context": CONTEXT}
+            assert client.post("/v1/observe", json=body).json()["title"] == "wrong-user"
+        observe(client, "007", "sport")
+
+
 def test_the_export_is_a_table_with_the_columns_that_people_know(serve: Serve, tmp_path: Path) -> None:
     with serve() as client:
         for user, item in (("ann", "sport"), ("bob", "politics")):
@@ -144,7 +153,7 @@ def test_the_export_is_a_table_with_the_columns_that_people_know(serve: Serve, t
     done = exported(tmp_path)
     assert (done.sessions, done.unknown, done.never_shown) == (3, 0, 1)
     frame = pl.read_parquet(tmp_path / "log.parquet")
-    assert frame.drop("session", "time").to_dict(as_series=False) == {
+    assert frame.drop("session", "time", "version").to_dict(as_series=False) == {
         "user": ["ann", "bob", "ann"],
         "policy": ["application", "application", "rules"],
         "item": ["sport", "politics", "science"],

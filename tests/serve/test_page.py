@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.pictures import browser
 from recsys_rl.serve.record_at_rest import Record
+from tests.own_logs import clicks, policy
 from tests.serve.browser import Page, page
 from tests.serve.live import live
 from tests.serve.servers import serving
@@ -124,3 +125,27 @@ def test_the_page_allows_no_other_source(checkpoint: Callable[[str], Path], tmp_
             assert "unsafe" not in policy and "http:" not in found.text.replace("http://127", "")
         assert client.get("/v1/items?q=item 1").json()["items"][0]["title"].startswith("item 1")
         assert client.get("/v1/platform").json()["full"] == {"engagement": 1.0}
+
+
+def test_the_context_of_a_log_has_fields_with_plausible_values(tmp_path: Path) -> None:
+    path = policy(tmp_path / "p.pt", clicks(tmp_path / "clicks.csv"))
+    with live(path, tmp_path / "r.sqlite") as server, page(tmp_path / "profile") as tab:
+        tab.open(server.url, 390, False)
+        tab.until(f"document.querySelectorAll('#context label').length == 3 && {READY}")
+        assert tab.run("document.querySelector('#likes-label').hidden")
+        assert "1.5 to 79.8" in tab.run("document.querySelector('#context').innerText")
+        tab.run("document.querySelector('[name=device]').value = 'tv'")
+        tab.run("document.querySelector('[name=v]').value = '0.5, -1'")
+        tab.run("document.querySelector('#who button').click()")
+        tab.until(f"document.querySelectorAll('#likeliest tr').length == 4 && {READY}")
+        press(tab, "Consumed")
+        assert tab.run("document.querySelectorAll('#record tr').length") == 2
+        assert tab.run("document.scrollingElement.scrollWidth <= innerWidth") and tab.said == []
+        tab.run("document.querySelector('[name=v]').value = '0.5'")  # one number too few
+        tab.run("document.querySelector('#who button').click()")
+        tab.until("document.querySelector('#problem').textContent.includes('context.v')")
+    record = Record(tmp_path / "r.sqlite")
+    [first, second] = record.sessions()
+    record.store.close()
+    expected = {"age": 40.65, "device": "tv", "v": (0.5, -1.0)}
+    assert dict(first.decisions[0].context) == dict(second.decisions[0].context) == expected

@@ -33,6 +33,7 @@ const percent = (chance) => (chance === null ? "unknown" : chance < 0.0005 ? "<0
 
 async function recommend() {
   const body = { user_id: state.user };
+  if (state.platform.context.length) body.context = context();
   if (state.likes.length) body.likes = state.likes.map((item) => item.item_id);
   state.answer = await ask("/v1/recommend", body);
   if (state.answer.session.step === 0) state.likes.forEach((item) => (item.counts = true));
@@ -40,6 +41,36 @@ async function recommend() {
   showLikes();
   const [report] = await Promise.all([explain(), record()]);
   return report;
+}
+
+// The fields of the context: a number with the range of the log, a choice of texts, or a list of numbers.
+function showContext() {
+  $("context").replaceChildren(
+    ...state.platform.context.map((piece) => {
+      const input = element(piece.kind === "text" ? "select" : "input");
+      input.name = piece.name;
+      const range = piece.kind === "text" ? "" : ` (${short(piece.low)} to ${short(piece.high)})`;
+      if (piece.kind === "text") input.append(...piece.values.map((text) => element("option", text)));
+      else input.value = [piece.example].flat().map(short).join(", ");
+      if (piece.kind === "number") Object.assign(input, { type: "number", step: "any" });
+      input.required = true;
+      const label = element("label", `${piece.name}${piece.kind === "list" ? `, ${piece.size} numbers` : ""}${range}`);
+      label.append(input);
+      return label;
+    }),
+  );
+}
+
+const short = (number) => String(Number(number.toPrecision(4)));
+
+function context() {
+  const found = {};
+  for (const piece of state.platform.context) {
+    const text = $("context").querySelector(`[name="${CSS.escape(piece.name)}"]`).value;
+    const numbers = text.split(",").map((x) => (x.trim() ? Number(x) : NaN)); // the server names a field without a number
+    found[piece.name] = piece.kind === "text" ? text : piece.kind === "list" ? numbers : numbers[0];
+  }
+  return found;
 }
 
 // The likes of a stranger, each with a button that takes it back.
@@ -211,6 +242,8 @@ async function load() {
   state.platform = await ask("/v1/platform");
   $("about").textContent = `${state.platform.name}, ${state.platform.items.toLocaleString("en")} items`;
   $("people").replaceChildren(...state.platform.people.map((name) => Object.assign(element("option"), { value: name })));
+  $("likes-label").hidden = !state.platform.likes;
+  showContext();
   if (!$("user").value) $("user").value = state.platform.people[0] || "somebody";
   await record();
 }
