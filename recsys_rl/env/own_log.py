@@ -200,7 +200,9 @@ def interface_of(shape: LogShape, catalogue: Catalogue) -> Interface:
 
 def _no_context(config: OwnLogConfig, _: Catalogue, profiles: Tensor, __: Tensor) -> Known:
     """Zeros, until the caller gives the context (``Visit.with_context``)."""
-    return {piece.name: torch.zeros(len(profiles), piece.size) for piece in config.log_shape.pieces}
+    pieces = config.log_shape.pieces
+    parts = torch.zeros(len(profiles), sum(piece.size for piece in pieces)).split([x.size for x in pieces], 1)
+    return {piece.name: part for piece, part in zip(pieces, parts, strict=True)}
 
 
 def open_own_log(paths: Sequence[str], data: OwnLogData, env: OwnLogConfig, catalogue: Catalogue) -> OwnLog:

@@ -33,15 +33,14 @@ def context_of(context: Mapping[str, PieceValue], version: Version, now: float) 
         row = version.contexts.row(context)
     except UserError as error:
         raise Problem(422, "wrong-context", str(error)) from None
-    pieces = []
-    for piece in version.contexts.pieces:
-        value = context[piece.name]
-        if isinstance(value, str):
-            _check_text(piece, value)
-        elif not version.decides:
-            _check_range(piece, value)
-        pieces.append((piece.name, tuple(value) if isinstance(value, list) else value))
+    for piece in version.contexts.pieces if not version.decides else version.contexts.texts:
+        _check(piece, context[piece.name])
+    pieces = [(name, _fixed(context[name])) for name in version.contexts.names]
     return Context(NOON, tuple(pieces), row)
+
+
+def _fixed(value: PieceValue) -> float | str | tuple[float, ...]:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def row_of(pieces: Pieces, version: Version) -> tuple[float, ...]:
@@ -92,14 +91,12 @@ def _hour_of(context: Mapping[str, PieceValue], version: Version, now: float) ->
     return 24 * moment.weekday() + moment.hour + moment.minute / 60
 
 
-def _check_text(piece: Piece, text: str) -> None:
-    """Raise Problem for a text that the table of an export could not hold."""
-    if text not in piece.values and not fits_a_table(text):
-        raise Problem(422, "wrong-context", f"context.{piece.name} is {short(text)}: give {piece.rule}.")
-
-
-def _check_range(piece: Piece, value: float | list[float]) -> None:
-    """Raise Problem for a number outside the range of the piece."""
+def _check(piece: Piece, value: PieceValue) -> None:
+    """Raise Problem for a text that the table of an export can't hold, and a number out of range."""
+    if isinstance(value, str):
+        if value not in piece.values and not fits_a_table(value):
+            raise Problem(422, "wrong-context", f"context.{piece.name} is {short(value)}: give {piece.rule}.")
+        return
     numbers = value if isinstance(value, list) else [value]
     for number, low, high in zip(numbers, piece.low, piece.high, strict=True):
         if not low <= number <= high:

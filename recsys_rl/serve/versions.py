@@ -190,8 +190,12 @@ class Version:
         if population_row >= 0:
             return self.checkpoint.population.profile[population_row : population_row + 1]
         if not likes:
-            return torch.zeros(1, self.checkpoint.population.profile.shape[1])
+            return self._nobody
         return self.recommender.fold_in(likes)
+
+    @cached_property
+    def _nobody(self) -> Tensor:
+        return torch.zeros(1, self.checkpoint.population.profile.shape[1])
 
 
 def _field(piece: Piece) -> ContextField:

@@ -25,7 +25,12 @@ class ContextRows:
     def __init__(self, pieces: Sequence[Piece]) -> None:
         self.pieces = tuple(pieces)
         self.names = tuple(piece.name for piece in pieces)
-        self._parts = [(piece, piece.bounds, _codes(piece)) for piece in pieces]
+        self._bounds = {piece.name: piece.bounds for piece in pieces}
+        self._codes = {piece.name: _codes(piece) for piece in pieces}
+        nothing = 1.0, -1.0  # no number lies between these
+        ends = [piece.bounds[0] if piece.kind == "number" else nothing for piece in pieces]
+        self._parts = [(piece.name, *end, piece) for piece, end in zip(pieces, ends, strict=True)]
+        self.texts = tuple(piece for piece in pieces if piece.kind == "text")
         self._sizes = [piece.size for piece in pieces]
         shift = [x for piece in pieces for x in piece.shift or (0.0,) * piece.size]
         scale = [x for piece in pieces for x in piece.scale or (1.0,) * piece.size]
@@ -40,26 +45,33 @@ class ContextRows:
         if len(context) > len(self.pieces):
             strange = next(name for name in context if name not in self.names)
             raise UserError(f"context has no piece {short(strange)}: it has {listed(self.names) or 'none'}.")
-        for piece, bounds, codes in self._parts:
-            if piece.name not in context:
-                raise UserError(f"context lacks {piece.name}: give {piece.rule}.")
-            value = context[piece.name]
-            if codes is not None and isinstance(value, str):
-                row += codes.get(value.strip(), codes[None])
-                continue
-            several = isinstance(value, list | tuple)
-            numbers: Sequence[Any] = value if several else (value,)  # type: ignore[assignment]
-            if (
-                several != (piece.kind == "list")
-                or len(numbers) != len(bounds)
-                or not all(
-                    type(x) in _NUMBERS and low <= x <= high
-                    for x, (low, high) in zip(numbers, bounds, strict=True)
-                )
-            ):
-                raise UserError(f"context.{piece.name} is {short(value)}: give {piece.rule}.")
-            row += numbers
+        for name, low, high, piece in self._parts:
+            value = context.get(name)
+            if type(value) is float and low <= value <= high:  # many pieces are single numbers
+                row.append(value)
+            else:
+                row += self._numbers_of(piece, value, name in context)
         return tuple(row)
+
+    def _numbers_of(self, piece: Piece, value: object, given: bool) -> Sequence[float]:
+        """The numbers of a piece in a row. Raises UserError."""
+        if not given:
+            raise UserError(f"context lacks {piece.name}: give {piece.rule}.")
+        codes, bounds = self._codes[piece.name], self._bounds[piece.name]
+        if codes is not None and isinstance(value, str):
+            return codes.get(value.strip(), codes[None])
+        several = isinstance(value, list | tuple)
+        numbers: Sequence[Any] = value if several else (value,)  # type: ignore[assignment]
+        if (
+            several != (piece.kind == "list")
+            or len(numbers) != len(bounds)
+            or not all(
+                type(x) in _NUMBERS and low <= x <= high
+                for x, (low, high) in zip(numbers, bounds, strict=True)
+            )
+        ):
+            raise UserError(f"context.{piece.name} is {short(value)}: give {piece.rule}.")
+        return numbers
 
     @property
     def example(self) -> tuple[float, ...]:

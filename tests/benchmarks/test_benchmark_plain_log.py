@@ -15,6 +15,6 @@ from tests.doors import benchmark_here
 def test_smoke(tmp_path: Path) -> None:
     benchmark_here(plain_log.main, tmp_path, "--smoke", "--algos", "bc", "--json", "table.json")
     (row,) = json.loads((tmp_path / "table.json").read_text())["rows"]
-    assert row["algo"] == "bc" and row["mean"] == pytest.approx(row["csv"] - row["record"], abs=1e-4)
+    assert row["algo"] == "bc" and row["mean"] == pytest.approx(row["csv"] - row["record"], abs=2e-3)
     assert row["low"] <= row["mean"] <= row["high"]
     assert [path.name for path in tmp_path.iterdir()] == ["table.json"]
