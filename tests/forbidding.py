@@ -68,7 +68,9 @@ def add_creators(world: Any, seed: int) -> Any:
     """Creators with three items each."""
     catalogue: Catalogue = world.catalogue
     creator = torch.arange(catalogue.num_items) // 3
-    return world._replace(catalogue=replace(catalogue, attributes={"creator": creator}))
+    return world._replace(
+        catalogue=replace(catalogue, attributes={**catalogue.attributes, "creator": creator})
+    )
 
 
 PLATFORM = Platform(ForbiddingConfig, Forbidding, add_attributes=add_creators)

@@ -31,7 +31,8 @@ INTERFACE = Interface(
 
 def catalogue() -> Catalogue:
     """East is of brand 1, north of none, and between of a brand that no user's piece has."""
-    return replace(tiny_catalogue(), attributes={"brand": torch.tensor([1, -1, 2])})
+    made = tiny_catalogue()
+    return replace(made, attributes={**made.attributes, "brand": torch.tensor([1, -1, 2])})
 
 
 def obs(owns: list[list[float]], **parts: Tensor) -> Obs:

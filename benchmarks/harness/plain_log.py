@@ -16,7 +16,7 @@ def plain_log(log: DecisionLog, catalogue: Catalogue, folder: Path) -> tuple[Pat
 
     The decisions have users, sessions, steps, items by their ids, the visible signals, propensities, the ends
     of sessions, and the pieces of the context that no session derives, as lists of numbers. The items have
-    titles, genres and embeddings. Slates have one place.
+    titles, genres, likes (the logarithm of the popularity), ratings and embeddings. Slates have one place.
     """
     header, visible = log.header, log.visible
     names = [header.signals[index] for index in visible.tolist()]
@@ -41,6 +41,8 @@ def plain_log(log: DecisionLog, catalogue: Catalogue, folder: Path) -> tuple[Pat
             "|".join(name for name, has in zip(catalogue.tag_names, row, strict=True) if has)
             for row in catalogue.tags.tolist()
         ],
+        "likes": (catalogue.popularity + 1e-3).log().tolist(),
+        "rating": catalogue.quality.tolist(),
         "embedding": _lists(catalogue.embedding.tolist()),
     }
     paths = folder / "decisions.csv", folder / "items.csv"

@@ -17,6 +17,7 @@ Examples:
   recsys-rl fit-users --log log.parquet --checkpoint checkpoints/ppo.pt --out users.pt
   recsys-rl fit-users --log log.parquet --data ml-1m --out users.pt                 items without a checkpoint
   recsys-rl fit-users --log log.parquet --checkpoint ppo.pt --resume                 after Ctrl-C
+  recsys-rl fit-users --log visits.csv --items items.csv --weights clicked=1         a table of your own
   recsys-rl train --env learned --user-model users.pt
 
 The report compares the learned users with held-out sessions. docs/11_offline.md explains it."""

@@ -362,8 +362,7 @@ def _note(overview: Survey, facts: ItemFacts, catalogue: Catalogue) -> str:
         facts.note,
         f"{amount(catalogue.num_items, 'item')}, known by "
         + (
-            f"embeddings of {catalogue.embedding.shape[1]} numbers, which are used as they are, without the "
-            "columns other than title, genres and year"
+            f"embeddings of {catalogue.embedding.shape[1]} numbers, which are used as they are"
             if facts.embeddings
             else "their features"
             if known
@@ -374,6 +373,9 @@ def _note(overview: Survey, facts: ItemFacts, catalogue: Catalogue) -> str:
         else "",
         "no session shows an item twice, so the policy shows none twice"
         if several and not overview.shape.repeats
+        else "",
+        "no column terminated or truncated: where a session is shorter than the longest, its user left"
+        if several and not overview.tells_ends
         else "",
         ""
         if overview.has_users
@@ -392,7 +394,7 @@ PRESETS: Mapping[str, Preset] = {
         "agent_config": {"gamma": 0.99, "bootstrap_time_limit": False},
         "train_config": {"total_timesteps": 320_000},
     },
-    "cql": {"agent_config": {"alpha": 0.1, "tau": 0.05}},
+    "cql": {"agent_config": {"alpha": 0.03, "tau": 0.05}},
     "bcq": {"agent_config": {"tau": 0.05}},
 }
 

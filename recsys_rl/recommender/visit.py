@@ -139,7 +139,7 @@ class Visit:
 
     def at(self, hours: float | Tensor | None) -> Visit:
         """The visits at these hours, if the policy sees the hour; None leaves the clock as it is."""
-        if hours is None or "hour" not in self.known:
+        if hours is None or not _pieces_of(self.checkpoint).by_hour:  # a piece of a caller may be named hour
             return self
         hour = torch.as_tensor(hours, dtype=torch.float32).expand(len(self.session.users))
         return replace(self, known={**self.known, "hour": hour})

@@ -21,6 +21,7 @@ from recsys_rl.serve.record_schema import Decision
 from recsys_rl.serve.session_state import SessionState
 from recsys_rl.serve.versions import Version
 from recsys_rl.settings.fields import shown
+from recsys_rl.tables.values import NO_VALUE
 
 _encode = msgspec.json.Encoder().encode
 
@@ -31,6 +32,8 @@ def observe(recommendations: Recommendations, job: Job) -> None:
     if visitor is None:
         return
     shared, request, now = recommendations.shared, job.task.request, recommendations.shared.clock()
+    if request.policy.strip().lower() in NO_VALUE:  # a table would take it for a gap
+        raise Problem(422, "wrong-policy", f"policy: {shown(request.policy)} is no name: give another one.")
     version = shared.active.version
     session = open_session(visitor, request.session_id, version, now)
     context = context_of(request.context, version, now)

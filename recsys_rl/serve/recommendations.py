@@ -20,6 +20,7 @@ from recsys_rl.serve.record_schema import Decision, Person, Pieces, ServedPolicy
 from recsys_rl.serve.rule import LATE, RAISED
 from recsys_rl.serve.session_state import SessionState
 from recsys_rl.serve.versions import POPULARITY, Version
+from recsys_rl.settings.fields import shown
 from recsys_rl.tables.values import NO_VALUE
 
 MOST_WAITING = 16  # requests of one person at once: they are drawn one after another, and more come too late
@@ -68,9 +69,10 @@ class Recommendations:
         shared, request = self.shared, job.task.request
         if request.request_id is not None and self._is_repeated(job):
             return None
-        if shared.active.version.contexts is not None and request.user_id.strip().lower() in NO_VALUE:
-            raise Problem(422, "wrong-user", "user_id: tables take this id for a gap: give another.")
-        population_row = shared.active.version.row_of_user.get(request.user_id, -1)
+        version = shared.active.version
+        if version.contexts is not None and request.user_id.strip().lower() in NO_VALUE:
+            raise Problem(422, "wrong-user", f"user_id: a table takes {shown(request.user_id)} for a gap.")
+        population_row = version.row_of_user.get(request.user_id, -1)
         visitor = shared.memory.visitor(request.user_id, population_row)
         if visitor.busy:
             if len(visitor.waiting) >= MOST_WAITING:

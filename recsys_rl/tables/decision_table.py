@@ -233,10 +233,17 @@ def _rows_of(lists: pl.Series, names: Sequence[object]) -> Tensor:
     return tensor_of(flat.replace_strict(places, return_dtype=pl.Int64))
 
 
-def ended(log: DecisionLog) -> DecisionLog:
-    """The log in which the last row of a session, if it has no end, is truncated."""
+def ended(log: DecisionLog, longest: int | None = None) -> DecisionLog:
+    """The log in which the last row of a session, if it has no end, is truncated.
+
+    ``longest``: steps of the longest session, if nothing tells the ends of sessions. Then the last row of a
+    shorter one is terminated: its user left.
+    """
     last = torch.ones(log.num_rows, dtype=torch.bool)
     last[:-1] = log.sessions[1:] != log.sessions[:-1]
+    if longest is not None:
+        left = last & (log.steps < longest - 1)
+        log = dataclasses.replace(log, terminated=log.terminated | left)
     return dataclasses.replace(log, truncated=log.truncated | (last & ~log.terminated))
 
 

@@ -18,7 +18,7 @@ from recsys_rl.tables.cells import Cells
 from recsys_rl.tables.read import open_table
 from recsys_rl.tables.schema import COLUMNS, ITEMS, common_names, find_columns, plain_name
 from recsys_rl.tables.values import no_value, on, whole_number
-from recsys_rl.types import Catalogue, UserError, genres_and_year
+from recsys_rl.types import Catalogue, ItemFeature, UserError, genres_and_year
 
 MOST_GENRES = 100  # the most frequent are kept
 ALWAYS_CLASSES = {"creator"}  # numbers in these columns are names, too
@@ -26,6 +26,8 @@ FEW_TEXTS, MOST_DISTINCT = 20, 0.5
 """A column of more than FEW_TEXTS different texts, which are more than this share of its values, is left out:
 links, descriptions and codes are not attributes that items share."""
 
+RESERVED = ("popularity", "quality", "genres", "year", "kind", "creator")
+"""Names of attributes that have a meaning of their own in a catalogue."""
 MOST_ALONE = 256  # items without a known fact that get a feature each
 MOST_CLASSES = 50
 
@@ -234,10 +236,10 @@ def encoded(values: Sequence[Any], classes: bool = False) -> Tensor:
 def catalogue_of_items(ids: Sequence[object], facts: ItemFacts, shown: Tensor, source: str) -> Catalogue:
     """The catalogue of the items ``ids`` (I,); its embedding holds what is known of them.
 
-    That is: the embeddings of the file as they are; else genres, standardised numbers, and classes one by
-    one. Without any fact each of up to MOST_ALONE items has a feature of its own. ``shown`` (I,) float32, the
-    share of rows that show an item, is the popularity; no reward of the log is in a feature, so that
-    cross-fitting leaks nothing.
+    That is: the embeddings of the file as they are, with its other columns as features beside them; else
+    genres, standardised numbers, and classes one by one. Without any fact each of up to MOST_ALONE items has
+    a feature of its own. ``shown`` (I,) float32, the share of rows that show an item, is the popularity; no
+    reward of the log is in a feature, so that cross-fitting leaks nothing.
     """
     number = len(ids)
     names = tuple(sorted({name for row in facts.genres.values() for name in row}))
@@ -251,8 +253,11 @@ def catalogue_of_items(ids: Sequence[object], facts: ItemFacts, shown: Tensor, s
     if not parts and number <= MOST_ALONE:
         parts = [torch.eye(number)]
     embedding = torch.cat([*parts, torch.zeros(number, 2)], 1)  # never of size 1, as single pieces are
+    beside: list[ItemFeature] = []
     if facts.embeddings:
         embedding = torch.stack([facts.embeddings[id_] for id_ in ids])
+        more, beside = _beside(ids, facts)
+        known = {**known, **more}
     return Catalogue(
         embedding=embedding,
         item_ids=torch.tensor(ids) if number and isinstance(ids[0], int) else torch.arange(number),
@@ -262,8 +267,27 @@ def catalogue_of_items(ids: Sequence[object], facts: ItemFacts, shown: Tensor, s
         available=torch.ones(number, dtype=torch.bool),
         source=source,
         attributes=known,
-        features=genres_and_year(names),
+        features=(*genres_and_year(names), *beside),
     )
+
+
+def _beside(ids: Sequence[object], facts: ItemFacts) -> tuple[dict[str, Tensor], list[ItemFeature]]:
+    """The columns of a file that stand beside its embeddings: attributes (I,) by name, and their features.
+
+    A column of more than MOST_CLASSES different texts is left out.
+    """
+    attributes, features = {}, []
+    for name, values in facts.tensors(ids).items():
+        own = f"own_{name}" if name in RESERVED else name
+        if values.is_floating_point():
+            features.append(ItemFeature(own))
+        elif int(values.max()) < MOST_CLASSES:
+            texts = sorted({str(facts.attributes[name].get(id_, "")).strip() for id_ in ids})
+            features.append(ItemFeature(own, "classes", tuple(one_line(text) or "none" for text in texts)))
+        else:
+            continue
+        attributes[own] = values
+    return attributes, features
 
 
 def knows_items(catalogue: Catalogue) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -31,11 +31,6 @@ class LogSource(Protocol):
     @property
     def unit(self) -> str:
         """The noun for those who are held out as a whole: a user, or what stands for one."""
-        ...
-
-    @property
-    def others(self) -> Mapping[str, int]:
-        """Of the decisions that were read, those with a text that has no code of its own, by piece."""
         ...
 
     def fingerprint(self) -> bytes:
@@ -77,10 +72,6 @@ class RecordedLog:
     @property
     def unit(self) -> str:
         return "user"
-
-    @property
-    def others(self) -> Mapping[str, int]:
-        return {}
 
     def fingerprint(self) -> bytes:
         return fingerprint(self.path)

@@ -25,7 +25,7 @@ from recsys_rl.errors import UserError, amount, listed, one_line, short
 from recsys_rl.tables.cells import spread, tensor_of
 from recsys_rl.tables.checks import check_rows
 from recsys_rl.tables.decision_columns import Table
-from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog
+from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog, cut
 from recsys_rl.tables.decision_table import WINDOW, ended, ordered_ids, unread
 from recsys_rl.tables.layout import roles_of
 from recsys_rl.tables.lines import lines_of
@@ -69,6 +69,7 @@ class Survey:
     rows: int
     sessions: int
     has_users: bool
+    tells_ends: bool  # a file has a column ``terminated`` or ``truncated``
     item_column: str
     notes: tuple[str, ...]
 
@@ -99,7 +100,7 @@ class LogFiles:
         if len({table.path.resolve() for table in tables}) < len(tables):
             raise UserError(f"{self.name}: --log names a file twice: give each once.")
         for role, noun in (("propensity", "propensities"), ("user", "users"), ("session", "sessions")):
-            having = [self._has(table, role) for table in tables]
+            having = [self.has(table, role) for table in tables]
             if any(having) and not all(having):
                 without, having_it = (one_line(tables[having.index(x)].path) for x in (False, True))
                 raise UserError(
@@ -108,12 +109,18 @@ class LogFiles:
                 )
         return tuple(tables)
 
-    def _has(self, table: TableFile, role: str) -> bool:
+    def has(self, table: TableFile, role: str) -> bool:
+        """True if the table has a column of this role; of propensities, also under one policy or by item."""
         if role != "propensity":
             return role in self.roles(table)
         starts = ("propensity.", "probability.")
         given = any(name.startswith(starts) or name == "probabilities" for name in table.names)
         return given or role in self.roles(table)
+
+    @property
+    def tells_ends(self) -> bool:
+        """True if a file has a column ``terminated`` or ``truncated``."""
+        return any({"terminated", "truncated"} & set(table.names) for table in self.files)
 
     def roles(self, table: TableFile) -> dict[str, str]:
         return roles_of(table, self.given, DECISIONS, ("item",))
@@ -181,7 +188,9 @@ def survey(files: LogFiles) -> Survey:
     notes += [f"context that never changes: {listed(constant)}"] if constant else []
     columns, known = files.roles(files.files[0]), tuple(piece for piece, _ in made)
     shape = LogShape(known, signals, places, length, repeats or length == 1, columns)
-    return Survey(shape, ids, shares, rows, sessions, bool(users), columns["item"], tuple(notes))
+    return Survey(
+        shape, ids, shares, rows, sessions, bool(users), files.tells_ends, columns["item"], tuple(notes)
+    )
 
 
 @dataclass(frozen=True)
@@ -295,6 +304,10 @@ class OwnLog:
         return next((role for role in ("user", "session") if role in roles), "context")
 
     @property
+    def has_propensities(self) -> bool:
+        return self.files.has(self.files.files[0], "propensity")
+
+    @property
     def others(self) -> dict[str, int]:
         """Decisions, of those that were read, with a text that has no code of its own, by piece."""
         total: Counter[str] = Counter()
@@ -311,25 +324,25 @@ class OwnLog:
         return total.digest()
 
     def parts(self, rows: int) -> Iterator[DecisionLog]:
-        """The checked decisions, file by file; one of Parquet without sessions in parts of ``rows`` rows."""
+        """The checked decisions in parts of about ``rows`` rows, of whole sessions; text is read at once."""
         first_session = 0
         for table in self.files.files:
             roles = self.files.roles(table)
             columns = [*roles.values(), *(name for name in table.names if self._is_read(name))]
             columns = list(dict.fromkeys(columns))
-            cut = table.raw is None and "session" not in roles
+            by_rows = table.raw is None and "session" not in roles
             start = 0
             while True:
-                read = self.files.cells(table, columns, start, rows if cut else None)
+                read = self.files.cells(table, columns, start, rows if by_rows else None)
                 if read.frame.height:
                     with lines_of(table):
                         log = self._log(read, first_session, start)
                         pieces = self.shape.pieces
                         self._others[table.path, start] = {x.name: x.unknown(read) for x in pieces}
-                    yield log
+                    yield from cut(log, rows)
                     first_session += read.frame.height
                 start += rows
-                if not cut or read.frame.height < rows:
+                if not by_rows or read.frame.height < rows:
                     break
 
     def _log(self, read: Table, first_session: int, start: int) -> DecisionLog:
@@ -369,7 +382,7 @@ class OwnLog:
             candidates=None if offered is None else spread(offered.list.len(), self._places(read, offered)),
         )
         order = torch.from_numpy(np.lexsort((log.steps.numpy(), log.sessions.numpy())))
-        log = ended(log.rows(order))
+        log = ended(log.rows(order), None if self.files.tells_ends else shape.session_length)
         if int(log.steps.max()) >= shape.session_length:
             raise UserError(
                 f"{read.name} has a session of {int(log.steps.max()) + 1} steps, and the policy knows "

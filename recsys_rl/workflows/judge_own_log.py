@@ -106,7 +106,7 @@ def _rivals(run: Run) -> Iterator[Playable]:
     places = run.interface.slate_size
     best = BestItems(item_scores(_decisions(run.experience), run.world.catalogue.num_items), places)
     yield playable(BEST, Fixed(best))
-    if run.config.algo != CLONED:
+    if run.config.algo != CLONED or getattr(run.config.agent_config, "weighted", False):
         yield playable(CLONE, _clone(run))
 
 

@@ -38,6 +38,7 @@ from recsys_rl.users.platform import LearnedUsers
 from recsys_rl.utils.find import find
 from recsys_rl.utils.progress import announce
 from recsys_rl.utils.seeding import generators
+from recsys_rl.workflows import ope_own_log
 from recsys_rl.workflows.latest import print_latest
 from recsys_rl.workflows.ope_config import OpeConfig
 from recsys_rl.workflows.ope_own_log import about_tables, heldout_parts, open_of_checkpoint
@@ -122,7 +123,8 @@ def _of_tables(options: OpeConfig, path: str) -> ReadLog:
         )
     source = open_of_checkpoint(options, checkpoint)
     rows = partial(heldout_parts, source, checkpoint, PART)
-    log, complete = sampled(rows(), FITTED, generators(options.seed, "sample")["sample"])
+    fitted = ope_own_log.FITTED if source.has_propensities else FITTED
+    log, complete = sampled(rows(), fitted, generators(options.seed, "sample")["sample"])
     for note in about_tables(source, log.num_rows if complete else sum(part.num_rows for part in rows())):
         announce(note)
     read = _by_checkpoint(options, log, path, checkpoint)

@@ -13,11 +13,15 @@ from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.data.heldout import heldout_rows
 from recsys_rl.errors import UserError, amount
 from recsys_rl.tables.decision_log import DecisionLog, cut
-from recsys_rl.tables.log_files import LogSource
+from recsys_rl.tables.own_log import OwnLog
 from recsys_rl.workflows.ope_config import OpeConfig
 
+FITTED = 65_536
+"""Decisions of a log with propensities on which models are fitted: all, or a sample of sessions. It bounds
+the memory of what is judged after a training that still holds its part of the log."""
 
-def open_of_checkpoint(options: OpeConfig, checkpoint: Checkpoint) -> LogSource:
+
+def open_of_checkpoint(options: OpeConfig, checkpoint: Checkpoint) -> OwnLog:
     """The tables of --log by the settings of the checkpoint; options of columns replace those of the run.
 
     Raises UserError for a table that can't be read so.
@@ -33,11 +37,11 @@ def open_of_checkpoint(options: OpeConfig, checkpoint: Checkpoint) -> LogSource:
         given["separator"] = options.separator
     data = dataclasses.replace(config.data_config, **given)
     assert config.platform.open_log is not None
-    source: LogSource = config.platform.open_log(options.log, data, config.env_config, checkpoint.catalogue)
+    source: OwnLog = config.platform.open_log(options.log, data, config.env_config, checkpoint.catalogue)
     return source
 
 
-def heldout_parts(source: LogSource, checkpoint: Checkpoint, rows: int) -> Iterator[DecisionLog]:
+def heldout_parts(source: OwnLog, checkpoint: Checkpoint, rows: int) -> Iterator[DecisionLog]:
     """The decisions of held-out users, in parts of about ``rows`` rows. Raises UserError without any."""
     config, population = checkpoint.config, checkpoint.population
     share, seed, empty = config.data_config.heldout_fraction, config.train_config.seed, True
@@ -53,7 +57,7 @@ def heldout_parts(source: LogSource, checkpoint: Checkpoint, rows: int) -> Itera
         )
 
 
-def about_tables(source: LogSource, heldout: int) -> Iterator[str]:
+def about_tables(source: OwnLog, heldout: int) -> Iterator[str]:
     """Lines about tables of which ``heldout`` decisions are judged on."""
     rest = source.num_rows - heldout
     yield (

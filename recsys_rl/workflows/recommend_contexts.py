@@ -94,6 +94,10 @@ def check_people(recommender: Recommender, options: PeopleOptions) -> None:
         )
     if pieces is None and not of_people:
         raise UserError(f"{_ONE}.")
+    if pieces == () and of_contexts:
+        raise UserError(
+            f"{name} is the policy of a log without columns context.NAME: leave --context and --contexts out."
+        )
     if pieces is not None and of_people:
         raise UserError(
             f"{name} is the policy of a log of your own, which knows contexts and no users: give --context "

@@ -149,3 +149,12 @@ def test_texts_of_the_command_become_values_by_the_kind_of_their_piece(recommend
     for wrong in (["age"], ["age=1", "age=2"]):
         with pytest.raises(UserError):
             parse_context(pieces, wrong)
+
+
+def test_a_piece_named_hour_is_a_piece_like_others(tmp_path: Path) -> None:
+    """Of other platforms the name belongs to the clock."""
+    rows = pl.read_csv(clicks(tmp_path / "clicks.csv")).rename({"context.age": "context.hour"})
+    rows.write_csv(tmp_path / "hours.csv")
+    policy(tmp_path / "hours.pt", tmp_path / "hours.csv")
+    context = {"hour": 21.0, "device": "tv", "v": [0.5, -1.0]}
+    assert len(load(tmp_path / "hours.pt").recommend(context=context, k=3)) == 3

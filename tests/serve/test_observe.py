@@ -118,6 +118,7 @@ def test_a_policy_sees_the_same_after_its_own_decisions_and_after_those_of_an_ap
         ({"items": ["1", "2"], "propensity": 0.5}, 422, "wrong-propensity", "propensity"),
         ({"policy": ""}, 422, "wrong-field", "policy"),
         ({"policy": "a\nb"}, 422, "wrong-field", "policy"),
+        ({"policy": "NaN"}, 422, "wrong-policy", "policy"),
         ({"likes": ["none"]}, 422, "unknown-item", "likes"),
         ({"context": {"hour": 3}}, 422, "no-hour", "context"),
         ({"n": 1}, 422, "wrong-field", "n"),

@@ -10,12 +10,13 @@ from typing import Any
 
 import polars as pl
 import pytest
+import torch
 from starlette.testclient import TestClient
 
 from recsys_rl.cli import main
 from recsys_rl.cli.serve import serve_options
 from recsys_rl.errors import UserError
-from recsys_rl.recommender import load
+from recsys_rl.recommender import Visit, load
 from recsys_rl.serve.export_table import export_table
 from recsys_rl.serve.facts import facts_of
 from recsys_rl.serve.place import place_of
@@ -131,6 +132,15 @@ def test_a_wrong_piece_of_the_context_is_named(serve: Serve, context: dict[str, 
         assert (found.status_code, found.json()["title"]) == (422, "wrong-context")
         assert said in found.json()["detail"] and client.get("/v1/decisions").json()["decisions"] == []
         observe(client, "a", "sport", context={**CONTEXT, "device": "watch"})  # an unknown text is "other"
+
+
+def test_a_user_whose_id_is_a_gap_in_a_table_is_refused(serve: Serve) -> None:
+    """One such row would make the whole export unreadable."""
+    with serve() as client:
+        for user in ("NaN", "null", " "):
+            body = {"user_id": user, "items": ["sport"], "context": CONTEXT}
+            assert client.post("/v1/observe", json=body).json()["title"] == "wrong-user"
+        observe(client, "007", "sport")
 
 
 def test_the_export_is_a_table_with_the_columns_that_people_know(serve: Serve, tmp_path: Path) -> None:
@@ -275,6 +285,14 @@ def test_a_record_is_of_one_place(serve: Serve, place: dict[str, Any]) -> None:
             pass
     with serve() as client:
         observe(client, "ann", "sport")
+
+
+def test_a_piece_that_is_named_hour_is_not_the_clock(place: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "schema.toml").write_text('[hour]\nkind = "number"\nlow = 0\nhigh = 24\n')
+    checkpoint = place_of(place["items"], place["signals"], place["context"], 1).checkpoint
+    visit = Visit.begin(checkpoint, torch.zeros(1, checkpoint.population.profile.shape[1])).at(5.0)
+    assert visit.pieces()["hour"].tolist() == [[0.0]]
+    assert visit.observe().context.shape == (1, 2)  # with the clock of the session
 
 
 def test_the_folder_of_versions_to_come_has_a_default() -> None:

@@ -11,6 +11,7 @@ import torch
 
 from recsys_rl.errors import UserError
 from recsys_rl.make import make_world
+from recsys_rl.models.item_columns import feature_columns, feature_names
 from recsys_rl.settings.config import Config, brought_settings
 from recsys_rl.tables.items import catalogue_of_items, knows_items, read_items
 from recsys_rl.types import Catalogue
@@ -27,13 +28,21 @@ def catalogue(log: Path, items: Path) -> Catalogue:
 
 
 def test_vectors_are_the_embeddings_in_the_order_of_the_catalogue(tmp_path: Path) -> None:
-    """An item that no decision shows has features too, and joins."""
-    rows = [[name, f"T {name}", 7.0, vector] for name, vector in reversed(VECTORS.items())]
-    file = write_csv(tmp_path / "items.csv", ["item", "title", "price", "embedding"], rows)
+    """An item that no decision shows has features too, and joins. Other columns are features beside them."""
+    rows = [
+        [name, f"T {name}", int(name[1]), "ab"[int(name[1]) % 2], vector]
+        for name, vector in reversed(VECTORS.items())
+    ]
+    file = write_csv(tmp_path / "items.csv", ["item", "title", "price", "brand", "embedding"], rows)
     made = catalogue(clicks(tmp_path / "clicks.csv"), file)
     assert made.item_names == ("i0", "i1", "i2", "i3", "i9") and made.titles[1] == "T i1"
     wanted = [[0.5, -1, 2], [1, 0, 0.25], [0, 0, 1e-3], [3, 1, 1], [1, 1, 1]]
     assert torch.equal(made.embedding, torch.tensor(wanted))
+    assert feature_names(made) == ("price", "brand a", "brand b")
+    price = torch.tensor([0.0, 1, 2, 3, 9])
+    columns = feature_columns(made)
+    torch.testing.assert_close(columns[:, 0], (price - price.mean()) / price.std(correction=0))
+    assert columns[:, 1].tolist() == [1, 0, 1, 0, 0] and columns[:, 2].tolist() == [0, 1, 0, 1, 1]
     assert float(made.popularity[4]) == 0 and float(made.popularity.sum()) == pytest.approx(1)
 
 

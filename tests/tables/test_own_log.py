@@ -112,7 +112,8 @@ def test_sessions_of_the_survey(tmp_path: Path) -> None:
     assert found.ids == ("a", "b", "c") and found.shares.tolist() == [0.5, 0.25, 0.25]
     assert not found.shape.repeats and found.shape.history_length == 3
     log = read(opened(str(tmp_path / "a.csv")))
-    assert log.steps.tolist() == [0, 1, 2, 0] and log.truncated.tolist() == [False, False, True, True]
+    assert log.steps.tolist() == [0, 1, 2, 0]
+    assert log.truncated.tolist() == [False, False, True, False] and log.terminated.tolist()[3]
 
 
 def test_an_item_twice_in_a_session_is_no_repeated_row(tmp_path: Path) -> None:
@@ -203,3 +204,14 @@ def test_a_file_twice_and_items_without_features_are_refused(tmp_path: Path) -> 
     items = table(tmp_path / "items.csv", pl.DataFrame({"id": ["ale", "bun"], "kind": ["x", "y"]}))
     with pytest.raises(UserError):
         load_log({"log": (first,), "items": items})
+
+
+def test_a_session_shorter_than_the_longest_ended_as_its_user_left(tmp_path: Path) -> None:
+    """Without columns that tell the ends: the sessions have 3, 1 and 2 steps."""
+    frame = decisions(6).drop("user").with_columns(session=pl.Series([0, 0, 0, 1, 2, 2]))
+    rows = read(opened(table(tmp_path / "a.csv", frame)))
+    assert rows.terminated.tolist() == [False, False, False, True, False, True]
+    assert rows.truncated.tolist() == [False, False, True, False, False, False]
+    told = frame.with_columns(terminated=pl.Series([False] * 6))
+    rows = read(opened(table(tmp_path / "b.csv", told)))
+    assert not rows.terminated.any() and rows.truncated.tolist() == [False, False, True, True, False, True]

@@ -86,6 +86,6 @@ def test_losses_are_refused_by_a_weighted_clone(clicks: Path, tmp_path: Path) ->
 def test_presets_of_a_table() -> None:
     """They hold for every learner, and a last row is an end."""
     config = Config(algo="cql", env="own-log")
-    assert (config.agent_config.alpha, config.agent_config.gamma) == (0.1, 0.99)
+    assert (config.agent_config.alpha, config.agent_config.gamma) == (0.03, 0.99)
     assert config.agent_config.bootstrap_time_limit is False
     assert Config(algo="bc", env="own-log").train_config.total_timesteps == 320_000

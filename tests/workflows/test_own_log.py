@@ -13,7 +13,7 @@ import torch
 from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
 from recsys_rl.types import UserError
-from recsys_rl.workflows import ope_log
+from recsys_rl.workflows import ope_log, ope_own_log
 from recsys_rl.workflows.evaluate import evaluate
 from recsys_rl.workflows.ope import ope
 from recsys_rl.workflows.ope_config import OpeConfig
@@ -110,7 +110,7 @@ def test_several_logs_and_their_parts(
 
     whole = ips(log)
     assert ips(*paths) == pytest.approx(whole, rel=1e-9)
-    monkeypatch.setattr(ope_log, "FITTED", 200)
+    monkeypatch.setattr(ope_own_log, "FITTED", 200)
     monkeypatch.setattr(ope_log, "PART", 100)
     assert ips(*paths) == pytest.approx(whole, rel=1e-9)
 
@@ -189,6 +189,25 @@ def train_quietly(folder: Path, log: str, *more: str, quiet: bool = True) -> Pat
 
     config = train_options(["--algo", "bc", "--log", log, *SHORT, "--total-timesteps", "320", *more]).config
     return train(config, folder=folder / "run", quiet=quiet)
+
+
+def test_a_log_in_parts_is_judged_as_in_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are read 100 at a time by the learner, the search for the best item, and the judge."""
+    monkeypatch.setattr("recsys_rl.experience.logged.MOST_ROWS", 100)
+    monkeypatch.setattr(ope_log, "PART", 100)
+    frame, tables = decisions(800), []
+    for name in ("text.csv", "parts.parquet"):
+        (tmp_path / name).mkdir()
+        train_quietly(tmp_path / name, table(tmp_path / name / name, frame), quiet=False)
+        tables.append(rows_of(json.loads((tmp_path / name / "run/ope.json").read_text())))
+    monkeypatch.undo()
+    (tmp_path / "whole").mkdir()
+    train_quietly(tmp_path / "whole", table(tmp_path / "whole/text.csv", frame), quiet=False)
+    whole = rows_of(json.loads((tmp_path / "whole/run/ope.json").read_text()))
+    assert tables[0]["bc"] == tables[1]["bc"]
+    for name in ("logged", "best item"):
+        for values in tables:
+            assert values[name]["value"] == pytest.approx(whole[name]["value"])
 
 
 def test_bc_has_no_clone_beside_it(tmp_path: Path) -> None:
