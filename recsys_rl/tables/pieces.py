@@ -134,7 +134,8 @@ class SeenPiece:
     def piece(self, name: str) -> tuple[Piece, str]:
         """The piece with its encoding, and a note about merged texts; "" without one."""
         if self.kind == "text":
-            common = [text for text, _ in self.texts.most_common(MOST_TEXTS)]
+            # Of equally frequent texts the first in the alphabet: a log's bytes decide, not the order of a hash.
+            common = sorted(self.texts, key=lambda text: (-self.texts[text], text))[:MOST_TEXTS]
             rest = len(self.texts) - len(common)
             note = (
                 f"context.{name} has {len(self.texts):,} texts: the {rest:,} rarest are other" if rest else ""

@@ -63,6 +63,12 @@ def test_the_rarest_texts_are_other() -> None:
     assert piece.values == tuple(f"t{number:03}" for number in range(MOST_TEXTS)) and "5 rarest" in note
 
 
+def test_equally_frequent_texts_are_chosen_by_the_alphabet_in_any_order_of_the_rows() -> None:
+    texts = [f"t{number:03}" for number in range(2 * MOST_TEXTS)]
+    for order in (texts, texts[::-1], texts[1::2] + texts[::2]):
+        assert pieces_of(cells(city=order))["city"].values == tuple(texts[:MOST_TEXTS])
+
+
 def test_two_files_are_encoded_as_one() -> None:
     one = cells(price=[100, 200, 300, 400], device=["a", "b", "c", "a"], sizes=["[1, 2]", "[3, 4]"] * 2)
     first = cells(price=[100, 200], device=["a", "b"], sizes=["[1, 2]", "[3, 4]"])
