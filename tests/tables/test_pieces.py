@@ -118,6 +118,18 @@ def test_wrong_cells_are_refused(values: list[object]) -> None:
         seen_pieces(table)
 
 
+@pytest.mark.parametrize("value", [1e300, -1e300, 1e9])
+def test_a_number_that_no_request_may_have_is_refused_in_a_table_too(value: float) -> None:
+    """Small numbers stay as they are, so that a million is the most."""
+    pieces = pieces_of(cells(price=[1.0, 3.0], sizes=[[1.0, 2.0], [3.0, 4.0]]))
+    edge = pieces["price"].tensor(cells(price=[1.0, 1e6]))
+    assert edge.tolist() == [[1.0], [1e6]]
+    for name, values in (("price", [1.0, value]), ("sizes", [[1.0, 2.0], [1.0, value]])):
+        with pytest.raises(UserError) as caught:
+            pieces[name].tensor(cells(**{name: values}))
+        assert f"context.{name}" in str(caught.value) and "row 2" in str(caught.value)
+
+
 NUMBER = {"name": "a", "kind": "number", "low": [0], "high": [1], "shift": [0], "scale": [1], "values": []}
 TEXT = {"name": "b", "kind": "text", "low": [], "high": [], "shift": [], "scale": [], "values": ["x", "y"]}
 
