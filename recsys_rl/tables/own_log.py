@@ -33,7 +33,7 @@ from recsys_rl.tables.pieces import CONTEXT, Piece, SeenPiece, merged, seen_piec
 from recsys_rl.tables.read import TableFile, files_of, open_table
 from recsys_rl.tables.schema import BY_NAME, BY_START, DECISIONS, columns_text, named
 from recsys_rl.tables.values import on, whole_number
-from recsys_rl.types import Catalogue
+from recsys_rl.types import Catalogue, is_name
 from recsys_rl.utils.user_hashes import number_of
 
 _INTEGER = r"^(0|-?[1-9]\d{0,17})$"
@@ -217,6 +217,12 @@ def _of_file(files: LogFiles, table: TableFile) -> _FileFacts:
         raise UserError(f"{one_line(table.path)} has steps but no column of sessions: give --session-column.")
     names = Table(one_line(table.path), pl.DataFrame(schema=dict.fromkeys(table.names, pl.String)), roles)
     signals = names.signal_names(files.given.get("reward") is not None)
+    wrong = next((name for name in signals if not is_name(name)), None)
+    if wrong is not None:
+        raise UserError(
+            f"{names.name}: {short(wrong)} is no name of a signal: give its column a name of letters, digits "
+            "and signs other than [ and ]."
+        )
     shown = read.ids("item")
     ids, numbers = read.keys("session")
     steps = read.steps(numbers)

@@ -25,7 +25,7 @@ from recsys_rl.errors import listed, one_line, short
 from recsys_rl.tables.cells import Cells, tensor_of
 from recsys_rl.tables.schema import named
 from recsys_rl.tables.values import lists_of, number, on
-from recsys_rl.types import UserError
+from recsys_rl.types import UserError, is_name
 
 CONTEXT = "context."
 MOST_TEXTS = 50
@@ -223,7 +223,7 @@ def _told(piece: SeenPiece | None) -> str:
 
 def _check_name(file: str, name: str) -> None:
     """Raise UserError for a name that an observation can't have."""
-    if not name.isprintable() or not name.strip() or set(name) & set("[]") or len(name) > 100:
+    if not is_name(name):
         raise UserError(
             f"{file}: {CONTEXT}{short(name)} is no name of a piece of the context: give letters, digits and "
             "signs other than [ and ]."

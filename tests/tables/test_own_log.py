@@ -215,6 +215,17 @@ def test_a_newer_log_that_does_not_fit_the_run_is_refused(tmp_path: Path, change
         read(opened(newer, of=(first,)))
 
 
+@pytest.mark.parametrize("name", ["clicked [0/1]", "", " ", "a b\n", "a" * 101])
+def test_a_signal_whose_name_no_checkpoint_may_hold_is_refused(tmp_path: Path, name: str) -> None:
+    frame = decisions(30)
+    signal = table(tmp_path / "a.parquet", frame.rename({"clicked": f"signal.{name}"}))
+    reward = table(tmp_path / "b.parquet", frame.rename({"clicked": name}))
+    with pytest.raises(UserError):
+        survey(LogFiles((signal,), {}))
+    with pytest.raises(UserError):
+        survey(LogFiles((reward,), {"reward": name}))
+
+
 def test_a_file_twice_and_items_without_features_are_refused(tmp_path: Path) -> None:
     first = table(tmp_path / "a.csv", decisions(30))
     with pytest.raises(UserError):
