@@ -32,6 +32,8 @@ MOST_TEXTS = 50
 """Texts of a piece with a code of their own, the most frequent ones."""
 LARGE, SMALL = 10.0, 0.05
 """Numbers are kept as they are if none is larger than LARGE and their root mean square is at least SMALL."""
+LARGEST = 1e30
+"""Largest number of a log: float32 still holds it, and float64 the sum of the squares."""
 MOST_SCALES = 1e6
 """Largest distance of a number from ``shift``, in units of ``scale``."""
 _KINDS = ("number", "list", "text")
@@ -75,13 +77,7 @@ class Piece:
             cells.values(column).unsqueeze(1) if self.kind == "number" else cells.lists(column, self.size)
         ).double()
         low, high = torch.tensor(self.bounds, dtype=torch.float64).unbind(1)
-        wrong = (values < low) | (values > high)  # (E, size)
-        cells.refuse(
-            wrong.any(1),
-            lambda row: (
-                f"{column} is {float(values[row][wrong[row]][0]):g} in row {row + 1}: give {self.rule}"
-            ),
-        )
+        _check_range(cells, column, values, low, high, self.rule)
         return self._scaled(values)
 
     def unknown(self, cells: Cells) -> int:
@@ -128,8 +124,8 @@ class SeenPiece:
 
     kind: Literal["number", "list", "text"]
     count: int = 0
-    total: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.float64))  # (n,)
-    squares: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.float64))
+    mean: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.float64))  # (n,)
+    squares: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.float64))  # around the mean
     low: Tensor = field(default_factory=lambda: torch.full((1,), math.inf, dtype=torch.float64))
     high: Tensor = field(default_factory=lambda: torch.full((1,), -math.inf, dtype=torch.float64))
     texts: Counter[str] = field(default_factory=Counter)
@@ -149,19 +145,23 @@ class SeenPiece:
                 f"context.{name} has {len(self.texts):,} texts: the {rest:,} rarest are other" if rest else ""
             )
             return Piece(name, "text", values=tuple(sorted(common))), note
-        mean = self.total / self.count
-        deviation = (self.squares / self.count - mean.square()).clamp_min(0).sqrt()
-        largest = float(torch.maximum(self.low.abs(), self.high.abs()).max())
-        rms = math.sqrt(float(self.squares.mean()) / self.count)
-        as_it_is = largest <= LARGE and rms >= SMALL
+        mean, variance = self.mean, self.squares / self.count
+        deviation = variance.sqrt()
+        largest = torch.maximum(self.low.abs(), self.high.abs())
+        rms = math.sqrt(float((variance + mean.square()).mean()))
+        as_it_is = float(largest.max()) <= LARGE and rms >= SMALL
         shift = torch.zeros_like(mean) if as_it_is else mean
-        spread = torch.ones_like(mean) if as_it_is else deviation.where(deviation > 1e-9 * largest, 1.0)
+        varies = deviation > 1e-12 * largest  # else no more than the rounding of the mean
+        spread = torch.ones_like(mean) if as_it_is else deviation.where(varies, 1.0)
         numbers = (tuple(row.tolist()) for row in (self.low, self.high, shift, spread))
         return Piece(name, self.kind, *numbers), ""
 
     def add(self, other: SeenPiece) -> None:
+        """Add the values of another file, by the formula of Chan et al. (1983) for the squares."""
+        apart, share = other.mean - self.mean, other.count / (self.count + other.count)
+        self.squares = self.squares + other.squares + apart.square() * self.count * share
+        self.mean = self.mean + apart * share
         self.count += other.count
-        self.total, self.squares = self.total + other.total, self.squares + other.squares
         self.low, self.high = torch.minimum(self.low, other.low), torch.maximum(self.high, other.high)
         self.texts.update(other.texts)
 
@@ -180,15 +180,26 @@ def seen_pieces(cells: Cells) -> dict[str, SeenPiece]:
             continue
         values = cells.values(column).unsqueeze(1) if lists is None else cells.lists(column)
         numbers = values.double()
+        mean, most = numbers.mean(0), torch.tensor(LARGEST, dtype=torch.float64)
+        _check_range(cells, column, numbers, -most, most, f"numbers from {-LARGEST:g} to {LARGEST:g}")
         pieces[name] = SeenPiece(
             "number" if lists is None else "list",
             len(numbers),
-            numbers.sum(0),
-            numbers.square().sum(0),
+            mean,
+            (numbers - mean).square().sum(0),  # the squares of large numbers would lose a small spread
             numbers.amin(0),
             numbers.amax(0),
         )
     return pieces
+
+
+def _check_range(cells: Cells, column: str, values: Tensor, low: Tensor, high: Tensor, rule: str) -> None:
+    """Raise UserError for the first row of ``values`` (E, size) with a number outside of the range."""
+    wrong = (values < low) | (values > high)
+    cells.refuse(
+        wrong.any(1),
+        lambda row: f"{column} is {float(values[row][wrong[row]][0]):g} in row {row + 1}: give {rule}",
+    )
 
 
 def merged(files: Iterable[tuple[str, Mapping[str, SeenPiece]]]) -> dict[str, SeenPiece]:
@@ -269,9 +280,7 @@ def pieces_of_file(path: str | Path, sections: Mapping[str, Any]) -> tuple[Piece
             else:
                 middle, half = (low + high) / 2, (high - low) / 2
                 own = torch.ones(size, dtype=torch.float64)
-                seen = SeenPiece(
-                    kind, 1, middle * own, (middle**2 + half**2 / 3) * own, low * own, high * own
-                )
+                seen = SeenPiece(kind, 1, middle * own, half**2 / 3 * own, low * own, high * own)
             piece, _ = seen.piece(name)
             pieces.append(_piece(**dataclasses.asdict(piece)))
         except (AttributeError, KeyError, TypeError, ValueError) as error:

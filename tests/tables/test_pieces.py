@@ -42,6 +42,29 @@ def test_small_numbers_stay_and_large_ones_are_standardised() -> None:
     assert torch.allclose(values, torch.tensor([[-100 / deviation], [50 / deviation]]))
 
 
+def test_large_numbers_with_a_small_spread_are_standardised() -> None:
+    """Milliseconds of a clock: the mean is far from the values' own differences."""
+    start = 1.7e12
+    times = [start - 1000, start + 1000] * 50
+    lists = [[0.001 * (-1) ** row, time] for row, time in enumerate(times)]
+    for tables in (
+        [cells(at=times, both=lists)],
+        [cells(at=times[n::3], both=lists[n::3]) for n in range(3)],
+    ):
+        pieces = pieces_of(*tables)
+        assert pieces["at"].shift[0] == pytest.approx(start, abs=0.01)
+        assert pieces["at"].scale[0] == pytest.approx(1000, rel=1e-6)
+        assert pieces["both"].scale == pytest.approx((0.001, 1000), rel=1e-6)
+        values = pieces["at"].tensor(cells(at=[start - 1000, start, start + 2000]))
+        assert values.squeeze(1).tolist() == pytest.approx([-1, 0, 2], abs=1e-4)
+
+
+def test_a_log_with_a_number_that_no_network_bears_is_refused() -> None:
+    for values in ([1.0, 1e300], [[1.0, 1.0], [1.0, -1e300]]):
+        with pytest.raises(UserError):
+            seen_pieces(cells(v=values))
+
+
 def test_a_constant_number_is_no_division_by_zero() -> None:
     piece = pieces_of(cells(year=[2026, 2026]))["year"]
     assert piece.tensor(cells(year=[2026, 2027])).tolist() == [[0.0], [1.0]]
