@@ -175,11 +175,15 @@ def seen_pieces(cells: Cells) -> dict[str, SeenPiece]:
         lists = lists_of(series) if series.dtype.is_nested() or series.dtype == pl.String else None
         entries = series if lists is None else lists.explode()
         if entries.dtype == pl.String and bool(on(entries, number).is_null().all()):
-            counted = series.cast(pl.String).str.strip_chars().value_counts()
+            counted = cells.texts(column).str.strip_chars().value_counts()
             pieces[name] = SeenPiece("text", len(series), texts=Counter(dict(counted.iter_rows())))
             continue
         values = cells.values(column).unsqueeze(1) if lists is None else cells.lists(column)
         numbers = values.double()
+        if not numbers.shape[1]:
+            raise UserError(
+                f"{cells.name}: column {column!r} has empty lists: give numbers, or leave it out."
+            )
         mean, most = numbers.mean(0), torch.tensor(LARGEST, dtype=torch.float64)
         _check_range(cells, column, numbers, -most, most, f"numbers from {-LARGEST:g} to {LARGEST:g}")
         pieces[name] = SeenPiece(
@@ -283,7 +287,7 @@ def pieces_of_file(path: str | Path, sections: Mapping[str, Any]) -> tuple[Piece
                 seen = SeenPiece(kind, 1, middle * own, half**2 / 3 * own, low * own, high * own)
             piece, _ = seen.piece(name)
             pieces.append(_piece(**dataclasses.asdict(piece)))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise UserError(
                 f"{one_line(path)}: [{short(name)}] is no piece of the context ({short(str(error))}): give "
                 'kind = "number" with low and high, "list" with size, or "text" with values.'

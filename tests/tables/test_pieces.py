@@ -16,6 +16,7 @@ from recsys_rl.tables.pieces import (
     MOST_TEXTS,
     Piece,
     merged,
+    pieces_of_file,
     pieces_text,
     read_pieces,
     seen_pieces,
@@ -151,6 +152,27 @@ def test_a_number_that_no_request_may_have_is_refused_in_a_table_too(value: floa
         with pytest.raises(UserError) as caught:
             pieces[name].tensor(cells(**{name: values}))
         assert f"context.{name}" in str(caught.value) and "row 2" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "series",
+    [
+        pl.Series([[], []], dtype=pl.List(pl.Float64)),
+        pl.Series([["a", "b"], ["c", "d"]]),
+        pl.Series([["a", "b"], ["c", "d"]], dtype=pl.Array(pl.String, 2)),
+        pl.Series([{"a": 1}, {"a": 2}]),
+    ],
+)
+def test_columns_of_parquet_that_are_no_piece_are_refused(series: pl.Series) -> None:
+    with pytest.raises(UserError) as caught:
+        seen_pieces(Cells("log.parquet", series.alias("context.v").to_frame()))
+    assert "context.v" in str(caught.value)
+
+
+@pytest.mark.parametrize("section", [{"kind": "number", "low": -(10**400)}])
+def test_a_section_that_describes_no_piece_is_refused(section: dict[str, object]) -> None:
+    with pytest.raises(UserError):
+        pieces_of_file("context.toml", {"v": section})
 
 
 NUMBER = {"name": "a", "kind": "number", "low": [0], "high": [1], "shift": [0], "scale": [1], "values": []}
