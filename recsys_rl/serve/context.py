@@ -21,7 +21,7 @@ class Context(NamedTuple):
     """The context of one request, checked."""
 
     hour: float  # of the week; NOON where the policy does not see it
-    pieces: Pieces = ()  # as the request gave them, in the order of the version's
+    pieces: Pieces = ()
     row: tuple[float, ...] = ()  # the numbers of the pieces (``ContextRows.row``)
 
 
@@ -35,17 +35,23 @@ def context_of(context: Mapping[str, PieceValue], version: Version, now: float) 
         raise Problem(422, "wrong-context", str(error)) from None
     for piece in version.contexts.pieces if not version.decides else version.contexts.texts:
         _check(piece, context[piece.name])
-    pieces = [(name, _fixed(context[name])) for name in version.contexts.names]
-    return Context(NOON, tuple(pieces), row)
-
-
-def _fixed(value: PieceValue) -> float | str | tuple[float, ...]:
-    return tuple(value) if isinstance(value, list) else value
+    values = [context[name] for name in version.contexts.alphabetical]
+    if version.contexts.has_lists:
+        values = [tuple(value) if isinstance(value, list) else value for value in values]  # type: ignore[misc]
+    return Context(NOON, tuple(values), row)  # type: ignore[arg-type]
 
 
 def row_of(pieces: Pieces, version: Version) -> tuple[float, ...]:
     """The row of a context of the record, for any version of its platform."""
-    return () if version.contexts is None else version.contexts.row(dict(pieces))
+    return () if version.contexts is None else version.contexts.row(named(pieces, version))
+
+
+def named(pieces: Pieces, version: Version) -> dict[str, PieceValue]:
+    """The pieces of a context of the record by their names."""
+    if version.contexts is None:
+        return {}
+    values = [[*value] if isinstance(value, tuple) else value for value in pieces]
+    return dict(zip(version.contexts.alphabetical, values, strict=True))
 
 
 def schema_of_context(version: Version) -> dict[str, Any]:

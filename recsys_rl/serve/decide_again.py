@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from recsys_rl.serve.context import row_of
+from recsys_rl.serve.context import named, row_of
 from recsys_rl.serve.draw_request import DrawRequest, DrawResult, draw, request_in
-from recsys_rl.serve.messages import DecisionReport, KnownEvent, PieceValue, Place, Recommendation, Seen
-from recsys_rl.serve.record_schema import LEAVE, Decision, Event, Pieces, SessionRows
+from recsys_rl.serve.messages import DecisionReport, KnownEvent, Place, Recommendation, Seen
+from recsys_rl.serve.record_schema import LEAVE, Decision, Event, SessionRows
 from recsys_rl.serve.session_state import SessionState
 from recsys_rl.serve.versions import Version
 from recsys_rl.tables.context_rows import encoded
@@ -117,7 +117,7 @@ def report(version: Version, rows: SessionRows, decision: Decision) -> DecisionR
     return DecisionReport(
         decision=msgspec.json.decode(decision.answer, type=Recommendation),
         time=decision.time,
-        context=_raw(decision.context),
+        context=named(decision.context, version),
         seen=_seen(version, shown),
         alternatives=_likeliest(version, shown),
         replayed=None if decision.application else is_same(decision, again),
@@ -136,9 +136,12 @@ def _report_without_a_policy(version: Version, rows: SessionRows, decision: Deci
     return DecisionReport(
         decision=msgspec.json.decode(decision.answer, type=Recommendation),
         time=decision.time,
-        context=_raw(decision.context),
+        context=named(decision.context, version),
         seen=Seen(
-            {name: piece.tolist() for name, piece in encoded(version.pieces, dict(decision.context)).items()},
+            {
+                name: piece.tolist()
+                for name, piece in encoded(version.pieces, named(decision.context, version)).items()
+            },
             [version.item_ids[item] for item, _ in shown],
             [version.checkpoint.catalogue.title(item) for item, _ in shown],
             [signals for _, signals in shown],
@@ -148,10 +151,6 @@ def _report_without_a_policy(version: Version, rows: SessionRows, decision: Deci
         replayed=None,
         events=[_known_event(version, event) for event in rows.events if event.decision == decision.number],
     )
-
-
-def _raw(pieces: Pieces) -> dict[str, PieceValue]:
-    return {name: [*value] if isinstance(value, tuple) else value for name, value in pieces}
 
 
 def _seen(version: Version, result: DrawResult) -> Seen:

@@ -95,6 +95,7 @@ def _rows_of(
 ) -> Iterator[TableRow]:
     """The rows of a session: a list of n single items is n rows."""
     facts, began = record.store.facts, int(1000 * session.row.began)
+    pieces = [name for name, *_ in facts["context"]]  # in alphabetical order, as in the rows
     slate, every, latest = facts["slate_size"], range(len(facts["items"])), 0
     for decision in session.decisions:
         latest, logger = max(int(1000 * decision.time), latest), logger_of(decision)
@@ -114,7 +115,7 @@ def _rows_of(
                 logprobs=decision.logprobs[place : place + slate],
                 candidates=candidates,
                 signals=step.signals,
-                context=dict(decision.context),
+                context=dict(zip(pieces, decision.context, strict=True)),
             )
 
 

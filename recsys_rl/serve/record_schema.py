@@ -65,8 +65,8 @@ class Session(Struct, array_like=True, frozen=True):
     window: float  # seconds after its end in which feedback counts
 
 
-Pieces = tuple[tuple[str, float | str | tuple[float, ...]], ...]
-"""The named pieces of a context, as the request gave them."""
+Pieces = tuple[float | str | tuple[float, ...], ...]
+"""The pieces of a context, as the request gave them, in the alphabetical order of their names."""
 
 
 class Decision(Struct, array_like=True, frozen=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import secrets
 import signal
 import socket
@@ -134,6 +135,8 @@ def serve(options: ServeConfig) -> None:
         signal.signal(signal.SIGTERM, stop)
         print(f"serving at {url}, policy {one_line(policy)}, {record}", file=sys.stderr, flush=True)
         sys.setswitchinterval(SWITCH)
+        gc.collect()
+        gc.freeze()  # what was made so far stays: it need not be looked through again and again
         server.run([listener])
     finally:
         listener.close()

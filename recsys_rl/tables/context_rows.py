@@ -25,6 +25,8 @@ class ContextRows:
     def __init__(self, pieces: Sequence[Piece]) -> None:
         self.pieces = tuple(pieces)
         self.names = tuple(piece.name for piece in pieces)
+        self.alphabetical = tuple(sorted(self.names))
+        self.has_lists = any(piece.kind == "list" for piece in pieces)
         self._bounds = {piece.name: piece.bounds for piece in pieces}
         self._codes = {piece.name: _codes(piece) for piece in pieces}
         nothing = 1.0, -1.0  # no number lies between these

@@ -147,5 +147,5 @@ def test_the_context_of_a_log_has_fields_with_plausible_values(tmp_path: Path) -
     record = Record(tmp_path / "r.sqlite")
     [first, second] = record.sessions()
     record.store.close()
-    expected = {"age": 40.65, "device": "tv", "v": (0.5, -1.0)}
-    assert dict(first.decisions[0].context) == dict(second.decisions[0].context) == expected
+    expected = (40.65, "tv", (0.5, -1.0))  # age, device, v
+    assert first.decisions[0].context == second.decisions[0].context == expected
