@@ -281,11 +281,12 @@ def text(results: Path) -> str:
                     body.append([name, f"{decisions:,}", logger, *cells])
     head = [*POLICIES[:6], *(f"**{name}**" for name in LEARNERS)]
     seeds = sorted({int(row["seed"]) for row in rows})
+    said = f"means over seeds {', '.join(map(str, seeds))} with half a 95 % interval (Student's t)"
     return (
-        f"{newest.table(['data', 'decisions', 'logger', *head], body)}\n\n"
-        f"Share of the other half for which the policy shows the right item, greedy; means over seeds "
-        f"{', '.join(map(str, seeds))} with half a 95 % interval (Student's t); "
-        f"`python -m benchmarks.own_log`,\n{newest.origin(rows)}."
+        f"{newest.table(['data', 'decisions', 'kind', *head], body)}\n\n"
+        f"Share of the other half for which the policy shows the right item, greedy; "
+        f"{said if len(seeds) > 1 else f'seed {seeds[0]} alone'}; `python -m benchmarks.own_log`,\n"
+        f"{newest.origin(rows).replace('commit', 'commits', 1)}."
     )
 
 

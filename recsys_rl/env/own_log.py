@@ -394,6 +394,8 @@ PRESETS: Mapping[str, Preset] = {
         "agent_config": {"gamma": 0.99, "bootstrap_time_limit": False},
         "train_config": {"total_timesteps": 320_000},
     },
+    "bc": {"agent_config": {"lr": 0.01}},
+    "reinforce": {"agent_config": {"lr": 0.01}},
     "cql": {"agent_config": {"alpha": 0.03, "tau": 0.05}},
     "bcq": {"agent_config": {"tau": 0.05}},
 }

@@ -88,4 +88,5 @@ def test_presets_of_a_table() -> None:
     config = Config(algo="cql", env="own-log")
     assert (config.agent_config.alpha, config.agent_config.gamma) == (0.03, 0.99)
     assert config.agent_config.bootstrap_time_limit is False
-    assert Config(algo="bc", env="own-log").train_config.total_timesteps == 320_000
+    config = Config(algo="bc", env="own-log")
+    assert (config.agent_config.lr, config.train_config.total_timesteps) == (0.01, 320_000)
