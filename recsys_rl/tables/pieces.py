@@ -142,7 +142,7 @@ class SeenPiece:
     def piece(self, name: str) -> tuple[Piece, str]:
         """The piece with its encoding, and a note about merged texts; "" without one."""
         if self.kind == "text":
-            # Of equally frequent texts the first in the alphabet, so that the order of a hash decides nothing.
+            # Of equally frequent texts the first in the alphabet: the order of a hash decides nothing.
             common = sorted(self.texts, key=lambda text: (-self.texts[text], text))[:MOST_TEXTS]
             rest = len(self.texts) - len(common)
             note = (
