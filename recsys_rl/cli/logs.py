@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from recsys_rl.cli.parse import joined
 from recsys_rl.env import OF_TABLES
-from recsys_rl.errors import UserError, one_line
+from recsys_rl.errors import UserError
 from recsys_rl.tables.read import is_own
 
 
@@ -24,9 +23,6 @@ def with_log(argv: Sequence[str], given: Any) -> list[str]:
             "--log is for algorithms that learn from a log: give --algo reinforce (with propensities), bc, "
             "cql, bcq, iql or dt."
         )
-    missing = next((file for file in files if not Path(file).exists()), None)
-    if missing is not None:
-        raise UserError(f"--log {one_line(missing)} is not there: give the file or the folder of a log.")
     if all(value is None for value in (given.env, given.checkpoint, given.run, given.config)) and is_own(
         files
     ):
