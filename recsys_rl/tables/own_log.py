@@ -193,6 +193,19 @@ def survey(files: LogFiles) -> Survey:
     )
 
 
+def check_signals(source: str, names: Sequence[str]) -> None:
+    """Raise UserError for a name that a run's file can't hold, and for a name twice; ``source``: of them."""
+    wrong = next((name for name in names if not is_name(name)), None)
+    if wrong is not None:
+        raise UserError(
+            f"{source}: {short(wrong)} is no name of a signal: give letters, digits and signs other than [ "
+            "and ]."
+        )
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"{source}: the signal {short(twice)} stands twice: give each name once.")
+
+
 @dataclass(frozen=True)
 class _FileFacts:
     signals: tuple[str, ...]
@@ -217,12 +230,7 @@ def _of_file(files: LogFiles, table: TableFile) -> _FileFacts:
         raise UserError(f"{one_line(table.path)} has steps but no column of sessions: give --session-column.")
     names = Table(one_line(table.path), pl.DataFrame(schema=dict.fromkeys(table.names, pl.String)), roles)
     signals = names.signal_names(files.given.get("reward") is not None)
-    wrong = next((name for name in signals if not is_name(name)), None)
-    if wrong is not None:
-        raise UserError(
-            f"{names.name}: {short(wrong)} is no name of a signal: give its column a name of letters, digits "
-            "and signs other than [ and ]."
-        )
+    check_signals(names.name, signals)
     shown = read.ids("item")
     ids, numbers = read.keys("session")
     steps = read.steps(numbers)

@@ -24,7 +24,7 @@ from torch import Tensor
 from recsys_rl.errors import listed, one_line, short
 from recsys_rl.tables.cells import Cells, tensor_of
 from recsys_rl.tables.schema import named
-from recsys_rl.tables.values import lists_of, number, on
+from recsys_rl.tables.values import fits_a_table, lists_of, number, on
 from recsys_rl.types import UserError, is_name
 
 CONTEXT = "context."
@@ -274,10 +274,12 @@ def pieces_of_file(path: str | Path, sections: Mapping[str, Any]) -> tuple[Piece
         try:
             entry = dict(section)
             kind, size = entry.pop("kind"), entry.pop("size", 1)
-            values = tuple(sorted(entry.pop("values", ())))
+            values = _texts(entry.pop("values", []))
             low, high = (float(entry.pop(name, default)) for name, default in (("low", -1), ("high", 1)))
             if entry or type(size) is not int or not 0 < size < 10**6 or (kind == "text") != bool(values):
                 raise ValueError(f"{next(iter(entry), 'size or values')}")
+            if not -LARGEST <= low < high <= LARGEST:
+                raise ValueError(f"low {low:g} and high {high:g}")
             seen = SeenPiece(kind, 1)
             if kind == "text":
                 seen.texts.update(values)
@@ -293,6 +295,16 @@ def pieces_of_file(path: str | Path, sections: Mapping[str, Any]) -> tuple[Piece
                 'kind = "number" with low and high, "list" with size, or "text" with values.'
             ) from error
     return tuple(pieces)
+
+
+def _texts(values: object) -> list[str]:
+    """The texts of a section. Raises ValueError for one that a log of them would give in another way."""
+    if not isinstance(values, list):
+        raise ValueError("values is no list")
+    for text in values:
+        if not isinstance(text, str) or text != text.strip() or not fits_a_table(text):
+            raise ValueError(f"the value {short(text)}")
+    return values
 
 
 def _piece(name: str, kind: Any, **parts: Any) -> Piece:

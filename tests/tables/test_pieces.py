@@ -169,8 +169,23 @@ def test_columns_of_parquet_that_are_no_piece_are_refused(series: pl.Series) -> 
     assert "context.v" in str(caught.value)
 
 
-@pytest.mark.parametrize("section", [{"kind": "number", "low": -(10**400)}])
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"kind": "number", "low": -(10**400)},
+        {"kind": "number", "low": 1, "high": -1},
+        {"kind": "number", "low": 1, "high": 1},
+        {"kind": "list", "size": 2, "low": math.nan},
+        {"kind": "text", "values": ["1", "xl"]},
+        {"kind": "text", "values": [" a", "b"]},
+        {"kind": "text", "values": ["nan", "b"]},
+        {"kind": "text", "values": "abc"},
+        {"kind": "text", "values": [1, 2]},
+    ],
+)
 def test_a_section_that_describes_no_piece_is_refused(section: dict[str, object]) -> None:
+    sound = pieces_of_file("context.toml", {"v": {"kind": "text", "values": ["xl", "7th", "a, b"]}})
+    assert sound[0].values == ("7th", "a, b", "xl")
     with pytest.raises(UserError):
         pieces_of_file("context.toml", {"v": section})
 
