@@ -90,7 +90,7 @@ def _read(text: str, session_length: int) -> tuple[LogShape, Mapping[str, float]
         pieces = read_pieces(json.dumps(shape.get("pieces", [])))
         numbers = {str(name): float(weight) for name, weight in weights.items()}
         columns = {str(role): str(name) for role, name in shape.get("columns", {}).items()}
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, OverflowError, RecursionError, TypeError, ValueError) as error:
         raise UserError(f"The shape of this log can't be read ({short(str(error))}): train again.") from error
     if not sound or not all(map(math.isfinite, numbers.values())):
         raise UserError("The shape of this log can't be read: train again.")
@@ -418,5 +418,6 @@ PLATFORM = Platform(
     ),
     pieces=lambda config: config.log_shape.pieces,
     columns=lambda config: config.log_shape.columns,
+    interface=lambda config, catalogue: interface_of(config.log_shape, catalogue),
     simulates=False,
 )
