@@ -42,6 +42,7 @@ from recsys_rl.tables.decision_table import ordered_ids
 from recsys_rl.tables.items import ItemFacts, catalogue_of_items, knows_items, read_items
 from recsys_rl.tables.own_log import LogFiles, LogShape, OwnLog, Survey, survey
 from recsys_rl.tables.pieces import Piece, pieces_text, read_pieces
+from recsys_rl.tables.read import files_of
 from recsys_rl.types import Catalogue, Feedback, Interface, Population, Signal, Stream, World
 
 NAME = "own-log"
@@ -245,14 +246,21 @@ def load_log(given: Mapping[str, Any]) -> OwnLogFile:
         sorted((name.removesuffix("_column"), given[name]) for name in given if name.endswith("_column"))
     )
     weights = tuple(given.get("weights") or ())
-    stamps = tuple(Path(path).stat().st_mtime_ns if Path(path).exists() else 0 for path in paths)
-    return _loaded(paths, stamps, columns, given.get("separator"), given.get("items"), weights)
+    items = given.get("items")
+    stamps = tuple(_stamps(path) for path in (*paths, *([] if items is None else [items])))
+    return _loaded(paths, stamps, columns, given.get("separator"), items, weights)
+
+
+def _stamps(path: str) -> tuple[tuple[str, int, int], ...]:
+    """The files of ``path`` with their times and sizes, by which a file that was written again is seen."""
+    files = [file for file in files_of(Path(path)) if file.exists()]
+    return tuple((str(file), (facts := file.stat()).st_mtime_ns, facts.st_size) for file in files)
 
 
 @functools.lru_cache(2)  # a run reads its platform at several places
 def _loaded(
     paths: tuple[str, ...],
-    stamps: tuple[int, ...],
+    stamps: tuple[tuple[tuple[str, int, int], ...], ...],
     columns: tuple[tuple[str, str | None], ...],
     separator: str | None,
     items: str | None,
