@@ -363,35 +363,37 @@ def _text(shape: LogShape, weights: Mapping[str, float]) -> str:
 
 def _note(overview: Survey, facts: ItemFacts, catalogue: Catalogue) -> str:
     """Lines about the log and its items."""
-    known = knows_items(catalogue)
     several = overview.shape.session_length > 1
     lines = [
         *overview.notes,
         facts.note,
-        f"{amount(catalogue.num_items, 'item')}, known by "
-        + (
-            f"embeddings of {catalogue.embedding.shape[1]} numbers, which are used as they are"
-            if facts.embeddings
-            else "their features"
-            if known
-            else "their ids alone: the head is dense, and no other item can be chosen"
-        ),
-        f"{never} of them no decision shows: they are known by their features, and can be chosen too"
-        if (never := catalogue.num_items - len(overview.ids))
-        else "",
-        "no session shows an item twice, so the policy shows none twice"
-        if several and not overview.shape.repeats
-        else "",
-        "no column terminated or truncated: where a session is shorter than the longest, its user left"
-        if several and not overview.tells_ends
-        else "",
-        ""
-        if overview.has_users
-        else "no column of users: held out are sessions by the hash of their id"
-        if several
-        else "no column of users: held out are decisions by the hash of their context",
+        f"{amount(catalogue.num_items, 'item')}, {_known_by(facts, catalogue)}",
     ]
+    never = catalogue.num_items - len(overview.ids)
+    if never:
+        lines.append(
+            f"{never} of them no decision shows: they are known by their features, and can be chosen too"
+        )
+    if several and not overview.shape.repeats:
+        lines.append("no session shows an item twice, so the policy shows none twice")
+    if several and not overview.tells_ends:
+        lines.append(
+            "no column terminated or truncated: where a session is shorter than the longest, its user left"
+        )
+    if not overview.has_users:
+        what = "sessions by the hash of their id" if several else "decisions by the hash of their context"
+        lines.append(f"no column of users: held out are {what}")
     return "\n".join(filter(None, lines))
+
+
+def _known_by(facts: ItemFacts, catalogue: Catalogue) -> str:
+    """What a policy knows of the items, in words."""
+    if facts.embeddings:
+        size = catalogue.embedding.shape[1]
+        return f"known by embeddings of {size} numbers, which are used as they are"
+    if knows_items(catalogue):
+        return "known by their features"
+    return "known by their ids alone: the head is dense, and no other item can be chosen"
 
 
 # Chosen on logs that no benchmark shows (docs/log/2026-11.md); those of sessions as on a simulator. 2,500
