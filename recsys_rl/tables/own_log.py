@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from recsys_rl.tables.cells import spread, tensor_of
 from recsys_rl.tables.checks import check_rows
 from recsys_rl.tables.decision_columns import Table
 from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog, cut
-from recsys_rl.tables.decision_table import WINDOW, ended, ordered_ids, unread
+from recsys_rl.tables.decision_table import WINDOW, ended, ids_of_file, ordered_ids, unread
 from recsys_rl.tables.layout import roles_of
 from recsys_rl.tables.lines import lines_of
 from recsys_rl.tables.pieces import CONTEXT, Piece, SeenPiece, merged, seen_pieces, tensors
@@ -131,8 +131,8 @@ class LogFiles:
         """The rows of a table from ``start`` on, with these columns. Raises UserError if there are none."""
         scan = table.texts(list(columns))
         scan = scan if rows is None else scan.slice(start, rows)
-        name = f"{one_line(table.path)}" + f" (rows from {start + 1:,})" * bool(start)
-        return Table(name, table.collect(scan), self.roles(table), whole=set(columns) == set(table.names))
+        whole = set(columns) == set(table.names)
+        return Table(one_line(table.path), table.collect(scan), self.roles(table), whole)
 
 
 def survey(files: LogFiles) -> Survey:
@@ -335,7 +335,7 @@ class OwnLog:
             while True:
                 read = self.files.cells(table, columns, start, rows if by_rows else None)
                 if read.frame.height:
-                    with lines_of(table):
+                    with lines_of(table, start):
                         log = self._log(read, first_session, start)
                         pieces = self.shape.pieces
                         self._others[table.path, start] = {x.name: x.unknown(read) for x in pieces}
@@ -367,7 +367,7 @@ class OwnLog:
         log = DecisionLog(
             header=self.header,
             users=self._users(read, sessions, numbers, start),
-            sessions=numbers + first_session,
+            sessions=numbers,
             steps=steps,
             times=read.times() if "time" in read.columns else steps,
             items=chosen,
@@ -388,8 +388,9 @@ class OwnLog:
                 f"{read.name} has a session of {int(log.steps.max()) + 1} steps, and the policy knows "
                 f"sessions of up to {shape.session_length}: train it on logs with such sessions too."
             )
-        check_rows(read.name, log, order + start + 1)
-        return log
+        with ids_of_file(read.name, texts, sessions, _user_texts(read, log.users[order.argsort()])):
+            check_rows(read.name, log, order + 1)
+        return replace(log, sessions=log.sessions + first_session)
 
     def _is_read(self, name: str) -> bool:
         return name in BY_NAME or name in self.shape.signals or name.startswith(BY_START)
@@ -433,6 +434,13 @@ class OwnLog:
         names = self.header.loggers
         under = torch.stack([read.values(f"propensity.{name}").double().log() for name in names], 1)
         return names, read.named(self._policies, names), under
+
+
+def _user_texts(read: Table, users: Tensor) -> dict[int, str]:
+    """A text of each number in ``users`` (E,), in the order of the file; {} if no message names a user."""
+    if not {"user", "session"} <= read.columns.keys():
+        return {}
+    return dict(zip(users.tolist(), read.texts(read.columns["user"]).to_list(), strict=True))
 
 
 def _loggers(files: LogFiles) -> tuple[tuple[str, ...], str]:

@@ -15,7 +15,7 @@ from recsys_rl.env.own_log import OwnLogConfig, OwnLogData, load_log, open_own_l
 from recsys_rl.tables.decision_log import DecisionLog, concatenate
 from recsys_rl.tables.own_log import LogFiles, OwnLog, survey
 from recsys_rl.types import UserError
-from tests.own_tables import decisions, table
+from tests.own_tables import ITEMS, decisions, table
 
 
 def opened(*paths: str, of: tuple[str, ...] | None = None, **data: Any) -> OwnLog:
@@ -215,3 +215,35 @@ def test_a_session_shorter_than_the_longest_ended_as_its_user_left(tmp_path: Pat
     told = frame.with_columns(terminated=pl.Series([False] * 6))
     rows = read(opened(table(tmp_path / "b.csv", told)))
     assert not rows.terminated.any() and rows.truncated.tolist() == [False, False, True, True, False, True]
+
+
+def complaint(log: OwnLog, rows: int = 10**6) -> str:
+    with pytest.raises(UserError) as error:
+        read(log, rows)
+    return str(error.value)
+
+
+def test_messages_name_the_ids_of_the_file(tmp_path: Path) -> None:
+    """Item bun, session s9 and the users x and y: not their numbers."""
+    frame = decisions(6).with_columns(item=pl.Series(["ale", "bun", "cod"] * 2))
+    offered = frame.with_columns(candidates=pl.Series(["[ale, bun]"] * 4 + ["[ale, cod]"] * 2))
+    assert "item 'cod' of line 4" in complaint(opened(table(tmp_path / "a.csv", offered)))
+    sessions = frame.with_columns(
+        user=pl.Series(list("vvvxyv")), session=pl.Series(["s1", "s1", "s1", "s9", "s9", "s3"])
+    )
+    said = complaint(opened(table(tmp_path / "b.csv", sessions)))
+    assert "session 's9' is of the users 'x' and 'y' (line 6)" in said
+
+
+def test_rows_are_counted_from_the_begin_of_the_file(tmp_path: Path) -> None:
+    """Whatever finds the mistake, in a part that begins with row 21."""
+    frame = decisions(30)
+    first = table(tmp_path / "a.parquet", frame)
+    for change, said in (
+        (column("item", r24="elk"), "row 25"),
+        (column("propensity", r24=2), "row 25"),
+        (lambda x: x.with_columns(candidates=pl.Series([ITEMS] * 24 + [["ale"]] * 6)), "row 25"),
+    ):
+        changed = change(frame.with_columns(item=pl.lit("bun")))
+        newer = opened(table(tmp_path / "b.parquet", changed), of=(first,))
+        assert said in complaint(newer, rows=20)
