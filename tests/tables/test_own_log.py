@@ -247,3 +247,15 @@ def test_rows_are_counted_from_the_begin_of_the_file(tmp_path: Path) -> None:
         changed = change(frame.with_columns(item=pl.lit("bun")))
         newer = opened(table(tmp_path / "b.parquet", changed), of=(first,))
         assert said in complaint(newer, rows=20)
+
+
+@pytest.mark.parametrize("reward", ["1e300", "-1e39", "[1e300, 0]"])
+def test_a_reward_that_overflows_is_refused_with_its_line(tmp_path: Path, reward: str) -> None:
+    """Numbers of a reward have 32 bits."""
+    frame = column("clicked", r7=reward)(decisions(30).sample(fraction=1, shuffle=True, seed=1))
+    if reward.startswith("["):
+        frame = frame.with_columns(pl.lit("[ale, bun]").alias("items")).drop("item")
+        frame = frame.with_columns(
+            clicked=pl.when(pl.col("clicked").str.contains(",")).then("clicked").otherwise(pl.lit("[0, 1]"))
+        )
+    assert "in line 9" in complaint(opened(table(tmp_path / "a.csv", frame)))
