@@ -32,7 +32,7 @@ from recsys_rl.tables.lines import lines_of
 from recsys_rl.tables.pieces import CONTEXT, Piece, SeenPiece, merged, seen_pieces, tensors
 from recsys_rl.tables.read import TableFile, files_of, open_table
 from recsys_rl.tables.schema import BY_NAME, BY_START, DECISIONS, columns_text, named
-from recsys_rl.tables.values import on, whole_number
+from recsys_rl.tables.values import lists_of, on, whole_number
 from recsys_rl.types import Catalogue
 from recsys_rl.utils.user_hashes import number_of
 
@@ -359,7 +359,7 @@ class OwnLog:
         given = tensors(shape.pieces, read)
         chosen = self._places(read, shown).view(-1, shape.slate_size)
         texts = [str(name) for name in self._rows]
-        probabilities = read.probabilities(texts)
+        probabilities = self._probabilities(read, texts, chosen)
         logprobs = read.logprobs(probabilities, chosen)
         loggers, of_row, under = self._loggers_of(read)
         if under is not None:
@@ -392,14 +392,45 @@ class OwnLog:
             check_rows(read.name, log, order + 1)
         return replace(log, sessions=log.sessions + first_session)
 
+    def _probabilities(self, read: Table, texts: Sequence[str], chosen: Tensor) -> Tensor | None:
+        """(E, I) float64 of every item of the catalogue under the logger, if they are known.
+
+        They are of the items that the log knows; the file of items may add others, which have 0. ``texts``
+        are the ids of all, ``chosen`` (E, K) those that are shown.
+        """
+        lists = lists_of(read.filled("probabilities")) if "probabilities" in read else None
+        if lists is not None:
+            listed_all = int(lists.list.len()[0]) == len(texts)
+            known = list(range(len(texts))) if listed_all else self._known_to_log
+        else:
+            shown, columns = set(chosen.flatten().tolist()), set(read.named_items)
+            known = [row for row, text in enumerate(texts) if row in shown or text in columns]
+        found = read.probabilities([texts[row] for row in known])
+        return (
+            None
+            if found is None
+            else found.new_zeros(len(found), len(texts)).index_copy(1, torch.tensor(known), found)
+        )
+
+    @cached_property
+    def _known_to_log(self) -> list[int]:
+        """The rows in the catalogue, ascending, of the items that the files show or name as candidates."""
+        known: set[int] = set()
+        for table in self.files.files:
+            roles = self.files.roles(table)
+            ids = [role for role in ("item", "candidates") if role in roles]
+            read = self.files.cells(table, list(dict.fromkeys(roles[role] for role in ids)))
+            for role in ids:
+                known |= set(self._row_of(read.ids(role).explode().unique()).drop_nulls().to_list())
+        return sorted(known)
+
     def _is_read(self, name: str) -> bool:
         return name in BY_NAME or name in self.shape.signals or name.startswith(BY_START)
 
     def _places(self, read: Table, lists: pl.Series) -> Tensor:
         """(n,) int64: the row of each id of the lists in the catalogue, one list after another."""
         flat = lists.explode()
-        keys = flat if self.catalogue.item_names else on(flat, whole_number)
-        numbers = keys.replace_strict(self._rows, default=None, return_dtype=pl.Int64)
+        numbers = self._row_of(flat)
         if numbers.has_nulls():
             index = int(numbers.is_null().arg_true()[0])
             row = int(lists.list.len().cum_sum().search_sorted(index, "right"))
@@ -409,6 +440,11 @@ class OwnLog:
                 "item, or leave such rows out."
             )
         return tensor_of(numbers)
+
+    def _row_of(self, ids: pl.Series) -> pl.Series:
+        """The row of each id in the catalogue; null for others."""
+        keys = ids if self.catalogue.item_names else on(ids, whole_number)
+        return keys.replace_strict(self._rows, default=None, return_dtype=pl.Int64)
 
     def _users(self, read: Table, sessions: list[str] | None, numbers: Tensor, start: int) -> Tensor:
         """(E,) int64: the numbers of the users, the same in each log."""

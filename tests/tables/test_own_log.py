@@ -259,3 +259,21 @@ def test_a_reward_that_overflows_is_refused_with_its_line(tmp_path: Path, reward
             clicked=pl.when(pl.col("clicked").str.contains(",")).then("clicked").otherwise(pl.lit("[0, 1]"))
         )
     assert "in line 9" in complaint(opened(table(tmp_path / "a.csv", frame)))
+
+
+@pytest.mark.parametrize("as_list", [True, False])
+def test_an_item_that_no_decision_shows_has_no_probability(tmp_path: Path, as_list: bool) -> None:
+    """The file of items adds ``app`` and ``egg``, before and after the four items of the log."""
+    every = {"ale": 0.4, "bun": 0.3, "cod": 0.2, "dal": 0.1}
+    frame = decisions(30).drop("propensity")
+    if as_list:
+        frame = frame.with_columns(pl.lit("0.4|0.3|0.2|0.1").alias("probabilities"))
+    else:
+        frame = frame.with_columns(pl.lit(share).alias(f"probability.{id_}") for id_, share in every.items())
+    path = table(tmp_path / "a.csv", frame)
+    facts = pl.DataFrame({"id": [*every, "app", "egg"], "kind": list("xyxyxy")})
+    brought = load_log({"log": (path,), "items": table(tmp_path / "items.csv", facts)})
+    assert brought.world.catalogue.num_items == 6
+    env = OwnLogConfig(**brought.settings["env_config"])
+    rows = read(open_own_log((path,), OwnLogData(data=path), env, brought.world.catalogue))
+    assert rows.logprobs.exp().tolist() == pytest.approx([every[id_] for id_ in frame["item"]])
