@@ -36,6 +36,8 @@ from recsys_rl.tables.values import lists_of, on, whole_number
 from recsys_rl.types import Catalogue
 from recsys_rl.utils.user_hashes import number_of
 
+ENDS = ("terminated", "truncated")
+"""The columns that tell where sessions end."""
 _INTEGER = r"^(0|-?[1-9]\d{0,17})$"
 
 
@@ -118,9 +120,9 @@ class LogFiles:
         return given or role in self.roles(table)
 
     @property
-    def tells_ends(self) -> bool:
-        """True if a file has a column ``terminated`` or ``truncated``."""
-        return any({"terminated", "truncated"} & set(table.names) for table in self.files)
+    def without_ends(self) -> list[str]:
+        """The names of the files without a column ``terminated`` or ``truncated``."""
+        return [one_line(table.path.name) for table in self.files if not {*ENDS} & {*table.names}]
 
     def roles(self, table: TableFile) -> dict[str, str]:
         return roles_of(table, self.given, DECISIONS, ("item",))
@@ -185,11 +187,25 @@ def survey(files: LogFiles) -> Survey:
     made = [piece.piece(name) for name, piece in kinds.items()]
     constant = [name for name, piece in kinds.items() if piece.constant]
     notes += [note for _, note in made if note]
+    silent = files.without_ends
+    if length > 1 and 0 < len(silent) < len(files.files):
+        notes.append(
+            f"{listed(silent)}: no column terminated or truncated, so where a session is shorter than the "
+            "longest, its user left"
+        )
     notes += [f"context that never changes: {listed(constant)}"] if constant else []
     columns, known = files.roles(files.files[0]), tuple(piece for piece, _ in made)
     shape = LogShape(known, signals, places, length, repeats or length == 1, columns)
     return Survey(
-        shape, ids, shares, rows, sessions, bool(users), files.tells_ends, columns["item"], tuple(notes)
+        shape,
+        ids,
+        shares,
+        rows,
+        sessions,
+        bool(users),
+        len(silent) < len(files.files),
+        columns["item"],
+        tuple(notes),
     )
 
 
@@ -382,7 +398,9 @@ class OwnLog:
             candidates=None if offered is None else spread(offered.list.len(), self._places(read, offered)),
         )
         order = torch.from_numpy(np.lexsort((log.steps.numpy(), log.sessions.numpy())))
-        log = ended(log.rows(order), None if self.files.tells_ends else shape.session_length)
+        # Of this file alone, so that it means the same beside other files.
+        tells_ends = any(name in read for name in ENDS)
+        log = ended(log.rows(order), None if tells_ends else shape.session_length)
         if int(log.steps.max()) >= shape.session_length:
             raise UserError(
                 f"{read.name} has a session of {int(log.steps.max()) + 1} steps, and the policy knows "

@@ -277,3 +277,17 @@ def test_an_item_that_no_decision_shows_has_no_probability(tmp_path: Path, as_li
     env = OwnLogConfig(**brought.settings["env_config"])
     rows = read(open_own_log((path,), OwnLogData(data=path), env, brought.world.catalogue))
     assert rows.logprobs.exp().tolist() == pytest.approx([every[id_] for id_ in frame["item"]])
+
+
+def test_the_ends_of_a_file_are_the_same_beside_other_files(tmp_path: Path) -> None:
+    """The first file tells no ends: its session of 1 step is left, that of 3 steps is cut off."""
+    silent = decisions(4).drop("user").with_columns(session=pl.Series(["a", "a", "a", "b"]))
+    telling = decisions(2).drop("user").with_columns(session=pl.lit("c"), terminated=pl.Series([False] * 2))
+    first, second = table(tmp_path / "a.csv", silent), table(tmp_path / "b.csv", telling)
+    assert read(opened(first)).terminated.tolist() == [False, False, False, True]
+    both = read(opened(first, second))
+    assert both.terminated.tolist() == [False, False, False, True, False, False]
+    assert both.truncated.tolist() == [False, False, True, False, False, True]
+    assert any(
+        "a.csv" in note and "terminated" in note for note in survey(LogFiles((first, second), {})).notes
+    )
