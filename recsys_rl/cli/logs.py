@@ -7,6 +7,7 @@ from typing import Any
 
 from recsys_rl.cli.parse import joined
 from recsys_rl.env import OF_TABLES
+from recsys_rl.errors import UserError
 from recsys_rl.tables.read import is_own
 
 
@@ -17,6 +18,11 @@ def with_log(argv: Sequence[str], given: Any) -> list[str]:
     """
     words = joined(argv, "log")
     files = [given.log] if isinstance(given.log, str) else given.log
+    if all(option is None for option in (given.algo, given.config, given.run)):
+        raise UserError(
+            "--log is for algorithms that learn from a log: give --algo reinforce (with propensities), bc, "
+            "cql, bcq, iql or dt."
+        )
     if all(value is None for value in (given.env, given.checkpoint, given.run, given.config)) and is_own(
         files
     ):

@@ -81,7 +81,8 @@ class Round:
 class DrawResult:
     """The result of one ``DrawRequest``."""
 
-    packed: PackedVisit | None = None  # the visit after ``DrawRequest.steps``; None after an error
+    # The visit after ``DrawRequest.steps``; None after an error, and in sessions of one step.
+    packed: PackedVisit | None = None
     items: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)  # of each place given those before it
     candidates: tuple[int, ...] | None = None  # the only items that could be shown first; None: all
@@ -104,8 +105,9 @@ def draw(requests: Sequence[DrawRequest], report: bool = False) -> list[DrawResu
         rows.sort(key=lambda at: (requests[at].packed is None, len(requests[at].steps)))
         group, group_results = [requests[at] for at in rows], [results[at] for at in rows]
         visits = _visits_now(group)
-        for result, packed in zip(group_results, pack(visits), strict=True):
-            result.packed = packed
+        if group[0].version.checkpoint.interface.session_length > 1:  # else no draw goes on from here
+            for result, packed in zip(group_results, pack(visits), strict=True):
+                result.packed = packed
         contexts = group[0].version.contexts
         if contexts is not None:
             visits = visits.with_context(contexts.tensors([request.context for request in group]))

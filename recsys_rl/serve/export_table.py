@@ -40,10 +40,10 @@ def export_table(record: Record, out: Path, now: float | None = None) -> TableEx
     theirs: a table has propensities in each row or in none.
     """
     now = time.time() if now is None else now
-    people, interface = record.people(), record.interface
+    people = record.people()
     done, sessions = TableExport(), list[SessionState]()
     for rows in record.sessions():
-        session = SessionState.of(rows, interface)
+        session = SessionState.of(rows, record.interface_of(rows.decisions[0]))
         if session.matured(now):
             sessions.append(session)
         else:

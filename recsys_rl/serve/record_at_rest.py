@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -52,10 +53,15 @@ class Record:
         """True for a team's own place, whose facts tell what its rows mean."""
         return "items" in self.store.facts
 
-    @property
-    def interface(self) -> Interface:
-        """The interface of the sessions of a team's own place."""
-        facts = self.store.facts
+    def interface_of(self, decision: Decision) -> Interface:
+        """The interface of a session of a team's own place that begins with the decision.
+
+        Its length is that of the policy, if the decision was made by one whose file is there.
+        """
+        facts, length = self.store.facts, LONGEST
+        if decision.policy:
+            with contextlib.suppress(UserError):
+                length = self.version(decision).checkpoint.interface.session_length
         return Interface(
             context=(),
             action_sizes=(len(facts["items"]),),
@@ -63,7 +69,7 @@ class Record:
             repeats=True,
             history_length=0,
             signals=tuple(facts["signals"]),
-            session_length=LONGEST,
+            session_length=length,
         )
 
     def _open(self, served: ServedPolicy) -> Version:

@@ -13,7 +13,7 @@ from recsys_rl.errors import listed, short
 from recsys_rl.tables.cells import Cells, tensor_of
 from recsys_rl.tables.schema import COLUMNS, ROUNDING, named, of_propensities
 from recsys_rl.tables.times import format_in, seconds
-from recsys_rl.tables.values import lists_of, number, on
+from recsys_rl.tables.values import id_text, lists_of, number, on
 from recsys_rl.types import UserError
 
 LISTS = ("items", "candidates")  # columns of several ids
@@ -86,9 +86,15 @@ class Table(Cells):
         """The ids as text in ascending order, and the number (E,) of each row's; rows count without them."""
         if role not in self.columns:
             return None, torch.arange(self.frame.height)
-        texts = self.texts(self.columns[role]).str.strip_chars()
+        texts = self.names(role)
         known = texts.unique().sort()
         return known.to_list(), _indices(texts, known.to_list())
+
+    def names(self, role: str) -> pl.Series:
+        """(E,) the ids of a user or a session as texts, the same for a number of any type."""
+        column = self.columns[role]
+        self.texts(column)  # refuses gaps and lists
+        return on(self.frame[column], id_text)
 
     def times(self) -> Tensor:
         """(E,) int64: microseconds, or the number of the row."""

@@ -71,7 +71,7 @@ class Layout:
     def holds_decisions(self) -> bool:
         """True if the file has propensities, signals or candidates; events may have rewards (clicks) too."""
         known = {"propensity", "candidates"} & self.roles.keys() or "probabilities" in self.table.names
-        starts = ("signal.", "probability.", "propensity.")
+        starts = ("signal.", "context.", "probability.", "propensity.")
         return bool(known) or any(named(self.table.names, start) for start in starts)
 
     @property

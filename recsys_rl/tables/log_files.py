@@ -47,6 +47,9 @@ class RecordedLog:
 
     def __init__(self, paths: Sequence[str]) -> None:
         """Raise UserError for a file that is no such log, and for several of them."""
+        missing = next((path for path in paths if not Path(path).exists()), None)
+        if missing is not None and len(paths) > 1:
+            raise UserError(f"{one_line(missing)} is not a file: give the paths of tables of your own.")
         if len(paths) > 1:
             raise UserError(
                 f"{one_line(paths[0])} and {one_line(paths[1])} are two logs of recsys-rl record: give one, "

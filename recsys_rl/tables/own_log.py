@@ -252,7 +252,7 @@ def _of_file(files: LogFiles, table: TableFile) -> _FileFacts:
         hashes,
         length > 1 and bool(pairs.is_duplicated().any()),
         [shown.explode().alias("id"), *("\0" + ids.alias("id") for ids in offered)],
-        set(read.texts(roles["user"]).str.strip_chars().unique().head(2)) if "user" in roles else set(),
+        set(read.names("user").unique().head(2)) if "user" in roles else set(),
         [columns_text(roles), unread(table.names, roles), table.note, *names.notes, *read.notes],
     )
 
@@ -467,7 +467,7 @@ class OwnLog:
     def _users(self, read: Table, sessions: list[str] | None, numbers: Tensor, start: int) -> Tensor:
         """(E,) int64: the numbers of the users, the same in each log."""
         if "user" in read.columns:
-            texts = read.texts(read.columns["user"]).str.strip_chars()
+            texts = read.names("user")
             distinct = texts.unique()
             known = {
                 text: int(text) if integer else number_of(text)

@@ -33,7 +33,7 @@ MOST_TEXTS = 50
 LARGE, SMALL = 10.0, 0.05
 """Numbers are kept as they are if none is larger than LARGE and their root mean square is at least SMALL."""
 MOST_SCALES = 1e6
-"""Largest distance of a request's number from ``shift``, in units of ``scale``."""
+"""Largest distance of a number from ``shift``, in units of ``scale``."""
 _KINDS = ("number", "list", "text")
 
 
@@ -73,8 +73,16 @@ class Piece:
             return torch.nn.functional.one_hot(tensor_of(code), self.size).float()
         values = (
             cells.values(column).unsqueeze(1) if self.kind == "number" else cells.lists(column, self.size)
+        ).double()
+        low, high = torch.tensor(self.bounds, dtype=torch.float64).unbind(1)
+        wrong = (values < low) | (values > high)  # (E, size)
+        cells.refuse(
+            wrong.any(1),
+            lambda row: (
+                f"{column} is {float(values[row][wrong[row]][0]):g} in row {row + 1}: give {self.rule}"
+            ),
         )
-        return self._scaled(values.double())
+        return self._scaled(values)
 
     def unknown(self, cells: Cells) -> int:
         """The rows of a table whose text has no code of its own."""
@@ -84,7 +92,7 @@ class Piece:
 
     @property
     def bounds(self) -> list[tuple[float, float]]:
-        """The lowest and the highest value of each number in a request; a network can't bear any value."""
+        """The lowest and the highest value of each number; a network can't bear any value."""
         width = [MOST_SCALES * scale for scale in self.scale]
         return [(x - most, x + most) for x, most in zip(self.shift, width, strict=True)]
 
@@ -134,7 +142,8 @@ class SeenPiece:
     def piece(self, name: str) -> tuple[Piece, str]:
         """The piece with its encoding, and a note about merged texts; "" without one."""
         if self.kind == "text":
-            common = [text for text, _ in self.texts.most_common(MOST_TEXTS)]
+            # Of equally frequent texts the first in the alphabet: the order of a hash decides nothing.
+            common = sorted(self.texts, key=lambda text: (-self.texts[text], text))[:MOST_TEXTS]
             rest = len(self.texts) - len(common)
             note = (
                 f"context.{name} has {len(self.texts):,} texts: the {rest:,} rarest are other" if rest else ""

@@ -92,6 +92,11 @@ def text(cells: pl.Expr, kind: Kind) -> pl.Expr:
     return pl.coalesce(pl.when(integer == cells).then(integer).cast(pl.String), texts)
 
 
+def id_text(cells: pl.Expr, kind: Kind) -> pl.Expr:
+    """``text``, and 1 of the text 1.0, as programs write whole numbers of a column with gaps."""
+    return text(cells, kind).str.replace(r"^([+-]?\d+)\.0*$", "$1")
+
+
 def hashed(cells: pl.Expr, kind: Kind) -> pl.Expr:
     """UInt64, the same for equal values, which counts them without holding them.
 
@@ -129,9 +134,9 @@ def entries(cells: pl.Expr, kind: Kind) -> pl.Expr:
 
 
 def as_texts(cells: pl.Expr, kind: Kind) -> pl.Expr:
-    """Lists of texts, of lists of this type; 1.0, as programs write whole numbers, is 1."""
+    """Lists of the texts of ids, of lists of this type."""
     inner = kind.inner if isinstance(kind, pl.List) else pl.String()
-    return cells.list.eval(text(pl.element(), inner).str.replace(r"^([+-]?\d+)\.0*$", "$1"))
+    return cells.list.eval(id_text(pl.element(), inner))
 
 
 def _digits(cells: pl.Expr) -> pl.Expr:

@@ -72,3 +72,14 @@ def test_five_commands_from_a_log_to_a_served_policy(
     chances = {item["item_id"]: item["propensity"] for item in answers}
     first = load(checkpoint).recommend(context=context, k=1)[0]
     assert chances[first.title] == pytest.approx(first.probability, abs=1e-6) == max(chances.values())
+
+
+def test_a_second_log_that_is_missing_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    load_example("own_decisions").write("clicks.csv", 60, np.random.default_rng(0))
+    for first, second in (("clicks.csv", "missing.csv"), ("missing.csv", "clicks.csv")):
+        assert main(["train", "--algo", "reinforce", "--log", first, "--log", second]) == 2
+        assert "missing.csv is not a file" in capsys.readouterr().err
+    assert not Path("runs").exists()

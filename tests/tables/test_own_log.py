@@ -68,6 +68,24 @@ def test_a_user_keeps_their_side_when_a_log_is_added(tmp_path: Path, without: tu
     assert heldout(reordered) <= heldout(both)
 
 
+@pytest.mark.parametrize("role", ["user", "session"])
+@pytest.mark.parametrize("kind", [pl.Int64, pl.Float64, pl.String])
+def test_a_user_is_the_same_person_in_a_column_of_any_type(tmp_path: Path, role: str, kind: Any) -> None:
+    """Programs write whole numbers of a column with gaps as 1.0, in Parquet as floats, in CSV as text."""
+    numbers = decisions(60).with_columns(user=pl.int_range(60) // 4)
+    frame = numbers.rename({"user": role})
+    first = table(tmp_path / "a.csv", frame)
+    typed = frame.with_columns(pl.col(role).cast(kind))
+    if kind == pl.String:
+        typed = frame.with_columns(pl.col(role).cast(pl.Float64).cast(pl.String))
+    second = read(opened(table(tmp_path / "b.parquet", typed), of=(first,)))
+    expected = read(opened(first)).users
+    if role == "user":
+        assert expected.tolist() == numbers["user"].to_list()
+    order = [second.sessions.tolist(), read(opened(first)).sessions.tolist()]
+    assert order[0] == order[1] and torch.equal(second.users, expected)
+
+
 def test_two_files_follow_each_other(tmp_path: Path) -> None:
     frame = decisions(60)
     first, second = table(tmp_path / "a.csv", frame.head(25)), table(tmp_path / "b.parquet", frame.tail(35))

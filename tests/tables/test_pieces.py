@@ -63,6 +63,12 @@ def test_the_rarest_texts_are_other() -> None:
     assert piece.values == tuple(f"t{number:03}" for number in range(MOST_TEXTS)) and "5 rarest" in note
 
 
+def test_equally_frequent_texts_are_chosen_by_the_alphabet_in_any_order_of_the_rows() -> None:
+    texts = [f"t{number:03}" for number in range(2 * MOST_TEXTS)]
+    for order in (texts, texts[::-1], texts[1::2] + texts[::2]):
+        assert pieces_of(cells(city=order))["city"].values == tuple(texts[:MOST_TEXTS])
+
+
 def test_two_files_are_encoded_as_one() -> None:
     one = cells(price=[100, 200, 300, 400], device=["a", "b", "c", "a"], sizes=["[1, 2]", "[3, 4]"] * 2)
     first = cells(price=[100, 200], device=["a", "b"], sizes=["[1, 2]", "[3, 4]"])
@@ -110,6 +116,18 @@ def test_wrong_cells_are_refused(values: list[object]) -> None:
     table = Cells("log.csv", pl.DataFrame({"context.v": [str(v) if v is not None else None for v in values]}))
     with pytest.raises(UserError):
         seen_pieces(table)
+
+
+@pytest.mark.parametrize("value", [1e300, -1e300, 1e9])
+def test_a_number_that_no_request_may_have_is_refused_in_a_table_too(value: float) -> None:
+    """Small numbers stay as they are, so that a million is the most."""
+    pieces = pieces_of(cells(price=[1.0, 3.0], sizes=[[1.0, 2.0], [3.0, 4.0]]))
+    edge = pieces["price"].tensor(cells(price=[1.0, 1e6]))
+    assert edge.tolist() == [[1.0], [1e6]]
+    for name, values in (("price", [1.0, value]), ("sizes", [[1.0, 2.0], [1.0, value]])):
+        with pytest.raises(UserError) as caught:
+            pieces[name].tensor(cells(**{name: values}))
+        assert f"context.{name}" in str(caught.value) and "row 2" in str(caught.value)
 
 
 NUMBER = {"name": "a", "kind": "number", "low": [0], "high": [1], "shift": [0], "scale": [1], "values": []}
