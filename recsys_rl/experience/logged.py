@@ -169,7 +169,7 @@ class Sides:
     @property
     def text(self) -> str:
         train, held = (
-            f"{amount(rows, 'decision')} of {amount(len(users), self.unit)}"
+            amount(rows, "decision") + f" of {amount(len(users), self.unit)}" * (self.unit != "decision")
             for rows, users in zip(self.rows, self.users, strict=True)
         )
         return f"{train} for training, {held} held out"

@@ -4,7 +4,8 @@
 settings and the catalogue of a run. ``OwnLog`` reads the same files, or later ones, by them, a part at a
 time: items become rows of that catalogue, and the context is encoded as in training. Each file is a table
 that `recsys-rl ope` reads too (tables/decision_table.py), with whole sessions. A user is known by their own
-id, or the hash of its text; where a log has no users, by the hash of the session, or of the context.
+id, or the hash of its text; where a log has no users, by the hash of the session, or of the context, or
+of the file's name and the row.
 """
 
 from __future__ import annotations
@@ -315,9 +316,10 @@ class OwnLog:
 
     @property
     def unit(self) -> str:
-        """The noun for those who are held out as a whole, by the hash of their id or of the context."""
+        """The noun for those who are held out as a whole, by the hash of what tells them apart."""
         roles = self.files.roles(self.files.files[0])
-        return next((role for role in ("user", "session") if role in roles), "context")
+        rest = "context" if self.shape.pieces else "decision"
+        return next((role for role in ("user", "session") if role in roles), rest)
 
     @property
     def has_propensities(self) -> bool:
@@ -342,7 +344,11 @@ class OwnLog:
     def parts(self, rows: int) -> Iterator[DecisionLog]:
         """The checked decisions in parts of about ``rows`` rows, of whole sessions; text is read at once."""
         first_session = 0
+        before: Counter[str] = Counter()
         for table in self.files.files:
+            # By its name alone, so that a file that is moved, or gets more rows, keeps its sides.
+            file = f"{table.path.name} {before[table.path.name]}"
+            before[table.path.name] += 1
             roles = self.files.roles(table)
             columns = [*roles.values(), *(name for name in table.names if self._is_read(name))]
             columns = list(dict.fromkeys(columns))
@@ -352,7 +358,7 @@ class OwnLog:
                 read = self.files.cells(table, columns, start, rows if by_rows else None)
                 if read.frame.height:
                     with lines_of(table, start):
-                        log = self._log(read, first_session, start)
+                        log = self._log(read, first_session, file, start)
                         pieces = self.shape.pieces
                         self._others[table.path, start] = {x.name: x.unknown(read) for x in pieces}
                     yield from cut(log, rows)
@@ -361,7 +367,8 @@ class OwnLog:
                 if not by_rows or read.frame.height < rows:
                     break
 
-    def _log(self, read: Table, first_session: int, start: int) -> DecisionLog:
+    def _log(self, read: Table, first_session: int, file: str, start: int) -> DecisionLog:
+        """The decisions of the rows of ``file`` from ``start`` on; ``first_session``: number of the first."""
         shape = self.shape
         shown = read.ids("item")
         if read.places(shown) != shape.slate_size:
@@ -382,7 +389,7 @@ class OwnLog:
             logprobs = read.own_logprobs(logprobs, loggers, of_row, under)
         log = DecisionLog(
             header=self.header,
-            users=self._users(read, sessions, numbers, start),
+            users=self._users(read, sessions, numbers, file, start),
             sessions=numbers,
             steps=steps,
             times=read.times() if "time" in read.columns else steps,
@@ -464,7 +471,9 @@ class OwnLog:
         keys = ids if self.catalogue.item_names else on(ids, whole_number)
         return keys.replace_strict(self._rows, default=None, return_dtype=pl.Int64)
 
-    def _users(self, read: Table, sessions: list[str] | None, numbers: Tensor, start: int) -> Tensor:
+    def _users(
+        self, read: Table, sessions: list[str] | None, numbers: Tensor, file: str, start: int
+    ) -> Tensor:
         """(E,) int64: the numbers of the users, the same in each log."""
         if "user" in read.columns:
             texts = read.names("user")
@@ -477,7 +486,7 @@ class OwnLog:
         if sessions is not None:
             return torch.tensor([number_of(text) for text in sessions])[numbers]
         if not self.shape.pieces:
-            return torch.tensor([number_of(str(start + row)) for row in range(read.frame.height)])
+            return torch.tensor([number_of(f"{file} {start + row}") for row in range(read.frame.height)])
         return _hashes(read, self.shape.pieces)
 
     def _loggers_of(self, read: Table) -> tuple[tuple[str, ...], Tensor, Tensor | None]:

@@ -12,6 +12,7 @@ import torch
 
 from recsys_rl.data.heldout import heldout_rows
 from recsys_rl.env.own_log import OwnLogConfig, OwnLogData, load_log, open_own_log
+from recsys_rl.experience.logged import Sides
 from recsys_rl.tables.decision_log import DecisionLog, concatenate
 from recsys_rl.tables.own_log import LogFiles, OwnLog, survey
 from recsys_rl.types import UserError
@@ -309,3 +310,22 @@ def test_the_ends_of_a_file_are_the_same_beside_other_files(tmp_path: Path) -> N
     assert any(
         "a.csv" in note and "terminated" in note for note in survey(LogFiles((first, second), {})).notes
     )
+
+
+def test_rows_without_users_and_context_are_apart_in_each_file(tmp_path: Path) -> None:
+    """Three files of 20, 20 and 10 rows, two of them with one name: 50 decisions, held out one by one."""
+    frame = decisions(50).select("item", "clicked")
+    (tmp_path / "new").mkdir()
+    paths = (
+        table(tmp_path / "a.csv", frame.head(20)),
+        table(tmp_path / "b.parquet", frame.slice(20, 20)),
+        table(tmp_path / "new" / "a.csv", frame.tail(10)),
+    )
+    log = opened(*paths)
+    rows = read(log)
+    assert log.unit == "decision" and len(rows.users.unique()) == 50
+    sides = Sides(log.unit)
+    sides.add(rows, torch.arange(50) < 8)
+    assert sides.text == "42 decisions for training, 8 decisions held out"
+    assert torch.equal(read(opened(paths[1])).users, rows.users[20:40])
+    assert torch.equal(read(log, rows=7).users, rows.users)
