@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
@@ -16,6 +17,7 @@ from recsys_rl.experience.logged import Sides
 from recsys_rl.tables.decision_log import DecisionLog, concatenate
 from recsys_rl.tables.own_log import LogFiles, OwnLog, survey
 from recsys_rl.types import UserError
+from recsys_rl.workflows.ope_own_log import heldout_parts
 from tests.own_tables import ITEMS, decisions, table
 
 
@@ -329,3 +331,27 @@ def test_rows_without_users_and_context_are_apart_in_each_file(tmp_path: Path) -
     assert sides.text == "42 decisions for training, 8 decisions held out"
     assert torch.equal(read(opened(paths[1])).users, rows.users[20:40])
     assert torch.equal(read(log, rows=7).users, rows.users)
+
+
+@pytest.mark.parametrize(("without", "noun"), [((), "user"), (("user",), "context")])
+def test_a_side_without_decisions_is_named_by_who_is_held_out(
+    tmp_path: Path, without: tuple[str, ...], noun: str
+) -> None:
+    """Two contexts, or two users: in the training and in `ope`."""
+    frame = decisions(40).drop("user", "context.mood", "context.age")
+    user = pl.when(pl.col("context.device") == "desk").then(pl.lit("u1")).otherwise(pl.lit("u2"))
+    log = opened(table(tmp_path / "a.csv", frame.with_columns(user.alias("user")).drop(without)))
+    rows = read(log)
+    sides = Sides(log.unit)
+    sides.add(rows, torch.ones(40, dtype=torch.bool))
+    with pytest.raises(UserError, match=f"all its {noun}s are held out.* more {noun}s"):
+        sides.check("a.csv")
+    sides.add(rows, torch.zeros(40, dtype=torch.bool))
+    sides.check("a.csv")
+    population = load_log({"log": log.files.paths}).world.population
+    data, run = SimpleNamespace(heldout_fraction=0.0), SimpleNamespace(seed=0)
+    checkpoint: Any = SimpleNamespace(
+        population=population, config=SimpleNamespace(data_config=data, train_config=run)
+    )
+    with pytest.raises(UserError, match=f"give a log of more {noun}s"):
+        list(heldout_parts(log, checkpoint, 100))
