@@ -276,6 +276,11 @@ class Feedback:
     events: Events | None = None  # the new entries of the history; None: the shown places
 
 
+def is_name(name: str) -> bool:
+    """True for the name of a signal or a piece of the context, which columns of a log also give."""
+    return len(name) <= 100 and name.isprintable() and bool(name.strip()) and not set(name) & set("[]")
+
+
 @dataclass(frozen=True)
 class Interface:
     """The observations and actions of an environment, as plain values that a checkpoint can hold."""

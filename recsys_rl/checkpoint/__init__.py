@@ -34,6 +34,7 @@ from recsys_rl.types import (
     UserError,
     World,
     genres_and_year,
+    is_name,
     tensors_of,
 )
 
@@ -272,7 +273,7 @@ def _interface(fields: Mapping[str, Any]) -> Interface:
         sound = (
             all(type(count) is int and 0 < count <= _MOST for count in counts)
             and all(type(length) is int and 0 <= length <= _MOST for length in lengths)
-            and all(type(name) is str and _is_name(name) for name in names)
+            and all(type(name) is str and is_name(name) for name in names)
             and all(
                 type(flag) is bool
                 for flag in (interface.repeats, interface.events, interface.profile, interface.relative)
@@ -284,11 +285,6 @@ def _interface(fields: Mapping[str, Any]) -> Interface:
     if not sound:
         raise Refused("holds an 'interface' that is not one")
     return interface
-
-
-def _is_name(name: str) -> bool:
-    """True for the name of a signal or a piece of the context, which columns of a log also give."""
-    return 0 < len(name) <= 100 and name.isprintable() and not set(name) & set("[]")
 
 
 T_Noun = TypeVar("T_Noun", Catalogue, Population)

@@ -40,7 +40,7 @@ from recsys_rl.tables.columns import DecisionColumns
 from recsys_rl.tables.decision_log import DecisionHeader, catalogue_hash
 from recsys_rl.tables.decision_table import ordered_ids
 from recsys_rl.tables.items import ItemFacts, catalogue_of_items, knows_items, read_items
-from recsys_rl.tables.own_log import LogFiles, LogShape, OwnLog, Survey, survey
+from recsys_rl.tables.own_log import LogFiles, LogShape, OwnLog, Survey, check_signals, survey
 from recsys_rl.tables.pieces import Piece, pieces_text, read_pieces
 from recsys_rl.types import Catalogue, Feedback, Interface, Population, Signal, Stream, World
 
@@ -299,8 +299,9 @@ def before_a_log(items: str, signals: Sequence[str], pieces: Sequence[Piece], sl
     """The platform of a team that has no log yet, from the file of its ``items``.
 
     The items stand in the order that a log of all of them gives. Raises UserError for a file that can't be
-    read, and for fewer items than a slate has.
+    read, for fewer items than a slate has, and for names of signals that a log of them can't have.
     """
+    check_signals("--signals", signals)
     facts = read_items(items, "item", True)
     ids, text_ids = ordered_ids(pl.Series(facts.ids, dtype=pl.String))
     facts = facts if text_ids else read_items(items, "item", False)

@@ -13,8 +13,8 @@ from recsys_rl.recommender.visit import NOON
 from recsys_rl.serve.messages import Hour, PieceValue, Problem
 from recsys_rl.serve.record_schema import Pieces
 from recsys_rl.serve.versions import Version
-from recsys_rl.tables.context_rows import fits_a_table
 from recsys_rl.tables.pieces import Piece
+from recsys_rl.tables.values import fits_a_table
 
 
 class Context(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +10,6 @@ from torch import Tensor
 
 from recsys_rl.errors import UserError, listed, short
 from recsys_rl.tables.pieces import Piece
-from recsys_rl.tables.values import LIST, NO_VALUE
 
 _NUMBERS = (int, float)
 
@@ -101,18 +99,3 @@ def encoded(pieces: Sequence[Piece], context: Mapping[str, object]) -> dict[str,
     """The tensors (size,) of the pieces of one request, by name. Raises the errors of ``ContextRows.row``."""
     contexts = ContextRows(pieces)
     return {name: rows[0] for name, rows in contexts.tensors([contexts.row(context)]).items()}
-
-
-def fits_a_table(text: str) -> bool:
-    """True if a column of texts may hold this one: it is no gap, and none of its entries is a number."""
-    if text.strip().lower() in NO_VALUE:
-        return False
-    return not any(_is_number(part) for part in re.split(LIST, text))
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return text.strip().lower() in ("true", "false")  # which tables take for 1 and 0
-    return True

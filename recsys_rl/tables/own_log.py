@@ -34,7 +34,7 @@ from recsys_rl.tables.pieces import CONTEXT, Piece, SeenPiece, merged, seen_piec
 from recsys_rl.tables.read import TableFile, files_of, open_table
 from recsys_rl.tables.schema import BY_NAME, BY_START, DECISIONS, columns_text, named
 from recsys_rl.tables.values import lists_of, on, whole_number
-from recsys_rl.types import Catalogue
+from recsys_rl.types import Catalogue, is_name
 from recsys_rl.utils.user_hashes import number_of
 
 ENDS = ("terminated", "truncated")
@@ -210,6 +210,19 @@ def survey(files: LogFiles) -> Survey:
     )
 
 
+def check_signals(source: str, names: Sequence[str]) -> None:
+    """Raise UserError for a name that a run's file can't hold, and for a name twice; ``source``: of them."""
+    wrong = next((name for name in names if not is_name(name)), None)
+    if wrong is not None:
+        raise UserError(
+            f"{source}: {short(wrong)} is no name of a signal: give letters, digits and signs other than [ "
+            "and ]."
+        )
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"{source}: the signal {short(twice)} stands twice: give each name once.")
+
+
 @dataclass(frozen=True)
 class _FileFacts:
     signals: tuple[str, ...]
@@ -234,6 +247,7 @@ def _of_file(files: LogFiles, table: TableFile) -> _FileFacts:
         raise UserError(f"{one_line(table.path)} has steps but no column of sessions: give --session-column.")
     names = Table(one_line(table.path), pl.DataFrame(schema=dict.fromkeys(table.names, pl.String)), roles)
     signals = names.signal_names(files.given.get("reward") is not None)
+    check_signals(names.name, signals)
     shown = read.ids("item")
     ids, numbers = read.keys("session")
     steps = read.steps(numbers)

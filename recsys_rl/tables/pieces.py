@@ -24,14 +24,16 @@ from torch import Tensor
 from recsys_rl.errors import listed, one_line, short
 from recsys_rl.tables.cells import Cells, tensor_of
 from recsys_rl.tables.schema import named
-from recsys_rl.tables.values import lists_of, number, on
-from recsys_rl.types import UserError
+from recsys_rl.tables.values import fits_a_table, lists_of, number, on
+from recsys_rl.types import UserError, is_name
 
 CONTEXT = "context."
 MOST_TEXTS = 50
 """Texts of a piece with a code of their own, the most frequent ones."""
 LARGE, SMALL = 10.0, 0.05
 """Numbers are kept as they are if none is larger than LARGE and their root mean square is at least SMALL."""
+LARGEST = 1e30
+"""Largest number of a log: float32 still holds it, and float64 the sum of the squares."""
 MOST_SCALES = 1e6
 """Largest distance of a number from ``shift``, in units of ``scale``."""
 _KINDS = ("number", "list", "text")
@@ -75,13 +77,7 @@ class Piece:
             cells.values(column).unsqueeze(1) if self.kind == "number" else cells.lists(column, self.size)
         ).double()
         low, high = torch.tensor(self.bounds, dtype=torch.float64).unbind(1)
-        wrong = (values < low) | (values > high)  # (E, size)
-        cells.refuse(
-            wrong.any(1),
-            lambda row: (
-                f"{column} is {float(values[row][wrong[row]][0]):g} in row {row + 1}: give {self.rule}"
-            ),
-        )
+        _check_range(cells, column, values, low, high, self.rule)
         return self._scaled(values)
 
     def unknown(self, cells: Cells) -> int:
@@ -128,8 +124,8 @@ class SeenPiece:
 
     kind: Literal["number", "list", "text"]
     count: int = 0
-    total: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.float64))  # (n,)
-    squares: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.float64))
+    mean: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.float64))  # (n,)
+    squares: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.float64))  # around the mean
     low: Tensor = field(default_factory=lambda: torch.full((1,), math.inf, dtype=torch.float64))
     high: Tensor = field(default_factory=lambda: torch.full((1,), -math.inf, dtype=torch.float64))
     texts: Counter[str] = field(default_factory=Counter)
@@ -149,19 +145,23 @@ class SeenPiece:
                 f"context.{name} has {len(self.texts):,} texts: the {rest:,} rarest are other" if rest else ""
             )
             return Piece(name, "text", values=tuple(sorted(common))), note
-        mean = self.total / self.count
-        deviation = (self.squares / self.count - mean.square()).clamp_min(0).sqrt()
-        largest = float(torch.maximum(self.low.abs(), self.high.abs()).max())
-        rms = math.sqrt(float(self.squares.mean()) / self.count)
-        as_it_is = largest <= LARGE and rms >= SMALL
+        mean, variance = self.mean, self.squares / self.count
+        deviation = variance.sqrt()
+        largest = torch.maximum(self.low.abs(), self.high.abs())
+        rms = math.sqrt(float((variance + mean.square()).mean()))
+        as_it_is = float(largest.max()) <= LARGE and rms >= SMALL
         shift = torch.zeros_like(mean) if as_it_is else mean
-        spread = torch.ones_like(mean) if as_it_is else deviation.where(deviation > 1e-9 * largest, 1.0)
+        varies = deviation > 1e-12 * largest  # else no more than the rounding of the mean
+        spread = torch.ones_like(mean) if as_it_is else deviation.where(varies, 1.0)
         numbers = (tuple(row.tolist()) for row in (self.low, self.high, shift, spread))
         return Piece(name, self.kind, *numbers), ""
 
     def add(self, other: SeenPiece) -> None:
+        """Add the values of another file, by the formula of Chan et al. (1983) for the squares."""
+        apart, share = other.mean - self.mean, other.count / (self.count + other.count)
+        self.squares = self.squares + other.squares + apart.square() * self.count * share
+        self.mean = self.mean + apart * share
         self.count += other.count
-        self.total, self.squares = self.total + other.total, self.squares + other.squares
         self.low, self.high = torch.minimum(self.low, other.low), torch.maximum(self.high, other.high)
         self.texts.update(other.texts)
 
@@ -175,20 +175,35 @@ def seen_pieces(cells: Cells) -> dict[str, SeenPiece]:
         lists = lists_of(series) if series.dtype.is_nested() or series.dtype == pl.String else None
         entries = series if lists is None else lists.explode()
         if entries.dtype == pl.String and bool(on(entries, number).is_null().all()):
-            counted = series.cast(pl.String).str.strip_chars().value_counts()
+            counted = cells.texts(column).str.strip_chars().value_counts()
             pieces[name] = SeenPiece("text", len(series), texts=Counter(dict(counted.iter_rows())))
             continue
         values = cells.values(column).unsqueeze(1) if lists is None else cells.lists(column)
         numbers = values.double()
+        if not numbers.shape[1]:
+            raise UserError(
+                f"{cells.name}: column {column!r} has empty lists: give numbers, or leave it out."
+            )
+        mean, most = numbers.mean(0), torch.tensor(LARGEST, dtype=torch.float64)
+        _check_range(cells, column, numbers, -most, most, f"numbers from {-LARGEST:g} to {LARGEST:g}")
         pieces[name] = SeenPiece(
             "number" if lists is None else "list",
             len(numbers),
-            numbers.sum(0),
-            numbers.square().sum(0),
+            mean,
+            (numbers - mean).square().sum(0),  # the squares of large numbers would lose a small spread
             numbers.amin(0),
             numbers.amax(0),
         )
     return pieces
+
+
+def _check_range(cells: Cells, column: str, values: Tensor, low: Tensor, high: Tensor, rule: str) -> None:
+    """Raise UserError for the first row of ``values`` (E, size) with a number outside of the range."""
+    wrong = (values < low) | (values > high)
+    cells.refuse(
+        wrong.any(1),
+        lambda row: f"{column} is {float(values[row][wrong[row]][0]):g} in row {row + 1}: give {rule}",
+    )
 
 
 def merged(files: Iterable[tuple[str, Mapping[str, SeenPiece]]]) -> dict[str, SeenPiece]:
@@ -223,7 +238,7 @@ def _told(piece: SeenPiece | None) -> str:
 
 def _check_name(file: str, name: str) -> None:
     """Raise UserError for a name that an observation can't have."""
-    if not name.isprintable() or not name.strip() or set(name) & set("[]") or len(name) > 100:
+    if not is_name(name):
         raise UserError(
             f"{file}: {CONTEXT}{short(name)} is no name of a piece of the context: give letters, digits and "
             "signs other than [ and ]."
@@ -259,27 +274,37 @@ def pieces_of_file(path: str | Path, sections: Mapping[str, Any]) -> tuple[Piece
         try:
             entry = dict(section)
             kind, size = entry.pop("kind"), entry.pop("size", 1)
-            values = tuple(sorted(entry.pop("values", ())))
+            values = _texts(entry.pop("values", []))
             low, high = (float(entry.pop(name, default)) for name, default in (("low", -1), ("high", 1)))
             if entry or type(size) is not int or not 0 < size < 10**6 or (kind == "text") != bool(values):
                 raise ValueError(f"{next(iter(entry), 'size or values')}")
+            if not -LARGEST <= low < high <= LARGEST:
+                raise ValueError(f"low {low:g} and high {high:g}")
             seen = SeenPiece(kind, 1)
             if kind == "text":
                 seen.texts.update(values)
             else:
                 middle, half = (low + high) / 2, (high - low) / 2
                 own = torch.ones(size, dtype=torch.float64)
-                seen = SeenPiece(
-                    kind, 1, middle * own, (middle**2 + half**2 / 3) * own, low * own, high * own
-                )
+                seen = SeenPiece(kind, 1, middle * own, half**2 / 3 * own, low * own, high * own)
             piece, _ = seen.piece(name)
             pieces.append(_piece(**dataclasses.asdict(piece)))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise UserError(
                 f"{one_line(path)}: [{short(name)}] is no piece of the context ({short(str(error))}): give "
                 'kind = "number" with low and high, "list" with size, or "text" with values.'
             ) from error
     return tuple(pieces)
+
+
+def _texts(values: object) -> list[str]:
+    """The texts of a section. Raises ValueError for one that a log of them would give in another way."""
+    if not isinstance(values, list):
+        raise ValueError("values is no list")
+    for text in values:
+        if not isinstance(text, str) or text != text.strip() or not fits_a_table(text):
+            raise ValueError(f"the value {short(text)}")
+    return values
 
 
 def _piece(name: str, kind: Any, **parts: Any) -> Piece:

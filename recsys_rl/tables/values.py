@@ -6,6 +6,7 @@ such value. ``on`` applies a function to a column in memory.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -149,3 +150,18 @@ def _digits(cells: pl.Expr) -> pl.Expr:
 
 def _nothing(kind: Kind) -> pl.Expr:
     return pl.lit(None, dtype=kind)
+
+
+def fits_a_table(text: str) -> bool:
+    """True if a column of texts may hold this one: it is no gap, and none of its entries is a number."""
+    if text.strip().lower() in NO_VALUE:
+        return False
+    return not any(_is_number(part) for part in re.split(LIST, text))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return text.strip().lower() in ("true", "false")  # which tables take for 1 and 0
+    return True

@@ -10,8 +10,9 @@ import torch
 
 from recsys_rl.errors import UserError
 from recsys_rl.tables.cells import Cells
-from recsys_rl.tables.context_rows import ContextRows, encoded, fits_a_table
+from recsys_rl.tables.context_rows import ContextRows, encoded
 from recsys_rl.tables.pieces import Piece, seen_pieces, tensors
+from recsys_rl.tables.values import fits_a_table
 
 
 def table(**columns: object) -> Cells:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from recsys_rl.data.heldout import heldout_rows
-from recsys_rl.env.own_log import OwnLogConfig, OwnLogData, load_log, open_own_log
+from recsys_rl.env.own_log import OwnLogConfig, OwnLogData, before_a_log, load_log, open_own_log
 from recsys_rl.experience.logged import Sides
 from recsys_rl.tables.decision_log import DecisionLog, concatenate
 from recsys_rl.tables.own_log import LogFiles, OwnLog, survey
@@ -216,6 +216,25 @@ def test_a_newer_log_that_does_not_fit_the_run_is_refused(tmp_path: Path, change
     newer = table(tmp_path / "b.csv", change(decisions(30, seed=1)))
     with pytest.raises(UserError):
         read(opened(newer, of=(first,)))
+
+
+@pytest.mark.parametrize("name", ["clicked [0/1]", "", " ", "a b\n", "a" * 101])
+def test_a_signal_whose_name_no_checkpoint_may_hold_is_refused(tmp_path: Path, name: str) -> None:
+    frame = decisions(30)
+    signal = table(tmp_path / "a.parquet", frame.rename({"clicked": f"signal.{name}"}))
+    reward = table(tmp_path / "b.parquet", frame.rename({"clicked": name}))
+    with pytest.raises(UserError):
+        survey(LogFiles((signal,), {}))
+    with pytest.raises(UserError):
+        survey(LogFiles((reward,), {"reward": name}))
+
+
+@pytest.mark.parametrize("signals", [["a", "a"], ["a", "b[0]"], [" "]])
+def test_signals_of_a_place_without_a_log_are_names_of_columns(tmp_path: Path, signals: list[str]) -> None:
+    items = table(tmp_path / "items.csv", pl.DataFrame({"item": ["ale", "bun"], "kind": ["x", "y"]}))
+    before_a_log(items, ["a", "b"], (), 1)
+    with pytest.raises(UserError):
+        before_a_log(items, signals, (), 1)
 
 
 def test_a_file_twice_and_items_without_features_are_refused(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from recsys_rl.tables.pieces import (
     MOST_TEXTS,
     Piece,
     merged,
+    pieces_of_file,
     pieces_text,
     read_pieces,
     seen_pieces,
@@ -40,6 +41,29 @@ def test_small_numbers_stay_and_large_ones_are_standardised() -> None:
     assert (pieces["price"].low, pieces["price"].high) == ((100.0,), (300.0,))
     values = pieces["price"].tensor(cells(price=[100, 250]))
     assert torch.allclose(values, torch.tensor([[-100 / deviation], [50 / deviation]]))
+
+
+def test_large_numbers_with_a_small_spread_are_standardised() -> None:
+    """Milliseconds of a clock: the mean is far from the values' own differences."""
+    start = 1.7e12
+    times = [start - 1000, start + 1000] * 50
+    lists = [[0.001 * (-1) ** row, time] for row, time in enumerate(times)]
+    for tables in (
+        [cells(at=times, both=lists)],
+        [cells(at=times[n::3], both=lists[n::3]) for n in range(3)],
+    ):
+        pieces = pieces_of(*tables)
+        assert pieces["at"].shift[0] == pytest.approx(start, abs=0.01)
+        assert pieces["at"].scale[0] == pytest.approx(1000, rel=1e-6)
+        assert pieces["both"].scale == pytest.approx((0.001, 1000), rel=1e-6)
+        values = pieces["at"].tensor(cells(at=[start - 1000, start, start + 2000]))
+        assert values.squeeze(1).tolist() == pytest.approx([-1, 0, 2], abs=1e-4)
+
+
+def test_a_log_with_a_number_that_no_network_bears_is_refused() -> None:
+    for values in ([1.0, 1e300], [[1.0, 1.0], [1.0, -1e300]]):
+        with pytest.raises(UserError):
+            seen_pieces(cells(v=values))
 
 
 def test_a_constant_number_is_no_division_by_zero() -> None:
@@ -128,6 +152,42 @@ def test_a_number_that_no_request_may_have_is_refused_in_a_table_too(value: floa
         with pytest.raises(UserError) as caught:
             pieces[name].tensor(cells(**{name: values}))
         assert f"context.{name}" in str(caught.value) and "row 2" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "series",
+    [
+        pl.Series([[], []], dtype=pl.List(pl.Float64)),
+        pl.Series([["a", "b"], ["c", "d"]]),
+        pl.Series([["a", "b"], ["c", "d"]], dtype=pl.Array(pl.String, 2)),
+        pl.Series([{"a": 1}, {"a": 2}]),
+    ],
+)
+def test_columns_of_parquet_that_are_no_piece_are_refused(series: pl.Series) -> None:
+    with pytest.raises(UserError) as caught:
+        seen_pieces(Cells("log.parquet", series.alias("context.v").to_frame()))
+    assert "context.v" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"kind": "number", "low": -(10**400)},
+        {"kind": "number", "low": 1, "high": -1},
+        {"kind": "number", "low": 1, "high": 1},
+        {"kind": "list", "size": 2, "low": math.nan},
+        {"kind": "text", "values": ["1", "xl"]},
+        {"kind": "text", "values": [" a", "b"]},
+        {"kind": "text", "values": ["nan", "b"]},
+        {"kind": "text", "values": "abc"},
+        {"kind": "text", "values": [1, 2]},
+    ],
+)
+def test_a_section_that_describes_no_piece_is_refused(section: dict[str, object]) -> None:
+    sound = pieces_of_file("context.toml", {"v": {"kind": "text", "values": ["xl", "7th", "a, b"]}})
+    assert sound[0].values == ("7th", "a, b", "xl")
+    with pytest.raises(UserError):
+        pieces_of_file("context.toml", {"v": section})
 
 
 NUMBER = {"name": "a", "kind": "number", "low": [0], "high": [1], "shift": [0], "scale": [1], "values": []}
