@@ -95,6 +95,7 @@ def make_logged(
     ids = world.catalogue.item_names or world.catalogue.item_ids.tolist()
     needs = (*config.algorithm.needs, *settings.needs)
     check_facts(source.name, config.algo, facts, needs, ids, sides.num_users)
+    sides.check(source.name)
     endless, share = (getattr(settings, name, 0) for name in ("bootstrap_time_limit", "best_sessions"))
 
     def tables(share: float) -> Iterator[TransitionTable]:
@@ -170,10 +171,18 @@ class Sides:
         """Users on both sides; None for a log without users."""
         return sum(map(len, self.users)) if self.unit == "user" else None
 
+    def check(self, name: str) -> None:
+        """Raise UserError about the log ``name`` if all its decisions are held out."""
+        if self.rows[1] and not self.rows[0]:
+            raise UserError(
+                f"{name} holds no decisions to learn from: all its {self.unit}s are held out from training. "
+                f"Give a log of more {self.unit}s; recsys-rl record --users train records those of training."
+            )
+
     @property
     def text(self) -> str:
         train, held = (
-            f"{amount(rows, 'decision')} of {amount(len(users), self.unit)}"
+            amount(rows, "decision") + f" of {amount(len(users), self.unit)}" * (self.unit != "decision")
             for rows, users in zip(self.rows, self.users, strict=True)
         )
         return f"{train} for training, {held} held out"

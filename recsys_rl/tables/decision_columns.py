@@ -158,8 +158,20 @@ class Table(Cells):
                 values = torch.zeros(self.frame.height, places, dtype=torch.float64)
                 values[:, 0] = self.values(column, rule)
                 self.whole_slates = self.whole_slates or places > 1
-            signals.append(values.float())
+            signals.append(self._single(column, values))
         return torch.stack(signals, 2)
+
+    def _single(self, column: str, values: Tensor) -> Tensor:
+        """``values`` (E, n) of a column as float32."""
+        single = values.float()
+        self.refuse(
+            single.isinf().any(1),
+            lambda row: (
+                f"{column} is {float(values[row][single[row].isinf()][0]):g} in row {row + 1}, which is too "
+                "large to learn from: give rewards between -1e38 and 1e38"
+            ),
+        )
+        return single
 
     @property
     def named_items(self) -> list[str]:

@@ -183,7 +183,7 @@ def ids_of_file(
     name: str,
     items: Sequence[str],
     sessions: Sequence[str] | None,
-    users: Sequence[str] | None = None,
+    users: Sequence[str] | Mapping[int, str] | None = None,
     name_of_row: Callable[[int], str] = row_name,
 ) -> Iterator[None]:
     """Give errors inside the block the ids of the file in place of our numbers.
@@ -191,6 +191,7 @@ def ids_of_file(
     Args:
         name: the file's, which an error may begin with. It is left as it is.
         sessions: None if the file has none: then each session is a row.
+        users: by their numbers.
         name_of_row: the words for a row.
     """
 

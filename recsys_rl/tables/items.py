@@ -28,6 +28,8 @@ links, descriptions and codes are not attributes that items share."""
 
 RESERVED = ("popularity", "quality", "genres", "year", "kind", "creator")
 """Names of attributes that have a meaning of their own in a catalogue."""
+LARGEST = 1e19
+"""Numbers beyond it are refused: in 32 bits their squares overflow. Whole numbers of 64 bits are below."""
 MOST_ALONE = 256  # items without a known fact that get a feature each
 MOST_CLASSES = 50
 
@@ -80,7 +82,9 @@ class ItemFacts:
 
 
 def read_items(path: str | Path, item_column: str, text_ids: bool) -> ItemFacts:
-    """Read a file about items. Raises UserError if it can't be read or holds no ids.
+    """Read a file about items.
+
+    Raises UserError if it can't be read or holds no ids, and for an attribute beyond LARGEST.
 
     Args:
         item_column: the name of the item column in the log, which is looked for first.
@@ -124,6 +128,8 @@ def read_items(path: str | Path, item_column: str, text_ids: bool) -> ItemFacts:
     endless = {name: infinite for name in others if (infinite := _infinite(columns[name], name))}
     for name, infinite in endless.items():
         columns[name] = {id_: value for id_, value in columns[name].items() if id_ not in infinite}
+    for name in others:
+        _check_size(one_line(path), name, columns[name])
     said_of = ", ".join(f"{short(name)} ({len(infinite):,})" for name, infinite in endless.items())
     notes = [
         table.note,
@@ -184,13 +190,27 @@ def _is_number(text: str) -> bool:
 
 def _infinite(values: Mapping[Any, Any], name: str) -> set[Any]:
     """The ids with an infinite number in a column of numbers; none in a column of texts or classes."""
+    return {id_ for id_, number in _numbers(values, name).items() if math.isinf(number)}
+
+
+def _check_size(file: str, name: str, values: Mapping[Any, Any]) -> None:
+    """Raise UserError for the first number of a column that is too large to be an attribute."""
+    for id_, number in _numbers(values, name).items():
+        if abs(number) > LARGEST:
+            raise UserError(
+                f"{file}: column {name!r} is {number:g} for the item {short(id_)}, which is too large for an "
+                f"attribute: give numbers of at most {LARGEST:g}, or none."
+            )
+
+
+def _numbers(values: Mapping[Any, Any], name: str) -> dict[Any, float]:
+    """The numbers of a column by id; {} of a column of texts or classes."""
     if name in ALWAYS_CLASSES:
-        return set()
+        return {}
     try:
-        numbers = {id_: float(str(value).strip()) for id_, value in values.items()}
+        return {id_: float(str(value).strip()) for id_, value in values.items()}
     except ValueError:
-        return set()
-    return {id_ for id_, number in numbers.items() if math.isinf(number)}
+        return {}
 
 
 def _year(value: object) -> float | None:

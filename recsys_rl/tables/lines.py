@@ -14,43 +14,52 @@ _NUMBER = r"(\d{1,3}(?:,\d{3})+|\d+)"
 _ROWS = re.compile(rf"""(?<!\w)(?:'[^']*'|"[^"]*")|\b(Row|row)(s?) {_NUMBER}(?: and {_NUMBER})?\b""")
 
 
-def in_lines(text: str, line: Callable[[int], int]) -> str:
-    """``text`` with `line 5` for `row 4`, also `rows 4 and 7`; ``line`` of a row, both from 1."""
+def in_lines(text: str, line: Callable[[int], int], word: str = "line") -> str:
+    """``text`` with `line 5` for `row 4`, also `rows 4 and 7`; ``line`` of a row, both from 1.
+
+    ``word``: the noun for what ``line`` numbers.
+    """
 
     def put(match: re.Match[str]) -> str:
-        word, plural, *numbers = match.groups()
-        if word is None:
+        row, plural, *numbers = match.groups()
+        if row is None:
             return match[0]
         shown = [
             f"{line(int(number.replace(',', ''))):{',' if ',' in number else ''}}"
             for number in numbers
             if number is not None
         ]
-        return f"{'Line' if word == 'Row' else 'line'}{plural} {' and '.join(shown)}"
+        return f"{word.title() if row == 'Row' else word}{plural} {' and '.join(shown)}"
 
     return _ROWS.sub(put, text)
 
 
-def about(table: TableFile, text: str) -> str:
-    """A message about rows of ``table``: with lines if it is a text file, unchanged if it is Parquet.
+def about(table: TableFile, text: str, start: int = 0) -> str:
+    """A message about rows of ``table``: with lines if it is a text file, with rows if it is Parquet.
 
-    The name of the file, with which it may begin, is left as it is.
+    ``start``: rows of a Parquet file before those that the message counts from 1. The name of the file, with
+    which it may begin, is left as it is.
     """
-    if table.raw is None:
+    if table.raw is None and not start:
         return text
     names = (str(table.path), one_line(table.path), one_line(table.path.name))
     head = next((name for name in names if text.startswith(name)), "")
+    if table.raw is None:
+        return head + in_lines(text.removeprefix(head), lambda row: row + start, "row")
     return head + in_lines(text.removeprefix(head), table.line)
 
 
 @contextlib.contextmanager
-def lines_of(table: TableFile) -> Iterator[None]:
-    """Give errors inside the block, which number the rows of ``table``, the lines of a text file."""
+def lines_of(table: TableFile, start: int = 0) -> Iterator[None]:
+    """Give errors inside the block, which number the rows of ``table``, the lines of a text file.
+
+    ``start``: as of ``about``.
+    """
     try:
         yield
     except UserError as error:
         text = str(error)
-        said = about(table, text)
+        said = about(table, text, start)
         if said == text:
             raise
         raise UserError(said) from error

@@ -4,7 +4,8 @@
 settings and the catalogue of a run. ``OwnLog`` reads the same files, or later ones, by them, a part at a
 time: items become rows of that catalogue, and the context is encoded as in training. Each file is a table
 that `recsys-rl ope` reads too (tables/decision_table.py), with whole sessions. A user is known by their own
-id, or the hash of its text; where a log has no users, by the hash of the session, or of the context.
+id, or the hash of its text; where a log has no users, by the hash of the session, or of the context, or
+of the file's name and the row.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -26,16 +27,18 @@ from recsys_rl.tables.cells import spread, tensor_of
 from recsys_rl.tables.checks import check_rows
 from recsys_rl.tables.decision_columns import Table
 from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog, cut
-from recsys_rl.tables.decision_table import WINDOW, ended, ordered_ids, unread
+from recsys_rl.tables.decision_table import WINDOW, ended, ids_of_file, ordered_ids, unread
 from recsys_rl.tables.layout import roles_of
 from recsys_rl.tables.lines import lines_of
 from recsys_rl.tables.pieces import CONTEXT, Piece, SeenPiece, merged, seen_pieces, tensors
 from recsys_rl.tables.read import TableFile, files_of, open_table
 from recsys_rl.tables.schema import BY_NAME, BY_START, DECISIONS, columns_text, named
-from recsys_rl.tables.values import on, whole_number
+from recsys_rl.tables.values import lists_of, on, whole_number
 from recsys_rl.types import Catalogue, is_name
 from recsys_rl.utils.user_hashes import number_of
 
+ENDS = ("terminated", "truncated")
+"""The columns that tell where sessions end."""
 _INTEGER = r"^(0|-?[1-9]\d{0,17})$"
 
 
@@ -118,9 +121,9 @@ class LogFiles:
         return given or role in self.roles(table)
 
     @property
-    def tells_ends(self) -> bool:
-        """True if a file has a column ``terminated`` or ``truncated``."""
-        return any({"terminated", "truncated"} & set(table.names) for table in self.files)
+    def without_ends(self) -> list[str]:
+        """The names of the files without a column ``terminated`` or ``truncated``."""
+        return [one_line(table.path.name) for table in self.files if not {*ENDS} & {*table.names}]
 
     def roles(self, table: TableFile) -> dict[str, str]:
         return roles_of(table, self.given, DECISIONS, ("item",))
@@ -131,8 +134,8 @@ class LogFiles:
         """The rows of a table from ``start`` on, with these columns. Raises UserError if there are none."""
         scan = table.texts(list(columns))
         scan = scan if rows is None else scan.slice(start, rows)
-        name = f"{one_line(table.path)}" + f" (rows from {start + 1:,})" * bool(start)
-        return Table(name, table.collect(scan), self.roles(table), whole=set(columns) == set(table.names))
+        whole = set(columns) == set(table.names)
+        return Table(one_line(table.path), table.collect(scan), self.roles(table), whole)
 
 
 def survey(files: LogFiles) -> Survey:
@@ -185,11 +188,25 @@ def survey(files: LogFiles) -> Survey:
     made = [piece.piece(name) for name, piece in kinds.items()]
     constant = [name for name, piece in kinds.items() if piece.constant]
     notes += [note for _, note in made if note]
+    silent = files.without_ends
+    if length > 1 and 0 < len(silent) < len(files.files):
+        notes.append(
+            f"{listed(silent)}: no column terminated or truncated, so where a session is shorter than the "
+            "longest, its user left"
+        )
     notes += [f"context that never changes: {listed(constant)}"] if constant else []
     columns, known = files.roles(files.files[0]), tuple(piece for piece, _ in made)
     shape = LogShape(known, signals, places, length, repeats or length == 1, columns)
     return Survey(
-        shape, ids, shares, rows, sessions, bool(users), files.tells_ends, columns["item"], tuple(notes)
+        shape,
+        ids,
+        shares,
+        rows,
+        sessions,
+        bool(users),
+        len(silent) < len(files.files),
+        columns["item"],
+        tuple(notes),
     )
 
 
@@ -313,9 +330,10 @@ class OwnLog:
 
     @property
     def unit(self) -> str:
-        """The noun for those who are held out as a whole, by the hash of their id or of the context."""
+        """The noun for those who are held out as a whole, by the hash of what tells them apart."""
         roles = self.files.roles(self.files.files[0])
-        return next((role for role in ("user", "session") if role in roles), "context")
+        rest = "context" if self.shape.pieces else "decision"
+        return next((role for role in ("user", "session") if role in roles), rest)
 
     @property
     def has_propensities(self) -> bool:
@@ -340,7 +358,11 @@ class OwnLog:
     def parts(self, rows: int) -> Iterator[DecisionLog]:
         """The checked decisions in parts of about ``rows`` rows, of whole sessions; text is read at once."""
         first_session = 0
+        before: Counter[str] = Counter()
         for table in self.files.files:
+            # By its name alone, so that a file that is moved, or gets more rows, keeps its sides.
+            file = f"{table.path.name} {before[table.path.name]}"
+            before[table.path.name] += 1
             roles = self.files.roles(table)
             columns = [*roles.values(), *(name for name in table.names if self._is_read(name))]
             columns = list(dict.fromkeys(columns))
@@ -349,8 +371,8 @@ class OwnLog:
             while True:
                 read = self.files.cells(table, columns, start, rows if by_rows else None)
                 if read.frame.height:
-                    with lines_of(table):
-                        log = self._log(read, first_session, start)
+                    with lines_of(table, start):
+                        log = self._log(read, first_session, file, start)
                         pieces = self.shape.pieces
                         self._others[table.path, start] = {x.name: x.unknown(read) for x in pieces}
                     yield from cut(log, rows)
@@ -359,7 +381,8 @@ class OwnLog:
                 if not by_rows or read.frame.height < rows:
                     break
 
-    def _log(self, read: Table, first_session: int, start: int) -> DecisionLog:
+    def _log(self, read: Table, first_session: int, file: str, start: int) -> DecisionLog:
+        """The decisions of the rows of ``file`` from ``start`` on; ``first_session``: number of the first."""
         shape = self.shape
         shown = read.ids("item")
         if read.places(shown) != shape.slate_size:
@@ -373,15 +396,15 @@ class OwnLog:
         given = tensors(shape.pieces, read)
         chosen = self._places(read, shown).view(-1, shape.slate_size)
         texts = [str(name) for name in self._rows]
-        probabilities = read.probabilities(texts)
+        probabilities = self._probabilities(read, texts, chosen)
         logprobs = read.logprobs(probabilities, chosen)
         loggers, of_row, under = self._loggers_of(read)
         if under is not None:
             logprobs = read.own_logprobs(logprobs, loggers, of_row, under)
         log = DecisionLog(
             header=self.header,
-            users=self._users(read, sessions, numbers, start),
-            sessions=numbers + first_session,
+            users=self._users(read, sessions, numbers, file, start),
+            sessions=numbers,
             steps=steps,
             times=read.times() if "time" in read.columns else steps,
             items=chosen,
@@ -396,14 +419,49 @@ class OwnLog:
             candidates=None if offered is None else spread(offered.list.len(), self._places(read, offered)),
         )
         order = torch.from_numpy(np.lexsort((log.steps.numpy(), log.sessions.numpy())))
-        log = ended(log.rows(order), None if self.files.tells_ends else shape.session_length)
+        # Of this file alone, so that it means the same beside other files.
+        tells_ends = any(name in read for name in ENDS)
+        log = ended(log.rows(order), None if tells_ends else shape.session_length)
         if int(log.steps.max()) >= shape.session_length:
             raise UserError(
                 f"{read.name} has a session of {int(log.steps.max()) + 1} steps, and the policy knows "
                 f"sessions of up to {shape.session_length}: train it on logs with such sessions too."
             )
-        check_rows(read.name, log, order + start + 1)
-        return log
+        with ids_of_file(read.name, texts, sessions, _user_texts(read, log.users[order.argsort()])):
+            check_rows(read.name, log, order + 1)
+        return replace(log, sessions=log.sessions + first_session)
+
+    def _probabilities(self, read: Table, texts: Sequence[str], chosen: Tensor) -> Tensor | None:
+        """(E, I) float64 of every item of the catalogue under the logger, if they are known.
+
+        They are of the items that the log knows; the file of items may add others, which have 0. ``texts``
+        are the ids of all, ``chosen`` (E, K) those that are shown.
+        """
+        lists = lists_of(read.filled("probabilities")) if "probabilities" in read else None
+        if lists is not None:
+            listed_all = int(lists.list.len()[0]) == len(texts)
+            known = list(range(len(texts))) if listed_all else self._known_to_log
+        else:
+            shown, columns = set(chosen.flatten().tolist()), set(read.named_items)
+            known = [row for row, text in enumerate(texts) if row in shown or text in columns]
+        found = read.probabilities([texts[row] for row in known])
+        return (
+            None
+            if found is None
+            else found.new_zeros(len(found), len(texts)).index_copy(1, torch.tensor(known), found)
+        )
+
+    @cached_property
+    def _known_to_log(self) -> list[int]:
+        """The rows in the catalogue, ascending, of the items that the files show or name as candidates."""
+        known: set[int] = set()
+        for table in self.files.files:
+            roles = self.files.roles(table)
+            ids = [role for role in ("item", "candidates") if role in roles]
+            read = self.files.cells(table, list(dict.fromkeys(roles[role] for role in ids)))
+            for role in ids:
+                known |= set(self._row_of(read.ids(role).explode().unique()).drop_nulls().to_list())
+        return sorted(known)
 
     def _is_read(self, name: str) -> bool:
         return name in BY_NAME or name in self.shape.signals or name.startswith(BY_START)
@@ -411,8 +469,7 @@ class OwnLog:
     def _places(self, read: Table, lists: pl.Series) -> Tensor:
         """(n,) int64: the row of each id of the lists in the catalogue, one list after another."""
         flat = lists.explode()
-        keys = flat if self.catalogue.item_names else on(flat, whole_number)
-        numbers = keys.replace_strict(self._rows, default=None, return_dtype=pl.Int64)
+        numbers = self._row_of(flat)
         if numbers.has_nulls():
             index = int(numbers.is_null().arg_true()[0])
             row = int(lists.list.len().cum_sum().search_sorted(index, "right"))
@@ -423,7 +480,14 @@ class OwnLog:
             )
         return tensor_of(numbers)
 
-    def _users(self, read: Table, sessions: list[str] | None, numbers: Tensor, start: int) -> Tensor:
+    def _row_of(self, ids: pl.Series) -> pl.Series:
+        """The row of each id in the catalogue; null for others."""
+        keys = ids if self.catalogue.item_names else on(ids, whole_number)
+        return keys.replace_strict(self._rows, default=None, return_dtype=pl.Int64)
+
+    def _users(
+        self, read: Table, sessions: list[str] | None, numbers: Tensor, file: str, start: int
+    ) -> Tensor:
         """(E,) int64: the numbers of the users, the same in each log."""
         if "user" in read.columns:
             texts = read.names("user")
@@ -436,7 +500,7 @@ class OwnLog:
         if sessions is not None:
             return torch.tensor([number_of(text) for text in sessions])[numbers]
         if not self.shape.pieces:
-            return torch.tensor([number_of(str(start + row)) for row in range(read.frame.height)])
+            return torch.tensor([number_of(f"{file} {start + row}") for row in range(read.frame.height)])
         return _hashes(read, self.shape.pieces)
 
     def _loggers_of(self, read: Table) -> tuple[tuple[str, ...], Tensor, Tensor | None]:
@@ -447,6 +511,13 @@ class OwnLog:
         names = self.header.loggers
         under = torch.stack([read.values(f"propensity.{name}").double().log() for name in names], 1)
         return names, read.named(self._policies, names), under
+
+
+def _user_texts(read: Table, users: Tensor) -> dict[int, str]:
+    """A text of each number in ``users`` (E,), in the order of the file; {} if no message names a user."""
+    if not {"user", "session"} <= read.columns.keys():
+        return {}
+    return dict(zip(users.tolist(), read.texts(read.columns["user"]).to_list(), strict=True))
 
 
 def _loggers(files: LogFiles) -> tuple[tuple[str, ...], str]:

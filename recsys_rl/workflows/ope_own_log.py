@@ -51,19 +51,20 @@ def heldout_parts(source: OwnLog, checkpoint: Checkpoint, rows: int) -> Iterator
             empty = False
             yield part
     if empty:
+        whose = "" if source.unit == "decision" else f"of {source.unit}s "
         raise UserError(
-            f"{source.name} holds no decisions of {source.unit}s that were held out from training, so "
-            "nothing here can judge the policy: give a log of more users."
+            f"{source.name} holds no decisions {whose}that were held out from training, so nothing here can "
+            f"judge the policy: give a log of more {source.unit}s."
         )
 
 
 def about_tables(source: OwnLog, heldout: int) -> Iterator[str]:
     """Lines about tables of which ``heldout`` decisions are judged on."""
     rest = source.num_rows - heldout
-    yield (
-        f"judging on {amount(heldout, 'decision')} of held-out {source.unit}s; the other {rest:,}, from "
-        "which such a policy learns, are left out"
-    )
+    judged = f"{amount(heldout, 'decision')} of held-out {source.unit}s"
+    if source.unit == "decision":
+        judged = amount(heldout, "held-out decision")
+    yield f"judging on {judged}; the other {rest:,}, from which such a policy learns, are left out"
     for name, number in source.others.items():
         yield (
             f"context.{name}: {number:,} of {amount(source.num_rows, 'decision')} have a text without a code "

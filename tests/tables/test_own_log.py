@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
@@ -12,10 +13,12 @@ import torch
 
 from recsys_rl.data.heldout import heldout_rows
 from recsys_rl.env.own_log import OwnLogConfig, OwnLogData, before_a_log, load_log, open_own_log
+from recsys_rl.experience.logged import Sides
 from recsys_rl.tables.decision_log import DecisionLog, concatenate
 from recsys_rl.tables.own_log import LogFiles, OwnLog, survey
 from recsys_rl.types import UserError
-from tests.own_tables import decisions, table
+from recsys_rl.workflows.ope_own_log import heldout_parts
+from tests.own_tables import ITEMS, decisions, table
 
 
 def opened(*paths: str, of: tuple[str, ...] | None = None, **data: Any) -> OwnLog:
@@ -252,3 +255,122 @@ def test_a_session_shorter_than_the_longest_ended_as_its_user_left(tmp_path: Pat
     told = frame.with_columns(terminated=pl.Series([False] * 6))
     rows = read(opened(table(tmp_path / "b.csv", told)))
     assert not rows.terminated.any() and rows.truncated.tolist() == [False, False, True, True, False, True]
+
+
+def complaint(log: OwnLog, rows: int = 10**6) -> str:
+    with pytest.raises(UserError) as error:
+        read(log, rows)
+    return str(error.value)
+
+
+def test_messages_name_the_ids_of_the_file(tmp_path: Path) -> None:
+    """Item bun, session s9 and the users x and y: not their numbers."""
+    frame = decisions(6).with_columns(item=pl.Series(["ale", "bun", "cod"] * 2))
+    offered = frame.with_columns(candidates=pl.Series(["[ale, bun]"] * 4 + ["[ale, cod]"] * 2))
+    assert "item 'cod' of line 4" in complaint(opened(table(tmp_path / "a.csv", offered)))
+    sessions = frame.with_columns(
+        user=pl.Series(list("vvvxyv")), session=pl.Series(["s1", "s1", "s1", "s9", "s9", "s3"])
+    )
+    said = complaint(opened(table(tmp_path / "b.csv", sessions)))
+    assert "session 's9' is of the users 'x' and 'y' (line 6)" in said
+
+
+def test_rows_are_counted_from_the_begin_of_the_file(tmp_path: Path) -> None:
+    """Whatever finds the mistake, in a part that begins with row 21."""
+    frame = decisions(30)
+    first = table(tmp_path / "a.parquet", frame)
+    for change, said in (
+        (column("item", r24="elk"), "row 25"),
+        (column("propensity", r24=2), "row 25"),
+        (lambda x: x.with_columns(candidates=pl.Series([ITEMS] * 24 + [["ale"]] * 6)), "row 25"),
+    ):
+        changed = change(frame.with_columns(item=pl.lit("bun")))
+        newer = opened(table(tmp_path / "b.parquet", changed), of=(first,))
+        assert said in complaint(newer, rows=20)
+
+
+@pytest.mark.parametrize("reward", ["1e300", "-1e39", "[1e300, 0]"])
+def test_a_reward_that_overflows_is_refused_with_its_line(tmp_path: Path, reward: str) -> None:
+    """Numbers of a reward have 32 bits."""
+    frame = column("clicked", r7=reward)(decisions(30).sample(fraction=1, shuffle=True, seed=1))
+    if reward.startswith("["):
+        frame = frame.with_columns(pl.lit("[ale, bun]").alias("items")).drop("item")
+        frame = frame.with_columns(
+            clicked=pl.when(pl.col("clicked").str.contains(",")).then("clicked").otherwise(pl.lit("[0, 1]"))
+        )
+    assert "in line 9" in complaint(opened(table(tmp_path / "a.csv", frame)))
+
+
+@pytest.mark.parametrize("as_list", [True, False])
+def test_an_item_that_no_decision_shows_has_no_probability(tmp_path: Path, as_list: bool) -> None:
+    """The file of items adds ``app`` and ``egg``, before and after the four items of the log."""
+    every = {"ale": 0.4, "bun": 0.3, "cod": 0.2, "dal": 0.1}
+    frame = decisions(30).drop("propensity")
+    if as_list:
+        frame = frame.with_columns(pl.lit("0.4|0.3|0.2|0.1").alias("probabilities"))
+    else:
+        frame = frame.with_columns(pl.lit(share).alias(f"probability.{id_}") for id_, share in every.items())
+    path = table(tmp_path / "a.csv", frame)
+    facts = pl.DataFrame({"id": [*every, "app", "egg"], "kind": list("xyxyxy")})
+    brought = load_log({"log": (path,), "items": table(tmp_path / "items.csv", facts)})
+    assert brought.world.catalogue.num_items == 6
+    env = OwnLogConfig(**brought.settings["env_config"])
+    rows = read(open_own_log((path,), OwnLogData(data=path), env, brought.world.catalogue))
+    assert rows.logprobs.exp().tolist() == pytest.approx([every[id_] for id_ in frame["item"]])
+
+
+def test_the_ends_of_a_file_are_the_same_beside_other_files(tmp_path: Path) -> None:
+    """The first file tells no ends: its session of 1 step is left, that of 3 steps is cut off."""
+    silent = decisions(4).drop("user").with_columns(session=pl.Series(["a", "a", "a", "b"]))
+    telling = decisions(2).drop("user").with_columns(session=pl.lit("c"), terminated=pl.Series([False] * 2))
+    first, second = table(tmp_path / "a.csv", silent), table(tmp_path / "b.csv", telling)
+    assert read(opened(first)).terminated.tolist() == [False, False, False, True]
+    both = read(opened(first, second))
+    assert both.terminated.tolist() == [False, False, False, True, False, False]
+    assert both.truncated.tolist() == [False, False, True, False, False, True]
+    assert any(
+        "a.csv" in note and "terminated" in note for note in survey(LogFiles((first, second), {})).notes
+    )
+
+
+def test_rows_without_users_and_context_are_apart_in_each_file(tmp_path: Path) -> None:
+    """Three files of 20, 20 and 10 rows, two of them with one name: 50 decisions, held out one by one."""
+    frame = decisions(50).select("item", "clicked")
+    (tmp_path / "new").mkdir()
+    paths = (
+        table(tmp_path / "a.csv", frame.head(20)),
+        table(tmp_path / "b.parquet", frame.slice(20, 20)),
+        table(tmp_path / "new" / "a.csv", frame.tail(10)),
+    )
+    log = opened(*paths)
+    rows = read(log)
+    assert log.unit == "decision" and len(rows.users.unique()) == 50
+    sides = Sides(log.unit)
+    sides.add(rows, torch.arange(50) < 8)
+    assert sides.text == "42 decisions for training, 8 decisions held out"
+    assert torch.equal(read(opened(paths[1])).users, rows.users[20:40])
+    assert torch.equal(read(log, rows=7).users, rows.users)
+
+
+@pytest.mark.parametrize(("without", "noun"), [((), "user"), (("user",), "context")])
+def test_a_side_without_decisions_is_named_by_who_is_held_out(
+    tmp_path: Path, without: tuple[str, ...], noun: str
+) -> None:
+    """Two contexts, or two users: in the training and in `ope`."""
+    frame = decisions(40).drop("user", "context.mood", "context.age")
+    user = pl.when(pl.col("context.device") == "desk").then(pl.lit("u1")).otherwise(pl.lit("u2"))
+    log = opened(table(tmp_path / "a.csv", frame.with_columns(user.alias("user")).drop(without)))
+    rows = read(log)
+    sides = Sides(log.unit)
+    sides.add(rows, torch.ones(40, dtype=torch.bool))
+    with pytest.raises(UserError, match=f"all its {noun}s are held out.* more {noun}s"):
+        sides.check("a.csv")
+    sides.add(rows, torch.zeros(40, dtype=torch.bool))
+    sides.check("a.csv")
+    population = load_log({"log": log.files.paths}).world.population
+    data, run = SimpleNamespace(heldout_fraction=0.0), SimpleNamespace(seed=0)
+    checkpoint: Any = SimpleNamespace(
+        population=population, config=SimpleNamespace(data_config=data, train_config=run)
+    )
+    with pytest.raises(UserError, match=f"give a log of more {noun}s"):
+        list(heldout_parts(log, checkpoint, 100))
