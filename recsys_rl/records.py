@@ -192,7 +192,8 @@ class Platform:
     context and the size of its slates. ``simulates``: its users answer. ``pieces``: from the section
     env_config, the pieces of the context that a caller gives by their names (tables/pieces.py); None: the
     platform makes all of them. ``columns``: from that section, the column of each role (tables/schema.py) in
-    people's own table.
+    people's own table. ``interface``: from that section and the catalogue, the interface of its sessions, if
+    they alone tell it; a checkpoint with another one is refused. It raises UserError.
     """
 
     config: type[Any]  # the class of its section env_config
@@ -212,6 +213,7 @@ class Platform:
     simulates: bool = True
     pieces: Callable[[Any], Sequence[Any]] | None = None
     columns: Callable[[Any], Mapping[str, str]] | None = None
+    interface: Callable[[Any, Catalogue], Interface] | None = None
     presets: Mapping[str, Preset] = field(default_factory=dict)  # by algorithm; "*" is for all algorithms
 
     def repeats(self, settings: Any) -> bool:

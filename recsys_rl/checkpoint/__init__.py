@@ -249,6 +249,20 @@ def _check_world(checkpoint: Checkpoint) -> None:
         if size != config.env_config.embedding_dim:
             wanted = config.env_config.embedding_dim
             raise Refused(f"holds embeddings of size {size}, and its settings say --embedding-dim {wanted}")
+    _check_interface(checkpoint)
+
+
+def _check_interface(checkpoint: Checkpoint) -> None:
+    """Refuse another interface than the settings say, where the platform can tell it from them."""
+    told = checkpoint.config.platform.interface
+    if told is None:
+        return
+    try:
+        same = told(checkpoint.config.env_config, checkpoint.catalogue) == checkpoint.interface
+    except UserError as error:
+        raise Refused(f"holds settings that do not fit its items ({str(error).rstrip('.')})") from error
+    if not same:
+        raise Refused("holds an 'interface' of other sessions than its settings say")
 
 
 def _interface(fields: Mapping[str, Any]) -> Interface:

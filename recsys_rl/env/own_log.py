@@ -42,6 +42,7 @@ from recsys_rl.tables.decision_table import ordered_ids
 from recsys_rl.tables.items import ItemFacts, catalogue_of_items, knows_items, read_items
 from recsys_rl.tables.own_log import LogFiles, LogShape, OwnLog, Survey, check_signals, survey
 from recsys_rl.tables.pieces import Piece, pieces_text, read_pieces
+from recsys_rl.tables.read import files_of
 from recsys_rl.types import Catalogue, Feedback, Interface, Population, Signal, Stream, World
 
 NAME = "own-log"
@@ -90,7 +91,7 @@ def _read(text: str, session_length: int) -> tuple[LogShape, Mapping[str, float]
         pieces = read_pieces(json.dumps(shape.get("pieces", [])))
         numbers = {str(name): float(weight) for name, weight in weights.items()}
         columns = {str(role): str(name) for role, name in shape.get("columns", {}).items()}
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, OverflowError, RecursionError, TypeError, ValueError) as error:
         raise UserError(f"The shape of this log can't be read ({short(str(error))}): train again.") from error
     if not sound or not all(map(math.isfinite, numbers.values())):
         raise UserError("The shape of this log can't be read: train again.")
@@ -245,14 +246,21 @@ def load_log(given: Mapping[str, Any]) -> OwnLogFile:
         sorted((name.removesuffix("_column"), given[name]) for name in given if name.endswith("_column"))
     )
     weights = tuple(given.get("weights") or ())
-    stamps = tuple(Path(path).stat().st_mtime_ns if Path(path).exists() else 0 for path in paths)
-    return _loaded(paths, stamps, columns, given.get("separator"), given.get("items"), weights)
+    items = given.get("items")
+    stamps = tuple(_stamps(path) for path in (*paths, *([] if items is None else [items])))
+    return _loaded(paths, stamps, columns, given.get("separator"), items, weights)
+
+
+def _stamps(path: str) -> tuple[tuple[str, int, int], ...]:
+    """The files of ``path`` with their times and sizes, by which a file that was written again is seen."""
+    files = [file for file in files_of(Path(path)) if file.exists()]
+    return tuple((str(file), (facts := file.stat()).st_mtime_ns, facts.st_size) for file in files)
 
 
 @functools.lru_cache(2)  # a run reads its platform at several places
 def _loaded(
     paths: tuple[str, ...],
-    stamps: tuple[int, ...],
+    stamps: tuple[tuple[tuple[str, int, int], ...], ...],
     columns: tuple[tuple[str, str | None], ...],
     separator: str | None,
     items: str | None,
@@ -356,35 +364,37 @@ def _text(shape: LogShape, weights: Mapping[str, float]) -> str:
 
 def _note(overview: Survey, facts: ItemFacts, catalogue: Catalogue) -> str:
     """Lines about the log and its items."""
-    known = knows_items(catalogue)
     several = overview.shape.session_length > 1
     lines = [
         *overview.notes,
         facts.note,
-        f"{amount(catalogue.num_items, 'item')}, known by "
-        + (
-            f"embeddings of {catalogue.embedding.shape[1]} numbers, which are used as they are"
-            if facts.embeddings
-            else "their features"
-            if known
-            else "their ids alone: the head is dense, and no other item can be chosen"
-        ),
-        f"{never} of them no decision shows: they are known by their features, and can be chosen too"
-        if (never := catalogue.num_items - len(overview.ids))
-        else "",
-        "no session shows an item twice, so the policy shows none twice"
-        if several and not overview.shape.repeats
-        else "",
-        "no column terminated or truncated: where a session is shorter than the longest, its user left"
-        if several and not overview.tells_ends
-        else "",
-        ""
-        if overview.has_users
-        else "no column of users: held out are sessions by the hash of their id"
-        if several
-        else "no column of users: held out are decisions by the hash of their context",
+        f"{amount(catalogue.num_items, 'item')}, {_known_by(facts, catalogue)}",
     ]
+    never = catalogue.num_items - len(overview.ids)
+    if never:
+        lines.append(
+            f"{never} of them no decision shows: they are known by their features, and can be chosen too"
+        )
+    if several and not overview.shape.repeats:
+        lines.append("no session shows an item twice, so the policy shows none twice")
+    if several and not overview.tells_ends:
+        lines.append(
+            "no column terminated or truncated: where a session is shorter than the longest, its user left"
+        )
+    if not overview.has_users:
+        what = "sessions by the hash of their id" if several else "decisions by the hash of their context"
+        lines.append(f"no column of users: held out are {what}")
     return "\n".join(filter(None, lines))
+
+
+def _known_by(facts: ItemFacts, catalogue: Catalogue) -> str:
+    """What a policy knows of the items, in words."""
+    if facts.embeddings:
+        size = catalogue.embedding.shape[1]
+        return f"known by embeddings of {size} numbers, which are used as they are"
+    if knows_items(catalogue):
+        return "known by their features"
+    return "known by their ids alone: the head is dense, and no other item can be chosen"
 
 
 # Chosen on logs that no benchmark shows (docs/log/2026-11.md); those of sessions as on a simulator. 2,500
@@ -419,5 +429,6 @@ PLATFORM = Platform(
     ),
     pieces=lambda config: config.log_shape.pieces,
     columns=lambda config: config.log_shape.columns,
+    interface=lambda config, catalogue: interface_of(config.log_shape, catalogue),
     simulates=False,
 )

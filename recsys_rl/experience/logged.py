@@ -98,7 +98,7 @@ def make_logged(
     sides.check(source.name)
     endless, share = (getattr(settings, name, 0) for name in ("bootstrap_time_limit", "best_sessions"))
 
-    def tables() -> Iterator[TransitionTable]:
+    def tables(share: float) -> Iterator[TransitionTable]:
         for part, rewards in training() if held is None else held:
             part = replace(part, logprobs=behaviour_logprobs(part, facts.logger_rows))
             if 0 < share < 1:
@@ -109,18 +109,22 @@ def make_logged(
                     part, world.catalogue, rewards, settings.discount, facts.span, bool(endless)
                 )
 
-    logged = Logged(
-        source.name,
-        tables,
-        held is not None and len(held) < 2,
-        header.interface,
-        settings,
-        generator,
-        source.fingerprint(),
-        sides.text,
-    )
-    logged.note = note
-    return logged
+    def logged(share: float, unfiltered: Callable[[], Logged] | None = None) -> Logged:
+        return Logged(
+            source.name,
+            partial(tables, share),
+            held is not None and len(held) < 2,
+            header.interface,
+            settings,
+            generator,
+            source.fingerprint(),
+            sides.text,
+            unfiltered,
+        )
+
+    experience = logged(share, partial(logged, 1.0) if 0 < share < 1 else None)
+    experience.note = note
+    return experience
 
 
 def _together(parts: Sequence[tuple[DecisionLog, Tensor]]) -> list[tuple[DecisionLog, Tensor]]:
@@ -202,6 +206,7 @@ class Logged:
         generator: torch.Generator,
         fingerprint: bytes = b"",
         sides: str = "",
+        unfiltered: Callable[[], Logged] | None = None,
     ) -> None:
         """
         Args:
@@ -211,12 +216,14 @@ class Logged:
             generator: draws the decisions of each batch.
             fingerprint: of the log; a resumed run must have the same.
             sides: what is learned from and what is held out, in words.
+            unfiltered: makes ``of_all_sessions``, if this holds only the best ones.
 
         Raises UserError if the log has no decision to learn from.
         """
         self.name, self.tables, self.in_one_part, self._interface = name, tables, in_one_part, interface
         self.size, self.generator, self.sides = config.steps_per_update, generator, sides
         self.fingerprint = torch.tensor(list(fingerprint), dtype=torch.uint8)
+        self._unfiltered = unfiltered
         self.env: None = None
         self.watcher: Watcher | None = None
         self.note = ""  # on sessions that are left out
@@ -229,6 +236,10 @@ class Logged:
     @property
     def interface(self) -> Interface:
         return self._interface
+
+    def of_all_sessions(self) -> Logged:
+        """The training side of the log with all its sessions; itself unless it holds only the best ones."""
+        return self if self._unfiltered is None else self._unfiltered()
 
     def batch(self) -> Batch:
         if not self.in_one_part and self.served * self.size >= self.table.num_rows:

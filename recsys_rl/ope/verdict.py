@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from torch import Tensor
 
@@ -176,6 +176,11 @@ def _numbers(values: Any) -> tuple[float, float, float] | None:
 
 
 def _is_row(row: Verdict) -> bool:
-    texts = (row.policy, row.estimator, row.answer, row.reason)
+    texts = (row.policy, row.estimator, row.reason)
     numbers = (row.value, row.low, row.high, 0.0 if row.ess is None else row.ess)
-    return all(type(text) is str for text in texts) and all(type(x) in (int, float) for x in numbers)
+    return (
+        all(type(text) is str for text in texts)
+        and all(type(x) in (int, float) for x in numbers)
+        and type(row.promise) is bool
+        and row.answer in get_args(Answer)
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,12 +10,15 @@ from typing import Any
 import polars as pl
 
 from recsys_rl.serve.facts import COLUMNS, ITEMS_KNOWN
-from recsys_rl.tables.schema import of_propensities
+from recsys_rl.tables import schema
+from recsys_rl.tables.schema import common_names, of_propensities
 
 MOST_CANDIDATES = 1_000
 """Items of a place whose rows name all of them as candidates, where no session showed some of them."""
 KINDS = {"number": pl.Float64(), "text": pl.String(), "list": pl.List(pl.Float64())}
 INTEGER = r"^(0|-?[1-9]\d{0,17})$"
+_ADDED = ("time", "policy", "version", "propensity", "candidates", "place_logprobs")
+"""Roles of columns that an export may have where the log has none."""
 
 
 @dataclass(frozen=True)
@@ -38,28 +42,29 @@ def frame_of(rows: Sequence[TableRow], facts: Mapping[str, Any], never_shown: in
 
     Users and sessions stand there only if the log has them too, so that one policy can learn from both.
     """
-    slate, names = facts["slate_size"], facts.get(COLUMNS, {})
-    ids, of_log = pl.Series(facts["items"], dtype=pl.String), bool(names)
+    slate, of_log = facts["slate_size"], facts.get(COLUMNS, {})
+    names = _names(of_log)
+    ids = pl.Series(facts["items"], dtype=pl.String)
     if ids.str.contains(INTEGER).all():
         ids = ids.cast(pl.Int64)
     columns: dict[str, pl.Series] = {}
-    if not of_log or "user" in names:
+    if not of_log or "user" in of_log:
         columns[names.get("user", "user")] = pl.Series([row.user for row in rows], dtype=pl.String)
-    if not of_log or "session" in names:
+    if not of_log or "session" in of_log:
         columns[names.get("session", "session")] = pl.Series([row.session for row in rows], dtype=pl.String)
-    columns[names.get("time", "time")] = pl.Series([row.time for row in rows], dtype=pl.Int64)
-    columns[names.get("policy", "policy")] = pl.Series([row.policy for row in rows], dtype=pl.String)
-    columns["version"] = pl.Series([row.version for row in rows], dtype=pl.String)
+    columns[names["time"]] = pl.Series([row.time for row in rows], dtype=pl.Int64)
+    columns[names["policy"]] = pl.Series([row.policy for row in rows], dtype=pl.String)
+    columns[names["version"]] = pl.Series([row.version for row in rows], dtype=pl.String)
     items = _lists(ids, [row.items for row in rows])
     columns[names.get("item", "item" if slate == 1 else "items")] = items if slate > 1 else items.list.first()
-    columns |= _propensities(rows, slate, names.get("propensity", "propensity"))
+    columns |= _propensities(rows, slate, names["propensity"], names["place_logprobs"])
     candidates = [row.candidates for row in rows]
     # An item that no row names is unknown to a policy that learns from the table, unless it has features.
     lacking = never_shown and facts.get(ITEMS_KNOWN) is False and len(ids) <= MOST_CANDIDATES
-    if lacking or "candidates" in names or any(some is not None for some in candidates):
+    if lacking or "candidates" in of_log or any(some is not None for some in candidates):
         every = range(len(ids))
         offered = [every if some is None else some for some in candidates]
-        columns[names.get("candidates", "candidates")] = _lists(ids, offered)
+        columns[names["candidates"]] = _lists(ids, offered)
     for index, signal in enumerate(facts["signals"]):
         values = pl.Series(
             [[place[index] for place in row.signals] for row in rows], dtype=pl.List(pl.Float64)
@@ -71,14 +76,25 @@ def frame_of(rows: Sequence[TableRow], facts: Mapping[str, Any], never_shown: in
     return pl.DataFrame(columns)
 
 
-def _propensities(rows: Sequence[TableRow], slate: int, name: str) -> dict[str, pl.Series]:
-    """The columns of the probabilities; none if some are unknown."""
+def _names(of_log: Mapping[str, str]) -> dict[str, str]:
+    """The column of each role: that of the log, else the first usual name that the log uses for no other."""
+    names = dict(of_log)
+    for role in _ADDED:
+        usual = [role, *(common_names(role) if role in schema.COLUMNS else ())]
+        more = (f"{role}_{number}" for number in itertools.count(2))
+        free = (name for name in itertools.chain(usual, more) if name not in names.values())
+        names.setdefault(role, next(free))
+    return names
+
+
+def _propensities(rows: Sequence[TableRow], slate: int, name: str, of_places: str) -> dict[str, pl.Series]:
+    """The columns of the probabilities, ``name`` and ``of_places``; none if some are unknown."""
     if not all(row.logprobs for row in rows):
         return {}
     sums = pl.Series([sum(row.logprobs) for row in rows], dtype=pl.Float64)
     columns = {name: sums if of_propensities(name).name == "logprob" else sums.exp()}
     if slate > 1 and all(len(row.logprobs) == slate for row in rows):
-        columns["place_logprobs"] = pl.Series([row.logprobs for row in rows])
+        columns[of_places] = pl.Series([row.logprobs for row in rows])
     return columns
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from recsys_rl.tables.decision_columns import MOST_TEXTS
 from recsys_rl.tables.layout import ROW, Count, Layout
+from recsys_rl.tables.pieces import MOST_TEXTS
 from recsys_rl.tables.schema import column_of, follows, named, value
 from recsys_rl.tables.values import Kind
 

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from recsys_rl.errors import listed, short
 from recsys_rl.tables.cells import Cells, tensor_of
+from recsys_rl.tables.pieces import MOST_TEXTS
 from recsys_rl.tables.schema import COLUMNS, ROUNDING, named, of_propensities
 from recsys_rl.tables.times import format_in, seconds
 from recsys_rl.tables.values import id_text, lists_of, number, on
 from recsys_rl.types import UserError
 
 LISTS = ("items", "candidates")  # columns of several ids
-MOST_TEXTS = 50  # of a piece of the context
 
 
 def _holds_texts(series: pl.Series) -> bool:

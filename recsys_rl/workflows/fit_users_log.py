@@ -135,7 +135,7 @@ def _of_table(options: FitUsersConfig, path: str) -> tuple[Config, World]:
             raise FieldError(name, "has no effect: --checkpoint brings its own; leave it out.")
     checkpoint = load_at_home(options.checkpoint)
     config = checkpoint.config
-    if config.env != OF_TABLES:
+    if config.platform.open_log is None:
         raise UserError(
             f"{one_line(path)} is a table of your own, and --checkpoint is of {config.env}: give a policy of "
             "such a table, or leave --checkpoint out."

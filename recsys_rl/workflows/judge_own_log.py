@@ -2,7 +2,7 @@
 
 Its rows: what the log earned; the best single item and the clone, which a team has without learning from
 rewards; and the policy, as it draws (so a server plays it, and its log can be learned from) and greedy.
-All that is chosen or learned is from the training side of the log.
+All that is chosen or learned is from the training side of the log, the rivals from all its sessions.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import dataclasses
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from recsys_rl.evaluation.checkpoints import row_name
+from recsys_rl.experience.logged import Logged
 from recsys_rl.make import make_agent
 from recsys_rl.ope.judge import LOGGED
 from recsys_rl.ope.mixture import Fixed
@@ -102,15 +102,22 @@ def judge_on_tables(run: Run, checkpoint: Path) -> None:
 
 
 def _rivals(run: Run) -> Iterator[Playable]:
-    """What a team has without learning from rewards: one item for everybody, and the clone of its logger."""
-    places = run.interface.slate_size
-    best = BestItems(item_scores(_decisions(run.experience), run.world.catalogue.num_items), places)
+    """What a team has without learning from rewards: one item for everybody, and the clone of its logger.
+
+    Both see all sessions of the training side: among the best ones alone, every item looks good.
+    """
+    experience, places = run.experience, run.interface.slate_size
+    assert isinstance(experience, Logged)
+    logged = experience.of_all_sessions()
+    best = BestItems(item_scores(_decisions(logged), run.world.catalogue.num_items), places)
     yield playable(BEST, Fixed(best))
-    if run.config.algo != CLONED or getattr(run.config.agent_config, "weighted", False):
-        yield playable(CLONE, _clone(run))
+    settings = run.config.agent_config
+    by_reward = getattr(settings, "weighted", False) or getattr(settings, "best_sessions", 1.0) < 1
+    if run.config.algo != CLONED or by_reward:
+        yield playable(CLONE, _clone(run, logged))
 
 
-def _decisions(logged: Any) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def _decisions(logged: Logged) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Items (E, K), weight (E,) and reward (E,) of the training side of a log, a part at a time.
 
     The weight is the inverse of the propensity; 1 for slates, whose propensities are of all items together,
@@ -122,8 +129,8 @@ def _decisions(logged: Any) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         yield table.items, inverse if weighted else torch.ones_like(inverse), table.rewards
 
 
-def _clone(run: Run) -> Behaviour:
-    """The clone of the log's policy, trained briefly on the batches of the run."""
+def _clone(run: Run, logged: Logged) -> Behaviour:
+    """The clone of the log's policy, trained briefly on batches of ``logged``."""
     size = run.per_update
     updates = max(1, min(run.num_updates, CLONE_DECISIONS // size))
     announce(f"training the clone of the log's policy on {updates * size:,} decisions")
@@ -136,6 +143,6 @@ def _clone(run: Run) -> Behaviour:
     streams = generators(settings.seed, "model", "policy", "shuffle")
     clone = make_agent(clone_config, run.interface, run.world.catalogue, updates, streams)
     for _ in range(updates):
-        clone.update(run.experience.batch().data)
+        clone.update(logged.batch().data)
     behaviour: Behaviour = clone
     return behaviour

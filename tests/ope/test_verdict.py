@@ -86,3 +86,14 @@ def test_json_gives_the_table_again() -> None:
 def test_other_values_are_refused(values: object) -> None:
     with pytest.raises(UserError):
         read_verdicts(values)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("answer", "splendid"), ("answer", ["better"]), ("answer", None), ("promise", "no"), ("promise", 1)],
+)
+def test_a_row_with_another_answer_or_promise_is_refused(field: str, value: object) -> None:
+    row = table_of(EARNED + 0.1, GOOD).values()
+    assert read_verdicts([row])[0].answer == "better"
+    with pytest.raises(UserError):
+        read_verdicts([row | {field: value}])

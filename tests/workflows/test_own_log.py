@@ -19,7 +19,7 @@ from recsys_rl.workflows.ope import ope
 from recsys_rl.workflows.ope_config import OpeConfig
 from recsys_rl.workflows.train import train
 from tests.doors import assert_same_weights
-from tests.own_tables import SHORT, decisions, table
+from tests.own_tables import ITEMS, SHORT, decisions, table
 
 BEST, LOGGED, ALONE = 0.9, 0.3, 0.3
 """Clicks by the best item of each context, by the logger (.25 .9 + .75 .1), and by any item for all."""
@@ -217,6 +217,29 @@ def test_bc_has_no_clone_beside_it(tmp_path: Path) -> None:
     values = json.loads((tmp_path / "run/ope.json").read_text())
     assert [row["policy"] for row in values["verdicts"]] == ["logged", "best item", "bc", "bc-greedy"]
     assert values["propensities"] is not None
+
+
+def test_the_rivals_of_the_best_sessions_see_all_sessions(tmp_path: Path) -> None:
+    """Of the best sessions each has a click, whatever it shows: the rivals are chosen from all of them.
+
+    "dal" is clicked with .8 and the others with .2, and the logger shows all alike: .35 of its own.
+    """
+    draw = torch.Generator().manual_seed(0)
+    items = torch.randint(4, (3_000,), generator=draw)
+    clicked = torch.rand(3_000, generator=draw) < torch.tensor([0.2, 0.2, 0.2, 0.8])[items]
+    frame = decisions(3_000).with_columns(
+        item=pl.Series([ITEMS[at] for at in items.tolist()]),
+        clicked=pl.Series(clicked.int().tolist()),
+        propensity=pl.lit(0.25),
+    )
+    log = table(tmp_path / "clicks.csv", frame)
+    best = ["--best-sessions", "0.3", "--total-timesteps", "6400"]
+    path = train_quietly(tmp_path, log, *best, quiet=False)
+    rows = rows_of(json.loads(path.with_name("ope.json").read_text()))
+    assert [*rows] == ["logged", "best item", "clone", "bc", "bc-greedy"]
+    assert rows["best item"]["value"] == pytest.approx(0.8, abs=0.1)
+    assert rows["clone"]["value"] == pytest.approx(0.35, abs=0.07)
+    assert rows["bc"]["value"] > 0.45
 
 
 def test_a_resumed_run_needs_the_same_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

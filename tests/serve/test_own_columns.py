@@ -1,0 +1,50 @@
+"""The columns of an exported table, where the team's own names are those that an export uses itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from recsys_rl.serve.facts import COLUMNS
+from recsys_rl.serve.own_columns import TableRow, frame_of
+
+ROW = TableRow(
+    user="ann",
+    session="1-1000",
+    time=1000,
+    policy="bc",
+    version="abc",
+    items=(1,),
+    logprobs=(0.0,),
+    candidates=(0, 1),
+    signals=[[0.75]],
+    context={},
+)
+
+
+@pytest.mark.parametrize("reward", ["time", "policy", "version", "propensity", "candidates", "click"])
+def test_no_column_takes_the_place_of_another(reward: str) -> None:
+    """A reward with the name of a column that the export adds: both are in the table."""
+    facts: dict[str, Any] = {
+        "slate_size": 1,
+        "items": ["i0", "i1"],
+        "signals": [reward],
+        "context": [],
+        COLUMNS: {"item": "item", "reward": reward},
+    }
+    frame = frame_of([ROW], facts, 0)
+    assert frame[reward].to_list() == [0.75] and len(frame.columns) == 7
+    added = {"time", "policy", "version", "propensity", "candidates"} - {reward}
+    known = {"time": 1000, "policy": "bc", "version": "abc", "propensity": 1.0, "candidates": ["i0", "i1"]}
+    row = frame.row(0, named=True)
+    assert {name: row[name] for name in added} == {name: known[name] for name in added}
+    if reward in known:
+        (moved,) = {*frame.columns} - added - {"item", reward}
+        assert row[moved] == known[reward]
+
+
+def test_a_moved_column_of_times_is_found_again() -> None:
+    facts: dict[str, Any] = {"slate_size": 1, "items": ["i0", "i1"], "signals": ["time"], "context": []}
+    frame = frame_of([ROW], facts | {COLUMNS: {"item": "item", "reward": "time"}}, 0)
+    assert frame["timestamp"].to_list() == [1000]
