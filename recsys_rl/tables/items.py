@@ -103,6 +103,7 @@ def read_items(path: str | Path, item_column: str, text_ids: bool) -> ItemFacts:
     frame = table.rows(list(dict.fromkeys(names)))
     ids = frame[fits[0]].cast(pl.String).str.strip_chars()
     keys = ids if text_ids else on(ids, whole_number)
+    strange = ids.filter(keys.is_null() & ids.is_not_null())
     vectors = _vectors(one_line(path), frame)
     frame = frame.with_columns(keys.alias("\0id")).with_row_index("\0row").drop_nulls("\0id")
     rows = frame.height
@@ -133,6 +134,9 @@ def read_items(path: str | Path, item_column: str, text_ids: bool) -> ItemFacts:
     said_of = ", ".join(f"{short(name)} ({len(infinite):,})" for name, infinite in endless.items())
     notes = [
         table.note,
+        f"left out, as the ids of the log are whole numbers: {len(strange):,}, such as {short(strange[0])}"
+        if len(strange)
+        else "",
         f"repeated ids: {rows - len(known):,}, the first row is kept" if rows > len(known) else "",
         f"unreadable years: {len(unclear):,}, such as {short(unclear[0])}" if unclear else "",
         f"infinite numbers, which count as no value: {said_of}" if endless else "",

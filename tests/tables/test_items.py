@@ -29,3 +29,10 @@ def test_large_numbers_that_are_no_attributes_are_read(tmp_path: Path) -> None:
     assert facts.tensors([1, 2])["code"].isfinite().all()
     assert facts.tensors([1, 2])["price"].tolist() == [4, 4]
     assert facts.attributes["creator"] == {1: "1e300", 2: "1e300"}
+
+
+def test_ids_that_a_log_of_numbers_can_not_have_are_counted(tmp_path: Path) -> None:
+    path = items(tmp_path, "1,2.5", "A7,3", "2,", "B9,1", ",4")
+    facts = read_items(path, "item", text_ids=False)
+    assert facts.ids == [1, 2] and "whole numbers: 2, such as 'A7'" in facts.note
+    assert "whole numbers" not in read_items(path, "item", text_ids=True).note
