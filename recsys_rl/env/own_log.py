@@ -382,7 +382,8 @@ def _note(overview: Survey, facts: ItemFacts, catalogue: Catalogue) -> str:
             "no column terminated or truncated: where a session is shorter than the longest, its user left"
         )
     if not overview.has_users:
-        what = "sessions by the hash of their id" if several else "decisions by the hash of their context"
+        by = "file and row" if not overview.shape.pieces else "context"
+        what = "sessions by the hash of their id" if several else f"decisions by the hash of their {by}"
         lines.append(f"no column of users: held out are {what}")
     return "\n".join(filter(None, lines))
 
