@@ -152,7 +152,8 @@ def test_rollout_stores_the_history_once() -> None:
 
 def sessions(slate_size: int = 1, **settings: Any) -> tuple[Interface, Session]:
     """Two sessions over the tiny catalogue (creators 7, 7, 8), with every piece and one signal."""
-    catalogue = replace(tiny_catalogue(), attributes={"creator": torch.tensor([7, 7, 8])})
+    plain = tiny_catalogue()
+    catalogue = replace(plain, attributes={**plain.attributes, "creator": torch.tensor([7, 7, 8])})
     interface = make_interface(
         catalogue,
         context=["mood", "last_item", "last_signals", "clock", "streak"],

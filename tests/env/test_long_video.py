@@ -72,7 +72,9 @@ EAST_NORTH = torch.tensor([[0, 1]])
 def tiny(config: LongVideoConfig = TINY) -> LongVideo:
     """East is catchy by sqrt(3), 10 minutes long; north lasts 10 e^2 minutes, between 10 minutes."""
     duration = torch.tensor([600.0, 600 * math.e**2, 600.0])
-    items = replace(tiny_catalogue(), attributes={"duration": duration, "creator": torch.tensor([0, 1, 1])})
+    plain = tiny_catalogue()
+    named = {"duration": duration, "creator": torch.tensor([0, 1, 1])}
+    items = replace(plain, attributes={**plain.attributes, **named})
     return LongVideo(items, population([[1.0, 0.0]]), config)
 
 
@@ -287,7 +289,8 @@ def test_futures_share_nothing_but_the_state() -> None:
 def test_attributes_that_the_data_lack_are_drawn_and_named() -> None:
     model = tiny()
     assert model.assumptions == "durations and creators come from the data"
-    bare = replace(tiny_catalogue(), attributes={"duration": torch.full((3,), 60.0)})
+    plain = tiny_catalogue()
+    bare = replace(plain, attributes={**plain.attributes, "duration": torch.full((3,), 60.0)})
     with pytest.raises(UserError):
         replace(model, catalogue=bare)
     items = add_attributes(World(bare, model.population), 0).catalogue

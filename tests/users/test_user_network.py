@@ -160,7 +160,8 @@ def test_all_steps_at_once_are_the_steps_one_by_one() -> None:
 def test_a_piece_of_user_columns_is_a_column_of_the_items() -> None:
     """A user who owns brand 1 is another one for its items alone, step by step and all steps at once."""
     brand = torch.tensor([0, 1, -1])
-    catalogue = replace(tiny_catalogue(), attributes={"brand": brand})
+    plain = tiny_catalogue()
+    catalogue = replace(plain, attributes={**plain.attributes, "brand": brand})
     interface = Interface((("profile", 2), ("owns[brand]", 2), ("hour", 1)), (3,), session_length=4)
     given = {"profile": torch.ones(2, 2), "owns[brand]": torch.tensor([[0.0, 0.0], [0.0, 1.0]])}
     given["hour"] = torch.zeros(2, 1)
