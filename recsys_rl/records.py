@@ -175,6 +175,28 @@ class WorldFile:
 
 
 @dataclass(frozen=True)
+class OwnTables:
+    """The functions of a platform whose logs are people's own tables. They raise UserError.
+
+    ``data_config`` and ``env_config`` are these sections of the settings of a run.
+
+    - ``open_log(paths, data_config, env_config, catalogue)``: the tables as a log (tables/log_files.py).
+    - ``before_a_log(items, signals, pieces, slate_size)``: the world and the settings of a team that has no
+      log yet, from the file of its items, the names of its signals, the pieces of its context and the size of
+      its slates.
+    - ``pieces(env_config)``: the pieces of the context that a caller gives by their names (tables/pieces.py).
+    - ``columns(env_config)``: the column of each role (tables/schema.py) in the tables.
+    - ``interface(env_config, catalogue)``: the interface of sessions; a checkpoint with another is refused.
+    """
+
+    open_log: Callable[..., Any]
+    before_a_log: Callable[..., Brought]
+    pieces: Callable[[Any], Sequence[Any]]
+    columns: Callable[[Any], Mapping[str, str]]
+    interface: Callable[[Any, Catalogue], Interface]
+
+
+@dataclass(frozen=True)
 class Platform:
     """A kind of environment.
 
@@ -186,14 +208,7 @@ class Platform:
     the seed, the attributes of items and users that the platform needs and the data lack. ``visit_pieces``
     are required for recommendations if ``UserModel.visible`` hands in more than a constant profile.
     A platform with a ``file`` has its world from there. ``data_config``: the class of that section, in place
-    of a source's; ``open_log``: opens people's own tables as logs of this platform, from their paths, the
-    sections data_config and env_config, and the catalogue; ``before_a_log``: makes the world and the settings
-    of a team that has no log yet, from the file of its items, the names of its signals, the pieces of its
-    context and the size of its slates. ``simulates``: its users answer. ``pieces``: from the section
-    env_config, the pieces of the context that a caller gives by their names (tables/pieces.py); None: the
-    platform makes all of them. ``columns``: from that section, the column of each role (tables/schema.py) in
-    people's own table. ``interface``: from that section and the catalogue, the interface of its sessions, if
-    they alone tell it; a checkpoint with another one is refused. It raises UserError.
+    of a source's.
     """
 
     config: type[Any]  # the class of its section env_config
@@ -208,13 +223,13 @@ class Platform:
     slate_field: str = "slate_size"
     file: WorldFile | None = None
     data_config: type[Any] | None = None
-    open_log: Callable[..., Any] | None = None
-    before_a_log: Callable[..., Brought] | None = None
-    simulates: bool = True
-    pieces: Callable[[Any], Sequence[Any]] | None = None
-    columns: Callable[[Any], Mapping[str, str]] | None = None
-    interface: Callable[[Any, Catalogue], Interface] | None = None
+    tables: OwnTables | None = None
     presets: Mapping[str, Preset] = field(default_factory=dict)  # by algorithm; "*" is for all algorithms
+
+    @property
+    def simulates(self) -> bool:
+        """False if its logs are people's own tables: then nobody answers."""
+        return self.tables is None
 
     def repeats(self, settings: Any) -> bool:
         """True if items may repeat with these settings, and on a platform with its own world."""

@@ -254,11 +254,11 @@ def _check_world(checkpoint: Checkpoint) -> None:
 
 def _check_interface(checkpoint: Checkpoint) -> None:
     """Refuse another interface than the settings say, where the platform can tell it from them."""
-    told = checkpoint.config.platform.interface
-    if told is None:
+    tables = checkpoint.config.platform.tables
+    if tables is None:
         return
     try:
-        same = told(checkpoint.config.env_config, checkpoint.catalogue) == checkpoint.interface
+        same = tables.interface(checkpoint.config.env_config, checkpoint.catalogue) == checkpoint.interface
     except UserError as error:
         raise Refused(f"holds settings that do not fit its items ({str(error).rstrip('.')})") from error
     if not same:

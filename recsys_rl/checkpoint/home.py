@@ -46,7 +46,7 @@ def settings_of_items(path: str | Path, env: str | None = None) -> dict[str, Any
     of the checkpoint too. ``env`` and errors: as of ``load_at_home``.
     """
     config = load_at_home(path, env).config
-    names = ["env", "data_config", "env_config"] + ["model_config"] * (config.platform.open_log is not None)
+    names = ["env", "data_config", "env_config"] + ["model_config"] * (not config.platform.simulates)
     settings = to_dict(config)
     return {name: settings[name] for name in names}
 

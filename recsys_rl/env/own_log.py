@@ -33,7 +33,7 @@ from torch import Tensor
 
 from recsys_rl.errors import UserError, amount, listed, short
 from recsys_rl.objective.weighted import check_weights, parse_weights
-from recsys_rl.records import Known, Platform, Preset, VisitPieces, WorldFile
+from recsys_rl.records import Known, OwnTables, Platform, Preset, VisitPieces, WorldFile
 from recsys_rl.session import make_interface
 from recsys_rl.settings.shared import DataConfig, EnvConfig
 from recsys_rl.tables.columns import DecisionColumns
@@ -421,15 +421,16 @@ PLATFORM = Platform(
         ("log", "weights", "items", "separator", *(f"{role}_column" for role in DecisionColumns().columns)),
         load_log,
     ),
-    open_log=open_own_log,
-    before_a_log=before_a_log,
+    tables=OwnTables(
+        open_log=open_own_log,
+        before_a_log=before_a_log,
+        pieces=lambda config: config.log_shape.pieces,
+        columns=lambda config: config.log_shape.columns,
+        interface=lambda config, catalogue: interface_of(config.log_shape, catalogue),
+    ),
     visit_pieces=VisitPieces(
         begin=_no_context,
         after=lambda config, catalogue, known, items, seen: known,
         pieces=lambda config, catalogue, known: known,
     ),
-    pieces=lambda config: config.log_shape.pieces,
-    columns=lambda config: config.log_shape.columns,
-    interface=lambda config, catalogue: interface_of(config.log_shape, catalogue),
-    simulates=False,
 )

@@ -144,12 +144,11 @@ def open_log(config: Config, world: World) -> LogSource:
     Raises UserError if it can't be read.
     """
     paths = config.agent_config.log
-    if config.platform.open_log is not None:
-        source: LogSource = config.platform.open_log(
-            paths, config.data_config, config.env_config, world.catalogue
-        )
-        return source
-    return RecordedLog(paths)
+    tables = config.platform.tables
+    if tables is None:
+        return RecordedLog(paths)
+    source: LogSource = tables.open_log(paths, config.data_config, config.env_config, world.catalogue)
+    return source
 
 
 class Sides:

@@ -14,8 +14,8 @@ from recsys_rl.tables.pieces import Piece
 
 def pieces_of(checkpoint: Checkpoint) -> tuple[Piece, ...] | None:
     """The pieces of the context that a caller gives; None if the platform makes all of them."""
-    pieces, config = checkpoint.config.platform.pieces, checkpoint.config.env_config
-    return None if pieces is None else tuple(pieces(config))
+    tables = checkpoint.config.platform.tables
+    return None if tables is None else tuple(tables.pieces(checkpoint.config.env_config))
 
 
 def given_context(checkpoint: Checkpoint, context: Mapping[str, object] | None) -> dict[str, Tensor]:

@@ -16,9 +16,8 @@ from recsys_rl.recommender.directory import Directory
 from recsys_rl.serve.messages import Problem
 from recsys_rl.serve.record_schema import ServedPolicy
 from recsys_rl.serve.versions import Version
-from recsys_rl.session import make_interface
 from recsys_rl.settings.config import Config
-from recsys_rl.settings.names import ENV_OF_TABLES, platform_of
+from recsys_rl.settings.names import OF_TABLES, platform_of
 from recsys_rl.tables.pieces import Piece, pieces_of_file
 from recsys_rl.utils.files import read_text
 
@@ -40,21 +39,11 @@ def place_of(items: str, signals: Sequence[str], context: str | None, slate_size
     Raises UserError for a file that can't be read.
     """
     pieces = () if context is None else read_schema(Path(context))
-    build = platform_of(ENV_OF_TABLES).before_a_log
-    assert build is not None
-    brought = build(items, signals, pieces, slate_size)
-    config = Config(env=ENV_OF_TABLES, **brought.settings)
-    shape = config.env_config.log_shape
-    interface = make_interface(
-        brought.world.catalogue,
-        context=tuple(dict.fromkeys(("clock", *(piece.name for piece in shape.pieces)))),
-        given={piece.name: piece.size for piece in shape.pieces},
-        signals=shape.signals,
-        session_length=shape.session_length,
-        slate_size=shape.slate_size,
-        repeats=shape.repeats,
-        history_length=shape.history_length,
-    )
+    tables = platform_of(OF_TABLES).tables
+    assert tables is not None
+    brought = tables.before_a_log(items, signals, pieces, slate_size)
+    config = Config(env=OF_TABLES, **brought.settings)
+    interface = tables.interface(config.env_config, brought.world.catalogue)
     checkpoint = Checkpoint(config, interface, brought.world, {}, {}, {}, {}, 0, 0, {})
     return Version(NOBODY, Silent(checkpoint))
 

@@ -66,7 +66,8 @@ class Version:
     def columns(self) -> Mapping[str, str]:
         """The column of each role in the team's own log; {} on other platforms, and without a log."""
         config = self.checkpoint.config
-        return {} if config.platform.columns is None else config.platform.columns(config.env_config)
+        tables = config.platform.tables
+        return {} if tables is None else tables.columns(config.env_config)
 
     @property
     def takes_likes(self) -> bool:

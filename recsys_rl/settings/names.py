@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from recsys_rl.agents import AGENTS
 from recsys_rl.data import SOURCES
-from recsys_rl.env import OF_TABLES, PLATFORMS, WITHOUT_ID
+from recsys_rl.env import OF_TABLES as OF_TABLES  # for rooms that may not know env
+from recsys_rl.env import PLATFORMS, WITHOUT_ID
 from recsys_rl.errors import FieldError, UserError, one_line
 from recsys_rl.settings.fields import did_you_mean, shown
 from recsys_rl.utils.find import find
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from recsys_rl.records import Algorithm, Platform, Source
 
 DEFAULT_ENV, DEFAULT_ALGO = next(iter(PLATFORMS)), next(iter(AGENTS))
-ENV_OF_TABLES = OF_TABLES
-"""The platform of people's own tables."""
 
 
 def platform_of(env: str) -> Platform:

@@ -40,10 +40,10 @@ def aligned_world(config: Config, world: World, warm: Checkpoint) -> tuple[World
 
 def _check_items(config: Config, world: World, warm: Checkpoint) -> None:
     """Raise UserError if the items, or the encodings of the context, are others than those of the run."""
-    path, pieces = config.train_config.init_from, config.platform.pieces
+    path, tables = config.train_config.init_from, config.platform.tables
     same = catalogue_hash(world.catalogue) == catalogue_hash(warm.catalogue)
-    if pieces is not None and warm.config.env == config.env:
-        if not same or pieces(config.env_config) != pieces(warm.config.env_config):
+    if tables is not None and warm.config.env == config.env:
+        if not same or tables.pieces(config.env_config) != tables.pieces(warm.config.env_config):
             raise UserError(
                 f"--init-from {path} reads items and contexts as its log had them, and this run as another "
                 f"one has them: give --checkpoint {path} too, which brings its items and encodings."

@@ -98,9 +98,8 @@ def _table(options: FitUsersConfig, path: str, most_rows: int, generator: torch.
             "column of sessions (--session-column), or learn a policy from the log itself, as with recsys-rl "
             f"train --algo reinforce --log {one_line(path)}."
         )
-    open_log = config.platform.open_log
-    assert open_log is not None
-    source = open_log((path,), config.data_config, config.env_config, world.catalogue)
+    assert config.platform.tables is not None
+    source = config.platform.tables.open_log((path,), config.data_config, config.env_config, world.catalogue)
     log, note = sample_of(source, most_rows, generator)
     check_learnable(path, log)
     known = _of_training(log, config, world)
@@ -135,7 +134,7 @@ def _of_table(options: FitUsersConfig, path: str) -> tuple[Config, World]:
             raise FieldError(name, "has no effect: --checkpoint brings its own; leave it out.")
     checkpoint = load_at_home(options.checkpoint)
     config = checkpoint.config
-    if config.platform.open_log is None:
+    if config.platform.simulates:
         raise UserError(
             f"{one_line(path)} is a table of your own, and --checkpoint is of {config.env}: give a policy of "
             "such a table, or leave --checkpoint out."

@@ -116,7 +116,7 @@ def _of_tables(options: OpeConfig, path: str) -> ReadLog:
     Raises UserError for the checkpoint of another platform, and without decisions of held-out users.
     """
     checkpoint = load_at_home(path, options.env)
-    if checkpoint.config.platform.open_log is None:
+    if checkpoint.config.platform.simulates:
         raise UserError(
             f"{options.source} was not made by recsys-rl record, and {path} is of a policy of "
             f"{one_line(checkpoint.config.env)}, so --checkpoint does not fit: leave it out."
@@ -251,7 +251,7 @@ def _by_checkpoint(options: OpeConfig, log: DecisionLog, path: str, checkpoint: 
     print_latest(path, checkpoint)
     behaviours = Behaviours(checkpoint, table, env, options.cache_dir)
     others = _others(options, log, generator)
-    own, catalogue = checkpoint.config.platform.open_log is not None, checkpoint.catalogue
+    own, catalogue = not checkpoint.config.platform.simulates, checkpoint.catalogue
     by_item = own and not knows_items(catalogue) and catalogue.num_items <= MOST_ITEMS
     by_item = by_item and log.items.shape[1] == 1
     return ReadLog(log, catalogue, rewards, generator, None, path, behaviours, others, by_item=by_item)

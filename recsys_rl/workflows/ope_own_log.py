@@ -36,8 +36,9 @@ def open_of_checkpoint(options: OpeConfig, checkpoint: Checkpoint) -> OwnLog:
     if options.separator is not None:
         given["separator"] = options.separator
     data = dataclasses.replace(config.data_config, **given)
-    assert config.platform.open_log is not None
-    source: OwnLog = config.platform.open_log(options.log, data, config.env_config, checkpoint.catalogue)
+    assert config.platform.tables is not None
+    open_log = config.platform.tables.open_log
+    source: OwnLog = open_log(options.log, data, config.env_config, checkpoint.catalogue)
     return source
 
 

@@ -55,8 +55,10 @@ def exported(db: Path, out: Path) -> TableExport:
 def assert_judged_as_drawn(checkpoint: Path, log: Path, rows: int, explore: float = 0.0) -> None:
     """The propensities of the export are the policy's probabilities of the log, as `ope` computes them."""
     known, config = load(checkpoint), load(checkpoint).config
-    assert config.platform.open_log is not None
-    source = config.platform.open_log((str(log),), config.data_config, config.env_config, known.catalogue)
+    assert config.platform.tables is not None
+    source = config.platform.tables.open_log(
+        (str(log),), config.data_config, config.env_config, known.catalogue
+    )
     read = concatenate([*source.parts(10**6)])
     with torch.no_grad():
         own = agent_of(known).logprob(observe(read, known.catalogue), read.items).double().exp()
