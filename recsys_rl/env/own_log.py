@@ -19,8 +19,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +29,7 @@ import torch
 import tyro
 from torch import Tensor
 
-from recsys_rl.errors import UserError, amount, listed, short
+from recsys_rl.errors import UserError, amount, listed
 from recsys_rl.objective.weighted import check_weights, parse_weights
 from recsys_rl.records import Known, OwnTables, Platform, Preset, VisitPieces, WorldFile
 from recsys_rl.session import make_interface
@@ -40,8 +38,10 @@ from recsys_rl.tables.columns import DecisionColumns
 from recsys_rl.tables.decision_log import DecisionHeader, catalogue_hash
 from recsys_rl.tables.decision_table import ordered_ids
 from recsys_rl.tables.items import ItemFacts, catalogue_of_items, knows_items, read_items
-from recsys_rl.tables.own_log import LogFiles, LogShape, OwnLog, Survey, check_signals, survey
-from recsys_rl.tables.pieces import Piece, pieces_text, read_pieces
+from recsys_rl.tables.log_shape import LogShape, check_signals, read_shape, shape_text
+from recsys_rl.tables.own_log import LogFiles, OwnLog
+from recsys_rl.tables.own_log_survey import Survey, survey
+from recsys_rl.tables.pieces import Piece
 from recsys_rl.tables.read import files_of
 from recsys_rl.types import Catalogue, Feedback, Interface, Population, Signal, Stream, World
 
@@ -60,12 +60,12 @@ class OwnLogConfig(EnvConfig):
     @property
     def log_shape(self) -> LogShape:
         """Raises UserError for a text that is no shape."""
-        return _read(self.shape, self.max_episode_steps)[0]
+        return read_shape(self.shape, self.max_episode_steps)[0]
 
     @property
     def weights(self) -> Mapping[str, float]:
         """The weight of each signal in the reward; one that is absent has 0."""
-        return _read(self.shape, self.max_episode_steps)[1]
+        return read_shape(self.shape, self.max_episode_steps)[1]
 
     @property
     def repeats(self) -> bool:
@@ -78,24 +78,6 @@ class OwnLogConfig(EnvConfig):
     @property
     def history_length(self) -> int:
         return self.log_shape.history_length
-
-
-@functools.lru_cache(8)
-def _read(text: str, session_length: int) -> tuple[LogShape, Mapping[str, float]]:
-    """The shape of the field ``shape``, and the weights of the signals. Raises UserError."""
-    try:
-        shape = json.loads(text)
-        signals, slate_size = tuple(map(str, shape.get("signals", ["reward"]))), shape.get("slate_size", 1)
-        repeats, weights = shape.get("repeats", True), shape.get("weights", {})
-        sound = type(slate_size) is int and slate_size > 0 and type(repeats) is bool and bool(signals)
-        pieces = read_pieces(json.dumps(shape.get("pieces", [])))
-        numbers = {str(name): float(weight) for name, weight in weights.items()}
-        columns = {str(role): str(name) for role, name in shape.get("columns", {}).items()}
-    except (AttributeError, OverflowError, RecursionError, TypeError, ValueError) as error:
-        raise UserError(f"The shape of this log can't be read ({short(str(error))}): train again.") from error
-    if not sound or not all(map(math.isfinite, numbers.values())):
-        raise UserError("The shape of this log can't be read: train again.")
-    return LogShape(pieces, signals, slate_size, session_length, repeats, columns), numbers
 
 
 @dataclass(frozen=True)
@@ -271,17 +253,22 @@ def _loaded(
     facts = ItemFacts() if items is None else _facts(items, overview)
     source = " + ".join(Path(path).name for path in paths)
     ids, shares = overview.ids, overview.shares
-    catalogue = catalogue_of_items(ids, facts, shares, source)
+    catalogue = _catalogue(ids, facts, shares, source)
     never = set(facts.ids) - set(ids) if knows_items(catalogue) else set()
     if never:  # features tell what the policy needs of an item
         share_of = dict(zip(ids, shares.tolist(), strict=True))
         ids = tuple(sorted([*ids, *never]))
         shares = torch.tensor([share_of.get(name, 0.0) for name in ids])
-        catalogue = catalogue_of_items(ids, facts, shares, source)
-    if overview.text_ids:
-        catalogue = dataclasses.replace(catalogue, item_names=tuple(map(str, ids)))
-    shape = _text(overview.shape, _weights(files.name, overview.shape.signals, weights))
+        catalogue = _catalogue(ids, facts, shares, source)
+    shape = shape_text(overview.shape, _weights(files.name, overview.shape.signals, weights))
     return _brought(catalogue, paths[0], overview.shape, shape, _note(overview, facts, catalogue))
+
+
+def _catalogue(ids: Sequence[object], facts: ItemFacts, shares: Tensor, source: str) -> Catalogue:
+    """The items with these ids, all whole numbers or all texts, and the share (I,) of decisions of each."""
+    catalogue = catalogue_of_items(ids, facts, shares, source)
+    names = tuple(map(str, ids)) if ids and isinstance(ids[0], str) else ()
+    return dataclasses.replace(catalogue, item_names=names)
 
 
 def _brought(catalogue: Catalogue, path: str, shape: LogShape, text: str, note: str = "") -> OwnLogFile:
@@ -313,19 +300,17 @@ def before_a_log(items: str, signals: Sequence[str], pieces: Sequence[Piece], sl
     facts = read_items(items, "item", True)
     ids, text_ids = ordered_ids(pl.Series(facts.ids, dtype=pl.String))
     facts = facts if text_ids else read_items(items, "item", False)
-    catalogue = catalogue_of_items(ids, facts, torch.zeros(len(ids)), Path(items).name)
-    if text_ids:
-        catalogue = dataclasses.replace(catalogue, item_names=tuple(map(str, ids)))
+    catalogue = _catalogue(ids, facts, torch.zeros(len(ids)), Path(items).name)
     if catalogue.num_items < 2:
         raise UserError(f"{items} holds one item, so there is nothing to choose: give a file of several.")
     shape = LogShape(tuple(pieces), tuple(signals), slate_size, LONGEST, True)
     interface_of(shape, catalogue)  # raises UserError
-    return _brought(catalogue, items, shape, _text(shape, {}))
+    return _brought(catalogue, items, shape, shape_text(shape, {}))
 
 
 def _facts(path: str, overview: Survey) -> ItemFacts:
     """The facts of the file of items. Raises UserError for an item of the log that it lacks."""
-    facts = read_items(path, overview.item_column, overview.text_ids)
+    facts = read_items(path, overview.shape.columns["item"], overview.text_ids)
     known = set(facts.ids)
     lacking = [str(name) for name in overview.ids if name not in known]
     if lacking:
@@ -348,20 +333,6 @@ def _weights(name: str, signals: Sequence[str], texts: Sequence[str]) -> Mapping
     return {stream.name: given.get(stream.name, stream.weight) for stream in streams}
 
 
-def _text(shape: LogShape, weights: Mapping[str, float]) -> str:
-    """The field ``shape`` of the settings."""
-    return json.dumps(
-        {
-            "signals": shape.signals,
-            "slate_size": shape.slate_size,
-            "repeats": shape.repeats,
-            "weights": weights,
-            "pieces": json.loads(pieces_text(shape.pieces)),
-            "columns": dict(shape.columns),
-        }
-    )
-
-
 def _note(overview: Survey, facts: ItemFacts, catalogue: Catalogue) -> str:
     """Lines about the log and its items."""
     several = overview.shape.session_length > 1
@@ -377,10 +348,6 @@ def _note(overview: Survey, facts: ItemFacts, catalogue: Catalogue) -> str:
         )
     if several and not overview.shape.repeats:
         lines.append("no session shows an item twice, so the policy shows none twice")
-    if several and not overview.tells_ends:
-        lines.append(
-            "no column terminated or truncated: where a session is shorter than the longest, its user left"
-        )
     if not overview.has_users:
         by = "file and row" if not overview.shape.pieces else "context"
         what = "sessions by the hash of their id" if several else f"decisions by the hash of their {by}"

@@ -12,11 +12,11 @@ import polars as pl
 from recsys_rl.serve.facts import COLUMNS, ITEMS_KNOWN
 from recsys_rl.tables import schema
 from recsys_rl.tables.schema import common_names, of_propensities
+from recsys_rl.tables.values import INTEGER
 
 MOST_CANDIDATES = 1_000
 """Items of a place whose rows name all of them as candidates, where no session showed some of them."""
 KINDS = {"number": pl.Float64(), "text": pl.String(), "list": pl.List(pl.Float64())}
-INTEGER = r"^(0|-?[1-9]\d{0,17})$"
 _ADDED = ("time", "policy", "version", "propensity", "candidates", "place_logprobs")
 """Roles of columns that an export may have where the log has none."""
 

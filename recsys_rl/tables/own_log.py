@@ -1,6 +1,6 @@
 """A team's own log of decisions as the log of a run: tables with named columns, read by the run's settings.
 
-``survey`` finds what all decisions have in common (LogShape) and the ids of the items; it lies in the
+own_log_survey.py finds the shape of all decisions (log_shape.py) and the ids of the items, which lie in the
 settings and the catalogue of a run. ``OwnLog`` reads the same files, or later ones, by them, a part at a
 time: items become rows of that catalogue, and the context is encoded as in training. Each file is a table
 that `recsys-rl ope` reads too (tables/decision_table.py), with whole sessions. A user is known by their own
@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -22,63 +22,24 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from recsys_rl.errors import UserError, amount, listed, one_line, short
+from recsys_rl.errors import UserError, amount, one_line, short
 from recsys_rl.tables.cells import spread, tensor_of
 from recsys_rl.tables.checks import check_rows
 from recsys_rl.tables.decision_columns import Table
 from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog, cut
-from recsys_rl.tables.decision_table import WINDOW, ended, ids_of_file, ordered_ids, unread
+from recsys_rl.tables.decision_table import ended, ids_of_file
 from recsys_rl.tables.layout import roles_of
 from recsys_rl.tables.lines import lines_of
-from recsys_rl.tables.pieces import CONTEXT, Piece, SeenPiece, merged, seen_pieces, tensors
+from recsys_rl.tables.log_shape import LogShape
+from recsys_rl.tables.pieces import CONTEXT, Piece, tensors
 from recsys_rl.tables.read import TableFile, files_of, open_table
-from recsys_rl.tables.schema import BY_NAME, BY_START, DECISIONS, columns_text, named
-from recsys_rl.tables.values import lists_of, on, whole_number
-from recsys_rl.types import Catalogue, is_name
+from recsys_rl.tables.schema import BY_NAME, BY_START, DECISIONS
+from recsys_rl.tables.values import INTEGER, lists_of, on, whole_number
+from recsys_rl.types import Catalogue
 from recsys_rl.utils.user_hashes import number_of
 
 ENDS = ("terminated", "truncated")
 """The columns that tell where sessions end."""
-_INTEGER = r"^(0|-?[1-9]\d{0,17})$"
-
-
-@dataclass(frozen=True)
-class LogShape:
-    """Facts about all decisions of a log, which the settings of a run hold."""
-
-    pieces: tuple[Piece, ...]  # of the context, in the order of the columns
-    signals: tuple[str, ...]
-    slate_size: int  # K
-    session_length: int  # T: steps of the longest session
-    repeats: bool  # False: no session of several steps shows an item twice
-    columns: Mapping[str, str] = field(default_factory=dict)  # of each role, in the first file
-
-    @property
-    def history_length(self) -> int:
-        """L: items in the history of an observation; 0 for sessions of one step."""
-        if self.session_length == 1:
-            return 0
-        items = self.session_length * self.slate_size
-        return items if not self.repeats else max(self.slate_size, min(WINDOW, items))
-
-
-@dataclass(frozen=True)
-class Survey:
-    """A log as a whole."""
-
-    shape: LogShape
-    ids: tuple[int | str, ...]  # of the items that it shows or names, ascending
-    shares: Tensor  # (I,) float32: decisions that show the item, by all decisions
-    rows: int
-    sessions: int
-    has_users: bool
-    tells_ends: bool  # a file has a column ``terminated`` or ``truncated``
-    item_column: str
-    notes: tuple[str, ...]
-
-    @property
-    def text_ids(self) -> bool:
-        return isinstance(self.ids[0], str)
 
 
 @dataclass(frozen=True)
@@ -136,168 +97,6 @@ class LogFiles:
         scan = scan if rows is None else scan.slice(start, rows)
         whole = set(columns) == set(table.names)
         return Table(one_line(table.path), table.collect(scan), self.roles(table), whole)
-
-
-def survey(files: LogFiles) -> Survey:
-    """Read the log once, a column at a time where a file is Parquet.
-
-    Raises UserError for a file without decisions, for files with other columns, and for a wrong value.
-    """
-    every: list[pl.Series] = []
-    signals: tuple[str, ...] = ()
-    places = length = rows = sessions = 0
-    repeats, notes, seen_sessions = False, [], np.zeros(0, np.uint64)
-    pieces: list[tuple[str, dict[str, SeenPiece]]] = []
-    users: set[str] = set()  # two of them, if there are two
-    for table in files.files:
-        with lines_of(table):
-            of_file = _of_file(files, table)
-            pieces.append((one_line(table.path), _pieces_of_file(files, table)))
-        if signals and signals != of_file.signals:
-            raise UserError(
-                f"{one_line(table.path)} has the signals {listed(of_file.signals)}, and the files before "
-                f"{listed(signals)}: give files with the same columns."
-            )
-        if places and places != of_file.places:
-            raise UserError(
-                f"{one_line(table.path)} shows {of_file.places} items in a decision, and the files before "
-                f"{places}: give slates of the same size."
-            )
-        if of_file.sessions is not None:
-            if np.isin(of_file.sessions, seen_sessions).any():
-                raise UserError(
-                    f"{one_line(table.path)} goes on with a session of the files before: each session must "
-                    "be whole in one file."
-                )
-            seen_sessions = np.concatenate([seen_sessions, of_file.sessions])
-        signals, places = of_file.signals, of_file.places
-        length, rows = max(length, of_file.length), rows + of_file.rows
-        sessions += of_file.rows if of_file.sessions is None else len(of_file.sessions)
-        repeats = repeats or of_file.repeats
-        every += of_file.shown
-        users |= of_file.users
-        notes += [note for note in of_file.notes if note not in notes]
-    if len(users) == 1:
-        raise UserError(
-            f"{files.name} is of one user, {short(min(users))}, so nobody could be held out: give rows of "
-            "several users, or --user-column - to hold out sessions or contexts."
-        )
-    counted = pl.concat(every).to_frame("id").with_columns(pl.col("id")).to_series().value_counts()
-    ids, shares = _items(files, counted, rows)
-    kinds = merged(pieces)
-    made = [piece.piece(name) for name, piece in kinds.items()]
-    constant = [name for name, piece in kinds.items() if piece.constant]
-    notes += [note for _, note in made if note]
-    silent = files.without_ends
-    if length > 1 and 0 < len(silent) < len(files.files):
-        notes.append(
-            f"{listed(silent)}: no column terminated or truncated, so where a session is shorter than the "
-            "longest, its user left"
-        )
-    notes += [f"context that never changes: {listed(constant)}"] if constant else []
-    columns, known = files.roles(files.files[0]), tuple(piece for piece, _ in made)
-    shape = LogShape(known, signals, places, length, repeats or length == 1, columns)
-    return Survey(
-        shape,
-        ids,
-        shares,
-        rows,
-        sessions,
-        bool(users),
-        len(silent) < len(files.files),
-        columns["item"],
-        tuple(notes),
-    )
-
-
-def check_signals(source: str, names: Sequence[str]) -> None:
-    """Raise UserError for a name that a run's file can't hold, and for a name twice; ``source``: of them."""
-    wrong = next((name for name in names if not is_name(name)), None)
-    if wrong is not None:
-        raise UserError(
-            f"{source}: {short(wrong)} is no name of a signal: give letters, digits and signs other than [ "
-            "and ]."
-        )
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise UserError(f"{source}: the signal {short(twice)} stands twice: give each name once.")
-
-
-@dataclass(frozen=True)
-class _FileFacts:
-    signals: tuple[str, ...]
-    places: int
-    length: int
-    rows: int
-    sessions: np.ndarray[tuple[int], np.dtype[np.uint64]] | None  # hashes of their ids, each once
-    repeats: bool
-    shown: list[pl.Series]  # ids as text, and "\0" before those that are candidates alone
-    users: set[str]  # two of them, if there are two
-    notes: list[str]
-
-
-def _of_file(files: LogFiles, table: TableFile) -> _FileFacts:
-    roles = files.roles(table)
-    thin = [roles[role] for role in ("item", "candidates", "session", "time", "user") if role in roles]
-    thin += [name for name in ("step",) if name in table.names]
-    read = files.cells(table, list(dict.fromkeys(thin)))
-    if read.frame.height == 0:
-        raise UserError(f"{one_line(table.path)} holds no decisions: give a log with at least one row.")
-    if "step" in read and "session" not in roles:
-        raise UserError(f"{one_line(table.path)} has steps but no column of sessions: give --session-column.")
-    names = Table(one_line(table.path), pl.DataFrame(schema=dict.fromkeys(table.names, pl.String)), roles)
-    signals = names.signal_names(files.given.get("reward") is not None)
-    check_signals(names.name, signals)
-    shown = read.ids("item")
-    ids, numbers = read.keys("session")
-    steps = read.steps(numbers)
-    length = int(steps.max()) + 1
-    pairs = pl.DataFrame({"session": numbers.numpy(), "item": shown}).explode("item")
-    hashes = None
-    if ids is not None:
-        hashes = np.array([number_of(text) for text in ids], dtype=np.uint64)
-    offered = []
-    if "candidates" in roles:
-        offered = [read.ids("candidates").explode().unique()]
-    return _FileFacts(
-        signals,
-        read.places(shown),
-        length,
-        read.frame.height,
-        hashes,
-        length > 1 and bool(pairs.is_duplicated().any()),
-        [shown.explode().alias("id"), *("\0" + ids.alias("id") for ids in offered)],
-        set(read.names("user").unique().head(2)) if "user" in roles else set(),
-        [columns_text(roles), unread(table.names, roles), table.note, *names.notes, *read.notes],
-    )
-
-
-def _pieces_of_file(files: LogFiles, table: TableFile) -> dict[str, SeenPiece]:
-    columns = list(named(table.names, CONTEXT).values())
-    groups = [columns] if table.raw is not None else [[name] for name in columns]
-    pieces: dict[str, SeenPiece] = {}
-    for group in filter(None, groups):
-        pieces |= seen_pieces(files.cells(table, group))
-    return pieces
-
-
-def _items(files: LogFiles, counted: pl.DataFrame, rows: int) -> tuple[tuple[int | str, ...], Tensor]:
-    """The ids of the items, ascending, and the share (I,) of the decisions that show each."""
-    texts = counted["id"].str.strip_prefix("\0")
-    shown = pl.DataFrame({"id": texts, "count": counted["count"] * ~counted["id"].str.starts_with("\0")})
-    shown = shown.group_by("id").agg(pl.col("count").sum())
-    names, text_ids = ordered_ids(shown["id"])
-    keys = shown["id"] if text_ids else on(shown["id"], whole_number)
-    by_id: dict[object, int] = {}
-    for name, count in zip(keys.to_list(), shown["count"].to_list(), strict=True):
-        by_id[name] = by_id.get(name, 0) + count
-    if len(names) < 2:
-        raise UserError(
-            f"{files.name} shows one item alone, {short(str(names[0]))}, so there is nothing to choose: give "
-            "a log of a policy that shows different items, or a column of candidates."
-        )
-    ids: tuple[int | str, ...] = tuple(names)  # type: ignore[arg-type]
-    return ids, torch.tensor([by_id[name] / rows for name in names])
 
 
 class OwnLog:
@@ -494,7 +293,7 @@ class OwnLog:
             distinct = texts.unique()
             known = {
                 text: int(text) if integer else number_of(text)
-                for text, integer in zip(distinct, distinct.str.contains(_INTEGER), strict=True)
+                for text, integer in zip(distinct, distinct.str.contains(INTEGER), strict=True)
             }
             return tensor_of(texts.replace_strict(known, return_dtype=pl.Int64))
         if sessions is not None:

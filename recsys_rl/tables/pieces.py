@@ -212,12 +212,8 @@ def merged(files: Iterable[tuple[str, Mapping[str, SeenPiece]]]) -> dict[str, Se
     first = ""
     for file, pieces in files:
         if not first:
-            first, sums = (
-                file,
-                {name: dataclasses.replace(piece, texts=Counter()) for name, piece in pieces.items()},
-            )
-            for name, piece in pieces.items():
-                sums[name].texts.update(piece.texts)
+            first = file
+            sums = {name: dataclasses.replace(x, texts=Counter(x.texts)) for name, x in pieces.items()}
             continue
         for name in dict.fromkeys([*sums, *pieces]):
             one, two = sums.get(name), pieces.get(name)

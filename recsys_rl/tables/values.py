@@ -18,6 +18,8 @@ Kind = pl.DataType | DataTypeClass
 NO_VALUE = ("", "nan", "null", "\\n")  # without case and spaces; \N is the null of database exports
 # Numbers as programs write them. "007" is a name: if it were read as 7, two ids could become one.
 NUMBER = r"(?i)^\s*[+-]?(nan|inf(inity)?|(0|[1-9]\d*)(\.\d*)?(e[+-]?\d+)?)\s*$"
+INTEGER = r"^(0|-?[1-9]\d{0,17})$"
+"""A whole number in its only form, which 64 bits hold: such ids are the same as numbers and as texts."""
 LIST = r"[|;,\[]"
 """A text with one of these signs is a list, as texts have no type."""
 PADDING = -1  # an empty place of a list

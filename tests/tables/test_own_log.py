@@ -15,7 +15,8 @@ from recsys_rl.data.heldout import heldout_rows
 from recsys_rl.env.own_log import OwnLogConfig, OwnLogData, before_a_log, load_log, open_own_log
 from recsys_rl.experience.logged import Sides
 from recsys_rl.tables.decision_log import DecisionLog, concatenate
-from recsys_rl.tables.own_log import LogFiles, OwnLog, survey
+from recsys_rl.tables.own_log import LogFiles, OwnLog
+from recsys_rl.tables.own_log_survey import survey
 from recsys_rl.types import UserError
 from recsys_rl.workflows.ope_own_log import heldout_parts
 from tests.own_tables import ITEMS, decisions, table

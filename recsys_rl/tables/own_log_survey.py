@@ -1,0 +1,189 @@
+"""The overview of a team's own log: the shape of its decisions and the ids of its items, before it is read.
+
+Each file is read a few columns at a time. tables/own_log.py then reads the rows by the shape.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from recsys_rl.errors import UserError, listed, one_line, short
+from recsys_rl.tables.decision_columns import Table
+from recsys_rl.tables.decision_table import ordered_ids, unread
+from recsys_rl.tables.lines import lines_of
+from recsys_rl.tables.log_shape import LogShape, check_signals
+from recsys_rl.tables.own_log import LogFiles
+from recsys_rl.tables.pieces import CONTEXT, SeenPiece, merged, seen_pieces
+from recsys_rl.tables.read import TableFile
+from recsys_rl.tables.schema import columns_text, named
+from recsys_rl.tables.values import on, whole_number
+from recsys_rl.utils.user_hashes import number_of
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A log as a whole."""
+
+    shape: LogShape
+    ids: tuple[int | str, ...]  # of the items that it shows or names, ascending
+    shares: Tensor  # (I,) float32: decisions that show the item, by all decisions
+    rows: int
+    sessions: int
+    has_users: bool
+    notes: tuple[str, ...]
+
+    @property
+    def text_ids(self) -> bool:
+        return isinstance(self.ids[0], str)
+
+
+def survey(files: LogFiles) -> Survey:
+    """Read the log once, a column at a time where a file is Parquet.
+
+    Raises UserError for a file without decisions, for files with other columns, and for a wrong value.
+    """
+    every: list[pl.Series] = []
+    signals: tuple[str, ...] = ()
+    places = length = rows = sessions = 0
+    repeats, notes, seen_sessions = False, [], np.zeros(0, np.uint64)
+    pieces: list[tuple[str, dict[str, SeenPiece]]] = []
+    users: set[str] = set()  # two of them, if there are two
+    for table in files.files:
+        with lines_of(table):
+            of_file = _of_file(files, table)
+            pieces.append((one_line(table.path), _pieces_of_file(files, table)))
+        if signals and signals != of_file.signals:
+            raise UserError(
+                f"{one_line(table.path)} has the signals {listed(of_file.signals)}, and the files before "
+                f"{listed(signals)}: give files with the same columns."
+            )
+        if places and places != of_file.places:
+            raise UserError(
+                f"{one_line(table.path)} shows {of_file.places} items in a decision, and the files before "
+                f"{places}: give slates of the same size."
+            )
+        if of_file.sessions is not None:
+            if np.isin(of_file.sessions, seen_sessions).any():
+                raise UserError(
+                    f"{one_line(table.path)} goes on with a session of the files before: each session must "
+                    "be whole in one file."
+                )
+            seen_sessions = np.concatenate([seen_sessions, of_file.sessions])
+        signals, places = of_file.signals, of_file.places
+        length, rows = max(length, of_file.length), rows + of_file.rows
+        sessions += of_file.rows if of_file.sessions is None else len(of_file.sessions)
+        repeats = repeats or of_file.repeats
+        every += of_file.shown
+        users |= of_file.users
+        notes += [note for note in of_file.notes if note not in notes]
+    if len(users) == 1:
+        raise UserError(
+            f"{files.name} is of one user, {short(min(users))}, so nobody could be held out: give rows of "
+            "several users, or --user-column - to hold out sessions or contexts."
+        )
+    ids, shares = _items(files, pl.concat(every).value_counts(), rows)
+    kinds = merged(pieces)
+    made = [piece.piece(name) for name, piece in kinds.items()]
+    constant = [name for name, piece in kinds.items() if piece.constant]
+    notes += [note for _, note in made if note]
+    silent = files.without_ends
+    if length > 1 and silent:
+        which = f"{listed(silent)}: " if len(silent) < len(files.files) else ""
+        notes.append(
+            f"{which}no column terminated or truncated, so where a session is shorter than the longest, its "
+            "user left"
+        )
+    notes += [f"context that never changes: {listed(constant)}"] if constant else []
+    columns, known = files.roles(files.files[0]), tuple(piece for piece, _ in made)
+    shape = LogShape(known, signals, places, length, repeats or length == 1, columns)
+    return Survey(
+        shape,
+        ids,
+        shares,
+        rows,
+        sessions,
+        bool(users),
+        tuple(notes),
+    )
+
+
+@dataclass(frozen=True)
+class _FileFacts:
+    signals: tuple[str, ...]
+    places: int
+    length: int
+    rows: int
+    sessions: np.ndarray[tuple[int], np.dtype[np.uint64]] | None  # hashes of their ids, each once
+    repeats: bool
+    shown: list[pl.Series]  # ids as text, and "\0" before those that are candidates alone
+    users: set[str]  # two of them, if there are two
+    notes: list[str]
+
+
+def _of_file(files: LogFiles, table: TableFile) -> _FileFacts:
+    roles = files.roles(table)
+    thin = [roles[role] for role in ("item", "candidates", "session", "time", "user") if role in roles]
+    thin += [name for name in ("step",) if name in table.names]
+    read = files.cells(table, list(dict.fromkeys(thin)))
+    if read.frame.height == 0:
+        raise UserError(f"{one_line(table.path)} holds no decisions: give a log with at least one row.")
+    if "step" in read and "session" not in roles:
+        raise UserError(f"{one_line(table.path)} has steps but no column of sessions: give --session-column.")
+    names = Table(one_line(table.path), pl.DataFrame(schema=dict.fromkeys(table.names, pl.String)), roles)
+    signals = names.signal_names(files.given.get("reward") is not None)
+    check_signals(names.name, signals)
+    shown = read.ids("item")
+    ids, numbers = read.keys("session")
+    steps = read.steps(numbers)
+    length = int(steps.max()) + 1
+    pairs = pl.DataFrame({"session": numbers.numpy(), "item": shown}).explode("item")
+    hashes = None
+    if ids is not None:
+        hashes = np.array([number_of(text) for text in ids], dtype=np.uint64)
+    offered = []
+    if "candidates" in roles:
+        offered = [read.ids("candidates").explode().unique()]
+    return _FileFacts(
+        signals,
+        read.places(shown),
+        length,
+        read.frame.height,
+        hashes,
+        length > 1 and bool(pairs.is_duplicated().any()),
+        [shown.explode().alias("id"), *("\0" + ids.alias("id") for ids in offered)],
+        set(read.names("user").unique().head(2)) if "user" in roles else set(),
+        [columns_text(roles), unread(table.names, roles), table.note, *names.notes, *read.notes],
+    )
+
+
+def _pieces_of_file(files: LogFiles, table: TableFile) -> dict[str, SeenPiece]:
+    columns = list(named(table.names, CONTEXT).values())
+    groups = [columns] if table.raw is not None else [[name] for name in columns]
+    pieces: dict[str, SeenPiece] = {}
+    for group in filter(None, groups):
+        pieces |= seen_pieces(files.cells(table, group))
+    return pieces
+
+
+def _items(files: LogFiles, counted: pl.DataFrame, rows: int) -> tuple[tuple[int | str, ...], Tensor]:
+    """The ids of the items, ascending, and the share (I,) of the decisions that show each."""
+    texts = counted["id"].str.strip_prefix("\0")
+    shown = pl.DataFrame({"id": texts, "count": counted["count"] * ~counted["id"].str.starts_with("\0")})
+    shown = shown.group_by("id").agg(pl.col("count").sum())
+    names, text_ids = ordered_ids(shown["id"])
+    keys = shown["id"] if text_ids else on(shown["id"], whole_number)
+    by_id: dict[object, int] = {}
+    for name, count in zip(keys.to_list(), shown["count"].to_list(), strict=True):
+        by_id[name] = by_id.get(name, 0) + count
+    if len(names) < 2:
+        raise UserError(
+            f"{files.name} shows one item alone, {short(str(names[0]))}, so there is nothing to choose: give "
+            "a log of a policy that shows different items, or a column of candidates."
+        )
+    ids: tuple[int | str, ...] = tuple(names)  # type: ignore[arg-type]
+    return ids, torch.tensor([by_id[name] / rows for name in names])
