@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import torch
 from torch import Tensor
 
@@ -28,3 +30,13 @@ def heldout_rows(log: DecisionLog, population: Population, heldout_fraction: flo
     if len(others):
         heldout[strange] = torch.from_numpy(split_users(others.tolist(), heldout_fraction, seed))[user]
     return heldout
+
+
+def heldout_parts(
+    parts: Iterable[DecisionLog], population: Population, heldout_fraction: float, seed: int
+) -> Iterator[DecisionLog]:
+    """The decisions for held-out users of each part that has any; arguments as of ``heldout_rows``."""
+    for part in parts:
+        heldout = heldout_rows(part, population, heldout_fraction, seed)
+        if bool(heldout.any()):
+            yield part.rows(heldout)

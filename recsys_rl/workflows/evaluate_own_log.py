@@ -11,7 +11,7 @@ from recsys_rl.errors import UserError, one_line
 from recsys_rl.ope.verdict import read_verdicts, verdict_lines
 from recsys_rl.utils.progress import announce
 from recsys_rl.utils.terminal import say
-from recsys_rl.workflows.judge_own_log import ESTIMATES
+from recsys_rl.workflows.judge_run import ESTIMATES
 
 
 def print_estimates(path: Path, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -25,13 +25,13 @@ from recsys_rl.ope.verdict import verdict_lines, verdicts
 from recsys_rl.protocols import Behaviour
 from recsys_rl.rivals.best_item import BestItems, item_scores
 from recsys_rl.settings.config import Config
-from recsys_rl.training.observers import Observer
 from recsys_rl.training.run import Run
 from recsys_rl.types import UserError
 from recsys_rl.utils.progress import announce
 from recsys_rl.utils.seeding import generators
 from recsys_rl.utils.terminal import say
 from recsys_rl.workflows.imitation import agreement_line
+from recsys_rl.workflows.judge_run import ESTIMATES
 from recsys_rl.workflows.ope import estimates, write_result
 from recsys_rl.workflows.ope_config import OpeConfig
 from recsys_rl.workflows.ope_log import read_log
@@ -40,19 +40,6 @@ from recsys_rl.workflows.ope_policies import playable
 BEST, CLONE, CLONED = "best item", "clone", "bc"
 CLONE_DECISIONS = 100_000
 """Decisions from which the clone learns, if the run itself has as many: it is soon as good as it gets."""
-ESTIMATES = "ope.json"
-
-
-class JudgeOnTables(Observer):
-    """Judges the finished policy on the held-out users of the run's tables."""
-
-    def __init__(self, path: Path) -> None:
-        """``path``: of the run's checkpoint."""
-        self.path = path
-
-    def ended(self, run: Run) -> str:
-        judge_on_tables(run, self.path)
-        return ""
 
 
 def judge_on_tables(run: Run, checkpoint: Path) -> None:

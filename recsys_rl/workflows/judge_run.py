@@ -3,35 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
-from recsys_rl.data.heldout import heldout_rows
+from recsys_rl.data.heldout import heldout_parts
 from recsys_rl.evaluation.checkpoints import row_name
 from recsys_rl.experience.logged import open_log
-from recsys_rl.tables.decision_log import DecisionLog
 from recsys_rl.tables.parts import PART
 from recsys_rl.tables.writer import DecisionWriter
-from recsys_rl.training.observers import Observer
 from recsys_rl.training.run import Run
 from recsys_rl.types import UserError
 from recsys_rl.workflows.ope import ope
 from recsys_rl.workflows.ope_config import OpeConfig
 
-HELDOUT = "heldout.parquet"
-
-
-class JudgeAtEnd(Observer):
-    """Judges the finished policy on the held-out users of the run's log."""
-
-    def __init__(self, path: Path) -> None:
-        """``path``: of the run's checkpoint."""
-        self.path = path
-
-    def ended(self, run: Run) -> str:
-        judge_run(run, self.path)
-        return ""
+HELDOUT, ESTIMATES = "heldout.parquet", "ope.json"
+"""The files beside a checkpoint: the decisions on which its policy is judged, and all estimates."""
 
 
 def judge_run(run: Run, checkpoint: Path) -> None:
@@ -40,16 +26,16 @@ def judge_run(run: Run, checkpoint: Path) -> None:
     The table of ``ope`` is printed, and written as ope.json; a finished run that has one is not judged again.
     If ``ope`` can't judge the policy, the reason is printed: the run itself is whole.
     """
-    log = open_log(run.config, run.world).name
-    path, answer = checkpoint.with_name(HELDOUT), checkpoint.with_name("ope.json")
+    path, answer = checkpoint.with_name(HELDOUT), checkpoint.with_name(ESTIMATES)
     if answer.exists():
         return
-    pieces = _heldout(run)
+    log, share = open_log(run.config, run.world), run.config.data_config.heldout_fraction
+    pieces = heldout_parts(log.parts(PART), run.world.population, share, run.config.train_config.seed)
     first = next(pieces, None)
     if first is None:
         print(
-            f"{log} holds no decisions of held-out users, so nothing here can judge the policy: `recsys-rl "
-            "record --users all` records them, and `recsys-rl evaluate` plays a simulator.",
+            f"{log.name} holds no decisions of held-out users, so nothing here can judge the policy: "
+            "`recsys-rl record --users all` records them, and `recsys-rl evaluate` plays a simulator.",
             file=sys.stderr,
         )
         return
@@ -69,12 +55,3 @@ def judge_run(run: Run, checkpoint: Path) -> None:
         ope(options)
     except UserError as error:
         print(f"the policy is trained, and not judged: {error}", file=sys.stderr)
-
-
-def _heldout(run: Run) -> Iterator[DecisionLog]:
-    """The decisions of held-out users."""
-    share, seed = run.config.data_config.heldout_fraction, run.config.train_config.seed
-    for part in open_log(run.config, run.world).parts(PART):
-        rows = heldout_rows(part, run.world.population, share, seed)
-        if bool(rows.any()):
-            yield part.rows(rows)

@@ -16,10 +16,11 @@ from __future__ import annotations
 import contextlib
 import io
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
-from recsys_rl.data.heldout import heldout_rows
+from recsys_rl.data.heldout import heldout_parts
 from recsys_rl.errors import amount
 from recsys_rl.evaluation.worlds import place_of
 from recsys_rl.ope.diagnostics import FEW, student_t
@@ -30,6 +31,8 @@ from recsys_rl.ope.world import fit_world, why_no_world, world
 from recsys_rl.tables.checks import check_catalogue
 from recsys_rl.tables.decision_log import DecisionLog, concatenate
 from recsys_rl.tables.parts import parts
+from recsys_rl.tables.read import files_of
+from recsys_rl.tables.reader import read_header
 from recsys_rl.training.learning_curve import training_sessions
 from recsys_rl.training.run import Run
 from recsys_rl.types import UserError
@@ -125,21 +128,18 @@ class WorldJudge:
 def _heldout(path: str, run: Run) -> DecisionLog:
     """The decisions of held-out users. Raises UserError if there are none."""
     config = run.config
-    logs: list[DecisionLog] = []
     # People whom the population lacks are held out as they were when the users were learned.
     seed = int(learned_file(config.env_config).info.get("heldout_seed", config.train_config.seed))
     share = getattr(config.data_config, "heldout_fraction", 0.0)
-    for part in parts(path):
-        if not logs:
-            check_catalogue(path, part.header, run.world.catalogue, f"--data {config.data_config.data}")
-        logs.append(part.rows(heldout_rows(part, run.world.population, share, seed)))
-    log = concatenate(logs)
-    if not log.num_rows:
+    header = read_header(files_of(Path(path))[0]).header
+    check_catalogue(path, header, run.world.catalogue, f"--data {config.data_config.data}")
+    logs = [*heldout_parts(parts(path), run.world.population, share, seed)]
+    if not logs:
         raise UserError(
             f"{path} holds no decisions of held-out users, and the others were learned from: record some "
             "(recsys-rl record --users heldout, or all), or leave --judge-log out."
         )
-    return log
+    return concatenate(logs)
 
 
 def _sample(log: DecisionLog, generator: torch.Generator) -> DecisionLog:

@@ -41,7 +41,7 @@ from recsys_rl.utils.seeding import generators
 from recsys_rl.workflows import ope_own_log
 from recsys_rl.workflows.latest import print_latest
 from recsys_rl.workflows.ope_config import OpeConfig
-from recsys_rl.workflows.ope_own_log import about_tables, heldout_parts, open_of_checkpoint
+from recsys_rl.workflows.ope_own_log import about_tables, judged_parts, open_of_checkpoint
 
 STREAMS = ("evaluation users", "policy", "random", "mixture", "ope", "world", "propensities", "clusters")
 FITTED = 262_144  # rows of a recorded log on which models are fitted: all rows, or a sample of sessions
@@ -122,7 +122,7 @@ def _of_tables(options: OpeConfig, path: str) -> ReadLog:
             f"{one_line(checkpoint.config.env)}, so --checkpoint does not fit: leave it out."
         )
     source = open_of_checkpoint(options, checkpoint)
-    rows = partial(heldout_parts, source, checkpoint, PART)
+    rows = partial(judged_parts, source, checkpoint, PART)
     fitted = ope_own_log.FITTED if source.has_propensities else FITTED
     log, complete = sampled(rows(), fitted, generators(options.seed, "sample")["sample"])
     for note in about_tables(source, log.num_rows if complete else sum(part.num_rows for part in rows())):

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from recsys_rl.checkpoint import Checkpoint
-from recsys_rl.data.heldout import heldout_rows
+from recsys_rl.data.heldout import heldout_parts
 from recsys_rl.errors import UserError, amount
 from recsys_rl.tables.decision_log import DecisionLog, cut
 from recsys_rl.tables.own_log import OwnLog
@@ -42,15 +42,13 @@ def open_of_checkpoint(options: OpeConfig, checkpoint: Checkpoint) -> OwnLog:
     return source
 
 
-def heldout_parts(source: OwnLog, checkpoint: Checkpoint, rows: int) -> Iterator[DecisionLog]:
+def judged_parts(source: OwnLog, checkpoint: Checkpoint, rows: int) -> Iterator[DecisionLog]:
     """The decisions of held-out users, in parts of about ``rows`` rows. Raises UserError without any."""
-    config, population = checkpoint.config, checkpoint.population
-    share, seed, empty = config.data_config.heldout_fraction, config.train_config.seed, True
-    for read in source.parts(rows):
-        heldout = read.rows(heldout_rows(read, population, share, seed))
-        for part in cut(heldout, rows):
-            empty = False
-            yield part
+    config, empty = checkpoint.config, True
+    share, seed = config.data_config.heldout_fraction, config.train_config.seed
+    for part in heldout_parts(source.parts(rows), checkpoint.population, share, seed):
+        empty = False
+        yield from cut(part, rows)
     if empty:
         whose = "" if source.unit == "decision" else f"of {source.unit}s "
         raise UserError(

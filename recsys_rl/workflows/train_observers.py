@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,18 +36,37 @@ def recording_of(run: Run, before: Checkpoint | None) -> list[Observer]:
     return [Recording(run, before)]
 
 
+class JudgeAtEnd(Observer):
+    """Judges the finished policy of a run that no simulator can play."""
+
+    def __init__(self, judge: Callable[[Run, Path], None], path: Path) -> None:
+        """``path``: of the run's checkpoint."""
+        self.judge, self.path = judge, path
+
+    def ended(self, run: Run) -> str:
+        self.judge(run, self.path)
+        return ""
+
+
+def _judge_at_end(run: Run) -> Callable[[Run, Path], None] | None:
+    """The function that judges the finished policy on its log; None if a simulator plays it."""
+    if not run.config.platform.simulates:
+        from recsys_rl.workflows.judge_own_log import judge_on_tables  # polars and the estimators
+
+        return judge_on_tables
+    if getattr(run.config.agent_config, "checkpoint", None) is not None:  # it brought the items alone
+        from recsys_rl.workflows.judge_run import judge_run
+
+        return judge_run
+    return None
+
+
 def watching(run: Run, path: Path, logger: Logger, judges: Judges | None) -> list[Observer]:
     """Rank 0's observers, in their order; ``path`` is that of the checkpoint."""
     ending = Ending(path, logger.path, run.updates)
-    items = getattr(run.config.agent_config, "checkpoint", None)
-    if not run.config.platform.simulates:
-        from recsys_rl.workflows.judge_own_log import JudgeOnTables  # polars and the estimators
-
-        return [LogWriter(logger), Progress(logger), ending, JudgeOnTables(path)]
-    if items is not None:
-        from recsys_rl.workflows.judge_run import JudgeAtEnd  # polars and the estimators
-
-        return [LogWriter(logger), Progress(logger), ending, JudgeAtEnd(path)]
+    judge = _judge_at_end(run)
+    if judge is not None:
+        return [LogWriter(logger), Progress(logger), ending, JudgeAtEnd(judge, path)]
     curves: list[Observer] = [Evaluator(logger, "eval", Played(logger))]
     if judges is not None:
         curves += judges.observers(run, path, logger)

@@ -18,7 +18,7 @@ from recsys_rl.tables.decision_log import DecisionLog, concatenate
 from recsys_rl.tables.own_log import LogFiles, OwnLog
 from recsys_rl.tables.own_log_survey import survey
 from recsys_rl.types import UserError
-from recsys_rl.workflows.ope_own_log import heldout_parts
+from recsys_rl.workflows.ope_own_log import judged_parts
 from tests.own_tables import ITEMS, decisions, table
 
 
@@ -374,4 +374,4 @@ def test_a_side_without_decisions_is_named_by_who_is_held_out(
         population=population, config=SimpleNamespace(data_config=data, train_config=run)
     )
     with pytest.raises(UserError, match=f"give a log of more {noun}s"):
-        list(heldout_parts(log, checkpoint, 100))
+        list(judged_parts(log, checkpoint, 100))
