@@ -21,7 +21,16 @@ from recsys_rl.evaluation.policies import candidate_rule
 from recsys_rl.recommender import Visit
 from recsys_rl.serve.decide_again import Replayed, replay
 from recsys_rl.serve.draw_request import DrawRequest, draw
-from recsys_rl.serve.export_survey import Logger, Survey, check_stages, logger_of, session_of, survey_of
+from recsys_rl.serve.export_survey import (
+    POPULARITY_DRAWN,
+    Logger,
+    Survey,
+    check_stages,
+    logger_name,
+    logger_of,
+    session_of,
+    survey_of,
+)
 from recsys_rl.serve.record_at_rest import Record
 from recsys_rl.serve.record_schema import Decision, SessionRows
 from recsys_rl.serve.session_state import PackedVisit, SessionState, Step, pack
@@ -79,9 +88,7 @@ def _names(loggers: Mapping[Logger, Version]) -> list[str]:
     for (number, explore), version in loggers.items():
         if isinstance(number, str):
             continue
-        name = version.row.name if number else "popularity-drawn"
-        if explore:
-            name = f"{1 - explore:g} {name} + {explore:g} random"
+        name = logger_name(version.row.name if number else POPULARITY_DRAWN, explore)
         names.append(name if name not in names else f"{name} ({version.row.sha256[:8]})")
     for index, (own, _) in enumerate(loggers):
         if isinstance(own, str):

@@ -15,6 +15,10 @@ Logger = tuple[int | str, float]
 of a uniform choice."""
 
 
+POPULARITY_DRAWN = "popularity-drawn"
+"""The policy of decisions that popularity made in place of another."""
+
+
 @dataclass
 class Survey:
     """The properties of all sessions of a log, and the number of those that are left out."""
@@ -99,6 +103,11 @@ def _forbids(version: Version) -> bool:
     """True if the platform forbids some available items at some steps."""
     pieces = version.checkpoint.config.platform.visit_pieces
     return pieces is not None and pieces.permits is not None
+
+
+def logger_name(policy: str, explore: float) -> str:
+    """The name of a logger: its policy, with the share of uniform choices if there are any."""
+    return f"{1 - explore:g} {policy} + {explore:g} random" if explore else policy
 
 
 def logger_of(decision: Decision) -> Logger:

@@ -15,7 +15,7 @@ from pathlib import Path
 import polars as pl
 
 from recsys_rl.errors import UserError
-from recsys_rl.serve.export_survey import Logger, logger_of
+from recsys_rl.serve.export_survey import POPULARITY_DRAWN, Logger, logger_name, logger_of
 from recsys_rl.serve.own_columns import TableRow, frame_of
 from recsys_rl.serve.record_at_rest import Record
 from recsys_rl.serve.session_state import SessionState
@@ -81,9 +81,8 @@ def _names(record: Record, sessions: Sequence[SessionState]) -> dict[Logger, str
                 continue
             number, explore = logger
             policy = record.policies.get(number) if isinstance(number, int) else None
-            name = str(number) if isinstance(number, str) else "popularity-drawn"
-            name = name if policy is None else policy.name
-            name = f"{1 - explore:g} {name} + {explore:g} random" if explore else name
+            name = number if isinstance(number, str) else POPULARITY_DRAWN
+            name = logger_name(name if policy is None else policy.name, explore)
             if name in names.values():
                 name = f"{name} ({'application' if policy is None else policy.sha256[:8]})"
             names[logger] = name

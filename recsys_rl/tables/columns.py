@@ -25,6 +25,14 @@ class FileOptions:
         names = [f.name for f in fields(self) if f.name.endswith("_column")]
         return {name.removesuffix("_column"): getattr(self, name) for name in names}
 
+    @property
+    def given(self) -> dict[str, str]:
+        """The columns and the separator that are given, by the names of their fields."""
+        by_field = {f"{role}_column": name for role, name in self.columns.items()} | {
+            "separator": self.separator
+        }
+        return {field: value for field, value in by_field.items() if value is not None}
+
 
 @dataclass(frozen=True, kw_only=True)
 class TimedFile(FileOptions):

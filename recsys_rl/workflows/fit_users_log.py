@@ -67,8 +67,7 @@ def log_to_fit(options: FitUsersConfig, most_rows: int) -> Read:
 
 def _recorded(options: FitUsersConfig, path: str, most_rows: int, generator: torch.Generator) -> Read:
     """A log of `recsys-rl record`, with the items of the checkpoint or of --data."""
-    given = [f"{role}_column" for role, name in options.columns.items() if name is not None]
-    given += [name for name in ("items", "separator") if getattr(options, name) is not None]
+    given = [*options.given, *(["items"] if options.items is not None else [])]
     if given:
         raise FieldError(given[0], f"is about tables of your own, not {one_line(path)}: leave it out.")
     log, note = sampled(path, most_rows, generator)
@@ -121,11 +120,8 @@ def _of_table(options: FitUsersConfig, path: str) -> tuple[Config, World]:
     for name in ("data", "env"):
         if getattr(options, name) is not None:
             raise FieldError(name, f"has no effect: {one_line(path)} brings its own items; leave it out.")
-    columns = {f"{role}_column": name for role, name in options.columns.items() if name is not None}
-    if options.separator is not None:
-        columns["separator"] = options.separator
     if options.checkpoint is None:
-        given = {"log": (path,), "items": options.items, "weights": options.weights, **columns}
+        given = {"log": (path,), "items": options.items, "weights": options.weights, **options.given}
         sections = overlay(brought_settings(OF_TABLES, given), {"algo": "bc", "env": OF_TABLES})
         config = Config(**{**sections, **given, "seed": options.seed})
         return config, make_world(config)
@@ -139,7 +135,7 @@ def _of_table(options: FitUsersConfig, path: str) -> tuple[Config, World]:
             f"{one_line(path)} is a table of your own, and --checkpoint is of {config.env}: give a policy of "
             "such a table, or leave --checkpoint out."
         )
-    data = dataclasses.replace(config.data_config, **columns)
+    data = dataclasses.replace(config.data_config, **options.given)
     return dataclasses.replace(config, data_config=data), checkpoint.world
 
 

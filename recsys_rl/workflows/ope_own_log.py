@@ -32,10 +32,7 @@ def open_of_checkpoint(options: OpeConfig, checkpoint: Checkpoint) -> OwnLog:
             "out."
         )
     config = checkpoint.config
-    given = {f"{role}_column": name for role, name in options.columns.items() if name is not None}
-    if options.separator is not None:
-        given["separator"] = options.separator
-    data = dataclasses.replace(config.data_config, **given)
+    data = dataclasses.replace(config.data_config, **options.given)
     assert config.platform.tables is not None
     open_log = config.platform.tables.open_log
     source: OwnLog = open_log(options.log, data, config.env_config, checkpoint.catalogue)

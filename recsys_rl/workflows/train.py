@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,18 +12,12 @@ from typing import Any
 
 import torch
 
-from recsys_rl.checkpoint.home import settings_of_items
-from recsys_rl.env import OF_TABLES
 from recsys_rl.errors import error_text
 from recsys_rl.settings.config import (
     Config,
-    brought_settings,
-    overlay,
     to_toml,
-    with_settings,
     with_whole_paths,
 )
-from recsys_rl.settings.names import DEFAULT_ENV
 from recsys_rl.training import folder as folders
 from recsys_rl.training.begin import begin
 from recsys_rl.training.loop import train_on
@@ -38,7 +32,7 @@ from recsys_rl.utils.files import write_text
 from recsys_rl.utils.logger import Logger, summary_writer
 from recsys_rl.workflows.about_run import say, say_beginning
 from recsys_rl.workflows.train_observers import judges_of, recording_of, watching
-from recsys_rl.workflows.train_options import check_new, device_of
+from recsys_rl.workflows.train_options import check_new, device_of, with_brought
 
 
 class Interrupted(Exception):
@@ -65,7 +59,7 @@ def train(
     Raises UserError for a mistake that the user can mend. Raises Interrupted after Ctrl-C, SIGTERM or
     SIGHUP, when the checkpoint is written.
     """
-    config = _with_items(config, settings)
+    config = with_brought(config, settings)
     with _begun(config, resume, ranks, folder, latest, quiet) as opened, ranks.stop_requests() as requests:
         for _ in _to_the_end(opened, lambda: nullcontext(requests)):
             pass
@@ -101,24 +95,8 @@ def updates(
     errors of ``train``. Ctrl-C during an update ends the run after that update; between two updates it raises
     KeyboardInterrupt in the caller's loop.
     """
-    with _begun(_with_items(config, settings), resume, ALONE, folder, latest, quiet) as opened:
+    with _begun(with_brought(config, settings), resume, ALONE, folder, latest, quiet) as opened:
         yield from _to_the_end(opened, ALONE.stop_requests)
-
-
-def _with_items(config: Config | None, settings: Mapping[str, Any]) -> Config:
-    """``config`` with ``settings``; a ``checkpoint`` for a run from a log brings its platform and sizes."""
-    path = settings.get("checkpoint")
-    if path is not None:
-        settings = {**settings_of_items(path, settings.get("env")), **settings}
-    env = settings.get("env", DEFAULT_ENV if config is None else config.env)
-    if "log" in settings and "env" not in settings and config is None:
-        from recsys_rl.tables.read import is_own  # polars
-
-        env = OF_TABLES if is_own(settings["log"]) else env
-    brought = {} if "data" in settings else brought_settings(env, settings)
-    if brought:
-        settings = overlay(brought, {**settings, "env": env})
-    return with_settings(config, settings)
 
 
 @dataclass

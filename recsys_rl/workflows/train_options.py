@@ -1,22 +1,42 @@
-"""Checks of the settings of a run before its data are read."""
+"""The settings of a run before its data are read: what the files that they name bring, and checks."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from recsys_rl.checkpoint.home import settings_of_items
+from recsys_rl.env import OF_TABLES
 from recsys_rl.errors import FieldError
 from recsys_rl.evaluation.worlds import check_world
 from recsys_rl.models.retrieval import check_candidates, import_faiss, kind_of
 from recsys_rl.records import WorldFile
-from recsys_rl.settings.config import Config
+from recsys_rl.settings.config import Config, brought_settings, overlay, with_settings
 from recsys_rl.settings.fields import shown
-from recsys_rl.settings.names import is_strange, source_of
+from recsys_rl.settings.names import DEFAULT_ENV, is_strange, source_of
 from recsys_rl.training import folder as folders
 from recsys_rl.training.run import choose_device
 from recsys_rl.types import UserError
 from recsys_rl.utils.files import check_new_folder
+
+
+def with_brought(config: Config | None, settings: Mapping[str, Any]) -> Config:
+    """``config`` with ``settings``, and with what the files that these name bring. Raises UserError."""
+    path = settings.get("checkpoint")
+    if path is not None:
+        settings = {**settings_of_items(path, settings.get("env")), **settings}
+    env = settings.get("env", DEFAULT_ENV if config is None else config.env)
+    if "log" in settings and "env" not in settings and config is None:
+        from recsys_rl.tables.read import is_own  # polars
+
+        env = OF_TABLES if is_own(settings["log"]) else env
+    brought = {} if "data" in settings else brought_settings(env, settings)
+    if brought:
+        settings = overlay(brought, {**settings, "env": env})
+    return with_settings(config, settings)
 
 
 def device_of(config: Config) -> torch.device:

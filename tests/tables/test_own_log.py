@@ -13,7 +13,7 @@ import torch
 
 from recsys_rl.data.heldout import heldout_rows
 from recsys_rl.env.own_log import OwnLogConfig, OwnLogData, before_a_log, load_log, open_own_log
-from recsys_rl.experience.logged import Sides
+from recsys_rl.experience.sides import Sides
 from recsys_rl.tables.decision_log import DecisionLog, concatenate
 from recsys_rl.tables.own_log import LogFiles, OwnLog
 from recsys_rl.tables.own_log_survey import survey
