@@ -11,7 +11,7 @@ so in its checkpoint. The context of an observation has:
   items of known features;
 - each other column `context.NAME` of the log.
 
-Nobody answers here: policies learn from the log (experience/logged.py), are judged by it (`recsys-rl ope`)
+No simulator answers: policies learn from the log (experience/logged.py), are judged by it (`recsys-rl ope`)
 and serve people. The reward is the log's only signal, or the sum by --weights.
 """
 
@@ -59,7 +59,7 @@ class OwnLogConfig(EnvConfig):
 
     @property
     def log_shape(self) -> LogShape:
-        """Raises UserError for a text that is no shape."""
+        """Raises UserError for a text that is not a shape."""
         return read_shape(self.shape, self.max_episode_steps)[0]
 
     @property
@@ -91,7 +91,7 @@ class OwnLogData(DataConfig, DecisionColumns):
 
 @dataclass(frozen=True)
 class OwnLogUsers:
-    """The user model: what the log says about signals and rewards. It answers nothing."""
+    """The user model: the signals and rewards of the log. It has no responses."""
 
     catalogue: Catalogue
     population: Population
@@ -356,7 +356,7 @@ def _note(overview: Survey, facts: ItemFacts, catalogue: Catalogue) -> str:
 
 
 def _known_by(facts: ItemFacts, catalogue: Catalogue) -> str:
-    """What a policy knows of the items, in words."""
+    """The knowledge that a policy has of the items, in words."""
     if facts.embeddings:
         size = catalogue.embedding.shape[1]
         return f"known by embeddings of {size} numbers, which are used as they are"

@@ -33,7 +33,7 @@ def observe(recommendations: Recommendations, job: Job) -> None:
         return
     shared, request, now = recommendations.shared, job.task.request, recommendations.shared.clock()
     if request.policy.strip().lower() in NO_VALUE:  # a table would take it for a gap
-        raise Problem(422, "wrong-policy", f"policy: {shown(request.policy)} is no name: give another one.")
+        raise Problem(422, "wrong-policy", f"policy: {shown(request.policy)} is not a name: give another.")
     version = shared.active.version
     session = open_session(visitor, request.session_id, version, now)
     context = context_of(request.context, version, now)

@@ -22,7 +22,7 @@ from recsys_rl.settings.fields import (
 )
 
 Need = Literal["propensities", "rewards", "gains", "single items", "steps"]
-"""What a learner may need of a log: "rewards" that differ, "gains": rewards of which none is negative,
+"""The needs of learners from logs: "rewards" that differ, "gains": rewards of which none is negative,
 "single items" in place of slates, "steps": sessions of more than one decision."""
 
 # The package implicit takes seeds of 32 bits.
@@ -247,7 +247,7 @@ class LoggedConfig(AgentConfig):
 
     @property
     def needs(self) -> tuple[Need, ...]:
-        """What a log must have for these settings, beside the needs of the algorithm itself."""
+        """The needs that come from these settings, beside those of the algorithm itself."""
         return ()
 
 

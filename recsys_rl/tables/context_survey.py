@@ -42,7 +42,7 @@ class _Numbers:
     """A column of numbers, or of lists of them."""
 
     ends: tuple[tuple[float | None, float | None], ...]  # the least and the largest of each place
-    sound: bool  # no row lacks a value, has a list of another size, or holds what is no finite number
+    sound: bool  # each row has finite numbers, in lists of one size
 
     def piece(self, column: str) -> ContextPiece:
         constant = sum(least == largest for least, largest in self.ends)
@@ -146,7 +146,7 @@ def _four(name: str) -> list[pl.Expr]:
 
 
 def _wrong_numbers(layout: Layout, name: str, size: int | None) -> dict[str, Count]:
-    """The rows with another number of values than the first, or with what is no finite number."""
+    """The rows with another number of values than the first, or with a value that is not a finite number."""
     rule = column_of(name)
     text = f"column {name!r} {rule.problem}"
     if size is None:

@@ -14,7 +14,7 @@ from recsys_rl.tables.cells import Cells, tensor_of
 from recsys_rl.tables.pieces import MOST_TEXTS
 from recsys_rl.tables.schema import COLUMNS, ROUNDING, named, of_propensities
 from recsys_rl.tables.times import format_in, seconds
-from recsys_rl.tables.values import id_text, lists_of, number, on
+from recsys_rl.tables.values import id_text, lists_of, no_numbers, on
 from recsys_rl.types import UserError
 
 LISTS = ("items", "candidates")  # columns of several ids
@@ -24,7 +24,7 @@ def _holds_texts(series: pl.Series) -> bool:
     """True if no value of a column, and no entry of its lists, is a number."""
     lists = lists_of(series) if series.dtype == pl.String else None
     parts = series if lists is None else lists.explode()
-    return parts.dtype == pl.String and bool(on(parts, number).is_null().all())
+    return no_numbers(parts)
 
 
 def _repeated(rows: pl.Series, of_sessions: bool) -> str:

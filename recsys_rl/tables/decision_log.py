@@ -30,7 +30,7 @@ class DecisionHeader:
     catalogue: str = ""  # ``catalogue_hash`` of the items; "" if it is unknown
     candidates: str = ""  # ``candidate_rule`` of a two-stage policy; "" if the whole catalogue could be shown
     estimated: int = 0  # draws from which a logger's probabilities were estimated; 0 if all are exact
-    # The loggers that are no policies of ours: only they know the probabilities of their choices, and their
+    # The loggers that are not policies of ours: only they know the probabilities of their choices, and their
     # rows may lack them. A log of several loggers with such a one has no ``logger_logprobs``.
     applications: tuple[str, ...] = ()
 

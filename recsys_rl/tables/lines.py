@@ -37,8 +37,8 @@ def in_lines(text: str, line: Callable[[int], int], word: str = "line") -> str:
 def about(table: TableFile, text: str, start: int = 0) -> str:
     """A message about rows of ``table``: with lines if it is a text file, with rows if it is Parquet.
 
-    ``start``: rows of a Parquet file before those that the message counts from 1. The name of the file, with
-    which it may begin, is left as it is.
+    ``start``: rows of the file before those that the message counts from 1. The name of the file, with which
+    it may begin, is left as it is.
     """
     if table.raw is None and not start:
         return text
@@ -46,7 +46,7 @@ def about(table: TableFile, text: str, start: int = 0) -> str:
     head = next((name for name in names if text.startswith(name)), "")
     if table.raw is None:
         return head + in_lines(text.removeprefix(head), lambda row: row + start, "row")
-    return head + in_lines(text.removeprefix(head), table.line)
+    return head + in_lines(text.removeprefix(head), lambda row: table.line(row + start))
 
 
 @contextlib.contextmanager

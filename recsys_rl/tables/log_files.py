@@ -46,7 +46,7 @@ class RecordedLog:
     """A log of `recsys-rl record`, a file or a folder of its parts."""
 
     def __init__(self, paths: Sequence[str]) -> None:
-        """Raise UserError for a file that is no such log, and for several of them."""
+        """Raise UserError for another file, and for several logs."""
         missing = next((path for path in paths if not Path(path).exists()), None)
         if missing is not None and len(paths) > 1:
             raise UserError(f"{one_line(missing)} is not a file: give the paths of tables of your own.")

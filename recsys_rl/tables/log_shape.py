@@ -71,8 +71,8 @@ def check_signals(source: str, names: Sequence[str]) -> None:
     wrong = next((name for name in names if not is_name(name)), None)
     if wrong is not None:
         raise UserError(
-            f"{source}: {short(wrong)} is no name of a signal: give letters, digits and signs other than [ "
-            "and ]."
+            f"{source}: {short(wrong)} is not a name of a signal: give letters, digits and signs other than "
+            "[ and ]."
         )
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:

@@ -64,7 +64,7 @@ class LoggedChoices:
 
     @cached_property
     def propensity(self) -> tuple[pl.Expr, str] | None:
-        """The propensity of what is shown, null where it is no probability, and the words for its column.
+        """The propensity of what is shown, null where it is not a probability, and the words for its column.
 
         None if the log has none. A list of the probabilities of all items is not looked into.
         """

@@ -24,7 +24,7 @@ from torch import Tensor
 from recsys_rl.errors import listed, one_line, short
 from recsys_rl.tables.cells import Cells, tensor_of
 from recsys_rl.tables.schema import named
-from recsys_rl.tables.values import fits_a_table, lists_of, number, on
+from recsys_rl.tables.values import fits_a_table, lists_of, no_numbers
 from recsys_rl.types import UserError, is_name
 
 CONTEXT = "context."
@@ -174,7 +174,7 @@ def seen_pieces(cells: Cells) -> dict[str, SeenPiece]:
         series = cells.filled(column)
         lists = lists_of(series) if series.dtype.is_nested() or series.dtype == pl.String else None
         entries = series if lists is None else lists.explode()
-        if entries.dtype == pl.String and bool(on(entries, number).is_null().all()):
+        if no_numbers(entries):
             counted = cells.texts(column).str.strip_chars().value_counts()
             pieces[name] = SeenPiece("text", len(series), texts=Counter(dict(counted.iter_rows())))
             continue
@@ -236,8 +236,8 @@ def _check_name(file: str, name: str) -> None:
     """Raise UserError for a name that an observation can't have."""
     if not is_name(name):
         raise UserError(
-            f"{file}: {CONTEXT}{short(name)} is no name of a piece of the context: give letters, digits and "
-            "signs other than [ and ]."
+            f"{file}: {CONTEXT}{short(name)} is not a name of a piece of the context: give letters, digits "
+            "and signs other than [ and ]."
         )
 
 
@@ -287,8 +287,8 @@ def pieces_of_file(path: str | Path, sections: Mapping[str, Any]) -> tuple[Piece
             pieces.append(_piece(**dataclasses.asdict(piece)))
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise UserError(
-                f"{one_line(path)}: [{short(name)}] is no piece of the context ({short(str(error))}): give "
-                'kind = "number" with low and high, "list" with size, or "text" with values.'
+                f"{one_line(path)}: [{short(name)}] is not a piece of the context ({short(str(error))}): "
+                'give kind = "number" with low and high, "list" with size, or "text" with values.'
             ) from error
     return tuple(pieces)
 
@@ -296,7 +296,7 @@ def pieces_of_file(path: str | Path, sections: Mapping[str, Any]) -> tuple[Piece
 def _texts(values: object) -> list[str]:
     """The texts of a section. Raises ValueError for one that a log of them would give in another way."""
     if not isinstance(values, list):
-        raise ValueError("values is no list")
+        raise ValueError("values is not a list")
     for text in values:
         if not isinstance(text, str) or text != text.strip() or not fits_a_table(text):
             raise ValueError(f"the value {short(text)}")

@@ -177,7 +177,7 @@ BY_NAME = ("step", "terminated", "truncated", "place_logprobs", "probabilities")
 BY_START = ("signal.", "context.", "probability.", "propensity.")
 """Beginnings of the names of its columns for signals, pieces of context, items and policies."""
 CONTEXT_HINT = " (what a policy knew is read from columns context.NAME)"
-"""What a note about other columns of decisions ends with."""
+"""The end of a note about columns of decisions that are not read."""
 _LOGARITHMS = ("logprob", "logpropensity", "logprobability", "actionlogprob")
 
 

@@ -155,7 +155,7 @@ def _nothing(kind: Kind) -> pl.Expr:
 
 
 def fits_a_table(text: str) -> bool:
-    """True if a column of texts may hold this one: it is no gap, and none of its entries is a number."""
+    """True if a column of texts may hold this one: it is not a gap, and none of its entries is a number."""
     if text.strip().lower() in NO_VALUE:
         return False
     return not any(_is_number(part) for part in re.split(LIST, text))
@@ -167,3 +167,8 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return text.strip().lower() in ("true", "false")  # which tables take for 1 and 0
     return True
+
+
+def no_numbers(entries: pl.Series) -> bool:
+    """True for texts of which none is a number: a column of such values or entries is one of texts."""
+    return entries.dtype == pl.String and bool(on(entries, number).is_null().all())

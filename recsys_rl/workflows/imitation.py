@@ -1,4 +1,4 @@
-"""How often a policy would do what the log did: how well a clone knows the application that it clones."""
+"""The agreement of a policy with a log: the share of decisions in which it would show the same."""
 
 from __future__ import annotations
 

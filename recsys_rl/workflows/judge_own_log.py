@@ -89,7 +89,7 @@ def judge_on_tables(run: Run, checkpoint: Path) -> None:
 
 
 def _rivals(run: Run) -> Iterator[Playable]:
-    """What a team has without learning from rewards: one item for everybody, and the clone of its logger.
+    """The rivals that need no learning from rewards: one item for everybody, and the clone of the logger.
 
     Both see all sessions of the training side: among the best ones alone, every item looks good.
     """

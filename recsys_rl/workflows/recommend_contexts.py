@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import sys
 from collections.abc import Iterator, Sequence
@@ -124,7 +123,7 @@ def write_contexts(
     frames, done = [], 0
     unknown = dict.fromkeys((piece.name for piece in pieces), 0)
     for cells in _blocks(table, columns):
-        with lines_of(table) if not done else contextlib.nullcontext():  # else rows count from the block
+        with lines_of(table, done):
             given = tensors(pieces, cells)
         for piece in pieces:
             unknown[piece.name] += piece.unknown(cells)
@@ -142,7 +141,7 @@ def write_contexts(
 
 def _blocks(table: TableFile, columns: Sequence[str]) -> Iterator[Cells]:
     """The rows of the file with those of the columns that it has, ROWS at a time. Raises UserError."""
-    name, start = one_line(table.path), 0
+    start = 0
     known = [column for column in columns if column in table.names]
     if len(known) < len(columns):  # the reader of the pieces names the first that is missing
         known = known or list(table.names[:1])
@@ -150,10 +149,10 @@ def _blocks(table: TableFile, columns: Sequence[str]) -> Iterator[Cells]:
     while True:
         frame = table.collect(scan.slice(start, ROWS))
         if not start and not frame.height:
-            raise UserError(f"{name} holds no contexts: give a file with at least one row.")
+            raise UserError(f"{one_line(table.path)} holds no contexts: give a file with at least one row.")
         if not frame.height:
             return
-        yield Cells(name + f" (rows from {start + 1:,})" * bool(start), frame)
+        yield Cells(one_line(table.path), frame)
         start += ROWS
 
 

@@ -91,7 +91,7 @@ def test_an_item_is_compared_with_the_rows_that_could_show_it(tmp_path: Path) ->
         ({}, ("steps",)),
     ],
 )
-def test_what_rules_an_algorithm_out_is_refused(
+def test_check_facts_refuses_a_log_that_lacks_a_need(
     tmp_path: Path, columns: dict[str, Any], needs: tuple[Any, ...]
 ) -> None:
     log = facts(tmp_path, drawn([1 / 3, 1 / 3, 1 / 3], 1 / 3, **columns))

@@ -9,7 +9,7 @@ from recsys_rl.ope.item_models import of_each_item
 from recsys_rl.ope.reward_model import ridge
 
 
-def test_it_is_the_common_ridge_and_a_ridge_of_each_items_rest() -> None:
+def test_of_each_item_adds_a_ridge_of_residuals_to_the_common_ridge() -> None:
     """In NumPy, with the normal equations of each item written out."""
     draw = np.random.default_rng(0)
     x, item = draw.normal(size=(60, 3)), draw.integers(0, 4, 60)
@@ -30,7 +30,7 @@ def test_it_is_the_common_ridge_and_a_ridge_of_each_items_rest() -> None:
     np.testing.assert_allclose(model(never).numpy(), ones[:5] @ common, rtol=1e-5, atol=1e-6)
 
 
-def test_it_finds_that_the_best_item_depends_on_the_context() -> None:
+def test_of_each_item_learns_the_best_item_of_a_context() -> None:
     draw = torch.Generator().manual_seed(0)
     mood, item = torch.randn(4_000, 1, generator=draw), torch.randint(2, (4_000, 1), generator=draw)
     target = ((mood > 0) == (item == 1)).double().squeeze(1)

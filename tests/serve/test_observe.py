@@ -360,7 +360,7 @@ def test_bc_learns_what_the_application_does_and_a_candidate_is_judged_beside_it
     assert "propensities" in capsys.readouterr().err
 
 
-def test_where_some_probabilities_are_known_the_other_sessions_are_left_out_of_weights(
+def test_ope_leaves_sessions_without_propensities_out(
     checkpoint: At, tmp_path: Path, later: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     db, out, path = tmp_path / "r.sqlite", tmp_path / "log.parquet", checkpoint("satiation")

@@ -282,7 +282,7 @@ def test_a_faulty_policy_leaves_the_record_whole(one_step: Path, tmp_path: Path)
     assert frame["propensity"].to_list() == pytest.approx([answer["propensity"]])
 
 
-def test_nobody_is_known_by_name(one_step: Path, tmp_path: Path) -> None:
+def test_no_strangers_and_visitors_are_refused_without_a_population(one_step: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError), serving(one_step, tmp_path / "r.sqlite", strangers=False):
         pass
     assert not (tmp_path / "r.sqlite").exists()

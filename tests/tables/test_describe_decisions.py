@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from recsys_rl.cli import main
-from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog
 from recsys_rl.tables.decision_table import read_table
 from recsys_rl.tables.description import Problem
 from recsys_rl.tables.survey import describe
 from recsys_rl.tables.writer import write_decisions
-from recsys_rl.types import Interface, UserError
+from recsys_rl.types import UserError
+from tests.tables.two_steps import two_steps
 
 Rows = dict[str, list[Any]]
 
@@ -235,30 +235,13 @@ def test_a_recorded_log_is_described_by_its_signals(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = 20
-    log = DecisionLog(
-        header=DecisionHeader(
-            loggers=("old", "new"),
-            interface=Interface(
-                context=(("profile", 2),),
-                action_sizes=(5,),
-                repeats=True,
-                signals=("click",),
-                session_length=2,
-            ),
-            signals=("click",),
-        ),
-        users=torch.arange(rows) // 4,
-        sessions=torch.arange(rows) // 2,
-        steps=torch.arange(rows) % 2,
-        times=torch.arange(rows),
-        items=(torch.arange(rows) % 5).unsqueeze(1),
-        logprobs=torch.full((rows,), 0.2, dtype=torch.float64).log(),
-        signals=(torch.arange(rows) % 4).float().view(rows, 1, 1),
-        terminated=torch.arange(rows) % 2 == 1,
-        truncated=torch.zeros(rows, dtype=torch.bool),
+    chance = torch.tensor(0.2, dtype=torch.float64).log()
+    log = two_steps(
+        rows,
+        5,
+        logprobs=chance.expand(rows),
         loggers=torch.arange(rows) // 2 % 2,
-        given={"profile": torch.zeros(rows, 2)},
-        logger_logprobs=torch.full((rows, 2), 0.2, dtype=torch.float64).log(),
+        logger_logprobs=chance.expand(rows, 2),
         exclude=(torch.arange(rows) % 5).add(1).fmod(5).unsqueeze(1),
     )
     write_decisions(tmp_path / "log.parquet", log)

@@ -18,7 +18,6 @@ from recsys_rl.cli import main
 from recsys_rl.ope import diagnostics
 from recsys_rl.settings.names import learners_from_logs
 from recsys_rl.tables import learnable
-from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog
 from recsys_rl.tables.decision_table import read_table
 from recsys_rl.tables.learnable import (
     BestItem,
@@ -30,7 +29,8 @@ from recsys_rl.tables.learnable import (
 )
 from recsys_rl.tables.survey import describe
 from recsys_rl.tables.writer import write_decisions
-from recsys_rl.types import Interface, UserError
+from recsys_rl.types import UserError
+from tests.tables.two_steps import two_steps
 
 Rows = dict[str, Any]
 LEARNERS = {"bc", "cql", "bcq", "iql", "reinforce", "dt"}
@@ -168,28 +168,11 @@ def test_sessions_multiply_their_weights(tmp_path: Path) -> None:
 def recorded(path: Path, repeats: bool) -> DecisionFacts:
     """A log of two steps, whose policy draws uniformly among what is left of six items."""
     rows, left = 40, torch.tensor([5, 4] if not repeats else [5, 5]).repeat(20)
-    log = DecisionLog(
-        header=DecisionHeader(
-            loggers=("old",),
-            interface=Interface(
-                context=(("profile", 2),),
-                action_sizes=(6,),
-                repeats=repeats,
-                signals=("click",),
-                session_length=2,
-            ),
-            signals=("click",),
-        ),
-        users=torch.arange(rows) // 4,
-        sessions=torch.arange(rows) // 2,
-        steps=torch.arange(rows) % 2,
-        times=torch.arange(rows),
-        items=(torch.arange(rows) % 5).unsqueeze(1),
+    log = two_steps(
+        rows,
+        6,
+        repeats,
         logprobs=-left.double().log(),
-        signals=(torch.arange(rows) % 4).float().view(rows, 1, 1),
-        terminated=torch.arange(rows) % 2 == 1,
-        truncated=torch.zeros(rows, dtype=torch.bool),
-        loggers=torch.zeros(rows, dtype=torch.int64),
         given={"profile": torch.tensor([[0.0, 1.0]]).repeat(rows, 1) * torch.arange(rows).unsqueeze(1)},
         exclude=torch.full((rows, 1), 5),
     )
@@ -360,7 +343,7 @@ def changed(**columns: Any) -> Rows:
         ({"user": None}, LEARNERS - {"dt"}, "a column of users"),
     ],
 )
-def test_who_can_learn_and_what_is_missing_most(
+def test_description_names_the_learners_and_the_data_that_are_missing(
     tmp_path: Path, columns: Rows, learners: set[str], missing: str
 ) -> None:
     log = facts(tmp_path, changed(**columns))
