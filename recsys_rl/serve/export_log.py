@@ -57,7 +57,8 @@ def export(
         raise nothing(record, survey.interval, left_out if survey.without_candidates else "")
     check_stages(record, survey)
     header = _header(survey)
-    with DecisionWriter(out, header) as writer:
+    numbers = (survey.interval.since, survey.interval.until)
+    with DecisionWriter(out, header, interval=numbers) as writer:
         for group in record.groups(record.sessions(survey.sessions)):
             people = record.people({rows.session.person for rows in group})
             writer.write(_log_of(header, _rows_of(record, group, survey), survey, people))

@@ -19,6 +19,7 @@ from recsys_rl.serve.interval import Interval, interval_of, nothing
 from recsys_rl.serve.own_columns import TableRow, frame_of
 from recsys_rl.serve.record_at_rest import Record
 from recsys_rl.serve.session_state import SessionState
+from recsys_rl.tables.intervals import metadata_of
 from recsys_rl.utils.files import write_bytes
 
 
@@ -61,7 +62,7 @@ def export_table(
     beside = out.with_name(f"{out.stem}.no-propensity{out.suffix}") if known else out
     for path, some in ((out, known), (beside, unknown)):
         if some:
-            write_bytes(path, _content(frame_of(some, facts, done.never_shown)))
+            write_bytes(path, _content(frame_of(some, facts, done.never_shown), interval))
             done.files[path] = len(some)
     return done
 
@@ -113,7 +114,7 @@ def _rows_of(
             )
 
 
-def _content(frame: pl.DataFrame) -> bytes:
-    content = io.BytesIO()
-    frame.write_parquet(content, compression="zstd")
+def _content(frame: pl.DataFrame, interval: Interval) -> bytes:
+    content, metadata = io.BytesIO(), metadata_of((interval.since, interval.until))
+    frame.write_parquet(content, compression="zstd", metadata=metadata)
     return content.getvalue()
