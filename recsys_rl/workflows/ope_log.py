@@ -30,7 +30,7 @@ from recsys_rl.tables.decision_log import DecisionLog, catalogue_hash
 from recsys_rl.tables.decision_table import DecisionTable, read_table
 from recsys_rl.tables.items import ItemFacts, catalogue_of_items, knows_items
 from recsys_rl.tables.parts import parts, with_propensities
-from recsys_rl.tables.read import files_of, is_own
+from recsys_rl.tables.read import is_own
 from recsys_rl.tables.reader import header_of_log
 from recsys_rl.types import Catalogue, Feedback, Stream, UserError
 from recsys_rl.users.from_log import rewards_by
