@@ -4,9 +4,9 @@
 
 `logs`: a log of 20,000 single decisions by a uniform policy, and a policy that earns as much: how many of the
 runs ever say "different", from the 100th row on. By a t-interval, by the centred asymptotic sequence (at
-once, and as `ope` answers, from 200 effective rows on), and by the empirical Bernstein sequence, all of doubly
-robust terms. Light weights are .5 and 1.5; heavy ones are 20 for one item and 0 for the others. `width` is
-that of the last interval, in t-intervals.
+once, and as `ope` answers, from 200 effective rows on), and by the empirical Bernstein sequence, all of
+doubly robust terms. Light weights are .5 and 1.5; heavy ones are 20 for one item and 0 for the others.
+`width` is that of the last interval, in t-intervals.
 
 `aa`: two equal arms on returning users, 10,000 sessions, a look after each. Returns are those of `satiation`:
 a mean of 8.5, a variance of 2.5 within a user and of 11.7 between users, within [0, 20]. Arms are drawn for
@@ -328,10 +328,10 @@ def effects(size: Size) -> list[Row]:
                 "bound": bound,
                 "runs": size.runs,
                 "rows": size.sessions,
-                "wrong": mean_below(other, math.inf),
-                "median": statistics.median(right),
-                "within_2000": mean_below(right, 2_001),
-                "within_all": mean_below(right, math.inf),
+                "wrong": mean_below(misses, math.inf),
+                "median": statistics.median(hits),
+                "within_2000": mean_below(hits, 2_001),
+                "within_all": mean_below(hits, math.inf),
             }
         )
     return rows
