@@ -76,7 +76,7 @@ class Look:
     """What the canary says now."""
 
     difference: float | None = None  # challenger minus champion, in units of the return
-    low: float | None = None
+    low: float | None = None  # of the difference; None: not asked for, or too few sessions
     high: float | None = None
     sessions: int = 0  # that are counted in the difference
     answer: Answer = "can't tell"
@@ -126,8 +126,8 @@ class Canary:
         watched = outcome.degraded, outcome.early, top
         self.rows.append(_Row(is_challenger, probability, outcome.person, outcome.reward, watched))
 
-    def look(self) -> Look:
-        """The bounds now; each of them holds at all looks together."""
+    def look(self, band: bool = False) -> Look:
+        """The answer now, which was never another one before; ``band``: with the bounds of the difference."""
         if not self.rows:
             return Look()
         settings = self.settings
@@ -136,7 +136,7 @@ class Canary:
             torch.tensor([row.probability for row in self.rows], dtype=torch.float64),
         )
         guards = self._guards(arms)
-        found = self._difference(arms)
+        found = self._difference(arms, band)
         if share_bound(arms.of_challenger, arms.probability, settings.shares_alpha) is not None:
             wrong = "the arms have other shares than they were given"
             return replace(found, answer="the log is broken", guardrails=guards, harm=wrong)
@@ -145,11 +145,10 @@ class Canary:
             harm = f"its sessions return less, by {-(found.difference or 0):.3g}"
         return replace(found, guardrails=guards, harm=harm)
 
-    def _difference(self, arms: _Split) -> Look:
+    def _difference(self, arms: _Split, band: bool) -> Look:
         """Challenger minus champion. The sessions from which the range is learned are not counted."""
-        people, rewards = self._people(), [*(reward for _, reward in self.prior)]
-        rewards += [row.reward for row in self.rows]
-        outcomes = centred(torch.tensor(rewards, dtype=torch.float64), torch.tensor(people))
+        rewards = [*(reward for _, reward in self.prior), *(row.reward for row in self.rows)]
+        outcomes = centred(torch.tensor(rewards, dtype=torch.float64), torch.tensor(self._people()))
         learned = max(self.settings.learned, len(self.prior))
         span = float(outcomes[:learned].abs().max())
         skip = learned - len(self.prior)
@@ -158,18 +157,21 @@ class Canary:
         if not number or not span:
             return Look()
         # An outcome further off than any before counts as that far: bets need a range that is known before.
-        terms = arm_terms(
-            counted.of_challenger, counted.probability, outcomes[len(self.prior) + skip :].clamp(-span, span)
-        )
+        values = outcomes[len(self.prior) + skip :].clamp(-span, span)
+        terms = arm_terms(counted.of_challenger, counted.probability, values)
         most = span / float(torch.minimum(counted.probability, 1 - counted.probability).min())
-        low, high = betting(terms, -most, most, self.settings.alpha)
+        alpha = self.settings.alpha
+        better, worse = log_capital(terms, -most, most, 0.0, alpha)
+        first = [float(capital.max()) >= math.log(2 / alpha) for capital in (better, worse)]
+        answer: Answer = "better" if first[0] else "worse" if first[1] else "can't tell"
+        found = Look(float(terms.mean()), None, None, number, answer)
+        if not band:
+            return found
+        low, high = betting(terms, -most, most, alpha)
         low, high = low.cummax(0).values, high.cummin(0).values  # whoever looks always may
-        answer: Answer = "can't tell"
-        if float(low[-1]) > 0 or float(high[-1]) < 0:
-            answer = "better" if float(low[-1]) > 0 else "worse"
         every = sorted({number - 1 - round(at * (number - 1) / POINTS) for at in range(POINTS)})
-        band = [(at + 1, float(low[at]), float(high[at])) for at in every]
-        return Look(float(terms.mean()), float(low[-1]), float(high[-1]), number, answer, {}, band)
+        points = [(at + 1, float(low[at]), float(high[at])) for at in every]
+        return replace(found, low=float(low[-1]), high=float(high[-1]), band=points)
 
     def _people(self) -> list[int]:
         """The person of each session, as far as it shares a centre with others; -1, -2, ... do not."""

@@ -31,8 +31,8 @@ from recsys_rl.serve.worker import Worker
 
 EVERY = 1.0  # seconds
 BATCH = 500  # sessions that are read at once
-GROWTH = 0.02
-"""The bounds are made again when there are so many more sessions, as a share: they take milliseconds."""
+LEAST, GROWTH = 10, 0.05
+"""More sessions, by number and as a share, after which the canary looks again."""
 
 
 class Watch:
@@ -60,17 +60,17 @@ class Watch:
                 with contextlib.suppress(Problem):
                     await self.worker.submit(Change(freeze))
 
-    async def now(self, force: bool = False) -> int:
-        """Look now. Returns the number of the release, 0 without one; ``force``: make the bounds again.
+    async def now(self, band: bool = False) -> int:
+        """Look now. Returns the number of the release, 0 without one.
 
-        Raises Problem, sqlite3.Error.
+        ``band``: the look has the bounds, which take a hundred times as long. Raises Problem, sqlite3.Error.
         """
         async with self.lock:
             moment: Moment = await self.worker.submit(LookAtWorker())
             if moment.under_way is None:
                 return 0
             number = moment.under_way.start.number
-            look = await asyncio.to_thread(self._look, moment, moment.under_way.start, force)
+            look = await asyncio.to_thread(self._look, moment, moment.under_way.start, band)
             action: Stop | Freeze | None = None
             if look.harm:
                 action = Stop(number, look.harm, verdict_of(look))
@@ -87,14 +87,14 @@ class Watch:
             return Canary("session", []), Look()
         return followed.canary, followed.look
 
-    def _look(self, moment: Moment, start: Release, force: bool) -> Look:
+    def _look(self, moment: Moment, start: Release, band: bool) -> Look:
         """The latest look, in another thread than the event loop's."""
         if self.followed is None or self.followed.start.number != start.number:
             shared = self.worker.shared
             versions = [shared.active.version, *([] if moment.challenger is None else [moment.challenger])]
             outcomes = Outcomes(shared.store.path, versions)
             self.followed = Followed(start, outcomes, self.settings, shared.settings.feedback_window)
-        return self.followed.now(moment, force)
+        return self.followed.now(moment, band)
 
 
 class Followed:
@@ -114,8 +114,8 @@ class Followed:
         self.order = deque[int]()  # sessions that do not count yet
         self.matured = dict[int, Outcome | None]()  # of those; None: erased, damaged, or of no arm
 
-    def now(self, moment: Moment, force: bool) -> Look:
-        """Add the sessions that have matured; the look is made again if they are many, or by ``force``.
+    def now(self, moment: Moment, band: bool) -> Look:
+        """Add the sessions that have matured; look again if they are many, or for the ``band``.
 
         Raises sqlite3.Error.
         """
@@ -130,9 +130,10 @@ class Followed:
             outcome = self.matured.pop(self.order.popleft())
             if outcome is not None:
                 self.canary.add(outcome)
-        number = len(self.canary.rows)
-        if force or number >= (1 + GROWTH) * self.looked + 1:
-            self.look, self.looked = self.canary.look(), number
+        number, before = len(self.canary.rows), self.looked
+        many = number >= before + max(LEAST, GROWTH * before)
+        if many or (band and (number > (1 + GROWTH / 2) * before or not self.look.band)):
+            self.look, self.looked = self.canary.look(band), number
         return self.look
 
     def _scan(self, db: sqlite3.Connection, moment: Moment) -> None:

@@ -87,9 +87,12 @@ def test_by_user_the_first_session_counts_minus_the_mean_of_three_earlier_ones()
 
 
 def test_a_better_challenger_is_found_and_a_worse_one_stops() -> None:
-    better = seen(outcomes(1500, 1.6)).look()
+    better = seen(outcomes(1500, 1.6)).look(band=True)
     assert better.answer == "better" and better.harm == ""
     assert better.low is not None and better.high is not None and better.low < 1.6 < better.high
+    assert better.band[-1] == (1500, better.low, better.high) and better.band[0][0] < 100
+    lows, highs = [low for _, low, _ in better.band], [high for _, _, high in better.band]
+    assert lows == sorted(lows) and highs == sorted(highs, reverse=True)
     worse = seen(outcomes(1500, -1.6)).look()
     assert worse.answer == "worse" and worse.harm
     assert seen(outcomes(1500, 0.0)).look().answer == "can't tell"
@@ -100,7 +103,7 @@ def test_few_sessions_give_no_bound_before_the_range_is_learned() -> None:
     assert canary.look().low is None and canary.look().answer == "can't tell"
     canary.add(outcomes(100, 5.0)[-1])
     canary.add(outcomes(101, 5.0)[-1])
-    assert canary.look().sessions == 1
+    assert canary.look().sessions == 1 and canary.look(band=True).low is not None
 
 
 def test_the_same_sessions_give_the_same_look_in_one_pass_or_in_many() -> None:
@@ -109,7 +112,7 @@ def test_the_same_sessions_give_the_same_look_in_one_pass_or_in_many() -> None:
         canary.add(row)
         if at % 50 == 0:
             canary.look()
-    assert canary.look() == seen(rows).look()
+    assert canary.look(band=True) == seen(rows).look(band=True)
 
 
 @pytest.mark.parametrize(
