@@ -15,7 +15,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """Errors of a standard output that can't be written."""
 
 COMMANDS = (
-    *("train", "evaluate", "recommend", "serve", "visitors", "log"),
+    *("train", "evaluate", "recommend", "serve", "visitors", "log", "release"),
     *("export", "record", "ope", "fit-users", "ranking", "data"),
 )
 
@@ -30,6 +30,7 @@ commands:
   serve      serve the policy over HTTP, and write down every decision with its probability
   visitors   let simulated people use a running server
   log        check the record of a server, export it as a log of decisions, or delete a user in it
+  release    let a challenger answer a share of a running server's sessions, promote it, take it back
   export     write the scores of a policy as an ONNX file, for a server in another language
   record     record decisions of a policy on simulated users, with their probabilities
   ope        estimate from a log of decisions the return that a policy would have earned
