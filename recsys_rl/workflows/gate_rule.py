@@ -33,7 +33,7 @@ class Compared:
     steps: float  # mean length of a session
     chi2: float  # of a decision of the challenger against the record's; nan if unknown
     doubt: str = ""  # why the difference can't be trusted, as the end of a sentence
-    broken: str = ""  # what is wrong with the log
+    broken: str = ""  # what is wrong with the log, as the end of a sentence
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def decide(
 def _answer(of: Compared, low: float, high: float, size: float) -> tuple[Answer, str]:
     """The answer with its reason; ``size`` is the champion's return without its sign."""
     if of.broken:
-        return "the log is broken", f"{of.broken}."
+        return "the log is broken", f"The log is broken: {of.broken}."
     if of.doubt:
         return "can't tell", f"The difference can't be estimated: {of.doubt}."
     gain, harm, least = GAIN * size, HARM * size, f"the lower bound {number(low)}"
