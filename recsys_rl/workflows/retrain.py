@@ -120,6 +120,7 @@ def _learn(options: RetrainConfig, champion: Served, now: Round) -> list[Path]:
         steps=options.steps,
         decisions=options.decisions,
         threads=options.threads,
+        env=options.env,
     )
     learned, refusals = dict[str, Path](), list[UserError]()
     for learner in learners_of(champion.checkpoint):

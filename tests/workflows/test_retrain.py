@@ -6,26 +6,30 @@ import json
 import random
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from recsys_rl.checkpoint import load
 from recsys_rl.checkpoint.home import load_at_home
 from recsys_rl.cli import main
 from recsys_rl.errors import UserError
+from recsys_rl.make import agent_of
 from recsys_rl.serve.versions import sha256_of
+from recsys_rl.tables.parts import read_decisions
+from recsys_rl.tables.transitions import observe
 from recsys_rl.workflows import learners
 from recsys_rl.workflows import retrain as turns
 from recsys_rl.workflows.gate import GateConfig, gate
 from recsys_rl.workflows.record import RecordConfig, record
 from recsys_rl.workflows.retrain import RetrainConfig, retrain
 from recsys_rl.workflows.rounds import latest_round, parts_in
-from recsys_rl.workflows.served_log import survey
+from recsys_rl.workflows.served_log import export_new, survey
 from tests.doors import SATIATION, steps, train_in
-from tests.own_logs import clicks, policy
+from tests.own_logs import clicks, policy, sessions
 from tests.serve.servers import event, recommend, send, serving
 
 LENGTH = 5  # of a session
@@ -132,10 +136,8 @@ class Killed(BaseException):
     [
         (turns, "survey", 1),  # the interval is exported, and nothing is learned
         (learners, "train", 1),  # users are learned
-        (turns, "write_candidate", 1),  # the first run is finished
         (turns, "_publish", 1),  # its facts are written, and the policy is not there
-        (learners, "train", 2),
-        (turns, "_publish", 2),
+        (learners, "train", 2),  # the first candidate is there
     ],
 )
 def test_a_killed_turn_ends_with_the_same_candidates(
@@ -194,31 +196,59 @@ def test_the_next_round_learns_from_all_sessions(served: Path, learned: list[Pat
     assert verdict.round == 2 and verdict.champion == sha256
 
 
-@pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a policy of a team's own clicks, and its record."""
-    folder = tmp_path_factory.mktemp("own")
+def own(folder: Path, champion: Callable[[Path], Path], sessions: int, length: int, *signals: str) -> Path:
+    """A folder with a policy of a team's own log, and its record."""
     (folder / "policies").mkdir()
-    policy(folder / "policies/champion.pt", clicks(folder / "clicks.csv"), "reinforce")
+    champion(folder / "policies/champion.pt")
     drawn = random.Random(0)
     with serving(
         folder / "policies", folder / "r.sqlite", session_timeout=60.0, feedback_window=0.01
     ) as client:
-        for number in range(150):
-            context = {"age": drawn.uniform(1, 80), "device": "phone", "v": [drawn.random(), 0.0]}
-            decision = recommend(client, f"u{number % 50}", context=context)
-            if drawn.random() < 0.4:
-                send(client, event(decision, "clicked"))
+        for number in range(sessions * length):
+            context: dict[str, Any] = {"age": drawn.uniform(1, 80)}
+            if length == 1:
+                context |= {"device": "phone", "v": [drawn.random(), 0.0]}
+            decision = recommend(client, f"u{number // length % 50}", context=context)
+            send(client, *(event(decision, name, drawn.random()) for name in signals))
     time.sleep(0.05)
     return folder
 
 
-def test_single_decisions_are_learned_from_and_judged_by_weights(own: Path) -> None:
-    found = retrain(options(own))
+def test_single_decisions_are_learned_from_and_judged_by_weights(tmp_path: Path) -> None:
+    log = clicks(tmp_path / "clicks.csv")
+    own(tmp_path, lambda path: policy(path, log, "reinforce"), 150, 1, "clicked")
+    found = retrain(options(tmp_path))
     assert [path.name for path in found] == ["reinforce-1.pt", "bc-1.pt"]
     assert load(found[1]).config.agent_config.weighted
-    verdict = gate(GateConfig(str(found[0]), str(own / "r.sqlite"), quiet=True))
+    verdict = gate(GateConfig(str(found[0]), str(tmp_path / "r.sqlite"), quiet=True))
     assert verdict.by == "dr" and 0 < verdict.sessions < 150
+
+
+def test_sessions_of_a_team_are_learned_from_with_the_weights_of_their_champion(tmp_path: Path) -> None:
+    log, weights = sessions(tmp_path / "log.csv"), ("clicked=1", "dwell=0.5")
+    own(tmp_path, lambda path: policy(path, log, "reinforce", weights=weights), 60, 4, "clicked", "dwell")
+    found = retrain(options(tmp_path))
+    assert [path.name for path in found] == ["ppo-1.pt", "cql-1.pt"]
+    assert {load_at_home(path).config.env for path in found} == {"own-log"}
+    assert load(found[1]).config.train_config.weights == weights
+    verdict = gate(GateConfig(str(found[1]), str(tmp_path / "r.sqlite"), quiet=True))
+    assert verdict.by == "world" and 0 < verdict.sessions < 60
+
+
+def test_a_policy_of_learned_users_serves_and_is_recorded_on_the_platform(
+    served: Path, learned: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "policies").mkdir()
+    shutil.copy(learned[0], tmp_path / "policies")
+    visit(tmp_path / "r.sqlite", tmp_path / "policies", sessions=20)
+    export_new(tmp_path / "r.sqlite", tmp_path / "policies", None)
+    log = read_decisions(tmp_path / "policies/log")
+    assert (log.header.platform, log.header.loggers) == ("satiation", ("ppo",))
+    place = load_at_home(learned[0])
+    assert (place.config.env, log.header.interface) == ("satiation", place.interface)
+    with torch.no_grad():
+        mine = agent_of(place).logprob(observe(log, place.catalogue), log.items)
+    torch.testing.assert_close(mine.double(), log.logprobs, atol=1e-4, rtol=1e-4)
 
 
 def test_what_a_record_without_chance_can_not_teach(served: Path, tmp_path: Path) -> None:
