@@ -34,8 +34,8 @@ from recsys_rl.workflows.ope_log import STREAMS, ReadLog
 from recsys_rl.workflows.ope_policies import playable
 
 NEW, OLD = "challenger", "champion"
-MOST_SESSIONS = 10_000
-"""Sessions that are judged, the latest ones."""
+MOST_DECISIONS = 200_000
+"""Decisions that are judged, of the latest sessions: their observations are held in memory."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,7 @@ def chi2_of(of: ReplayedLog, policy: Behaviour) -> float:
 
 
 def _latest(log: DecisionLog) -> DecisionLog:
-    """The latest MOST_SESSIONS sessions."""
-    ids = log.sessions.unique()
-    return log if len(ids) <= MOST_SESSIONS else log.rows(log.sessions >= ids[-MOST_SESSIONS])
+    """The sessions of the latest MOST_DECISIONS decisions."""
+    return (
+        log.rows(log.sessions > log.sessions[-MOST_DECISIONS - 1]) if log.num_rows > MOST_DECISIONS else log
+    )

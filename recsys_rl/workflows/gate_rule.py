@@ -11,6 +11,7 @@ from torch import Tensor
 from recsys_rl.errors import amount
 from recsys_rl.ope.diagnostics import FEW, student_t
 from recsys_rl.ope.result import number
+from recsys_rl.ope.verdict import EXIT_CODES
 
 Answer = Literal["better", "no harm seen", "worse", "can't tell", "the log is broken"]
 GAIN, HARM = 0.1, -0.05
@@ -59,6 +60,11 @@ class GateVerdict:
     chi2_most: float  # of a decision of a policy that these sessions could judge by weights
     effective: float  # of these sessions, where the challenger is judged by weights
     reason: str  # of the answer, as a sentence
+
+    @property
+    def exit_code(self) -> int:
+        """Of the command: as that of `ope --verdict`; a challenger that may go on to a canary has 0."""
+        return {**EXIT_CODES, "no harm seen": 0}[self.answer]
 
     def values(self) -> dict[str, Any]:
         """The values of the JSON file; numbers that are unknown are null."""

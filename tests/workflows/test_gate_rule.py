@@ -44,7 +44,7 @@ def test_the_interval_is_over_users_at_the_level_of_the_round() -> None:
     verdict = judged(compared(2.0, 3.0, 1000), round=2)
     half = t.ppf(1 - alpha_of(2) / 2, 999) * 3.0 * math.sqrt(1000 / 999) / math.sqrt(1000)
     assert verdict.difference == pytest.approx(2.0)
-    assert (verdict.low, verdict.high) == (pytest.approx(2 - half), pytest.approx(2 + half))
+    assert verdict.low == pytest.approx(2 - half) and verdict.high == pytest.approx(2 + half)
 
 
 @pytest.mark.parametrize(
