@@ -54,11 +54,25 @@ class Sizes:
     cloned: int = 250  # sessions of the small clone
     heldout: int = 2_000  # sessions of held-out users
     truth: int = 4_000  # sessions in the simulator
-    settings: tuple[tuple[str, Any], ...] = ()  # of every run
+    settings: tuple[tuple[str, Any], ...] = ()  # of the world
 
 
 SMOKE = Sizes(
-    champion=512, early=256, steps=2048, decisions=6400, recorded=60, cloned=20, heldout=60, truth=20
+    champion=2048,
+    early=2048,
+    steps=2048,
+    decisions=6400,
+    recorded=60,
+    cloned=20,
+    heldout=60,
+    truth=20,
+    settings=(
+        ("data", "synthetic"),
+        ("num_users", 30),
+        ("num_items", 24),
+        ("embedding_dim", 4),
+        ("max_episode_steps", 5),
+    ),
 )
 
 
@@ -75,11 +89,11 @@ class Made:
         path = folder / f"{settings['algo']}.pt"
         if path.exists():
             return path
-        given = {"seed": self.seed, "eval_interval": 0, **dict(self.sizes.settings), **settings}
-        return train(folder=folder, latest=False, quiet=True, **given)
+        return train(folder=folder, latest=False, quiet=True, seed=self.seed, eval_interval=0, **settings)
 
     def ppo(self, name: str, steps: int) -> Path:
-        return self.run(name, algo="ppo", env=self.sizes.env, total_timesteps=steps)
+        world = dict(self.sizes.settings)
+        return self.run(name, algo="ppo", env=self.sizes.env, total_timesteps=steps, **world)
 
     def log(self, champion: Path, users: str, sessions: int, seed: int) -> Path:
         path = self.folder / f"{users}-{sessions}.parquet"
