@@ -77,14 +77,14 @@ def export_new(db: Path, policies: Path, env: str | None, until: int | None = No
     since = before[-1][1] if before else 0
     if until is not None and until <= since:
         return before[-1]
-    record = open_snapshot(db, policies, env)
+    record, now = open_snapshot(db, policies, env), time.time()
     try:
-        found = interval_of(record, since, until, time.time())
+        found = interval_of(record, since, until, now)
         if before and not found.sessions:
             return before[-1]
         out = part_path(policies, since, found.until)
         out.parent.mkdir(exist_ok=True)
-        for note in export_record(record, out, since, found.until).notes:
+        for note in export_record(record, out, since, found.until, now).notes:
             announce(note)
     finally:
         record.store.close()
