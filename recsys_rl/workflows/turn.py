@@ -65,24 +65,16 @@ class Patience:
 
 
 @dataclass(frozen=True)
-class Begin:
-    """Begin a round: fix the rows of the record that it learns from."""
-
-    number: int
-
-
-@dataclass(frozen=True)
 class Learn:
-    """Learn the candidates of the round."""
+    """Learn the candidates of the round of this number, a new one or one that was begun."""
 
-    round: Round
+    round: int
 
 
 @dataclass(frozen=True)
 class Judge:
     """Judge a candidate on held-out sessions."""
 
-    round: Round
     candidate: str
 
 
@@ -115,7 +107,7 @@ class Wait:
     reason: str
 
 
-Step = Begin | Learn | Judge | Start | Promote | Back | Wait
+Step = Learn | Judge | Start | Promote | Back | Wait
 
 
 def next_step(now: Situation, patience: Patience) -> Step:
@@ -125,16 +117,16 @@ def next_step(now: Situation, patience: Patience) -> Step:
     round = now.round
     if round is not None and round.champion == now.champion and not now.tried & {*round.candidates}:
         if not round.candidates:
-            return Learn(round)
+            return Learn(round.number)
         open_ = next((name for name in round.candidates if name not in now.verdicts), None)
         if open_ is not None:
-            return Judge(round, open_)
+            return Judge(open_)
         best = best_candidate(round, now.verdicts)
         if best is not None:
             return Start(best)
     if now.fresh < patience.sessions:
         return Wait(f"{now.fresh:,} of the {patience.sessions:,} new sessions that a round needs")
-    return Begin(1 if round is None else round.number + 1)
+    return Learn(1 if round is None else round.number + 1)
 
 
 def _of_canary(now: Situation, patience: Patience) -> Step:

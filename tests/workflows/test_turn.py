@@ -10,7 +10,6 @@ import pytest
 from recsys_rl.workflows.turn import (
     Answer,
     Back,
-    Begin,
     Judge,
     Learn,
     Patience,
@@ -37,27 +36,27 @@ UNSURE, BROKEN = Verdict("can't tell", 4.0), Verdict("the log is broken", 5.0)
     [
         # No round yet, or none of this champion: one begins when there is enough to learn from.
         (Situation(OLD, 1999), Wait),
-        (Situation(OLD, 2000), Begin(1)),
-        (Situation(OTHER, 2000, round=LEARNED), Begin(4)),
+        (Situation(OLD, 2000), Learn(1)),
+        (Situation(OTHER, 2000, round=LEARNED), Learn(4)),
         (Situation(OTHER, 1999, round=OPEN), Wait),
         # A round under way goes on, whatever came in meanwhile.
-        (Situation(OLD, 0, round=OPEN), Learn(OPEN)),
-        (Situation(OLD, 9999, round=OPEN), Learn(OPEN)),
-        (Situation(OLD, 0, round=LEARNED), Judge(LEARNED, ONE)),
-        (Situation(OLD, 0, round=LEARNED, verdicts={ONE: BAD}), Judge(LEARNED, TWO)),
-        (Situation(OLD, 0, round=LEARNED, verdicts={TWO: GOOD}), Judge(LEARNED, ONE)),
+        (Situation(OLD, 0, round=OPEN), Learn(3)),
+        (Situation(OLD, 9999, round=OPEN), Learn(3)),
+        (Situation(OLD, 0, round=LEARNED), Judge(ONE)),
+        (Situation(OLD, 0, round=LEARNED, verdicts={ONE: BAD}), Judge(TWO)),
+        (Situation(OLD, 0, round=LEARNED, verdicts={TWO: GOOD}), Judge(ONE)),
         # The stronger answer serves first, then the greater difference.
         (Situation(OLD, 0, round=LEARNED, verdicts={ONE: BAD, TWO: FINE}), Start(TWO)),
         (Situation(OLD, 0, round=LEARNED, verdicts={ONE: GOOD, TWO: FINE}), Start(ONE)),
         (Situation(OLD, 0, round=LEARNED, verdicts={ONE: GOOD, TWO: Verdict("better", 2.5)}), Start(TWO)),
         # Nobody got through the gate: the next round needs new sessions.
         (Situation(OLD, 0, round=LEARNED, verdicts={ONE: UNSURE, TWO: BROKEN}), Wait),
-        (Situation(OLD, 2000, round=LEARNED, verdicts={ONE: UNSURE, TWO: BAD}), Begin(4)),
+        (Situation(OLD, 2000, round=LEARNED, verdicts={ONE: UNSURE, TWO: BAD}), Learn(4)),
         # A round has one canary, however it ended, and whoever ended it.
         (Situation(OLD, 0, round=LEARNED, verdicts={ONE: GOOD, TWO: GOOD}, tried=frozenset({ONE})), Wait),
         (
             Situation(OLD, 2000, round=LEARNED, verdicts={ONE: GOOD, TWO: GOOD}, tried=frozenset({TWO})),
-            Begin(4),
+            Learn(4),
         ),
         # The canary decides; a frozen one and that of somebody else are left alone.
         (Situation(OLD, 0, ONE, round=LEARNED, judged=8999), Wait),
@@ -108,8 +107,8 @@ def test_each_situation_has_a_step_that_keeps_the_champion() -> None:
             assert not challenger and not tried and round == LEARNED
         elif isinstance(step, Back):
             assert challenger == ONE and not frozen and (canary != "can't tell" or judged == 9000)
-        elif isinstance(step, Begin):
-            assert fresh == 2000 and not challenger
+        elif isinstance(step, Learn):
+            assert not challenger and (step.round == 3 or fresh == 2000)
 
 
 def test_best_candidate_without_any_that_passed() -> None:
@@ -141,11 +140,11 @@ class Place:
 
     def do(self, step: Step) -> None:
         match step:
-            case Begin(number):
+            case Learn(number) if self.round is None:  # killed before there are candidates
                 self.round, self.fresh = Round(number, self.champion, 0, 100), 0
-            case Learn(round):
-                self.round = replace(round, candidates=(ONE, TWO))
-            case Judge(_, candidate):
+            case Learn() if self.round is not None:
+                self.round = replace(self.round, candidates=(ONE, TWO))
+            case Judge(candidate):
                 self.verdicts[candidate] = GOOD if candidate == ONE else BAD
             case Start(candidate):
                 self.challenger = candidate
