@@ -15,10 +15,12 @@ from recsys_rl.errors import error_text
 from recsys_rl.serve.record_schema import (
     DIGEST_BITS,
     UNREADABLE,
+    VERSION,
     Damaged,
     Decision,
     Event,
     Person,
+    Release,
     ServedPolicy,
     Session,
     SessionRows,
@@ -150,6 +152,22 @@ class StoreReader:
             decoded(ServedPolicy, row) for (row,) in self._read("SELECT row FROM policies ORDER BY number")
         ]
 
+    def releases(self) -> list[Release]:
+        """All rows of releases, ascending; none in a record of an earlier format. Raises Damaged."""
+        rows = self._releases()
+        for row, is_whole in rows:
+            if not is_whole:
+                raise Damaged(f"release {row.number} is changed")
+        return [row for row, _ in rows]
+
+    def _releases(self) -> list[tuple[Release, bool]]:
+        """The rows of releases, each with whether it has its digest. Raises Damaged."""
+        if self._read("PRAGMA user_version")[0][0] < VERSION:
+            return []
+        rows = self._read("SELECT number, row, digest FROM releases ORDER BY number")
+        found = [(number, decoded(Release, row), digest(row) == wanted) for number, row, wanted in rows]
+        return [(row, is_whole and row.number == number) for number, row, is_whole in found]
+
     def people(self) -> list[Person]:
         """All people. Raises Damaged."""
         rows = self._read("SELECT number, name, digest FROM people ORDER BY number")
@@ -180,6 +198,9 @@ class StoreReader:
         for number, row, wanted in self._read("SELECT number, row, digest FROM policies"):
             if digest(encoded(decoded(ServedPolicy, row))) != wanted:
                 yield f"policy {number} is changed"
+        for release, is_whole in self._releases():
+            if not is_whole:
+                yield f"release {release.number} is changed"
         for number, person, row in self._read("SELECT number, person, row FROM sessions"):
             session = decoded(Session, row)
             if (session.number, session.person) != (number, person):
