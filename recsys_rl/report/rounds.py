@@ -39,6 +39,8 @@ class Judged:
     low: float
     high: float
     truth: float | None = None  # the same difference, played in the simulator
+    champion: float | None = None  # true served return of that champion
+    visits: int = 0  # until it was judged
     chosen: bool = False  # it had a canary
 
 
@@ -95,9 +97,10 @@ def _served(rounds: Rounds) -> str:
     note = (
         "Mean return of the sessions that were served, of all arms together, and its 95 % interval. A dashed "
         "line is the end of a canary; the grey ground is the time in which a challenger served some of the "
-        "sessions."
+        "sessions. Where candidates were judged, each has the gate's interval as a bar, added to the true "
+        "return of the champion, and its own true return as a dot."
     )
-    drawn = sizes(lambda px: served_svg(rounds.served, rounds.bands, width=px))
+    drawn = sizes(lambda px: served_svg(rounds.served, rounds.bands, rounds.judged, width=px))
     return f'<h2>Served</h2><p class="note">{note}</p>{drawn}'
 
 

@@ -29,9 +29,17 @@ PANEL, GAP = 150, 58  # of a canary, and below it
 ZOOM = 3  # a panel is this many times as high as the band at its end
 
 
-def served_svg(served: Sequence[Visited], bands: Sequence[Band], *, width: int = 760) -> str:
-    """The mean return over the sessions, a point for each of ``served``; the ends of canaries are named."""
+def served_svg(
+    served: Sequence[Visited], bands: Sequence[Band], judged: Sequence[Judged] = (), *, width: int = 760
+) -> str:
+    """The mean return over the sessions, a point for each of ``served``; the ends of canaries are named.
+
+    Where candidates were judged, a bar and a dot are the gate's interval and the truth of each.
+    """
     values = [value for row in served for value in (row.mean, row.low, row.high) if finite(value)]
+    values += [
+        row.champion + row.truth for row in judged if row.champion is not None and row.truth is not None
+    ]
     marks, places, last = _marks(values, 4), decimals(values), max(row.last for row in served)
     wide = width > 500
     height, top = 340 if wide else 300, 78 if wide else 60
@@ -57,6 +65,7 @@ def served_svg(served: Sequence[Visited], bands: Sequence[Band], *, width: int =
     parts.append(f'<polygon class="band" points="{" ".join(above + below)}"/>')
     line = " ".join(f"{at:.1f},{y(row.mean):.1f}" for at, row in points)
     parts.append(f'<polyline class="curve" points="{line}"/>')
+    parts += _candidates(judged, x, y, marks)
     parts += [
         f'<g class="hit"><title>visits {row.first:,} to {row.last:,}: {number(row.mean, places)} '
         f"({number(row.low, places)} to {number(row.high, places)})</title>"
@@ -71,6 +80,25 @@ def served_svg(served: Sequence[Visited], bands: Sequence[Band], *, width: int =
         f"{first.last - first.first + 1:,}, {number(end.mean, places)} in the last.{ends}"
     )
     return svg(width, height, said, parts)
+
+
+def _candidates(judged: Sequence[Judged], x: Scale, y: Scale, marks: Sequence[float]) -> list[str]:
+    """A bar and a dot for each candidate of which the truth is known, side by side where they were judged."""
+    parts, beside = list[str](), dict[int, int]()
+    for row in judged:
+        if row.champion is None or row.truth is None:
+            continue
+        at = x(row.visits) - 6 - 13 * beside.get(row.visits, 0)
+        beside[row.visits] = beside.get(row.visits, 0) + 1
+        style = "learned" if row.chosen else "baseline"
+        if finite(row.low) and finite(row.high):
+            low, high = (min(max(row.champion + end, marks[0]), marks[-1]) for end in (row.low, row.high))
+            parts.append(
+                f'<rect class="bar {style}" opacity=".45" x="{at - 4:.1f}" y="{y(high):.1f}" width="8" '
+                f'height="{y(low) - y(high):.1f}"/>'
+            )
+        parts.append(f'<circle class="dot" cx="{at:.1f}" cy="{y(row.champion + row.truth):.1f}" r="4.5"/>')
+    return parts
 
 
 def judged_svg(judged: Sequence[Judged], *, width: int = 760) -> str:

@@ -40,8 +40,8 @@ def rounds(**other: Any) -> Rounds:
         "env": "satiation",
         "served": visited(),
         "judged": [
-            Judged("ppo-1", 1, "better", 3.0, 2.0, 4.0, truth=3.5, chosen=True),
-            Judged("cql-1", 1, "no harm seen", 1.0, -0.5, 2.5, truth=2.0),
+            Judged("ppo-1", 1, "better", 2.0, 1.0, 3.0, 2.5, 8.0, 2000, chosen=True),
+            Judged("cql-1", 1, "no harm seen", 1.0, -0.5, 2.5, 2.0, 8.0, 2000),
             Judged("cql-2", 2, "worse", -1.0, -2.0, 0.0, truth=None),
         ],
         "bands": [
@@ -61,7 +61,7 @@ def test_page_has_every_number_and_loads_nothing(tmp_path: Path) -> None:
     path = tmp_path / "loop.html"
     write_rounds(path, rounds())
     page = path.read_text(encoding="utf-8")
-    for said in ("7.9", "12.3", "13.0", "6,000 visits", "2 promotions", "+3.50", "no harm seen", "stopped"):
+    for said in ("7.9", "12.3", "13.0", "6,000 visits", "2 promotions", "+2.50", "no harm seen", "stopped"):
         assert said in page, said
     assert not re.search(r"<script|src=|href=|url\(", page)
 
@@ -83,11 +83,11 @@ def test_dot_of_the_truth_by_hand(width: int) -> None:
     drawn = ElementTree.fromstring(judged_svg(rounds().judged, width=width))
     dots = [float(dot.attrib["cx"]) for dot in drawn.iter(f"{SVG}circle")]
     bars = [bar for bar in drawn.iter(f"{SVG}rect") if "bar" in bar.attrib.get("class", "")]
-    # The first bar is from 2 to 4; the truth of 3.5 lies at three quarters of it.
+    # The first bar is from 1 to 3; the truth of 2.5 lies at three quarters of it.
     start, length = float(bars[0].attrib["x"]), float(bars[0].attrib["width"])
     assert dots[0] == pytest.approx(start + 0.75 * length, abs=0.2)
     assert len(dots) == 2 and len(bars) == 3
-    of = scale(2, 4, start, start + length)
+    of = scale(1, 3, start, start + length)
     assert dots[1] == pytest.approx(of(2.0), abs=0.2)
 
 
@@ -100,6 +100,18 @@ def test_curve_and_ends_of_canaries_by_hand() -> None:
     # The canary of ppo-1 ended after 2,400 visits: between the points of 2,300 and 2,500.
     first = float(re.match(r"M([\d.]+)", ends[0])[1])  # type: ignore[index]
     assert first == pytest.approx((xs[11] + xs[12]) / 2, abs=0.2)
+
+
+def test_candidates_stand_where_they_were_judged() -> None:
+    """The champion earned 8: the first dot lies at 10.5, its bar from 9 to 11, the second dot at 10."""
+    drawn = ElementTree.fromstring(served_svg(visited(), rounds().bands, rounds().judged))
+    dots = [dot for dot in drawn.iter(f"{SVG}circle") if dot.attrib.get("class") == "dot"]
+    bar = next(bar for bar in drawn.iter(f"{SVG}rect") if bar.attrib.get("class") == "bar learned")
+    top, length = float(bar.attrib["y"]), float(bar.attrib["height"])
+    assert [float(dot.attrib["cy"]) for dot in dots] == pytest.approx(
+        [top + 0.25 * length, top + 0.5 * length], abs=0.2
+    )
+    assert float(dots[0].attrib["cx"]) - float(dots[1].attrib["cx"]) == pytest.approx(13)
 
 
 def test_canary_without_an_interval_is_a_sentence() -> None:
