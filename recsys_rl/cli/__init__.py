@@ -16,7 +16,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 COMMANDS = (
     *("train", "evaluate", "recommend", "serve", "visitors", "log"),
-    *("export", "record", "ope", "fit-users", "ranking", "data"),
+    *("retrain", "gate", "export", "record", "ope", "fit-users", "ranking", "data"),
 )
 
 OVERVIEW = """usage: recsys-rl [--version] [--help] COMMAND [OPTIONS]
@@ -30,6 +30,8 @@ commands:
   serve      serve the policy over HTTP, and write down every decision with its probability
   visitors   let simulated people use a running server
   log        check the record of a server, export it as a log of decisions, or delete a user in it
+  retrain    learn candidates from what the server recorded
+  gate       judge a candidate on held-out users of the record, before it may serve
   export     write the scores of a policy as an ONNX file, for a server in another language
   record     record decisions of a policy on simulated users, with their probabilities
   ope        estimate from a log of decisions the return that a policy would have earned
