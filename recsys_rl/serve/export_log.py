@@ -16,7 +16,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from recsys_rl.errors import UserError
 from recsys_rl.evaluation.policies import candidate_rule
 from recsys_rl.recommender import Visit
 from recsys_rl.serve.decide_again import Replayed, replay
@@ -28,9 +27,9 @@ from recsys_rl.serve.export_survey import (
     check_stages,
     logger_name,
     logger_of,
-    session_of,
     survey_of,
 )
+from recsys_rl.serve.interval import interval_of, nothing
 from recsys_rl.serve.record_at_rest import Record
 from recsys_rl.serve.record_schema import Decision, SessionRows
 from recsys_rl.serve.session_state import PackedVisit, SessionState, Step, pack
@@ -44,20 +43,24 @@ from recsys_rl.utils.user_hashes import number_of
 NUMBER = re.compile("0|[1-9][0-9]{0,18}")
 
 
-def export(record: Record, out: Path, now: float | None = None) -> tuple[Survey, int]:
-    """Write the log. Returns the survey, and the number of rows. Raises UserError."""
+def export(
+    record: Record, out: Path, since: int = 0, until: int | None = None, now: float | None = None
+) -> tuple[Survey, int]:
+    """Write the log of an interval (interval.py). Returns the survey, and the number of rows.
+
+    Raises UserError.
+    """
     now = time.time() if now is None else now
-    survey = survey_of(record, now)
+    survey = survey_of(record, interval_of(record, since, until, now))
     if not survey.loggers:
-        raise UserError(
-            f"{record.name} has no session for a log ({survey.not_matured:,} have not matured, and in "
-            f"{survey.without_candidates:,} popularity answered for a policy with a first stage): wait until "
-            "a session has ended and its feedback window (--feedback-window of `recsys-rl serve`) is over."
-        )
+        left_out = f", and in {survey.without_candidates:,} popularity answered for a first stage"
+        raise nothing(record, survey.interval, left_out if survey.without_candidates else "")
     check_stages(record, survey)
-    header, people = _header(survey), record.people()
-    with DecisionWriter(out, header) as writer:
+    header = _header(survey)
+    numbers = (survey.interval.since, survey.interval.until)
+    with DecisionWriter(out, header, interval=numbers) as writer:
         for group in record.groups(record.sessions(survey.sessions)):
+            people = record.people({rows.session.person for rows in group})
             writer.write(_log_of(header, _rows_of(record, group, survey), survey, people))
     return survey, writer.num_rows
 
@@ -113,7 +116,7 @@ class LogRow:
 
 def _rows_of(record: Record, group: Sequence[SessionRows], survey: Survey) -> list[LogRow]:
     """The rows of some sessions, ordered by session and step. Raises UserError."""
-    ended = [session_of(record, rows) for rows in group]
+    ended = [record.state_of(rows) for rows in group]
     by_session: list[list[LogRow]] = [[] for _ in group]
     for step in replay(group, record.version, report=True):
         for again in step:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from recsys_rl.errors import UserError
+from recsys_rl.serve.interval import Interval
 from recsys_rl.serve.record_at_rest import Record
 from recsys_rl.serve.record_schema import Decision, SessionRows
-from recsys_rl.serve.session_state import SessionState
 from recsys_rl.serve.versions import Version
 
 Logger = tuple[int | str, float]
@@ -23,9 +23,9 @@ POPULARITY_DRAWN = "popularity-drawn"
 class Survey:
     """The properties of all sessions of a log, and the number of those that are left out."""
 
+    interval: Interval
     loggers: dict[Logger, Version] = field(default_factory=dict)
     sessions: list[int] = field(default_factory=list)  # the numbers of those for the log
-    not_matured: int = 0
     without_candidates: int = 0  # sessions that are left out, as ``_lacks_candidates`` says
     late_feedback: int = 0  # sessions with an event that came after the next decision
     limits: set[str] = field(default_factory=set)  # "exclude", "candidates"
@@ -34,19 +34,21 @@ class Survey:
     factors: bool = True  # the probability of each place is known
 
     @property
+    def watermark(self) -> int:
+        """The number at which the next interval begins."""
+        return self.interval.until
+
+    @property
     def applications(self) -> list[Logger]:
         """The loggers that are applications: only they know the probability of a choice."""
         return [logger for logger in self.loggers if isinstance(logger[0], str)]
 
 
-def survey_of(record: Record, now: float) -> Survey:
-    """Read all sessions. Raises UserError."""
-    survey = Survey()
-    for rows in record.sessions():
-        session = session_of(record, rows)
-        if not session.matured(now):
-            survey.not_matured += 1
-            continue
+def survey_of(record: Record, interval: Interval) -> Survey:
+    """Read the sessions of the interval. Raises UserError."""
+    survey = Survey(interval)
+    for rows in record.sessions(interval.sessions):
+        session = record.state_of(rows)
         if _lacks_candidates(record, rows):
             survey.without_candidates += 1
             continue
@@ -68,11 +70,6 @@ def survey_of(record: Record, now: float) -> Survey:
             if decision.candidates is not None:
                 survey.limits.add("candidates")
     return survey
-
-
-def session_of(record: Record, rows: SessionRows) -> SessionState:
-    """The session at its end. Raises UserError."""
-    return SessionState.of(rows, record.version(rows.decisions[0]).checkpoint.interface)
 
 
 def _lacks_candidates(record: Record, rows: SessionRows) -> bool:

@@ -14,7 +14,9 @@ from recsys_rl.errors import UserError, amount, one_line
 from recsys_rl.serve.decide_again import is_same, replay
 from recsys_rl.serve.facts import facts_of
 from recsys_rl.serve.record_schema import Damaged, Decision, ServedPolicy, SessionRows
+from recsys_rl.serve.session_state import SessionState
 from recsys_rl.serve.store import Store
+from recsys_rl.serve.store_reader import StoreReader
 from recsys_rl.serve.versions import Version, files_in, open_version
 from recsys_rl.types import Interface
 
@@ -26,10 +28,21 @@ NAMED = 5  # problems that a check prints
 class Record:
     """The record in a file, with the versions that it names."""
 
-    def __init__(self, path: Path, checkpoint: Path | None = None, env: str | None = None) -> None:
-        """Open it; ``checkpoint`` is a file or a folder with policies that have moved. Raises UserError."""
+    def __init__(
+        self,
+        path: Path,
+        checkpoint: Path | None = None,
+        env: str | None = None,
+        store: StoreReader | None = None,
+    ) -> None:
+        """Open it. Raises UserError.
+
+        Args:
+            checkpoint: a file or a folder with policies that have moved.
+            store: the record that is open already; else it is locked, and its server must have ended.
+        """
         self.name, self.env = one_line(path), env
-        self.store = Store(path)
+        self.store = Store(path) if store is None else store
         try:
             self.policies = {row.number: row for row in self.store.policies()}
         except Damaged as damage:
@@ -88,10 +101,18 @@ class Record:
                 raise UserError(f"{one_line(path)} is of another {name} than {self.name}: {mend}.")
         return version
 
-    def people(self) -> dict[int, str]:
-        """The name of each person by the number. Raises UserError for a damaged row."""
+    def state_of(self, rows: SessionRows) -> SessionState:
+        """The session at its end. Raises UserError."""
+        first = rows.decisions[0]
+        own = self.of_own_log
+        return SessionState.of(
+            rows, self.interface_of(first) if own else self.version(first).checkpoint.interface
+        )
+
+    def people(self, numbers: Iterable[int]) -> dict[int, str]:
+        """The name of each of these people by the number. Raises UserError for a damaged row."""
         try:
-            return {person.number: person.name for person in self.store.people()}
+            return {number: self.store.name_of(number) for number in numbers}
         except Damaged as damage:
             raise UserError(
                 f"{self.name} is damaged ({damage}): see recsys-rl log check, and copy it from a backup."

@@ -246,10 +246,10 @@ def _lock(path: Path) -> int | None:
     return descriptor
 
 
-def _prepare(db: sqlite3.Connection, name: str, facts: Mapping[str, Any] | None) -> int:
-    """Check that the file is a record that this version reads; an empty one gets the tables and ``facts``.
+def format_of(db: sqlite3.Connection, name: str) -> int | None:
+    """The format of the record; None of an empty file.
 
-    Returns its format. Raises UserError if it is none of ours, or of a newer version.
+    Raises UserError if it is none of ours, or of a newer version.
     """
     application, version = (
         db.execute(f"PRAGMA {pragma}").fetchone()[0] for pragma in ("application_id", "user_version")
@@ -262,10 +262,19 @@ def _prepare(db: sqlite3.Connection, name: str, facts: Mapping[str, Any] | None)
             f"{name} has the format {version}, and this version reads up to {VERSION}: use the version "
             "that wrote it."
         )
+    return None if empty else int(version)
+
+
+def _prepare(db: sqlite3.Connection, name: str, facts: Mapping[str, Any] | None) -> int:
+    """Check that the file is a record that this version reads; an empty one gets the tables and ``facts``.
+
+    Returns its format. Raises UserError if it is none of ours, or of a newer version.
+    """
+    version = format_of(db, name)
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA secure_delete = ON")  # erased people leave no bytes in free pages
-    if not empty:
-        return int(version)
+    if version is not None:
+        return version
     if facts is None:
         raise UserError(f"{name} holds no record: give the file of recsys-rl serve --db.")
     db.execute("PRAGMA synchronous = FULL")

@@ -19,7 +19,7 @@ from recsys_rl.tables.layout import Layout, roles_of
 from recsys_rl.tables.learnable_survey import survey_learnable
 from recsys_rl.tables.logged_choices import LoggedChoices
 from recsys_rl.tables.read import HEADLESS, files_of, has_header, open_table
-from recsys_rl.tables.reader import check_pieces, files_of_log, read_header
+from recsys_rl.tables.reader import check_pieces, files_of_log, header_of_log
 from recsys_rl.types import UserError
 
 
@@ -69,14 +69,14 @@ def describe(
 def _header(path: Path) -> DecisionHeader | None:
     """The header of a recorded log; None if it can't be read."""
     try:
-        return read_header(files_of(path)[0]).header
+        return header_of_log(path)
     except UserError:
         return None
 
 
 def _has_applications(path: Path) -> bool:
     try:
-        return bool(read_header(files_of(path)[0]).header.applications)
+        return bool(header_of_log(path).applications)
     except UserError:
         return False
 

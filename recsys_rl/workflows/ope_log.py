@@ -31,7 +31,7 @@ from recsys_rl.tables.decision_table import DecisionTable, read_table
 from recsys_rl.tables.items import ItemFacts, catalogue_of_items, knows_items
 from recsys_rl.tables.parts import parts, with_propensities
 from recsys_rl.tables.read import files_of, is_own
-from recsys_rl.tables.reader import read_header
+from recsys_rl.tables.reader import header_of_log
 from recsys_rl.types import Catalogue, Feedback, Stream, UserError
 from recsys_rl.users.from_log import rewards_by
 from recsys_rl.users.platform import LearnedUsers
@@ -94,7 +94,7 @@ def read_log(options: OpeConfig) -> ReadLog:
             print(one_line(note), file=sys.stderr)
         return _of_signals(options, table.log, table.catalogue, table)
     _refuse_table_options(options, f"{options.source} has the columns of ours")
-    header = read_header(files_of(Path(options.source))[0]).header
+    header = header_of_log(Path(options.source))
     rows, note = with_propensities(one_line(options.source), header, partial(parts, options.source, PART))
     if note:
         print(note, file=sys.stderr)
