@@ -24,7 +24,7 @@ from recsys_rl.tables.decision_log import catalogue_hash
 from recsys_rl.utils.files import write_text
 from recsys_rl.utils.progress import announce
 from recsys_rl.workflows.gate_card import card
-from recsys_rl.workflows.gate_compare import compare
+from recsys_rl.workflows.gate_compare import bench, compare
 from recsys_rl.workflows.gate_rule import GateVerdict, decide
 from recsys_rl.workflows.rounds import LOG, candidate_in, folder_of, latest_round, parts_in
 from recsys_rl.workflows.served_log import Served, champion_of, export_new, heldout_log, survey
@@ -88,9 +88,8 @@ def gate(options: GateConfig) -> GateVerdict:
             f"{one_line(log)} has no session of a held-out user, so nobody can judge {one_line(file)}: try "
             "again when more people have come."
         )
-    compared = compare(
-        log, decisions, champion.checkpoint, agent_of(challenger), agent_of(champion.checkpoint)
-    )
+    on = bench(log, decisions, champion.checkpoint)
+    compared = compare(on, agent_of(challenger), agent_of(champion.checkpoint))
     number = known.round if known is not None else 1 if last is None else last.number
     verdict = decide(compared, sha256, champion.sha256, (0, parts_in(policies)[-1][1]), number)
     text = card(verdict, file.name, champion.file.name, survey(log, champion.checkpoint).lacking)

@@ -8,6 +8,7 @@ sessions, cross-fitted, and both policies play in them as they draw (ope/world.p
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +16,6 @@ import torch
 from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint
-from recsys_rl.errors import UserError, one_line
 from recsys_rl.experience.log_facts import behaviour_logprobs
 from recsys_rl.experience.logged import rewards_of
 from recsys_rl.make import make_user_model
@@ -24,7 +24,7 @@ from recsys_rl.ope.compare import enough
 from recsys_rl.ope.diagnostics import FEW
 from recsys_rl.ope.policies import logged_places
 from recsys_rl.ope.replay import ReplayedLog
-from recsys_rl.ope.world import fit_world, world
+from recsys_rl.ope.world import Worlds, try_world, world
 from recsys_rl.protocols import Behaviour
 from recsys_rl.tables.decision_log import DecisionLog
 from recsys_rl.utils.seeding import generators
@@ -39,62 +39,72 @@ MOST_SESSIONS = 10_000
 """Sessions that are judged, the latest ones."""
 
 
-def compare(name: Path, log: DecisionLog, place: Checkpoint, new: Behaviour, old: Behaviour) -> Compared:
-    """Judge both policies on the sessions of ``log``, which neither of them may have learned from.
+@dataclass(frozen=True)
+class Bench:
+    """The sessions of held-out users on which policies are compared."""
+
+    options: OpeConfig
+    read: ReadLog
+    of: ReplayedLog
+    chance: bool  # the probabilities of the decisions are known
+    worlds: Worlds | None  # users learned from these sessions; None for single decisions, or if that failed
+    doubt: str = ""  # why no users can be learned, as the end of a sentence
+
+
+def bench(name: Path, log: DecisionLog, place: Checkpoint) -> Bench:
+    """Make ready to compare policies on the sessions of ``log``, from which none of them may have learned.
 
     Args:
         name: of the log, for errors.
         place: a checkpoint of the log's platform, with its items; the rewards are those of this platform.
+
+    Raises UserError for a log that can judge nothing.
     """
-    streams = generators(0, *STREAMS)
+    streams, chance = generators(0, *STREAMS), log.has_propensities
+    users, one_step = make_user_model(place.config, place.world), place.interface.session_length == 1
     log = _latest(log)
-    users = make_user_model(place.config, place.world)
+    if not chance and not one_step:  # `world` has no weights, so that nothing needs to be estimated
+        log = dataclasses.replace(log, logprobs=torch.zeros_like(log.logprobs))
     rewards = partial(rewards_of, log.header, users, stream_weights(users.streams))
     read = ReadLog(log, place.catalogue, rewards, streams)
-    if place.interface.session_length == 1:
-        return _by_weights(OpeConfig(log=(str(name),), world=False), read, new, old)
-    return _by_world(OpeConfig(log=(str(name),)), read, new, old)
-
-
-def _by_world(options: OpeConfig, read: ReadLog, new: Behaviour, old: Behaviour) -> Compared:
-    """Sessions of several steps: the difference of what both policies earn from learned users."""
-    known = read.log.has_propensities
-    if not known:  # `world` has no weights, so that nothing needs to be estimated
-        read = dataclasses.replace(
-            read, log=dataclasses.replace(read.log, logprobs=torch.zeros_like(read.log.logprobs))
-        )
+    options = OpeConfig(log=(str(name),), world=not one_step)
     of, _, _ = replayed(options, read)
-    chi2 = chi2_of(of, new) if known else float("nan")
-    terms, doubt = (torch.zeros(len(of.users), dtype=torch.float64),) * 2, ""
-    try:
-        worlds = fit_world(of, read.streams["world"])
-        terms = world(worlds, new), world(worlds, old)
-    except UserError as error:
-        doubt = one_line(error).rstrip(".")
-    return _compared("world", of, terms, chi2, doubt)
+    if one_step:
+        return Bench(options, read, of, chance, None)
+    return Bench(options, read, of, chance, *try_world(of, streams["world"]))
 
 
-def _by_weights(options: OpeConfig, read: ReadLog, new: Behaviour, old: Behaviour) -> Compared:
+def compare(on: Bench, new: Behaviour, old: Behaviour) -> Compared:
+    """Both policies, as they draw, on the same sessions."""
+    chi2 = chi2_of(on.of, new) if on.chance else float("nan")
+    if on.of.totals.steps == 1:
+        return _by_weights(on, new, old, chi2)
+    if on.worlds is None:
+        return _compared("world", on.of, (torch.zeros(len(on.of.users)),) * 2, chi2, on.doubt)
+    return _compared("world", on.of, (world(on.worlds, new), world(on.worlds, old)), chi2)
+
+
+def _by_weights(on: Bench, new: Behaviour, old: Behaviour, chi2: float) -> Compared:
     """Single decisions: the paired difference by `dr`, the recommended estimator of such logs."""
-    result, judged = estimates(options, read, [playable(NEW, new), playable(OLD, old)])
-    of, _, _ = replayed(options, read)
+    result, judged = estimates(on.options, on.read, [playable(NEW, new), playable(OLD, old)])
     rows = [row for row in result.rows if row.estimator == "dr"]
-    doubt, broken = "", ""
-    terms = tuple(judged.terms[name].get("dr", torch.zeros(len(of.users))) for name in (NEW, OLD))
+    doubt = broken = ""
     if len(rows) < 2:
-        doubt = "the weights of one of the policies are unknown"
+        doubt = "the probabilities of one of the policies are unknown"
     for row in rows:
         if row.weights is None or enough(row):
             continue
         if row.covered and not row.weights.holds_one:
-            broken = f"the mean weight of the {row.policy} is {row.weights.mean:.3g} and not 1"
+            broken = f"The mean weight of the {row.policy} is {row.weights.mean:.3g} and not 1"
         else:
             worth = f"{row.weights.ess:,.0f} decisions"
             doubt = f"the log is worth {worth} for the {row.policy}, and {FEW} are needed"
-    return dataclasses.replace(_compared("dr", of, terms, chi2_of(of, new), doubt), broken=broken)
+    nothing = torch.zeros(len(on.of.users))
+    terms = tuple(judged.terms[name].get("dr", nothing) for name in (NEW, OLD))
+    return dataclasses.replace(_compared("dr", on.of, terms, chi2, doubt), broken=broken)
 
 
-def _compared(by: str, of: ReplayedLog, terms: tuple[Tensor, ...], chi2: float, doubt: str) -> Compared:
+def _compared(by: str, of: ReplayedLog, terms: tuple[Tensor, ...], chi2: float, doubt: str = "") -> Compared:
     returns = of.on_grid(of.rewards).sum(1)  # (N,)
     steps = float(of.alive.sum(1).double().mean())
     return Compared(by, *terms, of.users, float(returns.mean()), steps, chi2, doubt)
