@@ -43,7 +43,10 @@ commands:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; the exit code is 0, 2 for a mistake that the user can mend, or 130 after Ctrl-C."""
+    """Run a command; the exit code is 0, 2 for a mistake that the user can mend, or 130 after Ctrl-C.
+
+    `ope --verdict` has codes of its own (ope/verdict.py).
+    """
     code = _run(sys.argv[1:] if argv is None else argv)
     return code if _flushed() else 2
 
@@ -117,7 +120,7 @@ def _dispatch(argv: list[str]) -> int:
         print(f"recsys-rl {__version__}")
     elif first in COMMANDS:
         command = importlib.import_module(f"recsys_rl.cli.{first.replace('-', '_')}")
-        command.run(argv[1:])
+        return command.run(argv[1:]) or 0
     else:
         near = did_you_mean(first, COMMANDS)
         raise UserError(f"There is no command {first!r}{near}: choose from {', '.join(COMMANDS)}.")

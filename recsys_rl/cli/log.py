@@ -14,14 +14,16 @@ from recsys_rl.utils.files import check_parquet
 
 OVERVIEW = """usage: recsys-rl log check --db FILE [OPTIONS]
        recsys-rl log export --db FILE --out LOG.parquet [OPTIONS]
+       recsys-rl log backup --db FILE --out COPY
        recsys-rl log forget --db FILE --user ID
 
 check    check every row of a server's record, and repeat every draw
 export   write its finished sessions as a log of decisions, for ope, train --log and data describe
+backup   copy the record, and check the copy
 forget   delete all rows of one user
 
-export reads beside a running server. For check and forget the server must have ended: they take the lock of
-the record, which is of one process at a time."""
+export and backup read beside a running server. For check and forget the server must have ended: they take the
+lock of the record, which is of one process at a time."""
 
 ENDED, BESIDE = "The server must have ended.", "The server may go on."
 
@@ -51,6 +53,16 @@ class ExportOptions(CheckOptions):
 
 
 @dataclass(frozen=True)
+class BackupOptions:
+    """The options of `log backup`."""
+
+    db: str = "record.sqlite"
+    """The record of recsys-rl serve."""
+    out: str | None = None
+    """The new file to write."""
+
+
+@dataclass(frozen=True)
 class ForgetOptions:
     """The options of `log forget`."""
 
@@ -70,15 +82,21 @@ def run(argv: list[str]) -> None:
         _export(options)
     elif isinstance(options, CheckOptions):
         _check(options)
+    elif isinstance(options, BackupOptions):
+        _backup(options)
     else:
         _forget(options)
 
 
-def log_options(argv: list[str]) -> CheckOptions | ForgetOptions:
+Options = CheckOptions | BackupOptions | ForgetOptions
+
+
+def log_options(argv: list[str]) -> Options:
     """The settings from the command line. Raises UserError; `--help` raises SystemExit(0)."""
-    kinds: dict[str, tuple[type[CheckOptions | ForgetOptions], str]] = {
+    kinds: dict[str, tuple[type[Options], str]] = {
         "check": (CheckOptions, f"Check every row of a server's record, and repeat every draw. {ENDED}"),
         "export": (ExportOptions, f"Write a server's finished sessions as a log of decisions. {BESIDE}"),
+        "backup": (BackupOptions, f"Copy a server's record to a new file, and check the copy. {BESIDE}"),
         "forget": (ForgetOptions, f"Delete all rows of one user from a server's record. {ENDED}"),
     }
     first = argv[0]
@@ -131,6 +149,16 @@ def _export(options: ExportOptions) -> None:
         f"rows {done.interval.since + 1:,} to {done.watermark:,}; the next export: --since", file=sys.stderr
     )
     print(done.watermark)  # alone on standard output, for scripts
+
+
+def _backup(options: BackupOptions) -> None:
+    from recsys_rl.serve.backup import backup
+
+    if options.out is None:
+        raise UserError("The file to write is missing: give --out FILE.")
+    copied = backup(Path(options.db), Path(options.out))
+    rows = f"{amount(copied.sessions, 'session')}, {amount(copied.decisions, 'decision')}"
+    print(f"{one_line(options.out)}: {rows}: all rows are whole", file=sys.stderr)
 
 
 def _forget(options: ForgetOptions) -> None:

@@ -18,6 +18,8 @@ from torch import Tensor
 
 TILTS = tuple(side * 2.0**power for power in range(-5, 3) for side in (-1, 1))
 """Logarithms of the odds ratios between which ``share_bound`` divides its bets: 1.03 to 55, both ways."""
+CAP = 0.75
+"""Share of the capital that a bet may lose at most, c in 2010.09686."""
 BLOCK = 2_000_000  # numbers of a block of bets: 16 MB
 
 
@@ -90,7 +92,7 @@ def empirical_bernstein(
         alpha: in (0, 1).
     Returns: low and high, (n,) float64 each, within [least, most].
     """
-    x = _bounded(terms, least, most)
+    x = _bounded(terms, least, most)[0]
     _check_alpha(alpha)
     inside = least < 0 < most
     low = _lower_end(x, least, 0.0 if inside else most, alpha / 2)
@@ -143,99 +145,107 @@ def gamma_exponential(spread: Tensor, alpha: float, expected: float = 30.0) -> T
     return z - shape
 
 
-def betting(terms: Tensor, least: float, most: float, alpha: float = 0.05) -> tuple[Tensor, Tensor]:
+def betting(
+    terms: Tensor, least: float | Tensor, most: float | Tensor, alpha: float = 0.05
+) -> tuple[Tensor, Tensor]:
     """Interval of the mean after each term, for terms that can't lie outside [least, most]: hedged capital.
 
     The means m at which neither player of ``log_capital`` has 2 / alpha times the capital of the start
     (Waudby-Smith and Ramdas 2020, arXiv:2010.09686, theorem 3, with theta = 1 / 2). It holds for every
-    number of terms, and is the narrowest of the three for few terms.
+    number of terms, and is the narrowest of the three for few terms if the bounds are near the terms.
 
     The ends are found between candidates that lie close to the mean of all terms and wider apart further
     away: the error is a thousandth of the distance from that mean, or a fiftieth of its standard error.
 
     Args:
         terms: (n,), within [least, most]; none is allowed.
+        least, most: one for all terms, or (n,) with one for each, which earlier rows alone may decide.
         alpha: in (0, 1).
-    Returns: low and high, (n,) float64 each, within [least, most].
+    Returns: low and high, (n,) float64 each, within the bounds that all terms share.
     """
     _check_alpha(alpha)
-    x = (_bounded(terms, least, most) - least) / (most - least)
+    x, low, high = _bounded(terms, least, most)
     if not len(x):
         return x, x.clone()
-    bets = _bets(x, alpha)
-    low = _rejected_below(x, bets, math.log(2 / alpha))
-    high = 1 - _rejected_below(1 - x, bets, math.log(2 / alpha))
-    return least + low * (most - least), least + high * (most - least)
+    bets, threshold = _bets(x, low, high, alpha), math.log(2 / alpha)
+    candidates = _candidates(x, float(low.max()), float(high.min()))
+    ends = _rejected_below(x, low, bets, candidates, threshold)
+    return ends, -_rejected_below(-x, -high, bets, -candidates.flip(0), threshold)
 
 
 def log_capital(
-    terms: Tensor, least: float, most: float, mean: float = 0.0, alpha: float = 0.05
+    terms: Tensor, least: float | Tensor, most: float | Tensor, mean: float = 0.0, alpha: float = 0.05
 ) -> tuple[Tensor, Tensor]:
     """Logarithms of the capital of two players after each term, if the mean of the terms is ``mean``.
 
-    Of terms in [0, 1], one player bets that the mean is above m, the other one that it is below::
+    One player bets that the mean is above m, the other one that it is below::
 
-        K_n+ = prod_i (1 + min(l_i, 1 / (2 m)) (x_i - m)),   K_n- the same of (1 - x_i) and (1 - m)
-        l_i = sqrt(2 log(2 / alpha) / (v_i i log(i + 1))),   v_i the variance of the terms before i
+        K_n+ = prod_i (1 + min(b_i, c / (m - least_i)) (x_i - m)),   K_n- the same of -x_i, -m and -most_i
+        b_i = sqrt(2 log(2 / alpha) / (v_i i log(i + 1))),   v_i the variance of the terms before i
 
-    Waudby-Smith and Ramdas 2020 (arXiv:2010.09686, eq. 15 and theorem 3 with c = 1 / 2). If the mean is
-    ``mean``, either reaches 2 / alpha in at most alpha / 2 of all sequences, whenever one looks. The lower
-    end of ``betting`` is above ``mean`` while the first one has 2 / alpha: this is the test of one mean, at a
+    Waudby-Smith and Ramdas 2020 (arXiv:2010.09686, eq. 15 and theorem 3, c = 3 / 4). If the mean is ``mean``,
+    either reaches 2 / alpha in at most alpha / 2 of all sequences, whenever one looks. The lower end of
+    ``betting`` is above ``mean`` while the first one has 2 / alpha: this is the test of one mean, at a
     hundredth of the price.
 
-    Args: as of ``betting``; ``mean`` within (least, most).
+    Args: as of ``betting``; ``mean`` between the bounds of every term.
     Returns: of the player for a higher mean and of the one for a lower mean, (n,) float64 each.
     """
     _check_alpha(alpha)
-    x = (_bounded(terms, least, most) - least) / (most - least)
-    if not least < mean < most:
-        raise ValueError(f"the mean {mean} does not lie in ({least}, {most})")
-    m = x.new_tensor([(mean - least) / (most - least)])
-    bets = _bets(x, alpha)
-    return _gains(x, bets, m)[0].cumsum(0), _gains(1 - x, bets, 1 - m)[0].cumsum(0)
+    x, low, high = _bounded(terms, least, most)
+    if not bool(((low < mean) & (mean < high)).all()):
+        raise ValueError(f"the mean {mean} lies outside the bounds of a term")
+    m, bets = x.new_tensor([mean]), _bets(x, low, high, alpha)
+    return _gains(x, low, bets, m)[0].cumsum(0), _gains(-x, -high, bets, -m)[0].cumsum(0)
 
 
-def _bets(x: Tensor, alpha: float) -> Tensor:
-    """(n,): l_i of ``log_capital``, from the terms before each."""
+def _bets(x: Tensor, low: Tensor, high: Tensor, alpha: float) -> Tensor:
+    """(n,): b_i of ``log_capital``, from the terms before each and its bounds (n,).
+
+    The first guesses of mean and variance are those of a coin within the bounds, and count as one term.
+    """
+    if not len(x):
+        return x
     count = torch.arange(1, len(x) + 1, dtype=torch.float64)
-    mean = (0.5 + x.cumsum(0)) / (count + 1)
-    variance = (0.25 + (x - mean).square().cumsum(0)) / (count + 1)
-    before = torch.cat([variance.new_tensor([0.25]), variance])[: len(x)]
-    return (2 * math.log(2 / alpha) / (before * count * (count + 1).log())).sqrt()
+    middle, width = (low + high) / 2, high - low
+    mean = (middle[0] + x.cumsum(0)) / (count + 1)
+    squares = (x - mean).square().cumsum(0)
+    earlier = torch.cat([squares.new_zeros(1), squares[:-1]])
+    variance = (width.square() / 4 + earlier) / count  # of the terms before i
+    return (2 * math.log(2 / alpha) / (variance * count * (count + 1).log())).sqrt()
 
 
-def _gains(x: Tensor, bets: Tensor, candidates: Tensor) -> Tensor:
-    """(M, n): the growth of log K+ at each term, for each of the means (M,) in (0, 1]."""
+def _gains(x: Tensor, least: Tensor, bets: Tensor, candidates: Tensor) -> Tensor:
+    """(M, n): the growth of log K+ at each term, for each of the means (M,)."""
     m = candidates[:, None]
-    return (torch.minimum(bets, 0.5 / m) * (x - m)).log1p_()
+    return (torch.minimum(bets, CAP / (m - least).clamp(min=1e-300)) * (x - m)).log1p_()
 
 
-def _rejected_below(x: Tensor, bets: Tensor, threshold: float) -> Tensor:
-    """(n,): the m under which log K+ is at least ``threshold`` after each of the terms in [0, 1]."""
-    candidates = _candidates(x)  # (M,) rising; log K+ falls
+def _rejected_below(x: Tensor, least: Tensor, bets: Tensor, candidates: Tensor, threshold: float) -> Tensor:
+    """(n,): the m under which log K+ is at least ``threshold`` after each term; candidates (M,) rise."""
     capital = torch.zeros_like(candidates)[:, None]
     ends = []
     rows = max(1, BLOCK // len(candidates))
-    for part, bet in zip(x.split(rows), bets.split(rows), strict=True):
-        logs = capital + _gains(part, bet, candidates).cumsum(1)  # (M, B)
+    for part in zip(x.split(rows), least.split(rows), bets.split(rows), strict=True):
+        logs = capital + _gains(*part, candidates).cumsum(1)  # (M, B); they fall from the first m on
         capital = logs[:, -1:]
         last = (logs >= threshold).sum(0) - 1  # the largest candidate that is excluded, -1 without one
         at = last.clamp(0, len(candidates) - 2)
         upper, under = logs.gather(0, at[None])[0], logs.gather(0, at[None] + 1)[0]
         share = ((upper - threshold) / (upper - under).clamp(min=1e-300)).clamp(0, 1)
-        ends.append(torch.where(last < 0, 0.0, candidates[at].lerp(candidates[at + 1], share)))
+        ends.append(torch.where(last < 0, candidates[0], candidates[at].lerp(candidates[at + 1], share)))
     return torch.cat(ends)
 
 
-def _candidates(x: Tensor) -> Tensor:
-    """(M,) float64 in (0, 1], rising: dense at the mean of ``x`` (n,), and 5 % further off at each next."""
-    mean = float(x.mean())
-    nearest = max(0.02 * float(x.std(correction=0)) / math.sqrt(len(x)), 1e-9)
-    steps = torch.arange(math.ceil(math.log(1 / nearest) / math.log(1.05)) + 1, dtype=torch.float64)
+def _candidates(x: Tensor, low: float, high: float) -> Tensor:
+    """(M,) rising from ``low`` to ``high``: dense at the mean of ``x`` (n,), 5 % further off at each next."""
+    mean, width = float(x.mean()), high - low
+    nearest = max(0.02 * float(x.std(correction=0)) / math.sqrt(len(x)), 1e-9 * width)
+    steps = torch.arange(math.ceil(math.log(width / nearest) / math.log(1.05)) + 1, dtype=torch.float64)
     away: Tensor = nearest * 1.05**steps
     every = torch.cat([mean - away, away.new_tensor([mean]), mean + away])
-    inside = every[(every > 1e-12) & (every < 1)]
-    both: Tensor = torch.cat([inside, every.new_tensor([1e-12, 1.0])]).unique()
+    inside = every[(every > low) & (every < high)]
+    both: Tensor = torch.cat([inside, every.new_tensor([low, high])]).unique()
     return both
 
 
@@ -260,11 +270,24 @@ def arm_terms(of_challenger: Tensor, probability: Tensor, outcomes: Tensor) -> T
     return torch.where(of_challenger, 1 / p, -1 / (1 - p)) * _finite(outcomes)
 
 
+def arm_bounds(probability: Tensor, subtracted: Tensor, least: float, most: float) -> tuple[Tensor, Tensor]:
+    """The bounds of each of ``arm_terms``, of outcomes in [least, most] minus what was ``subtracted``.
+
+    Narrower ones than those of all rows let ``betting`` bet more: the smallest and the largest term of either
+    arm, which earlier rows decide.
+
+    Args: ``probability`` (n,) as of ``arm_terms``; ``subtracted`` (n,), outcomes minus centred ones.
+    Returns: two tensors (n,) float64.
+    """
+    p, lowest, highest = probability.double(), least - subtracted.double(), most - subtracted.double()
+    return torch.minimum(lowest / p, -highest / (1 - p)), torch.maximum(highest / p, -lowest / (1 - p))
+
+
 def centred(outcomes: Tensor, people: Tensor) -> Tensor:
     """Each outcome minus the mean of the person's earlier ones: what of it was not known before.
 
     Without an earlier outcome of the person, the mean of all earlier outcomes is subtracted, and from the
-    first row nothing. Row i uses rows before it alone.
+    first row nothing. Row i uses rows before it alone. It is for arms that are drawn for each row.
 
     Args:
         outcomes: (n,), finite, in the order of time.
@@ -274,17 +297,50 @@ def centred(outcomes: Tensor, people: Tensor) -> Tensor:
     if people.shape != outcomes.shape:
         raise ValueError(f"people {tuple(people.shape)} don't fit outcomes {tuple(outcomes.shape)}")
     y = _finite(outcomes)
+    earlier, sums = _earlier(y, people)
+    return y - torch.where(earlier > 0, sums / earlier.clamp(min=1), _running_mean(y))
+
+
+def centred_by_record(outcomes: Tensor, means: Tensor, counts: Tensor, least: int = 3) -> Tensor:
+    """Each outcome minus the person's mean in the record, from before the first row: for arms of people.
+
+    A person keeps the arm, so that only the first row of each (``first_rows``) is a term of its own, and what
+    is subtracted may not hold what the arm did to the person's earlier rows. People with fewer than ``least``
+    sessions in the record have the mean of all earlier outcomes subtracted, and the first row nothing.
+
+    Args:
+        outcomes: (n,), finite, in the order of time: of people, each once.
+        means: (n,) of the person's sessions in the record; any number without one.
+        counts: (n,) int64: how many these are.
+    Returns: (n,) float64.
+    """
+    if not outcomes.shape == means.shape == counts.shape:
+        raise ValueError(f"means and counts don't fit {len(outcomes)} outcomes")
+    y = _finite(outcomes)
+    return y - torch.where(counts >= least, means.double(), _running_mean(y))
+
+
+def first_rows(people: Tensor) -> Tensor:
+    """(n,) bool: the first row of each of the people (n,) int64."""
+    return _earlier(torch.zeros(len(people), dtype=torch.float64), people)[0] == 0
+
+
+def _running_mean(y: Tensor) -> Tensor:
+    """(n,): the mean of the rows before each; 0 for the first."""
+    return (y.cumsum(0) - y) / torch.arange(len(y)).clamp(min=1)
+
+
+def _earlier(y: Tensor, people: Tensor) -> tuple[Tensor, Tensor]:
+    """The number of the person's earlier rows (n,) int64, and their sum (n,)."""
     rows = torch.arange(len(y))
     order = people.argsort(stable=True)
     _, person, visits = people.unique(return_inverse=True, return_counts=True)
-    first = visits.cumsum(0) - visits  # of each person, in the order
-    earlier = torch.empty_like(rows)
-    earlier[order] = rows - first[person[order]]  # number of the person's earlier rows
-    by_person = torch.cat([y.new_zeros(1), y[order].cumsum(0)])
-    sums = torch.empty_like(y)
-    sums[order] = by_person[:-1] - by_person[first[person[order]]]
-    before = y.cumsum(0) - y
-    return y - torch.where(earlier > 0, sums / earlier.clamp(min=1), before / rows.clamp(min=1))
+    first = (visits.cumsum(0) - visits)[person[order]]  # of each person, in the order
+    earlier, sums = torch.empty_like(rows), torch.empty_like(y)
+    earlier[order] = rows - first
+    before = torch.cat([y.new_zeros(1), y[order].cumsum(0)])
+    sums[order] = before[:-1] - before[first]
+    return earlier, sums
 
 
 def share_bound(of_challenger: Tensor, probability: Tensor, alpha: float) -> int | None:
@@ -327,14 +383,16 @@ def _finite(values: Tensor) -> Tensor:
     return values.double()
 
 
-def _bounded(terms: Tensor, least: float, most: float) -> Tensor:
+def _bounded(terms: Tensor, least: float | Tensor, most: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The terms within their bounds, and these, (n,) float64 each. Raises ValueError for a term outside."""
     x = _finite(terms)
-    if not -math.inf < least < most < math.inf:
-        raise ValueError(f"the bounds are {least} and {most}: they must be finite, and the second larger")
-    slack = 1e-9 * (most - least)
-    if len(x) and not least - slack <= float(x.min()) <= float(x.max()) <= most + slack:
-        raise ValueError(f"a term lies outside [{least}, {most}]")
-    return x.clamp(least, most)
+    low, high = (torch.as_tensor(bound, dtype=torch.float64).expand(x.shape) for bound in (least, most))
+    if not bool((low.isfinite() & high.isfinite() & (low < high)).all()):
+        raise ValueError("the bounds must be finite, and the second one larger")
+    slack = 1e-9 * (high - low)
+    if not bool(((low - slack <= x) & (x <= high + slack)).all()):
+        raise ValueError(f"a term lies outside its bounds, of at least {low.min()} and at most {high.max()}")
+    return x.clamp(low, high), low, high
 
 
 def _check_shares(of_challenger: Tensor, probability: Tensor) -> None:

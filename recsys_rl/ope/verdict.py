@@ -20,7 +20,7 @@ from recsys_rl.ope.compare import MODELS, difference, enough, stand_ins
 from recsys_rl.ope.diagnostics import FEW, HEAVY
 from recsys_rl.ope.judge import LOGGED
 from recsys_rl.ope.parts import Totals
-from recsys_rl.ope.result import Difference, Estimate, number
+from recsys_rl.ope.result import Difference, Estimate, finite, number
 
 CANT_TELL: Final = "can't tell"
 BROKEN: Final = "the log is broken"
@@ -51,12 +51,23 @@ class Verdict:
         """The values of a JSON row."""
         return {**vars(self), "difference": None if self.difference is None else list(self.difference)}
 
+    def json(self) -> dict[str, Any]:
+        """The values in the JSON file of ``ope``; numbers that are not finite are null."""
+        numbers = {name: finite(value) for name, value in self.values().items()}
+        if self.difference is not None:
+            numbers["difference"] = [finite(value) for value in self.difference]
+        return {**numbers, "text": self.sentence, "exit_code": EXIT_CODES[self.answer]}
+
     @property
     def sentence(self) -> str:
         """The answer in one sentence."""
         other = "what the log earned" if self.against == LOGGED else self.against
-        words = self.answer + (f" than {other}" if self.answer in ("better", "worse") else "")
-        return f"verdict on {self.policy} against {other}: {words}{self._by}{self._why}"
+        return f"verdict on {self.policy} against {other}: {self.words}"
+
+    @property
+    def words(self) -> str:
+        """The answer with its number and its reason."""
+        return f"{self.answer}{self._by}{self._why}"
 
     @property
     def _by(self) -> str:
@@ -210,10 +221,9 @@ def verdict_lines(table: Sequence[Verdict], headline: str) -> list[str]:
     for row in table:
         interval = f"[{number(row.low)}, {number(row.high)}]"
         ess = "" if row.ess is None else f"{row.ess:,.0f}"
-        words = f"{row.answer}{row._by}{row._why}"
         mark = "  <- this policy" if row.policy == headline else ""
         lines.append(
-            f"{row.policy:<{width}}{number(row.value):>9}  {interval:<20}{ess:>8}  {words}{mark}".rstrip()
+            f"{row.policy:<{width}}{number(row.value):>9}  {interval:<20}{ess:>8}  {row.words}{mark}".rstrip()
         )
     return lines
 

@@ -20,6 +20,7 @@ from recsys_rl.evaluation.policies import candidate_rule
 from recsys_rl.recommender import Visit
 from recsys_rl.serve.decide_again import Replayed, replay
 from recsys_rl.serve.draw_request import DrawRequest, draw
+from recsys_rl.serve.export_arms import with_arms
 from recsys_rl.serve.export_survey import (
     POPULARITY_DRAWN,
     Logger,
@@ -73,8 +74,11 @@ def _header(survey: Survey) -> DecisionHeader:
         if logger[0] and logger not in survey.applications
     }
     names = dict(zip(survey.loggers, _names(survey.loggers), strict=True))
+    loggers = tuple(names.values())
+    if survey.arms and not survey.applications:  # each row has its probability under the arms together
+        loggers = (" + ".join(loggers),)
     return DecisionHeader(
-        loggers=tuple(names.values()),
+        loggers=loggers,
         interface=first.interface,
         signals=first.interface.signals,
         discount=first.config.agent_config.discount,
@@ -116,13 +120,14 @@ class LogRow:
 
 def _rows_of(record: Record, group: Sequence[SessionRows], survey: Survey) -> list[LogRow]:
     """The rows of some sessions, ordered by session and step. Raises UserError."""
+    group = with_arms(record, group)
     ended = [record.state_of(rows) for rows in group]
     by_session: list[list[LogRow]] = [[] for _ in group]
     for step in replay(group, record.version, report=True):
         for again in step:
             by_session[again.at] += _rows_of_decision(ended[again.at], again)
     rows = [row for session_rows in by_session for row in session_rows]
-    if len(survey.loggers) > 1 and not survey.applications:
+    if survey.each_known:
         _add_logprobs(rows, survey)
     return rows
 
@@ -229,13 +234,13 @@ def _log_of(
         ),
         terminated=torch.tensor([is_last and not is_cut for is_last, is_cut in zip(last, cut, strict=True)]),
         truncated=torch.tensor([is_last and is_cut for is_last, is_cut in zip(last, cut, strict=True)]),
-        loggers=torch.tensor([loggers.index(logger_of(row.decision)) for row in rows]),
+        loggers=torch.tensor(
+            [loggers.index(logger_of(row.decision)) if len(header.loggers) > 1 else 0 for row in rows]
+        ),
         given=_pieces([row.visit for row in rows], interface),
         place_logprobs=place_logprobs if several else None,
         logger_logprobs=(
-            torch.tensor([row.by_logger for row in rows], dtype=torch.float64)
-            if len(loggers) > 1 and not survey.applications
-            else None
+            torch.tensor([row.by_logger for row in rows], dtype=torch.float64) if survey.each_known else None
         ),
         candidates=candidates,
         exclude=exclude,

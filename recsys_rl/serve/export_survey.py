@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from recsys_rl.errors import UserError
+from recsys_rl.serve.export_arms import by_an_arm
 from recsys_rl.serve.interval import Interval
 from recsys_rl.serve.record_at_rest import Record
 from recsys_rl.serve.record_schema import Decision, SessionRows
@@ -32,11 +33,17 @@ class Survey:
     most_left: int = 1  # most items that were left after a step
     unknown: int = 0  # decisions without a probability
     factors: bool = True  # the probability of each place is known
+    arms: bool = False  # some decisions are of the arms of a release (export_arms.py)
 
     @property
     def watermark(self) -> int:
         """The number at which the next interval begins."""
         return self.interval.until
+
+    @property
+    def each_known(self) -> bool:
+        """True if the log has the log-probability of each row under every logger."""
+        return len(self.loggers) > 1 and not self.applications and not self.arms
 
     @property
     def applications(self) -> list[Logger]:
@@ -62,6 +69,7 @@ def survey_of(record: Record, interval: Interval) -> Survey:
         )
         for decision in session.decisions:
             survey.loggers.setdefault(logger_of(decision), record.version(decision))
+            survey.arms |= by_an_arm(decision)
             survey.unknown += not decision.logprobs
             survey.factors &= len(decision.logprobs) == len(decision.items)
             listed = len(decision.items) > 1 and session.interface.slate_size == 1
@@ -83,7 +91,7 @@ def check_stages(record: Record, survey: Survey) -> None:
     The record holds what the first stage of the policy that decided proposed, and that of no other. With
     another share of exploration it proposes the same.
     """
-    if survey.applications:
+    if not survey.each_known:
         return  # the log has no ``logger_logprobs``
     numbers = {number for number, _ in survey.loggers}
     staged = [

@@ -1,7 +1,8 @@
 """`recsys-rl log export` of a team's own place: its finished sessions as a table with named columns.
 
 It is a table as people's own logs are (docs/09_logs.md), so `train`, `ope` and `data describe` read it beside
-those. All comes from the rows and the facts of the record; no checkpoint is opened.
+those. All comes from the rows and the facts of the record; checkpoints are opened for the arms of a release
+alone.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import polars as pl
 
+from recsys_rl.serve.export_arms import by_an_arm, with_arms
 from recsys_rl.serve.export_survey import POPULARITY_DRAWN, Logger, logger_name, logger_of
 from recsys_rl.serve.interval import Interval, interval_of, nothing
 from recsys_rl.serve.own_columns import TableRow, frame_of
@@ -45,7 +47,11 @@ def export_table(
     now = time.time() if now is None else now
     interval = interval_of(record, since, until, now)
     done = TableExport(interval)
-    sessions = [record.state_of(rows) for rows in record.sessions(interval.sessions)]
+    sessions = [
+        record.state_of(rows)
+        for group in record.groups(record.sessions(interval.sessions))
+        for rows in with_arms(record, group)
+    ]
     people = record.people({session.row.person for session in sessions})
     done.sessions, names = len(sessions), _names(record, sessions)
     known, unknown = list[TableRow](), list[TableRow]()
@@ -68,11 +74,14 @@ def export_table(
 
 
 def _names(record: Record, sessions: Sequence[SessionState]) -> dict[Logger, str]:
-    """A name of each logger, no two alike."""
+    """A name of each logger, no two alike; the arms of releases have one together."""
     names: dict[Logger, str] = {}
+    arms: dict[Logger, None] = {}
     for session in sessions:
         for decision in session.decisions:
             logger = logger_of(decision)
+            if by_an_arm(decision):
+                arms[logger] = None
             if logger in names:
                 continue
             number, explore = logger
@@ -82,7 +91,8 @@ def _names(record: Record, sessions: Sequence[SessionState]) -> dict[Logger, str
             if name in names.values():
                 name = f"{name} ({'application' if policy is None else policy.sha256[:8]})"
             names[logger] = name
-    return names
+    together = " + ".join(names[logger] for logger in arms)
+    return {logger: together if logger in arms else name for logger, name in names.items()}
 
 
 def _rows_of(

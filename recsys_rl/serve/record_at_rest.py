@@ -13,7 +13,7 @@ import msgspec
 from recsys_rl.errors import UserError, amount, one_line
 from recsys_rl.serve.decide_again import is_same, replay
 from recsys_rl.serve.facts import facts_of
-from recsys_rl.serve.record_schema import Damaged, Decision, ServedPolicy, SessionRows
+from recsys_rl.serve.record_schema import Damaged, Decision, Release, ServedPolicy, SessionRows
 from recsys_rl.serve.session_state import SessionState
 from recsys_rl.serve.store import Store
 from recsys_rl.serve.store_reader import StoreReader
@@ -50,6 +50,7 @@ class Record:
             raise UserError(f"{self.name} is damaged ({damage}): copy it from a backup.") from None
         self.moved = {} if checkpoint is None else dict(files_in(checkpoint))  # by their SHA-256
         self._versions: dict[int, Version] = {}
+        self._by_sha256: dict[str, Version] = {}
 
     def version(self, decision: Decision) -> Version:
         """The policy that made the decision, or in whose place popularity did. Raises UserError."""
@@ -60,6 +61,24 @@ class Record:
                 raise UserError(f"{self.name} lacks the policy {decision.policy}: copy it from a backup.")
             self._versions[decision.policy] = self._open(self.policies[decision.policy])
         return self._versions[decision.policy]
+
+    def version_of(self, sha256: str) -> Version:
+        """The policy with this SHA-256, also one that has not decided. Raises UserError if it is missing."""
+        if sha256 not in self._by_sha256:
+            served = next((row for row in self.policies.values() if row.sha256 == sha256), None)
+            if served is None:  # its file lies with those that have decided
+                folders = sorted({Path(row.file).parent for row in self.policies.values()})
+                files = {key: file for folder in folders for key, file in files_in(folder).items()}
+                served = ServedPolicy(0, sha256[:8], sha256, str(files.get(sha256, sha256)))
+            self._by_sha256[sha256] = self._open(served)
+        return self._by_sha256[sha256]
+
+    def releases(self) -> list[Release]:
+        """All rows of releases. Raises UserError for a damaged one."""
+        try:
+            return self.store.releases()
+        except Damaged as damage:
+            raise self._damaged(damage) from None
 
     @property
     def of_own_log(self) -> bool:
@@ -114,9 +133,12 @@ class Record:
         try:
             return {number: self.store.name_of(number) for number in numbers}
         except Damaged as damage:
-            raise UserError(
-                f"{self.name} is damaged ({damage}): see recsys-rl log check, and copy it from a backup."
-            ) from None
+            raise self._damaged(damage) from None
+
+    def _damaged(self, damage: Damaged) -> UserError:
+        return UserError(
+            f"{self.name} is damaged ({damage}): see recsys-rl log check, and copy it from a backup."
+        )
 
     def sessions(self, numbers: Iterable[int] | None = None) -> Iterator[SessionRows]:
         """All sessions with decisions, ascending, or those. Raises UserError for a damaged one."""

@@ -43,6 +43,10 @@ class Snapshot(StoreReader):
             self.close()
             raise
 
+    def copy_to(self, db: sqlite3.Connection) -> None:
+        """Copy all pages of this moment to an empty database. Raises sqlite3.Error."""
+        self._db.backup(db)
+
     @staticmethod
     def _unreadable(name: str, error: Exception) -> UserError:
         return UserError(

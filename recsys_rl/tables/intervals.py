@@ -1,8 +1,8 @@
 """Intervals of a server's record, which `recsys-rl log export` wrote one after another, as files of one log.
 
 Each file names its interval. Their headers may differ: another version may have served meanwhile, or an
-application may have decided. A session is in one interval. Only where the machine's clock was set ahead, and a
-session was exported before it had ended, it is in two, and the later one has all of it.
+application may have decided. A session is in one interval. Only where the machine's clock was set ahead, and
+a session was exported before it had ended, it is in two, and the later one has all of it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from recsys_rl.errors import UserError, one_line
 from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog, with_all_candidates
+from recsys_rl.tables.read import files_of, parsing
 
 KEY = "recsys-rl.interval"
 """The key of [since, until] in the metadata of a Parquet file."""
@@ -57,11 +58,19 @@ def in_order(folder: Path, files: Mapping[Path, Numbers | None]) -> list[Path] |
     for (one, first), (two, second) in pairwise(known):
         if two[0] < one[1]:
             raise UserError(
-                f"{one_line(folder)} holds {one_line(first.name)} with the rows {one[0] + 1} to {one[1]} of a "
-                f"record, and {one_line(second.name)} with {two[0] + 1} to {two[1]}: give files whose rows do "
-                "not overlap, each exported with --since the number that the one before printed."
+                f"{one_line(folder)} holds {one_line(first.name)} with the rows {one[0] + 1} to {one[1]} of "
+                f"a record, and {one_line(second.name)} with {two[0] + 1} to {two[1]}: give files whose rows "
+                "do not overlap, each exported with --since the number that the one before printed."
             )
     return [file for _, file in known]
+
+
+def files_in_order(folder: Path) -> list[Path]:
+    """``files_of`` a folder with tables; intervals of a record in their order. Raises UserError."""
+    files = files_of(folder)
+    with parsing(one_line(folder)):
+        intervals = {file: interval_in(pl.read_parquet_metadata(file)) for file in files}
+    return in_order(folder, intervals) or files
 
 
 @dataclass(frozen=True)
@@ -71,7 +80,6 @@ class Joined:
     header: DecisionHeader
     columns: frozenset[str]  # that some file has
     factors: bool  # every file has the log-probability of each place
-    under_each: bool  # the log-probability under every logger is known in each file
 
     @classmethod
     def of(cls, files: Mapping[Path, DecisionHeader]) -> Joined:
@@ -88,11 +96,10 @@ class Joined:
         columns = [{*pl.read_parquet_schema(file)} for file in files]
         loggers = _distinct(header.loggers for header in headers)
         applications = _distinct(header.applications for header in headers)
-        under_each = all(header.loggers == first.loggers for header in headers) and all(
-            ("logger_logprobs" in some) == ("logger_logprobs" in columns[0]) for some in columns
-        )
-        if not under_each and not applications:
-            loggers = (" + ".join(loggers),)  # as in people's own tables without propensity.NAME of each
+        if not applications:
+            # A later file may have other policies, also of the same names, and no file has the
+            # log-probabilities of its rows under those: they count as one logger that changes.
+            loggers = (" + ".join(loggers),)
         rules = {header.candidates for header in headers}
         return cls(
             replace(
@@ -103,7 +110,6 @@ class Joined:
             ),
             frozenset().union(*columns),
             all("place_logprobs" in some for some in columns),
-            under_each,
         )
 
     def fitted(self, log: DecisionLog) -> DecisionLog:
@@ -119,7 +125,7 @@ class Joined:
             header=self.header,
             loggers=places[log.loggers],
             place_logprobs=log.place_logprobs if self.factors else None,
-            logger_logprobs=log.logger_logprobs if self.under_each else None,
+            logger_logprobs=None,
         )
 
 

@@ -18,7 +18,7 @@ from recsys_rl.tables.event_survey import EventSurvey
 from recsys_rl.tables.layout import Layout, roles_of
 from recsys_rl.tables.learnable_survey import survey_learnable
 from recsys_rl.tables.logged_choices import LoggedChoices
-from recsys_rl.tables.read import HEADLESS, files_of, has_header, open_table
+from recsys_rl.tables.read import HEADLESS, has_header, open_table
 from recsys_rl.tables.reader import check_pieces, files_of_log, header_of_log
 from recsys_rl.types import UserError
 

@@ -31,7 +31,6 @@ from recsys_rl.ope.world import fit_world, why_no_world, world
 from recsys_rl.tables.checks import check_catalogue
 from recsys_rl.tables.decision_log import DecisionLog, concatenate
 from recsys_rl.tables.parts import parts
-from recsys_rl.tables.read import files_of
 from recsys_rl.tables.reader import header_of_log
 from recsys_rl.training.learning_curve import training_sessions
 from recsys_rl.training.run import Run

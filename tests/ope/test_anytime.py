@@ -19,11 +19,14 @@ from torch.testing import assert_close
 
 from recsys_rl.ope.anytime import (
     TILTS,
+    arm_bounds,
     arm_terms,
     asymptotic,
     betting,
     centred,
+    centred_by_record,
     empirical_bernstein,
+    first_rows,
     gamma_exponential,
     log_capital,
     radius,
@@ -35,7 +38,7 @@ EVEN = ((TURN * 37) % 101).double() / 100  # spread evenly over 0..1
 SKEWED = torch.where((TURN - 1) % 3 == 0, EVEN, EVEN / 5)
 TREATED = ((TURN - 1) * 7) % 10 < 3
 BOUNDED = (empirical_bernstein, betting)
-MISTAKES = r"must|outside|don't fit|does not lie"
+MISTAKES = r"must|outside|don't fit"
 Bounds = tuple[Tensor, Tensor]
 
 
@@ -87,13 +90,18 @@ def test_asymptotic_intervals_are_those_of_ville() -> None:
 
 
 def test_betting_intervals_are_those_of_ville() -> None:
-    """`BettingCS(grid=400001, intersect=False)`."""
-    even = [(0.129893, 0.864978), (0.313763, 0.685365), (0.420668, 0.588903), (0.440165, 0.564900)]
-    skewed = [(0.0, 0.763985), (0.132205, 0.529805), (0.174748, 0.323688), (0.187825, 0.294900)]
+    """`BettingCS(c=.75, grid=400001, intersect=False)`."""
+    even = [(0.154220, 0.834518), (0.324030, 0.675758), (0.413858, 0.590633), (0.433955, 0.568175)]
+    skewed = [(0.0, 0.694965), (0.134763, 0.500308), (0.171883, 0.327478), (0.185163, 0.300400)]
     for terms, theirs in ((EVEN, even), (SKEWED, skewed)):
         for mine, other in zip(at(betting(terms[:200], 0, 1), 5, 20, 100, 200), theirs, strict=True):
             assert mine == pytest.approx(other, abs=5e-4)
-    other_range = [(-1.959875, 1.57675), (-1.2749, 0.496825), (-1.096788, -0.425387), (-1.037438, -0.550412)]
+    other_range = [
+        (-1.959875, 1.211125),
+        (-1.263525, 0.369325),
+        (-1.106987, -0.389287),
+        (-1.051338, -0.516575),
+    ]
     found = at(betting(5 * SKEWED[:200] - 2, -2, 3, alpha=0.1), 5, 20, 100, 200)
     for mine, other in zip(found, other_range, strict=True):
         assert mine == pytest.approx(other, abs=2e-3)
@@ -119,10 +127,22 @@ def test_first_steps_by_hand() -> None:
 
 
 def test_capital_by_hand() -> None:
-    """Terms 1 and 0 in [0, 1] against the mean 1/2: a bet is at most 1, so 1.5 and then .5 of it."""
+    """Terms 1 and 0 in [0, 1] against the mean 1/2: a bet is at most .75 / .5, so 1.75 and then .25 of it."""
     above, below = log_capital(torch.tensor([1.0, 0.0]), 0, 1, mean=0.5)
-    assert above.tolist() == pytest.approx([math.log(1.5), math.log(0.75)])
-    assert below.tolist() == pytest.approx([math.log(0.5), math.log(0.75)])
+    assert above.tolist() == pytest.approx([math.log(1.75), math.log(1.75 * 0.25)])
+    assert below.tolist() == pytest.approx([math.log(0.25), math.log(1.75 * 0.25)])
+
+
+def test_bounds_of_each_term_by_hand() -> None:
+    """Terms 1 and -3 against 0: the most that a bet loses is .75 of the capital, of bounds -1 and then -4.
+
+    Without it the bets were sqrt(2 log 40 / log 2) = 3.26 at the variance 2^2 / 4 of a coin of -1 and 1, and
+    then sqrt(2 log 40 / (8.125 * 2 log 3)) = .643, at the variance (8^2 / 4 + (1 - 1 / 2)^2) / 2.
+    """
+    least, most = torch.tensor([-1.0, -4.0]), torch.tensor([1.0, 4.0])
+    above, below = log_capital(torch.tensor([1.0, -3.0]), least, most)
+    assert above.tolist() == pytest.approx([math.log(1.75), math.log(1.75 * (1 - 3 * 0.75 / 4))])
+    assert below.tolist() == pytest.approx([math.log(0.25), math.log(0.25 * (1 + 3 * 0.75 / 4))])
 
 
 def test_an_interval_excludes_a_mean_where_the_capital_is_enough() -> None:
@@ -145,6 +165,20 @@ def test_centring_by_hand() -> None:
     outcomes = torch.tensor([4.0, 1.0, 6.0, 5.0, 3.0, 2.0])
     found = centred(outcomes, torch.tensor([7, 8, 7, 9, 8, 7]))
     assert found.tolist() == pytest.approx([4, 1 - 4, 6 - 4, 5 - 11 / 3, 3 - 1, 2 - 5])
+
+
+def test_bounds_of_two_arms_by_hand() -> None:
+    """Outcomes in [0, 10] minus 4: -4 to 6, times 10 for the challenger, -10 / 9 for the other."""
+    low, high = arm_bounds(torch.tensor([0.1, 0.5]), torch.tensor([4.0, 0.0]), 0, 10)
+    assert low.tolist() == pytest.approx([-40, -20]) and high.tolist() == pytest.approx([60, 20])
+
+
+def test_centring_by_the_record_by_hand() -> None:
+    """Two sessions in the record are too few: minus the mean of earlier outcomes, 5 and (5 + 1 + 6) / 3."""
+    outcomes, means = torch.tensor([5.0, 1.0, 6.0, 7.0]), torch.tensor([4.0, 9.0, 2.0, math.nan])
+    found = centred_by_record(outcomes, means, torch.tensor([3, 2, 10, 0]))
+    assert found.tolist() == pytest.approx([5 - 4, 1 - 5, 6 - 2, 7 - 12 / 3])
+    assert first_rows(torch.tensor([7, 8, 7, 9, 8, 7])).tolist() == [True, True, False, True, False, False]
 
 
 def test_shares_by_hand() -> None:
