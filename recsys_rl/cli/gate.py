@@ -23,17 +23,15 @@ The answer is better, no harm seen, worse, can't tell, or the log is broken. pol
 words what was compared on whom, and what could be wrong; SHA256.gate.json is for recsys-rl release. The exit
 code is 0 for better and no harm seen, 3 for worse, 4 for can't tell, 5 for a broken log.
 docs/14_round_again.md explains it."""
-CODES = {"better": 0, "no harm seen": 0, "worse": 3, "can't tell": 4, "the log is broken": 5}
 
 
-def run(argv: list[str]) -> None:
+def run(argv: list[str]) -> int:
+    """Returns the exit code of the answer."""
     need("serve")
     options = gate_options(argv)
     from recsys_rl.workflows.gate import gate
 
-    code = CODES[gate(options).answer]
-    if code:
-        raise SystemExit(code)
+    return gate(options).exit_code
 
 
 def gate_options(argv: list[str]) -> GateConfig:

@@ -20,10 +20,9 @@ from recsys_rl.experience.log_facts import behaviour_logprobs
 from recsys_rl.experience.logged import rewards_of
 from recsys_rl.make import make_user_model
 from recsys_rl.objective.weighted import stream_weights
-from recsys_rl.ope.compare import enough
-from recsys_rl.ope.diagnostics import FEW
 from recsys_rl.ope.policies import logged_places
 from recsys_rl.ope.replay import ReplayedLog
+from recsys_rl.ope.verdict import BROKEN, Estimates, about_log, verdict_on
 from recsys_rl.ope.world import Worlds, try_world, world
 from recsys_rl.protocols import Behaviour
 from recsys_rl.tables.decision_log import DecisionLog
@@ -35,8 +34,8 @@ from recsys_rl.workflows.ope_log import STREAMS, ReadLog
 from recsys_rl.workflows.ope_policies import playable
 
 NEW, OLD = "challenger", "champion"
-MOST_SESSIONS = 10_000
-"""Sessions that are judged, the latest ones."""
+MOST_DECISIONS = 200_000
+"""Decisions that are judged, of the latest sessions: their observations are held in memory."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,7 @@ class Bench:
     chance: bool  # the probabilities of the decisions are known
     worlds: Worlds | None  # users learned from these sessions; None for single decisions, or if that failed
     doubt: str = ""  # why no users can be learned, as the end of a sentence
+    broken: str = ""  # what is wrong with the log, whatever the policy, as the end of a sentence
 
 
 def bench(name: Path, log: DecisionLog, place: Checkpoint) -> Bench:
@@ -69,9 +69,8 @@ def bench(name: Path, log: DecisionLog, place: Checkpoint) -> Bench:
     read = ReadLog(log, place.catalogue, rewards, streams)
     options = OpeConfig(log=(str(name),), world=not one_step)
     of, _, _ = replayed(options, read)
-    if one_step:
-        return Bench(options, read, of, chance, None)
-    return Bench(options, read, of, chance, *try_world(of, streams["world"]))
+    worlds, doubt = (None, "") if one_step else try_world(of, streams["world"])
+    return Bench(options, read, of, chance, worlds, doubt, about_log(of.totals))
 
 
 def compare(on: Bench, new: Behaviour, old: Behaviour) -> Compared:
@@ -80,34 +79,37 @@ def compare(on: Bench, new: Behaviour, old: Behaviour) -> Compared:
     if on.of.totals.steps == 1:
         return _by_weights(on, new, old, chi2)
     if on.worlds is None:
-        return _compared("world", on.of, (torch.zeros(len(on.of.users)),) * 2, chi2, on.doubt)
-    return _compared("world", on.of, (world(on.worlds, new), world(on.worlds, old)), chi2)
+        return _compared("world", on, (torch.zeros(len(on.of.users)),) * 2, chi2)
+    return _compared("world", on, (world(on.worlds, new), world(on.worlds, old)), chi2)
 
 
 def _by_weights(on: Bench, new: Behaviour, old: Behaviour, chi2: float) -> Compared:
     """Single decisions: the paired difference by `dr`, the recommended estimator of such logs."""
     result, judged = estimates(on.options, on.read, [playable(NEW, new), playable(OLD, old)])
-    rows = [row for row in result.rows if row.estimator == "dr"]
-    doubt = broken = ""
-    if len(rows) < 2:
-        doubt = "the probabilities of one of the policies are unknown"
-    for row in rows:
-        if row.weights is None or enough(row):
-            continue
-        if row.covered and not row.weights.holds_one:
-            broken = f"The mean weight of the {row.policy} is {row.weights.mean:.3g} and not 1"
-        else:
-            worth = f"{row.weights.ess:,.0f} decisions"
-            doubt = f"the log is worth {worth} for the {row.policy}, and {FEW} are needed"
+    known = Estimates(result.rows, judged.terms, judged.users, on.of.log.num_rows, "dr", broken=on.broken)
+    answer = verdict_on(known, NEW, OLD)
     nothing = torch.zeros(len(on.of.users))
-    terms = tuple(judged.terms[name].get("dr", nothing) for name in (NEW, OLD))
-    return dataclasses.replace(_compared("dr", on.of, terms, chi2, doubt), broken=broken)
+    terms = tuple(judged.terms[name].get(answer.estimator, nothing) for name in (NEW, OLD))
+    return dataclasses.replace(
+        _compared(answer.estimator, on, terms, chi2),
+        doubt="" if answer.promise else answer.reason,
+        broken=answer.reason if answer.answer == BROKEN else "",
+    )
 
 
-def _compared(by: str, of: ReplayedLog, terms: tuple[Tensor, ...], chi2: float, doubt: str = "") -> Compared:
-    returns = of.on_grid(of.rewards).sum(1)  # (N,)
-    steps = float(of.alive.sum(1).double().mean())
-    return Compared(by, *terms, of.users, float(returns.mean()), steps, chi2, doubt)
+def _compared(by: str, on: Bench, terms: tuple[Tensor, ...], chi2: float) -> Compared:
+    returns = on.of.on_grid(on.of.rewards).sum(1)  # (N,)
+    return Compared(
+        by=by,
+        new=terms[0],
+        old=terms[1],
+        users=on.of.users,
+        logged=float(returns.mean()),
+        steps=float(on.of.alive.sum(1).double().mean()),
+        chi2=chi2,
+        doubt=on.doubt,
+        broken=on.broken,
+    )
 
 
 def chi2_of(of: ReplayedLog, policy: Behaviour) -> float:
@@ -122,6 +124,7 @@ def chi2_of(of: ReplayedLog, policy: Behaviour) -> float:
 
 
 def _latest(log: DecisionLog) -> DecisionLog:
-    """The latest MOST_SESSIONS sessions."""
-    ids = log.sessions.unique()
-    return log if len(ids) <= MOST_SESSIONS else log.rows(log.sessions >= ids[-MOST_SESSIONS])
+    """The sessions of the latest MOST_DECISIONS decisions."""
+    return (
+        log.rows(log.sessions > log.sessions[-MOST_DECISIONS - 1]) if log.num_rows > MOST_DECISIONS else log
+    )

@@ -11,6 +11,7 @@ from torch import Tensor
 from recsys_rl.errors import amount
 from recsys_rl.ope.diagnostics import FEW, student_t
 from recsys_rl.ope.result import number
+from recsys_rl.ope.verdict import EXIT_CODES
 
 Answer = Literal["better", "no harm seen", "worse", "can't tell", "the log is broken"]
 GAIN, HARM = 0.1, -0.05
@@ -33,7 +34,7 @@ class Compared:
     steps: float  # mean length of a session
     chi2: float  # of a decision of the challenger against the record's; nan if unknown
     doubt: str = ""  # why the difference can't be trusted, as the end of a sentence
-    broken: str = ""  # what is wrong with the log
+    broken: str = ""  # what is wrong with the log, as the end of a sentence
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,11 @@ class GateVerdict:
     chi2_most: float  # of a decision of a policy that these sessions could judge by weights
     effective: float  # of these sessions, where the challenger is judged by weights
     reason: str  # of the answer, as a sentence
+
+    @property
+    def exit_code(self) -> int:
+        """Of the command: as that of `ope --verdict`; a challenger that may go on to a canary has 0."""
+        return {**EXIT_CODES, "no harm seen": 0}[self.answer]
 
     def values(self) -> dict[str, Any]:
         """The values of the JSON file; numbers that are unknown are null."""
@@ -121,7 +127,7 @@ def decide(
 def _answer(of: Compared, low: float, high: float, size: float) -> tuple[Answer, str]:
     """The answer with its reason; ``size`` is the champion's return without its sign."""
     if of.broken:
-        return "the log is broken", f"{of.broken}."
+        return "the log is broken", f"The log is broken: {of.broken}."
     if of.doubt:
         return "can't tell", f"The difference can't be estimated: {of.doubt}."
     gain, harm, least = GAIN * size, HARM * size, f"the lower bound {number(low)}"

@@ -42,6 +42,7 @@ class Task:
     steps: int  # of PPO inside learned users
     decisions: int | None  # that a learner from the log draws; None: the platform's preset
     threads: int
+    env: str | None = None  # the environment that the user typed
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def _inside_users(task: Task) -> Path:
             log=str(task.log),
             checkpoint=str(champion.file),
             out=str(users),
-            env=config.env,
+            env=task.env,
             threads=task.threads,
             quiet=True,
             members=MEMBERS,
@@ -100,9 +101,9 @@ def _from_log(algo: str, **settings: Any) -> Callable[[Task], Path]:
     """The learner from the decisions themselves."""
 
     def learn(task: Task) -> Path:
-        config, given = task.champion.checkpoint.config, dict(settings)
-        if config.platform.simulates:  # the weights of people's own signals lie in the settings of the log
-            given["weights"] = config.train_config.weights
+        given = {**settings, "weights": task.champion.checkpoint.config.train_config.weights}
+        if task.env is not None:
+            given["env"] = task.env
         if task.decisions is not None:
             given["total_timesteps"] = task.decisions
         if given.pop("warm", False):

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from recsys_rl.checkpoint import load, save
 from recsys_rl.errors import UserError, amount, error_text, one_line
 from recsys_rl.serve.versions import files_in, sha256_of
 from recsys_rl.settings.fields import Count, Range, check_fields
@@ -119,6 +120,7 @@ def _learn(options: RetrainConfig, champion: Served, now: Round) -> list[Path]:
         steps=options.steps,
         decisions=options.decisions,
         threads=options.threads,
+        env=options.env,
     )
     learned, refusals = dict[str, Path](), list[UserError]()
     for learner in learners_of(champion.checkpoint):
@@ -129,7 +131,7 @@ def _learn(options: RetrainConfig, champion: Served, now: Round) -> list[Path]:
             continue
         _say(options, f"learning {path.name} from {amount(sides.training, 'session')}: {learner.how}")
         try:
-            checkpoint = learner.learn(task)
+            checkpoint = _undated(learner.learn(task), options.env)
         except UserError as error:
             refusals.append(error)
             announce(f"no {path.name}: {error}")
@@ -205,6 +207,14 @@ def _candidate(
         heldout_fraction=config.data_config.heldout_fraction,
         sessions=sides.training,
     )
+
+
+def _undated(path: Path, env: str | None) -> Path:
+    """The checkpoint at ``path`` without the time of its writing: learned again, it has the same bytes."""
+    checkpoint = load(path, env)
+    info = {name: value for name, value in checkpoint.info.items() if name != "created"}
+    save(path, dataclasses.replace(checkpoint, info=info))
+    return path
 
 
 def _publish(checkpoint: Path, path: Path) -> None:

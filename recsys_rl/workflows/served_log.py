@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -12,14 +13,15 @@ from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.checkpoint.home import load_at_home
 from recsys_rl.data.heldout import heldout_rows
 from recsys_rl.errors import UserError, one_line
-from recsys_rl.serve.export_log import export
-from recsys_rl.serve.export_table import export_table
+from recsys_rl.serve.export_record import export_record
 from recsys_rl.serve.facts import champion_in
-from recsys_rl.serve.record_at_rest import Record
+from recsys_rl.serve.interval import interval_of
+from recsys_rl.serve.snapshot import open_snapshot
 from recsys_rl.serve.versions import files_in
 from recsys_rl.tables.decision_log import DecisionLog, concatenate
 from recsys_rl.tables.parts import PART, parts
 from recsys_rl.tables.read import has_header
+from recsys_rl.utils.progress import announce
 from recsys_rl.workflows.rounds import Interval, part_path, parts_in
 
 SURE = 1e-6
@@ -64,28 +66,29 @@ def decisions_of(log: Path, checkpoint: Checkpoint, rows: int = PART) -> Iterato
     yield from source.parts(rows)
 
 
-def export_new(db: Path, policies: Path, env: str | None) -> Interval:
-    """Export the sessions that have matured, and return their interval.
+def export_new(db: Path, policies: Path, env: str | None, until: int | None = None) -> Interval:
+    """Export the sessions that have matured since the folder's last part, and return the interval.
 
-    Raises UserError for a record that can't be read, or without a session.
+    ``until``: the last row of the interval; None for all that have matured. The record may be that of a
+    running server. If nothing has matured, no file is written, and the interval is that of the last part.
+    Raises UserError for a record that can't be read, and for the first part without a session.
     """
-    record = Record(db, policies, env)
+    before = parts_in(policies)
+    since = before[-1][1] if before else 0
+    if until is not None and until <= since:
+        return before[-1]
+    record = open_snapshot(db, policies, env)
     try:
-        numbers = (row.number for rows in record.sessions() for row in (*rows.decisions, *rows.events))
-        until, before = max(numbers, default=0), parts_in(policies)
-        if before and before[-1][1] == until:
+        found = interval_of(record, since, until, time.time())
+        if before and not found.sessions:
             return before[-1]
-        out = part_path(policies, 0, until)
+        out = part_path(policies, since, found.until)
         out.parent.mkdir(exist_ok=True)
-        if record.of_own_log:
-            export_table(record, out)
-        else:
-            export(record, out)
+        for note in export_record(record, out, since, found.until).notes:
+            announce(note)
     finally:
         record.store.close()
-    for since, end in before:
-        part_path(policies, since, end).unlink()
-    return 0, until
+    return since, found.until
 
 
 class Sides(NamedTuple):
