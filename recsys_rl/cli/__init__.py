@@ -16,7 +16,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 COMMANDS = (
     *("train", "evaluate", "recommend", "serve", "visitors", "log"),
-    *("retrain", "gate", "export", "record", "ope", "fit-users", "ranking", "data"),
+    *("retrain", "gate", "release", "export", "record", "ope", "fit-users", "ranking", "data"),
 )
 
 OVERVIEW = """usage: recsys-rl [--version] [--help] COMMAND [OPTIONS]
@@ -32,6 +32,7 @@ commands:
   log        check the record of a server, export it as a log of decisions, or delete a user in it
   retrain    learn candidates from what the server recorded
   gate       judge a candidate on held-out users of the record, before it may serve
+  release    let a challenger answer a share of a running server's sessions, promote it, take it back
   export     write the scores of a policy as an ONNX file, for a server in another language
   record     record decisions of a policy on simulated users, with their probabilities
   ope        estimate from a log of decisions the return that a policy would have earned

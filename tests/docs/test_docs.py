@@ -36,6 +36,7 @@ from recsys_rl.cli.ope import ope_options
 from recsys_rl.cli.ranking import ranking_options
 from recsys_rl.cli.recommend import recommend_options
 from recsys_rl.cli.record import record_options
+from recsys_rl.cli.release import release_options
 from recsys_rl.cli.serve import serve_options
 from recsys_rl.cli.train import train_options
 from recsys_rl.cli.visitors import visitors_options
@@ -163,6 +164,7 @@ def option_complaint(command: str, args: list[str]) -> str | None:
         "visitors": visitors_options,
         "export": export_options,
         "log": log_options,
+        "release": release_options,
     }
     if command not in parsers:
         return f"no command {command}"
