@@ -16,7 +16,8 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 COMMANDS = (
     *("train", "evaluate", "recommend", "serve", "visitors", "log"),
-    *("retrain", "gate", "release", "export", "record", "ope", "fit-users", "ranking", "data"),
+    *("loop", "retrain", "gate", "release"),
+    *("export", "record", "ope", "fit-users", "ranking", "data"),
 )
 
 OVERVIEW = """usage: recsys-rl [--version] [--help] COMMAND [OPTIONS]
@@ -30,6 +31,7 @@ commands:
   serve      serve the policy over HTTP, and write down every decision with its probability
   visitors   let simulated people use a running server
   log        check the record of a server, export it as a log of decisions, or delete a user in it
+  loop       one turn beside a running server: learn, judge, release or take back
   retrain    learn candidates from what the server recorded
   gate       judge a candidate on held-out users of the record, before it may serve
   release    let a challenger answer a share of a running server's sessions, promote it, take it back

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from recsys_rl.workflows.rounds import Round
+
 Answer = Literal["better", "no harm seen", "worse", "can't tell", "the log is broken"]
 LET_THROUGH: tuple[Answer, ...] = ("better", "no harm seen")
 """Answers of the gate after which a canary may begin, the stronger one first."""
@@ -28,17 +30,6 @@ class Verdict:
     low: float = float("nan")
     high: float = float("nan")
     sessions: int = 0  # held-out ones that were judged
-
-
-@dataclass(frozen=True)
-class Round:
-    """One round, as it is kept in the folder of the policies."""
-
-    number: int  # from 1 on
-    champion: str  # SHA-256 of the policy that it wants to better
-    since: int  # it learns from the rows of the record with higher numbers, besides what earlier rounds had,
-    until: int  # up to this one
-    candidates: tuple[str, ...] = ()  # their SHA-256; () until all are learned
 
 
 @dataclass(frozen=True)

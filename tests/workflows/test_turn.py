@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from recsys_rl.workflows.rounds import Round
 from recsys_rl.workflows.turn import (
     Answer,
     Back,
@@ -14,7 +15,6 @@ from recsys_rl.workflows.turn import (
     Learn,
     Patience,
     Promote,
-    Round,
     Situation,
     Start,
     Step,
