@@ -9,6 +9,7 @@ judges all of them. The truth of each is its mean return in the simulator, as it
 
 from __future__ import annotations
 
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -41,6 +42,7 @@ HARM = 0.15
 """A candidate is bad if its true return is lower than the champion's by more than this."""
 GOOD = ("ppo", "cql")
 """Candidates of `recsys-rl retrain`."""
+BAD = ("cql of reversed rewards", "clone of few sessions", "early PPO", "random", "popularity")
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,25 @@ class Sizes:
     cloned: int = 250  # sessions of the small clone
     heldout: int = 2_000  # sessions of held-out users
     truth: int = 4_000  # sessions in the simulator
-    settings: tuple[tuple[str, Any], ...] = ()  # of every run
+    settings: tuple[tuple[str, Any], ...] = ()  # of the world
 
 
 SMOKE = Sizes(
-    champion=512, early=256, steps=2048, decisions=6400, recorded=60, cloned=20, heldout=60, truth=20
+    champion=2048,
+    early=2048,
+    steps=2048,
+    decisions=6400,
+    recorded=60,
+    cloned=20,
+    heldout=60,
+    truth=20,
+    settings=(
+        ("data", "synthetic"),
+        ("num_users", 30),
+        ("num_items", 24),
+        ("embedding_dim", 4),
+        ("max_episode_steps", 5),
+    ),
 )
 
 
@@ -75,11 +91,15 @@ class Made:
         path = folder / f"{settings['algo']}.pt"
         if path.exists():
             return path
-        given = {"seed": self.seed, "eval_interval": 0, **dict(self.sizes.settings), **settings}
-        return train(folder=folder, latest=False, quiet=True, **given)
+        under_way = folder.with_name(f"{folder.name}.part")  # only a finished run gets the name
+        shutil.rmtree(under_way, ignore_errors=True)
+        train(folder=under_way, latest=False, quiet=True, seed=self.seed, eval_interval=0, **settings)
+        under_way.rename(folder)
+        return path
 
     def ppo(self, name: str, steps: int) -> Path:
-        return self.run(name, algo="ppo", env=self.sizes.env, total_timesteps=steps)
+        world = dict(self.sizes.settings)
+        return self.run(name, algo="ppo", env=self.sizes.env, total_timesteps=steps, **world)
 
     def log(self, champion: Path, users: str, sessions: int, seed: int) -> Path:
         path = self.folder / f"{users}-{sessions}.parquet"
@@ -106,19 +126,20 @@ class Made:
             total_timesteps=self.sizes.steps,
         )
 
-    def candidates(self, champion: Path) -> dict[str, Path]:
-        sizes, seed = self.sizes, self.seed
-        log = self.log(champion, "train", sizes.recorded, seed)
-        few = self.log(champion, "train", sizes.cloned, seed)
-        values = {"algo": "cql", "temperature": TEMPERATURE}
-        reversed_ = {**values, "weights": ("engagement=-1",)}
-        return {
-            "ppo": self.inside(champion, log),
-            "cql": self.from_log("cql", champion, log, **values),
-            "cql of reversed rewards": self.from_log("reversed", champion, log, **reversed_),
-            "clone of few sessions": self.from_log("clone", champion, few, algo="bc"),
-            "early PPO": self.ppo("early", sizes.early),
-        }
+    def candidate(self, name: str, champion: Path) -> Path:
+        """The checkpoint of a candidate that is learned."""
+        if name == "early PPO":
+            return self.ppo("early", self.sizes.early)
+        sizes, values = self.sizes, {"algo": "cql", "temperature": TEMPERATURE}
+        sessions = sizes.cloned if name == "clone of few sessions" else sizes.recorded
+        log = self.log(champion, "train", sessions, self.seed)
+        if name == "ppo":
+            return self.inside(champion, log)
+        if name == "cql":
+            return self.from_log("cql", champion, log, **values)
+        if name == "cql of reversed rewards":
+            return self.from_log("reversed", champion, log, **values, weights=("engagement=-1",))
+        return self.from_log("clone", champion, log, algo="bc")
 
 
 class Truth:
@@ -139,19 +160,21 @@ class Truth:
         )
 
 
-def judged(sizes: Sizes, seed: int, folder: Path) -> Iterator[dict[str, Any]]:
+def judged(sizes: Sizes, seed: int, folder: Path, names: Sequence[str]) -> Iterator[dict[str, Any]]:
     """A row for each candidate."""
     made = Made(sizes, seed, folder)
     path = made.ppo("champion", sizes.champion)
     champion, heldout = load_at_home(path), made.log(path, "heldout", sizes.heldout, seed + 1)
     truth = Truth(champion, sizes.truth, seed)
-    files = made.candidates(path)
-    candidates: dict[str, Behaviour] = {name: agent_of(load_at_home(file)) for name, file in files.items()}
-    candidates |= {name: truth.behaviours.make(name) for name in ("random", "popularity")}
     old = agent_of(champion)
     earned = truth.of(old)
     on = bench(heldout, read_decisions(heldout), champion)
-    for name, policy in candidates.items():
+    for name in names:
+        policy: Behaviour
+        if name in BAD[-2:]:
+            policy = truth.behaviours.make(name)
+        else:
+            policy = agent_of(load_at_home(made.candidate(name, path)))
         verdict = decide(compare(on, policy, old), name, "champion", (0, 0), 1)
         yield {
             "seed": seed,
@@ -183,6 +206,8 @@ def main() -> None:
     parser = tables.parser(__doc__)
     parser.add_argument("--seeds", type=parse_seeds, default="0-2", help="as in 0-2 or 0,3,7 (default: 0-2)")
     parser.add_argument("--keep", type=Path, help="keep logs and checkpoints here, and take those there")
+    names = (*GOOD, *BAD)
+    parser.add_argument("--candidates", nargs="+", choices=names, default=names, help="only these")
     args = tables.parse(parser, "gate")
     torch.set_num_threads(args.threads or 1)
     rows = []
@@ -190,7 +215,7 @@ def main() -> None:
         for seed in [0] if args.smoke else args.seeds:
             folder = (args.keep or Path(temporary)) / f"seed-{seed}"
             folder.mkdir(parents=True, exist_ok=True)
-            for row in judged(SMOKE if args.smoke else Sizes(), seed, folder):
+            for row in judged(SMOKE if args.smoke else Sizes(), seed, folder, args.candidates):
                 print(
                     f"seed {seed} {row['candidate']}: truth {row['truth']:+.2f}, gate "
                     f"{row['difference']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}], {row['answer']}",

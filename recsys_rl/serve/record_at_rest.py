@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from recsys_rl.errors import UserError, amount, one_line
+from recsys_rl.serve.check_arms import wrong_arms
 from recsys_rl.serve.decide_again import is_same, replay
 from recsys_rl.serve.facts import facts_of
 from recsys_rl.serve.record_schema import Damaged, Decision, Release, ServedPolicy, SessionRows
@@ -180,6 +181,7 @@ def check(record: Record) -> Checked:
     try:
         problems += record.store.changed_rows()
         sessions = _sound_sessions(record, problems, checked)
+        problems += wrong_arms(record.store, record.policies, sessions)
     except Damaged as damage:
         problems.append(str(damage))
         sessions = []

@@ -84,7 +84,8 @@ def alpha_of(round: int) -> float:
 
 def chi2_most(sessions: int, steps: float) -> float:
     """The largest chi^2 of a decision at which so many sessions leave FEW effective ones; 0 below FEW."""
-    return max(0.0, (sessions / FEW) ** (1 / steps) - 1)
+    most: float = (sessions / FEW) ** (1 / steps) - 1
+    return max(0.0, most)
 
 
 def decide(

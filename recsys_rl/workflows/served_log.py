@@ -125,7 +125,7 @@ def survey(log: Path, checkpoint: Checkpoint) -> Sides:
             "not make, so a model must guess it, and weights can judge no other policy; serve a policy that "
             "draws (--explore, or a temperature), and learn from that."
         )
-    return Sides(*sessions, *map(len, users), lacking)
+    return Sides(sessions[0], sessions[1], len(users[0]), len(users[1]), lacking)
 
 
 def heldout_of(log: DecisionLog, *checkpoints: Checkpoint) -> torch.Tensor:

@@ -75,6 +75,8 @@ def test_intervals_in_one_folder_are_read_as_one_log(
     assert len(one.header.loggers) == 2 and one.logger_logprobs is not None
     assert joined.header.loggers == ("ppo",) and joined.logger_logprobs is None  # two of one name
     assert joined.candidates is not None and joined.exclude is not None
+    assert main(["data", "describe", str(folder)]) == 2  # its files have different columns
+    assert main(["data", "describe", str(folder / "part-2.parquet")]) == 0
     ours = ["--checkpoint", str(two / "a.pt")]
     log = ["--log", str(folder)]
     assert main(["ope", *log, *ours, "--policy", "ppo"]) == 0 and "ppo" in capsys.readouterr().out
@@ -97,7 +99,7 @@ def test_a_folder_of_intervals_that_are_not_one_log_is_refused(checkpoint: At, t
     with pytest.raises(UserError):  # 2 and 3 overlap
         read_decisions(folder)
     (folder / "part-3.parquet").unlink()
-    assert read_decisions(folder).num_rows == 18
+    assert read_decisions(folder).num_rows == 18 and main(["data", "describe", str(folder)]) == 0
     write_decisions(folder / "other.parquet", read_decisions(folder / "part-1.parquet"))
     with pytest.raises(UserError):  # one that is no export of a record
         read_decisions(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
@@ -217,6 +218,18 @@ def test_the_command_prints_the_number_of_the_next_export(
         assert main(["log", "check", "--db", str(db)]) == 2  # it takes the lock
         assert out.read_bytes() == content
     assert main(["log", "check", "--db", str(db)]) == 0
+
+
+def test_the_record_of_a_killed_server_is_read_with_its_log(checkpoint: At, tmp_path: Path) -> None:
+    """The rows since the last checkpoint of SQLite are in the -wal file alone, and there is no -shm file."""
+    db, copy = tmp_path / "r.sqlite", tmp_path / "copy.sqlite"
+    with serving(checkpoint("satiation"), db) as client:
+        visits(client, range(3))
+        for end in ("", "-wal"):
+            shutil.copy(f"{db}{end}", f"{copy}{end}")
+    assert Path(f"{copy}-wal").stat().st_size > copy.stat().st_size
+    logs = [exported(path, tmp_path / f"{path.stem}.parquet") for path in (db, copy)]
+    assert logs[0] == logs[1]
 
 
 def test_a_record_that_is_none_is_refused(tmp_path: Path) -> None:
