@@ -101,8 +101,12 @@ class Made:
         world = dict(self.sizes.settings)
         return self.run(name, algo="ppo", env=self.sizes.env, total_timesteps=steps, **world)
 
-    def log(self, champion: Path, users: str, sessions: int, seed: int) -> Path:
-        path = self.folder / f"{users}-{sessions}.parquet"
+    def log(self, champion: Path, users: str, sessions: int, number: int = 0) -> Path:
+        """Log ``number`` of sessions of these users."""
+        path = self.folder / (
+            f"{users}-{sessions}-{number}.parquet" if number else f"{users}-{sessions}.parquet"
+        )
+        seed = self.seed + (users == "heldout") + 1000 * number
         if not path.exists():
             played: dict[str, Any] = {"users": users, "sessions": sessions, "seed": seed, "quiet": True}
             record(RecordConfig(str(champion), out=str(path), **played))
@@ -132,7 +136,7 @@ class Made:
             return self.ppo("early", self.sizes.early)
         sizes, values = self.sizes, {"algo": "cql", "temperature": TEMPERATURE}
         sessions = sizes.cloned if name == "clone of few sessions" else sizes.recorded
-        log = self.log(champion, "train", sessions, self.seed)
+        log = self.log(champion, "train", sessions)
         if name == "ppo":
             return self.inside(champion, log)
         if name == "cql":
@@ -160,35 +164,41 @@ class Truth:
         )
 
 
-def judged(sizes: Sizes, seed: int, folder: Path, names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """A row for each candidate."""
+def judged(
+    sizes: Sizes, seed: int, folder: Path, names: Sequence[str], logs: Sequence[int]
+) -> Iterator[dict[str, Any]]:
+    """A row for each candidate and each of these logs of the champion."""
     made = Made(sizes, seed, folder)
     path = made.ppo("champion", sizes.champion)
-    champion, heldout = load_at_home(path), made.log(path, "heldout", sizes.heldout, seed + 1)
-    truth = Truth(champion, sizes.truth, seed)
-    old = agent_of(champion)
+    champion = load_at_home(path)
+    truth, old = Truth(champion, sizes.truth, seed), agent_of(champion)
     earned = truth.of(old)
-    on = bench(heldout, read_decisions(heldout), champion)
+    candidates: dict[str, Behaviour] = {}
     for name in names:
-        policy: Behaviour
         if name in BAD[-2:]:
-            policy = truth.behaviours.make(name)
+            candidates[name] = truth.behaviours.make(name)
         else:
-            policy = agent_of(load_at_home(made.candidate(name, path)))
-        verdict = decide(compare(on, policy, old), name, "champion", (0, 0), 1)
-        yield {
-            "seed": seed,
-            "candidate": name,
-            "good": name in GOOD,
-            "champion": earned,
-            "truth": truth.of(policy) - earned,
-            "difference": verdict.difference,
-            "low": verdict.low,
-            "high": verdict.high,
-            "answer": verdict.answer,
-            "chi2": verdict.chi2,
-            "sessions": verdict.sessions,
-        }
+            candidates[name] = agent_of(load_at_home(made.candidate(name, path)))
+    true = {name: truth.of(policy) - earned for name, policy in candidates.items()}
+    for number in logs:
+        heldout = made.log(path, "heldout", sizes.heldout, number)
+        on = bench(heldout, read_decisions(heldout), champion)
+        for name, policy in candidates.items():
+            verdict = decide(compare(on, policy, old), name, "champion", (0, 0), 1)
+            yield {
+                "seed": seed,
+                "log": number,
+                "candidate": name,
+                "good": name in GOOD,
+                "champion": earned,
+                "truth": true[name],
+                "difference": verdict.difference,
+                "low": verdict.low,
+                "high": verdict.high,
+                "answer": verdict.answer,
+                "chi2": verdict.chi2,
+                "sessions": verdict.sessions,
+            }
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> str:
@@ -208,6 +218,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="keep logs and checkpoints here, and take those there")
     names = (*GOOD, *BAD)
     parser.add_argument("--candidates", nargs="+", choices=names, default=names, help="only these")
+    parser.add_argument("--logs", type=parse_seeds, default="0", help="logs of each champion, as in 0-2")
     args = tables.parse(parser, "gate")
     torch.set_num_threads(args.threads or 1)
     rows = []
@@ -215,9 +226,9 @@ def main() -> None:
         for seed in [0] if args.smoke else args.seeds:
             folder = (args.keep or Path(temporary)) / f"seed-{seed}"
             folder.mkdir(parents=True, exist_ok=True)
-            for row in judged(SMOKE if args.smoke else Sizes(), seed, folder, args.candidates):
+            for row in judged(SMOKE if args.smoke else Sizes(), seed, folder, args.candidates, args.logs):
                 print(
-                    f"seed {seed} {row['candidate']}: truth {row['truth']:+.2f}, gate "
+                    f"seed {seed} log {row['log']} {row['candidate']}: truth {row['truth']:+.2f}, gate "
                     f"{row['difference']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}], {row['answer']}",
                     file=sys.stderr,
                     flush=True,

@@ -124,7 +124,8 @@ def chi2_of(of: ReplayedLog, policy: Behaviour) -> float:
 
 
 def _latest(log: DecisionLog) -> DecisionLog:
-    """The sessions of the latest MOST_DECISIONS decisions."""
-    return (
-        log.rows(log.sessions > log.sessions[-MOST_DECISIONS - 1]) if log.num_rows > MOST_DECISIONS else log
-    )
+    """The sessions of the latest MOST_DECISIONS decisions, in the order of the log."""
+    if log.num_rows <= MOST_DECISIONS:
+        return log
+    cut = log.sessions == log.sessions[-MOST_DECISIONS - 1]  # of intervals the numbers may not ascend
+    return log.rows(torch.arange(int(cut.nonzero()[-1]) + 1, log.num_rows))
