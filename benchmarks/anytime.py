@@ -10,9 +10,10 @@ doubly robust terms. Light weights are .5 and 1.5; heavy ones are 20 for one ite
 
 `aa`: two equal arms on returning users, 10,000 sessions, a look after each. Returns are those of `satiation`:
 a mean of 8.5, a variance of 2.5 within a user and of 11.7 between users, within [0, 20]. Arms are drawn for
-each session, or for each user, and the terms are those of `recsys_rl.ope.anytime`. With arms of users, the
-first session of each user counts, centred by the record's sessions; the other rows count in other ways, to
-show what they do.
+each session, or for each user, and the terms are those of `recsys_rl.ope.anytime`. With arms of sessions,
+each is centred by the user's earlier ones, also of the 4,000 in the record. With arms of users, the first
+session of each user counts, centred by the record's; the other rows count in other ways, to show what they
+do.
 
 `effects`: the same with a challenger that is better or worse: the sessions of both arms until an answer, and
 how often it comes within 2,000 and 10,000 sessions.
@@ -204,6 +205,7 @@ class Visits:
 
     people: Tensor  # (n,) int64
     returns: Tensor  # (n,) of the champion
+    before: tuple[Tensor, Tensor]  # people and returns of the record, (RECORD,) each
     means: Tensor  # (n,): of the person's sessions in the record
     counts: Tensor  # (n,) int64: how many these are
     uniform: Tensor  # (n,): a number of the session in [0, 1), by which it gets its arm
@@ -216,6 +218,11 @@ class Visits:
     def outcomes(self, challenger: Tensor, effect: float) -> Tensor:
         """(n,): the returns, those of the challenger times 1 + ``effect``."""
         return torch.where(challenger, self.returns * (1 + effect), self.returns).clamp(max=MOST)
+
+    def centred(self, outcomes: Tensor) -> Tensor:
+        """(n,): minus the mean of the person's earlier sessions, also of those in the record."""
+        people, returns = self.before
+        return centred(torch.cat([returns, outcomes]), torch.cat([people, self.people]))[RECORD:]
 
 
 def visits(sessions: int, noise: torch.Generator) -> Visits:
@@ -230,7 +237,8 @@ def visits(sessions: int, noise: torch.Generator) -> Visits:
     sums = torch.zeros(USERS, dtype=torch.float64).index_add_(0, before, returns[:RECORD])
     means = (sums / counts)[here]  # without a session: not a number, and not used
     drawn = torch.rand(sessions, generator=noise), torch.rand(USERS, generator=noise)[here]
-    return Visits(here, returns[RECORD:], means, counts[here], *drawn)
+    record = before, returns[:RECORD]
+    return Visits(here, returns[RECORD:], record, means, counts[here], *drawn)
 
 
 def looks(of: Visits, unit: str, share: float, effect: float, bound: str) -> Sides:
@@ -238,7 +246,7 @@ def looks(of: Visits, unit: str, share: float, effect: float, bound: str) -> Sid
     challenger = of.arms(unit, share)
     outcomes, counted = of.outcomes(challenger, effect), torch.ones_like(challenger)
     if unit == "session":
-        values = centred(outcomes, of.people)
+        values = of.centred(outcomes)
     else:
         counted = first_rows(of.people)
         values = centred_by_record(outcomes[counted], of.means[counted], of.counts[counted])
@@ -269,7 +277,7 @@ def by_session_though_split_by_user(of: Visits, share: float, values: Tensor, bo
 WRONG: dict[str, tuple[str, Callable[[Visits], Tensor]]] = {
     "not centred, one look": ("t, one look", lambda of: of.returns - MEAN),
     "not centred": ("asymptotic", lambda of: of.returns - MEAN),
-    "centred by earlier sessions": ("asymptotic", lambda of: centred(of.returns, of.people)),
+    "centred by earlier sessions": ("asymptotic", lambda of: of.centred(of.returns)),
     "centred by the record": (
         "asymptotic",
         lambda of: centred_by_record(of.returns, of.means, of.counts),

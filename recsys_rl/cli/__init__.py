@@ -15,7 +15,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """Errors of a standard output that can't be written."""
 
 COMMANDS = (
-    *("train", "evaluate", "recommend", "serve", "visitors", "log", "release", "retrain", "gate"),
+    *("train", "evaluate", "recommend", "serve", "visitors", "log", "loop", "release", "retrain", "gate"),
     *("export", "record", "ope", "fit-users", "ranking", "data"),
 )
 
@@ -30,6 +30,7 @@ commands:
   serve      serve the policy over HTTP, and write down every decision with its probability
   visitors   let simulated people use a running server
   log        check the record of a server, export it as a log of decisions, or delete a user in it
+  loop       one turn beside a running server: learn, judge, release or take back
   release    let a challenger answer a share of a running server's sessions, promote it, take it back
   retrain    learn candidates from what the server recorded
   gate       judge a candidate on held-out users of the record, before it may serve

@@ -13,6 +13,7 @@ from recsys_rl.errors import UserError, error_text, one_line
 from recsys_rl.serve.record_schema import Damaged
 from recsys_rl.serve.snapshot import Snapshot
 from recsys_rl.serve.store_reader import StoreReader
+from recsys_rl.utils.locks import parts_of
 
 
 @dataclass(frozen=True)
@@ -32,25 +33,18 @@ def backup(db: Path, out: Path) -> Copied:
         raise UserError(
             f"--out {one_line(out)} is already there, and no backup replaces a file: name another."
         )
-    source = Snapshot(db)
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    beside = [partial.with_name(partial.name + end) for end in ("", "-wal", "-shm", "-journal")]
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        copied = _copy(source, partial, one_line(db))
-        sync(partial)
-        os.link(partial, out)  # unlike a renaming it replaces no file that was made meanwhile
-        sync(out.parent)
-    except (OSError, sqlite3.Error) as error:
-        raise UserError(
-            f"{one_line(out)} can't be written ({error_text(error)}): make room there, or choose another "
-            "place."
-        ) from error
-    finally:
-        source.close()
-        for file in beside:
-            with contextlib.suppress(OSError):
-                file.unlink()
+    with contextlib.closing(Snapshot(db)) as source:
+        try:
+            with parts_of(out) as folder:  # deleted at the end, or by the next process if this one is killed
+                copied = _copy(source, folder / "copy", one_line(db))
+                sync(folder / "copy")
+                os.link(folder / "copy", out)  # unlike a renaming it replaces no file that was made meanwhile
+                sync(out.parent)
+        except (OSError, sqlite3.Error) as error:
+            raise UserError(
+                f"{one_line(out)} can't be written ({error_text(error)}): make room there, or choose another "
+                "place."
+            ) from error
     return copied
 
 

@@ -67,12 +67,18 @@ class Record:
         """The policy with this SHA-256, also one that has not decided. Raises UserError if it is missing."""
         if sha256 not in self._by_sha256:
             served = next((row for row in self.policies.values() if row.sha256 == sha256), None)
-            if served is None:  # its file lies with those that have decided
-                folders = sorted({Path(row.file).parent for row in self.policies.values()})
-                files = {key: file for folder in folders for key, file in files_in(folder).items()}
-                served = ServedPolicy(0, sha256[:8], sha256, str(files.get(sha256, sha256)))
+            if served is None:  # its file lies with those that have decided, or has moved with them
+                served = ServedPolicy(0, sha256[:8], sha256, str(self._beside().get(sha256, sha256)))
             self._by_sha256[sha256] = self._open(served)
         return self._by_sha256[sha256]
+
+    def _beside(self) -> dict[str, Path]:
+        """The checkpoints in the folders of those that have decided, by their SHA-256."""
+        files = dict[str, Path]()
+        for folder in sorted({Path(row.file).parent for row in self.policies.values()}):
+            with contextlib.suppress(UserError):  # the folder is not there any more
+                files.update(files_in(folder))
+        return files
 
     def releases(self) -> list[Release]:
         """All rows of releases. Raises UserError for a damaged one."""

@@ -70,6 +70,7 @@ def routes() -> tuple[Route, ...]:
         get("/openapi.json", None, description),
         get("/", None, page_file("index.html", "text/html")),
         get("/page.js", None, page_file("page.js", "text/javascript")),
+        get("/release.js", None, page_file("release.js", "text/javascript")),
         get("/page.css", None, page_file("page.css", "text/css")),
     )
 

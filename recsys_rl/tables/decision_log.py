@@ -45,6 +45,7 @@ class DecisionHeader:
 class DecisionLog:
     """E decisions of S-signal feedback, ordered by session and step.
 
+    In a log of several intervals of a record the sessions of each are ordered, and whole.
     Items are rows of the catalogue; -1 is an empty place. A place whose item could not be shown is empty.
     Log-probabilities are natural logarithms; -inf is probability 0.
     """

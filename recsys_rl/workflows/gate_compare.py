@@ -133,7 +133,8 @@ def _of_each_item(catalogue: Catalogue, log: DecisionLog) -> bool:
 
 
 def _latest(log: DecisionLog) -> DecisionLog:
-    """The sessions of the latest MOST_DECISIONS decisions."""
-    return (
-        log.rows(log.sessions > log.sessions[-MOST_DECISIONS - 1]) if log.num_rows > MOST_DECISIONS else log
-    )
+    """The sessions of the latest MOST_DECISIONS decisions, in the order of the log."""
+    if log.num_rows <= MOST_DECISIONS:
+        return log
+    cut = log.sessions == log.sessions[-MOST_DECISIONS - 1]  # of intervals the numbers may not ascend
+    return log.rows(torch.arange(int(cut.nonzero()[-1]) + 1, log.num_rows))

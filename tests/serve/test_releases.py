@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
 from starlette.testclient import TestClient
@@ -24,7 +25,7 @@ At = Callable[[str], Path]
 GATE = {"answer": "no harm seen"}
 
 
-def act(client: TestClient, action: str, status: int = 200, **fields: Any) -> dict[str, Any]:
+def act(client: httpx.Client, action: str, status: int = 200, **fields: Any) -> dict[str, Any]:
     found = client.post(f"/v1/release/{action}", json=fields)
     assert found.status_code == status, found.text
     answer: dict[str, Any] = found.json()

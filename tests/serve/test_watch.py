@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 import torch
 from starlette.testclient import TestClient
@@ -31,7 +32,7 @@ def of_a(two: Path, tmp_path: Path) -> Path:
     return tmp_path / "r.sqlite"
 
 
-def visits(client: TestClient, two: Path, number: int, gain: float, first: int = 0) -> None:
+def visits(client: httpx.Client, two: Path, number: int, gain: float, first: int = 0) -> None:
     """Sessions of one decision; the challenger's items are engaged with by ``gain`` more."""
     b = sha256(two / "b.pt")
     for at in range(first, first + number):
