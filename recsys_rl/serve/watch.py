@@ -51,10 +51,7 @@ class Watch:
                 continue
             try:
                 await self.now()
-            except Problem as problem:  # the disk is full: it is tried again
-                print(f"the watch over the release: {problem.detail}", file=sys.stderr)
             except Exception as error:  # without a canary nobody must be given to a challenger
-                self.followed = None
                 traceback.print_exc(file=sys.stderr)
                 freeze = Freeze(f"the canary failed ({type(error).__name__}: {one_line(error)})")
                 with contextlib.suppress(Problem):
@@ -63,7 +60,7 @@ class Watch:
     async def now(self, band: bool = False) -> int:
         """Look now. Returns the number of the release, 0 without one.
 
-        ``band``: the look has the bounds, which take a hundred times as long. Raises Problem, sqlite3.Error.
+        ``band``: the look has the bounds, which take ten times as long. Raises sqlite3.Error.
         """
         async with self.lock:
             moment: Moment = await self.worker.submit(LookAtWorker())
@@ -77,7 +74,10 @@ class Watch:
             elif moment.under_way.frozen is None and (why := _lacks_file(moment)):
                 action = Freeze(why, number)
             if action is not None:
-                await self.worker.submit(Change(action))
+                try:
+                    await self.worker.submit(Change(action))
+                except Problem as problem:  # the disk is full, and the next look tries again
+                    print(f"the release can't be stopped: {problem.detail}", file=sys.stderr)
             return number
 
     def of(self, release: int) -> tuple[Canary, Look]:
@@ -94,7 +94,11 @@ class Watch:
             versions = [shared.active.version, *([] if moment.challenger is None else [moment.challenger])]
             outcomes = Outcomes(shared.store.path, versions)
             self.followed = Followed(start, outcomes, self.settings, shared.settings.feedback_window)
-        return self.followed.now(moment, band)
+        try:
+            return self.followed.now(moment, band)
+        except BaseException:  # it may have lost the place of some sessions: the next look begins again
+            self.followed = None
+            raise
 
 
 class Followed:
