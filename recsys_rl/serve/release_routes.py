@@ -13,6 +13,7 @@ from recsys_rl.serve.active_version import latest_requests
 from recsys_rl.serve.jobs import Change, Read
 from recsys_rl.serve.record_schema import Release
 from recsys_rl.serve.release_messages import (
+    BackRequest,
     CanaryAnswer,
     PromoteRequest,
     ReasonRequest,
@@ -29,6 +30,7 @@ _decode_start = msgspec.json.Decoder(StartRequest).decode
 _decode_share = msgspec.json.Decoder(ShareRequest).decode
 _decode_promote = msgspec.json.Decoder(PromoteRequest).decode
 _decode_reason = msgspec.json.Decoder(ReasonRequest).decode
+_decode_back = msgspec.json.Decoder(BackRequest).decode
 
 
 def release_routes() -> tuple[Route, ...]:
@@ -41,7 +43,7 @@ def release_routes() -> tuple[Route, ...]:
         post(f"{at}/share", "admin", share, "Raise the challenger's share", ShareRequest, done),
         post(f"{at}/promote", "admin", promote, "Make the challenger the champion", PromoteRequest, done),
         post(f"{at}/freeze", "admin", freeze, "Give the challenger no new sessions", ReasonRequest, done),
-        post(f"{at}/back", "admin", back, "Let the champion before serve again", ReasonRequest, done),
+        post(f"{at}/back", "admin", back, "Let the champion before serve again", BackRequest, done),
     )
 
 
@@ -80,14 +82,14 @@ async def freeze(services: Services, body: bytes) -> bytes:
 
 
 async def back(services: Services, body: bytes) -> bytes:
-    asked: ReasonRequest = decoded(_decode_reason, body)
+    asked: BackRequest = decoded(_decode_back, body)
     active, version = services.worker.shared.active, None
     wanted = champion_before(active)
     if wanted is not None:  # it is open, unless the server was started since
         served = active.served.get(wanted)
         file = None if served is None else served.file
         version = await asyncio.to_thread(services.policies.version, wanted, file)
-    return await _done(services, Back(asked.reason, version))
+    return await _done(services, Back(asked.reason, version, asked.challenger))
 
 
 async def _done(services: Services, action: Any) -> bytes:

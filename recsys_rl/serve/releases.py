@@ -135,15 +135,19 @@ class Freeze:
 class Back:
     """End the release; without one, take the last promotion back. Raises Problem.
 
-    ``version`` is the champion before the last promotion, if there was one.
+    ``version`` is the champion before the last promotion, if there was one. ``challenger``: only the release
+    of this one is ended.
     """
 
     reason: str
     version: Version | None
+    challenger: str | None = None
 
     def __call__(self, shared: Shared) -> None:
         active = shared.active
         release = active.history.under_way
+        if self.challenger is not None and (release is None or release.challenger != self.challenger):
+            raise Problem(409, "no-release", "The release of this challenger is not under way any more.")
         if release is not None:
             write(shared, "back", release.challenger, 0.0, release.start.unit, self.reason)
             active.challenger = None

@@ -183,7 +183,7 @@ class _Place:
                 self.server.promote(reason="canary: better")
                 return f"{self._name(challenger)} is promoted"
             case Back(challenger, reason):
-                self.server.back(reason=reason)
+                self.server.back(reason, challenger)  # the server may have stopped it meanwhile
                 return f"{self._name(challenger)} went back: {reason}"
         raise AssertionError(step)
 

@@ -58,9 +58,9 @@ class Releases:
         """Give the challenger no new sessions."""
         return self._act("freeze", {"reason": reason})
 
-    def back(self, reason: str = "") -> dict[str, Any]:
-        """End the release; without one, take the last promotion back."""
-        return self._act("back", {"reason": reason})
+    def back(self, reason: str = "", challenger: str | None = None) -> dict[str, Any]:
+        """End the release, only that of ``challenger`` if given; without one, undo the last promotion."""
+        return self._act("back", {"reason": reason, "challenger": challenger})
 
     def _act(self, action: str, body: dict[str, Any]) -> dict[str, Any]:
         return self.client.post(f"/v1/release/{action}", body)

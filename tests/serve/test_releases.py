@@ -98,7 +98,8 @@ def test_a_challenger_is_promoted_with_both_verdicts_or_without_a_gate_and_taken
     with serving(begun(two / "a.pt", db), db) as client:
         act(client, "start", sha256=b, share=0.5)
         assert act(client, "promote", 409)["title"] == "no-gate"
-        act(client, "back")
+        assert act(client, "back", 409, challenger=a)["title"] == "no-release"
+        act(client, "back", challenger=b)
         act(client, "start", sha256=b, share=0.5, verdict={"challenger": b, **GATE})
         assert act(client, "promote", 409)["title"] == "no-canary"
         promoted = act(client, "promote", without_gate=True, reason="we want to")
@@ -111,6 +112,7 @@ def test_a_challenger_is_promoted_with_both_verdicts_or_without_a_gate_and_taken
         assert recommend(client, "3")["policy"]["sha256"] == b
     with serving(two, db) as client:
         assert champion(client) == ["b.pt"]
+        assert act(client, "back", 409, challenger=b)["title"] == "no-release"  # its release has ended
         assert act(client, "back")["champion"] == a
         assert recommend(client, "3")["policy"]["sha256"] == a
         assert act(client, "back", 409)["title"] == "nothing-to-take-back"
