@@ -148,9 +148,8 @@ def served(command: Path, cwd: Path) -> dict[str, Any]:
         try:
             assert server.stdout is not None
             said = iter(server.stdout.readline, "")
-            address = next(
-                found[0] for line in said if (found := re.search(r"http://127\.0\.0\.1:\d+", line))
-            )
+            pattern = re.compile(r"http://127\.0\.0\.1:\d+")
+            address = next(match[0] for line in said if (match := pattern.search(line)))
             body = json.dumps({"user_id": "visitor", "n": 1}).encode()
             post = urllib.request.Request(
                 f"{address}/v1/recommend", body, {"Content-Type": "application/json"}
