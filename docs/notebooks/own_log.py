@@ -6,6 +6,7 @@
 # No simulator is needed. The full run takes less than two minutes on one core.
 
 # %%
+import atexit
 import json
 import os
 import subprocess
@@ -112,6 +113,7 @@ server = subprocess.Popen(
     stderr=subprocess.STDOUT,
     text=True,
 )
+atexit.register(server.terminate)  # it ends with this program, whatever happens
 address = ""
 while not address:  # its first lines name the address
     line = server.stdout.readline()

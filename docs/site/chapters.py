@@ -70,6 +70,8 @@ def link(words: str, target: str, folder: str) -> str:
         return f"[{words}]({PAGES[path]}{mark}{anchor})"
     if path == "docs/log" or path.startswith("docs/log/"):
         return f'<span class="in-checkout" title="{path} of the repository">{words}</span>'
+    if path.startswith("docs/notebooks/"):
+        return f"[{words}]({path.removeprefix('docs/').removesuffix('.py')}.ipynb)"
     if path.startswith("docs/"):
         return f"[{words}]({path.removeprefix('docs/')}{mark}{anchor})"
     return f'<a href="{source(path)}">{words}</a>'

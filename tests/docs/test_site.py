@@ -37,6 +37,7 @@ def test_each_notebook_stands_in_the_menu() -> None:
     [
         ("03_theory_ppo.md#gae", "docs", "[x](03_theory_ppo.md#gae)"),
         ("docs/api.md", "", "[x](api.md)"),
+        ("docs/notebooks/own_log.py", "", "[x](notebooks/own_log.ipynb)"),
         ("../README.md", "docs", "[x](index.md)"),
         ("https://example.org", "docs", "[x](https://example.org)"),
         ("#here", "docs", "[x](#here)"),
