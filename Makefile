@@ -8,11 +8,12 @@ BIN := $(VENV)/bin
 # implicit's threads and OpenBLAS's own get in each other's way.
 export OPENBLAS_NUM_THREADS = 1
 
-.PHONY: help train test check site dist clean
+.PHONY: help train loop test check site dist clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make train   install what training needs, train PPO on satiation (1,200,000 steps), write its report"
+	@echo "make loop    learn, serve, learn from serving: three rounds with simulated people, and a page in loop/ (ten minutes)"
 	@echo "make test    install the tools and run every test"
 	@echo "make check   ruff, mypy and the import rule"
 	@echo "make site    build the site of the docs into site/"
@@ -28,6 +29,10 @@ STEPS_ppo := --total-timesteps 1200000
 train: $(VENV)/data.stamp
 	$(BIN)/python -m train --algo $(ALGO) --env satiation $(STEPS_$(ALGO)) $(ARGS)
 	$(BIN)/python -m evaluate --algo $(ALGO) --checkpoint checkpoints/$(ALGO).pt --report
+
+# The server runs beside the loop: one thread for each.
+loop: $(VENV)/serve.stamp
+	OMP_NUM_THREADS=1 $(BIN)/python -m examples.loop $(ARGS)
 
 # One thread of torch for each of pytest's processes: more only wait for each other. worksteal: each process gets
 # whole files, so that what the tests of a file share is made once.
@@ -51,6 +56,10 @@ clean:
 
 $(VENV)/data.stamp: pyproject.toml hatch_build.py $(wildcard recsys_rl/functional/compiled/*.[ch])
 	$(call install,data)
+
+$(VENV)/serve.stamp: $(VENV)/data.stamp
+	$(call install,serve)
+	@touch $(VENV)/data.stamp $@
 
 $(VENV)/dev.stamp: $(VENV)/data.stamp
 	$(call install,dev)
