@@ -53,12 +53,10 @@ class ActiveVersion:
     def arm_of(self, person: str, visit: int, session: int | None = None) -> tuple[Assigned, Version]:
         """The arm of a session (``UnderWay.assigned``), and the version that answers it."""
         under_way = self.history.under_way
-        if under_way is None:
+        if under_way is None or self.challenger is None:  # one policy answers all, so there are no arms
             return NONE, self.version
         assigned = under_way.assigned(person, visit, session)
-        if assigned.arm != "challenger":
-            return assigned, self.version
-        return (NONE, self.version) if self.challenger is None else (assigned, self.challenger)
+        return assigned, self.challenger if assigned.arm == "challenger" else self.version
 
     def swap(self, version: Version) -> None:
         """Serve ``version`` from now on.

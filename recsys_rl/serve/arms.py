@@ -31,8 +31,9 @@ class UnderWay:
     """A release that has begun and not ended."""
 
     start: Release
-    shares: tuple[tuple[int, float], ...]  # each with the number of the row from which on it holds
-    frozen: Release | None = None  # sessions that began after this row have no arm
+    shares: tuple[tuple[int, float], ...]
+    """Each with the number of the row from which on it holds; 0 while the release was frozen."""
+    frozen: Release | None = None  # the row that froze it, if it is now
 
     @property
     def challenger(self) -> str:
@@ -40,8 +41,8 @@ class UnderWay:
 
     @property
     def share(self) -> float:
-        """The present share of the challenger."""
-        return self.shares[-1][1]
+        """The present share of the challenger; in a frozen release the last one."""
+        return next(share for _, share in reversed(self.shares) if share)
 
     def assigned(self, person: str, visit: int, session: int | None = None) -> Assigned:
         """The arm of a session.
@@ -51,15 +52,11 @@ class UnderWay:
             visit: the person's sessions before it.
             session: its number in the record; None if it begins now.
         """
-        start, frozen = self.start, self.frozen
-        if session is None:
-            if frozen is not None:
-                return NONE
-            share = self.share
-        else:
-            if session < start.number or (frozen is not None and session > frozen.number):
-                return NONE
-            share = next(share for number, share in reversed(self.shares) if number < session)
+        start = self.start
+        before = (share for number, share in reversed(self.shares) if session is None or number < session)
+        share = next(before, 0.0)
+        if not share:  # it began before the release, or while that was frozen
+            return NONE
         unit = person if start.unit == "user" else f"{person} {visit}"
         if number_of(f"{start.number} {start.challenger}", unit) < share:
             return Assigned("challenger", share)
@@ -94,9 +91,9 @@ class History:
         if row.kind == "start":
             under_way = UnderWay(row, ((row.number, row.share),))
         elif row.kind == "share" and under_way is not None:
-            under_way = replace(under_way, shares=(*under_way.shares, (row.number, row.share)))
+            under_way = replace(under_way, shares=(*under_way.shares, (row.number, row.share)), frozen=None)
         elif row.kind == "freeze" and under_way is not None:
-            under_way = replace(under_way, frozen=row)
+            under_way = replace(under_way, shares=(*under_way.shares, (row.number, 0.0)), frozen=row)
         else:
             under_way = None
         return History(champion, under_way, before, row.number)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -77,23 +77,20 @@ class Start:
 
 @dataclass(frozen=True)
 class Share:
-    """Raise the challenger's share. Raises Problem."""
+    """Raise the challenger's share, or end a freeze with the same one. Raises Problem."""
 
     share: float
 
     def __call__(self, shared: Shared) -> None:
         release = under_way(shared)
-        if release.frozen is not None:
-            raise Problem(
-                409, "frozen", "The release is frozen: promote it, or end it with back and start it again."
-            )
-        if self.share <= release.share:
+        if self.share < release.share or (self.share == release.share and release.frozen is None):
             raise Problem(
                 409,
                 "not-larger",
                 f"The share is {release.share:g} already, and a smaller one would move people back: give a "
                 "larger one, or end the release with back.",
             )
+        challenger_of(shared)
         write(shared, "share", release.challenger, self.share, release.start.unit)
 
 
@@ -111,10 +108,7 @@ class Promote:
 
     def __call__(self, shared: Shared) -> None:
         active, release = shared.active, under_way(shared, self.release)
-        if active.challenger is None:
-            raise Problem(
-                409, "no-file", "The challenger's file is missing: put it back and start the server again."
-            )
+        version = challenger_of(shared)
         gate = None if not release.start.verdict else msgspec.json.decode(release.start.verdict)
         answer = None if gate is None else gate.get("answer")
         if not self.without_gate:
@@ -126,7 +120,6 @@ class Promote:
                 said = f"the canary's answer is {self.canary.get('answer')}"
                 raise Problem(409, "no-canary", f"The challenger is not yet better: {said}{otherwise}")
         verdict = {"gate": gate, "canary": self.canary, "without_gate": self.without_gate}
-        version = active.challenger
         write(shared, "promote", release.challenger, 1.0, release.start.unit, self.reason, verdict, version)
         active.serve(version)
 
@@ -224,6 +217,8 @@ def fall_back(shared: Shared, version: Version) -> None:
     if is_champion and previous is not None:
         active.serve(previous)
         active.previous = None
+    # Whatever becomes of the row: who answers now is in no arm.
+    active.history = replace(active.history, under_way=None)
     try:
         if release is not None:
             stop(shared, release, f"the {'champion' if is_champion else 'challenger'} {FAILED}", None)
@@ -239,6 +234,15 @@ def under_way(shared: Shared, number: int | None = None) -> UnderWay:
     if release is None or (number is not None and release.start.number != number):
         raise Problem(409, "no-release", "No release is under way: start one.")
     return release
+
+
+def challenger_of(shared: Shared) -> Version:
+    """The challenger. Raises Problem if it could not be opened when the server started."""
+    if shared.active.challenger is None:
+        raise Problem(
+            409, "no-file", "The challenger's file is missing: put it back and start the server again."
+        )
+    return shared.active.challenger
 
 
 def champion_before(active: ActiveVersion) -> str | None:
@@ -305,4 +309,4 @@ def at_start(store: Store, policies: PolicyFiles, champion: Version) -> AtStart:
         return AtStart(version)
     except (UserError, Problem) as error:
         why = error.detail if isinstance(error, Problem) else str(error)
-        return AtStart(None, Freeze(f"the challenger can't serve: {why}"))
+        return AtStart(None, Freeze(f"the challenger can't serve: {why}", release.start.number))

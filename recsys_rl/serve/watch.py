@@ -47,13 +47,15 @@ class Watch:
         """Look until the task is cancelled."""
         while True:
             await asyncio.sleep(EVERY)
-            if self.worker.shared.active.history.under_way is None:
+            release = self.worker.shared.active.history.under_way
+            if release is None:
                 continue
             try:
                 await self.now()
             except Exception as error:  # without a canary nobody must be given to a challenger
                 traceback.print_exc(file=sys.stderr)
-                freeze = Freeze(f"the canary failed ({type(error).__name__}: {one_line(error)})")
+                why = f"the canary failed ({type(error).__name__}: {one_line(error)})"
+                freeze = Freeze(why, release.start.number)
                 with contextlib.suppress(Problem):
                     await self.worker.submit(Change(freeze))
 

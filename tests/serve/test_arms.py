@@ -51,9 +51,19 @@ def test_two_releases_divide_the_people_independently() -> None:
 
 def test_a_frozen_release_keeps_the_arms_of_sessions_under_way() -> None:
     frozen = history_of([row(10, "start", share=0.5), row(20, "freeze", share=0.5)]).under_way
-    assert frozen is not None and frozen.assigned("ann", 0) == NONE
+    assert frozen is not None and frozen.assigned("ann", 0) == NONE and frozen.share == 0.5
     assert frozen.assigned("ann", 0, session=21) == NONE
     assert frozen.assigned("ann", 0, session=15) == release(0.5).assigned("ann", 0)
+
+
+def test_a_share_ends_a_freeze_and_sessions_from_the_freeze_have_no_arm() -> None:
+    rows = [row(10, "start", share=0.5), row(20, "freeze", share=0.5), row(30, "share", share=0.5)]
+    thawed = history_of(rows).under_way
+    assert thawed is not None and thawed.frozen is None and thawed.share == 0.5
+    assert thawed.assigned("ann", 0) == thawed.assigned("ann", 0, session=31)
+    assert thawed.assigned("ann", 0) == release(0.5).assigned("ann", 0)
+    assert thawed.assigned("ann", 0, session=25) == NONE
+    assert thawed.assigned("ann", 0, session=15) == release(0.5).assigned("ann", 0)
 
 
 def test_rows_give_the_state_that_they_left() -> None:

@@ -12,12 +12,16 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+import torch
 from starlette.testclient import TestClient
 
 from benchmarks.harness.served import Connection, Server
+from recsys_rl.agents.ppo import PPO
 from recsys_rl.serve.check_arms import wrong_arms
 from recsys_rl.serve.record_at_rest import Record, check
-from recsys_rl.serve.record_schema import Decision
+from recsys_rl.serve.record_schema import Decision, Release
+from recsys_rl.serve.store import Full, Store
+from recsys_rl.types import Obs
 from tests.serve.servers import begun, recommend, serving, trained
 from tests.serve.test_refusals import champion, sha256, swap
 
@@ -189,9 +193,17 @@ def test_what_can_not_be_is_refused_with_a_sentence_and_the_champion_serves(
         for share in (0.5, 0.4):
             assert act(client, "share", 409, share=share)["title"] == "not-larger"
         act(client, "freeze", reason="wait")
-        assert act(client, "freeze")["frozen"] and act(client, "share", 409, share=0.9)["title"] == "frozen"
+        assert act(client, "freeze")["frozen"]
+        assert act(client, "share", 409, share=0.4)["title"] == "not-larger"
         assert {recommend(client, str(at))["policy"]["sha256"] for at in range(12)} == {a}
         assert kinds(client) == ["start", "freeze"]
+        thawed = act(client, "share", share=0.5)
+        assert (thawed["frozen"], thawed["share"]) == (False, 0.5)
+        assert {recommend(client, str(at))["policy"]["sha256"] for at in range(12)} == {a}  # as before
+        assert {recommend(client, f"new {at}")["policy"]["sha256"] for at in range(12)} == {a, b}
+    record = Record(db)
+    assert wrong_arms(record.store, record.policies, [*record.sessions()]) == []
+    record.store.close()
 
 
 @pytest.mark.parametrize("staged_champion", [False, True])
@@ -269,7 +281,41 @@ def test_a_version_that_is_gone_gets_no_new_sessions(
         assert {recommend(client, one)["policy"]["sha256"] for one in people} == {a}
         assert kinds(client) == ["start", "freeze"]
         assert act(client, "promote", 409, without_gate=True)["title"] == "no-file"
+        assert act(client, "share", 409, share=0.5)["title"] == "no-file"
         assert act(client, "back", challenger=b)["challenger"] is None
+
+
+def test_a_champion_that_fails_on_a_full_disk_leaves_no_arms(
+    two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db, a = tmp_path / "r.sqlite", sha256(two / "a.pt")
+    with serving(begun(two / "a.pt", db), db) as client:
+        assert swap(client, two / "b.pt").status_code == 200
+        act(client, "start", sha256=a, share=0.5)
+        active = client.app.worker.shared.active  # type: ignore[attr-defined]
+        failing, scores, write = active.version.agent, PPO.scores, Store.write
+
+        def no_scores(self: PPO, obs: Obs) -> torch.Tensor:
+            if self is failing:
+                raise ZeroDivisionError
+            return scores(self, obs)
+
+        def no_room(self: Store, rows: list[Any], durable: bool) -> None:
+            if any(isinstance(row, Release) for row in rows):
+                raise Full("no room")
+            write(self, rows, durable)
+
+        monkeypatch.setattr(PPO, "scores", no_scores)
+        monkeypatch.setattr(Store, "write", no_room)
+        before = [recommend(client, str(at))["degraded"] for at in range(12)]
+        assert len([why for why in before if why]) == 3 and kinds(client) == ["start"]
+        more = [recommend(client, f"more {at}") for at in range(8)]
+        assert {answer["policy"]["sha256"] for answer in more} == {a}
+    record = Record(db)
+    assert wrong_arms(record.store, record.policies, [*record.sessions()]) == []
+    record.store.close()
+    last = sorted(decisions(db), key=lambda decision: decision.number)[-8:]
+    assert {decision.arm for decision in last} == {""}
 
 
 def test_a_server_that_starts_with_another_version_ends_the_release(two: Path, tmp_path: Path) -> None:
