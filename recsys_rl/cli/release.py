@@ -19,7 +19,7 @@ OVERVIEW = """usage: recsys-rl release start FILE --share 0.1 [OPTIONS]
        recsys-rl release status | promote | freeze | back | history [OPTIONS]
 
 start     let a challenger answer a share of the sessions of a running server
-share     raise its share; a smaller one would move people back
+share     raise its share, or end a freeze; a smaller one would move people back
 status    who serves, and what the canary says
 promote   make the challenger the champion, with the verdicts of gate and canary
 freeze    give the challenger no new sessions; those under way keep their arm
@@ -42,7 +42,7 @@ class ReleaseOptions:
         check_fields(self)
 
 
-Part = Annotated[float, Range(above=0, below=1)]
+Part = Annotated[float, Range(0.001, below=1)]
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ class StartOptions(ReasonOptions):
 class ShareOptions(ReleaseOptions):
     """The options of `release share`."""
 
-    share: tyro.conf.Positional[Part] = 0.5
-    """The new share, larger than the present one."""
+    share: tyro.conf.Positional[Part | None] = None
+    """The new share, larger than the present one; of a frozen release it may be the same."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +147,8 @@ def _done(server: Releases, options: ReleaseOptions) -> dict[str, Any]:
         sha256, verdict = challenger_in(Path(options.file))
         return server.start(sha256, options.share, options.unit, reason, verdict)
     if isinstance(options, ShareOptions):
+        if options.share is None:
+            raise UserError("The share is missing: give it, recsys-rl release share 0.5.")
         return server.share(options.share)
     if isinstance(options, PromoteOptions):
         return server.promote(options.without_gate, reason)

@@ -9,9 +9,10 @@ import contextlib
 import sys
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from recsys_rl.errors import UserError, one_line
 from recsys_rl.recommender.visit import NOON
@@ -27,6 +28,8 @@ from recsys_rl.serve.store import Full, Store
 from recsys_rl.serve.versions import Version, files_in, open_version, sha256_of
 
 FAULTS = 3  # of a policy in a row, after which the version before serves again
+LATEST = 4
+"""Versions that stay open, each with its catalogue and network, besides those that serve."""
 TRIED = 32  # latest decisions on which a new version is tried
 
 
@@ -122,7 +125,9 @@ class PolicyFiles:
         ``to_come``: there may be no checkpoint yet.
         """
         self.path, self.facts, self.env, self.to_come = path, facts, env, to_come
-        self.versions: dict[str, Version] = {}  # those that are open
+        # Those that are open: the ones that serve, and the latest others.
+        self.versions: MutableMapping[str, Version] = WeakValueDictionary()
+        self._latest: dict[str, Version] = {}
         self._opening, self._hashing = threading.Lock(), threading.Lock()
         self._hashed: tuple[list[tuple[Path, int, int]], Mapping[str, Path]] = [], {}
 
@@ -139,12 +144,13 @@ class PolicyFiles:
     def version(self, sha256: str, file: str | None = None) -> Version:
         """The policy of this hash, from the folder or from ``file``. Raises UserError, Problem."""
         with self._opening:
-            if sha256 not in self.versions:
+            version = self.versions.get(sha256)
+            if version is None:
                 path = self.files().get(sha256)
                 if path is None and file is not None and Path(file).is_file():
                     path = Path(file)
                 if path is None:
-                    raise Problem(404, "unknown-policy", "There is no checkpoint with this SHA-256.")
+                    raise Problem(404, "unknown-policy", self._lacks(sha256))
                 version = open_version(path, 0, self.env)
                 if version.row.sha256 != sha256:
                     raise Problem(
@@ -158,7 +164,21 @@ class PolicyFiles:
                         "settings."
                     )
                 self.versions[sha256] = version
-            return self.versions[sha256]
+            self._latest.pop(sha256, None)
+            self._latest[sha256] = version
+            if len(self._latest) > LATEST:
+                del self._latest[next(iter(self._latest))]
+            return version
+
+    def _lacks(self, sha256: str) -> str:
+        """The sentence about a version that is not there."""
+        name = one_line(self.path)
+        if self.path.is_dir():
+            return f"The server's folder {name} has no file with the SHA-256 {sha256[:8]}...: copy it there."
+        return (
+            f"The server has {name} alone, and no file with the SHA-256 {sha256[:8]}...: start it with a "
+            "folder of both, --checkpoint FOLDER."
+        )
 
     def check_there(self, sha256: str, file: str = "") -> None:
         """Raise Problem unless a server that starts finds this version; UserError.

@@ -10,7 +10,7 @@ from recsys_rl.serve.canary import Answer, Count, Guard
 from recsys_rl.serve.record_schema import ReleaseKind, Unit
 
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
-Part = Annotated[float, Meta(gt=0, lt=1)]
+Part = Annotated[float, Meta(ge=0.001, lt=1)]  # of a smaller one the bounds never tell anything
 Reason = Annotated[str, Meta(max_length=1_000)]
 
 

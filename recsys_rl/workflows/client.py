@@ -99,8 +99,16 @@ class Client:
             connection = http.client.HTTPConnection(self.host, self.port, timeout=PATIENCE)
             self.own.connection = connection
         connection.request(method, path, content, self.headers)
-        reply = connection.getresponse()
-        answer: Any = json.loads(reply.read())
+        try:
+            reply = connection.getresponse()
+            text = reply.read()
+        except TimeoutError:
+            self.own.connection = None
+            raise UserError(
+                f"The server at {self.url} has not answered for {PATIENCE:g} seconds. What was asked may "
+                "still be done: look before you ask again, for a release with recsys-rl release status."
+            ) from None
+        answer: Any = json.loads(text)
         if not isinstance(answer, dict | list):
             raise ValueError(answer)
         return reply.status, answer, float(reply.headers.get("retry-after", 1))

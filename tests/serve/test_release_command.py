@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
@@ -77,8 +78,20 @@ def test_mistakes_are_refused_before_a_server_is_asked(words: list[str]) -> None
     assert main(["release", *words, "--url", "http://127.0.0.1:9"]) == 2
 
 
+def test_a_share_that_is_missing_is_not_one_half(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["release", "share", "--url", "http://127.0.0.1:9"]) == 2
+    assert "missing" in capsys.readouterr().err
+
+
+def test_a_server_that_takes_long_may_still_do_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recsys_rl.workflows.client.PATIENCE", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as slow, pytest.raises(UserError) as refused:
+        Releases(f"http://127.0.0.1:{slow.getsockname()[1]}").share(0.5)
+    assert "may still" in str(refused.value)
+
+
 def test_a_share_of_nobody_or_of_everybody_is_no_share() -> None:
-    for share in ("0", "1", "-0.5", "nan"):
+    for share in ("0", "1", "-0.5", "nan", "0.0009", "1e-320"):
         with pytest.raises(UserError):
             release_options(["share", share])
 
