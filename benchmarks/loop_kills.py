@@ -29,6 +29,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+import torch._dynamo  # the first optimiser of a process loads it for seconds: no fork has to
 
 from benchmarks.harness.said import GONE
 from benchmarks.harness.served import Connection, Server
@@ -49,7 +50,7 @@ WORLD = [
     *("--device", "cpu", "--threads", "1"),
 ]
 VISITS = 200  # before a turn
-FIT = 30  # steps of the fit of users
+FIT = 60  # steps of the fit of users
 WINDOW = 2.0  # seconds in which feedback counts: also that of a busy machine
 
 
@@ -88,7 +89,7 @@ class Place:
             share=0.5,
             sessions=VISITS // 2,
             canary=VISITS // 2,
-            steps=512,
+            steps=2_048,
             decisions=2_048,
             quiet=True,
         )
