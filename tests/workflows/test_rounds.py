@@ -12,6 +12,7 @@ import pytest
 
 from recsys_rl.errors import UserError
 from recsys_rl.serve.versions import sha256_of
+from recsys_rl.workflows import gate as gates
 from recsys_rl.workflows import retrain as turns
 from recsys_rl.workflows.retrain import RetrainConfig, retrain
 from recsys_rl.workflows.rounds import held, latest_round, part_path, round_folder
@@ -146,4 +147,18 @@ def test_no_round_writes_over_a_policy(place: Place) -> None:
 def test_two_at_once_are_refused(place: Place) -> None:
     with held(place.folder), pytest.raises(UserError):
         place.retrain()
+    assert os.listdir(place.folder / "log") == []
+
+
+def test_the_gate_adds_nothing_to_a_round_that_learns(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another's policy is judged on what is new, and that must wait for the round."""
+    theirs = place.folder / "theirs.pt"
+    theirs.write_text("theirs")
+    champion = Served("a" * 64, place.folder / "champion.pt", SimpleNamespace())  # type: ignore[arg-type]
+    monkeypatch.setattr(gates, "champion_of", lambda *_: champion)
+    monkeypatch.setattr(gates, "load_at_home", lambda *_: SimpleNamespace())
+    monkeypatch.setattr(gates, "_check", lambda *_: None)
+    monkeypatch.setattr(gates, "export_new", place.export)
+    with held(place.folder), pytest.raises(UserError):
+        gates.gate(gates.GateConfig(str(theirs), policies=str(place.folder), threads=0, quiet=True))
     assert os.listdir(place.folder / "log") == []
