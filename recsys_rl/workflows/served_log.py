@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -77,14 +76,14 @@ def export_new(db: Path, policies: Path, env: str | None, until: int | None = No
     since = before[-1][1] if before else 0
     if until is not None and until <= since:
         return before[-1]
-    record, now = open_snapshot(db, policies, env), time.time()
+    record = open_snapshot(db, policies, env)
     try:
-        found = interval_of(record, since, until, now)
+        found = interval_of(record, since, until)
         if before and not found.sessions:
             return before[-1]
         out = part_path(policies, since, found.until)
         out.parent.mkdir(exist_ok=True)
-        for note in export_record(record, out, since, found.until, now).notes:
+        for note in export_record(record, out, since, found.until).notes:
             announce(note)
     finally:
         record.store.close()
