@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -79,7 +78,7 @@ def export_new(db: Path, policies: Path, env: str | None, until: int | None = No
         return before[-1]
     record = open_snapshot(db, policies, env)
     try:
-        found = interval_of(record, since, until, time.time())
+        found = interval_of(record, since, until)
         if before and not found.sessions:
             return before[-1]
         out = part_path(policies, since, found.until)

@@ -165,6 +165,12 @@ def test_what_can_not_be_is_refused_with_a_sentence_and_the_champion_serves(
         assert act(client, "freeze")["frozen"] and act(client, "share", 409, share=0.9)["title"] == "frozen"
         assert {recommend(client, str(at))["policy"]["sha256"] for at in range(12)} == {a}
         assert kinds(client) == ["start", "freeze"]
+        described = client.get("/openapi.json").json()["paths"]
+        assert described["/v1/release/history"]["get"]["responses"]["200"]["content"]["application/json"][
+            "schema"
+        ] == {"type": "array", "items": {"$ref": "#/components/schemas/ReleaseRow"}}
+        actions = ("start", "share", "promote", "freeze", "back")
+        assert all("requestBody" in described[f"/v1/release/{action}"]["post"] for action in actions)
 
 
 def test_an_action_that_can_not_be_written_is_not_made(two: Path, tmp_path: Path) -> None:
