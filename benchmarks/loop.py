@@ -129,7 +129,7 @@ SMOKE: dict[str, Any] = {
     "weak": 64,
     "world": [
         *("--env", "satiation", "--data", "synthetic", "--num-items", "50", "--num-users", "200"),
-        *("--embedding-dim", "8", "--max-episode-steps", "4", "--hidden-dims", "16", "--device", "cpu"),
+        *("--embedding-dim", "8", "--max-episode-steps", "10", "--hidden-dims", "16", "--device", "cpu"),
         *("--n-steps", "8", "--num-envs", "8", "--batch-size", "32"),
     ],
     "steps": 2048,

@@ -406,4 +406,6 @@ PLATFORM = Platform(
         after=lambda config, catalogue, known, items, seen: known,
         pieces=lambda config, catalogue, known: known,
     ),
+    question="What can be learned from a team's log of decisions, without any simulator?",
+    example="--algo reinforce --log clicks.csv",
 )

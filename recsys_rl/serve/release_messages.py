@@ -44,9 +44,19 @@ class PromoteRequest(Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class ReasonRequest(Struct, forbid_unknown_fields=True, frozen=True):
-    """The body of `POST /v1/release/freeze` and of `POST /v1/release/back`."""
+    """The body of `POST /v1/release/freeze`."""
 
     reason: Reason = ""
+
+
+class BackRequest(Struct, forbid_unknown_fields=True, frozen=True):
+    """The body of `POST /v1/release/back`."""
+
+    reason: Reason = ""
+    challenger: Sha256 | None = None
+    """End the release of this challenger."""
+    promotion: Sha256 | None = None
+    """Or, where no release is under way: take the promotion of this champion back."""
 
 
 class CanaryAnswer(Struct, frozen=True):

@@ -11,8 +11,10 @@ from starlette.responses import Response
 
 from recsys_rl.serve.active_version import latest_requests
 from recsys_rl.serve.jobs import Change, Read
+from recsys_rl.serve.messages import Problem
 from recsys_rl.serve.record_schema import Release
 from recsys_rl.serve.release_messages import (
+    BackRequest,
     CanaryAnswer,
     PromoteRequest,
     ReasonRequest,
@@ -21,7 +23,7 @@ from recsys_rl.serve.release_messages import (
     ShareRequest,
     StartRequest,
 )
-from recsys_rl.serve.releases import Back, Freeze, Promote, Share, Start, champion_before
+from recsys_rl.serve.releases import Back, Freeze, Promote, Share, Start, TakeBack, champion_before
 from recsys_rl.serve.services import Route, Services, as_json, decoded, encode, get, post
 from recsys_rl.serve.watch import verdict_of
 
@@ -29,6 +31,7 @@ _decode_start = msgspec.json.Decoder(StartRequest).decode
 _decode_share = msgspec.json.Decoder(ShareRequest).decode
 _decode_promote = msgspec.json.Decoder(PromoteRequest).decode
 _decode_reason = msgspec.json.Decoder(ReasonRequest).decode
+_decode_back = msgspec.json.Decoder(BackRequest).decode
 
 
 def release_routes() -> tuple[Route, ...]:
@@ -41,7 +44,7 @@ def release_routes() -> tuple[Route, ...]:
         post(f"{at}/share", "admin", share, "Raise the challenger's share", ShareRequest, done),
         post(f"{at}/promote", "admin", promote, "Make the challenger the champion", PromoteRequest, done),
         post(f"{at}/freeze", "admin", freeze, "Give the challenger no new sessions", ReasonRequest, done),
-        post(f"{at}/back", "admin", back, "Let the champion before serve again", ReasonRequest, done),
+        post(f"{at}/back", "admin", back, "Let the champion before serve again", BackRequest, done),
     )
 
 
@@ -80,14 +83,24 @@ async def freeze(services: Services, body: bytes) -> bytes:
 
 
 async def back(services: Services, body: bytes) -> bytes:
-    asked: ReasonRequest = decoded(_decode_reason, body)
+    asked: BackRequest = decoded(_decode_back, body)
+    if (asked.challenger is None) == (asked.promotion is None):
+        raise Problem(
+            422,
+            "wrong-field",
+            "challenger, promotion: give one, the challenger whose release ends or the champion whose "
+            "promotion is taken back.",
+        )
+    if asked.challenger is not None:
+        return await _done(services, Back(asked.reason, asked.challenger))
+    assert asked.promotion is not None
     active, version = services.worker.shared.active, None
     wanted = champion_before(active)
     if wanted is not None:  # it is open, unless the server was started since
         served = active.served.get(wanted)
         file = None if served is None else served.file
         version = await asyncio.to_thread(services.policies.version, wanted, file)
-    return await _done(services, Back(asked.reason, version))
+    return await _done(services, TakeBack(asked.reason, asked.promotion, version))
 
 
 async def _done(services: Services, action: Any) -> bytes:

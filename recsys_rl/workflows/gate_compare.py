@@ -20,12 +20,15 @@ from recsys_rl.experience.log_facts import behaviour_logprobs
 from recsys_rl.experience.logged import rewards_of
 from recsys_rl.make import make_user_model
 from recsys_rl.objective.weighted import stream_weights
+from recsys_rl.ope.item_models import MOST_ITEMS
 from recsys_rl.ope.policies import logged_places
 from recsys_rl.ope.replay import ReplayedLog
 from recsys_rl.ope.verdict import BROKEN, Estimates, about_log, verdict_on
 from recsys_rl.ope.world import Worlds, try_world, world
 from recsys_rl.protocols import Behaviour
 from recsys_rl.tables.decision_log import DecisionLog
+from recsys_rl.tables.items import knows_items
+from recsys_rl.types import Catalogue
 from recsys_rl.utils.seeding import generators
 from recsys_rl.workflows.gate_rule import Compared
 from recsys_rl.workflows.ope import estimates, replayed
@@ -49,6 +52,7 @@ class Bench:
     worlds: Worlds | None  # users learned from these sessions; None for single decisions, or if that failed
     doubt: str = ""  # why no users can be learned, as the end of a sentence
     broken: str = ""  # what is wrong with the log, whatever the policy, as the end of a sentence
+    left_out: int = 0  # earlier sessions that are not judged
 
 
 def bench(name: Path, log: DecisionLog, place: Checkpoint) -> Bench:
@@ -62,15 +66,17 @@ def bench(name: Path, log: DecisionLog, place: Checkpoint) -> Bench:
     """
     streams, chance = generators(0, *STREAMS), log.has_propensities
     users, one_step = make_user_model(place.config, place.world), place.interface.session_length == 1
-    log = _latest(log)
+    whole, log = log, _latest(log)
+    left_out = len(whole.sessions.unique()) - len(log.sessions.unique())
     if not chance and not one_step:  # `world` has no weights, so that nothing needs to be estimated
         log = dataclasses.replace(log, logprobs=torch.zeros_like(log.logprobs))
     rewards = partial(rewards_of, log.header, users, stream_weights(users.streams))
-    read = ReadLog(log, place.catalogue, rewards, streams)
+    by_item = one_step and not place.config.platform.simulates and _of_each_item(place.catalogue, log)
+    read = ReadLog(log, place.catalogue, rewards, streams, by_item=by_item)
     options = OpeConfig(log=(str(name),), world=not one_step)
     of, _, _ = replayed(options, read)
     worlds, doubt = (None, "") if one_step else try_world(of, streams["world"])
-    return Bench(options, read, of, chance, worlds, doubt, about_log(of.totals))
+    return Bench(options, read, of, chance, worlds, doubt, about_log(of.totals), left_out)
 
 
 def compare(on: Bench, new: Behaviour, old: Behaviour) -> Compared:
@@ -107,6 +113,7 @@ def _compared(by: str, on: Bench, terms: tuple[Tensor, ...], chi2: float) -> Com
         logged=float(returns.mean()),
         steps=float(on.of.alive.sum(1).double().mean()),
         chi2=chi2,
+        left_out=on.left_out,
         doubt=on.doubt,
         broken=on.broken,
     )
@@ -121,6 +128,11 @@ def chi2_of(of: ReplayedLog, policy: Behaviour) -> float:
     mine, theirs = logged_places(of, policy).sum(1), behaviour_logprobs(of.log, rows)
     weights = (mine.double() - theirs).exp()
     return float(weights.pow(2).mean() / weights.mean().clamp_min(1e-12).pow(2)) - 1
+
+
+def _of_each_item(catalogue: Catalogue, log: DecisionLog) -> bool:
+    """True if the reward model has coefficients of each item: nothing is known of them, and they are few."""
+    return not knows_items(catalogue) and catalogue.num_items <= MOST_ITEMS and log.items.shape[1] == 1
 
 
 def _latest(log: DecisionLog) -> DecisionLog:

@@ -137,7 +137,7 @@ class _Place:
         """The sessions of the record that have matured and ended after the row of this number."""
         record = open_snapshot(Path(self.options.db), self.folder, self.options.env)
         try:
-            return len(interval_of(record, since, None, time.time()).sessions)
+            return len(interval_of(record, since, None).sessions)
         finally:
             record.store.close()
 
@@ -183,7 +183,7 @@ class _Place:
                 self.server.promote(reason="canary: better")
                 return f"{self._name(challenger)} is promoted"
             case Back(challenger, reason):
-                self.server.back(reason=reason)
+                self.server.back(reason, challenger)  # the server may have stopped it meanwhile
                 return f"{self._name(challenger)} went back: {reason}"
         raise AssertionError(step)
 

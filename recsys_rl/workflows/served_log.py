@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -79,7 +78,7 @@ def export_new(db: Path, policies: Path, env: str | None, until: int | None = No
         return before[-1]
     record = open_snapshot(db, policies, env)
     try:
-        found = interval_of(record, since, until, time.time())
+        found = interval_of(record, since, until)
         if before and not found.sessions:
             return before[-1]
         out = part_path(policies, since, found.until)
@@ -99,6 +98,7 @@ class Sides(NamedTuple):
     training_users: int
     heldout_users: int
     lacking: str  # a sentence; "" for a log with chance in it
+    nothing: bool = False  # it can teach nothing at all
 
 
 def survey(log: Path, checkpoint: Checkpoint) -> Sides:
@@ -125,7 +125,7 @@ def survey(log: Path, checkpoint: Checkpoint) -> Sides:
             "not make, so a model must guess it, and weights can judge no other policy; serve a policy that "
             "draws (--explore, or a temperature), and learn from that."
         )
-    return Sides(sessions[0], sessions[1], len(users[0]), len(users[1]), lacking)
+    return Sides(sessions[0], sessions[1], len(users[0]), len(users[1]), lacking, len(items) == 1)
 
 
 def heldout_of(log: DecisionLog, *checkpoints: Checkpoint) -> torch.Tensor:

@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -33,18 +34,18 @@ from tests.own_logs import clicks, policy, sessions
 from tests.serve.servers import event, recommend, send, serving
 
 LENGTH = 5  # of a session
+LATER = 9000.0  # seconds after which sessions are mature
 
 
 def visit(db: Path, policies: Path, sessions: int = 60, seed: int = 0, first: int = 0) -> None:
     """Whole sessions of 20 people of the data and 20 strangers, which have matured."""
     drawn = random.Random(seed)
-    with serving(policies, db, session_timeout=60.0, feedback_window=0.01) as client:
+    with serving(policies, db) as client:
         for number in range(first, first + sessions):
             user = str(number % 20) if number % 2 else f"stranger {number % 40}"
             for _ in range(LENGTH):
                 decision = recommend(client, user)
                 send(client, event(decision, "engagement", drawn.random()))
-    time.sleep(0.05)
 
 
 def options(folder: Path, **settings: object) -> RetrainConfig:
@@ -70,22 +71,21 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True)
-def few_steps() -> Iterator[None]:
+@pytest.fixture(autouse=True, scope="module")
+def later_in_few_steps() -> Iterator[None]:
+    """Users are learned in few steps, and all sessions have matured."""
+    later = SimpleNamespace(time=lambda: time.time() + LATER)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("recsys_rl.users.fit.LEAST_STEPS", 2)
         patch.setattr("recsys_rl.workflows.learners.MEMBERS", 2)
         patch.setattr("recsys_rl.workflows.learners.EPOCHS", 1)
+        patch.setattr("recsys_rl.workflows.served_log.time", later)
         yield
 
 
 @pytest.fixture(scope="module")
-def learned(served: Path) -> list[Path]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("recsys_rl.users.fit.LEAST_STEPS", 2)
-        patch.setattr("recsys_rl.workflows.learners.MEMBERS", 2)
-        patch.setattr("recsys_rl.workflows.learners.EPOCHS", 1)
-        return retrain(options(served))
+def learned(served: Path, later_in_few_steps: None) -> list[Path]:
+    return retrain(options(served))
 
 
 def test_a_turn_learns_two_candidates_and_says_from_what(served: Path, learned: list[Path]) -> None:
@@ -177,7 +177,7 @@ def test_the_next_round_learns_from_all_sessions(served: Path, learned: list[Pat
     """With another champion, whose values cql gives; PPO begins with the policy that it draws from."""
     shutil.copytree(served, tmp_path / "copy")
     folder, db = tmp_path / "copy/policies", tmp_path / "copy/r.sqlite"
-    with serving(folder, db, session_timeout=60.0, feedback_window=0.01) as client:
+    with serving(folder, db) as client:
         sha256 = sha256_of(folder / "cql-1.pt")
         body = {"name": "champion", "sha256": sha256}
         assert client.post("/v1/policies/alias", json=body).status_code == 200
@@ -201,16 +201,13 @@ def own(folder: Path, champion: Callable[[Path], Path], sessions: int, length: i
     (folder / "policies").mkdir()
     champion(folder / "policies/champion.pt")
     drawn = random.Random(0)
-    with serving(
-        folder / "policies", folder / "r.sqlite", session_timeout=60.0, feedback_window=0.01
-    ) as client:
+    with serving(folder / "policies", folder / "r.sqlite") as client:
         for number in range(sessions * length):
             context: dict[str, Any] = {"age": drawn.uniform(1, 80)}
             if length == 1:
                 context |= {"device": "phone", "v": [drawn.random(), 0.0]}
             decision = recommend(client, f"u{number // length % 50}", context=context)
             send(client, *(event(decision, name, drawn.random()) for name in signals))
-    time.sleep(0.05)
     return folder
 
 
@@ -291,10 +288,9 @@ def test_a_record_without_sessions_or_of_one_user(served: Path, tmp_path: Path) 
         pass
     with pytest.raises(UserError):
         retrain(options(tmp_path))
-    with serving(tmp_path / "policies", tmp_path / "r.sqlite", feedback_window=0.01) as client:
+    with serving(tmp_path / "policies", tmp_path / "r.sqlite") as client:
         for _ in range(4 * LENGTH):
             recommend(client, "1")
-    time.sleep(0.05)
     with pytest.raises(UserError):
         retrain(options(tmp_path))
     assert not [*(tmp_path / "policies").glob("*.json")]
