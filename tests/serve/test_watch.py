@@ -32,12 +32,14 @@ def of_a(two: Path, tmp_path: Path) -> Path:
     return tmp_path / "r.sqlite"
 
 
-def visits(client: httpx.Client, two: Path, number: int, gain: float, first: int = 0) -> None:
+def visits(
+    client: httpx.Client, two: Path, number: int, gain: float, first: int = 0, spread: float = 0.01
+) -> None:
     """Sessions of one decision; the challenger's items are engaged with by ``gain`` more."""
     b = sha256(two / "b.pt")
     for at in range(first, first + number):
         answer = recommend(client, f"person {at}")
-        value = 0.5 + gain * (answer["policy"]["sha256"] == b) + 0.01 * (at % 3)
+        value = 0.5 + gain * (answer["policy"]["sha256"] == b) + spread * (at % 3)
         replies = send(client, event(answer, "engagement", value), event(answer, "leave"))
         assert replies == ["accepted", "accepted"]
 
@@ -49,7 +51,7 @@ def matured(client: TestClient) -> int:
 def test_outcomes_are_counted_by_arm_and_again_after_a_start(two: Path, tmp_path: Path) -> None:
     db, b = of_a(two, tmp_path), sha256(two / "b.pt")
     with serving(two, db, **SOON) as client:
-        visits(client, two, 12, 0.0)
+        visits(client, two, 12, 0.0, spread=0.2)
         time.sleep(0.05)  # until all of them have matured
         act(client, "start", sha256=b, share=0.5)
         visits(client, two, 40, 0.3, first=100)
