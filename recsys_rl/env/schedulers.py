@@ -50,7 +50,8 @@ class Scheduler:
     def act(self, obs: Obs, greedy: bool = False) -> Action:
         see = columns(self.interface, obs)
         belief, met = see["belief"], see["seen"] > 0
-        rest = torch.where(belief < MASTERY, 2 - see["order"], -see["recall"])  # all mastered: the weakest
+        weak = -see["recall"] - 0.1 * see["streak"] - 0.01 * see["seen"]  # if all are mastered
+        rest = torch.where(belief < MASTERY, 2 - see["order"], weak)
         skill = rest.argmax(1, keepdim=True)  # (N, 1)
         kind = torch.where(belief.gather(1, skill) < self.taught, 0, 1)
         if self.due is not None:

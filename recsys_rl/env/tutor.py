@@ -101,7 +101,7 @@ class TutorConfig(EnvConfig):
     """Days from the last day of the course to the test."""
     prior: Probability = 0.2
     """Probability that a learner of average ability knows a skill before the course."""
-    ability_deviation: NonNegative = 0.7
+    ability_deviation: NonNegative = 1.0
     """Standard deviation of the learners' ability, in logits."""
     lesson_rate: Share = 0.3
     """Probability that a lesson teaches a skill whose prerequisites are known."""
@@ -273,13 +273,13 @@ class Course:
         ease = torch.lerp(known * held, known * if_known + (1 - known) * p0, asked)
         strain = asked * (1 - right) + lesson * (1 - known) * (1 - ready)
         recent = record["recent"].gather(1, at).squeeze(1)
-        # An item without a question has the same likelihood for both, so that nothing follows from it.
+        unknown = torch.full_like(p0, 0.5)  # nothing follows from an item without a question
         belief = self.filter.after(
             record["belief"],
             skill,
             right,
-            torch.lerp(torch.ones_like(p0), if_known, asked),
-            torch.lerp(torch.ones_like(p0), p0, asked),
+            torch.lerp(unknown, if_known, asked),
+            torch.lerp(unknown, p0, asked),
             self.rates[kind],
         )
         stability, difficulty = self.remembered(record, at, kind, right)
