@@ -1,4 +1,4 @@
-"""What a tutor believes of a learner: a Bayes filter over the hidden bits "knows skill s".
+"""The belief about a learner: a Bayes filter over the hidden bits "knows skill s".
 
     answer    P(k) <- P(k) P(answer | k_s) / sum over k'
     teaching  k_s  <- 1 with probability rate x ready_s(k), where it was 0
@@ -69,8 +69,8 @@ class Belief:
         """The belief after an item of ``skill`` (N,) int64.
 
         ``right`` (N,) is 1 for a right answer and 0 for a wrong one; in between it weighs both outcomes.
-        ``if_known`` and ``if_not`` (N,) are the probabilities of a right answer; equal ones teach the tutor
-        nothing. ``rate`` (N,): of learning the skill if all prerequisites are known.
+        ``if_known`` and ``if_not`` (N,) are the probabilities of a right answer; from equal ones
+        nothing follows. ``rate`` (N,): of learning the skill if all prerequisites are known.
         """
         at = skill.unsqueeze(1)  # (N, 1)
         answer, likely, unlikely = (value.unsqueeze(1) for value in (right, if_known, if_not))

@@ -50,7 +50,7 @@ class Scheduler:
     def act(self, obs: Obs, greedy: bool = False) -> Action:
         see = columns(self.interface, obs)
         belief, met = see["belief"], see["seen"] > 0
-        weak = -see["recall"] - 0.1 * see["streak"] - 0.01 * see["seen"]  # if all are mastered
+        weak = -see["recall"] - 0.1 * see["row"] - 0.01 * see["seen"]  # if all are mastered
         rest = torch.where(belief < MASTERY, 2 - see["order"], weak)
         skill = rest.argmax(1, keepdim=True)  # (N, 1)
         kind = torch.where(belief.gather(1, skill) < self.taught, 0, 1)
@@ -117,7 +117,7 @@ def columns(interface: Interface, obs: Obs) -> Columns:
 
 def row_of(see: Columns) -> Tensor:
     """(N, S) int64: right answers in a row."""
-    return (MOST_ROW * see["streak"]).round().long()
+    return (MOST_ROW * see["row"]).round().long()
 
 
 def overdue(days: Tensor, first: int) -> Callable[[Columns], Tensor]:

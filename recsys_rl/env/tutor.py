@@ -32,7 +32,7 @@ and the fading share m_s of skill s among the last items.
     ease    = P_right; of a lesson k_s R_s
     strain  = [practice, review] wrong + [lesson] (1 - k_s) (1 - ready_s)
     tedium  = max(0, ease - too_easy) / (1 - too_easy) + m_s
-    f      <- mood_kept f + frustration_step strain;       g <- mood_kept g + boredom_step tedium
+    f      <- feeling_kept f + frustration_step strain;       g <- feeling_kept g + boredom_step tedium
     m      <- sameness_kept m + (1 - sameness_kept) onehot(s)
     f, g   <- overnight f, overnight g     after the last item of a day
 
@@ -80,7 +80,7 @@ DIFFICULTY = 0.94  # standard deviation of the difficulties of drawn exercises [
 IN_A_ROW = 3  # right answers that complete a skill
 LEAST_HALF_LIFE, FIRST_HALF_LIFE, MOST_HALF_LIFE = 1 / 96, 2.0, 274.0  # days (Settles and Meeder, 2016)
 MOST_ROW, MOST_SEEN, MOST_DAYS = 8, 20, 30  # in observations
-PIECES = ("belief", "recall", "ready", "streak", "since", "seen", "completed")
+PIECES = ("belief", "recall", "ready", "row", "since", "seen", "completed")
 """Pieces of the context with a number for each skill; those with [skill] are columns of the items."""
 Probability = Annotated[float, Range(above=0, below=1)]
 
@@ -113,7 +113,7 @@ class TutorConfig(EnvConfig):
     """Probability of a right answer in a skill that is not known."""
     too_easy: Annotated[float, Range(0, below=1)] = 0.85
     """Probability of a right answer above which an item bores."""
-    mood_kept: Annotated[float, Range(0, below=1)] = 0.9
+    feeling_kept: Annotated[float, Range(0, below=1)] = 0.9
     """Share of frustration and boredom that remains after one item."""
     overnight: Share = 0.3
     """Share of frustration and boredom that remains overnight."""
@@ -168,7 +168,7 @@ class Course:
     """The items of a course, and what a tutor can follow of learners who take it.
 
     A record of learners is a mapping of tensors: "belief" (N, B); "stability", "difficulty", "last",
-    "streak", "completed", "seen" and "recent" (m), (N, S) each; "mood" (N, 2), as the tutor supposes it;
+    "row", "completed", "seen" and "recent" (m), (N, S) each; "mood" (N, 2), as the tutor supposes it;
     "steps" and "last_kind", (N,) each.
     """
 
@@ -218,7 +218,7 @@ class Course:
             "belief": self.filter.begin(self.config.prior, number),
             "stability": nothing + stability,
             "difficulty": nothing + difficulty,
-            **dict.fromkeys(("last", "streak", "completed", "seen", "recent"), nothing),
+            **dict.fromkeys(("last", "row", "completed", "seen", "recent"), nothing),
             "mood": nothing.new_zeros(number, 2),
             "steps": nothing.new_zeros(number),
             "last_kind": torch.full((number,), -1, device=nothing.device),
@@ -239,7 +239,7 @@ class Course:
             "belief": known,
             "recall": self.recall(record),
             "ready": self.filter.ready_of(known),
-            "streak": record["streak"].clamp_max(MOST_ROW) / MOST_ROW,
+            "row": record["row"].clamp_max(MOST_ROW) / MOST_ROW,
             "since": (day.unsqueeze(1) - record["last"]).clamp_max(MOST_DAYS) / MOST_DAYS,
             "seen": record["seen"].clamp_max(MOST_SEEN) / MOST_SEEN,
             "completed": record["completed"],
@@ -284,13 +284,13 @@ class Course:
         )
         stability, difficulty = self.remembered(record, at, kind, right)
         day = self.day(record)
-        before = {name: record[name].gather(1, at) for name in ("streak", "completed", "seen")}
-        row = torch.lerp(before["streak"], right.unsqueeze(1) * (before["streak"] + 1), asked.unsqueeze(1))
+        before = {name: record[name].gather(1, at) for name in ("row", "completed", "seen")}
+        row = torch.lerp(before["row"], right.unsqueeze(1) * (before["row"] + 1), asked.unsqueeze(1))
         fresh = {
             "stability": stability,
             "difficulty": difficulty,
             "last": day.unsqueeze(1),
-            "streak": row,
+            "row": row,
             "completed": (before["completed"] + completed.unsqueeze(1)).clamp_max(1),
             "seen": before["seen"] + 1,
         }
@@ -339,7 +339,7 @@ class Course:
     def moved(self, mood: Tensor, strain: Tensor, tedium: Tensor) -> Tensor:
         """Frustration and boredom (N, 2) after an item."""
         steps = torch.stack([self.config.frustration_step * strain, self.config.boredom_step * tedium], 1)
-        return self.config.mood_kept * mood + steps
+        return self.config.feeling_kept * mood + steps
 
     def rested(self, record: Known, mood: Tensor) -> Tensor:
         """The ``mood`` (N, 2) after an item, and a night if it was the last item of a day."""
@@ -426,7 +426,7 @@ class Tutor:
         above = bool((record["stability"] > 0).all() and (user_state.half_life > 0).all())
         difficulty = record["difficulty"]
         above = above and bool(((difficulty >= 1) & (difficulty <= 10)).all())
-        past = all(bool((record[name] >= 0).all()) for name in ("last", "streak", "seen", "steps", "mood"))
+        past = all(bool((record[name] >= 0).all()) for name in ("last", "row", "seen", "steps", "mood"))
         kinds = (record["last_kind"] >= -1) & (record["last_kind"] < len(KINDS))
         past = past and bool((record["last"] <= self.course.day(record).unsqueeze(1)).all())
         return within and mood and above and past and bool(kinds.all())
@@ -496,7 +496,7 @@ class Tutor:
         ease = torch.lerp(right, known * held, lesson)
         right = right * (1 - lesson)
         strain = torch.lerp(1 - right, (1 - known) * (1 - ready), lesson)
-        row, done = pick(record["streak"]), pick(record["completed"])
+        row, done = pick(record["row"]), pick(record["completed"])
         completed = practice * right * (row >= IN_A_ROW - 1) * (1 - done)
         learned = (1 - known) * course.rates[kind] * ready
         return right, completed, strain, course.tedium(ease, pick(record["recent"])), learned
