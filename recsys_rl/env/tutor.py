@@ -70,7 +70,6 @@ from recsys_rl.records import Known, Platform, VisitPieces
 from recsys_rl.settings.fields import NonNegative, Range, Share, Size
 from recsys_rl.settings.shared import EnvConfig
 from recsys_rl.types import Catalogue, Feedback, ItemFeature, Population, Signal, Stream, World
-from recsys_rl.utils.seeding import generators
 
 KINDS = ("lesson", "practice", "review")
 LESSON, PRACTICE, REVIEW = range(3)
@@ -393,6 +392,12 @@ class Tutor:
         attributes.require("A course", self.catalogue, ITEMS, self.population.attributes, USERS)
         check_items(self.catalogue)
         graph_of(self.config.prerequisites, self.course.num_skills)
+        number = self.population.attributes["foreknowledge"].shape[1]
+        if number != self.course.num_skills:
+            raise UserError(
+                f"The items have {self.course.num_skills} skills, and the learners' first knowledge is of "
+                f"{number}: make the world with make_world."
+            )
 
     @property
     def assumptions(self) -> str:
@@ -575,8 +580,7 @@ def add_attributes(world: World, seed: int) -> World:
 
 def _drawn(catalogue: Catalogue, seed: int) -> Catalogue:
     """The catalogue with SKILLS skills of as many items each, and the kinds of PATTERN in each."""
-    noise = generators(seed, "attribute skill")["attribute skill"]
-    place = torch.randperm(catalogue.num_items, generator=noise)
+    place = attributes.permutation("attribute skill", catalogue.num_items, seed)
     skill, number = place % SKILLS, place // SKILLS
     kind = torch.tensor(PATTERN)[number % len(PATTERN)]
     each = zip(skill.tolist(), kind.tolist(), number.tolist(), strict=True)
