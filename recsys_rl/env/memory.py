@@ -34,7 +34,8 @@ AGAIN, GOOD, EASY = 1, 3, 4
 
 def recall(stability: Tensor, days: Tensor) -> Tensor:
     """R after ``days`` since the last review. Shapes broadcast."""
-    return (1 + FACTOR * days / stability).pow(-W[20])
+    held: Tensor = (1 + FACTOR * days / stability) ** -W[20]
+    return held
 
 
 def first(rating: int) -> tuple[float, float]:

@@ -176,13 +176,15 @@ class Course:
     skill: Tensor  # (I,) int64
     hardness: Tensor  # (I,): b of an exercise, 0 of other items
     num_skills: int
+    exact: bool  # the belief is of all states of the skills
 
     @classmethod
     def of(cls, config: TutorConfig, catalogue: Catalogue) -> Course:
         named = catalogue.attributes
         kind, skill = named["kind"], named["skill"]
         hardness = named["difficulty"] * (kind == PRACTICE)
-        return cls(config, kind, skill, hardness, int(skill.max()) + 1)
+        num_skills = int(skill.max()) + 1
+        return cls(config, kind, skill, hardness, num_skills, num_skills <= EXACT)
 
     @cached_property
     def filter(self) -> Belief:
@@ -190,7 +192,7 @@ class Course:
         needs = torch.zeros(self.num_skills, self.num_skills, device=self.kind.device)
         for skill, before in enumerate(graph):
             needs[skill, list(before)] = 1 / max(1, len(before))
-        return Belief(needs, self.num_skills <= EXACT)
+        return Belief(needs, self.exact)
 
     @cached_property
     def order(self) -> Tensor:
