@@ -33,6 +33,7 @@ from recsys_rl.env.tutor import Course, Tutor
 from recsys_rl.experience.rollout import play
 from recsys_rl.make import agent_of, make_env
 from recsys_rl.protocols import Policy
+from recsys_rl.records import Known
 from recsys_rl.rivals.baselines import RandomPolicy
 from recsys_rl.settings.config import Config
 from recsys_rl.types import World
@@ -94,7 +95,8 @@ def distance(config: Config, world: World) -> Iterator[Row]:
     for name, policy in chosen.items():
         product = course_here(env)
         exact, obs = replace(product, exact=True), env.reset(env.users[:LEARNERS])
-        record, apart = exact.begin(env.num_envs), []
+        record: Known = exact.begin(env.num_envs)
+        apart = []
         for _ in range(env.interface.session_length):
             items = policy.act(obs).items
             step = env.step_without_reset(items)

@@ -498,8 +498,8 @@ class Tutor:
         kind = course.kind[items]  # (b,) or (N, b)
         lesson, practice = (kind == LESSON).float(), (kind == PRACTICE).float()
         known, ready = pick(state.known), pick(course.filter.ready_of(state.known))
-        held = pick(self._recall(state, course.day(record).unsqueeze(1)))
-        right = self._right(known, held, state.ability.unsqueeze(1), course.hardness[items])
+        held = pick(self.recalled(state, course.day(record).unsqueeze(1)))
+        right = self.right_of(known, held, state.ability.unsqueeze(1), course.hardness[items])
         ease = torch.lerp(right, known * held, lesson)
         right = right * (1 - lesson)
         strain = torch.lerp(1 - right, (1 - known) * (1 - ready), lesson)
@@ -508,7 +508,7 @@ class Tutor:
         learned = (1 - known) * course.rates[kind] * ready
         return right, completed, strain, course.tedium(ease, pick(record["recent"])), learned
 
-    def _recall(self, state: TutorState, day: Tensor) -> Tensor:
+    def recalled(self, state: TutorState, day: Tensor) -> Tensor:
         """R (N, S) of the student on a ``day`` (N, 1) from now on."""
         days = day - state.record["last"]
         if self.config.student == "fsrs":
@@ -517,7 +517,7 @@ class Tutor:
             return torch.exp2(-days / state.half_life)
         return torch.ones_like(state.known)
 
-    def _right(self, known: Tensor, held: Tensor, ability: Tensor, hardness: Tensor | float) -> Tensor:
+    def right_of(self, known: Tensor, held: Tensor, ability: Tensor, hardness: Tensor | float) -> Tensor:
         """P_right of a question."""
         if self.config.student == "irt":
             low, high = _logit(self.config.guess), _logit(1 - self.config.slip)
@@ -536,7 +536,7 @@ class Tutor:
         """(N,): the change of the knowledge by an item of the skill ``at`` (N, 1); other skills stay."""
         course, day = self.course, self.course.day(state.record).unsqueeze(1)
         ability, known = state.ability.unsqueeze(1), state.known.gather(1, at)
-        before = self._recall(state, torch.full_like(day, course.test_day)).gather(1, at)
+        before = self.recalled(state, torch.full_like(day, course.test_day)).gather(1, at)
         delay = course.test_day - day
         if self.config.student == "fsrs":
             after = memory.recall(course.remembered(state.record, at, kind, right)[0], delay)
@@ -544,8 +544,8 @@ class Tutor:
             after = torch.exp2(-delay / self._half_life(state, at, kind, right))
         else:
             after = before
-        then = self._right(known + learned.unsqueeze(1), after, ability, 0.0)
-        return (then - self._right(known, before, ability, 0.0)).squeeze(1)
+        then = self.right_of(known + learned.unsqueeze(1), after, ability, 0.0)
+        return (then - self.right_of(known, before, ability, 0.0)).squeeze(1)
 
 
 def _logit(p: float) -> float:

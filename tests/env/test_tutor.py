@@ -214,7 +214,7 @@ def test_knowledge_adds_up_to_the_change_of_the_test(student: str) -> None:
 
     def score(state: TutorState) -> float:
         return float(
-            model._right(state.known, model._recall(state, day), state.ability.unsqueeze(1), 0.0).sum()
+            model.right_of(state.known, model.recalled(state, day), state.ability.unsqueeze(1), 0.0).sum()
         )
 
     before = score(state)
