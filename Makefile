@@ -8,14 +8,16 @@ BIN := $(VENV)/bin
 # implicit's threads and OpenBLAS's own get in each other's way.
 export OPENBLAS_NUM_THREADS = 1
 
-.PHONY: help train test check wheel clean
+.PHONY: help train loop test check site dist clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make train   install what training needs, train PPO on satiation (1,200,000 steps), write its report"
+	@echo "make loop    learn, serve, learn from serving: three rounds with simulated people, and a page in loop/ (ten minutes)"
 	@echo "make test    install the tools and run every test"
 	@echo "make check   ruff, mypy and the import rule"
-	@echo "make wheel   build the wheel into dist/"
+	@echo "make site    build the site of the docs into site/"
+	@echo "make dist    build the source archive and the wheel of this machine into dist/"
 	@echo "make clean   delete .venv, caches and builds; runs and checkpoints stay"
 	@echo "ALGO=a2c trains the other algorithm; ARGS adds options: make train ARGS='--seed 1', make test ARGS='-m \"not slow\"'"
 	@echo "make train ARGS='--total-timesteps 1800000' trains as the tables of the docs do: half as long again, about 1 % more return"
@@ -28,6 +30,10 @@ train: $(VENV)/data.stamp
 	$(BIN)/python -m train --algo $(ALGO) --env satiation $(STEPS_$(ALGO)) $(ARGS)
 	$(BIN)/python -m evaluate --algo $(ALGO) --checkpoint checkpoints/$(ALGO).pt --report
 
+# The server runs beside the loop: one thread for each.
+loop: $(VENV)/serve.stamp
+	OMP_NUM_THREADS=1 $(BIN)/python -m examples.loop $(ARGS)
+
 # One thread of torch for each of pytest's processes: more only wait for each other. worksteal: each process gets
 # whole files, so that what the tests of a file share is made once.
 test: $(VENV)/dev.stamp
@@ -39,25 +45,36 @@ check: $(VENV)/dev.stamp
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-wheel: $(VENV)/data.stamp
-	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .
+site: $(VENV)/docs.stamp
+	$(BIN)/python -m docs.site
+
+dist: $(VENV)/dev.stamp
+	$(BIN)/python -m build --outdir dist .
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist site docs/notebooks/*.ipynb
 
 $(VENV)/data.stamp: pyproject.toml hatch_build.py $(wildcard recsys_rl/functional/compiled/*.[ch])
 	$(call install,data)
 
+$(VENV)/serve.stamp: $(VENV)/data.stamp
+	$(call install,serve)
+	@touch $(VENV)/data.stamp $@
+
 $(VENV)/dev.stamp: $(VENV)/data.stamp
 	$(call install,dev)
 	@touch $(VENV)/data.stamp $@
+
+$(VENV)/docs.stamp: $(VENV)/dev.stamp
+	$(call install,docs)
+	@touch $(VENV)/data.stamp $(VENV)/dev.stamp $@
 
 # Install with the extra $(1). While `unfinished` lies there an install was cut off somewhere, perhaps
 # halfway through a file, and pip cannot see that: the next run then starts from an empty folder.
 define install
 @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	echo "recsys_rl needs Python 3.11 or newer, and '$(PYTHON)' is not that: name one, as in: make PYTHON=python3.12" >&2; exit 1; }
-@rm -f $(VENV)/data.stamp $(VENV)/dev.stamp
+@rm -f $(VENV)/data.stamp $(VENV)/dev.stamp $(VENV)/docs.stamp
 @if [ -e $(VENV)/unfinished ]; then find $(VENV) -mindepth 1 ! -path $(VENV)/unfinished -delete; fi
 @mkdir -p $(VENV) && touch $(VENV)/unfinished
 $(PYTHON) -m venv $(VENV)

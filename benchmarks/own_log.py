@@ -68,6 +68,8 @@ LEARNERS: Mapping[str, Mapping[str, Any]] = {
     "cql": {"algo": "cql"},
 }
 POLICIES = ("logger", "logger, its best", *RIVALS, *LEARNERS)
+COMPARED = ("ipw logistic", "ipw network", *LEARNERS)
+"""Policies whose intervals are printed."""
 JUDGED = "reinforce"
 VERDICTS = {
     "digits, learned": "`reinforce` against the weak logger of 20,000 decisions of digits",
@@ -276,7 +278,8 @@ def text(results: Path) -> str:
                 of_log = [row for row in rows if all(row[key] == value for key, value in log.items())]
                 if of_log:
                     cells = [
-                        _share([row for row in of_log if row["policy"] == policy]) for policy in POLICIES
+                        _share([row for row in of_log if row["policy"] == policy], policy in COMPARED)
+                        for policy in POLICIES
                     ]
                     body.append([name, f"{decisions:,}", logger, *cells])
     head = [*POLICIES[:6], *(f"**{name}**" for name in LEARNERS)]
@@ -286,15 +289,16 @@ def text(results: Path) -> str:
         f"{newest.table(['data', 'decisions', 'kind', *head], body)}\n\n"
         f"Share of the other half for which the policy shows the right item, greedy; "
         f"{said if len(seeds) > 1 else f'seed {seeds[0]} alone'}; `python -m benchmarks.own_log`,\n"
-        f"{newest.origin(rows).replace('commit', 'commits', 1)}."
+        f"{newest.origin(rows)}."
     )
 
 
-def _share(rows: Sequence[newest.Row]) -> str:
+def _share(rows: Sequence[newest.Row], with_interval: bool) -> str:
     if not rows:
         return ""
     found = interval(torch.tensor([float(row["right"]) for row in rows]))
-    return f"{found.mean:.3f}" + (f" ± {found.high - found.mean:.3f}" if len(rows) > 1 else "")
+    half = f" ± {found.high - found.mean:.3f}" if with_interval and len(rows) > 1 else ""
+    return f"{found.mean:.3f}{half}"
 
 
 def coverage(results: Path) -> str:

@@ -40,8 +40,8 @@ CANDIDATES = 100  # of a request
 LARGE = 20_000  # items of a policy with one stage, at most
 
 
-def checkpoint_of(folder: Path, items: int) -> Path:
-    """A policy over so many made-up items, with 2,048 steps of training."""
+def checkpoint_of(folder: Path, items: int, *more: str) -> Path:
+    """A policy over so many made-up items, with 2,048 steps of training; ``more``: further options."""
     options = ["--env", "satiation", "--num-items", str(items), "--num-users", "1000"]
     options += ["--max-episode-steps", "20", "--total-timesteps", "2048"]
     if items > LARGE:
@@ -49,6 +49,7 @@ def checkpoint_of(folder: Path, items: int) -> Path:
         options += ["--candidates", "128"]
     else:
         options += ["--data", "synthetic"]
+    options += more
     return train(train_options(options).config, folder=folder / "run", quiet=True)
 
 

@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import (
+    anytime,
     calibration_tables,
     dqn,
     foreign,
@@ -73,6 +74,9 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "strangers": strangers.text,
     "ope-coverage": ope_tables.coverage,
     "ope-selection-satiation": partial(ope_tables.selection, env="satiation"),
+    "anytime-logs": anytime.log_text,
+    "anytime-arms": anytime.aa_text,
+    "anytime-effects": anytime.effects_text,
     "log-ppo": watch.log_ppo,
     "log-a2c": watch.log_a2c,
 }

@@ -208,7 +208,8 @@ class Platform:
     the seed, the attributes of items and users that the platform needs and the data lack. ``visit_pieces``
     are required for recommendations if ``UserModel.visible`` hands in more than a constant profile.
     A platform with a ``file`` has its world from there. ``data_config``: the class of that section, in place
-    of a source's.
+    of a source's. ``question``: what its users ask of a policy, in one sentence, and ``example``: options of
+    `train` where `--env NAME` is not enough; the gallery of the site shows both.
     """
 
     config: type[Any]  # the class of its section env_config
@@ -225,6 +226,8 @@ class Platform:
     data_config: type[Any] | None = None
     tables: OwnTables | None = None
     presets: Mapping[str, Preset] = field(default_factory=dict)  # by algorithm; "*" is for all algorithms
+    question: str = ""
+    example: str = ""
 
     @property
     def simulates(self) -> bool:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
+import urllib.request
 import zipfile
 from email.parser import Parser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement  # pytest needs it, too
@@ -104,7 +109,7 @@ def python(tmp_path: Path) -> Path:
     return path
 
 
-def test_installed_wheel_trains(wheel: Path, python: Path, tmp_path: Path) -> None:
+def test_installed_wheel_trains_evaluates_and_serves(wheel: Path, python: Path, tmp_path: Path) -> None:
     """Its dependencies are those of this interpreter; this checkout is not on the path."""
     pip = (sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps")
     run(*pip, "--ignore-installed", wheel, cwd=tmp_path)
@@ -119,6 +124,61 @@ def test_installed_wheel_trains(wheel: Path, python: Path, tmp_path: Path) -> No
     small += ["--num-envs", "4", "--n-steps", "8", "--batch-size", "16"]
     run(command, "train", "--data", "synthetic", *small, "--total-timesteps", "64", cwd=tmp_path)
     assert (tmp_path / "checkpoints" / "ppo.pt").is_file()
+
+    judged = run(
+        command, "evaluate", "--max-users", "4", "--no-planner", "--cache-dir", "cache", cwd=tmp_path
+    )
+    assert "yardstick" in judged and "searched" in judged
+    answer = served(command, tmp_path)
+    assert len(answer["items"]) == 1 and 0 < answer["items"][0]["propensity"] <= 1
+
+
+def served(command: Path, cwd: Path) -> dict[str, Any]:
+    """The answer of `recsys-rl serve` to a visitor."""
+    clean = {name: text for name, text in os.environ.items() if not name.startswith("PYTHON")}
+    options = ["--checkpoint", "checkpoints/ppo.pt", "--db", "record.sqlite", "--port", "0"]
+    with subprocess.Popen(
+        [command, "serve", *options, "--deadline-ms", "30000"],
+        cwd=cwd,
+        env=clean,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as server:
+        try:
+            assert server.stdout is not None
+            said = iter(server.stdout.readline, "")
+            pattern = re.compile(r"http://127\.0\.0\.1:\d+")
+            address = next(match[0] for line in said if (match := pattern.search(line)))
+            body = json.dumps({"user_id": "visitor", "n": 1}).encode()
+            post = urllib.request.Request(
+                f"{address}/v1/recommend", body, {"Content-Type": "application/json"}
+            )
+            with urllib.request.urlopen(post, timeout=60) as reply:
+                found: dict[str, Any] = json.load(reply)
+                return found
+        finally:
+            server.terminate()
+
+
+def test_source_archive_has_what_tests_and_site_need(tmp_path: Path) -> None:
+    pytest.importorskip("build")
+    run(sys.executable, "-m", "build", "--sdist", "--outdir", tmp_path, ROOT, cwd=tmp_path)
+    (path,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"LICENSE", "README.md", "CITATION.cff", "SECURITY.md", "hatch_build.py", "Makefile"} <= names
+    assert {"docs/site/conf.py", "docs/notebooks/own_log.py", "tests/test_wheel.py"} <= names
+    assert {name for name in names if name.endswith((".so", ".ipynb", ".pt"))} == set()
+
+
+def test_wheel_can_carry_a_manylinux_tag(wheel: Path) -> None:
+    """Which one depends on the C library of this machine."""
+    pytest.importorskip("auditwheel")
+    if "-linux_" not in wheel.name:
+        pytest.skip("nothing was compiled, or not on Linux")
+    said = " ".join(run(sys.executable, "-m", "auditwheel", "show", wheel, cwd=wheel.parent).split())
+    assert re.search(r'platform tag: "manylinux_2_\d+_', said), said
 
 
 @pytest.mark.parametrize(("compiler", "openmp"), [("gcc", "-fopenmp"), ("clang", "-fopenmp-simd")])

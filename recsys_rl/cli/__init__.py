@@ -15,7 +15,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """Errors of a standard output that can't be written."""
 
 COMMANDS = (
-    *("train", "evaluate", "recommend", "serve", "visitors", "log"),
+    *("train", "evaluate", "recommend", "serve", "visitors", "log", "loop", "release", "retrain", "gate"),
     *("export", "record", "ope", "fit-users", "ranking", "data"),
 )
 
@@ -30,6 +30,10 @@ commands:
   serve      serve the policy over HTTP, and write down every decision with its probability
   visitors   let simulated people use a running server
   log        check the record of a server, export it as a log of decisions, or delete a user in it
+  loop       one turn beside a running server: learn, judge, release or take back
+  release    let a challenger answer a share of a running server's sessions, promote it, take it back
+  retrain    learn candidates from what the server recorded
+  gate       judge a candidate on held-out users of the record, before it may serve
   export     write the scores of a policy as an ONNX file, for a server in another language
   record     record decisions of a policy on simulated users, with their probabilities
   ope        estimate from a log of decisions the return that a policy would have earned
@@ -41,7 +45,10 @@ commands:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; the exit code is 0, 2 for a mistake that the user can mend, or 130 after Ctrl-C."""
+    """Run a command; the exit code is 0, 2 for a mistake that the user can mend, or 130 after Ctrl-C.
+
+    `ope --verdict` has codes of its own (ope/verdict.py).
+    """
     code = _run(sys.argv[1:] if argv is None else argv)
     return code if _flushed() else 2
 
@@ -115,7 +122,7 @@ def _dispatch(argv: list[str]) -> int:
         print(f"recsys-rl {__version__}")
     elif first in COMMANDS:
         command = importlib.import_module(f"recsys_rl.cli.{first.replace('-', '_')}")
-        command.run(argv[1:])
+        return command.run(argv[1:]) or 0
     else:
         near = did_you_mean(first, COMMANDS)
         raise UserError(f"There is no command {first!r}{near}: choose from {', '.join(COMMANDS)}.")

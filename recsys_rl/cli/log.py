@@ -1,30 +1,31 @@
-"""`recsys-rl log check`, `recsys-rl log export` and `recsys-rl log forget`."""
+"""`recsys-rl log`: check, export, back up and forget what a server's record holds."""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from recsys_rl.cli.extras import need
 from recsys_rl.cli.parse import parse
-from recsys_rl.errors import UserError, amount, listed, one_line
+from recsys_rl.errors import UserError, amount, one_line
 from recsys_rl.settings.fields import did_you_mean
 from recsys_rl.utils.files import check_parquet
 
-if TYPE_CHECKING:
-    from recsys_rl.serve.export_table import TableExport
-
 OVERVIEW = """usage: recsys-rl log check --db FILE [OPTIONS]
        recsys-rl log export --db FILE --out LOG.parquet [OPTIONS]
+       recsys-rl log backup --db FILE --out COPY
        recsys-rl log forget --db FILE --user ID
 
 check    check every row of a server's record, and repeat every draw
 export   write its finished sessions as a log of decisions, for ope, train --log and data describe
+backup   copy the record, and check the copy
 forget   delete all rows of one user
 
-The server must have ended: a record is of one process at a time."""
+export and backup read beside a running server. For check and forget the server must have ended: they take the
+lock of the record, which is of one process at a time."""
+
+ENDED, BESIDE = "The server must have ended.", "The server may go on."
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,20 @@ class ExportOptions(CheckOptions):
 
     out: str | None = None
     """The Parquet file to write."""
+    since: int = 0
+    """The number that the export before printed: only sessions whose last row came after it."""
+    until: int | None = None
+    """Only sessions whose last row has at most this number. By default all that have matured."""
+
+
+@dataclass(frozen=True)
+class BackupOptions:
+    """The options of `log backup`."""
+
+    db: str = "record.sqlite"
+    """The record of recsys-rl serve."""
+    out: str | None = None
+    """The new file to write."""
 
 
 @dataclass(frozen=True)
@@ -67,16 +82,22 @@ def run(argv: list[str]) -> None:
         _export(options)
     elif isinstance(options, CheckOptions):
         _check(options)
+    elif isinstance(options, BackupOptions):
+        _backup(options)
     else:
         _forget(options)
 
 
-def log_options(argv: list[str]) -> CheckOptions | ForgetOptions:
+Options = CheckOptions | BackupOptions | ForgetOptions
+
+
+def log_options(argv: list[str]) -> Options:
     """The settings from the command line. Raises UserError; `--help` raises SystemExit(0)."""
-    kinds: dict[str, tuple[type[CheckOptions | ForgetOptions], str]] = {
-        "check": (CheckOptions, "Check every row of a server's record, and repeat every draw."),
-        "export": (ExportOptions, "Write a server's finished sessions as a log of decisions."),
-        "forget": (ForgetOptions, "Delete all rows of one user from a server's record."),
+    kinds: dict[str, tuple[type[Options], str]] = {
+        "check": (CheckOptions, f"Check every row of a server's record, and repeat every draw. {ENDED}"),
+        "export": (ExportOptions, f"Write a server's finished sessions as a log of decisions. {BESIDE}"),
+        "backup": (BackupOptions, f"Copy a server's record to a new file, and check the copy. {BESIDE}"),
+        "forget": (ForgetOptions, f"Delete all rows of one user from a server's record. {ENDED}"),
     }
     first = argv[0]
     if first not in kinds:
@@ -84,7 +105,7 @@ def log_options(argv: list[str]) -> CheckOptions | ForgetOptions:
             f"There is no command log {first!r}{did_you_mean(first, kinds)}: see recsys-rl log --help."
         )
     kind, what = kinds[first]
-    return parse(kind, kind(), argv[1:], f"recsys-rl log {first}", f"{what} The server must have ended.")
+    return parse(kind, kind(), argv[1:], f"recsys-rl log {first}", what)
 
 
 def _check(options: CheckOptions) -> None:
@@ -105,60 +126,39 @@ def _check(options: CheckOptions) -> None:
 
 
 def _export(options: ExportOptions) -> None:
-    from recsys_rl.serve.export_log import export
-    from recsys_rl.serve.export_table import export_table
-    from recsys_rl.serve.record_at_rest import Record
+    from recsys_rl.serve.export_record import export_record
+    from recsys_rl.serve.snapshot import open_snapshot
 
     if options.out is None:
         raise UserError("The file to write is missing: give --out FILE.parquet.")
     check_parquet(Path(options.out), "--out")
-    record = Record(Path(options.db), _path(options.checkpoint), options.env)
+    record = open_snapshot(Path(options.db), _path(options.checkpoint), options.env)
     try:
-        if record.of_own_log:
-            _print_tables(export_table(record, Path(options.out)))
-            return
-        survey, rows = export(record, Path(options.out))
+        done = export_record(record, Path(options.out), options.since, options.until)
     finally:
         record.store.close()
-    waiting = f" ({survey.not_matured:,} have not matured)" if survey.not_matured else ""
-    print(
-        f"{amount(rows, 'decision')} of {amount(len(survey.sessions), 'session')}{waiting}: {options.out}",
-        file=sys.stderr,
-    )
-    if survey.unknown:
-        names = one_line(listed([str(name) for name, _ in survey.applications]))
-        print(
-            f"{amount(survey.unknown, 'decision')} of {names} without a probability: bc learns from them, "
-            "and what weighs decisions by it leaves their sessions out",
-            file=sys.stderr,
-        )
-    if survey.without_candidates:
-        left_out = amount(survey.without_candidates, "session")
-        print(
-            f"{left_out} left out, as popularity answered for a policy whose first stage had proposed "
-            "nothing: no log can hold both probabilities",
-            file=sys.stderr,
-        )
-    if survey.late_feedback:
-        print(
-            f"{amount(survey.late_feedback, 'session')} with feedback that came after the next decision: the "
-            "log's observation of that decision holds it, and the policy had not seen it",
-            file=sys.stderr,
-        )
-
-
-def _print_tables(done: TableExport) -> None:
-    waiting = f" ({done.not_matured:,} have not matured)" if done.not_matured else ""
+    waiting = f" ({done.interval.waiting:,} wait for a later export)" if done.interval.waiting else ""
     rows = amount(sum(done.files.values()), "decision")
-    files = ", ".join(f"{path} ({count:,})" for path, count in done.files.items())
+    files = ", ".join(
+        f"{path} ({count:,})" if len(done.files) > 1 else str(path) for path, count in done.files.items()
+    )
     print(f"{rows} of {amount(done.sessions, 'session')}{waiting}: {files}", file=sys.stderr)
-    if done.unknown:
-        print(
-            f"{amount(done.unknown, 'decision')} without a probability: bc learns, and ope estimates them",
-            file=sys.stderr,
-        )
-    if done.never_shown:
-        print(f"{amount(done.never_shown, 'item')} of the place were never shown", file=sys.stderr)
+    for note in done.notes:
+        print(note, file=sys.stderr)
+    print(
+        f"rows {done.interval.since + 1:,} to {done.watermark:,}; the next export: --since", file=sys.stderr
+    )
+    print(done.watermark)  # alone on standard output, for scripts
+
+
+def _backup(options: BackupOptions) -> None:
+    from recsys_rl.serve.backup import backup
+
+    if options.out is None:
+        raise UserError("The file to write is missing: give --out FILE.")
+    copied = backup(Path(options.db), Path(options.out))
+    rows = f"{amount(copied.sessions, 'session')}, {amount(copied.decisions, 'decision')}"
+    print(f"{one_line(options.out)}: {rows}: all rows are whole", file=sys.stderr)
 
 
 def _forget(options: ForgetOptions) -> None:

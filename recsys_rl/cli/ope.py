@@ -10,6 +10,7 @@ import tyro
 
 from recsys_rl.cli.parse import checked, joined, parse
 from recsys_rl.errors import UserError
+from recsys_rl.ope.verdict import EXIT_CODES
 from recsys_rl.workflows.ope import ope
 from recsys_rl.workflows.ope_config import OpeConfig
 
@@ -22,6 +23,7 @@ Examples:
   recsys-rl ope --log log.parquet --target mine.parquet              your own policy's probabilities
   recsys-rl ope --log clicks.csv --target mine.csv --compare target logged      your own log
   recsys-rl ope --log newer.csv --checkpoint mine.pt                 a policy that was trained on such a log
+  recsys-rl ope --log served.parquet --users heldout --compare new.pt old.pt --verdict new.pt     for scripts
   recsys-rl ope --log kuairand-random --target mine.parquet                     a public log
 
 docs/09_logs.md: when the numbers can be trusted."""
@@ -32,15 +34,18 @@ class OpeOptions(OpeConfig):
     """The options of `ope`; --policy may be repeated."""
 
     policy: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Row of the evaluation table to judge: ppo, ppo-greedy, random, popularity ... (default: the
-    checkpoint's own policy, sampled). Of your own log without a checkpoint: random."""
+    """Row of the evaluation table to judge: ppo, ppo-greedy, random, popularity ..., or the file of a
+    further checkpoint, whose policy is sampled (default: the checkpoint's own policy, sampled). Of your own
+    log without a checkpoint: random."""
 
     def __post_init__(self) -> None:
         """Check nothing here: the OpeConfig made from these options checks the values."""
 
 
-def run(argv: list[str]) -> None:
-    ope(ope_options(argv))
+def run(argv: list[str]) -> int:
+    """Judge the policies. Returns the exit code of --verdict; 0 without it."""
+    verdict = ope(ope_options(argv)).verdict
+    return 0 if verdict is None else EXIT_CODES[verdict.answer]
 
 
 def ope_options(argv: list[str]) -> OpeConfig:

@@ -13,6 +13,8 @@ PLATFORMS = {
 }
 OF_TABLES = "own-log"
 """The platform of people's own tables of decisions, which --log alone chooses."""
+OF_USERS = "learned"
+"""The platform of users who are learned from a log."""
 WITHOUT_ID = ("gym",)  # Gymnasium already has ids for these environments
 
 

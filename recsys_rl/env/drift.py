@@ -157,4 +157,5 @@ PLATFORM = Platform(
     users=Drift,
     visit_pieces=VISIT_PIECES,
     presets={"ppo": {"agent_config": {"batch_size": 256}}, "a2c": {"agent_config": {"lr": 5e-3}}},
+    question="Can a policy learn when each item that it shows moves the user's taste?",
 )

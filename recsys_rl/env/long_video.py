@@ -878,4 +878,5 @@ PLATFORM = Platform(
             "train_config": {"total_timesteps": 600_000, "eval_interval": 100, "save_interval": 100},
         },
     },
+    question="Which suggestions earn trust, and which ones take the user away from a good video?",
 )

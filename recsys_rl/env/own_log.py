@@ -230,6 +230,11 @@ def load_log(given: Mapping[str, Any]) -> OwnLogFile:
     weights = tuple(given.get("weights") or ())
     items = given.get("items")
     stamps = tuple(_stamps(path) for path in (*paths, *([] if items is None else [items])))
+    if items is not None and any(set(stamps[-1]) & set(of_log) for of_log in stamps[:-1]):
+        raise UserError(
+            f"--items {items} is a file of --log, whose columns are not features of items: give a file with "
+            "one row for each item, or leave --items out."
+        )
     return _loaded(paths, stamps, columns, given.get("separator"), items, weights)
 
 
@@ -361,7 +366,8 @@ def _known_by(facts: ItemFacts, catalogue: Catalogue) -> str:
         size = catalogue.embedding.shape[1]
         return f"known by embeddings of {size} numbers, which are used as they are"
     if knows_items(catalogue):
-        return "known by their features"
+        names = ["genres"] * bool(facts.genres) + sorted(facts.attributes)
+        return f"known by their features: {listed(names)}"
     return "known by their ids alone: the head is dense, and no other item can be chosen"
 
 
@@ -400,4 +406,6 @@ PLATFORM = Platform(
         after=lambda config, catalogue, known, items, seen: known,
         pieces=lambda config, catalogue, known: known,
     ),
+    question="What can be learned from a team's log of decisions, without any simulator?",
+    example="--algo reinforce --log clicks.csv",
 )

@@ -352,4 +352,5 @@ PLATFORM = Platform(
         "cql": {**FROM_LOG, "agent_config": {**QUICK_TARGET, "alpha": 0.1}},
         "dt": {**FROM_LOG, "model_config": {"encoder": "transformer"}},
     },
+    question="When should a recommender earn a user's patience, and when may it spend it?",
 )

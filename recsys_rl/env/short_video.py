@@ -763,4 +763,5 @@ PLATFORM = Platform(
             },
         },
     },
+    question="Which videos keep a user in the feed, if the time watched does not show what tires him?",
 )

@@ -526,7 +526,7 @@ FEED = ("follows", "followed", "followed_sum", "same", "since_ad", "last_kind", 
 def pieces_of_feed(feed: Known) -> dict[str, Tensor]:
     """The follows, the mean of the creators followed, the kind of the last item, places since the last ad.
 
-    Also the diversity, 1 - |m|^2, in [0, 1].
+    Also the diversity, ``1 - |m|^2``, in [0, 1].
     """
     kinds = torch.arange(len(KINDS), device=feed["last_kind"].device)
     return {
@@ -905,4 +905,5 @@ PLATFORM = Platform(
             "train_config": {"total_timesteps": 500_000, "eval_interval": 100, "save_interval": 100},
         },
     },
+    question="How many ads can a feed carry, if each one drains a tolerance that only time restores?",
 )

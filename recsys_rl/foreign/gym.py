@@ -393,4 +393,6 @@ PLATFORM = Platform(
             "train_config": {"log_interval": 100, "eval_interval": 2000, "save_interval": 2000},
         },
     },
+    question="Do these agents learn in environments that other people wrote?",
+    example="--env gym:CartPole-v1",
 )

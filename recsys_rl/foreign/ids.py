@@ -88,11 +88,13 @@ class RecSysEnv(gymnasium.Env[Arrays, Any]):
 
     @torch.inference_mode()
     def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Arrays, Info]:
+        """Begin a session, as Gymnasium's ``Env.reset``."""
         super().reset(seed=seed)
         return self._given_out(_begin(self.sessions, 1, self.np_random, options))
 
     @torch.inference_mode()
     def step(self, action: Any) -> tuple[Arrays, float, bool, bool, Info]:
+        """Show the items of an action, as Gymnasium's ``Env.step``."""
         _check(action, self.action_space)
         step = self.sessions.step_without_reset(_items(action, 1))
         arrays, info = self._given_out(step.obs)
@@ -128,6 +130,7 @@ class RecSysVectorEnv(VectorEnv[Arrays, npt.NDArray[np.int64], npt.NDArray[Any]]
 
     @torch.inference_mode()
     def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Arrays, Info]:
+        """Begin N sessions, as Gymnasium's ``VectorEnv.reset``."""
         super().reset(seed=seed)
         arrays = as_arrays(
             _begin(self.sessions, self.num_envs, self.np_random, options), self.sessions.interface
@@ -138,6 +141,7 @@ class RecSysVectorEnv(VectorEnv[Arrays, npt.NDArray[np.int64], npt.NDArray[Any]]
     def step(
         self, actions: npt.NDArray[np.int64]
     ) -> tuple[Arrays, npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], Info]:
+        """Show the items of N actions, as Gymnasium's ``VectorEnv.step``."""
         _check(actions, self.action_space)
         step = self.sessions.step(_items(actions, self.num_envs))
         arrays = as_arrays(step.obs, self.sessions.interface)

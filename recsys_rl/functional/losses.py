@@ -37,9 +37,9 @@ def value_loss(value: Tensor, returns: Tensor) -> Tensor:
 
 
 def clipped_value_loss(value: Tensor, old_value: Tensor, returns: Tensor, clip_eps: float) -> Tensor:
-    """Value loss with the value clipped to ``clip_eps`` around the old value (PPO's reference code)::
+    """Value loss with the value clipped to ``clip_eps`` around the old value (PPO's reference code).
 
-    0.5 mean(max((V - R)^2, (clip(V, V_old - eps, V_old + eps) - R)^2))
+    ``0.5 mean(max((V - R)^2, (clip(V, V_old - eps, V_old + eps) - R)^2))``
     """
     clipped = value.clamp(old_value - clip_eps, old_value + clip_eps)
     return 0.5 * torch.maximum((value - returns).square(), (clipped - returns).square()).mean()
@@ -80,9 +80,9 @@ def conservative(q: Tensor, index: Tensor) -> Tensor:
 
 
 def expectile_loss(error: Tensor, expectile: float) -> Tensor:
-    """Asymmetric squares (Newey and Powell 1987; Kostrikov et al. 2021, arXiv:2110.06169, eq. 5)::
+    """Asymmetric squares (Newey and Powell 1987; Kostrikov et al. 2021, arXiv:2110.06169, eq. 5).
 
-    mean(|tau - 1(x < 0)| x^2), x = target - value
+    ``mean(|tau - 1(x < 0)| x^2)``, ``x = target - value``
     """
     return ((expectile - (error < 0).to(error)).abs() * error.square()).mean()
 

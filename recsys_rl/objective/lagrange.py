@@ -14,7 +14,7 @@ each rollout (Stooke et al. 2020, arXiv:2007.03964, algorithm 2, without the der
     I <- clip(I + k_i / U e / w, 0, most)    p = clip(k_p e / w + I, 0, most)
 
 sigma is the standard deviation of the rewards in the latest rollouts, and U the updates of the run. So
-neither the size of the rewards nor that of the stream matters to the gains: |e / w| is at most
+neither the size of the rewards nor that of the stream matters to the gains: ``|e / w|`` is at most
 sqrt(n / sum(base)) for n steps with a base above 0 (Cauchy and Schwarz). That is 1 where each base is 0 or 1,
 and more for slates of which few places count: 2 if each has one such place in four. With the price u the
 limit has about the weight of all rewards in the advantages (Stooke et al. scale by the norms of both

@@ -1,4 +1,4 @@
-"""The recommended estimator, and the difference of two policies by it."""
+"""The recommended estimator, and the difference of two policies by it, however often one looks."""
 
 from __future__ import annotations
 
@@ -6,24 +6,39 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
-from recsys_rl.ope.diagnostics import FEW, HEAVY, student_t
+from recsys_rl.ope.anytime import radius
+from recsys_rl.ope.diagnostics import FEW, HEAVY, standard_error, user_terms
 from recsys_rl.ope.judge import LOGGED
 from recsys_rl.ope.result import Difference, Estimate, WorldCheck
 
+MODELS = ("world", "fqe", "dm")
+"""Estimators without weights, in the order in which they stand in for the recommended one."""
+MOST = 1e15  # users
 
-def recommend(rows: Sequence[Estimate], trusted: str, model: str = "world") -> list[Estimate]:
+
+def stand_ins(trusted: str) -> tuple[str, ...]:
+    """The estimators that stand for a policy whose weights don't allow ``trusted``, best first; no promise.
+
+    Of sessions of several steps those of a model: the weights multiply and say nothing. Of one step the
+    trusted one itself (``dr``): a model of single decisions is pulled to the mean of the log.
+    """
+    return (trusted,) if trusted == "dr" else MODELS
+
+
+def recommend(rows: Sequence[Estimate], trusted: str) -> list[Estimate]:
     """Mark one estimator, the same for each of the compared policies.
 
     It is ``trusted`` (``wdr``; at one step ``dr``) if for every policy its weights have an effective sample
     size of at least FEW, a Pareto k under HEAVY and a mean whose interval holds 1, and if the log lacks at
-    most LOST of the policy's mass. Otherwise it is ``model``, which promises no coverage. If there is no row
-    of ``model``, none is marked.
+    most LOST of the policy's mass. Otherwise it is the first of ``stand_ins`` for sessions of several steps,
+    which promises no coverage; at one step, and if there is no row of it, none is marked.
     """
     rest = [row for row in rows if row.estimator == trusted]
     good = bool(rest) and all(enough(row) for row in rest)
-    name = trusted if good else model
+    name = trusted if good else next(name for name in (*stand_ins(trusted), "") if name != trusted)
     return [replace(row, recommended=row.estimator == name) for row in rows]
 
 
@@ -35,7 +50,6 @@ def enough(row: Estimate) -> bool:
     return of.ess >= FEW and of.pareto_k < HEAVY and of.holds_one
 
 
-# the half-width falls as 1 / sqrt(rows): rows (half / |difference|)^2 in all
 def difference(
     names: tuple[str, str],
     estimator: str,
@@ -52,18 +66,41 @@ def difference(
 ) -> Difference:
     """The paired difference of the terms (N,) of two policies on the same sessions.
 
+    Its interval is that of ``anytime.asymptotic`` with one term for each user: mean -+ s r_U. Whoever looks
+    at a growing log as often as they like is wrong in at most ``1 - level`` of all logs, of many users.
+
     ``doubt``, ``covered``, ``trusted``, ``model``, ``missing``: as in Difference.
     """
     terms = first - second
-    low, high = student_t(terms, users, level)
-    value = float(terms.mean())
-    half = (high - low) / 2
+    number = len(user_terms(terms, users))
+    spread = float(standard_error(terms, users)) * math.sqrt(number)  # of a user's term
+    value, half = float(terms.mean()), spread * _radius(number, level)
     more = 0.0 if trusted else math.inf
     if half >= abs(value):
-        more = rows * ((half / abs(value)) ** 2 - 1) if value and covered and trusted else math.inf
+        settles = value and covered and trusted
+        more = rows * (_settled_at(abs(value) / spread, number, level) / number - 1) if settles else math.inf
+    low, high = value - half, value + half
     return Difference(
         *names, estimator, value, low, high, rows, more, doubt, covered, trusted, model, missing
     )
+
+
+def _radius(number: float, level: float) -> float:
+    return float(radius(torch.tensor(number), 1 - level))
+
+
+def _settled_at(ratio: float, number: float, level: float) -> float:
+    """The number of users at which the radius falls to ``ratio``, from ``number`` on; infinite above MOST."""
+    low, high = math.log(number), math.log(MOST)
+    if _radius(MOST, level) > ratio:
+        return math.inf
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _radius(math.exp(middle), level) > ratio else (low, middle)
+    return math.exp(high)
+
+
+CHECKED = "a model that was checked on another policy, and promises nothing"
 
 
 def about_model(checks: Sequence[WorldCheck]) -> str:
@@ -127,6 +164,6 @@ def compare(
         doubt=" ".join(doubts),
         covered=all(row.covered for row in mine),
         trusted=good,
-        model=about_model(checks) if by == "world" else "",
+        model=about_model(checks) or CHECKED if by == "world" else "",
         missing="" if by in (marked, trusted) else trusted,
     )

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import wraps
 
 import torch
 from torch import Tensor
@@ -133,28 +134,28 @@ def normalised(weights: Tensor, values: Tensor) -> Tensor:
     return torch.where(mean > 0, ratio + weights * (values - ratio) / mean, 0.0)
 
 
-# sum_t g^t w_{0:t} r_t: Precup, Sutton and Singh 2000; at one step w r: Horvitz and Thompson 1952
 def weighted_rewards(log: Evidence) -> Tensor:
+    """``sum_t g^t w_{0:t} r_t`` (Precup et al. 2000); at one step ``w r`` (Horvitz and Thompson 1952)."""
     return (log.weights * log.rewards) @ log.discounts
 
 
-# sum_t g^t sum_i w r / sum_i w: each step normalised over the sessions
 def normalised_rewards(log: Evidence) -> Tensor:
+    """``sum_t g^t sum_i w r / sum_i w``: each step normalised over the sessions."""
     return normalised(log.weights, log.rewards) @ log.discounts
 
 
-# V_0 + sum_t g^t w_{0:t} (r_t + g V_{t+1} - Q_t); at one step v + w (r - q)
 def doubly_robust(log: Evidence) -> Tensor:
+    """``V_0 + sum_t g^t w_{0:t} (r_t + g V_{t+1} - Q_t)``; at one step ``v + w (r - q)``."""
     return needed(log.v)[:, 0] + (log.weights * log.residual) @ log.discounts
 
 
-# the same, with the weights of each step normalised over the sessions
 def normalised_doubly_robust(log: Evidence) -> Tensor:
+    """As ``doubly_robust``, with the weights of each step normalised over the sessions."""
     return needed(log.v)[:, 0] + normalised(log.weights, log.residual) @ log.discounts
 
 
-# V_0: at one step v(x) = sum_a pi(a|x) q(x, a)
 def model_alone(log: Evidence) -> Tensor:
+    """``V_0``: at one step ``v(x) = sum_a pi(a|x) q(x, a)``."""
     return needed(log.v)[:, 0]
 
 
@@ -186,15 +187,23 @@ SUBGAUSSIAN_GRID = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.0)
 """c of ``sg``, in the same order: from the largest bias to none."""
 
 
-# The weight of an item's cluster in place of the item's own, which is huge or zero where the catalogue is
-# large. It is unbiased if the items of a cluster have the same reward.
 def cluster_weights(log: Evidence) -> Tensor:
+    """The weight of an item's cluster in place of the item's own.
+
+    An item's own is huge or zero where the catalogue is large. A cluster's is unbiased if its items have the
+    same reward.
+    """
     return _given(log.clusters)
 
 
 def by_cluster(score: Callable[[Evidence], Tensor]) -> Callable[[Evidence], Tensor]:
-    """``score`` with the weights of clusters."""
-    return lambda log: score(replace(log, weights=cluster_weights(log).unsqueeze(1)))
+    """``score`` with the weights of clusters, and with its docstring."""
+
+    @wraps(score)
+    def of_clusters(log: Evidence) -> Tensor:
+        return score(replace(log, weights=cluster_weights(log).unsqueeze(1)))
+
+    return of_clusters
 
 
 # Slates: V = sum_t g^t w_{0:t-1} f_t, with w_{0:t-1} the weight of the whole slates of the steps before and
@@ -230,24 +239,25 @@ def _given(values: Tensor | None) -> Tensor:
     return values
 
 
-# f = sum_k w_{1:k} r_k
 def cascade(log: Evidence) -> Tensor:
+    """``f = sum_k w_{1:k} r_k``: the reward of a place depends on the items at it and above."""
     of = _slates(log)
     return over_steps(log, (_given(of.given_above).cumprod(2) * _given(of.rewards)).sum(2))
 
 
-# f = sum_k w_k r_k, w_k of the place alone
 def independent(log: Evidence) -> Tensor:
+    """``f = sum_k w_k r_k``, ``w_k`` of the place alone: the reward of a place depends on its own item."""
     of = _slates(log)
     return over_steps(log, (_given(of.alone) * _given(of.rewards)).sum(2))
 
 
-# f = 1_pi' G^+ 1_s r: reads only the reward of the slate
 def additive(log: Evidence) -> Tensor:
+    """``f = 1_pi' G^+ 1_s r``: of the reward of the slate alone, a sum of numbers of its items."""
     return over_steps(log, _given(_slates(log).additive) * log.rewards)
 
 
 def in_world(log: Evidence) -> Tensor:
+    """The mean return of the policy in a learned model of the users (world.py)."""
     return _given(log.world)
 
 

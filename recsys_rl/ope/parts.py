@@ -29,6 +29,7 @@ class Totals:
     folds: Tensor  # (U,) int64
     logger_rows: Tensor  # (P,) int64: rows of each logger
     logger_sessions: Tensor  # (P,) int64
+    copies: int = 0  # sessions that repeat an earlier one in every row; 0 if the log has no times
 
     def folds_of(self, users: Tensor) -> Tensor:
         """(E,) int64: the fold of each row, from its user's id (E,)."""
@@ -44,6 +45,7 @@ def survey(parts: Iterable[tuple[DecisionLog, Tensor]], generator: torch.Generat
     least, best = float("inf"), -float("inf")
     users, items = torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
     loggers = torch.zeros(2, 1, dtype=torch.int64)  # rows and sessions of each
+    contents: list[Tensor] = []
     for log, rewards in parts:
         check_part(log, rewards, rows)
         begun = log.steps == 0
@@ -54,6 +56,7 @@ def survey(parts: Iterable[tuple[DecisionLog, Tensor]], generator: torch.Generat
         items = torch.cat([items, log.items.flatten()]).unique()
         least, best = min(least, float(rewards.min())), max(best, float(rewards.max()))
         rows, sessions = rows + log.num_rows, sessions + int(begun.sum())
+        contents.append(_contents(log))
         steps = max(steps, int(log.steps.max()) + 1)
     if len(items) < 2:
         raise UserError(
@@ -63,7 +66,26 @@ def survey(parts: Iterable[tuple[DecisionLog, Tensor]], generator: torch.Generat
     if len(users) < 2:
         raise UserError("The log has one user: an interval over users needs at least two, so add users.")
     folds = folds_by_user(users, generator)
-    return Totals(rows, sessions, steps, (least, best), users, folds, loggers[0], loggers[1])
+    of_all = torch.cat(contents)
+    copies = len(of_all) - len(of_all.unique())
+    return Totals(rows, sessions, steps, (least, best), users, folds, loggers[0], loggers[1], copies)
+
+
+def _contents(log: DecisionLog) -> Tensor:
+    """(N,) int64: a hash of user, times, items and signals of each session; none if the log has no times.
+
+    Equal clicks of one user without a time are not copies of each other.
+    """
+    if bool((log.times == log.steps).all()):
+        return log.times[:0]
+    signals = log.signals.flatten(1).contiguous().view(torch.int32).long()
+    columns = torch.cat([log.steps[:, None], log.times[:, None], log.items, signals], 1)
+    row = log.users.clone()
+    for column in columns.unbind(1):  # int64 wraps around
+        row = (row ^ (row >> 31)) * 0x2545F4914F6CDD1D + column
+    row = (row ^ (row >> 29)) * 0x2545F4914F6CDD1D
+    number = session_numbers(log)
+    return row.new_zeros(int(number[-1]) + 1).index_add_(0, number, row ^ (row >> 32))
 
 
 def check_part(log: DecisionLog, rewards: Tensor, before: int = 0) -> None:

@@ -60,6 +60,8 @@ def print_result(result: OpeResult) -> None:
         say(_no_recommendation(result))
     if result.compare is not None:
         say(result.compare.brief)
+    if result.verdict is not None:
+        say(result.verdict.sentence)
 
 
 def _line(result: OpeResult, row: Estimate, width: int) -> str:

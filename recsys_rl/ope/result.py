@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from recsys_rl.ope.diagnostics import LOST, PROMISES, Calibration, WeightReport
 from recsys_rl.ope.propensities import PropensityFit
+
+if TYPE_CHECKING:
+    from recsys_rl.ope.verdict import Verdict
 
 
 def number(value: float) -> str:
@@ -216,6 +219,8 @@ class OpeResult:
     propensities: PropensityFit | None  # None: the log has its own
     world_checks: tuple[WorldCheck, ...]
     compare: Difference | None
+    verdicts: tuple[Verdict, ...] = ()  # the small table
+    verdict: Verdict | None = None  # of --verdict
 
     @property
     def promises(self) -> dict[str, str]:
@@ -240,6 +245,7 @@ class OpeResult:
                 for check in self.world_checks
             ],
             "compare": compare,
+            "verdict": None if self.verdict is None else self.verdict.json(),
         }
 
 

@@ -2,7 +2,8 @@
 
 The estimate is the one that is recommended (compare.py) if the policy's weights allow it, each policy for
 itself. Otherwise it is marked `no promise`, of sessions that of a model, and there is no verdict. A verdict
-is by the difference on the same sessions, in which the log's own policy earned what it earned.
+is by the difference on the same sessions, in which the log's own policy earned what it earned, and holds
+however often one looks. It has four values: better, worse, can't tell, and that the log is broken.
 """
 
 from __future__ import annotations
@@ -15,15 +16,19 @@ from typing import Any, Final, Literal, get_args
 from torch import Tensor
 
 from recsys_rl.errors import UserError, amount
-from recsys_rl.ope.compare import difference, enough
+from recsys_rl.ope.compare import MODELS, difference, enough, stand_ins
 from recsys_rl.ope.diagnostics import FEW, HEAVY
 from recsys_rl.ope.judge import LOGGED
-from recsys_rl.ope.result import Difference, Estimate, number
+from recsys_rl.ope.parts import Totals
+from recsys_rl.ope.result import Difference, Estimate, finite, number
 
 CANT_TELL: Final = "can't tell"
-MODELS = ("world", "fqe", "dm")
-"""Estimators without weights, in the order in which they stand in for the recommended one."""
-Answer = Literal["better", "worse", "can't tell", ""]
+BROKEN: Final = "the log is broken"
+Answer = Literal["better", "worse", "can't tell", "the log is broken", ""]
+EXIT_CODES: dict[str, int] = {"better": 0, "worse": 3, CANT_TELL: 4, BROKEN: 5}
+"""Exit codes of `ope --verdict`; 2 is a mistake of the user."""
+COPIES = 0.01
+"""Share of sessions that repeat another one, above which a log is broken."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +42,65 @@ class Verdict:
     high: float
     ess: float | None = None  # effective sample size of its weights; None without weights
     promise: bool = True  # False: the interval promises no coverage
-    answer: Answer = ""  # against what the log earned; "" for the log itself
-    difference: tuple[float, float, float] | None = None  # from what the log earned, with its interval
-    reason: str = ""  # why nobody can tell
+    answer: Answer = ""  # against what the log earned, or another policy; "" for the log itself
+    difference: tuple[float, float, float] | None = None  # from that, with its interval
+    reason: str = ""  # why nobody can tell, or what is broken
+    against: str = LOGGED
 
     def values(self) -> dict[str, Any]:
         """The values of a JSON row."""
         return {**vars(self), "difference": None if self.difference is None else list(self.difference)}
+
+    def json(self) -> dict[str, Any]:
+        """The values in the JSON file of ``ope``; numbers that are not finite are null."""
+        numbers = {name: finite(value) for name, value in self.values().items()}
+        if self.difference is not None:
+            numbers["difference"] = [finite(value) for value in self.difference]
+        return {**numbers, "text": self.sentence, "exit_code": EXIT_CODES[self.answer]}
+
+    @property
+    def sentence(self) -> str:
+        """The answer in one sentence."""
+        other = "what the log earned" if self.against == LOGGED else self.against
+        return f"verdict on {self.policy} against {other}: {self.words}"
+
+    @property
+    def words(self) -> str:
+        """The answer with its number and its reason."""
+        return f"{self.answer}{self._by}{self._why}"
+
+    @property
+    def _by(self) -> str:
+        if self.answer not in ("better", "worse") or self.difference is None:
+            return ""
+        return " by {} [{}, {}]".format(*(number(abs(x)) for x in _ordered(self.difference)))
+
+    @property
+    def _why(self) -> str:
+        why = f": {self.reason}" if self.reason else ""
+        return why if self.promise else f"{why} ({self.estimator}: no promise)"
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """What verdicts are made of."""
+
+    rows: Sequence[Estimate]  # of all policies, with one of LOGGED
+    terms: Mapping[str, Mapping[str, Tensor]]  # (N,) of each estimator of each policy; LOGGED has its mean
+    users: Tensor  # (N,)
+    num_rows: int  # of the log
+    trusted: str  # the estimator to trust, if a policy's weights allow it
+    same: Sequence[str] = ()  # policies that give the logged propensities on every row
+    broken: str = ""  # what is wrong with the log, whatever the policy
+
+    @property
+    def unit(self) -> str:
+        """The word for a session."""
+        return "session" if len(self.users) < self.num_rows else "decision"
+
+    def of(self, policy: str) -> dict[str, Estimate]:
+        """The rows of a policy by estimator."""
+        return {row.estimator: row for row in self.rows if row.policy == policy}
 
 
 def verdicts(
@@ -54,78 +111,105 @@ def verdicts(
     num_rows: int,
     trusted: str,
     same: Sequence[str] = (),
+    broken: str = "",
 ) -> list[Verdict]:
-    """A verdict for each policy of the rows, in their order.
+    """A verdict for each policy of the rows, in their order, against what the log earned.
 
-    Args:
-        rows: of all policies, with one of LOGGED.
-        terms: (N,) of each estimator of each policy.
-        earned: (N,), what the log's own policy earned in each session.
-        users: (N,).
-        num_rows: of the log.
-        trusted: the estimator to trust, if a policy's weights allow it.
-        same: policies that give the logged propensities on every row.
+    ``earned`` (N,): what the log's own policy earned in each session. Others: as in Estimates.
     """
-    unit = "session" if len(users) < num_rows else "decision"
-    table = []
-    for policy in dict.fromkeys(row.policy for row in rows):
-        mine = {row.estimator: row for row in rows if row.policy == policy}
-        if policy == LOGGED:
-            row = next(iter(mine.values()))
-            table.append(Verdict(policy, row.estimator, row.value, row.low, row.high))
-            continue
-        best = mine.get(trusted)
-        known = best is not None and enough(best)
-        stand_ins = (trusted,) if known or unit == "decision" else MODELS
-        row = next(mine[name] for name in (*stand_ins, *MODELS, *mine) if name in mine)
-        paired = difference(
-            (policy, LOGGED),
-            row.estimator,
-            terms[policy][row.estimator],
-            earned,
-            users,
-            num_rows,
-            covered=row.covered,
-            trusted=known,
-        )
-        answer: Answer = CANT_TELL
-        if paired.settled and policy not in same:
-            answer = "better" if paired.value > 0 else "worse"
-        reason = "" if answer != CANT_TELL else _reason(best, paired, unit)
-        table.append(
-            Verdict(
-                policy,
-                row.estimator,
-                row.value,
-                row.low,
-                row.high,
-                None if best is None or best.weights is None else best.weights.ess,
-                known,
-                answer,
-                (paired.value, paired.low, paired.high),
-                "it is the policy that logged" if policy in same else reason,
-            )
-        )
-    return table
+    known = Estimates(rows, {**terms, LOGGED: {"mean": earned}}, users, num_rows, trusted, same, broken)
+    return [verdict_on(known, policy) for policy in dict.fromkeys(row.policy for row in rows)]
 
 
-def _reason(row: Estimate | None, paired: Difference, unit: str) -> str:
-    """Why nobody can tell; ``row`` of the estimator to trust."""
+def verdict_on(known: Estimates, policy: str, other: str = LOGGED) -> Verdict:
+    """The verdict on a policy against another one, by one estimator that both have."""
+    mine, theirs = known.of(policy), known.of(other)
+    if policy == LOGGED:
+        row = next(iter(mine.values()))
+        return Verdict(policy, row.estimator, row.value, row.low, row.high)
+    judged = [rows.get(known.trusted) for rows in (mine, theirs)[: 1 if other == LOGGED else 2]]
+    good = all(row is not None and enough(row) for row in judged)
+    shared = [name for name in mine if other == LOGGED or name in theirs]
+    first = (known.trusted,) if good else stand_ins(known.trusted)
+    name = next(name for name in (*first, *MODELS, *shared) if name in shared)
+    row, best = mine[name], judged[0]
+    against = known.terms[other]
+    paired = difference(
+        (policy, other),
+        name,
+        known.terms[policy][name],
+        against["mean"] if other == LOGGED else against[name],
+        known.users,
+        known.num_rows,
+        covered=row.covered and (other == LOGGED or theirs[name].covered),
+        trusted=good,
+    )
+    answer, reason = _answer(known, judged, paired)
+    if policy in known.same and other in (*known.same, LOGGED) and answer != BROKEN:
+        answer, reason = CANT_TELL, "it is the policy that logged"
+    ess = None if best is None or best.weights is None else best.weights.ess
+    interval = (paired.value, paired.low, paired.high)
+    return Verdict(
+        policy, name, row.value, row.low, row.high, ess, good, answer, interval, reason, against=other
+    )
+
+
+def _answer(known: Estimates, judged: Sequence[Estimate | None], paired: Difference) -> tuple[Answer, str]:
+    """The answer and its reason; ``judged``: rows of the estimator to trust, of each compared policy."""
+    wrong = known.broken or next((text for text in map(_wrong_weights, judged) if text), "")
+    if wrong:
+        return BROKEN, wrong
+    if paired.settled:
+        return ("better" if paired.value > 0 else "worse"), ""
+    lacking = next((row for row in judged if row is None or not enough(row)), judged[0])
+    return CANT_TELL, _reason(known, lacking, paired)
+
+
+def about_log(totals: Totals) -> str:
+    """What is wrong with a log, whatever the policy; "" for a sound one."""
+    if totals.copies > COPIES * totals.sessions:
+        return (
+            f"{totals.copies:,} of its {amount(totals.sessions, 'session')} repeat another one in user, "
+            "time, items and signals: remove the copies"
+        )
+    return ""
+
+
+def _wrong_weights(row: Estimate | None) -> str:
+    """What is wrong with the propensities, where weights are good but for their mean; else ""."""
+    if row is None or row.weights is None or not row.covered:
+        return ""
+    of = row.weights
+    if of.ess < FEW or not of.pareto_k < HEAVY or of.holds_one:
+        return ""
+    too_large = "" if of.mean > 1 else ", or it lacks choices of this policy"
+    return (
+        f"the mean weight of {row.policy} is {of.mean:.3g} and not 1, though they are many and light: its "
+        f"propensities are wrong{too_large}"
+    )
+
+
+def _reason(known: Estimates, row: Estimate | None, paired: Difference) -> str:
+    """Why nobody can tell, and what would settle it; ``row`` of the estimator to trust."""
     if row is None or row.weights is None:
         return "no estimate with a promise can be computed"
-    of = row.weights
+    of, unit = row.weights, known.unit
+    never = "no log of the policy that logged ever will, so give it a part of the users"
     if not row.covered:
-        return "the log lacks choices that it makes"
+        return f"the log lacks choices that it makes, and {never}"
     if of.ess < FEW:
-        return f"the log is worth {amount(round(of.ess), unit)} for it, and {FEW} are needed"
+        worth = f"the log is worth {amount(round(of.ess), unit)} for it, and {FEW} are needed"
+        if of.ess < 2 or not of.pareto_k < HEAVY:
+            return f"{worth}: {never}"
+        more = len(known.users) * (FEW / of.ess - 1)
+        return f"{worth}: about {more:,.0f} more {unit}s would be enough for an answer"
+    if not of.pareto_k < HEAVY:
+        return f"a few large weights decide: {never}"
     if not of.holds_one:
         return f"its mean weight is {of.mean:.3g} and not 1: wrong propensities, or the log lacks its choices"
-    if not of.pareto_k < HEAVY:
-        return "a few large weights decide"
-    more = paired.more_rows
-    if not math.isfinite(more):
-        return "no difference was seen"
-    return f"about {more:,.0f} more decisions would settle it"
+    if not math.isfinite(paired.more_rows):
+        return "no difference was seen, and no number of rows would settle it"
+    return f"about {paired.more_rows:,.0f} more decisions would settle it"
 
 
 def verdict_lines(table: Sequence[Verdict], headline: str) -> list[str]:
@@ -137,14 +221,9 @@ def verdict_lines(table: Sequence[Verdict], headline: str) -> list[str]:
     for row in table:
         interval = f"[{number(row.low)}, {number(row.high)}]"
         ess = "" if row.ess is None else f"{row.ess:,.0f}"
-        words = str(row.answer)
-        if row.answer in ("better", "worse") and row.difference is not None:
-            words += " by {} [{}, {}]".format(*(number(abs(x)) for x in _ordered(row.difference)))
-        words += f": {row.reason}" if row.reason else ""
-        words += "" if row.promise else f" ({row.estimator}: no promise)"
         mark = "  <- this policy" if row.policy == headline else ""
         lines.append(
-            f"{row.policy:<{width}}{number(row.value):>9}  {interval:<20}{ess:>8}  {words}{mark}".rstrip()
+            f"{row.policy:<{width}}{number(row.value):>9}  {interval:<20}{ess:>8}  {row.words}{mark}".rstrip()
         )
     return lines
 
@@ -176,7 +255,7 @@ def _numbers(values: Any) -> tuple[float, float, float] | None:
 
 
 def _is_row(row: Verdict) -> bool:
-    texts = (row.policy, row.estimator, row.reason)
+    texts = (row.policy, row.estimator, row.reason, row.against)
     numbers = (row.value, row.low, row.high, 0.0 if row.ess is None else row.ess)
     return (
         all(type(text) is str for text in texts)

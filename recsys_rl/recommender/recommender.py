@@ -368,7 +368,11 @@ def _items_of(history: Sequence[int | str | Event | Request]) -> list[int | str]
     return items
 
 
-def load(path: str | Path = f"checkpoints/{DEFAULT_ALGO}.pt", env: str | None = None) -> Recommender:
+LATEST = f"checkpoints/{DEFAULT_ALGO}.pt"
+"""The checkpoint of the latest run with the default algorithm."""
+
+
+def load(path: str | Path = LATEST, env: str | None = None) -> Recommender:
     """Load the policy of a checkpoint on the CPU, to act and to recommend.
 
     ``env`` is the name of its environment. It is required only if the name holds a module to import. Raises

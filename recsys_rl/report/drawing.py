@@ -43,6 +43,7 @@ stroke-linejoin:round}
 .other{fill:none;stroke:var(--baseline);stroke-width:1.5;stroke-linejoin:round}.other.inside{stroke:var(--inside)}
 .reference{stroke:var(--muted);stroke-width:1.25;stroke-dasharray:5 4}.reference.inside{stroke:var(--inside)}
 .leader{fill:none;stroke:var(--line)}
+.dot{fill:var(--inside);stroke:var(--surface);stroke-width:1.5}
 .bar.learned{fill:var(--learned)}.bar.baseline{fill:var(--baseline)}
 .bar.inside{fill:none;stroke:var(--inside);stroke-width:1.5}
 .halo{stroke:var(--surface);stroke-width:3.5}.whisker{stroke:var(--ink);stroke-width:1.5}

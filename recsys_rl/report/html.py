@@ -44,6 +44,19 @@ def write_report(path: Path, page: Page) -> None:
 
 
 def _html(page: Page) -> str:
+    title = f"{page.algo} on {page.world or page.env}: recsys_rl report"
+    return document(
+        title,
+        f"{_header(page)}{_returns(page)}"
+        f"{regret_html(page.regret_by_step, page.yardstick)}{_curve(page)}"
+        f"{exposure_html(charts.by_return(page.rows))}"
+        f"{categories_html(page.categories)}"
+        f"{sessions_html(page.sessions, words.has_lives(page.rows), page.tick)}{_config(page.config)}",
+    )
+
+
+def document(title: str, body: str) -> str:
+    """The whole file of a page. ``title`` is any text, ``body`` HTML."""
     style = PALETTE_CSS + resources.files(__package__).joinpath("style.css").read_text(encoding="utf-8")
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"/>'
@@ -52,13 +65,8 @@ def _html(page: Page) -> str:
         # The page loads nothing; with this line a browser refuses every request.
         '<meta http-equiv="Content-Security-Policy" '
         "content=\"default-src 'none'; style-src 'unsafe-inline'\"/>"
-        f"<title>{text(page.algo)} on {text(page.world or page.env)}: recsys_rl report</title>"
-        f"<style>{style}</style></head><body><main>{_header(page)}{_returns(page)}"
-        f"{regret_html(page.regret_by_step, page.yardstick)}{_curve(page)}"
-        f"{exposure_html(charts.by_return(page.rows))}"
-        f"{categories_html(page.categories)}"
-        f"{sessions_html(page.sessions, words.has_lives(page.rows), page.tick)}{_config(page.config)}"
-        "</main></body></html>\n"
+        f"<title>{text(title)}</title>"
+        f"<style>{style}</style></head><body><main>{body}</main></body></html>\n"
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 from recsys_rl.errors import UserError, one_line
 from recsys_rl.recommender.visit import NOON
 from recsys_rl.serve import messages
+from recsys_rl.serve.arms import NONE, Assigned, history_of
 from recsys_rl.serve.decide_again import request_of
 from recsys_rl.serve.draw_request import DrawRequest, draw
 from recsys_rl.serve.facts import CHAMPION, champion_in, facts_of
@@ -29,12 +31,18 @@ TRIED = 32  # latest decisions on which a new version is tried
 
 
 class ActiveVersion:
-    """``version`` answers each request; ``broken``: popularity does in its place."""
+    """``version``, the champion, answers each request; ``broken``: popularity does in its place.
 
-    def __init__(self, store: Store, version: Version) -> None:
-        self.store, self.version = store, version
+    While a release is under way its ``challenger`` answers some sessions.
+    """
+
+    def __init__(self, store: Store, version: Version, challenger: Version | None = None) -> None:
+        """Raise Damaged if the rows of releases can't be read."""
+        self.store, self.version, self.challenger = store, version, challenger
         self.previous: Version | None = None
-        self.faults, self.broken = 0, False
+        self.faults: Counter[str] = Counter()  # in a row, by the SHA-256 of the version
+        self.broken = False
+        self.history = history_of(store.releases())
         self.served: dict[str, ServedPolicy] = {}  # policies in the record, by their SHA-256
         self.read_served()
 
@@ -42,38 +50,48 @@ class ActiveVersion:
         """Read the policies that have decided from the record."""
         self.served = {row.sha256: row for row in self.store.policies()}
 
+    def arm_of(self, person: str, visit: int, session: int | None = None) -> tuple[Assigned, Version]:
+        """The arm of a session (``UnderWay.assigned``), and the version that answers it."""
+        under_way = self.history.under_way
+        if under_way is None:
+            return NONE, self.version
+        assigned = under_way.assigned(person, visit, session)
+        if assigned.arm != "challenger":
+            return assigned, self.version
+        return (NONE, self.version) if self.challenger is None else (assigned, self.challenger)
+
     def swap(self, version: Version) -> None:
-        """Serve ``version`` from now on. Raises Problem if there is no room to write it down, Lost."""
-        self._write(version)
-        self.version, self.previous = version, self.version if self.version.decides else None
-        self.faults, self.broken = 0, False
+        """Serve ``version`` from now on.
 
-    def count(self, version: Version, degraded: str) -> None:
-        """Count a draw of ``version``.
-
-        Three faults in a row bring the version before back; without one, popularity answers.
+        Raises Problem if there is no room to write it down, and during a release, Lost.
         """
-        if version is not self.version or self.broken:
-            return
-        self.faults = self.faults + 1 if degraded in (RAISED, NOT_FINITE, LATE) else 0
-        if self.faults < FAULTS:
-            return
-        if self.previous is None:
-            self.broken = True
-        else:
-            self.version, self.previous, self.faults = self.previous, None, 0
-            try:
-                self._write(self.version)
-            except Problem as problem:  # it must not wait for room
-                print(
-                    f"after a start the version that failed serves again: {problem.detail}", file=sys.stderr
-                )
-        print("the policy failed three times in a row and serves no more", file=sys.stderr)
+        if self.history.under_way is not None:
+            raise Problem(
+                409, "release-under-way", "A release is under way: promote it, or end it with back first."
+            )
+        self.write_champion(version)
+        self.serve(version)
 
-    def _write(self, version: Version) -> None:
+    def serve(self, version: Version) -> None:
+        """``version`` is the champion, and there is no challenger."""
+        self.version, self.previous = version, self.version if self.version.decides else None
+        self.challenger, self.broken = None, False
+        self.faults.clear()
+
+    def count(self, version: Version, degraded: str) -> bool:
+        """Count a draw of ``version``; True if it must serve no more, after three faults in a row."""
+        if version is self.version and self.broken:
+            return False
+        if version is not self.version and version is not self.challenger:
+            return False
+        sha256 = version.row.sha256
+        self.faults[sha256] = self.faults[sha256] + 1 if degraded in (RAISED, NOT_FINITE, LATE) else 0
+        return self.faults[sha256] >= FAULTS
+
+    def write_champion(self, version: Version | None = None) -> None:
         """Write down, on the disk, that this version serves. Raises Problem without room, Lost."""
         try:
-            self.store.set_fact(CHAMPION, version.row.sha256)
+            self.store.set_fact(CHAMPION, (version or self.version).row.sha256)
         except Full as full:
             raise messages.no_room(str(full)) from full
 

@@ -26,7 +26,9 @@ from recsys_rl.errors import UserError, one_line
 from recsys_rl.serve.active_version import PolicyFiles
 from recsys_rl.serve.messages import LARGEST_BODY, Problem
 from recsys_rl.serve.metrics import Metrics
-from recsys_rl.serve.routes import Route, Services, routes
+from recsys_rl.serve.routes import routes
+from recsys_rl.serve.services import Route, Services
+from recsys_rl.serve.watch import Watch
 from recsys_rl.serve.worker import Worker
 from recsys_rl.utils.files import read_text
 
@@ -46,8 +48,9 @@ class App:
     """
 
     def __init__(self, worker: Worker, policies: PolicyFiles, tokens: Tokens | None = None) -> None:
-        self.worker, self.tokens, self.metrics = worker, tokens, Metrics(worker)
-        self.services = Services(worker, policies, self.metrics)
+        watch = Watch(worker)
+        self.worker, self.tokens, self.metrics = worker, tokens, Metrics(worker, watch)
+        self.services = Services(worker, policies, self.metrics, watch)
         table = routes()
         self.posts: Mapping[str, Route] = {route.path: route for route in table if route.method == "POST"}
         self.gets = Starlette(
@@ -113,7 +116,11 @@ class App:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        watch = asyncio.create_task(self.services.watch.run())
         yield
+        watch.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watch
         await asyncio.to_thread(self.worker.close)
 
 

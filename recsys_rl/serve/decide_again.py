@@ -70,9 +70,15 @@ def _request_at(version: Version, session: SessionState, decision: Decision) -> 
 
 
 def replay(
-    sessions: Sequence[SessionRows], version_of: Callable[[Decision], Version], report: bool = False
+    sessions: Sequence[SessionRows],
+    version_of: Callable[[Decision], Version],
+    report: bool = False,
+    given: bool = False,
 ) -> Iterator[list[Replayed]]:
-    """Make all decisions of some sessions again, one of each session at a time."""
+    """Make all decisions of some sessions again, one of each session at a time.
+
+    ``given``: nothing is drawn. The log-probabilities of the decided items are those under ``version_of``.
+    """
     started = [
         SessionState(
             rows.session,
@@ -90,7 +96,8 @@ def replay(
             while (event := next_events[at]) is not None and event.number < decision.number:
                 started[at].add_event(event)
                 next_events[at] = next(events[at], None)
-            requests.append(_request_at(version_of(decision), started[at], decision))
+            request = _request_at(version_of(decision), started[at], decision)
+            requests.append(replace(request, items=decision.items) if given else request)
         results = draw(requests, report)
         for at, decision, result in zip(places, decisions, results, strict=True):
             started[at].packed, started[at].packed_steps = result.packed, len(started[at].steps)

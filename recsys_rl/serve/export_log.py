@@ -8,7 +8,6 @@ written. A list of n single items is n rows.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,11 +15,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from recsys_rl.errors import UserError
 from recsys_rl.evaluation.policies import candidate_rule
 from recsys_rl.recommender import Visit
 from recsys_rl.serve.decide_again import Replayed, replay
 from recsys_rl.serve.draw_request import DrawRequest, draw
+from recsys_rl.serve.export_arms import with_arms
 from recsys_rl.serve.export_survey import (
     POPULARITY_DRAWN,
     Logger,
@@ -28,9 +27,9 @@ from recsys_rl.serve.export_survey import (
     check_stages,
     logger_name,
     logger_of,
-    session_of,
     survey_of,
 )
+from recsys_rl.serve.interval import interval_of, nothing
 from recsys_rl.serve.record_at_rest import Record
 from recsys_rl.serve.record_schema import Decision, SessionRows
 from recsys_rl.serve.session_state import PackedVisit, SessionState, Step, pack
@@ -44,20 +43,23 @@ from recsys_rl.utils.user_hashes import number_of
 NUMBER = re.compile("0|[1-9][0-9]{0,18}")
 
 
-def export(record: Record, out: Path, now: float | None = None) -> tuple[Survey, int]:
-    """Write the log. Returns the survey, and the number of rows. Raises UserError."""
-    now = time.time() if now is None else now
-    survey = survey_of(record, now)
+def export(
+    record: Record, out: Path, since: int = 0, until: int | None = None, now: float | None = None
+) -> tuple[Survey, int]:
+    """Write the log of an interval (interval.py). Returns the survey, and the number of rows.
+
+    Raises UserError.
+    """
+    survey = survey_of(record, interval_of(record, since, until, now))
     if not survey.loggers:
-        raise UserError(
-            f"{record.name} has no session for a log ({survey.not_matured:,} have not matured, and in "
-            f"{survey.without_candidates:,} popularity answered for a policy with a first stage): wait until "
-            "a session has ended and its feedback window (--feedback-window of `recsys-rl serve`) is over."
-        )
+        left_out = f", and in {survey.without_candidates:,} popularity answered for a first stage"
+        raise nothing(record, survey.interval, left_out if survey.without_candidates else "")
     check_stages(record, survey)
-    header, people = _header(survey), record.people()
-    with DecisionWriter(out, header) as writer:
+    header = _header(survey)
+    numbers = (survey.interval.since, survey.interval.until)
+    with DecisionWriter(out, header, interval=numbers) as writer:
         for group in record.groups(record.sessions(survey.sessions)):
+            people = record.people({rows.session.person for rows in group})
             writer.write(_log_of(header, _rows_of(record, group, survey), survey, people))
     return survey, writer.num_rows
 
@@ -70,8 +72,11 @@ def _header(survey: Survey) -> DecisionHeader:
         if logger[0] and logger not in survey.applications
     }
     names = dict(zip(survey.loggers, _names(survey.loggers), strict=True))
+    loggers = tuple(names.values())
+    if survey.arms and not survey.applications:  # each row has its probability under the arms together
+        loggers = (" + ".join(loggers),)
     return DecisionHeader(
-        loggers=tuple(names.values()),
+        loggers=loggers,
         interface=first.interface,
         signals=first.interface.signals,
         discount=first.config.agent_config.discount,
@@ -113,13 +118,14 @@ class LogRow:
 
 def _rows_of(record: Record, group: Sequence[SessionRows], survey: Survey) -> list[LogRow]:
     """The rows of some sessions, ordered by session and step. Raises UserError."""
-    ended = [session_of(record, rows) for rows in group]
+    group = with_arms(record, group)
+    ended = [record.state_of(rows) for rows in group]
     by_session: list[list[LogRow]] = [[] for _ in group]
     for step in replay(group, record.version, report=True):
         for again in step:
             by_session[again.at] += _rows_of_decision(ended[again.at], again)
     rows = [row for session_rows in by_session for row in session_rows]
-    if len(survey.loggers) > 1 and not survey.applications:
+    if survey.each_known:
         _add_logprobs(rows, survey)
     return rows
 
@@ -226,13 +232,13 @@ def _log_of(
         ),
         terminated=torch.tensor([is_last and not is_cut for is_last, is_cut in zip(last, cut, strict=True)]),
         truncated=torch.tensor([is_last and is_cut for is_last, is_cut in zip(last, cut, strict=True)]),
-        loggers=torch.tensor([loggers.index(logger_of(row.decision)) for row in rows]),
+        loggers=torch.tensor(
+            [loggers.index(logger_of(row.decision)) if len(header.loggers) > 1 else 0 for row in rows]
+        ),
         given=_pieces([row.visit for row in rows], interface),
         place_logprobs=place_logprobs if several else None,
         logger_logprobs=(
-            torch.tensor([row.by_logger for row in rows], dtype=torch.float64)
-            if len(loggers) > 1 and not survey.applications
-            else None
+            torch.tensor([row.by_logger for row in rows], dtype=torch.float64) if survey.each_known else None
         ),
         candidates=candidates,
         exclude=exclude,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from recsys_rl.errors import UserError
+from recsys_rl.serve.export_arms import by_an_arm
+from recsys_rl.serve.interval import Interval
 from recsys_rl.serve.record_at_rest import Record
 from recsys_rl.serve.record_schema import Decision, SessionRows
-from recsys_rl.serve.session_state import SessionState
 from recsys_rl.serve.versions import Version
 
 Logger = tuple[int | str, float]
@@ -23,15 +24,26 @@ POPULARITY_DRAWN = "popularity-drawn"
 class Survey:
     """The properties of all sessions of a log, and the number of those that are left out."""
 
+    interval: Interval
     loggers: dict[Logger, Version] = field(default_factory=dict)
     sessions: list[int] = field(default_factory=list)  # the numbers of those for the log
-    not_matured: int = 0
     without_candidates: int = 0  # sessions that are left out, as ``_lacks_candidates`` says
     late_feedback: int = 0  # sessions with an event that came after the next decision
     limits: set[str] = field(default_factory=set)  # "exclude", "candidates"
     most_left: int = 1  # most items that were left after a step
     unknown: int = 0  # decisions without a probability
     factors: bool = True  # the probability of each place is known
+    arms: bool = False  # some decisions are of the arms of a release (export_arms.py)
+
+    @property
+    def watermark(self) -> int:
+        """The number at which the next interval begins."""
+        return self.interval.until
+
+    @property
+    def each_known(self) -> bool:
+        """True if the log has the log-probability of each row under every logger."""
+        return len(self.loggers) > 1 and not self.applications and not self.arms
 
     @property
     def applications(self) -> list[Logger]:
@@ -39,14 +51,11 @@ class Survey:
         return [logger for logger in self.loggers if isinstance(logger[0], str)]
 
 
-def survey_of(record: Record, now: float) -> Survey:
-    """Read all sessions. Raises UserError."""
-    survey = Survey()
-    for rows in record.sessions():
-        session = session_of(record, rows)
-        if not session.matured(now):
-            survey.not_matured += 1
-            continue
+def survey_of(record: Record, interval: Interval) -> Survey:
+    """Read the sessions of the interval. Raises UserError."""
+    survey = Survey(interval)
+    for rows in record.sessions(interval.sessions):
+        session = record.state_of(rows)
         if _lacks_candidates(record, rows):
             survey.without_candidates += 1
             continue
@@ -60,6 +69,7 @@ def survey_of(record: Record, now: float) -> Survey:
         )
         for decision in session.decisions:
             survey.loggers.setdefault(logger_of(decision), record.version(decision))
+            survey.arms |= by_an_arm(decision)
             survey.unknown += not decision.logprobs
             survey.factors &= len(decision.logprobs) == len(decision.items)
             listed = len(decision.items) > 1 and session.interface.slate_size == 1
@@ -68,11 +78,6 @@ def survey_of(record: Record, now: float) -> Survey:
             if decision.candidates is not None:
                 survey.limits.add("candidates")
     return survey
-
-
-def session_of(record: Record, rows: SessionRows) -> SessionState:
-    """The session at its end. Raises UserError."""
-    return SessionState.of(rows, record.version(rows.decisions[0]).checkpoint.interface)
 
 
 def _lacks_candidates(record: Record, rows: SessionRows) -> bool:
@@ -86,7 +91,7 @@ def check_stages(record: Record, survey: Survey) -> None:
     The record holds what the first stage of the policy that decided proposed, and that of no other. With
     another share of exploration it proposes the same.
     """
-    if survey.applications:
+    if not survey.each_known:
         return  # the log has no ``logger_logprobs``
     numbers = {number for number, _ in survey.loggers}
     staged = [

@@ -1,53 +1,60 @@
 """`recsys-rl log export` of a team's own place: its finished sessions as a table with named columns.
 
 It is a table as people's own logs are (docs/09_logs.md), so `train`, `ope` and `data describe` read it beside
-those. All comes from the rows and the facts of the record; no checkpoint is opened.
+those. All comes from the rows and the facts of the record; checkpoints are opened for the arms of a release
+alone.
 """
 
 from __future__ import annotations
 
 import io
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
 
-from recsys_rl.errors import UserError
+from recsys_rl.serve.export_arms import by_an_arm, with_arms
 from recsys_rl.serve.export_survey import POPULARITY_DRAWN, Logger, logger_name, logger_of
+from recsys_rl.serve.interval import Interval, interval_of, nothing
 from recsys_rl.serve.own_columns import TableRow, frame_of
 from recsys_rl.serve.record_at_rest import Record
 from recsys_rl.serve.session_state import SessionState
+from recsys_rl.tables.intervals import metadata_of
 from recsys_rl.utils.files import write_bytes
+
+UNKNOWN = "no-propensity"
+"""The folder of sessions without a probability, beside the file of the others."""
 
 
 @dataclass
 class TableExport:
     """The tables that were written, and what they hold."""
 
+    interval: Interval
     files: dict[Path, int] = field(default_factory=dict)  # the rows of each
     sessions: int = 0
-    not_matured: int = 0
     unknown: int = 0  # decisions without a probability
     never_shown: int = 0  # items
 
 
-def export_table(record: Record, out: Path, now: float | None = None) -> TableExport:
-    """Write the sessions that have matured. Raises UserError.
+def export_table(
+    record: Record, out: Path, since: int = 0, until: int | None = None, now: float | None = None
+) -> TableExport:
+    """Write the sessions of an interval (interval.py). Raises UserError.
 
-    Sessions with an unknown probability get a table of their own, beside ``out``, if others have all of
-    theirs: a table has propensities in each row or in none.
+    Sessions with an unknown probability get a table of their own, in a folder beside ``out``, if others have
+    all of theirs: a log has propensities in each row or in none. It is written first, as the file of an
+    interval says that the interval is exported.
     """
-    now = time.time() if now is None else now
-    people = record.people()
-    done, sessions = TableExport(), list[SessionState]()
-    for rows in record.sessions():
-        session = SessionState.of(rows, record.interface_of(rows.decisions[0]))
-        if session.matured(now):
-            sessions.append(session)
-        else:
-            done.not_matured += 1
+    interval = interval_of(record, since, until, now)
+    done = TableExport(interval)
+    sessions = [
+        record.state_of(rows)
+        for group in record.groups(record.sessions(interval.sessions))
+        for rows in with_arms(record, group)
+    ]
+    people = record.people({session.row.person for session in sessions})
     done.sessions, names = len(sessions), _names(record, sessions)
     known, unknown = list[TableRow](), list[TableRow]()
     for session in sessions:
@@ -56,27 +63,27 @@ def export_table(record: Record, out: Path, now: float | None = None) -> TableEx
         found = _rows_of(session, people[session.row.person], record, names)
         (unknown if lacking else known).extend(found)
     if not done.sessions:
-        raise UserError(
-            f"{record.name} has no session for a log ({done.not_matured:,} have not matured): wait until a "
-            "session has ended and its feedback window (--feedback-window of `recsys-rl serve`) is over."
-        )
+        raise nothing(record, interval)
     facts = record.store.facts
     shown = {item for row in (*known, *unknown) for item in row.items}
     done.never_shown = len(facts["items"]) - len(shown)
-    beside = out.with_name(f"{out.stem}.no-propensity{out.suffix}") if known else out
-    for path, some in ((out, known), (beside, unknown)):
+    beside = out.parent / UNKNOWN / out.name if known else out
+    for path, some in ((beside, unknown), (out, known)):
         if some:
-            write_bytes(path, _content(frame_of(some, facts, done.never_shown)))
+            write_bytes(path, _content(frame_of(some, facts, done.never_shown), interval))
             done.files[path] = len(some)
     return done
 
 
 def _names(record: Record, sessions: Sequence[SessionState]) -> dict[Logger, str]:
-    """A name of each logger, no two alike."""
+    """A name of each logger, no two alike; the arms of releases have one together."""
     names: dict[Logger, str] = {}
+    arms: dict[Logger, None] = {}
     for session in sessions:
         for decision in session.decisions:
             logger = logger_of(decision)
+            if by_an_arm(decision):
+                arms[logger] = None
             if logger in names:
                 continue
             number, explore = logger
@@ -86,7 +93,8 @@ def _names(record: Record, sessions: Sequence[SessionState]) -> dict[Logger, str
             if name in names.values():
                 name = f"{name} ({'application' if policy is None else policy.sha256[:8]})"
             names[logger] = name
-    return names
+    together = " + ".join(names[logger] for logger in arms)
+    return {logger: together if logger in arms else name for logger, name in names.items()}
 
 
 def _rows_of(
@@ -118,7 +126,7 @@ def _rows_of(
             )
 
 
-def _content(frame: pl.DataFrame) -> bytes:
-    content = io.BytesIO()
-    frame.write_parquet(content, compression="zstd")
+def _content(frame: pl.DataFrame, interval: Interval) -> bytes:
+    content, metadata = io.BytesIO(), metadata_of((interval.since, interval.until))
+    frame.write_parquet(content, compression="zstd", metadata=metadata)
     return content.getvalue()

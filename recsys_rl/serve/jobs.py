@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from recsys_rl.serve.active_version import ActiveVersion
+from recsys_rl.serve.arms import UnderWay
 from recsys_rl.serve.draw_request import DrawRequest, DrawResult
 from recsys_rl.serve.limits import Admission
 from recsys_rl.serve.memory import Memory
@@ -94,6 +95,28 @@ class Swap:
     """Serve ``version`` from now on."""
 
     version: Version
+
+
+@dataclass(frozen=True)
+class Change:
+    """An action of a release (releases.py)."""
+
+    action: Callable[[Shared], None]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The state of the worker at one moment, for the canary."""
+
+    now: float  # by the worker's clock
+    floor: int  # sessions with lower numbers are in the record, or will never be
+    under_way: UnderWay | None
+    challenger: Version | None
+
+
+@dataclass(frozen=True)
+class Look:
+    """Give the Moment."""
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,16 @@ from collections.abc import Iterable
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
 from prometheus_client.registry import Collector
 
+from recsys_rl.serve.watch import Watch
 from recsys_rl.serve.worker import Worker
 
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
@@ -23,8 +30,8 @@ class Metrics(Collector):
     Both are gathered when they are read: a histogram of the library takes several microseconds a request.
     """
 
-    def __init__(self, worker: Worker) -> None:
-        self.worker, self.registry = worker, CollectorRegistry()
+    def __init__(self, worker: Worker, watch: Watch) -> None:
+        self.worker, self.watch, self.registry = worker, watch, CollectorRegistry()
         # Of each route: its requests by the bound of their seconds, and the sum of these.
         self.counts: dict[str, list[int]] = defaultdict(lambda: [0] * len(BOUNDS))
         self.seconds: dict[str, float] = defaultdict(float)
@@ -55,6 +62,26 @@ class Metrics(Collector):
         }
         for name, value in gauges.items():
             yield GaugeMetricFamily(name, name, value=value)
+        yield from self._of_release()
+
+    def _of_release(self) -> Iterable[Metric]:
+        """The share of the challenger, and the returns of both versions, while a release is under way."""
+        active = self.worker.shared.active
+        release = active.history.under_way
+        yield GaugeMetricFamily(
+            "recsys_rl_challenger_share",
+            "Share of the units that the challenger answers",
+            value=0.0 if release is None or release.frozen is not None else release.share,
+        )
+        if release is None:
+            return
+        text = "Returns of the sessions of the release that have matured"
+        returns = SummaryMetricFamily("recsys_rl_session_return", text, labels=["arm", "version"])
+        canary, _ = self.watch.of(release.start.number)
+        versions = {"champion": active.version.row.sha256, "challenger": release.challenger}
+        for arm, count in canary.counts.items():
+            returns.add_metric([arm, versions[arm][:12]], count.sessions, count.sessions * count.mean)
+        yield returns
 
     def text(self) -> bytes:
         """The metrics in the format of Prometheus."""

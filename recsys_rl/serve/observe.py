@@ -16,7 +16,7 @@ from recsys_rl.serve import messages
 from recsys_rl.serve.context import context_of
 from recsys_rl.serve.jobs import Job
 from recsys_rl.serve.messages import ObserveRequest, Problem
-from recsys_rl.serve.recommendations import Recommendations, open_session
+from recsys_rl.serve.recommendations import Recommendations
 from recsys_rl.serve.record_schema import Decision
 from recsys_rl.serve.session_state import SessionState
 from recsys_rl.serve.versions import Version
@@ -34,8 +34,7 @@ def observe(recommendations: Recommendations, job: Job) -> None:
     shared, request, now = recommendations.shared, job.task.request, recommendations.shared.clock()
     if request.policy.strip().lower() in NO_VALUE:  # a table would take it for a gap
         raise Problem(422, "wrong-policy", f"policy: {shown(request.policy)} is not a name: give another.")
-    version = shared.active.version
-    session = open_session(visitor, request.session_id, version, now)
+    session, version, _ = recommendations.answering(visitor, request.session_id, now)
     context = context_of(request.context, version, now)
     rows, fresh = _rows_of(request, version, session), session is None
     if session is None:

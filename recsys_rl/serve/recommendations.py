@@ -10,6 +10,7 @@ import msgspec
 import torch
 
 from recsys_rl.serve import messages
+from recsys_rl.serve.arms import Assigned
 from recsys_rl.serve.context import context_of
 from recsys_rl.serve.draw_request import TOO_FEW, DrawRequest, DrawResult, request_in
 from recsys_rl.serve.jobs import Job, Shared
@@ -17,6 +18,7 @@ from recsys_rl.serve.memory import Visitor
 from recsys_rl.serve.messages import Problem, RecommendRequest
 from recsys_rl.serve.place import no_policy
 from recsys_rl.serve.record_schema import Decision, Person, Pieces, ServedPolicy, Session
+from recsys_rl.serve.releases import fall_back
 from recsys_rl.serve.rule import LATE, RAISED
 from recsys_rl.serve.session_state import SessionState
 from recsys_rl.serve.versions import POPULARITY, Version
@@ -41,6 +43,7 @@ class Pending:
     draw: DrawRequest
     context: Pieces  # as the request gave them
     events: int  # of the session, when the draw began
+    assigned: Assigned
 
 
 class Recommendations:
@@ -102,8 +105,8 @@ class Recommendations:
     def _begin_draw(self, job: Job, visitor: Visitor) -> None:
         """Begin a draw in the open session of the person, or in a new one. Raises Problem."""
         shared, request, now = self.shared, job.task.request, self.shared.clock()
-        version, fresh = shared.active.version, False
-        session = open_session(visitor, request.session_id, version, now)
+        session, version, assigned = self.answering(visitor, request.session_id, now)
+        fresh = False
         context = context_of(request.context, version, now)
         rows = _rows_of(request, version, 0 if session is None else len(session.steps))
         if session is None:
@@ -118,16 +121,35 @@ class Recommendations:
             exclude=rows.exclude,
             explore=shared.settings.explore,
             context=context.row,
-            degraded=RAISED if shared.active.broken else "",
+            degraded=RAISED if shared.active.broken and version is shared.active.version else "",
             deadline=job.deadline,
         )
         draw.steps = [step.copy() for step in draw.steps]  # another thread reads them
-        pending = Pending([job], visitor, session, fresh, draw, context.pieces, len(session.events))
+        pending = Pending([job], visitor, session, fresh, draw, context.pieces, len(session.events), assigned)
         visitor.busy = session.drawing = True
         self.pending[draw.number] = pending
         if request.request_id is not None:
             self.by_request_id[request.request_id] = pending
         self.to_draw.append(draw)
+
+    def answering(
+        self, visitor: Visitor, session_id: str | None, now: float
+    ) -> tuple[SessionState | None, Version, Assigned]:
+        """The open session of a person, None for a new one; the version that answers in it, and its arm.
+
+        Raises Problem if it is not that of ``session_id``.
+        """
+        active, before, name = self.shared.active, visitor.session, visitor.row.name
+        visit = 0 if before is None else before.row.visit + 1
+        if before is not None:
+            assigned, version = active.arm_of(name, before.row.visit, before.row.number)
+            session = open_session(visitor, session_id, version, now)
+            if session is not None:
+                return session, version, assigned
+        else:
+            open_session(visitor, session_id, active.version, now)
+        assigned, version = active.arm_of(name, visit)
+        return None, version, assigned
 
     def _next_uniforms(self, number: int) -> tuple[float, ...]:
         """Numbers in [0, 1), drawn some at a time."""
@@ -171,7 +193,8 @@ class Recommendations:
                 shared.transaction.answer(job, self._refusal(result.error))
             shared.counts[result.error] += 1
         else:
-            shared.active.count(draw.version, result.degraded)
+            if shared.active.count(draw.version, result.degraded):
+                fall_back(shared, draw.version)
             row = self._add_decision(pending, result)
             for job in pending.jobs:
                 shared.transaction.answer(job, row.answer)
@@ -316,6 +339,8 @@ def _decision_of(pending: Pending, result: DrawResult, policy: ServedPolicy, now
         degraded=result.degraded,
         answer=b"",
         context=pending.context,
+        arm=pending.assigned.arm,
+        arm_probability=pending.assigned.probability,
     )
     return msgspec.structs.replace(row, answer=_encode(_answer_of(row, policy, draw.version)))
 

@@ -11,10 +11,13 @@ from pathlib import Path
 import msgspec
 
 from recsys_rl.errors import UserError, amount, one_line
+from recsys_rl.serve.check_arms import wrong_arms
 from recsys_rl.serve.decide_again import is_same, replay
 from recsys_rl.serve.facts import facts_of
-from recsys_rl.serve.record_schema import Damaged, Decision, ServedPolicy, SessionRows
+from recsys_rl.serve.record_schema import Damaged, Decision, Release, ServedPolicy, SessionRows
+from recsys_rl.serve.session_state import SessionState
 from recsys_rl.serve.store import Store
+from recsys_rl.serve.store_reader import StoreReader
 from recsys_rl.serve.versions import Version, files_in, open_version
 from recsys_rl.types import Interface
 
@@ -26,10 +29,21 @@ NAMED = 5  # problems that a check prints
 class Record:
     """The record in a file, with the versions that it names."""
 
-    def __init__(self, path: Path, checkpoint: Path | None = None, env: str | None = None) -> None:
-        """Open it; ``checkpoint`` is a file or a folder with policies that have moved. Raises UserError."""
+    def __init__(
+        self,
+        path: Path,
+        checkpoint: Path | None = None,
+        env: str | None = None,
+        store: StoreReader | None = None,
+    ) -> None:
+        """Open it. Raises UserError.
+
+        Args:
+            checkpoint: a file or a folder with policies that have moved.
+            store: the record that is open already; else it is locked, and its server must have ended.
+        """
         self.name, self.env = one_line(path), env
-        self.store = Store(path)
+        self.store = Store(path) if store is None else store
         try:
             self.policies = {row.number: row for row in self.store.policies()}
         except Damaged as damage:
@@ -37,6 +51,7 @@ class Record:
             raise UserError(f"{self.name} is damaged ({damage}): copy it from a backup.") from None
         self.moved = {} if checkpoint is None else dict(files_in(checkpoint))  # by their SHA-256
         self._versions: dict[int, Version] = {}
+        self._by_sha256: dict[str, Version] = {}
 
     def version(self, decision: Decision) -> Version:
         """The policy that made the decision, or in whose place popularity did. Raises UserError."""
@@ -47,6 +62,30 @@ class Record:
                 raise UserError(f"{self.name} lacks the policy {decision.policy}: copy it from a backup.")
             self._versions[decision.policy] = self._open(self.policies[decision.policy])
         return self._versions[decision.policy]
+
+    def version_of(self, sha256: str) -> Version:
+        """The policy with this SHA-256, also one that has not decided. Raises UserError if it is missing."""
+        if sha256 not in self._by_sha256:
+            served = next((row for row in self.policies.values() if row.sha256 == sha256), None)
+            if served is None:  # its file lies with those that have decided, or has moved with them
+                served = ServedPolicy(0, sha256[:8], sha256, str(self._beside().get(sha256, sha256)))
+            self._by_sha256[sha256] = self._open(served)
+        return self._by_sha256[sha256]
+
+    def _beside(self) -> dict[str, Path]:
+        """The checkpoints in the folders of those that have decided, by their SHA-256."""
+        files = dict[str, Path]()
+        for folder in sorted({Path(row.file).parent for row in self.policies.values()}):
+            with contextlib.suppress(UserError):  # the folder is not there any more
+                files.update(files_in(folder))
+        return files
+
+    def releases(self) -> list[Release]:
+        """All rows of releases. Raises UserError for a damaged one."""
+        try:
+            return self.store.releases()
+        except Damaged as damage:
+            raise self._damaged(damage) from None
 
     @property
     def of_own_log(self) -> bool:
@@ -88,14 +127,25 @@ class Record:
                 raise UserError(f"{one_line(path)} is of another {name} than {self.name}: {mend}.")
         return version
 
-    def people(self) -> dict[int, str]:
-        """The name of each person by the number. Raises UserError for a damaged row."""
+    def state_of(self, rows: SessionRows) -> SessionState:
+        """The session at its end. Raises UserError."""
+        first = rows.decisions[0]
+        own = self.of_own_log
+        return SessionState.of(
+            rows, self.interface_of(first) if own else self.version(first).checkpoint.interface
+        )
+
+    def people(self, numbers: Iterable[int]) -> dict[int, str]:
+        """The name of each of these people by the number. Raises UserError for a damaged row."""
         try:
-            return {person.number: person.name for person in self.store.people()}
+            return {number: self.store.name_of(number) for number in numbers}
         except Damaged as damage:
-            raise UserError(
-                f"{self.name} is damaged ({damage}): see recsys-rl log check, and copy it from a backup."
-            ) from None
+            raise self._damaged(damage) from None
+
+    def _damaged(self, damage: Damaged) -> UserError:
+        return UserError(
+            f"{self.name} is damaged ({damage}): see recsys-rl log check, and copy it from a backup."
+        )
 
     def sessions(self, numbers: Iterable[int] | None = None) -> Iterator[SessionRows]:
         """All sessions with decisions, ascending, or those. Raises UserError for a damaged one."""
@@ -137,6 +187,7 @@ def check(record: Record) -> Checked:
     try:
         problems += record.store.changed_rows()
         sessions = _sound_sessions(record, problems, checked)
+        problems += wrong_arms(record.store, record.policies, sessions)
     except Damaged as damage:
         problems.append(str(damage))
         sessions = []

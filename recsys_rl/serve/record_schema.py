@@ -10,7 +10,7 @@ import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -18,10 +18,12 @@ from msgspec import Struct
 LEAVE = -1
 """``Event.signal`` of a user who left."""
 APPLICATION = 0x5253524C  # "RSRL", in the header of the file
-VERSION = 2
-"""The highest format that this version reads."""
 PLAIN = 1
 """The format of a record without decisions of an application, which earlier versions read, too."""
+OBSERVED = 2
+"""The format with decisions of an application, or with contexts."""
+VERSION = 3
+"""The highest format that this version reads: with releases, whose decisions have arms."""
 TABLES = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE people (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, digest INTEGER NOT NULL);
@@ -36,6 +38,11 @@ CREATE TABLE events (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, sessio
                      row BLOB NOT NULL);
 CREATE INDEX events_of ON events (session);
 """
+RELEASES = (
+    "CREATE TABLE IF NOT EXISTS releases (number INTEGER PRIMARY KEY, row BLOB NOT NULL, "
+    "digest INTEGER NOT NULL)"
+)
+"""The table that a record gets with its first release; one without is as earlier versions write it."""
 
 
 class Person(Struct, array_like=True, frozen=True):
@@ -65,6 +72,9 @@ class Session(Struct, array_like=True, frozen=True):
     window: float  # seconds after its end in which feedback counts
 
 
+Arm = Literal["", "champion", "challenger"]
+Unit = Literal["session", "user"]
+ReleaseKind = Literal["start", "share", "promote", "freeze", "back", "stop"]
 Pieces = tuple[float | str | tuple[float, ...], ...]
 """The pieces of a context, as the request gave them, in the alphabetical order of their names."""
 
@@ -92,6 +102,8 @@ class Decision(Struct, array_like=True, frozen=True):
     answer: bytes
     application: str = ""  # the name of the application that chose; "" if the policy or popularity did
     context: Pieces = ()
+    arm: Arm = ""  # of the release under way, to which the session belongs; "" outside of a release
+    arm_probability: float = 1.0  # with which the session, or its person, got this arm
 
     @property
     def propensity(self) -> float | None:
@@ -119,7 +131,21 @@ class Event(Struct, array_like=True, frozen=True):
         return self.decision, self.place, self.left, self.signal, self.value
 
 
-Row = Person | ServedPolicy | Session | Decision | Event
+class Release(Struct, array_like=True, frozen=True):
+    """One action of a release. All rows in their order give its state (releases.py)."""
+
+    number: int
+    time: float  # seconds since 1970
+    kind: ReleaseKind
+    champion: str  # SHA-256 of the version that serves from this row on
+    challenger: str  # SHA-256 of the version that the row is about; "" for none
+    share: float  # of the challenger from this row on
+    unit: Unit  # that gets an arm
+    reason: str
+    verdict: str  # JSON, of what the action was based on; "" for nothing
+
+
+Row = Person | ServedPolicy | Session | Decision | Event | Release
 
 
 class SessionRows(NamedTuple):
@@ -144,13 +170,14 @@ INSERT = {
     Session: "INSERT INTO sessions (number, person, row) VALUES (?, ?, ?)",
     Decision: "INSERT INTO decisions VALUES (?, ?, ?, ?)",
     Event: "INSERT INTO events VALUES (?, ?, ?, ?)",
+    Release: "INSERT INTO releases VALUES (?, ?, ?)",
 }
 UNREADABLE = (msgspec.MsgspecError, TypeError, ValueError)
 """Errors of a row whose bytes or whose type were changed."""
 DECODERS: dict[type, msgspec.msgpack.Decoder[Any]] = {
-    kind: msgspec.msgpack.Decoder(kind) for kind in (Session, Decision, Event, ServedPolicy)
+    kind: msgspec.msgpack.Decoder(kind) for kind in (Session, Decision, Event, ServedPolicy, Release)
 }
-R = TypeVar("R", Session, Decision, Event, ServedPolicy)
+R = TypeVar("R", Session, Decision, Event, ServedPolicy, Release)
 DIGEST_BITS = (1 << 62) - 1  # the sum of two such numbers fits into an integer of SQLite
 _encode = msgspec.msgpack.Encoder().encode
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from recsys_rl.errors import one_line
-from recsys_rl.serve.active_version import PolicyFiles, latest_requests
+from recsys_rl.serve.active_version import latest_requests
 from recsys_rl.serve.context import schema_of_context
 from recsys_rl.serve.decide_again import report
 from recsys_rl.serve.jobs import Feedback, Observe, Read, Recommend, Swap
@@ -34,49 +32,17 @@ from recsys_rl.serve.messages import (
     RecommendRequest,
     Versions,
 )
-from recsys_rl.serve.metrics import Metrics
 from recsys_rl.serve.record_schema import Decision, SessionRows
+from recsys_rl.serve.release_routes import release_routes
+from recsys_rl.serve.services import Get, Route, Services, as_json, decoded, encode, get, post
 from recsys_rl.serve.store import Store
 from recsys_rl.serve.versions import Version
-from recsys_rl.serve.worker import Worker
 from recsys_rl.version import __version__
-
-Post = Callable[["Services", bytes], Awaitable[bytes]]
-Get = Callable[["Services", Request], Awaitable[Response]]
-
-
-@dataclass(frozen=True)
-class Services:
-    """The objects that the functions of the routes use."""
-
-    worker: Worker
-    policies: PolicyFiles
-    metrics: Metrics
-
-
-class Route(NamedTuple):
-    """An address. A POST takes the body and gives the JSON of its answer; a GET takes a Request."""
-
-    method: str
-    path: str
-    scope: str | None  # that a token must have; None: the route is open
-    function: Callable[[Services, Any], Awaitable[Any]]  # raises Problem
-    summary: str = ""  # in the description; "" leaves the route out
-    body: type | None = None
-    answer: type | None = None
 
 
 @cache  # it reads the files of the page
 def routes() -> tuple[Route, ...]:
     """All routes, in the order of the description."""
-
-    def post(path: str, scope: str, function: Post, summary: str, body: type, answer: type) -> Route:
-        return Route("POST", path, scope, function, summary, body, answer)
-
-    def get(
-        path: str, scope: str | None, function: Get, summary: str = "", answer: type | None = None
-    ) -> Route:
-        return Route("GET", path, scope, function, summary, None, answer)
 
     return (
         post(
@@ -97,12 +63,14 @@ def routes() -> tuple[Route, ...]:
         get("/v1/items", "read", items, "Items by a text in their titles", ItemsFound),
         get("/v1/policies", "read", policies, "The versions of the policy", Versions),
         post("/v1/policies/alias", "admin", alias, "Serve another version", AliasRequest, Versions),
+        *release_routes(),
         get("/metrics", "read", metrics),
         get("/healthz", None, alive),
         get("/readyz", None, ready),
         get("/openapi.json", None, description),
         get("/", None, page_file("index.html", "text/html")),
         get("/page.js", None, page_file("page.js", "text/javascript")),
+        get("/release.js", None, page_file("release.js", "text/javascript")),
         get("/page.css", None, page_file("page.css", "text/css")),
     )
 
@@ -111,7 +79,6 @@ _decode_recommend = msgspec.json.Decoder(RecommendRequest).decode
 _decode_observe = msgspec.json.Decoder(ObserveRequest).decode
 _decode_feedback = msgspec.json.Decoder(FeedbackRequest).decode
 _decode_alias = msgspec.json.Decoder(AliasRequest).decode
-_encode = msgspec.json.Encoder().encode
 ROWS = 20  # of the playground
 PAGE = Path(__file__).parent / "page"
 PAGE_HEADERS = {
@@ -125,7 +92,7 @@ async def recommend(services: Services, body: bytes) -> bytes:
     admission = services.worker.shared.admission
     entered = admission.enter()  # before the body is decoded: a refusal must cost little
     try:
-        request = _decoded(_decode_recommend, body)
+        request = decoded(_decode_recommend, body)
         answer: bytes = await services.worker.submit(Recommend(request, _digest(request)))
         admission.measure(entered)
         return answer
@@ -134,21 +101,21 @@ async def recommend(services: Services, body: bytes) -> bytes:
 
 
 async def observe(services: Services, body: bytes) -> bytes:
-    request = _decoded(_decode_observe, body)
+    request = decoded(_decode_observe, body)
     answer: bytes = await services.worker.submit(Observe(request, _digest(request)))
     return answer
 
 
 async def feedback(services: Services, body: bytes) -> bytes:
-    return _encode(await services.worker.submit(Feedback(_decoded(_decode_feedback, body).events)))
+    return encode(await services.worker.submit(Feedback(decoded(_decode_feedback, body).events)))
 
 
 async def alias(services: Services, body: bytes) -> bytes:
-    request = _decoded(_decode_alias, body)
+    request = decoded(_decode_alias, body)
     stored = await services.worker.submit(Read(latest_requests))
     version = await asyncio.to_thread(services.policies.tried, request.sha256, stored)
     await services.worker.submit(Swap(version))
-    return _encode(await asyncio.to_thread(services.policies.listed, services.worker.shared.active))
+    return encode(await asyncio.to_thread(services.policies.listed, services.worker.shared.active))
 
 
 async def decision(services: Services, request: Request) -> Response:
@@ -167,7 +134,7 @@ async def decision(services: Services, request: Request) -> Response:
     version = active.version  # of a decision before there was a policy
     if row.policy:
         version = await asyncio.to_thread(services.policies.version_of, row, active.served)
-    return _json(await asyncio.to_thread(report, version, rows, row))
+    return as_json(await asyncio.to_thread(report, version, rows, row))
 
 
 async def decisions(services: Services, request: Request) -> Response:
@@ -189,21 +156,21 @@ async def decisions(services: Services, request: Request) -> Response:
         )
         for row, person, events in rows
     ]
-    return _json(DecisionRows(described, [*map(str, unreadable)]))
+    return as_json(DecisionRows(described, [*map(str, unreadable)]))
 
 
 async def platform(services: Services, request: Request) -> Response:
-    return _json(services.worker.shared.active.version.platform)
+    return as_json(services.worker.shared.active.version.platform)
 
 
 async def items(services: Services, request: Request) -> Response:
     text = request.query_params.get("q", "")[:200]
     version = services.worker.shared.active.version
-    return _json(ItemsFound(await asyncio.to_thread(version.find_items, text)))
+    return as_json(ItemsFound(await asyncio.to_thread(version.find_items, text)))
 
 
 async def policies(services: Services, request: Request) -> Response:
-    return _json(await asyncio.to_thread(services.policies.listed, services.worker.shared.active))
+    return as_json(await asyncio.to_thread(services.policies.listed, services.worker.shared.active))
 
 
 async def metrics(services: Services, request: Request) -> Response:
@@ -222,7 +189,7 @@ async def ready(services: Services, request: Request) -> Response:
 
 
 async def description(services: Services, request: Request) -> Response:
-    return _json(openapi(routes(), services.worker.shared.active.version))
+    return as_json(openapi(routes(), services.worker.shared.active.version))
 
 
 def page_file(name: str, kind: str) -> Get:
@@ -235,29 +202,15 @@ def page_file(name: str, kind: str) -> Get:
     return answer
 
 
-def _decoded(decode: Callable[[bytes], Any], body: bytes) -> Any:
-    """The struct of a body. Raises Problem."""
-    try:
-        return decode(body)
-    except msgspec.ValidationError as error:
-        raise Problem(422, "wrong-field", one_line(error)) from None
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise Problem(400, "not-json", f"The body is not JSON: {one_line(error)}") from None
-
-
 def _digest(request: RecommendRequest | ObserveRequest) -> str:
     """The digest that a repeated request must have in common with the first of its id; "" without an id."""
     if request.request_id is None:
         return ""
-    return hashlib.blake2b(_encode(request), digest_size=12).hexdigest()
+    return hashlib.blake2b(encode(request), digest_size=12).hexdigest()
 
 
 def _unknown_decision() -> Problem:
     return Problem(404, "unknown-decision", "There is no decision with this id.")
-
-
-def _json(answer: Any) -> Response:
-    return Response(_encode(answer), media_type="application/json")
 
 
 PROBLEM = {

@@ -24,6 +24,8 @@ from recsys_rl.serve.jobs import Settings
 from recsys_rl.serve.limits import limited
 from recsys_rl.serve.messages import MOST_PLACES, Problem
 from recsys_rl.serve.place import place_of
+from recsys_rl.serve.record_schema import Damaged
+from recsys_rl.serve.releases import at_start
 from recsys_rl.serve.store import Full, Lost, Store
 from recsys_rl.serve.versions import Version, open_version
 from recsys_rl.serve.worker import Worker
@@ -174,7 +176,14 @@ def application(options: ServeConfig, tokens: Tokens | None = None) -> App:
             strangers=options.strangers,
             fsync_decisions=options.decisions_fsync,
         )
-        worker = Worker(store, version, settings, generators(seed, stream)[stream])
+        release = at_start(store, policies, version)
+        worker = Worker(store, version, settings, generators(seed, stream)[stream], release)
+    except Damaged as damage:
+        store.close()
+        raise UserError(
+            f"{one_line(options.db)} is damaged ({damage}): see recsys-rl log check, and copy it from a "
+            "backup."
+        ) from damage
     except (Full, Lost) as error:
         store.close()
         raise UserError(

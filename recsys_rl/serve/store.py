@@ -15,15 +15,18 @@ from typing import Any
 
 from recsys_rl.checkpoint.sealed import sync
 from recsys_rl.errors import UserError, error_text, one_line
-from recsys_rl.serve.facts import HIGHEST, check_facts, read_facts, write_fact
+from recsys_rl.serve.facts import CHAMPION, HIGHEST, check_facts, read_facts, write_fact
 from recsys_rl.serve.record_schema import (
     APPLICATION,
     DIGEST_BITS,
     INSERT,
+    OBSERVED,
     PLAIN,
+    RELEASES,
     TABLES,
     VERSION,
     Decision,
+    Release,
     Row,
     columns_of,
 )
@@ -89,33 +92,38 @@ class Store(StoreReader):
 
     def _highest(self) -> int:
         """The highest number that a row has, or had before it was erased; 0 for none."""
-        tables = ("people", "policies", "sessions", "decisions", "events")
+        tables = ["people", "policies", "sessions", "decisions", "events"]
+        tables += ["releases"] if self._format >= VERSION else []
         numbers = [self._db.execute(f"SELECT max(number) FROM {table}").fetchone()[0] for table in tables]
         return max(int(number or 0) for number in (*numbers, self.facts.get(HIGHEST)))
 
     def write(self, rows: Sequence[Row], durable: bool) -> None:
         """One transaction; ``durable``: it is on the disk when the call returns. Raises Full, Lost."""
         columns, sums = columns_of(rows)
+        releases = [row for row in rows if isinstance(row, Release)]
         last = max(row.number for row in rows)
         reserved = self._reserved if last <= self._reserved else last + RESERVED
         durable |= reserved > self._reserved
-        of_application = any(isinstance(row, Decision) and (row.application or row.context) for row in rows)
-        format_ = VERSION if of_application else self._format
+        format_ = max(self._format, *map(_format_of, rows))
         with self._transaction("FULL" if durable else "NORMAL") as db:
-            if (
-                format_ > self._format
-            ):  # a version that knows no such decisions must not open the file any more
+            if format_ > self._format:  # a version that knows no such rows must not open the file any more
                 db.execute(f"PRAGMA user_version = {format_}")
+                if format_ == VERSION:
+                    db.execute(RELEASES)
             if reserved > self._reserved:
                 write_fact(db, HIGHEST, reserved)
             for kind, values in columns.items():
                 db.executemany(INSERT[kind], values)
+            for row in releases:  # together: after a crash the version that serves is that of the last row
+                write_fact(db, CHAMPION, row.champion)
             db.executemany(
                 f"UPDATE sessions SET tally = tally + ?, digest = (digest + ?) & {DIGEST_BITS} "
                 "WHERE number = ?",
                 [(tally, total & DIGEST_BITS, session) for session, (tally, total) in sums.items()],
             )
         self.last, self._reserved, self._format = max(self.last, last), reserved, format_
+        for row in releases:
+            self.facts[CHAMPION] = row.champion
 
     @contextlib.contextmanager
     def _transaction(self, synchronous: str) -> Iterator[sqlite3.Connection]:
@@ -199,6 +207,15 @@ class Store(StoreReader):
             self._lock = None
 
 
+def _format_of(row: Row) -> int:
+    """The lowest format whose readers know this row."""
+    if isinstance(row, Release):
+        return VERSION
+    if isinstance(row, Decision) and (row.application or row.context):
+        return OBSERVED
+    return PLAIN
+
+
 def _lock(path: Path) -> int | None:
     """Keep other processes away from the record, until the descriptor is closed. None on Windows.
 
@@ -229,10 +246,10 @@ def _lock(path: Path) -> int | None:
     return descriptor
 
 
-def _prepare(db: sqlite3.Connection, name: str, facts: Mapping[str, Any] | None) -> int:
-    """Check that the file is a record that this version reads; an empty one gets the tables and ``facts``.
+def format_of(db: sqlite3.Connection, name: str) -> int | None:
+    """The format of the record; None of an empty file.
 
-    Returns its format. Raises UserError if it is none of ours, or of a newer version.
+    Raises UserError if it is none of ours, or of a newer version.
     """
     application, version = (
         db.execute(f"PRAGMA {pragma}").fetchone()[0] for pragma in ("application_id", "user_version")
@@ -245,10 +262,19 @@ def _prepare(db: sqlite3.Connection, name: str, facts: Mapping[str, Any] | None)
             f"{name} has the format {version}, and this version reads up to {VERSION}: use the version "
             "that wrote it."
         )
+    return None if empty else int(version)
+
+
+def _prepare(db: sqlite3.Connection, name: str, facts: Mapping[str, Any] | None) -> int:
+    """Check that the file is a record that this version reads; an empty one gets the tables and ``facts``.
+
+    Returns its format. Raises UserError if it is none of ours, or of a newer version.
+    """
+    version = format_of(db, name)
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA secure_delete = ON")  # erased people leave no bytes in free pages
-    if not empty:
-        return int(version)
+    if version is not None:
+        return version
     if facts is None:
         raise UserError(f"{name} holds no record: give the file of recsys-rl serve --db.")
     db.execute("PRAGMA synchronous = FULL")

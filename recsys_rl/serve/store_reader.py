@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from recsys_rl.errors import error_text
 from recsys_rl.serve.record_schema import (
     DIGEST_BITS,
     UNREADABLE,
+    VERSION,
     Damaged,
     Decision,
     Event,
     Person,
+    Release,
     ServedPolicy,
     Session,
     SessionRows,
@@ -32,10 +35,19 @@ from recsys_rl.serve.record_schema import (
 class StoreReader:
     """Queries on one connection; one thread at a time uses it."""
 
+    facts: dict[str, Any]
+    """The facts of the record (facts.py)."""
+
     def __init__(self, db: sqlite3.Connection) -> None:
+        self.moment = time.time()
+        """Seconds since 1970: all that is read was written later, or stood there then."""
         self._db = db
 
-    def _read(self, query: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    def close(self) -> None:
+        """Close the connection."""
+        self._db.close()
+
+    def _read(self, query: str, values: tuple[Any, ...] | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
         """The rows of a query. Raises Damaged where SQLite can't read the file."""
         try:
             return self._db.execute(query, values).fetchall()
@@ -150,6 +162,22 @@ class StoreReader:
             decoded(ServedPolicy, row) for (row,) in self._read("SELECT row FROM policies ORDER BY number")
         ]
 
+    def releases(self) -> list[Release]:
+        """All rows of releases, ascending; none in a record of an earlier format. Raises Damaged."""
+        rows = self._releases()
+        for row, is_whole in rows:
+            if not is_whole:
+                raise Damaged(f"release {row.number} is changed")
+        return [row for row, _ in rows]
+
+    def _releases(self) -> list[tuple[Release, bool]]:
+        """The rows of releases, each with whether it has its digest. Raises Damaged."""
+        if self._read("PRAGMA user_version")[0][0] < VERSION:
+            return []
+        rows = self._read("SELECT number, row, digest FROM releases ORDER BY number")
+        found = [(number, decoded(Release, row), digest(row) == wanted) for number, row, wanted in rows]
+        return [(row, is_whole and row.number == number) for number, row, is_whole in found]
+
     def people(self) -> list[Person]:
         """All people. Raises Damaged."""
         rows = self._read("SELECT number, name, digest FROM people ORDER BY number")
@@ -158,9 +186,48 @@ class StoreReader:
                 raise Damaged(f"person {number}")
         return [Person(number, name) for number, name, _ in rows]
 
+    def name_of(self, person: int) -> str:
+        """The name of the person with this number. Raises Damaged."""
+        row = self._first("SELECT name, digest FROM people WHERE number = ?", (person,))
+        if row is None or not is_person(person, *row):
+            raise Damaged(f"person {person}")
+        return str(row[0])
+
     def sessions(self) -> list[int]:
         """The numbers of all sessions, ascending. Raises Damaged."""
         return [number for (number,) in self._read("SELECT number FROM sessions ORDER BY number")]
+
+    def ended_in(self, since: int, until: int) -> list[tuple[int, int]]:
+        """The sessions whose last decision or event has a number in (since, until], by that number.
+
+        Each with that number: (session, number), ascending by the number. Only the rows with such numbers are
+        read, and whether their sessions have later ones. Raises Damaged.
+        """
+        return [
+            (session, last)
+            for session, last in self._read(
+                "SELECT session, max(number) AS last FROM ("
+                "SELECT session, number FROM decisions WHERE number > :since AND number <= :until UNION ALL "
+                "SELECT session, number FROM events WHERE number > :since AND number <= :until) AS rows "
+                "GROUP BY session "
+                "HAVING NOT EXISTS (SELECT 1 FROM decisions AS later "
+                "WHERE later.session = rows.session AND later.number > :until) "
+                "AND NOT EXISTS (SELECT 1 FROM events AS later "
+                "WHERE later.session = rows.session AND later.number > :until) ORDER BY last",
+                {"since": since, "until": until},
+            )
+        ]
+
+    def latest_row(self) -> tuple[int, float]:
+        """The highest number of a decision or an event, and its time by the server; zeros without any.
+
+        Raises Damaged.
+        """
+        decisions = self._read("SELECT row FROM decisions ORDER BY number DESC LIMIT 1")
+        events = self._read("SELECT row FROM events ORDER BY number DESC LIMIT 1")
+        rows = [(row.number, row.time) for row in (decoded(Decision, row) for (row,) in decisions)]
+        rows += [(row.number, row.received) for row in (decoded(Event, row) for (row,) in events)]
+        return max(rows, default=(0, 0.0))
 
     def integrity(self) -> str:
         """The result of SQLite's own check of the file: "ok", or its first complaint."""
@@ -180,6 +247,9 @@ class StoreReader:
         for number, row, wanted in self._read("SELECT number, row, digest FROM policies"):
             if digest(encoded(decoded(ServedPolicy, row))) != wanted:
                 yield f"policy {number} is changed"
+        for release, is_whole in self._releases():
+            if not is_whole:
+                yield f"release {release.number} is changed"
         for number, person, row in self._read("SELECT number, person, row FROM sessions"):
             session = decoded(Session, row)
             if (session.number, session.person) != (number, person):

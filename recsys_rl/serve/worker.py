@@ -23,9 +23,12 @@ from recsys_rl.serve.batcher import Batcher
 from recsys_rl.serve.draw_request import DrawRequest, DrawResult
 from recsys_rl.serve.feedback import ranges_of, take_feedback
 from recsys_rl.serve.jobs import (
+    Change,
     Draws,
     Feedback,
     Job,
+    Look,
+    Moment,
     Observe,
     Read,
     Recommend,
@@ -41,6 +44,7 @@ from recsys_rl.serve.messages import Problem
 from recsys_rl.serve.observe import observe
 from recsys_rl.serve.recommendations import Recommendations
 from recsys_rl.serve.record_schema import Damaged
+from recsys_rl.serve.releases import AtStart
 from recsys_rl.serve.rule import LATE
 from recsys_rl.serve.store import Full, Lost, Store
 from recsys_rl.serve.versions import Version
@@ -54,12 +58,19 @@ class Worker:
     """``submit`` is for the thread of the event loop; all else happens in the worker's own thread."""
 
     def __init__(
-        self, store: Store, version: Version, settings: Settings, generator: torch.Generator
+        self,
+        store: Store,
+        version: Version,
+        settings: Settings,
+        generator: torch.Generator,
+        at_start: AtStart | None = None,
     ) -> None:
+        """Raise Damaged if the rows of releases can't be read."""
+        challenger, action = (None, None) if at_start is None else (at_start.challenger, at_start.action)
         self.shared = Shared(
             settings,
             store,
-            ActiveVersion(store, version),
+            ActiveVersion(store, version, challenger),
             Memory(store, version.checkpoint.interface),
             Transaction(store),
             Admission(settings.deadline),
@@ -69,6 +80,8 @@ class Worker:
         self.failed: str = ""  # why the server is not ready
         self.queue: queue.SimpleQueue[Job | Draws | None] = queue.SimpleQueue()
         self.batcher = Batcher(lambda requests, results: self.queue.put(Draws(requests, results)))
+        if action is not None:
+            self.queue.put(Job(Change(action)))
         self.thread = threading.Thread(target=self._run, name="worker", daemon=True)
         self.thread.start()
 
@@ -144,6 +157,11 @@ class Worker:
             elif isinstance(task, Swap):
                 self.shared.active.swap(task.version)
                 answer(job, None)
+            elif isinstance(task, Change):
+                task.action(self.shared)
+                answer(job, None)
+            elif isinstance(task, Look):
+                answer(job, self._moment())
             elif isinstance(task, Read):
                 answer(job, task.query(self.shared.store))
         except Problem as problem:
@@ -154,6 +172,14 @@ class Worker:
             raise  # it ends the server
         except Exception as error:  # the others must be served
             answer(job, error)
+
+    def _moment(self) -> Moment:
+        """The present state, which is answered when the rows so far are written."""
+        shared = self.shared
+        drawing = self.recommendations.pending.values()
+        unwritten = [pending.session.row.number for pending in drawing if pending.fresh]
+        floor = min(unwritten, default=shared.transaction.last + 1)
+        return Moment(shared.clock(), floor, shared.active.history.under_way, shared.active.challenger)
 
     def _finish(self, request: DrawRequest, result: DrawResult) -> None:
         """Answer a draw, and begin the person's next one."""

@@ -88,7 +88,7 @@ def check_fields(settings: Any, section: str = "") -> None:
             check_fields(value, path)
         elif not _fits(hint, value):
             near = did_you_mean(value, _choices(hint))
-            raise FieldError(path, f"is {shown(value)}{near}: it must be {_allowed(hint)}.")
+            raise FieldError(path, f"is {shown(value)}{near}: it must be {allowed(hint)}.")
 
 
 def build(cls: type[T], mapping: Mapping[str, Any], section: str = "") -> T:
@@ -150,17 +150,18 @@ def _fits(hint: Any, value: Any) -> bool:
     return type(value) is hint
 
 
-def _allowed(hint: Any) -> str:
+def allowed(hint: Any) -> str:
+    """The allowed values of a field, from its annotation, in words."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if len(_options(hint)) > 1:
-        return " or ".join(_allowed(option) for option in args)
+        return " or ".join(allowed(option) for option in args)
     if origin is Annotated:
-        return ", ".join([_allowed(args[0]), *(str(entry) for entry in args[1:] if isinstance(entry, Range))])
+        return ", ".join([allowed(args[0]), *(str(entry) for entry in args[1:] if isinstance(entry, Range))])
     if origin is Literal:
         return "one of " + ", ".join(args)
     if origin is tuple:
         some = "" if str in _options(args[0]) else "one or more "
-        return f"a list of {some}values, each {_allowed(args[0])}"
+        return f"a list of {some}values, each {allowed(args[0])}"
     names = {
         int: "a whole number",
         float: "a number",

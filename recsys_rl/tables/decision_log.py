@@ -7,6 +7,7 @@ tables/transitions.py makes observations from it, and docs/09_logs.md describes 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Self
@@ -44,6 +45,7 @@ class DecisionHeader:
 class DecisionLog:
     """E decisions of S-signal feedback, ordered by session and step.
 
+    In a log of several intervals of a record the sessions of each are ordered, and whole.
     Items are rows of the catalogue; -1 is an empty place. A place whose item could not be shown is empty.
     Log-probabilities are natural logarithms; -inf is probability 0.
     """
@@ -142,14 +144,28 @@ def concatenate(logs: list[DecisionLog]) -> DecisionLog:
     return logs[0] if len(logs) == 1 else tree_map(_joined, *logs)
 
 
+def with_all_candidates(log: DecisionLog) -> DecisionLog:
+    """The log with the whole catalogue as the candidates of each row, where it has none."""
+    if log.candidates is not None:
+        return log
+    every = torch.arange(log.header.num_items).expand(log.num_rows, -1)  # (E, I)
+    return dataclasses.replace(log, candidates=every)
+
+
 def _joined(*parts: Tensor) -> Tensor:
-    """Lists of items of different widths get padding."""
-    width = max(values.shape[-1] for values in parts)
-    if parts[0].ndim == 2 and any(values.shape[1] < width for values in parts):
-        parts = tuple(
-            torch.nn.functional.pad(values, (0, width - values.shape[1]), value=-1) for values in parts
-        )
-    return torch.cat(parts)
+    """Lists of items of different widths, and the signals of such lists, get padding."""
+    if parts[0].ndim == 1:
+        return torch.cat(parts)
+    width, nothing = max(values.shape[1] for values in parts), -1 if parts[0].ndim == 2 else 0
+    beside = (0, 0) * (parts[0].ndim - 2)
+    return torch.cat(
+        [
+            torch.nn.functional.pad(values, (*beside, 0, width - values.shape[1]), value=nothing)
+            if values.shape[1] < width
+            else values
+            for values in parts
+        ]
+    )
 
 
 def cut(log: DecisionLog, rows: int) -> Iterator[DecisionLog]:

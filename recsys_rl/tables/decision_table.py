@@ -62,6 +62,11 @@ class DecisionTable:
     notes: tuple[str, ...] = ()
     name_of_row: Callable[[int], str] = row_name  # the words for a row of the file, from 0
 
+    def part(self, kept: Tensor) -> DecisionTable:
+        """The rows where ``kept`` (E,) bool is True, which are whole sessions."""
+        every = None if self.probabilities is None else self.probabilities[kept]
+        return dataclasses.replace(self, log=self.log.rows(kept), rows=self.rows[kept], probabilities=every)
+
 
 def read_table(
     path: str | Path,

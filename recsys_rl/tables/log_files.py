@@ -12,7 +12,7 @@ from recsys_rl.errors import UserError, one_line
 from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog, concatenate
 from recsys_rl.tables.parts import PART, drawn_from, gathered
 from recsys_rl.tables.read import files_of, has_header
-from recsys_rl.tables.reader import fingerprint, num_rows, read_header
+from recsys_rl.tables.reader import fingerprint, header_of_log, num_rows
 
 
 class LogSource(Protocol):
@@ -62,7 +62,7 @@ class RecordedLog:
                 "platform is the table itself: leave --env out, or give the checkpoint of a policy of such a "
                 "table."
             )
-        self.header = read_header(files_of(self.path)[0]).header
+        self.header = header_of_log(self.path)
 
     @property
     def name(self) -> str:

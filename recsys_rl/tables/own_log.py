@@ -26,13 +26,14 @@ from recsys_rl.errors import UserError, amount, one_line, short
 from recsys_rl.tables.cells import spread, tensor_of
 from recsys_rl.tables.checks import check_rows
 from recsys_rl.tables.decision_columns import Table
-from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog, cut
+from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog, cut, with_all_candidates
 from recsys_rl.tables.decision_table import ended, ids_of_file
+from recsys_rl.tables.intervals import files_in_order
 from recsys_rl.tables.layout import roles_of
 from recsys_rl.tables.lines import lines_of
 from recsys_rl.tables.log_shape import LogShape
 from recsys_rl.tables.pieces import CONTEXT, Piece, tensors
-from recsys_rl.tables.read import TableFile, files_of, open_table
+from recsys_rl.tables.read import TableFile, open_table
 from recsys_rl.tables.schema import BY_NAME, BY_START, DECISIONS
 from recsys_rl.tables.values import INTEGER, lists_of, on, whole_number
 from recsys_rl.types import Catalogue
@@ -59,7 +60,7 @@ class LogFiles:
         """Each file. Raises UserError for one that is missing or can't be read, and for other columns."""
         tables = []
         for path in map(Path, self.paths):
-            several = files_of(path) if path.is_dir() else [path]
+            several = files_in_order(path) if path.is_dir() else [path]
             tables += [open_table(file, self.separator) for file in several]
         if len({table.path.resolve() for table in tables}) < len(tables):
             raise UserError(f"{self.name}: --log names a file twice: give each once.")
@@ -80,6 +81,11 @@ class LogFiles:
         starts = ("propensity.", "probability.")
         given = any(name.startswith(starts) or name == "probabilities" for name in table.names)
         return given or role in self.roles(table)
+
+    @cached_property
+    def names_candidates(self) -> bool:
+        """True if some file has candidates: then a row of the others could show every item."""
+        return any(self.has(table, "candidates") for table in self.files)
 
     @property
     def without_ends(self) -> list[str]:
@@ -217,6 +223,8 @@ class OwnLog:
             logger_logprobs=under,
             candidates=None if offered is None else spread(offered.list.len(), self._places(read, offered)),
         )
+        if self.files.names_candidates:  # the parts of a log have the same columns
+            log = with_all_candidates(log)
         order = torch.from_numpy(np.lexsort((log.steps.numpy(), log.sessions.numpy())))
         # Of this file alone, so that it means the same beside other files.
         tells_ends = any(name in read for name in ENDS)

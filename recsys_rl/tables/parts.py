@@ -2,12 +2,13 @@
 
 A log is a Parquet file, or a folder of Parquet files with one header. Sessions are whole in a file, and their
 numbers ascend from file to file. The header of each part says how many there are, so none can be missing.
+A folder may hold the intervals of a record (intervals.py), too: their headers and the numbers may differ.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,12 @@ from recsys_rl.errors import amount, listed, one_line
 from recsys_rl.tables.checks import check_rows
 from recsys_rl.tables.checksum import Checksum
 from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog, concatenate, cut
+from recsys_rl.tables.intervals import Joined, later_sessions
 from recsys_rl.tables.read import files_of
 from recsys_rl.tables.reader import (
     FileHeader,
     files_of_log,
+    joined_of,
     num_rows,
     read_header,
     read_keys,
@@ -95,8 +98,13 @@ def parts(path: str | Path, rows: int = PART) -> Iterator[DecisionLog]:
     a result that was computed from the earlier ones does not count before.
     """
     share_arenas()
+    files = files_of_log(Path(path))
+    joined = joined_of(files)
+    if joined is not None:
+        yield from _of_intervals(files, joined, rows)
+        return
     before: tuple[str, int, FileHeader] | None = None  # a file, its last session, its header
-    for file in files_of_log(Path(path)):
+    for file in files:
         name, header = one_line(file), read_header(file)
         if before is not None and header.fields != before[2].fields:
             raise UserError(
@@ -113,6 +121,16 @@ def parts(path: str | Path, rows: int = PART) -> Iterator[DecisionLog]:
             yield log
             last = int(log.sessions[-1])
         before = (name, last, header)
+
+
+def _of_intervals(files: Sequence[Path], joined: Joined, rows: int) -> Iterator[DecisionLog]:
+    """The parts of the intervals of a record, without sessions that a later one has again."""
+    again = later_sessions([torch.cat([keys[:, 0] for keys in read_keys(file)]).unique() for file in files])
+    for file, later in zip(files, again, strict=True):
+        for log in _of_file(file, one_line(file), read_header(file), rows):
+            kept = log.rows(~torch.isin(log.sessions, later)) if len(later) else log
+            if kept.num_rows:
+                yield joined.fitted(kept)
 
 
 def gathered(path: str | Path, rows: int) -> Iterator[DecisionLog]:

@@ -259,7 +259,7 @@ def _text_of(path: Path) -> bytes:
 
 
 def _separator(line: str) -> str:
-    """The separator of the first line: `::`, else a tab, else the most frequent of , ; |, else a space."""
+    """The separator of the first line: ``::``, a tab, else the most frequent of ``, ; |``, else a space."""
     for sure in ("::", "\t"):
         if sure in line:
             return sure

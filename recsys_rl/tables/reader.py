@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from recsys_rl.errors import one_line
 from recsys_rl.tables.cells import Cells, tensor_of
 from recsys_rl.tables.checksum import Checksum
 from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog
+from recsys_rl.tables.intervals import Joined, Numbers, in_order, interval_in
 from recsys_rl.tables.read import files_of, parsing
 from recsys_rl.tables.values import no_value, on
 from recsys_rl.tables.writer import CHECKSUM, FORMAT, KEY, PART, PARTS, ROWS, part_name
@@ -32,6 +33,7 @@ class FileHeader:
     fields: Mapping[str, Any]  # as JSON primitives, without the checksum and the part
     checksum: str | None  # None in files of earlier versions
     part: tuple[int, int] | None  # its number, from 0, and the number of parts; None for a log in one file
+    interval: Numbers | None = None  # of the rows of a record that it was exported from
 
     def check(self, name: str, checksum: Checksum) -> None:
         """Raise UserError if the header has another checksum than that of its rows."""
@@ -49,18 +51,23 @@ def read_header(path: Path) -> FileHeader:
         raise UserError(f"{name} is not a file: give the path of a log of decisions (recsys-rl record).")
     with parsing(name):
         texts = pl.read_parquet_metadata(path)
-    return _header(name, texts)
+    return replace(_header(name, texts), interval=interval_in(texts))
 
 
 def files_of_log(path: Path) -> list[Path]:
     """``files_of``, if no part is missing of a folder whose files have numbers; earlier versions gave none.
 
-    Raises UserError that names the first missing part, or two that are not of one log.
+    Intervals of a record are in their order. Raises UserError that names the first missing part, or two that
+    are not of one log.
     """
     files = files_of(path)
     if not path.is_dir():
         return files  # one part, which the user named
-    parts = sorted((*part, file) for file in files if (part := read_header(file).part) is not None)
+    headers = {file: read_header(file) for file in files}
+    intervals = in_order(path, {file: header.interval for file, header in headers.items()})
+    if intervals is not None:
+        return intervals
+    parts = sorted((*header.part, file) for file, header in headers.items() if header.part is not None)
     for one, two in pairwise(parts):
         if one[0] == two[0] or one[1] != two[1]:
             raise UserError(
@@ -77,6 +84,25 @@ def files_of_log(path: Path) -> list[Path]:
             "again, record the log again, or give one of its parts by its own name."
         )
     return files
+
+
+def joined_of(files: Sequence[Path]) -> Joined | None:
+    """What the intervals of one log have in common; None for another log. Raises UserError."""
+    headers = {file: read_header(file) for file in files}
+    if len(files) < 2 or any(header.interval is None for header in headers.values()):
+        return None
+    with parsing(one_line(files[0].parent)):
+        return Joined.of({file: header.header for file, header in headers.items()})
+
+
+def header_of_log(path: Path) -> DecisionHeader:
+    """The header of a file, or of a folder of parts or of intervals. Raises UserError."""
+    files = files_of(path)
+    if len(files) > 1 and read_header(files[0]).interval is not None:
+        joined = joined_of(files_of_log(path))
+        assert joined is not None
+        return joined.header
+    return read_header(files[0]).header
 
 
 def num_rows(path: Path) -> int:

@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from recsys_rl.errors import listed
+import polars as pl
+
+from recsys_rl.errors import listed, one_line
 from recsys_rl.tables.decision_log import DecisionHeader
 from recsys_rl.tables.decision_survey import DecisionSurvey
 from recsys_rl.tables.description import Description
@@ -18,8 +20,8 @@ from recsys_rl.tables.event_survey import EventSurvey
 from recsys_rl.tables.layout import Layout, roles_of
 from recsys_rl.tables.learnable_survey import survey_learnable
 from recsys_rl.tables.logged_choices import LoggedChoices
-from recsys_rl.tables.read import HEADLESS, files_of, has_header, open_table
-from recsys_rl.tables.reader import check_pieces, files_of_log, read_header
+from recsys_rl.tables.read import HEADLESS, files_of, has_header, open_table, parsing
+from recsys_rl.tables.reader import check_pieces, files_of_log, header_of_log
 from recsys_rl.types import UserError
 
 
@@ -31,6 +33,8 @@ def describe(
     Raises UserError if it is not a table file, has no row or no column with a known name, or lacks a part.
     """
     path = Path(path)
+    if path.is_dir():
+        _check_columns(path)
     table, recorded = open_table(path, separator, HEADLESS), has_header(path)
     if recorded:
         files_of_log(path)
@@ -66,17 +70,31 @@ def describe(
     return replace(description, problems=survey.listed(problems | survey.repeats() | survey.alone()))
 
 
+def _check_columns(folder: Path) -> None:
+    """Raise UserError for a folder whose files have different columns, as intervals of a record may have."""
+    first, *others = files_of(folder)
+    with parsing(folder):
+        columns = {*pl.read_parquet_schema(first)}
+        for file in others:
+            different = columns ^ {*pl.read_parquet_schema(file)}
+            if different:
+                raise UserError(
+                    f"{folder}: {one_line(first.name)} and {one_line(file.name)} have different columns "
+                    f"({listed(sorted(different))}): describe each file by its own name."
+                )
+
+
 def _header(path: Path) -> DecisionHeader | None:
     """The header of a recorded log; None if it can't be read."""
     try:
-        return read_header(files_of(path)[0]).header
+        return header_of_log(path)
     except UserError:
         return None
 
 
 def _has_applications(path: Path) -> bool:
     try:
-        return bool(read_header(files_of(path)[0]).header.applications)
+        return bool(header_of_log(path).applications)
     except UserError:
         return False
 

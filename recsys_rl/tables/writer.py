@@ -21,6 +21,7 @@ from torch import Tensor
 from recsys_rl.errors import error_text
 from recsys_rl.tables.checksum import Checksum
 from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog, cut
+from recsys_rl.tables.intervals import Numbers, metadata_of
 from recsys_rl.tables.read import DECISIONS
 from recsys_rl.types import UserError
 from recsys_rl.utils.files import check_new_folder
@@ -48,8 +49,12 @@ class DecisionWriter:
     process at a time may write a log. Raises UserError.
     """
 
-    def __init__(self, path: Path, header: DecisionHeader, rows: int | None = None) -> None:
+    def __init__(
+        self, path: Path, header: DecisionHeader, rows: int | None = None, interval: Numbers | None = None
+    ) -> None:
+        """``interval``: of the rows of a record that the log is made from (intervals.py)."""
         self.path, self.header, self.rows = path, header, rows
+        self.more = {} if interval is None else metadata_of(interval)
         self.stack = contextlib.ExitStack()
         self.num_rows, self.num_pieces = 0, 0
         self.last_session: int | None = None
@@ -110,7 +115,8 @@ class DecisionWriter:
         for number, file in enumerate(self.files):
             path = joined if self.rows is None else joined / part_name(number)
             part = {} if self.rows is None else {PART: number, PARTS: count}
-            write_with_header(pl.scan_parquet(file.paths, glob=False), path, file.checksum, part)
+            rows = pl.scan_parquet(file.paths, glob=False)
+            write_with_header(rows, path, file.checksum, part, self.more)
             with path.open("rb+") as stream:
                 os.fsync(stream.fileno())
             for piece in file.paths:
@@ -143,18 +149,23 @@ def part_name(number: int) -> str:
 
 
 def write_with_header(
-    rows: pl.LazyFrame, path: Path, checksum: Checksum, part: Mapping[str, int] | None = None
+    rows: pl.LazyFrame,
+    path: Path,
+    checksum: Checksum,
+    part: Mapping[str, int] | None = None,
+    more: Mapping[str, str] | None = None,
 ) -> None:
     """Write these rows, whose checksum this is, a row group at a time, under its header.
 
-    ``part``: PART and PARTS of a part. The checksum is one of the rows alone: it does not depend on them.
+    ``part``: PART and PARTS of a part. ``more``: further metadata. The checksum is one of the rows alone: it
+    does not depend on them.
     """
     fields = {**checksum.header, **(part or {}), CHECKSUM: checksum.hexdigest()}
     rows.sink_parquet(
         path,
         compression="zstd",
         row_group_size=ROWS,
-        metadata={KEY: json.dumps(fields)},
+        metadata={KEY: json.dumps(fields), **(more or {})},
         engine="streaming",
     )
 

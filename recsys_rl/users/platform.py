@@ -241,4 +241,6 @@ PLATFORM = Platform(
         "a2c": {"train_config": {"total_timesteps": 300_000}},
         "dqn": {"train_config": {"total_timesteps": 300_000}},
     },
+    question="How good is a policy that was trained with users learned from a log?",
+    example="--env learned --user-model users.pt",
 )

@@ -21,7 +21,7 @@ from recsys_rl.make import make_agent
 from recsys_rl.ope.judge import LOGGED
 from recsys_rl.ope.mixture import Fixed
 from recsys_rl.ope.policies import Playable
-from recsys_rl.ope.verdict import verdict_lines, verdicts
+from recsys_rl.ope.verdict import verdict_lines
 from recsys_rl.protocols import Behaviour
 from recsys_rl.rivals.best_item import BestItems, item_scores
 from recsys_rl.settings.config import Config
@@ -64,21 +64,14 @@ def judge_on_tables(run: Run, checkpoint: Path) -> None:
     announce("judging the policy on the held-out side of the log")
     try:
         read = read_log(options)
-        result, judged = estimates(options, read, [*_rivals(run)])
+        result, _ = estimates(options, read, [*_rivals(run)])
     except UserError as error:
         announce(f"the policy is trained, and not judged: {error}")
         return
-    table = verdicts(
-        result.rows,
-        judged.terms,
-        judged.earned,
-        judged.users,
-        result.about.decisions,
-        "wdr" if any("wdr" in terms for terms in judged.terms.values()) else "dr",
-        judged.loggers,
-    )
     order = [LOGGED, BEST, CLONE]
-    table.sort(key=lambda row: order.index(row.policy) if row.policy in order else len(order))
+    table = sorted(
+        result.verdicts, key=lambda row: order.index(row.policy) if row.policy in order else len(order)
+    )
     write_result(path, result.json() | {"verdicts": [row.values() for row in table], "headline": name})
     for line in verdict_lines(table, name):
         say(line)

@@ -31,8 +31,7 @@ from recsys_rl.ope.world import fit_world, why_no_world, world
 from recsys_rl.tables.checks import check_catalogue
 from recsys_rl.tables.decision_log import DecisionLog, concatenate
 from recsys_rl.tables.parts import parts
-from recsys_rl.tables.read import files_of
-from recsys_rl.tables.reader import read_header
+from recsys_rl.tables.reader import header_of_log
 from recsys_rl.training.learning_curve import training_sessions
 from recsys_rl.training.run import Run
 from recsys_rl.types import UserError
@@ -131,7 +130,7 @@ def _heldout(path: str, run: Run) -> DecisionLog:
     # People whom the population lacks are held out as they were when the users were learned.
     seed = int(learned_file(config.env_config).info.get("heldout_seed", config.train_config.seed))
     share = getattr(config.data_config, "heldout_fraction", 0.0)
-    header = read_header(files_of(Path(path))[0]).header
+    header = header_of_log(Path(path))
     check_catalogue(path, header, run.world.catalogue, f"--data {config.data_config.data}")
     logs = [*heldout_parts(parts(path), run.world.population, share, seed)]
     if not logs:

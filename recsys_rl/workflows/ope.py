@@ -22,6 +22,7 @@ from recsys_rl.ope.replay import ReplayedLog, errors_of, replay
 from recsys_rl.ope.result import About, OpeResult
 from recsys_rl.ope.reward_model import Fit, logistic, of_each_value, ridge
 from recsys_rl.ope.rows import Intervals, plain_row
+from recsys_rl.ope.verdict import Estimates, about_log, verdict_on
 from recsys_rl.settings.fields import did_you_mean
 from recsys_rl.tables.decision_log import DecisionLog
 from recsys_rl.tables.target import Ids, Target, read_target
@@ -168,19 +169,28 @@ def fit_of(options: OpeConfig, log: ReplayedLog, read: ReadLog) -> Fit:
 def _result(
     options: OpeConfig, read: ReadLog, log: ReplayedLog, fitted: PropensityFit | None, judged: Judged
 ) -> OpeResult:
-    """The result, with the row of what the log earned, the recommended rows marked, and the comparison."""
-    rows, terms = judged.rows, judged.terms
+    """The result, with what the log earned, the recommended rows marked, the comparison and verdicts."""
+    rows, terms = judged.rows, {**judged.terms, LOGGED: {"mean": judged.earned}}
+    logged = plain_row(LOGGED, "mean", judged.earned, judged.users)
     if read.behaviours is None or LOGGED in options.names:
-        row = plain_row(LOGGED, "mean", judged.earned, judged.users)
-        rows, terms = [*rows, row], {**terms, LOGGED: {"mean": judged.earned}}
+        rows = [*rows, logged]
     trusted = trusted_of(log)
     rows = recommend(rows, trusted)
+    wrong = about_log(log.totals)
+    known = Estimates(
+        [logged, *judged.rows], terms, judged.users, log.totals.rows, trusted, judged.loggers, wrong
+    )
+    names = [LOGGED, *judged.terms]
+    verdict = None
+    if options.verdict is not None:
+        pair = (_name(options, options.verdict), _name(options, options.rival))
+        verdict = verdict_on(known, *pair)
     difference = None
     if options.compare is not None:
-        first, second = (_target_name(options) if name == TARGET else name for name in options.compare)
+        first, second = options.compare
         difference = compare(
             options.compare,
-            (first, second),
+            (_name(options, first), _name(options, second)),
             rows,
             terms,
             judged.users,
@@ -207,7 +217,21 @@ def _result(
         else "",
         fitted=log.log.num_rows,
     )
-    return OpeResult(about, tuple(rows), judged.not_computed, fitted, judged.checks, difference)
+    return OpeResult(
+        about,
+        tuple(rows),
+        judged.not_computed,
+        fitted,
+        judged.checks,
+        difference,
+        tuple(verdict_on(known, name) for name in names),
+        verdict,
+    )
+
+
+def _name(options: OpeConfig, name: str) -> str:
+    """The name in the table of a policy of the options."""
+    return _target_name(options) if name == TARGET else name
 
 
 def trusted_of(log: ReplayedLog) -> str:

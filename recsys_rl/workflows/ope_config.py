@@ -36,11 +36,21 @@ class OpeConfig(DecisionColumns):
     env: str | None = None
     """Environment of the checkpoint. Required if its name holds a module to import."""
     policy: tuple[str, ...] = ()
-    """Row of the evaluation table to judge: ppo, ppo-greedy, random, popularity ... (default: the
-    checkpoint's own policy, sampled). Of your own log without a checkpoint: random."""
+    """Row of the evaluation table to judge: ppo, ppo-greedy, random, popularity ..., or the file of a
+    further checkpoint, whose policy is sampled (default: the checkpoint's own policy, sampled). Of your own
+    log without a checkpoint: random."""
     compare: tuple[str, str] | None = None
-    """Two policies: their difference on the same sessions, and how many more rows settle it. `target` is that
-    of --target, and `logged` what the log itself earned."""
+    """Two policies or files of checkpoints, as new.pt old.pt: their difference on the same sessions, which
+    holds however often you look, and how many more rows settle it. `target` is that of --target, and `logged`
+    what the log itself earned."""
+    verdict: str | None = None
+    """A policy to give a verdict on, against the other one of --compare, or without it against what the log
+    earned. The exit code is 0 for better, 3 for worse, 4 for can't tell, 5 for a broken log."""
+    users: Literal["all", "heldout"] = "all"
+    """The users to judge on: heldout are those whom the training of every given checkpoint did not see. The
+    checkpoint of a policy of your own tables is judged on these alone."""
+    since: str | None = None
+    """Judge later sessions only: those that began at this time, a date or a number in the log's unit."""
     logger: tuple[str, ...] = ()
     """Further checkpoints, whose policies made the log of recsys-rl record: an older model, for instance.
     Some estimators need the logger's probability of other items than the logged ones."""
@@ -87,6 +97,8 @@ class OpeConfig(DecisionColumns):
         if isinstance(self.log, str | PurePath) or self.log is None:  # one file
             object.__setattr__(self, "log", () if self.log is None else (str(self.log),))
         check_fields(self)
+        if self.checkpoint is None and self.versions:  # the first one brings the items
+            object.__setattr__(self, "checkpoint", self.versions[0])
         if self.env is not None:
             platform_of(self.env)
         check_once(self.policy)
@@ -94,6 +106,10 @@ class OpeConfig(DecisionColumns):
             raise UserError("--compare needs two different policies.")
         if self.compare is not None and TARGET in self.compare and self.target is None:
             raise UserError("--compare target is the policy of --target: give --target FILE.")
+        if self.verdict == LOGGED:
+            raise UserError("--verdict is on a policy, against what the log earned: name another one.")
+        if self.verdict == TARGET and self.target is None:
+            raise UserError("--verdict target is on the policy of --target: give --target FILE.")
         if self.interval != "bernstein" and self.largest_weight is not None:
             raise UserError("--largest-weight belongs to --interval bernstein: give both, or neither.")
 
@@ -104,10 +120,23 @@ class OpeConfig(DecisionColumns):
 
     @property
     def names(self) -> list[str]:
-        """The names given to --policy and --compare, each once."""
-        return list(dict.fromkeys([*self.policy, *(self.compare or ())]))
+        """The names given to --policy, --compare and --verdict, each once."""
+        verdict = () if self.verdict is None else (self.verdict,)
+        return list(dict.fromkeys([*self.policy, *(self.compare or ()), *verdict]))
+
+    @property
+    def versions(self) -> list[str]:
+        """The names that are files of checkpoints."""
+        return [name for name in self.names if PurePath(name).suffix == ".pt"]
+
+    @property
+    def rival(self) -> str:
+        """The policy that the one of --verdict is judged against."""
+        if self.compare is not None and self.verdict in self.compare:
+            return self.compare[self.verdict == self.compare[0]]
+        return LOGGED
 
     @property
     def table_policies(self) -> list[str]:
-        """The policies of --policy and --compare, without the names of other things."""
+        """The policies of ``names``, without the names of other things."""
         return [name for name in self.names if name not in (LOGGED, TARGET)]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -30,8 +30,8 @@ from recsys_rl.tables.decision_log import DecisionLog, catalogue_hash
 from recsys_rl.tables.decision_table import DecisionTable, read_table
 from recsys_rl.tables.items import ItemFacts, catalogue_of_items, knows_items
 from recsys_rl.tables.parts import parts, with_propensities
-from recsys_rl.tables.read import files_of, is_own
-from recsys_rl.tables.reader import read_header
+from recsys_rl.tables.read import is_own
+from recsys_rl.tables.reader import header_of_log
 from recsys_rl.types import Catalogue, Feedback, Stream, UserError
 from recsys_rl.users.from_log import rewards_by
 from recsys_rl.users.platform import LearnedUsers
@@ -42,6 +42,7 @@ from recsys_rl.workflows import ope_own_log
 from recsys_rl.workflows.latest import print_latest
 from recsys_rl.workflows.ope_config import OpeConfig
 from recsys_rl.workflows.ope_own_log import about_tables, judged_parts, open_of_checkpoint
+from recsys_rl.workflows.ope_part import PER_SECOND, Parts, begun_since, heldout, later, start_of
 
 STREAMS = ("evaluation users", "policy", "random", "mixture", "ope", "world", "propensities", "clusters")
 FITTED = 262_144  # rows of a recorded log on which models are fitted: all rows, or a sample of sessions
@@ -61,6 +62,7 @@ class ReadLog:
     checkpoint: str | None = None  # its file
     behaviours: Behaviours | None = None  # the policies of the checkpoint
     others: tuple[Behaviours, ...] = ()  # of further checkpoints, which may have made the log
+    versions: Mapping[str, Behaviours] = field(default_factory=dict)  # by the files of OpeConfig.versions
     parts: Callable[[], Iterator[DecisionLog]] | None = None  # None: ``log`` is the whole
     by_item: bool = False  # a reward model has coefficients of each item (ope/item_models.py)
 
@@ -89,20 +91,23 @@ def read_log(options: OpeConfig) -> ReadLog:
         _refuse_logger(options)
         if options.checkpoint is not None:
             return _of_tables(options, options.checkpoint)
+        _refuse_users(options)
         table = read_table(options.source, options.columns, options.separator, options.items)
         for note in table.notes:
             print(one_line(note), file=sys.stderr)
-        return _of_signals(options, table.log, table.catalogue, table)
+        return _of_table(options, table, PER_SECOND)
     _refuse_table_options(options, f"{options.source} has the columns of ours")
-    header = read_header(files_of(Path(options.source))[0]).header
+    header = header_of_log(Path(options.source))
+    recorded = bool(header.platform) or options.checkpoint is not None
+    files = _checkpoints(options, header.platform) if recorded else {}
     rows, note = with_propensities(one_line(options.source), header, partial(parts, options.source, PART))
     if note:
         print(note, file=sys.stderr)
-    streams = generators(options.seed, "sample")
-    log, complete = sampled(rows(), FITTED, streams["sample"])
+    rows = _judged_on(options, rows, list(files.values()))
+    log, complete = _sampled(options, rows, FITTED)
     _refuse_without_support(options.source, log)
-    if log.header.platform or options.checkpoint is not None:
-        read = _recorded(options, log)
+    if recorded:
+        read = _recorded(options, log, files)
     elif options.logger:
         raise UserError("--logger needs --checkpoint FILE, with the catalogue of the log: give both.")
     else:
@@ -110,24 +115,79 @@ def read_log(options: OpeConfig) -> ReadLog:
     return read if complete else replace(read, parts=rows)
 
 
+def _checkpoints(options: OpeConfig, platform: str = "") -> dict[str, Checkpoint]:
+    """The checkpoint that brings the items, and those of policies, by their files."""
+    path = options.checkpoint or f"checkpoints/{DEFAULT_ALGO}.pt"
+    return {file: load_at_home(file, options.env, platform) for file in (path, *options.versions)}
+
+
+def _judged_on(
+    options: OpeConfig, rows: Parts, checkpoints: Sequence[Checkpoint], per_second: float | None = None
+) -> Parts:
+    """The decisions of --users and --since; ``per_second``: as of ``later``."""
+    if options.users == "heldout":
+        if not checkpoints:
+            _refuse_users(options)
+        rows = heldout(rows, checkpoints)
+    return rows if options.since is None else later(rows, options.since, per_second)
+
+
+def _sampled(options: OpeConfig, rows: Parts, most: int) -> tuple[DecisionLog, bool]:
+    """As ``sampled``. Raises UserError if the options leave no session."""
+    generator = generators(options.seed, "sample")["sample"]
+    return sampled(_or_refused(options, rows()), most, generator)
+
+
+def _or_refused(options: OpeConfig, logs: Iterable[DecisionLog]) -> Iterator[DecisionLog]:
+    """The parts; raises UserError where there is none."""
+    empty = True
+    for log in logs:
+        empty = False
+        yield log
+    if empty:
+        whose = " of users who were held out from training" if options.users == "heldout" else ""
+        since = "" if options.since is None else f" that began at {one_line(options.since)} or later"
+        raise UserError(
+            f"{options.source} holds no session{whose}{since}, so nothing here can judge a policy."
+        )
+
+
+def _of_table(options: OpeConfig, table: DecisionTable, per_second: float | None = None) -> ReadLog:
+    """People's own table, or a public log, from --since on."""
+    if options.since is not None:
+        wanted = start_of(options.since)
+        table = table.part(begun_since(table.log, wanted, options.since, per_second))
+        next(_or_refused(options, [table.log] if table.log.num_rows else []), None)
+    return _of_signals(options, table.log, table.catalogue, table)
+
+
+def _refuse_users(options: OpeConfig) -> None:
+    if options.users == "heldout":
+        raise UserError(
+            "--users heldout needs a checkpoint, whose training left users out: give --checkpoint FILE, or "
+            "leave it out."
+        )
+
+
 def _of_tables(options: OpeConfig, path: str) -> ReadLog:
     """People's own tables, read as the policy of the checkpoint at ``path`` read its own.
 
     Raises UserError for the checkpoint of another platform, and without decisions of held-out users.
     """
-    checkpoint = load_at_home(path, options.env)
+    files = _checkpoints(options)
+    checkpoint = files[path]
     if checkpoint.config.platform.simulates:
         raise UserError(
             f"{options.source} was not made by recsys-rl record, and {path} is of a policy of "
             f"{one_line(checkpoint.config.env)}, so --checkpoint does not fit: leave it out."
         )
     source = open_of_checkpoint(options, checkpoint)
-    rows = partial(judged_parts, source, checkpoint, PART)
+    rows = _judged_on(options, partial(judged_parts, source, checkpoint, PART), [*files.values()], PER_SECOND)
     fitted = ope_own_log.FITTED if source.has_propensities else FITTED
-    log, complete = sampled(rows(), fitted, generators(options.seed, "sample")["sample"])
+    log, complete = _sampled(options, rows, fitted)
     for note in about_tables(source, log.num_rows if complete else sum(part.num_rows for part in rows())):
         announce(note)
-    read = _by_checkpoint(options, log, path, checkpoint)
+    read = _by_checkpoint(options, log, path, files)
     return read if complete else replace(read, parts=rows)
 
 
@@ -146,9 +206,9 @@ def _public(options: OpeConfig, name: str) -> ReadLog:
         raise UserError(f"--log {name} has no policy of a checkpoint: leave --checkpoint out.")
     _refuse_logger(options)
     _refuse_table_options(options, f"{name} has its own columns")
+    _refuse_users(options)
     load_log: Callable[[str | None, str | None], DecisionTable] = find(LOGS[name], "--log")
-    table = load_log(options.data_dir, options.cache_dir)
-    return _of_signals(options, table.log, table.catalogue, table)
+    return _of_table(options, load_log(options.data_dir, options.cache_dir))
 
 
 def _refuse_logger(options: OpeConfig) -> None:
@@ -211,18 +271,23 @@ def _of_signals(
     return ReadLog(log, catalogue, rewards, generators(options.seed, *STREAMS), table)
 
 
-def _recorded(options: OpeConfig, log: DecisionLog) -> ReadLog:
-    path = options.checkpoint or f"checkpoints/{DEFAULT_ALGO}.pt"
-    checkpoint = load_at_home(path, options.env, log.header.platform)
+def _recorded(options: OpeConfig, log: DecisionLog, files: Mapping[str, Checkpoint]) -> ReadLog:
+    path, checkpoint = next(iter(files.items()))
     if checkpoint.world.is_empty:
         raise UserError(f"{path} is of {checkpoint.config.env}, which has no catalogue of items.")
     source = f"--data {checkpoint.config.data_config.data} --seed {checkpoint.config.train_config.seed}"
     check_catalogue(options.source, log.header, checkpoint.catalogue, source)
-    return _by_checkpoint(options, log, path, checkpoint)
+    return _by_checkpoint(options, log, path, files)
 
 
-def _by_checkpoint(options: OpeConfig, log: DecisionLog, path: str, checkpoint: Checkpoint) -> ReadLog:
-    """A log of the checkpoint's items. Raises UserError for one of other sessions or signals."""
+def _by_checkpoint(
+    options: OpeConfig, log: DecisionLog, path: str, files: Mapping[str, Checkpoint]
+) -> ReadLog:
+    """A log of the items of the checkpoint at ``path``; ``files``: all by their files.
+
+    Raises UserError for a log of other sessions or signals, and for a policy of others.
+    """
+    checkpoint = files[path]
     generator = generators(options.seed, *STREAMS)
     table = _table(options, checkpoint, generator)
     env = table.env()
@@ -250,11 +315,42 @@ def _by_checkpoint(options: OpeConfig, log: DecisionLog, path: str, checkpoint: 
     rewards = of_platform if facts is None else rewards_by(facts, log, given)
     print_latest(path, checkpoint)
     behaviours = Behaviours(checkpoint, table, env, options.cache_dir)
-    others = _others(options, log, generator)
+    versions = {path: behaviours} | {
+        file: _version(options, file, other, behaviours, generator)
+        for file, other in files.items()
+        if file != path
+    }
+    others = (*_others(options, log, generator), *list(versions.values())[1:])
     own, catalogue = not checkpoint.config.platform.simulates, checkpoint.catalogue
     by_item = own and not knows_items(catalogue) and catalogue.num_items <= MOST_ITEMS
     by_item = by_item and log.items.shape[1] == 1
-    return ReadLog(log, catalogue, rewards, generator, None, path, behaviours, others, by_item=by_item)
+    return ReadLog(
+        log, catalogue, rewards, generator, None, path, behaviours, others, versions, by_item=by_item
+    )
+
+
+def _version(
+    options: OpeConfig,
+    file: str,
+    checkpoint: Checkpoint,
+    base: Behaviours,
+    generator: dict[str, torch.Generator],
+) -> Behaviours:
+    """The policies of a further checkpoint. Raises UserError for other items or sessions than of ``base``."""
+    mine, theirs = base.checkpoint, checkpoint
+    other = UserError(
+        f"{file} is of another catalogue or of other sessions than {options.checkpoint}: compare checkpoints "
+        "of the same items and settings of the platform."
+    )
+    if theirs.world.is_empty or catalogue_hash(mine.catalogue) != catalogue_hash(theirs.catalogue):
+        raise other
+    if not mine.config.platform.simulates and mine.config.env_config != theirs.config.env_config:
+        raise other  # the same pieces of the context may be encoded in another way
+    table = _table(options, theirs, generator)
+    env = table.env()
+    if not isinstance(env, RecEnv) or env.interface != base.env.interface:
+        raise other
+    return Behaviours(theirs, table, env, options.cache_dir)
 
 
 def _others(

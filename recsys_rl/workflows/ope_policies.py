@@ -36,8 +36,10 @@ def _policy(read: ReadLog, name: str) -> Behaviour:
         return RandomPolicy(sizes, read.streams["random"], read.log.items.shape[1])
     if name in PRIVILEGED:
         raise UserError(f"{name} reads the simulator's state, which no log holds: choose another policy.")
-    policy = read.behaviours.make(name)
-    rule, theirs = read.behaviours.candidate_rule([name]), read.log.header.candidates
+    behaviours = read.versions.get(name, read.behaviours)
+    own = behaviours.name if name in read.versions else name
+    policy = behaviours.make(own)
+    rule, theirs = behaviours.candidate_rule([own]), read.log.header.candidates
     if rule != theirs and (rule or name != "random"):
         raise UserError(
             f"{name} chooses among {rule or 'all items'}, but the log's policy among "

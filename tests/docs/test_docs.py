@@ -32,10 +32,12 @@ from recsys_rl.cli.evaluate import evaluate_options
 from recsys_rl.cli.export import export_options
 from recsys_rl.cli.fit_users import fit_users_options
 from recsys_rl.cli.log import log_options
+from recsys_rl.cli.loop import loop_options
 from recsys_rl.cli.ope import ope_options
 from recsys_rl.cli.ranking import ranking_options
 from recsys_rl.cli.recommend import recommend_options
 from recsys_rl.cli.record import record_options
+from recsys_rl.cli.release import release_options
 from recsys_rl.cli.serve import serve_options
 from recsys_rl.cli.train import train_options
 from recsys_rl.cli.visitors import visitors_options
@@ -163,6 +165,8 @@ def option_complaint(command: str, args: list[str]) -> str | None:
         "visitors": visitors_options,
         "export": export_options,
         "log": log_options,
+        "release": release_options,
+        "loop": loop_options,
     }
     if command not in parsers:
         return f"no command {command}"

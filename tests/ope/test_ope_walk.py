@@ -18,6 +18,7 @@ BESIDE = {
     "workflows/latest.py",  # a remark on the checkpoint
     "tables/read.py",  # which files a folder has, and errors of Parquet
     "tables/schema.py",  # columns and rules, which reader and checks apply
+    "tables/intervals.py",  # which files of a folder are intervals of one record
     "tables/checksum.py",
     "tables/columns.py",  # the options that name columns
     "tables/values.py",  # the value of a cell, which the tensors of a table apply

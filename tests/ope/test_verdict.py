@@ -40,12 +40,16 @@ def test_better_and_worse_are_by_the_difference_on_the_same_rows() -> None:
 
 
 def test_a_difference_within_its_interval_is_no_answer() -> None:
-    """Differences of +1 and -1 in turn, and .01: half a width is 1.96 / sqrt(1,000) = .062."""
+    """Differences of +1 and -1 in turn, and .01: half a width is that of 1,000 users at any time, .0960.
+
+    rho = 1,000 / (5.991 + log 6.991) = 126.0, and sqrt(1,126 log(1,126 / (126 * .0025))) / 1,000 = .0960.
+    """
     signs = torch.where(torch.arange(ROWS) % 4 < 2, 1.0, -1.0).double()
     verdict = table_of(EARNED + signs + 0.01, GOOD)
     assert verdict.answer == "can't tell" and verdict.promise
-    assert verdict.difference is not None and verdict.difference[2] == pytest.approx(0.01 + 0.062, abs=1e-3)
-    assert verdict.reason.startswith("about 37,")  # 1,000 ((.0621 / .01)^2 - 1)
+    assert verdict.difference is not None and verdict.difference[2] == pytest.approx(0.01 + 0.096, abs=1e-3)
+    # At 129,533 users: sqrt(129,659 log(129,659 / (126 * .0025))) / 129,533 = .0100.
+    assert verdict.reason.startswith("about 128,53")
 
 
 def test_dead_weights_are_no_answer_however_large_the_difference() -> None:

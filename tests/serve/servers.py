@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import torch
 from starlette.testclient import TestClient
 
@@ -32,7 +33,7 @@ def serving(checkpoint: Path, db: Path, **options: Any) -> Iterator[TestClient]:
     torch.set_num_threads(threads)
 
 
-def recommend(client: TestClient, user: str, **fields: Any) -> dict[str, Any]:
+def recommend(client: httpx.Client, user: str, **fields: Any) -> dict[str, Any]:
     """The answer to a request that succeeds."""
     found = client.post("/v1/recommend", json={"user_id": user, **fields})
     assert found.status_code == 200, found.text
@@ -40,7 +41,7 @@ def recommend(client: TestClient, user: str, **fields: Any) -> dict[str, Any]:
     return answer
 
 
-def send(client: TestClient, *events: dict[str, Any]) -> list[str]:
+def send(client: httpx.Client, *events: dict[str, Any]) -> list[str]:
     """The status of each event, with the code of a rejection."""
     found = client.post("/v1/feedback", json={"events": [*events]})
     assert found.status_code == 200, found.text

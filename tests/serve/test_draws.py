@@ -18,6 +18,7 @@ from recsys_rl.serve.draw_request import DrawRequest, draw
 from recsys_rl.serve.session_state import Step
 from recsys_rl.serve.versions import Version, open_version
 from recsys_rl.types import Obs
+from tests.doors import DQN, train_in
 
 
 @pytest.fixture(scope="module")
@@ -127,3 +128,16 @@ def test_a_visit_that_is_kept_goes_on_as_one_that_is_made_again(version: Version
     more = [*first.steps, Step((7,), [[0.5]], {}, 12.0)]
     again, goes_on = draw([replace(first, steps=more), replace(first, packed=kept, steps=more[1:])])
     assert again.items == goes_on.items and again.logprobs == pytest.approx(goes_on.logprobs, abs=1e-6)
+
+
+def test_a_value_based_version_draws_at_the_temperature_of_its_checkpoint(tmp_path: Path) -> None:
+    world = ["--env", "satiation", "--temperature", "0.1", "--total-timesteps", "96"]
+    version = open_version(train_in(tmp_path / "run", *DQN, *world), 1)
+    request = ask(version, 0.5, steps=0)
+    [result] = draw([request], report=True)
+    with torch.inference_mode():
+        q = version.agent.model.q(result.rounds[0].obs)[0].double()  # (I,)
+    assert float(q.max() - q.min()) > 1e-3  # values that differ
+    each = draw([replace(request, items=(item,)) for item in range(24)])
+    chances = torch.tensor([drawn.logprobs[0] for drawn in each], dtype=torch.float64).exp()
+    torch.testing.assert_close(chances, (q / 0.1).softmax(0), atol=1e-6, rtol=0)

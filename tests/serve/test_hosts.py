@@ -26,6 +26,7 @@ FOREIGN = (
 PATHS = (
     "/",
     "/page.js",
+    "/release.js",
     "/v1/decisions",
     "/v1/decisions/1",
     "/v1/policies",

@@ -22,7 +22,7 @@ from recsys_rl.serve.export_log import export
 from recsys_rl.serve.jobs import Observe, Recommend
 from recsys_rl.serve.messages import ObserveRequest, RecommendRequest
 from recsys_rl.serve.record_at_rest import Record, check
-from recsys_rl.serve.record_schema import PLAIN, VERSION
+from recsys_rl.serve.record_schema import OBSERVED, PLAIN
 from recsys_rl.tables.parts import read_decisions
 from recsys_rl.tables.transitions import observe as observations
 from tests.doors import SERVED
@@ -200,7 +200,7 @@ def test_a_record_without_such_decisions_keeps_the_format_that_earlier_versions_
     assert format_of() == PLAIN == 1
     with serving(checkpoint("satiation"), db) as client:
         observe(client, "3", "5")
-    assert format_of() == VERSION == 2
+    assert format_of() == OBSERVED == 2
     record = Record(db)
     found = check(record)
     record.store.close()
@@ -304,7 +304,7 @@ def later(monkeypatch: pytest.MonkeyPatch) -> None:
     """The export comes when sessions that have ended are mature, and users are fitted in few steps."""
     monkeypatch.setattr("recsys_rl.users.fit.LEAST_STEPS", 10)
     now = time.time
-    monkeypatch.setattr("recsys_rl.serve.export_log.time.time", lambda: now() + LATER)
+    monkeypatch.setattr("recsys_rl.serve.store_reader.time.time", lambda: now() + LATER)
 
 
 def rule(user: int, step: int) -> str:

@@ -8,14 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 
 from benchmarks.pictures import browser
+from recsys_rl.serve.canary import CanarySettings
 from recsys_rl.serve.record_at_rest import Record
 from tests.own_logs import clicks, policy
 from tests.serve.browser import Page, page
 from tests.serve.live import live
-from tests.serve.servers import serving
+from tests.serve.servers import begun, serving
+from tests.serve.test_refusals import sha256
+from tests.serve.test_releases import act
+from tests.serve.test_watch import visits
 
 pytestmark = pytest.mark.skipif(browser() is None, reason="there is no chromium here")
 READY = "!document.querySelector('#who button').disabled"
@@ -118,13 +123,38 @@ def test_a_video_starts_plays_beside_the_next_slate_and_is_left(
 
 def test_the_page_allows_no_other_source(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     with serving(checkpoint("satiation"), tmp_path / "r.sqlite") as client:
-        for path in ("/", "/page.js", "/page.css"):
+        for path in ("/", "/page.js", "/release.js", "/page.css"):
             found = client.get(path)
             policy = found.headers["content-security-policy"]
             assert found.status_code == 200 and policy.startswith("default-src 'none'")
             assert "unsafe" not in policy and "http:" not in found.text.replace("http://127", "")
         assert client.get("/v1/items?q=item 1").json()["items"][0]["title"].startswith("item 1")
         assert client.get("/v1/platform").json()["full"] == {"engagement": 1.0}
+
+
+@pytest.mark.parametrize(("width", "dark"), [(390, True), (1280, False)])
+def test_the_arms_of_a_release_have_their_returns_and_a_band(
+    two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int, dark: bool
+) -> None:
+    monkeypatch.setattr("recsys_rl.serve.watch.CanarySettings", lambda: CanarySettings(learned=10))
+    begun(two / "a.pt", tmp_path / "r.sqlite")
+    words = "(document.querySelector('#release')?.innerText ?? '')"
+    with (
+        live(two, tmp_path / "r.sqlite", feedback_window=1e-3) as server,
+        page(tmp_path / "profile") as tab,
+    ):
+        with httpx.Client(base_url=server.url) as client:
+            tab.open(server.url, width, dark)
+            tab.until(f"{words}.includes('answers everybody') && {READY}")
+            act(client, "start", sha256=sha256(two / "b.pt"), share=0.5)
+            visits(client, two, 80, 0.2)
+        tab.call("Page.reload")
+        tab.until("document.querySelector('#band')?.hidden === false")
+        assert "Challenger minus champion" in tab.run(words) and "50.0 %" in tab.run(words)
+        assert tab.run("document.querySelectorAll('#arms tr').length") == 2
+        assert tab.run("document.querySelector('#band polygon').points.length") > 20
+        assert tab.run("document.scrollingElement.scrollWidth <= innerWidth") and tab.said == []
+        tab.picture(tmp_path / "page.png")
 
 
 def test_the_context_of_a_log_has_fields_with_plausible_values(tmp_path: Path) -> None:

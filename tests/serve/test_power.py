@@ -16,9 +16,10 @@ import pytest
 from benchmarks.harness.power import Disk, compiled
 from benchmarks.harness.said import checkpoint_in
 from benchmarks.serving_power import power_cuts
+from recsys_rl.serve.arms import history_of
 from recsys_rl.serve.record_schema import Event, Person
 from recsys_rl.serve.store import RESERVED, Lost, Store
-from tests.serve.writers import Writers
+from tests.serve.writers import RELEASES, Writers
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +114,29 @@ def test_a_record_that_is_being_made_can_be_made_again(
             assert people in ([], [Person(1, "ann")])
             store.close()
     assert ended == 0 and cut > 8 and people, "without a cut the row is there"
+
+
+def test_a_release_that_is_cut_off_anywhere_left_whole_rows_and_their_champion(
+    library: Path, writers: Writers, tmp_path: Path
+) -> None:
+    """The power is cut in place of each sync of five actions."""
+    ended, cut, kept = -signal.SIGKILL, 0, set[int]()
+    while ended == -signal.SIGKILL:
+        cut += 1
+        folder = tmp_path / str(cut)
+        (folder / "disk").mkdir(parents=True)
+        disk = Disk(library, folder / "disk", folder / "synced")
+        ended = write(writers, disk, "write_releases", kill=(cut, ""))
+        for part, lottery in (("none", None), ("some", random.Random(cut))):
+            disk.after_cut(folder / part, lottery)
+            store = Store(folder / part / "new" / "record.sqlite", {})
+            rows = store.releases()
+            assert store.integrity() == "ok" and rows == RELEASES[: len(rows)]
+            assert store.facts.get("champion") == (rows[-1].champion if rows else None)
+            assert history_of(rows) == history_of(RELEASES[: len(rows)])
+            kept.add(len(rows))
+            store.close()
+    assert ended == 0 and kept == {0, 1, 2, 3, 4, 5}
 
 
 def test_an_event_that_a_killed_process_had_not_synced_is_synced_before_it_is_known(

@@ -56,10 +56,10 @@ def test_a_backup_of_a_served_record_is_whole(
     checkpoint: At, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (code,) = re.findall(r'^python -c "(.*)"$', block("bash"), re.MULTILINE)
+    (command,) = re.findall(r"^recsys-rl (log backup .*)$", block("bash"), re.MULTILINE)
     with serving(checkpoint("satiation"), tmp_path / "record.sqlite") as client:
         send(client, event(recommend(client, "3"), "engagement", 0.5))
-        subprocess.run(["python3", "-c", code], check=True)
+        assert main(command.split()) == 0
         recommend(client, "3")  # it goes on, and is not in the backup
     assert main(["log", "check", "--db", "backup.sqlite"]) == 0
     sizes = [[len(part) for part in whole[1:]] for whole in Record(tmp_path / "backup.sqlite").sessions()]

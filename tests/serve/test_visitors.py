@@ -15,8 +15,9 @@ import pytest
 
 from recsys_rl.checkpoint import load
 from recsys_rl.errors import UserError
-from recsys_rl.workflows import visitors as workflow
-from recsys_rl.workflows.visitors import Client, VisitorsConfig, visitors
+from recsys_rl.workflows import client as workflow
+from recsys_rl.workflows.client import Client
+from recsys_rl.workflows.visitors import VisitorsConfig, visitors
 from tests.serve.live import live
 
 At = Callable[[str], Path]

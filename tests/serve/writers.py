@@ -16,10 +16,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from recsys_rl.serve.record_schema import Event, Person, Session
+from recsys_rl.serve.record_schema import Event, Person, Release, ReleaseKind, Session
 from recsys_rl.serve.store import Store
 
 ROOT = Path(__file__).parents[2]
+A, B = "a" * 64, "b" * 64
+ACTIONS: tuple[tuple[ReleaseKind, str, float], ...] = (
+    ("start", A, 0.1),
+    ("share", A, 0.5),
+    ("freeze", A, 0.5),
+    ("promote", B, 1.0),
+    ("back", A, 0.0),
+)
+RELEASES = [
+    Release(number, 5.0, kind, champion, B, share, "session", "", "")
+    for number, (kind, champion, share) in enumerate(ACTIONS, 1)
+]
 EVENT = Event(3, "=a", 2, 1, 0, -1, 0, 0.5, None, 0.0)
 
 
@@ -45,6 +57,12 @@ def write_one_row_durably_and_one_not(store: Store) -> None:
     store.write([Person(2, "bob")], durable=False)
 
 
+def write_releases(store: Store) -> None:
+    for row in RELEASES:
+        store.write([row], durable=True)
+    store.close()
+
+
 JOBS = {
     job.__name__: job
     for job in (
@@ -53,6 +71,7 @@ JOBS = {
         write_an_event_and_close,
         find_the_event,
         write_one_row_durably_and_one_not,
+        write_releases,
     )
 }
 

@@ -150,6 +150,13 @@ def test_ope_refuses_options_that_do_not_fit(run: tuple[Path, str], words: list[
     assert main(["ope", "--log", run[1], "--checkpoint", str(run[0] / "reinforce.pt"), *words]) == 2
 
 
+def test_the_log_is_no_file_of_items(run: tuple[Path, str], tmp_path: Path) -> None:
+    """Its first row of each item would become features, the reward of that row among them."""
+    words = ["--log", run[1], "--items", run[1], "--runs-dir", str(tmp_path)]
+    assert main(["train", "--algo", "bc", *words]) == 2
+    assert not list(tmp_path.iterdir())
+
+
 def test_evaluate_prints_the_table_and_has_no_simulator(
     run: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -245,7 +245,7 @@ async function load() {
   $("likes-label").hidden = !state.platform.likes;
   showContext();
   if (!$("user").value) $("user").value = state.platform.people[0] || "somebody";
-  await record();
+  await Promise.all([record(), release()]);
 }
 
 $("who").addEventListener("submit", (event) => {

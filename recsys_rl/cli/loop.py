@@ -1,0 +1,46 @@
+"""`recsys-rl loop`."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import TYPE_CHECKING
+
+from recsys_rl.cli.extras import need
+from recsys_rl.cli.parse import parse
+
+if TYPE_CHECKING:
+    from recsys_rl.workflows.loop import LoopConfig
+
+TEXT = """One turn of the loop, beside a running server: learn from its record, judge what was learned on
+held-out users, let the best serve some of the sessions, and promote it or take it back.
+
+Each call takes the steps that are due, and ends. Start it again when more sessions have come in, as every
+night; a call that was killed is started again, too. examples/nightly has a timer.
+
+Examples:
+  recsys-rl serve --checkpoint policies/ --db record.sqlite &
+  recsys-rl loop --db record.sqlite --policies policies
+  recsys-rl release status                                   what serves now, and what the canary knows"""
+
+
+def run(argv: list[str]) -> None:
+    need("serve")
+    options = loop_options(argv)
+    from recsys_rl.workflows import fit_users, train
+    from recsys_rl.workflows.loop import loop
+
+    try:
+        loop(options)
+    except (train.Interrupted, fit_users.Interrupted):
+        with contextlib.suppress(OSError):  # the terminal may be closed
+            print("Stopped: start the same command again to go on.", file=sys.stderr)
+        raise KeyboardInterrupt from None
+
+
+def loop_options(argv: list[str]) -> LoopConfig:
+    """The settings from the command line. Raises UserError; `--help` raises SystemExit(0)."""
+    need("serve")
+    from recsys_rl.workflows.loop import LoopConfig
+
+    return parse(LoopConfig, LoopConfig(), argv, "recsys-rl loop", TEXT)

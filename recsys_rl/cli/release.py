@@ -1,0 +1,134 @@
+"""`recsys-rl release start | share | status | promote | freeze | back | history`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from recsys_rl.cli.parse import parse
+from recsys_rl.errors import UserError
+from recsys_rl.settings.fields import Range, check_fields, did_you_mean
+from recsys_rl.workflows.release import Releases, challenger_in, history_lines, status_lines
+
+OVERVIEW = """usage: recsys-rl release start FILE --share 0.1 [OPTIONS]
+       recsys-rl release share 0.5
+       recsys-rl release status | promote | freeze | back | history [OPTIONS]
+
+start     let a challenger answer a share of the sessions of a running server
+share     raise its share; a smaller one would move people back
+status    who serves, and what the canary says
+promote   make the challenger the champion, with the verdicts of gate and canary
+freeze    give the challenger no new sessions; those under way keep their arm
+back      end the release at once; without one, take the last promotion back
+history   all actions, with their reasons and verdicts
+
+The server is at --url http://127.0.0.1:8000. Each action is a row of its record."""
+
+
+@dataclass(frozen=True)
+class ReleaseOptions:
+    """The options of `release status` and `release history`."""
+
+    url: str = "http://127.0.0.1:8000"
+    """The server."""
+    token: str | None = None
+    """A token of the server, with the scopes read and admin."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+Part = Annotated[float, Range(above=0, below=1)]
+
+
+@dataclass(frozen=True)
+class ReasonOptions(ReleaseOptions):
+    """The options of `release freeze` and `release back`."""
+
+    reason: str | None = None
+    """Why; the record keeps it."""
+
+
+@dataclass(frozen=True)
+class StartOptions(ReasonOptions):
+    """The options of `release start`."""
+
+    file: tyro.conf.Positional[str | None] = None
+    """The challenger: a checkpoint in the server's folder of policies. The verdict of its gate lies beside
+    it."""
+    share: Part = 0.1
+    """Share that the challenger answers."""
+    unit: Literal["session", "user"] = "session"
+    """What gets an arm: each session, or each user with all sessions."""
+
+
+@dataclass(frozen=True)
+class ShareOptions(ReleaseOptions):
+    """The options of `release share`."""
+
+    share: tyro.conf.Positional[Part] = 0.5
+    """The new share, larger than the present one."""
+
+
+@dataclass(frozen=True)
+class PromoteOptions(ReasonOptions):
+    """The options of `release promote`."""
+
+    without_gate: bool = False
+    """Promote without the verdicts of gate and canary; the record keeps that."""
+
+
+KINDS: dict[str, tuple[type[ReleaseOptions], str]] = {
+    "start": (StartOptions, "Let a challenger answer a share of the sessions."),
+    "share": (ShareOptions, "Raise the challenger's share."),
+    "status": (ReleaseOptions, "Print who serves, and what the canary says."),
+    "promote": (PromoteOptions, "Make the challenger the champion."),
+    "freeze": (ReasonOptions, "Give the challenger no new sessions."),
+    "back": (ReasonOptions, "End the release; without one, take the last promotion back."),
+    "history": (ReleaseOptions, "Print all actions of releases."),
+}
+
+
+def run(argv: list[str]) -> None:
+    if not argv or argv[0] in ("-h", "--help"):
+        print(OVERVIEW)
+        return
+    options = release_options(argv)
+    server = Releases(options.url, options.token)
+    if argv[0] == "history":
+        print("\n".join(history_lines(server.history())))
+        return
+    print("\n".join(status_lines(_done(server, argv[0], options))))
+
+
+def release_options(argv: list[str]) -> ReleaseOptions:
+    """The settings from the command line. Raises UserError; `--help` raises SystemExit(0)."""
+    first = argv[0]
+    if first not in KINDS:
+        raise UserError(
+            f"There is no command release {first!r}{did_you_mean(first, KINDS)}: see recsys-rl release "
+            "--help."
+        )
+    kind, what = KINDS[first]
+    text = f"{what} The server must run, and its record keeps each action."
+    return parse(kind, kind(), argv[1:], f"recsys-rl release {first}", text)
+
+
+def _done(server: Releases, action: str, options: ReleaseOptions) -> dict[str, Any]:
+    """The state after the action. Raises UserError."""
+    reason = (options.reason or "") if isinstance(options, ReasonOptions) else ""
+    if isinstance(options, StartOptions):
+        if options.file is None:
+            raise UserError("The challenger is missing: give its file, recsys-rl release start FILE.")
+        sha256, verdict = challenger_in(Path(options.file))
+        return server.start(sha256, options.share, options.unit, reason, verdict)
+    if isinstance(options, ShareOptions):
+        return server.share(options.share)
+    if isinstance(options, PromoteOptions):
+        return server.promote(options.without_gate, reason)
+    if isinstance(options, ReasonOptions):
+        return server.freeze(reason) if action == "freeze" else server.back(reason)
+    return server.status()

@@ -1,0 +1,154 @@
+"""Outcomes of sessions that have matured: the return by the platform's objective, and what guardrails watch.
+
+They are read from the record by a connection of their own, in another thread than the requests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from recsys_rl.make import make_user_model
+from recsys_rl.objective.weighted import stream_weights, weighted
+from recsys_rl.protocols import UserModel
+from recsys_rl.serve.record_schema import Arm, Damaged, Decision, Event, Session, SessionRows, decoded
+from recsys_rl.serve.session_state import SessionState, Step
+from recsys_rl.serve.versions import Version
+from recsys_rl.types import Events, Feedback, Interface
+
+EARLY = 0.25
+"""Share of the platform's steps; a user who left by then left early."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One session."""
+
+    number: int
+    person: int
+    arm: Arm
+    probability: float  # of its arm
+    reward: float  # the sum over its steps
+    degraded: float  # share of the decisions that popularity made
+    early: float  # 1: the user left early
+    shown: tuple[int, ...]  # rows of the items, in all places
+
+
+class Outcomes:
+    """Makes outcomes from the rows of a record."""
+
+    def __init__(self, path: Path, versions: Sequence[Version]) -> None:
+        """``versions``: those that serve. Their sessions may have other lengths: the longest one counts."""
+        self.path, self.version = path, versions[0]
+        interfaces = [version.checkpoint.interface for version in versions]
+        longest = max(interface.session_length for interface in interfaces)
+        self.interface: Interface = replace(interfaces[0], session_length=longest)
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """A connection that only reads. Raises sqlite3.Error."""
+        with contextlib.closing(sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True)) as db:
+            yield db
+
+    def numbers(self, db: sqlite3.Connection, above: int, below: int) -> list[int]:
+        """The sessions with numbers between, ascending."""
+        query = "SELECT number FROM sessions WHERE number > ? AND number < ? ORDER BY number"
+        return [number for (number,) in db.execute(query, (above, below))]
+
+    def latest(self, db: sqlite3.Connection, below: int, most: int) -> list[int]:
+        """The last sessions with lower numbers, ascending."""
+        query = "SELECT number FROM sessions WHERE number < ? ORDER BY number DESC LIMIT ?"
+        return [number for (number,) in db.execute(query, (below, most))][::-1]
+
+    def sessions(self, db: sqlite3.Connection, numbers: Sequence[int]) -> dict[int, SessionState]:
+        """These sessions by number, without those that are erased or can't be read."""
+        given = (json.dumps(numbers),)
+        some = "IN (SELECT value FROM json_each(?))"
+        rows = dict(db.execute(f"SELECT number, row FROM sessions WHERE number {some}", given))
+        decisions, events = defaultdict[int, list[bytes]](list), defaultdict[int, list[bytes]](list)
+        for table, lists in (("decisions", decisions), ("events", events)):
+            query = f"SELECT session, row FROM {table} WHERE session {some} ORDER BY number"
+            for session, row in db.execute(query, given):
+                lists[session].append(row)
+        found = {}
+        for number, row in rows.items():
+            with contextlib.suppress(Damaged, StopIteration, IndexError):
+                whole = SessionRows(
+                    decoded(Session, row),
+                    [decoded(Decision, decision) for decision in decisions[number]],
+                    [decoded(Event, event) for event in events[number]],
+                )
+                if whole.decisions:
+                    found[number] = SessionState.of(whole, self.interface)
+        return found
+
+    def of(self, sessions: Sequence[SessionState]) -> list[Outcome]:
+        """The outcomes of sessions that have matured."""
+        return [
+            _outcome(session, reward)
+            for session, reward in zip(sessions, self._rewards(sessions), strict=True)
+        ]
+
+    def _rewards(self, sessions: Sequence[SessionState]) -> list[float]:
+        """The sum of the rewards of each session."""
+        steps = [step for session in sessions for step in session.steps]
+        if not steps:
+            return []
+        signals = torch.tensor([step.signals for step in steps]).view(
+            len(steps), self.interface.slate_size, len(self.interface.signals)
+        )
+        shown = torch.ones(signals.shape[:2], dtype=torch.bool)
+        feedback = Feedback(self._all_signals(signals), shown, self._left(steps))
+        streams = self._users.rewards(feedback)  # (E, M)
+        # A stream that is made of hidden signals is unknown to a server, and left out.
+        reward = weighted(streams.nan_to_num(0.0), stream_weights(self._users.streams))  # (E,)
+        of_session = torch.tensor([at for at, session in enumerate(sessions) for _ in session.steps])
+        sums: list[float] = (
+            torch.zeros(len(sessions)).double().index_add(0, of_session, reward.double()).tolist()
+        )
+        return sums
+
+    @cached_property
+    def _users(self) -> UserModel:
+        return make_user_model(self.version.checkpoint.config, self.version.checkpoint.world)
+
+    def _all_signals(self, visible: Tensor) -> Tensor:
+        """Signals (E, ?, S) of the user model, NaN where they are hidden, from the visible ones."""
+        every = [signal.name for signal in self._users.signals]
+        at = torch.tensor([every.index(name) for name in self.interface.signals], dtype=torch.int64)
+        return visible.new_full((*visible.shape[:-1], len(every)), torch.nan).index_copy(-1, at, visible)
+
+    def _left(self, steps: Sequence[Step]) -> Events | None:
+        if not self.interface.events:
+            return None
+        width, nothing = max(1, *(len(step.left) for step in steps)), [0.0] * len(self.interface.signals)
+        gaps = [width - len(step.left) for step in steps]
+        items = [[*step.left, *[-1] * gap] for step, gap in zip(steps, gaps, strict=True)]
+        signals = [[*step.left.values(), *[nothing] * gap] for step, gap in zip(steps, gaps, strict=True)]
+        return Events(torch.tensor(items), self._all_signals(torch.tensor(signals)))
+
+
+def _outcome(session: SessionState, reward: float) -> Outcome:
+    decisions = session.decisions
+    first = next((decision for decision in decisions if decision.arm), decisions[0])
+    drawn = [decision for decision in decisions if not decision.application]
+    early = session.left_after >= 0 and len(session.steps) <= EARLY * session.interface.session_length
+    return Outcome(
+        number=session.row.number,
+        person=session.row.person,
+        arm=first.arm,
+        probability=first.arm_probability,
+        reward=reward,
+        degraded=sum(decision.degraded != "" for decision in drawn) / max(1, len(drawn)),
+        early=float(early),
+        shown=tuple(item for step in session.steps for item in step.items),
+    )

@@ -1,0 +1,180 @@
+"""The watch over a release: each second the sessions that have matured join the canary, which may stop it.
+
+It runs beside the requests: in the event loop it asks the worker for the moment, and in another thread it
+reads the record. After a start it reads all sessions of the release again, and comes to the same numbers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import sqlite3
+import sys
+import traceback
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from recsys_rl.errors import one_line
+from recsys_rl.serve.canary import Canary, CanarySettings, Look
+from recsys_rl.serve.jobs import Change, Moment
+from recsys_rl.serve.jobs import Look as LookAtWorker
+from recsys_rl.serve.messages import Problem
+from recsys_rl.serve.outcomes import Outcome, Outcomes
+from recsys_rl.serve.record_schema import Release
+from recsys_rl.serve.releases import Freeze, Stop
+from recsys_rl.serve.session_state import SessionState
+from recsys_rl.serve.worker import Worker
+
+EVERY = 1.0  # seconds
+BATCH = 500  # sessions that are read at once
+LEAST, GROWTH = 10, 0.05
+"""More sessions, by number and as a share, after which the canary looks again."""
+
+
+class Watch:
+    """Follows the release under way, if there is one."""
+
+    def __init__(self, worker: Worker, settings: CanarySettings | None = None) -> None:
+        self.worker, self.settings = worker, CanarySettings() if settings is None else settings
+        self.followed: Followed | None = None
+        self.lock = asyncio.Lock()
+
+    async def run(self) -> None:
+        """Look until the task is cancelled."""
+        while True:
+            await asyncio.sleep(EVERY)
+            if self.worker.shared.active.history.under_way is None:
+                continue
+            try:
+                await self.now()
+            except Exception as error:  # without a canary nobody must be given to a challenger
+                traceback.print_exc(file=sys.stderr)
+                freeze = Freeze(f"the canary failed ({type(error).__name__}: {one_line(error)})")
+                with contextlib.suppress(Problem):
+                    await self.worker.submit(Change(freeze))
+
+    async def now(self, band: bool = False) -> int:
+        """Look now. Returns the number of the release, 0 without one.
+
+        ``band``: the look has the bounds, which take ten times as long. Raises sqlite3.Error.
+        """
+        async with self.lock:
+            moment: Moment = await self.worker.submit(LookAtWorker())
+            if moment.under_way is None:
+                return 0
+            number = moment.under_way.start.number
+            look = await asyncio.to_thread(self._look, moment, moment.under_way.start, band)
+            action: Stop | Freeze | None = None
+            if look.harm:
+                action = Stop(number, look.harm, verdict_of(look))
+            elif moment.under_way.frozen is None and (why := _lacks_file(moment)):
+                action = Freeze(why, number)
+            if action is not None:
+                try:
+                    await self.worker.submit(Change(action))
+                except Problem as problem:  # the disk is full, and the next look tries again
+                    print(f"the release can't be stopped: {problem.detail}", file=sys.stderr)
+            return number
+
+    def of(self, release: int) -> tuple[Canary, Look]:
+        """The canary of the release with this number, and its latest look; empty before the first one."""
+        followed = self.followed
+        if followed is None or followed.start.number != release:
+            return Canary("session", []), Look()
+        return followed.canary, followed.look
+
+    def _look(self, moment: Moment, start: Release, band: bool) -> Look:
+        """The latest look, in another thread than the event loop's."""
+        if self.followed is None or self.followed.start.number != start.number:
+            shared = self.worker.shared
+            versions = [shared.active.version, *([] if moment.challenger is None else [moment.challenger])]
+            outcomes = Outcomes(shared.store.path, versions)
+            self.followed = Followed(start, outcomes, self.settings, shared.settings.feedback_window)
+        try:
+            return self.followed.now(moment, band)
+        except BaseException:  # it may have lost the place of some sessions: the next look begins again
+            self.followed = None
+            raise
+
+
+class Followed:
+    """A release, with its sessions so far."""
+
+    def __init__(self, start: Release, outcomes: Outcomes, settings: CanarySettings, window: float) -> None:
+        """``window``: seconds that a session needs at least to mature. Raises sqlite3.Error."""
+        self.start, self.outcomes, self.window = start, outcomes, window
+        with outcomes.reading() as db:
+            before = outcomes.sessions(db, outcomes.latest(db, start.number, settings.prior))
+        at = start.time
+        # One with a later row was still under way.
+        over = [state for _, state in sorted(before.items()) if state.latest <= at and state.matured(at)]
+        self.canary, self.look, self.looked = Canary(start.unit, outcomes.of(over), settings), Look(), 0
+        self.scanned = start.number  # sessions up to this number are known
+        self.due = list[tuple[float, int]]()  # a heap: when each may have matured, and its number
+        self.order = deque[int]()  # sessions that do not count yet
+        self.matured = dict[int, Outcome | None]()  # of those; None: erased, damaged, or of no arm
+
+    def now(self, moment: Moment, band: bool) -> Look:
+        """Add the sessions that have matured; look again if they are many, or for the ``band``.
+
+        Raises sqlite3.Error.
+        """
+        with self.outcomes.reading() as db:
+            self._scan(db, moment)
+            due = list[int]()
+            while self.due and self.due[0][0] <= moment.now:
+                due.append(heapq.heappop(self.due)[1])
+            for at in range(0, len(due), BATCH):
+                self._read(db, due[at : at + BATCH], moment.now)
+        while self.order and self.order[0] in self.matured:
+            outcome = self.matured.pop(self.order.popleft())
+            if outcome is not None:
+                self.canary.add(outcome)
+        number, before = len(self.canary.rows), self.looked
+        many = number >= before + max(LEAST, GROWTH * before)
+        if many or (band and (number > (1 + GROWTH / 2) * before or not self.look.band)):
+            self.look, self.looked = self.canary.look(band), number
+        return self.look
+
+    def _scan(self, db: sqlite3.Connection, moment: Moment) -> None:
+        """Find the sessions that have begun since."""
+        fresh = self.outcomes.numbers(db, self.scanned, moment.floor)
+        # Those that began a moment ago can't have matured; after a start they can.
+        due = moment.now + (0 if self.scanned == self.start.number else self.window)
+        for number in fresh:
+            heapq.heappush(self.due, (due, number))
+        self.order.extend(fresh)
+        self.scanned = max(self.scanned, moment.floor - 1)
+
+    def _read(self, db: sqlite3.Connection, numbers: list[int], now: float) -> None:
+        """Keep the outcomes of those that have matured, and look at the others later."""
+        found, over = self.outcomes.sessions(db, numbers), list[SessionState]()
+        for number in numbers:
+            state = found.get(number)
+            if state is None:
+                self.matured[number] = None
+            elif state.matured(now):
+                over.append(state)
+            else:
+                ended = state.ended(now)
+                heapq.heappush(self.due, ((now if ended is None else ended) + state.row.window, number))
+        self.matured |= {outcome.number: outcome for outcome in self.outcomes.of(over)}
+
+
+def verdict_of(look: Look) -> dict[str, Any]:
+    """A look as JSON, without its band."""
+    found: dict[str, Any] = msgspec.to_builtins(look)
+    del found["band"]
+    return found
+
+
+def _lacks_file(moment: Moment) -> str:
+    """Why the challenger can get no new sessions; "" if it can."""
+    if moment.challenger is None:
+        return "the challenger's file is missing"
+    file = Path(moment.challenger.row.file)
+    return "" if file.is_file() else f"the challenger's file {file.name} is gone from its folder"

@@ -1,0 +1,140 @@
+"""Both policies of the gate on the same sessions of held-out users: by `world`, or by `dr` at one step.
+
+Of sessions of several steps, weights can judge next to nothing: of n sessions of T steps, the challenger's
+weights leave about n / (1 + chi^2)^T effective ones. So a model is asked: users are learned from the held-out
+sessions, cross-fitted, and both policies play in them as they draw (ope/world.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from recsys_rl.checkpoint import Checkpoint
+from recsys_rl.experience.log_facts import behaviour_logprobs
+from recsys_rl.experience.logged import rewards_of
+from recsys_rl.make import make_user_model
+from recsys_rl.objective.weighted import stream_weights
+from recsys_rl.ope.item_models import MOST_ITEMS
+from recsys_rl.ope.policies import logged_places
+from recsys_rl.ope.replay import ReplayedLog
+from recsys_rl.ope.verdict import BROKEN, Estimates, about_log, verdict_on
+from recsys_rl.ope.world import Worlds, try_world, world
+from recsys_rl.protocols import Behaviour
+from recsys_rl.tables.decision_log import DecisionLog
+from recsys_rl.tables.items import knows_items
+from recsys_rl.types import Catalogue
+from recsys_rl.utils.seeding import generators
+from recsys_rl.workflows.gate_rule import Compared
+from recsys_rl.workflows.ope import estimates, replayed
+from recsys_rl.workflows.ope_config import OpeConfig
+from recsys_rl.workflows.ope_log import STREAMS, ReadLog
+from recsys_rl.workflows.ope_policies import playable
+
+NEW, OLD = "challenger", "champion"
+MOST_DECISIONS = 200_000
+"""Decisions that are judged, of the latest sessions: their observations are held in memory."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The sessions of held-out users on which policies are compared."""
+
+    options: OpeConfig
+    read: ReadLog
+    of: ReplayedLog
+    chance: bool  # the probabilities of the decisions are known
+    worlds: Worlds | None  # users learned from these sessions; None for single decisions, or if that failed
+    doubt: str = ""  # why no users can be learned, as the end of a sentence
+    broken: str = ""  # what is wrong with the log, whatever the policy, as the end of a sentence
+
+
+def bench(name: Path, log: DecisionLog, place: Checkpoint) -> Bench:
+    """Make ready to compare policies on the sessions of ``log``, from which none of them may have learned.
+
+    Args:
+        name: of the log, for errors.
+        place: a checkpoint of the log's platform, with its items; the rewards are those of this platform.
+
+    Raises UserError for a log that can judge nothing.
+    """
+    streams, chance = generators(0, *STREAMS), log.has_propensities
+    users, one_step = make_user_model(place.config, place.world), place.interface.session_length == 1
+    log = _latest(log)
+    if not chance and not one_step:  # `world` has no weights, so that nothing needs to be estimated
+        log = dataclasses.replace(log, logprobs=torch.zeros_like(log.logprobs))
+    rewards = partial(rewards_of, log.header, users, stream_weights(users.streams))
+    by_item = one_step and not place.config.platform.simulates and _of_each_item(place.catalogue, log)
+    read = ReadLog(log, place.catalogue, rewards, streams, by_item=by_item)
+    options = OpeConfig(log=(str(name),), world=not one_step)
+    of, _, _ = replayed(options, read)
+    worlds, doubt = (None, "") if one_step else try_world(of, streams["world"])
+    return Bench(options, read, of, chance, worlds, doubt, about_log(of.totals))
+
+
+def compare(on: Bench, new: Behaviour, old: Behaviour) -> Compared:
+    """Both policies, as they draw, on the same sessions."""
+    chi2 = chi2_of(on.of, new) if on.chance else float("nan")
+    if on.of.totals.steps == 1:
+        return _by_weights(on, new, old, chi2)
+    if on.worlds is None:
+        return _compared("world", on, (torch.zeros(len(on.of.users)),) * 2, chi2)
+    return _compared("world", on, (world(on.worlds, new), world(on.worlds, old)), chi2)
+
+
+def _by_weights(on: Bench, new: Behaviour, old: Behaviour, chi2: float) -> Compared:
+    """Single decisions: the paired difference by `dr`, the recommended estimator of such logs."""
+    result, judged = estimates(on.options, on.read, [playable(NEW, new), playable(OLD, old)])
+    known = Estimates(result.rows, judged.terms, judged.users, on.of.log.num_rows, "dr", broken=on.broken)
+    answer = verdict_on(known, NEW, OLD)
+    nothing = torch.zeros(len(on.of.users))
+    terms = tuple(judged.terms[name].get(answer.estimator, nothing) for name in (NEW, OLD))
+    return dataclasses.replace(
+        _compared(answer.estimator, on, terms, chi2),
+        doubt="" if answer.promise else answer.reason,
+        broken=answer.reason if answer.answer == BROKEN else "",
+    )
+
+
+def _compared(by: str, on: Bench, terms: tuple[Tensor, ...], chi2: float) -> Compared:
+    returns = on.of.on_grid(on.of.rewards).sum(1)  # (N,)
+    return Compared(
+        by=by,
+        new=terms[0],
+        old=terms[1],
+        users=on.of.users,
+        logged=float(returns.mean()),
+        steps=float(on.of.alive.sum(1).double().mean()),
+        chi2=chi2,
+        doubt=on.doubt,
+        broken=on.broken,
+    )
+
+
+def chi2_of(of: ReplayedLog, policy: Behaviour) -> float:
+    """chi^2 of a decision: the variance of its weight, by the weights of the logged decisions.
+
+    They are divided by their mean, so that a few missing large ones do not make the policy look near.
+    """
+    rows = torch.bincount(of.log.loggers, minlength=len(of.log.header.loggers))
+    mine, theirs = logged_places(of, policy).sum(1), behaviour_logprobs(of.log, rows)
+    weights = (mine.double() - theirs).exp()
+    return float(weights.pow(2).mean() / weights.mean().clamp_min(1e-12).pow(2)) - 1
+
+
+def _of_each_item(catalogue: Catalogue, log: DecisionLog) -> bool:
+    """True if the reward model has coefficients of each item: nothing is known of them, and they are few."""
+    return not knows_items(catalogue) and catalogue.num_items <= MOST_ITEMS and log.items.shape[1] == 1
+
+
+def _latest(log: DecisionLog) -> DecisionLog:
+    """The sessions of the latest MOST_DECISIONS decisions, in the order of the log."""
+    if log.num_rows <= MOST_DECISIONS:
+        return log
+    cut = log.sessions == log.sessions[-MOST_DECISIONS - 1]  # of intervals the numbers may not ascend
+    return log.rows(torch.arange(int(cut.nonzero()[-1]) + 1, log.num_rows))

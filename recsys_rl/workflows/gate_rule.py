@@ -1,0 +1,147 @@
+"""The rule of the gate: from both policies' terms on the same held-out sessions to one of five answers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor
+
+from recsys_rl.errors import amount
+from recsys_rl.ope.diagnostics import FEW, student_t
+from recsys_rl.ope.result import number
+from recsys_rl.ope.verdict import EXIT_CODES
+
+Answer = Literal["better", "no harm seen", "worse", "can't tell", "the log is broken"]
+GAIN, HARM = 0.1, -0.05
+"""Shares of the champion's return: a lower bound above the first is *better*, above the second no harm."""
+LEAST_SESSIONS = 500
+"""Held-out sessions, below which nothing is *better*."""
+ALPHA = 0.05
+"""The probability of a false alarm over all rounds together, as far as the estimator is right."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Both policies on the same N held-out sessions."""
+
+    by: str  # the estimator
+    new: Tensor  # (N,) float64: the terms of the challenger
+    old: Tensor  # (N,): of the champion
+    users: Tensor  # (N,)
+    logged: float  # mean return of these sessions, as they were served
+    steps: float  # mean length of a session
+    chi2: float  # of a decision of the challenger against the record's; nan if unknown
+    doubt: str = ""  # why the difference can't be trusted, as the end of a sentence
+    broken: str = ""  # what is wrong with the log, as the end of a sentence
+
+
+@dataclass(frozen=True)
+class GateVerdict:
+    """What the gate found; the content of SHA256.gate.json."""
+
+    challenger: str  # SHA-256
+    champion: str
+    answer: Answer
+    by: str
+    difference: float  # of the return of a session: the challenger's minus the champion's
+    low: float
+    high: float
+    value: float  # of the champion, by the same estimator
+    logged: float
+    sessions: int  # of held-out users
+    users: int
+    since: int  # the rows of the record
+    until: int
+    alpha: float
+    round: int
+    chi2: float
+    chi2_most: float  # of a decision of a policy that these sessions could judge by weights
+    effective: float  # of these sessions, where the challenger is judged by weights
+    reason: str  # of the answer, as a sentence
+
+    @property
+    def exit_code(self) -> int:
+        """Of the command: as that of `ope --verdict`; a challenger that may go on to a canary has 0."""
+        return {**EXIT_CODES, "no harm seen": 0}[self.answer]
+
+    def values(self) -> dict[str, Any]:
+        """The values of the JSON file; numbers that are unknown are null."""
+        values = {name: value for name, value in vars(self).items() if name not in ("since", "until")}
+        values |= {"from": self.since, "to": self.until}
+        return {name: None if _unknown(value) else value for name, value in values.items()}
+
+
+def _unknown(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def alpha_of(round: int) -> float:
+    """The part of ALPHA that round i may spend: 6 / (pi^2 i^2) of it; all rounds together spend it once."""
+    return ALPHA * 6 / (math.pi * round) ** 2
+
+
+def chi2_most(sessions: int, steps: float) -> float:
+    """The largest chi^2 of a decision at which so many sessions leave FEW effective ones; 0 below FEW."""
+    most: float = (sessions / FEW) ** (1 / steps) - 1
+    return max(0.0, most)
+
+
+def decide(
+    of: Compared, challenger: str, champion: str, interval: tuple[int, int], round: int
+) -> GateVerdict:
+    """The verdict. Its interval is over users, at the level that the round may spend.
+
+    Args:
+        challenger, champion: their SHA-256.
+        interval: of the record.
+    """
+    sessions, alpha = len(of.users), alpha_of(round)
+    terms = of.new - of.old
+    low, high = student_t(terms, of.users, 1 - alpha)
+    value, difference = float(of.old.mean()), float(terms.mean())
+    answer, reason = _answer(of, low, high, abs(value))
+    return GateVerdict(
+        challenger=challenger,
+        champion=champion,
+        answer=answer,
+        by=of.by,
+        difference=difference,
+        low=low,
+        high=high,
+        value=value,
+        logged=of.logged,
+        sessions=sessions,
+        users=len(of.users.unique()),
+        since=interval[0],
+        until=interval[1],
+        alpha=alpha,
+        round=round,
+        chi2=of.chi2,
+        chi2_most=chi2_most(sessions, of.steps),
+        effective=sessions / (1 + of.chi2) ** of.steps,
+        reason=reason,
+    )
+
+
+def _answer(of: Compared, low: float, high: float, size: float) -> tuple[Answer, str]:
+    """The answer with its reason; ``size`` is the champion's return without its sign."""
+    if of.broken:
+        return "the log is broken", f"The log is broken: {of.broken}."
+    if of.doubt:
+        return "can't tell", f"The difference can't be estimated: {of.doubt}."
+    gain, harm, least = GAIN * size, HARM * size, f"the lower bound {number(low)}"
+    enough = len(of.users) >= LEAST_SESSIONS
+    if low > gain and enough:
+        return "better", f"{least} is above {number(gain)}, {GAIN:.0%} of the champion's return.".capitalize()
+    if low > harm:
+        few = f"; below {amount(LEAST_SESSIONS, 'held-out session')} nothing is better" if low > gain else ""
+        mark = f"{number(harm)}, {-HARM:.0%} of the champion's return below 0"
+        return "no harm seen", f"{least} is above {mark}{few}: the canary may decide.".capitalize()
+    if high < 0:
+        return "worse", f"The whole interval, up to {number(high)}, is below 0."
+    return (
+        "can't tell",
+        f"{least} is not above {number(harm)}, and the upper bound is not below 0.".capitalize(),
+    )

@@ -1,0 +1,212 @@
+"""`recsys-rl loop`: one turn of learning from what a server records, judging it, and releasing it.
+
+Each step is done by the function of its own command, and leaves something that can be read: a round and its
+candidates in the folder, a verdict beside them, a row of releases in the record. So a turn keeps no state of
+its own: before each step it reads all of it, and turn.py says which step is next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recsys_rl.errors import UserError, error_text, one_line
+from recsys_rl.serve.interval import interval_of
+from recsys_rl.serve.snapshot import open_snapshot
+from recsys_rl.settings.fields import Count, Share
+from recsys_rl.utils.locks import Busy, lock
+from recsys_rl.workflows.gate import GateConfig, gate
+from recsys_rl.workflows.release import Releases
+from recsys_rl.workflows.retrain import RetrainConfig, retrain
+from recsys_rl.workflows.rounds import Round, candidate_in, folder_of, latest_round
+from recsys_rl.workflows.turn import (
+    Back,
+    Judge,
+    Learn,
+    Patience,
+    Promote,
+    Situation,
+    Start,
+    Step,
+    Verdict,
+    Wait,
+    next_step,
+)
+
+LOCK = "loop.lock"
+
+
+@dataclass(frozen=True)
+class LoopConfig(RetrainConfig):
+    """One turn of the loop."""
+
+    url: str = "http://127.0.0.1:8000"
+    """The server that has this record and this folder."""
+    token: str | None = None
+    """A token of the server, with the scopes read and admin."""
+    share: Share = 0.1
+    """Share of the sessions that a challenger gets."""
+    sessions: Count = 2000
+    """Sessions that must have matured since the release last changed, and since the last round, before the
+    next round begins."""
+    canary: Count = 20_000
+    """Sessions of both arms after which a challenger goes back if no difference is seen."""
+
+
+def loop(options: LoopConfig) -> list[Step]:
+    """Take the steps that are due until nothing is left to do; returns them, the last one a Wait.
+
+    Raises UserError if another loop works in the folder, if the server can't be reached, or where a step
+    fails; the policy that serves goes on serving.
+    """
+    folder = folder_of(options.policies)
+    place, steps = _Place(options, folder), list[Step]()
+    patience = Patience(options.sessions, options.canary)
+    with _only_one(folder):
+        while True:
+            step = next_step(place.look(), patience)
+            if step in steps:
+                raise UserError(f"The step {step} changed nothing: see recsys-rl release history.")
+            steps.append(step)
+            if isinstance(step, Wait):
+                print(f"waiting: {step.reason}", flush=True)
+                return steps
+            started = time.monotonic()
+            said = place.do(step)
+            print(f"{said} ({time.monotonic() - started:.0f} s)", flush=True)
+
+
+@contextlib.contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Keep other loops out of the folder. Raises UserError."""
+    path = folder / LOCK
+    try:
+        path.touch()
+    except OSError as error:
+        raise UserError(
+            f"{one_line(folder)} can't be written ({error_text(error)}): give another folder with --policies."
+        ) from error
+    try:
+        descriptor = lock(path)
+    except Busy:
+        raise UserError(f"Another loop works in {one_line(folder)} now: wait until it has ended.") from None
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+class _Place:
+    """Record, folder and server of a turn."""
+
+    def __init__(self, options: LoopConfig, folder: Path) -> None:
+        self.options, self.folder = options, folder
+
+    @property
+    def server(self) -> Releases:
+        """The server, on a new connection: it closes one that waited for a candidate to be learned."""
+        return Releases(self.options.url, self.options.token)
+
+    def look(self) -> Situation:
+        """What is there now. Raises UserError."""
+        server = self.server
+        status, history = server.status(), server.history()
+        of, canary = latest_round(self.folder), status["canary"] or {}
+        changed = max((row["number"] for row in history), default=0)
+        challenger = status["challenger"] or ""
+        return Situation(
+            champion=status["champion"],
+            fresh=0 if challenger else self._matured(max(changed, 0 if of is None else of.until)),
+            challenger=challenger,
+            frozen=status["frozen"],
+            canary=canary.get("answer", "can't tell"),
+            judged=canary.get("sessions", 0),
+            round=of,
+            verdicts=self._verdicts(of),
+            tried=frozenset(row["challenger"] for row in history),
+        )
+
+    def _matured(self, since: int) -> int:
+        """The sessions of the record that have matured and ended after the row of this number."""
+        record = open_snapshot(Path(self.options.db), self.folder, self.options.env)
+        try:
+            return len(interval_of(record, since, None).sessions)
+        finally:
+            record.store.close()
+
+    def _verdicts(self, of: Round | None) -> dict[str, Verdict]:
+        found = {}
+        for name in () if of is None else of.candidates:
+            values = self._verdict(name)
+            if of is not None and values is not None and values.get("champion") == of.champion:
+                found[name] = Verdict(values["answer"], values["difference"] or 0.0)
+        return found
+
+    def _verdict(self, sha256: str) -> dict[str, Any] | None:
+        """The gate's verdict about a candidate; None before there is one. Raises UserError if damaged."""
+        path = self.folder / f"{sha256}.gate.json"
+        if not path.is_file():
+            return None
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            return {**values, "answer": values["answer"], "difference": values["difference"]}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{one_line(path)} is damaged: delete it, and start the command again."
+            ) from error
+
+    def _name(self, sha256: str) -> str:
+        candidate = candidate_in(self.folder, sha256)
+        return sha256[:8] if candidate is None else Path(candidate.file).stem
+
+    def do(self, step: Step) -> str:
+        """Take a step; returns the line about it. Raises UserError."""
+        match step:
+            case Learn(number):
+                files = retrain(_only(RetrainConfig, self.options))
+                return f"round {number} learned {', '.join(file.stem for file in files)}"
+            case Judge(candidate):
+                return self._judge(candidate)
+            case Start(candidate):
+                verdict = self._verdict(candidate)
+                reason = f"gate: {(verdict or {})['answer']}"
+                self.server.start(candidate, self.options.share, reason=reason, verdict=verdict)
+                return f"{self._name(candidate)} serves {100 * self.options.share:g} % of the sessions"
+            case Promote(challenger):
+                self.server.promote(reason="canary: better")
+                return f"{self._name(challenger)} is promoted"
+            case Back(challenger, reason):
+                self.server.back(reason, challenger)  # the server may have stopped it meanwhile
+                return f"{self._name(challenger)} went back: {reason}"
+        raise AssertionError(step)
+
+    def _judge(self, sha256: str) -> str:
+        candidate = candidate_in(self.folder, sha256)
+        assert candidate is not None
+        options = self.options
+        found = gate(
+            GateConfig(
+                challenger=str(self.folder / candidate.file),
+                db=options.db,
+                policies=str(self.folder),
+                env=options.env,
+                threads=options.threads,
+                quiet=True,
+            )
+        )
+        return (
+            f"gate: {self._name(sha256)} {found.answer}, {found.difference:+.2f} ({found.low:+.2f} to "
+            f"{found.high:+.2f}) on {found.sessions:,} held-out sessions"
+        )
+
+
+def _only(kind: type[RetrainConfig], options: LoopConfig) -> RetrainConfig:
+    """The settings of the learning alone."""
+    return kind(**{name: getattr(options, name) for name in kind.__dataclass_fields__})

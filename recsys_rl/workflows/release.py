@@ -1,0 +1,140 @@
+"""`recsys-rl release`: the release of a challenger on a running server, over HTTP."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from recsys_rl.errors import UserError, error_text, one_line
+from recsys_rl.workflows.client import Client
+
+WHEN = "%Y-%m-%d %H:%M:%S"
+
+
+class Releases:
+    """The release of the server at ``url``.
+
+    Each method raises UserError if the server refuses, or if it gives no answer.
+    """
+
+    def __init__(self, url: str, token: str | None = None) -> None:
+        self.client = Client(url, token)
+
+    def status(self) -> dict[str, Any]:
+        """The answer of `GET /v1/release`."""
+        found: dict[str, Any] = self.client.get("/v1/release")
+        return found
+
+    def history(self) -> list[dict[str, Any]]:
+        """All actions, in their order."""
+        found: list[dict[str, Any]] = self.client.get("/v1/release/history")
+        return found
+
+    def start(
+        self,
+        sha256: str,
+        share: float,
+        unit: str = "session",
+        reason: str = "",
+        verdict: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Let the challenger answer a share of the units; ``verdict``: that of the gate."""
+        body = {"sha256": sha256, "share": share, "unit": unit, "reason": reason, "verdict": verdict}
+        return self._act("start", body)
+
+    def share(self, share: float) -> dict[str, Any]:
+        """Raise the share."""
+        return self._act("share", {"share": share})
+
+    def promote(self, without_gate: bool = False, reason: str = "") -> dict[str, Any]:
+        """Make the challenger the champion."""
+        return self._act("promote", {"without_gate": without_gate, "reason": reason})
+
+    def freeze(self, reason: str = "") -> dict[str, Any]:
+        """Give the challenger no new sessions."""
+        return self._act("freeze", {"reason": reason})
+
+    def back(self, reason: str = "", challenger: str | None = None) -> dict[str, Any]:
+        """End the release, only that of ``challenger`` if given; without one, undo the last promotion."""
+        return self._act("back", {"reason": reason, "challenger": challenger})
+
+    def _act(self, action: str, body: dict[str, Any]) -> dict[str, Any]:
+        return self.client.post(f"/v1/release/{action}", body)
+
+
+def challenger_in(path: Path) -> tuple[str, dict[str, Any] | None]:
+    """The SHA-256 of a checkpoint, and the verdict SHA256.gate.json beside it. Raises UserError."""
+    try:
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(
+            f"{one_line(path)} can't be read ({error_text(error)}): give a checkpoint of recsys-rl train."
+        ) from error
+    gate = path.with_name(f"{sha256}.gate.json")
+    if not gate.is_file():
+        return sha256, None
+    try:
+        verdict = json.loads(gate.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{one_line(gate)} is damaged: delete it, and judge the file again.") from error
+    if not isinstance(verdict, dict):
+        raise UserError(f"{one_line(gate)} is damaged: delete it, and judge the file again.")
+    return sha256, verdict
+
+
+def status_lines(status: Mapping[str, Any]) -> list[str]:
+    """What `release status` prints."""
+    lines = [f"champion   {_short(status['champion'])}"]
+    if status["challenger"] is None:
+        return [*lines, "no release is under way"]
+    frozen = ", frozen: no new sessions" if status["frozen"] else ""
+    unit, since = status["unit"], _when(status["since"])
+    share = f"{status['share']:.0%} of the {unit}s since {since}{frozen}"
+    lines.append(f"challenger {_short(status['challenger'])}: {share}")
+    for arm, count in status["counts"].items():
+        lines.append(f"{arm}: {count['sessions']:,} sessions, mean return {count['mean']:.3f}")
+    canary = status["canary"]
+    band = "too few sessions for a bound"
+    if canary["low"] is not None:
+        band = f"{canary['difference']:+.3f} ({canary['low']:+.3f} to {canary['high']:+.3f})"
+    lines.append(f"canary: {canary['answer']}; challenger minus champion {band}")
+    for name, guard in status["guardrails"].items():
+        harms = ", which harms" if guard["harms"] else ""
+        lines.append(f"{name}: challenger {guard['challenger']:.1%}, champion {guard['champion']:.1%}{harms}")
+    return lines
+
+
+def history_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What `release history` prints."""
+    if not rows:
+        return ["no release so far"]
+    return [
+        f"{row['number']:>8}  {_when(row['time'])}  {row['kind']:<7}  {_short(row['challenger'])}  "
+        f"share {row['share']:g}, champion {_short(row['champion'])}{_answers(row['verdict'])}"
+        f"{'; ' + one_line(row['reason']) if row['reason'] else ''}"
+        for row in rows
+    ]
+
+
+def _answers(verdict: Any) -> str:
+    """The answers of a verdict in words."""
+    if not isinstance(verdict, dict):
+        return ""
+    if "without_gate" not in verdict:
+        return f"; verdict: {one_line(verdict.get('answer', 'none'))}"
+    gate = (verdict["gate"] or {}).get("answer", "none")
+    without = ", without a gate" if verdict["without_gate"] else ""
+    return f"; gate: {one_line(gate)}, canary: {one_line(verdict['canary'].get('answer', 'none'))}{without}"
+
+
+def _short(sha256: str) -> str:
+    return sha256[:12] or "none"
+
+
+def _when(seconds: float) -> str:
+    return time.strftime(WHEN, time.localtime(seconds))

@@ -1,0 +1,144 @@
+"""One turn of the loop: from what is known of the release and of the round to what is done next.
+
+A round learns candidates from what was served, judges each on held-out sessions (the gate), and lets the
+best serve beside the champion (the canary). ``next_step`` is a pure function of a ``Situation``, which is
+read anew before each step: a turn that was killed goes on where it was, whichever step that was, and where
+nothing is left to do a turn changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from recsys_rl.workflows.rounds import Round
+
+Answer = Literal["better", "no harm seen", "worse", "can't tell", "the log is broken"]
+LET_THROUGH: tuple[Answer, ...] = ("better", "no harm seen")
+"""Answers of the gate after which a canary may begin, the stronger one first."""
+HARMFUL: tuple[Answer, ...] = ("worse", "the log is broken")
+"""Answers of a canary that end it."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate found about one candidate."""
+
+    answer: Answer
+    difference: float  # estimated return of a session, the candidate's minus the champion's
+    low: float = float("nan")
+    high: float = float("nan")
+    sessions: int = 0  # held-out ones that were judged
+
+
+@dataclass(frozen=True)
+class Situation:
+    """All that decides the next step."""
+
+    champion: str  # SHA-256
+    fresh: int  # sessions that have matured since the last round began, or the release changed
+    challenger: str = ""  # SHA-256 of the policy that serves beside the champion
+    frozen: bool = False  # somebody has frozen the release
+    canary: Answer = "can't tell"  # about the challenger, from the sessions of both arms
+    judged: int = 0  # these sessions
+    round: Round | None = None  # the latest
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)  # of the gate, by SHA-256
+    tried: frozenset[str] = frozenset()  # all that have ever been a challenger
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How many sessions a turn waits for."""
+
+    sessions: int  # of the champion, before a round begins
+    canary: int  # of both arms, after which a canary without an answer ends
+
+
+@dataclass(frozen=True)
+class Learn:
+    """Learn the candidates of the round of this number, a new one or one that was begun."""
+
+    round: int
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Judge a candidate on held-out sessions."""
+
+    candidate: str
+
+
+@dataclass(frozen=True)
+class Start:
+    """Let a candidate serve beside the champion."""
+
+    candidate: str
+
+
+@dataclass(frozen=True)
+class Promote:
+    """Let the challenger serve alone."""
+
+    challenger: str
+
+
+@dataclass(frozen=True)
+class Back:
+    """Let the champion serve alone."""
+
+    challenger: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Nothing is left to do in this turn."""
+
+    reason: str
+
+
+Step = Learn | Judge | Start | Promote | Back | Wait
+
+
+def next_step(now: Situation, patience: Patience) -> Step:
+    """The next step of a turn; ``Wait`` ends it."""
+    if now.challenger:
+        return _of_canary(now, patience)
+    round = now.round
+    if round is not None and round.champion == now.champion and not now.tried & {*round.candidates}:
+        if not round.candidates:
+            return Learn(round.number)
+        open_ = next((name for name in round.candidates if name not in now.verdicts), None)
+        if open_ is not None:
+            return Judge(open_)
+        best = best_candidate(round, now.verdicts)
+        if best is not None:
+            return Start(best)
+    if now.fresh < patience.sessions:
+        return Wait(f"{now.fresh:,} of the {patience.sessions:,} new sessions that a round needs")
+    return Learn(1 if round is None else round.number + 1)
+
+
+def _of_canary(now: Situation, patience: Patience) -> Step:
+    if now.round is None or now.challenger not in now.round.candidates:
+        return Wait("a challenger that is not of this folder's last round is serving")
+    if now.frozen:
+        return Wait("the release is frozen: recsys-rl release back or promote ends that")
+    if now.canary == "better":
+        return Promote(now.challenger)
+    if now.canary in HARMFUL:
+        return Back(now.challenger, f"canary: {now.canary}")
+    if now.judged >= patience.canary:
+        return Back(now.challenger, f"canary: no difference seen in {now.judged:,} sessions")
+    return Wait(f"the canary can't tell after {now.judged:,} sessions")
+
+
+def best_candidate(round: Round, verdicts: Mapping[str, Verdict]) -> str | None:
+    """The candidate that the gate lets through, with the strongest answer, then the greatest difference."""
+    passed = [name for name in round.candidates if verdicts[name].answer in LET_THROUGH]
+    if not passed:
+        return None
+    return max(
+        passed, key=lambda name: (-LET_THROUGH.index(verdicts[name].answer), verdicts[name].difference)
+    )

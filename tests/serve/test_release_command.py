@@ -1,0 +1,81 @@
+"""`recsys-rl release` against a running server."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from recsys_rl.cli import main
+from recsys_rl.cli.release import release_options
+from recsys_rl.errors import UserError
+from recsys_rl.workflows.release import Releases
+from tests.serve.live import live
+from tests.serve.servers import begun
+from tests.serve.test_refusals import sha256
+
+
+def test_a_release_from_its_start_to_its_way_back(
+    two: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, db = Path(shutil.copytree(two, tmp_path / "policies")), tmp_path / "r.sqlite"
+    a, b = sha256(folder / "a.pt"), sha256(folder / "b.pt")
+    verdict = {"challenger": b, "answer": "no harm seen", "difference": 0.5}
+    (folder / f"{b}.gate.json").write_text(json.dumps(verdict))
+    begun(folder / "a.pt", db)
+    with live(folder, db) as server:
+
+        def release(*words: str) -> tuple[int, str]:
+            code = main(["release", *words, "--url", server.url])
+            said = capsys.readouterr()
+            return code, said.out + said.err
+
+        assert release("status") == (0, f"champion   {a[:12]}\nno release is under way\n")
+        assert release("history") == (0, "no release so far\n")
+        code, said = release("start", str(folder / "b.pt"), "--share", "0.25", "--reason", "a try")
+        assert code == 0 and f"challenger {b[:12]}: 25% of the sessions" in said
+        assert Releases(server.url).history()[0]["verdict"] == verdict
+        assert release("start", str(folder / "b.pt"))[0] == 2
+        assert "50% of the sessions" in release("share", "0.5")[1]
+        code, said = release("promote")
+        assert code == 2 and "canary" in said and said.count("\n") == 1
+        assert release("freeze")[1].count("frozen") == 1
+        assert release("promote", "--without-gate", "--reason", "we know it")[0] == 0
+        assert release("status")[1].startswith(f"champion   {b[:12]}\n")
+        assert release("back", "--reason", "we did not") == (
+            0,
+            f"champion   {a[:12]}\nno release is under way\n",
+        )
+        lines = release("history")[1].splitlines()
+        assert [re.split(" +", line.strip())[3] for line in lines] == [
+            *("start", "share", "freeze", "promote", "back")
+        ]
+        assert "gate: no harm seen, canary: can't tell, without a gate; we know it" in lines[3]
+
+
+def test_a_server_that_is_not_there_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["release", "status", "--url", "http://127.0.0.1:9"]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1 and "gives no answer" in said.err
+
+
+@pytest.mark.parametrize(
+    "words", [["begin"], ["start"], ["start", "none.pt"], ["start", "x.pt", "--share", "1"]]
+)
+def test_mistakes_are_refused_before_a_server_is_asked(words: list[str]) -> None:
+    assert main(["release", *words, "--url", "http://127.0.0.1:9"]) == 2
+
+
+def test_a_share_of_nobody_or_of_everybody_is_no_share() -> None:
+    for share in ("0", "1", "-0.5", "nan"):
+        with pytest.raises(UserError):
+            release_options(["share", share])
+
+
+def test_a_damaged_verdict_beside_the_challenger_is_refused(two: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(two, tmp_path / "policies"))
+    (folder / f"{sha256(folder / 'b.pt')}.gate.json").write_text("{")
+    assert main(["release", "start", str(folder / "b.pt"), "--url", "http://127.0.0.1:9"]) == 2

@@ -1,0 +1,247 @@
+"""Releases over HTTP: each action, what it refuses, and the same state after a start."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+from starlette.testclient import TestClient
+
+from benchmarks.harness.served import Connection, Server
+from recsys_rl.serve.check_arms import wrong_arms
+from recsys_rl.serve.record_at_rest import Record, check
+from recsys_rl.serve.record_schema import Decision
+from tests.serve.servers import begun, recommend, serving
+from tests.serve.test_refusals import champion, sha256, swap
+
+At = Callable[[str], Path]
+GATE = {"answer": "no harm seen"}
+
+
+def act(client: httpx.Client, action: str, status: int = 200, **fields: Any) -> dict[str, Any]:
+    found = client.post(f"/v1/release/{action}", json=fields)
+    assert found.status_code == status, found.text
+    answer: dict[str, Any] = found.json()
+    return answer
+
+
+def state(client: TestClient) -> dict[str, Any]:
+    answer: dict[str, Any] = client.get("/v1/release").json()
+    return answer
+
+
+def kinds(client: TestClient) -> list[str]:
+    return [row["kind"] for row in client.get("/v1/release/history").json()]
+
+
+def decisions(db: Path) -> list[Decision]:
+    record = Record(db)
+    found = [decision for rows in record.sessions() for decision in rows.decisions]
+    record.store.close()
+    return found
+
+
+def test_a_release_splits_sessions_and_each_keeps_its_arm_also_after_a_start(
+    two: Path, tmp_path: Path
+) -> None:
+    db, a, b = tmp_path / "r.sqlite", sha256(two / "a.pt"), sha256(two / "b.pt")
+    people = [str(at) for at in range(24)]
+    with serving(begun(two / "a.pt", db), db) as client:
+        before = recommend(client, "before")
+        started = act(client, "start", sha256=b, share=0.5, reason="a try")
+        assert (started["champion"], started["challenger"], started["share"]) == (a, b, 0.5)
+        first = {one: recommend(client, one)["policy"]["sha256"] for one in people}
+        assert {*first.values()} == {a, b}
+        assert act(client, "share", share=0.9)["share"] == 0.9
+        assert {one: recommend(client, one)["policy"]["sha256"] for one in people} == first
+        assert recommend(client, "before")["policy"]["sha256"] == a
+        known = state(client)
+    with serving(two, db) as client:
+        again = state(client)
+        assert {name: again[name] for name in ("champion", "challenger", "share", "unit", "since")} == {
+            name: known[name] for name in ("champion", "challenger", "share", "unit", "since")
+        }
+        assert {one: recommend(client, one)["policy"]["sha256"] for one in people} == first
+        more = [recommend(client, f"more {at}")["policy"]["sha256"] for at in range(20)]
+        assert more.count(b) > 12  # of nine in ten
+        assert act(client, "back", reason="enough")["challenger"] is None
+        assert {recommend(client, one)["policy"]["sha256"] for one in people} == {a}
+        assert kinds(client) == ["start", "share", "back"] and champion(client) == ["a.pt"]
+    rows = {decision.number: decision for decision in decisions(db)}
+    assert rows[int(before["decision_id"])].arm == ""
+    split = [decision for decision in rows.values() if decision.arm]
+    assert len(split) == 3 * len(people) + 20
+    halves = [decision for decision in split if decision.arm_probability == 0.5]
+    assert len(halves) == 3 * len(people)
+    assert {decision.arm_probability for decision in split} == {0.5, 0.9, 1 - 0.9}
+    record = Record(db)
+    checked, sessions = check(record), [*record.sessions()]
+    other = msgspec.structs.replace(record.store.releases()[0], share=0.99)
+    assert wrong_arms(record.store, record.policies, sessions) == []
+    record.store.releases = lambda: [other]  # type: ignore[method-assign]
+    assert len(wrong_arms(record.store, record.policies, sessions)) == len(split)
+    record.store.close()
+    assert checked.replayed == len(rows) and checked.not_replayed == ""
+
+
+def test_a_challenger_is_promoted_with_both_verdicts_or_without_a_gate_and_taken_back(
+    two: Path, tmp_path: Path
+) -> None:
+    db, a, b = tmp_path / "r.sqlite", sha256(two / "a.pt"), sha256(two / "b.pt")
+    with serving(begun(two / "a.pt", db), db) as client:
+        act(client, "start", sha256=b, share=0.5)
+        assert act(client, "promote", 409)["title"] == "no-gate"
+        assert act(client, "back", 409, challenger=a)["title"] == "no-release"
+        act(client, "back", challenger=b)
+        act(client, "start", sha256=b, share=0.5, verdict={"challenger": b, **GATE})
+        assert act(client, "promote", 409)["title"] == "no-canary"
+        promoted = act(client, "promote", without_gate=True, reason="we want to")
+        assert (promoted["champion"], promoted["challenger"]) == (b, None)
+        assert act(client, "promote", 409, without_gate=True)["title"] == "no-release"
+        last = client.get("/v1/release/history").json()[-1]
+        assert (last["kind"], last["champion"], last["reason"]) == ("promote", b, "we want to")
+        assert last["verdict"]["without_gate"] and last["verdict"]["gate"]["answer"] == "no harm seen"
+        assert last["verdict"]["canary"]["answer"] == "can't tell"
+        assert recommend(client, "3")["policy"]["sha256"] == b
+    with serving(two, db) as client:
+        assert champion(client) == ["b.pt"]
+        assert act(client, "back", 409, challenger=b)["title"] == "no-release"  # its release has ended
+        assert act(client, "back")["champion"] == a
+        assert recommend(client, "3")["policy"]["sha256"] == a
+        assert act(client, "back", 409)["title"] == "nothing-to-take-back"
+    with serving(two, db) as client:
+        assert champion(client) == ["a.pt"]
+        assert kinds(client) == ["start", "back", "start", "promote", "back"]
+
+
+def test_the_way_back_takes_less_than_a_second(two: Path, tmp_path: Path) -> None:
+    db, a, b = tmp_path / "r.sqlite", sha256(two / "a.pt"), sha256(two / "b.pt")
+    seconds = []
+    with serving(begun(two / "a.pt", db), db) as client:
+        for drill in range(4):
+            act(client, "start", sha256=b, share=0.5)
+            if drill % 2:
+                act(client, "promote", without_gate=True)
+                assert recommend(client, "3")["policy"]["sha256"] == b
+            began = time.monotonic()
+            act(client, "back")
+            assert recommend(client, "3")["policy"]["sha256"] == a
+            seconds.append(time.monotonic() - began)
+    assert sorted(seconds)[1] < 1  # a busy machine may hold one or two of them up
+
+
+def test_what_can_not_be_is_refused_with_a_sentence_and_the_champion_serves(
+    checkpoint: At, two: Path, tmp_path: Path
+) -> None:
+    folder, db = Path(shutil.copytree(two, tmp_path / "policies")), tmp_path / "r.sqlite"
+    shutil.copy(checkpoint("drift"), folder / "other.pt")
+    a, b = sha256(folder / "a.pt"), sha256(folder / "b.pt")
+    with serving(begun(folder / "a.pt", db), db) as client:
+        for share in (0, 1, 1.5, -0.1):
+            assert act(client, "start", 422, sha256=b, share=share)["title"] == "wrong-field"
+        assert act(client, "start", 404, sha256="0" * 64, share=0.1)["title"] == "unknown-policy"
+        assert act(client, "start", 409, sha256=a, share=0.1)["title"] == "is-champion"
+        other = sha256(folder / "other.pt")
+        assert act(client, "start", 409, sha256=other, share=0.1)["title"] == "not-possible"
+        wrong = {"challenger": a, "answer": "better"}
+        assert act(client, "start", 409, sha256=b, share=0.1, verdict=wrong)["title"] == "other-verdict"
+        for action in ("share", "promote", "freeze"):
+            fields = {"share": 0.5} if action == "share" else {}
+            assert act(client, action, 409, **fields)["title"] == "no-release"
+        assert act(client, "back", 409)["title"] == "nothing-to-take-back" and kinds(client) == []
+        act(client, "start", sha256=b, share=0.5)
+        assert act(client, "start", 409, sha256=b, share=0.5)["title"] == "release-under-way"
+        assert swap(client, folder / "b.pt").json()["title"] == "release-under-way"
+        for share in (0.5, 0.4):
+            assert act(client, "share", 409, share=share)["title"] == "not-larger"
+        act(client, "freeze", reason="wait")
+        assert act(client, "freeze")["frozen"] and act(client, "share", 409, share=0.9)["title"] == "frozen"
+        assert {recommend(client, str(at))["policy"]["sha256"] for at in range(12)} == {a}
+        assert kinds(client) == ["start", "freeze"]
+        described = client.get("/openapi.json").json()["paths"]
+        assert described["/v1/release/history"]["get"]["responses"]["200"]["content"]["application/json"][
+            "schema"
+        ] == {"type": "array", "items": {"$ref": "#/components/schemas/ReleaseRow"}}
+        actions = ("start", "share", "promote", "freeze", "back")
+        assert all("requestBody" in described[f"/v1/release/{action}"]["post"] for action in actions)
+
+
+def test_an_action_that_can_not_be_written_is_not_made(two: Path, tmp_path: Path) -> None:
+    db, b = tmp_path / "r.sqlite", sha256(two / "b.pt")
+    with serving(begun(two / "a.pt", db), db) as client:
+        raw = client.app.worker.shared.store._db  # type: ignore[attr-defined]
+
+        def without_room(action: str, **fields: Any) -> None:
+            raw.execute("PRAGMA query_only = ON")  # writes fail with SQLITE_READONLY
+            assert act(client, action, 503, **fields)["title"] == "record-full"
+            raw.execute("PRAGMA query_only = OFF")
+
+        without_room("start", sha256=b, share=0.5)
+        assert state(client)["challenger"] is None and kinds(client) == []
+        act(client, "start", sha256=b, share=0.5)
+        without_room("promote", without_gate=True)
+        without_room("back")
+        assert state(client)["challenger"] == b and champion(client) == ["a.pt"]
+        assert act(client, "promote", without_gate=True)["champion"] == b
+
+
+def test_a_version_that_is_gone_gets_no_new_sessions(
+    two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, db = Path(shutil.copytree(two, tmp_path / "policies")), tmp_path / "r.sqlite"
+    a, b = sha256(folder / "a.pt"), sha256(folder / "b.pt")
+    people = [str(at) for at in range(12)]
+    monkeypatch.setattr("recsys_rl.serve.watch.EVERY", 0.02)
+    with serving(begun(folder / "a.pt", db), db) as client:
+        act(client, "start", sha256=b, share=0.5)
+        first = {one: recommend(client, one)["policy"]["sha256"] for one in people}
+        (folder / "b.pt").rename(tmp_path / "b.pt")
+        until(lambda: state(client)["frozen"])
+        assert {one: recommend(client, one)["policy"]["sha256"] for one in people} == first
+        assert {recommend(client, f"more {at}")["policy"]["sha256"] for at in range(8)} == {a}
+        assert "gone" in client.get("/v1/release/history").json()[-1]["reason"]
+    with serving(folder, db) as client:  # now it can't answer at all
+        assert {recommend(client, one)["policy"]["sha256"] for one in people} == {a}
+        assert kinds(client) == ["start", "freeze"]
+        assert act(client, "promote", 409, without_gate=True)["title"] == "no-file"
+        assert act(client, "back")["challenger"] is None
+
+
+def test_a_server_that_starts_with_another_version_ends_the_release(two: Path, tmp_path: Path) -> None:
+    db, b = tmp_path / "r.sqlite", sha256(two / "b.pt")
+    with serving(begun(two / "a.pt", db), db) as client:
+        act(client, "start", sha256=b, share=0.5)
+    with serving(two / "b.pt", db) as client:
+        assert state(client)["challenger"] is None and state(client)["champion"] == b
+        assert kinds(client) == ["start", "stop"]
+
+
+def test_a_killed_server_starts_again_in_the_state_of_its_last_action(two: Path, tmp_path: Path) -> None:
+    db, a, b = tmp_path / "r.sqlite", sha256(two / "a.pt"), sha256(two / "b.pt")
+    begun(two / "a.pt", db)
+    expected = [("start", a, b), ("promote", b, None), ("back", a, None)]
+    bodies = [{"sha256": b, "share": 0.5}, {"without_gate": True}, {}]
+    server = Server(two, db)
+    for (action, serving_now, challenger), body in zip(expected, bodies, strict=True):
+        assert Connection(server.port).post(f"/v1/release/{action}", body)[0] == 200
+        server.kill()
+        server = Server(two, db)
+        found = json.loads(Connection(server.port).get("/v1/release")[1])
+        assert (found["champion"], found["challenger"]) == (serving_now, challenger)
+        served = {Connection(server.port).recommend(str(at))["policy"]["sha256"] for at in range(12)}
+        assert served == {serving_now, challenger} - {None}
+    server.stop()
+
+
+def until(found: Callable[[], Any], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not found():
+        assert time.monotonic() < end
+        time.sleep(0.02)

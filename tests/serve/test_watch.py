@@ -1,0 +1,128 @@
+"""The watch over a release: sessions that mature join the canary, and what harms stops by itself."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+from starlette.testclient import TestClient
+
+from recsys_rl.agents.ppo import PPO
+from recsys_rl.serve.canary import CanarySettings
+from recsys_rl.types import Obs
+from tests.serve.servers import begun, event, recommend, send, serving
+from tests.serve.test_refusals import champion, sha256
+from tests.serve.test_releases import act, kinds, state, until
+
+SOON = {"feedback_window": 1e-3}
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recsys_rl.serve.watch.EVERY", 0.02)
+    monkeypatch.setattr("recsys_rl.serve.watch.CanarySettings", lambda: CanarySettings(learned=10))
+
+
+def of_a(two: Path, tmp_path: Path) -> Path:
+    """A new record that a.pt serves."""
+    begun(two / "a.pt", tmp_path / "r.sqlite")
+    return tmp_path / "r.sqlite"
+
+
+def visits(client: httpx.Client, two: Path, number: int, gain: float, first: int = 0) -> None:
+    """Sessions of one decision; the challenger's items are engaged with by ``gain`` more."""
+    b = sha256(two / "b.pt")
+    for at in range(first, first + number):
+        answer = recommend(client, f"person {at}")
+        value = 0.5 + gain * (answer["policy"]["sha256"] == b) + 0.01 * (at % 3)
+        replies = send(client, event(answer, "engagement", value), event(answer, "leave"))
+        assert replies == ["accepted", "accepted"]
+
+
+def matured(client: TestClient) -> int:
+    return sum(count["sessions"] for count in state(client)["counts"].values())
+
+
+def test_outcomes_are_counted_by_arm_and_again_after_a_start(two: Path, tmp_path: Path) -> None:
+    db, b = of_a(two, tmp_path), sha256(two / "b.pt")
+    with serving(two, db, **SOON) as client:
+        visits(client, two, 12, 0.0)
+        time.sleep(0.05)  # until all of them have matured
+        act(client, "start", sha256=b, share=0.5)
+        visits(client, two, 40, 0.3, first=100)
+        until(lambda: matured(client) == 40)
+        before = state(client)
+        counts = before["counts"]
+        assert counts["challenger"]["mean"] == pytest.approx(0.81, abs=0.01)
+        assert counts["champion"]["mean"] == pytest.approx(0.51, abs=0.01)
+        found = before["canary"]
+        assert found["difference"] == pytest.approx(0.3, abs=0.1)
+        assert found["low"] <= found["difference"] <= found["high"]
+        assert before["band"][-1] == [40, found["low"], found["high"]] and found["sessions"] == 40
+        text, count = client.get("/metrics").text, counts["challenger"]["sessions"]
+        assert f'recsys_rl_session_return_count{{arm="challenger",version="{b[:12]}"}} {count:.1f}' in text
+        assert "recsys_rl_challenger_share 0.5" in text
+    with serving(two, db, **SOON) as client:
+        until(lambda: matured(client) == 40)
+        assert state(client) == before
+
+
+def test_a_challenger_that_harms_stops_by_itself_and_one_that_gains_is_promoted(
+    two: Path, tmp_path: Path
+) -> None:
+    db, b = of_a(two, tmp_path), sha256(two / "b.pt")
+    with serving(two, db, **SOON) as client:
+        act(client, "start", sha256=b, share=0.5)
+        visits(client, two, 120, -0.5)
+        until(lambda: state(client)["challenger"] is None)
+        last = client.get("/v1/release/history").json()[-1]
+        assert last["kind"] == "stop" and "return less" in last["reason"]
+        assert last["verdict"]["answer"] == "worse" and champion(client) == ["a.pt"]
+        act(client, "start", sha256=b, share=0.5, verdict={"challenger": b, "answer": "better"})
+        visits(client, two, 120, 0.45, first=200)
+        until(lambda: state(client)["canary"]["answer"] == "better")
+        assert act(client, "promote")["champion"] == b and champion(client) == ["b.pt"]
+        assert kinds(client) == ["start", "stop", "start", "promote"]
+        verdict = client.get("/v1/release/history").json()[-1]["verdict"]
+        assert (verdict["gate"]["answer"], verdict["canary"]["answer"]) == ("better", "better")
+        assert not verdict["without_gate"]
+
+
+def test_a_clock_that_is_set_back_neither_matures_sessions_nor_holds_them_up(
+    two: Path, tmp_path: Path
+) -> None:
+    db, b = of_a(two, tmp_path), sha256(two / "b.pt")
+    with serving(two, db, session_timeout=3600.0, feedback_window=0.3) as client:
+        act(client, "start", sha256=b, share=0.5)
+        visits(client, two, 10, 0.0)
+        open_one = recommend(client, "open")
+        clock = client.app.worker.shared.clock  # type: ignore[attr-defined]
+        clock.wall = lambda: time.time() - 7200
+        visits(client, two, 10, 0.0, first=50)
+        until(lambda: matured(client) == 10)
+        assert matured(client) == 10  # the open session began before the others
+        send(client, event(open_one, "leave"))
+        until(lambda: matured(client) == 21)
+
+
+def test_a_challenger_that_fails_three_times_stops(
+    two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db, b = of_a(two, tmp_path), sha256(two / "b.pt")
+    with serving(two, db, **SOON) as client:
+        act(client, "start", sha256=b, share=0.5)
+        challenger, scores = client.app.worker.shared.active.challenger.agent, PPO.scores  # type: ignore[attr-defined]
+
+        def failing(self: PPO, obs: Obs) -> torch.Tensor:
+            if self is challenger:
+                raise ZeroDivisionError
+            return scores(self, obs)
+
+        monkeypatch.setattr(PPO, "scores", failing)
+        answers = [recommend(client, str(at)) for at in range(20)]
+        assert sum(answer["degraded"] is not None for answer in answers) == 3
+        assert kinds(client) == ["start", "stop"] and champion(client) == ["a.pt"]
+        assert client.get("/readyz").status_code == 200

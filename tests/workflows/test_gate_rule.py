@@ -1,0 +1,76 @@
+"""The rule of the gate, on terms made by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from scipy.stats import t
+
+from recsys_rl.workflows.gate_card import card
+from recsys_rl.workflows.gate_rule import Compared, GateVerdict, alpha_of, chi2_most, decide
+
+NEW, OLD = "a" * 64, "b" * 64
+
+
+def compared(
+    difference: float, spread: float, users: int, champion: float = 10.0, **more: object
+) -> Compared:
+    """One session a user; half of the differences are ``spread`` above ``difference``, half below."""
+    terms = difference + spread * torch.tensor([1.0, -1.0], dtype=torch.float64).repeat(users // 2)
+    old = torch.full((users,), champion, dtype=torch.float64)
+    given = {"logged": champion, "steps": 20.0, "chi2": 0.16, **more}
+    return Compared("world", old + terms, old, torch.arange(users), **given)  # type: ignore[arg-type]
+
+
+def judged(of: Compared, round: int = 1) -> GateVerdict:
+    return decide(of, NEW, OLD, (0, 900), round)
+
+
+def test_all_rounds_together_spend_alpha_once() -> None:
+    assert alpha_of(1) == pytest.approx(0.05 * 6 / math.pi**2)
+    assert sum(map(alpha_of, range(1, 200_000))) == pytest.approx(0.05, abs=1e-6)
+
+
+def test_weights_of_4000_sessions_of_20_steps_judge_a_chi2_of_0_16() -> None:
+    assert chi2_most(4000, 20) == pytest.approx(20 ** (1 / 20) - 1) == pytest.approx(0.1616, abs=1e-4)
+    assert chi2_most(199, 20) == 0
+    verdict = judged(compared(0.0, 1.0, 4000))
+    assert verdict.effective == pytest.approx(4000 / 1.16**20)
+
+
+def test_the_interval_is_over_users_at_the_level_of_the_round() -> None:
+    verdict = judged(compared(2.0, 3.0, 1000), round=2)
+    half = t.ppf(1 - alpha_of(2) / 2, 999) * 3.0 * math.sqrt(1000 / 999) / math.sqrt(1000)
+    assert verdict.difference == pytest.approx(2.0)
+    assert verdict.low == pytest.approx(2 - half) and verdict.high == pytest.approx(2 + half)
+
+
+@pytest.mark.parametrize(
+    ("difference", "spread", "users", "champion", "answer"),
+    [
+        (1.5, 3.0, 1000, 10.0, "better"),
+        (1.1, 3.0, 1000, 10.0, "no harm seen"),  # the lower bound is 0.9, and 1 is needed
+        (1.5, 1.0, 400, 10.0, "no harm seen"),  # too few sessions to be better
+        (-0.2, 3.0, 1000, 10.0, "no harm seen"),  # down to -0.41
+        (-0.5, 3.0, 1000, 10.0, "worse"),
+        (-0.4, 6.0, 1000, 10.0, "can't tell"),
+        (-0.2, 3.0, 1000, -10.0, "no harm seen"),  # costs are negative returns
+        (-1.0, 3.0, 1000, -10.0, "worse"),
+        (0.0, 0.0, 10, 10.0, "no harm seen"),  # the champion under another name
+    ],
+)
+def test_answers(difference: float, spread: float, users: int, champion: float, answer: str) -> None:
+    verdict = judged(compared(difference, spread, users, champion))
+    assert verdict.answer == answer
+    text = card(verdict, "ppo-1.pt", "champion.pt")
+    assert f"ppo-1.pt against champion.pt: {answer}" in text and f"{users:,} held-out users" in text
+
+
+def test_what_is_broken_or_unknown_is_never_better() -> None:
+    assert judged(compared(5.0, 1.0, 1000, broken="copies", doubt="no")).answer == "the log is broken"
+    verdict = judged(compared(5.0, 1.0, 1000, doubt="no world model predicts slates", chi2=math.nan))
+    assert verdict.answer == "can't tell" and "slates" in verdict.reason
+    assert verdict.values()["chi2"] is None and verdict.values()["to"] == 900
+    assert "unknown" in card(verdict, "ppo-1.pt", "champion.pt", lacking="The record shows one item.")

@@ -1,0 +1,89 @@
+"""The loop beside a server: what it refuses, where it waits; and a kill in each phase changes nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recsys_rl.errors import UserError
+from recsys_rl.utils.locks import lock
+from recsys_rl.workflows.loop import LOCK, LoopConfig, loop
+from recsys_rl.workflows.turn import Wait
+from recsys_rl.workflows.visitors import VisitorsConfig, visitors
+from tests.doors import SATIATION, start, train_in
+from tests.serve.live import Live, live
+
+WINDOW = 2.0  # seconds in which feedback counts: also that of a busy machine
+
+
+@pytest.fixture(scope="module")
+def policies(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one policy that learned next to nothing."""
+    folder = tmp_path_factory.mktemp("loop")
+    (folder / "policies").mkdir()
+    checkpoint = train_in(folder / "run", *SATIATION, "--total-timesteps", "48")
+    shutil.copy(checkpoint, folder / "policies" / "first.pt")
+    return folder / "policies"
+
+
+@pytest.fixture(scope="module")
+def server(policies: Path) -> Iterator[Live]:
+    with live(policies, policies.parent / "record.sqlite", feedback_window=WINDOW) as running:
+        yield running
+
+
+def settings(server: Live, policies: Path, **other: Any) -> LoopConfig:
+    record = policies.parent / "record.sqlite"
+    return LoopConfig(db=str(record), policies=str(policies), url=server.url, quiet=True, **other)
+
+
+def test_loop_waits_for_sessions_and_changes_nothing(server: Live, policies: Path) -> None:
+    before = sorted(policies.rglob("*"))
+    visitors(VisitorsConfig(server.url, str(policies / "first.pt"), sessions=20, width=4))
+    time.sleep(WINDOW)
+    steps = loop(settings(server, policies, sessions=21))
+    assert steps == [Wait("20 of the 21 new sessions that a round needs")]
+    assert {*policies.rglob("*")} - {*before} <= {policies / LOCK}
+
+
+def test_two_loops_at_once_are_refused(server: Live, policies: Path) -> None:
+    (policies / LOCK).touch()
+    descriptor = lock(policies / LOCK)
+    assert descriptor is not None
+    try:
+        with pytest.raises(UserError):
+            loop(settings(server, policies))
+    finally:
+        os.close(descriptor)
+    assert isinstance(loop(settings(server, policies))[-1], Wait)
+
+
+def test_server_that_is_away_is_one_sentence(server: Live, policies: Path) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        with pytest.raises(UserError):
+            loop(LoopConfig(db=str(policies.parent / "record.sqlite"), policies=str(policies), url=url))
+
+
+def test_folder_that_is_not_there_is_refused(server: Live, tmp_path: Path) -> None:
+    with pytest.raises(UserError):
+        loop(settings(server, tmp_path / "nowhere"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_kill_in_each_phase_ends_with_the_same_versions_and_verdicts(tmp_path: Path) -> None:
+    """Two turns on a world of 50 items: undisturbed, and killed (SIGKILL) once in each phase."""
+    process = start(tmp_path, "benchmarks.loop_kills", "--phases")
+    out, err = process.communicate(timeout=880)
+    assert process.returncode == 0, f"{out}\n{err}"
+    assert "killed in 7 of 7 phases; releases: start, promote" in out
+    assert "differences: 0" in out

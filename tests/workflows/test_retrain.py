@@ -1,0 +1,320 @@
+"""One turn of learning from a served record, and the gate, on a world of 24 items."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from recsys_rl.checkpoint import load
+from recsys_rl.checkpoint.home import load_at_home
+from recsys_rl.cli import main
+from recsys_rl.errors import UserError
+from recsys_rl.make import agent_of
+from recsys_rl.serve.versions import sha256_of
+from recsys_rl.tables.parts import read_decisions
+from recsys_rl.tables.transitions import observe
+from recsys_rl.workflows import learners
+from recsys_rl.workflows import retrain as turns
+from recsys_rl.workflows.gate import GateConfig, gate
+from recsys_rl.workflows.record import RecordConfig, record
+from recsys_rl.workflows.retrain import RetrainConfig, retrain
+from recsys_rl.workflows.rounds import latest_round, parts_in
+from recsys_rl.workflows.served_log import export_new, survey
+from tests.doors import SATIATION, steps, train_in
+from tests.own_logs import clicks, policy, sessions
+from tests.serve.servers import event, recommend, send, serving
+
+LENGTH = 5  # of a session
+LATER = 9000.0  # seconds after which sessions are mature
+
+
+def visit(db: Path, policies: Path, sessions: int = 60, seed: int = 0, first: int = 0) -> None:
+    """Whole sessions of 20 people of the data and 20 strangers, which have matured."""
+    drawn = random.Random(seed)
+    with serving(policies, db) as client:
+        for number in range(first, first + sessions):
+            user = str(number % 20) if number % 2 else f"stranger {number % 40}"
+            for _ in range(LENGTH):
+                decision = recommend(client, user)
+                send(client, event(decision, "engagement", drawn.random()))
+
+
+def options(folder: Path, **settings: object) -> RetrainConfig:
+    given: dict[str, Any] = {
+        "db": str(folder / "r.sqlite"),
+        "policies": str(folder / "policies"),
+        "steps": 2048,
+        "decisions": 6400,
+        "quiet": True,
+        **settings,
+    }
+    return RetrainConfig(**given)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with policies/champion.pt and its record, r.sqlite."""
+    folder = tmp_path_factory.mktemp("served")
+    (folder / "policies").mkdir()
+    champion = train_in(folder / "run", *SATIATION, *steps(1))
+    (folder / "policies/champion.pt").write_bytes(champion.read_bytes())
+    visit(folder / "r.sqlite", folder / "policies")
+    return folder
+
+
+@pytest.fixture(autouse=True, scope="module")
+def later_in_few_steps() -> Iterator[None]:
+    """Users are learned in few steps, and all sessions have matured."""
+    later = SimpleNamespace(time=lambda: time.time() + LATER)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("recsys_rl.users.fit.LEAST_STEPS", 2)
+        patch.setattr("recsys_rl.workflows.learners.MEMBERS", 2)
+        patch.setattr("recsys_rl.workflows.learners.EPOCHS", 1)
+        patch.setattr("recsys_rl.workflows.served_log.time", later)
+        yield
+
+
+@pytest.fixture(scope="module")
+def learned(served: Path, later_in_few_steps: None) -> list[Path]:
+    return retrain(options(served))
+
+
+def test_a_turn_learns_two_candidates_and_says_from_what(served: Path, learned: list[Path]) -> None:
+    assert [path.name for path in learned] == ["ppo-1.pt", "cql-1.pt"]
+    champion = sha256_of(served / "policies/champion.pt")
+    for path in learned:
+        values = json.loads(path.with_name(f"{sha256_of(path)}.json").read_text())
+        assert (values["file"], values["parent"], values["round"]) == (path.name, champion, 1)
+        assert (values["from"], values["to"]) == (0, parts_in(served / "policies")[-1][1])
+        assert 30 < values["sessions"] < 60  # those of training users
+        config = load_at_home(path).config
+        assert config.env == "satiation"
+        assert values["split"] == {"heldout_fraction": config.data_config.heldout_fraction, "seed": 0}
+    assert load(learned[0]).config.env == "learned"
+    assert load(learned[1]).config.agent_config.temperature == 0.1
+
+
+def test_nothing_new_nothing_learned(served: Path, learned: list[Path]) -> None:
+    before = [path.stat().st_mtime_ns for path in learned]
+    assert retrain(options(served)) == learned
+    assert [path.stat().st_mtime_ns for path in learned] == before
+
+
+def test_gate_writes_its_verdict_and_the_card(served: Path, learned: list[Path]) -> None:
+    verdict = gate(GateConfig(str(learned[0]), str(served / "r.sqlite"), quiet=True))
+    stem = learned[0].with_name(sha256_of(learned[0]))
+    values = json.loads(stem.with_suffix(".gate.json").read_text())
+    assert values["challenger"] == stem.name and values["answer"] == verdict.answer
+    assert values["sessions"] == verdict.sessions > 0 and values["by"] == "world"
+    assert values["low"] < values["difference"] < values["high"]
+    assert "held-out user" in stem.with_suffix(".gate.md").read_text()
+    assert gate(GateConfig(str(learned[0]), str(served / "r.sqlite"), quiet=True)) == verdict
+
+
+def test_gate_ends_with_the_code_of_its_answer(served: Path, learned: list[Path]) -> None:
+    """Nine sessions tell nothing about policies that hardly differ."""
+    code = main(["gate", str(learned[1]), "--db", str(served / "r.sqlite")])
+    answer = json.loads(learned[1].with_name(f"{sha256_of(learned[1])}.gate.json").read_text())["answer"]
+    assert code == {"better": 0, "no harm seen": 0, "worse": 3, "can't tell": 4}[answer]
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "call"),
+    [
+        (turns, "survey", 1),  # the interval is exported, and nothing is learned
+        (learners, "train", 1),  # users are learned
+        (turns, "_publish", 1),  # its facts are written, and the policy is not there
+        (learners, "train", 2),  # the first candidate is there
+    ],
+)
+def test_a_killed_turn_ends_with_the_same_candidates(
+    served: Path, learned: list[Path], tmp_path: Path, module: Any, name: str, call: int
+) -> None:
+    """What has come in since the round began belongs to the next one."""
+    folder, db = served / "policies", tmp_path / "r.sqlite"
+    shutil.copy(served / "r.sqlite", db)
+    wanted = [sha256_of(path) for path in learned]
+    kept = tmp_path / "kept"
+    folder.rename(kept)  # the paths of a run are in its checkpoint
+    try:
+        folder.mkdir()
+        shutil.copy(kept / "champion.pt", folder)
+        calls, whole = 0, getattr(module, name)
+
+        def killed(*given: Any, **named: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == call:
+                raise Killed
+            return whole(*given, **named)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, name, killed)
+            with pytest.raises(Killed):
+                retrain(options(served, db=str(db)))
+        visit(db, folder, sessions=4, seed=1, first=60)
+        assert [sha256_of(path) for path in retrain(options(served, db=str(db)))] == wanted
+        assert {path.stem for path in folder.glob("*.json")} == {*wanted}
+    finally:
+        shutil.rmtree(folder)
+        kept.rename(folder)
+
+
+def test_the_next_round_learns_from_all_sessions(served: Path, learned: list[Path], tmp_path: Path) -> None:
+    """With another champion, whose values cql gives; PPO begins with the policy that it draws from."""
+    shutil.copytree(served, tmp_path / "copy")
+    folder, db = tmp_path / "copy/policies", tmp_path / "copy/r.sqlite"
+    with serving(folder, db) as client:
+        sha256 = sha256_of(folder / "cql-1.pt")
+        body = {"name": "champion", "sha256": sha256}
+        assert client.post("/v1/policies/alias", json=body).status_code == 200
+    visit(db, folder, sessions=20, seed=2, first=60)
+    found = retrain(options(tmp_path / "copy"))
+    assert [path.name for path in found] == ["ppo-2.pt", "cql-2.pt"]
+    latest = latest_round(folder)
+    assert latest is not None and latest.number == 2 and latest.champion == sha256
+    assert [until for _, until in parts_in(folder)][-1] == latest.until
+    values = json.loads((folder / f"{latest.candidates[0]}.json").read_text())
+    before = json.loads((folder / f"{sha256}.json").read_text())
+    assert values["parent"] == sha256 and values["sessions"] > before["sessions"]
+    assert values["from"] == 0 and values["log_hash"] != before["log_hash"]
+    assert load(found[0]).info["steps_before"] > 0
+    verdict = gate(GateConfig(str(found[0]), str(db), quiet=True))
+    assert verdict.round == 2 and verdict.champion == sha256
+
+
+def own(folder: Path, champion: Callable[[Path], Path], sessions: int, length: int, *signals: str) -> Path:
+    """A folder with a policy of a team's own log, and its record."""
+    (folder / "policies").mkdir()
+    champion(folder / "policies/champion.pt")
+    drawn = random.Random(0)
+    with serving(folder / "policies", folder / "r.sqlite") as client:
+        for number in range(sessions * length):
+            context: dict[str, Any] = {"age": drawn.uniform(1, 80)}
+            if length == 1:
+                context |= {"device": "phone", "v": [drawn.random(), 0.0]}
+            decision = recommend(client, f"u{number // length % 50}", context=context)
+            send(client, *(event(decision, name, drawn.random()) for name in signals))
+    return folder
+
+
+def test_single_decisions_are_learned_from_and_judged_by_weights(tmp_path: Path) -> None:
+    log = clicks(tmp_path / "clicks.csv")
+    own(tmp_path, lambda path: policy(path, log, "reinforce"), 150, 1, "clicked")
+    found = retrain(options(tmp_path))
+    assert [path.name for path in found] == ["reinforce-1.pt", "bc-1.pt"]
+    assert load(found[1]).config.agent_config.weighted
+    verdict = gate(GateConfig(str(found[0]), str(tmp_path / "r.sqlite"), quiet=True))
+    assert verdict.by == "dr" and 0 < verdict.sessions < 150
+
+
+def test_sessions_of_a_team_are_learned_from_with_the_weights_of_their_champion(tmp_path: Path) -> None:
+    log, weights = sessions(tmp_path / "log.csv"), ("clicked=1", "dwell=0.5")
+    own(tmp_path, lambda path: policy(path, log, "reinforce", weights=weights), 60, 4, "clicked", "dwell")
+    found = retrain(options(tmp_path))
+    assert [path.name for path in found] == ["ppo-1.pt", "cql-1.pt"]
+    assert {load_at_home(path).config.env for path in found} == {"own-log"}
+    assert load(found[1]).config.train_config.weights == weights
+    verdict = gate(GateConfig(str(found[1]), str(tmp_path / "r.sqlite"), quiet=True))
+    assert verdict.by == "world" and 0 < verdict.sessions < 60
+
+
+def test_a_policy_of_learned_users_serves_and_is_recorded_on_the_platform(
+    served: Path, learned: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "policies").mkdir()
+    shutil.copy(learned[0], tmp_path / "policies")
+    visit(tmp_path / "r.sqlite", tmp_path / "policies", sessions=20)
+    export_new(tmp_path / "r.sqlite", tmp_path / "policies", None)
+    log = read_decisions(tmp_path / "policies/log")
+    assert (log.header.platform, log.header.loggers) == ("satiation", ("ppo",))
+    place = load_at_home(learned[0])
+    assert (place.config.env, log.header.interface) == ("satiation", place.interface)
+    with torch.no_grad():
+        mine = agent_of(place).logprob(observe(log, place.catalogue), log.items)
+    torch.testing.assert_close(mine.double(), log.logprobs, atol=1e-4, rtol=1e-4)
+
+
+def test_what_a_record_without_chance_can_not_teach(served: Path, tmp_path: Path) -> None:
+    champion = served / "policies/champion.pt"
+    said = {}
+    for name in ("popularity", "random"):
+        log = tmp_path / f"{name}.parquet"
+        played: dict[str, Any] = {"policy": (name,), "sessions": 20, "users": "all", "quiet": True}
+        record(RecordConfig(str(champion), out=str(log), **played))
+        said[name] = survey(log, load(champion)).lacking
+    assert "probability 1" in said["popularity"] and said["random"] == ""
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"policies": None},
+        {"policies": "no such folder"},
+        {"db": "no such file"},
+    ],
+)
+def test_without_a_record_or_its_policies(served: Path, given: dict[str, Any]) -> None:
+    with pytest.raises(UserError):
+        retrain(options(served, **given))
+
+
+def test_a_folder_without_the_champion(served: Path, tmp_path: Path) -> None:
+    train_in(tmp_path / "run", *SATIATION, *steps(2))
+    with pytest.raises(UserError):
+        retrain(options(served, policies=str(tmp_path / "run")))
+
+
+def test_a_record_without_sessions_or_of_one_user(served: Path, tmp_path: Path) -> None:
+    (tmp_path / "policies").mkdir()
+    shutil.copy(served / "policies/champion.pt", tmp_path / "policies")
+    with serving(tmp_path / "policies", tmp_path / "r.sqlite"):
+        pass
+    with pytest.raises(UserError):
+        retrain(options(tmp_path))
+    with serving(tmp_path / "policies", tmp_path / "r.sqlite") as client:
+        for _ in range(4 * LENGTH):
+            recommend(client, "1")
+    with pytest.raises(UserError):
+        retrain(options(tmp_path))
+    assert not [*(tmp_path / "policies").glob("*.json")]
+
+
+def test_a_file_in_the_place_of_a_candidate_stays(served: Path, tmp_path: Path) -> None:
+    shutil.copytree(served, tmp_path / "copy")
+    folder = tmp_path / "copy/policies"
+    shutil.rmtree(folder / "rounds", ignore_errors=True)
+    for path in folder.glob("*.json"):
+        path.unlink()
+    (folder / "ppo-1.pt").write_bytes((folder / "champion.pt").read_bytes() + b"x")
+    with pytest.raises(UserError):
+        retrain(options(tmp_path / "copy"))
+    assert (folder / "ppo-1.pt").read_bytes()[-1:] == b"x"
+
+
+def test_gate_refuses_what_can_not_serve_in_the_champions_place(
+    served: Path, learned: list[Path], tmp_path: Path
+) -> None:
+    db, policies = str(served / "r.sqlite"), str(served / "policies")
+    other = train_in(tmp_path / "run", *SATIATION, *steps(1), "--num-items", "23")
+    longer = train_in(tmp_path / "longer", *SATIATION, *steps(1), "--max-episode-steps", "6")
+    champion = served / "policies/champion.pt"
+    for challenger in (None, "no such file", str(other), str(longer), str(champion)):
+        with pytest.raises(UserError):
+            gate(GateConfig(challenger, db, policies, quiet=True))

@@ -1,0 +1,176 @@
+"""The steps of a turn: a table of situations, and turns that are killed and started again."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from recsys_rl.workflows.rounds import Round
+from recsys_rl.workflows.turn import (
+    Answer,
+    Back,
+    Judge,
+    Learn,
+    Patience,
+    Promote,
+    Situation,
+    Start,
+    Step,
+    Verdict,
+    Wait,
+    best_candidate,
+    next_step,
+)
+
+OLD, ONE, TWO, OTHER = "a" * 64, "b" * 64, "c" * 64, "d" * 64
+PATIENCE = Patience(sessions=2000, canary=9000)
+OPEN, LEARNED = Round(3, OLD, 10, 20), Round(3, OLD, 10, 20, (ONE, TWO))
+GOOD, FINE, BAD = Verdict("better", 2.0), Verdict("no harm seen", 3.0), Verdict("worse", -1.0)
+UNSURE, BROKEN = Verdict("can't tell", 4.0), Verdict("the log is broken", 5.0)
+
+
+@pytest.mark.parametrize(
+    ("now", "wanted"),
+    [
+        # No round yet, or none of this champion: one begins when there is enough to learn from.
+        (Situation(OLD, 1999), Wait),
+        (Situation(OLD, 2000), Learn(1)),
+        (Situation(OTHER, 2000, round=LEARNED), Learn(4)),
+        (Situation(OTHER, 1999, round=OPEN), Wait),
+        # A round under way goes on, whatever came in meanwhile.
+        (Situation(OLD, 0, round=OPEN), Learn(3)),
+        (Situation(OLD, 9999, round=OPEN), Learn(3)),
+        (Situation(OLD, 0, round=LEARNED), Judge(ONE)),
+        (Situation(OLD, 0, round=LEARNED, verdicts={ONE: BAD}), Judge(TWO)),
+        (Situation(OLD, 0, round=LEARNED, verdicts={TWO: GOOD}), Judge(ONE)),
+        # The stronger answer serves first, then the greater difference.
+        (Situation(OLD, 0, round=LEARNED, verdicts={ONE: BAD, TWO: FINE}), Start(TWO)),
+        (Situation(OLD, 0, round=LEARNED, verdicts={ONE: GOOD, TWO: FINE}), Start(ONE)),
+        (Situation(OLD, 0, round=LEARNED, verdicts={ONE: GOOD, TWO: Verdict("better", 2.5)}), Start(TWO)),
+        # Nobody got through the gate: the next round needs new sessions.
+        (Situation(OLD, 0, round=LEARNED, verdicts={ONE: UNSURE, TWO: BROKEN}), Wait),
+        (Situation(OLD, 2000, round=LEARNED, verdicts={ONE: UNSURE, TWO: BAD}), Learn(4)),
+        # A round has one canary, however it ended, and whoever ended it.
+        (Situation(OLD, 0, round=LEARNED, verdicts={ONE: GOOD, TWO: GOOD}, tried=frozenset({ONE})), Wait),
+        (
+            Situation(OLD, 2000, round=LEARNED, verdicts={ONE: GOOD, TWO: GOOD}, tried=frozenset({TWO})),
+            Learn(4),
+        ),
+        # The canary decides; a frozen one and that of somebody else are left alone.
+        (Situation(OLD, 0, ONE, round=LEARNED, judged=8999), Wait),
+        (
+            Situation(OLD, 0, ONE, round=LEARNED, judged=9000),
+            Back(ONE, "canary: no difference seen in 9,000 sessions"),
+        ),
+        (Situation(OLD, 0, ONE, round=LEARNED, canary="better"), Promote(ONE)),
+        (Situation(OLD, 0, ONE, round=LEARNED, canary="worse"), Back(ONE, "canary: worse")),
+        (
+            Situation(OLD, 0, ONE, round=LEARNED, canary="the log is broken"),
+            Back(ONE, "canary: the log is broken"),
+        ),
+        (Situation(OLD, 0, ONE, True, round=LEARNED, canary="better"), Wait),
+        (Situation(OLD, 0, ONE, True, round=LEARNED, canary="worse"), Wait),
+        (Situation(OLD, 9999, OTHER, round=LEARNED, canary="better"), Wait),
+        (Situation(OLD, 9999, OTHER, canary="worse"), Wait),
+    ],
+)
+def test_next_step(now: Situation, wanted: Step | type[Wait]) -> None:
+    found = next_step(now, PATIENCE)
+    assert type(found) is Wait if wanted is Wait else found == wanted
+
+
+def test_each_situation_has_a_step_that_keeps_the_champion() -> None:
+    """Nothing but a canary's "better" promotes, and nothing but the gate's let-through starts a canary."""
+    answers: list[Answer | None] = [
+        "better",
+        "no harm seen",
+        "worse",
+        "can't tell",
+        "the log is broken",
+        None,
+    ]
+    canaries: list[Answer] = ["better", "worse", "can't tell", "the log is broken"]
+    for number, challenger, frozen, canary, judged, round, one, two, fresh in itertools.product(
+        *(range(2), ("", ONE, OTHER), (False, True), canaries, (0, 9000)),
+        *((None, OPEN, LEARNED, replace(LEARNED, champion=OTHER)), answers, answers, (0, 2000)),
+    ):
+        verdicts = {name: Verdict(a, 1.0) for name, a in ((ONE, one), (TWO, two)) if a is not None}
+        tried = frozenset({challenger, *([TWO] if number else [])} - {""})
+        now = Situation(OLD, fresh, challenger, frozen, canary, judged, round, verdicts, tried)
+        step = next_step(now, PATIENCE)
+        if isinstance(step, Promote):
+            assert canary == "better" and not frozen and step.challenger == challenger == ONE
+        elif isinstance(step, Start):
+            assert verdicts[step.candidate].answer in ("better", "no harm seen")
+            assert not challenger and not tried and round == LEARNED
+        elif isinstance(step, Back):
+            assert challenger == ONE and not frozen and (canary != "can't tell" or judged == 9000)
+        elif isinstance(step, Learn):
+            assert not challenger and (step.round == 3 or fresh == 2000)
+
+
+def test_best_candidate_without_any_that_passed() -> None:
+    assert best_candidate(LEARNED, {ONE: BAD, TWO: UNSURE}) is None
+
+
+@dataclass
+class Place:
+    """Record, folder and server in a few fields. A step changes one of them, at one moment."""
+
+    champion: str = OLD
+    challenger: str = ""
+    fresh: int = 2500
+    round: Round | None = None
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    history: list[str] = field(default_factory=list)
+
+    def look(self) -> Situation:
+        tried = frozenset(line.split()[1] for line in self.history if line.startswith("start"))
+        return Situation(
+            self.champion,
+            self.fresh,
+            self.challenger,
+            canary="better",
+            round=self.round,
+            verdicts=self.verdicts,
+            tried=tried,
+        )
+
+    def do(self, step: Step) -> None:
+        match step:
+            case Learn(number) if self.round is None:  # killed before there are candidates
+                self.round, self.fresh = Round(number, self.champion, 0, 100), 0
+            case Learn() if self.round is not None:
+                self.round = replace(self.round, candidates=(ONE, TWO))
+            case Judge(candidate):
+                self.verdicts[candidate] = GOOD if candidate == ONE else BAD
+            case Start(candidate):
+                self.challenger = candidate
+                self.history.append(f"start {candidate}")
+            case Promote(challenger):
+                self.champion, self.challenger, self.fresh = challenger, "", 0
+                self.history.append(f"promote {challenger}")
+            case Back(challenger, _):
+                self.challenger = ""
+                self.history.append(f"back {challenger}")
+
+
+def test_turn_that_is_killed_at_any_step_ends_as_one_that_is_not() -> None:
+    """Each kill falls before or after the moment at which a step takes effect."""
+    whole = Place()
+    while not isinstance(step := next_step(whole.look(), PATIENCE), Wait):
+        whole.do(step)
+    assert whole.history == [f"start {ONE}", f"promote {ONE}"] and whole.champion == ONE
+    for kills in itertools.product([False, True], repeat=7):
+        place, at = Place(), 0
+        while True:
+            step = next_step(place.look(), PATIENCE)  # a new process knows nothing but what it reads
+            killed_before = kills[at] if at < len(kills) else False
+            at += 1
+            if isinstance(step, Wait):
+                break
+            if not killed_before:
+                place.do(step)
+        assert place == whole
