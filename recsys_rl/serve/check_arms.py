@@ -26,7 +26,10 @@ def wrong_arms(
         states.append(states[-1].after(row))
     found = list[str]()
     for rows in sessions:
-        name = people[rows.session.person]
+        name = people.get(rows.session.person)
+        if name is None:
+            found.append(f"session {rows.session.number} is of a person whom the record does not hold")
+            continue
         for decision in rows.decisions:
             state = states[bisect_left(numbers, decision.number)]
             found += _wrong(state, name, rows.session, decision, policies)

@@ -8,7 +8,6 @@ written. A list of n single items is n rows.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -51,7 +50,6 @@ def export(
 
     Raises UserError.
     """
-    now = time.time() if now is None else now
     survey = survey_of(record, interval_of(record, since, until, now))
     if not survey.loggers:
         left_out = f", and in {survey.without_candidates:,} popularity answered for a first stage"

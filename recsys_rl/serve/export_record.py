@@ -37,7 +37,7 @@ def export_record(
     Args:
         record: of ``open_snapshot``, beside a running server; or of a server that has ended.
         until: None for the watermark, up to which all sessions have matured.
-        now: seconds since 1970; None: the machine's clock.
+        now: as in ``interval_of``.
     """
     if record.of_own_log:
         done = export_table(record, out, since, until, now)

@@ -8,7 +8,6 @@ alone.
 from __future__ import annotations
 
 import io
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,9 @@ from recsys_rl.serve.record_at_rest import Record
 from recsys_rl.serve.session_state import SessionState
 from recsys_rl.tables.intervals import metadata_of
 from recsys_rl.utils.files import write_bytes
+
+UNKNOWN = "no-propensity"
+"""The folder of sessions without a probability, beside the file of the others."""
 
 
 @dataclass
@@ -41,10 +43,10 @@ def export_table(
 ) -> TableExport:
     """Write the sessions of an interval (interval.py). Raises UserError.
 
-    Sessions with an unknown probability get a table of their own, beside ``out``, if others have all of
-    theirs: a table has propensities in each row or in none.
+    Sessions with an unknown probability get a table of their own, in a folder beside ``out``, if others have
+    all of theirs: a log has propensities in each row or in none. It is written first, as the file of an
+    interval says that the interval is exported.
     """
-    now = time.time() if now is None else now
     interval = interval_of(record, since, until, now)
     done = TableExport(interval)
     sessions = [
@@ -65,8 +67,8 @@ def export_table(
     facts = record.store.facts
     shown = {item for row in (*known, *unknown) for item in row.items}
     done.never_shown = len(facts["items"]) - len(shown)
-    beside = out.with_name(f"{out.stem}.no-propensity{out.suffix}") if known else out
-    for path, some in ((out, known), (beside, unknown)):
+    beside = out.parent / UNKNOWN / out.name if known else out
+    for path, some in ((beside, unknown), (out, known)):
         if some:
             write_bytes(path, _content(frame_of(some, facts, done.never_shown), interval))
             done.files[path] = len(some)

@@ -15,6 +15,9 @@ from recsys_rl.errors import UserError, amount
 from recsys_rl.serve.record_at_rest import Record
 from recsys_rl.serve.record_schema import Damaged
 
+IN_FLIGHT = 1.0
+"""Seconds that a row with feedback may take from its acceptance to the disk."""
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -26,14 +29,16 @@ class Interval:
     waiting: int  # sessions with a higher last row; they come in later intervals
 
 
-def interval_of(record: Record, since: int, until: int | None, now: float) -> Interval:
+def interval_of(record: Record, since: int, until: int | None, now: float | None = None) -> Interval:
     """The interval from ``since`` to ``until``; None: to the watermark. Only its own sessions are read.
 
-    ``now``: seconds since 1970. The record's last row counts in its place where that is later: a clock that
-    was set back opens no session again. Raises UserError for numbers that bound no interval, and where a
-    session up to ``until`` has not matured.
+    ``now``: seconds since 1970; None: IN_FLIGHT before the record was opened, so that all feedback that was
+    accepted by then is in what is read. The record's last row counts in its place where that is later: a
+    clock that was set back opens no session again. Raises UserError for numbers that bound no interval, and
+    where a session up to ``until`` has not matured.
     """
     _check(since, until)
+    now = record.store.moment - IN_FLIGHT if now is None else now
     try:
         highest, latest = record.store.latest_row()
         candidates = record.store.ended_in(since, highest if until is None else until)

@@ -49,7 +49,7 @@ def release_routes() -> tuple[Route, ...]:
 
 
 async def status(services: Services, request: Request) -> Response:
-    await services.watch.now(band=True)
+    await services.watch.now()
     return as_json(_state(services))
 
 
@@ -75,7 +75,7 @@ async def share(services: Services, body: bytes) -> bytes:
 
 async def promote(services: Services, body: bytes) -> bytes:
     asked: PromoteRequest = decoded(_decode_promote, body)
-    release = await services.watch.now(band=True)  # it may stop the release in the same moment
+    release = await services.watch.now()  # it may stop the release in the same moment
     _, look = services.watch.of(release)
     await _check_challenger(services)
     action = Promote(release, verdict_of(look), asked.without_gate, asked.reason)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -38,6 +39,8 @@ class StoreReader:
     """The facts of the record (facts.py)."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
+        self.moment = time.time()
+        """Seconds since 1970: all that is read was written later, or stood there then."""
         self._db = db
 
     def close(self) -> None:

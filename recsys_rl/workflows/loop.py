@@ -137,7 +137,7 @@ class _Place:
         """The sessions of the record that have matured and ended after the row of this number."""
         record = open_snapshot(Path(self.options.db), self.folder, self.options.env)
         try:
-            return len(interval_of(record, since, None, time.time()).sessions)
+            return len(interval_of(record, since, None).sessions)
         finally:
             record.store.close()
 

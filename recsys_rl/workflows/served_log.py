@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -77,14 +76,14 @@ def export_new(db: Path, policies: Path, env: str | None, until: int | None = No
     since = before[-1][1] if before else 0
     if until is not None and until <= since:
         return before[-1]
-    record, now = open_snapshot(db, policies, env), time.time()
+    record = open_snapshot(db, policies, env)
     try:
-        found = interval_of(record, since, until, now)
+        found = interval_of(record, since, until)
         if before and not found.sessions:
             return before[-1]
         out = part_path(policies, since, found.until)
         out.parent.mkdir(exist_ok=True)
-        for note in export_record(record, out, since, found.until, now).notes:
+        for note in export_record(record, out, since, found.until).notes:
             announce(note)
     finally:
         record.store.close()
@@ -99,6 +98,7 @@ class Sides(NamedTuple):
     training_users: int
     heldout_users: int
     lacking: str  # a sentence; "" for a log with chance in it
+    nothing: bool = False  # it can teach nothing at all
 
 
 def survey(log: Path, checkpoint: Checkpoint) -> Sides:
@@ -125,7 +125,7 @@ def survey(log: Path, checkpoint: Checkpoint) -> Sides:
             "not make, so a model must guess it, and weights can judge no other policy; serve a policy that "
             "draws (--explore, or a temperature), and learn from that."
         )
-    return Sides(sessions[0], sessions[1], len(users[0]), len(users[1]), lacking)
+    return Sides(sessions[0], sessions[1], len(users[0]), len(users[1]), lacking, len(items) == 1)
 
 
 def heldout_of(log: DecisionLog, *checkpoints: Checkpoint) -> torch.Tensor:

@@ -304,7 +304,7 @@ def later(monkeypatch: pytest.MonkeyPatch) -> None:
     """The export comes when sessions that have ended are mature, and users are fitted in few steps."""
     monkeypatch.setattr("recsys_rl.users.fit.LEAST_STEPS", 10)
     now = time.time
-    monkeypatch.setattr("recsys_rl.serve.export_log.time.time", lambda: now() + LATER)
+    monkeypatch.setattr("recsys_rl.serve.store_reader.time.time", lambda: now() + LATER)
 
 
 def rule(user: int, step: int) -> str:

@@ -23,6 +23,7 @@ from recsys_rl.serve.place import place_of
 from recsys_rl.serve.record_at_rest import Record
 from recsys_rl.serve.versions import sha256_of
 from recsys_rl.tables.decision_table import read_table
+from recsys_rl.tables.intervals import files_in_order
 from tests.docs.test_docs import ROOT
 from tests.serve.live import live
 from tests.serve.servers import event, send, serving
@@ -175,12 +176,11 @@ def test_sessions_without_propensities_get_a_table_beside_the_others(serve: Serv
         one = observe(client, "ann", "sport", propensity=0.25)
         send(client, event(one, "leave"))
         send(client, event(observe(client, "bob", "sport"), "leave"))
-    assert {path.name: rows for path, rows in exported(tmp_path).files.items()} == {
-        "log.parquet": 1,
-        "log.no-propensity.parquet": 1,
-    }
+    beside = tmp_path / "no-propensity" / "log.parquet"
+    assert exported(tmp_path).files == {beside: 1, tmp_path / "log.parquet": 1}
+    assert [*files_in_order(tmp_path)] == [tmp_path / "log.parquet"]
     assert "propensity" in pl.read_parquet(tmp_path / "log.parquet").columns
-    assert "propensity" not in pl.read_parquet(tmp_path / "log.no-propensity.parquet").columns
+    assert "propensity" not in pl.read_parquet(beside).columns
 
 
 def test_slates_are_rows_with_lists(serve: Serve, tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_a_version_that_learned_from_the_record_serves_on_it(
     """Observe, export, clone and its agreement, the judge, and only then a version in the same server."""
     monkeypatch.setattr("recsys_rl.users.fit.LEAST_STEPS", 10)
     later = time.time() + LATER
-    monkeypatch.setattr("recsys_rl.serve.export_table.time.time", lambda: later)
+    monkeypatch.setattr("recsys_rl.serve.store_reader.time.time", lambda: later)
     options = {"context": None, "signals": ("clicked",)}
     with serve(**options) as client:
         for user in range(60):

@@ -118,7 +118,7 @@ def test_train_serve_export_train_again_and_judge(tmp_path: Path, monkeypatch: p
         assert server.stop() == 0
     assert main(["log", "check", "--db", str(db)]) == 0
     later = time.time() + LATER
-    monkeypatch.setattr("recsys_rl.serve.export_table.time.time", lambda: later)
+    monkeypatch.setattr("recsys_rl.serve.store_reader.time.time", lambda: later)
     for _ in range(2):  # the same record, the same bytes
         before = out.read_bytes() if out.exists() else b""
         assert main(["log", "export", "--db", str(db), "--out", str(out)]) == 0

@@ -36,7 +36,7 @@ def later(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     monkeypatch.setattr("recsys_rl.users.fit.LEAST_STEPS", 10)
     now = time.time
-    monkeypatch.setattr("recsys_rl.serve.export_log.time.time", lambda: now() + 5400)
+    monkeypatch.setattr("recsys_rl.serve.store_reader.time.time", lambda: now() + 5402)
 
 
 def test_an_event_counts_once_and_the_first_content_wins(checkpoint: At, tmp_path: Path) -> None:

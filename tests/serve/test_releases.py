@@ -206,6 +206,12 @@ def test_what_can_not_be_is_refused_with_a_sentence_and_the_champion_serves(
         assert (thawed["frozen"], thawed["share"]) == (False, 0.5)
         assert {recommend(client, str(at))["policy"]["sha256"] for at in range(12)} == {a}  # as before
         assert {recommend(client, f"new {at}")["policy"]["sha256"] for at in range(12)} == {a, b}
+        described = client.get("/openapi.json").json()["paths"]
+        assert described["/v1/release/history"]["get"]["responses"]["200"]["content"]["application/json"][
+            "schema"
+        ] == {"type": "array", "items": {"$ref": "#/components/schemas/ReleaseRow"}}
+        actions = ("start", "share", "promote", "freeze", "back")
+        assert all("requestBody" in described[f"/v1/release/{action}"]["post"] for action in actions)
     record = Record(db)
     assert wrong_arms(record.store, record.policies, [*record.sessions()]) == []
     record.store.close()

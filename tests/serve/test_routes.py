@@ -264,7 +264,7 @@ def test_versions_are_swapped_after_a_check_and_share_a_log(
     with serving(folder, db) as client:  # the alias is in the record
         assert recommend(client, "5")["policy"]["sha256"] == sha["b.pt"]
     now = time.time
-    monkeypatch.setattr("recsys_rl.serve.export_log.time.time", lambda: now() + 5400)
+    monkeypatch.setattr("recsys_rl.serve.store_reader.time.time", lambda: now() + 5402)
     out = tmp_path / "log.parquet"
     assert main(["log", "export", "--db", str(db), "--out", str(out)]) == 0
     log = read_decisions(out)

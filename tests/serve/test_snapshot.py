@@ -14,8 +14,9 @@ import pytest
 
 from recsys_rl.cli import main
 from recsys_rl.errors import UserError
+from recsys_rl.serve.check_arms import wrong_arms
 from recsys_rl.serve.export_record import export_record
-from recsys_rl.serve.interval import Interval, interval_of
+from recsys_rl.serve.interval import IN_FLIGHT, Interval, interval_of
 from recsys_rl.serve.record_schema import LEAVE, Decision, Event, Person, Session
 from recsys_rl.serve.snapshot import open_snapshot
 from recsys_rl.serve.store import Store
@@ -104,6 +105,29 @@ def test_an_interval_ends_before_the_last_row_of_the_first_session_that_has_not_
     for since, until in ((-1, None), (12, 12), (12, 3), (0, 13), (0, 10**9), (0, -4)):
         with pytest.raises(UserError):
             interval(db, since, until, 200.0)
+    store.close()
+
+
+def test_the_clock_of_an_interval_is_that_of_its_snapshot(tmp_path: Path) -> None:
+    """What is accepted after that moment is not in it, however long the versions take to open."""
+    store = Store(tmp_path / "r.sqlite", PLACE)
+    store.write(
+        [*session(2, 1, 0.0), decision(3, 2, 0, 0.0), signal(4, 2, 3, 5.0, left=True)], durable=True
+    )  # matures at 55
+    record = open_snapshot(tmp_path / "r.sqlite")
+    assert time.time() - 60.0 < record.store.moment <= time.time()
+    for moment, sessions in ((55.0 + IN_FLIGHT - 0.1, ()), (55.0 + IN_FLIGHT + 0.1, (2,))):
+        record.store.moment = moment
+        assert interval_of(record, 0, None).sessions == sessions
+    record.store.close()
+    store.close()
+
+
+def test_a_session_of_nobody_is_named_by_the_check_of_arms(tmp_path: Path) -> None:
+    store = Store(tmp_path / "r.sqlite", PLACE)
+    store.write([session(2, 1, 0.0)[1], decision(3, 2, 0, 0.0)], durable=True)
+    rows = store.session(2)
+    assert rows is not None and len(wrong_arms(store, {}, [rows])) == 1
     store.close()
 
 
