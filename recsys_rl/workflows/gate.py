@@ -6,6 +6,7 @@ for the canary to decide.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from recsys_rl.utils.progress import announce
 from recsys_rl.workflows.gate_card import card
 from recsys_rl.workflows.gate_compare import bench, compare
 from recsys_rl.workflows.gate_rule import GateVerdict, decide
-from recsys_rl.workflows.rounds import LOG, candidate_in, folder_of, latest_round, parts_in
+from recsys_rl.workflows.rounds import LOG, Interval, candidate_in, folder_of, held, latest_round, parts_in
 from recsys_rl.workflows.served_log import Served, champion_of, export_new, heldout_log, survey
 
 
@@ -76,7 +77,8 @@ def gate(options: GateConfig) -> GateVerdict:
     _check(file, sha256, challenger, champion)
     known = candidate_in(policies, sha256)
     if known is None or not parts_in(policies):
-        export_new(Path(options.db), policies, options.env)
+        with held(policies):  # no round may get other sessions while it learns
+            export_new(Path(options.db), policies, options.env)
     log, last = policies / LOG, latest_round(policies)
     if not options.quiet:
         announce(
@@ -91,13 +93,36 @@ def gate(options: GateConfig) -> GateVerdict:
     on = bench(log, decisions, champion.checkpoint)
     compared = compare(on, agent_of(challenger), agent_of(champion.checkpoint))
     number = known.round if known is not None else 1 if last is None else last.number
-    verdict = decide(compared, sha256, champion.sha256, (0, parts_in(policies)[-1][1]), number)
-    text = card(verdict, file.name, champion.file.name, survey(log, champion.checkpoint).lacking)
+    sides, interval = survey(log, champion.checkpoint), (0, parts_in(policies)[-1][1])
+    if sides.nothing:
+        compared = dataclasses.replace(compared, doubt="the record shows one item everywhere")
+    look = _look(policies, sha256, champion.sha256, interval)
+    verdict = decide(compared, sha256, champion.sha256, interval, number, look, bool(sides.lacking))
+    text = card(verdict, file.name, champion.file.name, sides.lacking)
     write_text(policies / f"{sha256}.gate.json", json.dumps(verdict.values(), indent=1) + "\n")
     write_text(policies / f"{sha256}.gate.md", text)
     if not options.quiet:
         print(text)
     return verdict
+
+
+def _look(policies: Path, challenger: str, champion: str, interval: Interval) -> int:
+    """The number of this judgement in the folder: each new one spends its own part of alpha.
+
+    The same policies on the same sessions are the same judgement, and their verdict stays the same.
+    """
+    looks = [0]
+    for path in policies.glob("*.gate.json"):
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            look = int(values.get("look", values["round"]))  # before, only rounds were counted
+            same = (values["champion"], values["to"]) == (champion, interval[1])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue  # a damaged one counts no more
+        if same and path.name == f"{challenger}.gate.json":
+            return look
+        looks.append(look)
+    return 1 + max(looks)
 
 
 def _check(file: Path, sha256: str, challenger: Checkpoint, champion: Served) -> None:

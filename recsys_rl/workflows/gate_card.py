@@ -42,8 +42,8 @@ def card(of: GateVerdict, challenger: str, champion: str, lacking: str = "") -> 
         "## On whom",
         "",
         f"{amount(of.sessions, 'session')} of {amount(of.users, 'held-out user')}, from the rows "
-        f"{of.since:,} to {of.until:,} of the record. No policy may learn from these users; both policies "
-        "were judged on the same sessions.",
+        f"{of.since:,} to {of.until:,} of the record{_latest(of)}. No policy may learn from these users; "
+        "both policies were judged on the same sessions.",
         "",
         "## By what",
         "",
@@ -55,6 +55,14 @@ def card(of: GateVerdict, challenger: str, champion: str, lacking: str = "") -> 
         "",
     ]
     return "\n".join(lines)
+
+
+def _latest(of: GateVerdict) -> str:
+    if not of.left_out:
+        return ""
+    return (
+        f": the latest ones, as the {amount(of.left_out, 'earlier session')} of held-out users are too many"
+    )
 
 
 def weights_line(of: GateVerdict) -> str:
@@ -110,8 +118,8 @@ def _doubts(of: GateVerdict, lacking: str) -> Iterator[str]:
     if of.answer == "no harm seen":
         yield (f"A loss of up to {-HARM:.0%} of the champion's return would have passed: a canary finds it.")
     yield (
-        f"This is round {of.round} of this folder: the interval spends {of.alpha:.3f} of the 0.05 that all "
-        "rounds have together, for each candidate."
+        f"This is judgement {of.look} in this folder: its interval spends {of.alpha:.2g} of the 0.05 that "
+        "all judgements have together."
     )
     yield (
         "Only the return of a session by the platform's own objective was compared: whether people come "

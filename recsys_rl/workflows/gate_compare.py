@@ -52,6 +52,7 @@ class Bench:
     worlds: Worlds | None  # users learned from these sessions; None for single decisions, or if that failed
     doubt: str = ""  # why no users can be learned, as the end of a sentence
     broken: str = ""  # what is wrong with the log, whatever the policy, as the end of a sentence
+    left_out: int = 0  # earlier sessions that are not judged
 
 
 def bench(name: Path, log: DecisionLog, place: Checkpoint) -> Bench:
@@ -65,7 +66,8 @@ def bench(name: Path, log: DecisionLog, place: Checkpoint) -> Bench:
     """
     streams, chance = generators(0, *STREAMS), log.has_propensities
     users, one_step = make_user_model(place.config, place.world), place.interface.session_length == 1
-    log = _latest(log)
+    whole, log = log, _latest(log)
+    left_out = len(whole.sessions.unique()) - len(log.sessions.unique())
     if not chance and not one_step:  # `world` has no weights, so that nothing needs to be estimated
         log = dataclasses.replace(log, logprobs=torch.zeros_like(log.logprobs))
     rewards = partial(rewards_of, log.header, users, stream_weights(users.streams))
@@ -74,7 +76,7 @@ def bench(name: Path, log: DecisionLog, place: Checkpoint) -> Bench:
     options = OpeConfig(log=(str(name),), world=not one_step)
     of, _, _ = replayed(options, read)
     worlds, doubt = (None, "") if one_step else try_world(of, streams["world"])
-    return Bench(options, read, of, chance, worlds, doubt, about_log(of.totals))
+    return Bench(options, read, of, chance, worlds, doubt, about_log(of.totals), left_out)
 
 
 def compare(on: Bench, new: Behaviour, old: Behaviour) -> Compared:
@@ -111,6 +113,7 @@ def _compared(by: str, on: Bench, terms: tuple[Tensor, ...], chi2: float) -> Com
         logged=float(returns.mean()),
         steps=float(on.of.alive.sum(1).double().mean()),
         chi2=chi2,
+        left_out=on.left_out,
         doubt=on.doubt,
         broken=on.broken,
     )

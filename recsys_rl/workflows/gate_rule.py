@@ -19,7 +19,8 @@ GAIN, HARM = 0.1, -0.05
 LEAST_SESSIONS = 500
 """Held-out sessions, below which nothing is *better*."""
 ALPHA = 0.05
-"""The probability of a false alarm over all rounds together, as far as the estimator is right."""
+"""The probability of a false alarm over all judgements in a folder together, as far as the estimator is
+right."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Compared:
     logged: float  # mean return of these sessions, as they were served
     steps: float  # mean length of a session
     chi2: float  # of a decision of the challenger against the record's; nan if unknown
+    left_out: int = 0  # earlier sessions of held-out users that were not judged
     doubt: str = ""  # why the difference can't be trusted, as the end of a sentence
     broken: str = ""  # what is wrong with the log, as the end of a sentence
 
@@ -54,8 +56,10 @@ class GateVerdict:
     users: int
     since: int  # the rows of the record
     until: int
+    left_out: int  # earlier sessions of held-out users that were not judged
     alpha: float
-    round: int
+    round: int  # of the candidate; of another policy the last one
+    look: int  # number of this judgement in the folder of the policies, from 1 on
     chi2: float
     chi2_most: float  # of a decision of a policy that these sessions could judge by weights
     effective: float  # of these sessions, where the challenger is judged by weights
@@ -77,9 +81,9 @@ def _unknown(value: Any) -> bool:
     return isinstance(value, float) and not math.isfinite(value)
 
 
-def alpha_of(round: int) -> float:
-    """The part of ALPHA that round i may spend: 6 / (pi^2 i^2) of it; all rounds together spend it once."""
-    return ALPHA * 6 / (math.pi * round) ** 2
+def alpha_of(look: int) -> float:
+    """The part of ALPHA that judgement i may spend: 6 / (pi^2 i^2) of it; all of them spend it once."""
+    return ALPHA * 6 / (math.pi * look) ** 2
 
 
 def chi2_most(sessions: int, steps: float) -> float:
@@ -89,19 +93,28 @@ def chi2_most(sessions: int, steps: float) -> float:
 
 
 def decide(
-    of: Compared, challenger: str, champion: str, interval: tuple[int, int], round: int
+    of: Compared,
+    challenger: str,
+    champion: str,
+    interval: tuple[int, int],
+    round: int,
+    look: int | None = None,
+    certain: bool = False,
 ) -> GateVerdict:
-    """The verdict. Its interval is over users, at the level that the round may spend.
+    """The verdict. Its interval is over users, at the level that this judgement may spend.
 
     Args:
         challenger, champion: their SHA-256.
         interval: of the record.
+        look: the number of this judgement in its folder; None: that of the round.
+        certain: all that was shown had probability 1, so that a model must guess all else.
     """
-    sessions, alpha = len(of.users), alpha_of(round)
+    look = round if look is None else look
+    sessions, users, alpha = len(of.users), len(of.users.unique()), alpha_of(look)
     terms = of.new - of.old
-    low, high = student_t(terms, of.users, 1 - alpha)
+    low, high = student_t(terms, of.users, 1 - alpha) if users > 1 else (-math.inf, math.inf)
     value, difference = float(of.old.mean()), float(terms.mean())
-    answer, reason = _answer(of, low, high, abs(value))
+    answer, reason = _answer(of, low, high, abs(value), certain)
     return GateVerdict(
         challenger=challenger,
         champion=champion,
@@ -113,11 +126,13 @@ def decide(
         value=value,
         logged=of.logged,
         sessions=sessions,
-        users=len(of.users.unique()),
+        users=users,
         since=interval[0],
         until=interval[1],
+        left_out=of.left_out,
         alpha=alpha,
         round=round,
+        look=look,
         chi2=of.chi2,
         chi2_most=chi2_most(sessions, of.steps),
         effective=sessions / (1 + of.chi2) ** of.steps,
@@ -125,22 +140,26 @@ def decide(
     )
 
 
-def _answer(of: Compared, low: float, high: float, size: float) -> tuple[Answer, str]:
+def _answer(of: Compared, low: float, high: float, size: float, certain: bool) -> tuple[Answer, str]:
     """The answer with its reason; ``size`` is the champion's return without its sign."""
     if of.broken:
         return "the log is broken", f"The log is broken: {of.broken}."
     if of.doubt:
         return "can't tell", f"The difference can't be estimated: {of.doubt}."
+    if math.isinf(low):
+        return "can't tell", "All sessions are of one user, and an interval over users needs two."
     gain, harm, least = GAIN * size, HARM * size, f"the lower bound {number(low)}"
-    enough = len(of.users) >= LEAST_SESSIONS
-    if low > gain and enough:
+    not_better = "; a record without chance shows nothing better" if certain else ""
+    if len(of.users) < LEAST_SESSIONS:
+        not_better = f"; below {amount(LEAST_SESSIONS, 'held-out session')} nothing is better"
+    if low > gain and not not_better:
         return "better", f"{least} is above {number(gain)}, {GAIN:.0%} of the champion's return.".capitalize()
-    if low > harm:
-        few = f"; below {amount(LEAST_SESSIONS, 'held-out session')} nothing is better" if low > gain else ""
-        mark = f"{number(harm)}, {-HARM:.0%} of the champion's return below 0"
-        return "no harm seen", f"{least} is above {mark}{few}: the canary may decide.".capitalize()
     if high < 0:
         return "worse", f"The whole interval, up to {number(high)}, is below 0."
+    if low > harm:
+        why = not_better if low > gain else ""
+        mark = f"{number(harm)}, {-HARM:.0%} of the champion's return below 0"
+        return "no harm seen", f"{least} is above {mark}{why}: the canary may decide.".capitalize()
     return (
         "can't tell",
         f"{least} is not above {number(harm)}, and the upper bound is not below 0.".capitalize(),

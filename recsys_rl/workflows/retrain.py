@@ -6,10 +6,8 @@ one that was under way is learned again from the same sessions with the same see
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,24 +15,25 @@ from pathlib import Path
 from typing import Annotated
 
 from recsys_rl.checkpoint import load, save
-from recsys_rl.errors import UserError, amount, error_text, one_line
+from recsys_rl.errors import UserError, amount, one_line
 from recsys_rl.serve.versions import files_in, sha256_of
 from recsys_rl.settings.fields import Count, Range, check_fields
 from recsys_rl.settings.names import platform_of
 from recsys_rl.tables.read import files_of, has_header
 from recsys_rl.tables.reader import fingerprint
 from recsys_rl.utils.files import write_bytes
-from recsys_rl.utils.locks import Busy, lock
 from recsys_rl.utils.progress import announce
 from recsys_rl.workflows.learners import Task, learners_of
 from recsys_rl.workflows.rounds import (
     LOG,
-    ROUNDS,
     Candidate,
     Round,
     candidate_in,
     folder_of,
+    forget_round,
+    held,
     latest_round,
+    next_number,
     parts_in,
     round_folder,
     write_candidate,
@@ -83,7 +82,11 @@ def retrain(options: RetrainConfig) -> list[Path]:
         if now.candidates:
             _say(options, f"round {now.number} is done, and nothing has matured since")
             return [*_files_of(policies, now)]
-        return _learn(options, champion, now)
+        try:
+            return _learn(options, champion, now)
+        except UserError:
+            forget_round(policies, now)  # the next try learns from what has come in until then, too
+            raise
 
 
 def begin_round(options: RetrainConfig, champion: Served) -> Round:
@@ -98,7 +101,7 @@ def begin_round(options: RetrainConfig, champion: Served) -> Round:
     since, until = export_new(Path(options.db), policies, options.env)
     if latest is not None and latest.champion == champion.sha256 and latest.until == until:
         return latest
-    number = 1 if latest is None else latest.number + bool(latest.candidates)
+    number = next_number(policies)
     shutil.rmtree(round_folder(policies, number), ignore_errors=True)  # of an interval that grew
     now = Round(number, champion.sha256, since, until)
     write_round(policies, now)
@@ -153,7 +156,7 @@ def _files_of(policies: Path, of: Round) -> Iterator[Path]:
         if sha256 not in files:
             raise UserError(
                 f"{one_line(policies)} lacks the candidate {sha256[:8]} of round {of.number}: copy it from a "
-                f"backup, or delete {one_line(round_folder(policies, of.number))} to learn it again."
+                f"backup, or delete {one_line(round_folder(policies, of.number))} to learn another round."
             )
         yield files[sha256]
 
@@ -161,16 +164,18 @@ def _files_of(policies: Path, of: Round) -> Iterator[Path]:
 def _check(log: Path, sides: Sides) -> None:
     """Raise UserError for sessions from which no candidate can come that could be judged."""
     name = one_line(log)
+    if sides.nothing:
+        raise UserError(sides.lacking)
     if sides.training_users < 2:
         people = amount(sides.training_users, "training user")
         raise UserError(
             f"{name} has {amount(sides.training, 'session')} of {people}, and two are needed: learn again "
             "when more people have come."
         )
-    if not sides.heldout:
+    if sides.heldout_users < 2:
         raise UserError(
-            f"{name} has no session of a held-out user, so nobody could judge what is learned from it: learn "
-            "again when more people have come."
+            f"{name} has sessions of {amount(sides.heldout_users, 'held-out user')}, and two are needed to "
+            "judge what is learned from it: learn again when more people have come."
         )
 
 
@@ -185,10 +190,9 @@ def _before(policies: Path, path: Path, now: Round) -> str:
     known = candidate_in(policies, sha256)
     if known is None or known.file != path.name:
         raise UserError(f"{one_line(path)} exists, and no round learned it: give it another name.")
-    if (known.round, known.parent, known.interval[1]) == (now.number, now.champion, now.until):
-        return sha256
-    (policies / f"{sha256}.json").unlink()  # of a round that was begun again with more sessions
-    return ""
+    if (known.round, known.parent, known.interval[1]) != (now.number, now.champion, now.until):
+        raise UserError(f"{one_line(path)} is of another round: give it another name.")
+    return sha256
 
 
 def _candidate(
@@ -235,23 +239,3 @@ def _hash_of(log: Path) -> str:
 def _say(options: RetrainConfig, line: str) -> None:
     if not options.quiet:
         announce(line)
-
-
-@contextlib.contextmanager
-def held(policies: Path) -> Iterator[None]:
-    """Lock the folder's rounds against other processes. Raises UserError if another one has the lock."""
-    folder = policies / ROUNDS
-    try:
-        folder.mkdir(exist_ok=True)
-        descriptor = lock(folder)
-    except Busy:
-        raise UserError(f"Another process is learning in {one_line(policies)}: wait for it.") from None
-    except OSError as error:
-        raise UserError(
-            f"{one_line(folder)} can't be made ({error_text(error)}): give a folder that can be written."
-        ) from error
-    try:
-        yield
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)

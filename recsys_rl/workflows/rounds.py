@@ -11,17 +11,21 @@ from the same sessions when it is started again, and gives the same candidates.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recsys_rl.errors import UserError, one_line
+from recsys_rl.errors import UserError, error_text, one_line
 from recsys_rl.utils.files import write_text
+from recsys_rl.utils.locks import Busy, lock
 
 LOG, ROUNDS = "log", "rounds"
+KNOWN = re.compile(r"[0-9a-f]{64}")
 PART = re.compile(r"part-(\d+)-(\d+)\.parquet")
 Interval = tuple[int, int]
 """The numbers of the record's rows between which a session matured: above the first, up to the second."""
@@ -116,6 +120,24 @@ def write_round(policies: Path, of: Round) -> None:
     write_text(path, json.dumps(vars(of), indent=1) + "\n")
 
 
+def forget_round(policies: Path, of: Round) -> None:
+    """Take back that the round has begun, as one from which nothing could be learned."""
+    (round_folder(policies, of.number) / "round.json").unlink(missing_ok=True)
+
+
+def next_number(policies: Path) -> int:
+    """The number of a new round: that of no finished one, and of none that left a candidate.
+
+    So no round writes over a policy, not even where the file of its round is lost.
+    """
+    latest = latest_round(policies)
+    known = [path.stem for path in policies.glob("*.json") if KNOWN.fullmatch(path.stem)]
+    numbers = [of.round for name in known if (of := candidate_in(policies, name)) is not None]
+    if latest is not None:
+        numbers.append(latest.number - (not latest.candidates))
+    return 1 + max(numbers, default=0)
+
+
 def write_candidate(policies: Path, of: Candidate) -> None:
     write_text(policies / f"{of.sha256}.json", json.dumps(of.values(), indent=1) + "\n")
 
@@ -155,3 +177,23 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 def _damaged(path: Path) -> UserError:
     return UserError(f"{one_line(path)} is damaged: delete it, and start the command again.")
+
+
+@contextlib.contextmanager
+def held(policies: Path) -> Iterator[None]:
+    """Lock the folder's rounds against other processes. Raises UserError if another one has the lock."""
+    folder = policies / ROUNDS
+    try:
+        folder.mkdir(exist_ok=True)
+        descriptor = lock(folder)
+    except Busy:
+        raise UserError(f"Another process is learning in {one_line(policies)}: wait for it.") from None
+    except OSError as error:
+        raise UserError(
+            f"{one_line(folder)} can't be made ({error_text(error)}): give a folder that can be written."
+        ) from error
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)

@@ -98,6 +98,7 @@ class Sides(NamedTuple):
     training_users: int
     heldout_users: int
     lacking: str  # a sentence; "" for a log with chance in it
+    nothing: bool = False  # it can teach nothing at all
 
 
 def survey(log: Path, checkpoint: Checkpoint) -> Sides:
@@ -124,7 +125,7 @@ def survey(log: Path, checkpoint: Checkpoint) -> Sides:
             "not make, so a model must guess it, and weights can judge no other policy; serve a policy that "
             "draws (--explore, or a temperature), and learn from that."
         )
-    return Sides(sessions[0], sessions[1], len(users[0]), len(users[1]), lacking)
+    return Sides(sessions[0], sessions[1], len(users[0]), len(users[1]), lacking, len(items) == 1)
 
 
 def heldout_of(log: DecisionLog, *checkpoints: Checkpoint) -> torch.Tensor:

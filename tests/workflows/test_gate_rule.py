@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from scipy.stats import t
 
+from recsys_rl.workflows.gate import _look
 from recsys_rl.workflows.gate_card import card
 from recsys_rl.workflows.gate_rule import Compared, GateVerdict, alpha_of, chi2_most, decide
 
@@ -28,7 +32,7 @@ def judged(of: Compared, round: int = 1) -> GateVerdict:
     return decide(of, NEW, OLD, (0, 900), round)
 
 
-def test_all_rounds_together_spend_alpha_once() -> None:
+def test_all_judgements_together_spend_alpha_once() -> None:
     assert alpha_of(1) == pytest.approx(0.05 * 6 / math.pi**2)
     assert sum(map(alpha_of, range(1, 200_000))) == pytest.approx(0.05, abs=1e-6)
 
@@ -55,6 +59,7 @@ def test_the_interval_is_over_users_at_the_level_of_the_round() -> None:
         (1.5, 1.0, 400, 10.0, "no harm seen"),  # too few sessions to be better
         (-0.2, 3.0, 1000, 10.0, "no harm seen"),  # down to -0.41
         (-0.5, 3.0, 1000, 10.0, "worse"),
+        (-0.27, 2.0, 1000, 10.0, "worse"),  # from -0.41 to -0.13: a loss that is seen, though a small one
         (-0.4, 6.0, 1000, 10.0, "can't tell"),
         (-0.2, 3.0, 1000, -10.0, "no harm seen"),  # costs are negative returns
         (-1.0, 3.0, 1000, -10.0, "worse"),
@@ -74,3 +79,42 @@ def test_what_is_broken_or_unknown_is_never_better() -> None:
     assert verdict.answer == "can't tell" and "slates" in verdict.reason
     assert verdict.values()["chi2"] is None and verdict.values()["to"] == 900
     assert "unknown" in card(verdict, "ppo-1.pt", "champion.pt", lacking="The record shows one item.")
+
+
+def test_a_record_without_chance_shows_nothing_better() -> None:
+    """A model that must guess all answers but those to the champion's own choices."""
+    of = compared(1.5, 3.0, 1000)
+    verdict = decide(of, NEW, OLD, (0, 900), 1, certain=True)
+    assert (judged(of).answer, verdict.answer) == ("better", "no harm seen")
+    assert decide(compared(-0.5, 3.0, 1000), NEW, OLD, (0, 900), 1, certain=True).answer == "worse"
+
+
+def test_one_user_can_not_tell() -> None:
+    of = compared(5.0, 0.0, 1000)
+    verdict = judged(dataclasses.replace(of, users=torch.zeros(1000, dtype=torch.long)))
+    assert (verdict.answer, verdict.users, verdict.exit_code) == ("can't tell", 1, 4)
+    assert verdict.values()["low"] is None and verdict.values()["high"] is None
+    assert "1 held-out user," in card(verdict, "ppo-1.pt", "champion.pt")
+
+
+def test_the_card_says_when_earlier_sessions_were_left_out() -> None:
+    verdict = judged(compared(1.5, 3.0, 1000, left_out=4321))
+    assert verdict.values()["left_out"] == 4321
+    assert "4,321 earlier sessions" in card(verdict, "ppo-1.pt", "champion.pt")
+    assert "earlier" not in card(judged(compared(1.5, 3.0, 1000)), "ppo-1.pt", "champion.pt")
+
+
+def test_each_judgement_in_a_folder_spends_its_own_part(tmp_path: Path) -> None:
+    """Both candidates of a round, one of them again on more sessions, and a policy of nobody's."""
+
+    def judge(challenger: str, until: int, champion: str = OLD) -> int:
+        look = _look(tmp_path, challenger, champion, (0, until))
+        verdict = decide(compared(1.5, 3.0, 1000), challenger, champion, (0, until), 1, look)
+        assert verdict.alpha == alpha_of(look)
+        (tmp_path / f"{challenger}.gate.json").write_text(json.dumps(verdict.values()))
+        return look
+
+    assert [judge(NEW, 900), judge("c" * 64, 900), judge(NEW, 900)] == [1, 2, 1]
+    assert [judge(NEW, 1800), judge("d" * 64, 1800), judge("d" * 64, 1800, NEW)] == [3, 4, 5]
+    (tmp_path / f"{'d' * 64}.gate.json").write_text("{")
+    assert judge("e" * 64, 1800) == 4
