@@ -148,7 +148,8 @@ def test_the_way_back_takes_less_than_a_second(two: Path, tmp_path: Path) -> Non
                 act(client, "promote", without_gate=True)
                 assert recommend(client, "3")["policy"]["sha256"] == b
             began = time.monotonic()
-            act(client, "back", **{"promotion" if drill % 2 else "challenger": b})
+            named: dict[str, Any] = {"promotion" if drill % 2 else "challenger": b}
+            act(client, "back", **named)
             assert recommend(client, "3")["policy"]["sha256"] == a
             seconds.append(time.monotonic() - began)
     assert sorted(seconds)[1] < 1  # a busy machine may hold one or two of them up

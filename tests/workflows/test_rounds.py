@@ -14,6 +14,7 @@ from recsys_rl.errors import UserError
 from recsys_rl.serve.versions import sha256_of
 from recsys_rl.workflows import gate as gates
 from recsys_rl.workflows import retrain as turns
+from recsys_rl.workflows.learners import Task
 from recsys_rl.workflows.retrain import RetrainConfig, retrain
 from recsys_rl.workflows.rounds import held, latest_round, part_path, round_folder
 from recsys_rl.workflows.served_log import Served, Sides
@@ -43,10 +44,11 @@ class Place:
         return until, self.rows
 
     def learners(self, _: object) -> list[Any]:
-        def learn(algo: str) -> Callable[[turns.Task], Path]:
-            def run(task: turns.Task) -> Path:
+        def learn(algo: str) -> Callable[[Task], Path]:
+            def run(task: Task) -> Path:
                 self.learn(algo)
-                (path := task.folder / f"{algo}.out").write_text(f"{algo} {self.champion} {self.rows}")
+                path = task.folder / f"{algo}.out"
+                path.write_text(f"{algo} {self.champion} {self.rows}")
                 return path
 
             return run
