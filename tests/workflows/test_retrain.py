@@ -79,7 +79,7 @@ def later_in_few_steps() -> Iterator[None]:
         patch.setattr("recsys_rl.users.fit.LEAST_STEPS", 2)
         patch.setattr("recsys_rl.workflows.learners.MEMBERS", 2)
         patch.setattr("recsys_rl.workflows.learners.EPOCHS", 1)
-        patch.setattr("recsys_rl.workflows.served_log.time", later)
+        patch.setattr("recsys_rl.serve.store_reader.time", later)
         yield
 
 
