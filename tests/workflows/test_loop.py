@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from recsys_rl.cli import main
 from recsys_rl.errors import UserError
 from recsys_rl.serve.interval import IN_FLIGHT
 from recsys_rl.utils.locks import lock
@@ -105,6 +106,15 @@ def test_record_of_another_server_is_refused(
 def test_share_that_the_server_would_refuse(server: Live, policies: Path, share: float) -> None:
     with pytest.raises(UserError):
         settings(server, policies, share=share)
+
+
+@pytest.mark.parametrize("line", [[], ["--token", "typed"]])
+def test_token_of_the_environment(line: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = list[str | None]()
+    monkeypatch.setenv("RECSYS_RL_TOKEN", "secret")
+    monkeypatch.setattr("recsys_rl.workflows.loop.loop", lambda options: tokens.append(options.token))
+    assert main(["loop", "--policies", "policies", *line]) == 0
+    assert tokens == ["typed" if line else "secret"]
 
 
 def test_candidate_that_the_server_refuses_is_not_offered_again(server: Live, policies: Path) -> None:
