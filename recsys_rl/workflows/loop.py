@@ -19,6 +19,7 @@ from typing import Annotated, Any
 from recsys_rl.errors import UserError, error_text, one_line
 from recsys_rl.serve.facts import champion_in
 from recsys_rl.serve.interval import interval_of
+from recsys_rl.serve.record_schema import Damaged
 from recsys_rl.serve.snapshot import Snapshot, open_snapshot
 from recsys_rl.serve.versions import files_in
 from recsys_rl.settings.fields import Count, Range
@@ -145,19 +146,23 @@ class _Place:
         )
 
     def _check(self, status: Mapping[str, Any], history: Sequence[Any], started: float) -> None:
-        """Raise UserError unless the record is that of the server: one champion, the same releases."""
-        db = Path(self.options.db)
+        """Raise UserError unless the record is that of the server: its champion, releases and decisions."""
+        db, decided = Path(self.options.db), self.server.client.get("/v1/decisions")["decisions"]
         store = Snapshot(db)
         try:
-            rows = {row.number: row.time for row in store.releases()}
+            releases = {row.number: row.time for row in store.releases()}
+            same = _has_latest(store, decided, started)
+        except Damaged as damage:
+            raise UserError(f"{one_line(db)} is damaged ({damage}): see recsys-rl log check.") from None
         finally:
             store.close()
         known = {row["number"] for row in history}
-        before = {number for number, when in rows.items() if when < started}  # others came in since
-        if champion_in(db) != status["champion"] or not before <= known <= {*rows}:
+        before = {number for number, when in releases.items() if when < started}  # others came in since
+        same = same and before <= known <= {*releases}
+        if champion_in(db) != status["champion"] or not same:
             raise UserError(
-                f"{one_line(db)} is not the record of the server at {self.options.url}: its champion or its "
-                "releases are others; give the --db of this server, or the --url of that record's."
+                f"{one_line(db)} is not the record of the server at {self.options.url}: its champion, "
+                "releases or decisions are others; give the --db of this server, or the --url of that one."
             )
 
     def _matured(self, since: int) -> int:
@@ -271,3 +276,14 @@ class _Place:
 def _only(kind: type[RetrainConfig], options: LoopConfig) -> RetrainConfig:
     """The settings of the learning alone."""
     return kind(**{name: getattr(options, name) for name in kind.__dataclass_fields__})
+
+
+def _has_latest(store: Snapshot, decided: Sequence[Mapping[str, Any]], started: float) -> bool:
+    """True if the record has the latest decision of the server's list that was written by its moment."""
+    highest, when = store.latest_row()
+    numbers = {int(row["decision_id"]): row["time"] for row in decided}
+    number = max((number for number in numbers if number <= highest), default=None)
+    if number is None:
+        return not decided and (not highest or when >= started)
+    found = store.decision(number)
+    return found is not None and found[1].time == numbers[number]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -100,6 +101,21 @@ def test_record_of_another_server_is_refused(
     answers(monkeypatch, status=status, history=[{"number": 10**6, "challenger": "f" * 64}])
     with pytest.raises(UserError):
         loop(settings(server, policies))
+
+
+def test_record_of_another_server_with_the_same_policy_is_refused(
+    server: Live, policies: Path, tmp_path: Path
+) -> None:
+    """Both have had no release; only what they decided differs."""
+    visitors(VisitorsConfig(server.url, str(policies / "first.pt"), sessions=2, width=1))
+    with live(policies, tmp_path / "other.sqlite", feedback_window=WINDOW) as other:
+        for sessions in (0, 1):
+            if sessions:
+                visitors(VisitorsConfig(other.url, str(policies / "first.pt"), sessions=1, width=1))
+            with pytest.raises(UserError):
+                loop(settings(other, policies))
+        options = settings(other, policies, sessions=10**6)
+        assert loop(dataclasses.replace(options, db=str(tmp_path / "other.sqlite")))
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
