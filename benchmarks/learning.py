@@ -69,6 +69,7 @@ TASKS: dict[str, tuple[str, list[str]]] = {  # algo, options of `train`
     "long-video-a2c": ("a2c", ["--env", "long-video"]),
     "social-feed": ("ppo", ["--env", "social-feed"]),
     "social-feed-a2c": ("a2c", ["--env", "social-feed"]),
+    "tutor": ("ppo", ["--env", "tutor"]),
 }
 EFFECTS: dict[str, list[str]] = {  # of `satiation`, each switched off, or another knowledge of the users
     "all-effects": [],

@@ -53,14 +53,14 @@ def row_of(seed: int, found: Mapping[str, Any], minutes: float) -> dict[str, Any
     champions = found["champions"]  # (served, greedy) of the first one and after each round
     promotions = [(before, after) for before, after in pairwise(champions) if before != after]
     *canaries, bad = found["bands"]
-    first = canaries[0] if canaries else None
+    first = next((band for band in canaries if band["end"] == "promoted"), None)
     return {
         "seed": seed,
         "before": champions[0][0],
         "served_1": champions[1][0],
         "served": champions[-1][0],
         "greedy": champions[-1][1],
-        "visits_1": first["ended"] - first["began"] if first and first["end"] == "promoted" else None,
+        "visits_1": first["ended"] - canaries[0]["began"] if first and champions[0] != champions[1] else None,
         "promoted": len(promotions),
         "worse": sum(after[0] < before[0] - WORSE for before, after in promotions),
         "stopped": bad["ended"] - bad["began"] if bad["end"] == "stopped" else None,

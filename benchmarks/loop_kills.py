@@ -78,7 +78,7 @@ class Place:
         )
         with quiet():
             visitors(options)
-        time.sleep(WINDOW + 1)  # the sessions mature, and the server has looked at them
+        time.sleep(WINDOW + 2)  # the sessions mature; an export leaves the last second to the next one
 
     @property
     def options(self) -> LoopConfig:

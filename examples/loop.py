@@ -133,28 +133,33 @@ class Story:
                 ]
 
     def canary(self, number: int, visits: int, group: int = GROUP // 2) -> None:
-        """People visit while a challenger serves some of them, until that ends; then the rest of them."""
-        challenger, began, looks = self.releases.status()["challenger"], self.visits, list[dict[str, Any]]()
-        while challenger is not None and self.visits < began + visits:
-            self.visit(min(group, began + visits - self.visits), group)
+        """People visit while a challenger serves some of them; another one may follow one that goes back."""
+        until, began, looks = self.visits + visits, self.visits, list[dict[str, Any]]()
+        challenger = self.releases.status()["challenger"]
+        if challenger is None:
+            self.say("no candidate got through the gate")
+        while challenger is not None and self.visits < until:
+            self.visit(min(group, until - self.visits), group)
             status = self.releases.status()
-            if status["challenger"] is not None:
+            if status["challenger"] == challenger:
                 looks.append(status["canary"])
                 if number:
                     self.turn(number)
-            if self.releases.status()["challenger"] is None:
-                break
-        if challenger is None:
-            self.say("no candidate got through the gate")
-        else:
-            last = self.releases.history()[-1]
-            end = ENDS.get(last["kind"], "under way")
-            if last["verdict"] and end != "promoted":
-                looks.append(last["verdict"])
-            self.bands.append(self.band(challenger, began, end, looks))
-            self.say(f"{self.name(challenger)} {end} after {self.visits - began:,} visits: {last['reason']}")
-        if self.visits < began + visits and number:
-            self.visit(began + visits - self.visits)
+            following = self.releases.status()["challenger"]
+            if following != challenger or self.visits == until:
+                self.end(challenger, began, looks)
+                challenger, began, looks = following, self.visits, []
+        if self.visits < until and number:
+            self.visit(until - self.visits)
+
+    def end(self, challenger: str, began: int, looks: list[dict[str, Any]]) -> None:
+        """Keep the band of a canary and how it ended, and tell it."""
+        rows = [row for row in self.releases.history() if row["challenger"] == challenger]
+        end, reason, last = ENDS.get(rows[-1]["kind"], "under way"), rows[-1]["reason"], rows[-1]["verdict"]
+        if last and end == "stopped":
+            looks.append(last)
+        self.bands.append(self.band(challenger, began, end, looks))
+        self.say(f"{self.name(challenger)} {end} after {self.visits - began:,} visits: {reason}")
 
     def band(self, sha256: str, began: int, end: str, looks: Sequence[dict[str, Any]]) -> Band:
         known = [look for look in looks if look.get("low") is not None and look.get("high") is not None]
@@ -232,7 +237,7 @@ def rounds_of(
     )
     shutil.copyfile(first, policies / "first.pt")
     with serving(policies, record) as url:
-        settings = {"sessions": visits * 9 // 10, "canary": visits * 9 // 10, "share": 0.5, **settings}
+        settings = {"sessions": visits * 9 // 10, "canary": visits * 2 // 5, "share": 0.5, **settings}
         options = LoopConfig(db=str(record), policies=str(policies), url=url, quiet=True, **settings)
         story = Story(policies, url, seed, options)
         champions = [sha256_of(first)]
@@ -242,6 +247,7 @@ def rounds_of(
             mean = interval(torch.tensor(story.visit(visits)))
             around = f"{mean.low:.2f} to {mean.high:.2f}"
             story.say(f"round {number}: {visits:,} visits, return {mean.mean:.2f} ({around})")
+            time.sleep(WINDOW + 2)  # an export leaves the last second of a record to the next one
             story.turn(number)
             story.canary(number, visits)
             champions.append(story.releases.status()["champion"])

@@ -21,6 +21,8 @@ from recsys_rl.utils.seeding import generators
 from tests.tiny_world import with_genres
 
 CPU = torch.device("cpu")
+OWN_KINDS = ("social-feed", "tutor")
+"""Platforms that draw the kinds of their items."""
 
 
 def settings(algo: str, env: str, **sections: Mapping[str, Any]) -> Config:
@@ -41,7 +43,7 @@ def world(config: Config) -> World:
     rng = torch.Generator().manual_seed(0)
     genres = (torch.rand(size.num_items, 6, generator=rng) < 0.3).float()
     made = World(with_genres(catalogue, genres, "abcdef"), population)
-    if config.model_config.head == "gated" and config.env != "social-feed":  # which draws its own kinds
+    if config.model_config.head == "gated" and config.env not in OWN_KINDS:
         share = (torch.arange(size.num_items) + 0.5) / size.num_items
         kinds = (share > 0.75).long() + (share > 0.95).long()
         attributes = {**made.catalogue.attributes, "kind": kinds}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,7 +11,7 @@ import tyro
 
 from recsys_rl.cli.parse import parse
 from recsys_rl.errors import UserError
-from recsys_rl.settings.fields import Range, check_fields, did_you_mean
+from recsys_rl.settings.fields import Range, check_fields, did_you_mean, shown
 from recsys_rl.workflows.release import Releases, challenger_in, history_lines, status_lines
 
 OVERVIEW = """usage: recsys-rl release start FILE --share 0.1 [OPTIONS]
@@ -22,7 +23,7 @@ share     raise its share; a smaller one would move people back
 status    who serves, and what the canary says
 promote   make the challenger the champion, with the verdicts of gate and canary
 freeze    give the challenger no new sessions; those under way keep their arm
-back      end the release at once; without one, take the last promotion back
+back      end the release at once; with --promotion VERSION, take the promotion of this champion back
 history   all actions, with their reasons and verdicts
 
 The server is at --url http://127.0.0.1:8000. Each action is a row of its record."""
@@ -46,7 +47,7 @@ Part = Annotated[float, Range(above=0, below=1)]
 
 @dataclass(frozen=True)
 class ReasonOptions(ReleaseOptions):
-    """The options of `release freeze` and `release back`."""
+    """The options of `release freeze`."""
 
     reason: str | None = None
     """Why; the record keeps it."""
@@ -81,13 +82,33 @@ class PromoteOptions(ReasonOptions):
     """Promote without the verdicts of gate and canary; the record keeps that."""
 
 
+LEAST_LETTERS = 8  # of a SHA-256, so that they mean one version
+
+
+@dataclass(frozen=True)
+class BackOptions(ReasonOptions):
+    """The options of `release back`."""
+
+    promotion: str | None = None
+    """Not a release ends, but the champion before serves again: the present one, as `release status` prints
+    it. Who repeats the command takes back no other promotion."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.promotion is not None and not re.fullmatch(f"[0-9a-f]{{{LEAST_LETTERS},64}}", self.promotion):
+            raise UserError(
+                f"--promotion {shown(self.promotion)} is no version: give the champion's, as recsys-rl "
+                "release status prints it."
+            )
+
+
 KINDS: dict[str, tuple[type[ReleaseOptions], str]] = {
     "start": (StartOptions, "Let a challenger answer a share of the sessions."),
     "share": (ShareOptions, "Raise the challenger's share."),
     "status": (ReleaseOptions, "Print who serves, and what the canary says."),
     "promote": (PromoteOptions, "Make the challenger the champion."),
     "freeze": (ReasonOptions, "Give the challenger no new sessions."),
-    "back": (ReasonOptions, "End the release; without one, take the last promotion back."),
+    "back": (BackOptions, "End the release, or take a promotion back."),
     "history": (ReleaseOptions, "Print all actions of releases."),
 }
 
@@ -101,7 +122,7 @@ def run(argv: list[str]) -> None:
     if argv[0] == "history":
         print("\n".join(history_lines(server.history())))
         return
-    print("\n".join(status_lines(_done(server, argv[0], options))))
+    print("\n".join(status_lines(_done(server, options))))
 
 
 def release_options(argv: list[str]) -> ReleaseOptions:
@@ -117,7 +138,7 @@ def release_options(argv: list[str]) -> ReleaseOptions:
     return parse(kind, kind(), argv[1:], f"recsys-rl release {first}", text)
 
 
-def _done(server: Releases, action: str, options: ReleaseOptions) -> dict[str, Any]:
+def _done(server: Releases, options: ReleaseOptions) -> dict[str, Any]:
     """The state after the action. Raises UserError."""
     reason = (options.reason or "") if isinstance(options, ReasonOptions) else ""
     if isinstance(options, StartOptions):
@@ -129,6 +150,10 @@ def _done(server: Releases, action: str, options: ReleaseOptions) -> dict[str, A
         return server.share(options.share)
     if isinstance(options, PromoteOptions):
         return server.promote(options.without_gate, reason)
+    if isinstance(options, BackOptions):
+        if options.promotion is not None:
+            return server.take_back(options.promotion, reason)
+        return server.back(reason)
     if isinstance(options, ReasonOptions):
-        return server.freeze(reason) if action == "freeze" else server.back(reason)
+        return server.freeze(reason)
     return server.status()

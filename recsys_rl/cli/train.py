@@ -311,9 +311,9 @@ def _of_chosen(file: Mapping[str, Any], chosen: Mapping[str, Any], given: Any) -
     The note is a message to the user if the file is for another problem, or if a setting is left out.
     """
     whose = {"algo": DEFAULT_ALGO, "env": DEFAULT_ENV, **file}
-    data = data_name(file)
     if not all(isinstance(whose[name], str) for name in ("algo", "env")):
         return dict(file), ""  # a later check raises the error
+    data = data_name(file)
     before = section_classes(whose["algo"], whose["env"], data)
     after = section_classes(chosen["algo"], chosen["env"], given.data or data)
     settings, left_out = dict(file), []

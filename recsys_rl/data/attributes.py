@@ -116,6 +116,11 @@ def uniform(name: str, size: tuple[int, ...], seed: int) -> Tensor:
     return torch.rand(size, generator=generators(seed, name)[name])
 
 
+def permutation(name: str, count: int, seed: int) -> Tensor:
+    """(count,) int64: 0 .. count - 1 in random order, from the stream ``name`` of the seed."""
+    return torch.randperm(count, generator=generators(seed, name)[name])
+
+
 def normal(count: int, generator: torch.Generator) -> Tensor:
     """Standard normal values (count,)."""
     return torch.randn(count, generator=generator)

@@ -205,7 +205,7 @@ def make_rec_env(
     if users not in ("train", "heldout"):
         raise UserError(f"users={users!r} is not a part of the population: choose 'train' or 'heldout'.")
     base = brought_settings(platform, settings)
-    known = data_name(base) if data_config is None else data_config.data
+    known = data_name({"env": platform, **base}) if data_config is None else data_config.data
     data = settings.get("data", known)
     given = {"env_config": env_config, "data_config": data_config}
     sections = {name: {} if section is None else to_dict(section) for name, section in given.items()}

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 TILTS = tuple(side * 2.0**power for power in range(-5, 3) for side in (-1, 1))
-"""Logarithms of the odds ratios between which ``share_bound`` divides its bets: 1.03 to 55, both ways."""
+"""Logarithms of the odds ratios between which ``Shares`` divides its bets: 1.03 to 55, both ways."""
 CAP = 0.75
 """Share of the capital that a bet may lose at most, c in 2010.09686."""
 BLOCK = 2_000_000  # numbers of a block of bets: 16 MB
@@ -150,7 +150,7 @@ def betting(
 ) -> tuple[Tensor, Tensor]:
     """Interval of the mean after each term, for terms that can't lie outside [least, most]: hedged capital.
 
-    The means m at which neither player of ``log_capital`` has 2 / alpha times the capital of the start
+    The means m at which neither player of ``Capital`` has 2 / alpha times the capital of the start
     (Waudby-Smith and Ramdas 2020, arXiv:2010.09686, theorem 3, with theta = 1 / 2). It holds for every
     number of terms, and is the narrowest of the three for few terms if the bounds are near the terms.
 
@@ -163,78 +163,81 @@ def betting(
         alpha: in (0, 1).
     Returns: low and high, (n,) float64 each, within the bounds that all terms share.
     """
-    _check_alpha(alpha)
     x, low, high = _bounded(terms, least, most)
     if not len(x):
         return x, x.clone()
-    bets, threshold = _bets(x, low, high, alpha), math.log(2 / alpha)
-    candidates = _candidates(x, float(low.max()), float(high.min()))
-    ends = _rejected_below(x, low, bets, candidates, threshold)
-    return ends, -_rejected_below(-x, -high, bets, -candidates.flip(0), threshold)
+    candidates, threshold = _candidates(x, float(low.max()), float(high.min())), math.log(2 / alpha)
+    capital, rows = Capital(candidates, alpha), max(1, BLOCK // len(candidates))
+    lows, highs = list[Tensor](), list[Tensor]()
+    for part in zip(x.split(rows), low.split(rows), high.split(rows), strict=True):
+        above, below = capital.add(*part)
+        lows.append(_rejected(above, candidates, threshold))
+        highs.append(-_rejected(below.flip(0), -candidates.flip(0), threshold))
+    return torch.cat(lows), torch.cat(highs)
 
 
-def log_capital(
-    terms: Tensor, least: float | Tensor, most: float | Tensor, mean: float = 0.0, alpha: float = 0.05
-) -> tuple[Tensor, Tensor]:
-    """Logarithms of the capital of two players after each term, if the mean of the terms is ``mean``.
+class Capital:
+    """Logarithms of the capital of two players for each of M means, term by term.
 
     One player bets that the mean is above m, the other one that it is below::
 
         K_n+ = prod_i (1 + min(b_i, c / (m - least_i)) (x_i - m)),   K_n- the same of -x_i, -m and -most_i
-        b_i = sqrt(2 log(2 / alpha) / (v_i i log(i + 1))),   v_i the variance of the terms before i
+        b_i = sqrt(2 log(2 / alpha) / (v_i i log(i + 1))) / w_i,     w_i = most_i - least_i
+        v_i the variance of x_j / w_j of the terms before i
 
-    Waudby-Smith and Ramdas 2020 (arXiv:2010.09686, eq. 15 and theorem 3, c = 3 / 4). If the mean is ``mean``,
-    either reaches 2 / alpha in at most alpha / 2 of all sequences, whenever one looks. The lower end of
-    ``betting`` is above ``mean`` while the first one has 2 / alpha: this is the test of one mean, at a
-    hundredth of the price.
-
-    Args: as of ``betting``; ``mean`` between the bounds of every term.
-    Returns: of the player for a higher mean and of the one for a lower mean, (n,) float64 each.
+    Waudby-Smith and Ramdas 2020 (arXiv:2010.09686, eq. 15 and theorem 3, c = 3 / 4). The true mean has
+    2 / alpha with either player in at most alpha / 2 of all sequences, whenever one looks. The lower end of
+    ``betting`` is above m while the first one has 2 / alpha: this is the test of given means, and what new
+    terms cost does not depend on how many came before.
     """
-    _check_alpha(alpha)
-    x, low, high = _bounded(terms, least, most)
-    if not bool(((low < mean) & (mean < high)).all()):
-        raise ValueError(f"the mean {mean} lies outside the bounds of a term")
-    m, bets = x.new_tensor([mean]), _bets(x, low, high, alpha)
-    return _gains(x, low, bets, m)[0].cumsum(0), _gains(-x, -high, bets, -m)[0].cumsum(0)
+
+    def __init__(self, means: Tensor, alpha: float = 0.05) -> None:
+        """``means``: (M,), within the bounds of every term."""
+        _check_alpha(alpha)
+        self.means, self.alpha, self.count = means.double()[:, None], alpha, 0
+        self.above = self.below = torch.zeros_like(self.means)  # after the terms so far, (M, 1) each
+        # Of x / w: the sum, and that of squares of distances from the mean. The first guesses of mean and
+        # variance are those of a coin within the bounds, and count as one term.
+        self.total, self.squares = torch.zeros(1, dtype=torch.float64), torch.full((1,), 0.25).double()
+
+    def add(self, terms: Tensor, least: float | Tensor, most: float | Tensor) -> tuple[Tensor, Tensor]:
+        """Log K+ and log K- after each of the next terms, (M, n) each. Args: as of ``betting``."""
+        x, low, high = _bounded(terms, least, most)
+        if not len(x):
+            return self.above[:, :0], self.below[:, :0]
+        bets = self._bets(x / (high - low), (low + high)[:1] / 2 / (high - low)[:1]) / (high - low)
+        above = _running(self.above, _gains(x, low, bets, self.means))
+        below = _running(self.below, _gains(-x, -high, bets, -self.means))
+        self.above, self.below = above[:, -1:], below[:, -1:]
+        return above[:, 1:], below[:, 1:]
+
+    def _bets(self, x: Tensor, middle: Tensor) -> Tensor:
+        """(n,): b_i w_i of terms in units of their widths."""
+        count = torch.arange(self.count + 1, self.count + len(x) + 1, dtype=torch.float64)
+        totals = _running(self.total if self.count else middle, x)
+        squares = _running(self.squares, (x - totals[1:] / (count + 1)).square())
+        variance = squares[:-1] / count  # of the terms before i
+        self.count, self.total, self.squares = self.count + len(x), totals[-1:], squares[-1:]
+        return (2 * math.log(2 / self.alpha) / (variance * count * (count + 1).log())).sqrt()
 
 
-def _bets(x: Tensor, low: Tensor, high: Tensor, alpha: float) -> Tensor:
-    """(n,): b_i of ``log_capital``, from the terms before each and its bounds (n,).
-
-    The first guesses of mean and variance are those of a coin within the bounds, and count as one term.
-    """
-    if not len(x):
-        return x
-    count = torch.arange(1, len(x) + 1, dtype=torch.float64)
-    middle, width = (low + high) / 2, high - low
-    mean = (middle[0] + x.cumsum(0)) / (count + 1)
-    squares = (x - mean).square().cumsum(0)
-    earlier = torch.cat([squares.new_zeros(1), squares[:-1]])
-    variance = (width.square() / 4 + earlier) / count  # of the terms before i
-    return (2 * math.log(2 / alpha) / (variance * count * (count + 1).log())).sqrt()
+def _running(first: Tensor, values: Tensor) -> Tensor:
+    """Sums along the last dimension from ``first`` on, which comes first: the same ones block by block."""
+    return torch.cat([first, values], -1).cumsum(-1)
 
 
-def _gains(x: Tensor, least: Tensor, bets: Tensor, candidates: Tensor) -> Tensor:
-    """(M, n): the growth of log K+ at each term, for each of the means (M,)."""
-    m = candidates[:, None]
-    return (torch.minimum(bets, CAP / (m - least).clamp(min=1e-300)) * (x - m)).log1p_()
+def _gains(x: Tensor, least: Tensor, bets: Tensor, means: Tensor) -> Tensor:
+    """(M, n): the growth of log K+ at each term, for each of the means (M, 1)."""
+    return (torch.minimum(bets, CAP / (means - least).clamp(min=1e-300)) * (x - means)).log1p_()
 
 
-def _rejected_below(x: Tensor, least: Tensor, bets: Tensor, candidates: Tensor, threshold: float) -> Tensor:
-    """(n,): the m under which log K+ is at least ``threshold`` after each term; candidates (M,) rise."""
-    capital = torch.zeros_like(candidates)[:, None]
-    ends = []
-    rows = max(1, BLOCK // len(candidates))
-    for part in zip(x.split(rows), least.split(rows), bets.split(rows), strict=True):
-        logs = capital + _gains(*part, candidates).cumsum(1)  # (M, B); they fall from the first m on
-        capital = logs[:, -1:]
-        last = (logs >= threshold).sum(0) - 1  # the largest candidate that is excluded, -1 without one
-        at = last.clamp(0, len(candidates) - 2)
-        upper, under = logs.gather(0, at[None])[0], logs.gather(0, at[None] + 1)[0]
-        share = ((upper - threshold) / (upper - under).clamp(min=1e-300)).clamp(0, 1)
-        ends.append(torch.where(last < 0, candidates[0], candidates[at].lerp(candidates[at + 1], share)))
-    return torch.cat(ends)
+def _rejected(logs: Tensor, candidates: Tensor, threshold: float) -> Tensor:
+    """(n,): the m under which log K+ (M, n) is at least ``threshold``; candidates (M,) rise, log K+ falls."""
+    last = (logs >= threshold).sum(0) - 1  # the largest candidate that is excluded, -1 without one
+    at = last.clamp(0, len(candidates) - 2)
+    upper, under = logs.gather(0, at[None])[0], logs.gather(0, at[None] + 1)[0]
+    share = ((upper - threshold) / (upper - under).clamp(min=1e-300)).clamp(0, 1)
+    return torch.where(last < 0, candidates[0], candidates[at].lerp(candidates[at + 1], share))
 
 
 def _candidates(x: Tensor, low: float, high: float) -> Tensor:
@@ -270,19 +273,6 @@ def arm_terms(of_challenger: Tensor, probability: Tensor, outcomes: Tensor) -> T
     return torch.where(of_challenger, 1 / p, -1 / (1 - p)) * _finite(outcomes)
 
 
-def arm_bounds(probability: Tensor, subtracted: Tensor, least: float, most: float) -> tuple[Tensor, Tensor]:
-    """The bounds of each of ``arm_terms``, of outcomes in [least, most] minus what was ``subtracted``.
-
-    Narrower ones than those of all rows let ``betting`` bet more: the smallest and the largest term of either
-    arm, which earlier rows decide.
-
-    Args: ``probability`` (n,) as of ``arm_terms``; ``subtracted`` (n,), outcomes minus centred ones.
-    Returns: two tensors (n,) float64.
-    """
-    p, lowest, highest = probability.double(), least - subtracted.double(), most - subtracted.double()
-    return torch.minimum(lowest / p, -highest / (1 - p)), torch.maximum(highest / p, -lowest / (1 - p))
-
-
 def centred(outcomes: Tensor, people: Tensor) -> Tensor:
     """Each outcome minus the mean of the person's earlier ones: what of it was not known before.
 
@@ -299,30 +289,6 @@ def centred(outcomes: Tensor, people: Tensor) -> Tensor:
     y = _finite(outcomes)
     earlier, sums = _earlier(y, people)
     return y - torch.where(earlier > 0, sums / earlier.clamp(min=1), _running_mean(y))
-
-
-def centred_by_record(outcomes: Tensor, means: Tensor, counts: Tensor, least: int = 3) -> Tensor:
-    """Each outcome minus the person's mean in the record, from before the first row: for arms of people.
-
-    A person keeps the arm, so that only the first row of each (``first_rows``) is a term of its own, and what
-    is subtracted may not hold what the arm did to the person's earlier rows. People with fewer than ``least``
-    sessions in the record have the mean of all earlier outcomes subtracted, and the first row nothing.
-
-    Args:
-        outcomes: (n,), finite, in the order of time: of people, each once.
-        means: (n,) of the person's sessions in the record; any number without one.
-        counts: (n,) int64: how many these are.
-    Returns: (n,) float64.
-    """
-    if not outcomes.shape == means.shape == counts.shape:
-        raise ValueError(f"means and counts don't fit {len(outcomes)} outcomes")
-    y = _finite(outcomes)
-    return y - torch.where(counts >= least, means.double(), _running_mean(y))
-
-
-def first_rows(people: Tensor) -> Tensor:
-    """(n,) bool: the first row of each of the people (n,) int64."""
-    return _earlier(torch.zeros(len(people), dtype=torch.float64), people)[0] == 0
 
 
 def _running_mean(y: Tensor) -> Tensor:
@@ -343,27 +309,30 @@ def _earlier(y: Tensor, people: Tensor) -> tuple[Tensor, Tensor]:
     return earlier, sums
 
 
-def share_bound(of_challenger: Tensor, probability: Tensor, alpha: float) -> int | None:
-    """The first row at which the arms' shares are not those that were asked for; None without one.
+class Shares:
+    """A test of the arms' shares that holds however often one looks, row by row.
 
-    A test that holds however often one looks: the martingale that divides its bets among the odds ratios of
-    TILTS, each row with its own probability (a mixture of likelihood ratios; Lindon and Malek 2022,
-    arXiv:2011.03567), is at least 1 / alpha with right shares in at most ``alpha`` of all sequences.
-
-    Args:
-        of_challenger: (n,) bool.
-        probability: (n,) of the challenger, within (0, 1).
-        alpha: in (0, 1).
+    The martingale that divides its bets among the odds ratios of TILTS, each row with its own probability (a
+    mixture of likelihood ratios; Lindon and Malek 2022, arXiv:2011.03567), is ever at least 1 / alpha with
+    right shares in at most ``alpha`` of all sequences.
     """
-    _check_shares(of_challenger, probability)
-    _check_alpha(alpha)
-    tilts = torch.tensor(TILTS, dtype=torch.float64)
-    p = probability.double()[:, None]
-    # The tilted probability is p e^t / (1 - p + p e^t): its ratio to p, and that of the champion's.
-    logs = torch.where(of_challenger[:, None], tilts, 0.0) - (p * tilts.expm1()).log1p()  # (n, tilts)
-    wealth = logs.cumsum(0).logsumexp(1) - math.log(len(TILTS))
-    wrong = (wealth >= -math.log(alpha)).nonzero()
-    return int(wrong[0, 0]) if len(wrong) else None
+
+    def __init__(self) -> None:
+        self.logs = torch.zeros(len(TILTS), 1, dtype=torch.float64)
+
+    def add(self, of_challenger: Tensor, probability: Tensor) -> Tensor:
+        """(n,): the logarithm of the martingale after each of the next rows.
+
+        Args:
+            of_challenger: (n,) bool.
+            probability: (n,) of the challenger, within (0, 1).
+        """
+        _check_shares(of_challenger, probability)
+        tilts, p = torch.tensor(TILTS, dtype=torch.float64)[:, None], probability.double()
+        # The tilted probability is p e^t / (1 - p + p e^t): its ratio to p, and that of the champion's.
+        logs = _running(self.logs, torch.where(of_challenger, tilts, 0.0) - (p * tilts.expm1()).log1p())
+        self.logs = logs[:, -1:]
+        return logs[:, 1:].logsumexp(0) - math.log(len(TILTS))
 
 
 def _precision(expected: float, alpha: float) -> float:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from recsys_rl.errors import amount
 from recsys_rl.report.drawing import decimals, number, signed, sizes, text
 from recsys_rl.report.html import document
 from recsys_rl.report.rounds_charts import bands_svg, judged_svg, served_svg
@@ -85,7 +86,7 @@ def _header(rounds: Rounds) -> str:
     sentence = (
         f"The first champion earns <b>{number(rounds.before, places)}</b> a session on "
         f"<b>{text(rounds.env)}</b>; after {number(visits, 0)} visits and "
-        f"{len(promoted)} promotions the last one earns "
+        f"{amount(len(promoted), 'promotion')} the last one earns "
         f'<b class="learned">{number(rounds.after, places)}</b> as it is served, and '
         f"{number(rounds.greedy, places)} with the most probable item each time."
     )

@@ -38,7 +38,11 @@ def served_svg(
     """
     values = [value for row in served for value in (row.mean, row.low, row.high) if finite(value)]
     values += [
-        row.champion + row.truth for row in judged if row.champion is not None and row.truth is not None
+        row.champion + gain
+        for row in judged
+        if row.champion is not None and row.truth is not None
+        for gain in (row.truth, row.difference)
+        if finite(gain)
     ]
     marks, places, last = _marks(values, 4), decimals(values), max(row.last for row in served)
     wide = width > 500

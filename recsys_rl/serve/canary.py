@@ -4,25 +4,33 @@ Assignment, centring and counting share one unit. With the unit `session` each s
 the mean of its person's earlier ones. With the unit `user` the first session of each person counts, minus the
 mean of the person's sessions before the release. Outcomes stand in the order in which their sessions began,
 so that sessions that end soon do not come first.
+
+Each session is added once to the bets, to each bound with its own probability: what a look costs depends on
+the new sessions alone, and a share that grows changes nothing of what was found before.
 """
 
 from __future__ import annotations
 
 import math
+from array import array
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from recsys_rl.ope.anytime import arm_terms, betting, centred, log_capital, share_bound
+from recsys_rl.ope.anytime import Capital, Shares, arm_terms
 from recsys_rl.serve.outcomes import Outcome
 from recsys_rl.serve.record_schema import Unit
 
 POINTS = 40
 """Places of the band that a page draws."""
+STEPS = 100
+"""Differences on each side of 0 that the band tells apart, closer to each other near 0."""
+BLOCK = 2_000
+"""Sessions that are added to the bets at once."""
 GUARDS = {
     "degraded": "popularity answers in its place",
     "early": "users leave early",
@@ -37,7 +45,10 @@ class CanarySettings:
     """When a release stops by itself."""
 
     alpha: float = 0.05
-    """Probability, for each bound, that it is ever wrong."""
+    """Probability that a challenger as good as the champion is ever stopped, or called better.
+
+    Half of it is of the difference; the guardrails and the shares share the rest.
+    """
     degraded: float = 2.0
     """Times the champion's share of decisions by popularity."""
     early: float = 0.10
@@ -47,11 +58,18 @@ class CanarySettings:
     shares_alpha: float = 0.001
     """Probability that right shares of the arms are ever taken for wrong ones."""
     prior: int = 2_000
-    """Latest sessions before the release, from which centres and the range of the outcomes are learned."""
+    """Latest sessions before the release, from which the mean and the range of the outcomes are learned."""
     learned: int = 100
     """Sessions from which they are learned at least; those of the release among them are not counted."""
     least: int = 3
     """Sessions of a person before the release, with the unit `user`, for a centre of their own."""
+    history: int = 20
+    """Latest sessions of a person before the release, that make this centre at most."""
+    longest: float = 3600.0
+    """Seconds in which the visitor of a session is active at most; then it counts with what came until then.
+
+    Without an end a page that stays open would hold up all later sessions.
+    """
 
 
 @dataclass(frozen=True)
@@ -76,7 +94,7 @@ class Look:
     """What the canary says now."""
 
     difference: float | None = None  # challenger minus champion, in units of the return
-    low: float | None = None  # of the difference; None: not asked for, or too few sessions
+    low: float | None = None  # of the difference; None: too few sessions
     high: float | None = None
     sessions: int = 0  # that are counted in the difference
     answer: Answer = "can't tell"
@@ -93,8 +111,11 @@ class Canary:
     def __init__(self, unit: Unit, prior: Sequence[Outcome], settings: CanarySettings | None = None) -> None:
         """``prior``: sessions before the release, in the same order."""
         self.unit, self.settings = unit, CanarySettings() if settings is None else settings
-        self.prior = [(outcome.person, outcome.reward) for outcome in prior]
-        self.rows: list[_Row] = []
+        self.centres = _Centres(1 if unit == "session" else self.settings.least)
+        self.span, self.learned = 0.0, 0  # the largest distance from a centre, and of how many sessions
+        for outcome in prior:
+            self._learn(self.centres.off(outcome))
+            self.centres.add(outcome, of_person=True)
         self.people: set[int] = set()
         self.sums = {
             "champion": [0.0, 0.0],
@@ -102,14 +123,26 @@ class Canary:
         }  # sessions, and the sum of their returns
         self.top = {"champion": -1, "challenger": -1}  # rows of the most shown items so far
         self.items: dict[str, Counter[int]] = {"champion": Counter(), "challenger": Counter()}
+        self.fresh: list[_Row] = []  # not in the bets yet
+        self.shares, self.are_wrong = Shares(), False
+        of_a_guard = (self.settings.alpha / 2 - self.settings.shares_alpha) / len(GUARDS)
+        self.guards = [
+            _Guardrail(self.settings.degraded, 0.0, of_a_guard),
+            _Guardrail(1.0, self.settings.early, of_a_guard),
+            _Guardrail(1.0, self.settings.top, of_a_guard),
+        ]
+        self.difference = _Difference(self.settings.alpha / 2)
 
     @property
     def counts(self) -> dict[str, Count]:
         """The sessions of both arms."""
         return {arm: Count(int(n), total / max(1.0, n)) for arm, (n, total) in self.sums.items()}
 
-    def add(self, outcome: Outcome) -> None:
-        """Add the next session; one without an arm counts for nothing."""
+    def add(self, outcome: Outcome, before: Sequence[Outcome] | None = None) -> None:
+        """Add the next session; one without an arm counts for nothing.
+
+        ``before``: the person's sessions before the release; None: those among the prior ones.
+        """
         if not outcome.arm:
             return
         sums, items = self.sums[outcome.arm], self.items[outcome.arm]
@@ -118,84 +151,81 @@ class Canary:
         top = outcome.shown.count(self.top[outcome.arm]) / max(1, len(outcome.shown))
         items.update(outcome.shown)
         self.top[outcome.arm] = max((self.top[outcome.arm], *outcome.shown), key=items.__getitem__)
-        if self.unit == "user" and outcome.person in self.people:
+        is_first = outcome.person not in self.people
+        if not is_first and self.unit == "user":
             return
+        if is_first and before is not None:
+            self.centres.know(outcome.person, before)
         self.people.add(outcome.person)
+        off = self.centres.off(outcome)
+        self.centres.add(outcome, of_person=self.unit == "session")
+        if self.learned < self.settings.learned or not self.span:
+            self._learn(off)
+            off = None
         is_challenger = outcome.arm == "challenger"
         probability = outcome.probability if is_challenger else 1 - outcome.probability
-        watched = outcome.degraded, outcome.early, top
-        self.rows.append(_Row(is_challenger, probability, outcome.person, outcome.reward, watched))
+        self.fresh.append(_Row(is_challenger, probability, off, (outcome.degraded, outcome.early, top)))
 
-    def look(self, band: bool = False) -> Look:
-        """The answer now, which was never another one before; ``band``: with the bounds of the difference."""
-        if not self.rows:
-            return Look()
-        settings = self.settings
-        arms = _Split(
-            torch.tensor([row.is_challenger for row in self.rows]),
-            torch.tensor([row.probability for row in self.rows], dtype=torch.float64),
-        )
-        guards = self._guards(arms)
-        found = self._difference(arms, band)
-        if share_bound(arms.of_challenger, arms.probability, settings.shares_alpha) is not None:
-            wrong = "the arms have other shares than they were given"
-            return replace(found, answer="the log is broken", guardrails=guards, harm=wrong)
+    def _learn(self, off: float | None) -> None:
+        """Learn the range. The first session of all is off from nothing."""
+        self.learned += 1
+        self.span = max(self.span, abs(off or 0.0))
+
+    def look(self) -> Look:
+        """The answer now. One that was found once stays."""
+        for at in range(0, len(self.fresh), BLOCK):
+            self._bet(self.fresh[at : at + BLOCK])
+        self.fresh = []
+        guards = {name: guard.now for name, guard in zip(GUARDS, self.guards, strict=True)}
+        of, answer = self.difference, self.difference.answer
         harm = next((f"{GUARDS[name]} too often" for name, guard in guards.items() if guard.harms), "")
-        if found.answer == "worse":
-            harm = f"its sessions return less, by {-(found.difference or 0):.3g}"
-        return replace(found, guardrails=guards, harm=harm)
+        if answer == "worse":
+            harm = f"its sessions return less, by {-of.mean * self.span:.3g}"
+        if self.are_wrong:
+            answer, harm = "the log is broken", "the arms have other shares than they were given"
+        if not of.lows:
+            return Look(answer=answer, guardrails=guards, harm=harm)
+        band, difference = of.band(self.span), of.mean * self.span
+        return Look(difference, *band[-1][1:], len(of.lows), answer, guards, band, harm)
 
-    def _difference(self, arms: _Split, band: bool) -> Look:
-        """Challenger minus champion. The sessions from which the range is learned are not counted."""
-        rewards = [*(reward for _, reward in self.prior), *(row.reward for row in self.rows)]
-        outcomes = centred(torch.tensor(rewards, dtype=torch.float64), torch.tensor(self._people()))
-        learned = max(self.settings.learned, len(self.prior))
-        span = float(outcomes[:learned].abs().max())
-        skip = learned - len(self.prior)
-        counted = arms.after(skip)
-        number = len(counted.probability)
-        if not number or not span:
-            return Look()
-        # An outcome further off than any before counts as that far: bets need a range that is known before.
-        values = outcomes[len(self.prior) + skip :].clamp(-span, span)
-        terms = arm_terms(counted.of_challenger, counted.probability, values)
-        most = span / float(torch.minimum(counted.probability, 1 - counted.probability).min())
-        alpha = self.settings.alpha
-        better, worse = log_capital(terms, -most, most, 0.0, alpha)
-        first = [float(capital.max()) >= math.log(2 / alpha) for capital in (better, worse)]
-        answer: Answer = "better" if first[0] else "worse" if first[1] else "can't tell"
-        found = Look(float(terms.mean()), None, None, number, answer)
-        if not band:
-            return found
-        low, high = betting(terms, -most, most, alpha)
-        low, high = low.cummax(0).values, high.cummin(0).values  # whoever looks always may
-        every = sorted({number - 1 - round(at * (number - 1) / POINTS) for at in range(POINTS)})
-        points = [(at + 1, float(low[at]), float(high[at])) for at in every]
-        return replace(found, low=float(low[-1]), high=float(high[-1]), band=points)
+    def _bet(self, rows: Sequence[_Row]) -> None:
+        """Add sessions to all bets."""
+        arms = _Split.of(rows)
+        reached = float(self.shares.add(arms.of_challenger, arms.probability).max())
+        self.are_wrong |= reached >= -math.log(self.settings.shares_alpha)
+        for at, guard in enumerate(self.guards):
+            guard.add(arms, torch.tensor([row.watched[at] for row in rows], dtype=torch.float64))
+        offs = [(row, row.off) for row in rows if row.off is not None]
+        if offs:
+            values = torch.tensor([off for _, off in offs], dtype=torch.float64)
+            self.difference.add(_Split.of([row for row, _ in offs]), values / self.span)
 
-    def _people(self) -> list[int]:
-        """The person of each session, as far as it shares a centre with others; -1, -2, ... do not."""
-        before = [person for person, _ in self.prior]
-        if self.unit == "session":
-            return before + [row.person for row in self.rows]
-        visits, least = Counter(before), self.settings.least
-        everyone = before + [row.person for row in self.rows]
-        return [person if visits[person] >= least else -1 - at for at, person in enumerate(everyone)]
 
-    def _guards(self, arms: _Split) -> dict[str, Guard]:
-        settings, guards = self.settings, dict[str, Guard]()
-        limits = {
-            "degraded": (settings.degraded, 0.0),
-            "early": (1.0, settings.early),
-            "top": (1.0, settings.top),
-        }
-        for at, (name, (times, above)) in enumerate(limits.items()):
-            values = torch.tensor([row.watched[at] for row in self.rows], dtype=torch.float64)
-            ours, champions = _mean(values[arms.of_challenger]), _mean(values[~arms.of_challenger])
-            harms = ours > times * champions + above  # the bound takes longer to compute
-            harms = harms and arms.exceeds(values, times, above, settings.alpha)
-            guards[name] = Guard(ours, champions, harms)
-        return guards
+class _Centres:
+    """What is known of each person, and of all."""
+
+    def __init__(self, least: int) -> None:
+        """``least``: sessions of a person that make a centre of their own."""
+        self.least, self.all = least, (0, 0.0)  # sessions, and the sum of their returns
+        self.of: dict[int, tuple[int, float]] = {}
+
+    def know(self, person: int, before: Sequence[Outcome]) -> None:
+        """All that is known of a person."""
+        self.of[person] = len(before), sum(outcome.reward for outcome in before)
+
+    def add(self, outcome: Outcome, of_person: bool) -> None:
+        number, total = self.all
+        self.all = number + 1, total + outcome.reward
+        if of_person:
+            number, total = self.of.get(outcome.person, (0, 0.0))
+            self.of[outcome.person] = number + 1, total + outcome.reward
+
+    def off(self, outcome: Outcome) -> float | None:
+        """The return minus the mean of the person's earlier ones, or of all of them; None without any."""
+        number, total = self.of.get(outcome.person, (0, 0.0))
+        if number < self.least:
+            number, total = self.all
+        return outcome.reward - total / number if number else None
 
 
 class _Row(NamedTuple):
@@ -203,8 +233,7 @@ class _Row(NamedTuple):
 
     is_challenger: bool
     probability: float  # of the challenger
-    person: int
-    reward: float
+    off: float | None  # its return minus its centre; None: the range was learned from it
     watched: tuple[float, float, float]  # by guardrails, each within [0, 1]
 
 
@@ -214,21 +243,73 @@ class _Split(NamedTuple):
     of_challenger: Tensor  # (n,) bool
     probability: Tensor  # (n,) of the challenger
 
-    def after(self, skip: int) -> _Split:
-        """Without the first ones."""
-        return _Split(self.of_challenger[skip:], self.probability[skip:])
-
-    def exceeds(self, values: Tensor, times: float, above: float, alpha: float) -> bool:
-        """True if the challenger's mean of ``values`` (n,) in [0, 1] is too high.
-
-        That is above ``times`` the champion's mean plus ``above``, at some look.
-        """
-        scaled = torch.where(self.of_challenger, values, times * values)
-        terms = arm_terms(self.of_challenger, self.probability, scaled)
-        least, most = -times / float((1 - self.probability).min()), 1 / float(self.probability.min())
-        capital, _ = log_capital(terms, least, most, above, alpha)
-        return float(capital.max()) >= math.log(2 / alpha)
+    @staticmethod
+    def of(rows: Sequence[_Row]) -> _Split:
+        return _Split(
+            torch.tensor([row.is_challenger for row in rows]),
+            torch.tensor([row.probability for row in rows], dtype=torch.float64),
+        )
 
 
-def _mean(values: Tensor) -> float:
-    return float(values.mean()) if len(values) else 0.0
+class _Difference:
+    """The challenger's mean outcome minus the champion's, in units of the span."""
+
+    def __init__(self, alpha: float) -> None:
+        side = torch.linspace(0, 1, STEPS + 1, dtype=torch.float64)[1:].square() * 2
+        self.ends = torch.cat([-side.flip(0), side.new_zeros(1), side])
+        self.capital, self.threshold = Capital(self.ends[1:-1], alpha), math.log(2 / alpha)
+        self.answer: Answer = "can't tell"
+        self.total = 0.0
+        # After each session; they are among ``ends``, so too far out by a step at most. Whoever looks after
+        # each session may keep the narrowest.
+        self.lows, self.highs = array("d"), array("d")
+
+    @property
+    def mean(self) -> float:
+        return self.total / max(1, len(self.lows))
+
+    def add(self, arms: _Split, values: Tensor) -> None:
+        """Add outcomes (n,) minus their centres."""
+        # One further off than any before counts as that far: bets need a range that is known before.
+        terms = arm_terms(arms.of_challenger, arms.probability, values.clamp(-1, 1))
+        for term in terms.tolist():
+            self.total += term
+        most = 1 / torch.minimum(arms.probability, 1 - arms.probability)
+        above, below = (logs >= self.threshold for logs in self.capital.add(terms, -most, most))
+        low, high = self.ends[above.sum(0)], self.ends[-1 - below.sum(0)]
+        if self.answer == "can't tell":
+            sides: list[tuple[Answer, Tensor]] = [("better", low >= 0), ("worse", high <= 0)]
+            found = [(int(side.byte().argmax()), answer) for answer, side in sides if bool(side.any())]
+            self.answer = min(found, default=(0, self.answer))[1]
+        if self.lows:
+            low, high = low.clamp(min=self.lows[-1]), high.clamp(max=self.highs[-1])
+        self.lows.extend(low.cummax(0).values.tolist())
+        self.highs.extend(high.cummin(0).values.tolist())
+
+    def band(self, span: float) -> list[tuple[int, float, float]]:
+        """Some of the intervals, with the numbers of their sessions."""
+        last = len(self.lows) - 1
+        every = sorted({last - round(at * last / POINTS) for at in range(POINTS)}) if self.lows else []
+        return [(at + 1, self.lows[at] * span, self.highs[at] * span) for at in every]
+
+
+class _Guardrail:
+    """What may not be above ``times`` the champion's mean plus ``above``, at any look."""
+
+    def __init__(self, times: float, above: float, alpha: float) -> None:
+        self.times, self.threshold, self.harms = times, -math.log(alpha), False
+        self.capital = Capital(torch.tensor([above]), 2 * alpha)  # of which one side counts
+        self.sums = torch.zeros(2, 2, dtype=torch.float64)  # of champion and challenger: sessions, values
+
+    def add(self, arms: _Split, values: Tensor) -> None:
+        """``values``: (n,) within [0, 1]."""
+        of, p = arms
+        terms = arm_terms(of, p, torch.where(of, values, self.times * values))
+        logs, _ = self.capital.add(terms, -self.times / (1 - p), 1 / p)
+        self.harms |= bool((logs >= self.threshold).any())
+        self.sums.index_add_(0, of.long(), torch.stack([torch.ones_like(values), values], 1))
+
+    @property
+    def now(self) -> Guard:
+        champion, challenger = (self.sums[:, 1] / self.sums[:, 0].clamp(min=1)).tolist()
+        return Guard(challenger, champion, self.harms)

@@ -20,7 +20,16 @@ from torch import Tensor
 from recsys_rl.make import make_user_model
 from recsys_rl.objective.weighted import stream_weights, weighted
 from recsys_rl.protocols import UserModel
-from recsys_rl.serve.record_schema import Arm, Damaged, Decision, Event, Session, SessionRows, decoded
+from recsys_rl.serve.record_schema import (
+    DIGEST_BITS,
+    Arm,
+    Decision,
+    Event,
+    Session,
+    SessionRows,
+    decoded,
+    digest,
+)
 from recsys_rl.serve.session_state import SessionState, Step
 from recsys_rl.serve.versions import Version
 from recsys_rl.types import Events, Feedback, Interface
@@ -46,17 +55,22 @@ class Outcome:
 class Outcomes:
     """Makes outcomes from the rows of a record."""
 
-    def __init__(self, path: Path, versions: Sequence[Version]) -> None:
-        """``versions``: those that serve. Their sessions may have other lengths: the longest one counts."""
-        self.path, self.version = path, versions[0]
+    def __init__(self, path: Path, versions: Sequence[Version], longest: float) -> None:
+        """``versions``: those that serve. Their sessions may have other lengths: the longest one counts.
+
+        ``longest``: seconds in which a visitor is active at most (``end``).
+        """
+        self.path, self.version, self.longest = path, versions[0], longest
         interfaces = [version.checkpoint.interface for version in versions]
         longest = max(interface.session_length for interface in interfaces)
         self.interface: Interface = replace(interfaces[0], session_length=longest)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """A connection that only reads. Raises sqlite3.Error."""
-        with contextlib.closing(sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True)) as db:
+        """A connection that only reads, and all of it one moment of the record. Raises sqlite3.Error."""
+        name = f"{self.path.resolve().as_uri()}?mode=ro"
+        with contextlib.closing(sqlite3.connect(name, uri=True, isolation_level=None)) as db:
+            db.execute("BEGIN")
             yield db
 
     def numbers(self, db: sqlite3.Connection, above: int, below: int) -> list[int]:
@@ -69,27 +83,50 @@ class Outcomes:
         query = "SELECT number FROM sessions WHERE number < ? ORDER BY number DESC LIMIT ?"
         return [number for (number,) in db.execute(query, (below, most))][::-1]
 
+    def latest_of(self, db: sqlite3.Connection, person: int, below: int, most: int) -> list[int]:
+        """The person's last sessions with lower numbers, ascending."""
+        query = "SELECT number FROM sessions WHERE person = ? AND number < ? ORDER BY number DESC LIMIT ?"
+        return [number for (number,) in db.execute(query, (person, below, most))][::-1]
+
+    def end(self, session: Session) -> float:
+        """When the session counts at the latest, with the rows that are earlier than that."""
+        return session.began + session.timeout + session.window + self.longest
+
+    def matured(self, state: SessionState, now: float) -> bool:
+        """True if no row can change the outcome any more."""
+        return state.matured(now) or now >= self.end(state.row)
+
     def sessions(self, db: sqlite3.Connection, numbers: Sequence[int]) -> dict[int, SessionState]:
-        """These sessions by number, without those that are erased or can't be read."""
+        """These sessions by number until their ends, without those that are erased or damaged."""
         given = (json.dumps(numbers),)
         some = "IN (SELECT value FROM json_each(?))"
-        rows = dict(db.execute(f"SELECT number, row FROM sessions WHERE number {some}", given))
+        query = f"SELECT number, row, tally, digest FROM sessions WHERE number {some}"
+        stored = db.execute(query, given).fetchall()
         decisions, events = defaultdict[int, list[bytes]](list), defaultdict[int, list[bytes]](list)
         for table, lists in (("decisions", decisions), ("events", events)):
             query = f"SELECT session, row FROM {table} WHERE session {some} ORDER BY number"
             for session, row in db.execute(query, given):
                 lists[session].append(row)
         found = {}
-        for number, row in rows.items():
-            with contextlib.suppress(Damaged, StopIteration, IndexError):
-                whole = SessionRows(
-                    decoded(Session, row),
-                    [decoded(Decision, decision) for decision in decisions[number]],
-                    [decoded(Event, event) for event in events[number]],
-                )
-                if whole.decisions:
-                    found[number] = SessionState.of(whole, self.interface)
+        for number, row, tally, wanted in stored:
+            rows = [row, *decisions[number], *events[number]]
+            if len(rows) != tally or sum(map(digest, rows)) & DIGEST_BITS != wanted:
+                continue
+            whole = SessionRows(
+                decoded(Session, row),
+                [decoded(Decision, decision) for decision in decisions[number]],
+                [decoded(Event, event) for event in events[number]],
+            )
+            if whole.decisions:
+                found[number] = SessionState.of(whole, self.interface, self._first_late(whole))
         return found
+
+    def _first_late(self, rows: SessionRows) -> int | None:
+        """The number of the first row that is later than the session's end."""
+        end = self.end(rows.session)
+        times = [(row.number, row.time) for row in rows.decisions]
+        times += [(row.number, row.received) for row in rows.events]
+        return min((number for number, time in times if time >= end), default=None)
 
     def of(self, sessions: Sequence[SessionState]) -> list[Outcome]:
         """The outcomes of sessions that have matured."""

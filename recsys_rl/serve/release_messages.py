@@ -54,7 +54,9 @@ class BackRequest(Struct, forbid_unknown_fields=True, frozen=True):
 
     reason: Reason = ""
     challenger: Sha256 | None = None
-    """End the release of this challenger alone: if it has ended, no promotion is taken back."""
+    """End the release of this challenger."""
+    promotion: Sha256 | None = None
+    """Or, where no release is under way: take the promotion of this champion back."""
 
 
 class CanaryAnswer(Struct, frozen=True):

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from recsys_rl.serve.active_version import latest_requests
 from recsys_rl.serve.jobs import Change, Read
+from recsys_rl.serve.messages import Problem
 from recsys_rl.serve.record_schema import Release
 from recsys_rl.serve.release_messages import (
     BackRequest,
@@ -22,7 +23,7 @@ from recsys_rl.serve.release_messages import (
     ShareRequest,
     StartRequest,
 )
-from recsys_rl.serve.releases import Back, Freeze, Promote, Share, Start, champion_before
+from recsys_rl.serve.releases import Back, Freeze, Promote, Share, Start, TakeBack, champion_before
 from recsys_rl.serve.services import Route, Services, as_json, decoded, encode, get, post
 from recsys_rl.serve.watch import verdict_of
 
@@ -48,7 +49,7 @@ def release_routes() -> tuple[Route, ...]:
 
 
 async def status(services: Services, request: Request) -> Response:
-    await services.watch.now(band=True)
+    await services.watch.now()
     return as_json(_state(services))
 
 
@@ -71,7 +72,7 @@ async def share(services: Services, body: bytes) -> bytes:
 
 async def promote(services: Services, body: bytes) -> bytes:
     asked: PromoteRequest = decoded(_decode_promote, body)
-    release = await services.watch.now(band=True)  # it may stop the release in the same moment
+    release = await services.watch.now()  # it may stop the release in the same moment
     _, look = services.watch.of(release)
     action = Promote(release, verdict_of(look), asked.without_gate, asked.reason)
     return await _done(services, action)
@@ -83,13 +84,23 @@ async def freeze(services: Services, body: bytes) -> bytes:
 
 async def back(services: Services, body: bytes) -> bytes:
     asked: BackRequest = decoded(_decode_back, body)
+    if (asked.challenger is None) == (asked.promotion is None):
+        raise Problem(
+            422,
+            "wrong-field",
+            "challenger, promotion: give one, the challenger whose release ends or the champion whose "
+            "promotion is taken back.",
+        )
+    if asked.challenger is not None:
+        return await _done(services, Back(asked.reason, asked.challenger))
+    assert asked.promotion is not None
     active, version = services.worker.shared.active, None
     wanted = champion_before(active)
     if wanted is not None:  # it is open, unless the server was started since
         served = active.served.get(wanted)
         file = None if served is None else served.file
         version = await asyncio.to_thread(services.policies.version, wanted, file)
-    return await _done(services, Back(asked.reason, version, asked.challenger))
+    return await _done(services, TakeBack(asked.reason, asked.promotion, version))
 
 
 async def _done(services: Services, action: Any) -> bytes:

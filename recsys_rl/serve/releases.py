@@ -133,32 +133,44 @@ class Freeze:
 
 @dataclass(frozen=True)
 class Back:
-    """End the release; without one, take the last promotion back. Raises Problem.
+    """End the release of ``challenger``. Raises Problem if it is not under way.
 
-    ``version`` is the champion before the last promotion, if there was one. ``challenger``: only the release
-    of this one is ended.
+    So a request that is sent again, as its answer was lost, does nothing more.
     """
 
     reason: str
+    challenger: str
+
+    def __call__(self, shared: Shared) -> None:
+        release = shared.active.history.under_way
+        if release is None or release.challenger != self.challenger:
+            raise Problem(409, "no-release", "The release of this challenger is not under way any more.")
+        write(shared, "back", release.challenger, 0.0, release.start.unit, self.reason)
+        shared.active.challenger = None
+
+
+@dataclass(frozen=True)
+class TakeBack:
+    """Take the promotion of the champion ``promotion`` back. Raises Problem if it is not the last one.
+
+    ``version`` is the champion before it, if there was one.
+    """
+
+    reason: str
+    promotion: str
     version: Version | None
-    challenger: str | None = None
 
     def __call__(self, shared: Shared) -> None:
         active = shared.active
-        release = active.history.under_way
-        if self.challenger is not None and (release is None or release.challenger != self.challenger):
-            raise Problem(409, "no-release", "The release of this challenger is not under way any more.")
-        if release is not None:
-            write(shared, "back", release.challenger, 0.0, release.start.unit, self.reason)
-            active.challenger = None
-            return
+        if active.history.under_way is not None:
+            raise Problem(409, "release-under-way", "A release is under way: end it first, with back.")
         wanted, now = champion_before(active), active.version.row.sha256
-        if wanted is None or self.version is None or self.version.row.sha256 != wanted:
+        if now != self.promotion or wanted is None or self.version is None:
             raise Problem(
-                409,
-                "nothing-to-take-back",
-                "No release is under way, and the champion was not promoted by one.",
+                409, "nothing-to-take-back", "This version is not the champion, or no release promoted it."
             )
+        if self.version.row.sha256 != wanted:  # promoted once more in the same moment
+            raise Problem(409, "nothing-to-take-back", "Another promotion came in between: try again.")
         write(shared, "back", now, 0.0, "session", self.reason, champion=self.version)
         active.serve(self.version)
         active.previous = None  # nobody wants the one that was taken back

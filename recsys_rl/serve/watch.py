@@ -31,8 +31,8 @@ from recsys_rl.serve.worker import Worker
 
 EVERY = 1.0  # seconds
 BATCH = 500  # sessions that are read at once
-LEAST, GROWTH = 10, 0.05
-"""More sessions, by number and as a share, after which the canary looks again."""
+MOST = 2_000
+"""Sessions that are read at one look: after a start on a long release nobody waits for all of them."""
 
 
 class Watch:
@@ -57,17 +57,14 @@ class Watch:
                 with contextlib.suppress(Problem):
                     await self.worker.submit(Change(freeze))
 
-    async def now(self, band: bool = False) -> int:
-        """Look now. Returns the number of the release, 0 without one.
-
-        ``band``: the look has the bounds, which take ten times as long. Raises sqlite3.Error.
-        """
+    async def now(self) -> int:
+        """Look now. Returns the number of the release, 0 without one. Raises sqlite3.Error."""
         async with self.lock:
             moment: Moment = await self.worker.submit(LookAtWorker())
             if moment.under_way is None:
                 return 0
             number = moment.under_way.start.number
-            look = await asyncio.to_thread(self._look, moment, moment.under_way.start, band)
+            look = await asyncio.to_thread(self._look, moment, moment.under_way.start)
             action: Stop | Freeze | None = None
             if look.harm:
                 action = Stop(number, look.harm, verdict_of(look))
@@ -87,15 +84,15 @@ class Watch:
             return Canary("session", []), Look()
         return followed.canary, followed.look
 
-    def _look(self, moment: Moment, start: Release, band: bool) -> Look:
+    def _look(self, moment: Moment, start: Release) -> Look:
         """The latest look, in another thread than the event loop's."""
         if self.followed is None or self.followed.start.number != start.number:
             shared = self.worker.shared
             versions = [shared.active.version, *([] if moment.challenger is None else [moment.challenger])]
-            outcomes = Outcomes(shared.store.path, versions)
+            outcomes = Outcomes(shared.store.path, versions, self.settings.longest)
             self.followed = Followed(start, outcomes, self.settings, shared.settings.feedback_window)
         try:
-            return self.followed.now(moment, band)
+            return self.followed.now(moment)
         except BaseException:  # it may have lost the place of some sessions: the next look begins again
             self.followed = None
             raise
@@ -108,37 +105,44 @@ class Followed:
         """``window``: seconds that a session needs at least to mature. Raises sqlite3.Error."""
         self.start, self.outcomes, self.window = start, outcomes, window
         with outcomes.reading() as db:
-            before = outcomes.sessions(db, outcomes.latest(db, start.number, settings.prior))
-        at = start.time
-        # One with a later row was still under way.
-        over = [state for _, state in sorted(before.items()) if state.latest <= at and state.matured(at)]
-        self.canary, self.look, self.looked = Canary(start.unit, outcomes.of(over), settings), Look(), 0
+            before = self._before(db, outcomes.latest(db, start.number, settings.prior))
+        self.canary, self.look = Canary(start.unit, before, settings), Look()
         self.scanned = start.number  # sessions up to this number are known
         self.due = list[tuple[float, int]]()  # a heap: when each may have matured, and its number
         self.order = deque[int]()  # sessions that do not count yet
         self.matured = dict[int, Outcome | None]()  # of those; None: erased, damaged, or of no arm
 
-    def now(self, moment: Moment, band: bool) -> Look:
-        """Add the sessions that have matured; look again if they are many, or for the ``band``.
-
-        Raises sqlite3.Error.
-        """
+    def now(self, moment: Moment) -> Look:
+        """Add the sessions that have matured, and look again. Raises sqlite3.Error."""
         with self.outcomes.reading() as db:
             self._scan(db, moment)
             due = list[int]()
-            while self.due and self.due[0][0] <= moment.now:
+            while self.due and self.due[0][0] <= moment.now and len(due) < MOST:
                 due.append(heapq.heappop(self.due)[1])
             for at in range(0, len(due), BATCH):
                 self._read(db, due[at : at + BATCH], moment.now)
-        while self.order and self.order[0] in self.matured:
-            outcome = self.matured.pop(self.order.popleft())
-            if outcome is not None:
-                self.canary.add(outcome)
-        number, before = len(self.canary.rows), self.looked
-        many = number >= before + max(LEAST, GROWTH * before)
-        if many or (band and (number > (1 + GROWTH / 2) * before or not self.look.band)):
-            self.look, self.looked = self.canary.look(band), number
+            while self.order and self.order[0] in self.matured:
+                outcome = self.matured.pop(self.order.popleft())
+                if outcome is not None:
+                    self._add(db, outcome)
+        self.look = self.canary.look()
         return self.look
+
+    def _add(self, db: sqlite3.Connection, outcome: Outcome) -> None:
+        """Add a session to the canary, the person's first one with those before the release."""
+        if not outcome.arm or outcome.person in self.canary.people:
+            self.canary.add(outcome)
+            return
+        most = self.canary.settings.history
+        numbers = self.outcomes.latest_of(db, outcome.person, self.start.number, most)
+        self.canary.add(outcome, self._before(db, numbers))
+
+    def _before(self, db: sqlite3.Connection, numbers: list[int]) -> list[Outcome]:
+        """The outcomes of those of these sessions that had matured when the release began."""
+        at, found = self.start.time, self.outcomes.sessions(db, numbers)
+        # One with a later row was still under way.
+        over = [state for _, state in sorted(found.items()) if state.latest <= at]
+        return self.outcomes.of([state for state in over if self.outcomes.matured(state, at)])
 
     def _scan(self, db: sqlite3.Connection, moment: Moment) -> None:
         """Find the sessions that have begun since."""
@@ -157,11 +161,12 @@ class Followed:
             state = found.get(number)
             if state is None:
                 self.matured[number] = None
-            elif state.matured(now):
+            elif self.outcomes.matured(state, now):
                 over.append(state)
             else:
                 ended = state.ended(now)
-                heapq.heappush(self.due, ((now if ended is None else ended) + state.row.window, number))
+                again = (now if ended is None else ended) + state.row.window
+                heapq.heappush(self.due, (min(again, self.outcomes.end(state.row)), number))
         self.matured |= {outcome.number: outcome for outcome in self.outcomes.of(over)}
 
 

@@ -58,9 +58,22 @@ class Releases:
         """Give the challenger no new sessions."""
         return self._act("freeze", {"reason": reason})
 
-    def back(self, reason: str = "", challenger: str | None = None) -> dict[str, Any]:
-        """End the release, only that of ``challenger`` if given; without one, undo the last promotion."""
+    def back(self, reason: str = "", challenger: str = "") -> dict[str, Any]:
+        """End the release of ``challenger``; "": of the present one, and none is an error."""
+        challenger = challenger or self.status()["challenger"] or ""
+        if not challenger:
+            raise UserError(
+                "No release is under way: to take a promotion back, name the champion, recsys-rl release "
+                "back --promotion VERSION."
+            )
         return self._act("back", {"reason": reason, "challenger": challenger})
+
+    def take_back(self, version: str, reason: str = "") -> dict[str, Any]:
+        """Let the one before serve again in place of the champion, whose SHA-256 begins with ``version``."""
+        champion: str = self.status()["champion"]
+        if not champion.startswith(version):
+            raise UserError(f"The champion is {_short(champion)} and not {version}: nothing is taken back.")
+        return self._act("back", {"reason": reason, "promotion": champion})
 
     def _act(self, action: str, body: dict[str, Any]) -> dict[str, Any]:
         return self.client.post(f"/v1/release/{action}", body)

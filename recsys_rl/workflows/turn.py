@@ -1,14 +1,14 @@
 """One turn of the loop: from what is known of the release and of the round to what is done next.
 
 A round learns candidates from what was served, judges each on held-out sessions (the gate), and lets the
-best serve beside the champion (the canary). ``next_step`` is a pure function of a ``Situation``, which is
-read anew before each step: a turn that was killed goes on where it was, whichever step that was, and where
-nothing is left to do a turn changes nothing.
+best serve beside the champion (the canary); if that one goes back, the next one may try. ``next_step`` is a
+pure function of a ``Situation``, which is read anew before each step: a turn that was killed goes on where it
+was, whichever step that was, and where nothing is left to do a turn changes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -106,16 +106,18 @@ def next_step(now: Situation, patience: Patience) -> Step:
     if now.challenger:
         return _of_canary(now, patience)
     round, nobody = now.round, ""
-    if round is not None and round.champion == now.champion and not now.tried & {*round.candidates}:
+    if round is not None and round.champion == now.champion:
         if not round.candidates:
             return Learn(round.number)
-        open_ = next((name for name in round.candidates if name not in now.verdicts), None)
+        left = [name for name in round.candidates if name not in now.tried]
+        open_ = next((name for name in left if name not in now.verdicts), None)
         if open_ is not None:
             return Judge(open_)
-        best = best_candidate(round, now.verdicts)
+        best = best_candidate(left, now.verdicts)
         if best is not None:
             return Start(best)
-        nobody = f"; the gate let nobody of round {round.number} through: {_answers(round, now.verdicts)}"
+        if left:
+            nobody = f"; the gate let none of round {round.number} through: {_answers(left, now.verdicts)}"
     if now.fresh < patience.sessions:
         return Wait(f"{now.fresh:,} of the {patience.sessions:,} new sessions that a round needs{nobody}")
     return Learn(1 if round is None else round.number + 1)
@@ -135,9 +137,9 @@ def _of_canary(now: Situation, patience: Patience) -> Step:
     return Wait(f"the canary can't tell after {now.judged:,} sessions")
 
 
-def best_candidate(round: Round, verdicts: Mapping[str, Verdict]) -> str | None:
-    """The candidate that the gate lets through, with the strongest answer, then the greatest difference."""
-    passed = [name for name in round.candidates if _may_serve(verdicts[name])]
+def best_candidate(candidates: Sequence[str], verdicts: Mapping[str, Verdict]) -> str | None:
+    """The one with the strongest answer of the gate, then the greatest difference; None if none passed."""
+    passed = [name for name in candidates if _may_serve(verdicts[name])]
     if not passed:
         return None
     return max(
@@ -149,7 +151,7 @@ def _may_serve(verdict: Verdict) -> bool:
     return verdict.answer in LET_THROUGH and not verdict.refused
 
 
-def _answers(round: Round, verdicts: Mapping[str, Verdict]) -> str:
+def _answers(candidates: Sequence[str], verdicts: Mapping[str, Verdict]) -> str:
     """What was found about each candidate."""
-    found = [verdicts[name] for name in round.candidates]
+    found = [verdicts[name] for name in candidates]
     return ", ".join(one_line(of.refused) if of.refused else of.answer for of in found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,15 @@ def test_only_counted_sessions_change_the_answer() -> None:
     assert anytime.first(torch.tensor([False, True, True])) == 2
 
 
+def test_centring_by_the_record_by_hand() -> None:
+    """Two sessions in the record are too few: minus the mean of earlier outcomes, 5 and (5 + 1 + 6) / 3."""
+    outcomes, means = torch.tensor([5.0, 1.0, 6.0, 7.0]), torch.tensor([4.0, 9.0, 2.0, math.nan])
+    found = anytime.centred_by_record(outcomes, means, torch.tensor([3, 2, 10, 0]))
+    assert found.tolist() == pytest.approx([5 - 4, 1 - 5, 6 - 2, 7 - 12 / 3])
+    first = anytime.first_rows(torch.tensor([7, 8, 7, 9, 8, 7]))
+    assert first.tolist() == [True, True, False, True, False, False]
+
+
 def test_tables_are_of_the_newest_rows(tmp_path: Path) -> None:
     about = {"date": "2026-11-30", "commit": "abc", "runs": 4, "rows": 1_000}
     written(
@@ -72,7 +82,7 @@ def test_tables_are_of_the_newest_rows(tmp_path: Path) -> None:
                 "unit": "user",
                 "share": 0.1,
                 "effect": -0.1,
-                "bound": "betting",
+                "bound": "canary",
                 "wrong": 0,
                 "median": 1234.5,
                 "within_2000": 0.75,
@@ -84,5 +94,5 @@ def test_tables_are_of_the_newest_rows(tmp_path: Path) -> None:
         tmp_path
     )
     assert "| user | t-interval | 10.0 | 50.0 |" in anytime.aa_text(tmp_path)
-    row = "| -10% | user | 10% | betting | 1,234 | 75.0 | 100.0 | 0.0 |"
+    row = "| -10% | user | 10% | a server's canary | 1,234 | 75.0 | 100.0 | 0.0 |"
     assert row in anytime.effects_text(tmp_path)

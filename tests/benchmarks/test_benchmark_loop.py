@@ -40,7 +40,7 @@ def test_row_by_hand() -> None:
 
 def test_round_without_a_promotion_has_no_number() -> None:
     bands = found()["bands"]
-    bands[0]["end"] = "went back"
+    bands[0]["end"] = bands[1]["end"] = "went back"
     bands[-1]["end"] = "under way"
     row = loop.row_of(0, found(bands=bands), 9.5)
     assert row["visits_1"] is None and row["stopped"] is None

@@ -19,18 +19,15 @@ from torch.testing import assert_close
 
 from recsys_rl.ope.anytime import (
     TILTS,
-    arm_bounds,
+    Capital,
+    Shares,
     arm_terms,
     asymptotic,
     betting,
     centred,
-    centred_by_record,
     empirical_bernstein,
-    first_rows,
     gamma_exponential,
-    log_capital,
     radius,
-    share_bound,
 )
 
 TURN = torch.arange(1, 401)
@@ -45,6 +42,18 @@ Bounds = tuple[Tensor, Tensor]
 def at(bounds: Bounds, *counts: int) -> list[tuple[float, float]]:
     """The intervals after these numbers of terms."""
     return [(float(bounds[0][count - 1]), float(bounds[1][count - 1])) for count in counts]
+
+
+def log_capital(terms: Tensor, least: float | Tensor, most: float | Tensor, mean: float = 0.0) -> Bounds:
+    """Of one mean, (n,) each."""
+    above, below = Capital(torch.tensor([mean])).add(terms, least, most)
+    return above[0], below[0]
+
+
+def share_bound(of_challenger: Tensor, probability: Tensor, alpha: float) -> int | None:
+    """The first row at which the shares are wrong."""
+    found = (Shares().add(of_challenger, probability) >= -math.log(alpha)).nonzero()
+    return int(found[0, 0]) if len(found) else None
 
 
 def numbers(seed: int, *size: int) -> Tensor:
@@ -136,8 +145,9 @@ def test_capital_by_hand() -> None:
 def test_bounds_of_each_term_by_hand() -> None:
     """Terms 1 and -3 against 0: the most that a bet loses is .75 of the capital, of bounds -1 and then -4.
 
-    Without it the bets were sqrt(2 log 40 / log 2) = 3.26 at the variance 2^2 / 4 of a coin of -1 and 1, and
-    then sqrt(2 log 40 / (8.125 * 2 log 3)) = .643, at the variance (8^2 / 4 + (1 - 1 / 2)^2) / 2.
+    Without it the bets were sqrt(2 log 40 / (log 2 / 4)) / 2 = 3.26 at the variance of a coin, and then
+    sqrt(2 log 40 / (.156 * 2 log 3)) / 8 = .579, at the variance (1 / 4 + (1 / 2 - 1 / 4)^2) / 2 of terms in
+    units of their widths 2 and 8.
     """
     least, most = torch.tensor([-1.0, -4.0]), torch.tensor([1.0, 4.0])
     above, below = log_capital(torch.tensor([1.0, -3.0]), least, most)
@@ -167,18 +177,18 @@ def test_centring_by_hand() -> None:
     assert found.tolist() == pytest.approx([4, 1 - 4, 6 - 4, 5 - 11 / 3, 3 - 1, 2 - 5])
 
 
-def test_bounds_of_two_arms_by_hand() -> None:
-    """Outcomes in [0, 10] minus 4: -4 to 6, times 10 for the challenger, -10 / 9 for the other."""
-    low, high = arm_bounds(torch.tensor([0.1, 0.5]), torch.tensor([4.0, 0.0]), 0, 10)
-    assert low.tolist() == pytest.approx([-40, -20]) and high.tolist() == pytest.approx([60, 20])
-
-
-def test_centring_by_the_record_by_hand() -> None:
-    """Two sessions in the record are too few: minus the mean of earlier outcomes, 5 and (5 + 1 + 6) / 3."""
-    outcomes, means = torch.tensor([5.0, 1.0, 6.0, 7.0]), torch.tensor([4.0, 9.0, 2.0, math.nan])
-    found = centred_by_record(outcomes, means, torch.tensor([3, 2, 10, 0]))
-    assert found.tolist() == pytest.approx([5 - 4, 1 - 5, 6 - 2, 7 - 12 / 3])
-    assert first_rows(torch.tensor([7, 8, 7, 9, 8, 7])).tolist() == [True, True, False, True, False, False]
+def test_bets_are_the_same_however_terms_are_put_together() -> None:
+    """Also with bounds that change from term to term: each is a function of earlier ones alone."""
+    width = 1 + (TURN % 7).double()
+    parts, whole, means = Capital(torch.tensor([0.1, 0.4])), Capital(torch.tensor([0.1, 0.4])), SKEWED
+    found = [parts.add(means[at : at + 37], 0, width[at : at + 37]) for at in range(0, 400, 37)]
+    for side, other in zip(zip(*found, strict=True), whole.add(means, 0, width), strict=True):
+        assert_close(torch.cat(side, 1), other, atol=0, rtol=0)
+    shares, all_at_once = Shares(), Shares().add(TREATED, torch.full((400,), 0.3))
+    rows = [
+        shares.add(TREATED[at : at + 37], torch.full((400,), 0.3)[at : at + 37]) for at in range(0, 400, 37)
+    ]
+    assert_close(torch.cat(rows), all_at_once)
 
 
 def test_shares_by_hand() -> None:
@@ -278,7 +288,6 @@ def test_what_does_not_fit_is_refused() -> None:
         lambda: asymptotic(terms, alpha=1.0),
         lambda: asymptotic(terms, expected=0),
         lambda: asymptotic(terms[None]),
-        lambda: log_capital(terms, 0, 2, mean=2.0),
         lambda: centred(terms, torch.zeros(3, dtype=torch.int64)),
         lambda: arm_terms(arms, half, terms[:1]),
         lambda: arm_terms(arms, torch.tensor([0.5, 1.0]), terms),

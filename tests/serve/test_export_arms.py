@@ -87,7 +87,7 @@ def test_the_product_over_a_session_is_the_sum_over_the_arms(two: Path, tmp_path
         assert len(seen) == 2
         for user in range(8):
             recommend(client, f"open {user}")
-        act(client, "back")  # from here on the champion answers all
+        act(client, "back", challenger=sha256_of(challenger))  # from here on the champion answers all
         for user in range(8):
             send(client, event(recommend(client, f"open {user}"), "leave"))
     done = exported(db, out)

@@ -45,7 +45,8 @@ def test_a_release_from_its_start_to_its_way_back(
         assert release("freeze")[1].count("frozen") == 1
         assert release("promote", "--without-gate", "--reason", "we know it")[0] == 0
         assert release("status")[1].startswith(f"champion   {b[:12]}\n")
-        assert release("back", "--reason", "we did not") == (
+        assert release("back")[0] == 2 and release("back", "--promotion", a[:12])[0] == 2
+        assert release("back", "--promotion", b[:12], "--reason", "we did not") == (
             0,
             f"champion   {a[:12]}\nno release is under way\n",
         )
@@ -63,7 +64,14 @@ def test_a_server_that_is_not_there_is_one_sentence(capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize(
-    "words", [["begin"], ["start"], ["start", "none.pt"], ["start", "x.pt", "--share", "1"]]
+    "words",
+    [
+        ["begin"],
+        ["start"],
+        ["start", "none.pt"],
+        ["start", "x.pt", "--share", "1"],
+        ["back", "--promotion", "b.pt"],
+    ],
 )
 def test_mistakes_are_refused_before_a_server_is_asked(words: list[str]) -> None:
     assert main(["release", *words, "--url", "http://127.0.0.1:9"]) == 2

@@ -71,7 +71,7 @@ def test_a_release_splits_sessions_and_each_keeps_its_arm_also_after_a_start(
         assert {one: recommend(client, one)["policy"]["sha256"] for one in people} == first
         more = [recommend(client, f"more {at}")["policy"]["sha256"] for at in range(20)]
         assert more.count(b) > 12  # of nine in ten
-        assert act(client, "back", reason="enough")["challenger"] is None
+        assert act(client, "back", reason="enough", challenger=b)["challenger"] is None
         assert {recommend(client, one)["policy"]["sha256"] for one in people} == {a}
         assert kinds(client) == ["start", "share", "back"] and champion(client) == ["a.pt"]
     rows = {decision.number: decision for decision in decisions(db)}
@@ -113,12 +113,29 @@ def test_a_challenger_is_promoted_with_both_verdicts_or_without_a_gate_and_taken
     with serving(two, db) as client:
         assert champion(client) == ["b.pt"]
         assert act(client, "back", 409, challenger=b)["title"] == "no-release"  # its release has ended
-        assert act(client, "back")["champion"] == a
+        assert act(client, "back", 409, promotion=a)["title"] == "nothing-to-take-back"
+        assert act(client, "back", promotion=b)["champion"] == a
         assert recommend(client, "3")["policy"]["sha256"] == a
-        assert act(client, "back", 409)["title"] == "nothing-to-take-back"
+        assert act(client, "back", 409, promotion=b)["title"] == "nothing-to-take-back"
     with serving(two, db) as client:
         assert champion(client) == ["a.pt"]
         assert kinds(client) == ["start", "back", "start", "promote", "back"]
+
+
+def test_a_way_back_that_is_repeated_takes_no_earlier_promotion_back(two: Path, tmp_path: Path) -> None:
+    folder, db = Path(shutil.copytree(two, tmp_path / "policies")), tmp_path / "r.sqlite"
+    a, b = sha256(folder / "a.pt"), sha256(folder / "b.pt")
+    with serving(begun(folder / "a.pt", db), db) as client:
+        for challenger in (b, a):
+            act(client, "start", sha256=challenger, share=0.5)
+            act(client, "promote", without_gate=True)
+        assert act(client, "back", promotion=a)["champion"] == b
+        assert act(client, "back", 409, promotion=a)["title"] == "nothing-to-take-back"
+        act(client, "start", sha256=a, share=0.5)
+        assert act(client, "back", 409, promotion=b)["title"] == "release-under-way"
+        assert act(client, "back", challenger=a)["champion"] == b
+        assert act(client, "back", 409, challenger=a)["title"] == "no-release"
+        assert champion(client) == ["b.pt"]
 
 
 def test_the_way_back_takes_less_than_a_second(two: Path, tmp_path: Path) -> None:
@@ -131,7 +148,8 @@ def test_the_way_back_takes_less_than_a_second(two: Path, tmp_path: Path) -> Non
                 act(client, "promote", without_gate=True)
                 assert recommend(client, "3")["policy"]["sha256"] == b
             began = time.monotonic()
-            act(client, "back")
+            named: dict[str, Any] = {"promotion" if drill % 2 else "challenger": b}
+            act(client, "back", **named)
             assert recommend(client, "3")["policy"]["sha256"] == a
             seconds.append(time.monotonic() - began)
     assert sorted(seconds)[1] < 1  # a busy machine may hold one or two of them up
@@ -155,7 +173,10 @@ def test_what_can_not_be_is_refused_with_a_sentence_and_the_champion_serves(
         for action in ("share", "promote", "freeze"):
             fields = {"share": 0.5} if action == "share" else {}
             assert act(client, action, 409, **fields)["title"] == "no-release"
-        assert act(client, "back", 409)["title"] == "nothing-to-take-back" and kinds(client) == []
+        assert act(client, "back", 409, promotion=a)["title"] == "nothing-to-take-back"
+        for named in ({}, {"challenger": b, "promotion": a}):
+            assert act(client, "back", 422, **named)["title"] == "wrong-field"
+        assert kinds(client) == []
         act(client, "start", sha256=b, share=0.5)
         assert act(client, "start", 409, sha256=b, share=0.5)["title"] == "release-under-way"
         assert swap(client, folder / "b.pt").json()["title"] == "release-under-way"
@@ -187,7 +208,7 @@ def test_an_action_that_can_not_be_written_is_not_made(two: Path, tmp_path: Path
         assert state(client)["challenger"] is None and kinds(client) == []
         act(client, "start", sha256=b, share=0.5)
         without_room("promote", without_gate=True)
-        without_room("back")
+        without_room("back", challenger=b)
         assert state(client)["challenger"] == b and champion(client) == ["a.pt"]
         assert act(client, "promote", without_gate=True)["champion"] == b
 
@@ -211,7 +232,7 @@ def test_a_version_that_is_gone_gets_no_new_sessions(
         assert {recommend(client, one)["policy"]["sha256"] for one in people} == {a}
         assert kinds(client) == ["start", "freeze"]
         assert act(client, "promote", 409, without_gate=True)["title"] == "no-file"
-        assert act(client, "back")["challenger"] is None
+        assert act(client, "back", challenger=b)["challenger"] is None
 
 
 def test_a_server_that_starts_with_another_version_ends_the_release(two: Path, tmp_path: Path) -> None:
@@ -227,7 +248,7 @@ def test_a_killed_server_starts_again_in_the_state_of_its_last_action(two: Path,
     db, a, b = tmp_path / "r.sqlite", sha256(two / "a.pt"), sha256(two / "b.pt")
     begun(two / "a.pt", db)
     expected = [("start", a, b), ("promote", b, None), ("back", a, None)]
-    bodies = [{"sha256": b, "share": 0.5}, {"without_gate": True}, {}]
+    bodies = [{"sha256": b, "share": 0.5}, {"without_gate": True}, {"promotion": b}]
     server = Server(two, db)
     for (action, serving_now, challenger), body in zip(expected, bodies, strict=True):
         assert Connection(server.port).post(f"/v1/release/{action}", body)[0] == 200

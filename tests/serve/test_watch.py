@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+import sqlite3
 import time
 from pathlib import Path
 
@@ -12,6 +14,8 @@ from starlette.testclient import TestClient
 
 from recsys_rl.agents.ppo import PPO
 from recsys_rl.serve.canary import CanarySettings
+from recsys_rl.serve.outcomes import Outcomes
+from recsys_rl.serve.watch import Followed
 from recsys_rl.types import Obs
 from tests.serve.servers import begun, event, recommend, send, serving
 from tests.serve.test_refusals import champion, sha256
@@ -32,12 +36,14 @@ def of_a(two: Path, tmp_path: Path) -> Path:
     return tmp_path / "r.sqlite"
 
 
-def visits(client: httpx.Client, two: Path, number: int, gain: float, first: int = 0) -> None:
+def visits(
+    client: httpx.Client, two: Path, number: int, gain: float, first: int = 0, spread: float = 0.01
+) -> None:
     """Sessions of one decision; the challenger's items are engaged with by ``gain`` more."""
     b = sha256(two / "b.pt")
     for at in range(first, first + number):
         answer = recommend(client, f"person {at}")
-        value = 0.5 + gain * (answer["policy"]["sha256"] == b) + 0.01 * (at % 3)
+        value = 0.5 + gain * (answer["policy"]["sha256"] == b) + spread * (at % 3)
         replies = send(client, event(answer, "engagement", value), event(answer, "leave"))
         assert replies == ["accepted", "accepted"]
 
@@ -49,7 +55,7 @@ def matured(client: TestClient) -> int:
 def test_outcomes_are_counted_by_arm_and_again_after_a_start(two: Path, tmp_path: Path) -> None:
     db, b = of_a(two, tmp_path), sha256(two / "b.pt")
     with serving(two, db, **SOON) as client:
-        visits(client, two, 12, 0.0)
+        visits(client, two, 12, 0.0, spread=0.2)
         time.sleep(0.05)  # until all of them have matured
         act(client, "start", sha256=b, share=0.5)
         visits(client, two, 40, 0.3, first=100)
@@ -106,6 +112,92 @@ def test_a_clock_that_is_set_back_neither_matures_sessions_nor_holds_them_up(
         assert matured(client) == 10  # the open session began before the others
         send(client, event(open_one, "leave"))
         until(lambda: matured(client) == 21)
+
+
+def test_one_session_that_stays_open_does_not_hold_up_the_others_for_ever(
+    two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It counts with what came until its end, also when it is read again after a start."""
+    monkeypatch.setattr(
+        "recsys_rl.serve.watch.CanarySettings", lambda: CanarySettings(learned=10, longest=2.0)
+    )
+    db, b = of_a(two, tmp_path), sha256(two / "b.pt")
+    with serving(two, db, session_timeout=4.0, feedback_window=0.01) as client:
+        act(client, "start", sha256=b, share=0.5)
+        open_one, began = recommend(client, "open"), time.time()
+        send(client, event(open_one, "engagement", 0.25))
+        visits(client, two, 10, 0.0)
+        while time.time() < began + 6.0:
+            send(client, event(open_one, "engagement", 0.25))
+            time.sleep(0.5)
+            assert matured(client) in (0, 11)
+        until(lambda: matured(client) == 11)
+        time.sleep(0.1)
+        send(client, event(open_one, "engagement", 1.0))  # too late
+        before = state(client)
+    with serving(two, db, session_timeout=4.0, feedback_window=0.01) as client:
+        until(lambda: matured(client) == 11)
+        assert state(client) == before
+
+
+def test_a_look_that_fails_loses_no_session(
+    two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """20 sessions are found at one look, of which the second batch can't be read once."""
+    db, b = of_a(two, tmp_path), sha256(two / "b.pt")
+    monkeypatch.setattr("recsys_rl.serve.watch.BATCH", 5)
+    read, ready, calls = Followed._read, list[bool](), list[int]()
+
+    def failing(self: Followed, db: sqlite3.Connection, numbers: list[int], now: float) -> None:
+        if not ready:
+            for number in numbers:
+                heapq.heappush(self.due, (now, number))
+            return
+        calls.append(len(numbers))
+        if len(calls) == 2:
+            raise sqlite3.OperationalError("disk I/O error")
+        read(self, db, numbers, now)
+
+    monkeypatch.setattr(Followed, "_read", failing)
+    with serving(two, db, **SOON) as client:
+        act(client, "start", sha256=b, share=0.5)
+        visits(client, two, 20, 0.0)
+        ready.append(True)
+        until(lambda: len(calls) > 1)
+        until(lambda: matured(client) == 20)
+
+
+def test_people_are_centred_by_their_sessions_before_the_prior_ones(
+    two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last 12 sessions before the release are of others; eleven people have three sessions before."""
+    monkeypatch.setattr("recsys_rl.serve.watch.CanarySettings", lambda: CanarySettings(learned=10, prior=12))
+    db, b = of_a(two, tmp_path), sha256(two / "b.pt")
+    with serving(two, db, **SOON) as client:
+        for _ in range(3):
+            visits(client, two, 11, 0.0, spread=0.2)
+        visits(client, two, 12, 0.0, first=50, spread=0.2)
+        time.sleep(0.05)
+        act(client, "start", sha256=b, share=0.5, unit="user")
+        visits(client, two, 11, 0.0, spread=0.2)  # the same as before: each is its own mean
+        until(lambda: matured(client) == 11)
+        found = state(client)["canary"]
+        assert found["sessions"] == 11 and found["difference"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_look_reads_one_moment_of_the_record(two: Path, tmp_path: Path) -> None:
+    db = of_a(two, tmp_path)
+    with serving(two, db, **SOON) as client:
+        visits(client, two, 3, 0.0)
+        active = client.app.worker.shared.active  # type: ignore[attr-defined]
+        outcomes = Outcomes(db, [active.version], 3600.0)
+        with outcomes.reading() as reader:
+            numbers = outcomes.numbers(reader, 0, 10**9)
+            visits(client, two, 3, 0.0, first=50)
+            assert outcomes.numbers(reader, 0, 10**9) == numbers and len(numbers) == 3
+            assert len(outcomes.sessions(reader, numbers)) == 3
+        with outcomes.reading() as reader:
+            assert len(outcomes.numbers(reader, 0, 10**9)) == 6
 
 
 def test_a_challenger_that_fails_three_times_stops(

@@ -57,6 +57,7 @@ SCENARIOS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "long-video": ("ppo", "long-video", {}),
     "long-video-lives": ("ppo", "long-video", {}),
     "social-feed": ("ppo", "social-feed", {}),
+    "tutor": ("ppo", "tutor", {}),
     "learned": ("ppo", "learned", {}),
     "own-log": ("bc", "own-log", {}),
     "two-stage": ("ppo", "drift", {}),
@@ -100,6 +101,8 @@ def settings_of(scenario: str, **changes: dict[str, Any]) -> Config:
         few = {"num_items": 60, "max_episode_steps": 8, "visits": 9, "habit_base": 9.0, "ad_drain": 0.3}
         few["start_patience"] = 1.0  # people leave within these steps
         base = overlay(base, {"env_config": few})
+    if scenario == "tutor":
+        base = overlay(base, {"env_config": {"num_items": 60, "max_episode_steps": 12, "items_per_day": 4}})
     if algo == "ppo":
         base = overlay(base, {"agent_config": {"batch_size": 12, "target_kl": 0.0}})
     if algo == "dqn":
@@ -205,6 +208,14 @@ def comments(config: Config) -> float:
     rng = torch.Generator().manual_seed(0)
     videos = (torch.full((30, 1), item) for item in range(12))
     return sum(float(users.respond(state, x, shown, rng).signals[..., place].sum()) for x in videos)
+
+
+def streams(config: Config) -> list[Any]:
+    """The reward streams of 30 users in twelve steps."""
+    users, people = config.platform.users(*make_world(config), config.env_config), torch.arange(30)
+    rng = torch.Generator().manual_seed(0)
+    env = RecEnv(users, users.catalogue, config.env_config, people, 30, rng)
+    return [step.streams.tolist() for step in walk(env, env.reset(people), 12)]
 
 
 def index(config: Config) -> set[str]:
@@ -366,6 +377,21 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("env_config", "satisfaction_gain"): ("social-feed", 2.0, watching),
     ("env_config", "likeness_cost"): ("social-feed", 9.0, watching),
     ("env_config", "likeness_kept"): ("social-feed", 0.1, watching),
+    ("env_config", "student"): ("tutor", "irt", watching),
+    ("env_config", "prerequisites"): ("tutor", "none", watching),
+    ("env_config", "items_per_day"): ("tutor", 3, watching),
+    ("env_config", "test_delay"): ("tutor", 70, streams),
+    ("env_config", "prior"): ("tutor", 0.9, watching),
+    ("env_config", "ability_deviation"): ("tutor", 5.0, watching),
+    ("env_config", "lesson_rate"): ("tutor", 1.0, watching),
+    ("env_config", "practice_rate"): ("tutor", 1.0, watching),
+    ("env_config", "slip"): ("tutor", 0.4, watching),
+    ("env_config", "guess"): ("tutor", 0.4, watching),
+    ("env_config", "too_easy"): ("tutor", 0.1, watching),
+    ("env_config", "feeling_kept"): ("tutor", 0.1, watching),
+    ("env_config", "frustration_step"): ("tutor", 0.5, watching),
+    ("env_config", "boredom_step"): ("tutor", 0.5, watching),
+    ("env_config", "sameness_kept"): ("tutor", 0.1, watching),
     ("env_config", "candidate_features"): ("gym", "doc", complaint),
     ("env_config", "normalize_obs"): ("gym", False, weights),
     ("env_config", "normalize_reward"): ("gym", False, weights),

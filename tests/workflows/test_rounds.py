@@ -16,6 +16,7 @@ from recsys_rl.training.warm_start import Unfit
 from recsys_rl.workflows import gate as gates
 from recsys_rl.workflows import learners
 from recsys_rl.workflows import retrain as turns
+from recsys_rl.workflows.learners import Task
 from recsys_rl.workflows.retrain import RetrainConfig, retrain
 from recsys_rl.workflows.rounds import candidate_in, held, known_in, latest_round, part_path, round_folder
 from recsys_rl.workflows.served_log import Served, Sides
@@ -45,10 +46,11 @@ class Place:
         return until, self.rows
 
     def learners(self, _: object) -> list[Any]:
-        def learn(algo: str) -> Callable[[turns.Task], Path]:
-            def run(task: turns.Task) -> Path:
+        def learn(algo: str) -> Callable[[Task], Path]:
+            def run(task: Task) -> Path:
                 self.learn(algo)
-                (path := task.folder / f"{algo}.out").write_text(f"{algo} {self.champion} {self.rows}")
+                path = task.folder / f"{algo}.out"
+                path.write_text(f"{algo} {self.champion} {self.rows}")
                 return path
 
             return run
@@ -183,7 +185,7 @@ def test_only_weights_that_do_not_fit_are_left_out(
         info={},
     )
     champion = Served("a" * 64, place.folder / "champion.pt", checkpoint)
-    task = turns.Task(champion, place.folder / "log", place.folder, 10, None, 1)
+    task = Task(champion, place.folder / "log", place.folder, 10, None, 1)
     monkeypatch.setattr(learners, "train", lambda **given: train(UserError("The disk is full."), **given))
     with pytest.raises(UserError):
         learners._trained(task, "ppo", init_from="champion.pt")

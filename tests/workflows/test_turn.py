@@ -53,10 +53,15 @@ UNSURE, BROKEN = Verdict("can't tell", 4.0), Verdict("the log is broken", 5.0)
         # Nobody got through the gate: the next round needs new sessions.
         (Situation(OLD, 0, round=LEARNED, verdicts={ONE: UNSURE, TWO: BROKEN}), Wait),
         (Situation(OLD, 2000, round=LEARNED, verdicts={ONE: UNSURE, TWO: BAD}), Learn(4)),
-        # A round has one canary, however it ended, and whoever ended it.
-        (Situation(OLD, 0, round=LEARNED, verdicts={ONE: GOOD, TWO: GOOD}, tried=frozenset({ONE})), Wait),
+        # Each candidate has one canary, however it ended, and whoever ended it; then the next one may try.
         (
-            Situation(OLD, 2000, round=LEARNED, verdicts={ONE: GOOD, TWO: GOOD}, tried=frozenset({TWO})),
+            Situation(OLD, 0, round=LEARNED, verdicts={ONE: GOOD, TWO: FINE}, tried=frozenset({ONE})),
+            Start(TWO),
+        ),
+        (Situation(OLD, 0, round=LEARNED, verdicts={ONE: GOOD, TWO: BAD}, tried=frozenset({ONE})), Wait),
+        (Situation(OLD, 0, round=LEARNED, verdicts={ONE: GOOD}, tried=frozenset({ONE})), Judge(TWO)),
+        (
+            Situation(OLD, 2000, round=LEARNED, verdicts={ONE: GOOD, TWO: GOOD}, tried=frozenset({ONE, TWO})),
             Learn(4),
         ),
         # The canary decides; a frozen one and that of somebody else are left alone.
@@ -112,7 +117,7 @@ def test_each_situation_has_a_step_that_keeps_the_champion() -> None:
             assert canary == "better" and not frozen and step.challenger == challenger == ONE
         elif isinstance(step, Start):
             assert verdicts[step.candidate].answer in ("better", "no harm seen")
-            assert not challenger and not tried and round == LEARNED
+            assert not challenger and step.candidate not in tried and round == LEARNED
         elif isinstance(step, Back):
             assert challenger == ONE and not frozen and (canary != "can't tell" or judged == 9000)
         elif isinstance(step, Learn):
@@ -127,7 +132,7 @@ def test_a_wait_names_what_the_gate_said() -> None:
 
 
 def test_best_candidate_without_any_that_passed() -> None:
-    assert best_candidate(LEARNED, {ONE: BAD, TWO: UNSURE}) is None
+    assert best_candidate([ONE, TWO], {ONE: BAD, TWO: UNSURE}) is None
 
 
 @dataclass

@@ -1,0 +1,678 @@
+"""`tutor`: a course of lessons, exercises and reviews for one learner, with a test some days after its end.
+
+A course has days of ``items_per_day`` items; item n = 0, 1, ... is on day d = floor(n / items_per_day). An
+item i is of a kind [lesson, practice or review] and a skill s; an exercise has a difficulty b_i [logits].
+
+Hidden state of a learner, for each skill s (units in brackets):
+
+- known k_s [0 or 1] of a student `fsrs` or `exponential`; a level 0 .. 1 of a student `irt`
+- half-life h_s [days] of a student `exponential`
+
+and ability a [logits], frustration f and boredom g [0 .. 1; the learner leaves when one of them reaches 1].
+A tutor can follow, from the items and answers alone, the memory (stability S_s, difficulty D_s, day l_s of
+the last item) by FSRS-6 (env/memory.py), the right answers in a row r_s, the completed skills c_s [0 or 1]
+and the fading share m_s of skill s among the last items.
+
+    R_s     = fsrs: (1 + F t / S_s)^-w20        exponential: 2^(-t / h_s)        irt: 1         t = d - l_s
+    ready_s = share of the prerequisites of s that are known, 1 without any; of `irt` their mean level
+    margin  = a - [practice] b_i
+    P1, P0  = sigmoid(logit(1 - slip) + margin), sigmoid(logit(guess) + margin)
+    P_right = [practice, review] k_s R_s P1 + (1 - k_s R_s) P0
+              irt: sigmoid(k_s logit(1 - slip) + (1 - k_s) logit(guess) + margin)
+    right   ~ Bernoulli(P_right)
+    learned ~ Bernoulli((1 - k_s) rate ready_s); of `irt` its mean        rate = lesson_rate, practice_rate, 0
+    k_s    <- k_s + learned
+
+    r_s    <- r_s + 1 if right, 0 if wrong
+    completed = [practice] right and r_s was IN_A_ROW - 1 or more and not c_s;    c_s <- c_s + completed
+    lesson:   S_s <- max(S_s, S of a first Good)           h_s <- max(h_s, 2)
+    others:   S_s, D_s by FSRS, Good if right, else Again; h_s <- 2 h_s if right, h_s / 2 if wrong
+    l_s    <- d
+
+    ease    = P_right; of a lesson k_s R_s
+    strain  = [practice, review] wrong + [lesson] (1 - k_s) (1 - ready_s)
+    tedium  = max(0, ease - too_easy) / (1 - too_easy) + m_s
+    f      <- feeling_kept f + frustration_step strain;       g <- feeling_kept g + boredom_step tedium
+    m      <- sameness_kept m + (1 - sameness_kept) onehot(s)
+    f, g   <- overnight f, overnight g     after the last item of a day
+
+    knowledge = sum over s of P_right of an exercise of difficulty 0 on the day of the test [points, 0 .. S]
+    reward    = completed + 0.05 right - 0.05 strain
+
+Before the course a learner knows skill s with probability sigmoid(logit(prior) + a), a = ability_deviation
+N(0, 1), and all memories are those of a first review, Good, on day 0. The stream `knowledge` is the change of
+the knowledge by each item; its weight is 0 (--weights knowledge=1 pays for it).
+
+The tutor's belief (env/belief.py) uses P1 and P0 of average ability and the R of FSRS, whatever the student
+is. Without noise (for planners) all that is drawn is replaced by its mean.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from types import MappingProxyType
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from recsys_rl.data import attributes
+from recsys_rl.env import memory
+from recsys_rl.env.belief import EXACT, Belief
+from recsys_rl.env.schedulers import SCHEDULERS
+from recsys_rl.errors import FieldError, UserError, listed
+from recsys_rl.records import Known, Platform, VisitPieces
+from recsys_rl.settings.fields import NonNegative, Range, Share, Size
+from recsys_rl.settings.shared import EnvConfig
+from recsys_rl.types import Catalogue, Feedback, ItemFeature, Population, Signal, Stream, World
+
+KINDS = ("lesson", "practice", "review")
+LESSON, PRACTICE, REVIEW = range(3)
+PATTERN = (LESSON, PRACTICE, REVIEW, PRACTICE, PRACTICE)  # the kinds of a skill's items, again and again
+SKILLS = 10  # of drawn items
+DIFFICULTY = 0.94  # standard deviation of the difficulties of drawn exercises [logits]
+IN_A_ROW = 3  # right answers that complete a skill
+LEAST_HALF_LIFE, FIRST_HALF_LIFE, MOST_HALF_LIFE = 1 / 96, 2.0, 274.0  # days (Settles and Meeder, 2016)
+MOST_ROW, MOST_SEEN, MOST_DAYS = 8, 20, 30  # in observations
+PIECES = ("belief", "recall", "ready", "row", "since", "seen", "completed")
+"""Pieces of the context with a number for each skill; those with [skill] are columns of the items."""
+Probability = Annotated[float, Range(above=0, below=1)]
+
+
+@dataclass(frozen=True)
+class TutorConfig(EnvConfig):
+    """Learners of a course; the equations are at the top of the file."""
+
+    student: Literal["fsrs", "exponential", "irt"] = "fsrs"
+    """How learners learn and forget: bits with the memory of FSRS, bits with half-lives, or levels that grow
+    and are never forgotten. The tutor's belief is that of fsrs for all."""
+    prerequisites: str | None = None
+    """Prerequisites of skills, as "0>2, 1>2": 0 and 1 before 2. Default: skill s needs s - 2 and s - 3;
+    "none": no skill has any."""
+    items_per_day: Size = 20
+    """Items of a day."""
+    test_delay: Annotated[int, Range(0, 3650)] = 7
+    """Days from the last day of the course to the test."""
+    prior: Probability = 0.2
+    """Probability that a learner of average ability knows a skill before the course."""
+    ability_deviation: NonNegative = 1.0
+    """Standard deviation of the learners' ability, in logits."""
+    lesson_rate: Share = 0.3
+    """Probability that a lesson teaches a skill whose prerequisites are known."""
+    practice_rate: Share = 0.1
+    """The same of an exercise."""
+    slip: Annotated[float, Range(above=0, below=0.5)] = 0.1
+    """Probability of a wrong answer of average ability to an average exercise in a skill that is known."""
+    guess: Annotated[float, Range(above=0, below=0.5)] = 0.2
+    """Probability of a right answer in a skill that is not known."""
+    too_easy: Annotated[float, Range(0, below=1)] = 0.85
+    """Probability of a right answer above which an item bores."""
+    feeling_kept: Annotated[float, Range(0, below=1)] = 0.9
+    """Share of frustration and boredom that remains after one item."""
+    overnight: Share = 0.3
+    """Share of frustration and boredom that remains overnight."""
+    frustration_step: NonNegative = 0.15
+    """Frustration by a wrong answer; the learner leaves at 1."""
+    boredom_step: NonNegative = 0.06
+    """Boredom by an item that is known by heart, or of the same skill as all before; they leave at 1."""
+    sameness_kept: Annotated[float, Range(0, below=1)] = 0.8
+    """Share that the fading share of a skill among the last items keeps after one item."""
+
+
+@lru_cache(maxsize=64)
+def graph_of(text: str | None, number: int) -> tuple[tuple[int, ...], ...]:
+    """The prerequisites of each of ``number`` skills. Raises FieldError, also for a circle."""
+    if text is None:
+        return tuple(tuple(p for p in (s - 3, s - 2) if p >= 0) for s in range(number))
+    if text.strip() == "none":
+        return ((),) * number
+    needs: list[set[int]] = [set() for _ in range(number)]
+    for part in text.split(","):
+        found = re.fullmatch(r"\s*(\d{1,6})\s*>\s*(\d{1,6})\s*", part)
+        pair = tuple(map(int, found.groups())) if found else (number,)
+        if max(pair) >= number:
+            raise FieldError(
+                "env_config.prerequisites",
+                f'has {part.strip()!r}: give pairs as in "0>2, 1>2" of skills 0 to {number - 1}, or none.',
+            )
+        needs[pair[1]].add(pair[0])
+    graph = tuple(tuple(sorted(of_skill)) for of_skill in needs)
+    if len(order_of(graph)) < number:
+        circle = next(s for s in range(number) if s not in order_of(graph))
+        raise FieldError(
+            "env_config.prerequisites",
+            f"are a circle: skill {circle} is needed, over others, by a skill that it needs itself; leave a "
+            "pair out.",
+        )
+    return graph
+
+
+def order_of(graph: tuple[tuple[int, ...], ...]) -> tuple[int, ...]:
+    """The skills, each after its prerequisites, the lowest number first; those in circles are left out."""
+    order: list[int] = []
+    while True:
+        free = [s for s, needs in enumerate(graph) if s not in order and {*needs} <= {*order}]
+        if not free:
+            return tuple(order)
+        order.append(free[0])
+
+
+@dataclass(frozen=True)
+class Course:
+    """The items of a course, and what a tutor can follow of learners who take it.
+
+    A record of learners is a mapping of tensors: "belief" (N, B); "stability", "difficulty", "last",
+    "row", "completed", "seen" and "recent" (m), (N, S) each; "mood" (N, 2), as the tutor supposes it;
+    "steps" and "last_kind", (N,) each.
+    """
+
+    config: TutorConfig
+    kind: Tensor  # (I,) int64
+    skill: Tensor  # (I,) int64
+    hardness: Tensor  # (I,): b of an exercise, 0 of other items
+    num_skills: int
+    exact: bool  # the belief is of all states of the skills
+
+    @classmethod
+    def of(cls, config: TutorConfig, catalogue: Catalogue) -> Course:
+        named = catalogue.attributes
+        kind, skill = named["kind"], named["skill"]
+        hardness = named["difficulty"] * (kind == PRACTICE)
+        num_skills = int(skill.max()) + 1
+        return cls(config, kind, skill, hardness, num_skills, num_skills <= EXACT)
+
+    @cached_property
+    def filter(self) -> Belief:
+        graph = graph_of(self.config.prerequisites, self.num_skills)
+        needs = torch.zeros(self.num_skills, self.num_skills, device=self.kind.device)
+        for skill, before in enumerate(graph):
+            needs[skill, list(before)] = 1 / max(1, len(before))
+        return Belief(needs, self.exact)
+
+    @cached_property
+    def order(self) -> Tensor:
+        """(S,): the place of each skill in a fixed syllabus, as a share 0 .. 1."""
+        order = order_of(graph_of(self.config.prerequisites, self.num_skills))
+        places = torch.zeros(self.num_skills, device=self.kind.device)
+        places[list(order)] = torch.arange(self.num_skills, device=places.device) / max(1, len(order) - 1)
+        return places
+
+    @cached_property
+    def rates(self) -> Tensor:
+        """(3,): the probability of learning, by kind."""
+        return torch.tensor([self.config.lesson_rate, self.config.practice_rate, 0.0]).to(self.hardness)
+
+    @property
+    def test_day(self) -> int:
+        return -(-self.config.max_episode_steps // self.config.items_per_day) - 1 + self.config.test_delay
+
+    def begin(self, number: int) -> dict[str, Tensor]:
+        """The record of ``number`` learners before the course."""
+        nothing = torch.zeros(number, self.num_skills, device=self.kind.device)
+        stability, difficulty = memory.first(memory.GOOD)
+        return {
+            "belief": self.filter.begin(self.config.prior, number),
+            "stability": nothing + stability,
+            "difficulty": nothing + difficulty,
+            **dict.fromkeys(("last", "row", "completed", "seen", "recent"), nothing),
+            "mood": nothing.new_zeros(number, 2),
+            "steps": nothing.new_zeros(number),
+            "last_kind": torch.full((number,), -1, device=nothing.device),
+        }
+
+    def day(self, record: Known) -> Tensor:
+        """(N,): the day of the next item."""
+        return (record["steps"] / self.config.items_per_day).floor()
+
+    def recall(self, record: Known) -> Tensor:
+        """(N, S): R by FSRS."""
+        return memory.recall(record["stability"], self.day(record).unsqueeze(1) - record["last"])
+
+    def pieces(self, record: Known) -> dict[str, Tensor]:
+        belief, day = record["belief"], self.day(record)
+        known = self.filter.known(belief)
+        of_skills = {
+            "belief": known,
+            "recall": self.recall(record),
+            "ready": self.filter.ready_of(known),
+            "row": record["row"].clamp_max(MOST_ROW) / MOST_ROW,
+            "since": (day.unsqueeze(1) - record["last"]).clamp_max(MOST_DAYS) / MOST_DAYS,
+            "seen": record["seen"].clamp_max(MOST_SEEN) / MOST_SEEN,
+            "completed": record["completed"],
+        }
+        kinds = torch.arange(len(KINDS), device=day.device)
+        into_day = record["steps"] / self.config.items_per_day - day
+        return {
+            **of_skills,
+            **{f"{name}[skill]": value for name, value in of_skills.items()},
+            "recent[skill]": record["recent"],
+            "order[skill]": self.order.expand(len(day), -1),
+            "last_kind": (record["last_kind"].unsqueeze(1) == kinds).float(),
+            "mood": record["mood"].clamp_max(1),
+            "into_day": into_day.unsqueeze(1),
+        }
+
+    def after(self, record: Known, item: Tensor, shown: Tensor, right: Tensor, completed: Tensor) -> Known:
+        """The record after an item; ``item``, ``shown``, ``right`` and ``completed`` are (N,)."""
+        config, kind, skill = self.config, self.kind[item], self.skill[item]
+        at = skill.unsqueeze(1)
+        asked, lesson = (kind != LESSON).float(), (kind == LESSON).float()
+        there = shown.float().unsqueeze(1)  # (N, 1)
+        held = self.recall(record).gather(1, at).squeeze(1)  # (N,)
+        p1, p0 = self.answers(torch.zeros_like(held), self.hardness[item])
+        if_known = held * p1 + (1 - held) * p0
+        known, ready = (
+            value.gather(1, at).squeeze(1)
+            for value in (self.filter.known(record["belief"]), self.filter.ready(record["belief"]))
+        )
+        # What the tutor supposes: wrong answers are seen, ease and readiness are believed.
+        ease = torch.lerp(known * held, known * if_known + (1 - known) * p0, asked)
+        strain = asked * (1 - right) + lesson * (1 - known) * (1 - ready)
+        recent = record["recent"].gather(1, at).squeeze(1)
+        unknown = torch.full_like(p0, 0.5)  # nothing follows from an item without a question
+        belief = self.filter.after(
+            record["belief"],
+            skill,
+            right,
+            torch.lerp(unknown, if_known, asked),
+            torch.lerp(unknown, p0, asked),
+            self.rates[kind],
+        )
+        stability, difficulty = self.remembered(record, at, kind, right)
+        day = self.day(record)
+        before = {name: record[name].gather(1, at) for name in ("row", "completed", "seen")}
+        row = torch.lerp(before["row"], right.unsqueeze(1) * (before["row"] + 1), asked.unsqueeze(1))
+        fresh = {
+            "stability": stability,
+            "difficulty": difficulty,
+            "last": day.unsqueeze(1),
+            "row": row,
+            "completed": (before["completed"] + completed.unsqueeze(1)).clamp_max(1),
+            "seen": before["seen"] + 1,
+        }
+        later = {
+            name: record[name].scatter(1, at, torch.where(there > 0, value, record[name].gather(1, at)))
+            for name, value in fresh.items()
+        }
+        mark = torch.zeros_like(record["recent"]).scatter_(1, at, 1)
+        moved = torch.lerp(mark, record["recent"], config.sameness_kept)
+        mood = self.moved(record["mood"], strain, self.tedium(ease, recent))
+        return {
+            **later,
+            "belief": torch.where(there > 0, belief, record["belief"]),
+            "recent": torch.where(there > 0, moved, record["recent"]),
+            "mood": self.rested(record, torch.where(there > 0, mood, record["mood"])),
+            "steps": record["steps"] + 1,
+            "last_kind": torch.where(shown, kind, record["last_kind"]),
+        }
+
+    def answers(self, ability: Tensor, hardness: Tensor) -> tuple[Tensor, Tensor]:
+        """P1 and P0, of a right answer if the skill is known and recalled, and if not."""
+        margin = ability - hardness
+        return (margin + _logit(1 - self.config.slip)).sigmoid(), (
+            margin + _logit(self.config.guess)
+        ).sigmoid()
+
+    def remembered(self, record: Known, at: Tensor, kind: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+        """Stability and difficulty, (N, 1) each, of the skill ``at`` (N, 1) after an item of a ``kind``."""
+        stability, difficulty, last = (
+            record[name].gather(1, at) for name in ("stability", "difficulty", "last")
+        )
+        days = self.day(record).unsqueeze(1) - last
+        good, again = (
+            memory.review(stability, difficulty, days, rating) for rating in (memory.GOOD, memory.AGAIN)
+        )
+        lesson, answer = (kind == LESSON).unsqueeze(1), right.unsqueeze(1)
+        taught = stability.clamp_min(memory.first(memory.GOOD)[0])
+        return (
+            torch.where(lesson, taught, torch.lerp(again[0], good[0], answer)),
+            torch.where(lesson, difficulty, torch.lerp(again[1], good[1], answer)),
+        )
+
+    def tedium(self, ease: Tensor, recent: Tensor) -> Tensor:
+        return (ease - self.config.too_easy).clamp_min(0) / (1 - self.config.too_easy) + recent
+
+    def moved(self, mood: Tensor, strain: Tensor, tedium: Tensor) -> Tensor:
+        """Frustration and boredom (N, 2) after an item."""
+        steps = torch.stack([self.config.frustration_step * strain, self.config.boredom_step * tedium], 1)
+        return self.config.feeling_kept * mood + steps
+
+    def rested(self, record: Known, mood: Tensor) -> Tensor:
+        """The ``mood`` (N, 2) after an item, and a night if it was the last item of a day."""
+        night = ((record["steps"] + 1) % self.config.items_per_day == 0).unsqueeze(1)
+        return torch.where(night, self.config.overnight * mood, mood)
+
+
+@dataclass(frozen=True)
+class TutorState:
+    known: Tensor  # (N, S): k
+    ability: Tensor  # (N,)
+    half_life: Tensor  # (N, S): h; (N, 0) if the student has none
+    mood: Tensor  # (N, 2): f and g
+    record: Known  # what the tutor can follow
+
+
+@dataclass(frozen=True)
+class Tutor:
+    """The user model."""
+
+    catalogue: Catalogue
+    population: Population
+    config: TutorConfig
+    repeats: ClassVar[bool] = True
+    context: ClassVar[tuple[str, ...]] = (
+        *("clock", "into_day", "last_kind", "last_signals", "mood", *PIECES),
+        *(f"{name}[skill]" for name in (*PIECES, "recent", "order")),
+    )
+    signals: ClassVar[tuple[Signal, ...]] = (
+        Signal("right"),
+        Signal("completed"),
+        Signal("strain", visible=False, meaning="the frustration"),
+        Signal("tedium", visible=False, high=2.0),
+        Signal("learned", visible=False),
+        Signal("knowledge", visible=False, low=-1.0),
+    )
+    streams: ClassVar[tuple[Stream, ...]] = (
+        Stream("completion", 1.0),
+        Stream("correctness", 0.05),
+        Stream("frustration", -0.05),
+        Stream("knowledge", 0.0),
+    )
+    slate_size: ClassVar[int] = 1
+    bounds: ClassVar[Mapping[str, float]] = MappingProxyType(
+        dict.fromkeys(
+            ("into_day", "last_kind", "mood", *PIECES, *(name for name in context if "[" in name)), 1.0
+        )
+    )
+
+    def __post_init__(self) -> None:
+        attributes.require("A course", self.catalogue, ITEMS, self.population.attributes, USERS)
+        check_items(self.catalogue)
+        graph_of(self.config.prerequisites, self.course.num_skills)
+        number = self.population.attributes["foreknowledge"].shape[1]
+        if number != self.course.num_skills:
+            raise UserError(
+                f"The items have {self.course.num_skills} skills, and the learners' first knowledge is of "
+                f"{number}: make the world with make_world."
+            )
+
+    @property
+    def assumptions(self) -> str:
+        """Part of a sentence: where the attributes come from, and those that are always drawn."""
+        origins = attributes.origins(self.catalogue, TEXTS)
+        return f"{origins}; the learners' abilities and first knowledge are assumed"
+
+    @cached_property
+    def course(self) -> Course:
+        return Course.of(self.config, self.catalogue)
+
+    def sample(self, users: Tensor) -> TutorState:
+        drawn = self.population.attributes
+        ability = self.config.ability_deviation * drawn["ability"].index_select(0, users)
+        chance = (ability + _logit(self.config.prior)).sigmoid().unsqueeze(1)  # (N, 1)
+        known = (drawn["foreknowledge"].index_select(0, users) < chance).float()  # (N, S)
+        has_half_life = self.config.student == "exponential"
+        return TutorState(
+            known=known,
+            ability=ability,
+            half_life=torch.full_like(known, FIRST_HALF_LIFE)[:, : known.shape[1] * has_half_life],
+            mood=ability.new_zeros(len(users), 2),
+            record=self.course.begin(len(users)),
+        )
+
+    def possible(self, user_state: TutorState) -> bool:
+        record = user_state.record
+        shares = (user_state.known, record["belief"], record["completed"], record["recent"])
+        within = all(bool(((x >= 0) & (x <= 1 + 1e-5)).all()) for x in shares)
+        mood = bool(((user_state.mood >= 0) & (user_state.mood < 1)).all())
+        above = bool((record["stability"] > 0).all() and (user_state.half_life > 0).all())
+        difficulty = record["difficulty"]
+        above = above and bool(((difficulty >= 1) & (difficulty <= 10)).all())
+        past = all(bool((record[name] >= 0).all()) for name in ("last", "row", "seen", "steps", "mood"))
+        kinds = (record["last_kind"] >= -1) & (record["last_kind"] < len(KINDS))
+        past = past and bool((record["last"] <= self.course.day(record).unsqueeze(1)).all())
+        return within and mood and above and past and bool(kinds.all())
+
+    def visible(self, user_state: TutorState) -> dict[str, Tensor]:
+        return self.course.pieces(user_state.record)
+
+    def respond(
+        self, user_state: TutorState, items: Tensor, shown: Tensor, generator: torch.Generator | None
+    ) -> Feedback:
+        state, course, item = user_state, self.course, items[:, 0]
+        kind, at = course.kind[item], course.skill[items]
+        right, completed, strain, tedium, learned = (
+            x.squeeze(1) for x in self._chances(state, items, lambda x: x.gather(1, at))
+        )
+        if generator is not None:
+            chance = torch.rand(2, len(item), generator=generator, device=item.device)
+            asked = (kind != LESSON).float()
+            answered = (chance[0] < right).float()
+            completed = answered * (completed > 0)
+            strain = strain + asked * (right - answered)
+            right = answered
+            if self.config.student != "irt":
+                learned = (chance[1] < learned).float()
+        points = self._points(state, at, kind, right, learned)
+        signals = torch.stack([right, completed, strain, tedium, learned, points], 1).unsqueeze(1)
+        return Feedback(signals.masked_fill_(~shown.unsqueeze(-1), 0), shown)
+
+    def rewards(self, feedback: Feedback) -> Tensor:
+        right, completed, strain, _, _, knowledge = feedback.signals[:, 0].unbind(1)  # (N,) each
+        return torch.stack([completed, right, strain, knowledge], 1)
+
+    def advance(self, user_state: TutorState, items: Tensor, feedback: Feedback) -> tuple[TutorState, Tensor]:
+        state, course, item, shown = user_state, self.course, items[:, 0], feedback.shown[:, 0]
+        right, completed, strain, tedium, learned, _ = feedback.signals[:, 0].unbind(1)  # (N,) each
+        kind, at = course.kind[item], course.skill[items]
+        known = state.known.scatter_add(1, at, learned.unsqueeze(1)).clamp_max(1)
+        half_life = state.half_life
+        if half_life.shape[1]:
+            fresh = self._half_life(state, at, kind, right)
+            half_life = half_life.scatter(
+                1, at, torch.where(shown.unsqueeze(1), fresh, half_life.gather(1, at))
+            )
+        mood = torch.where(shown.unsqueeze(1), course.moved(state.mood, strain, tedium), state.mood)
+        leaves = (mood >= 1).any(1)
+        record = course.after(state.record, item, shown, right, completed)
+        later = TutorState(known, state.ability, half_life, course.rested(state.record, mood), record)
+        return later, leaves
+
+    def expected_reward(self, user_state: TutorState, block: slice = slice(None)) -> Tensor:
+        """Expected reward (N, b) of showing each item of the block now; the weight of knowledge is 0."""
+        skill = self.course.skill[block]
+        right, completed, strain, _, _ = self._chances(user_state, block, lambda x: x.index_select(1, skill))
+        of_completion, of_right, of_strain, _ = (stream.weight for stream in self.streams)
+        return of_completion * completed + of_right * right + of_strain * strain
+
+    def _chances(
+        self, state: TutorState, items: Tensor | slice, pick: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, ...]:
+        """Expected signals, all but the knowledge, (N, b) each; ``pick`` takes (N, S) to the items."""
+        course, record = self.course, state.record
+        kind = course.kind[items]  # (b,) or (N, b)
+        lesson, practice = (kind == LESSON).float(), (kind == PRACTICE).float()
+        known, ready = pick(state.known), pick(course.filter.ready_of(state.known))
+        held = pick(self.recalled(state, course.day(record).unsqueeze(1)))
+        right = self.right_of(known, held, state.ability.unsqueeze(1), course.hardness[items])
+        ease = torch.lerp(right, known * held, lesson)
+        right = right * (1 - lesson)
+        strain = torch.lerp(1 - right, (1 - known) * (1 - ready), lesson)
+        row, done = pick(record["row"]), pick(record["completed"])
+        completed = practice * right * (row >= IN_A_ROW - 1) * (1 - done)
+        learned = (1 - known) * course.rates[kind] * ready
+        return right, completed, strain, course.tedium(ease, pick(record["recent"])), learned
+
+    def recalled(self, state: TutorState, day: Tensor) -> Tensor:
+        """R (N, S) of the student on a ``day`` (N, 1) from now on."""
+        days = day - state.record["last"]
+        if self.config.student == "fsrs":
+            return memory.recall(state.record["stability"], days)
+        if self.config.student == "exponential":
+            return torch.exp2(-days / state.half_life)
+        return torch.ones_like(state.known)
+
+    def right_of(self, known: Tensor, held: Tensor, ability: Tensor, hardness: Tensor | float) -> Tensor:
+        """P_right of a question."""
+        if self.config.student == "irt":
+            low, high = _logit(self.config.guess), _logit(1 - self.config.slip)
+            return (low + (high - low) * known + ability - hardness).sigmoid()
+        p1, p0 = self.course.answers(ability, torch.as_tensor(hardness))
+        return torch.lerp(p0.expand_as(known), p1.expand_as(known), known * held)
+
+    def _half_life(self, state: TutorState, at: Tensor, kind: Tensor, right: Tensor) -> Tensor:
+        """(N, 1): the half-life of the skill ``at`` after an item."""
+        before, answer = state.half_life.gather(1, at), right.unsqueeze(1)
+        factor = torch.lerp(torch.full_like(answer, 0.5), torch.full_like(answer, 2.0), answer)
+        answered = (factor * before).clamp(LEAST_HALF_LIFE, MOST_HALF_LIFE)
+        return torch.where((kind == LESSON).unsqueeze(1), before.clamp_min(FIRST_HALF_LIFE), answered)
+
+    def _points(self, state: TutorState, at: Tensor, kind: Tensor, right: Tensor, learned: Tensor) -> Tensor:
+        """(N,): the change of the knowledge by an item of the skill ``at`` (N, 1); other skills stay."""
+        course, day = self.course, self.course.day(state.record).unsqueeze(1)
+        ability, known = state.ability.unsqueeze(1), state.known.gather(1, at)
+        before = self.recalled(state, torch.full_like(day, course.test_day)).gather(1, at)
+        delay = course.test_day - day
+        if self.config.student == "fsrs":
+            after = memory.recall(course.remembered(state.record, at, kind, right)[0], delay)
+        elif self.config.student == "exponential":
+            after = torch.exp2(-delay / self._half_life(state, at, kind, right))
+        else:
+            after = before
+        then = self.right_of(known + learned.unsqueeze(1), after, ability, 0.0)
+        return (then - self.right_of(known, before, ability, 0.0)).squeeze(1)
+
+
+def _logit(p: float) -> float:
+    return math.log(p / (1 - p))
+
+
+def add_attributes(world: World, seed: int) -> World:
+    """The world with the kind, the skill and the difficulty of each item, and with learners.
+
+    Kinds and skills come from the data if these have both. Otherwise they are drawn, and titles name them.
+    Raises UserError.
+    """
+    catalogue = world.catalogue
+    held = [name for name in ("kind", "skill") if name in catalogue.attributes]
+    if len(held) == 1:
+        raise UserError(
+            f"The items have the attribute {held[0]!r} alone: a course needs both their kind and their "
+            "skill, or none, so that both are drawn."
+        )
+    catalogue = _of_data(catalogue) if held else _drawn(catalogue, seed)
+    catalogue, population = attributes.with_attributes(
+        World(catalogue, world.population), {"difficulty": difficulties}, {"ability": attributes.normal}, seed
+    )
+    if not catalogue.attributes["difficulty"].is_floating_point():
+        raise UserError("The column 'difficulty' of the file about the items holds texts: give numbers.")
+    own = ItemFeature("difficulty", "number")
+    others = tuple(feature for feature in catalogue.features if feature.name != "difficulty")
+    catalogue = dataclasses.replace(catalogue, features=(*others, own))
+    check_items(catalogue)
+    size = len(population.user_ids), int(catalogue.attributes["skill"].max()) + 1
+    known = {**population.attributes, "foreknowledge": attributes.uniform("foreknowledge", size, seed)}
+    return World(catalogue, dataclasses.replace(population, attributes=known))
+
+
+def _drawn(catalogue: Catalogue, seed: int) -> Catalogue:
+    """The catalogue with SKILLS skills of as many items each, and the kinds of PATTERN in each."""
+    place = attributes.permutation("attribute skill", catalogue.num_items, seed)
+    skill, number = place % SKILLS, place // SKILLS
+    kind = torch.tensor(PATTERN)[number % len(PATTERN)]
+    each = zip(skill.tolist(), kind.tolist(), number.tolist(), strict=True)
+    titles = tuple(f"skill {s}, {KINDS[k]} {n + 1}" for s, k, n in each) if catalogue.titles else ()
+    return _with_kinds(
+        dataclasses.replace(catalogue, titles=titles, drawn=(*catalogue.drawn, "kind", "skill")),
+        kind,
+        skill,
+        tuple(map(str, range(SKILLS))),
+    )
+
+
+def _of_data(catalogue: Catalogue) -> Catalogue:
+    """The catalogue with the kinds and skills of the data as int64. Raises UserError."""
+    names, kind, skill = catalogue.classes("kind"), *(catalogue.attributes[x] for x in ("kind", "skill"))
+    if kind.is_floating_point() or not {*names} <= {*KINDS} or not names:
+        raise UserError(f"The column 'kind' of the file about the items must hold the texts {listed(KINDS)}.")
+    if skill.is_floating_point() and not bool(((skill >= 0) & (skill == skill.round())).all()):
+        raise UserError("The column 'skill' of the file about the items must hold whole numbers or texts.")
+    places = torch.tensor([KINDS.index(name) for name in names])
+    of_skills = catalogue.classes("skill") or tuple(map(str, range(int(skill.max()) + 1)))
+    return _with_kinds(catalogue, places[kind.long()], skill.long(), of_skills)
+
+
+def _with_kinds(catalogue: Catalogue, kind: Tensor, skill: Tensor, skills: tuple[str, ...]) -> Catalogue:
+    own = (ItemFeature("kind", "classes", KINDS), ItemFeature("skill", "classes", skills))
+    others = (feature for feature in catalogue.features if feature.name not in ("kind", "skill"))
+    named = {**catalogue.attributes, "kind": kind, "skill": skill}
+    return dataclasses.replace(catalogue, attributes=named, features=(*others, *own))
+
+
+def difficulties(count: int, generator: torch.Generator) -> Tensor:
+    """(count,): difficulties in logits; only those of exercises count."""
+    return DIFFICULTY * torch.randn(count, generator=generator)
+
+
+TEXTS = {
+    "kind": "20 % lessons, 60 % exercises and 20 % reviews",
+    "skill": f"{SKILLS}, with as many items each",
+}
+ITEMS = {"kind": difficulties, "skill": difficulties, "difficulty": difficulties}
+USERS = {"ability": attributes.normal, "foreknowledge": attributes.normal}
+
+
+def check_items(catalogue: Catalogue) -> None:
+    """Raise UserError for a skill without items."""
+    number = torch.bincount(catalogue.attributes["skill"])
+    if bool((number == 0).any()):
+        raise UserError(
+            f"Skill {int((number == 0).nonzero()[0])} has no item, and the skills are 0 to "
+            f"{len(number) - 1}: number them without a gap, or use a larger catalogue."
+        )
+
+
+VISIT_PIECES = VisitPieces(
+    begin=lambda config, catalogue, profiles, hours: Course.of(config, catalogue).begin(len(profiles)),
+    after=lambda config, catalogue, known, items, seen: Course.of(config, catalogue).after(
+        known, items[:, 0], seen.shown[:, 0], *seen.signals[:, 0].clamp(0, 1).unbind(1)
+    ),
+    pieces=lambda config, catalogue, known: Course.of(config, catalogue).pieces(known),
+    consumed={"completed": 0.0},
+)
+PLATFORM = Platform(
+    TutorConfig,
+    users=Tutor,
+    add_attributes=add_attributes,
+    heuristics=SCHEDULERS,
+    visit_pieces=VISIT_PIECES,
+    presets={
+        "*": {
+            "data_config": {"data": "synthetic"},
+            "env_config": {"num_items": 200, "embedding_dim": 8, "max_episode_steps": 200},
+            "model_config": {"head": "gated"},
+            # The course has a known end, which the clock shows.
+            "agent_config": {"gamma": 0.99, "gae_lambda": 0.95, "bootstrap_time_limit": False},
+        },
+        "ppo": {
+            "agent_config": {
+                "lr": 2e-3,
+                "ent_coef": 0.01,
+                "num_envs": 256,
+                "n_steps": 50,
+                "batch_size": 3200,
+                "update_epochs": 4,
+            },
+            "train_config": {"total_timesteps": 1_500_000},
+        },
+        "a2c": {
+            "agent_config": {"lr": 2e-3, "ent_coef": 0.02, "num_envs": 64, "n_steps": 20},
+            "train_config": {"total_timesteps": 500_000, "eval_interval": 100, "save_interval": 100},
+        },
+    },
+)
