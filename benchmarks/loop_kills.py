@@ -45,12 +45,12 @@ from recsys_rl.workflows.visitors import VisitorsConfig, visitors
 
 WORLD = [
     *("--env", "satiation", "--data", "synthetic", "--num-items", "50", "--num-users", "200"),
-    # Of ten steps: in shorter sessions the item that a good policy shows most would be a guardrail's.
     *("--embedding-dim", "8", "--max-episode-steps", "10", "--heldout-fraction", "0.4"),
     *("--hidden-dims", "16", "--n-steps", "8", "--num-envs", "8", "--batch-size", "32"),
     *("--device", "cpu", "--threads", "1"),
 ]
-VISITS = 200  # before a turn
+VISITS = 200  # before the first turn
+CANARY = 100  # before the second: after more, a guardrail stops a policy that has favourites among 50 items
 FIT = 60  # steps of the fit of users
 WINDOW = 2.0  # seconds in which feedback counts: also that of a busy machine
 
@@ -89,7 +89,7 @@ class Place:
             url=self.url,
             share=0.5,
             sessions=VISITS // 2,
-            canary=VISITS // 2,
+            canary=10 * CANARY,
             steps=2_048,
             decisions=2_048,
             quiet=True,
@@ -245,7 +245,7 @@ def turns(fresh: Path, folder: Path, kills: Undisturbed | InEachPhase | AtRandom
             with asked(of) as complaints:
                 kills.turn(of, number)
             found.append({"complaints": [*complaints], **of.end()})
-            of.visit(VISITS, seed=2 + number)
+            of.visit(CANARY, seed=2 + number)
     finally:
         of.server.stop()
         shutil.rmtree(folder)

@@ -24,7 +24,7 @@ from recsys_rl.serve.messages import Problem
 from recsys_rl.serve.record_schema import Damaged, Decision, ServedPolicy, SessionRows
 from recsys_rl.serve.rule import LATE, NOT_FINITE, RAISED
 from recsys_rl.serve.store import Full, Store
-from recsys_rl.serve.versions import Version, files_in, open_version
+from recsys_rl.serve.versions import Version, files_in, open_version, sha256_of
 
 FAULTS = 3  # of a policy in a row, after which the version before serves again
 TRIED = 32  # latest decisions on which a new version is tried
@@ -161,6 +161,23 @@ class PolicyFiles:
                     )
                 self.versions[sha256] = version
             return self.versions[sha256]
+
+    def check_there(self, sha256: str, file: str = "") -> None:
+        """Raise Problem unless a server that starts finds this version; UserError.
+
+        ``file``: where it was, for a server that was started with the path of another file.
+        """
+        if sha256 in self.files():
+            return
+        known = Path(file)
+        if not self.path.is_dir() and known.is_file() and sha256_of(known) == sha256:
+            return
+        raise Problem(
+            409,
+            "no-file",
+            f"{one_line(self.path)} has no file with the SHA-256 {sha256[:8]}... any more, so that it could "
+            "not serve after a start: put it back.",
+        )
 
     def version_of(self, decision: Decision, served: Mapping[str, ServedPolicy]) -> Version:
         """The policy of a decision; ``served``: those in the record. Raises UserError, Problem."""

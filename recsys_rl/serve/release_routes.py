@@ -62,18 +62,22 @@ async def start(services: Services, body: bytes) -> bytes:
     asked: StartRequest = decoded(_decode_start, body)
     stored = await services.worker.submit(Read(latest_requests))
     version = await asyncio.to_thread(services.policies.tried, asked.sha256, stored)
+    await asyncio.to_thread(services.policies.check_there, asked.sha256)
     action = Start(version, asked.share, asked.unit, asked.reason, asked.verdict)
     return await _done(services, action)
 
 
 async def share(services: Services, body: bytes) -> bytes:
-    return await _done(services, Share(decoded(_decode_share, body).share))
+    asked: ShareRequest = decoded(_decode_share, body)
+    await _check_challenger(services)
+    return await _done(services, Share(asked.share))
 
 
 async def promote(services: Services, body: bytes) -> bytes:
     asked: PromoteRequest = decoded(_decode_promote, body)
     release = await services.watch.now()  # it may stop the release in the same moment
     _, look = services.watch.of(release)
+    await _check_challenger(services)
     action = Promote(release, verdict_of(look), asked.without_gate, asked.reason)
     return await _done(services, action)
 
@@ -98,9 +102,19 @@ async def back(services: Services, body: bytes) -> bytes:
     wanted = champion_before(active)
     if wanted is not None:  # it is open, unless the server was started since
         served = active.served.get(wanted)
-        file = None if served is None else served.file
+        file = "" if served is None else served.file
+        await asyncio.to_thread(services.policies.check_there, wanted, file)
         version = await asyncio.to_thread(services.policies.version, wanted, file)
     return await _done(services, TakeBack(asked.reason, asked.promotion, version))
+
+
+async def _check_challenger(services: Services) -> None:
+    """Raise Problem if the challenger's file is gone; UserError."""
+    active = services.worker.shared.active
+    if active.history.under_way is not None:
+        file = "" if active.challenger is None else active.challenger.row.file
+        sha256 = active.history.under_way.challenger
+        await asyncio.to_thread(services.policies.check_there, sha256, file)
 
 
 async def _done(services: Services, action: Any) -> bytes:

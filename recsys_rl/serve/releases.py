@@ -52,11 +52,27 @@ class Start:
             )
         if sha256 == active.version.row.sha256:
             raise Problem(409, "is-champion", "This version serves already: give another one.")
-        gate = self.verdict or {}
-        if gate.get("challenger", sha256) != sha256:
-            raise Problem(409, "other-verdict", "The verdict is about another challenger: give its own.")
+        if self.version.two_stages or active.version.two_stages:  # no log holds probabilities of both arms
+            raise Problem(
+                409,
+                "two-stages",
+                "A policy that chooses among candidates of its first stage takes no part in a release: serve "
+                "it alone, with alias.",
+            )
+        if self.verdict is not None and not self._judged(sha256, active.version.row.sha256):
+            raise Problem(
+                409,
+                "other-verdict",
+                "The verdict is not about this challenger and the champion that serves: judge it again with "
+                f"recsys-rl gate, or delete {sha256[:8]}....gate.json beside it.",
+            )
         write(shared, "start", sha256, self.share, self.unit, self.reason, self.verdict)
         active.challenger = self.version
+
+    def _judged(self, challenger: str, champion: str) -> bool:
+        """True if the verdict is about these two."""
+        verdict = self.verdict or {}
+        return (verdict.get("challenger"), verdict.get("champion")) == (challenger, champion)
 
 
 @dataclass(frozen=True)

@@ -114,6 +114,7 @@ async def alias(services: Services, body: bytes) -> bytes:
     request = decoded(_decode_alias, body)
     stored = await services.worker.submit(Read(latest_requests))
     version = await asyncio.to_thread(services.policies.tried, request.sha256, stored)
+    await asyncio.to_thread(services.policies.check_there, request.sha256)
     await services.worker.submit(Swap(version))
     return encode(await asyncio.to_thread(services.policies.listed, services.worker.shared.active))
 

@@ -20,7 +20,7 @@ from recsys_rl.serve.export_arms import _mixed
 from recsys_rl.serve.export_record import Exported, export_record
 from recsys_rl.serve.record_schema import Session, SessionRows
 from recsys_rl.serve.snapshot import open_snapshot
-from recsys_rl.serve.versions import sha256_of
+from recsys_rl.serve.versions import Version, sha256_of
 from recsys_rl.tables.decision_log import DecisionLog, concatenate
 from recsys_rl.tables.parts import read_decisions
 from recsys_rl.tables.transitions import observe
@@ -148,13 +148,16 @@ def test_a_table_of_an_own_place_has_the_arms_together(tmp_path: Path) -> None:
     assert not torch.allclose(each[0], each[1], atol=0.01)
 
 
-def test_an_arm_with_a_first_stage_shares_no_log(checkpoint: At, tmp_path: Path) -> None:
+def test_an_arm_with_a_first_stage_shares_no_log(
+    checkpoint: At, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     db, out = tmp_path / "r.sqlite", tmp_path / "log.parquet"
     staged = ("--head", "two-tower", "--candidates", "8", "--explore-rate", "0.25")
     first = trained(tmp_path, "satiation", *staged)
     other = first.with_name("other.pt")
     other.write_bytes(checkpoint("satiation").read_bytes())
-    with serving(begun(other, db), db) as client:
+    with monkeypatch.context() as earlier, serving(begun(other, db), db) as client:
+        earlier.setattr(Version, "two_stages", False)  # an earlier version of the server took it
         act(client, "start", sha256=sha256_of(first), share=0.01)
         for user in range(5):
             send(client, event(recommend(client, str(user)), "leave"))

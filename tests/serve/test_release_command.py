@@ -23,7 +23,7 @@ def test_a_release_from_its_start_to_its_way_back(
 ) -> None:
     folder, db = Path(shutil.copytree(two, tmp_path / "policies")), tmp_path / "r.sqlite"
     a, b = sha256(folder / "a.pt"), sha256(folder / "b.pt")
-    verdict = {"challenger": b, "answer": "no harm seen", "difference": 0.5}
+    verdict = {"challenger": b, "champion": a, "answer": "no harm seen", "difference": 0.5}
     (folder / f"{b}.gate.json").write_text(json.dumps(verdict))
     begun(folder / "a.pt", db)
     with live(folder, db) as server:

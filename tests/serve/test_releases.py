@@ -18,11 +18,10 @@ from benchmarks.harness.served import Connection, Server
 from recsys_rl.serve.check_arms import wrong_arms
 from recsys_rl.serve.record_at_rest import Record, check
 from recsys_rl.serve.record_schema import Decision
-from tests.serve.servers import begun, recommend, serving
+from tests.serve.servers import begun, recommend, serving, trained
 from tests.serve.test_refusals import champion, sha256, swap
 
 At = Callable[[str], Path]
-GATE = {"answer": "no harm seen"}
 
 
 def act(client: httpx.Client, action: str, status: int = 200, **fields: Any) -> dict[str, Any]:
@@ -98,9 +97,10 @@ def test_a_challenger_is_promoted_with_both_verdicts_or_without_a_gate_and_taken
     with serving(begun(two / "a.pt", db), db) as client:
         act(client, "start", sha256=b, share=0.5)
         assert act(client, "promote", 409)["title"] == "no-gate"
+        verdict = {"challenger": b, "champion": a, "answer": "no harm seen"}
         assert act(client, "back", 409, challenger=a)["title"] == "no-release"
         act(client, "back", challenger=b)
-        act(client, "start", sha256=b, share=0.5, verdict={"challenger": b, **GATE})
+        act(client, "start", sha256=b, share=0.5, verdict=verdict)
         assert act(client, "promote", 409)["title"] == "no-canary"
         promoted = act(client, "promote", without_gate=True, reason="we want to")
         assert (promoted["champion"], promoted["challenger"]) == (b, None)
@@ -147,9 +147,9 @@ def test_the_way_back_takes_less_than_a_second(two: Path, tmp_path: Path) -> Non
             if drill % 2:
                 act(client, "promote", without_gate=True)
                 assert recommend(client, "3")["policy"]["sha256"] == b
+            ended: dict[str, Any] = {"promotion" if drill % 2 else "challenger": b}
             began = time.monotonic()
-            named: dict[str, Any] = {"promotion" if drill % 2 else "challenger": b}
-            act(client, "back", **named)
+            act(client, "back", **ended)
             assert recommend(client, "3")["policy"]["sha256"] == a
             seconds.append(time.monotonic() - began)
     assert sorted(seconds)[1] < 1  # a busy machine may hold one or two of them up
@@ -168,8 +168,14 @@ def test_what_can_not_be_is_refused_with_a_sentence_and_the_champion_serves(
         assert act(client, "start", 409, sha256=a, share=0.1)["title"] == "is-champion"
         other = sha256(folder / "other.pt")
         assert act(client, "start", 409, sha256=other, share=0.1)["title"] == "not-possible"
-        wrong = {"challenger": a, "answer": "better"}
-        assert act(client, "start", 409, sha256=b, share=0.1, verdict=wrong)["title"] == "other-verdict"
+        for about in (
+            {"challenger": a, "champion": a},
+            {"challenger": b, "champion": b},
+            {"champion": a},
+            {},
+        ):
+            wrong = {**about, "answer": "better"}
+            assert act(client, "start", 409, sha256=b, share=0.1, verdict=wrong)["title"] == "other-verdict"
         for action in ("share", "promote", "freeze"):
             fields = {"share": 0.5} if action == "share" else {}
             assert act(client, action, 409, **fields)["title"] == "no-release"
@@ -192,6 +198,43 @@ def test_what_can_not_be_is_refused_with_a_sentence_and_the_champion_serves(
         ] == {"type": "array", "items": {"$ref": "#/components/schemas/ReleaseRow"}}
         actions = ("start", "share", "promote", "freeze", "back")
         assert all("requestBody" in described[f"/v1/release/{action}"]["post"] for action in actions)
+
+
+@pytest.mark.parametrize("staged_champion", [False, True])
+def test_a_policy_of_two_stages_takes_no_part(checkpoint: At, tmp_path: Path, staged_champion: bool) -> None:
+    db, plain = tmp_path / "r.sqlite", checkpoint("satiation")
+    staged = trained(
+        tmp_path, "satiation", "--head", "two-tower", "--candidates", "8", "--explore-rate", "0.25"
+    )
+    plain = Path(shutil.copy(plain, staged.with_name("plain.pt")))
+    old, new = (staged, plain) if staged_champion else (plain, staged)
+    with serving(begun(old, db), db) as client:
+        assert act(client, "start", 409, sha256=sha256(new), share=0.1)["title"] == "two-stages"
+        assert kinds(client) == [] and champion(client) == [old.name]
+
+
+def test_a_version_whose_file_is_gone_never_becomes_the_champion(two: Path, tmp_path: Path) -> None:
+    folder, db = Path(shutil.copytree(two, tmp_path / "policies")), tmp_path / "r.sqlite"
+    a, b = sha256(folder / "a.pt"), sha256(folder / "b.pt")
+    away, other = tmp_path / "away", (folder / "a.pt").read_bytes()
+    with serving(begun(folder / "a.pt", db), db) as client:
+        act(client, "start", sha256=b, share=0.5)
+        (folder / "b.pt").rename(away)
+        for action, fields in (("promote", {"without_gate": True}), ("share", {"share": 0.9})):
+            assert act(client, action, 409, **fields)["title"] == "no-file"
+        (folder / "b.pt").write_bytes(other)  # the name is there, with another content
+        assert act(client, "promote", 409, without_gate=True)["title"] == "no-file"
+        away.replace(folder / "b.pt")
+        assert act(client, "promote", without_gate=True)["champion"] == b
+        (folder / "a.pt").rename(away)
+        assert act(client, "back", 409, promotion=b)["title"] == "no-file"
+        body = {"name": "champion", "sha256": a}
+        assert client.post("/v1/policies/alias", json=body).json()["title"] == "no-file"
+        assert act(client, "start", 409, sha256=a, share=0.5)["title"] == "no-file"
+    with serving(folder, db) as client:
+        assert champion(client) == ["b.pt"] and kinds(client)[-1] == "promote"
+        away.replace(folder / "a.pt")
+        assert act(client, "back", promotion=b)["champion"] == a
 
 
 def test_an_action_that_can_not_be_written_is_not_made(two: Path, tmp_path: Path) -> None:

@@ -87,7 +87,8 @@ def test_a_challenger_that_harms_stops_by_itself_and_one_that_gains_is_promoted(
         last = client.get("/v1/release/history").json()[-1]
         assert last["kind"] == "stop" and "return less" in last["reason"]
         assert last["verdict"]["answer"] == "worse" and champion(client) == ["a.pt"]
-        act(client, "start", sha256=b, share=0.5, verdict={"challenger": b, "answer": "better"})
+        verdict = {"challenger": b, "champion": sha256(two / "a.pt"), "answer": "better"}
+        act(client, "start", sha256=b, share=0.5, verdict=verdict)
         visits(client, two, 120, 0.45, first=200)
         until(lambda: state(client)["canary"]["answer"] == "better")
         assert act(client, "promote")["champion"] == b and champion(client) == ["b.pt"]
