@@ -157,6 +157,11 @@ class Brought(Protocol):
         ...
 
     @property
+    def heldout_seed(self) -> int | None:
+        """The seed by which its users were held out from what was learned; None: nothing was."""
+        ...
+
+    @property
     def note(self) -> str:
         """Lines about the file, which `train` prints; "" without any."""
         ...

@@ -212,6 +212,9 @@ def _assemble(texts: Mapping[str, Any], tensors: Mapping[str, Tensor], env: str 
     before = checkpoint.info.get("steps_before", 0)
     if type(before) is not int or not 0 <= before <= _MOST * _MOST:
         raise Refused(f"holds {before!r:.40} as its number of steps before")
+    seed = checkpoint.info.get("heldout_seed", 0)
+    if type(seed) is not int or not 0 <= seed < 2**63:
+        raise Refused(f"holds {seed!r:.40} as the seed of its held-out users")
     if not is_home(checkpoint.info.get("home", {})):
         raise Refused("holds no settings of a platform as its home")
     _check_world(checkpoint)

@@ -54,3 +54,19 @@ def settings_of_items(path: str | Path, env: str | None = None) -> dict[str, Any
 def config_at_home(config: Config, home: Mapping[str, Any]) -> Config:
     """The settings of a run in learned users on the platform ``home`` of their log, {} if it has none."""
     return Config(**{**vars(config), **home})
+
+
+def split_of(checkpoint: Checkpoint) -> tuple[float, int]:
+    """The share and the seed by which strangers are held out from all that the policy has learned.
+
+    The seed is that of the run, or for a policy of learned users that of their fit.
+    """
+    config = checkpoint.config
+    seed = checkpoint.info.get("heldout_seed", config.train_config.seed)
+    return config.data_config.heldout_fraction, int(seed)
+
+
+def config_of_split(checkpoint: Checkpoint) -> Config:
+    """The settings of the checkpoint with the seed of ``split_of``, for what learns from the same users."""
+    config, (_, seed) = checkpoint.config, split_of(checkpoint)
+    return Config(**{**vars(config), "train_config": dataclasses.replace(config.train_config, seed=seed)})

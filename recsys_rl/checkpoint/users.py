@@ -75,6 +75,12 @@ class LearnedFile:
         return home
 
     @property
+    def heldout_seed(self) -> int | None:
+        """The seed by which strangers were held out from the fit; None in a file of an earlier version."""
+        seed: int | None = self.info.get("heldout_seed")
+        return seed
+
+    @property
     def note(self) -> str:
         return ""
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from recsys_rl.cli.extras import need
@@ -12,11 +14,15 @@ from recsys_rl.cli.parse import parse
 if TYPE_CHECKING:
     from recsys_rl.workflows.loop import LoopConfig
 
+TOKEN = "RECSYS_RL_TOKEN"
+"""The variable with the token of the server: a command line can be read by everybody on the machine."""
+
 TEXT = """One turn of the loop, beside a running server: learn from its record, judge what was learned on
 held-out users, let the best serve some of the sessions, and promote it or take it back.
 
 Each call takes the steps that are due, and ends. Start it again when more sessions have come in, as every
-night; a call that was killed is started again, too. examples/nightly has a timer.
+night; a call that was killed is started again, too. examples/nightly has a timer. A server with tokens takes
+that of --token, or of the variable RECSYS_RL_TOKEN, which nobody else can read.
 
 Examples:
   recsys-rl serve --checkpoint policies/ --db record.sqlite &
@@ -27,6 +33,8 @@ Examples:
 def run(argv: list[str]) -> None:
     need("serve")
     options = loop_options(argv)
+    if options.token is None:
+        options = replace(options, token=os.environ.get(TOKEN))
     from recsys_rl.workflows import fit_users, train
     from recsys_rl.workflows.loop import loop
 

@@ -209,6 +209,7 @@ class OwnLogFile:
     settings: Mapping[str, Any]
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     home: Mapping[str, Any] = field(default_factory=dict)
+    heldout_seed: int | None = None
     note: str = ""
 
 

@@ -50,6 +50,8 @@ def begin(config: Config, before: Checkpoint | None, device: torch.device, ranks
     brought = config.platform.brought(config)
     if brought is not None and brought.home:
         run.info["home"] = brought.home
+    if brought is not None and brought.heldout_seed not in (None, settings.seed):
+        run.info["heldout_seed"] = brought.heldout_seed  # the users know what they were fitted to
     if warm is not None:
         run.note += warm_start(config, world, agent, warm, device)
         run.info["steps_before"] = warm.total_steps

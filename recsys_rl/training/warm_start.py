@@ -16,6 +16,11 @@ from recsys_rl.settings.config import Config, to_dict
 from recsys_rl.tables.decision_log import catalogue_hash
 from recsys_rl.types import Catalogue, UserError, World
 
+
+class Unfit(UserError):
+    """The weights of --init-from fit no network of this run. It is raised before anything is learned."""
+
+
 # Settings that give the network's weights their shapes.
 SIZES = (
     ("model_config", "encoder"),
@@ -28,28 +33,31 @@ SIZES = (
 def aligned_world(config: Config, world: World, warm: Checkpoint) -> tuple[World, str]:
     """The world with embeddings as in the run ``warm``, and a note about its weights and its users.
 
-    Raises UserError if the run learns from a log of other items.
+    Raises Unfit if the run learns from a log of other items.
     """
     path = config.train_config.init_from
     if config.algorithm.experience.from_log:  # the catalogue must stay the log's
         _check_items(config, world, warm)
-    world, shared = align(world, warm.catalogue)
+    try:
+        world, shared = align(world, warm.catalogue)
+    except UserError as error:
+        raise Unfit(str(error)) from error
     note = f"weights of {path}, step {warm.step:,}" + (f"; {shared}" if shared else "")
     return world, note + _about_users(world, warm.world)
 
 
 def _check_items(config: Config, world: World, warm: Checkpoint) -> None:
-    """Raise UserError if the items, or the encodings of the context, are others than those of the run."""
+    """Raise Unfit if the items, or the encodings of the context, are others than those of the run."""
     path, tables = config.train_config.init_from, config.platform.tables
     same = catalogue_hash(world.catalogue) == catalogue_hash(warm.catalogue)
     if tables is not None and warm.config.env == config.env:
         if not same or tables.pieces(config.env_config) != tables.pieces(warm.config.env_config):
-            raise UserError(
+            raise Unfit(
                 f"--init-from {path} reads items and contexts as its log had them, and this run as another "
                 f"one has them: give --checkpoint {path} too, which brings its items and encodings."
             )
     elif not same:
-        raise UserError(
+        raise Unfit(
             f"--init-from {path} is of another catalogue than the log: its weights can't read these items; "
             "give a checkpoint of the same data and seed, or leave --init-from out."
         )
@@ -58,7 +66,7 @@ def _check_items(config: Config, world: World, warm: Checkpoint) -> None:
 def warm_start(config: Config, world: World, agent: Any, warm: Checkpoint, device: torch.device) -> str:
     """Give the agent the weights of another run; its optimiser and its count of updates begin anew.
 
-    Returns the end of the note about them. Raises UserError if the weights do not fit the network, or if they
+    Returns the end of the note about them. Raises Unfit if the weights do not fit the network, or if they
     belong to other items.
     """
     own, note = agent.state_dict(), ""
@@ -73,7 +81,7 @@ def warm_start(config: Config, world: World, agent: Any, warm: Checkpoint, devic
     if cause and warm.config.algo != config.algo:
         cause += f" (that run is of --algo {warm.config.algo}, and this one of {config.algo})"
     if cause:
-        raise UserError(
+        raise Unfit(
             f"--init-from {config.train_config.init_from} does not fit this run: {cause}; give the same "
             "--env, --encoder, --head, --hidden-dims, --embedding-dim and --max-episode-steps as that run, "
             "and items with the same columns."

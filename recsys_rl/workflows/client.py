@@ -19,6 +19,17 @@ STARTING = 15.0  # seconds to wait for a server that has just been started
 TRIES = 20  # of a request that the server is too busy to answer
 
 
+class Refused(UserError):
+    """The server has read the request and refuses it; ``code`` is that of its answer."""
+
+    def __init__(self, sentence: str, code: str) -> None:
+        super().__init__(sentence, code)  # both: a copy in another process is made from them
+        self.sentence, self.code = sentence, code
+
+    def __str__(self) -> str:
+        return self.sentence
+
+
 class Client:
     """Requests to a server, on one connection of each thread."""
 
@@ -89,8 +100,9 @@ class Client:
                 break
             time.sleep(min(after, 1.0))
         if status != 200:
-            detail = answer.get("detail", status) if isinstance(answer, dict) else status
-            raise UserError(f"{self.url}{path} refuses the request: {one_line(detail)}")
+            problem = answer if isinstance(answer, dict) else {}
+            detail = one_line(problem.get("detail", status))
+            raise Refused(f"{self.url}{path} refuses the request: {detail}", str(problem.get("title", "")))
         return answer
 
     def _once(self, method: str, path: str, content: bytes | None) -> tuple[int, Any, float]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from recsys_rl.checkpoint.home import load_at_home
+from recsys_rl.checkpoint.home import config_of_split, load_at_home
 from recsys_rl.data.heldout import heldout_rows
 from recsys_rl.env import OF_TABLES
 from recsys_rl.errors import FieldError, one_line
@@ -129,7 +129,7 @@ def _of_table(options: FitUsersConfig, path: str) -> tuple[Config, World]:
         if getattr(options, name):
             raise FieldError(name, "has no effect: --checkpoint brings its own; leave it out.")
     checkpoint = load_at_home(options.checkpoint)
-    config = checkpoint.config
+    config = config_of_split(checkpoint)
     if config.platform.simulates:
         raise UserError(
             f"{one_line(path)} is a table of your own, and --checkpoint is of {config.env}: give a policy of "
@@ -175,7 +175,7 @@ def _world(options: FitUsersConfig, platform: str) -> tuple[Config, World]:
             raise UserError(f"{options.checkpoint} has no catalogue, and a log is of one: give another one.")
         if not options.quiet:
             print_latest(options.checkpoint, checkpoint)
-        return one_visit(checkpoint.config), checkpoint.world
+        return one_visit(config_of_split(checkpoint)), checkpoint.world
     if options.env is None and options.data is None:
         raise UserError("The items are missing: give --checkpoint FILE, or --data SOURCE of the log's items.")
     env = options.env or platform

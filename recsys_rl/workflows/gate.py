@@ -15,7 +15,7 @@ from typing import Annotated
 import torch
 
 from recsys_rl.checkpoint import Checkpoint
-from recsys_rl.checkpoint.home import load_at_home
+from recsys_rl.checkpoint.home import load_at_home, split_of
 from recsys_rl.errors import UserError, one_line
 from recsys_rl.make import agent_of
 from recsys_rl.serve.versions import sha256_of
@@ -25,9 +25,18 @@ from recsys_rl.tables.decision_log import catalogue_hash
 from recsys_rl.utils.files import write_text
 from recsys_rl.utils.progress import announce
 from recsys_rl.workflows.gate_card import card
-from recsys_rl.workflows.gate_compare import bench, compare
+from recsys_rl.workflows.gate_compare import bench, compare, other_objective
 from recsys_rl.workflows.gate_rule import GateVerdict, decide
-from recsys_rl.workflows.rounds import LOG, Interval, candidate_in, folder_of, held, latest_round, parts_in
+from recsys_rl.workflows.rounds import (
+    LOG,
+    Interval,
+    candidate_in,
+    folder_of,
+    held,
+    known_in,
+    latest_round,
+    parts_in,
+)
 from recsys_rl.workflows.served_log import Served, champion_of, export_new, heldout_log, survey
 
 
@@ -98,12 +107,31 @@ def gate(options: GateConfig) -> GateVerdict:
         compared = dataclasses.replace(compared, doubt="the record shows one item everywhere")
     look = _look(policies, sha256, champion.sha256, interval)
     verdict = decide(compared, sha256, champion.sha256, interval, number, look, bool(sides.lacking))
-    text = card(verdict, file.name, champion.file.name, sides.lacking)
+    doubts = [sides.lacking, other_split(policies, champion.checkpoint)]
+    doubts += [other_objective(on, of, one_line(path)) for path, of in _both(file, challenger, champion)]
+    text = card(verdict, file.name, champion.file.name, tuple(filter(None, doubts)))
     write_text(policies / f"{sha256}.gate.json", json.dumps(verdict.values(), indent=1) + "\n")
     write_text(policies / f"{sha256}.gate.md", text)
     if not options.quiet:
         print(text)
     return verdict
+
+
+def _both(file: Path, challenger: Checkpoint, champion: Served) -> tuple[tuple[str, Checkpoint], ...]:
+    return (file.name, challenger), (champion.file.name, champion.checkpoint)
+
+
+def other_split(policies: Path, champion: Checkpoint) -> str:
+    """A sentence if the folder's rounds had other held-out users than the champion; "" if not."""
+    known = (candidate_in(policies, name) for name in known_in(policies))
+    others = {(of.heldout_fraction, of.seed) for of in known if of is not None} - {split_of(champion)}
+    if not others:
+        return ""
+    seeds = ", ".join(f"seed {seed}, {share:.0%}" for share, seed in sorted(others))
+    return (
+        f"Other rounds of this folder held out other users ({seeds}): where the champion's weights began "
+        "with one of theirs, they have seen some of the users that are judged on."
+    )
 
 
 def _look(policies: Path, challenger: str, champion: str, interval: Interval) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from recsys_rl.errors import amount
 from recsys_rl.ope.diagnostics import FEW
@@ -18,12 +18,12 @@ MEANING = {
 }
 
 
-def card(of: GateVerdict, challenger: str, champion: str, lacking: str = "") -> str:
+def card(of: GateVerdict, challenger: str, champion: str, doubts: Sequence[str] = ()) -> str:
     """The text of SHA256.gate.md.
 
     Args:
         challenger, champion: names of the files.
-        lacking: what the record can't teach; "" for nothing.
+        doubts: more of what could be wrong, as sentences.
     """
     lines = [
         f"# {challenger} against {champion}: {of.answer}",
@@ -51,7 +51,7 @@ def card(of: GateVerdict, challenger: str, champion: str, lacking: str = "") -> 
         "",
         "## What could be wrong",
         "",
-        *(f"- {line}" for line in _doubts(of, lacking)),
+        *(f"- {line}" for line in (*doubts, *_doubts(of))),
         "",
     ]
     return "\n".join(lines)
@@ -95,9 +95,7 @@ def _method(of: GateVerdict) -> Iterator[str]:
     )
 
 
-def _doubts(of: GateVerdict, lacking: str) -> Iterator[str]:
-    if lacking:
-        yield lacking
+def _doubts(of: GateVerdict) -> Iterator[str]:
     if of.by == "world":
         yield (
             "The answer is that of a model. The interval is over users, and does not hold the model's error: "

@@ -19,7 +19,7 @@ from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.experience.log_facts import behaviour_logprobs
 from recsys_rl.experience.logged import rewards_of
 from recsys_rl.make import make_user_model
-from recsys_rl.objective.weighted import stream_weights
+from recsys_rl.objective.weighted import parse_weights, stream_weights
 from recsys_rl.ope.item_models import MOST_ITEMS
 from recsys_rl.ope.policies import logged_places
 from recsys_rl.ope.replay import ReplayedLog
@@ -28,7 +28,7 @@ from recsys_rl.ope.world import Worlds, try_world, world
 from recsys_rl.protocols import Behaviour
 from recsys_rl.tables.decision_log import DecisionLog
 from recsys_rl.tables.items import knows_items
-from recsys_rl.types import Catalogue
+from recsys_rl.types import Catalogue, Stream
 from recsys_rl.utils.seeding import generators
 from recsys_rl.workflows.gate_rule import Compared
 from recsys_rl.workflows.ope import estimates, replayed
@@ -53,6 +53,7 @@ class Bench:
     doubt: str = ""  # why no users can be learned, as the end of a sentence
     broken: str = ""  # what is wrong with the log, whatever the policy, as the end of a sentence
     left_out: int = 0  # earlier sessions that are not judged
+    objective: tuple[Stream, ...] = ()  # by whose weights is judged
 
 
 def bench(name: Path, log: DecisionLog, place: Checkpoint) -> Bench:
@@ -76,7 +77,21 @@ def bench(name: Path, log: DecisionLog, place: Checkpoint) -> Bench:
     options = OpeConfig(log=(str(name),), world=not one_step)
     of, _, _ = replayed(options, read)
     worlds, doubt = (None, "") if one_step else try_world(of, streams["world"])
-    return Bench(options, read, of, chance, worlds, doubt, about_log(of.totals), left_out)
+    return Bench(
+        options, read, of, chance, worlds, doubt, about_log(of.totals), left_out, tuple(users.streams)
+    )
+
+
+def other_objective(on: Bench, of: Checkpoint, name: str) -> str:
+    """A sentence if the policy was trained for other weights of the streams; "" if not."""
+    given = parse_weights(of.config.train_config.weights)
+    ours = {stream.name: stream.weight for stream in on.objective}
+    if all(ours.get(name, weight) == weight for name, weight in given.items()):
+        return ""
+    return (
+        f"{name} was trained with --weights {' '.join(of.config.train_config.weights)}. It is judged by the "
+        "platform's own weights, as by the canary, and may lose by them where it does what it was told."
+    )
 
 
 def compare(on: Bench, new: Behaviour, old: Behaviour) -> Compared:

@@ -17,10 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from recsys_rl.checkpoint import Checkpoint
+from recsys_rl.checkpoint.home import split_of
 from recsys_rl.checkpoint.users import load_users
 from recsys_rl.env import OF_USERS
-from recsys_rl.errors import UserError
+from recsys_rl.errors import UserError, one_line
 from recsys_rl.settings.config import to_dict
+from recsys_rl.settings.names import names_a_module
+from recsys_rl.training.warm_start import Unfit
+from recsys_rl.utils.progress import announce
 from recsys_rl.workflows.fit_users import fit_users
 from recsys_rl.workflows.served_log import Served
 from recsys_rl.workflows.train import train
@@ -118,7 +122,7 @@ def _trained(task: Task, algo: str, **settings: Any) -> Path:
 
     Without the champion's weights where they do not fit, as those of another kind of network.
     """
-    run, seed = task.folder / algo, task.champion.checkpoint.config.train_config.seed
+    run, (_, seed) = task.folder / algo, split_of(task.champion.checkpoint)
     shutil.rmtree(run, ignore_errors=True)
     given: Mapping[str, Any] = {
         "algo": algo,
@@ -127,12 +131,20 @@ def _trained(task: Task, algo: str, **settings: Any) -> Path:
         **settings,
     }
     try:
+        if "init_from" in settings:
+            _check_module(task, settings.get("env"))
         return train(folder=run, latest=False, quiet=True, **given)
-    except UserError:
-        if "init_from" not in settings:
-            raise
+    except Unfit as error:
+        announce(f"{algo} begins without the champion's weights: {error}")
     shutil.rmtree(run, ignore_errors=True)
     return train(folder=run, latest=False, quiet=True, **{**given, "init_from": None})
+
+
+def _check_module(task: Task, env: str | None) -> None:
+    """Raise Unfit if a run on ``env`` may not load the champion, whose environment is a module to import."""
+    own = task.champion.checkpoint
+    if names_a_module(own.config.env) and env != own.config.env and "home" not in own.info:
+        raise Unfit(f"its environment {one_line(own.config.env)} is a module, and this run is of another one")
 
 
 OF_SESSIONS = (

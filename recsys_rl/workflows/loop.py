@@ -11,16 +11,21 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from recsys_rl.errors import UserError, error_text, one_line
+from recsys_rl.serve.facts import champion_in
 from recsys_rl.serve.interval import interval_of
-from recsys_rl.serve.snapshot import open_snapshot
-from recsys_rl.settings.fields import Count, Share
+from recsys_rl.serve.record_schema import Damaged
+from recsys_rl.serve.snapshot import Snapshot, open_snapshot
+from recsys_rl.serve.versions import files_in
+from recsys_rl.settings.fields import Count, Range
+from recsys_rl.utils.files import write_text
 from recsys_rl.utils.locks import Busy, lock
+from recsys_rl.workflows.client import Refused
 from recsys_rl.workflows.gate import GateConfig, gate
 from recsys_rl.workflows.release import Releases
 from recsys_rl.workflows.retrain import RetrainConfig, retrain
@@ -40,6 +45,8 @@ from recsys_rl.workflows.turn import (
 )
 
 LOCK = "loop.lock"
+UNFIT = ("unknown-policy", "policy-changed", "policy-fails", "not-possible")
+"""Codes of a server that can't let a candidate serve; all other refusals are not the candidate's."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,7 @@ class LoopConfig(RetrainConfig):
     """The server that has this record and this folder."""
     token: str | None = None
     """A token of the server, with the scopes read and admin."""
-    share: Share = 0.1
+    share: Annotated[float, Range(above=0, below=1)] = 0.1
     """Share of the sessions that a challenger gets."""
     sessions: Count = 2000
     """Sessions that must have matured since the release last changed, and since the last round, before the
@@ -72,7 +79,10 @@ def loop(options: LoopConfig) -> list[Step]:
         while True:
             step = next_step(place.look(), patience)
             if step in steps:
-                raise UserError(f"The step {step} changed nothing: see recsys-rl release history.")
+                raise UserError(
+                    f"{place.called(step)} changed nothing, as if somebody changed the release meanwhile: "
+                    "see recsys-rl release history, then start the command again."
+                )
             steps.append(step)
             if isinstance(step, Wait):
                 print(f"waiting: {step.reason}", flush=True)
@@ -116,8 +126,9 @@ class _Place:
 
     def look(self) -> Situation:
         """What is there now. Raises UserError."""
-        server = self.server
+        server, started = self.server, time.time()
         status, history = server.status(), server.history()
+        self._check(status, history, started)
         of, canary = latest_round(self.folder), status["canary"] or {}
         changed = max((row["number"] for row in history), default=0)
         challenger = status["challenger"] or ""
@@ -125,6 +136,7 @@ class _Place:
             champion=status["champion"],
             fresh=0 if challenger else self._matured(max(changed, 0 if of is None else of.until)),
             challenger=challenger,
+            ours=bool(challenger) and candidate_in(self.folder, challenger) is not None,
             frozen=status["frozen"],
             canary=canary.get("answer", "can't tell"),
             judged=canary.get("sessions", 0),
@@ -132,6 +144,26 @@ class _Place:
             verdicts=self._verdicts(of),
             tried=frozenset(row["challenger"] for row in history),
         )
+
+    def _check(self, status: Mapping[str, Any], history: Sequence[Any], started: float) -> None:
+        """Raise UserError unless the record is that of the server: its champion, releases and decisions."""
+        db, decided = Path(self.options.db), self.server.client.get("/v1/decisions")["decisions"]
+        store = Snapshot(db)
+        try:
+            releases = {row.number: row.time for row in store.releases()}
+            same = _has_latest(store, decided, started)
+        except Damaged as damage:
+            raise UserError(f"{one_line(db)} is damaged ({damage}): see recsys-rl log check.") from None
+        finally:
+            store.close()
+        known = {row["number"] for row in history}
+        before = {number for number, when in releases.items() if when < started}  # others came in since
+        same = same and before <= known <= {*releases}
+        if champion_in(db) != status["champion"] or not same:
+            raise UserError(
+                f"{one_line(db)} is not the record of the server at {self.options.url}: its champion, "
+                "releases or decisions are others; give the --db of this server, or the --url of that one."
+            )
 
     def _matured(self, since: int) -> int:
         """The sessions of the record that have matured and ended after the row of this number."""
@@ -146,7 +178,8 @@ class _Place:
         for name in () if of is None else of.candidates:
             values = self._verdict(name)
             if of is not None and values is not None and values.get("champion") == of.champion:
-                found[name] = Verdict(values["answer"], values["difference"] or 0.0)
+                refused = str(values.get("refused", ""))
+                found[name] = Verdict(values["answer"], values["difference"] or 0.0, refused)
         return found
 
     def _verdict(self, sha256: str) -> dict[str, Any] | None:
@@ -175,10 +208,7 @@ class _Place:
             case Judge(candidate):
                 return self._judge(candidate)
             case Start(candidate):
-                verdict = self._verdict(candidate)
-                reason = f"gate: {(verdict or {})['answer']}"
-                self.server.start(candidate, self.options.share, reason=reason, verdict=verdict)
-                return f"{self._name(candidate)} serves {100 * self.options.share:g} % of the sessions"
+                return self._start(candidate)
             case Promote(challenger):
                 self.server.promote(reason="canary: better")
                 return f"{self._name(challenger)} is promoted"
@@ -187,13 +217,49 @@ class _Place:
                 return f"{self._name(challenger)} went back: {reason}"
         raise AssertionError(step)
 
+    def called(self, step: Step) -> str:
+        """A step in words."""
+        match step:
+            case Learn(number):
+                return f"Learning round {number}"
+            case Judge(name):
+                return f"Judging {self._name(name)}"
+            case Start(name):
+                return f"The start of {self._name(name)}"
+            case Promote(name):
+                return f"The promotion of {self._name(name)}"
+            case Back(name):
+                return f"The way back of {self._name(name)}"
+        return "Waiting"
+
+    def _start(self, sha256: str) -> str:
+        """Let the candidate serve; where it can't, that is written into its verdict, and the next one may.
+
+        A new judgement by `recsys-rl gate` forgets it, so that the candidate is tried again.
+        """
+        verdict = self._verdict(sha256) or {}
+        reason = f"gate: {verdict['answer']}"
+        try:
+            self.server.start(sha256, self.options.share, reason=reason, verdict=verdict)
+        except Refused as refused:
+            if refused.code not in UNFIT:
+                raise
+            values = {**verdict, "refused": str(refused)}
+            write_text(self.folder / f"{sha256}.gate.json", json.dumps(values, indent=1) + "\n")
+            return f"{self._name(sha256)} can't serve: {refused}"
+        return f"{self._name(sha256)} serves {100 * self.options.share:g} % of the sessions"
+
     def _judge(self, sha256: str) -> str:
-        candidate = candidate_in(self.folder, sha256)
-        assert candidate is not None
+        file = files_in(self.folder).get(sha256)
+        if file is None:
+            raise UserError(
+                f"{one_line(self.folder)} lacks the candidate {sha256[:8]} of the last round: copy it from a "
+                "backup, or delete the folder of that round, to learn another one."
+            )
         options = self.options
         found = gate(
             GateConfig(
-                challenger=str(self.folder / candidate.file),
+                challenger=str(file),
                 db=options.db,
                 policies=str(self.folder),
                 env=options.env,
@@ -210,3 +276,14 @@ class _Place:
 def _only(kind: type[RetrainConfig], options: LoopConfig) -> RetrainConfig:
     """The settings of the learning alone."""
     return kind(**{name: getattr(options, name) for name in kind.__dataclass_fields__})
+
+
+def _has_latest(store: Snapshot, decided: Sequence[Mapping[str, Any]], started: float) -> bool:
+    """True if the record has the latest decision of the server's list that was written by its moment."""
+    highest, when = store.latest_row()
+    numbers = {int(row["decision_id"]): row["time"] for row in decided}
+    number = max((number for number in numbers if number <= highest), default=None)
+    if number is None:
+        return not decided and (not highest or when >= started)
+    found = store.decision(number)
+    return found is not None and found[1].time == numbers[number]

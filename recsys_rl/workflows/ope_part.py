@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint
+from recsys_rl.checkpoint.home import split_of
 from recsys_rl.data.heldout import heldout_rows
 from recsys_rl.errors import one_line
 from recsys_rl.tables.decision_log import DecisionLog
@@ -27,13 +28,7 @@ def heldout(parts: Parts, checkpoints: Sequence[Checkpoint]) -> Parts:
 
     def rows(log: DecisionLog) -> Tensor:
         sides = [
-            heldout_rows(
-                log,
-                checkpoint.population,
-                checkpoint.config.data_config.heldout_fraction,
-                checkpoint.config.train_config.seed,
-            )
-            for checkpoint in checkpoints
+            heldout_rows(log, checkpoint.population, *split_of(checkpoint)) for checkpoint in checkpoints
         ]
         return torch.stack(sides).all(0)
 

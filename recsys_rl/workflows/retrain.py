@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated
 
 from recsys_rl.checkpoint import load, save
+from recsys_rl.checkpoint.home import split_of
 from recsys_rl.errors import UserError, amount, one_line
 from recsys_rl.serve.versions import files_in, sha256_of
 from recsys_rl.settings.fields import Count, Range, check_fields
@@ -134,12 +135,12 @@ def _learn(options: RetrainConfig, champion: Served, now: Round) -> list[Path]:
             continue
         _say(options, f"learning {path.name} from {amount(sides.training, 'session')}: {learner.how}")
         try:
-            checkpoint = _undated(learner.learn(task), options.env)
+            checkpoint, warm = _undated(learner.learn(task), options.env)
         except UserError as error:
             refusals.append(error)
             announce(f"no {path.name}: {error}")
             continue
-        of = _candidate(checkpoint, path.name, learner.algo, champion, now, _hash_of(log), sides)
+        of = _candidate(checkpoint, path.name, learner.algo, champion, now, _hash_of(log), sides, warm)
         write_candidate(policies, of)  # first: a file that nobody knows is not replaced
         _publish(checkpoint, path)
         learned[of.sha256] = path
@@ -196,9 +197,16 @@ def _before(policies: Path, path: Path, now: Round) -> str:
 
 
 def _candidate(
-    checkpoint: Path, name: str, algo: str, champion: Served, now: Round, log_hash: str, sides: Sides
+    checkpoint: Path,
+    name: str,
+    algo: str,
+    champion: Served,
+    now: Round,
+    log_hash: str,
+    sides: Sides,
+    warm: bool,
 ) -> Candidate:
-    config = champion.checkpoint.config
+    share, seed = split_of(champion.checkpoint)
     return Candidate(
         sha256=sha256_of(checkpoint),
         file=name,
@@ -207,18 +215,22 @@ def _candidate(
         round=now.number,
         interval=(0, now.until),
         log_hash=log_hash,
-        seed=config.train_config.seed,
-        heldout_fraction=config.data_config.heldout_fraction,
+        seed=seed,
+        heldout_fraction=share,
         sessions=sides.training,
+        warm=warm,
     )
 
 
-def _undated(path: Path, env: str | None) -> Path:
-    """The checkpoint at ``path`` without the time of its writing: learned again, it has the same bytes."""
+def _undated(path: Path, env: str | None) -> tuple[Path, bool]:
+    """The checkpoint at ``path`` without the time of its writing: learned again, it has the same bytes.
+
+    Returns also whether it began with the weights of another one.
+    """
     checkpoint = load(path, env)
     info = {name: value for name, value in checkpoint.info.items() if name != "created"}
     save(path, dataclasses.replace(checkpoint, info=info))
-    return path
+    return path, "steps_before" in info
 
 
 def _publish(checkpoint: Path, path: Path) -> None:

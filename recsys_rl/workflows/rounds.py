@@ -56,6 +56,7 @@ class Candidate:
     seed: int
     heldout_fraction: float  # with the seed, the split of the users
     sessions: int  # of training users, from which it learned
+    warm: bool = False  # it began with the champion's weights
 
     def values(self) -> dict[str, Any]:
         """The values of the JSON file."""
@@ -70,6 +71,7 @@ class Candidate:
             "seed": self.seed,
             "split": {"heldout_fraction": self.heldout_fraction, "seed": self.seed},
             "sessions": self.sessions,
+            "warm": self.warm,
         }
 
 
@@ -131,8 +133,8 @@ def next_number(policies: Path) -> int:
     So no round writes over a policy, not even where the file of its round is lost.
     """
     latest = latest_round(policies)
-    known = [path.stem for path in policies.glob("*.json") if KNOWN.fullmatch(path.stem)]
-    numbers = [of.round for name in known if (of := candidate_in(policies, name)) is not None]
+    known = [candidate_in(policies, name) for name in known_in(policies)]
+    numbers = [of.round for of in known if of is not None]
     if latest is not None:
         numbers.append(latest.number - (not latest.candidates))
     return 1 + max(numbers, default=0)
@@ -140,6 +142,11 @@ def next_number(policies: Path) -> int:
 
 def write_candidate(policies: Path, of: Candidate) -> None:
     write_text(policies / f"{of.sha256}.json", json.dumps(of.values(), indent=1) + "\n")
+
+
+def known_in(policies: Path) -> list[str]:
+    """The SHA-256 of all candidates of which the folder knows from what they learned."""
+    return sorted(path.stem for path in policies.glob("*.json") if KNOWN.fullmatch(path.stem))
 
 
 def candidate_in(policies: Path, sha256: str) -> Candidate | None:
@@ -160,6 +167,7 @@ def candidate_in(policies: Path, sha256: str) -> Candidate | None:
             seed=int(values["seed"]),
             heldout_fraction=float(values["split"]["heldout_fraction"]),
             sessions=int(values["sessions"]),
+            warm=bool(values.get("warm", False)),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(path) from error

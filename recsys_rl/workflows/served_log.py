@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 
 from recsys_rl.checkpoint import Checkpoint
-from recsys_rl.checkpoint.home import load_at_home
+from recsys_rl.checkpoint.home import load_at_home, split_of
 from recsys_rl.data.heldout import heldout_rows
 from recsys_rl.errors import UserError, one_line
 from recsys_rl.serve.export_record import export_record
@@ -132,9 +132,7 @@ def heldout_of(log: DecisionLog, *checkpoints: Checkpoint) -> torch.Tensor:
     """(E,) bool: the decisions for users whom the training of none of these checkpoints may see."""
     held = torch.ones(log.num_rows, dtype=torch.bool)
     for checkpoint in checkpoints:
-        config = checkpoint.config
-        share, seed = config.data_config.heldout_fraction, config.train_config.seed
-        held &= heldout_rows(log, checkpoint.population, share, seed)
+        held &= heldout_rows(log, checkpoint.population, *split_of(checkpoint))
     return held
 
 

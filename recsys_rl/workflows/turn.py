@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from recsys_rl.errors import one_line
 from recsys_rl.workflows.rounds import Round
 
 Answer = Literal["better", "no harm seen", "worse", "can't tell", "the log is broken"]
@@ -27,9 +28,7 @@ class Verdict:
 
     answer: Answer
     difference: float  # estimated return of a session, the candidate's minus the champion's
-    low: float = float("nan")
-    high: float = float("nan")
-    sessions: int = 0  # held-out ones that were judged
+    refused: str = ""  # why the server can't let it serve
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,7 @@ class Situation:
     champion: str  # SHA-256
     fresh: int  # sessions that have matured since the last round began, or the release changed
     challenger: str = ""  # SHA-256 of the policy that serves beside the champion
+    ours: bool = False  # a round of this folder learned it
     frozen: bool = False  # somebody has frozen the release
     canary: Answer = "can't tell"  # about the challenger, from the sessions of both arms
     judged: int = 0  # these sessions
@@ -105,7 +105,7 @@ def next_step(now: Situation, patience: Patience) -> Step:
     """The next step of a turn; ``Wait`` ends it."""
     if now.challenger:
         return _of_canary(now, patience)
-    round = now.round
+    round, nobody = now.round, ""
     if round is not None and round.champion == now.champion:
         if not round.candidates:
             return Learn(round.number)
@@ -116,14 +116,16 @@ def next_step(now: Situation, patience: Patience) -> Step:
         best = best_candidate(left, now.verdicts)
         if best is not None:
             return Start(best)
+        if left:
+            nobody = f"; the gate let none of round {round.number} through: {_answers(left, now.verdicts)}"
     if now.fresh < patience.sessions:
-        return Wait(f"{now.fresh:,} of the {patience.sessions:,} new sessions that a round needs")
+        return Wait(f"{now.fresh:,} of the {patience.sessions:,} new sessions that a round needs{nobody}")
     return Learn(1 if round is None else round.number + 1)
 
 
 def _of_canary(now: Situation, patience: Patience) -> Step:
-    if now.round is None or now.challenger not in now.round.candidates:
-        return Wait("a challenger that is not of this folder's last round is serving")
+    if not now.ours and (now.round is None or now.challenger not in now.round.candidates):
+        return Wait("a challenger that no round of this folder learned is serving")
     if now.frozen:
         return Wait("the release is frozen: recsys-rl release back or promote ends that")
     if now.canary == "better":
@@ -137,9 +139,19 @@ def _of_canary(now: Situation, patience: Patience) -> Step:
 
 def best_candidate(candidates: Sequence[str], verdicts: Mapping[str, Verdict]) -> str | None:
     """The one with the strongest answer of the gate, then the greatest difference; None if none passed."""
-    passed = [name for name in candidates if verdicts[name].answer in LET_THROUGH]
+    passed = [name for name in candidates if _may_serve(verdicts[name])]
     if not passed:
         return None
     return max(
         passed, key=lambda name: (-LET_THROUGH.index(verdicts[name].answer), verdicts[name].difference)
     )
+
+
+def _may_serve(verdict: Verdict) -> bool:
+    return verdict.answer in LET_THROUGH and not verdict.refused
+
+
+def _answers(candidates: Sequence[str], verdicts: Mapping[str, Verdict]) -> str:
+    """What was found about each candidate."""
+    found = [verdicts[name] for name in candidates]
+    return ", ".join(one_line(of.refused) if of.refused else of.answer for of in found)

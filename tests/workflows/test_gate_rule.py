@@ -6,14 +6,19 @@ import dataclasses
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from scipy.stats import t
 
-from recsys_rl.workflows.gate import _look
+from recsys_rl.types import Stream
+from recsys_rl.workflows.gate import _look, other_split
 from recsys_rl.workflows.gate_card import card
+from recsys_rl.workflows.gate_compare import other_objective
 from recsys_rl.workflows.gate_rule import Compared, GateVerdict, alpha_of, chi2_most, decide
+from recsys_rl.workflows.rounds import Candidate, write_candidate
 
 NEW, OLD = "a" * 64, "b" * 64
 
@@ -78,7 +83,7 @@ def test_what_is_broken_or_unknown_is_never_better() -> None:
     verdict = judged(compared(5.0, 1.0, 1000, doubt="no world model predicts slates", chi2=math.nan))
     assert verdict.answer == "can't tell" and "slates" in verdict.reason
     assert verdict.values()["chi2"] is None and verdict.values()["to"] == 900
-    assert "unknown" in card(verdict, "ppo-1.pt", "champion.pt", lacking="The record shows one item.")
+    assert "unknown" in card(verdict, "ppo-1.pt", "champion.pt", ["The record shows one item."])
 
 
 def test_a_record_without_chance_shows_nothing_better() -> None:
@@ -102,6 +107,22 @@ def test_the_card_says_when_earlier_sessions_were_left_out() -> None:
     assert verdict.values()["left_out"] == 4321
     assert "4,321 earlier sessions" in card(verdict, "ppo-1.pt", "champion.pt")
     assert "earlier" not in card(judged(compared(1.5, 3.0, 1000)), "ppo-1.pt", "champion.pt")
+
+
+def test_the_card_says_what_was_another_objective_or_split(tmp_path: Path) -> None:
+    on: Any = SimpleNamespace(objective=(Stream("watch"), Stream("revenue", 0.5)))
+
+    def of(*weights: str) -> Any:
+        train, data = SimpleNamespace(weights=weights, seed=1), SimpleNamespace(heldout_fraction=0.2)
+        return SimpleNamespace(config=SimpleNamespace(train_config=train, data_config=data), info={})
+
+    assert other_objective(on, of(), "ppo-1.pt") == other_objective(on, of("revenue=0.5"), "ppo-1.pt") == ""
+    assert "--weights revenue=2" in other_objective(on, of("revenue=2"), "ppo-1.pt")
+    known = Candidate(NEW, "ppo-1.pt", "ppo", OLD, 1, (0, 9), "hash", 1, 0.2, 90)
+    write_candidate(tmp_path, known)
+    assert other_split(tmp_path, of()) == ""
+    write_candidate(tmp_path, dataclasses.replace(known, sha256="c" * 64, seed=7))
+    assert "seed 7, 20%" in other_split(tmp_path, of())
 
 
 def test_each_judgement_in_a_folder_spends_its_own_part(tmp_path: Path) -> None:

@@ -6,11 +6,14 @@ import csv
 import dataclasses
 from collections import defaultdict
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from recsys_rl.checkpoint import load, save
+from recsys_rl.checkpoint.home import config_of_split
 from recsys_rl.cli import main
 from recsys_rl.cli.train import train_options
 from recsys_rl.evaluation.worlds import played_in
@@ -26,6 +29,7 @@ from recsys_rl.workflows.judged import LogJudge
 from recsys_rl.workflows.ope import ope
 from recsys_rl.workflows.ope_config import OpeConfig
 from recsys_rl.workflows.record import RecordConfig, record
+from recsys_rl.workflows.served_log import heldout_of
 from tests.doors import PPO, SATIATION, SIZES, assert_same_weights, steps, train_in
 
 
@@ -155,7 +159,11 @@ def test_people_who_were_learned_from_do_not_judge(made: Path, tmp_path: Path) -
             train_options([*own, "--judge-log", path, "--seed", seed]).config, None, torch.device("cpu")
         )
         judged.append(LogJudge(path, run).read.log.users.unique())
-    assert torch.equal(judged[0], judged[1])
+        policy: Any = SimpleNamespace(config=run.config, info=run.info, population=run.world.population)
+        other = read_decisions(path)
+        judged.append(other.users[heldout_of(other, policy)].unique())  # as the gate and ope have them
+        assert config_of_split(policy).train_config.seed == 0
+    assert all(torch.equal(judged[0], users) for users in judged)
 
 
 def test_log_without_propensities(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

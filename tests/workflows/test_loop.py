@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import shutil
 import socket
@@ -12,10 +14,15 @@ from typing import Any
 
 import pytest
 
+from recsys_rl.cli import main
 from recsys_rl.errors import UserError
+from recsys_rl.serve.interval import IN_FLIGHT
 from recsys_rl.utils.locks import lock
-from recsys_rl.workflows.loop import LOCK, LoopConfig, loop
-from recsys_rl.workflows.turn import Wait
+from recsys_rl.workflows.client import Refused
+from recsys_rl.workflows.loop import LOCK, UNFIT, LoopConfig, _Place, loop
+from recsys_rl.workflows.release import Releases
+from recsys_rl.workflows.rounds import Round
+from recsys_rl.workflows.turn import Judge, Start, Wait
 from recsys_rl.workflows.visitors import VisitorsConfig, visitors
 from tests.doors import SATIATION, start, train_in
 from tests.serve.live import Live, live
@@ -47,7 +54,7 @@ def settings(server: Live, policies: Path, **other: Any) -> LoopConfig:
 def test_loop_waits_for_sessions_and_changes_nothing(server: Live, policies: Path) -> None:
     before = sorted(policies.rglob("*"))
     visitors(VisitorsConfig(server.url, str(policies / "first.pt"), sessions=20, width=4))
-    time.sleep(WINDOW + 1.5)  # the last second of a record is left to the next export
+    time.sleep(WINDOW + IN_FLIGHT)
     steps = loop(settings(server, policies, sessions=21))
     assert steps == [Wait("20 of the 21 new sessions that a round needs")]
     assert {*policies.rglob("*")} - {*before} <= {policies / LOCK}
@@ -76,6 +83,76 @@ def test_server_that_is_away_is_one_sentence(server: Live, policies: Path) -> No
 def test_folder_that_is_not_there_is_refused(server: Live, tmp_path: Path) -> None:
     with pytest.raises(UserError):
         loop(settings(server, tmp_path / "nowhere"))
+
+
+def answers(monkeypatch: pytest.MonkeyPatch, **given: Any) -> None:
+    """A server that gives these answers in place of its own."""
+    for name, answer in given.items():
+        monkeypatch.setattr(Releases, name, lambda *_, answer=answer, **__: answer)
+
+
+def test_record_of_another_server_is_refused(
+    server: Live, policies: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status = Releases(server.url).status()
+    answers(monkeypatch, status={**status, "champion": "f" * 64})
+    with pytest.raises(UserError):
+        loop(settings(server, policies))
+    answers(monkeypatch, status=status, history=[{"number": 10**6, "challenger": "f" * 64}])
+    with pytest.raises(UserError):
+        loop(settings(server, policies))
+
+
+def test_record_of_another_server_with_the_same_policy_is_refused(
+    server: Live, policies: Path, tmp_path: Path
+) -> None:
+    """Both have had no release; only what they decided differs."""
+    visitors(VisitorsConfig(server.url, str(policies / "first.pt"), sessions=2, width=1))
+    with live(policies, tmp_path / "other.sqlite", feedback_window=WINDOW) as other:
+        for sessions in (0, 1):
+            if sessions:
+                visitors(VisitorsConfig(other.url, str(policies / "first.pt"), sessions=1, width=1))
+            with pytest.raises(UserError):
+                loop(settings(other, policies))
+        options = settings(other, policies, sessions=10**6)
+        assert loop(dataclasses.replace(options, db=str(tmp_path / "other.sqlite")))
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_share_that_the_server_would_refuse(server: Live, policies: Path, share: float) -> None:
+    with pytest.raises(UserError):
+        settings(server, policies, share=share)
+
+
+@pytest.mark.parametrize("line", [[], ["--token", "typed"]])
+def test_token_of_the_environment(line: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = list[str | None]()
+    monkeypatch.setenv("RECSYS_RL_TOKEN", "secret")
+    monkeypatch.setattr("recsys_rl.workflows.loop.loop", lambda options: tokens.append(options.token))
+    assert main(["loop", "--policies", "policies", *line]) == 0
+    assert tokens == ["typed" if line else "secret"]
+
+
+def test_candidate_that_the_server_refuses_is_not_offered_again(server: Live, policies: Path) -> None:
+    """Its file is lost: the server does not know it. A new judgement would try it again."""
+    lost = "e" * 64
+    path = policies / f"{lost}.gate.json"
+    place = _Place(settings(server, policies), policies)
+    champion = Releases(server.url).status()["champion"]
+    path.write_text(
+        json.dumps({"challenger": lost, "champion": champion, "answer": "better", "difference": 2})
+    )
+    try:
+        assert place.do(Start(lost)).startswith("eeeeeeee can't serve")
+        verdict = place._verdicts(Round(1, champion, 0, 9, (lost,)))[lost]
+        assert verdict.answer == "better" and "SHA-256" in verdict.refused
+        with pytest.raises(Refused) as refused:  # that one serves already: no fault of its own
+            Releases(server.url).start(champion, 0.1)
+        assert refused.value.code == "is-champion" and refused.value.code not in UNFIT
+        with pytest.raises(UserError):
+            place.do(Judge(lost))
+    finally:
+        path.unlink()
 
 
 @pytest.mark.slow

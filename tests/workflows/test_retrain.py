@@ -79,7 +79,7 @@ def later_in_few_steps() -> Iterator[None]:
         patch.setattr("recsys_rl.users.fit.LEAST_STEPS", 2)
         patch.setattr("recsys_rl.workflows.learners.MEMBERS", 2)
         patch.setattr("recsys_rl.workflows.learners.EPOCHS", 1)
-        patch.setattr("recsys_rl.workflows.served_log.time", later)
+        patch.setattr("recsys_rl.serve.store_reader.time", later)
         yield
 
 
@@ -118,6 +118,16 @@ def test_gate_writes_its_verdict_and_the_card(served: Path, learned: list[Path])
     assert values["low"] < values["difference"] < values["high"]
     assert "held-out user" in stem.with_suffix(".gate.md").read_text()
     assert gate(GateConfig(str(learned[0]), str(served / "r.sqlite"), quiet=True)) == verdict
+
+
+def test_gate_says_how_many_sessions_were_too_many(
+    served: Path, learned: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = gate(GateConfig(str(learned[0]), str(served / "r.sqlite"), quiet=True))
+    monkeypatch.setattr("recsys_rl.workflows.gate_compare.MOST_DECISIONS", 4 * LENGTH)
+    part = gate(GateConfig(str(learned[0]), str(served / "r.sqlite"), quiet=True))
+    assert (whole.left_out, part.sessions, part.left_out) == (0, 4, whole.sessions - 4)
+    assert part.look == whole.look == 1
 
 
 def test_gate_ends_with_the_code_of_its_answer(served: Path, learned: list[Path]) -> None:

@@ -12,11 +12,13 @@ import pytest
 
 from recsys_rl.errors import UserError
 from recsys_rl.serve.versions import sha256_of
+from recsys_rl.training.warm_start import Unfit
 from recsys_rl.workflows import gate as gates
+from recsys_rl.workflows import learners
 from recsys_rl.workflows import retrain as turns
 from recsys_rl.workflows.learners import Task
 from recsys_rl.workflows.retrain import RetrainConfig, retrain
-from recsys_rl.workflows.rounds import held, latest_round, part_path, round_folder
+from recsys_rl.workflows.rounds import candidate_in, held, known_in, latest_round, part_path, round_folder
 from recsys_rl.workflows.served_log import Served, Sides
 
 FEW, ENOUGH = Sides(9, 1, 5, 1, ""), Sides(90, 10, 50, 2, "")
@@ -62,14 +64,14 @@ class Place:
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     found = Place(tmp_path)
-    champion: Any = SimpleNamespace(config=CONFIG)
+    champion: Any = SimpleNamespace(config=CONFIG, info={})
     monkeypatch.setattr(
         turns, "champion_of", lambda *_: Served(found.champion, tmp_path / "champion.pt", champion)
     )
     monkeypatch.setattr(turns, "export_new", found.export)
     monkeypatch.setattr(turns, "survey", lambda *_: found.sides)
     monkeypatch.setattr(turns, "learners_of", found.learners)
-    monkeypatch.setattr(turns, "_undated", lambda path, _: path)
+    monkeypatch.setattr(turns, "_undated", lambda path, _: (path, "ppo" in path.name))
     monkeypatch.setattr(turns, "_hash_of", lambda _: "hash")
     return found
 
@@ -164,3 +166,36 @@ def test_the_gate_adds_nothing_to_a_round_that_learns(place: Place, monkeypatch:
     with held(place.folder), pytest.raises(UserError):
         gates.gate(gates.GateConfig(str(theirs), policies=str(place.folder), threads=0, quiet=True))
     assert os.listdir(place.folder / "log") == []
+
+
+def test_only_weights_that_do_not_fit_are_left_out(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Any other mistake ends the learner at once: a second run would be as long, and fail again or lie."""
+    runs = list[object]()
+
+    def train(error: UserError, **given: Any) -> Path:
+        runs.append(given["init_from"])
+        if given["init_from"] is not None:
+            raise error
+        return place.folder / "ppo.pt"
+
+    checkpoint: Any = SimpleNamespace(
+        config=SimpleNamespace(env="satiation", **vars(CONFIG)),
+        info={},
+    )
+    champion = Served("a" * 64, place.folder / "champion.pt", checkpoint)
+    task = Task(champion, place.folder / "log", place.folder, 10, None, 1)
+    monkeypatch.setattr(learners, "train", lambda **given: train(UserError("The disk is full."), **given))
+    with pytest.raises(UserError):
+        learners._trained(task, "ppo", init_from="champion.pt")
+    assert runs == ["champion.pt"]
+    monkeypatch.setattr(learners, "train", lambda **given: train(Unfit("Its head is dense."), **given))
+    assert learners._trained(task, "ppo", init_from="champion.pt") == place.folder / "ppo.pt"
+    assert runs == ["champion.pt", "champion.pt", None] and "Its head is dense" in capsys.readouterr().err
+
+
+def test_a_candidate_says_whether_it_began_with_the_weights_of_the_champion(place: Place) -> None:
+    place.retrain()
+    known = {of.algo: of.warm for name in known_in(place.folder) if (of := candidate_in(place.folder, name))}
+    assert known == {"ppo": True, "cql": False}

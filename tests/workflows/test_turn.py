@@ -28,6 +28,7 @@ OLD, ONE, TWO, OTHER = "a" * 64, "b" * 64, "c" * 64, "d" * 64
 PATIENCE = Patience(sessions=2000, canary=9000)
 OPEN, LEARNED = Round(3, OLD, 10, 20), Round(3, OLD, 10, 20, (ONE, TWO))
 GOOD, FINE, BAD = Verdict("better", 2.0), Verdict("no harm seen", 3.0), Verdict("worse", -1.0)
+UNFIT = Verdict("better", 3.0, "The policy failed on a new visitor.")
 UNSURE, BROKEN = Verdict("can't tell", 4.0), Verdict("the log is broken", 5.0)
 
 
@@ -75,10 +76,17 @@ UNSURE, BROKEN = Verdict("can't tell", 4.0), Verdict("the log is broken", 5.0)
             Situation(OLD, 0, ONE, round=LEARNED, canary="the log is broken"),
             Back(ONE, "canary: the log is broken"),
         ),
-        (Situation(OLD, 0, ONE, True, round=LEARNED, canary="better"), Wait),
-        (Situation(OLD, 0, ONE, True, round=LEARNED, canary="worse"), Wait),
+        (Situation(OLD, 0, ONE, frozen=True, round=LEARNED, canary="better"), Wait),
+        (Situation(OLD, 0, ONE, frozen=True, round=LEARNED, canary="worse"), Wait),
         (Situation(OLD, 9999, OTHER, round=LEARNED, canary="better"), Wait),
         (Situation(OLD, 9999, OTHER, canary="worse"), Wait),
+        # One of an earlier round is the loop's own: somebody has learned a round meanwhile.
+        (Situation(OLD, 0, OTHER, True, round=LEARNED, canary="better"), Promote(OTHER)),
+        (Situation(OLD, 0, OTHER, True, round=OPEN, canary="worse"), Back(OTHER, "canary: worse")),
+        (Situation(OLD, 0, OTHER, True, True, round=OPEN, canary="worse"), Wait),
+        # Whom the server can't let serve makes room for the other one.
+        (Situation(OLD, 0, round=LEARNED, verdicts={ONE: UNFIT, TWO: FINE}), Start(TWO)),
+        (Situation(OLD, 1999, round=LEARNED, verdicts={ONE: UNFIT, TWO: BAD}), Wait),
     ],
 )
 def test_next_step(now: Situation, wanted: Step | type[Wait]) -> None:
@@ -103,7 +111,7 @@ def test_each_situation_has_a_step_that_keeps_the_champion() -> None:
     ):
         verdicts = {name: Verdict(a, 1.0) for name, a in ((ONE, one), (TWO, two)) if a is not None}
         tried = frozenset({challenger, *([TWO] if number else [])} - {""})
-        now = Situation(OLD, fresh, challenger, frozen, canary, judged, round, verdicts, tried)
+        now = Situation(OLD, fresh, challenger, False, frozen, canary, judged, round, verdicts, tried)
         step = next_step(now, PATIENCE)
         if isinstance(step, Promote):
             assert canary == "better" and not frozen and step.challenger == challenger == ONE
@@ -114,6 +122,13 @@ def test_each_situation_has_a_step_that_keeps_the_champion() -> None:
             assert challenger == ONE and not frozen and (canary != "can't tell" or judged == 9000)
         elif isinstance(step, Learn):
             assert not challenger and (step.round == 3 or fresh == 2000)
+
+
+def test_a_wait_names_what_the_gate_said() -> None:
+    step = next_step(Situation(OLD, 7, round=LEARNED, verdicts={ONE: UNFIT, TWO: BROKEN}), PATIENCE)
+    assert isinstance(step, Wait)
+    assert step.reason.startswith("7 of the 2,000") and "the log is broken" in step.reason
+    assert "failed on a new visitor" in step.reason
 
 
 def test_best_candidate_without_any_that_passed() -> None:
