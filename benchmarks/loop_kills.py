@@ -3,10 +3,11 @@
     python -m benchmarks.loop_kills --kills 20
 
 A small world is served and visited, and then it is copied twice. On one copy the loop takes its two turns
-undisturbed: the one that learns, judges and starts a canary, and the one that ends it. On the other it is
-killed (SIGKILL) 20 times at random moments and started again. Both must have the same candidates, verdicts
-and releases, and the server must answer all the time. The visitors come one at a time, so that both servers
-draw the same items. The loops are forks of one process that has imported everything, and learn little.
+undisturbed: the one that learns, judges and starts a canary, and the one that promotes it or takes it back.
+On the other it is killed (SIGKILL) 20 times at random moments and started again. Both must have the same
+candidates, verdicts and releases, and the server must answer all the time. The visitors come one at a time,
+so that both servers draw the same items. The loops are forks of one process that has imported everything, and
+learn little.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ WORLD = [
     *("--device", "cpu", "--threads", "1"),
 ]
 VISITS = 200  # before the first turn
-CANARY = 100  # before the second: after more, a guardrail stops a policy that has favourites among 50 items
+CANARY = 60  # before the second: after more, a guardrail stops a policy that has favourites among 50 items
+PATIENCE = 60  # seconds until a canary has counted its sessions
 FIT = 60  # steps of the fit of users
 WINDOW = 2.0  # seconds in which feedback counts: also that of a busy machine
 
@@ -79,6 +81,11 @@ class Place:
         with quiet():
             visitors(options)
         time.sleep(WINDOW + 2)  # the sessions mature; an export leaves the last second to the next one
+        for _ in range(PATIENCE):  # a canary of a busy machine looks later
+            release = Releases(self.url).status()
+            if release["challenger"] is None or release["canary"]["sessions"] >= CANARY // 2:
+                return
+            time.sleep(1)
 
     @property
     def options(self) -> LoopConfig:
@@ -89,7 +96,7 @@ class Place:
             url=self.url,
             share=0.5,
             sessions=VISITS // 2,
-            canary=10 * CANARY,
+            canary=CANARY // 2,
             steps=2_048,
             decisions=2_048,
             quiet=True,
@@ -175,6 +182,17 @@ def kill_after(module: ModuleType | type, name: str, calls: int = 1) -> Callable
     return patch
 
 
+def kill_after_either(module: type, *names: str) -> Callable[[], None]:
+    """``kill_after`` for the first call of any of these functions."""
+    patches = [kill_after(module, name) for name in names]
+
+    def patch() -> None:
+        for one in patches:
+            one()
+
+    return patch
+
+
 PHASES: tuple[Mapping[str, Callable[[], None]], ...] = (
     {
         "exported": kill_after(retraining, "begin_round"),
@@ -184,7 +202,7 @@ PHASES: tuple[Mapping[str, Callable[[], None]], ...] = (
         "judged": kill_after(loops, "gate"),  # the second of two candidates
         "started": kill_after(Releases, "start"),
     },
-    {"decided": kill_after(Releases, "promote")},
+    {"decided": kill_after_either(Releases, "promote", "back")},
 )
 """The phases of both turns, each with the moment of its kill."""
 
@@ -220,14 +238,14 @@ class AtRandom:
     """A turn is killed at random moments, if it has not ended by then; at last it takes what is left."""
 
     kills: int
-    longest: list[float]  # seconds of each turn, after which it has ended without a kill
+    longest: list[float]  # seconds of each turn without a kill; it is killed in the first third of them
     rng: random.Random
     killed: int = 0
 
     def turn(self, of: Place, number: int) -> None:
         for _ in range(self.kills // len(PHASES)):
             process = begun(of.options)
-            time.sleep(self.rng.uniform(0, self.longest[number]))
+            time.sleep(self.rng.uniform(0, self.longest[number] / 3))
             os.kill(process, signal.SIGKILL)
             self.killed += not ended(process)
         assert ended(begun(of.options))
@@ -306,7 +324,7 @@ def main() -> int:
     print(f"killed in {kills.killed} of {kills.kills} {where}; releases: {', '.join(done)}")
     print(f"differences: {len(wrong)} ({time.monotonic() - started:.0f} s)")
     print("\n".join(wrong[:5]), file=sys.stderr)
-    return 1 if wrong or done != ["start", "promote"] else 0
+    return 1 if wrong or len(done) < 2 else 0
 
 
 if __name__ == "__main__":
