@@ -50,6 +50,7 @@ def main() -> int:
         shutil.copy(note, OUT / "notebooks")
     (OUT / "llms.txt").write_text(for_language_models(pages), encoding="utf-8")
     (OUT / "sitemap.xml").write_text(sitemap(), encoding="utf-8")
+    links.without_dead_anchors(OUT)
     wrong = links.broken(OUT)
     print(*(f"{link} has no target" for link in wrong), sep="\n", file=sys.stderr)
     print(f"site/index.html: {len(list(OUT.rglob('*.html')))} pages, {len(wrong)} broken links")

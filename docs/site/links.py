@@ -9,6 +9,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 TARGETS = re.compile(r"""<(?:a|img|link|script|source)\b[^>]*?\s(?:href|src|srcset)=["']([^"']+)["']""")
+BACK = re.compile(r'<a class="viewcode-back" href="([^"]+)"')
+ENTRY = re.compile(r'(<li><a href="([^"]+)">[^<]*</a></li>)')
 ANCHORS = re.compile(r"""\s(?:id|name)=["']([^"']+)["']""")
 
 
@@ -19,6 +21,22 @@ def broken(site: Path) -> list[str]:
         links = dict.fromkeys(TARGETS.findall(page.read_text(encoding="utf-8")))
         found += [f"{page.relative_to(site)}: {link}" for link in links if not leads(page, unescape(link))]
     return found
+
+
+def without_dead_anchors(site: Path) -> None:
+    """Let each way back from a page of sources lead to a page at least, and drop names of no page.
+
+    sphinx.ext.viewcode names a module by any of those that import from it, and then the anchor is not there;
+    its list of modules has those of built-in types.
+    """
+    for page in sorted((site / "_modules").rglob("*.html")):
+        text = page.read_text(encoding="utf-8")
+        for entry, link in ENTRY.findall(text):
+            text = text if leads(page, unescape(link)) else text.replace(entry, "")
+        for link in BACK.findall(text):
+            if not leads(page, unescape(link)):
+                text = text.replace(f'"{link}"', f'"{link.partition("#")[0]}"')
+        page.write_text(text, encoding="utf-8")
 
 
 def leads(page: Path, link: str) -> bool:

@@ -57,7 +57,7 @@ class LoopConfig(RetrainConfig):
     """The server that has this record and this folder."""
     token: str | None = None
     """A token of the server, with the scopes read and admin."""
-    share: Annotated[float, Range(above=0, below=1)] = 0.1
+    share: Annotated[float, Range(0.001, below=1)] = 0.1
     """Share of the sessions that a challenger gets."""
     sessions: Count = 2000
     """Sessions that must have matured since the release last changed, and since the last round, before the

@@ -165,3 +165,17 @@ def test_a_broken_link_is_found(tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text('<a href="a/b.html#there">b</a> <a class="x" href="#top">t</a>')
     (tmp_path / "a/b.html").write_text('<p id="there"></p><img src="../c.png"><a href="https://x.org">x</a>')
     assert links.broken(tmp_path) == ["a/b.html: ../c.png", "index.html: #top"]
+
+
+def test_the_ways_back_from_sources_lead_to_a_page(tmp_path: Path) -> None:
+    (tmp_path / "_modules").mkdir()
+    (tmp_path / "api.html").write_text('<p id="here"></p>')
+    back = '<a class="viewcode-back" href="../api.html#{}">'
+    (tmp_path / "_modules/a.html").write_text(back.format("here") + back.format("gone"))
+    (tmp_path / "_modules/index.html").write_text(
+        '<ul><li><a href="a.html">a</a></li><li><a href="b.html">b</a></li></ul>'
+    )
+    links.without_dead_anchors(tmp_path)
+    assert links.broken(tmp_path) == []
+    assert '"../api.html#here"' in (tmp_path / "_modules/a.html").read_text()
+    assert (tmp_path / "_modules/index.html").read_text() == '<ul><li><a href="a.html">a</a></li></ul>'

@@ -118,7 +118,7 @@ def test_record_of_another_server_with_the_same_policy_is_refused(
         assert loop(dataclasses.replace(options, db=str(tmp_path / "other.sqlite")))
 
 
-@pytest.mark.parametrize("share", [0.0, 1.0])
+@pytest.mark.parametrize("share", [0.0, 0.0009, 1.0])
 def test_share_that_the_server_would_refuse(server: Live, policies: Path, share: float) -> None:
     with pytest.raises(UserError):
         settings(server, policies, share=share)
