@@ -132,7 +132,7 @@ class Story:
                     dataclasses.replace(row, chosen=row.chosen or row.name == name) for row in self.judged
                 ]
 
-    def canary(self, number: int, visits: int, group: int = GROUP // 2) -> None:
+    def canary(self, number: int, visits: int, group: int = GROUP // 4) -> None:
         """People visit while a challenger serves some of them; another one may follow one that goes back."""
         until, began, looks = self.visits + visits, self.visits, list[dict[str, Any]]()
         challenger = self.releases.status()["challenger"]
