@@ -245,7 +245,8 @@ def _signed(marks: Sequence[float]) -> list[str]:
 def _visits(last: int, x: Scale, baseline: float) -> list[str]:
     inner = [tick for tick in ticks(0, last, max(2, int((x(last) - x(0)) / 110))) if tick <= last]
     return [
-        f'<text class="muted {"end" if x(last) - x(tick) < 30 else "middle"}" x="{x(tick):.1f}" y="{baseline}">'
+        f'<text class="muted {"end" if x(last) - x(tick) < 30 else "middle"}" x="{x(tick):.1f}" '
+        f'y="{baseline}">'
         f"{short(tick)}{' visits' if tick == inner[-1] else ''}</text>"
         for tick in inner
     ]
