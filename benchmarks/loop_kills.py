@@ -132,8 +132,10 @@ def visited(folder: Path) -> Path:
     (folder / "policies").mkdir(parents=True)
     shutil.copyfile(path, folder / "policies" / "first.pt")
     first = place(folder)
-    first.visit(VISITS, seed=1)
-    first.server.stop()
+    try:
+        first.visit(VISITS, seed=1)
+    finally:
+        first.server.stop()
     return folder
 
 
