@@ -37,10 +37,10 @@ from benchmarks.harness.served import Connection, Server
 from examples.loop import quiet
 from recsys_rl.cli.train import train_options
 from recsys_rl.users import fit
-from recsys_rl.workflows import loop as loops
 from recsys_rl.workflows import retrain as retraining
-from recsys_rl.workflows.loop import LoopConfig, loop
+from recsys_rl.workflows import take_turns as loops
 from recsys_rl.workflows.release import Releases
+from recsys_rl.workflows.take_turns import LoopConfig, loop
 from recsys_rl.workflows.train import train
 from recsys_rl.workflows.visitors import VisitorsConfig, visitors
 

@@ -39,9 +39,9 @@ from recsys_rl.utils.files import check_new_folder, write_text
 from recsys_rl.utils.metrics import interval
 from recsys_rl.utils.seeding import generators
 from recsys_rl.version import __version__
-from recsys_rl.workflows.loop import LoopConfig, loop
 from recsys_rl.workflows.release import Releases
 from recsys_rl.workflows.rounds import candidate_in
+from recsys_rl.workflows.take_turns import LoopConfig, loop
 from recsys_rl.workflows.train import train
 from recsys_rl.workflows.turn import Judge, Start
 from recsys_rl.workflows.visitors import VisitorsConfig, visitors

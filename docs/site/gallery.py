@@ -52,6 +52,8 @@ def bar(policy: str, estimate: Interval) -> dict[str, Any]:
 
 def simulated(results: Path, name: str) -> Shown:
     """A platform on which benchmarks.learning trains PPO."""
+    if not read(results, "learning", task=name):
+        return Shown([], "No training on it over five seeds has been measured yet.", "")
     runs = Runs(results, name)
     ours, rival = runs.mean(runs.learned), runs.yardstick
     claim = (

@@ -45,10 +45,7 @@ commands:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; the exit code is 0, 2 for a mistake that the user can mend, or 130 after Ctrl-C.
-
-    `ope --verdict` has codes of its own (ope/verdict.py).
-    """
+    """Run a command; the exit code: 0, 2 for a mistake, 130 after Ctrl-C, or that of ope/verdict.py."""
     code = _run(sys.argv[1:] if argv is None else argv)
     return code if _flushed() else 2
 
@@ -124,6 +121,6 @@ def _dispatch(argv: list[str]) -> int:
         command = importlib.import_module(f"recsys_rl.cli.{first.replace('-', '_')}")
         return command.run(argv[1:]) or 0
     else:
-        near = did_you_mean(first, COMMANDS)
-        raise UserError(f"There is no command {first!r}{near}: choose from {', '.join(COMMANDS)}.")
+        hint = f"{did_you_mean(first, COMMANDS)}: choose from {', '.join(COMMANDS)}"
+        raise UserError(f"There is no command {first!r}{hint}.")
     return 0

@@ -12,7 +12,7 @@ from recsys_rl.cli.extras import need
 from recsys_rl.cli.parse import parse
 
 if TYPE_CHECKING:
-    from recsys_rl.workflows.loop import LoopConfig
+    from recsys_rl.workflows.take_turns import LoopConfig
 
 TOKEN = "RECSYS_RL_TOKEN"
 """The variable with the token of the server: a command line can be read by everybody on the machine."""
@@ -36,7 +36,7 @@ def run(argv: list[str]) -> None:
     if options.token is None:
         options = replace(options, token=os.environ.get(TOKEN))
     from recsys_rl.workflows import fit_users, train
-    from recsys_rl.workflows.loop import loop
+    from recsys_rl.workflows.take_turns import loop
 
     try:
         loop(options)
@@ -49,6 +49,6 @@ def run(argv: list[str]) -> None:
 def loop_options(argv: list[str]) -> LoopConfig:
     """The settings from the command line. Raises UserError; `--help` raises SystemExit(0)."""
     need("serve")
-    from recsys_rl.workflows.loop import LoopConfig
+    from recsys_rl.workflows.take_turns import LoopConfig
 
     return parse(LoopConfig, LoopConfig(), argv, "recsys-rl loop", TEXT)

@@ -651,6 +651,7 @@ PLATFORM = Platform(
     add_attributes=add_attributes,
     heuristics=SCHEDULERS,
     visit_pieces=VISIT_PIECES,
+    question="What should be taught and what practised today, if the test is some days away?",
     presets={
         "*": {
             "data_config": {"data": "synthetic"},

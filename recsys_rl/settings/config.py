@@ -330,11 +330,9 @@ def _check_settings(settings: Mapping[str, Any], homes: Mapping[str, str], algo:
 def data_name(mapping: Mapping[str, Any]) -> Any:
     """The source that the settings name in data_config, unchecked; else that of the platform's preset."""
     section, env = mapping.get("data_config"), mapping.get("env", DEFAULT_ENV)
-    preset = platform_of(env).presets.get("*", {}).get("data_config", {})
-    default = preset.get("data", DataConfig.data)
-    if isinstance(section, Mapping):
-        return section.get("data", default)
-    return getattr(section, "data", default)
+    presets = platform_of(env).presets if isinstance(env, str) else {}
+    default = presets.get("*", {}).get("data_config", {}).get("data", DataConfig.data)
+    return section.get("data", default) if isinstance(section, Mapping) else getattr(section, "data", default)
 
 
 def without_source(settings: Mapping[str, Any]) -> dict[str, Any]:

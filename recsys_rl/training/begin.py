@@ -8,6 +8,7 @@ import torch
 
 from recsys_rl.checkpoint import Checkpoint, load
 from recsys_rl.make import make_agent, make_world
+from recsys_rl.records import Brought
 from recsys_rl.settings.config import Config
 from recsys_rl.training.agreement import check_same
 from recsys_rl.training.ranks import ALONE, Ranks, part_of_rank
@@ -47,11 +48,8 @@ def begin(config: Config, before: Checkpoint | None, device: torch.device, ranks
     make = find(config.algorithm.experience.maker, "--algo")
     experience, agent = make(rank_config, world, streams, agent_for, num_updates, average)
     run = Run(config, world, experience, agent, streams, num_updates, note=note)
-    brought = config.platform.brought(config)
-    if brought is not None and brought.home:
-        run.info["home"] = brought.home
-    if brought is not None and brought.heldout_seed not in (None, settings.seed):
-        run.info["heldout_seed"] = brought.heldout_seed  # the users know what they were fitted to
+    if (brought := config.platform.brought(config)) is not None:
+        run.info |= _about_users(brought, settings.seed)
     if warm is not None:
         run.note += warm_start(config, world, agent, warm, device)
         run.info["steps_before"] = warm.total_steps
@@ -61,6 +59,14 @@ def begin(config: Config, before: Checkpoint | None, device: torch.device, ranks
         run.env.reset()
     check_same(run, device, ranks)
     return run
+
+
+def _about_users(brought: Brought, seed: int) -> dict[str, Any]:
+    """The facts of a checkpoint about the users that a file brings to a run with this seed."""
+    facts: dict[str, Any] = {"home": brought.home} if brought.home else {}
+    if brought.heldout_seed not in (None, seed):  # the users know what they were fitted to
+        facts["heldout_seed"] = brought.heldout_seed
+    return facts
 
 
 def _world(config: Config, before: Checkpoint | None, ranks: Ranks) -> World:

@@ -76,11 +76,16 @@ class Client:
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """The answer. A server that is busy is asked again. Raises UserError."""
         answer = self._ask("POST", path, json.dumps(body).encode())
-        return answer if isinstance(answer, dict) else {}
+        if not isinstance(answer, dict):
+            raise self._stranger()
+        return answer
 
     def get(self, path: str) -> Any:
         """The same without a body; the answer may be a list."""
         return self._ask("GET", path, None)
+
+    def _stranger(self) -> UserError:
+        return UserError(f"What answers at {self.url} is not recsys-rl serve: give another --url.")
 
     def _ask(self, method: str, path: str, content: bytes | None) -> Any:
         for _ in range(TRIES):
@@ -93,9 +98,7 @@ class Client:
                     "recsys-rl serve, or give another --url."
                 ) from error
             except (ValueError, RecursionError):
-                raise UserError(
-                    f"What answers at {self.url} is not recsys-rl serve: give another --url."
-                ) from None
+                raise self._stranger() from None
             if status != 503:
                 break
             time.sleep(min(after, 1.0))

@@ -221,12 +221,12 @@ def test_the_command_prints_the_number_of_the_next_export(
         httpx.Client(base_url=server.url) as client,
     ):
         visits(client, range(2))
-        time.sleep(0.2)
+        time.sleep(0.2 + IN_FLIGHT)
         assert main(export) == 0
         watermark = int(capsys.readouterr().out)
         content = out.read_bytes()
         visits(client, range(2, 4))
-        time.sleep(0.2)
+        time.sleep(0.2 + IN_FLIGHT)
         assert main([*export, "--until", str(watermark)]) == 0 and out.read_bytes() == content
         assert int(capsys.readouterr().out) == watermark
         assert main([*export, "--since", str(watermark)]) == 0

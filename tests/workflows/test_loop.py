@@ -19,9 +19,9 @@ from recsys_rl.errors import UserError
 from recsys_rl.serve.interval import IN_FLIGHT
 from recsys_rl.utils.locks import lock
 from recsys_rl.workflows.client import Refused
-from recsys_rl.workflows.loop import LOCK, UNFIT, LoopConfig, _Place, loop
 from recsys_rl.workflows.release import Releases
 from recsys_rl.workflows.rounds import Round
+from recsys_rl.workflows.take_turns import LOCK, UNFIT, LoopConfig, _Place, loop
 from recsys_rl.workflows.turn import Judge, Start, Wait
 from recsys_rl.workflows.visitors import VisitorsConfig, visitors
 from tests.doors import SATIATION, start, train_in
@@ -128,7 +128,7 @@ def test_share_that_the_server_would_refuse(server: Live, policies: Path, share:
 def test_token_of_the_environment(line: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = list[str | None]()
     monkeypatch.setenv("RECSYS_RL_TOKEN", "secret")
-    monkeypatch.setattr("recsys_rl.workflows.loop.loop", lambda options: tokens.append(options.token))
+    monkeypatch.setattr("recsys_rl.workflows.take_turns.loop", lambda options: tokens.append(options.token))
     assert main(["loop", "--policies", "policies", *line]) == 0
     assert tokens == ["typed" if line else "secret"]
 
