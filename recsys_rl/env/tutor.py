@@ -11,7 +11,7 @@ Hidden state of a learner, for each skill s (units in brackets):
 and ability a [logits], frustration f and boredom g [0 .. 1; the learner leaves when one of them reaches 1].
 A tutor can follow, from the items and answers alone, the memory (stability S_s, difficulty D_s, day l_s of
 the last item) by FSRS-6 (env/memory.py), the right answers in a row r_s, the completed skills c_s [0 or 1]
-and the fading share m_s of skill s among the last items.
+and the fading share m_s of skill s among the last items::
 
     R_s     = fsrs: (1 + F t / S_s)^-w20        exponential: 2^(-t / h_s)        irt: 1         t = d - l_s
     ready_s = share of the prerequisites of s that are known, 1 without any; of `irt` their mean level
