@@ -13,7 +13,7 @@ export OPENBLAS_NUM_THREADS = 1
 
 help:
 	@echo "make train   install what training needs, train PPO on satiation (1,200,000 steps), write its report"
-	@echo "make loop    learn, serve, learn from serving: three rounds with simulated people, and a page in loop/ (ten minutes)"
+	@echo "make loop    learn, serve, learn from serving: three rounds with simulated people, and a page in loop/ (a quarter of an hour)"
 	@echo "make test    install the tools and run every test"
 	@echo "make check   ruff, mypy and the import rule"
 	@echo "make site    build the site of the docs into site/"
