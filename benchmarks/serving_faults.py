@@ -41,7 +41,7 @@ from benchmarks.serving_draws import draws
 from benchmarks.serving_power import power_cuts
 from recsys_rl.cli.train import train_options
 from recsys_rl.errors import UserError
-from recsys_rl.serve.versions import sha256_of
+from recsys_rl.utils.files import sha256_of
 from recsys_rl.workflows.train import train
 
 

@@ -34,8 +34,8 @@ from recsys_rl.cli.train import train_options
 from recsys_rl.errors import UserError
 from recsys_rl.make import agent_of
 from recsys_rl.report.rounds import Band, Judged, Rounds, Visited, write_rounds
-from recsys_rl.serve.versions import files_in, sha256_of
-from recsys_rl.utils.files import check_new_folder, write_text
+from recsys_rl.serve.versions import files_in
+from recsys_rl.utils.files import check_new_folder, sha256_of, write_text
 from recsys_rl.utils.metrics import interval
 from recsys_rl.utils.seeding import generators
 from recsys_rl.version import __version__

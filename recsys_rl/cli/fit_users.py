@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 from dataclasses import dataclass
 
 import tyro
 
 from recsys_rl.cli.parse import checked, parse
+from recsys_rl.cli.stop import stopping
 from recsys_rl.workflows.fit_users import FitUsersConfig, Interrupted, fit_users
 
 TEXT = """Learn users from a log of decisions, to train policies in (train --env learned).
@@ -35,12 +34,8 @@ class FitUsersOptions(FitUsersConfig):
 
 
 def run(argv: list[str]) -> None:
-    try:
+    with stopping(Interrupted):
         fit_users(fit_users_options(argv))
-    except Interrupted as stop:
-        with contextlib.suppress(OSError):  # the terminal may be closed
-            print(stop, file=sys.stderr)
-        raise KeyboardInterrupt from None
 
 
 def fit_users_options(argv: list[str]) -> FitUsersConfig:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from recsys_rl.cli.extras import need
 from recsys_rl.cli.parse import parse
+from recsys_rl.cli.stop import stopping
 
 if TYPE_CHECKING:
     from recsys_rl.workflows.take_turns import LoopConfig
@@ -38,12 +37,9 @@ def run(argv: list[str]) -> None:
     from recsys_rl.workflows import fit_users, train
     from recsys_rl.workflows.take_turns import loop
 
-    try:
+    line = "Stopped: start the same command again to go on."
+    with stopping(train.Interrupted, fit_users.Interrupted, line=line):
         loop(options)
-    except (train.Interrupted, fit_users.Interrupted):
-        with contextlib.suppress(OSError):  # the terminal may be closed
-            print("Stopped: start the same command again to go on.", file=sys.stderr)
-        raise KeyboardInterrupt from None
 
 
 def loop_options(argv: list[str]) -> LoopConfig:

@@ -63,7 +63,7 @@ class StartOptions(ReasonOptions):
     share: Part = 0.1
     """Share that the challenger answers."""
     unit: Literal["session", "user"] = "session"
-    """What gets an arm: each session, or each user with all sessions."""
+    """The unit that gets an arm: each session, or each user with all sessions."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class BackOptions(ReasonOptions):
         super().__post_init__()
         if self.promotion is not None and not re.fullmatch(f"[0-9a-f]{{{LEAST_LETTERS},64}}", self.promotion):
             raise UserError(
-                f"--promotion {shown(self.promotion)} is no version: give the champion's, as recsys-rl "
+                f"--promotion {shown(self.promotion)} is not a version: give the champion's, as recsys-rl "
                 "release status prints it."
             )
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 from typing import TYPE_CHECKING
 
 from recsys_rl.cli.extras import need
 from recsys_rl.cli.parse import parse
+from recsys_rl.cli.stop import stopping
 
 if TYPE_CHECKING:
     from recsys_rl.workflows.retrain import RetrainConfig
@@ -30,13 +29,10 @@ def run(argv: list[str]) -> None:
     from recsys_rl.workflows import fit_users, train
     from recsys_rl.workflows.retrain import retrain
 
-    try:
+    line = "Stopped: start the same command again to finish the round."
+    with stopping(train.Interrupted, fit_users.Interrupted, line=line):
         for path in retrain(options):
             print(path)
-    except (train.Interrupted, fit_users.Interrupted):
-        with contextlib.suppress(OSError):  # the terminal may be closed
-            print("Stopped: start the same command again to finish the round.", file=sys.stderr)
-        raise KeyboardInterrupt from None
 
 
 def retrain_options(argv: list[str]) -> RetrainConfig:

@@ -89,8 +89,8 @@ class TutorConfig(EnvConfig):
     """Learners of a course; the equations are at the top of the file."""
 
     student: Literal["fsrs", "exponential", "irt"] = "fsrs"
-    """How learners learn and forget: bits with the memory of FSRS, bits with half-lives, or levels that grow
-    and are never forgotten. The tutor's belief is that of fsrs for all."""
+    """The model by which learners learn and forget: bits with the memory of FSRS, bits with half-lives, or
+    levels that grow and are never forgotten. The tutor's belief is that of fsrs for all."""
     prerequisites: str | None = None
     """Prerequisites of skills, as "0>2, 1>2": 0 and 1 before 2. Default: skill s needs s - 2 and s - 3;
     "none": no skill has any."""

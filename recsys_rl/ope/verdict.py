@@ -83,7 +83,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Estimates:
-    """What verdicts are made of."""
+    """The estimates from which verdicts are made."""
 
     rows: Sequence[Estimate]  # of all policies, with one of LOGGED
     terms: Mapping[str, Mapping[str, Tensor]]  # (N,) of each estimator of each policy; LOGGED has its mean
@@ -101,24 +101,6 @@ class Estimates:
     def of(self, policy: str) -> dict[str, Estimate]:
         """The rows of a policy by estimator."""
         return {row.estimator: row for row in self.rows if row.policy == policy}
-
-
-def verdicts(
-    rows: Sequence[Estimate],
-    terms: Mapping[str, Mapping[str, Tensor]],
-    earned: Tensor,
-    users: Tensor,
-    num_rows: int,
-    trusted: str,
-    same: Sequence[str] = (),
-    broken: str = "",
-) -> list[Verdict]:
-    """A verdict for each policy of the rows, in their order, against what the log earned.
-
-    ``earned`` (N,): what the log's own policy earned in each session. Others: as in Estimates.
-    """
-    known = Estimates(rows, {**terms, LOGGED: {"mean": earned}}, users, num_rows, trusted, same, broken)
-    return [verdict_on(known, policy) for policy in dict.fromkeys(row.policy for row in rows)]
 
 
 def verdict_on(known: Estimates, policy: str, other: str = LOGGED) -> Verdict:
@@ -166,7 +148,7 @@ def _answer(known: Estimates, judged: Sequence[Estimate | None], paired: Differe
 
 
 def about_log(totals: Totals) -> str:
-    """What is wrong with a log, whatever the policy; "" for a sound one."""
+    """The fault of a log, whatever the policy; "" for a sound one."""
     if totals.copies > COPIES * totals.sessions:
         return (
             f"{totals.copies:,} of its {amount(totals.sessions, 'session')} repeat another one in user, "
@@ -176,7 +158,7 @@ def about_log(totals: Totals) -> str:
 
 
 def _wrong_weights(row: Estimate | None) -> str:
-    """What is wrong with the propensities, where weights are good but for their mean; else ""."""
+    """The fault of the propensities, where weights are good but for their mean; else ""."""
     if row is None or row.weights is None or not row.covered:
         return ""
     of = row.weights

@@ -223,7 +223,7 @@ def _rows(band: Band) -> list[tuple[int, float, float, float]]:
 
 
 def _state(band: Band) -> str:
-    """What was known at the end of the canary."""
+    """The difference and its bounds at the end of the canary."""
     rows = _rows(band)
     if not rows:
         return "it ended before its first interval"

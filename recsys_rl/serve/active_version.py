@@ -25,7 +25,8 @@ from recsys_rl.serve.messages import Problem
 from recsys_rl.serve.record_schema import Damaged, Decision, ServedPolicy, SessionRows
 from recsys_rl.serve.rule import LATE, NOT_FINITE, RAISED
 from recsys_rl.serve.store import Full, Store
-from recsys_rl.serve.versions import Version, files_in, open_version, sha256_of
+from recsys_rl.serve.versions import Version, files_in, open_version
+from recsys_rl.utils.files import sha256_of
 
 FAULTS = 3  # of a policy in a row, after which the version before serves again
 LATEST = 4

@@ -18,7 +18,7 @@ from recsys_rl.utils.locks import parts_of
 
 @dataclass(frozen=True)
 class Copied:
-    """What a backup holds."""
+    """The number of rows in a backup."""
 
     sessions: int
     decisions: int
@@ -63,7 +63,7 @@ def _copy(source: Snapshot, path: Path, name: str) -> Copied:
 
 
 def _checked(copy: StoreReader) -> Copied:
-    """What the copy holds, if every row in it is whole. Raises Damaged."""
+    """The number of rows in the copy, if each is whole. Raises Damaged."""
     integrity = copy.integrity()
     if integrity != "ok":
         raise Damaged(integrity)

@@ -20,17 +20,9 @@ from torch import Tensor
 from recsys_rl.make import make_user_model
 from recsys_rl.objective.weighted import stream_weights, weighted
 from recsys_rl.protocols import UserModel
-from recsys_rl.serve.record_schema import (
-    DIGEST_BITS,
-    Arm,
-    Decision,
-    Event,
-    Session,
-    SessionRows,
-    decoded,
-    digest,
-)
+from recsys_rl.serve.record_schema import Arm, Damaged, Session, SessionRows
 from recsys_rl.serve.session_state import SessionState, Step
+from recsys_rl.serve.store_reader import whole_session
 from recsys_rl.serve.versions import Version
 from recsys_rl.types import Events, Feedback, Interface
 
@@ -108,17 +100,13 @@ class Outcomes:
             for session, row in db.execute(query, given):
                 lists[session].append(row)
         found = {}
-        for number, row, tally, wanted in stored:
-            rows = [row, *decisions[number], *events[number]]
-            if len(rows) != tally or sum(map(digest, rows)) & DIGEST_BITS != wanted:
+        for number, *own in stored:
+            try:
+                rows = whole_session(number, (own[0], own[1], own[2]), decisions[number], events[number])
+            except Damaged:
                 continue
-            whole = SessionRows(
-                decoded(Session, row),
-                [decoded(Decision, decision) for decision in decisions[number]],
-                [decoded(Event, event) for event in events[number]],
-            )
-            if whole.decisions:
-                found[number] = SessionState.of(whole, self.interface, self._first_late(whole))
+            if rows.decisions:
+                found[number] = SessionState.of(rows, self.interface, self._first_late(rows))
         return found
 
     def _first_late(self, rows: SessionRows) -> int | None:

@@ -25,7 +25,7 @@ from recsys_rl.serve.store import Full, Store
 from recsys_rl.serve.versions import Version
 
 PASSED = ("better", "no harm seen")
-"""Answers of a gate that let a challenger be promoted."""
+"""Answers of a gate after which a challenger may serve and be promoted; the stronger one first."""
 FAILED = "failed three times in a row"
 
 

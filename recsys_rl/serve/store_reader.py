@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from recsys_rl.errors import error_text
@@ -30,6 +30,27 @@ from recsys_rl.serve.record_schema import (
     encoded,
     is_person,
 )
+
+
+def whole_session(
+    number: int, stored: tuple[bytes, int, int], decisions: Sequence[bytes], events: Sequence[bytes]
+) -> SessionRows:
+    """A session from its encoded rows; ``stored``: its own row, their number and the sum of their digests.
+
+    Raises Damaged.
+    """
+    session, tally, wanted = stored
+    contents = [session, *decisions, *events]
+    try:
+        if len(contents) != tally or sum(map(digest, contents)) & DIGEST_BITS != wanted:
+            raise Damaged(f"session {number}")
+        return SessionRows(
+            decoded(Session, session),
+            [decoded(Decision, row) for row in decisions],
+            [decoded(Event, row) for row in events],
+        )
+    except (Damaged, *UNREADABLE) as error:
+        raise Damaged(f"session {number}") from error
 
 
 class StoreReader:
@@ -79,17 +100,7 @@ class StoreReader:
                 "SELECT row FROM events WHERE session = ? ORDER BY number",
             )
         )
-        contents = [session, *decisions, *events]
-        try:
-            if len(contents) != tally or sum(map(digest, contents)) & DIGEST_BITS != wanted:
-                raise Damaged(f"session {number}")
-            return SessionRows(
-                decoded(Session, session),
-                [decoded(Decision, row) for row in decisions],
-                [decoded(Event, row) for row in events],
-            )
-        except (Damaged, *UNREADABLE) as error:
-            raise Damaged(f"session {number}") from error
+        return whole_session(number, (session, tally, wanted), decisions, events)
 
     def decision(self, number: int) -> tuple[SessionRows, Decision] | None:
         """A decision with its session; None if there is none. Raises Damaged."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint
-from recsys_rl.errors import UserError, error_text, one_line
+from recsys_rl.errors import UserError, one_line
 from recsys_rl.recommender import Recommender, Visit, load
 from recsys_rl.recommender.visit import NOON
 from recsys_rl.serve.messages import ContextField, Item, Platform, Problem
@@ -22,6 +21,7 @@ from recsys_rl.serve.record_schema import ServedPolicy
 from recsys_rl.settings.fields import shown
 from recsys_rl.tables.context_rows import ContextRows
 from recsys_rl.tables.pieces import Piece
+from recsys_rl.utils.files import sha256_of
 
 POPULARITY = ServedPolicy(0, "popularity", "", "")
 """The policy that chooses where another one fails."""
@@ -230,17 +230,6 @@ def open_version(path: Path, number: int, env: str | None = None) -> Version:
     # Raises UserError where the platform's pieces can't be made from a visitor's events.
     Visit.begin(checkpoint, torch.zeros(1, checkpoint.population.profile.shape[1]), NOON)
     return Version(ServedPolicy(number, checkpoint.config.algo, sha256, str(path.resolve())), recommender)
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, hex. Raises UserError if it can't be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(
-            f"{one_line(path)} can't be read ({error_text(error)}): give a checkpoint of recsys-rl train."
-        ) from error
 
 
 def files_in(path: Path) -> Mapping[str, Path]:

@@ -17,14 +17,14 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path, PurePath
 
 from recsys_rl.agents import AGENTS
 from recsys_rl.errors import UserError, error_text
 from recsys_rl.settings.config import Config
 from recsys_rl.settings.names import source_key
-from recsys_rl.utils.locks import Busy, lock
+from recsys_rl.utils.locks import locked
 
 LATEST = Path("checkpoints")
 
@@ -107,24 +107,13 @@ def removed_on_error(folder: Path | None) -> Iterator[None]:
         raise
 
 
-@contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Lock the run's folder against other processes. The lock ends with the block or with the process.
-
-    Raises UserError if another process has the lock. Without locks of the system or the disk, there is none.
-    """
-    try:
-        descriptor = lock(folder)
-    except Busy:
-        raise UserError(
-            f"Another process is training the run in {folder}: wait for it or stop it, or start a run of "
-            "your own."
-        ) from None
-    try:
-        yield
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)
+def held(folder: Path) -> AbstractContextManager[None]:
+    """Lock the run's folder against other processes (``locked``). Raises UserError if one has the lock."""
+    return locked(
+        folder,
+        f"Another process is training the run in {folder}: wait for it or stop it, or start a run of "
+        "your own.",
+    )
 
 
 # The latest run.

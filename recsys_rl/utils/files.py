@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import tempfile
 from pathlib import Path
 
-from recsys_rl.errors import error_text
-from recsys_rl.types import UserError
+from recsys_rl.errors import UserError, error_text, one_line
 
 LARGEST = 64_000_000  # bytes; a list of ids or a file of settings is far smaller
 
@@ -98,3 +98,14 @@ def _check_regular(path: Path, name: str) -> None:
     """Raise UserError for a folder or a device: renaming would replace a device by a file."""
     if path.exists() and not path.is_file():
         raise UserError(f"{name} can't be written (it is not a regular file): give another name.")
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, hex. Raises UserError if it can't be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(
+            f"{one_line(path)} can't be read ({error_text(error)}): give a checkpoint of recsys-rl train."
+        ) from error

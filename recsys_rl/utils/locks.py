@@ -47,6 +47,24 @@ def lock(folder: Path) -> int | None:
 
 
 @contextmanager
+def locked(path: Path, busy: str) -> Iterator[None]:
+    """Lock a folder or a file that is there, until the block or the process ends.
+
+    Raises UserError with the sentence ``busy`` if another process has the lock. Without locks of the system
+    or the disk, there is none.
+    """
+    try:
+        descriptor = lock(path)
+    except Busy:
+        raise UserError(busy) from None
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+@contextmanager
 def parts_of(path: Path) -> Iterator[Path]:
     """A new hidden folder beside ``path`` for the parts of this file; it is deleted at the end.
 

@@ -18,11 +18,10 @@ from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.checkpoint.home import load_at_home, split_of
 from recsys_rl.errors import UserError, one_line
 from recsys_rl.make import agent_of
-from recsys_rl.serve.versions import sha256_of
 from recsys_rl.settings.fields import Range, check_fields
 from recsys_rl.settings.names import platform_of
 from recsys_rl.tables.decision_log import catalogue_hash
-from recsys_rl.utils.files import write_text
+from recsys_rl.utils.files import sha256_of, write_text
 from recsys_rl.utils.progress import announce
 from recsys_rl.workflows.gate_card import card
 from recsys_rl.workflows.gate_compare import bench, compare, other_objective
@@ -32,6 +31,7 @@ from recsys_rl.workflows.rounds import (
     Interval,
     candidate_in,
     folder_of,
+    gate_file,
     held,
     known_in,
     latest_round,
@@ -110,7 +110,7 @@ def gate(options: GateConfig) -> GateVerdict:
     doubts = [sides.lacking, other_split(policies, champion.checkpoint)]
     doubts += [other_objective(on, of, one_line(path)) for path, of in _both(file, challenger, champion)]
     text = card(verdict, file.name, champion.file.name, tuple(filter(None, doubts)))
-    write_text(policies / f"{sha256}.gate.json", json.dumps(verdict.values(), indent=1) + "\n")
+    write_text(gate_file(policies, sha256), json.dumps(verdict.values(), indent=1) + "\n")
     write_text(policies / f"{sha256}.gate.md", text)
     if not options.quiet:
         print(text)
@@ -147,7 +147,7 @@ def _look(policies: Path, challenger: str, champion: str, interval: Interval) ->
             same = (values["champion"], values["to"]) == (champion, interval[1])
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue  # a damaged one counts no more
-        if same and path.name == f"{challenger}.gate.json":
+        if same and path == gate_file(policies, challenger):
             return look
         looks.append(look)
     return 1 + max(looks)

@@ -25,14 +25,13 @@ PER_SECOND = 1e6
 
 def heldout(parts: Parts, checkpoints: Sequence[Checkpoint]) -> Parts:
     """The decisions for users who were held out from the training of every checkpoint."""
+    return _kept(parts, lambda log: heldout_of(log, *checkpoints))
 
-    def rows(log: DecisionLog) -> Tensor:
-        sides = [
-            heldout_rows(log, checkpoint.population, *split_of(checkpoint)) for checkpoint in checkpoints
-        ]
-        return torch.stack(sides).all(0)
 
-    return _kept(parts, rows)
+def heldout_of(log: DecisionLog, *checkpoints: Checkpoint) -> Tensor:
+    """(E,) bool: the decisions for users whom the training of none of these checkpoints may see."""
+    sides = [heldout_rows(log, checkpoint.population, *split_of(checkpoint)) for checkpoint in checkpoints]
+    return torch.stack(sides).all(0)
 
 
 def later(parts: Parts, since: str, per_second: float | None = None) -> Parts:
@@ -54,8 +53,8 @@ def begun_since(log: DecisionLog, wanted: float, since: str, per_second: float |
     unit = per_second or _unit(log.times)
     if wanted >= DATES and float(log.times.max()) / unit < DATES:
         raise UserError(
-            f"--since {since} is a date, and the times of this log are none ({int(log.times[0])}): give a "
-            "number in their unit."
+            f"--since {since} is a date, and the times of this log are not dates ({int(log.times[0])}): give "
+            "a number in their unit."
         )
     scale = unit if per_second or wanted >= DATES else 1.0
     return times >= wanted * scale
@@ -67,7 +66,7 @@ def start_of(since: str) -> float:
     form = format_in(column)
     found = column.to_frame().select(seconds(pl.col("x"), pl.String(), form)).item()
     if found is None:
-        raise UserError(f"--since {one_line(since)} is no time: give a number, or a date as 2026-11-30.")
+        raise UserError(f"--since {one_line(since)} is not a time: give a number, or a date as 2026-11-30.")
     return float(found)
 
 

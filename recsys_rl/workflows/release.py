@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recsys_rl.errors import UserError, error_text, one_line
+from recsys_rl.errors import UserError, one_line
+from recsys_rl.utils.files import sha256_of
 from recsys_rl.workflows.client import Client
+from recsys_rl.workflows.rounds import verdict_in
 
 WHEN = "%Y-%m-%d %H:%M:%S"
 
@@ -79,25 +79,10 @@ class Releases:
         return self.client.post(f"/v1/release/{action}", body)
 
 
-def challenger_in(path: Path) -> tuple[str, dict[str, Any] | None]:
+def challenger_in(path: Path) -> tuple[str, Mapping[str, Any] | None]:
     """The SHA-256 of a checkpoint, and the verdict SHA256.gate.json beside it. Raises UserError."""
-    try:
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(
-            f"{one_line(path)} can't be read ({error_text(error)}): give a checkpoint of recsys-rl train."
-        ) from error
-    gate = path.with_name(f"{sha256}.gate.json")
-    if not gate.is_file():
-        return sha256, None
-    try:
-        verdict = json.loads(gate.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{one_line(gate)} is damaged: delete it, and judge the file again.") from error
-    if not isinstance(verdict, dict):
-        raise UserError(f"{one_line(gate)} is damaged: delete it, and judge the file again.")
-    return sha256, verdict
+    sha256 = sha256_of(path)
+    return sha256, verdict_in(path.parent, sha256)
 
 
 def status_lines(status: Mapping[str, Any]) -> list[str]:

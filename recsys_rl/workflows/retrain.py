@@ -17,12 +17,12 @@ from typing import Annotated
 from recsys_rl.checkpoint import load, save
 from recsys_rl.checkpoint.home import split_of
 from recsys_rl.errors import UserError, amount, one_line
-from recsys_rl.serve.versions import files_in, sha256_of
+from recsys_rl.serve.versions import files_in
 from recsys_rl.settings.fields import Count, Range, check_fields
 from recsys_rl.settings.names import platform_of
 from recsys_rl.tables.read import files_of, has_header
 from recsys_rl.tables.reader import fingerprint
-from recsys_rl.utils.files import write_bytes
+from recsys_rl.utils.files import sha256_of, write_bytes
 from recsys_rl.utils.progress import announce
 from recsys_rl.workflows.learners import Task, learners_of
 from recsys_rl.workflows.rounds import (

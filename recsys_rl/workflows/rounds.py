@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from typing import Any
 
 from recsys_rl.errors import UserError, error_text, one_line
 from recsys_rl.utils.files import write_text
-from recsys_rl.utils.locks import Busy, lock
+from recsys_rl.utils.locks import locked
 
 LOG, ROUNDS = "log", "rounds"
 KNOWN = re.compile(r"[0-9a-f]{64}")
@@ -114,7 +113,7 @@ def latest_round(policies: Path) -> Round | None:
     try:
         return Round(**{**values, "candidates": tuple(map(str, values["candidates"]))})
     except (KeyError, TypeError) as error:
-        raise _damaged(path) from error
+        raise damaged(path) from error
 
 
 def write_round(policies: Path, of: Round) -> None:
@@ -170,20 +169,32 @@ def candidate_in(policies: Path, sha256: str) -> Candidate | None:
             warm=bool(values.get("warm", False)),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(path) from error
+        raise damaged(path) from error
+
+
+def gate_file(policies: Path, sha256: str) -> Path:
+    """The file of the gate's verdict about a policy."""
+    return policies / f"{sha256}.gate.json"
+
+
+def verdict_in(policies: Path, sha256: str) -> Mapping[str, Any] | None:
+    """The gate's verdict about a policy; None before there is one. Raises UserError if it is damaged."""
+    path = gate_file(policies, sha256)
+    return _read(path) if path.is_file() else None
 
 
 def _read(path: Path) -> Mapping[str, Any]:
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise _damaged(path) from error
+        raise damaged(path) from error
     if not isinstance(values, dict):
-        raise _damaged(path)
+        raise damaged(path)
     return values
 
 
-def _damaged(path: Path) -> UserError:
+def damaged(path: Path) -> UserError:
+    """The error about a file of the folder that can't be read."""
     return UserError(f"{one_line(path)} is damaged: delete it, and start the command again.")
 
 
@@ -193,15 +204,9 @@ def held(policies: Path) -> Iterator[None]:
     folder = policies / ROUNDS
     try:
         folder.mkdir(exist_ok=True)
-        descriptor = lock(folder)
-    except Busy:
-        raise UserError(f"Another process is learning in {one_line(policies)}: wait for it.") from None
     except OSError as error:
         raise UserError(
             f"{one_line(folder)} can't be made ({error_text(error)}): give a folder that can be written."
         ) from error
-    try:
+    with locked(folder, f"Another process is learning in {one_line(policies)}: wait for it."):
         yield
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)

@@ -6,11 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
 from recsys_rl.checkpoint import Checkpoint
-from recsys_rl.checkpoint.home import load_at_home, split_of
-from recsys_rl.data.heldout import heldout_rows
+from recsys_rl.checkpoint.home import load_at_home
 from recsys_rl.errors import UserError, one_line
 from recsys_rl.serve.export_record import export_record
 from recsys_rl.serve.facts import champion_in
@@ -21,6 +18,7 @@ from recsys_rl.tables.decision_log import DecisionLog, concatenate
 from recsys_rl.tables.parts import PART, parts
 from recsys_rl.tables.read import has_header
 from recsys_rl.utils.progress import announce
+from recsys_rl.workflows.ope_part import heldout, heldout_of
 from recsys_rl.workflows.rounds import Interval, part_path, parts_in
 
 SURE = 1e-6
@@ -128,22 +126,10 @@ def survey(log: Path, checkpoint: Checkpoint) -> Sides:
     return Sides(sessions[0], sessions[1], len(users[0]), len(users[1]), lacking, len(items) == 1)
 
 
-def heldout_of(log: DecisionLog, *checkpoints: Checkpoint) -> torch.Tensor:
-    """(E,) bool: the decisions for users whom the training of none of these checkpoints may see."""
-    held = torch.ones(log.num_rows, dtype=torch.bool)
-    for checkpoint in checkpoints:
-        held &= heldout_rows(log, checkpoint.population, *split_of(checkpoint))
-    return held
-
-
 def heldout_log(log: Path, checkpoints: tuple[Checkpoint, ...]) -> DecisionLog | None:
     """The decisions for users who are held out by all these checkpoints; None if there are none.
 
     The log is read as the last of them reads it.
     """
-    found = []
-    for part in decisions_of(log, checkpoints[-1]):
-        held = heldout_of(part, *checkpoints)
-        if bool(held.any()):
-            found.append(part.rows(held))
+    found = [*heldout(lambda: decisions_of(log, checkpoints[-1]), checkpoints)()]
     return concatenate(found) if found else None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,19 +16,27 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from recsys_rl.errors import UserError, error_text, one_line
-from recsys_rl.serve.facts import champion_in
+from recsys_rl.serve.facts import CHAMPION
 from recsys_rl.serve.interval import interval_of
 from recsys_rl.serve.record_schema import Damaged
 from recsys_rl.serve.snapshot import Snapshot, open_snapshot
 from recsys_rl.serve.versions import files_in
 from recsys_rl.settings.fields import Count, Range
 from recsys_rl.utils.files import write_text
-from recsys_rl.utils.locks import Busy, lock
+from recsys_rl.utils.locks import locked
 from recsys_rl.workflows.client import Refused
 from recsys_rl.workflows.gate import GateConfig, gate
 from recsys_rl.workflows.release import Releases
 from recsys_rl.workflows.retrain import RetrainConfig, retrain
-from recsys_rl.workflows.rounds import Round, candidate_in, folder_of, latest_round
+from recsys_rl.workflows.rounds import (
+    Round,
+    candidate_in,
+    damaged,
+    folder_of,
+    gate_file,
+    latest_round,
+    verdict_in,
+)
 from recsys_rl.workflows.turn import (
     Back,
     Judge,
@@ -102,15 +109,8 @@ def _only_one(folder: Path) -> Iterator[None]:
         raise UserError(
             f"{one_line(folder)} can't be written ({error_text(error)}): give another folder with --policies."
         ) from error
-    try:
-        descriptor = lock(path)
-    except Busy:
-        raise UserError(f"Another loop works in {one_line(folder)} now: wait until it has ended.") from None
-    try:
+    with locked(path, f"Another loop works in {one_line(folder)} now: wait until it has ended."):
         yield
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)
 
 
 class _Place:
@@ -152,6 +152,7 @@ class _Place:
         try:
             releases = {row.number: row.time for row in store.releases()}
             same = _has_latest(store, decided, started)
+            champion = store.facts.get(CHAMPION, "")
         except Damaged as damage:
             raise UserError(f"{one_line(db)} is damaged ({damage}): see recsys-rl log check.") from None
         finally:
@@ -159,7 +160,7 @@ class _Place:
         known = {row["number"] for row in history}
         before = {number for number, when in releases.items() if when < started}  # others came in since
         same = same and before <= known <= {*releases}
-        if champion_in(db) != status["champion"] or not same:
+        if champion != status["champion"] or not same:
             raise UserError(
                 f"{one_line(db)} is not the record of the server at {self.options.url}: its champion, "
                 "releases or decisions are others; give the --db of this server, or the --url of that one."
@@ -182,18 +183,12 @@ class _Place:
                 found[name] = Verdict(values["answer"], values["difference"] or 0.0, refused)
         return found
 
-    def _verdict(self, sha256: str) -> dict[str, Any] | None:
+    def _verdict(self, sha256: str) -> Mapping[str, Any] | None:
         """The gate's verdict about a candidate; None before there is one. Raises UserError if damaged."""
-        path = self.folder / f"{sha256}.gate.json"
-        if not path.is_file():
-            return None
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            return {**values, "answer": values["answer"], "difference": values["difference"]}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{one_line(path)} is damaged: delete it, and start the command again."
-            ) from error
+        values = verdict_in(self.folder, sha256)
+        if values is not None and not values.keys() >= {"answer", "difference"}:
+            raise damaged(gate_file(self.folder, sha256))
+        return values
 
     def _name(self, sha256: str) -> str:
         candidate = candidate_in(self.folder, sha256)
@@ -245,7 +240,7 @@ class _Place:
             if refused.code not in UNFIT:
                 raise
             values = {**verdict, "refused": str(refused)}
-            write_text(self.folder / f"{sha256}.gate.json", json.dumps(values, indent=1) + "\n")
+            write_text(gate_file(self.folder, sha256), json.dumps(values, indent=1) + "\n")
             return f"{self._name(sha256)} can't serve: {refused}"
         return f"{self._name(sha256)} serves {100 * self.options.share:g} % of the sessions"
 

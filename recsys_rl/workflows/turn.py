@@ -10,14 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 from recsys_rl.errors import one_line
+from recsys_rl.serve.releases import PASSED
+from recsys_rl.workflows.gate_rule import Answer
 from recsys_rl.workflows.rounds import Round
 
-Answer = Literal["better", "no harm seen", "worse", "can't tell", "the log is broken"]
-LET_THROUGH: tuple[Answer, ...] = ("better", "no harm seen")
-"""Answers of the gate after which a canary may begin, the stronger one first."""
 HARMFUL: tuple[Answer, ...] = ("worse", "the log is broken")
 """Answers of a canary that end it."""
 
@@ -142,13 +140,11 @@ def best_candidate(candidates: Sequence[str], verdicts: Mapping[str, Verdict]) -
     passed = [name for name in candidates if _may_serve(verdicts[name])]
     if not passed:
         return None
-    return max(
-        passed, key=lambda name: (-LET_THROUGH.index(verdicts[name].answer), verdicts[name].difference)
-    )
+    return max(passed, key=lambda name: (-PASSED.index(verdicts[name].answer), verdicts[name].difference))
 
 
 def _may_serve(verdict: Verdict) -> bool:
-    return verdict.answer in LET_THROUGH and not verdict.refused
+    return verdict.answer in PASSED and not verdict.refused
 
 
 def _answers(candidates: Sequence[str], verdicts: Mapping[str, Verdict]) -> str:

@@ -278,7 +278,7 @@ def test_infinite_values_are_refused(bad: float) -> None:
             call()
 
 
-def test_what_does_not_fit_is_refused() -> None:
+def test_terms_and_bounds_that_do_not_fit_are_refused() -> None:
     arms, half, terms = torch.tensor([True, False]), torch.full((2,), 0.5), torch.tensor([0.2, 1.2])
     for call in (
         lambda: betting(terms, 0, 1),

@@ -9,7 +9,7 @@ import torch
 
 from recsys_rl.ope.result import Estimate
 from recsys_rl.ope.rows import plain_row
-from recsys_rl.ope.verdict import Verdict, read_verdicts, verdict_lines, verdicts
+from recsys_rl.ope.verdict import Estimates, Verdict, read_verdicts, verdict_lines, verdict_on
 from recsys_rl.types import UserError
 
 ROWS = 1_000
@@ -26,7 +26,9 @@ def table_of(terms: torch.Tensor, weights: torch.Tensor, same: tuple[str, ...] =
     """The verdict on a policy with these terms of `dr`."""
     noise = torch.linspace(0, 1, ROWS, dtype=torch.float64)
     rows = [row("logged", "mean", EARNED), row("mine", "dm", noise), row("mine", "dr", terms, weights)]
-    logged, mine = verdicts(rows, {"mine": {"dr": terms, "dm": noise}}, EARNED, USERS, ROWS, "dr", same)
+    of = {"mine": {"dr": terms, "dm": noise}, "logged": {"mean": EARNED}}
+    known = Estimates(rows, of, USERS, ROWS, "dr", same)
+    logged, mine = verdict_on(known, "logged"), verdict_on(known, "mine")
     assert (logged.policy, logged.value, logged.answer) == ("logged", 0.5, "")
     return mine
 
@@ -68,8 +70,8 @@ def test_sessions_with_dead_weights_show_the_model_without_a_promise() -> None:
         row("mine", "wdr", EARNED, weights),
         row("mine", "world", EARNED + 1),
     ]
-    terms = {"mine": {"wdr": EARNED, "world": EARNED + 1}}
-    _, verdict = verdicts(rows, terms, EARNED, USERS, 3 * ROWS, "wdr")
+    terms = {"mine": {"wdr": EARNED, "world": EARNED + 1}, "logged": {"mean": EARNED}}
+    verdict = verdict_on(Estimates(rows, terms, USERS, 3 * ROWS, "wdr"), "mine")
     assert (verdict.estimator, verdict.promise, verdict.answer) == ("world", False, "can't tell")
     assert verdict.value == 1.5 and "no promise" in verdict_lines([verdict], "mine")[1]
 

@@ -153,7 +153,7 @@ def test_a_share_that_grows_takes_no_answer_back_and_narrows_the_bound() -> None
     assert width(0.1, 0.5) < 0.7 * width(0.1, 0.1)
 
 
-def test_where_returns_are_zero_changes_nothing() -> None:
+def test_a_constant_added_to_all_returns_changes_nothing() -> None:
     for before in (prior(), []):
         looks = []
         for shift in (0.0, 100.0):

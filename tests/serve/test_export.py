@@ -16,9 +16,9 @@ from recsys_rl.recommender import load
 from recsys_rl.serve.draw_request import DrawRequest, DrawResult, draw
 from recsys_rl.serve.export_log import _id_of, export
 from recsys_rl.serve.record_at_rest import Record
-from recsys_rl.serve.versions import sha256_of
 from recsys_rl.tables.parts import read_decisions
 from recsys_rl.tables.transitions import observe
+from recsys_rl.utils.files import sha256_of
 from recsys_rl.utils.user_hashes import number_of
 from tests.doors import SERVED
 from tests.serve.servers import begun, event, recommend, send, serving, trained

@@ -20,10 +20,11 @@ from recsys_rl.serve.export_arms import _mixed
 from recsys_rl.serve.export_record import Exported, export_record
 from recsys_rl.serve.record_schema import Session, SessionRows
 from recsys_rl.serve.snapshot import open_snapshot
-from recsys_rl.serve.versions import Version, sha256_of
+from recsys_rl.serve.versions import Version
 from recsys_rl.tables.decision_log import DecisionLog, concatenate
 from recsys_rl.tables.parts import read_decisions
 from recsys_rl.tables.transitions import observe
+from recsys_rl.utils.files import sha256_of
 from tests.own_logs import policy, sessions
 from tests.serve.servers import begun, event, recommend, send, serving, trained
 from tests.serve.test_releases import act

@@ -12,10 +12,10 @@ from recsys_rl.cli import main
 from recsys_rl.errors import UserError
 from recsys_rl.serve.export_record import export_record
 from recsys_rl.serve.snapshot import open_snapshot
-from recsys_rl.serve.versions import sha256_of
 from recsys_rl.tables.decision_log import DecisionLog
 from recsys_rl.tables.parts import read_decisions
 from recsys_rl.tables.writer import write_decisions
+from recsys_rl.utils.files import sha256_of
 from tests.doors import train_in
 from tests.own_logs import policy, sessions
 from tests.serve.servers import begun, event, recommend, send, serving

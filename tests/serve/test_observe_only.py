@@ -21,9 +21,9 @@ from recsys_rl.serve.export_table import export_table
 from recsys_rl.serve.facts import facts_of
 from recsys_rl.serve.place import place_of
 from recsys_rl.serve.record_at_rest import Record
-from recsys_rl.serve.versions import sha256_of
 from recsys_rl.tables.decision_table import read_table
 from recsys_rl.tables.intervals import files_in_order
+from recsys_rl.utils.files import sha256_of
 from tests.docs.test_docs import ROOT
 from tests.serve.live import live
 from tests.serve.servers import event, send, serving

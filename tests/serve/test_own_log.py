@@ -21,9 +21,9 @@ from recsys_rl.errors import UserError
 from recsys_rl.make import agent_of
 from recsys_rl.serve.export_table import TableExport, export_table
 from recsys_rl.serve.record_at_rest import Record, check
-from recsys_rl.serve.versions import sha256_of
 from recsys_rl.tables.decision_log import concatenate
 from recsys_rl.tables.transitions import observe
+from recsys_rl.utils.files import sha256_of
 from tests.own_logs import clicks, policy, sessions, write_csv
 from tests.serve.servers import event, recommend, send, serving
 

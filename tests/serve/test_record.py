@@ -19,10 +19,10 @@ from recsys_rl.serve.jobs import Clock
 from recsys_rl.serve.record_schema import Session
 from recsys_rl.serve.session_state import SessionState
 from recsys_rl.serve.store import Store
-from recsys_rl.serve.versions import sha256_of
 from recsys_rl.tables.parts import read_decisions
 from recsys_rl.tables.transitions import observe
 from recsys_rl.types import Interface
+from recsys_rl.utils.files import sha256_of
 from tests.serve.servers import begun, event, recommend, send, serving, trained
 
 At = Callable[[str], Path]

@@ -163,9 +163,7 @@ def test_the_way_back_takes_less_than_a_second(two: Path, tmp_path: Path) -> Non
     assert sorted(seconds)[1] < 1  # a busy machine may hold one or two of them up
 
 
-def test_what_can_not_be_is_refused_with_a_sentence_and_the_champion_serves(
-    checkpoint: At, two: Path, tmp_path: Path
-) -> None:
+def test_a_refused_action_leaves_the_champion_serving(checkpoint: At, two: Path, tmp_path: Path) -> None:
     folder, db = Path(shutil.copytree(two, tmp_path / "policies")), tmp_path / "r.sqlite"
     shutil.copy(checkpoint("drift"), folder / "other.pt")
     a, b = sha256(folder / "a.pt"), sha256(folder / "b.pt")

@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 from recsys_rl.cli import main
 from recsys_rl.errors import UserError
 from recsys_rl.serve.server import ServeConfig, serve
-from recsys_rl.serve.versions import sha256_of
+from recsys_rl.utils.files import sha256_of
 from tests.serve.servers import begun, serving
 
 At = Callable[[str], Path]

@@ -78,7 +78,7 @@ def test_answers(difference: float, spread: float, users: int, champion: float, 
     assert f"ppo-1.pt against champion.pt: {answer}" in text and f"{users:,} held-out users" in text
 
 
-def test_what_is_broken_or_unknown_is_never_better() -> None:
+def test_a_broken_log_or_an_unknown_difference_is_never_better() -> None:
     assert judged(compared(5.0, 1.0, 1000, broken="copies", doubt="no")).answer == "the log is broken"
     verdict = judged(compared(5.0, 1.0, 1000, doubt="no world model predicts slates", chi2=math.nan))
     assert verdict.answer == "can't tell" and "slates" in verdict.reason

@@ -28,8 +28,8 @@ from recsys_rl.workflows.fit_users import fit_users
 from recsys_rl.workflows.judged import LogJudge
 from recsys_rl.workflows.ope import ope
 from recsys_rl.workflows.ope_config import OpeConfig
+from recsys_rl.workflows.ope_part import heldout_of
 from recsys_rl.workflows.record import RecordConfig, record
-from recsys_rl.workflows.served_log import heldout_of
 from tests.doors import PPO, SATIATION, SIZES, assert_same_weights, steps, train_in
 
 

@@ -19,9 +19,9 @@ from recsys_rl.checkpoint.home import load_at_home
 from recsys_rl.cli import main
 from recsys_rl.errors import UserError
 from recsys_rl.make import agent_of
-from recsys_rl.serve.versions import sha256_of
 from recsys_rl.tables.parts import read_decisions
 from recsys_rl.tables.transitions import observe
+from recsys_rl.utils.files import sha256_of
 from recsys_rl.workflows import learners
 from recsys_rl.workflows import retrain as turns
 from recsys_rl.workflows.gate import GateConfig, gate
@@ -103,7 +103,7 @@ def test_a_turn_learns_two_candidates_and_says_from_what(served: Path, learned: 
     assert load(learned[1]).config.agent_config.temperature == 0.1
 
 
-def test_nothing_new_nothing_learned(served: Path, learned: list[Path]) -> None:
+def test_a_round_without_new_sessions_learns_nothing(served: Path, learned: list[Path]) -> None:
     before = [path.stat().st_mtime_ns for path in learned]
     assert retrain(options(served)) == learned
     assert [path.stat().st_mtime_ns for path in learned] == before
@@ -258,7 +258,7 @@ def test_a_policy_of_learned_users_serves_and_is_recorded_on_the_platform(
     torch.testing.assert_close(mine.double(), log.logprobs, atol=1e-4, rtol=1e-4)
 
 
-def test_what_a_record_without_chance_can_not_teach(served: Path, tmp_path: Path) -> None:
+def test_a_record_without_chance_is_named(served: Path, tmp_path: Path) -> None:
     champion = served / "policies/champion.pt"
     said = {}
     for name in ("popularity", "random"):

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from recsys_rl.errors import UserError
-from recsys_rl.serve.versions import sha256_of
 from recsys_rl.training.warm_start import Unfit
+from recsys_rl.utils.files import sha256_of
 from recsys_rl.workflows import gate as gates
 from recsys_rl.workflows import learners
 from recsys_rl.workflows import retrain as turns

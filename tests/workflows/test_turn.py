@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from recsys_rl.workflows.gate_rule import Answer
 from recsys_rl.workflows.rounds import Round
 from recsys_rl.workflows.turn import (
-    Answer,
     Back,
     Judge,
     Learn,
