@@ -181,7 +181,7 @@ class Told:
             "before": values[0],
             "after": values[-1],
             "promoted": ", ".join(map(self.name, promoted)),
-            "canary": self.canaries[promoted[0]] if promoted else None,
+            "canary": sum(self.canaries.values()) if promoted else None,  # also of one that went back
             "worse": sum(after < before for before, after in pairwise(values)),
             "candidates": "; ".join(self.story(*known, ends, values[0]) for known in self.gated.items()),
         }
@@ -222,7 +222,7 @@ def text(results: Path) -> str:
 
 
 def _cells(rows: Sequence[newest.Row]) -> list[str]:
-    """Of some seeds: values, promotions, sessions of their canaries, and promotions that lowered the truth."""
+    """Of some seeds: values, promotions, sessions of canaries, promotions that lowered the truth."""
     values = [sum(float(row[name]) for row in rows) / len(rows) for name in ("before", "after")]
     waits = sorted(int(float(row["canary"])) for row in rows if row["promoted"])
     return [
