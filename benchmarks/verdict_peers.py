@@ -1,6 +1,6 @@
 """Our verdicts beside those of skdr-eval, on logs of single decisions whose truth is known.
 
-    python -m benchmarks.verdict_peers --python V/bin/python [--logs 60] [--json FILE] [--csv FILE] [--smoke]
+    python -m benchmarks.verdict_peers --python V/bin/python [--logs 30] [--json FILE] [--csv FILE] [--smoke]
 
 V is an environment of its own with the package:
 
@@ -8,16 +8,17 @@ V is an environment of its own with the package:
 
 A log has 2,000 decisions of a policy that explores with a probability of 0.65 among five items, as in that
 package's recipe. 200 contexts are equally likely, so that what each policy earns is exactly known: the log
-earns 0.325 clicks a decision, and the judged policy just as much (difference 0), 0.05 more, or 0.05
-less. The policy of difference 0 is none that logged: it mixes the best and the worst choices.
+earns 0.557 clicks a decision. Six policies are judged, each on 30 logs. ``far`` are mixtures of the best and
+the worst choices, which earn just as much, 0.08 more, or 0.08 less; their weights reach 5. ``near`` act in
+four of five decisions as the one that logs; they earn as much, 0.025 more or less, and no weight is above 2.
 
-Ours is `recsys-rl ope --verdict target`, once with the logged probabilities and once without them (``ours,
-estimated``), as skdr-eval always estimates them. Theirs is read in three ways, which its docs have:
+Ours is `recsys-rl ope --verdict target`, once with the logged probabilities and once without them, as
+skdr-eval always estimates them. Theirs is read in three ways, which its docs have:
 ``as_shown`` is its recommendation as its guide calls it, ``baseline`` the same with the log's mean reward as
-the baseline, and ``delta`` the interval of the difference from that. ``deploy`` counts as better;
-its other answers count as neither, as none of them says that the policy is worse: ``do_not_deploy``
-(``stopped``) is about the support of the log. An answer is wrong if the truth is 0 or on its other side.
-``value`` is the mean of the estimates.
+the baseline, and ``delta`` the interval of the difference from that. ``deploy`` counts as better; its other
+answers count as neither, as none of them says that the policy is worse: ``do_not_deploy`` (``stopped``) is
+about the support of the log. An answer is wrong if the truth is 0 or on its other side. ``value`` is the mean
+of the estimates.
 """
 
 from __future__ import annotations
@@ -47,8 +48,10 @@ from recsys_rl.ope.verdict import EXIT_CODES
 
 PEER = tables.ROOT / "benchmarks" / "peers" / "ope" / "skdr.py"
 ROWS, CONTEXTS, FEATURES, ITEMS, EXPLORE = 2_000, 200, 3, 5, 0.65
-DIFFERENCES = (0.0, 0.05, -0.05)
-OURS, ESTIMATED = "ours", "ours, estimated"
+POLICIES = {"near": (0.2, 0.025), "far": (1.0, 0.08)}
+"""The share of decisions that are not those of the policy that logs, and the difference that is not 0."""
+SIGNS = (0, 1, -1)
+OURS, ESTIMATED = "`ope --verdict`", "`ope --verdict`, probabilities estimated"
 READINGS = {
     "as_shown": "skdr-eval, `recommendation` as in its guide",
     "baseline": "skdr-eval, `recommendation` with the log's mean as baseline",
@@ -74,15 +77,12 @@ class Game:
         chosen = self.rates.argmax(1) if best else self.rates.argmin(1)
         return 0.8 * one_hot(chosen) + 0.2 / ITEMS
 
-    def policy(self, difference: float) -> Tensor:
-        """(C, A): a policy that earns so much more than the one that logs."""
-        best, worst, own = self.extreme(True), self.extreme(False), self.earned(self.logging)
-        if difference == 0:
-            share = (own - self.earned(worst)) / (self.earned(best) - self.earned(worst))
-            return share * best + (1 - share) * worst
-        other = best if difference > 0 else worst
-        share = difference / (self.earned(other) - own)
-        return share * other + (1 - share) * self.logging
+    def policy(self, share: float, difference: float) -> Tensor:
+        """(C, A): earns so much more than the one that logs, and acts like it but for a share."""
+        best, worst = self.extreme(True), self.extreme(False)
+        low, high = self.earned(worst), self.earned(best)
+        part = (self.earned(self.logging) + difference / share - low) / (high - low)
+        return share * (part * best + (1 - part) * worst) + (1 - share) * self.logging
 
 
 def one_hot(items: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ def game() -> Game:
     contexts = torch.randn(CONTEXTS, FEATURES, generator=generator, dtype=torch.float64)
     of_items = torch.randn(FEATURES, ITEMS, generator=generator, dtype=torch.float64)
     scores = contexts @ of_items
-    rates = 0.1 + 0.4 * scores.sigmoid()
+    rates = 0.05 + 0.9 * scores.sigmoid()
     noise = 2 * torch.randn(scores.shape, generator=generator, dtype=torch.float64)
     logging = EXPLORE / ITEMS + (1 - EXPLORE) * one_hot((scores + noise).argmax(1))
     return Game(contexts, rates, logging)
@@ -161,53 +161,53 @@ def theirs(python: str, folder: Path) -> dict[str, Any]:
 
 
 def counted(
-    difference: float, truth: float, judge: str, answers: Sequence[str], values: Sequence[float]
+    kind: str, difference: float, truth: float, judge: str, answers: Sequence[str], values: Sequence[float]
 ) -> Row:
     """How often a judge said better, worse or neither, and how often it was wrong."""
     better = sum(answer in BETTER for answer in answers)
     worse = answers.count("worse")
     wrong = better * (difference <= 0) + worse * (difference >= 0)
-    row: Row = {
-        "difference": difference,
-        "judge": judge,
-        "logs": len(answers),
-        "better": better,
-        "worse": worse,
-    }
-    row |= {"neither": len(answers) - better - worse, "wrong": wrong, "stopped": answers.count(STOPPED)}
+    about: Row = {"policy": kind, "difference": difference, "judge": judge, "logs": len(answers)}
+    said = {"better": better, "neither": len(answers) - better - worse, "worse": worse, "wrong": wrong}
     error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
-    return row | {"truth": truth, "value": statistics.mean(values), "error": error}
+    numbers = {"truth": truth, "value": statistics.mean(values), "error": error}
+    return about | said | {"stopped": answers.count(STOPPED)} | numbers
 
 
 def text(results: Path) -> str:
     """The table of the docs."""
     rows = newest.read(results, "verdict_peers")
     lines = []
-    for judge in dict.fromkeys(row["judge"] for row in rows):
-        cells = [READINGS.get(judge, f"{judge}: `ope --verdict`")]
-        for difference in DIFFERENCES:
-            row = next(
-                row for row in rows if row["judge"] == judge and float(row["difference"]) == difference
-            )
-            cells.append(" / ".join(row[name] for name in ("better", "neither", "worse")))
-        mine = [row for row in rows if row["judge"] == judge]
-        lines.append([*cells, f"{sum(int(r['wrong']) for r in mine)} of {sum(int(r['logs']) for r in mine)}"])
-        lines[-1] += ["{:+.3f}".format(float(row["value"]) - float(row["truth"])) for row in mine]
-    head = ["judge", *(f"truth {d:+g}" if d else "truth 0" for d in DIFFERENCES), "wrong"]
-    head += [f"error of the value at {d:+g}" if d else "error of the value at 0" for d in DIFFERENCES]
+    for kind in POLICIES:
+        for judge in dict.fromkeys(row["judge"] for row in rows):
+            mine = [row for row in rows if (row["policy"], row["judge"]) == (kind, judge)]
+            cells = [" / ".join(row[name] for name in ("better", "neither", "worse")) for row in mine]
+            wrong = f"{sum(int(row['wrong']) for row in mine)} of {sum(int(row['logs']) for row in mine)}"
+            errors = [f"{float(row['value']) - float(row['truth']):+.3f}" for row in mine]
+            lines.append([kind, READINGS.get(judge, judge), *cells, wrong, ", ".join(errors)])
+    head = [
+        "policy",
+        "judge",
+        "truth 0",
+        "truth above",
+        "truth below",
+        "wrong",
+        "mean errors of the estimate",
+    ]
     about = f"{rows[-1]['peer']}; `python -m benchmarks.verdict_peers`, {newest.origin(rows)}."
-    return f"{newest.table(head, lines)}\n\nAnswers are better / neither / worse. {about}"
+    return f"{newest.table(head, lines)}\n\nAnswers: better / neither / worse. {about}"
 
 
 def main() -> None:
-    parser = tables.parser(__doc__, "logs", 60)
+    parser = tables.parser(__doc__, "logs", 30)
     parser.add_argument("--python", default=sys.executable, help="of the environment with skdr-eval")
     args = tables.parse(parser, "verdict_peers")
     torch.set_num_threads(args.threads or 1)
-    number, rows, of = (2, 300, game()) if args.smoke else (args.logs, ROWS, game())
+    number, rows, of = (1, 300, game()) if args.smoke else (args.logs, ROWS, game())
+    cases = [(kind, sign * size) for kind, (_, size) in POLICIES.items() for sign in SIGNS]
     logs = {
-        f"{index}-{log}": draw(of, of.policy(difference), 1000 * index + log, rows)
-        for index, difference in enumerate(DIFFERENCES)
+        f"{case}-{log}": draw(of, of.policy(POLICIES[kind][0], difference), 1000 * case + log, rows)
+        for case, (kind, difference) in enumerate(cases)
         for log in range(number)
     }
     answers: dict[str, Mapping[str, Row]] = {}
@@ -219,20 +219,23 @@ def main() -> None:
         for key, log in logs.items():
             print(f"log {key} of {number}", file=sys.stderr)
             their = found["logs"][key]
-            mine = {OURS: log.verdict(folder, True), ESTIMATED: log.verdict(folder, False)}
-            answers[key] = mine | {
-                reading: {"answer": their[reading], "value": their["value"]} for reading in READINGS
+            answers[key] = {
+                OURS: log.verdict(folder, True),
+                ESTIMATED: log.verdict(folder, False),
+                **{reading: {"answer": their[reading], "value": their["value"]} for reading in READINGS},
             }
     table: list[Row] = []
-    for index, difference in enumerate(DIFFERENCES):
-        here = [answer for key, answer in answers.items() if key.startswith(f"{index}-")]
-        truth = of.earned(of.policy(difference))
+    for case, (kind, difference) in enumerate(cases):
+        here = [answer for key, answer in answers.items() if key.startswith(f"{case}-")]
+        truth = of.earned(of.policy(POLICIES[kind][0], difference))
         for judge in here[0]:
             said = [one[judge]["answer"] for one in here]
             values = [one[judge]["value"] for one in here]
-            table.append({"peer": found["peer"]} | counted(difference, truth, judge, said, values))
+            row = counted(kind, difference, truth, judge, said, values)
+            table.append({"peer": found["peer"]} | row)
     tables.publish(table, args, digits=4)
-    print("health of the support:", sorted({their["health"] for their in found["logs"].values()}))
+    health = [their["health"] for their in found["logs"].values()]
+    print("health of the support:", {name: health.count(name) for name in sorted(set(health))})
 
 
 if __name__ == "__main__":
