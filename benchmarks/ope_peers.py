@@ -2,8 +2,8 @@
 
     python -m benchmarks.ope_peers --python V/bin/python [--data-dir FOLDER] [--json FILE] [--csv FILE]
 
-V is an environment of its own with the pipeline, which needs NumPy 1 (the package `obp` stops at Python 3.9;
-`sb-obp` is its successor by the same authors):
+V is an environment of its own with the pipeline, which needs NumPy 1 (the package `obp` stops at Python 3.10;
+`sb-obp` is its successor by the same author):
 
     python -m venv V && V/bin/pip install sb-obp
 
@@ -252,19 +252,20 @@ def compared(
     return rows
 
 
+def _size(differences: list[float]) -> str:
+    """The largest one; an empty cell for none."""
+    return f"{max(differences):.0e}" if max(differences, default=0.0) else "0" if differences else ""
+
+
 def agreement(results: Path) -> str:
     """The table of the docs: the largest differences of each estimator."""
     rows = [row for row in newest.read(results, "ope_peers") if not row["way"]]
     lines = []
     for name in dict.fromkeys(row["estimator"] for row in rows):
         here = [row for row in rows if row["estimator"] == name]
-        command = [float(row["command"]) for row in here if row["command"]]
-        width = [f"{float(row['width']):.3f}" for row in here if row["width"]]
-        logs = ", ".join(f"`{row['log']}`" for row in here)
-        largest = max(float(row["difference"]) for row in here)
-        lines.append(
-            [f"`{name}`", logs, f"{largest:.0e}", f"{max(command):.0e}" if command else "", ", ".join(width)]
-        )
+        sizes = [_size([float(row[key]) for row in here if row[key]]) for key in ("difference", "command")]
+        widths = ", ".join(f"{float(row['width']):.3f}" for row in here if row["width"])
+        lines.append([f"`{name}`", ", ".join(f"`{row['log']}`" for row in here), *sizes, widths])
     head = ["estimator", "logs", "largest difference", "of the command", "width of its interval, in ours"]
     about = f"{rows[-1]['peer']}, NumPy {rows[-1]['numpy']}; `python -m benchmarks.ope_peers`"
     return f"{newest.table(head, lines)}\n\n{about}, {newest.origin(rows)}."
@@ -291,7 +292,7 @@ def choices(results: Path) -> str:
         "theirs",
         "error, ours",
         "theirs",
-        "theirs, with its bound (default)",
+        "theirs, by its bound",
     ]
     return newest.table(head, lines)
 
