@@ -84,7 +84,7 @@ movies disappoint them. It is here to try `recsys-rl recommend`, `serve` and `ev
 | seed | {checkpoint.config.train_config.seed} |
 | made by | {versions} |
 
-Other processors give other weights, and so another hash, with the same seed.
+A second run with this seed has another hash, as the file holds its time; another processor gives other weights.
 
 ## What it earns
 
@@ -102,6 +102,8 @@ of at most {checkpoint.interface.session_length} movies (`recsys-rl evaluate`).
 - **Real people.** The items are random vectors with the titles `item 0`, `item 1`. It knows no movie.
 - **A claim that reinforcement learning wins.** It is one seed of one small world, and its users are
   equations. The tables over seeds, on ratings of real people, are in docs/02 and docs/06 of the repository.
+- **What a policy gains from a noisy profile.** In a made-up world a user's profile is the taste itself, which
+  nobody knows of real people. `mf`, `rule` and `searched` see the same.
 - **A start for your own policy.** Your items have other vectors: train on your own data.
 
 ## Try it
