@@ -114,9 +114,8 @@ def _by_weights(on: Bench, new: Behaviour, old: Behaviour, chi2: float) -> Compa
     known = Estimates(result.rows, judged.terms, judged.users, on.of.log.num_rows, "dr", broken=on.broken)
     answer = verdict_on(known, NEW, OLD)
     if on.chance and not answer.promise and answer.answer != BROKEN:
-        weights = (on.of.on_grid(weights_of(on.of, policy))[:, 0] for policy in (new, old))
-        least, most = on.of.totals.bounds
-        lower = lower_terms(*weights, on.of.on_grid(on.of.rewards)[:, 0], least, most)
+        of_new, of_old = (on.of.on_grid(ratios_of(on.of, policy))[:, 0] for policy in (new, old))
+        lower = lower_terms(of_new, of_old, on.of.on_grid(on.of.rewards)[:, 0], *on.of.totals.bounds)
         return dataclasses.replace(_compared(LOWER, on, lower, chi2), heavy=answer.reason)
     nothing = torch.zeros(len(on.of.users))
     terms = tuple(judged.terms[name].get(answer.estimator, nothing) for name in (NEW, OLD))
@@ -148,11 +147,11 @@ def chi2_of(of: ReplayedLog, policy: Behaviour) -> float:
 
     They are divided by their mean, so that a few missing large ones do not make the policy look near.
     """
-    weights = weights_of(of, policy)
+    weights = ratios_of(of, policy)
     return float(weights.pow(2).mean() / weights.mean().clamp_min(1e-12).pow(2)) - 1
 
 
-def weights_of(of: ReplayedLog, policy: Behaviour) -> Tensor:
+def ratios_of(of: ReplayedLog, policy: Behaviour) -> Tensor:
     """(E,) float64: the policy's probability of each decision, divided by that of the logged policies."""
     rows = torch.bincount(of.log.loggers, minlength=len(of.log.header.loggers))
     mine, theirs = logged_places(of, policy).sum(1), behaviour_logprobs(of.log, rows)
