@@ -84,7 +84,8 @@ movies disappoint them. It is here to try `recsys-rl recommend`, `serve` and `ev
 | seed | {checkpoint.config.train_config.seed} |
 | made by | {versions} |
 
-A second run with this seed has another hash, as the file holds its time; another processor gives other weights.
+Another run with this seed has another hash: the file holds its time, and other processors give other
+weights.
 
 ## What it earns
 
