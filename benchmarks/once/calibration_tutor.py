@@ -19,9 +19,10 @@ from torch import Tensor
 
 from benchmarks.harness import tables
 from benchmarks.harness.turns import Row
+from recsys_rl.env.course_items import DIFFICULTY
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.schedulers import Syllabus
-from recsys_rl.env.tutor import DIFFICULTY, Tutor, TutorState
+from recsys_rl.env.tutor import Tutor, TutorState
 from recsys_rl.make import make_env, make_world
 from recsys_rl.settings.config import Config, from_dict
 from recsys_rl.types import tree_map
