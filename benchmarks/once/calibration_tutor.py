@@ -7,9 +7,9 @@ the course by a fixed syllabus, and then a test of 13 exercises, of the skills i
 `equated` the share of learners with a right answer to each exercise is that of the students with a right
 answer to the exam's question. The rows `drawn` have drawn difficulties of deviation DIFFICULTY.
 
-Columns: mean and standard deviation of the score, Cronbach's alpha, the Wasserstein distance of the scores, the
-deviations of ability and difficulty by a Rasch model of these answers (marginal maximum likelihood, normal
-ability), and the deviation of the difficulties themselves.
+Columns: mean and standard deviation of the score, Cronbach's alpha, the Wasserstein distance of the scores and
+the largest of these distances, over TIMES draws of the answers; the deviations of ability and difficulty by a
+Rasch model of one draw (marginal maximum likelihood, normal ability), and that of the difficulties themselves.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from recsys_rl.types import tree_map
 QUESTIONS, LESSONS = 13, 4
 DEVIATIONS = (0.7, 1.0, 1.15, 1.3)
 DRAWS = 4  # of difficulties
+TIMES = 20
 
 
 def answers_of(path: Path) -> Tensor:
@@ -138,24 +139,30 @@ def statistics(answers: Tensor) -> tuple[float, float, float]:
 
 @torch.inference_mode()
 def rows(exam: Tensor, learners: int, seed: int) -> Iterator[Row]:
-    def row(whose: str, answers: Tensor, hardness: Tensor | None = None) -> Row:
-        mean, deviation, alpha = statistics(answers)
+    at = (torch.arange(len(exam)) + 0.5) / len(exam)
+
+    def apart(answers: Tensor) -> float:
+        return (answers.sum(1).quantile(at) - exam.sum(1).quantile(at)).abs().mean().item()
+
+    def row(whose: str, draws: list[Tensor], hardness: Tensor | None = None) -> Row:
+        numbers = torch.tensor([(*statistics(answers), apart(answers)) for answers in draws])  # (TIMES, 4)
         with torch.inference_mode(False):
-            difficulties, ability = rasch(answers.clone())
-        at = (torch.arange(len(exam)) + 0.5) / len(exam)
-        apart = (answers.sum(1).quantile(at) - exam.sum(1).quantile(at)).abs().mean().item()
-        known: Row = {"of": whose, "mean": mean, "deviation": deviation, "alpha": alpha, "wasserstein": apart}
+            difficulties, ability = rasch(draws[0].clone())
+        known: Row = {"of": whose}
+        known |= zip(("mean", "deviation", "alpha", "wasserstein"), numbers.mean(0).tolist(), strict=True)
+        known |= {"wasserstein_most": numbers[:, 3].max().item()}
         known |= {"rasch_ability": ability, "rasch_difficulty": difficulties.std(correction=0).item()}
         return known | {"difficulty": None if hardness is None else hardness.std(correction=0).item()}
 
-    yield row("exam", exam)
+    def simulated(whose: str, taught: Taught, questions: Tensor) -> Row:
+        return row(whose, [taught.answers(questions, seed + time) for time in range(TIMES)], questions)
+
+    yield row("exam", [exam])
     for deviation in DEVIATIONS:
         taught = Taught.of(deviation, learners, seed)
-        questions = taught.equated(exam.mean(0))
-        yield row(f"equated, ability_deviation {deviation:g}", taught.answers(questions, seed), questions)
+        yield simulated(f"equated, ability_deviation {deviation:g}", taught, taught.equated(exam.mean(0)))
         for number in range(DRAWS if deviation == 1 else 0):
-            questions = drawn(number)
-            yield row(f"drawn {number}", taught.answers(questions, seed), questions)
+            yield simulated(f"drawn {number}", taught, drawn(number))
 
 
 def main() -> None:
