@@ -7,9 +7,9 @@ the course by a fixed syllabus, and then a test of 13 exercises, of the skills i
 `equated` the share of learners with a right answer to each exercise is that of the students with a right
 answer to the exam's question. The rows `drawn` have drawn difficulties of deviation DIFFICULTY.
 
-Columns: mean and standard deviation of the score, Cronbach's alpha, the Wasserstein distance of the scores and
-the largest of these distances, over TIMES draws of the answers; the deviations of ability and difficulty by a
-Rasch model of one draw (marginal maximum likelihood, normal ability), and that of the difficulties themselves.
+Columns: mean and standard deviation of the score, Cronbach's alpha, the Wasserstein distance of the scores
+and its largest value, over TIMES draws of the answers; the deviations of ability and difficulty by a Rasch
+model of one draw (marginal maximum likelihood, normal ability); the deviation of the difficulties themselves.
 """
 
 from __future__ import annotations
