@@ -350,12 +350,6 @@ class Tutor:
         Signal("learned", visible=False),
         Signal("knowledge", visible=False, low=-1.0),
     )
-    streams: ClassVar[tuple[Stream, ...]] = (
-        Stream("completion", 1.0),
-        Stream("correctness", 0.05),
-        Stream("frustration", -0.05),
-        Stream("knowledge", 0.0),
-    )
     slate_size: ClassVar[int] = 1
     bounds: ClassVar[Mapping[str, float]] = MappingProxyType(
         dict.fromkeys(
@@ -383,6 +377,20 @@ class Tutor:
     @cached_property
     def course(self) -> Course:
         return Course.of(self.config, self.catalogue)
+
+    @cached_property
+    def streams(self) -> tuple[Stream, ...]:
+        config = self.config
+        meaning = (
+            f"The gain in the expected score of the test, {config.test_delay} days after the course, of one "
+            f"question for each of {self.course.num_skills} skills; a day has {config.items_per_day} steps."
+        )
+        return (
+            Stream("completion", 1.0),
+            Stream("correctness", 0.05),
+            Stream("frustration", -0.05),
+            Stream("knowledge", 0.0, meaning),
+        )
 
     def sample(self, users: Tensor) -> TutorState:
         drawn = self.population.attributes
