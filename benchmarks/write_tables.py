@@ -27,11 +27,13 @@ from benchmarks import (
     limits,
     loop,
     offline,
+    ope_peers,
     ope_tables,
     open_bandit,
     own_log,
     speed_tables,
     strangers,
+    verdict_peers,
     watch,
 )
 from benchmarks.coat import table as coat_table
@@ -60,6 +62,9 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "limits": limits.text,
     "loop": loop.text,
     "foreign": foreign.text,
+    "ope-peers": ope_peers.agreement,
+    "ope-peers-clips": ope_peers.choices,
+    "verdict-peers": verdict_peers.text,
     "dqn-games": dqn.text,
     "dqn": dqn.catalogues,
     "learned-users": learned_users.text,

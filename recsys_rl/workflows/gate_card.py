@@ -133,7 +133,7 @@ def _doubts(of: GateVerdict) -> Iterator[str]:
         "all judgements have together."
     )
     yield (
-        "Only the return of a session by the platform's own objective was compared: whether people come "
-        "back, and what they are shown, was not."
+        "Only the return of a session, by the weights for which the champion was trained, was compared: "
+        "whether people come back, and what they are shown, was not."
     )
     yield "The sessions are of the past: people and items may have changed since."

@@ -145,7 +145,8 @@ def test_the_card_says_when_earlier_sessions_were_left_out() -> None:
 
 
 def test_the_card_says_what_was_another_objective_or_split(tmp_path: Path) -> None:
-    on: Any = SimpleNamespace(objective=(Stream("watch"), Stream("revenue", 0.5)))
+    streams = (Stream("watch"), Stream("revenue", 0.5))
+    on: Any = SimpleNamespace(streams=streams, weights=torch.tensor([1.0, 0.5]))
 
     def of(*weights: str) -> Any:
         train, data = SimpleNamespace(weights=weights, seed=1), SimpleNamespace(heldout_fraction=0.2)
@@ -153,6 +154,8 @@ def test_the_card_says_what_was_another_objective_or_split(tmp_path: Path) -> No
 
     assert other_objective(on, of(), "ppo-1.pt") == other_objective(on, of("revenue=0.5"), "ppo-1.pt") == ""
     assert "--weights revenue=2" in other_objective(on, of("revenue=2"), "ppo-1.pt")
+    on.weights = torch.tensor([1.0, 2.0])  # the champion's
+    assert other_objective(on, of("revenue=2"), "ppo-1.pt") == "" != other_objective(on, of(), "ppo-1.pt")
     known = Candidate(NEW, "ppo-1.pt", "ppo", OLD, 1, (0, 9), "hash", 1, 0.2, 90)
     write_candidate(tmp_path, known)
     assert other_split(tmp_path, of()) == ""
