@@ -213,7 +213,10 @@ def text(results: Path) -> str:
             some = [row for row in rows if (row["data"], row["first"]) == (name, first)]
             if some:
                 body.append([name, first, *_cells(some)])
-    head = ["data", "first policy", "its value", "after round 1", "promoted", "sessions until then", "worse"]
+    head = [
+        *("data", "first policy", "its true value", "after round 1", "rounds with a promotion"),
+        *("sessions of the canary until then", "promotions that lowered the value"),
+    ]
     seeds = sorted({int(row["seed"]) for row in rows})
     return (
         f"{newest.table(head, body)}\n\nMeans of seeds {', '.join(map(str, seeds))}; "
@@ -228,7 +231,7 @@ def _cells(rows: Sequence[newest.Row]) -> list[str]:
     return [
         *(f"{value:.3f}" for value in values),
         f"{len(waits)} of {len(rows)}",
-        f"{waits[0]:,} to {waits[-1]:,}" if waits else "–",
+        " to ".join(f"{number:,}" for number in dict.fromkeys((*waits[:1], *waits[-1:]))) or "–",
         str(sum(int(row["worse"]) for row in rows)),
     ]
 
