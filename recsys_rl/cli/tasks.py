@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from recsys_rl.errors import UserError
-from recsys_rl.settings.fields import Range
+from recsys_rl.settings.fields import Range, check_fields
+from recsys_rl.utils.stopping import STOP_SIGNALS
 from recsys_rl.utils.tasks import MapTasks, in_this_process
 
 
@@ -23,19 +26,49 @@ class TaskOptions:
     among the cores of this machine."""
 
 
+def tasks_in(options: TaskOptions) -> TaskOptions:
+    """The checked options of tasks among those of a command. Raises UserError."""
+    tasks = TaskOptions(jobs=options.jobs, on=options.on)
+    check_fields(tasks)
+    if tasks.on is not None and tasks.jobs > 1:
+        raise UserError("--jobs is for this machine and --on ray for a cluster: give one of them.")
+    return tasks
+
+
 @contextlib.contextmanager
 def shared_by(options: TaskOptions) -> Iterator[MapTasks]:
-    """The engine of these options. Raises UserError where it is not there."""
-    if options.on is not None and options.jobs > 1:
-        raise UserError("--jobs is for this machine and --on ray for a cluster: give one of them.")
-    if options.on is not None:
-        from recsys_rl.distributed.on_ray import OnRay
+    """The engine of these options. Raises UserError where it is not there.
 
-        with contextlib.closing(OnRay()) as on_ray:
-            yield on_ray
-    elif options.jobs > 1:
-        from recsys_rl.distributed.in_processes import InProcesses
-
-        yield InProcesses(options.jobs)
-    else:
+    SIGTERM and SIGHUP end its tasks as Ctrl-C does.
+    """
+    tasks = tasks_in(options)
+    if tasks == TaskOptions():
         yield in_this_process
+        return
+    with _interrupted_by_signals():
+        if tasks.on is None:
+            from recsys_rl.distributed.in_processes import InProcesses
+
+            yield InProcesses(tasks.jobs)
+        else:
+            from recsys_rl.distributed.on_ray import OnRay
+
+            with contextlib.closing(OnRay()) as on_ray:
+                yield on_ray
+
+
+@contextlib.contextmanager
+def _interrupted_by_signals() -> Iterator[None]:
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # which alone may set handlers
+        yield
+        return
+    heeded = [number for number in STOP_SIGNALS if signal.getsignal(number) is signal.SIG_DFL]
+    old = {number: signal.signal(number, interrupt) for number in heeded}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

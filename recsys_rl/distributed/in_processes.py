@@ -7,6 +7,7 @@ Ctrl-C ends all of them.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -58,6 +59,8 @@ class InProcesses:
         finally:
             for worker in workers:
                 worker.end()
+            for worker in workers:
+                worker.process.join()
 
 
 class _Tasks:
@@ -110,14 +113,18 @@ class _Worker:
         return answered
 
     def end(self) -> None:
-        self.process.kill()
-        self.process.join()
+        """End the process: at once if it waits; a training writes its checkpoint first."""
         self.pipe.close()
+        try:
+            os.killpg(self.process.pid, signal.SIGTERM)  # what it started itself, too
+        except (AttributeError, OSError):  # Windows, or it has only just begun
+            self.process.terminate()
 
 
 def _work(pipe: Connection, function: bytes) -> None:
     """Answer items until the command ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the command, which ends this process
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()  # Ctrl-C in a terminal reaches the command alone, which ends this process
     with contextlib.suppress(EOFError, OSError):
         while True:
             pipe.send_bytes(answer(function, pipe.recv_bytes()))

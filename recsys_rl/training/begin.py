@@ -46,7 +46,8 @@ def begin(config: Config, before: Checkpoint | None, device: torch.device, ranks
         return make_agent(rank_config, interface, world.catalogue, num_updates, streams, device, average)
 
     make = find(config.algorithm.experience.maker, "--algo")
-    experience, agent = make(rank_config, world, streams, agent_for, num_updates, average)
+    process = ranks.rank, ranks.size
+    experience, agent = make(rank_config, world, streams, agent_for, num_updates, average, process)
     run = Run(config, world, experience, agent, streams, num_updates, note=note)
     if (brought := config.platform.brought(config)) is not None:
         run.info |= _about_users(brought, settings.seed)

@@ -14,13 +14,14 @@ from recsys_rl.checkpoint import load
 from recsys_rl.make import agent_of
 from recsys_rl.serve.interval import IN_FLIGHT
 from recsys_rl.serve.versions import files_in
+from recsys_rl.tables.decision_log import concatenate
 from recsys_rl.tables.transitions import observe
 from recsys_rl.workflows.client import Client
 from recsys_rl.workflows.release import Releases
 from recsys_rl.workflows.served_log import decisions_of
 from recsys_rl.workflows.take_turns import LoopConfig, loop
 from recsys_rl.workflows.turn import Judge, Learn, Promote, Start, Wait
-from tests.own_logs import clicks, policy
+from tests.own_logs import clicks, policy, write_csv
 from tests.serve.live import Live, live
 
 WINDOW = 2.0  # seconds in which feedback counts: also that of a busy machine
@@ -42,17 +43,25 @@ def visit(server: Live, number: int, seed: int) -> None:
     time.sleep(WINDOW + 2 * IN_FLIGHT)
 
 
-def value_of(file: Path, log: Path) -> float:
-    """The true click rate of a policy in the contexts of a log."""
+def value_of(file: Path, truth: Path) -> float:
+    """The true click rate of a policy, from a table with the item that is liked in each context."""
     made = load(file)
-    (part,) = decisions_of(log, made)
-    table = part.rows(torch.arange(part.num_rows))
-    chances = agent_of(made).item_probabilities(observe(table, made.catalogue), made.catalogue.num_items)
-    devices = observe(table, made.catalogue).context["device"].argmax(1)
-    names = [str(made.catalogue.id_of(row)) for row in range(made.catalogue.num_items)]
-    liked = torch.tensor([names.index(LIKED[device]) for device in sorted(LIKED)])[devices]
-    rate: float = chances.gather(1, liked[:, None]).mean().item()
-    return CLICKS[0] + (CLICKS[1] - CLICKS[0]) * rate
+    rows = concatenate([*decisions_of(truth, made)])
+    with torch.no_grad():
+        right = agent_of(made).logprob(observe(rows, made.catalogue), rows.items).exp()
+    return CLICKS[0] + (CLICKS[1] - CLICKS[0]) * float(right.mean())
+
+
+def liked(path: Path) -> Path:
+    """A table of contexts with the item that is liked there."""
+    drawn = random.Random(2)
+    header = ["user", "item", "clicked", "propensity", "context.age", "context.device", "context.v"]
+    pairs = [*LIKED.items()] * 50
+    rows = [
+        [f"t{at}", item, 1, 1.0, drawn.uniform(1, 80), device, "0.5|0.0"]
+        for at, (device, item) in enumerate(pairs)
+    ]
+    return write_csv(path, header, rows)
 
 
 @pytest.mark.timeout(300)
@@ -60,7 +69,7 @@ def test_single_decisions_go_all_the_way_round(tmp_path: Path) -> None:
     log, policies, record = clicks(tmp_path / "clicks.csv"), tmp_path / "policies", tmp_path / "r.sqlite"
     policies.mkdir()
     first = policy(policies / "first.pt", log, "reinforce")
-    with live(first, record, feedback_window=WINDOW) as server:
+    with live(policies, record, feedback_window=WINDOW) as server:
         options = LoopConfig(
             db=str(record),
             policies=str(policies),
@@ -81,5 +90,6 @@ def test_single_decisions_go_all_the_way_round(tmp_path: Path) -> None:
         visit(server, 300, seed=1)
         assert loop(options)[0] == Promote(challenger)
         assert Releases(server.url).status()["champion"] == challenger
-    before, after = value_of(first, log), value_of(files_in(policies)[challenger], log)
-    assert before < 0.4 and after > 0.6
+    truth, better = liked(tmp_path / "liked.csv"), files_in(policies)[challenger]
+    assert value_of(first, truth) == pytest.approx(0.3, abs=0.05)  # it draws about uniformly from four items
+    assert value_of(better, truth) > 0.5
