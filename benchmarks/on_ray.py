@@ -6,8 +6,8 @@ It trains PPO on `satiation` for a moment, records ``--sessions`` sessions in a 
 on them with `ope`, in parts of 4,096 decisions and with models of 16,384: as the command does with larger
 ones. Four systems judge the same parts: one process, two processes (``--jobs 2``), a Ray cluster of two nodes
 on this machine, and the same cluster when one node is killed after the second part. Their answers have to be
-equal to the last digit. Parts a second are counted after the first part. A task is measured with 300 that do nothing. The seconds of the start are until the
-first of these has been done.
+equal to the last digit. Parts a second are counted after the first part. A task is measured with 300 that do
+nothing. The seconds of the start are until the first of these has been done.
 
 The table of needs is by calculation: judging and reading cost the processor time that was measured here, and
 the memory is what the answers of the parts hold.
@@ -16,6 +16,7 @@ the memory is what the answers of the parts hold.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import statistics
@@ -134,10 +135,9 @@ def _engine(system: str) -> Iterator[tuple[MapTasks, Callable[[int], None]]]:
         return
     # Loopback alone, and nothing sent out; both are read when ray is imported.
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-    from ray.cluster_utils import Cluster
-
+    utils: Any = importlib.import_module("ray.cluster_utils")
     sizes: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 200 * 2**20}
-    cluster = Cluster(initialize_head=True, head_node_args={**sizes, "include_dashboard": False})
+    cluster = utils.Cluster(initialize_head=True, head_node_args={**sizes, "include_dashboard": False})
     node = cluster.add_node(**sizes)
     os.environ["RAY_ADDRESS"] = cluster.address
 
