@@ -115,6 +115,7 @@ class _Worker:
     def end(self) -> None:
         """End the process: at once if it waits; a training writes its checkpoint first."""
         self.pipe.close()
+        assert self.process.pid is not None
         try:
             os.killpg(self.process.pid, signal.SIGTERM)  # what it started itself, too
         except (AttributeError, OSError):  # Windows, or it has only just begun
