@@ -57,6 +57,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "short-video": partial(learning_tables.platform, task="short-video"),
     "long-video": partial(learning_tables.platform, task="long-video"),
     "social-feed": partial(learning_tables.platform, task="social-feed"),
+    "tutor": partial(learning_tables.platform, task="tutor"),
     "feed-calibration": calibration_tables.feed,
     "calibration": calibration_tables.short_video,
     "calibration-visits": partial(calibration_tables.short_video, visits=True),
