@@ -183,8 +183,8 @@ def text(results: Path) -> str:
             mine = [row for row in rows if (row["policy"], row["judge"]) == (kind, judge)]
             cells = [" / ".join(row[name] for name in ("better", "neither", "worse")) for row in mine]
             wrong = f"{sum(int(row['wrong']) for row in mine)} of {sum(int(row['logs']) for row in mine)}"
-            errors = [f"{float(row['value']) - float(row['truth']):+.3f}" for row in mine]
-            lines.append([kind, READINGS.get(judge, judge), *cells, wrong, ", ".join(errors)])
+            errors = ", ".join(f"{float(row['value']) - float(row['truth']):+.3f}" for row in mine)
+            lines.append([kind, READINGS.get(judge, judge), *cells, wrong, errors])
     head = [
         "policy",
         "judge",
@@ -194,8 +194,11 @@ def text(results: Path) -> str:
         "wrong",
         "mean errors of the estimate",
     ]
-    about = f"{rows[-1]['peer']}; `python -m benchmarks.verdict_peers`, {newest.origin(rows)}."
-    return f"{newest.table(head, lines)}\n\nAnswers: better / neither / worse. {about}"
+    stopped = [int(row["stopped"]) for row in rows if row["judge"] == "baseline"]
+    logs = sum(int(row["logs"]) for row in rows if row["judge"] == "baseline")
+    about = f"Answers: better / neither / worse. `{STOPPED}` came on {sum(stopped)} of {logs} logs. "
+    about += f"{rows[-1]['peer']}; `python -m benchmarks.verdict_peers`, {newest.origin(rows)}."
+    return f"{newest.table(head, lines)}\n\n{about}"
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import get_context
@@ -114,7 +115,11 @@ class _Worker:
     def end(self) -> None:
         """End the process: at once if it waits; a training writes its checkpoint first."""
         self.pipe.close()
-        self.process.terminate()
+        assert self.process.pid is not None
+        try:
+            os.killpg(self.process.pid, signal.SIGTERM)  # what it started itself, too
+        except (AttributeError, OSError):  # Windows, or it has only just begun
+            self.process.terminate()
 
 
 def _work(pipe: Connection, function: bytes) -> None:

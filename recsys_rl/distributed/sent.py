@@ -7,6 +7,8 @@ command started, or the nodes of the user's own cluster, read these bytes; no fi
 from __future__ import annotations
 
 import functools
+import os
+import sys
 import traceback
 from typing import Any
 
@@ -24,8 +26,8 @@ DONE, WRONG, BROKEN = b"+", b"!", b"x"
 
 
 def packed(function: Any) -> bytes:
-    """The function for ``answer``, with the number of threads with which it computes here."""
-    return bytes(cloudpickle.dumps((function, torch.get_num_threads())))
+    """The function for ``answer``, with what it finds in this process: folder, import path, threads."""
+    return packed_item((os.getcwd(), sys.path, torch.get_num_threads(), packed_item(function)))
 
 
 def packed_item(item: Any) -> bytes:
@@ -33,10 +35,13 @@ def packed_item(item: Any) -> bytes:
 
 
 @functools.lru_cache(maxsize=1)  # the items of one command have one function
-def _unpacked(function: bytes) -> Any:
-    unpacked, threads = cloudpickle.loads(function)
+def _unpacked(sent: bytes) -> Any:
+    folder, path, threads, function = cloudpickle.loads(sent)
+    if os.path.isdir(folder):  # another machine may lack it; then a relative path is not found
+        os.chdir(folder)
+    sys.path += [place for place in path if place not in sys.path]
     torch.set_num_threads(threads)  # sums of several threads differ in the last digit
-    return unpacked
+    return cloudpickle.loads(function)
 
 
 def answer(function: bytes, item: bytes) -> bytes:

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from recsys_rl.cli import main
+from recsys_rl.cli.train import train_options
 from recsys_rl.distributed.in_processes import InProcesses
 from recsys_rl.errors import UserError
 from recsys_rl.workflows import ope_log
+from recsys_rl.workflows.train import updates
+from recsys_rl.workflows.train_seeds import _run_of, train_run
+from tests.distributed.test_distributed import children, gone, wait_until
+from tests.distributed.test_distributed import updates as updates_in
+from tests.doors import DRIFT, assert_same_weights, steps
 from tests.log_in_parts import log_of, write_parts
 
 
@@ -73,3 +81,41 @@ def test_ope_of_a_folder_is_the_same_in_two_processes(
 
     assert answer("--jobs", "2") == answer()
     assert main(["ope", "--log", str(log), "--policy", "random", "--jobs", "2", "--on", "ray"]) == 2
+
+
+def test_seeds_side_by_side_are_those_of_single_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run of seed 1 was killed after its second update, and goes on."""
+    monkeypatch.chdir(tmp_path)
+    words = ["train", *DRIFT, *steps(3)]
+    assert main([*words, "--seed", "1", "--runs-dir", "alone"]) == 0
+    run = _run_of(train_options([*words[1:], "--seed", "1", "--name", "n-1"]).config)
+    for update in updates(run.config, folder=run.folder):
+        if update.run.updates == 2:
+            break
+    path, said = train_run(run)
+    assert_same_weights(path, Path("alone/drift-synthetic-ppo-1/ppo.pt"))
+    assert said.startswith("done")
+    capsys.readouterr()
+    assert main([*words, "--seeds", "1,2", "--jobs", "2"]) == 0
+    assert_same_weights(path, Path("runs/drift-synthetic-ppo-1/ppo.pt"))
+    assert Path("checkpoints/ppo.pt").samefile("runs/drift-synthetic-ppo-2/ppo.pt")
+    said = capsys.readouterr().err
+    assert said.index("seed 1, 1 of 2: done") < said.index("seed 2, 2 of 2: done")
+    for wrong in (["--jobs", "2"], ["--seeds", "1,2", "--jobs", "2", "--num-processes", "2"]):
+        assert main(["train", *DRIFT, *wrong]) == 2
+
+
+def test_ctrl_c_ends_all_processes(tmp_path: Path) -> None:
+    words = ["train", *DRIFT, "--total-timesteps", "100000000", "--seeds", "0,1", "--jobs", "2"]
+    command = subprocess.Popen(
+        [sys.executable, "-m", "recsys_rl.cli", *words], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    wait_until(lambda: len(list(tmp_path.glob("runs/*/ppo.pt"))) == 2, command)
+    pids = children(command)
+    command.send_signal(signal.SIGINT)
+    _, said = command.communicate(timeout=100)
+    assert command.returncode == 130 and "Seeds not finished: 0, 1" in said
+    assert all(gone(pid) for pid in pids)
+    assert all(updates_in(path) > 0 for path in tmp_path.glob("runs/*/ppo.pt"))

@@ -7,6 +7,7 @@ import hashlib
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,8 +15,8 @@ from examples import small_checkpoint
 from recsys_rl import cli, load
 from recsys_rl.errors import UserError
 
-SMALL = {"num_items": 20, "num_users": 40, "embedding_dim": 4, "max_episode_steps": 3, "num_envs": 8}
-SMALL |= {"n_steps": 8, "total_timesteps": 128, "batch_size": 32, "hidden_dims": (8,)}
+SMALL: dict[str, Any] = {"num_items": 20, "num_users": 40, "embedding_dim": 4, "max_episode_steps": 3}
+SMALL |= {"num_envs": 8, "n_steps": 8, "total_timesteps": 128, "batch_size": 32, "hidden_dims": (8,)}
 
 
 @pytest.fixture(scope="module")
