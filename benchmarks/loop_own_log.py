@@ -244,7 +244,8 @@ def candidates(results: Path) -> str:
     ]
     passed = [part for part in told if re.search(r"gate (better|no harm seen)", part)]
     lower, good = (sum(mark in part for part in passed) for mark in (f"by {LOWER}", "truth +"))
-    return f"{len(passed)} of {len(told)} candidates, {lower} of them by the lower bound; {good} are better in truth"
+    which = f"{lower} of them by the lower bound; {good} are better in truth"
+    return f"{len(passed)} of {len(told)} candidates, {which}"
 
 
 def main() -> None:
