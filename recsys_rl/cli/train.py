@@ -390,13 +390,15 @@ def _seeds(text: str | None, argv: list[str]) -> tuple[int, ...]:
 
 def _tasks(options: Any, seeds: tuple[int, ...], config: Config) -> TaskOptions:
     """The processes that share the seeds. Raises UserError where there is one run, or a run of several."""
+    if options.jobs == 1 and options.on is None:
+        return TaskOptions()
     tasks = tasks_in(options)
-    if tasks != TaskOptions() and not seeds:
+    if not seeds:
         raise UserError(
             "--jobs and --on share several runs: give --seeds, or --num-processes for several processes of "
             "one run."
         )
-    if tasks != TaskOptions() and config.train_config.num_processes > 1:
+    if config.train_config.num_processes > 1:
         raise UserError(
             "--jobs and --on train each seed in one process, and --num-processes is "
             f"{config.train_config.num_processes}: leave it out."

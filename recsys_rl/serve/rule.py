@@ -6,8 +6,11 @@ TILE rows, so that a draw that is repeated alone gives the same numbers.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,7 +37,7 @@ class Choice:
 
 
 def choose(
-    version: Version,
+    versions: Sequence[Version],
     obs: Obs,
     uniforms: Sequence[Sequence[float]],
     explore: Sequence[float],
@@ -44,12 +47,13 @@ def choose(
     """The choices for N observations.
 
     Args:
+        versions: (N,) the policy of each; where they differ, they see people alike and have no first stage.
         uniforms: (N, K) numbers in [0, 1) that draw the places.
         explore: (N,) probability of a uniform choice in each place.
         given: (N, K) items in place of draws: their log-probabilities are wanted.
-        popular: popularity chooses, and not the policy.
+        popular: popularity chooses, and not the policies.
     """
-    number, slate = obs.num_rows, version.checkpoint.interface.slate_size
+    number, slate = obs.num_rows, versions[0].checkpoint.interface.slate_size
     rows = _tile(number)
     obs = obs.rows(rows) if len(rows) > number else obs
     chance, share = torch.tensor(uniforms)[rows], torch.tensor(explore)[rows]
@@ -57,19 +61,12 @@ def choose(
     choices: list[Choice] = []
     faults = [RAISED] * number
     if not popular:
-        try:
-            obs_scored, scores = _scores(version, obs)
-            # A score of -inf forbids an item; NaN and infinity are faults. The maximum shows both.
-            sound = scores.amax(1) < torch.inf
-            faults = ["" if is_sound else NOT_FINITE for is_sound in sound[:number].tolist()]
-            if any(faults):
-                scores = scores.masked_fill(~sound.unsqueeze(1), 0.0)
-            choices = _choices(scores, obs_scored, chance, share, fixed, slate, number)
-        except Exception:  # whatever a policy raises, popularity answers
-            faults = [RAISED] * number
+        scored = _scored(versions, obs)
+        faults = scored.faults[:number]
+        choices = _choices(scored.scores, scored.obs, chance, share, fixed, slate, number)
     if any(faults):
-        obs_scored, scores = _popularity(version, obs)
-        others = _choices(scores, obs_scored, chance, share, fixed, slate, number)
+        obs, scores = _popularity(versions[0], obs)
+        others = _choices(scores, obs, chance, share, fixed, slate, number)
         others = [replace(choice, fault=fault) for choice, fault in zip(others, faults, strict=True)]
         choices = [
             choice if fault else choices[at]
@@ -78,12 +75,66 @@ def choose(
     return choices
 
 
+class _Scored(NamedTuple):
+    """The scores of N observations."""
+
+    obs: Obs  # with the candidates of a first stage
+    scores: Tensor  # (N, C) finite or -inf, which forbids an item
+    faults: list[str]  # (N,) why the scores of a row are not those of its policy; "" if they are
+
+
+def _scored(versions: Sequence[Version], obs: Obs) -> _Scored:
+    """The scores of the rows, each by its version; ``obs`` has padding behind those of the ``versions``."""
+    of_each = defaultdict[int, list[int]](list)
+    for at, version in enumerate(versions):
+        of_each[id(version)].append(at)
+    if len(of_each) == 1:
+        return _scored_by(versions[0], obs)
+    index, ends = list[int](), list[int]()
+    for rows in of_each.values():
+        # Padded as a batch of this version alone would be, so that it gets the same numbers.
+        index += rows + rows[-1:] * (-len(rows) % TILE)
+        ends.append(len(index))
+    every = obs.rows(torch.tensor(index))
+    found = [
+        _scored_by(versions[index[begin]], every.map(lambda tensor: tensor[begin:end]))  # noqa: B023
+        for begin, end in pairwise([0, *ends])
+    ]
+    first = {row: at for at, row in reversed([*enumerate(index)])}
+    places = [first[min(row, len(versions) - 1)] for row in range(obs.num_rows)]
+    scores = torch.cat([part.scores for part in found]).index_select(0, torch.tensor(places))
+    faults = [fault for part in found for fault in part.faults]
+    return _Scored(obs, scores, [faults[at] for at in places])
+
+
+def _scored_by(version: Version, obs: Obs) -> _Scored:
+    """The scores of one policy. Whatever it raises, popularity answers in its place."""
+    given = obs
+    try:
+        obs, scores = _scores(version, obs)
+        # NaN and infinity are faults. The maximum shows both.
+        sound = scores.amax(1) < torch.inf
+        if scores.shape == (obs.num_rows, _width(version, obs)):
+            faults = ["" if is_sound else NOT_FINITE for is_sound in sound.tolist()]
+            return _Scored(
+                obs, scores.masked_fill(~sound.unsqueeze(1), 0.0) if any(faults) else scores, faults
+            )
+    except Exception:
+        pass
+    return _Scored(given, torch.zeros(given.num_rows, _width(version, given)), [RAISED] * given.num_rows)
+
+
 def _scores(version: Version, obs: Obs) -> tuple[Obs, Tensor]:
     """The observation with the candidates of a first stage, and the scores (N, C) of the policy."""
     agent = version.agent
     if obs.candidates is None and agent.first_stage is not None:
         obs = agent.propose(obs)
     return obs, agent.scores(obs)
+
+
+def _width(version: Version, obs: Obs) -> int:
+    """C, the number of scores of an observation."""
+    return version.checkpoint.catalogue.num_items if obs.candidates is None else obs.candidates.shape[1]
 
 
 def _popularity(version: Version, obs: Obs) -> tuple[Obs, Tensor]:
