@@ -30,7 +30,7 @@ from recsys_rl.tables.decision_log import DecisionLog
 from recsys_rl.tables.items import knows_items
 from recsys_rl.types import Catalogue, Stream
 from recsys_rl.utils.seeding import generators
-from recsys_rl.workflows.gate_rule import Compared
+from recsys_rl.workflows.gate_rule import LOWER, Compared
 from recsys_rl.workflows.ope import estimates, replayed
 from recsys_rl.workflows.ope_config import OpeConfig
 from recsys_rl.workflows.ope_log import STREAMS, ReadLog
@@ -106,10 +106,17 @@ def compare(on: Bench, new: Behaviour, old: Behaviour) -> Compared:
 
 
 def _by_weights(on: Bench, new: Behaviour, old: Behaviour, chi2: float) -> Compared:
-    """Single decisions: the paired difference by `dr`, the recommended estimator of such logs."""
+    """Single decisions: the paired difference by `dr`, the recommended estimator of such logs.
+
+    Where its interval would promise nothing, as of a few large weights, there is a lower bound alone.
+    """
     result, judged = estimates(on.options, on.read, [playable(NEW, new), playable(OLD, old)])
     known = Estimates(result.rows, judged.terms, judged.users, on.of.log.num_rows, "dr", broken=on.broken)
     answer = verdict_on(known, NEW, OLD)
+    if on.chance and not answer.promise and answer.answer != BROKEN:
+        of_new, of_old = (on.of.on_grid(ratios_of(on.of, policy))[:, 0] for policy in (new, old))
+        lower = lower_terms(of_new, of_old, on.of.on_grid(on.of.rewards)[:, 0], *on.of.totals.bounds)
+        return dataclasses.replace(_compared(LOWER, on, lower, chi2), heavy=answer.reason)
     nothing = torch.zeros(len(on.of.users))
     terms = tuple(judged.terms[name].get(answer.estimator, nothing) for name in (NEW, OLD))
     return dataclasses.replace(
@@ -140,10 +147,36 @@ def chi2_of(of: ReplayedLog, policy: Behaviour) -> float:
 
     They are divided by their mean, so that a few missing large ones do not make the policy look near.
     """
+    weights = ratios_of(of, policy)
+    return float(weights.pow(2).mean() / weights.mean().clamp_min(1e-12).pow(2)) - 1
+
+
+def ratios_of(of: ReplayedLog, policy: Behaviour) -> Tensor:
+    """(E,) float64: the policy's probability of each decision, divided by that of the logged policies."""
     rows = torch.bincount(of.log.loggers, minlength=len(of.log.header.loggers))
     mine, theirs = logged_places(of, policy).sum(1), behaviour_logprobs(of.log, rows)
-    weights = (mine.double() - theirs).exp()
-    return float(weights.pow(2).mean() / weights.mean().clamp_min(1e-12).pow(2)) - 1
+    return (mine.double() - theirs).exp()
+
+
+def lower_terms(
+    new: Tensor, old: Tensor, rewards: Tensor, least: float, most: float
+) -> tuple[Tensor, Tensor]:
+    """Terms that are too low on average for the challenger, and too high for the champion::
+
+        least + min(w, c) (r - least)    and    most - min(w', c) (most - r),    c = sqrt(N)
+
+    What is cut of a weight, or what the log lacks of a policy's choices, counts as the worst reward for the
+    one and as the best for the other, so the difference of the means is a lower bound however heavy weights
+    are: the outer interval of Bottou et al. 2013 (arXiv:1209.2355, section 4.4). c is that of Ionides 2008.
+
+    Args:
+        new, old: (N,) float64: the weights of both.
+        rewards: (N,) float64, within [least, most].
+    Returns: (N,) float64 each.
+    """
+    clip = len(rewards) ** 0.5
+    challenger = least + new.clamp(max=clip) * (rewards - least)
+    return challenger, most - old.clamp(max=clip) * (most - rewards)
 
 
 def _of_each_item(catalogue: Catalogue, log: DecisionLog) -> bool:
