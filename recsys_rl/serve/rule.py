@@ -109,11 +109,9 @@ def _scored(versions: Sequence[Version], obs: Obs) -> _Scored:
 
 def _scored_by(version: Version, obs: Obs) -> _Scored:
     """The scores of one policy. Whatever it raises, popularity answers in its place."""
-    agent, given = version.agent, obs
+    given = obs
     try:
-        if obs.candidates is None and agent.first_stage is not None:
-            obs = agent.propose(obs)
-        scores = agent.scores(obs)
+        obs, scores = _scores(version, obs)
         # NaN and infinity are faults. The maximum shows both.
         sound = scores.amax(1) < torch.inf
         if scores.shape == (obs.num_rows, _width(version, obs)):
@@ -124,6 +122,14 @@ def _scored_by(version: Version, obs: Obs) -> _Scored:
     except Exception:
         pass
     return _Scored(given, torch.zeros(given.num_rows, _width(version, given)), [RAISED] * given.num_rows)
+
+
+def _scores(version: Version, obs: Obs) -> tuple[Obs, Tensor]:
+    """The observation with the candidates of a first stage, and the scores (N, C) of the policy."""
+    agent = version.agent
+    if obs.candidates is None and agent.first_stage is not None:
+        obs = agent.propose(obs)
+    return obs, agent.scores(obs)
 
 
 def _width(version: Version, obs: Obs) -> int:
