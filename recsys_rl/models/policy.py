@@ -13,6 +13,7 @@ from torch import Tensor
 
 from recsys_rl.functional.returns import gae
 from recsys_rl.models.actor_critic import ActorCritic
+from recsys_rl.models.heads import Distribution
 from recsys_rl.models.next_signals import Entries, next_entries
 from recsys_rl.models.optimizer import FlatAdam
 from recsys_rl.protocols import Reader
@@ -63,6 +64,12 @@ class NetworkPolicy(Generic[C]):
         """
         logits: Tensor = self.model(obs)[0].logits
         return logits if logits.ndim == 2 else logits[:, 0]
+
+    @torch.inference_mode()
+    def distribution(self, obs: Obs) -> Distribution:
+        """The distribution of the action."""
+        distribution: Distribution = self.model(obs)[0]
+        return distribution
 
     @torch.inference_mode()
     def logprob(self, obs: Obs, items: Tensor) -> Tensor:
