@@ -17,8 +17,8 @@ VIDEO, PRODUCT, EMPTY, COUPON = range(4)
 VIDEO_SHARE = 0.3  # of the items
 COUPONS = (0.0, 0.1, 0.25)  # discounts of the drawn coupons
 CATEGORIES = 12
-PRICE, PRICE_DEVIATION = 3.0, 0.6  # median of the drawn prices, deviation of their logarithms in a category
-CATEGORY_DEVIATION = 0.6  # of the mean log prices of the categories
+PRICE, PRICE_DEVIATION = 2.5, 0.55  # median of the drawn prices, deviation of their logarithms in a category
+CATEGORY_DEVIATION = 0.5  # of the mean log prices of the categories
 MOST = 1e5  # money
 
 

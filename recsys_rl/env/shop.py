@@ -32,7 +32,7 @@ products of category c, d the discount of the coupon, and [x] 1 where x holds::
     bought  ~ carted [paid <= B] Bernoulli(sigmoid(want))
     B <- B - paid bought        h_c <- max(h_c, bought)        r <- r + reference_rate (ln(1 - d) - r)
 
-    s = sigmoid(appeal) of a video, sigmoid(match) of a product alone
+    s = sigmoid(appeal) of a video, sigmoid(match - interest_cost) of a product alone
     p <- min(MOST_PATIENCE, p + satisfaction_gain s - screen_cost)
     m <- likeness_kept m + (1 - likeness_kept) e of the video, or of the product alone
     w <- weariness_kept w + (1 - weariness_kept) [video]
@@ -93,11 +93,12 @@ from recsys_rl.env.screens import (
 from recsys_rl.env.visits import VisitsConfig
 from recsys_rl.errors import UserError
 from recsys_rl.functional import rows
-from recsys_rl.records import Known, Platform, VisitPieces
+from recsys_rl.functional.recency import products
+from recsys_rl.records import Expert, Known, Platform, VisitPieces
 from recsys_rl.settings.fields import Finite, NonNegative, Range, Share
-from recsys_rl.types import Catalogue, Feedback, Population, Signal, Stream
+from recsys_rl.types import Catalogue, Feedback, Interface, Obs, Population, Signal, Stream
 
-LEVEL_DEVIATION, BUDGET_DEVIATION = 0.25, 0.5  # between users, of log prices and of log budgets
+LEVEL_DEVIATION, BUDGET_DEVIATION = 0.15, 1.3  # between users, of log prices and of log budgets
 RETURN_DAYS = 14
 MOST_PATIENCE = 10.0
 
@@ -126,39 +127,41 @@ class ShopConfig(VisitsConfig):
     """Logits of appeal that a video loses if the last screens were all videos."""
     weariness_kept: Annotated[float, Range(0, below=1)] = 0.8
     """Share that the fading share of videos keeps after one screen."""
-    selling_cost: NonNegative = 0.3
+    selling_cost: NonNegative = 0.2
     """Logits of appeal that a video loses with a product below it."""
     watch_noise: NonNegative = 0.2
     """Standard deviation of the share that is watched."""
     liking_cost: Finite = 2.0
     """Appeal, in logits, of a video that half of the visitors like."""
-    saving_cost: Finite = 3.0
+    saving_cost: Finite = 3.5
     """Appeal or match, in logits, of an item that half of the visitors save."""
     showing_gain: NonNegative = 1.0
     """Logits of match by a video of the same category that is watched to its end."""
-    cart_cost: Finite = 3.5
+    interest_cost: Finite = 1.0
+    """Match, in logits, of a product alone that satisfies by half."""
+    cart_cost: Finite = 3.9
     """Match, in logits, of a product that half of the visitors put in the cart."""
-    buy_cost: Finite = 1.2
+    buy_cost: Finite = 1.9
     """Logits that a purchase is harder than the match of a product in the cart."""
-    elasticity: NonNegative = 2.4
+    elasticity: NonNegative = 2.6
     """Logits of a purchase lost per unit of log price above the reference price."""
-    need_cost: NonNegative = 2.0
+    need_cost: NonNegative = 0.8
     """Logits of match lost by a category that was just bought."""
-    need_kept: Annotated[float, Range(0, below=1)] = 0.9
+    need_kept: Annotated[float, Range(0, below=1)] = 0.7
     """Share of a met need that remains met after a day."""
     reference_rate: Share = 0.03
     """Share by which one product moves the reference price to the price that was shown."""
-    budget: Annotated[float, Range(above=0)] = 60.0
+    budget: Annotated[float, Range(above=0)] = 20.0
     """Median budget of a month, in money."""
     cost_share: Share = 0.7
     """What a product costs the shop, as a share of its full price."""
-    return_share: Share = 0.1
+    return_share: Share = 0.17
     """Share of the goods that are sent back; matters only with visits above 1, as the next three."""
     handling_cost: NonNegative = 1.0
     """What a good that is sent back costs the shop beside its margin, in money."""
     cart_kept: Share = 0.3
     """Share of the visitors who look into the cart of the last visit."""
-    start_patience: Annotated[float, Range(above=0, high=MOST_PATIENCE)] = 4.0
+    start_patience: Annotated[float, Range(above=0, high=MOST_PATIENCE)] = 3.0
     """Patience at the start of a visit; the largest is 10."""
     screen_cost: NonNegative = 0.5
     """Patience that each screen costs."""
@@ -280,6 +283,11 @@ class Shop(visits.Visiting):
         gain = config.video_pull * video + config.product_pull * product
         return torch.stack([gain * pull, video, product, above, price], 1)
 
+    @property
+    def kind(self) -> Tensor:
+        """(I,) int64: the place in KINDS."""
+        return self.catalogue.attributes["kind"]
+
     @cached_property
     def num_categories(self) -> int:
         """C"""
@@ -381,7 +389,7 @@ class Shop(visits.Visiting):
                 torch.stack(
                     [
                         *(zero, zero, kept, carted, bought, zero, price * bought, margin * bought, zero),
-                        *(sent_back * bought, match.sigmoid()),
+                        *(sent_back * bought, (match - config.interest_cost).sigmoid()),
                     ],
                     1,
                 ),
@@ -577,11 +585,73 @@ VISIT_PIECES = VisitPieces(
     lasting=LASTING,
     consumed={"carted": 0.0, "purchased": 0.0, "recovered": 0.0},
 )
+
+
+def expert_scores(
+    users: Shop, interface: Interface, obs: Obs, numbers: Mapping[str, Tensor], items: Tensor | None
+) -> Tensor:
+    """The best screen by the equations, the profile for the taste, and the last items for the sameness.
+
+    Video v and product p are the best of their kind by the expected reward R of each alone. With s the
+    satisfaction, the screen with the highest value is shown: its items have the highest scores::
+
+        video: R_v + patience s_v    product: R_p + patience s_p + alone    both: R_v + patience s_v + R_p + pair
+    """
+    config = users.config
+    number = {name: value.unsqueeze(-1) for name, value in numbers.items()}  # (1,) or (N, 1)
+    profile, last, videos, reference, met = (
+        obs.context[:, interface.place_of(name)]
+        for name in ("profile", "last_item", "videos", "reference", "bought[category]")
+    )
+    at = slice(None) if items is None else items.clamp_min(0)
+    facts, kind, category = users.facts[at], users.kind[at], users.category[at]
+    allowed = obs.allowed(users.catalogue.num_items) if items is None else items >= 0
+    need = met.index_select(1, category) if items is None else met.gather(1, category)
+    embedding = users.catalogue.embedding
+    near = number["wear"] * products(last, embedding, items)
+    dots = torch.stack([products(profile, embedding, items), near], -1)
+    zero = torch.zeros_like(videos)  # (N, 1)
+    appeal = users.appeal(dots, facts[..., 0], zero, number["weary"] * videos)
+    match = users.match(dots, facts[..., 0], zero, need)
+    bought = users.want(match, facts[..., 3], reference).sigmoid()
+    reward = users.rewards_of(appeal, match, bought, facts)
+    satisfaction = torch.where(kind == VIDEO, appeal, match - config.interest_cost).sigmoid()
+    value = reward + number["patience"] * satisfaction
+    (of_video, video), (of_product, product), (_, empty) = (
+        value.masked_fill(~(allowed & (kind == place)), -torch.inf).max(1, keepdim=True)
+        for place in (VIDEO, PRODUCT, EMPTY)
+    )
+    below = reward.gather(1, product) + number["pair"]
+    screen = torch.cat([of_product + number["alone"], of_video, of_video + below], 1).argmax(1, keepdim=True)
+    scores = (
+        reward - 50 * (kind == EMPTY) + (kind == COUPON) * (1 - users.catalogue.attributes["discount"][at])
+    )
+    for place, needed, above in (
+        (video, screen != 0, 100.0),
+        (product, screen != 1, 90.0),
+        (empty, screen != 2, 80.0),
+    ):
+        scores = scores.scatter_add(1, place, above * needed.to(scores))
+    return scores
+
+
+EXPERT = Expert(
+    "The screen with the highest expected reward by the equations, with a price of patience and of kinds.",
+    {
+        "wear": (1.0, 0.5),
+        "weary": (1.0, 0.5),
+        "patience": (0.3, 0.3),
+        "alone": (0.0, 0.2),
+        "pair": (0.0, 0.1),
+    },
+    expert_scores,
+)
 PLATFORM = Platform(
     ShopConfig,
     users=Shop,
     add_attributes=add_attributes,
     heuristics=TRADE_RULES,
+    expert=EXPERT,
     visit_pieces=VISIT_PIECES,
     question="Does a policy that sells as much as it can in a session lose money over a month?",
     presets={
@@ -599,7 +669,7 @@ PLATFORM = Platform(
                 "batch_size": 1280,
                 "update_epochs": 3,
             },
-            "train_config": {"total_timesteps": 500_000},
+            "train_config": {"total_timesteps": 300_000},
         },
         "a2c": {
             "agent_config": {"lr": 2e-3, "ent_coef": 0.01, "num_envs": 64, "n_steps": 10},

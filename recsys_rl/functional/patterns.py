@@ -28,6 +28,8 @@ from torch import Tensor
 from recsys_rl.errors import UserError
 from recsys_rl.functional import categorical
 
+FAINT = -80.0  # logits below the highest of a kind, which count as this: exp is below any rounding
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -37,12 +39,14 @@ class Layout:
     kinds: Tensor  # (A,) int64, 0 ..
     classes: Tensor  # (A,) int64, -1 for none
     items: dict[int, Tensor] = field(init=False)  # of each kind of a pattern, rows 0 .. A - 1
-    cells: dict[int, Tensor] = field(init=False)  # of each of these kinds (A_k, C): 1 at an item's class
+    cells: dict[int, Tensor] = field(
+        init=False
+    )  # of each of these kinds (A_k, 1 + C): 1 at an item's class; none first
 
     def __post_init__(self) -> None:
         used = {kind for pattern in self.patterns for kind in pattern}
         items = {kind: (self.kinds == kind).nonzero().squeeze(1) for kind in used}
-        every = torch.arange(int(self.classes.max().clamp_min(0)) + 1, device=self.classes.device)
+        every = torch.arange(-1, int(self.classes.max()) + 1, device=self.classes.device)
         cells = {kind: (self.classes[rows].unsqueeze(1) == every).float() for kind, rows in items.items()}
         object.__setattr__(self, "items", items)
         object.__setattr__(self, "cells", cells)
@@ -82,22 +86,24 @@ class Patterns:
         """(N, A): the log-probabilities of the first place."""
         return self.place(torch.zeros(len(self.gates), 0, dtype=torch.int64, device=self.gates.device))
 
+    @torch.no_grad()
     def place(self, above: Tensor) -> Tensor:
-        """(N, A): the log-probabilities of the next place, below the items ``above`` (N, k)."""
+        """(N, A): the log-probabilities of the next place, below the items ``above`` (N, k), no gradient.
+
+        Below an impossible place nothing is possible.
+        """
         at, patterns = above.shape[1], self.layout.patterns
         kinds = self.layout.kinds[above.clamp_min(0)].masked_fill(above < 0, -1)  # (N, k)
         begun = torch.tensor(patterns, device=kinds.device)[:, :at]  # (G, k)
         fits = (kinds.unsqueeze(1) == begun).all(2)  # (N, G)
         chances = self._possible.log_softmax(1).masked_fill(~fits, -torch.inf)
-        total = _logsumexp(chances)
+        chances = chances - _normaliser(chances)
         result = torch.full_like(self.item_logits, -torch.inf)
         for kind in dict.fromkeys(pattern[at] for pattern in patterns):
             goes_on = [n for n, pattern in enumerate(patterns) if pattern[at] == kind]
-            of_kind = _logsumexp(chances[:, goes_on]) - total  # (N, 1)
+            of_kind = chances[:, goes_on].logsumexp(1, keepdim=True)  # (N, 1)
             of_items = self._given_kind(kind, above[:, 0] if at == 1 else None)
-            result = result.index_copy(1, self.layout.items[kind], of_items + of_kind)
-        # Of a kind without an allowed item, or below an impossible place, nothing is possible.
-        result = result.masked_fill(result.isnan() & ~self.item_logits.isnan(), -torch.inf)
+            result.index_copy_(1, self.layout.items[kind], of_items.add_(of_kind))
         return result if self.explore is None else _mixed(result, self.explore)
 
     def _given_kind(self, kind: int, first: Tensor | None) -> Tensor:
@@ -107,7 +113,7 @@ class Patterns:
         if first is not None:
             of_first = classes[first.clamp_min(0)].unsqueeze(1)  # (N, 1)
             logits = logits + self.together * ((classes[rows] == of_first) & (of_first >= 0))
-        return logits - _logsumexp(logits)
+        return logits - _normaliser(logits)
 
     def draw(self, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Draw slates (N, K) int64, with their log-probabilities (N,), without a gradient.
@@ -151,22 +157,33 @@ class Patterns:
     def _best_below(self, kind: int, following: int) -> Tensor:
         """(N, A_k): the highest log-probability of a second item, by the class of each first item."""
         rows = self.layout.items[following]
-        logits, of_class = self.item_logits.index_select(1, rows), self.layout.cells[following]
-        best = [(logits - _logsumexp(logits)).amax(1)]  # of first items without a class
+        logits, of_class = self.item_logits.index_select(1, rows), self.layout.cells[following][:, 1:]
+        best = [(logits - _normaliser(logits)).amax(1)]  # of first items without a class
         for column in of_class.unbind(1):
             moved = logits + self.together * column
-            best.append((moved - _logsumexp(moved)).amax(1))
+            best.append((moved - _normaliser(moved)).amax(1))
         return torch.stack(best, 1)[:, self.layout.classes[self.layout.items[kind]] + 1]
 
     def logprob(self, index: Tensor) -> Tensor:
         """Log-probability (N,) of the slates ``index`` (N, K); -inf for an impossible one."""
         if index.shape != (len(self.gates), self.slate_size):
             raise ValueError(f"slates {tuple(index.shape)} don't fit {len(self.gates)} x {self.slate_size}")
-        total = self.gates.new_zeros(len(index))
-        for place, chosen in enumerate(index.split(1, 1)):  # (N, 1)
-            log_p = self.place(index[:, :place]).gather(1, chosen.clamp_min(0))
-            total = total + log_p.masked_fill(chosen < 0, -torch.inf).squeeze(1)
-        return total
+        layout, known = self.layout, index.clamp_min(0)
+        kinds = layout.kinds[known].masked_fill(index < 0, -1)  # (N, K)
+        which = kinds.unsqueeze(1) == torch.tensor(layout.patterns, device=kinds.device)  # (N, G, K)
+        which = which.all(2)  # (N, G)
+        of_pattern = self._possible.log_softmax(1).masked_fill(~which, 0.0).sum(1)
+        logits = self.item_logits.gather(1, known)  # (N, K)
+        first = layout.classes[known[:, 0]]  # (N,)
+        total = of_pattern + logits.sum(1)
+        for place in range(self.slate_size):
+            cell = first + 1 if place == 1 else torch.zeros_like(first)  # (N,)
+            for kind in {pattern[place] for pattern in layout.patterns}:
+                norm = self._norms[kind].gather(1, cell.unsqueeze(1)).squeeze(1)
+                total = total - norm * (kinds[:, place] == kind)
+        if self.slate_size > 1:
+            total = total + self.together * ((first == layout.classes[known[:, 1]]) & (first >= 0))
+        return total.masked_fill(~which.any(1), -torch.inf)
 
     def place_logprobs(self, index: Tensor) -> Tensor:
         """The terms (N, K) of ``logprob(index)`` in float64: each place given those above, no gradient."""
@@ -189,11 +206,9 @@ class Patterns:
                 nats = self._nats[kind]  # (N, 1 + C)
                 if place != 1:
                     of_pattern = of_pattern + nats[:, 0]
-                else:
-                    _, _, cells, _ = self._sums[pattern[0]]
-                    shares = cells / self._sums[pattern[0]][1]  # (N, C): p(c | k_1)
-                    rest = 1 - shares.sum(1)  # of first items without a class
-                    of_pattern = of_pattern + rest * nats[:, 0] + (shares * nats[:, 1:]).sum(1)
+                else:  # below first items without a class, and of each class
+                    of_first = self._sums[pattern[0]][1]  # (N, 1 + C)
+                    of_pattern = of_pattern + (of_first * nats).sum(1) / of_first.sum(1)
             # The zeros of impossible patterns have no part in the gradient.
             total = total + p[:, number] * of_pattern.where(p[:, number] > 0, torch.zeros_like(total))
         return total
@@ -203,38 +218,42 @@ class Patterns:
         return self.logprob(index), self.entropy()
 
     @cached_property
-    def _sums(self) -> dict[int, tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """Of each kind, with e = exp(l - highest) and x = l - highest, 0 where forbidden.
+    def _sums(self) -> dict[int, tuple[Tensor, Tensor, Tensor]]:
+        """Of each kind the highest logit (N, 1), and by class, (N, 1 + C) each with none first::
 
-        The highest logit (N, 1); the sums of e, (N, 1); of e by class (N, C); of e x, (N, 1 + C), the first
-        over all items. A kind without an allowed item has the sum 1.
+        sums of exp(x) and of exp(x) x          x = l - highest, FAINT at least
         """
         sums = {}
         for kind, rows in self.layout.items.items():
-            logits, of_class = self.item_logits.index_select(1, rows), self.layout.cells[kind]
+            logits = self.item_logits.index_select(1, rows)  # (N, A_k)
             highest = logits.detach().amax(1, keepdim=True)
-            highest = highest.masked_fill(highest == -torch.inf, 0.0)
-            there = logits > -torch.inf
-            x = (logits - highest).where(there, torch.zeros_like(logits))
-            e = x.exp() * there
-            of_class = of_class.to(e)
-            every = torch.cat([of_class.new_ones(len(rows), 1), of_class], 1)  # (A_k, 1 + C)
-            of_e, of_x = e @ every, (e * x) @ every
-            empty = (of_e[:, :1] == 0).to(e)
-            sums[kind] = highest, of_e[:, :1] + empty, of_e[:, 1:], of_x
+            highest = highest.masked_fill(highest == -torch.inf, 0.0)  # no item is allowed
+            x = (logits - highest).clamp_min(FAINT)
+            e, of_class = x.exp(), self.layout.cells[kind].to(x)
+            sums[kind] = highest, e @ of_class, (e * x) @ of_class
         return sums
+
+    def _moved(self, of_class: Tensor, factor: Tensor) -> Tensor:
+        """(N, 1 + C): the sum over all classes; below a first item of class c with ``factor`` at class c."""
+        size = of_class.shape[1]
+        others = torch.ones(size, size, dtype=of_class.dtype, device=of_class.device)
+        others.fill_diagonal_(0)[0, 0] = 1
+        return of_class @ others + torch.cat([0 * of_class[:, :1], factor * of_class[:, 1:]], 1)
+
+    @cached_property
+    def _norms(self) -> dict[int, Tensor]:
+        """Of each kind (N, 1 + C): log of the sum of exp of its logits; below a first item of each class."""
+        factor = self.together.exp()
+        return {kind: at + self._moved(sums, factor).log() for kind, (at, sums, _) in self._sums.items()}
 
     @cached_property
     def _nats(self) -> dict[int, Tensor]:
         """Of each kind (N, 1 + C): the entropy of an item of this kind; below a first item of each class."""
-        nats, gain = {}, self.together
-        for kind, (_, total, of_class, of_x) in self._sums.items():
-            factor = gain.exp() - 1
-            moved = torch.cat([torch.zeros_like(total), of_class], 1)  # (N, 1 + C): what the class moves
-            product = torch.cat([torch.zeros_like(total), of_x[:, 1:]], 1)
-            z = total + factor * moved  # (N, 1 + C)
-            mean = (of_x[:, :1] + factor * product + gain.exp() * gain * moved) / z
-            nats[kind] = z.log() - mean
+        nats, gain, factor = {}, self.together, self.together.exp()
+        for kind, (highest, of_e, of_x) in self._sums.items():
+            z = self._moved(of_e, factor)  # (N, 1 + C)
+            gained = torch.cat([0 * of_e[:, :1], factor * gain * of_e[:, 1:]], 1)
+            nats[kind] = self._norms[kind] - highest - (self._moved(of_x, factor) + gained) / z
         return nats
 
     @cached_property
@@ -256,14 +275,10 @@ class Patterns:
             )
 
 
-def _logsumexp(values: Tensor) -> Tensor:
-    """(N, 1), with gradient 0 where all ``values`` (N, A) are -inf."""
-    highest = values.detach().amax(1, keepdim=True)
-    highest = highest.masked_fill(highest == -torch.inf, 0.0)
-    total = (values - highest).exp().sum(1, keepdim=True)
-    return highest + total.where(total > 0, torch.ones_like(total)).log().where(
-        total > 0, torch.full_like(total, -torch.inf)
-    )
+def _normaliser(logits: Tensor) -> Tensor:
+    """(N, 1): log of the sum of exp of ``logits`` (N, A); 0 where all are -inf, so that these stay so."""
+    total = logits.logsumexp(1, keepdim=True)
+    return total.masked_fill(total == -torch.inf, 0.0)
 
 
 def _mixed(log_p: Tensor, share: Tensor) -> Tensor:
