@@ -595,7 +595,8 @@ def expert_scores(
     Video v and product p are the best of their kind by the expected reward R of each alone. With s the
     satisfaction, the screen with the highest value is shown: its items have the highest scores::
 
-        video: R_v + patience s_v    product: R_p + patience s_p + alone    both: R_v + patience s_v + R_p + pair
+        video: R_v + patience s_v        product: R_p + patience s_p + alone
+        both: R_v + patience s_v + R_p + pair
     """
     config = users.config
     number = {name: value.unsqueeze(-1) for name, value in numbers.items()}  # (1,) or (N, 1)
