@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,21 +12,6 @@ from recsys_rl.records import Known
 from recsys_rl.types import Catalogue, Feedback
 
 SCREENS = ((PRODUCT, EMPTY), (VIDEO, EMPTY), (VIDEO, PRODUCT))  # kinds of the places
-
-
-class Settings(Protocol):
-    """The settings that the record needs."""
-
-    @property
-    def discounts(self) -> bool: ...
-    @property
-    def max_episode_steps(self) -> int: ...
-    @property
-    def reference_rate(self) -> float: ...
-    @property
-    def weariness_kept(self) -> float: ...
-    @property
-    def budget(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -61,12 +45,12 @@ LASTING = ("bought", "reference", "cart")
 """The entries of a record that stay from one visit to the next."""
 
 
-def begin_record(config: Settings, catalogue: Catalogue, profile: Tensor) -> Known:
-    """What a shop knows at the start of the first visit of people with these profiles (N, D).
+def begin_record(length: int, catalogue: Catalogue, profile: Tensor) -> Known:
+    """What a retailer knows at the start of the first visit of people with these profiles (N, D).
 
     The categories bought (N, C); reference r, money spent and share of videos in this visit, the last screen
     (its place in SCREENS, -1 before the first), the product in the cart (-1 for none) and the number of
-    screens, (N,) each; and the videos and products of this visit (N, 2 T), -1 padding.
+    screens, (N,) each; and the videos and products of this visit (N, 2 length), -1 padding.
     """
     number, nothing = len(profile), torch.zeros_like(profile[:, 0])
     none = torch.full((number,), -1, device=profile.device)
@@ -76,14 +60,17 @@ def begin_record(config: Settings, catalogue: Catalogue, profile: Tensor) -> Kno
         "last": none,
         "cart": none,
         "steps": torch.zeros_like(none),
-        "seen": none.unsqueeze(1).expand(-1, 2 * config.max_episode_steps).contiguous(),
+        "seen": none.unsqueeze(1).expand(-1, 2 * length).contiguous(),
     }
 
 
 def after_screen(
-    config: Settings, catalogue: Catalogue, record: Known, screen: Screen, seen: Feedback
+    catalogue: Catalogue, record: Known, screen: Screen, seen: Feedback, rate: float, kept: float
 ) -> dict[str, Tensor]:
-    """The record after a screen; the signals of ``seen`` are the visible ones."""
+    """The record after a screen; the signals of ``seen`` are the visible ones.
+
+    ``rate``: of r, to the price that was shown. ``kept``: share that the fading share of videos keeps.
+    """
     named, (has_video, has_product) = catalogue.attributes, screen.has.unbind(1)
     _, _, _, carted, bought, _ = (screen.places[..., 1].unsqueeze(1) @ seen.signals).squeeze(1).unbind(1)
     recovered = seen.signals[..., 5].sum(1).clamp(0, 1)
@@ -99,12 +86,12 @@ def after_screen(
     left = (carted - bought > 0.5) & (has_product > 0)  # in the cart
     kind = (2 * has_video * has_product + has_video * (1 - has_product)).long()
     shown = torch.stack([screen.video, screen.product], 1).masked_fill(screen.has == 0, -1)
-    moved = config.reference_rate * has_product * (screen.log_share - record["reference"])
+    moved = rate * has_product * (screen.log_share - record["reference"])
     return {
         "bought": of_category,
         "reference": record["reference"] + moved,
         "spent": record["spent"] + paid,
-        "videos": torch.lerp(has_video, record["videos"], config.weariness_kept),
+        "videos": torch.lerp(has_video, record["videos"], kept),
         "last": torch.where(has_video + has_product > 0, kind, record["last"]),
         "cart": torch.where(left, screen.product, cart.masked_fill(waiting, -1)),
         "steps": record["steps"] + 1,
@@ -112,26 +99,26 @@ def after_screen(
     }
 
 
-def pieces_of_record(config: Settings, catalogue: Catalogue, record: Known) -> dict[str, Tensor]:
+def pieces_of_record(budget: float, catalogue: Catalogue, record: Known) -> dict[str, Tensor]:
     kinds, cart = torch.arange(len(SCREENS), device=record["last"].device), record["cart"].unsqueeze(1)
     return {
         "cart_item": catalogue.embedding[cart.squeeze(1).clamp_min(0)] * (cart >= 0),
         "last_screen": (record["last"].unsqueeze(1) == kinds).float(),
         "videos": record["videos"].unsqueeze(1),
         "reference": record["reference"].unsqueeze(1),
-        "spent": (record["spent"] / config.budget).clamp_max(1).unsqueeze(1),
+        "spent": (record["spent"] / budget).clamp_max(1).unsqueeze(1),
         "bought[category]": record["bought"],
     }
 
 
-def ever_permitted(config: Settings, catalogue: Catalogue) -> Tensor:
+def ever_permitted(discounts: bool, catalogue: Catalogue) -> Tensor:
     """(I,) bool: False for coupons without discounts."""
-    return (catalogue.attributes["kind"] != COUPON) | config.discounts
+    return (catalogue.attributes["kind"] != COUPON) | discounts
 
 
-def permitted(config: Settings, catalogue: Catalogue, record: Known) -> Tensor:
+def permitted(discounts: bool, catalogue: Catalogue, record: Known) -> Tensor:
     """(N, I) bool: the items that may be shown."""
-    ever = torch.nn.functional.pad(ever_permitted(config, catalogue), (0, 1))  # padding writes to the last
+    ever = torch.nn.functional.pad(ever_permitted(discounts, catalogue), (0, 1))  # padding writes to the last
     seen = record["seen"]
     allowed = ever.expand(len(seen), -1).scatter(1, torch.where(seen < 0, catalogue.num_items, seen), False)
     return allowed[:, :-1]

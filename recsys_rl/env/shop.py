@@ -10,7 +10,7 @@ Hidden state of a visitor (units in brackets):
 - sameness m [vector, at most 1 long]: a fading mean of the embeddings e of the items just shown
 - need h_c [0 .. 1] that purchases have met in category c; it fades
 - budget B [money, at most its cap]: purchases spend it, and it refills day by day
-- patience p [start_patience at the start, MOST_PATIENCE at most; the visitor leaves at 0]
+- patience p [arrival_patience at the start, MOST_PATIENCE at most; the visitor leaves at 0]
 
 A shop can follow the share w of videos among the last screens, the cart (the product that was last put there
 and not bought), and the reference r [log price]: the discount that visitors have got used to.
@@ -19,12 +19,12 @@ Item i has an embedding e_i and a pull x_i (the sum of the z-scores of log popul
 z-score). A product has a category c_i and a price P_i, a video a category. With T_c the mean log price of the
 products of category c, d the discount of the coupon, and [x] 1 where x holds::
 
-    appeal  = video_base + fit_gain u . e_v + a + video_pull x_v - likeness_cost max(0, m . e_v)
+    appeal  = video_base + taste_logits u . e_v + a + video_pull x_v - monotony_cost max(0, m . e_v)
               - video_weariness w - [product] selling_cost                              [logits]
     watched = clip(sigmoid(appeal) + watch_noise N(0, 1), 0, 1)
-    liked   ~ Bernoulli(sigmoid(appeal - liking_cost))    saved ~ Bernoulli(sigmoid(appeal - saving_cost))
+    liked   ~ Bernoulli(sigmoid(appeal - praise_cost))    saved ~ Bernoulli(sigmoid(appeal - saving_cost))
 
-    match   = fit_gain u . e_p + a + product_pull x_p - likeness_cost max(0, m . e_p) - need_cost h_c
+    match   = taste_logits u . e_p + a + product_pull x_p - monotony_cost max(0, m . e_p) - need_cost h_c
               + [video of category c] showing_gain watched                              [logits]
     carted  ~ Bernoulli(sigmoid(match - cart_cost))       saved ~ Bernoulli(sigmoid(match - saving_cost))
     paid    = P_p (1 - d)
@@ -33,9 +33,9 @@ products of category c, d the discount of the coupon, and [x] 1 where x holds::
     B <- B - paid bought        h_c <- max(h_c, bought)        r <- r + reference_rate (ln(1 - d) - r)
 
     s = sigmoid(appeal) of a video, sigmoid(match - interest_cost) of a product alone
-    p <- min(MOST_PATIENCE, p + satisfaction_gain s - screen_cost)
-    m <- likeness_kept m + (1 - likeness_kept) e of the video, or of the product alone
-    w <- weariness_kept w + (1 - weariness_kept) [video]
+    p <- min(MOST_PATIENCE, p + pleasure_gain s - screen_cost)
+    m <- monotony_kept m + (1 - monotony_kept) e of the video, or of the product alone
+    w <- weary_kept w + (1 - weary_kept) [video]
 
     revenue = paid bought          margin = (paid - cost_share P_p) bought
     reward  = 0.4 watched + 0.2 liked + 0.3 bought + 0.1 saved
@@ -49,7 +49,7 @@ screen is its change of patience. On the first screen of a later visit the produ
 its full price, with the probability cart_kept sigmoid(want); then the cart is empty. A good is sent back with
 the probability ``return_share``, and this is known RETURN_DAYS days later: on the first screen from then on
 its revenue and margin are taken back, minus handling_cost. So no single visit sees its returns. A gap of g
-days leaves h_c at need_kept^g, and m, w and the distance of patience from start_patience at overnight^g.
+days leaves h_c at need_kept^g, and m, w and the distance of patience from arrival_patience at overnight^g.
 """
 
 from __future__ import annotations
@@ -111,27 +111,27 @@ class ShopConfig(VisitsConfig):
     """Give each screen a third place with a coupon."""
     video_base: Finite = -0.6
     """Logits of appeal of an average video."""
-    fit_gain: NonNegative = 2.5
+    taste_logits: NonNegative = 2.5
     """Logits of appeal or match per unit of affinity (cosine of user and item)."""
-    ease_deviation: NonNegative = 0.4
+    ease_spread: NonNegative = 0.4
     """Standard deviation between users of the logits of appeal and match."""
     video_pull: NonNegative = 0.4
     """Logits of appeal per standard deviation of a video's pull."""
     product_pull: NonNegative = 0.4
     """Logits of match per standard deviation of a product's pull."""
-    likeness_cost: NonNegative = 1.5
+    monotony_cost: NonNegative = 1.5
     """Logits lost per unit of likeness to what was just shown."""
-    likeness_kept: Annotated[float, Range(0, below=1)] = 0.8
+    monotony_kept: Annotated[float, Range(0, below=1)] = 0.8
     """Share of the sameness that remains after one screen."""
     video_weariness: NonNegative = 1.0
     """Logits of appeal that a video loses if the last screens were all videos."""
-    weariness_kept: Annotated[float, Range(0, below=1)] = 0.8
+    weary_kept: Annotated[float, Range(0, below=1)] = 0.8
     """Share that the fading share of videos keeps after one screen."""
     selling_cost: NonNegative = 0.2
     """Logits of appeal that a video loses with a product below it."""
     watch_noise: NonNegative = 0.2
     """Standard deviation of the share that is watched."""
-    liking_cost: Finite = 2.0
+    praise_cost: Finite = 2.0
     """Appeal, in logits, of a video that half of the visitors like."""
     saving_cost: Finite = 3.5
     """Appeal or match, in logits, of an item that half of the visitors save."""
@@ -161,11 +161,11 @@ class ShopConfig(VisitsConfig):
     """What a good that is sent back costs the shop beside its margin, in money."""
     cart_kept: Share = 0.3
     """Share of the visitors who look into the cart of the last visit."""
-    start_patience: Annotated[float, Range(above=0, high=MOST_PATIENCE)] = 3.0
+    arrival_patience: Annotated[float, Range(above=0, high=MOST_PATIENCE)] = 3.0
     """Patience at the start of a visit; the largest is 10."""
     screen_cost: NonNegative = 0.5
     """Patience that each screen costs."""
-    satisfaction_gain: NonNegative = 0.7
+    pleasure_gain: NonNegative = 0.7
     """Patience gained per unit of satisfaction."""
 
     @property
@@ -298,13 +298,13 @@ class Shop(visits.Visiting):
         taste = self.population.taste.index_select(0, users)  # (N, D)
         profile = self.population.profile.index_select(0, users)
         ease, level, purse = (drawn[name].index_select(0, users) for name in ("ease", "level", "purse"))
-        ease, cap = config.ease_deviation * ease, config.budget * (BUDGET_DEVIATION * purse).exp()
+        ease, cap = config.ease_spread * ease, config.budget * (BUDGET_DEVIATION * purse).exp()
         life: visits.Life = {}
         due = back = None
         if self.visits > 1:
             life = visits.begin(
                 habit=config.habit_base + config.habit_deviation * drawn["habit"].index_select(0, users),
-                usual=config.satisfaction_gain * (config.video_base + ease).sigmoid() - config.screen_cost,
+                usual=config.pleasure_gain * (config.video_base + ease).sigmoid() - config.screen_cost,
             )
             due, back = ease.new_zeros(len(users), 3, RETURN_DAYS), ease.new_zeros(len(users), 3)
         return ShopState(
@@ -316,8 +316,8 @@ class Shop(visits.Visiting):
             need=ease.new_zeros(len(users), self.num_categories),
             budget=cap,
             cap=cap,
-            patience=torch.full_like(ease, config.start_patience),
-            record=begin_record(config, self.catalogue, profile),
+            patience=torch.full_like(ease, config.arrival_patience),
+            record=begin_record(config.max_episode_steps, self.catalogue, profile),
             life=life,
             due=due,
             back=back,
@@ -337,19 +337,19 @@ class Shop(visits.Visiting):
         return bool(within.all()) and shares and known and late and visits.possible(state.life)
 
     def visible(self, user_state: ShopState) -> dict[str, Tensor]:
-        pieces = pieces_of_record(self.config, self.catalogue, user_state.record)
+        pieces = pieces_of_record(self.config.budget, self.catalogue, user_state.record)
         return {"profile": user_state.profile, **pieces}
 
     def permits(self, user_state: ShopState, items: Tensor | None = None) -> Tensor:
         if items is None:
-            return permitted(self.config, self.catalogue, user_state.record)
+            return permitted(self.config.discounts, self.catalogue, user_state.record)
         allowed = self._ever[items] & ~rows.rows_hold(user_state.record["seen"], items)
         return allowed
 
     @cached_property
     def _ever(self) -> Tensor:
         """(I,) bool: False for coupons without discounts."""
-        return ever_permitted(self.config, self.catalogue)
+        return ever_permitted(self.config.discounts, self.catalogue)
 
     def respond(
         self, user_state: ShopState, items: Tensor, shown: Tensor, generator: torch.Generator | None
@@ -371,7 +371,7 @@ class Shop(visits.Visiting):
             answer(p, chance, at)
             for at, p in enumerate(
                 (
-                    (appeal - config.liking_cost).sigmoid(),
+                    (appeal - config.praise_cost).sigmoid(),
                     (appeal - config.saving_cost).sigmoid(),
                     (match - config.saving_cost).sigmoid(),
                     (match - config.cart_cost).sigmoid(),
@@ -430,8 +430,8 @@ class Shop(visits.Visiting):
         satisfaction = torch.lerp(product[:, -1], video[:, -1], has_video)
         bought, recovered = product[:, 4], feedback.signals[:, :, 5].sum(1)
         main = torch.where(has_video > 0, screen.video, screen.product)
-        fresh = (1 - config.likeness_kept) * ((has_video + has_product) > 0).float().unsqueeze(1)
-        fed = config.satisfaction_gain * satisfaction - config.screen_cost
+        fresh = (1 - config.monotony_kept) * ((has_video + has_product) > 0).float().unsqueeze(1)
+        fed = config.pleasure_gain * satisfaction - config.screen_cost
         patience = (state.patience + fed).clamp_max(MOST_PATIENCE)
         price = self.facts[screen.product, 4] * screen.log_share.exp()
         cart, need = record["cart"].clamp_min(0), state.need
@@ -456,7 +456,7 @@ class Shop(visits.Visiting):
             budget=state.budget - spent,
             cap=state.cap,
             patience=patience,
-            record=after_screen(config, self.catalogue, record, screen, seen),
+            record=follow(config, self.catalogue, record, screen, seen),
             life=visits.feel(state.life, fed),
             due=due,
             back=back,
@@ -476,9 +476,9 @@ class Shop(visits.Visiting):
             same=state.same * left.unsqueeze(1),
             need=state.need * (config.need_kept**gap).unsqueeze(1),
             budget=torch.minimum(state.cap, state.budget + state.cap * gap / 30),
-            patience=config.start_patience + left * (state.patience.clamp_min(0) - config.start_patience),
+            patience=config.arrival_patience + left * (state.patience.clamp_min(0) - config.arrival_patience),
             record={
-                **begin_record(config, self.catalogue, state.profile),
+                **begin_record(config.max_episode_steps, self.catalogue, state.profile),
                 **{name: state.record[name] for name in LASTING},
             },
             life=life,
@@ -509,7 +509,7 @@ class Shop(visits.Visiting):
         """The expected reward (N, b) of items alone; ``bought``: probability of those in the cart."""
         config = self.config
         of_watched, of_liked, of_bought, of_saved = (stream.weight for stream in self.streams[:4])
-        of_video = of_watched * appeal.sigmoid() + of_liked * (appeal - config.liking_cost).sigmoid()
+        of_video = of_watched * appeal.sigmoid() + of_liked * (appeal - config.praise_cost).sigmoid()
         of_video = of_video + of_saved * (appeal - config.saving_cost).sigmoid()
         of_product = of_saved * (match - config.saving_cost).sigmoid()
         of_product = of_product + of_bought * (match - config.cart_cost).sigmoid() * bought
@@ -518,14 +518,14 @@ class Shop(visits.Visiting):
     def appeal(self, dots: Tensor, pull: Tensor, ease: Tensor, videos: Tensor) -> Tensor:
         """The appeal of a video without a product; ``dots`` (..., 2): u . e and m . e."""
         config = self.config
-        appeal = config.video_base + config.fit_gain * dots[..., 0] + ease + pull
-        return appeal - config.likeness_cost * dots[..., 1].clamp_min(0) - config.video_weariness * videos
+        appeal = config.video_base + config.taste_logits * dots[..., 0] + ease + pull
+        return appeal - config.monotony_cost * dots[..., 1].clamp_min(0) - config.video_weariness * videos
 
     def match(self, dots: Tensor, pull: Tensor, ease: Tensor, need: Tensor) -> Tensor:
         """The match of a product without a video; ``need`` is h of its category."""
         config = self.config
-        match = config.fit_gain * dots[..., 0] + ease + pull
-        return match - config.likeness_cost * dots[..., 1].clamp_min(0) - config.need_cost * need
+        match = config.taste_logits * dots[..., 0] + ease + pull
+        return match - config.monotony_cost * dots[..., 1].clamp_min(0) - config.need_cost * need
 
     def want(self, match: Tensor, above: Tensor, used_to: Tensor) -> Tensor:
         """Logits of buying what is in the cart; ``above``: ln paid - T_c, ``used_to``: y + r."""
@@ -563,25 +563,32 @@ def answer(p: Tensor, chance: Tensor | None, at: int) -> Tensor:
     return p if chance is None else (chance[at] < p).float()
 
 
+def follow(
+    config: ShopConfig, catalogue: Catalogue, record: Known, screen: Screen, seen: Feedback
+) -> dict[str, Tensor]:
+    """The record after a screen; the signals of ``seen`` are the visible ones."""
+    return after_screen(catalogue, record, screen, seen, config.reference_rate, config.weary_kept)
+
+
 def after_visit(
     config: ShopConfig, catalogue: Catalogue, known: Known, items: Tensor, seen: Feedback
 ) -> Known:
     """What is known of visits after a screen."""
     screen = Screen.of(catalogue, items, seen.shown)
-    return {"profile": known["profile"], **after_screen(config, catalogue, known, screen, seen)}
+    return {"profile": known["profile"], **follow(config, catalogue, known, screen, seen)}
 
 
 VISIT_PIECES = VisitPieces(
     begin=lambda config, catalogue, profiles, hours: {
         "profile": profiles,
-        **begin_record(config, catalogue, profiles),
+        **begin_record(config.max_episode_steps, catalogue, profiles),
     },
     after=after_visit,
     pieces=lambda config, catalogue, known: {
         "profile": known["profile"],
-        **pieces_of_record(config, catalogue, known),
+        **pieces_of_record(config.budget, catalogue, known),
     },
-    permits=permitted,
+    permits=lambda config, catalogue, known: permitted(config.discounts, catalogue, known),
     lasting=LASTING,
     consumed={"carted": 0.0, "purchased": 0.0, "recovered": 0.0},
 )

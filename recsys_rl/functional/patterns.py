@@ -82,6 +82,19 @@ class Patterns:
         return mixed
 
     @property
+    def enough(self) -> Tensor:
+        """(N,) bool: True if some pattern can be filled."""
+        return (self._possible > -torch.inf).any(1)
+
+    def only(self, rows: Tensor) -> Patterns:
+        """This distribution, with all logits 0 in other than these ``rows`` (N,) bool."""
+        other = ~rows.unsqueeze(1)
+        gates, items = (x.masked_fill(other, 0.0) for x in (self.gates, self.item_logits))
+        kept = Patterns(gates, items, self.together, self.layout)
+        kept.explore = self.explore
+        return kept
+
+    @property
     def logits(self) -> Tensor:
         """(N, A): the log-probabilities of the first place."""
         return self.place(torch.zeros(len(self.gates), 0, dtype=torch.int64, device=self.gates.device))

@@ -11,9 +11,9 @@ from typing import Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from recsys_rl.functional.patterns import Patterns
 from recsys_rl.functional.returns import gae
 from recsys_rl.models.actor_critic import ActorCritic
-from recsys_rl.models.heads import Distribution
 from recsys_rl.models.next_signals import Entries, next_entries
 from recsys_rl.models.optimizer import FlatAdam
 from recsys_rl.protocols import Reader
@@ -66,10 +66,10 @@ class NetworkPolicy(Generic[C]):
         return logits if logits.ndim == 2 else logits[:, 0]
 
     @torch.inference_mode()
-    def distribution(self, obs: Obs) -> Distribution:
-        """The distribution of the action."""
-        distribution: Distribution = self.model(obs)[0]
-        return distribution
+    def slates(self, obs: Obs) -> Patterns | None:
+        """The distribution of slates whose places have kinds; None if ``scores`` tell all."""
+        distribution = self.model(obs)[0]
+        return distribution if isinstance(distribution, Patterns) else None
 
     @torch.inference_mode()
     def logprob(self, obs: Obs, items: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from recsys_rl.functional.patterns import Patterns
 from recsys_rl.functional.plackett_luce import PlackettLuce
 from recsys_rl.models.actor_critic import TILE
 from recsys_rl.serve import versions
@@ -58,13 +59,14 @@ def choose(
     faults = [RAISED] * number
     if not popular:
         try:
-            obs_scored, scores = _scores(version, obs)
+            obs_scored, scores, slates = _scores(version, obs)
             # A score of -inf forbids an item; NaN and infinity are faults. The maximum shows both.
             sound = scores.amax(1) < torch.inf
             faults = ["" if is_sound else NOT_FINITE for is_sound in sound[:number].tolist()]
             if any(faults):
                 scores = scores.masked_fill(~sound.unsqueeze(1), 0.0)
-            choices = _choices(scores, obs_scored, chance, share, fixed, slate, number)
+                slates = None if slates is None else slates.only(sound)
+            choices = _choices(scores, obs_scored, chance, share, fixed, slate, number, slates)
         except Exception:  # whatever a policy raises, popularity answers
             faults = [RAISED] * number
     if any(faults):
@@ -78,12 +80,16 @@ def choose(
     return choices
 
 
-def _scores(version: Version, obs: Obs) -> tuple[Obs, Tensor]:
-    """The observation with the candidates of a first stage, and the scores (N, C) of the policy."""
+def _scores(version: Version, obs: Obs) -> tuple[Obs, Tensor, Patterns | None]:
+    """The observation with the candidates of a first stage, and the scores (N, C) of the policy.
+
+    The third is the distribution of its slates if these have kinds of places.
+    """
     agent = version.agent
     if obs.candidates is None and agent.first_stage is not None:
         obs = agent.propose(obs)
-    return obs, agent.scores(obs)
+    slates = agent.slates(obs) if version.checkpoint.interface.patterns else None
+    return obs, agent.scores(obs) if slates is None else slates.logits, slates
 
 
 def _popularity(version: Version, obs: Obs) -> tuple[Obs, Tensor]:
@@ -113,13 +119,20 @@ def _choices(
     given: Tensor | None,
     slate: int,
     number: int,
+    slates: Patterns | None = None,
 ) -> list[Choice]:
-    """The choices by logits ``scores`` (N, C) in the first ``number`` rows."""
-    scores = _explored(scores, explore)
-    enough = (scores > -torch.inf).sum(1) >= slate  # (N,)
+    """The choices by logits ``scores`` (N, C), or by ``slates``, in the first ``number`` rows."""
+    rule: PlackettLuce | Patterns
     # Rows without items can't be drawn; no row depends on another.
-    safe = scores if bool(enough.all()) else scores.masked_fill(~enough.unsqueeze(1), 0.0)
-    rule = PlackettLuce(safe, slate)
+    if slates is None:
+        scores = _explored(scores, explore)
+        enough = (scores > -torch.inf).sum(1) >= slate  # (N,)
+        safe = scores if bool(enough.all()) else scores.masked_fill(~enough.unsqueeze(1), 0.0)
+        rule = PlackettLuce(safe, slate)
+    else:
+        enough = slates.enough
+        rule = slates.explored(explore).only(enough)
+        scores = rule.logits
     if given is None:
         index = rule.draw_at(uniforms)[0]
         logprobs = rule.place_logprobs(index)
