@@ -52,7 +52,7 @@ def begin_record(length: int, catalogue: Catalogue, profile: Tensor) -> Known:
     (its place in SCREENS, -1 before the first), the product in the cart (-1 for none) and the number of
     screens, (N,) each; and the videos and products of this visit (N, 2 length), -1 padding.
     """
-    number, nothing = len(profile), torch.zeros_like(profile[:, 0])
+    number, nothing = len(profile), profile.new_zeros(len(profile))
     none = torch.full((number,), -1, device=profile.device)
     return {
         "bought": profile.new_zeros(number, int(catalogue.attributes["category"].max()) + 1),
@@ -71,8 +71,10 @@ def after_screen(
 
     ``rate``: of r, to the price that was shown. ``kept``: share that the fading share of videos keeps.
     """
-    named, (has_video, has_product) = catalogue.attributes, screen.has.unbind(1)
-    _, _, _, carted, bought, _ = (screen.places[..., 1].unsqueeze(1) @ seen.signals).squeeze(1).unbind(1)
+    # Copies, since a server packs the record as bytes: columns of a matrix are not contiguous.
+    named, (has_video, has_product) = catalogue.attributes, screen.has.T.contiguous().unbind()
+    of_product = (screen.places[..., 1].unsqueeze(1) @ seen.signals).squeeze(1)  # (N, S)
+    _, _, _, carted, bought, _ = of_product.T.contiguous().unbind()
     recovered = seen.signals[..., 5].sum(1).clamp(0, 1)
     bought, cart = bought.clamp(0, 1), record["cart"]
     waiting = (record["steps"] == 0) & (cart >= 0)
