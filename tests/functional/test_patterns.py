@@ -93,7 +93,7 @@ def test_kind_without_items_has_no_slate() -> None:
         (PRODUCT, {(0, 5): 1 / 4, (1, 5): 3 / 4}),
         (VIDEO, {(2, 5): 1 / 2, (3, 5): 1 / 4, (4, 5): 1 / 4}),
     ):
-        found = patterns(len(SLATES), ITEMS.masked_fill(gone == KINDS, -torch.inf))
+        found = patterns(len(SLATES), ITEMS.masked_fill(KINDS.eq(gone), -torch.inf))
         expected = torch.tensor([left.get(tuple(slate), 0.0) for slate in SLATES.tolist()])
         logprob, entropy = found.evaluate(SLATES)
         assert_close(logprob.exp(), expected)
@@ -101,7 +101,7 @@ def test_kind_without_items_has_no_slate() -> None:
         assert_close(entropy, torch.full_like(entropy, nats))
         assert tuple(found.best()[0].tolist()) == max(left, key=left.__getitem__)
     nothing = patterns(
-        2, ITEMS.masked_fill(KINDS == EMPTY, -torch.inf).masked_fill(KINDS == VIDEO, -torch.inf)
+        2, ITEMS.masked_fill(KINDS.eq(EMPTY), -torch.inf).masked_fill(KINDS.eq(VIDEO), -torch.inf)
     )
     assert not bool(nothing.enough.any())
     for choose in (nothing.draw, nothing.best):
