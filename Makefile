@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # implicit's threads and OpenBLAS's own get in each other's way.
 export OPENBLAS_NUM_THREADS = 1
 
-.PHONY: help train loop test check site dist clean
+.PHONY: help train loop test check site dist checkpoint clean
 .DEFAULT_GOAL := help
 
 help:
@@ -18,6 +18,7 @@ help:
 	@echo "make check   ruff, mypy and the import rule"
 	@echo "make site    build the site of the docs into site/"
 	@echo "make dist    build the source archive and the wheel of this machine into dist/"
+	@echo "make checkpoint   train a small policy on made-up items and users; it and its card go to dist/checkpoint/ (two minutes of a core)"
 	@echo "make clean   delete .venv, caches and builds; runs and checkpoints stay"
 	@echo "ALGO=a2c trains the other algorithm; ARGS adds options: make train ARGS='--seed 1', make test ARGS='-m \"not slow\"'"
 	@echo "make train ARGS='--total-timesteps 1800000' trains as the tables of the docs do: half as long again, about 1 % more return"
@@ -50,6 +51,9 @@ site: $(VENV)/docs.stamp
 
 dist: $(VENV)/dev.stamp
 	$(BIN)/python -m build --outdir dist .
+
+checkpoint: $(VENV)/data.stamp
+	$(BIN)/python -m examples.small_checkpoint $(ARGS)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist site docs/notebooks/*.ipynb

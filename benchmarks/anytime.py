@@ -417,6 +417,13 @@ def log_text(results: Path) -> str:
     return f"{newest.table(head, lines)}\n\n{origin(rows, 'logs', 'rows')}"
 
 
+def wrong_on_logs(results: Path, bound: str) -> str:
+    """The share of the one-step logs on which an interval is ever wrong; in brackets with heavy weights."""
+    rows = newest.read(results, "anytime", ("part", "weights", "bound"), part="logs", bound=bound)
+    of = {row["weights"]: percent(row["wrong"]) for row in rows}
+    return f"{of['light']} ({of['heavy']}) %"
+
+
 # Older rows have bounds that no server used.
 BOUNDS = {
     "t": "t-interval",

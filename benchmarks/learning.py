@@ -3,7 +3,8 @@
     python -m benchmarks.learning drift satiation cartpole-ppo cartpole-a2c --seeds 0-4
 
 Each run is the two commands that anyone can type (``recsys-rl train``, ``recsys-rl evaluate``) in a
-folder of its own, with one thread; two runs go side by side. PPO on a platform has a second training, for
+folder of its own, with one thread; ``--jobs`` of them go side by side, or all nodes of a Ray cluster share
+them (``--on ray``). PPO on a platform has a second training, for
 the next reward alone (gamma 0) with a third of the steps, which makes the row `ranker`, and one evaluation
 plays both. A row of the table is the mean over seeds with a 95 % interval (Student's t over seeds; a seed
 changes the world's split, the users, the weights and all noise). Then follow the gains over `rule`,
@@ -31,7 +32,6 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -42,6 +42,7 @@ import torch
 
 from benchmarks.harness import commands, tables
 from benchmarks.harness.runs import checkpoint_in, return_on_curve, trained
+from recsys_rl.cli.tasks import TaskOptions, shared_by
 from recsys_rl.cli.train import train_options
 from recsys_rl.evaluation.printing import gain_text, share_text
 from recsys_rl.evaluation.table import RIVALS, mean_over_seeds
@@ -147,7 +148,6 @@ def run_once(
         (log,) = (runs / algo).glob("runs/*/log.csv")
         curve = [[step, value] for step, _, name, value in read_log(log) if name == "eval_return_mean"]
         searched = return_on_curve(files[0], "searched") if level else None
-    print(f"{task} seed {seed}: {seconds:.0f} s", file=sys.stderr, flush=True)
     return Trained(result, rows_of(task, seed, seconds, result), curve, searched)
 
 
@@ -275,7 +275,8 @@ def main() -> None:
     parser = tables.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tasks", nargs="+", choices=TASKS)
     parser.add_argument("--seeds", type=parse_seeds, default="0-4", help="as in 0-4 or 0,3,7 (default: 0-4)")
-    parser.add_argument("--jobs", type=int, default=2, help="runs side by side")
+    parser.add_argument("--jobs", type=int, help="runs side by side (default: 2, without --on)")
+    parser.add_argument("--on", choices=["ray"], help="as of recsys-rl train: the nodes of a Ray cluster")
     parser.add_argument("--csv", type=Path, default=Path("benchmarks/results/learning.csv"))
     parser.add_argument("--keep", type=Path, help="folder to keep trained runs in, and to take them from")
     parser.add_argument("--curve", type=Path, help="draw the learning curve of the last task to this file")
@@ -290,12 +291,13 @@ def main() -> None:
         "hardware": f"{platform.machine()}, {os.cpu_count()} cores",
         "commit": commit.strip(),
     }
+    engine = TaskOptions(jobs=args.jobs or (2 if args.on is None else 1), on=args.on)
     table_file = Path(os.devnull) if args.smoke else args.csv
     table_file.parent.mkdir(parents=True, exist_ok=True)
     is_new = not table_file.exists()
     if table_file.is_file():
         add_columns(table_file)
-    with table_file.open("a", newline="") as file, ThreadPoolExecutor(args.jobs) as pool:
+    with table_file.open("a", newline="") as file, shared_by(engine) as map_tasks:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         if is_new:
             writer.writeheader()
@@ -303,8 +305,10 @@ def main() -> None:
             runs: list[Trained] = []
             drawn = args.curve is not None and task == args.tasks[-1]
             once = partial(run_once, task, extra=extra, keep=args.keep, level=drawn)
-            for one in pool.map(once, args.seeds):
+            for one in map_tasks(once, args.seeds):
                 runs.append(one)
+                seconds = float(one.rows[0]["train_seconds"])
+                print(f"{task} seed {one.rows[0]['seed']}: {seconds:.0f} s", file=sys.stderr, flush=True)
                 writer.writerows(about | row for row in one.rows)
                 file.flush()  # a run that is stopped keeps the seeds before
             print_summary(task, args.seeds, [one.result for one in runs])

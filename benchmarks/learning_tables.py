@@ -5,6 +5,8 @@ from __future__ import annotations
 import statistics
 from pathlib import Path
 
+from torch import Tensor
+
 from benchmarks.harness.newest import read, table
 from benchmarks.harness.returns import (
     EFFECTS,
@@ -19,6 +21,7 @@ from benchmarks.harness.returns import (
     vector,
 )
 from recsys_rl.evaluation.table import RIVALS
+from recsys_rl.records import TRADE
 from recsys_rl.utils.metrics import interval
 
 MORE = {"length_mean": ("session length", "{:.1f}"), "distinct_mean": ("distinct", "{:.1f}"),
@@ -29,8 +32,10 @@ OTHER_LABELS = {
 }
 """Rows of a task with another name than in LABELS."""
 EFFECT_ROWS = ("mf", "rule", "searched", "ppo-greedy", "informed", "planner")
-CLAIMS = ("satiation", "short-video", "long-video", "social-feed")
+CLAIMS = ("satiation", "short-video", "long-video", "social-feed", "tutor")
 """The tasks of the table of claims."""
+DRAWN = ("tutor",)
+"""Those of them with a second row, of the policy that draws, as its most probable items earn less."""
 GAINS, COSTS = (1, 2, 3), (0.25, 0.5)
 OWN = (3, 0.5)
 """The settings catchiness_gain and patience_cost of the table of sensitivity, and the platform's own."""
@@ -87,18 +92,28 @@ def first_rows(results: Path) -> str:
 def claims(results: Path) -> str:
     """What PPO, with its most probable items, gains over `rule`, `searched` and `expert` on each platform.
 
-    A row that the results lack has no number.
+    A row that the results lack has no number. Where they lack `rule`, the best rule of the trade on each seed
+    stands in its place.
     """
-    body = []
+    body, trade = [], list[str]()
     for task in CLAIMS:
         runs = Runs(results, task)
-        body.append([f"`{task}`", *(claim(runs, "ppo-greedy", rival) for rival in RIVALS)])
+        for policy in ("ppo-greedy", "ppo") if task in DRAWN else ("ppo-greedy",):
+            cells = [claim(runs, policy, rival) for rival in RIVALS]
+            if runs.yardstick.startswith(TRADE) and not runs.values(RIVALS[0]):
+                cells[0] = f"{gained(vector(runs.values(policy)), runs.yardsticks())} (trade)"
+                trade = [*trade, task]
+            body.append([f"`{task}`" + (", drawn" if policy == "ppo" else ""), *cells])
     seeds = {len(Runs(results, task).seeds) for task in CLAIMS}
     said = " or ".join(WORDS[number] for number in sorted(seeds))
     return (
         f"{table(['`ppo-greedy`', *(f'over `{rival}`' for rival in RIVALS)], body)}\n\n"
         f"Gain in mean return on the same held-out users, mean over {said} seeds with its 95 % interval over "
         "seeds, and the worst seed."
+        + "".join(
+            f" `{task}` has no profile to rank by: (trade) is over the best rule of its trade on each seed."
+            for task in dict.fromkeys(trade)
+        )
     )
 
 
@@ -110,12 +125,18 @@ def claim(runs: Runs, policy: str, rival: str) -> str:
     ours, theirs = (vector(runs.values(name)) for name in (policy, rival))
     if len(ours) == 0 or len(ours) != len(theirs):
         return "–"
-    gains = 100 * (ours / theirs - 1)
-    estimate = interval(gains)
-    if len(gains) == 1:
+    if len(ours) == 1:
+        estimate = interval(100 * (ours / theirs - 1))
         ends = [runs.values(policy, f"over_{rival}_{end}") for end in ("low", "high")]
         between = " to ".join(f"{100 * end[0]:+.1f}" for end in ends) if all(ends) else ""
         return f"{estimate.mean:+.1f} %" + (f" ({between})" if between else "")
+    return gained(ours, theirs)
+
+
+def gained(ours: Tensor, theirs: Tensor) -> str:
+    """The gain of returns (seeds,) over others on the same seeds, two or more, as text."""
+    gains = 100 * (ours / theirs - 1)
+    estimate = interval(gains)
     return f"{estimate.mean:+.1f} % ({estimate.low:+.1f} to {estimate.high:+.1f}), worst {gains.min():+.1f}"
 
 
@@ -143,6 +164,11 @@ def platform(results: Path, task: str) -> str:
         said += f",\nand closes {percent(runs.share())} of the way from it to the planner"
         said += ", on the users whom the planner played" if runs.values(runs.learned, "share") else ""
         said += "."
+    elif runs.yardstick.startswith(TRADE):
+        gains = (
+            f"{name} {gained(vector(runs.values(name)), runs.yardsticks())}" for name in ("ppo", "ppo-greedy")
+        )
+        said += f"\nGains over the best rule of the trade on each seed: {'; '.join(gains)}."
     return f"{table(head, body)}\n\n{said}"
 
 

@@ -272,13 +272,13 @@ def trained(folder: Path, name: str, steps: int, seed: int, world: Sequence[str]
 
 
 @contextlib.contextmanager
-def serving(policies: Path, record: Path) -> Iterator[str]:
+def serving(policies: Path, record: Path, window: float = WINDOW) -> Iterator[str]:
     """A server at a free port of loopback; it ends with the block. Raises UserError if it does not start."""
     said = record.with_name("serve.log")
     command = [
         *(sys.executable, "-m", "recsys_rl", "serve", "--checkpoint", str(policies), "--db", str(record))
     ]
-    command += ["--port", "0", "--feedback-window", str(WINDOW), "--deadline-ms", "10000"]
+    command += ["--port", "0", "--feedback-window", str(window), "--deadline-ms", "10000"]
     with said.open("w") as log:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         server = subprocess.Popen(command, stdout=log, stderr=log, env=environment)

@@ -257,6 +257,7 @@ class Stream:
 
     name: str
     weight: float = 1.0
+    meaning: str = ""  # sentences for the report, which draws a stream that has one over the session
 
 
 @dataclass(frozen=True)

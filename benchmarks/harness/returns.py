@@ -21,6 +21,12 @@ LABELS = {name: f"**{name}**" for name in LEARNED} | {
     "rule": "rule (linear, searched)",
     "mmr": "mmr (mf, diversified)",
     "mf": "mf (profile times item)",
+    "trade-syllabus": "trade-syllabus (the skills one after another)",
+    "trade-mastery": "trade-mastery (the next skill at a belief of 0.95)",
+    "trade-leitner": "trade-leitner (boxes, first what is due)",
+    "trade-sm2": "trade-sm2 (SM-2, first what is due)",
+    "trade-fsrs": "trade-fsrs (first what is recalled below 0.9)",
+    "trade-forgetting": "trade-forgetting (nearest to being forgotten)",
     "trade-up-next": "trade-up-next (most like the video that plays)",
     "trade-fresh-creators": "trade-fresh-creators (popular, no creator again)",
     "trade-fixed-load": "trade-fixed-load (mf, and ads at a fixed share)",
@@ -51,10 +57,17 @@ WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "
 
 
 class Runs:
-    """The runs of a task of benchmarks.learning: each policy's values by seed."""
+    """The runs of a task of benchmarks.learning: each policy's values by seed.
+
+    They are the newest runs. Seeds that these lack are from earlier runs of the same day: seeds may be
+    measured in several parts.
+    """
 
     def __init__(self, results: Path, task: str) -> None:
-        rows = read(results, "learning", task=task)
+        newest = read(results, "learning", task=task)
+        seeds, day = {row["seed"] for row in newest}, newest[-1]["date"] if newest else ""
+        parts = read(results, "learning", ("seed",), task=task, date=day)
+        rows = [*(row for row in parts if row["seed"] not in seeds), *newest]
         self.by_place = {(row["policy"], row["seed"]): row for row in rows}  # the last of each
         self.seeds = list(dict.fromkeys(row["seed"] for row in rows))
         given = list(dict.fromkeys(row["policy"] for row in rows))

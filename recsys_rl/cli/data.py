@@ -9,6 +9,7 @@ from typing import Any
 import tyro
 
 from recsys_rl.cli.parse import checked, parse
+from recsys_rl.cli.tasks import TaskOptions, shared_by
 from recsys_rl.errors import UserError
 from recsys_rl.settings.fields import did_you_mean
 from recsys_rl.workflows.data import (
@@ -36,6 +37,7 @@ DESCRIBE = """Describe a log file: Parquet, or text with any separator (.csv .ts
 Examples:
   recsys-rl data describe plays.tsv
   recsys-rl data describe clicks.parquet --user-column visitor --json clicks.json
+  recsys-rl data describe log --jobs 8            a folder of parts, whose checksums eight processes compute
 
 Of a log of decisions it also says which algorithms can learn from it, why the others can't, and what is
 missing most."""
@@ -54,7 +56,7 @@ Examples:
 
 
 @dataclass(frozen=True)
-class DescribeOptions(DescribeConfig):
+class DescribeOptions(TaskOptions, DescribeConfig):
     """The options of `data describe`. The file is given without an option."""
 
     file: tyro.conf.Positional[str] = ""
@@ -88,7 +90,7 @@ class SplitOptions(SplitConfig):
         """Check nothing here: the SplitConfig made from these options checks the values."""
 
 
-COMMANDS: dict[str, tuple[type[Any], type[Any], str, Callable[[Any], object]]] = {
+COMMANDS: dict[str, tuple[type[Any], type[Any], str, Callable[..., object]]] = {
     "describe": (DescribeOptions, DescribeConfig, DESCRIBE, describe_file),
     "compare": (CompareOptions, CompareConfig, COMPARE, compare_files),
     "split": (SplitOptions, SplitConfig, SPLIT, split_file),
@@ -100,8 +102,13 @@ def run(argv: list[str]) -> None:
     if not argv or argv[0] in ("-h", "--help"):
         print(OVERVIEW)
         return
-    config = data_options(argv)
-    COMMANDS[argv[0]][3](config)
+    options = _typed(argv)
+    _, config, _, work = COMMANDS[argv[0]]
+    if not isinstance(options, TaskOptions):
+        work(checked(config, options))
+        return
+    with shared_by(options) as map_tasks:
+        work(checked(config, options), map_tasks)
 
 
 def data_options(argv: list[str]) -> Any:
@@ -109,11 +116,17 @@ def data_options(argv: list[str]) -> Any:
 
     Raises UserError; `--help` raises SystemExit(0).
     """
+    options = _typed(argv)
+    return checked(COMMANDS[argv[0]][1], options)
+
+
+def _typed(argv: list[str]) -> Any:
+    """The options as they are given, unchecked."""
     name = argv[0]
     if name not in COMMANDS:
         near = did_you_mean(name, COMMANDS)
         raise UserError(f"There is no command data {name!r}{near}: choose from {', '.join(COMMANDS)}.")
-    options_type, config, text, _ = COMMANDS[name]
+    options_type, _, text, _ = COMMANDS[name]
     prog = f"recsys-rl data {name}"
     options = parse(options_type, options_type(), argv[1:], prog, text)
     if name == "compare":
@@ -121,4 +134,4 @@ def data_options(argv: list[str]) -> Any:
             raise UserError(f"{prog} needs two files: give the paths of an earlier and a later log.")
     elif not options.file:
         raise UserError(f"{prog} needs a file: give the path of a log.")
-    return checked(config, options)
+    return options

@@ -9,6 +9,7 @@ import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
 from recsys_rl.cli.parse import checked, latest_checkpoint, parse, peek
+from recsys_rl.cli.tasks import TaskOptions, shared_by
 from recsys_rl.errors import UserError
 from recsys_rl.workflows.evaluate import EvaluateConfig, evaluate
 
@@ -25,6 +26,7 @@ Examples:
   recsys-rl evaluate --policy my_policy:Newest            your own policy beside the others
   recsys-rl evaluate in_learned.pt --world satiation      in the simulator, not in the users of its training
   recsys-rl evaluate --no-planner                         without the rows that take most of the time
+  recsys-rl evaluate runs/*/ppo.pt --jobs 8               many seeds, eight tables at a time
 
 Checkpoints with the same items and users share a table. If runs differ only in their seed, each is evaluated
 with its own users, and the table holds means over seeds. A policy is an object with act(obs, greedy) ->
@@ -42,7 +44,7 @@ OPTIONAL_FILE = PrimitiveConstructorSpec[str | bool](
 
 
 @dataclass(frozen=True)
-class EvaluateOptions(EvaluateConfig):
+class EvaluateOptions(TaskOptions, EvaluateConfig):
     """The options of `evaluate`. Files are given without an option, and --policy may be repeated."""
 
     files: tyro.conf.Positional[tuple[str, ...]] = ()
@@ -60,11 +62,17 @@ class EvaluateOptions(EvaluateConfig):
 
 
 def run(argv: list[str]) -> None:
-    evaluate(evaluate_options(argv))
+    options = _typed(argv)
+    with shared_by(options) as map_tasks:
+        evaluate(checked(EvaluateConfig, options), map_tasks=map_tasks)
 
 
 def evaluate_options(argv: list[str]) -> EvaluateConfig:
     """The settings from the command line. Raises UserError; `--help` raises SystemExit(0)."""
+    return checked(EvaluateConfig, _typed(argv))
+
+
+def _typed(argv: list[str]) -> EvaluateOptions:
     given = peek(argv, "checkpoint")
     default = EvaluateOptions(checkpoint=latest_checkpoint(argv))
     options = parse(EvaluateOptions, default, argv, "recsys-rl evaluate", TEXT)
@@ -76,4 +84,4 @@ def evaluate_options(argv: list[str]) -> EvaluateConfig:
         raise UserError(
             f"{options.files[0]} and --checkpoint {given.checkpoint} are given: name all files in one way."
         )
-    return checked(EvaluateConfig, options)
+    return options

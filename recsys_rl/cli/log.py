@@ -127,6 +127,7 @@ def _check(options: CheckOptions) -> None:
 
 def _export(options: ExportOptions) -> None:
     from recsys_rl.serve.export_record import export_record
+    from recsys_rl.serve.interval import interval_of
     from recsys_rl.serve.snapshot import open_snapshot
 
     if options.out is None:
@@ -134,7 +135,8 @@ def _export(options: ExportOptions) -> None:
     check_parquet(Path(options.out), "--out")
     record = open_snapshot(Path(options.db), _path(options.checkpoint), options.env)
     try:
-        done = export_record(record, Path(options.out), options.since, options.until)
+        interval = interval_of(record, options.since, options.until)
+        done = export_record(record, Path(options.out), interval)
     finally:
         record.store.close()
     waiting = f" ({done.interval.waiting:,} wait for a later export)" if done.interval.waiting else ""

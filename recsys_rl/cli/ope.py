@@ -9,6 +9,7 @@ from itertools import takewhile
 import tyro
 
 from recsys_rl.cli.parse import checked, joined, parse
+from recsys_rl.cli.tasks import TaskOptions, shared_by
 from recsys_rl.errors import UserError
 from recsys_rl.ope.verdict import EXIT_CODES
 from recsys_rl.workflows.ope import ope
@@ -24,13 +25,14 @@ Examples:
   recsys-rl ope --log clicks.csv --target mine.csv --compare target logged      your own log
   recsys-rl ope --log newer.csv --checkpoint mine.pt                 a policy that was trained on such a log
   recsys-rl ope --log served.parquet --users heldout --compare new.pt old.pt --verdict new.pt     for scripts
+  recsys-rl ope --log parts --policy ppo --jobs 8                    a folder of parts, by eight processes
   recsys-rl ope --log kuairand-random --target mine.parquet                     a public log
 
 docs/09_logs.md: when the numbers can be trusted."""
 
 
 @dataclass(frozen=True)
-class OpeOptions(OpeConfig):
+class OpeOptions(TaskOptions, OpeConfig):
     """The options of `ope`; --policy may be repeated."""
 
     policy: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
@@ -44,15 +46,20 @@ class OpeOptions(OpeConfig):
 
 def run(argv: list[str]) -> int:
     """Judge the policies. Returns the exit code of --verdict; 0 without it."""
-    verdict = ope(ope_options(argv)).verdict
+    options = _typed(argv)
+    with shared_by(options) as map_tasks:
+        verdict = ope(checked(OpeConfig, options), map_tasks).verdict
     return 0 if verdict is None else EXIT_CODES[verdict.answer]
 
 
 def ope_options(argv: list[str]) -> OpeConfig:
     """The settings from the command line. Raises UserError; `--help` raises SystemExit(0)."""
+    return checked(OpeConfig, _typed(argv))
+
+
+def _typed(argv: list[str]) -> OpeOptions:
     _check_compare(argv)
-    options = parse(OpeOptions, OpeOptions(), joined(argv, "log"), "recsys-rl ope", TEXT)
-    return checked(OpeConfig, options)
+    return parse(OpeOptions, OpeOptions(), joined(argv, "log"), "recsys-rl ope", TEXT)
 
 
 def _check_compare(argv: Sequence[str]) -> None:

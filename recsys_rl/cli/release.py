@@ -78,11 +78,15 @@ class ShareOptions(ReleaseOptions):
 class PromoteOptions(ReasonOptions):
     """The options of `release promote`."""
 
+    challenger: str | None = None
+    """The challenger that is meant, as `release status` prints it; another one is not promoted (default: the
+    present one)."""
     without_gate: bool = False
     """Promote without the verdicts of gate and canary; the record keeps that."""
 
-
-LEAST_LETTERS = 8  # of a SHA-256, so that they mean one version
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_version("--challenger", self.challenger)
 
 
 @dataclass(frozen=True)
@@ -95,11 +99,18 @@ class BackOptions(ReasonOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.promotion is not None and not re.fullmatch(f"[0-9a-f]{{{LEAST_LETTERS},64}}", self.promotion):
-            raise UserError(
-                f"--promotion {shown(self.promotion)} is not a version: give the champion's, as recsys-rl "
-                "release status prints it."
-            )
+        _check_version("--promotion", self.promotion)
+
+
+LEAST_LETTERS = 8  # of a SHA-256, so that they mean one version
+
+
+def _check_version(option: str, given: str | None) -> None:
+    """Raise UserError for a text that can't be the begin of a SHA-256."""
+    if given is not None and not re.fullmatch(f"[0-9a-f]{{{LEAST_LETTERS},64}}", given):
+        raise UserError(
+            f"{option} {shown(given)} is not a version: give it as recsys-rl release status prints it."
+        )
 
 
 KINDS: dict[str, tuple[type[ReleaseOptions], str]] = {
@@ -151,7 +162,7 @@ def _done(server: Releases, options: ReleaseOptions) -> dict[str, Any]:
             raise UserError("The share is missing: give it, recsys-rl release share 0.5.")
         return server.share(options.share)
     if isinstance(options, PromoteOptions):
-        return server.promote(options.without_gate, reason)
+        return server.promote(options.challenger or "", options.without_gate, reason)
     if isinstance(options, BackOptions):
         if options.promotion is not None:
             return server.take_back(options.promotion, reason)

@@ -14,6 +14,7 @@ import tyro
 
 from recsys_rl.agents import AGENTS
 from recsys_rl.cli.parse import checked, parse, peek
+from recsys_rl.cli.tasks import TaskOptions, shared_by, tasks_in
 from recsys_rl.distributed.launch import is_first, launch, size_of_run
 from recsys_rl.env import PLATFORMS
 from recsys_rl.errors import FieldError, UserError, one_line
@@ -55,6 +56,7 @@ Examples:
   recsys-rl train --algo cql --env satiation --log log.parquet    learn a better policy from that log
   recsys-rl train --num-processes 2               two processes that average their gradients
   recsys-rl train --seeds 0-4                     five runs, one after another
+  recsys-rl train --seeds 0-19 --jobs 8           twenty runs, eight at a time
   recsys-rl train --resume                        resume the latest run, behind checkpoints/ppo.pt
   recsys-rl train --run runs/drift-movielens-ppo-0          resume another run
 
@@ -84,6 +86,7 @@ class Job(NamedTuple):
     seeds: tuple[int, ...] = ()  # seeds of several new runs
     note: str = ""  # message to the user about the settings
     lists_limits: bool = False  # --limit help: print the streams of the platform in place of training
+    tasks: TaskOptions = TaskOptions()  # the processes that share the seeds
 
     def configs(self) -> list[Config]:
         """The settings of each run. The link checkpoints/ALGO.pt is followed once, as each run changes it."""
@@ -121,6 +124,12 @@ def run(argv: list[str]) -> None:
     if job.seeds:
         for config in configs:  # check all before the first run begins
             folders.check_free(config)
+    if job.tasks != TaskOptions():
+        from recsys_rl.workflows.train_seeds import train_seeds
+
+        with shared_by(job.tasks) as map_tasks:
+            train_seeds(configs, map_tasks)
+        return
     for number, config in enumerate(configs):
         try:
             if launching:
@@ -228,7 +237,7 @@ def train_options(argv: list[str]) -> Job:
         raise UserError(
             "--record is the folder of one run and --seeds makes several: start one run for each."
         )
-    return Job(config, folder, seeds, note, lists_limits)
+    return Job(config, folder, seeds, note, lists_limits, _tasks(options, seeds, config))
 
 
 def _settings_of_items(given: Any) -> dict[str, Any]:
@@ -293,6 +302,7 @@ def _parse(argv: list[str], settings: Mapping[str, Any], file: str | None) -> An
             *((name, kind, None) for name, kind in of_command),
             ("resume", Annotated[bool, tyro.conf.arg(help=RESUME_HELP)], False),
         ],
+        bases=(TaskOptions,),
         frozen=True,
     )
     return parse(cls, cls(), argv, "recsys-rl train", TEXT)
@@ -376,6 +386,22 @@ def _seeds(text: str | None, argv: list[str]) -> tuple[int, ...]:
     if peek(argv, "seed").seed is not None:
         raise UserError("--seed is for one run and --seeds is for several runs: give one of them.")
     return parse_seeds(text)
+
+
+def _tasks(options: Any, seeds: tuple[int, ...], config: Config) -> TaskOptions:
+    """The processes that share the seeds. Raises UserError where there is one run, or a run of several."""
+    tasks = tasks_in(options)
+    if tasks != TaskOptions() and not seeds:
+        raise UserError(
+            "--jobs and --on share several runs: give --seeds, or --num-processes for several processes of "
+            "one run."
+        )
+    if tasks != TaskOptions() and config.train_config.num_processes > 1:
+        raise UserError(
+            "--jobs and --on train each seed in one process, and --num-processes is "
+            f"{config.train_config.num_processes}: leave it out."
+        )
+    return tasks
 
 
 def _config_of_run(folder: Path, algo: str, env: str | None) -> Config:

@@ -15,6 +15,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from recsys_rl.env.course_items import MOST_DAYS, MOST_ROW
 from recsys_rl.functional import categorical
 from recsys_rl.functional.top_k import highest
 from recsys_rl.protocols import Policy
@@ -29,7 +30,6 @@ SM2 = torch.tensor([1.0, 6.0, 15.0, 37.5])  # days, by right answers in a row fr
 LESSONS = (2, 3, 4, 6)  # of a skill, in a fixed syllabus
 TAUGHT = (0.3, 0.5, 0.7, 0.9)  # belief below which a skill gets lessons, and from which it gets exercises
 LESSON, PRACTICE, REVIEW = "lesson", "practice", "review"
-MOST_DAYS, MOST_ROW = 30, 8  # the scales of two columns
 
 Columns = Mapping[str, Tensor]  # (N, S) by name
 

@@ -26,10 +26,11 @@ products of category c, d the discount of the coupon, and [x] 1 where x holds::
 
     match   = taste_logits u . e_p + a + product_pull x_p - monotony_cost max(0, m . e_p) - need_cost h_c
               + [video of category c] showing_gain watched                              [logits]
-    carted  ~ Bernoulli(sigmoid(match - cart_cost))       saved ~ Bernoulli(sigmoid(match - saving_cost))
+    saved   ~ Bernoulli(sigmoid(match - saving_cost))
     paid    = P_p (1 - d)
-    want    = match - buy_cost - elasticity (ln paid - T_c - y - r)
-    bought  ~ carted [paid <= B] Bernoulli(sigmoid(want))
+    wish    = match - elasticity (ln paid - T_c - y - r)
+    carted  ~ Bernoulli(sigmoid(wish - cart_cost))
+    bought  ~ carted [paid <= B] Bernoulli(sigmoid(wish - buy_cost))
     B <- B - paid bought        h_c <- max(h_c, bought)        r <- r + reference_rate (ln(1 - d) - r)
 
     s = sigmoid(appeal) of a video, sigmoid(match - interest_cost) of a product alone
@@ -40,16 +41,16 @@ products of category c, d the discount of the coupon, and [x] 1 where x holds::
     revenue = paid bought          margin = (paid - cost_share P_p) bought
     reward  = 0.4 watched + 0.2 liked + 0.3 bought + 0.1 saved
 
-The elasticity is that of the last step, of one product that is in the cart: its purchases for each view fall
-by elasticity times 1 - P(bought | carted) for 1 % of the price. The first video, product and coupon of a
+Price counts in both steps: for 1 % of the price the purchases for each view of a product fall by elasticity
+times 2 - P(carted) - P(bought | carted) percent. The first video, product and coupon of a
 slate count; others have no response. No video and no product is shown twice in a visit.
 
 With ``visits`` above 1 an episode is a user's life (env/visits.py has the days of return). The feeling of a
 screen is its change of patience. On the first screen of a later visit the product in the cart is bought, at
-its full price, with the probability cart_kept sigmoid(want); then the cart is empty. A good is sent back with
-the probability ``return_share``, and this is known RETURN_DAYS days later: on the first screen from then on
-its revenue and margin are taken back, minus handling_cost. So no single visit sees its returns. A gap of g
-days leaves h_c at need_kept^g, and m, w and the distance of patience from arrival_patience at overnight^g.
+its full price, with the probability cart_kept sigmoid(wish - buy_cost); then the cart is empty. A good is
+sent back with the probability ``return_share``, and this is known RETURN_DAYS days later: on the first screen
+from then on its revenue and margin are taken back, minus handling_cost. So no single visit sees its returns.
+A gap of g days leaves h_c at need_kept^g, and m, w and the distance of patience from arrival_patience at overnight^g.
 """
 
 from __future__ import annotations
@@ -139,12 +140,12 @@ class ShopConfig(VisitsConfig):
     """Logits of match by a video of the same category that is watched to its end."""
     interest_cost: Finite = 1.0
     """Match, in logits, of a product alone that satisfies by half."""
-    cart_cost: Finite = 3.9
-    """Match, in logits, of a product that half of the visitors put in the cart."""
-    buy_cost: Finite = 1.9
-    """Logits that a purchase is harder than the match of a product in the cart."""
-    elasticity: NonNegative = 2.6
-    """Logits of a purchase lost per unit of log price above the reference price."""
+    cart_cost: Finite = 4.1
+    """Wish, in logits, for a product that half of the visitors put in the cart."""
+    buy_cost: Finite = 2.4
+    """Wish, in logits, for a product in the cart that half of the visitors buy."""
+    elasticity: NonNegative = 1.5
+    """Logits of both steps, to the cart and from there, per unit of log price above the reference price."""
     need_cost: NonNegative = 0.8
     """Logits of match lost by a category that was just bought."""
     need_kept: Annotated[float, Range(0, below=1)] = 0.7
@@ -220,10 +221,10 @@ class Shop(visits.Visiting):
     streams: ClassVar[tuple[Stream, ...]] = (
         Stream("watch_ratio", 0.4),
         Stream("liked", 0.2),
-        Stream("purchased", 0.3),
+        Stream("purchased", 0.3, "Goods that one visitor has bought."),
         Stream("saved", 0.1),
         Stream("revenue", 0.0),
-        Stream("margin", 0.0),
+        Stream("margin", 0.0, "What one visitor has paid, minus what the goods cost and what came back."),
         Stream("returned", 0.0),
     )
     bounds: ClassVar[Mapping[str, float]] = MappingProxyType(
@@ -365,7 +366,7 @@ class Shop(visits.Visiting):
         satisfaction = appeal.sigmoid()
         watched = satisfaction if noise is None else (satisfaction + config.watch_noise * noise).clamp(0, 1)
         same = (self.category[screen.video] == self.category[screen.product]) * screen.has[:, 0]
-        match, want, facts = self._offer(state, screen.product, screen.log_share, same * watched)
+        match, wish, facts = self._offer(state, screen.product, screen.log_share, same * watched)
         price = facts[:, 4] * screen.log_share.exp()
         liked, saved, kept, carted, bought, sent_back = (
             answer(p, chance, at)
@@ -374,9 +375,9 @@ class Shop(visits.Visiting):
                     (appeal - config.praise_cost).sigmoid(),
                     (appeal - config.saving_cost).sigmoid(),
                     (match - config.saving_cost).sigmoid(),
-                    (match - config.cart_cost).sigmoid(),
-                    want.sigmoid(),
-                    torch.full_like(want, config.return_share),
+                    (wish - config.cart_cost).sigmoid(),
+                    (wish - config.buy_cost).sigmoid(),
+                    torch.full_like(wish, config.return_share),
                 )
             )
         )
@@ -406,9 +407,9 @@ class Shop(visits.Visiting):
         """(N, S): on the first screen of a later visit, the purchase from the cart and what is taken back."""
         assert state.back is not None
         cart, zero = state.record["cart"], torch.zeros_like(state.budget)
-        _, want, facts = self._offer(state, cart.clamp_min(0), zero, zero)
+        _, wish, facts = self._offer(state, cart.clamp_min(0), zero, zero)
         waiting = (state.record["steps"] == 0) & (cart >= 0) & (facts[:, 4] <= state.budget)
-        bought = waiting * answer(self.config.cart_kept * want.sigmoid(), chance, 6)
+        bought = waiting * answer(self.config.cart_kept * (wish - self.config.buy_cost).sigmoid(), chance, 6)
         paid, (number, revenue, margin) = facts[:, 4] * bought, state.back.unbind(1)
         earned = (1 - self.config.cost_share) * paid
         return torch.stack(
@@ -502,17 +503,20 @@ class Shop(visits.Visiting):
         )
         appeal = self.appeal(dots, facts[:, 0], ease, videos)
         match = self.match(dots, facts[:, 0], ease, state.need.index_select(1, self.category[block]))
-        want = self.want(match, facts[:, 3], used_to)
-        return self.rewards_of(appeal, match, want.sigmoid() * (facts[:, 4] <= budget), facts)
+        wish = self.wish(match, facts[:, 3], used_to)
+        return self.rewards_of(appeal, match, wish, (facts[:, 4] <= budget).float(), facts)
 
-    def rewards_of(self, appeal: Tensor, match: Tensor, bought: Tensor, facts: Tensor) -> Tensor:
-        """The expected reward (N, b) of items alone; ``bought``: probability of those in the cart."""
+    def rewards_of(
+        self, appeal: Tensor, match: Tensor, wish: Tensor, affordable: Tensor | float, facts: Tensor
+    ) -> Tensor:
+        """The expected reward (N, b) of items alone; ``affordable`` is 1 for products within the budget."""
         config = self.config
         of_watched, of_liked, of_bought, of_saved = (stream.weight for stream in self.streams[:4])
         of_video = of_watched * appeal.sigmoid() + of_liked * (appeal - config.praise_cost).sigmoid()
         of_video = of_video + of_saved * (appeal - config.saving_cost).sigmoid()
         of_product = of_saved * (match - config.saving_cost).sigmoid()
-        of_product = of_product + of_bought * (match - config.cart_cost).sigmoid() * bought
+        carted = (wish - config.cart_cost).sigmoid()
+        of_product = of_product + of_bought * affordable * carted * (wish - config.buy_cost).sigmoid()
         return of_video * facts[:, 1] + of_product * facts[:, 2]
 
     def appeal(self, dots: Tensor, pull: Tensor, ease: Tensor, videos: Tensor) -> Tensor:
@@ -527,14 +531,14 @@ class Shop(visits.Visiting):
         match = config.taste_logits * dots[..., 0] + ease + pull
         return match - config.monotony_cost * dots[..., 1].clamp_min(0) - config.need_cost * need
 
-    def want(self, match: Tensor, above: Tensor, used_to: Tensor) -> Tensor:
-        """Logits of buying what is in the cart; ``above``: ln paid - T_c, ``used_to``: y + r."""
-        return match - self.config.buy_cost - self.config.elasticity * (above - used_to)
+    def wish(self, match: Tensor, above: Tensor, used_to: Tensor) -> Tensor:
+        """The wish for a product at its price; ``above``: ln paid - T_c, ``used_to``: y + r."""
+        return match - self.config.elasticity * (above - used_to)
 
     def _offer(
         self, state: ShopState, product: Tensor, log_share: Tensor, watched: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Match and logits of buying (N,) of the products (N,), and their facts (N, 5).
+        """Match and wish (N,) of the products (N,), and their facts (N, 5).
 
         ``watched`` (N,): of a video of the same category.
         """
@@ -545,7 +549,7 @@ class Shop(visits.Visiting):
         match = self.match(self._dots(state, product), facts[:, 0], state.ease, need)
         match = match + self.config.showing_gain * watched
         used_to = state.level + state.record["reference"]
-        return match, self.want(match, facts[:, 3] + log_share, used_to), facts
+        return match, self.wish(match, facts[:, 3] + log_share, used_to), facts
 
     def _dots(self, state: ShopState, items: Tensor) -> Tensor:
         """(N, 2): the products of the embedding of ``items`` (N,) with taste and sameness."""
@@ -621,8 +625,8 @@ def expert_scores(
     zero = torch.zeros_like(videos)  # (N, 1)
     appeal = users.appeal(dots, facts[..., 0], zero, number["weary"] * videos)
     match = users.match(dots, facts[..., 0], zero, need)
-    bought = users.want(match, facts[..., 3], reference).sigmoid()
-    reward = users.rewards_of(appeal, match, bought, facts)
+    wish = users.wish(match, facts[..., 3], reference)
+    reward = users.rewards_of(appeal, match, wish, 1.0, facts)
     satisfaction = torch.where(kind == VIDEO, appeal, match - config.interest_cost).sigmoid()
     value = reward + number["patience"] * satisfaction
     (of_video, video), (of_product, product), (_, empty) = (

@@ -49,12 +49,10 @@ is. Without noise (for planners) all that is drawn is replaced by its mean.
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from types import MappingProxyType
 from typing import Annotated, ClassVar, Literal
 
@@ -64,21 +62,31 @@ from torch import Tensor
 from recsys_rl.data import attributes
 from recsys_rl.env import memory
 from recsys_rl.env.belief import EXACT, Belief
+from recsys_rl.env.course_expert import EXPERT
+from recsys_rl.env.course_items import (
+    IN_A_ROW,
+    ITEMS,
+    KINDS,
+    LESSON,
+    MOST_DAYS,
+    MOST_ROW,
+    MOST_SEEN,
+    PRACTICE,
+    TEXTS,
+    USERS,
+    add_attributes,
+    check_items,
+    graph_of,
+    order_of,
+)
 from recsys_rl.env.schedulers import SCHEDULERS
-from recsys_rl.errors import FieldError, UserError, listed
+from recsys_rl.errors import UserError
 from recsys_rl.records import Known, Platform, VisitPieces
 from recsys_rl.settings.fields import NonNegative, Range, Share, Size
 from recsys_rl.settings.shared import EnvConfig
-from recsys_rl.types import Catalogue, Feedback, ItemFeature, Population, Signal, Stream, World
+from recsys_rl.types import Catalogue, Feedback, Population, Signal, Stream
 
-KINDS = ("lesson", "practice", "review")
-LESSON, PRACTICE, REVIEW = range(3)
-PATTERN = (LESSON, PRACTICE, REVIEW, PRACTICE, PRACTICE)  # the kinds of a skill's items, again and again
-SKILLS = 10  # of drawn items
-DIFFICULTY = 0.94  # standard deviation of the difficulties of drawn exercises [logits]
-IN_A_ROW = 3  # right answers that complete a skill
 LEAST_HALF_LIFE, FIRST_HALF_LIFE, MOST_HALF_LIFE = 1 / 96, 2.0, 274.0  # days (Settles and Meeder, 2016)
-MOST_ROW, MOST_SEEN, MOST_DAYS = 8, 20, 30  # in observations
 PIECES = ("belief", "recall", "ready", "row", "since", "seen", "completed")
 """Pieces of the context with a number for each skill; those with [skill] are columns of the items."""
 Probability = Annotated[float, Range(above=0, below=1)]
@@ -122,44 +130,6 @@ class TutorConfig(EnvConfig):
     """Boredom by an item that is known by heart, or of the same skill as all before; they leave at 1."""
     sameness_kept: Annotated[float, Range(0, below=1)] = 0.8
     """Share that the fading share of a skill among the last items keeps after one item."""
-
-
-@lru_cache(maxsize=64)
-def graph_of(text: str | None, number: int) -> tuple[tuple[int, ...], ...]:
-    """The prerequisites of each of ``number`` skills. Raises FieldError, also for a circle."""
-    if text is None:
-        return tuple(tuple(p for p in (s - 3, s - 2) if p >= 0) for s in range(number))
-    if text.strip() == "none":
-        return ((),) * number
-    needs: list[set[int]] = [set() for _ in range(number)]
-    for part in text.split(","):
-        found = re.fullmatch(r"\s*(\d{1,6})\s*>\s*(\d{1,6})\s*", part)
-        pair = tuple(map(int, found.groups())) if found else (number,)
-        if max(pair) >= number:
-            raise FieldError(
-                "env_config.prerequisites",
-                f'has {part.strip()!r}: give pairs as in "0>2, 1>2" of skills 0 to {number - 1}, or none.',
-            )
-        needs[pair[1]].add(pair[0])
-    graph = tuple(tuple(sorted(of_skill)) for of_skill in needs)
-    if len(order_of(graph)) < number:
-        circle = next(s for s in range(number) if s not in order_of(graph))
-        raise FieldError(
-            "env_config.prerequisites",
-            f"are a circle: skill {circle} is needed, over others, by a skill that it needs itself; leave a "
-            "pair out.",
-        )
-    return graph
-
-
-def order_of(graph: tuple[tuple[int, ...], ...]) -> tuple[int, ...]:
-    """The skills, each after its prerequisites, the lowest number first; those in circles are left out."""
-    order: list[int] = []
-    while True:
-        free = [s for s, needs in enumerate(graph) if s not in order and {*needs} <= {*order}]
-        if not free:
-            return tuple(order)
-        order.append(free[0])
 
 
 @dataclass(frozen=True)
@@ -339,8 +309,11 @@ class Course:
 
     def moved(self, mood: Tensor, strain: Tensor, tedium: Tensor) -> Tensor:
         """Frustration and boredom (N, 2) after an item."""
-        steps = torch.stack([self.config.frustration_step * strain, self.config.boredom_step * tedium], 1)
-        return self.config.feeling_kept * mood + steps
+        return self.config.feeling_kept * mood + self.mood_steps(strain, tedium)
+
+    def mood_steps(self, strain: Tensor, tedium: Tensor) -> Tensor:
+        """What an item adds to frustration and boredom, (..., 2), from ``strain`` and ``tedium`` (...)."""
+        return torch.stack([self.config.frustration_step * strain, self.config.boredom_step * tedium], -1)
 
     def rested(self, record: Known, mood: Tensor) -> Tensor:
         """The ``mood`` (N, 2) after an item, and a night if it was the last item of a day."""
@@ -377,12 +350,6 @@ class Tutor:
         Signal("learned", visible=False),
         Signal("knowledge", visible=False, low=-1.0),
     )
-    streams: ClassVar[tuple[Stream, ...]] = (
-        Stream("completion", 1.0),
-        Stream("correctness", 0.05),
-        Stream("frustration", -0.05),
-        Stream("knowledge", 0.0),
-    )
     slate_size: ClassVar[int] = 1
     bounds: ClassVar[Mapping[str, float]] = MappingProxyType(
         dict.fromkeys(
@@ -410,6 +377,20 @@ class Tutor:
     @cached_property
     def course(self) -> Course:
         return Course.of(self.config, self.catalogue)
+
+    @cached_property
+    def streams(self) -> tuple[Stream, ...]:
+        config = self.config
+        meaning = (
+            f"The gain in the expected score of the test, {config.test_delay} days after the course, of one "
+            f"question for each of {self.course.num_skills} skills; a day has {config.items_per_day} steps."
+        )
+        return (
+            Stream("completion", 1.0),
+            Stream("correctness", 0.05),
+            Stream("frustration", -0.05),
+            Stream("knowledge", 0.0, meaning),
+        )
 
     def sample(self, users: Tensor) -> TutorState:
         drawn = self.population.attributes
@@ -552,91 +533,6 @@ def _logit(p: float) -> float:
     return math.log(p / (1 - p))
 
 
-def add_attributes(world: World, seed: int) -> World:
-    """The world with the kind, the skill and the difficulty of each item, and with learners.
-
-    Kinds and skills come from the data if these have both. Otherwise they are drawn, and titles name them.
-    Raises UserError.
-    """
-    catalogue = world.catalogue
-    held = [name for name in ("kind", "skill") if name in catalogue.attributes]
-    if len(held) == 1:
-        raise UserError(
-            f"The items have the attribute {held[0]!r} alone: a course needs both their kind and their "
-            "skill, or none, so that both are drawn."
-        )
-    catalogue = _of_data(catalogue) if held else _drawn(catalogue, seed)
-    catalogue, population = attributes.with_attributes(
-        World(catalogue, world.population), {"difficulty": difficulties}, {"ability": attributes.normal}, seed
-    )
-    if not catalogue.attributes["difficulty"].is_floating_point():
-        raise UserError("The column 'difficulty' of the file about the items holds texts: give numbers.")
-    own = ItemFeature("difficulty", "number")
-    others = tuple(feature for feature in catalogue.features if feature.name != "difficulty")
-    catalogue = dataclasses.replace(catalogue, features=(*others, own))
-    check_items(catalogue)
-    size = len(population.user_ids), int(catalogue.attributes["skill"].max()) + 1
-    known = {**population.attributes, "foreknowledge": attributes.uniform("foreknowledge", size, seed)}
-    return World(catalogue, dataclasses.replace(population, attributes=known))
-
-
-def _drawn(catalogue: Catalogue, seed: int) -> Catalogue:
-    """The catalogue with SKILLS skills of as many items each, and the kinds of PATTERN in each."""
-    place = attributes.permutation("attribute skill", catalogue.num_items, seed)
-    skill, number = place % SKILLS, place // SKILLS
-    kind = torch.tensor(PATTERN)[number % len(PATTERN)]
-    each = zip(skill.tolist(), kind.tolist(), number.tolist(), strict=True)
-    titles = tuple(f"skill {s}, {KINDS[k]} {n + 1}" for s, k, n in each) if catalogue.titles else ()
-    return _with_kinds(
-        dataclasses.replace(catalogue, titles=titles, drawn=(*catalogue.drawn, "kind", "skill")),
-        kind,
-        skill,
-        tuple(map(str, range(SKILLS))),
-    )
-
-
-def _of_data(catalogue: Catalogue) -> Catalogue:
-    """The catalogue with the kinds and skills of the data as int64. Raises UserError."""
-    names, kind, skill = catalogue.classes("kind"), *(catalogue.attributes[x] for x in ("kind", "skill"))
-    if kind.is_floating_point() or not {*names} <= {*KINDS} or not names:
-        raise UserError(f"The column 'kind' of the file about the items must hold the texts {listed(KINDS)}.")
-    if skill.is_floating_point() and not bool(((skill >= 0) & (skill == skill.round())).all()):
-        raise UserError("The column 'skill' of the file about the items must hold whole numbers or texts.")
-    places = torch.tensor([KINDS.index(name) for name in names])
-    of_skills = catalogue.classes("skill") or tuple(map(str, range(int(skill.max()) + 1)))
-    return _with_kinds(catalogue, places[kind.long()], skill.long(), of_skills)
-
-
-def _with_kinds(catalogue: Catalogue, kind: Tensor, skill: Tensor, skills: tuple[str, ...]) -> Catalogue:
-    own = (ItemFeature("kind", "classes", KINDS), ItemFeature("skill", "classes", skills))
-    others = (feature for feature in catalogue.features if feature.name not in ("kind", "skill"))
-    named = {**catalogue.attributes, "kind": kind, "skill": skill}
-    return dataclasses.replace(catalogue, attributes=named, features=(*others, *own))
-
-
-def difficulties(count: int, generator: torch.Generator) -> Tensor:
-    """(count,): difficulties in logits; only those of exercises count."""
-    return DIFFICULTY * torch.randn(count, generator=generator)
-
-
-TEXTS = {
-    "kind": "20 % lessons, 60 % exercises and 20 % reviews",
-    "skill": f"{SKILLS}, with as many items each",
-}
-ITEMS = {"kind": difficulties, "skill": difficulties, "difficulty": difficulties}
-USERS = {"ability": attributes.normal, "foreknowledge": attributes.normal}
-
-
-def check_items(catalogue: Catalogue) -> None:
-    """Raise UserError for a skill without items."""
-    number = torch.bincount(catalogue.attributes["skill"])
-    if bool((number == 0).any()):
-        raise UserError(
-            f"Skill {int((number == 0).nonzero()[0])} has no item, and the skills are 0 to "
-            f"{len(number) - 1}: number them without a gap, or use a larger catalogue."
-        )
-
-
 VISIT_PIECES = VisitPieces(
     begin=lambda config, catalogue, profiles, hours: Course.of(config, catalogue).begin(len(profiles)),
     after=lambda config, catalogue, known, items, seen: Course.of(config, catalogue).after(
@@ -650,6 +546,7 @@ PLATFORM = Platform(
     users=Tutor,
     add_attributes=add_attributes,
     heuristics=SCHEDULERS,
+    expert=EXPERT,
     visit_pieces=VISIT_PIECES,
     question="What should be taught and what practised today, if the test is some days away?",
     presets={

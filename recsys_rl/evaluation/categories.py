@@ -26,7 +26,8 @@ def categories(
 
     A session of at most ``session_length`` steps is cut into BINS parts or fewer. An item of several
     categories counts in equal shares in each. The NAMED most shown categories are named; the last name,
-    OTHERS, has the rest and the items without a category. Of a life, its first visit counts.
+    OTHERS, has the rest and the items without a category. Of a life, its first visit counts. Where no
+    item has a category, the kinds of the items take their place.
 
     Returns: plain values: ``names``; ``parts``, the first and last step of each part, from 1; ``length``;
     ``visits``, True if the sessions are first visits of lives; and ``policies`` (``policy``, ``users``,
@@ -34,13 +35,14 @@ def categories(
     FEWEST of the users, and ``mean`` {name: [0..1]} of the whole sessions). None if the data hold no
     categories.
     """
-    if not bool(catalogue.tags.any()):
+    groups, tags = groups_of(catalogue)
+    if not bool(groups.any()):
         return None
     size = -(-session_length // BINS)
     starts = range(0, session_length, size)
-    counts = {name: _counts(catalogue, played, starts, size) for name, played in sessions.items()}
+    counts = {name: _counts(groups, played, starts, size) for name, played in sessions.items()}
     shares = torch.stack([_shares(count.sum(0)) for count in counts.values()]).sum(0)  # (G + 1,)
-    order, tags = shares[:-1].argsort(descending=True, stable=True).tolist(), catalogue.tag_names
+    order = shares[:-1].argsort(descending=True, stable=True).tolist()
     named = [tag for tag in order if shares[tag] > 0 and tags[tag] not in TAKEN][:NAMED]
     rest = [tag for tag in range(len(shares)) if tag not in named]
     names = [*(tags[tag] for tag in named), OTHERS]
@@ -74,6 +76,15 @@ def categories(
     }
 
 
+def groups_of(catalogue: Catalogue) -> tuple[Tensor, tuple[str, ...]]:
+    """The categories (I, G) of each item, and their names: the tags, or without any the kinds."""
+    names = catalogue.classes("kind")
+    if bool(catalogue.tags.any()) or not names:
+        return catalogue.tags, catalogue.tag_names
+    kinds = catalogue.attributes["kind"].unsqueeze(1) == torch.arange(len(names)).to(catalogue.tags.device)
+    return kinds.to(catalogue.tags), names
+
+
 def _there(sessions: Sessions) -> Tensor:
     """(T, N) bool: steps of the session, or of a life's first visit."""
     if sessions.days is not None:
@@ -81,9 +92,9 @@ def _there(sessions: Sessions) -> Tensor:
     return torch.arange(len(sessions.items)).unsqueeze(1) < sessions.lengths.cpu()
 
 
-def _counts(catalogue: Catalogue, sessions: Sessions, starts: range, size: int) -> Tensor:
+def _counts(groups: Tensor, sessions: Sessions, starts: range, size: int) -> Tensor:
     """(parts, G + 1): shown items by category in each part of the session; the last column has none."""
-    tags = catalogue.tags / catalogue.tags.sum(1, keepdim=True).clamp_min(1)  # (I, G)
+    tags = groups / groups.sum(1, keepdim=True).clamp_min(1)  # (I, G)
     weights = torch.cat([tags, 1 - tags.sum(1, keepdim=True)], 1)  # (I, G + 1)
     items = sessions.items.cpu().masked_fill(~_there(sessions).unsqueeze(-1), -1)  # (T, N, K)
     parts = [items[at : at + size] for at in starts]

@@ -17,6 +17,7 @@ from recsys_rl.data.world_check import about_check
 from recsys_rl.evaluation.categories import categories
 from recsys_rl.evaluation.checkpoints import Entry
 from recsys_rl.evaluation.samples import samples
+from recsys_rl.evaluation.stream_curves import stream_curves
 from recsys_rl.evaluation.table import Played
 from recsys_rl.make import assumptions, make_user_model
 from recsys_rl.protocols import PatientUsers
@@ -55,6 +56,7 @@ def page_of(entry: Entry, users: Tensor, result: Mapping[str, Any], played: Mapp
         curves={name: _columns(rows) for name, rows in checkpoint.info.get("curves", {}).items()},
         sessions=sessions,
         tick=tick,
+        stream_curves=_stream_curves(checkpoint, played),
         planner_steps=_planner_steps(checkpoint),
         categories=_categories(
             checkpoint, {policy: played[policy] for policy in compared if policy in played}
@@ -77,6 +79,13 @@ def _planner_steps(checkpoint: Checkpoint) -> tuple[int, int] | None:
     if not isinstance(user_model, PatientUsers):
         return None
     return Search.of(user_model, length).lookahead, length
+
+
+def _stream_curves(checkpoint: Checkpoint, played: Mapping[str, Played]) -> list[dict[str, Any]]:
+    """The pictures of the streams that have a meaning; none for an environment without items."""
+    if checkpoint.world.is_empty:
+        return []
+    return stream_curves(make_user_model(checkpoint.config, checkpoint.world).streams, played)
 
 
 def _categories(checkpoint: Checkpoint, played: Mapping[str, Played]) -> dict[str, Any] | None:

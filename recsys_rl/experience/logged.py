@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
@@ -27,6 +28,8 @@ from recsys_rl.tables.parts import with_propensities
 from recsys_rl.tables.transitions import TransitionTable, transition_table
 from recsys_rl.types import Batch, Feedback, Interface, Stream, World, tensors_of
 
+Decisions = tuple[DecisionLog, Tensor]
+"""Rows of a log and their rewards (E,)."""
 MOST_ROWS = 524_288
 """Decisions that are held at once: some 0.6 kB each, and as much again while they are read."""
 
@@ -38,23 +41,31 @@ def make_from_log(
     agent_for: Callable[[Interface], Any],
     num_updates: int = 1,
     average: Callable[[Tensor], None] | None = None,
+    process: tuple[int, int] = (0, 1),
 ) -> tuple[Logged, Learner]:
     """The log of a run, and the agent that learns from it; arguments as of ``make_on_policy``.
 
     Raises the errors of ``make_logged``.
     """
     weights = parse_weights(config.train_config.weights)
-    logged = make_logged(config, world, weights, generators["shuffle"])
+    logged = make_logged(config, world, weights, generators["shuffle"], process)
     return logged, agent_for(logged.interface)
 
 
 def make_logged(
-    config: Config, world: World, weights: Mapping[str, float], generator: torch.Generator
+    config: Config,
+    world: World,
+    weights: Mapping[str, float],
+    generator: torch.Generator,
+    process: tuple[int, int] = (0, 1),
 ) -> Logged:
     """The log of a run as its experience: the decisions of users who aren't held out.
 
-    Raises UserError if the log is missing, of other items, of other sessions than the platform's, or without
-    training users.
+    ``process``: the rank of this process, and the number of all; it holds each part k of the log with
+    k mod number = rank.
+
+    Raises UserError if the log is missing, of other items, of other sessions than the platform's, without
+    training users, or in fewer parts than there are processes.
     """
     settings = config.agent_config
     if not settings.log:
@@ -69,7 +80,9 @@ def make_logged(
         )
     source = open_log(config, world)
     header, note = source.header, ""
-    decisions: Callable[[], Iterator[DecisionLog]] = partial(source.parts, MOST_ROWS)
+    rank, size = process
+    rows = MOST_ROWS if size == 1 else -(-min(source.num_rows, MOST_ROWS) // size)
+    decisions: Callable[[], Iterator[DecisionLog]] = partial(source.parts, rows)
     if "propensities" in config.algorithm.needs:
         decisions, note = with_propensities(source.name, header, decisions)
     check_catalogue(source.name, header, world.catalogue, f"--data {data.data} --seed {seed}")
@@ -80,7 +93,7 @@ def make_logged(
             "the context): give the settings with which it was recorded."
         )
 
-    def training(sides: Sides | None = None) -> Iterator[tuple[DecisionLog, Tensor]]:
+    def training(sides: Sides | None = None) -> Iterator[Decisions]:
         """The decisions of training users with their rewards, a part of the log at a time."""
         for log in decisions():
             heldout = heldout_rows(log, world.population, data.heldout_fraction, seed)
@@ -90,17 +103,23 @@ def make_logged(
             if part.num_rows:
                 yield part, log_rewards(part, users, weights, FIELD)
 
+    def mine() -> Iterator[Decisions]:
+        return islice(training(), rank, None, size)
+
     in_one_part, sides = source.num_rows <= MOST_ROWS, Sides(source.unit)
-    held = _together([*training(sides)]) if in_one_part else None  # else it is read once more, part by part
-    facts = facts_of(training(sides) if held is None else held)
+    held = _together([*training(sides)]) if in_one_part and size == 1 else None
+    facts = facts_of(training(sides) if held is None else held)  # read once more, part by part
+    if size > 1:
+        sides.check_parts(source.name, size)
+        held = _together([*mine()]) if in_one_part else None
     ids = world.catalogue.item_names or world.catalogue.item_ids.tolist()
     needs = (*config.algorithm.needs, *settings.needs)
     check_facts(source.name, config.algo, facts, needs, ids, sides.num_users)
     sides.check(source.name)
     endless, share = (getattr(settings, name, 0) for name in ("bootstrap_time_limit", "best_sessions"))
 
-    def tables(share: float) -> Iterator[TransitionTable]:
-        for part, rewards in training() if held is None else held:
+    def tables(share: float, parts: Callable[[], Iterable[Decisions]]) -> Iterator[TransitionTable]:
+        for part, rewards in parts():
             part = replace(part, logprobs=behaviour_logprobs(part, facts.logger_rows))
             if 0 < share < 1:
                 best = best_sessions(part, rewards, facts.least_of_best(share))
@@ -110,27 +129,35 @@ def make_logged(
                     part, world.catalogue, rewards, settings.discount, facts.span, bool(endless)
                 )
 
-    def logged(share: float, unfiltered: Callable[[], Logged] | None = None) -> Logged:
+    def logged(
+        share: float, parts: Callable[[], Iterable[Decisions]], whole: Callable[[], Logged] | None
+    ) -> Logged:
         return Logged(
             source.name,
-            partial(tables, share),
-            held is not None and len(held) < 2,
+            partial(tables, share, parts),
+            parts is of_process and held is not None and len(held) < 2,
             header.interface,
             settings,
             generator,
             source.fingerprint(),
             sides.text,
-            unfiltered,
+            whole,
         )
 
-    experience = logged(share, partial(logged, 1.0) if 0 < share < 1 else None)
+    def of_process() -> Iterable[Decisions]:
+        return mine() if held is None else held
+
+    all_sessions = partial(logged, 1.0, of_process if size == 1 else training, None)
+    experience = logged(share, of_process, all_sessions if 0 < share < 1 or size > 1 else None)
+    if size > 1:
+        note = "\n".join(filter(None, [note, f"each of {size} processes has other parts of the log"]))
     experience.note = note
     return experience
 
 
-def _together(parts: Sequence[tuple[DecisionLog, Tensor]]) -> list[tuple[DecisionLog, Tensor]]:
+def _together(parts: Sequence[Decisions]) -> list[Decisions]:
     """Parts of a log with their rewards (E,), those of the same columns as one: a batch is drawn from all."""
-    kinds: dict[tuple[str, ...], list[tuple[DecisionLog, Tensor]]] = {}
+    kinds: dict[tuple[str, ...], list[Decisions]] = {}
     for log, rewards in parts:
         kinds.setdefault(tuple(tensors_of(log)), []).append((log, rewards))
     return [
@@ -180,7 +207,7 @@ class Logged:
             generator: draws the decisions of each batch.
             fingerprint: of the log; a resumed run must have the same.
             sides: what is learned from and what is held out, in words.
-            unfiltered: makes ``of_all_sessions``, if this holds only the best ones.
+            unfiltered: makes ``of_all_sessions``, if this holds only the best ones, or those of a process.
 
         Raises UserError if the log has no decision to learn from.
         """
@@ -202,7 +229,7 @@ class Logged:
         return self._interface
 
     def of_all_sessions(self) -> Logged:
-        """The training side of the log with all its sessions; itself unless it holds only the best ones."""
+        """The training side of the log with all its sessions; itself if it holds them."""
         return self if self._unfiltered is None else self._unfiltered()
 
     def batch(self) -> Batch:

@@ -26,6 +26,7 @@ def make_on_policy(
     agent_for: Callable[[Interface], Any],
     num_updates: int = 1,
     average: Callable[[Tensor], None] | None = None,
+    process: tuple[int, int] = (0, 1),
 ) -> tuple[OnPolicy, Learner]:
     """The rollouts of a run, and the agent that plays them.
 
@@ -34,6 +35,7 @@ def make_on_policy(
         agent_for: makes the agent for an interface.
         num_updates: updates of the whole run.
         average: replaces a tensor in place by its mean over all processes of the run.
+        process: the rank of this process, and the number of all; of a log it has its own parts.
 
     Raises UserError if the algorithm can't learn there.
     """

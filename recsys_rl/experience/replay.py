@@ -175,6 +175,7 @@ def make_replay(
     agent_for: Callable[[Interface], Any],
     num_updates: int = 1,
     average: Callable[[Tensor], None] | None = None,
+    process: tuple[int, int] = (0, 1),
 ) -> tuple[Replay, Learner]:
     """The replay buffer of a run, and the agent that fills it; arguments and errors as ``make_on_policy``."""
     env = make_env(config, world, generator=generators["users"])

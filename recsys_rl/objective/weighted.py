@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.errors import FieldError, one_line
+from recsys_rl.settings.shared import TrainConfig
 from recsys_rl.types import Rollout, Stream
 
 FIELD = "train_config.weights"
@@ -66,6 +67,11 @@ def stream_weights(streams: Sequence[Stream], weights: Mapping[str, float] | Non
     """The weight (M,) of each stream: from ``weights`` if it has this name, else the platform's."""
     given = weights or {}
     return torch.tensor([given.get(stream.name, stream.weight) for stream in streams])
+
+
+def weights_of(config: TrainConfig, streams: Sequence[Stream]) -> Tensor:
+    """The weight (M,) of each stream by which a policy of these settings learned."""
+    return stream_weights(streams, parse_weights(config.weights))
 
 
 def weighted(streams: Tensor, weights: Tensor) -> Tensor:

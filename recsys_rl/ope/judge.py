@@ -1,10 +1,16 @@
-"""The judge: a replayed log and policies -> one typed row for each policy and estimator."""
+"""The judge: a replayed log and policies -> one typed row for each policy and estimator.
+
+Models are fitted on the sample. Then each part of a larger log is judged by itself (``PartJudge``), in this
+process or in others, and the terms of all sessions are joined in the order of the parts.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +36,7 @@ from recsys_rl.ope.policies import (
     read_target,
     weighted,
     with_models,
+    with_values,
 )
 from recsys_rl.ope.propensities import WARNING as ESTIMATED
 from recsys_rl.ope.propensities import by_draws
@@ -45,10 +52,15 @@ from recsys_rl.tables.items import knows_items
 from recsys_rl.tables.target import Target
 from recsys_rl.types import Feedback
 from recsys_rl.utils.progress import announce
+from recsys_rl.utils.seeding import stream_seed
+from recsys_rl.utils.tasks import MapTasks, in_this_process
 
 LOGGER_DRAWS = 64  # slates, at least: a weight divides by the logger's probability, so its noise is a bias
 LOGGED = "logged"
 """The name of the log's own policies, whose row is what they earned."""
+DRAWS = ("policy", "random", "mixture")
+"""The streams from which policies draw; each part of a log has its own, whoever judges it."""
+Read = Callable[[ReplayedLog], PolicyOnLog]
 
 
 @dataclass(frozen=True)
@@ -77,10 +89,8 @@ class Judged:
 
 @dataclass(frozen=True)
 class _Shared:
-    """Replay, models and rewards that serve all policies; models are fitted on the sample."""
+    """What serves all policies on every part. It holds no decisions, so that it is small to send."""
 
-    sample: ReplayedLog
-    fit: Fit
     rewards: Callable[[Feedback], Tensor]
     loggers: Loggers
     settings: Settings
@@ -93,27 +103,63 @@ class _Shared:
 class _Part:
     """A part of the log, for all policies."""
 
+    number: int
     log: ReplayedLog
     slates: SlateLog | None
     clusters: ClusterLog | None
     lacking: dict[str, str]
 
 
-@dataclass
-class _Gathered:
-    """The evidence of one policy, part by part."""
+@dataclass(frozen=True)
+class _OfPolicy:
+    """The evidence of one policy on one part."""
 
-    evidence: list[Evidence] = field(default_factory=list)
-    models: StepModels | None = None  # of Q
-    lost: float = 0.0  # sum over rows of the policy's mass that the log lacks
-    lost_clusters: float = 0.0
-    lacking: dict[str, str] = field(default_factory=dict)
-    doubts: dict[str, str] = field(default_factory=dict)
+    evidence: Evidence
+    lost: float  # sum over rows of the policy's mass that the log lacks
+    lost_clusters: float
+    lacking: dict[str, str]
+    doubts: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _OfPart:
+    """What the whole needs of one part."""
+
+    rows: int
+    users: Tensor  # (N,) of its sessions
+    earned: Tensor  # (N,) float64
+    clusters: int
+    policies: dict[str, _OfPolicy]
+
+
+@dataclass(frozen=True)
+class PartJudge:
+    """Judges one part of a log by fitted models. The answer depends on the part and its number alone."""
+
+    shared: _Shared
+    readers: Mapping[str, Read]
+    models: Mapping[str, StepModels | None]  # of Q
+    replayed: Callable[[Any], ReplayedLog] | None
+    streams: Mapping[str, torch.Generator]
+
+    def __call__(self, numbered: tuple[int, Any]) -> _OfPart:
+        number, rows = numbered
+        _seed_draws(self.streams, self.shared.settings, f"part {number}")
+        log = rows if self.replayed is None else self.replayed(rows)
+        assert isinstance(log, ReplayedLog)
+        part, found = _part_of_log(self.shared, log, number), {}
+        for name, read in self.readers.items():
+            policy, models = read(log), self.models[name]
+            evidence = weighted(log, policy)
+            if models is not None:
+                evidence = with_values(log, evidence, policy, models)
+            found[name] = _evidence(self.shared, part, policy, evidence)
+        return _of_part(part, found)
 
 
 def judge(
     sample: ReplayedLog,
-    parts: Iterable[ReplayedLog],
+    parts: Iterable[Any],
     policies: Sequence[Playable],
     targets: Mapping[str, Callable[[ReplayedLog], Target]],
     fit: Fit,
@@ -121,6 +167,8 @@ def judge(
     loggers: Loggers,
     settings: Settings,
     streams: Mapping[str, torch.Generator],
+    replayed: Callable[[Any], ReplayedLog] | None = None,
+    map_tasks: MapTasks = in_this_process,
 ) -> Judged:
     """All estimators that the log allows, for all policies.
 
@@ -131,64 +179,94 @@ def judge(
         fit: the regression of reward models.
         rewards: (E,) from the feedback of the log.
         loggers: the policies that made the log.
-        streams: ``ope`` for reward models, ``world``, ``clusters``, and ``policy`` for actions of targets.
+        streams: ``ope`` for reward models, ``world``, ``clusters``, and those of DRAWS for policies.
+        replayed: replays one of the parts; None: they are replayed.
+        map_tasks: judges the parts, here or in other processes.
 
     Raises UserError for a policy whose weights are too large, and for an interval that the log can't have.
     """
     first = {name: read(sample) for name, read in targets.items()}  # refusals come first
-    shared = _share(sample, policies, fit, rewards, loggers, settings, streams)
+    shared = _share(sample, policies, rewards, loggers, settings, streams)
+    readers: dict[str, Read] = {of.name: partial(read_policy, of=of, draws=settings.draws) for of in policies}
 
-    def read_file(log: ReplayedLog, name: str) -> PolicyOnLog:
-        target = first[name] if log is sample else targets[name](log)
-        return read_target(log, name, target, settings.draws, streams["policy"])
+    def of_files(read: Mapping[str, Callable[[ReplayedLog], Target]]) -> dict[str, Read]:
+        return {name: partial(_read_file, name, read[name], settings.draws, streams) for name in read}
 
-    readers: dict[str, Callable[[ReplayedLog], PolicyOnLog]] = {
-        of.name: partial(read_policy, of=of, draws=settings.draws) for of in policies
-    }
-    readers |= {name: partial(read_file, name=name) for name in targets}
-    gathered = {name: _Gathered() for name in readers}
-    users, earned, clusters, done = [], [], 0, 0
-    for log in parts:
-        part = _part_of_log(shared, log)
-        users.append(log.users)
-        earned.append(log.on_grid(log.rewards) @ discounts(log.gamma, log.grid.shape[1]))
-        clusters = 0 if part.clusters is None else part.clusters.number
-        if log is not sample:
-            done += log.log.num_rows
-            announce(f"judging rows up to {done:,} of {log.totals.rows:,}")
-        for number, (name, read) in enumerate(readers.items(), 1):
-            if log is sample:
-                announce(f"judging {name}" + ("" if name in targets else f" ({number} of {len(policies)})"))
-            _gather(shared, part, read, gathered[name])
-    judged = Judged(torch.cat(users), torch.cat(earned), [], {}, (), (), clusters)
-    lacking = {}
-    for name, account in gathered.items():
-        scored = _score(shared, name, account, judged.users)
+    rest = iter(parts)
+    begin = next(rest)
+    if begin is sample:
+        known = {name: partial(_known, target) for name, target in first.items()}
+        found = [_whole(shared, sample, readers | of_files(known), fit, len(policies))]
+    else:
+        readers |= of_files(targets)
+        models = {name: _models(sample, read(sample), fit) for name, read in readers.items()}
+        of_part = PartJudge(shared, readers, models, replayed, streams)
+        found, rows = [], 0
+        for part in map_tasks(of_part, enumerate(chain([begin], rest))):
+            found.append(part)
+            rows += part.rows
+            announce(f"judging rows up to {rows:,} of {sample.totals.rows:,}")
+        _seed_draws(streams, settings, "checks")
+    users, earned = (torch.cat([getattr(part, name) for part in found]) for name in ("users", "earned"))
+    judged = Judged(users, earned, [], {}, (), (), found[-1].clusters)
+    lacking: dict[str, dict[str, str]] = {}
+    made = []
+    for name in found[0].policies:
+        mine = [part.policies[name] for part in found]
+        scored = _score(sample, settings, name, mine, users)
         judged.rows.extend(scored.rows)
         judged.terms[name] = scored.terms
-        lacking[name] = account.lacking
-    missing = not_computed(_of_this_kind(sample), lacking)
-    return _with_checks(
-        shared, replace(judged, not_computed=missing, loggers=_made(sample, gathered)), streams["world"]
-    )
+        lacking[name] = {need: why for of in reversed(mine) for need, why in of.lacking.items()}
+        if all(is_logger(of.evidence.weights) for of in mine):
+            made.append(name)
+    # Estimated propensities can't tell one policy from another.
+    recognised = () if sample.estimated or sample.log.header.estimated else tuple(made)
+    judged = replace(judged, not_computed=not_computed(_of_this_kind(sample), lacking), loggers=recognised)
+    return _with_checks(sample, loggers, judged, streams["world"])
 
 
-def _made(sample: ReplayedLog, gathered: Mapping[str, _Gathered]) -> tuple[str, ...]:
-    """The policies with a weight of 1 on every row. Estimated propensities can't tell one from another."""
-    if sample.estimated or sample.log.header.estimated:
-        return ()
-    return tuple(
-        name
-        for name, account in gathered.items()
-        if all(is_logger(part.weights) for part in account.evidence)
-    )
+def _whole(
+    shared: _Shared, log: ReplayedLog, readers: Mapping[str, Read], fit: Fit, playable: int
+) -> _OfPart:
+    """A log in one part, on whose sessions the models are fitted."""
+    part, found = _part_of_log(shared, log), {}
+    for number, (name, read) in enumerate(readers.items(), 1):
+        announce(f"judging {name}" + (f" ({number} of {playable})" if number <= playable else ""))
+        policy = read(log)
+        evidence = with_models(log, weighted(log, policy), policy, fit)[0]
+        found[name] = _evidence(shared, part, policy, evidence)
+    return _of_part(part, found)
 
 
-def _with_checks(shared: _Shared, judged: Judged, generator: torch.Generator) -> Judged:
+def _models(sample: ReplayedLog, policy: PolicyOnLog, fit: Fit) -> StepModels | None:
+    return with_models(sample, weighted(sample, policy), policy, fit)[1]
+
+
+def _read_file(
+    name: str,
+    target: Callable[[ReplayedLog], Target],
+    draws: int,
+    streams: Mapping[str, torch.Generator],
+    log: ReplayedLog,
+) -> PolicyOnLog:
+    return read_target(log, name, target(log), draws, streams["policy"])
+
+
+def _known(target: Target, log: ReplayedLog) -> Target:
+    return target
+
+
+def _seed_draws(streams: Mapping[str, torch.Generator], settings: Settings, where: str) -> None:
+    """Begin the streams of DRAWS again, with numbers that belong to this place alone."""
+    for name in DRAWS:
+        if name in streams:
+            streams[name].manual_seed(stream_seed(settings.intervals.seed, f"{name} of {where}"))
+
+
+def _with_checks(sample: ReplayedLog, loggers: Loggers, judged: Judged, generator: torch.Generator) -> Judged:
     """The rows with the checks of the world model, in the warnings of its own rows too."""
     if not any(row.estimator == "world" for row in judged.rows):
         return judged
-    sample, loggers = shared.sample, shared.loggers
 
     def playable_logger(logger: int) -> Behaviour | None:
         playable = loggers.policy(sample, logger)
@@ -217,7 +295,6 @@ def _of_this_kind(log: ReplayedLog) -> dict[str, str]:
 def _share(
     sample: ReplayedLog,
     policies: Sequence[Playable],
-    fit: Fit,
     rewards: Callable[[Feedback], Tensor],
     loggers: Loggers,
     settings: Settings,
@@ -237,10 +314,10 @@ def _share(
         else:
             number = settings.clusters or max(2, round(sample.num_items**0.5))
             clusters = k_means(sample.catalogue.embedding, number, streams["clusters"])
-    return _Shared(sample, fit, rewards, loggers, settings, worlds, lacking, clusters)
+    return _Shared(rewards, loggers, settings, worlds, lacking, clusters)
 
 
-def _part_of_log(shared: _Shared, log: ReplayedLog) -> _Part:
+def _part_of_log(shared: _Shared, log: ReplayedLog, number: int = 0) -> _Part:
     lacking, loggers = dict(shared.lacking), shared.loggers
     slates = clusters = None
     if log.places > 1:
@@ -259,53 +336,47 @@ def _part_of_log(shared: _Shared, log: ReplayedLog) -> _Part:
             lacking[CLUSTERS] = "the logger's probability of each item is not known"
         else:
             clusters = ClusterLog.make(log, shared.clusters, known)
-    return _Part(log, slates, clusters, lacking)
+    return _Part(number, log, slates, clusters, lacking)
 
 
-def _gather(
-    shared: _Shared, part: _Part, read: Callable[[ReplayedLog], PolicyOnLog], account: _Gathered
-) -> None:
-    """Add the evidence of the part to the ``account`` of a policy."""
-    log = part.log
-    if account.models is None and log is not shared.sample:
-        of_sample = read(shared.sample)
-        account.models = with_models(
-            shared.sample, weighted(shared.sample, of_sample), of_sample, shared.fit
-        )[1]
-    policy = read(log)
-    evidence, lacking, lost = (
-        weighted(log, policy),
-        policy.lacking | part.lacking,
-        log.certain_mass(policy.logprobs),
-    )
+def _evidence(shared: _Shared, part: _Part, policy: PolicyOnLog, evidence: Evidence) -> _OfPolicy:
+    """All evidence of a policy on a part; ``evidence`` has its weights, Q and V."""
+    log, lacking, doubts = part.log, policy.lacking | part.lacking, dict[str, str]()
+    lost, lost_clusters = log.certain_mass(policy.logprobs), 0.0
     if part.slates is not None:
         choices = None
         if policy.choices is not None and part.slates.known:
             choices = policy.choices(part.slates.slates)
         of_slates = part.slates.evidence(policy.places, choices)
         evidence, lacking = replace(evidence, slates=of_slates.slates), lacking | of_slates.lacking
-        account.doubts |= of_slates.doubts
+        doubts |= of_slates.doubts
     if shared.worlds is not None and policy.policy is not None:
-        played = world(shared.worlds, policy.policy, log, part=len(account.evidence))
-        evidence = replace(evidence, world=played)
-    evidence, account.models = with_models(log, evidence, policy, shared.fit, account.models)
+        evidence = replace(evidence, world=world(shared.worlds, policy.policy, log, part=part.number))
     if log.totals.steps == 1 and log.places == 1 and policy.probabilities is not None:
         lost = max(lost, _never_shown(log, policy.probabilities))
         if part.clusters is not None:
-            of_clusters, lost_here = part.clusters.weights(policy.probabilities)
+            of_clusters, lost_clusters = part.clusters.weights(policy.probabilities)
             evidence = replace(evidence, clusters=of_clusters[log.grid[:, 0]])
-            account.lost_clusters += lost_here * log.log.num_rows
-    account.evidence.append(evidence)
-    account.lost += lost * log.log.num_rows
-    account.lacking = lacking | account.lacking
+    rows = log.log.num_rows
+    return _OfPolicy(evidence, lost * rows, lost_clusters * rows, lacking, doubts)
 
 
-def _score(shared: _Shared, policy: str, account: _Gathered, users: Tensor) -> Scored:
-    """The rows and the terms of a policy, from its evidence of all parts."""
-    log, rows = shared.sample, shared.sample.totals.rows
-    by_need = {CLUSTERS: account.lost_clusters / rows, SLATE: 0.0}
-    knowledge = Knowledge(account.lost / rows, by_need, log.most, account.doubts)
-    scored = score(policy, join(account.evidence), users, shared.settings.intervals, knowledge)
+def _of_part(part: _Part, policies: dict[str, _OfPolicy]) -> _OfPart:
+    log, clusters = part.log, 0 if part.clusters is None else part.clusters.number
+    earned = log.on_grid(log.rewards) @ discounts(log.gamma, log.grid.shape[1])  # (N,)
+    return _OfPart(log.log.num_rows, log.users, earned, clusters, policies)
+
+
+def _score(
+    log: ReplayedLog, settings: Settings, policy: str, parts: Sequence[_OfPolicy], users: Tensor
+) -> Scored:
+    """The rows and the terms of a policy, from its evidence of all parts of the log."""
+    rows = log.totals.rows
+    by_need = {CLUSTERS: sum(part.lost_clusters for part in parts) / rows, SLATE: 0.0}
+    doubts = {need: why for part in parts for need, why in part.doubts.items()}
+    knowledge = Knowledge(sum(part.lost for part in parts) / rows, by_need, log.most, doubts)
+    evidence = join([part.evidence for part in parts])
+    scored = score(policy, evidence, users, settings.intervals, knowledge)
     least, best = log.bounds
     equal = f"Every reward of the log is {best:g}: it shows no difference between policies."
     marked = []

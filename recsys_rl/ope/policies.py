@@ -11,7 +11,7 @@ from torch import Tensor
 
 from recsys_rl.ope.estimators import CLUSTERS, MODEL, WORLD, Evidence
 from recsys_rl.ope.replay import Probabilities, ReplayedLog, check_weights
-from recsys_rl.ope.reward_model import Fit, StepModels, fit_q, with_q
+from recsys_rl.ope.reward_model import Alternatives, Fit, StepModels, fit_q, with_q
 from recsys_rl.ope.slate_choices import Choices
 from recsys_rl.protocols import Behaviour
 from recsys_rl.tables.target import Target, check_support
@@ -148,23 +148,34 @@ def weighted(log: ReplayedLog, policy: PolicyOnLog) -> Evidence:
 
 
 def with_models(
-    log: ReplayedLog, evidence: Evidence, policy: PolicyOnLog, fit: Fit, models: StepModels | None = None
+    log: ReplayedLog, evidence: Evidence, policy: PolicyOnLog, fit: Fit
 ) -> tuple[Evidence, StepModels | None]:
-    """The evidence with the policy's Q and V, by ``models``, or by those that are fitted on this log.
+    """The evidence with the policy's Q and V, by models that are fitted on this log, and these.
 
     Without the policy's actions it stays as it is.
     """
     if policy.actions is None:
-        return evidence, models
-    grid, actions, known = log.grid, policy.actions, policy.actions.probabilities
+        return evidence, None
+    features, folds = log.on_grid(log.rows), log.folds[log.grid[:, 0]]
+    return fit_q(evidence, features, _alternatives(log, policy.actions), fit, folds, log.bounds)
 
-    def alternatives(t: int, rows: Tensor) -> tuple[Tensor, Tensor]:
+
+def with_values(log: ReplayedLog, evidence: Evidence, policy: PolicyOnLog, models: StepModels) -> Evidence:
+    """The evidence with the policy's Q and V, by models that were fitted on other sessions."""
+    if policy.actions is None:
+        return evidence
+    features, folds = log.on_grid(log.rows), log.folds[log.grid[:, 0]]
+    return with_q(evidence, features, _alternatives(log, policy.actions), models, folds)
+
+
+def _alternatives(log: ReplayedLog, actions: Actions) -> Alternatives:
+    """The actions of each session at a step, and the policy's probability of each."""
+    grid, known = log.grid, actions.probabilities
+
+    def of(t: int, rows: Tensor) -> tuple[Tensor, Tensor]:
         at = actions.features[grid[rows, t]]  # (B, M, F)
         if known is not None:
             return at, known[grid[rows, t]]
         return at, torch.full(at.shape[:2], 1 / at.shape[1], dtype=torch.float64)
 
-    features, folds = log.on_grid(log.rows), log.folds[grid[:, 0]]
-    if models is None:
-        return fit_q(evidence, features, alternatives, fit, folds, log.bounds)
-    return with_q(evidence, features, alternatives, models, folds), models
+    return of

@@ -29,7 +29,7 @@ from recsys_rl.ope.result import WorldCheck
 from recsys_rl.protocols import Policy
 from recsys_rl.session import Session
 from recsys_rl.tables.decision_log import DecisionLog
-from recsys_rl.types import UserError
+from recsys_rl.types import Catalogue, UserError
 from recsys_rl.users.fit import FitSizes, UserFitting, set_means
 from recsys_rl.users.inputs import context_sizes, item_tables
 from recsys_rl.users.network import ContextSizes, ItemTables, UserNetwork
@@ -72,7 +72,8 @@ class Worlds:
 
     models: Sequence[FittedUsers]
     seed: int  # of the drawn signals, the same for each policy: their differences have less noise
-    log: ReplayedLog
+    catalogue: Catalogue
+    gamma: float  # discount per step
     starts: DecisionLog  # the first row of each of the N sessions
     folds: Tensor  # (N,) int64: the model of each session, which its user did not train
 
@@ -112,7 +113,7 @@ def fit_world(
         for fold in range(int(folds.max()) + 1)
     ]
     seed = int(torch.randint(2**31, (), generator=generator))
-    return Worlds(models, seed, of, log.rows(first), folds)
+    return Worlds(models, seed, of.catalogue, of.gamma, log.rows(first), folds)
 
 
 def try_world(
@@ -180,7 +181,7 @@ def world(
         part: its number. Each part has noise of its own, which is the same for each policy.
     """
     starts, folds = worlds.starts, worlds.folds
-    if log is not None and log is not worlds.log:
+    if log is not None:
         first = log.log.steps == 0
         starts, folds = log.log.rows(first), log.folds[first]
     folds = folds[:sessions]
@@ -198,7 +199,7 @@ def _play(
     worlds: Worlds, users: FittedUsers, policy: Policy, starts: DecisionLog, noise: torch.Generator
 ) -> Tensor:
     """(B,) float64 for the sessions that begin as ``starts`` (B,), of these ``users``."""
-    interface, catalogue, network = starts.header.interface, worlds.log.catalogue, users.network
+    interface, catalogue, network = starts.header.interface, worlds.catalogue, users.network
     number, signals = starts.num_rows, len(network.kinds.binary)
     session = Session.begin(interface, catalogue, starts.users)
     available = None if bool(catalogue.available.all()) else catalogue.available.expand(number, -1)
@@ -213,7 +214,7 @@ def _play(
         items = policy.act(obs).items  # (B, K)
         shown, rows = items >= 0, items.clamp_min(0)
         answer = network.respond(memory, rows, shown)
-        total += worlds.log.gamma**step * alive * users.reward(answer)
+        total += worlds.gamma**step * alive * users.reward(answer)
         # No user answers with the mean of their signals: network and policy have no data there.
         given = answer.at(torch.rand(*items.shape, signals, generator=noise))  # (B, K, S)
         memory, logit = network.after(memory, rows, shown, given)

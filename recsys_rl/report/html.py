@@ -15,6 +15,7 @@ from recsys_rl.report.exposure import exposure_html
 from recsys_rl.report.page import Page, Row
 from recsys_rl.report.regret import regret_html
 from recsys_rl.report.sessions import sessions_html
+from recsys_rl.report.streams import streams_html
 from recsys_rl.types import UserError
 from recsys_rl.utils.files import write_text
 
@@ -49,6 +50,7 @@ def _html(page: Page) -> str:
         title,
         f"{_header(page)}{_returns(page)}"
         f"{regret_html(page.regret_by_step, page.yardstick)}{_curve(page)}"
+        f"{streams_html(page.stream_curves, page.yardstick)}"
         f"{exposure_html(charts.by_return(page.rows))}"
         f"{categories_html(page.categories)}"
         f"{sessions_html(page.sessions, words.has_lives(page.rows), page.tick)}{_config(page.config)}",

@@ -52,6 +52,7 @@ class Page:
     tick: Row | None = None  # the hidden signal of the ticks in sessions: ``name`` and ``meaning``
     categories: Row | None = field(default_factory=dict)
     """A result of ``evaluation.categories``, which is None where the data have none; empty without items."""
+    stream_curves: Sequence[Row] = ()  # results of ``evaluation.stream_curves``
     regret_by_step: Row | None = None  # a result of ``evaluation.regret``
     world: str = ""  # about the world of the rows, if it is another than that of the training
     trained_on: Sequence[str] = ()  # its environments, with ``world``

@@ -188,7 +188,7 @@ def _panel(band: Band, left: float, top: float, panel: float) -> list[str]:
         f'<text class="muted" x="{left:.1f}" y="{top + PANEL + 22}">{_state(band)}</text>'
     ]
     rows = _rows(band)
-    if len(rows) < 2:
+    if not rows:
         return parts
     last, mean, low, high = rows[-1]
     half = ZOOM * (high - low) / 2
@@ -209,12 +209,17 @@ def _panel(band: Band, left: float, top: float, panel: float) -> list[str]:
     above = [f"{x(at):.1f},{within(high):.1f}" for at, _, _, high in rows]
     below = [f"{x(at):.1f},{within(low):.1f}" for at, _, low, _ in reversed(rows)]
     line = " ".join(f"{x(at):.1f},{within(mean):.1f}" for at, mean, _, _ in rows)
-    return [
-        *parts,
+    shapes = [
         f'<polygon class="band" points="{" ".join(above + below)}"/>',
         f'<polyline class="curve" points="{line}"/>',
-        f'<path class="axis" d="M{start:.1f} {y(0):.1f}H{stop:.1f}"/>',
     ]
+    if len(rows) == 1:  # an interval alone, as a bar with its estimate
+        shapes = [
+            f'<rect class="band" x="{stop - 8:.1f}" y="{within(high):.1f}" width="8" '
+            f'height="{within(low) - within(high):.1f}"/>',
+            f'<path class="whisker" d="M{stop - 11:.1f} {within(mean):.1f}h11"/>',
+        ]
+    return [*parts, *shapes, f'<path class="axis" d="M{start:.1f} {y(0):.1f}H{stop:.1f}"/>']
 
 
 def _rows(band: Band) -> list[tuple[int, float, float, float]]:

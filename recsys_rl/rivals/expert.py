@@ -32,7 +32,8 @@ class ByEquations:
 
     def reader(self) -> Follower:
         """The lists and the walk for N users, which follow their sessions."""
-        large = self.catalogue.num_items > rankers.SHORTLIST
+        # The list is by the profile: without one, all items are scored.
+        large = self.catalogue.num_items > rankers.SHORTLIST and self.interface.profile
         walk = self.expert.walk
         return Follower(
             Shortlist(self.catalogue, self.interface.slate_size) if large else None,

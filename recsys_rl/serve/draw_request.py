@@ -95,12 +95,14 @@ class DrawResult:
 def draw(requests: Sequence[DrawRequest], report: bool = False) -> list[DrawResult]:
     """The draws of all requests. ``report``: with ``DrawResult.rounds``."""
     results = [DrawResult() for _ in requests]
-    groups: dict[tuple[int, int, bool, bool], list[int]] = defaultdict(list)
+    groups: dict[tuple[int, int, int, bool, bool], list[int]] = defaultdict(list)
     for at, request in enumerate(requests):
         width = 0 if request.candidates is None else -(-len(request.candidates) // TILE) * TILE
-        key = id(request.version), width, bool(request.degraded), request.items is None
+        version = request.version
+        apart = id(version) if version.two_stages else 0  # its observations hold its own candidates
+        key = id(version.of_visits), apart, width, bool(request.degraded), request.items is None
         groups[key].append(at)
-    for (_, width, _, _), rows in groups.items():
+    for (_, _, width, _, _), rows in groups.items():
         # Visits with the same number of steps to add are brought up to date together.
         rows.sort(key=lambda at: (requests[at].packed is None, len(requests[at].steps)))
         group, group_results = [requests[at] for at in rows], [results[at] for at in rows]
@@ -139,7 +141,7 @@ def _visits_now(requests: Sequence[DrawRequest]) -> Visit:
             rows = torch.tensor([request.population_row for request in group])
             likes = [request.likes for request in group]
             hours = _tensor(request.began for request in group)
-            visits = Visit.begin(version.checkpoint, profiles, hours, rows, likes)
+            visits = Visit.begin(version.of_visits, profiles, hours, rows, likes)
             if version.contexts is not None:  # each request has its own: none is kept from step to step
                 visits = visits.without_context(version.contexts.names)
         else:
@@ -178,7 +180,7 @@ def _fill(
         obs = _limited(visits.observe(), going, [results[at].items for at in unfilled], width)
         given = [request.items[start:end] for request in going if request.items is not None]
         choices = choose(
-            version,
+            [request.version for request in going],
             obs,
             [request.uniforms[start:end] for request in going],
             [request.explore for request in going],

@@ -29,7 +29,7 @@ from recsys_rl.serve.export_survey import (
     logger_of,
     survey_of,
 )
-from recsys_rl.serve.interval import interval_of, nothing
+from recsys_rl.serve.interval import Interval, nothing
 from recsys_rl.serve.record_at_rest import Record
 from recsys_rl.serve.record_schema import Decision, SessionRows
 from recsys_rl.serve.session_state import PackedVisit, SessionState, Step, pack
@@ -43,21 +43,15 @@ from recsys_rl.utils.user_hashes import number_of
 NUMBER = re.compile("0|[1-9][0-9]{0,18}")
 
 
-def export(
-    record: Record, out: Path, since: int = 0, until: int | None = None, now: float | None = None
-) -> tuple[Survey, int]:
-    """Write the log of an interval (interval.py). Returns the survey, and the number of rows.
-
-    Raises UserError.
-    """
-    survey = survey_of(record, interval_of(record, since, until, now))
+def export(record: Record, out: Path, interval: Interval) -> tuple[Survey, int]:
+    """Write the log of an interval. Returns the survey, and the number of rows. Raises UserError."""
+    survey = survey_of(record, interval)
     if not survey.loggers:
         left_out = f", and in {survey.without_candidates:,} popularity answered for a first stage"
-        raise nothing(record, survey.interval, left_out if survey.without_candidates else "")
+        raise nothing(record, interval, left_out if survey.without_candidates else "")
     check_stages(record, survey)
     header = _header(survey)
-    numbers = (survey.interval.since, survey.interval.until)
-    with DecisionWriter(out, header, interval=numbers) as writer:
+    with DecisionWriter(out, header, interval=(interval.since, interval.until)) as writer:
         for group in record.groups(record.sessions(survey.sessions)):
             people = record.people({rows.session.person for rows in group})
             writer.write(_log_of(header, _rows_of(record, group, survey), survey, people))

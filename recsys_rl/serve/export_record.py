@@ -29,21 +29,16 @@ class Exported:
         return self.interval.until
 
 
-def export_record(
-    record: Record, out: Path, since: int = 0, until: int | None = None, now: float | None = None
-) -> Exported:
-    """Write the sessions whose last row has a number in (since, until] (interval.py). Raises UserError.
+def export_record(record: Record, out: Path, interval: Interval) -> Exported:
+    """Write the sessions of an interval (``interval_of``). Raises UserError if it has none.
 
-    Args:
-        record: of ``open_snapshot``, beside a running server; or of a server that has ended.
-        until: None for the watermark, up to which all sessions have matured.
-        now: as in ``interval_of``.
+    ``record``: of ``open_snapshot``, beside a running server; or of a server that has ended.
     """
     if record.of_own_log:
-        done = export_table(record, out, since, until, now)
-        return Exported(done.interval, done.files, done.sessions, (*_about_tables(done),))
-    survey, rows = export(record, out, since, until, now)
-    return Exported(survey.interval, {out: rows}, len(survey.sessions), (*_about_log(survey),))
+        done = export_table(record, out, interval)
+        return Exported(interval, done.files, done.sessions, (*_about_tables(done),))
+    survey, rows = export(record, out, interval)
+    return Exported(interval, {out: rows}, len(survey.sessions), (*_about_log(survey),))
 
 
 def _about_log(survey: Survey) -> Iterator[str]:

@@ -16,7 +16,7 @@ import polars as pl
 
 from recsys_rl.serve.export_arms import by_an_arm, with_arms
 from recsys_rl.serve.export_survey import POPULARITY_DRAWN, Logger, logger_name, logger_of
-from recsys_rl.serve.interval import Interval, interval_of, nothing
+from recsys_rl.serve.interval import Interval, nothing
 from recsys_rl.serve.own_columns import TableRow, frame_of
 from recsys_rl.serve.record_at_rest import Record
 from recsys_rl.serve.session_state import SessionState
@@ -38,16 +38,13 @@ class TableExport:
     never_shown: int = 0  # items
 
 
-def export_table(
-    record: Record, out: Path, since: int = 0, until: int | None = None, now: float | None = None
-) -> TableExport:
-    """Write the sessions of an interval (interval.py). Raises UserError.
+def export_table(record: Record, out: Path, interval: Interval) -> TableExport:
+    """Write the sessions of an interval. Raises UserError.
 
     Sessions with an unknown probability get a table of their own, in a folder beside ``out``, if others have
     all of theirs: a log has propensities in each row or in none. It is written first, as the file of an
     interval says that the interval is exported.
     """
-    interval = interval_of(record, since, until, now)
     done = TableExport(interval)
     sessions = [
         record.state_of(rows)

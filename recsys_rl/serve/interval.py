@@ -29,7 +29,9 @@ class Interval:
     waiting: int  # sessions with a higher last row; they come in later intervals
 
 
-def interval_of(record: Record, since: int, until: int | None, now: float | None = None) -> Interval:
+def interval_of(
+    record: Record, since: int = 0, until: int | None = None, now: float | None = None
+) -> Interval:
     """The interval from ``since`` to ``until``; None: to the watermark. Only its own sessions are read.
 
     ``now``: seconds since 1970; None: IN_FLIGHT before the record was opened, so that all feedback that was

@@ -1,4 +1,4 @@
-"""Outcomes of sessions that have matured: the return by the platform's objective, and what guardrails watch.
+"""Outcomes of sessions that have matured: the return by the champion's objective, and what guardrails watch.
 
 They are read from the record by a connection of their own, in another thread than the requests.
 """
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.make import make_user_model
-from recsys_rl.objective.weighted import stream_weights, weighted
+from recsys_rl.objective.weighted import weighted, weights_of
 from recsys_rl.protocols import UserModel
 from recsys_rl.serve.record_schema import Arm, Damaged, Session, SessionRows
 from recsys_rl.serve.session_state import SessionState, Step
@@ -48,7 +48,9 @@ class Outcomes:
     """Makes outcomes from the rows of a record."""
 
     def __init__(self, path: Path, versions: Sequence[Version], longest: float) -> None:
-        """``versions``: those that serve. Their sessions may have other lengths: the longest one counts.
+        """``versions``: those that serve, first the champion. Returns are by the weights of its training.
+
+        Their sessions may have other lengths: the longest one counts.
 
         ``longest``: seconds in which a visitor is active at most (``end``).
         """
@@ -135,7 +137,8 @@ class Outcomes:
         feedback = Feedback(self._all_signals(signals), shown, self._left(steps))
         streams = self._users.rewards(feedback)  # (E, M)
         # A stream that is made of hidden signals is unknown to a server, and left out.
-        reward = weighted(streams.nan_to_num(0.0), stream_weights(self._users.streams))  # (E,)
+        by = weights_of(self.version.checkpoint.config.train_config, self._users.streams)
+        reward = weighted(streams.nan_to_num(0.0), by)  # (E,)
         of_session = torch.tensor([at for at, session in enumerate(sessions) for _ in session.steps])
         sums: list[float] = (
             torch.zeros(len(sessions)).double().index_add(0, of_session, reward.double()).tolist()

@@ -38,6 +38,8 @@ class ShareRequest(Struct, forbid_unknown_fields=True, frozen=True):
 class PromoteRequest(Struct, forbid_unknown_fields=True, frozen=True):
     """The body of `POST /v1/release/promote`."""
 
+    challenger: Sha256
+    """The challenger that is meant: another one, of a later release, is not promoted."""
     without_gate: bool = False
     """Promote it without the verdicts of gate and canary; the record keeps that."""
     reason: Reason = ""
@@ -84,6 +86,8 @@ class ReleaseAnswer(Struct, frozen=True):
     """Seconds since 1970."""
     frozen: bool
     """New sessions have no arm."""
+    why_frozen: str
+    """The reason that the freeze was given; "" without one."""
     counts: dict[str, Count]
     """The sessions of each arm that have matured, and the mean of their returns."""
     canary: CanaryAnswer | None

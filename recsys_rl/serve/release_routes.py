@@ -78,7 +78,7 @@ async def promote(services: Services, body: bytes) -> bytes:
     release = await services.watch.now()  # it may stop the release in the same moment
     _, look = services.watch.of(release)
     await _check_challenger(services)
-    action = Promote(release, verdict_of(look), asked.without_gate, asked.reason)
+    action = Promote(asked.challenger, release, verdict_of(look), asked.without_gate, asked.reason)
     return await _done(services, action)
 
 
@@ -127,7 +127,7 @@ def _state(services: Services) -> ReleaseAnswer:
     active, watch = services.worker.shared.active, services.watch
     release, champion = active.history.under_way, active.version.row.sha256
     if release is None:
-        return ReleaseAnswer(champion, None, 0.0, "session", None, False, {}, None, {})
+        return ReleaseAnswer(champion, None, 0.0, "session", None, False, "", {}, None, {})
     canary, look = watch.of(release.start.number)
     return ReleaseAnswer(
         champion=champion,
@@ -136,6 +136,7 @@ def _state(services: Services) -> ReleaseAnswer:
         unit=release.start.unit,
         since=release.start.time,
         frozen=release.frozen is not None,
+        why_frozen="" if release.frozen is None else release.frozen.reason,
         counts=canary.counts,
         canary=CanaryAnswer(look.difference, look.low, look.high, look.sessions, look.answer),
         guardrails=look.guardrails,

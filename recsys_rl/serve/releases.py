@@ -96,11 +96,12 @@ class Share:
 
 @dataclass(frozen=True)
 class Promote:
-    """Make the challenger the champion. Raises Problem.
+    """Make ``challenger`` the champion. Raises Problem if its release is not under way.
 
     ``canary`` is the latest look of the canary at the release with the number ``release``.
     """
 
+    challenger: str
     release: int
     canary: Mapping[str, Any]
     without_gate: bool
@@ -108,6 +109,8 @@ class Promote:
 
     def __call__(self, shared: Shared) -> None:
         active, release = shared.active, under_way(shared, self.release)
+        if release.challenger != self.challenger:
+            raise other_challenger()
         version = challenger_of(shared)
         gate = None if not release.start.verdict else msgspec.json.decode(release.start.verdict)
         answer = None if gate is None else gate.get("answer")
@@ -153,7 +156,7 @@ class Back:
     def __call__(self, shared: Shared) -> None:
         release = shared.active.history.under_way
         if release is None or release.challenger != self.challenger:
-            raise Problem(409, "no-release", "The release of this challenger is not under way any more.")
+            raise other_challenger()
         write(shared, "back", release.challenger, 0.0, release.start.unit, self.reason)
         shared.active.challenger = None
 
@@ -234,6 +237,11 @@ def under_way(shared: Shared, number: int | None = None) -> UnderWay:
     if release is None or (number is not None and release.start.number != number):
         raise Problem(409, "no-release", "No release is under way: start one.")
     return release
+
+
+def other_challenger() -> Problem:
+    """The challenger that was named is not the one of the release under way."""
+    return Problem(409, "no-release", "The release of this challenger is not under way any more.")
 
 
 def challenger_of(shared: Shared) -> Version:

@@ -6,8 +6,10 @@ TILE rows, so that a draw that is repeated alone gives the same numbers.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,7 +37,7 @@ class Choice:
 
 
 def choose(
-    version: Version,
+    versions: Sequence[Version],
     obs: Obs,
     uniforms: Sequence[Sequence[float]],
     explore: Sequence[float],
@@ -45,39 +47,63 @@ def choose(
     """The choices for N observations.
 
     Args:
+        versions: (N,) the policy of each; where they differ, they see people alike and have no first stage.
         uniforms: (N, K) numbers in [0, 1) that draw the places.
         explore: (N,) probability of a uniform choice in each place.
         given: (N, K) items in place of draws: their log-probabilities are wanted.
-        popular: popularity chooses, and not the policy.
+        popular: popularity chooses, and not the policies.
     """
-    number, slate = obs.num_rows, version.checkpoint.interface.slate_size
-    rows = _tile(number)
-    obs = obs.rows(rows) if len(rows) > number else obs
-    chance, share = torch.tensor(uniforms)[rows], torch.tensor(explore)[rows]
-    fixed = None if given is None else torch.tensor(given)[rows]
-    choices: list[Choice] = []
-    faults = [RAISED] * number
+    number, slate = obs.num_rows, versions[0].checkpoint.interface.slate_size
+    chance, share = torch.tensor(uniforms), torch.tensor(explore)
+    fixed = None if given is None else torch.tensor(given)
+    choices, faults = dict[int, Choice](), dict[int, str]()
     if not popular:
-        try:
-            obs_scored, scores, slates = _scores(version, obs)
-            # A score of -inf forbids an item; NaN and infinity are faults. The maximum shows both.
-            sound = scores.amax(1) < torch.inf
-            faults = ["" if is_sound else NOT_FINITE for is_sound in sound[:number].tolist()]
+        of_each = defaultdict[int, list[int]](list)
+        for at, version in enumerate(versions):
+            of_each[id(version)].append(at)
+        for mine in of_each.values():  # padded as a batch of this version alone would be
+            rows = _tile(mine)
+            whole = len(mine) == number == len(rows)
+            scored = _scored_by(versions[mine[0]], obs if whole else obs.rows(rows))
+            items = None if fixed is None else fixed[rows]
+            found = _choices(scored, chance[rows], share[rows], items, slate, len(mine))
+            choices |= {row: x for row, x, bad in zip(mine, found, scored.faults, strict=False) if not bad}
+            faults |= dict(zip(mine, scored.faults, strict=False))
+    if len(choices) < number:
+        rows = _tile([*range(number)])
+        obs, scores = _popularity(versions[0], obs.rows(rows) if len(rows) > number else obs)
+        items = None if fixed is None else fixed[rows]
+        others = _choices(_Scored(obs, scores, []), chance[rows], share[rows], items, slate, number)
+        for row, choice in enumerate(others):
+            choices.setdefault(row, replace(choice, fault=faults.get(row, RAISED)))
+    return [choices[row] for row in range(number)]
+
+
+class _Scored(NamedTuple):
+    """The scores of N observations."""
+
+    obs: Obs  # with the candidates of a first stage
+    scores: Tensor  # (N, C) finite or -inf, which forbids an item
+    faults: list[str]  # (N,) why the scores of a row are not those of its policy; "" if they are
+    slates: Patterns | None = None  # in place of the scores, where the places of a slate have kinds
+
+
+def _scored_by(version: Version, obs: Obs) -> _Scored:
+    """The scores of one policy. Whatever it raises, popularity answers in its place."""
+    given = obs
+    try:
+        obs, scores, slates = _scores(version, obs)
+        # NaN and infinity are faults. The maximum shows both.
+        sound = scores.amax(1) < torch.inf
+        if scores.shape == (obs.num_rows, _width(version, obs)):
+            faults = ["" if is_sound else NOT_FINITE for is_sound in sound.tolist()]
             if any(faults):
                 scores = scores.masked_fill(~sound.unsqueeze(1), 0.0)
                 slates = None if slates is None else slates.only(sound)
-            choices = _choices(scores, obs_scored, chance, share, fixed, slate, number, slates)
-        except Exception:  # whatever a policy raises, popularity answers
-            faults = [RAISED] * number
-    if any(faults):
-        obs_scored, scores = _popularity(version, obs)
-        others = _choices(scores, obs_scored, chance, share, fixed, slate, number)
-        others = [replace(choice, fault=fault) for choice, fault in zip(others, faults, strict=True)]
-        choices = [
-            choice if fault else choices[at]
-            for at, (choice, fault) in enumerate(zip(others, faults, strict=True))
-        ]
-    return choices
+            return _Scored(obs, scores, faults, slates)
+    except Exception:
+        pass
+    return _Scored(given, torch.zeros(given.num_rows, _width(version, given)), [RAISED] * given.num_rows)
 
 
 def _scores(version: Version, obs: Obs) -> tuple[Obs, Tensor, Patterns | None]:
@@ -90,6 +116,11 @@ def _scores(version: Version, obs: Obs) -> tuple[Obs, Tensor, Patterns | None]:
         obs = agent.propose(obs)
     slates = agent.slates(obs) if version.checkpoint.interface.patterns else None
     return obs, agent.scores(obs) if slates is None else slates.logits, slates
+
+
+def _width(version: Version, obs: Obs) -> int:
+    """C, the number of scores of an observation."""
+    return version.checkpoint.catalogue.num_items if obs.candidates is None else obs.candidates.shape[1]
 
 
 def _popularity(version: Version, obs: Obs) -> tuple[Obs, Tensor]:
@@ -112,26 +143,20 @@ def _popularity(version: Version, obs: Obs) -> tuple[Obs, Tensor]:
 
 
 def _choices(
-    scores: Tensor,
-    obs: Obs,
-    uniforms: Tensor,
-    explore: Tensor,
-    given: Tensor | None,
-    slate: int,
-    number: int,
-    slates: Patterns | None = None,
+    scored: _Scored, uniforms: Tensor, explore: Tensor, given: Tensor | None, slate: int, number: int
 ) -> list[Choice]:
-    """The choices by logits ``scores`` (N, C), or by ``slates``, in the first ``number`` rows."""
+    """The choices by these scores (N, C) in the first ``number`` rows."""
+    obs = scored.obs
     rule: PlackettLuce | Patterns
     # Rows without items can't be drawn; no row depends on another.
-    if slates is None:
-        scores = _explored(scores, explore)
+    if scored.slates is None:
+        scores = _explored(scored.scores, explore)
         enough = (scores > -torch.inf).sum(1) >= slate  # (N,)
         safe = scores if bool(enough.all()) else scores.masked_fill(~enough.unsqueeze(1), 0.0)
         rule = PlackettLuce(safe, slate)
     else:
-        enough = slates.enough
-        rule = slates.explored(explore).only(enough)
+        enough = scored.slates.enough
+        rule = scored.slates.explored(explore).only(enough)
         scores = rule.logits
     if given is None:
         index = rule.draw_at(uniforms)[0]
@@ -158,6 +183,6 @@ def _explored(scores: Tensor, explore: Tensor) -> Tensor:
     return ((1 - share) * scores.softmax(1) + share * uniform).log()
 
 
-def _tile(number: int) -> Tensor:
-    """0 .. number - 1, and the last one again up to a multiple of TILE."""
-    return torch.arange(-(-number // TILE) * TILE).clamp_max(number - 1)
+def _tile(rows: Sequence[int]) -> Tensor:
+    """These rows, and the last one again up to a multiple of TILE."""
+    return torch.tensor([*rows, *(rows[-1],) * (-len(rows) % TILE)])

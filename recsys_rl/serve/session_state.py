@@ -104,8 +104,8 @@ class SessionState:
         self.packed, self.packed_steps = None, 0
 
     def keep_packed_of(self, version: Version) -> None:
-        """Keep ``packed`` only if it was made with this version's own profiles and settings."""
-        if self.packed is None or self.packed.like.checkpoint is not version.checkpoint:
+        """Keep ``packed`` only if it was made with the profiles and settings of this version's visits."""
+        if self.packed is None or self.packed.like.checkpoint is not version.of_visits:
             self.forget_packed()
 
     def ended(self, now: float) -> float | None:

@@ -20,8 +20,11 @@ from recsys_rl.serve.messages import ContextField, Item, Platform, Problem
 from recsys_rl.serve.record_schema import ServedPolicy
 from recsys_rl.settings.fields import shown
 from recsys_rl.tables.context_rows import ContextRows
+from recsys_rl.tables.decision_log import catalogue_hash
 from recsys_rl.tables.pieces import Piece
+from recsys_rl.types import tensors_of
 from recsys_rl.utils.files import sha256_of
+from recsys_rl.utils.tensor_cache import digest
 
 POPULARITY = ServedPolicy(0, "popularity", "", "")
 """The policy that chooses where another one fails."""
@@ -38,6 +41,21 @@ class Version:
 
     row: ServedPolicy
     recommender: Recommender
+    alike: Checkpoint | None = None
+    """The checkpoint of another version of the same ``sight``, by which the visits of both are made."""
+
+    @property
+    def of_visits(self) -> Checkpoint:
+        """The checkpoint by which visits are made: those of one batch have the same one."""
+        return self.checkpoint if self.alike is None else self.alike
+
+    @cached_property
+    def sight(self) -> tuple[object, ...]:
+        """All on which visits and observations depend: versions of equal sights see people alike."""
+        own, (catalogue, population) = self.checkpoint, self.checkpoint.world
+        tensors = {name: tensor.cpu() for name, tensor in tensors_of(population).items()}
+        items = catalogue_hash(catalogue), catalogue.features
+        return own.config.env, own.config.env_config, own.interface, self.pieces, items, digest(tensors)
 
     @property
     def checkpoint(self) -> Checkpoint:

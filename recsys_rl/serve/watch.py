@@ -30,6 +30,8 @@ from recsys_rl.serve.session_state import SessionState
 from recsys_rl.serve.worker import Worker
 
 EVERY = 1.0  # seconds
+TRIES = 10
+"""Looks in a row that fail before the release is frozen: one failed read of the record is no reason to."""
 BATCH = 500  # sessions that are read at once
 MOST = 2_000
 """Sessions that are read at one look: after a start on a long release nobody waits for all of them."""
@@ -45,17 +47,25 @@ class Watch:
 
     async def run(self) -> None:
         """Look until the task is cancelled."""
+        failed = 0  # looks in a row
         while True:
             await asyncio.sleep(EVERY)
             release = self.worker.shared.active.history.under_way
             if release is None:
+                self.followed, failed = None, 0
                 continue
             try:
                 await self.now()
-            except Exception as error:  # without a canary nobody must be given to a challenger
-                traceback.print_exc(file=sys.stderr)
+                failed = 0
+            except Exception as error:
+                failed += 1
                 why = f"the canary failed ({type(error).__name__}: {one_line(error)})"
-                freeze = Freeze(why, release.start.number)
+                if failed < TRIES:
+                    print(f"{why}: it looks again", file=sys.stderr)
+                    continue
+                # Without a canary nobody must be given to a challenger.
+                traceback.print_exc(file=sys.stderr)
+                freeze = Freeze(f"{why}, {failed} times in a row", release.start.number)
                 with contextlib.suppress(Problem):
                     await self.worker.submit(Change(freeze))
 

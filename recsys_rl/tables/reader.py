@@ -166,15 +166,18 @@ def check_pieces(path: Path) -> FileHeader:
 
     Raises UserError if a checksum is wrong, or if the columns are not those of such a log.
     """
-    headers = []
-    for file in files_of_log(path):
-        header = read_header(file)
-        checksum = Checksum(header.fields)
-        for piece in read_pieces(file, header.header):
-            checksum.add(piece)
-        header.check(one_line(file), checksum)
-        headers.append(header)
+    headers = [check_file(file) for file in files_of_log(path)]
     return headers[0]
+
+
+def check_file(file: Path) -> FileHeader:
+    """The header of a file after a check of its checksum. Raises UserError as ``check_pieces``."""
+    header = read_header(file)
+    checksum = Checksum(header.fields)
+    for piece in read_pieces(file, header.header):
+        checksum.add(piece)
+    header.check(one_line(file), checksum)
+    return header
 
 
 def fingerprint(path: Path) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from platform import node
 
 import polars as pl
 
@@ -21,14 +22,20 @@ from recsys_rl.tables.layout import Layout, roles_of
 from recsys_rl.tables.learnable_survey import survey_learnable
 from recsys_rl.tables.logged_choices import LoggedChoices
 from recsys_rl.tables.read import HEADLESS, files_of, has_header, open_table, parsing
-from recsys_rl.tables.reader import check_pieces, files_of_log, header_of_log
+from recsys_rl.tables.reader import check_file, files_of_log, header_of_log
 from recsys_rl.types import UserError
+from recsys_rl.utils.tasks import MapTasks, in_this_process
 
 
 def describe(
-    path: str | Path, separator: str | None = None, given: Mapping[str, str | None] | None = None
+    path: str | Path,
+    separator: str | None = None,
+    given: Mapping[str, str | None] | None = None,
+    map_tasks: MapTasks = in_this_process,
 ) -> Description:
     """Describe the file at ``path``. ``given`` names columns by role.
+
+    ``map_tasks`` compares each file of a recorded log with its checksum; all else is counted here.
 
     Raises UserError if it is not a table file, has no row or no column with a known name, or lacks a part.
     """
@@ -53,7 +60,7 @@ def describe(
     if recorded:
         if _has_applications(path):  # whose decisions may lack a propensity
             problems.pop(f"column {roles.get('propensity')!r} has no value", None)
-        if not _is_whole(path, bool(problems)):
+        if not _is_whole(path, bool(problems), map_tasks):
             problems["the rows are not those that were written, by the checksum in the header"] = (
                 survey.rows,
                 1,
@@ -99,13 +106,25 @@ def _has_applications(path: Path) -> bool:
         return False
 
 
-def _is_whole(path: Path, wrong_values: bool) -> bool:
+def _is_whole(path: Path, wrong_values: bool, map_tasks: MapTasks) -> bool:
     """False if a log of `recsys-rl record` does not fit its checksum, or lacks its columns.
 
     A log with ``wrong_values`` can't be read, and its checksum is unknown.
     """
+    problems = map_tasks(_problem, [file.absolute() for file in files_of_log(path)])
+    problem = next(filter(None, problems), "")
+    return not problem or (wrong_values and "checksum" not in problem)
+
+
+def _problem(file: Path) -> str:
+    """The sentence about a file that can't be read, or does not fit its checksum; "" for a sound one.
+
+    Raises UserError if the file is not on this machine.
+    """
+    if not file.is_file():
+        raise UserError(f"{one_line(file)} is not on {node()}: give a path that all machines share.")
     try:
-        check_pieces(path)
+        check_file(file)
     except UserError as error:
-        return wrong_values and "checksum" not in str(error)
-    return True
+        return str(error)
+    return ""

@@ -40,13 +40,13 @@ def begin(config: Config, before: Checkpoint | None, device: torch.device, ranks
     streams["model"] = generators(settings.seed, "model")["model"]
     rank_config = part_of_rank(config, ranks.size)
     num_updates = max(1, settings.total_timesteps // config.agent_config.steps_per_update)
-    average = ranks.average if ranks.size > 1 else None
+    process, average = (ranks.rank, ranks.size), ranks.average if ranks.size > 1 else None
 
     def agent_for(interface: Interface) -> Any:
         return make_agent(rank_config, interface, world.catalogue, num_updates, streams, device, average)
 
     make = find(config.algorithm.experience.maker, "--algo")
-    experience, agent = make(rank_config, world, streams, agent_for, num_updates, average)
+    experience, agent = make(rank_config, world, streams, agent_for, num_updates, average, process)
     run = Run(config, world, experience, agent, streams, num_updates, note=note)
     if (brought := config.platform.brought(config)) is not None:
         run.info |= _about_users(brought, settings.seed)

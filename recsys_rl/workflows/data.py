@@ -21,6 +21,7 @@ from recsys_rl.tables.learnable_lines import learnable_lines, reasons
 from recsys_rl.tables.split import repeated_rows, split_by_time, split_by_user
 from recsys_rl.tables.survey import describe
 from recsys_rl.utils.files import check_parquet, check_writable, write_text
+from recsys_rl.utils.tasks import MapTasks, in_this_process
 from recsys_rl.utils.terminal import say
 
 
@@ -98,11 +99,14 @@ def compare_files(options: CompareConfig) -> Comparison:
     return comparison
 
 
-def describe_file(options: DescribeConfig) -> Description:
-    """Print the description of a log, and write it to the file of ``json``. Raises UserError."""
+def describe_file(options: DescribeConfig, map_tasks: MapTasks = in_this_process) -> Description:
+    """Print the description of a log, and write it to the file of ``json``. Raises UserError.
+
+    ``map_tasks``: as in ``describe``.
+    """
     if options.json is not None:
         check_writable(Path(options.json), "--json")
-    description = describe(options.file, options.separator, options.columns)
+    description = describe(options.file, options.separator, options.columns, map_tasks)
     for line in description.lines():
         say(line)
     values = dataclasses.asdict(description) | {"density": description.density}

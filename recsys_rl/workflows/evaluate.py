@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import re
 import sys
@@ -33,6 +35,8 @@ from recsys_rl.training.run import choose_device
 from recsys_rl.types import UserError
 from recsys_rl.utils.allocator import keep_freed_memory
 from recsys_rl.utils.files import check_writable, write_text
+from recsys_rl.utils.progress import announce
+from recsys_rl.utils.tasks import MapTasks, in_this_process
 from recsys_rl.workflows.evaluate_own_log import print_estimates
 from recsys_rl.workflows.latest import print_latest
 from recsys_rl.workflows.new_users import PeopleFile, about_people, check_event_options, with_people
@@ -112,6 +116,7 @@ def evaluate(
     checkpoints: EvaluateConfig | str | Path | Sequence[str | Path] | None = None,
     *,
     policies: object = (),
+    map_tasks: MapTasks = in_this_process,
     **settings: Any,
 ) -> dict[str, Any]:
     """Play every policy with the same held-out users, and print the table.
@@ -125,6 +130,7 @@ def evaluate(
         checkpoints: one file or several, or all settings as an EvaluateConfig; none: checkpoints/ppo.pt.
         policies: your own policies for the table, one or several: objects as ``--policy`` takes them, in a
             dict to name their rows, or texts "module:NAME".
+        map_tasks: plays the table of each seed.
         settings: fields of EvaluateConfig.
 
     Returns: the values that ``--json`` writes. Raises UserError for a checkpoint or a policy that can't be
@@ -152,7 +158,7 @@ def evaluate(
     if len(groups) == 1 and entries[0].checkpoint.catalogue.source:
         print(f"data: {entries[0].checkpoint.catalogue.source}", file=sys.stderr)
     keep_freed_memory()
-    rounds, stopped = _rounds(groups, options, own, device)
+    rounds, stopped = _rounds(groups, options, own, device, map_tasks)
     groups, last = groups[: len(rounds)], rounds[-1]
     if not last.played:
         raise KeyboardInterrupt
@@ -230,18 +236,44 @@ def _rounds(
     options: EvaluateConfig,
     own: Mapping[str, Any],
     device: torch.device,
+    map_tasks: MapTasks,
 ) -> tuple[list[_Round], bool]:
     """The tables, at least one, and whether Ctrl-C stopped them. An unfinished one is kept if it is alone."""
     rounds: list[_Round] = []
-    for group in groups:
-        if len(groups) > 1:
-            print(f"seed {group[0].checkpoint.config.train_config.seed}", file=sys.stderr)
-        one = _round(group, options, own, device)
-        if one.finished or not rounds:  # a mean is over finished tables
-            rounds.append(one)
-        if not one.finished:
-            return rounds, True
+    here = map_tasks is in_this_process
+    play = PlayRound(options, own, device, len(groups) > 1, here)
+    try:
+        for one in map_tasks(play, groups):
+            if one.finished or not rounds:  # a mean is over finished tables
+                rounds.append(one)
+            if not one.finished:
+                return rounds, True
+            if not here:
+                announce(f"tables that are finished: {len(rounds)} of {len(groups)}")
+    except KeyboardInterrupt:  # of tables in other processes
+        if not rounds:
+            raise
+        return rounds, True
     return rounds, False
+
+
+@dataclass(frozen=True)
+class PlayRound:
+    """Plays the table of one seed; ``own`` are the policies of the user."""
+
+    options: EvaluateConfig
+    own: Mapping[str, Any]
+    device: torch.device
+    of_several: bool
+    here: bool  # False in another process, which prints nothing
+
+    def __call__(self, group: Sequence[Entry]) -> _Round:
+        if not self.here:
+            with contextlib.redirect_stderr(io.StringIO()):
+                return _round(group, self.options, self.own, self.device)
+        if self.of_several:
+            announce(f"seed {group[0].checkpoint.config.train_config.seed}")
+        return _round(group, self.options, self.own, self.device)
 
 
 def _result(

@@ -108,17 +108,13 @@ def gate(options: GateConfig) -> GateVerdict:
     look = _look(policies, sha256, champion.sha256, interval)
     verdict = decide(compared, sha256, champion.sha256, interval, number, look, bool(sides.lacking))
     doubts = [sides.lacking, other_split(policies, champion.checkpoint)]
-    doubts += [other_objective(on, of, one_line(path)) for path, of in _both(file, challenger, champion)]
+    doubts.append(other_objective(on, challenger, one_line(file.name)))
     text = card(verdict, file.name, champion.file.name, tuple(filter(None, doubts)))
     write_text(gate_file(policies, sha256), json.dumps(verdict.values(), indent=1) + "\n")
     write_text(policies / f"{sha256}.gate.md", text)
     if not options.quiet:
         print(text)
     return verdict
-
-
-def _both(file: Path, challenger: Checkpoint, champion: Served) -> tuple[tuple[str, Checkpoint], ...]:
-    return (file.name, challenger), (champion.file.name, champion.checkpoint)
 
 
 def other_split(policies: Path, champion: Checkpoint) -> str:

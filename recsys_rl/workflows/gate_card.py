@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from recsys_rl.errors import amount
 from recsys_rl.ope.diagnostics import FEW
 from recsys_rl.ope.result import number
-from recsys_rl.workflows.gate_rule import HARM, LEAST_SESSIONS, GateVerdict
+from recsys_rl.workflows.gate_rule import HARM, LEAST_SESSIONS, LOWER, GateVerdict
 
 MEANING = {
     "better": "By this record the challenger earns more. A canary should confirm it before it serves alone.",
@@ -89,6 +89,14 @@ def _method(of: GateVerdict) -> Iterator[str]:
             + weights_line(of)
         )
         return
+    if of.by == LOWER:
+        yield (
+            f"Each decision is weighed by its probability (`{LOWER}`). The weights are too heavy for an "
+            "interval, so there is a lower end alone: large weights are cut, and what is cut, or lacking "
+            "in the record, counts as the worst reward for the challenger and as the best for the champion. "
+            + weights_line(of)
+        )
+        return
     yield (
         "Users were learned from these sessions; each session was played by both policies in the users to "
         "which its own user had not been fitted (`world`). " + weights_line(of)
@@ -108,6 +116,11 @@ def _doubts(of: GateVerdict) -> Iterator[str]:
         )
     if of.by == "dr":
         yield "The interval holds if the probabilities in the record are right, and if its tails are light."
+    if of.by == LOWER:
+        yield (
+            "The lower end holds if the probabilities in the record are right, and if no reward lies outside "
+            "those of the record. The truth may be far above it."
+        )
     if of.sessions < LEAST_SESSIONS:
         yield (
             f"There are fewer than {LEAST_SESSIONS} sessions of held-out users: the best answer is *no harm "
@@ -120,7 +133,7 @@ def _doubts(of: GateVerdict) -> Iterator[str]:
         "all judgements have together."
     )
     yield (
-        "Only the return of a session by the platform's own objective was compared: whether people come "
-        "back, and what they are shown, was not."
+        "Only the return of a session, by the weights for which the champion was trained, was compared: "
+        "whether people come back, and what they are shown, was not."
     )
     yield "The sessions are of the past: people and items may have changed since."

@@ -8,7 +8,7 @@ sessions, cross-fitted, and both policies play in them as they draw (ope/world.p
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.experience.log_facts import behaviour_logprobs
 from recsys_rl.experience.logged import rewards_of
 from recsys_rl.make import make_user_model
-from recsys_rl.objective.weighted import parse_weights, stream_weights
+from recsys_rl.objective.weighted import weights_of
 from recsys_rl.ope.item_models import MOST_ITEMS
 from recsys_rl.ope.policies import logged_places
 from recsys_rl.ope.replay import ReplayedLog
@@ -30,7 +30,7 @@ from recsys_rl.tables.decision_log import DecisionLog
 from recsys_rl.tables.items import knows_items
 from recsys_rl.types import Catalogue, Stream
 from recsys_rl.utils.seeding import generators
-from recsys_rl.workflows.gate_rule import Compared
+from recsys_rl.workflows.gate_rule import LOWER, Compared
 from recsys_rl.workflows.ope import estimates, replayed
 from recsys_rl.workflows.ope_config import OpeConfig
 from recsys_rl.workflows.ope_log import STREAMS, ReadLog
@@ -53,7 +53,8 @@ class Bench:
     doubt: str = ""  # why no users can be learned, as the end of a sentence
     broken: str = ""  # what is wrong with the log, whatever the policy, as the end of a sentence
     left_out: int = 0  # earlier sessions that are not judged
-    objective: tuple[Stream, ...] = ()  # by whose weights is judged
+    streams: tuple[Stream, ...] = ()  # of the rewards
+    weights: Tensor = field(default_factory=lambda: torch.zeros(0))  # (M,): by these is judged
 
 
 def bench(name: Path, log: DecisionLog, place: Checkpoint) -> Bench:
@@ -61,7 +62,7 @@ def bench(name: Path, log: DecisionLog, place: Checkpoint) -> Bench:
 
     Args:
         name: of the log, for errors.
-        place: a checkpoint of the log's platform, with its items; the rewards are those of this platform.
+        place: the champion, of the log's platform and items; judged is by the weights of its training.
 
     Raises UserError for a log that can judge nothing.
     """
@@ -71,26 +72,26 @@ def bench(name: Path, log: DecisionLog, place: Checkpoint) -> Bench:
     left_out = len(whole.sessions.unique()) - len(log.sessions.unique())
     if not chance and not one_step:  # `world` has no weights, so that nothing needs to be estimated
         log = dataclasses.replace(log, logprobs=torch.zeros_like(log.logprobs))
-    rewards = partial(rewards_of, log.header, users, stream_weights(users.streams))
+    weights = weights_of(place.config.train_config, users.streams)
+    rewards = partial(rewards_of, log.header, users, weights)
     by_item = one_step and not place.config.platform.simulates and _of_each_item(place.catalogue, log)
     read = ReadLog(log, place.catalogue, rewards, streams, by_item=by_item)
     options = OpeConfig(log=(str(name),), world=not one_step)
     of, _, _ = replayed(options, read)
     worlds, doubt = (None, "") if one_step else try_world(of, streams["world"])
-    return Bench(
-        options, read, of, chance, worlds, doubt, about_log(of.totals), left_out, tuple(users.streams)
-    )
+    broken = about_log(of.totals)
+    return Bench(options, read, of, chance, worlds, doubt, broken, left_out, tuple(users.streams), weights)
 
 
 def other_objective(on: Bench, of: Checkpoint, name: str) -> str:
     """A sentence if the policy was trained for other weights of the streams; "" if not."""
-    given = parse_weights(of.config.train_config.weights)
-    ours = {stream.name: stream.weight for stream in on.objective}
-    if all(ours.get(name, weight) == weight for name, weight in given.items()):
+    if torch.equal(weights_of(of.config.train_config, on.streams), on.weights):
         return ""
+    given = " ".join(of.config.train_config.weights)
+    trained = f"with --weights {given}" if given else "for the platform's own weights"
     return (
-        f"{name} was trained with --weights {' '.join(of.config.train_config.weights)}. It is judged by the "
-        "platform's own weights, as by the canary, and may lose by them where it does what it was told."
+        f"{name} was trained {trained}. It is judged by the champion's weights, as by the canary, and may "
+        "lose by them where it does what it was told."
     )
 
 
@@ -105,10 +106,17 @@ def compare(on: Bench, new: Behaviour, old: Behaviour) -> Compared:
 
 
 def _by_weights(on: Bench, new: Behaviour, old: Behaviour, chi2: float) -> Compared:
-    """Single decisions: the paired difference by `dr`, the recommended estimator of such logs."""
+    """Single decisions: the paired difference by `dr`, the recommended estimator of such logs.
+
+    Where its interval would promise nothing, as of a few large weights, there is a lower bound alone.
+    """
     result, judged = estimates(on.options, on.read, [playable(NEW, new), playable(OLD, old)])
     known = Estimates(result.rows, judged.terms, judged.users, on.of.log.num_rows, "dr", broken=on.broken)
     answer = verdict_on(known, NEW, OLD)
+    if on.chance and not answer.promise and answer.answer != BROKEN:
+        of_new, of_old = (on.of.on_grid(ratios_of(on.of, policy))[:, 0] for policy in (new, old))
+        lower = lower_terms(of_new, of_old, on.of.on_grid(on.of.rewards)[:, 0], *on.of.totals.bounds)
+        return dataclasses.replace(_compared(LOWER, on, lower, chi2), heavy=answer.reason)
     nothing = torch.zeros(len(on.of.users))
     terms = tuple(judged.terms[name].get(answer.estimator, nothing) for name in (NEW, OLD))
     return dataclasses.replace(
@@ -139,10 +147,36 @@ def chi2_of(of: ReplayedLog, policy: Behaviour) -> float:
 
     They are divided by their mean, so that a few missing large ones do not make the policy look near.
     """
+    weights = ratios_of(of, policy)
+    return float(weights.pow(2).mean() / weights.mean().clamp_min(1e-12).pow(2)) - 1
+
+
+def ratios_of(of: ReplayedLog, policy: Behaviour) -> Tensor:
+    """(E,) float64: the policy's probability of each decision, divided by that of the logged policies."""
     rows = torch.bincount(of.log.loggers, minlength=len(of.log.header.loggers))
     mine, theirs = logged_places(of, policy).sum(1), behaviour_logprobs(of.log, rows)
-    weights = (mine.double() - theirs).exp()
-    return float(weights.pow(2).mean() / weights.mean().clamp_min(1e-12).pow(2)) - 1
+    return (mine.double() - theirs).exp()
+
+
+def lower_terms(
+    new: Tensor, old: Tensor, rewards: Tensor, least: float, most: float
+) -> tuple[Tensor, Tensor]:
+    """Terms that are too low on average for the challenger, and too high for the champion::
+
+        least + min(w, c) (r - least)    and    most - min(w', c) (most - r),    c = sqrt(N)
+
+    What is cut of a weight, or what the log lacks of a policy's choices, counts as the worst reward for the
+    one and as the best for the other, so the difference of the means is a lower bound however heavy weights
+    are: the outer interval of Bottou et al. 2013 (arXiv:1209.2355, section 4.4). c is that of Ionides 2008.
+
+    Args:
+        new, old: (N,) float64: the weights of both.
+        rewards: (N,) float64, within [least, most].
+    Returns: (N,) float64 each.
+    """
+    clip = len(rewards) ** 0.5
+    challenger = least + new.clamp(max=clip) * (rewards - least)
+    return challenger, most - old.clamp(max=clip) * (most - rewards)
 
 
 def _of_each_item(catalogue: Catalogue, log: DecisionLog) -> bool:

@@ -18,6 +18,8 @@ GAIN, HARM = 0.1, -0.05
 """Shares of the champion's return: a lower bound above the first is *better*, above the second no harm."""
 LEAST_SESSIONS = 500
 """Held-out sessions, below which nothing is *better*."""
+LOWER = "clipped-ips"
+"""By what single decisions are judged whose weights are too heavy for `dr`: it has a lower end alone."""
 ALPHA = 0.05
 """The probability of a false alarm over all judgements in a folder together, as far as the estimator is
 right."""
@@ -35,6 +37,9 @@ class Compared:
     steps: float  # mean length of a session
     chi2: float  # of a decision of the challenger against the record's; nan if unknown
     left_out: int = 0  # earlier sessions of held-out users that were not judged
+    heavy: str = (
+        ""  # why their weights are too heavy, as the end of a sentence; the difference is then too low
+    )
     doubt: str = ""  # why the difference can't be trusted, as the end of a sentence
     broken: str = ""  # what is wrong with the log, as the end of a sentence
 
@@ -113,6 +118,7 @@ def decide(
     sessions, users, alpha = len(of.users), len(of.users.unique()), alpha_of(look)
     terms = of.new - of.old
     low, high = student_t(terms, of.users, 1 - alpha) if users > 1 else (-math.inf, math.inf)
+    high = math.inf if of.heavy else high
     value, difference = float(of.old.mean()), float(terms.mean())
     answer, reason = _answer(of, low, high, abs(value), certain)
     return GateVerdict(
@@ -150,6 +156,8 @@ def _answer(of: Compared, low: float, high: float, size: float, certain: bool) -
         return "can't tell", "All sessions are of one user, and an interval over users needs two."
     gain, harm, least = GAIN * size, HARM * size, f"the lower bound {number(low)}"
     not_better = "; a record without chance shows nothing better" if certain else ""
+    if of.heavy:
+        not_better = "; weights as heavy as these show nothing better"
     if len(of.users) < LEAST_SESSIONS:
         not_better = f"; below {amount(LEAST_SESSIONS, 'held-out session')} nothing is better"
     if low > gain and not not_better:
@@ -160,7 +168,5 @@ def _answer(of: Compared, low: float, high: float, size: float, certain: bool) -
         why = not_better if low > gain else ""
         mark = f"{number(harm)}, {-HARM:.0%} of the champion's return below 0"
         return "no harm seen", f"{least} is above {mark}{why}: the canary may decide.".capitalize()
-    return (
-        "can't tell",
-        f"{least} is not above {number(harm)}, and the upper bound is not below 0.".capitalize(),
-    )
+    why = of.heavy or "the upper bound is not below 0"
+    return "can't tell", f"{least} is not above {number(harm)}, and {why}.".capitalize()

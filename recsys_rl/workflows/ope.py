@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from recsys_rl.errors import one_line
 from recsys_rl.ope.compare import compare, recommend
@@ -25,10 +27,12 @@ from recsys_rl.ope.rows import Intervals, plain_row
 from recsys_rl.ope.verdict import Estimates, about_log, verdict_on
 from recsys_rl.settings.fields import did_you_mean
 from recsys_rl.tables.decision_log import DecisionLog
+from recsys_rl.tables.decision_table import DecisionTable
 from recsys_rl.tables.target import Ids, Target, read_target
-from recsys_rl.types import UserError
+from recsys_rl.types import Catalogue, Feedback, UserError
 from recsys_rl.utils.files import check_writable, write_text
 from recsys_rl.utils.progress import announce
+from recsys_rl.utils.tasks import MapTasks, in_this_process
 from recsys_rl.workflows.ope_config import TARGET, OpeConfig
 from recsys_rl.workflows.ope_log import FITTED, ReadLog, read_log
 from recsys_rl.workflows.ope_policies import loggers_of, policies_of
@@ -36,8 +40,10 @@ from recsys_rl.workflows.ope_policies import loggers_of, policies_of
 MOST_VALUES = 100  # of the piece of --q-by
 
 
-def ope(options: OpeConfig) -> OpeResult:
+def ope(options: OpeConfig, map_tasks: MapTasks = in_this_process) -> OpeResult:
     """Judge the policies, print the table, and write the JSON file.
+
+    ``map_tasks`` judges the parts of a log with more rows than models are fitted on.
 
     Raises UserError for a file or a policy that can't be used.
     """
@@ -51,7 +57,7 @@ def ope(options: OpeConfig) -> OpeResult:
     if options.threads:
         torch.set_num_threads(options.threads)
     announce(f"reading {one_line(options.source)}")
-    result, _ = estimates(options, read_log(options))
+    result, _ = estimates(options, read_log(options), map_tasks=map_tasks)
     print_result(result)
     if options.json is not None:
         write_result(Path(options.json), result.json())
@@ -59,16 +65,19 @@ def ope(options: OpeConfig) -> OpeResult:
 
 
 def estimates(
-    options: OpeConfig, read: ReadLog, further: Sequence[Playable] = ()
+    options: OpeConfig,
+    read: ReadLog,
+    further: Sequence[Playable] = (),
+    map_tasks: MapTasks = in_this_process,
 ) -> tuple[OpeResult, Judged]:
     """The estimates for the policies of the options and ``further`` ones, also as terms of each session.
 
     Raises UserError for a policy that can't be judged.
     """
-    log, parts, fitted = replayed(options, read)
+    log, of, fitted = replayed(options, read)
     judged = judge(
         log,
-        parts,
+        [log] if read.parts is None else read.parts(),
         [*policies_of(options, read), *further],
         _targets(options),
         fit_of(options, log, read),
@@ -76,6 +85,8 @@ def estimates(
         loggers_of(options, read, log),
         settings_of(options),
         read.streams,
+        of,
+        map_tasks,
     )
     return _result(options, read, log, fitted, judged), judged
 
@@ -87,8 +98,8 @@ def write_result(path: Path, values: Mapping[str, Any]) -> None:
 
 def replayed(
     options: OpeConfig, read: ReadLog
-) -> tuple[ReplayedLog, Iterable[ReplayedLog], PropensityFit | None]:
-    """The sessions on which models are fitted, the parts of the log, and the fit of missing propensities."""
+) -> tuple[ReplayedLog, Callable[[DecisionLog], ReplayedLog], PropensityFit | None]:
+    """The sessions on which models are fitted, the replay of a part, and the fit of missing propensities."""
     log, name, fitted = read.log, options.source, None
     with errors_of(name, read.table):
         if not log.has_propensities and read.parts is not None:
@@ -101,28 +112,44 @@ def replayed(
         logs = iter([log]) if read.parts is None else read.parts()
         totals = survey(((part, read.rewards(part.feedback)) for part in logs), read.streams["ope"])
 
-    def of(part: DecisionLog) -> ReplayedLog:
-        with errors_of(name, read.table):
-            return replay(
-                part,
-                read.catalogue,
-                read.rewards(part.feedback),
-                options.discount,
-                totals,
-                name,
-                read.table,
-                estimated=fitted is not None,
-                by_item=read.by_item and options.q == "ridge" and options.q_by is None,
-            )
-
+    by_item = read.by_item and options.q == "ridge" and options.q_by is None
+    of = Replay(
+        name, read.catalogue, read.rewards, options.discount, totals, read.table, fitted is not None, by_item
+    )
     if options.q == "logistic":
         _check_logistic(options.source, totals)
     sample = of(log)
     if options.q_by is not None:
         _check_q_by(options, sample)
-    if read.parts is None:
-        return sample, [sample], fitted
-    return sample, map(of, read.parts()), fitted
+    return sample, of, fitted
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Replays a part of the log. The fields are the arguments of ``replay``."""
+
+    file: str
+    catalogue: Catalogue
+    rewards: Callable[[Feedback], Tensor]
+    discount: float
+    totals: Totals
+    table: DecisionTable | None
+    estimated: bool
+    by_item: bool
+
+    def __call__(self, part: DecisionLog) -> ReplayedLog:
+        with errors_of(self.file, self.table):
+            return replay(
+                part,
+                self.catalogue,
+                self.rewards(part.feedback),
+                self.discount,
+                self.totals,
+                self.file,
+                self.table,
+                self.estimated,
+                self.by_item,
+            )
 
 
 def _target_name(options: OpeConfig) -> str:

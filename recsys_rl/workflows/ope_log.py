@@ -308,8 +308,10 @@ def _by_checkpoint(
     check_weights(given, env.streams if facts is None else facts.streams, "weights")
     by = stream_weights(env.streams, given)
 
+    header, users = log.header, env.user_model
+
     def of_platform(feedback: Feedback) -> Tensor:
-        return rewards_of(log.header, env.user_model, by, feedback)  # (E,)
+        return rewards_of(header, users, by, feedback)  # (E,)
 
     # Learned users are judged on the log of their platform too.
     rewards = of_platform if facts is None else rewards_by(facts, log, given)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -74,7 +74,8 @@ def slate_choices(
 
 def loggers_of(options: OpeConfig, read: ReadLog, log: ReplayedLog) -> Loggers:
     """Facts about the policies that made the log."""
-    makers = Makers(read)
+    # Other processes get it without the rows of the sample.
+    makers = Makers(replace(read, log=read.log.rows(torch.arange(1)), parts=None))
     return Loggers(
         makers.policy, makers.probabilities, _unknown(options, read, log), read.behaviours is not None
     )

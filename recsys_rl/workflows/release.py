@@ -50,9 +50,14 @@ class Releases:
         """Raise the share."""
         return self._act("share", {"share": share})
 
-    def promote(self, without_gate: bool = False, reason: str = "") -> dict[str, Any]:
-        """Make the challenger the champion."""
-        return self._act("promote", {"without_gate": without_gate, "reason": reason})
+    def promote(self, challenger: str = "", without_gate: bool = False, reason: str = "") -> dict[str, Any]:
+        """Make the challenger whose SHA-256 begins with ``challenger`` the champion; "": the present one."""
+        now: str = self.status()["challenger"] or ""
+        if not now:
+            raise UserError("No release is under way: start one, recsys-rl release start FILE.")
+        if not now.startswith(challenger):
+            raise UserError(f"The challenger is {_short(now)} and not {challenger}: nothing is promoted.")
+        return self._act("promote", {"challenger": now, "without_gate": without_gate, "reason": reason})
 
     def freeze(self, reason: str = "") -> dict[str, Any]:
         """Give the challenger no new sessions."""
@@ -90,7 +95,8 @@ def status_lines(status: Mapping[str, Any]) -> list[str]:
     lines = [f"champion   {_short(status['champion'])}"]
     if status["challenger"] is None:
         return [*lines, "no release is under way"]
-    frozen = ", frozen: no new sessions" if status["frozen"] else ""
+    why = f" ({one_line(status['why_frozen'])})" if status["why_frozen"] else ""
+    frozen = f", frozen{why}: no new sessions" if status["frozen"] else ""
     unit, since = status["unit"], _when(status["since"])
     share = f"{status['share']:.0%} of the {unit}s since {since}{frozen}"
     lines.append(f"challenger {_short(status['challenger'])}: {share}")

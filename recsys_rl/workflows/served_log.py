@@ -81,7 +81,7 @@ def export_new(db: Path, policies: Path, env: str | None, until: int | None = No
             return before[-1]
         out = part_path(policies, since, found.until)
         out.parent.mkdir(exist_ok=True)
-        for note in export_record(record, out, since, found.until).notes:
+        for note in export_record(record, out, found).notes:
             announce(note)
     finally:
         record.store.close()

@@ -37,6 +37,7 @@ from recsys_rl.workflows.rounds import (
     latest_round,
     verdict_in,
 )
+from recsys_rl.workflows.served_log import Served, champion_of
 from recsys_rl.workflows.turn import (
     Back,
     Judge,
@@ -76,10 +77,11 @@ class LoopConfig(RetrainConfig):
 def loop(options: LoopConfig) -> list[Step]:
     """Take the steps that are due until nothing is left to do; returns them, the last one a Wait.
 
-    Raises UserError if another loop works in the folder, if the server can't be reached, or where a step
-    fails; the policy that serves goes on serving.
+    Raises UserError if another loop works in the folder, if the server can't be reached, for a champion that
+    takes part in no release, or where a step fails; the policy that serves goes on serving.
     """
     folder = folder_of(options.policies)
+    _check_stages(champion_of(Path(options.db), folder, options.env))
     place, steps = _Place(options, folder), list[Step]()
     patience = Patience(options.sessions, options.canary)
     with _only_one(folder):
@@ -97,6 +99,16 @@ def loop(options: LoopConfig) -> list[Step]:
             started = time.monotonic()
             said = place.do(step)
             print(f"{said} ({time.monotonic() - started:.0f} s)", flush=True)
+
+
+def _check_stages(champion: Served) -> None:
+    """Raise UserError for a champion with a first stage, before anything is learned for a release."""
+    if champion.checkpoint.config.model_config.candidates:
+        raise UserError(
+            f"{one_line(champion.file)}, which serves, chooses among candidates of its first stage, and so "
+            "takes part in no release: no log could hold the probabilities of both arms. Serve a policy that "
+            "was trained with --candidates 0."
+        )
 
 
 @contextlib.contextmanager
@@ -138,6 +150,7 @@ class _Place:
             challenger=challenger,
             ours=bool(challenger) and candidate_in(self.folder, challenger) is not None,
             frozen=status["frozen"],
+            why_frozen=status["why_frozen"],
             canary=canary.get("answer", "can't tell"),
             judged=canary.get("sessions", 0),
             round=of,
@@ -205,7 +218,7 @@ class _Place:
             case Start(candidate):
                 return self._start(candidate)
             case Promote(challenger):
-                self.server.promote(reason="canary: better")
+                self.server.promote(challenger, reason="canary: better")  # and no other one
                 return f"{self._name(challenger)} is promoted"
             case Back(challenger, reason):
                 self.server.back(reason, challenger)  # the server may have stopped it meanwhile

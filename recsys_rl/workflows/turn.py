@@ -37,12 +37,13 @@ class Situation:
     fresh: int  # sessions that have matured since the last round began, or the release changed
     challenger: str = ""  # SHA-256 of the policy that serves beside the champion
     ours: bool = False  # a round of this folder learned it
-    frozen: bool = False  # somebody has frozen the release
+    frozen: bool = False  # the release, by somebody or by the server
     canary: Answer = "can't tell"  # about the challenger, from the sessions of both arms
     judged: int = 0  # these sessions
     round: Round | None = None  # the latest
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)  # of the gate, by SHA-256
     tried: frozenset[str] = frozenset()  # all that have ever been a challenger
+    why_frozen: str = ""
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,8 @@ def _of_canary(now: Situation, patience: Patience) -> Step:
     if not now.ours and (now.round is None or now.challenger not in now.round.candidates):
         return Wait("a challenger that no round of this folder learned is serving")
     if now.frozen:
-        return Wait("the release is frozen: recsys-rl release back or promote ends that")
+        why = f" ({one_line(now.why_frozen)})" if now.why_frozen else ""
+        return Wait(f"the release is frozen{why}: recsys-rl release share, promote or back ends that")
     if now.canary == "better":
         return Promote(now.challenger)
     if now.canary in HARMFUL:

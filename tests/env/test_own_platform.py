@@ -138,18 +138,18 @@ def test_options_of_an_own_platform(here: Path, capsys: pytest.CaptureFixture[st
 def test_platform_and_algorithm_are_added_by_one_line_of_a_dict(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(PLATFORMS, "tutor", "my_tutor:PLATFORM")
+    monkeypatch.setitem(PLATFORMS, "kitchen", "my_tutor:PLATFORM")
     monkeypatch.setitem(AGENTS, "bold", "bold:ALGORITHM")
     for boldness in ("1", "2"):
-        options = ["--algo", "bold", "--env", "tutor", *A2C[2:], *steps(4), "--boldness", boldness]
+        options = ["--algo", "bold", "--env", "kitchen", *A2C[2:], *steps(4), "--boldness", boldness]
         assert main(["train", *options, "--name", boldness]) == 0
     assert main(["train", "--resume", "--algo", "bold"]) == 0  # no module is typed: the dict names it
     one, two = (load(f"runs/{name}/bold.pt").agent for name in ("1", "2"))
     assert any(not one[name].equal(two[name]) for name in one)
     assert main(["evaluate", "--algo", "bold", "--report", "r.html"]) == 0
-    assert capsys.readouterr().out.startswith("tutor, bold after 96 steps; ")
+    assert capsys.readouterr().out.startswith("kitchen, bold after 96 steps; ")
     # The platform's preset for every algorithm is that of the new one, too.
-    config = from_dict(Config, {"algo": "bold", "env": "tutor"})
+    config = from_dict(Config, {"algo": "bold", "env": "kitchen"})
     assert (config.agent_config.gamma, type(config.agent_config).__name__) == (0.99, "BoldConfig")
     assert main(["train", "--boldness", "2"]) == 2
     assert "--boldness" in capsys.readouterr().err

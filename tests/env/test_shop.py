@@ -87,15 +87,16 @@ def test_shoppable_video_by_hand() -> None:
     appeal = -0.6 + 2.5 - 0.2
     watched = sigmoid(appeal)  # 0.8455
     match = 2.5 + 1.0 * watched
-    carted = sigmoid(match - 3.9)
-    bought = carted * sigmoid(match - 1.9 - 2.6 * (math.log(2) - math.log(4)))
+    wish = match - 1.5 * (math.log(2) - math.log(4))
+    carted = sigmoid(wish - 4.1)
+    bought = carted * sigmoid(wish - 2.4)
     assert found["watched"] == pytest.approx([watched, 0])
     assert found["liked"] == pytest.approx([sigmoid(appeal - 2), 0])
     assert found["saved"] == pytest.approx([sigmoid(appeal - 3.5), sigmoid(match - 3.5)])
     assert found["carted"] == pytest.approx([0, carted])
-    assert carted == pytest.approx(0.3648, abs=1e-4)
+    assert carted == pytest.approx(0.5709, abs=1e-4)
     assert found["purchased"] == pytest.approx([0, bought])
-    assert bought == pytest.approx(0.3512, abs=1e-4)
+    assert bought == pytest.approx(0.5019, abs=1e-4)
     saved = sigmoid(appeal - 3.5) + sigmoid(match - 3.5)
     expected = [watched, sigmoid(appeal - 2), bought, saved, 2 * bought, 0.6 * bought, 0]
     assert_close(streams, torch.tensor(expected))
@@ -118,7 +119,8 @@ def test_screens_of_one_item_and_the_order_of_places() -> None:
     state = first(users)
     alone = played(users, state, CHEAP, EMPTY)[0]
     match = 2.5
-    assert alone["carted"] == pytest.approx([sigmoid(match - 3.9), 0])
+    carted = sigmoid(match + 1.5 * math.log(2) - 4.1)
+    assert alone["carted"] == pytest.approx([carted, 0])
     assert alone["satisfaction"] == pytest.approx([sigmoid(match - 1), 0])
     video = played(users, state, VIDEO, EMPTY)[0]
     assert video["watched"] == pytest.approx([sigmoid(1.9), 0]) and video["carted"] == [0, 0]
@@ -126,7 +128,7 @@ def test_screens_of_one_item_and_the_order_of_places() -> None:
     assert all(turned[name] == pytest.approx(values[::-1]) for name, values in pair.items())
     # A second product has no response, and a video of another category shows no product.
     assert played(users, state, CHEAP, DEAR)[0]["carted"][1] == 0
-    assert played(users, state, OTHER_VIDEO, CHEAP)[0]["carted"][1] == pytest.approx(sigmoid(match - 3.9))
+    assert played(users, state, OTHER_VIDEO, CHEAP)[0]["carted"][1] == pytest.approx(carted)
 
 
 def test_budget_and_prices() -> None:
@@ -137,13 +139,13 @@ def test_budget_and_prices() -> None:
     assert dear["carted"][0] > 0 and dear["purchased"] == [0, 0, 0]
     found, streams, _ = played(users, state, DEAR, EMPTY, HALF)
     # The match of a product of another taste is 0; with the coupon its price is the mean of its category.
-    bought = sigmoid(-3.9) * sigmoid(-1.9)
+    bought = sigmoid(-4.1) * sigmoid(-2.4)
     assert found["purchased"][0] == pytest.approx(bought)
     assert_close(streams[4:6], torch.tensor([4 * bought, (4 - 0.7 * 8) * bought]))
 
 
 def test_visitors_wait_for_discounts() -> None:
-    """After n products at half price r is ln 0.5 (1 - 0.97^n), and logits of buying fall by 2.6 |r|."""
+    """After n products at half price r is ln 0.5 (1 - 0.97^n), and the wish falls by 1.5 |r|."""
     users = shop(discounts=True, budget=1e6)
     state = first(users)
     chance = [played(users, state, CHEAP, EMPTY, FULL_PRICE)[0]["purchased"][0]]
@@ -156,9 +158,8 @@ def test_visitors_wait_for_discounts() -> None:
     used_to = math.log(0.5) * (1 - 0.97**30)
     assert state.record["reference"].item() == pytest.approx(used_to, rel=1e-4)
     chance.append(played(users, state, CHEAP, EMPTY, FULL_PRICE)[0]["purchased"][0])
-    want = 2.5 - 1.9 + 2.6 * math.log(2)
-    cart = sigmoid(2.5 - 3.9)
-    assert chance == pytest.approx([cart * sigmoid(want), cart * sigmoid(want + 2.6 * used_to)], rel=1e-4)
+    wishes = 2.5 + 1.5 * math.log(2), 2.5 + 1.5 * (math.log(2) + used_to)
+    assert chance == pytest.approx([sigmoid(wish - 4.1) * sigmoid(wish - 2.4) for wish in wishes], rel=1e-4)
     # A product at full price moves it back; a video alone does not.
     assert played(users, state, CHEAP, EMPTY, FULL_PRICE)[2].record["reference"].item() > used_to
     assert played(users, state, VIDEO, EMPTY, HALF)[2].record["reference"].item() == pytest.approx(
@@ -184,7 +185,7 @@ def test_returns_are_late_and_carts_are_bought_at_the_next_visit() -> None:
             # The budget has refilled by a thirtieth of its cap, and the need for the category is at 0.7.
             budget = min(5.0, 5 - 2 * bought + 5 / 30)
             assert state.budget.item() == pytest.approx(budget)
-            want = 2.5 - 1.5 * 0.2 * 0.3 - 0.8 * 0.7 * bought - 1.9 + 2.6 * math.log(2)
+            want = 2.5 - 1.5 * 0.2 * 0.3 - 0.8 * 0.7 * bought - 2.4 + 1.5 * math.log(2)
             assert streams[2].item() == pytest.approx(sigmoid(want), rel=1e-4)
             assert streams[4].item() == pytest.approx(2 * sigmoid(want), rel=1e-4)
             assert later.record["cart"].item() == -1

@@ -13,85 +13,35 @@ import torch
 from torch.testing import assert_close
 
 from recsys_rl.cli import main
-from recsys_rl.env.memory import AGAIN, GOOD, first, recall, review
-from recsys_rl.env.tutor import (
+from recsys_rl.env.course_items import (
     IN_A_ROW,
-    KINDS,
-    LESSON,
-    PATTERN,
-    PRACTICE,
-    REVIEW,
     SKILLS,
-    Tutor,
-    TutorConfig,
-    TutorState,
     add_attributes,
-    graph_of,
-    order_of,
 )
+from recsys_rl.env.memory import AGAIN, GOOD, first, recall, review
+from recsys_rl.env.tutor import Tutor, TutorState
 from recsys_rl.make import make_env, make_user_model
 from recsys_rl.protocols import Env
 from recsys_rl.settings.config import Config, from_dict
 from recsys_rl.testing import check_env, check_user_model
-from recsys_rl.types import Catalogue, ItemFeature, Population, UserError, World
+from recsys_rl.types import World
 from tests.doors import DRIFT, steps
-from tests.small_runs import settings, world
-
-SHOWN = torch.ones(1, 1, dtype=torch.bool)
-CONFIG = TutorConfig(
-    num_items=6,
-    embedding_dim=2,
-    max_episode_steps=6,
-    prerequisites="0>1",
-    items_per_day=2,
-    test_delay=5,
-    prior=0.3,
-    ability_deviation=0.5,
-    lesson_rate=0.4,
-    practice_rate=0.1,
-    slip=0.1,
-    guess=0.2,
-    too_easy=0.8,
-    feeling_kept=0.9,
-    overnight=0.5,
-    frustration_step=0.2,
-    boredom_step=0.1,
-    sameness_kept=0.75,
+from tests.env.tiny_course import (
+    ASK_0,
+    ASK_1,
+    CARD_0,
+    CARD_1,
+    CONFIG,
+    HIGH,
+    LOW,
+    SHOWN,
+    TEACH_0,
+    TEACH_1,
+    right_if,
+    sigmoid,
+    tiny,
 )
-TEACH_0, ASK_0, CARD_0, TEACH_1, ASK_1, CARD_1 = range(6)  # the items
-
-
-def tiny(config: TutorConfig = CONFIG, foreknowledge: tuple[float, float] = (0.0, 0.99)) -> Tutor:
-    """Six items and one learner, of ability 0.4, who knows skill 0 but not skill 1, which needs it."""
-    catalogue = Catalogue(
-        embedding=torch.eye(6)[:, :2],
-        item_ids=torch.arange(6),
-        titles=(),
-        popularity=torch.full((6,), 0.5),
-        quality=torch.full((6,), 0.5),
-        available=torch.ones(6, dtype=torch.bool),
-        source="made up",
-        attributes={
-            "kind": torch.tensor([LESSON, PRACTICE, REVIEW] * 2),
-            "skill": torch.tensor([0, 0, 0, 1, 1, 1]),
-            "difficulty": torch.tensor([9.0, 0.5, 9.0, 9.0, -0.4, 9.0]),
-        },
-    )
-    user, one = torch.tensor([[1.0, 0.0]]), torch.tensor([0])
-    drawn = {"ability": torch.tensor([0.8]), "foreknowledge": torch.tensor([foreknowledge])}
-    return Tutor(catalogue, Population(user, user, one, one, one[:0], attributes=drawn), config)
-
-
-def sigmoid(x: float) -> float:
-    return 1 / (1 + math.exp(-x))
-
-
-HIGH, LOW = math.log(9), math.log(0.25)  # logits of 1 - slip and of guess
-
-
-def right_if(margin: float, held: float = 1.0) -> float:
-    """The probability of a right answer in a skill that is known and recalled with the share ``held``."""
-    return held * sigmoid(HIGH + margin) + (1 - held) * sigmoid(LOW + margin)
+from tests.small_runs import settings, world
 
 
 def show(model: Tutor, state: TutorState, item: int) -> tuple[list[float], TutorState, bool]:
@@ -303,46 +253,6 @@ def test_contract_of_the_user_model(student: str) -> None:
 
 def course(config: Config, made: World, seed: int) -> Env:
     return make_env(config, made, 6, torch.Generator().manual_seed(seed))
-
-
-def test_drawn_items_have_each_kind_in_each_skill() -> None:
-    catalogue = world(settings("ppo", "tutor")).catalogue
-    kind, skill = catalogue.attributes["kind"], catalogue.attributes["skill"]
-    for number in range(SKILLS):
-        counts = torch.bincount(kind[skill == number], minlength=len(KINDS))
-        assert counts.tolist() == [4, 12, 4]
-    assert len(PATTERN) == 5 and catalogue.drawn[-3:] == ("kind", "skill", "difficulty")
-
-
-def test_kinds_and_skills_of_a_file() -> None:
-    """Texts stand for kinds, in any order, and skills are numbers."""
-    home = world(settings("ppo", "tutor"))
-    names = ItemFeature("kind", "classes", ("review", "lesson", "practice"))
-    bare = replace(home.catalogue, features=(names,), drawn=())
-    held = {"kind": torch.arange(200) % 3, "skill": (torch.arange(200) % 4).float()}
-    catalogue = add_attributes(World(replace(bare, attributes=held), home.population), 0).catalogue
-    assert catalogue.attributes["kind"][:3].tolist() == [REVIEW, LESSON, PRACTICE]
-    assert catalogue.classes("kind") == KINDS and catalogue.classes("skill") == ("0", "1", "2", "3")
-    assert catalogue.drawn == ("difficulty",)
-    for wrong in (
-        {"kind": held["kind"]},
-        {"kind": held["kind"].float(), "skill": held["skill"]},
-        {**held, "skill": held["skill"] + 0.5},
-        {**held, "skill": 2 * held["skill"]},  # skills 1, 3 and 5 have no item
-        {**held, "difficulty": torch.arange(200)},
-    ):
-        with pytest.raises(UserError):
-            add_attributes(World(replace(bare, attributes=wrong), home.population), 0)
-
-
-def test_graphs() -> None:
-    assert graph_of(None, 5) == ((), (), (0,), (0, 1), (1, 2))
-    assert graph_of("none", 2) == ((), ())
-    assert graph_of("2>0, 0>1,2>1", 3) == ((2,), (0, 2), ())
-    assert order_of(graph_of("2>0, 0>1", 3)) == (2, 0, 1)
-    for wrong in ("0>0", "0>1,1>0", "0>1,1>2,2>0", "0>7", "a>b", "0", "0>1;1>2"):
-        with pytest.raises(UserError):
-            graph_of(wrong, 3)
 
 
 @pytest.mark.parametrize(

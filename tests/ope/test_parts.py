@@ -21,55 +21,17 @@ from recsys_rl.ope.policies import Loggers
 from recsys_rl.ope.replay import replay
 from recsys_rl.ope.reward_model import ridge
 from recsys_rl.rivals.baselines import FixedList
-from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog
+from recsys_rl.tables.decision_log import DecisionLog
 from recsys_rl.tables.target import Target
 from recsys_rl.tables.writer import write_decisions
-from recsys_rl.types import Catalogue, Feedback, Interface
+from recsys_rl.types import Catalogue, Feedback
 from recsys_rl.users import fit as user_fit
 from recsys_rl.workflows import ope_log
 from recsys_rl.workflows.ope_policies import playable
+from tests.log_in_parts import ITEMS, cut, log_of
 
-ITEMS = 4
 CATALOGUE: Catalogue = synthetic_world(ITEMS, 50, 4, 0.2, 0)[0]
 POLICY = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
-
-
-def log_of(sessions: int, steps: int, seed: int = 0) -> DecisionLog:
-    """Sessions of one up to ``steps`` steps by two loggers, one uniform."""
-    rng = torch.Generator().manual_seed(seed)
-    lengths = torch.randint(1, steps + 1, (sessions,), generator=rng)
-    session = torch.arange(sessions).repeat_interleave(lengths)
-    step = torch.arange(len(session)) - (lengths.cumsum(0) - lengths)[session]
-    loggers = (torch.arange(sessions) % 3 > 0).long()[session]
-    chances = torch.tensor([[0.25] * 4, [0.4, 0.3, 0.2, 0.1]], dtype=torch.float64)
-    items = torch.multinomial(chances[loggers], 1, generator=rng)  # (E, 1)
-    of_items = chances[:, items[:, 0]].T.log()  # (E, 2)
-    liked = torch.rand(len(session), 1, 1, generator=rng) < 0.2 * (1 + items.unsqueeze(2))
-    interface = Interface(
-        context=(("profile", 4),), action_sizes=(ITEMS,), repeats=True, signals=("click",),
-        session_length=steps,
-    )  # fmt: skip
-    return DecisionLog(
-        header=DecisionHeader(loggers=("a", "b"), interface=interface, signals=("click",)),
-        users=session % 40,
-        sessions=session,
-        steps=step,
-        times=step,
-        items=items,
-        logprobs=of_items.gather(1, loggers.unsqueeze(1)).squeeze(1),
-        logger_logprobs=of_items,
-        signals=liked.float(),
-        terminated=step == lengths[session] - 1,
-        truncated=torch.zeros(len(session), dtype=torch.bool),
-        loggers=loggers,
-        given={"profile": torch.randn(len(session), 4, generator=rng)},
-    )
-
-
-def cut(log: DecisionLog, *sessions: int) -> list[DecisionLog]:
-    """The log in parts that begin at these sessions."""
-    edges = torch.bucketize(log.sessions, torch.tensor(sessions), right=True)  # (E,)
-    return [log.rows(edges == k) for k in range(len(sessions) + 1)]
 
 
 def rewards(feedback: Feedback) -> Tensor:

@@ -15,7 +15,7 @@ from recsys_rl.cli import main as cli
 from recsys_rl.evaluation.categories import categories
 from recsys_rl.experience.rollout import Sessions
 from recsys_rl.report.categories import categories_svg
-from recsys_rl.types import Catalogue, UserError, empty_world, genres_and_year
+from recsys_rl.types import Catalogue, ItemFeature, UserError, empty_world, genres_and_year
 from tests.report.test_report import SVG, parsed, words, written
 from tests.tiny_world import with_genres
 
@@ -169,3 +169,16 @@ def test_benchmark_refuses_a_checkpoint_without_categories_and_an_unknown_yardst
         with pytest.raises(UserError):
             benchmark.main()
     assert not list(tmp_path.glob("*.svg"))
+
+
+def test_kinds_take_the_place_of_categories() -> None:
+    """Two users, who are both shown an item of the second kind, and then one of the first."""
+    kinds = ItemFeature("kind", "classes", ("lesson", "review"))
+    bare = replace(catalogue([[0, 0]] * 3), features=(kinds,), attributes={"kind": torch.tensor([0, 1, 1])})
+    found = categories(bare, {"ppo": sessions([[[1], [2]], [[0], [0]]])}, 2)
+    assert found is not None and found["names"] == ["lesson", "review", "others"]
+    assert found["policies"][0]["shares"] == {
+        "lesson": [0.0, 1.0],
+        "review": [1.0, 0.0],
+        "others": [0.0, 0.0],
+    }

@@ -123,6 +123,18 @@ def test_canary_without_an_interval_is_a_sentence() -> None:
     assert "polygon" not in drawn
 
 
+def test_canary_of_a_single_look_is_a_bar_with_its_estimate() -> None:
+    """From -1 to 3 around 2: the estimate lies at a quarter of the bar from above."""
+    drawn = ElementTree.fromstring(bands_svg([Band("x", 0, 25, "stopped", [25], [2.0], [-1.0], [3.0])]))
+    [bar], [mark] = (
+        [shape for shape in drawn.iter(f"{SVG}{kind}") if shape.attrib.get("class") == name]
+        for kind, name in (("rect", "band"), ("path", "whisker"))
+    )
+    top, length = float(bar.attrib["y"]), float(bar.attrib["height"])
+    at = float(re.match(r"M[\d.]+ ([\d.]+)", mark.attrib["d"])[1])  # type: ignore[index]
+    assert length > 20 and at == pytest.approx(top + 0.25 * length, abs=0.2)
+
+
 def test_bands_are_cut_at_their_panels() -> None:
     for width in (358, 760):
         drawn = ElementTree.fromstring(bands_svg(rounds().bands, width=width))

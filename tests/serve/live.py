@@ -44,7 +44,9 @@ def live(checkpoint: Path, db: Path, **options: Any) -> Iterator[Live]:
     thread.start()
     while not server.started:
         time.sleep(0.01)
-    yield Live(app, place.getsockname()[1], server.server_state.tasks)
-    server.should_exit = True
-    thread.join()
-    place.close()
+    try:
+        yield Live(app, place.getsockname()[1], server.server_state.tasks)
+    finally:  # else a test that fails waits for the thread for ever
+        server.should_exit = True
+        thread.join()
+        place.close()

@@ -14,10 +14,13 @@ import torch
 from scipy.stats import chisquare
 
 from recsys_rl.agents.ppo import PPO
+from recsys_rl.serve.active_version import PolicyFiles
 from recsys_rl.serve.draw_request import DrawRequest, draw
+from recsys_rl.serve.facts import facts_of
 from recsys_rl.serve.session_state import Step
 from recsys_rl.serve.versions import Version, open_version
 from recsys_rl.types import Obs
+from recsys_rl.utils.files import sha256_of
 from tests.doors import DQN, train_in
 
 
@@ -120,6 +123,86 @@ def test_a_draw_alone_is_that_in_a_batch(version: Version) -> None:
     for one, many in zip((draw([x])[0] for x in asks), together, strict=True):
         assert one.items == many.items
         assert one.logprobs == pytest.approx(many.logprobs, abs=1e-6)
+
+
+def of_two(two: Path) -> tuple[Version, Version]:
+    """The versions of a folder as a server opens them: they see people alike."""
+    policies = PolicyFiles(two, facts_of(open_version(two / "a.pt", 0).checkpoint))
+    first, second = (policies.version(sha256_of(two / name)) for name in ("a.pt", "b.pt"))
+    assert first.of_visits is second.of_visits and first.agent is not second.agent
+    return first, second
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"explore": 0.3, "exclude": (5, 7)},
+        {"candidates": (4, 7, 9, 20)},
+        {"items": (9,)},
+        {"degraded": "raised"},
+        {"uniforms": (0.2, 0.7, 0.4)},
+    ],
+)
+def test_people_of_two_versions_in_one_batch_get_what_each_version_alone_would_give(
+    two: Path, fields: dict[str, Any]
+) -> None:
+    first, second = of_two(two)
+    generator = torch.Generator().manual_seed(1)
+    asks = [
+        ask(
+            second if at % 3 == 0 else first,
+            float(torch.rand(1, generator=generator)),
+            user=at % 30 - 1,
+            steps=at % 4,
+            **fields,
+        )
+        for at in range(41)
+    ]
+    alone = [draw([x for x in asks if x.version is version]) for version in (first, second)]
+    for x, mixed in zip(asks, draw(asks), strict=True):
+        one = alone[x.version is second].pop(0)
+        assert (mixed.items, mixed.logprobs, mixed.degraded) == (one.items, one.logprobs, one.degraded)
+        assert mixed.packed is not None and one.packed is not None
+        assert mixed.packed.row[8:] == one.packed.row[8:]  # before it stands the place in the batch
+
+
+@pytest.mark.parametrize("fault", ["raised", "not-finite"])
+def test_a_version_that_fails_leaves_the_other_one_of_its_batch_alone(
+    two: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    first, second = of_two(two)
+    own = PPO.scores
+
+    def scores(self: PPO, obs: Obs) -> torch.Tensor:
+        found = own(self, obs)
+        return found if self is first.agent else found * torch.nan if fault == "not-finite" else found[:, :3]
+
+    asks = [ask(second if at % 2 else first, 0.4, user=at) for at in range(10)]
+    sound = draw(asks)
+    monkeypatch.setattr(PPO, "scores", scores)
+    for at, (before, now) in enumerate(zip(sound, draw(asks), strict=True)):
+        assert now.degraded == (fault if at % 2 else "")
+        if not at % 2:
+            assert (now.items, now.logprobs) == (before.items, before.logprobs)
+
+
+def test_only_versions_with_the_same_people_items_and_settings_share_a_batch(two: Path) -> None:
+    first, second = of_two(two)
+    checkpoint = second.checkpoint
+    population = replace(checkpoint.population, profile=checkpoint.population.profile * 2)
+    others = [
+        replace(checkpoint, world=checkpoint.world._replace(population=population)),
+        replace(checkpoint, interface=replace(checkpoint.interface, session_length=4)),
+        replace(
+            checkpoint,
+            config=replace(checkpoint.config, env_config=replace(checkpoint.config.env_config, noise=0.9)),
+        ),
+    ]
+    for other in others:
+        recommender = copy(second.recommender)
+        recommender.checkpoint = other
+        assert Version(second.row, recommender).sight != first.sight
 
 
 def test_a_visit_that_is_kept_goes_on_as_one_that_is_made_again(version: Version) -> None:

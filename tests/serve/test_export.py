@@ -15,6 +15,7 @@ from recsys_rl.errors import UserError
 from recsys_rl.recommender import load
 from recsys_rl.serve.draw_request import DrawRequest, DrawResult, draw
 from recsys_rl.serve.export_log import _id_of, export
+from recsys_rl.serve.interval import interval_of
 from recsys_rl.serve.record_at_rest import Record
 from recsys_rl.tables.parts import read_decisions
 from recsys_rl.tables.transitions import observe
@@ -41,7 +42,7 @@ def test_a_policy_gives_the_logged_probabilities_on_every_platform(
                 if platform == "social-feed":
                     send(client, event(answer, "followed"))
             assert send(client, event(answer, "leave")) == ["accepted"]
-    export(Record(db), out, now=time.time() + LATER)
+    export(record := Record(db), out, interval_of(record, now=time.time() + LATER))
     log, recommender = read_decisions(out), load(path)
     assert log.num_rows == 24
     again = recommender.agent.place_logprobs(observe(log, recommender.catalogue), log.items).sum(1)
@@ -62,7 +63,7 @@ def test_a_policy_with_a_first_stage_shares_no_log(checkpoint: At, tmp_path: Pat
                 body = {"name": "champion", "sha256": sha256_of(other)}
                 assert client.post("/v1/policies/alias", json=body).status_code == 200
     with pytest.raises(UserError):
-        export(Record(db), out, now=time.time() + LATER)
+        export(record := Record(db), out, interval_of(record, now=time.time() + LATER))
     assert not out.exists()
 
 
@@ -80,7 +81,7 @@ def test_sessions_in_which_popularity_answered_for_a_first_stage_are_left_out(
             answer = recommend(client, "2")
         assert answer["degraded"] == "raised"
         send(client, event(answer, "leave"))
-    survey, number = export(Record(db), out, now=time.time() + LATER)
+    survey, number = export(record := Record(db), out, interval_of(record, now=time.time() + LATER))
     assert (len(survey.sessions), survey.without_candidates, number) == (1, 1, 1)
     assert read_decisions(out).logger_logprobs is None
 
@@ -102,7 +103,7 @@ def test_popularity_has_its_own_name_in_a_log_and_each_row_its_own_logger(
                 answers.append(recommend(client, "3"))
         send(client, event(answers[-1], "leave"))
     monkeypatch.setattr("recsys_rl.serve.export_log.draw", elsewhere)
-    export(Record(db), out, now=time.time() + LATER)
+    export(record := Record(db), out, interval_of(record, now=time.time() + LATER))
     log, recommender = read_decisions(out), load(path)
     assert log.header.loggers == ("ppo", "popularity-drawn") and log.loggers.tolist() == [0, 1, 0]
     assert [x["policy"]["name"] for x in answers] == ["ppo", "popularity", "ppo"]
@@ -128,7 +129,7 @@ def test_a_stranger_keeps_the_id_that_later_data_know(checkpoint: At, tmp_path: 
     with serving(checkpoint("satiation"), db) as client:
         for user in (*own, *made):
             send(client, event(recommend(client, user), "leave"))
-    export(Record(db), out, now=time.time() + LATER)
+    export(record := Record(db), out, interval_of(record, now=time.time() + LATER))
     users = read_decisions(out).users.tolist()
     assert users == [*own.values(), *map(number_of, made)] and len({*users}) == len(users)
     assert min(map(number_of, made)) >= 0 and number_of("ann") == 5088345978781694418

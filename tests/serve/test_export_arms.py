@@ -18,6 +18,7 @@ from recsys_rl.make import agent_of
 from recsys_rl.recommender import load
 from recsys_rl.serve.export_arms import _mixed
 from recsys_rl.serve.export_record import Exported, export_record
+from recsys_rl.serve.interval import interval_of
 from recsys_rl.serve.record_schema import Session, SessionRows
 from recsys_rl.serve.snapshot import open_snapshot
 from recsys_rl.serve.versions import Version
@@ -38,7 +39,7 @@ SHARE = 0.4  # of the challenger
 def exported(db: Path, out: Path) -> Exported:
     record = open_snapshot(db)
     try:
-        return export_record(record, out, now=time.time() + LATER)
+        return export_record(record, out, interval_of(record, now=time.time() + LATER))
     finally:
         record.store.close()
 

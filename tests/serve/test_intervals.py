@@ -11,6 +11,7 @@ import pytest
 from recsys_rl.cli import main
 from recsys_rl.errors import UserError
 from recsys_rl.serve.export_record import export_record
+from recsys_rl.serve.interval import interval_of
 from recsys_rl.serve.snapshot import open_snapshot
 from recsys_rl.tables.decision_log import DecisionLog
 from recsys_rl.tables.parts import read_decisions
@@ -28,9 +29,8 @@ def parts_of(db: Path, folder: Path, marks: list[int]) -> None:
     """One more interval into the folder; ``marks``: the numbers at which they end."""
     record = open_snapshot(db)
     try:
-        done = export_record(
-            record, folder / f"part-{len(marks)}.parquet", marks[-1], now=time.time() + LATER
-        )
+        interval = interval_of(record, marks[-1], now=time.time() + LATER)
+        done = export_record(record, folder / f"part-{len(marks)}.parquet", interval)
         marks.append(done.watermark)
     finally:
         record.store.close()
@@ -65,7 +65,7 @@ def test_intervals_in_one_folder_are_read_as_one_log(
         visits(client, range(2))
         parts_of(db, folder, marks)
         record = open_snapshot(db)
-        export_record(record, whole, now=time.time() + LATER)
+        export_record(record, whole, interval_of(record, now=time.time() + LATER))
         record.store.close()
     joined, one = read_decisions(folder), read_decisions(whole)
     assert (

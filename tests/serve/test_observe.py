@@ -19,6 +19,7 @@ from benchmarks.harness.served import Connection, Server
 from recsys_rl.cli import main
 from recsys_rl.recommender import load
 from recsys_rl.serve.export_log import export
+from recsys_rl.serve.interval import interval_of
 from recsys_rl.serve.jobs import Observe, Recommend
 from recsys_rl.serve.messages import ObserveRequest, RecommendRequest
 from recsys_rl.serve.record_at_rest import Record, check
@@ -209,7 +210,7 @@ def test_a_record_without_such_decisions_keeps_the_format_that_earlier_versions_
 
 def exported(db: Path, out: Path, now: float = LATER) -> Any:
     record = Record(db)
-    export(record, out, now=time.time() + now)
+    export(record, out, interval_of(record, now=time.time() + now))
     record.store.close()
     return read_decisions(out)
 

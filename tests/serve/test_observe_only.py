@@ -19,6 +19,7 @@ from recsys_rl.errors import UserError
 from recsys_rl.recommender import Visit, load
 from recsys_rl.serve.export_table import export_table
 from recsys_rl.serve.facts import facts_of
+from recsys_rl.serve.interval import interval_of
 from recsys_rl.serve.place import place_of
 from recsys_rl.serve.record_at_rest import Record
 from recsys_rl.tables.decision_table import read_table
@@ -83,7 +84,7 @@ def observe(client: TestClient, user: str, *items: str, **fields: Any) -> dict[s
 def exported(folder: Path) -> Any:
     record = Record(folder / "r.sqlite")
     try:
-        return export_table(record, folder / "log.parquet", now=time.time() + LATER)
+        return export_table(record, folder / "log.parquet", interval_of(record, now=time.time() + LATER))
     finally:
         record.store.close()
 

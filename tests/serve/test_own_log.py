@@ -20,6 +20,7 @@ from recsys_rl.cli import main
 from recsys_rl.errors import UserError
 from recsys_rl.make import agent_of
 from recsys_rl.serve.export_table import TableExport, export_table
+from recsys_rl.serve.interval import interval_of
 from recsys_rl.serve.record_at_rest import Record, check
 from recsys_rl.tables.decision_log import concatenate
 from recsys_rl.tables.transitions import observe
@@ -47,7 +48,7 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exported(db: Path, out: Path) -> TableExport:
     record = Record(db)
     try:
-        return export_table(record, out, now=time.time() + LATER)
+        return export_table(record, out, interval_of(record, now=time.time() + LATER))
     finally:
         record.store.close()
 

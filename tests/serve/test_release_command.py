@@ -43,9 +43,11 @@ def test_a_release_from_its_start_to_its_way_back(
         assert "50% of the sessions" in release("share", "0.5")[1]
         code, said = release("promote")
         assert code == 2 and "canary" in said and said.count("\n") == 1
-        assert release("freeze")[1].count("frozen") == 1
-        assert release("promote", "--without-gate", "--reason", "we know it")[0] == 0
+        assert "frozen (a check): no new sessions" in release("freeze", "--reason", "a check")[1]
+        assert release("promote", "--without-gate", "--challenger", a[:12])[0] == 2
+        assert release("promote", "--without-gate", "--challenger", b[:12], "--reason", "we know it")[0] == 0
         assert release("status")[1].startswith(f"champion   {b[:12]}\n")
+        assert release("promote", "--without-gate")[0] == 2  # nothing is under way
         assert release("back")[0] == 2 and release("back", "--promotion", a[:12])[0] == 2
         assert release("back", "--promotion", b[:12], "--reason", "we did not") == (
             0,
@@ -72,6 +74,7 @@ def test_a_server_that_is_not_there_is_one_sentence(capsys: pytest.CaptureFixtur
         ["start", "none.pt"],
         ["start", "x.pt", "--share", "1"],
         ["back", "--promotion", "b.pt"],
+        ["promote", "--challenger", "b.pt"],
     ],
 )
 def test_mistakes_are_refused_before_a_server_is_asked(words: list[str]) -> None:

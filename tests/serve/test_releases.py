@@ -33,6 +33,9 @@ At = Callable[[str], Path]
 
 
 def act(client: httpx.Client, action: str, status: int = 200, **fields: Any) -> dict[str, Any]:
+    """The answer to an action; a promotion is of the present challenger unless another one is named."""
+    if action == "promote" and "challenger" not in fields:
+        fields["challenger"] = client.get("/v1/release").json()["challenger"] or "0" * 64
     found = client.post(f"/v1/release/{action}", json=fields)
     assert found.status_code == status, found.text
     answer: dict[str, Any] = found.json()
@@ -110,6 +113,8 @@ def test_a_challenger_is_promoted_with_both_verdicts_or_without_a_gate_and_taken
         act(client, "back", challenger=b)
         act(client, "start", sha256=b, share=0.5, verdict=verdict)
         assert act(client, "promote", 409)["title"] == "no-canary"
+        other = {"challenger": a, "without_gate": True}  # of a release that ended meanwhile
+        assert act(client, "promote", 409, **other)["title"] == "no-release"
         promoted = act(client, "promote", without_gate=True, reason="we want to")
         assert (promoted["champion"], promoted["challenger"]) == (b, None)
         assert act(client, "promote", 409, without_gate=True)["title"] == "no-release"
@@ -356,7 +361,7 @@ def test_a_killed_server_starts_again_in_the_state_of_its_last_action(two: Path,
     db, a, b = tmp_path / "r.sqlite", sha256(two / "a.pt"), sha256(two / "b.pt")
     begun(two / "a.pt", db)
     expected = [("start", a, b), ("promote", b, None), ("back", a, None)]
-    bodies = [{"sha256": b, "share": 0.5}, {"without_gate": True}, {"promotion": b}]
+    bodies = [{"sha256": b, "share": 0.5}, {"challenger": b, "without_gate": True}, {"promotion": b}]
     server = Server(two, db)
     for (action, serving_now, challenger), body in zip(expected, bodies, strict=True):
         assert Connection(server.port).post(f"/v1/release/{action}", body)[0] == 200

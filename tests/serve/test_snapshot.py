@@ -191,7 +191,7 @@ def visits(client: object, users: Sequence[int]) -> None:
 def exported(db: Path, out: Path, since: int = 0, until: int | None = None) -> tuple[bytes, int]:
     record = open_snapshot(db)
     try:
-        done = export_record(record, out, since, until, now=time.time() + LATER)
+        done = export_record(record, out, interval_of(record, since, until, time.time() + LATER))
     finally:
         record.store.close()
     return out.read_bytes(), done.watermark

@@ -5,6 +5,8 @@ from __future__ import annotations
 import heapq
 import sqlite3
 import time
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -13,8 +15,10 @@ import torch
 from starlette.testclient import TestClient
 
 from recsys_rl.agents.ppo import PPO
-from recsys_rl.serve.canary import CanarySettings
+from recsys_rl.serve.canary import CanarySettings, Look
+from recsys_rl.serve.jobs import Moment
 from recsys_rl.serve.outcomes import Outcomes
+from recsys_rl.serve.versions import Version
 from recsys_rl.serve.watch import Followed
 from recsys_rl.types import Obs
 from tests.serve.servers import begun, event, recommend, send, serving
@@ -168,6 +172,46 @@ def test_a_look_that_fails_loses_no_session(
         until(lambda: matured(client) == 20)
 
 
+def test_reads_that_fail_now_and_then_freeze_nothing_and_those_that_always_fail_say_why(
+    two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db, b = of_a(two, tmp_path), sha256(two / "b.pt")
+    monkeypatch.setattr("recsys_rl.serve.watch.TRIES", 3)
+    look, looks, dead = Followed.now, list[bool](), list[bool]()
+
+    def failing(self: Followed, moment: Moment) -> Look:
+        looks.append(len(looks) % 3 != 2)  # two of three fail
+        if looks[-1] or dead:
+            raise sqlite3.OperationalError("disk I/O error")
+        return look(self, moment)
+
+    with serving(two, db, **SOON) as client:
+        act(client, "start", sha256=b, share=0.5)
+        visits(client, two, 20, 0.0)
+        time.sleep(0.05)
+        monkeypatch.setattr(Followed, "now", failing)
+        until(lambda: looks.count(False) > 2)
+        assert kinds(client) == ["start"]
+        dead.append(True)
+        until(lambda: kinds(client) == ["start", "freeze"])
+        last = client.get("/v1/release/history").json()[-1]
+        assert "disk I/O error" in last["reason"] and "3 times" in last["reason"]
+        monkeypatch.setattr(Followed, "now", look)
+        frozen = state(client)
+        assert frozen["frozen"] and frozen["why_frozen"] == last["reason"]
+        assert not act(client, "share", share=0.5)["frozen"] and matured(client) == 20
+
+
+def test_a_release_that_has_ended_is_no_longer_followed(two: Path, tmp_path: Path) -> None:
+    db, b = of_a(two, tmp_path), sha256(two / "b.pt")
+    with serving(two, db, **SOON) as client:
+        watch = client.app.services.watch  # type: ignore[attr-defined]
+        act(client, "start", sha256=b, share=0.5)
+        until(lambda: watch.followed is not None)
+        act(client, "back", challenger=b)
+        until(lambda: watch.followed is None)
+
+
 def test_people_are_centred_by_their_sessions_before_the_prior_ones(
     two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,6 +243,24 @@ def test_a_look_reads_one_moment_of_the_record(two: Path, tmp_path: Path) -> Non
             assert len(outcomes.sessions(reader, numbers)) == 3
         with outcomes.reading() as reader:
             assert len(outcomes.numbers(reader, 0, 10**9)) == 6
+
+
+def test_returns_are_by_the_weights_for_which_the_champion_was_trained(two: Path, tmp_path: Path) -> None:
+    db = of_a(two, tmp_path)
+    with serving(two, db, **SOON) as client:
+        visits(client, two, 3, 0.0)
+        version = client.app.worker.shared.active.version  # type: ignore[attr-defined]
+    recommender, config = copy(version.recommender), version.checkpoint.config
+    trained = replace(config, train_config=replace(config.train_config, weights=("engagement=2",)))
+    recommender.checkpoint = replace(version.checkpoint, config=trained)
+    rewards = []
+    for champion_ in (version, Version(version.row, recommender)):
+        outcomes = Outcomes(db, [champion_, version], 3600.0)
+        with outcomes.reading() as reader:
+            found = outcomes.sessions(reader, outcomes.numbers(reader, 0, 10**9))
+        rewards.append([outcome.reward for outcome in outcomes.of([*found.values()])])
+    assert rewards[0] == pytest.approx([0.5, 0.51, 0.52])
+    assert rewards[1] == pytest.approx([1.0, 1.02, 1.04])
 
 
 def test_a_challenger_that_fails_three_times_stops(

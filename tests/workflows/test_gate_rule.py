@@ -16,9 +16,10 @@ from scipy.stats import t
 from recsys_rl.types import Stream
 from recsys_rl.workflows.gate import _look, other_split
 from recsys_rl.workflows.gate_card import card
-from recsys_rl.workflows.gate_compare import other_objective
+from recsys_rl.workflows.gate_compare import lower_terms, other_objective
 from recsys_rl.workflows.gate_rule import Compared, GateVerdict, alpha_of, chi2_most, decide
 from recsys_rl.workflows.rounds import Candidate, write_candidate
+from tests.tiny_bandits import VALUE, WEIGHT, rows
 
 NEW, OLD = "a" * 64, "b" * 64
 
@@ -94,6 +95,40 @@ def test_a_record_without_chance_shows_nothing_better() -> None:
     assert decide(compared(-0.5, 3.0, 1000), NEW, OLD, (0, 900), 1, certain=True).answer == "worse"
 
 
+def test_heavy_weights_have_a_lower_end_alone() -> None:
+    """They show no harm at best, and never that a challenger is worse."""
+    heavy = "a few large weights decide"
+    verdict = judged(compared(1.5, 3.0, 1000, heavy=heavy))
+    plain = judged(compared(1.5, 3.0, 1000))
+    assert (plain.answer, verdict.answer) == ("better", "no harm seen")
+    assert (verdict.low, verdict.high) == (plain.low, math.inf) and verdict.values()["high"] is None
+    verdict = judged(compared(-5.0, 3.0, 1000, heavy=heavy))
+    assert verdict.answer == "can't tell" and heavy in verdict.reason
+
+
+def test_lower_terms_by_hand() -> None:
+    """Four decisions, so weights are cut at 2. Rewards are from -1 to 1."""
+    new, old = torch.tensor([[0.0, 0.5, 1.0, 6.0], [1.0, 1.0, 0.0, 3.0]], dtype=torch.float64)
+    rewards = torch.tensor([1.0, 1.0, -1.0, 0.0], dtype=torch.float64)
+    found = lower_terms(new, old, rewards, -1.0, 1.0)
+    assert [terms.tolist() for terms in found] == [[-1.0, 0.0, -1.0, 1.0], [1.0, 1.0, 1.0, -1.0]]
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+def test_lower_terms_bound_the_truth_on_average(copies: int) -> None:
+    """Over the twelve possible decisions of a small log, whose weights are up to 5.
+
+    Of twelve decisions weights are cut at 3.5; of three times as many at 6, and the bounds are the truth.
+    """
+    columns = (torch.tensor(x * copies) for x in zip(*rows(), strict=True))
+    chances, context, action, rewards = columns
+    weights, mean = WEIGHT[context, action], chances.double() / copies
+    new, old = (float(terms @ mean) for terms in lower_terms(weights, weights, rewards.double(), 0.0, 1.0))
+    cut = 5 - 12**0.5 if copies == 1 else 0.0  # of the second context's first item: a weight of 5, in 6 %
+    assert new == pytest.approx(VALUE - 0.06 * 0.9 * cut)  # it pays 1 in 90 %
+    assert old == pytest.approx(VALUE + 0.06 * 0.1 * cut)
+
+
 def test_one_user_can_not_tell() -> None:
     of = compared(5.0, 0.0, 1000)
     verdict = judged(dataclasses.replace(of, users=torch.zeros(1000, dtype=torch.long)))
@@ -110,7 +145,8 @@ def test_the_card_says_when_earlier_sessions_were_left_out() -> None:
 
 
 def test_the_card_says_what_was_another_objective_or_split(tmp_path: Path) -> None:
-    on: Any = SimpleNamespace(objective=(Stream("watch"), Stream("revenue", 0.5)))
+    streams = (Stream("watch"), Stream("revenue", 0.5))
+    on: Any = SimpleNamespace(streams=streams, weights=torch.tensor([1.0, 0.5]))
 
     def of(*weights: str) -> Any:
         train, data = SimpleNamespace(weights=weights, seed=1), SimpleNamespace(heldout_fraction=0.2)
@@ -118,6 +154,8 @@ def test_the_card_says_what_was_another_objective_or_split(tmp_path: Path) -> No
 
     assert other_objective(on, of(), "ppo-1.pt") == other_objective(on, of("revenue=0.5"), "ppo-1.pt") == ""
     assert "--weights revenue=2" in other_objective(on, of("revenue=2"), "ppo-1.pt")
+    on.weights = torch.tensor([1.0, 2.0])  # the champion's
+    assert other_objective(on, of("revenue=2"), "ppo-1.pt") == "" != other_objective(on, of(), "ppo-1.pt")
     known = Candidate(NEW, "ppo-1.pt", "ppo", OLD, 1, (0, 9), "hash", 1, 0.2, 90)
     write_candidate(tmp_path, known)
     assert other_split(tmp_path, of()) == ""

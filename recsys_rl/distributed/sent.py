@@ -1,0 +1,72 @@
+"""A function and its items as bytes for another process, and what comes back.
+
+cloudpickle writes what Python's own pickle can't, as functions within functions. Only processes that this
+command started, or the nodes of the user's own cluster, read these bytes; no file holds them.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import traceback
+from typing import Any
+
+import cloudpickle
+import torch
+
+from recsys_rl.errors import UserError
+
+TRIES = 4
+"""How often a task is begun whose process is killed, before the command ends with an error."""
+AHEAD = 4
+"""Items that are begun before the first one is done, for each process."""
+DONE, WRONG, BROKEN = b"+", b"!", b"x"
+"""The first byte of an answer: a result, the sentence of a UserError, or the text of another error."""
+
+
+def packed(function: Any) -> bytes:
+    """The function for ``answer``, with what it finds in this process: folder, import path, threads."""
+    return packed_item((os.getcwd(), sys.path, torch.get_num_threads(), packed_item(function)))
+
+
+def packed_item(item: Any) -> bytes:
+    return bytes(cloudpickle.dumps(item))
+
+
+@functools.lru_cache(maxsize=1)  # the items of one command have one function
+def _unpacked(sent: bytes) -> Any:
+    folder, path, threads, function = cloudpickle.loads(sent)
+    if os.path.isdir(folder):  # another machine may lack it; then a relative path is not found
+        os.chdir(folder)
+    sys.path += [place for place in path if place not in sys.path]
+    torch.set_num_threads(threads)  # sums of several threads differ in the last digit
+    return cloudpickle.loads(function)
+
+
+def answer(function: bytes, item: bytes) -> bytes:
+    """What the function gives for the item, or its error, as bytes for ``result_of``."""
+    try:
+        return DONE + packed_item(_unpacked(function)(cloudpickle.loads(item)))
+    except UserError as error:
+        return WRONG + str(error).encode()
+    except Exception:
+        return BROKEN + traceback.format_exc().encode()
+
+
+def result_of(answered: bytes) -> Any:
+    """The result in an answer. Raises UserError for a mistake of the user, RuntimeError for another error."""
+    kind, content = answered[:1], answered[1:]
+    if kind == DONE:
+        return cloudpickle.loads(content)
+    if kind == WRONG:
+        raise UserError(content.decode())
+    raise RuntimeError(f"in another process:\n{content.decode()}")
+
+
+def killed(what: str) -> UserError:
+    """The error for a task whose process was killed each time."""
+    return UserError(
+        f"{what} was killed {TRIES} times, mostly for want of memory: begin fewer at once (--jobs), or give "
+        "the machine more memory."
+    )
