@@ -6,8 +6,8 @@ A small world is served and visited, and then it is copied twice. On one copy th
 undisturbed: the one that learns, judges and starts a canary, and the one that promotes it or takes it back.
 On the other it is killed (SIGKILL) 20 times at random moments while it works, and started again. Both must
 have the same candidates, verdicts and releases, and the server must answer all the time. The visitors come
-one at a time, so that both servers draw the same items. The loops are forks of one process that has imported everything, and
-learn little.
+one at a time, so that both servers draw the same items. The loops are forks of one process that has imported
+everything, and learn little.
 """
 
 from __future__ import annotations
