@@ -50,7 +50,8 @@ screen is its change of patience. On the first screen of a later visit the produ
 its full price, with the probability cart_kept sigmoid(wish - buy_cost); then the cart is empty. A good is
 sent back with the probability ``return_share``, and this is known RETURN_DAYS days later: on the first screen
 from then on its revenue and margin are taken back, minus handling_cost. So no single visit sees its returns.
-A gap of g days leaves h_c at need_kept^g, and m, w and the distance of patience from arrival_patience at overnight^g.
+A gap of g days leaves h_c at need_kept^g, and m and the distance of patience from arrival_patience at
+overnight^g; w begins at 0.
 """
 
 from __future__ import annotations
