@@ -62,7 +62,7 @@ def test_table_and_candidates_by_hand(told: Told, tmp_path: Path) -> None:
         writer.writeheader()
         writer.writerows(rows)
     line = loop_own_log.text(tmp_path).splitlines()[2]
-    assert line == "| digits | clone | 0.400 | 0.550 | 1 of 2 | 500 to 500 | 0 |"
+    assert line == "| digits | clone | 0.400 | 0.550 | 1 of 2 | 500 | 0 |"
     assert loop_own_log.candidates(tmp_path) == "2 of 3 candidates, of which 1 are better in truth"
 
 

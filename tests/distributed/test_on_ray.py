@@ -15,7 +15,9 @@ from recsys_rl.cli import main
 from recsys_rl.distributed import on_ray
 from recsys_rl.distributed.on_ray import OnRay
 from recsys_rl.errors import UserError
+from recsys_rl.tables.survey import _problem
 from recsys_rl.workflows import ope_log
+from tests.doors import DRIFT, assert_same_weights, steps
 from tests.log_in_parts import log_of, write_parts
 
 SMALL = 80 * 2**20
@@ -91,3 +93,22 @@ def test_no_ray_and_no_cluster_are_refused(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match="pip install"):
         OnRay()
+
+
+def test_seeds_and_checksums_on_ray_are_those_of_one_process(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["train", *DRIFT, *steps(2)]
+    assert main([*words, "--seeds", "1,2", "--on", "ray"]) == 0
+    assert main([*words, "--seed", "2", "--runs-dir", "alone"]) == 0
+    assert_same_weights(Path("runs/drift-synthetic-ppo-2/ppo.pt"), Path("alone/drift-synthetic-ppo-2/ppo.pt"))
+    write_parts(tmp_path / "log", log_of(60, 3), 3)
+
+    def description(*words: str) -> str:
+        assert main(["data", "describe", "log", "--json", "found.json", *words]) == 0
+        return Path("found.json").read_text()
+
+    assert description("--on", "ray") == description()
+    with pytest.raises(UserError):  # as on a node that lacks the disk
+        _problem(Path("elsewhere.parquet"))
