@@ -141,7 +141,8 @@ def month(results: Path) -> Shown:
     none, most = "always 0 %", "always 25 %"
     claim = (
         f"Visitors who always get a coupon of 25 % buy {sold[most]:.2f} goods in 35 days and leave a margin "
-        f"of {margin[most]:.2f}; visitors who never get one buy {sold[none]:.2f} and leave {margin[none]:.2f}."
+        f"of {margin[most]:.2f}; visitors who never get one buy {sold[none]:.2f} and leave "
+        f"{margin[none]:.2f}."
     )
     bars = [bar(name, Interval(mean, mean - half[name], mean + half[name])) for name, mean in margin.items()]
     what = "The margin of a visitor in 35 days, with 95 % intervals over visitors"
