@@ -118,9 +118,9 @@ def _doubts(of: GateVerdict) -> Iterator[str]:
         yield "The interval holds if the probabilities in the record are right, and if its tails are light."
     if of.by == LOWER:
         yield (
-            "The lower end holds if the probabilities in the record are right, and if each reward lies in the "
-            "range of its signals: that of the platform, or from 0 to 1 where a signal of the record is 0 and 1 "
-            "and nothing else. The truth may be far above it."
+            "The lower end holds if the probabilities in the record are right, and if each reward lies in "
+            "the range of its signals: that of the platform, or from 0 to 1 where a signal of the record is "
+            "0 and 1 and nothing else. The truth may be far above it."
         )
     if of.sessions < LEAST_SESSIONS:
         yield (
