@@ -34,9 +34,7 @@ def card(of: GateVerdict, challenger: str, champion: str, doubts: Sequence[str] 
         "|---|---|",
         f"| challenger | {challenger} `{of.challenger[:12]}` |",
         f"| champion | {champion} `{of.champion[:12]}` |",
-        f"| return of the champion, by `{of.by}` | {number(of.value)} |",
-        f"| difference of the challenger | {number(of.difference)} |",
-        f"| {1 - of.alpha:.1%} interval | {number(of.low)} to {number(of.high)} |",
+        *_numbers(of),
         f"| return of these sessions as they were served | {number(of.logged)} |",
         "",
         "## On whom",
@@ -55,6 +53,21 @@ def card(of: GateVerdict, challenger: str, champion: str, doubts: Sequence[str] 
         "",
     ]
     return "\n".join(lines)
+
+
+def _numbers(of: GateVerdict) -> tuple[str, ...]:
+    """The rows of the estimates; those of a lower bound are ends."""
+    if of.by == LOWER:
+        return (
+            f"| return of the champion, by `{of.by}` | at most {number(of.value)} on average |",
+            f"| difference of the challenger | at least {number(of.difference)} on average |",
+            f"| {1 - of.alpha:.1%} interval | from {number(of.low)} on |",
+        )
+    return (
+        f"| return of the champion, by `{of.by}` | {number(of.value)} |",
+        f"| difference of the challenger | {number(of.difference)} |",
+        f"| {1 - of.alpha:.1%} interval | {number(of.low)} to {number(of.high)} |",
+    )
 
 
 def _latest(of: GateVerdict) -> str:
