@@ -17,7 +17,14 @@ from recsys_rl.errors import FieldError, UserError, amount
 from recsys_rl.experience.log_facts import behaviour_logprobs, best_sessions, check_facts, facts_of
 from recsys_rl.experience.sides import Sides
 from recsys_rl.make import make_user_model
-from recsys_rl.objective.weighted import FIELD, check_weights, parse_weights, stream_weights, weighted
+from recsys_rl.objective.weighted import (
+    FIELD,
+    check_weights,
+    parse_weights,
+    stream_weights,
+    weighted,
+    weighted_known,
+)
 from recsys_rl.protocols import Learner, UserModel, Watcher
 from recsys_rl.settings.config import Config
 from recsys_rl.settings.shared import LoggedConfig
@@ -324,9 +331,26 @@ def rewards_of(log: DecisionHeader, users: UserModel, weights: Tensor, feedback:
 
     Raises UserError for a stream with a weight whose hidden signals the log lacks.
     """
+    values = streams_of(log, users, feedback)
+    unknown = values.isnan().any(0)  # (M,)
+    wrong = [
+        stream.name for stream, lacks, by in zip(users.streams, unknown, weights, strict=True) if lacks and by
+    ]
+    if wrong:
+        weightless = " ".join(f"{name}=0" for name in wrong)
+        raise UserError(
+            f"The log lacks the hidden signals of which the stream {wrong[0]} is made, as that of a server "
+            f"does: leave it out of the reward, --weights {weightless}; where the weights are the "
+            "champion's, as in recsys-rl retrain and loop, train a champion with these weights."
+        )
+    return weighted_known(values, weights)
+
+
+def streams_of(log: DecisionHeader, users: UserModel, feedback: Feedback) -> Tensor:
+    """The reward streams (E, M) of a log's ``feedback``; NaN where the log lacks their hidden signals."""
     every = [signal.name for signal in users.signals]
     if len(log.signals) == len(every):
-        return weighted(users.rewards(feedback), weights)
+        return users.rewards(feedback)
     at = torch.tensor([every.index(name) for name in log.signals])
 
     def filled(signals: Tensor) -> Tensor:
@@ -336,15 +360,4 @@ def rewards_of(log: DecisionHeader, users: UserModel, weights: Tensor, feedback:
     events = feedback.events
     if events is not None:
         events = replace(events, signals=filled(events.signals))
-    values = users.rewards(replace(feedback, signals=filled(feedback.signals), events=events))  # (E, M)
-    unknown = values.isnan().any(0)  # (M,)
-    wrong = [
-        stream.name for stream, lacks, by in zip(users.streams, unknown, weights, strict=True) if lacks and by
-    ]
-    if wrong:
-        weightless = " ".join(f"{name}=0" for name in wrong)
-        raise UserError(
-            f"The log lacks the hidden signals of which the stream {wrong[0]} is made, as that of a server "
-            f"does: leave it out of the reward, --weights {weightless}."
-        )
-    return weighted(values.nan_to_num(0.0), weights)
+    return users.rewards(replace(feedback, signals=filled(feedback.signals), events=events))

@@ -8,6 +8,7 @@ sessions, cross-fitted, and both policies play in them as they draw (ope/world.p
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,8 +17,9 @@ import torch
 from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint
+from recsys_rl.errors import UserError, listed
 from recsys_rl.experience.log_facts import behaviour_logprobs
-from recsys_rl.experience.logged import rewards_of
+from recsys_rl.experience.logged import rewards_of, streams_of
 from recsys_rl.make import make_user_model
 from recsys_rl.objective.weighted import weights_of
 from recsys_rl.ope.item_models import MOST_ITEMS
@@ -57,6 +59,7 @@ class Bench:
     streams: tuple[Stream, ...] = ()  # of the rewards
     weights: Tensor = field(default_factory=lambda: torch.zeros(0))  # (M,): rewards are weighted by these
     bounds: Bounds | None = None  # between which each reward of a single decision lies; None if unknown
+    hidden: tuple[str, ...] = ()  # streams with a weight that the record can't show, and that are left out
 
 
 def bench(name: Path, log: DecisionLog, place: Checkpoint) -> Bench:
@@ -75,13 +78,21 @@ def bench(name: Path, log: DecisionLog, place: Checkpoint) -> Bench:
     if not chance and not one_step:  # `world` has no weights, so that nothing needs to be estimated
         log = dataclasses.replace(log, logprobs=torch.zeros_like(log.logprobs))
     weights = weights_of(place.config.train_config, users.streams)
-    rewards = partial(rewards_of, log.header, users, weights)
+    unseen = streams_of(log.header, users, log.feedback).isnan().any(0)  # (M,)
+    seen = weights.masked_fill(unseen, 0.0)
+    hidden = _hidden(users.streams, weights, unseen)
+    if hidden and not bool(seen.any()):
+        raise UserError(
+            f"The record holds nothing of the reward for which the champion was trained ({listed(hidden)}), "
+            "as it lacks the hidden signals behind it: train a champion with --weights of other streams."
+        )
+    rewards = partial(rewards_of, log.header, users, seen)
     by_item = one_step and not place.config.platform.simulates and _of_each_item(place.catalogue, log)
     read = ReadLog(log, place.catalogue, rewards, streams, by_item=by_item)
     options = OpeConfig(log=(str(name),), world=not one_step)
     of, _, _ = replayed(options, read)
     worlds, doubt = (None, "") if one_step else try_world(of, streams["world"])
-    bounds = reward_bounds(log, place.config.platform, users, weights) if one_step else None
+    bounds = reward_bounds(log, place.config.platform, users, seen) if one_step else None
     return Bench(
         options=options,
         read=read,
@@ -94,6 +105,25 @@ def bench(name: Path, log: DecisionLog, place: Checkpoint) -> Bench:
         streams=tuple(users.streams),
         weights=weights,
         bounds=bounds,
+        hidden=hidden,
+    )
+
+
+def _hidden(streams: Sequence[Stream], weights: Tensor, unseen: Tensor) -> tuple[str, ...]:
+    """The names of the streams with a weight that the record can't show."""
+    rows = zip(streams, weights.tolist(), unseen.tolist(), strict=True)
+    return tuple(stream.name for stream, by, lacks in rows if by and lacks)
+
+
+def hidden_part(on: Bench) -> str:
+    """A sentence if the champion's reward has streams that the record can't show; "" if not."""
+    if not on.hidden:
+        return ""
+    weightless = " ".join(f"{name}=0" for name in on.hidden)
+    return (
+        f"The champion was trained for {listed(on.hidden)}, too, which is made of signals that no server "
+        "sees: it is left out here, as by the canary. To learn and judge by one reward, train a champion "
+        f"with --weights {weightless}."
     )
 
 
