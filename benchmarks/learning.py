@@ -57,6 +57,7 @@ TASKS: dict[str, tuple[str, list[str]]] = {  # algo, options of `train`
     "drift": ("ppo", ["--data", "synthetic"]),
     "satiation": ("ppo", ["--env", "satiation"]),
     "make-train": ("ppo", ["--env", "satiation", "--total-timesteps", "1200000"]),  # as in the Makefile
+    "shop": ("ppo", ["--env", "shop"]),
     "cartpole-ppo": ("ppo", ["--env", "gym:CartPole-v1", "--total-timesteps", "200000"]),
     "cartpole-a2c": ("a2c", ["--env", "gym:CartPole-v1", "--total-timesteps", "500000"]),
     "drift-a2c": ("a2c", ["--data", "synthetic"]),

@@ -4,10 +4,10 @@
 
 A small world is served and visited, and then it is copied twice. On one copy the loop takes its two turns
 undisturbed: the one that learns, judges and starts a canary, and the one that promotes it or takes it back.
-On the other it is killed (SIGKILL) 20 times at random moments and started again. Both must have the same
-candidates, verdicts and releases, and the server must answer all the time. The visitors come one at a time,
-so that both servers draw the same items. The loops are forks of one process that has imported everything, and
-learn little.
+On the other it is killed (SIGKILL) 20 times at random moments while it works, and started again. Both must
+have the same candidates, verdicts and releases, and the server must answer all the time. The visitors come
+one at a time, so that both servers draw the same items. The loops are forks of one process that has imported
+everything, and learn little.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ WORLD = [
     *("--device", "cpu", "--threads", "1"),
 ]
 VISITS = 200  # before the first turn
-CANARY = 60  # before the second: after more, a guardrail stops a policy that has favourites among 50 items
+CANARY = 60  # before the second: after more, the guardrail on the most shown item stops it (docs/14)
 PATIENCE = 60  # seconds until a canary has counted its sessions
 FIT = 60  # steps of the fit of users
 WINDOW = 2.0  # seconds in which feedback counts: also that of a busy machine
@@ -237,19 +237,25 @@ class InEachPhase:
 
 @dataclass
 class AtRandom:
-    """A turn is killed at random moments, if it has not ended by then; at last it takes what is left."""
+    """A turn is killed at random moments, until so many found it under way; at last it takes what is left."""
 
-    kills: int
+    wanted: int
     longest: list[float]  # seconds of each turn without a kill; it is killed in the first third of them
     rng: random.Random
     killed: int = 0
+    kills: int = 0
 
     def turn(self, of: Place, number: int) -> None:
-        for _ in range(self.kills // len(PHASES)):
+        most, wanted = self.longest[number] / 3, self.killed + self.wanted // len(PHASES)
+        while self.killed < wanted:
             process = begun(of.options)
-            time.sleep(self.rng.uniform(0, self.longest[number] / 3))
+            time.sleep(self.rng.uniform(0, most))
             os.kill(process, signal.SIGKILL)
-            self.killed += not ended(process)
+            self.kills += 1
+            if ended(process):  # before the kill: less is left to do
+                most /= 2
+            else:
+                self.killed += 1
         assert ended(begun(of.options))
 
 

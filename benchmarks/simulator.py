@@ -6,7 +6,7 @@
 Ours is `satiation` on 1,000 synthetic items: ``RecEnv.step`` with everything it normally gives back
 (observations with history, feedback, autoreset), for N = 4,096 and N = 64 users, on items drawn
 uniformly anew for each step. One step of N users counts N. The drawing is part of the time, for all.
-The rows `short-video`, `long-video`, `social-feed` and `tutor` are the same for these platforms with
+The rows `short-video`, `long-video`, `social-feed`, `shop` and `tutor` are the same for these platforms with
 N = 4,096; the slates of `long-video` have six items, drawn without repetition. ``--only short-video
 long-video`` measures these alone.
 
@@ -125,7 +125,7 @@ def _run(step: Callable[[], int], seconds: float) -> int:
     return users
 
 
-OTHERS = ("short-video", "long-video", "social-feed", "tutor")
+OTHERS = ("short-video", "long-video", "social-feed", "shop", "tutor")
 RECSIM, SARDINE = ("interest_evolution", "long_term_satisfaction"), "SingleItem-BoredInf-v0"
 SYSTEMS = [
     *(System("recsys_rl", f"N={n}", "recsys-rl", "recsys_rl", partial(ours, n)) for n in (4096, 64)),

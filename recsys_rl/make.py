@@ -20,7 +20,7 @@ from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.errors import FieldError
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
 from recsys_rl.models.features import SplitFeatures
-from recsys_rl.models.heads import item_kinds
+from recsys_rl.models.heads import item_kinds, slate_layout
 from recsys_rl.models.item_columns import item_columns, item_features, number_names
 from recsys_rl.models.retrieval import check_candidates
 from recsys_rl.protocols import Env, UserModel
@@ -205,10 +205,15 @@ def make_agent(
             "choose --head dense."
         )
     gated = config.model_config.head == "gated"
-    if gated and interface.slate_size > 1:
+    if gated and interface.slate_size > 1 and not interface.patterns:
         raise UserError(
             f"The gated head chooses one item at a time, and each step of {config.env} shows "
             f"{interface.slate_size}: choose another --head, or a slate of one item."
+        )
+    if gated and interface.patterns and config.model_config.candidates:
+        raise UserError(
+            f"The gated head draws a slate of {config.env} from all items: leave --candidates out, or choose "
+            "another --head."
         )
     if has_items and config.model_config.head == "scorer" and not interface.profile:
         raise UserError(
@@ -226,7 +231,8 @@ def make_agent(
         interface.embeddings if has_items else (),
         interface if not has_items and interface.candidate_features else None,
         number_names(catalogue),
-        item_kinds(catalogue, scaled_as) if gated else None,
+        item_kinds(catalogue, scaled_as) if gated and not interface.patterns else None,
+        slate_layout(catalogue, interface.patterns, scaled_as) if gated and interface.patterns else None,
         UserColumns.of(interface, catalogue) if has_items else None,
         interface.profile,
     )

@@ -361,6 +361,16 @@ class ForbiddingUsers(UserModel, Protocol):
 
 
 @runtime_checkable
+class PatternedUsers(UserModel, Protocol):
+    """A user model whose slates have places of different kinds, such as a video and a product."""
+
+    @property
+    def patterns(self) -> tuple[tuple[int, ...], ...]:
+        """The sequences of K kinds that a slate is meant to have. Other slates are possible too."""
+        ...
+
+
+@runtime_checkable
 class CostlyUsers(UserModel, Protocol):
     """A user model whose expected rewards take longer than those of a few equations, such as networks."""
 

@@ -271,7 +271,9 @@ class Platform:
         """True if observations hold a history with these settings."""
         if self.users is None:
             return False
-        return not self.repeats(settings) or bool(getattr(settings, "history_length", 0))
+        of_class = getattr(self.users, "history_length", 0)
+        length = getattr(settings, "history_length", of_class if isinstance(of_class, int) else 0)
+        return not self.repeats(settings) or bool(length)
 
 
 @dataclass(frozen=True)

@@ -237,6 +237,7 @@ def make_interface(
     events: bool = False,
     visits: int = 1,
     relative: bool = False,
+    patterns: tuple[tuple[int, ...], ...] = (),
 ) -> Interface:
     """The interface of sessions over ``catalogue``.
 
@@ -251,6 +252,7 @@ def make_interface(
         events: True if the history holds events (``Session.record``), and not all shown items.
         visits: most visits of an episode; 1: an episode is one visit.
         relative: True if the signals in the history are relative to the session so far (``Session.seen``).
+        patterns: sequences of kinds of the places of a slate; (): any.
 
     The first piece is the user's embedding if the caller passes it.
 
@@ -299,6 +301,7 @@ def make_interface(
         visits=visits,
         profile=context[0] in given if context else False,
         relative=relative,
+        patterns=patterns,
     )
 
 

@@ -299,6 +299,8 @@ class Interface:
     visits: int = 1  # most visits of an episode; 1: an episode is one visit
     profile: bool = True  # True if the first piece of the context is an embedding of the user
     relative: bool = False  # True if Obs.signals are relative: minus their mean over the session so far
+    # Sequences of K kinds, values of the attribute ``kind``, that a slate is meant to have; (): any K items.
+    patterns: tuple[tuple[int, ...], ...] = ()
 
     @property
     def context_size(self) -> int:

@@ -41,7 +41,10 @@ VIDEOS = [*DRIFT, "--num-items", "300", "--max-episode-steps", "30"]
 SERVED = {
     "drift": DRIFT,
     "satiation": SATIATION,
-    **{name: [*VIDEOS, "--env", name] for name in ("short-video", "long-video", "social-feed", "tutor")},
+    **{
+        name: [*VIDEOS, "--env", name]
+        for name in ("short-video", "long-video", "social-feed", "shop", "tutor")
+    },
 }
 """The options of a run on each platform whose sessions a server can follow."""
 A2C = ["--algo", "a2c", *SIZES, *WORLD]

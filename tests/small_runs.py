@@ -21,7 +21,7 @@ from recsys_rl.utils.seeding import generators
 from tests.tiny_world import with_genres
 
 CPU = torch.device("cpu")
-OWN_KINDS = ("social-feed", "tutor")
+OWN_KINDS = ("shop", "social-feed", "tutor")
 """Platforms that draw the kinds of their items."""
 
 

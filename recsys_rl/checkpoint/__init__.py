@@ -275,7 +275,10 @@ def _interface(fields: Mapping[str, Any]) -> Interface:
             **{**fields, "context": tuple((name, size) for name, size in fields["context"])}
         )
         interface = dataclasses.replace(
-            interface, action_sizes=tuple(interface.action_sizes), signals=tuple(interface.signals)
+            interface,
+            action_sizes=tuple(interface.action_sizes),
+            signals=tuple(interface.signals),
+            patterns=tuple(tuple(pattern) for pattern in interface.patterns),
         )
         counts = (
             interface.slate_size,
@@ -294,6 +297,11 @@ def _interface(fields: Mapping[str, Any]) -> Interface:
             and all(
                 type(flag) is bool
                 for flag in (interface.repeats, interface.events, interface.profile, interface.relative)
+            )
+            and all(
+                len(pattern) == len({*pattern}) == interface.slate_size
+                and all(type(kind) is int and 0 <= kind <= _MOST for kind in pattern)
+                for pattern in interface.patterns
             )
             and bool(interface.context and interface.action_sizes)
         )

@@ -125,10 +125,7 @@ def run(argv: list[str]) -> None:
         for config in configs:  # check all before the first run begins
             folders.check_free(config)
     if job.tasks != TaskOptions():
-        from recsys_rl.workflows.train_seeds import train_seeds
-
-        with shared_by(job.tasks) as map_tasks:
-            train_seeds(configs, map_tasks)
+        _share(configs, job.tasks)
         return
     for number, config in enumerate(configs):
         try:
@@ -141,6 +138,14 @@ def run(argv: list[str]) -> None:
             if left:
                 print(f"Seeds not started: {left}", file=sys.stderr)
             raise
+
+
+def _share(configs: list[Config], tasks: TaskOptions) -> None:
+    """Train the runs in several processes, or on Ray."""
+    from recsys_rl.workflows.train_seeds import train_seeds
+
+    with shared_by(tasks) as map_tasks:
+        train_seeds(configs, map_tasks)
 
 
 def _train_here(config: Config, folder: Path | None, in_group: bool) -> None:
@@ -232,12 +237,9 @@ def train_options(argv: list[str]) -> Job:
         of_run = dataclasses.replace(of_run, limit=())
     sections = {f.name: getattr(options, f.name) for f in dataclasses.fields(Config)}
     config = Config(**{**sections, "train_config": of_run})
-    seeds = _seeds(options.seeds, argv)
-    if seeds and config.train_config.record is not None:
-        raise UserError(
-            "--record is the folder of one run and --seeds makes several: start one run for each."
-        )
-    return Job(config, folder, seeds, note, lists_limits, _tasks(options, seeds, config))
+    alone = options.seeds is None and options.jobs == 1 and options.on is None
+    seeds, tasks = ((), TaskOptions()) if alone else _several(options, argv, config)
+    return Job(config, folder, seeds, note, lists_limits, tasks)
 
 
 def _settings_of_items(given: Any) -> dict[str, Any]:
@@ -379,31 +381,26 @@ def _check_continuation(options: Any, folder: Path, base: Mapping[str, Any]) -> 
         )
 
 
-def _seeds(text: str | None, argv: list[str]) -> tuple[int, ...]:
-    """The seeds of the runs; none without the option."""
-    if text is None:
-        return ()
-    if peek(argv, "seed").seed is not None:
-        raise UserError("--seed is for one run and --seeds is for several runs: give one of them.")
-    return parse_seeds(text)
-
-
-def _tasks(options: Any, seeds: tuple[int, ...], config: Config) -> TaskOptions:
-    """The processes that share the seeds. Raises UserError where there is one run, or a run of several."""
-    if options.jobs == 1 and options.on is None:
-        return TaskOptions()
-    tasks = tasks_in(options)
-    if not seeds:
+def _several(options: Any, argv: list[str], config: Config) -> tuple[tuple[int, ...], TaskOptions]:
+    """The seeds of several runs, and the processes that share them. Raises UserError if they don't fit."""
+    tasks, each = tasks_in(options), config.train_config
+    if options.seeds is None:
         raise UserError(
             "--jobs and --on share several runs: give --seeds, or --num-processes for several processes of "
             "one run."
         )
-    if config.train_config.num_processes > 1:
+    if peek(argv, "seed").seed is not None:
+        raise UserError("--seed is for one run and --seeds is for several runs: give one of them.")
+    if each.record is not None:
         raise UserError(
-            "--jobs and --on train each seed in one process, and --num-processes is "
-            f"{config.train_config.num_processes}: leave it out."
+            "--record is the folder of one run and --seeds makes several: start one run for each."
         )
-    return tasks
+    if tasks != TaskOptions() and each.num_processes > 1:
+        raise UserError(
+            f"--jobs and --on train each seed in one process, and --num-processes is {each.num_processes}: "
+            "leave it out."
+        )
+    return parse_seeds(options.seeds), tasks
 
 
 def _config_of_run(folder: Path, algo: str, env: str | None) -> Config:

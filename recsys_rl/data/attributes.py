@@ -94,8 +94,9 @@ def origins(catalogue: Catalogue, texts: Mapping[str, str]) -> str:
 
     ``texts``: the distribution of each attribute, by its name.
     """
-    known = [f"{name}s" for name in texts if name not in catalogue.drawn]
-    drawn = [f"{name}s ({text})" for name, text in texts.items() if name in catalogue.drawn]
+    several = {name: f"{name[:-1]}ies" if name.endswith("y") else f"{name}s" for name in texts}
+    known = [several[name] for name in texts if name not in catalogue.drawn]
+    drawn = [f"{several[name]} ({text})" for name, text in texts.items() if name in catalogue.drawn]
     parts = [f"{' and '.join(known)} come from the data"] if known else []
     if drawn:
         parts.append(f"the data lack {' and '.join(drawn)}, drawn from the seed")

@@ -1,7 +1,7 @@
 """Popularity as a part of the affinity: one number of each embedding.
 
 The product of unit vectors of a matrix factorisation has lost the popularity of an item, which lies in the
-norm of its factor. In some logs (a shop, visits of web pages) popularity says more about the next event than
+norm of its factor. In some logs (a store, visits of web pages) popularity says more about the next event than
 taste. With z_i the standardised log of the likes of item i, s in (0, 1) the popularity's share, and e_i and u
 the unit vectors of item and user (D - 1), the vectors here are
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from recsys_rl.types import Catalogue
 
-SLOPE = 0.3  # on a web log, a shop's and lecture ratings 0.1 .. 0.5 ranked alike, at a share of its own each
+SLOPE = 0.3  # on a web log, a store's and lecture ratings 0.1 .. 0.5 ranked alike, at a share of its own each
 
 
 def places(likes: NDArray[np.float64]) -> Tensor:

@@ -6,6 +6,7 @@ PLATFORMS = {
     "short-video": "recsys_rl.env.short_video:PLATFORM",
     "long-video": "recsys_rl.env.long_video:PLATFORM",
     "social-feed": "recsys_rl.env.social_feed:PLATFORM",
+    "shop": "recsys_rl.env.shop:PLATFORM",
     "tutor": "recsys_rl.env.tutor:PLATFORM",
     "learned": "recsys_rl.users.platform:PLATFORM",
     "own-log": "recsys_rl.env.own_log:PLATFORM",

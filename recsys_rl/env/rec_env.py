@@ -15,6 +15,7 @@ from recsys_rl.objective.weighted import stream_weights, weighted
 from recsys_rl.protocols import (
     EventUsers,
     ForbiddingUsers,
+    PatternedUsers,
     RelativeUsers,
     ReturningUsers,
     UserModel,
@@ -87,6 +88,7 @@ class RecEnv:
             events=events,
             visits=user_model.visits if isinstance(user_model, ReturningUsers) else 1,
             relative=isinstance(user_model, RelativeUsers) and user_model.relative,
+            patterns=user_model.patterns if isinstance(user_model, PatternedUsers) else (),
         )
         if strangers is not None and not self.interface.profile:
             raise UserError(

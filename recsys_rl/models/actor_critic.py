@@ -9,13 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from recsys_rl.functional import categorical
-from recsys_rl.functional.categorical import Categorical
-from recsys_rl.functional.plackett_luce import PlackettLuce
+from recsys_rl.functional.patterns import Layout
 from recsys_rl.models.candidates import CandidateHead
 from recsys_rl.models.encoders import Linear, SessionSum, TwinMLP
 from recsys_rl.models.fast import dense
 from recsys_rl.models.features import SplitFeatures, feature_parts, features_of
-from recsys_rl.models.heads import RATE, DenseHead, GatedHead, TwoTowerHead, distribution
+from recsys_rl.models.heads import (
+    RATE,
+    DenseHead,
+    Distribution,
+    GatedHead,
+    PatternHead,
+    TwoTowerHead,
+    distribution,
+)
 from recsys_rl.models.item_columns import NUMBERS
 from recsys_rl.models.next_signals import Entries, NextSignals, signal_loss
 from recsys_rl.models.retrieval import Retriever, mark_unusable
@@ -48,6 +55,7 @@ class Shapes:
     candidates: Interface | None = None
     numbers: tuple[str, ...] = NUMBERS  # columns of the item features between the tags and the constant 1
     kinds: Tensor | None = None  # (I,): models.heads.item_kinds, for the gated head
+    layout: Layout | None = None  # models.heads.slate_layout, for the gated head of slates with patterns
     # Columns of the items for each user, from pieces of the context that the hidden layers do not read.
     user_columns: UserColumns | None = None
     profile: bool = True  # the first of the embeddings is the user's
@@ -143,6 +151,10 @@ class ActorCritic(nn.Module):
             self.head = ScorerHead(
                 sizes[-1], num_blocks, num_item_features, size, generator, numbers, self.num_columns
             )
+        elif config.head == "gated" and shapes.layout is not None:
+            self.head = PatternHead(
+                sizes[-1], num_blocks, num_item_features, shapes.layout, generator, self.num_columns
+            )
         elif config.head == "gated":
             assert shapes.kinds is not None
             self.head = GatedHead(
@@ -157,7 +169,7 @@ class ActorCritic(nn.Module):
         ]
         self.layers: list[Tensor] = [*itertools.chain(*layers), *last]  # as dense.actor_critic takes them
 
-    def forward(self, obs: Obs) -> tuple[Categorical | PlackettLuce, Tensor]:
+    def forward(self, obs: Obs) -> tuple[Distribution, Tensor]:
         obs = self.summarised(obs)
         inputs = self._inputs(obs)
         varying, sums = self._read(obs)
@@ -170,13 +182,11 @@ class ActorCritic(nn.Module):
             categorical.forbid_(logits, obs.mask, obs.exclude)
         else:
             categorical.forbid_(logits, obs.candidates >= 0, None)
-        if isinstance(self.head, GatedHead):
+        if isinstance(self.head, GatedHead | PatternHead):
             return self.head.distribution(outputs, logits, obs.candidates), value
         return distribution(logits, self.shapes.slate_size), value
 
-    def learn(
-        self, obs: Obs, entries: Entries | None
-    ) -> tuple[Categorical | PlackettLuce, Tensor, Tensor | None]:
+    def learn(self, obs: Obs, entries: Entries | None) -> tuple[Distribution, Tensor, Tensor | None]:
         """``forward`` of a minibatch, and the loss of the signals that an encoder expects of ``entries`` (B).
 
         That loss is a scalar; None without ``entries``. An encoder reads the history once for both.

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from recsys_rl.functional.categorical import Categorical
 from recsys_rl.functional.gated import Gated
+from recsys_rl.functional.patterns import Layout, Patterns
 from recsys_rl.functional.plackett_luce import PlackettLuce
 from recsys_rl.models.encoders import Linear
 from recsys_rl.models.fast.item_scores import item_scores
@@ -17,6 +18,10 @@ from recsys_rl.types import Catalogue, UserError
 TOWER_SIZE = 32  # learned features of an item beside the given ones
 LOGIT_SCALE = 5.0  # first temperature: item embeddings have unit norm, so their products are small
 RATE = 5.0  # votes and log-temperature are few weights with far to go: scaled, they move this much faster
+
+
+Distribution = Categorical | PlackettLuce | Patterns
+"""The distribution of an action, (N, K)."""
 
 
 def distribution(logits: Tensor, slate_size: int) -> Categorical | PlackettLuce:
@@ -143,6 +148,57 @@ class GatedHead(TwoTowerHead):
         """
         kinds = self.kinds if candidates is None else self.kinds[candidates.clamp_min(0)]
         return Gated(RATE * query[:, -self.num_kinds :], logits, kinds)
+
+
+class PatternHead(TwoTowerHead):
+    """First the pattern of the kinds of a slate, by logits made of the hidden features, then its items.
+
+    The items have logits as in the base; an item gains ``together`` below one of the same category. The
+    logits of the patterns are RATE times the outputs; at first all patterns are alike.
+    """
+
+    kinds: Tensor
+    classes: Tensor
+
+    def __init__(
+        self,
+        num_hidden: int,
+        num_blocks: int,
+        num_item_features: int,
+        layout: Layout,
+        generator: torch.Generator,
+        num_gates: int = 0,
+    ) -> None:
+        """``layout`` as ``slate_layout`` gives it; ``num_gates``: outputs of ``last`` after all."""
+        num_patterns = len(layout.patterns)
+        super().__init__(num_hidden, num_blocks, num_item_features, generator, num_patterns + num_gates)
+        self.num_patterns, self.layout = num_patterns, layout
+        self.together = nn.Parameter(torch.zeros(()))
+        self.register_buffer("kinds", layout.kinds, persistent=False)
+        self.register_buffer("classes", layout.classes, persistent=False)
+
+    def user(self, query: Tensor, blocks: Sequence[Tensor]) -> Tensor:
+        """As in ``TwoTowerHead``; ``query`` has the logits of the patterns behind W h."""
+        return super().user(query[:, : -self.num_patterns], blocks)
+
+    def distribution(self, query: Tensor, logits: Tensor, candidates: Tensor | None) -> Patterns:
+        """The slate's; ``query`` (N, F_i + tower + G), the outputs of ``last``; ``logits`` (N, 1, I)."""
+        if self.layout.kinds.device != logits.device:  # the network was moved
+            self.layout = Layout(self.layout.patterns, self.kinds, self.classes)
+        gates = RATE * query[:, -self.num_patterns :]
+        return Patterns(gates, logits.squeeze(1), RATE * self.together, self.layout)
+
+
+def slate_layout(
+    catalogue: Catalogue, patterns: tuple[tuple[int, ...], ...], trained_on: Catalogue | None = None
+) -> Layout:
+    """The layout of slates for ``PatternHead``, on the CPU; arguments and errors as of ``item_kinds``.
+
+    The classes that draw items together are those of the attribute ``category``, if the items have it.
+    """
+    kinds = item_kinds(catalogue, trained_on)
+    classes = catalogue.attributes.get("category", torch.full_like(kinds, -1))
+    return Layout(patterns, kinds, classes.long().cpu())
 
 
 def item_kinds(catalogue: Catalogue, trained_on: Catalogue | None = None) -> Tensor:

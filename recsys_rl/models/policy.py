@@ -11,6 +11,7 @@ from typing import Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from recsys_rl.functional.patterns import Patterns
 from recsys_rl.functional.returns import gae
 from recsys_rl.models.actor_critic import ActorCritic
 from recsys_rl.models.next_signals import Entries, next_entries
@@ -63,6 +64,12 @@ class NetworkPolicy(Generic[C]):
         """
         logits: Tensor = self.model(obs)[0].logits
         return logits if logits.ndim == 2 else logits[:, 0]
+
+    @torch.inference_mode()
+    def slates(self, obs: Obs) -> Patterns | None:
+        """The distribution of slates whose places have kinds; None if ``scores`` tell all."""
+        distribution = self.model(obs)[0]
+        return distribution if isinstance(distribution, Patterns) else None
 
     @torch.inference_mode()
     def logprob(self, obs: Obs, items: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from recsys_rl.functional.categorical import Categorical
-from recsys_rl.functional.plackett_luce import PlackettLuce
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
+from recsys_rl.models.heads import Distribution
 from recsys_rl.settings.shared import ModelConfig
 from recsys_rl.types import Obs
 
@@ -39,7 +39,7 @@ class QNetwork(ActorCritic):
         """max_a Q(obs, a), (N,)."""
         return self.eligible(obs).amax(1)
 
-    def forward(self, obs: Obs) -> tuple[Categorical | PlackettLuce, Tensor]:
+    def forward(self, obs: Obs) -> tuple[Distribution, Tensor]:
         q = self.eligible(obs)
         return Categorical((q / self.temperature).unsqueeze(1)), q.amax(1)
 
@@ -59,7 +59,7 @@ class ConstrainedQNetwork(QNetwork):
         super().__init__(shapes, config, generator)
         self.behaviour = ActorCritic(shapes, replace(config, candidates=0), generator)
 
-    def behaviour_of(self, obs: Obs) -> Categorical | PlackettLuce:
+    def behaviour_of(self, obs: Obs) -> Distribution:
         """The distribution of the behaviour. Its encoder reads the history itself."""
         return own_distribution(self.behaviour, obs)
 
@@ -80,7 +80,7 @@ class QualityActorCritic(ActorCritic):
         self.quality = QNetwork(shapes, replace(config, candidates=0), generator)
 
 
-def own_distribution(network: ActorCritic, obs: Obs) -> Categorical | PlackettLuce:
+def own_distribution(network: ActorCritic, obs: Obs) -> Distribution:
     """The distribution of a network beside the one that acts: it reads the history with its own encoder."""
-    distribution: Categorical | PlackettLuce = network(replace(obs, summary=None))[0]
+    distribution: Distribution = network(replace(obs, summary=None))[0]
     return distribution

@@ -7,9 +7,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from recsys_rl.functional.categorical import Categorical
-from recsys_rl.functional.plackett_luce import PlackettLuce
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
+from recsys_rl.models.heads import Distribution
 from recsys_rl.models.retrieval import Retriever
 from recsys_rl.settings.shared import ModelConfig
 from recsys_rl.types import Obs
@@ -25,16 +24,16 @@ class ReturnNetwork(ActorCritic):
     def __init__(self, shapes: Shapes, config: ModelConfig, generator: torch.Generator) -> None:
         super().__init__(replace(shapes, context_dim=shapes.context_dim + 1), config, generator)
 
-    def given(self, obs: Obs, share: Tensor) -> Categorical | PlackettLuce:
+    def given(self, obs: Obs, share: Tensor) -> Distribution:
         """The distribution of the action if the share (N,) of what is possible is to follow."""
-        distribution: Categorical | PlackettLuce = super().forward(_asking(obs, share))[0]
+        distribution: Distribution = super().forward(_asking(obs, share))[0]
         return distribution
 
     def value(self, obs: Obs) -> Tensor:
         """The share (N,) to ask for."""
         return super().value(_asking(obs, torch.zeros_like(obs.context[:, 0])))
 
-    def forward(self, obs: Obs) -> tuple[Categorical | PlackettLuce, Tensor]:
+    def forward(self, obs: Obs) -> tuple[Distribution, Tensor]:
         obs = self.summarised(obs)
         share = self.value(obs)
         return self.given(obs, share.clamp(0, 1)), share

@@ -15,6 +15,7 @@ from torch import Tensor
 from recsys_rl.functional.categorical import Categorical
 from recsys_rl.functional.plackett_luce import PlackettLuce
 from recsys_rl.models.actor_critic import ActorCritic
+from recsys_rl.models.heads import Distribution
 from recsys_rl.types import Obs
 
 
@@ -41,10 +42,11 @@ def shown_among(
     return obs.among(torch.cat([items, proposed], 1)), weights
 
 
-def corrected(distribution: Categorical | PlackettLuce, weights: Tensor | None) -> Categorical | PlackettLuce:
+def corrected(distribution: Distribution, weights: Tensor | None) -> Distribution:
     """The distribution over candidates with log-weights (N, C): it estimates that over all items."""
     if weights is None:
         return distribution
     if isinstance(distribution, PlackettLuce):
         return PlackettLuce(distribution.logits + weights, distribution.slate_size)
+    assert isinstance(distribution, Categorical)  # patterns have no candidates
     return Categorical(distribution.logits + weights.unsqueeze(1))

@@ -44,9 +44,12 @@ def play_on(
     chances: list[Tensor] = []
     while len(places) < length:
         obs = _proposed(agent, visits.observe(mask), listed)
-        left = agent.scores(obs).clone()  # (N, C)
+        slates = agent.slates(obs) if visits.checkpoint.interface.patterns else None
+        left = (agent.scores(obs) if slates is None else slates.logits).clone()  # (N, C)
         slate: list[Tensor] = []
         for _ in range(min(places_of_slate, length - len(places))):
+            if slates is not None and slate:
+                left = slates.place(torch.stack(slate, 1))
             left[(left == -torch.inf).all(1)] = 0.0  # nothing is left for this person: the list has ended
             index = left.argmax(1) if generator is None else categorical.draw(left, generator)[0]  # (N,)
             chances.append(categorical.logprob(left.double(), index).exp())

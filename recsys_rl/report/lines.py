@@ -29,11 +29,14 @@ def is_drawn(policy: str, yardstick: str | None) -> bool:
     return policy in (*SIMPLE, yardstick) or kind(policy) == "learned"
 
 
-def lines_svg(lines: Mapping[str, Sequence[float]], title: str, said: str, *, width: int = 760) -> str:
+def lines_svg(
+    lines: Mapping[str, Sequence[float]], title: str, said: str, *, width: int = 760, unit: str = "step"
+) -> str:
     """A line for each policy over the steps 1, 2, ..., with its name and last value at its right end.
 
     ``lines``: for each policy a value after each step, two or more finite numbers. ``title`` stands above the
-    axis; a screen reader reads ``said``, the last step and the last values. ``width`` in pixels.
+    axis; a screen reader reads ``said``, the last step and the last values. ``width`` in pixels. ``unit``:
+    what the steps are.
     """
     values = [value for steps in lines.values() for value in steps]
     low, high, longest = min(0.0, *values), max(0.0, *values), max(map(len, lines.values()))
@@ -52,7 +55,7 @@ def lines_svg(lines: Mapping[str, Sequence[float]], title: str, said: str, *, wi
             f'<text class="muted end" x="{left - 7:.1f}" y="{y(mark) + 4:.1f}">{shown}</text>'
         )
     for step in sorted({1, (1 + longest) // 2, longest}):
-        last = " steps" if step == longest else ""
+        last = f" {unit}s" if step == longest else ""
         parts.append(f'<text class="muted middle" x="{x(step):.1f}" y="{height - 12}">{step}{last}</text>')
     ordered = sorted(lines, key=lambda name: kind(name) == "learned")  # these are drawn last, on top
     ends = spread([y(lines[name][-1]) for name in ordered], 17)
@@ -68,4 +71,4 @@ def lines_svg(lines: Mapping[str, Sequence[float]], title: str, said: str, *, wi
             f'x="{right + 16:.1f}" y="{end + 4:.1f}">{text(labels[name])}</text>'
         )
     listed = ", ".join(f"{name} {number(steps[-1], places)}" for name, steps in lines.items())
-    return svg(width, height, f"{said} after step {longest}: {listed}.", parts)
+    return svg(width, height, f"{said} after {unit} {longest}: {listed}.", parts)

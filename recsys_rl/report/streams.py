@@ -22,10 +22,11 @@ def _section(curve: Row, yardstick: str | None) -> str:
     }
     if not lines:
         return ""
-    name = str(curve["name"])
+    name, unit = str(curve["name"]), str(curve.get("unit", "step"))
+    over = "days" if unit == "day" else "session"
     note = (
-        f"{curve['meaning']} After each step, the sum so far; the mean over {number(curve['users'], 0)} "
+        f"{curve['meaning']} After each {unit}, the sum so far; the mean over {number(curve['users'], 0)} "
         "users, of whom those who have left keep theirs."
     )
-    drawn = sizes(lambda px: lines_svg(lines, name, name.capitalize(), width=px))
-    return f'<h2>{text(name.capitalize())} over the session</h2><p class="note">{text(note)}</p>{drawn}'
+    drawn = sizes(lambda px: lines_svg(lines, name, name.capitalize(), width=px, unit=unit))
+    return f'<h2>{text(name.capitalize())} over the {over}</h2><p class="note">{text(note)}</p>{drawn}'

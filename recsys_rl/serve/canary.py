@@ -1,8 +1,8 @@
 """The canary: a challenger's returns beside the champion's, with bounds that hold at every look.
 
 Assignment, centring and counting share one unit. With the unit `session` each session is an outcome, minus
-the mean of its person's earlier ones. With the unit `user` the first session of each person counts, minus the
-mean of the person's sessions before the release. Outcomes stand in the order in which their sessions began,
+the mean of its person's earlier ones. With the unit `user` the first session of each person counts, minus
+what their sessions before the release let expect. Outcomes stand in the order in which their sessions began,
 so that sessions that end soon do not come first.
 
 Each session is added once to the bets, to each bound with its own probability: what a look costs depends on
@@ -61,10 +61,8 @@ class CanarySettings:
     """Latest sessions before the release, from which the mean and the range of the outcomes are learned."""
     learned: int = 100
     """Sessions from which they are learned at least; those of the release among them are not counted."""
-    least: int = 3
-    """Sessions of a person before the release, with the unit `user`, for a centre of their own."""
     history: int = 20
-    """Latest sessions of a person before the release, that make this centre at most."""
+    """Latest sessions of a person before the release, that make their centre at most."""
     longest: float = 3600.0
     """Seconds in which the visitor of a session is active at most; then it counts with what came until then.
 
@@ -111,7 +109,7 @@ class Canary:
     def __init__(self, unit: Unit, prior: Sequence[Outcome], settings: CanarySettings | None = None) -> None:
         """``prior``: sessions before the release, in the same order."""
         self.unit, self.settings = unit, CanarySettings() if settings is None else settings
-        self.centres = _Centres(1 if unit == "session" else self.settings.least)
+        self.centres = _Centres(shrunk=unit == "user")
         self.span, self.learned = 0.0, 0  # the largest distance from a centre, and of how many sessions
         for outcome in prior:
             self._learn(self.centres.off(outcome))
@@ -202,12 +200,21 @@ class Canary:
 
 
 class _Centres:
-    """What is known of each person, and of all."""
+    """What is known of each person, and of all.
 
-    def __init__(self, least: int) -> None:
-        """``least``: sessions of a person that make a centre of their own."""
-        self.least, self.all = least, (0, 0.0)  # sessions, and the sum of their returns
+    The centre of a person with n earlier sessions is their mean; without one, that of all. Where it is
+    ``shrunk``, the person's mean counts in part, and that of all for the rest. With variances W of one
+    person's sessions and B between people, the return of the next one is guessed best with the part
+
+        n B / (n B + W)
+
+    as one session tells little of a person. Whatever of earlier sessions is subtracted, the bounds hold.
+    """
+
+    def __init__(self, shrunk: bool) -> None:
+        self.shrunk, self.all = shrunk, (0, 0.0)  # sessions, and the sum of their returns
         self.of: dict[int, tuple[int, float]] = {}
+        self.squares, self.within, self.again = 0.0, 0.0, 0  # about the means of all, and of each person
 
     def know(self, person: int, before: Sequence[Outcome]) -> None:
         """All that is known of a person."""
@@ -215,17 +222,37 @@ class _Centres:
 
     def add(self, outcome: Outcome, of_person: bool) -> None:
         number, total = self.all
+        self.squares += _square(outcome.reward, number, total)
         self.all = number + 1, total + outcome.reward
         if of_person:
             number, total = self.of.get(outcome.person, (0, 0.0))
+            self.within, self.again = (
+                self.within + _square(outcome.reward, number, total),
+                self.again + (number > 0),
+            )
             self.of[outcome.person] = number + 1, total + outcome.reward
 
     def off(self, outcome: Outcome) -> float | None:
-        """The return minus the mean of the person's earlier ones, or of all of them; None without any."""
+        """The return minus the person's centre; None if no session is known."""
         number, total = self.of.get(outcome.person, (0, 0.0))
-        if number < self.least:
-            number, total = self.all
-        return outcome.reward - total / number if number else None
+        every, sum_of_all = self.all
+        if not every:
+            return outcome.reward - total / number if number else None
+        part = self._part(number)
+        return outcome.reward - part * total / max(1, number) - (1 - part) * sum_of_all / every
+
+    def _part(self, number: int) -> float:
+        """The part of a person's own mean, of so many sessions, in their centre."""
+        if not (self.shrunk and self.again):
+            return float(number > 0)
+        within = self.within / self.again
+        between = max(0.0, self.squares / max(1, self.all[0] - 1) - within)
+        return number * between / (number * between + within) if within else float(number > 0)
+
+
+def _square(value: float, number: int, total: float) -> float:
+    """What one more value adds to the sum of squares about the mean of ``number`` values (Welford)."""
+    return (value - total / number) ** 2 * number / (number + 1) if number else 0.0
 
 
 class _Row(NamedTuple):

@@ -33,6 +33,7 @@ class Settings:
     explore: float = 0.0
     strangers: bool = True
     fsync_decisions: bool = False
+    most_shown: float = 0.1  # as ``CanarySettings.top``
 
 
 def _steady() -> float:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from recsys_rl.functional.patterns import Patterns
 from recsys_rl.functional.plackett_luce import PlackettLuce
 from recsys_rl.models.actor_critic import TILE
 from recsys_rl.serve import versions
@@ -54,25 +54,29 @@ def choose(
         popular: popularity chooses, and not the policies.
     """
     number, slate = obs.num_rows, versions[0].checkpoint.interface.slate_size
-    rows = _tile(number)
-    obs = obs.rows(rows) if len(rows) > number else obs
-    chance, share = torch.tensor(uniforms)[rows], torch.tensor(explore)[rows]
-    fixed = None if given is None else torch.tensor(given)[rows]
-    choices: list[Choice] = []
-    faults = [RAISED] * number
+    chance, share = torch.tensor(uniforms), torch.tensor(explore)
+    fixed = None if given is None else torch.tensor(given)
+    choices, faults = dict[int, Choice](), dict[int, str]()
     if not popular:
-        scored = _scored(versions, obs)
-        faults = scored.faults[:number]
-        choices = _choices(scored.scores, scored.obs, chance, share, fixed, slate, number)
-    if any(faults):
-        obs, scores = _popularity(versions[0], obs)
-        others = _choices(scores, obs, chance, share, fixed, slate, number)
-        others = [replace(choice, fault=fault) for choice, fault in zip(others, faults, strict=True)]
-        choices = [
-            choice if fault else choices[at]
-            for at, (choice, fault) in enumerate(zip(others, faults, strict=True))
-        ]
-    return choices
+        of_each = defaultdict[int, list[int]](list)
+        for at, version in enumerate(versions):
+            of_each[id(version)].append(at)
+        for mine in of_each.values():  # padded as a batch of this version alone would be
+            rows = _tile(mine)
+            whole = len(mine) == number == len(rows)
+            scored = _scored_by(versions[mine[0]], obs if whole else obs.rows(rows))
+            items = None if fixed is None else fixed[rows]
+            found = _choices(scored, chance[rows], share[rows], items, slate, len(mine))
+            choices |= {row: x for row, x, bad in zip(mine, found, scored.faults, strict=False) if not bad}
+            faults |= dict(zip(mine, scored.faults, strict=False))
+    if len(choices) < number:
+        rows = _tile([*range(number)])
+        obs, scores = _popularity(versions[0], obs.rows(rows) if len(rows) > number else obs)
+        items = None if fixed is None else fixed[rows]
+        others = _choices(_Scored(obs, scores, []), chance[rows], share[rows], items, slate, number)
+        for row, choice in enumerate(others):
+            choices.setdefault(row, replace(choice, fault=faults.get(row, RAISED)))
+    return [choices[row] for row in range(number)]
 
 
 class _Scored(NamedTuple):
@@ -81,55 +85,37 @@ class _Scored(NamedTuple):
     obs: Obs  # with the candidates of a first stage
     scores: Tensor  # (N, C) finite or -inf, which forbids an item
     faults: list[str]  # (N,) why the scores of a row are not those of its policy; "" if they are
-
-
-def _scored(versions: Sequence[Version], obs: Obs) -> _Scored:
-    """The scores of the rows, each by its version; ``obs`` has padding behind those of the ``versions``."""
-    of_each = defaultdict[int, list[int]](list)
-    for at, version in enumerate(versions):
-        of_each[id(version)].append(at)
-    if len(of_each) == 1:
-        return _scored_by(versions[0], obs)
-    index, ends = list[int](), list[int]()
-    for rows in of_each.values():
-        # Padded as a batch of this version alone would be, so that it gets the same numbers.
-        index += rows + rows[-1:] * (-len(rows) % TILE)
-        ends.append(len(index))
-    every = obs.rows(torch.tensor(index))
-    found = [
-        _scored_by(versions[index[begin]], every.map(lambda tensor: tensor[begin:end]))  # noqa: B023
-        for begin, end in pairwise([0, *ends])
-    ]
-    first = {row: at for at, row in reversed([*enumerate(index)])}
-    places = [first[min(row, len(versions) - 1)] for row in range(obs.num_rows)]
-    scores = torch.cat([part.scores for part in found]).index_select(0, torch.tensor(places))
-    faults = [fault for part in found for fault in part.faults]
-    return _Scored(obs, scores, [faults[at] for at in places])
+    slates: Patterns | None = None  # in place of the scores, where the places of a slate have kinds
 
 
 def _scored_by(version: Version, obs: Obs) -> _Scored:
     """The scores of one policy. Whatever it raises, popularity answers in its place."""
     given = obs
     try:
-        obs, scores = _scores(version, obs)
+        obs, scores, slates = _scores(version, obs)
         # NaN and infinity are faults. The maximum shows both.
         sound = scores.amax(1) < torch.inf
         if scores.shape == (obs.num_rows, _width(version, obs)):
             faults = ["" if is_sound else NOT_FINITE for is_sound in sound.tolist()]
-            return _Scored(
-                obs, scores.masked_fill(~sound.unsqueeze(1), 0.0) if any(faults) else scores, faults
-            )
+            if any(faults):
+                scores = scores.masked_fill(~sound.unsqueeze(1), 0.0)
+                slates = None if slates is None else slates.only(sound)
+            return _Scored(obs, scores, faults, slates)
     except Exception:
         pass
     return _Scored(given, torch.zeros(given.num_rows, _width(version, given)), [RAISED] * given.num_rows)
 
 
-def _scores(version: Version, obs: Obs) -> tuple[Obs, Tensor]:
-    """The observation with the candidates of a first stage, and the scores (N, C) of the policy."""
+def _scores(version: Version, obs: Obs) -> tuple[Obs, Tensor, Patterns | None]:
+    """The observation with the candidates of a first stage, and the scores (N, C) of the policy.
+
+    The third is the distribution of its slates if these have kinds of places.
+    """
     agent = version.agent
     if obs.candidates is None and agent.first_stage is not None:
         obs = agent.propose(obs)
-    return obs, agent.scores(obs)
+    slates = agent.slates(obs) if version.checkpoint.interface.patterns else None
+    return obs, agent.scores(obs) if slates is None else slates.logits, slates
 
 
 def _width(version: Version, obs: Obs) -> int:
@@ -157,20 +143,21 @@ def _popularity(version: Version, obs: Obs) -> tuple[Obs, Tensor]:
 
 
 def _choices(
-    scores: Tensor,
-    obs: Obs,
-    uniforms: Tensor,
-    explore: Tensor,
-    given: Tensor | None,
-    slate: int,
-    number: int,
+    scored: _Scored, uniforms: Tensor, explore: Tensor, given: Tensor | None, slate: int, number: int
 ) -> list[Choice]:
-    """The choices by logits ``scores`` (N, C) in the first ``number`` rows."""
-    scores = _explored(scores, explore)
-    enough = (scores > -torch.inf).sum(1) >= slate  # (N,)
+    """The choices by these scores (N, C) in the first ``number`` rows."""
+    obs = scored.obs
+    rule: PlackettLuce | Patterns
     # Rows without items can't be drawn; no row depends on another.
-    safe = scores if bool(enough.all()) else scores.masked_fill(~enough.unsqueeze(1), 0.0)
-    rule = PlackettLuce(safe, slate)
+    if scored.slates is None:
+        scores = _explored(scored.scores, explore)
+        enough = (scores > -torch.inf).sum(1) >= slate  # (N,)
+        safe = scores if bool(enough.all()) else scores.masked_fill(~enough.unsqueeze(1), 0.0)
+        rule = PlackettLuce(safe, slate)
+    else:
+        enough = scored.slates.enough
+        rule = scored.slates.explored(explore).only(enough)
+        scores = rule.logits
     if given is None:
         index = rule.draw_at(uniforms)[0]
         logprobs = rule.place_logprobs(index)
@@ -196,6 +183,6 @@ def _explored(scores: Tensor, explore: Tensor) -> Tensor:
     return ((1 - share) * scores.softmax(1) + share * uniform).log()
 
 
-def _tile(number: int) -> Tensor:
-    """0 .. number - 1, and the last one again up to a multiple of TILE."""
-    return torch.arange(-(-number // TILE) * TILE).clamp_max(number - 1)
+def _tile(rows: Sequence[int]) -> Tensor:
+    """These rows, and the last one again up to a multiple of TILE."""
+    return torch.tensor([*rows, *(rows[-1],) * (-len(rows) % TILE)])

@@ -79,6 +79,9 @@ class ServeConfig:
     and high, "list" with size, or "text" with values."""
     slate_size: Annotated[int, Range(1, MOST_PLACES)] = 1
     """With --observe-only: items that your application shows together."""
+    most_shown: Share = 0.1
+    """A challenger stops whose most shown item has a larger share than the champion's by more than this; 1:
+    none does. In a catalogue of some dozens of items good policies have favourites."""
     decisions_fsync: bool = False
     """Let a decision reach the disk before its answer leaves. Feedback always does."""
     seed: Seed | None = None
@@ -175,6 +178,7 @@ def application(options: ServeConfig, tokens: Tokens | None = None) -> App:
             explore=options.explore,
             strangers=options.strangers,
             fsync_decisions=options.decisions_fsync,
+            most_shown=options.most_shown,
         )
         release = at_start(store, policies, version)
         worker = Worker(store, version, settings, generators(seed, stream)[stream], release)

@@ -13,6 +13,7 @@ import sqlite3
 import sys
 import traceback
 from collections import deque
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,9 @@ MOST = 2_000
 class Watch:
     """Follows the release under way, if there is one."""
 
-    def __init__(self, worker: Worker, settings: CanarySettings | None = None) -> None:
-        self.worker, self.settings = worker, CanarySettings() if settings is None else settings
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self.settings = replace(CanarySettings(), top=worker.shared.settings.most_shown)
         self.followed: Followed | None = None
         self.lock = asyncio.Lock()
 

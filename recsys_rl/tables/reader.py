@@ -216,6 +216,7 @@ def _header(name: str, texts: Mapping[str, str]) -> FileHeader:
         interface["context"] = tuple((str(piece), int(size)) for piece, size in interface["context"])
         interface["action_sizes"] = tuple(map(int, interface["action_sizes"]))
         interface["signals"] = tuple(map(str, interface["signals"]))
+        interface["patterns"] = tuple(tuple(map(int, kinds)) for kinds in interface.get("patterns", ()))
         fields["interface"] = Interface(**interface)
         fields["loggers"] = tuple(map(str, fields["loggers"]))
         fields["signals"] = tuple(map(str, fields["signals"]))

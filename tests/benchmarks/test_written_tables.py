@@ -14,6 +14,7 @@ from benchmarks.harness.returns import Runs
 from benchmarks.harness.tables import RESULTS, ROOT
 from benchmarks.learning_tables import (
     CLAIMS,
+    DRAWN,
     claims,
     gain_over_yardstick,
     gains_by_seed,
@@ -107,7 +108,7 @@ def test_claims_have_intervals_and_the_worst_seed(tmp_path: Path) -> None:
     assert text[2] == (
         "| `satiation` | +15.0 % (-48.5 to +78.5), worst +10.0 | +10.0 % (-117.1 to +137.1), worst +0.0 | – |"
     )
-    assert len(text) == 2 + len(CLAIMS) + 2 and "mean over two seeds" in text[-1]
+    assert len(text) == 2 + len(CLAIMS) + len(DRAWN) + 2 and "mean over two seeds" in text[-1]
 
 
 def test_marked_places_are_written_and_the_rest_is_kept(tmp_path: Path) -> None:

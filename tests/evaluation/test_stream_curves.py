@@ -34,15 +34,24 @@ def test_sums_by_hand() -> None:
         "name": "gain",
         "meaning": "What stays & counts.",
         "users": 2,
+        "unit": "step",
         "steps": {"ppo": [2.0, 2.25]},
     }
 
 
 def test_nothing_to_draw() -> None:
     one = played([[1.0, 3.0]])
-    life = replace(one, sessions=replace(one.sessions, days=torch.zeros(1, 2, dtype=torch.int64)))
-    assert stream_curves(STREAMS, {"ppo": life}) == [] == stream_curves(STREAMS[:1], {"ppo": one})
+    assert stream_curves(STREAMS[:1], {"ppo": one}) == []
     assert streams_html(()) == "" == streams_html(stream_curves(STREAMS, {"ppo": one}))  # of one step
+
+
+def test_sums_of_the_days_of_lives() -> None:
+    """The first user comes on day 0, and twice on day 2; the second never again after day 0."""
+    life = played([[1.0, 3.0], [0.5, 0.0], [0.25, 9.0]])
+    life = replace(life, sessions=replace(life.sessions, days=torch.tensor([[0, 0], [2, -1], [2, -1]])))
+    (found,) = stream_curves(STREAMS, {"ppo": life})
+    assert found["unit"] == "day" and found["steps"]["ppo"][:4] == [2.0, 2.0, 2.375, 2.375]
+    assert len(found["steps"]["ppo"]) == 35 and "Gain over the days" in streams_html([found])
 
 
 def test_picture_has_the_learned_rows_and_the_yardstick() -> None:

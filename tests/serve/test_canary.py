@@ -74,19 +74,34 @@ def test_the_difference_is_that_of_outcomes_minus_what_was_known_of_their_people
     assert canary.counts == {"challenger": Count(1, 5.0), "champion": Count(3, 6.0)}
 
 
-def test_by_user_the_first_session_counts_minus_the_mean_of_three_earlier_ones() -> None:
+def test_by_user_the_first_session_counts_minus_what_earlier_ones_let_expect() -> None:
+    """Sessions of person 1 have the variance 1, all of them 50 / 3 before the 5, and 50.8 / 4 after it."""
     before = [outcome(at, 1, "", float(at)) for at in (1, 2, 3)] + [outcome(4, 2, "", 10.0)]
     rows = [
-        outcome(5, 1, "challenger", 5.0),  # 5 - 2
+        outcome(5, 1, "challenger", 5.0),
         outcome(6, 1, "challenger", 50.0),  # the second session of this person
-        outcome(7, 2, "champion", 6.0),  # one earlier session is too few: 6 - (1 + 2 + 3 + 10 + 5) / 5
+        outcome(7, 2, "champion", 6.0),
     ]
     canary = Canary("user", before, CanarySettings(learned=4))
     for row in rows:
         canary.add(row)
     look = canary.look()
     assert look.sessions == 2 and canary.counts["challenger"] == Count(2, 27.5)
-    assert look.difference == pytest.approx((2 * 3 - 2 * (6 - 21 / 5)) / 2, abs=1e-12)
+    between = [50 / 3 - 1, 50.8 / 4 - 1]
+    own = [3 * between[0] / (3 * between[0] + 1), between[1] / (between[1] + 1)]
+    first, second = (
+        own[0] * 2 + (1 - own[0]) * 4,  # the means: of the person, and of (1, 2, 3, 10)
+        own[1] * 10 + (1 - own[1]) * 21 / 5,  # and of these and the 5
+    )
+    assert look.difference == pytest.approx((2 * (5 - first) - 2 * (6 - second)) / 2, abs=1e-12)
+
+
+def test_people_who_do_not_differ_are_centred_by_all_together() -> None:
+    """Two people with the same mean: what differs is chance, and one session of a person says nothing."""
+    before = [outcome(at, at % 2, "", float(at // 2 % 2)) for at in range(40)]
+    canary = Canary("user", before, CanarySettings(learned=4))
+    canary.add(outcome(41, 0, "challenger", 0.9), [outcome(0, 0, "", 0.0)])
+    assert canary.look().difference == pytest.approx(2 * (0.9 - 0.5))
 
 
 def test_a_better_challenger_is_found_and_a_worse_one_stops() -> None:

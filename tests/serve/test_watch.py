@@ -102,6 +102,11 @@ def test_a_challenger_that_harms_stops_by_itself_and_one_that_gains_is_promoted(
         assert not verdict["without_gate"]
 
 
+def test_the_share_of_the_most_shown_item_that_is_too_much_is_an_option(two: Path, tmp_path: Path) -> None:
+    with serving(begun(two / "a.pt", tmp_path / "r.sqlite"), tmp_path / "r.sqlite", most_shown=0.4) as client:
+        assert client.app.services.watch.settings.top == 0.4  # type: ignore[attr-defined]
+
+
 def test_a_clock_that_is_set_back_neither_matures_sessions_nor_holds_them_up(
     two: Path, tmp_path: Path
 ) -> None:

@@ -57,6 +57,7 @@ SCENARIOS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "long-video": ("ppo", "long-video", {}),
     "long-video-lives": ("ppo", "long-video", {}),
     "social-feed": ("ppo", "social-feed", {}),
+    "shop": ("ppo", "shop", {}),
     "tutor": ("ppo", "tutor", {}),
     "learned": ("ppo", "learned", {}),
     "own-log": ("bc", "own-log", {}),
@@ -101,6 +102,10 @@ def settings_of(scenario: str, **changes: dict[str, Any]) -> Config:
         few = {"num_items": 60, "max_episode_steps": 8, "visits": 9, "habit_base": 9.0, "ad_drain": 0.3}
         few["start_patience"] = 1.0  # people leave within these steps
         base = overlay(base, {"env_config": few})
+    if scenario == "shop":  # people buy, and come back each day
+        often = {"num_items": 60, "max_episode_steps": 2, "visits": 35, "habit_base": 9.0}
+        often |= {"cart_cost": -2.0, "buy_cost": 0.0, "arrival_patience": 0.4, "discounts": True}
+        base = overlay(base, {"env_config": often})
     if scenario == "tutor":
         base = overlay(base, {"env_config": {"num_items": 60, "max_episode_steps": 12, "items_per_day": 4}})
     if algo == "ppo":
@@ -210,12 +215,17 @@ def comments(config: Config) -> float:
     return sum(float(users.respond(state, x, shown, rng).signals[..., place].sum()) for x in videos)
 
 
-def streams(config: Config) -> list[Any]:
-    """The reward streams of 30 users in twelve steps."""
+def earning(config: Config) -> list[Any]:
+    """The reward streams of 30 users for long enough that they come back after weeks."""
+    return streams(config, 60)
+
+
+def streams(config: Config, number: int = 12) -> list[Any]:
+    """The reward streams of 30 users in so many steps."""
     users, people = config.platform.users(*make_world(config), config.env_config), torch.arange(30)
     rng = torch.Generator().manual_seed(0)
     env = RecEnv(users, users.catalogue, config.env_config, people, 30, rng)
-    return [step.streams.tolist() for step in walk(env, env.reset(people), 12)]
+    return [step.streams.tolist() for step in walk(env, env.reset(people), number)]
 
 
 def index(config: Config) -> set[str]:
@@ -377,6 +387,36 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("env_config", "satisfaction_gain"): ("social-feed", 2.0, watching),
     ("env_config", "likeness_cost"): ("social-feed", 9.0, watching),
     ("env_config", "likeness_kept"): ("social-feed", 0.1, watching),
+    ("env_config", "discounts"): ("shop", False, watching),
+    ("env_config", "video_base"): ("shop", 9.0, earning),
+    ("env_config", "taste_logits"): ("shop", 9.0, earning),
+    ("env_config", "ease_spread"): ("shop", 9.0, earning),
+    ("env_config", "video_pull"): ("shop", 9.0, earning),
+    ("env_config", "product_pull"): ("shop", 9.0, earning),
+    ("env_config", "monotony_cost"): ("shop", 30.0, earning),
+    ("env_config", "monotony_kept"): ("shop", 0.1, earning),
+    ("env_config", "video_weariness"): ("shop", 30.0, earning),
+    ("env_config", "weary_kept"): ("shop", 0.1, earning),
+    ("env_config", "selling_cost"): ("shop", 9.0, earning),
+    ("env_config", "watch_noise"): ("shop", 0.0, earning),
+    ("env_config", "praise_cost"): ("shop", -9.0, earning),
+    ("env_config", "saving_cost"): ("shop", -9.0, earning),
+    ("env_config", "showing_gain"): ("shop", 30.0, earning),
+    ("env_config", "interest_cost"): ("shop", 9.0, earning),
+    ("env_config", "cart_cost"): ("shop", 9.0, earning),
+    ("env_config", "buy_cost"): ("shop", 9.0, earning),
+    ("env_config", "elasticity"): ("shop", 30.0, earning),
+    ("env_config", "need_cost"): ("shop", 30.0, earning),
+    ("env_config", "need_kept"): ("shop", 0.0, earning),
+    ("env_config", "reference_rate"): ("shop", 0.9, watching),
+    ("env_config", "budget"): ("shop", 0.01, earning),
+    ("env_config", "cost_share"): ("shop", 0.1, earning),
+    ("env_config", "return_share"): ("shop", 0.9, earning),
+    ("env_config", "handling_cost"): ("shop", 50.0, earning),
+    ("env_config", "cart_kept"): ("shop", 1.0, earning),
+    ("env_config", "arrival_patience"): ("shop", 9.0, earning),
+    ("env_config", "screen_cost"): ("shop", 9.0, earning),
+    ("env_config", "pleasure_gain"): ("shop", 9.0, earning),
     ("env_config", "student"): ("tutor", "irt", watching),
     ("env_config", "prerequisites"): ("tutor", "none", watching),
     ("env_config", "items_per_day"): ("tutor", 3, watching),

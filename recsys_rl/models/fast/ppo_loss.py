@@ -17,24 +17,24 @@ from torch import Tensor
 
 from recsys_rl.functional.categorical import Categorical
 from recsys_rl.functional.compiled import kernels
-from recsys_rl.functional.plackett_luce import PlackettLuce
+from recsys_rl.models.heads import Distribution
 from recsys_rl.models.policy import Targets
 
 
-def serves(distribution: Categorical | PlackettLuce, places: Tensor, value: Tensor, targets: Targets) -> bool:
+def serves(distribution: Distribution, places: Tensor, value: Tensor, targets: Targets) -> bool:
     """True if ``evaluate`` can take these: categorical, and contiguous float32 on a CPU in shapes that fit.
 
     The compiled loop reads the memory behind the tensors. What doesn't fit is left to torch.
     """
-    logits, number = distribution.logits, value.shape
-    if not isinstance(distribution, Categorical) or kernels.serving(logits) is None:
+    if not isinstance(distribution, Categorical) or kernels.serving(distribution.logits) is None:
         return False
+    logits, number = distribution.logits, value.shape
     fitting = kernels.plain_ids(places) and places.shape == logits.shape[:2] and number == places.shape[:1]
     return fitting and all([kernels.plain(tensor) and tensor.shape == number for tensor in (value, *targets)])  # noqa: C419 (a generator is slower)
 
 
 def evaluate(
-    distribution: Categorical | PlackettLuce,
+    distribution: Distribution,
     places: Tensor,
     value: Tensor,
     targets: Targets,

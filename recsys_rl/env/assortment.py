@@ -1,0 +1,101 @@
+"""The items of a retailer: videos, products, the empty place and coupons, with categories and prices."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from recsys_rl.data import attributes
+from recsys_rl.errors import UserError, listed
+from recsys_rl.types import Catalogue, ItemFeature, World
+from recsys_rl.utils.seeding import generators
+
+KINDS = ("video", "product", "empty", "coupon")
+VIDEO, PRODUCT, EMPTY, COUPON = range(4)
+VIDEO_SHARE = 0.3  # of the items
+COUPONS = (0.0, 0.1, 0.25)  # discounts of the drawn coupons
+CATEGORIES = 12
+PRICE, PRICE_DEVIATION = 2.5, 0.55  # median of the drawn prices, deviation of their logarithms in a category
+CATEGORY_DEVIATION = 0.5  # of the mean log prices of the categories
+MOST = 1e5  # money
+
+
+def kinds(count: int, generator: torch.Generator) -> Tensor:
+    """(count,) int64: VIDEO_SHARE videos, one `empty`, the COUPONS, and products, in random order."""
+    kind = torch.full((count,), PRODUCT)
+    kind[: round(VIDEO_SHARE * count)] = VIDEO
+    kind[-1 - len(COUPONS) :] = torch.tensor([EMPTY, *[COUPON] * len(COUPONS)])[:count]
+    return kind[torch.randperm(count, generator=generator)]
+
+
+TEXTS = {
+    "kind": f"{100 * VIDEO_SHARE:g} % videos, one empty place, {len(COUPONS)} coupons, and products",
+    "category": f"{CATEGORIES}, by the nearest of as many items",
+    "price": f"log-normal, with a median of {PRICE:g}",
+}
+ITEMS = {"kind": kinds, "category": kinds, "price": attributes.normal, "discount": attributes.normal}
+"""Attributes of items; they come from the data where these have them."""
+USERS = dict.fromkeys(("ease", "habit", "level", "purse"), attributes.normal)
+
+
+def add_attributes(world: World, seed: int) -> World:
+    """The world with the attributes that this platform needs. Raises UserError."""
+    world = attributes.with_attributes(world, ITEMS, USERS, seed)
+    catalogue, named = world.catalogue, dict(world.catalogue.attributes)
+    for name in ("price", "discount"):
+        if name not in catalogue.drawn and not named[name].is_floating_point():
+            raise UserError(f"The column {name!r} of the file about the items holds texts: give numbers.")
+    if "kind" not in catalogue.drawn:
+        named["kind"] = _kinds_of_data(catalogue)
+    product, coupon = named["kind"] == PRODUCT, named["kind"] == COUPON
+    if "category" in catalogue.drawn:
+        named["category"] = categories(catalogue.embedding, seed)
+    elif named["category"].is_floating_point():
+        raise UserError("The column 'category' of the file about the items must hold texts.")
+    named["category"] = named["category"].long().masked_fill(~product & (named["kind"] != VIDEO), -1)
+    if "price" in catalogue.drawn:
+        noise = generators(seed, "price levels")["price levels"]
+        levels = CATEGORY_DEVIATION * torch.randn(int(named["category"].max()) + 1, generator=noise)
+        logs = PRICE_DEVIATION * named["price"] + levels[named["category"].clamp_min(0)]
+        named["price"] = PRICE * logs.exp()
+    named["price"] = named["price"].masked_fill(~product, 0)
+    if "discount" in catalogue.drawn:
+        order = coupon.cumsum(0) - 1
+        named["discount"] = torch.tensor(COUPONS)[order.clamp(0, len(COUPONS) - 1)]
+    named["discount"] = named["discount"].masked_fill(~coupon, 0)
+    own = (ItemFeature("kind", "classes", KINDS), ItemFeature("price", "log"), ItemFeature("discount"))
+    held = {"kind", "price", "discount", "category"}
+    others = (feature for feature in catalogue.features if feature.name not in held)
+    catalogue = dataclasses.replace(catalogue, attributes=named, features=(*others, *own))
+    check_items(catalogue)
+    return World(catalogue, world.population)
+
+
+def categories(embedding: Tensor, seed: int) -> Tensor:
+    """(I,) int64: the nearest of CATEGORIES items that are drawn from the seed."""
+    order = attributes.permutation("attribute category", len(embedding), seed)
+    return (embedding @ embedding[order[:CATEGORIES]].T).argmax(1)
+
+
+def _kinds_of_data(catalogue: Catalogue) -> Tensor:
+    """The kinds of a file about items as int64. Raises UserError."""
+    names, kind = catalogue.classes("kind"), catalogue.attributes["kind"]
+    if kind.is_floating_point() or not {*names} <= {*KINDS} or not names:
+        raise UserError(f"The column 'kind' of the file about the items must hold the texts {listed(KINDS)}.")
+    return torch.tensor([KINDS.index(name) for name in names])[kind.long()]
+
+
+def check_items(catalogue: Catalogue) -> None:
+    """Raise UserError for prices or discounts that can't be."""
+    named = catalogue.attributes
+    price, discount, product = named["price"], named["discount"], named["kind"] == PRODUCT
+    for wrong, text in (
+        (product & ~((price > 0) & (price <= MOST)), f"has a price that is not above 0 and at most {MOST:g}"),
+        (product & (named["category"] < 0), "is a product without a category"),
+        (~((discount >= 0) & (discount < 1)), "has a discount that is not at least 0 and below 1"),
+    ):
+        if bool(wrong.any()):
+            name = catalogue.id_of(int(wrong.nonzero()[0]))
+            raise UserError(f"Item {name} {text}: mend the file about the items.")

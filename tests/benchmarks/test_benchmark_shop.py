@@ -1,0 +1,57 @@
+"""The benchmarks of `shop`: its calibration, and a month under fixed coupons."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from benchmarks import shop_month
+from benchmarks.once import calibration_shop
+from tests.doors import benchmark_here
+
+
+def test_smoke_of_a_month(tmp_path: Path) -> None:
+    benchmark_here(shop_month.main, tmp_path, "--smoke", "--json", "table.json")
+    rows = json.loads((tmp_path / "table.json").read_text())["rows"]
+    assert [row["time"] for row in rows] == [*shop_month.TIMES] * 3
+    for row in rows:
+        # The margin at a discount d is the revenue times (1 - d - 0.7) / (1 - d), before goods come back.
+        discount = float(row["policy"].split()[1]) / 100
+        if not row["returned"]:
+            share = (1 - discount - 0.7) / (1 - discount)
+            assert row["margin"] == pytest.approx(share * row["revenue"], rel=1e-2, abs=1e-3)
+
+
+def test_smoke_of_the_calibration(tmp_path: Path) -> None:
+    """Two products, sold in two weeks each: twice the sales at half the price is an elasticity of -1."""
+    folder = tmp_path / "journey"
+    folder.mkdir()
+    number, weeks = calibration_shop.OFTEN, (1, 2)
+    lines = [
+        {
+            "household_id": item % 2,
+            "product_id": item,
+            "week": week,
+            "quantity": week,
+            "sales_value": 4.0 + item,
+        }
+        for item in range(20)
+        for week in weeks
+        for _ in range(number // 2)
+    ]
+    frame = pl.DataFrame(lines).with_columns(
+        retail_disc=pl.when(pl.col("week") == 2).then(pl.col("sales_value")).otherwise(0.0), coupon_disc=0.0
+    )
+    frame.write_parquet(folder / "transactions.parquet")
+    kinds = [{"product_id": item, "product_category": "abcd"[item % 2]} for item in range(20)]
+    pl.DataFrame(kinds).write_parquet(folder / "products.parquet")
+    found = calibration_shop.of_data(folder)
+    assert found["elasticity of weekly sales"] == pytest.approx(-1)
+    assert found["median discount of discounted lines"] == pytest.approx(0.5)
+    assert found["median price"] == pytest.approx(13.5)
+    benchmark_here(calibration_shop.main, tmp_path, "--smoke", "--json", "table.json")
+    rows = json.loads((tmp_path / "table.json").read_text())["rows"]
+    assert len(rows) == len(calibration_shop.KNOWN) + 6
