@@ -133,12 +133,33 @@ def foreign(results: Path) -> Shown:
     return Shown(bars, claim, f"`python -m benchmarks.foreign --only lunarlander`, {origin(rows)}")
 
 
+def month(results: Path) -> Shown:
+    """A month of visits with the same coupon throughout."""
+    rows = read(results, "shop_month", ("policy", "time"), time="all 35 days")
+    margin, sold = ({row["policy"]: float(row[name]) for row in rows} for name in ("margin", "purchased"))
+    half = {row["policy"]: float(row["margin_half"]) for row in rows}
+    none, most = "always 0 %", "always 25 %"
+    claim = (
+        f"Visitors who always get a coupon of 25 % buy {sold[most]:.2f} goods in 35 days and leave a margin "
+        f"of {margin[most]:.2f}; visitors who never get one buy {sold[none]:.2f} and leave "
+        f"{margin[none]:.2f}."
+    )
+    bars = [bar(name, Interval(mean, mean - half[name], mean + half[name])) for name, mean in margin.items()]
+    what = "The margin of a visitor in 35 days, with 95 % intervals over visitors"
+    return Shown(bars, claim, f"`python -m benchmarks.shop_month`, {origin(rows)}", what=what)
+
+
 def _numbers(rows: Sequence[Row], column: str, **known: str) -> list[float]:
     return [float(row[column]) for row in rows if all(row[k] == v for k, v in known.items())]
 
 
-OTHERS: dict[str, Callable[[Path], Shown]] = {"learned": learned, "own-log": own_log, "gym": foreign}
-"""Platforms that benchmarks.learning does not play."""
+OTHERS: dict[str, Callable[[Path], Shown]] = {
+    "learned": learned,
+    "own-log": own_log,
+    "shop": month,
+    "gym": foreign,
+}
+"""Platforms whose picture is not that of benchmarks.learning."""
 
 
 def shown(name: str, results: Path = RESULTS) -> Shown:

@@ -27,7 +27,7 @@ class Screen:
     @classmethod
     def of(cls, catalogue: Catalogue, items: Tensor, shown: Tensor) -> Screen:
         named = catalogue.attributes
-        kind = named["kind"][items].masked_fill(~shown, -1)  # (N, K)
+        kind = named["kind"].index_select(0, items.flatten()).view_as(items).masked_fill(~shown, -1)  # (N, K)
         first = [(kind == number) for number in (VIDEO, PRODUCT, COUPON)]
         first = [there & (there.cumsum(1) == 1) for there in first]
         video, product, coupon = ((items * there).sum(1) for there in first)
@@ -104,7 +104,7 @@ def after_screen(
 def pieces_of_record(budget: float, catalogue: Catalogue, record: Known) -> dict[str, Tensor]:
     kinds, cart = torch.arange(len(SCREENS), device=record["last"].device), record["cart"].unsqueeze(1)
     return {
-        "cart_item": catalogue.embedding[cart.squeeze(1).clamp_min(0)] * (cart >= 0),
+        "cart_item": catalogue.embedding.index_select(0, cart.squeeze(1).clamp_min(0)) * (cart >= 0),
         "last_screen": (record["last"].unsqueeze(1) == kinds).float(),
         "videos": record["videos"].unsqueeze(1),
         "reference": record["reference"].unsqueeze(1),

@@ -50,8 +50,8 @@ screen is its change of patience. On the first screen of a later visit the produ
 its full price, with the probability cart_kept sigmoid(wish - buy_cost); then the cart is empty. A good is
 sent back with the probability ``return_share``, and this is known RETURN_DAYS days later: on the first screen
 from then on its revenue and margin are taken back, minus handling_cost. So no single visit sees its returns.
-A gap of g days leaves h_c at need_kept^g, and m, w and the distance of patience from arrival_patience at
-overnight^g.
+A gap of g days leaves h_c at need_kept^g, and m and the distance of patience from arrival_patience at
+overnight^g; w begins at 0.
 """
 
 from __future__ import annotations
@@ -361,7 +361,7 @@ class Shop(visits.Visiting):
         if generator is not None:
             chance = torch.rand(7, len(items), generator=generator, device=items.device)
             noise = torch.randn(len(items), generator=generator, device=items.device)
-        dots, video = self._dots(state, screen.video), self.facts[screen.video]
+        dots, video = self._dots(state, screen.video), self.facts.index_select(0, screen.video)
         appeal = self.appeal(dots, video[:, 0], state.ease, state.record["videos"])
         appeal = appeal - config.selling_cost * screen.has[:, 1]
         satisfaction = appeal.sigmoid()
@@ -453,7 +453,7 @@ class Shop(visits.Visiting):
             profile=state.profile,
             ease=state.ease,
             level=state.level,
-            same=state.same + fresh * (self.catalogue.embedding[main] - state.same),
+            same=state.same + fresh * (self.catalogue.embedding.index_select(0, main) - state.same),
             need=need,
             budget=state.budget - spent,
             cap=state.cap,
@@ -555,7 +555,7 @@ class Shop(visits.Visiting):
     def _dots(self, state: ShopState, items: Tensor) -> Tensor:
         """(N, 2): the products of the embedding of ``items`` (N,) with taste and sameness."""
         both = torch.stack([state.taste, state.same], 1)  # (N, 2, D)
-        return (both @ self.catalogue.embedding[items].unsqueeze(2)).squeeze(2)
+        return (both @ self.catalogue.embedding.index_select(0, items).unsqueeze(2)).squeeze(2)
 
     @cached_property
     def category(self) -> Tensor:

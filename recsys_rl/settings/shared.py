@@ -81,7 +81,7 @@ class ModelConfig:
     head: Literal["two-tower", "dense", "scorer", "gated"] = "two-tower"
     """two-tower scores item features; dense has one logit per item id; scorer starts as a ranking by profile
     and learns the weight of each visible feature; gated first chooses the kind of the item (attribute `kind`)
-    and then the item as two-tower does."""
+    or of each place of a slate, and then the item as two-tower does."""
     hidden_dims: tuple[Size, ...] = (128, 64)
     """Hidden layers of actor and critic."""
     activation: Literal["tanh", "relu", "elu"] = "relu"

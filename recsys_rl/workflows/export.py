@@ -25,7 +25,7 @@ from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.checkpoint.home import load_at_home
 from recsys_rl.errors import one_line
 from recsys_rl.make import make_env
-from recsys_rl.models.heads import GatedHead
+from recsys_rl.models.heads import GatedHead, PatternHead
 from recsys_rl.models.policy import NetworkPolicy
 from recsys_rl.models.q_network import ConstrainedQNetwork
 from recsys_rl.recommender import Recommender
@@ -161,8 +161,9 @@ def _agent(name: str, checkpoint: Checkpoint) -> NetworkPolicy[Any]:
             f"{name} has a first stage, which searches the candidates in an index, and ONNX holds no index: "
             "export a policy that was trained without --candidates."
         )
-    if isinstance(agent.model.head, GatedHead) or isinstance(agent.model, ConstrainedQNetwork):
-        what = "the gated head" if isinstance(agent.model.head, GatedHead) else checkpoint.config.algo
+    gated = isinstance(agent.model.head, GatedHead | PatternHead)
+    if gated or isinstance(agent.model, ConstrainedQNetwork):
+        what = "the gated head" if gated else checkpoint.config.algo
         raise UserError(
             f"{name} is of {what}, whose score of an item depends on which other items may be shown: "
             "export a policy of another head or algorithm."

@@ -24,6 +24,7 @@ RUNS = {
     "sums": [*SATIATION, "--encoder", "mlp", "--head", "dense"],
     "transformer": [*SATIATION, "--encoder", "transformer", "--head", "scorer"],
     "gated": [*DRIFT, "--env", "social-feed", "--head", "gated"],
+    "patterns": [*DRIFT, "--env", "shop"],
     "slates": [*DRIFT, "--env", "social-feed", "--max-episode-steps", "3"],
     "candidates": [*SATIATION, "--candidates", "12", "--head", "two-tower"],
     "gym": CARTPOLE,
@@ -105,7 +106,7 @@ def test_page_names_inputs_and_pieces(checkpoint: Get, exported: Get) -> None:
     assert all(f"| `{name}` | " in page for name, _ in interface.context)
 
 
-@pytest.mark.parametrize("name", ["gym", "candidates", "gated"])
+@pytest.mark.parametrize("name", ["gym", "candidates", "gated", "patterns"])
 def test_policies_without_such_scores_are_refused(
     name: str, checkpoint: Get, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
