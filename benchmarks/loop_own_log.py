@@ -46,6 +46,7 @@ from recsys_rl.serve.versions import files_in
 from recsys_rl.utils.files import sha256_of
 from recsys_rl.utils.seeding import parse_seeds
 from recsys_rl.workflows.client import Client
+from recsys_rl.workflows.gate_rule import LOWER
 from recsys_rl.workflows.release import Releases
 from recsys_rl.workflows.rounds import candidate_in
 from recsys_rl.workflows.take_turns import LoopConfig, loop
@@ -237,13 +238,14 @@ def _cells(rows: Sequence[newest.Row]) -> list[str]:
 
 
 def candidates(results: Path) -> str:
-    """How many of the candidates the gate let through, and how many of these are better in truth."""
+    """How many candidates the gate let through, by which bound, and how many of these are better in truth."""
     told = [
         part for row in newest.read(results, "loop_own_log", KEYS) for part in row["candidates"].split("; ")
     ]
     passed = [part for part in told if re.search(r"gate (better|no harm seen)", part)]
-    good = [part for part in passed if "truth +" in part]
-    return f"{len(passed)} of {len(told)} candidates, of which {len(good)} are better in truth"
+    lower, good = (sum(mark in part for part in passed) for mark in (f"by {LOWER}", "truth +"))
+    which = f"{lower} of them by the lower bound; {good} are better in truth"
+    return f"{len(passed)} of {len(told)} candidates, {which}"
 
 
 def main() -> None:

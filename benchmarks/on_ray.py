@@ -1,9 +1,9 @@
 """Tasks in other processes and on Ray: what one costs, the parts a second of `ope`, and a node that dies.
 
-    python -m benchmarks.on_ray [--rounds 1] [--sessions 12000] [--json FILE] [--csv FILE] [--smoke]
+    python -m benchmarks.on_ray [--rounds 1] [--sessions 3000] [--json FILE] [--csv FILE] [--smoke]
 
 It trains PPO on `satiation` for a moment, records ``--sessions`` sessions in a folder, and judges the policy
-on them with `ope`, in parts of 4,096 decisions and with models of 16,384: as the command does with larger
+on them with `ope`, in parts of 1,024 decisions and with models of 3,072: as the command does with larger
 ones. Four systems judge the same parts: one process, two processes (``--jobs 2``), a Ray cluster of two nodes
 on this machine, and the same cluster when one node is killed after the second part. Their answers have to be
 equal to the last digit. Parts a second are counted after the first part. A task is measured with 300 that do
@@ -41,7 +41,7 @@ from recsys_rl.workflows.ope import estimates
 from recsys_rl.workflows.ope_config import OpeConfig
 from recsys_rl.workflows.ope_log import read_log
 
-FITTED, PART = 16_384, 4_096
+FITTED, PART = 3_072, 1_024
 EMPTY = 300
 NODES = 2
 SYSTEMS = {
@@ -210,7 +210,7 @@ def _hours(seconds: float) -> str:
 
 def main() -> None:
     made = tables.parser(__doc__, default=1)
-    made.add_argument("--sessions", type=int, default=12_000, help="of the log")
+    made.add_argument("--sessions", type=int, default=3_000, help="of the log")
     args = tables.parse(made, "on_ray")
     sessions = 900 if args.smoke else args.sessions
     ope_log.FITTED, ope_log.PART = (500, 300) if args.smoke else (FITTED, PART)
@@ -219,7 +219,9 @@ def main() -> None:
         train = ["train", "--env", "satiation", "--num-items", "300", "--total-timesteps", "8192"]
         commands.recsys_rl(folder, [*train, "--eval-interval", "0"])
         record = ["record", "--mix", "random", "--epsilon", "0.3", "--sessions", str(sessions)]
-        commands.recsys_rl(folder, [*record, "--policy", "ppo", "--parts", str(PART), "--out", "log"])
+        commands.recsys_rl(
+            folder, [*record, "--policy", "ppo", "--users", "all", "--parts", str(2 * PART), "--out", "log"]
+        )
         rounds = [measured(folder / "log", folder / "checkpoints/ppo.pt") for _ in range(args.rounds)]
     rows = []
     for found in zip(*rounds, strict=True):

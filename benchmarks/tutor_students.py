@@ -1,11 +1,11 @@
 """Does a policy that learned with one kind of student suit another? All pairs, on `tutor`.
 
-    python -m benchmarks.tutor_students [--seeds 0] [--steps 300000] [--keep FOLDER]
+    python -m benchmarks.tutor_students [--seeds 0] [--steps 1500000] [--keep FOLDER]
 
-PPO with its preset but fewer steps learns with each student model (`--student`). Each greedy policy then
-plays one course with every held-out learner of each student model; so do the rules of the trade, with the
-settings of RULES. Columns: the return with its 95 % interval over learners, the gain of the test (the stream
-`knowledge`), and the share of learners who leave early.
+PPO with its preset learns with each student model (`--student`). Each policy, where it draws and with its
+most probable items, then plays one course with every held-out learner of each student model; so do the rules
+of the trade, with the settings of RULES. Columns: the return with its 95 % interval over learners, the gain
+of the test (the stream `knowledge`), and the share of learners who leave early.
 
 The rows `belief` have the distance of the product of marginals from the exact belief over all 2^10 states, of
 the same answers: the mean and the largest absolute difference of P(known) over learners, skills and items, in
@@ -17,6 +17,7 @@ to benchmarks/results/tutor_students.csv.
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -25,6 +26,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.harness import runs, tables
+from benchmarks.harness.newest import origin, read, table
 from benchmarks.harness.turns import Row
 from recsys_rl.checkpoint import load
 from recsys_rl.env.rec_env import RecEnv
@@ -45,6 +47,7 @@ RULES = {
     "syllabus": "4 lessons of each skill",
     **dict.fromkeys(("mastery", "fsrs"), "lessons up to a belief of 0.5"),
 }
+ORDER = ("ppo", "ppo-greedy")
 LEARNERS = 64  # of an exact belief, which holds 1,024 numbers of each
 TINY = (
     *("--num-users", "40", "--num-items", "60", "--max-episode-steps", "12", "--items-per-day", "4"),
@@ -70,9 +73,9 @@ def course_of(config: Config, world: World, student: str, number: int | None = N
 
 
 @torch.inference_mode()
-def played(policy: Policy, env: RecEnv) -> Row:
+def played(policy: Policy, env: RecEnv, greedy: bool = True) -> Row:
     """One course of each held-out learner."""
-    sessions = play(env, policy, env.users, True)
+    sessions = play(env, policy, env.users, greedy)
     over, left = interval(sessions.returns), sessions.left_early
     assert left is not None
     row: Row = {"return_mean": over.mean, "return_low": over.low, "return_high": over.high}
@@ -119,26 +122,60 @@ def course_here(env: RecEnv) -> Course:
 
 def rows(seed: int, steps: int, smoke: bool, keep: Path) -> Iterator[Row]:
     for student in STUDENTS:
-        checkpoint = load(trained(student, seed, steps, smoke, keep / f"{student}-{seed}"))
-        config, world, agent = checkpoint.config, checkpoint.world, agent_of(checkpoint)
-        about: Row = {"seed": seed, "steps": checkpoint.total_steps}
+        yield from rows_of(student, seed, trained(student, seed, steps, smoke, keep / f"{student}-{seed}"))
+
+
+def rows_of(student: str, seed: int, path: Path) -> Iterator[Row]:
+    """The rows of one training; those of the first student are followed by the rules and the belief."""
+    checkpoint = load(path)
+    config, world, agent = checkpoint.config, checkpoint.world, agent_of(checkpoint)
+    about: Row = {"seed": seed, "steps": checkpoint.total_steps}
+    for there in STUDENTS:
+        for name, greedy in (("ppo", False), ("ppo-greedy", True)):
+            row: Row = {"trained_on": student, "tested_on": there, "policy": name}
+            yield row | about | played(agent, course_of(config, world, there), greedy)
+        if student != STUDENTS[0]:
+            continue
+        env = course_of(config, world, there)
+        for name, rule in rules(world, env).items():
+            yield {"trained_on": "", "tested_on": there, "policy": name} | about | played(rule, env)
+    if student == STUDENTS[0]:
+        for row in distance(config, world):
+            yield row | about
+
+
+def text(results: Path) -> str:
+    """The matrix as a table: a row for each policy, a column for each student model."""
+    found = [row for row in read(results, "tutor_students") if row["tested_on"]]
+    seeds = list(dict.fromkeys(row["seed"] for row in found))
+    body = []
+    for policy, on in dict.fromkeys((row["policy"], row["trained_on"]) for row in found):
+        label = f"`{policy}`" + (f", trained on `{on}`" if on else "")
+        cells = []
         for there in STUDENTS:
-            row: Row = {"trained_on": student, "tested_on": there, "policy": "ppo-greedy"}
-            yield row | about | played(agent, course_of(config, world, there))
-            if student != STUDENTS[0]:
-                continue
-            env = course_of(config, world, there)
-            for name, rule in rules(world, env).items():
-                yield {"trained_on": "", "tested_on": there, "policy": name} | about | played(rule, env)
-        if student == STUDENTS[0]:
-            for row in distance(config, world):
-                yield row | about
+            key = policy, on, there
+            own = [row for row in found if (row["policy"], row["trained_on"], row["tested_on"]) == key]
+            earned, knows = (
+                statistics.mean(float(row[name]) for row in own) for name in ("return_mean", "knowledge")
+            )
+            shown = f"{earned:.2f} ({knows:.2f})"
+            cells.append(f"**{shown}**" if on == there else shown)
+        body.append((policy, [label, *cells]))
+    body.sort(key=lambda row: (*ORDER, row[0]).index(row[0]))  # a stable sort
+    head = ["return (gain in the test)", *(f"learners `{there}`" for there in STUDENTS)]
+    said = f"Seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}; {int(found[0]['steps']):,} steps each"
+    return (
+        f"{table(head, [cells for _, cells in body])}\n\n{said}; `python -m benchmarks.tutor_students`, "
+        f"{origin(found)}."
+    )
 
 
 def main() -> None:
     parser = tables.parser(__doc__)
     parser.add_argument("--seeds", default="0")
-    parser.add_argument("--steps", type=int, default=300_000, help="of each training (default: 300,000)")
+    parser.add_argument(
+        "--steps", type=int, default=1_500_000, help="of each training (default: the preset's)"
+    )
     parser.add_argument("--keep", type=Path, help="folder for the trained runs")
     args = tables.parse(parser, "tutor_students")
     with tempfile.TemporaryDirectory() as folder:

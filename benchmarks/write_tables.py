@@ -35,6 +35,7 @@ from benchmarks import (
     own_log,
     speed_tables,
     strangers,
+    tutor_students,
     verdict_peers,
     watch,
 )
@@ -57,6 +58,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "short-video": partial(learning_tables.platform, task="short-video"),
     "long-video": partial(learning_tables.platform, task="long-video"),
     "social-feed": partial(learning_tables.platform, task="social-feed"),
+    "tutor-students": tutor_students.text,
     "tutor": partial(learning_tables.platform, task="tutor"),
     "feed-calibration": calibration_tables.feed,
     "calibration": calibration_tables.short_video,

@@ -32,8 +32,11 @@ class InProcesses:
     def __call__(self, function: Callable[[T], R], items: Iterable[T], /) -> Iterator[R]:
         tasks, answers, first = _Tasks(iter(items)), dict[int, bytes](), 0
         sent = packed(function)
-        workers = [_Worker(sent) for _ in range(self.jobs)]  # they import torch at the same time
+        begin = [*iter(lambda: tasks.next_below(self.jobs), None)]
+        workers = [_Worker(sent) for _ in begin]  # they import torch at the same time
         try:
+            for worker, task in zip(workers, begin, strict=True):
+                worker.begin(task)
             while True:
                 for worker in workers:
                     if worker.task is None:
@@ -49,12 +52,12 @@ class InProcesses:
                 for worker in busy:
                     if worker.pipe not in ready:
                         continue
-                    task = worker.task
-                    assert task is not None
+                    done = worker.task
+                    assert done is not None
                     try:
-                        answers[task[0]] = worker.answer()
+                        answers[done[0]] = worker.answer()
                     except (EOFError, OSError):  # it was killed
-                        tasks.again(task)
+                        tasks.again(done)
                         workers[workers.index(worker)] = _Worker(sent)
         finally:
             for worker in workers:

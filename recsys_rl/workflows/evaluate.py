@@ -240,6 +240,8 @@ def _rounds(
 ) -> tuple[list[_Round], bool]:
     """The tables, at least one, and whether Ctrl-C stopped them. An unfinished one is kept if it is alone."""
     rounds: list[_Round] = []
+    if len(groups) == 1:
+        map_tasks = in_this_process
     here = map_tasks is in_this_process
     play = PlayRound(options, own, device, len(groups) > 1, here)
     try:

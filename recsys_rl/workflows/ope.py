@@ -74,6 +74,8 @@ def estimates(
 
     Raises UserError for a policy that can't be judged.
     """
+    if read.parts is None and map_tasks is not in_this_process:
+        announce(f"up to {FITTED:,} decisions are one part, which one process judges")
     log, of, fitted = replayed(options, read)
     judged = judge(
         log,

@@ -25,7 +25,7 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Told:
     found = Told(tmp_path, tmp_path / "truth.parquet", "http://127.0.0.1:1")
     found.first, found.canaries = FIRST, {BAD: 300, GOOD: 200}
     gate = {"answer": "no harm seen", "by": "dr", "low": 0.01}
-    found.gated = {BAD: gate, GOOD: {**gate, "answer": "better", "low": None}}
+    found.gated = {BAD: gate, GOOD: {**gate, "answer": "better", "low": None, "by": "clipped-ips"}}
     rows = [("start", BAD), ("back", BAD), ("start", GOOD), ("promote", GOOD)]
     history = [{"kind": kind, "challenger": name, "reason": "canary"} for kind, name in rows]
     monkeypatch.setattr(Told, "releases", SimpleNamespace(history=lambda: history))
@@ -42,7 +42,7 @@ def test_row_by_hand(told: Told) -> None:
         "canary": 500,
         "worse": 0,
         "candidates": "reinforce: gate no harm seen by dr from +0.010 on, truth -0.100, went back after 300: "
-        "canary; bc: gate better by dr, truth +0.300, promoted after 200: canary",
+        "canary; bc: gate better by clipped-ips, truth +0.300, promoted after 200: canary",
     }
 
 
@@ -63,7 +63,9 @@ def test_table_and_candidates_by_hand(told: Told, tmp_path: Path) -> None:
         writer.writerows(rows)
     line = loop_own_log.text(tmp_path).splitlines()[2]
     assert line == "| digits | clone | 0.400 | 0.550 | 1 of 2 | 500 | 0 |"
-    assert loop_own_log.candidates(tmp_path) == "2 of 3 candidates, of which 1 are better in truth"
+    assert loop_own_log.candidates(tmp_path) == (
+        "2 of 3 candidates, 1 of them by the lower bound; 1 are better in truth"
+    )
 
 
 def test_request_of_a_row_has_its_columns() -> None:
