@@ -46,11 +46,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_wheel_contains_only_the_package(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     compiled = any(name.endswith(".so") for name in names)
-    assert wheel.name.startswith("recsys_rl-0.1.0-py3-none-")
+    assert wheel.name.startswith("recsys_rl-0.2.0-py3-none-")
     assert wheel.name.endswith("-any.whl") != compiled
     assert compiled == any(map(shutil.which, (os.environ.get("CC", "cc"), "cc", "gcc", "clang")))
     assert "recsys_rl/py.typed" in names
-    assert {name.split("/")[0] for name in names} == {"recsys_rl", "recsys_rl-0.1.0.dist-info"}
+    assert {name.split("/")[0] for name in names} == {"recsys_rl", "recsys_rl-0.2.0.dist-info"}
     endings = {Path(name).suffix for name in names if name.startswith("recsys_rl/")}
     assert endings - {".so"} == {".c", ".css", ".h", ".html", ".js", ".py", ".typed"}
 
@@ -71,7 +71,7 @@ def test_wheel_without_a_compiler_is_platform_independent(tmp_path: Path) -> Non
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert "the kernels were not compiled" in done.stdout + done.stderr
     (path,) = tmp_path.glob("*.whl")
-    assert path.name == "recsys_rl-0.1.0-py3-none-any.whl"
+    assert path.name == "recsys_rl-0.2.0-py3-none-any.whl"
     assert not [name for name in zipfile.ZipFile(path).namelist() if name.endswith(".so")]
 
 
