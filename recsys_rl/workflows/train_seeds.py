@@ -13,7 +13,7 @@ from pathlib import Path
 from recsys_rl.settings.config import Config, with_whole_paths
 from recsys_rl.training import folder as folders
 from recsys_rl.utils.progress import announce
-from recsys_rl.utils.tasks import MapTasks
+from recsys_rl.utils.tasks import MapTasks, note_one_task
 from recsys_rl.workflows.train import Interrupted, train
 
 PROGRESS = "step "
@@ -29,6 +29,8 @@ def train_seeds(configs: Sequence[Config], map_tasks: MapTasks) -> list[Path]:
     Ctrl-C end the runs that are under way; what their folders hold can be resumed.
     """
     paths: list[Path] = []
+    if len(configs) == 1:
+        note_one_task(map_tasks, "one seed")
     with contextlib.ExitStack() as stack:
         runs = []
         for config in configs:

@@ -21,15 +21,19 @@ from recsys_rl.cli.train import train_options
 from recsys_rl.distributed import in_processes
 from recsys_rl.distributed.in_processes import InProcesses
 from recsys_rl.errors import UserError
+from recsys_rl.ope import judge
 from recsys_rl.tables.writer import write_decisions
 from recsys_rl.training.folder import MARK
+from recsys_rl.workflows import evaluate as evaluate_module
 from recsys_rl.workflows import ope_log
 from recsys_rl.workflows import train_seeds as train_seeds_module
+from recsys_rl.workflows.evaluate import evaluate
+from recsys_rl.workflows.record import RecordConfig, record
 from recsys_rl.workflows.train import Interrupted, updates
 from recsys_rl.workflows.train_seeds import SeedRun, _run_of, train_run, train_seeds
 from tests.distributed.test_distributed import children, gone, wait_until
 from tests.distributed.test_distributed import updates as updates_in
-from tests.doors import DRIFT, assert_same_weights, steps
+from tests.doors import DRIFT, SATIATION, assert_same_weights, steps, train_in
 from tests.log_in_parts import log_of, write_parts
 
 
@@ -132,6 +136,69 @@ def test_ope_of_a_folder_is_the_same_in_two_processes(
     assert len(values) > 4
     for row in sixteen["rows"]:
         assert values[row["estimator"]] == pytest.approx((row["value"], row["low"], row["high"]), rel=1e-9)
+
+
+def test_policies_that_draw_are_judged_the_same_in_two_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PPO draws the sessions of `world`, in each part from streams of its own."""
+    checkpoint = train_in(tmp_path / "run", *SATIATION, *steps(2))
+    log, out = tmp_path / "log", tmp_path / "out.json"
+    record(RecordConfig(str(checkpoint), sessions=24, users="all", out=str(log), parts=40, quiet=True))
+    monkeypatch.setattr(ope_log, "FITTED", 40)
+    begun: list[bytes] = []
+
+    class Counted(in_processes._Worker):
+        def __init__(self, function: bytes) -> None:
+            begun.append(function)
+            super().__init__(function)
+
+    monkeypatch.setattr(in_processes, "_Worker", Counted)
+
+    def answer(*words: str) -> dict[str, Any]:
+        of = ["--checkpoint", str(checkpoint), "--policy", "ppo"]
+        assert main(["ope", "--log", str(log), *of, "--json", str(out), *words]) == 0
+        found: dict[str, Any] = json.loads(out.read_text())
+        return {key: value for key, value in found.items() if key != "about"}
+
+    one, two = answer(), answer("--jobs", "2")
+    assert one == two and len(begun) == 2
+    assert {"sdr", "world"} <= {row["estimator"] for row in one["rows"]}
+    monkeypatch.setattr(judge, "_seed_draws", lambda *_: None)  # one stream through all parts
+    assert answer() != one
+
+
+def test_options_without_effect_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_decisions(tmp_path / "log.parquet", log_of(60, 3))
+    Path("events.csv").write_text("user,item,time\na,x,1\na,y,2\nb,x,3\n")
+    commands = (
+        ["ope", "--log", "log.parquet", "--policy", "random", "--no-world"],
+        ["data", "describe", "log.parquet"],
+        ["data", "describe", "events.csv"],
+    )
+    for words in commands:
+        for more, expected in (([], False), (["--jobs", "2"], True)):
+            assert main([*words, *more]) == 0
+            assert ("--jobs and --on change nothing" in capsys.readouterr().err) is expected
+
+    def engine(function: Callable[[Any], Any], items: Any) -> Any:
+        return map(function, items)
+
+    def stop(*_: object, **settings: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(evaluate_module, "_round", stop)
+    monkeypatch.setattr(train_seeds_module, "train", stop)
+    config = train_options([*DRIFT, *steps(1)]).config
+    path = train_in(tmp_path / "run", *DRIFT, *steps(1))
+    for work in (lambda: evaluate(path, map_tasks=engine), lambda: train_seeds([config], engine)):
+        capsys.readouterr()
+        with pytest.raises(ZeroDivisionError):
+            work()
+        assert "--jobs and --on change nothing" in capsys.readouterr().err
 
 
 def test_mistakes_end_with_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
