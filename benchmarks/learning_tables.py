@@ -32,8 +32,8 @@ OTHER_LABELS = {
 }
 """Rows of a task with another name than in LABELS."""
 EFFECT_ROWS = ("mf", "rule", "searched", "ppo-greedy", "informed", "planner")
-CLAIMS = ("satiation", "short-video", "long-video", "social-feed", "tutor")
-"""The tasks of the table of claims."""
+CLAIMS = ("satiation", "short-video", "long-video", "social-feed", "tutor", "shop")
+"""The tasks of the table of claims, which has those that were run."""
 DRAWN = ("tutor",)
 """Those of them with a second row, of the policy that draws, as its most probable items earn less."""
 GAINS, COSTS = (1, 2, 3), (0.25, 0.5)
@@ -96,7 +96,8 @@ def claims(results: Path) -> str:
     stands in its place.
     """
     body, trade = [], list[str]()
-    for task in CLAIMS:
+    played = [task for task in CLAIMS if read(results, "learning", task=task)]
+    for task in played:
         runs = Runs(results, task)
         for policy in ("ppo-greedy", "ppo") if task in DRAWN else ("ppo-greedy",):
             cells = [claim(runs, policy, rival) for rival in RIVALS]
@@ -104,7 +105,7 @@ def claims(results: Path) -> str:
                 cells[0] = f"{gained(vector(runs.values(policy)), runs.yardsticks())} (trade)"
                 trade = [*trade, task]
             body.append([f"`{task}`" + (", drawn" if policy == "ppo" else ""), *cells])
-    seeds = {len(Runs(results, task).seeds) for task in CLAIMS}
+    seeds = {len(Runs(results, task).seeds) for task in played}
     said = " or ".join(WORDS[number] for number in sorted(seeds))
     return (
         f"{table(['`ppo-greedy`', *(f'over `{rival}`' for rival in RIVALS)], body)}\n\n"

@@ -122,6 +122,11 @@ def permutation(name: str, count: int, seed: int) -> Tensor:
     return torch.randperm(count, generator=generators(seed, name)[name])
 
 
+def named_normal(name: str, count: int, seed: int) -> Tensor:
+    """Standard normal values (count,), from the stream ``name`` of the seed."""
+    return normal(count, generators(seed, name)[name])
+
+
 def normal(count: int, generator: torch.Generator) -> Tensor:
     """Standard normal values (count,)."""
     return torch.randn(count, generator=generator)

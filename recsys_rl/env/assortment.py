@@ -10,7 +10,6 @@ from torch import Tensor
 from recsys_rl.data import attributes
 from recsys_rl.errors import UserError, listed
 from recsys_rl.types import Catalogue, ItemFeature, World
-from recsys_rl.utils.seeding import generators
 
 KINDS = ("video", "product", "empty", "coupon")
 VIDEO, PRODUCT, EMPTY, COUPON = range(4)
@@ -56,8 +55,8 @@ def add_attributes(world: World, seed: int) -> World:
         raise UserError("The column 'category' of the file about the items must hold texts.")
     named["category"] = named["category"].long().masked_fill(~product & (named["kind"] != VIDEO), -1)
     if "price" in catalogue.drawn:
-        noise = generators(seed, "price levels")["price levels"]
-        levels = CATEGORY_DEVIATION * torch.randn(int(named["category"].max()) + 1, generator=noise)
+        levels = attributes.named_normal("price levels", int(named["category"].max()) + 1, seed)
+        levels = CATEGORY_DEVIATION * levels
         logs = PRICE_DEVIATION * named["price"] + levels[named["category"].clamp_min(0)]
         named["price"] = PRICE * logs.exp()
     named["price"] = named["price"].masked_fill(~product, 0)

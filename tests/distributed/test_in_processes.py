@@ -307,5 +307,5 @@ def test_ctrl_c_ends_all_processes(tmp_path: Path) -> None:
     command.send_signal(signal.SIGINT)
     _, said = command.communicate(timeout=100)
     assert command.returncode == 130 and "Seeds not finished: 0, 1" in said
-    assert all(gone(pid) for pid in pids)
+    wait_until(lambda: all(gone(pid) for pid in pids))  # Python's own helper process ends a moment later
     assert all(updates_in(path) > 0 for path in tmp_path.glob("runs/*/ppo.pt"))
