@@ -106,13 +106,13 @@ def make_logged(
     share = share if 0 < share < 1 else 1.0
 
     def mine() -> Iterator[Decisions]:
-        """The decisions of this process, in parts of about ``rows`` rows."""
+        """The decisions of this process of several, joined up to ``rows`` rows."""
         waiting: list[Decisions] = []
         for part in dealt(best(share, training()), rank, size):
-            waiting.append(part)
-            if sum(log.num_rows for log, _ in waiting) >= rows:
+            if sum(log.num_rows for log, _ in (*waiting, part)) > rows:
                 yield from _together(waiting)
                 waiting = []
+            waiting.append(part)
         yield from _together(waiting)
 
     def best(share: float, parts: Iterable[Decisions]) -> Iterator[Decisions]:
@@ -158,7 +158,9 @@ def make_logged(
         )
 
     def of_process() -> Iterable[Decisions]:
-        return mine() if held is None else held
+        if held is not None:
+            return held
+        return training() if size == 1 else mine()
 
     all_sessions = partial(logged, 1.0, of_process if size == 1 else training, None)
     experience = logged(share, of_process, all_sessions if share < 1 or size > 1 else None)

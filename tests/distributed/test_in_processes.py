@@ -90,7 +90,7 @@ def test_threads_of_workers() -> None:
 def test_processes_end_when_the_command_is_killed(tmp_path: Path) -> None:
     """Killed as for want of memory, the command can't end them itself; a training writes its checkpoint."""
     words = ["train", *DRIFT, "--total-timesteps", "100000000", "--seeds", "0,1", "--jobs", "2"]
-    command = subprocess.Popen([sys.executable, "-m", "recsys_rl.cli", *words], cwd=tmp_path)
+    command = subprocess.Popen([sys.executable, "-m", "recsys_rl.cli", *words], cwd=tmp_path, text=True)
     wait_until(lambda: len(list(tmp_path.glob("runs/*/ppo.pt"))) == 2, command)
     pids = children(command)
     command.kill()
@@ -290,7 +290,7 @@ def test_interrupted_run_goes_on_in_another_process(tmp_path: Path, monkeypatch:
     def once(run: SeedRun) -> tuple[Path, str]:
         if not mark.exists():
             mark.touch()
-            train_seeds_module.train = interrupted  # type: ignore[assignment]
+            setattr(train_seeds_module, "train", interrupted)  # noqa: B010
         return train_run(run)
 
     ((path, said),) = InProcesses(1)(once, [run])
