@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from recsys_rl.data.heldout import heldout_rows
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.errors import FieldError, UserError, amount
+from recsys_rl.experience.dealt import Decisions, check_processes, dealt
 from recsys_rl.experience.log_facts import behaviour_logprobs, best_sessions, check_facts, facts_of
 from recsys_rl.experience.sides import Sides
 from recsys_rl.make import make_user_model
@@ -35,8 +36,6 @@ from recsys_rl.tables.parts import with_propensities
 from recsys_rl.tables.transitions import TransitionTable, transition_table
 from recsys_rl.types import Batch, Feedback, Interface, Stream, World, tensors_of
 
-Decisions = tuple[DecisionLog, Tensor]
-"""Rows of a log and their rewards (E,)."""
 MOST_ROWS = 524_288
 """Decisions that are held at once: some 0.6 kB each, and as much again while they are read."""
 
@@ -68,11 +67,11 @@ def make_logged(
 ) -> Logged:
     """The log of a run as its experience: the decisions of users who aren't held out.
 
-    ``process``: the rank of this process, and the number of all; it holds each part k of the log with
-    k mod number = rank.
+    ``process``: the rank of this process, and the number of all; each holds other sessions, and about as many
+    decisions (dealt.py).
 
     Raises UserError if the log is missing, of other items, of other sessions than the platform's, without
-    training users, or in fewer parts than there are processes.
+    training users, or of fewer sessions than there are processes.
     """
     settings = config.agent_config
     if not settings.log:
@@ -110,31 +109,45 @@ def make_logged(
             if part.num_rows:
                 yield part, log_rewards(part, users, weights, FIELD)
 
+    endless, share = (getattr(settings, name, 0) for name in ("bootstrap_time_limit", "best_sessions"))
+    share = share if 0 < share < 1 else 1.0
+
     def mine() -> Iterator[Decisions]:
-        return islice(training(), rank, None, size)
+        """The decisions of this process of several, joined up to ``rows`` rows."""
+        waiting: list[Decisions] = []
+        for part in dealt(best(share, training()), rank, size):
+            if sum(log.num_rows for log, _ in (*waiting, part)) > rows:
+                yield from _together(waiting)
+                waiting = []
+            waiting.append(part)
+        yield from _together(waiting)
+
+    def best(share: float, parts: Iterable[Decisions]) -> Iterator[Decisions]:
+        """The decisions of the ``share`` of sessions with the highest returns."""
+        for part, rewards in parts:
+            if share < 1:
+                of_best = best_sessions(part, rewards, facts.least_of_best(share))
+                part, rewards = part.rows(of_best), rewards[of_best]
+            if part.num_rows:
+                yield part, rewards
 
     in_one_part, sides = source.num_rows <= MOST_ROWS, Sides(source.unit)
     held = _together([*training(sides)]) if in_one_part and size == 1 else None
     facts = facts_of(training(sides) if held is None else held)  # read once more, part by part
     if size > 1:
-        sides.check_parts(source.name, size)
+        check_processes(source.name, math.ceil(share * len(facts.returns)), size)
         held = _together([*mine()]) if in_one_part else None
     ids = world.catalogue.item_names or world.catalogue.item_ids.tolist()
     needs = (*config.algorithm.needs, *settings.needs)
     check_facts(source.name, config.algo, facts, needs, ids, sides.num_users)
     sides.check(source.name)
-    endless, share = (getattr(settings, name, 0) for name in ("bootstrap_time_limit", "best_sessions"))
 
     def tables(share: float, parts: Callable[[], Iterable[Decisions]]) -> Iterator[TransitionTable]:
-        for part, rewards in parts():
+        for part, rewards in best(share, parts()):
             part = replace(part, logprobs=behaviour_logprobs(part, facts.logger_rows))
-            if 0 < share < 1:
-                best = best_sessions(part, rewards, facts.least_of_best(share))
-                part, rewards = part.rows(best), rewards[best]
-            if part.num_rows:
-                yield transition_table(
-                    part, world.catalogue, rewards, settings.discount, facts.span, bool(endless)
-                )
+            yield transition_table(
+                part, world.catalogue, rewards, settings.discount, facts.span, bool(endless)
+            )
 
     def logged(
         share: float, parts: Callable[[], Iterable[Decisions]], whole: Callable[[], Logged] | None
@@ -152,12 +165,14 @@ def make_logged(
         )
 
     def of_process() -> Iterable[Decisions]:
-        return mine() if held is None else held
+        if held is not None:
+            return held
+        return training() if size == 1 else mine()
 
     all_sessions = partial(logged, 1.0, of_process if size == 1 else training, None)
-    experience = logged(share, of_process, all_sessions if 0 < share < 1 or size > 1 else None)
+    experience = logged(share, of_process, all_sessions if share < 1 or size > 1 else None)
     if size > 1:
-        note = "\n".join(filter(None, [note, f"each of {size} processes has other parts of the log"]))
+        note = "\n".join(filter(None, [note, f"each of {size} processes has other sessions of the log"]))
     experience.note = note
     return experience
 
