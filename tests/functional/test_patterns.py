@@ -109,8 +109,8 @@ def test_kind_without_items_has_no_slate() -> None:
             choose()
     # Nothing is possible there, which is no NaN: that would be a broken network.
     slates = torch.tensor([[0, 5], [2, 5]])
-    for found in (nothing.logits, nothing.place(slates[:, :1]), nothing.place_logprobs(slates)):
-        assert bool((found == -torch.inf).all())
+    for impossible in (nothing.logits, nothing.place(slates[:, :1]), nothing.place_logprobs(slates)):
+        assert bool((impossible == -torch.inf).all())
     assert bool((nothing.logprob(slates) == -torch.inf).all())
     assert not bool(nothing.entropy().isnan().any())
     broken = Patterns(GATES.expand(1, -1) * math.nan, ITEMS.expand(1, -1), TOGETHER, LAYOUT)
