@@ -623,7 +623,8 @@ VISIT_PIECES = VisitPieces(
     },
     permits=lambda config, catalogue, known: permitted(config.discounts, catalogue, known),
     lasting=LASTING,
-    consumed={"carted": 0.0, "purchased": 0.0, "recovered": 0.0},
+    consumed=dict.fromkeys(("liked", "saved", "carted", "purchased", "recovered"), 0.0),
+    taken=("purchased",),
 )
 
 

@@ -14,6 +14,8 @@ from recsys_rl.models.sampled import shown_among
 from recsys_rl.recommender import Visit
 from recsys_rl.recommender.lists import play_on
 from recsys_rl.serve.draw_request import TOO_FEW, DrawRequest, draw
+from recsys_rl.serve.record_schema import Session
+from recsys_rl.serve.session_state import SessionState, Step
 from recsys_rl.serve.versions import Version, open_version
 from recsys_rl.types import Obs
 from tests.doors import SERVED, steps, train_in
@@ -115,6 +117,21 @@ def test_a_list_longer_than_a_slate_is_of_slates(version: Version, drawn: bool) 
         assert len({*once}) == len(once)
     if not drawn:
         assert items[:, :3].tolist() == version.agent.act(visits.observe(), True).items.tolist()
+
+
+def test_bought_products_and_watched_videos_are_the_likes_of_the_next_session(version: Version) -> None:
+    session = SessionState(Session(1, 1, 0, 0.0, -1, (), 1.0, 1.0), version.checkpoint.interface)
+    signals = version.checkpoint.interface.signals
+
+    def seen(**values: float) -> list[float]:
+        return [values.get(name, 0.0) for name in signals]
+
+    session.steps = [
+        Step((1, 2, 9), [seen(watched=0.6), seen(carted=1, purchased=1), seen()], {}, 12.0),
+        Step((3, 8, 9), [seen(watched=0.4, liked=1), seen(), seen()], {}, 12.0),
+        Step((4, 8, 9), [seen(carted=1, saved=1), seen(), seen()], {}, 12.0),
+    ]
+    assert session.consumed(version.full_signals, version.taken) == [1, 2]
 
 
 class OfGates:
