@@ -122,22 +122,22 @@ def round_of(
     checkpoint, _ = learn(folder, log, FIRST[first], seed, False, **settings)
     shutil.copy(checkpoint, policies / "first.pt")
     with serving(policies, folder / "record.sqlite", WINDOW) as url:
-        told = Told(policies, truth, url)
+        turns = Turns(policies, truth, url)
         options = LoopConfig(
             db=str(folder / "record.sqlite"), policies=str(policies), url=url, quiet=True, share=SHARE,
             sessions=visits * 9 // 10, canary=canary, decisions=settings.get("total_timesteps"),
         )  # fmt: skip
         people = People(problem, url, seed)
         served = people.visit(visits)
-        told.turn(options)
-        while told.look() is not None:
+        turns.turn(options)
+        while turns.look() is not None:
             people.visit(group)
-            told.turn(options)
-        row = told.row()
+            turns.turn(options)
+        row = turns.row()
     return {"visits": visits, "served": served, **row, "minutes": (time.monotonic() - began) / 60}
 
 
-class Told:
+class Turns:
     """What the turns did, beside the truth."""
 
     def __init__(self, policies: Path, truth: Path, url: str) -> None:
@@ -192,13 +192,13 @@ class Told:
     ) -> str:
         """A candidate: the gate's answer, lower bound and the truth; how its release ended, if it had one."""
         low = "" if gate["low"] is None else f" from {gate['low']:+.3f} on"
-        told = f"{self.name(sha256)}: gate {gate['answer']} by {gate['by']}{low}"
-        told += f", truth {self.value(sha256) - before:+.3f}"
+        story = f"{self.name(sha256)}: gate {gate['answer']} by {gate['by']}{low}"
+        story += f", truth {self.value(sha256) - before:+.3f}"
         if sha256 in ends:
-            told += (
+            story += (
                 f", {ENDS[ends[sha256]['kind']]} after {self.canaries[sha256]:,}: {ends[sha256]['reason']}"
             )
-        return told
+        return story
 
     def name(self, sha256: str) -> str:
         candidate = candidate_in(self.policies, sha256)
@@ -213,15 +213,15 @@ def text(results: Path) -> str:
         for first in FIRST:
             some = [row for row in rows if (row["data"], row["first"]) == (name, first)]
             if some:
-                body.append([name, first, *_cells(some)])
+                seeds = ", ".join(sorted((str(int(row["seed"])) for row in some), key=int))
+                body.append([name, first, seeds, *_cells(some)])
     head = [
-        *("data", "first policy", "its true value", "after round 1", "rounds with a promotion"),
+        *("data", "first policy", "seeds", "its true value", "after round 1", "rounds with a promotion"),
         *("sessions of the canary until then", "promotions that lowered the value"),
     ]
-    seeds = sorted({int(row["seed"]) for row in rows})
     return (
-        f"{newest.table(head, body)}\n\nMeans of seeds {', '.join(map(str, seeds))}; "
-        f"`python -m benchmarks.loop_own_log`,\n{newest.origin(rows)}."
+        f"{newest.table(head, body)}\n\nMeans of the seeds; `python -m benchmarks.loop_own_log`,\n"
+        f"{newest.origin(rows)}."
     )
 
 
@@ -239,13 +239,13 @@ def _cells(rows: Sequence[newest.Row]) -> list[str]:
 
 def candidates(results: Path) -> str:
     """How many candidates the gate let through, by which bound, and how many of these are better in truth."""
-    told = [
+    stories = [
         part for row in newest.read(results, "loop_own_log", KEYS) for part in row["candidates"].split("; ")
     ]
-    passed = [part for part in told if re.search(r"gate (better|no harm seen)", part)]
+    passed = [part for part in stories if re.search(r"gate (better|no harm seen)", part)]
     lower, good = (sum(mark in part for part in passed) for mark in (f"by {LOWER}", "truth +"))
     which = f"{lower} of them by the lower bound; {good} are better in truth"
-    return f"{len(passed)} of {len(told)} candidates, {which}"
+    return f"{len(passed)} of {len(stories)} candidates, {which}"
 
 
 def main() -> None:

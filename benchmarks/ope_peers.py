@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -36,10 +35,10 @@ from torch import Tensor
 from benchmarks import open_bandit
 from benchmarks.harness import newest, tables
 from benchmarks.harness.evidence import of_decisions
+from benchmarks.harness.peer_script import answer_of_peer
 from benchmarks.harness.turns import Row
 from recsys_rl import cli
 from recsys_rl.data.open_bandit import load_open_bandit
-from recsys_rl.errors import UserError
 from recsys_rl.ope.clipping import by_error, by_slope
 from recsys_rl.ope.clusters import by_cluster
 from recsys_rl.ope.diagnostics import student_t
@@ -211,19 +210,6 @@ def judged(folder: Path, log: Mapping[str, Any], target: Mapping[str, Any]) -> d
     return {row["estimator"]: row["value"] for row in rows if row["policy"].startswith("target")}
 
 
-def theirs(python: str, folder: Path) -> dict[str, Any]:
-    """The line of JSON that the peer's script prints. Raises UserError with its last words if it fails."""
-    try:
-        done = subprocess.run(
-            [python, str(PEER), str(folder)], capture_output=True, text=True, check=True, cwd=folder
-        )
-    except (OSError, subprocess.CalledProcessError) as error:
-        words = (getattr(error, "stderr", "") or str(error)).strip().splitlines()[-1]
-        raise UserError(f"--python {python} does not run the Open Bandit Pipeline: {words}") from None
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
 def relative(mine: float, other: float) -> float:
     return abs(mine - other) / abs(other)
 
@@ -316,7 +302,7 @@ def main() -> None:
                 folder / f"{'slates' if isinstance(of, SlateRows) else 'decisions'}-{log}.npz", **of.arrays()
             )
         (folder / "clips.json").write_text(json.dumps(CLIPS))
-        found = theirs(args.python, folder)
+        found = answer_of_peer(args.python, PEER, "the Open Bandit Pipeline", folder)
         about = {name: found[name] for name in ("peer", "numpy")}
         table = [
             about | row

@@ -27,7 +27,6 @@ import contextlib
 import json
 import math
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -41,9 +40,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.harness import newest, tables
+from benchmarks.harness.peer_script import answer_of_peer
 from benchmarks.harness.turns import Row
 from recsys_rl import cli
-from recsys_rl.errors import UserError
 from recsys_rl.ope.verdict import EXIT_CODES
 
 PEER = tables.ROOT / "benchmarks" / "peers" / "ope" / "skdr.py"
@@ -147,19 +146,6 @@ def draw(of: Game, policy: Tensor, seed: int, rows: int) -> Log:
     return Log(of, contexts, items, rewards, policy)
 
 
-def theirs(python: str, folder: Path) -> dict[str, Any]:
-    """The line of JSON that the peer's script prints. Raises UserError with its last words if it fails."""
-    try:
-        done = subprocess.run(
-            [python, str(PEER), str(folder)], capture_output=True, text=True, check=True, cwd=folder
-        )
-    except (OSError, subprocess.CalledProcessError) as error:
-        words = (getattr(error, "stderr", "") or str(error)).strip().splitlines()[-1]
-        raise UserError(f"--python {python} does not run skdr-eval: {words}") from None
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
 def counted(
     kind: str, difference: float, truth: float, judge: str, answers: Sequence[str], values: Sequence[float]
 ) -> Row:
@@ -218,7 +204,7 @@ def main() -> None:
         folder = Path(name)
         for key, log in logs.items():
             np.savez(folder / f"{key}.npz", **log.arrays())
-        found = theirs(args.python, folder)
+        found = answer_of_peer(args.python, PEER, "skdr-eval", folder)
         for key, log in logs.items():
             print(f"log {key} of {number}", file=sys.stderr)
             their = found["logs"][key]

@@ -241,6 +241,17 @@ class Platform:
         """False if its logs are people's own tables: then nobody answers."""
         return self.tables is None
 
+    @property
+    def signal_ranges(self) -> dict[str, tuple[float, float]]:
+        """The lowest and the highest value of each signal, by name.
+
+        {} for a platform that describes its signals in each user model, and not in the class.
+        """
+        described = getattr(self.users, "signals", ())
+        if not isinstance(described, tuple):
+            return {}
+        return {signal.name: (signal.low, signal.high) for signal in described}
+
     def repeats(self, settings: Any) -> bool:
         """True if items may repeat with these settings, and on a platform with its own world."""
         if self.users is None:

@@ -63,7 +63,7 @@ class EvaluateOptions(TaskOptions, EvaluateConfig):
 
 def run(argv: list[str]) -> None:
     options = _typed(argv)
-    with shared_by(options) as map_tasks:
+    with shared_by(options, options.threads) as map_tasks:
         evaluate(checked(EvaluateConfig, options), map_tasks=map_tasks)
 
 

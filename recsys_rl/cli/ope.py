@@ -47,7 +47,7 @@ class OpeOptions(TaskOptions, OpeConfig):
 def run(argv: list[str]) -> int:
     """Judge the policies. Returns the exit code of --verdict; 0 without it."""
     options = _typed(argv)
-    with shared_by(options) as map_tasks:
+    with shared_by(options, options.threads) as map_tasks:
         verdict = ope(checked(OpeConfig, options), map_tasks).verdict
     return 0 if verdict is None else EXIT_CODES[verdict.answer]
 

@@ -20,7 +20,8 @@ class TaskOptions:
     """Options of a command whose work falls into tasks."""
 
     jobs: Annotated[int, Range(1, 1024)] = field(default=1, kw_only=True)
-    """Processes of this machine that share the work. The answer is the same."""
+    """Processes of this machine that share the work, with one thread each unless --threads gives more. The
+    answer is the same."""
     on: Literal["ray"] | None = field(default=None, kw_only=True)
     """ray: share the work among the nodes of a Ray cluster, at the address in RAY_ADDRESS; without an address
     among the cores of this machine."""
@@ -36,9 +37,10 @@ def tasks_in(options: TaskOptions) -> TaskOptions:
 
 
 @contextlib.contextmanager
-def shared_by(options: TaskOptions) -> Iterator[MapTasks]:
+def shared_by(options: TaskOptions, threads: int = 1) -> Iterator[MapTasks]:
     """The engine of these options. Raises UserError where it is not there.
 
+    ``threads``: of torch in each process; 0: torch's choice.
     SIGTERM and SIGHUP end its tasks as Ctrl-C does.
     """
     tasks = tasks_in(options)
@@ -49,11 +51,11 @@ def shared_by(options: TaskOptions) -> Iterator[MapTasks]:
         if tasks.on is None:
             from recsys_rl.distributed.in_processes import InProcesses
 
-            yield InProcesses(tasks.jobs)
+            yield InProcesses(tasks.jobs, threads)
         else:
             from recsys_rl.distributed.on_ray import OnRay
 
-            with contextlib.closing(OnRay()) as on_ray:
+            with contextlib.closing(OnRay(threads)) as on_ray:
                 yield on_ray
 
 

@@ -144,7 +144,7 @@ def _share(configs: list[Config], tasks: TaskOptions) -> None:
     """Train the runs in several processes, or on Ray."""
     from recsys_rl.workflows.train_seeds import train_seeds
 
-    with shared_by(tasks) as map_tasks:
+    with shared_by(tasks, configs[0].train_config.threads) as map_tasks:
         train_seeds(configs, map_tasks)
 
 

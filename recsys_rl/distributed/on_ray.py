@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from recsys_rl.distributed.sent import AHEAD, TRIES, killed, packed, packed_item, result_of
+from recsys_rl.distributed.sent import AHEAD, TRIES, ended, packed, packed_item, result_of
 from recsys_rl.errors import UserError, one_line
 from recsys_rl.version import __version__
 
@@ -28,10 +28,16 @@ REACHED_WITHIN = 5
 class OnRay:
     """Maps functions over items on a cluster, which it joins at the first call; a ``MapTasks``."""
 
-    def __init__(self) -> None:
-        """Raises UserError without Ray, and for an address where no cluster answers."""
+    def __init__(self, threads: int = 1) -> None:
+        """``threads``: of torch in each task, where the function sets no other number.
+
+        Raises UserError without Ray, and for an address where no cluster answers.
+        """
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        self.threads = threads
         self.address = os.environ.get("RAY_ADDRESS")
+        if self.address == "local":  # Ray's word for a cluster of this machine
+            self.address = None
         if not self.address:  # read while ray is imported: a node without others has the loopback address
             os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
         try:
@@ -47,7 +53,7 @@ class OnRay:
     def __call__(self, function: Callable[[T], R], items: Iterable[T], /) -> Iterator[R]:
         ray, rest = self._joined(), iter(items)
         remote = ray.remote(num_cpus=1, max_retries=TRIES - 1)(_task())
-        sent = ray.put(packed(function))
+        sent = ray.put(packed(function, self.threads))
         ahead = AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1)))
         begun = deque[Any]()
         try:
@@ -93,8 +99,11 @@ class OnRay:
         errors = self.ray.exceptions
         try:
             return result_of(self.ray.get(reference))
-        except (errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError):
-            raise killed("A task of Ray") from None
+        except errors.OutOfMemoryError as error:
+            raise _ended(error, "give the nodes more memory, or let each run fewer tasks at once") from None
+        except (errors.WorkerCrashedError, errors.NodeDiedError) as error:
+            mend = "see Ray's log of that node, or run the command without --on ray"
+            raise _ended(error, mend) from None
         except errors.RayTaskError as error:
             raise RuntimeError(str(error)) from None
         except errors.RayError as error:
@@ -102,6 +111,10 @@ class OnRay:
                 f"The Ray cluster lost a task ({one_line(error)[:200]}): see that its nodes are alive, and "
                 "run the command again."
             ) from None
+
+
+def _ended(error: Exception, mend: str) -> UserError:
+    return ended("The worker of a task on Ray", f"as {type(error).__name__} ({one_line(error)[:200]})", mend)
 
 
 def _check_answers(address: str) -> None:

@@ -18,16 +18,21 @@ import torch
 from recsys_rl.errors import UserError
 
 TRIES = 4
-"""How often a task is begun whose process is killed, before the command ends with an error."""
+"""How often a task is begun whose process ends, before the command ends with an error."""
+STOPPED = 130
+"""Exit code of a process that was asked to end during a task, as a shell has it for Ctrl-C."""
 AHEAD = 4
 """Items that are begun before the first one is done, for each process."""
 DONE, WRONG, BROKEN = b"+", b"!", b"x"
 """The first byte of an answer: a result, the sentence of a UserError, or the text of another error."""
 
 
-def packed(function: Any) -> bytes:
-    """The function for ``answer``, with what it finds in this process: folder, import path, threads."""
-    return packed_item((os.getcwd(), sys.path, torch.get_num_threads(), packed_item(function)))
+def packed(function: Any, threads: int) -> bytes:
+    """The function for ``answer``, with the working folder and import path of this process.
+
+    ``threads``: of torch in each process, 0: its choice. Sums of several threads differ in the last digit.
+    """
+    return packed_item((os.getcwd(), sys.path, threads, packed_item(function)))
 
 
 def packed_item(item: Any) -> bytes:
@@ -40,16 +45,23 @@ def _unpacked(sent: bytes) -> Any:
     if os.path.isdir(folder):  # another machine may lack it; then a relative path is not found
         os.chdir(folder)
     sys.path += [place for place in path if place not in sys.path]
-    torch.set_num_threads(threads)  # sums of several threads differ in the last digit
+    if threads:  # else torch's choice
+        torch.set_num_threads(threads)
     return cloudpickle.loads(function)
 
 
 def answer(function: bytes, item: bytes) -> bytes:
-    """What the function gives for the item, or its error, as bytes for ``result_of``."""
+    """What the function gives for the item, or its error, as bytes for ``result_of``.
+
+    A KeyboardInterrupt, as of a training that SIGTERM has ended, ends this process, so that the task is done
+    again in another one.
+    """
     try:
         return DONE + packed_item(_unpacked(function)(cloudpickle.loads(item)))
     except UserError as error:
         return WRONG + str(error).encode()
+    except KeyboardInterrupt:
+        os._exit(STOPPED)  # Ray would take the exception for one of its own
     except Exception:
         return BROKEN + traceback.format_exc().encode()
 
@@ -64,9 +76,12 @@ def result_of(answered: bytes) -> Any:
     raise RuntimeError(f"in another process:\n{content.decode()}")
 
 
-def killed(what: str) -> UserError:
-    """The error for a task whose process was killed each time."""
-    return UserError(
-        f"{what} was killed {TRIES} times, mostly for want of memory: begin fewer at once (--jobs), or give "
-        "the machine more memory."
-    )
+def ended(what: str, how: str, mend: str) -> UserError:
+    """The error for a task whose process ended each time before its answer.
+
+    Args:
+        what: the process.
+        how: it ended the last time.
+        mend: what the user can do, in words.
+    """
+    return UserError(f"{what} ended {TRIES} times before its answer, the last time {how}: {mend}.")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from typing import Any
 
 import torch
@@ -14,10 +14,18 @@ from torch import Tensor
 from recsys_rl.data.heldout import heldout_rows
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.errors import FieldError, UserError, amount
+from recsys_rl.experience.dealt import Decisions, check_processes, dealt
 from recsys_rl.experience.log_facts import behaviour_logprobs, best_sessions, check_facts, facts_of
 from recsys_rl.experience.sides import Sides
 from recsys_rl.make import make_user_model
-from recsys_rl.objective.weighted import FIELD, check_weights, parse_weights, stream_weights, weighted
+from recsys_rl.objective.weighted import (
+    FIELD,
+    check_weights,
+    parse_weights,
+    stream_weights,
+    weighted,
+    weighted_known,
+)
 from recsys_rl.protocols import Learner, UserModel, Watcher
 from recsys_rl.settings.config import Config
 from recsys_rl.settings.shared import LoggedConfig
@@ -28,8 +36,6 @@ from recsys_rl.tables.parts import with_propensities
 from recsys_rl.tables.transitions import TransitionTable, transition_table
 from recsys_rl.types import Batch, Feedback, Interface, Stream, World, tensors_of
 
-Decisions = tuple[DecisionLog, Tensor]
-"""Rows of a log and their rewards (E,)."""
 MOST_ROWS = 524_288
 """Decisions that are held at once: some 0.6 kB each, and as much again while they are read."""
 
@@ -61,11 +67,11 @@ def make_logged(
 ) -> Logged:
     """The log of a run as its experience: the decisions of users who aren't held out.
 
-    ``process``: the rank of this process, and the number of all; it holds each part k of the log with
-    k mod number = rank.
+    ``process``: the rank of this process, and the number of all; each holds other sessions, and about as many
+    decisions (dealt.py).
 
     Raises UserError if the log is missing, of other items, of other sessions than the platform's, without
-    training users, or in fewer parts than there are processes.
+    training users, or of fewer sessions than there are processes.
     """
     settings = config.agent_config
     if not settings.log:
@@ -103,31 +109,45 @@ def make_logged(
             if part.num_rows:
                 yield part, log_rewards(part, users, weights, FIELD)
 
+    endless, share = (getattr(settings, name, 0) for name in ("bootstrap_time_limit", "best_sessions"))
+    share = share if 0 < share < 1 else 1.0
+
     def mine() -> Iterator[Decisions]:
-        return islice(training(), rank, None, size)
+        """The decisions of this process of several, joined up to ``rows`` rows."""
+        waiting: list[Decisions] = []
+        for part in dealt(best(share, training()), rank, size):
+            if sum(log.num_rows for log, _ in (*waiting, part)) > rows:
+                yield from _together(waiting)
+                waiting = []
+            waiting.append(part)
+        yield from _together(waiting)
+
+    def best(share: float, parts: Iterable[Decisions]) -> Iterator[Decisions]:
+        """The decisions of the ``share`` of sessions with the highest returns."""
+        for part, rewards in parts:
+            if share < 1:
+                of_best = best_sessions(part, rewards, facts.least_of_best(share))
+                part, rewards = part.rows(of_best), rewards[of_best]
+            if part.num_rows:
+                yield part, rewards
 
     in_one_part, sides = source.num_rows <= MOST_ROWS, Sides(source.unit)
     held = _together([*training(sides)]) if in_one_part and size == 1 else None
     facts = facts_of(training(sides) if held is None else held)  # read once more, part by part
     if size > 1:
-        sides.check_parts(source.name, size)
+        check_processes(source.name, math.ceil(share * len(facts.returns)), size)
         held = _together([*mine()]) if in_one_part else None
     ids = world.catalogue.item_names or world.catalogue.item_ids.tolist()
     needs = (*config.algorithm.needs, *settings.needs)
     check_facts(source.name, config.algo, facts, needs, ids, sides.num_users)
     sides.check(source.name)
-    endless, share = (getattr(settings, name, 0) for name in ("bootstrap_time_limit", "best_sessions"))
 
     def tables(share: float, parts: Callable[[], Iterable[Decisions]]) -> Iterator[TransitionTable]:
-        for part, rewards in parts():
+        for part, rewards in best(share, parts()):
             part = replace(part, logprobs=behaviour_logprobs(part, facts.logger_rows))
-            if 0 < share < 1:
-                best = best_sessions(part, rewards, facts.least_of_best(share))
-                part, rewards = part.rows(best), rewards[best]
-            if part.num_rows:
-                yield transition_table(
-                    part, world.catalogue, rewards, settings.discount, facts.span, bool(endless)
-                )
+            yield transition_table(
+                part, world.catalogue, rewards, settings.discount, facts.span, bool(endless)
+            )
 
     def logged(
         share: float, parts: Callable[[], Iterable[Decisions]], whole: Callable[[], Logged] | None
@@ -145,12 +165,14 @@ def make_logged(
         )
 
     def of_process() -> Iterable[Decisions]:
-        return mine() if held is None else held
+        if held is not None:
+            return held
+        return training() if size == 1 else mine()
 
     all_sessions = partial(logged, 1.0, of_process if size == 1 else training, None)
-    experience = logged(share, of_process, all_sessions if 0 < share < 1 or size > 1 else None)
+    experience = logged(share, of_process, all_sessions if share < 1 or size > 1 else None)
     if size > 1:
-        note = "\n".join(filter(None, [note, f"each of {size} processes has other parts of the log"]))
+        note = "\n".join(filter(None, [note, f"each of {size} processes has other sessions of the log"]))
     experience.note = note
     return experience
 
@@ -324,9 +346,26 @@ def rewards_of(log: DecisionHeader, users: UserModel, weights: Tensor, feedback:
 
     Raises UserError for a stream with a weight whose hidden signals the log lacks.
     """
+    values = streams_of(log, users, feedback)
+    unknown = values.isnan().any(0)  # (M,)
+    wrong = [
+        stream.name for stream, lacks, by in zip(users.streams, unknown, weights, strict=True) if lacks and by
+    ]
+    if wrong:
+        weightless = " ".join(f"{name}=0" for name in wrong)
+        raise UserError(
+            f"The log lacks the hidden signals of which the stream {wrong[0]} is made, as that of a server "
+            f"does: leave it out of the reward, --weights {weightless}; where the weights are the "
+            "champion's, as in recsys-rl retrain and loop, train a champion with these weights."
+        )
+    return weighted_known(values, weights)
+
+
+def streams_of(log: DecisionHeader, users: UserModel, feedback: Feedback) -> Tensor:
+    """The reward streams (E, M) of a log's ``feedback``; NaN where the log lacks their hidden signals."""
     every = [signal.name for signal in users.signals]
     if len(log.signals) == len(every):
-        return weighted(users.rewards(feedback), weights)
+        return users.rewards(feedback)
     at = torch.tensor([every.index(name) for name in log.signals])
 
     def filled(signals: Tensor) -> Tensor:
@@ -336,15 +375,4 @@ def rewards_of(log: DecisionHeader, users: UserModel, weights: Tensor, feedback:
     events = feedback.events
     if events is not None:
         events = replace(events, signals=filled(events.signals))
-    values = users.rewards(replace(feedback, signals=filled(feedback.signals), events=events))  # (E, M)
-    unknown = values.isnan().any(0)  # (M,)
-    wrong = [
-        stream.name for stream, lacks, by in zip(users.streams, unknown, weights, strict=True) if lacks and by
-    ]
-    if wrong:
-        weightless = " ".join(f"{name}=0" for name in wrong)
-        raise UserError(
-            f"The log lacks the hidden signals of which the stream {wrong[0]} is made, as that of a server "
-            f"does: leave it out of the reward, --weights {weightless}."
-        )
-    return weighted(values.nan_to_num(0.0), weights)
+    return users.rewards(replace(feedback, signals=filled(feedback.signals), events=events))

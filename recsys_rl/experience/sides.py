@@ -15,12 +15,10 @@ class Sides:
     def __init__(self, unit: str) -> None:
         """``unit``: the noun for a user."""
         self.unit, self.rows = unit, [0, 0]
-        self.parts = 0  # with a decision to learn from
         self.users = [torch.empty(0, dtype=torch.int64)] * 2
 
     def add(self, log: DecisionLog, heldout: Tensor) -> None:
         """Count a part of the log; ``heldout`` (E,) bool."""
-        self.parts += not bool(heldout.all())
         for side, mask in enumerate((~heldout, heldout)):
             self.rows[side] += int(mask.sum())
             self.users[side] = torch.cat([self.users[side], log.users[mask]]).unique()
@@ -36,14 +34,6 @@ class Sides:
             raise UserError(
                 f"{name} holds no decisions to learn from: all its {self.unit}s are held out from training. "
                 f"Give a log of more {self.unit}s; recsys-rl record --users train records those of training."
-            )
-
-    def check_parts(self, name: str, processes: int) -> None:
-        """Raise UserError about the log ``name`` if it has fewer parts to learn from than processes."""
-        if 0 < self.parts < processes:
-            raise UserError(
-                f"{name} has {amount(self.parts, 'part')} of whole sessions to learn from, and "
-                f"--num-processes is {processes}: give at most {self.parts}."
             )
 
     @property

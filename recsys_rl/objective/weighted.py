@@ -79,6 +79,14 @@ def weighted(streams: Tensor, weights: Tensor) -> Tensor:
     return streams @ weights.to(streams.device)
 
 
+def weighted_known(streams: Tensor, weights: Tensor) -> Tensor:
+    """The scalar (...) of the streams that are known; one that is NaN is left out.
+
+    A server sees no hidden signals, and no stream that is made of them: gate and canary leave it out.
+    """
+    return weighted(streams.nan_to_num(0.0), weights)
+
+
 def apply_weights(rollout: Rollout, streams: Sequence[Stream], weights: Mapping[str, float]) -> Rollout:
     """The rollout with rewards (T, N) made from its streams with ``weights`` (``reweighted``)."""
     rewards = reweighted(rollout.rewards, rollout.streams, streams, weights)

@@ -20,12 +20,9 @@ OUT_OF_RANGE = "value-out-of-range"
 
 def ranges_of(version: Version) -> dict[str, tuple[float, float]]:
     """The lowest and the highest value of each visible signal of the platform."""
-    # A platform of one's own may describe its signals in each user model, and not in the class.
-    described = getattr(version.checkpoint.config.platform.users, "signals", ())
-    known = {signal.name: signal for signal in described} if isinstance(described, tuple) else {}
-    ranges = {}
+    known, ranges = version.checkpoint.config.platform.signal_ranges, {}
     for name in version.signals:
-        low, high = (known[name].low, known[name].high) if name in known else (-math.inf, math.inf)
+        low, high = known.get(name, (-math.inf, math.inf))
         ranges[name] = max(low, -LARGEST), min(high, LARGEST)
     return ranges
 

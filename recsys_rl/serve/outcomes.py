@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.make import make_user_model
-from recsys_rl.objective.weighted import weighted, weights_of
+from recsys_rl.objective.weighted import weighted_known, weights_of
 from recsys_rl.protocols import UserModel
 from recsys_rl.serve.record_schema import Arm, Damaged, Session, SessionRows
 from recsys_rl.serve.session_state import SessionState, Step
@@ -136,9 +136,8 @@ class Outcomes:
         shown = torch.ones(signals.shape[:2], dtype=torch.bool)
         feedback = Feedback(self._all_signals(signals), shown, self._left(steps))
         streams = self._users.rewards(feedback)  # (E, M)
-        # A stream that is made of hidden signals is unknown to a server, and left out.
         by = weights_of(self.version.checkpoint.config.train_config, self._users.streams)
-        reward = weighted(streams.nan_to_num(0.0), by)  # (E,)
+        reward = weighted_known(streams, by)  # (E,)
         of_session = torch.tensor([at for at, session in enumerate(sessions) for _ in session.steps])
         sums: list[float] = (
             torch.zeros(len(sessions)).double().index_add(0, of_session, reward.double()).tolist()

@@ -27,7 +27,6 @@ from recsys_rl.serve.messages import Problem
 from recsys_rl.serve.outcomes import Outcome, Outcomes
 from recsys_rl.serve.record_schema import Release
 from recsys_rl.serve.releases import Freeze, Stop
-from recsys_rl.serve.session_state import SessionState
 from recsys_rl.serve.worker import Worker
 
 EVERY = 1.0  # seconds
@@ -49,13 +48,15 @@ class Watch:
 
     async def run(self) -> None:
         """Look until the task is cancelled."""
-        failed = 0  # looks in a row
+        failed, of = 0, 0  # looks in a row, and the number of their release
         while True:
             await asyncio.sleep(EVERY)
             release = self.worker.shared.active.history.under_way
             if release is None:
-                self.followed, failed = None, 0
+                self.followed = None
                 continue
+            if of != release.start.number:
+                failed, of = 0, release.start.number
             try:
                 await self.now()
                 failed = 0
@@ -100,16 +101,14 @@ class Watch:
 
     def _look(self, moment: Moment, start: Release) -> Look:
         """The latest look, in another thread than the event loop's."""
-        if self.followed is None or self.followed.start.number != start.number:
+        followed = self.followed  # the event loop may forget it meanwhile
+        if followed is None or followed.start.number != start.number:
             shared = self.worker.shared
             versions = [shared.active.version, *([] if moment.challenger is None else [moment.challenger])]
             outcomes = Outcomes(shared.store.path, versions, self.settings.longest)
-            self.followed = Followed(start, outcomes, self.settings, shared.settings.feedback_window)
-        try:
-            return self.followed.now(moment)
-        except BaseException:  # it may have lost the place of some sessions: the next look begins again
-            self.followed = None
-            raise
+            followed = Followed(start, outcomes, self.settings, shared.settings.feedback_window)
+            self.followed = followed
+        return followed.now(moment)
 
 
 class Followed:
@@ -127,29 +126,37 @@ class Followed:
         self.matured = dict[int, Outcome | None]()  # of those; None: erased, damaged, or of no arm
 
     def now(self, moment: Moment) -> Look:
-        """Add the sessions that have matured, and look again. Raises sqlite3.Error."""
+        """Add the sessions that have matured, and look again.
+
+        Raises sqlite3.Error if the record can't be read: then the next call goes on where this one was.
+        """
         with self.outcomes.reading() as db:
             self._scan(db, moment)
-            due = list[int]()
+            due = list[tuple[float, int]]()
             while self.due and self.due[0][0] <= moment.now and len(due) < MOST:
-                due.append(heapq.heappop(self.due)[1])
-            for at in range(0, len(due), BATCH):
-                self._read(db, due[at : at + BATCH], moment.now)
+                due.append(heapq.heappop(self.due))
+            try:
+                while due:
+                    self._read(db, [number for _, number in due[:BATCH]], moment.now)
+                    del due[:BATCH]
+            finally:
+                for unread in due:
+                    heapq.heappush(self.due, unread)
             while self.order and self.order[0] in self.matured:
-                outcome = self.matured.pop(self.order.popleft())
+                outcome = self.matured[self.order[0]]
+                before = None if outcome is None else self._known_of(db, outcome)
+                del self.matured[self.order.popleft()]
                 if outcome is not None:
-                    self._add(db, outcome)
+                    self.canary.add(outcome, before)
         self.look = self.canary.look()
         return self.look
 
-    def _add(self, db: sqlite3.Connection, outcome: Outcome) -> None:
-        """Add a session to the canary, the person's first one with those before the release."""
+    def _known_of(self, db: sqlite3.Connection, outcome: Outcome) -> list[Outcome] | None:
+        """The person's sessions before the release, if this is their first one of it; else None."""
         if not outcome.arm or outcome.person in self.canary.people:
-            self.canary.add(outcome)
-            return
+            return None
         most = self.canary.settings.history
-        numbers = self.outcomes.latest_of(db, outcome.person, self.start.number, most)
-        self.canary.add(outcome, self._before(db, numbers))
+        return self._before(db, self.outcomes.latest_of(db, outcome.person, self.start.number, most))
 
     def _before(self, db: sqlite3.Connection, numbers: list[int]) -> list[Outcome]:
         """The outcomes of those of these sessions that had matured when the release began."""
@@ -170,18 +177,17 @@ class Followed:
 
     def _read(self, db: sqlite3.Connection, numbers: list[int], now: float) -> None:
         """Keep the outcomes of those that have matured, and look at the others later."""
-        found, over = self.outcomes.sessions(db, numbers), list[SessionState]()
-        for number in numbers:
-            state = found.get(number)
-            if state is None:
-                self.matured[number] = None
-            elif self.outcomes.matured(state, now):
-                over.append(state)
-            else:
-                ended = state.ended(now)
-                again = (now if ended is None else ended) + state.row.window
-                heapq.heappush(self.due, (min(again, self.outcomes.end(state.row)), number))
-        self.matured |= {outcome.number: outcome for outcome in self.outcomes.of(over)}
+        found = self.outcomes.sessions(db, numbers)
+        over = [number for number, state in found.items() if self.outcomes.matured(state, now)]
+        matured = self.outcomes.of([found[number] for number in over])
+        # From here on nothing is read, so that a read which fails changes nothing.
+        for number in found.keys() - set(over):
+            state = found[number]
+            ended = state.ended(now)
+            again = (now if ended is None else ended) + state.row.window
+            heapq.heappush(self.due, (min(again, self.outcomes.end(state.row)), number))
+        self.matured |= dict.fromkeys(set(numbers) - found.keys())
+        self.matured |= {outcome.number: outcome for outcome in matured}
 
 
 def verdict_of(look: Look) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from recsys_rl.tables.logged_choices import LoggedChoices
 from recsys_rl.tables.read import HEADLESS, files_of, has_header, open_table, parsing
 from recsys_rl.tables.reader import check_file, files_of_log, header_of_log
 from recsys_rl.types import UserError
-from recsys_rl.utils.tasks import MapTasks, in_this_process
+from recsys_rl.utils.tasks import MapTasks, in_this_process, note_one_task
 
 
 def describe(
@@ -43,8 +43,10 @@ def describe(
     if path.is_dir():
         _check_columns(path)
     table, recorded = open_table(path, separator, HEADLESS), has_header(path)
-    if recorded:
-        files_of_log(path)
+    if not recorded:
+        note_one_task(map_tasks, f"{one_line(path)} has no checksums")
+    elif len(files_of_log(path)) == 1:
+        note_one_task(map_tasks, f"{one_line(path)} is one file")
     roles = roles_of(table, given or {})
     if not roles.keys() - {"event"}:
         raise UserError(

@@ -17,7 +17,8 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from recsys_rl.agents import AGENTS
@@ -27,6 +28,56 @@ from recsys_rl.settings.names import source_key
 from recsys_rl.utils.locks import locked
 
 LATEST = Path("checkpoints")
+MARK = ".begun-by"
+"""The file in a folder that is kept for a run of a command: it names the command."""
+
+
+@dataclass(frozen=True)
+class KeptFolder:
+    """A folder that a command made for a run, which another process begins later.
+
+    The file MARK in it holds ``mark``, so that nobody takes the folder of another command for this one.
+    """
+
+    path: Path
+    mark: str  # of the command
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def check(self) -> None:
+        """Raise UserError unless this is the folder that the command made."""
+        try:
+            found = (self.path / MARK).read_text(encoding="utf-8")
+        except OSError:
+            found = ""
+        if found != self.mark:
+            raise UserError(
+                f"{self.path} is not the folder that this command made for the run: if the run is on another "
+                "machine, give a --runs-dir that all machines share; otherwise train this seed again."
+            )
+
+    def emptied(self) -> Path:
+        """The folder with its mark alone. Raises UserError as ``check`` does."""
+        self.check()
+        for path in self.path.iterdir():
+            if path.name != MARK:
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        return self.path
+
+    def release(self) -> None:
+        """Remove the mark, and the folder if nothing was written into it."""
+        with suppress(UserError, OSError):
+            self.check()
+            (self.path / MARK).unlink()
+            self.path.rmdir()  # an OSError if the run is in it
+
+
+def keep(config: Config, mark: str) -> KeptFolder:
+    """Make the folder of a run that begins later, as ``take`` does. Raises the errors of ``take``."""
+    folder = take(config)
+    (folder / MARK).write_text(mark, encoding="utf-8")
+    return KeptFolder(folder, mark)
 
 
 def default_name(config: Config) -> str:
@@ -42,8 +93,11 @@ def _safe(text: str) -> str:
     return re.sub(r"[^\w.]+", "-", text).strip("-.")[:60] or "data"
 
 
-def check_free(config: Config, folder: Path | None = None) -> None:
+def check_free(config: Config, folder: Path | KeptFolder | None = None) -> None:
     """Raise UserError, before the work begins, if ``take`` with the same arguments would raise one."""
+    if isinstance(folder, KeptFolder):
+        folder.check()
+        return
     settings = config.train_config
     given = folder is not None or settings.name is not None
     path = folder or Path(settings.runs_dir) / (settings.name or default_name(config))
@@ -61,13 +115,17 @@ def check_free(config: Config, folder: Path | None = None) -> None:
         raise UserError(f"No folder can be made in {parent}: give another --runs-dir.")
 
 
-def take(config: Config, folder: Path | None = None) -> Path:
+def take(config: Config, folder: Path | KeptFolder | None = None) -> Path:
     """Make the run's folder: ``folder``, or ``name`` in runs_dir, or the first free default name there.
+
+    A folder of ``keep`` is emptied.
 
     Default names are env-data-algo-seed, then the same with -2, -3, ... ``mkdir`` is exclusive, so runs that
     begin at the same time get different folders. Raises UserError if a given name is taken (another choice
     would make a script read the other run's results) or if the folder can't be made.
     """
+    if isinstance(folder, KeptFolder):
+        return folder.emptied()
     settings = config.train_config
     given = folder is not None or settings.name is not None
     first = folder or Path(settings.runs_dir) / (settings.name or default_name(config))

@@ -75,7 +75,7 @@ def learnable(
             "it out here, and give it to recsys-rl train."
         )
     every = [signal.name for signal in users.signals]
-    matrix = _matrix(name, log, users)  # (S_all, M)
+    matrix = sums_of_signals(name, users, log.header.interface.slate_size)  # (S_all, M)
     used = [signal.visible or bool(matrix[index].any()) for index, signal in enumerate(users.signals)]
     missing = [every[index] for index, one in enumerate(used) if one and every[index] not in names]
     weight = stream_weights(users.streams)
@@ -95,10 +95,12 @@ def learnable(
     )
 
 
-def _matrix(name: str, log: DecisionLog, users: UserModel) -> Tensor:
-    """(S, M): the streams of ``users`` as sums of their signals. Raises UserError if they are not."""
+def sums_of_signals(name: str, users: UserModel, places: int) -> Tensor:
+    """(S, M): the streams of ``users`` as sums of their signals over the places of a slate.
+
+    ``name``: of the log, for the UserError that it raises if they are not such sums.
+    """
     size = len(users.signals)
-    places = log.header.interface.slate_size
     signals = torch.zeros(size, places, size)
     signals[:, 0] = torch.eye(size)
     shown = torch.ones(size, places, dtype=torch.bool)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol, TypeVar
 
+from recsys_rl.utils.progress import announce
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -25,3 +27,9 @@ class MapTasks(Protocol):
 def in_this_process(function: Callable[[T], R], items: Iterable[T], /) -> Iterator[R]:
     """``map``: one item after another."""
     return map(function, items)
+
+
+def note_one_task(map_tasks: MapTasks, task: str) -> None:
+    """Print that ``task`` is the only one, where an engine for several was given."""
+    if map_tasks is not in_this_process:
+        announce(f"{task}: one process does this, so --jobs and --on change nothing here")

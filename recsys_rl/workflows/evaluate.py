@@ -36,7 +36,7 @@ from recsys_rl.types import UserError
 from recsys_rl.utils.allocator import keep_freed_memory
 from recsys_rl.utils.files import check_writable, write_text
 from recsys_rl.utils.progress import announce
-from recsys_rl.utils.tasks import MapTasks, in_this_process
+from recsys_rl.utils.tasks import MapTasks, in_this_process, note_one_task
 from recsys_rl.workflows.evaluate_own_log import print_estimates
 from recsys_rl.workflows.latest import print_latest
 from recsys_rl.workflows.new_users import PeopleFile, about_people, check_event_options, with_people
@@ -143,6 +143,7 @@ def evaluate(
         torch.set_num_threads(options.threads)
     groups = _groups(options)
     if any(not entry.checkpoint.config.platform.simulates for group in groups for entry in group):
+        note_one_task(map_tasks, "the policy of a log")
         return _estimates(options, groups)
     _check_asked(options, groups)
     entries = [entry for group in groups for entry in group]
@@ -241,6 +242,7 @@ def _rounds(
     """The tables, at least one, and whether Ctrl-C stopped them. An unfinished one is kept if it is alone."""
     rounds: list[_Round] = []
     if len(groups) == 1:
+        note_one_task(map_tasks, "one table")
         map_tasks = in_this_process
     here = map_tasks is in_this_process
     play = PlayRound(options, own, device, len(groups) > 1, here)

@@ -24,7 +24,7 @@ from recsys_rl.tables.decision_log import catalogue_hash
 from recsys_rl.utils.files import sha256_of, write_text
 from recsys_rl.utils.progress import announce
 from recsys_rl.workflows.gate_card import card
-from recsys_rl.workflows.gate_compare import bench, compare, other_objective
+from recsys_rl.workflows.gate_compare import bench, compare, hidden_part, other_objective
 from recsys_rl.workflows.gate_rule import GateVerdict, decide
 from recsys_rl.workflows.rounds import (
     LOG,
@@ -108,7 +108,7 @@ def gate(options: GateConfig) -> GateVerdict:
     look = _look(policies, sha256, champion.sha256, interval)
     verdict = decide(compared, sha256, champion.sha256, interval, number, look, bool(sides.lacking))
     doubts = [sides.lacking, other_split(policies, champion.checkpoint)]
-    doubts.append(other_objective(on, challenger, one_line(file.name)))
+    doubts += [hidden_part(on), other_objective(on, challenger, one_line(file.name))]
     text = card(verdict, file.name, champion.file.name, tuple(filter(None, doubts)))
     write_text(gate_file(policies, sha256), json.dumps(verdict.values(), indent=1) + "\n")
     write_text(policies / f"{sha256}.gate.md", text)

@@ -34,9 +34,7 @@ def card(of: GateVerdict, challenger: str, champion: str, doubts: Sequence[str] 
         "|---|---|",
         f"| challenger | {challenger} `{of.challenger[:12]}` |",
         f"| champion | {champion} `{of.champion[:12]}` |",
-        f"| return of the champion, by `{of.by}` | {number(of.value)} |",
-        f"| difference of the challenger | {number(of.difference)} |",
-        f"| {1 - of.alpha:.1%} interval | {number(of.low)} to {number(of.high)} |",
+        *_numbers(of),
         f"| return of these sessions as they were served | {number(of.logged)} |",
         "",
         "## On whom",
@@ -55,6 +53,21 @@ def card(of: GateVerdict, challenger: str, champion: str, doubts: Sequence[str] 
         "",
     ]
     return "\n".join(lines)
+
+
+def _numbers(of: GateVerdict) -> tuple[str, ...]:
+    """The rows of the estimates; those of a lower bound are ends."""
+    if of.by == LOWER:
+        return (
+            f"| return of the champion, by `{of.by}` | at most {number(of.value)} on average |",
+            f"| difference of the challenger | at least {number(of.difference)} on average |",
+            f"| {1 - of.alpha:.1%} interval | from {number(of.low)} on |",
+        )
+    return (
+        f"| return of the champion, by `{of.by}` | {number(of.value)} |",
+        f"| difference of the challenger | {number(of.difference)} |",
+        f"| {1 - of.alpha:.1%} interval | {number(of.low)} to {number(of.high)} |",
+    )
 
 
 def _latest(of: GateVerdict) -> str:
@@ -118,8 +131,9 @@ def _doubts(of: GateVerdict) -> Iterator[str]:
         yield "The interval holds if the probabilities in the record are right, and if its tails are light."
     if of.by == LOWER:
         yield (
-            "The lower end holds if the probabilities in the record are right, and if no reward lies outside "
-            "those of the record. The truth may be far above it."
+            "The lower end holds if the probabilities in the record are right, and if each reward lies in "
+            "the range of its signals: that of the platform, or from 0 to 1 where a signal of the record is "
+            "0 and 1 and nothing else. The truth may be far above it."
         )
     if of.sessions < LEAST_SESSIONS:
         yield (

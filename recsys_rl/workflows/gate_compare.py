@@ -8,6 +8,7 @@ sessions, cross-fitted, and both policies play in them as they draw (ope/world.p
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,8 +17,9 @@ import torch
 from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint
+from recsys_rl.errors import UserError, listed
 from recsys_rl.experience.log_facts import behaviour_logprobs
-from recsys_rl.experience.logged import rewards_of
+from recsys_rl.experience.logged import rewards_of, streams_of
 from recsys_rl.make import make_user_model
 from recsys_rl.objective.weighted import weights_of
 from recsys_rl.ope.item_models import MOST_ITEMS
@@ -30,6 +32,7 @@ from recsys_rl.tables.decision_log import DecisionLog
 from recsys_rl.tables.items import knows_items
 from recsys_rl.types import Catalogue, Stream
 from recsys_rl.utils.seeding import generators
+from recsys_rl.workflows.gate_lower import Bounds, lower_terms, reward_bounds, too_large
 from recsys_rl.workflows.gate_rule import LOWER, Compared
 from recsys_rl.workflows.ope import estimates, replayed
 from recsys_rl.workflows.ope_config import OpeConfig
@@ -54,7 +57,9 @@ class Bench:
     broken: str = ""  # what is wrong with the log, whatever the policy, as the end of a sentence
     left_out: int = 0  # earlier sessions that are not judged
     streams: tuple[Stream, ...] = ()  # of the rewards
-    weights: Tensor = field(default_factory=lambda: torch.zeros(0))  # (M,): by these is judged
+    weights: Tensor = field(default_factory=lambda: torch.zeros(0))  # (M,): rewards are weighted by these
+    bounds: Bounds | None = None  # between which each reward of a single decision lies; None if unknown
+    hidden: tuple[str, ...] = ()  # streams with a weight that the record can't show, and that are left out
 
 
 def bench(name: Path, log: DecisionLog, place: Checkpoint) -> Bench:
@@ -62,7 +67,7 @@ def bench(name: Path, log: DecisionLog, place: Checkpoint) -> Bench:
 
     Args:
         name: of the log, for errors.
-        place: the champion, of the log's platform and items; judged is by the weights of its training.
+        place: the champion, of the log's platform and items; rewards are weighted as in its training.
 
     Raises UserError for a log that can judge nothing.
     """
@@ -73,14 +78,53 @@ def bench(name: Path, log: DecisionLog, place: Checkpoint) -> Bench:
     if not chance and not one_step:  # `world` has no weights, so that nothing needs to be estimated
         log = dataclasses.replace(log, logprobs=torch.zeros_like(log.logprobs))
     weights = weights_of(place.config.train_config, users.streams)
-    rewards = partial(rewards_of, log.header, users, weights)
+    unseen = streams_of(log.header, users, log.feedback).isnan().any(0)  # (M,)
+    seen = weights.masked_fill(unseen, 0.0)
+    hidden = _hidden(users.streams, weights, unseen)
+    if hidden and not bool(seen.any()):
+        raise UserError(
+            f"The record holds nothing of the reward for which the champion was trained ({listed(hidden)}), "
+            "as it lacks the hidden signals behind it: train a champion with --weights of other streams."
+        )
+    rewards = partial(rewards_of, log.header, users, seen)
     by_item = one_step and not place.config.platform.simulates and _of_each_item(place.catalogue, log)
     read = ReadLog(log, place.catalogue, rewards, streams, by_item=by_item)
     options = OpeConfig(log=(str(name),), world=not one_step)
     of, _, _ = replayed(options, read)
     worlds, doubt = (None, "") if one_step else try_world(of, streams["world"])
-    broken = about_log(of.totals)
-    return Bench(options, read, of, chance, worlds, doubt, broken, left_out, tuple(users.streams), weights)
+    bounds = reward_bounds(log, place.config.platform, users, seen) if one_step else None
+    return Bench(
+        options=options,
+        read=read,
+        of=of,
+        chance=chance,
+        worlds=worlds,
+        doubt=doubt,
+        broken=about_log(of.totals),
+        left_out=left_out,
+        streams=tuple(users.streams),
+        weights=weights,
+        bounds=bounds,
+        hidden=hidden,
+    )
+
+
+def _hidden(streams: Sequence[Stream], weights: Tensor, unseen: Tensor) -> tuple[str, ...]:
+    """The names of the streams with a weight that the record can't show."""
+    rows = zip(streams, weights.tolist(), unseen.tolist(), strict=True)
+    return tuple(stream.name for stream, by, lacks in rows if by and lacks)
+
+
+def hidden_part(on: Bench) -> str:
+    """A sentence if the champion's reward has streams that the record can't show; "" if not."""
+    if not on.hidden:
+        return ""
+    weightless = " ".join(f"{name}=0" for name in on.hidden)
+    return (
+        f"The champion was trained for {listed(on.hidden)}, too, which is made of signals that no server "
+        "sees: it is left out here, as by the canary. To learn and judge by one reward, train a champion "
+        f"with --weights {weightless}."
+    )
 
 
 def other_objective(on: Bench, of: Checkpoint, name: str) -> str:
@@ -108,22 +152,39 @@ def compare(on: Bench, new: Behaviour, old: Behaviour) -> Compared:
 def _by_weights(on: Bench, new: Behaviour, old: Behaviour, chi2: float) -> Compared:
     """Single decisions: the paired difference by `dr`, the recommended estimator of such logs.
 
-    Where its interval would promise nothing, as of a few large weights, there is a lower bound alone.
+    Where its interval would promise nothing, as of a few large weights, there is a lower bound alone, if the
+    ends of the reward are known and no mean weight is above 1.
     """
     result, judged = estimates(on.options, on.read, [playable(NEW, new), playable(OLD, old)])
     known = Estimates(result.rows, judged.terms, judged.users, on.of.log.num_rows, "dr", broken=on.broken)
     answer = verdict_on(known, NEW, OLD)
-    if on.chance and not answer.promise and answer.answer != BROKEN:
-        of_new, of_old = (on.of.on_grid(ratios_of(on.of, policy))[:, 0] for policy in (new, old))
-        lower = lower_terms(of_new, of_old, on.of.on_grid(on.of.rewards)[:, 0], *on.of.totals.bounds)
-        return dataclasses.replace(_compared(LOWER, on, lower, chi2), heavy=answer.reason)
+    doubt = "" if answer.promise else answer.reason
+    if doubt and on.chance and answer.answer != BROKEN:
+        lower = _lower(on, new, old)
+        if not isinstance(lower, str):
+            return dataclasses.replace(_compared(LOWER, on, lower, chi2), heavy=doubt)
+        doubt += f"; no lower bound holds, as {lower}"
     nothing = torch.zeros(len(on.of.users))
     terms = tuple(judged.terms[name].get(answer.estimator, nothing) for name in (NEW, OLD))
     return dataclasses.replace(
         _compared(answer.estimator, on, terms, chi2),
-        doubt="" if answer.promise else answer.reason,
+        doubt=doubt,
         broken=answer.reason if answer.answer == BROKEN else "",
     )
+
+
+def _lower(on: Bench, new: Behaviour, old: Behaviour) -> tuple[Tensor, Tensor] | str:
+    """The terms of the lower bound; or why there is none, as the end of a sentence."""
+    if on.bounds is None:
+        return "nothing is known of the lowest and the highest reward"
+    weights = {}
+    for name, policy in ((NEW, new), (OLD, old)):
+        weights[name] = on.of.on_grid(ratios_of(on.of, policy))[:, 0]  # (N,)
+        mean = too_large(weights[name], on.of.users)
+        if mean is not None:
+            wrong = f"the mean weight of the {name} is {mean:.3g} and not 1"
+            return f"{wrong}: the probabilities in the record are too small"
+    return lower_terms(weights[NEW], weights[OLD], on.of.on_grid(on.of.rewards)[:, 0], *on.bounds)
 
 
 def _compared(by: str, on: Bench, terms: tuple[Tensor, ...], chi2: float) -> Compared:
@@ -156,27 +217,6 @@ def ratios_of(of: ReplayedLog, policy: Behaviour) -> Tensor:
     rows = torch.bincount(of.log.loggers, minlength=len(of.log.header.loggers))
     mine, theirs = logged_places(of, policy).sum(1), behaviour_logprobs(of.log, rows)
     return (mine.double() - theirs).exp()
-
-
-def lower_terms(
-    new: Tensor, old: Tensor, rewards: Tensor, least: float, most: float
-) -> tuple[Tensor, Tensor]:
-    """Terms that are too low on average for the challenger, and too high for the champion::
-
-        least + min(w, c) (r - least)    and    most - min(w', c) (most - r),    c = sqrt(N)
-
-    What is cut of a weight, or what the log lacks of a policy's choices, counts as the worst reward for the
-    one and as the best for the other, so the difference of the means is a lower bound however heavy weights
-    are: the outer interval of Bottou et al. 2013 (arXiv:1209.2355, section 4.4). c is that of Ionides 2008.
-
-    Args:
-        new, old: (N,) float64: the weights of both.
-        rewards: (N,) float64, within [least, most].
-    Returns: (N,) float64 each.
-    """
-    clip = len(rewards) ** 0.5
-    challenger = least + new.clamp(max=clip) * (rewards - least)
-    return challenger, most - old.clamp(max=clip) * (most - rewards)
 
 
 def _of_each_item(catalogue: Catalogue, log: DecisionLog) -> bool:

@@ -37,9 +37,8 @@ class Compared:
     steps: float  # mean length of a session
     chi2: float  # of a decision of the challenger against the record's; nan if unknown
     left_out: int = 0  # earlier sessions of held-out users that were not judged
-    heavy: str = (
-        ""  # why their weights are too heavy, as the end of a sentence; the difference is then too low
-    )
+    # Why their weights are too heavy, as the end of a sentence; the difference is then too low.
+    heavy: str = ""
     doubt: str = ""  # why the difference can't be trusted, as the end of a sentence
     broken: str = ""  # what is wrong with the log, as the end of a sentence
 
@@ -52,10 +51,11 @@ class GateVerdict:
     champion: str
     answer: Answer
     by: str
-    difference: float  # of the return of a session: the challenger's minus the champion's
+    # Of the return of a session: the challenger's minus the champion's; by LOWER it is too low on average.
+    difference: float
     low: float
     high: float
-    value: float  # of the champion, by the same estimator
+    value: float  # of the champion, by the same estimator; by LOWER it is too high on average
     logged: float
     sessions: int  # of held-out users
     users: int

@@ -32,7 +32,7 @@ from recsys_rl.tables.target import Ids, Target, read_target
 from recsys_rl.types import Catalogue, Feedback, UserError
 from recsys_rl.utils.files import check_writable, write_text
 from recsys_rl.utils.progress import announce
-from recsys_rl.utils.tasks import MapTasks, in_this_process
+from recsys_rl.utils.tasks import MapTasks, in_this_process, note_one_task
 from recsys_rl.workflows.ope_config import TARGET, OpeConfig
 from recsys_rl.workflows.ope_log import FITTED, ReadLog, read_log
 from recsys_rl.workflows.ope_policies import loggers_of, policies_of
@@ -74,8 +74,8 @@ def estimates(
 
     Raises UserError for a policy that can't be judged.
     """
-    if read.parts is None and map_tasks is not in_this_process:
-        announce(f"up to {FITTED:,} decisions are one part, which one process judges")
+    if read.parts is None:
+        note_one_task(map_tasks, f"up to {FITTED:,} decisions are one part")
     log, of, fitted = replayed(options, read)
     judged = judge(
         log,

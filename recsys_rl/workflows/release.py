@@ -56,7 +56,7 @@ class Releases:
         if not now:
             raise UserError("No release is under way: start one, recsys-rl release start FILE.")
         if not now.startswith(challenger):
-            raise UserError(f"The challenger is {_short(now)} and not {challenger}: nothing is promoted.")
+            raise UserError(f"The challenger is {short(now)} and not {challenger}: nothing is promoted.")
         return self._act("promote", {"challenger": now, "without_gate": without_gate, "reason": reason})
 
     def freeze(self, reason: str = "") -> dict[str, Any]:
@@ -77,7 +77,7 @@ class Releases:
         """Let the one before serve again in place of the champion, whose SHA-256 begins with ``version``."""
         champion: str = self.status()["champion"]
         if not champion.startswith(version):
-            raise UserError(f"The champion is {_short(champion)} and not {version}: nothing is taken back.")
+            raise UserError(f"The champion is {short(champion)} and not {version}: nothing is taken back.")
         return self._act("back", {"reason": reason, "promotion": champion})
 
     def _act(self, action: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -92,14 +92,14 @@ def challenger_in(path: Path) -> tuple[str, Mapping[str, Any] | None]:
 
 def status_lines(status: Mapping[str, Any]) -> list[str]:
     """What `release status` prints."""
-    lines = [f"champion   {_short(status['champion'])}"]
+    lines = [f"champion   {short(status['champion'])}"]
     if status["challenger"] is None:
         return [*lines, "no release is under way"]
     why = f" ({one_line(status['why_frozen'])})" if status["why_frozen"] else ""
     frozen = f", frozen{why}: no new sessions" if status["frozen"] else ""
     unit, since = status["unit"], _when(status["since"])
     share = f"{status['share']:.0%} of the {unit}s since {since}{frozen}"
-    lines.append(f"challenger {_short(status['challenger'])}: {share}")
+    lines.append(f"challenger {short(status['challenger'])}: {share}")
     for arm, count in status["counts"].items():
         lines.append(f"{arm}: {count['sessions']:,} sessions, mean return {count['mean']:.3f}")
     canary = status["canary"]
@@ -118,8 +118,8 @@ def history_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     if not rows:
         return ["no release so far"]
     return [
-        f"{row['number']:>8}  {_when(row['time'])}  {row['kind']:<7}  {_short(row['challenger'])}  "
-        f"share {row['share']:g}, champion {_short(row['champion'])}{_answers(row['verdict'])}"
+        f"{row['number']:>8}  {_when(row['time'])}  {row['kind']:<7}  {short(row['challenger'])}  "
+        f"share {row['share']:g}, champion {short(row['champion'])}{_answers(row['verdict'])}"
         f"{'; ' + one_line(row['reason']) if row['reason'] else ''}"
         for row in rows
     ]
@@ -136,7 +136,8 @@ def _answers(verdict: Any) -> str:
     return f"; gate: {one_line(gate)}, canary: {one_line(verdict['canary'].get('answer', 'none'))}{without}"
 
 
-def _short(sha256: str) -> str:
+def short(sha256: str) -> str:
+    """The begin of a version's SHA-256, as it is printed."""
     return sha256[:12] or "none"
 
 

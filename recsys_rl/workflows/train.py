@@ -44,7 +44,7 @@ def train(
     resume: bool = False,
     ranks: Ranks = ALONE,
     *,
-    folder: str | Path | None = None,
+    folder: str | Path | folders.KeptFolder | None = None,
     latest: bool | None = None,
     quiet: bool = False,
     **settings: Any,
@@ -70,7 +70,7 @@ def updates(
     config: Config | None = None,
     resume: bool = False,
     *,
-    folder: str | Path | None = None,
+    folder: str | Path | folders.KeptFolder | None = None,
     latest: bool | None = None,
     quiet: bool = True,
     **settings: Any,
@@ -85,8 +85,8 @@ def updates(
             ``folder`` is None.
         resume: continue the run in ``folder`` (None: the run behind checkpoints/<algo>.pt) as if it had
             never stopped, with the users and items of its checkpoint.
-        folder: the run's folder. A new run makes it, so it must not exist. None: choose a folder in
-            ``runs_dir``, as the command does.
+        folder: the run's folder. A new run makes it, so it must not exist; a ``KeptFolder`` does. None:
+            choose a folder in ``runs_dir``, as the command does.
         latest: make checkpoints/<algo>.pt a link to this run. None: only if ``folder`` is None.
         quiet: print nothing about the run. The first preparation of a dataset still prints a line.
         settings: fields of ``Config`` in place of those of ``config``, as in ``Config(lr=1e-3)``.
@@ -138,7 +138,7 @@ def _begun(
     config: Config,
     resume: bool,
     ranks: Ranks,
-    folder: str | Path | None,
+    folder: str | Path | folders.KeptFolder | None,
     latest: bool | None,
     quiet: bool,
 ) -> Iterator[OpenRun]:
@@ -147,7 +147,8 @@ def _begun(
     if not resume and settings.init_from is not None:  # a resumed run's link may lead to another run by now
         settings = replace(settings, init_from=folders.checkpoint_behind(settings.init_from))
         config = replace(config, train_config=settings)
-    own = None if folder is None else Path(folder)
+    given = Path(folder) if isinstance(folder, str) else folder
+    own = None if given is None else Path(given)
     if settings.num_processes != ranks.size:
         raise UserError(
             f"train_config.num_processes is {settings.num_processes}, but this run has {ranks.size}: start "
@@ -164,7 +165,7 @@ def _begun(
                 stack.enter_context(folders.held(own))
             before = load_to_resume(own / f"{config.algo}.pt", config, device)
         else:
-            check_new(config, own, first)
+            check_new(config, given, first)
         if settings.threads:
             torch.set_num_threads(settings.threads)
         # The folder has the name; a new run from the same settings needs another name.
@@ -178,7 +179,7 @@ def _begun(
         if first and not quiet:
             say_beginning(run, about, own if resume else None)
             say("" if judges is None else judges.note)
-        taken = folders.take(config, own) if first and not resume else None
+        taken = folders.take(config, given) if first and not resume else None
         own = _shared(own if taken is None else taken, ranks)
         saver = Saver(own / f"{config.algo}.pt", ranks, run.step if resume else None)
         opened = OpenRun(run, saver, [LossCheck(saver), *recording, saver], None, ranks, quiet)

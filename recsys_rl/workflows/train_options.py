@@ -48,7 +48,7 @@ def device_of(config: Config) -> torch.device:
     return device
 
 
-def check_new(config: Config, folder: Path | None, first: bool) -> None:
+def check_new(config: Config, folder: Path | folders.KeptFolder | None, first: bool) -> None:
     """Raise UserError for mistakes in the settings of a new run that show before the data are read.
 
     ``folder``: of the run; None: it is chosen later. ``first``: this is rank 0.

@@ -5,18 +5,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-import itertools
-import shutil
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from recsys_rl.errors import UserError
 from recsys_rl.settings.config import Config, with_whole_paths
 from recsys_rl.training import folder as folders
 from recsys_rl.utils.progress import announce
-from recsys_rl.utils.tasks import MapTasks
-from recsys_rl.workflows.train import train
+from recsys_rl.utils.tasks import MapTasks, note_one_task
+from recsys_rl.workflows.train import Interrupted, train
 
 PROGRESS = "step "
 """The lines of a run that begin so are not printed."""
@@ -30,22 +28,23 @@ def train_seeds(configs: Sequence[Config], map_tasks: MapTasks) -> list[Path]:
     Raises UserError for a run that can't begin, and for one whose folder is not on this machine. An error and
     Ctrl-C end the runs that are under way; what their folders hold can be resumed.
     """
-    runs = [_run_of(config) for config in configs]
     paths: list[Path] = []
-    try:
-        for path, said in map_tasks(train_run, runs):
-            config = configs[len(paths)]
-            if not path.exists():
-                raise UserError(
-                    f"{path} is not on this machine, so the run is on another one: give a --runs-dir that "
-                    "all machines share."
-                )
-            paths.append(path)
-            announce(f"seed {config.train_config.seed}, {len(paths)} of {len(configs)}: {said}")
-    except (KeyboardInterrupt, UserError):
-        left = ", ".join(str(config.train_config.seed) for config in configs[len(paths) :])
-        announce(f"Seeds not finished: {left}")
-        raise
+    if len(configs) == 1:
+        note_one_task(map_tasks, "one seed")
+    with contextlib.ExitStack() as stack:
+        runs = []
+        for config in configs:
+            runs.append(_run_of(config))
+            stack.callback(runs[-1].folder.release)
+        try:
+            for path, said in map_tasks(train_run, runs):
+                paths.append(path)
+                seed = configs[len(paths) - 1].train_config.seed
+                announce(f"seed {seed}, {len(paths)} of {len(configs)}: {said}")
+        except BaseException:
+            left = ", ".join(str(config.train_config.seed) for config in configs[len(paths) :])
+            announce(f"Seeds not finished: {left}")
+            raise
     linked, _ = folders.publish(paths[-1])
     if linked:
         announce(f"{folders.LATEST / paths[-1].name} is a link to the checkpoint of the last seed")
@@ -57,15 +56,17 @@ class SeedRun:
     """A run to train, on whatever machine: all paths are whole."""
 
     config: Config
-    folder: Path
+    folder: folders.KeptFolder
 
 
 def _run_of(config: Config) -> SeedRun:
-    """The run in the first free folder of its name."""
+    """The run, in a folder that is made here, so that no other command can take it."""
     settings = config.train_config
-    first = Path(settings.runs_dir).absolute() / (settings.name or folders.default_name(config))
-    names = itertools.chain([first], (first.with_name(f"{first.name}-{k}") for k in itertools.count(2)))
-    folder = first if settings.name else next(path for path in names if not path.exists())
+    whole = str(Path(settings.runs_dir).absolute())
+    folder = folders.keep(
+        dataclasses.replace(config, train_config=dataclasses.replace(settings, runs_dir=whole)),
+        secrets.token_hex(16),
+    )
     nameless = dataclasses.replace(config, train_config=dataclasses.replace(settings, name=None))
     return SeedRun(with_whole_paths(nameless), folder)
 
@@ -73,14 +74,19 @@ def _run_of(config: Config) -> SeedRun:
 def train_run(run: SeedRun) -> tuple[Path, str]:
     """Train to the end; the checkpoint, and the last lines of the run.
 
-    A run that was killed on the way goes on from its last checkpoint.
+    A run whose process ended on the way goes on from its last checkpoint, or begins again without one.
+
+    Raises UserError if the folder is not that of the run. Raises KeyboardInterrupt after SIGTERM or SIGHUP,
+    when the checkpoint is written.
     """
-    begun = (run.folder / f"{run.config.algo}.pt").exists()
-    if not begun:  # killed before its first checkpoint
-        shutil.rmtree(run.folder, ignore_errors=True)
+    run.folder.check()
+    begun = (run.folder.path / f"{run.config.algo}.pt").exists()
     said = io.StringIO()
-    with contextlib.redirect_stderr(said):
-        path = train(run.config, begun, folder=run.folder, latest=False)
+    try:
+        with contextlib.redirect_stderr(said):
+            path = train(run.config, begun, folder=run.folder, latest=False)
+    except Interrupted:
+        raise KeyboardInterrupt from None
     lines = [line for line in said.getvalue().splitlines() if line]
     last = max((k for k, line in enumerate(lines) if line.startswith(PROGRESS)), default=-1)
     return path, "\n".join(lines[last + 1 :])

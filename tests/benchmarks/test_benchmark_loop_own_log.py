@@ -1,4 +1,4 @@
-"""The benchmark of one round over logs of decisions: what is told of a candidate, and its table, by hand."""
+"""The benchmark of one round over logs of decisions: the story of a candidate, and its table, by hand."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ import pytest
 
 from benchmarks import loop_own_log
 from benchmarks.harness.classified import Classified
-from benchmarks.loop_own_log import Told
+from benchmarks.loop_own_log import Turns
 
 FIRST, GOOD, BAD = "a" * 64, "b" * 64, "c" * 64
 VALUES = {FIRST: 0.4, GOOD: 0.7, BAD: 0.3}
 
 
 @pytest.fixture
-def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Told:
+def turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Turns:
     """Two candidates: the first goes back after 300 sessions, the second is promoted after 200 more."""
     (tmp_path / "first.pt").write_bytes(b"")
-    found = Told(tmp_path, tmp_path / "truth.parquet", "http://127.0.0.1:1")
+    found = Turns(tmp_path, tmp_path / "truth.parquet", "http://127.0.0.1:1")
     found.first, found.canaries = FIRST, {BAD: 300, GOOD: 200}
     gate = {"answer": "no harm seen", "by": "dr", "low": 0.01}
     found.gated = {BAD: gate, GOOD: {**gate, "answer": "better", "low": None, "by": "clipped-ips"}}
     rows = [("start", BAD), ("back", BAD), ("start", GOOD), ("promote", GOOD)]
     history = [{"kind": kind, "challenger": name, "reason": "canary"} for kind, name in rows]
-    monkeypatch.setattr(Told, "releases", SimpleNamespace(history=lambda: history))
-    monkeypatch.setattr(Told, "value", lambda _, sha256: VALUES[sha256])
-    monkeypatch.setattr(Told, "name", lambda _, sha256: {GOOD: "bc", BAD: "reinforce"}[sha256])
+    monkeypatch.setattr(Turns, "releases", SimpleNamespace(history=lambda: history))
+    monkeypatch.setattr(Turns, "value", lambda _, sha256: VALUES[sha256])
+    monkeypatch.setattr(Turns, "name", lambda _, sha256: {GOOD: "bc", BAD: "reinforce"}[sha256])
     return found
 
 
-def test_row_by_hand(told: Told) -> None:
-    assert told.row() == {
+def test_row_by_hand(turns: Turns) -> None:
+    assert turns.row() == {
         "before": 0.4,
         "after": 0.7,
         "promoted": "bc",
@@ -46,8 +46,8 @@ def test_row_by_hand(told: Told) -> None:
     }
 
 
-def test_table_and_candidates_by_hand(told: Told, tmp_path: Path) -> None:
-    promoted = told.row()
+def test_table_and_candidates_by_hand(turns: Turns, tmp_path: Path) -> None:
+    promoted = turns.row()
     nobody = {
         **promoted,
         "after": 0.4,
@@ -62,7 +62,7 @@ def test_table_and_candidates_by_hand(told: Told, tmp_path: Path) -> None:
         writer.writeheader()
         writer.writerows(rows)
     line = loop_own_log.text(tmp_path).splitlines()[2]
-    assert line == "| digits | clone | 0.400 | 0.550 | 1 of 2 | 500 | 0 |"
+    assert line == "| digits | clone | 0, 1 | 0.400 | 0.550 | 1 of 2 | 500 | 0 |"
     assert loop_own_log.candidates(tmp_path) == (
         "2 of 3 candidates, 1 of them by the lower bound; 1 are better in truth"
     )

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from benchmarks import ope_peers, verdict_peers
+from benchmarks.harness.peer_script import answer_of_peer
 from recsys_rl.errors import UserError
 from recsys_rl.ope.estimators import ESTIMATORS
 from tests.doors import benchmark_here
@@ -113,7 +114,7 @@ def test_made_slates_have_probabilities() -> None:
 def test_a_python_without_the_peer_is_refused(tmp_path: Path) -> None:
     for benchmark in (ope_peers, verdict_peers):
         with pytest.raises(UserError):
-            benchmark.theirs(str(tmp_path / "python"), tmp_path)
+            answer_of_peer(str(tmp_path / "python"), benchmark.PEER, "it", tmp_path)
 
 
 @pytest.mark.parametrize("kind", verdict_peers.POLICIES)

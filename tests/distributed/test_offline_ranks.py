@@ -1,4 +1,4 @@
-"""Several processes learn from one log: each has its own parts, and all keep the same weights."""
+"""Several processes learn from one log: each has its own sessions, and all keep the same weights."""
 
 from __future__ import annotations
 
@@ -10,11 +10,16 @@ import torch
 from recsys_rl.checkpoint import load
 from recsys_rl.cli.train import train_options
 from recsys_rl.errors import UserError
+from recsys_rl.experience import logged
+from recsys_rl.experience.dealt import dealt
 from recsys_rl.experience.logged import Logged, make_logged
+from recsys_rl.tables.parts import read_decisions
+from recsys_rl.tables.writer import write_decisions
 from recsys_rl.workflows.record import RecordConfig, record
 from recsys_rl.workflows.train import train
 from tests.distributed.test_distributed import together
 from tests.doors import SATIATION, assert_same_weights, steps, train_in
+from tests.log_in_parts import cut, log_of
 
 
 @pytest.fixture(scope="module")
@@ -26,13 +31,22 @@ def logger(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return checkpoint, log
 
 
+@pytest.fixture(scope="module")
+def uneven(logger: tuple[Path, Path]) -> tuple[Path, Path]:
+    """The same log in three files, of 40, 1 and 39 sessions."""
+    folder = logger[1].with_name("uneven")
+    for number, part in enumerate(cut(read_decisions(logger[1]), 40, 41)):
+        write_decisions(folder / f"{number}.parquet", part)
+    return logger[0], folder
+
+
 def cloning(logger: tuple[Path, Path], *words: str) -> list[str]:
     sizes = ("--batch-size", "8", "--gradient-steps", "3", "--total-timesteps", "96")
     return ["--algo", "bc", "--checkpoint", str(logger[0]), "--log", str(logger[1]), *sizes, *words]
 
 
-def held(logger: tuple[Path, Path], *process: int) -> Logged:
-    config, world = train_options(cloning(logger)).config, load(logger[0]).world
+def held(logger: tuple[Path, Path], *process: int, words: tuple[str, ...] = ()) -> Logged:
+    config, world = train_options(cloning(logger, *words)).config, load(logger[0]).world
     return make_logged(config, world, {}, torch.Generator().manual_seed(0), (process[0], process[1]))
 
 
@@ -46,6 +60,33 @@ def test_each_rank_holds_its_own_sessions_and_all_of_them_the_log(logger: tuple[
     assert sum(table.num_rows for table in everything.tables()) == whole.table.num_rows
     with pytest.raises(UserError):
         held(logger, 0, 500)
+
+
+@pytest.mark.parametrize("words", [(), ("--best-sessions", "0.3")], ids=["all", "best"])
+@pytest.mark.parametrize("most", [logged.MOST_ROWS, 60], ids=["held", "in parts"])
+def test_ranks_hold_equally_many_decisions_of_uneven_files(
+    words: tuple[str, ...], most: int, uneven: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same share of each minibatch is drawn from each, so a decision weighs as much as any other."""
+    monkeypatch.setattr(logged, "MOST_ROWS", most)
+    whole = [*held(uneven, 0, 1, words=words).tables()]
+    ranks = [[*held(uneven, rank, 3, words=words).tables()] for rank in range(3)]
+    rows = [sum(table.num_rows for table in tables) for tables in ranks]
+    assert sum(rows) == sum(table.num_rows for table in whole) > 60
+    longest = max(int(table.steps.max()) + 1 for table in whole)
+    assert max(rows) - min(rows) <= longest < 10
+    items = torch.cat([table.items for tables in ranks for table in tables]).flatten()
+    assert torch.equal(items.bincount(), torch.cat([table.items for table in whole]).flatten().bincount())
+
+
+def test_sessions_are_dealt_to_the_process_that_holds_the_fewest() -> None:
+    """By hand: 5, 1, 1, 1, 4 decisions, of which the second has an empty place, to two processes."""
+    log = log_of(5, 1)
+    log = log.rows(torch.arange(5).repeat_interleave(torch.tensor([5, 1, 1, 1, 4])))
+    log.items[5] = -1
+    parts = [(log.rows(log.sessions < 3), torch.zeros(7)), (log.rows(log.sessions >= 3), torch.zeros(5))]
+    given = [torch.cat([part.sessions.unique() for part, _ in dealt(parts, rank, 2)]) for rank in range(2)]
+    assert [sessions.tolist() for sessions in given] == [[0], [1, 2, 3, 4]]
 
 
 @pytest.mark.parametrize("algo", ["bc", "cql"])

@@ -90,6 +90,8 @@ def test_no_ray_and_no_cluster_are_refused(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
     with pytest.raises(UserError):
         OnRay()
+    monkeypatch.setenv("RAY_ADDRESS", "local")  # Ray's word for a cluster of this machine
+    assert OnRay().address is None
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match="pip install"):
         OnRay()

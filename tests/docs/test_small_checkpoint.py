@@ -13,6 +13,7 @@ import pytest
 
 from examples import small_checkpoint
 from recsys_rl import cli, load
+from recsys_rl.cli.serve import serve_options
 from recsys_rl.errors import UserError
 
 SMALL: dict[str, Any] = {"num_items": 20, "num_users": 40, "embedding_dim": 4, "max_episode_steps": 3}
@@ -40,17 +41,24 @@ def test_card_is_of_the_file_beside_it(made: Path) -> None:
     assert not re.search(r"/tmp|\bnan\b", card)
 
 
-def test_commands_of_the_card_run(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_of_the_card_work(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`recommend` and `evaluate` run; the options of `serve`, which would not end, are read."""
     card = made.with_name("CARD.md").read_text(encoding="utf-8")
     commands = [
         shlex.split(line, comments=True) for line in card.splitlines() if line.startswith("recsys-rl ")
     ]
     assert [words[1] for words in commands] == ["recommend", "evaluate", "serve"]
-    (recommend,) = (words[1:] for words in commands if words[1] == "recommend")
+    recommend, evaluate, serve = (words[1:] for words in commands)
     with contextlib.chdir(made.parent):
         assert cli.main(recommend) == 0
     places = [line for line in capsys.readouterr().out.splitlines() if "(id " in line]
     assert len(places) == 5 and not any("item 7 " in line or "item 12 " in line for line in places)
+    few = ["--max-users", "8", "--no-planner", "--cache-dir", str(made.parents[1] / "cache")]
+    with contextlib.chdir(made.parent):
+        assert cli.main([*evaluate, *few]) == 0
+    rows = capsys.readouterr().out
+    assert "ppo" in rows and "random" in rows
+    assert serve_options(serve[1:]).checkpoint == "ppo.pt"
 
 
 def test_a_folder_that_is_a_file_is_refused_before_training(tmp_path: Path) -> None:

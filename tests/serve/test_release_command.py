@@ -45,7 +45,8 @@ def test_a_release_from_its_start_to_its_way_back(
         assert code == 2 and "canary" in said and said.count("\n") == 1
         assert "frozen (a check): no new sessions" in release("freeze", "--reason", "a check")[1]
         assert release("promote", "--without-gate", "--challenger", a[:12])[0] == 2
-        assert release("promote", "--without-gate", "--challenger", b[:12], "--reason", "we know it")[0] == 0
+        code, said = release("promote", "--without-gate", "--challenger", b[:12], "--reason", "we know it")
+        assert code == 0 and said.startswith(f"promoted   {b[:12]}\nchampion   {b[:12]}\n")
         assert release("status")[1].startswith(f"champion   {b[:12]}\n")
         assert release("promote", "--without-gate")[0] == 2  # nothing is under way
         assert release("back")[0] == 2 and release("back", "--promotion", a[:12])[0] == 2

@@ -16,10 +16,12 @@ from starlette.testclient import TestClient
 
 from recsys_rl.agents.ppo import PPO
 from recsys_rl.serve.canary import CanarySettings, Look
-from recsys_rl.serve.jobs import Moment
+from recsys_rl.serve.jobs import Change, Moment
+from recsys_rl.serve.jobs import Look as LookAtWorker
 from recsys_rl.serve.outcomes import Outcomes
+from recsys_rl.serve.releases import Back, Start
 from recsys_rl.serve.versions import Version
-from recsys_rl.serve.watch import Followed
+from recsys_rl.serve.watch import Followed, Watch
 from recsys_rl.types import Obs
 from tests.serve.servers import begun, event, recommend, send, serving
 from tests.serve.test_refusals import champion, sha256
@@ -205,6 +207,85 @@ def test_reads_that_fail_now_and_then_freeze_nothing_and_those_that_always_fail_
         frozen = state(client)
         assert frozen["frozen"] and frozen["why_frozen"] == last["reason"]
         assert not act(client, "share", share=0.5)["frozen"] and matured(client) == 20
+
+
+def test_a_canary_that_is_behind_catches_up_although_reads_fail(
+    two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look reads five of 40 sessions, and every third look fails: at a read of sessions, or of people."""
+    db, b = of_a(two, tmp_path), sha256(two / "b.pt")
+    with serving(two, db, **SOON) as client:
+        act(client, "start", sha256=b, share=0.5)
+        visits(client, two, 40, 0.3)
+        until(lambda: matured(client) == 40)
+        before = state(client)
+    monkeypatch.setattr("recsys_rl.serve.watch.MOST", 5)
+    monkeypatch.setattr("recsys_rl.serve.watch.BATCH", 2)
+    begin, looks, reads = Followed.now, list[int](), list[int]()
+    failures, whole = list[str](), list[bool]()
+
+    def looking(self: Followed, moment: Moment) -> Look:
+        looks.append(0)
+        reads.clear()
+        return begin(self, moment)
+
+    def failing(name: str) -> None:
+        read, nth = getattr(Outcomes, name), 2 if name == "sessions" else 1
+
+        def one(self: Outcomes, *given: object) -> object:
+            reads.append(0)
+            odd = (len(looks) // 3) % 2 == (name == "sessions")
+            if len(looks) % 3 == 0 and len(reads) >= nth and odd and not whole:
+                failures.append(name)
+                raise sqlite3.OperationalError("database is locked")
+            return read(self, *given)
+
+        monkeypatch.setattr(Outcomes, name, one)
+
+    monkeypatch.setattr(Followed, "now", looking)
+    failing("sessions")
+    failing("latest_of")
+    with serving(two, db, **SOON) as client:
+        watch = client.app.services.watch  # type: ignore[attr-defined]
+
+        def counted() -> int:
+            counts = watch.followed.canary.counts if watch.followed is not None else {}
+            return sum(count.sessions for count in counts.values())
+
+        until(lambda: counted() == 40)
+        whole.append(True)
+        assert len(looks) >= 10 and {*failures} == {"sessions", "latest_of"}
+        assert state(client) == before and kinds(client) == ["start"]
+
+
+def test_failed_looks_of_another_release_do_not_count(
+    two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two looks at a release fail, then another one begins at once, and its first look fails."""
+    db, b = of_a(two, tmp_path), sha256(two / "b.pt")
+    monkeypatch.setattr("recsys_rl.serve.watch.TRIES", 3)
+    look, failed, good = Watch.now, list[int](), list[int]()
+    with serving(two, db, **SOON) as client:
+        worker = client.app.worker  # type: ignore[attr-defined]
+
+        async def failing(self: Watch) -> int:
+            release = worker.shared.active.history.under_way
+            if len(failed) < 3:
+                failed.append(release.start.number)
+                if len(failed) == 2:
+                    moment: Moment = await worker.submit(LookAtWorker())
+                    assert moment.challenger is not None
+                    await worker.submit(Change(Back("", b)))
+                    await worker.submit(Change(Start(moment.challenger, 0.5, "session", "", None)))
+                raise sqlite3.OperationalError("disk I/O error")
+            good.append(await look(self))
+            return good[-1]
+
+        monkeypatch.setattr(Watch, "now", failing)
+        act(client, "start", sha256=b, share=0.5)
+        until(lambda: len(good) > 0)
+        assert failed[0] == failed[1] != failed[2]
+        assert kinds(client) == ["start", "back", "start"] and not state(client)["frozen"]
 
 
 def test_a_release_that_has_ended_is_no_longer_followed(two: Path, tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ from scipy.stats import t
 from recsys_rl.types import Stream
 from recsys_rl.workflows.gate import _look, other_split
 from recsys_rl.workflows.gate_card import card
-from recsys_rl.workflows.gate_compare import lower_terms, other_objective
-from recsys_rl.workflows.gate_rule import Compared, GateVerdict, alpha_of, chi2_most, decide
+from recsys_rl.workflows.gate_compare import other_objective
+from recsys_rl.workflows.gate_lower import lower_terms
+from recsys_rl.workflows.gate_rule import LOWER, Compared, GateVerdict, alpha_of, chi2_most, decide
 from recsys_rl.workflows.rounds import Candidate, write_candidate
 from tests.tiny_bandits import VALUE, WEIGHT, rows
 
@@ -104,6 +105,15 @@ def test_heavy_weights_have_a_lower_end_alone() -> None:
     assert (verdict.low, verdict.high) == (plain.low, math.inf) and verdict.values()["high"] is None
     verdict = judged(compared(-5.0, 3.0, 1000, heavy=heavy))
     assert verdict.answer == "can't tell" and heavy in verdict.reason
+
+
+def test_the_card_of_a_lower_bound_calls_its_numbers_ends() -> None:
+    of = dataclasses.replace(compared(1.5, 3.0, 1000, heavy="a few large weights decide"), by=LOWER)
+    text = card(judged(of), "bc-1.pt", "champion.pt")
+    assert "at most 10.000 on average" in text and "at least 1.500 on average" in text
+    assert "interval | from 1." in text and "inf" not in text
+    plain = card(judged(compared(1.5, 3.0, 1000)), "bc-1.pt", "champion.pt")
+    assert "on average" not in plain and " to 1." in plain
 
 
 def test_lower_terms_by_hand() -> None:

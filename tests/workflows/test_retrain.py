@@ -206,8 +206,15 @@ def test_the_next_round_learns_from_all_sessions(served: Path, learned: list[Pat
     assert verdict.round == 2 and verdict.champion == sha256
 
 
-def own(folder: Path, champion: Callable[[Path], Path], sessions: int, length: int, *signals: str) -> Path:
-    """A folder with a policy of a team's own log, and its record."""
+def own(
+    folder: Path,
+    champion: Callable[[Path], Path],
+    sessions: int,
+    length: int,
+    *signals: str,
+    binary: bool = False,
+) -> Path:
+    """A folder with a policy of a team's own log, and its record; ``binary``: signals are 0 and 1."""
     (folder / "policies").mkdir()
     champion(folder / "policies/champion.pt")
     drawn = random.Random(0)
@@ -217,18 +224,27 @@ def own(folder: Path, champion: Callable[[Path], Path], sessions: int, length: i
             if length == 1:
                 context |= {"device": "phone", "v": [drawn.random(), 0.0]}
             decision = recommend(client, f"u{number // length % 50}", context=context)
-            send(client, *(event(decision, name, drawn.random()) for name in signals))
+            values = [float(drawn.random() < 0.5) if binary else drawn.random() for _ in signals]
+            send(client, *(event(decision, *pair) for pair in zip(signals, values, strict=True)))
     return folder
 
 
 def test_single_decisions_are_learned_from_and_judged_by_weights(tmp_path: Path) -> None:
     log = clicks(tmp_path / "clicks.csv")
-    own(tmp_path, lambda path: policy(path, log, "reinforce"), 150, 1, "clicked")
+    own(tmp_path, lambda path: policy(path, log, "reinforce"), 150, 1, "clicked", binary=True)
     found = retrain(options(tmp_path))
     assert [path.name for path in found] == ["reinforce-1.pt", "bc-1.pt"]
     assert load(found[1]).config.agent_config.weighted
     verdict = gate(GateConfig(str(found[0]), str(tmp_path / "r.sqlite"), quiet=True))
     assert verdict.by == "clipped-ips" and 0 < verdict.sessions < 150  # too few for `dr`
+
+
+def test_single_decisions_whose_rewards_have_no_known_ends_have_no_lower_bound(tmp_path: Path) -> None:
+    log = clicks(tmp_path / "clicks.csv")
+    own(tmp_path, lambda path: policy(path, log, "reinforce"), 150, 1, "clicked")
+    found = retrain(options(tmp_path))
+    verdict = gate(GateConfig(str(found[0]), str(tmp_path / "r.sqlite"), quiet=True))
+    assert (verdict.answer, verdict.by) == ("can't tell", "dr") and "lowest" in verdict.reason
 
 
 def test_sessions_of_a_team_are_learned_from_with_the_weights_of_their_champion(tmp_path: Path) -> None:
