@@ -4,14 +4,17 @@
 
 Each fixed rule shows a video and a product by the profile on each screen, with one coupon throughout: none,
 or 10 % or 25 %. ``--policy`` adds policies that were trained with ``--discounts``. All play the lives of the
-same held-out and training users with the same noise, up to 35 days. A row for each policy and time: sums for
-each user, with the half width of a 95 % interval over users; goods that are sent back count on the day on
-which they come back. Rows are appended to benchmarks/results/shop_month.csv.
+same held-out and training users with the same noise, up to 35 days, once with the default ``reference_rate``
+and once with 0, where nobody gets used to a discount. A row for each policy and time: sums for each user, and
+their gain over the first policy's sums for the same user, with the half width of a 95 % interval over users.
+Goods that are sent back count on the day on which they come back, and at the latest on the last screen of the
+life. Rows are appended to benchmarks/results/shop_month.csv.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -23,6 +26,7 @@ from recsys_rl.checkpoint import load
 from recsys_rl.env.assortment import COUPONS
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.retail import Retailer, by_profile
+from recsys_rl.env.shop import ShopConfig
 from recsys_rl.errors import UserError
 from recsys_rl.make import agent_of, make_env, make_world
 from recsys_rl.protocols import Policy
@@ -73,6 +77,13 @@ def lives(env: RecEnv, policy: Policy, users: Tensor) -> Mapping[str, tuple[Tens
 
 
 def rows(config: Config, count: int, trained: Mapping[str, Path]) -> list[Row]:
+    assert isinstance(config.env_config, ShopConfig)
+    without = replace(config, env_config=replace(config.env_config, reference_rate=0.0))
+    return [row for one in (config, without) for row in _of_rate(one, count, trained)]
+
+
+def _of_rate(config: Config, count: int, trained: Mapping[str, Path]) -> list[Row]:
+    assert isinstance(config.env_config, ShopConfig)
     world = make_world(config)
     users = torch.arange(count) % len(world.population.user_ids)
     result: list[Row] = []
@@ -82,14 +93,18 @@ def rows(config: Config, count: int, trained: Mapping[str, Path]) -> list[Row]:
         assert isinstance(env, RecEnv)
         policies[f"always {100 * discount:g} %"] = Discounter(world, env, discount)
     policies |= {name: agent_of(load(path)) for name, path in trained.items()}
+    firsts: dict[str, Tensor] = {}
     for name, policy in policies.items():
         env = make_env(config, world, count, torch.Generator().manual_seed(0), training=False)
         assert isinstance(env, RecEnv)
         for time, (sums, visits) in lives(env, policy, users).items():
-            row: Row = {"policy": name, "time": time, "users": count, "visits": float(visits.mean())}
-            width = 1.96 * sums.std(0) / count**0.5
-            for stream, mean, half in zip(STREAMS, sums.mean(0).tolist(), width.tolist(), strict=True):
-                row |= {stream: mean, f"{stream}_half": half}
+            row: Row = {"reference_rate": config.env_config.reference_rate, "policy": name, "time": time}
+            row |= {"users": count, "visits": float(visits.mean())}
+            gains = sums - firsts.setdefault(time, sums)
+            for end, values in (("", sums), ("_gain", gains)):
+                width = 1.96 * values.std(0) / count**0.5
+                for stream, mean, half in zip(STREAMS, values.mean(0).tolist(), width.tolist(), strict=True):
+                    row |= {f"{stream}{end}": mean, f"{stream}{end}_half": half}
             result.append(row)
     return result
 

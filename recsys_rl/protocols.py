@@ -348,6 +348,19 @@ class ReturningUsers(UserModel, Protocol):
 
 
 @runtime_checkable
+class SettlingUsers(ReturningUsers, Protocol):
+    """Returning users of whom something is due when their life ends, such as goods that come back later."""
+
+    def settle(self, user_state: UserState, feedback: Feedback, ended: Tensor) -> Feedback:
+        """The feedback of the last screen, with what is due in the rows that ``ended`` (N,) bool.
+
+        ``user_state``: after the screen, and after the gap unless the user never returns. The visible signals
+        stay as they are.
+        """
+        ...
+
+
+@runtime_checkable
 class ForbiddingUsers(UserModel, Protocol):
     """A user model that forbids items at a step, beside those that were shown before.
 

@@ -122,7 +122,8 @@ class VisitPieces:
 
     ``config`` is the platform's section env_config. ``by_hour``: the pieces depend on the hour, and ``known``
     has it, (N,), as ``hour``. ``consumed`` has the visible signals of an item that was consumed in full, by
-    name; a signal without an entry is 1.
+    name; a signal without an entry is 1. ``taken``: visible signals that tell alone, at 1, that an item was
+    consumed, such as a purchase.
     """
 
     begin: Callable[[Any, Catalogue, Tensor, Tensor], Known]
@@ -133,6 +134,7 @@ class VisitPieces:
     lasting: tuple[str, ...] = ()
     by_hour: bool = False
     consumed: Mapping[str, float] = field(default_factory=dict)
+    taken: tuple[str, ...] = ()
 
 
 class Brought(Protocol):

@@ -141,7 +141,7 @@ def foreign(results: Path) -> Shown:
 
 def month(results: Path) -> Shown:
     """A month of visits with the same coupon throughout."""
-    rows = read(results, "shop_month", ("policy", "time"), time="all 35 days")
+    rows = read(results, "shop_month", ("policy", "time"), time="all 35 days", reference_rate="0.03")
     margin, sold = ({row["policy"]: float(row[name]) for row in rows} for name in ("margin", "purchased"))
     half = {row["policy"]: float(row["margin_half"]) for row in rows}
     none, most = "always 0 %", "always 25 %"

@@ -68,8 +68,31 @@ def add_attributes(world: World, seed: int) -> World:
     held = {"kind", "price", "discount", "category"}
     others = (feature for feature in catalogue.features if feature.name not in held)
     catalogue = dataclasses.replace(catalogue, attributes=named, features=(*others, *own))
+    catalogue = _without_looks(catalogue, (named["kind"] == EMPTY) | coupon)
     check_items(catalogue)
     return World(catalogue, world.population)
+
+
+def _without_looks(catalogue: Catalogue, rows: Tensor) -> Catalogue:
+    """The catalogue with embedding, tags, popularity and quality 0 in ``rows`` (I,), which show nothing.
+
+    A table of embeddings on the disk stays as it is.
+    """
+    tags = {feature.name for feature in catalogue.features if feature.scale == "tags"}
+    named = {
+        name: values.masked_fill(rows.view(-1, *[1] * (values.ndim - 1)), 0) if name in tags else values
+        for name, values in catalogue.attributes.items()
+    }
+    embedding = catalogue.embedding
+    if not catalogue.table_file:
+        embedding = embedding.masked_fill(rows.unsqueeze(1), 0)
+    return dataclasses.replace(
+        catalogue,
+        embedding=embedding,
+        popularity=catalogue.popularity.masked_fill(rows, 0),
+        quality=catalogue.quality.masked_fill(rows, 0),
+        attributes=named,
+    )
 
 
 def categories(embedding: Tensor, seed: int) -> Tensor:

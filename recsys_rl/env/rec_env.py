@@ -18,6 +18,7 @@ from recsys_rl.protocols import (
     PatternedUsers,
     RelativeUsers,
     ReturningUsers,
+    SettlingUsers,
     UserModel,
     UserState,
     WindowUsers,
@@ -64,6 +65,7 @@ class RecEnv:
         """
         self.user_model = user_model
         self.forbidding = user_model if isinstance(user_model, ForbiddingUsers) else None
+        self.settling = user_model if isinstance(user_model, SettlingUsers) else None
         self.catalogue = catalogue
         self.config = config
         self.users = users
@@ -166,7 +168,6 @@ class RecEnv:
         items, shown = self._admit(items)  # (N, K) each
         before = self.session
         feedback = self.user_model.respond(self.user_state, items, shown, self.generator)
-        streams = self.user_model.rewards(feedback)  # (N, M)
         user_state, leaves = self.user_model.advance(self.user_state, items, feedback)
         all_shown = self.all_shown and items.shape[1] == 1
         events = feedback.events
@@ -182,6 +183,9 @@ class RecEnv:
             user_state, session, terminated, truncated, discount = self._next_visits(
                 user_state, session, leaves | timed_out
             )
+            if self.settling is not None:
+                feedback = self.settling.settle(user_state, feedback, terminated | truncated)
+        streams = self.user_model.rewards(feedback)  # (N, M)
         obs, reward = self._request(user_state, session), weighted(streams, self.weights)  # reward: (N,)
         self.user_state, self.session = user_state, session
         return Step(

@@ -77,7 +77,8 @@ def after_screen(
     _, _, _, carted, bought, _ = of_product.T.contiguous().unbind()
     recovered = seen.signals[..., 5].sum(1).clamp(0, 1)
     bought, cart = bought.clamp(0, 1), record["cart"]
-    waiting = (record["steps"] == 0) & (cart >= 0)
+    there = seen.shown.any(1)  # without a screen the cart waits
+    waiting = (record["steps"] == 0) & (cart >= 0) & there
     recovered = recovered * waiting
     of_category = record["bought"]
     for item, number in ((screen.product, bought), (cart.clamp_min(0), recovered)):
@@ -96,7 +97,7 @@ def after_screen(
         "videos": torch.lerp(has_video, record["videos"], kept),
         "last": torch.where(has_video + has_product > 0, kind, record["last"]),
         "cart": torch.where(left, screen.product, cart.masked_fill(waiting, -1)),
-        "steps": record["steps"] + 1,
+        "steps": record["steps"] + there,
         "seen": torch.cat([record["seen"][:, 2:], shown], 1),
     }
 

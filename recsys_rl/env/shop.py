@@ -47,9 +47,11 @@ slate count; others have no response. No video and no product is shown twice in 
 
 With ``visits`` above 1 an episode is a user's life (env/visits.py has the days of return). The feeling of a
 screen is its change of patience. On the first screen of a later visit the product in the cart is bought, at
-its full price, with the probability cart_kept sigmoid(wish - buy_cost); then the cart is empty. A good is
-sent back with the probability ``return_share``, and this is known RETURN_DAYS days later: on the first screen
-from then on its revenue and margin are taken back, minus handling_cost. So no single visit sees its returns.
+its full price and if B allows it, with the probability cart_kept sigmoid(wish - buy_cost); then the cart is
+empty, and a product of the screen has the rest of B. A good, also from the cart, is sent back with the
+probability ``return_share``, and this is known RETURN_DAYS days later: on the first screen from then on its
+revenue and margin are taken back, minus handling_cost. A life ends if the visitor never returns, or is cut
+after 35 days; what is still due is taken back on its last screen. So no earlier visit sees its returns.
 A gap of g days leaves h_c at need_kept^g, and m and the distance of patience from arrival_patience at
 overnight^g; w begins at 0.
 """
@@ -67,7 +69,7 @@ from torch import Tensor
 
 from recsys_rl.data import attributes
 from recsys_rl.data.attributes import zscore
-from recsys_rl.env import visits
+from recsys_rl.env import goods_due, visits
 from recsys_rl.env.assortment import (
     COUPON,
     EMPTY,
@@ -81,6 +83,7 @@ from recsys_rl.env.assortment import (
     add_attributes,
     check_items,
 )
+from recsys_rl.env.goods_due import RETURN_DAYS
 from recsys_rl.env.retail import TRADE_RULES
 from recsys_rl.env.screens import (
     LASTING,
@@ -101,7 +104,7 @@ from recsys_rl.settings.fields import Finite, NonNegative, Range, Share
 from recsys_rl.types import Catalogue, Feedback, Interface, Obs, Population, Signal, Stream
 
 LEVEL_DEVIATION, BUDGET_DEVIATION = 0.15, 1.3  # between users, of log prices and of log budgets
-RETURN_DAYS = 14
+SCREENS_KEPT = 20  # of the history
 MOST_PATIENCE = 10.0
 
 
@@ -150,15 +153,15 @@ class ShopConfig(VisitsConfig):
     need_cost: NonNegative = 0.8
     """Logits of match lost by a category that was just bought."""
     need_kept: Annotated[float, Range(0, below=1)] = 0.7
-    """Share of a met need that remains met after a day."""
+    """Share of a met need that remains met after a day; matters only with visits above 1."""
     reference_rate: Share = 0.03
-    """Share by which one product moves the reference price to the price that was shown."""
+    """Share by which one product moves the reference price to the one shown; matters only with discounts."""
     budget: Annotated[float, Range(above=0)] = 20.0
     """Median budget of a month, in money."""
     cost_share: Share = 0.7
     """What a product costs the shop, as a share of its full price."""
     return_share: Share = 0.17
-    """Share of the goods that are sent back; matters only with visits above 1, as the next three."""
+    """Share of the goods that are sent back; matters only with visits above 1, as the next two."""
     handling_cost: NonNegative = 1.0
     """What a good that is sent back costs the shop beside its margin, in money."""
     cart_kept: Share = 0.3
@@ -189,8 +192,8 @@ class ShopState:
     patience: Tensor  # (N,)
     record: Known  # what the shop can follow: see ``begin_record``
     life: visits.Life = field(default_factory=dict)  # (N,) each; empty if an episode is one visit
-    due: Tensor | None = None  # (N, 3, RETURN_DAYS): goods, revenue and margin to be taken back, by days
-    back: Tensor | None = None  # (N, 3): those that are taken back on this screen
+    due: Tensor | None = None  # (N, 3, RETURN_DAYS), see goods_due.py
+    back: Tensor | None = None  # (N, 3)
 
 
 @dataclass(frozen=True)
@@ -201,7 +204,6 @@ class Shop(visits.Visiting):
     population: Population
     config: ShopConfig
     repeats: ClassVar[bool] = True  # the items `empty` and the coupons; ``permits`` forbids the others
-    history_length: ClassVar[int] = 20
     context: ClassVar[tuple[str, ...]] = (
         *("profile", "cart_item", "last_item", "last_signals", "clock"),
         *("last_screen", "videos", "reference", "spent", "bought[category]"),
@@ -217,6 +219,7 @@ class Shop(visits.Visiting):
         Signal("margin", visible=False, low=-MOST, high=MOST),
         Signal("returned", visible=False, high=MOST),
         Signal("sent_back", visible=False),
+        Signal("cart_sent_back", visible=False),
         Signal("satisfaction", visible=False, meaning="the satisfaction"),
     )
     streams: ClassVar[tuple[Stream, ...]] = (
@@ -259,6 +262,10 @@ class Shop(visits.Visiting):
         return self.config.slate_size
 
     @property
+    def history_length(self) -> int:
+        return SCREENS_KEPT * self.slate_size  # the empty place and the coupons are entries too
+
+    @property
     def patterns(self) -> tuple[tuple[int, ...], ...]:
         coupon = (COUPON,) if self.config.discounts else ()
         return tuple((*screen, *coupon) for screen in SCREENS)
@@ -274,7 +281,10 @@ class Shop(visits.Visiting):
         named, config = self.catalogue.attributes, self.config
         kind, price = named["kind"], named["price"]
         video, product = (kind == VIDEO).float(), (kind == PRODUCT).float()
-        pull = zscore(zscore((self.catalogue.popularity + 1e-3).log()) + zscore(self.catalogue.quality))
+        goods = (video + product) > 0
+        popular = zscore((self.catalogue.popularity[goods] + 1e-3).log())
+        of_goods = zscore(popular + zscore(self.catalogue.quality[goods]))
+        pull = torch.zeros_like(price).masked_scatter(goods, of_goods)
         log_price = torch.where(product > 0, price, torch.ones_like(price)).log()
         category = named["category"].clamp_min(0)
         total, count = (
@@ -359,7 +369,7 @@ class Shop(visits.Visiting):
         config, state, screen = self.config, user_state, Screen.of(self.catalogue, items, shown)
         chance = noise = None
         if generator is not None:
-            chance = torch.rand(7, len(items), generator=generator, device=items.device)
+            chance = torch.rand(8, len(items), generator=generator, device=items.device)
             noise = torch.randn(len(items), generator=generator, device=items.device)
         dots, video = self._dots(state, screen.video), self.facts.index_select(0, screen.video)
         appeal = self.appeal(dots, video[:, 0], state.ease, state.record["videos"])
@@ -382,16 +392,20 @@ class Shop(visits.Visiting):
                 )
             )
         )
-        bought = carted * bought * (price <= state.budget)
+        left, of_cart = state.budget, None
+        if state.back is not None:
+            of_cart = self._late(state, chance) * shown.any(1, keepdim=True)
+            left = left - self.facts[state.record["cart"].clamp_min(0), 4] * of_cart[:, 5]
+        bought = carted * bought * (price <= left)
         zero = torch.zeros_like(bought)
         margin = price - config.cost_share * facts[:, 4]
         of_place = torch.stack(
             [
-                torch.stack([watched, liked, saved, *[zero] * 7, satisfaction], 1),
+                torch.stack([watched, liked, saved, *[zero] * 8, satisfaction], 1),
                 torch.stack(
                     [
                         *(zero, zero, kept, carted, bought, zero, price * bought, margin * bought, zero),
-                        *(sent_back * bought, (match - config.interest_cost).sigmoid()),
+                        *(sent_back * bought, zero, (match - config.interest_cost).sigmoid()),
                     ],
                     1,
                 ),
@@ -399,9 +413,8 @@ class Shop(visits.Visiting):
             1,
         )  # (N, 2, S)
         signals = screen.places @ of_place  # (N, K, S)
-        if state.back is not None:
-            first = (shown & (shown.cumsum(1) == 1)).unsqueeze(2)  # (N, K, 1)
-            signals = signals + first * self._late(state, chance).unsqueeze(1)
+        if of_cart is not None:
+            signals = goods_due.on_first_place(signals, shown, of_cart)
         return Feedback(signals, shown)
 
     def _late(self, state: ShopState, chance: Tensor | None) -> Tensor:
@@ -411,16 +424,29 @@ class Shop(visits.Visiting):
         _, wish, facts = self._offer(state, cart.clamp_min(0), zero, zero)
         waiting = (state.record["steps"] == 0) & (cart >= 0) & (facts[:, 4] <= state.budget)
         bought = waiting * answer(self.config.cart_kept * (wish - self.config.buy_cost).sigmoid(), chance, 6)
-        paid, (number, revenue, margin) = facts[:, 4] * bought, state.back.unbind(1)
+        sent_back = answer(torch.full_like(wish, self.config.return_share), chance, 7) * bought
+        paid = facts[:, 4] * bought
         earned = (1 - self.config.cost_share) * paid
-        return torch.stack(
-            [*[zero] * 5, bought, paid - revenue, earned - margin, number, zero, zero],
-            1,
-        )
+        of_cart = [*[zero] * 5, bought, paid, earned, zero, zero, sent_back, zero]
+        return torch.stack(of_cart, 1) + self._taken_back(state.back)
+
+    def _taken_back(self, back: Tensor) -> Tensor:
+        """(N, S): the signals of goods that are taken back, ``back`` (N, 3)."""
+        number, revenue, margin = back.unbind(1)
+        zero = torch.zeros_like(number)
+        return torch.stack([*[zero] * 6, -revenue, -margin, number, *[zero] * 3], 1)
+
+    def settle(self, user_state: ShopState, feedback: Feedback, ended: Tensor) -> Feedback:
+        """What is still due is taken back on the last screen of the lives that ``ended`` (N,)."""
+        state = user_state
+        assert state.due is not None and state.back is not None
+        more = self._taken_back(state.back + state.due.sum(2)) * ended.unsqueeze(1)
+        signals = goods_due.on_first_place(feedback.signals, feedback.shown, more)
+        return replace(feedback, signals=signals)
 
     def rewards(self, feedback: Feedback) -> Tensor:
         of_screen = feedback.signals.sum(1)
-        watched, liked, saved, _, bought, recovered, revenue, margin, returned, _, _ = of_screen.unbind(1)
+        watched, liked, saved, _, bought, recovered, revenue, margin, returned, *_ = of_screen.unbind(1)
         return torch.stack([watched, liked, bought + recovered, saved, revenue, margin, returned], 1)
 
     def advance(self, user_state: ShopState, items: Tensor, feedback: Feedback) -> tuple[ShopState, Tensor]:
@@ -443,10 +469,13 @@ class Shop(visits.Visiting):
         spent = price * bought + self.facts[cart, 4] * recovered
         due, back = state.due, state.back
         if due is not None and back is not None:
-            lost = price - config.cost_share * self.facts[screen.product, 4] + config.handling_cost
-            later = product[:, 9:10] * torch.stack([torch.ones_like(price), price, lost], 1)  # (N, 3)
-            due = torch.cat([due[..., :-1], due[..., -1:] + later.unsqueeze(2)], 2)
-            back = torch.zeros_like(back)
+            for item, number, paid in (
+                (screen.product, product[:, 9], price),
+                (cart, feedback.signals[:, :, 10].sum(1), self.facts[cart, 4]),
+            ):
+                lost = paid - config.cost_share * self.facts[item, 4] + config.handling_cost
+                due = goods_due.sold(due, number, paid, lost)
+            back = back * ~feedback.shown.any(1, keepdim=True)  # without a screen it waits
         seen = Feedback(feedback.signals[..., :6], feedback.shown)
         return ShopState(
             taste=state.taste,
@@ -469,10 +498,9 @@ class Shop(visits.Visiting):
         assert state.due is not None
         life, gap = visits.next_visit(state.life, chance, config)
         left = config.overnight**gap  # (N,)
-        day = torch.arange(RETURN_DAYS, device=gap.device)
-        later = gap.unsqueeze(1) + day  # (N, R): the present place of what is due in ``day`` days then
-        moved = state.due.gather(2, later.clamp_max(RETURN_DAYS - 1).unsqueeze(1).expand_as(state.due))
-        moved = moved * (later < RETURN_DAYS).unsqueeze(1)
+        due, back = goods_due.after_gap(state.due, gap)
+        if state.back is not None:
+            back = back + state.back
         return replace(
             state,
             same=state.same * left.unsqueeze(1),
@@ -484,8 +512,8 @@ class Shop(visits.Visiting):
                 **{name: state.record[name] for name in LASTING},
             },
             life=life,
-            due=moved,
-            back=(state.due * (day < gap.unsqueeze(1)).unsqueeze(1)).sum(2),
+            due=due,
+            back=back,
         ), gap
 
     def expected_reward(self, user_state: ShopState, block: slice = slice(None)) -> Tensor:
@@ -518,7 +546,7 @@ class Shop(visits.Visiting):
         of_product = of_saved * (match - config.saving_cost).sigmoid()
         carted = (wish - config.cart_cost).sigmoid()
         of_product = of_product + of_bought * affordable * carted * (wish - config.buy_cost).sigmoid()
-        return of_video * facts[:, 1] + of_product * facts[:, 2]
+        return of_video * facts[..., 1] + of_product * facts[..., 2]
 
     def appeal(self, dots: Tensor, pull: Tensor, ease: Tensor, videos: Tensor) -> Tensor:
         """The appeal of a video without a product; ``dots`` (..., 2): u . e and m . e."""
@@ -595,7 +623,8 @@ VISIT_PIECES = VisitPieces(
     },
     permits=lambda config, catalogue, known: permitted(config.discounts, catalogue, known),
     lasting=LASTING,
-    consumed={"carted": 0.0, "purchased": 0.0, "recovered": 0.0},
+    consumed=dict.fromkeys(("liked", "saved", "carted", "purchased", "recovered"), 0.0),
+    taken=("purchased",),
 )
 
 

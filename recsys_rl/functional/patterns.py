@@ -83,8 +83,8 @@ class Patterns:
 
     @property
     def enough(self) -> Tensor:
-        """(N,) bool: True if some pattern can be filled."""
-        return (self._possible > -torch.inf).any(1)
+        """(N,) bool: True if some pattern can be filled; NaN counts, as it is another fault."""
+        return (self._possible != -torch.inf).any(1)
 
     def only(self, rows: Tensor) -> Patterns:
         """This distribution, with all logits 0 in other than these ``rows`` (N,) bool."""
@@ -109,7 +109,7 @@ class Patterns:
         kinds = self.layout.kinds[above.clamp_min(0)].masked_fill(above < 0, -1)  # (N, k)
         begun = torch.tensor(patterns, device=kinds.device)[:, :at]  # (G, k)
         fits = (kinds.unsqueeze(1) == begun).all(2)  # (N, G)
-        chances = self._possible.log_softmax(1).masked_fill(~fits, -torch.inf)
+        chances = self._chances.masked_fill(~fits, -torch.inf)
         chances = chances - _normaliser(chances)
         result = torch.full_like(self.item_logits, -torch.inf)
         for kind in dict.fromkeys(pattern[at] for pattern in patterns):
@@ -151,7 +151,7 @@ class Patterns:
     def best(self) -> Tensor:
         """The most probable slate (N, K) int64. Raises as ``draw`` does."""
         self._check()
-        layout, chances = self.layout, self._possible.log_softmax(1)
+        layout, chances = self.layout, self._chances
         slates, values = [], []
         for number, pattern in enumerate(layout.patterns):
             value, columns = chances[:, number], list[Tensor]()
@@ -185,7 +185,7 @@ class Patterns:
         kinds = layout.kinds[known].masked_fill(index < 0, -1)  # (N, K)
         which = kinds.unsqueeze(1) == torch.tensor(layout.patterns, device=kinds.device)  # (N, G, K)
         which = which.all(2)  # (N, G)
-        of_pattern = self._possible.log_softmax(1).masked_fill(~which, 0.0).sum(1)
+        of_pattern = self._chances.masked_fill(~which, 0.0).sum(1)
         logits = self.item_logits.gather(1, known)  # (N, K)
         first = layout.classes[known[:, 0]]  # (N,)
         total = of_pattern + logits.sum(1)
@@ -210,7 +210,7 @@ class Patterns:
 
     def entropy(self) -> Tensor:
         """Entropy in nats, (N,), exact."""
-        log_p = self._possible.log_softmax(1)  # (N, G)
+        log_p = self._chances  # (N, G)
         p = log_p.exp()
         total = -(p * log_p.masked_fill(log_p == -torch.inf, 0.0)).sum(1)
         for number, pattern in enumerate(self.layout.patterns):
@@ -279,9 +279,14 @@ class Patterns:
         possible = [torch.stack([there[kind] for kind in pattern]).all(0) for pattern in self.layout.patterns]
         return self.gates.masked_fill(~torch.stack(possible, 1), -torch.inf)
 
+    @cached_property
+    def _chances(self) -> Tensor:
+        """(N, G): the log-probabilities of the patterns; -inf in a row where none can be filled."""
+        return self._possible.log_softmax(1).masked_fill(~self.enough.unsqueeze(1), -torch.inf)
+
     def _check(self) -> None:
         """Raise UserError if a row has no pattern that can be filled; NaN counts, as it gives a NaN loss."""
-        if bool((self._possible == -torch.inf).all(1).any()):
+        if not bool(self.enough.all()):
             raise UserError(
                 "For one of the users every kind of slate lacks items that may be shown: use a shorter "
                 "session, fewer excluded items or a larger catalogue."

@@ -232,15 +232,23 @@ class ActorCritic(nn.Module):
         The first candidates are the items with the highest product of the actor's query and the item's
         features. The last round(explore_rate C) are drawn uniformly from the available items, with
         replacement (greedy: none). Forbidden and repeated items are replaced by -1. Without a first stage, or
-        if ``obs`` has candidates already, it is returned as it is.
+        if ``obs`` has candidates already, it is returned as it is; a head that scores the whole catalogue has
+        a mask in their place.
 
         ``extra``: search so many items more, and keep the first C that are not forbidden. It is for a caller
         who forbids more items than a session does.
         """
         if self.retriever is None or obs.candidates is not None:
-            return obs
+            return self._whole(obs)
         with torch.no_grad():
             return obs.among(self._candidates(self.retriever, obs, greedy, generator, extra))
+
+    def _whole(self, obs: Obs) -> Obs:
+        """``obs`` with a mask in place of candidates where the head scores the whole catalogue."""
+        if obs.candidates is None or not isinstance(self.head, PatternHead):
+            return obs
+        mask = obs.showable(len(self.head.kinds))  # (N, I)
+        return replace(obs, candidates=None, exclude=None, mask=mask)
 
     def _candidates(
         self, retriever: Retriever, obs: Obs, greedy: bool, generator: torch.Generator, extra: int
@@ -280,6 +288,7 @@ class ActorCritic(nn.Module):
 
     def logprob(self, obs: Obs, items: Tensor) -> Tensor:
         """Log-probability (N,) of showing ``items`` (N, K); a first stage needs ``obs.candidates``."""
+        obs = self._whole(obs)
         logprob: Tensor = self(obs)[0].logprob(obs.places_of(items))
         return logprob
 
@@ -293,6 +302,7 @@ class ActorCritic(nn.Module):
             rows = torch.arange(-(-obs.num_rows // TILE) * TILE, device=items.device)
             rows = rows.clamp_max(obs.num_rows - 1)
             return self.place_logprobs(obs.rows(rows), items[rows])[: obs.num_rows]
+        obs = self._whole(obs)
         impossible = items < 0  # (N, K)
         if obs.candidates is not None:
             impossible = impossible | ~(obs.candidates.unsqueeze(1) == items.unsqueeze(2)).any(-1)

@@ -182,7 +182,12 @@ class PatternHead(TwoTowerHead):
         return super().user(query[:, : -self.num_patterns], blocks)
 
     def distribution(self, query: Tensor, logits: Tensor, candidates: Tensor | None) -> Patterns:
-        """The slate's; ``query`` (N, F_i + tower + G), the outputs of ``last``; ``logits`` (N, 1, I)."""
+        """The slate's; ``query`` (N, F_i + tower + G), the outputs of ``last``; ``logits`` (N, 1, I).
+
+        Raises ValueError for ``candidates``: the layout is that of the whole catalogue.
+        """
+        if candidates is not None:
+            raise ValueError("slates with kinds of places take a mask in place of candidates")
         if self.layout.kinds.device != logits.device:  # the network was moved
             self.layout = Layout(self.layout.patterns, self.kinds, self.classes)
         gates = RATE * query[:, -self.num_patterns :]

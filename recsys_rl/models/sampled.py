@@ -24,10 +24,11 @@ def shown_among(
 ) -> tuple[Obs, Tensor | None]:
     """``obs`` with the shown ``items`` (N, K) and C candidates of the first stage; log-weights (N, K + C).
 
-    Without a first stage, or with candidates of the log's own, it is returned as it is, and None.
+    Without a first stage, or with candidates of the log's own, there are no weights, and only the head that
+    scores the whole catalogue has a mask in their place.
     """
     if model.retriever is None or obs.candidates is not None:
-        return obs, None
+        return model.propose(obs, False, generator), None
     proposed = model.propose(obs, False, generator).candidates  # (N, C)
     assert proposed is not None
     proposed = proposed.masked_fill((proposed.unsqueeze(2) == items.unsqueeze(1)).any(2), -1)

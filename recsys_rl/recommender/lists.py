@@ -2,7 +2,7 @@
 
 One place after another is filled without feedback, and each item joins the history as consumed in full before
 the policy chooses the next one. On a platform with slates a whole slate comes, then joins, and the next one
-follows. No list holds an item twice.
+follows. No list holds an item twice; where the places have kinds, the platform says what may come again.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.functional import categorical
+from recsys_rl.functional.patterns import Patterns
 from recsys_rl.recommender.visit import Visit
 from recsys_rl.types import Obs
 
@@ -45,22 +46,32 @@ def play_on(
     while len(places) < length:
         obs = _proposed(agent, visits.observe(mask), listed)
         slates = agent.slates(obs) if visits.checkpoint.interface.patterns else None
-        left = (agent.scores(obs) if slates is None else slates.logits).clone()  # (N, C)
-        slate: list[Tensor] = []
-        for _ in range(min(places_of_slate, length - len(places))):
-            if slates is not None and slate:
-                left = slates.place(torch.stack(slate, 1))
-            left[(left == -torch.inf).all(1)] = 0.0  # nothing is left for this person: the list has ended
-            index = left.argmax(1) if generator is None else categorical.draw(left, generator)[0]  # (N,)
-            chances.append(categorical.logprob(left.double(), index).exp())
-            left[everyone, index] = -torch.inf
-            slate.append(obs.items_at(index.unsqueeze(1)).squeeze(1).clamp_min(0))
-            mask[everyone, slate[-1]] = False
+        if slates is not None:
+            index, logprobs = _slate(slates, generator)  # (N, K) each
+            slate = [*index.unbind(1)]
+            chances += logprobs.exp().unbind(1)
+        else:
+            slate = []
+            left = agent.scores(obs).clone()  # (N, C)
+            for _ in range(min(places_of_slate, length - len(places))):
+                left[(left == -torch.inf).all(1)] = 0.0  # nothing is left for this person: the list has ended
+                index = left.argmax(1) if generator is None else categorical.draw(left, generator)[0]  # (N,)
+                chances.append(categorical.logprob(left.double(), index).exp())
+                left[everyone, index] = -torch.inf
+                slate.append(obs.items_at(index.unsqueeze(1)).squeeze(1).clamp_min(0))
+                mask[everyone, slate[-1]] = False
         places += slate
         if len(places) < length:
             # The whole list is shown at once: the clock does not go on.
             visits = visits.consume(torch.stack(slate, 1)).at(hours)
-    return torch.stack(places, 1), torch.stack(chances, 1)
+    return torch.stack(places[:length], 1), torch.stack(chances[:length], 1)
+
+
+def _slate(slates: Patterns, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    """The items (N, K) of the most probable slates, or of drawn ones, and their log-probabilities (N, K)."""
+    slates = slates.only(slates.enough)  # a row without a slate has ended
+    index = slates.best() if generator is None else slates.draw(generator)[0]
+    return index, slates.place_logprobs(index)
 
 
 def _proposed(agent: Any, obs: Obs, listed: bool) -> Obs:

@@ -32,8 +32,10 @@ class ByEquations:
 
     def reader(self) -> Follower:
         """The lists and the walk for N users, which follow their sessions."""
-        # The list is by the profile: without one, all items are scored.
+        # The list is by the profile: without one, all items are scored. So they are where the places have
+        # kinds, as the list may lack one of these.
         large = self.catalogue.num_items > rankers.SHORTLIST and self.interface.profile
+        large = large and not self.interface.patterns
         walk = self.expert.walk
         return Follower(
             Shortlist(self.catalogue, self.interface.slate_size) if large else None,

@@ -163,7 +163,8 @@ class Recommendations:
         if not visitor.saved:
             visitor.row = Person(visitor.row.number or shared.transaction.number(), visitor.row.name)
         if before is not None and visitor.population_row < 0 and shared.active.version.takes_likes:
-            consumed = before.consumed(shared.active.version.full_signals)
+            version = shared.active.version
+            consumed = before.consumed(version.full_signals, version.taken)
             likes = tuple(dict.fromkeys((*before.row.likes, *consumed, *likes)))[-MOST_LIKES:]
         row = Session(
             number=shared.transaction.number(),

@@ -111,10 +111,10 @@ def _scores(version: Version, obs: Obs) -> tuple[Obs, Tensor, Patterns | None]:
 
     The third is the distribution of its slates if these have kinds of places.
     """
-    agent = version.agent
-    if obs.candidates is None and agent.first_stage is not None:
+    agent, patterns = version.agent, version.checkpoint.interface.patterns
+    if patterns or (obs.candidates is None and agent.first_stage is not None):
         obs = agent.propose(obs)
-    slates = agent.slates(obs) if version.checkpoint.interface.patterns else None
+    slates = agent.slates(obs) if patterns else None
     return obs, agent.scores(obs) if slates is None else slates.logits, slates
 
 

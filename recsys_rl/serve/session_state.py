@@ -124,18 +124,19 @@ class SessionState:
         ended = self.ended(now)
         return ended is not None and has_passed(self.row.window, ended, now)
 
-    def consumed(self, full_signals: Sequence[float]) -> list[int]:
+    def consumed(self, full_signals: Sequence[float], taken: Sequence[int] = ()) -> list[int]:
         """The items of which the user consumed at least half, in their order.
 
         ``full_signals`` (S,) are those of an item that is consumed in full. The mean of the shares counts,
-        over the signals that are not 0 there.
+        over the signals that are not 0 there. So does an item with one of the signals ``taken`` in full.
         """
         consumed: dict[int, None] = {}
         for step in self.steps:
             shown_and_left = [*zip(step.items, step.signals, strict=True), *step.left.items()]
             for item, values in shown_and_left:
                 shares = [value / full for value, full in zip(values, full_signals, strict=True) if full]
-                if shares and 2 * sum(shares) >= len(shares):
+                half = bool(shares) and 2 * sum(shares) >= len(shares)
+                if half or any(values[place] >= 1 for place in taken):
                     consumed[item] = None
         return [*consumed]
 

@@ -148,6 +148,12 @@ class Version:
         return [known.get(name, 1.0) for name in self.signals]
 
     @cached_property
+    def taken(self) -> list[int]:
+        """The places of the visible signals that tell alone that an item was consumed."""
+        pieces = self.checkpoint.config.platform.visit_pieces
+        return [] if pieces is None else [self.signals[name] for name in pieces.taken]
+
+    @cached_property
     def platform(self) -> Platform:
         """The answer of `GET /v1/platform`."""
         interface = self.checkpoint.interface

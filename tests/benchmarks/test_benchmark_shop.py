@@ -16,7 +16,10 @@ from tests.doors import benchmark_here
 def test_smoke_of_a_month(tmp_path: Path) -> None:
     benchmark_here(shop_month.main, tmp_path, "--smoke", "--json", "table.json")
     rows = json.loads((tmp_path / "table.json").read_text())["rows"]
-    assert [row["time"] for row in rows] == [*shop_month.TIMES] * 3
+    assert [row["time"] for row in rows] == [*shop_month.TIMES] * 6
+    assert [row["reference_rate"] for row in rows] == [0.03] * 12 + [0.0] * 12
+    for row, first in zip(rows, [*rows[:4] * 3, *rows[12:16] * 3], strict=True):
+        assert row["margin_gain"] == pytest.approx(row["margin"] - first["margin"], abs=1e-3)
     for row in rows:
         # The margin at a discount d is the revenue times (1 - d - 0.7) / (1 - d), before goods come back.
         discount = float(row["policy"].split()[1]) / 100

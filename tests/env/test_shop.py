@@ -17,10 +17,14 @@ from torch.testing import assert_close
 from recsys_rl.cli import main
 from recsys_rl.data.synthetic import synthetic_world
 from recsys_rl.env.assortment import add_attributes
+from recsys_rl.env.goods_due import RETURN_DAYS
+from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.retail import TRADE_RULES
-from recsys_rl.env.shop import RETURN_DAYS, Shop, ShopConfig, ShopState
+from recsys_rl.env.shop import EXPERT, Shop, ShopConfig, ShopState
 from recsys_rl.errors import UserError
 from recsys_rl.make import make_agent, make_env, make_user_model
+from recsys_rl.rivals import rankers
+from recsys_rl.rivals.expert import ByEquations
 from recsys_rl.testing import check_env, check_user_model
 from recsys_rl.types import ItemFeature, World
 from tests.doors import SERVED, steps, train_in
@@ -193,6 +197,117 @@ def test_returns_are_late_and_carts_are_bought_at_the_next_visit() -> None:
     assert streams[6].item() == pytest.approx(bought)
     assert_close(streams[4:6], torch.tensor([-2 * bought, -(0.6 + 1.0) * bought]), rtol=1e-4, atol=1e-6)
     assert later.back is not None and not later.back.any()
+
+
+def test_a_product_of_the_screen_has_what_the_cart_leaves_of_the_budget() -> None:
+    """A budget of 3, and products of 2: from the cart or on the screen, not both."""
+    users = shop(visits=35, cart_kept=1.0, cart_cost=-50.0, buy_cost=-50.0, budget=3.0, arrival_patience=9.0)
+    state = first(users)
+    state = dataclasses.replace(state, record={**state.record, "cart": torch.tensor([CHEAP])})
+    found, streams, later = played(users, state, EMPTY, CHEAP)
+    assert found["recovered"] == pytest.approx([1, 0]) and found["purchased"] == [0, 0]
+    assert streams[2].item() == pytest.approx(1) and later.budget.item() == pytest.approx(1)
+    assert users.possible(later)
+    state = dataclasses.replace(state, budget=torch.tensor([4.0]), cap=torch.tensor([4.0]))
+    found, streams, later = played(users, state, EMPTY, CHEAP)
+    assert found["purchased"] == pytest.approx([0, 1]) and later.budget.item() == pytest.approx(0, abs=1e-5)
+    assert streams[4].item() == pytest.approx(4)
+
+
+def eager(**changes: Any) -> RecEnv:
+    """Lives of people who buy much of what they see, and send half of it back."""
+    sizes = {"num_items": 80, "max_episode_steps": 4, "embedding_dim": 4, "visits": 35, "cart_kept": 1.0}
+    wishes = {"cart_cost": -1.0, "buy_cost": 2.0, "return_share": 0.5, "budget": 40.0}
+    config = settings("ppo", "shop", env_config={**sizes, **wishes, **changes})
+    env = make_env(config, world(config), 40, torch.Generator().manual_seed(0))
+    assert isinstance(env, RecEnv)
+    return env
+
+
+def test_all_goods_that_are_sent_back_are_taken_back_before_the_life_has_ended() -> None:
+    env, random = eager(habit_base=1.0), torch.Generator().manual_seed(1)
+    obs, alive = env.reset(), torch.ones(40, dtype=torch.bool)
+    names = [signal.name for signal in env.signals]
+    sent, returned, of_signals, recovered = (torch.zeros(40) for _ in range(4))
+    churned = torch.zeros(40, dtype=torch.bool)
+    while bool(alive.any()):
+        shown = torch.rand(40, 80, generator=random).masked_fill(~obs.allowed(80), -1).topk(2).indices
+        step = env.step_without_reset(shown)
+        assert step.feedback is not None
+        of = dict(zip(names, step.feedback.signals.sum(1).T, strict=True))
+        sent += alive * (of["sent_back"] + of["cart_sent_back"])
+        recovered += alive * of["cart_sent_back"]
+        returned += alive * step.streams[:, 6]
+        of_signals += alive * of["returned"]
+        churned |= alive & step.terminated
+        alive &= ~(step.terminated | step.truncated)
+        obs = step.obs
+    assert sent.tolist() == returned.tolist() == of_signals.tolist()
+    assert 0 < int(churned.sum()) < 40 and float(recovered.sum()) > 0
+    assert float(sent[churned].sum()) > 0 and float(sent[~churned].sum()) > 0
+
+
+def test_budgets_stay_above_0_and_saved_sessions_can_go_on() -> None:
+    env, random = eager(budget=4.0), torch.Generator().manual_seed(1)
+    obs = env.reset()
+    for _ in range(60):
+        shown = torch.rand(40, 80, generator=random).masked_fill(~obs.allowed(80), -1).topk(2).indices
+        obs = env.step(shown).obs
+        assert float(env.user_state.budget.min()) > -1e-4
+        env.load_state_dict(env.state_dict())
+
+
+def test_what_is_due_and_the_cart_wait_for_a_screen_that_shows_something() -> None:
+    users = shop(visits=35, cart_kept=1.0)
+    state = first(users)
+    state = dataclasses.replace(
+        state, back=torch.tensor([[1.0, 2.0, 1.6]]), record={**state.record, "cart": torch.tensor([CHEAP])}
+    )
+    items = torch.tensor([[VIDEO, CHEAP]])
+    feedback = users.respond(state, items, torch.zeros_like(items, dtype=torch.bool), None)
+    assert not bool(feedback.signals.any())
+    later, _ = users.advance(state, items, feedback)
+    found, streams, last = played(users, later, VIDEO, EMPTY)
+    assert streams[6].item() == 1 and found["recovered"][0] > 0
+    assert last.back is not None and not last.back.any() and last.record["cart"].item() == -1
+
+
+def test_the_empty_place_and_coupons_look_like_nothing() -> None:
+    config = settings("ppo", "shop", env_config={"num_items": 90, "max_episode_steps": 20, "discounts": True})
+    catalogue = world(config).catalogue
+    none = catalogue.attributes["kind"] >= 2
+    assert int(none.sum()) == 4
+    for values in (catalogue.embedding, catalogue.popularity, catalogue.quality, catalogue.tags):
+        assert not bool(values[none].any())
+    assert bool((catalogue.embedding[~none].norm(dim=1) > 0.99).all())
+    env = make_env(config, world(config), 3, torch.Generator().manual_seed(0))
+    assert env.interface.history_length == 20 * 3
+    # The pull of the others is a z-score among themselves, times 0.4 logits.
+    users = make_user_model(config, world(config))
+    assert isinstance(users, Shop)
+    pull = users.facts[:, 0] / 0.4
+    assert pull[~none].mean().item() == pytest.approx(0, abs=1e-5)
+    assert pull[~none].std(correction=0).item() == pytest.approx(1, abs=1e-4)
+    assert not bool(pull[none].any())
+
+
+def test_the_expert_shows_screens_in_a_catalogue_beyond_the_shortlist(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = settings("ppo", "shop", env_config={"num_items": 80, "max_episode_steps": 4, "discounts": True})
+    place = world(config)
+    env = make_env(config, place, 8, torch.Generator().manual_seed(0))
+    obs, users = env.reset(), make_user_model(config, place)
+    numbers = {name: torch.tensor(value) for name, (value, _) in EXPERT.numbers.items()}
+    row = ByEquations(EXPERT, users, place.catalogue, env.interface, numbers)
+    items = row.act(obs).items
+    monkeypatch.setattr(rankers, "SHORTLIST", 10)
+    assert row.act(obs).items.tolist() == items.tolist()
+    kinds = place.catalogue.attributes["kind"][items].tolist()
+    assert {tuple(slate) for slate in kinds} <= {*env.interface.patterns}
+    # Of given items, too.
+    allowed = torch.arange(80).expand(8, -1).masked_fill(~obs.allowed(80), -1)
+    assert row.act(obs.among(allowed)).items.tolist() == items.tolist()
 
 
 def test_no_video_and_no_product_is_shown_twice_in_a_visit() -> None:

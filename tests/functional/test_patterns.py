@@ -107,6 +107,14 @@ def test_kind_without_items_has_no_slate() -> None:
     for choose in (nothing.draw, nothing.best):
         with pytest.raises(UserError):
             choose()
+    # Nothing is possible there, which is no NaN: that would be a broken network.
+    slates = torch.tensor([[0, 5], [2, 5]])
+    for impossible in (nothing.logits, nothing.place(slates[:, :1]), nothing.place_logprobs(slates)):
+        assert bool((impossible == -torch.inf).all())
+    assert bool((nothing.logprob(slates) == -torch.inf).all())
+    assert not bool(nothing.entropy().isnan().any())
+    broken = Patterns(GATES.expand(1, -1) * math.nan, ITEMS.expand(1, -1), TOGETHER, LAYOUT)
+    assert bool(broken.enough.all()) and bool(broken.logits.isnan().any())
     # Rows without a slate can be replaced, as a server does.
     assert bool(nothing.only(nothing.enough).logprob(torch.tensor([[0, 5], [2, 5]])).isfinite().all())
 
