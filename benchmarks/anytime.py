@@ -439,10 +439,17 @@ def percent(share: str) -> str:
     return f"{100 * float(share):.1f}"
 
 
+def of_canary(rows: Sequence[newest.Row]) -> str:
+    """How often the rows of the server's canary were run, and how often it is asked."""
+    runs = {row["runs"] for row in rows if row["bound"] == "canary"}
+    return f" (the canary: {' or '.join(runs)} runs, a look after each 25)" if runs else ""
+
+
 def origin(rows: Sequence[newest.Row], part: str, unit: str) -> str:
-    mine = [row for row in rows if row["part"] == part]
+    mine = [row for row in rows if row["part"] == part and row["bound"] in BOUNDS]
+    runs = dict.fromkeys(row["runs"] for row in mine if row["bound"] != "canary")
     return (
-        f"{mine[0]['runs']} runs of {int(mine[0]['rows']):,} {unit}, a look after each; "
+        f"{' or '.join(runs)} runs of {int(mine[0]['rows']):,} {unit}, a look after each{of_canary(mine)}; "
         f"`python -m benchmarks.anytime`, {newest.origin(mine)}."
     )
 
