@@ -1,4 +1,4 @@
-"""Goods that are sent back, which a shop knows RETURN_DAYS after the purchase. Pure functions over N users.
+"""Goods that are sent back, as a retailer knows RETURN_DAYS after the purchase. Pure functions over N users.
 
 ``due`` (N, 3, RETURN_DAYS) holds the number, the revenue and the margin to be taken back, by the days until
 then, and ``back`` (N, 3) those that are taken back on this screen.

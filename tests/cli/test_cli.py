@@ -208,7 +208,7 @@ def doors(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     fake: Any = types.ModuleType("recsys_rl.workflows.train")
     fake.train, fake.Interrupted = train, Interrupted
     monkeypatch.setitem(sys.modules, "recsys_rl.workflows.train", fake)
-    monkeypatch.setattr("recsys_rl.cli.evaluate.evaluate", calls.append)
+    monkeypatch.setattr("recsys_rl.cli.evaluate.evaluate", lambda options, **_: calls.append(options))
     return calls
 
 

@@ -299,13 +299,22 @@ def test_interrupted_run_goes_on_in_another_process(tmp_path: Path, monkeypatch:
 
 def test_ctrl_c_ends_all_processes(tmp_path: Path) -> None:
     words = ["train", *DRIFT, "--total-timesteps", "100000000", "--seeds", "0,1", "--jobs", "2"]
-    command = subprocess.Popen(
-        [sys.executable, "-m", "recsys_rl.cli", *words], cwd=tmp_path, stderr=subprocess.PIPE, text=True
-    )
-    wait_until(lambda: len(list(tmp_path.glob("runs/*/ppo.pt"))) == 2, command)
-    pids = children(command)
-    command.send_signal(signal.SIGINT)
-    _, said = command.communicate(timeout=100)
+    before = signal.signal(
+        signal.SIGINT, signal.SIG_DFL
+    )  # a suite in the background may ignore it, and all below
+    try:
+        command = subprocess.Popen(
+            [sys.executable, "-m", "recsys_rl.cli", *words], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    try:
+        wait_until(lambda: len(list(tmp_path.glob("runs/*/ppo.pt"))) == 2, command)
+        pids = children(command)
+        command.send_signal(signal.SIGINT)
+        _, said = command.communicate(timeout=100)
+    finally:
+        command.kill()
     assert command.returncode == 130 and "Seeds not finished: 0, 1" in said
     wait_until(lambda: all(gone(pid) for pid in pids))  # Python's own helper process ends a moment later
     assert all(updates_in(path) > 0 for path in tmp_path.glob("runs/*/ppo.pt"))
