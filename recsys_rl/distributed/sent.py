@@ -18,7 +18,7 @@ import torch
 from recsys_rl.errors import UserError
 
 TRIES = 4
-"""How often a task is begun whose process ends, before the command ends with an error."""
+"""Number of times that a task is begun if its process ends each time; then the command ends with an error."""
 STOPPED = 130
 """Exit code of a process that was asked to end during a task, as a shell has it for Ctrl-C."""
 AHEAD = 4
@@ -51,7 +51,7 @@ def _unpacked(sent: bytes) -> Any:
 
 
 def answer(function: bytes, item: bytes) -> bytes:
-    """What the function gives for the item, or its error, as bytes for ``result_of``.
+    """The result of the function for the item, or its error, as bytes for ``result_of``.
 
     A KeyboardInterrupt, as of a training that SIGTERM has ended, ends this process, so that the task is done
     again in another one.

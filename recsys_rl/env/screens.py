@@ -46,7 +46,7 @@ LASTING = ("bought", "reference", "cart")
 
 
 def begin_record(length: int, catalogue: Catalogue, profile: Tensor) -> Known:
-    """What a retailer knows at the start of the first visit of people with these profiles (N, D).
+    """The retailer's knowledge at the start of the first visit of people with these profiles (N, D).
 
     The categories bought (N, C); reference r, money spent and share of videos in this visit, the last screen
     (its place in SCREENS, -1 before the first), the product in the cart (-1 for none) and the number of

@@ -437,7 +437,7 @@ class Shop(visits.Visiting):
         return torch.stack([*[zero] * 6, -revenue, -margin, number, *[zero] * 3], 1)
 
     def settle(self, user_state: ShopState, feedback: Feedback, ended: Tensor) -> Feedback:
-        """What is still due is taken back on the last screen of the lives that ``ended`` (N,)."""
+        """Take back all that is due on the last screen of the lives that ``ended`` (N,)."""
         state = user_state
         assert state.due is not None and state.back is not None
         more = self._taken_back(state.back + state.due.sum(2)) * ended.unsqueeze(1)
@@ -606,7 +606,7 @@ def follow(
 def after_visit(
     config: ShopConfig, catalogue: Catalogue, known: Known, items: Tensor, seen: Feedback
 ) -> Known:
-    """What is known of visits after a screen."""
+    """The retailer's knowledge of visits after a screen."""
     screen = Screen.of(catalogue, items, seen.shown)
     return {"profile": known["profile"], **follow(config, catalogue, known, screen, seen)}
 

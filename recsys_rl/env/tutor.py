@@ -312,7 +312,7 @@ class Course:
         return self.config.feeling_kept * mood + self.mood_steps(strain, tedium)
 
     def mood_steps(self, strain: Tensor, tedium: Tensor) -> Tensor:
-        """What an item adds to frustration and boredom, (..., 2), from ``strain`` and ``tedium`` (...)."""
+        """Changes (..., 2) of frustration and boredom by an item, from ``strain`` and ``tedium`` (...)."""
         return torch.stack([self.config.frustration_step * strain, self.config.boredom_step * tedium], -1)
 
     def rested(self, record: Known, mood: Tensor) -> Tensor:

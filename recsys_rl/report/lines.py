@@ -8,6 +8,7 @@ from recsys_rl.records import PRIVILEGED
 from recsys_rl.report.drawing import (
     LETTER,
     decimals,
+    finite,
     kind,
     number,
     scale,
@@ -22,7 +23,16 @@ SIMPLE = ("popularity", "mf", "linucb", "lints")
 """Rows without a network that are drawn, beside the yardstick: lines of all others would hide these."""
 
 
-def is_drawn(policy: str, yardstick: str | None) -> bool:
+def drawn_lines(steps: Mapping[str, Sequence[float]], yardstick: str | None) -> dict[str, Sequence[float]]:
+    """Those of ``steps``, for each policy a value after each step, that ``lines_svg`` draws in a report."""
+    return {
+        str(name): values
+        for name, values in steps.items()
+        if _is_drawn(str(name), yardstick) and len(values) > 1 and all(map(finite, values))
+    }
+
+
+def _is_drawn(policy: str, yardstick: str | None) -> bool:
     """True for a row that has a line."""
     if policy in (*PRIVILEGED, "untrained"):
         return False

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from recsys_rl.report.drawing import finite, number, short_name, sizes, text
-from recsys_rl.report.lines import is_drawn, lines_svg
+from recsys_rl.report.drawing import number, short_name, sizes, text
+from recsys_rl.report.lines import drawn_lines, lines_svg
 from recsys_rl.report.page import Row
 
 
 def regret_html(regret_by_step: Row | None = None, yardstick: str | None = None) -> str:
     """The section of the page; "" without a regret, or where no row can be drawn."""
     regret = regret_by_step or {"steps": {}}
-    lines = {
-        str(name): steps
-        for name, steps in regret["steps"].items()
-        if is_drawn(str(name), yardstick) and len(steps) > 1 and all(map(finite, steps))
-    }
+    lines = drawn_lines(regret["steps"], yardstick)
     if not lines:
         return ""
     versus, users = text(regret["versus"]), number(regret["users"], 0)

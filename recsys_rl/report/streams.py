@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from recsys_rl.report.drawing import finite, number, sizes, text
-from recsys_rl.report.lines import is_drawn, lines_svg
+from recsys_rl.report.drawing import number, sizes, text
+from recsys_rl.report.lines import drawn_lines, lines_svg
 from recsys_rl.report.page import Row
 
 
@@ -15,11 +15,7 @@ def streams_html(curves: Sequence[Row], yardstick: str | None = None) -> str:
 
 
 def _section(curve: Row, yardstick: str | None) -> str:
-    lines = {
-        str(name): steps
-        for name, steps in curve["steps"].items()
-        if is_drawn(str(name), yardstick) and len(steps) > 1 and all(map(finite, steps))
-    }
+    lines = drawn_lines(curve["steps"], yardstick)
     if not lines:
         return ""
     name, unit = str(curve["name"]), str(curve.get("unit", "step"))

@@ -226,10 +226,8 @@ class _Centres:
         self.all = number + 1, total + outcome.reward
         if of_person:
             number, total = self.of.get(outcome.person, (0, 0.0))
-            self.within, self.again = (
-                self.within + _square(outcome.reward, number, total),
-                self.again + (number > 0),
-            )
+            self.within += _square(outcome.reward, number, total)
+            self.again += number > 0
             self.of[outcome.person] = number + 1, total + outcome.reward
 
     def off(self, outcome: Outcome) -> float | None:
