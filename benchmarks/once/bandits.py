@@ -21,6 +21,7 @@ import torch
 from benchmarks.harness import tables, turns
 from benchmarks.harness.turns import Row, System
 from recsys_rl.data.synthetic import synthetic_world
+from recsys_rl.rivals.best_slate import SINGLE
 from recsys_rl.rivals.linear_bandit import BANDITS, BanditSettings, make_bandit
 from recsys_rl.types import Obs
 from recsys_rl.utils.allocator import keep_freed_memory
@@ -42,7 +43,7 @@ def step(name: str, sizes: Sizes) -> Row:
     catalogue, population = synthetic_world(5, sizes.items, sizes.dim, 0.2, 0)
     generators = (torch.Generator().manual_seed(1), torch.Generator().manual_seed(2))
     settings, start = BanditSettings(explore=0.5, gain=1.0), population.profile.mean(0)
-    bandit = make_bandit(name, catalogue, settings, torch.ones(1), generators, start, 1, estimates=False)
+    bandit = make_bandit(name, catalogue, settings, torch.ones(1), generators, start, SINGLE, estimates=False)
     reader, context = bandit.reader(), torch.randn(sizes.users, sizes.dim, generator=g)
     history = torch.full((sizes.users, STEPS), -1)  # (N, L)
     signals = torch.zeros(sizes.users, STEPS, 1)

@@ -711,7 +711,7 @@ PLATFORM = Platform(
                 "batch_size": 1280,
                 "update_epochs": 3,
             },
-            "train_config": {"total_timesteps": 300_000},
+            "train_config": {"total_timesteps": 600_000},
         },
         "a2c": {
             "agent_config": {"lr": 2e-3, "ent_coef": 0.01, "num_envs": 64, "n_steps": 10},

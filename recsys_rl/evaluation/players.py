@@ -27,6 +27,7 @@ from recsys_rl.protocols import Env, Policy, Reader, ReadingPolicy
 from recsys_rl.records import EXPERT, TRADE
 from recsys_rl.rivals import tuning
 from recsys_rl.rivals.baselines import RandomPolicy, baseline_makers, untried_makers
+from recsys_rl.rivals.best_slate import BestSlate
 from recsys_rl.rivals.linear_bandit import (
     BANDITS,
     BanditSettings,
@@ -355,9 +356,8 @@ def references(
         def make(settings: BanditSettings, seed: int = 0, estimates: bool = False) -> LinUCB | Thompson:
             drawn = generators(seed, name, f"{name} estimates", device=table.device)
             noise = drawn[name], drawn[f"{name} estimates"]
-            return make_bandit(
-                name, catalogue, settings, weights, noise, start, interface.slate_size, estimates
-            )
+            slate = BestSlate.of(interface, catalogue)
+            return make_bandit(name, catalogue, settings, weights, noise, start, slate, estimates)
 
         settings, note = tuning.tune_bandit(trainees(name), weights, start, make)
         return Player(make(settings, table.seed, estimates), note=note)

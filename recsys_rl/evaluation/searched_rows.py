@@ -14,6 +14,7 @@ from torch import Tensor
 from recsys_rl.evaluation import rule_cache
 from recsys_rl.protocols import Policy, UserModel
 from recsys_rl.rivals import expert, form_search, rule_search
+from recsys_rl.rivals.best_slate import BestSlate
 from recsys_rl.rivals.expert import ByEquations
 from recsys_rl.rivals.forms import Factors, Form, Searched, form_note
 from recsys_rl.rivals.rankers import Rule, RuleWeights, scored_names
@@ -45,7 +46,7 @@ class SearchedRows:
         agent = Rule(
             catalogue,
             rule.weights,
-            interface.slate_size,
+            BestSlate.of(interface, catalogue),
             rule.leave_rates,
             rerank=True,
             user_columns=UserColumns.of(interface, catalogue),

@@ -65,7 +65,8 @@ class Patterns:
         Args:
             gates: (N, G), the logits of the patterns.
             logits: (N, A), the logits of the items, -inf at forbidden ones.
-            together: (), what the second item gains if it is of the class of the first.
+            together: (), what the second item gains if it is of the class of the first, from -20 to 20:
+                beyond that the sums of float32 lose the other items.
             layout: patterns, kinds and classes.
         """
         self.gates, self.item_logits, self.together, self.layout = gates, logits, together, layout
@@ -76,7 +77,11 @@ class Patterns:
         return self.layout.slate_size
 
     def explored(self, share: Tensor) -> Patterns:
-        """Each place drawn uniformly with probability ``share`` (N,) among its items, else as here."""
+        """Each place drawn uniformly with probability ``share`` (N,) among its items, else as here.
+
+        The result has the probabilities of draws, place by place. ``best``, ``logprob`` and ``entropy`` are
+        of slates without exploration: of the result they raise ValueError.
+        """
         mixed = Patterns(self.gates, self.item_logits, self.together, self.layout)
         mixed.explore = share
         return mixed
@@ -150,6 +155,7 @@ class Patterns:
     @torch.no_grad()
     def best(self) -> Tensor:
         """The most probable slate (N, K) int64. Raises as ``draw`` does."""
+        self._unexplored()
         self._check()
         layout, chances = self.layout, self._chances
         slates, values = [], []
@@ -179,6 +185,7 @@ class Patterns:
 
     def logprob(self, index: Tensor) -> Tensor:
         """Log-probability (N,) of the slates ``index`` (N, K); -inf for an impossible one."""
+        self._unexplored()
         if index.shape != (len(self.gates), self.slate_size):
             raise ValueError(f"slates {tuple(index.shape)} don't fit {len(self.gates)} x {self.slate_size}")
         layout, known = self.layout, index.clamp_min(0)
@@ -210,6 +217,7 @@ class Patterns:
 
     def entropy(self) -> Tensor:
         """Entropy in nats, (N,), exact."""
+        self._unexplored()
         log_p = self._chances  # (N, G)
         p = log_p.exp()
         total = -(p * log_p.masked_fill(log_p == -torch.inf, 0.0)).sum(1)
@@ -283,6 +291,10 @@ class Patterns:
     def _chances(self) -> Tensor:
         """(N, G): the log-probabilities of the patterns; -inf in a row where none can be filled."""
         return self._possible.log_softmax(1).masked_fill(~self.enough.unsqueeze(1), -torch.inf)
+
+    def _unexplored(self) -> None:
+        if self.explore is not None:
+            raise ValueError("this is not known of slates with exploration: see place_logprobs")
 
     def _check(self) -> None:
         """Raise UserError if a row has no pattern that can be filled; NaN counts, as it gives a NaN loss."""

@@ -19,6 +19,8 @@ TOWER_SIZE = 32  # learned features of an item beside the given ones
 LOGIT_SCALE = 5.0  # first temperature: item embeddings have unit norm, so their products are small
 RATE = 5.0  # votes and log-temperature are few weights with far to go: scaled, they move this much faster
 
+MOST_TOGETHER = 20.0  # logits that an item can gain below one of its category: see Patterns
+
 
 Distribution = Categorical | PlackettLuce | Patterns
 """The distribution of an action, (N, K)."""
@@ -191,7 +193,8 @@ class PatternHead(TwoTowerHead):
         if self.layout.kinds.device != logits.device:  # the network was moved
             self.layout = Layout(self.layout.patterns, self.kinds, self.classes)
         gates = RATE * query[:, -self.num_patterns :]
-        return Patterns(gates, logits.squeeze(1), RATE * self.together, self.layout)
+        together = MOST_TOGETHER * (RATE / MOST_TOGETHER * self.together).tanh()
+        return Patterns(gates, logits.squeeze(1), together, self.layout)
 
 
 def slate_layout(

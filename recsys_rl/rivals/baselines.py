@@ -17,6 +17,7 @@ from recsys_rl.functional import categorical, top_k
 from recsys_rl.functional.plackett_luce import PlackettLuce
 from recsys_rl.objective.weighted import stream_weights, weighted
 from recsys_rl.protocols import CostlyUsers, ForbiddingUsers, PatientUsers, Policy, Simulator, UserModel
+from recsys_rl.rivals.best_slate import BestSlate
 from recsys_rl.types import Action, Catalogue, Interface, Obs
 
 PRICES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
@@ -235,7 +236,7 @@ def best_first(user_model: UserModel, catalogue: Catalogue, users: Tensor) -> Te
             for block in blocks
         ]
     )
-    return _best_slate(first, catalogue.available, user_model.slate_size)
+    return _best_slate(first, catalogue.available, BestSlate.of_users(user_model, catalogue))
 
 
 def static_list(user_model: UserModel, catalogue: Catalogue, users: Tensor, length: int) -> Tensor:
@@ -257,18 +258,18 @@ def greedy_list(
     user_model: UserModel, catalogue: Catalogue, users: Tensor, length: int, price: float
 ) -> Tensor:
     """One candidate of ``static_list``, for one price of patience: (T K,) int64."""
-    slate_size = user_model.slate_size
+    places = BestSlate.of_users(user_model, catalogue)
     user_state = user_model.sample(users)
     present = torch.ones(len(users), device=users.device)  # (N,)
     allowed = catalogue.available.clone()  # (I,)
     items: list[Tensor] = []
-    most_steps = max(1, int(allowed.sum()) // slate_size)
+    most_steps = max(1, int(allowed.sum()) // places.size)
     for _ in range(length if user_model.repeats else min(length, most_steps)):
         blocks = top_k.blocks(len(users), catalogue.num_items)
         scores = torch.cat(
             [present @ appeal(user_model, user_state, block, price) for block in blocks]
         )  # (I,)
-        slate = _best_slate(scores, allowed, slate_size)  # (K,)
+        slate = _best_slate(scores, allowed, places)  # (K,)
         allowed[slate[slate >= 0]] = user_model.repeats
         items.append(slate)
         user_state, _, leaves = show(user_model, user_state, slate.expand(len(users), -1))
@@ -276,11 +277,9 @@ def greedy_list(
     return torch.cat(items)
 
 
-def _best_slate(scores: Tensor, allowed: Tensor, slate_size: int) -> Tensor:
-    """The allowed items with the highest ``scores`` (I,): (K,), with -1 in places without an allowed item."""
-    scores = scores.masked_fill(~allowed, -torch.inf)
-    best = top_k.highest(scores.unsqueeze(0), min(slate_size, len(scores))).squeeze(0)
-    return best.masked_fill(scores[best] == -torch.inf, -1)
+def _best_slate(scores: Tensor, allowed: Tensor, slate: BestSlate) -> Tensor:
+    """The slate (K,) of the allowed items by ``scores`` (I,), with -1 in places without an allowed item."""
+    return slate.best(scores.masked_fill(~allowed, -torch.inf).unsqueeze(0)).squeeze(0)
 
 
 def appeal(user_model: UserModel, user_state: Any, block: slice, price: float) -> Tensor:

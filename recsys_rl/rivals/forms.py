@@ -29,6 +29,7 @@ from torch import Tensor
 
 from recsys_rl.data.attributes import principal_axes, zscore
 from recsys_rl.records import Split
+from recsys_rl.rivals.best_slate import BestSlate
 from recsys_rl.rivals.rankers import Rule, RuleWeights
 from recsys_rl.rivals.tuning import fold_in_note
 from recsys_rl.types import Catalogue, Interface, Obs
@@ -118,10 +119,8 @@ class Searched(Rule):
         self.numbers = dict(zip(form.names, numbers.unbind(-1), strict=True))
         decay, fold_in = self.numbers["decay"].sigmoid(), self.numbers["fold_in"].clamp_min(0)
         shared = replace(RuleWeights.zeros(), decay=decay, fold_in=fold_in)
-        columns = UserColumns.of(interface, catalogue)
-        super().__init__(
-            catalogue, shared, interface.slate_size, leave_rates, rerank=True, user_columns=columns
-        )
+        columns, slate = UserColumns.of(interface, catalogue), BestSlate.of(interface, catalogue)
+        super().__init__(catalogue, shared, slate, leave_rates, rerank=True, user_columns=columns)
 
     @cached_property
     def columns(self) -> Tensor:

@@ -33,6 +33,7 @@ from torch import Tensor
 
 from recsys_rl.functional import categorical, top_k
 from recsys_rl.functional.recency import weighted_rows
+from recsys_rl.rivals.best_slate import SINGLE, BestSlate
 from recsys_rl.types import Action, Catalogue, Interface, Obs, Stream, UserError
 
 CHUNK = 128
@@ -69,13 +70,13 @@ def make_bandit(
     weights: Tensor,
     generators: tuple[torch.Generator, torch.Generator],
     start: Tensor,
-    slate_size: int,
+    slate: BestSlate,
     estimates: bool,
 ) -> LinUCB | Thompson:
     """The bandit of the row ``name``; the arguments are those of ``Thompson``."""
     if name == "linucb":
-        return LinUCB(catalogue, settings, weights, start, slate_size)
-    return Thompson(catalogue, settings, weights, generators, start, slate_size, estimates)
+        return LinUCB(catalogue, settings, weights, start, slate)
+    return Thompson(catalogue, settings, weights, generators, start, slate, estimates)
 
 
 def signal_weights(signals: Sequence[str], streams: Sequence[Stream]) -> Tensor:
@@ -116,7 +117,7 @@ class LinearBandit:
         settings: BanditSettings,
         weights: Tensor,
         start: Tensor | None = None,
-        slate_size: int = 1,
+        slate: BestSlate = SINGLE,
     ) -> None:
         """Make the policy.
 
@@ -124,7 +125,7 @@ class LinearBandit:
             weights: (S,) of the visible signals, from ``signal_weights``.
             start: (D,) profile of a user without one, whose profile is zero; None for zeros.
         """
-        self.catalogue, self.settings, self.slate_size = catalogue, settings, slate_size
+        self.catalogue, self.settings, self.slate = catalogue, settings, slate
         self.embedding = catalogue.embedding  # (I, D)
         self.weights = weights.to(self.embedding.device)
         self.start = self.embedding.new_zeros(self.embedding.shape[1]) if start is None else start
@@ -145,12 +146,9 @@ class LinearBandit:
         if obs.candidates is not None:
             of_candidates = scores.gather(1, obs.candidates.clamp_min(0))  # (N, C)
             of_candidates.masked_fill_(obs.candidates < 0, -torch.inf)
-            return Action.certain(obs.items_at(top_k.highest(of_candidates, self.slate_size)))
+            return Action.certain(obs.items_at(top_k.highest(of_candidates, self.slate.size)))
         scores = categorical.forbid_(scores.unsqueeze(1), obs.mask, obs.exclude).squeeze(1)
-        items = top_k.highest(scores, self.slate_size)  # (N, K)
-        if self.slate_size > 1:  # a place without an allowed item stays empty
-            items = items.masked_fill(scores.gather(1, items) == -torch.inf, -1)
-        return Action.certain(items)
+        return Action.certain(self.slate.best(scores))
 
 
 class LinUCB(LinearBandit):
@@ -183,7 +181,7 @@ class Thompson(LinearBandit):
         weights: Tensor,
         generators: tuple[torch.Generator, torch.Generator],
         start: Tensor | None = None,
-        slate_size: int = 1,
+        slate: BestSlate = SINGLE,
         estimates: bool = True,
     ) -> None:
         """Make the policy.
@@ -193,7 +191,7 @@ class Thompson(LinearBandit):
             estimates: False for tables, which need no probabilities: ``act`` then has the logprob NaN. An
                 estimate takes many times as long as the choice.
         """
-        super().__init__(catalogue, settings, weights, start, slate_size)
+        super().__init__(catalogue, settings, weights, start, slate)
         self.generator, self.of_estimates = generators
         self.estimates = estimates
         self._last: tuple[Obs, Tensor] | None = None  # an observation and its item_probabilities

@@ -18,6 +18,7 @@ from recsys_rl.functional import categorical, rows
 from recsys_rl.functional.recency import products, recency, weighted_rows
 from recsys_rl.functional.top_k import blocked_top_k, highest
 from recsys_rl.models.item_columns import feature_columns, feature_names, item_columns
+from recsys_rl.rivals.best_slate import SINGLE, BestSlate
 from recsys_rl.types import Action, Catalogue, Interface, Obs
 from recsys_rl.user_columns import UserColumns
 
@@ -77,7 +78,7 @@ class Rule:
         self,
         catalogue: Catalogue,
         weights: RuleWeights,
-        slate_size: int = 1,
+        slate: BestSlate = SINGLE,
         leave_rates: Tensor | None = None,
         rerank: bool = False,
         user_columns: UserColumns | None = None,
@@ -89,14 +90,15 @@ class Rule:
         """
         self.catalogue = catalogue
         self.weights = weights
-        self.slate_size = slate_size
+        self.slate = slate
         self.leave_rates = leave_rates
-        self.rerank = rerank and catalogue.num_items > SHORTLIST
+        # A list by the profile may lack a kind of item.
+        self.rerank = rerank and catalogue.num_items > SHORTLIST and not slate.patterns
         self.user_columns = user_columns if user_columns is not None and user_columns.names else None
 
     def reader(self) -> Shortlist | None:
         """The lists of N users for their sessions; None if the whole catalogue is scored."""
-        return Shortlist(self.catalogue, self.slate_size) if self.rerank else None
+        return Shortlist(self.catalogue, self.slate.size) if self.rerank else None
 
     @property
     def columns(self) -> Tensor:
@@ -120,7 +122,7 @@ class Rule:
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
         if self.rerank and obs.candidates is None:  # alone, without a reader
-            obs = Shortlist(self.catalogue, self.slate_size).follow(obs)
+            obs = Shortlist(self.catalogue, self.slate.size).follow(obs)
         return Action.certain(self.best(obs, *self.linear(obs, self.weights), self.of_user_columns(obs)))
 
     def linear(self, obs: Obs, weights: RuleWeights) -> tuple[Tensor, Tensor]:
@@ -163,7 +165,7 @@ class Rule:
             scores += rows.dot_rows(query.contiguous(), embedding, known)
             if self.user_columns is not None:
                 scores += self.user_columns.scores(obs.context, of_user, items)
-            best = highest(scores.masked_fill_(items < 0, -torch.inf), self.slate_size)  # (N, K)
+            best = highest(scores.masked_fill_(items < 0, -torch.inf), self.slate.size)  # (N, K)
             return items.gather(1, best)
 
         def score(block: slice) -> Tensor:
@@ -172,7 +174,9 @@ class Rule:
                 scores += self.user_columns.scores(obs.context, of_user, block)
             return scores
 
-        return best_allowed(obs, self.catalogue, score, self.slate_size)[1]
+        return self.slate.best_of_blocks(
+            lambda block: allowed_scores(obs, score, block), obs.num_rows, self.catalogue.num_items
+        )
 
 
 class Shortlist:
@@ -242,20 +246,20 @@ class MaximalMarginalRelevance:
     """
 
     def __init__(
-        self, catalogue: Catalogue, weight: float, window: int, fold_in: float, slate_size: int = 1
+        self, catalogue: Catalogue, weight: float, window: int, fold_in: float, slate: BestSlate = SINGLE
     ) -> None:
         """``weight`` in [0, 1); ``window`` >= 1."""
         self.catalogue = catalogue
-        self.slate_size = slate_size
+        self.slate = slate
         self.weight, self.window, self.fold_in = weight, window, fold_in
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
         embedding, num_items = self.catalogue.embedding, self.catalogue.num_items
         profile = fold_in(obs, embedding, torch.tensor(self.fold_in))  # (N, D)
         score = partial(_product, profile, embedding)
-        if obs.history is None and self.slate_size == 1:  # no item to be similar to
+        if obs.history is None and self.slate.size == 1:  # no item to be similar to
             return Action.certain(best_allowed(obs, self.catalogue, score, 1)[1])
-        if num_items > SHORTLIST:
+        if num_items > SHORTLIST and not self.slate.patterns:
             relevance, items = best_allowed(obs, self.catalogue, score, SHORTLIST)  # (N, C) each
         else:  # all items, unsorted: sorting would take most of the time
             items = None
@@ -265,16 +269,19 @@ class MaximalMarginalRelevance:
         for shown in history.T:
             similarity = _likeness(embedding, shown, items)
             nearest = torch.maximum(nearest, similarity.masked_fill_((shown < 0).unsqueeze(1), -torch.inf))
+        if self.slate.patterns:  # the places are of different kinds, so they repeat nothing of each other
+            likeness = nearest.masked_fill(nearest == -torch.inf, 0.0)
+            return Action.certain(self.slate.best((1 - self.weight) * relevance - self.weight * likeness))
         slate: list[Tensor] = []  # (N, 1) each
-        for index in range(self.slate_size):
+        for index in range(self.slate.size):
             likeness = nearest.masked_fill(nearest == -torch.inf, 0.0)  # before the first item
             score_now = (1 - self.weight) * relevance - self.weight * likeness
             best = score_now.argmax(1, keepdim=True)  # (N, 1)
             chosen = best if items is None else items.gather(1, best)
-            if self.slate_size > 1:  # a place without an allowed item stays empty
+            if self.slate.size > 1:  # a place without an allowed item stays empty
                 chosen = chosen.masked_fill(relevance.gather(1, best) == -torch.inf, -1)
             slate.append(chosen)
-            if index + 1 < self.slate_size:
+            if index + 1 < self.slate.size:
                 relevance = relevance.scatter(1, best, -torch.inf)
                 similarity = _likeness(embedding, chosen[:, 0], items)
                 nearest = torch.maximum(nearest, similarity)

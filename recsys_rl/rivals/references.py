@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.functional import categorical
-from recsys_rl.functional.top_k import blocked_top_k, highest
+from recsys_rl.functional.top_k import highest
 from recsys_rl.objective.weighted import stream_weights, weighted
 from recsys_rl.protocols import (
     DelayedUsers,
@@ -24,6 +24,7 @@ from recsys_rl.protocols import (
     SolvedUsers,
     UncertainUsers,
 )
+from recsys_rl.rivals.best_slate import BestSlate
 from recsys_rl.types import Action, Obs, tree_map
 
 PATIENCE_PRICES = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 4.0, 8.0)
@@ -83,15 +84,19 @@ class Search:
 
 
 class Myopic:
-    """Shows the K items with the highest true expected reward now, and never looks ahead."""
+    """Shows the K items with the highest true expected reward now, and never looks ahead.
+
+    Where places have kinds, it is the slate with the highest sum of these, each item taken alone.
+    """
 
     def __init__(self, simulator: Simulator) -> None:
         self.simulator = simulator
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
-        n, num_items = obs.num_rows, self.simulator.catalogue.num_items
-        slate_size = self.simulator.interface.slate_size
-        return Action.certain(blocked_top_k(self.simulator.expected_reward, n, num_items, slate_size)[1])
+        simulator, catalogue = self.simulator, self.simulator.catalogue
+        slate = BestSlate.of(simulator.interface, catalogue)
+        score = simulator.expected_reward
+        return Action.certain(slate.best_of_blocks(score, obs.num_rows, catalogue.num_items))
 
 
 class Credited:

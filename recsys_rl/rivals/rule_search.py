@@ -80,12 +80,12 @@ class Trials:
         """Mean returns (P,) of candidates ``drawn`` (P, 7 + X), which play the same ``count`` users."""
         trainees, num = self.trainees, len(drawn)
         users = trainees.draw(max(1, count))
-        catalogue, interface = trainees.catalogue, trainees.interface
-        names = scored_names(catalogue, interface)
+        catalogue = trainees.catalogue
+        names = scored_names(catalogue, trainees.interface)
         agent = Rule(
             catalogue,
             as_weights(drawn.repeat_interleave(len(users), 0), names),
-            interface.slate_size,
+            trainees.slate,
             self.leave_rates(),
             rerank=True,
             user_columns=self.user_columns,

@@ -12,6 +12,7 @@ from torch import Tensor
 from recsys_rl.experience.rollout import Sessions, play
 from recsys_rl.protocols import Env, Policy
 from recsys_rl.records import Heuristic
+from recsys_rl.rivals.best_slate import BestSlate
 from recsys_rl.rivals.linear_bandit import BanditSettings, LinUCB
 from recsys_rl.rivals.rankers import MaximalMarginalRelevance, Rule, RuleWeights
 from recsys_rl.types import Action, Catalogue, Interface, Obs, Population, tree_map
@@ -40,6 +41,11 @@ class Trainees:
     def length(self) -> int:
         """Items in the longest session."""
         return self.interface.session_length * self.interface.slate_size
+
+    @property
+    def slate(self) -> BestSlate:
+        """How scores become a slate here."""
+        return BestSlate.of(self.interface, self.catalogue)
 
     def play(self, agent: Policy, users: Tensor) -> Sessions:
         """Play one session with each of ``users`` (N,), rows of the training part."""
@@ -72,14 +78,14 @@ def tune_mf(trainees: Trainees) -> tuple[Policy, str]:
     weights = dataclasses.replace(nothing, fold_in=rates)
     returns = play_each(trainees, weights, _users(trainees))
     best = int(returns.argmax())
-    agent = Rule(trainees.catalogue, pick(weights, best), trainees.interface.slate_size)
+    agent = Rule(trainees.catalogue, pick(weights, best), trainees.slate)
     return agent, fold_in_note(FOLD_IN[best])
 
 
 def tune_mmr(trainees: Trainees) -> tuple[Policy, str]:
     """Maximal marginal relevance with the best hyperparameters, tuned one after another, and a note."""
-    slate_size = trainees.interface.slate_size
-    if not trainees.interface.history_length and slate_size == 1:
+    slate = trainees.slate
+    if not trainees.interface.history_length and slate.size == 1:
         alone = MaximalMarginalRelevance(trainees.catalogue, 0.0, 1, 0.0)
         return alone, "the same as mf, because observations have no history here"
     users, tried = _users(trainees), {}
@@ -87,7 +93,7 @@ def tune_mmr(trainees: Trainees) -> tuple[Policy, str]:
     def earned(weight: float, window: int, rate: float) -> float:
         settings = (weight, window, rate)
         if settings not in tried:
-            agent = MaximalMarginalRelevance(trainees.catalogue, *settings, slate_size)
+            agent = MaximalMarginalRelevance(trainees.catalogue, *settings, slate)
             tried[settings] = trainees.play(agent, users).returns.mean().item()
         return tried[settings]
 
@@ -97,7 +103,7 @@ def tune_mmr(trainees: Trainees) -> tuple[Policy, str]:
         weight = max(WEIGHTS, key=lambda value: earned(value, window, rate))
         window = max(windows, key=lambda value: earned(weight, value, rate))
         rate = max(FOLD_IN, key=lambda value: earned(weight, window, value))
-    agent = MaximalMarginalRelevance(trainees.catalogue, weight, window, rate, slate_size)
+    agent = MaximalMarginalRelevance(trainees.catalogue, weight, window, rate, slate)
     return agent, f"weight {weight:g}, window {window}, {fold_in_note(rate)}"
 
 
@@ -131,7 +137,7 @@ def tune_bandit(
 def mean_answer(trainees: Trainees, weights: Tensor, start: Tensor, users: Tensor) -> float:
     """Mean reward of an item, as a bandit reads it, in sessions of the ranking by profile."""
     never_learns = BanditSettings(explore=0.0, gain=1.0, ridge=1e6)
-    heard = _Heard(LinUCB(trainees.catalogue, never_learns, weights, start, trainees.interface.slate_size))
+    heard = _Heard(LinUCB(trainees.catalogue, never_learns, weights, start, trainees.slate))
     trainees.play(heard, users)
     return heard.total / max(1, heard.count)
 
@@ -172,7 +178,7 @@ def play_each(trainees: Trainees, weights: RuleWeights, users: Tensor) -> Tensor
     """Mean return (P,) of each of P candidates, which play the same users (n,)."""
     num = len(weights.decay)
     rows = tree_map(lambda values: values.repeat_interleave(len(users)), weights)
-    agent = Rule(trainees.catalogue, rows, trainees.interface.slate_size)
+    agent = Rule(trainees.catalogue, rows, trainees.slate)
     returns = trainees.play(agent, users.repeat(num)).returns  # (N,), N = P * n
     return returns.view(num, -1).mean(1)
 

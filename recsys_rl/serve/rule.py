@@ -73,7 +73,8 @@ def choose(
         rows = _tile([*range(number)])
         obs, scores = _popularity(versions[0], obs.rows(rows) if len(rows) > number else obs)
         items = None if fixed is None else fixed[rows]
-        others = _choices(_Scored(obs, scores, []), chance[rows], share[rows], items, slate, number)
+        scored = _Scored(obs, scores, [], _popular_slates(versions[0], scores))
+        others = _choices(scored, chance[rows], share[rows], items, slate, number)
         for row, choice in enumerate(others):
             choices.setdefault(row, replace(choice, fault=faults.get(row, RAISED)))
     return [choices[row] for row in range(number)]
@@ -126,7 +127,7 @@ def _width(version: Version, obs: Obs) -> int:
 def _popularity(version: Version, obs: Obs) -> tuple[Obs, Tensor]:
     """The observation, with candidates in a large catalogue, and the scores (N, C) of popularity."""
     number, most_popular = version.checkpoint.catalogue.num_items, version.most_popular
-    if number <= versions.MOST_POPULAR:
+    if number <= versions.MOST_POPULAR or version.layout is not None:
         allowed = obs.showable(number)  # (N, I)
         scores = version.popularity.expand(len(allowed), -1)
         return replace(obs, candidates=None), scores.masked_fill(~allowed, -torch.inf)
@@ -140,6 +141,14 @@ def _popularity(version: Version, obs: Obs) -> tuple[Obs, Tensor]:
     assert obs.candidates is not None
     scores = version.popularity[obs.candidates.clamp_min(0)]  # (N, C)
     return obs, scores.masked_fill(obs.candidates < 0, -torch.inf)
+
+
+def _popular_slates(version: Version, scores: Tensor) -> Patterns | None:
+    """Slates by ``scores`` (N, I), each pattern of kinds alike; None where places have no kinds."""
+    layout = version.layout
+    if layout is None:
+        return None
+    return Patterns(scores.new_zeros(len(scores), len(layout.patterns)), scores, scores.new_zeros(()), layout)
 
 
 def _choices(

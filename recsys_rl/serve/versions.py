@@ -14,6 +14,8 @@ from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.errors import UserError, one_line
+from recsys_rl.functional.patterns import Layout
+from recsys_rl.models.heads import slate_layout
 from recsys_rl.recommender import Recommender, Visit, load
 from recsys_rl.recommender.visit import NOON
 from recsys_rl.serve.messages import ContextField, Item, Platform, Problem
@@ -101,6 +103,12 @@ class Version:
     def popularity(self) -> Tensor:
         """(I,): the logits of `popularity`; it shows items in proportion to their popularity."""
         return (self.checkpoint.catalogue.popularity + SMALLEST).log()
+
+    @cached_property
+    def layout(self) -> Layout | None:
+        """The kinds of a slate's places, by which `popularity` fills it; None where these have no kinds."""
+        patterns = self.checkpoint.interface.patterns
+        return slate_layout(self.checkpoint.catalogue, patterns) if patterns else None
 
     @cached_property
     def most_popular(self) -> Tensor:

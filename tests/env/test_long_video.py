@@ -30,6 +30,7 @@ from recsys_rl.make import make_env, make_world
 from recsys_rl.protocols import EventUsers, PatientUsers, UncertainUsers
 from recsys_rl.rivals import references
 from recsys_rl.rivals.baselines import simple_baselines
+from recsys_rl.rivals.best_slate import BestSlate
 from recsys_rl.rivals.rankers import Rule, RuleWeights
 from recsys_rl.rivals.references import upper_bounds
 from recsys_rl.settings.config import Config, from_dict
@@ -407,7 +408,7 @@ def test_all_players_play_slates() -> None:
     zeros = RuleWeights.zeros()
     players = {
         **simple_baselines(env, env.users, torch.Generator().manual_seed(0)),
-        "mf": Rule(env.catalogue, zeros, 6),
+        "mf": Rule(env.catalogue, zeros, BestSlate(6)),
         **upper_bounds(env),
     }
     assert list(players)[-3:] == ["credited", "informed", "planner"]

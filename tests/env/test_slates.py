@@ -23,6 +23,7 @@ from recsys_rl.foreign import ids as gymnasium_ids
 from recsys_rl.protocols import Policy
 from recsys_rl.rivals import rule_search, tuning
 from recsys_rl.rivals.baselines import FixedList, RandomPolicy, mean_return, simple_baselines
+from recsys_rl.rivals.best_slate import BestSlate
 from recsys_rl.rivals.rankers import MaximalMarginalRelevance, Rule, RuleWeights
 from recsys_rl.rivals.references import Myopic, Planner, upper_bounds
 from recsys_rl.testing import check_agent
@@ -115,9 +116,9 @@ def policies(env: RecEnv) -> dict[str, Policy]:
     some = RuleWeights(*(torch.tensor(x) for x in (0.1, 0.1, 0.2, 0.1, 0.5, 0.2, 0.1)))
     return {
         **simple_baselines(env, env.users, torch.Generator().manual_seed(0)),
-        "mf": Rule(env.catalogue, RuleWeights.zeros(), 3),
-        "mmr": MaximalMarginalRelevance(env.catalogue, 0.3, 4, 0.2, 3),
-        "rule": Rule(env.catalogue, some, 3),
+        "mf": Rule(env.catalogue, RuleWeights.zeros(), BestSlate(3)),
+        "mmr": MaximalMarginalRelevance(env.catalogue, 0.3, 4, 0.2, BestSlate(3)),
+        "rule": Rule(env.catalogue, some, BestSlate(3)),
         **upper_bounds(env),
     }
 
@@ -155,10 +156,11 @@ def test_random_slates_are_uniform_over_ordered_slates() -> None:
 def test_rankings_of_slates_by_hand() -> None:
     """User (0.6, 0.8): fits 0.6, 0.8, 1 of east, north and between, which has 0.6 and 0.8 with these."""
     obs = Obs(torch.tensor([[0.6, 0.8, 0.0, 0.0]]))
-    assert Rule(tiny_catalogue(), RuleWeights.zeros(), 3).act(obs).items.tolist() == [[2, 1, 0]]
-    assert MaximalMarginalRelevance(tiny_catalogue(), 0.2, 5, 0.0, 3).act(obs).items.tolist() == [[2, 1, 0]]
+    assert Rule(tiny_catalogue(), RuleWeights.zeros(), BestSlate(3)).act(obs).items.tolist() == [[2, 1, 0]]
+    mild, strong = (MaximalMarginalRelevance(tiny_catalogue(), x, 5, 0.0, BestSlate(3)) for x in (0.2, 0.6))
+    assert mild.act(obs).items.tolist() == [[2, 1, 0]]
     # after between, with weight 0.6: east 0.4 x 0.6 - 0.6 x 0.6 = -0.12, north 0.4 x 0.8 - 0.6 x 0.8 = -0.16
-    assert MaximalMarginalRelevance(tiny_catalogue(), 0.6, 5, 0.0, 3).act(obs).items.tolist() == [[2, 0, 1]]
+    assert strong.act(obs).items.tolist() == [[2, 0, 1]]
 
 
 def test_lists_of_slates() -> None:

@@ -196,3 +196,24 @@ def test_explored_places_are_mixed_with_uniform_ones() -> None:
     below = found.place(torch.tensor([[0]]))[0].exp()
     assert_close(below.sum(), torch.tensor(1.0))
     assert_close(below[2], torch.tensor(0.8 * (5 / 32 * 6 / 8) / (7 / 32) + 0.2 / 4))
+    for of_slates in (found.best, found.entropy, lambda: found.logprob(torch.tensor([[0, 2]]))):
+        with pytest.raises(ValueError, match="exploration"):
+            of_slates()
+
+
+@pytest.mark.parametrize("together", [-20.0, 0.0, 20.0])
+def test_float32_at_the_ends_of_together(together: float) -> None:
+    """With one product of the video's class, and with all; the items are 60 logits apart."""
+    items = torch.tensor([0.0, -60.0, 3.0, -57.0, 0.0, 0.0])
+    for masked in ([], [3], [3, 4]):
+        logits = items.clone()
+        logits[masked] = -torch.inf
+        gates, gain = torch.tensor([0.5, 0.0, 2.0]), torch.tensor(together)
+        found = Patterns(gates.unsqueeze(0), logits.unsqueeze(0), gain, LAYOUT)
+        exact = by_enumeration(gates.double(), logits.double(), gain.double(), LAYOUT)
+        for slate, p in exact.items():
+            index = torch.tensor([slate])
+            assert_close(found.logprob(index)[0].double(), p.log(), rtol=1e-5, atol=2e-5)
+            assert_close(found.place_logprobs(index).sum(), p.log(), rtol=1e-9, atol=1e-9)
+        entropy = -sum(p * p.log() for p in exact.values() if p > 0)
+        assert_close(found.entropy()[0].double(), entropy, rtol=1e-5, atol=1e-5)

@@ -11,6 +11,7 @@ from torch.testing import assert_close
 from recsys_rl.experience.rollout import collect
 from recsys_rl.models.heads import LOGIT_SCALE, RATE
 from recsys_rl.models.scorer import ScorerHead
+from recsys_rl.rivals.best_slate import BestSlate
 from recsys_rl.rivals.rankers import Rule, RuleWeights
 from tests.small_runs import begin, settings
 
@@ -45,7 +46,7 @@ def test_untrained_policy_ranks_by_profile(platform: str) -> None:
     env, agent = begin(config)
     obs = env.reset()
     catalogue = env.catalogue  # type: ignore[attr-defined]
-    ranking = Rule(catalogue, RuleWeights.zeros(), env.interface.slate_size)
+    ranking = Rule(catalogue, RuleWeights.zeros(), BestSlate(env.interface.slate_size))
     shown = agent.act(obs, greedy=True).items
     assert torch.equal(shown, ranking.act(obs).items)
     obs = env.step(shown).obs

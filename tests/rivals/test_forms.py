@@ -14,6 +14,7 @@ from recsys_rl.experience.rollout import Sessions, play
 from recsys_rl.make import make_env
 from recsys_rl.records import Split
 from recsys_rl.rivals import rankers
+from recsys_rl.rivals.best_slate import BestSlate
 from recsys_rl.rivals.forms import HINGES, Factors, Form, Searched, form_note, hinges, of_rule
 from recsys_rl.rivals.rankers import Rule, RuleWeights
 from recsys_rl.settings.config import Config
@@ -85,7 +86,7 @@ def test_each_form_with_new_numbers_of_zero_shows_what_the_rule_shows(place: tup
     interface = make_env(config, place[1], 1, torch.Generator()).interface
     weights = RuleWeights(*torch.tensor([0.3, 0.2, 0.3, 0.2, 0.8, 0.2, 0.1]))
     rates = torch.linspace(-1, 1, 50)
-    expected = session(place, Rule(catalogue, weights, interface.slate_size, rates))
+    expected = session(place, Rule(catalogue, weights, BestSlate(interface.slate_size), rates))
     factors, split = Factors.of(catalogue, population.profile), config.platform.split
     form, numbers = Form(), of_rule(weights)
     for larger in (Form(), Form(split), Form(split, hinges=True), Form(split, hinges=True, product=True)):

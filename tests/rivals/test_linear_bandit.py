@@ -12,6 +12,7 @@ from torch.testing import assert_close
 
 from recsys_rl.errors import UserError
 from recsys_rl.rivals import linear_bandit
+from recsys_rl.rivals.best_slate import BestSlate
 from recsys_rl.rivals.linear_bandit import BanditSettings, LinearBandit, LinUCB, Thompson, signal_weights
 from recsys_rl.testing import check_agent
 from recsys_rl.types import Catalogue, Interface, Obs, Stream
@@ -38,7 +39,7 @@ def generators() -> tuple[torch.Generator, torch.Generator]:
 
 def thompson(slate_size: int = 1) -> Thompson:
     weights, estimates = torch.tensor([1.0]), slate_size == 1
-    return Thompson(catalogue(), DIALS, weights, generators(), None, slate_size, estimates)
+    return Thompson(catalogue(), DIALS, weights, generators(), None, BestSlate(slate_size), estimates)
 
 
 def sessions(length: int = STEPS) -> list[Obs]:
@@ -192,7 +193,7 @@ def test_greedy_thompson_shows_the_mean() -> None:
 @pytest.mark.parametrize("kind", ["linucb", "thompson"])
 def test_slates_masks_and_candidates(kind: str) -> None:
     weights = torch.tensor([1.0])
-    ucb = LinUCB(catalogue(), DIALS, weights, slate_size=3)
+    ucb = LinUCB(catalogue(), DIALS, weights, slate=BestSlate(3))
     agent: LinearBandit | Thompson = ucb if kind == "linucb" else thompson(3)
     assert isinstance(agent, LinUCB | Thompson)
     obs = sessions()[4]

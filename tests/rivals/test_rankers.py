@@ -11,6 +11,7 @@ import torch
 from recsys_rl.experience.rollout import Sessions, play
 from recsys_rl.make import make_env
 from recsys_rl.rivals import rankers
+from recsys_rl.rivals.best_slate import SINGLE
 from recsys_rl.rivals.rankers import MaximalMarginalRelevance, Rule, RuleWeights, fold_in
 from recsys_rl.settings.config import Config
 from recsys_rl.types import Catalogue, Obs, World
@@ -70,7 +71,7 @@ def test_similarity_of_the_rule_decays() -> None:
 def test_rule_avoids_items_after_which_users_leave() -> None:
     """The user (0.6, 0.8) has 1 for between and 0.8 for north; the leave rates are 1 and -1."""
     for leaving, best in ((0.09, 2), (0.11, 1)):
-        rule = Rule(tiny_catalogue(), weights(leaving=leaving), 1, torch.tensor([0.0, -1.0, 1.0]))
+        rule = Rule(tiny_catalogue(), weights(leaving=leaving), SINGLE, torch.tensor([0.0, -1.0, 1.0]))
         assert shown_by(rule, obs([[0.6, 0.8]], [[-1, -1]])) == [best]
 
 
@@ -135,7 +136,7 @@ SOME = weights(popularity=3.0, quality=1.0, similarity=0.5, overlap=0.2, decay=0
 def test_rule_ranks_a_small_catalogue_as_a_whole(many: tuple[Config, World]) -> None:
     catalogue, _ = many[1]
     rates = torch.linspace(-1, 1, 50)
-    whole, agent = Rule(catalogue, SOME, 1, rates), Rule(catalogue, SOME, 1, rates, rerank=True)
+    whole, agent = Rule(catalogue, SOME, SINGLE, rates), Rule(catalogue, SOME, SINGLE, rates, rerank=True)
     assert agent.reader() is None
     assert torch.equal(session(many, agent).items, session(many, whole).items)
 
@@ -144,13 +145,13 @@ def test_rule_ranks_the_best_of_mf_again(many: tuple[Config, World], monkeypatch
     """The first item is the best by the scores of the whole catalogue among the 20 nearest to the profile."""
     catalogue, population = many[1]
     rates = torch.linspace(-1, 1, 50)
-    whole = session(many, Rule(catalogue, SOME, 1, rates))
+    whole = session(many, Rule(catalogue, SOME, SINGLE, rates))
     monkeypatch.setattr(rankers, "SHORTLIST", 20)
     monkeypatch.setattr(rankers, "SCANNED_ROWS", 7)
-    found = session(many, Rule(catalogue, SOME, 1, rates, rerank=True))
+    found = session(many, Rule(catalogue, SOME, SINGLE, rates, rerank=True))
     nearest = (population.profile @ catalogue.embedding.T).topk(20).indices  # (U, 20)
     far = torch.ones(30, 50, dtype=torch.bool).scatter_(1, nearest, False)  # (U, I)
-    columns = Rule(catalogue, SOME, 1, rates).columns
+    columns = Rule(catalogue, SOME, SINGLE, rates).columns
     first = population.profile @ catalogue.embedding.T + 3 * columns[:, -3] + columns[:, -2] - 0.5 * rates
     assert torch.equal(found.items[0, :, 0], first.masked_fill(far, -torch.inf).argmax(1))
     shown = found.items[:, :, 0].T  # (U, T)

@@ -11,6 +11,7 @@ from torch import Tensor
 from recsys_rl.experience.rollout import Sessions, play
 from recsys_rl.make import make_env
 from recsys_rl.rivals import rankers, rule_search
+from recsys_rl.rivals.best_slate import SINGLE
 from recsys_rl.rivals.rankers import Rule, RuleWeights
 from recsys_rl.rivals.rule_search import Trials, as_weights, leave_rates, rule_note, search_rule
 from recsys_rl.types import Obs, tensors_of
@@ -37,7 +38,7 @@ def test_search_beats_its_starts_and_keeps_its_budget(small: Small) -> None:
         env = make_env(
             config, place, len(strangers), torch.Generator().manual_seed(1), heldout=True, training=False
         )
-        return play(env, Rule(catalogue, weights, 1, found.leave_rates), strangers).returns.mean().item()
+        return play(env, Rule(catalogue, weights, SINGLE, found.leave_rates), strangers).returns.mean().item()
 
     starts = [earned(as_weights(torch.tensor(start))) for start in rule_search.STARTS]
     assert earned(found.weights) > 0.98 * max(starts)

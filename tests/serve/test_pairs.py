@@ -15,6 +15,7 @@ from recsys_rl.recommender import Visit
 from recsys_rl.recommender.lists import play_on
 from recsys_rl.serve.draw_request import TOO_FEW, DrawRequest, draw
 from recsys_rl.serve.record_schema import Session
+from recsys_rl.serve.rule import choose
 from recsys_rl.serve.session_state import SessionState, Step
 from recsys_rl.serve.versions import Version, open_version
 from recsys_rl.types import Obs
@@ -132,6 +133,31 @@ def test_bought_products_and_watched_videos_are_the_likes_of_the_next_session(ve
         Step((4, 8, 9), [seen(carted=1, saved=1), seen(), seen()], {}, 12.0),
     ]
     assert session.consumed(version.full_signals, version.taken) == [1, 2]
+
+
+def test_popularity_shows_slates_with_the_probabilities_that_it_states(version: Version) -> None:
+    """Each of the three patterns has a third of the slates; explored places are of the kinds, too."""
+    patterns, popular = [(PRODUCT, EMPTY, COUPON), (VIDEO, EMPTY, COUPON), (VIDEO, PRODUCT, COUPON)], []
+    obs, weight = observed(version, 1), version.checkpoint.catalogue.popularity + 1e-3
+    for at in range(60):
+        uniform = [[(at + 0.5) / 60, (7 * at % 60 + 0.5) / 60, 0.5]]
+        for explore in (0.0, 0.5):
+            choice = choose([version], obs, uniform, [explore], popular=True)[0]
+            assert tuple(kinds(version)[choice.items].tolist()) in patterns
+            again = choose([version], obs, uniform, [explore], [choice.items], popular=True)[0]
+            assert again.logprobs == choice.logprobs
+            if not explore:
+                popular.append(choice)
+    assert sum(kinds(version)[choice.items[0]].item() == PRODUCT for choice in popular) == 20
+    first, below, coupon = (weight * (kinds(version) == kind) for kind in (VIDEO, PRODUCT, COUPON))
+    pair = next(choice for choice in popular if kinds(version)[choice.items[1]] == PRODUCT)
+    video, product, reduced = pair.items
+    chances = (
+        2 / 3 * first[video] / first.sum(),
+        1 / 2 * below[product] / below.sum(),
+        coupon[reduced] / coupon.sum(),
+    )
+    assert pair.logprobs == pytest.approx([x.log().item() for x in chances], abs=1e-5)
 
 
 class OfGates:

@@ -1,0 +1,68 @@
+"""The slate that a ranking shows: its K best items, or the best of each kind where places have kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from recsys_rl.functional.top_k import blocked_top_k, highest
+from recsys_rl.protocols import PatternedUsers, UserModel
+from recsys_rl.types import Catalogue, Interface
+
+
+@dataclass(frozen=True)
+class BestSlate:
+    """How the scores of items become a slate of K different items.
+
+    With ``patterns`` of kinds, each place takes the best item of its kind, and the pattern with the highest
+    sum of scores is shown.
+    """
+
+    size: int = 1  # K
+    patterns: tuple[tuple[int, ...], ...] = ()  # of K different kinds each; (): any kind at any place
+    kinds: Tensor | None = None  # (I,) int64, with patterns
+
+    @classmethod
+    def of(cls, interface: Interface, catalogue: Catalogue) -> BestSlate:
+        """The one for observations with this interface."""
+        kinds = catalogue.attributes["kind"] if interface.patterns else None
+        return cls(interface.slate_size, interface.patterns, kinds)
+
+    @classmethod
+    def of_users(cls, user_model: UserModel, catalogue: Catalogue) -> BestSlate:
+        """The one for these users."""
+        if not isinstance(user_model, PatternedUsers):
+            return cls(user_model.slate_size)
+        return cls(user_model.slate_size, user_model.patterns, catalogue.attributes["kind"])
+
+    def best(self, scores: Tensor) -> Tensor:
+        """The slates (N, K) int64 of ``scores`` (N, I), in which -inf forbids an item.
+
+        -1: at a place without an allowed item; with patterns, at all places if none can be filled.
+        """
+        if self.kinds is None:
+            items = highest(scores, min(self.size, scores.shape[1]))  # (N, <= K)
+            items = items.masked_fill(scores.gather(1, items) == -torch.inf, -1)
+            return torch.nn.functional.pad(items, (0, self.size - items.shape[1]), value=-1)
+        used = sorted({kind for pattern in self.patterns for kind in pattern})
+        at = {kind: place for place, kind in enumerate(used)}
+        of_kinds = [scores.masked_fill(self.kinds != kind, -torch.inf).max(1) for kind in used]
+        value = torch.stack([found.values for found in of_kinds], 1)  # (N, kinds)
+        item = torch.stack([found.indices for found in of_kinds], 1)
+        columns = torch.tensor([[at[kind] for kind in pattern] for pattern in self.patterns])  # (G, K)
+        highest_sum, pattern = value[:, columns].sum(2).max(1)  # (N,) each
+        slates = item.gather(1, columns.to(item.device)[pattern])
+        return slates.masked_fill((highest_sum == -torch.inf).unsqueeze(1), -1)
+
+    def best_of_blocks(self, score: Callable[[slice], Tensor], num_rows: int, num_items: int) -> Tensor:
+        """``best`` of scores in blocks, as ``top_k.blocked_top_k`` takes them; one block with patterns."""
+        if self.kinds is None:
+            return blocked_top_k(score, num_rows, num_items, self.size)[1]
+        return self.best(score(slice(0, num_items)))
+
+
+SINGLE = BestSlate()
+"""One item at a time."""
