@@ -2,8 +2,8 @@
 
     python -m benchmarks.figures
 
-writes docs/images/{gae,clipping,trap,session}.svg, and those of feed_figures.py. Every number comes from the
-code with its defaults, or from benchmarks/results: run it again after a change of an equation or a setting,
+writes docs/images/{gae,clipping,trap,session}.svg, those of feed_figures.py, and shop-month.svg. Every
+number comes from the code with its defaults, or from benchmarks/results: run it again after a change of an equation or a setting,
 and after new results. A test compares the files with what it would write.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks import feed_figures
+from benchmarks import feed_figures, shop_month
 from benchmarks.harness.panel import LINES, Panel
 from recsys_rl.agents.ppo import PPOConfig
 from recsys_rl.data.catalogue import MadeUpConfig
@@ -235,6 +235,7 @@ FIGURES = {
     "trap": trap_figure,
     "session": session_figure,
     **feed_figures.FIGURES,
+    "shop-month": shop_month.figure,
 }
 
 

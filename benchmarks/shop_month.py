@@ -1,18 +1,24 @@
 """Do discounts pay on `shop`? Purchases, revenue and margin in the first visit and over a month of visits.
 
-    python -m benchmarks.shop_month [--users 400] [--policy NAME=CHECKPOINT ...]
+    python -m benchmarks.shop_month [--seed 0] [--keep FOLDER]
 
-Each fixed rule shows a video and a product by the profile on each screen, with one coupon throughout: none,
-or 10 % or 25 %. ``--policy`` adds policies that were trained with ``--discounts``. All play the lives of the
-same held-out and training users with the same noise, up to 35 days, once with the default ``reference_rate``
-and once with 0, where nobody gets used to a discount. A row for each policy and time: sums for each user, and
-their gain over the first policy's sums for the same user, with the half width of a 95 % interval over users.
-Goods that are sent back count on the day on which they come back, and at the latest on the last screen of the
-life. Rows are appended to benchmarks/results/shop_month.csv.
+Three fixed rules show a video and a product by the profile on each screen, with one coupon throughout: none,
+or 10 % or 25 %. Three policies are trained with PPO (TRAINED): for the purchases of each visit, for the
+margin of each visit, and for the margin of a life of visits. All play the lives of the same held-out users
+with the same noise, up to 35 days, the policies with their most probable slates. The rules play a second time
+with ``reference_rate`` 0, where nobody gets used to a discount.
+
+A row for each policy and time: sums for each user, and their gain over the first rule's sums for the same
+user, with the half width of a 95 % interval over users. Goods that are sent back count on the day on which
+they come back, and at the latest on the last screen of the life. ``margin_by_day`` has the mean margin up to
+the end of each day. ``--keep FOLDER`` keeps the trained runs, and takes those that are there. Rows are
+appended to benchmarks/results/shop_month.csv; the tables and the picture of docs/06 are made from them.
 """
 
 from __future__ import annotations
 
+import math
+import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,21 +26,48 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.harness import tables
+from benchmarks.harness import newest, runs, tables
+from benchmarks.harness.newest import table
+from benchmarks.harness.panel import Panel
+from benchmarks.harness.tables import RESULTS
 from benchmarks.harness.turns import Row
 from recsys_rl.checkpoint import load
 from recsys_rl.env.assortment import COUPONS
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.retail import Retailer, by_profile
 from recsys_rl.env.shop import ShopConfig
-from recsys_rl.errors import UserError
+from recsys_rl.env.visits import DAYS
 from recsys_rl.make import agent_of, make_env, make_world
 from recsys_rl.protocols import Policy
-from recsys_rl.settings.config import Config, from_dict
+from recsys_rl.report.drawing import spread, svg
+from recsys_rl.report.drawing import text as escape
+from recsys_rl.settings.config import Config
 from recsys_rl.types import Action, Obs, World
 
 STREAMS = ("purchased", "revenue", "margin", "returned")
-TIMES = ("the first visit", "days 1 to 7", "days 22 to 35", "all 35 days")
+ALL = "all 35 days"
+TIMES = ("the first visit", "days 1 to 7", "days 22 to 35", ALL)
+PURCHASES, MARGIN, LIFE = "ppo, purchases", "ppo, margin", "ppo, margin of lives"
+NOTHING = ("watch_ratio=0", "liked=0", "saved=0")
+TRAINED = {
+    PURCHASES: ("--weights", "purchased=1", *NOTHING),
+    MARGIN: ("--weights", "margin=1", "purchased=0", *NOTHING),
+    LIFE: ("--weights", "margin=1", "purchased=0", *NOTHING, "--day-discount", "0.9"),
+}
+LABELS = {
+    "always 0 %": "rule without a coupon",
+    "always 10 %": "rule with 10 % off",
+    "always 25 %": "rule with 25 % off",
+    PURCHASES: "**PPO** for the purchases of each visit",
+    MARGIN: "**PPO** for the margin of each visit",
+    LIFE: "**PPO** for the margin of a life",
+}
+DASHES = {"always 0 %": "", "always 10 %": "6 4", "always 25 %": "2 4"}
+TINY = (
+    *("--data", "synthetic", "--num-users", "30", "--num-items", "60", "--max-episode-steps", "3"),
+    *("--n-steps", "8", "--num-envs", "8", "--batch-size", "64", "--hidden-dims", "8"),
+    *("--total-timesteps", "64", "--eval-interval", "0"),
+)
 
 
 class Discounter:
@@ -55,78 +88,147 @@ class Discounter:
 
 
 @torch.inference_mode()
-def lives(env: RecEnv, policy: Policy, users: Tensor) -> Mapping[str, tuple[Tensor, Tensor]]:
-    """For each of TIMES the sums (N, M) of STREAMS, and the number of visits (N,)."""
+def lives(env: RecEnv, policy: Policy) -> tuple[Mapping[str, tuple[Tensor, Tensor]], Tensor]:
+    """For each of TIMES the sums (N, M) of STREAMS and the visits (N,); and the margin (N, DAYS) by day."""
     names = [stream.name for stream in env.streams]
     at = [names.index(name) for name in STREAMS]
-    obs, alive = env.reset(users), torch.ones(len(users), dtype=torch.bool)
-    sums = {time: torch.zeros(len(users), len(at)) for time in TIMES}
-    visits = {time: torch.zeros(len(users)) for time in TIMES}
+    obs, number = env.reset(env.users), len(env.users)
+    alive = torch.ones(number, dtype=torch.bool)
+    sums = {time: torch.zeros(number, len(at)) for time in TIMES}
+    visits = {time: torch.zeros(number) for time in TIMES}
+    by_day = torch.zeros(number, DAYS)
     while bool(alive.any()):
         assert env.session.visit is not None and env.session.day is not None
         visit, day, first = env.session.visit, env.session.day, env.session.steps == 0
         there = dict(zip(TIMES, (visit == 0, day < 7, day >= 21, day >= 0), strict=True))
-        step = env.step_without_reset(policy.act(obs).items)
+        step = env.step_without_reset(policy.act(obs, greedy=True).items)
         for time, counts in there.items():
             counts = counts & alive
             sums[time] += step.streams[:, at] * counts.unsqueeze(1)
             visits[time] += counts & first
+        margin = step.streams[:, names.index("margin")] * alive
+        by_day.scatter_add_(1, day.long().clamp_max(DAYS - 1).unsqueeze(1), margin.unsqueeze(1))
         alive &= ~(step.terminated | step.truncated)
         obs = step.obs
-    return {time: (sums[time], visits[time]) for time in TIMES}
+    return {time: (sums[time], visits[time]) for time in TIMES}, by_day
 
 
-def rows(config: Config, count: int, trained: Mapping[str, Path]) -> list[Row]:
+def rows(config: Config, trained: Mapping[str, Path]) -> list[Row]:
     assert isinstance(config.env_config, ShopConfig)
     without = replace(config, env_config=replace(config.env_config, reference_rate=0.0))
-    return [row for one in (config, without) for row in _of_rate(one, count, trained)]
+    return [*_of_rate(config, trained), *_of_rate(without, {})]
 
 
-def _of_rate(config: Config, count: int, trained: Mapping[str, Path]) -> list[Row]:
+def _of_rate(config: Config, trained: Mapping[str, Path]) -> list[Row]:
     assert isinstance(config.env_config, ShopConfig)
     world = make_world(config)
-    users = torch.arange(count) % len(world.population.user_ids)
-    result: list[Row] = []
-    policies: dict[str, Policy] = {}
-    for discount in COUPONS:
-        env = make_env(config, world, count, torch.Generator().manual_seed(0), training=False)
-        assert isinstance(env, RecEnv)
-        policies[f"always {100 * discount:g} %"] = Discounter(world, env, discount)
+
+    def env() -> RecEnv:
+        noise, count = torch.Generator().manual_seed(0), len(world.population.heldout)
+        made = make_env(config, world, count, noise, heldout=True, training=False)
+        assert isinstance(made, RecEnv)
+        return made
+
+    policies: dict[str, Policy] = {always(x): Discounter(world, env(), x) for x in COUPONS}
     policies |= {name: agent_of(load(path)) for name, path in trained.items()}
-    firsts: dict[str, Tensor] = {}
+    result, firsts = list[Row](), dict[str, Tensor]()
     for name, policy in policies.items():
-        env = make_env(config, world, count, torch.Generator().manual_seed(0), training=False)
-        assert isinstance(env, RecEnv)
-        for time, (sums, visits) in lives(env, policy, users).items():
-            row: Row = {"reference_rate": config.env_config.reference_rate, "policy": name, "time": time}
-            row |= {"users": count, "visits": float(visits.mean())}
+        of_times, by_day = lives(env(), policy)
+        for time, (sums, visits) in of_times.items():
+            count = len(visits)
+            row: Row = {"seed": config.train_config.seed, "reference_rate": config.env_config.reference_rate}
+            row |= {"policy": name, "time": time, "users": count, "visits": float(visits.mean())}
             gains = sums - firsts.setdefault(time, sums)
             for end, values in (("", sums), ("_gain", gains)):
                 width = 1.96 * values.std(0) / count**0.5
                 for stream, mean, half in zip(STREAMS, values.mean(0).tolist(), width.tolist(), strict=True):
                     row |= {f"{stream}{end}": mean, f"{stream}{end}_half": half}
-            result.append(row)
+            means = by_day.cumsum(1).mean(0).tolist() if time == ALL else []
+            result.append(row | {"margin_by_day": " ".join(f"{mean:.4f}" for mean in means)})
     return result
+
+
+def always(discount: float) -> str:
+    return f"always {100 * discount:g} %"
+
+
+def text(results: Path) -> str:
+    """The tables of docs/06: the policies beside each other, and what 25 % off adds by reference_rate."""
+    found = newest.read(results, "shop_month", ("seed", "reference_rate", "policy", "time"))
+    default = max(row["reference_rate"] for row in found)
+    head = ["time", "policy", *("purchases", "revenue", "margin", "goods that came back")]
+    body = [
+        [row["time"] if row["policy"] == always(COUPONS[0]) else "", LABELS[row["policy"]], *_cells(row, "")]
+        for time in (TIMES[0], ALL)
+        for name in LABELS
+        for row in found
+        if (row["time"], row["policy"], row["reference_rate"]) == (time, name, default)
+    ]
+    more = [
+        [row["time"], _rate(row["reference_rate"], default), *_cells(row, "_gain")[:3]]
+        for time in (TIMES[0], ALL)
+        for row in found
+        if (row["time"], row["policy"]) == (time, always(COUPONS[-1]))
+    ]
+    one = found[0]
+    return (
+        f"{table(head, body)}\n\n{one['users']} held-out users, seed {one['seed']}, {one['date']}, commit "
+        f"{one['commit']}; `python -m benchmarks.shop_month`.\n\nWhat a coupon of 25 % adds for the "
+        "same users with the same noise, by the rate at which users get used to a discount:\n\n"
+        f"{table(['time', '`reference_rate`', 'purchases', 'revenue', 'margin'], more)}"
+    )
+
+
+def _rate(rate: str, default: str) -> str:
+    return f"{rate} (the default)" if rate == default else f"{rate}: nobody gets used to it"
+
+
+def _cells(row: newest.Row, end: str) -> list[str]:
+    sign = "+" if end else ""
+    pairs = ((float(row[f"{name}{end}"]), float(row[f"{name}{end}_half"])) for name in STREAMS)
+    return [f"{mean:{sign}.2f} ± {half:.2f}" for mean, half in pairs]
+
+
+def figure() -> str:
+    """The mean margin of a visitor up to the end of each day."""
+    found = newest.read(RESULTS, "shop_month", ("seed", "reference_rate", "policy", "time"), time=ALL)
+    default = max(row["reference_rate"] for row in found)
+    lines = {
+        row["policy"]: [0.0, *(float(mean) for mean in row["margin_by_day"].split())]
+        for row in found
+        if row["reference_rate"] == default
+    }
+    every = [value for values in lines.values() for value in values]
+    low, top = math.floor(min(every)), math.ceil(max(every))
+    panel = Panel(56, 420, (0, DAYS), (low, top))
+    title = "margin of one visitor so far, mean of held-out users"
+    parts = [panel.axes(title, "day", range(0, DAYS + 1, 7), range(low, top + 1))]
+    ends = dict(zip(lines, spread([panel.y(values[-1]) for values in lines.values()], 18), strict=True))
+    for name, values in lines.items():
+        style, dash = ("learned", "") if name in TRAINED else ("baseline", DASHES[name])
+        parts.append(panel.line(range(DAYS + 1), values, style, dash))
+        word = f"{LABELS[name]}: {values[-1]:.2f}".replace("*", "")
+        kind = "learned" if name in TRAINED else "muted"
+        parts.append(f'<text class="{kind}" x="490" y="{ends[name] + 4:.1f}">{escape(word)}</text>')
+    return svg(800, 310, "The margin of one visitor over the days of a month, by policy.", parts)
 
 
 def main() -> None:
     parser = tables.parser(__doc__)
-    parser.add_argument("--users", type=int, default=400)
-    parser.add_argument("--policy", nargs="*", default=[], help="NAME=CHECKPOINT")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", type=Path, help="folder to keep the trained runs in, and to take them from")
     args = tables.parse(parser, "shop_month")
-    trained: dict[str, Path] = {}
-    for text in args.policy:
-        name, equals, path = text.partition("=")
-        if not equals:
-            raise UserError(f"--policy is {text!r}: give NAME=CHECKPOINT.")
-        trained[name] = Path(path)
-    sizes = {"discounts": True, "visits": 35}
-    settings = {"algo": "ppo", "env": "shop", "env_config": sizes}
-    if args.smoke:
-        settings |= {"data_config": {"data": "synthetic", "num_users": 30}}
-        settings["env_config"] = {**sizes, "num_items": 60, "max_episode_steps": 3, "visits": 4}
-        args.users = 8
-    tables.publish(rows(from_dict(Config, settings), args.users, trained), args)
+    words = ["train", "--env", "shop", "--seed", str(args.seed), "--threads", "1"]
+    words += ["--discounts", "--visits", "35"]
+    words += [*TINY] if args.smoke else []
+    with tempfile.TemporaryDirectory() as temporary:
+        trained = {}
+        for number, (name, options) in enumerate(TRAINED.items()):
+            folder = (args.keep or Path(temporary)) / str(number)
+            runs.trained(folder, "ppo", [*words, *options])
+            trained[name] = runs.checkpoint_in(folder, "ppo")
+        config = load(trained[PURCHASES]).config
+        tables.publish(rows(config, trained), args)
 
 
 if __name__ == "__main__":

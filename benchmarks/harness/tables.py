@@ -54,7 +54,7 @@ def parse(
     """
     args = made.parse_args(argv)
     for option, value in vars(args).items():
-        least = 0 if option in ("threads", "first_seed") else 1
+        least = 0 if option in ("threads", "seed", "first_seed") else 1
         if type(value) is int and value < least:
             raise UserError(f"--{option} is {value}: it must be at least {least}.")
     if args.csv is None and not args.smoke:
