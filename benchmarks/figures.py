@@ -3,8 +3,8 @@
     python -m benchmarks.figures
 
 writes docs/images/{gae,clipping,trap,session}.svg, those of feed_figures.py, and shop-month.svg. Every
-number comes from the code with its defaults, or from benchmarks/results: run it again after a change of an equation or a setting,
-and after new results. A test compares the files with what it would write.
+number comes from the code with its defaults, or from benchmarks/results: run it again after a change of an
+equation or a setting, and after new results. A test compares the files with what it would write.
 """
 
 from __future__ import annotations
