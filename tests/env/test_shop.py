@@ -20,7 +20,8 @@ from recsys_rl.env.assortment import add_attributes
 from recsys_rl.env.goods_due import RETURN_DAYS
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.retail import TRADE_RULES
-from recsys_rl.env.shop import EXPERT, Shop, ShopConfig, ShopState
+from recsys_rl.env.retail_expert import EXPERT
+from recsys_rl.env.shop import Shop, ShopConfig, ShopState
 from recsys_rl.errors import UserError
 from recsys_rl.make import make_agent, make_env, make_user_model
 from recsys_rl.rivals import rankers
