@@ -51,7 +51,8 @@ its full price and if B allows it, with the probability cart_kept sigmoid(wish -
 empty, and a product of the screen has the rest of B. A good, also from the cart, is sent back with the
 probability ``return_share``, and this is known RETURN_DAYS days later: on the first screen from then on its
 revenue and margin are taken back, minus handling_cost. A life ends if the visitor never returns, or is cut
-after 35 days; what is still due is taken back on its last screen. So no earlier visit sees its returns.
+after 35 days; what is still due is taken back on its last screen. So no earlier visit sees its returns. A
+learner adds no value of further visits to a life that was cut: it would hold the same returns again.
 A gap of g days leaves h_c at need_kept^g, and m and the distance of patience from arrival_patience at
 overnight^g; w begins at 0.
 """
