@@ -355,7 +355,8 @@ class SettlingUsers(ReturningUsers, Protocol):
         """The feedback of the last screen, with what is due in the rows that ``ended`` (N,) bool.
 
         ``user_state``: after the screen, and after the gap unless the user never returns. The visible signals
-        stay as they are.
+        stay as they are. The environment gives what follows a life that was cut the discount 0, since a value
+        of more visits holds what is due, too.
         """
         ...
 

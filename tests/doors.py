@@ -45,6 +45,7 @@ SERVED = {
         name: [*VIDEOS, "--env", name]
         for name in ("short-video", "long-video", "social-feed", "shop", "tutor")
     },
+    "shop-coupons": [*VIDEOS, "--env", "shop", "--discounts"],
 }
 """The options of a run on each platform whose sessions a server can follow."""
 A2C = ["--algo", "a2c", *SIZES, *WORLD]

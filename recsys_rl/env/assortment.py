@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data import attributes
+from recsys_rl.data.attributes import zscore
 from recsys_rl.errors import UserError, listed
 from recsys_rl.types import Catalogue, ItemFeature, World
 
@@ -121,3 +122,45 @@ def check_items(catalogue: Catalogue) -> None:
         if bool(wrong.any()):
             name = catalogue.id_of(int(wrong.nonzero()[0]))
             raise UserError(f"Item {name} {text}: mend the file about the items.")
+
+
+def check_kinds(catalogue: Catalogue, length: int, discounts: bool) -> None:
+    """Raise UserError if the catalogue has too few items of a kind for visits of ``length`` screens."""
+    kind = catalogue.attributes["kind"]
+    for number in (VIDEO, PRODUCT):
+        count = int((kind == number).sum())
+        if count < length:
+            raise UserError(
+                f"The catalogue has {count} items of the kind {KINDS[number]!r}, and a visit of {length} "
+                "screens may need as many: lower max_episode_steps, or use a larger catalogue."
+            )
+    for number in (EMPTY, *([COUPON] if discounts else [])):
+        if not bool((kind == number).any()):
+            raise UserError(
+                f"The catalogue has no item of the kind {KINDS[number]!r}, which a screen may need: "
+                "add one to the file about the items."
+            )
+
+
+def facts_of_items(catalogue: Catalogue, of_videos: float, of_products: float) -> Tensor:
+    """(I, 5): pull in logits, 1 for a video, 1 for a product, ln P - T_c, P; 0 of other items.
+
+    The pull is a z-score among videos and products, times ``of_videos`` or ``of_products``; T_c is the mean
+    log price of the products of category c, and P the price.
+    """
+    kind, price = catalogue.attributes["kind"], catalogue.attributes["price"]
+    video, product = (kind == VIDEO).float(), (kind == PRODUCT).float()
+    goods = (video + product) > 0
+    popular = zscore((catalogue.popularity[goods] + 1e-3).log())
+    of_goods = zscore(popular + zscore(catalogue.quality[goods]))
+    pull = torch.zeros_like(price).masked_scatter(goods, of_goods)
+    log_price = torch.where(product > 0, price, torch.ones_like(price)).log()
+    category = catalogue.attributes["category"]
+    number, category = int(category.max()) + 1, category.clamp_min(0)
+    total, count = (
+        torch.zeros(number, device=kind.device).index_add_(0, category, column)
+        for column in (product * log_price, product)
+    )
+    above = product * (log_price - (total / count.clamp_min(1))[category])
+    gain = of_videos * video + of_products * product
+    return torch.stack([gain * pull, video, product, above, price], 1)

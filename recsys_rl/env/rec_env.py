@@ -39,7 +39,8 @@ class RecEnv:
     time limit of a visit, comes back some days later in the same row. ``terminated``: the user never returns.
     ``truncated``: the life was cut after DAYS days or ``visits`` visits; ``final_obs`` is then the first
     observation of the visit that was cut off. A gap of g days before the next visit has the discount
-    day_discount^g, which the learner multiplies by its gamma: days pass, not steps.
+    day_discount^g, which the learner multiplies by its gamma: days pass, not steps. After a life of
+    SettlingUsers that was cut nothing follows, as all was settled: the discount is 0.
     """
 
     def __init__(
@@ -185,6 +186,7 @@ class RecEnv:
             )
             if self.settling is not None:
                 feedback = self.settling.settle(user_state, feedback, terminated | truncated)
+                discount = discount.masked_fill(truncated, 0.0)  # a value of more visits would hold it, too
         streams = self.user_model.rewards(feedback)  # (N, M)
         obs, reward = self._request(user_state, session), weighted(streams, self.weights)  # reward: (N,)
         self.user_state, self.session = user_state, session

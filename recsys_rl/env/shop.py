@@ -51,7 +51,8 @@ its full price and if B allows it, with the probability cart_kept sigmoid(wish -
 empty, and a product of the screen has the rest of B. A good, also from the cart, is sent back with the
 probability ``return_share``, and this is known RETURN_DAYS days later: on the first screen from then on its
 revenue and margin are taken back, minus handling_cost. A life ends if the visitor never returns, or is cut
-after 35 days; what is still due is taken back on its last screen. So no earlier visit sees its returns.
+after 35 days; what is still due is taken back on its last screen. So no earlier visit sees its returns. A
+learner adds no value of further visits to a life that was cut: it would hold the same returns again.
 A gap of g days leaves h_c at need_kept^g, and m and the distance of patience from arrival_patience at
 overnight^g; w begins at 0.
 """
@@ -68,40 +69,25 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data import attributes
-from recsys_rl.data.attributes import zscore
-from recsys_rl.env import goods_due, visits
+from recsys_rl.env import goods_due, sales, screens, visits
 from recsys_rl.env.assortment import (
-    COUPON,
-    EMPTY,
     ITEMS,
-    KINDS,
-    MOST,
-    PRODUCT,
     TEXTS,
     USERS,
-    VIDEO,
     add_attributes,
     check_items,
+    check_kinds,
+    facts_of_items,
 )
 from recsys_rl.env.goods_due import RETURN_DAYS
 from recsys_rl.env.retail import TRADE_RULES
-from recsys_rl.env.screens import (
-    LASTING,
-    SCREENS,
-    Screen,
-    after_screen,
-    begin_record,
-    ever_permitted,
-    permitted,
-    pieces_of_record,
-)
+from recsys_rl.env.retail_expert import EXPERT
+from recsys_rl.env.screens import Screen
+from recsys_rl.env.visitor_record import LASTING, Follower
 from recsys_rl.env.visits import VisitsConfig
-from recsys_rl.errors import UserError
-from recsys_rl.functional import rows
-from recsys_rl.functional.recency import products
-from recsys_rl.records import Expert, Known, Platform, VisitPieces
+from recsys_rl.records import Known, Platform, VisitPieces
 from recsys_rl.settings.fields import Finite, NonNegative, Range, Share
-from recsys_rl.types import Catalogue, Feedback, Interface, Obs, Population, Signal, Stream
+from recsys_rl.types import Catalogue, Feedback, Population, Signal, Stream
 
 LEVEL_DEVIATION, BUDGET_DEVIATION = 0.15, 1.3  # between users, of log prices and of log budgets
 SCREENS_KEPT = 20  # of the history
@@ -190,7 +176,7 @@ class ShopState:
     budget: Tensor  # (N,): B
     cap: Tensor  # (N,): the largest budget
     patience: Tensor  # (N,)
-    record: Known  # what the shop can follow: see ``begin_record``
+    record: Known  # what the shop can follow: see ``Follower``
     life: visits.Life = field(default_factory=dict)  # (N,) each; empty if an episode is one visit
     due: Tensor | None = None  # (N, 3, RETURN_DAYS), see goods_due.py
     back: Tensor | None = None  # (N, 3)
@@ -208,29 +194,8 @@ class Shop(visits.Visiting):
         *("profile", "cart_item", "last_item", "last_signals", "clock"),
         *("last_screen", "videos", "reference", "spent", "bought[category]"),
     )
-    signals: ClassVar[tuple[Signal, ...]] = (
-        Signal("watched"),
-        Signal("liked"),
-        Signal("saved"),
-        Signal("carted"),
-        Signal("purchased"),
-        Signal("recovered"),
-        Signal("revenue", visible=False, low=-MOST, high=MOST),
-        Signal("margin", visible=False, low=-MOST, high=MOST),
-        Signal("returned", visible=False, high=MOST),
-        Signal("sent_back", visible=False),
-        Signal("cart_sent_back", visible=False),
-        Signal("satisfaction", visible=False, meaning="the satisfaction"),
-    )
-    streams: ClassVar[tuple[Stream, ...]] = (
-        Stream("watch_ratio", 0.4),
-        Stream("liked", 0.2),
-        Stream("purchased", 0.3, "Goods that one visitor has bought."),
-        Stream("saved", 0.1),
-        Stream("revenue", 0.0),
-        Stream("margin", 0.0, "What one visitor has paid, minus what the goods cost and what came back."),
-        Stream("returned", 0.0),
-    )
+    signals: ClassVar[tuple[Signal, ...]] = sales.SIGNALS
+    streams: ClassVar[tuple[Stream, ...]] = sales.STREAMS
     bounds: ClassVar[Mapping[str, float]] = MappingProxyType(
         {
             **dict.fromkeys(("profile", "cart_item", "last_screen", "videos", "spent"), 1.0),
@@ -242,20 +207,7 @@ class Shop(visits.Visiting):
     def __post_init__(self) -> None:
         attributes.require("A shop", self.catalogue, ITEMS, self.population.attributes, USERS)
         check_items(self.catalogue)
-        kind, length = self.catalogue.attributes["kind"], self.config.max_episode_steps
-        for number in (VIDEO, PRODUCT):
-            count = int((kind == number).sum())
-            if count < length:
-                raise UserError(
-                    f"The catalogue has {count} items of the kind {KINDS[number]!r}, and a visit of {length} "
-                    "screens may need as many: lower max_episode_steps, or use a larger catalogue."
-                )
-        for number in (EMPTY, *([COUPON] if self.config.discounts else [])):
-            if not bool((kind == number).any()):
-                raise UserError(
-                    f"The catalogue has no item of the kind {KINDS[number]!r}, which a screen may need: "
-                    "add one to the file about the items."
-                )
+        check_kinds(self.catalogue, self.config.max_episode_steps, self.config.discounts)
 
     @property
     def slate_size(self) -> int:
@@ -267,8 +219,7 @@ class Shop(visits.Visiting):
 
     @property
     def patterns(self) -> tuple[tuple[int, ...], ...]:
-        coupon = (COUPON,) if self.config.discounts else ()
-        return tuple((*screen, *coupon) for screen in SCREENS)
+        return screens.patterns(self.config.discounts)
 
     @property
     def assumptions(self) -> str:
@@ -276,34 +227,23 @@ class Shop(visits.Visiting):
         return f"{attributes.origins(self.catalogue, TEXTS)}; budgets and price levels of users are assumed"
 
     @cached_property
-    def facts(self) -> Tensor:
-        """(I, 5): pull in logits, 1 for a video, 1 for a product, ln P - T_c, P; 0 of other items."""
-        named, config = self.catalogue.attributes, self.config
-        kind, price = named["kind"], named["price"]
-        video, product = (kind == VIDEO).float(), (kind == PRODUCT).float()
-        goods = (video + product) > 0
-        popular = zscore((self.catalogue.popularity[goods] + 1e-3).log())
-        of_goods = zscore(popular + zscore(self.catalogue.quality[goods]))
-        pull = torch.zeros_like(price).masked_scatter(goods, of_goods)
-        log_price = torch.where(product > 0, price, torch.ones_like(price)).log()
-        category = named["category"].clamp_min(0)
-        total, count = (
-            torch.zeros(self.num_categories, device=kind.device).index_add_(0, category, column)
-            for column in (product * log_price, product)
-        )
-        above = product * (log_price - (total / count.clamp_min(1))[category])
-        gain = config.video_pull * video + config.product_pull * product
-        return torch.stack([gain * pull, video, product, above, price], 1)
-
-    @property
-    def kind(self) -> Tensor:
-        """(I,) int64: the place in KINDS."""
-        return self.catalogue.attributes["kind"]
+    def follower(self) -> Follower:
+        return follower(self.config, self.catalogue)
 
     @cached_property
-    def num_categories(self) -> int:
-        """C"""
-        return int(self.catalogue.attributes["category"].max()) + 1
+    def facts(self) -> Tensor:
+        """(I, 5): see ``facts_of_items``."""
+        return facts_of_items(self.catalogue, self.config.video_pull, self.config.product_pull)
+
+    @property
+    def price(self) -> Tensor:
+        """(I,): P; 0 of items that are no products."""
+        return self.catalogue.attributes["price"]
+
+    @cached_property
+    def category(self) -> Tensor:
+        """(I,) int64; 0 of items without one."""
+        return self.catalogue.attributes["category"].clamp_min(0)
 
     def sample(self, users: Tensor) -> ShopState:
         config, drawn = self.config, self.population.attributes
@@ -311,10 +251,10 @@ class Shop(visits.Visiting):
         profile = self.population.profile.index_select(0, users)
         ease, level, purse = (drawn[name].index_select(0, users) for name in ("ease", "level", "purse"))
         ease, cap = config.ease_spread * ease, config.budget * (BUDGET_DEVIATION * purse).exp()
-        life: visits.Life = {}
+        record, life = self.follower.begin(profile), dict[str, Tensor]()
         due = back = None
         if self.visits > 1:
-            life = visits.begin(
+            life |= visits.begin(
                 habit=config.habit_base + config.habit_deviation * drawn["habit"].index_select(0, users),
                 usual=config.pleasure_gain * (config.video_base + ease).sigmoid() - config.screen_cost,
             )
@@ -325,43 +265,30 @@ class Shop(visits.Visiting):
             ease=ease,
             level=LEVEL_DEVIATION * level,
             same=torch.zeros_like(taste),
-            need=ease.new_zeros(len(users), self.num_categories),
+            need=torch.zeros_like(record["bought"]),
             budget=cap,
             cap=cap,
             patience=torch.full_like(ease, config.arrival_patience),
-            record=begin_record(config.max_episode_steps, self.catalogue, profile),
+            record=record,
             life=life,
             due=due,
             back=back,
         )
 
     def possible(self, user_state: ShopState) -> bool:
-        state, record = user_state, user_state.record
+        state = user_state
         within = (state.patience > 0) & (state.patience <= MOST_PATIENCE)
         within &= (state.budget >= -1e-3) & (state.budget <= state.cap * (1 + 1e-5)) & (state.cap > 0)
-        within &= (record["videos"] >= 0) & (record["videos"] <= 1) & (record["spent"] >= 0)
-        within &= (record["reference"] <= 0) & (record["steps"] >= 0)
-        within &= (record["last"] >= -1) & (record["last"] < len(SCREENS))
-        shares = all(bool(((x >= 0) & (x <= 1)).all()) for x in (state.need, record["bought"]))
-        items = torch.cat([record["seen"], record["cart"].unsqueeze(1)], 1)
-        known = bool(((items >= -1) & (items < self.catalogue.num_items)).all())
-        late = state.due is None or bool((state.due[:, 0] >= 0).all())
-        return bool(within.all()) and shares and known and late and visits.possible(state.life)
+        within &= ((state.need >= 0) & (state.need <= 1)).all(1)
+        if state.due is not None:
+            within &= (state.due[:, 0] >= 0).all(1)
+        return bool(within.all()) and self.follower.possible(state.record) and visits.possible(state.life)
 
     def visible(self, user_state: ShopState) -> dict[str, Tensor]:
-        pieces = pieces_of_record(self.config.budget, self.catalogue, user_state.record)
-        return {"profile": user_state.profile, **pieces}
+        return {"profile": user_state.profile, **self.follower.pieces(user_state.record)}
 
     def permits(self, user_state: ShopState, items: Tensor | None = None) -> Tensor:
-        if items is None:
-            return permitted(self.config.discounts, self.catalogue, user_state.record)
-        allowed = self._ever[items] & ~rows.rows_hold(user_state.record["seen"], items)
-        return allowed
-
-    @cached_property
-    def _ever(self) -> Tensor:
-        """(I,) bool: False for coupons without discounts."""
-        return ever_permitted(self.config.discounts, self.catalogue)
+        return self.follower.permits(user_state.record, items)
 
     def respond(
         self, user_state: ShopState, items: Tensor, shown: Tensor, generator: torch.Generator | None
@@ -395,24 +322,19 @@ class Shop(visits.Visiting):
         left, of_cart = state.budget, None
         if state.back is not None:
             of_cart = self._late(state, chance) * shown.any(1, keepdim=True)
-            left = left - self.facts[state.record["cart"].clamp_min(0), 4] * of_cart[:, 5]
+            left = left - self.price[state.record["cart"].clamp_min(0)] * sales.of(of_cart, "recovered")
         bought = carted * bought * (price <= left)
-        zero = torch.zeros_like(bought)
-        margin = price - config.cost_share * facts[:, 4]
-        of_place = torch.stack(
-            [
-                torch.stack([watched, liked, saved, *[zero] * 8, satisfaction], 1),
-                torch.stack(
-                    [
-                        *(zero, zero, kept, carted, bought, zero, price * bought, margin * bought, zero),
-                        *(sent_back * bought, zero, (match - config.interest_cost).sigmoid()),
-                    ],
-                    1,
-                ),
-            ],
-            1,
-        )  # (N, 2, S)
-        signals = screen.places @ of_place  # (N, K, S)
+        of_video = sales.row(watched=watched, liked=liked, saved=saved, satisfaction=satisfaction)
+        of_product = sales.row(
+            saved=kept,
+            carted=carted,
+            purchased=bought,
+            revenue=price * bought,
+            margin=(price - config.cost_share * facts[:, 4]) * bought,
+            sent_back=sent_back * bought,
+            satisfaction=self.interest(match),
+        )
+        signals = screen.places @ torch.stack([of_video, of_product], 1)  # (N, K, S)
         if of_cart is not None:
             signals = goods_due.on_first_place(signals, shown, of_cart)
         return Feedback(signals, shown)
@@ -426,68 +348,61 @@ class Shop(visits.Visiting):
         bought = waiting * answer(self.config.cart_kept * (wish - self.config.buy_cost).sigmoid(), chance, 6)
         sent_back = answer(torch.full_like(wish, self.config.return_share), chance, 7) * bought
         paid = facts[:, 4] * bought
-        earned = (1 - self.config.cost_share) * paid
-        of_cart = [*[zero] * 5, bought, paid, earned, zero, zero, sent_back, zero]
-        return torch.stack(of_cart, 1) + self._taken_back(state.back)
-
-    def _taken_back(self, back: Tensor) -> Tensor:
-        """(N, S): the signals of goods that are taken back, ``back`` (N, 3)."""
-        number, revenue, margin = back.unbind(1)
-        zero = torch.zeros_like(number)
-        return torch.stack([*[zero] * 6, -revenue, -margin, number, *[zero] * 3], 1)
+        of_cart = sales.row(
+            recovered=bought,
+            revenue=paid,
+            margin=(1 - self.config.cost_share) * paid,
+            cart_sent_back=sent_back,
+        )
+        return of_cart + sales.taken_back(state.back)
 
     def settle(self, user_state: ShopState, feedback: Feedback, ended: Tensor) -> Feedback:
         """Take back all that is due on the last screen of the lives that ``ended`` (N,)."""
         state = user_state
         assert state.due is not None and state.back is not None
-        more = self._taken_back(state.back + state.due.sum(2)) * ended.unsqueeze(1)
+        more = sales.taken_back(state.back + state.due.sum(2)) * ended.unsqueeze(1)
         signals = goods_due.on_first_place(feedback.signals, feedback.shown, more)
         return replace(feedback, signals=signals)
 
     def rewards(self, feedback: Feedback) -> Tensor:
-        of_screen = feedback.signals.sum(1)
-        watched, liked, saved, _, bought, recovered, revenue, margin, returned, *_ = of_screen.unbind(1)
-        return torch.stack([watched, liked, bought + recovered, saved, revenue, margin, returned], 1)
+        return sales.paid(feedback.signals)
 
     def advance(self, user_state: ShopState, items: Tensor, feedback: Feedback) -> tuple[ShopState, Tensor]:
         config, state, record = self.config, user_state, user_state.record
         screen = Screen.of(self.catalogue, items, feedback.shown)
         has_video, has_product = screen.has.unbind(1)
-        of_places = (screen.places.transpose(1, 2) @ feedback.signals).unbind(1)  # (N, S) each
-        video, product = of_places
-        satisfaction = torch.lerp(product[:, -1], video[:, -1], has_video)
-        bought, recovered = product[:, 4], feedback.signals[:, :, 5].sum(1)
+        video, product = (screen.places.transpose(1, 2) @ feedback.signals).unbind(1)  # (N, S) each
+        satisfied = [sales.of(place, "satisfaction") for place in (product, video)]
+        satisfaction = torch.lerp(satisfied[0], satisfied[1], has_video)
         main = torch.where(has_video > 0, screen.video, screen.product)
         fresh = (1 - config.monotony_kept) * ((has_video + has_product) > 0).float().unsqueeze(1)
         fed = config.pleasure_gain * satisfaction - config.screen_cost
         patience = (state.patience + fed).clamp_max(MOST_PATIENCE)
-        price = self.facts[screen.product, 4] * screen.log_share.exp()
-        cart, need = record["cart"].clamp_min(0), state.need
-        for item, number in ((screen.product, bought), (cart, recovered)):
-            at = self.category[item].unsqueeze(1)
-            need = need.scatter_reduce(1, at, number.unsqueeze(1), "amax")
-        spent = price * bought + self.facts[cart, 4] * recovered
-        due, back = state.due, state.back
-        if due is not None and back is not None:
-            for item, number, paid in (
-                (screen.product, product[:, 9], price),
-                (cart, feedback.signals[:, :, 10].sum(1), self.facts[cart, 4]),
-            ):
-                lost = paid - config.cost_share * self.facts[item, 4] + config.handling_cost
-                due = goods_due.sold(due, number, paid, lost)
+        bought, sent_back = (sales.of(product, name) for name in ("purchased", "sent_back"))
+        recovered, cart_sent_back = (
+            sales.of(feedback.signals, name).sum(1) for name in ("recovered", "cart_sent_back")
+        )
+        need, spent, due, back = state.need, torch.zeros_like(state.budget), state.due, state.back
+        for item, share, number, late in (
+            (screen.product, screen.log_share.exp(), bought, sent_back),
+            (record["cart"].clamp_min(0), 1.0, recovered, cart_sent_back),
+        ):
+            paid = self.price[item] * share
+            spent = spent + paid * number
+            need = need.scatter_reduce(1, self.category[item].unsqueeze(1), number.unsqueeze(1), "amax")
+            if due is not None:
+                lost = paid - config.cost_share * self.price[item] + config.handling_cost
+                due = goods_due.sold(due, late, paid, lost)
+        if back is not None:
             back = back * ~feedback.shown.any(1, keepdim=True)  # without a screen it waits
-        seen = Feedback(feedback.signals[..., :6], feedback.shown)
-        return ShopState(
-            taste=state.taste,
-            profile=state.profile,
-            ease=state.ease,
-            level=state.level,
+        seen = Feedback(feedback.signals[..., : sales.VISIBLE], feedback.shown)
+        return replace(
+            state,
             same=state.same + fresh * (self.catalogue.embedding.index_select(0, main) - state.same),
             need=need,
             budget=state.budget - spent,
-            cap=state.cap,
             patience=patience,
-            record=follow(config, self.catalogue, record, screen, seen),
+            record=self.follower.after(record, screen, seen),
             life=visits.feel(state.life, fed),
             due=due,
             back=back,
@@ -495,45 +410,33 @@ class Shop(visits.Visiting):
 
     def come_back(self, user_state: ShopState, chance: Tensor) -> tuple[ShopState, Tensor]:
         config, state = self.config, user_state
-        assert state.due is not None
+        assert state.due is not None and state.back is not None
         life, gap = visits.next_visit(state.life, chance, config)
         left = config.overnight**gap  # (N,)
         due, back = goods_due.after_gap(state.due, gap)
-        if state.back is not None:
-            back = back + state.back
         return replace(
             state,
             same=state.same * left.unsqueeze(1),
             need=state.need * (config.need_kept**gap).unsqueeze(1),
             budget=torch.minimum(state.cap, state.budget + state.cap * gap / 30),
             patience=config.arrival_patience + left * (state.patience.clamp_min(0) - config.arrival_patience),
-            record={
-                **begin_record(config.max_episode_steps, self.catalogue, state.profile),
-                **{name: state.record[name] for name in LASTING},
-            },
+            record=self.follower.next_visit(state.record, state.profile),
             life=life,
             due=due,
-            back=back,
+            back=state.back + back,
         ), gap
 
     def expected_reward(self, user_state: ShopState, block: slice = slice(None)) -> Tensor:
         """Expected reward (N, b) of showing each item of the block alone now."""
-        state, facts = user_state, self.facts[block]
+        state, record, facts = user_state, user_state.record, self.facts[block]
         embedding = self.catalogue.embedding[block]
         dots = torch.stack([state.taste @ embedding.T, state.same @ embedding.T], 2)  # (N, b, 2)
-        ease, videos, budget, used_to = (
-            x.unsqueeze(1)
-            for x in (
-                state.ease,
-                state.record["videos"],
-                state.budget,
-                state.level + state.record["reference"],
-            )
-        )
+        ease, videos, budget = (x.unsqueeze(1) for x in (state.ease, record["videos"], state.budget))
+        used_to = (state.level + record["reference"]).unsqueeze(1)
         appeal = self.appeal(dots, facts[:, 0], ease, videos)
         match = self.match(dots, facts[:, 0], ease, state.need.index_select(1, self.category[block]))
         wish = self.wish(match, facts[:, 3], used_to)
-        return self.rewards_of(appeal, match, wish, (facts[:, 4] <= budget).float(), facts)
+        return self.rewards_of(appeal, match, wish, (self.price[block] <= budget).float(), facts)
 
     def rewards_of(
         self, appeal: Tensor, match: Tensor, wish: Tensor, affordable: Tensor | float, facts: Tensor
@@ -560,6 +463,10 @@ class Shop(visits.Visiting):
         match = config.taste_logits * dots[..., 0] + ease + pull
         return match - config.monotony_cost * dots[..., 1].clamp_min(0) - config.need_cost * need
 
+    def interest(self, match: Tensor) -> Tensor:
+        """The satisfaction by a product without a video."""
+        return (match - self.config.interest_cost).sigmoid()
+
     def wish(self, match: Tensor, above: Tensor, used_to: Tensor) -> Tensor:
         """The wish for a product at its price; ``above``: ln paid - T_c, ``used_to``: y + r."""
         return match - self.config.elasticity * (above - used_to)
@@ -571,10 +478,8 @@ class Shop(visits.Visiting):
 
         ``watched`` (N,): of a video of the same category.
         """
-        facts, need = (
-            self.facts[product],
-            state.need.gather(1, self.category[product].unsqueeze(1)).squeeze(1),
-        )
+        facts = self.facts[product]
+        need = state.need.gather(1, self.category[product].unsqueeze(1)).squeeze(1)
         match = self.match(self._dots(state, product), facts[:, 0], state.ease, need)
         match = match + self.config.showing_gain * watched
         used_to = state.level + state.record["reference"]
@@ -585,22 +490,21 @@ class Shop(visits.Visiting):
         both = torch.stack([state.taste, state.same], 1)  # (N, 2, D)
         return (both @ self.catalogue.embedding.index_select(0, items).unsqueeze(2)).squeeze(2)
 
-    @cached_property
-    def category(self) -> Tensor:
-        """(I,) int64; 0 of items without one."""
-        return self.catalogue.attributes["category"].clamp_min(0)
-
 
 def answer(p: Tensor, chance: Tensor | None, at: int) -> Tensor:
     """1 with probability ``p`` (N,), by row ``at`` of the noise; ``p`` itself without noise."""
     return p if chance is None else (chance[at] < p).float()
 
 
-def follow(
-    config: ShopConfig, catalogue: Catalogue, record: Known, screen: Screen, seen: Feedback
-) -> dict[str, Tensor]:
-    """The record after a screen; the signals of ``seen`` are the visible ones."""
-    return after_screen(catalogue, record, screen, seen, config.reference_rate, config.weary_kept)
+def follower(config: ShopConfig, catalogue: Catalogue) -> Follower:
+    return Follower(
+        catalogue,
+        length=config.max_episode_steps,
+        discounts=config.discounts,
+        budget=config.budget,
+        rate=config.reference_rate,
+        kept=config.weary_kept,
+    )
 
 
 def after_visit(
@@ -608,86 +512,26 @@ def after_visit(
 ) -> Known:
     """The retailer's knowledge of visits after a screen."""
     screen = Screen.of(catalogue, items, seen.shown)
-    return {"profile": known["profile"], **follow(config, catalogue, known, screen, seen)}
+    return {"profile": known["profile"], **follower(config, catalogue).after(known, screen, seen)}
 
 
 VISIT_PIECES = VisitPieces(
     begin=lambda config, catalogue, profiles, hours: {
         "profile": profiles,
-        **begin_record(config.max_episode_steps, catalogue, profiles),
+        **follower(config, catalogue).begin(profiles),
     },
     after=after_visit,
     pieces=lambda config, catalogue, known: {
         "profile": known["profile"],
-        **pieces_of_record(config.budget, catalogue, known),
+        **follower(config, catalogue).pieces(known),
     },
-    permits=lambda config, catalogue, known: permitted(config.discounts, catalogue, known),
+    permits=lambda config, catalogue, known: follower(config, catalogue).permits(known),
     lasting=LASTING,
     consumed=dict.fromkeys(("liked", "saved", "carted", "purchased", "recovered"), 0.0),
     taken=("purchased",),
 )
 
 
-def expert_scores(
-    users: Shop, interface: Interface, obs: Obs, numbers: Mapping[str, Tensor], items: Tensor | None
-) -> Tensor:
-    """The best screen by the equations, the profile for the taste, and the last items for the sameness.
-
-    Video v and product p are the best of their kind by the expected reward R of each alone. With s the
-    satisfaction, the screen with the highest value is shown: its items have the highest scores::
-
-        video: R_v + patience s_v        product: R_p + patience s_p + alone
-        both: R_v + patience s_v + R_p + pair
-    """
-    config = users.config
-    number = {name: value.unsqueeze(-1) for name, value in numbers.items()}  # (1,) or (N, 1)
-    profile, last, videos, reference, met = (
-        obs.context[:, interface.place_of(name)]
-        for name in ("profile", "last_item", "videos", "reference", "bought[category]")
-    )
-    at = slice(None) if items is None else items.clamp_min(0)
-    facts, kind, category = users.facts[at], users.kind[at], users.category[at]
-    allowed = obs.allowed(users.catalogue.num_items) if items is None else items >= 0
-    need = met.index_select(1, category) if items is None else met.gather(1, category)
-    embedding = users.catalogue.embedding
-    near = number["wear"] * products(last, embedding, items)
-    dots = torch.stack([products(profile, embedding, items), near], -1)
-    zero = torch.zeros_like(videos)  # (N, 1)
-    appeal = users.appeal(dots, facts[..., 0], zero, number["weary"] * videos)
-    match = users.match(dots, facts[..., 0], zero, need)
-    wish = users.wish(match, facts[..., 3], reference)
-    reward = users.rewards_of(appeal, match, wish, 1.0, facts)
-    satisfaction = torch.where(kind == VIDEO, appeal, match - config.interest_cost).sigmoid()
-    value = reward + number["patience"] * satisfaction
-    (of_video, video), (of_product, product), (_, empty) = (
-        value.masked_fill(~(allowed & (kind == place)), -torch.inf).max(1, keepdim=True)
-        for place in (VIDEO, PRODUCT, EMPTY)
-    )
-    below = reward.gather(1, product) + number["pair"]
-    screen = torch.cat([of_product + number["alone"], of_video, of_video + below], 1).argmax(1, keepdim=True)
-    scores = (
-        reward - 50 * (kind == EMPTY) + (kind == COUPON) * (1 - users.catalogue.attributes["discount"][at])
-    )
-    for place, needed, above in (
-        (video, screen != 0, 100.0),
-        (product, screen != 1, 90.0),
-        (empty, screen != 2, 80.0),
-    ):
-        scores = scores.scatter_add(1, place, above * needed.to(scores))
-    return scores
-
-
-EXPERT = Expert(
-    "The screen with the highest expected reward by the equations, with a price of patience and of kinds.",
-    {
-        "wear": (1.0, 0.5),
-        "weary": (1.0, 0.5),
-        "patience": (0.3, 0.3),
-        "alone": (0.0, 0.2),
-        "pair": (0.0, 0.1),
-    },
-    expert_scores,
-)
 PLATFORM = Platform(
     ShopConfig,
     users=Shop,

@@ -20,7 +20,8 @@ from recsys_rl.env.assortment import add_attributes
 from recsys_rl.env.goods_due import RETURN_DAYS
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.retail import TRADE_RULES
-from recsys_rl.env.shop import EXPERT, Shop, ShopConfig, ShopState
+from recsys_rl.env.retail_expert import EXPERT
+from recsys_rl.env.shop import Shop, ShopConfig, ShopState
 from recsys_rl.errors import UserError
 from recsys_rl.make import make_agent, make_env, make_user_model
 from recsys_rl.rivals import rankers
@@ -336,21 +337,22 @@ def test_contracts(discounts: bool, visits: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "word"),
     [
-        {"price": torch.where(PRICES > 2, 0.0, PRICES)},
-        {"price": torch.where(PRICES > 2, math.nan, PRICES)},
-        {"discount": torch.ones(7)},
-        {"category": torch.full((7,), -1)},
-        {"kind": KINDS.masked_fill(KINDS == 1, 0)},  # no product
-        {"kind": KINDS.masked_fill(KINDS == 2, 3)},  # no empty place
-        {"kind": KINDS.masked_fill(KINDS == 3, 2)},  # no coupon
+        ({"price": torch.where(PRICES > 2, 0.0, PRICES)}, "price"),
+        ({"price": torch.where(PRICES > 2, math.nan, PRICES)}, "price"),
+        ({"discount": torch.ones(7)}, "discount"),
+        ({"category": torch.full((7,), -1)}, "category"),
+        ({"kind": KINDS.masked_fill(KINDS == 0, 2)}, "'video'"),
+        ({"kind": KINDS.masked_fill(KINDS == 1, 0)}, "'product'"),
+        ({"kind": KINDS.masked_fill(KINDS == 2, 3)}, "'empty'"),
+        ({"kind": KINDS.masked_fill(KINDS == 3, 2)}, "'coupon'"),
     ],
 )
-def test_impossible_items_are_refused(changes: dict[str, Tensor]) -> None:
+def test_impossible_items_are_refused(changes: dict[str, Tensor], word: str) -> None:
     catalogue, population = tiny()
     catalogue = dataclasses.replace(catalogue, attributes={**catalogue.attributes, **changes})
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match=word):
         Shop(catalogue, population, ShopConfig(max_episode_steps=2, discounts=True))
 
 
@@ -376,13 +378,14 @@ def test_items_from_a_file() -> None:
             add_attributes(World(dataclasses.replace(catalogue, attributes=wrong), population), 0)
 
 
-def test_pairs_in_training_log_and_judgement(tmp_path: Path) -> None:
-    checkpoint, log = train_in(tmp_path / "run", *SERVED["shop"], *steps(2)), tmp_path / "log.parquet"
+@pytest.mark.parametrize(("run", "places"), [("shop", 2), ("shop-coupons", 3)])
+def test_pairs_in_training_log_and_judgement(tmp_path: Path, run: str, places: int) -> None:
+    checkpoint, log = train_in(tmp_path / "run", *SERVED[run], *steps(2)), tmp_path / "log.parquet"
     recording = ["record", "--checkpoint", str(checkpoint), "--out", str(log), "--sessions", "20"]
     assert main([*recording, "--quiet"]) == 0
     frame = pl.read_parquet(log)
     summed = (frame["place_logprobs"].list.sum() - frame["logprob"]).abs().to_list()
-    assert frame["items"].list.len().unique().to_list() == [2] and max(summed) < 1e-6
+    assert frame["items"].list.len().unique().to_list() == [places] and max(summed) < 1e-6
     said = tmp_path / "said.json"
     assert main(["ope", "--log", str(log), "--checkpoint", str(checkpoint), "--json", str(said)]) == 0
     rows = {row["estimator"]: row for row in json.loads(said.read_text())["rows"]}

@@ -217,3 +217,39 @@ def test_float32_at_the_ends_of_together(together: float) -> None:
             assert_close(found.place_logprobs(index).sum(), p.log(), rtol=1e-9, atol=1e-9)
         entropy = -sum(p * p.log() for p in exact.values() if p > 0)
         assert_close(found.entropy()[0].double(), entropy, rtol=1e-5, atol=1e-5)
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=40)
+def test_networks_numbers_give_the_probabilities_of_enumeration_up_to_their_rounding(
+    data: st.DataObject,
+) -> None:
+    """In float32, against an enumeration of the same numbers in float64.
+
+    A logit of size x is rounded by up to x 2^-24, and a log-probability takes a dozen such sums.
+    """
+    kinds = torch.tensor([0, 0, 0, 1, 1, 1, 2, 3, 3])
+    classes = torch.tensor(data.draw(st.lists(st.integers(-1, 2), min_size=9, max_size=9)))
+    layout = Layout(((1, 2, 3), (0, 2, 3), (0, 1, 3)), kinds, classes)
+    numbers = st.floats(-30, 30, width=32)
+    gates, items = (
+        torch.tensor(data.draw(st.lists(numbers, min_size=size, max_size=size))) for size in (3, 9)
+    )
+    together = torch.tensor(data.draw(st.floats(-5, 5, width=32)))
+    allowed = torch.tensor(data.draw(st.lists(st.booleans(), min_size=9, max_size=9)))
+    allowed[[0, 6, 7]] = True
+    items = items.masked_fill(~allowed, -torch.inf)
+    expected = by_enumeration(gates.double(), items.double(), together.double(), layout)
+    slates, chances = torch.tensor([*expected]), torch.stack([*expected.values()])
+    found = Patterns(gates.expand(len(slates), -1), items.expand(len(slates), -1), together, layout)
+    logprob, entropy = found.evaluate(slates)
+    assert logprob.dtype == entropy.dtype == torch.float32
+    rounding = 12 * 65 * 2**-24
+    assert_close(logprob.double(), chances.log(), rtol=0, atol=rounding)
+    assert_close(entropy[0].double(), -torch.special.xlogy(chances, chances).sum(), rtol=0, atol=rounding)
+    by_place = torch.zeros_like(logprob)
+    for place in range(3):
+        of_place = found.place(slates[:, :place])
+        by_place += of_place.gather(1, slates[:, place : place + 1]).squeeze(1)
+        assert_close(of_place.double().exp().sum(1), torch.ones(len(slates)).double(), rtol=0, atol=1e-5)
+    assert_close(by_place.double(), chances.log(), rtol=0, atol=rounding)

@@ -27,7 +27,7 @@ VIDEO, PRODUCT, EMPTY, COUPON = range(4)
 @pytest.fixture(scope="module")
 def version(tmp_path_factory: pytest.TempPathFactory) -> Version:
     folder = tmp_path_factory.mktemp("pairs") / "run"
-    return open_version(train_in(folder, *SERVED["shop"], "--discounts", *steps(2)), 1)
+    return open_version(train_in(folder, *SERVED["shop-coupons"], *steps(2)), 1)
 
 
 def kinds(version: Version) -> torch.Tensor:
