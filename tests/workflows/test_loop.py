@@ -154,14 +154,15 @@ def test_candidate_that_the_server_refuses_is_not_offered_again(server: Live, po
         json.dumps({"challenger": lost, "champion": champion, "answer": "better", "difference": 2})
     )
     try:
-        assert place.do(Start(lost)).startswith("eeeeeeee can't serve")
+        (said,) = place.do(Start(lost))
+        assert said.startswith("eeeeeeee can't serve")
         verdict = place._verdicts(Round(1, champion, 0, 9, (lost,)))[lost]
         assert verdict.answer == "better" and "SHA-256" in verdict.refused
         with pytest.raises(Refused) as refused:  # that one serves already: no fault of its own
             Releases(server.url).start(champion, 0.1)
         assert refused.value.code == "is-champion" and refused.value.code not in UNFIT
         with pytest.raises(UserError):
-            place.do(Judge(lost))
+            list(place.do(Judge((lost,))))
     finally:
         path.unlink()
 
