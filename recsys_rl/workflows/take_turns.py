@@ -141,6 +141,7 @@ class _Place:
         """What is there now. Raises UserError."""
         server, started = self.server, time.time()
         status, history = server.status(), server.history()
+        self._check_folder(status)
         self._check(status, history, started)
         of, canary = latest_round(self.folder), status["canary"] or {}
         changed = max((row["number"] for row in history), default=0)
@@ -158,6 +159,19 @@ class _Place:
             verdicts=self._verdicts(of),
             tried=frozenset(row["challenger"] for row in history),
         )
+
+    def _check_folder(self, status: Mapping[str, Any]) -> None:
+        """Raise UserError for a server that has one file: before a candidate is learned that can't serve.
+
+        A release that began when it had a folder goes on.
+        """
+        name, options = one_line(status.get("one_file", "")), self.options
+        if name and not status["challenger"]:
+            raise UserError(
+                f"The server at {options.url} has {name} alone, so no candidate can serve there: start it "
+                f"again with the folder, recsys-rl serve --checkpoint {one_line(self.folder)} --db "
+                f"{one_line(options.db)}."
+            )
 
     def _check(self, status: Mapping[str, Any], history: Sequence[Any], started: float) -> None:
         """Raise UserError unless the record is that of the server: its champion, releases and decisions."""
