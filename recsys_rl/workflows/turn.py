@@ -138,7 +138,13 @@ def _of_canary(now: Situation, patience: Patience) -> Step:
 
 
 def best_candidate(candidates: Sequence[str], verdicts: Mapping[str, Verdict]) -> str | None:
-    """The one with the strongest answer of the gate, then the greatest difference; None if none passed."""
+    """The one with the strongest answer of the gate, then the greatest difference; None if none passed.
+
+    *better* comes before *no harm seen*, also where that one has the greater difference, as this difference
+    is less sure: its interval reaches further down, or it is the lower bound of heavy weights, which holds
+    only if the recorded probabilities and the ends of the reward are right, and nobody can see whether they
+    are. The choice costs a round at most: the next one learns both kinds of candidates again.
+    """
     passed = [name for name in candidates if _may_serve(verdicts[name])]
     if not passed:
         return None
