@@ -184,7 +184,7 @@ def judged(
         heldout = made.log(path, "heldout", sizes.heldout, number)
         on = bench(heldout, read_decisions(heldout), champion)
         for name, policy in candidates.items():
-            verdict = decide(compare(on, policy, old), name, "champion", (0, 0), 1)
+            verdict = decide(compare(on, policy), name, "champion", (0, 0), 1)
             yield {
                 "seed": seed,
                 "log": number,

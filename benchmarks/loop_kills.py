@@ -37,6 +37,7 @@ from benchmarks.harness.served import Connection, Server
 from examples.loop import quiet
 from recsys_rl.cli.train import train_options
 from recsys_rl.users import fit
+from recsys_rl.workflows import gate as gates
 from recsys_rl.workflows import retrain as retraining
 from recsys_rl.workflows import take_turns as loops
 from recsys_rl.workflows.release import Releases
@@ -200,8 +201,8 @@ PHASES: tuple[Mapping[str, Callable[[], None]], ...] = (
         "exported": kill_after(retraining, "begin_round"),
         "half learned": kill_after(retraining, "write_candidate"),
         "learned": kill_after(loops, "retrain"),
-        "half judged": kill_after(loops, "gate"),
-        "judged": kill_after(loops, "gate"),  # the second of two candidates
+        "half judged": kill_after(gates, "write_text", 2),  # verdict and card of the first of two candidates
+        "judged": kill_after(gates, "write_text", 2),  # of the second one
         "started": kill_after(Releases, "start"),
     },
     {"decided": kill_after_either(Releases, "promote", "back")},

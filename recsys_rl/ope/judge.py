@@ -15,23 +15,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recsys_rl.ope.clusters import ClusterLog, k_means
-from recsys_rl.ope.diagnostics import is_logger, unsupported_mass
-from recsys_rl.ope.estimators import (
-    CLUSTERS,
-    ITEM,
-    ONE_STEP,
-    SLATE,
-    STEPS,
-    WORLD,
-    Evidence,
-    discounts,
-)
+from recsys_rl.ope.clusters import k_means
+from recsys_rl.ope.diagnostics import is_logger
+from recsys_rl.ope.estimators import CLUSTERS, ITEM, ONE_STEP, SLATE, STEPS, WORLD, discounts
 from recsys_rl.ope.parts import join
 from recsys_rl.ope.policies import (
     Loggers,
+    OfPolicy,
+    Part,
     Playable,
     PolicyOnLog,
+    Shared,
+    evidence_of,
+    part_of_log,
     read_policy,
     read_target,
     weighted,
@@ -40,13 +36,11 @@ from recsys_rl.ope.policies import (
 )
 from recsys_rl.ope.propensities import WARNING as ESTIMATED
 from recsys_rl.ope.propensities import by_draws
-from recsys_rl.ope.replay import Probabilities, ReplayedLog
+from recsys_rl.ope.replay import ReplayedLog
 from recsys_rl.ope.result import Estimate, NotComputed, WorldCheck
 from recsys_rl.ope.reward_model import Fit, StepModels
 from recsys_rl.ope.rows import Intervals, Knowledge, Scored, not_computed, score
-from recsys_rl.ope.slate_choices import Choices
-from recsys_rl.ope.slates import SlateLog, place_rewards
-from recsys_rl.ope.world import Worlds, check_world, try_world, why_no_world, why_not_checked, world
+from recsys_rl.ope.world import check_world, try_world, why_no_world, why_not_checked
 from recsys_rl.protocols import Behaviour
 from recsys_rl.tables.items import knows_items
 from recsys_rl.tables.target import Target
@@ -55,7 +49,6 @@ from recsys_rl.utils.progress import announce
 from recsys_rl.utils.seeding import stream_seed
 from recsys_rl.utils.tasks import MapTasks, in_this_process
 
-LOGGER_DRAWS = 64  # slates, at least: a weight divides by the logger's probability, so its noise is a bias
 LOGGED = "logged"
 """The name of the log's own policies, whose row is what they earned."""
 DRAWS = ("policy", "random", "mixture")
@@ -88,40 +81,6 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class _Shared:
-    """What serves all policies on every part. It holds no decisions, so that it is small to send."""
-
-    rewards: Callable[[Feedback], Tensor]
-    loggers: Loggers
-    settings: Settings
-    worlds: Worlds | None
-    lacking: dict[str, str]  # reasons of needs that are missing for every policy
-    clusters: Tensor | None  # (I,) int64 of the items
-
-
-@dataclass(frozen=True)
-class _Part:
-    """A part of the log, for all policies."""
-
-    number: int
-    log: ReplayedLog
-    slates: SlateLog | None
-    clusters: ClusterLog | None
-    lacking: dict[str, str]
-
-
-@dataclass(frozen=True)
-class _OfPolicy:
-    """The evidence of one policy on one part."""
-
-    evidence: Evidence
-    lost: float  # sum over rows of the policy's mass that the log lacks
-    lost_clusters: float
-    lacking: dict[str, str]
-    doubts: dict[str, str]
-
-
-@dataclass(frozen=True)
 class _OfPart:
     """What the whole needs of one part."""
 
@@ -129,31 +88,32 @@ class _OfPart:
     users: Tensor  # (N,) of its sessions
     earned: Tensor  # (N,) float64
     clusters: int
-    policies: dict[str, _OfPolicy]
+    policies: dict[str, OfPolicy]
 
 
 @dataclass(frozen=True)
 class PartJudge:
     """Judges one part of a log by fitted models. The answer depends on the part and its number alone."""
 
-    shared: _Shared
+    shared: Shared
     readers: Mapping[str, Read]
     models: Mapping[str, StepModels | None]  # of Q
     replayed: Callable[[Any], ReplayedLog] | None
     streams: Mapping[str, torch.Generator]
+    seed: int  # of what policies draw
 
     def __call__(self, numbered: tuple[int, Any]) -> _OfPart:
         number, rows = numbered
-        _seed_draws(self.streams, self.shared.settings, f"part {number}")
+        _seed_draws(self.streams, self.seed, f"part {number}")
         log = rows if self.replayed is None else self.replayed(rows)
         assert isinstance(log, ReplayedLog)
-        part, found = _part_of_log(self.shared, log, number), {}
+        part, found = part_of_log(self.shared, log, number), {}
         for name, read in self.readers.items():
             policy, models = read(log), self.models[name]
             evidence = weighted(log, policy)
             if models is not None:
                 evidence = with_values(log, evidence, policy, models)
-            found[name] = _evidence(self.shared, part, policy, evidence)
+            found[name] = evidence_of(self.shared, part, policy, evidence)
         return _of_part(part, found)
 
 
@@ -200,13 +160,13 @@ def judge(
     else:
         readers |= of_files(targets)
         models = {name: _models(sample, read(sample), fit) for name, read in readers.items()}
-        of_part = PartJudge(shared, readers, models, replayed, streams)
+        of_part = PartJudge(shared, readers, models, replayed, streams, settings.intervals.seed)
         found, rows = [], 0
         for part in map_tasks(of_part, enumerate(chain([begin], rest))):
             found.append(part)
             rows += part.rows
             announce(f"judging rows up to {rows:,} of {sample.totals.rows:,}")
-        _seed_draws(streams, settings, "checks")
+        _seed_draws(streams, settings.intervals.seed, "checks")
     users, earned = (torch.cat([getattr(part, name) for part in found]) for name in ("users", "earned"))
     judged = Judged(users, earned, [], {}, (), (), found[-1].clusters)
     lacking: dict[str, dict[str, str]] = {}
@@ -225,16 +185,14 @@ def judge(
     return _with_checks(sample, loggers, judged, streams["world"])
 
 
-def _whole(
-    shared: _Shared, log: ReplayedLog, readers: Mapping[str, Read], fit: Fit, playable: int
-) -> _OfPart:
+def _whole(shared: Shared, log: ReplayedLog, readers: Mapping[str, Read], fit: Fit, playable: int) -> _OfPart:
     """A log in one part, on whose sessions the models are fitted."""
-    part, found = _part_of_log(shared, log), {}
+    part, found = part_of_log(shared, log), {}
     for number, (name, read) in enumerate(readers.items(), 1):
         announce(f"judging {name}" + (f" ({number} of {playable})" if number <= playable else ""))
         policy = read(log)
         evidence = with_models(log, weighted(log, policy), policy, fit)[0]
-        found[name] = _evidence(shared, part, policy, evidence)
+        found[name] = evidence_of(shared, part, policy, evidence)
     return _of_part(part, found)
 
 
@@ -256,11 +214,11 @@ def _known(target: Target, log: ReplayedLog) -> Target:
     return target
 
 
-def _seed_draws(streams: Mapping[str, torch.Generator], settings: Settings, where: str) -> None:
+def _seed_draws(streams: Mapping[str, torch.Generator], seed: int, where: str) -> None:
     """Begin the streams of DRAWS again, with numbers that belong to this place alone."""
     for name in DRAWS:
         if name in streams:
-            streams[name].manual_seed(stream_seed(settings.intervals.seed, f"{name} of {where}"))
+            streams[name].manual_seed(stream_seed(seed, f"{name} of {where}"))
 
 
 def _with_checks(sample: ReplayedLog, loggers: Loggers, judged: Judged, generator: torch.Generator) -> Judged:
@@ -299,7 +257,7 @@ def _share(
     loggers: Loggers,
     settings: Settings,
     streams: Mapping[str, torch.Generator],
-) -> _Shared:
+) -> Shared:
     lacking: dict[str, str] = {}
     worlds = clusters = None
     no_world = why_no_world(sample.log) if settings.world else "--no-world"
@@ -314,61 +272,17 @@ def _share(
         else:
             number = settings.clusters or max(2, round(sample.num_items**0.5))
             clusters = k_means(sample.catalogue.embedding, number, streams["clusters"])
-    return _Shared(rewards, loggers, settings, worlds, lacking, clusters)
+    return Shared(rewards, loggers, settings.draws, worlds, lacking, clusters)
 
 
-def _part_of_log(shared: _Shared, log: ReplayedLog, number: int = 0) -> _Part:
-    lacking, loggers = dict(shared.lacking), shared.loggers
-    slates = clusters = None
-    if log.places > 1:
-        whole_slates = log.table is not None and log.table.whole_slates
-        each = None if whole_slates else place_rewards(shared.rewards, log.log.feedback)
-
-        def logger(possible: Tensor | None) -> Choices | None:
-            playable = None if whole_slates else loggers.policy(log, 0)
-            draws = max(shared.settings.draws, LOGGER_DRAWS)
-            return None if playable is None else playable.choices(log, possible, draws, True)
-
-        slates = SlateLog(log, each, logger, loggers.unknown)
-    elif shared.clusters is not None:
-        known = loggers.probabilities(log)
-        if known is None:
-            lacking[CLUSTERS] = "the logger's probability of each item is not known"
-        else:
-            clusters = ClusterLog.make(log, shared.clusters, known)
-    return _Part(number, log, slates, clusters, lacking)
-
-
-def _evidence(shared: _Shared, part: _Part, policy: PolicyOnLog, evidence: Evidence) -> _OfPolicy:
-    """All evidence of a policy on a part; ``evidence`` has its weights, Q and V."""
-    log, lacking, doubts = part.log, policy.lacking | part.lacking, dict[str, str]()
-    lost, lost_clusters = log.certain_mass(policy.logprobs), 0.0
-    if part.slates is not None:
-        choices = None
-        if policy.choices is not None and part.slates.known:
-            choices = policy.choices(part.slates.slates)
-        of_slates = part.slates.evidence(policy.places, choices)
-        evidence, lacking = replace(evidence, slates=of_slates.slates), lacking | of_slates.lacking
-        doubts |= of_slates.doubts
-    if shared.worlds is not None and policy.policy is not None:
-        evidence = replace(evidence, world=world(shared.worlds, policy.policy, log, part=part.number))
-    if log.totals.steps == 1 and log.places == 1 and policy.probabilities is not None:
-        lost = max(lost, _never_shown(log, policy.probabilities))
-        if part.clusters is not None:
-            of_clusters, lost_clusters = part.clusters.weights(policy.probabilities)
-            evidence = replace(evidence, clusters=of_clusters[log.grid[:, 0]])
-    rows = log.log.num_rows
-    return _OfPolicy(evidence, lost * rows, lost_clusters * rows, lacking, doubts)
-
-
-def _of_part(part: _Part, policies: dict[str, _OfPolicy]) -> _OfPart:
+def _of_part(part: Part, policies: dict[str, OfPolicy]) -> _OfPart:
     log, clusters = part.log, 0 if part.clusters is None else part.clusters.number
     earned = log.on_grid(log.rewards) @ discounts(log.gamma, log.grid.shape[1])  # (N,)
     return _OfPart(log.log.num_rows, log.users, earned, clusters, policies)
 
 
 def _score(
-    log: ReplayedLog, settings: Settings, policy: str, parts: Sequence[_OfPolicy], users: Tensor
+    log: ReplayedLog, settings: Settings, policy: str, parts: Sequence[OfPolicy], users: Tensor
 ) -> Scored:
     """The rows and the terms of a policy, from its evidence of all parts of the log."""
     rows = log.totals.rows
@@ -390,12 +304,3 @@ def _score(
             warnings = (*warnings, equal)
         marked.append(replace(row, warnings=warnings, estimated_propensities=log.estimated))
     return replace(scored, rows=marked)
-
-
-def _never_shown(log: ReplayedLog, policy: Probabilities) -> float:
-    """Share of the policy's mass on items that the logger never shows, if people's log has its own."""
-    every = None if log.table is None else log.table.probabilities
-    if every is None:
-        return 0.0
-    parts = [unsupported_mass(policy(rows, obs), every[rows]) * len(rows) for rows, obs in log.observations()]
-    return sum(parts) / log.log.num_rows

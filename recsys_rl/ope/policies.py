@@ -1,21 +1,28 @@
-"""A policy on a log: its probability of each logged decision, and the actions that a model averages over."""
+"""A policy on a log: its probability of each logged decision, the actions that a model averages over, and
+its evidence on a part of the log, which the estimators score.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from recsys_rl.ope.clusters import ClusterLog
+from recsys_rl.ope.diagnostics import unsupported_mass
 from recsys_rl.ope.estimators import CLUSTERS, MODEL, WORLD, Evidence
 from recsys_rl.ope.replay import Probabilities, ReplayedLog, check_weights
 from recsys_rl.ope.reward_model import Alternatives, Fit, StepModels, fit_q, with_q
 from recsys_rl.ope.slate_choices import Choices
+from recsys_rl.ope.slates import SlateLog, place_rewards
+from recsys_rl.ope.world import Worlds, world
 from recsys_rl.protocols import Behaviour
 from recsys_rl.tables.target import Target, check_support
-from recsys_rl.types import Obs
+from recsys_rl.types import Feedback, Obs
+
+LOGGER_DRAWS = 64  # slates, at least: a weight divides by the logger's probability, so its noise is a bias
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,7 @@ class PolicyOnLog:
     # Its slates, of the possible ones (M, K) or drawn.
     choices: Callable[[Tensor | None], Choices] | None = None
     policy: Behaviour | None = None  # to be played in a model of the users
-    lacking: dict[str, str] = dataclasses.field(default_factory=dict)  # reasons of estimators.py's needs
+    lacking: dict[str, str] = field(default_factory=dict)  # reasons of estimators.py's needs
 
 
 @torch.no_grad()
@@ -179,3 +186,91 @@ def _alternatives(log: ReplayedLog, actions: Actions) -> Alternatives:
         return at, torch.full(at.shape[:2], 1 / at.shape[1], dtype=torch.float64)
 
     return of
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What serves all policies on every part. It holds no decisions, so that it is small to send."""
+
+    rewards: Callable[[Feedback], Tensor]
+    loggers: Loggers
+    draws: int  # of slates, of the loggers too
+    worlds: Worlds | None
+    lacking: dict[str, str]  # reasons of needs that are missing for every policy
+    clusters: Tensor | None  # (I,) int64 of the items
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the log, for all policies."""
+
+    number: int
+    log: ReplayedLog
+    slates: SlateLog | None
+    clusters: ClusterLog | None
+    lacking: dict[str, str]
+
+
+@dataclass(frozen=True)
+class OfPolicy:
+    """The evidence of one policy on one part."""
+
+    evidence: Evidence
+    lost: float  # sum over rows of the policy's mass that the log lacks
+    lost_clusters: float
+    lacking: dict[str, str]
+    doubts: dict[str, str]
+
+
+def part_of_log(shared: Shared, log: ReplayedLog, number: int = 0) -> Part:
+    """The part with this number, made ready for all policies."""
+    lacking, loggers = dict(shared.lacking), shared.loggers
+    slates = clusters = None
+    if log.places > 1:
+        whole_slates = log.table is not None and log.table.whole_slates
+        each = None if whole_slates else place_rewards(shared.rewards, log.log.feedback)
+
+        def logger(possible: Tensor | None) -> Choices | None:
+            playable = None if whole_slates else loggers.policy(log, 0)
+            draws = max(shared.draws, LOGGER_DRAWS)
+            return None if playable is None else playable.choices(log, possible, draws, True)
+
+        slates = SlateLog(log, each, logger, loggers.unknown)
+    elif shared.clusters is not None:
+        known = loggers.probabilities(log)
+        if known is None:
+            lacking[CLUSTERS] = "the logger's probability of each item is not known"
+        else:
+            clusters = ClusterLog.make(log, shared.clusters, known)
+    return Part(number, log, slates, clusters, lacking)
+
+
+def evidence_of(shared: Shared, part: Part, policy: PolicyOnLog, evidence: Evidence) -> OfPolicy:
+    """All evidence of a policy on a part; ``evidence`` has its weights, Q and V."""
+    log, lacking, doubts = part.log, policy.lacking | part.lacking, dict[str, str]()
+    lost, lost_clusters = log.certain_mass(policy.logprobs), 0.0
+    if part.slates is not None:
+        choices = None
+        if policy.choices is not None and part.slates.known:
+            choices = policy.choices(part.slates.slates)
+        of_slates = part.slates.evidence(policy.places, choices)
+        evidence, lacking = replace(evidence, slates=of_slates.slates), lacking | of_slates.lacking
+        doubts |= of_slates.doubts
+    if shared.worlds is not None and policy.policy is not None:
+        evidence = replace(evidence, world=world(shared.worlds, policy.policy, log, part=part.number))
+    if log.totals.steps == 1 and log.places == 1 and policy.probabilities is not None:
+        lost = max(lost, _never_shown(log, policy.probabilities))
+        if part.clusters is not None:
+            of_clusters, lost_clusters = part.clusters.weights(policy.probabilities)
+            evidence = replace(evidence, clusters=of_clusters[log.grid[:, 0]])
+    rows = log.log.num_rows
+    return OfPolicy(evidence, lost * rows, lost_clusters * rows, lacking, doubts)
+
+
+def _never_shown(log: ReplayedLog, policy: Probabilities) -> float:
+    """Share of the policy's mass on items that the logger never shows, if people's log has its own."""
+    every = None if log.table is None else log.table.probabilities
+    if every is None:
+        return 0.0
+    parts = [unsupported_mass(policy(rows, obs), every[rows]) * len(rows) for rows, obs in log.observations()]
+    return sum(parts) / log.log.num_rows

@@ -132,6 +132,11 @@ class PolicyFiles:
         self._opening, self._hashing = threading.Lock(), threading.Lock()
         self._hashed: tuple[list[tuple[Path, int, int]], Mapping[str, Path]] = [], {}
 
+    @property
+    def one_file(self) -> str:
+        """The name of the file, where there is no folder of versions; else ""."""
+        return self.path.name if self.path.is_file() else ""
+
     def files(self) -> Mapping[str, Path]:
         """``files_in`` of the path, hashed again only after a file there has changed. Raises UserError."""
         with self._hashing:

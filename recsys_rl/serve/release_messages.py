@@ -94,6 +94,8 @@ class ReleaseAnswer(Struct, frozen=True):
     guardrails: dict[str, Guard]
     band: list[tuple[int, float, float]] = field(default_factory=list)
     """The bounds of the difference after some numbers of sessions."""
+    one_file: str = ""
+    """The name of the file of --checkpoint: no other version can serve; "" with a folder."""
 
 
 class ReleaseRow(Struct, frozen=True):

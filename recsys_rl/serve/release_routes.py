@@ -126,8 +126,9 @@ async def _done(services: Services, action: Any) -> bytes:
 def _state(services: Services) -> ReleaseAnswer:
     active, watch = services.worker.shared.active, services.watch
     release, champion = active.history.under_way, active.version.row.sha256
+    one_file = services.policies.one_file
     if release is None:
-        return ReleaseAnswer(champion, None, 0.0, "session", None, False, "", {}, None, {})
+        return ReleaseAnswer(champion, None, 0.0, "session", None, False, "", {}, None, {}, [], one_file)
     canary, look = watch.of(release.start.number)
     return ReleaseAnswer(
         champion=champion,
@@ -141,6 +142,7 @@ def _state(services: Services) -> ReleaseAnswer:
         canary=CanaryAnswer(look.difference, look.low, look.high, look.sessions, look.answer),
         guardrails=look.guardrails,
         band=look.band,
+        one_file=one_file,
     )
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import torch
 
@@ -24,7 +25,7 @@ from recsys_rl.tables.decision_log import catalogue_hash
 from recsys_rl.utils.files import sha256_of, write_text
 from recsys_rl.utils.progress import announce
 from recsys_rl.workflows.gate_card import card
-from recsys_rl.workflows.gate_compare import bench, compare, hidden_part, other_objective
+from recsys_rl.workflows.gate_compare import Bench, bench, compare, hidden_part, other_objective
 from recsys_rl.workflows.gate_rule import GateVerdict, decide
 from recsys_rl.workflows.rounds import (
     LOG,
@@ -37,7 +38,7 @@ from recsys_rl.workflows.rounds import (
     latest_round,
     parts_in,
 )
-from recsys_rl.workflows.served_log import Served, champion_of, export_new, heldout_log, survey
+from recsys_rl.workflows.served_log import Served, Sides, champion_of, export_new, heldout_log
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,15 @@ class GateConfig:
             platform_of(self.env)
 
 
+class Challenger(NamedTuple):
+    """A policy that is judged."""
+
+    file: Path
+    sha256: str
+    checkpoint: Checkpoint
+    round: int | None  # that learned it; None: no round of the folder did
+
+
 def gate(options: GateConfig) -> GateVerdict:
     """Judge the candidate, and write SHA256.gate.json and SHA256.gate.md into the folder of the policies.
 
@@ -77,44 +87,72 @@ def gate(options: GateConfig) -> GateVerdict:
         raise UserError(
             "The candidate is missing: give its checkpoint, as in recsys-rl gate policies/ppo-1.pt."
         )
-    file = Path(options.challenger)
-    policies = folder_of(str(file.parent) if options.policies is None else options.policies)
+    (verdict,) = gate_each(options, [Path(options.challenger)])
+    return verdict
+
+
+def gate_each(options: GateConfig, files: Sequence[Path]) -> Iterator[GateVerdict]:
+    """Judge candidates as ``gate`` does, on the same sessions: of users whom none of them has learned from.
+
+    The log is read once, and users are learned from it once. Each verdict is written before the next
+    candidate is judged.
+    """
+    policies = folder_of(str(files[0].parent) if options.policies is None else options.policies)
     if options.threads:
         torch.set_num_threads(options.threads)
     champion = champion_of(Path(options.db), policies, options.env)
-    sha256, challenger = sha256_of(file), load_at_home(file, options.env)
-    _check(file, sha256, challenger, champion)
-    known = candidate_in(policies, sha256)
-    if known is None or not parts_in(policies):
+    challengers = [_challenger(file, policies, champion, options.env) for file in files]
+    if not parts_in(policies) or any(of.round is None for of in challengers):
         with held(policies):  # no round may get other sessions while it learns
             export_new(Path(options.db), policies, options.env)
-    log, last = policies / LOG, latest_round(policies)
+    names = ", ".join(one_line(file) for file in files)
     if not options.quiet:
-        announce(
-            f"judging {one_line(file)} against {one_line(champion.file)} on held-out users of the record"
-        )
-    decisions = heldout_log(log, (challenger, champion.checkpoint))
+        announce(f"judging {names} against {one_line(champion.file)} on held-out users of the record")
+    log, interval = policies / LOG, (0, parts_in(policies)[-1][1])
+    checkpoints = [*(of.checkpoint for of in challengers), champion.checkpoint]
+    sides, decisions = heldout_log(log, checkpoints)
     if decisions is None:
         raise UserError(
-            f"{one_line(log)} has no session of a held-out user, so nobody can judge {one_line(file)}: try "
-            "again when more people have come."
+            f"{one_line(log)} has no session of a held-out user, so nobody can judge {names}: try again when "
+            "more people have come."
         )
     on = bench(log, decisions, champion.checkpoint)
-    compared = compare(on, agent_of(challenger), agent_of(champion.checkpoint))
-    number = known.round if known is not None else 1 if last is None else last.number
-    sides, interval = survey(log, champion.checkpoint), (0, parts_in(policies)[-1][1])
-    if sides.nothing:
-        compared = dataclasses.replace(compared, doubt="the record shows one item everywhere")
-    look = _look(policies, sha256, champion.sha256, interval)
-    verdict = decide(compared, sha256, champion.sha256, interval, number, look, bool(sides.lacking))
-    doubts = [sides.lacking, other_split(policies, champion.checkpoint)]
-    doubts += [hidden_part(on), other_objective(on, challenger, one_line(file.name))]
-    text = card(verdict, file.name, champion.file.name, tuple(filter(None, doubts)))
-    write_text(gate_file(policies, sha256), json.dumps(verdict.values(), indent=1) + "\n")
-    write_text(policies / f"{sha256}.gate.md", text)
-    if not options.quiet:
-        print(text)
-    return verdict
+    hearing = _Hearing(policies, champion, interval, sides, on)
+    for of in challengers:
+        verdict, text = hearing.judge(of)
+        write_text(gate_file(policies, of.sha256), json.dumps(verdict.values(), indent=1) + "\n")
+        write_text(policies / f"{of.sha256}.gate.md", text)
+        if not options.quiet:
+            print(text)
+        yield verdict
+
+
+@dataclass(frozen=True)
+class _Hearing:
+    """All that candidates of one gate share."""
+
+    policies: Path
+    champion: Served
+    interval: Interval  # of the record, that the log holds
+    sides: Sides
+    on: Bench
+
+    def judge(self, of: Challenger) -> tuple[GateVerdict, str]:
+        """The verdict about a candidate, and its card."""
+        compared, last = compare(self.on, agent_of(of.checkpoint)), latest_round(self.policies)
+        if self.sides.nothing:
+            compared = dataclasses.replace(compared, doubt="the record shows one item everywhere")
+        number = of.round or (1 if last is None else last.number)
+        sha256, lacking = self.champion.sha256, self.sides.lacking
+        look = _look(self.policies, of.sha256, sha256, self.interval)
+        verdict = decide(compared, of.sha256, sha256, self.interval, number, look, bool(lacking))
+        doubts = (
+            lacking,
+            other_split(self.policies, self.champion.checkpoint),
+            hidden_part(self.on),
+            other_objective(self.on, of.checkpoint, one_line(of.file.name)),
+        )
+        return verdict, card(verdict, of.file.name, self.champion.file.name, [*filter(None, doubts)])
 
 
 def other_split(policies: Path, champion: Checkpoint) -> str:
@@ -149,22 +187,25 @@ def _look(policies: Path, challenger: str, champion: str, interval: Interval) ->
     return 1 + max(looks)
 
 
-def _check(file: Path, sha256: str, challenger: Checkpoint, champion: Served) -> None:
-    """Raise UserError for a candidate that can't serve in the champion's place."""
+def _challenger(file: Path, policies: Path, champion: Served, env: str | None) -> Challenger:
+    """The candidate in this file. Raises UserError for one that can't serve in the champion's place."""
     name, theirs = one_line(file), champion.checkpoint
+    sha256, checkpoint = sha256_of(file), load_at_home(file, env)
     if sha256 == champion.sha256:
         raise UserError(f"{name} is the policy that serves: give a candidate.")
-    if challenger.config.env != theirs.config.env:
+    if checkpoint.config.env != theirs.config.env:
         raise UserError(
-            f"{name} is of {one_line(challenger.config.env)}, and the policy that serves is of "
+            f"{name} is of {one_line(checkpoint.config.env)}, and the policy that serves is of "
             f"{one_line(theirs.config.env)}: give a candidate of the same platform."
         )
-    if challenger.world.is_empty or catalogue_hash(challenger.catalogue) != catalogue_hash(theirs.catalogue):
+    if checkpoint.world.is_empty or catalogue_hash(checkpoint.catalogue) != catalogue_hash(theirs.catalogue):
         raise UserError(
             f"{name} is of another catalogue than the policy that serves: give a candidate of the same items."
         )
-    if challenger.interface != theirs.interface:
+    if checkpoint.interface != theirs.interface:
         raise UserError(
             f"{name} is of other sessions than the policy that serves (length, slate or pieces of the "
             "context): give a candidate of the same settings."
         )
+    known = candidate_in(policies, sha256)
+    return Challenger(file, sha256, checkpoint, None if known is None else known.round)

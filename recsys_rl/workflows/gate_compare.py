@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -20,7 +20,7 @@ from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.errors import UserError, listed
 from recsys_rl.experience.log_facts import behaviour_logprobs
 from recsys_rl.experience.logged import rewards_of, streams_of
-from recsys_rl.make import make_user_model
+from recsys_rl.make import agent_of, make_user_model
 from recsys_rl.objective.weighted import weights_of
 from recsys_rl.ope.item_models import MOST_ITEMS
 from recsys_rl.ope.policies import logged_places
@@ -46,8 +46,12 @@ MOST_DECISIONS = 200_000
 
 @dataclass(frozen=True)
 class Bench:
-    """The sessions of held-out users on which policies are compared."""
+    """The champion and the sessions of held-out users on which candidates are compared with it.
 
+    It is the same before and after a comparison, so the answer about a candidate does not depend on others.
+    """
+
+    place: Checkpoint  # the champion
     options: OpeConfig
     read: ReadLog
     of: ReplayedLog
@@ -60,6 +64,23 @@ class Bench:
     weights: Tensor = field(default_factory=lambda: torch.zeros(0))  # (M,): rewards are weighted by these
     bounds: Bounds | None = None  # between which each reward of a single decision lies; None if unknown
     hidden: tuple[str, ...] = ()  # streams with a weight that the record can't show, and that are left out
+
+    @property
+    def champion(self) -> Behaviour:
+        """The champion, whose draws begin anew."""
+        policy: Behaviour = agent_of(self.place)
+        return policy
+
+    @cached_property
+    def champion_terms(self) -> Tensor:
+        """(N,) float64: of the champion, by `world`."""
+        assert self.worlds is not None
+        return world(self.worlds, self.champion)
+
+    @cached_property
+    def champion_ratios(self) -> Tensor:
+        """(E,): ``ratios_of`` the champion; another policy may have logged a part of the sessions."""
+        return ratios_of(self.of, self.champion)
 
 
 def bench(name: Path, log: DecisionLog, place: Checkpoint) -> Bench:
@@ -94,6 +115,7 @@ def bench(name: Path, log: DecisionLog, place: Checkpoint) -> Bench:
     worlds, doubt = (None, "") if one_step else try_world(of, streams["world"])
     bounds = reward_bounds(log, place.config.platform, users, seen) if one_step else None
     return Bench(
+        place=place,
         options=options,
         read=read,
         of=of,
@@ -139,28 +161,34 @@ def other_objective(on: Bench, of: Checkpoint, name: str) -> str:
     )
 
 
-def compare(on: Bench, new: Behaviour, old: Behaviour) -> Compared:
-    """Both policies, as they draw, on the same sessions."""
-    chi2 = chi2_of(on.of, new) if on.chance else float("nan")
+def compare(on: Bench, new: Behaviour) -> Compared:
+    """The challenger and the champion, as they draw, on the same sessions."""
+    # One pass of the challenger's network over all decisions, for chi^2 and for the lower bound.
+    ratios = ratios_of(on.of, new) if on.chance else None
+    chi2 = float("nan") if ratios is None else chi2_of(ratios)
     if on.of.totals.steps == 1:
-        return _by_weights(on, new, old, chi2)
+        return _by_weights(on, new, ratios, chi2)
     if on.worlds is None:
         return _compared("world", on, (torch.zeros(len(on.of.users)),) * 2, chi2)
-    return _compared("world", on, (world(on.worlds, new), world(on.worlds, old)), chi2)
+    return _compared("world", on, (world(on.worlds, new), on.champion_terms), chi2)
 
 
-def _by_weights(on: Bench, new: Behaviour, old: Behaviour, chi2: float) -> Compared:
+def _by_weights(on: Bench, new: Behaviour, ratios: Tensor | None, chi2: float) -> Compared:
     """Single decisions: the paired difference by `dr`, the recommended estimator of such logs.
 
     Where its interval would promise nothing, as of a few large weights, there is a lower bound alone, if the
     ends of the reward are known and no mean weight is above 1.
     """
-    result, judged = estimates(on.options, on.read, [playable(NEW, new), playable(OLD, old)])
+    # Copies, as the models are fitted with numbers of these streams.
+    read = dataclasses.replace(
+        on.read, streams={name: of.clone_state() for name, of in on.read.streams.items()}
+    )
+    result, judged = estimates(on.options, read, [playable(NEW, new), playable(OLD, on.champion)])
     known = Estimates(result.rows, judged.terms, judged.users, on.of.log.num_rows, "dr", broken=on.broken)
     answer = verdict_on(known, NEW, OLD)
     doubt = "" if answer.promise else answer.reason
-    if doubt and on.chance and answer.answer != BROKEN:
-        lower = _lower(on, new, old)
+    if doubt and ratios is not None and answer.answer != BROKEN:
+        lower = _lower(on, ratios)
         if not isinstance(lower, str):
             return dataclasses.replace(_compared(LOWER, on, lower, chi2), heavy=doubt)
         doubt += f"; no lower bound holds, as {lower}"
@@ -173,13 +201,16 @@ def _by_weights(on: Bench, new: Behaviour, old: Behaviour, chi2: float) -> Compa
     )
 
 
-def _lower(on: Bench, new: Behaviour, old: Behaviour) -> tuple[Tensor, Tensor] | str:
-    """The terms of the lower bound; or why there is none, as the end of a sentence."""
+def _lower(on: Bench, ratios: Tensor) -> tuple[Tensor, Tensor] | str:
+    """The terms of the lower bound; or why there is none, as the end of a sentence.
+
+    ``ratios``: (E,), ``ratios_of`` the challenger.
+    """
     if on.bounds is None:
         return "nothing is known of the lowest and the highest reward"
     weights = {}
-    for name, policy in ((NEW, new), (OLD, old)):
-        weights[name] = on.of.on_grid(ratios_of(on.of, policy))[:, 0]  # (N,)
+    for name, each in ((NEW, ratios), (OLD, on.champion_ratios)):
+        weights[name] = on.of.on_grid(each)[:, 0]  # (N,)
         mean = too_large(weights[name], on.of.users)
         if mean is not None:
             wrong = f"the mean weight of the {name} is {mean:.3g} and not 1"
@@ -203,13 +234,15 @@ def _compared(by: str, on: Bench, terms: tuple[Tensor, ...], chi2: float) -> Com
     )
 
 
-def chi2_of(of: ReplayedLog, policy: Behaviour) -> float:
+def chi2_of(ratios: Tensor) -> float:
     """chi^2 of a decision: the variance of its weight, by the weights of the logged decisions.
 
     They are divided by their mean, so that a few missing large ones do not make the policy look near.
+
+    Args:
+        ratios: (E,), ``ratios_of`` the policy.
     """
-    weights = ratios_of(of, policy)
-    return float(weights.pow(2).mean() / weights.mean().clamp_min(1e-12).pow(2)) - 1
+    return float(ratios.pow(2).mean() / ratios.mean().clamp_min(1e-12).pow(2)) - 1
 
 
 def ratios_of(of: ReplayedLog, policy: Behaviour) -> Tensor:

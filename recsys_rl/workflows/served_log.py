@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from recsys_rl.tables.decision_log import DecisionLog, concatenate
 from recsys_rl.tables.parts import PART, parts
 from recsys_rl.tables.read import has_header
 from recsys_rl.utils.progress import announce
-from recsys_rl.workflows.ope_part import heldout, heldout_of
+from recsys_rl.workflows.ope_part import heldout_of
 from recsys_rl.workflows.rounds import Interval, part_path, parts_in
 
 SURE = 1e-6
@@ -99,11 +99,17 @@ class Sides(NamedTuple):
     nothing: bool = False  # it can teach nothing at all
 
 
-def survey(log: Path, checkpoint: Checkpoint) -> Sides:
-    """Read the log once. The split is that of the checkpoint's training."""
+def survey(
+    log: Path, checkpoint: Checkpoint, also: Callable[[DecisionLog], None] = lambda part: None
+) -> Sides:
+    """Read the log once. The split is that of the checkpoint's training.
+
+    ``also`` gets each part, so that nobody has to read the log again.
+    """
     sessions, users = [0, 0], [set[int](), set[int]()]
     certain, items = True, set[int]()
     for part in decisions_of(log, checkpoint):
+        also(part)
         held = heldout_of(part, checkpoint)
         for side, rows in enumerate((~held, held)):
             sessions[side] += len(part.sessions[rows].unique())
@@ -126,10 +132,16 @@ def survey(log: Path, checkpoint: Checkpoint) -> Sides:
     return Sides(sessions[0], sessions[1], len(users[0]), len(users[1]), lacking, len(items) == 1)
 
 
-def heldout_log(log: Path, checkpoints: tuple[Checkpoint, ...]) -> DecisionLog | None:
-    """The decisions for users who are held out by all these checkpoints; None if there are none.
+def heldout_log(log: Path, checkpoints: Sequence[Checkpoint]) -> tuple[Sides, DecisionLog | None]:
+    """``survey`` by the last checkpoint, and the decisions for users who are held out by all of them.
 
-    The log is read as the last of them reads it.
+    There may be no such decision: None.
     """
-    found = [*heldout(lambda: decisions_of(log, checkpoints[-1]), checkpoints)()]
-    return concatenate(found) if found else None
+    found = list[DecisionLog]()
+
+    def keep(part: DecisionLog) -> None:
+        mine = heldout_of(part, *checkpoints)
+        if bool(mine.any()):
+            found.append(part.rows(mine))
+
+    return survey(log, checkpoints[-1], keep), concatenate(found) if found else None

@@ -25,7 +25,7 @@ from recsys_rl.settings.fields import Count, Range
 from recsys_rl.utils.files import write_text
 from recsys_rl.utils.locks import locked
 from recsys_rl.workflows.client import Refused
-from recsys_rl.workflows.gate import GateConfig, gate
+from recsys_rl.workflows.gate import GateConfig, gate_each
 from recsys_rl.workflows.release import Releases
 from recsys_rl.workflows.retrain import RetrainConfig, retrain
 from recsys_rl.workflows.rounds import (
@@ -97,8 +97,9 @@ def loop(options: LoopConfig) -> list[Step]:
                 print(f"waiting: {step.reason}", flush=True)
                 return steps
             started = time.monotonic()
-            said = place.do(step)
-            print(f"{said} ({time.monotonic() - started:.0f} s)", flush=True)
+            for said in place.do(step):
+                print(f"{said} ({time.monotonic() - started:.0f} s)", flush=True)
+                started = time.monotonic()
 
 
 def _check_stages(champion: Served) -> None:
@@ -140,6 +141,7 @@ class _Place:
         """What is there now. Raises UserError."""
         server, started = self.server, time.time()
         status, history = server.status(), server.history()
+        self._check_folder(status)
         self._check(status, history, started)
         of, canary = latest_round(self.folder), status["canary"] or {}
         changed = max((row["number"] for row in history), default=0)
@@ -157,6 +159,19 @@ class _Place:
             verdicts=self._verdicts(of),
             tried=frozenset(row["challenger"] for row in history),
         )
+
+    def _check_folder(self, status: Mapping[str, Any]) -> None:
+        """Raise UserError for a server that has one file: before a candidate is learned that can't serve.
+
+        A release that began when it had a folder goes on.
+        """
+        name, options = one_line(status.get("one_file", "")), self.options
+        if name and not status["challenger"]:
+            raise UserError(
+                f"The server at {options.url} has {name} alone, so no candidate can serve there: start it "
+                f"again with the folder, recsys-rl serve --checkpoint {one_line(self.folder)} --db "
+                f"{one_line(options.db)}."
+            )
 
     def _check(self, status: Mapping[str, Any], history: Sequence[Any], started: float) -> None:
         """Raise UserError unless the record is that of the server: its champion, releases and decisions."""
@@ -207,31 +222,30 @@ class _Place:
         candidate = candidate_in(self.folder, sha256)
         return sha256[:8] if candidate is None else Path(candidate.file).stem
 
-    def do(self, step: Step) -> str:
-        """Take a step; returns the line about it. Raises UserError."""
+    def do(self, step: Step) -> Iterator[str]:
+        """Take a step; yields a line about each part of it that is done. Raises UserError."""
         match step:
             case Learn(number):
                 files = retrain(_only(RetrainConfig, self.options))
-                return f"round {number} learned {', '.join(file.stem for file in files)}"
-            case Judge(candidate):
-                return self._judge(candidate)
+                yield f"round {number} learned {', '.join(file.stem for file in files)}"
+            case Judge(candidates):
+                yield from self._judge(candidates)
             case Start(candidate):
-                return self._start(candidate)
+                yield self._start(candidate)
             case Promote(challenger):
                 self.server.promote(challenger, reason="canary: better")  # and no other one
-                return f"{self._name(challenger)} is promoted"
+                yield f"{self._name(challenger)} is promoted"
             case Back(challenger, reason):
                 self.server.back(reason, challenger)  # the server may have stopped it meanwhile
-                return f"{self._name(challenger)} went back: {reason}"
-        raise AssertionError(step)
+                yield f"{self._name(challenger)} went back: {reason}"
 
     def called(self, step: Step) -> str:
         """A step in words."""
         match step:
             case Learn(number):
                 return f"Learning round {number}"
-            case Judge(name):
-                return f"Judging {self._name(name)}"
+            case Judge(names):
+                return f"Judging {', '.join(map(self._name, names))}"
             case Start(name):
                 return f"The start of {self._name(name)}"
             case Promote(name):
@@ -257,28 +271,26 @@ class _Place:
             return f"{self._name(sha256)} can't serve: {refused}"
         return f"{self._name(sha256)} serves {100 * self.options.share:g} % of the sessions"
 
-    def _judge(self, sha256: str) -> str:
-        file = files_in(self.folder).get(sha256)
-        if file is None:
+    def _judge(self, names: Sequence[str]) -> Iterator[str]:
+        files, options = files_in(self.folder), self.options
+        lost = next((name for name in names if name not in files), None)
+        if lost is not None:
             raise UserError(
-                f"{one_line(self.folder)} lacks the candidate {sha256[:8]} of the last round: copy it from a "
+                f"{one_line(self.folder)} lacks the candidate {lost[:8]} of the last round: copy it from a "
                 "backup, or delete the folder of that round, to learn another one."
             )
-        options = self.options
-        found = gate(
-            GateConfig(
-                challenger=str(file),
-                db=options.db,
-                policies=str(self.folder),
-                env=options.env,
-                threads=options.threads,
-                quiet=True,
+        settings = GateConfig(
+            db=options.db,
+            policies=str(self.folder),
+            env=options.env,
+            threads=options.threads,
+            quiet=True,
+        )
+        for found in gate_each(settings, [files[name] for name in names]):
+            yield (
+                f"gate: {self._name(found.challenger)} {found.answer}, {found.difference:+.2f} "
+                f"({found.low:+.2f} to {found.high:+.2f}) on {found.sessions:,} held-out sessions"
             )
-        )
-        return (
-            f"gate: {self._name(sha256)} {found.answer}, {found.difference:+.2f} ({found.low:+.2f} to "
-            f"{found.high:+.2f}) on {found.sessions:,} held-out sessions"
-        )
 
 
 def _only(kind: type[RetrainConfig], options: LoopConfig) -> RetrainConfig:

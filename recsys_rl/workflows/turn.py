@@ -1,6 +1,6 @@
 """One turn of the loop: from what is known of the release and of the round to what is done next.
 
-A round learns candidates from what was served, judges each on held-out sessions (the gate), and lets the
+A round learns candidates from what was served, judges them on held-out sessions (the gate), and lets the
 best serve beside the champion (the canary); if that one goes back, the next one may try. ``next_step`` is a
 pure function of a ``Situation``, which is read anew before each step: a turn that was killed goes on where it
 was, whichever step that was, and where nothing is left to do a turn changes nothing.
@@ -63,9 +63,9 @@ class Learn:
 
 @dataclass(frozen=True)
 class Judge:
-    """Judge a candidate on held-out sessions."""
+    """Judge candidates on held-out sessions, all of them on the same ones."""
 
-    candidate: str
+    candidates: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -109,9 +109,9 @@ def next_step(now: Situation, patience: Patience) -> Step:
         if not round.candidates:
             return Learn(round.number)
         left = [name for name in round.candidates if name not in now.tried]
-        open_ = next((name for name in left if name not in now.verdicts), None)
-        if open_ is not None:
-            return Judge(open_)
+        not_judged = tuple(name for name in left if name not in now.verdicts)
+        if not_judged:
+            return Judge(not_judged)
         best = best_candidate(left, now.verdicts)
         if best is not None:
             return Start(best)
@@ -138,7 +138,13 @@ def _of_canary(now: Situation, patience: Patience) -> Step:
 
 
 def best_candidate(candidates: Sequence[str], verdicts: Mapping[str, Verdict]) -> str | None:
-    """The one with the strongest answer of the gate, then the greatest difference; None if none passed."""
+    """The one with the strongest answer of the gate, then the greatest difference; None if none passed.
+
+    *better* comes before *no harm seen*, also where that one has the greater difference, as this difference
+    is less sure: its interval reaches further down, or it is the lower bound of heavy weights, which holds
+    only if the recorded probabilities and the ends of the reward are right, and nobody can see whether they
+    are. The choice costs a round at most: the next one learns both kinds of candidates again.
+    """
     passed = [name for name in candidates if _may_serve(verdicts[name])]
     if not passed:
         return None

@@ -14,6 +14,7 @@ from recsys_rl.cli import main
 from recsys_rl.cli.release import release_options
 from recsys_rl.errors import UserError
 from recsys_rl.workflows.release import Releases
+from tests.doors import assert_names
 from tests.serve.live import live
 from tests.serve.servers import begun
 from tests.serve.test_refusals import sha256
@@ -59,6 +60,15 @@ def test_a_release_from_its_start_to_its_way_back(
             *("start", "share", "freeze", "promote", "back")
         ]
         assert "gate: no harm seen, canary: can't tell, without a gate; we know it" in lines[3]
+
+
+def test_a_server_of_one_file_names_the_folder_that_it_needs(
+    two: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with live(two / "a.pt", tmp_path / "r.sqlite") as server:
+        assert main(["release", "start", str(two / "b.pt"), "--url", server.url]) == 2
+        assert_names(capsys.readouterr().err, "a.pt", "--checkpoint FOLDER")
+        assert Releases(server.url).history() == []
 
 
 def test_a_server_that_is_not_there_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:

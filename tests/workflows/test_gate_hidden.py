@@ -52,7 +52,7 @@ def test_a_stream_of_hidden_signals_is_left_out_as_by_the_canary(
     torch.testing.assert_close(weighted_known(streams, by).double(), on.of.rewards)  # the canary's sum
     assert on.hidden == ("frustration",) and on.bounds == pytest.approx((0.0, 1.05))
     assert "--weights frustration=0" in hidden_part(on)
-    assert compare(on, agent_of(made), agent_of(made)).logged == pytest.approx(float(on.of.rewards.mean()))
+    assert compare(on, agent_of(made)).logged == pytest.approx(float(on.of.rewards.mean()))
 
 
 def test_a_champion_trained_without_it_is_judged_without_a_word(

@@ -15,6 +15,9 @@ from torch import Tensor
 from recsys_rl.checkpoint import Checkpoint, load
 from recsys_rl.make import agent_of, make_user_model, make_world
 from recsys_rl.objective.weighted import weights_of
+from recsys_rl.ope.policies import logged_places
+from recsys_rl.ope.replay import ReplayedLog
+from recsys_rl.protocols import Behaviour
 from recsys_rl.settings.config import Config, from_dict
 from recsys_rl.tables.decision_log import DecisionLog, concatenate
 from recsys_rl.types import Feedback
@@ -64,7 +67,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoint, Checkpoin
 def judged(two: tuple[Checkpoint, Checkpoint], path: Path) -> tuple[Compared, GateVerdict]:
     new, old = two
     on = bench(path, concatenate([*decisions_of(path, old)]), old)
-    of = compare(on, agent_of(new), agent_of(old))
+    of = compare(on, agent_of(new))
     return of, decide(of, "a" * 64, "b" * 64, (0, on.of.log.num_rows), 1)
 
 
@@ -85,6 +88,29 @@ def test_a_signal_of_zeros_and_ones_has_a_lower_bound(
 ) -> None:
     of, verdict = judged(two, logged(tmp_path / "log.csv", 400, 1, "clicked"))
     assert of.by == LOWER and verdict.low < -0.5 and verdict.values()["high"] is None
+
+
+def test_chi2_and_the_lower_bound_share_a_pass_of_each_network(
+    two: tuple[Checkpoint, Checkpoint], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes = list[Behaviour]()
+
+    def counted(of: ReplayedLog, policy: Behaviour) -> Tensor:
+        passes.append(policy)
+        return logged_places(of, policy)
+
+    monkeypatch.setattr("recsys_rl.workflows.gate_compare.logged_places", counted)
+    path = logged(tmp_path / "log.csv", 400, 1, "clicked")
+    new, on = agent_of(two[0]), bench(path, concatenate([*decisions_of(path, two[1])]), two[1])
+    of = compare(on, new)
+    assert of.by == LOWER and len(passes) == 2 and passes[0] is new
+    # By hand: each row's ratio is that of the two tables of probabilities.
+    ratios = (torch.tensor(NEW) / torch.tensor(OLD))[on.of.log.items[:, 0]].double()
+    assert of.chi2 == pytest.approx(float(ratios.square().mean() / ratios.mean() ** 2 - 1), rel=1e-4)
+    terms = lower_terms(ratios, torch.ones(400), on.of.rewards, 0.0, 1.0)
+    assert all(torch.allclose(a, b.double(), atol=1e-4) for a, b in zip((of.new, of.old), terms, strict=True))
+    compare(on, agent_of(two[1]))  # another candidate needs no more of the champion
+    assert len(passes) == 3
 
 
 @pytest.mark.parametrize("factor", [1 / 3, 1 / 1.5])

@@ -24,7 +24,7 @@ from recsys_rl.workflows.rounds import Round
 from recsys_rl.workflows.take_turns import LOCK, UNFIT, LoopConfig, _Place, loop
 from recsys_rl.workflows.turn import Judge, Start, Wait
 from recsys_rl.workflows.visitors import VisitorsConfig, visitors
-from tests.doors import SATIATION, start, train_in
+from tests.doors import SATIATION, assert_names, start, train_in
 from tests.serve.live import Live, live
 from tests.serve.servers import begun
 
@@ -79,6 +79,36 @@ def test_server_that_is_away_is_one_sentence(server: Live, policies: Path) -> No
         url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
         with pytest.raises(UserError):
             loop(LoopConfig(db=str(policies.parent / "record.sqlite"), policies=str(policies), url=url))
+
+
+@pytest.mark.parametrize("sessions", [0, 3])
+def test_server_of_one_file_is_refused_before_anything_is_learned(
+    policies: Path, tmp_path: Path, sessions: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    db, before = tmp_path / "one.sqlite", {*policies.rglob("*")}
+    with live(policies / "first.pt", db, feedback_window=0.1) as server:
+        assert Releases(server.url).status()["one_file"] == "first.pt"
+        if sessions:
+            visitors(VisitorsConfig(server.url, str(policies / "first.pt"), sessions=sessions, width=1))
+            time.sleep(IN_FLIGHT + 0.2)
+        words = ["--db", str(db), "--policies", str(policies), "--url", server.url, "--sessions", "1"]
+        capsys.readouterr()
+        assert main(["loop", *words]) == 2
+        assert_names(capsys.readouterr().err, "first.pt", f"--checkpoint {policies}", f"--db {db}")
+    assert {*policies.rglob("*")} - before <= {policies / LOCK}
+    with live(policies, db, feedback_window=WINDOW) as server:  # as the sentence says
+        assert Releases(server.url).status()["one_file"] == ""
+        assert isinstance(loop(LoopConfig(str(db), str(policies), url=server.url))[-1], Wait)
+
+
+def test_release_that_began_with_a_folder_goes_on_with_one_file(
+    server: Live, policies: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status = {**Releases(server.url).status(), "one_file": "first.pt"}
+    other = {**status, "challenger": "f" * 64}
+    answers(monkeypatch, status=other)
+    steps = loop(settings(server, policies))
+    assert steps == [Wait("a challenger that no round of this folder learned is serving")]
 
 
 def test_folder_that_is_not_there_is_refused(server: Live, tmp_path: Path) -> None:
@@ -154,14 +184,15 @@ def test_candidate_that_the_server_refuses_is_not_offered_again(server: Live, po
         json.dumps({"challenger": lost, "champion": champion, "answer": "better", "difference": 2})
     )
     try:
-        assert place.do(Start(lost)).startswith("eeeeeeee can't serve")
+        (said,) = place.do(Start(lost))
+        assert said.startswith("eeeeeeee can't serve")
         verdict = place._verdicts(Round(1, champion, 0, 9, (lost,)))[lost]
         assert verdict.answer == "better" and "SHA-256" in verdict.refused
         with pytest.raises(Refused) as refused:  # that one serves already: no fault of its own
             Releases(server.url).start(champion, 0.1)
         assert refused.value.code == "is-champion" and refused.value.code not in UNFIT
         with pytest.raises(UserError):
-            place.do(Judge(lost))
+            list(place.do(Judge((lost,))))
     finally:
         path.unlink()
 

@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,9 +23,9 @@ from recsys_rl.make import agent_of
 from recsys_rl.tables.parts import read_decisions
 from recsys_rl.tables.transitions import observe
 from recsys_rl.utils.files import sha256_of
-from recsys_rl.workflows import learners
+from recsys_rl.workflows import gate_compare, learners, served_log
 from recsys_rl.workflows import retrain as turns
-from recsys_rl.workflows.gate import GateConfig, gate
+from recsys_rl.workflows.gate import GateConfig, gate, gate_each
 from recsys_rl.workflows.record import RecordConfig, record
 from recsys_rl.workflows.retrain import RetrainConfig, retrain
 from recsys_rl.workflows.rounds import latest_round, parts_in
@@ -118,6 +119,39 @@ def test_gate_writes_its_verdict_and_the_card(served: Path, learned: list[Path])
     assert values["low"] < values["difference"] < values["high"]
     assert "held-out user" in stem.with_suffix(".gate.md").read_text()
     assert gate(GateConfig(str(learned[0]), str(served / "r.sqlite"), quiet=True)) == verdict
+
+
+def test_candidates_of_one_gate_share_a_reading_of_the_log_and_learned_users(
+    served: Path, learned: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each gets the verdict that it gets alone, in either order."""
+    db, calls = str(served / "r.sqlite"), Counter[str]()
+    alone = [gate(GateConfig(str(path), db, quiet=True)) for path in learned]
+    for module, name in ((served_log, "decisions_of"), (gate_compare, "try_world")):
+        whole = getattr(module, name)
+
+        def counted(*given: Any, name: str = name, whole: Callable[..., Any] = whole, **named: Any) -> Any:
+            calls[name] += 1
+            return whole(*given, **named)
+
+        monkeypatch.setattr(module, name, counted)
+    assert [*gate_each(GateConfig(db=db, quiet=True), learned)] == alone
+    assert calls == {"decisions_of": 1, "try_world": 1}
+    assert [*gate_each(GateConfig(db=db, quiet=True), learned[::-1])] == alone[::-1]
+
+
+def test_a_verdict_is_written_before_the_next_candidate_is_judged(
+    served: Path, learned: list[Path], tmp_path: Path
+) -> None:
+    shutil.copytree(served, tmp_path / "copy")
+    folder = tmp_path / "copy/policies"
+    for path in folder.glob("*.gate.*"):
+        path.unlink()
+    settings = GateConfig(db=str(tmp_path / "copy/r.sqlite"), quiet=True)
+    verdicts = gate_each(settings, [folder / path.name for path in learned])
+    for number, verdict in enumerate(verdicts, 1):
+        written = [json.loads(path.read_text()) for path in folder.glob("*.gate.json")]
+        assert len(written) == verdict.look == number and verdict.values() in written
 
 
 def test_gate_says_how_many_sessions_were_too_many(
@@ -237,6 +271,8 @@ def test_single_decisions_are_learned_from_and_judged_by_weights(tmp_path: Path)
     assert load(found[1]).config.agent_config.weighted
     verdict = gate(GateConfig(str(found[0]), str(tmp_path / "r.sqlite"), quiet=True))
     assert verdict.by == "clipped-ips" and 0 < verdict.sessions < 150  # too few for `dr`
+    both = [*gate_each(GateConfig(db=str(tmp_path / "r.sqlite"), quiet=True), found[::-1])]
+    assert both[1] == verdict and both[0].look == 2  # whatever was judged before
 
 
 def test_single_decisions_whose_rewards_have_no_known_ends_have_no_lower_bound(tmp_path: Path) -> None:

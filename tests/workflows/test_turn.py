@@ -43,9 +43,9 @@ UNSURE, BROKEN = Verdict("can't tell", 4.0), Verdict("the log is broken", 5.0)
         # A round under way goes on, whatever came in meanwhile.
         (Situation(OLD, 0, round=OPEN), Learn(3)),
         (Situation(OLD, 9999, round=OPEN), Learn(3)),
-        (Situation(OLD, 0, round=LEARNED), Judge(ONE)),
-        (Situation(OLD, 0, round=LEARNED, verdicts={ONE: BAD}), Judge(TWO)),
-        (Situation(OLD, 0, round=LEARNED, verdicts={TWO: GOOD}), Judge(ONE)),
+        (Situation(OLD, 0, round=LEARNED), Judge((ONE, TWO))),
+        (Situation(OLD, 0, round=LEARNED, verdicts={ONE: BAD}), Judge((TWO,))),
+        (Situation(OLD, 0, round=LEARNED, verdicts={TWO: GOOD}), Judge((ONE,))),
         # The stronger answer serves first, then the greater difference.
         (Situation(OLD, 0, round=LEARNED, verdicts={ONE: BAD, TWO: FINE}), Start(TWO)),
         (Situation(OLD, 0, round=LEARNED, verdicts={ONE: GOOD, TWO: FINE}), Start(ONE)),
@@ -59,7 +59,7 @@ UNSURE, BROKEN = Verdict("can't tell", 4.0), Verdict("the log is broken", 5.0)
             Start(TWO),
         ),
         (Situation(OLD, 0, round=LEARNED, verdicts={ONE: GOOD, TWO: BAD}, tried=frozenset({ONE})), Wait),
-        (Situation(OLD, 0, round=LEARNED, verdicts={ONE: GOOD}, tried=frozenset({ONE})), Judge(TWO)),
+        (Situation(OLD, 0, round=LEARNED, verdicts={ONE: GOOD}, tried=frozenset({ONE})), Judge((TWO,))),
         (
             Situation(OLD, 2000, round=LEARNED, verdicts={ONE: GOOD, TWO: GOOD}, tried=frozenset({ONE, TWO})),
             Learn(4),
@@ -164,8 +164,8 @@ class Place:
                 self.round, self.fresh = Round(number, self.champion, 0, 100), 0
             case Learn() if self.round is not None:
                 self.round = replace(self.round, candidates=(ONE, TWO))
-            case Judge(candidate):
-                self.verdicts[candidate] = GOOD if candidate == ONE else BAD
+            case Judge(candidates):  # killed after the first of them
+                self.verdicts[candidates[0]] = GOOD if candidates[0] == ONE else BAD
             case Start(candidate):
                 self.challenger = candidate
                 self.history.append(f"start {candidate}")
