@@ -29,9 +29,10 @@ from benchmarks.harness import runs, tables
 from benchmarks.harness.newest import origin, read, table
 from benchmarks.harness.turns import Row
 from recsys_rl.checkpoint import load
+from recsys_rl.env.course import Course
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.schedulers import SCHEDULERS
-from recsys_rl.env.tutor import Course, Tutor
+from recsys_rl.env.tutor import Tutor
 from recsys_rl.experience.rollout import play
 from recsys_rl.make import agent_of, make_env
 from recsys_rl.protocols import Policy
