@@ -48,7 +48,7 @@ COLUMNS = (
     *("steps", "return_50", "return_100", "return_150", "return_mean", "completed_100", "completed"),
     *("knowledge", "items", *KINDS, "same_skill", "left_bored", "left_frustrated"),
 )
-WORDS = {"day": "the default reward", "test": "the test alone", "": ""}
+WORDS = {"day": "the default reward", "test": "the test alone"}
 
 
 class LessRecent:
@@ -161,13 +161,13 @@ def for_test(results: Path) -> str:
         ("", "trade-mastery"),
     ):
         of = means(found, trained_for, policy)
-        words = f"{WORDS[trained_for]}, {of['steps']:,.0f} steps" if trained_for else ""
+        words = f", trained for {WORDS[trained_for]}, {of['steps']:,.0f} steps" if trained_for else ""
         cells = [f"{of['knowledge']:.2f}", f"{of['return_mean']:.2f}"]
         cells += [f"{of[kind]:.0f}" for kind in KINDS]
         left = of["left_bored"] + of["left_frustrated"]
-        body.append([words, f"`{policy}`", *cells, f"{100 * left:.0f} %"])
-    head = ["trained for", "policy", "gain in the test", "return", "lessons", "exercises", "reviews"]
-    return f"{table([*head, 'left early'], body)}\n\n{_said(found)}"
+        body.append([f"`{policy}`{words}", *cells, f"{100 * left:.0f} %"])
+    head = ["policy", "gain in the test", "return", "lessons", "exercises", "reviews", "left early"]
+    return f"{table(head, body)}\n\n{_said(found)}"
 
 
 def _said(found: list[Stored]) -> str:

@@ -86,6 +86,6 @@ def test_courses_as_tables(tmp_path: Path) -> None:
     along = tutor_courses.greedy(tmp_path).splitlines()
     assert along[2] == "| `ppo` | 2.00 | 2.00 | 2.00 | 2.00 | 2.0 | 2 | 200 % | 200 % | 200 % |"
     test = tutor_courses.for_test(tmp_path).splitlines()
-    assert test[4] == "| the test alone, 2 steps | `ppo` | 2.00 | 2.00 | 2 | 2 | 2 | 400 % |"
-    assert test[6].startswith("| | `trade-mastery` | 2.00 |")
+    assert test[4] == "| `ppo`, trained for the test alone, 2 steps | 2.00 | 2.00 | 2 | 2 | 2 | 400 % |"
+    assert test[6].startswith("| `trade-mastery` | 2.00 |")
     assert test[-1].startswith("Seeds 0, 1, ")
