@@ -191,11 +191,15 @@ def drift(results: Path) -> str:
 
 
 def _origin(runs: Runs, command: str, unit: str) -> str:
-    """The sentence under a table: seeds, command, commit, duration."""
-    return (
+    """The sentence under a table: seeds, commands, commits, duration."""
+    said = (
         f"{WORDS[len(runs.seeds)].capitalize()} seeds; intervals (Student's t) over seeds; `python -m "
         f"benchmarks.learning {command}`,\n{runs.origin}; {duration(runs.seconds)} of training a {unit}."
     )
+    if runs.alone:
+        names = " ".join(runs.alone)
+        said += f"\nMeasured by itself: `python -m benchmarks.learning_rows {command} --rows {names}`."
+    return said
 
 
 def effects(results: Path) -> str:

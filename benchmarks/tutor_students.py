@@ -17,7 +17,6 @@ to benchmarks/results/tutor_students.csv.
 
 from __future__ import annotations
 
-import statistics
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -27,11 +26,13 @@ import torch
 
 from benchmarks.harness import runs, tables
 from benchmarks.harness.newest import origin, read, table
+from benchmarks.harness.returns import vector
 from benchmarks.harness.turns import Row
 from recsys_rl.checkpoint import load
+from recsys_rl.env.course import Course
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.schedulers import SCHEDULERS
-from recsys_rl.env.tutor import Course, Tutor
+from recsys_rl.env.tutor import Tutor
 from recsys_rl.experience.rollout import play
 from recsys_rl.make import agent_of, make_env
 from recsys_rl.protocols import Policy
@@ -145,8 +146,11 @@ def rows_of(student: str, seed: int, path: Path) -> Iterator[Row]:
 
 
 def text(results: Path) -> str:
-    """The matrix as a table: a row for each policy, a column for each student model."""
-    found = [row for row in read(results, "tutor_students") if row["tested_on"]]
+    """The matrix as a table: a row for each policy, a column for each student model.
+
+    Cells are means over seeds, with half of the 95 % interval (Student's t over seeds) from two seeds on.
+    """
+    found = [row for row in read(results, "tutor_students", ("seed",)) if row["tested_on"]]
     seeds = list(dict.fromkeys(row["seed"] for row in found))
     body = []
     for policy, on in dict.fromkeys((row["policy"], row["trained_on"]) for row in found):
@@ -156,17 +160,20 @@ def text(results: Path) -> str:
             key = policy, on, there
             own = [row for row in found if (row["policy"], row["trained_on"], row["tested_on"]) == key]
             earned, knows = (
-                statistics.mean(float(row[name]) for row in own) for name in ("return_mean", "knowledge")
+                interval(vector([float(row[name]) for row in own])) for name in ("return_mean", "knowledge")
             )
-            shown = f"{earned:.2f} ({knows:.2f})"
+            between = f" ± {earned.high - earned.mean:.2f}" if len(own) > 1 else ""
+            shown = f"{earned.mean:.2f}{between} ({knows.mean:.2f})"
             cells.append(f"**{shown}**" if on == there else shown)
         body.append((policy, [label, *cells]))
     body.sort(key=lambda row: (*ORDER, row[0]).index(row[0]))  # a stable sort
     head = ["return (gain in the test)", *(f"learners `{there}`" for there in STUDENTS)]
-    said = f"Seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}; {int(found[0]['steps']):,} steps each"
+    said = f"Seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}; {int(found[0]['steps']):,} steps each; "
+    if len(seeds) > 1:
+        said += "means over seeds, ± half of the 95 % interval (Student's t over seeds); "
     return (
-        f"{table(head, [cells for _, cells in body])}\n\n{said}; `python -m benchmarks.tutor_students`, "
-        f"{origin(found)}."
+        f"{table(head, [cells for _, cells in body])}\n\n{said}`python -m benchmarks.tutor_students "
+        f"--seeds {','.join(seeds)}`,\n{origin(found)}."
     )
 
 

@@ -10,12 +10,18 @@ Row = Mapping[str, str]
 
 
 def read(results: Path, name: str, keys: Sequence[str] = (), **known: str) -> list[Row]:
-    """The newest rows of a CSV file that have the ``known`` values.
+    """The newest rows of a CSV file that have the ``known`` values."""
+    return newest(every(results, name, **known), keys)
 
-    Newest is the last date and commit in the file's order, for each combination of ``keys`` by itself.
-    """
+
+def every(results: Path, name: str, **known: str) -> list[Row]:
+    """The rows of a CSV file that have the ``known`` values, also older ones."""
     with (results / f"{name}.csv").open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if all(row[k] == v for k, v in known.items())]
+        return [row for row in csv.DictReader(file) if all(row[k] == v for k, v in known.items())]
+
+
+def newest(rows: Sequence[Row], keys: Sequence[str] = ()) -> list[Row]:
+    """The rows of the last date and commit in their order, for each combination of ``keys`` by itself."""
     last = {tuple(row[key] for key in keys): (row["date"], row["commit"]) for row in rows}
     return [row for row in rows if last[tuple(row[key] for key in keys)] == (row["date"], row["commit"])]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.harness.newest import origin, read
+from benchmarks.harness.newest import every, newest, origin
 from recsys_rl.evaluation.table import best_of, yardsticks
 from recsys_rl.utils.metrics import Interval, interval
 
@@ -64,21 +64,28 @@ class Runs:
     """The runs of a task of benchmarks.learning: each policy's values by seed.
 
     They are the newest runs. Seeds that these lack are from earlier runs of the same day: seeds may be
-    measured in several parts.
+    measured in several parts. Rows of benchmarks.learning_rows, which have no training, join the runs if they
+    are of the same day or a later one; ``alone`` has their policies.
     """
 
     def __init__(self, results: Path, task: str) -> None:
-        newest = read(results, "learning", task=task)
-        seeds, day = {row["seed"] for row in newest}, newest[-1]["date"] if newest else ""
-        parts = read(results, "learning", ("seed",), task=task, date=day)
-        rows = [*(row for row in parts if row["seed"] not in seeds), *newest]
+        rows = every(results, "learning", task=task)
+        trained = [row for row in rows if row["train_seconds"]]
+        last = newest(trained)
+        seeds, day = {row["seed"] for row in last}, last[-1]["date"] if last else ""
+        parts = newest([row for row in trained if row["date"] == day], ("seed",))
+        runs = [*(row for row in parts if row["seed"] not in seeds), *last]
+        self.seeds = list(dict.fromkeys(row["seed"] for row in runs))
+        others = newest([row for row in rows if not row["train_seconds"]], ("seed", "policy"))
+        others = [row for row in others if row["seed"] in self.seeds and row["date"] >= day]
+        rows = [*runs, *others]
         self.by_place = {(row["policy"], row["seed"]): row for row in rows}  # the last of each
-        self.seeds = list(dict.fromkeys(row["seed"] for row in rows))
+        self.alone = list(dict.fromkeys(row["policy"] for row in others))
         given = list(dict.fromkeys(row["policy"] for row in rows))
         self.policies = sorted(given, key=lambda p: [*LABELS, *given].index(p))
         self.learned = next(filter(given.__contains__, ("dqn-greedy", "a2c-greedy")), "ppo-greedy")
         self.yardstick = self.best(yardsticks(given))
-        self.seconds = statistics.median(float(row["train_seconds"]) for row in rows)
+        self.seconds = statistics.median(float(row["train_seconds"]) for row in runs)
         self.origin = origin(rows)
 
     def best(self, names: Sequence[str]) -> str:

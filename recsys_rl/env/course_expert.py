@@ -71,7 +71,7 @@ def scores(
     strain = torch.lerp(1 - right, pick((1 - known) * (1 - ready)), lesson)
     undone, before = pick(1 - done), pick(MOST_ROW * see("row"))
     learned = pick((1 - known) * ready) * course.rates[kind]
-    steps = course.mood_steps(strain, course.tedium(ease, pick(see("recent[skill]"))))
+    steps = course.feelings.changes(strain, course.feelings.tedium(ease, pick(see("recent[skill]"))))
     frustrated, bored = see("mood").split(1, dim=1)  # (N, 1) each
 
     now = practice * right * (before > IN_A_ROW - 1.5) * undone + 0.05 * (right - strain)

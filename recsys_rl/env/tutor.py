@@ -9,9 +9,9 @@ Hidden state of a learner, for each skill s (units in brackets):
 - half-life h_s [days] of a student `exponential`
 
 and ability a [logits], frustration f and boredom g [0 .. 1; the learner leaves when one of them reaches 1].
-A tutor can follow, from the items and answers alone, the memory (stability S_s, difficulty D_s, day l_s of
-the last item) by FSRS-6 (env/memory.py), the right answers in a row r_s, the completed skills c_s [0 or 1]
-and the fading share m_s of skill s among the last items::
+A tutor can follow (env/course.py), from the items and answers alone, the memory (stability S_s, difficulty
+D_s, day l_s of the last item) by FSRS-6 (env/memory.py), the right answers in a row r_s, the completed skills
+c_s [0 or 1] and the fading share m_s of skill s among the last items::
 
     R_s     = fsrs: (1 + F t / S_s)^-w20        exponential: 2^(-t / h_s)        irt: 1         t = d - l_s
     ready_s = share of the prerequisites of s that are known, 1 without any; of `irt` their mean level
@@ -49,7 +49,6 @@ is. Without noise (for planners) all that is drawn is replaced by its mean.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -61,24 +60,22 @@ from torch import Tensor
 
 from recsys_rl.data import attributes
 from recsys_rl.env import memory
-from recsys_rl.env.belief import EXACT, Belief
+from recsys_rl.env.belief import EXACT
+from recsys_rl.env.course import Course, logit
 from recsys_rl.env.course_expert import EXPERT
 from recsys_rl.env.course_items import (
     IN_A_ROW,
     ITEMS,
     KINDS,
     LESSON,
-    MOST_DAYS,
-    MOST_ROW,
-    MOST_SEEN,
     PRACTICE,
     TEXTS,
     USERS,
     add_attributes,
     check_items,
     graph_of,
-    order_of,
 )
+from recsys_rl.env.feelings import Feelings
 from recsys_rl.env.schedulers import SCHEDULERS
 from recsys_rl.errors import UserError
 from recsys_rl.records import Known, Platform, VisitPieces
@@ -132,193 +129,31 @@ class TutorConfig(EnvConfig):
     """Share that the fading share of a skill among the last items keeps after one item."""
 
 
-@dataclass(frozen=True)
-class Course:
-    """The items of a course, and what a tutor can follow of learners who take it.
-
-    A record of learners is a mapping of tensors: "belief" (N, B); "stability", "difficulty", "last",
-    "row", "completed", "seen" and "recent" (m), (N, S) each; "mood" (N, 2), as the tutor supposes it;
-    "steps" and "last_kind", (N,) each.
-    """
-
-    config: TutorConfig
-    kind: Tensor  # (I,) int64
-    skill: Tensor  # (I,) int64
-    hardness: Tensor  # (I,): b of an exercise, 0 of other items
-    num_skills: int
-    exact: bool  # the belief is of all states of the skills
-
-    @classmethod
-    def of(cls, config: TutorConfig, catalogue: Catalogue) -> Course:
-        named = catalogue.attributes
-        kind, skill = named["kind"], named["skill"]
-        hardness = named["difficulty"] * (kind == PRACTICE)
-        num_skills = int(skill.max()) + 1
-        return cls(config, kind, skill, hardness, num_skills, num_skills <= EXACT)
-
-    @cached_property
-    def filter(self) -> Belief:
-        graph = graph_of(self.config.prerequisites, self.num_skills)
-        needs = torch.zeros(self.num_skills, self.num_skills, device=self.kind.device)
-        for skill, before in enumerate(graph):
-            needs[skill, list(before)] = 1 / max(1, len(before))
-        return Belief(needs, self.exact)
-
-    @cached_property
-    def order(self) -> Tensor:
-        """(S,): the place of each skill in a fixed syllabus, as a share 0 .. 1."""
-        order = order_of(graph_of(self.config.prerequisites, self.num_skills))
-        places = torch.zeros(self.num_skills, device=self.kind.device)
-        places[list(order)] = torch.arange(self.num_skills, device=places.device) / max(1, len(order) - 1)
-        return places
-
-    @cached_property
-    def rates(self) -> Tensor:
-        """(3,): the probability of learning, by kind."""
-        return torch.tensor([self.config.lesson_rate, self.config.practice_rate, 0.0]).to(self.hardness)
-
-    @property
-    def test_day(self) -> int:
-        return -(-self.config.max_episode_steps // self.config.items_per_day) - 1 + self.config.test_delay
-
-    def begin(self, number: int) -> dict[str, Tensor]:
-        """The record of ``number`` learners before the course."""
-        nothing = torch.zeros(number, self.num_skills, device=self.kind.device)
-        stability, difficulty = memory.first(memory.GOOD)
-        return {
-            "belief": self.filter.begin(self.config.prior, number),
-            "stability": nothing + stability,
-            "difficulty": nothing + difficulty,
-            **dict.fromkeys(("last", "row", "completed", "seen", "recent"), nothing),
-            "mood": nothing.new_zeros(number, 2),
-            "steps": nothing.new_zeros(number),
-            "last_kind": torch.full((number,), -1, device=nothing.device),
-        }
-
-    def day(self, record: Known) -> Tensor:
-        """(N,): the day of the next item."""
-        return (record["steps"] / self.config.items_per_day).floor()
-
-    def recall(self, record: Known) -> Tensor:
-        """(N, S): R by FSRS."""
-        return memory.recall(record["stability"], self.day(record).unsqueeze(1) - record["last"])
-
-    def pieces(self, record: Known) -> dict[str, Tensor]:
-        belief, day = record["belief"], self.day(record)
-        known = self.filter.known(belief)
-        of_skills = {
-            "belief": known,
-            "recall": self.recall(record),
-            "ready": self.filter.ready_of(known),
-            "row": record["row"].clamp_max(MOST_ROW) / MOST_ROW,
-            "since": (day.unsqueeze(1) - record["last"]).clamp_max(MOST_DAYS) / MOST_DAYS,
-            "seen": record["seen"].clamp_max(MOST_SEEN) / MOST_SEEN,
-            "completed": record["completed"],
-        }
-        kinds = torch.arange(len(KINDS), device=day.device)
-        into_day = record["steps"] / self.config.items_per_day - day
-        return {
-            **of_skills,
-            **{f"{name}[skill]": value for name, value in of_skills.items()},
-            "recent[skill]": record["recent"],
-            "order[skill]": self.order.expand(len(day), -1),
-            "last_kind": (record["last_kind"].unsqueeze(1) == kinds).float(),
-            "mood": record["mood"].clamp_max(1),
-            "into_day": into_day.unsqueeze(1),
-        }
-
-    def after(self, record: Known, item: Tensor, shown: Tensor, right: Tensor, completed: Tensor) -> Known:
-        """The record after an item; ``item``, ``shown``, ``right`` and ``completed`` are (N,)."""
-        config, kind, skill = self.config, self.kind[item], self.skill[item]
-        at = skill.unsqueeze(1)
-        asked, lesson = (kind != LESSON).float(), (kind == LESSON).float()
-        there = shown.float().unsqueeze(1)  # (N, 1)
-        held = self.recall(record).gather(1, at).squeeze(1)  # (N,)
-        p1, p0 = self.answers(torch.zeros_like(held), self.hardness[item])
-        if_known = held * p1 + (1 - held) * p0
-        known, ready = (
-            value.gather(1, at).squeeze(1)
-            for value in (self.filter.known(record["belief"]), self.filter.ready(record["belief"]))
-        )
-        # What the tutor supposes: wrong answers are seen, ease and readiness are believed.
-        ease = torch.lerp(known * held, known * if_known + (1 - known) * p0, asked)
-        strain = asked * (1 - right) + lesson * (1 - known) * (1 - ready)
-        recent = record["recent"].gather(1, at).squeeze(1)
-        unknown = torch.full_like(p0, 0.5)  # nothing follows from an item without a question
-        belief = self.filter.after(
-            record["belief"],
-            skill,
-            right,
-            torch.lerp(unknown, if_known, asked),
-            torch.lerp(unknown, p0, asked),
-            self.rates[kind],
-        )
-        stability, difficulty = self.remembered(record, at, kind, right)
-        day = self.day(record)
-        before = {name: record[name].gather(1, at) for name in ("row", "completed", "seen")}
-        row = torch.lerp(before["row"], right.unsqueeze(1) * (before["row"] + 1), asked.unsqueeze(1))
-        fresh = {
-            "stability": stability,
-            "difficulty": difficulty,
-            "last": day.unsqueeze(1),
-            "row": row,
-            "completed": (before["completed"] + completed.unsqueeze(1)).clamp_max(1),
-            "seen": before["seen"] + 1,
-        }
-        later = {
-            name: record[name].scatter(1, at, torch.where(there > 0, value, record[name].gather(1, at)))
-            for name, value in fresh.items()
-        }
-        mark = torch.zeros_like(record["recent"]).scatter_(1, at, 1)
-        moved = torch.lerp(mark, record["recent"], config.sameness_kept)
-        mood = self.moved(record["mood"], strain, self.tedium(ease, recent))
-        return {
-            **later,
-            "belief": torch.where(there > 0, belief, record["belief"]),
-            "recent": torch.where(there > 0, moved, record["recent"]),
-            "mood": self.rested(record, torch.where(there > 0, mood, record["mood"])),
-            "steps": record["steps"] + 1,
-            "last_kind": torch.where(shown, kind, record["last_kind"]),
-        }
-
-    def answers(self, ability: Tensor, hardness: Tensor) -> tuple[Tensor, Tensor]:
-        """P1 and P0, of a right answer if the skill is known and recalled, and if not."""
-        margin = ability - hardness
-        return (margin + _logit(1 - self.config.slip)).sigmoid(), (
-            margin + _logit(self.config.guess)
-        ).sigmoid()
-
-    def remembered(self, record: Known, at: Tensor, kind: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-        """Stability and difficulty, (N, 1) each, of the skill ``at`` (N, 1) after an item of a ``kind``."""
-        stability, difficulty, last = (
-            record[name].gather(1, at) for name in ("stability", "difficulty", "last")
-        )
-        days = self.day(record).unsqueeze(1) - last
-        good, again = (
-            memory.review(stability, difficulty, days, rating) for rating in (memory.GOOD, memory.AGAIN)
-        )
-        lesson, answer = (kind == LESSON).unsqueeze(1), right.unsqueeze(1)
-        taught = stability.clamp_min(memory.first(memory.GOOD)[0])
-        return (
-            torch.where(lesson, taught, torch.lerp(again[0], good[0], answer)),
-            torch.where(lesson, difficulty, torch.lerp(again[1], good[1], answer)),
-        )
-
-    def tedium(self, ease: Tensor, recent: Tensor) -> Tensor:
-        return (ease - self.config.too_easy).clamp_min(0) / (1 - self.config.too_easy) + recent
-
-    def moved(self, mood: Tensor, strain: Tensor, tedium: Tensor) -> Tensor:
-        """Frustration and boredom (N, 2) after an item."""
-        return self.config.feeling_kept * mood + self.mood_steps(strain, tedium)
-
-    def mood_steps(self, strain: Tensor, tedium: Tensor) -> Tensor:
-        """Changes (..., 2) of frustration and boredom by an item, from ``strain`` and ``tedium`` (...)."""
-        return torch.stack([self.config.frustration_step * strain, self.config.boredom_step * tedium], -1)
-
-    def rested(self, record: Known, mood: Tensor) -> Tensor:
-        """The ``mood`` (N, 2) after an item, and a night if it was the last item of a day."""
-        night = ((record["steps"] + 1) % self.config.items_per_day == 0).unsqueeze(1)
-        return torch.where(night, self.config.overnight * mood, mood)
+def course_of(config: TutorConfig, catalogue: Catalogue) -> Course:
+    """The course of these items, with what the tutor supposes of its learners."""
+    named = catalogue.attributes
+    num_skills = int(named["skill"].max()) + 1
+    last_day = -(-config.max_episode_steps // config.items_per_day) - 1
+    return Course(
+        kind=named["kind"],
+        skill=named["skill"],
+        hardness=named["difficulty"] * (named["kind"] == PRACTICE),
+        graph=graph_of(config.prerequisites, num_skills),
+        exact=num_skills <= EXACT,
+        day_length=config.items_per_day,
+        test_day=last_day + config.test_delay,
+        prior=config.prior,
+        teaching=(config.lesson_rate, config.practice_rate, 0.0),
+        slip=config.slip,
+        guess=config.guess,
+        sameness=config.sameness_kept,
+        feelings=Feelings(
+            kept=config.feeling_kept,
+            at_night=config.overnight,
+            easy=config.too_easy,
+            steps=(config.frustration_step, config.boredom_step),
+        ),
+    )
 
 
 @dataclass(frozen=True)
@@ -376,7 +211,7 @@ class Tutor:
 
     @cached_property
     def course(self) -> Course:
-        return Course.of(self.config, self.catalogue)
+        return course_of(self.config, self.catalogue)
 
     @cached_property
     def streams(self) -> tuple[Stream, ...]:
@@ -395,7 +230,7 @@ class Tutor:
     def sample(self, users: Tensor) -> TutorState:
         drawn = self.population.attributes
         ability = self.config.ability_deviation * drawn["ability"].index_select(0, users)
-        chance = (ability + _logit(self.config.prior)).sigmoid().unsqueeze(1)  # (N, 1)
+        chance = (ability + logit(self.config.prior)).sigmoid().unsqueeze(1)  # (N, 1)
         known = (drawn["foreknowledge"].index_select(0, users) < chance).float()  # (N, S)
         has_half_life = self.config.student == "exponential"
         return TutorState(
@@ -458,10 +293,11 @@ class Tutor:
             half_life = half_life.scatter(
                 1, at, torch.where(shown.unsqueeze(1), fresh, half_life.gather(1, at))
             )
-        mood = torch.where(shown.unsqueeze(1), course.moved(state.mood, strain, tedium), state.mood)
+        mood = torch.where(shown.unsqueeze(1), course.feelings.after(state.mood, strain, tedium), state.mood)
         leaves = (mood >= 1).any(1)
         record = course.after(state.record, item, shown, right, completed)
-        later = TutorState(known, state.ability, half_life, course.rested(state.record, mood), record)
+        rested = course.feelings.rested(mood, course.night(state.record))
+        later = TutorState(known, state.ability, half_life, rested, record)
         return later, leaves
 
     def expected_reward(self, user_state: TutorState, block: slice = slice(None)) -> Tensor:
@@ -487,7 +323,7 @@ class Tutor:
         row, done = pick(record["row"]), pick(record["completed"])
         completed = practice * right * (row >= IN_A_ROW - 1) * (1 - done)
         learned = (1 - known) * course.rates[kind] * ready
-        return right, completed, strain, course.tedium(ease, pick(record["recent"])), learned
+        return right, completed, strain, course.feelings.tedium(ease, pick(record["recent"])), learned
 
     def recalled(self, state: TutorState, day: Tensor) -> Tensor:
         """R (N, S) of the student on a ``day`` (N, 1) from now on."""
@@ -501,7 +337,7 @@ class Tutor:
     def right_of(self, known: Tensor, held: Tensor, ability: Tensor, hardness: Tensor | float) -> Tensor:
         """P_right of a question."""
         if self.config.student == "irt":
-            low, high = _logit(self.config.guess), _logit(1 - self.config.slip)
+            low, high = logit(self.config.guess), logit(1 - self.config.slip)
             return (low + (high - low) * known + ability - hardness).sigmoid()
         p1, p0 = self.course.answers(ability, torch.as_tensor(hardness))
         return torch.lerp(p0.expand_as(known), p1.expand_as(known), known * held)
@@ -529,16 +365,12 @@ class Tutor:
         return (then - self.right_of(known, before, ability, 0.0)).squeeze(1)
 
 
-def _logit(p: float) -> float:
-    return math.log(p / (1 - p))
-
-
 VISIT_PIECES = VisitPieces(
-    begin=lambda config, catalogue, profiles, hours: Course.of(config, catalogue).begin(len(profiles)),
-    after=lambda config, catalogue, known, items, seen: Course.of(config, catalogue).after(
+    begin=lambda config, catalogue, profiles, hours: course_of(config, catalogue).begin(len(profiles)),
+    after=lambda config, catalogue, known, items, seen: course_of(config, catalogue).after(
         known, items[:, 0], seen.shown[:, 0], *seen.signals[:, 0].clamp(0, 1).unbind(1)
     ),
-    pieces=lambda config, catalogue, known: Course.of(config, catalogue).pieces(known),
+    pieces=lambda config, catalogue, known: course_of(config, catalogue).pieces(known),
     consumed={"completed": 0.0},
 )
 PLATFORM = Platform(

@@ -87,6 +87,21 @@ def test_each_seed_has_its_own_yardstick_and_measured_shares_go_first(tmp_path: 
     assert gains_by_seed(tmp_path, "satiation", "ppo-greedy") == "20 and 50 %"
 
 
+def test_rows_without_a_training_join_the_newest_runs(tmp_path: Path) -> None:
+    """An older row is left out, and so is one of a seed without a run; the newest of two counts."""
+    rows = [run("expert", 0, 99, train_seconds="", date="2026-11-24")]
+    rows += [run("ppo-greedy", seed, 12) for seed in (0, 1)]
+    rows += [run("expert", 0, value, train_seconds="", commit=f"c{value}") for value in (15, 16)]
+    rows += [run("expert", seed, 24, train_seconds="", date="2026-11-26") for seed in (1, 2)]
+    runs = Runs(write_rows(tmp_path, "learning", rows), "satiation")
+    assert (runs.seeds, runs.alone, runs.seconds) == (["0", "1"], ["expert"], 90)
+    assert runs.values("expert") == [16, 24] and runs.values("ppo-greedy") == [12, 12]
+    assert runs.origin == "commit b, c16, 2026-11-26"
+    assert claims(tmp_path).splitlines()[2].startswith("| `satiation` | – | – | -37.5 % (")
+    end = platform(tmp_path, "satiation").splitlines()[-1]
+    assert end.endswith("`python -m benchmarks.learning_rows satiation --rows expert`.")
+
+
 def test_a_table_names_the_yardstick_and_the_gain_over_it(results: Path) -> None:
     lines = platform(results, "satiation").splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:4]] == [
