@@ -2,24 +2,26 @@
 
     python -m benchmarks.shop_month [--seed 0] [--keep FOLDER]
 
-Three fixed rules show a video and a product by the profile on each screen, with one coupon throughout: none,
-or 10 % or 25 %. Three policies are trained with PPO (TRAINED): for the purchases of each visit, for the
-margin of each visit, and for the margin of a life of visits. All play the lives of the same held-out users
-with the same noise, up to 35 days, the policies with their most probable slates. The rules play a second time
-with ``reference_rate`` 0, where nobody gets used to a discount.
+Three fixed screens have a video and a product by the profile, with one coupon throughout: none, or 10 % or
+25 %. Two linear scores, the row `rule` of the tables, are searched for the purchases and for the margin of a
+visit, with as many steps as PPO. Three policies are trained with PPO (TRAINED): for the purchases of each
+visit, for the margin of each visit, and for the margin of a life of visits. All play the lives of the same
+held-out users with the same noise, up to 35 days, the policies with their most probable slates. The fixed
+screens play a second time with ``reference_rate`` 0, where nobody gets used to a discount.
 
 A row for each policy and time: sums for each user, and their gain over the first rule's sums for the same
-user, with the half width of a 95 % interval over users. Goods that are sent back count on the day on which
-they come back, and at the latest on the last screen of the life. ``margin_by_day`` has the mean margin up to
-the end of each day. ``--keep FOLDER`` keeps the trained runs, and takes those that are there. Rows are
-appended to benchmarks/results/shop_month.csv; the tables and the picture of docs/06 are made from them.
+user, with the half width of a 95 % interval over users; it is of one training. Goods that are sent back count
+on the day on which they come back, and at the latest on the last screen of the life. ``margin_by_day`` has
+the mean margin up to the end of each day. ``--keep FOLDER`` keeps the trained runs, and takes those that are
+there. Rows are appended to benchmarks/results/shop_month.csv; the tables and the picture of docs/06 are made
+from the last run.
 """
 
 from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,12 +39,16 @@ from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.retail import Retailer, by_profile
 from recsys_rl.env.shop import ShopConfig
 from recsys_rl.env.visits import DAYS
-from recsys_rl.make import agent_of, make_env, make_world
+from recsys_rl.make import agent_of, make_env, make_world, one_visit
 from recsys_rl.protocols import Policy
 from recsys_rl.report.drawing import spread, svg
 from recsys_rl.report.drawing import text as escape
+from recsys_rl.rivals.rankers import Rule
+from recsys_rl.rivals.rule_search import search_rule
+from recsys_rl.rivals.tuning import Trainees, training_part
 from recsys_rl.settings.config import Config
-from recsys_rl.types import Action, Obs, World
+from recsys_rl.types import Action, Obs, Population, World
+from recsys_rl.user_columns import UserColumns
 
 STREAMS = ("purchased", "revenue", "margin", "returned")
 ALL = "all 35 days"
@@ -54,15 +60,32 @@ TRAINED = {
     MARGIN: ("--weights", "margin=1", "purchased=0", *NOTHING),
     LIFE: ("--weights", "margin=1", "purchased=0", *NOTHING, "--day-discount", "0.9"),
 }
+SEARCHED = {"rule, purchases": "purchased", "rule, margin": "margin"}
+"""The streams for which a linear score is searched."""
+FIRST = "always 0 %"
 LABELS = {
-    "always 0 %": "rule without a coupon",
-    "always 10 %": "rule with 10 % off",
-    "always 25 %": "rule with 25 % off",
+    FIRST: "by the profile, no coupon",
+    "always 10 %": "by the profile, 10 % off",
+    "always 25 %": "by the profile, 25 % off",
+    "rule, purchases": "linear score searched for the purchases of each visit",
+    "rule, margin": "linear score searched for the margin of each visit",
     PURCHASES: "**PPO** for the purchases of each visit",
     MARGIN: "**PPO** for the margin of each visit",
     LIFE: "**PPO** for the margin of a life",
 }
-DASHES = {"always 0 %": "", "always 10 %": "6 4", "always 25 %": "2 4"}
+STYLES = {
+    "always 0 %": ("baseline", ""),
+    "always 10 %": ("baseline", "8 4"),
+    "always 25 %": ("baseline", "2 4"),
+    "rule, purchases": ("inside", "2 4"),
+    "rule, margin": ("inside", ""),
+    PURCHASES: ("learned", "2 4"),
+    MARGIN: ("learned", "8 4"),
+    LIFE: ("learned", ""),
+}
+"""Color and dashes of each line of the picture."""
+SHORT = {"rule, purchases": "linear, purchases", "rule, margin": "linear, margin"}
+SHORT |= {PURCHASES: "PPO, purchases", MARGIN: "PPO, margin", LIFE: "PPO, margin of a life"}
 TINY = (
     *("--data", "synthetic", "--num-users", "30", "--num-items", "60", "--max-episode-steps", "3"),
     *("--n-steps", "8", "--num-envs", "8", "--batch-size", "64", "--hidden-dims", "8"),
@@ -113,6 +136,24 @@ def lives(env: RecEnv, policy: Policy) -> tuple[Mapping[str, tuple[Tensor, Tenso
     return {time: (sums[time], visits[time]) for time in TIMES}, by_day
 
 
+def searched(config: Config, world: World, stream: str, budget: int) -> Policy:
+    """The linear score with the highest sum of a stream in visits of training users."""
+    single = one_visit(config)
+    group, noise = training_part(world.population), torch.Generator().manual_seed(0)
+
+    def visits(users: Population, count: int, generator: torch.Generator) -> RecEnv:
+        env = make_env(single, World(world.catalogue, users), count, generator, training=False)
+        assert isinstance(env, RecEnv)
+        env.weights = torch.tensor([float(one.name == stream) for one in env.streams])
+        return env
+
+    interface = visits(group, 1, noise).interface
+    trainees = Trainees(visits, world.catalogue, group, interface, noise)
+    found = search_rule(trainees, budget)
+    columns = UserColumns.of(interface, world.catalogue)
+    return Rule(world.catalogue, found.weights, trainees.slate, found.leave_rates, user_columns=columns)
+
+
 def rows(config: Config, trained: Mapping[str, Path]) -> list[Row]:
     assert isinstance(config.env_config, ShopConfig)
     without = replace(config, env_config=replace(config.env_config, reference_rate=0.0))
@@ -130,6 +171,9 @@ def _of_rate(config: Config, trained: Mapping[str, Path]) -> list[Row]:
         return made
 
     policies: dict[str, Policy] = {always(x): Discounter(world, env(), x) for x in COUPONS}
+    if trained:
+        budget = config.train_config.total_timesteps
+        policies |= {name: searched(config, world, stream, budget) for name, stream in SEARCHED.items()}
     policies |= {name: agent_of(load(path)) for name, path in trained.items()}
     result, firsts = list[Row](), dict[str, Tensor]()
     for name, policy in policies.items():
@@ -154,11 +198,11 @@ def always(discount: float) -> str:
 
 def text(results: Path) -> str:
     """The tables of docs/06: the policies beside each other, and what 25 % off adds by reference_rate."""
-    found = newest.read(results, "shop_month", ("seed", "reference_rate", "policy", "time"))
+    found = _newest(results)
     default = max(row["reference_rate"] for row in found)
-    head = ["time", "policy", *("purchases", "revenue", "margin", "goods that came back")]
+    head = ["time", "policy", *("purchases", "revenue", "margin", "goods that came back", "margin added")]
     body = [
-        [row["time"] if row["policy"] == always(COUPONS[0]) else "", LABELS[row["policy"]], *_cells(row, "")]
+        _table_row(row)
         for time in (TIMES[0], ALL)
         for name in LABELS
         for row in found
@@ -170,13 +214,26 @@ def text(results: Path) -> str:
         for row in found
         if (row["time"], row["policy"]) == (time, always(COUPONS[-1]))
     ]
-    one = found[0]
+    one = found[-1]
     return (
-        f"{table(head, body)}\n\n{one['users']} held-out users, seed {one['seed']}, {one['date']}, commit "
-        f"{one['commit']}; `python -m benchmarks.shop_month`.\n\nWhat a coupon of 25 % adds for the "
-        "same users with the same noise, by the rate at which users get used to a discount:\n\n"
+        f"{table(head, body)}\n\nSums for each visitor with the half width of a 95 % interval over visitors; "
+        f"margin added: to the first row, for the same visitors. {one['users']} held-out users, one training "
+        f"(seed {one['seed']}), {one['date']}, commit {one['commit']}; `python -m benchmarks.shop_month`.\n\n"
+        "What a coupon of 25 % adds for the same visitors with the same noise, by the rate at which visitors "
+        "get used to a discount:\n\n"
         f"{table(['time', '`reference_rate`', 'purchases', 'revenue', 'margin'], more)}"
     )
+
+
+def _table_row(row: newest.Row) -> list[str]:
+    first = row["policy"] == FIRST
+    added = "" if first else _cells(row, "_gain")[STREAMS.index("margin")]
+    return [row["time"] if first else "", LABELS[row["policy"]], *_cells(row, ""), added]
+
+
+def _newest(results: Path) -> Sequence[newest.Row]:
+    """The rows of the last run."""
+    return newest.read(results, "shop_month")
 
 
 def _rate(rate: str, default: str) -> str:
@@ -191,7 +248,7 @@ def _cells(row: newest.Row, end: str) -> list[str]:
 
 def figure() -> str:
     """The mean margin of a visitor up to the end of each day."""
-    found = newest.read(RESULTS, "shop_month", ("seed", "reference_rate", "policy", "time"), time=ALL)
+    found = [row for row in _newest(RESULTS) if row["time"] == ALL]
     default = max(row["reference_rate"] for row in found)
     lines = {
         row["policy"]: [0.0, *(float(mean) for mean in row["margin_by_day"].split())]
@@ -202,14 +259,15 @@ def figure() -> str:
     low, top = math.floor(min(every)), math.ceil(max(every))
     panel = Panel(56, 420, (0, DAYS), (low, top))
     title = "margin of one visitor so far, mean of held-out users"
-    parts = [panel.axes(title, "day", range(0, DAYS + 1, 7), range(low, top + 1))]
+    marks = range(low, top + 1, max(1, (top - low) // 6))
+    parts = [panel.axes(title, "day", range(0, DAYS + 1, 7), marks)]
     ends = dict(zip(lines, spread([panel.y(values[-1]) for values in lines.values()], 18), strict=True))
+    classes = {"baseline": "muted", "learned": "learned", "inside": "inside"}
     for name, values in lines.items():
-        style, dash = ("learned", "") if name in TRAINED else ("baseline", DASHES[name])
+        style, dash = STYLES[name]
         parts.append(panel.line(range(DAYS + 1), values, style, dash))
-        word = f"{LABELS[name]}: {values[-1]:.2f}".replace("*", "")
-        kind = "learned" if name in TRAINED else "muted"
-        parts.append(f'<text class="{kind}" x="490" y="{ends[name] + 4:.1f}">{escape(word)}</text>')
+        word = escape(f"{SHORT.get(name, LABELS[name])}: {values[-1]:.2f}")
+        parts.append(f'<text class="{classes[style]}" x="490" y="{ends[name] + 4:.1f}">{word}</text>')
     return svg(800, 310, "The margin of one visitor over the days of a month, by policy.", parts)
 
 

@@ -126,7 +126,7 @@ def check_items(catalogue: Catalogue) -> None:
 
 def check_kinds(catalogue: Catalogue, length: int, discounts: bool) -> None:
     """Raise UserError if the catalogue has too few items of a kind for visits of ``length`` screens."""
-    kind = catalogue.attributes["kind"]
+    kind = catalogue.attributes["kind"].masked_fill(~catalogue.available, -1)
     for number in (VIDEO, PRODUCT):
         count = int((kind == number).sum())
         if count < length:

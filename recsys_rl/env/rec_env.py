@@ -186,7 +186,7 @@ class RecEnv:
             )
             if self.settling is not None:
                 feedback = self.settling.settle(user_state, feedback, terminated | truncated)
-                discount = discount.masked_fill(truncated, 0.0)  # a value of more visits would hold it, too
+                discount = discount.masked_fill(truncated, 0.0)  # their value holds this too
         streams = self.user_model.rewards(feedback)  # (N, M)
         obs, reward = self._request(user_state, session), weighted(streams, self.weights)  # reward: (N,)
         self.user_state, self.session = user_state, session

@@ -1,8 +1,8 @@
 """The row `expert` of a retailer: the best screen by the equations.
 
-The profile stands for the taste, and the last items for the sameness. Video v and product p are the best of
-their kind by the expected reward R of each alone. With s the satisfaction, the screen with the highest value
-is shown: its items have the highest scores::
+The profile stands for the taste, and the sameness is that of the screens of this visit. Video v and product
+p are the best of their kind by the expected reward R of each alone. With s the satisfaction, the screen with
+the highest value is shown: its items have the highest scores::
 
     video: R_v + patience s_v        product: R_p + patience s_p + alone
     both: R_v + patience s_v + R_p + pair
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.env.assortment import COUPON, EMPTY, PRODUCT, VIDEO
-from recsys_rl.functional.recency import products
+from recsys_rl.functional.recency import products, weighted_rows
 from recsys_rl.records import Expert
 from recsys_rl.types import Interface, Obs
 
@@ -40,16 +40,16 @@ def scores(
     """Scores (N, C) of the ``items`` (N, C), or (N, I) of all for None; see ``Expert``."""
     users, catalogue = user_model, user_model.catalogue
     number = {name: value.unsqueeze(-1) for name, value in numbers.items()}  # (1,) or (N, 1)
-    profile, last, videos, reference, met = (
+    profile, videos, reference, met = (
         obs.context[:, interface.place_of(name)]
-        for name in ("profile", "last_item", "videos", "reference", "bought[category]")
+        for name in ("profile", "videos", "reference", "bought[category]")
     )
     at = slice(None) if items is None else items.clamp_min(0)
     kind, discount = (catalogue.attributes[name][at] for name in ("kind", "discount"))
     facts, category = users.facts[at], users.category[at]
     allowed = obs.allowed(catalogue.num_items) if items is None else items >= 0
     need = met.index_select(1, category) if items is None else met.gather(1, category)
-    near = number["wear"] * products(last, catalogue.embedding, items)
+    near = number["wear"] * products(sameness(users, interface, obs), catalogue.embedding, items)
     dots = torch.stack([products(profile, catalogue.embedding, items), near], -1)
     zero = torch.zeros_like(videos)  # (N, 1)
     appeal = users.appeal(dots, facts[..., 0], zero, number["weary"] * videos)
@@ -72,6 +72,19 @@ def scores(
     ):
         result = result.scatter_add(1, place, above * needed.to(result))
     return result
+
+
+def sameness(user_model: Any, interface: Interface, obs: Obs) -> Tensor:
+    """m (N, D) after the screens of the history: a fading mean of their videos, or products alone."""
+    assert obs.history is not None
+    catalogue, kept = user_model.catalogue, user_model.config.monotony_kept
+    kind = catalogue.attributes["kind"][obs.history.clamp_min(0)].masked_fill(obs.history < 0, -1)
+    kind = kind.unflatten(1, (-1, interface.slate_size))  # (N, screens, K)
+    video = kind == VIDEO
+    main = video | ((kind == PRODUCT) & ~video.any(2, keepdim=True))
+    age = torch.arange(kind.shape[1] - 1, -1, -1, device=kind.device).unsqueeze(1)  # (screens, 1)
+    weights = (1 - kept) * kept**age * main
+    return weighted_rows(weights.flatten(1), catalogue.embedding, obs.history)
 
 
 EXPERT = Expert(

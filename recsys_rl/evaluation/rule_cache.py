@@ -14,7 +14,7 @@ from recsys_rl.types import Catalogue, Population, tensors_of
 from recsys_rl.utils.download import cache_folder
 from recsys_rl.utils.tensor_cache import digest, read_tensors, write_tensors
 
-VERSION = 8
+VERSION = 9
 """Version of the search and of the user models. Raise it when a change of either changes the result."""
 
 

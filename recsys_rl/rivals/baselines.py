@@ -17,7 +17,7 @@ from recsys_rl.functional import categorical, top_k
 from recsys_rl.functional.plackett_luce import PlackettLuce
 from recsys_rl.objective.weighted import stream_weights, weighted
 from recsys_rl.protocols import CostlyUsers, ForbiddingUsers, PatientUsers, Policy, Simulator, UserModel
-from recsys_rl.rivals.best_slate import BestSlate
+from recsys_rl.rivals.best_slate import SINGLE, BestSlate
 from recsys_rl.types import Action, Catalogue, Interface, Obs
 
 PRICES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
@@ -214,10 +214,24 @@ def _clock(interface: Interface) -> tuple[int, int] | None:
     return interface.place_of("clock").start, interface.session_length
 
 
-def most_popular(catalogue: Catalogue, length: int) -> Tensor:
-    """The available items that most training users liked, the best liked first: (T,), ``length`` at most."""
-    order = catalogue.popularity.sort(descending=True, stable=True).indices  # (I,)
-    return order[catalogue.available[order]][:length]
+def most_popular(catalogue: Catalogue, length: int, slate: BestSlate = SINGLE) -> Tensor:
+    """The available items that most training users liked, the best liked first: (T K,).
+
+    With patterns, ``length`` slates of the best liked of each kind; a kind with fewer items repeats them.
+    Otherwise as many items as fit in ``length`` slates, or all.
+    """
+    if slate.kinds is None:
+        order = catalogue.popularity.sort(descending=True, stable=True).indices  # (I,)
+        return order[catalogue.available[order]][: length * slate.size]
+    left, kinds = catalogue.available.clone(), slate.kinds
+    once = kinds[catalogue.available].bincount(minlength=int(kinds.max()) + 1) >= length  # (kinds,)
+    slates = []
+    for _ in range(length):
+        best = _best_slate(catalogue.popularity, left, slate)  # (K,)
+        shown = best[best >= 0]
+        left[shown] &= ~once[kinds[shown]]
+        slates.append(best)
+    return torch.cat(slates)
 
 
 def best_first(user_model: UserModel, catalogue: Catalogue, users: Tensor) -> Tensor:
@@ -248,7 +262,7 @@ def static_list(user_model: UserModel, catalogue: Catalogue, users: Tensor, leng
     the highest mean return in the simulator without noise is kept.
     """
     prices = PRICES if isinstance(user_model, PatientUsers) else (0.0,)
-    candidates = [most_popular(catalogue, length * user_model.slate_size)]
+    candidates = [most_popular(catalogue, length, BestSlate.of_users(user_model, catalogue))]
     candidates += [greedy_list(user_model, catalogue, users, length, price) for price in prices]
     returns = torch.stack([mean_return(user_model, users, items) for items in candidates])
     return candidates[int(returns.argmax())]
@@ -342,9 +356,10 @@ def untried_makers(
 ) -> dict[str, Callable[[], Policy]]:
     """Functions that make the baselines for which no user is asked."""
     length, slate_size = interface.session_length, interface.slate_size
+    slate = BestSlate.of(interface, catalogue)
     return {
         "random": lambda: RandomPolicy((catalogue.num_items,), generator, slate_size),
-        "popularity": lambda: FixedList(most_popular(catalogue, length * slate_size), slate_size, interface),
+        "popularity": lambda: FixedList(most_popular(catalogue, length, slate), slate_size, interface),
     }
 
 

@@ -27,13 +27,13 @@ class BestSlate:
 
     @classmethod
     def of(cls, interface: Interface, catalogue: Catalogue) -> BestSlate:
-        """The one for observations with this interface."""
+        """The slates of this interface."""
         kinds = catalogue.attributes["kind"] if interface.patterns else None
         return cls(interface.slate_size, interface.patterns, kinds)
 
     @classmethod
     def of_users(cls, user_model: UserModel, catalogue: Catalogue) -> BestSlate:
-        """The one for these users."""
+        """The slates of these users."""
         if not isinstance(user_model, PatternedUsers):
             return cls(user_model.slate_size)
         return cls(user_model.slate_size, user_model.patterns, catalogue.attributes["kind"])

@@ -1,8 +1,9 @@
 """Rankings that a team would ship without reinforcement learning: `mf`, `mmr` and `rule`.
 
 Each scores the features of an item against the profile of the user, and shows the K best allowed items.
-For a large catalogue no tensor of size (N, I) is made. The hyperparameters come from rivals/tuning.py and
-rivals/rule_search.py.
+For a large catalogue no tensor of size (N, I) is made, except where the places of a slate have kinds: then
+the whole catalogue is scored, and each place takes the best item of its kind. The hyperparameters come from
+rivals/tuning.py and rivals/rule_search.py.
 """
 
 from __future__ import annotations
@@ -242,7 +243,8 @@ class MaximalMarginalRelevance:
 
         score_i = (1 - weight) u . e_i - weight max_k e_k . e_i
 
-    Of a larger catalogue, only the SHORTLIST items with the highest u . e_i are scored.
+    Of a larger catalogue, only the SHORTLIST items with the highest u . e_i are scored. Where places have
+    kinds, the slate is the best one by the history alone.
     """
 
     def __init__(
@@ -269,7 +271,7 @@ class MaximalMarginalRelevance:
         for shown in history.T:
             similarity = _likeness(embedding, shown, items)
             nearest = torch.maximum(nearest, similarity.masked_fill_((shown < 0).unsqueeze(1), -torch.inf))
-        if self.slate.patterns:  # the places are of different kinds, so they repeat nothing of each other
+        if self.slate.patterns:
             likeness = nearest.masked_fill(nearest == -torch.inf, 0.0)
             return Action.certain(self.slate.best((1 - self.weight) * relevance - self.weight * likeness))
         slate: list[Tensor] = []  # (N, 1) each

@@ -168,7 +168,8 @@ def search_rule(trainees: Trainees, budget: int) -> SearchedRule:
 
 def most_steps(trainees: Trainees, budget: int) -> int:
     """``budget``, or the steps in which MOST_SCORES are scored if these are fewer."""
-    return min(budget, MOST_SCORES // min(trainees.catalogue.num_items, SHORTLIST))
+    items = trainees.catalogue.num_items
+    return min(budget, MOST_SCORES // (items if trainees.slate.patterns else min(items, SHORTLIST)))
 
 
 FOLD_IN, LEAVING = (

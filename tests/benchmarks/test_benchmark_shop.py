@@ -16,10 +16,10 @@ from tests.doors import benchmark_here
 def test_smoke_of_a_month(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     benchmark_here(shop_month.main, tmp_path, "--smoke", "--json", "table.json", "--csv", "shop_month.csv")
     rows = json.loads((tmp_path / "table.json").read_text())["rows"]
-    assert [row["time"] for row in rows] == [*shop_month.TIMES] * 9
-    assert [row["reference_rate"] for row in rows] == [0.03] * 24 + [0.0] * 12
-    assert [row["policy"] for row in rows[:24:4]] == [*shop_month.LABELS]
-    for row, first in zip(rows, [*rows[:4] * 6, *rows[24:28] * 3], strict=True):
+    assert [row["time"] for row in rows] == [*shop_month.TIMES] * 11
+    assert [row["reference_rate"] for row in rows] == [0.03] * 32 + [0.0] * 12
+    assert [row["policy"] for row in rows[:32:4]] == [*shop_month.LABELS]
+    for row, first in zip(rows, [*rows[:4] * 8, *rows[32:36] * 3], strict=True):
         assert row["margin_gain"] == pytest.approx(row["margin"] - first["margin"], abs=1e-3)
     for row in rows:
         # The margin at a discount d is the revenue times (1 - d - 0.7) / (1 - d), before goods come back.
@@ -32,9 +32,9 @@ def test_smoke_of_a_month(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
             assert len(by_day) == 35 and by_day[-1] == pytest.approx(row["margin"], rel=1e-3, abs=1e-3)
     found = shop_month.text(tmp_path)
     lines = [line for line in found.splitlines() if line.startswith("|")]
-    assert len(lines) == 2 + 2 * 6 + 2 + 2 * 2
+    assert len(lines) == 2 + 2 * 8 + 2 + 2 * 2
     monkeypatch.setattr(shop_month, "RESULTS", tmp_path)
-    assert shop_month.figure().count('class="curve"') == 6
+    assert shop_month.figure().count('class="curve"') == 8
 
 
 def test_smoke_of_the_calibration(tmp_path: Path) -> None:
