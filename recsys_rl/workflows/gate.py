@@ -189,23 +189,28 @@ def _look(policies: Path, challenger: str, champion: str, interval: Interval) ->
 
 def _challenger(file: Path, policies: Path, champion: Served, env: str | None) -> Challenger:
     """The candidate in this file. Raises UserError for one that can't serve in the champion's place."""
-    name, theirs = one_line(file), champion.checkpoint
     sha256, checkpoint = sha256_of(file), load_at_home(file, env)
+    _check(file, sha256, checkpoint, champion)
+    known = candidate_in(policies, sha256)
+    return Challenger(file, sha256, checkpoint, None if known is None else known.round)
+
+
+def _check(file: Path, sha256: str, challenger: Checkpoint, champion: Served) -> None:
+    """Raise UserError for a candidate that can't serve in the champion's place."""
+    name, theirs = one_line(file), champion.checkpoint
     if sha256 == champion.sha256:
         raise UserError(f"{name} is the policy that serves: give a candidate.")
-    if checkpoint.config.env != theirs.config.env:
+    if challenger.config.env != theirs.config.env:
         raise UserError(
-            f"{name} is of {one_line(checkpoint.config.env)}, and the policy that serves is of "
+            f"{name} is of {one_line(challenger.config.env)}, and the policy that serves is of "
             f"{one_line(theirs.config.env)}: give a candidate of the same platform."
         )
-    if checkpoint.world.is_empty or catalogue_hash(checkpoint.catalogue) != catalogue_hash(theirs.catalogue):
+    if challenger.world.is_empty or catalogue_hash(challenger.catalogue) != catalogue_hash(theirs.catalogue):
         raise UserError(
             f"{name} is of another catalogue than the policy that serves: give a candidate of the same items."
         )
-    if checkpoint.interface != theirs.interface:
+    if challenger.interface != theirs.interface:
         raise UserError(
             f"{name} is of other sessions than the policy that serves (length, slate or pieces of the "
             "context): give a candidate of the same settings."
         )
-    known = candidate_in(policies, sha256)
-    return Challenger(file, sha256, checkpoint, None if known is None else known.round)
