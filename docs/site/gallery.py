@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks import shop_month
 from benchmarks.harness.newest import Row, origin, read
 from benchmarks.harness.returns import Runs, percent, spread, vector
 from benchmarks.harness.tables import RESULTS
@@ -140,17 +141,26 @@ def foreign(results: Path) -> Shown:
 
 
 def month(results: Path) -> Shown:
-    """A month of visits with the same coupon throughout."""
-    rows = read(results, "shop_month", ("policy", "time"), time="all 35 days", reference_rate="0.03")
+    """A month of visits under fixed screens, linear scores and PPO."""
+    rows = read(results, "shop_month", time="all 35 days")
+    rows = [row for row in rows if row["reference_rate"] == "0.03"]
     margin, sold = ({row["policy"]: float(row[name]) for row in rows} for name in ("margin", "purchased"))
     half = {row["policy"]: float(row["margin_half"]) for row in rows}
-    none, most = "always 0 %", "always 25 %"
+    none, most = (shop_month.always(shop_month.COUPONS[at]) for at in (0, -1))
     claim = (
         f"Visitors who always get a coupon of 25 % buy {sold[most]:.2f} goods in 35 days and leave a margin "
         f"of {margin[most]:.2f}; visitors who never get one buy {sold[none]:.2f} and leave "
-        f"{margin[none]:.2f}."
+        f"{margin[none]:.2f}. PPO for the purchases of each visit sells {sold[shop_month.PURCHASES]:.1f} and "
+        f"leaves {margin[shop_month.PURCHASES]:.2f}; for the margin of a life of visits it leaves "
+        f"{margin[shop_month.LIFE]:.2f}."
     )
-    bars = [bar(name, Interval(mean, mean - half[name], mean + half[name])) for name, mean in margin.items()]
+    bars = [
+        bar(
+            shop_month.SHORT.get(name, shop_month.LABELS[name]),
+            Interval(mean, mean - half[name], mean + half[name]),
+        )
+        for name, mean in margin.items()
+    ]
     what = "The margin of a visitor in 35 days, with 95 % intervals over visitors"
     return Shown(bars, claim, f"`python -m benchmarks.shop_month`, {origin(rows)}", what=what)
 
