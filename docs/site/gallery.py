@@ -20,6 +20,7 @@ from benchmarks.harness.tables import RESULTS
 from benchmarks.learning_tables import DRAWN
 from docs.site.measured import anchor
 from recsys_rl.env import PLATFORMS
+from recsys_rl.env.assortment import COUPONS
 from recsys_rl.records import Platform
 from recsys_rl.report.charts import returns_chart_svg
 from recsys_rl.utils.find import find
@@ -146,7 +147,7 @@ def month(results: Path) -> Shown:
     rows = [row for row in rows if row["reference_rate"] == "0.03"]
     margin, sold = ({row["policy"]: float(row[name]) for row in rows} for name in ("margin", "purchased"))
     half = {row["policy"]: float(row["margin_half"]) for row in rows}
-    none, most = (shop_month.always(shop_month.COUPONS[at]) for at in (0, -1))
+    none, most = (shop_month.always(COUPONS[at]) for at in (0, -1))
     claim = (
         f"Visitors who always get a coupon of 25 % buy {sold[most]:.2f} goods in 35 days and leave a margin "
         f"of {margin[most]:.2f}; visitors who never get one buy {sold[none]:.2f} and leave "
