@@ -30,7 +30,7 @@ def cluster() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-        # Ray's own 15 gives a task a thirtieth of a core that another process wants: minutes on a busy machine.
+        # With Ray's own 15 a task has a thirtieth of a core that others want: minutes on a busy machine.
         patch.setenv("RAY_worker_niceness", "0")
         utils = pytest.importorskip("ray.cluster_utils")
         made = utils.Cluster(
