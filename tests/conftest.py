@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from multiprocessing import get_context
 
 import pytest
 from hypothesis import settings
 
+from recsys_rl.distributed import in_processes
 from tests import proofs
 from tests.doors import STARTED
 from tests.proofs import perturbed as perturbed
@@ -33,6 +35,20 @@ def no_waiting_for_the_disk() -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def workers_are_forked() -> Iterator[None]:
+    """The processes of ``--jobs`` are forks of one that has imported torch, and not each a new Python.
+
+    Commands that have a process of their own, as in tests of Ctrl-C and of a command that is killed, start
+    them as users do.
+    """
+    forked = get_context("forkserver")
+    forked.set_forkserver_preload(["recsys_rl.workflows.ope_log", "recsys_rl.workflows.train_seeds"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(in_processes, "get_context", lambda _: forked)
         yield
 
 
