@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from multiprocessing import get_context
 
 import pytest
 from hypothesis import settings
 
+from benchmarks.harness.forked import CONTEXT
 from recsys_rl.distributed import in_processes
 from tests import proofs
 from tests.doors import STARTED
@@ -45,10 +45,8 @@ def workers_are_forked() -> Iterator[None]:
     Commands that have a process of their own, as in tests of Ctrl-C and of a command that is killed, start
     them as users do.
     """
-    forked = get_context("forkserver")
-    forked.set_forkserver_preload(["recsys_rl.workflows.ope_log", "recsys_rl.workflows.train_seeds"])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(in_processes, "get_context", lambda _: forked)
+        patch.setattr(in_processes, "get_context", lambda _: CONTEXT)
         yield
 
 
