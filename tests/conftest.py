@@ -7,10 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
+from tyro._parsers import ParserSpecification
 
 from benchmarks.harness.forked import CONTEXT
 from recsys_rl.distributed import in_processes
-from tests import proofs
+from tests import parsers, proofs
 from tests.doors import STARTED
 from tests.proofs import perturbed as perturbed
 from tests.proofs import proof as proof
@@ -47,6 +48,13 @@ def workers_are_forked() -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(in_processes, "get_context", lambda _: CONTEXT)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def parsers_are_made_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ParserSpecification, "from_callable_or_type", staticmethod(parsers.made_once))
         yield
 
 
