@@ -36,9 +36,10 @@ loop: $(VENV)/serve.stamp
 	OMP_NUM_THREADS=1 $(BIN)/python -m examples.loop $(ARGS)
 
 # One thread of torch for each of pytest's processes: more only wait for each other. worksteal: each process gets
-# whole files, so that what the tests of a file share is made once.
+# whole files, so that what the tests of a file share is made once. Without bytecode each process would compile
+# 300 files of tests again, which takes as long as reading them five times.
 test: $(VENV)/dev.stamp
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check

@@ -6,8 +6,8 @@ A small world is served and visited, and then it is copied twice. On one copy th
 undisturbed: the one that learns, judges and starts a canary, and the one that promotes it or takes it back.
 On the other it is killed (SIGKILL) 20 times at random moments while it works, and started again. Both must
 have the same candidates, verdicts and releases, and the server must answer all the time. The visitors come
-one at a time, so that both servers draw the same items. The loops are forks of one process that has imported
-everything, and learn little.
+one at a time, so that both servers draw the same items. The loops and the servers are forks of one process
+that has imported everything, and the loops learn little.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from typing import Any
 import torch
 import torch._dynamo  # the first optimiser of a process loads it for seconds: no fork has to
 
+from benchmarks.harness.forked import ForkOfThis
 from benchmarks.harness.said import GONE
 from benchmarks.harness.served import Connection, Server
 from examples.loop import quiet
@@ -119,7 +120,7 @@ class Place:
 def place(folder: Path) -> Place:
     """The folder is served."""
     options = ("--feedback-window", str(WINDOW), "--seed", "0")
-    return Place(folder, Server(folder / "policies", folder / "record.sqlite", *options))
+    return Place(folder, ForkOfThis(folder / "policies", folder / "record.sqlite", *options))
 
 
 def visited(folder: Path) -> Path:
@@ -272,7 +273,8 @@ def turns(fresh: Path, folder: Path, kills: Undisturbed | InEachPhase | AtRandom
             with asked(of) as complaints:
                 kills.turn(of, number)
             found.append({"complaints": [*complaints], **of.end()})
-            of.visit(CANARY, seed=2 + number)
+            if number + 1 < len(PHASES):
+                of.visit(CANARY, seed=2 + number)
     finally:
         of.server.stop()
         shutil.rmtree(folder)

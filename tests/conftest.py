@@ -7,8 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
+from tyro._parsers import ParserSpecification
 
-from tests import proofs
+from benchmarks.harness.forked import CONTEXT
+from recsys_rl.distributed import in_processes
+from tests import parsers, proofs
 from tests.doors import STARTED
 from tests.proofs import perturbed as perturbed
 from tests.proofs import proof as proof
@@ -33,6 +36,25 @@ def no_waiting_for_the_disk() -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def workers_are_forked() -> Iterator[None]:
+    """The processes of ``--jobs`` are forks of one that has imported torch, and not each a new Python.
+
+    Commands that have a process of their own, as in tests of Ctrl-C and of a command that is killed, start
+    them as users do.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(in_processes, "get_context", lambda _: CONTEXT)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def parsers_are_made_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ParserSpecification, "from_callable_or_type", staticmethod(parsers.made_once))
         yield
 
 

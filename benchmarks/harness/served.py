@@ -12,9 +12,27 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 JSON = {"content-type": "application/json"}
+
+
+class Started(Protocol):
+    """A process that was started, as ``subprocess.Popen`` has it."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def returncode(self) -> int | None: ...
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+    def send_signal(self, sig: int, /) -> None: ...
+
+    def terminate(self) -> None: ...
 
 
 class Server:
@@ -30,26 +48,11 @@ class Server:
     ) -> None:
         """Start it, and wait until it listens. Raises RuntimeError with what it said if it ends."""
         self.log = log or db.with_name(db.name + ".log")
-        with self.log.open("a") as said:
-            at = said.tell()
-            self.process = subprocess.Popen(
-                [
-                    *(
-                        sys.executable,
-                        "-m",
-                        "recsys_rl.cli",
-                        "serve",
-                        "--port",
-                        "0",
-                        "--deadline-ms",
-                        "20000",
-                    ),
-                    *("--checkpoint", str(checkpoint), "--db", str(db), *options),
-                ],
-                stderr=said,
-                stdout=said,
-                env={**environment, "OMP_NUM_THREADS": "1"},
-            )
+        self.log.touch()
+        at = self.log.stat().st_size
+        words = ["serve", "--port", "0", "--deadline-ms", "20000"]
+        words += ["--checkpoint", str(checkpoint), "--db", str(db), *options]
+        self.process = self._begun(words, {**environment, "OMP_NUM_THREADS": "1"})
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(0.05)
@@ -60,6 +63,12 @@ class Server:
                 return
             if self.process.returncode is not None:
                 raise RuntimeError(text)
+
+    def _begun(self, words: Sequence[str], environment: Mapping[str, str]) -> Started:
+        """A new Python with this command; what it says goes to the end of the log."""
+        with self.log.open("a") as said:
+            command = [sys.executable, "-m", "recsys_rl.cli", *words]
+            return subprocess.Popen(command, stderr=said, stdout=said, env=environment)
 
     def kill(self) -> None:
         """SIGKILL, as a crash would."""

@@ -24,6 +24,7 @@ from recsys_rl.errors import UserError
 from recsys_rl.ope import judge
 from recsys_rl.tables.writer import write_decisions
 from recsys_rl.training.folder import MARK
+from recsys_rl.users import fit as user_fit
 from recsys_rl.workflows import evaluate as evaluate_module
 from recsys_rl.workflows import ope_log
 from recsys_rl.workflows import train_seeds as train_seeds_module
@@ -142,6 +143,7 @@ def test_policies_that_draw_are_judged_the_same_in_two_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """PPO draws the sessions of `world`, in each part from streams of its own."""
+    monkeypatch.setattr(user_fit, "LEAST_STEPS", 5)  # the fit need not be good
     checkpoint = train_in(tmp_path / "run", *SATIATION, *steps(2))
     log, out = tmp_path / "log", tmp_path / "out.json"
     record(RecordConfig(str(checkpoint), sessions=24, users="all", out=str(log), parts=40, quiet=True))

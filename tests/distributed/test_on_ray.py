@@ -30,6 +30,8 @@ def cluster() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        # With Ray's own 15 a task has a thirtieth of a core that others want: minutes on a busy machine.
+        patch.setenv("RAY_worker_niceness", "0")
         utils = pytest.importorskip("ray.cluster_utils")
         made = utils.Cluster(
             initialize_head=True,
@@ -43,11 +45,21 @@ def cluster() -> Iterator[Any]:
             made.shutdown()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def engine(cluster: Any) -> Iterator[OnRay]:
+    """Joined once for all tests: in a job that is new to the nodes, each of them imports torch again."""
     on_cluster = OnRay()
     yield on_cluster
     on_cluster.close()
+    assert not on_cluster.ray.is_initialized()
+
+
+@pytest.fixture
+def left(engine: OnRay, monkeypatch: pytest.MonkeyPatch) -> list[OnRay]:
+    """The engines that commands have closed; they stay in the job of ``engine``."""
+    closed: list[OnRay] = []
+    monkeypatch.setattr(OnRay, "close", lambda engine: closed.append(engine))
+    return closed
 
 
 def test_results_are_in_order_killed_tasks_are_done_again_and_errors_come_back(
@@ -72,7 +84,7 @@ def test_results_are_in_order_killed_tasks_are_done_again_and_errors_come_back(
 
 
 def test_ope_of_a_folder_is_that_of_one_process(
-    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    left: list[OnRay], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ope_log, "FITTED", 300)
     log = write_parts(tmp_path / "log", log_of(300, 3), 16)
@@ -84,6 +96,7 @@ def test_ope_of_a_folder_is_that_of_one_process(
         return out.read_text()
 
     assert answer("--on", "ray") == answer()
+    assert len(left) == 1
 
 
 def test_no_ray_and_no_cluster_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +111,7 @@ def test_no_ray_and_no_cluster_are_refused(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_seeds_and_checksums_on_ray_are_those_of_one_process(
-    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    left: list[OnRay], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     words = ["train", *DRIFT, *steps(2)]
@@ -112,5 +125,6 @@ def test_seeds_and_checksums_on_ray_are_those_of_one_process(
         return Path("found.json").read_text()
 
     assert description("--on", "ray") == description()
+    assert len(left) == 2
     with pytest.raises(UserError):  # as on a node that lacks the disk
         _problem(Path("elsewhere.parquet"))

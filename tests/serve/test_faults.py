@@ -9,6 +9,8 @@ import pytest
 
 from benchmarks import serving_draws
 from benchmarks import serving_faults as faults
+from benchmarks.harness import served
+from benchmarks.harness.forked import Forked
 from benchmarks.harness.said import checkpoint_in
 from benchmarks.serving_abuse import mutated
 from tests.serve.live import Live, live
@@ -17,6 +19,12 @@ from tests.serve.live import Live, live
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return checkpoint_in(tmp_path_factory.mktemp("faults"))
+
+
+@pytest.fixture(autouse=True)
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(faults, "Server", Forked)
+    monkeypatch.setattr(served, "Server", Forked)
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ import pytest
 import torch
 from starlette.testclient import TestClient
 
-from benchmarks.harness.served import Connection, Server
+from benchmarks.harness.forked import Forked
+from benchmarks.harness.served import Connection
 from recsys_rl.cli import main
 from recsys_rl.recommender import load
 from recsys_rl.serve.export_log import export
@@ -284,7 +285,7 @@ def test_an_application_with_the_name_of_a_policy_has_another_one_in_the_log(
 def test_a_killed_server_has_what_it_answered(checkpoint: At, tmp_path: Path) -> None:
     db, path = tmp_path / "r.sqlite", checkpoint("satiation")
     body = {"user_id": "ann", "items": ["5"], "propensity": 0.5, "request_id": "a"}
-    server = Server(path, db)
+    server = Forked(path, db)
     try:
         status, first = Connection(server.port).post("/v1/observe", body)
         assert status == 200

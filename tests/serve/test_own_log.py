@@ -14,7 +14,8 @@ import pytest
 import torch
 from starlette.testclient import TestClient
 
-from benchmarks.harness.served import Connection, Server
+from benchmarks.harness.forked import Forked
+from benchmarks.harness.served import Connection
 from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
 from recsys_rl.errors import UserError
@@ -93,7 +94,7 @@ def test_train_serve_export_train_again_and_judge(tmp_path: Path, monkeypatch: p
     runs = ["--runs-dir", str(tmp_path / "runs"), "--name"]
     assert main(["train", "--algo", "reinforce", "--log", str(old), *short, *runs, "first"]) == 0
     checkpoint = tmp_path / "runs" / "first" / "reinforce.pt"
-    server = Server(checkpoint, db, "--session-timeout", "5")
+    server = Forked(checkpoint, db, "--session-timeout", "5")
     try:
         client, answers = Connection(server.port), []
         for user in range(60):
@@ -108,7 +109,7 @@ def test_train_serve_export_train_again_and_judge(tmp_path: Path, monkeypatch: p
         assert status == 422 and "device" in json.loads(said)["detail"]
     finally:
         server.kill()
-    server = Server(checkpoint, db)  # after the crash all is there
+    server = Forked(checkpoint, db)  # after the crash all is there
     try:
         client = Connection(server.port)
         assert client.feedback([event]) == ["duplicate"]
@@ -150,7 +151,7 @@ def test_train_serve_export_train_again_and_judge(tmp_path: Path, monkeypatch: p
 def test_people_with_sessions_go_on_after_a_crash(several: Path, tmp_path: Path) -> None:
     """The history of a session is that of its rows, with the latest context; its end begins another."""
     db, out = tmp_path / "r.sqlite", tmp_path / "out.parquet"
-    server = Server(several, db, "--explore", "0.2")
+    server = Forked(several, db, "--explore", "0.2")
     try:
         client, shown = Connection(server.port), []
         for step in range(2):
@@ -158,7 +159,7 @@ def test_people_with_sessions_go_on_after_a_crash(several: Path, tmp_path: Path)
             client.feedback([event(shown[-1], "dwell", 0.25)])
     finally:
         server.kill()
-    server = Server(several, db, "--explore", "0.2")
+    server = Forked(several, db, "--explore", "0.2")
     try:
         client = Connection(server.port)
         for step in range(2, 5):

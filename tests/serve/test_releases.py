@@ -16,7 +16,8 @@ import pytest
 import torch
 from starlette.testclient import TestClient
 
-from benchmarks.harness.served import Connection, Server
+from benchmarks.harness.forked import Forked
+from benchmarks.harness.served import Connection
 from recsys_rl.agents.ppo import PPO
 from recsys_rl.serve.active_version import PolicyFiles
 from recsys_rl.serve.check_arms import wrong_arms
@@ -362,11 +363,11 @@ def test_a_killed_server_starts_again_in_the_state_of_its_last_action(two: Path,
     begun(two / "a.pt", db)
     expected = [("start", a, b), ("promote", b, None), ("back", a, None)]
     bodies = [{"sha256": b, "share": 0.5}, {"challenger": b, "without_gate": True}, {"promotion": b}]
-    server = Server(two, db)
+    server = Forked(two, db)
     for (action, serving_now, challenger), body in zip(expected, bodies, strict=True):
         assert Connection(server.port).post(f"/v1/release/{action}", body)[0] == 200
         server.kill()
-        server = Server(two, db)
+        server = Forked(two, db)
         found = json.loads(Connection(server.port).get("/v1/release")[1])
         assert (found["champion"], found["challenger"]) == (serving_now, challenger)
         served = {Connection(server.port).recommend(str(at))["policy"]["sha256"] for at in range(12)}
