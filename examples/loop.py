@@ -112,15 +112,15 @@ class Story:
         with contextlib.redirect_stdout(Lines(self)):
             steps = loop(self.options)
         for step in steps:
-            if isinstance(step, Judge):
-                verdict = json.loads((self.policies / f"{step.candidate}.gate.json").read_text())
-                gain = self.truth(step.candidate)[0] - self.truth(champion)[0]
+            for candidate in step.candidates if isinstance(step, Judge) else ():
+                verdict = json.loads((self.policies / f"{candidate}.gate.json").read_text())
+                gain = self.truth(candidate)[0] - self.truth(champion)[0]
                 mean, low, high = (
                     float("nan") if verdict[k] is None else verdict[k] for k in ("difference", "low", "high")
                 )
                 self.judged.append(
                     Judged(
-                        *(self.name(step.candidate), number, verdict["answer"], mean, low, high),
+                        *(self.name(candidate), number, verdict["answer"], mean, low, high),
                         truth=gain,
                         champion=self.truth(champion)[0],
                         visits=self.visits,
