@@ -155,9 +155,9 @@ class Turns:
         self.look()
         with contextlib.redirect_stdout(sys.stderr):
             for step in loop(options):
-                for candidate in step.candidates if isinstance(step, Judge) else ():
-                    path = self.policies / f"{candidate}.gate.json"
-                    self.gated[candidate] = json.loads(path.read_text(encoding="utf-8"))
+                for name in step.candidates if isinstance(step, Judge) else ():
+                    path = self.policies / f"{name}.gate.json"
+                    self.gated[name] = json.loads(path.read_text(encoding="utf-8"))
 
     def look(self) -> str | None:
         """The challenger; None without one."""

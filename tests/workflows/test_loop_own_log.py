@@ -81,7 +81,7 @@ def test_single_decisions_go_all_the_way_round(tmp_path: Path) -> None:
         )
         visit(server, 500, seed=0)
         steps = loop(options)
-        assert [type(step) for step in steps] == [Learn, Judge, Judge, Start, Wait]
+        assert [type(step) for step in steps] == [Learn, Judge, Start, Wait]
         verdicts = [json.loads(path.read_text()) for path in policies.glob("*.gate.json")]
         # Hundred held-out decisions leave too few effective ones for `dr`.
         assert {verdict["by"] for verdict in verdicts} == {"clipped-ips"}
