@@ -37,7 +37,7 @@ loop: $(VENV)/serve.stamp
 
 # One thread of torch for each of pytest's processes: more only wait for each other. worksteal: each process gets
 # whole files, so that what the tests of a file share is made once. Without bytecode each process would compile
-# 300 files of tests again, which takes as long as reading them five times.
+# 300 files of tests again, which takes twice as long as all else before the first test.
 test: $(VENV)/dev.stamp
 	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
+from multiprocessing import forkserver
 
 import pytest
 from hypothesis import settings
-from tyro._parsers import ParserSpecification
 
 from benchmarks.harness.forked import CONTEXT
 from recsys_rl.distributed import in_processes
-from tests import parsers, proofs
+from tests import proofs
 from tests.doors import STARTED
 from tests.proofs import perturbed as perturbed
 from tests.proofs import proof as proof
@@ -40,12 +41,15 @@ def no_waiting_for_the_disk() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def workers_are_forked() -> Iterator[None]:
+def workers_are_forked(own_cache: None) -> Iterator[None]:
     """The processes of ``--jobs`` are forks of one that has imported torch, and not each a new Python.
+
+    That one starts here, so that it has the environment of no single test.
 
     Commands that have a process of their own, as in tests of Ctrl-C and of a command that is killed, start
     them as users do.
     """
+    forkserver.ensure_running()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(in_processes, "get_context", lambda _: CONTEXT)
         yield
@@ -53,8 +57,12 @@ def workers_are_forked() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def parsers_are_made_once() -> Iterator[None]:
+    """This saves time alone: a tyro without these names makes each parser again."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ParserSpecification, "from_callable_or_type", staticmethod(parsers.made_once))
+        with contextlib.suppress(ImportError, AttributeError):
+            from tests.parsers import CLASS, made_once
+
+            patch.setattr(CLASS, "from_callable_or_type", staticmethod(made_once))
         yield
 
 

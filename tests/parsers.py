@@ -15,7 +15,8 @@ from tyro._parsers import ParserSpecification
 MADE: dict[Any, ParserSpecification] = {}
 MOST = 200
 """Parsers that are kept."""
-make = ParserSpecification.from_callable_or_type
+CLASS = ParserSpecification
+make = CLASS.from_callable_or_type
 
 
 def made_once(f: Any, **given: Any) -> ParserSpecification:

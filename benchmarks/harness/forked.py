@@ -32,7 +32,11 @@ class Fork:
         self, words: Sequence[str], log: Path, environment: Mapping[str, str], context: BaseContext
     ) -> None:
         arguments = ([*words], str(log), dict(environment))
-        self._process: BaseProcess = context.Process(target=_run, args=arguments)  # type: ignore[attr-defined]
+        self._process: BaseProcess = context.Process(  # type: ignore[attr-defined]
+            target=_run,
+            args=arguments,
+            daemon=True,  # ends with this process: a test that fails leaves none
+        )
         self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid

@@ -64,8 +64,8 @@ class Runs:
     """The runs of a task of benchmarks.learning: each policy's values by seed.
 
     They are the newest runs. Seeds that these lack are from earlier runs of the same day: seeds may be
-    measured in several parts. Rows of benchmarks.learning_rows, which have no training, join the runs if they
-    are of the same day or a later one; ``alone`` has their policies.
+    measured in several parts. Rows of benchmarks.learning_rows, which have no training, join the runs of
+    their seed that stand before them in the file; ``alone`` has their policies.
     """
 
     def __init__(self, results: Path, task: str) -> None:
@@ -77,7 +77,9 @@ class Runs:
         runs = [*(row for row in parts if row["seed"] not in seeds), *last]
         self.seeds = list(dict.fromkeys(row["seed"] for row in runs))
         others = newest([row for row in rows if not row["train_seconds"]], ("seed", "policy"))
-        others = [row for row in others if row["seed"] in self.seeds and row["date"] >= day]
+        place = {id(row): at for at, row in enumerate(rows)}
+        last_of = {row["seed"]: place[id(row)] for row in runs}
+        others = [row for row in others if place[id(row)] > last_of.get(row["seed"], len(rows))]
         rows = [*runs, *others]
         self.by_place = {(row["policy"], row["seed"]): row for row in rows}  # the last of each
         self.alone = list(dict.fromkeys(row["policy"] for row in others))

@@ -77,13 +77,13 @@ def scores(
 def sameness(user_model: Any, interface: Interface, obs: Obs) -> Tensor:
     """m (N, D) after the screens of the history: a fading mean of their videos, or products alone."""
     assert obs.history is not None
-    catalogue, kept = user_model.catalogue, user_model.config.monotony_kept
+    catalogue = user_model.catalogue
     kind = catalogue.attributes["kind"][obs.history.clamp_min(0)].masked_fill(obs.history < 0, -1)
     kind = kind.unflatten(1, (-1, interface.slate_size))  # (N, screens, K)
     video = kind == VIDEO
     main = video | ((kind == PRODUCT) & ~video.any(2, keepdim=True))
     age = torch.arange(kind.shape[1] - 1, -1, -1, device=kind.device).unsqueeze(1)  # (screens, 1)
-    weights = (1 - kept) * kept**age * main
+    weights = user_model.share_of(age) * main
     return weighted_rows(weights.flatten(1), catalogue.embedding, obs.history)
 
 

@@ -467,6 +467,11 @@ class Shop(visits.Visiting):
         """The satisfaction by a product without a video."""
         return (match - self.config.interest_cost).sigmoid()
 
+    def share_of(self, age: Tensor) -> Tensor:
+        """The share in m of a screen that was shown ``age`` screens before the last one."""
+        kept = self.config.monotony_kept
+        return (1 - kept) * kept**age
+
     def wish(self, match: Tensor, above: Tensor, used_to: Tensor) -> Tensor:
         """The wish for a product at its price; ``above``: ln paid - T_c, ``used_to``: y + r."""
         return match - self.config.elasticity * (above - used_to)

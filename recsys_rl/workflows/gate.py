@@ -120,8 +120,9 @@ def gate_each(options: GateConfig, files: Sequence[Path]) -> Iterator[GateVerdic
     hearing = _Hearing(policies, champion, interval, sides, on)
     for of in challengers:
         verdict, text = hearing.judge(of)
-        write_text(gate_file(policies, of.sha256), json.dumps(verdict.values(), indent=1) + "\n")
+        # The verdict last: with it a candidate counts as judged, and no card is written again.
         write_text(policies / f"{of.sha256}.gate.md", text)
+        write_text(gate_file(policies, of.sha256), json.dumps(verdict.values(), indent=1) + "\n")
         if not options.quiet:
             print(text)
         yield verdict
