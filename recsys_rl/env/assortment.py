@@ -70,8 +70,19 @@ def add_attributes(world: World, seed: int) -> World:
     others = (feature for feature in catalogue.features if feature.name not in held)
     catalogue = dataclasses.replace(catalogue, attributes=named, features=(*others, *own))
     catalogue = _without_looks(catalogue, (named["kind"] == EMPTY) | coupon)
+    if "kind" in catalogue.drawn and catalogue.titles:  # the data have items in these rows
+        catalogue = dataclasses.replace(catalogue, titles=_titles(catalogue))
     check_items(catalogue)
     return World(catalogue, world.population)
+
+
+def _titles(catalogue: Catalogue) -> tuple[str, ...]:
+    kinds, discounts = (catalogue.attributes[name].tolist() for name in ("kind", "discount"))
+    of_kind = {EMPTY: "(nothing)"}
+    return tuple(
+        f"coupon of {100 * discount:.0f} %" if kind == COUPON else of_kind.get(kind, title)
+        for title, kind, discount in zip(catalogue.titles, kinds, discounts, strict=True)
+    )
 
 
 def _without_looks(catalogue: Catalogue, rows: Tensor) -> Catalogue:

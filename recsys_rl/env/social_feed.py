@@ -655,7 +655,7 @@ def add_attributes(world: World, seed: int) -> World:
     organic = (named["kind"] == POST) | story
     named["author"] = torch.where(organic, named["creator"].long(), -1)
     own = (ItemFeature("kind", "classes", KINDS), ItemFeature("bid", "log"))
-    others = (feature for feature in catalogue.features if feature not in own)
+    others = (feature for feature in catalogue.features if feature.name not in ("kind", "bid"))
     catalogue = dataclasses.replace(catalogue, attributes=named, features=(*others, *own))
     check_items(catalogue)
     centres, creator = creator_embeddings(catalogue), named["creator"].long()

@@ -219,7 +219,7 @@ def _number(
         user_names=tuple(user_keys.to_list()) if user_keys.dtype == pl.String else (),
         item_names=tuple(names) if is_text else (),
         attributes=facts.tensors(names) | facts.genres_and_years(names, genres),
-        features=genres_and_year(genres),
+        features=(*genres_and_year(genres), *facts.named_classes(names)),
         timed=timed,
     )
 

@@ -21,6 +21,7 @@ from recsys_rl.tables.values import no_value, on, whole_number
 from recsys_rl.types import Catalogue, ItemFeature, UserError, genres_and_year
 
 MOST_GENRES = 100  # the most frequent are kept
+NAMED_CLASSES = ("kind", "skill")  # columns whose texts a platform reads
 ALWAYS_CLASSES = {"creator"}  # numbers in these columns are names, too
 FEW_TEXTS, MOST_DISTINCT = 20, 0.5
 """A column of more than FEW_TEXTS different texts, which are more than this share of its values, is left out:
@@ -69,6 +70,20 @@ class ItemFacts:
             name: encoded([values.get(id_) for id_ in ids], name in ALWAYS_CLASSES)
             for name, values in self.attributes.items()
         }
+
+    def named_classes(self, ids: Sequence[Any]) -> tuple[ItemFeature, ...]:
+        """The features of NAMED_CLASSES that hold texts, with these in the order of ``encoded``."""
+        found = self.tensors(ids)
+        return tuple(
+            ItemFeature(name, "classes", self.texts_of(name, ids))
+            for name in NAMED_CLASSES
+            if name in found and not found[name].is_floating_point()
+        )
+
+    def texts_of(self, name: str, ids: Sequence[Any]) -> tuple[str, ...]:
+        """The different texts of an attribute, in the order of ``encoded``."""
+        texts = sorted({str(self.attributes[name].get(id_, "")).strip() for id_ in ids})
+        return tuple(one_line(text) or "none" for text in texts)
 
     def genres_and_years(self, ids: Sequence[Any], names: Sequence[str]) -> dict[str, Tensor]:
         """Genres (I, G) of these items, 0 or 1, in the order of ``names``; years (I,), NaN if unknown."""
@@ -121,6 +136,8 @@ def read_items(path: str | Path, item_column: str, text_ids: bool) -> ItemFacts:
         }
     others = [name for name in others if name not in roles.values() and name != EMBEDDING]
     columns = {name: _column(frame, name) for name in others}
+    blank = [name for name in others if not columns[name]]
+    others = [name for name in others if name not in blank]
     own = [name for name, values in columns.items() if _nearly_unique(values.values(), name)]
     others, columns = (
         [name for name in others if name not in own],
@@ -137,6 +154,7 @@ def read_items(path: str | Path, item_column: str, text_ids: bool) -> ItemFacts:
         f"left out, as the ids of the log are whole numbers: {len(strange):,}, such as {short(strange[0])}"
         if len(strange)
         else "",
+        f"left out, as all their cells are empty: {', '.join(map(short, blank))}" if blank else "",
         f"repeated ids: {rows - len(known):,}, the first row is kept" if rows > len(known) else "",
         f"unreadable years: {len(unclear):,}, such as {short(unclear[0])}" if unclear else "",
         f"infinite numbers, which count as no value: {said_of}" if endless else "",
@@ -306,8 +324,7 @@ def _beside(ids: Sequence[object], facts: ItemFacts) -> tuple[dict[str, Tensor],
         if values.is_floating_point():
             features.append(ItemFeature(own))
         elif int(values.max()) < MOST_CLASSES:
-            texts = sorted({str(facts.attributes[name].get(id_, "")).strip() for id_ in ids})
-            features.append(ItemFeature(own, "classes", tuple(one_line(text) or "none" for text in texts)))
+            features.append(ItemFeature(own, "classes", facts.texts_of(name, ids)))
         else:
             continue
         attributes[own] = values

@@ -392,3 +392,18 @@ def test_pairs_in_training_log_and_judgement(tmp_path: Path, run: str, places: i
     # The policy that made the log has weights of 1.
     assert rows["pdis"]["largest_weight"] == pytest.approx(1, abs=1e-6) == rows["pdis"]["mean_weight"]
     assert rows["pdis"]["unsupported"] == 0
+
+
+def test_a_table_says_that_the_training_had_other_weights(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The returns of the table are of the platform's own weights, which differ from those of the training."""
+    weights = ("--weights", "margin=1", "watch_ratio=0")
+    checkpoint = train_in(tmp_path / "run", *SERVED["shop"], *steps(2), *weights)
+    assert main(["evaluate", "--checkpoint", str(checkpoint), "--json", str(tmp_path / "table.json")]) == 0
+    assert "margin=1 watch_ratio=0" in capsys.readouterr().err
+    rows = json.loads((tmp_path / "table.json").read_text())["rows"]
+    row = next(row for row in rows if row["policy"] == "ppo")
+    own = {"watch_ratio": 0.4, "liked": 0.2, "purchased": 0.3, "saved": 0.1}
+    expected = sum(weight * row["streams"][name] for name, weight in own.items())
+    assert row["return_mean"] == pytest.approx(expected, rel=1e-4)
