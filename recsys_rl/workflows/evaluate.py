@@ -159,13 +159,10 @@ def evaluate(
     if len(groups) == 1 and entries[0].checkpoint.catalogue.source:
         print(f"data: {entries[0].checkpoint.catalogue.source}", file=sys.stderr)
     for entry in entries:
-        weights = entry.checkpoint.config.train_config.weights
+        weights = " ".join(entry.checkpoint.config.train_config.weights)
         if weights:
-            print(
-                f"note: {one_line(entry.path)} was trained with --weights {' '.join(weights)}; the table has the "
-                "platform's own reward",
-                file=sys.stderr,
-            )
+            said = f"{one_line(entry.path)} was trained with --weights {weights}"
+            print(f"note: {said}; the table has the platform's own reward", file=sys.stderr)
     keep_freed_memory()
     rounds, stopped = _rounds(groups, options, own, device, map_tasks)
     groups, last = groups[: len(rounds)], rounds[-1]
