@@ -477,7 +477,9 @@ def children(process: subprocess.Popen[str]) -> list[int]:
     """Pids of the child processes, the oldest first."""
     table = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True)
     rows = [tuple(map(int, line.split())) for line in table.stdout.splitlines()]
-    return sorted(pid for pid, parent in rows if parent == process.pid)
+    most = int(Path("/proc/sys/kernel/pid_max").read_text())  # after it the numbers begin anew
+    own = [pid for pid, parent in rows if parent == process.pid]
+    return sorted(own, key=lambda pid: (pid - process.pid) % most)
 
 
 def gone(pid: int) -> bool:
