@@ -78,10 +78,10 @@ def add_attributes(world: World, seed: int) -> World:
 
 def _titles(catalogue: Catalogue) -> tuple[str, ...]:
     kinds, discounts = (catalogue.attributes[name].tolist() for name in ("kind", "discount"))
-    of_kind = {EMPTY: "(nothing)"}
+    each = zip(catalogue.titles, kinds, discounts, strict=True)
     return tuple(
-        f"coupon of {100 * discount:.0f} %" if kind == COUPON else of_kind.get(kind, title)
-        for title, kind, discount in zip(catalogue.titles, kinds, discounts, strict=True)
+        {EMPTY: "(nothing)", COUPON: f"coupon of {100 * discount:.0f} %"}.get(kind, title)
+        for title, kind, discount in each
     )
 
 

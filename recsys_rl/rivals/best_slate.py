@@ -47,15 +47,16 @@ class BestSlate:
             items = highest(scores, min(self.size, scores.shape[1]))  # (N, <= K)
             items = items.masked_fill(scores.gather(1, items) == -torch.inf, -1)
             return torch.nn.functional.pad(items, (0, self.size - items.shape[1]), value=-1)
-        used = sorted({kind for pattern in self.patterns for kind in pattern})
-        at = {kind: place for place, kind in enumerate(used)}
-        of_kinds = [scores.masked_fill(self.kinds != kind, -torch.inf).max(1) for kind in used]
-        value = torch.stack([found.values for found in of_kinds], 1)  # (N, kinds)
-        item = torch.stack([found.indices for found in of_kinds], 1)
-        columns = torch.tensor([[at[kind] for kind in pattern] for pattern in self.patterns])  # (G, K)
-        highest_sum, pattern = value[:, columns].sum(2).max(1)  # (N,) each
-        slates = item.gather(1, columns.to(item.device)[pattern])
-        return slates.masked_fill((highest_sum == -torch.inf).unsqueeze(1), -1)
+        values, items = {}, {}  # of the best item of each kind, (N,) each
+        for kind in {kind for pattern in self.patterns for kind in pattern}:
+            values[kind], items[kind] = scores.masked_fill(self.kinds != kind, -torch.inf).max(1)
+        slates, sums = (
+            torch.stack([torch.stack([of[kind] for kind in pattern], 1) for pattern in self.patterns], 1)
+            for of in (items, values)
+        )  # (N, G, K) each
+        highest_sum, pattern = sums.sum(2).max(1)  # (N,) each
+        chosen = slates[torch.arange(len(slates), device=slates.device), pattern]
+        return chosen.masked_fill((highest_sum == -torch.inf).unsqueeze(1), -1)
 
     def best_of_blocks(self, score: Callable[[slice], Tensor], num_rows: int, num_items: int) -> Tensor:
         """``best`` of scores in blocks, as ``top_k.blocked_top_k`` takes them; one block with patterns."""

@@ -204,6 +204,7 @@ def _number(
     ).sort("user", "time", "item", maintain_order=True)
     names = item_keys.to_list()
     is_text = item_keys.dtype == pl.String
+    columns = facts.tensors(names)
     genres = sorted({genre for name in names for genre in facts.genres.get(name, ())})
     return InteractionLog(
         users=_tensor(frame["user"], np.int64),
@@ -218,8 +219,8 @@ def _number(
         weights=_tensor(frame["weight"], np.float32) if has_weight else None,
         user_names=tuple(user_keys.to_list()) if user_keys.dtype == pl.String else (),
         item_names=tuple(names) if is_text else (),
-        attributes=facts.tensors(names) | facts.genres_and_years(names, genres),
-        features=(*genres_and_year(genres), *facts.named_classes(names)),
+        attributes=columns | facts.genres_and_years(names, genres),
+        features=(*genres_and_year(genres), *facts.named_classes(names, columns)),
         timed=timed,
     )
 

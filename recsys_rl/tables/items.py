@@ -71,13 +71,12 @@ class ItemFacts:
             for name, values in self.attributes.items()
         }
 
-    def named_classes(self, ids: Sequence[Any]) -> tuple[ItemFeature, ...]:
-        """The features of NAMED_CLASSES that hold texts, with these in the order of ``encoded``."""
-        found = self.tensors(ids)
+    def named_classes(self, ids: Sequence[Any], tensors: Mapping[str, Tensor]) -> tuple[ItemFeature, ...]:
+        """The features of NAMED_CLASSES that hold texts; ``tensors`` as ``tensors(ids)`` gives them."""
         return tuple(
             ItemFeature(name, "classes", self.texts_of(name, ids))
             for name in NAMED_CLASSES
-            if name in found and not found[name].is_floating_point()
+            if name in tensors and not tensors[name].is_floating_point()
         )
 
     def texts_of(self, name: str, ids: Sequence[Any]) -> tuple[str, ...]:
