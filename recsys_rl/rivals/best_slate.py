@@ -47,7 +47,7 @@ class BestSlate:
             items = highest(scores, min(self.size, scores.shape[1]))  # (N, <= K)
             items = items.masked_fill(scores.gather(1, items) == -torch.inf, -1)
             return torch.nn.functional.pad(items, (0, self.size - items.shape[1]), value=-1)
-        values, items = {}, {}  # of the best item of each kind, (N,) each
+        values, items = dict[int, Tensor](), dict[int, Tensor]()  # of the best item of each kind, (N,) each
         for kind in {kind for pattern in self.patterns for kind in pattern}:
             values[kind], items[kind] = scores.masked_fill(self.kinds != kind, -torch.inf).max(1)
         slates, sums = (
