@@ -47,12 +47,12 @@ class BestSlate:
             items = highest(scores, min(self.size, scores.shape[1]))  # (N, <= K)
             items = items.masked_fill(scores.gather(1, items) == -torch.inf, -1)
             return torch.nn.functional.pad(items, (0, self.size - items.shape[1]), value=-1)
-        values, items = dict[int, Tensor](), dict[int, Tensor]()  # of the best item of each kind, (N,) each
+        values, best = dict[int, Tensor](), dict[int, Tensor]()  # scores and items of each kind, (N,) each
         for kind in {kind for pattern in self.patterns for kind in pattern}:
-            values[kind], items[kind] = scores.masked_fill(self.kinds != kind, -torch.inf).max(1)
+            values[kind], best[kind] = scores.masked_fill(self.kinds != kind, -torch.inf).max(1)
         slates, sums = (
             torch.stack([torch.stack([of[kind] for kind in pattern], 1) for pattern in self.patterns], 1)
-            for of in (items, values)
+            for of in (best, values)
         )  # (N, G, K) each
         highest_sum, pattern = sums.sum(2).max(1)  # (N,) each
         chosen = slates[torch.arange(len(slates), device=slates.device), pattern]
