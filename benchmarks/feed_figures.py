@@ -13,7 +13,7 @@ from benchmarks.harness import newest
 from benchmarks.harness.panel import LINES, Panel
 from benchmarks.harness.tables import RESULTS
 from benchmarks.limits import GROUP
-from recsys_rl.report.drawing import spread, svg, text
+from recsys_rl.report.drawing import svg
 
 LEFT, WIDTH, WORDS = 56, 470, 540  # pixels: of the plot, and where the words beside it begin
 STYLES = ("baseline", "learned", "inside")
@@ -38,7 +38,7 @@ def load_figure() -> str:
         for load, row in zip(loads, at, strict=True):
             parts.append(_whisker(panel, load, float(row["spent_low"]), float(row["spent_high"]), style))
         lines[f"{name}: {100 * float(at[-1]['spent']) - 100:.0f} %"] = (float(at[-1]["spent"]), style)
-    parts += _words(panel, lines)
+    parts += panel.names(WORDS, lines)
     said = "Time spent falls linearly in the load of ads, and three times as fast after most of a year."
     return svg(800, 310, said, parts)
 
@@ -54,7 +54,7 @@ def visit_figure() -> str:
         means = [statistics.mean(shares) for shares in zip(*each, strict=True)]
         parts.append(panel.line([GROUP * (k + 0.5) for k in range(len(means))], means, style))
         lines[label] = (means[-1], style)
-    parts += _words(panel, lines)
+    parts += panel.names(WORDS, lines)
     return svg(800, 310, "The share of ads over a visit under the hard rule and under two limits.", parts)
 
 
@@ -82,7 +82,7 @@ def cost_figure() -> str:
         ]
         ads, mean = means[name]
         lines[f"{label}: {ads:.1f} % ads"] = (mean, style)
-    parts += _words(panel, lines)
+    parts += panel.names(WORDS, lines)
     return svg(800, 310, "What a limit on ads costs: the return falls with the share of ads.", parts)
 
 
@@ -101,17 +101,6 @@ def _rows(name: str) -> Sequence[newest.Row]:
 def _whisker(panel: Panel, x: float, low: float, high: float, style: str) -> str:
     at = f"M{panel.x(x):.1f} {panel.y(low):.1f}V{panel.y(high):.1f}"
     return f'<path style="stroke:{LINES[style]}" d="{at}"/>'
-
-
-def _words(panel: Panel, lines: dict[str, tuple[float, str]]) -> list[str]:
-    """The name of each line beside its end, with room between the words."""
-    ends = sorted(lines.items(), key=lambda line: -line[1][0])
-    places = spread([panel.y(y) for _, (y, _) in ends], 18)
-    classes = {"baseline": "muted", "learned": "learned strong", "inside": "inside"}
-    return [
-        f'<text class="{classes[style]}" x="{WORDS}" y="{height + 4:.1f}">{text(label)}</text>'
-        for (label, (_, style)), height in zip(ends, places, strict=True)
-    ]
 
 
 FIGURES: dict[str, Callable[[], str]] = {

@@ -41,8 +41,7 @@ from recsys_rl.env.shop import ShopConfig
 from recsys_rl.env.visits import DAYS
 from recsys_rl.make import agent_of, make_env, make_world, one_visit
 from recsys_rl.protocols import Policy
-from recsys_rl.report.drawing import spread, svg
-from recsys_rl.report.drawing import text as escape
+from recsys_rl.report.drawing import svg
 from recsys_rl.rivals.rankers import Rule
 from recsys_rl.rivals.rule_search import search_rule
 from recsys_rl.rivals.tuning import Trainees, training_part
@@ -261,13 +260,12 @@ def figure() -> str:
     title = "margin of one visitor so far, mean of held-out users"
     marks = range(low, top + 1, max(1, (top - low) // 6))
     parts = [panel.axes(title, "day", range(0, DAYS + 1, 7), marks)]
-    ends = dict(zip(lines, spread([panel.y(values[-1]) for values in lines.values()], 18), strict=True))
-    classes = {"baseline": "muted", "learned": "learned", "inside": "inside"}
-    for name, values in lines.items():
-        style, dash = STYLES[name]
-        parts.append(panel.line(range(DAYS + 1), values, style, dash))
-        word = escape(f"{SHORT.get(name, LABELS[name])}: {values[-1]:.2f}")
-        parts.append(f'<text class="{classes[style]}" x="490" y="{ends[name] + 4:.1f}">{word}</text>')
+    parts += [panel.line(range(DAYS + 1), values, *STYLES[name]) for name, values in lines.items()]
+    ends = {
+        f"{SHORT.get(name, LABELS[name])}: {values[-1]:.2f}": (values[-1], STYLES[name][0])
+        for name, values in lines.items()
+    }
+    parts += panel.names(490, ends)
     return svg(800, 310, "The margin of one visitor over the days of a month, by policy.", parts)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from recsys_rl.report.drawing import number, scale, text
+from recsys_rl.report.drawing import number, scale, spread, text
 
 LINES = {"learned": "var(--learned)", "inside": "var(--inside)", "baseline": "var(--muted)"}
 
@@ -54,6 +54,16 @@ class Panel:
     def word(self, x: float, y: float, said: str, style: str = "muted", rise: float = 4) -> str:
         position = f'x="{self.x(x):.1f}" y="{self.y(y) + rise:.1f}"'
         return f'<text class="{style} clear" {position}>{text(said)}</text>'
+
+    def names(self, x: float, lines: Mapping[str, tuple[float, str]]) -> list[str]:
+        """The name of each line at pixel ``x``, beside its end (value, style), with room between them."""
+        ends = sorted(lines.items(), key=lambda line: -line[1][0])
+        places = spread([self.y(y) for _, (y, _) in ends], 18)
+        classes = {"baseline": "muted", "learned": "learned strong", "inside": "inside"}
+        return [
+            f'<text class="{classes[style]}" x="{x}" y="{height + 4:.1f}">{text(label)}</text>'
+            for (label, (_, style)), height in zip(ends, places, strict=True)
+        ]
 
 
 def mark(value: float) -> str:
