@@ -75,7 +75,9 @@ class Count:
     """The sessions of an arm that have matured."""
 
     sessions: int = 0
-    mean: float = 0.0  # of their returns
+    mean: float = 0.0
+    """Of their returns. Where there is a difference, of the sessions that are counted in it: the mean of the
+    centres, and what the arm has above it. So the means of the arms differ by the difference."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ class Look:
     high: float | None = None
     sessions: int = 0  # that are counted in the difference
     answer: Answer = "can't tell"
+    doubt: str = ""  # why the answer is not *better* now, though that was found; "" if it was not
     guardrails: dict[str, Guard] = field(default_factory=dict)
     band: list[tuple[int, float, float]] = field(
         default_factory=list
@@ -134,7 +137,10 @@ class Canary:
     @property
     def counts(self) -> dict[str, Count]:
         """The sessions of both arms."""
-        return {arm: Count(int(n), total / max(1.0, n)) for arm, (n, total) in self.sums.items()}
+        means = {arm: total / max(1.0, n) for arm, (n, total) in self.sums.items()}
+        if self.difference.lows:
+            means = self.difference.means(self.span)
+        return {arm: Count(int(n), means[arm]) for arm, (n, _) in self.sums.items()}
 
     def add(self, outcome: Outcome, before: Sequence[Outcome] | None = None) -> None:
         """Add the next session; one without an arm counts for nothing.
@@ -162,7 +168,8 @@ class Canary:
             off = None
         is_challenger = outcome.arm == "challenger"
         probability = outcome.probability if is_challenger else 1 - outcome.probability
-        self.fresh.append(_Row(is_challenger, probability, off, (outcome.degraded, outcome.early, top)))
+        watched = outcome.degraded, outcome.early, top
+        self.fresh.append(_Row(is_challenger, probability, outcome.reward, off, watched))
 
     def _learn(self, off: float | None) -> None:
         """Learn the range. The first session of all is off from nothing."""
@@ -170,7 +177,7 @@ class Canary:
         self.span = max(self.span, abs(off or 0.0))
 
     def look(self) -> Look:
-        """The answer now. One that was found once stays."""
+        """The answer now. A harm that was found once stays; *better* holds while there is no doubt."""
         for at in range(0, len(self.fresh), BLOCK):
             self._bet(self.fresh[at : at + BLOCK])
         self.fresh = []
@@ -184,7 +191,7 @@ class Canary:
         if not of.lows:
             return Look(answer=answer, guardrails=guards, harm=harm)
         band, difference = of.band(self.span), of.mean * self.span
-        return Look(difference, *band[-1][1:], len(of.lows), answer, guards, band, harm)
+        return Look(difference, *band[-1][1:], len(of.lows), answer, of.doubt, guards, band, harm)
 
     def _bet(self, rows: Sequence[_Row]) -> None:
         """Add sessions to all bets."""
@@ -193,10 +200,10 @@ class Canary:
         self.are_wrong |= reached >= -math.log(self.settings.shares_alpha)
         for at, guard in enumerate(self.guards):
             guard.add(arms, torch.tensor([row.watched[at] for row in rows], dtype=torch.float64))
-        offs = [(row, row.off) for row in rows if row.off is not None]
-        if offs:
-            values = torch.tensor([off for _, off in offs], dtype=torch.float64)
-            self.difference.add(_Split.of([row for row, _ in offs]), values / self.span)
+        counted = [(row, row.off, row.reward - row.off) for row in rows if row.off is not None]
+        if counted:
+            values, centres = torch.tensor([of[1:] for of in counted], dtype=torch.float64).T / self.span
+            self.difference.add(_Split.of([row for row, *_ in counted]), values, centres)
 
 
 class _Centres:
@@ -258,6 +265,7 @@ class _Row(NamedTuple):
 
     is_challenger: bool
     probability: float  # of the challenger
+    reward: float
     off: float | None  # its return minus its centre; None: the range was learned from it
     watched: tuple[float, float, float]  # by guardrails, each within [0, 1]
 
@@ -283,29 +291,56 @@ class _Difference:
         side = torch.linspace(0, 1, STEPS + 1, dtype=torch.float64)[1:].square() * 2
         self.ends = torch.cat([-side.flip(0), side.new_zeros(1), side])
         self.capital, self.threshold = Capital(self.ends[1:-1], alpha), math.log(2 / alpha)
-        self.answer: Answer = "can't tell"
-        self.total = 0.0
-        # After each session; they are among ``ends``, so too far out by a step at most. Whoever looks after
-        # each session may keep the narrowest.
-        self.lows, self.highs = array("d"), array("d")
+        self.found: set[Answer] = set()  # *better*, *worse*: each is judged for itself, and stays
+        self.of_arms, self.centres = [0.0, 0.0], 0.0  # sums of the terms of champion and challenger
+        # After each session: the sum of the terms, and the bounds. These are among ``ends``, so too far out
+        # by a step at most. Whoever looks after each session may keep the narrowest.
+        self.totals, self.lows, self.highs = array("d", [0.0]), array("d"), array("d")
 
     @property
     def mean(self) -> float:
-        return self.total / max(1, len(self.lows))
+        """Since the start of the release."""
+        return self.totals[-1] / max(1, len(self.lows))
 
-    def add(self, arms: _Split, values: Tensor) -> None:
-        """Add outcomes (n,) minus their centres."""
+    @property
+    def answer(self) -> Answer:
+        """*worse* also after *better*, as a gain may fade."""
+        if "worse" in self.found:
+            return "worse"
+        return "better" if "better" in self.found and not self.doubt else "can't tell"
+
+    @property
+    def doubt(self) -> str:
+        """Why *better*, which was found, does not hold now; "" if it was not found, or holds."""
+        if "better" not in self.found:
+            return ""
+        if self.lows[-1] > self.highs[-1]:
+            return "it was better, but its bounds exclude each other: the difference has changed"
+        last = max(1, len(self.lows) // 3)
+        if self.totals[-1] < self.totals[-1 - last]:
+            return f"it was better, but in the last {last:,} sessions, a third of all, its mean is lower"
+        return ""
+
+    def means(self, span: float) -> dict[str, float]:
+        """The mean of each arm, whose difference is ``mean``: what it has above the mean of the centres."""
+        champion, challenger = self.of_arms  # the champion's terms are negative
+        sums = {"champion": self.centres - champion, "challenger": self.centres + challenger}
+        return {arm: total / max(1, len(self.lows)) * span for arm, total in sums.items()}
+
+    def add(self, arms: _Split, values: Tensor, centres: Tensor) -> None:
+        """Add outcomes (n,) minus their centres (n,), and these."""
         # One further off than any before counts as that far: bets need a range that is known before.
         terms = arm_terms(arms.of_challenger, arms.probability, values.clamp(-1, 1))
-        for term in terms.tolist():
-            self.total += term
+        rows = zip(terms.tolist(), arms.of_challenger.tolist(), centres.tolist(), strict=True)
+        for term, is_challenger, centre in rows:  # one by one: the same sums in one pass or in many
+            self.totals.append(self.totals[-1] + term)
+            self.of_arms[is_challenger] += term
+            self.centres += centre
         most = 1 / torch.minimum(arms.probability, 1 - arms.probability)
         above, below = (logs >= self.threshold for logs in self.capital.add(terms, -most, most))
         low, high = self.ends[above.sum(0)], self.ends[-1 - below.sum(0)]
-        if self.answer == "can't tell":
-            sides: list[tuple[Answer, Tensor]] = [("better", low >= 0), ("worse", high <= 0)]
-            found = [(int(side.byte().argmax()), answer) for answer, side in sides if bool(side.any())]
-            self.answer = min(found, default=(0, self.answer))[1]
+        sides: tuple[tuple[Answer, Tensor], ...] = ("better", low >= 0), ("worse", high <= 0)
+        self.found.update(answer for answer, side in sides if bool(side.any()))
         if self.lows:
             low, high = low.clamp(min=self.lows[-1]), high.clamp(max=self.highs[-1])
         self.lows.extend(low.cummax(0).values.tolist())

@@ -79,8 +79,8 @@ class Metrics(Collector):
         returns = SummaryMetricFamily("recsys_rl_session_return", text, labels=["arm", "version"])
         canary, _ = self.watch.of(release.start.number)
         versions = {"champion": active.version.row.sha256, "challenger": release.challenger}
-        for arm, count in canary.counts.items():
-            returns.add_metric([arm, versions[arm][:12]], count.sessions, count.sessions * count.mean)
+        for arm, (sessions, total) in canary.sums.items():
+            returns.add_metric([arm, versions[arm][:12]], int(sessions), total)
         yield returns
 
     def text(self) -> bytes:

@@ -62,7 +62,8 @@ class BackRequest(Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class CanaryAnswer(Struct, frozen=True):
-    """The difference of the arms: challenger minus champion, in units of the return of a session."""
+    """The difference of the arms since the start: challenger minus champion, in units of the return of a
+    session."""
 
     difference: float | None
     """null: there are too few sessions for any bound."""
@@ -71,6 +72,8 @@ class CanaryAnswer(Struct, frozen=True):
     sessions: int
     """Of both arms, that are counted in it."""
     answer: Answer
+    doubt: str
+    """Why the answer is not *better* now, though that was found; "" if it was not."""
 
 
 class ReleaseAnswer(Struct, frozen=True):
@@ -89,7 +92,8 @@ class ReleaseAnswer(Struct, frozen=True):
     why_frozen: str
     """The reason that the freeze was given; "" without one."""
     counts: dict[str, Count]
-    """The sessions of each arm that have matured, and the mean of their returns."""
+    """The sessions of each arm that have matured, and a mean of their returns: the two means differ by the
+    canary's difference, as both are of the sessions that are counted in it."""
     canary: CanaryAnswer | None
     guardrails: dict[str, Guard]
     band: list[tuple[int, float, float]] = field(default_factory=list)

@@ -139,7 +139,7 @@ def _state(services: Services) -> ReleaseAnswer:
         frozen=release.frozen is not None,
         why_frozen="" if release.frozen is None else release.frozen.reason,
         counts=canary.counts,
-        canary=CanaryAnswer(look.difference, look.low, look.high, look.sessions, look.answer),
+        canary=CanaryAnswer(look.difference, look.low, look.high, look.sessions, look.answer, look.doubt),
         guardrails=look.guardrails,
         band=look.band,
         one_file=one_file,

@@ -120,7 +120,8 @@ class Promote:
                 said = "no gate has judged it" if gate is None else f"the gate's answer is {answer}"
                 raise Problem(409, "no-gate", f"The challenger needs a gate's verdict: {said}{otherwise}")
             if self.canary.get("answer") != "better":
-                said = f"the canary's answer is {self.canary.get('answer')}"
+                doubt = f" ({self.canary['doubt']})" if self.canary.get("doubt") else ""
+                said = f"the canary's answer is {self.canary.get('answer')}{doubt}"
                 raise Problem(409, "no-canary", f"The challenger is not yet better: {said}{otherwise}")
         verdict = {"gate": gate, "canary": self.canary, "without_gate": self.without_gate}
         write(shared, "promote", release.challenger, 1.0, release.start.unit, self.reason, verdict, version)

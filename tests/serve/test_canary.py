@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from recsys_rl.ope.anytime import arm_terms
-from recsys_rl.serve.canary import Canary, CanarySettings, Count
+from recsys_rl.serve.canary import Canary, CanarySettings, Count, Look
 from recsys_rl.serve.outcomes import Outcome
 from recsys_rl.serve.record_schema import Unit
 
@@ -71,7 +71,12 @@ def test_the_difference_is_that_of_outcomes_minus_what_was_known_of_their_people
     terms = arm_terms(arms, torch.full((4,), 0.25, dtype=torch.float64), values)
     assert canary.look().difference == pytest.approx(float(terms.mean()), abs=1e-12)
     assert canary.look().difference == pytest.approx((4 * 2 - (-1 + 0.4 + 1 / 3) / 0.75) / 4, abs=1e-12)
-    assert canary.counts == {"challenger": Count(1, 5.0), "champion": Count(3, 6.0)}
+    # The means of the returns are 5 and 6, of other people; these are the mean of the centres, 5.317, and
+    # what each arm has above it: 4 * 2 / 4 and (-1 + 0.4 + 1 / 3) / 0.75 / 4.
+    counts = canary.counts
+    assert (counts["challenger"].sessions, counts["champion"].sessions) == (1, 3)
+    assert counts["challenger"].mean == pytest.approx(5.316667 + 2.0, abs=1e-6)
+    assert counts["champion"].mean == pytest.approx(5.316667 - 0.088889, abs=1e-6)
 
 
 def test_by_user_the_first_session_counts_minus_what_earlier_ones_let_expect() -> None:
@@ -86,7 +91,7 @@ def test_by_user_the_first_session_counts_minus_what_earlier_ones_let_expect() -
     for row in rows:
         canary.add(row)
     look = canary.look()
-    assert look.sessions == 2 and canary.counts["challenger"] == Count(2, 27.5)
+    assert look.sessions == 2 and canary.counts["challenger"].sessions == 2
     between = [50 / 3 - 1, 50.8 / 4 - 1]
     own = [3 * between[0] / (3 * between[0] + 1), between[1] / (between[1] + 1)]
     first, second = (
@@ -116,6 +121,76 @@ def test_a_better_challenger_is_found_and_a_worse_one_stops() -> None:
     assert seen(outcomes(1500, 0.0)).look().answer == "can't tell"
 
 
+@pytest.mark.parametrize("unit", ["session", "user"])
+def test_the_means_of_the_arms_differ_by_the_difference(unit: Unit) -> None:
+    """Also where a return is further off than any before, and counts as less; before, they are of all."""
+    canary = seen([*outcomes(600, 0.5, share=0.2), outcome(600, 7, "challenger", 500.0, 0.2)], unit)
+    look, counts = canary.look(), canary.counts
+    assert look.difference == pytest.approx(counts["challenger"].mean - counts["champion"].mean, rel=1e-9)
+    early = seen([outcome(0, 1, "champion", 4.0), outcome(1, 1, "champion", 7.0)], before=[])
+    assert early.look().difference is None
+    assert early.counts == {"champion": Count(2, 5.5), "challenger": Count(0, 0.0)}
+
+
+def fading(number: int, good: int, seed: int) -> list[Outcome]:
+    """The challenger has 25 % more in the first ``good`` sessions, and 40 % less afterwards."""
+    return [
+        replace(x, reward=x.reward * (1.25 if x.number < good else 0.6)) if x.arm == "challenger" else x
+        for x in outcomes(number, 0.0, seed=seed)
+    ]
+
+
+def test_of_twelve_challengers_whose_gain_fades_none_can_be_promoted() -> None:
+    """800 sessions of the gain, and 600 after it: nearly all were *better* by then, and none is any more."""
+    before, known = 0, prior()
+    for seed in range(12):
+        canary = Canary("session", known)
+        for row in fading(1_400, 800, seed):
+            canary.add(row)
+            if row.number == 799:
+                before += canary.look().answer == "better"
+            elif row.number in (1_099, 1_399):
+                assert canary.look().answer != "better"
+    assert before >= 10
+
+
+def test_a_challenger_that_is_worse_after_it_was_better_stops() -> None:
+    rows, canary = fading(1_600, 300, seed=0), Canary("session", prior())
+    for row in rows[:300]:
+        canary.add(row)
+    assert (canary.look().answer, canary.look().harm, canary.look().doubt) == ("better", "", "")
+    for row in rows[300:]:
+        canary.add(row)
+    assert canary.look().answer == "worse" and canary.look().harm
+    assert seen(rows).look() == canary.look()
+
+
+def test_better_needs_a_last_third_that_is_not_below_0_and_bounds_that_leave_a_difference() -> None:
+    """Each pair of sessions has the difference ``gain``: champion and challenger in turn, 0 and the gain."""
+
+    def looks(*parts: tuple[int, float]) -> list[Look]:
+        """After each of the parts: a number of sessions, and their gain."""
+        canary, found = Canary("session", [outcome(-at, 0, "", 0.0) for at in range(100)]), list[Look]()
+        canary.span = 1.0
+        for number, gain in parts:
+            for _ in range(number // 2):
+                at = len(canary.people)
+                canary.add(outcome(at, 1 + at, "champion", 0.0), [outcome(0, 1 + at, "", 0.0)])
+                canary.add(outcome(at, 2 + at, "challenger", gain), [outcome(0, 2 + at, "", 0.0)])
+            found.append(canary.look())
+        return found
+
+    whole, third, fades = looks((200, 0.5), (100, 0.0), (2, -0.01))
+    assert [(look.answer, look.doubt) for look in (whole, third)] == [("better", "")] * 2
+    assert (fades.answer, fades.harm) == ("can't tell", "") and "100" in fades.doubt  # 302 sessions
+    assert fades.difference == pytest.approx((200 * 0.5 - 2 * 0.01) / 302) and fades.low and fades.high
+    assert 0 < fades.low <= fades.high
+    small, large = looks((600, 0.25), (600, 0.9))
+    assert (small.answer, small.doubt) == ("better", "")
+    assert large.low and large.high and 0 < large.high < large.low  # no difference is left
+    assert (large.answer, large.harm) == ("can't tell", "") and large.doubt
+
+
 def test_few_sessions_give_no_bound_before_the_range_is_learned() -> None:
     canary = seen(outcomes(99, 5.0), before=[])
     assert canary.look().low is None and canary.look().answer == "can't tell"
@@ -130,7 +205,8 @@ def test_the_same_sessions_give_the_same_look_in_one_pass_or_in_many() -> None:
         canary.add(row)
         if at % 50 == 0:
             canary.look()
-    assert canary.look() == seen(rows).look()
+    again = seen(rows)
+    assert canary.look() == again.look() and canary.counts == again.counts
 
 
 @pytest.mark.parametrize(
@@ -153,7 +229,7 @@ def test_a_share_that_grows_takes_no_answer_back_and_narrows_the_bound() -> None
     canary = seen(outcomes(600, 2.4, share=0.5))
     before = canary.look()
     assert before.answer == "better"
-    for row in outcomes(60, 2.4, share=0.99, seed=1):
+    for row in outcomes(60, 2.4, share=0.9, seed=1):
         canary.add(row)
     after = canary.look()
     assert after.answer == "better" and after.low is not None and before.low is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import re
 import sqlite3
 import time
 from copy import copy
@@ -67,16 +68,18 @@ def test_outcomes_are_counted_by_arm_and_again_after_a_start(two: Path, tmp_path
         visits(client, two, 40, 0.3, first=100)
         until(lambda: matured(client) == 40)
         before = state(client)
-        counts = before["counts"]
-        assert counts["challenger"]["mean"] == pytest.approx(0.81, abs=0.01)
-        assert counts["champion"]["mean"] == pytest.approx(0.51, abs=0.01)
-        found = before["canary"]
-        assert found["difference"] == pytest.approx(0.3, abs=0.1)
+        counts, found = before["counts"], before["canary"]
+        assert counts["challenger"]["mean"] == pytest.approx(0.81, abs=0.1)
+        assert counts["champion"]["mean"] == pytest.approx(0.51, abs=0.1)
+        gain = counts["challenger"]["mean"] - counts["champion"]["mean"]
+        assert found["difference"] == pytest.approx(gain) == pytest.approx(0.3, abs=0.1)
         assert found["low"] <= found["difference"] <= found["high"]
         assert before["band"][-1] == [40, found["low"], found["high"]] and found["sessions"] == 40
         text, count = client.get("/metrics").text, counts["challenger"]["sessions"]
         assert f'recsys_rl_session_return_count{{arm="challenger",version="{b[:12]}"}} {count:.1f}' in text
         assert "recsys_rl_challenger_share 0.5" in text
+        [total] = re.findall(r'session_return_sum{arm="challenger",version="\w+"} (\S+)', text)
+        assert float(total) / count == pytest.approx(0.81, abs=0.01)  # of the returns as they are
     with serving(two, db, **SOON) as client:
         until(lambda: matured(client) == 40)
         assert state(client) == before
@@ -102,6 +105,24 @@ def test_a_challenger_that_harms_stops_by_itself_and_one_that_gains_is_promoted(
         verdict = client.get("/v1/release/history").json()[-1]["verdict"]
         assert (verdict["gate"]["answer"], verdict["canary"]["answer"]) == ("better", "better")
         assert not verdict["without_gate"]
+
+
+def test_a_challenger_whose_gain_has_faded_is_not_promoted(two: Path, tmp_path: Path) -> None:
+    """100 sessions with 0.45 more, and then 80 with 0.3 less: of all 180 its mean is still higher."""
+    db, a, b = of_a(two, tmp_path), sha256(two / "a.pt"), sha256(two / "b.pt")
+    with serving(two, db, **SOON) as client:
+        verdict = {"challenger": b, "champion": a, "answer": "better"}
+        act(client, "start", sha256=b, share=0.5, verdict=verdict)
+        visits(client, two, 100, 0.45)
+        until(lambda: state(client)["canary"]["answer"] == "better")
+        assert state(client)["canary"]["doubt"] == ""
+        visits(client, two, 80, -0.3, first=200)
+        until(lambda: matured(client) == 180)
+        canary = state(client)["canary"]
+        assert canary["answer"] == "can't tell" and canary["doubt"] and canary["difference"] > 0
+        refused = act(client, "promote", 409)
+        assert refused["title"] == "no-canary" and canary["doubt"] in refused["detail"]
+        assert champion(client) == ["a.pt"]
 
 
 def test_the_share_of_the_most_shown_item_that_is_too_much_is_an_option(two: Path, tmp_path: Path) -> None:

@@ -30,9 +30,9 @@ function showRelease(found) {
       return line;
     }),
   );
-  const { difference, low, high, sessions, answer } = found.canary;
+  const { difference, low, high, sessions, answer, doubt } = found.canary;
   const bounds = low === null ? "no bound yet" : `${signed(difference)}, from ${signed(low)} to ${signed(high)}`;
-  $("canary").textContent = `Canary: ${answer}. Challenger minus champion, of ${sessions.toLocaleString("en")} sessions: ${bounds}.`;
+  $("canary").textContent = `Canary: ${answer}${doubt ? ` (${doubt})` : ""}. Challenger minus champion, of ${sessions.toLocaleString("en")} sessions: ${bounds}.`;
   $("band").hidden = found.band.length < 2;
   if (found.band.length > 1) drawBand(found.band);
 }
