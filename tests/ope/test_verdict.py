@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
+from recsys_rl.ope.diagnostics import WeightReport
+from recsys_rl.ope.parts import Totals
 from recsys_rl.ope.result import Estimate
 from recsys_rl.ope.rows import plain_row
-from recsys_rl.ope.verdict import Estimates, Verdict, read_verdicts, verdict_lines, verdict_on
+from recsys_rl.ope.verdict import Estimates, Verdict, about_log, read_verdicts, verdict_lines, verdict_on
 from recsys_rl.types import UserError
 
 ROWS = 1_000
@@ -60,6 +63,31 @@ def test_dead_weights_are_no_answer_however_large_the_difference() -> None:
     verdict = table_of(EARNED + 0.4, weights)
     assert (verdict.answer, verdict.promise, verdict.estimator) == ("can't tell", False, "dr")
     assert verdict.ess == pytest.approx(10) and "10 decisions" in verdict.reason
+
+
+def verdict_with(terms: torch.Tensor, **weights: float) -> Verdict:
+    """The verdict on a policy whose weights have these numbers, and else a mean that is surely 1.25."""
+    good = {"ess": 900.0, "mean": 1.25, "mean_low": 1.2, "mean_high": 1.3, "largest": 2.0}
+    report = WeightReport(**{**good, "largest_share": 0.002, "pareto_k": 0.1, **weights})
+    mine = replace(row("mine", "dr", terms, GOOD), weights=report)
+    of = {"mine": {"dr": terms}, "logged": {"mean": EARNED}}
+    return verdict_on(Estimates([row("logged", "mean", EARNED), mine], of, USERS, ROWS, "dr"), "mine")
+
+
+def test_only_many_light_weights_show_that_the_propensities_are_wrong() -> None:
+    """Of few effective rows, or where a few of the weights hold the sum, the mean may be off by chance."""
+    assert verdict_with(EARNED + 0.1).answer == "the log is broken"
+    assert verdict_with(EARNED + 0.1, mean_low=0.98).answer == "better"  # its interval holds 1
+    few, heavy = {"ess": 199.0}, {"largest": 400.0, "largest_share": 0.4, "pareto_k": 0.9}
+    for weights in (few, heavy):
+        assert verdict_with(EARNED + 0.1, **weights).answer == "can't tell"
+
+
+@pytest.mark.parametrize(("copies", "broken"), [(0, False), (10, False), (11, True), (100, True)])
+def test_copies_of_more_than_one_of_a_hundred_sessions_break_the_log(copies: int, broken: bool) -> None:
+    none = torch.empty(0, dtype=torch.int64)
+    of = Totals(2_000, 1_000, 3, (0.0, 1.0), none, none, none, none, copies)
+    assert (about_log(of) != "") == broken
 
 
 def test_sessions_with_dead_weights_show_the_model_without_a_promise() -> None:

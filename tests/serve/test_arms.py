@@ -43,10 +43,13 @@ def test_a_session_has_the_share_of_its_begin_and_a_person_one_arm_for_all_sessi
 
 
 def test_two_releases_divide_the_people_independently() -> None:
+    """Two of the same challenger: it meets other people in the second one."""
     people = [f"u{at}" for at in range(4000)]
-    first = {one for one in people if number_of(f"10 {B}", one) < 0.5}
-    second = {one for one in people if number_of(f"11 {B}", one) < 0.5}
-    assert abs(len(first & second) - 1000) < 100
+    both = [history_of([row(number, "start", share=0.5)]).under_way for number in (10, 11)]
+    first, second = (
+        {one for one in people if of is not None and of.assigned(one, 0).arm == "challenger"} for of in both
+    )
+    assert abs(len(first) - 2000) < 150 and abs(len(first & second) - 1000) < 100
 
 
 def test_a_frozen_release_keeps_the_arms_of_sessions_under_way() -> None:

@@ -219,6 +219,38 @@ def test_guardrails_stop_a_challenger_that_does_no_worse(name: str, fields: dict
     assert not any(x.harms for x in seen(outcomes(1000, 0.0)).look().guardrails.values())
 
 
+def test_popularity_may_answer_for_the_challenger_up_to_twice_as_often() -> None:
+    """Of the champion's decisions a tenth is by popularity, of the challenger's 1.5 or 3 times as many."""
+    for share, harms in ((0.15, False), (0.3, True)):
+        rows = [
+            replace(x, degraded=share if x.arm == "challenger" else 0.1) for x in outcomes(2_000, 0.0, seed=4)
+        ]
+        assert seen(rows).look().guardrails["degraded"].harms == harms
+
+
+def test_the_most_shown_item_is_that_of_the_sessions_before() -> None:
+    """Each session shows a new item most; of the one that was shown most before it has 0, 1 / 4, 2 / 8."""
+    canary = Canary("session", prior())
+    for at, shown in enumerate([(1,), (2, 2, 2, 1), (3, 3, 3, 3, 3, 2, 2, 1)]):
+        canary.add(outcome(at, at, "challenger", 8.0, shown=shown))
+    assert canary.look().guardrails["top"].challenger == pytest.approx((0 + 1 / 4 + 2 / 8) / 3)
+
+
+def test_a_split_that_was_wrong_stays_wrong_however_right_the_next_sessions_are() -> None:
+    """40 sessions of the challenger at a share of a half, and then as many of each arm."""
+    canary = Canary("session", prior())
+    for at in range(40):
+        canary.add(outcome(at, at % 7, "challenger", 8.0))
+    assert canary.look().answer == "the log is broken"
+    for at in range(40, 1_000):
+        canary.add(outcome(at, at % 7, "challenger" if at % 2 else "champion", 8.0))
+        if at % 50 == 0:
+            assert canary.look().answer == "the log is broken"
+    assert canary.look().harm == "the arms have other shares than they were given"
+    later = [outcome(at, at % 7, "challenger" if at % 2 else "champion", 8.0) for at in range(960)]
+    assert seen(later).look().answer == "can't tell"
+
+
 def test_wrong_shares_break_the_log() -> None:
     rows = [x for x in outcomes(1500, 0.0) if x.arm == "challenger" or x.number % 3]  # champions are lost
     look = seen(rows).look()

@@ -152,6 +152,24 @@ def test_a_way_back_that_is_repeated_takes_no_earlier_promotion_back(two: Path, 
         assert champion(client) == ["b.pt"]
 
 
+def test_a_version_that_was_taken_back_does_not_serve_after_faults(
+    two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Popularity answers in place of the champion, and nobody the version that was not wanted."""
+    db, a, b = tmp_path / "r.sqlite", sha256(two / "a.pt"), sha256(two / "b.pt")
+    with serving(begun(two / "a.pt", db), db) as client:
+        act(client, "start", sha256=b, share=0.5)
+        act(client, "promote", without_gate=True)
+        act(client, "back", promotion=b)
+
+        def failing(self: PPO, obs: Obs) -> torch.Tensor:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(PPO, "scores", failing)
+        assert all(recommend(client, str(at))["degraded"] for at in range(6))
+        assert champion(client) == ["a.pt"] and state(client)["champion"] == a
+
+
 def test_the_way_back_takes_less_than_a_second(two: Path, tmp_path: Path) -> None:
     db, a, b = tmp_path / "r.sqlite", sha256(two / "a.pt"), sha256(two / "b.pt")
     seconds = []

@@ -337,6 +337,45 @@ def test_people_are_centred_by_their_sessions_before_the_prior_ones(
         assert found["sessions"] == 11 and found["difference"] == pytest.approx(0.0, abs=1e-6)
 
 
+def test_sessions_that_are_under_way_when_a_release_begins_are_not_prior(two: Path, tmp_path: Path) -> None:
+    """Three are over; of two that go on one has later rows, in time and after its end."""
+    db, b = of_a(two, tmp_path), sha256(two / "b.pt")
+    with serving(two, db, **SOON) as client:
+        visits(client, two, 3, 0.0)
+        stays, goes = recommend(client, "stays"), recommend(client, "goes")
+        for one in (stays, goes):
+            assert send(client, event(one, "engagement", 0.9)) == ["accepted"]
+        time.sleep(0.05)
+        act(client, "start", sha256=b, share=0.5)
+        time.sleep(0.05)
+        assert send(client, event(goes, "leave")) == ["accepted"]
+        active = client.app.worker.shared.active  # type: ignore[attr-defined]
+        outcomes = Outcomes(db, [active.version, active.challenger], 3600.0)
+        start, settings = active.history.under_way.start, CanarySettings(learned=3)
+        canary = Followed(start, outcomes, settings, SOON["feedback_window"]).canary
+    assert canary.centres.all[0] == canary.learned == 3
+    assert canary.centres.all[1] == pytest.approx(0.5 + 0.51 + 0.52)
+
+
+def test_the_sessions_before_a_release_are_read_once_for_each_person(
+    two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, people = Outcomes.latest_of, list[int]()
+
+    def latest_of(self: Outcomes, db: sqlite3.Connection, person: int, below: int, most: int) -> list[int]:
+        people.append(person)
+        return read(self, db, person, below, most)
+
+    monkeypatch.setattr(Outcomes, "latest_of", latest_of)
+    db, b = of_a(two, tmp_path), sha256(two / "b.pt")
+    with serving(two, db, **SOON) as client:
+        act(client, "start", sha256=b, share=0.5)
+        for _ in range(3):
+            visits(client, two, 4, 0.0)
+        until(lambda: matured(client) == 12)
+    assert len(people) == len({*people}) == 4
+
+
 def test_a_look_reads_one_moment_of_the_record(two: Path, tmp_path: Path) -> None:
     db = of_a(two, tmp_path)
     with serving(two, db, **SOON) as client:

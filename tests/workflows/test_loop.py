@@ -197,6 +197,18 @@ def test_candidate_that_the_server_refuses_is_not_offered_again(server: Live, po
         path.unlink()
 
 
+def test_verdicts_about_another_champion_do_not_count(tmp_path: Path) -> None:
+    """A promotion came in between: the candidate of the same round must be judged beside the new champion."""
+    old, now, one, two = "a" * 64, "b" * 64, "c" * 64, "d" * 64
+    for name, champion in ((one, now), (two, old)):
+        verdict = {"challenger": name, "champion": champion, "answer": "better", "difference": 2.0}
+        (tmp_path / f"{name}.gate.json").write_text(json.dumps(verdict))
+    place = _Place(LoopConfig(policies=str(tmp_path)), tmp_path)
+    assert {*place._verdicts(Round(1, now, 0, 9, (one, two)))} == {one}
+    assert {*place._verdicts(Round(1, old, 0, 9, (one, two)))} == {two}
+    assert place._verdicts(None) == {}
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_kill_in_each_phase_ends_with_the_same_versions_and_verdicts(tmp_path: Path) -> None:
