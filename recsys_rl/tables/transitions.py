@@ -170,11 +170,10 @@ def _replay(log: DecisionLog, catalogue: Catalogue, first: Tensor, lengths: Tens
     start = (lengths + 1).cumsum(0) - (lengths + 1)  # (G,)
     for step in range(int(lengths.max()) + 1):
         going = (lengths >= step).nonzero().squeeze(1)  # (g,)
-        ended = lengths == step
         rows = first + torch.minimum(torch.full_like(lengths, step), lengths - 1)  # (G,)
         given = {name: values[rows] for name, values in log.given.items()}
         obs = session.request(given, None if mask is None else mask.expand(len(rows), -1))
-        observations.append(_limited(obs, log, rows, ended).rows(going))
+        observations.append(_limited(obs, log, rows).rows(going))
         keys.append(start[going] + step)
         signals = log.signals[rows]  # (G, K, S)
         events = None
@@ -188,11 +187,10 @@ def _replay(log: DecisionLog, catalogue: Catalogue, first: Tensor, lengths: Tens
     return obs.rows(torch.cat(keys).argsort()), last
 
 
-def _limited(obs: Obs, log: DecisionLog, rows: Tensor, ended: Tensor) -> Obs:
-    """The observation with the exclusions and candidates of ``rows`` (G,).
+def _limited(obs: Obs, log: DecisionLog, rows: Tensor) -> Obs:
+    """The observation with the exclusions and candidates of ``rows`` (G,), beside its own limits.
 
     Exclusions become a mask, as in the environment, where it takes no more memory than their ids.
-    After the end of a session, the items of the last step are taken out of its candidates.
     """
     if log.exclude is not None:
         more, num_items = log.exclude[rows], log.header.num_items  # (G, X)
@@ -202,13 +200,7 @@ def _limited(obs: Obs, log: DecisionLog, rows: Tensor, ended: Tensor) -> Obs:
         else:
             exclude = more if obs.exclude is None else torch.cat([obs.exclude, more], 1)
             obs = dataclasses.replace(obs, exclude=exclude)
-    if log.candidates is None:
-        return obs
-    candidates = log.candidates[rows]  # (G, C)
-    if not log.header.interface.repeats:
-        shown = (candidates.unsqueeze(2) == log.items[rows].unsqueeze(1)).any(2)
-        candidates = candidates.masked_fill(shown & ended.unsqueeze(1), -1)
-    return obs.among(candidates)
+    return obs if log.candidates is None else obs.within(log.candidates[rows])
 
 
 def _check_pieces(log: DecisionLog) -> None:

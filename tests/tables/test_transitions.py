@@ -132,9 +132,35 @@ def test_candidates_limit_the_observations_and_the_next_ones() -> None:
     log = dataclasses.replace(three_sessions(), candidates=candidates)
     batch = transition_table(log, CATALOGUE, torch.zeros(6)).at(torch.arange(6))
     assert batch.obs.candidates is not None and batch.next_obs.candidates is not None
-    assert torch.equal(batch.obs.candidates, candidates) and batch.obs.exclude is None
-    assert batch.next_obs.candidates[0].tolist() == [0, 1, 2, 4]  # of the next row
-    assert batch.next_obs.candidates[2].tolist() == [-1, 1, 2, 4]  # after the end: without the item shown
+    assert batch.obs.exclude is None
+    # Without the items that the session has shown.
+    assert batch.obs.candidates.tolist() == [
+        [0, 1, 2, 4],
+        [-1, 1, 2, 4],
+        [0, 1, 2, 4],
+        [0, 1, 2, 4],
+        [-1, 1, 2, 4],
+        [-1, -1, 2, 4],
+    ]
+    assert batch.next_obs.candidates[0].tolist() == [-1, 1, 2, 4]  # of the next row
+    assert batch.next_obs.candidates[2].tolist() == [-1, 1, 2, 4]  # after the end
+    repeats = dataclasses.replace(log.header, interface=dataclasses.replace(INTERFACE, repeats=True))
+    again = observe(dataclasses.replace(log, header=repeats), CATALOGUE)
+    assert again.candidates is not None and torch.equal(again.candidates, candidates)
+
+
+def test_candidates_leave_what_a_row_excludes_or_the_catalogue_lacks_forbidden() -> None:
+    available = CATALOGUE.available.clone()
+    available[7] = False
+    log = dataclasses.replace(
+        three_sessions(),
+        candidates=torch.arange(8).expand(6, 8),
+        exclude=torch.tensor([[3], [3], [3], [3], [3], [-1]]),
+    )
+    obs = observe(log, dataclasses.replace(CATALOGUE, available=available))
+    assert obs.candidates is not None
+    assert obs.candidates[4].tolist() == [-1, 1, 2, -1, 4, 5, 6, -1]  # 0 was shown
+    assert obs.candidates[5].tolist() == [-1, -1, 2, 3, 4, 5, 6, -1]
 
 
 def test_rows_of_a_table_stay_together() -> None:
