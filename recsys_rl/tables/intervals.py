@@ -118,6 +118,8 @@ class Joined:
         places = torch.tensor([loggers.index(name) if name in loggers else 0 for name in log.header.loggers])
         if "exclude" in self.columns and log.exclude is None:
             log = replace(log, exclude=log.sessions.new_full((log.num_rows, 1), -1))
+        if "list_place" in self.columns and log.list_place is None:
+            log = replace(log, list_place=torch.zeros_like(log.steps))
         if "candidates" in self.columns:
             log = with_all_candidates(log)
         return replace(

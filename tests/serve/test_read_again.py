@@ -1,6 +1,6 @@
 """The log of a server, read again: each row's probability is the one with which the server drew.
 
-Some requests have candidates, and others have exclusions.
+Some requests have candidates, others have exclusions, and others are lists.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def limits(number: int, ids: list[str], drawn: random.Random) -> dict[str, Any]:
-    """Candidates in 1 of 20 requests, and exclusions in 1 of 7."""
-    fields: dict[str, Any] = {}
+def limits(number: int, longest: int, ids: list[str], drawn: random.Random) -> dict[str, Any]:
+    """Candidates in 1 of 20 requests, exclusions in 1 of 7, and lists of up to ``longest`` items in half."""
+    fields: dict[str, Any] = {"n": longest} if number % 2 else {}
     if number % 20 == 3:
         fields["candidates"] = drawn.sample(ids, 9)
     if number % 7 == 2:
@@ -72,20 +72,20 @@ def limits(number: int, ids: list[str], drawn: random.Random) -> dict[str, Any]:
     return fields
 
 
-def visit(client: Any, known: Checkpoint, numbers: Iterator[int], user: str) -> list[float]:
+def visit(client: Any, known: Checkpoint, numbers: Iterator[int], longest: int, user: str) -> list[float]:
     """A session until its end: the log-probabilities of its rows, as the server answered."""
     own_place, drawn = known.config.env == "own-log", random.Random(user)
     ids = [str(name) for name in known.catalogue.item_names or known.catalogue.item_ids.tolist()]
     signal, left, logprobs = known.interface.signals[0], known.interface.session_length, list[float]()
     while left:
-        fields = limits(next(numbers), ids, drawn)
+        fields = limits(next(numbers), min(longest, left), ids, drawn)
         if own_place:
             fields["context"] = {"age": 20 + len(user)}
         answer = recommend(client, user, **fields)
         left -= len(answer["items"])
-        for place, shown in enumerate(answer["items"]):
-            logprobs.append(math.log(shown["propensity"]))
-            send(client, event(answer, signal, drawn.randrange(2), position=place))
+        logprobs += [math.log(shown["propensity"]) for shown in answer["items"]]
+        places = range(len(answer["items"]))
+        send(client, *(event(answer, signal, drawn.randrange(2), position=place) for place in places))
     return logprobs
 
 
@@ -97,20 +97,21 @@ class Recorded(NamedTuple):
     served: dict[int, list[float]]
 
 
-@pytest.fixture(scope="module", params=["satiation", "own"])
+@pytest.fixture(scope="module", params=[("satiation", 1), ("satiation", 3), ("own", 1), ("own", 3)])
 def recorded(
     request: pytest.FixtureRequest, own: Path, checkpoint: At, tmp_path_factory: pytest.TempPathFactory
 ) -> Recorded:
     """A log in two parts, the first without any limits."""
-    path = own if request.param == "own" else checkpoint("satiation")
+    place, longest = request.param
+    path = own if place == "own" else checkpoint(place)
     folder = tmp_path_factory.mktemp("recorded")
     (folder / "log").mkdir()
     known, served, since = load(path), dict[int, list[float]](), 0
     with serving(path, folder / "r.sqlite") as client:
-        for part, (sessions, numbers) in enumerate(((3, iter([0] * 99)), (50, iter(range(999))))):
+        for part, (sessions, numbers) in enumerate(((3, iter([0] * 99)), (40, iter(range(999))))):
             for number in range(sessions):
                 user = f"{part} {number}"
-                served[number_of(user)] = visit(client, known, numbers, user)
+                served[number_of(user)] = visit(client, known, numbers, longest, user)
             since = exported(folder / "r.sqlite", folder / "log" / f"{part}.parquet", since)
     return Recorded(path, folder / "log", served)
 
@@ -128,7 +129,8 @@ def exported(db: Path, out: Path, since: int = 0) -> int:
 def of_policy(known: Checkpoint, log: DecisionLog) -> Tensor:
     """(E,) float64: the log-probability of each row under the policy."""
     with torch.no_grad():
-        return agent_of(known).place_logprobs(observe(log, known.catalogue), log.items).sum(1)
+        terms: Tensor = agent_of(known).place_logprobs(observe(log, known.catalogue), log.items)
+        return terms.sum(1)
 
 
 def learned_from(path: Path, log: Path) -> Logged:
