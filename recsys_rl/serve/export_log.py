@@ -80,6 +80,7 @@ def _header(survey: Survey) -> DecisionHeader:
         candidates=rules.pop() if len(rules) == 1 else "",
         applications=tuple(names[number] for number in survey.applications),
         consumed=tuple(consumed) if "list_place" in survey.limits and set(consumed) != {1.0} else (),
+        requested="exclude" in survey.limits and "forbidden" not in survey.limits,
     )
 
 

@@ -35,6 +35,7 @@ class DecisionHeader:
     # rows may lack them. A log of several loggers with such a one has no ``logger_logprobs``.
     applications: tuple[str, ...] = ()
     consumed: tuple[float, ...] = ()  # the visible signals of an item that is consumed in full; (): 1 each
+    requested: bool = False  # what rows exclude was asked for by requests; a platform's users forbid nothing
 
     @property
     def num_items(self) -> int:
@@ -122,8 +123,8 @@ class DecisionLog:
 
     @property
     def forbids(self) -> bool:
-        """True if the rows of one session exclude different items."""
-        if self.exclude is None:
+        """True if the rows of one session exclude different items, and no request asked for it."""
+        if self.exclude is None or self.header.requested:
             return False
         ids = self.exclude.sort(1).values
         same = self.sessions[1:] == self.sessions[:-1]

@@ -107,6 +107,11 @@ class Joined:
                 loggers=loggers,
                 applications=applications,
                 candidates=rules.pop() if len(rules) == 1 else "",
+                consumed=next((header.consumed for header in headers if header.consumed), ()),
+                requested=all(
+                    header.requested or "exclude" not in some
+                    for header, some in zip(headers, columns, strict=True)
+                ),
             ),
             frozenset().union(*columns),
             all("place_logprobs" in some for some in columns),

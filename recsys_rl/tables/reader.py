@@ -229,6 +229,7 @@ def _header(name: str, texts: Mapping[str, str]) -> FileHeader:
             and header.interface.slate_size > 0
             and set(header.interface.signals) <= set(header.signals)
             and set(header.applications) <= set(header.loggers)
+            and type(header.requested) is bool
             and len(header.consumed) in (0, len(header.interface.signals))
             and 0 <= header.discount <= 1
             and type(header.estimated) is int

@@ -212,7 +212,8 @@ def frame_of(log: DecisionLog) -> pl.DataFrame:
 def header_to_dict(header: DecisionHeader) -> dict[str, Any]:
     """The header as JSON primitives, with the number of the format."""
     fields = {"format": FORMAT, **dataclasses.asdict(header)}
-    for name in ("estimated", "applications", "consumed"):  # versions before these fields read the file too
+    # Versions before these fields read the file too.
+    for name in ("estimated", "applications", "consumed", "requested"):
         if not fields[name]:
             del fields[name]
     return fields

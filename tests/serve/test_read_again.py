@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from torch import Tensor
 from recsys_rl.checkpoint import Checkpoint, load, save
 from recsys_rl.cli import main
 from recsys_rl.cli.train import train_options
+from recsys_rl.errors import UserError
 from recsys_rl.experience.logged import Logged, make_logged
 from recsys_rl.make import agent_of
 from recsys_rl.serve.export_record import export_record
@@ -29,8 +31,12 @@ from recsys_rl.serve.interval import interval_of
 from recsys_rl.serve.snapshot import open_snapshot
 from recsys_rl.tables.decision_log import DecisionLog, concatenate
 from recsys_rl.tables.transitions import observe
+from recsys_rl.users.from_log import check_learnable
 from recsys_rl.utils.user_hashes import number_of
-from recsys_rl.workflows.served_log import decisions_of
+from recsys_rl.workflows.gate_compare import bench, compare
+from recsys_rl.workflows.learners import Learner, Task
+from recsys_rl.workflows.rounds import LOG
+from recsys_rl.workflows.served_log import decisions_of, survey
 from tests.own_logs import items_file, policy, write_csv
 from tests.serve.servers import event, recommend, send, serving
 
@@ -167,6 +173,43 @@ def test_the_weights_of_the_policy_that_served_are_1(recorded: Recorded, tmp_pat
     rows = json.loads(result.read_text())["rows"]
     means = [row["mean_weight"] for row in rows if row["mean_weight"] is not None]
     assert means and means == pytest.approx([1] * len(means), abs=1e-6)
+
+
+def test_the_gate_has_a_model_of_such_sessions(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The policy that served beside itself: no model is lacking, and the difference is 0."""
+    monkeypatch.setattr("recsys_rl.ope.world.EPOCHS", 1)
+    monkeypatch.setattr("recsys_rl.users.fit.LEAST_STEPS", 2)
+    known = load(recorded.path)
+    log = concatenate([*decisions_of(recorded.log, known)])
+    on = bench(recorded.log, log, known)
+    assert not on.doubt and survey(recorded.log, known).unjudged == ""
+    compared = compare(on, on.champion)
+    assert torch.equal(compared.new, compared.old) and bool(compared.new.isfinite().all())
+    check_learnable("log", log)  # raises no UserError
+
+
+def test_retrain_says_what_the_gate_can_not_judge_before_it_learns(
+    checkpoint: At, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The history of `long-video` holds events, which no model of users predicts."""
+
+    def fails(task: Task) -> Path:
+        raise UserError("no candidate")
+
+    monkeypatch.setattr(
+        "recsys_rl.workflows.retrain.learners_of", lambda champion: [Learner("cql", "never", fails)]
+    )
+    monkeypatch.setattr("recsys_rl.serve.interval.IN_FLIGHT", -LATER)
+    folder, db = tmp_path / "policies", tmp_path / "r.sqlite"
+    folder.mkdir()
+    path = Path(shutil.copy(checkpoint("long-video"), folder / "1.pt"))
+    with serving(path, db) as client:
+        for user in range(40):
+            send(client, event(recommend(client, f"u{user}"), "leave"))
+    assert main(["retrain", "--db", str(db), "--policies", str(folder)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    said = survey(folder / LOG, load(path)).unjudged
+    assert said and lines.index(said) < next(at for at, line in enumerate(lines) if line.startswith("no cql"))
 
 
 @pytest.mark.parametrize("place", ["satiation", "observe-only"])
