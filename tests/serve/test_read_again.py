@@ -151,6 +151,9 @@ def test_a_logged_probability_is_the_served_one_whatever_a_request_asked(recorde
     by_row = [served[user][step] for user, step in zip(log.users.tolist(), log.steps.tolist(), strict=True)]
     assert log.num_rows == sum(map(len, served.values())) and log.candidates is not None
     torch.testing.assert_close(log.logprobs, torch.tensor(by_row).double(), atol=1e-6, rtol=0)
+    if log.header.platform == "satiation":  # the second part, after 15 rows, names what could be shown
+        showable = observe(log, load(path).catalogue).showable(log.header.num_items).sum(1)
+        assert torch.equal((log.candidates >= 0).sum(1)[15:], showable[15:])
     again = of_policy(load(path), log)
     assert float(log.logprobs.std()) > 0.05  # the policy is not uniform
     torch.testing.assert_close(again, log.logprobs, atol=1e-6, rtol=0)
