@@ -246,6 +246,16 @@ def test_what_the_log_had_shown_can_be_shown_by_another_policy(
         assert all(row.nonzero().flatten().tolist() == allowed for row in obs.allowed(ITEMS))
 
 
+def test_a_list_holds_no_item_twice_where_a_log_is_judged() -> None:
+    """Three lists of two items; sessions may repeat items."""
+    log = log_of(3, 2, stays)
+    of = of_log(replace(log, list_place=log.steps))
+    [(rows, obs)] = of.observations()
+    allowed = obs.allowed(ITEMS)
+    assert rows.tolist() == [*range(6)] and allowed.sum(1).tolist() == [ITEMS, ITEMS - 1] * 3
+    assert not allowed[1::2].gather(1, log.items[::2]).any()
+
+
 def test_logs_of_a_first_stage_are_refused() -> None:
     log = log_of(40, 1, stays)
     everything = torch.arange(ITEMS).expand(log.num_rows, -1)
