@@ -90,6 +90,15 @@ class Session:
             self.day,
         )
 
+    def consumed(self, items: Tensor, signals: Tensor, shown: Tensor | None = None) -> Session:
+        """The sessions after a step whose shown ``items`` (N, K) all had these visible ``signals`` (S,).
+
+        Where the history holds events, the items have been left again.
+        """
+        of_item = signals.expand(*items.shape, -1)  # (N, K, S)
+        left = items if shown is None else items.masked_fill(~shown, -1)
+        return self.record(items, of_item, shown, Events(left, of_item) if self.interface.events else None)
+
     def next_visit(self, gap: Tensor) -> Session:
         """The sessions at the start of the users' next visit, ``gap`` (N,) int64 days later.
 

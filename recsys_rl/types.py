@@ -414,6 +414,17 @@ class Obs:
         """
         return dataclasses.replace(self, candidates=candidates, exclude=None, mask=None)
 
+    def within(self, candidates: Tensor) -> Obs:
+        """``among`` those of ``candidates`` (N, C) that ``exclude`` and ``mask`` (N, I) allow."""
+        allowed = torch.ones_like(candidates, dtype=torch.bool)
+        if self.exclude is not None and self.exclude.shape[1]:
+            ordered = self.exclude.sort(1).values  # (N, X)
+            at = torch.searchsorted(ordered, candidates).clamp_max(ordered.shape[1] - 1)
+            allowed = ordered.gather(1, at) != candidates
+        if self.mask is not None:
+            allowed = allowed & self.mask.gather(1, candidates.clamp_min(0))
+        return self.among(candidates.masked_fill(~allowed, -1))
+
     def items_at(self, index: Tensor) -> Tensor:
         """The items (N, K) at the places ``index`` among the alternatives."""
         return index if self.candidates is None else self.candidates.gather(1, index)

@@ -179,7 +179,8 @@ def replay(
     features, rows = Features(catalogue, log.header.interface, by_item), torch.empty(0)
     held = []
     for at, obs in observations(log, catalogue):
-        own = log.candidates is not None or log.exclude is not None  # else the mask is the catalogue's
+        limits = (log.candidates, log.exclude, log.list_place)
+        own = any(values is not None for values in limits)  # else the mask is the catalogue's
         held.append((at, obs if own else dataclasses.replace(obs, mask=None)))
         block = features(obs, log.items[at])
         if not len(rows):

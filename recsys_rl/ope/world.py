@@ -7,6 +7,8 @@ visible signals, the mean reward of a step, and the probability of leaving after
 form of no simulator. Visible signals are drawn, as a policy that reads them needs signals that exist; reward
 and leaving are means given these, so that the draws add little noise.
 
+What a request asked, candidates or exclusions, limits the policy at the same step of the session.
+
 It uses no weights, so it needs no overlap; in return it is only as good as its model, and no interval covers
 that error. Cross-fitted by user: a session is played in the network that its user did not train. A session
 keeps the pieces of the context that its first row has.
@@ -29,7 +31,7 @@ from recsys_rl.ope.result import WorldCheck
 from recsys_rl.protocols import Policy
 from recsys_rl.session import Session
 from recsys_rl.tables.decision_log import DecisionLog
-from recsys_rl.types import Catalogue, UserError
+from recsys_rl.types import Catalogue, Obs, UserError
 from recsys_rl.users.fit import FitSizes, UserFitting, set_means
 from recsys_rl.users.inputs import context_sizes, item_tables
 from recsys_rl.users.network import ContextSizes, ItemTables, UserNetwork
@@ -74,7 +76,8 @@ class Worlds:
     seed: int  # of the drawn signals, the same for each policy: their differences have less noise
     catalogue: Catalogue
     gamma: float  # discount per step
-    starts: DecisionLog  # the first row of each of the N sessions
+    log: DecisionLog
+    grid: Tensor  # (N, T) int64: the row of each step of the N sessions, -1 after the end
     folds: Tensor  # (N,) int64: the model of each session, which its user did not train
 
 
@@ -82,8 +85,8 @@ def why_no_world(log: DecisionLog) -> str:
     """The reason why the log can have no world model; "" if it can have one."""
     if log.header.interface.events:
         return "no world model predicts the events in this log"
-    if log.candidates is not None:
-        return "no world model predicts the candidates of a row"
+    if log.header.candidates:
+        return "no world model predicts the candidates of a first stage"
     return "no world model predicts which items a step forbids" if log.forbids else ""
 
 
@@ -103,8 +106,8 @@ def fit_world(
     if reason := why_no_world(log):
         raise UserError(f"The users of the log can't be fitted, as {reason}: choose another estimator.")
     mask = torch.ones_like(log.terminated) if keep is None else keep
-    first = mask & (log.steps == 0)
-    folds = of.folds[first]
+    grid = of.grid[mask[of.grid[:, 0]]]
+    folds = of.folds[grid[:, 0]]
     table = session_table(log.rows(mask), of.rewards[mask], log.visible)
     tables = item_tables(of.catalogue)
     sizes = context_sizes(log.header.interface, log.given, of.catalogue)
@@ -113,7 +116,7 @@ def fit_world(
         for fold in range(int(folds.max()) + 1)
     ]
     seed = int(torch.randint(2**31, (), generator=generator))
-    return Worlds(models, seed, of.catalogue, of.gamma, log.rows(first), folds)
+    return Worlds(models, seed, of.catalogue, of.gamma, log, grid, folds)
 
 
 def try_world(
@@ -180,10 +183,9 @@ def world(
         sessions: only the first of them; None for all.
         part: its number. Each part has noise of its own, which is the same for each policy.
     """
-    starts, folds = worlds.starts, worlds.folds
+    decisions, grid, folds = worlds.log, worlds.grid, worlds.folds
     if log is not None:
-        first = log.log.steps == 0
-        starts, folds = log.log.rows(first), log.folds[first]
+        decisions, grid, folds = log.log, log.grid, log.folds[log.grid[:, 0]]
     folds = folds[:sessions]
     earned = torch.zeros(len(folds), dtype=torch.float64)
     name = f"part {part}"
@@ -191,26 +193,29 @@ def world(
     for fold, users in enumerate(worlds.models):
         mine = (folds == fold).nonzero().squeeze(1)
         for rows in mine.split(WIDTH) if len(mine) else ():  # a small part may have no user of a fold
-            earned[rows] = _play(worlds, users, policy, starts.rows(rows), noise)
+            earned[rows] = _play(worlds, users, policy, decisions, grid[rows], noise)
     return earned
 
 
 def _play(
-    worlds: Worlds, users: FittedUsers, policy: Policy, starts: DecisionLog, noise: torch.Generator
+    worlds: Worlds,
+    users: FittedUsers,
+    policy: Policy,
+    log: DecisionLog,
+    grid: Tensor,
+    noise: torch.Generator,
 ) -> Tensor:
-    """(B,) float64 for the sessions that begin as ``starts`` (B,), of these ``users``."""
+    """(B,) float64 for the sessions with the rows ``grid`` (B, T) of ``log``, of these ``users``."""
+    starts = log.rows(grid[:, 0])
     interface, catalogue, network = starts.header.interface, worlds.catalogue, users.network
     number, signals = starts.num_rows, len(network.kinds.binary)
     session = Session.begin(interface, catalogue, starts.users)
     available = None if bool(catalogue.available.all()) else catalogue.available.expand(number, -1)
-    more, memory = starts.exclude, network.begin(starts.given, number)
+    memory = network.begin(starts.given, number)
     total = torch.zeros(number, dtype=torch.float64)
     alive = torch.ones(number, dtype=torch.float64)
     for step in range(interface.session_length):
-        obs = session.request(starts.given, available)
-        if more is not None:
-            known = more if obs.exclude is None else torch.cat([obs.exclude, more], 1)
-            obs = dataclasses.replace(obs, exclude=known)
+        obs = _asked(session.request(starts.given, available), log, grid, step)
         items = policy.act(obs).items  # (B, K)
         shown, rows = items >= 0, items.clamp_min(0)
         answer = network.respond(memory, rows, shown)
@@ -221,6 +226,32 @@ def _play(
         alive *= 1 - users.leaving(logit)
         session = session.record(items, given[..., :-1], shown)
     return total
+
+
+def _asked(obs: Obs, log: DecisionLog, grid: Tensor, step: int) -> Obs:
+    """The observation (B) with what the requests of the logged sessions asked at this step.
+
+    The last request of a session holds on after its logged end. Where a session shows no item twice, the log
+    may leave out of the candidates what the logged policy had shown; here another policy plays, and they
+    count. Candidates of which fewer than K are left limit nothing.
+    """
+    longest = (grid >= 0).sum(1) - 1  # (B,)
+    rows = grid.gather(1, longest.clamp_max(step).unsqueeze(1)).squeeze(1)
+    if log.exclude is not None:
+        more = log.exclude[rows]
+        known = more if obs.exclude is None else torch.cat([obs.exclude, more], 1)
+        obs = dataclasses.replace(obs, exclude=known)
+    if log.candidates is None:
+        return obs
+    candidates, num_items = log.candidates[rows], log.header.num_items
+    if not log.header.interface.repeats:
+        before = grid[:, :step]
+        shown = log.items[before.clamp_min(0)].masked_fill((before < 0).unsqueeze(2), -1)  # (B, t, K)
+        candidates = torch.cat([candidates, shown.flatten(1)], 1)
+    allowed = obs.allowed(num_items)  # (B, I)
+    mask = allowed & obs.among(candidates).showable(num_items)
+    enough = mask.sum(1, keepdim=True) >= log.items.shape[1]
+    return dataclasses.replace(obs, mask=torch.where(enough, mask, allowed))
 
 
 def check_world(

@@ -107,11 +107,9 @@ class Visit:
         interface = self.checkpoint.interface
         consumed = _pieces_of(self.checkpoint).consumed
         of_item = torch.tensor([consumed.get(name, 1.0) for name in interface.signals])  # (S,)
-        signals = of_item.expand(*items.shape, -1)  # (N, K, S)
         if not interface.events:
-            return self.record(items, signals, shown)
-        left = items if shown is None else items.masked_fill(~shown, -1)
-        return replace(self, session=self.session.record(items, signals, shown, Events(left, signals)))
+            return self.record(items, of_item.expand(*items.shape, -1), shown)
+        return replace(self, session=self.session.consumed(items, of_item, shown))
 
     def request(self, step: Request, row_of: Mapping[int | str, int]) -> Visit:
         """The visits after the same step of all; ``row_of`` has the row of each item. Raises UserError."""

@@ -77,7 +77,8 @@ def replay(
 ) -> Iterator[list[Replayed]]:
     """Make all decisions of some sessions again, one of each session at a time.
 
-    ``given``: nothing is drawn. The log-probabilities of the decided items are those under ``version_of``.
+    ``given``: nothing is drawn. The log-probabilities of the decided items are those under ``version_of``,
+    also where popularity had answered for another version.
     """
     started = [
         SessionState(
@@ -97,7 +98,10 @@ def replay(
                 started[at].add_event(event)
                 next_events[at] = next(events[at], None)
             request = _request_at(version_of(decision), started[at], decision)
-            requests.append(replace(request, items=decision.items) if given else request)
+            if given:
+                unasked = OBSERVED if decision.application else ""
+                request = replace(request, items=decision.items, degraded=unasked)
+            requests.append(request)
         results = draw(requests, report)
         for at, decision, result in zip(places, decisions, results, strict=True):
             started[at].packed, started[at].packed_steps = result.packed, len(started[at].steps)

@@ -225,16 +225,7 @@ def _limited(obs: Obs, requests: Sequence[DrawRequest], taken: Sequence[Sequence
     if not width:
         return obs
     candidates = [request.candidates or () for request in requests]
-    lists = torch.tensor([[*items, *[-1] * (width - len(items))] for items in candidates])
-    allowed = torch.ones_like(lists, dtype=torch.bool)
-    if obs.exclude is not None:
-        forbidden = [set(row) for row in obs.exclude.tolist()]
-        allowed &= torch.tensor(
-            [[item not in forbidden[at] for item in row] for at, row in enumerate(lists.tolist())]
-        )
-    if obs.mask is not None:
-        allowed &= obs.mask.gather(1, lists.clamp_min(0))
-    return obs.among(lists.masked_fill(~allowed, -1))
+    return obs.within(torch.tensor([[*items, *[-1] * (width - len(items))] for items in candidates]))
 
 
 def _tensor(values: Iterable[float]) -> Tensor:

@@ -8,8 +8,9 @@ by decision, each given those before it::
     sum_a w_a pi_a(a_t | h_t),    w_a proportional to share_a prod_{s<t} pi_a(a_s | h_s)
 
 so that the product over the session is the sum above. pi of the arm that answered is in the record; that of
-the other one is computed from its checkpoint. Where both arms do the same, w_a stays: after the end of a
-release, where popularity answered, and where an application chose.
+the other one is computed from its checkpoint. Where the policy of an arm fails, popularity answers in its
+place, and pi of that arm is popularity's. Where both arms do the same, w_a stays: after the end of a
+release, where an answer was late and popularity gave it, and where an application chose.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from recsys_rl.errors import UserError
 from recsys_rl.serve.decide_again import replay
 from recsys_rl.serve.record_at_rest import Record
 from recsys_rl.serve.record_schema import Decision, Release, SessionRows
+from recsys_rl.serve.rule import FAULTS
 from recsys_rl.serve.versions import Version
 
 
@@ -36,8 +38,8 @@ class Arms:
 
 
 def by_an_arm(decision: Decision) -> bool:
-    """True if the decision's policy is one of two, each with its own probabilities."""
-    return bool(decision.arm) and not decision.degraded and not decision.application
+    """True if the decision is of one of two policies, or of popularity in place of one that failed."""
+    return bool(decision.arm) and decision.degraded in ("", *FAULTS) and not decision.application
 
 
 def arms_of(record: Record, releases: Sequence[Release], decision: Decision) -> Arms:
@@ -74,9 +76,8 @@ def with_arms(record: Record, group: Sequence[SessionRows]) -> list[SessionRows]
 
     for step in replay(split, other, given=True):
         for again in step:
-            failed = again.result.error or again.result.degraded
             nothing = [-math.inf] * len(again.decision.items)
-            others[again.decision.number] = nothing if failed else again.result.logprobs
+            others[again.decision.number] = nothing if again.result.error else again.result.logprobs
     return [_mixed(rows, others) for rows in group]
 
 

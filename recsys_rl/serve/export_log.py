@@ -59,7 +59,8 @@ def export(record: Record, out: Path, interval: Interval) -> tuple[Survey, int]:
 
 
 def _header(survey: Survey) -> DecisionHeader:
-    first = next(iter(survey.loggers.values())).checkpoint
+    version = next(iter(survey.loggers.values()))
+    first, consumed = version.checkpoint, version.full_signals
     rules = {
         candidate_rule(version.checkpoint, version.row.name)
         for logger, version in survey.loggers.items()
@@ -78,6 +79,8 @@ def _header(survey: Survey) -> DecisionHeader:
         catalogue=catalogue_hash(first.catalogue),
         candidates=rules.pop() if len(rules) == 1 else "",
         applications=tuple(names[number] for number in survey.applications),
+        consumed=tuple(consumed) if "list_place" in survey.limits and set(consumed) != {1.0} else (),
+        requested="exclude" in survey.limits and "forbidden" not in survey.limits,
     )
 
 
@@ -107,6 +110,9 @@ class LogRow:
     visit: Visit  # before it
     candidates: list[int] | None
     exclude: list[int]
+    list_place: int  # rows of its list before it
+    above: tuple[int, ...]  # their items
+    showable: list[int]  # that could be shown; empty where the log does not name them
     by_logger: list[float] = field(default_factory=list)  # its log-probability under each logger
 
 
@@ -117,19 +123,18 @@ def _rows_of(record: Record, group: Sequence[SessionRows], survey: Survey) -> li
     by_session: list[list[LogRow]] = [[] for _ in group]
     for step in replay(group, record.version, report=True):
         for again in step:
-            by_session[again.at] += _rows_of_decision(ended[again.at], again)
+            by_session[again.at] += _rows_of_decision(ended[again.at], again, survey)
     rows = [row for session_rows in by_session for row in session_rows]
     if survey.each_known:
         _add_logprobs(rows, survey)
     return rows
 
 
-def _rows_of_decision(session: SessionState, again: Replayed) -> Iterator[LogRow]:
+def _rows_of_decision(session: SessionState, again: Replayed, survey: Survey) -> Iterator[LogRow]:
     decision, checkpoint = again.decision, again.request.version.checkpoint
     catalogue, slate = checkpoint.catalogue, checkpoint.interface.slate_size
     for index, drawn in enumerate(again.result.rounds):
         places = slice(index * slate, (index + 1) * slate)
-        before = decision.items[: index * slate]
         candidates = None
         if decision.candidates is not None:
             candidates = [*decision.candidates]
@@ -142,6 +147,11 @@ def _rows_of_decision(session: SessionState, again: Replayed) -> Iterator[LogRow
             shown = decision.items[places]
             forbidden = [item for item in forbidden if item not in shown]
             candidates = None if candidates is None else [*dict.fromkeys((*candidates, *shown))]
+        showable = list[int]()
+        if "candidates" in survey.limits:
+            could = drawn.obs.showable(catalogue.num_items)[0] & catalogue.available
+            could[list(decision.items[places])] = True  # of an application, too
+            showable = could.nonzero().squeeze(1).tolist()
         yield LogRow(
             session=session,
             step=decision.step + index,
@@ -150,7 +160,10 @@ def _rows_of_decision(session: SessionState, again: Replayed) -> Iterator[LogRow
             logprobs=decision.logprobs[places],
             visit=drawn.visit,
             candidates=candidates,
-            exclude=[*dict.fromkeys((*decision.exclude, *before, *forbidden))],
+            exclude=[*dict.fromkeys((*decision.exclude, *forbidden))],
+            list_place=index,
+            above=decision.items[: index * slate],
+            showable=showable,
         )
 
 
@@ -169,7 +182,7 @@ def _add_logprobs(rows: Sequence[LogRow], survey: Survey) -> None:
                 hour=row.decision.hour,
                 uniforms=(0.0,) * len(row.items),
                 candidates=None if row.candidates is None else tuple(row.candidates),
-                exclude=tuple(row.exclude),
+                exclude=(*row.exclude, *row.above),
                 explore=explore,
                 degraded="" if number else "other",
                 items=tuple(row.items),
@@ -200,10 +213,9 @@ def _log_of(
     several = interface.slate_size > 1
     event_items, event_signals = _left(steps, interface, survey.most_left)
     place_logprobs, logprobs = _logprobs_of(rows, survey)
-    everything = first.catalogue.available.nonzero().squeeze(1).tolist()
     candidates = exclude = None
     if "candidates" in survey.limits:
-        candidates = _padded([everything if row.candidates is None else row.candidates for row in rows])
+        candidates = _padded([row.showable for row in rows])
     if "exclude" in survey.limits:
         exclude = _padded([row.exclude for row in rows])
     return DecisionLog(
@@ -236,6 +248,7 @@ def _log_of(
         ),
         candidates=candidates,
         exclude=exclude,
+        list_place=torch.tensor([row.list_place for row in rows]) if "list_place" in survey.limits else None,
         event_items=event_items,
         event_signals=event_signals,
     )

@@ -29,7 +29,8 @@ class Survey:
     sessions: list[int] = field(default_factory=list)  # the numbers of those for the log
     without_candidates: int = 0  # sessions that are left out, as ``_lacks_candidates`` says
     late_feedback: int = 0  # sessions with an event that came after the next decision
-    limits: set[str] = field(default_factory=set)  # "exclude", "candidates"
+    # "exclude", "candidates", "list_place", and "forbidden" where the platform forbids some items.
+    limits: set[str] = field(default_factory=set)
     most_left: int = 1  # most items that were left after a step
     unknown: int = 0  # decisions without a probability
     factors: bool = True  # the probability of each place is known
@@ -72,8 +73,11 @@ def survey_of(record: Record, interval: Interval) -> Survey:
             survey.arms |= by_an_arm(decision)
             survey.unknown += not decision.logprobs
             survey.factors &= len(decision.logprobs) == len(decision.items)
-            listed = len(decision.items) > 1 and session.interface.slate_size == 1
-            if decision.exclude or listed or _forbids(record.version(decision)):
+            if len(decision.items) > session.interface.slate_size:
+                survey.limits.add("list_place")
+            if _forbids(record.version(decision)):
+                survey.limits |= {"exclude", "forbidden"}
+            if decision.exclude:
                 survey.limits.add("exclude")
             if decision.candidates is not None:
                 survey.limits.add("candidates")

@@ -100,15 +100,11 @@ def _rows_of(
     """The rows of a session: a list of n single items is n rows."""
     facts, began = record.store.facts, int(1000 * session.row.began)
     pieces = [name for name, *_ in facts["context"]]  # in alphabetical order, as in the rows
-    slate, every, latest = facts["slate_size"], range(len(facts["items"])), 0
+    slate, latest = facts["slate_size"], 0
     for decision in session.decisions:
         latest, logger = max(int(1000 * decision.time), latest), logger_of(decision)
         for place in range(0, len(decision.items), slate):
             step = session.steps[decision.step + place // slate]
-            forbidden = {*decision.exclude, *decision.items[:place]}
-            candidates = decision.candidates
-            if forbidden:
-                candidates = tuple(x for x in candidates or every if x not in forbidden)
             yield TableRow(
                 user=user,
                 session=f"{session.row.number}-{began}",  # other records count from 1 too
@@ -117,7 +113,9 @@ def _rows_of(
                 version="" if decision.application else record.policies[decision.policy].sha256[:12],
                 items=step.items,
                 logprobs=decision.logprobs[place : place + slate],
-                candidates=candidates,
+                candidates=decision.candidates,
+                exclude=decision.exclude,
+                above=decision.items[:place],
                 signals=step.signals,
                 context=dict(zip(pieces, decision.context, strict=True)),
             )

@@ -32,9 +32,22 @@ class TableRow:
     version: str  # of a policy of ours; "" for an application
     items: tuple[int, ...]  # (K,)
     logprobs: tuple[float, ...]  # of each place, or of the whole slate; () if it is unknown
-    candidates: tuple[int, ...] | None  # the only items that could be shown; None: all
+    candidates: tuple[int, ...] | None  # of the request; None: all
+    exclude: tuple[int, ...]
+    above: tuple[int, ...]  # the items of the rows of its list before it
     signals: list[list[float]]  # (K, S)
     context: Mapping[str, Any]  # by piece, as the request gave it
+
+    @property
+    def limited(self) -> bool:
+        """True if the request named candidates, or excluded items."""
+        return self.candidates is not None or bool(self.exclude)
+
+    def showable(self, items: int) -> list[int]:
+        """The rows of the catalogue, of so many ``items``, that could be shown."""
+        forbidden = {*self.exclude, *self.above}
+        some = range(items) if self.candidates is None else self.candidates
+        return [item for item in some if item not in forbidden]
 
 
 def frame_of(rows: Sequence[TableRow], facts: Mapping[str, Any], never_shown: int) -> pl.DataFrame:
@@ -58,13 +71,12 @@ def frame_of(rows: Sequence[TableRow], facts: Mapping[str, Any], never_shown: in
     items = _lists(ids, [row.items for row in rows])
     columns[names.get("item", "item" if slate == 1 else "items")] = items if slate > 1 else items.list.first()
     columns |= _propensities(rows, slate, names["propensity"], names["place_logprobs"])
-    candidates = [row.candidates for row in rows]
     # An item that no row names is unknown to a policy that learns from the table, unless it has features.
     lacking = never_shown and facts.get(ITEMS_KNOWN) is False and len(ids) <= MOST_CANDIDATES
-    if lacking or "candidates" in of_log or any(some is not None for some in candidates):
-        every = range(len(ids))
-        offered = [every if some is None else some for some in candidates]
-        columns[names["candidates"]] = _lists(ids, offered)
+    if lacking or "candidates" in of_log or any(row.limited for row in rows):
+        columns[names["candidates"]] = _lists(ids, [row.showable(len(ids)) for row in rows])
+    if any(row.above for row in rows):
+        columns["list_place"] = pl.Series([len(row.above) // slate for row in rows], dtype=pl.Int64)
     for index, signal in enumerate(facts["signals"]):
         values = pl.Series(
             [[place[index] for place in row.signals] for row in rows], dtype=pl.List(pl.Float64)

@@ -22,6 +22,8 @@ from recsys_rl.serve.versions import Version
 from recsys_rl.types import Obs
 
 LATE, RAISED, NOT_FINITE = "late", "raised", "not-finite"
+FAULTS = RAISED, NOT_FINITE
+"""Faults of a policy. Another one need not fail where it does."""
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ class Rule:
 
 
 _ROW, _SESSION, _STEP = pl.col("row"), pl.col("session"), pl.col("step")
-_USER, _TIME = pl.col("user"), pl.col("time")
+_USER, _TIME, _PLACE = pl.col("user"), pl.col("time"), pl.col("list_place")
 _SAME = _SESSION.shift() == _SESSION  # the row before is of the same session
 _LAST = (_SESSION.shift(-1) != _SESSION).fill_null(True)
 _WANTED = pl.when(_SAME).then(_STEP.shift() + 1).otherwise(0)
@@ -93,6 +93,16 @@ OF_SESSIONS = (
             pl.when(_ENDED).then(pl.lit("both")).otherwise(pl.lit("neither")),
             pl.when(_ENDED).then(pl.lit("and")).otherwise(pl.lit("nor")),
         ),
+    ),
+    Rule(
+        ("session", "list_place"),
+        (_PLACE > 0) & ~(_SAME & (_PLACE.shift() == _PLACE - 1)).fill_null(False),
+        pl.format(
+            "row {} of session {} has list_place {}, and the row before it has not {}: the rows of a list "
+            "stand one after another, and their places count 0, 1, 2, ...",
+            *(_ROW, _SESSION, _PLACE, _PLACE - 1),
+        ),
+        "rows of a list without the place before theirs",
     ),
 )
 """Rules of a frame that is ordered by session and step."""
@@ -171,6 +181,8 @@ def check_rows(name: str, log: DecisionLog, rows: Tensor) -> None:
         "terminated": log.terminated,
         "truncated": log.truncated,
     }
+    if log.list_place is not None:
+        columns["list_place"] = log.list_place
     _refuse(name, pl.DataFrame({column: values.numpy() for column, values in columns.items()}), OF_SESSIONS)
     for start in range(0, log.num_rows, BLOCK):
         at = torch.arange(start, min(start + BLOCK, log.num_rows))

@@ -284,6 +284,10 @@ class Table(Cells):
             return None
         return self.lists(column, places).double()
 
+    def list_place(self) -> Tensor | None:
+        """(E,) int64; None without the column."""
+        return self.values("list_place") if "list_place" in self else None
+
     def flags(self, column: str) -> Tensor:
         """(E,) bool; False without the column."""
         return self.values(column) if column in self else torch.zeros(self.frame.height, dtype=torch.bool)

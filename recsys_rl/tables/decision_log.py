@@ -34,6 +34,8 @@ class DecisionHeader:
     # The loggers that are not policies of ours: only they know the probabilities of their choices, and their
     # rows may lack them. A log of several loggers with such a one has no ``logger_logprobs``.
     applications: tuple[str, ...] = ()
+    consumed: tuple[float, ...] = ()  # the visible signals of an item that is consumed in full; (): 1 each
+    requested: bool = False  # what rows exclude was asked for by requests; a platform's users forbid nothing
 
     @property
     def num_items(self) -> int:
@@ -70,6 +72,10 @@ class DecisionLog:
     # (E, X) int64, -1 padding: items that could not be shown, beside those shown before in the session,
     # which the Session excludes where interface.repeats is False.
     exclude: Tensor | None = None
+    # (E,) int64: the number of rows of the same list before the row; None without lists. A list is one
+    # decision of several rows. Its places were drawn one after another before any feedback, each as if the
+    # items above had been consumed in full, and none of these can stand in the list again.
+    list_place: Tensor | None = None
     event_items: Tensor | None = None  # (E, V) int64, -1 padding: entries of the history (types.Events)
     event_signals: Tensor | None = None  # (E, V, S) float32
 
@@ -117,8 +123,8 @@ class DecisionLog:
 
     @property
     def forbids(self) -> bool:
-        """True if the rows of one session exclude different items."""
-        if self.exclude is None:
+        """True if the rows of one session exclude different items, and no request asked for it."""
+        if self.exclude is None or self.header.requested:
             return False
         ids = self.exclude.sort(1).values
         same = self.sessions[1:] == self.sessions[:-1]

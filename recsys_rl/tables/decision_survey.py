@@ -45,6 +45,7 @@ class DecisionSurvey(EventSurvey):
         if "session" in roles and "step" in names:
             roles["step"] = "step"
         self.by_step = "step" in roles
+        self.ordinals = [*(["step"] if self.by_step else []), *({"list_place"} & {*names})]
         # A log without steps may show an item twice to a user: only a whole row can be a repeat.
         self.whole_rows = not self.by_step and bool({"session", "time"} & roles.keys())
         self.signals = list(named(names, "signal.").values())
@@ -92,10 +93,10 @@ class DecisionSurvey(EventSurvey):
             self._outcome(name, column_of(name))
         if "reward" in self.roles:
             self._outcome(self.roles["reward"], COLUMNS["reward"])
-        if self.by_step:
-            rule = COLUMNS["step"]
-            wrong = ~follows(self._value("step", rule), rule) & ~self.layout.gap("step")
-            self.checks[f"column 'step' {rule.problem}"] = wrong
+        for name in self.ordinals:
+            rule = COLUMNS[name]
+            wrong = ~follows(self._value(name, rule), rule) & ~self.layout.gap(name)
+            self.checks[f"column {name!r} {rule.problem}"] = wrong
         self.later = self.checks.keys() - earlier
 
     def _value(self, name: str, column: Column) -> pl.Expr:
@@ -149,9 +150,10 @@ class DecisionSurvey(EventSurvey):
         if "session" not in self.roles:
             return {}
         columns = {"session": self._known("session")}
+        for name in self.ordinals:
+            count = self._value(name, COLUMNS[name])
+            columns[name] = pl.when(follows(count, COLUMNS[name])).then(count).cast(pl.Int32, strict=False)
         if self.by_step:
-            step = self._value("step", COLUMNS["step"])
-            columns["step"] = pl.when(follows(step, COLUMNS["step"])).then(step).cast(pl.Int32, strict=False)
             columns |= {} if self.layout.form is None else {"time": self.layout.seconds.cast(pl.Float64)}
         if "user" in self.roles:
             columns["user"] = (self._known("user") % 2**32).cast(pl.UInt32)

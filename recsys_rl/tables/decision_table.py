@@ -127,6 +127,7 @@ def _read(table: TableFile, given: Mapping[str, str | None], items: str | Path |
         loggers=of_row,
         given=pieces,
         place_logprobs=read.place_logprobs(places),
+        list_place=read.list_place(),
         logger_logprobs=under_each,
         candidates=None if offered is None else spread(offered.list.len(), _rows_of(offered, names)),
     )

@@ -107,6 +107,11 @@ class Joined:
                 loggers=loggers,
                 applications=applications,
                 candidates=rules.pop() if len(rules) == 1 else "",
+                consumed=next((header.consumed for header in headers if header.consumed), ()),
+                requested=all(
+                    header.requested or "exclude" not in some
+                    for header, some in zip(headers, columns, strict=True)
+                ),
             ),
             frozenset().union(*columns),
             all("place_logprobs" in some for some in columns),
@@ -118,6 +123,8 @@ class Joined:
         places = torch.tensor([loggers.index(name) if name in loggers else 0 for name in log.header.loggers])
         if "exclude" in self.columns and log.exclude is None:
             log = replace(log, exclude=log.sessions.new_full((log.num_rows, 1), -1))
+        if "list_place" in self.columns and log.list_place is None:
+            log = replace(log, list_place=torch.zeros_like(log.steps))
         if "candidates" in self.columns:
             log = with_all_candidates(log)
         return replace(

@@ -100,10 +100,19 @@ class LoggedChoices:
         if "candidates" in self.roles:
             return layout.entries(self.roles["candidates"]).fill_null([]).list.n_unique()
         if self.header is None:
-            return pl.lit(max(self.items, len(named(self.names, "probability."))))
+            return pl.lit(max(self.items, len(named(self.names, "probability.")))) - self._above
         number = pl.lit(self.header.num_items)
+        if self.header.interface.repeats:
+            number -= self._above
         if not self.header.interface.repeats and "step" in self.names:
             number -= value(pl.col("step"), layout.types["step"], COLUMNS["step"])
         if "exclude" in self.names:
             number -= layout.entries("exclude").fill_null([]).list.len().cast(pl.Int64)
         return number
+
+    @property
+    def _above(self) -> pl.Expr:
+        """The number of rows of the same list before a row, whose items it can't show."""
+        if "list_place" not in self.names:
+            return pl.lit(0)
+        return value(pl.col("list_place"), self.layout.types["list_place"], COLUMNS["list_place"])

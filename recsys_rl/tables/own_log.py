@@ -87,6 +87,11 @@ class LogFiles:
         """True if some file has candidates: then a row of the others could show every item."""
         return any(self.has(table, "candidates") for table in self.files)
 
+    @cached_property
+    def names_lists(self) -> bool:
+        """True if some file tells the places of lists."""
+        return any("list_place" in table.names for table in self.files)
+
     @property
     def without_ends(self) -> list[str]:
         """The names of the files without a column ``terminated`` or ``truncated``."""
@@ -220,11 +225,14 @@ class OwnLog:
             loggers=of_row,
             given=given,
             place_logprobs=read.place_logprobs(shape.slate_size),
+            list_place=read.list_place(),
             logger_logprobs=under,
             candidates=None if offered is None else spread(offered.list.len(), self._places(read, offered)),
         )
         if self.files.names_candidates:  # the parts of a log have the same columns
             log = with_all_candidates(log)
+        if self.files.names_lists and log.list_place is None:
+            log = replace(log, list_place=torch.zeros_like(steps))
         order = torch.from_numpy(np.lexsort((log.steps.numpy(), log.sessions.numpy())))
         # Of this file alone, so that it means the same beside other files.
         tells_ends = any(name in read for name in ENDS)

@@ -221,6 +221,7 @@ def _header(name: str, texts: Mapping[str, str]) -> FileHeader:
         fields["loggers"] = tuple(map(str, fields["loggers"]))
         fields["signals"] = tuple(map(str, fields["signals"]))
         fields["applications"] = tuple(map(str, fields.get("applications", ())))
+        fields["consumed"] = tuple(map(float, fields.get("consumed", ())))
         header = DecisionHeader(**fields)
         sound = (
             bool(header.loggers)
@@ -228,6 +229,8 @@ def _header(name: str, texts: Mapping[str, str]) -> FileHeader:
             and header.interface.slate_size > 0
             and set(header.interface.signals) <= set(header.signals)
             and set(header.applications) <= set(header.loggers)
+            and type(header.requested) is bool
+            and len(header.consumed) in (0, len(header.interface.signals))
             and 0 <= header.discount <= 1
             and type(header.estimated) is int
             and header.estimated >= 0
@@ -275,6 +278,7 @@ def _log(name: str, header: DecisionHeader, frame: pl.DataFrame) -> DecisionLog:
         logger_logprobs=_double(cells.optional("logger_logprobs", len(header.loggers))),
         candidates=limits["candidates"],
         exclude=limits["exclude"],
+        list_place=cells.values("list_place") if "list_place" in cells else None,
         event_items=history,
         event_signals=_signals(cells, "event_signal", header, None) if events else None,
     )

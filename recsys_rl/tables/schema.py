@@ -157,6 +157,13 @@ _TABLE = (
         "logarithms of probabilities are at most 0",
     ),
     Column("place_logprobs", "number"),
+    Column(
+        "list_place",
+        "whole",
+        _at_least_0,
+        "places of a list are whole numbers from 0 on",
+        "has no whole number from 0 on",
+    ),
     Column("signal.", "number", _finite, "give every shown item its outcome", "has no finite number"),
     Column("event_signal.", "number", _finite, "give each event its outcome"),
     Column("context.", "number", _finite, "give finite numbers", "has no finite number"),
@@ -172,7 +179,7 @@ ROLES = (*EVENTS[:-1], *DECISIONS[3:], "event")
 """The roles of any log."""
 ITEMS = ("title", "genres", "year")
 """The roles of a file about items, beside their ids; its other columns are attributes."""
-BY_NAME = ("step", "terminated", "truncated", "place_logprobs", "probabilities")
+BY_NAME = ("step", "terminated", "truncated", "place_logprobs", "probabilities", "list_place")
 """Columns of a table of decisions that are found by this name alone; others have a role with common names."""
 BY_START = ("signal.", "context.", "probability.", "propensity.")
 """Beginnings of the names of its columns for signals, pieces of context, items and policies."""

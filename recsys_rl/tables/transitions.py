@@ -162,19 +162,22 @@ def _replay(log: DecisionLog, catalogue: Catalogue, first: Tensor, lengths: Tens
     Returns: Obs of B + G rows, and (B + G,) bool: True for the observation after a last step.
     """
     _check_pieces(log)
-    session = Session.begin(log.header.interface, catalogue, log.users[first])
-    visible = log.visible
+    interface = log.header.interface
+    session = seen = Session.begin(interface, catalogue, log.users[first])
+    visible, consumed = log.visible, torch.tensor(log.header.consumed or (1.0,) * len(interface.signals))
+    width = 0 if log.list_place is None else int(log.list_place.max()) * interface.slate_size
+    above = log.items.new_full((len(first), width), -1)  # (G, X): items above in the list, -1 padding
     mask = None if bool(catalogue.available.all()) else catalogue.available  # (I,)
     observations: list[Obs] = []
     keys: list[Tensor] = []  # (g,) each: the place among the B + G rows
     start = (lengths + 1).cumsum(0) - (lengths + 1)  # (G,)
     for step in range(int(lengths.max()) + 1):
         going = (lengths >= step).nonzero().squeeze(1)  # (g,)
-        ended = lengths == step
         rows = first + torch.minimum(torch.full_like(lengths, step), lengths - 1)  # (G,)
         given = {name: values[rows] for name, values in log.given.items()}
-        obs = session.request(given, None if mask is None else mask.expand(len(rows), -1))
-        observations.append(_limited(obs, log, rows, ended).rows(going))
+        seen, above = _before(log, rows, lengths > step, session, seen, above)
+        obs = seen.request(given, None if mask is None else mask.expand(len(rows), -1))
+        observations.append(_limited(obs, log, rows, above).rows(going))
         keys.append(start[going] + step)
         signals = log.signals[rows]  # (G, K, S)
         events = None
@@ -182,33 +185,51 @@ def _replay(log: DecisionLog, catalogue: Catalogue, first: Tensor, lengths: Tens
             events = Events(log.event_items[rows], log.event_signals[rows][..., visible])
         items = log.items[rows]
         session = session.record(items.clamp_min(0), signals[..., visible], items >= 0, events)
+        if log.list_place is not None:
+            seen = seen.consumed(items.clamp_min(0), consumed, items >= 0)
+            above = torch.cat([above, items], 1)[:, items.shape[1] :]
     obs = tree_map(lambda *pieces: torch.cat(pieces), *observations)
     last = torch.zeros(obs.num_rows, dtype=torch.bool)
     last[start + lengths] = True
     return obs.rows(torch.cat(keys).argsort()), last
 
 
-def _limited(obs: Obs, log: DecisionLog, rows: Tensor, ended: Tensor) -> Obs:
-    """The observation with the exclusions and candidates of ``rows`` (G,).
+def _before(
+    log: DecisionLog, rows: Tensor, there: Tensor, session: Session, seen: Session, above: Tensor
+) -> tuple[Session, Tensor]:
+    """The sessions as the policy saw them before the decisions of ``rows`` (G,), and the items above these.
 
-    Exclusions become a mask, as in the environment, where it takes no more memory than their ids.
-    After the end of a session, the items of the last step are taken out of its candidates.
+    Inside a list these are the sessions ``seen`` in which the items ``above`` (G, X) were consumed in full;
+    else ``session``, with the feedback. After the end of a session, where it is not ``there``, too.
     """
-    if log.exclude is not None:
-        more, num_items = log.exclude[rows], log.header.num_items  # (G, X)
+    if log.list_place is None:
+        return session, above
+    inside = (log.list_place[rows] > 0) & there  # (G,)
+
+    def chosen(of_list: Tensor, of_session: Tensor) -> Tensor:
+        return torch.where(inside.view(-1, *[1] * (of_list.ndim - 1)), of_list, of_session)
+
+    return tree_map(chosen, seen, session), above.masked_fill(~inside.unsqueeze(1), -1)
+
+
+def _limited(obs: Obs, log: DecisionLog, rows: Tensor, above: Tensor) -> Obs:
+    """The observation with the exclusions and candidates of ``rows`` (G,), beside its own limits.
+
+    A list holds none of the items ``above`` (G, X) again. Exclusions become a mask, as in the environment,
+    where it takes no more memory than their ids.
+    """
+    lists = [] if log.exclude is None else [log.exclude[rows]]
+    if log.header.interface.repeats and above.shape[1]:  # else the session excludes them
+        lists.append(above)
+    if lists:
+        more, num_items = torch.cat(lists, 1), log.header.num_items  # (G, X)
         if num_items <= more.shape[1] * more.element_size():
             excluded = dataclasses.replace(obs, exclude=more)
             obs = dataclasses.replace(obs, mask=excluded.allowed(num_items))
         else:
             exclude = more if obs.exclude is None else torch.cat([obs.exclude, more], 1)
             obs = dataclasses.replace(obs, exclude=exclude)
-    if log.candidates is None:
-        return obs
-    candidates = log.candidates[rows]  # (G, C)
-    if not log.header.interface.repeats:
-        shown = (candidates.unsqueeze(2) == log.items[rows].unsqueeze(1)).any(2)
-        candidates = candidates.masked_fill(shown & ended.unsqueeze(1), -1)
-    return obs.among(candidates)
+    return obs if log.candidates is None else obs.within(log.candidates[rows])
 
 
 def _check_pieces(log: DecisionLog) -> None:

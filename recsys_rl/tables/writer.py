@@ -193,6 +193,7 @@ def frame_of(log: DecisionLog) -> pl.DataFrame:
         "logprob": log.logprobs if log.lists_propensities else None,
         "place_logprobs": log.place_logprobs,
         "logger_logprobs": log.logger_logprobs,
+        "list_place": log.list_place,
     }
     columns |= {name: _column(values) for name, values in optional.items() if values is not None}
     if header.applications:
@@ -211,7 +212,8 @@ def frame_of(log: DecisionLog) -> pl.DataFrame:
 def header_to_dict(header: DecisionHeader) -> dict[str, Any]:
     """The header as JSON primitives, with the number of the format."""
     fields = {"format": FORMAT, **dataclasses.asdict(header)}
-    for name in ("estimated", "applications"):  # versions before these fields read the file too
+    # Versions before these fields read the file too.
+    for name in ("estimated", "applications", "consumed", "requested"):
         if not fields[name]:
             del fields[name]
     return fields

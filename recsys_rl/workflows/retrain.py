@@ -115,8 +115,8 @@ def _learn(options: RetrainConfig, champion: Served, now: Round) -> list[Path]:
     log = policies / LOG
     sides = survey(log, champion.checkpoint)
     _check(log, sides)
-    if sides.lacking:
-        announce(sides.lacking)
+    for line in filter(None, (sides.lacking, sides.unjudged)):
+        announce(line)
     task = Task(
         champion=champion,
         log=log,

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.checkpoint.home import load_at_home
 from recsys_rl.errors import UserError, one_line
+from recsys_rl.ope.world import why_no_world
 from recsys_rl.serve.export_record import export_record
 from recsys_rl.serve.facts import champion_in
 from recsys_rl.serve.interval import interval_of
@@ -97,6 +98,7 @@ class Sides(NamedTuple):
     heldout_users: int
     lacking: str  # a sentence; "" for a log with chance in it
     nothing: bool = False  # it can teach nothing at all
+    unjudged: str = ""  # a sentence if no model of users can judge what is learned from these sessions
 
 
 def survey(
@@ -107,7 +109,7 @@ def survey(
     ``also`` gets each part, so that nobody has to read the log again.
     """
     sessions, users = [0, 0], [set[int](), set[int]()]
-    certain, items = True, set[int]()
+    certain, items, no_world = True, set[int](), ""
     for part in decisions_of(log, checkpoint):
         also(part)
         held = heldout_of(part, checkpoint)
@@ -116,6 +118,7 @@ def survey(
             users[side] |= set(part.users[rows].unique().tolist())
         if len(items) < 2:
             items |= set(part.items[part.items >= 0].unique()[:2].tolist())
+        no_world = no_world or (why_no_world(part) if checkpoint.interface.session_length > 1 else "")
         certain = certain and bool((part.logprobs.abs() <= SURE).all())
     lacking = ""
     if len(items) == 1:
@@ -129,7 +132,14 @@ def survey(
             "not make, so a model must guess it, and weights can judge no other policy; serve a policy that "
             "draws (--explore, or a temperature), and learn from that."
         )
-    return Sides(sessions[0], sessions[1], len(users[0]), len(users[1]), lacking, len(items) == 1)
+    unjudged = ""
+    if no_world:
+        unjudged = (
+            f"The gate can't judge what is learned from this record, as {no_world}: each candidate gets the "
+            "answer can't tell, and only a canary can judge it."
+        )
+    people = len(users[0]), len(users[1])
+    return Sides(sessions[0], sessions[1], *people, lacking, len(items) == 1, unjudged)
 
 
 def heldout_log(log: Path, checkpoints: Sequence[Checkpoint]) -> tuple[Sides, DecisionLog | None]:

@@ -207,11 +207,75 @@ def test_excluded_items_of_the_log_stay_excluded(monkeypatch: pytest.MonkeyPatch
     assert all(obs.exclude is not None and (obs.exclude == 4).any(1).all() for obs in policy.seen)
 
 
-def test_logs_of_candidates_are_refused() -> None:
+def test_candidates_limit_the_policy_at_their_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every second session has candidates at its second step, and those of one step hold on."""
+    monkeypatch.setattr(user_fit, "LEAST_STEPS", 5)
+    log = log_of(40, 2, stays)
+    log = log.rows((log.steps == 0) | (log.sessions % 4 != 1))  # every fourth session has one step
+    candidates = torch.arange(ITEMS).repeat(log.num_rows, 1)
+    limited = (log.sessions % 2 == 1) & ((log.steps == 1) | (log.sessions % 4 == 1))
+    candidates[limited] = torch.tensor([0, 2, 5, -1, -1, -1])
+    policy = Always(2)
+    world(fitted(of_log(replace(log, candidates=candidates))), policy)
+    for step, number in ((0, 10), (1, 20)):
+        allowed = torch.cat([obs.allowed(ITEMS) for obs in policy.seen[step::2]])  # of all folds
+        limits = allowed.sum(1) < ITEMS
+        assert len(allowed) == 40 and int(limits.sum()) == number
+        assert [row.nonzero().flatten().tolist() for row in allowed[limits]] == [[0, 2, 5]] * number
+
+
+@pytest.mark.parametrize(
+    ("repeats", "expected"),
+    [
+        (True, [[0, 1, 4], [0, 4], [5], [0, 1, 2, 3, 4, 5]]),
+        (False, [[0, 1, 4], [0, 1, 4], [0, 1], [0, 1, 4]]),
+    ],
+)
+def test_what_the_log_had_shown_can_be_shown_by_another_policy(
+    repeats: bool, expected: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log shows 1, 0, 4 and 2, and the policy that plays 5. Candidates of no item limit nothing."""
+    monkeypatch.setattr(user_fit, "LEAST_STEPS", 5)
+    log = log_of(40, 4, stays, history=4)
+    header = replace(log.header, interface=replace(log.header.interface, repeats=repeats))
+    items = torch.tensor([1, 0, 4, 2]).repeat(40).unsqueeze(1)
+    candidates = torch.tensor([[0, 1, 4], [0, 4, -1], [5, -1, -1], [-1, -1, -1]]).repeat(40, 1)
+    policy = Always(5)
+    world(fitted(of_log(replace(log, header=header, items=items, candidates=candidates))), policy)
+    for obs, allowed in zip(policy.seen, expected, strict=False):  # of the first fold
+        assert all(row.nonzero().flatten().tolist() == allowed for row in obs.allowed(ITEMS))
+
+
+def test_a_list_holds_no_item_twice_where_a_log_is_judged() -> None:
+    """Three lists of two items; sessions may repeat items."""
+    log = log_of(3, 2, stays)
+    of = of_log(replace(log, list_place=log.steps))
+    [(rows, obs)] = of.observations()
+    allowed = obs.allowed(ITEMS)
+    assert rows.tolist() == [*range(6)] and allowed.sum(1).tolist() == [ITEMS, ITEMS - 1] * 3
+    assert not allowed[1::2].gather(1, log.items[::2]).any()
+
+
+def test_logs_of_a_first_stage_are_refused() -> None:
     log = log_of(40, 1, stays)
     everything = torch.arange(ITEMS).expand(log.num_rows, -1)
+    header = replace(log.header, candidates="20 candidates")
     with pytest.raises(UserError):
-        fitted(of_log(replace(log, candidates=everything)))
+        fitted(of_log(replace(log, header=header, candidates=everything)))
+
+
+def test_what_a_platform_forbids_is_refused_and_what_requests_exclude_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(user_fit, "LEAST_STEPS", 5)
+    log = log_of(40, 2, stays)
+    log = replace(log, exclude=log.steps.unsqueeze(1) + 3)
+    with pytest.raises(UserError):
+        fitted(of_log(log))
+    policy = Always(1)
+    world(fitted(of_log(replace(log, header=replace(log.header, requested=True)))), policy)
+    for step, obs in enumerate(policy.seen):
+        assert obs.exclude is not None and bool((obs.exclude == 3 + step % 2).any(1).all())
 
 
 @pytest.mark.learning

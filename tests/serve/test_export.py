@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from recsys_rl.checkpoint import load as load_checkpoint
 from recsys_rl.errors import UserError
 from recsys_rl.recommender import load
 from recsys_rl.serve.draw_request import DrawRequest, DrawResult, draw
@@ -33,18 +34,20 @@ def test_a_policy_gives_the_logged_probabilities_on_every_platform(
     checkpoint: At, tmp_path: Path, platform: str
 ) -> None:
     db, out, path = tmp_path / "r.sqlite", tmp_path / "log.parquet", checkpoint(platform)
+    lists = load_checkpoint(path).interface.slate_size == 1
     with serving(path, db) as client:
         by_hour = client.get("/v1/platform").json()["by_hour"]
         for user in range(6):
             for step in range(4):
                 hour = {"context": {"hour": 12 + step / 10}} if by_hour else {}
-                answer = recommend(client, str(user), **hour)
+                more = {"n": 2} if lists and step == 1 else {}
+                answer = recommend(client, str(user), **hour, **more)
                 if platform == "social-feed":
                     send(client, event(answer, "followed"))
             assert send(client, event(answer, "leave")) == ["accepted"]
     export(record := Record(db), out, interval_of(record, now=time.time() + LATER))
     log, recommender = read_decisions(out), load(path)
-    assert log.num_rows == 24
+    assert log.num_rows == (30 if lists else 24)
     again = recommender.agent.place_logprobs(observe(log, recommender.catalogue), log.items).sum(1)
     torch.testing.assert_close(again, log.logprobs, atol=1e-4, rtol=0)
 

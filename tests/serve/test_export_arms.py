@@ -14,8 +14,10 @@ import torch
 
 from recsys_rl.checkpoint import load as load_checkpoint
 from recsys_rl.errors import UserError
+from recsys_rl.functional.patterns import Patterns
 from recsys_rl.make import agent_of
 from recsys_rl.recommender import load
+from recsys_rl.serve import rule
 from recsys_rl.serve.export_arms import _mixed
 from recsys_rl.serve.export_record import Exported, export_record
 from recsys_rl.serve.interval import interval_of
@@ -25,6 +27,7 @@ from recsys_rl.serve.versions import Version
 from recsys_rl.tables.decision_log import DecisionLog, concatenate
 from recsys_rl.tables.parts import read_decisions
 from recsys_rl.tables.transitions import observe
+from recsys_rl.types import Obs
 from recsys_rl.utils.files import sha256_of
 from tests.own_logs import policy, sessions
 from tests.serve.servers import begun, event, recommend, send, serving, trained
@@ -51,7 +54,7 @@ def of_sessions(log: DecisionLog, logprobs: torch.Tensor) -> torch.Tensor:
 
 
 def test_the_mixture_by_hand() -> None:
-    """A list of two items, one by popularity, one more, and one after the release."""
+    """A list of two items, one that popularity gave as it was late, one more, and one after the release."""
     own, other = ((0.5, 0.2), (0.25,), (0.3,), (0.9,)), {1: (0.1, 0.4), 3: (0.8,)}
     made = [
         msgspec.structs.replace(
@@ -114,6 +117,43 @@ def test_the_product_over_a_session_is_the_sum_over_the_arms(two: Path, tmp_path
         [mixed, (1 - weight) * first[1] + weight * second[1]], rel=1e-4
     )
     assert not torch.allclose(each[0], each[1], atol=0.01)
+
+
+def test_an_arm_whose_policy_fails_has_the_probability_of_popularity(
+    two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The challenger fails at each second step, whichever arm has the session."""
+    db, out = tmp_path / "r.sqlite", tmp_path / "log.parquet"
+    champion, challenger = two / "a.pt", two / "b.pt"
+    scores_of = rule._scores
+
+    def failing(version: Version, obs: Obs) -> tuple[Obs, torch.Tensor, Patterns | None]:
+        obs, scores, slates = scores_of(version, obs)
+        if version.row.sha256 == sha256_of(challenger) and obs.history is not None:
+            scores = scores.masked_fill(((obs.history >= 0).sum(1) == 1).unsqueeze(1), math.nan)
+        return obs, scores, slates
+
+    monkeypatch.setattr(rule, "_scores", failing)
+    degraded = {}
+    with serving(begun(champion, db), db) as client:
+        act(client, "start", sha256=sha256_of(challenger), share=SHARE)
+        for user in range(16):
+            for step in range(3):
+                answer = recommend(client, str(user))
+                degraded[user, step] = answer["degraded"]
+            send(client, event(answer, "leave"))
+    failed = [of for of, why in degraded.items() if why == "not-finite"]
+    assert 0 < len(failed) < 16 and {step for _, step in failed} == {1}
+    exported(db, out)
+    log, catalogue = read_decisions(out), load(champion).catalogue
+    obs, each = observe(log, catalogue), []
+    popular = (catalogue.popularity + 1e-3).log().expand(log.num_rows, -1)
+    popular = popular.masked_fill(~obs.showable(catalogue.num_items), -math.inf).log_softmax(1)
+    for path in (champion, challenger):
+        each.append(load(path).agent.place_logprobs(obs, log.items).sum(1).double())
+    each[1] = torch.where(log.steps == 1, popular.gather(1, log.items).squeeze(1).double(), each[1])
+    expected = (1 - SHARE) * of_sessions(log, each[0]) + SHARE * of_sessions(log, each[1])
+    torch.testing.assert_close(of_sessions(log, log.logprobs), expected, rtol=1e-4, atol=0)
 
 
 def test_a_table_of_an_own_place_has_the_arms_together(tmp_path: Path) -> None:

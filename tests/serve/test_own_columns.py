@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ ROW = TableRow(
     items=(1,),
     logprobs=(0.0,),
     candidates=(0, 1),
+    exclude=(),
+    above=(),
     signals=[[0.75]],
     context={},
 )
@@ -42,6 +45,17 @@ def test_no_column_takes_the_place_of_another(reward: str) -> None:
     if reward in known:
         (moved,) = {*frame.columns} - added - {"item", reward}
         assert row[moved] == known[reward]
+
+
+def test_candidates_are_what_could_be_shown_and_a_list_names_its_places() -> None:
+    facts: dict[str, Any] = {"slate_size": 1, "items": ["a", "b", "c"], "signals": ["x"], "context": []}
+    free = replace(ROW, candidates=None)
+    rows = [ROW, free, replace(free, items=(2,), above=(1,)), replace(free, exclude=(0,))]
+    frame = frame_of(rows, facts, 0)
+    assert frame["candidates"].to_list() == [["a", "b"], ["a", "b", "c"], ["a", "c"], ["b", "c"]]
+    assert frame["list_place"].to_list() == [0, 0, 1, 0]
+    assert "candidates" not in frame_of(rows[1:3], facts, 0).columns
+    assert "list_place" not in frame_of(rows[:2], facts, 0).columns
 
 
 def test_a_moved_column_of_times_is_found_again() -> None:

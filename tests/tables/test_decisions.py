@@ -22,7 +22,15 @@ from recsys_rl.types import Interface, UserError
 from tests.tiny_world import tiny_catalogue
 
 INTERFACE = Interface((("profile", 3),), (10,), 2, False, 6, ("click",), 3)
-HEADER = DecisionHeader(("one", "two"), INTERFACE, ("click", "hidden"), 0.9, "feed", "abc")
+HEADER = DecisionHeader(
+    ("one", "two"),
+    INTERFACE,
+    ("click", "hidden"),
+    0.9,
+    "feed",
+    "abc",
+    consumed=(0.5,) * len(INTERFACE.signals),
+)
 
 
 def two_sessions() -> DecisionLog:
@@ -44,6 +52,7 @@ def two_sessions() -> DecisionLog:
         logger_logprobs=torch.tensor([[-1.5, -torch.inf]] * 3 + [[-3.0, -1.5]] * 3).double(),
         candidates=torch.tensor([[0, 1, 2, 3, 4, 5, 6]] * 5 + [[4, 1, 2, -1, -1, -1, -1]]),
         exclude=torch.tensor([[9, 8]] * 3 + [[9, -1]] * 2 + [[-1, -1]]),
+        list_place=torch.tensor([0, 1, 2, 0, 0, 1]),
     )
 
 
@@ -173,6 +182,9 @@ BAD: dict[str, tuple[list[pl.Expr], str]] = {
     "step missing": ([replaced("step", 3, pl.col("row") == 2)], "row 3"),
     "step repeated": ([replaced("step", 0)], "rows 1 and 2"),
     "two users": ([replaced("user", 9)], "row 2"),
+    "list begins late": ([replaced("list_place", 2, pl.col("row") == 1)], "row 2"),
+    "list has a gap": ([replaced("list_place", 2)], "row 2"),
+    "list begins a session": ([replaced("list_place", 1, pl.col("row") == 3)], "row 4"),
     "goes on": ([replaced("terminated", True)], "row 3"),
     "no end": ([pl.lit(False).alias("truncated")], "row 3"),
     "two ends": ([replaced("terminated", True, pl.col("row") == 2)], "row 3"),

@@ -150,6 +150,19 @@ def test_the_number_of_choices_is_that_of_the_candidates(tmp_path: Path) -> None
     assert described.propensities.mean_inverse == 1.0
 
 
+def test_a_place_of_a_list_has_fewer_choices(tmp_path: Path) -> None:
+    """Three of four items, one after another, none twice: weights 1, 1 and 1."""
+    columns: Rows = {
+        "session": ["s", "s", "s", "t"],
+        "step": [0, 1, 2, 0],
+        "item": ["a", "b", "c", "d"],
+        "reward": [0.0, 1.0, 1.0, 0.0],
+        "propensity": [1 / 4, 1 / 3, 1 / 2, 1 / 4],
+        "list_place": [0, 1, 2, 0],
+    }
+    assert propensities(tmp_path, columns).mean_inverse == pytest.approx(1)
+
+
 def test_sessions_multiply_their_weights(tmp_path: Path) -> None:
     """1 / (2 p) of the sessions' steps: 1 x 2.5, 0.625 x 1; ess (3.125)^2 / (6.25 + 0.390625)."""
     columns: Rows = {

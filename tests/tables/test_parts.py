@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -32,6 +33,23 @@ def assert_same(one: DecisionLog, two: DecisionLog) -> None:
     assert first.keys() == second.keys()
     for name, values in first.items():
         assert torch.equal(*map(unpadded, (values, second[name]))), name
+
+
+def test_intervals_of_a_record_share_what_only_some_of_them_have(tmp_path: Path) -> None:
+    """The first interval has lists and exclusions of requests, the second one neither."""
+    one, more = block(0, 4), block(4, 4)
+    exclude, place = torch.full((one.num_rows, 1), -1), torch.zeros_like(one.steps)
+    header = replace(one.header, consumed=(0.25,) * len(one.header.interface.signals), requested=True)
+    whole = replace(one, header=header, exclude=exclude, list_place=place)
+    for number, log in enumerate((whole, replace(more, exclude=None))):
+        path = tmp_path / f"{number}.parquet"
+        with DecisionWriter(path, log.header, interval=(number, number + 1)) as writer:
+            writer.write(log)
+    joined = read_decisions(tmp_path)
+    assert joined.header.consumed == header.consumed and joined.header.requested
+    assert joined.num_rows == one.num_rows + more.num_rows
+    assert joined.list_place is not None and not joined.list_place.any()
+    assert joined.exclude is not None and bool((joined.exclude < 0).all())
 
 
 def unpadded(values: Tensor) -> Tensor:

@@ -76,6 +76,7 @@ SESSIONS: dict[str, list[Any]] = {
     "time": [1, 2, 2, 0, 9],
     "terminated": [False, False, True, False, False],
     "truncated": [False, False, False, False, True],
+    "list_place": [0, 1, 0, 0, 1],
     "row": [1, 2, 3, 4, 5],
 }
 
@@ -91,6 +92,8 @@ SESSIONS: dict[str, list[Any]] = {
         ("terminated", 0, True, [4, 5]),
         ("truncated", 4, False, [5]),
         ("truncated", 2, True, [5]),
+        ("list_place", 1, 2, [6]),
+        ("list_place", 3, 1, [6]),
     ],
 )
 def test_each_mistake_of_a_session_breaks_its_rule(

@@ -132,9 +132,65 @@ def test_candidates_limit_the_observations_and_the_next_ones() -> None:
     log = dataclasses.replace(three_sessions(), candidates=candidates)
     batch = transition_table(log, CATALOGUE, torch.zeros(6)).at(torch.arange(6))
     assert batch.obs.candidates is not None and batch.next_obs.candidates is not None
-    assert torch.equal(batch.obs.candidates, candidates) and batch.obs.exclude is None
-    assert batch.next_obs.candidates[0].tolist() == [0, 1, 2, 4]  # of the next row
-    assert batch.next_obs.candidates[2].tolist() == [-1, 1, 2, 4]  # after the end: without the item shown
+    assert batch.obs.exclude is None
+    # Without the items that the session has shown.
+    assert batch.obs.candidates.tolist() == [
+        [0, 1, 2, 4],
+        [-1, 1, 2, 4],
+        [0, 1, 2, 4],
+        [0, 1, 2, 4],
+        [-1, 1, 2, 4],
+        [-1, -1, 2, 4],
+    ]
+    assert batch.next_obs.candidates[0].tolist() == [-1, 1, 2, 4]  # of the next row
+    assert batch.next_obs.candidates[2].tolist() == [-1, 1, 2, 4]  # after the end
+    repeats = dataclasses.replace(log.header, interface=dataclasses.replace(INTERFACE, repeats=True))
+    again = observe(dataclasses.replace(log, header=repeats), CATALOGUE)
+    assert again.candidates is not None and torch.equal(again.candidates, candidates)
+
+
+def test_candidates_leave_what_a_row_excludes_or_the_catalogue_lacks_forbidden() -> None:
+    available = CATALOGUE.available.clone()
+    available[7] = False
+    log = dataclasses.replace(
+        three_sessions(),
+        candidates=torch.arange(8).expand(6, 8),
+        exclude=torch.tensor([[3], [3], [3], [3], [3], [-1]]),
+    )
+    obs = observe(log, dataclasses.replace(CATALOGUE, available=available))
+    assert obs.candidates is not None
+    assert obs.candidates[4].tolist() == [-1, 1, 2, -1, 4, 5, 6, -1]  # 0 was shown
+    assert obs.candidates[5].tolist() == [-1, -1, 2, 3, 4, 5, 6, -1]
+
+
+@pytest.mark.parametrize("consumed", [(), (0.25,)])
+def test_a_place_of_a_list_sees_the_items_above_as_consumed_and_no_feedback(
+    consumed: tuple[float, ...],
+) -> None:
+    """The last two rows of the last session are a list; the feedback to its first item is 5."""
+    log = three_sessions()
+    header = dataclasses.replace(log.header, consumed=consumed)
+    log = dataclasses.replace(log, header=header, list_place=torch.tensor([0, 0, 0, 0, 0, 1]))
+    batch = transition_table(log, CATALOGUE, torch.zeros(6)).at(torch.tensor([4, 5]))
+    assert batch.obs.history is not None and batch.obs.signals is not None
+    assert batch.next_obs.history is not None and batch.next_obs.signals is not None
+    of_list = consumed[0] if consumed else 1
+    assert batch.obs.history.tolist() == [[-1, -1, -1, 0], [-1, -1, 0, 1]]
+    assert batch.obs.signals.squeeze(-1).tolist() == [[0, 0, 0, 4], [0, 0, 4, of_list]]
+    assert batch.next_obs.history.tolist() == [[-1, -1, 0, 1], [-1, 0, 1, 2]]
+    assert batch.next_obs.signals.squeeze(-1).tolist() == [[0, 0, 4, of_list], [0, 4, 5, 6]]
+    assert batch.obs.context.tolist() == [[4, 0.25], [5, 0.5]]
+
+
+def test_no_list_holds_an_item_twice_where_sessions_may() -> None:
+    interface = dataclasses.replace(INTERFACE, repeats=True)
+    log = dataclasses.replace(three_sessions(), list_place=torch.tensor([0, 1, 0, 0, 0, 1]))
+    log = dataclasses.replace(log, header=dataclasses.replace(log.header, interface=interface))
+    for exclude in (None, torch.tensor([[7]] * 6)):
+        allowed = observe(dataclasses.replace(log, exclude=exclude), CATALOGUE).allowed(8)
+        mine = [] if exclude is None else [7]
+        forbidden = [(~row).nonzero().flatten().tolist() for row in allowed]
+        assert forbidden == [[*items, *mine] for items in ([], [0], [], [], [], [1])]
 
 
 def test_rows_of_a_table_stay_together() -> None:
