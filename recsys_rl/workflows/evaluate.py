@@ -54,7 +54,8 @@ class EvaluateConfig(PeopleFile):
     checkpoint: str | Path = f"checkpoints/{DEFAULT_ALGO}.pt"
     """The file to evaluate. Catalogue, settings and weights come from it."""
     algo: str | None = None
-    """Reject a checkpoint of another algorithm. Without --checkpoint, evaluate checkpoints/<algo>.pt."""
+    """Reject a checkpoint of another algorithm. Required if its name holds a module. Without --checkpoint,
+    evaluate the latest checkpoint of this algorithm."""
     env: str | None = None
     """Reject a checkpoint of another environment. Required if its name holds a module (gym:module:Id)."""
     seed: Seed = 0
@@ -101,7 +102,7 @@ class EvaluateConfig(PeopleFile):
         if self.full and not self.planner:
             raise UserError("--full is for the planners, and --no-planner leaves them out: give one of them.")
         if self.algo is not None:
-            algorithm_of(self.algo)
+            algorithm_of(self.algo, typed=True)
         if self.env is not None:
             platform_of(self.env)
         check_world(self.world)
