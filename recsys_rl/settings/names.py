@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from recsys_rl.agents import AGENTS
 from recsys_rl.data import SOURCES
 from recsys_rl.env import OF_TABLES as OF_TABLES  # for rooms that may not know env
-from recsys_rl.env import PLATFORMS, WITHOUT_ID
+from recsys_rl.env import PLATFORMS, WITH_OWN_WORLD
 from recsys_rl.errors import FieldError, UserError, one_line
 from recsys_rl.settings.fields import did_you_mean, shown
 from recsys_rl.utils.find import find
@@ -61,7 +61,7 @@ def spec_of_platform(env: str) -> str | None:
 def has_own_world(env: str) -> bool:
     """True for a platform that takes no users and items of data."""
     key = env.partition(":")[0]
-    return key in WITHOUT_ID if key in PLATFORMS else platform_of(env).users is None
+    return key in WITH_OWN_WORLD if key in PLATFORMS else platform_of(env).users is None
 
 
 def names_a_module(env: str) -> bool:
