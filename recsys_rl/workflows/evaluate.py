@@ -63,8 +63,6 @@ class EvaluateConfig(PeopleFile):
     """The seed of the sessions, which are the same for every policy."""
     json: str | Path | None = None
     """Write the table to this file as JSON, with the values of each seed and user."""
-    csv: str | Path | None = None
-    """Write the return and the length of each session to this file: a line for each seed, policy and user."""
     report: str | Path | bool = False
     """Write a self-contained HTML page to this file: learning curve, table, sample sessions. True means
     report.html in the folder of the run, with --users report-FILE.html, with --world report-NAME.html."""
@@ -98,6 +96,8 @@ class EvaluateConfig(PeopleFile):
     """Play in this platform, with the items, users and interface of the checkpoint, in place of the one of
     the training: the simulator behind a log for a policy trained in users learned from the log. Another
     platform has the settings of its preset, the same one those of the training, that simulator its own."""
+    csv: str | Path | None = None
+    """Write the return and the length of each session to this file: a line for each seed, policy and user."""
 
     def __post_init__(self) -> None:
         check_fields(self)
