@@ -186,7 +186,8 @@ def _assemble(texts: Mapping[str, Any], tensors: Mapping[str, Tensor], env: str 
     algo = str(texts["config"].get("algo"))
     if is_unknown_algorithm(algo):
         name = one_line(algo)
-        raise Refused(f"was trained by {name}, which imports a module", f"type --algo {name} to allow it")
+        mend = f"type --algo {name} to allow it, or import that module first"
+        raise Refused(f"was trained by {name}, which imports a module", mend)
     try:
         config = from_dict(Config, without_source(texts["config"]))
     except UserError as error:
