@@ -2,6 +2,7 @@
 
     python -m benchmarks.loop --seeds 0-2
     python -m benchmarks.loop --seeds 0 --picture docs/images/loop.svg --keep runs/loop
+    python -m benchmarks.loop --redraw docs/images/loop.svg      # after a change of the chart's code
 
 Each seed trains a weak policy on `satiation` (PPO, 81,920 steps) and plays three rounds: 2,000 visits, and
 2,000 more with a canary at a share of a half. `served` is the true return of a session with held-out users as
@@ -27,7 +28,7 @@ import torch
 from benchmarks.harness import newest, tables
 from examples.loop import rounds_of
 from recsys_rl.errors import UserError
-from recsys_rl.report.drawing import number
+from recsys_rl.report.drawing import for_two_widths, number
 from recsys_rl.report.rounds import Band, Judged, Visited
 from recsys_rl.report.rounds_charts import served_svg
 from recsys_rl.utils.files import write_text
@@ -85,11 +86,27 @@ def text(results: Path) -> str:
     return f"{newest.table(heads, body)}\n\n`python -m benchmarks.loop`, {newest.origin(rows)}."
 
 
-def picture(found: Mapping[str, Any], path: Path) -> None:
-    """Draw the served returns, the promotions and the gate of one seed."""
-    served = [Visited(**row) for row in found["served"]]
-    bands = [Band(**row) for row in found["bands"]]
-    write_text(path, served_svg(served, bands, [Judged(**row) for row in found["judged"]]) + "\n")
+WIDE, NARROW = (760, 500), (358, 236)  # the sizes of the picture, at a desk and on a phone
+SHOWN = tables.RESULTS / "loop_picture.json"
+"""The numbers that the picture shows."""
+
+
+def picture(found: Mapping[str, Any], path: Path, numbers: Path = SHOWN) -> None:
+    """Draw the served returns, the promotions and the gate of one seed, and write what is drawn."""
+    shown = {name: found[name] for name in ("served", "bands", "judged")}
+    write_text(numbers, json.dumps(shown, indent=1) + "\n")
+    write_text(path, drawing(shown))
+
+
+def drawing(shown: Mapping[str, Any]) -> str:
+    """The text of the picture, for two widths."""
+    served = [Visited(**row) for row in shown["served"]]
+    bands = [Band(**row) for row in shown["bands"]]
+    judged = [Judged(**row) for row in shown["judged"]]
+    wide, narrow = (
+        served_svg(served, bands, judged, width=width, height=height) for width, height in (WIDE, NARROW)
+    )
+    return for_two_widths(wide, narrow) + "\n"
 
 
 def seeds_in(given: str) -> list[int]:
@@ -105,11 +122,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", default="0-2", help="such as 0-2 or 0,3 (default: 0-2)")
     parser.add_argument("--keep", type=Path, help="a folder for the pages, policies and records")
     parser.add_argument("--picture", type=Path, help="draw the first seed into this SVG file")
+    parser.add_argument("--redraw", type=Path, help="draw this file again from the numbers in the results")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch")
     parser.add_argument("--json", type=Path, help="write the table to this file")
     parser.add_argument("--csv", type=Path, help="append the table to this file, not to benchmarks/results")
     parser.add_argument("--smoke", action="store_true", help="does it run? A small world, one round, no CSV")
     args = tables.parse(parser, "loop", argv)
+    if args.redraw is not None:
+        write_text(args.redraw, drawing(json.loads(SHOWN.read_text(encoding="utf-8"))))
+        return
     seeds = seeds_in(args.seeds)
     torch.set_num_threads(args.threads or 1)
     with tempfile.TemporaryDirectory() if args.keep is None else nullcontext(args.keep) as name:

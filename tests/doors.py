@@ -16,7 +16,7 @@ import torch
 from recsys_rl import cli
 from recsys_rl.checkpoint import load
 from recsys_rl.cli.train import train_options
-from recsys_rl.env import PLATFORMS, WITHOUT_ID
+from recsys_rl.env import PLATFORMS, WITH_OWN_WORLD
 from recsys_rl.functional.compiled.kernels import SWITCH
 from recsys_rl.workflows.train import train
 
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PATIENCE = 240  # seconds to wait for a process: a busy machine may be ten times as slow as an idle one
 STARTED: list[subprocess.Popen[str]] = []  # by the test that runs; conftest.py kills those that are left
-WITH_CATALOGUE = ", ".join(name for name in PLATFORMS if name not in WITHOUT_ID)  # as errors list them
+WITH_CATALOGUE = ", ".join(name for name in PLATFORMS if name not in WITH_OWN_WORLD)  # as errors list them
 PPO = ["--batch-size", "12", "--update-epochs", "2"]
 SIZES = [
     *("--n-steps", "6", "--num-envs", "4", "--save-interval", "3", "--eval-interval", "4"),

@@ -24,7 +24,7 @@ from recsys_rl.checkpoint.users_check import is_home
 from recsys_rl.data.item_table import open_table, table_sha256
 from recsys_rl.errors import one_line
 from recsys_rl.settings.config import Config, from_dict, to_dict, without_source
-from recsys_rl.settings.names import names_a_module
+from recsys_rl.settings.names import is_unknown_algorithm, names_a_module
 from recsys_rl.types import (
     Catalogue,
     Interface,
@@ -115,6 +115,7 @@ def load(path: str | Path, env: str | None = None) -> Checkpoint:
     """Read a checkpoint of ``save``.
 
     ``env``: the environment that the user typed. A checkpoint may import a module only if it names this one.
+    It imports no module of an algorithm: this program has imported it before.
 
     Raises UserError, in one sentence, if the file is not a whole and valid checkpoint. The error names the
     previous checkpoint if that one is valid. A pickle is recognised and never opened.
@@ -182,6 +183,11 @@ def _assemble(texts: Mapping[str, Any], tensors: Mapping[str, Tensor], env: str 
     if names_a_module(saved) and saved != env:
         name = one_line(saved)
         raise Refused(f"was trained on {name}, which imports a module", f"type --env {name} to allow it")
+    algo = str(texts["config"].get("algo"))
+    if is_unknown_algorithm(algo):
+        name = one_line(algo)
+        mend = f"type --algo {name} to allow it, or import that module first"
+        raise Refused(f"was trained by {name}, which imports a module", mend)
     try:
         config = from_dict(Config, without_source(texts["config"]))
     except UserError as error:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import tyro
 
 from recsys_rl.agents import AGENTS
-from recsys_rl.settings.names import DEFAULT_ALGO
+from recsys_rl.settings.names import DEFAULT_ALGO, checkpoint_name, names_an_algorithm
 
 T = TypeVar("T")
 
@@ -69,5 +69,6 @@ def checked(config: type[T], options: Any) -> T:
 
 def latest_checkpoint(argv: list[str]) -> str:
     """The checkpoint of the latest run of ``--algo``, or of the default algorithm."""
-    algo = peek(argv, "algo").algo
-    return f"checkpoints/{algo if algo in AGENTS else DEFAULT_ALGO}.pt"
+    algo = peek(argv, "algo").algo or DEFAULT_ALGO
+    known = algo in AGENTS or names_an_algorithm(algo)
+    return f"checkpoints/{checkpoint_name(algo if known else DEFAULT_ALGO)}"

@@ -34,6 +34,7 @@ from recsys_rl.settings.names import (
     DEFAULT_ALGO,
     DEFAULT_ENV,
     algorithm_of,
+    checkpoint_name,
     names_a_module,
     names_a_source,
     platform_of,
@@ -51,6 +52,7 @@ Examples:
   recsys-rl train --algo a2c --data synthetic     A2C, on made-up items and users
   recsys-rl train --data ratings.csv --rating-column stars
   recsys-rl train --env gym:CartPole-v1           any Gymnasium environment
+  recsys-rl train --algo my_agent:ALGORITHM       your own algorithm, in my_agent.py
   recsys-rl train --config run.toml --lr 1e-3     the settings of a file, with another learning rate
   recsys-rl train --algo bc --env satiation --log log.parquet     clone the policy that made a log
   recsys-rl train --algo cql --env satiation --log log.parquet    learn a better policy from that log
@@ -204,14 +206,16 @@ def train_options(argv: list[str]) -> Job:
         argv = with_log(argv, given)
     if names_a_source(given.data):
         source_of(given.data, typed=True)
+    if given.algo is not None:
+        algorithm_of(given.algo, typed=True)
     file = {} if given.config is None else _read_settings(Path(given.config), given.env)
     typed = {name: getattr(given, name) for name in ("algo", "env") if getattr(given, name) is not None}
     folder, base, brought = None, {}, {}
     if given.run is not None or "--resume" in argv:
         if given.run is not None and "--resume" in argv:
             raise UserError("--resume resumes the latest run and --run the given run: give one of them.")
-        if given.run is not None:
-            typed.setdefault("algo", folders.algo_of(Path(given.run)))
+        if given.run is not None and given.algo is None:
+            typed["algo"] = folders.algo_of(Path(given.run))
         algo = {"algo": DEFAULT_ALGO, **file, **typed}["algo"]
         folder = folders.latest(algo) if given.run is None else Path(given.run)
         base = to_dict(_config_of_run(folder, algo, given.env))
@@ -310,7 +314,7 @@ def _parse(argv: list[str], settings: Mapping[str, Any], file: str | None) -> An
     return parse(cls, cls(), argv, "recsys-rl train", TEXT)
 
 
-ALGO_HELP = f"The algorithm: {' or '.join(AGENTS)}."
+ALGO_HELP = f"The algorithm: {', '.join(AGENTS)}, or your own module:ALGORITHM."
 ENV_HELP = (
     f"The platform: {', '.join(PLATFORMS)}:Id (gym:CartPole-v1), gym:module:Id, or your own module:PLATFORM."
 )
@@ -407,7 +411,7 @@ def _config_of_run(folder: Path, algo: str, env: str | None) -> Config:
     """The settings in the checkpoint to resume; ``env`` is the typed name of the platform."""
     from recsys_rl.checkpoint import check_algo, load
 
-    path = folder / f"{algo}.pt"
+    path = folder / checkpoint_name(algo)
     checkpoint = load(path, env)
     check_algo(path, checkpoint, algo)
     return checkpoint.config

@@ -16,7 +16,11 @@ OF_TABLES = "own-log"
 """The platform of people's own tables of decisions, which --log alone chooses."""
 OF_USERS = "learned"
 """The platform of users who are learned from a log."""
-WITHOUT_ID = ("gym",)  # Gymnasium already has ids for these environments
+WITH_OWN_WORLD = ("gym",)
+"""Platforms that take no users and items of data."""
+WITHOUT_ID = (*WITH_OWN_WORLD, OF_TABLES)
+"""Platforms that are not registered with Gymnasium: it has ids for the environments of the first, and the
+second one has no simulator to step."""
 
 
 def gymnasium_id(platform: str) -> str:

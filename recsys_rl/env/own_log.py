@@ -367,7 +367,7 @@ def _known_by(facts: ItemFacts, catalogue: Catalogue) -> str:
         size = catalogue.embedding.shape[1]
         return f"known by embeddings of {size} numbers, which are used as they are"
     if knows_items(catalogue):
-        names = ["genres"] * bool(facts.genres) + sorted(facts.attributes)
+        names = [facts.genres_column] * bool(facts.genres) + sorted(facts.attributes)
         return f"known by their features: {listed(names)}"
     return "known by their ids alone: the head is dense, and no other item can be chosen"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Sequence
 
@@ -10,9 +9,12 @@ from recsys_rl.report.drawing import kind, number, scale, sizes, svg, text
 from recsys_rl.report.page import Row
 
 STAY = "users still there"
+TOP = "up to"
 LETTER = 7.4
 """Width of a letter of a name, in pixels."""
 LINE, AREA, GAP = 16, 32, 10  # heights in pixels: a line of text, an area, the space below it
+HEIGHTS = (0.01, 0.02, 0.05, *(tenths / 10 for tenths in range(1, 11)))
+"""Shares at the top of a row: the first one that none of its values exceeds."""
 
 
 def categories_html(picture: Row | None) -> str:
@@ -45,27 +47,35 @@ def _note(picture: Row) -> str:
 def categories_svg(picture: Row, width: int = 760) -> str:
     """One small area for each category (row) and policy (column), over the steps of the session.
 
-    ``picture`` is a result of ``evaluation.categories``. All areas of categories have one scale; the last
-    row is the share of the users who are still there. ``width`` is in pixels; below 500 the names stand
-    above their rows.
+    ``picture`` is a result of ``evaluation.categories``. The areas of a row have one scale, which its name
+    tells: with one for all rows, a category that is shown much would make the others flat. The last row is
+    the share of the users who are still there. ``width`` is in pixels; below 500 the names stand above their
+    rows.
     """
     names, policies = [*picture["names"], STAY], picture["policies"]
     narrow = width < 500
-    left = 14.0 if narrow else 26 + LETTER * max(map(len, names))
+    left = 14.0 if narrow else 26 + LETTER * max(len(TOP) + 3, *map(len, names))
     between = 14.0 if narrow else 28.0
     room = (width - 16 - left - between * (len(policies) - 1)) / len(policies)
-    highest = max(v for row in policies for values in row["shares"].values() for v in values)
-    full = math.ceil(highest * 10 - 1e-9) / 10
+    tops = {name: _top(name, policies) for name in names}
     pitch = (LINE if narrow else 0) + LINE + AREA + GAP
     floor = 34 + pitch * len(names)
 
     parts = []
     for index, name in enumerate(names):
         top = 34 + pitch * index
-        at = f'x="{left:.1f}" y="{top + 12}"' if narrow else f'x="14" y="{top + LINE + AREA - 3}"'
-        parts.append(
-            f"<text {at}{' class=' + chr(34) + 'muted' + chr(34) if name == STAY else ''}>{text(name)}</text>"
-        )
+        muted = ' class="muted"' if name == STAY else ""
+        said = f"{TOP} {_percent(tops[name])}"
+        if narrow:
+            dx = f'dx="{LETTER}" class="muted"'
+            parts.append(
+                f'<text x="{left:.1f}" y="{top + 12}"{muted}>{text(name)}<tspan {dx}>{said}</tspan></text>'
+            )
+        else:
+            parts.append(
+                f'<text x="14" y="{top + LINE + AREA - 3}"{muted}>{text(name)}</text>'
+                f'<text x="14" y="{top + LINE + 9}" class="muted">{said}</text>'
+            )
     for column, row in enumerate(policies):
         start = left + column * (room + between)
         letters = max(2, int(room / LETTER))
@@ -73,11 +83,12 @@ def categories_svg(picture: Row, width: int = 760) -> str:
         title = policy if len(policy) <= letters else policy[: letters - 1] + "…"
         parts.append(f'<text class="strong {kind(policy)}" x="{start:.1f}" y="22">{text(title)}</text>')
         for index, name in enumerate(names):
-            parts.append(_cell(picture, row, name, start, room, 34 + pitch * (index + 1) - GAP, full))
+            floor_of = 34 + pitch * (index + 1) - GAP
+            parts.append(_cell(picture, row, name, start, room, floor_of, tops[name]))
         parts.append(_steps(picture["length"], start, room, floor + 6))
     said = (
-        f"Across: step of the session. Up: share of the items shown, a row is {number(100 * full, 0)} % "
-        "high; the numbers are its first and last values. Last row: share of the users who are still there, "
+        f"Across: step of the session. Up: share of the items shown, {TOP} the percentage beside the row's "
+        "name; the numbers are its first and last values. Last row: share of the users who are still there, "
         "and mean length."
     )
     lines = textwrap.wrap(said, int((width - 28) / 6.9))
@@ -88,11 +99,19 @@ def categories_svg(picture: Row, width: int = 760) -> str:
     return svg(width, floor + 34 + 18 * len(lines), _said(picture), parts)
 
 
+def _top(name: str, policies: Sequence[Row]) -> float:
+    """The share at the top of a row."""
+    if name == STAY:
+        return 1.0
+    highest = max((value for row in policies for value in row["shares"][name]), default=0.0)
+    return next(top for top in HEIGHTS if highest <= top + 1e-6)
+
+
 def _cell(picture: Row, row: Row, name: str, start: float, room: float, floor: float, full: float) -> str:
     """The area above ``floor``, and its ends in numbers; the mean is in the tooltip."""
     values: Sequence[float] = row["present"] if name == STAY else row["shares"][name]
-    parts, high = picture["parts"], 1.0 if name == STAY else full
-    x, y = scale(0, picture["length"], start, start + room), scale(0, high, floor, floor - AREA)
+    parts = picture["parts"]
+    x, y = scale(0, picture["length"], start, start + room), scale(0, full, floor, floor - AREA)
     path = f"M{start:.1f} {floor:.1f}"
     for (_, last), value in zip(parts, values, strict=False):  # values end where few users are left
         path += f"V{y(value):.1f}H{x(last):.1f}"

@@ -144,6 +144,31 @@ def svg(width: float, height: float, label: str, parts: Sequence[str]) -> str:
     )
 
 
+def for_two_widths(wide: str, narrow: str) -> str:
+    """One SVG file of two charts of about one shape: the ``narrow`` one where it is shown below 500 pixels.
+
+    A picture in a README is as wide as its page, and its text shrinks with it. The style of an SVG that is
+    shown as an image sees the width at which it is shown.
+    """
+    head = re.match(r'<svg .*? viewBox="0 0 (\d+) (\d+)" width="\d+" height="\d+">', wide)
+    assert head is not None
+    width, height = head[1], head[2]
+    whole = f'width="{width}" height="{height}"'
+    charts = [
+        re.sub(
+            r'^(<svg .*?)class="chart"(.*?) width="\d+" height="\d+">',
+            rf'\1class="chart {name}"\2 {whole}>',
+            drawn,
+        )
+        for name, drawn in (("wide", wide), ("narrow", narrow))
+    ]
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" {whole}>'
+        "<style>.narrow{display:none}@media(max-width:500px){.wide{display:none}.narrow{display:inline}}</style>"
+        f"{''.join(charts)}</svg>"
+    )
+
+
 def sizes(draw: Callable[[int], str]) -> str:
     """Three charts, for a phone, a tablet and a desktop, with text of one size. The style sheet shows one."""
     widths = {"narrow": 358, "medium": 760, "wide": 1072}

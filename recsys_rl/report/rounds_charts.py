@@ -25,16 +25,24 @@ if TYPE_CHECKING:
 
 Scale = Callable[[float], float]
 ROW = 32  # pixels of a candidate
+LINE, SMALL_LETTER = 18, 6.5  # pixels of a line of the legend, and of a letter in it
+PROMOTED, OTHER_END = "✓", "✗"
 PANEL, GAP = 150, 58  # of a canary, and below it
 ZOOM = 3  # a panel is this many times as high as the band at its end
 
 
 def served_svg(
-    served: Sequence[Visited], bands: Sequence[Band], judged: Sequence[Judged] = (), *, width: int = 760
+    served: Sequence[Visited],
+    bands: Sequence[Band],
+    judged: Sequence[Judged] = (),
+    *,
+    width: int = 760,
+    height: int | None = None,
 ) -> str:
     """The mean return over the sessions, a point for each of ``served``; the ends of canaries are named.
 
-    Where candidates were judged, a bar and a dot are the gate's interval and the truth of each.
+    Where candidates were judged, a bar and a dot are the gate's interval and the truth of each. Below 500
+    pixels the ends are signs. A legend stands below.
     """
     values = [value for row in served for value in (row.mean, row.low, row.high) if finite(value)]
     values += [
@@ -46,22 +54,26 @@ def served_svg(
     ]
     marks, places, last = _marks(values, 4), decimals(values), max(row.last for row in served)
     wide = width > 500
-    height, top = 340 if wide else 300, 78 if wide else 60
+    legend, lines = _legend(bands, judged, wide, width)
+    height, top = height or (340 if wide else 300) + LINE * lines, 78 if wide else 48
     names = [f"{mark:g}" for mark in marks]
-    left, right, bottom = 18 + LETTER * max(map(len, names)), width - 26.0, height - 34
+    left, right, bottom = 18 + LETTER * max(map(len, names)), width - 26.0, height - 34 - LINE * lines
     x, y = scale(0, last, left, right), scale(marks[0], marks[-1], bottom, top)
-    parts = ['<text class="muted" x="12" y="22">return of a session, as it was served</text>']
+    parts = [
+        f'<text class="muted" x="12" y="{22 if wide else 18}">return of a session, as it was served</text>'
+    ]
+    parts.append(f'<g class="legend" transform="translate(0 {bottom + 34})">{legend}</g>')
     parts += [
         f'<rect class="area baseline" opacity=".16" x="{x(band.began):.1f}" y="{top}" '
         f'width="{x(band.ended) - x(band.began):.1f}" height="{bottom - top}"/>'
         for band in bands
     ]
     parts += _levels(marks, names, y, left, right)
-    parts += _visits(last, x, height - 12)
+    parts += _visits(last, x, bottom + 22)
     for at, band in enumerate(bands):
-        row = 44 + (16 * (at % 2) if wide else 0)
+        row = 44 + 16 * (at % 2) if wide else 36
         parts.append(f'<path class="reference" d="M{x(band.ended):.1f} {row + 4}V{bottom}"/>')
-        said = f"{short_name(band.name)} {band.end}" if wide else str(at + 1)
+        said = f"{short_name(band.name)} {band.end}" if wide else PROMOTED if _promoted(band) else OTHER_END
         parts.append(_beside(said, x(band.ended), row, left, right))
     points = [(x((row.first + row.last) / 2), row) for row in served]
     above = [f"{at:.1f},{y(row.high):.1f}" for at, row in points]
@@ -84,6 +96,50 @@ def served_svg(
         f"{first.last - first.first + 1:,}, {number(end.mean, places)} in the last.{ends}"
     )
     return svg(width, height, said, parts)
+
+
+def _promoted(band: Band) -> bool:
+    return band.end == "promoted"
+
+
+def _legend(bands: Sequence[Band], judged: Sequence[Judged], wide: bool, width: int) -> tuple[str, int]:
+    """The legend of ``served_svg``, from y = 0 downwards, and the number of its lines."""
+    entries = [
+        (
+            '<rect class="band" y="-10" width="24" height="11"/><path class="curve" d="M0 -4.5H24"/>',
+            "served, 95 % interval" if wide else "served, 95 %",
+        )
+    ]
+    if bands:
+        canary = "a canary, its end" if wide else f"canary; {PROMOTED} promoted, {OTHER_END} not"
+        entries.append(
+            (
+                '<rect class="area baseline" opacity=".16" y="-12" width="24" height="15"/>'
+                '<path class="reference" d="M24 -12V3"/>',
+                canary,
+            )
+        )
+    if any(row.champion is not None and row.truth is not None for row in judged):
+        bar = '<rect class="bar {}" opacity=".45" x="{}" y="-12" width="8" height="15"/>'
+        bars = bar.format("learned", 2) + bar.format("baseline", 14)
+        entries.append((bars, "the gate's interval"))
+        entries.append(
+            (
+                '<circle class="dot" cx="12" cy="-4.5" r="4.5"/>',
+                "true return of a candidate" if wide else "true return",
+            )
+        )
+    parts, at, line = list[str](), 14.0, 0
+    for shape, said in entries:
+        long = 31 + SMALL_LETTER * len(said)
+        if at > 14 and at + long > width - 10:
+            at, line = 14.0, line + 1
+        parts.append(
+            f'<g transform="translate({at:.1f} {LINE * line + 6})">{shape}'
+            f'<text class="muted" x="31">{text(said)}</text></g>'
+        )
+        at += long + 18
+    return "".join(parts), line + 1
 
 
 def _candidates(judged: Sequence[Judged], x: Scale, y: Scale, marks: Sequence[float]) -> list[str]:

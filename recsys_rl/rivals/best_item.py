@@ -22,6 +22,11 @@ class BestItems:
         """``scores`` (I,)."""
         self.scores, self.slate_size = scores, slate_size
 
+    @property
+    def rows(self) -> Tensor:
+        """(K,) int64: the items with the highest scores, best first, if all may be shown."""
+        return highest(self.scores.unsqueeze(0), min(self.slate_size, len(self.scores)))[0]
+
     def act(self, obs: Obs, greedy: bool = False) -> Action:
         allowed = obs.showable(len(self.scores))  # (N, I)
         scores = self.scores.expand(obs.num_rows, -1).masked_fill(~allowed, -torch.inf)

@@ -243,10 +243,11 @@ class PolicyFiles:
         files = {sha256: str(path) for sha256, path in self.files().items()}
         served = dict(active.served)
         files |= {row.sha256: row.file for row in served.values() if row.sha256 not in files}
+        names = {row.sha256: row.name for row in (active.version.row, *served.values())}
         return messages.Versions(
             [
                 messages.Version(
-                    name=served[sha256].name if sha256 in served else "",
+                    name=names.get(sha256, Path(file).stem),
                     sha256=sha256,
                     file=Path(file).name,
                     version=served[sha256].number if sha256 in served else None,

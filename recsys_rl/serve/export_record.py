@@ -65,4 +65,4 @@ def _about_tables(done: TableExport) -> Iterator[str]:
     if done.unknown:
         yield f"{amount(done.unknown, 'decision')} without a probability: bc learns, and ope estimates them"
     if done.never_shown:
-        yield f"{amount(done.never_shown, 'item')} of the place were never shown"
+        yield f"never shown: {amount(done.never_shown, 'item')} of the place"

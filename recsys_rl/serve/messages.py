@@ -157,6 +157,7 @@ class AliasRequest(Struct, forbid_unknown_fields=True, frozen=True):
 
 class Version(Struct, frozen=True):
     name: str
+    """The algorithm; of one that has not served yet, the name of its file without the ending."""
     sha256: str
     file: str
     version: int | None
@@ -251,6 +252,8 @@ class Platform(Struct, frozen=True):
     session_length: int
     full: dict[str, float]
     """The visible signals, and their values for an item that is consumed in full."""
+    shares: bool
+    """True if people consume an item in part, too; False for a team's own signals, such as clicked."""
     events: bool
     """True if an item is left later than it was shown (`left` of an event)."""
     by_hour: bool

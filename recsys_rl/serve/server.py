@@ -30,7 +30,7 @@ from recsys_rl.serve.store import Full, Lost, Store
 from recsys_rl.serve.versions import Version, open_version
 from recsys_rl.serve.worker import Worker
 from recsys_rl.settings.fields import Positive, Range, Share, check_fields
-from recsys_rl.settings.names import DEFAULT_ALGO
+from recsys_rl.settings.names import DEFAULT_ALGO, algorithm_of
 from recsys_rl.settings.shared import Seed
 from recsys_rl.tables.items import knows_items
 from recsys_rl.training.folder import nearby
@@ -49,6 +49,8 @@ class ServeConfig:
     """The policy: a checkpoint, or a folder of them, which are versions."""
     env: str | None = None
     """Environment of the checkpoint. Required if its name holds a module to import."""
+    algo: str | None = None
+    """An algorithm of your own, module:ALGORITHM, of which a checkpoint is. Its module is imported."""
     db: str = "record.sqlite"
     """The record: a new SQLite file, or that of an earlier server with the same items."""
     host: str = "127.0.0.1"
@@ -89,6 +91,8 @@ class ServeConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.algo is not None:
+            algorithm_of(self.algo, typed=True)
         if self.observe_only and (self.items is None or not self.signals):
             lacking = "--items FILE" if self.items is None else "--signals NAME"
             raise UserError(f"--observe-only needs the items and the signals of your place: give {lacking}.")

@@ -171,6 +171,7 @@ class Version:
             slate_size=interface.slate_size,
             session_length=interface.session_length,
             full=dict(zip(self.signals, self.full_signals, strict=True)),
+            shares=self.checkpoint.config.platform.simulates,
             events=interface.events,
             by_hour=self.by_hour,
             people=[*islice(self.row_of_user, SOME)],

@@ -61,7 +61,7 @@ class Config:
     """
 
     algo: str = DEFAULT_ALGO
-    """The algorithm: a name in AGENTS."""
+    """The algorithm: a name in AGENTS, or module:ALGORITHM."""
     env: str = DEFAULT_ENV
     """The platform: a name in PLATFORMS, gym:Id, gym:module:Id, or module:PLATFORM."""
     data_config: Any = None
@@ -90,6 +90,8 @@ class Config:
             "train_config": train_config,
         }
         given = {name: section for name, section in sections.items() if section is not None}
+        if isinstance(algo, str):
+            algorithm_of(algo, typed=True)
         built = sections_from({"algo": algo, "env": env, **given}, settings)
         for name, value in {"algo": algo, "env": env, **built}.items():
             object.__setattr__(self, name, value)
@@ -103,7 +105,7 @@ class Config:
 
     @property
     def algorithm(self) -> Algorithm:
-        return algorithm_of(self.algo)
+        return algorithm_of(self.algo, typed=True)  # __init__ or from_dict has checked the name
 
 
 def _check_together(config: Config) -> None:

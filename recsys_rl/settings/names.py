@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from recsys_rl.agents import AGENTS
 from recsys_rl.data import SOURCES
 from recsys_rl.env import OF_TABLES as OF_TABLES  # for rooms that may not know env
-from recsys_rl.env import PLATFORMS, WITHOUT_ID
+from recsys_rl.env import PLATFORMS, WITH_OWN_WORLD
 from recsys_rl.errors import FieldError, UserError, one_line
 from recsys_rl.settings.fields import did_you_mean, shown
 from recsys_rl.utils.find import find
@@ -61,7 +61,7 @@ def spec_of_platform(env: str) -> str | None:
 def has_own_world(env: str) -> bool:
     """True for a platform that takes no users and items of data."""
     key = env.partition(":")[0]
-    return key in WITHOUT_ID if key in PLATFORMS else platform_of(env).users is None
+    return key in WITH_OWN_WORLD if key in PLATFORMS else platform_of(env).users is None
 
 
 def names_a_module(env: str) -> bool:
@@ -70,10 +70,40 @@ def names_a_module(env: str) -> bool:
     return ":" in name if key in PLATFORMS else ":" in env
 
 
-def algorithm_of(algo: str) -> Algorithm:
-    """The algorithm of that name. Raises FieldError if there is none."""
-    algorithm: Algorithm = find(spec_of_algorithm(algo), "--algo")
+def algorithm_of(algo: str, *, typed: bool = False) -> Algorithm:
+    """The algorithm of ``algo``: a name in AGENTS, or any module:ALGORITHM.
+
+    ``typed``: as of ``source_of``. Raises UserError if there is no such algorithm.
+    """
+    from recsys_rl.records import Algorithm
+
+    if not names_an_algorithm(algo):
+        known: Algorithm = find(spec_of_algorithm(algo), "--algo")
+        return known
+    if not typed and is_unknown_algorithm(algo):
+        raise UserError(
+            f"The settings name {one_line(algo)} as their algorithm, and a file may not import a module: "
+            f"type --algo {one_line(algo)}, or import the module first."
+        )
+    algorithm = find(algo, "--algo", typed=typed)
+    if not isinstance(algorithm, Algorithm):
+        raise UserError(f"--algo {algo} is of type {type(algorithm).__name__}: it must be an Algorithm.")
     return algorithm
+
+
+def names_an_algorithm(algo: str) -> bool:
+    """True if ``algo`` is of the form module:ALGORITHM, and so no name in AGENTS."""
+    return algo not in AGENTS and ":" in algo
+
+
+def is_unknown_algorithm(algo: str) -> bool:
+    """True for module:ALGORITHM of a module that this program has not imported."""
+    return names_an_algorithm(algo) and not _is_imported(algo)
+
+
+def checkpoint_name(algo: str) -> str:
+    """The name of the file of this algorithm's checkpoint in the folder of a run, and of the link to it."""
+    return f"{algo.replace(':', '-')}.pt"
 
 
 def learners_from_logs() -> dict[str, Algorithm]:
@@ -86,7 +116,9 @@ def spec_of_algorithm(algo: str) -> str:
     """The entry of AGENTS. Raises FieldError if there is none."""
     if algo not in AGENTS:
         raise FieldError(
-            "algo", f"is {shown(algo)}{did_you_mean(algo, AGENTS)}: it must be one of {', '.join(AGENTS)}."
+            "algo",
+            f"is {shown(algo)}{did_you_mean(algo, AGENTS)}: it must be one of {', '.join(AGENTS)}, or "
+            "module:ALGORITHM.",
         )
     return AGENTS[algo]
 
@@ -120,7 +152,12 @@ def names_a_source(data: object) -> bool:
 
 def is_strange(data: object) -> bool:
     """True for module:SOURCE of a module that this program has not imported."""
-    return names_a_source(data) and str(data).partition(":")[0] not in sys.modules
+    return names_a_source(data) and not _is_imported(str(data))
+
+
+def _is_imported(spec: str) -> bool:
+    """True if this program has imported the module of module:NAME."""
+    return spec.partition(":")[0] in sys.modules
 
 
 def spec_of_source(data: str) -> str:

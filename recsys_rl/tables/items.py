@@ -47,6 +47,7 @@ class ItemFacts:
     ids: Sequence[Any] = ()  # each once
     titles: Mapping[Any, str] = field(default_factory=dict)
     genres: Mapping[Any, Sequence[str]] = field(default_factory=dict)
+    genres_column: str = "genres"  # its name in the file
     years: Mapping[Any, float] = field(default_factory=dict)
     attributes: Mapping[str, Mapping[Any, Any]] = field(default_factory=dict)  # by column, then id
     embeddings: Mapping[Any, Tensor] = field(default_factory=dict)  # (D,) float32 each; {} or of every id
@@ -164,6 +165,7 @@ def read_items(path: str | Path, item_column: str, text_ids: bool) -> ItemFacts:
         ids=known,
         titles={id_: " ".join(str(text).split()) for id_, text in titles.items()},
         genres=_most_frequent({id_: _split(value) for id_, value in genres.items()}),
+        genres_column=roles.get("genres", ItemFacts.genres_column),
         years=years,
         attributes={re.sub(r"\W+", "_", name): values for name, values in columns.items()},
         embeddings={}

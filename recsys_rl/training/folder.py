@@ -24,7 +24,7 @@ from pathlib import Path, PurePath
 from recsys_rl.agents import AGENTS
 from recsys_rl.errors import UserError, error_text
 from recsys_rl.settings.config import Config
-from recsys_rl.settings.names import source_key
+from recsys_rl.settings.names import checkpoint_name, source_key
 from recsys_rl.utils.locks import locked
 
 LATEST = Path("checkpoints")
@@ -220,8 +220,8 @@ def _second_name(path: Path) -> Path:
 
 
 def latest(algo: str) -> Path:
-    """The folder of the run that ``checkpoints/<algo>.pt`` links to. Raises UserError if there is none."""
-    link = LATEST / f"{algo}.pt"
+    """The folder of the run to which the link of ``algo`` leads. Raises UserError if there is none."""
+    link = LATEST / checkpoint_name(algo)
     if not link.is_symlink():
         if not link.exists():
             raise UserError(f"{link} does not exist: train first, or give --run FOLDER.")
@@ -256,5 +256,8 @@ def algo_of(folder: Path) -> str:
         what = "is not a folder"
         if folder.is_dir():
             what = "holds checkpoints of two algorithms" if algos else f"holds no {names}"
-        raise UserError(f"--run {folder} {what}: give the folder of one run, as runs/NAME.")
+        raise UserError(
+            f"--run {folder} {what}: give the folder of one run, as runs/NAME, and --algo for one of an "
+            "algorithm of your own."
+        )
     return algos[0]

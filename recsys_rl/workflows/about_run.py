@@ -15,7 +15,12 @@ from recsys_rl.functional.compiled import kernels
 from recsys_rl.make import assumptions
 from recsys_rl.models.policy import NetworkPolicy
 from recsys_rl.settings.config import Config, preset_of
-from recsys_rl.settings.names import names_a_module, names_a_source
+from recsys_rl.settings.names import (
+    checkpoint_name,
+    names_a_module,
+    names_a_source,
+    names_an_algorithm,
+)
 from recsys_rl.settings.shared import TrainConfig
 from recsys_rl.training import folder as folders
 from recsys_rl.training.observers import Observer
@@ -124,7 +129,9 @@ def _from_weights(config: Config, folder: Path) -> str:
     typed = ["--env", config.env] if names_a_module(config.env) else []
     data = str(getattr(config.data_config, "data", ""))
     typed += ["--data", data] if names_a_source(data) else []
-    files = ["--config", str(folder / "config.toml"), "--init-from", str(folder / f"{config.algo}.pt")]
+    typed += ["--algo", config.algo] if names_an_algorithm(config.algo) else []
+    weights = folder / checkpoint_name(config.algo)
+    files = ["--config", str(folder / "config.toml"), "--init-from", str(weights)]
     return f"{shlex.join(['recsys-rl', 'train', *files, *typed])} --total-timesteps NUMBER"
 
 

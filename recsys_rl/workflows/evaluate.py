@@ -19,6 +19,7 @@ from recsys_rl.checkpoint import Checkpoint, check_algo, load
 from recsys_rl.errors import one_line
 from recsys_rl.evaluation.checkpoints import Entry, tables
 from recsys_rl.evaluation.custom import named
+from recsys_rl.evaluation.per_user import as_csv, values_of_seed
 from recsys_rl.evaluation.players import Stopped, heldout_users, play_all
 from recsys_rl.evaluation.printing import print_table, without_nan
 from recsys_rl.evaluation.regret import mean_regret_by_step, regret_by_step
@@ -54,13 +55,14 @@ class EvaluateConfig(PeopleFile):
     checkpoint: str | Path = f"checkpoints/{DEFAULT_ALGO}.pt"
     """The file to evaluate. Catalogue, settings and weights come from it."""
     algo: str | None = None
-    """Reject a checkpoint of another algorithm. Without --checkpoint, evaluate checkpoints/<algo>.pt."""
+    """Reject a checkpoint of another algorithm. Required if its name holds a module. Without --checkpoint,
+    evaluate the latest checkpoint of this algorithm."""
     env: str | None = None
     """Reject a checkpoint of another environment. Required if its name holds a module (gym:module:Id)."""
     seed: Seed = 0
     """The seed of the sessions, which are the same for every policy."""
     json: str | Path | None = None
-    """Write the table to this file as JSON."""
+    """Write the table to this file as JSON, with the values of each seed and user."""
     report: str | Path | bool = False
     """Write a self-contained HTML page to this file: learning curve, table, sample sessions. True means
     report.html in the folder of the run, with --users report-FILE.html, with --world report-NAME.html."""
@@ -94,6 +96,8 @@ class EvaluateConfig(PeopleFile):
     """Play in this platform, with the items, users and interface of the checkpoint, in place of the one of
     the training: the simulator behind a log for a policy trained in users learned from the log. Another
     platform has the settings of its preset, the same one those of the training, that simulator its own."""
+    csv: str | Path | None = None
+    """Write the return and the length of each session to this file: a line for each seed, policy and user."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -101,7 +105,7 @@ class EvaluateConfig(PeopleFile):
         if self.full and not self.planner:
             raise UserError("--full is for the planners, and --no-planner leaves them out: give one of them.")
         if self.algo is not None:
-            algorithm_of(self.algo)
+            algorithm_of(self.algo, typed=True)
         if self.env is not None:
             platform_of(self.env)
         check_world(self.world)
@@ -149,7 +153,7 @@ def evaluate(
     entries = [entry for group in groups for entry in group]
     paths = [entry.path for entry in entries]
     report_path = _report_place(options, paths)
-    _check_outputs(options.json, report_path, paths)
+    _check_outputs({"json": options.json, "csv": options.csv, "report": report_path}, paths)
     own = named([name for name in options.policy if name not in BANDITS]) | named(policies)
     if options.world is not None:
         home = ", ".join(_trained_on(groups))
@@ -178,6 +182,9 @@ def evaluate(
     if options.json is not None:
         write_text(Path(options.json), json.dumps(without_nan(result), indent=1) + "\n")
         print(f"table: {options.json}", file=sys.stderr)
+    if options.csv is not None:
+        write_text(Path(options.csv), as_csv(result["per_seed"]))
+        print(f"sessions: {options.csv}", file=sys.stderr)
     if report_path is not None:
         write_report(report_path, page_of(groups[0][0], last.users, result, last.played))
         print(f"report: {report_path}", file=sys.stderr)
@@ -188,12 +195,13 @@ def _estimates(options: EvaluateConfig, groups: Sequence[Sequence[Entry]]) -> di
     """The estimates of a policy that no simulator plays. Raises UserError for what only one could answer."""
     entries = [entry for group in groups for entry in group]
     path = entries[0].path
-    if len(entries) > 1 or options.report is not False or options.policy or options.users is not None:
+    played = (options.report is not False, options.policy, options.users is not None, options.csv is not None)
+    if len(entries) > 1 or any(played):
         raise UserError(
             f"{path} is of a log that has no simulator: give that checkpoint alone, without --report, "
-            "--policy and --users, or judge policies with recsys-rl ope."
+            "--csv, --policy and --users, or judge policies with recsys-rl ope."
         )
-    _check_outputs(options.json, None, [path])
+    _check_outputs({"json": options.json}, [path])
     result = print_estimates(path, entries[0].checkpoint)
     if options.json is not None:
         write_text(Path(options.json), json.dumps(result, indent=1) + "\n")
@@ -293,6 +301,12 @@ def _result(
     result = results[0] if len(results) == 1 else mean_over_seeds(results)
     if len(results) > 1 and "regret_by_step" in results[0]:
         result["regret_by_step"] = mean_regret_by_step([table["regret_by_step"] for table in results])
+    result["per_seed"] = [
+        values_of_seed(
+            group[0].checkpoint.config.train_config.seed, group[0].checkpoint.world, one.users, one.played
+        )
+        for group, one in zip(groups, rounds, strict=True)
+    ]
     if options.users is not None:
         file = one_line(Path(options.users).name)
         result["new_users"] = {"file": file, "about": about_people(groups)}
@@ -411,10 +425,13 @@ def _report_place(options: EvaluateConfig, checkpoints: Sequence[Path]) -> Path 
     return nearby(folders.pop()) / f"report{people}{world}.html"
 
 
-def _check_outputs(json: str | Path | None, report: Path | None, checkpoints: Sequence[Path]) -> None:
-    """Raise UserError if an output can't be written, or would replace another file of this run."""
+def _check_outputs(outputs: Mapping[str, str | Path | None], checkpoints: Sequence[Path]) -> None:
+    """Raise UserError if an output can't be written, or would replace another file of this run.
+
+    ``outputs``: the file of each option.
+    """
     taken = {path.resolve(): "the checkpoint itself" for path in checkpoints}
-    for name, output in (("json", json), ("report", report)):
+    for name, output in outputs.items():
         if output is None:
             continue
         output = Path(output)
@@ -422,7 +439,7 @@ def _check_outputs(json: str | Path | None, report: Path | None, checkpoints: Se
         if output.resolve() in taken or output.suffix in {path.suffix for path in checkpoints}:
             what = taken.get(output.resolve(), f"named like a checkpoint ({output.suffix})")
             raise UserError(f"--{name} {output} is {what}: give another name.")
-        taken[output.resolve()] = "also the file of --json"
+        taken[output.resolve()] = f"also the file of --{name}"
 
 
 def _heading(groups: Sequence[Sequence[Entry]], world: str | None) -> str:

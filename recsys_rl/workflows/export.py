@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from recsys_rl.checkpoint import Checkpoint
+from recsys_rl.checkpoint import Checkpoint, check_algo
 from recsys_rl.checkpoint.home import load_at_home
 from recsys_rl.errors import one_line
 from recsys_rl.make import make_env
@@ -31,7 +31,7 @@ from recsys_rl.models.q_network import ConstrainedQNetwork
 from recsys_rl.recommender import Recommender
 from recsys_rl.recommender.drawn import drawn_visits
 from recsys_rl.settings.fields import check_fields
-from recsys_rl.settings.names import DEFAULT_ALGO, platform_of
+from recsys_rl.settings.names import DEFAULT_ALGO, algorithm_of, platform_of
 from recsys_rl.training.folder import checkpoint_behind
 from recsys_rl.types import Interface, Obs, UserError
 from recsys_rl.utils.files import check_writable, write_bytes
@@ -56,6 +56,8 @@ class ExportConfig:
     """The file with the policy."""
     env: str | None = None
     """Environment of the checkpoint. Required if its name holds a module to import."""
+    algo: str | None = None
+    """Reject a checkpoint of another algorithm. Required if its name holds a module to import."""
     onnx: str | None = None
     """The ONNX file to write. A page on its inputs is written beside it, with .md after its name."""
     vectors: str | None = None
@@ -65,6 +67,8 @@ class ExportConfig:
         check_fields(self)
         if self.env is not None:
             platform_of(self.env)
+        if self.algo is not None:
+            algorithm_of(self.algo, typed=True)
 
 
 class Scores(nn.Module):
@@ -98,6 +102,8 @@ def export(options: ExportConfig) -> None:
     if vectors is not None:
         check_vectors(vectors)
     checkpoint = load_at_home(options.checkpoint, options.env)
+    if options.algo is not None:
+        check_algo(Path(options.checkpoint), checkpoint, options.algo)
     name = one_line(options.checkpoint)
     if checkpoint.world.is_empty:
         raise UserError(

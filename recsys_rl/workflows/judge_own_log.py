@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from recsys_rl.errors import listed
 from recsys_rl.evaluation.checkpoints import row_name
 from recsys_rl.experience.logged import Logged
 from recsys_rl.make import make_agent
@@ -62,9 +63,13 @@ def judge_on_tables(run: Run, checkpoint: Path) -> None:
         threads=settings.threads,
     )
     announce("judging the policy on the held-out side of the log")
+    experience = run.experience
+    assert isinstance(experience, Logged)
+    logged, places = experience.of_all_sessions(), run.interface.slate_size
+    best = BestItems(item_scores(_decisions(logged), run.world.catalogue.num_items), places)
     try:
         read = read_log(options)
-        result, _ = estimates(options, read, [*_rivals(run)])
+        result, _ = estimates(options, read, [*_rivals(run, logged, best)])
     except UserError as error:
         announce(f"the policy is trained, and not judged: {error}")
         return
@@ -72,24 +77,23 @@ def judge_on_tables(run: Run, checkpoint: Path) -> None:
     table = sorted(
         result.verdicts, key=lambda row: order.index(row.policy) if row.policy in order else len(order)
     )
-    write_result(path, result.json() | {"verdicts": [row.values() for row in table], "headline": name})
+    rows, catalogue = best.rows.tolist(), run.world.catalogue
+    found = {"headline": name, "best_items": [catalogue.id_of(row) for row in rows]}
+    write_result(path, result.json() | {"verdicts": [row.values() for row in table], **found})
     for line in verdict_lines(table, name):
         say(line)
+    say(f"{BEST}: {listed([str(catalogue.id_of(row)) for row in rows])}, for everybody")
     say(agreement_line(name, run.agent, read.log, read.catalogue))
     files = [word for file in options.log for word in ("--log", file)]
     command = shlex.join(["recsys-rl", "ope", *files, "--checkpoint", str(checkpoint)])
     announce(f"all estimates: {path}; to print them for this log or a newer one: {command}")
 
 
-def _rivals(run: Run) -> Iterator[Playable]:
+def _rivals(run: Run, logged: Logged, best: BestItems) -> Iterator[Playable]:
     """The rivals that need no learning from rewards: one item for everybody, and the clone of the logger.
 
     Both see all sessions of the training side: among the best ones alone, every item looks good.
     """
-    experience, places = run.experience, run.interface.slate_size
-    assert isinstance(experience, Logged)
-    logged = experience.of_all_sessions()
-    best = BestItems(item_scores(_decisions(logged), run.world.catalogue.num_items), places)
     yield playable(BEST, Fixed(best))
     settings = run.config.agent_config
     by_reward = getattr(settings, "weighted", False) or getattr(settings, "best_sessions", 1.0) < 1

@@ -16,7 +16,7 @@ from recsys_rl.errors import FieldError, UserError, amount, one_line
 from recsys_rl.recommender import HOURS, Recommendation, Recommender, load
 from recsys_rl.recommender.contexts import parse_context
 from recsys_rl.settings.fields import Count, Range, check_fields
-from recsys_rl.settings.names import DEFAULT_ALGO
+from recsys_rl.settings.names import DEFAULT_ALGO, algorithm_of
 from recsys_rl.settings.shared import Seed
 from recsys_rl.tables.clean import Missing
 from recsys_rl.tables.columns import FileOptions
@@ -40,7 +40,7 @@ class RecommendConfig(FileOptions):
     checkpoint: str = f"checkpoints/{DEFAULT_ALGO}.pt"
     """The file with the policy, the catalogue and the users."""
     algo: str | None = None
-    """Reject a checkpoint of another algorithm."""
+    """Reject a checkpoint of another algorithm. Required if its name holds a module to import."""
     env: str | None = None
     """Environment of the checkpoint. Required if its name holds a module to import."""
     user: str | None = None
@@ -83,6 +83,8 @@ class RecommendConfig(FileOptions):
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.algo is not None:
+            algorithm_of(self.algo, typed=True)
 
 
 def recommend(options: RecommendConfig) -> None:

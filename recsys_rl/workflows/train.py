@@ -18,6 +18,7 @@ from recsys_rl.settings.config import (
     to_toml,
     with_whole_paths,
 )
+from recsys_rl.settings.names import checkpoint_name
 from recsys_rl.training import folder as folders
 from recsys_rl.training.begin import begin
 from recsys_rl.training.loop import train_on
@@ -163,7 +164,7 @@ def _begun(
             own = folders.latest(config.algo) if own is None else own
             if first:
                 stack.enter_context(folders.held(own))
-            before = load_to_resume(own / f"{config.algo}.pt", config, device)
+            before = load_to_resume(own / checkpoint_name(config.algo), config, device)
         else:
             check_new(config, given, first)
         if settings.threads:
@@ -181,7 +182,7 @@ def _begun(
             say("" if judges is None else judges.note)
         taken = folders.take(config, given) if first and not resume else None
         own = _shared(own if taken is None else taken, ranks)
-        saver = Saver(own / f"{config.algo}.pt", ranks, run.step if resume else None)
+        saver = Saver(own / checkpoint_name(config.algo), ranks, run.step if resume else None)
         opened = OpenRun(run, saver, [LossCheck(saver), *recording, saver], None, ranks, quiet)
         saver.observers = opened.observers
         with folders.removed_on_error(taken):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recsys_rl.settings.config import Config, with_whole_paths
+from recsys_rl.settings.names import checkpoint_name
 from recsys_rl.training import folder as folders
 from recsys_rl.utils.progress import announce
 from recsys_rl.utils.tasks import MapTasks, note_one_task
@@ -80,7 +81,7 @@ def train_run(run: SeedRun) -> tuple[Path, str]:
     when the checkpoint is written.
     """
     run.folder.check()
-    begun = (run.folder.path / f"{run.config.algo}.pt").exists()
+    begun = (run.folder.path / checkpoint_name(run.config.algo)).exists()
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):

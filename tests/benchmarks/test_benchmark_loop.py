@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
 from benchmarks import loop
 from recsys_rl.errors import UserError
-from tests.report.test_rounds import rounds
+from tests.doors import ROOT
+from tests.report.test_rounds import SVG, rounds
 
 
 def found(**other: Any) -> dict[str, Any]:
@@ -60,9 +63,34 @@ def test_table_of_the_docs_has_the_means_of_the_seeds(tmp_path: Path) -> None:
 
 
 def test_picture_is_drawn_from_the_numbers(tmp_path: Path) -> None:
-    loop.picture(found(), tmp_path / "loop.svg")
+    loop.picture(found(), tmp_path / "loop.svg", tmp_path / "loop.json")
     drawn = (tmp_path / "loop.svg").read_text(encoding="utf-8")
-    assert drawn.startswith("<svg") and drawn.count('class="dot"') == 2
+    # A candidate and the dot of the legend, once for a desk and once for a phone.
+    assert drawn.startswith("<svg") and drawn.count('class="dot"') == 2 * (2 + 1)
+    assert drawn == loop.drawing(json.loads((tmp_path / "loop.json").read_text()))
+
+
+def test_picture_of_the_docs_is_drawn_from_the_results() -> None:
+    """Otherwise: python -m benchmarks.loop --redraw docs/images/loop.svg."""
+    drawn = (ROOT / "docs/images/loop.svg").read_text(encoding="utf-8")
+    assert drawn == loop.drawing(json.loads(loop.SHOWN.read_text(encoding="utf-8")))
+
+
+def test_picture_is_readable_on_a_phone() -> None:
+    """Its chart for less than 500 pixels has letters of 13 pixels in 358, so of 12.5 in 344."""
+    whole = ElementTree.fromstring(loop.drawing(json.loads(loop.SHOWN.read_text(encoding="utf-8"))))
+    wide, narrow = whole.findall(SVG + "svg")
+    shapes = [[float(x) for x in chart.get("viewBox", "").split()[2:]] for chart in (whole, wide, narrow)]
+    assert [width for width, _ in shapes] == [760, 760, 358]
+    assert shapes[2][0] / shapes[2][1] == pytest.approx(shapes[0][0] / shapes[0][1], rel=0.01)
+    for chart, width in ((wide, 760), (narrow, 358)):
+        # The legend: the curve, a canary, the gate, the truth.
+        legend = next(group for group in chart.findall(SVG + "g") if group.get("class") == "legend")
+        entries = legend.findall(SVG + "g")
+        assert len(entries) == 4
+        for entry in entries:
+            at, said = re.findall(r"[0-9.]+", entry.get("transform", "")), entry.find(SVG + "text")
+            assert said is not None and float(at[0]) + 31 + 6.5 * len(said.text or "") <= width
 
 
 @pytest.mark.parametrize(("given", "seeds"), [("0-2", [0, 1, 2]), ("3", [3]), ("0,4-5", [0, 4, 5])])

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from recsys_rl.checkpoint import load as load_checkpoint
 from recsys_rl.data.synthetic import synthetic_world
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -37,6 +38,16 @@ def test_own_log_trains_and_evaluates(tmp_path: Path) -> None:
     assert [row["policy"] for row in table["rows"]][:3] == ["ppo", "ppo-greedy", "untrained"]
     assert (tmp_path / "runs/satiation-plays-ppo-0/ppo.pt").is_file()
     assert "plays.csv" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_new_agent_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+    path = load("new_agent").main(total_timesteps=4096)
+    torch.set_num_threads(threads)
+    found = load_checkpoint(path)
+    assert (found.config.algo, found.updates) == ("new_agent:ALGORITHM", 2)
+    assert found.config.agent_config.clip_advantage == 3
 
 
 @pytest.mark.parametrize("slate_size", [1, 3])

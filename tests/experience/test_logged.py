@@ -15,10 +15,14 @@ from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
 from recsys_rl.cli.train import train_options
 from recsys_rl.data.heldout import heldout_rows
+from recsys_rl.data.synthetic import synthetic_world
 from recsys_rl.errors import FieldError, UserError
-from recsys_rl.experience.logged import log_rewards, make_logged
+from recsys_rl.experience.logged import Logged, log_rewards, make_logged
 from recsys_rl.make import agent_of, make_env, make_user_model, make_world
+from recsys_rl.session import make_interface
 from recsys_rl.settings.config import Config, brought_settings, overlay
+from recsys_rl.settings.shared import LoggedConfig
+from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog
 from recsys_rl.tables.parts import read_decisions
 from recsys_rl.tables.transitions import transition_table
 from recsys_rl.tables.writer import write_decisions
@@ -415,6 +419,35 @@ def test_small_log_in_several_files_is_held_as_a_whole(logger: tuple[Path, Path]
         held.append(make_logged(config, checkpoint.world, {}, torch.Generator().manual_seed(0)))
     assert torch.equal(held[0].table.items, held[1].table.items)
     assert torch.equal(held[0].batch().data.items, held[1].batch().data.items)
+
+
+def test_slate_with_an_empty_place_is_never_drawn() -> None:
+    """The rows have the rewards 0 to 3; the second and the third have an empty place."""
+    catalogue, _ = synthetic_world(6, 5, 4, 0.2, 0)
+    one_item = make_interface(
+        catalogue, context=("profile",), given={"profile": 1}, signals=["liked"], session_length=1
+    )
+    interface = dataclasses.replace(one_item, slate_size=2, history_length=2)
+    rows = torch.arange(4)
+    log = DecisionLog(
+        header=DecisionHeader(("one",), interface, ("liked",)),
+        users=rows,
+        sessions=rows,
+        steps=torch.zeros_like(rows),
+        times=rows,
+        items=torch.tensor([[0, 1], [2, -1], [-1, 3], [4, 5]]),
+        logprobs=torch.zeros(4).double(),
+        signals=torch.zeros(4, 2, 1),
+        terminated=torch.ones(4, dtype=torch.bool),
+        truncated=torch.zeros(4, dtype=torch.bool),
+        loggers=torch.zeros_like(rows),
+        given={"profile": torch.zeros(4, 1)},
+    )
+    table = transition_table(log, catalogue, rows.float())
+    settings, rng = LoggedConfig(batch_size=64, gradient_steps=1), torch.Generator().manual_seed(0)
+    drawn = Logged("log", lambda: iter([table]), True, interface, settings, rng).batch().data
+    assert isinstance(drawn, Transitions)
+    assert set(drawn.rewards.tolist()) == {0.0, 3.0} and bool((drawn.items >= 0).all())
 
 
 @pytest.mark.parametrize("candidates", [False, True])

@@ -22,6 +22,7 @@ from recsys_rl.env.satiation import SatiationConfig
 from recsys_rl.foreign.ids import RecSysEnv, RecSysVectorEnv
 from recsys_rl.make import make_env, make_world
 from recsys_rl.settings.config import Config, from_dict
+from recsys_rl.settings.names import platform_of
 from recsys_rl.settings.shared import EnvConfig
 from recsys_rl.testing.envs import check_env, require_same_obs, walk
 from recsys_rl.types import UserError
@@ -121,6 +122,11 @@ def test_ids_are_registered_in_either_order_of_imports(modules: str) -> None:
     )
     registered = [recsys_rl.gymnasium_id(name) for name in PLATFORMS if name not in WITHOUT_ID]
     assert done.stdout.strip() == f"[] {registered}" and set(IDS) <= set(registered)
+    # Every platform that simulates, and only these: nobody answers a step in a team's own log.
+    simulates = [name for name in PLATFORMS if name != "gym" and platform_of(name).simulates]
+    assert registered == [recsys_rl.gymnasium_id(name) for name in simulates]
+    with pytest.raises(gymnasium.error.NameNotFound):
+        gymnasium.make("recsys_rl/OwnLog-v0")
 
 
 @pytest.mark.parametrize("env_id", IDS)

@@ -174,6 +174,23 @@ def test_items_of_a_file_are_clustered_for_mips_where_the_logger_is_known(tmp_pa
     assert rows["mips"]["ess"] > rows["ips"]["ess"] and "offcem" in rows
 
 
+def test_share_of_clusters_that_rows_could_not_show_is_their_mean_and_doubts_mips(tmp_path: Path) -> None:
+    """In a quarter of the rows only tea and coffee had a chance; the target gives the others .3."""
+    log = clicks(400)
+    hot = [x in ("tea", "coffee") for x in log["sku"]]
+    narrow = np.array(hot) & (np.cumsum(hot) <= 100)
+    chances = np.where(narrow[:, None], np.array([0.4, 0.6, 0.0, 0.0]), LOGGING)  # (E, I)
+    log["pscore"] = chances[np.arange(400), [ITEMS.index(x) for x in log["sku"]]]
+    log |= {f"probability.{x}": chances[:, k] for k, x in enumerate(ITEMS)}
+    pl.DataFrame(log).write_csv(tmp_path / "log.csv")
+    target(log, every=True).write_csv(tmp_path / "target.csv")
+    pl.DataFrame({"sku": ITEMS, "kind": ["hot", "hot", "cold", "cold"]}).write_csv(tmp_path / "items.csv")
+    words = ("--target", str(tmp_path / "target.csv"), "--items", str(tmp_path / "items.csv"))
+    found = judged(tmp_path, tmp_path / "log.csv", *words)
+    (mips,) = (x for x in found["rows"] if x["policy"] != "logged" and x["estimator"] == "mips")
+    assert mips["unsupported"] == pytest.approx(0.3 * 100 / 400)
+
+
 def test_new_estimator_is_one_entry(
     files: tuple[Path, Path],
     tmp_path: Path,

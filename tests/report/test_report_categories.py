@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -117,20 +118,47 @@ def picture() -> dict[str, Any]:
 
 def test_areas_have_the_height_of_their_shares() -> None:
     # Narrow: two columns of (358 - 16 - 14 - 14) / 2 = 157 from 14 and 185; rows of 74 from 34, the area's
-    # floor 10 above the next row. The greatest share is 0.9, the height of 32 pixels.
+    # floor 10 above the next row. An area of 32 pixels is 50 % of Drama, 90 % of the others.
     root = ElementTree.fromstring(categories_svg(picture(), 358))
     areas = [path.get("d") for path in root.iter(SVG + "path") if "area" in path.get("class", "")]
-    assert areas[0] == "M14.0 98.0V83.8H92.5V94.4H171.0V98.0Z"
+    assert areas[0] == "M14.0 98.0V72.4H92.5V91.6H171.0V98.0Z"
+    assert areas[1] == "M14.0 172.0V150.7H92.5V140.0H171.0V172.0Z"
     assert areas[2] == "M14.0 246.0V214.0H92.5V230.0H171.0V246.0Z"  # users: 1 and 0.5
-    assert areas[3] == "M185.0 98.0V80.2H263.5V98.0Z"  # ends where its users left
+    assert areas[3] == "M185.0 98.0V66.0H263.5V98.0Z"  # ends where its users left
     said = [words(t) for t in root.iter(SVG + "text")]
-    assert said[:3] == ["Drama", "others", "users still there"]
+    assert said[:3] == ["Dramaup to 50 %", "othersup to 90 %", "users still thereup to 100 %"]
     assert said[3:7] == ["ppo-greedy", "40 → 10 %", "60 → 90 %", "36.9 steps"]
     assert "my <policy> with a l…" in said
     assert root.get("aria-label", "").startswith(
         "Share of the categories among the shown items over the session, 131 users. ppo-greedy, 36.9 steps: "
         "Drama 30 % (40 % in steps 1 to 2, 10 % in steps 3 to 4), others 70 % ("
     )
+
+
+def test_a_category_that_is_shown_much_leaves_the_others_high() -> None:
+    """A share of 2 % has the whole height of its row beside one of 98 %."""
+    row = {"policy": "ppo", "users": 9, "length_mean": 2.0, "present": [1.0, 1.0]}
+    shares = {"Drama": [0.98, 0.99], "War": [0.02, 0.01]}
+    drawn = categories_svg(
+        {
+            "names": [*shares],
+            "parts": [[1, 1], [2, 2]],
+            "length": 2,
+            "visits": False,
+            "policies": [row | {"shares": shares, "mean": {"Drama": 0.985, "War": 0.015}}],
+        }
+    )
+    areas = [
+        x.get("d", "")
+        for x in ElementTree.fromstring(drawn).iter(SVG + "path")
+        if "area" in x.get("class", "")
+    ]
+    heights = [[float(y) for y in re.findall(r"V([0-9.]+)", area)] for area in areas[:2]]
+    floors = [float(re.findall(r"M[0-9.]+ ([0-9.]+)", area)[0]) for area in areas[:2]]
+    assert [floor - y[0] for y, floor in zip(heights, floors, strict=True)] == pytest.approx(
+        [31.4, 32.0], abs=0.1
+    )
+    assert floors[1] - heights[1][1] == pytest.approx(16, abs=0.1)
 
 
 @pytest.mark.parametrize("width", [358, 760, 1072])

@@ -18,8 +18,10 @@ import pytest
 from benchmarks import pictures
 from benchmarks.pictures import OPTIONS, browser, scheme
 from recsys_rl.report import Page, write_report
+from tests.doors import ROOT
 from tests.report.test_report import example, row, session, slate
 from tests.report.test_report_categories import picture
+from tests.serve.browser import page
 
 BROWSER = browser()
 WIDTHS = (320, 390, 768, 1280)
@@ -102,3 +104,14 @@ def test_picture_of_a_report_is_small(tmp_path: Path, monkeypatch: pytest.Monkey
     header = image.read_bytes()[:24]
     assert header[:8] == b"\x89PNG\r\n\x1a\n" and image.stat().st_size < 150_000
     assert (int.from_bytes(header[16:20]), int.from_bytes(header[20:24])) == (pictures.WIDTH, 500)
+
+
+@pytest.mark.parametrize(("width", "shown"), [(344, "narrow"), (760, "wide")])
+def test_picture_of_the_loop_shows_the_chart_for_its_width(width: int, shown: str, tmp_path: Path) -> None:
+    with page(tmp_path / "profile") as tab:
+        drawn = (ROOT / "docs/images/loop.svg").read_text(encoding="utf-8")
+        (tmp_path / "page.html").write_text(f'<meta name="viewport" content="width=device-width">{drawn}')
+        tab.open((tmp_path / "page.html").as_uri(), width, False)
+        tab.until("document.querySelectorAll('.chart').length == 2")
+        charts = "[...document.querySelectorAll('.chart')].filter(x => getComputedStyle(x).display != 'none')"
+        assert tab.run(f"{charts}.map(x => x.getAttribute('class'))") == [f"chart {shown}"]

@@ -91,8 +91,16 @@ def test_dot_of_the_truth_by_hand(width: int) -> None:
     assert dots[1] == pytest.approx(of(2.0), abs=0.2)
 
 
+def served_chart(*judged: Judged) -> ElementTree.Element:
+    """The chart of the served sessions without its legend."""
+    drawn = ElementTree.fromstring(served_svg(visited(), rounds().bands, judged))
+    (legend,) = (group for group in drawn.iter(f"{SVG}g") if group.get("class") == "legend")
+    drawn.remove(legend)
+    return drawn
+
+
 def test_curve_and_ends_of_canaries_by_hand() -> None:
-    drawn = ElementTree.fromstring(served_svg(visited(), rounds().bands))
+    drawn = served_chart()
     ends = [path.attrib["d"] for path in drawn.iter(f"{SVG}path") if path.attrib.get("class") == "reference"]
     curve = next(drawn.iter(f"{SVG}polyline")).attrib["points"].split()
     xs = [float(point.partition(",")[0]) for point in curve]
@@ -104,7 +112,7 @@ def test_curve_and_ends_of_canaries_by_hand() -> None:
 
 def test_candidates_stand_where_they_were_judged() -> None:
     """The champion earned 8: the first dot lies at 10.5, its bar from 9 to 11, the second dot at 10."""
-    drawn = ElementTree.fromstring(served_svg(visited(), rounds().bands, rounds().judged))
+    drawn = served_chart(*rounds().judged)
     dots = [dot for dot in drawn.iter(f"{SVG}circle") if dot.attrib.get("class") == "dot"]
     bar = next(bar for bar in drawn.iter(f"{SVG}rect") if bar.attrib.get("class") == "bar learned")
     top, length = float(bar.attrib["y"]), float(bar.attrib["height"])

@@ -31,6 +31,7 @@ def test_one_lucky_row_makes_no_best_item() -> None:
 
 def test_the_best_items_that_may_be_shown() -> None:
     policy = BestItems(torch.tensor([0.1, 0.4, 0.3, -torch.inf]), slate_size=2)
+    assert policy.rows.tolist() == [1, 2]
     context = torch.zeros(2, 1)
     assert policy.act(Obs(context)).items.tolist() == [[1, 2], [1, 2]]
     assert policy.act(Obs(context, exclude=torch.tensor([[1], [-1]]))).items.tolist() == [[2, 0], [1, 2]]

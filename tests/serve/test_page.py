@@ -54,6 +54,11 @@ def test_a_person_visits_is_answered_and_leaves(
         assert tab.run("document.querySelector('#record tr').children[1].textContent") == "<b>ann</b>"
         press(tab, "Leave")
         assert tab.run("document.querySelectorAll('#record tr').length") == 4
+        cells = "[...document.querySelectorAll('#record td')].map(x => x.getBoundingClientRect())"
+        assert tab.run(f"{cells}.every(x => x.width > 0 && x.left >= 0 && x.right <= innerWidth)")
+        names = "[...document.querySelectorAll('#record tr:first-child td')].map(x => x.dataset.name)"
+        assert tab.run(names) == ["decision", "user", "session", "step", "items", "propensity", "events"]
+        tab.picture(tmp_path / "page.png")
         assert tab.run("document.scrollingElement.scrollWidth <= innerWidth")
         assert tab.run("getComputedStyle(document.body).backgroundColor") == (
             "rgb(20, 24, 29)" if dark else "rgb(251, 250, 247)"
@@ -168,7 +173,9 @@ def test_the_context_of_a_log_has_fields_with_plausible_values(tmp_path: Path) -
         tab.run("document.querySelector('[name=v]').value = '0.5, -1'")
         tab.run("document.querySelector('#who button').click()")
         tab.until(f"document.querySelectorAll('#likeliest tr').length == 4 && {READY}")
-        press(tab, "Consumed")
+        buttons = "[...document.querySelectorAll('#items li:first-child button')].map(x => x.textContent)"
+        assert tab.run(buttons) == ["clicked", "Nothing"]  # a click is no share of an item
+        press(tab, "clicked")
         assert tab.run("document.querySelectorAll('#record tr').length") == 2
         assert tab.run("document.scrollingElement.scrollWidth <= innerWidth") and tab.said == []
         tab.run("document.querySelector('[name=v]').value = '0.5'")  # one number too few
@@ -177,5 +184,6 @@ def test_the_context_of_a_log_has_fields_with_plausible_values(tmp_path: Path) -
     record = Record(tmp_path / "r.sqlite")
     [first, second] = record.sessions()
     record.store.close()
+    assert [event.value for event in first.events] == [1.0]
     expected = (40.65, "tv", (0.5, -1.0))  # age, device, v
     assert first.decisions[0].context == second.decisions[0].context == expected

@@ -20,6 +20,7 @@ from recsys_rl.cli import main
 from recsys_rl.errors import UserError
 from recsys_rl.serve.app import Tokens
 from recsys_rl.serve.draw_request import DrawRequest, DrawResult, draw
+from recsys_rl.serve.messages import Problem
 from recsys_rl.serve.server import ServeConfig, application, serve
 from recsys_rl.tables.parts import read_decisions
 from recsys_rl.types import Obs
@@ -147,6 +148,17 @@ def test_tokens_open_the_routes_of_their_scopes(checkpoint: At, tmp_path: Path) 
         (tmp_path / "wrong").write_text(text)
         with pytest.raises(UserError):
             Tokens(tmp_path / "wrong")
+
+
+def test_token_in_two_lines_has_the_scopes_of_both(tmp_path: Path) -> None:
+    digest = hashlib.sha256(b"one").hexdigest()
+    (tmp_path / "tokens").write_text(f"read {digest}\nadmin,feedback {digest}\n")
+    tokens = Tokens(tmp_path / "tokens")
+    for scope in ("read", "admin", "feedback"):
+        tokens.check("Bearer one", scope)
+    with pytest.raises(Problem) as found:
+        tokens.check("Bearer one", "decide")
+    assert found.value.status == 403
 
 
 def test_a_bind_beyond_loopback_needs_tokens_and_a_port_that_is_free(checkpoint: At, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from recsys_rl.cli import main
 from recsys_rl.errors import UserError
 from recsys_rl.serve.server import ServeConfig, serve
 from recsys_rl.utils.files import sha256_of
-from tests.serve.servers import begun, serving
+from tests.serve.servers import begun, recommend, serving
 
 At = Callable[[str], Path]
 
@@ -86,8 +86,18 @@ def test_a_file_that_is_half_copied_hinders_no_start(folder: Path, tmp_path: Pat
     (folder / "0.pt").write_bytes(half[: len(half) // 2])
     with serving(folder, db) as client:
         assert serves(client) == "b.pt"
-        files = [x["file"] for x in client.get("/v1/policies").json()["policies"]]
-        assert files == ["0.pt", "a.pt", "b.pt"]
+        policies = client.get("/v1/policies").json()["policies"]
+        assert [x["file"] for x in policies] == ["0.pt", "a.pt", "b.pt"]
+        # The algorithm of the one that serves, and the files of the others.
+        assert [x["name"] for x in policies] == ["0", "a", "ppo"]
+        assert [x["version"] for x in policies] == [None] * 3
+        recommend(client, "3")
+        found = client.get("/v1/policies").json()["policies"]
+        assert [(x["name"], x["version"] is None) for x in found] == [
+            ("0", True),
+            ("a", True),
+            ("ppo", False),
+        ]
 
 
 def test_no_other_policy_serves_where_the_champion_is_gone(folder: Path, tmp_path: Path) -> None:

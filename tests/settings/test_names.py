@@ -14,7 +14,7 @@ import pytest
 import recsys_rl
 from recsys_rl.agents import AGENTS
 from recsys_rl.data import SOURCES
-from recsys_rl.env import PLATFORMS, WITHOUT_ID
+from recsys_rl.env import PLATFORMS, WITH_OWN_WORLD
 from recsys_rl.errors import FieldError, UserError
 from recsys_rl.records import Algorithm, Platform, Source
 from recsys_rl.settings.fields import hints
@@ -123,7 +123,7 @@ def test_package_import_loads_no_heavy_modules() -> None:
     assert not heavy & {*in_new_process("import recsys_rl, sys; print(*sys.modules)", ROOT).split()}
 
 
-MADE_UP = [name for name in PLATFORMS if name not in WITHOUT_ID and platform_of(name).file is None]
+MADE_UP = [name for name in PLATFORMS if name not in WITH_OWN_WORLD and platform_of(name).file is None]
 """Platforms that need no file."""
 PLAYED = """
 import torch

@@ -282,6 +282,12 @@ def test_items_file_brings_titles_genres_years_and_attributes(tmp_path: Path) ->
     assert "3 items in items.csv" in log.source
 
 
+@pytest.mark.parametrize("column", ["genres", "category"])
+def test_column_of_categories_keeps_its_name_in_the_file(tmp_path: Path, column: str) -> None:
+    facts = read_items(write(tmp_path, "items.csv", f"item,{column}\n5,hot\n6,cold\n"), "item", False)
+    assert facts.genres == {5: ["hot"], 6: ["cold"]} and facts.genres_column == column
+
+
 def test_gaps_in_attributes_are_told_and_filled(tmp_path: Path) -> None:
     """Item 6 has no duration, and item 7 is not in the file; no item has a price."""
     items = "item,duration,kind,price\n5,10,clip,\n6,,clip,\n8,30,film,\n"

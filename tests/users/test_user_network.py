@@ -386,6 +386,24 @@ def test_start_is_kept_if_every_epoch_is_worse(monkeypatch: pytest.MonkeyPatch) 
     assert [fitting.checked_loss(member) for member in fitting.members] == pytest.approx(starts)
 
 
+def test_weights_of_the_best_epoch_are_kept_though_later_epochs_change_the_network(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("recsys_rl.users.fit.LEAST_STEPS", 1)
+    fitting = fit_of(known_world(100, 0), 3)
+    start = fitting.best
+    best = fitting.epoch()
+    (member,) = fitting.members
+    weights = {name: x.clone() for name, x in member.state_dict().items()}
+    fitting.sizes = replace(fitting.sizes, lr=100.0)
+    assert best < start and fitting.epoch() > start
+    kept = fitting.state_dict()  # what a resumed fit begins with
+    assert fitting.epoch() > start and fitting.finished
+    for name, x in weights.items():
+        assert torch.equal(member.state_dict()[name], x), name
+        assert torch.equal(kept[f"kept.{name}"], x), name
+
+
 def test_fit_with_a_loss_that_is_not_a_number_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("recsys_rl.users.fit.LEAST_STEPS", 1)
     fitting = fit_of(known_world(100, 0), 2, 2)

@@ -242,9 +242,10 @@ def test_the_rivals_of_the_best_sessions_see_all_sessions(tmp_path: Path) -> Non
     log = table(tmp_path / "clicks.csv", frame)
     best = ["--best-sessions", "0.3", "--total-timesteps", "6400"]
     path = train_quietly(tmp_path, log, *best, quiet=False)
-    rows = rows_of(json.loads(path.with_name("ope.json").read_text()))
+    values = json.loads(path.with_name("ope.json").read_text())
+    rows = rows_of(values)
     assert [*rows] == ["logged", "best item", "clone", "bc", "bc-greedy"]
-    assert rows["best item"]["value"] == pytest.approx(0.8, abs=0.1)
+    assert rows["best item"]["value"] == pytest.approx(0.8, abs=0.1) and values["best_items"] == ["dal"]
     assert rows["clone"]["value"] == pytest.approx(0.35, abs=0.07)
     assert rows["bc"]["value"] > 0.45
 

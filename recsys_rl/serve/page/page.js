@@ -148,14 +148,17 @@ async function finish(share, words) {
 }
 
 function showItems() {
-  const list = $("items"), extras = Object.keys(state.platform.full).filter((name) => !state.platform.full[name]);
+  const list = $("items"), names = Object.keys(state.platform.full), extras = names.filter((name) => !state.platform.full[name]);
   list.replaceChildren();
   state.answer.items.forEach((item, place) => {
     const row = element("li");
     row.append(element("span", item.title, "title"));
     row.append(element("span", `drawn with probability ${percent(item.propensity)} `, "soft"));
     if (state.platform.events) row.append(button("Start", () => act(() => start(place)), "first"));
-    else {
+    else if (!state.platform.shares) {
+      for (const name of names) row.append(button(name, () => act(() => respond(place, 0, name, [name]))));
+      row.append(button("Nothing", () => act(() => respond(place, 0, "nothing", []))));
+    } else {
       row.append(button("Consumed", () => act(() => respond(place, 1, "consumed", []))));
       row.append(button("Half", () => act(() => respond(place, 0.5, "half", []))));
       row.append(button("Skipped", () => act(() => respond(place, 0, "skipped", []))));
@@ -217,11 +220,13 @@ async function record() {
   const found = await ask("/v1/decisions");
   $("unreadable").hidden = !found.unreadable.length;
   $("unreadable").textContent = `Damaged in the record: decision ${found.unreadable.join(", ")}. See recsys-rl log check.`;
+  const heads = $("record").closest("table").querySelectorAll("th");
   $("record").replaceChildren(
     ...found.decisions.map((row) => {
       const line = element("tr");
       const cells = [row.decision_id, row.user_id, row.session, row.step, row.titles.join(", "), percent(row.propensity), row.events];
       line.append(...cells.map((text) => element("td", String(text))));
+      [...line.children].forEach((cell, column) => (cell.dataset.name = heads[column].textContent));
       return line;
     }),
   );
