@@ -1,4 +1,4 @@
-"""`recsys-rl data describe`, `recsys-rl data compare` and `recsys-rl data split`."""
+"""`recsys-rl data describe` and `recsys-rl data compare`."""
 
 from __future__ import annotations
 
@@ -15,22 +15,18 @@ from recsys_rl.settings.fields import did_you_mean
 from recsys_rl.workflows.data import (
     CompareConfig,
     DescribeConfig,
-    SplitConfig,
     compare_files,
     describe_file,
-    split_file,
 )
 
 OVERVIEW = """usage: recsys-rl data describe FILE [OPTIONS]
        recsys-rl data compare OLD NEW [OPTIONS]
-       recsys-rl data split FILE [OPTIONS]
 
 describe   print rows, users, items, times and ranges of a log, each problem with its first row, and what can
            be learned from decisions
 compare    print what has changed from one log to another: unknown users and items, likes, popularity
-split      write two Parquet files, split by time (no session in both) or by user (no user in both)
 
-`recsys-rl data describe --help` lists its options, and so do the others."""
+`recsys-rl data describe --help` lists its options, and so does the other."""
 
 DESCRIBE = """Describe a log file: Parquet, or text with any separator (.csv .tsv .dat .data .txt .inter .gz).
 
@@ -47,12 +43,6 @@ COMPARE = """Compare a later log with an earlier one, such as that of a training
 Examples:
   recsys-rl data compare may.csv june.csv
   recsys-rl data compare may.parquet june.parquet --user-column visitor --json drift.json"""
-
-SPLIT = """Split a log file in two Parquet files.
-
-Examples:
-  recsys-rl data split plays.tsv                             the latest 20 % of the rows to test.parquet
-  recsys-rl data split plays.tsv --by user --fraction 0.1    a tenth of the users to test.parquet"""
 
 
 @dataclass(frozen=True)
@@ -79,21 +69,9 @@ class CompareOptions(CompareConfig):
         """Check nothing here: the CompareConfig made from these options checks the values."""
 
 
-@dataclass(frozen=True)
-class SplitOptions(SplitConfig):
-    """The options of `data split`. The file is given without an option."""
-
-    file: tyro.conf.Positional[str] = ""
-    """The log: a text file or Parquet."""
-
-    def __post_init__(self) -> None:
-        """Check nothing here: the SplitConfig made from these options checks the values."""
-
-
 COMMANDS: dict[str, tuple[type[Any], type[Any], str, Callable[..., object]]] = {
     "describe": (DescribeOptions, DescribeConfig, DESCRIBE, describe_file),
     "compare": (CompareOptions, CompareConfig, COMPARE, compare_files),
-    "split": (SplitOptions, SplitConfig, SPLIT, split_file),
 }
 """The options of each command, its settings, the text of its --help, and what it does."""
 

@@ -13,7 +13,6 @@ from recsys_rl.workflows.ranking import RankingConfig, ranking
 TEXT = """Rank all items for the users of a held-out log, and print NDCG, recall, hit rate, MRR and more.
 
 Examples:
-  recsys-rl data split plays.tsv                              writes train.parquet and test.parquet
   recsys-rl train --env satiation --data train.parquet
   recsys-rl ranking test.parquet --seen train.parquet --k 20"""
 
@@ -23,7 +22,7 @@ class RankingOptions(RankingConfig):
     """The options of `ranking`. The log is given without an option."""
 
     log: tyro.conf.Positional[str] = ""
-    """Held-out events: a text file or Parquet, such as the test.parquet of `recsys-rl data split`."""
+    """Held-out events, such as the latest fifth of a log: a text file or Parquet."""
 
     def __post_init__(self) -> None:
         """Check nothing here: the RankingConfig made from these options checks the values."""

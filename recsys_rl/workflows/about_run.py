@@ -10,7 +10,6 @@ from pathlib import Path
 from recsys_rl.data.bias import share_of
 from recsys_rl.data.world_check import about_check
 from recsys_rl.errors import amount
-from recsys_rl.evaluation.foresight import about_foresight
 from recsys_rl.functional.compiled import kernels
 from recsys_rl.make import assumptions
 from recsys_rl.models.policy import NetworkPolicy
@@ -63,7 +62,7 @@ def say_beginning(run: Run, experience: str, folder: Path | None) -> None:
         uncompiled if run.streams["users"].device.type == "cpu" and kernels.library() is None else "",
     )
     if folder is None and run.env is not None:
-        say(_advice(run))  # after the lines above, as it may take seconds
+        say(_advice(run))
 
 
 def _about_data(run: Run) -> str:
@@ -84,22 +83,19 @@ def _about_data(run: Run) -> str:
 
 
 def _advice(run: Run) -> str:
-    """A note about a run of too few steps, else one about a world that needs no planning; "" without either.
-
-    A run in an environment with its own world gets none.
-    """
+    """A note about a run of too few steps; "" of enough, and in an environment with its own world."""
     if run.world.is_empty:
         return ""
     config, steps = run.config, run.config.train_config.total_timesteps
     preset = preset_of(config.algo, config.env).get("train_config", {})
     wanted = int(preset.get("total_timesteps", TrainConfig.total_timesteps))
-    if steps < ENOUGH * wanted:
-        return (
-            f"note: --total-timesteps {steps:,} is {100 * steps / wanted:.2g} % of the {wanted:,} of the "
-            f"preset of {config.algo} on {config.env}: a policy that is trained so briefly loses to simple "
-            "rankings"
-        )
-    return about_foresight(config, run.world, run.streams["users"].device)
+    if steps >= ENOUGH * wanted:
+        return ""
+    return (
+        f"note: --total-timesteps {steps:,} is {100 * steps / wanted:.2g} % of the {wanted:,} of the "
+        f"preset of {config.algo} on {config.env}: a policy that is trained so briefly loses to simple "
+        "rankings"
+    )
 
 
 class Ending(Observer):

@@ -48,7 +48,7 @@ class RankingConfig(EventFile):
     """The ranking metrics of one checkpoint on one log."""
 
     log: str = ""
-    """Held-out events: a text file or Parquet, such as the test.parquet of `recsys-rl data split`."""
+    """Held-out events, such as the latest fifth of a log: a text file or Parquet."""
     seen: str | None = None
     """Earlier events of the same users: their items are not ranked. Users that the checkpoint lacks are
     folded in from these."""

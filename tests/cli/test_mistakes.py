@@ -33,7 +33,6 @@ LINES = {
     "ope --lg x": "--lg",
     "ranking test.csv --sen x": "--sen",
     "data describe x.csv --jsn x": "--jsn",
-    "data split x.csv --files 3": "--files",
     "serve --prt 3": "--prt",
     "export": "--onnx",
     "export --onnx policy.bin": "--onnx",

@@ -13,15 +13,12 @@ import pytest
 import torch
 
 from recsys_rl.cli import main
-from recsys_rl.tables import reader
 from recsys_rl.tables.checksum import Checksum
 from recsys_rl.tables.parts import read_decisions
 from recsys_rl.tables.reader import check_pieces
-from recsys_rl.tables.split import split_by_time, split_by_user
 from recsys_rl.tables.survey import describe
 from recsys_rl.tables.writer import CHECKSUM, KEY, DecisionWriter, write_decisions
 from recsys_rl.types import UserError
-from recsys_rl.utils.user_hashes import user_hashes
 from tests.tables.test_decisions import HEADER, assert_same, two_sessions
 
 WRONG = "holds other values than were written to it"
@@ -126,37 +123,12 @@ def test_log_of_an_earlier_version_without_a_checksum_is_read(tmp_path: Path) ->
     assert main(["data", "describe", str(path)]) == 0
 
 
-@pytest.mark.parametrize("by", ["time", "user"])
-def test_both_parts_of_a_split_have_the_header_with_their_own_checksum(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
-) -> None:
-    monkeypatch.setattr(reader, "ROWS", 2)  # several pieces
-    path, a, b = (tmp_path / f"{name}.parquet" for name in ("log", "a", "b"))
-    log = two_sessions()
-    write_decisions(path, log)
-    if by == "time":
-        rows = split_by_time(path, a, b, 0.5)
-    else:
-        seed = next(k for k in range(50) if (user_hashes([7, 8], f"file {k}") < 0.5).sum() == 1)
-        rows = split_by_user(path, a, b, 0.5, seed)
-    assert rows == (3, 3, 0)
-    for number, found in enumerate(sorted(map(read_decisions, (a, b)), key=lambda x: int(x.sessions[0]))):
-        own = log.rows(log.sessions == number)
-        assert found.header == log.header
-        assert torch.equal(found.items, own.items) and torch.equal(found.signals, own.signals)
-    assert {CHECKSUM, "loggers"} <= header_of(a).keys() and header_of(a) != header_of(b)
-    assert sorted(x.name for x in tmp_path.iterdir()) == ["a.parquet", "b.parquet", "log.parquet"]
-
-
-def test_a_damaged_log_is_described_as_such_and_not_split(tmp_path: Path) -> None:
-    path, a, b = (tmp_path / f"{name}.parquet" for name in ("log", "a", "b"))
+def test_a_damaged_log_is_described_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "log.parquet"
     write_decisions(path, two_sessions())
     assert describe(path).problems == ()
     rewrite(path, pl.read_parquet(path).with_columns(pl.col("logprob") / 2), header_of(path))
     (problem,) = describe(path).problems
     assert "by the checksum in the header" in problem.text and problem.count == 6
     with pytest.raises(UserError, match=WRONG):
-        split_by_time(path, a, b, 0.5)
-    with pytest.raises(UserError, match=WRONG):
         check_pieces(path)
-    assert not a.exists()

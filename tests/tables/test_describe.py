@@ -1,4 +1,4 @@
-"""The description of log files, and their splits: counts worked by hand, small pieces, whole commands."""
+"""The description of log files: counts worked by hand, small pieces, whole commands."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import pytest
 from recsys_rl.cli import main
 from recsys_rl.tables.description import Problem
 from recsys_rl.tables.events import read_log
-from recsys_rl.tables.split import repeated_rows
 from recsys_rl.tables.survey import describe
 from recsys_rl.types import UserError
 from tests.doors import ROOT
@@ -174,15 +173,6 @@ GAPS = "user,item,time,session\na,x,1,1\na,y,,1\n,x,3,2\nb,y,null,3\nb,z,5,4\nc,
         ("data compare log.csv absent.csv", "absent.csv"),
         ("data compare log.csv nobody.csv", "nobody.csv"),
         ("data compare log.csv gaps.csv --user-column who", "'who'"),
-        ("data split log.csv", "line 6"),
-        ("data split gaps.csv", "line 3"),
-        ("data split gaps.csv --by user", "line 4"),
-        ("data split timeless.csv", "--time-column"),
-        ("data split log.csv --by user --fraction 0.01 --missing drop", "(6 and 0)"),
-        ("data split log.csv --train log.csv", "log.csv"),
-        ("data split empty.csv --by user", "empty.csv"),
-        ("data split log.csv --train a.csv", "--train"),
-        ("data split log.csv --fraction 2", "--fraction"),
     ],
 )
 def test_bad_commands_are_refused_in_one_sentence(
@@ -222,117 +212,6 @@ def big_log(path: Path, rows: int, users: int = 500, items: int = 200) -> pl.Dat
     return frame
 
 
-def test_split_by_time_has_no_session_on_both_sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    frame = big_log(Path("log.parquet"), 5000)
-    assert main(["data", "split", "log.parquet", "--fraction", "0.25"]) == 0
-    train, test = pl.read_parquet("train.parquet"), pl.read_parquet("test.parquet")
-    assert pl.concat([train, test]).sort(frame.columns).equals(frame.sort(frame.columns))
-    keys = ["user", "session"]
-    assert train.join(test, on=keys, how="semi").height == 0
-    cut = frame["timestamp"].sort()[3750]
-    assert train["timestamp"].max() < cut
-    late = test.group_by(keys).agg(pl.col("timestamp").max())["timestamp"]
-    assert late.min() >= cut
-    assert 1250 <= test.height < 1400
-
-
-@pytest.mark.parametrize(
-    ("by", "dropped", "rows"),
-    [
-        ("time", "2 rows without a time", [(1, "1"), (3, "2"), (5, "4")]),
-        ("user", "1 row without a user", None),
-    ],
-)
-def test_rows_without_a_value_are_dropped_from_a_split(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    by: str,
-    dropped: str,
-    rows: list[tuple[int, str]] | None,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("log.csv").write_text(GAPS)
-    assert (
-        main(["data", "split", "log.csv", "--by", by, "--fraction", FRACTION[by], "--missing", "drop"]) == 0
-    )
-    assert f"; {dropped} dropped" in capsys.readouterr().out
-    train, test = pl.read_parquet("train.parquet"), pl.read_parquet("test.parquet")
-    assert train.height + test.height == (5 if by == "time" else 6)
-    if rows is not None:  # the times 6 and 7 are of one session
-        assert sorted(zip(train["time"].cast(pl.Int64), train["session"], strict=True)) == rows
-        assert test["time"].to_list() == ["6", "7"]
-    else:
-        assert set(train["user"]) | set(test["user"]) == {"a", "b", "c"} and test["user"].n_unique() == 1
-
-
-@pytest.mark.parametrize("by", ["time", "user"])
-def test_split_tells_of_repeated_rows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], by: str
-) -> None:
-    """Rows 3 and 6 repeat others. Rows with a gap, or at another time, don't."""
-    monkeypatch.chdir(tmp_path)
-    text = "user,item,time\na,x,1\na,x,2\na,x,1\nb,x,3\nb,,4\nb,x,3\nb,,4\nc,y,5\n"
-    Path("log.csv").write_text(text)
-    assert main(["data", "split", "log.csv", "--by", by, "--fraction", FRACTION[by]]) == 0
-    out = capsys.readouterr().out
-    assert "2 rows repeat the user, item, time of an earlier row (the first is line 4) and are kept" in out
-    assert pl.read_parquet("train.parquet").height + pl.read_parquet("test.parquet").height == 8
-    Path("log.csv").write_text(text.replace("a,x,1\nb", "a,x,9\nb"))
-    assert main(["data", "split", "log.csv", "--by", by, "--fraction", FRACTION[by]]) == 0
-    out = capsys.readouterr().out
-    assert "1 row repeats the user, item, time of an earlier row (the first is line 7) and is kept" in out
-    Path("log.csv").write_text(text.replace("a,x,1\nb", "a,x,9\nb").replace("b,x,3\nb,,4\nc", "c"))
-    assert main(["data", "split", "log.csv", "--by", by, "--fraction", FRACTION[by]]) == 0
-    assert "repeat" not in capsys.readouterr().out
-
-
-def test_rows_without_a_valid_time_repeat_none_in_a_split(tmp_path: Path) -> None:
-    path = tmp_path / "log.csv"
-    path.write_text("user,item,time\na,1,x\na,1,y\na,2,2020-01-01\nb,1,2020-01-01\n")
-    assert repeated_rows(path) == ""
-    path.write_text("user,item,time\na,1,x\na,1,y\nb,1,2020-01-01\nb,1,2020-01-01\n")
-    assert repeated_rows(path).startswith("1 row repeats")
-
-
-def test_split_looks_for_no_repeats_among_decisions_or_without_items(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for header, rows in (("user,item,time,propensity", ["a,x,1,0.5"] * 3), ("user,time", ["a,1"] * 3)):
-        Path("log.csv").write_text("\n".join([header, *rows, rows[0].replace("1", "2", 1), ""]))
-        assert main(["data", "split", "log.csv", "--fraction", "0.25"]) == 0
-        assert "repeat" not in capsys.readouterr().out
-
-
-def test_split_makes_folders_and_takes_a_separator(tmp_path: Path) -> None:
-    (tmp_path / "log.csv").write_text("user§item§time\n1§2§3\n1§4§5\n")
-    train, test = tmp_path / "new" / "train.parquet", tmp_path / "other" / "test.parquet"
-    sides = ["--train", str(train), "--test", str(test), "--fraction", "0.5"]
-    assert main(["data", "split", str(tmp_path / "log.csv"), *sides, "--separator", "§"]) == 0
-    assert pl.read_parquet(train)["item"].to_list() == ["2"]
-    assert test.stat().st_mode == (tmp_path / "log.csv").stat().st_mode  # readable by the same people
-    assert [path.name for path in train.parent.iterdir()] == ["train.parquet"]
-
-
-def test_split_by_user_is_drawn_from_ids_and_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    frame = big_log(Path("log.parquet"), 5000, users=100)
-    assert main(["data", "split", "log.parquet", "--by", "user", "--fraction", "0.3"]) == 0
-    train, test = pl.read_parquet("train.parquet"), pl.read_parquet("test.parquet")
-    # 100 users: five standard deviations of the number held out are 23.
-    assert 7 <= test["user"].n_unique() <= 53 and train["user"].n_unique() == 100 - test["user"].n_unique()
-    assert train.join(test, on="user", how="semi").height == 0
-    frame.sample(fraction=1, shuffle=True, seed=1).write_csv("log.csv")
-    assert main(["data", "split", "log.csv", "--by", "user", "--fraction", "0.3", "--test", "b.parquet"]) == 0
-    assert set(pl.read_parquet("b.parquet")["user"]) == set(test["user"])
-    frame.filter(pl.col("user") < "user_5").write_csv("fewer.csv")  # a user keeps their side without others
-    words = ["data", "split", "fewer.csv", "--by", "user", "--fraction", "0.3", "--test", "c.parquet"]
-    assert main(words) == 0
-    assert set(pl.read_parquet("c.parquet")["user"]) == {user for user in test["user"] if user < "user_5"}
-
-
 @pytest.fixture(scope="module")
 def large_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("large") / "log.parquet"
@@ -341,13 +220,8 @@ def large_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("command", "decisions"),
-    [("describe", False), ("describe", True), ("split --by time", False), ("split --by user", False)],
-)
-def test_large_log_stays_within_memory(
-    tmp_path: Path, large_log: Path, command: str, decisions: bool
-) -> None:
+@pytest.mark.parametrize("decisions", [False, True])
+def test_large_log_stays_within_memory(tmp_path: Path, large_log: Path, decisions: bool) -> None:
     """3,000,000 rows; 20,000,000 are measured in docs/log."""
     log = large_log
     if decisions:
@@ -360,9 +234,8 @@ def test_large_log_stays_within_memory(
         "import sys; from benchmarks.harness.memory import peak_mb; from recsys_rl.cli import main;"
         "assert main(sys.argv[1:]) == 0; print(peak_mb())"  # getrusage begins with the peak of this process
     )
-    name, *options = command.split()
     done = subprocess.run(
-        [sys.executable, "-c", code, "data", name, str(log), *options],
+        [sys.executable, "-c", code, "data", "describe", str(log)],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,

@@ -264,9 +264,7 @@ def test_a_row_is_named_by_its_number_in_the_file(tmp_path: Path, monkeypatch: p
             list(parts(path, rows))
 
 
-def test_a_folder_is_described_and_split_as_its_one_file(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_is_described_as_its_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_decisions(tmp_path / "one.parquet", block(0, 40))
     write_decisions(tmp_path / "many", block(0, 40), 60)
     texts = []
@@ -274,10 +272,6 @@ def test_a_folder_is_described_and_split_as_its_one_file(
         assert main(["data", "describe", str(tmp_path / name)]) == 0
         texts.append(capsys.readouterr().out)
     assert texts[0] == texts[1] and "problems: none" in texts[0] and "40 sessions" in texts[0]
-    ends = ["--train", str(tmp_path / "a.parquet"), "--test", str(tmp_path / "b.parquet")]
-    assert main(["data", "split", str(tmp_path / "many"), *ends]) == 0
-    assert read_decisions(tmp_path / "a.parquet").num_rows == 160
-    assert read_decisions(tmp_path / "b.parquet").num_rows == 40
 
 
 def test_memory_does_not_grow_with_the_log(tmp_path: Path) -> None:

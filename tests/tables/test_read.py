@@ -19,7 +19,6 @@ from recsys_rl.tables.events import read_log
 from recsys_rl.tables.items import encoded, read_items
 from recsys_rl.tables.parts import read_decisions
 from recsys_rl.tables.read import open_table
-from recsys_rl.tables.split import split_by_time
 from recsys_rl.tables.survey import describe
 from recsys_rl.tables.writer import KEY
 from recsys_rl.types import InteractionLog, UserError
@@ -508,12 +507,6 @@ def test_a_file_name_is_no_pattern(tmp_path: Path, name: str) -> None:
     assert describe(path).items == 2
     assert read_table(path).log.signals.mean() == 1
     assert read_items(path, "item", text_ids=False).ids == [5, 6]
-    assert split_by_time(path, tmp_path / "[1].parquet", tmp_path / "1.parquet", 0.25) == (3, 1, 0)
-    both = [
-        pl.read_parquet(tmp_path / part, glob=False)["item"].to_list()
-        for part in ("[1].parquet", "1.parquet")
-    ]
-    assert both == [[5, 6, 6], [5]]
 
 
 def test_the_first_of_two_columns_of_one_name_is_read(tmp_path: Path) -> None:

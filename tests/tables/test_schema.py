@@ -59,10 +59,8 @@ def test_a_required_column_cannot_be_left_out(
     monkeypatch.chdir(tmp_path)
     log = Path("log.csv")
     log.write_text("user,item,reward,propensity\n1,2,1,0.5\n2,3,0,0.5\n")
-    split = ["split", "log.csv", "--by", "user", "--train", "a.parquet", "--test", "b.parquet"]
-    for words in (split, ["compare", "log.csv", "log.csv"]):
-        assert main(["data", *words, "--user-column", NO_COLUMN]) == 2
-        assert "it has no column for the user" in capsys.readouterr().err
+    assert main(["data", "compare", "log.csv", "log.csv", "--user-column", NO_COLUMN]) == 2
+    assert "it has no column for the user" in capsys.readouterr().err
     with pytest.raises(UserError, match="no column for the user"):
         read_log(log, user_column=NO_COLUMN)
     with pytest.raises(UserError, match="no column for the item"):

@@ -8,11 +8,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from recsys_rl.cli import main
 from recsys_rl.errors import UserError
 from recsys_rl.tables.description import Problem
 from recsys_rl.tables.events import read_log
-from recsys_rl.tables.split import split_by_time
 from recsys_rl.tables.survey import describe
 from recsys_rl.tables.times import TimeFormat, format_in, seconds
 from recsys_rl.tables.values import on
@@ -78,12 +76,7 @@ def test_pieces_of_a_file_are_read_in_the_order_that_the_whole_file_shows(
     days = ["01/02/2021", "02/02/2021", "13/02/2021", "14/02/2021"]
     path.write_text("user,item,date\n" + "".join(f"u{k},x{k},{text}\n" for k, text in enumerate(days)))
     assert describe(path).times == (1612137600.0, 1613260800.0)
-    out = ["--train", str(tmp_path / "train.parquet"), "--test", str(tmp_path / "test.parquet")]
-    assert main(["data", "split", str(path), "--fraction", "0.5", *out]) == 0
-    assert pl.read_parquet(tmp_path / "test.parquet")["date"].to_list() == days[2:]
     path.write_text("user,item,date\na,x,01/02/2021\nb,y,02/02/2021\n")
-    assert main(["data", "split", str(path), *out]) == 2
-    assert "no row shows which" in capsys.readouterr().err
     (problem,) = describe(path).problems
     assert problem.count == 2 and "no row shows which" in problem.text
 
@@ -91,7 +84,7 @@ def test_pieces_of_a_file_are_read_in_the_order_that_the_whole_file_shows(
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_unit_of_numbers_is_that_of_the_whole_column_in_each_piece(tmp_path: Path, ending: str) -> None:
     """Of the first 5 times most are below 1e11, of all 12 most are above."""
-    path, train, test = tmp_path / f"log.{ending}", tmp_path / "a.parquet", tmp_path / "b.parquet"
+    path = tmp_path / f"log.{ending}"
     counter = [k * 25_000_000_000 for k in range(12)]
     frame = pl.DataFrame({"user": range(12), "item": range(12), "time": counter})
     frame.write_csv(path) if ending == "csv" else frame.write_parquet(path)
@@ -99,8 +92,6 @@ def test_unit_of_numbers_is_that_of_the_whole_column_in_each_piece(tmp_path: Pat
     assert found.times == (0.0, 275e6) and found.time_unit == "milliseconds"
     dates = "1970-01-01 00:00:00 UTC to 1978-09-18 20:53:20 UTC"
     assert f"time: {dates} (numbers of milliseconds)" in found.lines()
-    assert split_by_time(path, train, test, 0.25) == (9, 3, 0)
-    assert pl.read_parquet(test)["time"].cast(pl.Int64).to_list() == counter[9:]
     assert read_log(path).times.tolist() == [x // 1000 for x in counter]
 
 

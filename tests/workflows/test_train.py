@@ -26,6 +26,7 @@ from tests.doors import (
     ROOT,
     SATIATION,
     SIZES,
+    assert_names,
     assert_same_weights,
     finish,
     read_terminal,
@@ -99,6 +100,20 @@ def test_log_without_ratings_has_no_catchy_items(here: Path, capsys: pytest.Capt
     assert f"satiation: {assumed}" in capsys.readouterr().err.splitlines()
     assert main(["evaluate", "--report", "r.html", "--cache-dir", "cache"]) == 0
     assert assumed in Path("r.html").read_text()
+
+
+def test_training_of_few_steps_gets_one_note(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("recsys_rl.workflows.about_run.ENOUGH", 3e-5)  # of 1,800,000 steps: 54
+    notes = []
+    for updates in (3, 2):  # of 24 steps each
+        assert main(["train", *SATIATION, *steps(updates)]) == 0
+        said = without_kernels_note(capsys.readouterr().err)
+        notes.append([line for line in said if line.startswith("note:")])
+    assert notes[0] == []
+    (note,) = notes[1]
+    assert_names(note, "--total-timesteps 48", "0.0027 %", "1,800,000", "ppo on satiation")
 
 
 def test_users_with_too_few_likes_are_counted(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
