@@ -37,13 +37,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.harness import newest, tables
+from benchmarks.harness.bernstein import empirical_bernstein
 from benchmarks.harness.turns import Row
-from recsys_rl.ope.anytime import (
-    arm_terms,
-    asymptotic,
-    centred,
-    empirical_bernstein,
-)
+from recsys_rl.ope.anytime import arm_terms, asymptotic, centred
 from recsys_rl.ope.diagnostics import FEW
 from recsys_rl.serve.canary import Canary, CanarySettings
 from recsys_rl.serve.outcomes import Outcome

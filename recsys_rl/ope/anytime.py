@@ -20,7 +20,6 @@ TILTS = tuple(side * 2.0**power for power in range(-5, 3) for side in (-1, 1))
 """Logarithms of the odds ratios between which ``Shares`` divides its bets: 1.03 to 55, both ways."""
 CAP = 0.75
 """Share of the capital that a bet may lose at most, c in 2010.09686."""
-BLOCK = 2_000_000  # numbers of a block of bets: 16 MB
 
 
 def radius(count: Tensor, alpha: float = 0.05, expected: float = 1000) -> Tensor:
@@ -72,110 +71,6 @@ def asymptotic(terms: Tensor, alpha: float = 0.05, expected: float = 1000) -> tu
     return mean + shift - half, mean + shift + half
 
 
-def empirical_bernstein(
-    terms: Tensor, least: float, most: float, alpha: float = 0.05
-) -> tuple[Tensor, Tensor]:
-    """Interval of the mean after each term, for terms that can't lie outside [least, most]::
-
-        mean_n - u(V_n) / n,    V_n = sum_i (x_i - m_i)^2,   m_i the mean of the terms before i
-
-    u is the boundary of ``gamma_exponential`` at ``alpha`` / 2; the upper end is that of the negative terms.
-    The sequence of doubly robust terms of Waudby-Smith et al. 2022 (arXiv:2210.10768, section 2.3; Howard et
-    al. 2021, arXiv:1810.08240, theorem 4). It holds for every number of terms. Each end depends on its own
-    side alone: the lower one of (w - 1) r is narrow however large w can be.
-
-    The scale is the distance of each end from 0 if 0 lies between them, as for differences (m_i is then at
-    most 0 for the lower end and at least 0 for the upper one), else that of one end from the other.
-
-    Args:
-        terms: (n,), within [least, most]; none is allowed.
-        alpha: in (0, 1).
-    Returns: low and high, (n,) float64 each, within [least, most].
-    """
-    x = _bounded(terms, least, most)[0]
-    _check_alpha(alpha)
-    inside = least < 0 < most
-    low = _lower_end(x, least, 0.0 if inside else most, alpha / 2)
-    high = -_lower_end(-x, -most, 0.0 if inside else -least, alpha / 2)
-    return low.clamp(least, most), high.clamp(least, most)
-
-
-def _lower_end(x: Tensor, least: float, top: float, alpha: float) -> Tensor:
-    """(n,): as in ``empirical_bernstein``, with predictions of at most ``top``."""
-    count = torch.arange(1, len(x) + 1, dtype=torch.float64)
-    sums = x.cumsum(0)
-    scale = top - least
-    before = torch.cat([x.new_tensor([(least + top) / 2]), sums[:-1] / count[:-1]])[: len(x)]
-    spread = (x - before.clamp(max=top)).square().cumsum(0)  # V, (n,)
-    bound = gamma_exponential(spread / scale**2, alpha) * scale
-    return (sums - bound) / count
-
-
-def gamma_exponential(spread: Tensor, alpha: float, expected: float = 30.0) -> Tensor:
-    """The boundary u of a sum S that stays below u(V) for ever with probability 1 - ``alpha``.
-
-    S and ``spread`` V fulfil E exp(l S - (-log(1 - l) - l) V) <= 1 for l in [0, 1); u solves
-    log M(S, V) = log(1 / alpha) of the mixture of these over l with the density of a gamma variable::
-
-        log M = k(rho) + lgamma(V + rho) + log P(V + rho, S + V + rho) - (V + rho) log(S + V + rho) + S + V
-
-    Howard et al. 2021 (arXiv:1810.08240, proposition 9, c = 1).
-
-    Args:
-        spread: V, of any shape, 0 or above.
-        alpha: in (0, 1).
-        expected: V at which the boundary is lowest, about.
-    Returns: u, of the shape of ``spread``, float64.
-    """
-    rho = torch.tensor(_precision(expected, 2 * alpha), dtype=torch.float64)
-    known = rho * rho.log() - rho.lgamma() - torch.special.gammainc(rho, rho).log()
-    shape = spread.double() + rho  # a = V + rho, and z = S + a
-    target = -math.log(alpha) - known - shape.lgamma() + rho
-    # Newton's method for a convex function, from above: s - a log(1 + s / a) >= c at s = sqrt(2 c a) + 2 c.
-    level = (target + shape * shape.log() - shape + math.log(2)).clamp(min=1e-9)
-    z: Tensor = shape + (2 * level * shape).sqrt() + 2 * level
-    for _ in range(60):
-        below = torch.special.gammainc(shape, z)
-        gap = below.log() + z - shape * z.log() - target
-        density = ((shape - 1) * z.log() - z - shape.lgamma()).exp() / below
-        step = gap / (density + 1 - shape / z)
-        z = z - step
-        if bool((step.abs() <= 1e-12 * z).all()):
-            break
-    return z - shape
-
-
-def betting(
-    terms: Tensor, least: float | Tensor, most: float | Tensor, alpha: float = 0.05
-) -> tuple[Tensor, Tensor]:
-    """Interval of the mean after each term, for terms that can't lie outside [least, most]: hedged capital.
-
-    The means m at which neither player of ``Capital`` has 2 / alpha times the capital of the start
-    (Waudby-Smith and Ramdas 2020, arXiv:2010.09686, theorem 3, with theta = 1 / 2). It holds for every
-    number of terms, and is the narrowest of the three for few terms if the bounds are near the terms.
-
-    The ends are found between candidates that lie close to the mean of all terms and wider apart further
-    away: the error is a thousandth of the distance from that mean, or a fiftieth of its standard error.
-
-    Args:
-        terms: (n,), within [least, most]; none is allowed.
-        least, most: one for all terms, or (n,) with one for each, which earlier rows alone may decide.
-        alpha: in (0, 1).
-    Returns: low and high, (n,) float64 each, within the bounds that all terms share.
-    """
-    x, low, high = _bounded(terms, least, most)
-    if not len(x):
-        return x, x.clone()
-    candidates, threshold = _candidates(x, float(low.max()), float(high.min())), math.log(2 / alpha)
-    capital, rows = Capital(candidates, alpha), max(1, BLOCK // len(candidates))
-    lows, highs = list[Tensor](), list[Tensor]()
-    for part in zip(x.split(rows), low.split(rows), high.split(rows), strict=True):
-        above, below = capital.add(*part)
-        lows.append(_rejected(above, candidates, threshold))
-        highs.append(-_rejected(below.flip(0), -candidates.flip(0), threshold))
-    return torch.cat(lows), torch.cat(highs)
-
-
 class Capital:
     """Logarithms of the capital of two players for each of M means, term by term.
 
@@ -186,9 +81,9 @@ class Capital:
         v_i the variance of x_j / w_j of the terms before i
 
     Waudby-Smith and Ramdas 2020 (arXiv:2010.09686, eq. 15 and theorem 3, c = 3 / 4). The true mean has
-    2 / alpha with either player in at most alpha / 2 of all sequences, whenever one looks. The lower end of
-    ``betting`` is above m while the first one has 2 / alpha: this is the test of given means, and what new
-    terms cost does not depend on how many came before.
+    2 / alpha with either player in at most alpha / 2 of all sequences, whenever one looks: the mean is surely
+    above m while the first one has 2 / alpha, and below m while the second one has. What new terms cost does
+    not depend on how many came before.
     """
 
     def __init__(self, means: Tensor, alpha: float = 0.05) -> None:
@@ -201,7 +96,12 @@ class Capital:
         self.total, self.squares = torch.zeros(1, dtype=torch.float64), torch.full((1,), 0.25).double()
 
     def add(self, terms: Tensor, least: float | Tensor, most: float | Tensor) -> tuple[Tensor, Tensor]:
-        """Log K+ and log K- after each of the next terms, (M, n) each. Args: as of ``betting``."""
+        """Log K+ and log K- after each of the next terms, (M, n) each.
+
+        Args:
+            terms: (n,), within [least, most]; none is allowed.
+            least, most: one for all terms, or (n,) with one for each, which earlier rows alone may decide.
+        """
         x, low, high = _bounded(terms, least, most)
         if not len(x):
             return self.above[:, :0], self.below[:, :0]
@@ -229,27 +129,6 @@ def _running(first: Tensor, values: Tensor) -> Tensor:
 def _gains(x: Tensor, least: Tensor, bets: Tensor, means: Tensor) -> Tensor:
     """(M, n): the growth of log K+ at each term, for each of the means (M, 1)."""
     return (torch.minimum(bets, CAP / (means - least).clamp(min=1e-300)) * (x - means)).log1p_()
-
-
-def _rejected(logs: Tensor, candidates: Tensor, threshold: float) -> Tensor:
-    """(n,): the m under which log K+ (M, n) is at least ``threshold``; candidates (M,) rise, log K+ falls."""
-    last = (logs >= threshold).sum(0) - 1  # the largest candidate that is excluded, -1 without one
-    at = last.clamp(0, len(candidates) - 2)
-    upper, under = logs.gather(0, at[None])[0], logs.gather(0, at[None] + 1)[0]
-    share = ((upper - threshold) / (upper - under).clamp(min=1e-300)).clamp(0, 1)
-    return torch.where(last < 0, candidates[0], candidates[at].lerp(candidates[at + 1], share))
-
-
-def _candidates(x: Tensor, low: float, high: float) -> Tensor:
-    """(M,) rising from ``low`` to ``high``: dense at the mean of ``x`` (n,), 5 % further off at each next."""
-    mean, width = float(x.mean()), high - low
-    nearest = max(0.02 * float(x.std(correction=0)) / math.sqrt(len(x)), 1e-9 * width)
-    steps = torch.arange(math.ceil(math.log(width / nearest) / math.log(1.05)) + 1, dtype=torch.float64)
-    away: Tensor = nearest * 1.05**steps
-    every = torch.cat([mean - away, away.new_tensor([mean]), mean + away])
-    inside = every[(every > low) & (every < high)]
-    both: Tensor = torch.cat([inside, every.new_tensor([low, high])]).unique()
-    return both
 
 
 def arm_terms(of_challenger: Tensor, probability: Tensor, outcomes: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Bounds that hold however often one looks: numbers by hand, of other implementations, and by simulation.
 
 Numbers of `confseq` are those of test/uniform_boundaries_unittest.cpp of github.com/gostevehoward/confseq (a
-reference in R); numbers of `ville` are by its version 0.1.0, with 400,001 candidates for the betting bounds.
+reference in R); numbers of `ville` are by its version 0.1.0, with 400,001 candidates for the ends of bets.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import brentq
-from scipy.special import gammaincc, gammaln, hyp1f1
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -23,10 +21,7 @@ from recsys_rl.ope.anytime import (
     Shares,
     arm_terms,
     asymptotic,
-    betting,
     centred,
-    empirical_bernstein,
-    gamma_exponential,
     radius,
 )
 
@@ -34,7 +29,7 @@ TURN = torch.arange(1, 401)
 EVEN = ((TURN * 37) % 101).double() / 100  # spread evenly over 0..1
 SKEWED = torch.where((TURN - 1) % 3 == 0, EVEN, EVEN / 5)
 TREATED = ((TURN - 1) * 7) % 10 < 3
-BOUNDED = (empirical_bernstein, betting)
+MEANS = torch.tensor([0.1, 0.4, 0.5, 0.8], dtype=torch.float64)
 MISTAKES = r"must|outside|don't fit"
 Bounds = tuple[Tensor, Tensor]
 
@@ -65,27 +60,6 @@ def test_the_radius_is_that_of_confseq() -> None:
     assert 100 * float(radius(torch.tensor(100), 0.05, 100)) == pytest.approx(30.35209, abs=1e-5)
 
 
-def test_the_gamma_boundary_is_that_of_confseq() -> None:
-    """`gamma_exponential_mixture_bound(100, .05, 100, 2)` is 33.02017: in units of the scale 2, V is 25."""
-    bound = gamma_exponential(torch.tensor([25.0]), 0.05, 25)
-    assert 2 * float(bound) == pytest.approx(33.02017, abs=1e-5)
-
-
-def test_the_gamma_boundary_solves_the_equation_of_the_paper() -> None:
-    """arXiv:2210.10768, theorem 2, in its own form with a hypergeometric function, and another solver."""
-    rho = 30 / (2 * math.log(1 / 0.05) + math.log(1 + 2 * math.log(1 / 0.05)))
-
-    def log_mixture(total: float, spread: float) -> float:
-        known = rho * math.log(rho) - rho - gammaln(rho) - math.log(1 - gammaincc(rho, rho))
-        return float(
-            known - math.log(spread + rho) + math.log(hyp1f1(1, spread + rho + 1, total + spread + rho))
-        )
-
-    spreads = [0.01, 1.0, 12.5, 80.0]
-    found = [brentq(lambda s, v=v: log_mixture(s, v) - math.log(40), 0, 100) for v in spreads]
-    assert gamma_exponential(torch.tensor(spreads), 0.025).tolist() == pytest.approx(found, rel=1e-8)
-
-
 def test_asymptotic_intervals_are_those_of_ville() -> None:
     """`AsymptoticCS(t_opt=200, min_samples=20)`, which divides squares by n - 1 and tunes rho by search."""
     theirs = [(0.251975, 0.751025), (0.415683, 0.594317), (0.455828, 0.545072)]
@@ -98,22 +72,21 @@ def test_asymptotic_intervals_are_those_of_ville() -> None:
         assert sum(mine) == pytest.approx(sum(other), abs=2e-6)
 
 
-def test_betting_intervals_are_those_of_ville() -> None:
-    """`BettingCS(c=.75, grid=400001, intersect=False)`."""
+def test_bets_win_outside_the_intervals_of_ville() -> None:
+    """The ends of `BettingCS(c=.75, grid=400001, intersect=False)`: a mean just outside is excluded."""
     even = [(0.154220, 0.834518), (0.324030, 0.675758), (0.413858, 0.590633), (0.433955, 0.568175)]
     skewed = [(0.0, 0.694965), (0.134763, 0.500308), (0.171883, 0.327478), (0.185163, 0.300400)]
-    for terms, theirs in ((EVEN, even), (SKEWED, skewed)):
-        for mine, other in zip(at(betting(terms[:200], 0, 1), 5, 20, 100, 200), theirs, strict=True):
-            assert mine == pytest.approx(other, abs=5e-4)
-    other_range = [
-        (-1.959875, 1.211125),
-        (-1.263525, 0.369325),
-        (-1.106987, -0.389287),
-        (-1.051338, -0.516575),
-    ]
-    found = at(betting(5 * SKEWED[:200] - 2, -2, 3, alpha=0.1), 5, 20, 100, 200)
-    for mine, other in zip(found, other_range, strict=True):
-        assert mine == pytest.approx(other, abs=2e-3)
+    other = [(-1.959875, 1.211125), (-1.263525, 0.369325), (-1.106987, -0.389287), (-1.051338, -0.516575)]
+    for terms, (least, most), alpha, ends in (
+        (EVEN, (0, 1), 0.05, even),
+        (SKEWED, (0, 1), 0.05, skewed),
+        (5 * SKEWED - 2, (-2, 3), 0.1, other),
+    ):
+        for count, (low, high) in zip((5, 20, 100, 200), ends, strict=True):
+            near = torch.tensor([low - 1e-4, low + 1e-4, high - 1e-4, high + 1e-4]).clamp(least, most)
+            above, below = Capital(near, alpha).add(terms[:count], least, most)
+            won = torch.maximum(above, below)[:, -1] >= math.log(2 / alpha)
+            assert won.tolist() == [low > least, False, False, True]
 
 
 def test_centred_terms_of_two_arms_are_those_of_ville() -> None:
@@ -153,15 +126,6 @@ def test_bounds_of_each_term_by_hand() -> None:
     above, below = log_capital(torch.tensor([1.0, -3.0]), least, most)
     assert above.tolist() == pytest.approx([math.log(1.75), math.log(1.75 * (1 - 3 * 0.75 / 4))])
     assert below.tolist() == pytest.approx([math.log(0.25), math.log(0.25 * (1 + 3 * 0.75 / 4))])
-
-
-def test_an_interval_excludes_a_mean_where_the_capital_is_enough() -> None:
-    low, high = betting(SKEWED, 0, 1)
-    for mean in (0.1, 0.2, 0.25, 0.4, 0.6):
-        above, below = log_capital(SKEWED, 0, 1, mean)
-        for end, capital in ((low - mean, above), (mean - high, below)):
-            sure = end.abs() > 1e-3
-            assert bool(((end > 0) == (capital >= math.log(40)))[sure].all())
 
 
 def test_arm_terms_by_hand_with_a_growing_share() -> None:
@@ -211,15 +175,7 @@ def test_a_wrong_share_is_found_and_a_right_one_is_not() -> None:
     assert found is not None and found < 1_500
 
 
-@pytest.mark.parametrize("bounds", BOUNDED)
-def test_a_smaller_alpha_is_wider(bounds: object) -> None:
-    wide, narrow = bounds(SKEWED, 0, 1, 0.01), bounds(SKEWED, 0, 1, 0.1)  # type: ignore[operator]
-    assert bool((wide[0] <= narrow[0]).all() and (wide[1] >= narrow[1]).all())
-    mean = SKEWED.cumsum(0) / TURN
-    assert bool((narrow[0] <= mean).all() and (mean <= narrow[1]).all())
-
-
-def test_a_smaller_alpha_is_wider_without_bounds() -> None:
+def test_a_smaller_alpha_is_wider() -> None:
     wide, narrow = asymptotic(SKEWED, 0.01), asymptotic(SKEWED, 0.1)
     assert bool((wide[0] <= narrow[0]).all() and (wide[1] >= narrow[1]).all())
 
@@ -227,35 +183,31 @@ def test_a_smaller_alpha_is_wider_without_bounds() -> None:
 @settings(max_examples=8, deadline=None)
 @given(st.floats(-50, 50), st.floats(0.1, 20), st.integers(0, 5))
 def test_intervals_move_with_the_terms(shift: float, scale: float, seed: int) -> None:
-    """Also the last terms change nothing before them. `empirical_bernstein` knows where 0 lies."""
+    """Also the last terms change nothing before them, and capital depends on the places within the bounds."""
     terms = numbers(seed, 120)
-    low, high = shift, shift + scale
     moved = terms * scale + shift
     assert_close(torch.stack(asymptotic(moved)), torch.stack(asymptotic(terms)) * scale + shift)
-    theirs = torch.stack(betting(terms, 0, 1)) * scale + shift
-    assert_close(torch.stack(betting(moved, low, high)), theirs, atol=2e-3 * scale, rtol=0)
-    mirrored = empirical_bernstein(-terms, -1, 0)
-    assert_close(torch.stack(empirical_bernstein(terms, 0, 1)), -torch.stack(mirrored[::-1]))
-    for bounds in BOUNDED:
-        part = torch.stack(bounds(terms[:90], 0, 1))
-        assert_close(torch.stack(bounds(terms, 0, 1))[:, :90], part, atol=3e-3, rtol=0)
+    assert_close(torch.stack(asymptotic(terms[:90])), torch.stack(asymptotic(terms))[:, :90])
+    theirs = Capital(shift + scale * MEANS).add(moved, shift, shift + scale)
+    assert_close(torch.stack(theirs), torch.stack(Capital(MEANS).add(terms, 0, 1)), atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.3, 1.0])
-def test_constant_terms_narrow_down_to_their_value(value: float) -> None:
-    terms = torch.full((2_000,), value)
-    for bounds in BOUNDED:
-        low, high = bounds(terms, 0, 1)
-        assert float(low[-1]) <= value <= float(high[-1]) and float(high[-1] - low[-1]) < 0.05
+def test_constant_terms(value: float) -> None:
+    """Bets win at means a fortieth away; without bounds the spread of such terms is not known."""
+    terms, away = torch.full((2_000,), value), torch.tensor([value - 0.025, value, value + 0.025])
+    above, below = Capital(away.clamp(0, 1)).add(terms, 0, 1)
+    won = torch.maximum(above, below)[:, -1] >= math.log(40)
+    assert won.tolist() == [value > 0, False, value < 1]
     low, high = asymptotic(terms)
-    assert bool(low.isinf().all() and high.isinf().all())  # the spread of such terms is not known
+    assert bool(low.isinf().all() and high.isinf().all())
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_no_term_and_one_term(count: int) -> None:
     terms = torch.full((count,), 0.5)
-    for low, high in (asymptotic(terms), *(bounds(terms, 0, 1) for bounds in BOUNDED)):
-        assert low.shape == high.shape == (count,) and bool((low < high).all())
+    low, high = asymptotic(terms)
+    assert low.shape == high.shape == (count,) and bool((low < high).all())
     assert centred(terms, torch.zeros(count, dtype=torch.int64)).tolist() == [0.5] * count
     assert share_bound(terms > 0, terms, 0.05) is None
     assert [part.shape for part in log_capital(terms, 0, 1, 0.5)] == [(count,)] * 2
@@ -267,9 +219,8 @@ def test_infinite_values_are_refused(bad: float) -> None:
     arms = torch.tensor([True, False, True])
     for call in (
         lambda: asymptotic(terms),
-        lambda: empirical_bernstein(terms, 0, 1),
-        lambda: betting(terms, 0, 1),
-        lambda: betting(terms.nan_to_num(0.1, 0.1, 0.1), 0, bad),
+        lambda: log_capital(terms, 0, 1),
+        lambda: log_capital(terms.nan_to_num(0.1, 0.1, 0.1), 0, bad),
         lambda: centred(terms, torch.arange(3)),
         lambda: arm_terms(arms, torch.full((3,), 0.5), terms),
         lambda: share_bound(arms, terms, 0.05),
@@ -281,9 +232,9 @@ def test_infinite_values_are_refused(bad: float) -> None:
 def test_terms_and_bounds_that_do_not_fit_are_refused() -> None:
     arms, half, terms = torch.tensor([True, False]), torch.full((2,), 0.5), torch.tensor([0.2, 1.2])
     for call in (
-        lambda: betting(terms, 0, 1),
-        lambda: betting(terms, 2, 0),
-        lambda: empirical_bernstein(terms, 0, 1),
+        lambda: log_capital(terms, 0, 1),
+        lambda: log_capital(terms, 2, 0),
+        lambda: Capital(MEANS, alpha=1.0),
         lambda: asymptotic(terms, alpha=0.0),
         lambda: asymptotic(terms, alpha=1.0),
         lambda: asymptotic(terms, expected=0),
@@ -301,7 +252,7 @@ def test_terms_and_bounds_that_do_not_fit_are_refused() -> None:
 def test_false_alarms_of_someone_who_always_looks() -> None:
     """200 sequences of 1,000 rare clicks at equal arms: at most alpha = 5 %, that is about 10; a t-interval
     that is looked at as often is wrong in a third of them."""
-    wrong = dict.fromkeys(("t", "asymptotic", "bernstein", "betting"), 0)
+    wrong = dict.fromkeys(("t", "asymptotic", "bets"), 0)
     for seed in range(200):
         drawn = numbers(seed, 3, 1_000)
         arms, shares = drawn[0] < 0.3, torch.full((1_000,), 0.3, dtype=torch.float64)
@@ -313,12 +264,10 @@ def test_false_alarms_of_someone_who_always_looks() -> None:
         wrong["t"] += bool((mean.abs() > half)[30:].any())
         low, high = asymptotic(terms)
         wrong["asymptotic"] += bool(((low > 0) | (high < 0)).any())
-        low, high = empirical_bernstein(terms, -1 / 0.3, 1 / 0.3)
-        wrong["bernstein"] += bool(((low > 0) | (high < 0)).any())
         above, below = log_capital(terms, -1 / 0.3, 1 / 0.3)
-        wrong["betting"] += bool((torch.maximum(above, below) >= math.log(40)).any())
+        wrong["bets"] += bool((torch.maximum(above, below) >= math.log(40)).any())
     assert wrong["t"] > 50
-    assert max(wrong["asymptotic"], wrong["bernstein"], wrong["betting"]) <= 18
+    assert max(wrong["asymptotic"], wrong["bets"]) <= 18
 
 
 def test_false_alarms_of_the_shares() -> None:
