@@ -14,8 +14,8 @@ Examples:
   recsys-rl export --checkpoint runs/first/ppo.pt --onnx policy.onnx
   recsys-rl export --vectors vectors.npz
 
-The file is compared with the policy before it is written. policy.onnx.md beside it describes its inputs;
-docs/10_serving.md has examples."""
+The file is compared with the policy before it is written. docs/10_serving.md describes its inputs and has
+examples."""
 
 
 def run(argv: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Write the scores of a policy as an ONNX file that was compared with it, and a page on the file's inputs.
+"""Write the scores of a policy as an ONNX file that was compared with it.
 
 ``--vectors`` writes what the policy knows of items and users (export_vectors.py).
 """
@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import json
 import logging
@@ -29,14 +30,13 @@ from recsys_rl.models.heads import GatedHead, PatternHead
 from recsys_rl.models.policy import NetworkPolicy
 from recsys_rl.models.q_network import ConstrainedQNetwork
 from recsys_rl.recommender import Recommender
+from recsys_rl.recommender.contexts import pieces_of
 from recsys_rl.recommender.drawn import drawn_visits
 from recsys_rl.settings.fields import check_fields
 from recsys_rl.settings.names import DEFAULT_ALGO, algorithm_of, platform_of
-from recsys_rl.training.folder import checkpoint_behind
 from recsys_rl.types import Interface, Obs, UserError
 from recsys_rl.utils.files import check_writable, write_bytes
 from recsys_rl.utils.seeding import generators
-from recsys_rl.workflows.export_page import encodings_of, page_of
 from recsys_rl.workflows.export_vectors import check_vectors, file_of_vectors
 from recsys_rl.workflows.latest import print_latest
 
@@ -59,7 +59,7 @@ class ExportConfig:
     algo: str | None = None
     """Reject a checkpoint of another algorithm. Required if its name holds a module to import."""
     onnx: str | None = None
-    """The ONNX file to write. A page on its inputs is written beside it, with .md after its name."""
+    """The ONNX file to write; its metadata say what its inputs hold (docs/10_serving.md)."""
     vectors: str | None = None
     """The .npz file to write with the vectors of items and users, and what a new user's vector is made of."""
 
@@ -88,7 +88,7 @@ class Scores(nn.Module):
 
 
 def export(options: ExportConfig) -> None:
-    """Write the ONNX file and its page, the file of vectors, or both.
+    """Write the ONNX file, the file of vectors, or both.
 
     Raises UserError for a checkpoint whose policy has no scores of that form, if torch can't translate it, if
     the file's scores differ from the policy's, and if a file can't be written. Nothing is written then, but
@@ -115,8 +115,7 @@ def export(options: ExportConfig) -> None:
     files: dict[Path, bytes] = {}
     said = []
     if onnx is not None and agent is not None:
-        made, text = _onnx(onnx, checkpoint, agent, checkpoint_behind(str(options.checkpoint)))
-        files |= made
+        files[onnx], text = _onnx(onnx, checkpoint, agent)
         said.append(text)
     if vectors is not None:
         files[vectors] = file_of_vectors(checkpoint.world)
@@ -128,29 +127,21 @@ def export(options: ExportConfig) -> None:
 
 
 def _check_onnx(path: Path) -> None:
-    """Raise UserError unless an ONNX file and its page can be written to ``path``."""
+    """Raise UserError unless an ONNX file can be written to ``path``."""
     if path.suffix.lower() != ".onnx":
         raise UserError(f"--onnx {path} is to be an ONNX file: end its name with .onnx.")
     check_writable(path, "--onnx")
-    check_writable(_page_path(path), "--onnx")
 
 
-def _page_path(path: Path) -> Path:
-    return path.with_name(path.name + ".md")
-
-
-def _onnx(
-    path: Path, checkpoint: Checkpoint, agent: NetworkPolicy[Any], file: str
-) -> tuple[dict[Path, bytes], str]:
-    """The file that was compared with the policy, its page, and a line on both. ``file``: the checkpoint."""
+def _onnx(path: Path, checkpoint: Checkpoint, agent: NetworkPolicy[Any]) -> tuple[bytes, str]:
+    """The file that was compared with the policy, and a line on it."""
     obs = _observations(checkpoint, agent)
     inputs = _inputs(obs, checkpoint.interface)
     content = _translated(agent, inputs, checkpoint)
     difference = _compare(content, inputs, agent.scores(obs))
-    page = page_of(path.name, checkpoint, inputs, file).encode()
-    return {path: content, _page_path(path): page}, (
+    return content, (
         f"{path}: scores of {checkpoint.catalogue.num_items:,} items, as the policy's on {OBSERVATIONS:,} "
-        f"observations (largest difference {difference:.1e}); {_page_path(path)} describes the inputs"
+        f"observations (largest difference {difference:.1e})"
     )
 
 
@@ -224,13 +215,8 @@ def _inputs(obs: Obs, interface: Interface) -> dict[str, Tensor]:
 
 
 def _translated(agent: NetworkPolicy[Any], inputs: dict[str, Tensor], checkpoint: Checkpoint) -> bytes:
-    """The ONNX file.
-
-    Its metadata hold the ids of the items, the rows of those that aren't available, and for a policy of a
-    team's own log the encodings of the pieces of the context.
-    """
+    """The ONNX file, with what a caller must know in its metadata."""
     rows = torch.export.Dim("batch")
-    catalogue = checkpoint.catalogue
     try:
         with _silent(), torch.no_grad():
             program = torch.onnx.export(
@@ -248,17 +234,34 @@ def _translated(agent: NetworkPolicy[Any], inputs: dict[str, Tensor], checkpoint
             "torch.onnx.export has no words for."
         ) from error
     assert program is not None
-    program.model.metadata_props["item_ids"] = json.dumps(
-        [*catalogue.item_names] or catalogue.item_ids.tolist()
-    )
-    program.model.metadata_props["unavailable"] = json.dumps(
-        (~catalogue.available).nonzero().flatten().tolist()
-    )
-    pieces = encodings_of(checkpoint)
-    if pieces is not None:
-        program.model.metadata_props["context_pieces"] = json.dumps(pieces)
+    for name, facts in _metadata(checkpoint).items():
+        program.model.metadata_props[name] = json.dumps(facts)
     content: bytes = program.model_proto.SerializeToString()
     return content
+
+
+def _metadata(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The ids of the items, the rows of those that aren't available, and what the inputs hold.
+
+    For a policy of a team's own log also the encodings of the pieces of the context: the first column of
+    each, ``start``, and the fields of ``tables.pieces.Piece``.
+    """
+    catalogue, interface, pieces = checkpoint.catalogue, checkpoint.interface, pieces_of(checkpoint)
+    facts = {
+        "item_ids": [*catalogue.item_names] or catalogue.item_ids.tolist(),
+        "unavailable": (~catalogue.available).nonzero().flatten().tolist(),
+        "interface": {
+            "context": dict(interface.context),
+            "signals": interface.signals,
+            "slate_size": interface.slate_size,
+            "repeats": interface.repeats,
+        },
+    }
+    if pieces is None:
+        return facts
+    starts = dict(zip(dict(interface.context), interface.starts, strict=True))
+    encodings = [{"start": starts[piece.name], **dataclasses.asdict(piece)} for piece in pieces]
+    return {**facts, "context_pieces": encodings}
 
 
 @contextlib.contextmanager

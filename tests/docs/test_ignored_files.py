@@ -14,7 +14,7 @@ WRITTEN = re.compile(r"(?:--(?:out|db|json|onnx|train|test)| >) ([\w./-]+)")
 FOLDERS = re.compile(r"--record ([\w-]+)")
 IN_PYTHON = re.compile(r"""\.(?:write_parquet|write_csv)\("([\w./-]+)"\)""")
 READ = re.compile(r"(?:--(?:data|log|target|items)|data \w+) ([\w-]+\.\w+)")
-BESIDE = {"record.sqlite": ("-wal", "-shm", ".lock"), "policy.onnx": (".md",)}
+BESIDE = {"record.sqlite": ("-wal", "-shm", ".lock")}
 OTHERS = {  # without an option, and named by a reader himself
     *("users.pt", "record.sqlite", "train.parquet", "test.parquet", "served_loop/log.parquet", "best.pt"),
     *("runs/first/ppo.pt", "checkpoints/ppo.pt"),
@@ -51,7 +51,7 @@ def ignored(names: set[str]) -> set[str]:
 @in_a_clone
 def test_files_of_the_documented_commands_are_ignored_by_git() -> None:
     names = files_of_commands()
-    assert {"log.parquet", "policy.onnx.md", "record.sqlite-wal", "clicks.csv", "mine.csv"} <= names
+    assert {"log.parquet", "policy.onnx", "record.sqlite-wal", "clicks.csv", "mine.csv"} <= names
     assert {"replay/", "drift.json", "tokens", "thompson.parquet", "plays.csv"} <= names
     assert names - ignored(names) == set()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,27 +24,26 @@ def packages() -> None:
         pytest.importorskip(name, reason=f"{name}, of the extra export, is not installed")
 
 
-def exported(path: Path) -> tuple[object, str]:
-    """The session of the exported checkpoint, and the page beside the file."""
+def exported(path: Path) -> tuple[object, dict[str, Any]]:
+    """The session of the exported checkpoint, and the metadata of the file."""
     import onnxruntime
 
     file = path.with_suffix(".onnx")
     assert main(["export", "--checkpoint", str(path), "--onnx", str(file)]) == 0
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    return session, file.with_name(file.name + ".md").read_text()
+    facts = session.get_modelmeta().custom_metadata_map
+    return session, {name: json.loads(text) for name, text in facts.items()}
 
 
 def test_a_caller_who_encodes_by_the_metadata_gets_the_scores_of_the_policy(tmp_path: Path) -> None:
     """The rows of the log are encoded here by hand, from the JSON alone."""
     log = clicks(tmp_path / "clicks.csv")
     path = policy(tmp_path / "mine.pt", log, items=str(items_file(tmp_path / "items.csv")))
-    session, page = exported(path)
-    meta = session.get_modelmeta().custom_metadata_map  # type: ignore[attr-defined]
-    pieces = json.loads(meta["context_pieces"])
+    session, facts = exported(path)
     rows = list(csv.DictReader(log.open()))
     checkpoint = load(path).checkpoint
     context = np.zeros((len(rows), checkpoint.interface.context_size), np.float32)
-    for piece in pieces:
+    for piece in facts["context_pieces"]:
         for row, values in enumerate(rows):
             text = values[f"context.{piece['name']}"]
             if piece["kind"] == "text":
@@ -56,13 +56,13 @@ def test_a_caller_who_encodes_by_the_metadata_gets_the_scores_of_the_policy(tmp_
     decisions = next(open_log(checkpoint.config, checkpoint.world).parts(1000))
     wanted = load(path).agent.scores(observe(decisions, checkpoint.catalogue))
     np.testing.assert_allclose(scores, wanted.numpy(), atol=1e-5, rtol=1e-5)
-    assert json.loads(meta["item_ids"]) == ["i0", "i1", "i2", "i3"]
-    assert all(f"| `{name}` | " in page for name in ("age", "device", "v", "clock"))
+    assert facts["item_ids"] == ["i0", "i1", "i2", "i3"]
+    assert {"age", "device", "v", "clock"} <= facts["interface"]["context"].keys()
 
 
 def test_sessions_have_their_history_among_the_inputs(tmp_path: Path) -> None:
     path = policy(tmp_path / "mine.pt", sessions(tmp_path / "s.csv"), weights=("clicked=1",))
-    session, page = exported(path)
+    session, facts = exported(path)
     names = {one.name for one in session.get_inputs()}  # type: ignore[attr-defined]
     assert names == {"context", "history", "signals"}
     checkpoint = load(path).checkpoint
@@ -72,4 +72,4 @@ def test_sessions_have_their_history_among_the_inputs(tmp_path: Path) -> None:
     (scores,) = session.run(None, inputs)  # type: ignore[attr-defined]
     wanted = load(path).agent.scores(obs)
     torch.testing.assert_close(torch.from_numpy(scores), wanted, atol=1e-5, rtol=1e-5)
-    assert "clicked, dwell" in page
+    assert facts["interface"]["signals"] == ["clicked", "dwell"]
