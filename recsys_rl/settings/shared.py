@@ -277,8 +277,8 @@ class TrainConfig:
     num_processes: Annotated[int, Range(1, 1024)] = 1
     """Processes of one run. num_envs and batch_size are divided among them, and gradients are averaged."""
     init_from: str | None = None
-    """Checkpoint whose weights a new run begins with, for example to go on with newer data, or to add a
-    transformer. Steps, optimiser and learning rate begin anew."""
+    """Checkpoint whose weights a new run begins with, of the same data and seed. Steps, optimiser and
+    learning rate begin anew."""
     weights: tuple[str, ...] = ()
     """Weights of reward streams for learning, as NAME=NUMBER. A stream without one keeps the platform's
     weight. Tables show the platform's own reward."""

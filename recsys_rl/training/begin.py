@@ -14,7 +14,7 @@ from recsys_rl.training.agreement import check_same
 from recsys_rl.training.ranks import ALONE, Ranks, part_of_rank
 from recsys_rl.training.resume import restore
 from recsys_rl.training.run import Run
-from recsys_rl.training.warm_start import aligned_world, warm_start
+from recsys_rl.training.warm_start import check_items, warm_start
 from recsys_rl.types import Interface, World
 from recsys_rl.utils.find import find
 from recsys_rl.utils.seeding import generators
@@ -31,7 +31,7 @@ def begin(config: Config, before: Checkpoint | None, device: torch.device, ranks
     world, warm, note = _world(config, before, ranks), None, ""
     if before is None and settings.init_from is not None:
         warm = load(settings.init_from, config.env)
-        world, note = aligned_world(config, world, warm)
+        note = check_items(config, world, warm)
     world = world.to(device)
     # All ranks draw the weights from the same stream, on the CPU. Each rank has its own other streams.
     names = {name: f"{name}/{ranks.rank}" if ranks.rank else name for name in STREAMS}

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint, restoring
-from recsys_rl.data.align import align
 from recsys_rl.data.new_users import shared_users
 from recsys_rl.models.drawn_policy import BESIDE, actor_and_critic, drawn_policy
 from recsys_rl.settings.config import Config, to_dict
 from recsys_rl.tables.decision_log import catalogue_hash
-from recsys_rl.types import Catalogue, UserError, World
+from recsys_rl.types import UserError, World
 
 
 class Unfit(UserError):
@@ -26,30 +25,16 @@ SIZES = (
     ("model_config", "encoder"),
     ("model_config", "head"),
     ("model_config", "hidden_dims"),
-    ("env_config", "embedding_dim"),
 )
 
 
-def aligned_world(config: Config, world: World, warm: Checkpoint) -> tuple[World, str]:
-    """The world with embeddings as in the run ``warm``, and a note about its weights and its users.
+def check_items(config: Config, world: World, warm: Checkpoint) -> str:
+    """Raise Unfit if the items, or the encodings of the context, are others than those of the run ``warm``.
 
-    Raises Unfit if the run learns from a log of other items.
+    Returns a note about its weights and its users.
     """
-    path = config.train_config.init_from
-    if config.algorithm.experience.from_log:  # the catalogue must stay the log's
-        _check_items(config, world, warm)
-    try:
-        world, shared = align(world, warm.catalogue)
-    except UserError as error:
-        raise Unfit(str(error)) from error
-    note = f"weights of {path}, step {warm.step:,}" + (f"; {shared}" if shared else "")
-    return world, note + _about_users(world, warm.world)
-
-
-def _check_items(config: Config, world: World, warm: Checkpoint) -> None:
-    """Raise Unfit if the items, or the encodings of the context, are others than those of the run."""
     path, tables = config.train_config.init_from, config.platform.tables
-    same = catalogue_hash(world.catalogue) == catalogue_hash(warm.catalogue)
+    same = _items(world) == _items(warm.world)
     if tables is not None and warm.config.env == config.env:
         if not same or tables.pieces(config.env_config) != tables.pieces(warm.config.env_config):
             raise Unfit(
@@ -58,16 +43,20 @@ def _check_items(config: Config, world: World, warm: Checkpoint) -> None:
             )
     elif not same:
         raise Unfit(
-            f"--init-from {path} is of another catalogue than the log: its weights can't read these items; "
-            "give a checkpoint of the same data and seed, or leave --init-from out."
+            f"--init-from {path} is of other items than this run, and its weights can't read these: give a "
+            "checkpoint of the same data and seed, or leave --init-from out."
         )
+    return f"weights of {path}, step {warm.step:,}" + _about_users(world, warm.world)
+
+
+def _items(world: World) -> tuple[Any, ...]:
+    return catalogue_hash(world.catalogue), world.catalogue.features
 
 
 def warm_start(config: Config, world: World, agent: Any, warm: Checkpoint, device: torch.device) -> str:
     """Give the agent the weights of another run; its optimiser and its count of updates begin anew.
 
-    Returns the end of the note about them. Raises Unfit if the weights do not fit the network, or if they
-    belong to other items.
+    Returns the end of the note about them. Raises Unfit if the weights do not fit the network.
     """
     own, note = agent.state_dict(), ""
     weights = {name: tensor for name, tensor in warm.agent.items() if name.startswith("model.")}
@@ -77,14 +66,13 @@ def warm_start(config: Config, world: World, agent: Any, warm: Checkpoint, devic
     if temperature is not None and not hasattr(config.agent_config, "temperature"):
         weights = _of_model(drawn_policy(_bare(weights), temperature))
         note = f"; it begins with the drawn policy of {warm.config.algo}, softmax(Q / {temperature:g})"
-    cause = _misfit(config, world, warm, own, weights)
+    cause = _misfit(config, warm, own, weights)
     if cause and warm.config.algo != config.algo:
         cause += f" (that run is of --algo {warm.config.algo}, and this one of {config.algo})"
     if cause:
         raise Unfit(
             f"--init-from {config.train_config.init_from} does not fit this run: {cause}; give the same "
-            "--env, --encoder, --head, --hidden-dims, --embedding-dim and --max-episode-steps as that run, "
-            "and items with the same columns."
+            "--env, --encoder, --head, --hidden-dims and --max-episode-steps as that run."
         )
     with restoring():
         agent.load_state_dict({name: tensor.to(device) for name, tensor in {**own, **weights}.items()})
@@ -92,32 +80,17 @@ def warm_start(config: Config, world: World, agent: Any, warm: Checkpoint, devic
 
 
 def _misfit(
-    config: Config,
-    world: World,
-    warm: Checkpoint,
-    own: Mapping[str, Tensor],
-    weights: Mapping[str, Tensor],
+    config: Config, warm: Checkpoint, own: Mapping[str, Tensor], weights: Mapping[str, Tensor]
 ) -> str:
     """Why ``weights`` of the run ``warm`` can't replace those of the state ``own``; "" if they can."""
     names = {name for name in own if name.startswith("model.")}
     differ = sorted(names ^ weights.keys())
     differ += [name for name in sorted(names & weights.keys()) if own[name].shape != weights[name].shape]
-    old, new = warm.catalogue, world.catalogue
-    dense = config.model_config.head == "dense" and _ids(old) != _ids(new)
-    columns = old.features != new.features
-    if not (differ or dense or columns):
+    if not differ:
         return ""
     if warm.config.env != config.env:
         return f"it is of --env {warm.config.env}, and this one of {config.env}"
-    if dense:
-        return "its dense head has one weight vector for each of its own items"
-    if columns:
-        return "its items have other columns, such as genres"
     return _other_size(warm.config, config) or f"its {differ[0]} has another shape or is missing"
-
-
-def _ids(catalogue: Catalogue) -> list[int | str]:
-    return [catalogue.id_of(row) for row in range(catalogue.num_items)]
 
 
 def _other_size(before: Config, now: Config) -> str:
@@ -133,16 +106,14 @@ def _other_size(before: Config, now: Config) -> str:
 
 
 def _about_users(world: World, before: World) -> str:
-    """A note if training users of another run on the same data are held out in this one."""
-    if not world.catalogue.factors or not before.catalogue.factors:
-        return ""  # made-up users: equal ids mean nothing
+    """A note if training users of another run on the same items are held out in this one."""
     users, others = world.population, before.population
     both = shared_users(others, others.train, users, users.heldout)
     if not both:
         return ""
     return (
         f"; {both} of the {len(users.heldout)} held-out users are training users of that run, so tables of "
-        "this run will flatter it: with the same --seed and --heldout-fraction, users keep their side"
+        "this run will flatter it: with the same --heldout-fraction, users keep their side"
     )
 
 

@@ -12,15 +12,13 @@ import torch
 
 from recsys_rl.cli import main
 from recsys_rl.data import bias
-from recsys_rl.data.align import align
 from recsys_rl.data.catalogue import build_world
 from recsys_rl.data.embeddings import first_likes, is_earlier
 from recsys_rl.data.new_users import new_users
 from recsys_rl.data.world_check import about_check, ndcg
-from recsys_rl.errors import UserError
 from recsys_rl.recommender import load
 from recsys_rl.tables.events import make_log
-from recsys_rl.types import Catalogue, InteractionLog, Population, World, tensors_of
+from recsys_rl.types import Catalogue, InteractionLog, Population, tensors_of
 from tests.data.test_new_items_and_data import SIZES
 from tests.tables.test_read import RUN
 from tests.worlds import two_camps
@@ -149,21 +147,6 @@ def test_profile_of_a_stranger_is_the_profile_of_the_data(tmp_path: Path) -> Non
     alone = make_log(users[own].tolist(), log.item_ids[items[own]].tolist(), source="one")
     stranger = new_users(catalogue, alone, None, 0.99999)
     torch.testing.assert_close(stranger.taste[0], population.profile[row], rtol=1e-4, atol=1e-4)
-
-
-def test_rotation_keeps_popularity(tmp_path: Path) -> None:
-    first = World(*build(two_camps(seed=0), tmp_path, share=0.5))
-    second = World(*build(two_camps(seed=1), tmp_path, share=0.5))
-    turned, note = align(second, first.catalogue)
-    assert torch.equal(turned.catalogue.embedding[:, -1], second.catalogue.embedding[:, -1])
-    torch.testing.assert_close(
-        turned.population.taste @ turned.catalogue.embedding.T,
-        second.population.taste @ second.catalogue.embedding.T,
-    )
-    assert "after rotation" in note
-    other = World(*build(two_camps(seed=1), tmp_path, share=0.25))
-    with pytest.raises(UserError):
-        align(other, first.catalogue)
 
 
 def test_train_and_report_say_it(
