@@ -19,24 +19,24 @@ Item i has an embedding e_i and a pull x_i (the sum of the z-scores of log popul
 z-score). A product has a category c_i and a price P_i, a video a category. With T_c the mean log price of the
 products of category c, d the discount of the coupon, and [x] 1 where x holds::
 
-    appeal  = video_base + taste_logits u . e_v + a + video_pull x_v - monotony_cost max(0, m . e_v)
-              - video_weariness w - [product] selling_cost                              [logits]
-    watched = clip(sigmoid(appeal) + watch_noise N(0, 1), 0, 1)
-    liked   ~ Bernoulli(sigmoid(appeal - praise_cost))    saved ~ Bernoulli(sigmoid(appeal - saving_cost))
+    appeal  = VIDEO_BASE + TASTE_LOGITS u . e_v + a + VIDEO_PULL x_v - MONOTONY_COST max(0, m . e_v)
+              - VIDEO_WEARINESS w - [product] selling_cost                              [logits]
+    watched = clip(sigmoid(appeal) + WATCH_NOISE N(0, 1), 0, 1)
+    liked   ~ Bernoulli(sigmoid(appeal - PRAISE_COST))    saved ~ Bernoulli(sigmoid(appeal - SAVING_COST))
 
-    match   = taste_logits u . e_p + a + product_pull x_p - monotony_cost max(0, m . e_p) - need_cost h_c
+    match   = TASTE_LOGITS u . e_p + a + PRODUCT_PULL x_p - MONOTONY_COST max(0, m . e_p) - need_cost h_c
               + [video of category c] showing_gain watched                              [logits]
-    saved   ~ Bernoulli(sigmoid(match - saving_cost))
+    saved   ~ Bernoulli(sigmoid(match - SAVING_COST))
     paid    = P_p (1 - d)
     wish    = match - elasticity (ln paid - T_c - y - r)
     carted  ~ Bernoulli(sigmoid(wish - cart_cost))
     bought  ~ carted [paid <= B] Bernoulli(sigmoid(wish - buy_cost))
     B <- B - paid bought        h_c <- max(h_c, bought)        r <- r + reference_rate (ln(1 - d) - r)
 
-    s = sigmoid(appeal) of a video, sigmoid(match - interest_cost) of a product alone
-    p <- min(MOST_PATIENCE, p + pleasure_gain s - screen_cost)
-    m <- monotony_kept m + (1 - monotony_kept) e of the video, or of the product alone
-    w <- weary_kept w + (1 - weary_kept) [video]
+    s = sigmoid(appeal) of a video, sigmoid(match - INTEREST_COST) of a product alone
+    p <- min(MOST_PATIENCE, p + PLEASURE_GAIN s - SCREEN_COST)
+    m <- MONOTONY_KEPT m + (1 - MONOTONY_KEPT) e of the video, or of the product alone
+    w <- WEARY_KEPT w + (1 - WEARY_KEPT) [video]
 
     revenue = paid bought          margin = (paid - cost_share P_p) bought
     reward  = 0.4 watched + 0.2 liked + 0.3 bought + 0.1 saved
@@ -92,6 +92,21 @@ from recsys_rl.types import Catalogue, Feedback, Population, Signal, Stream
 LEVEL_DEVIATION, BUDGET_DEVIATION = 0.15, 1.3  # between users, of log prices and of log budgets
 SCREENS_KEPT = 20  # of the history
 MOST_PATIENCE = 10.0
+VIDEO_BASE = -0.6  # logits of appeal of an average video
+TASTE_LOGITS = 2.5  # logits of appeal or match per unit of affinity (cosine of user and item)
+EASE_SPREAD = 0.4  # standard deviation between users of the logits of appeal and match
+VIDEO_PULL = 0.4  # logits of appeal per standard deviation of a video's pull
+PRODUCT_PULL = 0.4  # logits of match per standard deviation of a product's pull
+MONOTONY_COST = 1.5  # logits lost per unit of likeness to what was just shown
+MONOTONY_KEPT = 0.8  # share of the sameness that remains after one screen
+VIDEO_WEARINESS = 1.0  # logits of appeal that a video loses if the last screens were all videos
+WEARY_KEPT = 0.8  # share that the fading share of videos keeps after one screen
+WATCH_NOISE = 0.2  # standard deviation of the share that is watched
+PRAISE_COST = 2.0  # appeal, in logits, of a video that half of the visitors like
+SAVING_COST = 3.5  # appeal or match, in logits, of an item that half of the visitors save
+INTEREST_COST = 1.0  # match, in logits, of a product alone that satisfies by half
+SCREEN_COST = 0.5  # patience that each screen costs
+PLEASURE_GAIN = 0.7  # patience gained per unit of satisfaction
 
 
 @dataclass(frozen=True)
@@ -100,36 +115,10 @@ class ShopConfig(VisitsConfig):
 
     discounts: bool = False
     """Give each screen a third place with a coupon."""
-    video_base: Finite = -0.6
-    """Logits of appeal of an average video."""
-    taste_logits: NonNegative = 2.5
-    """Logits of appeal or match per unit of affinity (cosine of user and item)."""
-    ease_spread: NonNegative = 0.4
-    """Standard deviation between users of the logits of appeal and match."""
-    video_pull: NonNegative = 0.4
-    """Logits of appeal per standard deviation of a video's pull."""
-    product_pull: NonNegative = 0.4
-    """Logits of match per standard deviation of a product's pull."""
-    monotony_cost: NonNegative = 1.5
-    """Logits lost per unit of likeness to what was just shown."""
-    monotony_kept: Annotated[float, Range(0, below=1)] = 0.8
-    """Share of the sameness that remains after one screen."""
-    video_weariness: NonNegative = 1.0
-    """Logits of appeal that a video loses if the last screens were all videos."""
-    weary_kept: Annotated[float, Range(0, below=1)] = 0.8
-    """Share that the fading share of videos keeps after one screen."""
     selling_cost: NonNegative = 0.2
     """Logits of appeal that a video loses with a product below it."""
-    watch_noise: NonNegative = 0.2
-    """Standard deviation of the share that is watched."""
-    praise_cost: Finite = 2.0
-    """Appeal, in logits, of a video that half of the visitors like."""
-    saving_cost: Finite = 3.5
-    """Appeal or match, in logits, of an item that half of the visitors save."""
     showing_gain: NonNegative = 1.0
     """Logits of match by a video of the same category that is watched to its end."""
-    interest_cost: Finite = 1.0
-    """Match, in logits, of a product alone that satisfies by half."""
     cart_cost: Finite = 4.1
     """Wish, in logits, for a product that half of the visitors put in the cart."""
     buy_cost: Finite = 2.4
@@ -154,10 +143,6 @@ class ShopConfig(VisitsConfig):
     """Share of the visitors who look into the cart of the last visit."""
     arrival_patience: Annotated[float, Range(above=0, high=MOST_PATIENCE)] = 3.0
     """Patience at the start of a visit; the largest is 10."""
-    screen_cost: NonNegative = 0.5
-    """Patience that each screen costs."""
-    pleasure_gain: NonNegative = 0.7
-    """Patience gained per unit of satisfaction."""
 
     @property
     def slate_size(self) -> int:
@@ -233,7 +218,7 @@ class Shop(visits.Visiting):
     @cached_property
     def facts(self) -> Tensor:
         """(I, 5): see ``facts_of_items``."""
-        return facts_of_items(self.catalogue, self.config.video_pull, self.config.product_pull)
+        return facts_of_items(self.catalogue, VIDEO_PULL, PRODUCT_PULL)
 
     @property
     def price(self) -> Tensor:
@@ -250,13 +235,13 @@ class Shop(visits.Visiting):
         taste = self.population.taste.index_select(0, users)  # (N, D)
         profile = self.population.profile.index_select(0, users)
         ease, level, purse = (drawn[name].index_select(0, users) for name in ("ease", "level", "purse"))
-        ease, cap = config.ease_spread * ease, config.budget * (BUDGET_DEVIATION * purse).exp()
+        ease, cap = EASE_SPREAD * ease, config.budget * (BUDGET_DEVIATION * purse).exp()
         record, life = self.follower.begin(profile), dict[str, Tensor]()
         due = back = None
         if self.visits > 1:
             life |= visits.begin(
                 habit=config.habit_base + config.habit_deviation * drawn["habit"].index_select(0, users),
-                usual=config.pleasure_gain * (config.video_base + ease).sigmoid() - config.screen_cost,
+                usual=PLEASURE_GAIN * (VIDEO_BASE + ease).sigmoid() - SCREEN_COST,
             )
             due, back = ease.new_zeros(len(users), 3, RETURN_DAYS), ease.new_zeros(len(users), 3)
         return ShopState(
@@ -302,7 +287,7 @@ class Shop(visits.Visiting):
         appeal = self.appeal(dots, video[:, 0], state.ease, state.record["videos"])
         appeal = appeal - config.selling_cost * screen.has[:, 1]
         satisfaction = appeal.sigmoid()
-        watched = satisfaction if noise is None else (satisfaction + config.watch_noise * noise).clamp(0, 1)
+        watched = satisfaction if noise is None else (satisfaction + WATCH_NOISE * noise).clamp(0, 1)
         same = (self.category[screen.video] == self.category[screen.product]) * screen.has[:, 0]
         match, wish, facts = self._offer(state, screen.product, screen.log_share, same * watched)
         price = facts[:, 4] * screen.log_share.exp()
@@ -310,9 +295,9 @@ class Shop(visits.Visiting):
             answer(p, chance, at)
             for at, p in enumerate(
                 (
-                    (appeal - config.praise_cost).sigmoid(),
-                    (appeal - config.saving_cost).sigmoid(),
-                    (match - config.saving_cost).sigmoid(),
+                    (appeal - PRAISE_COST).sigmoid(),
+                    (appeal - SAVING_COST).sigmoid(),
+                    (match - SAVING_COST).sigmoid(),
                     (wish - config.cart_cost).sigmoid(),
                     (wish - config.buy_cost).sigmoid(),
                     torch.full_like(wish, config.return_share),
@@ -375,8 +360,8 @@ class Shop(visits.Visiting):
         satisfied = [sales.of(place, "satisfaction") for place in (product, video)]
         satisfaction = torch.lerp(satisfied[0], satisfied[1], has_video)
         main = torch.where(has_video > 0, screen.video, screen.product)
-        fresh = (1 - config.monotony_kept) * ((has_video + has_product) > 0).float().unsqueeze(1)
-        fed = config.pleasure_gain * satisfaction - config.screen_cost
+        fresh = (1 - MONOTONY_KEPT) * ((has_video + has_product) > 0).float().unsqueeze(1)
+        fed = PLEASURE_GAIN * satisfaction - SCREEN_COST
         patience = (state.patience + fed).clamp_max(MOST_PATIENCE)
         bought, sent_back = (sales.of(product, name) for name in ("purchased", "sent_back"))
         recovered, cart_sent_back = (
@@ -444,32 +429,31 @@ class Shop(visits.Visiting):
         """The expected reward (N, b) of items alone; ``affordable`` is 1 for products within the budget."""
         config = self.config
         of_watched, of_liked, of_bought, of_saved = (stream.weight for stream in self.streams[:4])
-        of_video = of_watched * appeal.sigmoid() + of_liked * (appeal - config.praise_cost).sigmoid()
-        of_video = of_video + of_saved * (appeal - config.saving_cost).sigmoid()
-        of_product = of_saved * (match - config.saving_cost).sigmoid()
+        of_video = of_watched * appeal.sigmoid() + of_liked * (appeal - PRAISE_COST).sigmoid()
+        of_video = of_video + of_saved * (appeal - SAVING_COST).sigmoid()
+        of_product = of_saved * (match - SAVING_COST).sigmoid()
         carted = (wish - config.cart_cost).sigmoid()
         of_product = of_product + of_bought * affordable * carted * (wish - config.buy_cost).sigmoid()
         return of_video * facts[..., 1] + of_product * facts[..., 2]
 
     def appeal(self, dots: Tensor, pull: Tensor, ease: Tensor, videos: Tensor) -> Tensor:
         """The appeal of a video without a product; ``dots`` (..., 2): u . e and m . e."""
-        config = self.config
-        appeal = config.video_base + config.taste_logits * dots[..., 0] + ease + pull
-        return appeal - config.monotony_cost * dots[..., 1].clamp_min(0) - config.video_weariness * videos
+        appeal = VIDEO_BASE + TASTE_LOGITS * dots[..., 0] + ease + pull
+        return appeal - MONOTONY_COST * dots[..., 1].clamp_min(0) - VIDEO_WEARINESS * videos
 
     def match(self, dots: Tensor, pull: Tensor, ease: Tensor, need: Tensor) -> Tensor:
         """The match of a product without a video; ``need`` is h of its category."""
         config = self.config
-        match = config.taste_logits * dots[..., 0] + ease + pull
-        return match - config.monotony_cost * dots[..., 1].clamp_min(0) - config.need_cost * need
+        match = TASTE_LOGITS * dots[..., 0] + ease + pull
+        return match - MONOTONY_COST * dots[..., 1].clamp_min(0) - config.need_cost * need
 
     def interest(self, match: Tensor) -> Tensor:
         """The satisfaction by a product without a video."""
-        return (match - self.config.interest_cost).sigmoid()
+        return (match - INTEREST_COST).sigmoid()
 
     def share_of(self, age: Tensor) -> Tensor:
         """The share in m of a screen that was shown ``age`` screens before the last one."""
-        kept = self.config.monotony_kept
+        kept = MONOTONY_KEPT
         return (1 - kept) * kept**age
 
     def wish(self, match: Tensor, above: Tensor, used_to: Tensor) -> Tensor:
@@ -508,7 +492,7 @@ def follower(config: ShopConfig, catalogue: Catalogue) -> Follower:
         discounts=config.discounts,
         budget=config.budget,
         rate=config.reference_rate,
-        kept=config.weary_kept,
+        kept=WEARY_KEPT,
     )
 
 

@@ -20,7 +20,7 @@ axes: the two leading principal axes of all embeddings, each standardised. Showi
                 - max(0, ln(d_i / 60)) + ratio_noise exp(loop_spread n) N(0, 1))   if the user stays [of d_i]
               = leave_seconds exp(hook_spread h_i + leave_noise N(0, 1)) / d_i                      otherwise
     watch_ratio = min(ratio, 5)                     seconds = watch_ratio d_i
-    skip      = the user leaves within skip_seconds
+    skip      = the user leaves within SKIP_SECONDS
     liked     ~ Bernoulli(sigmoid(appeal - like_cost)) if the user stays, else 0
     shared    ~ liked Bernoulli(share_rate)         followed ~ liked Bernoulli(follow_rate)
     commented ~ liked Bernoulli(comment_rate)       (hidden and unpaid)
@@ -75,6 +75,7 @@ from recsys_rl.settings.fields import Finite, NonNegative, Positive, Range, Shar
 from recsys_rl.types import Catalogue, Feedback, Interface, Obs, Population, Signal, Stream, World
 
 MOST_PATIENCE = 10.0
+SKIP_SECONDS = 3.0  # a user who leaves sooner has skipped the video
 LONG = 60.0  # seconds: people watch at most about this much of a video
 REMEMBERED = 16  # latest videos whose creators can tire
 FAVOURITES = 50  # a user's best items, over which ``tiresomeness`` averages
@@ -119,8 +120,6 @@ class ShortVideoConfig(VisitsConfig):
     """Standard deviation between videos of the logarithm of these seconds."""
     leave_noise: Positive = 0.1
     """Standard deviation of this logarithm for one video."""
-    skip_seconds: Positive = 3.0
-    """A user who leaves sooner has skipped the video."""
     like_cost: Finite = 2.5
     """Appeal, in logits, of a video that half of the users who stay like."""
     share_rate: Share = 0.006
@@ -253,7 +252,7 @@ class ShortVideo(visits.Visiting):
         pull = zscore(zscore((self.catalogue.popularity + 1e-3).log()) + zscore(self.catalogue.quality))
         duration = items["duration"]
         leave = math.log(config.leave_seconds) + config.hook_spread * items["hook"]
-        left = watch_time.expected_of_leavers(leave, config.leave_noise, duration, config.skip_seconds)
+        left = watch_time.expected_of_leavers(leave, config.leave_noise, duration, SKIP_SECONDS)
         columns = Facts(
             config.appeal_base + config.pull_gain * pull,
             config.ratio_slope * config.pull_gain * pull + (duration / LONG).log().clamp_min(0),
@@ -325,7 +324,7 @@ class ShortVideo(visits.Visiting):
             chance = torch.rand(4, *appeal.shape, generator=generator, device=appeal.device)
             normal = torch.randn(3, *appeal.shape, generator=generator, device=appeal.device)
             stays = chance[0] < satisfaction
-            of_leaving = facts.leave, config.leave_noise, facts.duration, config.skip_seconds
+            of_leaving = facts.leave, config.leave_noise, facts.duration, SKIP_SECONDS
             watching = watch_time.drawn(stays, location, spread, *of_leaving, normal[0])
             liked = (stays & (chance[1] < likes)).float()
             shared = liked * (chance[2] < config.share_rate)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import sys
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -94,13 +95,22 @@ def check_fields(settings: Any, section: str = "") -> None:
 def build(cls: type[T], mapping: Mapping[str, Any], section: str = "") -> T:
     """Make one dataclass. Lists become tuples, whole numbers floats and paths texts, as the annotation needs.
 
-    Raises UserError if ``mapping`` is not a mapping or has a field that ``cls`` lacks.
+    A field of an earlier version that is a constant of the module of ``cls`` by now is left out if it has
+    the constant's value. Raises UserError if ``mapping`` is not a mapping or has another field that ``cls``
+    lacks.
     """
     known = hints(cls)
     if not isinstance(mapping, Mapping):
         raise UserError(
             f"{section} is {shown(mapping)}: it must be a section of fields ({', '.join(known)})."
         )
+    now = vars(sys.modules[cls.__module__])
+    constants = {name.lower(): value for name, value in now.items() if isinstance(value, float)}
+    mapping = {
+        name: value
+        for name, value in mapping.items()
+        if name in known or name not in constants or constants[name] != value
+    }
     for name in mapping:
         if name not in known:
             path = f"{section}.{name}" if section else str(name)

@@ -216,6 +216,20 @@ def test_preset_of_satiation_fills_incomplete_sections() -> None:
     assert Config(env="satiation", agent_config=PPOConfig()).agent_config == PPOConfig()
 
 
+@pytest.mark.parametrize(
+    ("env", "field", "value"), [("shop", "video_base", -0.6), ("short-video", "skip_seconds", 3)]
+)
+def test_fields_of_earlier_files_that_are_constants_now(env: str, field: str, value: float) -> None:
+    """A checkpoint of then is read if its value is the constant's: another one made other users."""
+    config = Config(env=env)
+    before = to_dict(config)
+    before["env_config"][field] = value
+    assert from_dict(Config, before) == config
+    before["env_config"][field] = value + 0.5
+    with pytest.raises(UserError, match=field):
+        from_dict(Config, before)
+
+
 def test_names_of_the_settings_can_be_imported_from_one_module() -> None:
     from recsys_rl.settings import config
     from recsys_rl.settings.config import A2CConfig as A2C
