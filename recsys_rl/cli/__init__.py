@@ -39,9 +39,10 @@ commands:
   ope        estimate from a log of decisions the return that a policy would have earned
   fit-users  learn users from a log of decisions, to train policies in
   ranking    print NDCG, recall and other ranking metrics on a held-out log
-  data       describe a log file, compare two, or split one by time or by user
+  data       describe a log file, or compare two
 
-`recsys-rl COMMAND --help` lists the options; `python -m recsys_rl COMMAND` is the same."""
+`recsys-rl COMMAND --help` lists the options (of train the main ones: --help-all lists all);
+`python -m recsys_rl COMMAND` is the same."""
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any, TypeVar
 
 import tyro
@@ -15,13 +15,20 @@ from recsys_rl.settings.names import DEFAULT_ALGO, checkpoint_name, names_an_alg
 T = TypeVar("T")
 
 
-def parse(cls: type[T], default: T, argv: list[str], prog: str, description: str) -> T:
+def parse(
+    cls: type[T], default: T, argv: list[str], prog: str, description: str, main: Container[str] | None = None
+) -> T:
     """The options of ``cls``. ``--help`` raises SystemExit(0), and a wrong option SystemExit(2).
 
-    ``--help`` prints inherited options of files (tables/columns.py), which are keywords, after the others.
+    ``--help`` lists the fields in ``main`` and the settings of a person's own module, ``--help-all`` all
+    fields. If ``main`` is None, both list all.
     """
-    declared = cls.__dataclass_fields__.items()  # type: ignore[attr-defined]
-    cls.__dataclass_fields__ = dict(sorted(declared, key=lambda entry: entry[1].kw_only))  # type: ignore[attr-defined]
+    if not HELP.isdisjoint(argv):
+        every = "--help-all" in argv or main is None
+        default, argv = _listed(default, None if every else main), ["--help"]
+        cls = type(default)
+        if not every:
+            description += " --help-all lists all options."
     return tyro.cli(
         cls,
         prog=prog,
@@ -31,6 +38,32 @@ def parse(cls: type[T], default: T, argv: list[str], prog: str, description: str
         # All texts are given in the fields: tyro's search of the sources for comments takes half of its time.
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.AvoidSubcommands, tyro.conf.HelptextFromCommentsOff),
     )
+
+
+HELP = frozenset(("-h", "--help", "--help-all"))
+
+
+def _listed(options: T, main: Container[str] | None) -> T:
+    """The options as an instance of a subclass that has the fields of a help text alone, in their order.
+
+    Inherited options of files (tables/columns.py), which are keywords, come after the others.
+    """
+    cls, parts, shown = type(options), dict[str, Any](), dict[str, Any]()
+    own = cls.__module__.partition(".")[0] not in ("recsys_rl", "types")
+    for field in sorted(dataclasses.fields(cls), key=lambda field: field.kw_only is True):  # type: ignore[arg-type]
+        value = getattr(options, field.name)
+        if dataclasses.is_dataclass(value):
+            parts[field.name] = part = _listed(value, main)
+            if dataclasses.fields(part):
+                shown[field.name] = field
+        elif own or main is None or field.name in main:
+            shown[field.name] = field
+    kinds = {name: type(part) for name, part in parts.items()}
+    facts = {"__annotations__": kinds, "__doc__": cls.__doc__, "__module__": cls.__module__}
+    new = type(cls.__name__, (cls,), {**facts, "__dataclass_fields__": shown})
+    listed: T = object.__new__(new)
+    vars(listed).update({**vars(options), **parts})
+    return listed
 
 
 LISTS = ("log", "weights")

@@ -71,6 +71,17 @@ intervals, data folders and threads may be changed. It must run on the same kind
 before."""
 
 
+MAIN = (
+    *("algo", "env", "config", "run", "seeds", "resume", "jobs"),
+    *("data", "items", "event_weights", "num_users", "user_model", "log", "checkpoint"),
+    *("num_items", "embedding_dim", "max_episode_steps", "visits"),
+    *("encoder", "head", "hidden_dims", "candidates"),
+    *("lr", "gamma", "ent_coef", "clip_eps", "n_steps", "num_envs", "batch_size", "update_epochs"),
+    *("total_timesteps", "name", "seed", "device", "threads", "init_from", "weights", "limit"),
+)
+"""The fields that ``--help`` lists, where the run has them: those that README and docs use."""
+
+
 @dataclasses.dataclass(frozen=True)
 class RunOptions(TrainConfig):
     """The settings of the run as options; --limit may be repeated."""
@@ -311,7 +322,7 @@ def _parse(argv: list[str], settings: Mapping[str, Any], file: str | None) -> An
         bases=(TaskOptions,),
         frozen=True,
     )
-    return parse(cls, cls(), argv, "recsys-rl train", TEXT)
+    return parse(cls, cls(), argv, "recsys-rl train", TEXT, MAIN)
 
 
 ALGO_HELP = f"The algorithm: {', '.join(AGENTS)}, or your own module:ALGORITHM."

@@ -325,7 +325,7 @@ def _check_settings(settings: Mapping[str, Any], homes: Mapping[str, str], algo:
             names = [*(field.name for field in dataclasses.fields(Config)), *homes]
             raise UserError(
                 f"There is no setting {name}{did_you_mean(name, names)} of {algo} on {env}: recsys-rl train "
-                f"--algo {algo} --env {env} --help lists all."
+                f"--algo {algo} --env {env} --help-all lists all."
             )
 
 

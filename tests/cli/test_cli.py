@@ -16,7 +16,8 @@ from recsys_rl import __version__
 from recsys_rl.agents import AGENTS
 from recsys_rl.cli import main
 from recsys_rl.cli.evaluate import evaluate_options
-from recsys_rl.cli.train import Job, train_options
+from recsys_rl.cli.ranking import RankingOptions
+from recsys_rl.cli.train import MAIN, Job, train_options
 from recsys_rl.settings.config import Config, from_dict, overlay, to_dict, to_toml
 from recsys_rl.settings.shared import ModelConfig
 from recsys_rl.types import UserError
@@ -253,7 +254,7 @@ def test_help_of_train_lists_each_field_with_its_default(
     algo: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "100")
-    assert main(["train", "--algo", algo, "--help"]) == 0
+    assert main(["train", "--algo", algo, "--help-all"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
     words = set(out.replace(",", " ").split())
@@ -266,6 +267,48 @@ def test_help_of_train_lists_each_field_with_its_default(
     assert "--hidden-dims [INT [INT ...]] Hidden layers of actor and critic. (default: 128 64)" in text
     assert "recsys-rl train --env satiation" in text
     assert "--agent-config" not in text
+
+
+@pytest.mark.parametrize("algo", ["ppo", "bc"])
+def test_help_of_train_lists_the_main_options_alone(
+    algo: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    assert main(["train", "--algo", algo, "--help"]) == 0
+    out, err = capsys.readouterr()
+    assert err == "" and "--help-all" in out
+    names = {"algo", "env", "config", "run", "seeds", "resume", "jobs"}
+    for fields in to_dict(Config(algo=algo)).values():
+        names |= fields.keys() if isinstance(fields, dict) else set()
+    listed = {word for word in out.replace("│", " ").replace(",", " ").split() if word.startswith("--")}
+    missing = {option(name) for name in names & {*MAIN}} - listed
+    assert not missing and len(names & {*MAIN}) <= 33
+    assert not listed & {option(name) for name in names - {*MAIN}} - {"--num-processes"}  # of an example
+
+
+def test_main_options_are_options_of_some_run() -> None:
+    runs = [
+        Config(),
+        Config(algo="bc"),
+        Config(env="shop"),
+        Config(env="social-feed"),
+        Config(data="synthetic"),
+    ]
+    names = {"config", "run", "seeds", "resume", "jobs", "user_model", "algo", "env"}
+    for config in [*runs, Config(data="log.csv")]:
+        for fields in to_dict(config).values():
+            names |= fields.keys() if isinstance(fields, dict) else set()
+    assert names >= {*MAIN}
+
+
+def test_help_changes_no_class_of_options(capsys: pytest.CaptureFixture[str]) -> None:
+    """Inherited options of files come last in the text, and keep their places in the class."""
+    before = [field.name for field in dataclasses.fields(RankingOptions)]
+    assert main(["ranking", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert out.index("--user-column") > out.index("--seen")
+    assert main(["ranking", "absent.csv"]) == 2
+    assert [field.name for field in dataclasses.fields(RankingOptions)] == before
 
 
 def test_help_of_evaluate_lists_each_field() -> None:
