@@ -35,7 +35,7 @@ products of category c, d the discount of the coupon, and [x] 1 where x holds::
 
     s = sigmoid(appeal) of a video, sigmoid(match - INTEREST_COST) of a product alone
     p <- min(MOST_PATIENCE, p + PLEASURE_GAIN s - SCREEN_COST)
-    m <- MONOTONY_KEPT m + (1 - MONOTONY_KEPT) e of the video, or of the product alone
+    m <- monotony_kept m + (1 - monotony_kept) e of the video, or of the product alone
     w <- WEARY_KEPT w + (1 - WEARY_KEPT) [video]
 
     revenue = paid bought          margin = (paid - cost_share P_p) bought
@@ -98,7 +98,6 @@ EASE_SPREAD = 0.4  # standard deviation between users of the logits of appeal an
 VIDEO_PULL = 0.4  # logits of appeal per standard deviation of a video's pull
 PRODUCT_PULL = 0.4  # logits of match per standard deviation of a product's pull
 MONOTONY_COST = 1.5  # logits lost per unit of likeness to what was just shown
-MONOTONY_KEPT = 0.8  # share of the sameness that remains after one screen
 VIDEO_WEARINESS = 1.0  # logits of appeal that a video loses if the last screens were all videos
 WEARY_KEPT = 0.8  # share that the fading share of videos keeps after one screen
 WATCH_NOISE = 0.2  # standard deviation of the share that is watched
@@ -115,6 +114,8 @@ class ShopConfig(VisitsConfig):
 
     discounts: bool = False
     """Give each screen a third place with a coupon."""
+    monotony_kept: Annotated[float, Range(0, below=1)] = 0.8
+    """Share of the sameness that remains after one screen."""
     selling_cost: NonNegative = 0.2
     """Logits of appeal that a video loses with a product below it."""
     showing_gain: NonNegative = 1.0
@@ -360,7 +361,7 @@ class Shop(visits.Visiting):
         satisfied = [sales.of(place, "satisfaction") for place in (product, video)]
         satisfaction = torch.lerp(satisfied[0], satisfied[1], has_video)
         main = torch.where(has_video > 0, screen.video, screen.product)
-        fresh = (1 - MONOTONY_KEPT) * ((has_video + has_product) > 0).float().unsqueeze(1)
+        fresh = (1 - config.monotony_kept) * ((has_video + has_product) > 0).float().unsqueeze(1)
         fed = PLEASURE_GAIN * satisfaction - SCREEN_COST
         patience = (state.patience + fed).clamp_max(MOST_PATIENCE)
         bought, sent_back = (sales.of(product, name) for name in ("purchased", "sent_back"))
@@ -453,7 +454,7 @@ class Shop(visits.Visiting):
 
     def share_of(self, age: Tensor) -> Tensor:
         """The share in m of a screen that was shown ``age`` screens before the last one."""
-        kept = MONOTONY_KEPT
+        kept = self.config.monotony_kept
         return (1 - kept) * kept**age
 
     def wish(self, match: Tensor, above: Tensor, used_to: Tensor) -> Tensor:

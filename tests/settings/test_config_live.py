@@ -387,6 +387,7 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("env_config", "likeness_cost"): ("social-feed", 9.0, watching),
     ("env_config", "likeness_kept"): ("social-feed", 0.1, watching),
     ("env_config", "discounts"): ("shop", False, watching),
+    ("env_config", "monotony_kept"): ("shop", 0.1, earning),
     ("env_config", "selling_cost"): ("shop", 9.0, earning),
     ("env_config", "showing_gain"): ("shop", 30.0, earning),
     ("env_config", "cart_cost"): ("shop", 9.0, earning),
