@@ -161,6 +161,20 @@ def _forbid_compiled(logits: Tensor, exclude: Tensor) -> bool:
     return True
 
 
+# p'_a = min(p_a, 1 - e) for the likeliest a;  l'_a = min(l_a, log sum_{j != a} exp l_j + log((1 - e) / e))
+def leaving(logits: Tensor, others: float) -> Tensor:
+    """Logits (..., A) whose likeliest alternative leaves the others a probability of at least ``others``.
+
+    ``others``, e, is at most 1/2, so that the order of the alternatives stays. The others keep their
+    proportions. Where nothing else is possible, nothing changes.
+    """
+    best = logits.argmax(-1, keepdim=True)  # (..., 1)
+    top = logits.gather(-1, best)
+    rest = logits.scatter(-1, best, -torch.inf).logsumexp(-1, keepdim=True)
+    most = torch.where(rest > -torch.inf, rest + math.log((1 - others) / others), top)
+    return logits.scatter(-1, best, torch.minimum(top, most))
+
+
 def sample(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """``draw`` without the log-probability: indices (...,) int64."""
     return draw(logits, generator)[0]
@@ -242,6 +256,11 @@ def logprob(logits: Tensor, index: Tensor) -> Tensor:
 def entropy(logits: Tensor) -> Tensor:
     """Entropy in nats, (...,): between 0 and log(number of allowed alternatives)."""
     return _entropy(logits.log_softmax(-1))
+
+
+def effective(logits: Tensor) -> Tensor:
+    """Effective number of alternatives, (...,): exp of the entropy; that of n equally likely ones is n."""
+    return entropy(logits).exp()
 
 
 def _chosen(log_p: Tensor, index: Tensor) -> Tensor:

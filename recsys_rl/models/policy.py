@@ -20,6 +20,11 @@ from recsys_rl.protocols import Reader
 from recsys_rl.settings.shared import AgentConfig, OnPolicyConfig
 from recsys_rl.types import Action, Interface, Obs, Rollout
 
+OTHERS = 0.05
+"""The least probability of all items but the likeliest, where the policy of a team's own log draws: what it
+records can then judge and teach other policies, as one that shows its second choices has weights of at most
+1 / OTHERS."""
+
 C = TypeVar("C", bound=AgentConfig)
 P = TypeVar("P", bound=OnPolicyConfig)
 
@@ -62,13 +67,13 @@ class NetworkPolicy(Generic[C]):
         The policy draws an item with probability softmax(scores), and a slate place by place without
         repetition (functional/plackett_luce.py). For actions of one position.
         """
-        logits: Tensor = self.model(obs)[0].logits
+        logits: Tensor = self.model.drawn(obs)[0].logits
         return logits if logits.ndim == 2 else logits[:, 0]
 
     @torch.inference_mode()
     def slates(self, obs: Obs) -> Patterns | None:
         """The distribution of slates whose places have kinds; None if ``scores`` tell all."""
-        distribution = self.model(obs)[0]
+        distribution = self.model.drawn(obs)[0]
         return distribution if isinstance(distribution, Patterns) else None
 
     @torch.inference_mode()
@@ -105,6 +110,10 @@ class NetworkPolicy(Generic[C]):
             return None
         return len(self.model.retriever.rows), self.model.num_candidates
 
+    def keep_chance(self) -> None:
+        """Leave the items other than the likeliest a probability of at least OTHERS, from now on."""
+        self.model.others = OTHERS
+
     def reader(self) -> Reader | None:
         """The state of the encoder for users who act; None if there is nothing to keep."""
         return self.model.reader()
@@ -118,15 +127,17 @@ class NetworkPolicy(Generic[C]):
         return self.model.mean_gates(obs, interface)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Weights, optimiser and count of updates, on the CPU."""
-        return self.optimizer.state_dict() | {"updates": torch.tensor(self.updates)}
+        """Weights, optimiser, count of updates and chance of other items, on the CPU."""
+        chance = {"others": torch.tensor(self.model.others, dtype=torch.float64)} if self.model.others else {}
+        return self.optimizer.state_dict() | {"updates": torch.tensor(self.updates)} | chance
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """The inverse of ``state_dict``. Raises KeyError, RuntimeError or ValueError if it doesn't fit."""
         self.optimizer.load_state_dict(state)
         self.updates = int(state["updates"])
-        if self.updates < 0:
-            raise ValueError(f"{self.updates} updates")
+        self.model.others = float(state.get("others", 0.0))  # of an earlier version: none
+        if self.updates < 0 or not 0 <= self.model.others <= 0.5:
+            raise ValueError(f"{self.updates} updates, {self.model.others} for other items")
 
     @property
     def remaining(self) -> float:

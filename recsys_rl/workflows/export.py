@@ -25,6 +25,7 @@ from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.checkpoint.home import load_at_home
 from recsys_rl.errors import one_line
 from recsys_rl.make import make_env
+from recsys_rl.models.actor_critic import ActorCritic
 from recsys_rl.models.heads import GatedHead, PatternHead
 from recsys_rl.models.policy import NetworkPolicy
 from recsys_rl.models.q_network import ConstrainedQNetwork
@@ -70,7 +71,7 @@ class ExportConfig:
 class Scores(nn.Module):
     """The policy's scores (N, I) from the tensors of an observation, without exclusions."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: ActorCritic) -> None:
         super().__init__()
         self.model = model
 
@@ -79,7 +80,7 @@ class Scores(nn.Module):
     ) -> Tensor:
         if history is not None and signals is None:  # a platform without visible signals
             signals = context.new_zeros(*history.shape, 0)
-        logits: Tensor = self.model(Obs(context, history, signals))[0].logits
+        logits: Tensor = self.model.drawn(Obs(context, history, signals))[0].logits
         return logits if logits.ndim == 2 else logits[:, 0]
 
 

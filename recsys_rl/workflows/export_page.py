@@ -52,6 +52,7 @@ def page_of(name: str, checkpoint: Checkpoint, inputs: dict[str, Tensor], file: 
         "`unavailable`"
         + ("" if interface.repeats else ", and of the items that this session has shown,")
         + " to minus infinity.",
+        *_chance(checkpoint),
         "The policy then draws an item with probability softmax(scores)"
         + (
             f"; a slate has {interface.slate_size} items, drawn one after another without those before."
@@ -60,6 +61,18 @@ def page_of(name: str, checkpoint: Checkpoint, inputs: dict[str, Tensor], file: 
         ),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _chance(checkpoint: Checkpoint) -> list[str]:
+    """The line about the chance that the policy keeps for other items; none without it."""
+    others = float(checkpoint.agent.get("others", 0.0))
+    if not others:
+        return []
+    return [
+        "After that, lower the largest score to at most log sum exp of the others + "
+        f"log({(1 - others) / others:g}), "
+        f"so that all items but the likeliest have a probability of at least {others:g} together.",
+    ]
 
 
 def encodings_of(checkpoint: Checkpoint) -> list[dict[str, Any]] | None:

@@ -45,9 +45,9 @@ def open_of_checkpoint(options: OpeConfig, checkpoint: Checkpoint) -> OwnLog:
 def end_of_learning(options: OpeConfig, source: OwnLog, checkpoints: Iterable[Checkpoint]) -> int | None:
     """The last time from which one of the policies learned; None if it is unknown, or has no effect."""
     ends = [checkpoint.info.get("log_end") for checkpoint in checkpoints]
-    if options.users == "heldout" or not source.has_times or None in ends:
-        return None
-    return max(ends)
+    known = [int(end) for end in ends if end is not None]
+    unknown = len(known) < len(ends) or not source.has_times
+    return None if unknown or options.users == "heldout" else max(known)
 
 
 def judged_parts(

@@ -332,3 +332,34 @@ def test_index_out_of_range(item: int) -> None:
         Categorical(torch.zeros(2, 1, 3)).evaluate(torch.tensor([[0], [item]]))
     with pytest.raises(ValueError, match="doesn't fit"):
         Categorical(torch.zeros(2, 1, 3)).evaluate(torch.tensor([[0]]))
+
+
+def test_others_keep_their_share_by_hand() -> None:
+    """Of .99, .006, .004 and nothing the others get .05 together, 3 to 2; .6, .3, .1 have it already."""
+    chances = torch.tensor([[0.99, 0.006, 0.004, 0.0], [0.6, 0.3, 0.1, 0.0], [0.0, 1.0, 0.0, 0.0]])
+    found = categorical.leaving(chances.log(), 0.05).softmax(1)
+    wanted = torch.tensor([[0.95, 0.03, 0.02, 0.0], [0.6, 0.3, 0.1, 0.0], [0.0, 1.0, 0.0, 0.0]])
+    torch.testing.assert_close(found, wanted)
+    assert torch.equal(found[:, 3], torch.zeros(3))
+
+
+def test_others_of_any_logits() -> None:
+    """Order and proportions stay; doing it again after an item is forbidden is the same as doing it then."""
+    logits = 20 * torch.randn(500, 7, generator=torch.Generator().manual_seed(0))
+    found = categorical.leaving(logits, 0.05)
+    assert torch.equal(found.argsort(1), logits.argsort(1))
+    assert float(found.softmax(1).amax(1).max()) <= 0.95 + 1e-6
+    rest = logits.argsort(1)[:, :-1]
+    torch.testing.assert_close(
+        found.gather(1, rest).softmax(1), logits.gather(1, rest).softmax(1), rtol=1e-5, atol=1e-7
+    )
+    for column in range(7):
+        forbidden = torch.arange(7) == column
+        one = categorical.leaving(found.masked_fill(forbidden, -torch.inf), 0.05)
+        torch.testing.assert_close(one, categorical.leaving(logits.masked_fill(forbidden, -torch.inf), 0.05))
+
+
+def test_effective_number_of_alternatives_by_hand() -> None:
+    """Four alike are 4; a half and two quarters have an entropy of 1.5 ln 2; a sure one is 1."""
+    chances = torch.tensor([[0.25, 0.25, 0.25, 0.25], [0.5, 0.25, 0.25, 0.0], [1.0, 0.0, 0.0, 0.0]])
+    torch.testing.assert_close(categorical.effective(chances.log()), torch.tensor([4.0, 2**1.5, 1.0]))

@@ -21,7 +21,13 @@ from tests.own_logs import write_csv
 from tests.own_tables import ITEMS, decisions, table
 
 SHARE, SEED = 0.3, 3
-SHORT = {"batch_size": 32, "gradient_steps": 4, "hidden_dims": (8,), "total_timesteps": 256, "threads": 1}
+SHORT: dict[str, Any] = {
+    "batch_size": 32,
+    "gradient_steps": 4,
+    "hidden_dims": (8,),
+    "total_timesteps": 256,
+    "threads": 1,
+}
 
 
 def heldout(path: str) -> Tensor:
@@ -96,8 +102,8 @@ def test_held_out_rows_change_no_number_of_a_policy(
         frame = altered(frame, rows, columns)
     assert_same(*found)
     popularity = found[0]["catalogue popularity"]
-    shown = pl.read_csv(log) if ending == "csv" else pl.read_parquet(log)
-    shown = shown.filter(pl.Series(~rows.numpy()))["item"]
+    learned = (pl.read_csv(log) if ending == "csv" else pl.read_parquet(log)).filter(~rows.numpy())
+    shown = learned["item"]
     assert popularity.tolist() == pytest.approx([(shown == name).mean() for name in ITEMS])
 
 
