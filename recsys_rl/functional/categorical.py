@@ -161,18 +161,20 @@ def _forbid_compiled(logits: Tensor, exclude: Tensor) -> bool:
     return True
 
 
-# p'_a = min(p_a, 1 - e) for the likeliest a;  l'_a = min(l_a, log sum_{j != a} exp l_j + log((1 - e) / e))
-def leaving(logits: Tensor, others: float) -> Tensor:
-    """Logits (..., A) whose likeliest alternative leaves the others a probability of at least ``others``.
+# p' = (1 - e) softmax(l) + e softmax(r),  r = (l - min l) / (max l - min l) over the possible alternatives
+def exploring(logits: Tensor, share: float) -> Tensor:
+    """Logits (..., A) of a mixture: with probability ``share`` all possible alternatives are nearly alike.
 
-    ``others``, e, is at most 1/2, so that the order of the alternatives stays. The others keep their
-    proportions. Where nothing else is possible, nothing changes.
+    In that part none has more than e = 2.72 times the probability of another, so the least probability is at
+    least ``share`` / (2.72 A). The order of the alternatives stays, also of those that the other part never
+    draws; equal chances would lose it.
     """
-    best = logits.argmax(-1, keepdim=True)  # (..., 1)
-    top = logits.gather(-1, best)
-    rest = logits.scatter(-1, best, -torch.inf).logsumexp(-1, keepdim=True)
-    most = torch.where(rest > -torch.inf, rest + math.log((1 - others) / others), top)
-    return logits.scatter(-1, best, torch.minimum(top, most))
+    impossible = logits == -torch.inf
+    low = logits.masked_fill(impossible, torch.inf).amin(-1, keepdim=True)
+    above = logits - low
+    alike = (above / above.amax(-1, keepdim=True).clamp_min(1e-6)).log_softmax(-1)
+    mixed = torch.logaddexp(logits.log_softmax(-1) + math.log1p(-share), alike + math.log(share))
+    return mixed.masked_fill(impossible, -torch.inf)
 
 
 def sample(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:

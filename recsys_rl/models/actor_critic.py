@@ -22,7 +22,7 @@ from recsys_rl.models.heads import (
     PatternHead,
     TwoTowerHead,
     distribution,
-    leaving,
+    exploring,
 )
 from recsys_rl.models.item_columns import NUMBERS
 from recsys_rl.models.next_signals import Entries, NextSignals, signal_loss
@@ -83,9 +83,9 @@ class ActorCritic(nn.Module):
 
     items: Tensor | SplitFeatures
     inputs: Tensor
-    others = 0.0
-    """The least probability that the items other than the likeliest one have together where the policy draws;
-    learning is without it. The learner sets it."""
+    chance = 0.0
+    """Share of the draws that shows all possible items nearly alike (categorical.exploring); learning is
+    without it. The learner sets it."""
 
     def __init__(self, shapes: Shapes, config: ModelConfig, generator: torch.Generator) -> None:
         super().__init__()
@@ -277,9 +277,9 @@ class ActorCritic(nn.Module):
         return candidates.gather(1, usable_first[:, : self.num_candidates])
 
     def drawn(self, obs: Obs) -> tuple[Distribution, Tensor]:
-        """``forward``, but the distribution is that of draws: with the chance of ``others``."""
+        """``forward``, but the distribution is that of draws: with ``chance``."""
         distribution, value = self(obs)
-        return leaving(distribution, self.others) if self.others else distribution, value
+        return exploring(distribution, self.chance) if self.chance else distribution, value
 
     def act(self, obs: Obs, greedy: bool, generator: torch.Generator) -> Action:
         """The actor's choice for N observations, its log-probability (N,) and V(obs).

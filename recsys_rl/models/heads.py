@@ -36,14 +36,15 @@ def distribution(logits: Tensor, slate_size: int) -> Categorical | PlackettLuce:
     return PlackettLuce(logits.squeeze(1), slate_size) if slate_size > 1 else Categorical(logits)
 
 
-def leaving(of: Distribution, others: float) -> Distribution:
-    """The distribution whose likeliest item leaves the others a probability of at least ``others``.
+def exploring(of: Distribution, share: float) -> Distribution:
+    """The distribution in which a ``share`` of the draws shows all items nearly alike (categorical.py).
 
-    Of a slate that is its first place; slates with kinds of places stay as they are.
+    Each later place of a slate is drawn by the same probabilities, without the items above. Slates with kinds
+    of places stay as they are.
     """
     if isinstance(of, Patterns):
         return of
-    logits = categorical.leaving(of.logits, others)
+    logits = categorical.exploring(of.logits, share)
     return PlackettLuce(logits, of.slate_size) if isinstance(of, PlackettLuce) else Categorical(logits)
 
 

@@ -20,10 +20,10 @@ from recsys_rl.protocols import Reader
 from recsys_rl.settings.shared import AgentConfig, OnPolicyConfig
 from recsys_rl.types import Action, Interface, Obs, Rollout
 
-OTHERS = 0.05
-"""The least probability of all items but the likeliest, where the policy of a team's own log draws: what it
-records can then judge and teach other policies, as one that shows its second choices has weights of at most
-1 / OTHERS."""
+CHANCE = 0.08
+"""Share of the draws in which the policy of a team's own log shows all possible items nearly alike, so that
+its record can judge and teach other policies. It is the smallest of .02, .04 .. .1 with which the expected
+largest weight of the policy that had logged is below 50 on such a record (docs/log/2026-12.md)."""
 
 C = TypeVar("C", bound=AgentConfig)
 P = TypeVar("P", bound=OnPolicyConfig)
@@ -111,8 +111,8 @@ class NetworkPolicy(Generic[C]):
         return len(self.model.retriever.rows), self.model.num_candidates
 
     def keep_chance(self) -> None:
-        """Leave the items other than the likeliest a probability of at least OTHERS, from now on."""
-        self.model.others = OTHERS
+        """Draw with CHANCE from now on."""
+        self.model.chance = CHANCE
 
     def reader(self) -> Reader | None:
         """The state of the encoder for users who act; None if there is nothing to keep."""
@@ -127,17 +127,17 @@ class NetworkPolicy(Generic[C]):
         return self.model.mean_gates(obs, interface)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Weights, optimiser, count of updates and chance of other items, on the CPU."""
-        chance = {"others": torch.tensor(self.model.others, dtype=torch.float64)} if self.model.others else {}
+        """Weights, optimiser, count of updates and chance, on the CPU."""
+        chance = {"chance": torch.tensor(self.model.chance, dtype=torch.float64)} if self.model.chance else {}
         return self.optimizer.state_dict() | {"updates": torch.tensor(self.updates)} | chance
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """The inverse of ``state_dict``. Raises KeyError, RuntimeError or ValueError if it doesn't fit."""
         self.optimizer.load_state_dict(state)
         self.updates = int(state["updates"])
-        self.model.others = float(state.get("others", 0.0))  # of an earlier version: none
-        if self.updates < 0 or not 0 <= self.model.others <= 0.5:
-            raise ValueError(f"{self.updates} updates, {self.model.others} for other items")
+        self.model.chance = float(state.get("chance", 0.0))  # of an earlier version: none
+        if self.updates < 0 or not 0 <= self.model.chance < 1:
+            raise ValueError(f"{self.updates} updates, a chance of {self.model.chance}")
 
     @property
     def remaining(self) -> float:

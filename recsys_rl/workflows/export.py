@@ -25,7 +25,6 @@ from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.checkpoint.home import load_at_home
 from recsys_rl.errors import one_line
 from recsys_rl.make import make_env
-from recsys_rl.models.actor_critic import ActorCritic
 from recsys_rl.models.heads import GatedHead, PatternHead
 from recsys_rl.models.policy import NetworkPolicy
 from recsys_rl.models.q_network import ConstrainedQNetwork
@@ -69,9 +68,9 @@ class ExportConfig:
 
 
 class Scores(nn.Module):
-    """The policy's scores (N, I) from the tensors of an observation, without exclusions."""
+    """The policy's scores (N, I) from the tensors of an observation, without exclusions and chance."""
 
-    def __init__(self, model: ActorCritic) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
@@ -80,7 +79,7 @@ class Scores(nn.Module):
     ) -> Tensor:
         if history is not None and signals is None:  # a platform without visible signals
             signals = context.new_zeros(*history.shape, 0)
-        logits: Tensor = self.model.drawn(Obs(context, history, signals))[0].logits
+        logits: Tensor = self.model(Obs(context, history, signals))[0].logits
         return logits if logits.ndim == 2 else logits[:, 0]
 
 
@@ -141,7 +140,9 @@ def _onnx(
     obs = _observations(checkpoint, agent)
     inputs = _inputs(obs, checkpoint.interface)
     content = _translated(agent, inputs, checkpoint)
-    difference = _compare(content, inputs, agent.scores(obs))
+    with torch.inference_mode():
+        scores = Scores(agent.model)(obs.context, obs.history, obs.signals)
+    difference = _compare(content, inputs, scores)
     page = page_of(path.name, checkpoint, inputs, file).encode()
     return {path: content, _page_path(path): page}, (
         f"{path}: scores of {checkpoint.catalogue.num_items:,} items, as the policy's on {OBSERVATIONS:,} "

@@ -52,26 +52,25 @@ def page_of(name: str, checkpoint: Checkpoint, inputs: dict[str, Tensor], file: 
         "`unavailable`"
         + ("" if interface.repeats else ", and of the items that this session has shown,")
         + " to minus infinity.",
-        *_chance(checkpoint),
         "The policy then draws an item with probability softmax(scores)"
         + (
             f"; a slate has {interface.slate_size} items, drawn one after another without those before."
             if interface.slate_size > 1
             else "."
         ),
+        *_chance(checkpoint),
     ]
     return "\n".join(lines) + "\n"
 
 
 def _chance(checkpoint: Checkpoint) -> list[str]:
-    """The line about the chance that the policy keeps for other items; none without it."""
-    others = float(checkpoint.agent.get("others", 0.0))
-    if not others:
+    """The line about the chance that the policy keeps for all items; none without it."""
+    chance = float(checkpoint.agent.get("chance", 0.0))
+    if not chance:
         return []
     return [
-        "After that, lower the largest score to at most log sum exp of the others + "
-        f"log({(1 - others) / others:g}), "
-        f"so that all items but the likeliest have a probability of at least {others:g} together.",
+        f"With probability {chance:g} it draws by softmax(r) in place of that, where r are the scores of the "
+        "items that may be shown, scaled to 0 .. 1: (scores - smallest) / (largest - smallest).",
     ]
 
 
