@@ -1,6 +1,6 @@
 """How often is a right log called broken, and how often is a wrong one found?
 
-    python -m benchmarks.broken_logs [--only weights trained] [--runs 150]
+    python -m benchmarks.broken_logs [--only weights trained] [--runs 40]
 
 `weights`: logs of 20,000 and of 50,000 single decisions of users in eight segments, four decisions a user.
 Loggers are uniform, mild and sharp (a softmax over scores of the segment's items, a tenth of the draws
@@ -63,7 +63,7 @@ class Log:
 
     def rows(self, at: Tensor) -> Log:
         parts = {name: values[at] for name, values in vars(self).items() if isinstance(values, Tensor)}
-        return replace(self, **parts)
+        return Log(**parts, number=self.number)
 
 
 def log_of(rows: int, items: int, logger: str, seed: int) -> Log:
@@ -222,13 +222,13 @@ def percent(row: newest.Row | None) -> str:
 
 
 def main() -> None:
-    parser = tables.parser(__doc__, "runs", 150)
+    parser = tables.parser(__doc__, "runs", 40)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=[*PARTS], metavar="PART")
     args = tables.parse(parser, "broken_logs")
     torch.set_num_threads(args.threads or 1)
     cells = [(number, items) for items in ITEMS for number in ROWS]
     for name in args.only:
-        runs = args.runs if name == "weights" else 3
+        runs = args.runs if name == "weights" else 2
         some = cells if name == "weights" else cells[:: len(ROWS)]
         if args.smoke:
             runs, some = 1, [(2_000, 8)]

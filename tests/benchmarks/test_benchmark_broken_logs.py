@@ -71,5 +71,5 @@ def test_the_table_is_of_the_newest_rows(tmp_path: Path) -> None:
         writer.writeheader()
         writer.writerows(rows)
     text = broken_logs.text(tmp_path)
-    assert "| 8 | 20,000 | 0.5 |  | 0.5 |  |  |" in text
+    assert "| 8 | 20,000 | 0.5 | | 0.5 | | |" in text
     assert "400 right logs" in text and "1.004 (8 items)" in text
