@@ -79,8 +79,11 @@ class Scores(nn.Module):
     ) -> Tensor:
         if history is not None and signals is None:  # a platform without visible signals
             signals = context.new_zeros(*history.shape, 0)
-        logits: Tensor = self.model(Obs(context, history, signals))[0].logits
-        return logits if logits.ndim == 2 else logits[:, 0]
+        return _of_first_place(self.model(Obs(context, history, signals))[0].logits)
+
+
+def _of_first_place(logits: Tensor) -> Tensor:
+    return logits if logits.ndim == 2 else logits[:, 0]
 
 
 def export(options: ExportConfig) -> None:
@@ -141,8 +144,8 @@ def _onnx(
     inputs = _inputs(obs, checkpoint.interface)
     content = _translated(agent, inputs, checkpoint)
     with torch.inference_mode():
-        scores = Scores(agent.model)(obs.context, obs.history, obs.signals)
-    difference = _compare(content, inputs, scores)
+        distribution, _ = agent.model(obs)
+    difference = _compare(content, inputs, _of_first_place(distribution.logits))
     page = page_of(path.name, checkpoint, inputs, file).encode()
     return {path: content, _page_path(path): page}, (
         f"{path}: scores of {checkpoint.catalogue.num_items:,} items, as the policy's on {OBSERVATIONS:,} "
