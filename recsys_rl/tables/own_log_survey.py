@@ -194,8 +194,8 @@ def _users(
     columns = [*named(table.names, CONTEXT).values()]
     if not columns or {"user", "session"} & read.columns.keys():
         return users_of(read, {}, sessions, numbers, name)
-    nobody = torch.zeros(read.frame.height, dtype=torch.bool)
-    kinds = {piece: seen.kind for piece, seen in _pieces_of_file(files, table, nobody).items()}
+    no_row = torch.zeros(read.frame.height, dtype=torch.bool)
+    kinds = {piece: seen.kind for piece, seen in _pieces_of_file(files, table, no_row).items()}
     return users_of(files.cells(table, columns), kinds, sessions, numbers, name)
 
 
