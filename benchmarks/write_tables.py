@@ -19,6 +19,7 @@ from pathlib import Path
 
 from benchmarks import (
     anytime,
+    broken_logs,
     calibration_tables,
     dqn,
     foreign,
@@ -97,6 +98,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "ope-selection-satiation": partial(ope_tables.selection, env="satiation"),
     "anytime-logs": anytime.log_text,
     "anytime-arms": anytime.aa_text,
+    "broken-logs": broken_logs.text,
     "anytime-effects": anytime.effects_text,
     "log-ppo": watch.log_ppo,
     "log-a2c": watch.log_a2c,

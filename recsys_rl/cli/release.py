@@ -12,7 +12,7 @@ import tyro
 from recsys_rl.cli.parse import parse
 from recsys_rl.errors import UserError
 from recsys_rl.settings.fields import Range, check_fields, did_you_mean, shown
-from recsys_rl.workflows.release import Releases, challenger_in, history_lines, short, status_lines
+from recsys_rl.workflows.release import Releases, challenger_in, history_lines, promoted_lines, status_lines
 
 OVERVIEW = """usage: recsys-rl release start FILE --share 0.1 [OPTIONS]
        recsys-rl release share 0.5
@@ -163,7 +163,7 @@ def _done(server: Releases, options: ReleaseOptions) -> dict[str, Any]:
         return server.share(options.share)
     if isinstance(options, PromoteOptions):
         found = server.promote(options.challenger or "", options.without_gate, reason)
-        print(f"promoted   {short(found['champion'])}")
+        print(*promoted_lines(server, found["champion"]), sep="\n")
         return found
     if isinstance(options, BackOptions):
         if options.promotion is not None:

@@ -158,7 +158,7 @@ class SeenPiece:
 
     def add(self, other: SeenPiece) -> None:
         """Add the values of another file, by the formula of Chan et al. (1983) for the squares."""
-        apart, share = other.mean - self.mean, other.count / (self.count + other.count)
+        apart, share = other.mean - self.mean, other.count / max(self.count + other.count, 1)
         self.squares = self.squares + other.squares + apart.square() * self.count * share
         self.mean = self.mean + apart * share
         self.count += other.count
@@ -166,17 +166,22 @@ class SeenPiece:
         self.texts.update(other.texts)
 
 
-def seen_pieces(cells: Cells) -> dict[str, SeenPiece]:
-    """The pieces of a table by name. Raises UserError for the first wrong value, with its row."""
+def seen_pieces(cells: Cells, learned: Tensor | None = None) -> dict[str, SeenPiece]:
+    """The pieces of a table by name, with the values of the rows ``learned`` (E,) bool alone; None: of all.
+
+    Raises UserError for the first wrong value of any row, with its row.
+    """
     pieces = {}
+    learned = torch.ones(cells.frame.height, dtype=torch.bool) if learned is None else learned
     for name, column in named(cells.frame.columns, CONTEXT).items():
         _check_name(cells.name, name)
         series = cells.filled(column)
         lists = lists_of(series) if series.dtype.is_nested() or series.dtype == pl.String else None
         entries = series if lists is None else lists.explode()
         if no_numbers(entries):
-            counted = cells.texts(column).str.strip_chars().value_counts()
-            pieces[name] = SeenPiece("text", len(series), texts=Counter(dict(counted.iter_rows())))
+            texts = cells.texts(column).str.strip_chars().filter(pl.Series(learned.numpy()))
+            counted = Counter(dict(texts.value_counts().iter_rows()))
+            pieces[name] = SeenPiece("text", len(texts), texts=counted)
             continue
         values = cells.values(column).unsqueeze(1) if lists is None else cells.lists(column)
         numbers = values.double()
@@ -184,16 +189,17 @@ def seen_pieces(cells: Cells) -> dict[str, SeenPiece]:
             raise UserError(
                 f"{cells.name}: column {column!r} has empty lists: give numbers, or leave it out."
             )
-        mean, most = numbers.mean(0), torch.tensor(LARGEST, dtype=torch.float64)
+        most = torch.tensor(LARGEST, dtype=torch.float64)
         _check_range(cells, column, numbers, -most, most, f"numbers from {-LARGEST:g} to {LARGEST:g}")
-        pieces[name] = SeenPiece(
-            "number" if lists is None else "list",
-            len(numbers),
-            mean,
-            (numbers - mean).square().sum(0),  # the squares of large numbers would lose a small spread
-            numbers.amin(0),
-            numbers.amax(0),
-        )
+        kind: Literal["number", "list"] = "number" if lists is None else "list"
+        none = torch.zeros(numbers.shape[1], dtype=torch.float64)
+        pieces[name] = SeenPiece(kind, 0, none, none, none + math.inf, none - math.inf)
+        numbers = numbers[learned]
+        if len(numbers):
+            mean = numbers.mean(0)
+            # The squares of large numbers would lose a small spread.
+            squares = (numbers - mean).square().sum(0)
+            pieces[name] = SeenPiece(kind, len(numbers), mean, squares, numbers.amin(0), numbers.amax(0))
     return pieces
 
 

@@ -72,7 +72,7 @@ class ExportConfig:
 
 
 class Scores(nn.Module):
-    """The policy's scores (N, I) from the tensors of an observation, without exclusions."""
+    """The policy's scores (N, I) from the tensors of an observation, without exclusions and chance."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -83,8 +83,11 @@ class Scores(nn.Module):
     ) -> Tensor:
         if history is not None and signals is None:  # a platform without visible signals
             signals = context.new_zeros(*history.shape, 0)
-        logits: Tensor = self.model(Obs(context, history, signals))[0].logits
-        return logits if logits.ndim == 2 else logits[:, 0]
+        return _of_first_place(self.model(Obs(context, history, signals))[0].logits)
+
+
+def _of_first_place(logits: Tensor) -> Tensor:
+    return logits if logits.ndim == 2 else logits[:, 0]
 
 
 def export(options: ExportConfig) -> None:
@@ -146,7 +149,9 @@ def _onnx(
     obs = _observations(checkpoint, agent)
     inputs = _inputs(obs, checkpoint.interface)
     content = _translated(agent, inputs, checkpoint)
-    difference = _compare(content, inputs, agent.scores(obs))
+    with torch.inference_mode():
+        distribution, _ = agent.model(obs)
+    difference = _compare(content, inputs, _of_first_place(distribution.logits))
     page = page_of(path.name, checkpoint, inputs, file).encode()
     return {path: content, _page_path(path): page}, (
         f"{path}: scores of {checkpoint.catalogue.num_items:,} items, as the policy's on {OBSERVATIONS:,} "

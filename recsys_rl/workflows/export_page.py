@@ -58,8 +58,20 @@ def page_of(name: str, checkpoint: Checkpoint, inputs: dict[str, Tensor], file: 
             if interface.slate_size > 1
             else "."
         ),
+        *_chance(checkpoint),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _chance(checkpoint: Checkpoint) -> list[str]:
+    """The line about the chance that the policy keeps for all items; none without it."""
+    chance = float(checkpoint.agent.get("chance", 0.0))
+    if not chance:
+        return []
+    return [
+        f"With probability {chance:g} it draws by softmax(r) in place of that, where r are the scores of the "
+        "items that may be shown, scaled to 0 .. 1: (scores - smallest) / (largest - smallest).",
+    ]
 
 
 def encodings_of(checkpoint: Checkpoint) -> list[dict[str, Any]] | None:

@@ -25,7 +25,14 @@ from recsys_rl.tables.decision_log import catalogue_hash
 from recsys_rl.utils.files import sha256_of, write_text
 from recsys_rl.utils.progress import announce
 from recsys_rl.workflows.gate_card import card
-from recsys_rl.workflows.gate_compare import Bench, bench, compare, hidden_part, other_objective
+from recsys_rl.workflows.gate_compare import (
+    Bench,
+    bench,
+    compare,
+    effective_items,
+    hidden_part,
+    other_objective,
+)
 from recsys_rl.workflows.gate_rule import GateVerdict, decide
 from recsys_rl.workflows.rounds import (
     LOG,
@@ -140,7 +147,9 @@ class _Hearing:
 
     def judge(self, of: Challenger) -> tuple[GateVerdict, str]:
         """The verdict about a candidate, and its card."""
-        compared, last = compare(self.on, agent_of(of.checkpoint)), latest_round(self.policies)
+        agent, last = agent_of(of.checkpoint), latest_round(self.policies)
+        items = effective_items(self.on.of, agent), self.on.champion_items
+        compared = dataclasses.replace(compare(self.on, agent), items=items)
         if self.sides.nothing:
             compared = dataclasses.replace(compared, doubt="the record shows one item everywhere")
         number = of.round or (1 if last is None else last.number)

@@ -36,6 +36,7 @@ def card(of: GateVerdict, challenger: str, champion: str, doubts: Sequence[str] 
         f"| champion | {champion} `{of.champion[:12]}` |",
         *_numbers(of),
         f"| return of these sessions as they were served | {number(of.logged)} |",
+        *_chance(of),
         "",
         "## On whom",
         "",
@@ -68,6 +69,13 @@ def _numbers(of: GateVerdict) -> tuple[str, ...]:
         f"| difference of the challenger | {number(of.difference)} |",
         f"| {1 - of.alpha:.1%} interval | {number(of.low)} to {number(of.high)} |",
     )
+
+
+def _chance(of: GateVerdict) -> Iterator[str]:
+    """The rows of the chance that each policy leaves."""
+    for name, items in (("challenger", of.items), ("champion", of.champion_items)):
+        if items == items:
+            yield f"| effective number of items a decision of the {name} | {items:.2f} |"
 
 
 def _latest(of: GateVerdict) -> str:

@@ -8,6 +8,7 @@ sessions, cross-fitted, and both policies play in them as they draw (ope/world.p
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -20,7 +21,9 @@ from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.errors import UserError, listed
 from recsys_rl.experience.log_facts import behaviour_logprobs
 from recsys_rl.experience.logged import rewards_of, streams_of
+from recsys_rl.functional import categorical
 from recsys_rl.make import agent_of, make_user_model
+from recsys_rl.models.policy import NetworkPolicy
 from recsys_rl.objective.weighted import weights_of
 from recsys_rl.ope.item_models import MOST_ITEMS
 from recsys_rl.ope.policies import logged_places
@@ -81,6 +84,11 @@ class Bench:
     def champion_ratios(self) -> Tensor:
         """(E,): ``ratios_of`` the champion; another policy may have logged a part of the sessions."""
         return ratios_of(self.of, self.champion)
+
+    @cached_property
+    def champion_items(self) -> float:
+        """``effective_items`` of the champion."""
+        return effective_items(self.of, self.champion)
 
 
 def bench(name: Path, log: DecisionLog, place: Checkpoint) -> Bench:
@@ -250,6 +258,14 @@ def ratios_of(of: ReplayedLog, policy: Behaviour) -> Tensor:
     rows = torch.bincount(of.log.loggers, minlength=len(of.log.header.loggers))
     mine, theirs = logged_places(of, policy).sum(1), behaviour_logprobs(of.log, rows)
     return (mine.double() - theirs).exp()
+
+
+def effective_items(of: ReplayedLog, policy: object) -> float:
+    """The mean over the decisions of the effective number of items among which the policy draws the first
+    place; nan for a policy that gives no scores."""
+    if not isinstance(policy, NetworkPolicy):
+        return math.nan
+    return float(of.of_rows(lambda at, obs: categorical.effective(policy.scores(obs).double())).mean())
 
 
 def _of_each_item(catalogue: Catalogue, log: DecisionLog) -> bool:

@@ -80,6 +80,14 @@ def test_answers(difference: float, spread: float, users: int, champion: float, 
     assert f"ppo-1.pt against champion.pt: {answer}" in text and f"{users:,} held-out users" in text
 
 
+def test_the_card_names_the_chance_that_each_policy_leaves() -> None:
+    verdict = judged(compared(1.5, 3.0, 1000, items=(1.05, 3.25)))
+    assert (verdict.items, verdict.champion_items) == (1.05, 3.25)
+    text = card(verdict, "ppo-1.pt", "champion.pt")
+    assert "challenger | 1.05 |" in text and "champion | 3.25 |" in text
+    assert "effective number" not in card(judged(compared(1.5, 3.0, 1000)), "ppo-1.pt", "champion.pt")
+
+
 def test_a_broken_log_or_an_unknown_difference_is_never_better() -> None:
     assert judged(compared(5.0, 1.0, 1000, broken="copies", doubt="no")).answer == "the log is broken"
     verdict = judged(compared(5.0, 1.0, 1000, doubt="no world model predicts slates", chi2=math.nan))

@@ -117,6 +117,8 @@ def test_gate_writes_its_verdict_and_the_card(served: Path, learned: list[Path])
     assert values["challenger"] == stem.name and values["answer"] == verdict.answer
     assert values["sessions"] == verdict.sessions > 0 and values["by"] == "world"
     assert values["low"] < values["difference"] < values["high"]
+    number = load(learned[0]).catalogue.num_items
+    assert 1 <= values["items"] <= number and 1 <= values["champion_items"] <= number
     assert "held-out user" in stem.with_suffix(".gate.md").read_text()
     assert gate(GateConfig(str(learned[0]), str(served / "r.sqlite"), quiet=True)) == verdict
 
