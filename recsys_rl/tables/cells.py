@@ -5,6 +5,7 @@ Rows are counted from 1, in the order of the file.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 import polars as pl
@@ -14,7 +15,7 @@ from torch import Tensor
 from recsys_rl.errors import one_line, short
 from recsys_rl.tables.clean import without_value
 from recsys_rl.tables.schema import Column, column_of, named, numbers
-from recsys_rl.tables.values import lists_of, no_value, on
+from recsys_rl.tables.values import COMMA, EITHER, commas_or_lists, lists_of, no_value, on
 from recsys_rl.types import UserError
 
 
@@ -76,6 +77,9 @@ class Cells:
 
     def lists(self, column: str, size: int | None = None, rule: Column | None = None) -> Tensor:
         """(E, size) of a column of lists, by its kind; ``size`` None is that of the first row."""
+        rule = rule or column_of(column)
+        if rule.kind == "number":
+            self._refuse_commas(column)
         series = lists_of(self.filled(column))
         if series is None:
             raise UserError(f"{self.name}: column {column!r} has single values: give a list in each row.")
@@ -93,8 +97,17 @@ class Cells:
         if null.len():
             row = int(null[0]) // size + 1
             raise UserError(f"{self.name}: {column!r} lacks a value in row {row}: every row must hold all.")
-        checked = self._checked(column, flat, rule or column_of(column), lambda index: index // size)
+        checked = self._checked(column, flat, rule, lambda index: index // size)
         return checked.view(len(series), size)
+
+    def _refuse_commas(self, column: str) -> None:
+        """Raise UserError for texts of which nobody can say whether they are lists."""
+        series = self.frame[column] if column in self else pl.Series()
+        if series.dtype == pl.String and series.to_frame("x").select(commas_or_lists(pl.col("x"))).item():
+            row = int(series.str.contains(COMMA).arg_true()[0])
+            raise UserError(
+                f"{self.name}: column {column!r} has {short(series[row])} in row {row + 1}, {EITHER}."
+            )
 
     def padded(self, column: str) -> Tensor | None:
         """(E, n) int64 of lists of different lengths, with -1 after the end; None without the column."""
@@ -170,6 +183,8 @@ class Cells:
             if value is None:
                 what = f"column {column!r} has {short(flat.slice(index, 1).to_list()[0])}"
                 why = rule.sentence if rule.kind == "whole" and rule.sentence else f"give {kind}"
+                if rule.kind == "number" and re.match(COMMA, str(flat[index])):
+                    why += ", with a point before the decimals"
             else:
                 what, why = f"{column} is {value:g}", rule.sentence + _hint(rule, parsed)
             raise UserError(f"{self.name}: {what} in row {row_of(index) + 1}: {why}.")

@@ -15,7 +15,7 @@ import polars as pl
 from recsys_rl.tables.layout import ROW, Count, Layout
 from recsys_rl.tables.pieces import MOST_TEXTS
 from recsys_rl.tables.schema import column_of, follows, named, value
-from recsys_rl.tables.values import Kind
+from recsys_rl.tables.values import EITHER, Kind
 
 
 @dataclass(frozen=True)
@@ -132,9 +132,8 @@ def _numbers(layout: Layout, sizes: Mapping[str, int | None]) -> dict[str, _Numb
     for name, places, another in zip(sizes, fours, row, strict=True):
         # The sum of numbers is not finite where one of them is not.
         sound = all(count == layout.rows and math.isfinite(total) for *_, total, count in places)
-        columns[name] = _Numbers(
-            tuple((least, largest) for least, largest, *_ in places), sound and not another
-        )
+        sound = sound and not another and layout.unclear(name) is None
+        columns[name] = _Numbers(tuple((least, largest) for least, largest, *_ in places), sound)
     return columns
 
 
@@ -152,6 +151,9 @@ def _wrong_numbers(layout: Layout, name: str, size: int | None) -> dict[str, Cou
     if size is None:
         sound = follows(_entry(layout, name, pl.col(name)), rule)
         return layout.counted({text: ~sound & ~layout.gap(name)})
+    unclear = layout.unclear(name)
+    if unclear is not None:
+        return layout.counted({f"column {name!r} has {EITHER}": unclear})
     lists = layout.lists(name)
     another = f"column {name!r} holds another number of values than the first row ({size})"
     wrong = lists.list.eval(~follows(_entry(layout, name, pl.element()), rule)).list.any()

@@ -25,7 +25,7 @@ from recsys_rl.tables.schema import (
     of_propensities,
     value,
 )
-from recsys_rl.tables.values import as_texts
+from recsys_rl.tables.values import EITHER, as_texts
 
 # Recorded logs (tables/writer.py) have further columns.
 _NAMES = (*BY_NAME, "exclude", "logger_logprobs")
@@ -115,6 +115,10 @@ class DecisionSurvey(EventSurvey):
         """Check rewards or signals: a number a row, or a list of them."""
         if not self.layout.is_list(name):
             self.numbers(name, self._value(name, column), column)
+            return
+        unclear = self.layout.unclear(name)
+        if unclear is not None:
+            self.checks[f"column {name!r} has {EITHER}"] = unclear
             return
         lists, kind = self.layout.lists(name), self.layout.types[name]
         numbers = value(pl.element(), kind.inner if isinstance(kind, pl.List) else pl.String(), column)

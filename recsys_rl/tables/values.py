@@ -22,6 +22,13 @@ INTEGER = r"^(0|-?[1-9]\d{0,17})$"
 """A whole number in its only form, which 64 bits hold: such ids are the same as numbers and as texts."""
 LIST = r"[|;,\[]"
 """A text with one of these signs is a list, as texts have no type."""
+COMMA = r"^\s*[+-]?(\d+|[1-9]\d{0,2}(\.\d{3})+),\d+\s*$"
+"""A number with a decimal comma, as 1,5 or 1.000,5. It may also be a list of two numbers."""
+EITHER = (
+    "a number with a decimal comma or a list of two numbers: write a point before the decimals, or | between "
+    "the numbers of a list"
+)
+"""The end of a sentence about such a text."""
 PADDING = -1  # an empty place of a list
 
 
@@ -84,6 +91,12 @@ def decimal_commas(cells: pl.Expr) -> pl.Expr:
     thousands = cells.str.contains(r",\d{3}\s*$")
     clear = (cells.str.contains(r"^\s*[+-]?\d+,\d+\s*$") & ~thousands).any()
     return clear & ~cells.str.contains(".", literal=True).any()
+
+
+def commas_or_lists(cells: pl.Expr) -> pl.Expr:
+    """One truth: the texts of a column with a sign of LIST may all be numbers with a decimal comma."""
+    signs = cells.str.contains(LIST)
+    return signs.any() & (cells.str.contains(COMMA) | ~signs).all()
 
 
 def text(cells: pl.Expr, kind: Kind) -> pl.Expr:
