@@ -34,7 +34,7 @@ from recsys_rl.objective.weighted import check_weights, parse_weights
 from recsys_rl.records import Known, OwnTables, Platform, Preset, VisitPieces, WorldFile
 from recsys_rl.session import make_interface
 from recsys_rl.settings.shared import DataConfig, EnvConfig
-from recsys_rl.tables.columns import DecisionColumns
+from recsys_rl.tables.columns import DecisionColumns, DecisionFile
 from recsys_rl.tables.decision_log import DecisionHeader, catalogue_hash
 from recsys_rl.tables.decision_table import ordered_ids
 from recsys_rl.tables.items import ItemFacts, catalogue_of_items, knows_items, read_items
@@ -81,7 +81,7 @@ class OwnLogConfig(EnvConfig):
 
 
 @dataclass(frozen=True)
-class OwnLogData(DataConfig, DecisionColumns):
+class OwnLogData(DataConfig, DecisionFile):
     """The columns of a log, and the file about its items."""
 
     items: str | None = None
@@ -198,7 +198,8 @@ def open_own_log(paths: Sequence[str], data: OwnLogData, env: OwnLogConfig, cata
         platform=NAME,
         catalogue=catalogue_hash(catalogue),
     )
-    return OwnLog(LogFiles(tuple(paths), data.columns, data.separator), shape, catalogue, header)
+    files = LogFiles(tuple(paths), data.columns, data.separator, data.missing == "fill")
+    return OwnLog(files, shape, catalogue, header)
 
 
 @dataclass(frozen=True)
@@ -236,7 +237,8 @@ def load_log(given: Mapping[str, Any]) -> OwnLogFile:
             f"--items {items} is a file of --log, whose columns are not features of items: give a file with "
             "one row for each item, or leave --items out."
         )
-    return _loaded(paths, stamps, columns, given.get("separator"), items, weights)
+    fill = given.get("missing", "fill") == "fill"
+    return _loaded(paths, stamps, columns, given.get("separator"), items, weights, fill)
 
 
 def _stamps(path: str) -> tuple[tuple[str, int, int], ...]:
@@ -253,8 +255,9 @@ def _loaded(
     separator: str | None,
     items: str | None,
     weights: tuple[str, ...],
+    fill: bool,
 ) -> OwnLogFile:
-    files = LogFiles(paths, dict(columns), separator)
+    files = LogFiles(paths, dict(columns), separator, fill)
     overview = survey(files)
     facts = ItemFacts() if items is None else _facts(items, overview)
     source = " + ".join(Path(path).name for path in paths)
@@ -392,7 +395,10 @@ PLATFORM = Platform(
     data_config=OwnLogData,
     presets=PRESETS,
     file=WorldFile(
-        ("log", "weights", "items", "separator", *(f"{role}_column" for role in DecisionColumns().columns)),
+        (
+            *("log", "weights", "items", "separator", "missing"),
+            *(f"{role}_column" for role in DecisionColumns().columns),
+        ),
         load_log,
     ),
     tables=OwnTables(

@@ -72,7 +72,7 @@ def _take_one(shared: Shared, event: FeedbackEvent) -> tuple[str, str | None]:
         place=position,
         left=left,
         signal=signal,
-        value=1.0 if signal == LEAVE else event.value,
+        value=1.0 if signal == LEAVE else float(event.value),
         time=event.time,
         received=shared.clock(),
     )

@@ -19,7 +19,7 @@ Id = Annotated[str, Meta(min_length=1, max_length=200)]
 Items = Annotated[list[Id], Meta(max_length=MOST_ITEMS)]
 
 
-PieceValue = float | str | list[float]
+PieceValue = float | bool | str | list[float | bool] | None
 Context = Annotated[dict[Id, PieceValue], Meta(max_length=MOST_PIECES)]
 """The pieces of the context by their names; ``Hour`` on platforms whose policies know people."""
 
@@ -49,7 +49,8 @@ class RecommendRequest(Struct, forbid_unknown_fields=True, frozen=True):
     """Items that a stranger likes. They count from the start of their next session on, as do the items of
     earlier sessions of which they consumed at least half."""
     context: Context = msgspec.field(default_factory=dict)
-    """The pieces of the context by name, for a policy of a team's own log; else `hour`, if it is seen."""
+    """The pieces of the context by name, for a policy of a team's own log; else `hour`, if it is seen. null
+    or no field: no value, which the policy takes for columns with gaps alone."""
 
 
 Probability = Annotated[float, Meta(gt=0, le=1)]
@@ -115,8 +116,8 @@ class FeedbackEvent(Struct, forbid_unknown_fields=True, frozen=True):
     decision_id: Id
     signal: Id
     """A visible signal of the platform, or `leave`: the user left after this decision, the last one."""
-    value: float = 1.0
-    """Within the range of the signal."""
+    value: float | bool = 1.0
+    """Within the range of the signal; true is 1 and false 0."""
     position: Annotated[int, Meta(ge=0, lt=MOST_PLACES)] = 0
     """The place of the item in the answer, from 0."""
     left: Id | None = None
@@ -240,6 +241,8 @@ class ContextField(Struct, frozen=True):
     """The texts that the policy knows; any other one is the same to it."""
     example: PieceValue
     """The middle of the log's range, or the first text."""
+    gaps: bool
+    """True if a request may leave the piece out, or give null."""
 
 
 class Platform(Struct, frozen=True):

@@ -241,6 +241,7 @@ def _field(piece: Piece) -> ContextField:
         high=max(piece.high, default=None),
         values=[*piece.values],
         example=piece.example,
+        gaps=piece.gaps,
     )
 
 

@@ -25,6 +25,7 @@ from recsys_rl.tables.values import (
     hashed,
     is_list,
     measure,
+    no_entry,
     no_value,
 )
 
@@ -116,6 +117,10 @@ class Layout:
     def gap(self, name: str) -> pl.Expr:
         """True in a row without a value."""
         return no_value(pl.col(name), self.types[name])
+
+    def no_entry(self, name: str) -> pl.Expr:
+        """``gap``, or a list without an entry."""
+        return no_entry(pl.col(name), self.types[name])
 
     def hash(self, name: str) -> pl.Expr:
         return hashed(pl.col(name), self.types[name])

@@ -42,7 +42,9 @@ def _context(log: DecisionFacts) -> str:
     text = f"context: {amount(size, 'number')} in {amount(len(log.context), 'column')}{more}"
     constant = [piece.column for piece in log.context if piece.constant]
     names = f" ({listed(constant)})" if constant else ""
-    return f"{text}, {log.constant_share:.1%} of them the same in all rows{names}"
+    gaps = [f"{piece.column} in {amount(piece.gaps, 'row')}" for piece in log.context if piece.gaps]
+    without = f"; without a value: {listed(gaps)}" if gaps else ""
+    return f"{text}, {log.constant_share:.1%} of them the same in all rows{names}{without}"
 
 
 def _propensities(log: DecisionFacts, known: Propensities) -> str:

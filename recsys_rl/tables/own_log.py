@@ -50,6 +50,7 @@ class LogFiles:
     paths: tuple[str, ...]  # tables, and folders of Parquet files
     given: Mapping[str, str | None]  # the column of each role
     separator: str | None = None
+    fill: bool = True  # columns context.NAME may have gaps
 
     @property
     def name(self) -> str:
@@ -198,6 +199,9 @@ class OwnLog:
         offered = read.ids("candidates") if "candidates" in read.columns else None
         sessions, numbers = read.keys("session")
         steps = read.steps(numbers)
+        if not self.files.fill:
+            for piece in shape.pieces:
+                read.filled(f"{CONTEXT}{piece.name}")  # raises UserError
         given = tensors(shape.pieces, read)
         chosen = self._places(read, shown).view(-1, shape.slate_size)
         texts = [str(name) for name in self._rows]
@@ -356,7 +360,7 @@ def _hashes(read: Table, pieces: Sequence[Piece]) -> Tensor:
     columns = []
     for piece in sorted(pieces, key=lambda piece: piece.name):  # in any order of the columns
         if piece.kind == "text":
-            texts = read.texts(f"{CONTEXT}{piece.name}").str.strip_chars()
+            texts = read.labels(f"{CONTEXT}{piece.name}")
             known = {text: number_of(text) for text in texts.unique()}
             columns.append(tensor_of(texts.replace_strict(known, return_dtype=pl.Int64)).unsqueeze(1))
         else:

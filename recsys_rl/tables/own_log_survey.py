@@ -166,7 +166,7 @@ def _pieces_of_file(files: LogFiles, table: TableFile) -> dict[str, SeenPiece]:
     groups = [columns] if table.raw is not None else [[name] for name in columns]
     pieces: dict[str, SeenPiece] = {}
     for group in filter(None, groups):
-        pieces |= seen_pieces(files.cells(table, group))
+        pieces |= seen_pieces(files.cells(table, group), files.fill)
     return pieces
 
 

@@ -18,7 +18,9 @@ HEADER = ["user", "item", "reward", "propensity", "context.price"]
 
 
 def log(path: Path, prices: list[str], rewards: list[str]) -> str:
-    rows = [[f"u{k}", "ab"[k % 2], rewards[k % len(rewards)], 0.5, prices[k % len(prices)]] for k in range(40)]
+    rows = [
+        [f"u{k}", "ab"[k % 2], rewards[k % len(rewards)], 0.5, prices[k % len(prices)]] for k in range(40)
+    ]
     return str(write_csv(path, HEADER, rows))
 
 

@@ -267,7 +267,7 @@ def test_context_by_hand(tmp_path: Path) -> None:
     assert log.constant_share == pytest.approx(2 / 7)
     read = read_table(tmp_path / "log.parquet").log.given
     assert {name: x.shape[1] for name, x in read.items()} == {
-        "age": 1, "taste": 3, "device": 2, "country": 1,
+        "age": 1, "taste": 3, "device": 3, "country": 2,  # with one for other texts
     }  # fmt: skip
     as_text = columns | {"context.taste": ["|".join(map(str, x)) for x in columns["context.taste"]]}
     pl.DataFrame(as_text).write_csv(tmp_path / "log.csv")
@@ -278,26 +278,25 @@ def test_context_by_hand(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("column", "values", "problem", "count", "first"),
     [
-        ("age", [0.1, None, 0.3, None], "has no value", 2, 2),
+        ("age", [None, None, None, None], "has no value", 4, 1),
         ("age", [0.1, 0.2, math.inf, 0.4], "has no finite number", 1, 3),
         ("age", ["0.1", "0.2", "0.3", "old"], "has no finite number", 1, 4),
         ("taste", [[1.0, 2.0], [1.0], [1.0, 2.0], [1.0, 2.0]], "holds another number of values", 1, 2),
         ("taste", [[1.0, 2.0], [1.0, 2.0], [1.0, None], [1.0, 2.0]], "has no finite number", 1, 3),
-        ("device", ["phone", "", "desk", "desk"], "has no value", 1, 2),
-        ("device", [f"kind {x}" for x in range(52)], "has 52 different texts", 52, 1),
+        ("device", ["", "", None, "nan"], "has no value", 4, 1),
     ],
 )
 def test_a_context_that_ope_refuses_is_a_problem(
     tmp_path: Path, column: str, values: list[Any], problem: str, count: int, first: int
 ) -> None:
     known = rows()
-    columns = {name: (known[name] * 13)[: len(values)] for name in known} | {f"context.{column}": values}
+    columns = {**known, f"context.{column}": values}
     pl.DataFrame(columns, strict=False).write_parquet(tmp_path / "log.parquet")
     found = describe(tmp_path / "log.parquet")
     (only,) = [x for x in found.problems if "repeat" not in x.text]
     assert only.text.startswith(f"column 'context.{column}' {problem}")
     assert (only.count, only.first_row) == (count, first)
-    assert found.learnable is not None and found.learnable.sound == (len(values) > 50)
+    assert found.learnable is not None and not found.learnable.sound
     assert missing_most(found.learnable).startswith("rows without the problems above") != (len(values) > 50)
     with pytest.raises(UserError):
         read_table(tmp_path / "log.parquet")

@@ -166,7 +166,6 @@ def column(name: str, **rows: object) -> Any:
         column("propensity", r7=0),
         column("propensity", r7=1.5),
         column("propensity", r7=None),
-        column("context.mood", **{f"r{row}": None for row in range(0, 30, 2)}),
         column("item", r3=""),
         lambda frame: frame.with_columns(pl.lit("[1, 2]").alias("context.v")).pipe(
             column("context.v", r20="[1, 2, 3]")
