@@ -4,7 +4,8 @@
 
 The columns of the log give what a platform has: the items, the named pieces of the context with their
 encodings (tables/pieces.py), the signals, and the length of sessions. They lie in the settings of the run and
-so in its checkpoint. The context of an observation has:
+so in its checkpoint. How often an item is shown, and the ranges and encodings of the context, are those of
+the training side: no number of a policy depends on the held-out rows. The context of an observation has:
 
 - `profile`, first, if the log has a column `context.profile` as long as an embedding of the items;
 - `clock`, the share of the longest session that is over; and `last_item`, in sessions of several steps with
@@ -29,11 +30,12 @@ import torch
 import tyro
 from torch import Tensor
 
+from recsys_rl.data.heldout import heldout_strangers
 from recsys_rl.errors import UserError, amount, listed
 from recsys_rl.objective.weighted import check_weights, parse_weights
 from recsys_rl.records import Known, OwnTables, Platform, Preset, VisitPieces, WorldFile
 from recsys_rl.session import make_interface
-from recsys_rl.settings.shared import DataConfig, EnvConfig
+from recsys_rl.settings.shared import DataConfig, EnvConfig, TrainConfig
 from recsys_rl.tables.columns import DecisionColumns, DecisionFile
 from recsys_rl.tables.decision_log import DecisionHeader, catalogue_hash
 from recsys_rl.tables.decision_table import ordered_ids
@@ -238,7 +240,18 @@ def load_log(given: Mapping[str, Any]) -> OwnLogFile:
             "one row for each item, or leave --items out."
         )
     fill = given.get("missing", "fill") == "fill"
-    return _loaded(paths, stamps, columns, given.get("separator"), items, weights, fill)
+    return _loaded(paths, stamps, columns, given.get("separator"), items, weights, fill, *_split(given))
+
+
+def _split(given: Mapping[str, Any]) -> tuple[float, int]:
+    """The share and the seed by which users are held out. Texts of a command line are checked later."""
+    try:
+        return (
+            float(given.get("heldout_fraction") or DataConfig.heldout_fraction),
+            int(given.get("seed") or TrainConfig.seed),
+        )
+    except ValueError:
+        return DataConfig.heldout_fraction, TrainConfig.seed
 
 
 def _stamps(path: str) -> tuple[tuple[str, int, int], ...]:
@@ -256,9 +269,11 @@ def _loaded(
     items: str | None,
     weights: tuple[str, ...],
     fill: bool,
+    heldout_fraction: float,
+    seed: int,
 ) -> OwnLogFile:
     files = LogFiles(paths, dict(columns), separator, fill)
-    overview = survey(files)
+    overview = survey(files, lambda users: heldout_strangers(users, heldout_fraction, seed))
     facts = ItemFacts() if items is None else _facts(items, overview)
     source = " + ".join(Path(path).name for path in paths)
     ids, shares = overview.ids, overview.shares
@@ -396,7 +411,7 @@ PLATFORM = Platform(
     presets=PRESETS,
     file=WorldFile(
         (
-            *("log", "weights", "items", "separator", "missing"),
+            *("log", "weights", "items", "separator", "missing", "heldout_fraction", "seed"),
             *(f"{role}_column" for role in DecisionColumns().columns),
         ),
         load_log,

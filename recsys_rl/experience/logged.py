@@ -174,6 +174,7 @@ def make_logged(
     if size > 1:
         note = "\n".join(filter(None, [note, f"each of {size} processes has other sessions of the log"]))
     experience.note = note
+    experience.last_time = sides.last if source.has_times else None
     return experience
 
 
@@ -240,6 +241,7 @@ class Logged:
         self.env: None = None
         self.watcher: Watcher | None = None
         self.note = ""  # on sessions that are left out
+        self.last_time: int | None = None  # of the training side, in the log's unit, where it has times
         self.part, self.served = -1, 0  # the place of the table in the log, and its batches so far
         self._pass = tables()
         self.table: Any = None  # the TransitionTable that is held

@@ -212,25 +212,29 @@ class SeenPiece:
         self.texts.update(other.texts)
 
 
-def seen_pieces(whole: Cells, fill: bool = False) -> dict[str, SeenPiece]:
-    """The pieces of a table by name. ``fill``: columns may have gaps.
+def seen_pieces(whole: Cells, fill: bool = False, learned: Tensor | None = None) -> dict[str, SeenPiece]:
+    """The pieces of a table by name, with the values of the rows ``learned`` (E,) bool alone; None: of all.
 
-    Raises UserError for the first wrong value, with its row.
+    ``fill``: columns may have gaps. Raises UserError for the first wrong value of any row, with its row.
     """
     pieces: dict[str, SeenPiece] = {}
+    everything = torch.ones(whole.frame.height, dtype=torch.bool) if learned is None else learned
     for name, column in named(whole.frame.columns, CONTEXT).items():
         _check_name(whole.name, name)
-        cells = whole.known(column)[0] if fill else whole
-        gaps = whole.frame.height - cells.frame.height
-        if fill and not cells.frame.height:
+        cells, mine, gaps = whole, everything, 0
+        if fill:
+            cells, there = whole.known(column)
+            mine, gaps = everything[torch.from_numpy(there.to_numpy())], len(there) - cells.frame.height
+        if not cells.frame.height:
             pieces[name] = SeenPiece("", gaps=gaps)
             continue
         series = cells.filled(column)
         lists = lists_of(series) if series.dtype.is_nested() or series.dtype == pl.String else None
         entries = series if lists is None else lists.explode()
         if no_numbers(entries):
-            counted = Counter(dict(cells.labels(column).value_counts().iter_rows()))
-            pieces[name] = SeenPiece("text", len(series), gaps, texts=counted)
+            texts = cells.labels(column).filter(pl.Series(mine.numpy()))
+            counted = Counter(dict(texts.value_counts().iter_rows()))
+            pieces[name] = SeenPiece("text", len(texts), gaps, texts=counted)
             continue
         values = cells.values(column).unsqueeze(1) if lists is None else cells.lists(column)
         numbers = values.double()
@@ -238,17 +242,18 @@ def seen_pieces(whole: Cells, fill: bool = False) -> dict[str, SeenPiece]:
             raise UserError(
                 f"{cells.name}: column {column!r} has empty lists: give numbers, or leave it out."
             )
-        mean, most = numbers.mean(0), torch.tensor(LARGEST, dtype=torch.float64)
+        most = torch.tensor(LARGEST, dtype=torch.float64)
         _check_range(cells, column, numbers, -most, most, f"numbers from {-LARGEST:g} to {LARGEST:g}")
-        pieces[name] = SeenPiece(
-            "number" if lists is None else "list",
-            len(numbers),
-            gaps,
-            mean,
-            (numbers - mean).square().sum(0),  # the squares of large numbers would lose a small spread
-            numbers.amin(0),
-            numbers.amax(0),
-        )
+        kind: Literal["number", "list"] = "number" if lists is None else "list"
+        none = torch.zeros(numbers.shape[1], dtype=torch.float64)
+        pieces[name] = SeenPiece(kind, 0, gaps, none, none, none + math.inf, none - math.inf)
+        numbers = numbers[mine]
+        if len(numbers):
+            mean = numbers.mean(0)
+            # The squares of large numbers would lose a small spread.
+            squares = (numbers - mean).square().sum(0)
+            low, high = numbers.amin(0), numbers.amax(0)
+            pieces[name] = SeenPiece(kind, len(numbers), gaps, mean, squares, low, high)
     return pieces
 
 

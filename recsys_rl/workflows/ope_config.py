@@ -32,7 +32,7 @@ class OpeConfig(DecisionFile):
     checkpoint: str | None = None
     """The file with the policy and the catalogue (default: checkpoints/ppo.pt, for a log of recsys-rl
     record). Your own log needs none; with the checkpoint of a policy that was trained on such a log, it is
-    read as in training, and the policy is judged on held-out users."""
+    read as in training, and the policy is judged on what it did not learn from (--users)."""
     env: str | None = None
     """Environment of the checkpoint. Required if its name holds a module to import."""
     policy: tuple[str, ...] = ()
@@ -48,7 +48,8 @@ class OpeConfig(DecisionFile):
     earned. The exit code is 0 for better, 3 for worse, 4 for can't tell, 5 for a broken log."""
     users: Literal["all", "heldout"] = "all"
     """The users to judge on: heldout are those whom the training of every given checkpoint did not see. The
-    checkpoint of a policy of your own tables is judged on these alone."""
+    checkpoint of a policy of your own tables is judged on these, and on all users in sessions that began
+    after its log ended; with heldout, on these alone."""
     since: str | None = None
     """Judge later sessions only: those that began at this time, a date or a number in the log's unit."""
     logger: tuple[str, ...] = ()

@@ -41,7 +41,12 @@ from recsys_rl.utils.seeding import generators
 from recsys_rl.workflows import ope_own_log
 from recsys_rl.workflows.latest import print_latest
 from recsys_rl.workflows.ope_config import OpeConfig
-from recsys_rl.workflows.ope_own_log import about_tables, judged_parts, open_of_checkpoint
+from recsys_rl.workflows.ope_own_log import (
+    about_tables,
+    end_of_learning,
+    judged_parts,
+    open_of_checkpoint,
+)
 from recsys_rl.workflows.ope_part import PER_SECOND, Parts, begun_since, heldout, later, start_of
 
 STREAMS = ("evaluation users", "policy", "random", "mixture", "ope", "world", "propensities", "clusters")
@@ -184,10 +189,12 @@ def _of_tables(options: OpeConfig, path: str) -> ReadLog:
             f"{one_line(checkpoint.config.env)}, so --checkpoint does not fit: leave it out."
         )
     source = open_of_checkpoint(options, checkpoint)
-    rows = _judged_on(options, partial(judged_parts, source, checkpoint, PART), [*files.values()], PER_SECOND)
+    end = end_of_learning(options, source, files.values())
+    own = partial(judged_parts, source, checkpoint, PART, end)
+    rows = _judged_on(options, own, [*files.values()], PER_SECOND)
     fitted = ope_own_log.FITTED if source.has_propensities else FITTED
     log, complete = _sampled(options, rows, fitted)
-    for note in about_tables(source, log.num_rows if complete else sum(part.num_rows for part in rows())):
+    for note in about_tables(source, checkpoint, [log] if complete else rows()):
         announce(note)
     read = _by_checkpoint(options, log, path, files)
     return read if complete else replace(read, parts=rows)

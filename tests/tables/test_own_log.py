@@ -370,7 +370,7 @@ def test_a_side_without_decisions_is_named_by_who_is_held_out(
     population = load_log({"log": log.files.paths}).world.population
     data, run = SimpleNamespace(heldout_fraction=0.0), SimpleNamespace(seed=0)
     checkpoint: Any = SimpleNamespace(
-        population=population, config=SimpleNamespace(data_config=data, train_config=run)
+        population=population, info={}, config=SimpleNamespace(data_config=data, train_config=run)
     )
     with pytest.raises(UserError, match=f"give a log of more {noun}s"):
         list(judged_parts(log, checkpoint, 100))
