@@ -239,7 +239,7 @@ def load_log(given: Mapping[str, Any]) -> OwnLogFile:
             f"--items {items} is a file of --log, whose columns are not features of items: give a file with "
             "one row for each item, or leave --items out."
         )
-    fill = given.get("missing", "fill") == "fill"
+    fill = given.get("missing") != "refuse"
     return _loaded(paths, stamps, columns, given.get("separator"), items, weights, fill, *_split(given))
 
 

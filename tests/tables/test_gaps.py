@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
 
+from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
+from recsys_rl.data.heldout import heldout_rows
+from recsys_rl.env.own_log import OwnLogConfig, OwnLogData, load_log, open_own_log
 from recsys_rl.recommender.drawn import drawn_contexts
 from recsys_rl.tables.cells import Cells
 from recsys_rl.tables.context_rows import ContextRows
+from recsys_rl.tables.decision_log import concatenate
 from recsys_rl.tables.decision_table import read_table
 from recsys_rl.tables.pieces import Piece, merged, pieces_text, read_pieces, seen_pieces
 from recsys_rl.tables.survey import describe
@@ -25,6 +30,7 @@ TEXTS = {
     "device": ["desk", "phone", "", "desk", "\\N"],
     "taste": ["1|200", "[]", "0|600", "", "0.5|400"],
 }
+STEPS = ["--total-timesteps", "160"]
 DEVIATION = (2600 / 3) ** 0.5
 DESK, PHONE, NONE = [1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]  # the third is other
 
@@ -137,7 +143,7 @@ def test_a_table_with_gaps_is_described_judged_and_refused_on_demand(
     read = read_table(path).log.given
     assert {name: x.shape[1] for name, x in read.items()} == {"mood": 1, "age": 2, "device": 4}
     assert (int(read["age"][:, 1].sum()), int(read["device"][:, 3].sum())) == (100, 40)
-    assert main(["ope", "--log", path, "--policy", "random"]) == 0
+    assert main(["ope", "--log", path, "--policy", "random", "--no-world", "--draws", "1"]) == 0
     capsys.readouterr()
     train = ["train", "--algo", "reinforce", "--log", path, "--runs-dir", str(tmp_path / "runs"), *SHORT]
     for command in (["ope", "--log", path], train):
@@ -154,3 +160,51 @@ def test_a_column_without_any_value_is_refused_in_one_sentence(
     assert main(["train", "--algo", "bc", "--log", path, "--runs-dir", str(tmp_path / "runs")]) == 2
     assert "context.age" in capsys.readouterr().err
     assert [x.text for x in describe(path).problems] == ["column 'context.age' has no value"]
+
+
+def with_holes(frame: pl.DataFrame) -> pl.DataFrame:
+    """Every third age and every fifth device is missing."""
+    rows = pl.int_range(pl.len())
+    return frame.with_columns(
+        pl.when(rows % 3 > 0).then("context.age").alias("context.age"),
+        pl.when(rows % 5 > 0).then("context.device").alias("context.device"),
+    )
+
+
+@pytest.mark.parametrize("whose", ["user", "context"])
+def test_the_mean_is_that_of_the_training_side(tmp_path: Path, whose: str) -> None:
+    """Without users the hash of the context holds rows out, also of those with gaps."""
+    frame = with_holes(decisions(300)).drop([] if whose == "user" else ["user"])
+    path = table(tmp_path / "log.parquet", frame)
+    given = {"log": (path,), "seed": 3, "heldout_fraction": 0.3}
+    brought = load_log(given)
+    env = OwnLogConfig(**brought.settings["env_config"])
+    log = concatenate([*open_own_log((path,), OwnLogData(data=path), env, brought.world.catalogue).parts(40)])
+    training = ~heldout_rows(log, brought.world.population, 0.3, 3).numpy()
+    assert 150 < training.sum() < 260
+    ages = frame["context.age"].to_numpy()  # float64, NaN in the gaps
+    known = ages[training & ~np.isnan(ages)]
+    pieces = {piece.name: piece for piece in env.log_shape.pieces}
+    assert pieces["age"].mean == pytest.approx((known.mean(),), rel=1e-12) and pieces["device"].gaps
+    assert float(log.given["age"][:, 1].sum()) == 100 and not pieces["mood"].gaps
+    if whose == "user":
+        held = frame.with_columns(
+            pl.when(pl.Series(~training) & pl.col("context.age").is_not_null()).then(9_999)
+            .otherwise("context.age").alias("context.age")
+        )  # fmt: skip
+        other = load_log({**given, "log": (table(tmp_path / "other.parquet", held),)})
+        assert json.loads(other.settings["env_config"]["shape"]) == json.loads(env.shape)
+
+
+def test_a_table_with_gaps_is_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = table(tmp_path / "log.csv", with_holes(decisions(200)))
+    assert main(["train", "--algo", "bc", "--log", path, "--name", "a", *SHORT, *STEPS]) == 0
+    checkpoint = str(tmp_path / "runs/a/bc.pt")
+    assert [piece.gaps for piece in load(checkpoint).config.env_config.log_shape.pieces] == [
+        False,
+        True,
+        True,
+    ]
+    asked = ["recommend", "--checkpoint", checkpoint, "--k", "1", "--context"]
+    assert main([*asked, "mood=2"]) == 0 and main([*asked, "age=2"]) == 2
