@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,7 +41,7 @@ from recsys_rl.tables.columns import DecisionColumns, DecisionFile
 from recsys_rl.tables.decision_log import DecisionHeader, catalogue_hash
 from recsys_rl.tables.decision_table import ordered_ids
 from recsys_rl.tables.items import ItemFacts, catalogue_of_items, knows_items, read_items
-from recsys_rl.tables.log_shape import LogShape, check_signals, read_shape, shape_text
+from recsys_rl.tables.log_shape import LogShape, SignalRange, check_signals, read_shape, shape_text
 from recsys_rl.tables.own_log import LogFiles, OwnLog
 from recsys_rl.tables.own_log_survey import Survey, survey
 from recsys_rl.tables.pieces import Piece
@@ -121,7 +122,9 @@ class OwnLogUsers:
 
     @property
     def signals(self) -> tuple[Signal, ...]:
-        return tuple(Signal(name) for name in self.shape.signals)
+        ranges, nothing = self.shape.ranges, SignalRange(-math.inf, math.inf)
+        known = {name: of if of.binary else nothing for name, of in ranges.items()}
+        return tuple(Signal(name, True, *known.get(name, nothing)[:2]) for name in self.shape.signals)
 
     @property
     def streams(self) -> tuple[Stream, ...]:
@@ -421,6 +424,7 @@ PLATFORM = Platform(
         before_a_log=before_a_log,
         pieces=lambda config: config.log_shape.pieces,
         columns=lambda config: config.log_shape.columns,
+        ranges=lambda config: config.log_shape.ranges,
         interface=lambda config, catalogue: interface_of(config.log_shape, catalogue),
     ),
     visit_pieces=VisitPieces(

@@ -196,10 +196,9 @@ class SeenPiece:
         shift = torch.zeros_like(mean) if as_it_is else mean
         varies = deviation > 1e-12 * largest  # else no more than the rounding of the mean
         spread = torch.ones_like(mean) if as_it_is else deviation.where(varies, 1.0)
-        numbers = (tuple(row.tolist()) for row in (self.low, self.high, shift, spread))
+        low, high, center, scale = (tuple(row.tolist()) for row in (self.low, self.high, shift, spread))
         filler = tuple(mean.tolist()) if gaps and self.kind == "number" else ()
-        low, high, shift, scale = numbers
-        return Piece(name, self.kind, low, high, shift, scale, gaps=gaps, mean=filler), ""
+        return Piece(name, self.kind, low, high, center, scale, gaps=gaps, mean=filler), ""
 
     def add(self, other: SeenPiece) -> None:
         """Add the values of another file, by the formula of Chan et al. (1983) for the squares."""
