@@ -42,9 +42,10 @@ class RecommendRequest(Struct, forbid_unknown_fields=True, frozen=True):
     request_id: Id | None = None
     """The same id gives the stored answer again, for 24 hours."""
     exclude: Items = msgspec.field(default_factory=list)
-    """Items that may not be shown now."""
+    """Items that may not be shown now. Unknown ones are left out, and named in the answer."""
     candidates: Annotated[list[Id], Meta(min_length=1, max_length=MOST_ITEMS)] | None = None
-    """The only items that may be shown now; null: all."""
+    """The only items that may be shown now; null: all. Unknown ones are left out, and named in the answer; if
+    all are unknown, the request is refused."""
     likes: Annotated[list[Id], Meta(max_length=MOST_LIKES)] = msgspec.field(default_factory=list)
     """Items that a stranger likes. They count from the start of their next session on, as do the items of
     earlier sessions of which they consumed at least half."""
@@ -67,7 +68,7 @@ class ObserveRequest(Struct, forbid_unknown_fields=True, frozen=True):
     """Probability with which the application chose them: of an item, or of a slate in this order. A list has
     that of each place, given the places before it; several single items need one. null: it is unknown."""
     candidates: Annotated[list[Id], Meta(min_length=1, max_length=MOST_ITEMS)] | None = None
-    """The only items that the application could have shown; null: all."""
+    """The only items that the application could have shown; null: all. Unknown ones as in `/v1/recommend`."""
     policy: Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")] = "application"
     """The name of the application's policy, which logs have in their column `logger`."""
     session_id: Id | None = None
@@ -110,6 +111,8 @@ class Recommendation(Struct, frozen=True):
     session: SessionStep
     degraded: str | None
     """Why popularity chose in place of the policy: raised, not-finite or late; null: the policy chose."""
+    unknown: list[str] = msgspec.field(default_factory=list)
+    """Ids in `exclude` and `candidates` that the catalogue lacks. They were left out."""
 
 
 class FeedbackEvent(Struct, forbid_unknown_fields=True, frozen=True):

@@ -228,6 +228,27 @@ class Version:
                 422, "unknown-item", f"{field}: there is no item {shown(id_)} in the catalogue."
             ) from None
 
+    def rows_of_known(self, ids: Sequence[str]) -> tuple[tuple[int, ...], tuple[str, ...]]:
+        """The rows of those of these items that the catalogue has, each once, and the ids of the others."""
+        rows = self.row_of_item
+        known = {id_: rows[id_] for id_ in ids if id_ in rows}
+        others = (
+            () if len(known) == len(ids) else tuple(dict.fromkeys(id_ for id_ in ids if id_ not in known))
+        )
+        return tuple(known.values()), others
+
+    def rows_of_candidates(
+        self, candidates: Sequence[str] | None
+    ) -> tuple[tuple[int, ...] | None, tuple[str, ...]]:
+        """``rows_of_known`` of the candidates of a request; None: all. Raises Problem if none is known."""
+        if candidates is None:
+            return None, ()
+        rows, others = self.rows_of_known(candidates)
+        if not rows:
+            why = f"candidates: the catalogue has none of them, as {shown(candidates[0])}: give items of it."
+            raise Problem(422, "unknown-item", why)
+        return rows, others
+
     def rows_of_likes(self, likes: Sequence[str]) -> tuple[int, ...]:
         """``rows_of_items`` of the likes of a request. Raises Problem where nothing is made from them."""
         if likes and not self.takes_likes:

@@ -25,6 +25,7 @@ from recsys_rl.tables.learnable import (
     Propensities,
     check_needs,
     fault_for,
+    lacks_candidates,
     missing_most,
 )
 from recsys_rl.tables.survey import describe
@@ -336,7 +337,7 @@ def changed(**columns: Any) -> Rows:
         ),
         ({"propensity": [0.5, 0.001] * 200}, LEARNERS - {"dt"}, "right propensities"),
         ({"propensity": [1e-6] + [0.5] * 399}, LEARNERS - {"dt"}, "chance"),
-        ({"propensity": [1.0] * 400}, LEARNERS - {"dt"}, "a chance for every item"),
+        ({"propensity": [1.0] * 400}, LEARNERS - {"dt"}, "a column candidates"),
         ({"context.age": None}, LEARNERS - {"dt"}, "what the policy knew"),
         ({"context.age": [1.0] * 400}, LEARNERS - {"dt"}, "context that differs"),
         ({"user": None}, LEARNERS - {"dt"}, "a column of users"),
@@ -427,3 +428,32 @@ def test_a_log_of_anybody_without_doubt() -> None:
     log = DecisionFacts(1, None, 1, False, {"r": (0.0, 1.0)}, None)
     assert can_learn(log) == UNWEIGHED
     assert can_learn(dataclasses.replace(log, longest=2)) == LEARNERS - {"reinforce"}
+
+
+def test_a_missing_column_of_candidates_is_named_as_the_likely_cause(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each row could show two of four items: a half each, so that 1 / (4 p) is a half."""
+    rng, number = np.random.default_rng(0), 2_000
+    pair = rng.integers(4, size=number)
+    items = [("abcd"[k], "abcd"[(k + 1) % 4]) for k in pair]
+    columns: Rows = {
+        "item": [of[x] for of, x in zip(items, rng.integers(2, size=number), strict=True)],
+        "reward": rng.integers(2, size=number),
+        "propensity": [0.5] * number,
+    }
+    known = {"candidates": ["|".join(of) for of in items]}
+    for name, more, likely in (("bare.csv", {}, True), ("told.csv", known, False)):
+        path = tmp_path / name
+        pl.DataFrame(columns | more).write_csv(path)
+        log = describe(path).learnable
+        assert log is not None and log.propensities is not None
+        assert log.propensities.mean_inverse == pytest.approx(0.5 if likely else 1.0)
+        assert lacks_candidates(log) == log.propensities.too_large == likely
+        assert main(["data", "describe", str(path)]) == 0
+        assert ("column candidates" in capsys.readouterr().out) == likely
+        judged = ["ope", "--log", str(path), "--policy", "random", "--verdict", "random", "--no-world"]
+        assert (main([*judged, "--json", str(tmp_path / "ope.json")]) == 5) == likely
+        reason = json.loads((tmp_path / "ope.json").read_text())["verdict"]["reason"]
+        assert ("column candidates" in reason) == likely
+        capsys.readouterr()
