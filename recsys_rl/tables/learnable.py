@@ -205,7 +205,7 @@ def check_needs(name: str, algo: str, log: DecisionFacts, needs: Collection[Need
 
 
 def lacks_candidates(log: DecisionFacts) -> bool:
-    """True if the mean of 1 / (propensity x items) is below 1, most likely for want of a column candidates."""
+    """True if the mean of 1 / (propensity x items) is below 1, likely for want of a column candidates."""
     known = log.propensities
     return known is not None and known.too_large and not log.has_candidates and not log.derived
 

@@ -87,6 +87,13 @@ def test_the_rarest_texts_are_other() -> None:
     assert piece.values == tuple(f"t{number:03}" for number in range(MOST_TEXTS)) and "5 rarest" in note
 
 
+def test_the_most_frequent_texts_keep_their_codes_wherever_they_stand_in_the_alphabet() -> None:
+    rare, common = [f"a{number:02}" for number in range(3)], [f"b{number:02}" for number in range(MOST_TEXTS)]
+    piece, _ = seen_pieces(cells(city=rare + 2 * common))["city"].piece("city")
+    assert piece.values == tuple(common)
+    assert piece.tensor(cells(city=["a00", "b00"])).argmax(1).tolist() == [MOST_TEXTS, 0]
+
+
 def test_equally_frequent_texts_are_chosen_by_the_alphabet_in_any_order_of_the_rows() -> None:
     texts = [f"t{number:03}" for number in range(2 * MOST_TEXTS)]
     for order in (texts, texts[::-1], texts[1::2] + texts[::2]):
