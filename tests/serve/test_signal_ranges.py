@@ -40,12 +40,13 @@ def test_the_range_of_each_signal_is_found_in_the_log(tmp_path: Path) -> None:
     found = shape_of(sessions(tmp_path / "a.csv"), weights=("clicked=1",)).ranges
     assert found["clicked"] == SignalRange(0.0, 1.0, True)
     assert 0 <= found["dwell"].low < 0.1 and 0.9 < found["dwell"].high <= 1 and not found["dwell"].binary
-    for values, expected in (
+    cases: list[tuple[list[float], SignalRange]] = [
         ([0, 1], SignalRange(0.0, 1.0, True)),
         ([1, 1], SignalRange(1.0, 1.0)),  # nobody knows whether it may be 0
         ([0, 1, 0.5], SignalRange(0.0, 1.0)),
         ([0, 1, 7], SignalRange(0.0, 7.0)),
-    ):
+    ]
+    for values, expected in cases:
         log = single(tmp_path / "b.csv", values)
         assert shape_of(log).ranges == {"reward": expected}
     both = shape_of(single(tmp_path / "c.csv", [0, 0]), single(tmp_path / "d.csv", [1, 1]))
