@@ -13,9 +13,11 @@ import torch
 
 from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
+from recsys_rl.data.heldout import heldout_strangers
 from recsys_rl.env.own_log import load_log
 from recsys_rl.serve.place import place_of
 from recsys_rl.utils.files import sha256_of
+from recsys_rl.utils.user_hashes import number_of
 from tests.own_logs import clicks, policy
 from tests.serve.servers import recommend, serving
 from tests.serve.test_own_log import assert_judged_as_drawn, exported
@@ -35,6 +37,15 @@ def with_gaps(path: Path, **places: int) -> Path:
     with path.open("w", newline="") as file:
         csv.writer(file).writerows(rows)
     return path
+
+
+def training_ages(log: Path) -> list[float]:
+    """The known ages of users who are not held out."""
+    frame = (pl.read_csv if log.suffix == ".csv" else pl.read_parquet)(log)
+    heldout = heldout_strangers(torch.tensor([number_of(user) for user in frame["user"]]), 0.2, 0)
+    known = frame.filter(pl.Series(~heldout.numpy()))["context.age"].cast(pl.Float64)
+    ages: list[float] = known.drop_nulls().to_list()
+    return ages
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +82,7 @@ def test_null_and_a_left_out_field_are_taken_and_come_back(gaps: tuple[Path, Pat
         ]["context"]
         assert context["required"] == [] and context["properties"]["age"]["type"] == ["number", "null"]
         assert [piece["gaps"] for piece in client.get("/v1/platform").json()["context"]] == [True] * 3
-    ages = [float(row["context.age"]) for row in csv.DictReader(log.open()) if row["context.age"]]
+    ages = training_ages(log)
     mean, deviation = sum(ages) / len(ages), torch.tensor(ages).double().std(correction=0).item()
     assert seen[0]["age"] == pytest.approx([(30.5 - mean) / deviation, 0.0], abs=1e-6)
     assert seen[1]["age"] == seen[2]["age"] == seen[4]["age"] == [0.0, 1.0]
@@ -87,7 +98,7 @@ def test_null_and_a_left_out_field_are_taken_and_come_back(gaps: tuple[Path, Pat
     assert frame["context.v"].to_list() == [[0.5, -0.25]] * 3 + [None] * 3
     assert_judged_as_drawn(made, out, 6)
     known = json.loads(load_log({"log": (str(log), str(out))}).settings["env_config"]["shape"])["pieces"]
-    both = [*ages, 30.5, 30.5, 30.5]
+    both = [*ages, *training_ages(out)]
     assert known[0]["gaps"] and known[0]["mean"] == pytest.approx([sum(both) / len(both)])
 
 
