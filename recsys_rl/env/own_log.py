@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,11 +37,11 @@ from recsys_rl.objective.weighted import check_weights, parse_weights
 from recsys_rl.records import Known, OwnTables, Platform, Preset, VisitPieces, WorldFile
 from recsys_rl.session import make_interface
 from recsys_rl.settings.shared import DataConfig, EnvConfig, TrainConfig
-from recsys_rl.tables.columns import DecisionColumns
+from recsys_rl.tables.columns import DecisionColumns, DecisionFile
 from recsys_rl.tables.decision_log import DecisionHeader, catalogue_hash
 from recsys_rl.tables.decision_table import ordered_ids
 from recsys_rl.tables.items import ItemFacts, catalogue_of_items, knows_items, read_items
-from recsys_rl.tables.log_shape import LogShape, check_signals, read_shape, shape_text
+from recsys_rl.tables.log_shape import LogShape, SignalRange, check_signals, read_shape, shape_text
 from recsys_rl.tables.own_log import LogFiles, OwnLog
 from recsys_rl.tables.own_log_survey import Survey, survey
 from recsys_rl.tables.pieces import Piece
@@ -83,7 +84,7 @@ class OwnLogConfig(EnvConfig):
 
 
 @dataclass(frozen=True)
-class OwnLogData(DataConfig, DecisionColumns):
+class OwnLogData(DataConfig, DecisionFile):
     """The columns of a log, and the file about its items."""
 
     items: str | None = None
@@ -121,7 +122,9 @@ class OwnLogUsers:
 
     @property
     def signals(self) -> tuple[Signal, ...]:
-        return tuple(Signal(name) for name in self.shape.signals)
+        ranges, nothing = self.shape.ranges, SignalRange(-math.inf, math.inf)
+        known = {name: of if of.binary else nothing for name, of in ranges.items()}
+        return tuple(Signal(name, True, *known.get(name, nothing)[:2]) for name in self.shape.signals)
 
     @property
     def streams(self) -> tuple[Stream, ...]:
@@ -200,7 +203,8 @@ def open_own_log(paths: Sequence[str], data: OwnLogData, env: OwnLogConfig, cata
         platform=NAME,
         catalogue=catalogue_hash(catalogue),
     )
-    return OwnLog(LogFiles(tuple(paths), data.columns, data.separator), shape, catalogue, header)
+    files = LogFiles(tuple(paths), data.columns, data.separator, data.missing == "fill")
+    return OwnLog(files, shape, catalogue, header)
 
 
 @dataclass(frozen=True)
@@ -238,7 +242,8 @@ def load_log(given: Mapping[str, Any]) -> OwnLogFile:
             f"--items {items} is a file of --log, whose columns are not features of items: give a file with "
             "one row for each item, or leave --items out."
         )
-    return _loaded(paths, stamps, columns, given.get("separator"), items, weights, *_split(given))
+    fill = given.get("missing") != "refuse"
+    return _loaded(paths, stamps, columns, given.get("separator"), items, weights, fill, *_split(given))
 
 
 def _split(given: Mapping[str, Any]) -> tuple[float, int]:
@@ -266,10 +271,11 @@ def _loaded(
     separator: str | None,
     items: str | None,
     weights: tuple[str, ...],
+    fill: bool,
     heldout_fraction: float,
     seed: int,
 ) -> OwnLogFile:
-    files = LogFiles(paths, dict(columns), separator)
+    files = LogFiles(paths, dict(columns), separator, fill)
     overview = survey(files, lambda users: heldout_strangers(users, heldout_fraction, seed))
     facts = ItemFacts() if items is None else _facts(items, overview)
     source = " + ".join(Path(path).name for path in paths)
@@ -408,7 +414,7 @@ PLATFORM = Platform(
     presets=PRESETS,
     file=WorldFile(
         (
-            *("log", "weights", "items", "separator", "heldout_fraction", "seed"),
+            *("log", "weights", "items", "separator", "missing", "heldout_fraction", "seed"),
             *(f"{role}_column" for role in DecisionColumns().columns),
         ),
         load_log,
@@ -418,6 +424,7 @@ PLATFORM = Platform(
         before_a_log=before_a_log,
         pieces=lambda config: config.log_shape.pieces,
         columns=lambda config: config.log_shape.columns,
+        ranges=lambda config: config.log_shape.ranges,
         interface=lambda config, catalogue: interface_of(config.log_shape, catalogue),
     ),
     visit_pieces=VisitPieces(

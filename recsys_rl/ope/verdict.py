@@ -27,6 +27,11 @@ BROKEN: Final = "the log is broken"
 Answer = Literal["better", "worse", "can't tell", "the log is broken", ""]
 EXIT_CODES: dict[str, int] = {"better": 0, "worse": 3, CANT_TELL: 4, BROKEN: 5}
 """Exit codes of `ope --verdict`; 2 is a mistake of the user."""
+LIKELY = (
+    "the likely cause, unless the log has one, is a missing column candidates, where a decision could show "
+    "only some of the items"
+)
+"""The end of a sentence about weights that are too small on average."""
 COPIES = 0.01
 """Share of sessions that repeat another one, above which a log is broken."""
 
@@ -164,7 +169,7 @@ def _wrong_weights(row: Estimate | None) -> str:
     of = row.weights
     if of.ess < FEW or not of.pareto_k < HEAVY or of.holds_one:
         return ""
-    too_large = "" if of.mean > 1 else ", or it lacks choices of this policy"
+    too_large = "" if of.mean > 1 else f", or it lacks choices of this policy; {LIKELY}"
     return (
         f"the mean weight of {row.policy} is {of.mean:.3g} and not 1, though they are many and light: its "
         f"propensities are wrong{too_large}"

@@ -39,6 +39,8 @@ from recsys_rl.tables.values import INTEGER, lists_of, on, whole_number
 from recsys_rl.types import Catalogue
 from recsys_rl.utils.user_hashes import number_of
 
+NO_VALUE = -1
+"""In a hash, in place of a value of the context that is missing: no text and no number has it."""
 ENDS = ("terminated", "truncated")
 """The columns that tell where sessions end."""
 
@@ -50,6 +52,7 @@ class LogFiles:
     paths: tuple[str, ...]  # tables, and folders of Parquet files
     given: Mapping[str, str | None]  # the column of each role
     separator: str | None = None
+    fill: bool = True  # columns context.NAME may have gaps
 
     @property
     def name(self) -> str:
@@ -218,6 +221,9 @@ class OwnLog:
         offered = read.ids("candidates") if "candidates" in read.columns else None
         sessions, numbers = read.keys("session")
         steps = read.steps(numbers)
+        if not self.files.fill:
+            for piece in shape.pieces:
+                read.filled(f"{CONTEXT}{piece.name}")  # raises UserError
         given = tensors(shape.pieces, read)
         chosen = self._places(read, shown).view(-1, shape.slate_size)
         texts = [str(name) for name in self._rows]
@@ -391,13 +397,18 @@ def _hashes(read: Table, kinds: Mapping[str, str]) -> Tensor:
     columns = []
     for name in sorted(kinds):  # in any order of the columns
         column = f"{CONTEXT}{name}"
-        if kinds[name] == "text":
-            texts = read.texts(column).str.strip_chars()
+        some, there = read.known(column)
+        values = torch.zeros(0, 1, dtype=torch.int64)
+        if some.frame.height and kinds[name] == "text":
+            texts = some.labels(column)
             known = {text: number_of(text) for text in texts.unique()}
-            columns.append(tensor_of(texts.replace_strict(known, return_dtype=pl.Int64)).unsqueeze(1))
-        else:
-            values = read.values(column).unsqueeze(1) if kinds[name] == "number" else read.lists(column)
-            columns.append((values.float() + 0.0).contiguous().view(torch.int32).long())  # -0 is 0
+            values = tensor_of(texts.replace_strict(known, return_dtype=pl.Int64)).unsqueeze(1)
+        elif some.frame.height:
+            numbers = some.values(column).unsqueeze(1) if kinds[name] == "number" else some.lists(column)
+            values = (numbers.float() + 0.0).contiguous().view(torch.int32).long()  # -0 is 0
+        of_rows = torch.full((len(there), values.shape[1]), NO_VALUE)
+        of_rows[torch.from_numpy(there.to_numpy())] = values
+        columns.append(of_rows)
     rows = torch.cat(columns, 1).numpy()
     hashes = [
         int.from_bytes(hashlib.blake2b(row.tobytes(), digest_size=8).digest(), "big") >> 1 for row in rows

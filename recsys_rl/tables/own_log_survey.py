@@ -7,7 +7,7 @@ alone give the numbers that a policy sees: how often each item is shown, and the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from recsys_rl.errors import UserError, listed, one_line, short
 from recsys_rl.tables.decision_columns import Table
 from recsys_rl.tables.decision_table import ordered_ids, unread
 from recsys_rl.tables.lines import lines_of
-from recsys_rl.tables.log_shape import LogShape, check_signals
+from recsys_rl.tables.log_shape import LogShape, SignalRange, check_signals
 from recsys_rl.tables.own_log import LogFiles, users_of
 from recsys_rl.tables.pieces import CONTEXT, SeenPiece, merged, seen_pieces
 from recsys_rl.tables.read import TableFile
@@ -65,11 +65,13 @@ def survey(files: LogFiles, heldout: Heldout = nobody) -> Survey:
     places = length = rows = learned = sessions = 0
     repeats, notes, seen_sessions = False, [], np.zeros(0, np.uint64)
     pieces: list[tuple[str, dict[str, SeenPiece]]] = []
+    facts: list[tuple[TableFile, _FileFacts]] = []
     users: set[str] = set()  # two of them, if there are two
     for table, name in files.named:
         with lines_of(table):
             of_file = _of_file(files, table, name, heldout)
             pieces.append((one_line(table.path), _pieces_of_file(files, table, of_file.learned)))
+            facts.append((table, of_file))
         if signals and signals != of_file.signals:
             raise UserError(
                 f"{one_line(table.path)} has the signals {listed(of_file.signals)}, and the files before "
@@ -120,7 +122,8 @@ def survey(files: LogFiles, heldout: Heldout = nobody) -> Survey:
         )
     notes += [f"context that never changes: {listed(constant)}"] if constant else []
     columns, known = files.roles(files.files[0]), tuple(piece for piece, _ in made)
-    shape = LogShape(known, signals, places, length, repeats or length == 1, columns)
+    ranges = _ranges(files, facts)
+    shape = LogShape(known, signals, places, length, repeats or length == 1, columns, ranges)
     return Survey(
         shape,
         ids,
@@ -205,8 +208,23 @@ def _pieces_of_file(files: LogFiles, table: TableFile, learned: Tensor) -> dict[
     groups = [columns] if table.raw is not None else [[name] for name in columns]
     pieces: dict[str, SeenPiece] = {}
     for group in filter(None, groups):
-        pieces |= seen_pieces(files.cells(table, group), learned)
+        pieces |= seen_pieces(files.cells(table, group), files.fill, learned)
     return pieces
+
+
+def _ranges(files: LogFiles, facts: Sequence[tuple[TableFile, _FileFacts]]) -> dict[str, SignalRange]:
+    """The range of each signal in the rows that are learned from."""
+    ranges = {}
+    for name in facts[0][1].signals:
+        every = []
+        for table, of in facts:
+            column = f"signal.{name}" if f"signal.{name}" in table.names else name
+            with lines_of(table):
+                read = files.cells(table, [column])
+                every.append(read.signals((name,), of.places)[of.learned].unique())
+        values = torch.cat(every).unique()
+        ranges[name] = SignalRange(float(values[0]), float(values[-1]), values.tolist() == [0.0, 1.0])
+    return ranges
 
 
 def _items(files: LogFiles, counted: pl.DataFrame, learned: int) -> tuple[tuple[int | str, ...], Tensor]:

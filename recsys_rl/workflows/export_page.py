@@ -104,6 +104,14 @@ def _encodings(checkpoint: Checkpoint) -> list[str]:
 
 def _encoding(piece: Piece) -> str:
     if piece.kind == "text":
-        return f"a 1 in the place of the text among `values`, in the last of {piece.size} for others; else 0"
+        last = "the last but one" if piece.gaps else "the last"
+        none = ", in the last for none" * piece.gaps
+        return (
+            f"a 1 in the place of the text among `values`, in {last} of {piece.size} for others{none}; else 0"
+        )
     plain = set(piece.shift) == {0.0} and set(piece.scale) == {1.0}
-    return "as it is" if plain else "(value - `shift`) / `scale`"
+    how = "as it is" if plain else "(value - `shift`) / `scale`"
+    if not piece.gaps:
+        return how
+    none = "0" if piece.kind == "list" else "`mean` in its place, then 1,"
+    return f"{how}{', then 0' if piece.kind == 'number' else ''}; {none} for none"

@@ -160,6 +160,7 @@ class _Hearing:
             lacking,
             other_split(self.policies, self.champion.checkpoint),
             hidden_part(self.on),
+            self.on.cut,
             other_objective(self.on, of.checkpoint, one_line(of.file.name)),
         )
         return verdict, card(verdict, of.file.name, self.champion.file.name, [*filter(None, doubts)])

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint
-from recsys_rl.errors import UserError, listed
+from recsys_rl.errors import UserError, amount, listed
 from recsys_rl.experience.log_facts import behaviour_logprobs
 from recsys_rl.experience.logged import rewards_of, streams_of
 from recsys_rl.functional import categorical
@@ -31,6 +31,7 @@ from recsys_rl.ope.replay import ReplayedLog
 from recsys_rl.ope.verdict import BROKEN, Estimates, about_log, verdict_on
 from recsys_rl.ope.world import Worlds, try_world, world
 from recsys_rl.protocols import Behaviour
+from recsys_rl.settings.config import Config
 from recsys_rl.tables.decision_log import DecisionLog
 from recsys_rl.tables.items import knows_items
 from recsys_rl.types import Catalogue, Stream
@@ -66,6 +67,7 @@ class Bench:
     streams: tuple[Stream, ...] = ()  # of the rewards
     weights: Tensor = field(default_factory=lambda: torch.zeros(0))  # (M,): rewards are weighted by these
     bounds: Bounds | None = None  # between which each reward of a single decision lies; None if unknown
+    cut: str = ""  # a sentence about values of signals that are cut
     hidden: tuple[str, ...] = ()  # streams with a weight that the record can't show, and that are left out
 
     @property
@@ -104,6 +106,7 @@ def bench(name: Path, log: DecisionLog, place: Checkpoint) -> Bench:
     users, one_step = make_user_model(place.config, place.world), place.interface.session_length == 1
     whole, log = log, _latest(log)
     left_out = len(whole.sessions.unique()) - len(log.sessions.unique())
+    log, cut = within(log, place.config)
     if not chance and not one_step:  # `world` has no weights, so that nothing needs to be estimated
         log = dataclasses.replace(log, logprobs=torch.zeros_like(log.logprobs))
     weights = weights_of(place.config.train_config, users.streams)
@@ -136,7 +139,30 @@ def bench(name: Path, log: DecisionLog, place: Checkpoint) -> Bench:
         weights=weights,
         bounds=bounds,
         hidden=hidden,
+        cut=cut,
     )
+
+
+def within(log: DecisionLog, config: Config) -> tuple[DecisionLog, str]:
+    """The log of a team's own place with each signal cut to its range in the log of the training.
+
+    One event with an amount that nobody saw before would else decide alone. Returns a sentence about it; ""
+    if nothing is cut.
+    """
+    tables = config.platform.tables
+    ranges = {} if tables is None else tables.ranges(config.env_config)
+    signals, texts = log.signals.clone(), []
+    for index, name in enumerate(log.header.signals):
+        if name in ranges:
+            low, high, _ = ranges[name]
+            values = signals[:, :, index].clamp(low, high)
+            number = int((values != signals[:, :, index])[log.shown].sum())
+            texts += [f"{amount(number, 'value')} of {name} from {low:g} to {high:g}"] if number else []
+            signals[:, :, index] = torch.where(log.shown, values, signals[:, :, index])
+    if not texts:
+        return log, ""
+    what = "Cut to the range in the log from which the champion learned"
+    return dataclasses.replace(log, signals=signals), f"{what}: {', '.join(texts)}."
 
 
 def _hidden(streams: Sequence[Stream], weights: Tensor, unseen: Tensor) -> tuple[str, ...]:

@@ -57,8 +57,9 @@ def reward_bounds(log: DecisionLog, platform: Platform, users: UserModel, weight
     """The ends of the reward of a single decision; None if they are unknown.
 
     A reward is a weighted sum of signals over the places of a slate. The range of a signal is that of its
-    platform. A log of one's own says nothing of it: there a signal that is 0 and 1, and nothing else, is from
-    0 to 1, and that of another signal is unknown, as what was never shown may pay less than all that was.
+    platform. Of a log of one's own a signal that was 0 and 1 in the log of the training, or is so in ``log``,
+    is from 0 to 1; the range of another one is unknown, as what was never shown may pay less than all that
+    was.
 
     Args:
         weights: (M,) of the streams.
@@ -70,11 +71,12 @@ def reward_bounds(log: DecisionLog, platform: Platform, users: UserModel, weight
         made = sums_of_signals("the log", users, places) @ weights  # (S,)
     except UserError:
         return None
+    ranges = platform.signal_ranges if platform.simulates else _that_are_known(users)
     least = most = 0.0
     for signal, by in zip(users.signals, made.tolist(), strict=True):
         if not by:
             continue
-        known = platform.signal_ranges.get(signal.name) or _of_zeros_and_ones(log, signal.name)
+        known = ranges.get(signal.name) or _of_zeros_and_ones(log, signal.name)
         if known is None or not all(map(math.isfinite, known)):
             return None
         ends = sorted(places * by * end for end in known)
@@ -83,6 +85,12 @@ def reward_bounds(log: DecisionLog, platform: Platform, users: UserModel, weight
     slack = 1e-6 * max(1.0, abs(least), abs(most))  # rewards are sums of float32
     within = least - slack <= float(rewards.min()) and float(rewards.max()) <= most + slack
     return (least, most) if within else None
+
+
+def _that_are_known(users: UserModel) -> dict[str, Bounds]:
+    """The ranges of the signals that have one."""
+    ranges = {signal.name: (signal.low, signal.high) for signal in users.signals}
+    return {name: ends for name, ends in ranges.items() if all(map(math.isfinite, ends))}
 
 
 def _of_zeros_and_ones(log: DecisionLog, name: str) -> Bounds | None:

@@ -11,7 +11,7 @@ from recsys_rl.ope.judge import LOGGED
 from recsys_rl.settings.fields import Count, Positive, Range, Share, check_fields
 from recsys_rl.settings.names import platform_of
 from recsys_rl.settings.shared import Seed
-from recsys_rl.tables.columns import DecisionColumns
+from recsys_rl.tables.columns import DecisionFile
 from recsys_rl.types import UserError
 
 TARGET = "target"
@@ -19,7 +19,7 @@ TARGET = "target"
 
 
 @dataclass(frozen=True)
-class OpeConfig(DecisionColumns):
+class OpeConfig(DecisionFile):
     """One evaluation of policies on a log of decisions."""
 
     log: tuple[str, ...] = ()

@@ -97,7 +97,9 @@ def read_log(options: OpeConfig) -> ReadLog:
         if options.checkpoint is not None:
             return _of_tables(options, options.checkpoint)
         _refuse_users(options)
-        table = read_table(options.source, options.columns, options.separator, options.items)
+        table = read_table(
+            options.source, options.columns, options.separator, options.items, options.missing == "fill"
+        )
         for note in table.notes:
             print(one_line(note), file=sys.stderr)
         return _of_table(options, table, PER_SECOND)
@@ -229,6 +231,7 @@ def _refuse_logger(options: OpeConfig) -> None:
 def _refuse_table_options(options: OpeConfig, why: str) -> None:
     given = [f"{name}-column" for name, value in options.columns.items() if value is not None]
     given += [name for name in TABLE_OPTIONS if getattr(options, name) is not None]
+    given += ["missing"] if options.missing == "refuse" else []
     if given:
         raise UserError(f"--{given[0]} is for your own log, and {why}.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -58,10 +59,13 @@ def drawing(made: Checkpoint, chances: tuple[float, ...]) -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoint, Checkpoint]:
-    """Challenger and champion."""
+    """Challenger and champion, which know nothing of the ranges of signals."""
     folder = tmp_path_factory.mktemp("policies")
     made = load(policy(folder / "p.pt", logged(folder / "all.csv", 200, 0, whole=True)))
-    return drawing(made, NEW), drawing(made, OLD)
+    env = made.config.env_config
+    shape = json.dumps({**json.loads(env.shape), "ranges": {}})  # as of earlier versions
+    config = replace(made.config, env_config=replace(env, shape=shape))
+    return drawing(replace(made, config=config), NEW), drawing(replace(made, config=config), OLD)
 
 
 def judged(two: tuple[Checkpoint, Checkpoint], path: Path) -> tuple[Compared, GateVerdict]:
