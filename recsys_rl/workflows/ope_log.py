@@ -330,7 +330,8 @@ def _by_checkpoint(
     own, catalogue = not checkpoint.config.platform.simulates, checkpoint.catalogue
     by_item = own and not knows_items(catalogue) and catalogue.num_items <= MOST_ITEMS
     by_item = by_item and log.items.shape[1] == 1
-    bounds = None if facts is not None else reward_bounds(log, checkpoint.config.platform, users, by)
+    single = facts is None and header.interface.session_length == 1
+    bounds = reward_bounds(log, checkpoint.config.platform, users, by) if single else None
     return ReadLog(
         log, catalogue, rewards, generator, None, path, behaviours, others, versions, None, by_item, bounds
     )

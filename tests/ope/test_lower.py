@@ -68,7 +68,7 @@ def test_the_lower_bound_is_that_of_bottou() -> None:
     assert mean == pytest.approx(20 * math.sqrt(2_000) / 2_000 - earned) and low > 0
     assert (verdict.answer, verdict.by, verdict.estimator) == ("better", "clipped-ips", "dr")
     assert verdict.difference is not None and not verdict.promise
-    assert verdict.difference == (pytest.approx(mean), pytest.approx(low), math.inf)
+    assert verdict.difference == pytest.approx((mean, low, math.inf))
     assert verdict.value == pytest.approx(1.0)  # by `dr`, without a promise
 
 
