@@ -177,7 +177,8 @@ def parts_of(case: Case) -> tuple[str, ...]:
 
 def counted(judged: Sequence[Judged]) -> Iterator[Row]:
     """The rows of the results."""
-    for part in dict.fromkeys(part for case in cases() for part in parts_of(case)):
+    columns = zip(*map(parts_of, cases()), strict=True)
+    for part in dict.fromkeys(part for column in columns for part in column):
         mine = [log for log in judged if part in parts_of(log.case)]
         gains, no_gains = [log for log in mine if log.gain >= LEAST], [log for log in mine if log.gain <= 0]
         for rule in RULES if mine else ():
