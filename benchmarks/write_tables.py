@@ -39,6 +39,7 @@ from benchmarks import (
     strangers,
     tutor_courses,
     tutor_students,
+    verdict_coverage,
     verdict_peers,
     watch,
 )
@@ -77,6 +78,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "foreign": foreign.text,
     "ope-peers": ope_peers.agreement,
     "ope-peers-clips": ope_peers.choices,
+    "verdict-coverage": verdict_coverage.text,
     "verdict-peers": verdict_peers.text,
     "dqn-games": dqn.text,
     "dqn": dqn.catalogues,

@@ -26,6 +26,7 @@ from recsys_rl.make import agent_of, make_user_model
 from recsys_rl.models.policy import NetworkPolicy
 from recsys_rl.objective.weighted import weights_of
 from recsys_rl.ope.item_models import MOST_ITEMS
+from recsys_rl.ope.lower import Bounds, lower_terms, too_large
 from recsys_rl.ope.policies import logged_places
 from recsys_rl.ope.replay import ReplayedLog
 from recsys_rl.ope.verdict import BROKEN, Estimates, about_log, verdict_on
@@ -36,12 +37,12 @@ from recsys_rl.tables.decision_log import DecisionLog
 from recsys_rl.tables.items import knows_items
 from recsys_rl.types import Catalogue, Stream
 from recsys_rl.utils.seeding import generators
-from recsys_rl.workflows.gate_lower import Bounds, lower_terms, reward_bounds, too_large
 from recsys_rl.workflows.gate_rule import LOWER, Compared
 from recsys_rl.workflows.ope import estimates, replayed
 from recsys_rl.workflows.ope_config import OpeConfig
 from recsys_rl.workflows.ope_log import STREAMS, ReadLog
 from recsys_rl.workflows.ope_policies import playable
+from recsys_rl.workflows.reward_bounds import reward_bounds
 
 NEW, OLD = "challenger", "champion"
 MOST_DECISIONS = 200_000

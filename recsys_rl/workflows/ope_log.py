@@ -21,6 +21,7 @@ from recsys_rl.evaluation.policies import Behaviours
 from recsys_rl.experience.logged import has_signals, rewards_of
 from recsys_rl.objective.weighted import check_weights, parse_weights, stream_weights, weighted
 from recsys_rl.ope.item_models import MOST_ITEMS
+from recsys_rl.ope.lower import Bounds
 from recsys_rl.ope.parts import sampled
 from recsys_rl.session import PIECES
 from recsys_rl.settings.fields import did_you_mean
@@ -48,6 +49,7 @@ from recsys_rl.workflows.ope_own_log import (
     open_of_checkpoint,
 )
 from recsys_rl.workflows.ope_part import PER_SECOND, Parts, begun_since, heldout, later, start_of
+from recsys_rl.workflows.reward_bounds import bounds_of_sum, reward_bounds
 
 STREAMS = ("evaluation users", "policy", "random", "mixture", "ope", "world", "propensities", "clusters")
 FITTED = 262_144  # rows of a recorded log on which models are fitted: all rows, or a sample of sessions
@@ -70,6 +72,7 @@ class ReadLog:
     versions: Mapping[str, Behaviours] = field(default_factory=dict)  # by the files of OpeConfig.versions
     parts: Callable[[], Iterator[DecisionLog]] | None = None  # None: ``log`` is the whole
     by_item: bool = False  # a reward model has coefficients of each item (ope/item_models.py)
+    bounds: Bounds | None = None  # between which each reward of a decision lies; None if unknown
 
 
 def read_log(options: OpeConfig) -> ReadLog:
@@ -278,7 +281,8 @@ def _of_signals(
     def rewards(feedback: Feedback) -> Tensor:
         return weighted(feedback.signals.sum(1), by)  # (E,)
 
-    return ReadLog(log, catalogue, rewards, generators(options.seed, *STREAMS), table)
+    bounds = bounds_of_sum(log, dict(zip(names, by.tolist(), strict=True)), rewards(log.feedback), {})
+    return ReadLog(log, catalogue, rewards, generators(options.seed, *STREAMS), table, bounds=bounds)
 
 
 def _recorded(options: OpeConfig, log: DecisionLog, files: Mapping[str, Checkpoint]) -> ReadLog:
@@ -336,8 +340,10 @@ def _by_checkpoint(
     own, catalogue = not checkpoint.config.platform.simulates, checkpoint.catalogue
     by_item = own and not knows_items(catalogue) and catalogue.num_items <= MOST_ITEMS
     by_item = by_item and log.items.shape[1] == 1
+    single = facts is None and header.interface.session_length == 1
+    bounds = reward_bounds(log, checkpoint.config.platform, users, by) if single else None
     return ReadLog(
-        log, catalogue, rewards, generator, None, path, behaviours, others, versions, by_item=by_item
+        log, catalogue, rewards, generator, None, path, behaviours, others, versions, None, by_item, bounds
     )
 
 

@@ -15,7 +15,7 @@ from recsys_rl.tables.decision_log import concatenate
 from recsys_rl.tables.log_shape import LogShape, SignalRange, read_shape
 from recsys_rl.types import UserError
 from recsys_rl.workflows.gate_compare import bench, within
-from recsys_rl.workflows.gate_lower import reward_bounds
+from recsys_rl.workflows.reward_bounds import reward_bounds
 from recsys_rl.workflows.served_log import decisions_of
 from tests.own_logs import policy, sessions, write_csv
 from tests.serve.servers import event, recommend, serving
