@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import polars as pl
 import pytest
 import torch
 
@@ -273,6 +274,23 @@ def test_single_decisions_are_learned_from_and_judged_by_weights(tmp_path: Path)
     assert verdict.by == "clipped-ips" and 0 < verdict.sessions < 150  # too few for `dr`
     both = [*gate_each(GateConfig(db=str(tmp_path / "r.sqlite"), quiet=True), found[::-1])]
     assert both[1] == verdict and both[0].look == 2  # whatever was judged before
+
+
+def test_the_columns_of_a_team_are_those_of_the_champion(tmp_path: Path) -> None:
+    """A log of a team's own names, from which alone nobody can tell what is what; so has the record's log."""
+    log, names = tmp_path / "shop.csv", {"item": "article", "clicked": "purchase", "propensity": "chance"}
+    text = clicks(tmp_path / "clicks.csv").read_text()
+    for old, new in names.items():
+        text = text.replace(f",{old},", f",{new},", 1)
+    log.write_text(text)
+    columns = {"item_column": "article", "reward_column": "purchase", "propensity_column": "chance"}
+    own(tmp_path, lambda path: policy(path, log, "reinforce", **columns), 150, 1, "purchase", binary=True)
+    found = retrain(options(tmp_path))
+    assert {*pl.read_parquet(next((tmp_path / "policies/log").iterdir())).columns} >= {"article", "purchase"}
+    for path in found:
+        data = load(path).config.data_config
+        assert {name: getattr(data, name) for name in columns} == columns
+    assert gate(GateConfig(str(found[0]), str(tmp_path / "r.sqlite"), quiet=True)).sessions > 0
 
 
 def test_single_decisions_whose_rewards_have_no_known_ends_have_no_lower_bound(tmp_path: Path) -> None:
