@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from benchmarks import loop_own_log
-from benchmarks.harness.classified import Classified
 from benchmarks.loop_own_log import Turns
 
 FIRST, GOOD, BAD = "a" * 64, "b" * 64, "c" * 64
@@ -22,7 +21,7 @@ VALUES = {FIRST: 0.4, GOOD: 0.7, BAD: 0.3}
 def turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Turns:
     """Two candidates: the first goes back after 300 sessions, the second is promoted after 200 more."""
     (tmp_path / "first.pt").write_bytes(b"")
-    found = Turns(tmp_path, tmp_path / "truth.parquet", "http://127.0.0.1:1")
+    found = Turns(tmp_path, SimpleNamespace(), "http://127.0.0.1:1")  # type: ignore[arg-type]
     found.first, found.canaries = FIRST, {BAD: 300, GOOD: 200}
     gate = {"answer": "no harm seen", "by": "dr", "low": 0.01}
     found.gated = {BAD: gate, GOOD: {**gate, "answer": "better", "low": None, "by": "clipped-ips"}}
@@ -70,8 +69,7 @@ def test_table_and_candidates_by_hand(turns: Turns, tmp_path: Path) -> None:
 
 def test_request_of_a_row_has_its_columns() -> None:
     columns = {"pixels": np.array([[0.0, 1.0], [2.0, 3.0]]), "cut": np.array(["good", "fair"])}
-    data = Classified(columns, np.array([0, 1]), ("x", "y"))
-    assert loop_own_log.request_of(data, 1) == {
+    assert loop_own_log.request_of(columns, 1) == {
         "user_id": "1",
         "context": {"pixels": [2.0, 3.0], "cut": "fair"},
     }
