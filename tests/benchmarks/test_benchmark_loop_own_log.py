@@ -21,7 +21,7 @@ VALUES = {FIRST: 0.4, GOOD: 0.7, BAD: 0.3}
 def turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Turns:
     """Two candidates: the first goes back after 300 sessions, the second is promoted after 200 more."""
     (tmp_path / "first.pt").write_bytes(b"")
-    found = Turns(tmp_path, SimpleNamespace(), "http://127.0.0.1:1")  # type: ignore[arg-type]
+    found = Turns(tmp_path, SimpleNamespace(), "http://127.0.0.1:1")
     found.first, found.canaries = FIRST, {BAD: 300, GOOD: 200}
     gate = {"answer": "no harm seen", "by": "dr", "low": 0.01}
     found.gated = {BAD: gate, GOOD: {**gate, "answer": "better", "low": None, "by": "clipped-ips"}}

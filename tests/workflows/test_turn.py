@@ -139,8 +139,17 @@ def test_each_situation_has_a_step_that_keeps_the_champion() -> None:
         verdicts = {name: Verdict(a, 1.0) for name, a in ((ONE, one), (TWO, two)) if a is not None}
         tried = frozenset({challenger, *([TWO] if number else [])} - {""})
         now = Situation(
-            *(OLD, fresh, challenger, False, frozen),
-            *(0.05, fresh, canary, judged, round, verdicts, tried),
+            OLD,
+            fresh,
+            challenger,
+            frozen=frozen,
+            share=0.05,
+            served=fresh,
+            canary=canary,
+            judged=judged,
+            round=round,
+            verdicts=verdicts,
+            tried=tried,
         )
         step = next_step(now, PATIENCE)
         if isinstance(step, Promote):
