@@ -56,7 +56,7 @@ class Shop:
     def others(self) -> Ints:
         """People whom no policy has seen."""
         half = len(self.ages) // 2
-        return np.arange(half, half + JUDGED)
+        return np.arange(half, min(half + JUDGED, len(self.ages)))
 
     def write(self, path: Path, decisions: int) -> None:
         """A log of the shop's rule."""
@@ -78,11 +78,11 @@ class Shop:
         pl.DataFrame(columns).write_parquet(path)
 
 
-def shop_of(seed: int) -> Shop:
+def shop_of(seed: int, people: int = PEOPLE) -> Shop:
     """Draw people and items."""
     rng = np.random.default_rng([seed, 50])
-    kinds, segments = np.arange(ITEMS) % KINDS, rng.integers(SEGMENTS, size=PEOPLE)
-    ages = rng.uniform(18, 80, PEOPLE)
+    kinds, segments = np.arange(ITEMS) % KINDS, rng.integers(SEGMENTS, size=people)
+    ages = rng.uniform(18, 80, people)
     likes, slopes = rng.normal(0, LIKES, (SEGMENTS, KINDS)), rng.normal(0, AGES, KINDS)
     sells = rng.normal(0, SELLS, ITEMS)
     logits = sells + likes[segments][:, kinds] + ((ages - 49) / 18)[:, None] * slopes[kinds]

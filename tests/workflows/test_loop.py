@@ -66,6 +66,8 @@ def test_loop_waits_for_sessions_and_changes_nothing(server: Live, policies: Pat
 def test_release_that_ends_leaves_the_new_sessions_new(server: Live, policies: Path) -> None:
     """Those that a round has learned from are not new; a release changes nothing of that."""
     of, releases = settings(server, policies, sessions=10**6), Releases(server.url)
+    visitors(VisitorsConfig(server.url, str(policies / "first.pt"), sessions=3, width=3))
+    time.sleep(WINDOW + IN_FLIGHT)
     (before,) = loop(of)
     first, other = load(policies / "first.pt"), policies / "other.pt"
     save(other, dataclasses.replace(first, info={**first.info, "note": "another file"}))
