@@ -238,7 +238,7 @@ def rounds_of(
     )
     shutil.copyfile(first, policies / "first.pt")
     with serving(policies, record) as url:
-        settings = {"sessions": visits * 9 // 10, "canary": visits // 2, "share": 0.5, **settings}
+        settings = {"sessions": visits * 9 // 10, "canary": visits * 2 // 5, "share": 0.5, **settings}
         options = LoopConfig(db=str(record), policies=str(policies), url=url, quiet=True, **settings)
         story = Story(policies, url, seed, options)
         champions = [sha256_of(first)]
