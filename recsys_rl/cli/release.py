@@ -21,7 +21,7 @@ OVERVIEW = """usage: recsys-rl release start FILE --share 0.1 [OPTIONS]
 start     let a challenger answer a share of the sessions of a running server
 share     raise its share, or end a freeze; a smaller one would move people back
 status    who serves, and what the canary says
-promote   make the challenger the champion, with the verdicts of gate and canary
+promote   make the challenger the champion, once the canary's answer is better
 freeze    give the challenger no new sessions; those under way keep their arm
 back      end the release at once; with --promotion VERSION, take the promotion of this champion back
 history   all actions, with their reasons and verdicts
@@ -82,7 +82,7 @@ class PromoteOptions(ReasonOptions):
     """The challenger that is meant, as `release status` prints it; another one is not promoted (default: the
     present one)."""
     without_gate: bool = False
-    """Promote without the verdicts of gate and canary; the record keeps that."""
+    """Promote although the canary's answer is not *better*; the record keeps that."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

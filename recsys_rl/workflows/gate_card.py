@@ -13,7 +13,8 @@ MEANING = {
     "better": "By this record the challenger earns more. A canary should confirm it before it serves alone.",
     "no harm seen": "This record shows no harm. It does not show a gain either: the canary may decide.",
     "worse": "By this record the challenger earns less: do not serve it.",
-    "can't tell": "This record can't tell: gather more sessions, or another candidate.",
+    "can't tell": "This record can't tell: gather more sessions, or another candidate. Where the "
+    "difference is above 0 the canary may decide.",
     "the log is broken": "This record can judge nothing: mend what is said above first.",
 }
 

@@ -35,8 +35,9 @@ from recsys_rl.protocols import Behaviour
 from recsys_rl.settings.config import Config
 from recsys_rl.tables.decision_log import DecisionLog
 from recsys_rl.tables.items import knows_items
-from recsys_rl.types import Catalogue, Stream
+from recsys_rl.types import Catalogue, Obs, Stream
 from recsys_rl.utils.seeding import generators
+from recsys_rl.workflows.gate_place import Recoded
 from recsys_rl.workflows.gate_rule import LOWER, Compared
 from recsys_rl.workflows.ope import estimates, replayed
 from recsys_rl.workflows.ope_config import OpeConfig
@@ -290,9 +291,16 @@ def ratios_of(of: ReplayedLog, policy: Behaviour) -> Tensor:
 def effective_items(of: ReplayedLog, policy: object) -> float:
     """The mean over the decisions of the effective number of items among which the policy draws the first
     place; nan for a policy that gives no scores."""
-    if not isinstance(policy, NetworkPolicy):
+    recoded = policy if isinstance(policy, Recoded) else None
+    drawn = policy if recoded is None else recoded.policy
+    if not isinstance(drawn, NetworkPolicy):
         return math.nan
-    return float(of.of_rows(lambda at, obs: categorical.effective(policy.scores(obs).double())).mean())
+
+    def effective(at: Tensor, obs: Obs) -> Tensor:
+        seen = obs if recoded is None else recoded.own(obs)
+        return categorical.effective(drawn.scores(seen).double())
+
+    return float(of.of_rows(effective).mean())
 
 
 def _of_each_item(catalogue: Catalogue, log: DecisionLog) -> bool:

@@ -144,7 +144,7 @@ def _answers(verdict: Any) -> str:
     if "without_gate" not in verdict:
         return f"; verdict: {one_line(verdict.get('answer', 'none'))}"
     gate = (verdict["gate"] or {}).get("answer", "none")
-    without = ", without a gate" if verdict["without_gate"] else ""
+    without = ", promoted all the same" if verdict["without_gate"] else ""
     return f"; gate: {one_line(gate)}, canary: {one_line(verdict['canary'].get('answer', 'none'))}{without}"
 
 

@@ -20,8 +20,8 @@ from recsys_rl.users.from_log import sums_of_signals
 def reward_bounds(log: DecisionLog, platform: Platform, users: UserModel, weights: Tensor) -> Bounds | None:
     """The ends of a reward of a platform's signals; None if they are unknown.
 
-    The range of a signal is that of its platform. Of a log of one's own it is from 0 to 1 for a signal that was
-    0 and 1 in the log of the training.
+    The range of a signal is that of its platform. At a place of one's own a signal that was 0 and 1 in the
+    log of the training is from 0 to 1.
 
     Args:
         weights: (M,) of the streams.

@@ -60,7 +60,7 @@ def test_a_release_from_its_start_to_its_way_back(
         assert [re.split(" +", line.strip())[3] for line in lines] == [
             *("start", "share", "freeze", "promote", "back")
         ]
-        assert "gate: no harm seen, canary: can't tell, without a gate; we know it" in lines[3]
+        assert "gate: no harm seen, canary: can't tell, promoted all the same; we know it" in lines[3]
 
 
 def test_a_server_of_one_file_names_the_folder_that_it_needs(
