@@ -117,8 +117,8 @@ class Promote:
                 409,
                 "no-canary",
                 "The challenger is not yet better: the canary's answer is "
-                f"{self.canary.get('answer')}{doubt}; without_gate (--without-gate) promotes it all the same, "
-                "and is written down.",
+                f"{self.canary.get('answer')}{doubt}; without_gate (--without-gate) promotes it all the "
+                "same, and is written down.",
             )
         verdict = {"gate": gate, "canary": self.canary, "without_gate": self.without_gate}
         write(shared, "promote", release.challenger, 1.0, release.start.unit, self.reason, verdict, version)

@@ -347,6 +347,7 @@ def test_candidates_of_other_items_or_texts_are_refused(tmp_path: Path) -> None:
 
 def test_single_decisions_whose_rewards_have_no_known_ends_have_no_lower_bound(tmp_path: Path) -> None:
     log = clicks(tmp_path / "clicks.csv")
+    pl.read_csv(log).with_columns(pl.col("clicked") * 0.7).write_csv(log)  # amounts, and not 0 and 1
     own(tmp_path, lambda path: policy(path, log, "reinforce"), 150, 1, "clicked")
     found = retrain(options(tmp_path))
     verdict = gate(GateConfig(str(found[0]), str(tmp_path / "r.sqlite"), quiet=True))
