@@ -8,6 +8,12 @@ BIN := $(VENV)/bin
 # implicit's threads and OpenBLAS's own get in each other's way.
 export OPENBLAS_NUM_THREADS = 1
 
+# Two threads where there are two cores. The number decides the last digits of a run, so it does not depend on what
+# else the machine does. A thread that waits for the other one sleeps: if it spun, then on a busy machine it would
+# keep the core from the thread that it waits for, and training would be many times slower.
+THREADS = $(shell $(PYTHON) -c 'import os; print(min(2, os.cpu_count() or 1))')
+export OMP_WAIT_POLICY = passive
+
 .PHONY: help train loop test check site dist checkpoint clean
 .DEFAULT_GOAL := help
 
@@ -28,7 +34,7 @@ help:
 STEPS_ppo := --total-timesteps 1200000
 
 train: $(VENV)/data.stamp
-	$(BIN)/python -m train --algo $(ALGO) --env satiation $(STEPS_$(ALGO)) $(ARGS)
+	$(BIN)/python -m train --algo $(ALGO) --env satiation --threads $(THREADS) $(STEPS_$(ALGO)) $(ARGS)
 	$(BIN)/python -m evaluate --algo $(ALGO) --checkpoint checkpoints/$(ALGO).pt --report
 
 # The server runs beside the loop: one thread for each.
