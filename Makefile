@@ -35,7 +35,7 @@ STEPS_ppo := --total-timesteps 1200000
 
 train: $(VENV)/data.stamp
 	$(BIN)/python -m train --algo $(ALGO) --env satiation --threads $(THREADS) $(STEPS_$(ALGO)) $(ARGS)
-	$(BIN)/python -m evaluate --algo $(ALGO) --checkpoint checkpoints/$(ALGO).pt --report
+	$(BIN)/python -m evaluate --algo $(ALGO) --checkpoint checkpoints/$(ALGO).pt --report --jobs $(THREADS)
 
 # The server runs beside the loop: one thread for each.
 loop: $(VENV)/serve.stamp
