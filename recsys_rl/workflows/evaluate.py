@@ -20,7 +20,7 @@ from recsys_rl.errors import one_line
 from recsys_rl.evaluation.checkpoints import Entry, tables
 from recsys_rl.evaluation.custom import named
 from recsys_rl.evaluation.players import Stopped, heldout_users, play_all
-from recsys_rl.evaluation.printing import print_table, without_nan
+from recsys_rl.evaluation.printing import in_short, print_table, without_nan
 from recsys_rl.evaluation.regret import mean_regret_by_step, regret_by_step
 from recsys_rl.evaluation.sessions import STRANGERS, page_of
 from recsys_rl.evaluation.table import Played, mean_over_seeds, summarise
@@ -37,6 +37,7 @@ from recsys_rl.utils.allocator import keep_freed_memory
 from recsys_rl.utils.files import check_writable, write_text
 from recsys_rl.utils.progress import announce
 from recsys_rl.utils.tasks import MapTasks, in_this_process, note_one_task
+from recsys_rl.utils.terminal import say
 from recsys_rl.workflows.evaluate_own_log import print_estimates
 from recsys_rl.workflows.latest import print_latest
 from recsys_rl.workflows.new_users import PeopleFile, about_people, check_event_options, with_people
@@ -181,6 +182,9 @@ def evaluate(
     if report_path is not None:
         write_report(report_path, page_of(groups[0][0], last.users, result, last.played))
         print(f"report: {report_path}", file=sys.stderr)
+    if short := in_short(result):
+        print()
+        say(short)
     return result
 
 
