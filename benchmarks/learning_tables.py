@@ -61,31 +61,40 @@ SENSITIVE_ROWS = ("mf", "rule", "searched", "ppo-greedy", "planner")
 def first_rows(results: Path) -> str:
     """What `make train` prints, in four rows whose names need no explanation, and what PPO gains there.
 
-    Intervals are over users if the results have one seed, and over seeds otherwise. Where the command has not
-    been measured, the rows are those of the preset, and the text says so.
+    Of several seeds: means, and the lowest and the highest run. Of one seed: the interval over its users.
+    Runs of the same commit on another kind of processor follow in a sentence.
     """
-    known = bool(read(results, "learning", task=FIRST))
-    task, said = (FIRST, "`make train`") if known else ("satiation", "With half as many steps again")
-    runs, body = Runs(results, task), []
+    kinds = dict.fromkeys(row["hardware"] for row in read(results, "learning", task=FIRST))
+    *others, runs = (Runs(results, FIRST, hardware=kind) for kind in kinds)
+    several, body = len(runs.seeds) > 1, []
     for policy, label in FIRST_ROWS.items():
-        if not runs.values(policy):
-            continue
-        estimate, bold = runs.mean(policy), "**" if policy == runs.learned else ""
-        ends = [runs.values(policy, name) for name in ("return_low", "return_high")]
         low, high = (
-            (end[0] for end in ends) if len(runs.seeds) == 1 and all(ends) else (estimate.low, estimate.high)
+            runs.values(policy, "return_mean" if several else f"return_{end}") for end in ("low", "high")
         )
+        bold = "**" if policy == runs.learned else ""
         length = statistics.mean(runs.values(policy, "length_mean"))
-        cells = (f"{bold}{estimate.mean:.2f}{bold}", f"{low:.2f} – {high:.2f}", f"{length:.1f}")
+        cells = (
+            f"{bold}{runs.mean(policy).mean:.2f}{bold}",
+            f"{min(low):.2f} – {max(high):.2f}",
+            f"{length:.1f}",
+        )
         body.append([label, *cells])
-    head = ["who chooses the movies", "return of a session", "95 % interval", "movies until the user leaves"]
+    width = "the single runs" if several else "95 % interval"
+    head = ["who chooses the movies", "return of a session", width, "movies until the user leaves"]
     gains = [
         f"{claim(runs, runs.learned, rival).split(', worst')[0]} over the {words}"
         for rival, words in FIRST_GAINS.items()
     ]
+    elsewhere = "".join(
+        f"\nOn {kind}, {seeds_of(other)}: PPO {other.mean(other.learned).mean:.2f}, the linear score "
+        f"{other.mean('searched').mean:.2f}."
+        for kind, other in zip(kinds, others, strict=False)
+    )
+    means = "Means over `make train`" if several else "`make train`"
     return (
-        f"{table(head, body)}\n\n{said}, {seeds_of(runs)}, on users held out of training (`python -m "
-        f"benchmarks.learning {task}`, {runs.origin}).\nPPO gains {', and '.join(gains)}."
+        f"{table(head, body)}\n\n{means}, {seeds_of(runs)}, on users held out of training; {[*kinds][-1]} "
+        f"(`python -m\nbenchmarks.learning {FIRST}`, {runs.origin}).\nPPO gains {', and '.join(gains)}."
+        f"{elsewhere}"
     )
 
 
