@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -55,6 +56,8 @@ FIRST_ROWS = {
     "expert": "a formula by somebody who knows the simulator's equations, which nobody knows of real users",
 }
 FIRST_GAINS = {"searched": "linear score", "expert": "formula"}
+SHORT = ("ppo-greedy", "searched", "rule", "mf", "random", "expert", "informed", "planner")
+"""The rows of a table that stands before the rows are defined."""
 SENSITIVE_ROWS = ("mf", "rule", "searched", "ppo-greedy", "planner")
 
 
@@ -150,8 +153,8 @@ def gained(ours: Tensor, theirs: Tensor) -> str:
     return f"{estimate.mean:+.1f} % ({estimate.low:+.1f} to {estimate.high:+.1f}), worst {gains.min():+.1f}"
 
 
-def platform(results: Path, task: str) -> str:
-    """The table of a task of one platform, with the gain over the yardstick.
+def platform(results: Path, task: str, only: Sequence[str] = ()) -> str:
+    """The table of a task of one platform, or ``only`` some rows of it, with the gain over the yardstick.
 
     The share of the way to the planner follows.
     """
@@ -160,7 +163,7 @@ def platform(results: Path, task: str) -> str:
     if "searched" in runs.policies:
         labels["rule"] = RULE_BESIDE_SEARCHED
     more = {key: shape for key, shape in MORE.items() if any(runs.values(p, key) for p in runs.policies)}
-    for policy in runs.policies:
+    for policy in [name for name in runs.policies if name in (only or runs.policies)]:
         estimate, bold = runs.mean(policy), "**" if policy in LEARNED else ""
         cells = [labels.get(policy, policy), f"{bold}{estimate.mean:.2f}{bold}", spread(estimate)]
         cells.append(f"{min(runs.values(policy)):.2f}")

@@ -52,6 +52,7 @@ MARK = re.compile(r"<!-- /?(?:table|figure)\b")
 
 TABLES: dict[str, Callable[[Path], str]] = {
     "satiation": partial(learning_tables.platform, task="satiation"),
+    "satiation-short": partial(learning_tables.platform, task="satiation", only=learning_tables.SHORT),
     "first": learning_tables.first_rows,
     "claims": learning_tables.claims,
     "drift": learning_tables.drift,

@@ -15,6 +15,7 @@ from benchmarks.harness.tables import RESULTS, ROOT
 from benchmarks.learning_tables import (
     CLAIMS,
     DRAWN,
+    SHORT,
     claims,
     first_rows,
     gain_over_yardstick,
@@ -110,6 +111,18 @@ def test_a_table_names_the_yardstick_and_the_gain_over_it(results: Path) -> None
         "rule (linear, searched)",
     ]
     assert lines[-2].startswith("The yardstick is rule: ppo-greedy earns 40 %")
+
+
+def test_a_table_before_the_rows_are_defined_is_short(results: Path) -> None:
+    assert len(SHORT) <= 8
+    lines = platform(results, "satiation", only=SHORT).splitlines()
+    shown = [line.split("|")[1].strip() for line in lines if line.startswith("| ")][1:]
+    assert shown == ["**ppo-greedy**", "rule (linear, searched)", "random", "planner (simulates to the end)"]
+    assert len(platform(results, "satiation").splitlines()) == len(lines) + 1  # "a new row"
+    chapter = (ROOT / "docs/02_rl_formulation.md").read_text(encoding="utf-8")
+    marks = ("table:satiation-short", "## The policies of the comparison", "table:satiation ", "table:drift ")
+    places = [chapter.index(mark) for mark in marks]
+    assert places == sorted(places)
 
 
 def test_claims_have_intervals_and_the_worst_seed(tmp_path: Path) -> None:
