@@ -29,8 +29,8 @@ help:
 	@echo "ALGO=a2c trains the other algorithm; ARGS adds options: make train ARGS='--seed 1', make test ARGS='-m \"not slow\"'"
 	@echo "make train ARGS='--total-timesteps 1800000' trains as the tables of the docs do: half as long again, about 1 % more return"
 
-# With installation and evaluation these steps take six to eight minutes on two cores (390 and 467 s measured). With half of them PPO is level
-# with the best linear score; the preset has half as many again.
+# With installation and evaluation these steps took 498 s on two idle cores, of which training used one. With half of them PPO is level with the
+# best linear score; the preset has half as many again.
 STEPS_ppo := --total-timesteps 1200000
 
 train: $(VENV)/data.stamp

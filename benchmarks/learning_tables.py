@@ -146,6 +146,12 @@ def claim(runs: Runs, policy: str, rival: str) -> str:
     return gained(ours, theirs)
 
 
+def over_searched(results: Path, task: str = "satiation") -> str:
+    """The gain of the greedy learned policy over `searched`, with its interval, as text."""
+    runs = Runs(results, task)
+    return claim(runs, runs.learned, "searched").split(", worst")[0]
+
+
 def gained(ours: Tensor, theirs: Tensor) -> str:
     """The gain of returns (seeds,) over others on the same seeds, two or more, as text."""
     gains = 100 * (ours / theirs - 1)

@@ -105,6 +105,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
 FIGURES: dict[str, Callable[[Path], str]] = {
     "satiation-gain": learning_tables.gain_over_yardstick,
     "satiation-share": learning_tables.share_of_way,
+    "satiation-over-searched": learning_tables.over_searched,
     "open-bandit-errors": open_bandit.errors,
     "open-bandit-weights": open_bandit.weights,
     "own-log-coverage": own_log.coverage,
