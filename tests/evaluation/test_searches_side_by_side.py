@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import pytest
 
@@ -14,6 +14,8 @@ from recsys_rl.distributed import in_processes
 from recsys_rl.workflows.evaluate import evaluate
 from tests.doors import SATIATION, steps, train_in
 
+T = TypeVar("T")
+R = TypeVar("R")
 ROWS = ["rule", "searched", "expert"]
 
 
@@ -47,9 +49,9 @@ def test_processes_find_what_one_process_finds(
 def test_only_what_the_cache_lacks_is_searched(checkpoint: str, tmp_path: Path) -> None:
     given: list[str] = []
 
-    def engine(function: Any, rows: Iterable[str]) -> Iterator[Any]:
+    def engine(function: Callable[[T], R], rows: Iterable[T], /) -> Iterator[R]:
         for row in rows:
-            given.append(row)
+            given.append(str(row))
             yield function(row)
 
     def table() -> list[str]:
