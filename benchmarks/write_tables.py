@@ -76,6 +76,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "limits": limits.text,
     "loop": loop.text,
     "loop-own-log": loop_own_log.text,
+    "loop-shop": loop_own_log.of_shop,
     "foreign": foreign.text,
     "ope-peers": ope_peers.agreement,
     "ope-peers-clips": ope_peers.choices,
