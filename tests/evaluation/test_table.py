@@ -230,6 +230,12 @@ def test_mean_rows_exclude_policies_missing_on_a_seed() -> None:
     assert [row["policy"] for row in mean_rows([two, one])] == ["ppo"]
 
 
+def test_mean_rows_have_each_number_of_a_row_and_of_its_groups() -> None:
+    first = {"policy": "ppo", "return_mean": 1.0, "users": 5, "new": 1.0, "streams": {"a": 1.0}}
+    (row,) = mean_rows([[first], [first | {"new": 4.0, "streams": {"a": 4.0}}]])
+    assert (row["users"], row["new"], row["streams"]) == (10, 2.5, {"a": 2.5})
+
+
 def test_printed_table(capsys: pytest.CaptureFixture[str]) -> None:
     print_table(found(), "satiation, ppo", 9)
     out = capsys.readouterr().out
