@@ -5,9 +5,9 @@
     python -m benchmarks.loop --redraw docs/images/loop.svg      # after a change of the chart's code
 
 Each seed trains a weak policy on `satiation` (PPO, 81,920 steps) and plays three rounds: 2,000 visits, and
-2,000 more with a canary at a share of a half. `served` is the true return of a session with held-out users as
-the policy serves, `greedy` with the most probable item. `worse` counts the promotions whose true served
-return is lower by more than .15. benchmarks.loop_kills kills the loop.
+2,000 more with a canary whose share grows to a half. `served` is the true return of a session with held-out
+users as the policy serves, `greedy` with the most probable item. `worse` counts the promotions whose true
+served return is lower by more than .15. benchmarks.loop_kills kills the loop.
 """
 
 from __future__ import annotations

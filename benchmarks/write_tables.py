@@ -19,6 +19,7 @@ from pathlib import Path
 
 from benchmarks import (
     anytime,
+    broken_logs,
     calibration_tables,
     dqn,
     foreign,
@@ -38,6 +39,7 @@ from benchmarks import (
     strangers,
     tutor_courses,
     tutor_students,
+    verdict_coverage,
     verdict_peers,
     watch,
 )
@@ -52,6 +54,7 @@ MARK = re.compile(r"<!-- /?(?:table|figure)\b")
 
 TABLES: dict[str, Callable[[Path], str]] = {
     "satiation": partial(learning_tables.platform, task="satiation"),
+    "satiation-short": partial(learning_tables.platform, task="satiation", only=learning_tables.SHORT),
     "first": learning_tables.first_rows,
     "claims": learning_tables.claims,
     "drift": learning_tables.drift,
@@ -73,9 +76,11 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "limits": limits.text,
     "loop": loop.text,
     "loop-own-log": loop_own_log.text,
+    "loop-shop": loop_own_log.of_shop,
     "foreign": foreign.text,
     "ope-peers": ope_peers.agreement,
     "ope-peers-clips": ope_peers.choices,
+    "verdict-coverage": verdict_coverage.text,
     "verdict-peers": verdict_peers.text,
     "dqn-games": dqn.text,
     "dqn": dqn.catalogues,
@@ -97,6 +102,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "ope-selection-satiation": partial(ope_tables.selection, env="satiation"),
     "anytime-logs": anytime.log_text,
     "anytime-arms": anytime.aa_text,
+    "broken-logs": broken_logs.text,
     "anytime-effects": anytime.effects_text,
     "log-ppo": watch.log_ppo,
     "log-a2c": watch.log_a2c,
@@ -104,6 +110,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
 FIGURES: dict[str, Callable[[Path], str]] = {
     "satiation-gain": learning_tables.gain_over_yardstick,
     "satiation-share": learning_tables.share_of_way,
+    "satiation-over-searched": learning_tables.over_searched,
     "open-bandit-errors": open_bandit.errors,
     "open-bandit-weights": open_bandit.weights,
     "own-log-coverage": own_log.coverage,

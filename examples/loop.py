@@ -3,9 +3,10 @@
     python examples/loop.py --folder loop
 
 A weak policy is trained and served. In each round people visit the server, `recsys-rl loop` learns candidates
-from its record, judges them, and lets the best one serve half of the sessions; people visit again, and the
-loop promotes it or takes it back. At the end a policy that knows nothing is let in without a verdict: the
-server stops it by itself. loop/loop.html shows it all, beside the truth, which only a simulator knows.
+from its record, judges them, and lets the best one serve a few of the sessions; people visit again, and the
+loop raises its share up to a half, and promotes it or takes it back. At the end a policy that knows nothing
+is let in without a verdict: the server stops it by itself. loop/loop.html shows it all, beside the truth,
+which only a simulator knows.
 """
 
 from __future__ import annotations

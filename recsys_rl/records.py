@@ -193,6 +193,7 @@ class OwnTables:
       its slates.
     - ``pieces(env_config)``: the pieces of the context that a caller gives by their names (tables/pieces.py).
     - ``columns(env_config)``: the column of each role (tables/schema.py) in the tables.
+    - ``ranges(env_config)``: the values of each signal in the log (``log_shape.SignalRange``).
     - ``interface(env_config, catalogue)``: the interface of sessions; a checkpoint with another is refused.
     """
 
@@ -200,6 +201,7 @@ class OwnTables:
     before_a_log: Callable[..., Brought]
     pieces: Callable[[Any], Sequence[Any]]
     columns: Callable[[Any], Mapping[str, str]]
+    ranges: Callable[[Any], Mapping[str, Any]]
     interface: Callable[[Any, Catalogue], Interface]
 
 

@@ -221,6 +221,9 @@ def _assemble(texts: Mapping[str, Any], tensors: Mapping[str, Tensor], env: str 
     seed = checkpoint.info.get("heldout_seed", 0)
     if type(seed) is not int or not 0 <= seed < 2**63:
         raise Refused(f"holds {seed!r:.40} as the seed of its held-out users")
+    end = checkpoint.info.get("log_end", 0)
+    if type(end) is not int or not abs(end) < 2**63:
+        raise Refused(f"holds {end!r:.40} as the last time of its log")
     if not is_home(checkpoint.info.get("home", {})):
         raise Refused("holds no settings of a platform as its home")
     _check_world(checkpoint)

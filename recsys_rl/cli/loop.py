@@ -17,7 +17,8 @@ TOKEN = "RECSYS_RL_TOKEN"
 """The variable with the token of the server: a command line can be read by everybody on the machine."""
 
 TEXT = """One turn of the loop, beside a running server: learn from its record, judge what was learned on
-held-out users, let the best serve some of the sessions, and promote it or take it back.
+held-out users, let the best serve some of the sessions, more of them while no harm is seen, and promote it or
+take it back.
 
 Each call takes the steps that are due, and ends. Start it again when more sessions have come in, as every
 night; a call that was killed is started again, too. examples/nightly has a timer. A server with tokens takes

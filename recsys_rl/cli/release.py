@@ -12,7 +12,7 @@ import tyro
 from recsys_rl.cli.parse import parse
 from recsys_rl.errors import UserError
 from recsys_rl.settings.fields import Range, check_fields, did_you_mean, shown
-from recsys_rl.workflows.release import Releases, challenger_in, history_lines, short, status_lines
+from recsys_rl.workflows.release import Releases, challenger_in, history_lines, promoted_lines, status_lines
 
 OVERVIEW = """usage: recsys-rl release start FILE --share 0.1 [OPTIONS]
        recsys-rl release share 0.5
@@ -21,7 +21,7 @@ OVERVIEW = """usage: recsys-rl release start FILE --share 0.1 [OPTIONS]
 start     let a challenger answer a share of the sessions of a running server
 share     raise its share, or end a freeze; a smaller one would move people back
 status    who serves, and what the canary says
-promote   make the challenger the champion, with the verdicts of gate and canary
+promote   make the challenger the champion, once the canary's answer is better
 freeze    give the challenger no new sessions; those under way keep their arm
 back      end the release at once; with --promotion VERSION, take the promotion of this champion back
 history   all actions, with their reasons and verdicts
@@ -82,7 +82,7 @@ class PromoteOptions(ReasonOptions):
     """The challenger that is meant, as `release status` prints it; another one is not promoted (default: the
     present one)."""
     without_gate: bool = False
-    """Promote without the verdicts of gate and canary; the record keeps that."""
+    """Promote although the canary's answer is not *better*; the record keeps that."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -163,7 +163,7 @@ def _done(server: Releases, options: ReleaseOptions) -> dict[str, Any]:
         return server.share(options.share)
     if isinstance(options, PromoteOptions):
         found = server.promote(options.challenger or "", options.without_gate, reason)
-        print(f"promoted   {short(found['champion'])}")
+        print(*promoted_lines(server, found["champion"]), sep="\n")
         return found
     if isinstance(options, BackOptions):
         if options.promotion is not None:

@@ -26,10 +26,14 @@ def heldout_rows(log: DecisionLog, population: Population, heldout_fraction: flo
         of_heldout = torch.cat([of_heldout, of_heldout + len(population.user_names)])
     heldout = torch.isin(log.users, ids[of_heldout])
     strange = ~torch.isin(log.users, ids)
-    others, user = log.users[strange].unique(return_inverse=True)
-    if len(others):
-        heldout[strange] = torch.from_numpy(split_users(others.tolist(), heldout_fraction, seed))[user]
+    heldout[strange] = heldout_strangers(log.users[strange], heldout_fraction, seed)
     return heldout
+
+
+def heldout_strangers(users: Tensor, heldout_fraction: float, seed: int) -> Tensor:
+    """(E,) bool: those of ``users`` (E,) int64 whose hash says that they are held out (``split_users``)."""
+    others, user = users.unique(return_inverse=True)
+    return torch.from_numpy(split_users(others.tolist(), heldout_fraction, seed))[user]
 
 
 def heldout_parts(

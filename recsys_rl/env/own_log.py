@@ -4,7 +4,8 @@
 
 The columns of the log give what a platform has: the items, the named pieces of the context with their
 encodings (tables/pieces.py), the signals, and the length of sessions. They lie in the settings of the run and
-so in its checkpoint. The context of an observation has:
+so in its checkpoint. How often an item is shown, and the ranges and encodings of the context, are those of
+the training side: no number of a policy depends on the held-out rows. The context of an observation has:
 
 - `profile`, first, if the log has a column `context.profile` as long as an embedding of the items;
 - `clock`, the share of the longest session that is over; and `last_item`, in sessions of several steps with
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,16 +31,17 @@ import torch
 import tyro
 from torch import Tensor
 
+from recsys_rl.data.heldout import heldout_strangers
 from recsys_rl.errors import UserError, amount, listed
 from recsys_rl.objective.weighted import check_weights, parse_weights
 from recsys_rl.records import Known, OwnTables, Platform, Preset, VisitPieces, WorldFile
 from recsys_rl.session import make_interface
-from recsys_rl.settings.shared import DataConfig, EnvConfig
-from recsys_rl.tables.columns import DecisionColumns
+from recsys_rl.settings.shared import DataConfig, EnvConfig, TrainConfig
+from recsys_rl.tables.columns import DecisionColumns, DecisionFile
 from recsys_rl.tables.decision_log import DecisionHeader, catalogue_hash
 from recsys_rl.tables.decision_table import ordered_ids
 from recsys_rl.tables.items import ItemFacts, catalogue_of_items, knows_items, read_items
-from recsys_rl.tables.log_shape import LogShape, check_signals, read_shape, shape_text
+from recsys_rl.tables.log_shape import LogShape, SignalRange, check_signals, read_shape, shape_text
 from recsys_rl.tables.own_log import LogFiles, OwnLog
 from recsys_rl.tables.own_log_survey import Survey, survey
 from recsys_rl.tables.pieces import Piece
@@ -81,7 +84,7 @@ class OwnLogConfig(EnvConfig):
 
 
 @dataclass(frozen=True)
-class OwnLogData(DataConfig, DecisionColumns):
+class OwnLogData(DataConfig, DecisionFile):
     """The columns of a log, and the file about its items."""
 
     items: str | None = None
@@ -119,7 +122,9 @@ class OwnLogUsers:
 
     @property
     def signals(self) -> tuple[Signal, ...]:
-        return tuple(Signal(name) for name in self.shape.signals)
+        ranges, nothing = self.shape.ranges, SignalRange(-math.inf, math.inf)
+        known = {name: of if of.binary else nothing for name, of in ranges.items()}
+        return tuple(Signal(name, True, *known.get(name, nothing)[:2]) for name in self.shape.signals)
 
     @property
     def streams(self) -> tuple[Stream, ...]:
@@ -198,7 +203,8 @@ def open_own_log(paths: Sequence[str], data: OwnLogData, env: OwnLogConfig, cata
         platform=NAME,
         catalogue=catalogue_hash(catalogue),
     )
-    return OwnLog(LogFiles(tuple(paths), data.columns, data.separator), shape, catalogue, header)
+    files = LogFiles(tuple(paths), data.columns, data.separator, data.missing == "fill")
+    return OwnLog(files, shape, catalogue, header)
 
 
 @dataclass(frozen=True)
@@ -236,7 +242,19 @@ def load_log(given: Mapping[str, Any]) -> OwnLogFile:
             f"--items {items} is a file of --log, whose columns are not features of items: give a file with "
             "one row for each item, or leave --items out."
         )
-    return _loaded(paths, stamps, columns, given.get("separator"), items, weights)
+    fill = given.get("missing") != "refuse"
+    return _loaded(paths, stamps, columns, given.get("separator"), items, weights, fill, *_split(given))
+
+
+def _split(given: Mapping[str, Any]) -> tuple[float, int]:
+    """The share and the seed by which users are held out. Texts of a command line are checked later."""
+    try:
+        return (
+            float(given.get("heldout_fraction") or DataConfig.heldout_fraction),
+            int(given.get("seed") or TrainConfig.seed),
+        )
+    except ValueError:
+        return DataConfig.heldout_fraction, TrainConfig.seed
 
 
 def _stamps(path: str) -> tuple[tuple[str, int, int], ...]:
@@ -253,9 +271,12 @@ def _loaded(
     separator: str | None,
     items: str | None,
     weights: tuple[str, ...],
+    fill: bool,
+    heldout_fraction: float,
+    seed: int,
 ) -> OwnLogFile:
-    files = LogFiles(paths, dict(columns), separator)
-    overview = survey(files)
+    files = LogFiles(paths, dict(columns), separator, fill)
+    overview = survey(files, lambda users: heldout_strangers(users, heldout_fraction, seed))
     facts = ItemFacts() if items is None else _facts(items, overview)
     source = " + ".join(Path(path).name for path in paths)
     ids, shares = overview.ids, overview.shares
@@ -392,7 +413,10 @@ PLATFORM = Platform(
     data_config=OwnLogData,
     presets=PRESETS,
     file=WorldFile(
-        ("log", "weights", "items", "separator", *(f"{role}_column" for role in DecisionColumns().columns)),
+        (
+            *("log", "weights", "items", "separator", "missing", "heldout_fraction", "seed"),
+            *(f"{role}_column" for role in DecisionColumns().columns),
+        ),
         load_log,
     ),
     tables=OwnTables(
@@ -400,6 +424,7 @@ PLATFORM = Platform(
         before_a_log=before_a_log,
         pieces=lambda config: config.log_shape.pieces,
         columns=lambda config: config.log_shape.columns,
+        ranges=lambda config: config.log_shape.ranges,
         interface=lambda config, catalogue: interface_of(config.log_shape, catalogue),
     ),
     visit_pieces=VisitPieces(

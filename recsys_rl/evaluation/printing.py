@@ -7,7 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from recsys_rl.records import KNOWS
-from recsys_rl.report.words import NO_DIFFERENCE, fewer_users, has_lives, in_doubt, is_foreign, people
+from recsys_rl.report.columns import COLUMNS
+from recsys_rl.report.words import (
+    NO_DIFFERENCE,
+    fewer_users,
+    has_lives,
+    in_doubt,
+    is_foreign,
+    people,
+    session,
+)
 from recsys_rl.utils.terminal import say
 
 
@@ -23,23 +32,19 @@ def print_table(result: Mapping[str, Any], heading: str, total_users: int) -> No
     width = max(14, *(len(row["policy"]) + 1 for row in result["rows"]))
     streams = list(result["rows"][0].get("streams", ()))  # several, or none
     wide = {name: max(10, len(name) + 2) for name in streams}
-    numbers = (
-        f"{'length':>7}{'distinct':>10}{'coverage':>10}"
-        + _life_heads(result)
-        + "".join(f"{n:>{wide[n]}}" for n in streams)
-    )
+    columns = [column for column in COLUMNS if column.key in result["rows"][0]]
+    numbers = "".join(f"{column.short:>{column.width}}" for column in columns)
+    numbers += "".join(f"{n:>{wide[n]}}" for n in streams)
     print(f"{'policy':<{width}}{'return':>9}  {'95 % interval':<20}{numbers}")
     most = max(row["users"] for row in result["rows"])
     for row in result["rows"]:
         alone = math.isnan(row["return_low"])  # one session
         bounds = "" if alone else f"[{row['return_low']:.3f}, {row['return_high']:.3f}]"
-        coverage = "" if math.isnan(row["coverage"]) else f"{row['coverage']:.1%}"
         fewer = "" if row["users"] == most else f"  ({row['users']:,} of {most:,} users)"
         fewer += f"  ({KNOWS})" if row["policy"] in result.get("knows_equations", ()) else ""
         say(
-            f"{row['policy']:<{width}}{row['return_mean']:>9.3f}  {bounds:<20}{row['length_mean']:>7.1f}"
-            f"{row['distinct_mean']:>10.1f}{coverage:>10}"
-            + _life_numbers(row)
+            f"{row['policy']:<{width}}{row['return_mean']:>9.3f}  {bounds:<20}"
+            + "".join(column.text(row) for column in columns)
             + "".join(f"{row['streams'][name]:>{wide[name]}.3f}" for name in streams)
             + fewer
         )
@@ -77,6 +82,36 @@ def print_table(result: Mapping[str, Any], heading: str, total_users: int) -> No
         say(f"regret to {result['regret'][0]['versus']}, summed over a session: {', '.join(each)}")
 
 
+def in_short(result: Mapping[str, Any]) -> str:
+    """One sentence: the best learned row beside the best row that learns no network; "" without such rows."""
+    means = {row["policy"]: row["return_mean"] for row in result["rows"]}
+    pairs = {row["policy"]: row for row in reversed(result["paired"])}  # the first is with the yardstick
+    learned = [name for name in result["learned"] if name in means and name in pairs]
+    if not learned or not result["yardstick"]:
+        return ""
+    best = max(learned, key=lambda name: means[name])
+    pair = pairs[best]
+    versus, foreign = pair["versus"], is_foreign(result["rows"])
+    unit = session(foreign, has_lives(result["rows"]))
+    theirs = means.get(versus, means[best] - pair["mean"])  # of a yardstick that differs between seeds
+    count = pair["users"]
+    of = f"{count:,} {'episodes' if foreign else _people(result, count)}"
+    if "seeds" in result:
+        of = f"{result['seeds']} seeds"
+    gains = [row for row in result["gains"] if (row["policy"], row["versus"]) == (best, versus)]
+    size = f"{pair['mean']:+.3f}{_interval(pair, '+')}"
+    if gains and not math.isnan(gains[0]["gain"]):
+        size = _percent(gains[0])
+    found = f"{size} with {of}"
+    if any(in_doubt(row) for row in (pair, *gains)):
+        more = "" if "seeds" in result or foreign else "; more seeds show more (train --seeds 0-4)"
+        found = f"with {of} this difference can't be seen{more}"
+    return (
+        f"{best} earns {means[best]:.2f} {unit}, and {_of_each_seed(versus, result)}, the best row without a "
+        f"network, {theirs:.2f}: {found}"
+    )
+
+
 def gain_text(row: Mapping[str, Any]) -> str:
     """The gain of one policy as text, with its interval, and over seeds the worst of them."""
     if math.isnan(row["gain"]):
@@ -96,18 +131,6 @@ def _interval(row: Mapping[str, Any], sign: str = "") -> str:
     if math.isnan(row["low"]):
         return " (without an interval)"
     return f" [{row['low']:{sign}.3f}, {row['high']:{sign}.3f}]"
-
-
-def _life_heads(result: Mapping[str, Any]) -> str:
-    return f"{'days':>7}{'D1':>8}{'D7':>8}{'D30':>8}{'churn':>8}" if has_lives(result["rows"]) else ""
-
-
-def _life_numbers(row: Mapping[str, Any]) -> str:
-    """Active days, retention and churn; an unknown retention is left out."""
-    if "active_days" not in row:
-        return ""
-    shares = ("" if math.isnan(row[key]) else f"{row[key]:.1%}" for key in ("d1", "d7", "d30", "churn"))
-    return f"{row['active_days']:>7.1f}" + "".join(f"{share:>8}" for share in shares)
 
 
 def _people(result: Mapping[str, Any], count: int) -> str:

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.evaluation.exposure import exposure
-from recsys_rl.evaluation.lives import RETENTION, life_columns
+from recsys_rl.evaluation.lives import life_columns
 from recsys_rl.experience.rollout import Sessions
 from recsys_rl.records import EXPERT, TRADE
 from recsys_rl.types import Catalogue
@@ -49,7 +49,6 @@ RIVALS = ("rule", "searched", EXPERT)
 """Rows that trials in the simulator find, as they find a policy: the gain over each is in the table."""
 ORACLE = "oracle"  # it knows the best expected return; a planner only searches for it
 REFERENCES = ("planner", ORACLE)
-LIFE = ("active_days", *(f"d{day}" for day in RETENTION), "churn")
 ROUNDING = 1e-5  # two mean returns with a smaller relative difference count as equal
 Row = dict[str, Any]
 
@@ -213,16 +212,17 @@ def mean_rows(tables: Sequence[Sequence[Mapping[str, Any]]]) -> list[Row]:
         returns = [number(row["return_mean"]) for row in rows]
         mean = interval(torch.tensor(returns, dtype=torch.float64))
         bounds = {"return_mean": mean.mean, "return_low": mean.low, "return_high": mean.high}
-        others: Row = {
-            key: sum(number(row[key]) for row in rows) / (1 if key == "users" else len(rows))
-            for key in ("users", "length_mean", "distinct_mean", "coverage", "creator_gini", *LIFE)
-            if key in rows[0]
-        }
-        for key in ("streams", "limit_streams"):
-            if key in rows[0]:
-                others[key] = {n: sum(number(row[key][n]) for row in rows) / len(rows) for n in rows[0][key]}
+        others = {key: _mean_of(key, rows) for key in rows[0] if key != "policy" and key not in bounds}
         means.append({"policy": name, **bounds, "worst": min(returns), **others})
     return means
+
+
+def _mean_of(key: str, rows: Sequence[Mapping[str, Any]]) -> Any:
+    """The mean of a column of the table, or of each number of a column of several; of ``users`` the sum."""
+    values = [row[key] for row in rows]
+    if isinstance(values[0], Mapping):
+        return {name: _mean_of(name, values) for name in values[0]}
+    return sum(map(number, values)) / (1 if key == "users" else len(rows))
 
 
 def number(value: float | None) -> float:

@@ -18,6 +18,7 @@ from recsys_rl.experience.dealt import Decisions, check_processes, dealt
 from recsys_rl.experience.log_facts import behaviour_logprobs, best_sessions, check_facts, facts_of
 from recsys_rl.experience.sides import Sides
 from recsys_rl.make import make_user_model
+from recsys_rl.models.policy import NetworkPolicy
 from recsys_rl.objective.weighted import (
     FIELD,
     check_weights,
@@ -55,7 +56,10 @@ def make_from_log(
     """
     weights = parse_weights(config.train_config.weights)
     logged = make_logged(config, world, weights, generators["shuffle"], process)
-    return logged, agent_for(logged.interface)
+    agent = agent_for(logged.interface)
+    if config.platform.tables is not None and isinstance(agent, NetworkPolicy):
+        agent.keep_chance()
+    return logged, agent
 
 
 def make_logged(
@@ -174,6 +178,7 @@ def make_logged(
     if size > 1:
         note = "\n".join(filter(None, [note, f"each of {size} processes has other sessions of the log"]))
     experience.note = note
+    experience.last_time = sides.last if source.has_times else None
     return experience
 
 
@@ -240,6 +245,7 @@ class Logged:
         self.env: None = None
         self.watcher: Watcher | None = None
         self.note = ""  # on sessions that are left out
+        self.last_time: int | None = None  # of the training side, in the log's unit, where it has times
         self.part, self.served = -1, 0  # the place of the table in the log, and its batches so far
         self._pass = tables()
         self.table: Any = None  # the TransitionTable that is held

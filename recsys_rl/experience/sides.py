@@ -16,12 +16,16 @@ class Sides:
         """``unit``: the noun for a user."""
         self.unit, self.rows = unit, [0, 0]
         self.users = [torch.empty(0, dtype=torch.int64)] * 2
+        self.last: int | None = None  # the last time of the side that is learned from, in the log's unit
 
     def add(self, log: DecisionLog, heldout: Tensor) -> None:
         """Count a part of the log; ``heldout`` (E,) bool."""
         for side, mask in enumerate((~heldout, heldout)):
             self.rows[side] += int(mask.sum())
             self.users[side] = torch.cat([self.users[side], log.users[mask]]).unique()
+        if not bool(heldout.all()):
+            last = int(log.times[~heldout].max())
+            self.last = last if self.last is None else max(self.last, last)
 
     @property
     def num_users(self) -> int | None:

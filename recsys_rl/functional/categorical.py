@@ -161,6 +161,22 @@ def _forbid_compiled(logits: Tensor, exclude: Tensor) -> bool:
     return True
 
 
+# p' = (1 - e) softmax(l) + e softmax(r),  r = (l - min l) / (max l - min l) over the possible alternatives
+def exploring(logits: Tensor, share: float) -> Tensor:
+    """Logits (..., A) of a mixture: with probability ``share`` all possible alternatives are nearly alike.
+
+    In that part none has more than e = 2.72 times the probability of another, so the least probability is at
+    least ``share`` / (2.72 A). The order of the alternatives stays, also of those that the other part never
+    draws; equal chances would lose it.
+    """
+    impossible = logits == -torch.inf
+    low = logits.masked_fill(impossible, torch.inf).amin(-1, keepdim=True)
+    above = logits - low
+    alike = (above / above.amax(-1, keepdim=True).clamp_min(1e-6)).log_softmax(-1)
+    mixed = torch.logaddexp(logits.log_softmax(-1) + math.log1p(-share), alike + math.log(share))
+    return mixed.masked_fill(impossible, -torch.inf)
+
+
 def sample(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """``draw`` without the log-probability: indices (...,) int64."""
     return draw(logits, generator)[0]
@@ -242,6 +258,11 @@ def logprob(logits: Tensor, index: Tensor) -> Tensor:
 def entropy(logits: Tensor) -> Tensor:
     """Entropy in nats, (...,): between 0 and log(number of allowed alternatives)."""
     return _entropy(logits.log_softmax(-1))
+
+
+def effective(logits: Tensor) -> Tensor:
+    """Effective number of alternatives, (...,): exp of the entropy; that of n equally likely ones is n."""
+    return entropy(logits).exp()
 
 
 def _chosen(log_p: Tensor, index: Tensor) -> Tensor:

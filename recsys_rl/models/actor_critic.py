@@ -22,6 +22,7 @@ from recsys_rl.models.heads import (
     PatternHead,
     TwoTowerHead,
     distribution,
+    exploring,
 )
 from recsys_rl.models.item_columns import NUMBERS
 from recsys_rl.models.next_signals import Entries, NextSignals, signal_loss
@@ -82,6 +83,9 @@ class ActorCritic(nn.Module):
 
     items: Tensor | SplitFeatures
     inputs: Tensor
+    chance = 0.0
+    """Share of the draws that shows all possible items nearly alike (categorical.exploring); learning is
+    without it. The learner sets it."""
 
     def __init__(self, shapes: Shapes, config: ModelConfig, generator: torch.Generator) -> None:
         super().__init__()
@@ -272,13 +276,18 @@ class ActorCritic(nn.Module):
         usable_first = (candidates < 0).to(torch.uint8).argsort(stable=True, dim=1)
         return candidates.gather(1, usable_first[:, : self.num_candidates])
 
+    def drawn(self, obs: Obs) -> tuple[Distribution, Tensor]:
+        """``forward``, but the distribution is that of draws: with ``chance``."""
+        distribution, value = self(obs)
+        return exploring(distribution, self.chance) if self.chance else distribution, value
+
     def act(self, obs: Obs, greedy: bool, generator: torch.Generator) -> Action:
         """The actor's choice for N observations, its log-probability (N,) and V(obs).
 
         ``greedy`` takes the most probable items; otherwise ``generator`` draws them.
         """
         obs = self.propose(obs, greedy, generator)
-        distribution, value = self(obs)
+        distribution, value = self.drawn(obs)
         if greedy:
             index = distribution.best()  # (N, K)
             logprob = distribution.logprob(index)  # (N,)
@@ -289,7 +298,7 @@ class ActorCritic(nn.Module):
     def logprob(self, obs: Obs, items: Tensor) -> Tensor:
         """Log-probability (N,) of showing ``items`` (N, K); a first stage needs ``obs.candidates``."""
         obs = self._whole(obs)
-        logprob: Tensor = self(obs)[0].logprob(obs.places_of(items))
+        logprob: Tensor = self.drawn(obs)[0].logprob(obs.places_of(items))
         return logprob
 
     def place_logprobs(self, obs: Obs, items: Tensor) -> Tensor:
@@ -306,12 +315,13 @@ class ActorCritic(nn.Module):
         impossible = items < 0  # (N, K)
         if obs.candidates is not None:
             impossible = impossible | ~(obs.candidates.unsqueeze(1) == items.unsqueeze(2)).any(-1)
-        logprobs: Tensor = self(obs)[0].place_logprobs(obs.places_of(items).clamp_min(0))
+        logprobs = self.drawn(obs)[0].place_logprobs(obs.places_of(items).clamp_min(0))
         return logprobs.nan_to_num(nan=-torch.inf, neginf=-torch.inf).masked_fill(impossible, -torch.inf)
 
     def item_probabilities(self, obs: Obs, num_items: int) -> Tensor:
         """(N, I) float64: the probability of showing each item; 0 outside the candidates. For one place."""
-        chances: Tensor = self(obs)[0].logits.detach().double().squeeze(1).softmax(1)  # (N, I) or (N, C)
+        logits = self.drawn(obs)[0].logits.detach()
+        chances: Tensor = logits.double().squeeze(1).softmax(1)  # (N, I) or (N, C)
         if obs.candidates is None:
             return chances
         every = chances.new_zeros(len(chances), num_items + 1)  # padding adds 0 to an extra column

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from recsys_rl.functional import categorical
 from recsys_rl.functional.categorical import Categorical
 from recsys_rl.functional.gated import Gated
 from recsys_rl.functional.patterns import Layout, Patterns
@@ -33,6 +34,18 @@ def distribution(logits: Tensor, slate_size: int) -> Categorical | PlackettLuce:
     item twice. Otherwise the K positions are independent.
     """
     return PlackettLuce(logits.squeeze(1), slate_size) if slate_size > 1 else Categorical(logits)
+
+
+def exploring(of: Distribution, share: float) -> Distribution:
+    """The distribution in which a ``share`` of the draws shows all items nearly alike (categorical.py).
+
+    Each later place of a slate is drawn by the same probabilities, without the items above. Slates with kinds
+    of places stay as they are.
+    """
+    if isinstance(of, Patterns):
+        return of
+    logits = categorical.exploring(of.logits, share)
+    return PlackettLuce(logits, of.slate_size) if isinstance(of, PlackettLuce) else Categorical(logits)
 
 
 class TwoTowerHead(nn.Module):

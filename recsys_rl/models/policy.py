@@ -20,6 +20,11 @@ from recsys_rl.protocols import Reader
 from recsys_rl.settings.shared import AgentConfig, OnPolicyConfig
 from recsys_rl.types import Action, Interface, Obs, Rollout
 
+CHANCE = 0.08
+"""Share of the draws in which the policy of a team's own log shows all possible items nearly alike, so that
+its record can judge and teach other policies. It is the smallest of .02, .04 .. .1 with which the expected
+largest weight of the policy that had logged is below 50 on such a record (docs/11_offline.md)."""
+
 C = TypeVar("C", bound=AgentConfig)
 P = TypeVar("P", bound=OnPolicyConfig)
 
@@ -62,13 +67,13 @@ class NetworkPolicy(Generic[C]):
         The policy draws an item with probability softmax(scores), and a slate place by place without
         repetition (functional/plackett_luce.py). For actions of one position.
         """
-        logits: Tensor = self.model(obs)[0].logits
+        logits: Tensor = self.model.drawn(obs)[0].logits
         return logits if logits.ndim == 2 else logits[:, 0]
 
     @torch.inference_mode()
     def slates(self, obs: Obs) -> Patterns | None:
         """The distribution of slates whose places have kinds; None if ``scores`` tell all."""
-        distribution = self.model(obs)[0]
+        distribution = self.model.drawn(obs)[0]
         return distribution if isinstance(distribution, Patterns) else None
 
     @torch.inference_mode()
@@ -105,6 +110,10 @@ class NetworkPolicy(Generic[C]):
             return None
         return len(self.model.retriever.rows), self.model.num_candidates
 
+    def keep_chance(self) -> None:
+        """Draw with CHANCE from now on."""
+        self.model.chance = CHANCE
+
     def reader(self) -> Reader | None:
         """The state of the encoder for users who act; None if there is nothing to keep."""
         return self.model.reader()
@@ -118,15 +127,17 @@ class NetworkPolicy(Generic[C]):
         return self.model.mean_gates(obs, interface)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Weights, optimiser and count of updates, on the CPU."""
-        return self.optimizer.state_dict() | {"updates": torch.tensor(self.updates)}
+        """Weights, optimiser, count of updates and chance, on the CPU."""
+        chance = {"chance": torch.tensor(self.model.chance, dtype=torch.float64)} if self.model.chance else {}
+        return self.optimizer.state_dict() | {"updates": torch.tensor(self.updates)} | chance
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """The inverse of ``state_dict``. Raises KeyError, RuntimeError or ValueError if it doesn't fit."""
         self.optimizer.load_state_dict(state)
         self.updates = int(state["updates"])
-        if self.updates < 0:
-            raise ValueError(f"{self.updates} updates")
+        self.model.chance = float(state.get("chance", 0.0))  # of an earlier version: none
+        if self.updates < 0 or not 0 <= self.model.chance < 1:
+            raise ValueError(f"{self.updates} updates, a chance of {self.model.chance}")
 
     @property
     def remaining(self) -> float:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from recsys_rl.ope.anytime import radius
-from recsys_rl.ope.diagnostics import FEW, HEAVY, standard_error, user_terms
+from recsys_rl.ope.diagnostics import FEW, MOST_MOVE, standard_error, user_terms
 from recsys_rl.ope.judge import LOGGED
+from recsys_rl.ope.lower import LOWER, SingleDecisions
 from recsys_rl.ope.result import Difference, Estimate, WorldCheck
 
 MODELS = ("world", "fqe", "dm")
@@ -31,10 +32,9 @@ def stand_ins(trusted: str) -> tuple[str, ...]:
 def recommend(rows: Sequence[Estimate], trusted: str) -> list[Estimate]:
     """Mark one estimator, the same for each of the compared policies.
 
-    It is ``trusted`` (``wdr``; at one step ``dr``) if for every policy its weights have an effective sample
-    size of at least FEW, a Pareto k under HEAVY and a mean whose interval holds 1, and if the log lacks at
-    most LOST of the policy's mass. Otherwise it is the first of ``stand_ins`` for sessions of several steps,
-    which promises no coverage; at one step, and if there is no row of it, none is marked.
+    It is ``trusted`` (``wdr``; at one step ``dr``) if it is good ``enough`` for every policy. Otherwise it is
+    the first of ``stand_ins`` for sessions of several steps, which promises no coverage; at one step, and if
+    there is no row of it, none is marked.
     """
     rest = [row for row in rows if row.estimator == trusted]
     good = bool(rest) and all(enough(row) for row in rest)
@@ -43,11 +43,15 @@ def recommend(rows: Sequence[Estimate], trusted: str) -> list[Estimate]:
 
 
 def enough(row: Estimate) -> bool:
-    """True if its weights fulfil the conditions of ``recommend`` for the trusted estimator."""
+    """True if the interval of its mean covers the truth as often as it says.
+
+    It does with at least FEW effective samples, no row that could move it by more than MOST_MOVE standard
+    errors, a mean weight whose interval holds 1, and at most LOST of the policy's mass that the log lacks.
+    """
     of = row.weights
     if of is None or not row.covered:
         return False
-    return of.ess >= FEW and of.pareto_k < HEAVY and of.holds_one
+    return of.ess >= FEW and row.move <= MOST_MOVE and of.holds_one
 
 
 def difference(
@@ -83,6 +87,27 @@ def difference(
     return Difference(
         *names, estimator, value, low, high, rows, more, doubt, covered, trusted, model, missing
     )
+
+
+def by_lower_bound(
+    names: tuple[str, str],
+    policies: tuple[str, str],
+    single: SingleDecisions | None,
+    users: Tensor,
+    rows: int,
+) -> Difference | None:
+    """The difference by the lower bound of one policy minus the other, if one of the two is above 0.
+
+    The end of the interval that is far from 0 is infinite. The arguments are those of ``compare``.
+    """
+    mine, theirs = policies
+    for sign, pair in ((1, (mine, theirs)), (-1, (theirs, mine))):
+        terms = None if single is None else single.terms_of(*pair, users)
+        found = None if terms is None else difference(names, LOWER, *terms, users, rows)
+        if found is not None and found.low > 0:
+            low, high = sorted((sign * found.low, sign * math.inf))
+            return replace(found, value=sign * found.value, low=low, high=high)
+    return None
 
 
 def _radius(number: float, level: float) -> float:
@@ -121,6 +146,7 @@ def compare(
     trusted: str,
     checks: Sequence[WorldCheck],
     loggers: Sequence[str] = (),
+    single: SingleDecisions | None = None,
 ) -> Difference:
     """The difference of two policies, by the recommended estimator or the next best that both have.
 
@@ -134,6 +160,7 @@ def compare(
         trusted: the estimator to trust, if its weights allow it.
         checks: of the learned model of `world`.
         loggers: policies that give the logged propensities on every row: they are the one that logged.
+        single: for the lower bound, which answers where the estimator can't be trusted; None: there is none.
     """
     if all(policy in (*loggers, LOGGED) for policy in policies):
         same = tuple(name for name, policy in zip(names, policies, strict=True) if policy != LOGGED)
@@ -147,6 +174,9 @@ def compare(
     )
     # snips and wpdis stand in for an estimator that can't be computed, and must meet its conditions.
     good = by == marked or (by != trusted and all(enough(row) for row in mine if row.estimator == by))
+    bound = None if good else by_lower_bound(names, policies, single, users, num_rows)
+    if bound is not None:
+        return bound
     warned: dict[str, list[str]] = {}  # the policies of each warning
     for row in mine:
         if row.estimator in (by, "mean") and row.warnings:

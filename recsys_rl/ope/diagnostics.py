@@ -32,8 +32,11 @@ NO_PROMISE = ("model", "clip", "cluster")
 """The kinds of intervals that promise nothing."""
 FEW = 200
 """Effective samples under which an estimate is not to be trusted."""
+MOST_MOVE = 1.0
+"""Standard errors by which one row could move an estimate, above which its interval covers too seldom: chosen
+by simulation (benchmarks/verdict_coverage.py)."""
 HEAVY = 0.5
-"""Pareto k of the weights above which intervals cover less than they should."""
+"""Pareto k of the weights from which on their variance looks infinite: a note, and no part of a promise."""
 LOST = 0.01
 """Share of a policy's choices that the logging policy can't make, up to which the log covers the policy."""
 NEAR = 1e-3
@@ -140,6 +143,18 @@ def bernstein(
     half = math.sqrt(2 * float(terms.var()) * log / number) + 7 * (high - low) * log / (3 * (number - 1))
     mean = float(terms.mean())
     return max(mean - half, low), min(mean + half, high)
+
+
+# max w * max |r - q| / (N se)
+def largest_move(weights: Tensor, residuals: Tensor, terms: Tensor, users: Tensor | None = None) -> float:
+    """The standard errors by which one more row like those of the log could move the estimate.
+
+    It is a row with the largest weight (N,) and the largest distance (N,) of reward and model, which may not
+    have come together yet: of rare rewards, the rows that the policy would show most often have hardly any.
+    """
+    error = float(standard_error(terms, users))
+    largest = float(weights.max() * residuals.abs().max())
+    return largest / (len(terms) * error) if error else 0.0
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,7 @@ class Judged:
     checks: tuple[WorldCheck, ...]  # of the world model
     clusters: int = 0  # of items; 0: without clusters
     loggers: tuple[str, ...] = ()  # policies that give the logged propensities on every row
+    weights: dict[str, Tensor] = field(default_factory=dict)  # (N,) of each policy, of single decisions
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,8 @@ def judge(
         scored = _score(sample, settings, name, mine, users)
         judged.rows.extend(scored.rows)
         judged.terms[name] = scored.terms
+        if sample.totals.steps == 1:
+            judged.weights[name] = torch.cat([of.evidence.weights[:, 0] for of in mine])
         lacking[name] = {need: why for of in reversed(mine) for need, why in of.lacking.items()}
         if all(is_logger(of.evidence.weights) for of in mine):
             made.append(name)

@@ -5,6 +5,7 @@ Memory holds the sample and one part with their observations, and of the whole l
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -30,6 +31,7 @@ class Totals:
     logger_rows: Tensor  # (P,) int64: rows of each logger
     logger_sessions: Tensor  # (P,) int64
     copies: int = 0  # sessions that repeat an earlier one in every row; 0 if the log has no times
+    rarest: float = 0.0  # the smallest probability of a row; 0 if it is unknown, as where several logged
 
     def folds_of(self, users: Tensor) -> Tensor:
         """(E,) int64: the fold of each row, from its user's id (E,)."""
@@ -42,7 +44,7 @@ def survey(parts: Iterable[tuple[DecisionLog, Tensor]], generator: torch.Generat
     ``generator`` draws the folds of the users.
     """
     rows = sessions = steps = 0
-    least, best = float("inf"), -float("inf")
+    least, best, rarest = float("inf"), -float("inf"), 1.0
     users, items = torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
     loggers = torch.zeros(2, 1, dtype=torch.int64)  # rows and sessions of each
     contents: list[Tensor] = []
@@ -55,6 +57,7 @@ def survey(parts: Iterable[tuple[DecisionLog, Tensor]], generator: torch.Generat
         users = torch.cat([users, log.users]).unique()
         items = torch.cat([items, log.items.flatten()]).unique()
         least, best = min(least, float(rewards.min())), max(best, float(rewards.max()))
+        rarest = min(rarest, 0.0 if log.logger_logprobs is not None else math.exp(float(log.logprobs.min())))
         rows, sessions = rows + log.num_rows, sessions + int(begun.sum())
         contents.append(_contents(log))
         steps = max(steps, int(log.steps.max()) + 1)
@@ -68,7 +71,7 @@ def survey(parts: Iterable[tuple[DecisionLog, Tensor]], generator: torch.Generat
     folds = folds_by_user(users, generator)
     of_all = torch.cat(contents)
     copies = len(of_all) - len(of_all.unique())
-    return Totals(rows, sessions, steps, (least, best), users, folds, loggers[0], loggers[1], copies)
+    return Totals(rows, sessions, steps, (least, best), users, folds, loggers[0], loggers[1], copies, rarest)
 
 
 def _contents(log: DecisionLog) -> Tensor:

@@ -7,14 +7,15 @@ from collections.abc import Sequence
 
 from recsys_rl.errors import amount
 from recsys_rl.ope.compare import about_model, enough
-from recsys_rl.ope.diagnostics import FEW, HEAVY, NO_PROMISE
+from recsys_rl.ope.diagnostics import FEW, MOST_MOVE, NO_PROMISE
 from recsys_rl.ope.result import About, Estimate, OpeResult, number
 from recsys_rl.utils.terminal import say
 
 LEGEND = (
     "ess: effective sample size, the number of {unit} logged by the policy itself that are worth as much. "
-    "weight: mean weight, 1 with right propensities. k: Pareto k, the tail of the weights; above 0.5 the "
-    "interval covers too seldom; empty if the largest weights are equal or too few."
+    "weight: mean weight, 1 with right propensities. k: Pareto k, the tail of the weights, a note: above 0.5 "
+    "their variance looks infinite, which that of bounded weights is not; empty if the largest weights are "
+    "equal or too few."
 )
 
 TRUSTED = {"dr", "wdr"}  # marked where their weights allow it
@@ -58,6 +59,9 @@ def print_result(result: OpeResult) -> None:
     print_warnings(rows)
     if not any(row.recommended for row in rows):
         say(_no_recommendation(result))
+        for verdict in result.verdicts:
+            if verdict.by and verdict != result.verdict:
+                say(verdict.sentence)
     if result.compare is not None:
         say(result.compare.brief)
     if result.verdict is not None:
@@ -120,7 +124,10 @@ def about_mark(rows: Sequence[Estimate]) -> str:
     marked = [row for row in rows if row.recommended]
     if len({row.policy for row in marked}) < 2:
         return ""
-    tests = f"ess at least {FEW}, k under {HEAVY:g}, mean weight 1 up to chance, choices covered"
+    tests = (
+        f"ess at least {FEW}, no row that could move it by more than {MOST_MOVE:g} standard error, mean "
+        "weight 1 up to chance, choices covered"
+    )
     by_weights = [row for row in rows if row.estimator in TRUSTED]
     poor = list(dict.fromkeys(row.policy for row in by_weights if not enough(row)))
     if marked[0].estimator in TRUSTED:

@@ -38,6 +38,7 @@ class Estimate:
     warnings: tuple[str, ...] = ()
     recommended: bool = False
     estimated_propensities: bool = False  # True if the log has none, and a model filled them in
+    move: float = 0.0  # the standard errors by which one row could move it
 
     @property
     def promise(self) -> str:
@@ -69,6 +70,7 @@ class Estimate:
             "largest_weight": None if of is None else of.largest,
             "largest_share": None if of is None else of.largest_share,
             "pareto_k": None if of is None else of.pareto_k,
+            "move": self.move,
             "unsupported": self.unsupported,
             "mean_q": None if q is None else q.mean_q,
             "mean_reward": None if q is None else q.mean_reward,
@@ -89,7 +91,7 @@ class Difference:
     second: str
     estimator: str
     value: float  # first minus second
-    low: float
+    low: float  # infinite by a bound alone, as ``high``: then ``value`` is too near 0 on average
     high: float
     rows: int  # of the log
     # That would settle it, if the difference is as estimated; 0 if it is settled, infinite if none would or
@@ -130,10 +132,13 @@ class Difference:
         if self.missing:
             fit = ", and the weights are good enough for it" if self.trusted else ""
             by += f" (as {self.missing} can't be computed{fit})"
-        names = f"{self.first} minus {self.second} by {by}: {self.value:.4g} "
-        names += f"[{self.low:.4g}, {self.high:.4g}]"
+        better = self.first if self.value > 0 else self.second
+        names = f"{self.first} minus {self.second} by {by}"
+        if math.isinf(self.low) or math.isinf(self.high):
+            least = self.low if self.value > 0 else self.high
+            return f"{names}, which gives a bound alone: at {_most(least)} {least:.4g}: {better} is better."
+        names += f": {self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
         if self.settled:
-            better = self.first if self.value > 0 else self.second
             model = f", by {self.model}: don't rely on it" if self.model else ""
             return f"{names}: {better} is better{model}."
         if not self.covered:
@@ -146,6 +151,10 @@ class Difference:
         if not math.isfinite(self.more_rows):
             return f"{names}: no difference was seen, and no number of rows would settle it."
         return f"{names}: not enough data; about {self.more_rows:,.0f} more rows like these would settle it."
+
+
+def _most(bound: float) -> str:
+    return "least" if bound > 0 else "most"
 
 
 OFF = 0.1

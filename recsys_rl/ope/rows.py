@@ -16,12 +16,14 @@ from recsys_rl.ope.diagnostics import (
     FEW,
     HEAVY,
     LOST,
+    MOST_MOVE,
     SURE,
     Calibration,
     WeightReport,
     bernstein,
     bootstrap,
     calibration,
+    largest_move,
     student_t,
     weigh,
 )
@@ -97,6 +99,7 @@ def _row(
         clip = (clipping.by_slope if how.clip == "slope" else clipping.by_error)(estimator, log, users)
         evaluate = _with_clip(estimator, clip)
     terms, needs = evaluate(log), estimator.needs
+    residuals = (log.residual if MODEL in needs else log.rewards) @ log.discounts  # (N,)
     lost = next(
         (share for need, share in knowledge.unsupported_by.items() if need in needs), knowledge.unsupported
     )
@@ -106,6 +109,7 @@ def _row(
         terms,
         users,
         weights=None if estimator.weights is None else estimator.weights(log),
+        residuals=residuals,
         unsupported=lost,
         most=knowledge.most,
         level=how.level,
@@ -141,6 +145,7 @@ def plain_row(
     users: Tensor | None = None,
     *,
     weights: Tensor | None = None,
+    residuals: Tensor | None = None,
     unsupported: float = 0.0,
     most: float = float("inf"),
     level: float = 0.95,
@@ -150,6 +155,7 @@ def plain_row(
 
     Args:
         weights: (N,); None for an estimator without weights.
+        residuals: (N,): what is weighted, the reward or its distance from a model; None: the terms are.
         unsupported: share of the policy's mass where the log has none.
         most: the largest possible return.
         unit: of the N terms in the warnings: rows, or sessions of several steps.
@@ -161,13 +167,24 @@ def plain_row(
         raise UserError(f"{estimator} is not finite in row {row + 1}: its propensity or its reward is wrong.")
     low, high = student_t(terms, users, level)
     value = float(terms.mean())
-    report = None if weights is None else weigh(weights, users)
-    if report is None:
+    report, move = None, 0.0
+    if weights is None:
         warnings = uncovered(unsupported) + touches(value, most)
     else:
-        warnings = warnings_for(report, unsupported, value, most, unit)
+        report = weigh(weights, users)
+        move = largest_move(weights, terms if residuals is None else residuals, terms, users)
+        warnings = warnings_for(report, unsupported, value, most, unit, move)
     return Estimate(
-        policy, estimator, value, low, high, "student-t", report, unsupported, warnings=tuple(warnings)
+        policy,
+        estimator,
+        value,
+        low,
+        high,
+        "student-t",
+        report,
+        unsupported,
+        warnings=tuple(warnings),
+        move=move,
     )
 
 
@@ -223,6 +240,7 @@ def warnings_for(
     value: float = 0.0,
     most: float = math.inf,
     unit: str = "rows",
+    move: float = 0.0,
 ) -> list[str]:
     """Plain sentences about an estimate that rests on these weights.
 
@@ -230,6 +248,7 @@ def warnings_for(
         unsupported: share of the policy's mass where the log has none.
         most: the largest possible return.
         unit: the things that have one weight each, rows or sessions.
+        move: as of ``largest_move``.
     """
     warnings = []
     if report.ess < FEW:
@@ -237,10 +256,10 @@ def warnings_for(
             f"Do not trust this: the log is worth {amount(round(report.ess), unit.removesuffix('s'))} for "
             f"this policy, and {FEW} are needed."
         )
-    if report.pareto_k > HEAVY:
+    if move > MOST_MOVE:
         warnings.append(
-            f"A few large weights decide (Pareto k {report.pareto_k:.2f} > {HEAVY}): the interval covers the "
-            "truth less often than it should."
+            f"A few {unit} decide: one more could move the estimate by {move:.2g} standard errors, and above "
+            f"{MOST_MOVE:g} the interval covers the truth less often than it should."
         )
     if not report.holds_one:
         # The mean of heavy weights lies under 1 in most logs, and its interval with it.

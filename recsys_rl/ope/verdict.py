@@ -1,9 +1,10 @@
 """The small table of a log: each policy by one estimate, and whether it is better than what the log earned.
 
 The estimate is the one that is recommended (compare.py) if the policy's weights allow it, each policy for
-itself. Otherwise it is marked `no promise`, of sessions that of a model, and there is no verdict. A verdict
-is by the difference on the same sessions, in which the log's own policy earned what it earned, and holds
-however often one looks. It has four values: better, worse, can't tell, and that the log is broken.
+itself. Otherwise it is marked `no promise`, of sessions that of a model, and of single decisions a lower
+bound may still know the answer (lower.py). A verdict is by the difference on the same sessions, in which the
+log's own policy earned what it earned, and holds however often one looks. It has four values: better, worse,
+can't tell, and that the log is broken.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from typing import Any, Final, Literal, get_args
 from torch import Tensor
 
 from recsys_rl.errors import UserError, amount
-from recsys_rl.ope.compare import MODELS, difference, enough, stand_ins
-from recsys_rl.ope.diagnostics import FEW, HEAVY
+from recsys_rl.ope.compare import MODELS, by_lower_bound, difference, enough, stand_ins
+from recsys_rl.ope.diagnostics import FEW, HEAVY, MOST_MOVE
 from recsys_rl.ope.judge import LOGGED
+from recsys_rl.ope.lower import SingleDecisions
 from recsys_rl.ope.parts import Totals
 from recsys_rl.ope.result import Difference, Estimate, finite, number
 
@@ -27,6 +29,11 @@ BROKEN: Final = "the log is broken"
 Answer = Literal["better", "worse", "can't tell", "the log is broken", ""]
 EXIT_CODES: dict[str, int] = {"better": 0, "worse": 3, CANT_TELL: 4, BROKEN: 5}
 """Exit codes of `ope --verdict`; 2 is a mistake of the user."""
+LIKELY = (
+    "the likely cause, unless the log has one, is a missing column candidates, where a decision could show "
+    "only some of the items"
+)
+"""The end of a sentence about weights that are too small on average."""
 COPIES = 0.01
 """Share of sessions that repeat another one, above which a log is broken."""
 
@@ -46,17 +53,17 @@ class Verdict:
     difference: tuple[float, float, float] | None = None  # from that, with its interval
     reason: str = ""  # why nobody can tell, or what is broken
     against: str = LOGGED
+    by: str = ""  # the estimator of the answer and the difference, if it is a lower bound
 
     def values(self) -> dict[str, Any]:
-        """The values of a JSON row."""
-        return {**vars(self), "difference": None if self.difference is None else list(self.difference)}
+        """The values of a JSON row; numbers that are not finite are null."""
+        numbers = {name: finite(value) for name, value in vars(self).items()}
+        between = None if self.difference is None else [finite(value) for value in self.difference]
+        return {**numbers, "difference": between}
 
     def json(self) -> dict[str, Any]:
-        """The values in the JSON file of ``ope``; numbers that are not finite are null."""
-        numbers = {name: finite(value) for name, value in self.values().items()}
-        if self.difference is not None:
-            numbers["difference"] = [finite(value) for value in self.difference]
-        return {**numbers, "text": self.sentence, "exit_code": EXIT_CODES[self.answer]}
+        """The values in the JSON file of ``ope``."""
+        return {**self.values(), "text": self.sentence, "exit_code": EXIT_CODES[self.answer]}
 
     @property
     def sentence(self) -> str:
@@ -73,7 +80,10 @@ class Verdict:
     def _by(self) -> str:
         if self.answer not in ("better", "worse") or self.difference is None:
             return ""
-        return " by {} [{}, {}]".format(*(number(abs(x)) for x in _ordered(self.difference)))
+        value, near, far = (number(abs(x)) for x in _ordered(self.difference))
+        if self.by:
+            return f" by at least {near} ({self.by}, a lower bound)"
+        return f" by {value} [{near}, {far}]"
 
     @property
     def _why(self) -> str:
@@ -92,6 +102,8 @@ class Estimates:
     trusted: str  # the estimator to trust, if a policy's weights allow it
     same: Sequence[str] = ()  # policies that give the logged propensities on every row
     broken: str = ""  # what is wrong with the log, whatever the policy
+    single: SingleDecisions | None = None  # for the lower bound; None: there is none
+    rarest: float = 0.0  # the smallest probability of a decision, of single ones; 0 if it is unknown
 
     @property
     def unit(self) -> str:
@@ -124,27 +136,27 @@ def verdict_on(known: Estimates, policy: str, other: str = LOGGED) -> Verdict:
         known.users,
         known.num_rows,
         covered=row.covered and (other == LOGGED or theirs[name].covered),
-        trusted=good,
     )
-    answer, reason = _answer(known, judged, paired)
-    if policy in known.same and other in (*known.same, LOGGED) and answer != BROKEN:
-        answer, reason = CANT_TELL, "it is the policy that logged"
+    wrong = known.broken or next((text for text in map(_wrong_weights, judged) if text), "")
+    same = policy in known.same and other in (*known.same, LOGGED)
+    bound = None
+    if not (good or wrong or same):
+        bound = by_lower_bound((policy, other), (policy, other), known.single, known.users, known.num_rows)
+    paired = bound or paired
+    answer: Answer = CANT_TELL
+    if wrong:
+        answer, reason = BROKEN, wrong
+    elif same:
+        reason = "it is the policy that logged"
+    elif (good or bound) and paired.settled:
+        answer, reason = ("better" if paired.value > 0 else "worse"), ""
+    else:
+        lacking = next((row for row in judged if row is None or not enough(row)), best)
+        reason = _reason(known, lacking, paired)
     ess = None if best is None or best.weights is None else best.weights.ess
     interval = (paired.value, paired.low, paired.high)
-    return Verdict(
-        policy, name, row.value, row.low, row.high, ess, good, answer, interval, reason, against=other
-    )
-
-
-def _answer(known: Estimates, judged: Sequence[Estimate | None], paired: Difference) -> tuple[Answer, str]:
-    """The answer and its reason; ``judged``: rows of the estimator to trust, of each compared policy."""
-    wrong = known.broken or next((text for text in map(_wrong_weights, judged) if text), "")
-    if wrong:
-        return BROKEN, wrong
-    if paired.settled:
-        return ("better" if paired.value > 0 else "worse"), ""
-    lacking = next((row for row in judged if row is None or not enough(row)), judged[0])
-    return CANT_TELL, _reason(known, lacking, paired)
+    by = "" if bound is None else bound.estimator
+    return Verdict(policy, name, row.value, row.low, row.high, ess, good, answer, interval, reason, other, by)
 
 
 def about_log(totals: Totals) -> str:
@@ -164,7 +176,7 @@ def _wrong_weights(row: Estimate | None) -> str:
     of = row.weights
     if of.ess < FEW or not of.pareto_k < HEAVY or of.holds_one:
         return ""
-    too_large = "" if of.mean > 1 else ", or it lacks choices of this policy"
+    too_large = "" if of.mean > 1 else f", or it lacks choices of this policy; {LIKELY}"
     return (
         f"the mean weight of {row.policy} is {of.mean:.3g} and not 1, though they are many and light: its "
         f"propensities are wrong{too_large}"
@@ -176,22 +188,44 @@ def _reason(known: Estimates, row: Estimate | None, paired: Difference) -> str:
     if row is None or row.weights is None:
         return "no estimate with a promise can be computed"
     of, unit = row.weights, known.unit
-    never = "no log of the policy that logged ever will, so give it a part of the users"
     if not row.covered:
-        return f"the log lacks choices that it makes, and {never}"
+        return (
+            "the log lacks choices that it makes, and no log of the policy that logged ever will have them, "
+            "so give it a part of the users"
+        )
+    if enough(row):
+        if not math.isfinite(paired.more_rows):
+            return "no difference was seen, and no number of rows would settle it"
+        return f"about {paired.more_rows:,.0f} more decisions would settle it"
     if of.ess < FEW:
-        worth = f"the log is worth {amount(round(of.ess), unit)} for it, and {FEW} are needed"
-        if of.ess < 2 or not of.pareto_k < HEAVY:
-            return f"{worth}: {never}"
-        more = len(known.users) * (FEW / of.ess - 1)
-        return f"{worth}: about {more:,.0f} more {unit}s would be enough for an answer"
-    if not of.pareto_k < HEAVY:
-        return f"a few large weights decide: {never}"
-    if not of.holds_one:
-        return f"its mean weight is {of.mean:.3g} and not 1: wrong propensities, or the log lacks its choices"
-    if not math.isfinite(paired.more_rows):
-        return "no difference was seen, and no number of rows would settle it"
-    return f"about {paired.more_rows:,.0f} more decisions would settle it"
+        why = f"the log is worth {amount(round(of.ess), unit)} for it, and {FEW} are needed"
+    elif row.move > MOST_MOVE:
+        why = f"one more {unit} could move the estimate by {row.move:.2g} standard errors"
+    else:
+        heavy = ", or too few rows for weights as heavy as these" if not of.pareto_k < HEAVY else ""
+        wrong = f"wrong propensities, or the log lacks its choices{heavy}"
+        return f"its mean weight is {of.mean:.3g} and not 1: {wrong}"
+    more = _more(known, row, paired)
+    if not math.isfinite(more):
+        return f"{why}; more of the same log hardly helps, so give it a part of the users"
+    return f"{why}: about {more:,.0f} more {unit}s would settle it"
+
+
+def _more(known: Estimates, row: Estimate, paired: Difference) -> float:
+    """The sessions beside the log's N after which there is an answer; infinite if that is unknown.
+
+    Effective samples rise with N, and what one row could move falls with its root. An effective size below 2
+    is that of one weight, which says nothing of others; but with weights up to b, as of probabilities of at
+    least 1 / b, it is at least N / b: E w^2 <= b E w.
+    """
+    assert row.weights is not None
+    number, ess = len(known.users), row.weights.ess
+    at = number * max(FEW / max(ess, 1e-9), (row.move / MOST_MOVE) ** 2)
+    if ess < 2:
+        at = min(at, max(FEW / known.rarest, number + 1)) if known.rarest else math.inf
+    if paired.estimator == known.trusted and math.isfinite(paired.more_rows):
+        at = max(at, number * (1 + paired.more_rows / known.num_rows))
+    return at - number
 
 
 def verdict_lines(table: Sequence[Verdict], headline: str) -> list[str]:
@@ -232,12 +266,13 @@ def read_verdicts(values: object) -> list[Verdict]:
 def _numbers(values: Any) -> tuple[float, float, float] | None:
     if values is None:
         return None
-    value, low, high = map(float, values)
-    return value, low, high
+    value, low, high = values  # an end that is null is infinite
+    ends = -math.inf if low is None else float(low), math.inf if high is None else float(high)
+    return float(value), *ends
 
 
 def _is_row(row: Verdict) -> bool:
-    texts = (row.policy, row.estimator, row.reason, row.against)
+    texts = (row.policy, row.estimator, row.reason, row.against, row.by)
     numbers = (row.value, row.low, row.high, 0.0 if row.ess is None else row.ess)
     return (
         all(type(text) is str for text in texts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor
@@ -10,6 +11,7 @@ from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.errors import UserError, short
 from recsys_rl.tables.context_rows import encoded
 from recsys_rl.tables.pieces import Piece
+from recsys_rl.tables.values import LIST, is_gap
 
 
 def pieces_of(checkpoint: Checkpoint) -> tuple[Piece, ...] | None:
@@ -34,7 +36,7 @@ def given_context(checkpoint: Checkpoint, context: Mapping[str, object] | None) 
 
 
 def parse_context(pieces: Sequence[Piece], texts: Sequence[str]) -> dict[str, object]:
-    """The context of texts NAME=VALUE. Numbers of a list stand between commas. Raises UserError."""
+    """The context of texts NAME=VALUE; numbers of a list are separated as in tables. Raises UserError."""
     by_name, context = {piece.name: piece for piece in pieces}, {}
     for text in texts:
         name, equals, value = text.partition("=")
@@ -43,7 +45,8 @@ def parse_context(pieces: Sequence[Piece], texts: Sequence[str]) -> dict[str, ob
             raise UserError(f"--context {short(text)} is not NAME=VALUE: give one, as in --context age=0.3.")
         if name in context:
             raise UserError(f"--context names {short(name)} twice: give one value.")
-        context[name] = _value(by_name.get(name), value.strip())
+        piece = by_name.get(name)
+        context[name] = None if piece is not None and is_gap(value) else _value(piece, value.strip())
     return context
 
 
@@ -51,8 +54,10 @@ def _value(piece: Piece | None, text: str) -> object:
     """The value of a text by the kind of its piece; the text itself if it has no such value."""
     if piece is None or piece.kind == "text":
         return text
+    truths = {"true": True, "false": False}
+    entries = [entry.strip() for entry in re.split(LIST, text.strip("[] "))]
     try:
-        numbers = [float(entry) for entry in text.strip("[] ").split(",")]
+        numbers = [truths[x.lower()] if x.lower() in truths else float(x) for x in entries]
     except ValueError:
         return text
     return numbers if piece.kind == "list" or len(numbers) > 1 else numbers[0]

@@ -16,19 +16,23 @@ from recsys_rl.types import Obs
 
 
 def drawn_contexts(pieces: Sequence[Piece], number: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """Encoded pieces (N, size): numbers of the range of the log, and each text and "other" equally often."""
+    """Encoded pieces (N, size): numbers of the range of the log, and each text and "other" equally often.
+
+    Of a column with gaps a fifth of the numbers and lists are missing, and some texts.
+    """
     given = {}
     for piece in pieces:
         if piece.kind == "text":
             places = torch.randint(piece.size, (number,), generator=generator)
             given[piece.name] = torch.nn.functional.one_hot(places, piece.size).float()
             continue
-        low, high, shift, scale = (
-            torch.tensor(values, dtype=torch.float64)
-            for values in (piece.low, piece.high, piece.shift, piece.scale)
-        )
-        drawn = torch.rand(number, piece.size, dtype=torch.float64, generator=generator)
-        given[piece.name] = ((low + (high - low) * drawn - shift) / scale).float()
+        low, high = (torch.tensor(values, dtype=torch.float64) for values in (piece.low, piece.high))
+        drawn = torch.rand(number, len(low), dtype=torch.float64, generator=generator)
+        rows = torch.nn.functional.pad(low + (high - low) * drawn, (0, piece.size - len(low)))
+        if piece.gaps:
+            gone = torch.rand(number, generator=generator) < 0.2
+            rows[gone] = torch.tensor(piece.missing, dtype=torch.float64)
+        given[piece.name] = piece.scaled(rows)
     return given
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from recsys_rl.records import KNOWS
 from recsys_rl.report import charts, words
 from recsys_rl.report.categories import categories_html
+from recsys_rl.report.columns import known
 from recsys_rl.report.drawing import PALETTE_CSS, decimals, finite, kind, number, signed, sizes, text
 from recsys_rl.report.exposure import exposure_html
 from recsys_rl.report.page import Page, Row
@@ -18,9 +19,6 @@ from recsys_rl.report.sessions import sessions_html
 from recsys_rl.report.streams import streams_html
 from recsys_rl.types import UserError
 from recsys_rl.utils.files import write_text
-
-SHARES = ("coverage", "d1", "d7", "d30", "churn")  # columns in per cent
-
 
 CURVES = {
     "log": (
@@ -148,13 +146,6 @@ def _returns(page: Page) -> str:
     )
 
 
-def _columns(rows: Sequence[Row]) -> dict[str, str]:
-    """Keys and heads of the columns after the return, without columns that have no number in any row."""
-    columns = {"length_mean": "Length", "distinct_mean": "Distinct", "coverage": "Coverage"}
-    columns |= {"active_days": "Active days", "d1": "D1", "d7": "D7", "d30": "D30", "churn": "Churn"}
-    return {name: head for name, head in columns.items() if any(finite(row.get(name)) for row in rows)}
-
-
 def _streams(rows: Sequence[Row]) -> list[str]:
     """Names of the reward streams, each a column; [] where there is only one."""
     return list(dict.fromkeys(name for row in rows for name in row.get("streams") or ()))
@@ -162,8 +153,9 @@ def _streams(rows: Sequence[Row]) -> list[str]:
 
 def _table(rows: Sequence[Row], places: int, yardstick: str | None, knowing: Sequence[str] = ()) -> str:
     """The numbers of the chart and of the other columns."""
-    known, streams = _columns(rows), _streams(rows)
-    head = "".join(f'<th scope="col">{text(name)}</th>' for name in (*known.values(), *streams))
+    columns, streams = known(rows), _streams(rows)
+    heads = (*(column.head for column in columns), *streams)
+    head = "".join(f'<th scope="col">{text(name)}</th>' for name in heads)
     body = ""
     for row in rows:
         policy = str(row["policy"])
@@ -173,8 +165,8 @@ def _table(rows: Sequence[Row], places: int, yardstick: str | None, knowing: Seq
             f'<tr class="{kind(policy)}"><th scope="row">{text(policy)}{mark}</th>'
             f"<td>{number(row['return_mean'], places)} <small>{charts.interval(row, places)}</small></td>"
             + "".join(
-                f"<td>{_percent(row.get(name)) if name in SHARES else number(row.get(name), 1)}</td>"
-                for name in known
+                f"<td>{_percent(row.get(of.key)) if of.share else number(row.get(of.key), 1)}</td>"
+                for of in columns
             )
             + "".join(f"<td>{number((row.get('streams') or {}).get(name), places)}</td>" for name in streams)
             + "</tr>"
@@ -246,8 +238,9 @@ def _definitions(page: Page, rows: Sequence[Row]) -> str:
     ]
     if page.yardstick is not None:
         definitions.append(("yardstick", words.define_yardstick(page.yardstick, policies)))
-    lives, heads = words.has_lives(page.rows), ("Return", *_columns(rows).values())
-    definitions += [(head, words.define_column(head, foreign, lives)) for head in heads]
+    lives = words.has_lives(page.rows)
+    meanings = {"Return": words.RETURN, **{column.head: column.meaning for column in known(rows)}}
+    definitions += [(head, words.define_column(of, foreign, lives)) for head, of in meanings.items()]
     definitions += [
         (name, words.STREAM.format(session=words.session(foreign, lives))) for name in _streams(rows)
     ]

@@ -37,19 +37,10 @@ POLICIES = {
     "planner": "Sees the hidden user, simulates {reach}, and shows the best first item found: a strong "
     "reference, not a proven optimum.",
 }
-RETENTION = "Retention: share of the users who are active on day {day} after their first day."
-COLUMNS = {
-    "Return": "Sum of the rewards of {session}, undiscounted: the mean over {players}, and its 95 % "
-    "interval (Student's t).",
-    "Length": "Mean number of steps of {session}.",
-    "Distinct": "Mean number of different {items} in {session}.",
-    "Coverage": "Share of the catalogue that was shown to any of the users.",
-    "Active days": "Mean number of days on which a user is active, of 35 at most.",
-    "D1": RETENTION.format(day=1),
-    "D7": RETENTION.format(day=7),
-    "D30": RETENTION.format(day=30),
-    "Churn": "Share of the users who stay away for more than 30 days.",
-}
+RETURN = (
+    "Sum of the rewards of {session}, undiscounted: the mean over {players}, and its 95 % "
+    "interval (Student's t)."
+)
 
 NO_DIFFERENCE = "no difference seen"
 STREAM = "Mean sum of this kind of reward over {session}, without its weight."
@@ -86,10 +77,10 @@ def planner_reach(steps: Sequence[int] | None) -> str:
     return f"at most {simulated} of the {length} steps of a session, extrapolates the others"
 
 
-def define_column(column: str, episodes: bool, lives: bool = False) -> str:
-    """One sentence about a column of the table; ``lives``: an episode is a user's life."""
+def define_column(meaning: str, episodes: bool, lives: bool = False) -> str:
+    """The ``meaning`` of a column of the table in its words; ``lives``: an episode is a user's life."""
     players, items = ("seeds", "actions") if episodes else ("users", "items")
-    return COLUMNS[column].format(session=session(episodes, lives), players=players, items=items)
+    return meaning.format(session=session(episodes, lives), players=players, items=items)
 
 
 def session(episodes: bool, lives: bool) -> str:

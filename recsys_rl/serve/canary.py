@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -31,12 +31,6 @@ STEPS = 100
 """Differences on each side of 0 that the band tells apart, closer to each other near 0."""
 BLOCK = 2_000
 """Sessions that are added to the bets at once."""
-GUARDS = {
-    "degraded": "popularity answers in its place",
-    "early": "users leave early",
-    "top": "one item is shown",
-}
-"""The guardrails, and what they watch."""
 Answer = Literal["better", "worse", "can't tell", "the log is broken"]
 
 
@@ -68,6 +62,29 @@ class CanarySettings:
 
     Without an end a page that stays open would hold up all later sessions.
     """
+
+
+class Rule(NamedTuple):
+    """A guardrail: a number of each session whose mean must not be far above the champion's."""
+
+    name: str
+    watches: str  # what happens too often where it stops a release
+    of: Callable[
+        [Outcome, float], float
+    ]  # of a session and the share of its arm's most shown item: in [0, 1]
+    limit: Callable[[CanarySettings], tuple[float, float]]  # times the champion's mean, and more than that
+
+
+GUARDRAILS = (
+    Rule(
+        "degraded",
+        "popularity answers in its place",
+        lambda of, _: of.degraded,
+        lambda by: (by.degraded, 0.0),
+    ),
+    Rule("early", "users leave early", lambda of, _: of.early, lambda by: (1.0, by.early)),
+    Rule("top", "one item is shown", lambda _, top: top, lambda by: (1.0, by.top)),
+)
 
 
 @dataclass(frozen=True)
@@ -126,12 +143,8 @@ class Canary:
         self.items: dict[str, Counter[int]] = {"champion": Counter(), "challenger": Counter()}
         self.fresh: list[_Row] = []  # not in the bets yet
         self.shares, self.are_wrong = Shares(), False
-        of_a_guard = (self.settings.alpha / 2 - self.settings.shares_alpha) / len(GUARDS)
-        self.guards = [
-            _Guardrail(self.settings.degraded, 0.0, of_a_guard),
-            _Guardrail(1.0, self.settings.early, of_a_guard),
-            _Guardrail(1.0, self.settings.top, of_a_guard),
-        ]
+        of_a_guard = (self.settings.alpha / 2 - self.settings.shares_alpha) / len(GUARDRAILS)
+        self.guards = [_Guardrail(rule, self.settings, of_a_guard) for rule in GUARDRAILS]
         self.difference = _Difference(self.settings.alpha / 2)
 
     @property
@@ -168,7 +181,7 @@ class Canary:
             off = None
         is_challenger = outcome.arm == "challenger"
         probability = outcome.probability if is_challenger else 1 - outcome.probability
-        watched = outcome.degraded, outcome.early, top
+        watched = tuple(rule.of(outcome, top) for rule in GUARDRAILS)
         self.fresh.append(_Row(is_challenger, probability, outcome.reward, off, watched))
 
     def _learn(self, off: float | None) -> None:
@@ -181,9 +194,9 @@ class Canary:
         for at in range(0, len(self.fresh), BLOCK):
             self._bet(self.fresh[at : at + BLOCK])
         self.fresh = []
-        guards = {name: guard.now for name, guard in zip(GUARDS, self.guards, strict=True)}
+        guards = {guard.rule.name: guard.now for guard in self.guards}
         of, answer = self.difference, self.difference.answer
-        harm = next((f"{GUARDS[name]} too often" for name, guard in guards.items() if guard.harms), "")
+        harm = next((f"{guard.rule.watches} too often" for guard in self.guards if guard.now.harms), "")
         if answer == "worse":
             harm = f"its sessions return less, by {-of.mean * self.span:.3g}"
         if self.are_wrong:
@@ -267,7 +280,7 @@ class _Row(NamedTuple):
     probability: float  # of the challenger
     reward: float
     off: float | None  # its return minus its centre; None: the range was learned from it
-    watched: tuple[float, float, float]  # by guardrails, each within [0, 1]
+    watched: tuple[float, ...]  # by each of GUARDRAILS
 
 
 class _Split(NamedTuple):
@@ -356,8 +369,9 @@ class _Difference:
 class _Guardrail:
     """What may not be above ``times`` the champion's mean plus ``above``, at any look."""
 
-    def __init__(self, times: float, above: float, alpha: float) -> None:
-        self.times, self.threshold, self.harms = times, -math.log(alpha), False
+    def __init__(self, rule: Rule, settings: CanarySettings, alpha: float) -> None:
+        self.rule, (self.times, above) = rule, rule.limit(settings)
+        self.threshold, self.harms = -math.log(alpha), False
         self.capital = Capital(torch.tensor([above]), 2 * alpha)  # of which one side counts
         self.sums = torch.zeros(2, 2, dtype=torch.float64)  # of champion and challenger: sessions, values
 

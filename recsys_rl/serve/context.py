@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from recsys_rl.errors import UserError, one_line, short
+from recsys_rl.errors import UserError, one_line
 from recsys_rl.recommender.visit import NOON
 from recsys_rl.serve.messages import Hour, PieceValue, Problem
-from recsys_rl.serve.record_schema import Pieces
+from recsys_rl.serve.record_schema import PieceInRecord, Pieces
 from recsys_rl.serve.versions import Version
 from recsys_rl.tables.pieces import Piece
-from recsys_rl.tables.values import fits_a_table
+from recsys_rl.tables.values import is_gap
 
 
 class Context(NamedTuple):
@@ -33,17 +33,27 @@ def context_of(context: Mapping[str, PieceValue], version: Version, now: float) 
         row = version.contexts.row(context)
     except UserError as error:
         raise Problem(422, "wrong-context", str(error)) from None
-    for piece in version.contexts.pieces if not version.decides else version.contexts.texts:
-        _check(piece, context[piece.name])
-    values = [context[name] for name in version.contexts.alphabetical]
-    if version.contexts.has_lists:
-        values = [tuple(value) if isinstance(value, list) else value for value in values]  # type: ignore[misc]
-    return Context(NOON, tuple(values), row)  # type: ignore[arg-type]
+    given = [context.get(name) for name in version.contexts.alphabetical]
+    values = tuple(value if type(value) is float else _kept(value) for value in given)
+    if not version.decides:
+        by_name = dict(zip(version.contexts.alphabetical, values, strict=True))
+        for piece in version.contexts.pieces:
+            _check(piece, by_name[piece.name])
+    return Context(NOON, values, row)
+
+
+def _kept(value: PieceValue) -> PieceInRecord:
+    """A checked value as the record keeps it, without a difference between the ways to leave it out."""
+    if isinstance(value, list):
+        return tuple(map(float, value)) or None
+    if isinstance(value, str):
+        return None if is_gap(value) else value
+    return value if value is None else float(value)
 
 
 def row_of(pieces: Pieces, version: Version) -> tuple[float, ...]:
     """The row of a context of the record, for any version of its platform."""
-    return () if version.contexts is None else version.contexts.row(named(pieces, version))
+    return () if version.contexts is None else version.contexts.row(named(pieces, version), recorded=True)
 
 
 def named(pieces: Pieces, version: Version) -> dict[str, PieceValue]:
@@ -63,20 +73,22 @@ def schema_of_context(version: Version) -> dict[str, Any]:
     return {
         "type": "object",
         "properties": {piece.name: _schema_of(piece) for piece in pieces},
-        "required": [piece.name for piece in pieces],
+        "required": [piece.name for piece in pieces if not piece.gaps],
         "additionalProperties": False,
     }
 
 
 def _schema_of(piece: Piece) -> dict[str, Any]:
     about = {"description": piece.rule, "examples": [piece.example]}
+    none = ["null"] * piece.gaps
     if piece.kind == "text":
-        return {"type": "string", **about}
-    numbers = [{"type": "number", "minimum": low, "maximum": high} for low, high in piece.bounds]
+        return {"type": ["string", *none], **about}
+    truths = ["boolean"] * (min(piece.low) >= 0 and max(piece.high) <= 1)
     if piece.kind == "number":
-        return {**numbers[0], **about}
-    sizes = {"minItems": len(numbers), "maxItems": len(numbers)}
-    return {"type": "array", "items": {"type": "number"}, **sizes, **about}
+        low, high = piece.bounds[0]
+        return {"type": ["number", *truths, *none], "minimum": low, "maximum": high, **about}
+    sizes = {"minItems": 0 if piece.gaps else piece.size, "maxItems": piece.size}
+    return {"type": ["array", *none], "items": {"type": ["number", *truths]}, **sizes, **about}
 
 
 def _hour_of(context: Mapping[str, PieceValue], version: Version, now: float) -> float:
@@ -97,13 +109,11 @@ def _hour_of(context: Mapping[str, PieceValue], version: Version, now: float) ->
     return 24 * moment.weekday() + moment.hour + moment.minute / 60
 
 
-def _check(piece: Piece, value: PieceValue) -> None:
-    """Raise Problem for a text that the table of an export can't hold, and a number out of range."""
-    if isinstance(value, str):
-        if value not in piece.values and not fits_a_table(value):
-            raise Problem(422, "wrong-context", f"context.{piece.name} is {short(value)}: give {piece.rule}.")
+def _check(piece: Piece, value: PieceInRecord) -> None:
+    """Raise Problem for a number out of the range that the place describes."""
+    if value is None or isinstance(value, str):
         return
-    numbers = value if isinstance(value, list) else [value]
+    numbers = value if isinstance(value, tuple) else (value,)
     for number, low, high in zip(numbers, piece.low, piece.high, strict=True):
         if not low <= number <= high:
             why = f"context.{piece.name} is {number:g}: it must be from {low:g} to {high:g}."

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 import msgspec
+from torch import Tensor
 
 from recsys_rl.serve.context import named, row_of
 from recsys_rl.serve.draw_request import DrawRequest, DrawResult, draw, request_in
@@ -14,7 +15,6 @@ from recsys_rl.serve.messages import DecisionReport, KnownEvent, Place, Recommen
 from recsys_rl.serve.record_schema import LEAVE, Decision, Event, SessionRows
 from recsys_rl.serve.session_state import SessionState
 from recsys_rl.serve.versions import Version
-from recsys_rl.tables.context_rows import encoded
 
 TOP = 10  # alternatives of a report
 OBSERVED = "observed"
@@ -149,10 +149,7 @@ def _report_without_a_policy(version: Version, rows: SessionRows, decision: Deci
         time=decision.time,
         context=named(decision.context, version),
         seen=Seen(
-            {
-                name: piece.tolist()
-                for name, piece in encoded(version.pieces, named(decision.context, version)).items()
-            },
+            {name: rows[0].tolist() for name, rows in _given(decision, version).items()},
             [version.item_ids[item] for item, _ in shown],
             [version.checkpoint.catalogue.title(item) for item, _ in shown],
             [signals for _, signals in shown],
@@ -162,6 +159,11 @@ def _report_without_a_policy(version: Version, rows: SessionRows, decision: Deci
         replayed=None,
         events=[_known_event(version, event) for event in rows.events if event.decision == decision.number],
     )
+
+
+def _given(decision: Decision, version: Version) -> Mapping[str, Tensor]:
+    """The pieces (1, size) that the request of a decision gave, by name."""
+    return {} if version.contexts is None else version.contexts.tensors([row_of(decision.context, version)])
 
 
 def _seen(version: Version, result: DrawResult) -> Seen:

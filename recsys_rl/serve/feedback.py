@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import msgspec
@@ -11,20 +10,8 @@ from recsys_rl.serve.jobs import Shared
 from recsys_rl.serve.messages import FeedbackAnswer, FeedbackEvent, Receipt
 from recsys_rl.serve.record_schema import LEAVE, Event
 from recsys_rl.serve.session_state import SessionState
-from recsys_rl.serve.versions import Version
 
-LARGEST = 1e9
-"""Largest value of a signal without bounds: larger ones could overflow in a float32 network."""
 OUT_OF_RANGE = "value-out-of-range"
-
-
-def ranges_of(version: Version) -> dict[str, tuple[float, float]]:
-    """The lowest and the highest value of each visible signal of the platform."""
-    known, ranges = version.checkpoint.config.platform.signal_ranges, {}
-    for name in version.signals:
-        low, high = known.get(name, (-math.inf, math.inf))
-        ranges[name] = max(low, -LARGEST), min(high, LARGEST)
-    return ranges
 
 
 def take_feedback(shared: Shared, events: Sequence[FeedbackEvent]) -> FeedbackAnswer:
@@ -37,8 +24,9 @@ def take_feedback(shared: Shared, events: Sequence[FeedbackEvent]) -> FeedbackAn
         shared.counts[status] += 1
         detail = None
         if code == OUT_OF_RANGE:
-            low, high = shared.signal_ranges[event.signal]
-            detail = f"The value of {event.signal} is {event.value:g}: it must be from {low:g} to {high:g}."
+            of = shared.active.version.ranges[event.signal]
+            values = "0 or 1" if of.binary else f"from {of.low:g} to {of.high:g}"
+            detail = f"The value of {event.signal} is {event.value:g}: it must be {values}."
         receipts.append(Receipt(index, status, code, detail))  # type: ignore[arg-type]
     return FeedbackAnswer(receipts)
 
@@ -72,7 +60,7 @@ def _take_one(shared: Shared, event: FeedbackEvent) -> tuple[str, str | None]:
         place=position,
         left=left,
         signal=signal,
-        value=1.0 if signal == LEAVE else event.value,
+        value=1.0 if signal == LEAVE else float(event.value),
         time=event.time,
         received=shared.clock(),
     )
@@ -81,8 +69,9 @@ def _take_one(shared: Shared, event: FeedbackEvent) -> tuple[str, str | None]:
         return ("duplicate" if before.content == new.content else "conflict"), None
     code = _rejected(session, new, shared.clock())
     if code is None and signal != LEAVE:
-        low, high = shared.signal_ranges[event.signal]
-        code = None if low <= new.value <= high else OUT_OF_RANGE
+        low, high, binary = version.ranges[event.signal]
+        fits = new.value in (low, high) if binary else low <= new.value <= high
+        code = None if fits else OUT_OF_RANGE
     if code is not None:
         return "rejected", code
     new = msgspec.structs.replace(new, number=transaction.number())

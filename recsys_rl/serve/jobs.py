@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -170,7 +170,6 @@ class Shared:
     memory: Memory
     transaction: Transaction
     admission: Admission
-    signal_ranges: Mapping[str, tuple[float, float]]  # of all versions: a record is of one platform
     clock: Callable[[], float] = field(default_factory=Clock)  # seconds since 1970
     counts: Counter[str] = field(default_factory=Counter)
 

@@ -19,7 +19,7 @@ Id = Annotated[str, Meta(min_length=1, max_length=200)]
 Items = Annotated[list[Id], Meta(max_length=MOST_ITEMS)]
 
 
-PieceValue = float | str | list[float]
+PieceValue = float | bool | str | list[float | bool] | None
 Context = Annotated[dict[Id, PieceValue], Meta(max_length=MOST_PIECES)]
 """The pieces of the context by their names; ``Hour`` on platforms whose policies know people."""
 
@@ -42,14 +42,16 @@ class RecommendRequest(Struct, forbid_unknown_fields=True, frozen=True):
     request_id: Id | None = None
     """The same id gives the stored answer again, for 24 hours."""
     exclude: Items = msgspec.field(default_factory=list)
-    """Items that may not be shown now."""
+    """Items that may not be shown now. Unknown ones are left out, and named in the answer."""
     candidates: Annotated[list[Id], Meta(min_length=1, max_length=MOST_ITEMS)] | None = None
-    """The only items that may be shown now; null: all."""
+    """The only items that may be shown now; null: all. Unknown ones are left out, and named in the answer; if
+    all are unknown, the request is refused."""
     likes: Annotated[list[Id], Meta(max_length=MOST_LIKES)] = msgspec.field(default_factory=list)
     """Items that a stranger likes. They count from the start of their next session on, as do the items of
     earlier sessions of which they consumed at least half."""
     context: Context = msgspec.field(default_factory=dict)
-    """The pieces of the context by name, for a policy of a team's own log; else `hour`, if it is seen."""
+    """The pieces of the context by name, for a policy of a team's own log; else `hour`, if it is seen. null
+    or no field: no value, which the policy takes for columns with gaps alone."""
 
 
 Probability = Annotated[float, Meta(gt=0, le=1)]
@@ -66,7 +68,7 @@ class ObserveRequest(Struct, forbid_unknown_fields=True, frozen=True):
     """Probability with which the application chose them: of an item, or of a slate in this order. A list has
     that of each place, given the places before it; several single items need one. null: it is unknown."""
     candidates: Annotated[list[Id], Meta(min_length=1, max_length=MOST_ITEMS)] | None = None
-    """The only items that the application could have shown; null: all."""
+    """The only items that the application could have shown; null: all. Unknown ones as in `/v1/recommend`."""
     policy: Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")] = "application"
     """The name of the application's policy, which logs have in their column `logger`."""
     session_id: Id | None = None
@@ -109,14 +111,16 @@ class Recommendation(Struct, frozen=True):
     session: SessionStep
     degraded: str | None
     """Why popularity chose in place of the policy: raised, not-finite or late; null: the policy chose."""
+    unknown: list[str] = msgspec.field(default_factory=list)
+    """Ids in `exclude` and `candidates` that the catalogue lacks. They were left out."""
 
 
 class FeedbackEvent(Struct, forbid_unknown_fields=True, frozen=True):
     decision_id: Id
     signal: Id
     """A visible signal of the platform, or `leave`: the user left after this decision, the last one."""
-    value: float = 1.0
-    """Within the range of the signal."""
+    value: float | bool = 1.0
+    """Within the range of the signal; true is 1 and false 0."""
     position: Annotated[int, Meta(ge=0, lt=MOST_PLACES)] = 0
     """The place of the item in the answer, from 0."""
     left: Id | None = None
@@ -241,6 +245,8 @@ class ContextField(Struct, frozen=True):
     """The texts that the policy knows; any other one is the same to it."""
     example: PieceValue
     """The middle of the log's range, or the first text."""
+    gaps: bool
+    """True if a request may leave the piece out, or give null."""
 
 
 class Platform(Struct, frozen=True):

@@ -59,7 +59,7 @@ def observe(recommendations: Recommendations, job: Job) -> None:
         application=request.policy,
         context=context.pieces,
     )
-    row = msgspec.structs.replace(row, answer=_encode(_answer_of(row, version)))
+    row = msgspec.structs.replace(row, answer=_encode(_answer_of(row, version, rows.unknown)))
     recommendations.write(visitor, session, fresh, row)
     shared.counts["observed"] += 1
     shared.transaction.answer(job, row.answer)
@@ -72,6 +72,7 @@ class _Rows(NamedTuple):
     logprobs: tuple[float, ...]
     candidates: tuple[int, ...] | None
     likes: tuple[int, ...]
+    unknown: tuple[str, ...]  # candidates that the catalogue lacks
 
 
 def _rows_of(request: ObserveRequest, version: Version, session: SessionState | None) -> _Rows:
@@ -95,12 +96,11 @@ def _rows_of(request: ObserveRequest, version: Version, session: SessionState | 
     if session is not None and not interface.repeats:
         before = {item for step in session.steps for item in step.items}
         _refuse(request, items, before, "was shown before in this session, where no item is shown again")
-    candidates = None
-    if request.candidates is not None:
-        candidates = version.rows_of_items(request.candidates, "candidates")
+    candidates, unknown = version.rows_of_candidates(request.candidates)
+    if candidates is not None:
         _refuse(request, items, {*items} - {*candidates}, "is not among the candidates")
     likes = version.rows_of_likes(request.likes)
-    return _Rows(items, _logprobs_of(request, slate), candidates, likes)
+    return _Rows(items, _logprobs_of(request, slate), candidates, likes, unknown)
 
 
 def _refuse(request: ObserveRequest, items: tuple[int, ...], wrong: Collection[int], why: str) -> None:
@@ -124,8 +124,8 @@ def _logprobs_of(request: ObserveRequest, slate: int) -> tuple[float, ...]:
     return tuple(math.log(chance) for chance in (given if isinstance(given, list) else [given]))
 
 
-def _answer_of(row: Decision, version: Version) -> messages.Recommendation:
-    """The answer to a decision."""
+def _answer_of(row: Decision, version: Version, unknown: tuple[str, ...]) -> messages.Recommendation:
+    """The answer to a decision; ``unknown``: candidates that the catalogue lacks."""
     title, of_places = version.checkpoint.catalogue.title, len(row.logprobs) == len(row.items)
     chances = [math.exp(logprob) for logprob in row.logprobs] if of_places else []
     return messages.Recommendation(
@@ -138,4 +138,5 @@ def _answer_of(row: Decision, version: Version) -> messages.Recommendation:
         policy=messages.Policy(row.application, 0, ""),
         session=messages.SessionStep(str(row.session), row.step),
         degraded=None,
+        unknown=list(unknown),
     )

@@ -12,7 +12,7 @@ import polars as pl
 from recsys_rl.serve.facts import COLUMNS, ITEMS_KNOWN
 from recsys_rl.tables import schema
 from recsys_rl.tables.schema import common_names, of_propensities
-from recsys_rl.tables.values import INTEGER
+from recsys_rl.tables.values import INTEGER, in_table
 
 MOST_CANDIDATES = 1_000
 """Items of a place whose rows name all of them as candidates, where no session showed some of them."""
@@ -36,7 +36,7 @@ class TableRow:
     exclude: tuple[int, ...]
     above: tuple[int, ...]  # the items of the rows of its list before it
     signals: list[list[float]]  # (K, S)
-    context: Mapping[str, Any]  # by piece, as the request gave it
+    context: Mapping[str, Any]  # by piece, as the request gave it; None: it has no value
 
     @property
     def limited(self) -> bool:
@@ -84,7 +84,9 @@ def frame_of(rows: Sequence[TableRow], facts: Mapping[str, Any], never_shown: in
         name = signal if names.get("reward") == signal else f"signal.{signal}"
         columns[name] = values if slate > 1 else values.list.first()
     for piece, kind, _ in facts["context"]:
-        columns[f"context.{piece}"] = pl.Series([row.context[piece] for row in rows], dtype=KINDS[kind])
+        given = (row.context[piece] for row in rows)
+        cells = [in_table(value) if isinstance(value, str) else value for value in given]
+        columns[f"context.{piece}"] = pl.Series(cells, dtype=KINDS[kind])
     return pl.DataFrame(columns)
 
 

@@ -44,6 +44,7 @@ class Pending:
     context: Pieces  # as the request gave them
     events: int  # of the session, when the draw began
     assigned: Assigned
+    unknown: tuple[str, ...]  # ids of the request that the catalogue lacks
 
 
 class Recommendations:
@@ -125,7 +126,10 @@ class Recommendations:
             deadline=job.deadline,
         )
         draw.steps = [step.copy() for step in draw.steps]  # another thread reads them
-        pending = Pending([job], visitor, session, fresh, draw, context.pieces, len(session.events), assigned)
+        events = len(session.events)
+        pending = Pending(
+            [job], visitor, session, fresh, draw, context.pieces, events, assigned, rows.unknown
+        )
         visitor.busy = session.drawing = True
         self.pending[draw.number] = pending
         if request.request_id is not None:
@@ -272,6 +276,7 @@ class RequestRows(NamedTuple):
     candidates: tuple[int, ...] | None
     exclude: tuple[int, ...]
     likes: tuple[int, ...]
+    unknown: tuple[str, ...]  # ids among them that the catalogue lacks
 
 
 def open_session(
@@ -305,13 +310,10 @@ def _rows_of(request: RecommendRequest, version: Version, steps: int) -> Request
     left = interface.session_length - steps
     if places > left * slate:
         raise Problem(422, "wrong-n", f"n is {places}, but only {left} steps of the session are left.")
-    candidates = request.candidates
-    return RequestRows(
-        places,
-        None if candidates is None else version.rows_of_items(candidates, "candidates"),
-        version.rows_of_items(request.exclude, "exclude"),
-        version.rows_of_likes(request.likes),
-    )
+    candidates, strange = version.rows_of_candidates(request.candidates)
+    exclude, others = version.rows_of_known(request.exclude)
+    unknown = tuple(dict.fromkeys((*strange, *others)))
+    return RequestRows(places, candidates, exclude, version.rows_of_likes(request.likes), unknown)
 
 
 def _check_same(digest: str, job: Job) -> None:
@@ -343,11 +345,14 @@ def _decision_of(pending: Pending, result: DrawResult, policy: ServedPolicy, now
         arm=pending.assigned.arm,
         arm_probability=pending.assigned.probability,
     )
-    return msgspec.structs.replace(row, answer=_encode(_answer_of(row, policy, draw.version)))
+    answer = _answer_of(row, policy, draw.version, pending.unknown)
+    return msgspec.structs.replace(row, answer=_encode(answer))
 
 
-def _answer_of(row: Decision, policy: ServedPolicy, version: Version) -> messages.Recommendation:
-    """The answer to a decision."""
+def _answer_of(
+    row: Decision, policy: ServedPolicy, version: Version, unknown: tuple[str, ...]
+) -> messages.Recommendation:
+    """The answer to a decision; ``unknown``: ids of the request that the catalogue lacks."""
     chooser = POPULARITY if row.degraded else policy
     title = version.checkpoint.catalogue.title
     places = [
@@ -361,4 +366,5 @@ def _answer_of(row: Decision, policy: ServedPolicy, version: Version) -> message
         policy=messages.Policy(chooser.name, chooser.number, chooser.sha256),
         session=messages.SessionStep(str(row.session), row.step),
         degraded=row.degraded or None,
+        unknown=list(unknown),
     )

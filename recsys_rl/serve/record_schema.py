@@ -22,8 +22,10 @@ PLAIN = 1
 """The format of a record without decisions of an application, which earlier versions read, too."""
 OBSERVED = 2
 """The format with decisions of an application, or with contexts."""
-VERSION = 3
-"""The highest format that this version reads: with releases, whose decisions have arms."""
+RELEASED = 3
+"""The format with releases, whose decisions have arms."""
+VERSION = 4
+"""The highest format that this version reads: with contexts that lack a piece."""
 TABLES = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE people (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, digest INTEGER NOT NULL);
@@ -75,8 +77,9 @@ class Session(Struct, array_like=True, frozen=True):
 Arm = Literal["", "champion", "challenger"]
 Unit = Literal["session", "user"]
 ReleaseKind = Literal["start", "share", "promote", "freeze", "back", "stop"]
-Pieces = tuple[float | str | tuple[float, ...], ...]
-"""The pieces of a context, as the request gave them, in the alphabetical order of their names."""
+PieceInRecord = float | str | tuple[float, ...] | None
+Pieces = tuple[PieceInRecord, ...]
+"""The pieces of a context, as the request gave them, in the alphabetical order of their names; None: none."""
 
 
 class Decision(Struct, array_like=True, frozen=True):

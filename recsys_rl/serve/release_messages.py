@@ -41,7 +41,7 @@ class PromoteRequest(Struct, forbid_unknown_fields=True, frozen=True):
     challenger: Sha256
     """The challenger that is meant: another one, of a later release, is not promoted."""
     without_gate: bool = False
-    """Promote it without the verdicts of gate and canary; the record keeps that."""
+    """Promote it although the canary's answer is not *better*; the record keeps that."""
     reason: Reason = ""
 
 

@@ -24,8 +24,6 @@ from recsys_rl.serve.record_schema import Release, ReleaseKind, Unit
 from recsys_rl.serve.store import Full, Store
 from recsys_rl.serve.versions import Version
 
-PASSED = ("better", "no harm seen")
-"""Answers of a gate after which a challenger may serve and be promoted; the stronger one first."""
 FAILED = "failed three times in a row"
 
 
@@ -113,16 +111,15 @@ class Promote:
             raise other_challenger()
         version = challenger_of(shared)
         gate = None if not release.start.verdict else msgspec.json.decode(release.start.verdict)
-        answer = None if gate is None else gate.get("answer")
-        if not self.without_gate:
-            otherwise = "; without_gate (--without-gate) promotes it all the same, and is written down."
-            if answer not in PASSED:
-                said = "no gate has judged it" if gate is None else f"the gate's answer is {answer}"
-                raise Problem(409, "no-gate", f"The challenger needs a gate's verdict: {said}{otherwise}")
-            if self.canary.get("answer") != "better":
-                doubt = f" ({self.canary['doubt']})" if self.canary.get("doubt") else ""
-                said = f"the canary's answer is {self.canary.get('answer')}{doubt}"
-                raise Problem(409, "no-canary", f"The challenger is not yet better: {said}{otherwise}")
+        if not self.without_gate and self.canary.get("answer") != "better":
+            doubt = f" ({self.canary['doubt']})" if self.canary.get("doubt") else ""
+            raise Problem(
+                409,
+                "no-canary",
+                "The challenger is not yet better: the canary's answer is "
+                f"{self.canary.get('answer')}{doubt}; without_gate (--without-gate) promotes it all the "
+                "same, and is written down.",
+            )
         verdict = {"gate": gate, "canary": self.canary, "without_gate": self.without_gate}
         write(shared, "promote", release.challenger, 1.0, release.start.unit, self.reason, verdict, version)
         active.serve(version)

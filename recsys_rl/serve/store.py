@@ -22,6 +22,7 @@ from recsys_rl.serve.record_schema import (
     INSERT,
     OBSERVED,
     PLAIN,
+    RELEASED,
     RELEASES,
     TABLES,
     VERSION,
@@ -93,7 +94,7 @@ class Store(StoreReader):
     def _highest(self) -> int:
         """The highest number that a row has, or had before it was erased; 0 for none."""
         tables = ["people", "policies", "sessions", "decisions", "events"]
-        tables += ["releases"] if self._format >= VERSION else []
+        tables += ["releases"] if self._format >= RELEASED else []
         numbers = [self._db.execute(f"SELECT max(number) FROM {table}").fetchone()[0] for table in tables]
         return max(int(number or 0) for number in (*numbers, self.facts.get(HIGHEST)))
 
@@ -108,7 +109,7 @@ class Store(StoreReader):
         with self._transaction("FULL" if durable else "NORMAL") as db:
             if format_ > self._format:  # a version that knows no such rows must not open the file any more
                 db.execute(f"PRAGMA user_version = {format_}")
-                if format_ == VERSION:
+                if format_ >= RELEASED:
                     db.execute(RELEASES)
             if reserved > self._reserved:
                 write_fact(db, HIGHEST, reserved)
@@ -209,8 +210,10 @@ class Store(StoreReader):
 
 def _format_of(row: Row) -> int:
     """The lowest format whose readers know this row."""
-    if isinstance(row, Release):
+    if isinstance(row, Decision) and None in row.context:
         return VERSION
+    if isinstance(row, Release):
+        return RELEASED
     if isinstance(row, Decision) and (row.application or row.context):
         return OBSERVED
     return PLAIN

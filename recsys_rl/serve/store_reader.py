@@ -15,8 +15,8 @@ from typing import Any
 from recsys_rl.errors import error_text
 from recsys_rl.serve.record_schema import (
     DIGEST_BITS,
+    RELEASED,
     UNREADABLE,
-    VERSION,
     Damaged,
     Decision,
     Event,
@@ -183,7 +183,7 @@ class StoreReader:
 
     def _releases(self) -> list[tuple[Release, bool]]:
         """The rows of releases, each with whether it has its digest. Raises Damaged."""
-        if self._read("PRAGMA user_version")[0][0] < VERSION:
+        if self._read("PRAGMA user_version")[0][0] < RELEASED:
             return []
         rows = self._read("SELECT number, row, digest FROM releases ORDER BY number")
         found = [(number, decoded(Release, row), digest(row) == wanted) for number, row, wanted in rows]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +24,7 @@ from recsys_rl.serve.record_schema import ServedPolicy
 from recsys_rl.settings.fields import shown
 from recsys_rl.tables.context_rows import ContextRows
 from recsys_rl.tables.decision_log import catalogue_hash
+from recsys_rl.tables.log_shape import SignalRange
 from recsys_rl.tables.pieces import Piece
 from recsys_rl.types import tensors_of
 from recsys_rl.utils.files import sha256_of
@@ -30,6 +32,8 @@ from recsys_rl.utils.tensor_cache import digest
 
 POPULARITY = ServedPolicy(0, "popularity", "", "")
 """The policy that chooses where another one fails."""
+LARGEST = 1e9
+"""Largest value of a signal without bounds: larger ones could overflow in a float32 network."""
 SOME = 20  # people and items of a page
 MOST_POPULAR = 20_000
 """Items among which `popularity` chooses: of a million, a batch of 64 would take seconds and gigabytes."""
@@ -149,6 +153,22 @@ class Version:
         return {name: index for index, name in enumerate(self.checkpoint.interface.signals)}
 
     @cached_property
+    def ranges(self) -> Mapping[str, SignalRange]:
+        """The values that each visible signal may have.
+
+        One of a team's own log that was 0 or 1 there is so for ever; an amount may be larger than any before.
+        """
+        config = self.checkpoint.config
+        known, tables = config.platform.signal_ranges, config.platform.tables
+        of_log = {} if tables is None else tables.ranges(config.env_config)
+        ranges = {}
+        for name in self.signals:
+            low, high = known.get(name, (-math.inf, math.inf))
+            widest = SignalRange(max(low, -LARGEST), min(high, LARGEST))
+            ranges[name] = of_log[name] if name in of_log and of_log[name].binary else widest
+        return ranges
+
+    @cached_property
     def full_signals(self) -> list[float]:
         """(S,): the visible signals of an item that is consumed in full."""
         pieces = self.checkpoint.config.platform.visit_pieces
@@ -209,6 +229,27 @@ class Version:
                 422, "unknown-item", f"{field}: there is no item {shown(id_)} in the catalogue."
             ) from None
 
+    def rows_of_known(self, ids: Sequence[str]) -> tuple[tuple[int, ...], tuple[str, ...]]:
+        """The rows of those of these items that the catalogue has, each once, and the ids of the others."""
+        rows = self.row_of_item
+        known = {id_: rows[id_] for id_ in ids if id_ in rows}
+        others = (
+            () if len(known) == len(ids) else tuple(dict.fromkeys(id_ for id_ in ids if id_ not in known))
+        )
+        return tuple(known.values()), others
+
+    def rows_of_candidates(
+        self, candidates: Sequence[str] | None
+    ) -> tuple[tuple[int, ...] | None, tuple[str, ...]]:
+        """``rows_of_known`` of the candidates of a request; None: all. Raises Problem if none is known."""
+        if candidates is None:
+            return None, ()
+        rows, others = self.rows_of_known(candidates)
+        if not rows:
+            why = f"candidates: the catalogue has none of them, as {shown(candidates[0])}: give items of it."
+            raise Problem(422, "unknown-item", why)
+        return rows, others
+
     def rows_of_likes(self, likes: Sequence[str]) -> tuple[int, ...]:
         """``rows_of_items`` of the likes of a request. Raises Problem where nothing is made from them."""
         if likes and not self.takes_likes:
@@ -242,6 +283,7 @@ def _field(piece: Piece) -> ContextField:
         high=max(piece.high, default=None),
         values=[*piece.values],
         example=piece.example,
+        gaps=piece.gaps,
     )
 
 

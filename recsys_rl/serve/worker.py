@@ -21,7 +21,7 @@ from recsys_rl.serve import messages
 from recsys_rl.serve.active_version import ActiveVersion
 from recsys_rl.serve.batcher import Batcher
 from recsys_rl.serve.draw_request import DrawRequest, DrawResult
-from recsys_rl.serve.feedback import ranges_of, take_feedback
+from recsys_rl.serve.feedback import take_feedback
 from recsys_rl.serve.jobs import (
     Change,
     Draws,
@@ -74,7 +74,6 @@ class Worker:
             Memory(store, version.checkpoint.interface),
             Transaction(store),
             Admission(settings.deadline),
-            ranges_of(version),
         )
         self.recommendations = Recommendations(self.shared, generator)
         self.failed: str = ""  # why the server is not ready

@@ -5,6 +5,7 @@ Rows are counted from 1, in the order of the file.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 import polars as pl
@@ -14,7 +15,7 @@ from torch import Tensor
 from recsys_rl.errors import one_line, short
 from recsys_rl.tables.clean import without_value
 from recsys_rl.tables.schema import Column, column_of, named, numbers
-from recsys_rl.tables.values import lists_of, no_value, on
+from recsys_rl.tables.values import COMMA, EITHER, commas_or_lists, labels, lists_of, no_entry, no_value, on
 from recsys_rl.types import UserError
 
 
@@ -26,12 +27,22 @@ def tensor_of(column: pl.Series) -> Tensor:
 class Cells:
     """The columns of a table. A method raises UserError if the column is missing or holds a wrong value."""
 
-    def __init__(self, name: str, frame: pl.DataFrame) -> None:
-        """``name``: of the file, for errors."""
-        self.name, self.frame = name, frame
+    def __init__(self, name: str, frame: pl.DataFrame, rows: pl.Series | None = None) -> None:
+        """``name``: of the file, for errors. ``rows``: of the file, from 1; None: 1, 2 and so on."""
+        self.name, self.frame, self.rows = name, frame, rows
 
     def __contains__(self, column: str) -> bool:
         return column in self.frame.columns
+
+    def row(self, place: int) -> int:
+        """The row of the file at this place, from 1."""
+        return place + 1 if self.rows is None else int(self.rows[place])
+
+    def known(self, column: str) -> tuple[Cells, pl.Series]:
+        """The rows with a value in this column (an empty list is none), and True (E,) for each of them."""
+        there = ~on(self.frame[column], no_entry)
+        rows = pl.Series(range(1, len(there) + 1)) if self.rows is None else self.rows
+        return Cells(self.name, self.frame.select(column).filter(there), rows.filter(there)), there
 
     def filled(self, column: str) -> pl.Series:
         """The column, without gaps."""
@@ -40,9 +51,10 @@ class Cells:
         series = self.frame[column]
         gaps = on(series, no_value)
         if gaps.any():
+            first = self.row(int(gaps.arg_true()[0]))
             raise UserError(
-                f"{self.name}: {without_value(repr(column), int(gaps.sum()), int(gaps.arg_true()[0]) + 1)}: "
-                "fill them in, or leave these sessions out."
+                f"{self.name}: {without_value(repr(column), int(gaps.sum()), first)}: fill them in, or leave "
+                "these sessions out."
             )
         return series
 
@@ -52,6 +64,10 @@ class Cells:
         if series.dtype.is_nested():
             raise UserError(f"{self.name}: column {column!r} has lists: give one value in each row.")
         return series.cast(pl.String)
+
+    def labels(self, column: str) -> pl.Series:
+        """The texts of a piece of the context, without gaps."""
+        return on(self.texts(column), labels)
 
     def named(self, column: str, names: Sequence[str]) -> Tensor:
         """(E,) int64: the place of each row's text among the ``names``."""
@@ -76,6 +92,9 @@ class Cells:
 
     def lists(self, column: str, size: int | None = None, rule: Column | None = None) -> Tensor:
         """(E, size) of a column of lists, by its kind; ``size`` None is that of the first row."""
+        rule = rule or column_of(column)
+        if rule.kind == "number":
+            self._refuse_commas(column)
         series = lists_of(self.filled(column))
         if series is None:
             raise UserError(f"{self.name}: column {column!r} has single values: give a list in each row.")
@@ -85,16 +104,25 @@ class Cells:
         if wrong.len():
             row = int(wrong[0])
             raise UserError(
-                f"{self.name}: {column!r} holds {lengths[row]} values in row {row + 1}, and must hold {size} "
-                "in each row."
+                f"{self.name}: {column!r} holds {lengths[row]} values in row {self.row(row)}, and must hold "
+                f"{size} in each row."
             )
         flat = series.explode() if size else pl.Series([], dtype=pl.Int64)
         null = flat.is_null().arg_true()
         if null.len():
-            row = int(null[0]) // size + 1
+            row = self.row(int(null[0]) // size)
             raise UserError(f"{self.name}: {column!r} lacks a value in row {row}: every row must hold all.")
-        checked = self._checked(column, flat, rule or column_of(column), lambda index: index // size)
+        checked = self._checked(column, flat, rule, lambda index: index // size)
         return checked.view(len(series), size)
+
+    def _refuse_commas(self, column: str) -> None:
+        """Raise UserError for texts of which nobody can say whether they are lists."""
+        series = self.frame[column] if column in self else pl.Series()
+        if series.dtype == pl.String and series.to_frame("x").select(commas_or_lists(pl.col("x"))).item():
+            row = int(series.str.contains(COMMA).arg_true()[0])
+            raise UserError(
+                f"{self.name}: column {column!r} has {short(series[row])} in row {self.row(row)}, {EITHER}."
+            )
 
     def padded(self, column: str) -> Tensor | None:
         """(E, n) int64 of lists of different lengths, with -1 after the end; None without the column."""
@@ -170,9 +198,11 @@ class Cells:
             if value is None:
                 what = f"column {column!r} has {short(flat.slice(index, 1).to_list()[0])}"
                 why = rule.sentence if rule.kind == "whole" and rule.sentence else f"give {kind}"
+                if rule.kind == "number" and re.match(COMMA, str(flat[index])):
+                    why += ", with a point before the decimals"
             else:
                 what, why = f"{column} is {value:g}", rule.sentence + _hint(rule, parsed)
-            raise UserError(f"{self.name}: {what} in row {row_of(index) + 1}: {why}.")
+            raise UserError(f"{self.name}: {what} in row {self.row(row_of(index))}: {why}.")
         return tensor_of(parsed)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Literal
 
 from recsys_rl.tables.clean import Missing
 
@@ -83,3 +84,16 @@ class DecisionColumns(TimedFile):
     """Column of the name of the logging policy."""
     candidates_column: str | None = None
     """Column of the list of items that could be shown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecisionFile(DecisionColumns):
+    """A table of decisions that is read."""
+
+    missing: Literal["fill", "refuse"] = "fill"
+    """Cells of columns context.NAME without a value: fill (a number is the mean of the column, beside which
+    stands an indicator, a text is a kind of its own, a list is zeros), or refuse the file."""
+
+    @property
+    def given(self) -> dict[str, str]:
+        return super().given | ({} if self.missing == "fill" else {"missing": self.missing})

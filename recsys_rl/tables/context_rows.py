@@ -10,6 +10,7 @@ from torch import Tensor
 
 from recsys_rl.errors import UserError, listed, short
 from recsys_rl.tables.pieces import Piece
+from recsys_rl.tables.values import is_gap, label
 
 _NUMBERS = (int, float)
 
@@ -24,44 +25,56 @@ class ContextRows:
         self.pieces = tuple(pieces)
         self.names = tuple(piece.name for piece in pieces)
         self.alphabetical = tuple(sorted(self.names))
-        self.has_lists = any(piece.kind == "list" for piece in pieces)
         self._bounds = {piece.name: piece.bounds for piece in pieces}
         self._codes = {piece.name: _codes(piece) for piece in pieces}
         nothing = 1.0, -1.0  # no number lies between these
-        ends = [piece.bounds[0] if piece.kind == "number" else nothing for piece in pieces]
+        plain = [piece.kind == "number" and not piece.gaps for piece in pieces]
+        ends = [piece.bounds[0] if one else nothing for piece, one in zip(pieces, plain, strict=True)]
         self._parts = [(piece.name, *end, piece) for piece, end in zip(pieces, ends, strict=True)]
-        self.texts = tuple(piece for piece in pieces if piece.kind == "text")
+        self._optional = any(piece.gaps for piece in pieces)
         self._sizes = [piece.size for piece in pieces]
-        shift = [x for piece in pieces for x in piece.shift or (0.0,) * piece.size]
-        scale = [x for piece in pieces for x in piece.scale or (1.0,) * piece.size]
+        scaling = [piece.scaling for piece in pieces]
+        shift, scale = ([x for of in scaling for x in of[k]] for k in range(2))
         self._shift, self._scale = torch.tensor([shift, scale], dtype=torch.float64)  # (n,) each
 
-    def row(self, context: Mapping[str, object]) -> tuple[float, ...]:
+    def row(self, context: Mapping[str, object], recorded: bool = False) -> tuple[float, ...]:
         """(n,) the numbers of all pieces, and a text's code of zeros and a one, in the order of the pieces.
 
-        Raises UserError for a missing piece, for one that is not of the log, and for a wrong value.
+        ``recorded``: another version took the context, and knows gaps that this one does not: these are the
+        example of the piece, or another text.
+
+        Raises UserError for a missing piece, unless its column has gaps, for one that is not of the log, and
+        for a wrong value.
         """
         row: list[float] = []
-        if len(context) > len(self.pieces):
-            strange = next(name for name in context if name not in self.names)
-            raise UserError(f"context has no piece {short(strange)}: it has {listed(self.names) or 'none'}.")
+        if self._optional or len(context) > len(self.pieces):
+            strange = next((name for name in context if name not in self._codes), None)
+            if strange is not None:
+                known = listed(self.names) or "none"
+                raise UserError(f"context has no piece {short(strange)}: it has {known}.")
         for name, low, high, piece in self._parts:
             value = context.get(name)
             if type(value) is float and low <= value <= high:  # many pieces are single numbers
                 row.append(value)
             else:
-                row += self._numbers_of(piece, value, name in context)
+                if recorded and value is None and not piece.gaps:
+                    value = "other than any" if piece.kind == "text" else piece.example
+                row += self._numbers_of(piece, value, recorded or name in context)
         return tuple(row)
 
     def _numbers_of(self, piece: Piece, value: object, given: bool) -> Sequence[float]:
         """The numbers of a piece in a row. Raises UserError."""
+        if piece.gaps and is_missing(piece, value):
+            return piece.missing
         if not given:
             raise UserError(f"context lacks {piece.name}: give {piece.rule}.")
         codes, bounds = self._codes[piece.name], self._bounds[piece.name]
-        if codes is not None and isinstance(value, str):
-            return codes.get(value.strip(), codes[None])
+        if codes is not None and isinstance(value, str) and not is_gap(value):
+            return codes.get(label(value), codes[None])
         several = isinstance(value, list | tuple)
         numbers: Sequence[Any] = value if several else (value,)  # type: ignore[assignment]
+        if piece.low and min(piece.low) >= 0 and max(piece.high) <= 1:  # maybe of a column of true and false
+            numbers = [float(x) if type(x) is bool else x for x in numbers]
         if (
             several != (piece.kind == "list")
             or len(numbers) != len(bounds)
@@ -71,7 +84,7 @@ class ContextRows:
             )
         ):
             raise UserError(f"context.{piece.name} is {short(value)}: give {piece.rule}.")
-        return numbers
+        return (*numbers, 0.0) if piece.mean else numbers
 
     @property
     def example(self) -> tuple[float, ...]:
@@ -87,12 +100,19 @@ class ContextRows:
         }
 
 
+def is_missing(piece: Piece, value: object) -> bool:
+    """True if a table with this value has a gap there."""
+    if piece.kind == "text":
+        return value is None or (isinstance(value, str) and is_gap(value))
+    return value is None or (piece.kind == "list" and value == [])
+
+
 def _codes(piece: Piece) -> dict[str | None, tuple[float, ...]] | None:
     """The code of each text, and of None, which stands for all others; None for numbers."""
     if piece.kind != "text":
         return None
     ends = [*piece.values, None]
-    return {text: tuple(float(at == place) for at in range(len(ends))) for place, text in enumerate(ends)}
+    return {text: tuple(float(at == place) for at in range(piece.size)) for place, text in enumerate(ends)}
 
 
 def encoded(pieces: Sequence[Piece], context: Mapping[str, object]) -> dict[str, Tensor]:

@@ -9,22 +9,15 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from recsys_rl.errors import listed, short
+from recsys_rl.errors import amount, listed, short
 from recsys_rl.tables.cells import Cells, tensor_of
-from recsys_rl.tables.pieces import MOST_TEXTS
+from recsys_rl.tables.pieces import CONTEXT, seen_pieces
 from recsys_rl.tables.schema import COLUMNS, ROUNDING, named, of_propensities
 from recsys_rl.tables.times import format_in, seconds
-from recsys_rl.tables.values import id_text, lists_of, no_numbers, on
+from recsys_rl.tables.values import id_text, lists_of, on
 from recsys_rl.types import UserError
 
 LISTS = ("items", "candidates")  # columns of several ids
-
-
-def _holds_texts(series: pl.Series) -> bool:
-    """True if no value of a column, and no entry of its lists, is a number."""
-    lists = lists_of(series) if series.dtype == pl.String else None
-    parts = series if lists is None else lists.explode()
-    return no_numbers(parts)
 
 
 def _repeated(rows: pl.Series, of_sessions: bool) -> str:
@@ -248,34 +241,18 @@ class Table(Cells):
         )
         return logprobs
 
-    def context(self) -> dict[str, Tensor]:
-        """The pieces (E, size): numbers, lists of them, or texts, one-hot encoded in alphabetical order."""
-        pieces, encoded = {}, []
-        for name, column in named(self.frame.columns, "context.").items():
-            series = self.filled(column)
-            if _holds_texts(series):
-                values, kinds = self._one_hot(column, series)
-                encoded.append(f"{column} ({listed(kinds)})")
-            elif lists_of(series) is not None:
-                values = self.lists(column)
-            else:
-                values = self.values(column).unsqueeze(1)
-            pieces[name] = values.float()
-        if encoded:
-            self.notes.append(f"texts that are one-hot encoded: {', '.join(encoded)}")
+    def context(self, fill: bool) -> dict[str, Tensor]:
+        """The pieces (E, size), encoded as for a policy that learns from this file. ``fill``: gaps may be."""
+        pieces, texts, gaps = {}, [], []
+        for name, seen in seen_pieces(self, fill).items():
+            piece, note = seen.piece(name)
+            pieces[name] = piece.tensor(self)
+            self.notes += [note] if note else []
+            texts += [f"{CONTEXT}{name} ({listed(piece.values)})"] if piece.kind == "text" else []
+            gaps += [f"{CONTEXT}{name} ({amount(seen.gaps, 'row')})"] if seen.gaps else []
+        self.notes += [f"texts that are one-hot encoded: {', '.join(texts)}"] if texts else []
+        self.notes += [f"without a value: {', '.join(gaps)}"] if gaps else []
         return pieces
-
-    def _one_hot(self, column: str, series: pl.Series) -> tuple[Tensor, list[str]]:
-        """(E, n) with a 1 for the text of each row, and the n texts."""
-        texts = series.str.strip_chars()
-        kinds = texts.unique().sort().to_list()
-        if len(kinds) > MOST_TEXTS:
-            raise UserError(
-                f"{self.name}: column {column!r} has {len(kinds):,} different texts, such as "
-                f"{short(kinds[0])}: at most {MOST_TEXTS} are one-hot encoded; merge the rare ones, give "
-                "numbers, or give the column another name to leave it out."
-            )
-        return torch.nn.functional.one_hot(_indices(texts, kinds), len(kinds)), kinds
 
     def place_logprobs(self, places: int) -> Tensor | None:
         """(E, K) float64 of a column of lists; None without it."""

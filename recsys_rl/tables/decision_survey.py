@@ -25,7 +25,7 @@ from recsys_rl.tables.schema import (
     of_propensities,
     value,
 )
-from recsys_rl.tables.values import as_texts
+from recsys_rl.tables.values import EITHER, as_texts
 
 # Recorded logs (tables/writer.py) have further columns.
 _NAMES = (*BY_NAME, "exclude", "logger_logprobs")
@@ -39,7 +39,9 @@ class DecisionSurvey(EventSurvey):
     mend_gaps = _FILL
     needed = ("user", "item", "time", "session", "reward", "propensity", "policy", "candidates", "step")
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, recorded: bool) -> None:
+        """``recorded``: the file has a header of `recsys-rl record`."""
+        self.recorded = recorded
         names = layout.table.names
         roles = {role: name for role, name in layout.roles.items() if role in DECISIONS}
         if "session" in roles and "step" in names:
@@ -62,7 +64,7 @@ class DecisionSurvey(EventSurvey):
     def problems(self) -> dict[str, Count]:
         values, lists = super().problems(), self._wrong_lists()
         first = {text: values[text] for text in values if text not in self.later}
-        self.context = survey_context(self.layout)
+        self.context = survey_context(self.layout, not self.recorded)
         problems = first | lists | values | self.context.problems | self._wrong_sessions()
         if "session" not in self.roles and "step" in self.layout.table.names:
             problems["steps, and no column of sessions: name it with --session-column"] = (self.rows, 1)
@@ -116,6 +118,10 @@ class DecisionSurvey(EventSurvey):
         """Check rewards or signals: a number a row, or a list of them."""
         if not self.layout.is_list(name):
             self.numbers(name, self._value(name, column), column)
+            return
+        unclear = self.layout.unclear(name)
+        if unclear is not None:
+            self.checks[f"column {name!r} has {EITHER}"] = unclear
             return
         lists, kind = self.layout.lists(name), self.layout.types[name]
         numbers = value(pl.element(), kind.inner if isinstance(kind, pl.List) else pl.String(), column)

@@ -73,21 +73,26 @@ def read_table(
     given: Mapping[str, str | None] | None = None,
     separator: str | None = None,
     items: str | Path | None = None,
+    fill: bool = True,
 ) -> DecisionTable:
     """Read and check the file. ``given`` names columns by role, ``items`` is a file about the items.
+
+    ``fill``: columns context.NAME may have gaps.
 
     Raises UserError for the first mistake, with its row.
     """
     table = open_table(path, separator)
     with lines_of(table):
-        read = _read(table, given or {}, items)
+        read = _read(table, given or {}, items, fill)
     # Without the text, which may be large: the file is opened again for an error.
     return dataclasses.replace(
         read, name_of_row=lambda row: about(open_table(path, separator), row_name(row))
     )
 
 
-def _read(table: TableFile, given: Mapping[str, str | None], items: str | Path | None) -> DecisionTable:
+def _read(
+    table: TableFile, given: Mapping[str, str | None], items: str | Path | None, fill: bool
+) -> DecisionTable:
     path, name = table.path, one_line(table.path)
     read, signals, notes = _opened(table, given)
     columns = read.columns
@@ -105,7 +110,7 @@ def _read(table: TableFile, given: Mapping[str, str | None], items: str | Path |
     users, user_numbers = read.keys("user")
     steps = read.steps(numbers)
     times = read.times() if "time" in columns else steps  # the rows of a session may be in any order
-    pieces = read.context()
+    pieces = read.context(fill)
     interface = _interface(len(names), places, int(steps.max()) + 1, pieces, signals)
     loggers, of_row, under_each, note = read.loggers()
     chosen = _rows_of(shown, names).view(-1, places)

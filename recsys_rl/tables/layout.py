@@ -16,13 +16,16 @@ from recsys_rl.tables.read import HEADLESS, TableFile, open_table, parsing
 from recsys_rl.tables.schema import ROLES, find_columns, named
 from recsys_rl.tables.times import TimeFormat, format_of, seconds
 from recsys_rl.tables.values import (
+    COMMA,
     LIST,
     as_lists,
+    commas_or_lists,
     decimal_commas,
     entries,
     hashed,
     is_list,
     measure,
+    no_entry,
     no_value,
 )
 
@@ -96,18 +99,28 @@ class Layout:
         """True if the column holds lists, by its type or the signs in its texts."""
         return is_list(self.types[name]) or name in self._texts_with[0]
 
+    def unclear(self, name: str) -> pl.Expr | None:
+        """True in a row of which nobody can say whether it is a list of numbers; None if there is none."""
+        return pl.col(name).str.contains(COMMA) if name in self._texts_with[2] else None
+
     @cached_property
-    def _texts_with(self) -> tuple[set[str], set[str]]:
-        """The columns of texts with lists, and those with decimal commas."""
+    def _texts_with(self) -> tuple[set[str], set[str], set[str]]:
+        """The columns of texts with lists, those with decimal commas, and those that may have either."""
         names = [name for name, kind in self.types.items() if kind == pl.String]
         lists = [pl.col(name).str.contains(LIST).any().alias(f"0{name}") for name in names]
         commas = [decimal_commas(pl.col(name)).alias(f"1{name}") for name in names]
-        row = self.collect(self.scan.select(*lists, *commas)).row(0, named=True) if names else {}
-        return {name for name in names if row[f"0{name}"]}, {name for name in names if row[f"1{name}"]}
+        either = [commas_or_lists(pl.col(name)).alias(f"2{name}") for name in names]
+        row = self.collect(self.scan.select(*lists, *commas, *either)).row(0, named=True) if names else {}
+        of_lists, of_commas, of_either = ({name for name in names if row[f"{k}{name}"]} for k in range(3))
+        return of_lists, of_commas, of_either
 
     def gap(self, name: str) -> pl.Expr:
         """True in a row without a value."""
         return no_value(pl.col(name), self.types[name])
+
+    def no_entry(self, name: str) -> pl.Expr:
+        """``gap``, or a list without an entry."""
+        return no_entry(pl.col(name), self.types[name])
 
     def hash(self, name: str) -> pl.Expr:
         return hashed(pl.col(name), self.types[name])

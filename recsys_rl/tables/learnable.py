@@ -85,6 +85,7 @@ class DecisionFacts:
     derived: bool = False  # a recorded log, whose sessions also determine what the policy knew
     sound: bool = True  # no row breaks a rule for which a reader refuses the log
     first: str = "row 1"  # the words for the first row
+    has_candidates: bool = False  # it has a column of the items that each row could show
 
     @property
     def constant_share(self) -> float | None:
@@ -203,6 +204,12 @@ def check_needs(name: str, algo: str, log: DecisionFacts, needs: Collection[Need
         raise UserError(f"{algo} can't learn from {name}: {fault.sentence}.")
 
 
+def lacks_candidates(log: DecisionFacts) -> bool:
+    """True if the mean of 1 / (propensity x items) is below 1, likely for want of a column candidates."""
+    known = log.propensities
+    return known is not None and known.too_large and not log.has_candidates and not log.derived
+
+
 def missing_most(log: DecisionFacts) -> str:
     """The thing that would help most to learn from the log, in one sentence without an end."""
     if not log.sound:
@@ -221,6 +228,11 @@ def missing_most(log: DecisionFacts) -> str:
         return (
             f"chance: these rows are worth {known.uniform_ess:,.0f} of a uniform policy, and under {FEW} no "
             "estimate is trusted; log more rows, or explore more"
+        )
+    if lacks_candidates(log):
+        return (
+            "a column candidates, with the items that each row could show: these propensities are right only "
+            "if there were fewer than all of the log"
         )
     if known.too_large:
         return "a chance for every item: some that could be shown never are, or propensities are too large"

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 
 from recsys_rl.errors import amount, listed, short
 from recsys_rl.settings.shared import Need
-from recsys_rl.tables.learnable import DecisionFacts, Propensities, fault_for, missing_most
+from recsys_rl.tables.learnable import DecisionFacts, Propensities, fault_for, lacks_candidates, missing_most
 
 
 def learnable_lines(log: DecisionFacts, needs: Mapping[str, Collection[Need]]) -> Iterator[str]:
@@ -42,7 +42,9 @@ def _context(log: DecisionFacts) -> str:
     text = f"context: {amount(size, 'number')} in {amount(len(log.context), 'column')}{more}"
     constant = [piece.column for piece in log.context if piece.constant]
     names = f" ({listed(constant)})" if constant else ""
-    return f"{text}, {log.constant_share:.1%} of them the same in all rows{names}"
+    gaps = [f"{piece.column} in {amount(piece.gaps, 'row')}" for piece in log.context if piece.gaps]
+    without = f"; without a value: {listed(gaps)}" if gaps else ""
+    return f"{text}, {log.constant_share:.1%} of them the same in all rows{names}{without}"
 
 
 def _propensities(log: DecisionFacts, known: Propensities) -> str:
@@ -55,6 +57,9 @@ def _propensities(log: DecisionFacts, known: Propensities) -> str:
     text += f" [{known.low:.3f}, {known.high:.3f}]"
     if known.too_small:
         return f"{text}: above 1, so they are too small, or more items could be shown"
+    if lacks_candidates(log):
+        why = "each row could show fewer items, most likely, and a column candidates is missing"
+        return f"{text}: below 1: {why}"
     if known.too_large:
         return f"{text}: below 1, so some items have no chance, or propensities are too large"
     if known.excess is not None:

@@ -31,6 +31,7 @@ def survey_learnable(
         derived=choices.header is not None,
         sound=sound,
         first=choices.row_name(1),
+        has_candidates="candidates" in choices.roles,
     )
 
 

@@ -33,6 +33,11 @@ class LogSource(Protocol):
         """The noun for those who are held out as a whole: a user, or what stands for one."""
         ...
 
+    @property
+    def has_times(self) -> bool:
+        """True if ``times`` of its decisions are those of a clock."""
+        ...
+
     def fingerprint(self) -> bytes:
         """32 bytes that are equal for logs with the same decisions in the same files."""
         ...
@@ -75,6 +80,10 @@ class RecordedLog:
     @property
     def unit(self) -> str:
         return "user"
+
+    @property
+    def has_times(self) -> bool:
+        return False  # of a simulator they count steps, and a server's log may say so or not
 
     def fingerprint(self) -> bytes:
         return fingerprint(self.path)

@@ -7,11 +7,20 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from recsys_rl.errors import UserError, short
 from recsys_rl.tables.decision_table import WINDOW
 from recsys_rl.tables.pieces import Piece, pieces_text, read_pieces
 from recsys_rl.types import is_name
+
+
+class SignalRange(NamedTuple):
+    """The values of a signal in a log."""
+
+    low: float
+    high: float
+    binary: bool = False  # 0 and 1 are there, and no other
 
 
 @dataclass(frozen=True)
@@ -24,6 +33,7 @@ class LogShape:
     session_length: int  # T: steps of the longest session
     repeats: bool  # False: no session of several steps shows an item twice
     columns: Mapping[str, str] = field(default_factory=dict)  # of each role, in the first file
+    ranges: Mapping[str, SignalRange] = field(default_factory=dict)  # of signals; {} before a log
 
     @property
     def history_length(self) -> int:
@@ -44,6 +54,7 @@ def shape_text(shape: LogShape, weights: Mapping[str, float]) -> str:
             "weights": weights,
             "pieces": json.loads(pieces_text(shape.pieces)),
             "columns": dict(shape.columns),
+            "ranges": dict(shape.ranges),
         }
     )
 
@@ -59,11 +70,13 @@ def read_shape(text: str, session_length: int) -> tuple[LogShape, Mapping[str, f
         pieces = read_pieces(json.dumps(shape.get("pieces", [])))
         numbers = {str(name): float(weight) for name, weight in weights.items()}
         columns = {str(role): str(name) for role, name in shape.get("columns", {}).items()}
+        given = {str(name): [*entry] for name, entry in shape.get("ranges", {}).items()}
+        ranges = {name: SignalRange(float(x), float(y), z is True) for name, (x, y, z) in given.items()}
     except (AttributeError, OverflowError, RecursionError, TypeError, ValueError) as error:
         raise UserError(f"The shape of this log can't be read ({short(str(error))}): train again.") from error
     if not sound or not all(map(math.isfinite, numbers.values())):
         raise UserError("The shape of this log can't be read: train again.")
-    return LogShape(pieces, signals, slate_size, session_length, repeats, columns), numbers
+    return LogShape(pieces, signals, slate_size, session_length, repeats, columns, ranges), numbers
 
 
 def check_signals(source: str, names: Sequence[str]) -> None:

@@ -32,13 +32,15 @@ from recsys_rl.tables.intervals import files_in_order
 from recsys_rl.tables.layout import roles_of
 from recsys_rl.tables.lines import lines_of
 from recsys_rl.tables.log_shape import LogShape
-from recsys_rl.tables.pieces import CONTEXT, Piece, tensors
+from recsys_rl.tables.pieces import CONTEXT, tensors
 from recsys_rl.tables.read import TableFile, open_table
 from recsys_rl.tables.schema import BY_NAME, BY_START, DECISIONS
 from recsys_rl.tables.values import INTEGER, lists_of, on, whole_number
 from recsys_rl.types import Catalogue
 from recsys_rl.utils.user_hashes import number_of
 
+NO_VALUE = -1
+"""In a hash, in place of a value of the context that is missing: no text and no number has it."""
 ENDS = ("terminated", "truncated")
 """The columns that tell where sessions end."""
 
@@ -50,6 +52,7 @@ class LogFiles:
     paths: tuple[str, ...]  # tables, and folders of Parquet files
     given: Mapping[str, str | None]  # the column of each role
     separator: str | None = None
+    fill: bool = True  # columns context.NAME may have gaps
 
     @property
     def name(self) -> str:
@@ -82,6 +85,17 @@ class LogFiles:
         given = any(name.startswith(starts) or name == "probabilities" for name in table.names)
         return given or role in self.roles(table)
 
+    @property
+    def named(self) -> Iterator[tuple[TableFile, str]]:
+        """Each file with a text for it: its name, and how many files of this name stand before it.
+
+        So a file that is moved, or gets more rows, keeps its sides.
+        """
+        before: Counter[str] = Counter()
+        for table in self.files:
+            yield table, f"{table.path.name} {before[table.path.name]}"
+            before[table.path.name] += 1
+
     @cached_property
     def names_candidates(self) -> bool:
         """True if some file has candidates: then a row of the others could show every item."""
@@ -91,6 +105,11 @@ class LogFiles:
     def names_lists(self) -> bool:
         """True if some file tells the places of lists."""
         return any("list_place" in table.names for table in self.files)
+
+    def unit(self, has_context: bool) -> str:
+        """As ``OwnLog.unit``; ``has_context``: the log has pieces of the context."""
+        roles, rest = self.roles(self.files[0]), "context" if has_context else "decision"
+        return next((role for role in ("user", "session") if role in roles), rest)
 
     @property
     def without_ends(self) -> list[str]:
@@ -141,9 +160,12 @@ class OwnLog:
     @property
     def unit(self) -> str:
         """The noun for those who are held out as a whole, by the hash of what tells them apart."""
-        roles = self.files.roles(self.files.files[0])
-        rest = "context" if self.shape.pieces else "decision"
-        return next((role for role in ("user", "session") if role in roles), rest)
+        return self.files.unit(bool(self.shape.pieces))
+
+    @property
+    def has_times(self) -> bool:
+        """True if each file has times; they are in microseconds."""
+        return all(self.files.has(table, "time") for table in self.files.files)
 
     @property
     def has_propensities(self) -> bool:
@@ -168,11 +190,7 @@ class OwnLog:
     def parts(self, rows: int) -> Iterator[DecisionLog]:
         """The checked decisions in parts of about ``rows`` rows, of whole sessions; text is read at once."""
         first_session = 0
-        before: Counter[str] = Counter()
-        for table in self.files.files:
-            # By its name alone, so that a file that is moved, or gets more rows, keeps its sides.
-            file = f"{table.path.name} {before[table.path.name]}"
-            before[table.path.name] += 1
+        for table, file in self.files.named:
             roles = self.files.roles(table)
             columns = [*roles.values(), *(name for name in table.names if self._is_read(name))]
             columns = list(dict.fromkeys(columns))
@@ -203,6 +221,9 @@ class OwnLog:
         offered = read.ids("candidates") if "candidates" in read.columns else None
         sessions, numbers = read.keys("session")
         steps = read.steps(numbers)
+        if not self.files.fill:
+            for piece in shape.pieces:
+                read.filled(f"{CONTEXT}{piece.name}")  # raises UserError
         given = tensors(shape.pieces, read)
         chosen = self._places(read, shown).view(-1, shape.slate_size)
         texts = [str(name) for name in self._rows]
@@ -213,7 +234,7 @@ class OwnLog:
             logprobs = read.own_logprobs(logprobs, loggers, of_row, under)
         log = DecisionLog(
             header=self.header,
-            users=self._users(read, sessions, numbers, file, start),
+            users=users_of(read, {x.name: x.kind for x in shape.pieces}, sessions, numbers, file, start),
             sessions=numbers,
             steps=steps,
             times=read.times() if "time" in read.columns else steps,
@@ -300,24 +321,6 @@ class OwnLog:
         keys = ids if self.catalogue.item_names else on(ids, whole_number)
         return keys.replace_strict(self._rows, default=None, return_dtype=pl.Int64)
 
-    def _users(
-        self, read: Table, sessions: list[str] | None, numbers: Tensor, file: str, start: int
-    ) -> Tensor:
-        """(E,) int64: the numbers of the users, the same in each log."""
-        if "user" in read.columns:
-            texts = read.names("user")
-            distinct = texts.unique()
-            known = {
-                text: int(text) if integer else number_of(text)
-                for text, integer in zip(distinct, distinct.str.contains(INTEGER), strict=True)
-            }
-            return tensor_of(texts.replace_strict(known, return_dtype=pl.Int64))
-        if sessions is not None:
-            return torch.tensor([number_of(text) for text in sessions])[numbers]
-        if not self.shape.pieces:
-            return torch.tensor([number_of(f"{file} {start + row}") for row in range(read.frame.height)])
-        return _hashes(read, self.shape.pieces)
-
     def _loggers_of(self, read: Table) -> tuple[tuple[str, ...], Tensor, Tensor | None]:
         """Names of the loggers, that of each row (E,), and the logprobs (E, P) under each where known."""
         nobody = torch.zeros(read.frame.height, dtype=torch.int64)
@@ -326,6 +329,36 @@ class OwnLog:
         names = self.header.loggers
         under = torch.stack([read.values(f"propensity.{name}").double().log() for name in names], 1)
         return names, read.named(self._policies, names), under
+
+
+def users_of(
+    read: Table,
+    kinds: Mapping[str, str],
+    sessions: list[str] | None,
+    numbers: Tensor,
+    file: str,
+    start: int = 0,
+) -> Tensor:
+    """(E,) int64: the numbers of the users, the same in each log.
+
+    Args:
+        read: rows of ``file`` (``LogFiles.named``), from ``start`` on.
+        kinds: of the pieces of the context, by name (``Piece.kind``).
+        sessions, numbers: as of ``Table.keys``.
+    """
+    if "user" in read.columns:
+        texts = read.names("user")
+        distinct = texts.unique()
+        known = {
+            text: int(text) if integer else number_of(text)
+            for text, integer in zip(distinct, distinct.str.contains(INTEGER), strict=True)
+        }
+        return tensor_of(texts.replace_strict(known, return_dtype=pl.Int64))
+    if sessions is not None:
+        return torch.tensor([number_of(text) for text in sessions])[numbers]
+    if not kinds:
+        return torch.tensor([number_of(f"{file} {start + row}") for row in range(read.frame.height)])
+    return _hashes(read, kinds)
 
 
 def _user_texts(read: Table, users: Tensor) -> dict[int, str]:
@@ -359,18 +392,23 @@ def _loggers(files: LogFiles) -> tuple[tuple[str, ...], str]:
     return ((" + ".join(names) or "the log's policy"),), ""
 
 
-def _hashes(read: Table, pieces: Sequence[Piece]) -> Tensor:
+def _hashes(read: Table, kinds: Mapping[str, str]) -> Tensor:
     """(E,) int64: the hash of each row's context, of its values and not of their encoding."""
     columns = []
-    for piece in sorted(pieces, key=lambda piece: piece.name):  # in any order of the columns
-        if piece.kind == "text":
-            texts = read.texts(f"{CONTEXT}{piece.name}").str.strip_chars()
+    for name in sorted(kinds):  # in any order of the columns
+        column = f"{CONTEXT}{name}"
+        some, there = read.known(column)
+        values = torch.zeros(0, 1, dtype=torch.int64)
+        if some.frame.height and kinds[name] == "text":
+            texts = some.labels(column)
             known = {text: number_of(text) for text in texts.unique()}
-            columns.append(tensor_of(texts.replace_strict(known, return_dtype=pl.Int64)).unsqueeze(1))
-        else:
-            column = f"{CONTEXT}{piece.name}"
-            values = read.values(column).unsqueeze(1) if piece.kind == "number" else read.lists(column)
-            columns.append((values.float() + 0.0).contiguous().view(torch.int32).long())  # -0 is 0
+            values = tensor_of(texts.replace_strict(known, return_dtype=pl.Int64)).unsqueeze(1)
+        elif some.frame.height:
+            numbers = some.values(column).unsqueeze(1) if kinds[name] == "number" else some.lists(column)
+            values = (numbers.float() + 0.0).contiguous().view(torch.int32).long()  # -0 is 0
+        of_rows = torch.full((len(there), values.shape[1]), NO_VALUE)
+        of_rows[torch.from_numpy(there.to_numpy())] = values
+        columns.append(of_rows)
     rows = torch.cat(columns, 1).numpy()
     hashes = [
         int.from_bytes(hashlib.blake2b(row.tobytes(), digest_size=8).digest(), "big") >> 1 for row in rows

@@ -1,10 +1,13 @@
 """The overview of a team's own log: the shape of its decisions and the ids of its items, before it is read.
 
-Each file is read a few columns at a time. tables/own_log.py then reads the rows by the shape.
+Each file is read a few columns at a time. tables/own_log.py then reads the rows by the shape. All rows give
+the ids of the items, the signals and the longest session, which any row must fit. Those of the training side
+alone give the numbers that a policy sees: how often each item is shown, and the encodings of the context.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +19,8 @@ from recsys_rl.errors import UserError, listed, one_line, short
 from recsys_rl.tables.decision_columns import Table
 from recsys_rl.tables.decision_table import ordered_ids, unread
 from recsys_rl.tables.lines import lines_of
-from recsys_rl.tables.log_shape import LogShape, check_signals
-from recsys_rl.tables.own_log import LogFiles
+from recsys_rl.tables.log_shape import LogShape, SignalRange, check_signals
+from recsys_rl.tables.own_log import LogFiles, users_of
 from recsys_rl.tables.pieces import CONTEXT, SeenPiece, merged, seen_pieces
 from recsys_rl.tables.read import TableFile
 from recsys_rl.tables.schema import columns_text, named
@@ -31,7 +34,7 @@ class Survey:
 
     shape: LogShape
     ids: tuple[int | str, ...]  # of the items that it shows or names, ascending
-    shares: Tensor  # (I,) float32: decisions that show the item, by all decisions
+    shares: Tensor  # (I,) float32: decisions of the training side that show the item, by all of that side
     rows: int
     sessions: int
     has_users: bool
@@ -42,21 +45,33 @@ class Survey:
         return isinstance(self.ids[0], str)
 
 
-def survey(files: LogFiles) -> Survey:
+Heldout = Callable[[Tensor], Tensor]
+"""(E,) bool of the numbers (E,) of users: True for those who are held out."""
+
+
+def nobody(users: Tensor) -> Tensor:
+    """A Heldout of a log whose rows are all learned from."""
+    return torch.zeros(len(users), dtype=torch.bool)
+
+
+def survey(files: LogFiles, heldout: Heldout = nobody) -> Survey:
     """Read the log once, a column at a time where a file is Parquet.
 
-    Raises UserError for a file without decisions, for files with other columns, and for a wrong value.
+    Raises UserError for a file without decisions, for files with other columns, for a wrong value, and where
+    all decisions are held out.
     """
     every: list[pl.Series] = []
     signals: tuple[str, ...] = ()
-    places = length = rows = sessions = 0
+    places = length = rows = learned = sessions = 0
     repeats, notes, seen_sessions = False, [], np.zeros(0, np.uint64)
     pieces: list[tuple[str, dict[str, SeenPiece]]] = []
+    facts: list[tuple[TableFile, _FileFacts]] = []
     users: set[str] = set()  # two of them, if there are two
-    for table in files.files:
+    for table, name in files.named:
         with lines_of(table):
-            of_file = _of_file(files, table)
-            pieces.append((one_line(table.path), _pieces_of_file(files, table)))
+            of_file = _of_file(files, table, name, heldout)
+            pieces.append((one_line(table.path), _pieces_of_file(files, table, of_file.learned)))
+            facts.append((table, of_file))
         if signals and signals != of_file.signals:
             raise UserError(
                 f"{one_line(table.path)} has the signals {listed(of_file.signals)}, and the files before "
@@ -76,6 +91,7 @@ def survey(files: LogFiles) -> Survey:
             seen_sessions = np.concatenate([seen_sessions, of_file.sessions])
         signals, places = of_file.signals, of_file.places
         length, rows = max(length, of_file.length), rows + of_file.rows
+        learned += int(of_file.learned.sum())
         sessions += of_file.rows if of_file.sessions is None else len(of_file.sessions)
         repeats = repeats or of_file.repeats
         every += of_file.shown
@@ -86,7 +102,13 @@ def survey(files: LogFiles) -> Survey:
             f"{files.name} is of one user, {short(min(users))}, so nobody could be held out: give rows of "
             "several users, or --user-column - to hold out sessions or contexts."
         )
-    ids, shares = _items(files, pl.concat(every).value_counts(), rows)
+    if not learned:
+        unit = files.unit(bool(pieces[0][1]))
+        raise UserError(
+            f"{files.name} holds no decisions to learn from: all its {unit}s are held out from training. "
+            f"Give a log of more {unit}s."
+        )
+    ids, shares = _items(files, pl.concat(every).value_counts(), learned)
     kinds = merged(pieces)
     made = [piece.piece(name) for name, piece in kinds.items()]
     constant = [name for name, piece in kinds.items() if piece.constant]
@@ -100,7 +122,8 @@ def survey(files: LogFiles) -> Survey:
         )
     notes += [f"context that never changes: {listed(constant)}"] if constant else []
     columns, known = files.roles(files.files[0]), tuple(piece for piece, _ in made)
-    shape = LogShape(known, signals, places, length, repeats or length == 1, columns)
+    ranges = _ranges(files, facts)
+    shape = LogShape(known, signals, places, length, repeats or length == 1, columns, ranges)
     return Survey(
         shape,
         ids,
@@ -118,17 +141,18 @@ class _FileFacts:
     places: int
     length: int
     rows: int
+    learned: Tensor  # (E,) bool: the rows of the training side
     sessions: np.ndarray[tuple[int], np.dtype[np.uint64]] | None  # hashes of their ids, each once
     repeats: bool
-    shown: list[pl.Series]  # ids as text, and "\0" before those that are candidates alone
+    shown: list[pl.Series]  # ids as text, and "\0" before those that no row of the training side shows
     users: set[str]  # two of them, if there are two
     notes: list[str]
 
 
-def _of_file(files: LogFiles, table: TableFile) -> _FileFacts:
+def _of_file(files: LogFiles, table: TableFile, name: str, heldout: Heldout) -> _FileFacts:
     roles = files.roles(table)
     thin = [roles[role] for role in ("item", "candidates", "session", "time", "user") if role in roles]
-    thin += [name for name in ("step",) if name in table.names]
+    thin += ["step"] if "step" in table.names else []
     read = files.cells(table, list(dict.fromkeys(thin)))
     if read.frame.height == 0:
         raise UserError(f"{one_line(table.path)} holds no decisions: give a log with at least one row.")
@@ -145,33 +169,66 @@ def _of_file(files: LogFiles, table: TableFile) -> _FileFacts:
     hashes = None
     if ids is not None:
         hashes = np.array([number_of(text) for text in ids], dtype=np.uint64)
-    offered = []
+    learned = ~heldout(_users(files, table, name, read, ids, numbers))
+    offered = [shown.filter(pl.Series(~learned.numpy())).explode().unique()]
     if "candidates" in roles:
-        offered = [read.ids("candidates").explode().unique()]
+        offered.append(read.ids("candidates").explode().unique())
     return _FileFacts(
         signals,
         read.places(shown),
         length,
         read.frame.height,
+        learned,
         hashes,
         length > 1 and bool(pairs.is_duplicated().any()),
-        [shown.explode().alias("id"), *("\0" + ids.alias("id") for ids in offered)],
+        [
+            shown.filter(pl.Series(learned.numpy())).explode().alias("id"),
+            *("\0" + others.alias("id") for others in offered),
+        ],
         set(read.names("user").unique().head(2)) if "user" in roles else set(),
         [columns_text(roles), unread(table.names, roles), table.note, *names.notes, *read.notes],
     )
 
 
-def _pieces_of_file(files: LogFiles, table: TableFile) -> dict[str, SeenPiece]:
+def _users(
+    files: LogFiles, table: TableFile, name: str, read: Table, sessions: list[str] | None, numbers: Tensor
+) -> Tensor:
+    """(E,) int64: the numbers of the users of a file, as OwnLog numbers them."""
+    columns = [*named(table.names, CONTEXT).values()]
+    if not columns or {"user", "session"} & read.columns.keys():
+        return users_of(read, {}, sessions, numbers, name)
+    no_row = torch.zeros(read.frame.height, dtype=torch.bool)
+    kinds = {piece: seen.kind for piece, seen in _pieces_of_file(files, table, no_row).items()}
+    return users_of(files.cells(table, columns), kinds, sessions, numbers, name)
+
+
+def _pieces_of_file(files: LogFiles, table: TableFile, learned: Tensor) -> dict[str, SeenPiece]:
+    """The pieces of a file, of its rows ``learned`` (E,) bool."""
     columns = list(named(table.names, CONTEXT).values())
     groups = [columns] if table.raw is not None else [[name] for name in columns]
     pieces: dict[str, SeenPiece] = {}
     for group in filter(None, groups):
-        pieces |= seen_pieces(files.cells(table, group))
+        pieces |= seen_pieces(files.cells(table, group), files.fill, learned)
     return pieces
 
 
-def _items(files: LogFiles, counted: pl.DataFrame, rows: int) -> tuple[tuple[int | str, ...], Tensor]:
-    """The ids of the items, ascending, and the share (I,) of the decisions that show each."""
+def _ranges(files: LogFiles, facts: Sequence[tuple[TableFile, _FileFacts]]) -> dict[str, SignalRange]:
+    """The range of each signal in the rows that are learned from."""
+    ranges = {}
+    for name in facts[0][1].signals:
+        every = []
+        for table, of in facts:
+            column = f"signal.{name}" if f"signal.{name}" in table.names else name
+            with lines_of(table):
+                read = files.cells(table, [column])
+                every.append(read.signals((name,), of.places)[of.learned].unique())
+        values = torch.cat(every).unique()
+        ranges[name] = SignalRange(float(values[0]), float(values[-1]), values.tolist() == [0.0, 1.0])
+    return ranges
+
+
+def _items(files: LogFiles, counted: pl.DataFrame, learned: int) -> tuple[tuple[int | str, ...], Tensor]:
+    """The ids of the items, ascending, and the share (I,) of the ``learned`` decisions that show each."""
     texts = counted["id"].str.strip_prefix("\0")
     shown = pl.DataFrame({"id": texts, "count": counted["count"] * ~counted["id"].str.starts_with("\0")})
     shown = shown.group_by("id").agg(pl.col("count").sum())
@@ -186,4 +243,4 @@ def _items(files: LogFiles, counted: pl.DataFrame, rows: int) -> tuple[tuple[int
             "a log of a policy that shows different items, or a column of candidates."
         )
     ids: tuple[int | str, ...] = tuple(names)  # type: ignore[arg-type]
-    return ids, torch.tensor([by_id[name] / rows for name in names])
+    return ids, torch.tensor([by_id[name] / learned for name in names])

@@ -55,7 +55,7 @@ def describe(
             "the data, or give --separator if these are not columns."
         )
     layout = Layout(table, roles)
-    survey = DecisionSurvey(layout) if layout.holds_decisions else EventSurvey(layout)
+    survey = DecisionSurvey(layout, recorded) if layout.holds_decisions else EventSurvey(layout)
     if not survey.rows:
         raise UserError(f"{path} holds no rows: give a log with at least one.")
     problems, header = survey.problems(), None
@@ -75,7 +75,6 @@ def describe(
         pieces = survey.context.pieces
         learnable = survey_learnable(choices, rewards, description.users, pieces, not problems)
         description = replace(description, learnable=learnable)
-        problems |= survey.context.many_texts
     return replace(description, problems=survey.listed(problems | survey.repeats() | survey.alone()))
 
 

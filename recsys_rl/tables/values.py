@@ -22,6 +22,15 @@ INTEGER = r"^(0|-?[1-9]\d{0,17})$"
 """A whole number in its only form, which 64 bits hold: such ids are the same as numbers and as texts."""
 LIST = r"[|;,\[]"
 """A text with one of these signs is a list, as texts have no type."""
+COMMA = r"^\s*[+-]?(\d+|[1-9]\d{0,2}(\.\d{3})+),\d+\s*$"
+"""A number with a decimal comma, as 1,5 or 1.000,5. It may also be a list of two numbers."""
+EITHER = (
+    "a number with a decimal comma or a list of two numbers: write a point before the decimals, or | between "
+    "the numbers of a list"
+)
+"""The end of a sentence about such a text."""
+QUOTED = r'^"(.*)"$'
+"""A text in quotation marks, which is one even if a number stands between them."""
 PADDING = -1  # an empty place of a list
 
 
@@ -36,6 +45,14 @@ def no_value(cells: pl.Expr, kind: Kind) -> pl.Expr:
     if kind == pl.String:
         return cells.is_null() | cells.str.strip_chars().str.to_lowercase().is_in(NO_VALUE)
     return cells.is_null() | cells.is_nan() if kind.is_float() else cells.is_null()
+
+
+def no_entry(cells: pl.Expr, kind: Kind) -> pl.Expr:
+    """``no_value``, or a list without an entry."""
+    if isinstance(kind, pl.List):
+        return cells.is_null() | (cells.list.len() == 0)
+    gap = no_value(cells, kind)
+    return gap | (cells.str.strip_chars("[] ") == "") if kind == pl.String else gap
 
 
 def whole_number(cells: pl.Expr, kind: Kind) -> pl.Expr:
@@ -84,6 +101,12 @@ def decimal_commas(cells: pl.Expr) -> pl.Expr:
     thousands = cells.str.contains(r",\d{3}\s*$")
     clear = (cells.str.contains(r"^\s*[+-]?\d+,\d+\s*$") & ~thousands).any()
     return clear & ~cells.str.contains(".", literal=True).any()
+
+
+def commas_or_lists(cells: pl.Expr) -> pl.Expr:
+    """One truth: the texts of a column with a sign of LIST may all be numbers with a decimal comma."""
+    signs = cells.str.contains(LIST)
+    return signs.any() & (cells.str.contains(COMMA) | ~signs).all()
 
 
 def text(cells: pl.Expr, kind: Kind) -> pl.Expr:
@@ -154,11 +177,25 @@ def _nothing(kind: Kind) -> pl.Expr:
     return pl.lit(None, dtype=kind)
 
 
-def fits_a_table(text: str) -> bool:
-    """True if a column of texts may hold this one: it is not a gap, and none of its entries is a number."""
-    if text.strip().lower() in NO_VALUE:
-        return False
-    return not any(_is_number(part) for part in re.split(LIST, text))
+def is_gap(text: str) -> bool:
+    """``no_value`` of one text."""
+    return text.strip().lower() in NO_VALUE
+
+
+def label(text: str) -> str:
+    """``labels`` of one text."""
+    text = text.strip()
+    return text[1:-1] if re.match(QUOTED, text) else text
+
+
+def labels(cells: pl.Expr, kind: Kind) -> pl.Expr:
+    """The texts of a piece of the context, without spaces at the ends; in quotation marks, what they hold."""
+    return cells.cast(pl.String).str.strip_chars().str.replace(QUOTED, "$1")
+
+
+def in_table(text: str) -> str:
+    """The text as a table holds it: in quotation marks if it, or an entry of it, would be a number there."""
+    return f'"{text.strip()}"' if any(_is_number(part) for part in re.split(LIST, text)) else text
 
 
 def _is_number(text: str) -> bool:

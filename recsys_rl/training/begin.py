@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ def begin(config: Config, before: Checkpoint | None, device: torch.device, ranks
     Raises UserError on every rank if ranks would begin with different settings, worlds or weights.
     """
     settings = config.train_config
+    config = config if before is not None else _with_its_split(config)
     world, warm, note = _world(config, before, ranks), None, ""
     if before is None and settings.init_from is not None:
         warm = load(settings.init_from, config.env)
@@ -53,12 +55,29 @@ def begin(config: Config, before: Checkpoint | None, device: torch.device, ranks
     if warm is not None:
         run.note += warm_start(config, world, agent, warm, device)
         run.info["steps_before"] = warm.total_steps
+    run.info |= _log_end(experience, warm, before)
     if before is not None:
         restore(run, before, device, ranks.rank)
     elif run.env is not None:
         run.env.reset()
     check_same(run, device, ranks)
     return run
+
+
+def _log_end(experience: Any, warm: Checkpoint | None, before: Checkpoint | None) -> dict[str, int]:
+    """The last time of all that the policy of a log with times learns from; {} if it is unknown."""
+    ends = [getattr(experience, "last_time", None)]
+    ends += [of.info.get("log_end") for of in (warm, before) if of is not None]
+    known = [end for end in ends if end is not None]
+    return {"log_end": max(known)} if len(known) == len(ends) else {}
+
+
+def _with_its_split(config: Config) -> Config:
+    """The settings that the log of the run brings: encodings of its training side depend on the seed."""
+    brought = config.platform.brought(config)
+    if brought is None or config.platform.tables is None:
+        return config
+    return replace(config, env_config=replace(config.env_config, **brought.settings["env_config"]))
 
 
 def _about_users(brought: Brought, seed: int) -> dict[str, Any]:

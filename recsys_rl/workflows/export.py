@@ -72,7 +72,7 @@ class ExportConfig:
 
 
 class Scores(nn.Module):
-    """The policy's scores (N, I) from the tensors of an observation, without exclusions."""
+    """The policy's scores (N, I) from the tensors of an observation, without exclusions and chance."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -83,8 +83,11 @@ class Scores(nn.Module):
     ) -> Tensor:
         if history is not None and signals is None:  # a platform without visible signals
             signals = context.new_zeros(*history.shape, 0)
-        logits: Tensor = self.model(Obs(context, history, signals))[0].logits
-        return logits if logits.ndim == 2 else logits[:, 0]
+        return _of_first_place(self.model(Obs(context, history, signals))[0].logits)
+
+
+def _of_first_place(logits: Tensor) -> Tensor:
+    return logits if logits.ndim == 2 else logits[:, 0]
 
 
 def export(options: ExportConfig) -> None:
@@ -138,7 +141,9 @@ def _onnx(path: Path, checkpoint: Checkpoint, agent: NetworkPolicy[Any]) -> tupl
     obs = _observations(checkpoint, agent)
     inputs = _inputs(obs, checkpoint.interface)
     content = _translated(agent, inputs, checkpoint)
-    difference = _compare(content, inputs, agent.scores(obs))
+    with torch.inference_mode():
+        distribution, _ = agent.model(obs)
+    difference = _compare(content, inputs, _of_first_place(distribution.logits))
     return content, (
         f"{path}: scores of {checkpoint.catalogue.num_items:,} items, as the policy's on {OBSERVATIONS:,} "
         f"observations (largest difference {difference:.1e})"
@@ -241,7 +246,7 @@ def _translated(agent: NetworkPolicy[Any], inputs: dict[str, Tensor], checkpoint
 
 
 def _metadata(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The ids of the items, the rows of those that aren't available, and what the inputs hold.
+    """The ids of the items, the rows of those that aren't available, what the inputs hold, and the chance.
 
     For a policy of a team's own log also the encodings of the pieces of the context: the first column of
     each, ``start``, and the fields of ``tables.pieces.Piece``.
@@ -256,6 +261,7 @@ def _metadata(checkpoint: Checkpoint) -> dict[str, Any]:
             "slate_size": interface.slate_size,
             "repeats": interface.repeats,
         },
+        "chance": float(checkpoint.agent.get("chance", 0.0)),
     }
     if pieces is None:
         return facts

@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 
 from recsys_rl.settings.fields import Count, Range, check_fields
 from recsys_rl.settings.shared import Seed
-from recsys_rl.tables.columns import DecisionColumns
+from recsys_rl.tables.columns import DecisionFile
 
 
 @dataclass(frozen=True)
-class FitUsersConfig(DecisionColumns):
+class FitUsersConfig(DecisionFile):
     """One fit of users to a log."""
 
     log: str | None = None

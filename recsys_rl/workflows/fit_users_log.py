@@ -121,9 +121,10 @@ def _of_table(options: FitUsersConfig, path: str) -> tuple[Config, World]:
         if getattr(options, name) is not None:
             raise FieldError(name, f"has no effect: {one_line(path)} brings its own items; leave it out.")
     if options.checkpoint is None:
-        given = {"log": (path,), "items": options.items, "weights": options.weights, **options.given}
+        given: dict[str, Any] = {"log": (path,), "items": options.items, "weights": options.weights}
+        given |= {**options.given, "seed": options.seed}
         sections = overlay(brought_settings(OF_TABLES, given), {"algo": "bc", "env": OF_TABLES})
-        config = Config(**{**sections, **given, "seed": options.seed})
+        config = Config(**{**sections, **given})
         return config, make_world(config)
     for name in ("items", "weights"):
         if getattr(options, name):

@@ -18,14 +18,20 @@ import torch
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.checkpoint.home import load_at_home, split_of
 from recsys_rl.errors import UserError, one_line
-from recsys_rl.make import agent_of
 from recsys_rl.settings.fields import Range, check_fields
 from recsys_rl.settings.names import platform_of
-from recsys_rl.tables.decision_log import catalogue_hash
 from recsys_rl.utils.files import sha256_of, write_text
 from recsys_rl.utils.progress import announce
 from recsys_rl.workflows.gate_card import card
-from recsys_rl.workflows.gate_compare import Bench, bench, compare, hidden_part, other_objective
+from recsys_rl.workflows.gate_compare import (
+    Bench,
+    bench,
+    compare,
+    effective_items,
+    hidden_part,
+    other_objective,
+)
+from recsys_rl.workflows.gate_place import challenger_of, check_place
 from recsys_rl.workflows.gate_rule import GateVerdict, decide
 from recsys_rl.workflows.rounds import (
     LOG,
@@ -140,7 +146,9 @@ class _Hearing:
 
     def judge(self, of: Challenger) -> tuple[GateVerdict, str]:
         """The verdict about a candidate, and its card."""
-        compared, last = compare(self.on, agent_of(of.checkpoint)), latest_round(self.policies)
+        agent, last = challenger_of(of.checkpoint, self.champion.checkpoint), latest_round(self.policies)
+        items = effective_items(self.on.of, agent), self.on.champion_items
+        compared = dataclasses.replace(compare(self.on, agent), items=items)
         if self.sides.nothing:
             compared = dataclasses.replace(compared, doubt="the record shows one item everywhere")
         number = of.round or (1 if last is None else last.number)
@@ -151,6 +159,7 @@ class _Hearing:
             lacking,
             other_split(self.policies, self.champion.checkpoint),
             hidden_part(self.on),
+            self.on.cut,
             other_objective(self.on, of.checkpoint, one_line(of.file.name)),
         )
         return verdict, card(verdict, of.file.name, self.champion.file.name, [*filter(None, doubts)])
@@ -191,27 +200,8 @@ def _look(policies: Path, challenger: str, champion: str, interval: Interval) ->
 def _challenger(file: Path, policies: Path, champion: Served, env: str | None) -> Challenger:
     """The candidate in this file. Raises UserError for one that can't serve in the champion's place."""
     sha256, checkpoint = sha256_of(file), load_at_home(file, env)
-    _check(file, sha256, checkpoint, champion)
+    if sha256 == champion.sha256:
+        raise UserError(f"{one_line(file)} is the policy that serves: give a candidate.")
+    check_place(file, checkpoint, champion.checkpoint)
     known = candidate_in(policies, sha256)
     return Challenger(file, sha256, checkpoint, None if known is None else known.round)
-
-
-def _check(file: Path, sha256: str, challenger: Checkpoint, champion: Served) -> None:
-    """Raise UserError for a candidate that can't serve in the champion's place."""
-    name, theirs = one_line(file), champion.checkpoint
-    if sha256 == champion.sha256:
-        raise UserError(f"{name} is the policy that serves: give a candidate.")
-    if challenger.config.env != theirs.config.env:
-        raise UserError(
-            f"{name} is of {one_line(challenger.config.env)}, and the policy that serves is of "
-            f"{one_line(theirs.config.env)}: give a candidate of the same platform."
-        )
-    if challenger.world.is_empty or catalogue_hash(challenger.catalogue) != catalogue_hash(theirs.catalogue):
-        raise UserError(
-            f"{name} is of another catalogue than the policy that serves: give a candidate of the same items."
-        )
-    if challenger.interface != theirs.interface:
-        raise UserError(
-            f"{name} is of other sessions than the policy that serves (length, slate or pieces of the "
-            "context): give a candidate of the same settings."
-        )

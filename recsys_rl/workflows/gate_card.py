@@ -13,7 +13,8 @@ MEANING = {
     "better": "By this record the challenger earns more. A canary should confirm it before it serves alone.",
     "no harm seen": "This record shows no harm. It does not show a gain either: the canary may decide.",
     "worse": "By this record the challenger earns less: do not serve it.",
-    "can't tell": "This record can't tell: gather more sessions, or another candidate.",
+    "can't tell": "This record can't tell: gather more sessions, or another candidate. Where the "
+    "difference is above 0 the canary may decide.",
     "the log is broken": "This record can judge nothing: mend what is said above first.",
 }
 
@@ -36,6 +37,7 @@ def card(of: GateVerdict, challenger: str, champion: str, doubts: Sequence[str] 
         f"| champion | {champion} `{of.champion[:12]}` |",
         *_numbers(of),
         f"| return of these sessions as they were served | {number(of.logged)} |",
+        *_chance(of),
         "",
         "## On whom",
         "",
@@ -68,6 +70,13 @@ def _numbers(of: GateVerdict) -> tuple[str, ...]:
         f"| difference of the challenger | {number(of.difference)} |",
         f"| {1 - of.alpha:.1%} interval | {number(of.low)} to {number(of.high)} |",
     )
+
+
+def _chance(of: GateVerdict) -> Iterator[str]:
+    """The rows of the chance that each policy leaves."""
+    for name, items in (("challenger", of.items), ("champion", of.champion_items)):
+        if items == items:
+            yield f"| effective number of items a decision of the {name} | {items:.2f} |"
 
 
 def _latest(of: GateVerdict) -> str:

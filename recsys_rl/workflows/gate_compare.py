@@ -8,6 +8,7 @@ sessions, cross-fitted, and both policies play in them as they draw (ope/world.p
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -17,27 +18,32 @@ import torch
 from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint
-from recsys_rl.errors import UserError, listed
+from recsys_rl.errors import UserError, amount, listed
 from recsys_rl.experience.log_facts import behaviour_logprobs
 from recsys_rl.experience.logged import rewards_of, streams_of
+from recsys_rl.functional import categorical
 from recsys_rl.make import agent_of, make_user_model
+from recsys_rl.models.policy import NetworkPolicy
 from recsys_rl.objective.weighted import weights_of
 from recsys_rl.ope.item_models import MOST_ITEMS
+from recsys_rl.ope.lower import Bounds, lower_terms, too_large
 from recsys_rl.ope.policies import logged_places
 from recsys_rl.ope.replay import ReplayedLog
 from recsys_rl.ope.verdict import BROKEN, Estimates, about_log, verdict_on
 from recsys_rl.ope.world import Worlds, try_world, world
 from recsys_rl.protocols import Behaviour
+from recsys_rl.settings.config import Config
 from recsys_rl.tables.decision_log import DecisionLog
 from recsys_rl.tables.items import knows_items
-from recsys_rl.types import Catalogue, Stream
+from recsys_rl.types import Catalogue, Obs, Stream
 from recsys_rl.utils.seeding import generators
-from recsys_rl.workflows.gate_lower import Bounds, lower_terms, reward_bounds, too_large
+from recsys_rl.workflows.gate_place import Recoded
 from recsys_rl.workflows.gate_rule import LOWER, Compared
 from recsys_rl.workflows.ope import estimates, replayed
 from recsys_rl.workflows.ope_config import OpeConfig
 from recsys_rl.workflows.ope_log import STREAMS, ReadLog
 from recsys_rl.workflows.ope_policies import playable
+from recsys_rl.workflows.reward_bounds import reward_bounds
 
 NEW, OLD = "challenger", "champion"
 MOST_DECISIONS = 200_000
@@ -63,6 +69,7 @@ class Bench:
     streams: tuple[Stream, ...] = ()  # of the rewards
     weights: Tensor = field(default_factory=lambda: torch.zeros(0))  # (M,): rewards are weighted by these
     bounds: Bounds | None = None  # between which each reward of a single decision lies; None if unknown
+    cut: str = ""  # a sentence about values of signals that are cut
     hidden: tuple[str, ...] = ()  # streams with a weight that the record can't show, and that are left out
 
     @property
@@ -82,6 +89,11 @@ class Bench:
         """(E,): ``ratios_of`` the champion; another policy may have logged a part of the sessions."""
         return ratios_of(self.of, self.champion)
 
+    @cached_property
+    def champion_items(self) -> float:
+        """``effective_items`` of the champion."""
+        return effective_items(self.of, self.champion)
+
 
 def bench(name: Path, log: DecisionLog, place: Checkpoint) -> Bench:
     """Make ready to compare policies on the sessions of ``log``, from which none of them may have learned.
@@ -96,6 +108,7 @@ def bench(name: Path, log: DecisionLog, place: Checkpoint) -> Bench:
     users, one_step = make_user_model(place.config, place.world), place.interface.session_length == 1
     whole, log = log, _latest(log)
     left_out = len(whole.sessions.unique()) - len(log.sessions.unique())
+    log, cut = within(log, place.config)
     if not chance and not one_step:  # `world` has no weights, so that nothing needs to be estimated
         log = dataclasses.replace(log, logprobs=torch.zeros_like(log.logprobs))
     weights = weights_of(place.config.train_config, users.streams)
@@ -128,7 +141,30 @@ def bench(name: Path, log: DecisionLog, place: Checkpoint) -> Bench:
         weights=weights,
         bounds=bounds,
         hidden=hidden,
+        cut=cut,
     )
+
+
+def within(log: DecisionLog, config: Config) -> tuple[DecisionLog, str]:
+    """The log of a team's own place with each signal cut to its range in the log of the training.
+
+    One event with an amount that nobody saw before would else decide alone. Returns a sentence about it; ""
+    if nothing is cut.
+    """
+    tables = config.platform.tables
+    ranges = {} if tables is None else tables.ranges(config.env_config)
+    signals, texts = log.signals.clone(), []
+    for index, name in enumerate(log.header.signals):
+        if name in ranges:
+            low, high, _ = ranges[name]
+            values = signals[:, :, index].clamp(low, high)
+            number = int((values != signals[:, :, index])[log.shown].sum())
+            texts += [f"{amount(number, 'value')} of {name} from {low:g} to {high:g}"] if number else []
+            signals[:, :, index] = torch.where(log.shown, values, signals[:, :, index])
+    if not texts:
+        return log, ""
+    what = "Cut to the range in the log from which the champion learned"
+    return dataclasses.replace(log, signals=signals), f"{what}: {', '.join(texts)}."
 
 
 def _hidden(streams: Sequence[Stream], weights: Tensor, unseen: Tensor) -> tuple[str, ...]:
@@ -250,6 +286,21 @@ def ratios_of(of: ReplayedLog, policy: Behaviour) -> Tensor:
     rows = torch.bincount(of.log.loggers, minlength=len(of.log.header.loggers))
     mine, theirs = logged_places(of, policy).sum(1), behaviour_logprobs(of.log, rows)
     return (mine.double() - theirs).exp()
+
+
+def effective_items(of: ReplayedLog, policy: object) -> float:
+    """The mean over the decisions of the effective number of items among which the policy draws the first
+    place; nan for a policy that gives no scores."""
+    recoded = policy if isinstance(policy, Recoded) else None
+    drawn = policy if recoded is None else recoded.policy
+    if not isinstance(drawn, NetworkPolicy):
+        return math.nan
+
+    def effective(at: Tensor, obs: Obs) -> Tensor:
+        seen = obs if recoded is None else recoded.own(obs)
+        return categorical.effective(drawn.scores(seen).double())
+
+    return float(of.of_rows(effective).mean())
 
 
 def _of_each_item(catalogue: Catalogue, log: DecisionLog) -> bool:

@@ -37,6 +37,8 @@ class Compared:
     steps: float  # mean length of a session
     chi2: float  # of a decision of the challenger against the record's; nan if unknown
     left_out: int = 0  # earlier sessions of held-out users that were not judged
+    # Effective number of items among which the challenger, and the champion, draw a decision; nan if unknown.
+    items: tuple[float, float] = (math.nan, math.nan)
     # Why their weights are too heavy, as the end of a sentence; the difference is then too low.
     heavy: str = ""
     doubt: str = ""  # why the difference can't be trusted, as the end of a sentence
@@ -69,6 +71,8 @@ class GateVerdict:
     chi2_most: float  # of a decision of a policy that these sessions could judge by weights
     effective: float  # of these sessions, where the challenger is judged by weights
     reason: str  # of the answer, as a sentence
+    items: float = math.nan  # effective number among which the challenger draws a decision
+    champion_items: float = math.nan
 
     @property
     def exit_code(self) -> int:
@@ -143,6 +147,8 @@ def decide(
         chi2_most=chi2_most(sessions, of.steps),
         effective=sessions / (1 + of.chi2) ** of.steps,
         reason=reason,
+        items=of.items[0],
+        champion_items=of.items[1],
     )
 
 

@@ -15,6 +15,7 @@ from recsys_rl.errors import one_line
 from recsys_rl.ope.compare import compare, recommend
 from recsys_rl.ope.item_models import of_each_item
 from recsys_rl.ope.judge import LOGGED, Judged, Settings, judge
+from recsys_rl.ope.lower import SingleDecisions
 from recsys_rl.ope.networks import mlp, mlp_of_shares
 from recsys_rl.ope.parts import Totals, survey
 from recsys_rl.ope.policies import Playable, check_target
@@ -205,9 +206,17 @@ def _result(
         rows = [*rows, logged]
     trusted = trusted_of(log)
     rows = recommend(rows, trusted)
-    wrong = about_log(log.totals)
+    wrong, single = about_log(log.totals), _single(read, log, judged)
     known = Estimates(
-        [logged, *judged.rows], terms, judged.users, log.totals.rows, trusted, judged.loggers, wrong
+        [logged, *judged.rows],
+        terms,
+        judged.users,
+        log.totals.rows,
+        trusted,
+        judged.loggers,
+        wrong,
+        single,
+        log.totals.rarest if log.totals.steps == 1 and not _estimated(log) else 0.0,
     )
     names = [LOGGED, *judged.terms]
     verdict = None
@@ -227,6 +236,7 @@ def _result(
             trusted,
             judged.checks,
             judged.loggers,
+            single,
         )
     about = About(
         log=options.source,
@@ -256,6 +266,18 @@ def _result(
         tuple(verdict_on(known, name) for name in names),
         verdict,
     )
+
+
+def _single(read: ReadLog, log: ReplayedLog, judged: Judged) -> SingleDecisions | None:
+    """What a lower bound needs, of single decisions with logged probabilities and rewards of known ends."""
+    if read.bounds is None or log.totals.steps > 1 or _estimated(log):
+        return None
+    within = read.bounds[0] <= log.bounds[0] and log.bounds[1] <= read.bounds[1]  # in all parts of the log
+    return SingleDecisions(judged.earned, read.bounds, judged.weights) if within else None
+
+
+def _estimated(log: ReplayedLog) -> bool:
+    return log.estimated or bool(log.log.header.estimated)
 
 
 def _name(options: OpeConfig, name: str) -> str:

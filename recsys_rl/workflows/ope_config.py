@@ -11,7 +11,7 @@ from recsys_rl.ope.judge import LOGGED
 from recsys_rl.settings.fields import Count, Positive, Range, Share, check_fields
 from recsys_rl.settings.names import platform_of
 from recsys_rl.settings.shared import Seed
-from recsys_rl.tables.columns import DecisionColumns
+from recsys_rl.tables.columns import DecisionFile
 from recsys_rl.types import UserError
 
 TARGET = "target"
@@ -19,7 +19,7 @@ TARGET = "target"
 
 
 @dataclass(frozen=True)
-class OpeConfig(DecisionColumns):
+class OpeConfig(DecisionFile):
     """One evaluation of policies on a log of decisions."""
 
     log: tuple[str, ...] = ()
@@ -32,7 +32,7 @@ class OpeConfig(DecisionColumns):
     checkpoint: str | None = None
     """The file with the policy and the catalogue (default: checkpoints/ppo.pt, for a log of recsys-rl
     record). Your own log needs none; with the checkpoint of a policy that was trained on such a log, it is
-    read as in training, and the policy is judged on held-out users."""
+    read as in training, and the policy is judged on what it did not learn from (--users)."""
     env: str | None = None
     """Environment of the checkpoint. Required if its name holds a module to import."""
     policy: tuple[str, ...] = ()
@@ -48,7 +48,8 @@ class OpeConfig(DecisionColumns):
     earned. The exit code is 0 for better, 3 for worse, 4 for can't tell, 5 for a broken log."""
     users: Literal["all", "heldout"] = "all"
     """The users to judge on: heldout are those whom the training of every given checkpoint did not see. The
-    checkpoint of a policy of your own tables is judged on these alone."""
+    checkpoint of a policy of your own tables is judged on these, and on all users in sessions that began
+    after its log ended; with heldout, on these alone."""
     since: str | None = None
     """Judge later sessions only: those that began at this time, a date or a number in the log's unit."""
     logger: tuple[str, ...] = ()

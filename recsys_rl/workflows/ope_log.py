@@ -21,6 +21,7 @@ from recsys_rl.evaluation.policies import Behaviours
 from recsys_rl.experience.logged import has_signals, rewards_of
 from recsys_rl.objective.weighted import check_weights, parse_weights, stream_weights, weighted
 from recsys_rl.ope.item_models import MOST_ITEMS
+from recsys_rl.ope.lower import Bounds
 from recsys_rl.ope.parts import sampled
 from recsys_rl.session import PIECES
 from recsys_rl.settings.fields import did_you_mean
@@ -41,8 +42,14 @@ from recsys_rl.utils.seeding import generators
 from recsys_rl.workflows import ope_own_log
 from recsys_rl.workflows.latest import print_latest
 from recsys_rl.workflows.ope_config import OpeConfig
-from recsys_rl.workflows.ope_own_log import about_tables, judged_parts, open_of_checkpoint
+from recsys_rl.workflows.ope_own_log import (
+    about_tables,
+    end_of_learning,
+    judged_parts,
+    open_of_checkpoint,
+)
 from recsys_rl.workflows.ope_part import PER_SECOND, Parts, begun_since, heldout, later, start_of
+from recsys_rl.workflows.reward_bounds import bounds_of_sum, reward_bounds
 
 STREAMS = ("evaluation users", "policy", "random", "mixture", "ope", "world", "propensities", "clusters")
 FITTED = 262_144  # rows of a recorded log on which models are fitted: all rows, or a sample of sessions
@@ -65,6 +72,7 @@ class ReadLog:
     versions: Mapping[str, Behaviours] = field(default_factory=dict)  # by the files of OpeConfig.versions
     parts: Callable[[], Iterator[DecisionLog]] | None = None  # None: ``log`` is the whole
     by_item: bool = False  # a reward model has coefficients of each item (ope/item_models.py)
+    bounds: Bounds | None = None  # between which each reward of a decision lies; None if unknown
 
 
 def read_log(options: OpeConfig) -> ReadLog:
@@ -92,7 +100,9 @@ def read_log(options: OpeConfig) -> ReadLog:
         if options.checkpoint is not None:
             return _of_tables(options, options.checkpoint)
         _refuse_users(options)
-        table = read_table(options.source, options.columns, options.separator, options.items)
+        table = read_table(
+            options.source, options.columns, options.separator, options.items, options.missing == "fill"
+        )
         for note in table.notes:
             print(one_line(note), file=sys.stderr)
         return _of_table(options, table, PER_SECOND)
@@ -182,10 +192,12 @@ def _of_tables(options: OpeConfig, path: str) -> ReadLog:
             f"{one_line(checkpoint.config.env)}, so --checkpoint does not fit: leave it out."
         )
     source = open_of_checkpoint(options, checkpoint)
-    rows = _judged_on(options, partial(judged_parts, source, checkpoint, PART), [*files.values()], PER_SECOND)
+    end = end_of_learning(options, source, files.values())
+    own = partial(judged_parts, source, checkpoint, PART, end)
+    rows = _judged_on(options, own, [*files.values()], PER_SECOND)
     fitted = ope_own_log.FITTED if source.has_propensities else FITTED
     log, complete = _sampled(options, rows, fitted)
-    for note in about_tables(source, log.num_rows if complete else sum(part.num_rows for part in rows())):
+    for note in about_tables(source, checkpoint, [log] if complete else rows()):
         announce(note)
     read = _by_checkpoint(options, log, path, files)
     return read if complete else replace(read, parts=rows)
@@ -222,6 +234,7 @@ def _refuse_logger(options: OpeConfig) -> None:
 def _refuse_table_options(options: OpeConfig, why: str) -> None:
     given = [f"{name}-column" for name, value in options.columns.items() if value is not None]
     given += [name for name in TABLE_OPTIONS if getattr(options, name) is not None]
+    given += ["missing"] if options.missing == "refuse" else []
     if given:
         raise UserError(f"--{given[0]} is for your own log, and {why}.")
 
@@ -268,7 +281,8 @@ def _of_signals(
     def rewards(feedback: Feedback) -> Tensor:
         return weighted(feedback.signals.sum(1), by)  # (E,)
 
-    return ReadLog(log, catalogue, rewards, generators(options.seed, *STREAMS), table)
+    bounds = bounds_of_sum(log, dict(zip(names, by.tolist(), strict=True)), rewards(log.feedback), {})
+    return ReadLog(log, catalogue, rewards, generators(options.seed, *STREAMS), table, bounds=bounds)
 
 
 def _recorded(options: OpeConfig, log: DecisionLog, files: Mapping[str, Checkpoint]) -> ReadLog:
@@ -326,8 +340,10 @@ def _by_checkpoint(
     own, catalogue = not checkpoint.config.platform.simulates, checkpoint.catalogue
     by_item = own and not knows_items(catalogue) and catalogue.num_items <= MOST_ITEMS
     by_item = by_item and log.items.shape[1] == 1
+    single = facts is None and header.interface.session_length == 1
+    bounds = reward_bounds(log, checkpoint.config.platform, users, by) if single else None
     return ReadLog(
-        log, catalogue, rewards, generator, None, path, behaviours, others, versions, by_item=by_item
+        log, catalogue, rewards, generator, None, path, behaviours, others, versions, None, by_item, bounds
     )
 
 

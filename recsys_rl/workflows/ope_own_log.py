@@ -1,20 +1,23 @@
 """A team's own tables as the log of `recsys-rl ope`, read as the checkpoint's policy read them in training.
 
-The items, the encodings of the context, the signals and the weights are those of the checkpoint, and of its
-users only those who are held out by the same hash are judged on: the policy has learned from the others.
+The items, the encodings of the context, the signals and the weights are those of the checkpoint. Of its users
+only those who are held out by the same hash are judged on, as the policy has learned from the others; but
+sessions that began after its log ended are those of all users.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+
+from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint
-from recsys_rl.data.heldout import heldout_parts
 from recsys_rl.errors import UserError, amount
 from recsys_rl.tables.decision_log import DecisionLog, cut
 from recsys_rl.tables.own_log import OwnLog
 from recsys_rl.workflows.ope_config import OpeConfig
+from recsys_rl.workflows.ope_part import DATES, PER_SECOND, heldout_of, starts_of
 
 FITTED = 65_536
 """Decisions of a log with propensities on which models are fitted: all, or a sample of sessions. It bounds
@@ -39,13 +42,29 @@ def open_of_checkpoint(options: OpeConfig, checkpoint: Checkpoint) -> OwnLog:
     return source
 
 
-def judged_parts(source: OwnLog, checkpoint: Checkpoint, rows: int) -> Iterator[DecisionLog]:
-    """The decisions of held-out users, in parts of about ``rows`` rows. Raises UserError without any."""
-    config, empty = checkpoint.config, True
-    share, seed = config.data_config.heldout_fraction, config.train_config.seed
-    for part in heldout_parts(source.parts(rows), checkpoint.population, share, seed):
-        empty = False
-        yield from cut(part, rows)
+def end_of_learning(options: OpeConfig, source: OwnLog, checkpoints: Iterable[Checkpoint]) -> int | None:
+    """The last time from which one of the policies learned; None if it is unknown, or has no effect."""
+    ends = [checkpoint.info.get("log_end") for checkpoint in checkpoints]
+    known = [int(end) for end in ends if end is not None]
+    unknown = len(known) < len(ends) or not source.has_times
+    return None if unknown or options.users == "heldout" else max(known)
+
+
+def judged_parts(
+    source: OwnLog, checkpoint: Checkpoint, rows: int, learned_until: int | None = None
+) -> Iterator[DecisionLog]:
+    """The decisions of held-out users, in parts of about ``rows`` rows, and later ones of all users.
+
+    ``learned_until``: as of ``end_of_learning``. Raises UserError without any decision.
+    """
+    empty = True
+    for part in source.parts(rows):
+        judged = heldout_of(part, checkpoint)
+        if learned_until is not None:
+            judged |= _later(part, learned_until)
+        if bool(judged.any()):
+            empty = False
+            yield from cut(part.rows(judged), rows)
     if empty:
         whose = "" if source.unit == "decision" else f"of {source.unit}s "
         raise UserError(
@@ -54,13 +73,30 @@ def judged_parts(source: OwnLog, checkpoint: Checkpoint, rows: int) -> Iterator[
         )
 
 
-def about_tables(source: OwnLog, heldout: int) -> Iterator[str]:
-    """Lines about tables of which ``heldout`` decisions are judged on."""
-    rest = source.num_rows - heldout
-    judged = f"{amount(heldout, 'decision')} of held-out {source.unit}s"
+def _later(log: DecisionLog, end: int) -> Tensor:
+    """(E,) bool: rows of sessions that began after ``end``; no date is later than a number that is none."""
+    starts, dates = starts_of(log), DATES * PER_SECOND
+    return (starts > end) & ((starts >= dates) == (end >= dates))
+
+
+def about_tables(source: OwnLog, checkpoint: Checkpoint, judged: Iterable[DecisionLog]) -> Iterator[str]:
+    """Lines about tables of which the decisions ``judged`` are judged on."""
+    heldout = later = 0
+    for part in judged:
+        of_part = int(heldout_of(part, checkpoint).sum())
+        heldout, later = heldout + of_part, later + part.num_rows - of_part
+    rest = source.num_rows - heldout - later
+    whose = f"{amount(heldout, 'decision')} of held-out {source.unit}s"
     if source.unit == "decision":
-        judged = amount(heldout, "held-out decision")
-    yield f"judging on {judged}; the other {rest:,}, from which such a policy learns, are left out"
+        whose = amount(heldout, "held-out decision")
+    newer = f" and {later:,} that are later than all that the policy learned from" * bool(later)
+    left = f"; the other {rest:,}, from which such a policy learns, are left out" * (bool(rest) or not later)
+    yield f"judging on {whose}{newer}{left}"
+    if later:
+        yield (
+            f"the later decisions are of all {source.unit}s: the policy may know the tastes of some from "
+            "their earlier ones; --users heldout judges on the others alone"
+        )
     for name, number in source.others.items():
         yield (
             f"context.{name}: {number:,} of {amount(source.num_rows, 'decision')} have a text without a code "

@@ -47,9 +47,7 @@ def later(parts: Parts, since: str, per_second: float | None = None) -> Parts:
 
 def begun_since(log: DecisionLog, wanted: float, since: str, per_second: float | None = None) -> Tensor:
     """(E,) bool: rows of sessions whose first step is at ``wanted`` seconds, or that number, or later."""
-    begins = log.steps == 0
-    _, session = log.sessions.unique_consecutive(return_inverse=True)
-    times = log.times[begins][session].double()  # beside a number, integers became single precision
+    times = starts_of(log).double()  # beside a number, integers became single precision
     unit = per_second or _unit(log.times)
     if wanted >= DATES and float(log.times.max()) / unit < DATES:
         raise UserError(
@@ -58,6 +56,12 @@ def begun_since(log: DecisionLog, wanted: float, since: str, per_second: float |
         )
     scale = unit if per_second or wanted >= DATES else 1.0
     return times >= wanted * scale
+
+
+def starts_of(log: DecisionLog) -> Tensor:
+    """(E,) int64: the time of the first step of each row's session."""
+    _, session = log.sessions.unique_consecutive(return_inverse=True)
+    return log.times[log.steps == 0][session]
 
 
 def start_of(since: str) -> float:

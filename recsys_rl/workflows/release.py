@@ -90,6 +90,18 @@ def challenger_in(path: Path) -> tuple[str, Mapping[str, Any] | None]:
     return sha256, verdict_in(path.parent, sha256)
 
 
+def promoted_lines(server: Releases, champion: str) -> list[str]:
+    """What `release promote` prints before the state: the new champion, and the chance that it leaves."""
+    verdict = server.history()[-1]["verdict"]
+    items = ((verdict or {}).get("gate") or {}).get("items")
+    if type(items) is not float:
+        return [f"promoted   {short(champion)}"]
+    return [
+        f"promoted   {short(champion)}",
+        f"effective number of items a decision: {items:.2f}; near 1 its record could judge no other policy",
+    ]
+
+
 def status_lines(status: Mapping[str, Any]) -> list[str]:
     """What `release status` prints."""
     lines = [f"champion   {short(status['champion'])}"]
@@ -132,7 +144,7 @@ def _answers(verdict: Any) -> str:
     if "without_gate" not in verdict:
         return f"; verdict: {one_line(verdict.get('answer', 'none'))}"
     gate = (verdict["gate"] or {}).get("answer", "none")
-    without = ", without a gate" if verdict["without_gate"] else ""
+    without = ", promoted all the same" if verdict["without_gate"] else ""
     return f"; gate: {one_line(gate)}, canary: {one_line(verdict['canary'].get('answer', 'none'))}{without}"
 
 

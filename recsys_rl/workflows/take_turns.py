@@ -44,6 +44,7 @@ from recsys_rl.workflows.turn import (
     Learn,
     Patience,
     Promote,
+    Raise,
     Situation,
     Start,
     Step,
@@ -65,13 +66,14 @@ class LoopConfig(RetrainConfig):
     """The server that has this record and this folder."""
     token: str | None = None
     """A token of the server, with the scopes read and admin."""
-    share: Annotated[float, Range(0.001, below=1)] = 0.1
-    """Share of the sessions that a challenger gets."""
+    share: Annotated[float, Range(0.001, below=1)] = 0.5
+    """The highest share of the sessions that a challenger gets: it begins with 0.05, and gets 0.2, 0.5 and
+    this one while no harm is seen."""
     sessions: Count = 2000
-    """Sessions that must have matured since the release last changed, and since the last round, before the
-    next round begins."""
+    """Sessions that must have matured since the last round, before the next one begins."""
     canary: Count = 20_000
-    """Sessions of both arms after which a challenger goes back if no difference is seen."""
+    """Sessions of both arms after which a challenger goes back if no difference is seen. After each tenth of
+    them it gets its next share."""
 
 
 def loop(options: LoopConfig) -> list[Step]:
@@ -83,7 +85,7 @@ def loop(options: LoopConfig) -> list[Step]:
     folder = folder_of(options.policies)
     _check_stages(champion_of(Path(options.db), folder, options.env))
     place, steps = _Place(options, folder), list[Step]()
-    patience = Patience(options.sessions, options.canary)
+    patience = Patience(options.sessions, options.canary, options.share)
     with _only_one(folder):
         while True:
             step = next_step(place.look(), patience)
@@ -148,8 +150,10 @@ class _Place:
         challenger = status["challenger"] or ""
         return Situation(
             champion=status["champion"],
-            fresh=0 if challenger else self._matured(max(changed, 0 if of is None else of.until)),
+            fresh=0 if challenger else self._matured(0 if of is None else of.until),
             challenger=challenger,
+            share=status["share"],
+            served=self._matured(changed) if challenger else 0,
             ours=bool(challenger) and candidate_in(self.folder, challenger) is not None,
             frozen=status["frozen"],
             why_frozen=status["why_frozen"],
@@ -230,8 +234,11 @@ class _Place:
                 yield f"round {number} learned {', '.join(file.stem for file in files)}"
             case Judge(candidates):
                 yield from self._judge(candidates)
-            case Start(candidate):
-                yield self._start(candidate)
+            case Start(candidate, share):
+                yield self._start(candidate, share)
+            case Raise(challenger, share):
+                self.server.share(share)
+                yield f"{self._name(challenger)} serves {100 * share:g} % of the sessions"
             case Promote(challenger):
                 self.server.promote(challenger, reason="canary: better")  # and no other one
                 yield f"{self._name(challenger)} is promoted"
@@ -248,13 +255,15 @@ class _Place:
                 return f"Judging {', '.join(map(self._name, names))}"
             case Start(name):
                 return f"The start of {self._name(name)}"
+            case Raise(name):
+                return f"A larger share of {self._name(name)}"
             case Promote(name):
                 return f"The promotion of {self._name(name)}"
             case Back(name):
                 return f"The way back of {self._name(name)}"
         return "Waiting"
 
-    def _start(self, sha256: str) -> str:
+    def _start(self, sha256: str, share: float) -> str:
         """Let the candidate serve; where it can't, that is written into its verdict, and the next one may.
 
         A new judgement by `recsys-rl gate` forgets it, so that the candidate is tried again.
@@ -262,14 +271,14 @@ class _Place:
         verdict = self._verdict(sha256) or {}
         reason = f"gate: {verdict['answer']}"
         try:
-            self.server.start(sha256, self.options.share, reason=reason, verdict=verdict)
+            self.server.start(sha256, share, reason=reason, verdict=verdict)
         except Refused as refused:
             if refused.code not in UNFIT:
                 raise
             values = {**verdict, "refused": str(refused)}
             write_text(gate_file(self.folder, sha256), json.dumps(values, indent=1) + "\n")
             return f"{self._name(sha256)} can't serve: {refused}"
-        return f"{self._name(sha256)} serves {100 * self.options.share:g} % of the sessions"
+        return f"{self._name(sha256)} serves {100 * share:g} % of the sessions"
 
     def _judge(self, names: Sequence[str]) -> Iterator[str]:
         files, options = files_in(self.folder), self.options

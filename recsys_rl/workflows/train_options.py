@@ -33,7 +33,8 @@ def with_brought(config: Config | None, settings: Mapping[str, Any]) -> Config:
         from recsys_rl.tables.read import is_own  # polars
 
         env = OF_TABLES if is_own(settings["log"]) else env
-    brought = {} if "data" in settings else brought_settings(env, settings)
+    has_items = "data" in settings or path is not None
+    brought = {} if has_items else brought_settings(env, settings)
     if brought:
         settings = overlay(brought, {**settings, "env": env})
     return with_settings(config, settings)

@@ -121,6 +121,21 @@ def test_memory_over_days() -> None:
     assert state.record["last"].tolist() == [[2.0, 1.0]]
 
 
+def test_an_answer_says_less_of_a_skill_that_may_be_forgotten() -> None:
+    """Two days after the last item of the skill: who knows it answers as if not where it isn't recalled."""
+    model = tiny()
+    state = model.sample(torch.tensor([0]))
+    for _ in range(4):  # lessons of the other skill
+        state = answered(model, state, TEACH_1, 0.0)
+    held = recall(torch.tensor(first(GOOD)[0]), torch.tensor(2.0)).item()
+    assert 0.5 < held < 0.95
+    for right in (1.0, 0.0):
+        after = answered(model, state, CARD_0, right)
+        known, unknown = (x if right else 1 - x for x in (held * 0.9 + (1 - held) * 0.2, 0.2))
+        belief = model.visible(after)["belief"][0, 0].item()
+        assert belief == pytest.approx(0.3 * known / (0.3 * known + 0.7 * unknown), abs=1e-6)
+
+
 def test_feelings_by_hand() -> None:
     """Frustration and boredom fade with each item and overnight, and either ends the course."""
     model = tiny()

@@ -332,3 +332,41 @@ def test_index_out_of_range(item: int) -> None:
         Categorical(torch.zeros(2, 1, 3)).evaluate(torch.tensor([[0], [item]]))
     with pytest.raises(ValueError, match="doesn't fit"):
         Categorical(torch.zeros(2, 1, 3)).evaluate(torch.tensor([[0]]))
+
+
+def test_exploring_by_hand() -> None:
+    """Logits 0, ln 2, ln 4 and an impossible one: r is 0, 1/2, 1. Equal ones stay equal."""
+    logits = torch.tensor([[1.0, 2.0, 4.0, 0.0], [3.0, 3.0, 0.0, 3.0], [0.0, 5.0, 0.0, 0.0]]).log()
+    found = categorical.exploring(logits, 0.1).softmax(1)
+    alike = torch.tensor([1.0, math.exp(0.5), math.e, 0.0])
+    wanted = 0.9 * torch.tensor([1.0, 2.0, 4.0, 0.0]) / 7 + 0.1 * alike / alike.sum()
+    assert_close(found[0], wanted)
+    assert_close(found[1], torch.tensor([1.0, 1.0, 0.0, 1.0]) / 3)
+    assert_close(found[2], torch.tensor([0.0, 1.0, 0.0, 0.0]))
+
+
+def test_exploring_bounds_each_probability_and_keeps_the_order() -> None:
+    """Also of items whose probability float32 can't hold beside the others."""
+    logits = 200 * torch.rand(300, 50, generator=torch.Generator().manual_seed(0))
+    logits[:, 7] = -torch.inf
+    found = categorical.exploring(logits, 0.1)
+    chances = found.double().softmax(1)
+    assert torch.equal(chances[:, 7], torch.zeros(300).double())
+    rest = chances[:, torch.arange(50) != 7]
+    assert float(rest.min()) > 0.1 / (math.e * 49)
+    order = logits.argsort(1, descending=True)[:, :49]
+    assert float(found.gather(1, order).diff(dim=1).max()) <= 0
+    assert torch.equal(found.argmax(1), logits.argmax(1))
+    assert bool((found.gather(1, order)[:, :10].diff(dim=1) < 0).double().mean() > 0.99)
+
+
+def test_exploring_leaves_rows_without_an_alternative_and_faults_as_they_are() -> None:
+    logits = torch.tensor([[-torch.inf, -torch.inf], [torch.nan, 1.0]])
+    found = categorical.exploring(logits, 0.1)
+    assert torch.equal(found[0], logits[0]) and bool(found[1].isnan().any())
+
+
+def test_effective_number_of_alternatives_by_hand() -> None:
+    """Four alike are 4; a half and two quarters have an entropy of 1.5 ln 2; a sure one is 1."""
+    chances = torch.tensor([[0.25, 0.25, 0.25, 0.25], [0.5, 0.25, 0.25, 0.0], [1.0, 0.0, 0.0, 0.0]])
+    torch.testing.assert_close(categorical.effective(chances.log()), torch.tensor([4.0, 2**1.5, 1.0]))

@@ -16,6 +16,7 @@ from recsys_rl.errors import UserError
 from recsys_rl.ope.clipping import by_error, by_slope
 from recsys_rl.ope.compare import recommend
 from recsys_rl.ope.diagnostics import (
+    MOST_MOVE,
     WeightReport,
     bernstein,
     bootstrap,
@@ -226,7 +227,7 @@ def test_reward_model_that_orders_worse_than_a_constant_is_warned_of() -> None:
 def report(
     ess: float = 1000.0, k: float = 0.1, mean: float = 1.0, low: float = 0.9, high: float = 1.1
 ) -> WeightReport:
-    return WeightReport(ess, mean, low, high, 3.0, 0.001, k)
+    return WeightReport(ess, mean, low, high, 3.0, 0.1, k)
 
 
 def test_warnings_name_each_reason() -> None:
@@ -234,13 +235,14 @@ def test_warnings_name_each_reason() -> None:
     assert warnings_for(report(ess=200)) == []  # as many as are needed
     assert "worth 199 rows" in warnings_for(report(ess=199))[0]
     assert "worth 199 sessions" in warnings_for(report(ess=199), unit="sessions")[0]
-    assert "k 0.51" in warnings_for(report(k=0.51))[0]
+    assert warnings_for(report(k=0.9), move=MOST_MOVE) == []  # k is a note
+    assert "by 1.2 standard errors" in warnings_for(report(), move=1.2)[0]
     assert "30% of the policy's choices were impossible" in warnings_for(report(), unsupported=0.3)[0]
     assert "largest possible return, 2" in warnings_for(report(), value=2.0, most=2.0)[0]
     off = report(mean=0.8, low=0.7, high=0.9)
     assert warnings_for(off)[0].endswith("or the log lacks actions that the policy takes.")
     for heavy in (replace(off, ess=150.0), replace(off, pareto_k=0.6)):
-        assert "or the rows are too few for weights as heavy as these" in warnings_for(heavy)[1]
+        assert "or the rows are too few for weights as heavy as these" in warnings_for(heavy)[-1]
 
 
 def test_rounded_propensities_are_no_wrong_ones() -> None:
@@ -285,31 +287,36 @@ def test_interval_of_the_mean_weight_is_that_of_one_in_ten_thousand() -> None:
     assert (of.mean_low, of.mean_high) == pytest.approx(student_t(weights, users, 0.9999))
 
 
-def row(policy: str, name: str, of: WeightReport | None, unsupported: float = 0.0) -> Estimate:
-    return Estimate(policy, name, 1.0, 0.5, 1.5, "student-t", of, unsupported)
+def row(
+    policy: str, name: str, of: WeightReport | None, unsupported: float = 0.0, move: float = 0.1
+) -> Estimate:
+    return Estimate(policy, name, 1.0, 0.5, 1.5, "student-t", of, unsupported, move=move)
 
 
 @pytest.mark.parametrize(
-    ("other", "unsupported", "name"),
+    ("other", "unsupported", "move", "name"),
     [
-        (report(), 0.0, "wdr"),
-        (report(), 0.01, "wdr"),
-        (report(), 0.02, "world"),
-        (report(ess=150), 0.0, "world"),
-        (report(k=0.6), 0.0, "world"),
-        (report(mean=0.9, low=0.8, high=0.9995), 0.0, "wdr"),  # 1 up to rounding
-        (report(mean=0.9, low=0.8, high=0.998), 0.0, "world"),
-        (report(mean=1.1, low=1.0005, high=1.2), 0.0, "wdr"),
-        (report(mean=1.1, low=1.002, high=1.2), 0.0, "world"),
+        (report(), 0.0, 0.1, "wdr"),
+        (report(), 0.01, 0.1, "wdr"),
+        (report(), 0.02, 0.1, "world"),
+        (report(ess=200), 0.0, 0.1, "wdr"),
+        (report(ess=199.9), 0.0, 0.1, "world"),
+        (report(), 0.0, MOST_MOVE, "wdr"),
+        (report(), 0.0, MOST_MOVE + 1e-6, "world"),
+        (report(k=0.9), 0.0, 0.1, "wdr"),  # a note
+        (report(mean=0.9, low=0.8, high=0.9995), 0.0, 0.1, "wdr"),  # 1 up to rounding
+        (report(mean=0.9, low=0.8, high=0.998), 0.0, 0.1, "world"),
+        (report(mean=1.1, low=1.0005, high=1.2), 0.0, 0.1, "wdr"),
+        (report(mean=1.1, low=1.002, high=1.2), 0.0, 0.1, "world"),
     ],
 )
 def test_one_policy_that_the_log_does_not_cover_moves_the_recommendation_for_all(
-    other: WeightReport, unsupported: float, name: str
+    other: WeightReport, unsupported: float, move: float, name: str
 ) -> None:
     found = recommend(
         [
             *(row("a", "wdr", report()), row("a", "world", None)),
-            *(row("b", "wdr", other, unsupported), row("b", "world", None)),
+            *(row("b", "wdr", other, unsupported, move), row("b", "world", None)),
         ],
         trusted="wdr",
     )
@@ -321,7 +328,7 @@ def test_one_policy_that_the_log_does_not_cover_moves_the_recommendation_for_all
         if name == "wdr"
         else "the weights of wdr are not good for b ("
     )
-    assert about_mark(found).startswith(said + why + "ess at least 200, k under 0.5, ")
+    assert about_mark(found).startswith(said + why + "ess at least 200, no row that could ")
     assert about_mark(found[:2]) == ""  # one policy
 
 

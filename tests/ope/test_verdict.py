@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 
-from recsys_rl.ope.diagnostics import WeightReport
+from recsys_rl.ope.compare import enough
+from recsys_rl.ope.diagnostics import WeightReport, largest_move
 from recsys_rl.ope.parts import Totals
 from recsys_rl.ope.result import Estimate
 from recsys_rl.ope.rows import plain_row
@@ -88,6 +90,58 @@ def test_copies_of_more_than_one_of_a_hundred_sessions_break_the_log(copies: int
     none = torch.empty(0, dtype=torch.int64)
     of = Totals(2_000, 1_000, 3, (0.0, 1.0), none, none, none, none, copies)
     assert (about_log(of) != "") == broken
+
+
+def reason_of(
+    ess: float, move: float = 0.0, unsupported: float = 0.0, rarest: float = 0.0, difference: float = 0.4
+) -> str:
+    """Of 1,000 decisions, with a difference that is the same in each row."""
+    terms = EARNED + difference
+    found = row("mine", "dr", terms, GOOD)
+    assert found.weights is not None
+    found = replace(found, weights=replace(found.weights, ess=ess), move=move, unsupported=unsupported)
+    of = {"mine": {"dr": terms}, "logged": {"mean": EARNED}}
+    known = Estimates([row("logged", "mean", EARNED), found], of, USERS, ROWS, "dr", rarest=rarest)
+    verdict = verdict_on(known, "mine")
+    assert verdict.answer == "can't tell" and not verdict.promise
+    return verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("ess", "move", "rarest", "more"),
+    [
+        (10.0, 0.0, 0.0, "19,000"),  # 1,000 * 200 / 10 - 1,000
+        (199.0, 0.0, 0.0, "5"),
+        (200.0, 2.0, 0.0, "3,000"),  # what one row could move falls with the root of their number
+        (100.0, 2.0, 0.0, "3,000"),
+        (1.0, 0.0, 0.01, "19,000"),  # at most 200 / 0.01, as no weight is above 100
+        (1.0, 0.0, 0.0005, "199,000"),  # at most 400,000, and the one weight says 200,000
+    ],
+)
+def test_what_is_missing_is_a_number_of_decisions(ess: float, move: float, rarest: float, more: str) -> None:
+    assert reason_of(ess, move, rarest=rarest).endswith(f": about {more} more decisions would settle it")
+
+
+def test_what_no_number_of_decisions_would_settle() -> None:
+    assert "no log of the policy that logged ever will" in reason_of(1_000.0, unsupported=0.02)
+    assert "give it a part of the users" in reason_of(1.0)  # one weight, and no bound of the others is known
+
+
+@pytest.mark.parametrize(("ess", "move", "promise"), [(200, 1, True), (199.9, 1, False), (200, 1.001, False)])
+def test_the_borders_of_a_promise_whatever_pareto_k(ess: float, move: float, promise: bool) -> None:
+    found = row("mine", "dr", EARNED, GOOD)
+    assert found.weights is not None
+    assert enough(replace(found, weights=replace(found.weights, ess=ess, pareto_k=2.0), move=move)) == promise
+
+
+def test_one_row_could_move_an_estimate_by_its_largest_weight_and_residual() -> None:
+    """Weights of 0 and 10, and rewards of 0 and 1: 10 / 4 where the standard error is sqrt(100 / 12) / 2."""
+    weights, rewards = torch.tensor([10.0, 0, 0, 0]).double(), torch.tensor([0.0, 1, 0, 0]).double()
+    terms = torch.tensor([10.0, 0, 10, 0]).double()  # variance 100 / 3
+    error = math.sqrt(100 / 3 / 4)
+    assert largest_move(weights, rewards, terms) == pytest.approx(10 / 4 / error)
+    found = plain_row("a", "ips", terms, weights=weights, residuals=-rewards)
+    assert found.move == pytest.approx(10 / 4 / error) and found.row()["move"] == found.move
 
 
 def test_sessions_with_dead_weights_show_the_model_without_a_promise() -> None:

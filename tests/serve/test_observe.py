@@ -57,6 +57,7 @@ def test_the_session_goes_on_as_if_we_had_shown_the_items(checkpoint: At, tmp_pa
             "policy": {"name": "application", "version": 0, "sha256": ""},
             "session": {"id": one["session"]["id"], "step": 0},
             "degraded": None,
+            "unknown": [],
         }
         assert send(client, event(one, "engagement", 0.5), event(one, "engagement", 0.5)) == [
             "accepted",
@@ -112,7 +113,7 @@ def test_a_policy_sees_the_same_after_its_own_decisions_and_after_those_of_an_ap
         ({"items": ["9"]}, 422, "not-showable", "items"),
         ({"candidates": ["2"]}, 422, "not-showable", "items"),
         ({"candidates": []}, 422, "wrong-field", "candidates"),
-        ({"candidates": ["1", "none"]}, 422, "unknown-item", "candidates"),
+        ({"candidates": ["none", "nor"]}, 422, "unknown-item", "candidates"),
         ({"propensity": 0}, 422, "wrong-field", "propensity"),
         ({"propensity": 1.5}, 422, "wrong-field", "propensity"),
         ({"propensity": "0.5"}, 422, "wrong-field", "propensity"),

@@ -18,6 +18,7 @@ from benchmarks.harness.forked import Forked
 from benchmarks.harness.served import Connection
 from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
+from recsys_rl.env.own_log import load_log
 from recsys_rl.errors import UserError
 from recsys_rl.make import agent_of
 from recsys_rl.serve.export_table import TableExport, export_table
@@ -184,17 +185,20 @@ def test_people_with_sessions_go_on_after_a_crash(several: Path, tmp_path: Path)
         ({"context": {}}, 422, "wrong-context", "age"),
         ({"context": {**CONTEXT, "age": "old"}}, 422, "wrong-context", "from 1"),
         ({"context": {**CONTEXT, "age": 1e300}}, 422, "wrong-context", "age"),
-        ({"context": {**CONTEXT, "age": True}}, 422, "wrong-field", "context"),
+        ({"context": {**CONTEXT, "age": True}}, 422, "wrong-context", "age"),
+        ({"context": {**CONTEXT, "age": None}}, 422, "wrong-context", "age"),
+        ({"context": {**CONTEXT, "v": None}}, 422, "wrong-context", "v"),
+        ({"context": {**CONTEXT, "v": [0.5, None]}}, 422, "wrong-field", "context"),
         ({"context": {**CONTEXT, "v": [0.5]}}, 422, "wrong-context", "2 numbers"),
         ({"context": {**CONTEXT, "v": 0.5}}, 422, "wrong-context", "v"),
         ({"context": {**CONTEXT, "device": 3}}, 422, "wrong-context", "desk"),
-        ({"context": {**CONTEXT, "device": "12"}}, 422, "wrong-context", "device"),
+        ({"context": {**CONTEXT, "device": None}}, 422, "wrong-context", "device"),
         ({"context": {**CONTEXT, "device": "null"}}, 422, "wrong-context", "device"),
         ({"context": {**CONTEXT, "hour": 3}}, 422, "wrong-context", "hour"),
         ({"context": CONTEXT, "likes": ["i1"]}, 422, "no-likes", "likes"),
         ({"context": CONTEXT, "n": 2}, 422, "wrong-n", "n"),
         ({"context": CONTEXT, "user_id": "NaN"}, 422, "wrong-user", "user_id"),
-        ({"context": CONTEXT, "exclude": ["none"]}, 422, "unknown-item", "exclude"),
+        ({"context": CONTEXT, "candidates": ["none"]}, 422, "unknown-item", "candidates"),
         ({"context": CONTEXT, "exclude": ["i0", "i1", "i2", "i3"]}, 422, "too-few-items", ""),
     ],
 )
@@ -203,7 +207,7 @@ def test_a_wrong_request_is_named_and_not_recorded(
     ask: Callable[..., Any], path: str, fields: dict[str, Any], status: int, title: str, said: str
 ) -> None:
     if path == "/v1/observe":
-        if fields.keys() & {"n", "exclude"}:
+        if fields.keys() & {"n", "exclude", "candidates"}:
             return
         fields = {"items": ["i1"], **fields}
     found, recorded = ask(path, {"user_id": "ann", **fields})
@@ -239,11 +243,45 @@ def test_each_request_is_a_session_of_one_step(client: TestClient) -> None:
     assert client.post("/v1/recommend", json=other).status_code == 409
 
 
-def test_a_text_that_the_log_never_had_is_another(client: TestClient) -> None:
-    answer = recommend(client, "eve", context={**CONTEXT, "device": "watch, maybe"})
+@pytest.mark.parametrize("text", ["watch, maybe", "7", "007", "true", "1|2"])
+def test_a_text_that_the_log_never_had_is_another(client: TestClient, text: str) -> None:
+    answer = recommend(client, "eve", context={**CONTEXT, "device": text})
     report = client.get(f"/v1/decisions/{answer['decision_id']}").json()
     assert report["seen"]["context"]["device"] == [0.0, 0.0, 0.0, 1.0]
-    assert report["context"]["device"] == "watch, maybe" and report["replayed"]
+    assert report["context"]["device"] == text and report["replayed"]
+
+
+def test_texts_that_look_like_numbers_come_back_as_texts(one_step: Path, tmp_path: Path) -> None:
+    """Also where the export has no other text."""
+    texts = ["7", "007", "true", "1,5"]
+    with serving(one_step, tmp_path / "r.sqlite", session_timeout=5) as client:
+        for user, text in enumerate(texts):
+            recommend(client, f"v{user}", context={**CONTEXT, "device": text})
+    assert exported(tmp_path / "r.sqlite", tmp_path / "served.parquet").sessions == 4
+    assert_judged_as_drawn(one_step, tmp_path / "served.parquet", 4)
+    logs = [str(clicks(tmp_path / "clicks.csv")), str(tmp_path / "served.parquet")]
+    shape = load_log({"log": tuple(logs)}).settings["env_config"]["shape"]
+    [device] = [piece for piece in json.loads(shape)["pieces"] if piece["name"] == "device"]
+    assert device["kind"] == "text" and {*device["values"]} <= {*texts, "desk", "phone", "tv"}
+    assert {*device["values"]} & {*texts}  # those of the training side
+
+
+def test_true_and_false_are_numbers_at_both_doors(tmp_path: Path) -> None:
+    rows = [[f"u{k}", "ab"[k % 2], str(k % 3 == 0).lower(), 0.5, ["true", "False"][k % 2]] for k in range(40)]
+    log = write_csv(tmp_path / "log.csv", ["user", "item", "clicked", "propensity", "context.member"], rows)
+    made = policy(tmp_path / "p.pt", log)
+    with serving(made, tmp_path / "r.sqlite", session_timeout=5) as client:
+        for value, number in ((True, 1.0), (False, 0.0), (0.25, 0.25)):
+            answer = recommend(client, "ann", context={"member": value})
+            report = client.get(f"/v1/decisions/{answer['decision_id']}").json()
+            assert report["seen"]["context"]["member"] == [number] == [report["context"]["member"]]
+            assert send(client, event(answer, "clicked", value in (True, 0.25))) == ["accepted"]
+    exported(tmp_path / "r.sqlite", tmp_path / "served.parquet")
+    frame = pl.read_parquet(tmp_path / "served.parquet")
+    assert frame["context.member"].to_list() == [1.0, 0.0, 0.25] and frame["clicked"].to_list() == [1, 0, 1]
+    for text in ("true", "0.5"):
+        asked = ["recommend", "--checkpoint", str(made), "--context", f"member={text}"]
+        assert main([*asked, "--k", "1"]) == 0
 
 
 def test_the_description_and_the_page_know_the_pieces(client: TestClient) -> None:

@@ -25,7 +25,7 @@ def test_a_release_from_its_start_to_its_way_back(
 ) -> None:
     folder, db = Path(shutil.copytree(two, tmp_path / "policies")), tmp_path / "r.sqlite"
     a, b = sha256(folder / "a.pt"), sha256(folder / "b.pt")
-    verdict = {"challenger": b, "champion": a, "answer": "no harm seen", "difference": 0.5}
+    verdict = {"challenger": b, "champion": a, "answer": "no harm seen", "items": 1.25}
     (folder / f"{b}.gate.json").write_text(json.dumps(verdict))
     begun(folder / "a.pt", db)
     with live(folder, db) as server:
@@ -47,7 +47,8 @@ def test_a_release_from_its_start_to_its_way_back(
         assert "frozen (a check): no new sessions" in release("freeze", "--reason", "a check")[1]
         assert release("promote", "--without-gate", "--challenger", a[:12])[0] == 2
         code, said = release("promote", "--without-gate", "--challenger", b[:12], "--reason", "we know it")
-        assert code == 0 and said.startswith(f"promoted   {b[:12]}\nchampion   {b[:12]}\n")
+        assert code == 0 and said.startswith(f"promoted   {b[:12]}\n") and " 1.25;" in said
+        assert f"\nchampion   {b[:12]}\n" in said
         assert release("status")[1].startswith(f"champion   {b[:12]}\n")
         assert release("promote", "--without-gate")[0] == 2  # nothing is under way
         assert release("back")[0] == 2 and release("back", "--promotion", a[:12])[0] == 2
@@ -59,7 +60,7 @@ def test_a_release_from_its_start_to_its_way_back(
         assert [re.split(" +", line.strip())[3] for line in lines] == [
             *("start", "share", "freeze", "promote", "back")
         ]
-        assert "gate: no harm seen, canary: can't tell, without a gate; we know it" in lines[3]
+        assert "gate: no harm seen, canary: can't tell, promoted all the same; we know it" in lines[3]
 
 
 def test_a_server_of_one_file_names_the_folder_that_it_needs(

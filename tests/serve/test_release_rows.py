@@ -12,7 +12,7 @@ from recsys_rl.errors import UserError
 from recsys_rl.serve.facts import champion_in
 from recsys_rl.serve.record_at_rest import Record, check
 from recsys_rl.serve.record_schema import (
-    VERSION,
+    RELEASED,
     Damaged,
     Decision,
     Event,
@@ -44,11 +44,11 @@ def test_the_first_release_raises_the_format_and_the_champion_is_written_with_it
     store.write([promoted], durable=True)
     assert store.facts["champion"] == "b" * 64 == champion_in(db) and store.last == 4
     store.close()
-    assert format_of(db) == VERSION == 3
+    assert format_of(db) == RELEASED == 3
     store = Store(db)
     assert store.releases() == [START, promoted] and store.last == 4
     store.write([Event(5, "=a", 2, 1, 0, -1, 0, 0.5, None, 0.0)], durable=False)
-    assert format_of(db) == VERSION
+    assert format_of(db) == RELEASED
     store.close()
 
 

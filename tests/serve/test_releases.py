@@ -102,13 +102,13 @@ def test_a_release_splits_sessions_and_each_keeps_its_arm_also_after_a_start(
     assert checked.replayed == len(rows) and checked.not_replayed == ""
 
 
-def test_a_challenger_is_promoted_with_both_verdicts_or_without_a_gate_and_taken_back(
+def test_a_challenger_is_promoted_after_the_canary_or_all_the_same_and_taken_back(
     two: Path, tmp_path: Path
 ) -> None:
     db, a, b = tmp_path / "r.sqlite", sha256(two / "a.pt"), sha256(two / "b.pt")
     with serving(begun(two / "a.pt", db), db) as client:
         act(client, "start", sha256=b, share=0.5)
-        assert act(client, "promote", 409)["title"] == "no-gate"
+        assert act(client, "promote", 409)["title"] == "no-canary"
         verdict = {"challenger": b, "champion": a, "answer": "no harm seen"}
         assert act(client, "back", 409, challenger=a)["title"] == "no-release"
         act(client, "back", challenger=b)

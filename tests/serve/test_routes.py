@@ -44,7 +44,7 @@ At = Callable[[str], Path]
         ('{"user_id": "1", "n": 6}', 422, "wrong-n"),
         ('{"user_id": "1", "context": {"hour": 3}}', 422, "no-hour"),
         ('{"user_id": "1", "context": {"hour": 1e999}}', 422, "wrong-field"),
-        ('{"user_id": "1", "exclude": ["none"]}', 422, "unknown-item"),
+        ('{"user_id": "1", "candidates": ["none"]}', 422, "unknown-item"),
         ('{"user_id": "1", "likes": ["none"]}', 422, "unknown-item"),
         ('{"user_id": "1", "candidates": []}', 422, "wrong-field"),
         ('{"user_id": "1", "candidates": ["3"], "exclude": ["3"]}', 422, "too-few-items"),

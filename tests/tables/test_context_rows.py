@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import polars as pl
 import pytest
 import torch
@@ -12,7 +10,7 @@ from recsys_rl.errors import UserError
 from recsys_rl.tables.cells import Cells
 from recsys_rl.tables.context_rows import ContextRows, encoded
 from recsys_rl.tables.pieces import Piece, seen_pieces, tensors
-from recsys_rl.tables.values import fits_a_table
+from recsys_rl.tables.values import in_table, label
 
 
 def table(**columns: object) -> Cells:
@@ -81,15 +79,31 @@ def test_a_wrong_value_is_named(name: str, value: object) -> None:
             contexts.row({key: x for key, x in sound.items() if key != name})
 
 
-@pytest.mark.parametrize("text", ["", " ", "nan", "NULL", "12", "1,5", "true", "a|3", "inf"])
-def test_texts_that_a_table_would_take_for_gaps_or_numbers(text: str, tmp_path: Path) -> None:
-    assert not fits_a_table(text)
+@pytest.mark.parametrize("text", ["12", "7", "007", "1,5", "true", "a|3", "inf"])
+def test_texts_that_a_table_would_take_for_numbers_stand_in_quotation_marks(text: str) -> None:
+    """Alone in a column they would make it one of numbers, or of lists."""
+    assert in_table(text) == f'"{text}"' and label(in_table(text)) == text
+    seen = seen_pieces(table(x=[in_table(text), in_table("zebra"), in_table("zebra")]))["x"]
+    assert (seen.kind, dict(seen.texts)) == ("text", {text: 1, "zebra": 2})
+    piece, _ = seen.piece("x")
+    assert piece.tensor(table(x=[text, in_table(text), "8"])).argmax(1).tolist() == [0, 0, 2]
+    assert [int(encoded([piece], {"x": x})["x"].argmax()) for x in (text, in_table(text), "8")] == [0, 0, 2]
     for fits in ("desk", "7th", "a, b", "no 3", "v2"):
-        assert fits_a_table(fits)
-        column = table(x=["phone", fits])
-        assert seen_pieces(column)["x"].kind == "text"
-    try:
-        kind = seen_pieces(table(x=["phone", text]))["x"].kind
-    except UserError:
-        kind = "list"  # it is none, and so refused
-    assert kind != "text"
+        assert in_table(fits) == fits
+
+
+@pytest.mark.parametrize("text", ["", " ", "nan", "NULL"])
+def test_a_text_that_a_table_would_take_for_a_gap_is_refused(text: str) -> None:
+    piece, _ = seen_pieces(table(x=["desk", "phone"]))["x"].piece("x")
+    with pytest.raises(UserError):
+        encoded([piece], {"x": text})
+
+
+def test_true_and_false_are_numbers_where_the_log_has_none_but_0_to_1() -> None:
+    log = table(member=[True, False, True], share=["0.5", "true", "0"], age=[20, 1, 0], pair=[[0, 1]] * 3)
+    contexts = ContextRows([seen.piece(name)[0] for name, seen in seen_pieces(log).items()])
+    sound: dict[str, object] = {"member": True, "share": False, "age": 1, "pair": [True, 0]}
+    row = contexts.row(sound)
+    assert row == (1, 0, 1, 1, 0) and not any(type(x) is bool for x in row)
+    with pytest.raises(UserError):  # ages go up to 20
+        contexts.row({**sound, "age": True})

@@ -13,8 +13,9 @@ import torch
 
 from recsys_rl.cli import main
 from recsys_rl.cli.extras import PACKAGES
+from recsys_rl.functional.categorical import Categorical
 from recsys_rl.functional.compiled import kernels
-from recsys_rl.models.policy import NetworkPolicy
+from recsys_rl.models.actor_critic import ActorCritic
 from recsys_rl.recommender import load
 from recsys_rl.types import Obs, UserError
 from tests.doors import CARTPOLE, DRIFT, SATIATION, train_in
@@ -113,8 +114,13 @@ def test_difference_is_refused_and_nothing_written(
 ) -> None:
     made = exported("satiation").read_bytes()
     monkeypatch.setattr("recsys_rl.workflows.export._translated", lambda *_: made)
-    true = NetworkPolicy.scores
-    monkeypatch.setattr(NetworkPolicy, "scores", lambda agent, obs: true(agent, obs) + 1)
+    true = ActorCritic.forward
+
+    def larger(model: ActorCritic, obs: Any) -> Any:
+        distribution, value = true(model, obs)
+        return Categorical(distribution.logits + 1), value
+
+    monkeypatch.setattr(ActorCritic, "forward", larger)
     target = str(tmp_path / "policy.onnx")
     assert main(["export", "--checkpoint", str(checkpoint("satiation")), "--onnx", target]) == 2
     assert "differ" in capsys.readouterr().err and not [*tmp_path.iterdir()]

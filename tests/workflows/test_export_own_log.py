@@ -13,6 +13,7 @@ import torch
 
 from recsys_rl.cli import main
 from recsys_rl.experience.logged import open_log
+from recsys_rl.models.policy import CHANCE
 from recsys_rl.recommender import load
 from recsys_rl.tables.transitions import observe
 from tests.own_logs import clicks, items_file, policy, sessions
@@ -57,6 +58,7 @@ def test_a_caller_who_encodes_by_the_metadata_gets_the_scores_of_the_policy(tmp_
     wanted = load(path).agent.scores(observe(decisions, checkpoint.catalogue))
     np.testing.assert_allclose(scores, wanted.numpy(), atol=1e-5, rtol=1e-5)
     assert facts["item_ids"] == ["i0", "i1", "i2", "i3"]
+    assert facts["chance"] == 0
     assert {"age", "device", "v", "clock"} <= facts["interface"]["context"].keys()
 
 
@@ -73,3 +75,8 @@ def test_sessions_have_their_history_among_the_inputs(tmp_path: Path) -> None:
     wanted = load(path).agent.scores(obs)
     torch.testing.assert_close(torch.from_numpy(scores), wanted, atol=1e-5, rtol=1e-5)
     assert facts["interface"]["signals"] == ["clicked", "dwell"]
+
+
+def test_the_metadata_have_the_chance_that_the_policy_keeps_for_all_items(tmp_path: Path) -> None:
+    _, facts = exported(policy(tmp_path / "mine.pt", clicks(tmp_path / "clicks.csv"), "reinforce"))
+    assert facts["chance"] == CHANCE

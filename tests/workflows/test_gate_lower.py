@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor
 from recsys_rl.checkpoint import Checkpoint, load
 from recsys_rl.make import agent_of, make_user_model, make_world
 from recsys_rl.objective.weighted import weights_of
+from recsys_rl.ope.lower import lower_terms, too_large
 from recsys_rl.ope.policies import logged_places
 from recsys_rl.ope.replay import ReplayedLog
 from recsys_rl.protocols import Behaviour
@@ -22,8 +24,8 @@ from recsys_rl.settings.config import Config, from_dict
 from recsys_rl.tables.decision_log import DecisionLog, concatenate
 from recsys_rl.types import Feedback
 from recsys_rl.workflows.gate_compare import bench, compare
-from recsys_rl.workflows.gate_lower import lower_terms, reward_bounds, too_large
 from recsys_rl.workflows.gate_rule import LOWER, Compared, GateVerdict, decide
+from recsys_rl.workflows.reward_bounds import reward_bounds
 from recsys_rl.workflows.served_log import decisions_of
 from tests.own_logs import policy, write_csv
 
@@ -58,10 +60,13 @@ def drawing(made: Checkpoint, chances: tuple[float, ...]) -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoint, Checkpoint]:
-    """Challenger and champion."""
+    """Challenger and champion, which know nothing of the ranges of signals."""
     folder = tmp_path_factory.mktemp("policies")
     made = load(policy(folder / "p.pt", logged(folder / "all.csv", 200, 0, whole=True)))
-    return drawing(made, NEW), drawing(made, OLD)
+    env = made.config.env_config
+    shape = json.dumps({**json.loads(env.shape), "ranges": {}})  # as of earlier versions
+    config = replace(made.config, env_config=replace(env, shape=shape))
+    return drawing(replace(made, config=config), NEW), drawing(replace(made, config=config), OLD)
 
 
 def judged(two: tuple[Checkpoint, Checkpoint], path: Path) -> tuple[Compared, GateVerdict]:

@@ -13,11 +13,11 @@ import pytest
 import torch
 from scipy.stats import t
 
+from recsys_rl.ope.lower import lower_terms
 from recsys_rl.types import Stream
 from recsys_rl.workflows.gate import _look, other_split
 from recsys_rl.workflows.gate_card import card
 from recsys_rl.workflows.gate_compare import other_objective
-from recsys_rl.workflows.gate_lower import lower_terms
 from recsys_rl.workflows.gate_rule import LOWER, Compared, GateVerdict, alpha_of, chi2_most, decide
 from recsys_rl.workflows.rounds import Candidate, write_candidate
 from tests.tiny_bandits import VALUE, WEIGHT, rows
@@ -78,6 +78,14 @@ def test_answers(difference: float, spread: float, users: int, champion: float, 
     assert verdict.answer == answer
     text = card(verdict, "ppo-1.pt", "champion.pt")
     assert f"ppo-1.pt against champion.pt: {answer}" in text and f"{users:,} held-out users" in text
+
+
+def test_the_card_names_the_chance_that_each_policy_leaves() -> None:
+    verdict = judged(compared(1.5, 3.0, 1000, items=(1.05, 3.25)))
+    assert (verdict.items, verdict.champion_items) == (1.05, 3.25)
+    text = card(verdict, "ppo-1.pt", "champion.pt")
+    assert "challenger | 1.05 |" in text and "champion | 3.25 |" in text
+    assert "effective number" not in card(judged(compared(1.5, 3.0, 1000)), "ppo-1.pt", "champion.pt")
 
 
 def test_a_broken_log_or_an_unknown_difference_is_never_better() -> None:

@@ -14,13 +14,15 @@ from typing import Any
 
 import pytest
 
+from recsys_rl.checkpoint import load, save
 from recsys_rl.cli import main
 from recsys_rl.errors import UserError
 from recsys_rl.serve.interval import IN_FLIGHT
+from recsys_rl.utils.files import sha256_of
 from recsys_rl.utils.locks import lock
 from recsys_rl.workflows.client import Refused
 from recsys_rl.workflows.release import Releases
-from recsys_rl.workflows.rounds import Round
+from recsys_rl.workflows.rounds import Round, write_round
 from recsys_rl.workflows.take_turns import LOCK, UNFIT, LoopConfig, _Place, loop
 from recsys_rl.workflows.turn import Judge, Start, Wait
 from recsys_rl.workflows.visitors import VisitorsConfig, visitors
@@ -59,6 +61,28 @@ def test_loop_waits_for_sessions_and_changes_nothing(server: Live, policies: Pat
     steps = loop(settings(server, policies, sessions=21))
     assert steps == [Wait("20 of the 21 new sessions that a round needs")]
     assert {*policies.rglob("*")} - {*before} <= {policies / LOCK}
+
+
+def test_release_that_ends_leaves_the_new_sessions_new(server: Live, policies: Path) -> None:
+    """Those that a round has learned from are not new; a release changes nothing of that."""
+    of, releases = settings(server, policies, sessions=10**6), Releases(server.url)
+    visitors(VisitorsConfig(server.url, str(policies / "first.pt"), sessions=3, width=3))
+    time.sleep(WINDOW + IN_FLIGHT)
+    (before,) = loop(of)
+    first, other = load(policies / "first.pt"), policies / "other.pt"
+    save(other, dataclasses.replace(first, info={**first.info, "note": "another file"}))
+    number = policies / "rounds/1/round.json"
+    try:
+        releases.start(sha256_of(other), 0.5)
+        releases.back()
+        assert loop(of) == [before] and before != Wait("0 of the 1,000,000 new sessions that a round needs")
+        until = max(row["number"] for row in releases.history())
+        number.parent.mkdir(parents=True)
+        write_round(policies, Round(1, "f" * 64, 0, until, ("e" * 64,)))
+        assert loop(of) == [Wait("0 of the 1,000,000 new sessions that a round needs")]
+    finally:
+        other.unlink()
+        shutil.rmtree(policies / "rounds", ignore_errors=True)
 
 
 def test_two_loops_at_once_are_refused(server: Live, policies: Path) -> None:
@@ -184,7 +208,7 @@ def test_candidate_that_the_server_refuses_is_not_offered_again(server: Live, po
         json.dumps({"challenger": lost, "champion": champion, "answer": "better", "difference": 2})
     )
     try:
-        (said,) = place.do(Start(lost))
+        (said,) = place.do(Start(lost, 0.05))
         assert said.startswith("eeeeeeee can't serve")
         verdict = place._verdicts(Round(1, champion, 0, 9, (lost,)))[lost]
         assert verdict.answer == "better" and "SHA-256" in verdict.refused
@@ -212,9 +236,9 @@ def test_verdicts_about_another_champion_do_not_count(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_kill_in_each_phase_ends_with_the_same_versions_and_verdicts(tmp_path: Path) -> None:
-    """Two turns on a world of 50 items: undisturbed, and killed (SIGKILL) once in each phase."""
+    """Three turns on a world of 50 items: undisturbed, and killed (SIGKILL) once in each phase."""
     process = start(tmp_path, "benchmarks.loop_kills", "--phases")
     out, err = process.communicate(timeout=880)
     assert process.returncode == 0, f"{out}\n{err}"
-    assert "killed in 7 of 7 phases; releases: start, " in out
+    assert "killed in 8 of 8 phases; releases: start, share, " in out
     assert "differences: 0" in out

@@ -39,6 +39,24 @@ def test_a_newer_log_is_read_by_the_encodings_and_weights_of_the_checkpoint(tmp_
     assert not all(torch.allclose(anew.agent[name], before.agent[name]) for name in names)
 
 
+def test_a_newer_log_has_the_columns_of_the_checkpoint(tmp_path: Path) -> None:
+    """An argument names another column, as an option of the command does."""
+    old, newer, other = (tmp_path / f"{name}.csv" for name in ("old", "newer", "other"))
+    for number, (path, name) in enumerate(((old, "article"), (newer, "article"), (other, "thing"))):
+        text = clicks(path, seed=number).read_text().replace("clicked", "purchase", 1)
+        path.write_text(text.replace("item", name, 1))
+    columns = {"item_column": "article", "reward_column": "purchase"}
+    mine = str(policy(tmp_path / "mine.pt", old, "reinforce", **columns))
+    after = first_update(tmp_path / "after", newer, checkpoint=mine)
+    data = after.config.data_config
+    assert (data.item_column, data.reward_column) == ("article", "purchase")
+    with pytest.raises(UserError):
+        first_update(tmp_path / "lacks", other, checkpoint=mine)
+    named = first_update(tmp_path / "named", other, checkpoint=mine, item_column="thing")
+    data = named.config.data_config
+    assert (data.item_column, data.reward_column) == ("thing", "purchase")
+
+
 def test_weights_without_their_encodings_are_refused(tmp_path: Path) -> None:
     mine = policy(tmp_path / "mine.pt", clicks(tmp_path / "old.csv"), "reinforce")
     with pytest.raises(UserError):

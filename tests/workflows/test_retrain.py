@@ -12,10 +12,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import polars as pl
 import pytest
 import torch
 
-from recsys_rl.checkpoint import load
+from recsys_rl.checkpoint import load, save
 from recsys_rl.checkpoint.home import load_at_home
 from recsys_rl.cli import main
 from recsys_rl.errors import UserError
@@ -26,6 +27,7 @@ from recsys_rl.utils.files import sha256_of
 from recsys_rl.workflows import gate_compare, learners, served_log
 from recsys_rl.workflows import retrain as turns
 from recsys_rl.workflows.gate import GateConfig, gate, gate_each
+from recsys_rl.workflows.ope_part import heldout_of
 from recsys_rl.workflows.record import RecordConfig, record
 from recsys_rl.workflows.retrain import RetrainConfig, retrain
 from recsys_rl.workflows.rounds import latest_round, parts_in
@@ -117,6 +119,8 @@ def test_gate_writes_its_verdict_and_the_card(served: Path, learned: list[Path])
     assert values["challenger"] == stem.name and values["answer"] == verdict.answer
     assert values["sessions"] == verdict.sessions > 0 and values["by"] == "world"
     assert values["low"] < values["difference"] < values["high"]
+    number = load(learned[0]).catalogue.num_items
+    assert 1 <= values["items"] <= number and 1 <= values["champion_items"] <= number
     assert "held-out user" in stem.with_suffix(".gate.md").read_text()
     assert gate(GateConfig(str(learned[0]), str(served / "r.sqlite"), quiet=True)) == verdict
 
@@ -275,8 +279,75 @@ def test_single_decisions_are_learned_from_and_judged_by_weights(tmp_path: Path)
     assert both[1] == verdict and both[0].look == 2  # whatever was judged before
 
 
+def test_the_columns_of_a_team_are_those_of_the_champion(tmp_path: Path) -> None:
+    """A log of a team's own names, from which alone nobody can tell what is what; so has the record's log."""
+    log, names = tmp_path / "shop.csv", {"item": "article", "clicked": "purchase", "propensity": "chance"}
+    text = clicks(tmp_path / "clicks.csv").read_text()
+    for old, new in names.items():
+        text = text.replace(f",{old},", f",{new},", 1)
+    log.write_text(text)
+    columns = {"item_column": "article", "reward_column": "purchase", "propensity_column": "chance"}
+    own(tmp_path, lambda path: policy(path, log, "reinforce", **columns), 150, 1, "purchase", binary=True)
+    found = retrain(options(tmp_path))
+    assert {*pl.read_parquet(next((tmp_path / "policies/log").iterdir())).columns} >= {"article", "purchase"}
+    for path in found:
+        data = load(path).config.data_config
+        assert {name: getattr(data, name) for name in columns} == columns
+    assert gate(GateConfig(str(found[0]), str(tmp_path / "r.sqlite"), quiet=True)).sessions > 0
+
+
+def test_a_candidate_of_another_log_of_the_same_items_is_judged_by_its_own_encoding(tmp_path: Path) -> None:
+    """Its items have another popularity, and its ages another scale. Read from the log itself, it agrees."""
+    log, policies = clicks(tmp_path / "clicks.csv"), tmp_path / "policies"
+    own(tmp_path, lambda path: policy(path, log, "reinforce"), 150, 1, "clicked", binary=True)
+    newer = clicks(tmp_path / "newer.csv", rows=200, seed=1)
+    other = policy(policies / "other.pt", newer, "reinforce")
+    mine, champion = load(other), load(policies / "champion.pt")
+    with torch.no_grad():
+        for name, tensor in mine.agent.items():  # a policy that looks at its context
+            if name.startswith("model."):
+                tensor += torch.randn(tensor.shape, generator=torch.Generator().manual_seed(len(name)))
+    save(other, mine)
+    shares, ages = (
+        [of.catalogue.popularity.tolist() for of in (mine, champion)],
+        [of.config.env_config.log_shape.pieces[0].shift for of in (mine, champion)],
+    )
+    assert shares[0] != shares[1] and ages[0] != ages[1]
+    verdict = gate(GateConfig(str(other), str(tmp_path / "r.sqlite"), quiet=True))
+    weights = []
+    for part in served_log.decisions_of(policies / "log", mine):  # in its own encoding
+        rows = part.rows(heldout_of(part, mine, champion))
+        with torch.no_grad():
+            own_logprobs = agent_of(mine).logprob(observe(rows, mine.catalogue), rows.items)
+        weights.append((own_logprobs.double() - rows.logprobs).exp())
+    every = torch.cat(weights)
+    assert len(every) == verdict.sessions
+    chi2 = float(every.square().mean() / every.mean().square()) - 1
+    assert chi2 > 0.1 and verdict.chi2 == pytest.approx(chi2, rel=1e-4)
+
+
+def test_candidates_of_other_items_or_texts_are_refused(tmp_path: Path) -> None:
+    log, policies = clicks(tmp_path / "clicks.csv"), tmp_path / "policies"
+    own(tmp_path, lambda path: policy(path, log, "reinforce"), 20, 1, "clicked", binary=True)
+    items = ["item,price", *(f"i{item},{item}" for item in range(4))]
+    (tmp_path / "items.csv").write_text("\n".join(items) + "\n")
+    others: dict[str, tuple[str, str, dict[str, Any]]] = {
+        "catalogue": ("i3", "j3", {}),
+        "texts": ("phone", "watch", {}),
+        "columns": ("", "", {"items": str(tmp_path / "items.csv")}),
+    }
+    for name, (old, new, settings) in others.items():
+        table = tmp_path / f"{name}.csv"
+        table.write_text(log.read_text().replace(old, new))
+        file = policy(policies / f"{name}.pt", table, "reinforce", **settings)
+        with pytest.raises(UserError) as refused:
+            gate(GateConfig(str(file), str(tmp_path / "r.sqlite"), quiet=True))
+        assert ("texts" if name == "texts" else "catalogue") in str(refused.value)
+
+
 def test_single_decisions_whose_rewards_have_no_known_ends_have_no_lower_bound(tmp_path: Path) -> None:
     log = clicks(tmp_path / "clicks.csv")
+    pl.read_csv(log).with_columns(pl.col("clicked") * 0.7).write_csv(log)  # amounts, and not 0 and 1
     own(tmp_path, lambda path: policy(path, log, "reinforce"), 150, 1, "clicked")
     found = retrain(options(tmp_path))
     verdict = gate(GateConfig(str(found[0]), str(tmp_path / "r.sqlite"), quiet=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from recsys_rl.workflows.turn import (
     Learn,
     Patience,
     Promote,
+    Raise,
     Situation,
     Start,
     Step,
@@ -25,11 +27,17 @@ from recsys_rl.workflows.turn import (
 )
 
 OLD, ONE, TWO, OTHER = "a" * 64, "b" * 64, "c" * 64, "d" * 64
-PATIENCE = Patience(sessions=2000, canary=9000)
+PATIENCE = Patience(sessions=2000, canary=9000, share=0.5)
 OPEN, LEARNED = Round(3, OLD, 10, 20), Round(3, OLD, 10, 20, (ONE, TWO))
 GOOD, FINE, BAD = Verdict("better", 2.0), Verdict("no harm seen", 3.0), Verdict("worse", -1.0)
 UNFIT = Verdict("better", 3.0, "The policy failed on a new visitor.")
-UNSURE, BROKEN = Verdict("can't tell", 4.0), Verdict("the log is broken", 5.0)
+UNSURE, BROKEN = Verdict("can't tell", 0.0), Verdict("the log is broken", 5.0)
+HOPEFUL = Verdict("can't tell", 4.0)
+
+
+def serving(share: float, served: int, **more: Any) -> Situation:
+    """The canary of the first candidate, at a share for so many sessions."""
+    return Situation(OLD, 0, ONE, share=share, served=served, round=LEARNED, **more)
 
 
 @pytest.mark.parametrize(
@@ -47,16 +55,23 @@ UNSURE, BROKEN = Verdict("can't tell", 4.0), Verdict("the log is broken", 5.0)
         (Situation(OLD, 0, round=LEARNED, verdicts={ONE: BAD}), Judge((TWO,))),
         (Situation(OLD, 0, round=LEARNED, verdicts={TWO: GOOD}), Judge((ONE,))),
         # The stronger answer serves first, then the greater difference.
-        (Situation(OLD, 0, round=LEARNED, verdicts={ONE: BAD, TWO: FINE}), Start(TWO)),
-        (Situation(OLD, 0, round=LEARNED, verdicts={ONE: GOOD, TWO: FINE}), Start(ONE)),
-        (Situation(OLD, 0, round=LEARNED, verdicts={ONE: GOOD, TWO: Verdict("better", 2.5)}), Start(TWO)),
+        (Situation(OLD, 0, round=LEARNED, verdicts={ONE: BAD, TWO: FINE}), Start(TWO, 0.05)),
+        (Situation(OLD, 0, round=LEARNED, verdicts={ONE: GOOD, TWO: FINE}), Start(ONE, 0.05)),
+        (
+            Situation(OLD, 0, round=LEARNED, verdicts={ONE: GOOD, TWO: Verdict("better", 2.5)}),
+            Start(TWO, 0.05),
+        ),
+        # Also one of which the gate can't tell, if it seems to gain.
+        (Situation(OLD, 0, round=LEARNED, verdicts={ONE: BROKEN, TWO: HOPEFUL}), Start(TWO, 0.05)),
+        (Situation(OLD, 0, round=LEARNED, verdicts={ONE: HOPEFUL, TWO: FINE}), Start(TWO, 0.05)),
+        (Situation(OLD, 0, round=LEARNED, verdicts={ONE: HOPEFUL, TWO: UNSURE}), Start(ONE, 0.05)),
         # Nobody got through the gate: the next round needs new sessions.
         (Situation(OLD, 0, round=LEARNED, verdicts={ONE: UNSURE, TWO: BROKEN}), Wait),
         (Situation(OLD, 2000, round=LEARNED, verdicts={ONE: UNSURE, TWO: BAD}), Learn(4)),
         # Each candidate has one canary, however it ended, and whoever ended it; then the next one may try.
         (
             Situation(OLD, 0, round=LEARNED, verdicts={ONE: GOOD, TWO: FINE}, tried=frozenset({ONE})),
-            Start(TWO),
+            Start(TWO, 0.05),
         ),
         (Situation(OLD, 0, round=LEARNED, verdicts={ONE: GOOD, TWO: BAD}, tried=frozenset({ONE})), Wait),
         (Situation(OLD, 0, round=LEARNED, verdicts={ONE: GOOD}, tried=frozenset({ONE})), Judge((TWO,))),
@@ -64,6 +79,18 @@ UNSURE, BROKEN = Verdict("can't tell", 4.0), Verdict("the log is broken", 5.0)
             Situation(OLD, 2000, round=LEARNED, verdicts={ONE: GOOD, TWO: GOOD}, tried=frozenset({ONE, TWO})),
             Learn(4),
         ),
+        # A challenger gets its next share after a tenth of the canary's sessions, unless harm was seen.
+        (serving(0.05, 899), Wait),
+        (serving(0.05, 900), Raise(ONE, 0.2)),
+        (serving(0.2, 8999), Raise(ONE, 0.5)),
+        (serving(0.5, 8999), Wait),
+        (serving(0.3, 900), Raise(ONE, 0.5)),  # somebody has raised it
+        (serving(0.05, 900, frozen=True), Wait),
+        (serving(0.05, 900, canary="worse"), Back(ONE, "canary: worse")),
+        (serving(0.05, 900, canary="better"), Promote(ONE)),
+        (serving(0.05, 900, verdicts={ONE: BAD}), Wait),  # somebody has started it all the same
+        (serving(0.05, 900, verdicts={ONE: BROKEN}), Wait),
+        (serving(0.05, 900, verdicts={ONE: HOPEFUL}), Raise(ONE, 0.2)),
         # The canary decides; a frozen one and that of somebody else are left alone.
         (Situation(OLD, 0, ONE, round=LEARNED, judged=8999), Wait),
         (
@@ -85,7 +112,7 @@ UNSURE, BROKEN = Verdict("can't tell", 4.0), Verdict("the log is broken", 5.0)
         (Situation(OLD, 0, OTHER, True, round=OPEN, canary="worse"), Back(OTHER, "canary: worse")),
         (Situation(OLD, 0, OTHER, True, True, round=OPEN, canary="worse"), Wait),
         # Whom the server can't let serve makes room for the other one.
-        (Situation(OLD, 0, round=LEARNED, verdicts={ONE: UNFIT, TWO: FINE}), Start(TWO)),
+        (Situation(OLD, 0, round=LEARNED, verdicts={ONE: UNFIT, TWO: FINE}), Start(TWO, 0.05)),
         (Situation(OLD, 1999, round=LEARNED, verdicts={ONE: UNFIT, TWO: BAD}), Wait),
     ],
 )
@@ -111,15 +138,30 @@ def test_each_situation_has_a_step_that_keeps_the_champion() -> None:
     ):
         verdicts = {name: Verdict(a, 1.0) for name, a in ((ONE, one), (TWO, two)) if a is not None}
         tried = frozenset({challenger, *([TWO] if number else [])} - {""})
-        now = Situation(OLD, fresh, challenger, False, frozen, canary, judged, round, verdicts, tried)
+        now = Situation(
+            OLD,
+            fresh,
+            challenger,
+            frozen=frozen,
+            share=0.05,
+            served=fresh,
+            canary=canary,
+            judged=judged,
+            round=round,
+            verdicts=verdicts,
+            tried=tried,
+        )
         step = next_step(now, PATIENCE)
         if isinstance(step, Promote):
             assert canary == "better" and not frozen and step.challenger == challenger == ONE
         elif isinstance(step, Start):
-            assert verdicts[step.candidate].answer in ("better", "no harm seen")
+            assert verdicts[step.candidate].answer in ("better", "no harm seen", "can't tell")
             assert not challenger and step.candidate not in tried and round == LEARNED
         elif isinstance(step, Back):
             assert challenger == ONE and not frozen and (canary != "can't tell" or judged == 9000)
+        elif isinstance(step, Raise):
+            assert challenger == ONE and not frozen and canary == "can't tell" and fresh == 2000
+            assert one not in ("worse", "the log is broken") and step.share == 0.2
         elif isinstance(step, Learn):
             assert not challenger and (step.round == 3 or fresh == 2000)
 
@@ -129,6 +171,18 @@ def test_a_wait_names_what_the_gate_said() -> None:
     assert isinstance(step, Wait)
     assert step.reason.startswith("7 of the 2,000") and "the log is broken" in step.reason
     assert "failed on a new visitor" in step.reason
+
+
+@pytest.mark.parametrize(
+    ("highest", "shares"),
+    [(0.5, (0.05, 0.2, 0.5)), (0.1, (0.05, 0.1)), (0.01, (0.01,)), (0.9, (0.05, 0.2, 0.5, 0.9))],
+)
+def test_the_shares_of_a_challenger(highest: float, shares: tuple[float, ...]) -> None:
+    patience = Patience(2000, 20_000, highest)
+    assert (patience.shares, patience.of_a_share) == (shares, 2000)
+    assert next_step(Situation(OLD, 0, round=LEARNED, verdicts={ONE: GOOD, TWO: BAD}), patience) == Start(
+        ONE, shares[0]
+    )
 
 
 def test_best_candidate_without_any_that_passed() -> None:
@@ -141,6 +195,7 @@ class Place:
 
     champion: str = OLD
     challenger: str = ""
+    share: float = 0.0
     fresh: int = 2500
     round: Round | None = None
     verdicts: dict[str, Verdict] = field(default_factory=dict)
@@ -152,7 +207,9 @@ class Place:
             self.champion,
             self.fresh,
             self.challenger,
-            canary="better",
+            share=self.share,
+            served=10**6,
+            canary="better" if self.share == PATIENCE.share else "can't tell",
             round=self.round,
             verdicts=self.verdicts,
             tried=tried,
@@ -166,9 +223,12 @@ class Place:
                 self.round = replace(self.round, candidates=(ONE, TWO))
             case Judge(candidates):  # killed after the first of them
                 self.verdicts[candidates[0]] = GOOD if candidates[0] == ONE else BAD
-            case Start(candidate):
-                self.challenger = candidate
+            case Start(candidate, share):
+                self.challenger, self.share = candidate, share
                 self.history.append(f"start {candidate}")
+            case Raise(challenger, share):
+                self.share = share
+                self.history.append(f"share {challenger} {share}")
             case Promote(challenger):
                 self.champion, self.challenger, self.fresh = challenger, "", 0
                 self.history.append(f"promote {challenger}")
@@ -182,8 +242,9 @@ def test_turn_that_is_killed_at_any_step_ends_as_one_that_is_not() -> None:
     whole = Place()
     while not isinstance(step := next_step(whole.look(), PATIENCE), Wait):
         whole.do(step)
-    assert whole.history == [f"start {ONE}", f"promote {ONE}"] and whole.champion == ONE
-    for kills in itertools.product([False, True], repeat=7):
+    raised = [f"share {ONE} 0.2", f"share {ONE} 0.5"]
+    assert whole.history == [f"start {ONE}", *raised, f"promote {ONE}"] and whole.champion == ONE
+    for kills in itertools.product([False, True], repeat=9):
         place, at = Place(), 0
         while True:
             step = next_step(place.look(), PATIENCE)  # a new process knows nothing but what it reads

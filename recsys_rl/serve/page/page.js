@@ -50,10 +50,11 @@ function showContext() {
       const input = element(piece.kind === "text" ? "select" : "input");
       input.name = piece.name;
       const range = piece.kind === "text" ? "" : ` (${short(piece.low)} to ${short(piece.high)})`;
-      if (piece.kind === "text") input.append(...piece.values.map((text) => element("option", text)));
+      const texts = piece.gaps ? ["", ...piece.values] : piece.values;
+      if (piece.kind === "text") input.append(...texts.map((text) => element("option", text)));
       else input.value = [piece.example].flat().map(short).join(", ");
       if (piece.kind === "number") Object.assign(input, { type: "number", step: "any" });
-      input.required = true;
+      input.required = !piece.gaps;
       const label = element("label", `${piece.name}${piece.kind === "list" ? `, ${piece.size} numbers` : ""}${range}`);
       label.append(input);
       return label;
@@ -68,6 +69,7 @@ function context() {
   for (const piece of state.platform.context) {
     const text = $("context").querySelector(`[name="${CSS.escape(piece.name)}"]`).value;
     const numbers = text.split(",").map((x) => (x.trim() ? Number(x) : NaN)); // the server names a field without a number
+    if (piece.gaps && !text.trim()) continue;
     found[piece.name] = piece.kind === "text" ? text : piece.kind === "list" ? numbers : numbers[0];
   }
   return found;
