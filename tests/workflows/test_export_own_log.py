@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from recsys_rl.checkpoint import save
 from recsys_rl.cli import main
 from recsys_rl.experience.logged import open_log
-from recsys_rl.models.policy import CHANCE
 from recsys_rl.recommender import load
 from recsys_rl.tables.transitions import observe
 from tests.own_logs import clicks, items_file, policy, sessions
@@ -78,5 +79,9 @@ def test_sessions_have_their_history_among_the_inputs(tmp_path: Path) -> None:
 
 
 def test_the_metadata_have_the_chance_that_the_policy_keeps_for_all_items(tmp_path: Path) -> None:
-    _, facts = exported(policy(tmp_path / "mine.pt", clicks(tmp_path / "clicks.csv"), "reinforce"))
-    assert facts["chance"] == CHANCE
+    path = policy(tmp_path / "mine.pt", clicks(tmp_path / "clicks.csv"))
+    made = load(path).checkpoint
+    chance = torch.tensor(0.25, dtype=torch.float64)
+    save(path, dataclasses.replace(made, agent={**made.agent, "chance": chance}))
+    _, facts = exported(path)
+    assert facts["chance"] == 0.25
