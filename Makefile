@@ -8,6 +8,12 @@ BIN := $(VENV)/bin
 # implicit's threads and OpenBLAS's own get in each other's way.
 export OPENBLAS_NUM_THREADS = 1
 
+# Two threads where there are two cores. The number decides the last digits of a run, so it does not depend on what
+# else the machine does. A thread that waits for the other one sleeps: if it spun, then on a busy machine it would
+# keep the core from the thread that it waits for, and training would be many times slower.
+THREADS = $(shell $(PYTHON) -c 'import os; print(min(2, os.cpu_count() or 1))')
+export OMP_WAIT_POLICY = passive
+
 .PHONY: help train loop test check site dist checkpoint clean
 .DEFAULT_GOAL := help
 
@@ -23,13 +29,13 @@ help:
 	@echo "ALGO=a2c trains the other algorithm; ARGS adds options: make train ARGS='--seed 1', make test ARGS='-m \"not slow\"'"
 	@echo "make train ARGS='--total-timesteps 1800000' trains as the tables of the docs do: half as long again, about 1 % more return"
 
-# With installation and evaluation these steps take six to eight minutes on two cores (390 and 467 s measured). With half of them PPO is level
-# with the best linear score; the preset has half as many again.
+# With installation and evaluation these steps took 498 s on two idle cores, of which training used one. With half of them PPO is level with the
+# best linear score; the preset has half as many again.
 STEPS_ppo := --total-timesteps 1200000
 
 train: $(VENV)/data.stamp
-	$(BIN)/python -m train --algo $(ALGO) --env satiation $(STEPS_$(ALGO)) $(ARGS)
-	$(BIN)/python -m evaluate --algo $(ALGO) --checkpoint checkpoints/$(ALGO).pt --report
+	$(BIN)/python -m train --algo $(ALGO) --env satiation --threads $(THREADS) $(STEPS_$(ALGO)) $(ARGS)
+	$(BIN)/python -m evaluate --algo $(ALGO) --checkpoint checkpoints/$(ALGO).pt --report --jobs $(THREADS)
 
 # The server runs beside the loop: one thread for each.
 loop: $(VENV)/serve.stamp

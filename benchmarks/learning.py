@@ -3,8 +3,8 @@
     python -m benchmarks.learning drift satiation cartpole-ppo cartpole-a2c --seeds 0-4
 
 Each run is the two commands that anyone can type (``recsys-rl train``, ``recsys-rl evaluate``) in a
-folder of its own, with one thread; ``--jobs`` of them go side by side, or all nodes of a Ray cluster share
-them (``--on ray``). PPO on a platform has a second training, for
+folder of its own, with one thread (`make-train` with two: --jobs 1); ``--jobs`` of them go side by side, or
+all nodes of a Ray cluster share them (``--on ray``). PPO on a platform has a second training, for
 the next reward alone (gamma 0) with a third of the steps, which makes the row `ranker`, and one evaluation
 plays both. A row of the table is the mean over seeds with a 95 % interval (Student's t over seeds; a seed
 changes the world's split, the users, the weights and all noise). Then follow the gains over `rule`,
@@ -56,7 +56,10 @@ from recsys_rl.utils.seeding import parse_seeds
 TASKS: dict[str, tuple[str, list[str]]] = {  # algo, options of `train`
     "drift": ("ppo", ["--data", "synthetic"]),
     "satiation": ("ppo", ["--env", "satiation"]),
-    "make-train": ("ppo", ["--env", "satiation", "--total-timesteps", "1200000"]),  # as in the Makefile
+    "make-train": (  # as in the Makefile, where there are two cores
+        "ppo",
+        ["--env", "satiation", "--total-timesteps", "1200000", "--threads", "2"],
+    ),
     "shop": ("ppo", ["--env", "shop"]),
     "cartpole-ppo": ("ppo", ["--env", "gym:CartPole-v1", "--total-timesteps", "200000"]),
     "cartpole-a2c": ("a2c", ["--env", "gym:CartPole-v1", "--total-timesteps", "500000"]),
@@ -288,7 +291,7 @@ def main() -> None:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout
     about = {
         "date": datetime.now(UTC).date().isoformat(),
-        "hardware": f"{platform.machine()}, {os.cpu_count()} cores",
+        "hardware": f"{platform.machine()}, {os.cpu_count()} cores, {tables.processor()}",
         "commit": commit.strip(),
     }
     engine = TaskOptions(jobs=args.jobs or (2 if args.on is None else 1), on=args.on)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -55,37 +56,48 @@ FIRST_ROWS = {
     "expert": "a formula by somebody who knows the simulator's equations, which nobody knows of real users",
 }
 FIRST_GAINS = {"searched": "linear score", "expert": "formula"}
+SHORT = ("ppo-greedy", "searched", "rule", "mf", "random", "expert", "informed", "planner")
+"""The rows of a table that stands before the rows are defined."""
 SENSITIVE_ROWS = ("mf", "rule", "searched", "ppo-greedy", "planner")
 
 
 def first_rows(results: Path) -> str:
     """What `make train` prints, in four rows whose names need no explanation, and what PPO gains there.
 
-    Intervals are over users if the results have one seed, and over seeds otherwise. Where the command has not
-    been measured, the rows are those of the preset, and the text says so.
+    Of several seeds: means, and the lowest and the highest run. Of one seed: the interval over its users.
+    Runs of the same commit on another kind of processor follow in a sentence.
     """
-    known = bool(read(results, "learning", task=FIRST))
-    task, said = (FIRST, "`make train`") if known else ("satiation", "With half as many steps again")
-    runs, body = Runs(results, task), []
+    kinds = dict.fromkeys(row["hardware"] for row in read(results, "learning", task=FIRST))
+    *others, runs = (Runs(results, FIRST, hardware=kind) for kind in kinds)
+    several, body = len(runs.seeds) > 1, []
     for policy, label in FIRST_ROWS.items():
-        if not runs.values(policy):
-            continue
-        estimate, bold = runs.mean(policy), "**" if policy == runs.learned else ""
-        ends = [runs.values(policy, name) for name in ("return_low", "return_high")]
         low, high = (
-            (end[0] for end in ends) if len(runs.seeds) == 1 and all(ends) else (estimate.low, estimate.high)
+            runs.values(policy, "return_mean" if several else f"return_{end}") for end in ("low", "high")
         )
+        bold = "**" if policy == runs.learned else ""
         length = statistics.mean(runs.values(policy, "length_mean"))
-        cells = (f"{bold}{estimate.mean:.2f}{bold}", f"{low:.2f} – {high:.2f}", f"{length:.1f}")
+        cells = (
+            f"{bold}{runs.mean(policy).mean:.2f}{bold}",
+            f"{min(low):.2f} – {max(high):.2f}",
+            f"{length:.1f}",
+        )
         body.append([label, *cells])
-    head = ["who chooses the movies", "return of a session", "95 % interval", "movies until the user leaves"]
+    width = "the single runs" if several else "95 % interval"
+    head = ["who chooses the movies", "return of a session", width, "movies until the user leaves"]
     gains = [
         f"{claim(runs, runs.learned, rival).split(', worst')[0]} over the {words}"
         for rival, words in FIRST_GAINS.items()
     ]
+    elsewhere = "".join(
+        f"\nOn {kind}, {seeds_of(other)}: PPO {other.mean(other.learned).mean:.2f}, the linear score "
+        f"{other.mean('searched').mean:.2f}."
+        for kind, other in zip(kinds, others, strict=False)
+    )
+    means = "Means over `make train`" if several else "`make train`"
     return (
-        f"{table(head, body)}\n\n{said}, {seeds_of(runs)}, on users held out of training (`python -m "
-        f"benchmarks.learning {task}`, {runs.origin}).\nPPO gains {', and '.join(gains)}."
+        f"{table(head, body)}\n\n{means}, {seeds_of(runs)}, on users held out of training; {[*kinds][-1]} "
+        f"(`python -m\nbenchmarks.learning {FIRST}`, {runs.origin}).\nPPO gains {', and '.join(gains)}."
+        f"{elsewhere}"
     )
 
 
@@ -134,6 +146,12 @@ def claim(runs: Runs, policy: str, rival: str) -> str:
     return gained(ours, theirs)
 
 
+def over_searched(results: Path, task: str = "satiation") -> str:
+    """The gain of the greedy learned policy over `searched`, with its interval, as text."""
+    runs = Runs(results, task)
+    return claim(runs, runs.learned, "searched").split(", worst")[0]
+
+
 def gained(ours: Tensor, theirs: Tensor) -> str:
     """The gain of returns (seeds,) over others on the same seeds, two or more, as text."""
     gains = 100 * (ours / theirs - 1)
@@ -141,8 +159,8 @@ def gained(ours: Tensor, theirs: Tensor) -> str:
     return f"{estimate.mean:+.1f} % ({estimate.low:+.1f} to {estimate.high:+.1f}), worst {gains.min():+.1f}"
 
 
-def platform(results: Path, task: str) -> str:
-    """The table of a task of one platform, with the gain over the yardstick.
+def platform(results: Path, task: str, only: Sequence[str] = ()) -> str:
+    """The table of a task of one platform, or ``only`` some rows of it, with the gain over the yardstick.
 
     The share of the way to the planner follows.
     """
@@ -151,7 +169,7 @@ def platform(results: Path, task: str) -> str:
     if "searched" in runs.policies:
         labels["rule"] = RULE_BESIDE_SEARCHED
     more = {key: shape for key, shape in MORE.items() if any(runs.values(p, key) for p in runs.policies)}
-    for policy in runs.policies:
+    for policy in [name for name in runs.policies if name in (only or runs.policies)]:
         estimate, bold = runs.mean(policy), "**" if policy in LEARNED else ""
         cells = [labels.get(policy, policy), f"{bold}{estimate.mean:.2f}{bold}", spread(estimate)]
         cells.append(f"{min(runs.values(policy)):.2f}")

@@ -52,6 +52,7 @@ MARK = re.compile(r"<!-- /?(?:table|figure)\b")
 
 TABLES: dict[str, Callable[[Path], str]] = {
     "satiation": partial(learning_tables.platform, task="satiation"),
+    "satiation-short": partial(learning_tables.platform, task="satiation", only=learning_tables.SHORT),
     "first": learning_tables.first_rows,
     "claims": learning_tables.claims,
     "drift": learning_tables.drift,
@@ -104,6 +105,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
 FIGURES: dict[str, Callable[[Path], str]] = {
     "satiation-gain": learning_tables.gain_over_yardstick,
     "satiation-share": learning_tables.share_of_way,
+    "satiation-over-searched": learning_tables.over_searched,
     "open-bandit-errors": open_bandit.errors,
     "open-bandit-weights": open_bandit.weights,
     "own-log-coverage": own_log.coverage,

@@ -1,4 +1,4 @@
-"""Settings of all tests: a separate cache folder, and no time limits on a busy machine."""
+"""Settings of all tests: separate folders, and no time limits on a busy machine."""
 
 from __future__ import annotations
 
@@ -30,6 +30,14 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def own_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A current folder of this session: `train` writes runs/ and checkpoints/ there, not in the checkout."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("current"))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def no_waiting_for_the_disk() -> Iterator[None]:
     """No fsync in this process, where nobody cuts the power: it takes most of the time of a tiny run.
 
@@ -41,7 +49,7 @@ def no_waiting_for_the_disk() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def workers_are_forked(own_cache: None) -> Iterator[None]:
+def workers_are_forked(own_cache: None, own_folder: None) -> Iterator[None]:
     """The processes of ``--jobs`` are forks of one that has imported torch, and not each a new Python.
 
     That one starts here, so that it has the environment of no single test.

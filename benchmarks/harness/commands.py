@@ -12,6 +12,10 @@ COMMAND = [sys.executable, "-c", "from recsys_rl.cli import main; raise SystemEx
 
 
 def recsys_rl(folder: Path, words: Sequence[str]) -> None:
-    """``recsys-rl words`` in that folder, with one thread. Raises CalledProcessError if it fails."""
-    environ = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    """``recsys-rl words`` in that folder, with one thread unless they name more; waiting ones sleep.
+
+    Raises CalledProcessError if it fails.
+    """
+    one = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+    environ = os.environ | one
     subprocess.run([*COMMAND, *words], cwd=folder, env=environ, check=True, stdout=subprocess.DEVNULL)

@@ -61,15 +61,15 @@ WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "
 
 
 class Runs:
-    """The runs of a task of benchmarks.learning: each policy's values by seed.
+    """The runs of a task of benchmarks.learning: each policy's values by seed; with the ``known`` values.
 
     They are the newest runs. Seeds that these lack are from earlier runs of the same day: seeds may be
     measured in several parts. Rows of benchmarks.learning_rows, which have no training, join the runs of
     their seed that stand before them in the file; ``alone`` has their policies.
     """
 
-    def __init__(self, results: Path, task: str) -> None:
-        rows = every(results, "learning", task=task)
+    def __init__(self, results: Path, task: str, **known: str) -> None:
+        rows = every(results, "learning", task=task, **known)
         trained = [row for row in rows if row["train_seconds"]]
         last = newest(trained)
         seeds, day = {row["seed"] for row in last}, last[-1]["date"] if last else ""

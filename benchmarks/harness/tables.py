@@ -89,6 +89,17 @@ def about() -> Row:
     }
 
 
+def processor() -> str:
+    """The processor's name, on Linux with its model, as several kinds share a name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    known = dict(reversed([line.replace("\t", "").partition(":")[::2] for line in lines]))
+    name, model = (known.get(key, "").strip() for key in ("model name", "model"))
+    return f"{name} model {model}" if name and model else name or platform.processor()
+
+
 def publish(rows: Sequence[Row], args: argparse.Namespace, digits: int = 4, **more: Any) -> None:
     """Print the table, and write what was asked for: {"about", "rows", **more} as JSON, the rows as CSV."""
     rows = [{name: _rounded(value, digits) for name, value in row.items()} for row in rows]

@@ -26,6 +26,7 @@ Examples:
   recsys-rl evaluate --policy my_policy:Newest            your own policy beside the others
   recsys-rl evaluate in_learned.pt --world satiation      in the simulator, not in the users of its training
   recsys-rl evaluate --no-planner                         without the rows that take most of the time
+  recsys-rl evaluate --jobs 2                             the searches of the table, two at a time
   recsys-rl evaluate runs/*/ppo.pt --jobs 8               many seeds, eight tables at a time
 
 Checkpoints with the same items and users share a table. If runs differ only in their seed, each is evaluated

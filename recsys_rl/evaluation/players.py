@@ -43,6 +43,7 @@ from recsys_rl.settings.config import Config
 from recsys_rl.types import Action, Obs, Population, UserError, World
 from recsys_rl.utils.logger import SECONDS_BETWEEN_LINES, progress_bar
 from recsys_rl.utils.seeding import generators, stream_seed
+from recsys_rl.utils.tasks import MapTasks, in_this_process
 
 NUM_FOREIGN_EPISODES = 100  # episodes in gym: environments, which have no held-out users
 PLANNER_USERS = 64  # a planner needs a second for each user in a session of LONG_SESSION steps
@@ -124,6 +125,7 @@ def play_all(
     planner: bool = True,
     bandits: Sequence[str] = (),
     strangers: bool = False,
+    map_tasks: MapTasks = in_this_process,
 ) -> dict[str, Played]:
     """Play one session per user and policy, in the table's order, with the same noise for all policies.
 
@@ -137,6 +139,7 @@ def play_all(
         planner: False leaves the planners out.
         bandits: names of BANDITS to play.
         strangers: withhold the profiles of all users, also of those on whom rows are tuned.
+        map_tasks: does the searches of `rule`, `searched` and `expert`.
 
     If the checkpoints are played in another world than that of their training, the rows of ``references``
     are found in the world in which the first one was trained: a policy has not seen the other one either.
@@ -152,7 +155,7 @@ def play_all(
         check_feedback(env.interface, name)
         check_size(len(users), world.catalogue.num_items)
     players = learned(entries, table, env)
-    makers = _rivals(entries, table, env, cache_dir, bandits)
+    makers = _rivals(entries, table, env, cache_dir, bandits, map_tasks)
     if policies:
         _check_free(policies, [*players, *makers])
         players |= _custom(policies, table, env)
@@ -172,6 +175,7 @@ def _rivals(
     env: Env,
     cache_dir: str | None,
     bandits: Sequence[str],
+    map_tasks: MapTasks,
 ) -> dict[str, Callable[[], Player]]:
     """Functions that make the rows beside those of the checkpoints."""
     if not isinstance(env, RecEnv):  # references read the simulator's state
@@ -179,8 +183,8 @@ def _rivals(
         return {"random": partial(Player, RandomPolicy(sizes, table.streams["random"], slate))}
     budget = max(entry.checkpoint.total_steps for entry in entries)
     if entries[0].trained is None:
-        return {**references(table, env, budget, cache_dir, bandits)}
-    return _moved_references(entries[0].trained, table, env, budget, cache_dir, bandits)
+        return {**references(table, env, budget, cache_dir, bandits, map_tasks=map_tasks)}
+    return _moved_references(entries[0].trained, table, env, budget, cache_dir, bandits, map_tasks)
 
 
 def _play_each(
@@ -216,6 +220,7 @@ def _moved_references(
     budget: int,
     cache_dir: str | None,
     bandits: Sequence[str],
+    map_tasks: MapTasks,
 ) -> dict[str, Callable[[], Player]]:
     """The rows of ``references``, found in the world of the training, with a note that says so.
 
@@ -246,7 +251,7 @@ def _moved_references(
         return dataclasses.replace(player, note=f"{player.note}; {text}" if player.note else text)
 
     others = upper_bounds(there)
-    makers = references(home, there, budget, cache_dir, bandits)
+    makers = references(home, there, budget, cache_dir, bandits, map_tasks=map_tasks)
     return {
         name: make if name in SEARCH_FREE else partial(noted, make)
         for name, make in makers.items()
@@ -305,12 +310,14 @@ def references(
     cache_dir: str | None,
     bandits: Sequence[str] = BANDITS,
     estimates: bool = False,
+    map_tasks: MapTasks = in_this_process,
 ) -> Mapping[str, Callable[[], Player]]:
     """Functions that make the simple baselines, the tuned rankings and the upper references.
 
     The rankings are tuned on single visits, also for a table of lives, in which few users could be played.
     ``table.streams`` holds "random". ``budget``: environment steps of each search, of `rule`, `searched`
-    and `expert`. ``bandits``: names of BANDITS; ``estimates``: their probabilities are needed.
+    and `expert`, which ``map_tasks`` does. ``bandits``: names of BANDITS; ``estimates``: their probabilities
+    are needed.
     """
     catalogue, population = table.world
     if not table.config.platform.simulates:  # the others are found by trials in the simulator
@@ -321,7 +328,7 @@ def references(
     simple = baseline_makers(env, population.train, table.streams["random"])
     trade = {f"{TRADE}{name}": maker for name, maker in config.platform.heuristics.items()}
     tuned: tuple[str, ...] = ("mf", "mmr", *trade)
-    searched: tuple[str, ...] = ("rule", "searched", EXPERT) if interface.profile else (EXPERT,)
+    searched = ["rule", "searched"] if interface.profile else []
     streams = generators(
         0, *tuned, *BANDITS, "rule", "searched", "expert", device=table.device
     )  # the same result for each --seed
@@ -378,13 +385,16 @@ def references(
             "expert is left out: it follows one visit, and the history of these users goes on over visits",
             file=sys.stderr,
         )
-        searched = tuple(name for name in searched if name != EXPERT)
-    rows = SearchedRows(config, table.world, env.user_model, budget, cache_dir, trainees, table.strangers)
+    elif config.platform.expert is not None:
+        searched.append(EXPERT)
+    rows = SearchedRows(
+        config, table.world, env.user_model, budget, cache_dir, trainees, searched, table.strangers, map_tasks
+    )
     return (
         {name: partial(announced, name, make) for name, make in simple.items()}
         | {name: partial(tune, name) for name in tuned}
         | {name: partial(bandit, name) for name in bandits}
-        | {name: partial(noted, make) for name, make in rows.makers().items() if name in searched}
+        | {name: partial(noted, make) for name, make in rows.makers().items()}
         | {name: partial(Player, agent) for name, agent in upper_bounds(env).items()}
     )
 

@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from recsys_rl.records import KNOWS
-from recsys_rl.report.words import NO_DIFFERENCE, fewer_users, has_lives, in_doubt, is_foreign, people
+from recsys_rl.report.words import (
+    NO_DIFFERENCE,
+    fewer_users,
+    has_lives,
+    in_doubt,
+    is_foreign,
+    people,
+    session,
+)
 from recsys_rl.utils.terminal import say
 
 
@@ -75,6 +83,36 @@ def print_table(result: Mapping[str, Any], heading: str, total_users: int) -> No
     if result["regret"]:
         each = (f"{row['policy']} {row['mean']:.3f}{_interval(row)}" for row in result["regret"])
         say(f"regret to {result['regret'][0]['versus']}, summed over a session: {', '.join(each)}")
+
+
+def in_short(result: Mapping[str, Any]) -> str:
+    """One sentence: the best learned row beside the best row that learns no network; "" without such rows."""
+    means = {row["policy"]: row["return_mean"] for row in result["rows"]}
+    pairs = {row["policy"]: row for row in reversed(result["paired"])}  # the first is with the yardstick
+    learned = [name for name in result["learned"] if name in means and name in pairs]
+    if not learned or not result["yardstick"]:
+        return ""
+    best = max(learned, key=lambda name: means[name])
+    pair = pairs[best]
+    versus, foreign = pair["versus"], is_foreign(result["rows"])
+    unit = session(foreign, has_lives(result["rows"]))
+    theirs = means.get(versus, means[best] - pair["mean"])  # of a yardstick that differs between seeds
+    count = pair["users"]
+    of = f"{count:,} {'episodes' if foreign else _people(result, count)}"
+    if "seeds" in result:
+        of = f"{result['seeds']} seeds"
+    gains = [row for row in result["gains"] if (row["policy"], row["versus"]) == (best, versus)]
+    size = f"{pair['mean']:+.3f}{_interval(pair, '+')}"
+    if gains and not math.isnan(gains[0]["gain"]):
+        size = _percent(gains[0])
+    found = f"{size} with {of}"
+    if any(in_doubt(row) for row in (pair, *gains)):
+        more = "" if "seeds" in result or foreign else "; more seeds show more (train --seeds 0-4)"
+        found = f"with {of} this difference can't be seen{more}"
+    return (
+        f"{best} earns {means[best]:.2f} {unit}, and {_of_each_seed(versus, result)}, the best row without a "
+        f"network, {theirs:.2f}: {found}"
+    )
 
 
 def gain_text(row: Mapping[str, Any]) -> str:

@@ -18,22 +18,24 @@ VERSION = 9
 """Version of the search and of the user models. Raise it when a change of either changes the result."""
 
 
-def cached(
-    kind: str,
-    key: str,
-    names: Sequence[str],
-    cache_dir: str | None,
-    search: Callable[[], Mapping[str, Tensor]],
-) -> Mapping[str, Tensor]:
-    """The result of ``search``, from the cache if it is there.
+def file(kind: str, key: str, cache_dir: str | None) -> Path:
+    """The file for the result of a search.
 
     Args:
         kind: the first part of the file's name.
         key: hash of everything that the result depends on; see ``search_key``.
-        names: names of the tensors in the result. A file without them is made again.
         cache_dir: the folder; None for the user's cache folder.
     """
-    path = Path(cache_folder(cache_dir)) / f"{kind}-{key[:32]}.safetensors"
+    return Path(cache_folder(cache_dir)) / f"{kind}-{key[:32]}.safetensors"
+
+
+def cached(
+    path: Path, names: Sequence[str], search: Callable[[], Mapping[str, Tensor]]
+) -> Mapping[str, Tensor]:
+    """The result of ``search``, from the file if it is there.
+
+    ``names``: those of the tensors in the result. A file without them is made again.
+    """
     tensors = read_tensors(path)
     if tensors is not None and tensors.keys() == set(names):
         return tensors

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from recsys_rl.evaluation import rule_cache
 from recsys_rl.protocols import Policy, UserModel
+from recsys_rl.records import EXPERT
 from recsys_rl.rivals import expert, form_search, rule_search
 from recsys_rl.rivals.best_slate import BestSlate
 from recsys_rl.rivals.expert import ByEquations
@@ -22,6 +25,26 @@ from recsys_rl.rivals.tuning import Trainees
 from recsys_rl.settings.config import Config
 from recsys_rl.types import World, tensors_of
 from recsys_rl.user_columns import UserColumns
+from recsys_rl.utils.tasks import MapTasks, in_this_process
+
+
+@dataclass(frozen=True)
+class Search:
+    """The search of a row by its name, with ``budget`` environment steps; another process can do it."""
+
+    config: Config
+    user_model: UserModel
+    budget: int
+    trainees: Callable[[str], Trainees]  # from the name of a row
+
+    def __call__(self, row: str) -> Any:
+        trainees, platform = self.trainees(row), self.config.platform
+        if row == "rule":
+            return rule_search.search_rule(trainees, self.budget)
+        if row == "searched":
+            return form_search.grow(trainees, platform.split, self.budget)
+        assert platform.expert is not None
+        return expert.search_expert(trainees, platform.expert, self.user_model, self.budget)
 
 
 @dataclass(frozen=True)
@@ -34,12 +57,14 @@ class SearchedRows:
     budget: int
     cache_dir: str | None
     trainees: Callable[[str], Trainees]  # from the name of a row
+    rows: Sequence[str]  # those that are wanted
     strangers: bool = False  # the trainees' profiles are withheld
+    map_tasks: MapTasks = in_this_process  # several processes search rows side by side
 
     def makers(self) -> dict[str, Callable[[], tuple[Policy, str]]]:
         """Functions that make the policy of each row, and its note."""
-        makers = {"rule": self.rule, "searched": self.searched}
-        return makers if self.config.platform.expert is None else {**makers, "expert": self.expert}
+        makers = {"rule": self.rule, "searched": self.searched, EXPERT: self.expert}
+        return {row: makers[row] for row in self.rows}
 
     def rule(self) -> tuple[Policy, str]:
         rule, interface, catalogue = self._rule, self.trainees("rule").interface, self.world.catalogue
@@ -57,7 +82,8 @@ class SearchedRows:
         split, trainees = self.config.platform.split, self.trainees("searched")
 
         def search() -> dict[str, Tensor]:
-            best = form_search.search_forms(trainees, split, self._rule, self.budget)
+            rule = self._rule
+            best = form_search.or_rule(trainees, self._found("searched"), rule)
             form = best.form
             return {
                 "form": torch.tensor([form.split is not None, form.hinges, form.product]),
@@ -82,11 +108,10 @@ class SearchedRows:
         assert form is not None
 
         def search() -> dict[str, Tensor]:
-            numbers, steps = expert.search_expert(trainees, form, self.user_model, self.budget)
+            numbers, steps = self._found(EXPERT)
             return {"numbers": numbers, "steps": torch.tensor(steps)}
 
-        its = form.description, dict(form.numbers)
-        stored = self._cached("expert", ("numbers", "steps"), search, *its)
+        stored = self._cached(EXPERT, ("numbers", "steps"), search)
         numbers = dict(zip(form.numbers, stored["numbers"].unbind(), strict=True))
         agent = ByEquations(form, self.user_model, self.world.catalogue, trainees.interface, numbers)
         return agent, expert.expert_note(form, numbers, int(stored["steps"]))
@@ -94,7 +119,7 @@ class SearchedRows:
     @cached_property
     def _rule(self) -> rule_search.SearchedRule:
         def search() -> dict[str, Tensor]:
-            rule = rule_search.search_rule(self.trainees("rule"), self.budget)
+            rule = self._found("rule")
             others = {"leave_rates": rule.leave_rates, "steps": torch.tensor(rule.steps)}
             return tensors_of(rule.weights) | others
 
@@ -107,18 +132,42 @@ class SearchedRows:
         return rule_search.SearchedRule(weights, stored["leave_rates"], int(stored["steps"]))
 
     def _cached(
-        self, row: str, names: Sequence[str], search: Callable[[], Mapping[str, Tensor]], *form: object
+        self, row: str, names: Sequence[str], search: Callable[[], Mapping[str, Tensor]]
     ) -> Mapping[str, Tensor]:
-        """The tensors of a search, from the cache if they are there, on the world's device.
-
-        ``form``: as in ``search_key``.
-        """
+        """The tensors of a search, from the cache if they are there, on the world's device."""
 
         def announced() -> Mapping[str, Tensor]:
             print(f"searching `{row}` with at most {self.budget:,} steps of training users", file=sys.stderr)
             return search()
 
-        key = rule_cache.search_key(self.config, *self.world, self.budget, *form)
-        row = f"{row}-strangers" if self.strangers else row
-        stored = rule_cache.cached(row, key, names, self.cache_dir, announced)
+        stored = rule_cache.cached(self._file(row), names, announced)
         return {name: tensor.to(self.world.catalogue.embedding.device) for name, tensor in stored.items()}
+
+    def _file(self, row: str) -> Path:
+        """The file of the cache for a row."""
+        form = self.config.platform.expert if row == EXPERT else None
+        its = () if form is None else (form.description, dict(form.numbers))
+        key = rule_cache.search_key(self.config, *self.world, self.budget, *its)
+        return rule_cache.file(f"{row}-strangers" if self.strangers else row, key, self.cache_dir)
+
+    def _found(self, row: str) -> Any:
+        """The result of the search of a row; other processes search the next rows meanwhile."""
+        while row not in self._results:
+            begun = next(self._searches, None)  # None: the row's file is there, and damaged
+            name, result = begun or (row, self._search(row))
+            self._results[name] = result
+        return self._results[row]
+
+    @cached_property
+    def _results(self) -> dict[str, Any]:
+        return {}
+
+    @cached_property
+    def _search(self) -> Search:
+        return Search(self.config, self.user_model, self.budget, self.trainees)
+
+    @cached_property
+    def _searches(self) -> Iterator[tuple[str, Any]]:
+        """The rows that the cache lacks, and the results of their searches, in the order of the table."""
+        rows = [row for row in self.rows if not self._file(row).exists()]
+        return zip(rows, self.map_tasks(self._search, rows), strict=True)

@@ -24,6 +24,7 @@ from recsys_rl.rivals.cma_search import Make, Trials, parted, search_numbers
 from recsys_rl.rivals.forms import Factors, Form, Searched, of_rule
 from recsys_rl.rivals.rankers import scored_names
 from recsys_rl.rivals.tuning import Trainees
+from recsys_rl.types import Population
 
 CHOOSING = 0.25  # share of the training users to choose with
 RULE, GROUP, CHOICE = 0.1, 0.1, 0.02
@@ -41,6 +42,17 @@ class SearchedForm:
     steps: int  # steps of the search, without those of `rule`
 
 
+@dataclass(frozen=True)
+class Grown:
+    """The best form of the search, and with whom `rule` is to play before one of the two is taken."""
+
+    best: SearchedForm
+    earned: float  # by the best form: its mean return over ``users``
+    choosing: Population
+    users: Tensor  # (n,) rows of ``choosing``
+    noise: Tensor  # state of the generator for the next play
+
+
 def search_forms(
     trainees: Trainees, split: Split | None, rule: rule_search.SearchedRule, budget: int
 ) -> SearchedForm:
@@ -48,6 +60,24 @@ def search_forms(
 
     ``rule`` is the result of that row's search. Steps beyond MOST_SCORES of rule_search.py are left out.
     """
+    return or_rule(trainees, grow(trainees, split, budget), rule)
+
+
+def or_rule(trainees: Trainees, grown: Grown, rule: rule_search.SearchedRule) -> SearchedForm:
+    """`rule` as a form if it earns more than the best form from the users to choose with, else that form."""
+    catalogue, interface = trainees.catalogue, trainees.interface
+    trainees.generator.set_state(grown.noise)
+    choice = Trials(replace(trainees, population=grown.choosing))
+    form, numbers = Form(features=scored_names(catalogue, interface)), of_rule(rule.weights)
+    factors = Factors.of(catalogue, trainees.population.profile)
+    make = maker(trainees, factors, form, rule.leave_rates)
+    if choice.play(make, numbers.unsqueeze(0), grown.users).mean().item() <= grown.earned:
+        return grown.best
+    return SearchedForm(form, numbers, rule.leave_rates, grown.best.steps)
+
+
+def grow(trainees: Trainees, split: Split | None, budget: int) -> Grown:
+    """The search of ``search_forms``, which does not need the result of `rule`."""
     catalogue, interface = trainees.catalogue, trainees.interface
     budget = rule_search.most_steps(trainees, budget)
     searching, choosing = parted(trainees, CHOOSING)
@@ -55,19 +85,16 @@ def search_forms(
     users = choosing.draw(max(1, int(CHOICE * budget / interface.session_length)))
     factors = Factors.of(catalogue, trainees.population.profile)
     base = rule_search.search_rule(searching, int(RULE * budget))
+    rates = base.leave_rates
 
-    def maker(form: Form, rates: Tensor = base.leave_rates) -> Make:
-        return lambda numbers: Searched(catalogue, interface, form, numbers, factors, rates)
-
-    def earned(make: Make, numbers: Tensor) -> float:
-        return choice.play(make, numbers.unsqueeze(0), users).mean().item()
+    def earned(form: Form, numbers: Tensor) -> float:
+        return choice.play(maker(trainees, factors, form, rates), numbers.unsqueeze(0), users).mean().item()
 
     def used() -> int:
         return base.steps + trials.steps + choice.steps
 
-    smallest = Form(features=scored_names(catalogue, interface))
-    form, numbers = smallest, of_rule(base.weights)
-    best = earned(maker(form), numbers)
+    form, numbers = Form(features=scored_names(catalogue, interface)), of_rule(base.weights)
+    best = earned(form, numbers)
     groups: list[dict[str, Any]] = [{"hinges": True}, {"product": True}, {}]  # the last: the form as it is
     if split is not None:
         groups.insert(0, {"split": split})
@@ -77,11 +104,15 @@ def search_forms(
         spread = larger.spread.to(numbers) * torch.where(new, 1.0, KNOWN)
         left = int((1 - 2 * CHOICE) * budget) - used()
         steps = min(left, int(GROUP * budget)) if group else left
-        grown = search_numbers(trials, maker(larger), larger.grown_from(form, numbers), spread, steps)
-        value = earned(maker(larger), grown)
+        first = larger.grown_from(form, numbers)
+        grown = search_numbers(trials, maker(trainees, factors, larger, rates), first, spread, steps)
+        value = earned(larger, grown)
         if value > best:
             form, numbers, best = larger, grown, value
-    steps = used()
-    if earned(maker(smallest, rule.leave_rates), of_rule(rule.weights)) > best:
-        return SearchedForm(smallest, of_rule(rule.weights), rule.leave_rates, steps)
-    return SearchedForm(form, numbers, base.leave_rates, steps)
+    noise = trainees.generator.get_state()
+    return Grown(SearchedForm(form, numbers, rates, used()), best, choosing.population, users, noise)
+
+
+def maker(trainees: Trainees, factors: Factors, form: Form, rates: Tensor) -> Make:
+    """Makes the policy of numbers of this form; ``rates`` are leave rates as z-scores."""
+    return lambda numbers: Searched(trainees.catalogue, trainees.interface, form, numbers, factors, rates)

@@ -21,7 +21,7 @@ from recsys_rl.evaluation.checkpoints import Entry, tables
 from recsys_rl.evaluation.custom import named
 from recsys_rl.evaluation.per_user import as_csv, values_of_seed
 from recsys_rl.evaluation.players import Stopped, heldout_users, play_all
-from recsys_rl.evaluation.printing import print_table, without_nan
+from recsys_rl.evaluation.printing import in_short, print_table, without_nan
 from recsys_rl.evaluation.regret import mean_regret_by_step, regret_by_step
 from recsys_rl.evaluation.sessions import STRANGERS, page_of
 from recsys_rl.evaluation.table import Played, mean_over_seeds, summarise
@@ -38,6 +38,7 @@ from recsys_rl.utils.allocator import keep_freed_memory
 from recsys_rl.utils.files import check_writable, write_text
 from recsys_rl.utils.progress import announce
 from recsys_rl.utils.tasks import MapTasks, in_this_process, note_one_task
+from recsys_rl.utils.terminal import say
 from recsys_rl.workflows.evaluate_own_log import print_estimates
 from recsys_rl.workflows.latest import print_latest
 from recsys_rl.workflows.new_users import PeopleFile, about_people, check_event_options, with_people
@@ -134,7 +135,7 @@ def evaluate(
         checkpoints: one file or several, or all settings as an EvaluateConfig; none: checkpoints/ppo.pt.
         policies: your own policies for the table, one or several: objects as ``--policy`` takes them, in a
             dict to name their rows, or texts "module:NAME".
-        map_tasks: plays the table of each seed.
+        map_tasks: plays the table of each seed, or does the searches of a single table.
         settings: fields of EvaluateConfig.
 
     Returns: the values that ``--json`` writes. Raises UserError for a checkpoint or a policy that can't be
@@ -188,6 +189,9 @@ def evaluate(
     if report_path is not None:
         write_report(report_path, page_of(groups[0][0], last.users, result, last.played))
         print(f"report: {report_path}", file=sys.stderr)
+    if short := in_short(result):
+        print()
+        say(short)
     return result
 
 
@@ -254,11 +258,13 @@ def _rounds(
 ) -> tuple[list[_Round], bool]:
     """The tables, at least one, and whether Ctrl-C stopped them. An unfinished one is kept if it is alone."""
     rounds: list[_Round] = []
+    searches: MapTasks = in_this_process
     if len(groups) == 1:
-        note_one_task(map_tasks, "one table")
-        map_tasks = in_this_process
+        if groups[0][0].checkpoint.world.is_empty:
+            note_one_task(map_tasks, "a table without searches")
+        searches, map_tasks = map_tasks, in_this_process
     here = map_tasks is in_this_process
-    play = PlayRound(options, own, device, len(groups) > 1, here)
+    play = PlayRound(options, own, device, len(groups) > 1, here, searches)
     try:
         for one in map_tasks(play, groups):
             if one.finished or not rounds:  # a mean is over finished tables
@@ -283,14 +289,15 @@ class PlayRound:
     device: torch.device
     of_several: bool
     here: bool  # False in another process, which prints nothing
+    searches: MapTasks
 
     def __call__(self, group: Sequence[Entry]) -> _Round:
         if not self.here:
             with contextlib.redirect_stderr(io.StringIO()):
-                return _round(group, self.options, self.own, self.device)
+                return _round(group, self.options, self.own, self.device, self.searches)
         if self.of_several:
             announce(f"seed {group[0].checkpoint.config.train_config.seed}")
-        return _round(group, self.options, self.own, self.device)
+        return _round(group, self.options, self.own, self.device, self.searches)
 
 
 def _result(
@@ -341,9 +348,13 @@ class _Round(NamedTuple):
 
 
 def _round(
-    group: Sequence[Entry], options: EvaluateConfig, own: Mapping[str, Any], device: torch.device
+    group: Sequence[Entry],
+    options: EvaluateConfig,
+    own: Mapping[str, Any],
+    device: torch.device,
+    searches: MapTasks,
 ) -> _Round:
-    """Play one table; ``own`` are the policies of the user."""
+    """Play one table; ``own`` are the policies of the user, and ``searches`` does its searches."""
     first = group[0].checkpoint
     users = heldout_users(first.world, options.max_users, options.seed)
     cache_dir = None if options.cache_dir is None else str(options.cache_dir)
@@ -360,6 +371,7 @@ def _round(
             options.planner,
             tuple(dict.fromkeys(name for name in options.policy if name in BANDITS)),
             options.strangers,
+            searches,
         )
     except Stopped as stop:
         played, finished = stop.played, False

@@ -15,7 +15,9 @@ from benchmarks.harness.tables import RESULTS, ROOT
 from benchmarks.learning_tables import (
     CLAIMS,
     DRAWN,
+    SHORT,
     claims,
+    first_rows,
     gain_over_yardstick,
     gains_by_seed,
     platform,
@@ -111,6 +113,18 @@ def test_a_table_names_the_yardstick_and_the_gain_over_it(results: Path) -> None
     assert lines[-2].startswith("The yardstick is rule: ppo-greedy earns 40 %")
 
 
+def test_a_table_before_the_rows_are_defined_is_short(results: Path) -> None:
+    assert len(SHORT) <= 8
+    lines = platform(results, "satiation", only=SHORT).splitlines()
+    shown = [line.split("|")[1].strip() for line in lines if line.startswith("| ")][1:]
+    assert shown == ["**ppo-greedy**", "rule (linear, searched)", "random", "planner (simulates to the end)"]
+    assert len(platform(results, "satiation").splitlines()) == len(lines) + 1  # "a new row"
+    chapter = (ROOT / "docs/02_rl_formulation.md").read_text(encoding="utf-8")
+    marks = ("table:satiation-short", "## The policies of the comparison", "table:satiation ", "table:drift ")
+    places = [chapter.index(mark) for mark in marks]
+    assert places == sorted(places)
+
+
 def test_claims_have_intervals_and_the_worst_seed(tmp_path: Path) -> None:
     """PPO earns 12 and 11, the rule 10 and 10: +20 and +10 %, mean 15, Student's t 12.706 times 5."""
     rows = []
@@ -124,6 +138,20 @@ def test_claims_have_intervals_and_the_worst_seed(tmp_path: Path) -> None:
         "| `satiation` | +15.0 % (-48.5 to +78.5), worst +10.0 | +10.0 % (-117.1 to +137.1), worst +0.0 | – |"
     )
     assert len(text) == 2 + len(CLAIMS) + len(DRAWN) + 2 and "mean over two seeds" in text[-1]
+
+
+def test_the_first_table_has_means_the_single_runs_and_the_processors(tmp_path: Path) -> None:
+    """PPO earns 12 and 11 on one kind of processor, where the linear score earns 10, and 13 on another."""
+    rows = []
+    for kind, values in (("kind a", (13,)), ("kind b", (12, 11))):
+        for seed, value in enumerate(values):
+            of_run = {"task": "make-train", "hardware": kind}
+            rows += [run(name, seed, 10, **of_run) for name in ("mf", "searched", "expert", "ppo")]
+            rows += [run("ppo-greedy", seed, value, **of_run)]
+    text = first_rows(write_rows(tmp_path, "learning", rows))
+    assert "| **PPO** | **11.50** | 11.00 – 12.00 | 20.0 |" in text
+    assert "seeds 0, 1" in text and "+15.0 % (-48.5 to +78.5) over the linear score" in text
+    assert text.index("kind b") < text.index("kind a") < text.index("13.00")
 
 
 def test_marked_places_are_written_and_the_rest_is_kept(tmp_path: Path) -> None:

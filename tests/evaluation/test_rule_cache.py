@@ -11,7 +11,7 @@ from torch import Tensor
 
 from recsys_rl.env.satiation import SatiationConfig
 from recsys_rl.evaluation import rule_cache
-from recsys_rl.evaluation.rule_cache import cached, search_key
+from recsys_rl.evaluation.rule_cache import cached, file, search_key
 from recsys_rl.settings.config import Config
 from recsys_rl.types import Population
 from tests.tiny_world import tiny_catalogue
@@ -38,26 +38,25 @@ class Search:
 
 
 def test_one_search_for_each_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    search, folder = Search(), str(tmp_path)
-    first = cached("rule", "k" * 64, ("a", "b"), folder, search)
+    search, path = Search(), file("rule", "k" * 64, str(tmp_path))
+    first = cached(path, ("a", "b"), search)
     assert first["a"] == 1.5
     assert f"kept for the next evaluation: {tmp_path}" in capsys.readouterr().err
-    second = cached("rule", "k" * 64, ("a", "b"), folder, search)
+    second = cached(path, ("a", "b"), search)
     assert search.calls == 1 and second.keys() == first.keys()
     assert all(torch.equal(second[name], first[name]) for name in first)
-    cached("rule", "l" * 64, ("a", "b"), folder, search)
+    cached(file("rule", "l" * 64, str(tmp_path)), ("a", "b"), search)
     assert search.calls == 2
 
 
 def test_invalid_cache_file_is_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    search, folder = Search(), str(tmp_path)
-    cached("rule", "k" * 64, ("a",), folder, search)
-    cached("rule", "k" * 64, ("a", "b"), folder, search)  # which the first file lacks
-    (file,) = tmp_path.iterdir()
-    file.write_bytes(file.read_bytes()[:-1] + b"x")
-    cached("rule", "k" * 64, ("a", "b"), folder, search)
+    search, path = Search(), file("rule", "k" * 64, str(tmp_path))
+    cached(path, ("a",), search)
+    cached(path, ("a", "b"), search)  # which the first file lacks
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    cached(path, ("a", "b"), search)
     assert search.calls == 3 and "is damaged; made again." in capsys.readouterr().err
-    cached("rule", "k" * 64, ("a", "b"), folder, search)
+    cached(path, ("a", "b"), search)
     assert search.calls == 3
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from recsys_rl.evaluation.printing import print_table, share_text, without_nan
+from recsys_rl.evaluation.printing import in_short, print_table, share_text, without_nan
 from recsys_rl.evaluation.table import (
     Played,
     distinct_items,
@@ -295,3 +295,23 @@ def test_a_difference_to_the_yardstick_and_its_percent_are_one_line(
     assert {row["users"] for row in table["paired"]} == {row["users"] for row in table["gains"]} == {4}
     assert {row["users"] for row in table["shares"]} == {2}
     assert {row["users"] for row in mean_over_seeds([table, table])["shares"]} == {4}
+
+
+def test_one_sentence_sums_up_the_table() -> None:
+    """The best learned row beside the yardstick: users, and a gain only where it can be seen."""
+    found = example() | {"rule": whole(1.6, 2.4, 1.6, 4)}  # four fifths of ppo's return from each user
+    said = in_short(summarise("satiation", found, ["ppo"], num_items=4))
+    assert all(text in said for text in ("ppo earns 3.00", " rule,", " 2.40", "+25.0%", "4 held-out users"))
+    doubt = in_short(summarise("satiation", example(), ["ppo"], num_items=4))  # +1.5 [-0.09, 3.09] over mf
+    assert (
+        " mf," in doubt
+        and " 1.50" in doubt
+        and "4 held-out users" in doubt
+        and "%" not in doubt
+        and "+" not in doubt
+    )
+    worse = in_short(summarise("drift", {"ppo": whole(1, 2), "mf": whole(2, 3)}, ["ppo"], num_items=2))
+    assert "ppo earns 1.50" in worse and " mf," in worse and " 2.50" in worse and "-1.000" in worse
+    seeds = in_short(mean_over_seeds(seed_tables()))
+    assert "2 seeds" in seeds and "users" not in seeds
+    assert in_short(summarise("drift", {"ppo": whole(1, 2)}, ["ppo"])) == ""

@@ -23,6 +23,7 @@ from recsys_rl.tables.reader import check_pieces, files_of_log
 from recsys_rl.tables.survey import describe
 from recsys_rl.tables.writer import KEY, PART, PARTS, DecisionWriter, write_decisions
 from recsys_rl.types import UserError, tensors_of
+from tests.doors import ROOT
 from tests.tables.generated_log import HEADER, STEPS, block, blocks
 
 
@@ -283,7 +284,7 @@ def test_memory_does_not_grow_with_the_log(tmp_path: Path) -> None:
             writer.write(piece)
     code = f"""
 import resource, sys
-sys.path.insert(0, {str(Path.cwd())!r})
+sys.path.insert(0, {str(ROOT)!r})
 from recsys_rl.tables.parts import parts, read_decisions
 next(parts({str(folder)!r}, 20_000))  # libraries are loaded now
 size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
