@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from recsys_rl.records import KNOWS
 from recsys_rl.report.words import (
     NO_DIFFERENCE,
     fewer_users,
@@ -43,7 +42,6 @@ def print_table(result: Mapping[str, Any], heading: str, total_users: int) -> No
         bounds = "" if alone else f"[{row['return_low']:.3f}, {row['return_high']:.3f}]"
         coverage = "" if math.isnan(row["coverage"]) else f"{row['coverage']:.1%}"
         fewer = "" if row["users"] == most else f"  ({row['users']:,} of {most:,} users)"
-        fewer += f"  ({KNOWS})" if row["policy"] in result.get("knows_equations", ()) else ""
         say(
             f"{row['policy']:<{width}}{row['return_mean']:>9.3f}  {bounds:<20}{row['length_mean']:>7.1f}"
             f"{row['distinct_mean']:>10.1f}{coverage:>10}"
