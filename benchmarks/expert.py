@@ -17,13 +17,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from benchmarks.experts.form import Expert
+from benchmarks.experts.policy import EXPERTS, ByEquations, search_expert
 from benchmarks.harness import tables
 from benchmarks.harness.turns import Row
 from recsys_rl.experience.rollout import Sessions, play
 from recsys_rl.make import make_env, make_user_model, make_world
 from recsys_rl.protocols import Env
-from recsys_rl.records import Expert
-from recsys_rl.rivals.expert import ByEquations, search_expert
 from recsys_rl.rivals.tuning import Trainees, training_part
 from recsys_rl.settings.config import Config, from_dict
 from recsys_rl.types import Population, UserError, World
@@ -77,7 +77,7 @@ def rows_of(name: str, seed: int, args: argparse.Namespace) -> list[Row]:
             "data_config": {"data": "synthetic", "num_users": 50},
         }
     config = from_dict(Config, settings)
-    world, expert = make_world(config), config.platform.expert
+    world, expert = make_world(config), EXPERTS.get(config.platform.users)
     if expert is None or expert.walk is None:
         raise UserError(f"No walk follows a stock on {name}: choose from {', '.join(PLATFORMS)}.")
     forms = {"followed": expert, "held": replace(expert, walk=expert.walk.held())}

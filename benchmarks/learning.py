@@ -6,10 +6,10 @@ Each run is the two commands that anyone can type (``recsys-rl train``, ``recsys
 folder of its own, with one thread (`make-train` with two: --jobs 1); ``--jobs`` of them go side by side, or
 all nodes of a Ray cluster share them (``--on ray``). PPO on a platform has a second training, for
 the next reward alone (gamma 0) with a third of the steps, which makes the row `ranker`, and one evaluation
-plays both. A row of the table is the mean over seeds with a 95 % interval (Student's t over seeds; a seed
-changes the world's split, the users, the weights and all noise). Then follow the gains over `rule`,
-`searched` and `expert`, and for each seed the gain over that seed's yardstick and over `ranker`. Writes one
-CSV row per task, seed and policy.
+plays both. Where benchmarks.experts has an expert of the platform, it joins with ``--policy``. A row of the
+table is the mean over seeds with a 95 % interval (Student's t over seeds; a seed changes the world's split,
+the users, the weights and all noise). Then follow the gains over `rule`, `searched` and `expert`, and for
+each seed the gain over that seed's yardstick and over `ranker`. Writes one CSV row per task, seed and policy.
 
 ``--keep FOLDER`` keeps the trained runs in FOLDER/<task>-<seed>/<row>/, row being the algorithm or `ranker`,
 and takes those that are there: runs with a file `done`, which holds the seconds of the training.
@@ -40,12 +40,14 @@ from typing import Any
 
 import torch
 
+from benchmarks.experts import policy
 from benchmarks.harness import commands, tables
+from benchmarks.harness.returns import RIVALS
 from benchmarks.harness.runs import checkpoint_in, return_on_curve, trained
 from recsys_rl.cli.tasks import TaskOptions, shared_by
 from recsys_rl.cli.train import train_options
 from recsys_rl.evaluation.printing import gain_text, share_text
-from recsys_rl.evaluation.table import RIVALS, mean_over_seeds
+from recsys_rl.evaluation.table import mean_over_seeds, relative_gain
 from recsys_rl.report import learning_curve_svg
 from recsys_rl.report.charts import passing
 from recsys_rl.utils.files import write_text
@@ -140,18 +142,36 @@ def run_once(
         runs = folder if keep is None else keep.resolve() / f"{task}-{seed}"
         train = ["train", "--algo", algo, "--seed", str(seed), "--threads", "1", *options, *extra]
         seconds = trained(runs / algo, algo, train)
-        files = [checkpoint_in(runs / algo, algo)]
+        files, config = [checkpoint_in(runs / algo, algo)], train_options(train[1:]).config
         if task in RANKED:
-            steps = train_options(train[1:]).config.train_config.total_timesteps // RANKER_PART
+            steps = config.train_config.total_timesteps // RANKER_PART
             short_sighted = ["--gamma", "0", "--eval-interval", "0", "--total-timesteps", str(steps)]
             trained(runs / "ranker", algo, [*train, *short_sighted])
             files.append(checkpoint_in(runs / "ranker", algo))
-        commands.recsys_rl(folder, ["evaluate", *map(str, files), "--json", "table.json"])
-        result = json.loads((folder / "table.json").read_text())
+        own = ["--policy", policy.SPEC] if config.platform.users in policy.EXPERTS else []
+        commands.recsys_rl(folder, ["evaluate", *map(str, files), *own, "--json", "table.json"])
+        result = with_expert((folder / "table.json").read_text())
         (log,) = (runs / algo).glob("runs/*/log.csv")
         curve = [[step, value] for step, _, name, value in read_log(log) if name == "eval_return_mean"]
         searched = return_on_curve(files[0], "searched") if level else None
     return Trained(result, rows_of(task, seed, seconds, result), curve, searched)
+
+
+def with_expert(text: str) -> dict[str, Any]:
+    """A table of one seed from its JSON, in which the policy of benchmarks.experts is the row `expert`.
+
+    ``gains`` has those over it, too.
+    """
+    result: dict[str, Any] = json.loads(text.replace(policy.SPEC, policy.NAME))
+    returns = {row["policy"]: row["returns"] for row in result["per_seed"][0]["rows"]}
+    if policy.NAME in returns:
+        for name in result["learned"]:
+            gain = relative_gain(torch.tensor(returns[name]), torch.tensor(returns[policy.NAME]))
+            row = dict(zip(("gain", "low", "high"), gain, strict=True))
+            result["gains"].append(
+                {"policy": name, "versus": policy.NAME, **row, "users": len(returns[name])}
+            )
+    return result
 
 
 def rows_of(task: str, seed: int, seconds: float, result: dict[str, Any]) -> list[Row]:

@@ -3,8 +3,9 @@
     python -m benchmarks.learning_rows tutor --rows expert [--seeds 0-4]
 
 A row is found with the steps of the task's training, and plays the same held-out users with the same noise as
-in the table of `recsys-rl evaluate`. So a row that is younger than the trainings joins their tables. Appends
-a CSV row per task, seed and row; its column train_seconds stays empty.
+in the table of `recsys-rl evaluate`. So a row that is younger than the trainings joins their tables. `expert`
+is the policy of benchmarks.experts. Appends a CSV row per task, seed and row; its column train_seconds stays
+empty.
 """
 
 from __future__ import annotations
@@ -12,16 +13,18 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from benchmarks import learning
+from benchmarks.experts import policy
 from benchmarks.harness import tables
 from recsys_rl.cli.train import train_options
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.errors import UserError, listed
-from recsys_rl.evaluation.players import PLANNERS, Table, heldout_users, references
+from recsys_rl.evaluation.players import PLANNERS, Player, Table, custom_players, heldout_users, references
 from recsys_rl.experience.rollout import play
 from recsys_rl.make import make_world
 from recsys_rl.settings.config import Config
@@ -51,7 +54,10 @@ def rows_of(task: str, seed: int, rows: Sequence[str], smoke: bool = False) -> l
     table = Table(config, world, users, EvaluateConfig.seed, torch.device("cpu"), streams)
     env = table.env()
     assert isinstance(env, RecEnv)
-    makers = references(table, env, steps_of(config), None)
+    steps = steps_of(config)
+    makers = {**references(table, env, steps, None)}
+    if config.platform.users in policy.EXPERTS:
+        makers[policy.NAME] = partial(expert_of, table, env, steps)
     known = [name for name in makers if name not in PLANNERS]  # those play fewer users
     for row in rows:
         if row not in known:
@@ -77,6 +83,11 @@ def rows_of(task: str, seed: int, rows: Sequence[str], smoke: bool = False) -> l
         )
         print(f"{task}, seed {seed}, {row}: {earned.mean:.2f}; {player.note}", flush=True)
     return found
+
+
+def expert_of(table: Table, env: RecEnv, steps: int) -> Player:
+    """`expert`, as `recsys-rl evaluate --policy` plays it."""
+    return custom_players({policy.NAME: policy.expert}, table, env, table, steps)[policy.NAME]
 
 
 def steps_of(config: Config) -> int:

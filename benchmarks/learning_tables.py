@@ -13,6 +13,7 @@ from benchmarks.harness.returns import (
     EFFECTS,
     LABELS,
     LEARNED,
+    RIVALS,
     WORDS,
     Runs,
     duration,
@@ -21,7 +22,6 @@ from benchmarks.harness.returns import (
     spread,
     vector,
 )
-from recsys_rl.evaluation.table import RIVALS
 from recsys_rl.records import TRADE
 from recsys_rl.utils.metrics import interval
 
@@ -62,7 +62,7 @@ SENSITIVE_ROWS = ("mf", "rule", "searched", "ppo-greedy", "planner")
 
 
 def first_rows(results: Path) -> str:
-    """What `make train` prints, in four rows whose names need no explanation, and what PPO gains there.
+    """What `make train` prints, in rows whose names need no explanation, beside `expert`, and what PPO gains.
 
     Of several seeds: means, and the lowest and the highest run. Of one seed: the interval over its users.
     Runs of the same commit on another kind of processor follow in a sentence.

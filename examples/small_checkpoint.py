@@ -38,7 +38,6 @@ ROWS = {
     "searched": "the best of nested linear scores, found in the same way",
     "ppo": "**this policy**, as a server draws",
     "ppo-greedy": "**this policy**, its likeliest item",
-    "expert": "a formula by somebody who knows the simulator's equations",
     "planner": "a search that sees the hidden state of the user, on fewer users",
 }
 

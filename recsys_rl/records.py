@@ -6,7 +6,6 @@ the record of a name.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -22,8 +21,6 @@ Preset = Mapping[str, Mapping[str, Any]]  # fields by section, as in a TOML file
 
 PRIVILEGED = ("myopic", "credited", "oracle", "informed", "planner")
 """Rows of the table whose policies read the simulator's hidden state, which no recommender sees."""
-EXPERT, KNOWS = "expert", "knows the equations"
-"""The row whose policy has the form of the simulator's equations, which no recommender has, and its mark."""
 TRADE = "trade-"
 """Names of rows that are heuristics of the platform's trade begin with this."""
 
@@ -51,55 +48,6 @@ class Split:
 
 Known = Mapping[str, Tensor]
 """State of N visits under way that a platform keeps: tensors (N, ...) by name."""
-
-
-@dataclass(frozen=True)
-class FollowedObs(Obs):
-    """An observation, with what a ``Walk`` keeps of these users."""
-
-    known: Known = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Walk:
-    """Follows what the equations keep of users through the entries of a history, from the start of a session.
-
-    - ``begin(users, interface, obs)``: what is known before the first entry, tensors (N, ...) by name.
-    - ``step(users, known, items, signals, numbers)``: the same after an entry: ``items`` (N,), with their
-      visible ``signals`` (N, S), and ``numbers`` of the ``Expert``. It may clip what the answer rules out.
-    - ``stock``: the name of the hidden stock that the walk is for.
-    """
-
-    begin: Callable[[Any, Interface, Obs], Known]
-    step: Callable[[Any, Known, Tensor, Tensor, Mapping[str, Tensor]], Known]
-    stock: str
-
-    def held(self) -> Walk:
-        """The walk with the stock as it is at the start: what following it brings is the difference."""
-
-        def step(
-            users: Any, known: Known, items: Tensor, signals: Tensor, numbers: Mapping[str, Tensor]
-        ) -> Known:
-            return {**self.step(users, known, items, signals, numbers), self.stock: known[self.stock]}
-
-        return dataclasses.replace(self, step=step)
-
-
-@dataclass(frozen=True)
-class Expert:
-    """The form of the platform's own equations, with a few numbers that a search on training users finds.
-
-    It shows what somebody could write down who knows the equations, which no recommender does. ``numbers``
-    holds a first value and a first deviation of each number, by name. ``scores`` has the scores (N, C) of the
-    ``items`` (N, C), -1 padding, or (N, I) of all items for None, with these numbers, () or (N,) each. It may
-    use the constants of the user model and the observation, and nothing of the hidden state. With a ``walk``
-    it takes a FollowedObs.
-    """
-
-    description: str  # one sentence
-    numbers: Mapping[str, tuple[float, float]]
-    scores: Callable[[Any, Interface, Any, Mapping[str, Tensor], Tensor | None], Tensor]
-    walk: Walk | None = None
 
 
 @dataclass(frozen=True)
@@ -228,7 +176,6 @@ class Platform:
     add_attributes: Callable[[World, int], World] | None = None
     heuristics: Mapping[str, Heuristic] = field(default_factory=dict)  # rows `trade-NAME` of the table
     split: Split | None = None  # of the row `searched`; None: one set of weights
-    expert: Expert | None = None  # the row `expert`
     visit_pieces: VisitPieces | None = None
     slate_field: str = "slate_size"
     file: WorldFile | None = None

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.harness.newest import every, newest, origin
-from recsys_rl.evaluation.table import best_of, yardsticks
+from recsys_rl.evaluation import table
 from recsys_rl.utils.metrics import Interval, interval
 
+RIVALS = (*table.RIVALS, "expert")
+"""Rows over which the tables have the gain of a learned policy."""
 LEARNED = ("ppo-greedy", "ppo", "a2c-greedy", "a2c", "dqn-greedy", "dqn")
 LABELS = {name: f"**{name}**" for name in LEARNED} | {
     "ranker-greedy": "ranker (gamma 0), greedy",
@@ -86,13 +88,13 @@ class Runs:
         given = list(dict.fromkeys(row["policy"] for row in rows))
         self.policies = sorted(given, key=lambda p: [*LABELS, *given].index(p))
         self.learned = next(filter(given.__contains__, ("dqn-greedy", "a2c-greedy")), "ppo-greedy")
-        self.yardstick = self.best(yardsticks(given))
+        self.yardstick = self.best(table.yardsticks(given))
         self.seconds = statistics.median(float(row["train_seconds"]) for row in runs)
         self.origin = origin(rows)
 
     def best(self, names: Sequence[str]) -> str:
         """The name with the highest mean; the first of equals."""
-        return best_of(names, {policy: self.mean(policy).mean for policy in self.policies})
+        return table.best_of(names, {policy: self.mean(policy).mean for policy in self.policies})
 
     def values(self, policy: str, column: str = "return_mean") -> list[float]:
         cells = [self.by_place.get((policy, seed), {}).get(column, "") for seed in self.seeds]
@@ -119,7 +121,7 @@ class Runs:
 
     def yardsticks(self) -> Tensor:
         """The return of the best simple policy of each seed."""
-        names = [name for name in yardsticks(self.policies) if name in self.policies]
+        names = [name for name in table.yardsticks(self.policies) if name in self.policies]
         return torch.stack([vector(self.values(name)) for name in names]).amax(0)
 
 

@@ -53,8 +53,8 @@ checkpoint = folder / "run/ppo.pt"
 #
 # `evaluate` reads everything from the checkpoint. Each held-out user plays one whole session with each
 # policy, with the same noise for all. Rows such as `mf` (matrix factorisation) and `rule` are tuned on
-# training users, and `searched` has as many steps of the simulator as PPO had. `expert`, `myopic`,
-# `informed` and `planner` see what no recommender sees.
+# training users, and `searched` has as many steps of the simulator as PPO had. `myopic`, `informed` and
+# `planner` see what no recommender sees.
 
 # %%
 table = evaluate(checkpoint, cache_dir=folder, planner=not SMALL, max_users=20 if SMALL else 1000)

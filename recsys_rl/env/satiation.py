@@ -41,8 +41,7 @@ from torch import Tensor
 
 from recsys_rl.data.attributes import catch
 from recsys_rl.functional import rows
-from recsys_rl.functional.recency import products
-from recsys_rl.records import Expert, FollowedObs, Known, Platform, Preset, Split, Walk
+from recsys_rl.records import Platform, Preset, Split
 from recsys_rl.settings.fields import NonNegative, Range
 from recsys_rl.settings.shared import EnvConfig
 from recsys_rl.types import Catalogue, Feedback, Interface, Obs, Population, Signal, Stream
@@ -191,17 +190,6 @@ class Satiation:
         )
         return self._outlook(base, self.catch[block], user_state.patience)
 
-    def prospects_of(self, user_state: SatiationState, items: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The same of the ``items`` (N, C), -1 padding; None for all items."""
-        embedding, patience = self.catalogue.embedding, user_state.patience
-        base = self._base(  # (N, C)
-            products(user_state.taste, embedding, items),
-            products(user_state.weary_of, embedding, items),
-            products(user_state.weary_of_genres, self.genres, items),
-            patience,
-        )
-        return self._outlook(base, self.catch if items is None else self.catch[items.clamp_min(0)], patience)
-
     def patience(self, user_state: SatiationState) -> Tensor:
         return user_state.patience
 
@@ -210,19 +198,18 @@ class Satiation:
 
         The planner needs it. It depends on the taste alone.
         """
-        return self.tiresomeness_of(user_state.taste, None)
+        of_items, of_genres, user = self.favourites(user_state.taste)
+        wear = of_items @ self.catalogue.embedding.T + of_genres @ self.genres.T  # (n, I)
+        return self.config.satiation_strength * wear[user]
 
-    def tiresomeness_of(self, taste: Tensor, items: Tensor | None) -> Tensor:
-        """The same by ``taste`` (N, D) of the ``items`` (N, C), -1 padding; None for all items."""
-        embedding, genres = self.catalogue.embedding, self.genres
-        distinct, user = torch.unique(taste, dim=0, return_inverse=True)  # a search plays few users at a time
-        top = (distinct @ embedding.T).topk(min(FAVOURITES, len(embedding))).indices  # (n, F)
-        of_items, of_genres = embedding[top].mean(1), genres[top].mean(1)  # (n, D), (n, G)
-        if items is None:
-            wear = (of_items @ embedding.T + of_genres @ genres.T)[user]  # (N, I)
-        else:
-            wear = products(of_items[user], embedding, items) + products(of_genres[user], genres, items)
-        return self.config.satiation_strength * wear
+    def favourites(self, taste: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean embedding (n, D) and genres (n, G) of the FAVOURITES best items by each distinct ``taste``.
+
+        The third tensor (N,) is the row of each user.
+        """
+        distinct, user = torch.unique(taste, dim=0, return_inverse=True)  # a planner plays few users
+        top = (distinct @ self.catalogue.embedding.T).topk(min(FAVOURITES, self.catalogue.num_items)).indices
+        return self.catalogue.embedding[top].mean(1), self.genres[top].mean(1), user
 
     def as_known(self, user_state: SatiationState) -> SatiationState:
         """The state with the profile in place of the taste, as a recommender knows the user."""
@@ -249,75 +236,6 @@ def share_over(obs: Obs, interface: Interface) -> Tensor:
     return (obs.history >= 0).sum(1) / interface.session_length
 
 
-def begin(users: Satiation, interface: Interface, obs: Obs) -> Known:
-    """The hidden state at the start of a session, with the profile for the taste."""
-    profile = obs.context[:, interface.place_of("profile")]
-    return {
-        "taste": profile,
-        "weary_of": torch.zeros_like(profile),
-        "weary_of_genres": profile.new_zeros(len(profile), users.genres.shape[1]),
-        "patience": profile.new_full((len(profile),), users.config.patience_start),
-    }
-
-
-def step(
-    users: Satiation, known: Known, items: Tensor, signals: Tensor, numbers: Mapping[str, Tensor]
-) -> Known:
-    """The state after the equations; the taste moves along the item by ``learned`` times the residual."""
-    state = SatiationState(**known, profile=known["taste"])
-    items = items.unsqueeze(1)  # (N, 1)
-    told = users.respond(state, items, torch.ones_like(items, dtype=torch.bool), None)
-    after, _ = users.advance(state, items, told)
-    residual = numbers["learned"] * (signals[:, 0] - told.signals[:, 0, 0])  # (N,)
-    return {
-        "taste": state.taste.addcmul(residual.unsqueeze(1), users.catalogue.embedding[items[:, 0]]),
-        "weary_of": after.weary_of,
-        "weary_of_genres": after.weary_of_genres,
-        "patience": after.patience.clamp_min(LEAST_PATIENCE),
-    }
-
-
-def expert_scores(
-    users: Satiation,
-    interface: Interface,
-    obs: FollowedObs,
-    numbers: Mapping[str, Tensor],
-    items: Tensor | None,
-) -> Tensor:
-    """Appeal, with a price of patience and one of items near the favourites, by the state of the walk.
-
-    ::
-
-        score_i = appeal_i + price min(change of patience_i, 1 - p) - near (n - 1) / 10 tiresomeness_i
-        price   = patience + ahead n / 10 + last [n <= 3]                        [n steps are left]
-    """
-    number = {name: value.unsqueeze(-1) for name, value in numbers.items()}  # (1,) or (N, 1)
-    state = SatiationState(**obs.known, profile=obs.context[:, interface.place_of("profile")])
-    reward, change = users.prospects_of(state, items)  # (N, C) each
-    assert obs.history is not None
-    left = interface.session_length - (obs.history >= 0).sum(1, keepdim=True)  # (N, 1)
-    price = number["patience"] + number["ahead"] * left / 10 + number["last"] * (left <= 3)
-    near = number["near"] * (left - 1) / 10
-    return reward.addcmul_(price, change).addcmul_(
-        near, users.tiresomeness_of(state.profile, items), value=-1
-    )
-
-
-LEAST_PATIENCE = 0.01
-"""The walk's lower bound of the patience: a user who is still there has some left."""
-EXPERT = Expert(
-    "Appeal, with a price of patience by the steps that are left and one of items near the favourites; "
-    "patience and weariness are followed by the equations, the profile for the taste.",
-    {
-        "learned": (0.1, 0.1),
-        "patience": (-0.5, 0.5),
-        "ahead": (5.0, 1.0),
-        "last": (0.0, 0.5),
-        "near": (0.6, 0.2),
-    },
-    expert_scores,
-    Walk(begin, step, stock="patience"),
-)
 FROM_LOG: Preset = {"train_config": {"total_timesteps": 320_000}}
 """2,500 gradient steps of 128 decisions."""
 # The news of a reward at the end crosses the 20 steps of a session one by one, in 1 / tau gradient steps
@@ -328,7 +246,6 @@ PLATFORM = Platform(
     SatiationConfig,
     users=Satiation,
     split=Split(share_over, searched=True),
-    expert=EXPERT,
     presets={
         "*": {
             "data_config": {"profile_fraction": 0.9},

@@ -81,7 +81,6 @@ from recsys_rl.env.assortment import (
 )
 from recsys_rl.env.goods_due import RETURN_DAYS
 from recsys_rl.env.retail import TRADE_RULES
-from recsys_rl.env.retail_expert import EXPERT
 from recsys_rl.env.screens import Screen
 from recsys_rl.env.visitor_record import LASTING, Follower
 from recsys_rl.env.visits import VisitsConfig
@@ -452,11 +451,6 @@ class Shop(visits.Visiting):
         """The satisfaction by a product without a video."""
         return (match - INTEREST_COST).sigmoid()
 
-    def share_of(self, age: Tensor) -> Tensor:
-        """The share in m of a screen that was shown ``age`` screens before the last one."""
-        kept = self.config.monotony_kept
-        return (1 - kept) * kept**age
-
     def wish(self, match: Tensor, above: Tensor, used_to: Tensor) -> Tensor:
         """The wish for a product at its price; ``above``: ln paid - T_c, ``used_to``: y + r."""
         return match - self.config.elasticity * (above - used_to)
@@ -527,7 +521,6 @@ PLATFORM = Platform(
     users=Shop,
     add_attributes=add_attributes,
     heuristics=TRADE_RULES,
-    expert=EXPERT,
     visit_pieces=VISIT_PIECES,
     question="Does a policy that sells as much as it can in a session lose money over a month?",
     presets={

@@ -68,11 +68,9 @@ from recsys_rl.env.heuristics import FRESH_CREATORS
 from recsys_rl.env.visits import VisitsConfig
 from recsys_rl.env.watch_time import HIGHEST_RATIO, Watched
 from recsys_rl.functional import rows
-from recsys_rl.functional.kalman import measured
-from recsys_rl.functional.recency import products
-from recsys_rl.records import Expert, FollowedObs, Known, Platform, VisitPieces, Walk
+from recsys_rl.records import Known, Platform, VisitPieces
 from recsys_rl.settings.fields import Finite, NonNegative, Positive, Range, Share
-from recsys_rl.types import Catalogue, Feedback, Interface, Obs, Population, Signal, Stream, World
+from recsys_rl.types import Catalogue, Feedback, Population, Signal, Stream, World
 
 MOST_PATIENCE = 10.0
 SKIP_SECONDS = 3.0  # a user who leaves sooner has skipped the video
@@ -400,21 +398,6 @@ class ShortVideo(visits.Visiting):
             Facts(*self.facts[block].unbind(1)),
         )
 
-    def prospects_of(self, user_state: ShortVideoState, items: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The same of the ``items`` (N, C), -1 padding; None for all items."""
-        if items is None:
-            return self.prospects(user_state)
-        items = items.clamp_min(0)
-        return self._outlook(
-            user_state,
-            products(user_state.taste, self.catalogue.embedding, items),
-            products(user_state.mood, self.coordinates, items),
-            products(user_state.weary_of_tags, self.tags, items),
-            self._creator_weariness(user_state).gather(1, self.catalogue.attributes["creator"][items]),
-            products(user_state.restoring, self.coordinates, items),
-            Facts(*self.facts[items].unbind(-1)),
-        )
-
     def _outlook(
         self,
         user_state: ShortVideoState,
@@ -446,25 +429,23 @@ class ShortVideo(visits.Visiting):
 
     def tiresomeness(self, user_state: ShortVideoState) -> Tensor:
         """Mean loss of logits, over the user's FAVOURITES best videos, from showing each video: (N, I)."""
-        return self.tiresomeness_of(user_state.taste, None)
+        by_creator, of_tags, user = self.favourites(user_state.taste)
+        wear = by_creator[:, self.catalogue.attributes["creator"]]
+        return (wear + self.config.tag_wear * (of_tags @ self.tags.T))[user]
 
-    def tiresomeness_of(self, taste: Tensor, items: Tensor | None) -> Tensor:
-        """The same by ``taste`` (N, D) of the ``items`` (N, C), -1 padding; None for all items."""
-        distinct, user = torch.unique(taste, dim=0, return_inverse=True)  # a search plays few users at a time
+    def favourites(self, taste: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Wear (n, C) by each creator and mean tags (n, G) of the FAVOURITES best videos by each taste.
+
+        The third tensor (N,) is the row of each user.
+        """
+        distinct, user = torch.unique(taste, dim=0, return_inverse=True)  # a planner plays few users
         affinity = distinct @ self.catalogue.embedding.T  # (n, I)
         appeal = self.config.taste_gain * affinity + self.facts[:, 0]
         best = appeal.topk(min(FAVOURITES, appeal.shape[1])).indices  # (n, F)
         creators = self.catalogue.attributes["creator"]
         count = torch.zeros(len(best), self.num_creators, device=best.device)  # (n, C)
         count.scatter_add_(1, creators[best], torch.ones_like(best, dtype=count.dtype))
-        by_creator, of_tags = self.config.creator_wear * count / best.shape[1], self.tags[best].mean(1)
-        if items is None:
-            every: Tensor = by_creator[:, creators] + self.config.tag_wear * (of_tags @ self.tags.T)
-            return every[user]
-        items = items.clamp_min(0)
-        wear: Tensor = by_creator[user].gather(1, creators[items])
-        wear = wear.add_(products(of_tags[user], self.tags, items), alpha=self.config.tag_wear)
-        return wear
+        return self.config.creator_wear * count / best.shape[1], self.tags[best].mean(1), user
 
     def as_known(self, user_state: ShortVideoState) -> ShortVideoState:
         """The state as a recommender knows a user: the profile for the taste, average habits, no mood."""
@@ -590,143 +571,11 @@ def add_attributes(world: World, seed: int) -> World:
     return attributes.with_attributes(world, ITEMS, USERS, seed)
 
 
-LEAST_PATIENCE = 0.1
-"""The walk's lower bound of the patience: a user who is still there has some left."""
-
-
-def begin(users: ShortVideo, interface: Interface, obs: Obs) -> Known:
-    """The state at the start of a session as a recommender knows it.
-
-    ``latent`` (N, 4) are the numbers that the answers betray: the mood along both axes, ease and loop habit.
-    ``doubt`` (N, 4, 4) is their covariance.
-    """
-    profile = obs.context[:, interface.place_of("profile")]
-    n, config = len(profile), users.config
-    deviation = profile.new_tensor([0.0, 0.0, config.ease_deviation, config.loop_deviation])
-    return {
-        "taste": profile,
-        "latent": profile.new_zeros(n, 4),
-        "doubt": deviation.square().diag().expand(n, -1, -1),
-        "recent": torch.full((n, REMEMBERED), -1, device=profile.device),
-        "weary_of_tags": profile.new_zeros(n, users.tags.shape[1]),
-        "patience": profile.new_full((n,), config.first_patience),
-        "begun": torch.zeros(n, dtype=torch.bool, device=profile.device),
-        "steps": torch.zeros(n, dtype=torch.int64, device=profile.device),
-    }
-
-
-def as_state(users: ShortVideo, known: Known) -> ShortVideoState:
-    """The state of users of whom this is known, with the average spread of the ratios."""
-    mood, ease, habit = known["latent"].split([2, 1, 1], 1)
-    return ShortVideoState(
-        taste=known["taste"],
-        profile=known["taste"],
-        ease=ease[:, 0],
-        habit=habit[:, 0],
-        spread=torch.full_like(ease[:, 0], users.config.ratio_noise),
-        restoring=users._restoring(known["taste"]),
-        mood=mood,
-        hour=torch.zeros_like(ease[:, 0]),
-        recent=known["recent"],
-        weary_of_tags=known["weary_of_tags"],
-        patience=known["patience"],
-        begun=known["begun"],
-    )
-
-
-def step(
-    users: ShortVideo, known: Known, items: Tensor, signals: Tensor, numbers: Mapping[str, Tensor]
-) -> Known:
-    """The same after a video and its watch ratio and like.
-
-    A ratio tells whether the user stayed, by the densities of both cases. What the answer says of the appeal
-    moves the latent numbers (functional/kalman.py), and the taste along the video by ``learned``. Then the
-    state goes on by the equations.
-    """
-    config, state, places = users.config, as_state(users, known), items.unsqueeze(1)  # (N, 1)
-    facts = Facts(*users.facts[places].unbind(-1))  # (N, 1) each
-    appeal = users._appeal_of(state, places, facts)
-    location = users._of_stayers(state, appeal, facts)[:, 0]
-    appeal, ratio, liked = appeal[:, 0], signals[:, 0], signals[:, 1]  # (N,) each
-    heard, leaves = ratio.clamp_min(1e-6).log(), (facts.leave - facts.duration.log())[:, 0]
-    variance = config.ratio_noise**2 * (1 + config.loop_spread**2)  # of users with any loop noise, roughly
-    stay = -0.5 * ((heard - location).square() / variance + math.log(variance))
-    leave = -0.5 * ((heard - leaves) / config.leave_noise).square() - math.log(config.leave_noise)
-    stays, chance = (appeal + (stay - leave).clamp(-20, 20)).sigmoid(), appeal.sigmoid()  # with it, before it
-    likes = (appeal - config.like_cost).sigmoid()
-    push = stays - chance + stays * (liked - likes)
-    weight = chance * (1 - chance) + stays * likes * (1 - likes)
-    before, one = known["latent"], torch.ones_like(places, dtype=appeal.dtype)
-    of_appeal = torch.cat([users.coordinates[items], one, torch.zeros_like(one)], 1)  # (N, 4)
-    latent, doubt = measured(before, known["doubt"], of_appeal, push, weight)
-    of_ratio = torch.cat([config.ratio_slope * of_appeal[:, :3], one], 1)
-    certain = stays * (ratio < HIGHEST_RATIO) / variance
-    residual = heard - location - (of_ratio * (latent - before)).sum(1)
-    latent, doubt = measured(latent, doubt, of_ratio, certain * residual, certain)
-
-    felt = (appeal + (of_appeal * (latent - before)).sum(1)).sigmoid()  # satisfaction
-    # The signals from seconds on, of which ``advance`` needs the satisfaction; the mood's steps are unknown.
-    answer = torch.nn.functional.pad(felt.view(-1, 1, 1), (7, 3))
-    after, _ = users.advance(state, places, Feedback(answer, torch.ones_like(places, dtype=torch.bool)))
-    decay = latent.new_tensor([config.mood_kept, config.mood_kept, 1.0, 1.0])
-    steps = torch.where(known["begun"], 1 - config.mood_kept**2, 1.0) * config.mood_deviation**2  # (N,)
-    moods = latent.new_tensor([1.0, 1.0, 0.0, 0.0]).diag()
-    return {
-        "taste": state.taste + (numbers["learned"] * push).unsqueeze(1) * users.catalogue.embedding[items],
-        "latent": latent * decay,
-        "doubt": doubt * decay.unsqueeze(1) * decay + steps.view(-1, 1, 1) * moods,
-        "recent": after.recent,
-        "weary_of_tags": after.weary_of_tags,
-        "patience": after.patience.clamp_min(LEAST_PATIENCE),
-        "begun": after.begun,
-        "steps": known["steps"] + 1,
-    }
-
-
-def expert_scores(
-    users: ShortVideo,
-    interface: Interface,
-    obs: FollowedObs,
-    numbers: Mapping[str, Tensor],
-    items: Tensor | None,
-) -> Tensor:
-    """The expected reward, with a price of patience and one of tiresome videos, by the state of the walk.
-
-    ::
-
-        score_i = reward_i + price min(change of patience_i, MOST_PATIENCE - p) - near (n - 1) / 100 tires_i
-        price   = exp(level + lack (1 - p / first_patience) + ahead ln(n / 100))         [n steps are left]
-    """
-    number = {name: value.unsqueeze(-1) for name, value in numbers.items()}  # (1,) or (N, 1)
-    state = as_state(users, obs.known)
-    reward, change = users.prospects_of(state, items)  # (N, C) each
-    left = (interface.session_length - obs.known["steps"].unsqueeze(1)).clamp_min(1)  # (N, 1)
-    lack = 1 - state.patience.unsqueeze(1) / users.config.first_patience
-    level = number["level"] + number["lack"] * lack + number["ahead"] * (left / 100).log()
-    scores = reward.addcmul_(level.clamp_max(4).exp(), change)
-    tires = users.tiresomeness_of(obs.context[:, interface.place_of("profile")], items)
-    return scores.addcmul_(number["near"] * (left - 1) / 100, tires, value=-1)
-
-
-EXPERT = Expert(
-    "The expected reward, with a price of patience by its lack and the steps that are left, and one of "
-    "videos near the user's favourites; mood, ease and patience are followed by equations and answers.",
-    {
-        "level": (0.3, 0.5),
-        "lack": (0.5, 0.5),
-        "ahead": (0.3, 0.3),
-        "near": (0.3, 0.3),
-        "learned": (0.0, 0.02),
-    },
-    expert_scores,
-    Walk(begin, step, stock="patience"),
-)
 PLATFORM = Platform(
     ShortVideoConfig,
     users=ShortVideo,
     add_attributes=add_attributes,
     heuristics={"fresh-creators": FRESH_CREATORS},
-    expert=EXPERT,
     visit_pieces=VISIT_PIECES,
     presets={
         "*": {

@@ -62,7 +62,6 @@ from recsys_rl.data import attributes
 from recsys_rl.env import memory
 from recsys_rl.env.belief import EXACT
 from recsys_rl.env.course import Course, logit
-from recsys_rl.env.course_expert import EXPERT
 from recsys_rl.env.course_items import (
     IN_A_ROW,
     ITEMS,
@@ -378,7 +377,6 @@ PLATFORM = Platform(
     users=Tutor,
     add_attributes=add_attributes,
     heuristics=SCHEDULERS,
-    expert=EXPERT,
     visit_pieces=VISIT_PIECES,
     question="What should be taught and what practised today, if the test is some days away?",
     presets={

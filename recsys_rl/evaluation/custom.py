@@ -7,7 +7,7 @@ file.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.errors import UserError
 from recsys_rl.foreign.ids import as_arrays, without_repeats
 from recsys_rl.protocols import Env, Policy
-from recsys_rl.types import Action, Catalogue, Obs
+from recsys_rl.types import Action, Obs
 from recsys_rl.utils.find import find, reason
 
 
@@ -43,14 +43,13 @@ def named(policies: object) -> dict[str, Any]:
     return by_name
 
 
-def players(
-    spec: str, candidate: Any, env: Env, catalogue: Catalogue | None
-) -> dict[str, tuple[Policy, bool]]:
+def players(spec: str, candidate: Any, env: Env, given: Sequence[Any]) -> dict[str, tuple[Policy, bool]]:
     """The rows of a policy for ``env``: by name, an agent, and True if it plays greedily.
 
     ``candidate`` is an object with ``act``, a Stable-Baselines3 model, or a callable that makes one of these.
-    The callable gets the catalogue if it takes an argument. A model has two rows, sampled and greedy, as our
-    agents have. Raises UserError if ``candidate`` is not one of these.
+    The callable gets as many of ``given`` as it takes: the catalogue, the training users (Trainees), and the
+    number of environment steps of the table's agent. A model has two rows, sampled and greedy, as our agents
+    have. Raises UserError if ``candidate`` is not one of these.
     """
     made = candidate
     if inspect.isclass(candidate) or not (hasattr(candidate, "act") or hasattr(candidate, "predict")):
@@ -60,7 +59,9 @@ def players(
                 "predict, or be a callable that makes such an object."
             )
         try:
-            made = candidate(catalogue) if _takes_argument(candidate) else candidate()
+            made = candidate(*given[: _num_arguments(candidate)])
+        except UserError:
+            raise
         except Exception as error:
             raise UserError(f"--policy {spec} can't be made ({reason(error)}).") from error
     if callable(getattr(made, "act", None)):
@@ -150,12 +151,12 @@ class Model:
         )
 
 
-def _takes_argument(maker: Any) -> bool:
-    """True if ``maker`` must be called with one argument, the catalogue."""
+def _num_arguments(maker: Any) -> int:
+    """The number of arguments that ``maker`` needs."""
     try:
         parameters = inspect.signature(maker).parameters.values()
     except (TypeError, ValueError):  # for some built-in types
-        return False
-    return any(
+        return 0
+    return sum(
         p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters
     )

@@ -24,7 +24,7 @@ from recsys_rl.evaluation.table import Played
 from recsys_rl.experience.rollout import play
 from recsys_rl.make import episodes, make_agent, make_env, one_visit
 from recsys_rl.protocols import Env, Policy, Reader, ReadingPolicy
-from recsys_rl.records import EXPERT, TRADE
+from recsys_rl.records import TRADE
 from recsys_rl.rivals import tuning
 from recsys_rl.rivals.baselines import RandomPolicy, baseline_makers, untried_makers
 from recsys_rl.rivals.best_slate import BestSlate
@@ -40,7 +40,7 @@ from recsys_rl.rivals.linear_bandit import (
 )
 from recsys_rl.rivals.references import LONG_SESSION, upper_bounds
 from recsys_rl.settings.config import Config
-from recsys_rl.types import Action, Obs, Population, UserError, World
+from recsys_rl.types import Action, Interface, Obs, Population, UserError, World
 from recsys_rl.utils.logger import SECONDS_BETWEEN_LINES, progress_bar
 from recsys_rl.utils.seeding import generators, stream_seed
 from recsys_rl.utils.tasks import MapTasks, in_this_process
@@ -99,6 +99,22 @@ class Table:
                 env.load_statistics(checkpoint.env)
         return env
 
+    def trainees(self, interface: Interface, noise: torch.Generator) -> tuning.Trainees:
+        """The training users, in single visits."""
+        config, catalogue = one_visit(self.config), self.world.catalogue
+
+        def make(group: Population, num_rows: int, drawn: torch.Generator) -> Env:
+            world = World(catalogue, group)
+            return make_env(config, world, num_rows, drawn, training=False, strangers=self.strangers)
+
+        return tuning.Trainees(
+            make,
+            catalogue,
+            tuning.training_part(self.world.population),
+            dataclasses.replace(interface, visits=1),
+            noise,
+        )
+
 
 def heldout_users(world: World, max_users: int, seed: int) -> Tensor:
     """Rows of the held-out users to play, all or ``max_users`` evenly spread; or seeds of episodes."""
@@ -135,11 +151,11 @@ def play_all(
         policies: the user's own policies, by their names module:NAME.
         full: let the planners play all users, and not only PLANNER_USERS of them, or LONG_PLANNER_USERS in
             sessions of more than LONG_SESSION steps.
-        cache_dir: folder for the results of the searches of `rule`, `searched` and `expert`.
+        cache_dir: folder for the results of the searches of `rule` and `searched`.
         planner: False leaves the planners out.
         bandits: names of BANDITS to play.
         strangers: withhold the profiles of all users, also of those on whom rows are tuned.
-        map_tasks: does the searches of `rule`, `searched` and `expert`.
+        map_tasks: does the searches of `rule` and `searched`.
 
     If the checkpoints are played in another world than that of their training, the rows of ``references``
     are found in the world in which the first one was trained: a policy has not seen the other one either.
@@ -158,7 +174,7 @@ def play_all(
     makers = _rivals(entries, table, env, cache_dir, bandits, map_tasks)
     if policies:
         _check_free(policies, [*players, *makers])
-        players |= _custom(policies, table, env)
+        players |= custom_players(policies, table, env, _home(entries[0], table), _steps(entries))
     makers = {name: partial(_same, player) for name, player in players.items()} | makers
     episode, session = env.interface.episode_length, env.interface.session_length
     if not planner:
@@ -181,10 +197,23 @@ def _rivals(
     if not isinstance(env, RecEnv):  # references read the simulator's state
         sizes, slate = env.interface.action_sizes, env.interface.slate_size
         return {"random": partial(Player, RandomPolicy(sizes, table.streams["random"], slate))}
-    budget = max(entry.checkpoint.total_steps for entry in entries)
+    budget = _steps(entries)
     if entries[0].trained is None:
         return {**references(table, env, budget, cache_dir, bandits, map_tasks=map_tasks)}
-    return _moved_references(entries[0].trained, table, env, budget, cache_dir, bandits, map_tasks)
+    return _moved_references(_home(entries[0], table), table, env, budget, cache_dir, bandits, map_tasks)
+
+
+def _steps(entries: Sequence[Entry]) -> int:
+    """Environment steps of the longest training, and of each search."""
+    return max(entry.checkpoint.total_steps for entry in entries)
+
+
+def _home(entry: Entry, table: Table) -> Table:
+    """The table in the world in which this checkpoint was trained."""
+    if entry.trained is None:
+        return table
+    world = entry.trained.world.to(table.device)
+    return dataclasses.replace(table, config=entry.trained.config, world=world)
 
 
 def _play_each(
@@ -214,7 +243,7 @@ def _play_each(
 
 
 def _moved_references(
-    trained: Checkpoint,
+    home: Table,
     table: Table,
     env: RecEnv,
     budget: int,
@@ -230,7 +259,6 @@ def _moved_references(
     bounds: dict[str, Callable[[], Player]] = {
         name: partial(Player, agent) for name, agent in upper_bounds(env).items()
     }
-    home = dataclasses.replace(table, config=trained.config, world=trained.world.to(table.device))
     try:
         there = home.env()
     except UserError as error:
@@ -244,7 +272,7 @@ def _moved_references(
         simple = baseline_makers(env, table.world.population.train, table.streams["random"])
         return {name: partial(_plain, simple[name]) for name in SEARCH_FREE} | bounds
     assert isinstance(there, RecEnv)  # worlds without a catalogue are never moved
-    text = f"found in the world of the training ({trained.config.env})"
+    text = f"found in the world of the training ({home.config.env})"
 
     def noted(make: Callable[[], Player]) -> Player:
         player = make()
@@ -315,8 +343,8 @@ def references(
     """Functions that make the simple baselines, the tuned rankings and the upper references.
 
     The rankings are tuned on single visits, also for a table of lives, in which few users could be played.
-    ``table.streams`` holds "random". ``budget``: environment steps of each search, of `rule`, `searched`
-    and `expert`, which ``map_tasks`` does. ``bandits``: names of BANDITS; ``estimates``: their probabilities
+    ``table.streams`` holds "random". ``budget``: environment steps of each search, of `rule` and
+    `searched`, which ``map_tasks`` does. ``bandits``: names of BANDITS; ``estimates``: their probabilities
     are needed.
     """
     catalogue, population = table.world
@@ -329,17 +357,11 @@ def references(
     trade = {f"{TRADE}{name}": maker for name, maker in config.platform.heuristics.items()}
     tuned: tuple[str, ...] = ("mf", "mmr", *trade)
     searched = ["rule", "searched"] if interface.profile else []
-    streams = generators(
-        0, *tuned, *BANDITS, "rule", "searched", "expert", device=table.device
-    )  # the same result for each --seed
-
-    def make_training_env(group: Population, num_rows: int, noise: torch.Generator) -> Env:
-        world = World(catalogue, group)
-        return make_env(config, world, num_rows, noise, training=False, strangers=table.strangers)
+    # The same result for each --seed.
+    streams = generators(0, *tuned, *BANDITS, "rule", "searched", device=table.device)
 
     def trainees(name: str) -> tuning.Trainees:
-        group = tuning.training_part(population)
-        return tuning.Trainees(make_training_env, catalogue, group, interface, streams[name])
+        return table.trainees(env.interface, streams[name])
 
     def announced(name: str, make: Callable[[], Policy]) -> Player:
         if name == "static-list":  # the others take no time worth a line
@@ -380,15 +402,8 @@ def references(
             file=sys.stderr,
         )
         tuned, bandits = (*trade,), ()
-    if env.interface.events and env.interface.visits > 1 and config.platform.expert is not None:
-        print(
-            "expert is left out: it follows one visit, and the history of these users goes on over visits",
-            file=sys.stderr,
-        )
-    elif config.platform.expert is not None:
-        searched.append(EXPERT)
     rows = SearchedRows(
-        config, table.world, env.user_model, budget, cache_dir, trainees, searched, table.strangers, map_tasks
+        config, table.world, budget, cache_dir, trainees, searched, table.strangers, map_tasks
     )
     return (
         {name: partial(announced, name, make) for name, make in simple.items()}
@@ -403,19 +418,25 @@ def _plain(make: Callable[[], Policy]) -> Player:
     return Player(make())
 
 
-def _custom(policies: Mapping[str, Any], table: Table, env: Env) -> dict[str, Player]:
+def custom_players(
+    policies: Mapping[str, Any], table: Table, env: Env, home: Table, steps: int
+) -> dict[str, Player]:
     """The user's own policies. They see a ``gym:`` environment without normalisation.
 
-    Each acts once here, so that its mistakes are reported before the baselines are tuned. Raises UserError.
+    Each acts once here, so that its mistakes are reported before the baselines are tuned. A callable may take
+    the catalogue, the training users of ``home`` (a ``gym:`` environment has none), and ``steps``, the number
+    of environment steps of the training. Raises UserError.
     """
     raw = table.config
     if table.world.is_empty:
         raw = dataclasses.replace(raw, env_config=raw.platform.config())
-    rows = {
-        name: row
-        for spec, candidate in policies.items()
-        for name, row in custom.players(spec, candidate, env, table.world.catalogue).items()
-    }
+    rows: dict[str, tuple[Policy, bool]] = {}
+    for spec, candidate in policies.items():
+        given: tuple[Any, ...] = (table.world.catalogue,)
+        if isinstance(env, RecEnv):
+            noise = generators(0, spec, device=table.device)[spec]  # the same for each --seed
+            given = (*given, home.trainees(env.interface, noise), steps)
+        rows |= custom.players(spec, candidate, env, given)
     if table.world.is_empty:
         env = table.env(raw)
     with torch.inference_mode():

@@ -14,7 +14,7 @@ from recsys_rl.evaluation.players import Table, references
 from recsys_rl.make import make_agent
 from recsys_rl.ope.mixture import EpsilonMixture, Fixed
 from recsys_rl.protocols import Behaviour
-from recsys_rl.records import EXPERT, PRIVILEGED
+from recsys_rl.records import PRIVILEGED
 from recsys_rl.rivals.linear_bandit import Thompson
 from recsys_rl.settings.fields import did_you_mean
 from recsys_rl.types import Obs, UserError
@@ -55,8 +55,6 @@ class Behaviours:
             near = did_you_mean(name, self.names)
             raise UserError(f"There is no policy {name!r}{near}: choose from {', '.join(self.names)}.")
         if name not in self.learned:
-            if name == EXPERT:
-                self._check_expert()
             if name == "lints" and self.env.interface.slate_size > 1:
                 raise UserError("The probability of a slate of lints is unknown: choose another policy.")
             policy: Any = self.references[name]().agent
@@ -109,16 +107,6 @@ class Behaviours:
                 "it in a log of its own."
             )
         return candidate_rule(self.checkpoint, staged[0]) if staged else ""
-
-    def _check_expert(self) -> None:
-        """Raise UserError if a decision of `expert` depends on more than its observation."""
-        form, interface = self.checkpoint.config.platform.expert, self.env.interface
-        if form is not None and form.walk is not None and interface.history_length < interface.session_length:
-            raise UserError(
-                f"{EXPERT} remembers the whole session, up to {interface.session_length} steps, and an "
-                f"observation holds the last {interface.history_length}, so the probability of its decisions "
-                "is unknown: choose another policy."
-            )
 
     def _has_candidates(self, name: str) -> bool:
         return self.two_stage and name in self.learned

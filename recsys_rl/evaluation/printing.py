@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from recsys_rl.records import KNOWS
 from recsys_rl.report.columns import COLUMNS
 from recsys_rl.report.words import (
     NO_DIFFERENCE,
@@ -41,7 +40,6 @@ def print_table(result: Mapping[str, Any], heading: str, total_users: int) -> No
         alone = math.isnan(row["return_low"])  # one session
         bounds = "" if alone else f"[{row['return_low']:.3f}, {row['return_high']:.3f}]"
         fewer = "" if row["users"] == most else f"  ({row['users']:,} of {most:,} users)"
-        fewer += f"  ({KNOWS})" if row["policy"] in result.get("knows_equations", ()) else ""
         say(
             f"{row['policy']:<{width}}{row['return_mean']:>9.3f}  {bounds:<20}"
             + "".join(column.text(row) for column in columns)

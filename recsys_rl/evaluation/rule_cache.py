@@ -45,13 +45,10 @@ def cached(
     return result
 
 
-def search_key(
-    config: Config, catalogue: Catalogue, population: Population, budget: int, *form: object
-) -> str:
+def search_key(config: Config, catalogue: Catalogue, population: Population, budget: int) -> str:
     """sha256 (hex) of everything that a search on training users depends on.
 
-    It includes ``budget``, the steps of the search, and ``form``, what the row is made of beside the config
-    (plain values), and excludes the held-out users.
+    It includes ``budget``, the steps of the search, and excludes the held-out users.
     """
     parts = named_for_a_hash(catalogue)
     users = {
@@ -63,4 +60,4 @@ def search_key(
     if brought is not None:  # the same path may hold other users later
         parts |= {f"learned {name}": values for name, values in brought.tensors.items()}
     tensors = {name: values.cpu() for name, values in parts.items()}
-    return digest(tensors, VERSION, config.env, sorted(to_dict(config.env_config).items()), budget, *form)
+    return digest(tensors, VERSION, config.env, sorted(to_dict(config.env_config).items()), budget)

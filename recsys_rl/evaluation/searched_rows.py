@@ -1,4 +1,4 @@
-"""The rows that trials in the simulator find: `rule`, `searched` and `expert`, each with its cache."""
+"""The rows that trials in the simulator find: `rule` and `searched`, each with its cache."""
 
 from __future__ import annotations
 
@@ -14,11 +14,9 @@ import torch
 from torch import Tensor
 
 from recsys_rl.evaluation import rule_cache
-from recsys_rl.protocols import Policy, UserModel
-from recsys_rl.records import EXPERT
-from recsys_rl.rivals import expert, form_search, rule_search
+from recsys_rl.protocols import Policy
+from recsys_rl.rivals import form_search, rule_search
 from recsys_rl.rivals.best_slate import BestSlate
-from recsys_rl.rivals.expert import ByEquations
 from recsys_rl.rivals.forms import Factors, Form, Searched, form_note
 from recsys_rl.rivals.rankers import Rule, RuleWeights, scored_names
 from recsys_rl.rivals.tuning import Trainees
@@ -33,18 +31,14 @@ class Search:
     """The search of a row by its name, with ``budget`` environment steps; another process can do it."""
 
     config: Config
-    user_model: UserModel
     budget: int
     trainees: Callable[[str], Trainees]  # from the name of a row
 
     def __call__(self, row: str) -> Any:
-        trainees, platform = self.trainees(row), self.config.platform
+        trainees = self.trainees(row)
         if row == "rule":
             return rule_search.search_rule(trainees, self.budget)
-        if row == "searched":
-            return form_search.grow(trainees, platform.split, self.budget)
-        assert platform.expert is not None
-        return expert.search_expert(trainees, platform.expert, self.user_model, self.budget)
+        return form_search.grow(trainees, self.config.platform.split, self.budget)
 
 
 @dataclass(frozen=True)
@@ -53,7 +47,6 @@ class SearchedRows:
 
     config: Config
     world: World
-    user_model: UserModel
     budget: int
     cache_dir: str | None
     trainees: Callable[[str], Trainees]  # from the name of a row
@@ -63,7 +56,7 @@ class SearchedRows:
 
     def makers(self) -> dict[str, Callable[[], tuple[Policy, str]]]:
         """Functions that make the policy of each row, and its note."""
-        makers = {"rule": self.rule, "searched": self.searched, EXPERT: self.expert}
+        makers = {"rule": self.rule, "searched": self.searched}
         return {row: makers[row] for row in self.rows}
 
     def rule(self) -> tuple[Policy, str]:
@@ -103,19 +96,6 @@ class SearchedRows:
         )
         return agent, form_note(form, stored["numbers"], int(stored["steps"]))
 
-    def expert(self) -> tuple[Policy, str]:
-        form, trainees = self.config.platform.expert, self.trainees("expert")
-        assert form is not None
-
-        def search() -> dict[str, Tensor]:
-            numbers, steps = self._found(EXPERT)
-            return {"numbers": numbers, "steps": torch.tensor(steps)}
-
-        stored = self._cached(EXPERT, ("numbers", "steps"), search)
-        numbers = dict(zip(form.numbers, stored["numbers"].unbind(), strict=True))
-        agent = ByEquations(form, self.user_model, self.world.catalogue, trainees.interface, numbers)
-        return agent, expert.expert_note(form, numbers, int(stored["steps"]))
-
     @cached_property
     def _rule(self) -> rule_search.SearchedRule:
         def search() -> dict[str, Tensor]:
@@ -145,9 +125,7 @@ class SearchedRows:
 
     def _file(self, row: str) -> Path:
         """The file of the cache for a row."""
-        form = self.config.platform.expert if row == EXPERT else None
-        its = () if form is None else (form.description, dict(form.numbers))
-        key = rule_cache.search_key(self.config, *self.world, self.budget, *its)
+        key = rule_cache.search_key(self.config, *self.world, self.budget)
         return rule_cache.file(f"{row}-strangers" if self.strangers else row, key, self.cache_dir)
 
     def _found(self, row: str) -> Any:
@@ -164,7 +142,7 @@ class SearchedRows:
 
     @cached_property
     def _search(self) -> Search:
-        return Search(self.config, self.user_model, self.budget, self.trainees)
+        return Search(self.config, self.budget, self.trainees)
 
     @cached_property
     def _searches(self) -> Iterator[tuple[str, Any]]:

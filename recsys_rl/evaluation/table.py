@@ -29,7 +29,7 @@ from torch import Tensor
 from recsys_rl.evaluation.exposure import exposure
 from recsys_rl.evaluation.lives import life_columns
 from recsys_rl.experience.rollout import Sessions
-from recsys_rl.records import EXPERT, TRADE
+from recsys_rl.records import TRADE
 from recsys_rl.types import Catalogue
 from recsys_rl.utils.metrics import interval
 
@@ -45,7 +45,7 @@ YARDSTICKS = (
     "rule",
     "searched",
 )
-RIVALS = ("rule", "searched", EXPERT)
+RIVALS = ("rule", "searched")
 """Rows that trials in the simulator find, as they find a policy: the gain over each is in the table."""
 ORACLE = "oracle"  # it knows the best expected return; a planner only searches for it
 REFERENCES = ("planner", ORACLE)
@@ -87,10 +87,9 @@ def summarise(
     ``yardstick``, "" if none was played; ``paired`` differences of each learned policy to it, and between the
     checkpoints (``policy``, ``versus``, ``mean``, ``low``, ``high``); ``shares`` (``policy``, ``from``,
     ``to``, ``share``, ``low``, ``high``); ``gains`` over the RIVALS (``policy``, ``versus``, ``gain``,
-    ``low``, ``high``), each over the ``users`` that all of its rows have played; ``knows_equations``, the
-    rows whose form is that of the simulator; ``regret`` (``policy``, ``versus``, ``mean``, ``low``,
-    ``high``), the cumulative regret of a session: the oracle's return minus the policy's for the same user,
-    empty without an oracle; ``notes`` {row: text};
+    ``low``, ``high``), each over the ``users`` that all of its rows have played; ``regret``
+    (``policy``, ``versus``, ``mean``, ``low``, ``high``), the cumulative regret of a session: the oracle's
+    return minus the policy's for the same user, empty without an oracle; ``notes`` {row: text};
     ``learned``, the names of the learned rows.
     """
     yardstick = best_of(
@@ -111,7 +110,6 @@ def summarise(
         "paired": [_difference(played, name, versus) for name, versus in pairs],
         "shares": [] if reference is None else [_share(played, n, yardstick, reference) for n in compared],
         "gains": [_gain(played, name, rival) for name in compared for rival in RIVALS if rival in played],
-        "knows_equations": [name for name in (EXPERT,) if name in played],
         "regret": _regrets(played),
         "notes": {name: player.note for name, player in played.items() if player.note},
         "learned": learned,
@@ -192,7 +190,6 @@ def mean_over_seeds(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "paired": _mean_values([result["paired"] for result in results], "versus", "mean"),
         "shares": _mean_values([result["shares"] for result in results], "from", "share"),
         "gains": _mean_values([result.get("gains", []) for result in results], "versus", "gain"),
-        "knows_equations": results[0].get("knows_equations", []),
         "regret": _mean_values(_common([result.get("regret", []) for result in results]), "versus", "mean"),
         "notes": {name: "; ".join(dict.fromkeys(texts)) for name, texts in notes.items()},
         "learned": results[0]["learned"],

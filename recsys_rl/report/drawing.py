@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from html import escape
 
-from recsys_rl.records import EXPERT, PRIVILEGED, TRADE
+from recsys_rl.records import PRIVILEGED, TRADE
 
 BASELINES = (
     *("untrained", "random", "popularity", "one-item", "static-list", "mf", "mmr", "linucb", "lints"),
@@ -54,7 +54,7 @@ stroke-linejoin:round}
 
 def kind(policy: str) -> str:
     """``inside`` (sees the simulator), ``baseline`` (learns no network) or ``learned`` (the rest)."""
-    if policy in (*PRIVILEGED, EXPERT):
+    if policy in PRIVILEGED:
         return "inside"
     return "baseline" if policy in BASELINES or policy.startswith(TRADE) else "learned"
 

@@ -7,7 +7,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from recsys_rl.records import KNOWS
 from recsys_rl.report import charts, words
 from recsys_rl.report.categories import categories_html
 from recsys_rl.report.columns import known
@@ -136,7 +135,7 @@ def _returns(page: Page) -> str:
         pairs.append(_pair(pair, places + 1, unit, gain) + _whose(pair, page))
     pairs += [_way(share) + _whose(share, page) for share in page.shares]
     pairs += [_over(gain) + _whose(gain, page) for gain in gains.values()]
-    table = _table(rows, places, yardstick, page.knows_equations)
+    table = _table(rows, places, yardstick)
     one = "seed" if foreign else "user"
     listed = "".join(f"<li>{pair}.</li>" for pair in pairs)
     paired = f'<h3>Differences, {one} by {one}</h3><ul class="pairs">{listed}</ul>'
@@ -151,7 +150,7 @@ def _streams(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row.get("streams") or ()))
 
 
-def _table(rows: Sequence[Row], places: int, yardstick: str | None, knowing: Sequence[str] = ()) -> str:
+def _table(rows: Sequence[Row], places: int, yardstick: str | None) -> str:
     """The numbers of the chart and of the other columns."""
     columns, streams = known(rows), _streams(rows)
     heads = (*(column.head for column in columns), *streams)
@@ -160,7 +159,6 @@ def _table(rows: Sequence[Row], places: int, yardstick: str | None, knowing: Seq
     for row in rows:
         policy = str(row["policy"])
         mark = " <small>yardstick</small>" if policy == yardstick else ""
-        mark += f" <small>{KNOWS}</small>" if policy in knowing else ""
         body += (
             f'<tr class="{kind(policy)}"><th scope="row">{text(policy)}{mark}</th>'
             f"<td>{number(row['return_mean'], places)} <small>{charts.interval(row, places)}</small></td>"

@@ -36,7 +36,6 @@ class Page:
     gains: Sequence[Row] = ()  # ``policy``, ``versus``, ``gain``, ``low``, ``high``
     learned: Sequence[str] = ()  # policies of checkpoints; without a name ``algo`` and its ``-greedy``
     yardstick: str | None = None
-    knows_equations: Sequence[str] = ()  # policies with that mark
     notes: Mapping[str, str] = field(default_factory=dict)  # {policy: a sentence with tuned values}
     planner_steps: tuple[int, int] | None = None  # the most that the planner simulates, and of a session
     curve: Curve = field(default_factory=dict)  # of training users

@@ -27,8 +27,6 @@ POLICIES = {
     "searched": "As rule, and where it helps with weights for each surface or part of the session, hinges of "
     "the items' numbers, and a product of factors of item and user; found by trials in the simulator with "
     "training users, with the agent's number of steps.",
-    "expert": "Knows the equations: a score of their form, its few numbers found by trials in the simulator "
-    "with training users, with the agent's number of steps. No recommender has that form.",
     "ranker": "The agent's network and number of steps, trained for the next reward alone (gamma 0).",
     "myopic": "Sees the true expected reward of each item now, shows the highest, and never looks ahead.",
     "credited": "As myopic, but the reward that an item pays in later steps is counted at once.",

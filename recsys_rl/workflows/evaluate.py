@@ -84,8 +84,7 @@ class EvaluateConfig(PeopleFile):
     """Let the planners play all users of the table, not only 64 of them, or 32 in sessions of more than 50
     steps; this takes minutes."""
     cache_dir: str | Path | None = None
-    """Folder for the results of the searches of `rule`, `searched` and `expert` (default: the user's cache
-    folder)."""
+    """Folder for the results of the searches of `rule` and `searched` (default: the user's cache folder)."""
     strangers: bool = False
     """Withhold the profiles of all users, as of people who come for the first time: policies see a profile of
     zeros, and learn what they can from the answers of the session. Rows are tuned on such users too."""

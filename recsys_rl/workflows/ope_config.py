@@ -91,8 +91,8 @@ class OpeConfig(DecisionFile):
     threads: Annotated[int, Range(0, 1024)] = 1
     """Threads of torch; 0 = torch's choice."""
     cache_dir: str | None = None
-    """Folder for downloads, and for the results of the searches of `rule`, `searched` and `expert` (default:
-    the user's cache folder)."""
+    """Folder for downloads, and for the results of the searches of `rule` and `searched` (default: the user's
+    cache folder)."""
 
     def __post_init__(self) -> None:
         if isinstance(self.log, str | PurePath) or self.log is None:  # one file

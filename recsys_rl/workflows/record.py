@@ -67,8 +67,7 @@ class RecordConfig:
     quiet: bool = False
     """Print no progress."""
     cache_dir: str | None = None
-    """Folder for the results of the searches of `rule`, `searched` and `expert` (default: the user's cache
-    folder)."""
+    """Folder for the results of the searches of `rule` and `searched` (default: the user's cache folder)."""
 
     def __post_init__(self) -> None:
         check_fields(self)

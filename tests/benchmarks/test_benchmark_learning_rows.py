@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import json
 from pathlib import Path
 
 import pytest
 
 from benchmarks import learning, learning_rows
+from benchmarks.experts.policy import SPEC
 from recsys_rl import cli
 from recsys_rl.errors import UserError
 from tests.doors import benchmark_here
@@ -22,13 +22,18 @@ def test_rows_equal_those_of_an_evaluation(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setitem(learning.TASKS, "tutor", ("ppo", ["--env", "tutor", *TINY]))
     assert cli.main(["train", "--env", "tutor", *TINY]) == 0
-    assert cli.main(["evaluate", "--json", "table.json"]) == 0
-    table = {row["policy"]: row for row in json.loads((tmp_path / "table.json").read_text())["rows"]}
+    assert cli.main(["evaluate", "--policy", SPEC, "--json", "table.json"]) == 0
+    result = learning.with_expert((tmp_path / "table.json").read_text())
+    table = {row["policy"]: row for row in result["rows"]}
     found = learning_rows.rows_of("tutor", 1, ["expert", "trade-mastery"], smoke=True)
     assert [row["policy"] for row in found] == ["expert", "trade-mastery"]
     for row in found:
         theirs = table[row["policy"]]
         assert all(row[name] == theirs[name] for name in learning.COLUMNS[7:12])
+    (gain,) = [row for row in result["gains"] if (row["policy"], row["versus"]) == ("ppo", "expert")]
+    assert gain["gain"] == pytest.approx(table["ppo"]["return_mean"] / table["expert"]["return_mean"] - 1)
+    (written,) = [row for row in learning.rows_of("tutor", 1, 9.0, result) if row["policy"] == "ppo"]
+    assert written["over_expert"] == gain["gain"] and written["over_expert_low"] == gain["low"]
 
 
 def test_whole_command_and_its_file(tmp_path: Path) -> None:

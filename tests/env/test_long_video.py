@@ -442,7 +442,6 @@ def test_commands_from_training_to_the_table(
         "trade-up-next",
         "rule",
         "searched",
-        "expert",
         "myopic",
         "credited",
         "informed",

@@ -20,12 +20,9 @@ from recsys_rl.env.assortment import add_attributes
 from recsys_rl.env.goods_due import RETURN_DAYS
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.retail import TRADE_RULES
-from recsys_rl.env.retail_expert import EXPERT
 from recsys_rl.env.shop import Shop, ShopConfig, ShopState
 from recsys_rl.errors import UserError
 from recsys_rl.make import make_agent, make_env, make_user_model
-from recsys_rl.rivals import rankers
-from recsys_rl.rivals.expert import ByEquations
 from recsys_rl.testing import check_env, check_user_model
 from recsys_rl.types import ItemFeature, World
 from tests.doors import SERVED, steps, train_in
@@ -290,25 +287,6 @@ def test_the_empty_place_and_coupons_look_like_nothing() -> None:
     assert pull[~none].mean().item() == pytest.approx(0, abs=1e-5)
     assert pull[~none].std(correction=0).item() == pytest.approx(1, abs=1e-4)
     assert not bool(pull[none].any())
-
-
-def test_the_expert_shows_screens_in_a_catalogue_beyond_the_shortlist(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    config = settings("ppo", "shop", env_config={"num_items": 80, "max_episode_steps": 4, "discounts": True})
-    place = world(config)
-    env = make_env(config, place, 8, torch.Generator().manual_seed(0))
-    obs, users = env.reset(), make_user_model(config, place)
-    numbers = {name: torch.tensor(value) for name, (value, _) in EXPERT.numbers.items()}
-    row = ByEquations(EXPERT, users, place.catalogue, env.interface, numbers)
-    items = row.act(obs).items
-    monkeypatch.setattr(rankers, "SHORTLIST", 10)
-    assert row.act(obs).items.tolist() == items.tolist()
-    kinds = place.catalogue.attributes["kind"][items].tolist()
-    assert {tuple(slate) for slate in kinds} <= {*env.interface.patterns}
-    # Of given items, too.
-    allowed = torch.arange(80).expand(8, -1).masked_fill(~obs.allowed(80), -1)
-    assert row.act(obs.among(allowed)).items.tolist() == items.tolist()
 
 
 def test_no_video_and_no_product_is_shown_twice_in_a_visit() -> None:

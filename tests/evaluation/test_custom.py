@@ -63,6 +63,20 @@ class Refuses:
     def __init__(self, catalogue):
         raise KeyError("mood")
 
+class TakesFour:
+    def __init__(self, catalogue, trainees, steps, more):
+        pass
+
+class Tuned(Always):
+    """Of the items 3, 8 and 11, the one that earns most in sessions of training users."""
+
+    def __init__(self, catalogue, trainees, steps):
+        users = trainees.draw(20)
+        earned = {item: trainees.play(Always(item), users).returns.mean().item() for item in (3, 8, 11)}
+        super().__init__(max(earned, key=earned.get))
+        people = trainees.population
+        print(f"{steps} steps, {len(people.train)} users, {len(people.heldout)} others")
+
 def make():
     return Always(2)
 
@@ -130,6 +144,18 @@ def test_policy_from_a_function(trained: dict[str, str], folder: Path) -> None:
     assert found["my_policies:make"]["coverage"] == 1 / 24
 
 
+def test_a_policy_may_be_tuned_on_training_users(
+    trained: dict[str, str], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its sessions of training users change nothing in the other rows, and no held-out user is there."""
+    found = rows(trained["satiation"], "--no-planner", "--policy", "my_policies:Tuned")
+    assert "24 steps, 24 users, 0 others\n" in capsys.readouterr().out
+    assert found["my_policies:Tuned"]["coverage"] == 1 / 24
+    alone = rows(trained["satiation"], "--no-planner")
+    assert {name: row for name, row in found.items() if name in alone} == alone
+    assert main(["evaluate", trained["gym"], "--policy", "my_policies:Tuned"]) == 2  # it has no users
+
+
 def test_policy_module_in_the_working_folder(trained: dict[str, str], folder: Path) -> None:
     code, out, err = finish(
         start(folder, "recsys_rl.cli", "evaluate", trained["drift"], "--policy", "my_policies:one")
@@ -150,6 +176,7 @@ def test_policy_module_in_the_working_folder(trained: dict[str, str], folder: Pa
         ("my_policies:number", "is of type int: it must have act(obs, greedy) or predict"),
         ("my_policies:nothing", "made something of type NoneType: it must have act(obs, greedy)"),
         ("my_policies:Refuses", "can't be made (KeyError: 'mood', my_policies.py line"),
+        ("my_policies:TakesFour", "can't be made (TypeError: "),
         ("my_policies:Broken", "failed in act (ValueError: no such thing, my_policies.py line"),
         ("my_policies:Flat", "act returned torch.float32 of shape (6,): it must return an Action"),
         (

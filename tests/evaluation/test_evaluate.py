@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 SIMPLE = ["random", "popularity", "one-item", "static-list", "mf", "mmr", "rule", "searched"]
 ROWS = {
     "drift": ["ppo", "ppo-greedy", "untrained", *SIMPLE, "myopic", "oracle"],
-    "satiation": ["ppo", "ppo-greedy", "untrained", *SIMPLE, "expert", "myopic", "informed", "planner"],
+    "satiation": ["ppo", "ppo-greedy", "untrained", *SIMPLE, "myopic", "informed", "planner"],
     "a2c": ["a2c", "a2c-greedy", "untrained", *SIMPLE, "myopic", "oracle"],
     "gym": ["ppo", "ppo-greedy", "untrained", "random"],
 }
@@ -192,11 +192,11 @@ def test_evaluation_needs_only_the_checkpoint(trained: dict[str, Path], tmp_path
     assert made.pop(0) == "data: synthetic: 24 unit-norm Gaussian items, seed 0"
     assert made.pop(0) == "searching `static-list` on training users"
     assert made[:2] == ["tuning mf on training users", "tuning mmr on training users"]
-    searches = made[2:8]
-    for name, said, kept in zip(("rule", "searched", "expert"), searches[::2], searches[1::2], strict=True):
+    searches = made[2:6]
+    for name, said, kept in zip(("rule", "searched"), searches[::2], searches[1::2], strict=True):
         assert said == f"searching `{name}` with at most 960 steps of training users"
         assert kept.startswith(f"kept for the next evaluation: {folder}/.cache/recsys_rl/{name}-")
-    assert made[8:] == ["table: t.json", "report: r.html"]
+    assert made[6:] == ["table: t.json", "report: r.html"]
     assert lines.index(made[0]) == lines.index(playing[policies.index("mf")]) - 1  # made just before it plays
     assert json.loads((folder / "t.json").read_text()) == here
     header, users, *_ = out.splitlines()

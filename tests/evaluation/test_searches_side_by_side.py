@@ -16,7 +16,7 @@ from tests.doors import SATIATION, steps, train_in
 
 T = TypeVar("T")
 R = TypeVar("R")
-ROWS = ["rule", "searched", "expert"]
+ROWS = ["rule", "searched"]
 
 
 @pytest.fixture(scope="module")

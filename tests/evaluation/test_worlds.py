@@ -12,13 +12,16 @@ import torch
 
 from recsys_rl.checkpoint import Checkpoint, load, save
 from recsys_rl.cli import main
+from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.satiation import PLATFORM, Satiation, SatiationConfig
 from recsys_rl.env.short_video import ShortVideo, ShortVideoConfig
 from recsys_rl.evaluation.worlds import played_in
 from recsys_rl.make import make_env
 from recsys_rl.records import Platform
+from recsys_rl.rivals.rankers import Rule, RuleWeights
+from recsys_rl.rivals.tuning import Trainees
 from recsys_rl.settings.config import Config, overlay
-from recsys_rl.types import ItemFeature, UserError, World
+from recsys_rl.types import Catalogue, ItemFeature, UserError, World
 from recsys_rl.workflows.evaluate import evaluate
 from tests.doors import CARTPOLE, DRIFT, SATIATION, VIDEOS, steps, train_in
 
@@ -84,6 +87,20 @@ def test_another_platform_has_the_settings_of_its_preset(
     own = {row["policy"]: row["return_mean"] for row in table(tmp_path, path)["rows"]}
     there = {row["policy"]: row["return_mean"] for row in found["rows"]}
     assert own.keys() == there.keys() and own != there
+
+
+def test_a_users_own_policy_is_tuned_in_the_world_of_the_training(trained: dict[str, Path]) -> None:
+    costs: list[float] = []
+
+    def make(catalogue: Catalogue, trainees: Trainees, steps: int) -> Rule:
+        env = trainees.make_env(trainees.population, 1, trainees.generator)
+        assert isinstance(env, RecEnv) and isinstance(env.user_model, Satiation) and steps == 72
+        costs.append(env.user_model.config.patience_cost)
+        return Rule(catalogue, RuleWeights.zeros(), trainees.slate)
+
+    for world in (None, f"{THIS}:QUIET"):
+        evaluate(trained["satiation"], planner=False, world=world, policies={"mine": make})
+    assert costs == [0.5, 0.5]
 
 
 def test_the_platform_of_the_training_keeps_its_settings(trained: dict[str, Path]) -> None:

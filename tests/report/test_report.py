@@ -548,14 +548,14 @@ def test_intervals_of_differences_have_signs(tmp_path: Path) -> None:
 def test_percent_and_difference_are_one_line_and_other_users_are_named(tmp_path: Path) -> None:
     paired = [{"policy": "ppo", "versus": "rule", "mean": 1.8, "low": 0.9, "high": 2.7, "users": 131}]
     gain = {"policy": "ppo", "versus": "rule", "gain": 0.12, "low": 0.05, "high": 0.2, "users": 131}
-    other = gain | {"versus": "expert", "gain": -0.012, "low": -0.05, "high": 0.02}
+    other = gain | {"versus": "searched", "gain": -0.012, "low": -0.05, "high": 0.02}
     share = {"policy": "ppo", "from": "rule", "to": "planner", "share": 0.01, "low": -0.31, "high": 0.33}
     page = written(tmp_path, paired=paired, gains=[gain, other], shares=[share | {"users": 64}])
     assert [words(li) for li in parsed(page).iter("li")][:3] == [
         "ppo against rule: +1.80 per session (95 % interval +0.90 to +2.70), +12 %.",
         "ppo closes 1 % of the way from rule to planner (95 % interval −31 to 33 %), no difference seen, "
         "over 64 of 131 held-out users.",
-        "ppo against expert: −1.2 % (95 % interval −5 to +2 %), no difference seen.",
+        "ppo against searched: −1.2 % (95 % interval −5 to +2 %), no difference seen.",
     ]
 
 

@@ -7,20 +7,16 @@ from typing import Any
 
 import pytest
 import torch
-from torch.testing import assert_close
 
 from recsys_rl.env.rec_env import RecEnv
-from recsys_rl.env.retail_expert import EXPERT, sameness
 from recsys_rl.experience.rollout import play
 from recsys_rl.make import make_env
 from recsys_rl.models.heads import MOST_TOGETHER, TOWER_SIZE, PatternHead, slate_layout
 from recsys_rl.rivals.baselines import FixedList, most_popular, static_list
 from recsys_rl.rivals.best_slate import BestSlate
-from recsys_rl.rivals.expert import ByEquations
 from recsys_rl.rivals.linear_bandit import BanditSettings, LinUCB
 from recsys_rl.rivals.rankers import MaximalMarginalRelevance, Rule, RuleWeights
 from recsys_rl.rivals.references import Myopic
-from recsys_rl.types import Obs
 from tests.env.test_shop import tiny
 from tests.small_runs import settings, world
 
@@ -84,28 +80,6 @@ def test_popular_slates_by_hand() -> None:
     assert most_popular(catalogue, 3, slate).tolist() == [1, 3, 1, 3, 1, 3]
 
 
-def test_the_expert_follows_the_sameness_of_the_equations() -> None:
-    env = shop()
-    obs = env.reset(env.users[:20])
-    expert = ByEquations(
-        EXPERT,
-        env.user_model,
-        env.catalogue,
-        env.interface,
-        {name: torch.tensor(first) for name, (first, _) in EXPERT.numbers.items()},
-    )
-    kind, kinds_of_screens = env.catalogue.attributes["kind"], set()
-    for step in range(LENGTH - 1):
-        assert_close(sameness(env.user_model, env.interface, obs), env.user_state.same)
-        items = expert.act(obs).items
-        if step == 1:  # a product alone
-            allowed = obs.allowed(env.catalogue.num_items) & (kind == 1)
-            items = torch.stack([allowed.float().argmax(1), (kind == 2).float().argmax().expand(20)], 1)
-        kinds_of_screens |= {tuple(kind[slate].tolist()) for slate in items}
-        obs = env.step_without_reset(items).obs
-    assert len(kinds_of_screens) > 1
-
-
 def test_the_gain_of_a_pair_is_bounded() -> None:
     env = shop()
     layout = slate_layout(env.catalogue, env.interface.patterns)
@@ -116,11 +90,3 @@ def test_the_gain_of_a_pair_is_bounded() -> None:
             head.together.fill_(value)
         found = head.distribution(torch.zeros(1, 3 + TOWER_SIZE + 3), logits, None)
         assert found.together.item() == pytest.approx(expected, abs=1e-4)
-
-
-def test_obs_without_history_has_no_sameness() -> None:
-    env = shop()
-    obs = env.reset(env.users[:20])
-    assert obs.history is not None
-    empty = Obs(obs.context, torch.full_like(obs.history, -1))
-    assert not sameness(env.user_model, env.interface, empty).any()

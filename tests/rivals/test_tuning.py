@@ -15,7 +15,7 @@ from recsys_rl.evaluation.table import Played
 from recsys_rl.experience.rollout import play
 from recsys_rl.make import make_env
 from recsys_rl.protocols import Env
-from recsys_rl.rivals import expert, form_search, rule_search, tuning
+from recsys_rl.rivals import form_search, rule_search, tuning
 from recsys_rl.rivals.rankers import MaximalMarginalRelevance
 from recsys_rl.settings.config import Config
 from recsys_rl.types import Population, World
@@ -96,7 +96,7 @@ def test_tuned_values_are_independent_of_held_out_users(checkpoint: Checkpoint, 
     others = dataclasses.replace(checkpoint, world=World(checkpoint.catalogue, strangers))
     one, two = played(checkpoint, tmp_path / "one"), played(others, tmp_path / "two")
     assert {name: x.note for name, x in one.items()} == {name: x.note for name, x in two.items()}
-    searched = ("rule", "searched", "expert")
+    searched = ("rule", "searched")
     assert all(one[name].note for name in ("mf", "mmr", *searched))
     files = sorted((tmp_path / "one").iterdir())
     assert [file.name.split("-")[0] for file in files] == sorted(searched)
@@ -115,9 +115,8 @@ def test_second_evaluation_makes_no_search(
     said = capsys.readouterr().err
     monkeypatch.setattr(rule_search, "search_rule", None)  # to be called is to fail
     monkeypatch.setattr(form_search, "search_forms", None)
-    monkeypatch.setattr(expert, "search_expert", None)
     second = played(checkpoint, tmp_path)
-    for name in ("rule", "searched", "expert"):
+    for name in ("rule", "searched"):
         assert f"searching `{name}` with at most 480 steps" in said
         assert second[name].note == first[name].note
         assert torch.equal(second[name].sessions.items, first[name].sessions.items)

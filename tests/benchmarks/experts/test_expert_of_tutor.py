@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from recsys_rl.env.course_expert import EXPERT
+from benchmarks.experts.policy import ByEquations
+from benchmarks.experts.tutor import EXPERT
 from recsys_rl.env.tutor import Tutor
-from recsys_rl.rivals.expert import ByEquations
 from recsys_rl.session import make_interface
 from recsys_rl.types import Interface, Obs
 from tests.env.tiny_course import ASK_0, CARD_0, right_if, tiny

@@ -6,29 +6,26 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from recsys_rl.env import long_video as long
-from recsys_rl.env import satiation as sated
+from benchmarks.experts import long_video as long
+from benchmarks.experts import policy
+from benchmarks.experts import satiation as sated
+from benchmarks.experts.form import Expert, FollowedObs
+from benchmarks.experts.policy import EXPERTS, ByEquations, Following, expert_note, search_expert
+from benchmarks.experts.walker import Walker
 from recsys_rl.env.rec_env import RecEnv
-from recsys_rl.evaluation.players import Table, references
-from recsys_rl.evaluation.policies import Behaviours
+from recsys_rl.env.satiation import Satiation
+from recsys_rl.env.short_video import ShortVideo
 from recsys_rl.experience.rollout import Sessions, play
 from recsys_rl.make import make_env, make_user_model
-from recsys_rl.records import Expert, FollowedObs
 from recsys_rl.rivals import rankers
-from recsys_rl.rivals.expert import ByEquations, expert_note, search_expert
-from recsys_rl.rivals.expert_walk import Walker
 from recsys_rl.settings.config import Config
-from recsys_rl.settings.names import platform_of
 from recsys_rl.types import Interface, Obs, UserError, World
-from recsys_rl.utils.seeding import generators
 from tests.rivals.test_tuning import trainees
 from tests.small_runs import settings, world
 from tests.tiny_world import SATIATION, tiny_satiation
@@ -45,7 +42,7 @@ def sigmoid(x: float) -> float:
 
 
 def followed(
-    obs: Obs, interface: Interface, model: sated.Satiation, expert: Expert, **numbers: float
+    obs: Obs, interface: Interface, model: Satiation, expert: Expert, **numbers: float
 ) -> FollowedObs:
     agent = ByEquations(expert, model, model.catalogue, interface, of(**numbers))
     found = agent.reader().follow(obs)
@@ -80,7 +77,7 @@ def test_scores_of_satiation() -> None:
         for x, c in zip(base, lure, strict=True)
     ]
     scores, among = (
-        sated.expert_scores(users, interface, obs, of(**numbers), items) for items in (None, CANDIDATES)
+        sated.scores(users, interface, obs, of(**numbers), items) for items in (None, CANDIDATES)
     )
     assert_close(scores, torch.tensor([wanted]))
     assert_close(among[:, :2], torch.tensor([[wanted[2], wanted[0]]]))
@@ -91,8 +88,9 @@ def test_price_of_items_near_the_favourites() -> None:
     users = tiny_satiation([[0.6, 0.8]])
     genre = (1 + 0.5**0.5) / 3
     tires = [1.6 / 3 + genre, 1.8 / 3 + genre, (0.96 + 1.44) / 3 + genre * 2**0.5]
-    assert_close(users.tiresomeness_of(torch.tensor([[0.6, 0.8]]), None), torch.tensor([tires]))
-    found = users.tiresomeness_of(torch.tensor([[0.6, 0.8]]), CANDIDATES)[:, :2]
+    state = users.sample(torch.tensor([0]))
+    assert_close(sated.tiresomeness(users, state, None), torch.tensor([tires]))
+    found = sated.tiresomeness(users, state, CANDIDATES)[:, :2]
     assert_close(found, torch.tensor([[tires[2], tires[0]]]))
 
 
@@ -124,7 +122,7 @@ def test_the_walk_follows_the_true_stock(name: str) -> None:
     """
     sizes = {"num_items": 90, "embedding_dim": 4, "max_episode_steps": 8, **QUIET[name]}
     config = settings("ppo", name, env_config=sizes, data_config={"num_users": 30})
-    made, expert = world(config), config.platform.expert
+    made, expert = world(config), EXPERTS[config.platform.users]
     assert expert is not None and expert.walk is not None
     env = make_env(config, made, 30, torch.Generator().manual_seed(0), training=False)
     assert isinstance(env, RecEnv)
@@ -150,7 +148,7 @@ def test_the_walk_follows_the_true_stock(name: str) -> None:
 def test_a_held_walk_keeps_the_stock_of_the_start_alone(name: str) -> None:
     sizes = {"num_items": 90, "embedding_dim": 4, "max_episode_steps": 8}
     config = settings("ppo", name, env_config=sizes, data_config={"num_users": 30})
-    expert = config.platform.expert
+    expert = EXPERTS[config.platform.users]
     assert expert is not None and expert.walk is not None
     made = world(config)
     env = make_env(config, made, 30, torch.Generator().manual_seed(0), training=False)
@@ -170,7 +168,7 @@ def test_a_held_walk_keeps_the_stock_of_the_start_alone(name: str) -> None:
     assert bool((kept.known["taste"] != kept.known["taste"][0]).any())
 
 
-def walker_of(users: sated.Satiation, interface: Interface) -> Walker:
+def walker_of(users: Satiation, interface: Interface) -> Walker:
     assert sated.EXPERT.walk is not None
     return Walker(sated.EXPERT.walk, users, interface, names_of(sated.EXPERT))
 
@@ -200,38 +198,6 @@ def test_an_unchanged_history_of_one_item_is_no_new_entry() -> None:
     assert not torch.equal(walker.follow(request([0.6, 0.8], [1]))["patience"], before)
 
 
-def table_of(name: str, **sizes: int) -> tuple[Table, RecEnv]:
-    known = {"num_items": 90, "embedding_dim": 4, **sizes}
-    config = settings("ppo", name, env_config=known, data_config={"num_users": 30})
-    made = world(config)
-    streams = generators(0, "evaluation users", "policy", "random", "mixture")
-    table = Table(config, made, made.population.heldout, 0, torch.device("cpu"), streams)
-    env = table.env()
-    assert isinstance(env, RecEnv)
-    return table, env
-
-
-def test_expert_is_no_behaviour_where_observations_forget_the_start_of_the_session() -> None:
-    """The observation of short-video holds 50 videos."""
-    for steps, refused in ((51, True), (50, False)):
-        table, env = table_of("short-video", max_episode_steps=steps)
-        checkpoint: Any = SimpleNamespace(config=table.config, total_steps=1)
-        behaviours = Behaviours(checkpoint, table, env, None)
-        behaviours.references = {"expert": lambda: SimpleNamespace(agent=None)}  # type: ignore[dict-item,return-value]
-        if refused:
-            with pytest.raises(UserError):
-                behaviours.make("expert")
-        else:
-            behaviours.make("expert")
-
-
-def test_lives_of_long_video_have_no_expert() -> None:
-    """Its history goes on over visits, and a walk follows one."""
-    for name, visits, there in (("long-video", 1, True), ("long-video", 2, False), ("short-video", 2, True)):
-        table, env = table_of(name, max_episode_steps=8, visits=visits)
-        assert ("expert" in references(table, env, 9, None, ())) == there
-
-
 def names_of(expert: Expert) -> dict[str, Tensor]:
     return {name: torch.tensor(first) for name, (first, _) in expert.numbers.items()}
 
@@ -240,7 +206,7 @@ def names_of(expert: Expert) -> dict[str, Tensor]:
 def place(request: pytest.FixtureRequest) -> tuple[Config, World, Expert, Interface]:
     sizes = {"num_items": 50, "embedding_dim": 4, "max_episode_steps": 6}
     config = settings("ppo", request.param, env_config=sizes, data_config={"num_users": 30})
-    expert = config.platform.expert
+    expert = EXPERTS[config.platform.users]
     assert expert is not None
     made = world(config)
     return config, made, expert, make_env(config, made, 1, torch.Generator()).interface
@@ -282,6 +248,51 @@ def test_a_large_catalogue_is_ranked_within_the_shortlist(
     nearest = (population.profile @ catalogue.embedding.T).topk(20).indices  # (U, 20)
     first = session(place, numbers)[1].items[0]  # (U, K)
     assert bool((first.unsqueeze(2) == nearest.unsqueeze(1)).any(2).all())
+
+
+@pytest.mark.parametrize("shortlist", [1000, 20])
+def test_the_table_plays_what_the_search_played(
+    place: tuple[Config, World, Expert, Interface], shortlist: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By observations alone, one table after another, also of fewer or other users."""
+    monkeypatch.setattr(rankers, "SHORTLIST", shortlist)
+    config, made, expert, interface = place
+    agent = ByEquations(expert, make_user_model(config, made), made.catalogue, interface, names_of(expert))
+    following = Following(agent)
+    for users in (torch.arange(30), torch.arange(12), torch.arange(12, 24), torch.arange(12, 24)):
+        ours, theirs = (
+            play(make_env(config, made, 1, torch.Generator().manual_seed(0), training=False), policy, users)
+            for policy in (following, agent)
+        )
+        assert torch.equal(ours.items, theirs.items) and torch.equal(ours.rewards, theirs.rewards)
+
+
+def test_the_table_follows_sessions_that_are_longer_than_the_history() -> None:
+    """A session of short-video has 60 videos here, of which an observation holds 50."""
+    sizes = {"num_items": 90, "embedding_dim": 4, "max_episode_steps": 60}
+    config = settings("ppo", "short-video", env_config=sizes, data_config={"num_users": 12})
+    made, form = world(config), EXPERTS[ShortVideo]
+    env = make_env(config, made, 1, torch.Generator(), training=False)
+    agent = ByEquations(form, make_user_model(config, made), made.catalogue, env.interface, names_of(form))
+    assert env.interface.history_length == 50
+
+    following = Following(agent)
+    ours, theirs = (
+        play(
+            make_env(config, made, 1, torch.Generator().manual_seed(0), training=False), one, torch.arange(8)
+        )
+        for one in (following, agent)
+    )
+    assert torch.equal(ours.items, theirs.items)
+    assert following.follower is not None and following.follower.walker is not None
+    assert int(following.follower.walker.known["steps"].max()) > 50
+
+
+def test_users_without_an_expert_are_refused() -> None:
+    config = settings("ppo", "drift", env_config={"num_items": 24}, data_config={"num_users": 30})
+    made = world(config)
+    with pytest.raises(UserError):
+        policy.expert(made.catalogue, trainees(config, made), 100)
 
 
 def test_places_without_an_allowed_item_stay_empty() -> None:
@@ -327,9 +338,3 @@ def test_search_earns_more_than_the_first_numbers() -> None:
     note = expert_note(sated.EXPERT, numbers, steps)
     assert f"searched with {steps:,} steps" in note
     assert "knows the equations" not in note  # the row's mark says it
-
-
-def test_platforms_without_equations_of_items_have_no_expert() -> None:
-    for name in ("drift", "gym:CartPole-v1"):
-        platform = platform_of(name)
-        assert platform.expert is None and platform.split is None

@@ -1,28 +1,91 @@
-"""The row `expert`: the form of a platform's own equations, its numbers found on training users by CMA-ES."""
+"""The policy `expert`, for the table of an evaluation as any other of a user's own.
+
+    recsys-rl evaluate --policy benchmarks.experts.policy:expert
+
+Its numbers are found on training users by CMA-ES, with as many environment steps as the policy had that it
+stands beside.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from benchmarks.experts import long_video, satiation, shop, short_video, social_feed, tutor
+from benchmarks.experts.form import Expert, FollowedObs
+from benchmarks.experts.walker import Walker
+from recsys_rl.env.long_video import LongVideo
+from recsys_rl.env.rec_env import RecEnv
+from recsys_rl.env.satiation import Satiation
+from recsys_rl.env.shop import Shop
+from recsys_rl.env.short_video import ShortVideo
+from recsys_rl.env.social_feed import SocialFeed
+from recsys_rl.env.tutor import Tutor
+from recsys_rl.errors import UserError
 from recsys_rl.functional import categorical
 from recsys_rl.functional.top_k import highest
 from recsys_rl.protocols import UserModel
-from recsys_rl.records import Expert, FollowedObs
 from recsys_rl.rivals import rankers, rule_search
 from recsys_rl.rivals.cma_search import Trials, search_numbers
-from recsys_rl.rivals.expert_walk import Walker
 from recsys_rl.rivals.rankers import Shortlist
 from recsys_rl.rivals.tuning import Trainees
 from recsys_rl.types import Action, Catalogue, Interface, Obs
+from recsys_rl.utils.seeding import generators
+
+EXPERTS: dict[type, Expert] = {
+    Satiation: satiation.EXPERT,
+    ShortVideo: short_video.EXPERT,
+    LongVideo: long_video.EXPERT,
+    SocialFeed: social_feed.EXPERT,
+    Tutor: tutor.EXPERT,
+    Shop: shop.EXPERT,
+}
+"""By the class of the user model."""
+NAME, SPEC = "expert", "benchmarks.experts.policy:expert"
+"""The row of the tables, and the policy as `recsys-rl evaluate --policy` takes it."""
+
+
+def expert(catalogue: Catalogue, trainees: Trainees, steps: int) -> Following:
+    """The expert of the trainees' platform. Raises UserError if it has none."""
+    noise = generators(0, NAME, device=trainees.generator.device)[NAME]  # the same numbers under any name
+    trainees = dataclasses.replace(trainees, generator=noise)
+    env = trainees.make_env(trainees.population, 1, noise)
+    model = env.user_model if isinstance(env, RecEnv) else None
+    form = EXPERTS.get(type(model))
+    if form is None or model is None:
+        raise UserError("The users of this environment have no expert: leave it out.")
+    print(f"searching `{NAME}` with at most {steps:,} steps of training users", file=sys.stderr, flush=True)
+    values, taken = search_expert(trainees, form, model, steps)
+    numbers = dict(zip(form.numbers, values.unbind(), strict=True))
+    print(f"{NAME}: {expert_note(form, numbers, taken)}", file=sys.stderr, flush=True)
+    return Following(ByEquations(form, model, catalogue, trainees.interface, numbers))
+
+
+class Following:
+    """An expert that follows the sessions of a table by their observations, in the order of ``play``."""
+
+    def __init__(self, agent: ByEquations) -> None:
+        self.agent = agent
+        self.follower: Follower | None = None
+
+    def act(self, obs: Obs, greedy: bool = False) -> Action:
+        shown = [x for x in (obs.history, obs.exclude) if x is not None]
+        if self.follower is None or not any(bool((x >= 0).any()) for x in shown):  # all sessions begin
+            self.follower = self.agent.reader()
+        return self.agent.act(self.follower.follow(obs), greedy)
 
 
 @dataclass(frozen=True)
 class ByEquations:
-    """Shows the K items with the highest scores of an ``Expert``; of a large catalogue, of the Shortlist."""
+    """Shows the K items with the highest scores of an ``Expert``; of a large catalogue, of the Shortlist.
+
+    It follows the sessions of ``play``, by its reader.
+    """
 
     expert: Expert
     user_model: UserModel

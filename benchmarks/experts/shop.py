@@ -1,4 +1,4 @@
-"""The row `expert` of a retailer: the best screen by the equations.
+"""The expert of `shop`: the best screen by the equations.
 
 The profile stands for the taste, and the sameness is that of the screens of this visit. Video v and product
 p are the best of their kind by the expected reward R of each alone. With s the satisfaction, the screen with
@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.experts.form import Expert
 from recsys_rl.env.assortment import COUPON, EMPTY, PRODUCT, VIDEO
 from recsys_rl.functional.recency import products, weighted_rows
-from recsys_rl.records import Expert
 from recsys_rl.types import Interface, Obs
 
 NUMBERS = {
@@ -83,7 +83,8 @@ def sameness(user_model: Any, interface: Interface, obs: Obs) -> Tensor:
     video = kind == VIDEO
     main = video | ((kind == PRODUCT) & ~video.any(2, keepdim=True))
     age = torch.arange(kind.shape[1] - 1, -1, -1, device=kind.device).unsqueeze(1)  # (screens, 1)
-    weights = user_model.share_of(age) * main
+    kept = user_model.config.monotony_kept
+    weights = (1 - kept) * kept**age * main
     return weighted_rows(weights.flatten(1), catalogue.embedding, obs.history)
 
 

@@ -1,4 +1,4 @@
-"""The row `expert` of a course: its equations, with what the belief expects in place of what is hidden.
+"""The expert of `tutor`: the equations of a course, with what the belief expects in place of what is hidden.
 
 For an item i of skill s, of a learner of average ability, with the belief p_s, the recall R_s, the share of
 prerequisites ready_s, the right answers in a row r_s, completed c_s, the share m_s among the last items, the
@@ -26,8 +26,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.experts.form import Expert
 from recsys_rl.env.course_items import IN_A_ROW, LESSON, MOST_ROW, PRACTICE
-from recsys_rl.records import Expert
 from recsys_rl.types import Interface, Obs
 
 NUMBERS = {

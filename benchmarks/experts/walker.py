@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from benchmarks.experts.form import Walk
 from recsys_rl.protocols import UserModel
-from recsys_rl.records import Known, Walk
+from recsys_rl.records import Known
 from recsys_rl.types import Interface, Obs
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.testing import assert_close
 
-from recsys_rl.functional.kalman import measured
+from benchmarks.experts.kalman import measured
 
 
 def test_a_normal_measurement_by_hand() -> None:
