@@ -1,6 +1,6 @@
 """A candidate in the champion's place: the same items and sessions, and contexts in the candidate's encoding.
 
-Another log of the same shop gives the items another popularity, and the numbers of a context another scale.
+Another log of the same place gives the items another popularity, and the numbers of a context another scale.
 Neither makes another place: the server lets both serve, each with its own encoding, and so the gate reads.
 """
 

@@ -214,7 +214,7 @@ def test_a_version_that_learned_from_the_record_serves_on_it(
             send(client, event(one, "clicked", float(item == "science")), event(one, "leave"))
     log = tmp_path / "log.parquet"
     assert main(["log", "export", "--db", str(tmp_path / "r.sqlite"), "--out", str(log)]) == 0
-    assert "2 items of the place were never shown" in capsys.readouterr().err
+    assert "never shown: 2 items of the place" in capsys.readouterr().err
     runs = ["--runs-dir", str(tmp_path / "runs"), "--name", "bc", "--total-timesteps", "1280"]
     learn = ["--batch-size", "64", "--gradient-steps", "20", "--lr", "0.01"]
     assert main(["train", "--algo", "bc", "--log", str(log), *learn, *runs]) == 0
