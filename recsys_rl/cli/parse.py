@@ -24,13 +24,9 @@ def parse(
     fields. If ``main`` is None, both list all.
     """
     if not HELP.isdisjoint(argv):
-        every = "--help-all" in argv or main is None
-        default, argv = _listed(default, None if every else main), ["--help"]
-        cls = type(default)
-        if not every:
-            description += " --help-all lists all options."
+        default, argv, description = _for_help(default, argv, description, main)
     return tyro.cli(
-        cls,
+        type(default),
         prog=prog,
         description=description,
         args=argv,
@@ -41,6 +37,15 @@ def parse(
 
 
 HELP = frozenset(("-h", "--help", "--help-all"))
+
+
+def _for_help(
+    default: T, argv: list[str], description: str, main: Container[str] | None
+) -> tuple[T, list[str], str]:
+    """What ``parse`` needs to print the help, of all fields or of the ``main`` ones."""
+    if "--help-all" in argv or main is None:
+        return _listed(default, None), ["--help"], description
+    return _listed(default, main), ["--help"], f"{description} --help-all lists all options."
 
 
 def _listed(options: T, main: Container[str] | None) -> T:

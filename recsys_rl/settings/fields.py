@@ -104,21 +104,25 @@ def build(cls: type[T], mapping: Mapping[str, Any], section: str = "") -> T:
         raise UserError(
             f"{section} is {shown(mapping)}: it must be a section of fields ({', '.join(known)})."
         )
-    now = vars(sys.modules[cls.__module__])
-    constants = {name.lower(): value for name, value in now.items() if isinstance(value, float)}
-    mapping = {
-        name: value
-        for name, value in mapping.items()
-        if name in known or name not in constants or constants[name] != value
-    }
+    mapping = {x: value for x, value in mapping.items() if x in known or not _is_constant(cls, x, value)}
     for name in mapping:
         if name not in known:
-            path = f"{section}.{name}" if section else str(name)
-            if not path.isprintable() or not path.strip() or len(path) > 60:  # in a file from elsewhere
-                path = shown(path)
-            near = did_you_mean(name, known)
-            raise UserError(f"There is no field {path}{near}: choose from {', '.join(known)}.")
+            raise _unknown(f"{section}.{name}" if section else str(name), name, known)
     return cls(**{name: _convert(known[name], value) for name, value in mapping.items()})
+
+
+def _is_constant(cls: type[T], name: str, value: object) -> bool:
+    """True for a number of the module of ``cls`` that was a field in an earlier version."""
+    known = getattr(sys.modules[cls.__module__], str(name).upper(), None)
+    return isinstance(known, float) and known == value
+
+
+def _unknown(path: str, name: str, known: Iterable[str]) -> UserError:
+    """The refusal of a field that is none of the ``known`` ones."""
+    if not path.isprintable() or not path.strip() or len(path) > 60:  # in a file from elsewhere
+        path = shown(path)
+    near = did_you_mean(name, known)
+    return UserError(f"There is no field {path}{near}: choose from {', '.join(known)}.")
 
 
 def did_you_mean(given: object, known: Iterable[str]) -> str:

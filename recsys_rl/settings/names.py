@@ -6,7 +6,7 @@ This module imports no torch; the functions that return records do.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from recsys_rl.agents import AGENTS
 from recsys_rl.data import SOURCES
@@ -18,6 +18,8 @@ from recsys_rl.utils.find import find
 
 if TYPE_CHECKING:
     from recsys_rl.records import Algorithm, Platform, Source
+
+R = TypeVar("R")
 
 DEFAULT_ENV, DEFAULT_ALGO = next(iter(PLATFORMS)), next(iter(AGENTS))
 
@@ -31,10 +33,7 @@ def platform_of(env: str) -> Platform:
 
     spec = spec_of_platform(env)
     if spec is None:
-        record = find(env, "--env", typed=True)
-        if not isinstance(record, Platform):
-            raise UserError(f"--env {env} is of type {type(record).__name__}: it must be a Platform.")
-        return record
+        return _own(env, "--env", Platform, typed=True)
     platform: Platform = find(spec, "--env")
     key, colon, name = env.partition(":")
     if platform.check is not None:
@@ -77,18 +76,10 @@ def algorithm_of(algo: str, *, typed: bool = False) -> Algorithm:
     """
     from recsys_rl.records import Algorithm
 
-    if not names_an_algorithm(algo):
-        known: Algorithm = find(spec_of_algorithm(algo), "--algo")
-        return known
-    if not typed and is_unknown_algorithm(algo):
-        raise UserError(
-            f"The settings name {one_line(algo)} as their algorithm, and a file may not import a module: "
-            f"type --algo {one_line(algo)}, or import the module first."
-        )
-    algorithm = find(algo, "--algo", typed=typed)
-    if not isinstance(algorithm, Algorithm):
-        raise UserError(f"--algo {algo} is of type {type(algorithm).__name__}: it must be an Algorithm.")
-    return algorithm
+    if names_an_algorithm(algo):
+        return _own(algo, "--algo", Algorithm, typed=typed)
+    known: Algorithm = find(spec_of_algorithm(algo), "--algo")
+    return known
 
 
 def names_an_algorithm(algo: str) -> bool:
@@ -115,11 +106,8 @@ def learners_from_logs() -> dict[str, Algorithm]:
 def spec_of_algorithm(algo: str) -> str:
     """The entry of AGENTS. Raises FieldError if there is none."""
     if algo not in AGENTS:
-        raise FieldError(
-            "algo",
-            f"is {shown(algo)}{did_you_mean(algo, AGENTS)}: it must be one of {', '.join(AGENTS)}, or "
-            "module:ALGORITHM.",
-        )
+        names = f"{', '.join(AGENTS)}, or module:ALGORITHM"
+        raise FieldError("algo", f"is {shown(algo)}{did_you_mean(algo, AGENTS)}: it must be one of {names}.")
     return AGENTS[algo]
 
 
@@ -131,18 +119,26 @@ def source_of(data: str, *, typed: bool = False) -> Source:
     """
     from recsys_rl.records import Source
 
-    if not names_a_source(data):
-        known: Source = find(spec_of_source(data), "--data")
-        return known
-    if not typed and is_strange(data):
+    if names_a_source(data):
+        return _own(data, "--data", Source, typed=typed)
+    known: Source = find(spec_of_source(data), "--data")
+    return known
+
+
+def _own(spec: str, option: str, kind: type[R], *, typed: bool) -> R:
+    """The record ``spec``, module:NAME, of a person's own file.
+
+    Raises UserError if nobody typed ``spec`` and its module is not imported yet, and for another type.
+    """
+    if not typed and not _is_imported(spec):
         raise UserError(
-            f"The settings name {one_line(data)} as their data, and a file may not import a module: type "
-            f"--data {one_line(data)}, or import the module first."
+            f"The settings name {option} {one_line(spec)}, and a file may not import a module: type this "
+            "option, or import the module first."
         )
-    source = find(data, "--data", typed=typed)
-    if not isinstance(source, Source):
-        raise UserError(f"--data {data} is of type {type(source).__name__}: it must be a Source.")
-    return source
+    record = find(spec, option, typed=typed)
+    if not isinstance(record, kind):
+        raise UserError(f"{option} {spec} is of type {type(record).__name__}: it must be of {kind.__name__}.")
+    return record
 
 
 def names_a_source(data: object) -> bool:

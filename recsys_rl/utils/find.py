@@ -27,18 +27,20 @@ def find(spec: str, option: str, *, typed: bool = False) -> Any:
         sys.path.insert(0, str(Path.cwd()))
     try:
         module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name in [".".join(words[: i + 1]) for i in range(len(words))]:
-            raise UserError(
-                f"{option} {spec}: there is no module {error.name} in this folder or among the installed "
-                "packages."
-            ) from error
-        raise UserError(f"{option} {spec} can't be imported ({reason(error)}).") from error
     except (Exception, SystemExit) as error:  # a script may end the program when it is imported
-        raise UserError(f"{option} {spec} can't be imported ({reason(error)}).") from error
+        raise _not_imported(spec, option, words, error) from error
     if not hasattr(module, name):
         raise UserError(f"{option} {spec}: the module {module_name} has no {name}.")
     return getattr(module, name)
+
+
+def _not_imported(spec: str, option: str, words: list[str], error: BaseException) -> UserError:
+    """The refusal of a module, ``words`` of its name, whose import ended in ``error``."""
+    parents = [".".join(words[: i + 1]) for i in range(len(words))]
+    if isinstance(error, ModuleNotFoundError) and error.name in parents:
+        where = "in this folder or among the installed packages"
+        return UserError(f"{option} {spec}: there is no module {error.name} {where}.")
+    return UserError(f"{option} {spec} can't be imported ({reason(error)}).")
 
 
 def reason(error: BaseException) -> str:

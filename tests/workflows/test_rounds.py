@@ -161,7 +161,7 @@ def test_the_gate_adds_nothing_to_a_round_that_learns(place: Place, monkeypatch:
     champion = Served("a" * 64, place.folder / "champion.pt", SimpleNamespace())  # type: ignore[arg-type]
     monkeypatch.setattr(gates, "champion_of", lambda *_: champion)
     monkeypatch.setattr(gates, "load_at_home", lambda *_: SimpleNamespace())
-    monkeypatch.setattr(gates, "_check", lambda *_: None)
+    monkeypatch.setattr(gates, "check_place", lambda *_: None)
     monkeypatch.setattr(gates, "export_new", place.export)
     with held(place.folder), pytest.raises(UserError):
         gates.gate(gates.GateConfig(str(theirs), policies=str(place.folder), threads=0, quiet=True))
