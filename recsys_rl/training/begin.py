@@ -84,10 +84,8 @@ def _with_its_split(config: Config) -> Config:
 def _about_users(brought: Brought, seed: int, agent: Any) -> dict[str, Any]:
     """The facts of a checkpoint about the users that a file brings to a run with this seed."""
     facts: dict[str, Any] = {"home": brought.home} if brought.home else {}
-    if facts and isinstance(
-        agent, NetworkPolicy
-    ):  # nothing is learned with it, and a team's own place has it
-        facts["chance_at_home"] = CHANCE
+    if facts and isinstance(agent, NetworkPolicy):
+        facts["chance_at_home"] = CHANCE  # where a team's own place is the home; it learns without
     if brought.heldout_seed not in (None, seed):  # the users know what they were fitted to
         facts["heldout_seed"] = brought.heldout_seed
     return facts
