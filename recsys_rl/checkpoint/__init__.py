@@ -186,7 +186,10 @@ def _assemble(texts: Mapping[str, Any], tensors: Mapping[str, Tensor], env: str 
     algo = str(texts["config"].get("algo"))
     if is_unknown_algorithm(algo):
         name = one_line(algo)
-        mend = f"type --algo {name} to allow it, or import that module first"
+        mend = (
+            f"import that module first, or give --algo {name} to a command that has this option (train, "
+            "evaluate, recommend, export, serve)"
+        )
         raise Refused(f"was trained by {name}, which imports a module", mend)
     try:
         config = from_dict(Config, without_source(texts["config"]))

@@ -24,6 +24,8 @@ from tests.serve.servers import recommend, serving
 ALGO = "steady:ALGORITHM"
 RUN = ["--algo", ALGO, "--env", "satiation", *SIZES, *WORLD]
 FILE = "checkpoints/steady-ALGORITHM.pt"
+WITH_ALGO = ("train", "evaluate", "recommend", "export", "serve")
+"""Commands with the option --algo, as the error of a checkpoint names them."""
 
 
 @pytest.fixture
@@ -107,7 +109,10 @@ def test_algorithm_in_a_file_is_not_imported(
         ["train", "--config", "runs/one/config.toml", "--algo", "ppo"],
     ):
         assert main(argv) == 2
-        assert_names(capsys.readouterr().err.splitlines()[-1], "module", f"--algo {ALGO}")
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert_names(said, "module", f"--algo {ALGO}")
+        if "--checkpoint" in argv or "--init-from" in argv:  # `record` has no --algo
+            assert_names(said, "import that module first", *WITH_ALGO)
     assert main(["train", "--run", "runs/one"]) == 2
     assert_names(capsys.readouterr().err, "--run runs/one", "--algo")
     with pytest.raises(UserError):
