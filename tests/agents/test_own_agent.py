@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
+import signal
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,7 @@ from recsys_rl.errors import UserError
 from recsys_rl.serve.server import ServeConfig
 from recsys_rl.settings.config import Config, from_dict, read_toml
 from recsys_rl.settings.names import algorithm_of
+from recsys_rl.training.ranks import Ranks
 from tests.doors import ROOT, SIZES, WORLD, assert_names, finish, home, start, steps
 from tests.serve.servers import recommend, serving
 
@@ -90,6 +94,20 @@ def test_run_of_an_own_algorithm_is_resumed_and_seeds_share_processes(here: Path
     assert any(not torch.equal(again[1][name], again[2][name]) for name in again[0])
     assert main(["train", "--resume", "--algo", ALGO]) == 0
     assert main(["train", "--run", "runs/whole", "--algo", ALGO]) == 0
+
+
+def test_the_command_that_a_stopped_run_names_continues_it(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = [*RUN, *steps(3), *home(here / "runs/whole")]
+    with monkeypatch.context() as stopped:
+        stopped.setattr(Ranks, "stop_requests", lambda ranks: nullcontext([signal.SIGTERM]))
+        assert main(["train", *argv]) == 130
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert load("runs/whole/steady-ALGORITHM.pt").updates == 1
+    command = shlex.split(said.partition("recsys-rl ")[2].removesuffix("."))
+    assert main(command) == 0
+    assert load("runs/whole/steady-ALGORITHM.pt").updates == 3
 
 
 def test_algorithm_in_a_file_is_not_imported(
