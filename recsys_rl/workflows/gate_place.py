@@ -17,7 +17,7 @@ from torch import Tensor
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.errors import UserError, one_line
 from recsys_rl.make import agent_of
-from recsys_rl.protocols import Behaviour
+from recsys_rl.protocols import ScoringPolicy
 from recsys_rl.recommender.contexts import pieces_of
 from recsys_rl.tables.decision_log import catalogue_hash
 from recsys_rl.tables.pieces import Piece, differ_in_gaps
@@ -80,9 +80,9 @@ def _pieces(challenger: Checkpoint, champion: Checkpoint) -> Iterator[tuple[Piec
     return ((mine, theirs[mine.name]) for mine in pieces_of(challenger) or ())
 
 
-def challenger_of(challenger: Checkpoint, champion: Checkpoint) -> Behaviour:
+def challenger_of(challenger: Checkpoint, champion: Checkpoint) -> ScoringPolicy:
     """The candidate's policy, for observations in the encoding of the champion."""
-    policy: Behaviour = agent_of(challenger)
+    policy: ScoringPolicy = agent_of(challenger)
     by, plus = _change(challenger, champion)
     unchanged = torch.equal(by, torch.eye(len(by))) and not bool(plus.any())
     return policy if unchanged else Recoded(policy, by, plus)
@@ -111,7 +111,7 @@ def _change(challenger: Checkpoint, champion: Checkpoint) -> tuple[Tensor, Tenso
 class Recoded:
     """A policy whose observations have another encoding of the context."""
 
-    policy: Behaviour
+    policy: ScoringPolicy
     by: Tensor  # (F, F): a context x of the champion's is x ``by`` + ``plus`` in this policy's
     plus: Tensor  # (F,)
 
@@ -120,6 +120,9 @@ class Recoded:
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
         return self.policy.act(self.own(obs), greedy)
+
+    def scores(self, obs: Obs) -> Tensor:
+        return self.policy.scores(self.own(obs))
 
     def place_logprobs(self, obs: Obs, items: Tensor) -> Tensor:
         return self.policy.place_logprobs(self.own(obs), items)

@@ -48,6 +48,9 @@ def test_numbers_and_their_gaps_get_the_encoding_of_the_candidates_log(
     by, plus = gate_place._change(SimpleNamespace(pieces=of_candidate), champion)  # type: ignore[arg-type]
     seen = gate_place.Recoded(None, by, plus).own(Obs(encoded(of_champion, [known, missing[0]])))  # type: ignore[arg-type]
     torch.testing.assert_close(seen.context, encoded(of_candidate, [known, missing[1]]))
+    scoring: Any = SimpleNamespace(scores=lambda obs: obs.context)
+    recoded = gate_place.Recoded(scoring, by, plus)
+    assert torch.equal(recoded.scores(Obs(encoded(of_champion, [known, missing[0]]))), seen.context)
 
 
 def _log(path: Path, gaps: bool = True, scale: float = 1.0) -> Path:
