@@ -65,6 +65,14 @@ class Behaviour(Policy, Protocol):
         ...
 
 
+class ScoringPolicy(Behaviour, Protocol):
+    """A policy that draws by the scores of items, as a server needs them."""
+
+    def scores(self, obs: Obs) -> Tensor:
+        """The scores (N, C) of the candidates of ``obs``, or (N, I) of all items; -inf at forbidden ones."""
+        ...
+
+
 class Learner(Policy, Protocol):
     """A policy that learns from the batches of its experience."""
 

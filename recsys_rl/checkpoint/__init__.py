@@ -186,7 +186,10 @@ def _assemble(texts: Mapping[str, Any], tensors: Mapping[str, Tensor], env: str 
     algo = str(texts["config"].get("algo"))
     if is_unknown_algorithm(algo):
         name = one_line(algo)
-        mend = f"type --algo {name} to allow it, or import that module first"
+        mend = (
+            f"import that module first, or give --algo {name} to a command that has this option (train, "
+            "evaluate, recommend, export, serve)"
+        )
         raise Refused(f"was trained by {name}, which imports a module", mend)
     try:
         config = from_dict(Config, without_source(texts["config"]))
@@ -226,6 +229,9 @@ def _assemble(texts: Mapping[str, Any], tensors: Mapping[str, Tensor], env: str 
         raise Refused(f"holds {end!r:.40} as the last time of its log")
     if not is_home(checkpoint.info.get("home", {})):
         raise Refused("holds no settings of a platform as its home")
+    chance = checkpoint.info.get("chance_at_home", 0.0)
+    if type(chance) is not float or not 0 <= chance < 1:
+        raise Refused(f"holds {chance!r:.40} as the chance of its policy at home")
     _check_world(checkpoint)
     check_sizes(config, checkpoint.interface, checkpoint.agent)
     encoder = config.model_config.encoder

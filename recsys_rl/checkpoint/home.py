@@ -1,7 +1,8 @@
 """A policy of learned users as one of the platform behind their log, where it is served, recorded and judged.
 
-The items, the users and the interface are the same ones, so that only the settings of the platform change.
-`train`, `evaluate` and a resumed run keep the learned users.
+The items, the users and the interface are the same ones, so that only the settings of the platform change,
+and at a team's own place the policy draws with its chance. `train`, `evaluate` and a resumed run keep the
+learned users, without this chance.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from recsys_rl.checkpoint import Checkpoint, load
 from recsys_rl.errors import UserError, one_line
@@ -36,7 +39,11 @@ def load_at_home(path: str | Path, env: str | None = None, platform: str = "") -
             f"{path} was trained in users of a log of {one_line(name)}, which imports a module: type "
             f"--env {one_line(name)} to allow it."
         )
-    return dataclasses.replace(checkpoint, config=config_at_home(checkpoint.config, home))
+    config, agent = config_at_home(checkpoint.config, home), checkpoint.agent
+    chance = checkpoint.info.get("chance_at_home", 0.0)  # of an earlier version: none
+    if config.platform.tables is not None and chance:
+        agent = {**agent, "chance": torch.tensor(chance, dtype=torch.float64)}
+    return dataclasses.replace(checkpoint, config=config, agent=agent)
 
 
 def settings_of_items(path: str | Path, env: str | None = None) -> dict[str, Any]:

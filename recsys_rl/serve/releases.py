@@ -23,6 +23,7 @@ from recsys_rl.serve.place import no_policy
 from recsys_rl.serve.record_schema import Release, ReleaseKind, Unit
 from recsys_rl.serve.store import Full, Store
 from recsys_rl.serve.versions import Version
+from recsys_rl.tables.pieces import differ_in_gaps
 
 FAILED = "failed three times in a row"
 
@@ -56,6 +57,14 @@ class Start:
                 "two-stages",
                 "A policy that chooses among candidates of its first stage takes no part in a release: serve "
                 "it alone, with alias.",
+            )
+        piece = differ_in_gaps(self.version.pieces, active.version.pieces)
+        if piece is not None:  # one would refuse requests that the other answers
+            raise Problem(
+                409,
+                "other-gaps",
+                f"The challenger and the champion differ in the gaps that context.{piece} may have: train "
+                "the challenger with --checkpoint and the champion's file, which brings its encodings.",
             )
         if self.verdict is not None and not self._judged(sha256, active.version.row.sha256):
             raise Problem(

@@ -151,6 +151,12 @@ def tensors(pieces: Sequence[Piece], cells: Cells) -> dict[str, Tensor]:
     return {piece.name: piece.tensor(cells) for piece in pieces}
 
 
+def differ_in_gaps(mine: Sequence[Piece], theirs: Sequence[Piece]) -> str | None:
+    """The first piece in which one of two policies takes gaps, and the other does not; None without one."""
+    gaps = {piece.name: piece.gaps for piece in theirs}
+    return next((piece.name for piece in mine if gaps.get(piece.name, piece.gaps) != piece.gaps), None)
+
+
 @dataclass
 class SeenPiece:
     """The values of a piece in the files of a log that were read so far."""

@@ -22,6 +22,8 @@ INTEGER = r"^(0|-?[1-9]\d{0,17})$"
 """A whole number in its only form, which 64 bits hold: such ids are the same as numbers and as texts."""
 LIST = r"[|;,\[]"
 """A text with one of these signs is a list, as texts have no type."""
+AROUND, BETWEEN = "[] ", r"\s*[|,;]\s*"
+"""Signs around such a list, and what separates its entries."""
 COMMA = r"^\s*[+-]?(\d+|[1-9]\d{0,2}(\.\d{3})+),\d+\s*$"
 """A number with a decimal comma, as 1,5 or 1.000,5. It may also be a list of two numbers."""
 EITHER = (
@@ -52,7 +54,7 @@ def no_entry(cells: pl.Expr, kind: Kind) -> pl.Expr:
     if isinstance(kind, pl.List):
         return cells.is_null() | (cells.list.len() == 0)
     gap = no_value(cells, kind)
-    return gap | (cells.str.strip_chars("[] ") == "") if kind == pl.String else gap
+    return gap | (cells.str.strip_chars(AROUND) == "") if kind == pl.String else gap
 
 
 def whole_number(cells: pl.Expr, kind: Kind) -> pl.Expr:
@@ -140,7 +142,7 @@ def as_lists(cells: pl.Expr, kind: Kind) -> pl.Expr:
     if isinstance(kind, pl.Array):
         return cells.arr.to_list()
     if kind == pl.String:
-        return cells.str.strip_chars("[] ").str.replace_all(r"\s*[|,;]\s*", "|").str.split("|")
+        return cells.str.strip_chars(AROUND).str.replace_all(BETWEEN, "|").str.split("|")
     return cells if isinstance(kind, pl.List) else pl.concat_list(cells)
 
 
@@ -194,8 +196,9 @@ def labels(cells: pl.Expr, kind: Kind) -> pl.Expr:
 
 
 def in_table(text: str) -> str:
-    """The text as a table holds it: in quotation marks if it, or an entry of it, would be a number there."""
-    return f'"{text.strip()}"' if any(_is_number(part) for part in re.split(LIST, text)) else text
+    """The text as a table holds it: in quotation marks if it would be a gap there, or an entry a number."""
+    entries = re.split(BETWEEN, text.strip(AROUND))  # as of ``as_lists``
+    return f'"{text.strip()}"' if entries == [""] or any(map(_is_number, entries)) else text
 
 
 def _is_number(text: str) -> bool:

@@ -9,6 +9,7 @@ import torch
 
 from recsys_rl.checkpoint import Checkpoint, load
 from recsys_rl.make import make_agent, make_world
+from recsys_rl.models.policy import CHANCE, NetworkPolicy
 from recsys_rl.records import Brought
 from recsys_rl.settings.config import Config
 from recsys_rl.training.agreement import check_same
@@ -51,7 +52,7 @@ def begin(config: Config, before: Checkpoint | None, device: torch.device, ranks
     experience, agent = make(rank_config, world, streams, agent_for, num_updates, average, process)
     run = Run(config, world, experience, agent, streams, num_updates, note=note)
     if (brought := config.platform.brought(config)) is not None:
-        run.info |= _about_users(brought, settings.seed)
+        run.info |= _about_users(brought, settings.seed, agent)
     if warm is not None:
         run.note += warm_start(config, world, agent, warm, device)
         run.info["steps_before"] = warm.total_steps
@@ -80,9 +81,11 @@ def _with_its_split(config: Config) -> Config:
     return replace(config, env_config=replace(config.env_config, **brought.settings["env_config"]))
 
 
-def _about_users(brought: Brought, seed: int) -> dict[str, Any]:
+def _about_users(brought: Brought, seed: int, agent: Any) -> dict[str, Any]:
     """The facts of a checkpoint about the users that a file brings to a run with this seed."""
     facts: dict[str, Any] = {"home": brought.home} if brought.home else {}
+    if facts and isinstance(agent, NetworkPolicy):
+        facts["chance_at_home"] = CHANCE  # where a team's own place is the home; it learns without
     if brought.heldout_seed not in (None, seed):  # the users know what they were fitted to
         facts["heldout_seed"] = brought.heldout_seed
     return facts

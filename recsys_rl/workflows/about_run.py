@@ -122,13 +122,22 @@ class Ending(Observer):
 
 def _from_weights(config: Config, folder: Path) -> str:
     """The command for a new run with the settings and the weights of the run in ``folder``."""
-    typed = ["--env", config.env] if names_a_module(config.env) else []
     data = str(getattr(config.data_config, "data", ""))
-    typed += ["--data", data] if names_a_source(data) else []
-    typed += ["--algo", config.algo] if names_an_algorithm(config.algo) else []
+    typed = [*_modules(config), *(["--data", data] if names_a_source(data) else [])]
     weights = folder / checkpoint_name(config.algo)
     files = ["--config", str(folder / "config.toml"), "--init-from", str(weights)]
     return f"{shlex.join(['recsys-rl', 'train', *files, *typed])} --total-timesteps NUMBER"
+
+
+def to_continue(config: Config, folder: Path) -> str:
+    """The command that continues the run in ``folder``."""
+    return shlex.join(["recsys-rl", "train", "--run", str(folder), *_modules(config)])
+
+
+def _modules(config: Config) -> list[str]:
+    """The options that name the run's own platform and algorithm: no file may name a module."""
+    typed = ["--env", config.env] if names_a_module(config.env) else []
+    return typed + (["--algo", config.algo] if names_an_algorithm(config.algo) else [])
 
 
 def _about_gates(run: Run) -> str:

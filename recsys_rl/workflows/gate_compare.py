@@ -8,7 +8,6 @@ sessions, cross-fitted, and both policies play in them as they draw (ope/world.p
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -23,7 +22,6 @@ from recsys_rl.experience.log_facts import behaviour_logprobs
 from recsys_rl.experience.logged import rewards_of, streams_of
 from recsys_rl.functional import categorical
 from recsys_rl.make import agent_of, make_user_model
-from recsys_rl.models.policy import NetworkPolicy
 from recsys_rl.objective.weighted import weights_of
 from recsys_rl.ope.item_models import MOST_ITEMS
 from recsys_rl.ope.lower import Bounds, lower_terms, too_large
@@ -31,13 +29,12 @@ from recsys_rl.ope.policies import logged_places
 from recsys_rl.ope.replay import ReplayedLog
 from recsys_rl.ope.verdict import BROKEN, Estimates, about_log, verdict_on
 from recsys_rl.ope.world import Worlds, try_world, world
-from recsys_rl.protocols import Behaviour
+from recsys_rl.protocols import Behaviour, ScoringPolicy
 from recsys_rl.settings.config import Config
 from recsys_rl.tables.decision_log import DecisionLog
 from recsys_rl.tables.items import knows_items
-from recsys_rl.types import Catalogue, Obs, Stream
+from recsys_rl.types import Catalogue, Stream
 from recsys_rl.utils.seeding import generators
-from recsys_rl.workflows.gate_place import Recoded
 from recsys_rl.workflows.gate_rule import LOWER, Compared
 from recsys_rl.workflows.ope import estimates, replayed
 from recsys_rl.workflows.ope_config import OpeConfig
@@ -73,9 +70,9 @@ class Bench:
     hidden: tuple[str, ...] = ()  # streams with a weight that the record can't show, and that are left out
 
     @property
-    def champion(self) -> Behaviour:
+    def champion(self) -> ScoringPolicy:
         """The champion, whose draws begin anew."""
-        policy: Behaviour = agent_of(self.place)
+        policy: ScoringPolicy = agent_of(self.place)
         return policy
 
     @cached_property
@@ -288,19 +285,10 @@ def ratios_of(of: ReplayedLog, policy: Behaviour) -> Tensor:
     return (mine.double() - theirs).exp()
 
 
-def effective_items(of: ReplayedLog, policy: object) -> float:
+def effective_items(of: ReplayedLog, policy: ScoringPolicy) -> float:
     """The mean over the decisions of the effective number of items among which the policy draws the first
-    place; nan for a policy that gives no scores."""
-    recoded = policy if isinstance(policy, Recoded) else None
-    drawn = policy if recoded is None else recoded.policy
-    if not isinstance(drawn, NetworkPolicy):
-        return math.nan
-
-    def effective(at: Tensor, obs: Obs) -> Tensor:
-        seen = obs if recoded is None else recoded.own(obs)
-        return categorical.effective(drawn.scores(seen).double())
-
-    return float(of.of_rows(effective).mean())
+    place."""
+    return float(of.of_rows(lambda at, obs: categorical.effective(policy.scores(obs).double())).mean())
 
 
 def _of_each_item(catalogue: Catalogue, log: DecisionLog) -> bool:

@@ -17,11 +17,14 @@ from torch import Tensor
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.errors import UserError, one_line
 from recsys_rl.make import agent_of
-from recsys_rl.protocols import Behaviour
+from recsys_rl.protocols import ScoringPolicy
 from recsys_rl.recommender.contexts import pieces_of
 from recsys_rl.tables.decision_log import catalogue_hash
-from recsys_rl.tables.pieces import Piece
+from recsys_rl.tables.pieces import Piece, differ_in_gaps
 from recsys_rl.types import Action, Catalogue, Obs
+
+AGAIN = "train it with --checkpoint and that policy's file, which brings its encodings"
+"""How to mend another encoding, as the end of a sentence."""
 
 
 def check_place(file: Path, challenger: Checkpoint, champion: Checkpoint) -> None:
@@ -36,6 +39,11 @@ def check_place(file: Path, challenger: Checkpoint, champion: Checkpoint) -> Non
         raise UserError(
             f"{name} is of another catalogue than the policy that serves: give a candidate of the same items."
         )
+    piece = differ_in_gaps(pieces_of(challenger) or (), pieces_of(champion) or ())
+    if piece is not None:  # before the sizes, in which numbers with gaps differ, too
+        raise UserError(
+            f"{name} and the policy that serves differ in the gaps that context.{piece} may have: {AGAIN}."
+        )
     if challenger.interface != champion.interface:
         raise UserError(
             f"{name} is of other sessions than the policy that serves (length, slate or pieces of the "
@@ -44,8 +52,12 @@ def check_place(file: Path, challenger: Checkpoint, champion: Checkpoint) -> Non
     for mine, theirs in _pieces(challenger, champion):
         if mine.values != theirs.values:
             raise UserError(
-                f"{name} knows other texts of context.{mine.name} than the policy that serves: train it with "
-                "--checkpoint and that policy's file, which brings its encodings."
+                f"{name} knows other texts of context.{mine.name} than the policy that serves: {AGAIN}."
+            )
+        if mine.kind == "list" and mine.gaps and mine.scaling != theirs.scaling:
+            raise UserError(
+                f"{name} has another scale of the lists context.{mine.name} than the policy that serves, and "
+                f"their gaps are zeros in both: {AGAIN}."
             )
 
 
@@ -68,9 +80,9 @@ def _pieces(challenger: Checkpoint, champion: Checkpoint) -> Iterator[tuple[Piec
     return ((mine, theirs[mine.name]) for mine in pieces_of(challenger) or ())
 
 
-def challenger_of(challenger: Checkpoint, champion: Checkpoint) -> Behaviour:
+def challenger_of(challenger: Checkpoint, champion: Checkpoint) -> ScoringPolicy:
     """The candidate's policy, for observations in the encoding of the champion."""
-    policy: Behaviour = agent_of(challenger)
+    policy: ScoringPolicy = agent_of(challenger)
     by, plus = _change(challenger, champion)
     unchanged = torch.equal(by, torch.eye(len(by))) and not bool(plus.any())
     return policy if unchanged else Recoded(policy, by, plus)
@@ -80,7 +92,8 @@ def _change(challenger: Checkpoint, champion: Checkpoint) -> tuple[Tensor, Tenso
     """(F, F) and (F,), as in ``Recoded``: from the champion's observations to the candidate's.
 
     An observation holds (value - shift) / scale, with the shift and scale of its log; texts have codes. A
-    missing number is the mean of the own log, beside an indicator.
+    missing number is the mean of the own log, beside an indicator. A missing list has none, so that
+    ``check_place`` refuses another scale of lists with gaps.
     """
     sizes = dict(champion.interface.context)
     change = {name: (torch.eye(size).double(), torch.zeros(size).double()) for name, size in sizes.items()}
@@ -98,7 +111,7 @@ def _change(challenger: Checkpoint, champion: Checkpoint) -> tuple[Tensor, Tenso
 class Recoded:
     """A policy whose observations have another encoding of the context."""
 
-    policy: Behaviour
+    policy: ScoringPolicy
     by: Tensor  # (F, F): a context x of the champion's is x ``by`` + ``plus`` in this policy's
     plus: Tensor  # (F,)
 
@@ -107,6 +120,9 @@ class Recoded:
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
         return self.policy.act(self.own(obs), greedy)
+
+    def scores(self, obs: Obs) -> Tensor:
+        return self.policy.scores(self.own(obs))
 
     def place_logprobs(self, obs: Obs, items: Tensor) -> Tensor:
         return self.policy.place_logprobs(self.own(obs), items)

@@ -118,7 +118,8 @@ def status_lines(status: Mapping[str, Any]) -> list[str]:
     band = "too few sessions for a bound"
     if canary["low"] is not None:
         band = f"{canary['difference']:+.3f} ({canary['low']:+.3f} to {canary['high']:+.3f})"
-    lines.append(f"canary: {canary['answer']}; challenger minus champion {band}")
+    doubt = f" ({one_line(canary['doubt'])})" if canary["doubt"] else ""
+    lines.append(f"canary: {canary['answer']}{doubt}; challenger minus champion {band}")
     for name, guard in status["guardrails"].items():
         harms = ", which harms" if guard["harms"] else ""
         lines.append(f"{name}: challenger {guard['challenger']:.1%}, champion {guard['champion']:.1%}{harms}")

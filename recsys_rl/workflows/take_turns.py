@@ -159,6 +159,7 @@ class _Place:
             why_frozen=status["why_frozen"],
             canary=canary.get("answer", "can't tell"),
             judged=canary.get("sessions", 0),
+            doubt=canary.get("doubt", ""),
             round=of,
             verdicts=self._verdicts(of),
             tried=frozenset(row["challenger"] for row in history),

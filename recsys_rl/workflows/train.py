@@ -31,7 +31,7 @@ from recsys_rl.types import UserError
 from recsys_rl.utils.allocator import keep_freed_memory
 from recsys_rl.utils.files import write_text
 from recsys_rl.utils.logger import Logger, summary_writer
-from recsys_rl.workflows.about_run import say, say_beginning
+from recsys_rl.workflows.about_run import say, say_beginning, to_continue
 from recsys_rl.workflows.train_observers import judges_of, recording_of, watching
 from recsys_rl.workflows.train_options import check_new, device_of, with_brought
 
@@ -127,7 +127,7 @@ def _to_the_end(
     if not run.over:
         raise Interrupted(
             f"Stopped at step {run.step:,}; {folder} holds the run: continue it with "
-            f"recsys-rl train --run {folder}."
+            f"{to_continue(run.config, folder)}."
         )
     if opened.logger is not None and not opened.quiet:
         for observer in opened.observers:

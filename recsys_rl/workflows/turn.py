@@ -49,6 +49,7 @@ class Situation:
     served: int = 0  # sessions that have matured since the challenger got this share
     canary: Answer = "can't tell"  # about the challenger, from the sessions of both arms
     judged: int = 0  # these sessions
+    doubt: str = ""  # why the canary's answer is not *better* now, though that was found
     round: Round | None = None  # the latest
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)  # of the gate, by SHA-256
     tried: frozenset[str] = frozenset()  # all that have ever been a challenger
@@ -162,8 +163,8 @@ def _of_canary(now: Situation, patience: Patience) -> Step:
     if now.canary in HARMFUL:
         return Back(now.challenger, f"canary: {now.canary}")
     if now.judged >= patience.canary:
-        return Back(now.challenger, f"canary: no difference seen in {now.judged:,} sessions")
-    return _at_next_share(now, patience) or Wait(f"the canary can't tell after {now.judged:,} sessions")
+        return Back(now.challenger, f"canary: no difference seen in {_of_sessions(now)}")
+    return _at_next_share(now, patience) or Wait(f"the canary can't tell after {_of_sessions(now)}")
 
 
 def _at_next_share(now: Situation, patience: Patience) -> Raise | Wait | None:
@@ -176,8 +177,13 @@ def _at_next_share(now: Situation, patience: Patience) -> Raise | Wait | None:
         return Wait(f"the gate's answer is {gate.answer}, so the challenger's share stays")
     if left > 0:
         share = f"the challenger's share is {100 * larger:g} % after {left:,} more"
-        return Wait(f"the canary can't tell after {now.judged:,} sessions; {share}")
+        return Wait(f"the canary can't tell after {_of_sessions(now)}; {share}")
     return Raise(now.challenger, larger)
+
+
+def _of_sessions(now: Situation) -> str:
+    """The sessions that the canary has judged, and why a difference of theirs is not enough."""
+    return f"{now.judged:,} sessions" + (f" ({one_line(now.doubt)})" if now.doubt else "")
 
 
 def best_candidate(candidates: Sequence[str], verdicts: Mapping[str, Verdict]) -> str | None:

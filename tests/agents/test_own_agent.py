@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
+import signal
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -18,12 +21,15 @@ from recsys_rl.errors import UserError
 from recsys_rl.serve.server import ServeConfig
 from recsys_rl.settings.config import Config, from_dict, read_toml
 from recsys_rl.settings.names import algorithm_of
+from recsys_rl.training.ranks import Ranks
 from tests.doors import ROOT, SIZES, WORLD, assert_names, finish, home, start, steps
 from tests.serve.servers import recommend, serving
 
 ALGO = "steady:ALGORITHM"
 RUN = ["--algo", ALGO, "--env", "satiation", *SIZES, *WORLD]
 FILE = "checkpoints/steady-ALGORITHM.pt"
+WITH_ALGO = ("train", "evaluate", "recommend", "export", "serve")
+"""Commands with the option --algo, as the error of a checkpoint names them."""
 
 
 @pytest.fixture
@@ -90,6 +96,20 @@ def test_run_of_an_own_algorithm_is_resumed_and_seeds_share_processes(here: Path
     assert main(["train", "--run", "runs/whole", "--algo", ALGO]) == 0
 
 
+def test_the_command_that_a_stopped_run_names_continues_it(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = [*RUN, *steps(3), *home(here / "runs/whole")]
+    with monkeypatch.context() as stopped:
+        stopped.setattr(Ranks, "stop_requests", lambda ranks: nullcontext([signal.SIGTERM]))
+        assert main(["train", *argv]) == 130
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert load("runs/whole/steady-ALGORITHM.pt").updates == 1
+    command = shlex.split(said.partition("recsys-rl ")[2].removesuffix("."))
+    assert main(command) == 0
+    assert load("runs/whole/steady-ALGORITHM.pt").updates == 3
+
+
 def test_algorithm_in_a_file_is_not_imported(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -107,7 +127,10 @@ def test_algorithm_in_a_file_is_not_imported(
         ["train", "--config", "runs/one/config.toml", "--algo", "ppo"],
     ):
         assert main(argv) == 2
-        assert_names(capsys.readouterr().err.splitlines()[-1], "module", f"--algo {ALGO}")
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert_names(said, "module", f"--algo {ALGO}")
+        if "--checkpoint" in argv or "--init-from" in argv:  # `record` has no --algo
+            assert_names(said, "import that module first", *WITH_ALGO)
     assert main(["train", "--run", "runs/one"]) == 2
     assert_names(capsys.readouterr().err, "--run runs/one", "--algo")
     with pytest.raises(UserError):

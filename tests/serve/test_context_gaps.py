@@ -19,9 +19,10 @@ from recsys_rl.serve.place import place_of
 from recsys_rl.utils.files import sha256_of
 from recsys_rl.utils.user_hashes import number_of
 from tests.own_logs import clicks, policy
-from tests.serve.servers import recommend, serving
+from tests.serve.servers import begun, recommend, serving
 from tests.serve.test_own_log import assert_judged_as_drawn, exported
 from tests.serve.test_release_rows import format_of
+from tests.serve.test_releases import act
 
 FULL = {"age": 30.5, "device": "desk", "v": [0.5, -0.25]}
 
@@ -124,6 +125,29 @@ def test_a_version_without_gaps_serves_on_a_record_that_has_some(
         recommend(client, "bob", context=FULL)
         assert client.get(f"/v1/decisions/{observed['decision_id']}").status_code == 200
     assert exported(db, tmp_path / "out.parquet").sessions == 3
+
+
+def test_versions_of_one_release_take_the_same_gaps(gaps: tuple[Path, Path], tmp_path: Path) -> None:
+    """Else one arm would refuse the requests that the other one answers."""
+    _, made = gaps
+    folder = tmp_path / "policies"
+    folder.mkdir()
+    (folder / "a.pt").write_bytes(made.read_bytes())
+    strict = policy(folder / "b.pt", clicks(tmp_path / "clicks.csv"))
+    list_alone = policy(folder / "c.pt", with_gaps(tmp_path / "list.csv", age=3, device=4))
+    alike = policy(folder / "d.pt", with_gaps(tmp_path / "alike.csv", age=5, device=6, v=7))
+    for champion in (made, strict):
+        db = tmp_path / f"{champion.stem}.sqlite"
+        with serving(begun(folder / ("a.pt" if champion == made else "b.pt"), db), db) as client:
+            others = (strict, list_alone) if champion == made else (alike, list_alone)
+            for other in others:
+                refused = act(client, "start", 409, sha256=sha256_of(other), share=0.5)
+                assert refused["title"] == "other-gaps" and "--checkpoint" in refused["detail"]
+            assert client.get("/v1/release").json()["challenger"] is None
+            if champion == made:
+                act(client, "start", sha256=sha256_of(alike), share=0.5)
+                for at in range(20):
+                    recommend(client, f"u{at}", context={})
 
 
 def test_a_place_that_describes_gaps_takes_them(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from recsys_rl.serve.releases import Back, Start
 from recsys_rl.serve.versions import Version
 from recsys_rl.serve.watch import Followed, Watch
 from recsys_rl.types import Obs
+from recsys_rl.workflows.release import status_lines
 from tests.serve.servers import begun, event, recommend, send, serving
 from tests.serve.test_refusals import champion, sha256
 from tests.serve.test_releases import act, kinds, state, until
@@ -120,6 +121,8 @@ def test_a_challenger_whose_gain_has_faded_is_not_promoted(two: Path, tmp_path: 
         until(lambda: matured(client) == 180)
         canary = state(client)["canary"]
         assert canary["answer"] == "can't tell" and canary["doubt"] and canary["difference"] > 0
+        printed = next(line for line in status_lines(state(client)) if line.startswith("canary"))
+        assert canary["doubt"] in printed
         refused = act(client, "promote", 409)
         assert refused["title"] == "no-canary" and canary["doubt"] in refused["detail"]
         assert champion(client) == ["a.pt"]

@@ -79,16 +79,19 @@ def test_a_wrong_value_is_named(name: str, value: object) -> None:
             contexts.row({key: x for key, x in sound.items() if key != name})
 
 
-@pytest.mark.parametrize("text", ["12", "7", "007", "1,5", "true", "a|3", "inf"])
+@pytest.mark.parametrize(
+    "text",
+    ["12", "7", "007", "1,5", "true", "a|3", "inf", "[1]", "1]", "[[2", "a|1]", "[a; 1 ]", "[]", "[ ]"],
+)
 def test_texts_that_a_table_would_take_for_numbers_stand_in_quotation_marks(text: str) -> None:
-    """Alone in a column they would make it one of numbers, or of lists."""
+    """Alone in a column they would make it one of numbers, or of lists, or be a gap."""
     assert in_table(text) == f'"{text}"' and label(in_table(text)) == text
     seen = seen_pieces(table(x=[in_table(text), in_table("zebra"), in_table("zebra")]))["x"]
     assert (seen.kind, dict(seen.texts)) == ("text", {text: 1, "zebra": 2})
     piece, _ = seen.piece("x")
     assert piece.tensor(table(x=[text, in_table(text), "8"])).argmax(1).tolist() == [0, 0, 2]
     assert [int(encoded([piece], {"x": x})["x"].argmax()) for x in (text, in_table(text), "8")] == [0, 0, 2]
-    for fits in ("desk", "7th", "a, b", "no 3", "v2"):
+    for fits in ("desk", "7th", "a, b", "no 3", "v2", "[a]", "a [1"):
         assert in_table(fits) == fits
 
 

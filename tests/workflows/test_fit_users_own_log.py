@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from recsys_rl.checkpoint import load
+from recsys_rl.checkpoint import load, save
 from recsys_rl.checkpoint.users import load_users
 from recsys_rl.data.catalogue import split_users
 from recsys_rl.errors import UserError
+from recsys_rl.make import agent_of
+from recsys_rl.models.policy import CHANCE
 from recsys_rl.recommender import load as load_recommender
+from recsys_rl.recommender.contexts import pieces_of
 from recsys_rl.workflows.fit_users import fit_users
-from recsys_rl.workflows.train import updates
+from recsys_rl.workflows.train import train, updates
 from tests.own_logs import clicks, items_file, policy, sessions
 
 SMALL: dict[str, Any] = {"members": 1, "epochs": 1, "quiet": True}
@@ -45,6 +49,32 @@ def test_users_are_learned_and_a_policy_is_trained_in_them_and_comes_home(tmp_pa
     recommender = load_recommender(tmp_path / "run/ppo.pt")
     assert recommender.checkpoint.config.data_config.items == items
     assert recommender.recommend(context={"age": 30}, k=1)[0].title.startswith("Thing")
+
+
+def test_its_policy_learns_without_chance_and_serves_with_it(tmp_path: Path) -> None:
+    log, out = sessions(tmp_path / "s.csv"), str(tmp_path / "users.pt")
+    first = policy(tmp_path / "first.pt", log, weights=("clicked=1",))
+    fit_users(log=str(log), checkpoint=str(first), out=out, **SMALL)
+    sizes: dict[str, Any] = {
+        "num_envs": 8,
+        "n_steps": 8,
+        "batch_size": 32,
+        "hidden_dims": (8,),
+        "quiet": True,
+    }
+    path = train(
+        algo="ppo", env="learned", user_model=out, total_timesteps=64, folder=tmp_path / "run", **sizes
+    )
+    trained, served = load(path), load_recommender(path).checkpoint
+    assert agent_of(trained).model.chance == 0.0 and agent_of(served).model.chance == CHANCE
+    assert pieces_of(served) == pieces_of(load(first))
+    older = {name: value for name, value in trained.info.items() if name != "chance_at_home"}
+    save(tmp_path / "older.pt", replace(trained, info=older))
+    assert agent_of(load_recommender(tmp_path / "older.pt").checkpoint).model.chance == 0.0
+    for wrong in (1.0, -0.1, "0.08"):
+        save(tmp_path / "wrong.pt", replace(trained, info={**trained.info, "chance_at_home": wrong}))
+        with pytest.raises(UserError):
+            load(tmp_path / "wrong.pt")
 
 
 def test_a_checkpoint_brings_its_items_and_weights(tmp_path: Path) -> None:

@@ -255,3 +255,16 @@ def test_turn_that_is_killed_at_any_step_ends_as_one_that_is_not() -> None:
             if not killed_before:
                 place.do(step)
         assert place == whole
+
+
+def test_the_doubt_of_a_canary_is_named() -> None:
+    doubt = "it was better, but in the last 100 sessions, a third of all, its mean is lower"
+    for now, kind in (
+        (serving(0.05, 100, judged=200, doubt=doubt), Wait),
+        (serving(0.5, 100, judged=200, doubt=doubt), Wait),
+        (serving(0.5, 9000, judged=9000, doubt=doubt), Back),
+    ):
+        found: Any = next_step(now, PATIENCE)
+        assert isinstance(found, kind) and f"{now.judged:,} sessions ({doubt})" in found.reason
+        without: Any = next_step(replace(now, doubt=""), PATIENCE)
+        assert without.reason == found.reason.replace(f" ({doubt})", "")
