@@ -118,7 +118,7 @@ def test_a_challenger_whose_gain_has_faded_is_not_promoted(two: Path, tmp_path: 
         until(lambda: state(client)["canary"]["answer"] == "better")
         assert state(client)["canary"]["doubt"] == ""
         visits(client, two, 80, -0.3, first=200)
-        until(lambda: matured(client) == 180)
+        until(lambda: matured(client) == 180 and state(client)["canary"]["doubt"])
         canary = state(client)["canary"]
         assert canary["answer"] == "can't tell" and canary["doubt"] and canary["difference"] > 0
         printed = next(line for line in status_lines(state(client)) if line.startswith("canary"))
