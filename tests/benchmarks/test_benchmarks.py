@@ -29,7 +29,7 @@ def world() -> World:
     return make_world(seed=0, num_items=20, num_users=20)
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.parametrize(
     ("benchmark", "peers"),
     [
@@ -75,7 +75,7 @@ def test_smoke_of_planner(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "--only has places 0 to 3" in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_smoke_of_proofs(tmp_path: Path) -> None:
     """Two outcomes as shipped, one with other instructions, and a bound that has room for all three."""
     benchmark_here(proofs.main, tmp_path, "--smoke", "--json", "table.json")

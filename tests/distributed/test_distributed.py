@@ -527,7 +527,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "runs/torchrun"
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_run_under_torchrun(whole: Path, tmp_path: Path) -> None:
     """The run ends with the weights of two threads."""
     in_threads(tmp_path / "threads", *DRIFT, *steps(LENGTH))
@@ -535,7 +535,7 @@ def test_run_under_torchrun(whole: Path, tmp_path: Path) -> None:
     assert load(whole / "ppo.pt").config.train_config.num_processes == 2
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_run_with_a_killed_rank_can_be_resumed(whole: Path, tmp_path: Path) -> None:
     """kill -9 of a rank: one error, no process left; the resumed run equals the whole one, bit for bit."""
     path = tmp_path / "checkpoints/ppo.pt"
@@ -609,7 +609,7 @@ def test_error_names_the_failed_rank(tmp_path: Path) -> None:
 
 
 @pytest.mark.learning
-@pytest.mark.slow
+@pytest.mark.proof
 def test_two_ranks_learn(tmp_path: Path, proof: Proof) -> None:
     """On a small drift, the policy earns nearly the oracle's return from held-out users.
 

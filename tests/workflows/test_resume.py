@@ -171,7 +171,7 @@ def log_of_decisions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 # One run of each kind of experience, first that from a log. The others: see above, and for learners from a
 # log tests/experience/test_logged.py.
-@pytest.mark.slow
+@pytest.mark.proof
 def test_killed_at_random_moments(
     log_of_decisions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

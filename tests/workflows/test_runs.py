@@ -471,7 +471,7 @@ def test_settings_of_another_environment_are_reported(here: Path, capsys: pytest
 # ---- all at once
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_parallel_and_killed_runs_keep_their_folders(tmp_path: Path) -> None:
     """A small version of ``python -m benchmarks.runs_survive``, in a process that may fork."""
     program = (
