@@ -30,7 +30,9 @@ def test_the_checks_run_both(path: str) -> None:
 
 def test_a_learning_proof_is_a_proof(request: pytest.FixtureRequest) -> None:
     parent = request.node.getparent(pytest.Module)
-    items = [pytest.Function.from_parent(parent, name=name, callobj=lambda: None) for name in ("learns", "other")]
+    items = [
+        pytest.Function.from_parent(parent, name=name, callobj=lambda: None) for name in ("learns", "other")
+    ]
     items[0].add_marker("learning")
     proofs.mark(items)
     assert [item.get_closest_marker("proof") is not None for item in items] == [True, False]

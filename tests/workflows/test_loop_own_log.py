@@ -65,6 +65,7 @@ def liked(path: Path) -> Path:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.proof
 def test_single_decisions_go_all_the_way_round(tmp_path: Path) -> None:
     log, policies, record = clicks(tmp_path / "clicks.csv"), tmp_path / "policies", tmp_path / "r.sqlite"
     policies.mkdir()
