@@ -28,11 +28,16 @@ def test_the_checks_run_both(path: str) -> None:
     assert {"check", "test", "proofs", "site"} <= {*commands}
 
 
+@pytest.mark.proof_of("long")
+@pytest.mark.parametrize("name", ["short", "long"])
+def test_parameters_of_proof_of_are_proofs(name: str, request: pytest.FixtureRequest) -> None:
+    assert (request.node.get_closest_marker("proof") is not None) == (name == "long")
+
+
 def test_a_learning_proof_is_a_proof(request: pytest.FixtureRequest) -> None:
     parent = request.node.getparent(pytest.Module)
-    items = [
-        pytest.Function.from_parent(parent, name=name, callobj=lambda: None) for name in ("learns", "other")
-    ]
+    names = "learns", "other"
+    items = [pytest.Function.from_parent(parent, name=name, callobj=lambda: None) for name in names]
     items[0].add_marker("learning")
     proofs.mark(items)
     assert [item.get_closest_marker("proof") is not None for item in items] == [True, False]

@@ -609,7 +609,6 @@ def test_error_names_the_failed_rank(tmp_path: Path) -> None:
 
 
 @pytest.mark.learning
-@pytest.mark.proof
 def test_two_ranks_learn(tmp_path: Path, proof: Proof) -> None:
     """On a small drift, the policy earns nearly the oracle's return from held-out users.
 
