@@ -36,7 +36,7 @@ def add_options(parser: pytest.Parser) -> None:
 
 
 def mark(items: Iterable[pytest.Item]) -> None:
-    """Each learning proof is a proof, and so is each parameter that the marker ``proof_of`` lists by its id."""
+    """Each learning proof is a proof, and so is a parameter whose id the marker ``proof_of`` lists."""
     for item in items:
         listed = item.get_closest_marker("proof_of")
         if item.get_closest_marker("learning") or (listed and item.callspec.id in listed.args):  # type: ignore[attr-defined]
