@@ -445,6 +445,7 @@ if rank == 0:
 """
 
 
+@pytest.mark.proof
 def test_all_ranks_end_with_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The weights also equal those of the same run in threads: gloo computes the mean."""
     script = tmp_path / "program.py"
@@ -565,6 +566,7 @@ def test_run_with_a_killed_rank_can_be_resumed(whole: Path, tmp_path: Path) -> N
     assert [repr((row[0], *row[2:])) for row in logs[0]] == [repr((row[0], *row[2:])) for row in logs[1]]
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("to_all", [False, True], ids=["to the parent", "to the whole group"])
 def test_ctrl_c_stops_all_ranks(to_all: bool, tmp_path: Path) -> None:
     """One request, whether the signal reaches the parent or, as from a terminal, all processes."""
@@ -598,6 +600,7 @@ gymnasium.register("Failing-v0", entry_point=Failing, max_episode_steps=50)
 """
 
 
+@pytest.mark.proof
 def test_error_names_the_failed_rank(tmp_path: Path) -> None:
     """The error follows the rank's traceback. All ranks find a module of the working directory."""
     (tmp_path / "failing.py").write_text(FAILING)

@@ -202,6 +202,7 @@ def test_killed_at_random_moments(
         assert repr(log_of(whole / name)) == repr(log_of(pieces / name))
 
 
+@pytest.mark.proof
 def test_stop_signal(tmp_path: Path) -> None:
     """SIGTERM ends the process in its own time. SIGINT: see above. SIGHUP: see below."""
     process = start(tmp_path, "train", *DRIFT, *steps(100_000), "--save-interval", "100000")
