@@ -130,6 +130,7 @@ def test_policy_from_a_function(trained: dict[str, str], folder: Path) -> None:
     assert found["my_policies:make"]["coverage"] == 1 / 24
 
 
+@pytest.mark.proof
 def test_policy_module_in_the_working_folder(trained: dict[str, str], folder: Path) -> None:
     code, out, err = finish(
         start(folder, "recsys_rl.cli", "evaluate", trained["drift"], "--policy", "my_policies:one")
@@ -221,6 +222,7 @@ def without_ids(env: Any) -> Any:
     return gymnasium.wrappers.FilterObservation(env, ("context", "signals", "action_mask"))
 
 
+@pytest.mark.proof_of("gym-<lambda>")
 @pytest.mark.parametrize(
     ("env", "made"),
     [
