@@ -14,19 +14,20 @@ export OPENBLAS_NUM_THREADS = 1
 THREADS = $(shell $(PYTHON) -c 'import os; print(min(2, os.cpu_count() or 1))')
 export OMP_WAIT_POLICY = passive
 
-.PHONY: help train loop test check site dist checkpoint clean
+.PHONY: help train loop test proofs check site dist checkpoint clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make train   install what training needs, train PPO on satiation (1,200,000 steps), write its report"
 	@echo "make loop    learn, serve, learn from serving: three rounds with simulated people, and a page in loop/ (a quarter of an hour)"
-	@echo "make test    install the tools and run every test"
+	@echo "make test    install the tools and run the tests that guard the code (five minutes on two cores)"
+	@echo "make proofs  run all other tests: what learns, kills, wheels, clusters, benchmarks (a quarter of an hour)"
 	@echo "make check   ruff, mypy and the import rule"
 	@echo "make site    build the site of the docs into site/"
 	@echo "make dist    build the source archive and the wheel of this machine into dist/"
 	@echo "make checkpoint   train a small policy on made-up items and users; it and its card go to dist/checkpoint/ (two minutes of a core)"
 	@echo "make clean   delete .venv, caches and builds; runs and checkpoints stay"
-	@echo "ALGO=a2c trains the other algorithm; ARGS adds options: make train ARGS='--seed 1', make test ARGS='-m \"not slow\"'"
+	@echo "ALGO=a2c trains the other algorithm; ARGS adds options: make train ARGS='--seed 1', make test ARGS=tests/agents"
 	@echo "make train ARGS='--total-timesteps 1800000' trains as the tables of the docs do: half as long again, about 1 % more return"
 
 # With installation and evaluation these steps took 498 s on two idle cores, of which training used one. With half of them PPO is level with the
@@ -41,11 +42,15 @@ train: $(VENV)/data.stamp
 loop: $(VENV)/serve.stamp
 	OMP_NUM_THREADS=1 $(BIN)/python -m examples.loop $(ARGS)
 
+# A test is in one of the two: -m chooses by the marker `proof`, which conftest.py also gives to learning proofs.
+test: WHICH := not proof
+proofs: WHICH := proof
+
 # One thread of torch for each of pytest's processes: more only wait for each other. worksteal: each process gets
 # whole files, so that what the tests of a file share is made once. Without bytecode each process would compile
 # 300 files of tests again, which takes twice as long as all else before the first test.
-test: $(VENV)/dev.stamp
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+test proofs: $(VENV)/dev.stamp
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "$(WHICH)" $(ARGS)
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check

@@ -91,6 +91,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     proofs.repeat(metafunc)
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest chooses by marker
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put slow tests first, so that neither of two processes waits for one at the end."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """The longest tests come first: at the end one of two processes would wait for one of them.
+
+    These are the tests with a time limit of their own.
+    """
+    proofs.mark(items)
+    items.sort(key=lambda item: item.get_closest_marker("timeout") is None)

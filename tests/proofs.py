@@ -1,5 +1,7 @@
 """Learning proofs: a test marked ``learning`` trains something and compares the outcome with a bound.
 
+They are proofs (the marker ``proof``), as are all tests that `make test` leaves to `make proofs`.
+
 The outcome of one run depends on how the processor rounds. A bound therefore has room for many runs:
 ``python -m benchmarks.proofs`` repeats each proof with initial weights that differ in the sixth digit
 (``--starts``), and writes down the outcomes (``--outcomes``) in place of the comparisons.
@@ -31,6 +33,14 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption(
         "--outcomes", type=Path, help="append the outcomes of learning proofs to this file, as lines of JSON"
     )
+
+
+def mark(items: Iterable[pytest.Item]) -> None:
+    """Each learning proof is a proof, and so is a parameter whose id the marker ``proof_of`` lists."""
+    for item in items:
+        listed = item.get_closest_marker("proof_of")
+        if item.get_closest_marker("learning") or (listed and item.callspec.id in listed.args):  # type: ignore[attr-defined]
+            item.add_marker("proof")
 
 
 def repeat(metafunc: pytest.Metafunc) -> None:

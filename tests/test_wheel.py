@@ -24,7 +24,7 @@ from recsys_rl.functional.compiled.kernels import load
 ROOT = Path(__file__).resolve().parent.parent
 
 # Building a wheel takes pip some seconds, and it downloads hatchling.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.proof, pytest.mark.timeout(600)]
 
 
 def run(*command: str | Path, cwd: Path) -> str:

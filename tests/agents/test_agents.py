@@ -19,6 +19,7 @@ from recsys_rl.models.policy import Samples
 from recsys_rl.settings.config import Config
 from recsys_rl.testing import check_agent
 from recsys_rl.types import Obs, Rollout, tree_map
+from tests.agents.test_learning import bandit
 from tests.small_runs import begin, learn, settings
 
 SMALL_WORLD = {"num_items": 12, "embedding_dim": 4, "max_episode_steps": 5}
@@ -231,6 +232,13 @@ def test_no_bootstrap_at_a_real_time_limit(algo: str) -> None:
 
     assert torch.equal(weights(False, 0.0), weights(False, 7.0))
     assert not torch.equal(weights(True, 0.0), weights(True, 7.0))
+
+
+@pytest.mark.parametrize("algo", ["ppo", "a2c"])
+def test_thirty_updates_find_the_best_arm_of_each_context(algo: str) -> None:
+    """From 1/3 each to 0.76 or more; test_learning.py has the proofs."""
+    probabilities, _ = bandit(algo, [[0.2, 0.8, 0.1], [0.9, 0.3, 0.5]], 0.0, 30, 0)
+    assert probabilities[[0, 1], [1, 0]].min() > 0.5
 
 
 @pytest.mark.parametrize("algo", ["ppo", "a2c"])

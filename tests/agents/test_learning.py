@@ -156,7 +156,7 @@ SATIATION = {"num_items": 60, "embedding_dim": 8, "max_episode_steps": 12}
     [
         ("ppo", "mlp", 12),
         ("ppo", "deep-sets", 12),
-        pytest.param("ppo", "transformer", 7, marks=pytest.mark.slow),
+        ("ppo", "transformer", 7),
         ("a2c", "mlp", 300),
     ],
 )
@@ -185,7 +185,6 @@ def test_satiation_is_learned(algo: str, encoder: str, num_updates: int, proof: 
     proof(heldout_return(unseen, agent) / returns["static-list"], above=1.6)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("algo", "num_steps"), [("ppo", 20_000), ("a2c", 30_000)])
 def test_cartpole(algo: str, num_steps: int, proof: Proof) -> None:
     """Somebody else's environment: the share of episodes in which the pole is held for 100 of 500 steps.

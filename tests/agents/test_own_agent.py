@@ -48,6 +48,7 @@ def forget(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("steady.py").write_text("raise SystemExit('executed')")
 
 
+@pytest.mark.proof
 def test_own_algorithm_trains_and_is_evaluated_by_whole_commands(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

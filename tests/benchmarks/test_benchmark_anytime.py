@@ -21,6 +21,7 @@ def written(folder: Path, rows: list[dict[str, object]]) -> None:
         writer.writerows(rows)
 
 
+@pytest.mark.proof
 def test_smoke(tmp_path: Path) -> None:
     benchmark_here(anytime.main, tmp_path, "--smoke", "--threads", "1", "--json", "table.json")
     rows = json.loads((tmp_path / "table.json").read_text())["rows"]

@@ -15,7 +15,7 @@ from benchmarks.harness.memory import peak_mb
 from tests.doors import ROOT, benchmark_here
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_cost(tmp_path: Path) -> None:
     """Where Stable-Baselines3 can't be imported."""
     options = ["--smoke", "--threads", "1", "--json", "table.json"]

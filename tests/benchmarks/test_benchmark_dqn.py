@@ -19,7 +19,7 @@ def played(system: str, seed: int, value: float, game: str = "cartpole") -> dict
     return about | known | means
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_smoke_without_peers(tmp_path: Path) -> None:
     options = ["--smoke", "--only", "cartpole", "--json", "table.json"]
     benchmark_here(dqn.main, tmp_path, *options, without=["stable_baselines3"])

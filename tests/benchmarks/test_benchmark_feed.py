@@ -18,7 +18,7 @@ from tests.doors import benchmark_here
 ABOUT = {"date": "2026-11-28", "commit": "abc", "steps": 300_000, "items": 300}
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_smoke_of_limits(tmp_path: Path) -> None:
     only = ("--only", "paid-limit", "hard-rule")
     benchmark_here(feed_limits.main, tmp_path, "--smoke", *only, "--json", "table.json")
@@ -29,7 +29,7 @@ def test_smoke_of_limits(tmp_path: Path) -> None:
     assert rule["broken"] == 0 and 0.1 < rule["ads"] < 0.3 and rule["steps"] >= 10_000
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.parametrize(
     ("benchmark", "options", "column"),
     [(feed_variants, ["--only", "gated"], "follows"), (feed_load, [], "spent")],

@@ -139,7 +139,7 @@ def test_one_seed_has_no_interval() -> None:
     assert math.isnan(found["minus_low"]) and found["holds"] is None
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_smoke_without_peers(tmp_path: Path) -> None:
     """It runs with our package alone, and says of each environment that it can't play why."""
     modules = ["stable_baselines3", "recsim", "sardine", "Box2D"]

@@ -10,7 +10,7 @@ from benchmarks.gate import main, summary
 from tests.doors import benchmark_here
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_smoke(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     benchmark_here(main, tmp_path, "--smoke", "--json", "gate.json")
     said = capsys.readouterr().out

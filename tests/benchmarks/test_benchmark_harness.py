@@ -68,6 +68,7 @@ def _raise() -> Row:
     raise RuntimeError
 
 
+@pytest.mark.proof
 def test_apart_measures_in_another_process() -> None:
     """As all full runs do, and no smoke run."""
     found = turns.apart(System("peer", "d", "torch", "torch", _own_pid))

@@ -18,7 +18,7 @@ def cell(log: str, **known: object) -> dict[str, object]:
     return found | known
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_smoke(tmp_path: Path) -> None:
     options = ["--smoke", "--logs", "medium", "--json", "table.json"]
     benchmark_here(learned_users.main, tmp_path, *options)

@@ -25,7 +25,7 @@ def cell(log: str, policy: str, seed: int, value: float, over: float | None) -> 
 # 12.706 x 0.5
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_smoke(tmp_path: Path) -> None:
     benchmark_here(offline.main, tmp_path, "--smoke", "--algos", "cql", "--json", "table.json")
     rows = json.loads((tmp_path / "table.json").read_text())["rows"]

@@ -15,6 +15,7 @@ from benchmarks.ope_coverage import CASES, Simulator, Softmax, coverage
 from recsys_rl.users import fit as user_fit
 
 
+@pytest.mark.proof
 def test_intervals_cover_the_truth_and_the_case_without_overlap_is_warned_of() -> None:
     """Of 40 intervals at 95 %, 34 or more cover with probability 0.99."""
     for case in CASES:
@@ -58,6 +59,7 @@ def test_cluster_weights_beat_item_weights_where_a_clusters_items_are_alike() ->
     assert over["mips"] < 1 / 3 and over["offcem"] < 1 / 3
 
 
+@pytest.mark.proof
 def test_benchmark_writes_a_row_for_each_estimator_and_case(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

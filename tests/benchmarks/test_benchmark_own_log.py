@@ -83,7 +83,7 @@ def test_table_and_coverage_come_from_the_rows(tmp_path: Path) -> None:
     assert own_log.coverage(tmp_path) == "2 of 3 logs"
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_smoke(tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
     benchmark_here(own_log.main, tmp_path, "--smoke", "--json", "table.json")

@@ -11,7 +11,7 @@ from benchmarks import plain_log
 from tests.doors import benchmark_here
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_smoke(tmp_path: Path) -> None:
     benchmark_here(plain_log.main, tmp_path, "--smoke", "--algos", "bc", "--json", "table.json")
     (row,) = json.loads((tmp_path / "table.json").read_text())["rows"]

@@ -92,6 +92,7 @@ def test_answers() -> None:
     assert answers == ["not enough data", "better", "worse", "no difference seen"]
 
 
+@pytest.mark.proof
 def test_smoke_of_the_log(tmp_path: Path) -> None:
     data, run = tmp_path / "data", tmp_path / "run"
     data.mkdir()

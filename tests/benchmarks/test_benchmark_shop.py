@@ -13,6 +13,7 @@ from benchmarks.once import calibration_shop
 from tests.doors import benchmark_here
 
 
+@pytest.mark.proof
 def test_smoke_of_a_month(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     benchmark_here(shop_month.main, tmp_path, "--smoke", "--json", "table.json", "--csv", "shop_month.csv")
     rows = json.loads((tmp_path / "table.json").read_text())["rows"]
@@ -37,6 +38,7 @@ def test_smoke_of_a_month(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert shop_month.figure().count('class="curve"') == 8
 
 
+@pytest.mark.proof
 def test_smoke_of_the_calibration(tmp_path: Path) -> None:
     """Two products, sold in two weeks each: twice the sales at half the price is an elasticity of -1."""
     folder = tmp_path / "journey"

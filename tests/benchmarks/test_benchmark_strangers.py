@@ -42,7 +42,7 @@ def test_filter_infers_the_taste_from_an_answer_that_says_something() -> None:
     assert deaf.act(Obs(torch.zeros(2, 4), history, signals, exclude=history)).items.tolist() == [[1], [1]]
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_smoke(tmp_path: Path) -> None:
     options = ["--smoke", "--threads", "1", "--only", "satiation", "--json", "table.json"]
     benchmark_here(of_strangers.main, tmp_path, *options)

@@ -15,6 +15,7 @@ from tests.doors import benchmark_here
 from tests.env.tiny_course import CONFIG, tiny
 
 
+@pytest.mark.proof
 def test_smoke_of_all_pairs_of_students(tmp_path: Path) -> None:
     benchmark_here(tutor_students.main, tmp_path, "--smoke", "--json", "table.json")
     rows = json.loads((tmp_path / "table.json").read_text())["rows"]
@@ -46,6 +47,7 @@ def test_matrix_as_a_table(tmp_path: Path) -> None:
     assert text[-2].startswith("Seeds 0, 1; 100 steps each; ") and text[-1] == "commit c0, c1, d."
 
 
+@pytest.mark.proof
 def test_smoke_of_the_courses(tmp_path: Path) -> None:
     benchmark_here(tutor_courses.main, tmp_path, "--smoke", "--json", "table.json")
     rows = json.loads((tmp_path / "table.json").read_text())["rows"]

@@ -29,7 +29,7 @@ def world() -> World:
     return make_world(seed=0, num_items=20, num_users=20)
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.parametrize(
     ("benchmark", "peers"),
     [
@@ -60,6 +60,7 @@ def test_smoke(benchmark: ModuleType, peers: list[str], tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["table.json"]  # no CSV, nothing half-written
 
 
+@pytest.mark.proof
 def test_smoke_of_planner(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A wider search tries all that the planner tries, and so earns no less on a world without noise."""
     benchmark_here(planner.main, tmp_path, "--smoke", "--json", "table.json")
@@ -75,7 +76,7 @@ def test_smoke_of_planner(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "--only has places 0 to 3" in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_smoke_of_proofs(tmp_path: Path) -> None:
     """Two outcomes as shipped, one with other instructions, and a bound that has room for all three."""
     benchmark_here(proofs.main, tmp_path, "--smoke", "--json", "table.json")
@@ -102,6 +103,7 @@ def test_a_bound_is_safe_five_deviations_from_the_mean() -> None:
     assert not proofs.judged(every, above=None, below=6.9)["safe"]
 
 
+@pytest.mark.proof
 def test_smoke_of_learning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     benchmark_here(learning.main, tmp_path, "drift", "--seeds", "3", "--smoke")
     out = capsys.readouterr().out

@@ -318,6 +318,7 @@ KILLS = """
 """
 
 
+@pytest.mark.proof
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_killed_at_every_line_and_at_random_moments(tmp_path: Path) -> None:
     command = [sys.executable, "-c", textwrap.dedent(KILLS), str(tmp_path / "ppo.pt")]

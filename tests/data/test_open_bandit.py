@@ -119,7 +119,7 @@ def test_benchmark_runs_on_a_made_up_folder(
     assert "15 clicks in 60 rows decide it all" in capsys.readouterr().out
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_published_relative_errors_of_open_bandit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not SHARED.is_dir():
         pytest.skip("../shared/data/open-bandit-small is not here")

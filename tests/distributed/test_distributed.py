@@ -445,6 +445,7 @@ if rank == 0:
 """
 
 
+@pytest.mark.proof
 def test_all_ranks_end_with_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The weights also equal those of the same run in threads: gloo computes the mean."""
     script = tmp_path / "program.py"
@@ -527,7 +528,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "runs/torchrun"
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_run_under_torchrun(whole: Path, tmp_path: Path) -> None:
     """The run ends with the weights of two threads."""
     in_threads(tmp_path / "threads", *DRIFT, *steps(LENGTH))
@@ -535,7 +536,7 @@ def test_run_under_torchrun(whole: Path, tmp_path: Path) -> None:
     assert load(whole / "ppo.pt").config.train_config.num_processes == 2
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_run_with_a_killed_rank_can_be_resumed(whole: Path, tmp_path: Path) -> None:
     """kill -9 of a rank: one error, no process left; the resumed run equals the whole one, bit for bit."""
     path = tmp_path / "checkpoints/ppo.pt"
@@ -565,6 +566,7 @@ def test_run_with_a_killed_rank_can_be_resumed(whole: Path, tmp_path: Path) -> N
     assert [repr((row[0], *row[2:])) for row in logs[0]] == [repr((row[0], *row[2:])) for row in logs[1]]
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("to_all", [False, True], ids=["to the parent", "to the whole group"])
 def test_ctrl_c_stops_all_ranks(to_all: bool, tmp_path: Path) -> None:
     """One request, whether the signal reaches the parent or, as from a terminal, all processes."""
@@ -598,6 +600,7 @@ gymnasium.register("Failing-v0", entry_point=Failing, max_episode_steps=50)
 """
 
 
+@pytest.mark.proof
 def test_error_names_the_failed_rank(tmp_path: Path) -> None:
     """The error follows the rank's traceback. All ranks find a module of the working directory."""
     (tmp_path / "failing.py").write_text(FAILING)
@@ -609,7 +612,6 @@ def test_error_names_the_failed_rank(tmp_path: Path) -> None:
 
 
 @pytest.mark.learning
-@pytest.mark.slow
 def test_two_ranks_learn(tmp_path: Path, proof: Proof) -> None:
     """On a small drift, the policy earns nearly the oracle's return from held-out users.
 

@@ -299,6 +299,7 @@ def test_interrupted_run_goes_on_in_another_process(tmp_path: Path, monkeypatch:
     assert mark.exists() and updates_in(path) == 2 and said.startswith("done")
 
 
+@pytest.mark.proof
 def test_ctrl_c_ends_all_processes(tmp_path: Path) -> None:
     words = ["train", *DRIFT, "--total-timesteps", "100000000", "--seeds", "0,1", "--jobs", "2"]
     before = signal.signal(

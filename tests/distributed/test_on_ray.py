@@ -63,6 +63,7 @@ def left(engine: OnRay, monkeypatch: pytest.MonkeyPatch) -> list[OnRay]:
     return closed
 
 
+@pytest.mark.proof
 def test_results_are_in_order_killed_tasks_are_done_again_and_errors_come_back(
     engine: OnRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,6 +85,7 @@ def test_results_are_in_order_killed_tasks_are_done_again_and_errors_come_back(
         [*engine(square, [1])]
 
 
+@pytest.mark.proof
 def test_ope_of_a_folder_is_that_of_one_process(
     left: list[OnRay], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,6 +113,7 @@ def test_no_ray_and_no_cluster_are_refused(monkeypatch: pytest.MonkeyPatch) -> N
         OnRay()
 
 
+@pytest.mark.proof
 def test_seeds_and_checksums_on_ray_are_those_of_one_process(
     engine: OnRay, left: list[OnRay], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,6 +75,7 @@ def spans(text: str) -> list[str]:
 # The blocks.
 
 
+@pytest.mark.proof_of("README.md", "docs/05_code_walkthrough.md")
 @each_page
 def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = blocks(page.read_text(encoding="utf-8"), "python")

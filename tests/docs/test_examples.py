@@ -29,6 +29,7 @@ def load(name: str) -> ModuleType:
     return module
 
 
+@pytest.mark.proof
 def test_own_log_trains_and_evaluates(tmp_path: Path) -> None:
     example = load("own_log")
     log = example.made_up_log(tmp_path / "plays.csv", num_users=100)

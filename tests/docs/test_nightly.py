@@ -54,6 +54,7 @@ def commands(folder: Path, port: int) -> list[str]:
     return [line.replace("127.0.0.1:8000", f"127.0.0.1:{port}") for line in both]
 
 
+@pytest.mark.proof
 def test_commands_of_service_and_cron_take_a_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Cron's `nice` is one that changes nothing: with the real one it takes minutes on a busy machine."""
     (tmp_path / "bin").mkdir()

@@ -20,6 +20,7 @@ SAID = {
 """Words of what each prints."""
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_as_a_script(notebook: Path, tmp_path: Path) -> None:
     paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))

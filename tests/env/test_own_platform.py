@@ -70,6 +70,7 @@ def sentence(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.proof
 def test_own_platform_trains_and_is_evaluated_by_whole_commands(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

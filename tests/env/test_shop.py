@@ -356,6 +356,7 @@ def test_items_from_a_file() -> None:
             add_attributes(World(dataclasses.replace(catalogue, attributes=wrong), population), 0)
 
 
+@pytest.mark.proof_of("shop-coupons-3")
 @pytest.mark.parametrize(("run", "places"), [("shop", 2), ("shop-coupons", 3)])
 def test_pairs_in_training_log_and_judgement(tmp_path: Path, run: str, places: int) -> None:
     checkpoint, log = train_in(tmp_path / "run", *SERVED[run], *steps(2)), tmp_path / "log.parquet"
@@ -372,6 +373,7 @@ def test_pairs_in_training_log_and_judgement(tmp_path: Path, run: str, places: i
     assert rows["pdis"]["unsupported"] == 0
 
 
+@pytest.mark.proof
 def test_a_table_says_that_the_training_had_other_weights(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -315,6 +315,7 @@ def test_rest_of_a_long_session_by_hand() -> None:
     assert_close(rest, torch.tensor([15.0, 0.5 * 10, 0.5 * 5, 0.0]))
 
 
+@pytest.mark.proof
 def test_planner_keeps_users_longer_than_myopic() -> None:
     """In sessions of more than LONG_SESSION steps, over four worlds."""
     returns = {Myopic: 0.0, Planner: 0.0}

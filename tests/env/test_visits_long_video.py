@@ -118,6 +118,7 @@ def test_better_videos_bring_users_back() -> None:
     assert days[0] > days[1] + 5
 
 
+@pytest.mark.proof
 def test_command_trains_and_evaluates_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     world = "--data synthetic --num-items 60 --num-users 30 --embedding-dim 4 --max-episode-steps 3"

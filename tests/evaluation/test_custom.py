@@ -156,6 +156,7 @@ def test_a_policy_may_be_tuned_on_training_users(
     assert main(["evaluate", trained["gym"], "--policy", "my_policies:Tuned"]) == 2  # it has no users
 
 
+@pytest.mark.proof
 def test_policy_module_in_the_working_folder(trained: dict[str, str], folder: Path) -> None:
     code, out, err = finish(
         start(folder, "recsys_rl.cli", "evaluate", trained["drift"], "--policy", "my_policies:one")
@@ -248,6 +249,7 @@ def without_ids(env: Any) -> Any:
     return gymnasium.wrappers.FilterObservation(env, ("context", "signals", "action_mask"))
 
 
+@pytest.mark.proof_of("gym-<lambda>")
 @pytest.mark.parametrize(
     ("env", "made"),
     [

@@ -175,6 +175,7 @@ def test_unavailable_items_are_never_shown(trained: dict[str, Path]) -> None:
         assert bool((items[items >= 0] % 2 == 0).all()), policy
 
 
+@pytest.mark.proof
 def test_evaluation_needs_only_the_checkpoint(trained: dict[str, Path], tmp_path: Path) -> None:
     """In another folder and another process, without data, without a cache and with an empty home."""
     here = table(trained["satiation"], tmp_path, "--threads", "1")

@@ -20,6 +20,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(train_in(tmp_path_factory.mktemp("players") / "run", *SATIATION, *steps(1)))
 
 
+@pytest.mark.proof
 def test_progress_bar_for_each_policy_on_a_terminal(checkpoint: str) -> None:
     ours, theirs = pty.openpty()
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "COLUMNS": "100"}

@@ -301,6 +301,7 @@ class Widest(TorchDispatchMode):
         return out
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("index", ["exact", "ivf"])
 def test_no_tensor_of_users_times_items(index: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Training, its evaluations and `evaluate` on 200,000 items; the table itself is 800,000 numbers."""

@@ -135,40 +135,56 @@ def test_mistake_in_a_later_part_has_its_row_of_the_whole_log() -> None:
         survey(zip(parts, bad.split([40, 20]), strict=True), torch.Generator())
 
 
+def values_of(log: Path, *words: str) -> dict[str, float]:
+    """The estimates of ``ope``, of ``log_of(400, 3)``."""
+    out = log.parent / "out.json"
+    assert main(["ope", "--log", str(log), "--json", str(out), "--policy", "random", *words]) == 0
+    found = json.loads(out.read_text())
+    assert found["about"]["decisions"] == log_of(400, 3).num_rows and found["about"]["sessions"] == 400
+    fitted = min(found["about"]["decisions"], ope_log.FITTED)
+    assert fitted - 3 < found["about"]["fitted"] <= fitted
+    return {row["estimator"]: row["value"] for row in found["rows"]}
+
+
+def in_parts(folder: Path) -> Path:
+    for number, part in enumerate(cut(log_of(400, 3), 150, 300)):
+        write_decisions(folder / f"{number}.parquet", part)
+    return folder
+
+
 def test_command_judges_a_folder_of_parts_as_one_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    log = log_of(400, 3)
-    for number, part in enumerate(cut(log, 150, 300)):
-        write_decisions(tmp_path / "parts" / f"{number}.parquet", part)
-    write_decisions(tmp_path / "one.parquet", log)
-
-    def answer(name: str, *words: str) -> dict[str, float]:
-        out = tmp_path / "out.json"
-        paths = ["--log", str(tmp_path / name), "--json", str(out)]
-        assert main(["ope", *paths, "--policy", "random", *words]) == 0
-        found = json.loads(out.read_text())
-        assert found["about"]["decisions"] == log.num_rows and found["about"]["sessions"] == 400
-        fitted = min(log.num_rows, ope_log.FITTED)
-        assert fitted - 3 < found["about"]["fitted"] <= fitted
-        return {row["estimator"]: row["value"] for row in found["rows"]}
-
-    one = answer("one.parquet", "--no-world")
-    assert answer("parts", "--no-world") == pytest.approx(one, rel=1e-9)
+    parts, whole = in_parts(tmp_path / "parts"), tmp_path / "one.parquet"
+    write_decisions(whole, log_of(400, 3))
+    one = values_of(whole, "--no-world")
+    assert values_of(parts, "--no-world") == pytest.approx(one, rel=1e-9)
     # Read in parts of 100 rows, the models fitted on 300 rows: what needs no model is the same.
     monkeypatch.setattr(ope_log, "FITTED", 300)
     monkeypatch.setattr(ope_log, "PART", 100)
-    for name in ("one.parquet", "parts"):
+    log = log_of(400, 3)
+    for path in (whole, parts):
         capsys.readouterr()
-        apart = answer(name)
+        apart = values_of(path, "--no-world")
         out, err = capsys.readouterr()
         assert "models are fitted on a sample of" in out and f"of {log.num_rows:,}\n" in err
         assert {x: apart[x] for x in ("pdis", "wpdis", "mean")} == pytest.approx(
             {x: one[x] for x in ("pdis", "wpdis", "mean")}, rel=1e-9
         )
-        for name_of in ("sdr", "wdr", "fqe", "world"):
+        for name_of in ("sdr", "wdr", "fqe"):
             assert apart[name_of] == pytest.approx(one["wdr"], rel=0.15)
     unknown = replace(log, logprobs=torch.full_like(log.logprobs, torch.nan), logger_logprobs=None)
     write_decisions(tmp_path / "unknown.parquet", unknown)
     assert main(["ope", "--log", str(tmp_path / "unknown.parquet"), "--policy", "random"]) == 2
     assert "they are estimated for at most" in capsys.readouterr().err
+
+
+@pytest.mark.proof
+def test_world_of_a_sample_of_the_parts_is_near_the_estimate_of_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = in_parts(tmp_path / "parts")
+    wdr = values_of(parts, "--no-world")["wdr"]
+    monkeypatch.setattr(ope_log, "FITTED", 300)
+    monkeypatch.setattr(ope_log, "PART", 100)
+    assert values_of(parts)["world"] == pytest.approx(wdr, rel=0.15)

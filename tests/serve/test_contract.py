@@ -47,6 +47,7 @@ def assert_seen(client: TestClient, env: RecEnv, obs: Obs, decision: dict[str, A
     assert report["replayed"] is True
 
 
+@pytest.mark.proof_of("tutor")
 @pytest.mark.parametrize("name", SERVED)
 def test_whole_sessions_give_observations_and_logprobs_of_the_environment(
     checkpoint: Callable[[str], Path], tmp_path: Path, name: str

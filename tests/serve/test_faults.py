@@ -38,6 +38,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving_draws, "running", running)
 
 
+@pytest.mark.proof
 def test_a_killed_server_loses_nothing_that_it_said(small: Path, tmp_path: Path) -> None:
     assert faults.kills(tmp_path, small, 2, 10) == []
 

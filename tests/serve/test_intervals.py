@@ -44,6 +44,7 @@ def rows_of(log: DecisionLog) -> list[tuple[object, ...]]:
     return sorted(zip(*(x.tolist() for x in columns), logger, given, strict=True))
 
 
+@pytest.mark.proof
 def test_intervals_in_one_folder_are_read_as_one_log(
     two: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,6 +122,7 @@ def test_a_session_that_was_exported_too_early_counts_once(checkpoint: At, tmp_p
     assert log.num_rows == 16 and log.signals[log.users == 8].tolist() == [[[0.75]]]
 
 
+@pytest.mark.proof
 def test_intervals_of_a_place_of_ones_own_are_one_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

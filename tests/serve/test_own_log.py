@@ -89,6 +89,7 @@ def articles(path: Path, rows: int, seed: int) -> Path:
     return write_csv(path, header, lines)
 
 
+@pytest.mark.proof
 def test_train_serve_export_train_again_and_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old, db, out = articles(tmp_path / "old.csv", 400, 0), tmp_path / "r.sqlite", tmp_path / "served.parquet"
     short = ["--total-timesteps", "1280", "--batch-size", "64", "--gradient-steps", "20", "--threads", "1"]

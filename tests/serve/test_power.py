@@ -76,12 +76,14 @@ write("c", b"without its name", True)
     assert found == {"a": b"synced", "b": b"", "deleted": b"there again", "sub": None}
 
 
+@pytest.mark.proof
 def test_an_answered_decision_and_an_acknowledged_event_survive(
     library: Path, small: Path, tmp_path: Path
 ) -> None:
     assert power_cuts(tmp_path, small, 2, fsync=True) == []
 
 
+@pytest.mark.proof
 def test_a_disk_that_ignores_syncs_is_noticed(library: Path, small: Path, tmp_path: Path) -> None:
     (wrong,) = power_cuts(tmp_path, small, 1, fsync=True, ignored="-wal")
     assert "holds no record" in wrong

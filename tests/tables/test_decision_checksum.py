@@ -33,6 +33,7 @@ def rewrite(path: Path, frame: pl.DataFrame, header: dict[str, Any], **how: Any)
     frame.write_parquet(path, metadata={KEY: json.dumps(header)}, **how)
 
 
+@pytest.mark.proof
 def test_no_flipped_bit_is_read_as_other_values(tmp_path: Path) -> None:
     path, log, draw = tmp_path / "log.parquet", two_sessions(), random.Random(0)
     write_decisions(path, log)

@@ -219,7 +219,7 @@ def large_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.parametrize("decisions", [False, True])
 def test_large_log_stays_within_memory(tmp_path: Path, large_log: Path, decisions: bool) -> None:
     """3,000,000 rows; 20,000,000 are measured in docs/log."""

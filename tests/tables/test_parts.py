@@ -275,6 +275,7 @@ def test_a_folder_is_described_as_its_one_file(tmp_path: Path, capsys: pytest.Ca
     assert texts[0] == texts[1] and "problems: none" in texts[0] and "40 sessions" in texts[0]
 
 
+@pytest.mark.proof
 def test_memory_does_not_grow_with_the_log(tmp_path: Path) -> None:
     """100 MB more than at the start suffice for a log in parts, and not for the whole log."""
     pytest.importorskip("resource")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
@@ -70,6 +71,7 @@ def fitted_loss(table: SessionTable, new: SessionTable, parted: bool, items: int
         return float(outputs.loss(new.signals).mean())
 
 
+@pytest.mark.proof
 def test_fit_does_not_see_an_answer_in_the_mean_of_its_item() -> None:
     """Seldom answers that are noise: what is learned of them must not cost more than a constant does."""
     rng, items = torch.Generator().manual_seed(0), 60

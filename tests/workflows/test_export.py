@@ -78,6 +78,7 @@ def observation(interface: Any, number: int) -> Obs:
     return Obs(context, history.masked_fill(empty, -1), signals.masked_fill(empty.unsqueeze(-1), 0.0))
 
 
+@pytest.mark.proof_of("transformer", "slates")
 @pytest.mark.parametrize("name", ["satiation", "sums", "transformer", "slates"])
 def test_file_scores_as_the_policy_in_batches_of_any_size(name: str, checkpoint: Get, exported: Get) -> None:
     runtime = pytest.importorskip("onnxruntime", reason="onnxruntime, of the extra export, is not installed")

@@ -134,6 +134,7 @@ def test_run_stops_when_the_estimate_stops_rising_and_keeps_the_best(
     assert "the highest of 4 estimates, so too high on average; the held-out users that chose it are" in said
 
 
+@pytest.mark.proof
 def test_resumed_run_is_judged_as_if_it_had_never_stopped(made: Path, tmp_path: Path) -> None:
     whole = inside(made, tmp_path / "whole", *steps(8))
     part = inside(made, tmp_path / "part", *steps(8))

@@ -233,7 +233,7 @@ def test_verdicts_about_another_champion_do_not_count(tmp_path: Path) -> None:
     assert place._verdicts(None) == {}
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.timeout(900)
 def test_kill_in_each_phase_ends_with_the_same_versions_and_verdicts(tmp_path: Path) -> None:
     """Three turns on a world of 50 items: undisturbed, and killed (SIGKILL) once in each phase."""

@@ -66,6 +66,7 @@ def liked(path: Path) -> Path:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.proof
 def test_single_decisions_go_all_the_way_round(tmp_path: Path) -> None:
     """A purchase pays an amount, whose ends the gate doesn't know: it can't tell, and the canary decides."""
     log, policies, record = tmp_path / "shop.csv", tmp_path / "policies", tmp_path / "r.sqlite"

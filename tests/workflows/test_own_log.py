@@ -95,6 +95,7 @@ def test_a_newer_log_is_read_by_the_checkpoint(
         )
 
 
+@pytest.mark.proof
 def test_several_logs_and_their_parts(
     run: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

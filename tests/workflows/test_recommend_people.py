@@ -141,6 +141,7 @@ def test_control_characters_do_not_reach_the_terminal(here: Path, capsys: pytest
     assert "\x1b" not in capsys.readouterr().out
 
 
+@pytest.mark.proof
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_full_disk_of_the_output_is_one_sentence(here: Path) -> None:
     code, _, said = finish(start(here, "-c", FULL, "recommend", "--user", "3"))

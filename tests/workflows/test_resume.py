@@ -171,7 +171,7 @@ def log_of_decisions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 # One run of each kind of experience, first that from a log. The others: see above, and for learners from a
 # log tests/experience/test_logged.py.
-@pytest.mark.slow
+@pytest.mark.proof
 def test_killed_at_random_moments(
     log_of_decisions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,6 +202,7 @@ def test_killed_at_random_moments(
         assert repr(log_of(whole / name)) == repr(log_of(pieces / name))
 
 
+@pytest.mark.proof
 def test_stop_signal(tmp_path: Path) -> None:
     """SIGTERM ends the process in its own time. SIGINT: see above. SIGHUP: see below."""
     process = start(tmp_path, "train", *DRIFT, *steps(100_000), "--save-interval", "100000")

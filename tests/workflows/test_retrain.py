@@ -354,6 +354,7 @@ def test_single_decisions_whose_rewards_have_no_known_ends_have_no_lower_bound(t
     assert (verdict.answer, verdict.by) == ("can't tell", "dr") and "lowest" in verdict.reason
 
 
+@pytest.mark.proof
 def test_sessions_of_a_team_are_learned_from_with_the_weights_of_their_champion(tmp_path: Path) -> None:
     log, weights = sessions(tmp_path / "log.csv"), ("clicked=1", "dwell=0.5")
     own(tmp_path, lambda path: policy(path, log, "reinforce", weights=weights), 60, 4, "clicked", "dwell")

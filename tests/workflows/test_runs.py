@@ -19,6 +19,7 @@ import pytest
 import torch
 
 from benchmarks import runs_survive
+from benchmarks.harness.forked import CONTEXT, Fork
 from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
 from recsys_rl.cli.train import train_options
@@ -202,10 +203,9 @@ def test_run_of_another_process_is_locked(here: Path, capsys: pytest.CaptureFixt
     pytest.importorskip("fcntl")
     course = updates(settings(*steps(9)), folder="runs/one")
     next(course)
-    command = [sys.executable, "-m", "train", "--run", "runs/one"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2 and "runs/one" in done.stderr.splitlines()[-1]
+    (log := here / "said").touch()
+    other = Fork(["train", "--run", str(here / "runs/one")], log, os.environ, CONTEXT)
+    assert other.wait(120) == 2 and "runs/one" in log.read_text().splitlines()[-1]
     course.close()
     assert main(["train", "--run", "runs/one"]) == 0
     assert load("runs/one/ppo.pt").updates == 9
@@ -471,7 +471,7 @@ def test_settings_of_another_environment_are_reported(here: Path, capsys: pytest
 # ---- all at once
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_parallel_and_killed_runs_keep_their_folders(tmp_path: Path) -> None:
     """A small version of ``python -m benchmarks.runs_survive``, in a process that may fork."""
     program = (

@@ -51,6 +51,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.proof
 def test_quickstart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -137,6 +138,7 @@ def test_users_with_too_few_likes_are_counted(here: Path, capsys: pytest.Capture
     assert capsys.readouterr().err.splitlines()[0] == data
 
 
+@pytest.mark.proof
 def test_one_progress_bar_on_a_terminal(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "COLUMNS": "100"}

@@ -82,7 +82,7 @@ def test_table_has_intervals_over_refits(tmp_path: Path) -> None:
     assert "over the refits 0, 1" in said
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_smoke(tmp_path: Path) -> None:
     benchmark_here(command.main, tmp_path, "--smoke", "--json", "table.json")
     rows = json.loads((tmp_path / "table.json").read_text())["rows"]
