@@ -1,14 +1,14 @@
 """A team's own tables as the log of `recsys-rl ope`, read as the checkpoint's policy read them in training.
 
-The items, the encodings of the context, the signals and the weights are those of the checkpoint. Of its users
-only those who are held out by the same hash are judged on, as the policy has learned from the others; but
-sessions that began after its log ended are those of all users.
+The items, the encodings of the context, the signals and the weights are those of the checkpoint. Only
+users whom all checkpoints of the command held out are judged on, as a policy has learned from the others; but
+sessions that began after the last of their logs ended are those of all users.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from torch import Tensor
 
@@ -51,15 +51,16 @@ def end_of_learning(options: OpeConfig, source: OwnLog, checkpoints: Iterable[Ch
 
 
 def judged_parts(
-    source: OwnLog, checkpoint: Checkpoint, rows: int, learned_until: int | None = None
+    source: OwnLog, checkpoints: Sequence[Checkpoint], rows: int, learned_until: int | None = None
 ) -> Iterator[DecisionLog]:
-    """The decisions of held-out users, in parts of about ``rows`` rows, and later ones of all users.
+    """The decisions of users held out by each checkpoint, in parts of about ``rows`` rows, and later ones.
 
-    ``learned_until``: as of ``end_of_learning``. Raises UserError without any decision.
+    Later ones are of all users. ``learned_until``: as of ``end_of_learning``. Raises UserError without any
+    decision.
     """
     empty = True
     for part in source.parts(rows):
-        judged = heldout_of(part, checkpoint)
+        judged = heldout_of(part, *checkpoints)
         if learned_until is not None:
             judged |= _later(part, learned_until)
         if bool(judged.any()):
@@ -79,11 +80,13 @@ def _later(log: DecisionLog, end: int) -> Tensor:
     return (starts > end) & ((starts >= dates) == (end >= dates))
 
 
-def about_tables(source: OwnLog, checkpoint: Checkpoint, judged: Iterable[DecisionLog]) -> Iterator[str]:
+def about_tables(
+    source: OwnLog, checkpoints: Sequence[Checkpoint], judged: Iterable[DecisionLog]
+) -> Iterator[str]:
     """Lines about tables of which the decisions ``judged`` are judged on."""
     heldout = later = 0
     for part in judged:
-        of_part = int(heldout_of(part, checkpoint).sum())
+        of_part = int(heldout_of(part, *checkpoints).sum())
         heldout, later = heldout + of_part, later + part.num_rows - of_part
     rest = source.num_rows - heldout - later
     whose = f"{amount(heldout, 'decision')} of held-out {source.unit}s"
