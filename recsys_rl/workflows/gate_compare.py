@@ -126,7 +126,7 @@ def bench(name: Path, log: DecisionLog, place: Checkpoint) -> Bench:
     options = OpeConfig(log=(str(name),), world=not one_step)
     of, _, _ = replayed(options, read)
     worlds, doubt = (None, "") if one_step else try_world(of, streams["world"])
-    bounds = reward_bounds(log, place.config.platform, users, seen) if one_step else None
+    bounds = reward_bounds(log, place.config, users, seen) if one_step else None
     return Bench(
         place=place,
         options=options,

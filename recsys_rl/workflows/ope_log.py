@@ -345,8 +345,7 @@ def _by_checkpoint(
     single = facts is None and header.interface.session_length == 1
     bounds = None
     if single:  # as each checkpoint knows the ranges of signals
-        platform, models = checkpoint.config.platform, [of.env.user_model for of in versions.values()]
-        ends = {reward_bounds(log, platform, model, by) for model in models}
+        ends = {reward_bounds(log, of.checkpoint.config, of.env.user_model, by) for of in versions.values()}
         bounds = next(iter(ends)) if len(ends) == 1 else None
     return ReadLog(
         log, catalogue, rewards, generator, None, path, behaviours, others, versions, None, by_item, bounds
