@@ -197,6 +197,10 @@ def _reason(known: Estimates, row: Estimate | None, paired: Difference) -> str:
         if not math.isfinite(paired.more_rows):
             return "no difference was seen, and no number of rows would settle it"
         return f"about {paired.more_rows:,.0f} more decisions would settle it"
+    if math.isinf(row.move):
+        return (
+            f"each {unit} has the same estimate, so that its error is unknown: give more {unit}s of the log"
+        )
     if of.ess < FEW:
         why = f"the log is worth {amount(round(of.ess), unit)} for it, and {FEW} are needed"
     elif row.move > MOST_MOVE:

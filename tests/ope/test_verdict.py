@@ -11,6 +11,7 @@ import torch
 
 from recsys_rl.ope.compare import enough
 from recsys_rl.ope.diagnostics import WeightReport, largest_move
+from recsys_rl.ope.judge import LOGGED
 from recsys_rl.ope.parts import Totals
 from recsys_rl.ope.result import Estimate
 from recsys_rl.ope.rows import plain_row
@@ -142,6 +143,28 @@ def test_one_row_could_move_an_estimate_by_its_largest_weight_and_residual() -> 
     assert largest_move(weights, rewards, terms) == pytest.approx(10 / 4 / error)
     found = plain_row("a", "ips", terms, weights=weights, residuals=-rewards)
     assert found.move == pytest.approx(10 / 4 / error) and found.row()["move"] == found.move
+
+
+@pytest.mark.parametrize("paid", [0.0, 0.1])
+def test_rewards_that_are_all_alike_promise_nothing(paid: float) -> None:
+    """A reward model knows them: each term is the same. The log of the same policy still has its mean."""
+    rewards = torch.full((400,), paid, dtype=torch.float64)
+    for weights, promise in ((torch.tensor([0.8, 1.2]).double().repeat(200), False), (torch.ones(400), True)):
+        found = plain_row("a", "dr", rewards, weights=weights, residuals=torch.zeros(400))
+        assert enough(found) == promise and bool(found.warning) != promise
+        assert found.move == (0 if promise else math.inf)
+    users = torch.arange(400)
+    varied = plain_row("a", "dr", rewards, weights=torch.tensor([0.8, 1.2]).double().repeat(200))
+    known = Estimates(
+        [plain_row(LOGGED, "mean", rewards), varied],
+        {LOGGED: {"mean": rewards}, "a": {"dr": rewards}},
+        users,
+        400,
+        "dr",
+    )
+    found = verdict_on(known, "a")
+    assert found.answer == "can't tell" and not found.promise
+    assert "no number of rows" not in found.sentence and "inf" not in found.sentence
 
 
 def test_sessions_with_dead_weights_show_the_model_without_a_promise() -> None:

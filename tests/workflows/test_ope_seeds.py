@@ -62,12 +62,12 @@ def test_rows_that_another_policy_learned_from_are_left_out(
     made: tuple[str, str, str], names: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log, first, second = made
-    given: dict[str, Any] = {
+    options: dict[str, dict[str, Any]] = {
         "policy": {"policy": (second,)},
         "compare": {"compare": (second, "logged")},
         "verdict": {"verdict": second},
-    }[names]
-    found = ope(OpeConfig(log=(log,), checkpoint=first, world=False, **given))
+    }
+    found = ope(OpeConfig(log=(log,), checkpoint=first, world=False, **options[names]))
     rows = int(heldout_by_both(log).sum())
     assert found.about.decisions == rows
     assert f"judging on {rows} decisions" in capsys.readouterr().err
