@@ -26,7 +26,7 @@ from recsys_rl.make import agent_of, make_user_model
 from recsys_rl.models.policy import NetworkPolicy
 from recsys_rl.objective.weighted import weights_of
 from recsys_rl.ope.item_models import MOST_ITEMS
-from recsys_rl.ope.lower import Bounds, lower_terms, too_large
+from recsys_rl.ope.lower import LOWER, Bounds, lower_terms, too_large
 from recsys_rl.ope.policies import logged_places
 from recsys_rl.ope.replay import ReplayedLog
 from recsys_rl.ope.verdict import BROKEN, Estimates, about_log, verdict_on
@@ -38,7 +38,7 @@ from recsys_rl.tables.items import knows_items
 from recsys_rl.types import Catalogue, Obs, Stream
 from recsys_rl.utils.seeding import generators
 from recsys_rl.workflows.gate_place import Recoded
-from recsys_rl.workflows.gate_rule import LOWER, Compared
+from recsys_rl.workflows.gate_rule import Compared
 from recsys_rl.workflows.ope import estimates, replayed
 from recsys_rl.workflows.ope_config import OpeConfig
 from recsys_rl.workflows.ope_log import STREAMS, ReadLog

@@ -162,9 +162,9 @@ def test_rewards_that_are_all_alike_promise_nothing(paid: float) -> None:
         400,
         "dr",
     )
-    found = verdict_on(known, "a")
-    assert found.answer == "can't tell" and not found.promise
-    assert "no number of rows" not in found.sentence and "inf" not in found.sentence
+    verdict = verdict_on(known, "a")
+    assert verdict.answer == "can't tell" and not verdict.promise
+    assert "no number of rows" not in verdict.sentence and "inf" not in verdict.sentence
 
 
 def test_sessions_with_dead_weights_show_the_model_without_a_promise() -> None:
@@ -206,5 +206,6 @@ def test_other_values_are_refused(values: object) -> None:
 def test_a_row_with_another_answer_or_promise_is_refused(field: str, value: object) -> None:
     row = table_of(EARNED + 0.1, GOOD).values()
     assert read_verdicts([row])[0].answer == "better"
+    assert read_verdicts([row | {"by": "clipped-ips"}])[0].by == "lower-bound"  # of an earlier version
     with pytest.raises(UserError):
         read_verdicts([row | {field: value}])

@@ -16,7 +16,7 @@ from torch import Tensor
 from recsys_rl.checkpoint import Checkpoint, load
 from recsys_rl.make import agent_of, make_user_model, make_world
 from recsys_rl.objective.weighted import weights_of
-from recsys_rl.ope.lower import lower_terms, too_large
+from recsys_rl.ope.lower import LOWER, lower_terms, too_large
 from recsys_rl.ope.policies import logged_places
 from recsys_rl.ope.replay import ReplayedLog
 from recsys_rl.protocols import Behaviour
@@ -24,7 +24,7 @@ from recsys_rl.settings.config import Config, from_dict
 from recsys_rl.tables.decision_log import DecisionLog, concatenate
 from recsys_rl.types import Feedback
 from recsys_rl.workflows.gate_compare import bench, compare
-from recsys_rl.workflows.gate_rule import LOWER, Compared, GateVerdict, decide
+from recsys_rl.workflows.gate_rule import Compared, GateVerdict, decide
 from recsys_rl.workflows.reward_bounds import reward_bounds
 from recsys_rl.workflows.served_log import decisions_of
 from tests.own_logs import policy, write_csv
