@@ -247,14 +247,13 @@ def load_log(given: Mapping[str, Any]) -> OwnLogFile:
 
 
 def _split(given: Mapping[str, Any]) -> tuple[float, int]:
-    """The share and the seed by which users are held out. Texts of a command line are checked later."""
+    """The share and the seed by which users are held out; the defaults for values that are refused later."""
     try:
-        return (
-            float(given.get("heldout_fraction") or DataConfig.heldout_fraction),
-            int(given.get("seed") or TrainConfig.seed),
-        )
-    except ValueError:
+        share = float(given.get("heldout_fraction") or DataConfig.heldout_fraction)
+        seed = int(given.get("seed") or TrainConfig.seed)
+    except (OverflowError, TypeError, ValueError):
         return DataConfig.heldout_fraction, TrainConfig.seed
+    return (share if 0 < share < 1 else DataConfig.heldout_fraction), seed
 
 
 def _stamps(path: str) -> tuple[tuple[str, int, int], ...]:
