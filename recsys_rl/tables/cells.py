@@ -202,8 +202,8 @@ class Cells:
                     why += ", with a point before the decimals"
                 elif column.startswith("context."):
                     why += (
-                        '; in a column of texts put each text that is a number in quotation marks, as """7""" in'
-                        " CSV"
+                        '; in a column of texts put each one that is a number in quotation marks, as """7""" '
+                        "in CSV"
                     )
             else:
                 what, why = f"{column} is {value:g}", rule.sentence + _hint(rule, parsed)
