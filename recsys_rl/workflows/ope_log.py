@@ -199,7 +199,7 @@ def _of_tables(options: OpeConfig, path: str) -> ReadLog:
     rows = _judged_on(options, own, every, PER_SECOND)
     fitted = ope_own_log.FITTED if source.has_propensities else FITTED
     log, complete = _sampled(options, rows, fitted)
-    for note in about_tables(source, every, [log] if complete else rows()):
+    for note in about_tables(source, every, [log] if complete else rows(), options.since):
         announce(note)
     read = _by_checkpoint(options, log, path, files)
     return read if complete else replace(read, parts=rows)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint
-from recsys_rl.errors import UserError, amount
+from recsys_rl.errors import UserError, amount, one_line
 from recsys_rl.tables.decision_log import DecisionLog, cut
 from recsys_rl.tables.own_log import OwnLog
 from recsys_rl.workflows.ope_config import OpeConfig
@@ -81,9 +81,9 @@ def _later(log: DecisionLog, end: int) -> Tensor:
 
 
 def about_tables(
-    source: OwnLog, checkpoints: Sequence[Checkpoint], judged: Iterable[DecisionLog]
+    source: OwnLog, checkpoints: Sequence[Checkpoint], judged: Iterable[DecisionLog], since: str | None = None
 ) -> Iterator[str]:
-    """Lines about tables of which the decisions ``judged`` are judged on."""
+    """Lines about tables of which the decisions ``judged`` are judged on; ``since``: of the options."""
     heldout = later = 0
     for part in judged:
         of_part = int(heldout_of(part, *checkpoints).sum())
@@ -93,7 +93,10 @@ def about_tables(
     if source.unit == "decision":
         whose = amount(heldout, "held-out decision")
     newer = f" and {later:,} that are later than all that the policy learned from" * bool(later)
-    left = f"; the other {rest:,}, from which such a policy learns, are left out" * (bool(rest) or not later)
+    why = "from which such a policy learns"
+    if since is not None:
+        why = f"of sessions before {one_line(since)} or {why}"
+    left = f"; the other {rest:,}, {why}, are left out" * (bool(rest) or not later)
     yield f"judging on {whose}{newer}{left}"
     if later:
         yield (
