@@ -48,12 +48,12 @@ from benchmarks.own_log import learn, probabilities_of, truth_of
 from examples.loop import ENDS, serving
 from recsys_rl.checkpoint import load
 from recsys_rl.errors import UserError
+from recsys_rl.ope.lower import EARLIER, LOWER
 from recsys_rl.serve.interval import IN_FLIGHT
 from recsys_rl.serve.versions import files_in
 from recsys_rl.utils.files import sha256_of
 from recsys_rl.utils.seeding import parse_seeds
 from recsys_rl.workflows.client import Client
-from recsys_rl.workflows.gate_rule import LOWER
 from recsys_rl.workflows.release import Releases
 from recsys_rl.workflows.rounds import candidate_in
 from recsys_rl.workflows.take_turns import LoopConfig, loop
@@ -338,13 +338,18 @@ def _cells(rows: Sequence[newest.Row]) -> list[str]:
     ]
 
 
+def _stories(row: Mapping[str, str]) -> list[str]:
+    """What became of each candidate; the lower bound has one name, also in rows of earlier versions."""
+    return row["candidates"].replace(f"by {EARLIER}", f"by {LOWER}").split("; ")
+
+
 def candidates(results: Path) -> str:
     """How many candidates the gate let through, by which bound, and how many of these are better in truth."""
     stories = [
         part
         for row in newest.read(results, "loop_own_log", KEYS)
         if row["data"] in SETS
-        for part in row["candidates"].split("; ")
+        for part in _stories(row)
     ]
     passed = [part for part in stories if re.search(r"gate (better|no harm seen)", part)]
     lower, good = (sum(mark in part for part in passed) for mark in (f"by {LOWER}", "truth +"))
@@ -366,7 +371,7 @@ def of_shop(results: Path) -> str:
                 *values,
                 row["promoted"] or "none",
                 sessions,
-                row["candidates"].replace("; ", "<br>"),
+                "<br>".join(_stories(row)),
             ]
         )
     means = [f"{sum(float(row[name]) for row in rows) / len(rows):.4f}" for name in names]

@@ -75,5 +75,9 @@ def split_of(checkpoint: Checkpoint) -> tuple[float, int]:
 
 def config_of_split(checkpoint: Checkpoint) -> Config:
     """The settings of the checkpoint with the seed of ``split_of``, for what learns from the same users."""
-    config, (_, seed) = checkpoint.config, split_of(checkpoint)
+    return with_seed(checkpoint.config, split_of(checkpoint)[1])
+
+
+def with_seed(config: Config, seed: int) -> Config:
+    """The settings with another seed."""
     return Config(**{**vars(config), "train_config": dataclasses.replace(config.train_config, seed=seed)})

@@ -5,7 +5,8 @@
 The columns of the log give what a platform has: the items, the named pieces of the context with their
 encodings (tables/pieces.py), the signals, and the length of sessions. They lie in the settings of the run and
 so in its checkpoint. How often an item is shown, and the ranges and encodings of the context, are those of
-the training side: no number of a policy depends on the held-out rows. The context of an observation has:
+the training side. All rows give what any row must fit (tables/own_log_survey.py); no other number of a policy
+depends on the held-out rows. The context of an observation has:
 
 - `profile`, first, if the log has a column `context.profile` as long as an embedding of the items;
 - `clock`, the share of the longest session that is over; and `last_item`, in sessions of several steps with
@@ -247,14 +248,13 @@ def load_log(given: Mapping[str, Any]) -> OwnLogFile:
 
 
 def _split(given: Mapping[str, Any]) -> tuple[float, int]:
-    """The share and the seed by which users are held out. Texts of a command line are checked later."""
+    """The share and the seed by which users are held out; the defaults for values that are refused later."""
     try:
-        return (
-            float(given.get("heldout_fraction") or DataConfig.heldout_fraction),
-            int(given.get("seed") or TrainConfig.seed),
-        )
-    except ValueError:
+        share = float(given.get("heldout_fraction") or DataConfig.heldout_fraction)
+        seed = int(given.get("seed") or TrainConfig.seed)
+    except (OverflowError, TypeError, ValueError):
         return DataConfig.heldout_fraction, TrainConfig.seed
+    return (share if 0 < share < 1 else DataConfig.heldout_fraction), seed
 
 
 def _stamps(path: str) -> tuple[tuple[str, int, int], ...]:

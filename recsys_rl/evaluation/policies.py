@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -32,9 +32,20 @@ def check_once(names: Sequence[str]) -> None:
 class Behaviours:
     """Makes the behaviours of one checkpoint, by the names of the table's rows."""
 
-    def __init__(self, checkpoint: Checkpoint, table: Table, env: RecEnv, cache_dir: str | None) -> None:
-        """``table.streams`` holds "policy", "random" and "mixture"."""
-        self.checkpoint, self.table = checkpoint, table
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        table: Table,
+        env: RecEnv,
+        cache_dir: str | None,
+        reading: Callable[[Any], Any] | None = None,
+    ) -> None:
+        """
+        Args:
+            table: its ``streams`` hold "policy", "random" and "mixture".
+            reading: makes of an agent one that reads a log of another encoding of the context.
+        """
+        self.checkpoint, self.table, self.reading = checkpoint, table, reading
         self.name = row_name(checkpoint.config)
         self.two_stage = checkpoint.config.model_config.candidates > 0
         self.references = references(table, env, checkpoint.total_steps, cache_dir, estimates=True)
@@ -121,7 +132,7 @@ class Behaviours:
         if trained:
             with restoring():
                 agent.load_state_dict(checkpoint.agent)
-        return agent
+        return agent if self.reading is None else self.reading(agent)
 
 
 def candidate_rule(checkpoint: Checkpoint, name: str) -> str:

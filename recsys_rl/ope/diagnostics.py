@@ -43,6 +43,8 @@ NEAR = 1e-3
 """Share by which weights of the tail may differ and still count as equal."""
 SAME = 2e-4
 """Distance of a row's weight from 1 up to which the policy is the logger: logs hold 0.3333 for a third."""
+ALIKE = 1e-12
+"""Standard error, as a share of the largest term, up to which all terms are equal: the rest is rounding."""
 SURE = 1 - 1e-4
 """Level of the mean weight's interval, which misses 1 in one of 10,000 logs with right propensities."""
 ROUNDING = 1e-3
@@ -151,10 +153,13 @@ def largest_move(weights: Tensor, residuals: Tensor, terms: Tensor, users: Tenso
 
     It is a row with the largest weight (N,) and the largest distance (N,) of reward and model, which may not
     have come together yet: of rare rewards, the rows that the policy would show most often have hardly any.
+    Infinite where all terms are equal and weights differ: then the log shows no reward that a row could add.
     """
     error = float(standard_error(terms, users))
+    if error <= ALIKE * float(terms.abs().max()):
+        return math.inf if float(weights.max()) > (1 + SAME) * float(weights.min()) else 0.0
     largest = float(weights.max() * residuals.abs().max())
-    return largest / (len(terms) * error) if error else 0.0
+    return largest / (len(terms) * error)
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,10 @@ from torch import Tensor
 
 from recsys_rl.ope.diagnostics import ROUNDING, weigh
 
-LOWER = "clipped-ips"
+LOWER = "lower-bound"
 """Its name where it answers: it has a lower end alone."""
+EARLIER = "clipped-ips"
+"""Its name in files of earlier versions, which an estimator has, too."""
 Bounds = tuple[float, float]
 
 

@@ -256,7 +256,12 @@ def warnings_for(
             f"Do not trust this: the log is worth {amount(round(report.ess), unit.removesuffix('s'))} for "
             f"this policy, and {FEW} are needed."
         )
-    if move > MOST_MOVE:
+    if math.isinf(move):
+        warnings.append(
+            f"The {unit} show no spread: each has the same estimate, so that the interval says nothing about "
+            "other rewards."
+        )
+    elif move > MOST_MOVE:
         warnings.append(
             f"A few {unit} decide: one more could move the estimate by {move:.2g} standard errors, and above "
             f"{MOST_MOVE:g} the interval covers the truth less often than it should."

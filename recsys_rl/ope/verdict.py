@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, get_args
 
 from torch import Tensor
@@ -20,7 +20,7 @@ from recsys_rl.errors import UserError, amount
 from recsys_rl.ope.compare import MODELS, by_lower_bound, difference, enough, stand_ins
 from recsys_rl.ope.diagnostics import FEW, HEAVY, MOST_MOVE
 from recsys_rl.ope.judge import LOGGED
-from recsys_rl.ope.lower import SingleDecisions
+from recsys_rl.ope.lower import EARLIER, LOWER, SingleDecisions
 from recsys_rl.ope.parts import Totals
 from recsys_rl.ope.result import Difference, Estimate, finite, number
 
@@ -82,7 +82,7 @@ class Verdict:
             return ""
         value, near, far = (number(abs(x)) for x in _ordered(self.difference))
         if self.by:
-            return f" by at least {near} ({self.by}, a lower bound)"
+            return f" by at least {near} ({self.by})"
         return f" by {value} [{near}, {far}]"
 
     @property
@@ -197,6 +197,10 @@ def _reason(known: Estimates, row: Estimate | None, paired: Difference) -> str:
         if not math.isfinite(paired.more_rows):
             return "no difference was seen, and no number of rows would settle it"
         return f"about {paired.more_rows:,.0f} more decisions would settle it"
+    if math.isinf(row.move):
+        return (
+            f"each {unit} has the same estimate, so that its error is unknown: give more {unit}s of the log"
+        )
     if of.ess < FEW:
         why = f"the log is worth {amount(round(of.ess), unit)} for it, and {FEW} are needed"
     elif row.move > MOST_MOVE:
@@ -255,6 +259,7 @@ def read_verdicts(values: object) -> list[Verdict]:
     try:
         assert isinstance(values, list)
         table = [Verdict(**{**row, "difference": _numbers(row["difference"])}) for row in values]
+        table = [replace(row, by=LOWER) if row.by == EARLIER else row for row in table]
         sound = bool(table) and all(map(_is_row, table))
     except (AssertionError, KeyError, TypeError, ValueError):
         sound = False

@@ -200,6 +200,11 @@ class Cells:
                 why = rule.sentence if rule.kind == "whole" and rule.sentence else f"give {kind}"
                 if rule.kind == "number" and re.match(COMMA, str(flat[index])):
                     why += ", with a point before the decimals"
+                elif column.startswith("context."):
+                    why += (
+                        '; in a column of texts put each one that is a number in quotation marks, as """7""" '
+                        "in CSV"
+                    )
             else:
                 what, why = f"{column} is {value:g}", rule.sentence + _hint(rule, parsed)
             raise UserError(f"{self.name}: {what} in row {self.row(row_of(index))}: {why}.")

@@ -7,8 +7,9 @@ from functools import cached_property
 import polars as pl
 
 from recsys_rl.tables.decision_log import DecisionHeader
-from recsys_rl.tables.layout import Layout
+from recsys_rl.tables.layout import ROW, Layout
 from recsys_rl.tables.schema import COLUMNS, follows, named, of_propensities, value
+from recsys_rl.tables.times import seconds
 from recsys_rl.tables.values import Kind, as_texts, hashed, text
 
 
@@ -100,7 +101,8 @@ class LoggedChoices:
         if "candidates" in self.roles:
             return layout.entries(self.roles["candidates"]).fill_null([]).list.n_unique()
         if self.header is None:
-            return pl.lit(max(self.items, len(named(self.names, "probability.")))) - self._above
+            every = pl.lit(max(self.items, len(named(self.names, "probability."))))
+            return every - (self._above if self._repeats else self._before)
         number = pl.lit(self.header.num_items)
         if self.header.interface.repeats:
             number -= self._above
@@ -109,6 +111,30 @@ class LoggedChoices:
         if "exclude" in self.names:
             number -= layout.entries("exclude").fill_null([]).list.len().cast(pl.Int64)
         return number
+
+    @cached_property
+    def _repeats(self) -> bool:
+        """True unless there are sessions of several rows, and none shows an item twice."""
+        name = self.roles.get("session")
+        if name is None:
+            return True
+        scan = self.shown.filter(~self.layout.gap(name))
+        pairs = scan.select(session=self.layout.hash(name), item=self.item)
+        most = pairs.group_by("session", "item").agg(rows=pl.len()).select(pl.col("rows").max())
+        longest = pairs.group_by("session").agg(rows=pl.len()).select(pl.col("rows").max())
+        return (self.layout.collect(most).item() or 1) > 1 or (self.layout.collect(longest).item() or 1) == 1
+
+    @property
+    def _before(self) -> pl.Expr:
+        """The number of rows of the same session before a row; by times or by their order without steps."""
+        if "step" in self.names:
+            return value(pl.col("step"), self.layout.types["step"], COLUMNS["step"])
+        name = self.roles["session"]
+        form, order = self.layout.form, pl.col(ROW)
+        if form is not None:
+            time = self.roles["time"]
+            order = seconds(pl.col(time), self.layout.types[time], form)
+        return order.rank("ordinal").over(self.layout.hash(name)).cast(pl.Int64) - 1
 
     @property
     def _above(self) -> pl.Expr:

@@ -393,8 +393,11 @@ def _loggers(files: LogFiles) -> tuple[tuple[str, ...], str]:
 
 
 def _hashes(read: Table, kinds: Mapping[str, str]) -> Tensor:
-    """(E,) int64: the hash of each row's context, of its values and not of their encoding."""
-    columns = []
+    """(E,) int64: the hash of each row's context, of its values and not of their encoding.
+
+    A gap is one NO_VALUE, also in a list: how many numbers a list has may not show in the rows that are read.
+    """
+    columns, given = [], []
     for name in sorted(kinds):  # in any order of the columns
         column = f"{CONTEXT}{name}"
         some, there = read.known(column)
@@ -406,11 +409,14 @@ def _hashes(read: Table, kinds: Mapping[str, str]) -> Tensor:
         elif some.frame.height:
             numbers = some.values(column).unsqueeze(1) if kinds[name] == "number" else some.lists(column)
             values = (numbers.float() + 0.0).contiguous().view(torch.int32).long()  # -0 is 0
-        of_rows = torch.full((len(there), values.shape[1]), NO_VALUE)
-        of_rows[torch.from_numpy(there.to_numpy())] = values
+        full = torch.from_numpy(there.to_numpy())
+        of_rows = torch.full((len(full), values.shape[1]), NO_VALUE)
+        of_rows[full] = values
         columns.append(of_rows)
-    rows = torch.cat(columns, 1).numpy()
+        given.append(full.unsqueeze(1) | (torch.arange(values.shape[1]) == 0))
+    rows, cells = torch.cat(columns, 1).numpy(), torch.cat(given, 1).numpy()
     hashes = [
-        int.from_bytes(hashlib.blake2b(row.tobytes(), digest_size=8).digest(), "big") >> 1 for row in rows
+        int.from_bytes(hashlib.blake2b(row[used].tobytes(), digest_size=8).digest(), "big") >> 1
+        for row, used in zip(rows, cells, strict=True)
     ]
     return torch.tensor(hashes)

@@ -1,8 +1,9 @@
 """The overview of a team's own log: the shape of its decisions and the ids of its items, before it is read.
 
 Each file is read a few columns at a time. tables/own_log.py then reads the rows by the shape. All rows give
-the ids of the items, the signals and the longest session, which any row must fit. Those of the training side
-alone give the numbers that a policy sees: how often each item is shown, and the encodings of the context.
+what any row must fit: the ids of the items, the signals, the longest session, whether one shows an item
+twice, and of each piece of the context its kind and whether it has gaps. Those of the training side alone
+give the numbers that a policy sees: how often each item is shown, and the encodings of the context.
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 
 from recsys_rl.checkpoint import Checkpoint, load
+from recsys_rl.checkpoint.home import split_of, with_seed
+from recsys_rl.errors import FieldError
 from recsys_rl.make import make_agent, make_world
 from recsys_rl.models.policy import CHANCE, NetworkPolicy
 from recsys_rl.records import Brought
@@ -31,7 +33,8 @@ def begin(config: Config, before: Checkpoint | None, device: torch.device, ranks
     """
     settings = config.train_config
     config = config if before is not None else _with_its_split(config)
-    world, warm, note = _world(config, before, ranks), None, ""
+    items = _of_items(config, before)
+    world, warm, note = _world(config, before, items, ranks), None, ""
     if before is None and settings.init_from is not None:
         warm = load(settings.init_from, config.env)
         note = check_items(config, world, warm)
@@ -41,7 +44,8 @@ def begin(config: Config, before: Checkpoint | None, device: torch.device, ranks
     own = generators(settings.seed, *names.values(), device=device)
     streams = {name: own[names[name]] for name in STREAMS}
     streams["model"] = generators(settings.seed, "model")["model"]
-    rank_config = part_of_rank(config, ranks.size)
+    split = _split(config, before, items)
+    rank_config = part_of_rank(with_seed(config, split), ranks.size)
     num_updates = max(1, settings.total_timesteps // config.agent_config.steps_per_update)
     process, average = (ranks.rank, ranks.size), ranks.average if ranks.size > 1 else None
 
@@ -53,9 +57,13 @@ def begin(config: Config, before: Checkpoint | None, device: torch.device, ranks
     run = Run(config, world, experience, agent, streams, num_updates, note=note)
     if (brought := config.platform.brought(config)) is not None:
         run.info |= _about_users(brought, settings.seed, agent)
+    elif split != settings.seed:
+        run.info["heldout_seed"] = split
     if warm is not None:
         run.note += warm_start(config, world, agent, warm, device)
         run.info["steps_before"] = warm.total_steps
+    if items is not None and split != settings.seed:
+        run.note = "\n".join(filter(None, [run.note, _other_split(config, split)]))
     run.info |= _log_end(experience, warm, before)
     if before is not None:
         restore(run, before, device, ranks.rank)
@@ -91,11 +99,46 @@ def _about_users(brought: Brought, seed: int, agent: Any) -> dict[str, Any]:
     return facts
 
 
-def _world(config: Config, before: Checkpoint | None, ranks: Ranks) -> World:
-    if before is not None:
-        return before.world
-    items = getattr(config.agent_config, "checkpoint", None)
-    if items is not None:
-        return load(items, config.env).world
+def _of_items(config: Config, before: Checkpoint | None) -> Checkpoint | None:
+    """The checkpoint whose items a new run has; None for a resumed one, and for items from elsewhere."""
+    path = getattr(config.agent_config, "checkpoint", None)
+    return None if path is None or before is not None else load(path, config.env)
+
+
+def _split(config: Config, before: Checkpoint | None, items: Checkpoint | None) -> int:
+    """The seed by which users of a log are held out: with --checkpoint its own, as it knows the others.
+
+    Raises FieldError for another share of held-out users than that of the checkpoint.
+    """
+    known = items or before
+    if known is None or getattr(config.agent_config, "checkpoint", None) is None:
+        return config.train_config.seed
+    (share, seed), own = split_of(known), config.data_config.heldout_fraction
+    if share != own:
+        raise _other_share(own, share)
+    return seed
+
+
+def _other_share(own: float, share: float) -> FieldError:
+    return FieldError(
+        "data_config.heldout_fraction",
+        f"is {own:g}, and the checkpoint of --checkpoint holds out {share:g} of the users from all that it "
+        "learned: leave it out.",
+    )
+
+
+def _other_split(config: Config, seed: int) -> str:
+    """The line about users who are held out by the seed of the checkpoint."""
+    settings = config.train_config
+    return (
+        f"users are held out as in {config.agent_config.checkpoint}, by seed {seed} and not by --seed "
+        f"{settings.seed}: its items and encodings know the others"
+    )
+
+
+def _world(config: Config, before: Checkpoint | None, items: Checkpoint | None, ranks: Ranks) -> World:
+    known = before or items
+    if known is not None:
+        return known.world
     with ranks.in_turn():  # the first rank downloads data and learns embeddings into the cache
         return make_world(config)

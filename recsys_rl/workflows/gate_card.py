@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from recsys_rl.errors import amount
 from recsys_rl.ope.diagnostics import FEW
+from recsys_rl.ope.lower import LOWER
 from recsys_rl.ope.result import number
-from recsys_rl.workflows.gate_rule import HARM, LEAST_SESSIONS, LOWER, GateVerdict
+from recsys_rl.workflows.gate_rule import HARM, LEAST_SESSIONS, GateVerdict
 
 MEANING = {
     "better": "By this record the challenger earns more. A canary should confirm it before it serves alone.",

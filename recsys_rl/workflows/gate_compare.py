@@ -24,7 +24,7 @@ from recsys_rl.functional import categorical
 from recsys_rl.make import agent_of, make_user_model
 from recsys_rl.objective.weighted import weights_of
 from recsys_rl.ope.item_models import MOST_ITEMS
-from recsys_rl.ope.lower import Bounds, lower_terms, too_large
+from recsys_rl.ope.lower import LOWER, Bounds, lower_terms, too_large
 from recsys_rl.ope.policies import logged_places
 from recsys_rl.ope.replay import ReplayedLog
 from recsys_rl.ope.verdict import BROKEN, Estimates, about_log, verdict_on
@@ -35,7 +35,7 @@ from recsys_rl.tables.decision_log import DecisionLog
 from recsys_rl.tables.items import knows_items
 from recsys_rl.types import Catalogue, Stream
 from recsys_rl.utils.seeding import generators
-from recsys_rl.workflows.gate_rule import LOWER, Compared
+from recsys_rl.workflows.gate_rule import Compared
 from recsys_rl.workflows.ope import estimates, replayed
 from recsys_rl.workflows.ope_config import OpeConfig
 from recsys_rl.workflows.ope_log import STREAMS, ReadLog
@@ -123,7 +123,7 @@ def bench(name: Path, log: DecisionLog, place: Checkpoint) -> Bench:
     options = OpeConfig(log=(str(name),), world=not one_step)
     of, _, _ = replayed(options, read)
     worlds, doubt = (None, "") if one_step else try_world(of, streams["world"])
-    bounds = reward_bounds(log, place.config.platform, users, seen) if one_step else None
+    bounds = reward_bounds(log, place.config, users, seen) if one_step else None
     return Bench(
         place=place,
         options=options,

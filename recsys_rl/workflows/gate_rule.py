@@ -18,8 +18,6 @@ GAIN, HARM = 0.1, -0.05
 """Shares of the champion's return: a lower bound above the first is *better*, above the second no harm."""
 LEAST_SESSIONS = 500
 """Held-out sessions, below which nothing is *better*."""
-LOWER = "clipped-ips"
-"""By what single decisions are judged whose weights are too heavy for `dr`: it has a lower end alone."""
 ALPHA = 0.05
 """The probability of a false alarm over all judgements in a folder together, as far as the estimator is
 right."""

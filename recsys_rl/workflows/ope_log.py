@@ -40,6 +40,7 @@ from recsys_rl.utils.find import find
 from recsys_rl.utils.progress import announce
 from recsys_rl.utils.seeding import generators
 from recsys_rl.workflows import ope_own_log
+from recsys_rl.workflows.gate_place import Recoded, challenger_of, check_place
 from recsys_rl.workflows.latest import print_latest
 from recsys_rl.workflows.ope_config import OpeConfig
 from recsys_rl.workflows.ope_own_log import (
@@ -192,12 +193,13 @@ def _of_tables(options: OpeConfig, path: str) -> ReadLog:
             f"{one_line(checkpoint.config.env)}, so --checkpoint does not fit: leave it out."
         )
     source = open_of_checkpoint(options, checkpoint)
-    end = end_of_learning(options, source, files.values())
-    own = partial(judged_parts, source, checkpoint, PART, end)
-    rows = _judged_on(options, own, [*files.values()], PER_SECOND)
+    every = [*files.values()]
+    end = end_of_learning(options, source, every)
+    own = partial(judged_parts, source, every, PART, end)
+    rows = _judged_on(options, own, every, PER_SECOND)
     fitted = ope_own_log.FITTED if source.has_propensities else FITTED
     log, complete = _sampled(options, rows, fitted)
-    for note in about_tables(source, checkpoint, [log] if complete else rows()):
+    for note in about_tables(source, every, [log] if complete else rows(), options.since):
         announce(note)
     read = _by_checkpoint(options, log, path, files)
     return read if complete else replace(read, parts=rows)
@@ -341,7 +343,10 @@ def _by_checkpoint(
     by_item = own and not knows_items(catalogue) and catalogue.num_items <= MOST_ITEMS
     by_item = by_item and log.items.shape[1] == 1
     single = facts is None and header.interface.session_length == 1
-    bounds = reward_bounds(log, checkpoint.config.platform, users, by) if single else None
+    bounds = None
+    if single:  # as each checkpoint knows the ranges of signals
+        ends = {reward_bounds(log, of.checkpoint.config, of.env.user_model, by) for of in versions.values()}
+        bounds = next(iter(ends)) if len(ends) == 1 else None
     return ReadLog(
         log, catalogue, rewards, generator, None, path, behaviours, others, versions, None, by_item, bounds
     )
@@ -356,19 +361,31 @@ def _version(
 ) -> Behaviours:
     """The policies of a further checkpoint. Raises UserError for other items or sessions than of ``base``."""
     mine, theirs = base.checkpoint, checkpoint
+    own = mine.config.platform.tables is not None
+    texts = ", or knows other texts of its contexts" if own else ""
     other = UserError(
-        f"{file} is of another catalogue or of other sessions than {options.checkpoint}: compare checkpoints "
-        "of the same items and settings of the platform."
+        f"{file} is of another catalogue or of other sessions than {options.checkpoint}{texts}: compare "
+        "checkpoints of the same items and settings of the platform"
+        + (", as --checkpoint of recsys-rl train brings them." if own else ".")
     )
-    if theirs.world.is_empty or catalogue_hash(mine.catalogue) != catalogue_hash(theirs.catalogue):
+    if theirs.world.is_empty:
         raise other
-    if not mine.config.platform.simulates and mine.config.env_config != theirs.config.env_config:
-        raise other  # the same pieces of the context may be encoded in another way
+    if own:
+        try:
+            check_place(Path(file), theirs, mine)
+        except UserError as error:
+            raise other from error
+    elif catalogue_hash(mine.catalogue) != catalogue_hash(theirs.catalogue):
+        raise other
     table = _table(options, theirs, generator)
     env = table.env()
     if not isinstance(env, RecEnv) or env.interface != base.env.interface:
         raise other
-    return Behaviours(theirs, table, env, options.cache_dir)
+    if not own:
+        return Behaviours(theirs, table, env, options.cache_dir)
+    like = challenger_of(theirs, mine)
+    recoded = (lambda agent: replace(like, policy=agent)) if isinstance(like, Recoded) else None
+    return Behaviours(theirs, table, env, options.cache_dir, recoded)
 
 
 def _others(

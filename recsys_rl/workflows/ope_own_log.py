@@ -1,19 +1,19 @@
 """A team's own tables as the log of `recsys-rl ope`, read as the checkpoint's policy read them in training.
 
-The items, the encodings of the context, the signals and the weights are those of the checkpoint. Of its users
-only those who are held out by the same hash are judged on, as the policy has learned from the others; but
-sessions that began after its log ended are those of all users.
+The items, the encodings of the context, the signals and the weights are those of the checkpoint. Only
+users whom all checkpoints of the command held out are judged on, as a policy has learned from the others; but
+sessions that began after the last of their logs ended are those of all users.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint
-from recsys_rl.errors import UserError, amount
+from recsys_rl.errors import UserError, amount, one_line
 from recsys_rl.tables.decision_log import DecisionLog, cut
 from recsys_rl.tables.own_log import OwnLog
 from recsys_rl.workflows.ope_config import OpeConfig
@@ -51,15 +51,16 @@ def end_of_learning(options: OpeConfig, source: OwnLog, checkpoints: Iterable[Ch
 
 
 def judged_parts(
-    source: OwnLog, checkpoint: Checkpoint, rows: int, learned_until: int | None = None
+    source: OwnLog, checkpoints: Sequence[Checkpoint], rows: int, learned_until: int | None = None
 ) -> Iterator[DecisionLog]:
-    """The decisions of held-out users, in parts of about ``rows`` rows, and later ones of all users.
+    """The decisions of users held out by each checkpoint, in parts of about ``rows`` rows, and later ones.
 
-    ``learned_until``: as of ``end_of_learning``. Raises UserError without any decision.
+    Later ones are of all users. ``learned_until``: as of ``end_of_learning``. Raises UserError without any
+    decision.
     """
     empty = True
     for part in source.parts(rows):
-        judged = heldout_of(part, checkpoint)
+        judged = heldout_of(part, *checkpoints)
         if learned_until is not None:
             judged |= _later(part, learned_until)
         if bool(judged.any()):
@@ -79,18 +80,23 @@ def _later(log: DecisionLog, end: int) -> Tensor:
     return (starts > end) & ((starts >= dates) == (end >= dates))
 
 
-def about_tables(source: OwnLog, checkpoint: Checkpoint, judged: Iterable[DecisionLog]) -> Iterator[str]:
-    """Lines about tables of which the decisions ``judged`` are judged on."""
+def about_tables(
+    source: OwnLog, checkpoints: Sequence[Checkpoint], judged: Iterable[DecisionLog], since: str | None = None
+) -> Iterator[str]:
+    """Lines about tables of which the decisions ``judged`` are judged on; ``since``: of the options."""
     heldout = later = 0
     for part in judged:
-        of_part = int(heldout_of(part, checkpoint).sum())
+        of_part = int(heldout_of(part, *checkpoints).sum())
         heldout, later = heldout + of_part, later + part.num_rows - of_part
     rest = source.num_rows - heldout - later
     whose = f"{amount(heldout, 'decision')} of held-out {source.unit}s"
     if source.unit == "decision":
         whose = amount(heldout, "held-out decision")
     newer = f" and {later:,} that are later than all that the policy learned from" * bool(later)
-    left = f"; the other {rest:,}, from which such a policy learns, are left out" * (bool(rest) or not later)
+    why = "from which such a policy learns"
+    if since is not None:
+        why = f"of sessions before {one_line(since)} or {why}"
+    left = f"; the other {rest:,}, {why}, are left out" * (bool(rest) or not later)
     yield f"judging on {whose}{newer}{left}"
     if later:
         yield (

@@ -11,19 +11,22 @@ from torch import Tensor
 from recsys_rl.experience.logged import rewards_of
 from recsys_rl.ope.lower import Bounds
 from recsys_rl.protocols import UserModel
-from recsys_rl.records import Platform
+from recsys_rl.settings.config import Config
 from recsys_rl.tables.decision_log import DecisionLog
 from recsys_rl.types import UserError
 from recsys_rl.users.from_log import sums_of_signals
 
+ANY = (-math.inf, math.inf)
 
-def reward_bounds(log: DecisionLog, platform: Platform, users: UserModel, weights: Tensor) -> Bounds | None:
+
+def reward_bounds(log: DecisionLog, config: Config, users: UserModel, weights: Tensor) -> Bounds | None:
     """The ends of a reward of a platform's signals; None if they are unknown.
 
     The range of a signal is that of its platform. At a place of one's own a signal that was 0 and 1 in the
-    log of the training is from 0 to 1.
+    log of the training is from 0 to 1; one with other values there has no known range.
 
     Args:
+        config: the settings of the policy.
         weights: (M,) of the streams.
     """
     places = log.header.interface.slate_size
@@ -35,13 +38,11 @@ def reward_bounds(log: DecisionLog, platform: Platform, users: UserModel, weight
         return None
     by = {signal.name: value for signal, value in zip(users.signals, made.tolist(), strict=True)}
     rewards = rewards_of(log.header, users, weights, log.feedback)
-    return bounds_of_sum(log, by, rewards, platform.signal_ranges if platform.simulates else _known(users))
-
-
-def _known(users: UserModel) -> dict[str, Bounds]:
-    """The ranges of the signals that have one."""
-    ranges = {signal.name: (signal.low, signal.high) for signal in users.signals}
-    return {name: ends for name, ends in ranges.items() if all(map(math.isfinite, ends))}
+    tables, ranges = config.platform.tables, config.platform.signal_ranges
+    if tables is not None:
+        of_log = tables.ranges(config.env_config)
+        ranges = {name: of[:2] if of.binary else ANY for name, of in of_log.items()}
+    return bounds_of_sum(log, by, rewards, ranges)
 
 
 def bounds_of_sum(
@@ -49,13 +50,13 @@ def bounds_of_sum(
 ) -> Bounds | None:
     """The ends of a reward that is a weighted sum of signals over the places of a slate; None if unknown.
 
-    A signal without a range that is 0 and 1 in the log, and nothing else, is from 0 to 1. That of another
-    signal is unknown, as what was never shown may pay less than all that was.
+    A signal of which nothing is known and that is 0 and 1 in the log, and nothing else, is from 0 to 1. The
+    range of another one is unknown, as what was never shown may pay less than all that was.
 
     Args:
         by: the weight of each signal.
         rewards: (E,) of the log.
-        ranges: of signals, where they are known.
+        ranges: of signals; ANY of one that is known to have none.
     """
     least = most = 0.0
     for name, weight in by.items():

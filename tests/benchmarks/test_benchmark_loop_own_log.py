@@ -27,7 +27,7 @@ def turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Turns:
     found = Turns(tmp_path, SimpleNamespace(), "http://127.0.0.1:1")
     found.first, found.canaries = FIRST, {BAD: 300, GOOD: 200}
     gate = {"answer": "no harm seen", "by": "dr", "low": 0.01}
-    found.gated = {BAD: gate, GOOD: {**gate, "answer": "better", "low": None, "by": "clipped-ips"}}
+    found.gated = {BAD: gate, GOOD: {**gate, "answer": "better", "low": None, "by": "lower-bound"}}
     rows = [("start", BAD), ("back", BAD), ("start", GOOD), ("promote", GOOD)]
     history = [{"kind": kind, "challenger": name, "reason": "canary"} for kind, name in rows]
     monkeypatch.setattr(Turns, "releases", SimpleNamespace(history=lambda: history))
@@ -44,7 +44,7 @@ def test_row_by_hand(turns: Turns) -> None:
         "canary": 500,
         "worse": 0,
         "candidates": "reinforce: gate no harm seen by dr from +0.010 on, truth -0.100, went back after 300: "
-        "canary; bc: gate better by clipped-ips, truth +0.300, promoted after 200: canary",
+        "canary; bc: gate better by lower-bound, truth +0.300, promoted after 200: canary",
     }
 
 

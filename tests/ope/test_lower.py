@@ -66,7 +66,7 @@ def test_the_lower_bound_is_that_of_bottou() -> None:
     mean, low = bottou(weights.numpy(), rewards.numpy())
     earned = float(rewards.mean())
     assert mean == pytest.approx(20 * math.sqrt(2_000) / 2_000 - earned) and low > 0
-    assert (verdict.answer, verdict.by, verdict.estimator) == ("better", "clipped-ips", "dr")
+    assert (verdict.answer, verdict.by, verdict.estimator) == ("better", "lower-bound", "dr")
     assert verdict.difference is not None and not verdict.promise
     assert verdict.difference == pytest.approx((mean, low, math.inf))
     assert verdict.value == pytest.approx(1.0)  # by `dr`, without a promise
@@ -85,7 +85,7 @@ def test_a_worse_policy_has_the_bound_of_the_log_minus_the_policy() -> None:
     weights[::20], rewards[:] = 20.0, 1.0
     rewards[::20] = 0.0
     verdict = verdict_of(weights, rewards)
-    assert (verdict.answer, verdict.by, verdict.promise) == ("worse", "clipped-ips", False)
+    assert (verdict.answer, verdict.by, verdict.promise) == ("worse", "lower-bound", False)
     value, low, high = verdict.difference or (0.0, 0.0, 0.0)
     # Terms r - 0 of the log minus 1 - w (1 - r): 1 - 1 where it pays, and 0 + 19 where it does not.
     terms = np.where(np.arange(ROWS) % 20 == 0, 19.0, 0.0)
@@ -160,7 +160,7 @@ def test_the_command_says_better_by_the_lower_bound(
     frame, weights = pl.read_csv(log), POLICY / LOGGING
     mean, low = bottou(weights[[int(x[1:]) for x in frame["item"]]], frame["reward"].to_numpy())
     verdict, compared = found["verdict"], found["compare"]
-    assert verdict["answer"] == "better" and verdict["by"] == compared["estimator"] == "clipped-ips"
+    assert verdict["answer"] == "better" and verdict["by"] == compared["estimator"] == "lower-bound"
     assert verdict["difference"] == [pytest.approx(mean), pytest.approx(low), None]
     assert (compared["value"], compared["low"], compared["high"]) == (
         pytest.approx(mean),

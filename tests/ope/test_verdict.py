@@ -11,6 +11,7 @@ import torch
 
 from recsys_rl.ope.compare import enough
 from recsys_rl.ope.diagnostics import WeightReport, largest_move
+from recsys_rl.ope.judge import LOGGED
 from recsys_rl.ope.parts import Totals
 from recsys_rl.ope.result import Estimate
 from recsys_rl.ope.rows import plain_row
@@ -144,6 +145,28 @@ def test_one_row_could_move_an_estimate_by_its_largest_weight_and_residual() -> 
     assert found.move == pytest.approx(10 / 4 / error) and found.row()["move"] == found.move
 
 
+@pytest.mark.parametrize("paid", [0.0, 0.1])
+def test_rewards_that_are_all_alike_promise_nothing(paid: float) -> None:
+    """A reward model knows them: each term is the same. The log of the same policy still has its mean."""
+    rewards = torch.full((400,), paid, dtype=torch.float64)
+    for weights, promise in ((torch.tensor([0.8, 1.2]).double().repeat(200), False), (torch.ones(400), True)):
+        found = plain_row("a", "dr", rewards, weights=weights, residuals=torch.zeros(400))
+        assert enough(found) == promise and bool(found.warning) != promise
+        assert found.move == (0 if promise else math.inf)
+    users = torch.arange(400)
+    varied = plain_row("a", "dr", rewards, weights=torch.tensor([0.8, 1.2]).double().repeat(200))
+    known = Estimates(
+        [plain_row(LOGGED, "mean", rewards), varied],
+        {LOGGED: {"mean": rewards}, "a": {"dr": rewards}},
+        users,
+        400,
+        "dr",
+    )
+    verdict = verdict_on(known, "a")
+    assert verdict.answer == "can't tell" and not verdict.promise
+    assert "no number of rows" not in verdict.sentence and "inf" not in verdict.sentence
+
+
 def test_sessions_with_dead_weights_show_the_model_without_a_promise() -> None:
     weights = torch.zeros(ROWS, dtype=torch.float64)
     weights[:10] = 100.0
@@ -183,5 +206,6 @@ def test_other_values_are_refused(values: object) -> None:
 def test_a_row_with_another_answer_or_promise_is_refused(field: str, value: object) -> None:
     row = table_of(EARNED + 0.1, GOOD).values()
     assert read_verdicts([row])[0].answer == "better"
+    assert read_verdicts([row | {"by": "clipped-ips"}])[0].by == "lower-bound"  # of an earlier version
     with pytest.raises(UserError):
         read_verdicts([row | {field: value}])

@@ -77,7 +77,7 @@ def test_the_gate_keeps_its_bound_and_cuts_amounts(tmp_path: Path) -> None:
     assert on.bounds == (0.0, 1.0) and "48 values" in on.cut
     assert sorted(set(on.of.rewards.tolist())) == [0.0, 0.5, 1.0]
     users = make_user_model(clicked.config, clicked.world)
-    assert reward_bounds(log, clicked.config.platform, users, torch.ones(1)) is None  # not cut: outside
+    assert reward_bounds(log, clicked.config, users, torch.ones(1)) is None  # not cut: outside
 
     paid = load(policy(tmp_path / "q.pt", single(tmp_path / "amounts.csv", [0, 2.5, 30])))
     log = concatenate([*decisions_of(single(tmp_path / "large.csv", [0, 2.5, 1e9, -4]), paid)])

@@ -9,6 +9,7 @@ import pytest
 
 from recsys_rl.cli import main
 from recsys_rl.tables.cells import Cells
+from recsys_rl.tables.own_log import LogFiles
 from recsys_rl.tables.pieces import seen_pieces
 from recsys_rl.tables.survey import describe
 from recsys_rl.types import UserError
@@ -30,6 +31,7 @@ def log(path: Path, prices: list[str], rewards: list[str]) -> str:
         (["1,5", "2,25"], None),
         (["3", "-2,5"], None),
         (["1.000,5", "2,5"], None),
+        (["1,5e3", "2,5E-3"], None),
         (["1|5", "2|25"], 2),
         (["[1,5]", "[2,25]"], 2),
         (["1, 5", "2, 25"], 2),
@@ -48,6 +50,23 @@ def test_texts_that_may_be_numbers_or_lists(texts: list[str], size: int | None) 
     else:
         piece = seen_pieces(cells)["price"]
         assert (piece.kind, len(piece.low)) == ("list", size)
+
+
+def test_a_text_that_is_a_number_has_three_quotation_marks_in_csv(tmp_path: Path) -> None:
+    """With one on each side it is the number, and the error names the way out."""
+    rows = [f"u{k},{'ab'[k % 2]},{k % 2},0.5,{('7', 'abc')[k % 2]}" for k in range(4)]
+    lines = [",".join(HEADER), *rows]
+    for marks, sound in (('"', False), ('"""', True)):
+        text = "\n".join(lines).replace(",7", f",{marks}7{marks}")
+        (tmp_path / "log.csv").write_text(text)
+        files = LogFiles((str(tmp_path / "log.csv"),), {})
+        cells = files.cells(files.files[0], ["context.price"])
+        if sound:
+            assert seen_pieces(cells)["price"].piece("price")[0].values == ("7", "abc")
+        else:
+            with pytest.raises(UserError) as refused:
+                seen_pieces(cells)
+            assert '"""7"""' in str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +14,19 @@ import torch
 
 from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
-from recsys_rl.data.heldout import heldout_rows
+from recsys_rl.data.heldout import heldout_rows, heldout_strangers
 from recsys_rl.env.own_log import OwnLogConfig, OwnLogData, load_log, open_own_log
 from recsys_rl.recommender.drawn import drawn_contexts
 from recsys_rl.tables.cells import Cells
 from recsys_rl.tables.context_rows import ContextRows
+from recsys_rl.tables.decision_columns import Table
 from recsys_rl.tables.decision_log import concatenate
 from recsys_rl.tables.decision_table import read_table
+from recsys_rl.tables.own_log import NO_VALUE, users_of
 from recsys_rl.tables.pieces import Piece, merged, pieces_text, read_pieces, seen_pieces
 from recsys_rl.tables.survey import describe
 from recsys_rl.types import UserError
+from recsys_rl.utils.user_hashes import number_of
 from tests.own_tables import SHORT, decisions, table
 
 TEXTS = {
@@ -208,3 +213,47 @@ def test_a_table_with_gaps_is_trained_on(tmp_path: Path, monkeypatch: pytest.Mon
     ]
     asked = ["recommend", "--checkpoint", checkpoint, "--k", "1", "--context"]
     assert main([*asked, "mood=2"]) == 0 and main([*asked, "age=2"]) == 2
+
+
+def test_a_gap_of_a_held_out_row_gives_the_indicator_and_nothing_else(tmp_path: Path) -> None:
+    frame = decisions(200, users=40)
+    users = torch.tensor([number_of(name) for name in frame["user"]])
+    row = int(heldout_strangers(users, 0.2, 0).int().argmax())
+    gap = pl.when(pl.int_range(pl.len()) != row).then("context.age").alias("context.age")
+    paths = [
+        table(tmp_path / f"{name}.parquet", of) for name, of in (("a", frame), ("b", frame.with_columns(gap)))
+    ]
+    shapes = [OwnLogConfig(**load_log({"log": (path,)}).settings["env_config"]).log_shape for path in paths]
+    without, with_gap = ({piece.name: piece for piece in shape.pieces} for shape in shapes)
+    age = with_gap["age"]
+    assert age.gaps and not without["age"].gaps and age.size == without["age"].size + 1
+    assert replace(age, gaps=False, mean=()) == without["age"]
+    assert {**with_gap, "age": None} == {**without, "age": None}
+
+
+def test_a_row_is_on_the_same_side_in_parts_of_any_size(tmp_path: Path) -> None:
+    """Without users rows are held out by their context; a part may hold no list at all."""
+    frame = decisions(90, users=9).drop("user")
+    lists = [[1.0, float(row)] if row < 30 else None for row in range(90)]
+    log = table(tmp_path / "log.parquet", frame.with_columns(pl.Series("context.v", lists)))
+    made = load_log({"log": (log,)})
+    source = open_own_log(
+        (log,), OwnLogData(), OwnLogConfig(**made.settings["env_config"]), made.world.catalogue
+    )
+    sides = [torch.cat([part.users for part in source.parts(rows)]) for rows in (1000, 40, 7)]
+    assert torch.equal(sides[0], sides[1]) and torch.equal(sides[0], sides[2])
+    read = cells({"a": ["1", "2", ""], "v": ["3|4", "", ""]})
+    bits = np.array([1, 3, 4, 2], np.float32).view(np.int32).astype(np.int64)
+    rows = [bits[:3], [bits[3], NO_VALUE], [NO_VALUE, NO_VALUE]]
+    by_hand = [
+        int.from_bytes(hashlib.blake2b(np.array(row, np.int64).tobytes(), digest_size=8).digest(), "big") >> 1
+        for row in rows
+    ]
+    of_rows = users_of(
+        Table(read.name, read.frame, {}, False),
+        {"a": "number", "v": "list"},
+        None,
+        torch.arange(3),
+        "log.csv",
+    )
+    assert of_rows.tolist() == by_hand

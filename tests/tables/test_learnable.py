@@ -134,6 +134,31 @@ def test_wrong_propensities_are_seen(tmp_path: Path, factor: float, too_small: b
     assert (found.too_small, found.too_large) == (too_small, too_large)
 
 
+@pytest.mark.parametrize("order", ["step", "time", ""])
+def test_a_session_without_repeats_can_not_show_an_item_again(tmp_path: Path, order: str) -> None:
+    """Each step is drawn uniformly from what is left: all weights are 1. With an item twice they are not."""
+    rng = np.random.default_rng(0)
+    shown = np.array([rng.permutation(4)[:3] for _ in range(50)])
+    columns: Rows = {
+        "user": np.repeat(np.arange(50), 3),
+        "session": np.repeat(np.arange(50), 3),
+        "step": np.tile(np.arange(3), 50),
+        "item": shown.ravel(),
+        "click": rng.integers(0, 2, 150),
+        "propensity": np.tile([1 / 4, 1 / 3, 1 / 2], 50),
+    }
+    if order != "step":
+        steps = columns.pop("step")
+        columns |= {"time": 1_700_000_000 + 9 * steps} if order else {}
+    backwards = {name: values[::-1] if order else values for name, values in columns.items()}
+    log = facts(tmp_path, backwards)
+    assert log.propensities is not None and log.propensities.mean_inverse == pytest.approx(1)
+    assert not lacks_candidates(log)
+    columns["item"][1] = columns["item"][0]
+    again = propensities(tmp_path, columns)
+    assert again.mean_inverse == pytest.approx((4 + 3 + 2) / 3 / 4)
+
+
 def test_the_number_of_choices_is_that_of_the_candidates(tmp_path: Path) -> None:
     """The first row has two candidates, the second four (one of them twice in the list): weights 1 and 1."""
     columns: Rows = {

@@ -374,4 +374,4 @@ def test_a_side_without_decisions_is_named_by_who_is_held_out(
         population=population, info={}, config=SimpleNamespace(data_config=data, train_config=run)
     )
     with pytest.raises(UserError, match=f"give a log of more {noun}s"):
-        list(judged_parts(log, checkpoint, 100))
+        list(judged_parts(log, [checkpoint], 100))

@@ -16,7 +16,7 @@ from torch import Tensor
 from recsys_rl.checkpoint import Checkpoint, load
 from recsys_rl.make import agent_of, make_user_model, make_world
 from recsys_rl.objective.weighted import weights_of
-from recsys_rl.ope.lower import lower_terms, too_large
+from recsys_rl.ope.lower import LOWER, lower_terms, too_large
 from recsys_rl.ope.policies import logged_places
 from recsys_rl.ope.replay import ReplayedLog
 from recsys_rl.protocols import Behaviour
@@ -24,7 +24,7 @@ from recsys_rl.settings.config import Config, from_dict
 from recsys_rl.tables.decision_log import DecisionLog, concatenate
 from recsys_rl.types import Feedback
 from recsys_rl.workflows.gate_compare import bench, compare
-from recsys_rl.workflows.gate_rule import LOWER, Compared, GateVerdict, decide
+from recsys_rl.workflows.gate_rule import Compared, GateVerdict, decide
 from recsys_rl.workflows.reward_bounds import reward_bounds
 from recsys_rl.workflows.served_log import decisions_of
 from tests.own_logs import policy, write_csv
@@ -184,7 +184,24 @@ def test_bounds_of_a_log_of_ones_own(
     made = two[1]
     rows = of_values(made, tmp_path / "log.csv", *values)
     users = make_user_model(made.config, made.world)
-    assert reward_bounds(rows, made.config.platform, users, torch.tensor([weight])) == bounds
+    assert reward_bounds(rows, made.config, users, torch.tensor([weight])) == bounds
+
+
+@pytest.mark.parametrize(("known", "bounds"), [([-20.0, 1.0, False], None), ([0.0, 1.0, True], (0.0, 1.0))])
+def test_a_signal_with_other_values_in_the_training_has_no_bounds(
+    two: tuple[Checkpoint, Checkpoint],
+    tmp_path: Path,
+    known: list[object],
+    bounds: tuple[float, float] | None,
+) -> None:
+    """The rows that are judged hold 0 and 1 alone; a returned article cost 20 in the training."""
+    made = two[1]
+    shape = json.dumps({**json.loads(made.config.env_config.shape), "ranges": {"reward": known}})
+    env = replace(made.config.env_config, shape=shape)
+    config = replace(made.config, env_config=env)
+    users = make_user_model(config, made.world)
+    rows = of_values(made, tmp_path / "log.csv", 0.0, 1.0)
+    assert reward_bounds(rows, config, users, torch.ones(1)) == bounds
 
 
 def test_bounds_of_a_platform_are_the_ranges_of_its_signals_times_their_weights() -> None:
@@ -200,7 +217,7 @@ def test_bounds_of_a_platform_are_the_ranges_of_its_signals_times_their_weights(
     def bounds(signal: float) -> tuple[float, float] | None:
         feedback = Feedback(torch.full((3, 1, len(every)), signal), shown)
         log: Any = SimpleNamespace(header=header, feedback=feedback)
-        return reward_bounds(log, config.platform, users, by)
+        return reward_bounds(log, config, users, by)
 
     assert bounds(0.0) == bounds(0.25) == (-1.0, 2.0)
     assert bounds(5.0) is None  # a reward of 5 is outside

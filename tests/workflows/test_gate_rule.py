@@ -13,12 +13,12 @@ import pytest
 import torch
 from scipy.stats import t
 
-from recsys_rl.ope.lower import lower_terms
+from recsys_rl.ope.lower import LOWER, lower_terms
 from recsys_rl.types import Stream
 from recsys_rl.workflows.gate import _look, other_split
 from recsys_rl.workflows.gate_card import card
 from recsys_rl.workflows.gate_compare import other_objective
-from recsys_rl.workflows.gate_rule import LOWER, Compared, GateVerdict, alpha_of, chi2_most, decide
+from recsys_rl.workflows.gate_rule import Compared, GateVerdict, alpha_of, chi2_most, decide
 from recsys_rl.workflows.rounds import Candidate, write_candidate
 from tests.tiny_bandits import VALUE, WEIGHT, rows
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
 from recsys_rl.data.heldout import heldout_strangers
+from recsys_rl.errors import FieldError
 from recsys_rl.tables.own_log import LogFiles, users_of
 from recsys_rl.types import UserError, tensors_of
 from recsys_rl.workflows.train import train
@@ -119,6 +120,14 @@ def test_each_of_several_seeds_has_the_encodings_of_its_own_split(
     one, two = sorted((tmp_path / "runs").glob("both*"))
     shapes = [load(folder / "bc.pt").config.env_config for folder in (one, two, tmp_path / "runs/alone")]
     assert shapes[0] != shapes[1] and shapes[1] == shapes[2]
+
+
+@pytest.mark.parametrize("share", [1.5, -1, [0.2], "x", float("nan")])
+def test_a_wrong_share_has_the_refusal_of_its_field(tmp_path: Path, share: Any) -> None:
+    log = table(tmp_path / "log.csv", decisions(200, users=40))
+    with pytest.raises(FieldError) as refused:
+        train(algo="bc", log=(log,), heldout_fraction=share, folder=tmp_path / "run", quiet=True)
+    assert refused.value.field == "data_config.heldout_fraction" and not (tmp_path / "run").exists()
 
 
 def test_a_log_without_a_row_to_learn_from(tmp_path: Path) -> None:

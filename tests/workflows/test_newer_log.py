@@ -80,6 +80,16 @@ def test_later_decisions_are_those_of_all_users(
     assert judged(table(tmp_path / "bare.csv", newer.drop("time")), policy) == held
 
 
+def test_decisions_that_since_leaves_out_are_named_so(
+    policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The policy learned from none of this log: the first half of it is left out by --since alone."""
+    log = table(tmp_path / "newer.csv", timed(400, START + LENGTH, seed=1))
+    assert judged(log, policy, since=str(START + LENGTH + 200)) == 200
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("judging on")]
+    assert f"the other 200, of sessions before {START + LENGTH + 200} or from which" in line
+
+
 def test_a_log_that_goes_on(policy: Path, tmp_path: Path) -> None:
     """The rows of the training are left out but for held-out users; numbers that are no dates are unclear."""
     both = pl.concat([timed(LENGTH, START), timed(400, START + LENGTH, seed=1)])

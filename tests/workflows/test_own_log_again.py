@@ -9,7 +9,10 @@ import pytest
 import torch
 
 from recsys_rl.checkpoint import Checkpoint, load
+from recsys_rl.checkpoint.home import split_of
 from recsys_rl.errors import UserError
+from recsys_rl.experience.logged import Logged, open_log
+from recsys_rl.workflows.ope_part import heldout_of
 from recsys_rl.workflows.train import updates
 from tests.own_logs import clicks, policy
 
@@ -73,3 +76,39 @@ def test_a_newer_log_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError):  # a piece of the context
         first_update(tmp_path / "run", tmp_path / "lacks.csv", checkpoint=mine)
     assert not (tmp_path / "run").exists()
+
+
+def test_users_are_held_out_as_in_the_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With another seed too: the items' popularity and the encodings know the other rows."""
+    log = clicks(tmp_path / "log.csv", rows=300)
+    first = policy(tmp_path / "first.pt", log, "reinforce", seed=3, heldout_fraction=0.4)
+    before, sizes = load(first), dict[str, Any]({"algo": "reinforce", "batch_size": 8, "gradient_steps": 1})
+    found: list[Path] = []
+    warm: dict[str, Any] = {"init_from": str(first)}
+    for seed, again in ((3, {}), (5, {}), (5, warm)):
+        folder = tmp_path / f"run {len(found)}"
+        given: dict[str, Any] = {
+            "checkpoint": str(first),
+            "log": (str(log),),
+            "seed": seed,
+            "total_timesteps": 16,
+        }
+        run = updates(**given, **sizes, **again, folder=folder, quiet=False)
+        experience = next(run).run.experience
+        assert isinstance(experience, Logged)
+        run.close()
+        lines = [line for line in capsys.readouterr().err.splitlines() if "held out as in" in line]
+        assert len(lines) == (seed != 3)
+        after = load(folder / "reinforce.pt")
+        assert split_of(after) == (0.4, 3) and after.config.train_config.seed == seed
+        (all_rows,) = open_log(after.config, after.world).parts(1000)
+        assert experience.table.num_rows == int((~heldout_of(all_rows, before)).sum())
+        found.append(folder)
+    run = updates(resume=True, folder=found[1], config=load(found[1] / "reinforce.pt").config)
+    assert next(run).run.info["heldout_seed"] == 3
+    run.close()
+    second = str(found[1] / "reinforce.pt")
+    assert split_of(first_update(tmp_path / "third", log, checkpoint=second, seed=7)) == (0.4, 3)
+    with pytest.raises(UserError, match="heldout_fraction"):
+        first_update(tmp_path / "other", log, checkpoint=str(first), heldout_fraction=0.3)
+    assert not (tmp_path / "other").exists()

@@ -274,7 +274,7 @@ def test_single_decisions_are_learned_from_and_judged_by_weights(tmp_path: Path)
     assert [path.name for path in found] == ["reinforce-1.pt", "bc-1.pt"]
     assert load(found[1]).config.agent_config.weighted
     verdict = gate(GateConfig(str(found[0]), str(tmp_path / "r.sqlite"), quiet=True))
-    assert verdict.by == "clipped-ips" and 0 < verdict.sessions < 150  # too few for `dr`
+    assert verdict.by == "lower-bound" and 0 < verdict.sessions < 150  # too few for `dr`
     both = [*gate_each(GateConfig(db=str(tmp_path / "r.sqlite"), quiet=True), found[::-1])]
     assert both[1] == verdict and both[0].look == 2  # whatever was judged before
 
