@@ -57,13 +57,11 @@ def begin(config: Config, before: Checkpoint | None, device: torch.device, ranks
     run = Run(config, world, experience, agent, streams, num_updates, note=note)
     if (brought := config.platform.brought(config)) is not None:
         run.info |= _about_users(brought, settings.seed, agent)
-    elif split != settings.seed:
-        run.info["heldout_seed"] = split
     if warm is not None:
         run.note += warm_start(config, world, agent, warm, device)
         run.info["steps_before"] = warm.total_steps
-    if items is not None and split != settings.seed:
-        run.note = "\n".join(filter(None, [run.note, _other_split(config, split)]))
+    if split != settings.seed:
+        _hold_out_as_there(run, split, new=items is not None)
     run.info |= _log_end(experience, warm, before)
     if before is not None:
         restore(run, before, device, ranks.rank)
@@ -127,13 +125,15 @@ def _other_share(own: float, share: float) -> FieldError:
     )
 
 
-def _other_split(config: Config, seed: int) -> str:
-    """The line about users who are held out by the seed of the checkpoint."""
-    settings = config.train_config
-    return (
-        f"users are held out as in {config.agent_config.checkpoint}, by seed {seed} and not by --seed "
-        f"{settings.seed}: its items and encodings know the others"
+def _hold_out_as_there(run: Run, seed: int, new: bool) -> None:
+    """Write down that users are held out by the seed of --checkpoint; a ``new`` run says so."""
+    run.info["heldout_seed"] = seed
+    there = getattr(run.config.agent_config, "checkpoint", None)
+    line = (
+        f"users are held out as in {there}, by seed {seed} and not by --seed {run.config.train_config.seed}: "
+        "its items and encodings know the others"
     )
+    run.note = "\n".join(filter(None, [run.note, line if new else ""]))
 
 
 def _world(config: Config, before: Checkpoint | None, items: Checkpoint | None, ranks: Ranks) -> World:

@@ -151,10 +151,7 @@ def _begun(
     given = Path(folder) if isinstance(folder, str) else folder
     own = None if given is None else Path(given)
     if settings.num_processes != ranks.size:
-        raise UserError(
-            f"train_config.num_processes is {settings.num_processes}, but this run has {ranks.size}: start "
-            "several processes with the command `recsys-rl train` or with torchrun."
-        )
+        raise _other_number(settings.num_processes, ranks.size)
     device = device_of(config)
     if settings.tensorboard:
         summary_writer()
@@ -198,6 +195,13 @@ def _begun(
         if first:
             _publish(opened, resume, folder is None if latest is None else latest)
         yield opened
+
+
+def _other_number(wanted: int, there: int) -> UserError:
+    return UserError(
+        f"train_config.num_processes is {wanted}, but this run has {there}: start several processes with the "
+        "command `recsys-rl train` or with torchrun."
+    )
 
 
 def _publish(opened: OpenRun, resume: bool, latest: bool) -> None:
