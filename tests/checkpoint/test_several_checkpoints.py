@@ -253,6 +253,7 @@ def test_two_ways_to_name_files(runs: dict[str, str], capsys: pytest.CaptureFixt
     assert "is a checkpoint of ppo, not of a2c" in capsys.readouterr().err
 
 
+@pytest.mark.proof
 def test_planner_plays_64_users_or_all(tmp_path: Path) -> None:
     world = ["--data", "synthetic", "--num-items", "24", "--num-users", "400", "--embedding-dim", "4"]
     options = ["--env", "satiation", *world, "--max-episode-steps", "8", "--hidden-dims", "4"]

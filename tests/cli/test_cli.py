@@ -311,6 +311,7 @@ def test_help_changes_no_class_of_options(capsys: pytest.CaptureFixture[str]) ->
     assert [field.name for field in dataclasses.fields(RankingOptions)] == before
 
 
+@pytest.mark.proof
 def test_help_of_evaluate_lists_each_field() -> None:
     """From a checkout, by the file beside train.py."""
     found = run("-m", "evaluate", "--help")

@@ -511,6 +511,7 @@ def test_settings_of_the_platform() -> None:
     assert config.env_config.max_episode_steps == 40 and config.env_config.visits == 1
 
 
+@pytest.mark.proof
 def test_whole_commands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

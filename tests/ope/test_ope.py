@@ -98,6 +98,7 @@ def test_policies_of_a_log_are_estimated_and_compared(
     assert "<- marks one estimator, the same for all policies: wdr, as its weights are good for each" in out
 
 
+@pytest.mark.proof
 def test_the_logs_own_policy_has_weights_of_one_and_its_mean_return(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

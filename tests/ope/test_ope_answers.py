@@ -197,6 +197,7 @@ def answers(case: str, fit: tuple[int, int] | None = None) -> dict[str, Any]:
     }
 
 
+@pytest.mark.proof_of("sessions bootstrap", "alone")
 @pytest.mark.proof_of("clicks mlp", "recorded")
 @pytest.mark.parametrize("case", CASES)
 def test_estimators_give_the_stored_answers(case: str) -> None:

@@ -152,6 +152,7 @@ def in_parts(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.proof
 def test_command_judges_a_folder_of_parts_as_one_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

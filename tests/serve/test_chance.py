@@ -130,6 +130,7 @@ def test_an_altered_share_is_refused(tmp_path: Path, wrong: float) -> None:
         agent_of(dataclasses.replace(made, agent=agent))
 
 
+@pytest.mark.proof
 def test_the_onnx_file_and_its_page_give_the_draw(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("onnxruntime")

@@ -186,6 +186,7 @@ def test_a_place_that_describes_gaps_takes_them(tmp_path: Path) -> None:
     assert [piece.size for piece in place.pieces] == [2, 2]
 
 
+@pytest.mark.proof
 def test_commands_take_what_the_server_takes(
     gaps: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -193,6 +193,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return checkpoint_in(tmp_path_factory.mktemp("power"))
 
 
+@pytest.mark.proof_of("True")
 @pytest.mark.parametrize("replaced", [False, True])
 def test_a_record_that_was_renamed_or_replaced_is_not_written_on(tmp_path: Path, replaced: bool) -> None:
     """Rows that were acknowledged are in the file under its new name, and not in a log of its old one."""

@@ -199,6 +199,7 @@ def test_resume_of_a_run_that_is_not_the_latest(here: Path) -> None:
     assert one == whole
 
 
+@pytest.mark.proof
 def test_run_of_another_process_is_locked(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("fcntl")
     course = updates(settings(*steps(9)), folder="runs/one")
