@@ -69,9 +69,10 @@ class OnRay:
                 yield self._result(begun[0])
                 begun.popleft()
         finally:
+            # Not by force: Ray 2.60 ends this process if such a task completes at the same moment.
             for reference in begun:
                 with contextlib.suppress(ray.exceptions.RayError):
-                    ray.cancel(reference, force=True)
+                    ray.cancel(reference)
 
     def close(self) -> None:
         """Leave the cluster; one that was started here ends."""
