@@ -34,9 +34,10 @@ FEW = 200
 """Effective samples under which an estimate is not to be trusted."""
 MOST_MOVE = 1.0
 """Standard errors by which one row could move an estimate, above which its interval covers too seldom: chosen
-by simulation (benchmarks/verdict_coverage.py)."""
+by simulation of single decisions (benchmarks/verdict_coverage.py). Of whole sessions whose weights have a
+Pareto k below HEAVY it counts as no more than this: benchmarks/ope_coverage.py measured their intervals."""
 HEAVY = 0.5
-"""Pareto k of the weights from which on their variance looks infinite: a note, and no part of a promise."""
+"""Pareto k of the weights from which on their variance looks infinite: of single decisions a note."""
 LOST = 0.01
 """Share of a policy's choices that the logging policy can't make, up to which the log covers the policy."""
 NEAR = 1e-3

@@ -173,6 +173,8 @@ def plain_row(
     else:
         report = weigh(weights, users)
         move = largest_move(weights, terms if residuals is None else residuals, terms, users)
+        if unit == "sessions" and report.pareto_k < HEAVY and math.isfinite(move):
+            move = min(move, MOST_MOVE)  # light weights of whole sessions: benchmarks/ope_coverage.py
         warnings = warnings_for(report, unsupported, value, most, unit, move)
     return Estimate(
         policy,

@@ -93,8 +93,8 @@ def _advice(run: Run) -> str:
         return ""
     return (
         f"note: --total-timesteps {steps:,} is {100 * steps / wanted:.2g} % of the {wanted:,} of the "
-        f"preset of {config.algo} on {config.env}: a policy that is trained so briefly loses to simple "
-        "rankings"
+        f"preset of {config.algo} on {config.env}: a policy that is trained so briefly may lose to "
+        "simple rankings"
     )
 
 

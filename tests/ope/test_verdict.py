@@ -209,3 +209,15 @@ def test_a_row_with_another_answer_or_promise_is_refused(field: str, value: obje
     assert read_verdicts([row | {"by": "clipped-ips"}])[0].by == "lower-bound"  # of an earlier version
     with pytest.raises(UserError):
         read_verdicts([row | {field: value}])
+
+
+@pytest.mark.parametrize(("unit", "move"), [("rows", 1.5), ("sessions", 1.0)])
+def test_sessions_of_light_weights_are_not_doubted_for_one_large_reward(unit: str, move: float) -> None:
+    """Weights around 1, so k is below 0.5; one row could move the estimate by 1.5 standard errors."""
+    weights = 1 + 0.1 * torch.rand(400, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    terms = torch.linspace(-1, 1, 400, dtype=torch.float64)
+    error = float(terms.std() / 20)
+    residuals = torch.full((400,), 1.5 * 400 * error / float(weights.max()), dtype=torch.float64)
+    found = plain_row("a", "wdr", terms, weights=weights, residuals=residuals, unit=unit)
+    assert found.weights is not None and found.weights.pareto_k < 0.5
+    assert found.move == pytest.approx(move)
