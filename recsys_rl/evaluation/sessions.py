@@ -32,7 +32,6 @@ STRANGERS = "strangers: all profiles are withheld"
 def page_of(entry: Entry, users: Tensor, result: Mapping[str, Any], played: Mapping[str, Played]) -> Page:
     """The page of one checkpoint: the table (``result``) and what is beside it."""
     checkpoint, config = entry.checkpoint, entry.config
-    threads = torch.get_num_threads()
     compared = (f"{entry.name}-greedy", result["yardstick"], "myopic")
     sessions, tick = samples(checkpoint, users, compared, played)
     return Page(
@@ -47,7 +46,7 @@ def page_of(entry: Entry, users: Tensor, result: Mapping[str, Any], played: Mapp
         seed=config.train_config.seed,
         step=checkpoint.step,
         heldout_users=result["sessions"],
-        hardware=f"{platform.machine()}, {threads} thread{'s' if threads > 1 else ''}",
+        hardware=f"{platform.machine()}; the table was played with --threads {torch.get_num_threads()}",
         date=datetime.now(UTC).date().isoformat(),
         version=__version__,
         config={name: section for name, section in to_dict(config).items() if isinstance(section, dict)},
