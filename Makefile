@@ -9,10 +9,11 @@ BIN := $(VENV)/bin
 export OPENBLAS_NUM_THREADS = 1
 
 # Two threads where there are two cores. The number decides the last digits of a run, so it does not depend on what
-# else the machine does. A thread that waits for the other one sleeps: if it spun, then on a busy machine it would
-# keep the core from the thread that it waits for, and training would be many times slower.
+# else the machine does. A thread that waits for the other one spins for about half a millisecond and then sleeps:
+# if it spun on, it would keep the core from that thread on a busy machine; if it slept at once, two idle cores would be
+# slower than one (docs/speed.md).
 THREADS = $(shell $(PYTHON) -c 'import os; print(min(2, os.cpu_count() or 1))')
-export OMP_WAIT_POLICY = passive
+export GOMP_SPINCOUNT = 10000
 
 .PHONY: help train loop test proofs check site dist checkpoint clean
 .DEFAULT_GOAL := help
@@ -30,7 +31,7 @@ help:
 	@echo "ALGO=a2c trains the other algorithm; ARGS adds options: make train ARGS='--seed 1', make test ARGS=tests/agents"
 	@echo "make train ARGS='--total-timesteps 1800000' trains as the tables of the docs do: half as long again, about 1 % more return"
 
-# With installation and evaluation these steps took 498 s on two idle cores, of which training used one. With half of them PPO is level with the
+# With installation and evaluation these steps took 358 s on two nearly idle cores (498 s with one thread). With half of them PPO is level with the
 # best linear score; the preset has half as many again.
 STEPS_ppo := --total-timesteps 1200000
 

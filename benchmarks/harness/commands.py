@@ -13,11 +13,11 @@ COMMAND = [sys.executable, "-c", "from recsys_rl.cli import main; raise SystemEx
 
 
 def recsys_rl(folder: Path, words: Sequence[str]) -> None:
-    """``recsys-rl words`` in that folder, with one thread unless they name more; waiting ones sleep.
+    """``recsys-rl words`` in that folder, with one thread unless they name more; waiting ones soon sleep.
 
     The words may name modules of the checkout. Raises CalledProcessError if it fails.
     """
-    one = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+    one = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "GOMP_SPINCOUNT": "10000"}
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     environ = os.environ | one | {"PYTHONPATH": path}
     subprocess.run([*COMMAND, *words], cwd=folder, env=environ, check=True, stdout=subprocess.DEVNULL)
