@@ -42,7 +42,7 @@ HELP = frozenset(("-h", "--help", "--help-all"))
 def _for_help(
     default: T, argv: list[str], description: str, main: Container[str] | None
 ) -> tuple[T, list[str], str]:
-    """What ``parse`` needs to print the help, of all fields or of the ``main`` ones."""
+    """Options, words and description for the help of all fields, or of the ``main`` ones."""
     if "--help-all" in argv or main is None:
         return _listed(default, None), ["--help"], description
     return _listed(default, main), ["--help"], f"{description} --help-all lists all options."
