@@ -7,6 +7,7 @@
 
 # %%
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -79,12 +80,12 @@ for pair in table["paired"]:
 def show(name, chart):
     """Show a chart in a notebook, and write it in a script."""
     (folder / f"{name}.svg").write_text(chart, encoding="utf-8")
-    try:
+    if "ipykernel" in sys.modules:
         from IPython.display import SVG, display
-    except ModuleNotFoundError:
-        print("written:", folder / f"{name}.svg")
-    else:
+
         display(SVG(chart))
+    else:
+        print("written:", folder / f"{name}.svg")
 
 
 returns = {row["policy"]: row["return_mean"] for row in table["rows"]}
