@@ -23,7 +23,7 @@ Bounds = tuple[float, float]
 
 @dataclass(frozen=True)
 class SingleDecisions:
-    """What the lower bound needs of a log of single decisions with logged probabilities."""
+    """A log of single decisions with logged probabilities, as the lower bound reads it."""
 
     rewards: Tensor  # (N,) float64
     bounds: Bounds  # between which each reward lies, those that the log lacks too

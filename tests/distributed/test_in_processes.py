@@ -36,6 +36,7 @@ from tests.distributed.test_distributed import children, gone, wait_until
 from tests.distributed.test_distributed import updates as updates_in
 from tests.doors import CARTPOLE, DRIFT, SATIATION, assert_same_weights, steps, train_in
 from tests.log_in_parts import log_of, write_parts
+from tests.workers import counted_workers
 
 
 def killed_once(folder: Path) -> Callable[[int], int]:
@@ -148,14 +149,7 @@ def test_policies_that_draw_are_judged_the_same_in_two_processes(
     log, out = tmp_path / "log", tmp_path / "out.json"
     record(RecordConfig(str(checkpoint), sessions=24, users="all", out=str(log), parts=40, quiet=True))
     monkeypatch.setattr(ope_log, "FITTED", 40)
-    begun: list[bytes] = []
-
-    class Counted(in_processes._Worker):
-        def __init__(self, function: bytes) -> None:
-            begun.append(function)
-            super().__init__(function)
-
-    monkeypatch.setattr(in_processes, "_Worker", Counted)
+    begun = counted_workers(monkeypatch)
 
     def answer(*words: str) -> dict[str, Any]:
         of = ["--checkpoint", str(checkpoint), "--policy", "ppo"]

@@ -10,9 +10,9 @@ from typing import TypeVar
 import pytest
 
 from recsys_rl.cli import main
-from recsys_rl.distributed import in_processes
 from recsys_rl.workflows.evaluate import evaluate
 from tests.doors import SATIATION, steps, train_in
+from tests.workers import counted_workers
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -27,14 +27,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_processes_find_what_one_process_finds(
     checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun: list[bytes] = []
-
-    class Counted(in_processes._Worker):
-        def __init__(self, function: bytes) -> None:
-            begun.append(function)
-            super().__init__(function)
-
-    monkeypatch.setattr(in_processes, "_Worker", Counted)
+    begun = counted_workers(monkeypatch)
     found = []
     for name, words in (("one", []), ("two", ["--jobs", "2"])):
         out, cache = tmp_path / f"{name}.json", tmp_path / name
