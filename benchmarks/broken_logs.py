@@ -7,7 +7,7 @@ Loggers are uniform, mild and sharp (a softmax over scores of the segment's item
 uniform). A fifth of the users are held out. Five policies learn from the others, in closed form: a clone of
 the logger (counts of the segment, shrunk to the shares of all), a policy by the shares of all, one by the
 estimated return of each item, the best item of each segment, and the best item alone. The weights on the
-held-out side are judged by `recsys_rl.ope.verdict`; a log counts as broken if the verdict on any of these
+held-out side are judged by `recsys_rl.logs.ope.verdict`; a log counts as broken if the verdict on any of these
 policies says so. Its propensities are right, 1.1 or .9 times as large as they should be, or one constant for
 all decisions (no uniform logger's, whose constant is right). `leak` is the right log where the shares are
 those of all decisions, the held-out ones included.
@@ -36,11 +36,11 @@ from torch import Tensor
 
 from benchmarks.harness import newest, tables
 from benchmarks.harness.turns import Row
-from recsys_rl.ope.diagnostics import weigh
-from recsys_rl.ope.judge import LOGGED
-from recsys_rl.ope.result import Estimate
-from recsys_rl.ope.verdict import BROKEN, Estimates, verdict_on
-from recsys_rl.workflows.train import train
+from recsys_rl.logs.ope.diagnostics import weigh
+from recsys_rl.logs.ope.judge import LOGGED
+from recsys_rl.logs.ope.result import Estimate
+from recsys_rl.logs.ope.verdict import BROKEN, Estimates, verdict_on
+from recsys_rl.training.train import train
 
 ITEMS, ROWS = (8, 160, 2_000, 5_000), (20_000, 50_000)
 LOGGERS = {"uniform": 0.0, "mild": 1.0, "sharp": 2.5}

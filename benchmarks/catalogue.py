@@ -45,10 +45,10 @@ from benchmarks.peers import PEERS, seconds_per_update
 from benchmarks.peers.ours import our_agent, time_cycles
 from recsys_rl.agents.ppo import PPOConfig
 from recsys_rl.env.drift import best_return
+from recsys_rl.evaluation.report import learning_curve_svg
+from recsys_rl.evaluation.rivals.rankers import Rule, RuleWeights
 from recsys_rl.experience.rollout import collect, play
 from recsys_rl.make import make_world
-from recsys_rl.report import learning_curve_svg
-from recsys_rl.rivals.rankers import Rule, RuleWeights
 from recsys_rl.settings.config import Config, from_dict
 from recsys_rl.settings.shared import ModelConfig
 from recsys_rl.types import UserError

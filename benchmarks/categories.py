@@ -3,7 +3,7 @@
     recsys-rl train --env long-video
     python -m benchmarks.categories checkpoints/ppo.pt
 
-writes docs/images/categories-long-video.svg: the picture of the report's page (report/categories.py) of the
+writes docs/images/categories-long-video.svg: the picture of the report's page (evaluation/report/categories.py) of the
 greedy policy, the yardstick and `myopic`, played by all held-out users. The planners are not played, as they
 take minutes.
 """
@@ -23,8 +23,8 @@ from recsys_rl.errors import UserError
 from recsys_rl.evaluation.categories import categories
 from recsys_rl.evaluation.checkpoints import Entry
 from recsys_rl.evaluation.players import Player, Table, heldout_users, learned, references
+from recsys_rl.evaluation.report.categories import categories_svg
 from recsys_rl.experience.rollout import Sessions, play
-from recsys_rl.report.categories import categories_svg
 from recsys_rl.utils.files import write_text
 from recsys_rl.utils.seeding import generators, stream_seed
 

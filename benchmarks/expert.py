@@ -21,10 +21,10 @@ from benchmarks.experts.form import Expert
 from benchmarks.experts.policy import EXPERTS, ByEquations, search_expert
 from benchmarks.harness import tables
 from benchmarks.harness.turns import Row
+from recsys_rl.evaluation.rivals.tuning import Trainees, training_part
 from recsys_rl.experience.rollout import Sessions, play
 from recsys_rl.make import make_env, make_user_model, make_world
 from recsys_rl.protocols import Env
-from recsys_rl.rivals.tuning import Trainees, training_part
 from recsys_rl.settings.config import Config, from_dict
 from recsys_rl.types import Population, UserError, World
 from recsys_rl.utils.allocator import keep_freed_memory

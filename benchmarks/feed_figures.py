@@ -13,7 +13,7 @@ from benchmarks.harness import newest
 from benchmarks.harness.panel import LINES, Panel
 from benchmarks.harness.tables import RESULTS
 from benchmarks.limits import GROUP
-from recsys_rl.report.drawing import svg
+from recsys_rl.evaluation.report.drawing import svg
 
 LEFT, WIDTH, WORDS = 56, 470, 540  # pixels: of the plot, and where the words beside it begin
 STYLES = ("baseline", "learned", "inside")

@@ -20,12 +20,12 @@ from recsys_rl.agents.ppo import PPOConfig
 from recsys_rl.data.catalogue import MadeUpConfig
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.satiation import Satiation, SatiationConfig
+from recsys_rl.evaluation.report.drawing import number, spread, svg, text
+from recsys_rl.evaluation.rivals.references import Myopic, Planner
 from recsys_rl.functional.losses import clipped_surrogate
 from recsys_rl.functional.returns import gae
 from recsys_rl.make import make_env, make_world
 from recsys_rl.protocols import Policy
-from recsys_rl.report.drawing import number, spread, svg, text
-from recsys_rl.rivals.references import Myopic, Planner
 from recsys_rl.settings.config import Config
 from recsys_rl.types import Catalogue, Population
 from recsys_rl.utils.files import write_text

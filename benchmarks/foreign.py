@@ -39,12 +39,12 @@ from benchmarks import foreign_envs
 from benchmarks.harness import tables, turns
 from benchmarks.harness.turns import Row
 from recsys_rl.evaluation.custom import Model
+from recsys_rl.evaluation.rivals.baselines import RandomPolicy
 from recsys_rl.experience.rollout import collect, play
 from recsys_rl.foreign.gym import GymEnv
 from recsys_rl.functional.top_k import highest
 from recsys_rl.make import make_env
 from recsys_rl.protocols import Policy
-from recsys_rl.rivals.baselines import RandomPolicy
 from recsys_rl.settings.config import Config, from_dict, overlay
 from recsys_rl.training.begin import begin
 from recsys_rl.types import Action, Obs

@@ -26,17 +26,17 @@ from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.evaluation.players import Table
 from recsys_rl.evaluation.policies import Behaviours
 from recsys_rl.experience.rollout import play
+from recsys_rl.logs.parts import read_decisions
+from recsys_rl.logs.record import RecordConfig, record
+from recsys_rl.logs.users.fit_users import fit_users
 from recsys_rl.make import agent_of
 from recsys_rl.protocols import Behaviour
+from recsys_rl.serving.loop.gate_compare import bench, compare
+from recsys_rl.serving.loop.gate_rule import decide
+from recsys_rl.serving.loop.learners import TEMPERATURE
 from recsys_rl.settings.config import to_dict
-from recsys_rl.tables.parts import read_decisions
+from recsys_rl.training.train import train
 from recsys_rl.utils.seeding import generators, parse_seeds
-from recsys_rl.workflows.fit_users import fit_users
-from recsys_rl.workflows.gate_compare import bench, compare
-from recsys_rl.workflows.gate_rule import decide
-from recsys_rl.workflows.learners import TEMPERATURE
-from recsys_rl.workflows.record import RecordConfig, record
-from recsys_rl.workflows.train import train
 
 HARM = 0.15
 """A candidate is bad if its true return is lower than the champion's by more than this."""

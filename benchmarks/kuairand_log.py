@@ -33,27 +33,27 @@ from benchmarks.harness import tables
 from benchmarks.harness.turns import Row
 from benchmarks.once.calibration_statistics import auc
 from recsys_rl.checkpoint import load
-from recsys_rl.checkpoint.users import LearnedFile, save_users
-from recsys_rl.data import LOGS
 from recsys_rl.data.kuairand import load_kuairand
+from recsys_rl.evaluation.mixture import Fixed
+from recsys_rl.logs.decision_log import DecisionLog
+from recsys_rl.logs.decision_table import DecisionTable
+from recsys_rl.logs.ope.compare import compare, recommend
+from recsys_rl.logs.ope.config import OpeConfig
+from recsys_rl.logs.ope.judge import LOGGED, judge
+from recsys_rl.logs.ope.log import STREAMS, ReadLog
+from recsys_rl.logs.ope.ope import fit_of, replayed, settings_of, trusted_of
+from recsys_rl.logs.ope.playable import loggers_of, playable
+from recsys_rl.logs.ope.rows import plain_row
+from recsys_rl.logs.public import LOGS
+from recsys_rl.logs.users.file import LearnedFile, save_users
+from recsys_rl.logs.users.fit_users import FitUsersConfig, begin_fit
+from recsys_rl.logs.users.fit_users_log import LogToFit
+from recsys_rl.logs.users.session_table import session_table
 from recsys_rl.make import agent_of
-from recsys_rl.ope.compare import compare, recommend
-from recsys_rl.ope.judge import LOGGED, judge
-from recsys_rl.ope.mixture import Fixed
-from recsys_rl.ope.rows import plain_row
-from recsys_rl.tables.decision_log import DecisionLog
-from recsys_rl.tables.decision_table import DecisionTable
+from recsys_rl.training.train import train
 from recsys_rl.types import Action, Catalogue, Feedback, Obs, Population, UserError, World
-from recsys_rl.users.session_table import session_table
 from recsys_rl.utils.find import find
 from recsys_rl.utils.seeding import generators
-from recsys_rl.workflows.fit_users import FitUsersConfig, begin_fit
-from recsys_rl.workflows.fit_users_log import LogToFit
-from recsys_rl.workflows.ope import fit_of, replayed, settings_of, trusted_of
-from recsys_rl.workflows.ope_config import OpeConfig
-from recsys_rl.workflows.ope_log import STREAMS, ReadLog
-from recsys_rl.workflows.ope_policies import loggers_of, playable
-from recsys_rl.workflows.train import train
 
 MOST_FITTED, MOST_JUDGED = 200_000, 400_000
 """Decisions of each part that are used; of more, a sample is."""

@@ -37,15 +37,15 @@ from benchmarks.harness.turns import Row
 from benchmarks.ope_selection import spearman
 from recsys_rl.checkpoint import Checkpoint, load
 from recsys_rl.env.rec_env import RecEnv
+from recsys_rl.evaluation.rivals.baselines import simple_baselines
 from recsys_rl.experience.rollout import play
+from recsys_rl.logs.users.fit_users import fit_users
 from recsys_rl.make import agent_of, make_env
 from recsys_rl.protocols import Policy
-from recsys_rl.rivals.baselines import simple_baselines
 from recsys_rl.settings.config import Config, preset_of
+from recsys_rl.training.train import train
 from recsys_rl.utils.metrics import interval
 from recsys_rl.utils.seeding import parse_seeds
-from recsys_rl.workflows.fit_users import fit_users
-from recsys_rl.workflows.train import train
 
 ENVS = ("satiation", "short-video")
 LOGS = ("medium", "random")

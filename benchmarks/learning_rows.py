@@ -24,6 +24,7 @@ from benchmarks.harness import tables
 from recsys_rl.cli.train import train_options
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.errors import UserError, listed
+from recsys_rl.evaluation.evaluate import EvaluateConfig
 from recsys_rl.evaluation.players import PLANNERS, Player, Table, custom_players, heldout_users, references
 from recsys_rl.experience.rollout import play
 from recsys_rl.make import make_world
@@ -31,7 +32,6 @@ from recsys_rl.settings.config import Config
 from recsys_rl.utils.allocator import keep_freed_memory
 from recsys_rl.utils.metrics import interval
 from recsys_rl.utils.seeding import generators, parse_seeds, stream_seed
-from recsys_rl.workflows.evaluate import EvaluateConfig
 
 SMOKE = (
     *("--data", "synthetic", "--num-users", "50", "--num-items", "60"),

@@ -28,9 +28,9 @@ import torch
 from benchmarks.harness import newest, tables
 from examples.loop import rounds_of
 from recsys_rl.errors import UserError
-from recsys_rl.report.drawing import for_two_widths, number
-from recsys_rl.report.rounds import Band, Judged, Visited
-from recsys_rl.report.rounds_charts import served_svg
+from recsys_rl.evaluation.report.drawing import for_two_widths, number
+from recsys_rl.evaluation.report.rounds import Band, Judged, Visited
+from recsys_rl.evaluation.report.rounds_charts import served_svg
 from recsys_rl.utils.files import write_text
 
 WORSE = 0.15  # below the champion before, from which on a promotion was a mistake

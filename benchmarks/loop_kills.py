@@ -38,14 +38,14 @@ from benchmarks.harness.said import GONE
 from benchmarks.harness.served import Connection, Server
 from examples.loop import quiet
 from recsys_rl.cli.train import train_options
-from recsys_rl.users import fit
-from recsys_rl.workflows import gate as gates
-from recsys_rl.workflows import retrain as retraining
-from recsys_rl.workflows import take_turns as loops
-from recsys_rl.workflows.release import Releases
-from recsys_rl.workflows.take_turns import LoopConfig, loop
-from recsys_rl.workflows.train import train
-from recsys_rl.workflows.visitors import VisitorsConfig, visitors
+from recsys_rl.logs.users import fit
+from recsys_rl.serving.loop import gate as gates
+from recsys_rl.serving.loop import retrain as retraining
+from recsys_rl.serving.loop import take_turns as loops
+from recsys_rl.serving.loop.release import Releases
+from recsys_rl.serving.loop.take_turns import LoopConfig, loop
+from recsys_rl.serving.loop.visitors import VisitorsConfig, visitors
+from recsys_rl.training.train import train
 
 WORLD = [
     *("--env", "satiation", "--data", "synthetic", "--num-items", "50", "--num-users", "200"),

@@ -48,16 +48,16 @@ from benchmarks.own_log import learn, probabilities_of, truth_of
 from examples.loop import ENDS, serving
 from recsys_rl.checkpoint import load
 from recsys_rl.errors import UserError
-from recsys_rl.ope.lower import EARLIER, LOWER
-from recsys_rl.serve.interval import IN_FLIGHT
-from recsys_rl.serve.versions import files_in
+from recsys_rl.logs.ope.lower import EARLIER, LOWER
+from recsys_rl.serving.loop.client import Client
+from recsys_rl.serving.loop.release import Releases
+from recsys_rl.serving.loop.rounds import candidate_in
+from recsys_rl.serving.loop.take_turns import LoopConfig, loop
+from recsys_rl.serving.loop.turn import Judge
+from recsys_rl.serving.record.interval import IN_FLIGHT
+from recsys_rl.serving.versions import files_in
 from recsys_rl.utils.files import sha256_of
 from recsys_rl.utils.seeding import parse_seeds
-from recsys_rl.workflows.client import Client
-from recsys_rl.workflows.release import Releases
-from recsys_rl.workflows.rounds import candidate_in
-from recsys_rl.workflows.take_turns import LoopConfig, loop
-from recsys_rl.workflows.turn import Judge
 
 Ints = NDArray[np.int64]
 FIRST = {"clone": "bc", "learned": "reinforce"}

@@ -28,14 +28,14 @@ from benchmarks.harness import newest, tables
 from benchmarks.harness.offline_logs import LOGS, Logs, Sizes, make_logs
 from benchmarks.harness.turns import Row
 from recsys_rl.checkpoint import load
+from recsys_rl.evaluation.rivals.baselines import RandomPolicy
 from recsys_rl.experience.rollout import play
 from recsys_rl.make import agent_of, make_env
 from recsys_rl.protocols import Policy
-from recsys_rl.rivals.baselines import RandomPolicy
+from recsys_rl.training.train import train
 from recsys_rl.utils.logger import read_log
 from recsys_rl.utils.metrics import interval
 from recsys_rl.utils.seeding import parse_seeds
-from recsys_rl.workflows.train import train
 
 ALGOS = ("bc", "cql", "bcq", "iql", "reinforce", "dt")
 BEHAVIOUR = "behaviour"

@@ -34,12 +34,12 @@ from benchmarks.harness.newest import read, table
 from benchmarks.harness.turns import Row
 from recsys_rl.distributed.in_processes import InProcesses
 from recsys_rl.distributed.on_ray import OnRay
-from recsys_rl.tables.parts import parts
+from recsys_rl.logs.ope import log as ope_log
+from recsys_rl.logs.ope.config import OpeConfig
+from recsys_rl.logs.ope.log import read_log
+from recsys_rl.logs.ope.ope import estimates
+from recsys_rl.logs.parts import parts
 from recsys_rl.utils.tasks import MapTasks, in_this_process
-from recsys_rl.workflows import ope_log
-from recsys_rl.workflows.ope import estimates
-from recsys_rl.workflows.ope_config import OpeConfig
-from recsys_rl.workflows.ope_log import read_log
 
 FITTED, PART = 3_072, 1_024
 EMPTY = 300

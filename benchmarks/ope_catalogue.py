@@ -14,9 +14,9 @@ from torch import Tensor
 
 from benchmarks.harness.evidence import of_decisions
 from benchmarks.harness.turns import Row
-from recsys_rl.ope.clusters import by_cluster
-from recsys_rl.ope.estimators import ESTIMATORS
-from recsys_rl.ope.reward_model import cross_fit, folds_by_user, predict, ridge
+from recsys_rl.logs.ope.clusters import by_cluster
+from recsys_rl.logs.ope.estimators import ESTIMATORS
+from recsys_rl.logs.ope.reward_model import cross_fit, folds_by_user, predict, ridge
 
 ITEMS, CLUSTERS, DIM, USERS = 2000, 45, 8, 200
 SHARPNESS = 5.0  # of the target's softmax

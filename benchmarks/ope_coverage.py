@@ -11,12 +11,12 @@ from torch import Tensor
 from benchmarks.harness.turns import Row
 from recsys_rl.data.synthetic import synthetic_world
 from recsys_rl.env.satiation import Satiation, SatiationConfig
-from recsys_rl.ope.clipping import by_error, by_slope
-from recsys_rl.ope.clusters import by_cluster, k_means
-from recsys_rl.ope.diagnostics import bernstein, student_t, weigh
-from recsys_rl.ope.estimators import CLUSTERS, ESTIMATORS, Evidence, met
-from recsys_rl.ope.replay import cumulative
-from recsys_rl.ope.reward_model import fit_q, folds_by_user, ridge
+from recsys_rl.logs.ope.clipping import by_error, by_slope
+from recsys_rl.logs.ope.clusters import by_cluster, k_means
+from recsys_rl.logs.ope.diagnostics import bernstein, student_t, weigh
+from recsys_rl.logs.ope.estimators import CLUSTERS, ESTIMATORS, Evidence, met
+from recsys_rl.logs.ope.replay import cumulative
+from recsys_rl.logs.ope.reward_model import fit_q, folds_by_user, ridge
 from recsys_rl.settings.config import from_dict
 
 NUM_USERS, SEED, MEMORY = 1000, 0, 0.9

@@ -38,11 +38,11 @@ from benchmarks.harness.evidence import of_decisions
 from benchmarks.harness.peer_script import answer_of_peer
 from benchmarks.harness.turns import Row
 from recsys_rl import cli
-from recsys_rl.data.open_bandit import load_open_bandit
-from recsys_rl.ope.clipping import by_error, by_slope
-from recsys_rl.ope.clusters import by_cluster
-from recsys_rl.ope.diagnostics import student_t
-from recsys_rl.ope.estimators import ESTIMATORS, GRID, SUBGAUSSIAN_GRID, Evidence, Slates
+from recsys_rl.logs.ope.clipping import by_error, by_slope
+from recsys_rl.logs.ope.clusters import by_cluster
+from recsys_rl.logs.ope.diagnostics import student_t
+from recsys_rl.logs.ope.estimators import ESTIMATORS, GRID, SUBGAUSSIAN_GRID, Evidence, Slates
+from recsys_rl.logs.public.open_bandit import load_open_bandit
 
 PEER = tables.ROOT / "benchmarks" / "peers" / "ope" / "pipeline.py"
 ROWS, ITEMS, GROUPS, CONTEXT = 4_000, 12, 4, 5

@@ -18,25 +18,26 @@ from torch import Tensor
 
 from benchmarks.harness.turns import Row
 from recsys_rl.checkpoint import Checkpoint, load
+from recsys_rl.data.catalogue_hash import catalogue_hash
 from recsys_rl.env.rec_env import RecEnv
+from recsys_rl.evaluation.mixture import EpsilonMixture
 from recsys_rl.evaluation.players import Table
 from recsys_rl.evaluation.policies import Behaviours
-from recsys_rl.experience.decisions import record
 from recsys_rl.experience.rollout import play
+from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog, concatenate
+from recsys_rl.logs.experience.decisions import record
+from recsys_rl.logs.ope.playable import playable
+from recsys_rl.logs.ope.policies import read_policy, with_models
+from recsys_rl.logs.ope.policies import weighted as weighted_sessions
+from recsys_rl.logs.ope.replay import replay
+from recsys_rl.logs.ope.reward_model import ridge
+from recsys_rl.logs.ope.rows import Knowledge, score
+from recsys_rl.logs.ope.world import fit_world, world
 from recsys_rl.objective.weighted import weighted
-from recsys_rl.ope.mixture import EpsilonMixture
-from recsys_rl.ope.policies import read_policy, with_models
-from recsys_rl.ope.policies import weighted as weighted_sessions
-from recsys_rl.ope.replay import replay
-from recsys_rl.ope.reward_model import ridge
-from recsys_rl.ope.rows import Knowledge, score
-from recsys_rl.ope.world import fit_world, world
 from recsys_rl.protocols import Behaviour
 from recsys_rl.settings.config import Config, from_dict
-from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog, catalogue_hash, concatenate
+from recsys_rl.training.train import train
 from recsys_rl.utils.seeding import generators
-from recsys_rl.workflows.ope_policies import playable
-from recsys_rl.workflows.train import train
 
 WIDTH = 256  # sessions played together
 TABLE = (

@@ -26,12 +26,12 @@ from benchmarks.harness import tables
 from benchmarks.harness.evidence import of_decisions
 from benchmarks.harness.newest import read
 from benchmarks.harness.turns import Row
-from recsys_rl.data.open_bandit import OpenBandit, load_open_bandit
 from recsys_rl.errors import UserError
-from recsys_rl.ope.clipping import by_error, by_slope
-from recsys_rl.ope.diagnostics import weigh
-from recsys_rl.ope.estimators import ESTIMATORS, Estimator
-from recsys_rl.ope.reward_model import Predict, cross_fit, logistic
+from recsys_rl.logs.ope.clipping import by_error, by_slope
+from recsys_rl.logs.ope.diagnostics import weigh
+from recsys_rl.logs.ope.estimators import ESTIMATORS, Estimator
+from recsys_rl.logs.ope.reward_model import Predict, cross_fit, logistic
+from recsys_rl.logs.public.open_bandit import OpenBandit, load_open_bandit
 
 PLACES, DRAWS, FOLDS, SEED = 3, 1_000_000, 3, 12345
 CLIPS = (10.0, 50.0, 100.0, 500.0, 1e3, 5e3, 1e4, float("inf"))

@@ -47,18 +47,18 @@ from benchmarks.harness.classified import SETS, UNIFORM, Classified, digits, pro
 from benchmarks.harness.turns import Row
 from benchmarks.peers.classifiers import RIVALS, rivals_of
 from recsys_rl.checkpoint import Checkpoint, load
-from recsys_rl.data.open_bandit import load_open_bandit
-from recsys_rl.experience.logged import open_log
+from recsys_rl.logs.decision_log import DecisionLog
+from recsys_rl.logs.experience.logged import open_log
+from recsys_rl.logs.ope.config import OpeConfig
+from recsys_rl.logs.ope.log import read_log
+from recsys_rl.logs.ope.ope import estimates
+from recsys_rl.logs.public.open_bandit import load_open_bandit
+from recsys_rl.logs.transitions import observe
 from recsys_rl.make import agent_of
 from recsys_rl.settings.config import Config
-from recsys_rl.tables.decision_log import DecisionLog
-from recsys_rl.tables.transitions import observe
+from recsys_rl.training.train import train
 from recsys_rl.utils.metrics import interval
 from recsys_rl.utils.seeding import parse_seeds
-from recsys_rl.workflows.ope import estimates
-from recsys_rl.workflows.ope_config import OpeConfig
-from recsys_rl.workflows.ope_log import read_log
-from recsys_rl.workflows.train import train
 
 DECISIONS = (5_000, 20_000)
 LEARNERS: Mapping[str, Mapping[str, Any]] = {

@@ -28,14 +28,14 @@ from benchmarks.harness.plain_log import plain_log
 from benchmarks.harness.turns import Row
 from recsys_rl.checkpoint import load
 from recsys_rl.experience.rollout import play
+from recsys_rl.logs.parts import read_decisions
+from recsys_rl.logs.record import RecordConfig, record
 from recsys_rl.make import agent_of, make_env
 from recsys_rl.protocols import Policy
-from recsys_rl.tables.parts import read_decisions
+from recsys_rl.training.train import train
 from recsys_rl.types import Action, Interface, Obs
 from recsys_rl.utils.metrics import interval
 from recsys_rl.utils.seeding import parse_seeds
-from recsys_rl.workflows.record import RecordConfig, record
-from recsys_rl.workflows.train import train
 
 WORLD: Any = {
     "data": "synthetic",

@@ -2,7 +2,7 @@
 
     python -m benchmarks.planner [--env satiation] [--users 64] [--seed 100] [--only 0 4]
 
-The search of recsys_rl/rivals/references.py against twice its first items, prices, steps looked ahead or
+The search of recsys_rl/evaluation/rivals/references.py against twice its first items, prices, steps looked ahead or
 futures: what its search on this platform has (``references.Search``). Seed 100 is in no other table. Where
 the response without noise is the expected one, users respond without noise, so that what was planned is what
 happens, and a gain is exact for these users. Elsewhere the gain has an interval (95 %, paired by user; all
@@ -23,10 +23,10 @@ from torch import Tensor
 from benchmarks.harness import tables
 from benchmarks.harness.turns import Row
 from recsys_rl.env.rec_env import RecEnv
+from recsys_rl.evaluation.rivals import references
 from recsys_rl.experience.rollout import play
 from recsys_rl.make import make_env, make_world
 from recsys_rl.protocols import UncertainUsers, UserModel
-from recsys_rl.rivals import references
 from recsys_rl.settings.config import Config, from_dict
 from recsys_rl.types import Feedback
 from recsys_rl.utils.metrics import interval

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import torch
 
-import recsys_rl.workflows.train  # noqa: F401  (so that no fork has to)
+import recsys_rl.training.train  # noqa: F401  (so that no fork has to)
 from recsys_rl.checkpoint import load
 from recsys_rl.cli import main as command
 from recsys_rl.types import UserError

@@ -28,7 +28,7 @@ from pathlib import Path
 from benchmarks.harness.load import loop, request_of, run
 from benchmarks.harness.served import Server, running
 from recsys_rl.cli.train import train_options
-from recsys_rl.workflows.train import train
+from recsys_rl.training.train import train
 
 CONNECTIONS = 64
 OPEN = 400  # connections of the open loop

@@ -41,8 +41,8 @@ from benchmarks.serving_draws import draws
 from benchmarks.serving_power import power_cuts
 from recsys_rl.cli.train import train_options
 from recsys_rl.errors import UserError
+from recsys_rl.training.train import train
 from recsys_rl.utils.files import sha256_of
-from recsys_rl.workflows.train import train
 
 
 def kills(folder: Path, checkpoint: Path, number: int, events: int, seed: int = 0) -> list[str]:

@@ -22,7 +22,7 @@ from benchmarks.harness.load import request_of
 from benchmarks.harness.served import Server
 from benchmarks.serving import CONNECTIONS, USERS, Load, checkpoint_of, recommendations
 from recsys_rl.cli.train import train_options
-from recsys_rl.workflows.train import train
+from recsys_rl.training.train import train
 
 NUMBERS = 64
 ROWS = 5_000  # of the log

@@ -39,12 +39,12 @@ from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.retail import Retailer, by_profile
 from recsys_rl.env.shop import ShopConfig
 from recsys_rl.env.visits import DAYS
+from recsys_rl.evaluation.report.drawing import svg
+from recsys_rl.evaluation.rivals.rankers import Rule
+from recsys_rl.evaluation.rivals.rule_search import search_rule
+from recsys_rl.evaluation.rivals.tuning import Trainees, training_part
 from recsys_rl.make import agent_of, make_env, make_world, one_visit
 from recsys_rl.protocols import Policy
-from recsys_rl.report.drawing import svg
-from recsys_rl.rivals.rankers import Rule
-from recsys_rl.rivals.rule_search import search_rule
-from recsys_rl.rivals.tuning import Trainees, training_part
 from recsys_rl.settings.config import Config
 from recsys_rl.types import Action, Obs, Population, World
 from recsys_rl.user_columns import UserColumns

@@ -33,11 +33,11 @@ from recsys_rl.env.course import Course
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.schedulers import SCHEDULERS
 from recsys_rl.env.tutor import Tutor
+from recsys_rl.evaluation.rivals.baselines import RandomPolicy
 from recsys_rl.experience.rollout import play
 from recsys_rl.make import agent_of, make_env
 from recsys_rl.protocols import Policy
 from recsys_rl.records import Known
-from recsys_rl.rivals.baselines import RandomPolicy
 from recsys_rl.settings.config import Config
 from recsys_rl.types import World
 from recsys_rl.utils.metrics import interval

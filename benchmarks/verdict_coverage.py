@@ -11,7 +11,7 @@ log, as far as the game has it. A log has 1,000, 4,000 or 16,000 rows and 10 or 
 all these cases in an order that the first seed draws.
 
 `dr` has the reward model of `ope` for logs of a checkpoint (coefficients for each item, cross-fitted), and
-the verdict is that of `recsys_rl.ope.verdict`. `after` is the rule of today. `before` is the one that was: at
+the verdict is that of `recsys_rl.logs.ope.verdict`. `after` is the rule of today. `before` is the one that was: at
 least 200 effective rows, a Pareto k under .5 and a mean weight of 1, and no answer without. A row of
 benchmarks/results/verdict_coverage.csv counts over a part of the logs: `promised` intervals, those that hold
 the truth (`covered`), and of the intervals of the difference (`covered_difference`); logs whose policy earns
@@ -32,14 +32,14 @@ from torch import Tensor
 
 from benchmarks.harness import newest, tables
 from benchmarks.harness.turns import Row
-from recsys_rl.ope.compare import difference, enough
-from recsys_rl.ope.diagnostics import FEW, HEAVY
-from recsys_rl.ope.item_models import of_each_item
-from recsys_rl.ope.judge import LOGGED
-from recsys_rl.ope.lower import SingleDecisions
-from recsys_rl.ope.reward_model import cross_fit, folds_by_user, ridge
-from recsys_rl.ope.rows import plain_row
-from recsys_rl.ope.verdict import Estimates, verdict_on
+from recsys_rl.logs.ope.compare import difference, enough
+from recsys_rl.logs.ope.diagnostics import FEW, HEAVY
+from recsys_rl.logs.ope.item_models import of_each_item
+from recsys_rl.logs.ope.judge import LOGGED
+from recsys_rl.logs.ope.lower import SingleDecisions
+from recsys_rl.logs.ope.reward_model import cross_fit, folds_by_user, ridge
+from recsys_rl.logs.ope.rows import plain_row
+from recsys_rl.logs.ope.verdict import Estimates, verdict_on
 
 CONTEXTS, FEATURES = 500, 4
 LOGGERS = {

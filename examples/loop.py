@@ -33,19 +33,19 @@ from recsys_rl import make_env, play
 from recsys_rl.checkpoint import load
 from recsys_rl.cli.train import train_options
 from recsys_rl.errors import UserError
+from recsys_rl.evaluation.report.rounds import Band, Judged, Rounds, Visited, write_rounds
 from recsys_rl.make import agent_of
-from recsys_rl.report.rounds import Band, Judged, Rounds, Visited, write_rounds
-from recsys_rl.serve.versions import files_in
+from recsys_rl.serving.loop.release import Releases
+from recsys_rl.serving.loop.rounds import candidate_in
+from recsys_rl.serving.loop.take_turns import LoopConfig, loop
+from recsys_rl.serving.loop.turn import Judge, Start
+from recsys_rl.serving.loop.visitors import VisitorsConfig, visitors
+from recsys_rl.serving.versions import files_in
+from recsys_rl.training.train import train
 from recsys_rl.utils.files import check_new_folder, sha256_of, write_text
 from recsys_rl.utils.metrics import interval
 from recsys_rl.utils.seeding import generators
 from recsys_rl.version import __version__
-from recsys_rl.workflows.release import Releases
-from recsys_rl.workflows.rounds import candidate_in
-from recsys_rl.workflows.take_turns import LoopConfig, loop
-from recsys_rl.workflows.train import train
-from recsys_rl.workflows.turn import Judge, Start
-from recsys_rl.workflows.visitors import VisitorsConfig, visitors
 
 WORLD = ("--env", "satiation")
 WEAK = 81_920  # steps of the first champion

@@ -30,8 +30,8 @@ from recsys_rl.models.policy import OnPolicyLearner
 from recsys_rl.records import Algorithm
 from recsys_rl.settings.fields import Positive
 from recsys_rl.settings.shared import OnPolicyConfig
+from recsys_rl.training.train import train
 from recsys_rl.types import Rollout
-from recsys_rl.workflows.train import train
 
 
 @dataclass(frozen=True)

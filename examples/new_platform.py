@@ -35,12 +35,12 @@ import torch
 from torch import Tensor
 
 from recsys_rl.env.rec_env import RecEnv
+from recsys_rl.evaluation.rivals.baselines import RandomPolicy
+from recsys_rl.evaluation.rivals.references import Myopic
 from recsys_rl.experience.rollout import collect, play
 from recsys_rl.make import make_agent, make_env, make_world
 from recsys_rl.protocols import Env, Policy
 from recsys_rl.records import Platform
-from recsys_rl.rivals.baselines import RandomPolicy
-from recsys_rl.rivals.references import Myopic
 from recsys_rl.settings.config import Config
 from recsys_rl.settings.fields import NonNegative, Positive, Range
 from recsys_rl.settings.shared import EnvConfig

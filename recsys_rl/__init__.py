@@ -22,13 +22,13 @@ from recsys_rl.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from recsys_rl.env.rec_env import RecEnv
+    from recsys_rl.evaluation.evaluate import EvaluateConfig, evaluate
     from recsys_rl.experience.rollout import collect, play
     from recsys_rl.make import make_agent, make_env, make_world
     from recsys_rl.recommender import Recommender, load
     from recsys_rl.settings.config import Config
+    from recsys_rl.training.train import train, updates
     from recsys_rl.types import Action, Catalogue, Obs, Population, World
-    from recsys_rl.workflows.evaluate import EvaluateConfig, evaluate
-    from recsys_rl.workflows.train import train, updates
 
 __all__ = [
     "AGENTS",
@@ -61,9 +61,9 @@ _MODULES = {
     "recsys_rl.experience.rollout": ("collect", "play"),
     "recsys_rl.make": ("make_agent", "make_env", "make_world"),
     "recsys_rl.types": ("Action", "Catalogue", "Obs", "Population", "World"),
-    "recsys_rl.workflows.evaluate": ("EvaluateConfig", "evaluate"),
+    "recsys_rl.evaluation.evaluate": ("EvaluateConfig", "evaluate"),
     "recsys_rl.recommender": ("Recommender", "load"),
-    "recsys_rl.workflows.train": ("train", "updates"),
+    "recsys_rl.training.train": ("train", "updates"),
 }
 
 

@@ -447,7 +447,7 @@ class SolvedUsers(Protocol):
 
 
 class ResponseNetwork(Protocol):
-    """An ensemble of networks that were fitted to the responses of people (users/ensemble.py).
+    """An ensemble of networks that were fitted to the responses of people (logs/users/ensemble.py).
 
     A memory holds what they keep of N sessions, tensors (N, ...) by name. ``member`` (N,) int64 is the
     network of each row, -1 for the mean of all.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -135,14 +136,16 @@ class OwnTables:
 
     ``data_config`` and ``env_config`` are these sections of the settings of a run.
 
-    - ``open_log(paths, data_config, env_config, catalogue)``: the tables as a log (tables/log_files.py).
+    - ``open_log(paths, data_config, env_config, catalogue)``: the tables as a log (logs/log_files.py).
     - ``before_a_log(items, signals, pieces, slate_size)``: the world and the settings of a team that has no
       log yet, from the file of its items, the names of its signals, the pieces of its context and the size of
       its slates.
-    - ``pieces(env_config)``: the pieces of the context that a caller gives by their names (tables/pieces.py).
-    - ``columns(env_config)``: the column of each role (tables/schema.py) in the tables.
+    - ``pieces(env_config)``: the pieces of the context that a caller gives by their names (data/tables/pieces.py).
+    - ``columns(env_config)``: the column of each role (data/tables/schema.py) in the tables.
     - ``ranges(env_config)``: the values of each signal in the log (``log_shape.SignalRange``).
     - ``interface(env_config, catalogue)``: the interface of sessions; a checkpoint with another is refused.
+    - ``judge(run, path)``: judge the finished policy of a run, with its checkpoint at ``path``, on its log.
+    - ``estimates(path, checkpoint)``: print those estimates again, and return their values.
     """
 
     open_log: Callable[..., Any]
@@ -151,6 +154,8 @@ class OwnTables:
     columns: Callable[[Any], Mapping[str, str]]
     ranges: Callable[[Any], Mapping[str, Any]]
     interface: Callable[[Any, Catalogue], Interface]
+    judge: Callable[[Any, Path], None]
+    estimates: Callable[[Path, Any], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -246,16 +251,26 @@ class BatchSource:
     when a run begins. It takes the arguments of ``make_on_policy`` (experience/on_policy.py). ``rollouts``:
     each batch is a rollout of the present policy, as limits, the bonus for novelty and the loss of the next
     signals need. ``from_log``: no environment is played; the items are those of a log, which is on the CPU.
+    ``judge`` is module:NAME of the function (run, path) that judges the finished policy of such a run, whose
+    checkpoint is at ``path``.
     """
 
     maker: str
     rollouts: bool = False
     from_log: bool = False
+    judge: str = ""
 
 
 ON_POLICY = BatchSource("recsys_rl.experience.on_policy:make_on_policy", rollouts=True)
 REPLAY = BatchSource("recsys_rl.experience.replay:make_replay")
-LOGGED = BatchSource("recsys_rl.experience.logged:make_from_log", from_log=True)
+LOGGED = BatchSource(
+    "recsys_rl.logs.experience.logged:make_from_log",
+    from_log=True,
+    judge="recsys_rl.logs.judges.judge_run:judge_run",
+)
+# What a run finds by name in the wing of logs, so that the core doesn't import it (utils/find.py).
+JUDGES = "recsys_rl.logs.judges.judges:Judges"
+RECORDING = "recsys_rl.logs.experience.recording:Recording"
 
 
 @dataclass(frozen=True)

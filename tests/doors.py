@@ -18,7 +18,7 @@ from recsys_rl.checkpoint import load
 from recsys_rl.cli.train import train_options
 from recsys_rl.env import PLATFORMS, WITH_OWN_WORLD
 from recsys_rl.functional.compiled.kernels import SWITCH
-from recsys_rl.workflows.train import train
+from recsys_rl.training.train import train
 
 ROOT = Path(__file__).parents[1]
 # A shell ignores some of these for `nohup` and for background jobs, and its children inherit that.
@@ -164,7 +164,7 @@ def benchmark_here(
         patch.setenv("HOME", str(folder))
         patch.setenv("OMP_NUM_THREADS", "1")  # a benchmark sets it for the processes that it starts
         patch.setattr("sys.argv", ["benchmark", *options])
-        patch.setattr("recsys_rl.users.fit.LEAST_STEPS", 10)
+        patch.setattr("recsys_rl.logs.users.fit.LEAST_STEPS", 10)
         patch.setattr("benchmarks.harness.commands.recsys_rl", command)
         for name in without:
             patch.setitem(sys.modules, name, None)

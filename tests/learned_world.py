@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from recsys_rl.workflows.fit_users import fit_users
-from recsys_rl.workflows.record import RecordConfig, record
+from recsys_rl.logs.record import RecordConfig, record
+from recsys_rl.logs.users.fit_users import fit_users
 from tests.doors import SATIATION, steps, train_in
 
 SMALL: dict[str, Any] = {"members": 2, "epochs": 1, "quiet": True}
@@ -27,6 +27,6 @@ def make_users(folder: Path, *options: str, **settings: Any) -> Path:
     checkpoint, log = make_log(folder, *options)
     out = folder / "users.pt"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("recsys_rl.users.fit.LEAST_STEPS", 10)
+        patch.setattr("recsys_rl.logs.users.fit.LEAST_STEPS", 10)
         fit_users(log=str(log), checkpoint=str(checkpoint), out=str(out), **{**SMALL, **settings})
     return out

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog
-from recsys_rl.tables.writer import write_decisions
+from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog
+from recsys_rl.logs.writer import write_decisions
 from recsys_rl.types import Interface
 
 ITEMS = 4

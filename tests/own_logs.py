@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from recsys_rl.checkpoint import Checkpoint, save
-from recsys_rl.experience.logged import open_log
+from recsys_rl.logs.experience.logged import open_log
 from recsys_rl.make import make_agent, make_world
 from recsys_rl.settings.config import Config, brought_settings, overlay
 

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from recsys_rl.evaluation.rivals import rankers
+from recsys_rl.evaluation.rivals.forms import Factors, Form, Searched
+from recsys_rl.evaluation.rivals.rankers import Rule, RuleWeights, scored_names
+from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog
+from recsys_rl.logs.ope.features import Features
+from recsys_rl.logs.ope.propensities import with_propensities
 from recsys_rl.make import make_agent
-from recsys_rl.ope.features import Features
-from recsys_rl.ope.propensities import with_propensities
-from recsys_rl.rivals import rankers
-from recsys_rl.rivals.forms import Factors, Form, Searched
-from recsys_rl.rivals.rankers import Rule, RuleWeights, scored_names
-from recsys_rl.tables.decision_log import DecisionHeader, DecisionLog
 from recsys_rl.types import Catalogue, Interface, Obs, UserError
 from recsys_rl.user_columns import UserColumns
 from tests.small_runs import settings

@@ -9,8 +9,8 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from recsys_rl.ope.estimators import Evidence
-from recsys_rl.ope.replay import cumulative
+from recsys_rl.logs.ope.estimators import Evidence
+from recsys_rl.logs.ope.replay import cumulative
 
 F64 = torch.float64
 STEPS, GAMMA = 3, 0.9

@@ -15,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 
 from recsys_rl.data.catalogue import DatasetConfig, world_of_log
+from recsys_rl.data.tables.events import make_log
+from recsys_rl.data.tables.items import ItemFacts, catalogue_of_items
+from recsys_rl.data.tables.read import parsing
+from recsys_rl.logs.decision_table import DecisionTable, by_design, single_decisions
 from recsys_rl.records import Source
 from recsys_rl.settings.shared import EnvConfig
-from recsys_rl.tables.decision_table import DecisionTable, by_design, single_decisions
-from recsys_rl.tables.events import make_log
-from recsys_rl.tables.items import ItemFacts, catalogue_of_items
-from recsys_rl.tables.read import parsing
 from recsys_rl.types import InteractionLog, UserError, World
 from recsys_rl.utils.download import cache_folder, has_member, read_member
 

@@ -15,12 +15,12 @@ from torch import Tensor
 from benchmarks.coat.lists import BayesReader, Rules, Steps, greedy_list, searched_list
 from benchmarks.harness.turns import Row
 from recsys_rl.env.rec_env import RecEnv
+from recsys_rl.evaluation.rivals.baselines import RandomPolicy, static_list
 from recsys_rl.experience.on_policy import OnPolicy
 from recsys_rl.experience.rollout import Sessions, play
 from recsys_rl.make import make_agent, make_env, make_world
 from recsys_rl.objective.objectives import make_objectives
 from recsys_rl.protocols import Policy
-from recsys_rl.rivals.baselines import RandomPolicy, static_list
 from recsys_rl.settings.config import Config
 from recsys_rl.types import Obs, Step, World
 from recsys_rl.utils.seeding import generators

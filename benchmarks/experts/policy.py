@@ -27,13 +27,13 @@ from recsys_rl.env.short_video import ShortVideo
 from recsys_rl.env.social_feed import SocialFeed
 from recsys_rl.env.tutor import Tutor
 from recsys_rl.errors import UserError
+from recsys_rl.evaluation.rivals import rankers, rule_search
+from recsys_rl.evaluation.rivals.cma_search import Trials, search_numbers
+from recsys_rl.evaluation.rivals.rankers import Shortlist
+from recsys_rl.evaluation.rivals.tuning import Trainees
 from recsys_rl.functional import categorical
 from recsys_rl.functional.top_k import highest
 from recsys_rl.protocols import UserModel
-from recsys_rl.rivals import rankers, rule_search
-from recsys_rl.rivals.cma_search import Trials, search_numbers
-from recsys_rl.rivals.rankers import Shortlist
-from recsys_rl.rivals.tuning import Trainees
 from recsys_rl.types import Action, Catalogue, Interface, Obs
 from recsys_rl.utils.seeding import generators
 

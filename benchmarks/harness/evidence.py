@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from recsys_rl.ope.estimators import Evidence
+from recsys_rl.logs.ope.estimators import Evidence
 
 
 def of_decisions(

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from recsys_rl.checkpoint import save
+from recsys_rl.logs.parts import read_decisions
+from recsys_rl.logs.record import RecordConfig, record
+from recsys_rl.logs.writer import write_decisions
 from recsys_rl.settings.config import Config
-from recsys_rl.tables.parts import read_decisions
-from recsys_rl.tables.writer import write_decisions
 from recsys_rl.training.resume import snapshot
-from recsys_rl.workflows.record import RecordConfig, record
-from recsys_rl.workflows.train import updates
+from recsys_rl.training.train import updates
 
 PARTS = 20
 LOGS = ("random", "medium", "replay")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from recsys_rl.report.drawing import number, scale, spread, text
+from recsys_rl.evaluation.report.drawing import number, scale, spread, text
 
 LINES = {"learned": "var(--learned)", "inside": "var(--inside)", "baseline": "var(--muted)"}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from recsys_rl.tables.decision_log import DecisionLog
+from recsys_rl.logs.decision_log import DecisionLog
 from recsys_rl.types import Catalogue
 
 

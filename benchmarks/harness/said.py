@@ -18,9 +18,9 @@ from typing import Any
 from benchmarks.harness.served import Connection
 from recsys_rl.cli.train import train_options
 from recsys_rl.errors import UserError
-from recsys_rl.serve.record_at_rest import Record, check
-from recsys_rl.serve.record_schema import Decision, decoded
-from recsys_rl.workflows.train import train
+from recsys_rl.serving.record.record_at_rest import Record, check
+from recsys_rl.serving.record.record_schema import Decision, decoded
+from recsys_rl.training.train import train
 
 GONE = (OSError, http.client.HTTPException)
 THREADS = 8

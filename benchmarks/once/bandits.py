@@ -21,8 +21,8 @@ import torch
 from benchmarks.harness import tables, turns
 from benchmarks.harness.turns import Row, System
 from recsys_rl.data.synthetic import synthetic_world
-from recsys_rl.rivals.best_slate import SINGLE
-from recsys_rl.rivals.linear_bandit import BANDITS, BanditSettings, make_bandit
+from recsys_rl.evaluation.rivals.best_slate import SINGLE
+from recsys_rl.evaluation.rivals.linear_bandit import BANDITS, BanditSettings, make_bandit
 from recsys_rl.types import Obs
 from recsys_rl.utils.allocator import keep_freed_memory
 

@@ -26,9 +26,9 @@ from recsys_rl.env.assortment import PRODUCT
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.retail import Retailer, best_sellers, by_profile
 from recsys_rl.env.shop import Shop
+from recsys_rl.evaluation.rivals.baselines import RandomPolicy
 from recsys_rl.make import make_env, make_world
 from recsys_rl.protocols import Policy
-from recsys_rl.rivals.baselines import RandomPolicy
 from recsys_rl.settings.config import Config, from_dict
 from recsys_rl.types import World
 

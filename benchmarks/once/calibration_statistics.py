@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from recsys_rl.evaluation import real_or_learned
+from recsys_rl.logs.users import real_or_learned
 
 Array = NDArray[Any]
 PRIOR = 5.0  # a rate is shrunk as if it had this many more views at the overall rate
@@ -36,7 +36,7 @@ def variance_share(values: Array, group: Array) -> float:
 
 
 def auc(score: Array, label: Array) -> float:
-    """``recsys_rl.evaluation.real_or_learned.auc`` of arrays; NaN if all labels are equal."""
+    """``recsys_rl.logs.users.real_or_learned.auc`` of arrays; NaN if all labels are equal."""
     area = real_or_learned.auc(torch.tensor(score), torch.tensor(label))
     return float("nan") if area is None else area
 

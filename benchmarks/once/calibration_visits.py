@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.visits import DAYS
+from recsys_rl.evaluation.rivals.baselines import FixedList, most_popular
 from recsys_rl.experience.rollout import play
 from recsys_rl.make import make_env
-from recsys_rl.rivals.baselines import FixedList, most_popular
 from recsys_rl.settings.config import Config
 from recsys_rl.types import World
 

@@ -31,12 +31,12 @@ from benchmarks.harness import tables
 from benchmarks.harness.turns import Row
 from benchmarks.once.calibration_statistics import auc
 from recsys_rl.data.synthetic import synthetic_world
+from recsys_rl.logs.users.fit import FitSizes, UserFitting
+from recsys_rl.logs.users.inputs import item_tables
+from recsys_rl.logs.users.network import ContextSizes, UserNetwork
+from recsys_rl.logs.users.session_table import SessionTable
+from recsys_rl.logs.users.signals import kinds_of
 from recsys_rl.types import Catalogue, UserError
-from recsys_rl.users.fit import FitSizes, UserFitting
-from recsys_rl.users.inputs import item_tables
-from recsys_rl.users.network import ContextSizes, UserNetwork
-from recsys_rl.users.session_table import SessionTable
-from recsys_rl.users.signals import kinds_of
 from recsys_rl.utils.metrics import interval
 from recsys_rl.utils.seeding import parse_seeds
 

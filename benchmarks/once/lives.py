@@ -25,8 +25,8 @@ from recsys_rl.evaluation.lives import active_days
 from recsys_rl.experience.rollout import Sessions, play
 from recsys_rl.make import agent_of, make_env
 from recsys_rl.settings.config import Config, from_dict
+from recsys_rl.training.train import train
 from recsys_rl.utils.metrics import interval
-from recsys_rl.workflows.train import train
 
 WHOLE = 35
 

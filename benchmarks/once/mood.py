@@ -46,12 +46,12 @@ from recsys_rl.experience.rollout import play
 from recsys_rl.make import make_env
 from recsys_rl.models.actor_critic import ActorCritic
 from recsys_rl.settings.config import Config, from_dict
+from recsys_rl.training.train import Update, updates
 from recsys_rl.types import Feedback
 from recsys_rl.utils.files import write_text
 from recsys_rl.utils.metrics import interval
 from recsys_rl.utils.seeding import parse_seeds
 from recsys_rl.utils.tensor_cache import read_tensors, write_tensors
-from recsys_rl.workflows.train import Update, updates
 
 RUNS = {
     "sums": ("short-video", "mlp"),

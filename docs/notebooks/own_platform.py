@@ -22,9 +22,9 @@ from typing import Annotated, ClassVar
 import torch
 
 from recsys_rl import Config, collect, make_agent, make_env, make_world, play
+from recsys_rl.evaluation.rivals.baselines import RandomPolicy
+from recsys_rl.evaluation.rivals.references import Myopic
 from recsys_rl.records import Platform
-from recsys_rl.rivals.baselines import RandomPolicy
-from recsys_rl.rivals.references import Myopic
 from recsys_rl.settings.fields import NonNegative, Range
 from recsys_rl.settings.shared import EnvConfig
 from recsys_rl.testing import check_env, check_user_model

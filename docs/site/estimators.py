@@ -6,8 +6,8 @@ import inspect
 
 from benchmarks.harness.newest import table
 from docs.site.measured import measured
-from recsys_rl.ope import estimators
-from recsys_rl.ope.estimators import ESTIMATORS, Estimator
+from recsys_rl.logs.ope import estimators
+from recsys_rl.logs.ope.estimators import ESTIMATORS, Estimator
 
 NEEDS = {
     estimators.ONE_STEP: "a log of single decisions",
@@ -44,7 +44,7 @@ def page(made: Estimator) -> str:
     notes = ["- " + NEEDS[need] for need in made.needs]
     parts += ["## Needs", "\n".join(notes), "## Weights and promise", promise(made)]
     parts.append(
-        'The code: <a href="../_modules/recsys_rl/ope/estimators.html">`recsys_rl/ope/estimators.py`</a>.'
+        'The code: <a href="../_modules/recsys_rl/logs/ope/estimators.html">`recsys_rl/logs/ope/estimators.py`</a>.'
     )
     return "\n\n".join([*parts, measured(made.name)]) + "\n"
 

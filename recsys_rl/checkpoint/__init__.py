@@ -12,7 +12,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,7 +20,6 @@ from torch import Tensor
 from recsys_rl.checkpoint import sealed
 from recsys_rl.checkpoint.sealed import Refused, previous
 from recsys_rl.checkpoint.sizes import check_sizes
-from recsys_rl.checkpoint.users_check import is_home
 from recsys_rl.data.item_table import open_table, table_sha256
 from recsys_rl.errors import one_line
 from recsys_rl.settings.config import Config, from_dict, to_dict, without_source
@@ -239,6 +238,14 @@ def _assemble(texts: Mapping[str, Any], tensors: Mapping[str, Tensor], env: str 
     if encoder == "transformer" and checkpoint.interface.signals and not expects:
         raise Refused(f"holds a {encoder} of an earlier version, which expected no signals", "train again")
     return checkpoint
+
+
+def is_home(home: object) -> TypeGuard[dict[str, Any]]:
+    """True for the platform behind a log with its settings, and for {}."""
+    if not isinstance(home, dict) or not home:
+        return isinstance(home, dict)
+    kinds = {"env": str, "env_config": dict, **{name: dict for name in ("data_config",) if name in home}}
+    return home.keys() == kinds.keys() and all(type(home[name]) is kind for name, kind in kinds.items())
 
 
 def _is_curve(curve: object) -> bool:

@@ -46,7 +46,7 @@ commands:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; the exit code: 0, 2 for a mistake, 130 after Ctrl-C, or that of ope/verdict.py."""
+    """Run a command; the exit code: 0, 2 for a mistake, 130 after Ctrl-C, or that of logs/ope/verdict.py."""
     code = _run(sys.argv[1:] if argv is None else argv)
     return code if _flushed() else 2
 

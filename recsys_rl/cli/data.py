@@ -11,13 +11,13 @@ import tyro
 from recsys_rl.cli.parse import checked, parse
 from recsys_rl.cli.tasks import TaskOptions, shared_by
 from recsys_rl.errors import UserError
-from recsys_rl.settings.fields import did_you_mean
-from recsys_rl.workflows.data import (
+from recsys_rl.logs.describe.data import (
     CompareConfig,
     DescribeConfig,
     compare_files,
     describe_file,
 )
+from recsys_rl.settings.fields import did_you_mean
 
 OVERVIEW = """usage: recsys-rl data describe FILE [OPTIONS]
        recsys-rl data compare OLD NEW [OPTIONS]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from recsys_rl.cli.extras import need
 from recsys_rl.cli.parse import latest_checkpoint, parse
-from recsys_rl.workflows.export import ExportConfig, export
+from recsys_rl.recommender.export import ExportConfig, export
 
 TEXT = """Write the scores of a policy as an ONNX file, for a server in another language, and the vectors
 of its items and users as a file of NumPy.

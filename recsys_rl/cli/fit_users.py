@@ -8,7 +8,7 @@ import tyro
 
 from recsys_rl.cli.parse import checked, parse
 from recsys_rl.cli.stop import stopping
-from recsys_rl.workflows.fit_users import FitUsersConfig, Interrupted, fit_users
+from recsys_rl.logs.users.fit_users import FitUsersConfig, Interrupted, fit_users
 
 TEXT = """Learn users from a log of decisions, to train policies in (train --env learned).
 

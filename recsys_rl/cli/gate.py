@@ -11,7 +11,7 @@ from recsys_rl.cli.extras import need
 from recsys_rl.cli.parse import checked, parse
 
 if TYPE_CHECKING:
-    from recsys_rl.workflows.gate import GateConfig
+    from recsys_rl.serving.loop.gate import GateConfig
 
 TEXT = """Judge a candidate on held-out users of the record, before it may serve beside the champion.
 
@@ -29,14 +29,14 @@ def run(argv: list[str]) -> int:
     """Returns the exit code of the answer."""
     need("serve")
     options = gate_options(argv)
-    from recsys_rl.workflows.gate import gate
+    from recsys_rl.serving.loop.gate import gate
 
     return gate(options).exit_code
 
 
 def gate_options(argv: list[str]) -> GateConfig:
     """The settings from the command line. Raises UserError; `--help` raises SystemExit(0)."""
-    from recsys_rl.workflows.gate import GateConfig
+    from recsys_rl.serving.loop.gate import GateConfig
 
     @dataclass(frozen=True)
     class GateOptions(GateConfig):

@@ -109,7 +109,7 @@ def log_options(argv: list[str]) -> Options:
 
 
 def _check(options: CheckOptions) -> None:
-    from recsys_rl.serve.record_at_rest import Record, check
+    from recsys_rl.serving.record.record_at_rest import Record, check
 
     record = Record(Path(options.db), _path(options.checkpoint), options.env)
     try:
@@ -126,9 +126,9 @@ def _check(options: CheckOptions) -> None:
 
 
 def _export(options: ExportOptions) -> None:
-    from recsys_rl.serve.export_record import export_record
-    from recsys_rl.serve.interval import interval_of
-    from recsys_rl.serve.snapshot import open_snapshot
+    from recsys_rl.serving.record.export_record import export_record
+    from recsys_rl.serving.record.interval import interval_of
+    from recsys_rl.serving.record.snapshot import open_snapshot
 
     if options.out is None:
         raise UserError("The file to write is missing: give --out FILE.parquet.")
@@ -154,7 +154,7 @@ def _export(options: ExportOptions) -> None:
 
 
 def _backup(options: BackupOptions) -> None:
-    from recsys_rl.serve.backup import backup
+    from recsys_rl.serving.record.backup import backup
 
     if options.out is None:
         raise UserError("The file to write is missing: give --out FILE.")
@@ -164,8 +164,8 @@ def _backup(options: BackupOptions) -> None:
 
 
 def _forget(options: ForgetOptions) -> None:
-    from recsys_rl.serve.record_schema import Damaged
-    from recsys_rl.serve.store import Full, Lost, Store
+    from recsys_rl.serving.record.record_schema import Damaged
+    from recsys_rl.serving.record.store import Full, Lost, Store
 
     if options.user is None:
         raise UserError("The user is missing: give --user ID.")

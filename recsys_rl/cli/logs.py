@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from recsys_rl.cli.parse import joined
+from recsys_rl.data.tables.read import is_own
 from recsys_rl.env import OF_TABLES
 from recsys_rl.errors import UserError
-from recsys_rl.tables.read import is_own
 
 
 def with_log(argv: Sequence[str], given: Any) -> list[str]:

@@ -11,7 +11,7 @@ from recsys_rl.cli.parse import parse
 from recsys_rl.cli.stop import stopping
 
 if TYPE_CHECKING:
-    from recsys_rl.workflows.take_turns import LoopConfig
+    from recsys_rl.serving.loop.take_turns import LoopConfig
 
 TOKEN = "RECSYS_RL_TOKEN"
 """The variable with the token of the server: a command line can be read by everybody on the machine."""
@@ -35,8 +35,9 @@ def run(argv: list[str]) -> None:
     options = loop_options(argv)
     if options.token is None:
         options = replace(options, token=os.environ.get(TOKEN))
-    from recsys_rl.workflows import fit_users, train
-    from recsys_rl.workflows.take_turns import loop
+    from recsys_rl.logs.users import fit_users
+    from recsys_rl.serving.loop.take_turns import loop
+    from recsys_rl.training import train
 
     line = "Stopped: start the same command again to go on."
     with stopping(train.Interrupted, fit_users.Interrupted, line=line):
@@ -46,6 +47,6 @@ def run(argv: list[str]) -> None:
 def loop_options(argv: list[str]) -> LoopConfig:
     """The settings from the command line. Raises UserError; `--help` raises SystemExit(0)."""
     need("serve")
-    from recsys_rl.workflows.take_turns import LoopConfig
+    from recsys_rl.serving.loop.take_turns import LoopConfig
 
     return parse(LoopConfig, LoopConfig(), argv, "recsys-rl loop", TEXT)

@@ -51,7 +51,7 @@ def _for_help(
 def _listed(options: T, main: Container[str] | None) -> T:
     """The options as an instance of a subclass that has the fields of a help text alone, in their order.
 
-    Inherited options of files (tables/columns.py), which are keywords, come after the others.
+    Inherited options of files (data/tables/columns.py), which are keywords, come after the others.
     """
     cls, parts, shown = type(options), dict[str, Any](), dict[str, Any]()
     own = cls.__module__.partition(".")[0] not in ("recsys_rl", "types")

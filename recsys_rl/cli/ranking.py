@@ -8,7 +8,7 @@ import tyro
 
 from recsys_rl.cli.parse import checked, parse
 from recsys_rl.errors import UserError
-from recsys_rl.workflows.ranking import RankingConfig, ranking
+from recsys_rl.evaluation.ranking import RankingConfig, ranking
 
 TEXT = """Rank all items for the users of a held-out log, and print NDCG, recall, hit rate, MRR and more.
 

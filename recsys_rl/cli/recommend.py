@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import tyro
 
 from recsys_rl.cli.parse import checked, latest_checkpoint, parse
-from recsys_rl.workflows.recommend import RecommendConfig, recommend
+from recsys_rl.recommender.recommend import RecommendConfig, recommend
 
 TEXT = """Print the recommendations of a trained policy for one person, or write those for many users.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import tyro
 
 from recsys_rl.cli.parse import checked, parse
-from recsys_rl.workflows.record import RecordConfig, record
+from recsys_rl.logs.record import RecordConfig, record
 
 TEXT = """Record the decisions of a policy, their probabilities and the users' responses in a Parquet file.
 

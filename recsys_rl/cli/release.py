@@ -11,8 +11,14 @@ import tyro
 
 from recsys_rl.cli.parse import parse
 from recsys_rl.errors import UserError
+from recsys_rl.serving.loop.release import (
+    Releases,
+    challenger_in,
+    history_lines,
+    promoted_lines,
+    status_lines,
+)
 from recsys_rl.settings.fields import Range, check_fields, did_you_mean, shown
-from recsys_rl.workflows.release import Releases, challenger_in, history_lines, promoted_lines, status_lines
 
 OVERVIEW = """usage: recsys-rl release start FILE --share 0.1 [OPTIONS]
        recsys-rl release share 0.5

@@ -9,7 +9,7 @@ from recsys_rl.cli.parse import parse
 from recsys_rl.cli.stop import stopping
 
 if TYPE_CHECKING:
-    from recsys_rl.workflows.retrain import RetrainConfig
+    from recsys_rl.serving.loop.retrain import RetrainConfig
 
 TEXT = """Learn candidates from what a server recorded: one turn.
 
@@ -26,8 +26,9 @@ explains it."""
 def run(argv: list[str]) -> None:
     need("serve")
     options = retrain_options(argv)
-    from recsys_rl.workflows import fit_users, train
-    from recsys_rl.workflows.retrain import retrain
+    from recsys_rl.logs.users import fit_users
+    from recsys_rl.serving.loop.retrain import retrain
+    from recsys_rl.training import train
 
     line = "Stopped: start the same command again to finish the round."
     with stopping(train.Interrupted, fit_users.Interrupted, line=line):
@@ -37,6 +38,6 @@ def run(argv: list[str]) -> None:
 
 def retrain_options(argv: list[str]) -> RetrainConfig:
     """The settings from the command line. Raises UserError; `--help` raises SystemExit(0)."""
-    from recsys_rl.workflows.retrain import RetrainConfig
+    from recsys_rl.serving.loop.retrain import RetrainConfig
 
     return parse(RetrainConfig, RetrainConfig(), argv, "recsys-rl retrain", TEXT)

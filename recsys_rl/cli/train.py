@@ -127,7 +127,7 @@ def run(argv: list[str]) -> None:
     if job.note and not launching and is_first():
         print(job.note, file=sys.stderr)
     if job.lists_limits:
-        from recsys_rl.workflows.limits import list_streams
+        from recsys_rl.training.list_streams import list_streams
 
         list_streams(job.config)
         return
@@ -155,7 +155,7 @@ def run(argv: list[str]) -> None:
 
 def _share(configs: list[Config], tasks: TaskOptions) -> None:
     """Train the runs in several processes, or on Ray."""
-    from recsys_rl.workflows.train_seeds import train_seeds
+    from recsys_rl.training.train_seeds import train_seeds
 
     with shared_by(tasks, configs[0].train_config.threads) as map_tasks:
         train_seeds(configs, map_tasks)
@@ -163,7 +163,7 @@ def _share(configs: list[Config], tasks: TaskOptions) -> None:
 
 def _train_here(config: Config, folder: Path | None, in_group: bool) -> None:
     """Train one run, or this process's part of it; ``folder`` is the folder of a run to resume."""
-    from recsys_rl.workflows.train import Interrupted, train
+    from recsys_rl.training.train import Interrupted, train
 
     try:
         if not in_group:

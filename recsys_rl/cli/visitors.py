@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from recsys_rl.cli.parse import latest_checkpoint, parse
-from recsys_rl.workflows.visitors import VisitorsConfig, visitors
+from recsys_rl.serving.loop.visitors import VisitorsConfig, visitors
 
 TEXT = """Let simulated people use a running server over HTTP, and print return, latency and events.
 

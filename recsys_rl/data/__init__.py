@@ -1,4 +1,4 @@
-"""Sources of users and items, one file each, and public logs of decisions."""
+"""Sources of users and items, one file each."""
 
 # A name that begins with a dot is a file ending.
 SOURCES = {
@@ -26,10 +26,4 @@ SOURCES = {
     ".data.gz": "recsys_rl.data.log:SOURCE",
     ".parquet": "recsys_rl.data.log:SOURCE",
     ".npy": "recsys_rl.data.table:SOURCE",
-}
-
-# Public logs of decisions with known propensities: functions (data_dir, cache_dir) -> DecisionTable.
-LOGS = {
-    "open-bandit": "recsys_rl.data.open_bandit:open_bandit_decisions",
-    "kuairand-random": "recsys_rl.data.kuairand:random_decisions",
 }

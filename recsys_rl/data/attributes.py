@@ -73,7 +73,7 @@ def require(
             )
     if "duration" not in items:
         return
-    seconds = catalogue.attributes["duration"]  # (I,); whole numbers stand for texts (tables/items.py)
+    seconds = catalogue.attributes["duration"]  # (I,); whole numbers stand for texts (data/tables/items.py)
     wrong = ~((seconds > 0) & seconds.isfinite())  # (I,)
     if not seconds.is_floating_point():
         problem = "but the column holds texts"

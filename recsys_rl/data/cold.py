@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys_rl.data import bias
-from recsys_rl.tables.items import ItemFacts
+from recsys_rl.data.tables.items import ItemFacts
 from recsys_rl.types import Catalogue, UserError
 
 LAMBDAS = (1.0, 3.0, 10.0, 30.0, 100.0)

@@ -11,16 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
-import torch
 
 from recsys_rl.data.catalogue import DatasetConfig, world_of_log
 from recsys_rl.data.kuaishou import video_facts
+from recsys_rl.data.tables.events import make_log
+from recsys_rl.data.tables.items import ItemFacts
+from recsys_rl.data.tables.read import parsing
 from recsys_rl.records import Source
 from recsys_rl.settings.shared import EnvConfig
-from recsys_rl.tables.decision_table import DecisionTable, by_design, single_decisions
-from recsys_rl.tables.events import make_log
-from recsys_rl.tables.items import ItemFacts, catalogue_of_items
-from recsys_rl.tables.read import parsing
 from recsys_rl.types import InteractionLog, UserError, World
 from recsys_rl.utils.download import NoNetwork, cache_folder, fetch, has_member, read_member
 
@@ -57,30 +55,12 @@ def load_kuairand(data_dir: str | Path | None = None, cache_dir: str | Path | No
     )
 
 
-def random_decisions(
+def random_exposures(
     data_dir: str | Path | None = None, cache_dir: str | Path | None = None
-) -> DecisionTable:
-    """The random exposures of ``load_kuairand`` as decisions, rewarded by the click.
-
-    Each video of the pool had the same chance, so the propensity is 1 / (number of videos in this log).
-    Rows are ordered by user, time and video. Raises UserError.
-    """
+) -> tuple[InteractionLog, ItemFacts]:
+    """The random exposures of ``load_kuairand``, and what is known of their videos. Raises UserError."""
     location, kind, source, facts = _open(data_dir, cache_dir)
-    log = _log(location, [RANDOM.format(kind)], f"{source}, random exposures", facts)
-    ids = log.item_ids.tolist()
-    number, rows = len(ids), len(log.items)
-    shares = log.items.bincount(minlength=number).float() / rows
-    return single_decisions(
-        log.users,
-        log.items,
-        log.ratings,
-        torch.full((rows,), 1 / number, dtype=torch.float64),
-        signal="click",
-        logger=by_design(number, "videos"),
-        catalogue=catalogue_of_items(ids, facts, shares, log.source),
-        ids=[str(id_) for id_ in ids],
-        times=log.times,
-    )
+    return _log(location, [RANDOM.format(kind)], f"{source}, random exposures", facts), facts
 
 
 def _open(data_dir: str | Path | None, cache_dir: str | Path | None) -> tuple[Path, str, str, ItemFacts]:

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from recsys_rl.data.catalogue import DatasetConfig, world_of_log
 from recsys_rl.data.kuaishou import tag_name, video_facts
+from recsys_rl.data.tables.events import make_log
+from recsys_rl.data.tables.read import parsing
 from recsys_rl.records import Source
 from recsys_rl.settings.shared import EnvConfig
-from recsys_rl.tables.events import make_log
-from recsys_rl.tables.read import parsing
 from recsys_rl.types import InteractionLog, UserError, World
 from recsys_rl.utils.download import NoNetwork, cache_folder, check_unpacked, fetch, has_member, read_member
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import polars as pl
 
-from recsys_rl.tables.items import ItemFacts
-from recsys_rl.tables.read import parsing
+from recsys_rl.data.tables.items import ItemFacts
+from recsys_rl.data.tables.read import parsing
 from recsys_rl.utils.download import has_member, read_member
 
 

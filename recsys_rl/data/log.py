@@ -1,17 +1,17 @@
-"""The users and the items of a log of events in a file of any format (tables/events.py)."""
+"""The users and the items of a log of events in a file of any format (data/tables/events.py)."""
 
 from __future__ import annotations
 
 import dataclasses
 
 from recsys_rl.data.catalogue import LikesConfig, world_of_log
+from recsys_rl.data.tables.clean import Duplicates
+from recsys_rl.data.tables.columns import EventFile
+from recsys_rl.data.tables.events import log_and_facts, named_columns
+from recsys_rl.data.tables.kinds import parse_event_weights
+from recsys_rl.data.tables.read import HEADLESS, open_table
 from recsys_rl.records import Source
 from recsys_rl.settings.shared import EnvConfig
-from recsys_rl.tables.clean import Duplicates
-from recsys_rl.tables.columns import EventFile
-from recsys_rl.tables.events import log_and_facts, named_columns
-from recsys_rl.tables.kinds import parse_event_weights
-from recsys_rl.tables.read import HEADLESS, open_table
 from recsys_rl.types import UserError, World
 
 

@@ -14,10 +14,10 @@ from typing import Any
 import polars as pl
 
 from recsys_rl.data.catalogue import DatasetConfig, world_of_log
+from recsys_rl.data.tables.events import make_log
+from recsys_rl.data.tables.read import parsing
 from recsys_rl.records import Source
 from recsys_rl.settings.shared import EnvConfig
-from recsys_rl.tables.events import make_log
-from recsys_rl.tables.read import parsing
 from recsys_rl.types import InteractionLog, UserError, World
 from recsys_rl.utils.download import NoNetwork, cache_folder, fetch, has_member, read_member
 

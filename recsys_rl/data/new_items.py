@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data.cold import vectors_of_new
+from recsys_rl.data.tables.items import ItemFacts
 from recsys_rl.errors import listed
-from recsys_rl.tables.items import ItemFacts
 from recsys_rl.types import Catalogue, UserError
 
 

@@ -8,8 +8,8 @@ PLATFORMS = {
     "social-feed": "recsys_rl.env.social_feed:PLATFORM",
     "shop": "recsys_rl.env.shop:PLATFORM",
     "tutor": "recsys_rl.env.tutor:PLATFORM",
-    "learned": "recsys_rl.users.platform:PLATFORM",
-    "own-log": "recsys_rl.env.own_log:PLATFORM",
+    "learned": "recsys_rl.logs.users.platform:PLATFORM",
+    "own-log": "recsys_rl.logs.platform:PLATFORM",
     "gym": "recsys_rl.foreign.gym:PLATFORM",
 }
 OF_TABLES = "own-log"

@@ -667,7 +667,7 @@ def add_attributes(world: World, seed: int) -> World:
 
 
 def _kinds_of_data(kind: Tensor) -> Tensor:
-    """The kinds of a file about items as int64. Whole numbers stand for texts (tables/items.py).
+    """The kinds of a file about items as int64. Whole numbers stand for texts (data/tables/items.py).
 
     Raises UserError.
     """

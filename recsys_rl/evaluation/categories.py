@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recsys_rl.evaluation.report.categories import STAY
 from recsys_rl.experience.rollout import Sessions
-from recsys_rl.report.categories import STAY
 from recsys_rl.types import Catalogue
 
 NAMED = 5  # categories with a row of their own

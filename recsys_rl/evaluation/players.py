@@ -19,16 +19,10 @@ from recsys_rl.checkpoint import Checkpoint, restoring
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.evaluation import custom
 from recsys_rl.evaluation.checkpoints import Entry
-from recsys_rl.evaluation.searched_rows import SearchedRows
-from recsys_rl.evaluation.table import Played
-from recsys_rl.experience.rollout import play
-from recsys_rl.make import episodes, make_agent, make_env, one_visit
-from recsys_rl.protocols import Env, Policy, Reader, ReadingPolicy
-from recsys_rl.records import TRADE
-from recsys_rl.rivals import tuning
-from recsys_rl.rivals.baselines import RandomPolicy, baseline_makers, untried_makers
-from recsys_rl.rivals.best_slate import BestSlate
-from recsys_rl.rivals.linear_bandit import (
+from recsys_rl.evaluation.rivals import tuning
+from recsys_rl.evaluation.rivals.baselines import RandomPolicy, baseline_makers, untried_makers
+from recsys_rl.evaluation.rivals.best_slate import BestSlate
+from recsys_rl.evaluation.rivals.linear_bandit import (
     BANDITS,
     BanditSettings,
     LinUCB,
@@ -38,7 +32,13 @@ from recsys_rl.rivals.linear_bandit import (
     make_bandit,
     signal_weights,
 )
-from recsys_rl.rivals.references import LONG_SESSION, upper_bounds
+from recsys_rl.evaluation.rivals.references import LONG_SESSION, upper_bounds
+from recsys_rl.evaluation.searched_rows import SearchedRows
+from recsys_rl.evaluation.table import Played
+from recsys_rl.experience.rollout import play
+from recsys_rl.make import episodes, make_agent, make_env, one_visit
+from recsys_rl.protocols import Env, Policy, Reader, ReadingPolicy
+from recsys_rl.records import TRADE
 from recsys_rl.settings.config import Config
 from recsys_rl.types import Action, Interface, Obs, Population, UserError, World
 from recsys_rl.utils.logger import SECONDS_BETWEEN_LINES, progress_bar

@@ -10,12 +10,12 @@ import torch
 from recsys_rl.checkpoint import Checkpoint, restoring
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.evaluation.checkpoints import row_name
+from recsys_rl.evaluation.mixture import EpsilonMixture, Fixed
 from recsys_rl.evaluation.players import Table, references
+from recsys_rl.evaluation.rivals.linear_bandit import Thompson
 from recsys_rl.make import make_agent
-from recsys_rl.ope.mixture import EpsilonMixture, Fixed
 from recsys_rl.protocols import Behaviour
 from recsys_rl.records import PRIVILEGED
-from recsys_rl.rivals.linear_bandit import Thompson
 from recsys_rl.settings.fields import did_you_mean
 from recsys_rl.types import Obs, UserError
 from recsys_rl.utils.seeding import stream_seed

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from recsys_rl.report.columns import COLUMNS
-from recsys_rl.report.words import (
+from recsys_rl.evaluation.report.columns import COLUMNS
+from recsys_rl.evaluation.report.words import (
     NO_DIFFERENCE,
     fewer_users,
     has_lives,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from recsys_rl.data.catalogue_hash import named_for_a_hash
 from recsys_rl.settings.config import Config, to_dict
-from recsys_rl.tables.decision_log import named_for_a_hash
 from recsys_rl.types import Catalogue, Population, tensors_of
 from recsys_rl.utils.download import cache_folder
 from recsys_rl.utils.tensor_cache import digest, read_tensors, write_tensors

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from recsys_rl.evaluation import rule_cache
+from recsys_rl.evaluation.rivals import form_search, rule_search
+from recsys_rl.evaluation.rivals.best_slate import BestSlate
+from recsys_rl.evaluation.rivals.forms import Factors, Form, Searched, form_note
+from recsys_rl.evaluation.rivals.rankers import Rule, RuleWeights, scored_names
+from recsys_rl.evaluation.rivals.tuning import Trainees
 from recsys_rl.protocols import Policy
-from recsys_rl.rivals import form_search, rule_search
-from recsys_rl.rivals.best_slate import BestSlate
-from recsys_rl.rivals.forms import Factors, Form, Searched, form_note
-from recsys_rl.rivals.rankers import Rule, RuleWeights, scored_names
-from recsys_rl.rivals.tuning import Trainees
 from recsys_rl.settings.config import Config
 from recsys_rl.types import World, tensors_of
 from recsys_rl.user_columns import UserColumns

@@ -16,13 +16,13 @@ from recsys_rl.data.bias import share_of
 from recsys_rl.data.world_check import about_check
 from recsys_rl.evaluation.categories import categories
 from recsys_rl.evaluation.checkpoints import Entry
+from recsys_rl.evaluation.report import Page
+from recsys_rl.evaluation.rivals.references import Search
 from recsys_rl.evaluation.samples import samples
 from recsys_rl.evaluation.stream_curves import stream_curves
 from recsys_rl.evaluation.table import Played
 from recsys_rl.make import assumptions, make_user_model
 from recsys_rl.protocols import PatientUsers
-from recsys_rl.report import Page
-from recsys_rl.rivals.references import Search
 from recsys_rl.settings.config import to_dict
 from recsys_rl.version import __version__
 

@@ -84,7 +84,7 @@ class ScorerHead(nn.Module):
         sizes = [self.num_blocks, self.num_blocks, self.num_numbers]
         of_embedding, of_tags, of_numbers = self.scaled(gates).split(sizes, -1)
         num_dims, num_tags = self.sizes
-        # shape[0], as len() would be a constant in an export (workflows/export.py).
+        # shape[0], as len() would be a constant in an export (recommender/export.py).
         embedding = gates.new_zeros(gates.shape[0], num_dims)
         tags, at = gates.new_zeros(gates.shape[0], num_tags), 0
         for block in blocks:

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint
+from recsys_rl.data.tables.context_rows import encoded
+from recsys_rl.data.tables.pieces import Piece
+from recsys_rl.data.tables.values import LIST, is_gap
 from recsys_rl.errors import UserError, short
-from recsys_rl.tables.context_rows import encoded
-from recsys_rl.tables.pieces import Piece
-from recsys_rl.tables.values import LIST, is_gap
 
 
 def pieces_of(checkpoint: Checkpoint) -> tuple[Piece, ...] | None:

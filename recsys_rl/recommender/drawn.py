@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint
+from recsys_rl.data.tables.pieces import Piece
 from recsys_rl.protocols import Policy
 from recsys_rl.recommender.contexts import pieces_of
 from recsys_rl.recommender.visit import Visit
-from recsys_rl.tables.pieces import Piece
 from recsys_rl.types import Obs
 
 

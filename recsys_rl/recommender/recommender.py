@@ -17,6 +17,8 @@ from torch import Tensor
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.checkpoint.home import load_at_home
 from recsys_rl.data.new_items import join
+from recsys_rl.data.tables.items import read_items
+from recsys_rl.data.tables.pieces import Piece
 from recsys_rl.errors import FieldError, UserError
 from recsys_rl.make import agent_of
 from recsys_rl.protocols import Reader, ReadingPolicy
@@ -26,8 +28,6 @@ from recsys_rl.recommender.lists import play_on
 from recsys_rl.recommender.visit import NOON, Event, Request, Visit
 from recsys_rl.settings.fields import shown
 from recsys_rl.settings.names import DEFAULT_ALGO
-from recsys_rl.tables.items import read_items
-from recsys_rl.tables.pieces import Piece
 from recsys_rl.types import Action, Catalogue, Obs, World
 
 BLOCK = 256  # users scored together

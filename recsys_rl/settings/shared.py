@@ -224,7 +224,7 @@ class QConfig(TargetConfig):
 
 @dataclass(frozen=True)
 class LoggedConfig(AgentConfig):
-    """A learner from a log of decisions, without an environment (experience/logged.py)."""
+    """A learner from a log of decisions, without an environment (logs/experience/logged.py)."""
 
     log: tuple[str, ...] = ()
     """The log of decisions to learn from: a file of `record`, a folder of its parts, or tables of your own

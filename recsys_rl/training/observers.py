@@ -1,7 +1,7 @@
 """Observers: objects that see a run between two updates: its log, evaluation, judges and checkpoint.
 
 An observer has one or two of the methods of ``Observer``, which are called in the order of the list
-(workflows/train.py makes it). Rank 0 alone logs, evaluates and judges. An observer may end a run of one
+(training/train.py makes it). Rank 0 alone logs, evaluates and judges. An observer may end a run of one
 process by ``run.stopped = True``; of several processes it must not, as the others would wait.
 """
 

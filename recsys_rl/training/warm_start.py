@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint, restoring
+from recsys_rl.data.catalogue_hash import catalogue_hash
 from recsys_rl.data.new_users import shared_users
 from recsys_rl.models.drawn_policy import BESIDE, actor_and_critic, drawn_policy
 from recsys_rl.settings.config import Config, to_dict
-from recsys_rl.tables.decision_log import catalogue_hash
 from recsys_rl.types import UserError, World
 
 

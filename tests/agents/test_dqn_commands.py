@@ -12,12 +12,12 @@ from torch.testing import assert_close
 from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
 from recsys_rl.experience.replay import Replay
+from recsys_rl.logs.ope import networks
+from recsys_rl.logs.parts import read_decisions
+from recsys_rl.logs.transitions import observe
 from recsys_rl.make import agent_of
-from recsys_rl.ope import networks
-from recsys_rl.tables.parts import read_decisions
-from recsys_rl.tables.transitions import observe
+from recsys_rl.training.train import updates
 from recsys_rl.types import Transitions
-from recsys_rl.workflows.train import updates
 from tests.doors import DQN, assert_same_weights, steps, weights
 
 SATIATION = [*DQN, "--env", "satiation", *steps(8)]

@@ -16,11 +16,11 @@ from recsys_rl.agents.a2c import A2C, A2CConfig
 from recsys_rl.agents.ppo import PPO, PPOConfig
 from recsys_rl.env.drift import best_return
 from recsys_rl.env.rec_env import RecEnv
+from recsys_rl.evaluation.rivals.baselines import simple_baselines
 from recsys_rl.experience.rollout import play
 from recsys_rl.make import make_env, make_user_model
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
 from recsys_rl.protocols import Policy
-from recsys_rl.rivals.baselines import simple_baselines
 from recsys_rl.settings.config import Config
 from recsys_rl.settings.shared import ModelConfig
 from recsys_rl.types import empty_world

@@ -387,7 +387,12 @@ DIALS: dict[str, Any] = {
     "quantile": 0.5,
     "weighted": True,
 }
-OF_THE_SOURCE = {"log", "checkpoint", "gradient_steps", "best_sessions"}  # tests/experience/test_logged.py
+OF_THE_SOURCE = {
+    "log",
+    "checkpoint",
+    "gradient_steps",
+    "best_sessions",
+}  # tests/logs/experience/test_logged.py
 
 
 @pytest.mark.parametrize("algo", LOG_ONLY)

@@ -18,12 +18,12 @@ from recsys_rl.cli import main
 from recsys_rl.cli.export import export_options
 from recsys_rl.cli.serve import serve_options
 from recsys_rl.errors import UserError
-from recsys_rl.serve.server import ServeConfig
+from recsys_rl.serving.server import ServeConfig
 from recsys_rl.settings.config import Config, from_dict, read_toml
 from recsys_rl.settings.names import algorithm_of
 from recsys_rl.training.ranks import Ranks
 from tests.doors import ROOT, SIZES, WORLD, assert_names, finish, home, start, steps
-from tests.serve.servers import recommend, serving
+from tests.serving.servers import recommend, serving
 
 ALGO = "steady:ALGORITHM"
 RUN = ["--algo", ALGO, "--env", "satiation", *SIZES, *WORLD]

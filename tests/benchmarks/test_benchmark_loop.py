@@ -15,7 +15,7 @@ import pytest
 from benchmarks import loop
 from recsys_rl.errors import UserError
 from tests.doors import ROOT
-from tests.report.test_rounds import SVG, rounds
+from tests.evaluation.report.test_rounds import SVG, rounds
 
 
 def found(**other: Any) -> dict[str, Any]:

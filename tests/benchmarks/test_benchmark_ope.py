@@ -12,7 +12,7 @@ import torch
 from benchmarks import ope as benchmark
 from benchmarks.ope_catalogue import catalogue
 from benchmarks.ope_coverage import CASES, Simulator, Softmax, coverage
-from recsys_rl.users import fit as user_fit
+from recsys_rl.logs.users import fit as user_fit
 
 
 @pytest.mark.proof

@@ -15,7 +15,7 @@ import torch
 from benchmarks import ope_peers, verdict_peers
 from benchmarks.harness.peer_script import answer_of_peer
 from recsys_rl.errors import UserError
-from recsys_rl.ope.estimators import ESTIMATORS
+from recsys_rl.logs.ope.estimators import ESTIMATORS
 from tests.doors import benchmark_here
 
 PIPELINE = """

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from benchmarks import kuairand_log
-from recsys_rl.data.kuairand import random_decisions
-from recsys_rl.ope.mixture import Fixed
+from recsys_rl.evaluation.mixture import Fixed
+from recsys_rl.logs.public.kuairand import random_decisions
 from tests.doors import benchmark_here
 
 HEAD = "user_id,video_id,date,hourmin,time_ms,is_click,is_like,play_time_ms,duration_ms,is_rand\n"

@@ -26,8 +26,8 @@ from recsys_rl.agents.a2c import A2CConfig
 from recsys_rl.checkpoint import Checkpoint, check_algo, load, previous, save
 from recsys_rl.env.drift import DriftConfig
 from recsys_rl.settings.config import Config
+from recsys_rl.training.train import train
 from recsys_rl.types import Catalogue, Interface, Population, UserError, World, empty_world, genres_and_year
-from recsys_rl.workflows.train import train
 from tests import small_runs
 
 Facts = dict[str, Any]

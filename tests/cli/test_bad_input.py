@@ -19,8 +19,8 @@ import torch
 from recsys_rl.checkpoint import load, sealed
 from recsys_rl.cli import main
 from recsys_rl.errors import UserError, one_line
+from recsys_rl.training import train as train_module
 from recsys_rl.utils import logger as logger_module
-from recsys_rl.workflows import train as train_module
 from tests.doors import (
     A2C,
     CARTPOLE,

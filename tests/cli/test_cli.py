@@ -18,10 +18,10 @@ from recsys_rl.cli import main
 from recsys_rl.cli.evaluate import evaluate_options
 from recsys_rl.cli.ranking import RankingOptions
 from recsys_rl.cli.train import MAIN, Job, train_options
+from recsys_rl.evaluation.evaluate import EvaluateConfig
 from recsys_rl.settings.config import Config, from_dict, overlay, to_dict, to_toml
 from recsys_rl.settings.shared import ModelConfig
 from recsys_rl.types import UserError
-from recsys_rl.workflows.evaluate import EvaluateConfig
 
 ROOT = Path(__file__).parents[2]
 
@@ -206,9 +206,9 @@ def doors(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         if config.train_config.seed == 3:
             raise KeyboardInterrupt
 
-    fake: Any = types.ModuleType("recsys_rl.workflows.train")
+    fake: Any = types.ModuleType("recsys_rl.training.train")
     fake.train, fake.Interrupted = train, Interrupted
-    monkeypatch.setitem(sys.modules, "recsys_rl.workflows.train", fake)
+    monkeypatch.setitem(sys.modules, "recsys_rl.training.train", fake)
     monkeypatch.setattr("recsys_rl.cli.evaluate.evaluate", lambda options, **_: calls.append(options))
     return calls
 

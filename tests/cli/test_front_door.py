@@ -13,10 +13,10 @@ from recsys_rl import Action, Catalogue, Config, EvaluateConfig, Obs, evaluate, 
 from recsys_rl.agents.ppo import PPOConfig
 from recsys_rl.data.log import LogConfig
 from recsys_rl.evaluation.custom import named
+from recsys_rl.logs.record import RecordConfig
 from recsys_rl.settings.config import from_dict, with_settings
 from recsys_rl.settings.shared import EnvConfig, TrainConfig
 from recsys_rl.types import UserError
-from recsys_rl.workflows.record import RecordConfig
 
 SMALL: dict[str, Any] = {
     "env": "satiation",

@@ -12,8 +12,8 @@ from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
 from recsys_rl.evaluation.checkpoints import Entry, tables
 from recsys_rl.settings.config import Config, read_toml, with_whole_paths
+from tests.data.tables.test_read import RUN
 from tests.data.test_new_items_and_data import write_log
-from tests.tables.test_read import RUN
 
 
 @pytest.fixture(scope="module")

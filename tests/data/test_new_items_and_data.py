@@ -15,11 +15,11 @@ from recsys_rl.data.catalogue import build_world
 from recsys_rl.data.cold import features, heldout_cosines, predict, ridge
 from recsys_rl.data.embeddings import first_likes, fold_in, is_earlier, like_matrix, unit_rows
 from recsys_rl.data.movielens import load_movielens
-from recsys_rl.tables.items import read_items
-from recsys_rl.workflows.train import updates
+from recsys_rl.data.tables.items import read_items
+from recsys_rl.training.train import updates
+from tests.data.tables import test_read
+from tests.data.tables.test_read import camps
 from tests.doors import CARTPOLE, SATIATION, steps
-from tests.tables import test_read
-from tests.tables.test_read import camps
 from tests.worlds import shared_data, two_camps
 
 RUN = [*test_read.RUN, "--heldout-fraction", "0.1"]  # 5 of the 40 users of `camps`

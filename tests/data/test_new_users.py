@@ -15,15 +15,15 @@ from recsys_rl.checkpoint import load as load_checkpoint
 from recsys_rl.cli import main
 from recsys_rl.data.catalogue import build_world
 from recsys_rl.data.new_users import new_users
+from recsys_rl.data.tables.events import make_log, read_log
 from recsys_rl.make import make_env, with_new_users
 from recsys_rl.recommender import load
-from recsys_rl.tables.events import make_log, read_log
 from recsys_rl.types import Catalogue, InteractionLog, UserError, World
+from tests.data.tables.test_read import RUN
 from tests.data.test_new_items_and_data import SIZES, write_log
 from tests.doors import CARTPOLE, steps
 from tests.small_runs import settings
 from tests.small_runs import world as made_up_world
-from tests.tables.test_read import RUN
 from tests.worlds import two_camps
 
 LIKED = {"ann": [5, 3, 11, 7, 9, 1, 13, 15, 17, 19], "bob": [2, 4, 6, 8, 10], "cyd": [1, 2, 3, 4]}

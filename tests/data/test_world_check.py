@@ -15,12 +15,12 @@ from recsys_rl.data import bias
 from recsys_rl.data.catalogue import build_world
 from recsys_rl.data.embeddings import first_likes, is_earlier
 from recsys_rl.data.new_users import new_users
+from recsys_rl.data.tables.events import make_log
 from recsys_rl.data.world_check import about_check, ndcg
 from recsys_rl.recommender import load
-from recsys_rl.tables.events import make_log
 from recsys_rl.types import Catalogue, InteractionLog, Population, tensors_of
+from tests.data.tables.test_read import RUN
 from tests.data.test_new_items_and_data import SIZES
-from tests.tables.test_read import RUN
 from tests.worlds import two_camps
 
 

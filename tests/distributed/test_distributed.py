@@ -28,19 +28,19 @@ from recsys_rl.distributed import group
 from recsys_rl.distributed.group import sized
 from recsys_rl.distributed.launch import LOST, _raise_failure
 from recsys_rl.env.rec_env import RecEnv
+from recsys_rl.evaluation.rivals.references import Oracle
 from recsys_rl.experience import on_policy
 from recsys_rl.experience.rollout import collect, play
 from recsys_rl.make import make_agent, make_env, make_world
 from recsys_rl.protocols import Policy
-from recsys_rl.rivals.references import Oracle
 from recsys_rl.settings.config import Config
 from recsys_rl.training import learning_curve, loop
 from recsys_rl.training.begin import begin
 from recsys_rl.training.ranks import Ranks
+from recsys_rl.training.train import Interrupted, train
 from recsys_rl.types import Rollout, UserError, World, tree_map
 from recsys_rl.utils.logger import read_log
 from recsys_rl.utils.seeding import generators
-from recsys_rl.workflows.train import Interrupted, train
 from tests.doors import (
     A2C,
     CARTPOLE,
@@ -416,7 +416,7 @@ PROGRAM = """
 import os, sys
 from pathlib import Path
 import torch
-import recsys_rl.workflows.train as door
+import recsys_rl.training.train as door
 from recsys_rl.cli.train import train_options
 from recsys_rl.distributed.group import join, sized
 

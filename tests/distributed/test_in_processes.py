@@ -21,17 +21,17 @@ from recsys_rl.cli.train import train_options
 from recsys_rl.distributed import in_processes
 from recsys_rl.distributed.in_processes import InProcesses
 from recsys_rl.errors import UserError
-from recsys_rl.ope import judge
-from recsys_rl.tables.writer import write_decisions
+from recsys_rl.evaluation import evaluate as evaluate_module
+from recsys_rl.evaluation.evaluate import evaluate
+from recsys_rl.logs.ope import judge
+from recsys_rl.logs.ope import log as ope_log
+from recsys_rl.logs.record import RecordConfig, record
+from recsys_rl.logs.users import fit as user_fit
+from recsys_rl.logs.writer import write_decisions
+from recsys_rl.training import train_seeds as train_seeds_module
 from recsys_rl.training.folder import MARK
-from recsys_rl.users import fit as user_fit
-from recsys_rl.workflows import evaluate as evaluate_module
-from recsys_rl.workflows import ope_log
-from recsys_rl.workflows import train_seeds as train_seeds_module
-from recsys_rl.workflows.evaluate import evaluate
-from recsys_rl.workflows.record import RecordConfig, record
-from recsys_rl.workflows.train import Interrupted, updates
-from recsys_rl.workflows.train_seeds import SeedRun, _run_of, train_run, train_seeds
+from recsys_rl.training.train import Interrupted, updates
+from recsys_rl.training.train_seeds import SeedRun, _run_of, train_run, train_seeds
 from tests.distributed.test_distributed import children, gone, wait_until
 from tests.distributed.test_distributed import updates as updates_in
 from tests.doors import CARTPOLE, DRIFT, SATIATION, assert_same_weights, steps, train_in

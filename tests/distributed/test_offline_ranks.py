@@ -10,13 +10,13 @@ import torch
 from recsys_rl.checkpoint import load
 from recsys_rl.cli.train import train_options
 from recsys_rl.errors import UserError
-from recsys_rl.experience import logged
-from recsys_rl.experience.dealt import dealt
-from recsys_rl.experience.logged import Logged, make_logged
-from recsys_rl.tables.parts import read_decisions
-from recsys_rl.tables.writer import write_decisions
-from recsys_rl.workflows.record import RecordConfig, record
-from recsys_rl.workflows.train import train
+from recsys_rl.logs.experience import logged
+from recsys_rl.logs.experience.dealt import dealt
+from recsys_rl.logs.experience.logged import Logged, make_logged
+from recsys_rl.logs.parts import read_decisions
+from recsys_rl.logs.record import RecordConfig, record
+from recsys_rl.logs.writer import write_decisions
+from recsys_rl.training.train import train
 from tests.distributed.test_distributed import together
 from tests.doors import SATIATION, assert_same_weights, steps, train_in
 from tests.log_in_parts import cut, log_of

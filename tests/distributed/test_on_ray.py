@@ -15,8 +15,8 @@ from recsys_rl.cli import main
 from recsys_rl.distributed import on_ray
 from recsys_rl.distributed.on_ray import OnRay
 from recsys_rl.errors import UserError
-from recsys_rl.tables.survey import _problem
-from recsys_rl.workflows import ope_log
+from recsys_rl.logs.describe.survey import _problem
+from recsys_rl.logs.ope import log as ope_log
 from tests.doors import DRIFT, assert_same_weights, steps
 from tests.log_in_parts import log_of, write_parts
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.doors import ROOT, SATIATION, train_in
-from tests.serve.live import live
+from tests.serving.live import live
 
 NIGHTLY = ROOT / "examples" / "nightly"
 HOME = "/srv/recsys"

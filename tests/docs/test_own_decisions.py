@@ -9,12 +9,12 @@ import polars as pl
 import pytest
 
 from recsys_rl.cli import main
+from recsys_rl.logs.users import fit as user_fit
 from recsys_rl.recommender import load
-from recsys_rl.users import fit as user_fit
 from tests.docs.test_docs import ROOT, blocks, commands
 from tests.docs.test_examples import load as load_example
 from tests.own_tables import SHORT
-from tests.serve.servers import recommend, serving
+from tests.serving.servers import recommend, serving
 
 FEWER = {"train": [*SHORT, "--total-timesteps", "9600"], "ope": ["--no-world"]}
 """Options that make a command short: a few seconds of learning are enough here."""

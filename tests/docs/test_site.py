@@ -14,7 +14,7 @@ from docs.site import chapters, estimators, gallery, learners, links, measured, 
 from recsys_rl.agents import AGENTS
 from recsys_rl.agents.ppo import PPOConfig
 from recsys_rl.env import PLATFORMS
-from recsys_rl.ope.estimators import ESTIMATORS
+from recsys_rl.logs.ope.estimators import ESTIMATORS
 from recsys_rl.records import Platform
 from recsys_rl.utils.find import find
 from recsys_rl.utils.metrics import Interval
@@ -42,7 +42,7 @@ def test_each_notebook_stands_in_the_menu() -> None:
         ("https://example.org", "docs", "[x](https://example.org)"),
         ("#here", "docs", "[x](#here)"),
         ("../recsys_rl/agents/ppo.py", "docs", '<a href="_modules/recsys_rl/agents/ppo.html">x</a>'),
-        ("../recsys_rl/ope", "docs", '<a href="api/recsys_rl/ope/index.html">x</a>'),
+        ("../recsys_rl/logs/ope", "docs", '<a href="api/recsys_rl/logs/ope/index.html">x</a>'),
         ("../examples/own_log.py", "docs", '<a href="source/examples/own_log.py.html">x</a>'),
     ],
 )

@@ -16,12 +16,12 @@ from recsys_rl.cli import main
 from recsys_rl.cli.train import train_options
 from recsys_rl.env import PLATFORMS
 from recsys_rl.env.rec_env import RecEnv
+from recsys_rl.evaluation.rivals.baselines import FixedList
 from recsys_rl.foreign.ids import MASK, RecSysEnv
+from recsys_rl.logs.parts import read_decisions
+from recsys_rl.logs.transitions import observations, transition_table
 from recsys_rl.make import make_env, make_world
-from recsys_rl.rivals.baselines import FixedList
 from recsys_rl.settings.config import Config
-from recsys_rl.tables.parts import read_decisions
-from recsys_rl.tables.transitions import observations, transition_table
 from recsys_rl.testing import check_env, check_user_model
 from recsys_rl.testing.envs import random_items
 from recsys_rl.types import Obs, World

@@ -24,15 +24,15 @@ from recsys_rl.env.long_video import (
     expected_completion,
 )
 from recsys_rl.env.rec_env import RecEnv
+from recsys_rl.evaluation.rivals import references
+from recsys_rl.evaluation.rivals.baselines import simple_baselines
+from recsys_rl.evaluation.rivals.best_slate import BestSlate
+from recsys_rl.evaluation.rivals.rankers import Rule, RuleWeights
+from recsys_rl.evaluation.rivals.references import upper_bounds
 from recsys_rl.experience.rollout import play
 from recsys_rl.foreign.ids import RecSysEnv
 from recsys_rl.make import make_env, make_world
 from recsys_rl.protocols import EventUsers, PatientUsers, UncertainUsers
-from recsys_rl.rivals import references
-from recsys_rl.rivals.baselines import simple_baselines
-from recsys_rl.rivals.best_slate import BestSlate
-from recsys_rl.rivals.rankers import Rule, RuleWeights
-from recsys_rl.rivals.references import upper_bounds
 from recsys_rl.settings.config import Config, from_dict
 from recsys_rl.testing import check_env, check_user_model
 from recsys_rl.types import Feedback, UserError, World, tree_map

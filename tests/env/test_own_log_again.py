@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from recsys_rl.env.own_log import load_log
+from recsys_rl.logs.platform import load_log
 from tests.own_logs import clicks
 from tests.own_tables import decisions, table
 

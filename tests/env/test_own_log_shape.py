@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from recsys_rl.checkpoint import load, previous, sealed
-from recsys_rl.env.own_log import OwnLogConfig
+from recsys_rl.logs.platform import OwnLogConfig
 from recsys_rl.types import UserError
 from tests.own_logs import clicks, policy
 

@@ -19,7 +19,7 @@ from recsys_rl.cli.train import train_options
 from recsys_rl.env import PLATFORMS
 from recsys_rl.errors import UserError
 from recsys_rl.settings.config import Config, from_dict
-from recsys_rl.workflows.train import updates
+from recsys_rl.training.train import updates
 from tests.doors import A2C, DRIFT, ROOT, assert_names, finish, home, start, steps
 
 ENV = ["--env", "my_tutor:PLATFORM"]

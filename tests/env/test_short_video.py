@@ -19,9 +19,7 @@ from recsys_rl.env.short_video import (
     add_attributes,
 )
 from recsys_rl.env.visits import OPENED_AT, opening_hours
-from recsys_rl.experience.rollout import play
-from recsys_rl.make import make_env, make_user_model, make_world
-from recsys_rl.rivals.references import (
+from recsys_rl.evaluation.rivals.references import (
     LONG_PRICES,
     PATIENCE_PRICES,
     WEARINESS_PRICES,
@@ -30,6 +28,8 @@ from recsys_rl.rivals.references import (
     Search,
     rest_of_session,
 )
+from recsys_rl.experience.rollout import play
+from recsys_rl.make import make_env, make_user_model, make_world
 from recsys_rl.settings.config import Config, from_dict
 from recsys_rl.testing import check_env, check_user_model
 from recsys_rl.testing.envs import require_same_obs

@@ -17,15 +17,15 @@ from torch.testing import assert_close
 
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.evaluation.printing import print_table
+from recsys_rl.evaluation.rivals import rule_search, tuning
+from recsys_rl.evaluation.rivals.baselines import FixedList, RandomPolicy, mean_return, simple_baselines
+from recsys_rl.evaluation.rivals.best_slate import BestSlate
+from recsys_rl.evaluation.rivals.rankers import MaximalMarginalRelevance, Rule, RuleWeights
+from recsys_rl.evaluation.rivals.references import Myopic, Planner, upper_bounds
 from recsys_rl.evaluation.table import Played, mean_rows, summarise
 from recsys_rl.experience.rollout import play
 from recsys_rl.foreign import ids as gymnasium_ids
 from recsys_rl.protocols import Policy
-from recsys_rl.rivals import rule_search, tuning
-from recsys_rl.rivals.baselines import FixedList, RandomPolicy, mean_return, simple_baselines
-from recsys_rl.rivals.best_slate import BestSlate
-from recsys_rl.rivals.rankers import MaximalMarginalRelevance, Rule, RuleWeights
-from recsys_rl.rivals.references import Myopic, Planner, upper_bounds
 from recsys_rl.testing import check_agent
 from recsys_rl.testing.agents import check_action
 from recsys_rl.testing.envs import check_env, walk

@@ -33,13 +33,13 @@ from recsys_rl.env.social_feed import (
     add_attributes,
     kinds,
 )
+from recsys_rl.evaluation.rivals.baselines import simple_baselines
+from recsys_rl.evaluation.rivals.rankers import Rule, RuleWeights
+from recsys_rl.evaluation.rivals.references import Myopic, Planner
 from recsys_rl.experience.rollout import play
 from recsys_rl.make import make_env, make_user_model
 from recsys_rl.protocols import Policy
 from recsys_rl.records import Known
-from recsys_rl.rivals.baselines import simple_baselines
-from recsys_rl.rivals.rankers import Rule, RuleWeights
-from recsys_rl.rivals.references import Myopic, Planner
 from recsys_rl.settings.config import Config, from_dict
 from recsys_rl.testing import check_env, check_user_model
 from recsys_rl.types import Catalogue, Feedback, Obs, Population, UserError, World

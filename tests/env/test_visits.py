@@ -23,11 +23,11 @@ from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.short_video import ShortVideo
 from recsys_rl.evaluation.lives import active_days, life_columns, retained
 from recsys_rl.evaluation.printing import print_table
+from recsys_rl.evaluation.rivals.baselines import RandomPolicy
 from recsys_rl.evaluation.table import Played, mean_rows, summarise
 from recsys_rl.experience.rollout import Sessions, collect, play
 from recsys_rl.make import make_agent, make_env, make_world
 from recsys_rl.protocols import ReturningUsers
-from recsys_rl.rivals.baselines import RandomPolicy
 from recsys_rl.settings.config import Config, from_dict
 from recsys_rl.settings.shared import EnvConfig
 from recsys_rl.testing import check_env, check_user_model

@@ -16,9 +16,9 @@ from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
 from recsys_rl.env.long_video import LongVideo
 from recsys_rl.evaluation.lives import active_days
+from recsys_rl.evaluation.rivals.baselines import RandomPolicy
 from recsys_rl.experience.rollout import play
 from recsys_rl.protocols import ReturningUsers
-from recsys_rl.rivals.baselines import RandomPolicy
 from recsys_rl.testing import check_env, check_user_model
 from recsys_rl.types import UserError
 from tests.env.test_long_video import NEVER, SURE, TINY, begin, numbers, small_env, step, tiny

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from recsys_rl.cli import main
-from recsys_rl.rivals import tuning
-from recsys_rl.rivals.linear_bandit import DRAWS, BanditSettings, LinUCB
-from recsys_rl.tables.parts import read_decisions
+from recsys_rl.evaluation.rivals import tuning
+from recsys_rl.evaluation.rivals.linear_bandit import DRAWS, BanditSettings, LinUCB
+from recsys_rl.logs.parts import read_decisions
 from tests.doors import SATIATION, steps, train_in
-from tests.rivals.test_tuning import trainees
+from tests.evaluation.rivals.test_tuning import trainees
 from tests.small_runs import settings, world
 
 

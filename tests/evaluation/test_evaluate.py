@@ -16,11 +16,11 @@ from recsys_rl.checkpoint import Checkpoint, load, save
 from recsys_rl.cli import main
 from recsys_rl.evaluation import players
 from recsys_rl.evaluation.checkpoints import Entry
+from recsys_rl.evaluation.evaluate import evaluate
 from recsys_rl.evaluation.players import heldout_users, play_all
 from recsys_rl.evaluation.table import Played, summarise
 from recsys_rl.experience import rollout
 from recsys_rl.types import UserError, World
-from recsys_rl.workflows.evaluate import evaluate
 from tests.doors import A2C, CARTPOLE, DRIFT, SATIATION, finish, start, steps
 
 CPU = torch.device("cpu")

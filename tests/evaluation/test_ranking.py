@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from recsys_rl.cli import main
+from recsys_rl.evaluation.ranking import LEGEND
 from recsys_rl.evaluation.ranking_metrics import Ranking, coverage, rank
 from recsys_rl.utils import progress
-from recsys_rl.workflows.ranking import LEGEND
+from tests.data.tables.test_read import RUN
 from tests.data.test_new_items_and_data import write_log
-from tests.tables.test_read import RUN
 
 EMBEDDING = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [-1.0, 0.0], [0.6, 0.8]])
 POPULARITY = torch.tensor([0.5, 0.25, 0.125, 0.0, 0.125])

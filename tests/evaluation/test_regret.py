@@ -11,9 +11,9 @@ import torch
 
 from recsys_rl.cli import main
 from recsys_rl.evaluation.regret import mean_regret_by_step, regret_by_step
+from recsys_rl.evaluation.report.regret import regret_html, regret_svg
 from recsys_rl.evaluation.table import Played
 from recsys_rl.experience.rollout import Sessions
-from recsys_rl.report.regret import regret_html, regret_svg
 from tests.doors import CARTPOLE, DRIFT, steps, train_in
 
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 import pytest
 
 from recsys_rl.cli import main
-from recsys_rl.workflows.evaluate import evaluate
+from recsys_rl.evaluation.evaluate import evaluate
 from tests.doors import SATIATION, steps, train_in
 from tests.workers import counted_workers
 

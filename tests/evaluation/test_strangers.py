@@ -12,9 +12,9 @@ import torch
 from recsys_rl.cli import main
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.evaluation import rule_cache
+from recsys_rl.evaluation.rivals import rule_search
+from recsys_rl.evaluation.rivals.tuning import Trainees
 from recsys_rl.make import make_env
-from recsys_rl.rivals import rule_search
-from recsys_rl.rivals.tuning import Trainees
 from tests.doors import SATIATION, steps, train_in
 from tests.small_runs import settings, world
 

@@ -7,10 +7,10 @@ from xml.etree import ElementTree
 
 import torch
 
+from recsys_rl.evaluation.report.streams import streams_html
 from recsys_rl.evaluation.stream_curves import stream_curves
 from recsys_rl.evaluation.table import Played
 from recsys_rl.experience.rollout import Sessions
-from recsys_rl.report.streams import streams_html
 from recsys_rl.types import Stream
 
 STREAMS = (Stream("watch"), Stream("gain", 0.0, "What stays & counts."))

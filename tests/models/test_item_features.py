@@ -12,11 +12,11 @@ from recsys_rl.checkpoint import Checkpoint, load, save
 from recsys_rl.cli.train import train_options
 from recsys_rl.data.synthetic import synthetic_world
 from recsys_rl.errors import UserError
+from recsys_rl.evaluation.rivals.forms import Factors, Form, Searched, of_rule
+from recsys_rl.evaluation.rivals.rankers import Rule, RuleWeights
+from recsys_rl.evaluation.rivals.rule_search import as_weights
 from recsys_rl.make import make_agent
 from recsys_rl.models.item_columns import feature_columns, feature_names, item_columns
-from recsys_rl.rivals.forms import Factors, Form, Searched, of_rule
-from recsys_rl.rivals.rankers import Rule, RuleWeights
-from recsys_rl.rivals.rule_search import as_weights
 from recsys_rl.session import make_interface
 from recsys_rl.types import Catalogue, ItemFeature, Obs, World
 from tests.checkpoint.test_checkpoint import make_checkpoint

@@ -16,19 +16,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from recsys_rl.cli import main
 from recsys_rl.data.synthetic import synthetic_world
+from recsys_rl.evaluation.evaluate import EvaluateConfig, evaluate
+from recsys_rl.evaluation.rivals import baselines
 from recsys_rl.experience.rollout import collect, play
 from recsys_rl.make import make_agent, make_env
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
 from recsys_rl.models.features import SplitFeatures
 from recsys_rl.models.heads import DenseHead, TwoTowerHead
 from recsys_rl.models.item_columns import item_columns, item_features
-from recsys_rl.rivals import baselines
 from recsys_rl.settings.config import Config, from_dict, overlay, to_dict
 from recsys_rl.settings.shared import ModelConfig
+from recsys_rl.training.train import train
 from recsys_rl.types import Catalogue, Obs, World
 from recsys_rl.utils.seeding import generators
-from recsys_rl.workflows.evaluate import EvaluateConfig, evaluate
-from recsys_rl.workflows.train import train
 from tests.doors import SIZES, assert_same_weights, steps
 
 NUM_ITEMS, DIM, CPU = 12, 4, torch.device("cpu")

@@ -10,12 +10,11 @@ import torch
 
 from recsys_rl.cli import main
 from recsys_rl.errors import UserError
-from recsys_rl.experience.logged import open_log
-from recsys_rl.recommender import Event, Recommender, load
+from recsys_rl.logs.experience.logged import open_log
+from recsys_rl.logs.transitions import observe
+from recsys_rl.recommender import Event, Recommender, load, recommend_contexts
 from recsys_rl.recommender.contexts import parse_context
-from recsys_rl.tables.transitions import observe
-from recsys_rl.workflows import recommend_contexts
-from recsys_rl.workflows.recommend import RecommendConfig, recommend
+from recsys_rl.recommender.recommend import RecommendConfig, recommend
 from tests.own_logs import clicks, items_file, policy, sessions, write_csv
 
 CONTEXT = {"age": 30.0, "device": "tv", "v": [0.5, -1.0]}

@@ -21,6 +21,7 @@ from recsys_rl.data.log import LogConfig
 from recsys_rl.env.drift import DriftConfig
 from recsys_rl.env.satiation import SatiationConfig
 from recsys_rl.errors import FieldError
+from recsys_rl.evaluation.evaluate import EvaluateConfig
 from recsys_rl.foreign.gym import GymConfig
 from recsys_rl.objective.objectives import CONTROLLER
 from recsys_rl.settings.config import (
@@ -35,7 +36,6 @@ from recsys_rl.settings.config import (
 from recsys_rl.settings.fields import Range, hints
 from recsys_rl.settings.shared import AgentConfig, DataConfig, EnvConfig, ModelConfig, NoConfig, TrainConfig
 from recsys_rl.types import UserError
-from recsys_rl.workflows.evaluate import EvaluateConfig
 
 SECTIONS = [
     ("data_config", DatasetConfig),

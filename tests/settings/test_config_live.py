@@ -18,17 +18,17 @@ from recsys_rl.checkpoint import load
 from recsys_rl.data import SOURCES
 from recsys_rl.env import PLATFORMS
 from recsys_rl.env.rec_env import RecEnv
+from recsys_rl.evaluation.evaluate import EvaluateConfig, evaluate
+from recsys_rl.logs.record import RecordConfig, record
 from recsys_rl.make import make_env, make_user_model, make_world
 from recsys_rl.models.retrieval import Retriever
 from recsys_rl.settings.config import Config, from_dict, overlay, to_dict
 from recsys_rl.settings.shared import ModelConfig, TrainConfig
 from recsys_rl.testing.envs import walk
 from recsys_rl.training.run import choose_device
+from recsys_rl.training.train import train
 from recsys_rl.types import UserError
 from recsys_rl.utils.find import find
-from recsys_rl.workflows.evaluate import EvaluateConfig, evaluate
-from recsys_rl.workflows.record import RecordConfig, record
-from recsys_rl.workflows.train import train
 from tests.small_runs import world
 from tests.tiny_world import with_genres
 
@@ -479,7 +479,7 @@ DIALS: dict[str, Any] = {
     "exploration_fraction": 1.0,
     "temperature": 5.0,
     "log": "other.parquet",
-    "checkpoint": None,  # tests/experience/test_logged.py
+    "checkpoint": None,  # tests/logs/experience/test_logged.py
     # Of learners from a log alone.
     "best_sessions": 0.3,
     "weighted": True,

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.satiation import Satiation, SatiationState
+from recsys_rl.evaluation.rivals.baselines import FixedList, RandomPolicy
 from recsys_rl.make import make_user_model
 from recsys_rl.protocols import UserState
-from recsys_rl.rivals.baselines import FixedList, RandomPolicy
 from recsys_rl.testing import check_agent, check_env, check_user_model
 from recsys_rl.types import Action, Feedback, Obs, Step
 from tests.feed import FeedConfig, feed_env

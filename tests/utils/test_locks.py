@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from recsys_rl.tables.parts import read_decisions
-from recsys_rl.tables.writer import DecisionWriter, write_decisions
+from recsys_rl.logs.parts import read_decisions
+from recsys_rl.logs.writer import DecisionWriter, write_decisions
 from recsys_rl.types import UserError
 from recsys_rl.utils import locks
-from tests.tables.test_decisions import HEADER, assert_same, two_sessions
+from tests.logs.test_decisions import HEADER, assert_same, two_sessions
 
 ROOT = Path(__file__).parents[2]
 KILLED = """

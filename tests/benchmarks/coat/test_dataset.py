@@ -12,7 +12,7 @@ import pytest
 from benchmarks.coat.dataset import load_coat, random_decisions
 from recsys_rl.cli import main
 from recsys_rl.errors import UserError
-from recsys_rl.tables.writer import write_decisions
+from recsys_rl.logs.writer import write_decisions
 from tests.worlds import shared_data
 
 

@@ -13,9 +13,9 @@ from torch.testing import assert_close
 from benchmarks.coat.matrix_users import PLATFORM, MatrixConfig, MatrixUsers, add_matrix
 from benchmarks.coat.rating_matrix import matrix_world
 from recsys_rl.env.rec_env import RecEnv
+from recsys_rl.evaluation.rivals.baselines import FixedList, greedy_list, mean_return, static_list
 from recsys_rl.experience.rollout import play
 from recsys_rl.make import make_agent, make_env, make_user_model, make_world
-from recsys_rl.rivals.baselines import FixedList, greedy_list, mean_return, static_list
 from recsys_rl.settings.config import Config
 from recsys_rl.testing.envs import check_env
 from recsys_rl.testing.user_models import check_user_model

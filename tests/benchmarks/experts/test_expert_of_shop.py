@@ -8,10 +8,10 @@ from torch.testing import assert_close
 
 from benchmarks.experts.policy import ByEquations
 from benchmarks.experts.shop import EXPERT, sameness
+from recsys_rl.evaluation.rivals import rankers
 from recsys_rl.make import make_env, make_user_model
-from recsys_rl.rivals import rankers
 from recsys_rl.types import Obs
-from tests.rivals.test_rankings_of_kinds import LENGTH, shop
+from tests.evaluation.rivals.test_rankings_of_kinds import LENGTH, shop
 from tests.small_runs import settings, world
 
 

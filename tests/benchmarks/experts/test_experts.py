@@ -21,12 +21,12 @@ from benchmarks.experts.walker import Walker
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.satiation import Satiation
 from recsys_rl.env.short_video import ShortVideo
+from recsys_rl.evaluation.rivals import rankers
 from recsys_rl.experience.rollout import Sessions, play
 from recsys_rl.make import make_env, make_user_model
-from recsys_rl.rivals import rankers
 from recsys_rl.settings.config import Config
 from recsys_rl.types import Interface, Obs, UserError, World
-from tests.rivals.test_tuning import trainees
+from tests.evaluation.rivals.test_tuning import trainees
 from tests.small_runs import settings, world
 from tests.tiny_world import SATIATION, tiny_satiation
 

@@ -1,0 +1,340 @@
+"""Facts about the items of a log: a file of titles, genres, attributes, vectors, and a catalogue of it."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from recsys_rl.data.tables.cells import Cells
+from recsys_rl.data.tables.read import open_table
+from recsys_rl.data.tables.schema import COLUMNS, ITEMS, common_names, find_columns, plain_name
+from recsys_rl.data.tables.values import no_value, on, whole_number
+from recsys_rl.errors import listed, one_line, short
+from recsys_rl.types import Catalogue, ItemFeature, UserError, genres_and_year
+
+MOST_GENRES = 100  # the most frequent are kept
+NAMED_CLASSES = ("kind", "skill")  # columns whose texts a platform reads
+ALWAYS_CLASSES = {"creator"}  # numbers in these columns are names, too
+FEW_TEXTS, MOST_DISTINCT = 20, 0.5
+"""A column of more than FEW_TEXTS different texts, which are more than this share of its values, is left out:
+links, descriptions and codes are not attributes that items share."""
+
+RESERVED = ("popularity", "quality", "genres", "year", "kind", "creator")
+"""Names of attributes that have a meaning of their own in a catalogue."""
+LARGEST = 1e19
+"""Numbers beyond it are refused: in 32 bits their squares overflow. Whole numbers of 64 bits are below."""
+MOST_ALONE = 256  # items without a known fact that get a feature each
+MOST_CLASSES = 50
+
+EMBEDDING = "embedding"
+"""The column with the vector of each item, a list of numbers."""
+_HEADLESS = ("item", "title", "genres")
+_YEAR = r"\b(1[89]\d\d|20\d\d)\b"
+
+
+@dataclass(frozen=True)
+class ItemFacts:
+    """Facts about items by their ids; ids without a fact are absent."""
+
+    ids: Sequence[Any] = ()  # each once
+    titles: Mapping[Any, str] = field(default_factory=dict)
+    genres: Mapping[Any, Sequence[str]] = field(default_factory=dict)
+    genres_column: str = "genres"  # its name in the file
+    years: Mapping[Any, float] = field(default_factory=dict)
+    attributes: Mapping[str, Mapping[Any, Any]] = field(default_factory=dict)  # by column, then id
+    embeddings: Mapping[Any, Tensor] = field(default_factory=dict)  # (D,) float32 each; {} or of every id
+    note: str = ""
+
+    def gaps(self, ids: Sequence[Any]) -> str:
+        """A note about attributes that some of these items lack, and what ``encoded`` puts there; "" if none.
+
+        Columns without any value are left out.
+        """
+        lacking = {
+            name: sum(id_ not in values for id_ in ids) for name, values in self.attributes.items() if values
+        }
+        parts = ", ".join(f"{name} ({count:,})" for name, count in lacking.items() if count)
+        filled = "filled with the mean of the others, or for texts with a class of its own"
+        return f"items without a value: {parts}, {filled}" if parts else ""
+
+    def tensors(self, ids: Sequence[Any]) -> dict[str, Tensor]:
+        """Each attribute of these items (I,), as ``encoded`` gives it."""
+        return {
+            name: encoded([values.get(id_) for id_ in ids], name in ALWAYS_CLASSES)
+            for name, values in self.attributes.items()
+        }
+
+    def named_classes(self, ids: Sequence[Any], tensors: Mapping[str, Tensor]) -> tuple[ItemFeature, ...]:
+        """The features of NAMED_CLASSES that hold texts; ``tensors`` as ``tensors(ids)`` gives them."""
+        return tuple(
+            ItemFeature(name, "classes", self.texts_of(name, ids))
+            for name in NAMED_CLASSES
+            if name in tensors and not tensors[name].is_floating_point()
+        )
+
+    def texts_of(self, name: str, ids: Sequence[Any]) -> tuple[str, ...]:
+        """The different texts of an attribute, in the order of ``encoded``."""
+        texts = sorted({str(self.attributes[name].get(id_, "")).strip() for id_ in ids})
+        return tuple(one_line(text) or "none" for text in texts)
+
+    def genres_and_years(self, ids: Sequence[Any], names: Sequence[str]) -> dict[str, Tensor]:
+        """Genres (I, G) of these items, 0 or 1, in the order of ``names``; years (I,), NaN if unknown."""
+        columns = {name: column for column, name in enumerate(names)}
+        genres = torch.zeros(len(ids), len(names))
+        for row, id_ in enumerate(ids):
+            for name in columns.keys() & self.genres.get(id_, ()):
+                genres[row, columns[name]] = 1.0
+        years = [self.years.get(id_, math.nan) for id_ in ids]
+        return {"genres": genres, "year": torch.tensor(years, dtype=torch.float32)}
+
+
+def read_items(path: str | Path, item_column: str, text_ids: bool) -> ItemFacts:
+    """Read a file about items.
+
+    Raises UserError if it can't be read or holds no ids, and for an attribute beyond LARGEST.
+
+    Args:
+        item_column: the name of the item column in the log, which is looked for first.
+        text_ids: True if the ids of the log are strings; else other ids than whole numbers are left out.
+    """
+    table = open_table(path, headless=_HEADLESS)
+    names = list(table.names)
+    fits = [name for name in names if plain_name(name) in {*common_names("item"), "id"}]
+    if item_column in names:
+        fits = [item_column]
+    if len(fits) != 1:
+        raise UserError(
+            f"{path} has {'no' if not fits else 'more than one'} column for the id of an item; its columns "
+            f"are {listed(names)}: name the column {item_column!r}, as in the log."
+        )
+    frame = table.rows(list(dict.fromkeys(names)))
+    ids = frame[fits[0]].cast(pl.String).str.strip_chars()
+    keys = ids if text_ids else on(ids, whole_number)
+    strange = ids.filter(keys.is_null() & ids.is_not_null())
+    vectors = _vectors(one_line(path), frame)
+    frame = frame.with_columns(keys.alias("\0id")).with_row_index("\0row").drop_nulls("\0id")
+    rows = frame.height
+    frame = frame.unique("\0id", keep="first", maintain_order=True)
+    known = frame["\0id"].to_list()
+    others = [name for name in dict.fromkeys(names) if name != fits[0]]
+    roles = find_columns(table.path, others, {}, ITEMS, required=())
+    titles = _column(frame, roles.get("title"))
+    texts, genres = _column(frame, roles.get("year")), _column(frame, roles.get("genres"))
+    years = {id_: year for id_, text in texts.items() if (year := _year(text)) is not None}
+    unclear = [text for text in texts.values() if _year(text) is None]
+    if "year" not in roles:
+        years = {
+            id_: float(match[1]) for id_, text in titles.items() if (match := re.search(r"\((\d{4})\)", text))
+        }
+    others = [name for name in others if name not in roles.values() and name != EMBEDDING]
+    columns = {name: _column(frame, name) for name in others}
+    blank = [name for name in others if not columns[name]]
+    others = [name for name in others if name not in blank]
+    own = [name for name, values in columns.items() if _nearly_unique(values.values(), name)]
+    others, columns = (
+        [name for name in others if name not in own],
+        {name: columns[name] for name in others if name not in own},
+    )
+    endless = {name: infinite for name in others if (infinite := _infinite(columns[name], name))}
+    for name, infinite in endless.items():
+        columns[name] = {id_: value for id_, value in columns[name].items() if id_ not in infinite}
+    for name in others:
+        _check_size(one_line(path), name, columns[name])
+    said_of = ", ".join(f"{short(name)} ({len(infinite):,})" for name, infinite in endless.items())
+    notes = [
+        table.note,
+        f"left out, as the ids of the log are whole numbers: {len(strange):,}, such as {short(strange[0])}"
+        if len(strange)
+        else "",
+        f"left out, as all their cells are empty: {', '.join(map(short, blank))}" if blank else "",
+        f"repeated ids: {rows - len(known):,}, the first row is kept" if rows > len(known) else "",
+        f"unreadable years: {len(unclear):,}, such as {short(unclear[0])}" if unclear else "",
+        f"infinite numbers, which count as no value: {said_of}" if endless else "",
+        f"no attributes, as nearly each item has a text of its own: {listed(own)}" if own else "",
+    ]
+    said = "; ".join(filter(None, notes))
+    return ItemFacts(
+        ids=known,
+        titles={id_: " ".join(str(text).split()) for id_, text in titles.items()},
+        genres=_most_frequent({id_: _split(value) for id_, value in genres.items()}),
+        genres_column=roles.get("genres", ItemFacts.genres_column),
+        years=years,
+        attributes={re.sub(r"\W+", "_", name): values for name, values in columns.items()},
+        embeddings={}
+        if vectors is None
+        else dict(zip(known, vectors[frame["\0row"].to_list()], strict=True)),
+        note=f"{len(known):,} items in {one_line(Path(path).name)}" + f" ({said})" * bool(said),
+    )
+
+
+def _vectors(name: str, frame: pl.DataFrame) -> Tensor | None:
+    """(n, D) float32 of the column ``embedding``; None without it.
+
+    Raises UserError for a row without a vector, or with one of another length, and for single numbers.
+    """
+    if EMBEDDING not in frame.columns or not frame.height:
+        return None
+    vectors = Cells(name, frame).lists(EMBEDDING, rule=COLUMNS["context."])
+    if vectors.shape[1] < 2:
+        raise UserError(f"{name}: {EMBEDDING!r} holds single values: give a list of at least two numbers.")
+    return vectors.float()
+
+
+def _column(frame: pl.DataFrame, name: str | None) -> dict[Any, Any]:
+    """The values of a column by id, without gaps."""
+    if name is None:
+        return {}
+    return dict(frame.filter(~no_value(pl.col(name), frame.schema[name])).select("\0id", pl.col(name)).rows())
+
+
+def _nearly_unique(values: Collection[Any], name: str) -> bool:
+    """True for texts of which nearly each item has its own."""
+    texts = {str(value).strip() for value in values}
+    if name in ALWAYS_CLASSES or len(texts) <= max(FEW_TEXTS, MOST_DISTINCT * len(values)):
+        return False
+    return not all(map(_is_number, texts))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _infinite(values: Mapping[Any, Any], name: str) -> set[Any]:
+    """The ids with an infinite number in a column of numbers; none in a column of texts or classes."""
+    return {id_ for id_, number in _numbers(values, name).items() if math.isinf(number)}
+
+
+def _check_size(file: str, name: str, values: Mapping[Any, Any]) -> None:
+    """Raise UserError for the first number of a column that is too large to be an attribute."""
+    for id_, number in _numbers(values, name).items():
+        if abs(number) > LARGEST:
+            raise UserError(
+                f"{file}: column {name!r} is {number:g} for the item {short(id_)}, which is too large for an "
+                f"attribute: give numbers of at most {LARGEST:g}, or none."
+            )
+
+
+def _numbers(values: Mapping[Any, Any], name: str) -> dict[Any, float]:
+    """The numbers of a column by id; {} of a column of texts or classes."""
+    if name in ALWAYS_CLASSES:
+        return {}
+    try:
+        return {id_: float(str(value).strip()) for id_, value in values.items()}
+    except ValueError:
+        return {}
+
+
+def _year(value: object) -> float | None:
+    match = re.search(_YEAR, str(value))
+    return None if match is None else float(match[1])
+
+
+def _split(value: object) -> list[str]:
+    """The names in a list, or in a text that separates them by | , or ;"""
+    parts: Iterable[Any] = value if isinstance(value, list) else re.split(r"[|;,]", str(value).strip("[]"))
+    names = (str(name).strip().strip("'\"") for name in parts)
+    return [name for name in dict.fromkeys(names) if name and name != "(no genres listed)"]
+
+
+def _most_frequent(genres: Mapping[Any, list[str]]) -> dict[Any, list[str]]:
+    count: dict[str, int] = {}
+    for row in genres.values():
+        for name in row:
+            count[name] = count.get(name, 0) + 1
+    frequent = set(sorted(count, key=lambda name: (-count[name], name))[:MOST_GENRES])
+    return {id_: [name for name in row if name in frequent] for id_, row in genres.items()}
+
+
+def encoded(values: Sequence[Any], classes: bool = False) -> Tensor:
+    """Numbers (I,) as float32, with the mean for a gap; any other values as int64 numbers of their classes.
+
+    Classes are numbered in alphabetical order. A gap is a class of its own, the first.
+    """
+    texts = ["" if value is None else str(value).strip() for value in values]
+    try:
+        numbers = [float(text) if text else float("nan") for text in texts]
+    except ValueError:
+        classes = True
+    else:
+        column = torch.tensor(numbers, dtype=torch.float64)
+        finite = column.isfinite()
+        if not classes and bool(finite.any()):
+            return torch.where(finite, column, column[finite].mean()).float()
+    names = {name: number for number, name in enumerate(sorted(set(texts)))}
+    return torch.tensor([names[text] for text in texts], dtype=torch.int64)
+
+
+def catalogue_of_items(ids: Sequence[object], facts: ItemFacts, shown: Tensor, source: str) -> Catalogue:
+    """The catalogue of the items ``ids`` (I,); its embedding holds what is known of them.
+
+    That is: the embeddings of the file as they are, with its other columns as features beside them; else
+    genres, standardised numbers, and classes one by one. Without any fact each of up to MOST_ALONE items has
+    a feature of its own. ``shown`` (I,) float32, the share of rows that show an item, is the popularity; no
+    reward of the log is in a feature, so that cross-fitting leaks nothing.
+    """
+    number = len(ids)
+    names = tuple(sorted({name for row in facts.genres.values() for name in row}))
+    known = facts.genres_and_years(ids, names)
+    parts = [known["genres"]] if names else []
+    for values in facts.tensors(ids).values():
+        if values.is_floating_point():
+            parts.append(((values - values.mean()) / values.std().clamp_min(1e-6)).nan_to_num().unsqueeze(1))
+        elif int(values.max()) < MOST_CLASSES:
+            parts.append(torch.nn.functional.one_hot(values).float())
+    if not parts and number <= MOST_ALONE:
+        parts = [torch.eye(number)]
+    embedding = torch.cat([*parts, torch.zeros(number, 2)], 1)  # never of size 1, as single pieces are
+    beside: list[ItemFeature] = []
+    if facts.embeddings:
+        embedding = torch.stack([facts.embeddings[id_] for id_ in ids])
+        more, beside = _beside(ids, facts)
+        known = {**known, **more}
+    return Catalogue(
+        embedding=embedding,
+        item_ids=torch.tensor(ids) if number and isinstance(ids[0], int) else torch.arange(number),
+        titles=tuple(str(facts.titles.get(id_, id_)) for id_ in ids),
+        popularity=shown,
+        quality=torch.zeros(number),
+        available=torch.ones(number, dtype=torch.bool),
+        source=source,
+        attributes=known,
+        features=(*genres_and_year(names), *beside),
+    )
+
+
+def _beside(ids: Sequence[object], facts: ItemFacts) -> tuple[dict[str, Tensor], list[ItemFeature]]:
+    """The columns of a file that stand beside its embeddings: attributes (I,) by name, and their features.
+
+    A column of more than MOST_CLASSES different texts is left out.
+    """
+    attributes, features = {}, []
+    for name, values in facts.tensors(ids).items():
+        own = f"own_{name}" if name in RESERVED else name
+        if values.is_floating_point():
+            features.append(ItemFeature(own))
+        elif int(values.max()) < MOST_CLASSES:
+            features.append(ItemFeature(own, "classes", facts.texts_of(name, ids)))
+        else:
+            continue
+        attributes[own] = values
+    return attributes, features
+
+
+def knows_items(catalogue: Catalogue) -> bool:
+    """True if the embedding of ``catalogue_of_items`` holds more than the identity of an item."""
+    of, rest = catalogue.embedding[:, :-2], catalogue.embedding[:, -2:]
+    if bool(rest.any()):  # embeddings of a file; others end with two zeros
+        return True
+    return of.shape[1] > 0 and not (len(of) == of.shape[1] and torch.equal(of, torch.eye(len(of))))

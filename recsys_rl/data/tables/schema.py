@@ -1,0 +1,291 @@
+"""The columns of all tables that people give: how each is found, what its values are, and their rule.
+
+One page for everything that reads tables: events (events.py), decisions (decision_table.py), probabilities of
+a policy (target.py), logs of `recsys-rl record` (reader.py), and the description of any of them (survey.py).
+docs/09_logs.md describes the columns of decisions, and docs/data.md those of events.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+
+from recsys_rl.data.tables.values import Kind, number, on, truth, whole_number
+from recsys_rl.errors import listed, short
+from recsys_rl.types import UserError
+
+ROUNDING = 1e-5
+"""Largest error of a logarithm or of a sum of logarithms that counts as rounding."""
+NO_COLUMN = "-"
+"""The mark in place of a name: take no column for this role, also if one has a common name."""
+_IDS = {
+    "user": "user visitor customer member listener reviewer account viewer shopper",
+    "item": "item product movie film video track song artist book article news game business content sku",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column, or all columns whose names begin alike."""
+
+    name: str  # a role, or the name in the file; a beginning of names ends with a point: "signal."
+    kind: Literal["id", "whole", "number", "truth", "name"]
+    sound: Callable[[pl.Expr], pl.Expr] | None = None  # True for a value that follows the rule
+    sentence: str = ""  # the rule, after a wrong value and its row
+    problem: str = ""  # what a column with wrong values "has" or "is", in a description
+    common: str = ""  # names by which a role is found, without case and signs: `User_ID` is `userid`
+    plain: str = ""  # the name that is taken even if other names fit too
+    ranked: bool = False  # the first of the common names that the file has is taken, and none is ambiguous
+
+    @property
+    def option(self) -> str:
+        """The option that names the column of a role."""
+        return f"--{self.name}-column"
+
+
+def _with_ids(role: str) -> str:
+    return " ".join(f"{noun} {noun}id" for noun in _IDS[role].split())
+
+
+def _finite(cells: pl.Expr) -> pl.Expr:
+    return cells.is_finite()
+
+
+def _at_least_0(cells: pl.Expr) -> pl.Expr:
+    return cells >= 0
+
+
+_CHANCE = "a probability is at least 0"
+_TABLE = (
+    Column("user", "id", common=f"uid userno {_with_ids('user')}", plain="user"),
+    Column("item", "id", common=f"iid asin isbn itemno {_with_ids('item')}", plain="item"),
+    Column(
+        "time",
+        "whole",
+        common="timestamp time datetime date ts unixtime timems timestampms createdat eventtime reviewtime "
+        "unixreviewtime eventtimestamp",
+        plain="timestamp",
+    ),
+    Column(
+        "rating",
+        "number",
+        _finite,
+        "ratings are finite numbers",
+        "has no finite number",
+        "rating ratings stars score overall",
+        "rating",
+    ),
+    Column(
+        "weight",
+        "number",
+        lambda cells: cells > 0,
+        "weights are finite numbers above 0",
+        "has no finite number above 0",
+        "weight plays playcount numplays listens listencount purchases",
+        "weight",
+    ),
+    Column(
+        "event",
+        "name",
+        common="eventtype event eventname action actiontype behaviortype behaviourtype behavior behaviour "
+        "interactiontype interaction kind",
+        plain="event_type",
+        ranked=True,
+    ),
+    Column("session", "id", common="session sessionid visit visitid episode"),
+    Column(
+        "reward",
+        "number",
+        _finite,
+        "give every shown item its outcome",
+        "has no finite number",
+        "reward rewards click isclick clicked",
+    ),
+    Column(
+        "propensity",
+        "number",
+        lambda cells: (cells > 0) & (cells <= 1),
+        "a probability is above 0 and at most 1, as the action was taken",
+        "is not a probability above 0 and up to 1",
+        "propensity propensityscore pscore prob probability actionprob actionprobability logprob "
+        "logpropensity logprobability actionlogprob",
+    ),
+    Column("policy", "name", common="policy policyname loggingpolicy behaviorpolicy logger"),
+    Column("candidates", "id", common="candidates couldbeshown"),
+    Column(
+        "title",
+        "name",
+        common="title name itemtitle itemname movietitle productname trackname artistname",
+        ranked=True,
+    ),
+    Column("genres", "name", common="genres genre categories category tags", ranked=True),
+    Column("year", "name", common="year releaseyear releasedate published", ranked=True),
+    # Columns that are found by this name alone.
+    Column("logger", "name"),
+    Column("items", "id"),
+    Column("event_items", "id"),
+    Column("exclude", "id"),
+    Column(
+        "step", "whole", _at_least_0, "steps are whole numbers from 0 on", "has no whole number from 0 on"
+    ),
+    Column(
+        "logprob",
+        "number",
+        lambda cells: cells.is_finite() & (cells <= ROUNDING),
+        "a logarithm of a probability is a number up to 0",
+        "is not a logarithm of a probability above 0 and up to 1",
+    ),
+    # Of a policy that did not decide: the action may be impossible under it.
+    Column(
+        "propensity.",
+        "number",
+        lambda cells: cells.is_between(0, 1),
+        "a probability lies in 0..1",
+        "is not in 0..1",
+    ),
+    Column("probability.", "number", _at_least_0, _CHANCE, "is not a probability"),
+    Column("probabilities", "number", _at_least_0, _CHANCE, "is not a probability"),
+    Column(
+        "logger_logprobs",
+        "number",
+        lambda cells: cells.is_not_nan() & (cells <= ROUNDING),
+        "logarithms of probabilities are at most 0",
+    ),
+    Column("place_logprobs", "number"),
+    Column(
+        "list_place",
+        "whole",
+        _at_least_0,
+        "places of a list are whole numbers from 0 on",
+        "has no whole number from 0 on",
+    ),
+    Column("signal.", "number", _finite, "give every shown item its outcome", "has no finite number"),
+    Column("event_signal.", "number", _finite, "give each event its outcome"),
+    Column("context.", "number", _finite, "give finite numbers", "has no finite number"),
+    Column("terminated", "truth"),
+    Column("truncated", "truth"),
+)
+COLUMNS = {column.name: column for column in _TABLE}
+EVENTS = ("user", "item", "time", "rating", "weight", "event")
+"""The roles of a log of events."""
+DECISIONS = ("user", "item", "time", "session", "reward", "propensity", "policy", "candidates")
+"""The roles of a table of decisions."""
+ROLES = (*EVENTS[:-1], *DECISIONS[3:], "event")
+"""The roles of any log."""
+ITEMS = ("title", "genres", "year")
+"""The roles of a file about items, beside their ids; its other columns are attributes."""
+BY_NAME = ("step", "terminated", "truncated", "place_logprobs", "probabilities", "list_place")
+"""Columns of a table of decisions that are found by this name alone; others have a role with common names."""
+BY_START = ("signal.", "context.", "probability.", "propensity.")
+"""Beginnings of the names of its columns for signals, pieces of context, items and policies."""
+CONTEXT_HINT = " (what a policy knew is read from columns context.NAME)"
+"""The end of a note about columns of decisions that are not read."""
+_LOGARITHMS = ("logprob", "logpropensity", "logprobability", "actionlogprob")
+
+
+def plain_name(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def common_names(role: str) -> list[str]:
+    return COLUMNS[role].common.split()
+
+
+def column_of(name: str) -> Column:
+    """The entry of the table for a column of this name."""
+    return COLUMNS.get(name) or COLUMNS[name.partition(".")[0] + "."]
+
+
+def of_propensities(name: str) -> Column:
+    """The entry for a column of propensities of this name, which may hold logarithms."""
+    return COLUMNS["logprob" if plain_name(name) in _LOGARITHMS else "propensity"]
+
+
+def named(names: Sequence[str], start: str) -> dict[str, str]:
+    """The columns whose names begin with ``start``, by the rest of their names."""
+    return {name.removeprefix(start): name for name in names if name.startswith(start)}
+
+
+def value(cells: pl.Expr, kind: Kind, column: Column) -> pl.Expr:
+    """The values of the column as Int64, Float64 or Boolean; null where a value is none."""
+    if column.kind in ("whole", "id"):
+        return whole_number(cells, kind)
+    return truth(cells, kind) if column.kind == "truth" else number(cells, kind)
+
+
+def numbers(values: pl.Series, column: Column) -> tuple[pl.Series, pl.Series]:
+    """The values as numbers, null where they have none, and True for each that breaks the rule.
+
+    Numbers are Int64 for whole numbers, else floats; texts may hold them. Gaps break no rule.
+    """
+    parsed = on(values, value, column)
+    wrong = on(parsed, lambda cells, _: ~follows(cells, column))
+    return parsed, wrong & values.is_not_null()
+
+
+def follows(value: pl.Expr, column: Column) -> pl.Expr:
+    """True where a ``value`` follows the rule of the column; False where it is null."""
+    rule = value.is_not_null()
+    return rule if column.sound is None else rule & column.sound(value).fill_null(False)
+
+
+def find_columns(
+    path: Path,
+    names: Sequence[str],
+    given: Mapping[str, str | None],
+    roles: Sequence[str] = EVENTS,
+    required: Collection[str] = ("user", "item"),
+) -> dict[str, str]:
+    """The name of each role's column.
+
+    A column that is ``given`` for a role is looked for in no other. Roles without a column are left out, and
+    those for which NO_COLUMN is given. Raises UserError, once for all columns: a named column does not exist,
+    several names fit, or a required role has none.
+    """
+    columns, wrong = {}, []
+    asked = [name for role in roles if (name := given.get(role)) is not None]
+    lacking = [name for name in asked if name not in (*names, NO_COLUMN)]
+    if lacking:
+        wrong.append(f"it has no {'columns' if len(lacking) > 1 else 'column'} {listed(lacking)}")
+    for role in roles:
+        column, common = COLUMNS[role], common_names(role)
+        fits = [name for name in names if plain_name(name) in common and name not in given.values()]
+        plain = column.plain or role
+        if given.get(role) == NO_COLUMN:
+            fits = []
+        if given.get(role) not in (None, NO_COLUMN):
+            columns[role] = str(given[role])
+        elif plain in fits or len(fits) == 1:
+            columns[role] = plain if plain in fits else fits[0]
+        elif fits and column.ranked:
+            columns[role] = min(fits, key=lambda name: common.index(plain_name(name)))
+        elif fits:
+            wrong.append(f"{listed(fits)} may all hold the {role}: give {column.option}")
+        elif role in required:
+            wrong.append(f"it has no column for the {role}")
+    if wrong:
+        options = ", ".join(COLUMNS[role].option for role in roles)
+        raise UserError(
+            f"{path}: {'; '.join(wrong)}; its columns are {listed(names)}: name them with {options}."
+        )
+    twice = [name for name in dict.fromkeys(columns.values()) if list(names).count(name) > 1]
+    if twice:
+        raise UserError(f"{path} has more than one column {short(twice[0])}: rename or remove the others.")
+    return columns
+
+
+def columns_text(columns: Mapping[str, str]) -> str:
+    """A text that names the column of each role; empty without columns."""
+    parts = [role if name == role else f"{role} = {name}" for role, name in columns.items()]
+    return f"columns: {', '.join(parts)}" if parts else ""
+
+
+def not_read(names: Sequence[str], read: Collection[str], hint: str = "") -> str:
+    """A note about the columns ``names`` that are not among those ``read``; empty if there are none."""
+    others = [name for name in dict.fromkeys(names) if name not in read]
+    return f"not read: {listed(others)}{hint}" if others else ""

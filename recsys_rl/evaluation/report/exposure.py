@@ -1,0 +1,42 @@
+"""The exposure of creators on the page: for each policy the Gini coefficient and the streams of limits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from recsys_rl.evaluation.report.drawing import finite, kind, number, text
+from recsys_rl.evaluation.report.page import Row
+
+HEADS = {"tail_exposure": "Share of the tail", "ads": "Share of ads", "early_end": "Ended early"}
+NOTE = (
+    "How evenly each policy shows the creators (of items without creators: the items), over all sessions of "
+    "the table. Gini coefficient of the times that each creator was shown: 0 if all are shown equally often, "
+    "near 1 if few creators get everything. Share of the tail: shown items of the least popular 80 % of the "
+    "creators, by popularity in the data. Ended early: sessions that the user left before the last step."
+)
+
+
+def exposure_html(rows: Sequence[Row]) -> str:
+    """The section of the page, with a line for each of ``rows``, in their order; "" without creators."""
+    if not any(finite(row.get("creator_gini")) for row in rows):
+        return ""
+    known = [name for name in HEADS if any(name in row.get("limit_streams", {}) for row in rows)]
+    heads = "".join(
+        f'<th scope="col">{head}</th>' for head in ("Policy", "Gini", *map(HEADS.__getitem__, known))
+    )
+    body = ""
+    for row in rows:
+        cells = [number(row.get("creator_gini"), 2)]
+        cells += [_percent(row.get("limit_streams", {}).get(name)) for name in known]
+        policy = str(row["policy"])
+        body += f'<tr class="{kind(policy)}"><th scope="row">{text(policy)}</th>'
+        body += "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+    return (
+        f'<h2>Exposure of creators</h2><p class="note">{NOTE}</p><div class="wide-table"><table>'
+        f'<caption class="hidden">Exposure of creators by policy</caption><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _percent(share: object) -> str:
+    return f"{number(100 * share, 1)} %" if isinstance(share, float) and finite(share) else "–"

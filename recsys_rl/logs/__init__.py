@@ -1,0 +1,1 @@
+"""What a log of decisions says: its tables, what may be learned from it, and estimates of policies."""

@@ -1,0 +1,275 @@
+"""The rules of the rows of a DecisionLog, and the UserError for the first row that breaks one.
+
+survey.py counts such rows by the same rules. Rows are counted from 1, in the order of the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from recsys_rl.data.catalogue_hash import catalogue_hash
+from recsys_rl.data.tables.schema import ROUNDING
+from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog
+from recsys_rl.types import Catalogue, UserError
+
+BLOCK = 65_536  # rows whose lists are compared together
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule of rows. ``row`` is the number of a row in the file."""
+
+    needs: tuple[str, ...]  # columns of the frame
+    broken: pl.Expr  # True in a row that breaks it; null counts as False
+    sentence: pl.Expr  # about the row
+    problem: str = ""  # about several rows, in a description; "" for a rule that reading alone can check
+
+
+_ROW, _SESSION, _STEP = pl.col("row"), pl.col("session"), pl.col("step")
+_USER, _TIME, _PLACE = pl.col("user"), pl.col("time"), pl.col("list_place")
+_SAME = _SESSION.shift() == _SESSION  # the row before is of the same session
+_LAST = (_SESSION.shift(-1) != _SESSION).fill_null(True)
+_WANTED = pl.when(_SAME).then(_STEP.shift() + 1).otherwise(0)
+_ENDED = pl.col("terminated") | pl.col("truncated")
+
+OF_SESSIONS = (
+    Rule(
+        ("session", "step"),
+        _SAME & (_STEP.shift() == _STEP),
+        pl.format(
+            "rows {} and {} are both step {} of session {}: remove one of them",
+            *(_ROW.shift(), _ROW, _STEP, _SESSION),
+        ),
+        "rows that repeat the session and step of an earlier row",
+    ),
+    Rule(
+        ("session", "step"),
+        _STEP > _WANTED,
+        pl.format(
+            "session {} has step {} in row {} but no step {}: steps count 0, 1, 2, ... without a gap; leave "
+            "the whole session out",
+            *(_SESSION, _STEP, _ROW, _WANTED),
+        ),
+        "rows whose session has no step before theirs",
+    ),
+    Rule(
+        ("session", "user"),
+        _SAME & (_USER.shift() != _USER),
+        pl.format(
+            "session {} is of the users {} and {} (row {}): give each session of each user its own number",
+            *(_SESSION, _USER.shift(), _USER, _ROW),
+        ),
+        "rows of another user than the row before in their session",
+    ),
+    Rule(
+        ("session", "step", "time"),
+        _SAME & (_TIME.shift() > _TIME),
+        pl.format(
+            "session {} goes back in time at step {} (row {}): times may not fall within a session",
+            *(_SESSION, _STEP, _ROW),
+        ),
+        "rows with an earlier time than the step before in their session",
+    ),
+    Rule(
+        ("session", "terminated", "truncated"),
+        _SAME & _ENDED.shift(),
+        pl.format(
+            "session {} goes on after it ended (row {}): only the last step may be terminated or truncated",
+            *(_SESSION, _ROW),
+        ),
+        "rows of a session after its end",
+    ),
+    Rule(
+        ("session", "terminated", "truncated"),
+        (_LAST & ~_ENDED) | (pl.col("terminated") & pl.col("truncated")),
+        pl.format(
+            "the last step of session {} (row {}) is {} terminated {} truncated: give one, terminated if the "
+            "user left, truncated if the recording stopped",
+            *(_SESSION, _ROW),
+            pl.when(_ENDED).then(pl.lit("both")).otherwise(pl.lit("neither")),
+            pl.when(_ENDED).then(pl.lit("and")).otherwise(pl.lit("nor")),
+        ),
+    ),
+    Rule(
+        ("session", "list_place"),
+        (_PLACE > 0) & ~(_SAME & (_PLACE.shift() == _PLACE - 1)).fill_null(False),
+        pl.format(
+            "row {} of session {} has list_place {}, and the row before it has not {}: the rows of a list "
+            "stand one after another, and their places count 0, 1, 2, ...",
+            *(_ROW, _SESSION, _PLACE, _PLACE - 1),
+        ),
+        "rows of a list without the place before theirs",
+    ),
+)
+"""Rules of a frame that is ordered by session and step."""
+
+_ITEMS, _CANDIDATES, _EXCLUDE = pl.col("items"), pl.col("candidates"), pl.col("exclude")
+_EXCLUDED = _ITEMS.list.set_intersection(_EXCLUDE)
+_OUTSIDE = _ITEMS.list.set_difference(_CANDIDATES)
+MEND = ", so it could not be shown: correct the row, or leave its session out"
+
+OF_LISTS = (
+    Rule(
+        ("items", "exclude"),
+        _EXCLUDED.list.len() > 0,
+        pl.format("item {} of row {} is among the row's exclude" + MEND, _EXCLUDED.list.first(), _ROW),
+        "items that the row excludes",
+    ),
+    Rule(
+        ("items", "candidates"),
+        _OUTSIDE.list.len() > 0,
+        pl.format("item {} of row {} is not among the row's candidates" + MEND, _OUTSIDE.list.first(), _ROW),
+        "items that are not among the candidates of their row",
+    ),
+    Rule(
+        ("items", "slate"),
+        _ITEMS.list.n_unique() < _ITEMS.list.len(),
+        pl.format("row {} shows an item twice" + MEND, _ROW),
+        "slates that show an item twice",
+    ),
+)
+"""Rules of a frame with lists of ids, without padding."""
+
+OF_FACTORS = (
+    Rule(
+        ("place_logprobs", "logprob"),
+        ~(
+            (pl.col("place_logprobs").list.sum() - pl.col("logprob")).abs()
+            <= ROUNDING * pl.col("place_logprobs").list.len()
+        ),
+        pl.format(
+            "place_logprobs of row {} do not add up to its logprob: a row's probability is the product of "
+            "its places'",
+            _ROW,
+        ),
+    ),
+    Rule(
+        ("logger_logprobs", "logprob", "logger"),
+        ~((pl.col("logger_logprobs").list.get(pl.col("logger")) - pl.col("logprob")).abs() <= ROUNDING),
+        pl.format(
+            "logger_logprobs of row {} are impossible: that of the row's own logger is not its logprob", _ROW
+        ),
+    ),
+)
+"""Rules of the log-probabilities of a row."""
+
+
+def broken(frame: pl.DataFrame, rules: Sequence[Rule]) -> Iterator[tuple[Rule, pl.Series]]:
+    """The rules that some rows of the frame break, in their order, and True for each such row."""
+    for rule in rules:
+        if set(rule.needs) <= set(frame.columns):
+            rows = frame.select(rule.broken.fill_null(False).alias("broken")).to_series()
+            if rows.any():
+                yield rule, rows
+
+
+def check_rows(name: str, log: DecisionLog, rows: Tensor) -> None:
+    """Raise UserError for the first mistake in a log whose rows are ordered by session and step.
+
+    ``rows`` (E,) are the numbers of the rows in the file, from 1.
+    """
+    columns = {
+        "row": rows,
+        "session": log.sessions,
+        "step": log.steps,
+        "user": log.users,
+        "time": log.times,
+        "terminated": log.terminated,
+        "truncated": log.truncated,
+    }
+    if log.list_place is not None:
+        columns["list_place"] = log.list_place
+    _refuse(name, pl.DataFrame({column: values.numpy() for column, values in columns.items()}), OF_SESSIONS)
+    for start in range(0, log.num_rows, BLOCK):
+        at = torch.arange(start, min(start + BLOCK, log.num_rows))
+        _refuse(name, _lists(log.rows(at), rows[at]), (*OF_LISTS, *OF_FACTORS))
+    if not log.header.interface.repeats:
+        _refuse_repeats(name, log, rows)
+    if log.lists_propensities:
+        several = len(log.header.loggers) > 1 and not log.header.applications
+        if several and log.logger_logprobs is None:
+            raise UserError(
+                f"{name} has several loggers but no column logger_logprobs: each row needs its logprob under "
+                "every logger."
+            )
+    elif log.place_logprobs is not None or log.logger_logprobs is not None:
+        raise UserError(
+            f"{name} has place_logprobs or logger_logprobs but neither logprob nor propensity: add that of "
+            "the whole action."
+        )
+
+
+def check_catalogue(name: str, header: DecisionHeader, catalogue: Catalogue, source: str = "") -> None:
+    """Raise UserError if the log is of another catalogue than ``catalogue``.
+
+    ``source``: the data that the checkpoint's catalogue was made of, in words; "" if unknown.
+    """
+    if header.num_items == catalogue.num_items and header.catalogue == catalogue_hash(catalogue):
+        return
+    of = f", made of {source}" if source else ""
+    mend = "give the checkpoint, or the log, of the same data, seed and platform"
+    if header.num_items == catalogue.num_items:
+        raise UserError(
+            f"{name} is a log of another catalogue than the checkpoint's{of}: both have "
+            f"{catalogue.num_items:,} items, but their ids, embeddings or attributes differ; {mend}."
+        )
+    raise UserError(
+        f"{name} is a log of another catalogue ({header.num_items:,} items) than the checkpoint's "
+        f"({catalogue.num_items:,} items{of}): {mend}."
+    )
+
+
+def _refuse(name: str, frame: pl.DataFrame, rules: Sequence[Rule]) -> None:
+    for rule, wrong in broken(frame, rules):
+        sentences = frame.select("row", sentence=rule.sentence).filter(wrong)
+        raise UserError(f"{name}: {sentences.sort('row')['sentence'][0]}.")
+
+
+def _lists(log: DecisionLog, rows: Tensor) -> pl.DataFrame:
+    """The frame of ``OF_LISTS`` and ``OF_FACTORS``."""
+    columns = {"row": pl.Series(rows.numpy()), "items": _column(log.items, lambda ids: ids >= 0)}
+    for name, values in (("candidates", log.candidates), ("exclude", log.exclude)):
+        if values is not None:
+            columns[name] = _column(values, lambda ids: ids >= 0)
+    if log.header.interface.repeats and log.items.shape[1] > 1:
+        columns["slate"] = columns["row"]
+    if log.lists_propensities:
+        columns["logprob"] = pl.Series(log.logprobs.numpy())
+        columns["logger"] = pl.Series(log.loggers.numpy())
+        for name, values in (
+            ("place_logprobs", log.place_logprobs),
+            ("logger_logprobs", log.logger_logprobs),
+        ):
+            if values is not None:
+                columns[name] = _column(values)
+    return pl.DataFrame(columns)
+
+
+def _column(values: Tensor, keep: Callable[[pl.Expr], pl.Expr] | None = None) -> pl.Series:
+    """A column of lists of the values (E, n) that fulfil ``keep``."""
+    if not values.shape[1]:
+        return pl.Series([[]] * len(values), dtype=pl.List(pl.Int64))
+    lists = pl.Series(values.numpy()).arr.to_list()
+    return lists if keep is None else lists.list.eval(pl.element().filter(keep(pl.element())))
+
+
+def _refuse_repeats(name: str, log: DecisionLog, rows: Tensor) -> None:
+    """Raise UserError for the first item that was shown before in its session."""
+    places = log.items.shape[1]
+    frame = pl.DataFrame(
+        {
+            "row": rows.repeat_interleave(places).numpy(),
+            "session": log.sessions.repeat_interleave(places).numpy(),
+            "item": log.items.flatten().numpy(),
+        }
+    )
+    again = pl.struct("session", "item").is_first_distinct().not_() & (pl.col("item") >= 0)
+    wrong = frame.lazy().filter(again).sort("row").head(1).collect()
+    if wrong.height:
+        row, _, item = wrong.row(0)
+        raise UserError(f"{name}: item {item} of row {row} was shown before in the same session{MEND}.")

@@ -1,0 +1,276 @@
+"""The columns of a table of decisions without a header of ours (logs/decision_table.py), by their roles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from recsys_rl.data.tables.cells import Cells, tensor_of
+from recsys_rl.data.tables.pieces import CONTEXT, seen_pieces
+from recsys_rl.data.tables.schema import COLUMNS, ROUNDING, named, of_propensities
+from recsys_rl.data.tables.times import format_in, seconds
+from recsys_rl.data.tables.values import id_text, lists_of, on
+from recsys_rl.errors import amount, listed, short
+from recsys_rl.types import UserError
+
+LISTS = ("items", "candidates")  # columns of several ids
+
+
+def _repeated(rows: pl.Series, of_sessions: bool) -> str:
+    """The warning about ``rows``, True for each that repeats another."""
+    count, first = int(rows.sum()), int(rows.arg_true()[0]) + 1
+    text = (
+        f"warning: {count:,} rows repeat another in every column (the first is row {first}) and count twice"
+    )
+    if count == 1:
+        text = f"warning: 1 row repeats another in every column (row {first}) and counts twice"
+    more = ", as a further step of its session: remove copies, or add a column step"
+    return text + more * of_sessions
+
+
+class Table(Cells):
+    """The columns of a file by their roles. Each method raises UserError with the first wrong row."""
+
+    def __init__(
+        self, name: str, frame: pl.DataFrame, columns: Mapping[str, str], whole: bool = True
+    ) -> None:
+        """``columns``: the name of the column of each role; ``whole``: the frame has all of the file."""
+        super().__init__(name, frame)
+        self.columns = columns
+        self.notes: list[str] = []
+        self.whole_slates = False  # a reward is of a whole slate of several items
+        if whole and {"time", "session"} & columns.keys() and "step" not in self:
+            twice = ~frame.select(pl.struct(pl.all()).is_first_distinct()).to_series()
+            if twice.any():
+                self.notes.append(_repeated(twice, "session" in columns))
+
+    def ids(self, role: str) -> pl.Series:
+        """(E,) lists of ids as text."""
+        column = self.columns[role]
+        series = self.filled(column)
+        lists = lists_of(series) if column in LISTS or role == "candidates" else None
+        if lists is None:
+            lists = series.to_frame("x").select(pl.concat_list("x")).to_series()
+        ids = lists.list.eval(pl.element().cast(pl.String).str.strip_chars())
+        gap = ids.list.eval(pl.element().is_null() | (pl.element() == "")).list.any().arg_true()
+        if gap.len():
+            row = int(gap[0]) + 1
+            raise UserError(f"{self.name}: column {column!r} has an empty id in row {row}: give all ids.")
+        return ids
+
+    def places(self, shown: pl.Series) -> int:
+        """K, the same in each row."""
+        lengths = shown.list.len()
+        places = int(lengths[0])
+        wrong = (lengths != places).arg_true()
+        if not places or wrong.len():
+            row = int(wrong[0]) if wrong.len() else 0
+            raise UserError(
+                f"{self.name}: {self.columns['item']!r} holds {lengths[row]} items in row {row + 1}, and "
+                f"{places} in row 1: give slates of the same size."
+            )
+        return places
+
+    def keys(self, role: str) -> tuple[list[str] | None, Tensor]:
+        """The ids as text in ascending order, and the number (E,) of each row's; rows count without them."""
+        if role not in self.columns:
+            return None, torch.arange(self.frame.height)
+        texts = self.names(role)
+        known = texts.unique().sort()
+        return known.to_list(), _indices(texts, known.to_list())
+
+    def names(self, role: str) -> pl.Series:
+        """(E,) the ids of a user or a session as texts, the same for a number of any type."""
+        column = self.columns[role]
+        self.texts(column)  # refuses gaps and lists
+        return on(self.frame[column], id_text)
+
+    def times(self) -> Tensor:
+        """(E,) int64: microseconds, or the number of the row."""
+        if "time" not in self.columns:
+            return torch.arange(self.frame.height)
+        column = self.columns["time"]
+        series = self.filled(column)
+        form = format_in(series)
+        times = on(series, seconds, form)
+        if times.has_nulls():
+            row = int(times.is_null().arg_true()[0])
+            raise UserError(
+                f"{self.name}: column {column!r} has {short(series[row])} in row {row + 1}: {form.rule}."
+            )
+        return (tensor_of(times.cast(pl.Float64)) * 1e6).long()
+
+    def steps(self, sessions: Tensor) -> Tensor:
+        """(E,) int64: the column ``step``, or the order of time (then of rows) within the session."""
+        if "step" in self:
+            return self.values("step")
+        order = torch.from_numpy(np.lexsort((self.times().numpy(), sessions.numpy())))  # stable
+        ordered = sessions[order]
+        new = torch.ones(len(ordered), dtype=torch.bool)
+        new[1:] = ordered[1:] != ordered[:-1]
+        first = new.nonzero().squeeze(1)[new.cumsum(0) - 1]  # of the row's session
+        steps = torch.empty_like(sessions)
+        steps[order] = torch.arange(len(ordered)) - first
+        if "time" not in self.columns and int(steps.max()) > 0:
+            self.notes.append(
+                "there is no column of steps or times, so the rows of a session are its steps in the file's "
+                "order: add a column step or time if that is not their order"
+            )
+        return steps
+
+    def signal_names(self, given: bool) -> tuple[str, ...]:
+        """The columns signal.NAME, else that of rewards, which comes first if the user has ``given`` it."""
+        names = tuple(named(self.frame.columns, "signal."))
+        if given or (not names and "reward" in self.columns):
+            return (self.columns["reward"],)
+        if not names:
+            raise UserError(
+                f"{self.name} has no column of rewards; its columns are {listed(self.frame.columns)}: name "
+                "it with --reward-column, or give columns signal.NAME."
+            )
+        if "reward" in self.columns:
+            column = self.columns["reward"]
+            self.notes.append(
+                f"the columns signal.NAME are read, and {column} is not: give --reward-column {column} to "
+                "read it in their place"
+            )
+        return names
+
+    def signals(self, names: Sequence[str], places: int) -> Tensor:
+        """(E, K, S) float32. A number for the whole slate stands at its first place."""
+        signals = []
+        for name in names:
+            column, rule = (f"signal.{name}" if f"signal.{name}" in self else name), COLUMNS["reward"]
+            if lists_of(self.filled(column)) is not None:
+                values = self.lists(column, places, rule)
+            else:
+                values = torch.zeros(self.frame.height, places, dtype=torch.float64)
+                values[:, 0] = self.values(column, rule)
+                self.whole_slates = self.whole_slates or places > 1
+            signals.append(self._single(column, values))
+        return torch.stack(signals, 2)
+
+    def _single(self, column: str, values: Tensor) -> Tensor:
+        """``values`` (E, n) of a column as float32."""
+        single = values.float()
+        self.refuse(
+            single.isinf().any(1),
+            lambda row: (
+                f"{column} is {float(values[row][single[row].isinf()][0]):g} in row {row + 1}, which is too "
+                "large to learn from: give rewards between -1e38 and 1e38"
+            ),
+        )
+        return single
+
+    @property
+    def named_items(self) -> list[str]:
+        """The ids of the items with a column ``probability.ID``."""
+        return list(named(self.frame.columns, "probability."))
+
+    def probabilities(self, ids: Sequence[str]) -> Tensor | None:
+        """``Cells.probabilities`` of the logger; a column ``probabilities`` of single numbers is not read."""
+        if "probabilities" in self and lists_of(self.filled("probabilities")) is None:
+            return None
+        return super().probabilities(ids)
+
+    def logprobs(self, every: Tensor | None, items: Tensor) -> Tensor:
+        """(E,) float64; NaN without propensities.
+
+        ``every`` (E, I): ``probabilities``, which give the propensities of single ``items`` (E, 1).
+        """
+        own = None if every is None or items.shape[1] > 1 else every.gather(1, items).squeeze(1)  # (E,)
+        if "propensity" not in self.columns:
+            if own is None:
+                return torch.full((self.frame.height,), torch.nan, dtype=torch.float64)
+            computed = pl.DataFrame({"propensity": own.numpy()})
+            return Cells(self.name, computed).values("propensity").log()
+        column = self.columns["propensity"]
+        rule = of_propensities(column)
+        values = self.values(column, rule).double()
+        logprobs = values if rule.name == "logprob" else values.log()
+        if own is not None:
+            self.refuse(
+                (logprobs.exp() - own).abs() > 1e-4,
+                lambda row: (
+                    f"the item of row {row + 1} has the probability {float(logprobs[row].exp()):g} by the "
+                    f"column {column}, but {float(own[row]):g} among those of every item: correct one; a "
+                    "list of probabilities has the order of the items' ids"
+                ),
+            )
+        return logprobs
+
+    def loggers(self) -> tuple[tuple[str, ...], Tensor, Tensor | None, str]:
+        """Names (P,), the logger (E,), the logprobs (E, P) under each, and a note."""
+        nobody = torch.zeros(self.frame.height, dtype=torch.int64)
+        if "policy" not in self.columns:
+            return ("the log's policy",), nobody, None, ""
+        texts = self.texts(self.columns["policy"])
+        names = texts.unique().sort().to_list()
+        columns = [f"propensity.{name}" for name in names]
+        if len(names) == 1 or any(column not in self for column in columns):
+            note = "" if len(names) == 1 else (
+                f"warning: {len(names)} policies logged, but the columns {', '.join(columns)} are not all "
+                "there: the weights use each row's own propensity, and are larger than they need be"
+            )  # fmt: skip
+            return (" + ".join(names),), nobody, None, note
+        under = torch.stack([self.values(column).double().log() for column in columns], 1)
+        return tuple(names), _indices(texts, names), under, ""
+
+    def own_logprobs(self, logprobs: Tensor, loggers: Sequence[str], of_row: Tensor, under: Tensor) -> Tensor:
+        """(E,): ``logprobs``, or those of each row's own logger if the file has no propensities.
+
+        Args:
+            logprobs: (E,) by the column of propensities.
+            of_row: (E,) the policy that decided, of ``loggers``.
+            under: (E, P) the logprob under each, of the columns ``propensity.NAME``.
+        """
+        own = under.gather(1, of_row.unsqueeze(1)).squeeze(1)  # (E,)
+        if "propensity" not in self.columns:
+            return own
+        self.refuse(
+            ~((logprobs - own).abs() <= ROUNDING),
+            lambda row: (
+                f"row {row + 1} has the propensity {float(logprobs[row].exp()):g} by the column "
+                f"{self.columns['propensity']}, but {float(own[row].exp()):g} by "
+                f"{short(f'propensity.{loggers[int(of_row[row])]}')}, that of its own policy: correct one"
+            ),
+        )
+        return logprobs
+
+    def context(self, fill: bool) -> dict[str, Tensor]:
+        """The pieces (E, size), encoded as for a policy that learns from this file. ``fill``: gaps may be."""
+        pieces, texts, gaps = {}, [], []
+        for name, seen in seen_pieces(self, fill).items():
+            piece, note = seen.piece(name)
+            pieces[name] = piece.tensor(self)
+            self.notes += [note] if note else []
+            texts += [f"{CONTEXT}{name} ({listed(piece.values)})"] if piece.kind == "text" else []
+            gaps += [f"{CONTEXT}{name} ({amount(seen.gaps, 'row')})"] if seen.gaps else []
+        self.notes += [f"texts that are one-hot encoded: {', '.join(texts)}"] if texts else []
+        self.notes += [f"without a value: {', '.join(gaps)}"] if gaps else []
+        return pieces
+
+    def place_logprobs(self, places: int) -> Tensor | None:
+        """(E, K) float64 of a column of lists; None without it."""
+        column = "place_logprobs"
+        if column not in self or lists_of(self.filled(column)) is None:
+            return None
+        return self.lists(column, places).double()
+
+    def list_place(self) -> Tensor | None:
+        """(E,) int64; None without the column."""
+        return self.values("list_place") if "list_place" in self else None
+
+    def flags(self, column: str) -> Tensor:
+        """(E,) bool; False without the column."""
+        return self.values(column) if column in self else torch.zeros(self.frame.height, dtype=torch.bool)
+
+
+def _indices(texts: pl.Series, known: Sequence[str]) -> Tensor:
+    """(E,) int64: the place of each text among the known ones."""
+    places = {text: index for index, text in enumerate(known)}
+    return tensor_of(texts.replace_strict(places, return_dtype=pl.Int64))

@@ -1,0 +1,309 @@
+"""A team's own log of decisions: a text or Parquet file with named columns and no header of ours.
+
+docs/09_logs.md lists the columns. Ids may be numbers or strings. The items are those that the log shows or
+names as candidates; what is known of them is in the file of ``items``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from recsys_rl.data.tables.cells import spread, tensor_of
+from recsys_rl.data.tables.items import ItemFacts, catalogue_of_items, read_items
+from recsys_rl.data.tables.layout import roles_of
+from recsys_rl.data.tables.lines import about, lines_of
+from recsys_rl.data.tables.read import TableFile, open_table
+from recsys_rl.data.tables.schema import (
+    BY_NAME,
+    BY_START,
+    CONTEXT_HINT,
+    DECISIONS,
+    columns_text,
+    not_read,
+    plain_name,
+)
+from recsys_rl.data.tables.values import NUMBER, on, whole_number
+from recsys_rl.errors import one_line, short
+from recsys_rl.logs.checks import check_rows
+from recsys_rl.logs.decision_columns import Table
+from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog
+from recsys_rl.types import Catalogue, Interface, UserError
+
+WINDOW = 50  # items of the history that reward models see
+
+
+def row_name(row: int) -> str:
+    """The words for a row of a file, which is counted from 0 here and from 1 in them."""
+    return f"row {row + 1}"
+
+
+@dataclass(frozen=True)
+class DecisionTable:
+    """The log of a table of decisions, and what other files of its owner must fit."""
+
+    log: DecisionLog
+    catalogue: Catalogue
+    items: tuple[str, ...]  # (I,) ids as text, in the order of the catalogue
+    rows: Tensor  # (E,) int64: the place in the file of each row of ``log``
+    sessions: tuple[str, ...] | None = None  # ids as text by number of the session; None: a row is a session
+    session_column: str = ""  # "" without sessions
+    probabilities: Tensor | None = None  # (E, I) float64 of every item under the logger, if they are known
+    whole_slates: bool = False  # True if the rewards are of whole slates, and stand at the first place
+    notes: tuple[str, ...] = ()
+    name_of_row: Callable[[int], str] = row_name  # the words for a row of the file, from 0
+
+    def part(self, kept: Tensor) -> DecisionTable:
+        """The rows where ``kept`` (E,) bool is True, which are whole sessions."""
+        every = None if self.probabilities is None else self.probabilities[kept]
+        return dataclasses.replace(self, log=self.log.rows(kept), rows=self.rows[kept], probabilities=every)
+
+
+def read_table(
+    path: str | Path,
+    given: Mapping[str, str | None] | None = None,
+    separator: str | None = None,
+    items: str | Path | None = None,
+    fill: bool = True,
+) -> DecisionTable:
+    """Read and check the file. ``given`` names columns by role, ``items`` is a file about the items.
+
+    ``fill``: columns context.NAME may have gaps.
+
+    Raises UserError for the first mistake, with its row.
+    """
+    table = open_table(path, separator)
+    with lines_of(table):
+        read = _read(table, given or {}, items, fill)
+    # Without the text, which may be large: the file is opened again for an error.
+    return dataclasses.replace(
+        read, name_of_row=lambda row: about(open_table(path, separator), row_name(row))
+    )
+
+
+def _read(
+    table: TableFile, given: Mapping[str, str | None], items: str | Path | None, fill: bool
+) -> DecisionTable:
+    path, name = table.path, one_line(table.path)
+    read, signals, notes = _opened(table, given)
+    columns = read.columns
+    shown = read.ids("item")  # (E,) lists of text
+    places = read.places(shown)
+    offered = read.ids("candidates") if "candidates" in columns else None
+    parts = [lists.explode() for lists in (shown, offered) if lists is not None]
+    every = pl.concat([*parts, pl.Series(read.named_items, dtype=pl.String)]).unique()
+    names, text_ids = ordered_ids(every)
+    texts = tuple(map(str, names))
+    facts = ItemFacts() if items is None else read_items(items, columns["item"], text_ids)
+    if "step" in read and "session" not in columns:
+        raise UserError(f"{name} has steps but no column of sessions: name it with --session-column.")
+    sessions, numbers = read.keys("session")
+    users, user_numbers = read.keys("user")
+    steps = read.steps(numbers)
+    times = read.times() if "time" in columns else steps  # the rows of a session may be in any order
+    pieces = read.context(fill)
+    interface = _interface(len(names), places, int(steps.max()) + 1, pieces, signals)
+    loggers, of_row, under_each, note = read.loggers()
+    chosen = _rows_of(shown, names).view(-1, places)
+    probabilities = read.probabilities(texts)
+    logprobs = read.logprobs(probabilities, chosen)
+    if under_each is not None:
+        logprobs = read.own_logprobs(logprobs, loggers, of_row, under_each)
+    log = DecisionLog(
+        header=DecisionHeader(loggers=loggers, interface=interface, signals=signals),
+        users=numbers if users is None else user_numbers,
+        sessions=numbers,
+        steps=steps,
+        times=times,
+        items=chosen,
+        logprobs=logprobs,
+        signals=read.signals(signals, places),
+        terminated=read.flags("terminated"),
+        truncated=read.flags("truncated"),
+        loggers=of_row,
+        given=pieces,
+        place_logprobs=read.place_logprobs(places),
+        list_place=read.list_place(),
+        logger_logprobs=under_each,
+        candidates=None if offered is None else spread(offered.list.len(), _rows_of(offered, names)),
+    )
+    order = torch.from_numpy(np.lexsort((log.steps.numpy(), log.sessions.numpy())))
+    log = ended(log.rows(order))
+    with ids_of_file(name, texts, sessions, users):
+        check_rows(name, log, order + 1)
+    shares = log.items.flatten().bincount(minlength=len(names)).float() / log.num_rows
+    return DecisionTable(
+        log=log,
+        catalogue=catalogue_of_items(texts if text_ids else names, facts, shares, one_line(path.name)),
+        items=texts,
+        rows=order,
+        sessions=None if sessions is None else tuple(sessions),
+        session_column=columns.get("session", ""),
+        probabilities=None if probabilities is None else probabilities[order],
+        whole_slates=read.whole_slates,
+        notes=tuple(filter(None, [*notes, facts.note, note, *(about(table, text) for text in read.notes)])),
+    )
+
+
+def _opened(table: TableFile, given: Mapping[str, str | None]) -> tuple[Table, tuple[str, ...], list[str]]:
+    """The table with its columns by role, the names of its signals, and notes. Raises UserError."""
+    name, columns = one_line(table.path), roles_of(table, given, DECISIONS, ("item",))
+    both = [name for name in table.names if plain_name(name) in ("propensity", "logprob")]
+    if len(both) > 1 and given.get("propensity") is None:
+        raise UserError(f"{name} has both {both[0]} and {both[1]}: give --propensity-column.")
+    frame = table.collect(table.texts(table.names))
+    if frame.height == 0:
+        raise UserError(f"{name} holds no decisions: give a log with at least one row.")
+    read = Table(name, frame, columns)
+    signals = read.signal_names(given.get("reward") is not None)
+    return read, signals, [columns_text(columns), unread(table.names, columns), table.note]
+
+
+def _interface(
+    number: int, places: int, length: int, pieces: Mapping[str, Tensor], signals: tuple[str, ...]
+) -> Interface:
+    """The interface of sessions of up to ``length`` steps, which show ``places`` of ``number`` items each."""
+    return Interface(
+        context=(("clock", 1), *((piece, values.shape[1]) for piece, values in pieces.items())),
+        action_sizes=(number,),
+        slate_size=places,
+        repeats=True,
+        history_length=max(places, min(WINDOW, places * length)) if length > 1 else 0,
+        signals=signals,
+        session_length=length,
+    )
+
+
+def unread(names: Sequence[str], columns: Mapping[str, str]) -> str:
+    """A note about the columns that are neither in ``columns`` nor known by their name."""
+    known = [name for name in names if name in BY_NAME or name.startswith(BY_START)]
+    return not_read(names, {*known, *columns.values()}, CONTEXT_HINT)
+
+
+@contextlib.contextmanager
+def ids_of_file(
+    name: str,
+    items: Sequence[str],
+    sessions: Sequence[str] | None,
+    users: Sequence[str] | Mapping[int, str] | None = None,
+    name_of_row: Callable[[int], str] = row_name,
+) -> Iterator[None]:
+    """Give errors inside the block the ids of the file in place of our numbers.
+
+    Args:
+        name: the file's, which an error may begin with. It is left as it is.
+        sessions: None if the file has none: then each session is a row.
+        users: by their numbers.
+        name_of_row: the words for a row.
+    """
+
+    def put(match: re.Match[str]) -> str:
+        item, user, other, of_session, session = match.groups()
+        if item is not None:
+            return f"item {short(items[int(item)])}"
+        if user is not None:
+            return f"users {short(users[int(user)])} and {short(users[int(other)])}" if users else match[0]
+        if sessions is None:
+            return name_of_row(int(session))
+        return f"{of_session} {short(sessions[int(session)])}"
+
+    try:
+        yield
+    except UserError as error:
+        text = str(error)
+        head = name if text.startswith(name) else ""
+        raise UserError(head + _NUMBERS.sub(put, text.removeprefix(head))) from error
+
+
+_NUMBERS = re.compile(r"\bitem (\d+)|\busers (\d+) and (\d+)|\b((?:step 0 of )?[Ss]ession) (\d+)")
+
+
+def ordered_ids(ids: pl.Series) -> tuple[list[object], bool]:
+    """The distinct ids in ascending order, as numbers if all are, and whether they are texts."""
+    if ids.str.contains(NUMBER).all():
+        numbers = on(ids, whole_number)
+        if not numbers.has_nulls():
+            return numbers.unique().sort().to_list(), False
+    return ids.sort().to_list(), True
+
+
+def _rows_of(lists: pl.Series, names: Sequence[object]) -> Tensor:
+    """(n,) int64: the place of each id of the lists, one list after another."""
+    flat = lists.explode()
+    if names and not isinstance(names[0], str):
+        flat = on(flat, whole_number)
+    places = {name: index for index, name in enumerate(names)}
+    return tensor_of(flat.replace_strict(places, return_dtype=pl.Int64))
+
+
+def ended(log: DecisionLog, longest: int | None = None) -> DecisionLog:
+    """The log in which the last row of a session, if it has no end, is truncated.
+
+    ``longest``: steps of the longest session, if nothing tells the ends of sessions. Then the last row of a
+    shorter one is terminated: its user left.
+    """
+    last = torch.ones(log.num_rows, dtype=torch.bool)
+    last[:-1] = log.sessions[1:] != log.sessions[:-1]
+    if longest is not None:
+        left = last & (log.steps < longest - 1)
+        log = dataclasses.replace(log, terminated=log.terminated | left)
+    return dataclasses.replace(log, truncated=log.truncated | (last & ~log.terminated))
+
+
+def by_design(number: int, what: str) -> str:
+    """The name of a logger that draws each of ``number`` items with the same probability."""
+    return f"a uniform draw from {number:,} {what} (propensity 1/{number:,}, known by design)"
+
+
+def single_decisions(
+    users: Tensor,
+    items: Tensor,
+    rewards: Tensor,
+    propensities: Tensor,
+    *,
+    signal: str,
+    logger: str,
+    catalogue: Catalogue,
+    ids: Sequence[str],
+    times: Tensor | None = None,
+    context: Mapping[str, Tensor] | None = None,
+) -> DecisionTable:
+    """A public log of E decisions of one item each, in the order of the rows; each is a session of one step.
+
+    Args:
+        users: (E,) int64; an interval takes the rows of a user as one.
+        items: (E,) int64, rows of the catalogue.
+        rewards: (E,), the outcome ``signal``.
+        propensities: (E,), in (0, 1].
+        ids: (I,) of the items, as the source has them.
+        times: (E,) int64; the order of the rows without them.
+        context: pieces of the observation, (E, size) each.
+    """
+    number = len(users)
+    given = {name: values.float() for name, values in (context or {}).items()}
+    interface = _interface(catalogue.num_items, 1, 1, given, (signal,))
+    order = torch.arange(number)
+    log = DecisionLog(
+        header=DecisionHeader(loggers=(logger,), interface=interface, signals=(signal,)),
+        users=users,
+        sessions=order,
+        steps=torch.zeros_like(order),
+        times=order if times is None else times,
+        items=items.unsqueeze(1),
+        logprobs=propensities.double().log(),
+        signals=rewards.float().view(-1, 1, 1),
+        terminated=torch.zeros(number, dtype=torch.bool),
+        truncated=torch.ones(number, dtype=torch.bool),
+        loggers=torch.zeros_like(order),
+        given=given,
+    )
+    return DecisionTable(log, catalogue, tuple(ids), rows=order)

@@ -1,0 +1,1 @@
+"""Batches from logs of decisions, and the record of the decisions of a run."""

@@ -1,0 +1,384 @@
+"""Logged experience: batches of the decisions of a log."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recsys_rl.env.rec_env import RecEnv
+from recsys_rl.errors import FieldError, UserError, amount
+from recsys_rl.logs.checks import check_catalogue
+from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog, concatenate, streams_by_name
+from recsys_rl.logs.experience.dealt import Decisions, check_processes, dealt
+from recsys_rl.logs.experience.log_facts import behaviour_logprobs, best_sessions, check_facts, facts_of
+from recsys_rl.logs.experience.sides import Sides
+from recsys_rl.logs.heldout import heldout_rows
+from recsys_rl.logs.log_files import LogSource, RecordedLog
+from recsys_rl.logs.parts import with_propensities
+from recsys_rl.logs.transitions import TransitionTable, transition_table
+from recsys_rl.make import make_user_model
+from recsys_rl.models.policy import NetworkPolicy
+from recsys_rl.objective.weighted import (
+    FIELD,
+    check_weights,
+    parse_weights,
+    stream_weights,
+    weighted,
+    weighted_known,
+)
+from recsys_rl.protocols import Learner, UserModel, Watcher
+from recsys_rl.settings.config import Config
+from recsys_rl.settings.shared import LoggedConfig
+from recsys_rl.types import Batch, Feedback, Interface, Stream, World, tensors_of
+
+MOST_ROWS = 524_288
+"""Decisions that are held at once: some 0.6 kB each, and as much again while they are read."""
+
+
+def make_from_log(
+    config: Config,
+    world: World,
+    generators: Mapping[str, torch.Generator],
+    agent_for: Callable[[Interface], Any],
+    num_updates: int = 1,
+    average: Callable[[Tensor], None] | None = None,
+    process: tuple[int, int] = (0, 1),
+) -> tuple[Logged, Learner]:
+    """The log of a run, and the agent that learns from it; arguments as of ``make_on_policy``.
+
+    Raises the errors of ``make_logged``.
+    """
+    weights = parse_weights(config.train_config.weights)
+    logged = make_logged(config, world, weights, generators["shuffle"], process)
+    agent = agent_for(logged.interface)
+    if config.platform.tables is not None and isinstance(agent, NetworkPolicy):
+        agent.keep_chance()
+    return logged, agent
+
+
+def make_logged(
+    config: Config,
+    world: World,
+    weights: Mapping[str, float],
+    generator: torch.Generator,
+    process: tuple[int, int] = (0, 1),
+) -> Logged:
+    """The log of a run as its experience: the decisions of users who aren't held out.
+
+    ``process``: the rank of this process, and the number of all; each holds other sessions, and about as many
+    decisions (dealt.py).
+
+    Raises UserError if the log is missing, of other items, of other sessions than the platform's, without
+    training users, or of fewer sessions than there are processes.
+    """
+    settings = config.agent_config
+    if not settings.log:
+        raise UserError(f"{config.algo} learns from a log of decisions: give --log FILE.")
+    if world.is_empty:
+        raise UserError(f"{config.env} has no catalogue, and a log is of one: choose a platform with items.")
+    data, seed, users = config.data_config, config.train_config.seed, make_user_model(config, world)
+    if data.stranger_share:
+        raise FieldError(
+            "data_config.stranger_share",
+            f"is {data.stranger_share:g}: the profiles of a log are in the log; leave it out.",
+        )
+    source = open_log(config, world)
+    header, note = source.header, ""
+    rank, size = process
+    rows = MOST_ROWS if size == 1 else -(-min(source.num_rows, MOST_ROWS) // size)
+    decisions: Callable[[], Iterator[DecisionLog]] = partial(source.parts, rows)
+    if "propensities" in config.algorithm.needs:
+        decisions, note = with_propensities(source.name, header, decisions)
+    check_catalogue(source.name, header, world.catalogue, f"--data {data.data} --seed {seed}")
+    env = RecEnv(users, world.catalogue, config.env_config, world.population.train, 1, torch.Generator())
+    if header.interface != env.interface or not has_signals(header, users):
+        raise UserError(
+            f"{source.name} is of other sessions than those of {config.env} (platform, length, or pieces of "
+            "the context): give the settings with which it was recorded."
+        )
+
+    def training(sides: Sides | None = None) -> Iterator[Decisions]:
+        """The decisions of training users with their rewards, a part of the log at a time."""
+        for log in decisions():
+            heldout = heldout_rows(log, world.population, data.heldout_fraction, seed)
+            if sides is not None:
+                sides.add(log, heldout)
+            part = log.rows(~heldout)
+            if part.num_rows:
+                yield part, log_rewards(part, users, weights, FIELD)
+
+    endless, share = (getattr(settings, name, 0) for name in ("bootstrap_time_limit", "best_sessions"))
+    share = share if 0 < share < 1 else 1.0
+
+    def mine() -> Iterator[Decisions]:
+        """The decisions of this process of several, joined up to ``rows`` rows."""
+        waiting: list[Decisions] = []
+        for part in dealt(best(share, training()), rank, size):
+            if sum(log.num_rows for log, _ in (*waiting, part)) > rows:
+                yield from _together(waiting)
+                waiting = []
+            waiting.append(part)
+        yield from _together(waiting)
+
+    def best(share: float, parts: Iterable[Decisions]) -> Iterator[Decisions]:
+        """The decisions of the ``share`` of sessions with the highest returns."""
+        for part, rewards in parts:
+            if share < 1:
+                of_best = best_sessions(part, rewards, facts.least_of_best(share))
+                part, rewards = part.rows(of_best), rewards[of_best]
+            if part.num_rows:
+                yield part, rewards
+
+    in_one_part, sides = source.num_rows <= MOST_ROWS, Sides(source.unit)
+    held = _together([*training(sides)]) if in_one_part and size == 1 else None
+    facts = facts_of(training(sides) if held is None else held)  # read once more, part by part
+    if size > 1:
+        check_processes(source.name, math.ceil(share * len(facts.returns)), size)
+        held = _together([*mine()]) if in_one_part else None
+    ids = world.catalogue.item_names or world.catalogue.item_ids.tolist()
+    needs = (*config.algorithm.needs, *settings.needs)
+    check_facts(source.name, config.algo, facts, needs, ids, sides.num_users)
+    sides.check(source.name)
+
+    def tables(share: float, parts: Callable[[], Iterable[Decisions]]) -> Iterator[TransitionTable]:
+        for part, rewards in best(share, parts()):
+            part = replace(part, logprobs=behaviour_logprobs(part, facts.logger_rows))
+            yield transition_table(
+                part, world.catalogue, rewards, settings.discount, facts.span, bool(endless)
+            )
+
+    def logged(
+        share: float, parts: Callable[[], Iterable[Decisions]], whole: Callable[[], Logged] | None
+    ) -> Logged:
+        return Logged(
+            source.name,
+            partial(tables, share, parts),
+            parts is of_process and held is not None and len(held) < 2,
+            header.interface,
+            settings,
+            generator,
+            source.fingerprint(),
+            sides.text,
+            whole,
+        )
+
+    def of_process() -> Iterable[Decisions]:
+        if held is not None:
+            return held
+        return training() if size == 1 else mine()
+
+    all_sessions = partial(logged, 1.0, of_process if size == 1 else training, None)
+    experience = logged(share, of_process, all_sessions if share < 1 or size > 1 else None)
+    if size > 1:
+        note = "\n".join(filter(None, [note, f"each of {size} processes has other sessions of the log"]))
+    experience.note = note
+    experience.last_time = sides.last if source.has_times else None
+    return experience
+
+
+def _together(parts: Sequence[Decisions]) -> list[Decisions]:
+    """Parts of a log with their rewards (E,), those of the same columns as one: a batch is drawn from all."""
+    kinds: dict[tuple[str, ...], list[Decisions]] = {}
+    for log, rewards in parts:
+        kinds.setdefault(tuple(tensors_of(log)), []).append((log, rewards))
+    return [
+        (concatenate([log for log, _ in some]), torch.cat([rewards for _, rewards in some]))
+        for some in kinds.values()
+    ]
+
+
+def open_log(config: Config, world: World) -> LogSource:
+    """The log of a run: of `recsys-rl record`, or, where the platform reads them, people's own tables.
+
+    Raises UserError if it can't be read.
+    """
+    paths = config.agent_config.log
+    tables = config.platform.tables
+    if tables is None:
+        return RecordedLog(paths)
+    source: LogSource = tables.open_log(paths, config.data_config, config.env_config, world.catalogue)
+    return source
+
+
+class Logged:
+    """Batches of decisions, drawn with replacement: all decisions that are held are equally likely.
+
+    A log of at most MOST_ROWS decisions is held as a whole. A larger one is read in parts, one after another
+    and round again, and each part serves as many batches as have its number of rows, rounded up. Slates with
+    an empty place are never drawn, as a policy has no probability for them.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        tables: Callable[[], Iterator[TransitionTable]],
+        in_one_part: bool,
+        interface: Interface,
+        config: LoggedConfig,
+        generator: torch.Generator,
+        fingerprint: bytes = b"",
+        sides: str = "",
+        unfiltered: Callable[[], Logged] | None = None,
+    ) -> None:
+        """
+        Args:
+            name: of the log, for errors.
+            tables: begins a new pass over the parts of the log.
+            in_one_part: the log is one part.
+            generator: draws the decisions of each batch.
+            fingerprint: of the log; a resumed run must have the same.
+            sides: what is learned from and what is held out, in words.
+            unfiltered: makes ``of_all_sessions``, if this holds only the best ones, or those of a process.
+
+        Raises UserError if the log has no decision to learn from.
+        """
+        self.name, self.tables, self.in_one_part, self._interface = name, tables, in_one_part, interface
+        self.size, self.generator, self.sides = config.steps_per_update, generator, sides
+        self.fingerprint = torch.tensor(list(fingerprint), dtype=torch.uint8)
+        self._unfiltered = unfiltered
+        self.env: None = None
+        self.watcher: Watcher | None = None
+        self.note = ""  # on sessions that are left out
+        self.last_time: int | None = None  # of the training side, in the log's unit, where it has times
+        self.part, self.served = -1, 0  # the place of the table in the log, and its batches so far
+        self._pass = tables()
+        self.table: Any = None  # the TransitionTable that is held
+        self.rows: Any = None  # (n,) int64: its decisions that are drawn
+        self._next_part()
+
+    @property
+    def interface(self) -> Interface:
+        return self._interface
+
+    def of_all_sessions(self) -> Logged:
+        """The training side of the log with all its sessions; itself if it holds them."""
+        return self if self._unfiltered is None else self._unfiltered()
+
+    def batch(self) -> Batch:
+        if not self.in_one_part and self.served * self.size >= self.table.num_rows:
+            self._next_part()
+        drawn = torch.randint(len(self.rows), (self.size,), generator=self.generator)
+        self.served += 1
+        data = self.table.at(self.rows[drawn])
+        return Batch(data, {"reward_mean": data.rewards.mean().item()}, torch.zeros(2, 0))
+
+    def _next_part(self) -> None:
+        """Hold the next part with a decision to learn from; after the last one, the first."""
+        self.table = self.rows = None  # freed before another is made
+        for _ in range(2):
+            for table in self._pass:
+                self.part, self.served = self.part + 1, 0
+                rows = (table.items >= 0).all(1).nonzero().squeeze(1)
+                if len(rows):
+                    self.table, self.rows = table, rows
+                    return
+            self._pass, self.part = self.tables(), -1
+        raise UserError(
+            f"{self.name} holds no decisions to learn from: all its users are held out from training, or its "
+            "slates have empty places. Record training users (--users train, or all)."
+        )
+
+    def describe(self) -> str:
+        sessions = int((self.table.steps_left == 1).sum())
+        size = f"{amount(self.table.num_rows, 'decision')} of {amount(sessions, 'session')}"
+        note = f"\n{self.note}" if self.note else ""
+        return f"log: {size}{note}" if self.in_one_part else f"log: in parts, the first of {size}{note}"
+
+    def verdict(self) -> str:
+        return ""
+
+    def state_dict(self, finished: bool = False) -> dict[str, Tensor]:
+        """The part that is held, and the log's fingerprint; the run holds the generator."""
+        position = {"part": torch.tensor(self.part), "served": torch.tensor(self.served)}
+        return position | {"fingerprint": self.fingerprint}
+
+    def load_state_dict(self, state: Mapping[str, Tensor], finished: bool = False) -> None:
+        """The inverse of ``state_dict``. Raises KeyError or ValueError if it doesn't fit.
+
+        Raises UserError if the log is another one than that of the state.
+        """
+        if not finished and not torch.equal(state["fingerprint"].cpu(), self.fingerprint):
+            raise UserError(
+                f"{self.name} holds other decisions than at the start of this run: give the log as it was, "
+                "or start a new run without --resume or --run."
+            )
+        part = int(state["part"])
+        while self.part != part and not finished:
+            before = self.part
+            self._next_part()
+            if self.part <= before:
+                raise ValueError(f"part {part} of the log")
+        self.served = int(state["served"])
+
+
+def log_rewards(
+    log: DecisionLog, users: UserModel | None, weights: Mapping[str, float], field: str = "weights"
+) -> Tensor:
+    """The rewards (E,) of a log's decisions: the weighted sum of its reward streams.
+
+    Args:
+        users: the user model whose feedback the log holds; only its ``streams`` and ``rewards`` are used.
+            None: each signal of the log is a stream with weight 0.
+        weights: of the streams, in place of the platform's.
+        field: the setting with the weights, for errors.
+
+    Raises FieldError about ``field`` for a stream that does not exist.
+    """
+    if users is None:
+        by_name = streams_by_name(log)
+        streams = tuple(Stream(name, 0.0) for name in by_name)
+        values = torch.stack(list(by_name.values()), 1)  # (E, M)
+    else:
+        check_weights(weights, users.streams, field)
+        return rewards_of(log.header, users, stream_weights(users.streams, weights), log.feedback)
+    check_weights(weights, streams, field)
+    return weighted(values, stream_weights(streams, weights))
+
+
+def has_signals(log: DecisionHeader, users: UserModel) -> bool:
+    """True if a log holds all signals of the user model, or, as that of a server, all visible ones."""
+    every = tuple(signal.name for signal in users.signals)
+    return log.signals in (every, tuple(signal.name for signal in users.signals if signal.visible))
+
+
+def rewards_of(log: DecisionHeader, users: UserModel, weights: Tensor, feedback: Feedback) -> Tensor:
+    """The rewards (E,) of a log's ``feedback`` with ``weights`` (M,) of the reward streams.
+
+    Raises UserError for a stream with a weight whose hidden signals the log lacks.
+    """
+    values = streams_of(log, users, feedback)
+    unknown = values.isnan().any(0)  # (M,)
+    wrong = [
+        stream.name for stream, lacks, by in zip(users.streams, unknown, weights, strict=True) if lacks and by
+    ]
+    if wrong:
+        weightless = " ".join(f"{name}=0" for name in wrong)
+        raise UserError(
+            f"The log lacks the hidden signals of which the stream {wrong[0]} is made, as that of a server "
+            f"does: leave it out of the reward, --weights {weightless}; where the weights are the "
+            "champion's, as in recsys-rl retrain and loop, train a champion with these weights."
+        )
+    return weighted_known(values, weights)
+
+
+def streams_of(log: DecisionHeader, users: UserModel, feedback: Feedback) -> Tensor:
+    """The reward streams (E, M) of a log's ``feedback``; NaN where the log lacks their hidden signals."""
+    every = [signal.name for signal in users.signals]
+    if len(log.signals) == len(every):
+        return users.rewards(feedback)
+    at = torch.tensor([every.index(name) for name in log.signals])
+
+    def filled(signals: Tensor) -> Tensor:
+        padded = signals.new_full((*signals.shape[:-1], len(every)), torch.nan)
+        return padded.index_copy(-1, at, signals)
+
+    events = feedback.events
+    if events is not None:
+        events = replace(events, signals=filled(events.signals))
+    return users.rewards(replace(feedback, signals=filled(feedback.signals), events=events))

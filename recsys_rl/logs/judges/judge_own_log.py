@@ -1,0 +1,132 @@
+"""The judgement of a run on people's own tables: one small table on the users who were held out.
+
+Its rows: what the log earned; the best single item and the clone, which a team has without learning from
+rewards; and the policy, as it draws (so a server plays it, and its log can be learned from) and greedy.
+All that is chosen or learned is from the training side of the log, the rivals from all its sessions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from recsys_rl.errors import listed
+from recsys_rl.evaluation.checkpoints import row_name
+from recsys_rl.evaluation.mixture import Fixed
+from recsys_rl.evaluation.rivals.best_item import BestItems, item_scores
+from recsys_rl.logs.experience.logged import Logged
+from recsys_rl.logs.judges.imitation import agreement_line
+from recsys_rl.logs.judges.judge_run import ESTIMATES
+from recsys_rl.logs.ope.config import OpeConfig
+from recsys_rl.logs.ope.judge import LOGGED
+from recsys_rl.logs.ope.log import read_log
+from recsys_rl.logs.ope.ope import estimates, write_result
+from recsys_rl.logs.ope.playable import playable
+from recsys_rl.logs.ope.policies import Playable
+from recsys_rl.logs.ope.verdict import verdict_lines
+from recsys_rl.make import make_agent
+from recsys_rl.protocols import Behaviour
+from recsys_rl.settings.config import Config
+from recsys_rl.training.run import Run
+from recsys_rl.types import UserError
+from recsys_rl.utils.progress import announce
+from recsys_rl.utils.seeding import generators
+from recsys_rl.utils.terminal import say
+
+BEST, CLONE, CLONED = "best item", "clone", "bc"
+CLONE_DECISIONS = 100_000
+"""Decisions from which the clone learns, if the run itself has as many: it is soon as good as it gets."""
+
+
+def judge_on_tables(run: Run, checkpoint: Path) -> None:
+    """Print the small table, and write all estimates beside the ``checkpoint`` as ope.json.
+
+    A finished run that has them is not judged again. If nothing can judge the policy, the reason is printed:
+    the run itself is whole.
+    """
+    path = checkpoint.with_name(ESTIMATES)
+    if path.exists():
+        return
+    name, settings = row_name(run.config), run.config.train_config
+    options = OpeConfig(
+        log=run.config.agent_config.log,
+        checkpoint=str(checkpoint),
+        env=run.config.env,
+        policy=(name, f"{name}-greedy"),
+        compare=(name, LOGGED),
+        world=run.interface.session_length > 1,
+        threads=settings.threads,
+    )
+    announce("judging the policy on the held-out side of the log")
+    experience = run.experience
+    assert isinstance(experience, Logged)
+    logged, places = experience.of_all_sessions(), run.interface.slate_size
+    best = BestItems(item_scores(_decisions(logged), run.world.catalogue.num_items), places)
+    try:
+        read = read_log(options)
+        result, _ = estimates(options, read, [*_rivals(run, logged, best)])
+    except UserError as error:
+        announce(f"the policy is trained, and not judged: {error}")
+        return
+    order = [LOGGED, BEST, CLONE]
+    table = sorted(
+        result.verdicts, key=lambda row: order.index(row.policy) if row.policy in order else len(order)
+    )
+    rows, catalogue = best.rows.tolist(), run.world.catalogue
+    found = {"headline": name, "best_items": [catalogue.id_of(row) for row in rows]}
+    write_result(path, result.json() | {"verdicts": [row.values() for row in table], **found})
+    for line in verdict_lines(table, name):
+        say(line)
+    say(f"{BEST}: {listed([str(catalogue.id_of(row)) for row in rows])}, for everybody")
+    say(agreement_line(name, run.agent, read.log, read.catalogue))
+    files = [word for file in options.log for word in ("--log", file)]
+    command = shlex.join(["recsys-rl", "ope", *files, "--checkpoint", str(checkpoint)])
+    announce(f"all estimates: {path}; to print them for this log or a newer one: {command}")
+
+
+def _rivals(run: Run, logged: Logged, best: BestItems) -> Iterator[Playable]:
+    """The rivals that need no learning from rewards: one item for everybody, and the clone of the logger.
+
+    Both see all sessions of the training side: among the best ones alone, every item looks good.
+    """
+    yield playable(BEST, Fixed(best))
+    settings = run.config.agent_config
+    by_reward = getattr(settings, "weighted", False) or getattr(settings, "best_sessions", 1.0) < 1
+    if run.config.algo != CLONED or by_reward:
+        yield playable(CLONE, _clone(run, logged))
+
+
+def _decisions(logged: Logged) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Items (E, K), weight (E,) and reward (E,) of the training side of a log, a part at a time.
+
+    The weight is the inverse of the propensity; 1 for slates, whose propensities are of all items together,
+    and where the log has none.
+    """
+    for table in [logged.table] if logged.in_one_part else logged.tables():
+        inverse = (-table.logprobs).exp()
+        weighted = table.items.shape[1] == 1 and not bool(inverse.isnan().any())
+        yield table.items, inverse if weighted else torch.ones_like(inverse), table.rewards
+
+
+def _clone(run: Run, logged: Logged) -> Behaviour:
+    """The clone of the log's policy, trained briefly on batches of ``logged``."""
+    size = run.per_update
+    updates = max(1, min(run.num_updates, CLONE_DECISIONS // size))
+    announce(f"training the clone of the log's policy on {updates * size:,} decisions")
+    config = run.config
+    settings = dataclasses.replace(config.train_config, total_timesteps=updates * size)
+    own = {name: getattr(config.agent_config, name) for name in ("log", "batch_size", "gradient_steps")}
+    clone_config = Config(
+        CLONED, config.env, config.data_config, config.env_config, config.model_config, own, settings
+    )
+    streams = generators(settings.seed, "model", "policy", "shuffle")
+    clone = make_agent(clone_config, run.interface, run.world.catalogue, updates, streams)
+    for _ in range(updates):
+        clone.update(logged.batch().data)
+    behaviour: Behaviour = clone
+    return behaviour

@@ -1,0 +1,416 @@
+"""The log of `recsys-rl ope` with its catalogue and its rewards: recorded, people's own, or public."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from recsys_rl.checkpoint import Checkpoint
+from recsys_rl.checkpoint.home import load_at_home
+from recsys_rl.data.catalogue_hash import catalogue_hash
+from recsys_rl.data.tables.items import ItemFacts, catalogue_of_items, knows_items
+from recsys_rl.data.tables.read import is_own
+from recsys_rl.env.rec_env import RecEnv
+from recsys_rl.errors import one_line
+from recsys_rl.evaluation.players import Table
+from recsys_rl.evaluation.policies import Behaviours
+from recsys_rl.logs.checks import check_catalogue
+from recsys_rl.logs.decision_log import DecisionLog
+from recsys_rl.logs.decision_table import DecisionTable, read_table
+from recsys_rl.logs.experience.logged import has_signals, rewards_of
+from recsys_rl.logs.judges.reward_bounds import bounds_of_sum, reward_bounds
+from recsys_rl.logs.ope import own_log as ope_own_log
+from recsys_rl.logs.ope.config import OpeConfig
+from recsys_rl.logs.ope.item_models import MOST_ITEMS
+from recsys_rl.logs.ope.lower import Bounds
+from recsys_rl.logs.ope.own_log import (
+    about_tables,
+    end_of_learning,
+    judged_parts,
+    open_of_checkpoint,
+)
+from recsys_rl.logs.ope.part import PER_SECOND, Parts, begun_since, heldout, later, start_of
+from recsys_rl.logs.ope.parts import sampled
+from recsys_rl.logs.ope.place import Recoded, challenger_of, check_place
+from recsys_rl.logs.parts import parts, with_propensities
+from recsys_rl.logs.public import LOGS
+from recsys_rl.logs.reader import header_of_log
+from recsys_rl.logs.users.from_log import rewards_by
+from recsys_rl.logs.users.platform import LearnedUsers
+from recsys_rl.objective.weighted import check_weights, parse_weights, stream_weights, weighted
+from recsys_rl.session import PIECES
+from recsys_rl.settings.fields import did_you_mean
+from recsys_rl.settings.names import DEFAULT_ALGO
+from recsys_rl.training.latest import print_latest
+from recsys_rl.types import Catalogue, Feedback, Stream, UserError
+from recsys_rl.utils.find import find
+from recsys_rl.utils.progress import announce
+from recsys_rl.utils.seeding import generators
+
+STREAMS = ("evaluation users", "policy", "random", "mixture", "ope", "world", "propensities", "clusters")
+FITTED = 262_144  # rows of a recorded log on which models are fitted: all rows, or a sample of sessions
+PART = 65_536  # rows of a part of a larger log
+TABLE_OPTIONS = ("items", "separator")  # beside those of columns
+
+
+@dataclass(frozen=True)
+class ReadLog:
+    """A log, and what is known of it beside its rows."""
+
+    log: DecisionLog  # a sample of it, where it has more than FITTED rows
+    catalogue: Catalogue
+    rewards: Callable[[Feedback], Tensor]  # (E,)
+    streams: Mapping[str, torch.Generator]
+    table: DecisionTable | None = None  # what people's own file has beside the log
+    checkpoint: str | None = None  # its file
+    behaviours: Behaviours | None = None  # the policies of the checkpoint
+    others: tuple[Behaviours, ...] = ()  # of further checkpoints, which may have made the log
+    versions: Mapping[str, Behaviours] = field(default_factory=dict)  # by the files of OpeConfig.versions
+    parts: Callable[[], Iterator[DecisionLog]] | None = None  # None: ``log`` is the whole
+    by_item: bool = False  # a reward model has coefficients of each item (logs/ope/item_models.py)
+    bounds: Bounds | None = None  # between which each reward of a decision lies; None if unknown
+
+
+def read_log(options: OpeConfig) -> ReadLog:
+    """The log of --log. Raises UserError for a file or options that don't fit it."""
+    if options.source in LOGS:
+        return _public(options, options.source)
+    own = bool(options.log) and is_own(options.log)
+    if len(options.log) > 1 and not (own and options.checkpoint is not None):
+        raise UserError(
+            f"{options.source}: several logs are read together only for the checkpoint of a policy of your "
+            "own tables: give --checkpoint, or one log."
+        )
+    if options.data_dir is not None:
+        raise UserError(
+            f"--data-dir is for a public log ({', '.join(LOGS)}), and {options.source} is a file: leave it "
+            "out."
+        )
+    if len(options.log) == 1 and not Path(options.source).exists() and not Path(options.source).suffix:
+        raise UserError(
+            f"Log {options.source} was not found{did_you_mean(options.source, LOGS)}: choose "
+            f"{', '.join(LOGS)}, or give a file."
+        )
+    if own:
+        _refuse_logger(options)
+        if options.checkpoint is not None:
+            return _of_tables(options, options.checkpoint)
+        _refuse_users(options)
+        table = read_table(
+            options.source, options.columns, options.separator, options.items, options.missing == "fill"
+        )
+        for note in table.notes:
+            print(one_line(note), file=sys.stderr)
+        return _of_table(options, table, PER_SECOND)
+    _refuse_table_options(options, f"{options.source} has the columns of ours")
+    header = header_of_log(Path(options.source))
+    recorded = bool(header.platform) or options.checkpoint is not None
+    files = _checkpoints(options, header.platform) if recorded else {}
+    rows, note = with_propensities(one_line(options.source), header, partial(parts, options.source, PART))
+    if note:
+        print(note, file=sys.stderr)
+    rows = _judged_on(options, rows, list(files.values()))
+    log, complete = _sampled(options, rows, FITTED)
+    _refuse_without_support(options.source, log)
+    if recorded:
+        read = _recorded(options, log, files)
+    elif options.logger:
+        raise UserError("--logger needs --checkpoint FILE, with the catalogue of the log: give both.")
+    else:
+        read = _of_signals(options, log, _bare_catalogue(options.source, log), None)
+    return read if complete else replace(read, parts=rows)
+
+
+def _checkpoints(options: OpeConfig, platform: str = "") -> dict[str, Checkpoint]:
+    """The checkpoint that brings the items, and those of policies, by their files."""
+    path = options.checkpoint or f"checkpoints/{DEFAULT_ALGO}.pt"
+    return {file: load_at_home(file, options.env, platform) for file in (path, *options.versions)}
+
+
+def _judged_on(
+    options: OpeConfig, rows: Parts, checkpoints: Sequence[Checkpoint], per_second: float | None = None
+) -> Parts:
+    """The decisions of --users and --since; ``per_second``: as of ``later``."""
+    if options.users == "heldout":
+        if not checkpoints:
+            _refuse_users(options)
+        rows = heldout(rows, checkpoints)
+    return rows if options.since is None else later(rows, options.since, per_second)
+
+
+def _sampled(options: OpeConfig, rows: Parts, most: int) -> tuple[DecisionLog, bool]:
+    """As ``sampled``. Raises UserError if the options leave no session."""
+    generator = generators(options.seed, "sample")["sample"]
+    return sampled(_or_refused(options, rows()), most, generator)
+
+
+def _or_refused(options: OpeConfig, logs: Iterable[DecisionLog]) -> Iterator[DecisionLog]:
+    """The parts; raises UserError where there is none."""
+    empty = True
+    for log in logs:
+        empty = False
+        yield log
+    if empty:
+        whose = " of users who were held out from training" if options.users == "heldout" else ""
+        since = "" if options.since is None else f" that began at {one_line(options.since)} or later"
+        raise UserError(
+            f"{options.source} holds no session{whose}{since}, so nothing here can judge a policy."
+        )
+
+
+def _of_table(options: OpeConfig, table: DecisionTable, per_second: float | None = None) -> ReadLog:
+    """People's own table, or a public log, from --since on."""
+    if options.since is not None:
+        wanted = start_of(options.since)
+        table = table.part(begun_since(table.log, wanted, options.since, per_second))
+        next(_or_refused(options, [table.log] if table.log.num_rows else []), None)
+    return _of_signals(options, table.log, table.catalogue, table)
+
+
+def _refuse_users(options: OpeConfig) -> None:
+    if options.users == "heldout":
+        raise UserError(
+            "--users heldout needs a checkpoint, whose training left users out: give --checkpoint FILE, or "
+            "leave it out."
+        )
+
+
+def _of_tables(options: OpeConfig, path: str) -> ReadLog:
+    """People's own tables, read as the policy of the checkpoint at ``path`` read its own.
+
+    Raises UserError for the checkpoint of another platform, and without decisions of held-out users.
+    """
+    files = _checkpoints(options)
+    checkpoint = files[path]
+    if checkpoint.config.platform.simulates:
+        raise UserError(
+            f"{options.source} was not made by recsys-rl record, and {path} is of a policy of "
+            f"{one_line(checkpoint.config.env)}, so --checkpoint does not fit: leave it out."
+        )
+    source = open_of_checkpoint(options, checkpoint)
+    every = [*files.values()]
+    end = end_of_learning(options, source, every)
+    own = partial(judged_parts, source, every, PART, end)
+    rows = _judged_on(options, own, every, PER_SECOND)
+    fitted = ope_own_log.FITTED if source.has_propensities else FITTED
+    log, complete = _sampled(options, rows, fitted)
+    for note in about_tables(source, every, [log] if complete else rows(), options.since):
+        announce(note)
+    read = _by_checkpoint(options, log, path, files)
+    return read if complete else replace(read, parts=rows)
+
+
+def _refuse_without_support(name: str, log: DecisionLog) -> None:
+    """Raise UserError for a log that LinUCB made alone."""
+    if log.header.loggers == ("linucb",):
+        raise UserError(
+            f"{name} was logged by linucb, which chooses without chance, so that it holds no answer to any "
+            "other choice: record lints, or linucb with --mix random --epsilon 0.2."
+        )
+
+
+def _public(options: OpeConfig, name: str) -> ReadLog:
+    """A log of LOGS (logs/public)."""
+    if options.checkpoint is not None:
+        raise UserError(f"--log {name} has no policy of a checkpoint: leave --checkpoint out.")
+    _refuse_logger(options)
+    _refuse_table_options(options, f"{name} has its own columns")
+    _refuse_users(options)
+    load_log: Callable[[str | None, str | None], DecisionTable] = find(LOGS[name], "--log")
+    return _of_table(options, load_log(options.data_dir, options.cache_dir))
+
+
+def _refuse_logger(options: OpeConfig) -> None:
+    if options.logger:
+        raise UserError(
+            f"--logger is for a log of recsys-rl record, and {options.source} is another log: leave it out. "
+            "Your own log may hold the logger's probability of every item in a column probabilities."
+        )
+
+
+def _refuse_table_options(options: OpeConfig, why: str) -> None:
+    given = [f"{name}-column" for name, value in options.columns.items() if value is not None]
+    given += [name for name in TABLE_OPTIONS if getattr(options, name) is not None]
+    given += ["missing"] if options.missing == "refuse" else []
+    if given:
+        raise UserError(f"--{given[0]} is for your own log, and {why}.")
+
+
+def _bare_catalogue(name: str, log: DecisionLog) -> Catalogue:
+    """The catalogue of a log in our format without a checkpoint: only the numbers of its items are known."""
+    derived = [name for name, _ in log.header.interface.context if name in PIECES and name not in log.given]
+    if set(derived) & {"last_item", "streak"}:
+        raise UserError(
+            f"{name} needs the embeddings of the items for its observations ({derived[0]}): give "
+            "--checkpoint FILE with their catalogue."
+        )
+    number = log.header.num_items
+    shares = log.items[log.items >= 0].bincount(minlength=number).float() / log.num_rows
+    return catalogue_of_items(range(number), ItemFacts(), shares, name)
+
+
+def _of_signals(
+    options: OpeConfig, log: DecisionLog, catalogue: Catalogue, table: DecisionTable | None
+) -> ReadLog:
+    """A log without a checkpoint: its streams are its signals, summed over the places of a slate."""
+    others = [name for name in options.table_policies if name != "random"]
+    if others:
+        raise UserError(
+            f"Policy {others[0]!r} needs a log with a checkpoint: on {options.source}, judge "
+            "--target FILE with your policy's probabilities, or --policy random."
+        )
+    if options.target is None and not options.table_policies:
+        raise UserError(
+            f"No policy to judge on {options.source}: give --target FILE with your policy's probabilities (a "
+            "row for each row of the log, column propensity), or --policy random."
+        )
+    given = parse_weights(options.weights, "weights")
+    names = log.header.signals
+    if len(names) > 1 and not given:
+        raise UserError(
+            f"{options.source} has the signals {', '.join(names)}: say what counts, as in --weights "
+            f"{names[0]}=1."
+        )
+    streams = tuple(Stream(name, 0.0 if given else 1.0) for name in names)
+    check_weights(given, streams, "weights")
+    by = stream_weights(streams, given)
+
+    def rewards(feedback: Feedback) -> Tensor:
+        return weighted(feedback.signals.sum(1), by)  # (E,)
+
+    bounds = bounds_of_sum(log, dict(zip(names, by.tolist(), strict=True)), rewards(log.feedback), {})
+    return ReadLog(log, catalogue, rewards, generators(options.seed, *STREAMS), table, bounds=bounds)
+
+
+def _recorded(options: OpeConfig, log: DecisionLog, files: Mapping[str, Checkpoint]) -> ReadLog:
+    path, checkpoint = next(iter(files.items()))
+    if checkpoint.world.is_empty:
+        raise UserError(f"{path} is of {checkpoint.config.env}, which has no catalogue of items.")
+    source = f"--data {checkpoint.config.data_config.data} --seed {checkpoint.config.train_config.seed}"
+    check_catalogue(options.source, log.header, checkpoint.catalogue, source)
+    return _by_checkpoint(options, log, path, files)
+
+
+def _by_checkpoint(
+    options: OpeConfig, log: DecisionLog, path: str, files: Mapping[str, Checkpoint]
+) -> ReadLog:
+    """A log of the items of the checkpoint at ``path``; ``files``: all by their files.
+
+    Raises UserError for a log of other sessions or signals, and for a policy of others.
+    """
+    checkpoint = files[path]
+    generator = generators(options.seed, *STREAMS)
+    table = _table(options, checkpoint, generator)
+    env = table.env()
+    assert isinstance(env, RecEnv)
+    if log.header.interface != env.interface:
+        raise UserError(
+            f"{options.source} was logged in other sessions than those of {path} (platform, length, or "
+            "pieces of the context): give the checkpoint of the same settings."
+        )
+    facts = env.user_model.facts if isinstance(env.user_model, LearnedUsers) else None
+    if facts is None and not has_signals(log.header, env.user_model):
+        known = [signal.name for signal in env.signals]
+        raise UserError(
+            f"{options.source} has the signals {', '.join(log.header.signals)}, but the rewards of "
+            f"{checkpoint.config.env} are made of {', '.join(known)}: write them in this order."
+        )
+    given = parse_weights(options.weights, "weights")
+    check_weights(given, env.streams if facts is None else facts.streams, "weights")
+    by = stream_weights(env.streams, given)
+
+    header, users = log.header, env.user_model
+
+    def of_platform(feedback: Feedback) -> Tensor:
+        return rewards_of(header, users, by, feedback)  # (E,)
+
+    # Learned users are judged on the log of their platform too.
+    rewards = of_platform if facts is None else rewards_by(facts, log, given)
+    print_latest(path, checkpoint)
+    behaviours = Behaviours(checkpoint, table, env, options.cache_dir)
+    versions = {path: behaviours} | {
+        file: _version(options, file, other, behaviours, generator)
+        for file, other in files.items()
+        if file != path
+    }
+    others = (*_others(options, log, generator), *list(versions.values())[1:])
+    own, catalogue = not checkpoint.config.platform.simulates, checkpoint.catalogue
+    by_item = own and not knows_items(catalogue) and catalogue.num_items <= MOST_ITEMS
+    by_item = by_item and log.items.shape[1] == 1
+    single = facts is None and header.interface.session_length == 1
+    bounds = None
+    if single:  # as each checkpoint knows the ranges of signals
+        ends = {reward_bounds(log, of.checkpoint.config, of.env.user_model, by) for of in versions.values()}
+        bounds = next(iter(ends)) if len(ends) == 1 else None
+    return ReadLog(
+        log, catalogue, rewards, generator, None, path, behaviours, others, versions, None, by_item, bounds
+    )
+
+
+def _version(
+    options: OpeConfig,
+    file: str,
+    checkpoint: Checkpoint,
+    base: Behaviours,
+    generator: dict[str, torch.Generator],
+) -> Behaviours:
+    """The policies of a further checkpoint. Raises UserError for other items or sessions than of ``base``."""
+    mine, theirs = base.checkpoint, checkpoint
+    own = mine.config.platform.tables is not None
+    texts = ", or knows other texts of its contexts" if own else ""
+    other = UserError(
+        f"{file} is of another catalogue or of other sessions than {options.checkpoint}{texts}: compare "
+        "checkpoints of the same items and settings of the platform"
+        + (", as --checkpoint of recsys-rl train brings them." if own else ".")
+    )
+    if theirs.world.is_empty:
+        raise other
+    if own:
+        try:
+            check_place(Path(file), theirs, mine)
+        except UserError as error:
+            raise other from error
+    elif catalogue_hash(mine.catalogue) != catalogue_hash(theirs.catalogue):
+        raise other
+    table = _table(options, theirs, generator)
+    env = table.env()
+    if not isinstance(env, RecEnv) or env.interface != base.env.interface:
+        raise other
+    if not own:
+        return Behaviours(theirs, table, env, options.cache_dir)
+    like = challenger_of(theirs, mine)
+    recoded = (lambda agent: replace(like, policy=agent)) if isinstance(like, Recoded) else None
+    return Behaviours(theirs, table, env, options.cache_dir, recoded)
+
+
+def _others(
+    options: OpeConfig, log: DecisionLog, generator: dict[str, torch.Generator]
+) -> tuple[Behaviours, ...]:
+    """The policies of the checkpoints of --logger. Raises UserError for one that can't be the log's."""
+    behaviours = []
+    for path in options.logger:
+        checkpoint = load_at_home(path, options.env, log.header.platform)
+        other = UserError(
+            f"--logger {path} is of another catalogue or of other sessions than {options.source}: give the "
+            "checkpoint of the policy that made the log."
+        )
+        if checkpoint.world.is_empty or log.header.catalogue != catalogue_hash(checkpoint.catalogue):
+            raise other
+        table = _table(options, checkpoint, generator)
+        env = table.env()
+        assert isinstance(env, RecEnv)
+        if env.interface != log.header.interface:
+            raise other
+        behaviours.append(Behaviours(checkpoint, table, env, options.cache_dir))
+    return tuple(behaviours)
+
+
+def _table(options: OpeConfig, checkpoint: Checkpoint, generator: dict[str, torch.Generator]) -> Table:
+    users = checkpoint.population.heldout[:1]
+    return Table(checkpoint.config, checkpoint.world, users, options.seed, torch.device("cpu"), generator)

@@ -1,0 +1,329 @@
+"""Estimate from a log of decisions the return that a policy would have earned."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recsys_rl.errors import one_line
+from recsys_rl.logs.decision_log import DecisionLog
+from recsys_rl.logs.decision_table import DecisionTable
+from recsys_rl.logs.ope.compare import compare, recommend
+from recsys_rl.logs.ope.config import TARGET, OpeConfig
+from recsys_rl.logs.ope.item_models import of_each_item
+from recsys_rl.logs.ope.judge import LOGGED, Judged, Settings, judge
+from recsys_rl.logs.ope.log import FITTED, ReadLog, read_log
+from recsys_rl.logs.ope.lower import SingleDecisions
+from recsys_rl.logs.ope.networks import mlp, mlp_of_shares
+from recsys_rl.logs.ope.parts import Totals, survey
+from recsys_rl.logs.ope.playable import loggers_of, policies_of
+from recsys_rl.logs.ope.policies import Playable, check_target
+from recsys_rl.logs.ope.printing import print_result
+from recsys_rl.logs.ope.propensities import PropensityFit, with_propensities
+from recsys_rl.logs.ope.replay import ReplayedLog, errors_of, replay
+from recsys_rl.logs.ope.result import About, OpeResult
+from recsys_rl.logs.ope.reward_model import Fit, logistic, of_each_value, ridge
+from recsys_rl.logs.ope.rows import Intervals, plain_row
+from recsys_rl.logs.ope.verdict import Estimates, about_log, verdict_on
+from recsys_rl.logs.target import Ids, Target, read_target
+from recsys_rl.settings.fields import did_you_mean
+from recsys_rl.types import Catalogue, Feedback, UserError
+from recsys_rl.utils.files import check_writable, write_text
+from recsys_rl.utils.progress import announce
+from recsys_rl.utils.tasks import MapTasks, in_this_process, note_one_task
+
+MOST_VALUES = 100  # of the piece of --q-by
+
+
+def ope(options: OpeConfig, map_tasks: MapTasks = in_this_process) -> OpeResult:
+    """Judge the policies, print the table, and write the JSON file.
+
+    ``map_tasks`` judges the parts of a log with more rows than models are fitted on.
+
+    Raises UserError for a file or a policy that can't be used.
+    """
+    if not options.log:
+        raise UserError("The log is missing: give --log FILE.")
+    if options.json is not None:
+        check_writable(Path(options.json), "--json")
+        for given in (*options.log, options.checkpoint, options.target, options.items, *options.logger):
+            if given is not None and Path(options.json).resolve() == Path(given).resolve():
+                raise UserError(f"--json {options.json} is a file that is read: give another name.")
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    announce(f"reading {one_line(options.source)}")
+    result, _ = estimates(options, read_log(options), map_tasks=map_tasks)
+    print_result(result)
+    if options.json is not None:
+        write_result(Path(options.json), result.json())
+    return result
+
+
+def estimates(
+    options: OpeConfig,
+    read: ReadLog,
+    further: Sequence[Playable] = (),
+    map_tasks: MapTasks = in_this_process,
+) -> tuple[OpeResult, Judged]:
+    """The estimates for the policies of the options and ``further`` ones, also as terms of each session.
+
+    Raises UserError for a policy that can't be judged.
+    """
+    if read.parts is None:
+        note_one_task(map_tasks, f"up to {FITTED:,} decisions are one part")
+    log, of, fitted = replayed(options, read)
+    judged = judge(
+        log,
+        [log] if read.parts is None else read.parts(),
+        [*policies_of(options, read), *further],
+        _targets(options),
+        fit_of(options, log, read),
+        read.rewards,
+        loggers_of(options, read, log),
+        settings_of(options),
+        read.streams,
+        of,
+        map_tasks,
+    )
+    return _result(options, read, log, fitted, judged), judged
+
+
+def write_result(path: Path, values: Mapping[str, Any]) -> None:
+    """Write the values of a result as JSON. Raises UserError if the file can't be written."""
+    write_text(path, json.dumps(values, indent=1, allow_nan=False) + "\n")
+
+
+def replayed(
+    options: OpeConfig, read: ReadLog
+) -> tuple[ReplayedLog, Callable[[DecisionLog], ReplayedLog], PropensityFit | None]:
+    """The sessions on which models are fitted, the replay of a part, and the fit of missing propensities."""
+    log, name, fitted = read.log, options.source, None
+    with errors_of(name, read.table):
+        if not log.has_propensities and read.parts is not None:
+            raise UserError(
+                f"the log has no propensities, and they are estimated for at most {FITTED:,} rows: log the "
+                "probability of each decision, or judge on fewer sessions."
+            )
+        if not log.has_propensities:
+            log, fitted = with_propensities(log, read.catalogue, read.streams["propensities"])
+        logs = iter([log]) if read.parts is None else read.parts()
+        totals = survey(((part, read.rewards(part.feedback)) for part in logs), read.streams["ope"])
+
+    by_item = read.by_item and options.q == "ridge" and options.q_by is None
+    of = Replay(
+        name, read.catalogue, read.rewards, options.discount, totals, read.table, fitted is not None, by_item
+    )
+    if options.q == "logistic":
+        _check_logistic(options.source, totals)
+    sample = of(log)
+    if options.q_by is not None:
+        _check_q_by(options, sample)
+    return sample, of, fitted
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Replays a part of the log. The fields are the arguments of ``replay``."""
+
+    file: str
+    catalogue: Catalogue
+    rewards: Callable[[Feedback], Tensor]
+    discount: float
+    totals: Totals
+    table: DecisionTable | None
+    estimated: bool
+    by_item: bool
+
+    def __call__(self, part: DecisionLog) -> ReplayedLog:
+        with errors_of(self.file, self.table):
+            return replay(
+                part,
+                self.catalogue,
+                self.rewards(part.feedback),
+                self.discount,
+                self.totals,
+                self.file,
+                self.table,
+                self.estimated,
+                self.by_item,
+            )
+
+
+def _target_name(options: OpeConfig) -> str:
+    return f"target {Path(options.target or '').name}"
+
+
+def _targets(options: OpeConfig) -> dict[str, Callable[[ReplayedLog], Target]]:
+    """The policy of --target by its name in the table: a function that reads its rows of a log."""
+    path = options.target
+
+    def read(log: ReplayedLog) -> Target:
+        assert path is not None
+        table = log.table
+        ids = None if table is None else Ids(table.items, table.rows, table.sessions, table.session_column)
+        with errors_of(path, table):
+            target = read_target(path, log.log, ids)
+            check_target(log, target)
+        return target
+
+    return {} if path is None else {_target_name(options): read}
+
+
+def settings_of(options: OpeConfig) -> Settings:
+    intervals = Intervals(
+        options.interval, largest_weight=options.largest_weight, seed=options.seed, clip=options.clip
+    )
+    return Settings(intervals, options.draws, options.clusters, options.world)
+
+
+def fit_of(options: OpeConfig, log: ReplayedLog, read: ReadLog) -> Fit:
+    """The regression of the reward model. Of several steps, it predicts sums of rewards."""
+    generator, rewards = read.streams["ope"], log.rewards
+    if options.q == "mlp":
+        shares = log.totals.steps == 1 and bool(((rewards == 0) | (rewards == 1)).all())
+        fit = mlp_of_shares(generator) if shares else mlp(generator, epochs=10)
+    else:
+        fit = logistic() if options.q == "logistic" else ridge()
+    if log.features.by_item:
+        fit = of_each_item(fit, log.features.of_users, log.num_items)
+    columns = None if options.q_by is None else log.features.columns_of(options.q_by)
+    return fit if columns is None else of_each_value(fit, columns)
+
+
+def _result(
+    options: OpeConfig, read: ReadLog, log: ReplayedLog, fitted: PropensityFit | None, judged: Judged
+) -> OpeResult:
+    """The result, with what the log earned, the recommended rows marked, the comparison and verdicts."""
+    rows, terms = judged.rows, {**judged.terms, LOGGED: {"mean": judged.earned}}
+    logged = plain_row(LOGGED, "mean", judged.earned, judged.users)
+    if read.behaviours is None or LOGGED in options.names:
+        rows = [*rows, logged]
+    trusted = trusted_of(log)
+    rows = recommend(rows, trusted)
+    wrong, single = about_log(log.totals), _single(read, log, judged)
+    known = Estimates(
+        [logged, *judged.rows],
+        terms,
+        judged.users,
+        log.totals.rows,
+        trusted,
+        judged.loggers,
+        wrong,
+        single,
+        log.totals.rarest if log.totals.steps == 1 and not _estimated(log) else 0.0,
+    )
+    names = [LOGGED, *judged.terms]
+    verdict = None
+    if options.verdict is not None:
+        pair = (_name(options, options.verdict), _name(options, options.rival))
+        verdict = verdict_on(known, *pair)
+    difference = None
+    if options.compare is not None:
+        first, second = options.compare
+        difference = compare(
+            options.compare,
+            (_name(options, first), _name(options, second)),
+            rows,
+            terms,
+            judged.users,
+            log.totals.rows,
+            trusted,
+            judged.checks,
+            judged.loggers,
+            single,
+        )
+    about = About(
+        log=options.source,
+        checkpoint=read.checkpoint,
+        decisions=log.totals.rows,
+        sessions=log.totals.sessions,
+        users=len(log.totals.users),
+        items=log.num_items,
+        discount=log.gamma,
+        log_discount=log.log.header.discount,
+        loggers=log.log.header.loggers,
+        q=options.q,
+        q_by=options.q_by,
+        interval=options.interval,
+        clusters=f"{judged.clusters} clusters, by k-means of the items' embeddings"
+        if judged.clusters
+        else "",
+        fitted=log.log.num_rows,
+    )
+    return OpeResult(
+        about,
+        tuple(rows),
+        judged.not_computed,
+        fitted,
+        judged.checks,
+        difference,
+        tuple(verdict_on(known, name) for name in names),
+        verdict,
+    )
+
+
+def _single(read: ReadLog, log: ReplayedLog, judged: Judged) -> SingleDecisions | None:
+    """What a lower bound needs, of single decisions with logged probabilities and rewards of known ends."""
+    if read.bounds is None or log.totals.steps > 1 or _estimated(log):
+        return None
+    within = read.bounds[0] <= log.bounds[0] and log.bounds[1] <= read.bounds[1]  # in all parts of the log
+    return SingleDecisions(judged.earned, read.bounds, judged.weights) if within else None
+
+
+def _estimated(log: ReplayedLog) -> bool:
+    return log.estimated or bool(log.log.header.estimated)
+
+
+def _name(options: OpeConfig, name: str) -> str:
+    """The name in the table of a policy of the options."""
+    return _target_name(options) if name == TARGET else name
+
+
+def trusted_of(log: ReplayedLog) -> str:
+    """The estimator that is recommended on such a log where it has enough sessions."""
+    return "wdr" if log.totals.steps > 1 else "dr"
+
+
+def _check_logistic(name: str | None, log: Totals) -> None:
+    """Raise UserError where a logistic regression can't predict the rewards or their sums."""
+    wrong = [bound for bound in log.bounds if not 0 <= bound <= 1]
+    if wrong:
+        raise UserError(
+            f"{one_line(name)} has the reward {wrong[0]:g}, but --q logistic predicts "
+            "numbers in 0..1: give --q ridge or mlp."
+        )
+    if log.steps > 1:
+        raise UserError(
+            f"{one_line(name)} has sessions of several steps, whose rewards add up, but --q logistic "
+            "predicts numbers in 0..1: give --q ridge or mlp."
+        )
+
+
+def _check_q_by(options: OpeConfig, log: ReplayedLog) -> None:
+    """Raise UserError unless the log has the piece of --q-by, with few values, in sessions of one step."""
+    name, features = str(options.q_by), log.features
+    columns = features.columns_of(name)
+    if columns is None:
+        known = [name for name, _ in features.interface.context if features.columns_of(name) is not None]
+        mend = f"choose one of {', '.join(known)}" if known else "leave it out"
+        raise UserError(
+            f"--q-by {name} is not a piece of the context of {one_line(options.source)}"
+            f"{did_you_mean(name, known)}: {mend}."
+        )
+    if log.totals.steps > 1:
+        raise UserError(
+            f"{one_line(options.source)} has sessions of several steps, and --q-by is for sessions of one "
+            "step: leave it out."
+        )
+    values = len(log.rows[:, columns].unique(dim=0))
+    if values > MOST_VALUES:
+        raise UserError(
+            f"{name} has {values:,} values in {one_line(options.source)}, and --q-by fits a model for each: "
+            f"choose a piece with at most {MOST_VALUES} values."
+        )

@@ -1,0 +1,324 @@
+"""One row for each estimator, from the evidence of a policy: its terms, interval, and warnings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from recsys_rl.errors import amount
+from recsys_rl.logs.ope import clipping, world
+from recsys_rl.logs.ope.diagnostics import (
+    FEW,
+    HEAVY,
+    LOST,
+    MOST_MOVE,
+    SURE,
+    Calibration,
+    WeightReport,
+    bernstein,
+    bootstrap,
+    calibration,
+    largest_move,
+    student_t,
+    weigh,
+)
+from recsys_rl.logs.ope.estimators import CLUSTERS, ESTIMATORS, MODEL, Estimator, Evidence, met
+from recsys_rl.logs.ope.result import Estimate, NotComputed
+from recsys_rl.types import UserError
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """The kind and the settings of intervals, and the choice of clips."""
+
+    kind: Literal["student-t", "bootstrap", "bernstein"] = "student-t"
+    level: float = 0.95
+    largest_weight: float | None = None  # what the two policies can have at most, for bernstein
+    seed: int = 0  # of bootstrap
+    clip: Literal["error", "slope"] = "error"  # by estimated squared error, or by SLOPE
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """Facts for the warnings of a policy's rows, beside its evidence."""
+
+    # Share of the policy's mass that the log lacks; of an estimator with one of these needs, another share.
+    unsupported: float = 0.0
+    unsupported_by: Mapping[str, float] = field(default_factory=dict)
+    most: float = float("inf")  # the largest possible return
+    doubts: Mapping[str, str] = field(default_factory=dict)  # a warning about what a need is met with
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The rows of one policy, and the terms (N,) of each estimator."""
+
+    rows: list[Estimate]
+    terms: dict[str, Tensor]
+
+
+def score(
+    policy: str,
+    log: Evidence,
+    users: Tensor,
+    how: Intervals | None = None,
+    knowledge: Knowledge | None = None,
+) -> Scored:
+    """Run all estimators whose needs the evidence meets. ``users`` (N,).
+
+    Raises UserError for an interval that no estimator has on this log.
+    """
+    how, knowledge = how or Intervals(), knowledge or Knowledge()
+    if how.kind == "bernstein":
+        _check_bernstein(log, how)
+    model, known, scored = _calibration(log), met(log), Scored([], {})
+    for estimator in ESTIMATORS.values():
+        if known.issuperset(estimator.needs):
+            row, terms = _row(policy, estimator, log, users, how, knowledge, model)
+            scored.rows.append(row)
+            scored.terms[estimator.name] = terms
+    return scored
+
+
+def _row(
+    policy: str,
+    estimator: Estimator,
+    log: Evidence,
+    users: Tensor,
+    how: Intervals,
+    knowledge: Knowledge,
+    model: Calibration | None,
+) -> tuple[Estimate, Tensor]:
+    evaluate, clip = estimator.score, None
+    if estimator.clip is not None:
+        clip = (clipping.by_slope if how.clip == "slope" else clipping.by_error)(estimator, log, users)
+        evaluate = _with_clip(estimator, clip)
+    terms, needs = evaluate(log), estimator.needs
+    residuals = (log.residual if MODEL in needs else log.rewards) @ log.discounts  # (N,)
+    lost = next(
+        (share for need, share in knowledge.unsupported_by.items() if need in needs), knowledge.unsupported
+    )
+    row = plain_row(
+        policy,
+        estimator.name,
+        terms,
+        users,
+        weights=None if estimator.weights is None else estimator.weights(log),
+        residuals=residuals,
+        unsupported=lost,
+        most=knowledge.most,
+        level=how.level,
+        unit="sessions" if log.rewards.shape[1] > 1 else "rows",
+    )
+
+    def again(rows: Tensor) -> float:
+        """The estimate from the sessions ``rows`` (B,) alone, where one may be several times."""
+        return float((evaluate(log.rows(rows)) if estimator.normalised else terms[rows]).mean())
+
+    row = _with_interval(row, estimator, again, log, terms, users, how)
+    doubts = tuple(text for need, text in knowledge.doubts.items() if need in needs)
+    row = replace(row, clip=clip, warnings=(*doubts, *row.warnings))
+    if MODEL in needs and model is not None:
+        row = replace(row, calibration=model, warnings=(*row.warnings, *model.warnings))
+    if estimator.weights is None:  # a learned model alone
+        row = replace(row, interval="model", warnings=(world.WARNING, *row.warnings))
+    if CLUSTERS in needs:
+        row = replace(row, interval="cluster")
+    if clip is not None:
+        row = replace(row, interval="clip", warnings=(clipping.WARNING, *row.warnings))
+    return row, terms
+
+
+def _with_clip(estimator: Estimator, clip: float) -> Callable[[Evidence], Tensor]:
+    return lambda log: estimator.clipped(log, clip)
+
+
+def plain_row(
+    policy: str,
+    estimator: str,
+    terms: Tensor,
+    users: Tensor | None = None,
+    *,
+    weights: Tensor | None = None,
+    residuals: Tensor | None = None,
+    unsupported: float = 0.0,
+    most: float = float("inf"),
+    level: float = 0.95,
+    unit: str = "rows",
+) -> Estimate:
+    """The row of ``terms`` (N,), with a t-interval over users and the warnings of its weights.
+
+    Args:
+        weights: (N,); None for an estimator without weights.
+        residuals: (N,): what is weighted, the reward or its distance from a model; None: the terms are.
+        unsupported: share of the policy's mass where the log has none.
+        most: the largest possible return.
+        unit: of the N terms in the warnings: rows, or sessions of several steps.
+
+    Raises UserError if a term is not finite, or with fewer than two users.
+    """
+    if not bool(torch.isfinite(terms).all()):
+        row = int((~torch.isfinite(terms)).nonzero()[0])
+        raise UserError(f"{estimator} is not finite in row {row + 1}: its propensity or its reward is wrong.")
+    low, high = student_t(terms, users, level)
+    value = float(terms.mean())
+    report, move = None, 0.0
+    if weights is None:
+        warnings = uncovered(unsupported) + touches(value, most)
+    else:
+        report = weigh(weights, users)
+        move = largest_move(weights, terms if residuals is None else residuals, terms, users)
+        if unit == "sessions" and report.pareto_k < HEAVY and math.isfinite(move):
+            move = min(move, MOST_MOVE)  # light weights of whole sessions: benchmarks/ope_coverage.py
+        warnings = warnings_for(report, unsupported, value, most, unit, move)
+    return Estimate(
+        policy,
+        estimator,
+        value,
+        low,
+        high,
+        "student-t",
+        report,
+        unsupported,
+        warnings=tuple(warnings),
+        move=move,
+    )
+
+
+def _with_interval(
+    row: Estimate,
+    estimator: Estimator,
+    estimate: Callable[[Tensor], float],
+    log: Evidence,
+    terms: Tensor,
+    users: Tensor,
+    how: Intervals,
+) -> Estimate:
+    if how.kind == "bootstrap":
+        generator = torch.Generator().manual_seed(how.seed)
+        low, high = bootstrap(estimate, len(terms), generator, users, how.level)
+        return replace(row, low=low, high=high, interval="bootstrap")
+    if how.kind == "bernstein" and estimator.bounds is not None and how.largest_weight is not None:
+        low, high = estimator.bounds(float(log.rewards.min()), float(log.rewards.max()), how.largest_weight)
+        low, high = bernstein(terms, low, high, users, how.level)
+        return replace(row, low=low, high=high, interval="bernstein")
+    return row
+
+
+def _check_bernstein(log: Evidence, how: Intervals) -> None:
+    if log.rewards.shape[1] > 1:
+        raise UserError(
+            "The Bernstein interval of sessions with several steps is as wide as everything that can be "
+            "earned: choose --interval student-t or bootstrap."
+        )
+    if how.largest_weight is None:
+        raise UserError(
+            "The Bernstein interval needs the largest weight that the two policies can have, not the largest "
+            "in the log: give --largest-weight."
+        )
+    if float(log.weights.max()) > how.largest_weight:
+        raise UserError(
+            f"The log has the weight {float(log.weights.max()):g}, above --largest-weight "
+            f"{how.largest_weight:g}: give the largest that is possible."
+        )
+
+
+def _calibration(log: Evidence) -> Calibration | None:
+    """Calibration of the reward model on the first step's target, r_0 + g V_1; None without a model."""
+    if log.q is None or log.v is None:
+        return None
+    target = log.residual[:, 0] + log.q[:, 0]
+    return calibration(log.q[:, 0], target)
+
+
+def warnings_for(
+    report: WeightReport,
+    unsupported: float = 0.0,
+    value: float = 0.0,
+    most: float = math.inf,
+    unit: str = "rows",
+    move: float = 0.0,
+) -> list[str]:
+    """Plain sentences about an estimate that rests on these weights.
+
+    Args:
+        unsupported: share of the policy's mass where the log has none.
+        most: the largest possible return.
+        unit: the things that have one weight each, rows or sessions.
+        move: as of ``largest_move``.
+    """
+    warnings = []
+    if report.ess < FEW:
+        warnings.append(
+            f"Do not trust this: the log is worth {amount(round(report.ess), unit.removesuffix('s'))} for "
+            f"this policy, and {FEW} are needed."
+        )
+    if math.isinf(move):
+        warnings.append(
+            f"The {unit} show no spread: each has the same estimate, so that the interval says nothing about "
+            "other rewards."
+        )
+    elif move > MOST_MOVE:
+        warnings.append(
+            f"A few {unit} decide: one more could move the estimate by {move:.2g} standard errors, and above "
+            f"{MOST_MOVE:g} the interval covers the truth less often than it should."
+        )
+    if not report.holds_one:
+        # The mean of heavy weights lies under 1 in most logs, and its interval with it.
+        heavy = report.ess < FEW or report.pareto_k > HEAVY
+        third = f", or the {unit} are too few for weights as heavy as these" if heavy else ""
+        warnings.append(
+            f"The mean weight is {report.mean:.4g} and its {SURE:.2%} interval [{report.mean_low:.4g}, "
+            f"{report.mean_high:.4g}] does not hold 1: the propensities are wrong, or the log lacks actions "
+            f"that the policy takes{third}."
+        )
+    return warnings + uncovered(unsupported) + touches(value, most)
+
+
+def uncovered(unsupported: float) -> list[str]:
+    """The warning that the log lacks the share ``unsupported`` of the policy's mass, if it is above LOST."""
+    if unsupported <= LOST:
+        return []
+    return [
+        f"{unsupported:.0%} of the policy's choices were impossible for the logging policy, so that no "
+        "row of the log shows their rewards."
+    ]
+
+
+def touches(value: float, most: float) -> list[str]:
+    """The warning that ``value`` reaches the largest possible return ``most``, if it does."""
+    if value < most and not math.isclose(value, most, rel_tol=1e-9):
+        return []
+    return [f"The estimate reaches the largest possible return, {most:g}: it can't be right."]
+
+
+def not_computed(
+    kind: Mapping[str, str], lacking: Mapping[str, Mapping[str, str]]
+) -> tuple[NotComputed, ...]:
+    """Each reason for which estimators are missing.
+
+    Args:
+        kind: the reasons of the kind of the log, by need.
+        lacking: of each policy, the reasons by need.
+    """
+    by_reason: dict[str, NotComputed] = {}
+
+    def add(estimator: Estimator, lacking: Mapping[str, str], *policy: str) -> bool:
+        reason = next((lacking[need] for need in estimator.needs if need in lacking), None)
+        if reason is None:
+            return False
+        of = by_reason.get(reason, NotComputed(reason, (), ()))
+        names = dict.fromkeys((*of.estimators, estimator.name))
+        by_reason[reason] = NotComputed(reason, tuple(names), tuple(dict.fromkeys((*of.policies, *policy))))
+        return True
+
+    rest = [estimator for estimator in ESTIMATORS.values() if not add(estimator, kind)]
+    for policy, reasons in lacking.items():
+        for estimator in rest:
+            add(estimator, reasons, policy)
+    return tuple(by_reason.values())

@@ -1,0 +1,247 @@
+"""The overview of a team's own log: the shape of its decisions and the ids of its items, before it is read.
+
+Each file is read a few columns at a time. logs/own_log.py then reads the rows by the shape. All rows give
+what any row must fit: the ids of the items, the signals, the longest session, whether one shows an item
+twice, and of each piece of the context its kind and whether it has gaps. Those of the training side alone
+give the numbers that a policy sees: how often each item is shown, and the encodings of the context.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from recsys_rl.data.tables.lines import lines_of
+from recsys_rl.data.tables.pieces import CONTEXT, SeenPiece, merged, seen_pieces
+from recsys_rl.data.tables.read import TableFile
+from recsys_rl.data.tables.schema import columns_text, named
+from recsys_rl.data.tables.values import on, whole_number
+from recsys_rl.errors import UserError, listed, one_line, short
+from recsys_rl.logs.decision_columns import Table
+from recsys_rl.logs.decision_table import ordered_ids, unread
+from recsys_rl.logs.log_shape import LogShape, SignalRange, check_signals
+from recsys_rl.logs.own_log import LogFiles, users_of
+from recsys_rl.utils.user_hashes import number_of
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A log as a whole."""
+
+    shape: LogShape
+    ids: tuple[int | str, ...]  # of the items that it shows or names, ascending
+    shares: Tensor  # (I,) float32: decisions of the training side that show the item, by all of that side
+    rows: int
+    sessions: int
+    has_users: bool
+    notes: tuple[str, ...]
+
+    @property
+    def text_ids(self) -> bool:
+        return isinstance(self.ids[0], str)
+
+
+Heldout = Callable[[Tensor], Tensor]
+"""(E,) bool of the numbers (E,) of users: True for those who are held out."""
+
+
+def nobody(users: Tensor) -> Tensor:
+    """A Heldout of a log whose rows are all learned from."""
+    return torch.zeros(len(users), dtype=torch.bool)
+
+
+def survey(files: LogFiles, heldout: Heldout = nobody) -> Survey:
+    """Read the log once, a column at a time where a file is Parquet.
+
+    Raises UserError for a file without decisions, for files with other columns, for a wrong value, and where
+    all decisions are held out.
+    """
+    every: list[pl.Series] = []
+    signals: tuple[str, ...] = ()
+    places = length = rows = learned = sessions = 0
+    repeats, notes, seen_sessions = False, [], np.zeros(0, np.uint64)
+    pieces: list[tuple[str, dict[str, SeenPiece]]] = []
+    facts: list[tuple[TableFile, _FileFacts]] = []
+    users: set[str] = set()  # two of them, if there are two
+    for table, name in files.named:
+        with lines_of(table):
+            of_file = _of_file(files, table, name, heldout)
+            pieces.append((one_line(table.path), _pieces_of_file(files, table, of_file.learned)))
+            facts.append((table, of_file))
+        if signals and signals != of_file.signals:
+            raise UserError(
+                f"{one_line(table.path)} has the signals {listed(of_file.signals)}, and the files before "
+                f"{listed(signals)}: give files with the same columns."
+            )
+        if places and places != of_file.places:
+            raise UserError(
+                f"{one_line(table.path)} shows {of_file.places} items in a decision, and the files before "
+                f"{places}: give slates of the same size."
+            )
+        if of_file.sessions is not None:
+            if np.isin(of_file.sessions, seen_sessions).any():
+                raise UserError(
+                    f"{one_line(table.path)} goes on with a session of the files before: each session must "
+                    "be whole in one file."
+                )
+            seen_sessions = np.concatenate([seen_sessions, of_file.sessions])
+        signals, places = of_file.signals, of_file.places
+        length, rows = max(length, of_file.length), rows + of_file.rows
+        learned += int(of_file.learned.sum())
+        sessions += of_file.rows if of_file.sessions is None else len(of_file.sessions)
+        repeats = repeats or of_file.repeats
+        every += of_file.shown
+        users |= of_file.users
+        notes += [note for note in of_file.notes if note not in notes]
+    if len(users) == 1:
+        raise UserError(
+            f"{files.name} is of one user, {short(min(users))}, so nobody could be held out: give rows of "
+            "several users, or --user-column - to hold out sessions or contexts."
+        )
+    if not learned:
+        unit = files.unit(bool(pieces[0][1]))
+        raise UserError(
+            f"{files.name} holds no decisions to learn from: all its {unit}s are held out from training. "
+            f"Give a log of more {unit}s."
+        )
+    ids, shares = _items(files, pl.concat(every).value_counts(), learned)
+    kinds = merged(pieces)
+    made = [piece.piece(name) for name, piece in kinds.items()]
+    constant = [name for name, piece in kinds.items() if piece.constant]
+    notes += [note for _, note in made if note]
+    silent = files.without_ends
+    if length > 1 and silent:
+        which = f"{listed(silent)}: " if len(silent) < len(files.files) else ""
+        notes.append(
+            f"{which}no column terminated or truncated, so where a session is shorter than the longest, its "
+            "user left"
+        )
+    notes += [f"context that never changes: {listed(constant)}"] if constant else []
+    columns, known = files.roles(files.files[0]), tuple(piece for piece, _ in made)
+    ranges = _ranges(files, facts)
+    shape = LogShape(known, signals, places, length, repeats or length == 1, columns, ranges)
+    return Survey(
+        shape,
+        ids,
+        shares,
+        rows,
+        sessions,
+        bool(users),
+        tuple(notes),
+    )
+
+
+@dataclass(frozen=True)
+class _FileFacts:
+    signals: tuple[str, ...]
+    places: int
+    length: int
+    rows: int
+    learned: Tensor  # (E,) bool: the rows of the training side
+    sessions: np.ndarray[tuple[int], np.dtype[np.uint64]] | None  # hashes of their ids, each once
+    repeats: bool
+    shown: list[pl.Series]  # ids as text, and "\0" before those that no row of the training side shows
+    users: set[str]  # two of them, if there are two
+    notes: list[str]
+
+
+def _of_file(files: LogFiles, table: TableFile, name: str, heldout: Heldout) -> _FileFacts:
+    roles = files.roles(table)
+    thin = [roles[role] for role in ("item", "candidates", "session", "time", "user") if role in roles]
+    thin += ["step"] if "step" in table.names else []
+    read = files.cells(table, list(dict.fromkeys(thin)))
+    if read.frame.height == 0:
+        raise UserError(f"{one_line(table.path)} holds no decisions: give a log with at least one row.")
+    if "step" in read and "session" not in roles:
+        raise UserError(f"{one_line(table.path)} has steps but no column of sessions: give --session-column.")
+    names = Table(one_line(table.path), pl.DataFrame(schema=dict.fromkeys(table.names, pl.String)), roles)
+    signals = names.signal_names(files.given.get("reward") is not None)
+    check_signals(names.name, signals)
+    shown = read.ids("item")
+    ids, numbers = read.keys("session")
+    steps = read.steps(numbers)
+    length = int(steps.max()) + 1
+    pairs = pl.DataFrame({"session": numbers.numpy(), "item": shown}).explode("item")
+    hashes = None
+    if ids is not None:
+        hashes = np.array([number_of(text) for text in ids], dtype=np.uint64)
+    learned = ~heldout(_users(files, table, name, read, ids, numbers))
+    offered = [shown.filter(pl.Series(~learned.numpy())).explode().unique()]
+    if "candidates" in roles:
+        offered.append(read.ids("candidates").explode().unique())
+    return _FileFacts(
+        signals,
+        read.places(shown),
+        length,
+        read.frame.height,
+        learned,
+        hashes,
+        length > 1 and bool(pairs.is_duplicated().any()),
+        [
+            shown.filter(pl.Series(learned.numpy())).explode().alias("id"),
+            *("\0" + others.alias("id") for others in offered),
+        ],
+        set(read.names("user").unique().head(2)) if "user" in roles else set(),
+        [columns_text(roles), unread(table.names, roles), table.note, *names.notes, *read.notes],
+    )
+
+
+def _users(
+    files: LogFiles, table: TableFile, name: str, read: Table, sessions: list[str] | None, numbers: Tensor
+) -> Tensor:
+    """(E,) int64: the numbers of the users of a file, as OwnLog numbers them."""
+    columns = [*named(table.names, CONTEXT).values()]
+    if not columns or {"user", "session"} & read.columns.keys():
+        return users_of(read, {}, sessions, numbers, name)
+    no_row = torch.zeros(read.frame.height, dtype=torch.bool)
+    kinds = {piece: seen.kind for piece, seen in _pieces_of_file(files, table, no_row).items()}
+    return users_of(files.cells(table, columns), kinds, sessions, numbers, name)
+
+
+def _pieces_of_file(files: LogFiles, table: TableFile, learned: Tensor) -> dict[str, SeenPiece]:
+    """The pieces of a file, of its rows ``learned`` (E,) bool."""
+    columns = list(named(table.names, CONTEXT).values())
+    groups = [columns] if table.raw is not None else [[name] for name in columns]
+    pieces: dict[str, SeenPiece] = {}
+    for group in filter(None, groups):
+        pieces |= seen_pieces(files.cells(table, group), files.fill, learned)
+    return pieces
+
+
+def _ranges(files: LogFiles, facts: Sequence[tuple[TableFile, _FileFacts]]) -> dict[str, SignalRange]:
+    """The range of each signal in the rows that are learned from."""
+    ranges = {}
+    for name in facts[0][1].signals:
+        every = []
+        for table, of in facts:
+            column = f"signal.{name}" if f"signal.{name}" in table.names else name
+            with lines_of(table):
+                read = files.cells(table, [column])
+                every.append(read.signals((name,), of.places)[of.learned].unique())
+        values = torch.cat(every).unique()
+        ranges[name] = SignalRange(float(values[0]), float(values[-1]), values.tolist() == [0.0, 1.0])
+    return ranges
+
+
+def _items(files: LogFiles, counted: pl.DataFrame, learned: int) -> tuple[tuple[int | str, ...], Tensor]:
+    """The ids of the items, ascending, and the share (I,) of the ``learned`` decisions that show each."""
+    texts = counted["id"].str.strip_prefix("\0")
+    shown = pl.DataFrame({"id": texts, "count": counted["count"] * ~counted["id"].str.starts_with("\0")})
+    shown = shown.group_by("id").agg(pl.col("count").sum())
+    names, text_ids = ordered_ids(shown["id"])
+    keys = shown["id"] if text_ids else on(shown["id"], whole_number)
+    by_id: dict[object, int] = {}
+    for name, count in zip(keys.to_list(), shown["count"].to_list(), strict=True):
+        by_id[name] = by_id.get(name, 0) + count
+    if len(names) < 2:
+        raise UserError(
+            f"{files.name} shows one item alone, {short(str(names[0]))}, so there is nothing to choose: give "
+            "a log of a policy that shows different items, or a column of candidates."
+        )
+    ids: tuple[int | str, ...] = tuple(names)  # type: ignore[arg-type]
+    return ids, torch.tensor([by_id[name] / learned for name in names])

@@ -1,0 +1,212 @@
+"""The log from which users are learned: of `recsys-rl record`, or a table of a team's own with sessions."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from recsys_rl.checkpoint.home import config_of_split, load_at_home
+from recsys_rl.data.tables.read import files_of, is_own
+from recsys_rl.env import OF_TABLES
+from recsys_rl.errors import FieldError, one_line
+from recsys_rl.logs.checks import check_catalogue
+from recsys_rl.logs.decision_log import DecisionLog
+from recsys_rl.logs.heldout import heldout_rows
+from recsys_rl.logs.log_files import sample_of
+from recsys_rl.logs.parts import sampled
+from recsys_rl.logs.reader import fingerprint
+from recsys_rl.logs.users.fit_users_config import FitUsersConfig
+from recsys_rl.logs.users.from_log import check_learnable, pieces_of_users
+from recsys_rl.make import make_user_model, make_world, one_visit
+from recsys_rl.objective.weighted import parse_weights
+from recsys_rl.protocols import UserModel
+from recsys_rl.settings.config import Config, brought_settings, overlay, to_dict
+from recsys_rl.settings.fields import hints
+from recsys_rl.settings.names import names_a_module
+from recsys_rl.settings.shared import DataConfig
+from recsys_rl.training.latest import print_latest
+from recsys_rl.types import Population, UserError, World
+from recsys_rl.utils.seeding import generators
+
+_STAYS = (
+    "no session of the log is terminated, so the learned users never leave before the last step: give a "
+    "column terminated, true where a user left"
+)
+
+
+class LogToFit(NamedTuple):
+    """A log that has been read, and the world of its items and users."""
+
+    log: DecisionLog
+    world: World
+    data_config: Mapping[str, Any]  # the settings of the world's data
+    known: Tensor  # (E,) bool: decisions for training users; sessions of others are held out
+    users: UserModel | None = None  # the user model of the log's platform; None: no simulator made the log
+    weights: Mapping[str, float] = {}  # of the signals, where there is no user model
+    fingerprint: bytes = b""
+
+
+Read = tuple[LogToFit, Config, str]
+
+
+def log_to_fit(options: FitUsersConfig, most_rows: int) -> Read:
+    """The log with its items and users, the settings of its platform, and a note. Raises UserError.
+
+    ``most_rows``: of a log with more rows, whole sessions are drawn.
+    """
+    if options.log is None:
+        raise UserError("The log is missing: give --log FILE.parquet.")
+    read = _table if is_own(options.log) else _recorded
+    return read(options, options.log, most_rows, generators(options.seed, "rows")["rows"])
+
+
+def _recorded(options: FitUsersConfig, path: str, most_rows: int, generator: torch.Generator) -> Read:
+    """A log of `recsys-rl record`, with the items of the checkpoint or of --data."""
+    given = [*options.given, *(["items"] if options.items is not None else [])]
+    if given:
+        raise FieldError(given[0], f"is about tables of your own, not {one_line(path)}: leave it out.")
+    log, note = sampled(path, most_rows, generator)
+    config, world = _world(options, log.header.platform)
+    check_learnable(path, log)
+    source = f"--data {config.data_config.data} --seed {config.train_config.seed}"
+    check_catalogue(path, log.header, world.catalogue, source)
+    users = _users_of(options, log, config, world)
+    read = LogToFit(
+        log=log,
+        world=world,
+        data_config=to_dict(config)["data_config"],
+        known=_of_training(log, config, world),
+        users=users,
+        weights=parse_weights(options.weights, "weights"),
+        fingerprint=fingerprint(Path(path)),
+    )
+    return read, config, note
+
+
+def _table(options: FitUsersConfig, path: str, most_rows: int, generator: torch.Generator) -> Read:
+    """A table of a team's own: its people are the population, and no simulator stands behind it."""
+    config, world = _of_table(options, path)
+    if config.env_config.max_episode_steps == 1:
+        raise UserError(
+            f"{one_line(path)} has single decisions, and learned users answer through a session: name the "
+            "column of sessions (--session-column), or learn a policy from the log itself, as with recsys-rl "
+            f"train --algo reinforce --log {one_line(path)}."
+        )
+    assert config.platform.tables is not None
+    source = config.platform.tables.open_log((path,), config.data_config, config.env_config, world.catalogue)
+    log, note = sample_of(source, most_rows, generator)
+    check_learnable(path, log)
+    known = _of_training(log, config, world)
+    shared = {name: getattr(config.data_config, name) for name in hints(DataConfig)}
+    read = LogToFit(
+        log=log,
+        world=_with_people(world, log, known),
+        data_config={**shared, "data": str(files_of(Path(path))[0])},
+        known=known,
+        weights=config.env_config.weights,
+        fingerprint=source.fingerprint(),
+    )
+    stays = "" if bool(log.terminated.any()) else _STAYS
+    return read, config, "\n".join(filter(None, [note, stays]))
+
+
+def _of_table(options: FitUsersConfig, path: str) -> tuple[Config, World]:
+    """The settings and the items of a table: its own, or those of the checkpoint."""
+    for name in ("data", "env"):
+        if getattr(options, name) is not None:
+            raise FieldError(name, f"has no effect: {one_line(path)} brings its own items; leave it out.")
+    if options.checkpoint is None:
+        given: dict[str, Any] = {"log": (path,), "items": options.items, "weights": options.weights}
+        given |= {**options.given, "seed": options.seed}
+        sections = overlay(brought_settings(OF_TABLES, given), {"algo": "bc", "env": OF_TABLES})
+        config = Config(**{**sections, **given})
+        return config, make_world(config)
+    for name in ("items", "weights"):
+        if getattr(options, name):
+            raise FieldError(name, "has no effect: --checkpoint brings its own; leave it out.")
+    checkpoint = load_at_home(options.checkpoint)
+    config = config_of_split(checkpoint)
+    if config.platform.simulates:
+        raise UserError(
+            f"{one_line(path)} is a table of your own, and --checkpoint is of {config.env}: give a policy of "
+            "such a table, or leave --checkpoint out."
+        )
+    data = dataclasses.replace(config.data_config, **options.given)
+    return dataclasses.replace(config, data_config=data), checkpoint.world
+
+
+def _with_people(world: World, log: DecisionLog, known: Tensor) -> World:
+    """The world with the users of a table, whose profiles are in the log if it has any.
+
+    ``known`` (E,) bool: decisions for training users. Raises UserError if nobody is held out.
+    """
+    ids, given = pieces_of_users(log)
+    size = world.catalogue.embedding.shape[1]
+    profile = given.get("profile", torch.zeros(0, 0))
+    if profile.shape != (len(ids), size):
+        profile = torch.zeros(len(ids), size)
+    training = torch.isin(ids, log.users[known])
+    if bool(training.all()):
+        raise UserError(
+            f"No user of the log is held out, as it has only {len(ids):,} of them: give a log of more users, "
+            "or another --seed."
+        )
+    people = Population(
+        taste=profile,
+        profile=profile,
+        user_ids=ids,
+        train=training.nonzero().squeeze(1),
+        heldout=(~training).nonzero().squeeze(1),
+    )
+    return World(world.catalogue, people)
+
+
+def _world(options: FitUsersConfig, platform: str) -> tuple[Config, World]:
+    """The settings and the world of the checkpoint, or of --data and the log's platform."""
+    if options.checkpoint is not None:
+        if options.data is not None:
+            raise UserError("--checkpoint brings its items: leave --data out, or leave --checkpoint out.")
+        checkpoint = load_at_home(options.checkpoint, options.env, platform)
+        if checkpoint.world.is_empty:
+            raise UserError(f"{options.checkpoint} has no catalogue, and a log is of one: give another one.")
+        if not options.quiet:
+            print_latest(options.checkpoint, checkpoint)
+        return one_visit(config_of_split(checkpoint)), checkpoint.world
+    if options.env is None and options.data is None:
+        raise UserError("The items are missing: give --checkpoint FILE, or --data SOURCE of the log's items.")
+    env = options.env or platform
+    if not env or (options.env is None and names_a_module(env)):  # a file may name no module to import
+        what = f"is of {env}, which imports a module" if env else "names no platform"
+        raise UserError(f"{options.log} {what}: give --env NAME beside --data.")
+    given: dict[str, Any] = {} if options.data is None else {"data": options.data}
+    config = Config(env=env, seed=options.seed, **given)
+    return config, make_world(config)
+
+
+def _users_of(options: FitUsersConfig, log: DecisionLog, config: Config, world: World) -> UserModel | None:
+    """The user model of the log's platform; None if people made the log."""
+    platform = log.header.platform
+    if not platform:
+        return None
+    if platform != config.env:
+        what = options.checkpoint if options.checkpoint is not None else f"--env {config.env}"
+        raise UserError(
+            f"{options.log} is a log of {platform}, and {what} is of {config.env}: give the log's platform."
+        )
+    return make_user_model(config, world)
+
+
+def _of_training(log: DecisionLog, config: Config, world: World) -> Tensor:
+    """(E,) bool: the decisions for training users."""
+    data, seed = config.data_config, config.train_config.seed
+    known = ~heldout_rows(log, world.population, data.heldout_fraction, seed)
+    if not bool(known.any()):
+        raise UserError(
+            "All users of the log are held out from training: record training users (--users train, or all)."
+        )
+    return known

@@ -1,0 +1,169 @@
+"""The part of `recommend` about contexts: the policies of a team's own log, which know no users."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import polars as pl
+import torch
+
+from recsys_rl.data.tables.cells import Cells
+from recsys_rl.data.tables.lines import lines_of
+from recsys_rl.data.tables.pieces import CONTEXT, tensors
+from recsys_rl.data.tables.read import TableFile, open_table
+from recsys_rl.errors import UserError, amount, one_line
+from recsys_rl.recommender import Recommendation, Recommender
+from recsys_rl.utils.files import check_writable, write_bytes
+
+ROWS = 65_536
+"""Rows of a file of contexts that are held at once."""
+
+
+class PeopleOptions(Protocol):
+    """The options that say for whom the recommendations are."""
+
+    @property
+    def checkpoint(self) -> str: ...
+    @property
+    def user(self) -> str | None: ...
+    @property
+    def like(self) -> tuple[str, ...]: ...
+    @property
+    def users(self) -> str | None: ...
+    @property
+    def context(self) -> tuple[str, ...]: ...
+    @property
+    def contexts(self) -> str | None: ...
+    @property
+    def out(self) -> str | None: ...
+    @property
+    def k(self) -> int | None: ...
+    @property
+    def again(self) -> bool: ...
+    @property
+    def seen(self) -> str | None: ...
+    @property
+    def separator(self) -> str | None: ...
+
+
+_ONE = "Give one of --user ID, --like TITLE and --users FILE"
+
+
+def check_one_way(options: PeopleOptions) -> None:
+    """Raise UserError if the options name several people, or an output without its input."""
+    ways = {
+        "user": options.user is not None,
+        "like": bool(options.like),
+        "users": options.users is not None,
+        "context": bool(options.context),
+        "contexts": options.contexts is not None,
+    }
+    if sum(ways.values()) > 1:
+        own = ", or for your own log of --context NAME=VALUE and --contexts FILE"
+        raise UserError(f"{_ONE}{own * (ways['context'] or ways['contexts'])}.")
+    many = "contexts" if ways["contexts"] else "users"
+    if ways[many] != (options.out is not None):
+        raise UserError(f"--{many} and --out belong together: give both, or neither.")
+    if (ways["context"] or ways["contexts"]) and (options.again or options.seen is not None):
+        raise UserError("--again and --seen are about users of the data: give --block with item ids.")
+    if options.contexts is not None and options.out is not None:
+        path = Path(options.out)
+        if path.suffix.lower() not in (".csv", ".parquet"):
+            raise UserError(
+                f"--out {path} is to be a CSV or a Parquet file: end its name with .csv or .parquet."
+            )
+        if path.resolve() == Path(options.contexts).resolve():
+            raise UserError(f"--out {path} is also the file of --contexts: give another name.")
+        check_writable(path, "--out")
+
+
+def check_people(recommender: Recommender, options: PeopleOptions) -> None:
+    """Raise UserError if the policy knows users and the options name contexts, or the reverse."""
+    of_people = options.user is not None or bool(options.like) or options.users is not None
+    of_contexts = bool(options.context) or options.contexts is not None
+    name, pieces = one_line(options.checkpoint), recommender.pieces
+    if pieces is None and of_contexts:
+        raise UserError(
+            f"{name} is of {recommender.checkpoint.config.env}, whose policies take no context: give --user, "
+            "--like or --users."
+        )
+    if pieces is None and not of_people:
+        raise UserError(f"{_ONE}.")
+    if pieces == () and of_contexts:
+        raise UserError(
+            f"{name} is the policy of a log without columns context.NAME: leave --context and --contexts out."
+        )
+    if pieces is not None and of_people:
+        raise UserError(
+            f"{name} is the policy of a log of your own, which knows contexts and no users: give --context "
+            "NAME=VALUE or --contexts FILE."
+        )
+
+
+def write_contexts(
+    recommender: Recommender,
+    options: PeopleOptions,
+    path: str,
+    out: Path,
+    allow: Sequence[int | str] | None,
+    block: Sequence[int | str],
+    generator: torch.Generator | None,
+) -> None:
+    """Write the recommendations for each row of the file of contexts to ``out``. Raises UserError.
+
+    Its columns are row (from 1), place (from 1), item, title and probability.
+    """
+    table, pieces = open_table(path, options.separator), recommender.pieces or ()
+    k = recommender.checkpoint.interface.slate_size if options.k is None else options.k
+    columns = [f"{CONTEXT}{piece.name}" for piece in pieces]
+    frames, done = [], 0
+    unknown = dict.fromkeys((piece.name for piece in pieces), 0)
+    for cells in _blocks(table, columns):
+        with lines_of(table, done):
+            given = tensors(pieces, cells)
+        for piece in pieces:
+            unknown[piece.name] += piece.unknown(cells)
+        lists = recommender.for_contexts(given, k, allow, block, generator)
+        frames.append(_frame(lists, done))
+        done += cells.frame.height
+    frame, file = pl.concat(frames), io.BytesIO()
+    frame.write_csv(file) if out.suffix.lower() == ".csv" else frame.write_parquet(file)
+    write_bytes(out, file.getvalue())
+    for name, rows in unknown.items():
+        if rows:
+            print(f"context.{name}: {amount(rows, 'text')} that the log never had: other", file=sys.stderr)
+    print(f"{amount(done, 'context')}: {out}", file=sys.stderr)
+
+
+def _blocks(table: TableFile, columns: Sequence[str]) -> Iterator[Cells]:
+    """The rows of the file with those of the columns that it has, ROWS at a time. Raises UserError."""
+    start = 0
+    known = [column for column in columns if column in table.names]
+    if len(known) < len(columns):  # the reader of the pieces names the first that is missing
+        known = known or list(table.names[:1])
+    scan = table.texts(known)
+    while True:
+        frame = table.collect(scan.slice(start, ROWS))
+        if not start and not frame.height:
+            raise UserError(f"{one_line(table.path)} holds no contexts: give a file with at least one row.")
+        if not frame.height:
+            return
+        yield Cells(one_line(table.path), frame)
+        start += ROWS
+
+
+def _frame(lists: Iterator[list[Recommendation]], before: int) -> pl.DataFrame:
+    """The table of lists; ``before``: the rows of the file before the first."""
+    rows = [
+        (row, place, *recommendation)
+        for row, places in enumerate(lists, before + 1)
+        for place, recommendation in enumerate(places, 1)
+    ]
+    kind = pl.String if isinstance(rows[0][2], str) else pl.Int64
+    types = (pl.Int64, pl.Int32, kind, pl.String, pl.Float32)
+    names = ("row", "place", *Recommendation._fields)
+    return pl.DataFrame(rows, dict(zip(names, types, strict=True)), orient="row")

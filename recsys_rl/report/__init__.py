@@ -1,7 +1,0 @@
-"""The results of a run on one page that needs no network: charts, numbers and sample sessions."""
-
-from recsys_rl.report.charts import learning_curve_svg, returns_chart_svg
-from recsys_rl.report.html import write_report
-from recsys_rl.report.page import Page
-
-__all__ = ["Page", "learning_curve_svg", "returns_chart_svg", "write_report"]

@@ -1,0 +1,100 @@
+"""The facts of a record: what all of its rows depend on, and what must be known at the next start.
+
+They are one table of names and JSON values. The facts of the checkpoint never change, the others do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from recsys_rl.checkpoint import Checkpoint
+from recsys_rl.data.catalogue_hash import catalogue_hash
+from recsys_rl.errors import UserError
+from recsys_rl.recommender.contexts import pieces_of
+from recsys_rl.utils.tensor_cache import digest
+
+CHAMPION = "champion"
+"""The fact that keeps the SHA-256 of the version that serves."""
+ITEMS_KNOWN = "items known"
+"""The fact that a team's own place has features of its items, and not their ids alone."""
+COLUMNS = "columns"
+"""The fact that names the column of each role in the log that the first policy of a team learned from."""
+HIGHEST = "highest"
+"""The fact that keeps the highest number that may have been given, also to rows that are erased or lost."""
+
+
+def facts_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The facts that no row may contradict, as JSON primitives.
+
+    Sessions name a user of the data by the row, so the users are among them. Of a team's own log the ids of
+    the items and the names of the signals and of the pieces of the context are enough: what was shown and
+    answered can be read with them, whatever a version knows of the items.
+    """
+    if pieces_of(checkpoint) is not None:
+        return own_facts(checkpoint)
+    population = checkpoint.population
+    facts: dict[str, Any] = json.loads(
+        json.dumps(
+            {
+                "platform": checkpoint.config.env,
+                "catalogue": catalogue_hash(checkpoint.catalogue),
+                "interface": asdict(checkpoint.interface),
+                "population": digest({"ids": population.user_ids.cpu()}, *population.user_names),
+            }
+        )
+    )
+    return facts
+
+
+def own_facts(checkpoint: Checkpoint) -> dict[str, Any]:
+    """``facts_of`` a policy of a team's own log, or of the place where it begins to record."""
+    catalogue, interface = checkpoint.catalogue, checkpoint.interface
+    pieces = pieces_of(checkpoint) or ()
+    return {
+        "platform": checkpoint.config.env,
+        "items": [str(id_) for id_ in catalogue.item_names or catalogue.item_ids.tolist()],
+        "signals": list(interface.signals),
+        "slate_size": interface.slate_size,
+        "context": sorted([piece.name, piece.kind, len(piece.low)] for piece in pieces),
+    }
+
+
+def read_facts(db: sqlite3.Connection, name: str) -> dict[str, Any]:
+    """The facts of the record ``name``. Raises UserError if they are damaged."""
+    try:
+        return {key: json.loads(value) for key, value in db.execute("SELECT name, value FROM facts")}
+    except ValueError:
+        raise UserError(f"{name} is damaged: copy it from a backup.") from None
+
+
+def write_fact(db: sqlite3.Connection, name: str, value: Any) -> None:
+    """Write one fact within the transaction under way."""
+    db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, json.dumps(value)))
+
+
+def check_facts(name: str, known: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raise UserError if the record ``name`` has other facts than the checkpoint."""
+    for key, value in wanted.items():
+        if known.get(key) != value:
+            raise UserError(
+                f"{name} is the record of another {key} than the checkpoint's: give the checkpoint of "
+                "the same data and settings, or a new file with --db."
+            )
+
+
+def champion_in(path: Path) -> str:
+    """The SHA-256 of the version that served last; "" without a record of it. Nothing is written."""
+    if not path.is_file():
+        return ""
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
+            row = db.execute("SELECT value FROM facts WHERE name = ?", (CHAMPION,)).fetchone()
+        return "" if row is None else str(json.loads(row[0]))
+    except (sqlite3.Error, ValueError):  # opening it to write raises the error with its reason
+        return ""

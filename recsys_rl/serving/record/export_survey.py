@@ -1,0 +1,126 @@
+"""A first reading of a record for an export: which sessions it has, and what their log must hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from recsys_rl.errors import UserError
+from recsys_rl.serving.record.export_arms import by_an_arm
+from recsys_rl.serving.record.interval import Interval
+from recsys_rl.serving.record.record_at_rest import Record
+from recsys_rl.serving.record.record_schema import Decision, SessionRows
+from recsys_rl.serving.versions import Version
+
+Logger = tuple[int | str, float]
+"""The number of a policy in the record, 0 for popularity, or the name of an application; and the probability
+of a uniform choice."""
+
+
+POPULARITY_DRAWN = "popularity-drawn"
+"""The policy of decisions that popularity made in place of another."""
+
+
+@dataclass
+class Survey:
+    """The properties of all sessions of a log, and the number of those that are left out."""
+
+    interval: Interval
+    loggers: dict[Logger, Version] = field(default_factory=dict)
+    sessions: list[int] = field(default_factory=list)  # the numbers of those for the log
+    without_candidates: int = 0  # sessions that are left out, as ``_lacks_candidates`` says
+    late_feedback: int = 0  # sessions with an event that came after the next decision
+    # "exclude", "candidates", "list_place", and "forbidden" where the platform forbids some items.
+    limits: set[str] = field(default_factory=set)
+    most_left: int = 1  # most items that were left after a step
+    unknown: int = 0  # decisions without a probability
+    factors: bool = True  # the probability of each place is known
+    arms: bool = False  # some decisions are of the arms of a release (export_arms.py)
+
+    @property
+    def watermark(self) -> int:
+        """The number at which the next interval begins."""
+        return self.interval.until
+
+    @property
+    def each_known(self) -> bool:
+        """True if the log has the log-probability of each row under every logger."""
+        return len(self.loggers) > 1 and not self.applications and not self.arms
+
+    @property
+    def applications(self) -> list[Logger]:
+        """The loggers that are applications: only they know the probability of a choice."""
+        return [logger for logger in self.loggers if isinstance(logger[0], str)]
+
+
+def survey_of(record: Record, interval: Interval) -> Survey:
+    """Read the sessions of the interval. Raises UserError."""
+    survey = Survey(interval)
+    for rows in record.sessions(interval.sessions):
+        session = record.state_of(rows)
+        if _lacks_candidates(record, rows):
+            survey.without_candidates += 1
+            continue
+        survey.sessions.append(session.row.number)
+        survey.most_left = max(survey.most_left, *(len(step.left) for step in session.steps))
+        following = dict(zip(session.decisions, session.decisions[1:], strict=False))
+        by_number = {decision.number: decision for decision in session.decisions}
+        survey.late_feedback += any(
+            (after := following.get(by_number[event.decision])) is not None and event.number > after.number
+            for event in session.events.values()
+        )
+        for decision in session.decisions:
+            survey.loggers.setdefault(logger_of(decision), record.version(decision))
+            survey.arms |= by_an_arm(decision)
+            survey.unknown += not decision.logprobs
+            survey.factors &= len(decision.logprobs) == len(decision.items)
+            if len(decision.items) > session.interface.slate_size:
+                survey.limits.add("list_place")
+            if _forbids(record.version(decision)):
+                survey.limits |= {"exclude", "forbidden"}
+            if decision.exclude:
+                survey.limits.add("exclude")
+            if decision.candidates is not None:
+                survey.limits.add("candidates")
+    return survey
+
+
+def _lacks_candidates(record: Record, rows: SessionRows) -> bool:
+    """True if popularity answered for a policy with a first stage, whose candidates were not proposed."""
+    return any(decision.degraded and record.version(decision).two_stages for decision in rows.decisions)
+
+
+def check_stages(record: Record, survey: Survey) -> None:
+    """Raise UserError for a first stage in a log of several policies, as its ``logger_logprobs`` are unknown.
+
+    The record holds what the first stage of the policy that decided proposed, and that of no other. With
+    another share of exploration it proposes the same.
+    """
+    if not survey.each_known:
+        return  # the log has no ``logger_logprobs``
+    numbers = {number for number, _ in survey.loggers}
+    staged = [
+        version.row.name for (number, _), version in survey.loggers.items() if number and version.two_stages
+    ]
+    if staged and len(numbers) > 1:
+        raise UserError(
+            f"{record.name} has decisions of {len(numbers)} policies, and {staged[0]} chooses among "
+            "candidates of its first stage, so it can't share a log: serve it with a record of its own."
+        )
+
+
+def _forbids(version: Version) -> bool:
+    """True if the platform forbids some available items at some steps."""
+    pieces = version.checkpoint.config.platform.visit_pieces
+    return pieces is not None and pieces.permits is not None
+
+
+def logger_name(policy: str, explore: float) -> str:
+    """The name of a logger: its policy, with the share of uniform choices if there are any."""
+    return f"{1 - explore:g} {policy} + {explore:g} random" if explore else policy
+
+
+def logger_of(decision: Decision) -> Logger:
+    """The policy that chose, and its exploration."""
+    if decision.application:
+        return decision.application, 0.0
+    return (0 if decision.degraded else decision.policy), decision.explore

@@ -1,0 +1,240 @@
+"""A record at rest, for `recsys-rl log`: its sessions, the policies that made its decisions, its check."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+
+from recsys_rl.errors import UserError, amount, one_line
+from recsys_rl.serving.decide_again import is_same, replay
+from recsys_rl.serving.facts import facts_of
+from recsys_rl.serving.record.check_arms import wrong_arms
+from recsys_rl.serving.record.record_schema import Damaged, Decision, Release, ServedPolicy, SessionRows
+from recsys_rl.serving.record.store import Store
+from recsys_rl.serving.record.store_reader import StoreReader
+from recsys_rl.serving.session_state import SessionState
+from recsys_rl.serving.versions import Version, files_in, open_version
+from recsys_rl.types import Interface
+
+LONGEST = 10_000  # steps of a session of a team's own place, whose length nothing limits
+SESSIONS = 256  # that are replayed together
+NAMED = 5  # problems that a check prints
+
+
+class Record:
+    """The record in a file, with the versions that it names."""
+
+    def __init__(
+        self,
+        path: Path,
+        checkpoint: Path | None = None,
+        env: str | None = None,
+        store: StoreReader | None = None,
+    ) -> None:
+        """Open it. Raises UserError.
+
+        Args:
+            checkpoint: a file or a folder with policies that have moved.
+            store: the record that is open already; else it is locked, and its server must have ended.
+        """
+        self.name, self.env = one_line(path), env
+        self.store = Store(path) if store is None else store
+        try:
+            self.policies = {row.number: row for row in self.store.policies()}
+        except Damaged as damage:
+            self.store.close()
+            raise UserError(f"{self.name} is damaged ({damage}): copy it from a backup.") from None
+        self.moved = {} if checkpoint is None else dict(files_in(checkpoint))  # by their SHA-256
+        self._versions: dict[int, Version] = {}
+        self._by_sha256: dict[str, Version] = {}
+
+    def version(self, decision: Decision) -> Version:
+        """The policy that made the decision, or in whose place popularity did. Raises UserError."""
+        if decision.policy not in self._versions:
+            if not decision.policy and self.policies:  # of an application, before there was a policy
+                return self.version(msgspec.structs.replace(decision, policy=min(self.policies)))
+            if decision.policy not in self.policies:
+                raise UserError(f"{self.name} lacks the policy {decision.policy}: copy it from a backup.")
+            self._versions[decision.policy] = self._open(self.policies[decision.policy])
+        return self._versions[decision.policy]
+
+    def version_of(self, sha256: str) -> Version:
+        """The policy with this SHA-256, also one that has not decided. Raises UserError if it is missing."""
+        if sha256 not in self._by_sha256:
+            served = next((row for row in self.policies.values() if row.sha256 == sha256), None)
+            if served is None:  # its file lies with those that have decided, or has moved with them
+                served = ServedPolicy(0, sha256[:8], sha256, str(self._beside().get(sha256, sha256)))
+            self._by_sha256[sha256] = self._open(served)
+        return self._by_sha256[sha256]
+
+    def _beside(self) -> dict[str, Path]:
+        """The checkpoints in the folders of those that have decided, by their SHA-256."""
+        files = dict[str, Path]()
+        for folder in sorted({Path(row.file).parent for row in self.policies.values()}):
+            with contextlib.suppress(UserError):  # the folder is not there any more
+                files.update(files_in(folder))
+        return files
+
+    def releases(self) -> list[Release]:
+        """All rows of releases. Raises UserError for a damaged one."""
+        try:
+            return self.store.releases()
+        except Damaged as damage:
+            raise self._damaged(damage) from None
+
+    @property
+    def of_own_log(self) -> bool:
+        """True for a team's own place, whose facts tell what its rows mean."""
+        return "items" in self.store.facts
+
+    def interface_of(self, decision: Decision) -> Interface:
+        """The interface of a session of a team's own place that begins with the decision.
+
+        Its length is that of the policy, if the decision was made by one whose file is there.
+        """
+        facts, length = self.store.facts, LONGEST
+        if decision.policy:
+            with contextlib.suppress(UserError):
+                length = self.version(decision).checkpoint.interface.session_length
+        return Interface(
+            context=(),
+            action_sizes=(len(facts["items"]),),
+            slate_size=facts["slate_size"],
+            repeats=True,
+            history_length=0,
+            signals=tuple(facts["signals"]),
+            session_length=length,
+        )
+
+    def _open(self, served: ServedPolicy) -> Version:
+        path = self.moved.get(served.sha256, Path(served.file))
+        mend = "give the folder with it: --checkpoint"
+        if not path.is_file():
+            raise UserError(
+                f"The policy {served.name} ({served.sha256[:8]}) of {self.name} is not at {one_line(path)} "
+                f"any more: {mend}."
+            )
+        version = open_version(path, served.number, self.env)
+        if version.row.sha256 != served.sha256:
+            raise UserError(f"{one_line(path)} is not the file any more that decided in {self.name}: {mend}.")
+        for name, value in facts_of(version.checkpoint).items():
+            if self.store.facts.get(name) != value:
+                raise UserError(f"{one_line(path)} is of another {name} than {self.name}: {mend}.")
+        return version
+
+    def state_of(self, rows: SessionRows) -> SessionState:
+        """The session at its end. Raises UserError."""
+        first = rows.decisions[0]
+        own = self.of_own_log
+        return SessionState.of(
+            rows, self.interface_of(first) if own else self.version(first).checkpoint.interface
+        )
+
+    def people(self, numbers: Iterable[int]) -> dict[int, str]:
+        """The name of each of these people by the number. Raises UserError for a damaged row."""
+        try:
+            return {number: self.store.name_of(number) for number in numbers}
+        except Damaged as damage:
+            raise self._damaged(damage) from None
+
+    def _damaged(self, damage: Damaged) -> UserError:
+        return UserError(
+            f"{self.name} is damaged ({damage}): see recsys-rl log check, and copy it from a backup."
+        )
+
+    def sessions(self, numbers: Iterable[int] | None = None) -> Iterator[SessionRows]:
+        """All sessions with decisions, ascending, or those. Raises UserError for a damaged one."""
+        for number in self.store.sessions() if numbers is None else numbers:
+            try:
+                rows = self.store.session(number)
+            except Damaged:
+                raise UserError(
+                    f"Session {number} of {self.name} is damaged: see recsys-rl log check, and copy the file "
+                    "from a backup."
+                ) from None
+            if rows is not None and rows.decisions:
+                yield rows
+
+    def groups(self, sessions: Iterator[SessionRows]) -> Iterator[list[SessionRows]]:
+        """The sessions, SESSIONS at a time."""
+        while group := [*islice(sessions, SESSIONS)]:
+            yield group
+
+
+@dataclass
+class Checked:
+    """The rows and draws that a check went through."""
+
+    sessions: int = 0
+    decisions: int = 0
+    events: int = 0
+    observed: int = 0  # decisions of an application, which drew nothing here
+    replayed: int = 0
+    not_replayed: str = ""  # why some draws were not repeated
+
+
+def check(record: Record) -> Checked:
+    """Check every row of the record, and repeat every draw. Raises UserError with the first problems."""
+    problems, checked = list[str](), Checked()
+    integrity = record.store.integrity()
+    if integrity != "ok":
+        problems.append(f"SQLite says: {integrity}")
+    try:
+        problems += record.store.changed_rows()
+        sessions = _sound_sessions(record, problems, checked)
+        problems += wrong_arms(record.store, record.policies, sessions)
+    except Damaged as damage:
+        problems.append(str(damage))
+        sessions = []
+    for group in record.groups(iter(sessions)):
+        try:
+            for step in replay(group, record.version):
+                for again in step:
+                    if again.decision.application:
+                        continue
+                    if is_same(again.decision, again.result):
+                        checked.replayed += 1
+                    else:
+                        problems.append(
+                            f"decision {again.decision.number} of session {group[again.at].session.number} "
+                            "gives other items when it is drawn again"
+                        )
+        except UserError as error:
+            checked.not_replayed = str(error)
+    if problems:
+        more = f" and {len(problems) - NAMED} more" if len(problems) > NAMED else ""
+        raise UserError(
+            f"{record.name} has {amount(len(problems), 'problem')}: {'; '.join(problems[:NAMED])}{more}."
+        )
+    return checked
+
+
+def _sound_sessions(record: Record, problems: list[str], checked: Checked) -> list[SessionRows]:
+    """The sessions with draws that have all their rows; damaged ones are added to ``problems``."""
+    sound = []
+    for number in record.store.sessions():
+        try:
+            rows = record.store.session(number)
+        except Damaged as damage:
+            problems.append(f"{damage}: its rows are missing, changed or doubled")
+            continue
+        if rows is None or not rows.decisions:
+            problems.append(f"session {number} has no decision")
+            continue
+        known = {decision.number for decision in rows.decisions}
+        if any(event.decision not in known for event in rows.events):
+            problems.append(f"session {number} has an event of a decision that it does not hold")
+            continue
+        checked.sessions += 1
+        checked.decisions += len(rows.decisions)
+        checked.events += len(rows.events)
+        observed = sum(decision.application != "" for decision in rows.decisions)
+        checked.observed += observed
+        if observed < len(rows.decisions):  # else there is no draw to repeat
+            sound.append(rows)
+    return sound

@@ -1,0 +1,275 @@
+"""Reading the record's database. A session's digest covers each row that is given out.
+
+A session counts its rows and sums their digests in the transaction that writes them: a row that is lost,
+changed or doubled shows when the session is read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from recsys_rl.errors import error_text
+from recsys_rl.serving.record.record_schema import (
+    DIGEST_BITS,
+    RELEASED,
+    UNREADABLE,
+    Damaged,
+    Decision,
+    Event,
+    Person,
+    Release,
+    ServedPolicy,
+    Session,
+    SessionRows,
+    decoded,
+    digest,
+    encoded,
+    is_person,
+)
+
+
+def whole_session(
+    number: int, stored: tuple[bytes, int, int], decisions: Sequence[bytes], events: Sequence[bytes]
+) -> SessionRows:
+    """A session from its encoded rows; ``stored``: its own row, their number and the sum of their digests.
+
+    Raises Damaged.
+    """
+    session, tally, wanted = stored
+    contents = [session, *decisions, *events]
+    try:
+        if len(contents) != tally or sum(map(digest, contents)) & DIGEST_BITS != wanted:
+            raise Damaged(f"session {number}")
+        return SessionRows(
+            decoded(Session, session),
+            [decoded(Decision, row) for row in decisions],
+            [decoded(Event, row) for row in events],
+        )
+    except (Damaged, *UNREADABLE) as error:
+        raise Damaged(f"session {number}") from error
+
+
+class StoreReader:
+    """Queries on one connection; one thread at a time uses it."""
+
+    facts: dict[str, Any]
+    """The facts of the record (facts.py)."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self.moment = time.time()
+        """Seconds since 1970: all that is read was written later, or stood there then."""
+        self._db = db
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._db.close()
+
+    def _read(self, query: str, values: tuple[Any, ...] | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
+        """The rows of a query. Raises Damaged where SQLite can't read the file."""
+        try:
+            return self._db.execute(query, values).fetchall()
+        except (sqlite3.DatabaseError, ValueError) as error:
+            raise Damaged(error_text(error)) from error
+
+    def _first(self, query: str, values: tuple[Any, ...] = ()) -> tuple[Any, ...] | None:
+        rows = self._read(query, values)
+        return rows[0] if rows else None
+
+    def person(self, name: str) -> tuple[Person, SessionRows | None] | None:
+        """A person with the latest session, or None. Raises Damaged."""
+        row = self._first("SELECT number FROM people WHERE name = ?", (name,))
+        if row is None:
+            return None
+        latest = self._read("SELECT max(number) FROM sessions WHERE person = ?", row)[0][0]
+        return Person(row[0], name), None if latest is None else self.session(latest)
+
+    def session(self, number: int) -> SessionRows | None:
+        """A session with its rows, or None. Raises Damaged."""
+        row = self._first("SELECT row, tally, digest FROM sessions WHERE number = ?", (number,))
+        if row is None:
+            return None
+        session, tally, wanted = row
+        decisions, events = (
+            [row[0] for row in self._read(query, (number,))]
+            for query in (
+                "SELECT row FROM decisions WHERE session = ? ORDER BY number",
+                "SELECT row FROM events WHERE session = ? ORDER BY number",
+            )
+        )
+        return whole_session(number, (session, tally, wanted), decisions, events)
+
+    def decision(self, number: int) -> tuple[SessionRows, Decision] | None:
+        """A decision with its session; None if there is none. Raises Damaged."""
+        return self._decision("number", number)
+
+    def answered(self, request: str) -> Decision | None:
+        """The decision of the caller's request id. Raises Damaged."""
+        stored = self._decision("request", request)
+        if stored is not None and stored[1].request != request:
+            raise Damaged(f"decision {stored[1].number}")
+        return None if stored is None else stored[1]
+
+    def _decision(self, column: str, value: int | str) -> tuple[SessionRows, Decision] | None:
+        """A decision with its session. Raises Damaged."""
+        row = self._first(f"SELECT number, session FROM decisions WHERE {column} = ?", (value,))
+        if row is None:
+            return None
+        session = self.session(row[1])
+        decision = None if session is None else session.decision(row[0])
+        if session is None or decision is None:
+            raise Damaged(f"decision {row[0]}")
+        return session, decision
+
+    def latest(self, number: int) -> tuple[list[tuple[Decision, str, int]], list[int]]:
+        """The last decisions, the latest first, and the numbers of those among them that can't be read.
+
+        With each decision come the person's name and the number of its events. Raises Damaged.
+        """
+        latest = self._read(
+            "SELECT decisions.number, decisions.session, people.number, name, people.digest FROM decisions "
+            "LEFT JOIN sessions ON sessions.number = decisions.session "
+            "LEFT JOIN people ON people.number = person "
+            "ORDER BY decisions.number DESC LIMIT ?",
+            (number,),
+        )
+        rows, unreadable = list[tuple[Decision, str, int]](), list[int]()
+        sessions: dict[int, SessionRows | None] = {}
+        for at, within, person, name, wanted in latest:
+            if within not in sessions:
+                with contextlib.suppress(Damaged):
+                    sessions[within] = self.session(within)
+            session = sessions.setdefault(within, None)
+            decision = None if session is None else session.decision(at)
+            if (
+                session is None
+                or decision is None
+                or session.session.person != person
+                or not is_person(person, name, wanted)
+            ):
+                unreadable.append(at)
+                continue
+            rows.append((decision, name, sum(event.decision == at for event in session.events)))
+        return rows, unreadable
+
+    def event(self, id: str) -> Event | None:
+        """The event with this id. Raises Damaged."""
+        row = self._first("SELECT number, session FROM events WHERE id = ?", (id,))
+        if row is None:
+            return None
+        session = self.session(row[1])
+        events = () if session is None else session.events
+        event = next((event for event in events if (event.number, event.id) == (row[0], id)), None)
+        if event is None:
+            raise Damaged(f"event {row[0]}")
+        return event
+
+    def policies(self) -> list[ServedPolicy]:
+        """All policies that decided. Raises Damaged."""
+        return [
+            decoded(ServedPolicy, row) for (row,) in self._read("SELECT row FROM policies ORDER BY number")
+        ]
+
+    def releases(self) -> list[Release]:
+        """All rows of releases, ascending; none in a record of an earlier format. Raises Damaged."""
+        rows = self._releases()
+        for row, is_whole in rows:
+            if not is_whole:
+                raise Damaged(f"release {row.number} is changed")
+        return [row for row, _ in rows]
+
+    def _releases(self) -> list[tuple[Release, bool]]:
+        """The rows of releases, each with whether it has its digest. Raises Damaged."""
+        if self._read("PRAGMA user_version")[0][0] < RELEASED:
+            return []
+        rows = self._read("SELECT number, row, digest FROM releases ORDER BY number")
+        found = [(number, decoded(Release, row), digest(row) == wanted) for number, row, wanted in rows]
+        return [(row, is_whole and row.number == number) for number, row, is_whole in found]
+
+    def people(self) -> list[Person]:
+        """All people. Raises Damaged."""
+        rows = self._read("SELECT number, name, digest FROM people ORDER BY number")
+        for number, name, wanted in rows:
+            if not is_person(number, name, wanted):
+                raise Damaged(f"person {number}")
+        return [Person(number, name) for number, name, _ in rows]
+
+    def name_of(self, person: int) -> str:
+        """The name of the person with this number. Raises Damaged."""
+        row = self._first("SELECT name, digest FROM people WHERE number = ?", (person,))
+        if row is None or not is_person(person, *row):
+            raise Damaged(f"person {person}")
+        return str(row[0])
+
+    def sessions(self) -> list[int]:
+        """The numbers of all sessions, ascending. Raises Damaged."""
+        return [number for (number,) in self._read("SELECT number FROM sessions ORDER BY number")]
+
+    def ended_in(self, since: int, until: int) -> list[tuple[int, int]]:
+        """The sessions whose last decision or event has a number in (since, until], by that number.
+
+        Each with that number: (session, number), ascending by the number. Only the rows with such numbers are
+        read, and whether their sessions have later ones. Raises Damaged.
+        """
+        return [
+            (session, last)
+            for session, last in self._read(
+                "SELECT session, max(number) AS last FROM ("
+                "SELECT session, number FROM decisions WHERE number > :since AND number <= :until UNION ALL "
+                "SELECT session, number FROM events WHERE number > :since AND number <= :until) AS rows "
+                "GROUP BY session "
+                "HAVING NOT EXISTS (SELECT 1 FROM decisions AS later "
+                "WHERE later.session = rows.session AND later.number > :until) "
+                "AND NOT EXISTS (SELECT 1 FROM events AS later "
+                "WHERE later.session = rows.session AND later.number > :until) ORDER BY last",
+                {"since": since, "until": until},
+            )
+        ]
+
+    def latest_row(self) -> tuple[int, float]:
+        """The highest number of a decision or an event, and its time by the server; zeros without any.
+
+        Raises Damaged.
+        """
+        decisions = self._read("SELECT row FROM decisions ORDER BY number DESC LIMIT 1")
+        events = self._read("SELECT row FROM events ORDER BY number DESC LIMIT 1")
+        rows = [(row.number, row.time) for row in (decoded(Decision, row) for (row,) in decisions)]
+        rows += [(row.number, row.received) for row in (decoded(Event, row) for (row,) in events)]
+        return max(rows, default=(0, 0.0))
+
+    def integrity(self) -> str:
+        """The result of SQLite's own check of the file: "ok", or its first complaint."""
+        try:
+            return str(self._db.execute("PRAGMA integrity_check(1)").fetchone()[0])
+        except (sqlite3.DatabaseError, ValueError) as error:
+            return error_text(error)
+
+    def changed_rows(self) -> Iterator[str]:
+        """Each row that differs from its searched columns, and each changed person or policy.
+
+        Raises Damaged.
+        """
+        for number, name, wanted in self._read("SELECT number, name, digest FROM people"):
+            if not is_person(number, name, wanted):
+                yield f"person {number} is changed"
+        for number, row, wanted in self._read("SELECT number, row, digest FROM policies"):
+            if digest(encoded(decoded(ServedPolicy, row))) != wanted:
+                yield f"policy {number} is changed"
+        for release, is_whole in self._releases():
+            if not is_whole:
+                yield f"release {release.number} is changed"
+        for number, person, row in self._read("SELECT number, person, row FROM sessions"):
+            session = decoded(Session, row)
+            if (session.number, session.person) != (number, person):
+                yield f"session {number} is changed"
+        for number, within, request, row in self._read("SELECT * FROM decisions"):
+            decision = decoded(Decision, row)
+            if (decision.number, decision.session, decision.request or None) != (number, within, request):
+                yield f"decision {number} is changed"
+        for number, id, within, row in self._read("SELECT * FROM events"):
+            event = decoded(Event, row)
+            if (event.number, event.id, event.session) != (number, id, within):
+                yield f"event {number} is changed"

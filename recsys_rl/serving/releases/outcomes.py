@@ -1,0 +1,181 @@
+"""Outcomes of sessions that have matured: the return by the champion's objective, and what guardrails watch.
+
+They are read from the record by a connection of their own, in another thread than the requests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from recsys_rl.make import make_user_model
+from recsys_rl.objective.weighted import weighted_known, weights_of
+from recsys_rl.protocols import UserModel
+from recsys_rl.serving.record.record_schema import Arm, Damaged, Session, SessionRows
+from recsys_rl.serving.record.store_reader import whole_session
+from recsys_rl.serving.session_state import SessionState, Step
+from recsys_rl.serving.versions import Version
+from recsys_rl.types import Events, Feedback, Interface
+
+EARLY = 0.25
+"""Share of the platform's steps; a user who left by then left early."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One session."""
+
+    number: int
+    person: int
+    arm: Arm
+    probability: float  # of its arm
+    reward: float  # the sum over its steps
+    degraded: float  # share of the decisions that popularity made
+    early: float  # 1: the user left early
+    shown: tuple[int, ...]  # rows of the items, in all places
+
+
+class Outcomes:
+    """Makes outcomes from the rows of a record."""
+
+    def __init__(self, path: Path, versions: Sequence[Version], longest: float) -> None:
+        """``versions``: those that serve, first the champion. Returns are by the weights of its training.
+
+        Their sessions may have other lengths: the longest one counts.
+
+        ``longest``: seconds in which a visitor is active at most (``end``).
+        """
+        self.path, self.version, self.longest = path, versions[0], longest
+        interfaces = [version.checkpoint.interface for version in versions]
+        longest = max(interface.session_length for interface in interfaces)
+        self.interface: Interface = replace(interfaces[0], session_length=longest)
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """A connection that only reads, and all of it one moment of the record. Raises sqlite3.Error."""
+        name = f"{self.path.resolve().as_uri()}?mode=ro"
+        with contextlib.closing(sqlite3.connect(name, uri=True, isolation_level=None)) as db:
+            db.execute("BEGIN")
+            yield db
+
+    def numbers(self, db: sqlite3.Connection, above: int, below: int) -> list[int]:
+        """The sessions with numbers between, ascending."""
+        query = "SELECT number FROM sessions WHERE number > ? AND number < ? ORDER BY number"
+        return [number for (number,) in db.execute(query, (above, below))]
+
+    def latest(self, db: sqlite3.Connection, below: int, most: int) -> list[int]:
+        """The last sessions with lower numbers, ascending."""
+        query = "SELECT number FROM sessions WHERE number < ? ORDER BY number DESC LIMIT ?"
+        return [number for (number,) in db.execute(query, (below, most))][::-1]
+
+    def latest_of(self, db: sqlite3.Connection, person: int, below: int, most: int) -> list[int]:
+        """The person's last sessions with lower numbers, ascending."""
+        query = "SELECT number FROM sessions WHERE person = ? AND number < ? ORDER BY number DESC LIMIT ?"
+        return [number for (number,) in db.execute(query, (person, below, most))][::-1]
+
+    def end(self, session: Session) -> float:
+        """When the session counts at the latest, with the rows that are earlier than that."""
+        return session.began + session.timeout + session.window + self.longest
+
+    def matured(self, state: SessionState, now: float) -> bool:
+        """True if no row can change the outcome any more."""
+        return state.matured(now) or now >= self.end(state.row)
+
+    def sessions(self, db: sqlite3.Connection, numbers: Sequence[int]) -> dict[int, SessionState]:
+        """These sessions by number until their ends, without those that are erased or damaged."""
+        given = (json.dumps(numbers),)
+        some = "IN (SELECT value FROM json_each(?))"
+        query = f"SELECT number, row, tally, digest FROM sessions WHERE number {some}"
+        stored = db.execute(query, given).fetchall()
+        decisions, events = defaultdict[int, list[bytes]](list), defaultdict[int, list[bytes]](list)
+        for table, lists in (("decisions", decisions), ("events", events)):
+            query = f"SELECT session, row FROM {table} WHERE session {some} ORDER BY number"
+            for session, row in db.execute(query, given):
+                lists[session].append(row)
+        found = {}
+        for number, *own in stored:
+            try:
+                rows = whole_session(number, (own[0], own[1], own[2]), decisions[number], events[number])
+            except Damaged:
+                continue
+            if rows.decisions:
+                found[number] = SessionState.of(rows, self.interface, self._first_late(rows))
+        return found
+
+    def _first_late(self, rows: SessionRows) -> int | None:
+        """The number of the first row that is later than the session's end."""
+        end = self.end(rows.session)
+        times = [(row.number, row.time) for row in rows.decisions]
+        times += [(row.number, row.received) for row in rows.events]
+        return min((number for number, time in times if time >= end), default=None)
+
+    def of(self, sessions: Sequence[SessionState]) -> list[Outcome]:
+        """The outcomes of sessions that have matured."""
+        return [
+            _outcome(session, reward)
+            for session, reward in zip(sessions, self._rewards(sessions), strict=True)
+        ]
+
+    def _rewards(self, sessions: Sequence[SessionState]) -> list[float]:
+        """The sum of the rewards of each session."""
+        steps = [step for session in sessions for step in session.steps]
+        if not steps:
+            return []
+        signals = torch.tensor([step.signals for step in steps]).view(
+            len(steps), self.interface.slate_size, len(self.interface.signals)
+        )
+        shown = torch.ones(signals.shape[:2], dtype=torch.bool)
+        feedback = Feedback(self._all_signals(signals), shown, self._left(steps))
+        streams = self._users.rewards(feedback)  # (E, M)
+        by = weights_of(self.version.checkpoint.config.train_config, self._users.streams)
+        reward = weighted_known(streams, by)  # (E,)
+        of_session = torch.tensor([at for at, session in enumerate(sessions) for _ in session.steps])
+        sums: list[float] = (
+            torch.zeros(len(sessions)).double().index_add(0, of_session, reward.double()).tolist()
+        )
+        return sums
+
+    @cached_property
+    def _users(self) -> UserModel:
+        return make_user_model(self.version.checkpoint.config, self.version.checkpoint.world)
+
+    def _all_signals(self, visible: Tensor) -> Tensor:
+        """Signals (E, ?, S) of the user model, NaN where they are hidden, from the visible ones."""
+        every = [signal.name for signal in self._users.signals]
+        at = torch.tensor([every.index(name) for name in self.interface.signals], dtype=torch.int64)
+        return visible.new_full((*visible.shape[:-1], len(every)), torch.nan).index_copy(-1, at, visible)
+
+    def _left(self, steps: Sequence[Step]) -> Events | None:
+        if not self.interface.events:
+            return None
+        width, nothing = max(1, *(len(step.left) for step in steps)), [0.0] * len(self.interface.signals)
+        gaps = [width - len(step.left) for step in steps]
+        items = [[*step.left, *[-1] * gap] for step, gap in zip(steps, gaps, strict=True)]
+        signals = [[*step.left.values(), *[nothing] * gap] for step, gap in zip(steps, gaps, strict=True)]
+        return Events(torch.tensor(items), self._all_signals(torch.tensor(signals)))
+
+
+def _outcome(session: SessionState, reward: float) -> Outcome:
+    decisions = session.decisions
+    first = next((decision for decision in decisions if decision.arm), decisions[0])
+    drawn = [decision for decision in decisions if not decision.application]
+    early = session.left_after >= 0 and len(session.steps) <= EARLY * session.interface.session_length
+    return Outcome(
+        number=session.row.number,
+        person=session.row.person,
+        arm=first.arm,
+        probability=first.arm_probability,
+        reward=reward,
+        degraded=sum(decision.degraded != "" for decision in drawn) / max(1, len(drawn)),
+        early=float(early),
+        shown=tuple(item for step in session.steps for item in step.items),
+    )

@@ -1,0 +1,205 @@
+"""The watch over a release: each second the sessions that have matured join the canary, which may stop it.
+
+It runs beside the requests: in the event loop it asks the worker for the moment, and in another thread it
+reads the record. After a start it reads all sessions of the release again, and comes to the same numbers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import sqlite3
+import sys
+import traceback
+from collections import deque
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from recsys_rl.errors import one_line
+from recsys_rl.serving.jobs import Change, Moment
+from recsys_rl.serving.jobs import Look as LookAtWorker
+from recsys_rl.serving.messages import Problem
+from recsys_rl.serving.record.record_schema import Release
+from recsys_rl.serving.releases.canary import Canary, CanarySettings, Look
+from recsys_rl.serving.releases.outcomes import Outcome, Outcomes
+from recsys_rl.serving.releases.releases import Freeze, Stop
+from recsys_rl.serving.worker import Worker
+
+EVERY = 1.0  # seconds
+TRIES = 10
+"""Looks in a row that fail before the release is frozen: one failed read of the record is no reason to."""
+BATCH = 500  # sessions that are read at once
+MOST = 2_000
+"""Sessions that are read at one look: after a start on a long release nobody waits for all of them."""
+
+
+class Watch:
+    """Follows the release under way, if there is one."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self.settings = replace(CanarySettings(), top=worker.shared.settings.most_shown)
+        self.followed: Followed | None = None
+        self.lock = asyncio.Lock()
+
+    async def run(self) -> None:
+        """Look until the task is cancelled."""
+        failed, of = 0, 0  # looks in a row, and the number of their release
+        while True:
+            await asyncio.sleep(EVERY)
+            release = self.worker.shared.active.history.under_way
+            if release is None:
+                self.followed = None
+                continue
+            if of != release.start.number:
+                failed, of = 0, release.start.number
+            try:
+                await self.now()
+                failed = 0
+            except Exception as error:
+                failed += 1
+                why = f"the canary failed ({type(error).__name__}: {one_line(error)})"
+                if failed < TRIES:
+                    print(f"{why}: it looks again", file=sys.stderr)
+                    continue
+                # Without a canary nobody must be given to a challenger.
+                traceback.print_exc(file=sys.stderr)
+                freeze = Freeze(f"{why}, {failed} times in a row", release.start.number)
+                with contextlib.suppress(Problem):
+                    await self.worker.submit(Change(freeze))
+
+    async def now(self) -> int:
+        """Look now. Returns the number of the release, 0 without one. Raises sqlite3.Error."""
+        async with self.lock:
+            moment: Moment = await self.worker.submit(LookAtWorker())
+            if moment.under_way is None:
+                return 0
+            number = moment.under_way.start.number
+            look = await asyncio.to_thread(self._look, moment, moment.under_way.start)
+            action: Stop | Freeze | None = None
+            if look.harm:
+                action = Stop(number, look.harm, verdict_of(look))
+            elif moment.under_way.frozen is None and (why := _lacks_file(moment)):
+                action = Freeze(why, number)
+            if action is not None:
+                try:
+                    await self.worker.submit(Change(action))
+                except Problem as problem:  # the disk is full, and the next look tries again
+                    print(f"the release can't be stopped: {problem.detail}", file=sys.stderr)
+            return number
+
+    def of(self, release: int) -> tuple[Canary, Look]:
+        """The canary of the release with this number, and its latest look; empty before the first one."""
+        followed = self.followed
+        if followed is None or followed.start.number != release:
+            return Canary("session", []), Look()
+        return followed.canary, followed.look
+
+    def _look(self, moment: Moment, start: Release) -> Look:
+        """The latest look, in another thread than the event loop's."""
+        followed = self.followed  # the event loop may forget it meanwhile
+        if followed is None or followed.start.number != start.number:
+            shared = self.worker.shared
+            versions = [shared.active.version, *([] if moment.challenger is None else [moment.challenger])]
+            outcomes = Outcomes(shared.store.path, versions, self.settings.longest)
+            followed = Followed(start, outcomes, self.settings, shared.settings.feedback_window)
+            self.followed = followed
+        return followed.now(moment)
+
+
+class Followed:
+    """A release, with its sessions so far."""
+
+    def __init__(self, start: Release, outcomes: Outcomes, settings: CanarySettings, window: float) -> None:
+        """``window``: seconds that a session needs at least to mature. Raises sqlite3.Error."""
+        self.start, self.outcomes, self.window = start, outcomes, window
+        with outcomes.reading() as db:
+            before = self._before(db, outcomes.latest(db, start.number, settings.prior))
+        self.canary, self.look = Canary(start.unit, before, settings), Look()
+        self.scanned = start.number  # sessions up to this number are known
+        self.due = list[tuple[float, int]]()  # a heap: when each may have matured, and its number
+        self.order = deque[int]()  # sessions that do not count yet
+        self.matured = dict[int, Outcome | None]()  # of those; None: erased, damaged, or of no arm
+
+    def now(self, moment: Moment) -> Look:
+        """Add the sessions that have matured, and look again.
+
+        Raises sqlite3.Error if the record can't be read: then the next call goes on where this one was.
+        """
+        with self.outcomes.reading() as db:
+            self._scan(db, moment)
+            due = list[tuple[float, int]]()
+            while self.due and self.due[0][0] <= moment.now and len(due) < MOST:
+                due.append(heapq.heappop(self.due))
+            try:
+                while due:
+                    self._read(db, [number for _, number in due[:BATCH]], moment.now)
+                    del due[:BATCH]
+            finally:
+                for unread in due:
+                    heapq.heappush(self.due, unread)
+            while self.order and self.order[0] in self.matured:
+                outcome = self.matured[self.order[0]]
+                before = None if outcome is None else self._known_of(db, outcome)
+                del self.matured[self.order.popleft()]
+                if outcome is not None:
+                    self.canary.add(outcome, before)
+        self.look = self.canary.look()
+        return self.look
+
+    def _known_of(self, db: sqlite3.Connection, outcome: Outcome) -> list[Outcome] | None:
+        """The person's sessions before the release, if this is their first one of it; else None."""
+        if not outcome.arm or outcome.person in self.canary.people:
+            return None
+        most = self.canary.settings.history
+        return self._before(db, self.outcomes.latest_of(db, outcome.person, self.start.number, most))
+
+    def _before(self, db: sqlite3.Connection, numbers: list[int]) -> list[Outcome]:
+        """The outcomes of those of these sessions that had matured when the release began."""
+        at, found = self.start.time, self.outcomes.sessions(db, numbers)
+        # One with a later row was still under way.
+        over = [state for _, state in sorted(found.items()) if state.latest <= at]
+        return self.outcomes.of([state for state in over if self.outcomes.matured(state, at)])
+
+    def _scan(self, db: sqlite3.Connection, moment: Moment) -> None:
+        """Find the sessions that have begun since."""
+        fresh = self.outcomes.numbers(db, self.scanned, moment.floor)
+        # Those that began a moment ago can't have matured; after a start they can.
+        due = moment.now + (0 if self.scanned == self.start.number else self.window)
+        for number in fresh:
+            heapq.heappush(self.due, (due, number))
+        self.order.extend(fresh)
+        self.scanned = max(self.scanned, moment.floor - 1)
+
+    def _read(self, db: sqlite3.Connection, numbers: list[int], now: float) -> None:
+        """Keep the outcomes of those that have matured, and look at the others later."""
+        found = self.outcomes.sessions(db, numbers)
+        over = [number for number, state in found.items() if self.outcomes.matured(state, now)]
+        matured = self.outcomes.of([found[number] for number in over])
+        # From here on nothing is read, so that a read which fails changes nothing.
+        for number in found.keys() - set(over):
+            state = found[number]
+            ended = state.ended(now)
+            again = (now if ended is None else ended) + state.row.window
+            heapq.heappush(self.due, (min(again, self.outcomes.end(state.row)), number))
+        self.matured |= dict.fromkeys(set(numbers) - found.keys())
+        self.matured |= {outcome.number: outcome for outcome in matured}
+
+
+def verdict_of(look: Look) -> dict[str, Any]:
+    """A look as JSON, without its band."""
+    found: dict[str, Any] = msgspec.to_builtins(look)
+    del found["band"]
+    return found
+
+
+def _lacks_file(moment: Moment) -> str:
+    """Why the challenger can get no new sessions; "" if it can."""
+    if moment.challenger is None:
+        return "the challenger's file is missing"
+    file = Path(moment.challenger.row.file)
+    return "" if file.is_file() else f"the challenger's file {file.name} is gone from its folder"

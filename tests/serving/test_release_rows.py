@@ -1,0 +1,83 @@
+"""The rows of releases in the record: their format, their damage, and records of earlier versions."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from recsys_rl.errors import UserError
+from recsys_rl.serving.facts import champion_in
+from recsys_rl.serving.record.record_at_rest import Record, check
+from recsys_rl.serving.record.record_schema import (
+    RELEASED,
+    Damaged,
+    Decision,
+    Event,
+    Person,
+    Release,
+    Session,
+    decoded,
+    encoded,
+)
+from recsys_rl.serving.record.store import Store
+from tests.serving.servers import recommend, serving
+from tests.serving.test_record import At
+
+START = Release(3, 5.0, "start", "a" * 64, "b" * 64, 0.25, "session", "a try", "")
+
+
+def format_of(db: Path) -> int:
+    with sqlite3.connect(db) as connection:
+        return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def test_the_first_release_raises_the_format_and_the_champion_is_written_with_it(tmp_path: Path) -> None:
+    db = tmp_path / "r.sqlite"
+    store = Store(db, {})
+    store.write([Person(1, "ann"), Session(2, 1, 0, 0.0, -1, (), 1.0, 1.0)], durable=False)
+    assert format_of(db) == 1 and store.releases() == []
+    store.write([START], durable=True)
+    promoted = msgspec.structs.replace(START, number=4, kind="promote", champion="b" * 64)
+    store.write([promoted], durable=True)
+    assert store.facts["champion"] == "b" * 64 == champion_in(db) and store.last == 4
+    store.close()
+    assert format_of(db) == RELEASED == 3
+    store = Store(db)
+    assert store.releases() == [START, promoted] and store.last == 4
+    store.write([Event(5, "=a", 2, 1, 0, -1, 0, 0.5, None, 0.0)], durable=False)
+    assert format_of(db) == RELEASED
+    store.close()
+
+
+def test_a_decision_of_an_earlier_version_has_no_arm(checkpoint: At, tmp_path: Path) -> None:
+    """Earlier versions wrote rows without the last two fields, and formats 1 and 2."""
+    db = tmp_path / "r.sqlite"
+    with serving(checkpoint("satiation"), db) as client:
+        recommend(client, "3")
+    with sqlite3.connect(db) as connection:
+        [row] = [row for (row,) in connection.execute("SELECT row FROM decisions")]
+    fields = msgspec.msgpack.decode(row)
+    assert fields[-2:] == ["", 1.0] and len(fields) == 20
+    old = decoded(Decision, msgspec.msgpack.encode(fields[:-2]))
+    assert (old.arm, old.arm_probability) == ("", 1.0) and encoded(old) == row
+
+
+def test_a_changed_release_is_found(checkpoint: At, tmp_path: Path) -> None:
+    db = tmp_path / "r.sqlite"
+    with serving(checkpoint("satiation"), db) as client:
+        recommend(client, "3")
+    store = Store(db)
+    row = msgspec.structs.replace(START, number=store.last + 1)
+    store.write([row], durable=True)
+    store.close()
+    with sqlite3.connect(db) as connection:
+        connection.execute("UPDATE releases SET row = ?", (encoded(msgspec.structs.replace(row, share=0.5)),))
+    record = Record(db)
+    with pytest.raises(Damaged):
+        record.store.releases()
+    with pytest.raises(UserError):
+        check(record)
+    record.store.close()
