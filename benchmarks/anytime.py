@@ -10,12 +10,12 @@ doubly robust terms. Light weights are .5 and 1.5; heavy ones are 20 for one ite
 
 `aa`: two equal arms on returning users, 10,000 sessions, a look after each. Returns are those of `satiation`:
 a mean of 8.5, a variance of 2.5 within a user and of 11.7 between users, within [0, 20]. Arms are drawn for
-each session, or for each user, and the terms are those of `recsys_rl.logs.ope.anytime`. With arms of sessions,
-each is centred by the user's earlier ones, also of the 4,000 in the record. With arms of users, the first
-session of each user counts, centred by the record's; the other rows count in other ways, to show what they
-do. `canary` is that of a server (`recsys_rl.serving.releases.canary.Canary`) with all that may stop a release, also its
-guardrails, asked after each 25 sessions. In both arms 1 % of the decisions are made by popularity, a tenth of
-the users leave early, and the shown items are drawn by one popularity.
+each session, or for each user, and the terms are those of `recsys_rl.logs.ope.anytime`. With arms of
+sessions, each is centred by the user's earlier ones, also of the 4,000 in the record. With arms of users, the
+first session of each user counts, centred by the record's; the other rows count in other ways, to show what
+they do. `canary` is that of a server (`recsys_rl.serving.releases.canary.Canary`) with all that may stop a
+release, also its guardrails, asked after each 25 sessions. In both arms 1 % of the decisions are made by
+popularity, a tenth of the users leave early, and the shown items are drawn by one popularity.
 
 `effects`: the same with a challenger that is better or worse: the sessions of both arms until an answer, and
 how often it comes within 2,000 and 10,000 sessions.

@@ -7,10 +7,10 @@ Loggers are uniform, mild and sharp (a softmax over scores of the segment's item
 uniform). A fifth of the users are held out. Five policies learn from the others, in closed form: a clone of
 the logger (counts of the segment, shrunk to the shares of all), a policy by the shares of all, one by the
 estimated return of each item, the best item of each segment, and the best item alone. The weights on the
-held-out side are judged by `recsys_rl.logs.ope.verdict`; a log counts as broken if the verdict on any of these
-policies says so. Its propensities are right, 1.1 or .9 times as large as they should be, or one constant for
-all decisions (no uniform logger's, whose constant is right). `leak` is the right log where the shares are
-those of all decisions, the held-out ones included.
+held-out side are judged by `recsys_rl.logs.ope.verdict`; a log counts as broken if the verdict on any of
+these policies says so. Its propensities are right, 1.1 or .9 times as large as they should be, or one
+constant for all decisions (no uniform logger's, whose constant is right). `leak` is the right log where the
+shares are those of all decisions, the held-out ones included.
 
 `trained`: the same question for whole runs of `recsys-rl train --algo bc` on right logs of 20,000 decisions
 whose items have features, with the mean weight of the clone.

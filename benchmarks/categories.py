@@ -3,9 +3,9 @@
     recsys-rl train --env long-video
     python -m benchmarks.categories checkpoints/ppo.pt
 
-writes docs/images/categories-long-video.svg: the picture of the report's page (evaluation/report/categories.py) of the
-greedy policy, the yardstick and `myopic`, played by all held-out users. The planners are not played, as they
-take minutes.
+writes docs/images/categories-long-video.svg: the picture of the report's page
+(evaluation/report/categories.py) of the greedy policy, the yardstick and `myopic`, played by all held-out
+users. The planners are not played, as they take minutes.
 """
 
 from __future__ import annotations

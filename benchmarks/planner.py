@@ -2,11 +2,11 @@
 
     python -m benchmarks.planner [--env satiation] [--users 64] [--seed 100] [--only 0 4]
 
-The search of recsys_rl/evaluation/rivals/references.py against twice its first items, prices, steps looked ahead or
-futures: what its search on this platform has (``references.Search``). Seed 100 is in no other table. Where
-the response without noise is the expected one, users respond without noise, so that what was planned is what
-happens, and a gain is exact for these users. Elsewhere the gain has an interval (95 %, paired by user; all
-searches meet the same random numbers until their first different slate).
+The search of recsys_rl/evaluation/rivals/references.py against twice its first items, prices, steps looked
+ahead or futures: what its search on this platform has (``references.Search``). Seed 100 is in no other table.
+Where the response without noise is the expected one, users respond without noise, so that what was planned is
+what happens, and a gain is exact for these users. Elsewhere the gain has an interval (95 %, paired by user;
+all searches meet the same random numbers until their first different slate).
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ log, as far as the game has it. A log has 1,000, 4,000 or 16,000 rows and 10 or 
 all these cases in an order that the first seed draws.
 
 `dr` has the reward model of `ope` for logs of a checkpoint (coefficients for each item, cross-fitted), and
-the verdict is that of `recsys_rl.logs.ope.verdict`. `after` is the rule of today. `before` is the one that was: at
-least 200 effective rows, a Pareto k under .5 and a mean weight of 1, and no answer without. A row of
+the verdict is that of `recsys_rl.logs.ope.verdict`. `after` is the rule of today. `before` is the one that
+was: at least 200 effective rows, a Pareto k under .5 and a mean weight of 1, and no answer without. A row of
 benchmarks/results/verdict_coverage.csv counts over a part of the logs: `promised` intervals, those that hold
 the truth (`covered`), and of the intervals of the difference (`covered_difference`); logs whose policy earns
 at least a tenth more (`gains`), and how many of them are *better* (`found`); those whose policy earns no

@@ -140,7 +140,8 @@ class OwnTables:
     - ``before_a_log(items, signals, pieces, slate_size)``: the world and the settings of a team that has no
       log yet, from the file of its items, the names of its signals, the pieces of its context and the size of
       its slates.
-    - ``pieces(env_config)``: the pieces of the context that a caller gives by their names (data/tables/pieces.py).
+    - ``pieces(env_config)``: the pieces of the context that a caller gives by their names
+      (data/tables/pieces.py).
     - ``columns(env_config)``: the column of each role (data/tables/schema.py) in the tables.
     - ``ranges(env_config)``: the values of each signal in the log (``log_shape.SignalRange``).
     - ``interface(env_config, catalogue)``: the interface of sessions; a checkpoint with another is refused.

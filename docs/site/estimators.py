@@ -44,7 +44,8 @@ def page(made: Estimator) -> str:
     notes = ["- " + NEEDS[need] for need in made.needs]
     parts += ["## Needs", "\n".join(notes), "## Weights and promise", promise(made)]
     parts.append(
-        'The code: <a href="../_modules/recsys_rl/logs/ope/estimators.html">`recsys_rl/logs/ope/estimators.py`</a>.'
+        'The code: <a href="../_modules/recsys_rl/logs/ope/estimators.html">'
+        "`recsys_rl/logs/ope/estimators.py`</a>."
     )
     return "\n\n".join([*parts, measured(made.name)]) + "\n"
 

@@ -1,4 +1,4 @@
-"""Rankings that a platform's trade uses without reinforcement learning, beside those of evaluation/rivals/rankers.py."""
+"""Rankings that a platform's trade uses without reinforcement learning."""
 
 from __future__ import annotations
 

@@ -3,18 +3,18 @@
     recsys-rl train --algo reinforce --log clicks.csv --items items.csv
 
 The columns of the log give what a platform has: the items, the named pieces of the context with their
-encodings (data/tables/pieces.py), the signals, and the length of sessions. They lie in the settings of the run and
-so in its checkpoint. How often an item is shown, and the ranges and encodings of the context, are those of
-the training side. All rows give what any row must fit (logs/own_log_survey.py); no other number of a policy
-depends on the held-out rows. The context of an observation has:
+encodings (data/tables/pieces.py), the signals, and the length of sessions. They lie in the settings of the
+run and so in its checkpoint. How often an item is shown, and the ranges and encodings of the context, are
+those of the training side. All rows give what any row must fit (logs/own_log_survey.py); no other number of a
+policy depends on the held-out rows. The context of an observation has:
 
 - `profile`, first, if the log has a column `context.profile` as long as an embedding of the items;
 - `clock`, the share of the longest session that is over; and `last_item`, in sessions of several steps with
   items of known features;
 - each other column `context.NAME` of the log.
 
-No simulator answers: policies learn from the log (logs/experience/logged.py), are judged by it (`recsys-rl ope`)
-and serve people. The reward is the log's only signal, or the sum by --weights.
+No simulator answers: policies learn from the log (logs/experience/logged.py), are judged by it (`recsys-rl
+ope`) and serve people. The reward is the log's only signal, or the sum by --weights.
 """
 
 from __future__ import annotations

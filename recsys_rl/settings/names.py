@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from recsys_rl.agents import AGENTS
 from recsys_rl.data import SOURCES
-from recsys_rl.env import OF_TABLES as OF_TABLES  # for rooms that may not know env
+from recsys_rl.env import OF_TABLES as OF_TABLES  # for modules that may not import env
+from recsys_rl.env import OF_USERS as OF_USERS
 from recsys_rl.env import PLATFORMS, WITH_OWN_WORLD
 from recsys_rl.errors import FieldError, UserError, one_line
 from recsys_rl.settings.fields import did_you_mean, shown

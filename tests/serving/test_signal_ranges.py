@@ -10,8 +10,8 @@ import torch
 
 from recsys_rl.checkpoint import load
 from recsys_rl.logs.decision_log import concatenate
-from recsys_rl.logs.judges.reward_bounds import reward_bounds
 from recsys_rl.logs.log_shape import LogShape, SignalRange, read_shape
+from recsys_rl.logs.ope.reward_bounds import reward_bounds
 from recsys_rl.logs.platform import load_log
 from recsys_rl.make import make_user_model
 from recsys_rl.serving.loop.gate_compare import bench, within

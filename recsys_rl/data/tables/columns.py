@@ -10,7 +10,7 @@ from recsys_rl.data.tables.clean import Missing
 
 @dataclass(frozen=True, kw_only=True)
 class FileOptions:
-    """A file with users and items. A column that no option names is found by its name (data/tables/schema.py)."""
+    """A file with users and items. A column that no option names is found by its name (schema.py)."""
 
     separator: str | None = None
     """Separator of a text file, or tab, comma, semicolon, pipe, space (default: found in the first line)."""

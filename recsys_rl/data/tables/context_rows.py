@@ -1,4 +1,4 @@
-"""Contexts of requests, values by the names of their pieces, encoded as data/tables/pieces.py encodes a table."""
+"""Contexts of requests, values by the names of their pieces, encoded as pieces.py encodes a table."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 Events are sorted by (user, time, item). So the order of the rows does not matter in a file with times. In
 a file without times, a hash of user and item draws an order in place of the time, as nobody knows whether
-the rows are sorted by time, by item or by nothing. data/tables/read.py has the formats, data/tables/schema.py the
-names of columns, data/tables/clean.py the checks.
+the rows are sorted by time, by item or by nothing. data/tables/read.py has the formats, data/tables/schema.py
+the names of columns, data/tables/clean.py the checks.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ def make_log(
     polars series). Ids are whole numbers 0..2**63-1, or strings. If any id of a column does not look like a
     number, the column is read as strings: the sorted rank of a string becomes the id, its string is kept in
     ``user_names`` or ``item_names``, and the string of an item without a title becomes its title. ``times``
-    are numbers (the fraction of a second only orders events), dates, or texts (data/tables/times.py); without them
-    a hash of user and item draws the order of a user's events. Without ``ratings`` each event counts as a
-    like: rating 1.0 of the range (0, 1). ``weights`` are positive. The keys of ``titles``, ``genres``,
+    are numbers (the fraction of a second only orders events), dates, or texts (data/tables/times.py); without
+    them a hash of user and item draws the order of a user's events. Without ``ratings`` each event counts as
+    a like: rating 1.0 of the range (0, 1). ``weights`` are positive. The keys of ``titles``, ``genres``,
     ``years`` and of each of the ``attributes`` are ids of the source; the default title is "item <id>".
     ``items.encoded`` turns an attribute into numbers, and fills its gaps. ``rating_range`` defaults to the
     smallest and largest rating in the column.

@@ -1,4 +1,4 @@
-"""The description of a log file, as logs/describe/survey.py finds it: facts, problems, and lines for people."""
+"""The description of a log file, as survey.py finds it: facts, problems, and lines for people."""
 
 from __future__ import annotations
 

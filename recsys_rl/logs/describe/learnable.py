@@ -1,7 +1,7 @@
 """Learning from a log of decisions: its facts, what rules an algorithm out, what is missing most.
 
-learnable_survey.py finds the facts in a file, and logs/experience/log_facts.py in the rows of a training. A fault
-is said in the same words by both: ``check_needs`` raises the first one that rules an algorithm out.
+learnable_survey.py finds the facts in a file, and logs/experience/log_facts.py in the rows of a training. A
+fault is said in the same words by both: ``check_needs`` raises the first one that rules an algorithm out.
 """
 
 from __future__ import annotations

@@ -166,7 +166,7 @@ def _effective(total: float, squares: float) -> float | None:
 
 
 def _terms(sums: NDArray[np.float64], rows: NDArray[np.float64]) -> torch.Tensor:
-    """(U,): a linearised term for each user, whose mean is that of all rows, as in logs/ope/diagnostics.py."""
+    """(U,): a linearised term for each user, whose mean is that of all rows (logs/ope/diagnostics.py)."""
     mean = sums.sum() / rows.sum()
     return torch.from_numpy(mean + (sums - mean * rows) / rows.mean())
 

@@ -24,7 +24,6 @@ from recsys_rl.logs.checks import check_catalogue
 from recsys_rl.logs.decision_log import DecisionLog
 from recsys_rl.logs.decision_table import DecisionTable, read_table
 from recsys_rl.logs.experience.logged import has_signals, rewards_of
-from recsys_rl.logs.judges.reward_bounds import bounds_of_sum, reward_bounds
 from recsys_rl.logs.ope import own_log as ope_own_log
 from recsys_rl.logs.ope.config import OpeConfig
 from recsys_rl.logs.ope.item_models import MOST_ITEMS
@@ -38,6 +37,7 @@ from recsys_rl.logs.ope.own_log import (
 from recsys_rl.logs.ope.part import PER_SECOND, Parts, begun_since, heldout, later, start_of
 from recsys_rl.logs.ope.parts import sampled
 from recsys_rl.logs.ope.place import Recoded, challenger_of, check_place
+from recsys_rl.logs.ope.reward_bounds import bounds_of_sum, reward_bounds
 from recsys_rl.logs.parts import parts, with_propensities
 from recsys_rl.logs.public import LOGS
 from recsys_rl.logs.reader import header_of_log

@@ -18,13 +18,12 @@ from typing import Any
 
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.checkpoint.home import split_of
-from recsys_rl.env import OF_USERS
 from recsys_rl.errors import UserError, one_line
 from recsys_rl.logs.users.file import load_users
 from recsys_rl.logs.users.fit_users import fit_users
 from recsys_rl.serving.loop.served_log import Served
 from recsys_rl.settings.config import to_dict
-from recsys_rl.settings.names import names_a_module
+from recsys_rl.settings.names import OF_USERS, names_a_module
 from recsys_rl.training.train import train
 from recsys_rl.training.warm_start import Unfit
 from recsys_rl.utils.progress import announce

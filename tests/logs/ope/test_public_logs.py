@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from recsys_rl.cli import main
-from recsys_rl.data import kuairand
+from recsys_rl.logs.public import kuairand
 from recsys_rl.logs.public.open_bandit import open_bandit_decisions
 from tests.data.test_random_exposures import HEAD, write_views
 from tests.logs.public.test_open_bandit import change, folder_of

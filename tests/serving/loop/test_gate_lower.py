@@ -15,10 +15,10 @@ from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint, load
 from recsys_rl.logs.decision_log import DecisionLog, concatenate
-from recsys_rl.logs.judges.reward_bounds import reward_bounds
 from recsys_rl.logs.ope.lower import LOWER, lower_terms, too_large
 from recsys_rl.logs.ope.policies import logged_places
 from recsys_rl.logs.ope.replay import ReplayedLog
+from recsys_rl.logs.ope.reward_bounds import reward_bounds
 from recsys_rl.make import agent_of, make_user_model, make_world
 from recsys_rl.objective.weighted import weights_of
 from recsys_rl.protocols import Behaviour
