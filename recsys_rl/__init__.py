@@ -8,8 +8,7 @@ The import registers the platforms with Gymnasium, under the ids of ``gymnasium_
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gymnasium.envs.registration import register, registry
 
@@ -18,6 +17,7 @@ from recsys_rl.data import SOURCES
 from recsys_rl.env import PLATFORMS, WITHOUT_ID
 from recsys_rl.env import gymnasium_id as gymnasium_id
 from recsys_rl.errors import UserError
+from recsys_rl.utils.lazily import imported_at_first_use
 from recsys_rl.version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -55,25 +55,19 @@ __all__ = [
     "updates",
 ]
 
-_MODULES = {
-    "recsys_rl.settings.config": ("Config",),
-    "recsys_rl.env.rec_env": ("RecEnv",),
-    "recsys_rl.experience.rollout": ("collect", "play"),
-    "recsys_rl.make": ("make_agent", "make_env", "make_world"),
-    "recsys_rl.types": ("Action", "Catalogue", "Obs", "Population", "World"),
-    "recsys_rl.evaluation.evaluate": ("EvaluateConfig", "evaluate"),
-    "recsys_rl.recommender": ("Recommender", "load"),
-    "recsys_rl.training.train": ("train", "updates"),
-}
-
-
-def __getattr__(name: str) -> Any:
-    """A public name, from the module that holds it."""
-    for module, names in _MODULES.items():
-        if name in names:
-            value = globals()[name] = getattr(importlib.import_module(module), name)
-            return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = imported_at_first_use(
+    __name__,
+    {
+        "recsys_rl.settings.config": ("Config",),
+        "recsys_rl.env.rec_env": ("RecEnv",),
+        "recsys_rl.experience.rollout": ("collect", "play"),
+        "recsys_rl.make": ("make_agent", "make_env", "make_world"),
+        "recsys_rl.types": ("Action", "Catalogue", "Obs", "Population", "World"),
+        "recsys_rl.evaluation.evaluate": ("EvaluateConfig", "evaluate"),
+        "recsys_rl.recommender": ("Recommender", "load"),
+        "recsys_rl.training.train": ("train", "updates"),
+    },
+)
 
 
 def __dir__() -> list[str]:
