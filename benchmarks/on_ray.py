@@ -34,10 +34,10 @@ from benchmarks.harness.newest import read, table
 from benchmarks.harness.turns import Row
 from recsys_rl.distributed.in_processes import InProcesses
 from recsys_rl.distributed.on_ray import OnRay
-from recsys_rl.logs.ope import log as ope_log
+from recsys_rl.logs.ope import read_log as ope_log
 from recsys_rl.logs.ope.config import OpeConfig
-from recsys_rl.logs.ope.log import read_log
 from recsys_rl.logs.ope.ope import estimates
+from recsys_rl.logs.ope.read_log import read_log
 from recsys_rl.logs.parts import parts
 from recsys_rl.utils.tasks import MapTasks, in_this_process
 

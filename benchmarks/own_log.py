@@ -50,8 +50,8 @@ from recsys_rl.checkpoint import Checkpoint, load
 from recsys_rl.logs.decision_log import DecisionLog
 from recsys_rl.logs.experience.logged import open_log
 from recsys_rl.logs.ope.config import OpeConfig
-from recsys_rl.logs.ope.log import read_log
 from recsys_rl.logs.ope.ope import estimates
+from recsys_rl.logs.ope.read_log import read_log
 from recsys_rl.logs.public.open_bandit import load_open_bandit
 from recsys_rl.logs.transitions import observe
 from recsys_rl.make import agent_of

@@ -20,7 +20,7 @@ from benchmarks.harness.served import Server
 from recsys_rl.cli import main
 
 CONTEXT = get_context("forkserver")
-IMPORTED = ("recsys_rl.serving.server", "recsys_rl.logs.ope.log", "recsys_rl.training.train_seeds")
+IMPORTED = ("recsys_rl.serving.server", "recsys_rl.logs.ope.read_log", "recsys_rl.training.train_seeds")
 """Modules that a fork finds imported, with all that they need."""
 CONTEXT.set_forkserver_preload([*IMPORTED])
 

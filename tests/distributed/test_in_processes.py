@@ -24,7 +24,7 @@ from recsys_rl.errors import UserError
 from recsys_rl.evaluation import evaluate as evaluate_module
 from recsys_rl.evaluation.evaluate import evaluate
 from recsys_rl.logs.ope import judge
-from recsys_rl.logs.ope import log as ope_log
+from recsys_rl.logs.ope import read_log as ope_log
 from recsys_rl.logs.record import RecordConfig, record
 from recsys_rl.logs.users import fit as user_fit
 from recsys_rl.logs.writer import write_decisions

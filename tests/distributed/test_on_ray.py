@@ -16,7 +16,7 @@ from recsys_rl.distributed import on_ray
 from recsys_rl.distributed.on_ray import OnRay
 from recsys_rl.errors import UserError
 from recsys_rl.logs.describe.survey import _problem
-from recsys_rl.logs.ope import log as ope_log
+from recsys_rl.logs.ope import read_log as ope_log
 from tests.doors import DRIFT, assert_same_weights, steps
 from tests.log_in_parts import log_of, write_parts
 

@@ -262,13 +262,17 @@ def maths_complaint(formula: str) -> bool:
 
 
 def is_missing_file(span: str) -> bool:
-    """True for the path of a missing source file or page. `returns.py` may be in any folder."""
+    """True for the path of a missing source file or page. `returns.py` may be in any folder.
+
+    The map of a wing names its files by their paths in the wing.
+    """
     if not re.fullmatch(r"[\w.\-]+(/[\w.\-]+)*\.(py|md)", span):
         return False
     if "/" in span:
-        return not ((ROOT / span).is_file() or (ROOT / "recsys_rl" / span).is_file())
+        homes = (ROOT, *(ROOT / "recsys_rl" / wing for wing in ("", "evaluation", "logs", "serving")))
+        return not any((home / span).is_file() for home in homes)
     rooms = (ROOT, *(ROOT / room for room in ("recsys_rl", "docs", "tests", "examples", "benchmarks")))
-    return not any(place.is_file() for room in rooms for place in (room / span, *room.glob(f"*/{span}")))
+    return not any(place.is_file() for room in rooms for place in room.rglob(span))
 
 
 def is_missing_name(span: str) -> bool:

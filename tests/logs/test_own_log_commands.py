@@ -13,8 +13,8 @@ import torch
 from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
 from recsys_rl.evaluation.evaluate import evaluate
-from recsys_rl.logs.ope import log as ope_log
 from recsys_rl.logs.ope import own_log as ope_own_log
+from recsys_rl.logs.ope import read_log as ope_log
 from recsys_rl.logs.ope.config import OpeConfig
 from recsys_rl.logs.ope.ope import ope
 from recsys_rl.training.train import train

@@ -24,10 +24,10 @@ from recsys_rl.logs.judges.imitation import agreement_line
 from recsys_rl.logs.judges.judge_run import ESTIMATES
 from recsys_rl.logs.ope.config import OpeConfig
 from recsys_rl.logs.ope.judge import LOGGED
-from recsys_rl.logs.ope.log import read_log
 from recsys_rl.logs.ope.ope import estimates, write_result
 from recsys_rl.logs.ope.playable import playable
 from recsys_rl.logs.ope.policies import Playable
+from recsys_rl.logs.ope.read_log import read_log
 from recsys_rl.logs.ope.verdict import verdict_lines
 from recsys_rl.make import make_agent
 from recsys_rl.protocols import Behaviour

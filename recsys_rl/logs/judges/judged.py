@@ -28,10 +28,10 @@ from recsys_rl.logs.heldout import heldout_parts
 from recsys_rl.logs.ope.config import OpeConfig
 from recsys_rl.logs.ope.diagnostics import FEW, student_t
 from recsys_rl.logs.ope.judge import judge
-from recsys_rl.logs.ope.log import STREAMS, ReadLog
 from recsys_rl.logs.ope.ope import fit_of, replayed, settings_of, trusted_of
 from recsys_rl.logs.ope.playable import loggers_of, playable
 from recsys_rl.logs.ope.propensities import WARNING as ESTIMATED
+from recsys_rl.logs.ope.read_log import STREAMS, ReadLog
 from recsys_rl.logs.ope.world import fit_world, why_no_world, world
 from recsys_rl.logs.parts import parts
 from recsys_rl.logs.reader import header_of_log

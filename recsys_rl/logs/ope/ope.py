@@ -18,7 +18,6 @@ from recsys_rl.logs.ope.compare import compare, recommend
 from recsys_rl.logs.ope.config import TARGET, OpeConfig
 from recsys_rl.logs.ope.item_models import of_each_item
 from recsys_rl.logs.ope.judge import LOGGED, Judged, Settings, judge
-from recsys_rl.logs.ope.log import FITTED, ReadLog, read_log
 from recsys_rl.logs.ope.lower import SingleDecisions
 from recsys_rl.logs.ope.networks import mlp, mlp_of_shares
 from recsys_rl.logs.ope.parts import Totals, survey
@@ -26,6 +25,7 @@ from recsys_rl.logs.ope.playable import loggers_of, policies_of
 from recsys_rl.logs.ope.policies import Playable, check_target
 from recsys_rl.logs.ope.printing import print_result
 from recsys_rl.logs.ope.propensities import PropensityFit, with_propensities
+from recsys_rl.logs.ope.read_log import FITTED, ReadLog, read_log
 from recsys_rl.logs.ope.replay import ReplayedLog, errors_of, replay
 from recsys_rl.logs.ope.result import About, OpeResult
 from recsys_rl.logs.ope.reward_model import Fit, logistic, of_each_value, ridge

@@ -25,11 +25,11 @@ from recsys_rl.logs.experience.log_facts import behaviour_logprobs
 from recsys_rl.logs.experience.logged import rewards_of, streams_of
 from recsys_rl.logs.ope.config import OpeConfig
 from recsys_rl.logs.ope.item_models import MOST_ITEMS
-from recsys_rl.logs.ope.log import STREAMS, ReadLog
 from recsys_rl.logs.ope.lower import LOWER, Bounds, lower_terms, too_large
 from recsys_rl.logs.ope.ope import estimates, replayed
 from recsys_rl.logs.ope.playable import playable
 from recsys_rl.logs.ope.policies import logged_places
+from recsys_rl.logs.ope.read_log import STREAMS, ReadLog
 from recsys_rl.logs.ope.replay import ReplayedLog
 from recsys_rl.logs.ope.reward_bounds import reward_bounds
 from recsys_rl.logs.ope.verdict import BROKEN, Estimates, about_log, verdict_on

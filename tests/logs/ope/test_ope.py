@@ -18,8 +18,8 @@ from recsys_rl.errors import UserError
 from recsys_rl.logs.decision_log import DecisionLog
 from recsys_rl.logs.ope import world as world_module
 from recsys_rl.logs.ope.features import Features
-from recsys_rl.logs.ope.log import read_log
 from recsys_rl.logs.ope.printing import print_warnings
+from recsys_rl.logs.ope.read_log import read_log
 from recsys_rl.logs.ope.replay import ReplayedLog, replay, session_grid
 from recsys_rl.logs.ope.result import Estimate, WorldCheck
 from recsys_rl.logs.ope.rows import touches

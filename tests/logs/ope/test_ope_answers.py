@@ -19,7 +19,7 @@ import polars as pl
 import pytest
 
 from recsys_rl.cli import main
-from recsys_rl.logs.ope import log as ope_log
+from recsys_rl.logs.ope import read_log as ope_log
 from recsys_rl.logs.ope import replay
 from recsys_rl.logs.ope.estimators import ESTIMATORS, MODEL, WORLD
 from recsys_rl.logs.users import fit as user_fit

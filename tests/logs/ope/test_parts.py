@@ -16,7 +16,7 @@ from recsys_rl.errors import UserError
 from recsys_rl.evaluation.mixture import Fixed
 from recsys_rl.evaluation.rivals.baselines import FixedList
 from recsys_rl.logs.decision_log import DecisionLog
-from recsys_rl.logs.ope import log as ope_log
+from recsys_rl.logs.ope import read_log as ope_log
 from recsys_rl.logs.ope.estimators import Evidence, Slates
 from recsys_rl.logs.ope.judge import Judged, Settings, judge
 from recsys_rl.logs.ope.parts import join, sampled, survey
