@@ -185,8 +185,3 @@ def cut(log: DecisionLog, rows: int) -> Iterator[DecisionLog]:
             stop = int(fits[-1]) if len(fits) else int(later[0])
         yield log if stop - start == log.num_rows else log.map(lambda values, a=start, b=stop: values[a:b])  # type: ignore[misc]
         start = stop
-
-
-def streams_by_name(log: DecisionLog) -> dict[str, Tensor]:
-    """The sum (E,) of each signal over the places of a slate: the streams of a log without a platform."""
-    return dict(zip(log.header.signals, log.signals.sum(1).unbind(1), strict=True))

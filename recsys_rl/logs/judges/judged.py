@@ -35,7 +35,7 @@ from recsys_rl.logs.ope.propensities import WARNING as ESTIMATED
 from recsys_rl.logs.ope.world import fit_world, why_no_world, world
 from recsys_rl.logs.parts import parts
 from recsys_rl.logs.reader import header_of_log
-from recsys_rl.logs.users.from_log import rewards_by
+from recsys_rl.logs.users.from_log import of_learned
 from recsys_rl.logs.users.platform import learned_file
 from recsys_rl.training.learning_curve import training_sessions
 from recsys_rl.training.run import Run
@@ -68,7 +68,7 @@ class LogJudge:
             )
         options = OpeConfig(log=(path,), world=False)
         streams = generators(config.train_config.seed, *STREAMS)
-        read = ReadLog(log, run.world.catalogue, rewards_by(facts, log), streams)
+        read = ReadLog(log, run.world.catalogue, of_learned(facts, log.header), streams)
         self.name, self.greedy_name = config.algo, f"{config.algo}-greedy"
         lacking = why_no_world(log)
         if not lacking and not log.has_propensities:  # `world` has no weights: nothing is estimated

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.checkpoint.home import load_at_home
@@ -23,7 +22,6 @@ from recsys_rl.evaluation.policies import Behaviours
 from recsys_rl.logs.checks import check_catalogue
 from recsys_rl.logs.decision_log import DecisionLog
 from recsys_rl.logs.decision_table import DecisionTable, read_table
-from recsys_rl.logs.experience.logged import has_signals, rewards_of
 from recsys_rl.logs.ope import own_log as ope_own_log
 from recsys_rl.logs.ope.config import OpeConfig
 from recsys_rl.logs.ope.item_models import MOST_ITEMS
@@ -41,14 +39,21 @@ from recsys_rl.logs.ope.reward_bounds import bounds_of_sum, reward_bounds
 from recsys_rl.logs.parts import parts, with_propensities
 from recsys_rl.logs.public import LOGS
 from recsys_rl.logs.reader import header_of_log
-from recsys_rl.logs.users.from_log import rewards_by
+from recsys_rl.logs.rewards import (
+    Rewards,
+    has_signals,
+    of_platform,
+    of_signals,
+    weights_of_signals,
+)
+from recsys_rl.logs.users.from_log import of_learned
 from recsys_rl.logs.users.platform import LearnedUsers
-from recsys_rl.objective.weighted import check_weights, parse_weights, stream_weights, weighted
+from recsys_rl.objective.weighted import check_weights, parse_weights, stream_weights
 from recsys_rl.session import PIECES
 from recsys_rl.settings.fields import did_you_mean
 from recsys_rl.settings.names import DEFAULT_ALGO
 from recsys_rl.training.latest import print_latest
-from recsys_rl.types import Catalogue, Feedback, Stream, UserError
+from recsys_rl.types import Catalogue, UserError
 from recsys_rl.utils.find import find
 from recsys_rl.utils.progress import announce
 from recsys_rl.utils.seeding import generators
@@ -65,7 +70,7 @@ class ReadLog:
 
     log: DecisionLog  # a sample of it, where it has more than FITTED rows
     catalogue: Catalogue
-    rewards: Callable[[Feedback], Tensor]  # (E,)
+    rewards: Rewards
     streams: Mapping[str, torch.Generator]
     table: DecisionTable | None = None  # what people's own file has beside the log
     checkpoint: str | None = None  # its file
@@ -270,21 +275,10 @@ def _of_signals(
             f"No policy to judge on {options.source}: give --target FILE with your policy's probabilities (a "
             "row for each row of the log, column propensity), or --policy random."
         )
-    given = parse_weights(options.weights, "weights")
     names = log.header.signals
-    if len(names) > 1 and not given:
-        raise UserError(
-            f"{options.source} has the signals {', '.join(names)}: say what counts, as in --weights "
-            f"{names[0]}=1."
-        )
-    streams = tuple(Stream(name, 0.0 if given else 1.0) for name in names)
-    check_weights(given, streams, "weights")
-    by = stream_weights(streams, given)
-
-    def rewards(feedback: Feedback) -> Tensor:
-        return weighted(feedback.signals.sum(1), by)  # (E,)
-
-    bounds = bounds_of_sum(log, dict(zip(names, by.tolist(), strict=True)), rewards(log.feedback), {})
+    by = weights_of_signals(options.source, names, options.weights, "weights")
+    rewards = of_signals(names, by)
+    bounds = bounds_of_sum(log, by, rewards(log.feedback), {})
     return ReadLog(log, catalogue, rewards, generators(options.seed, *STREAMS), table, bounds=bounds)
 
 
@@ -324,14 +318,9 @@ def _by_checkpoint(
     given = parse_weights(options.weights, "weights")
     check_weights(given, env.streams if facts is None else facts.streams, "weights")
     by = stream_weights(env.streams, given)
-
-    header, users = log.header, env.user_model
-
-    def of_platform(feedback: Feedback) -> Tensor:
-        return rewards_of(header, users, by, feedback)  # (E,)
-
     # Learned users are judged on the log of their platform too.
-    rewards = of_platform if facts is None else rewards_by(facts, log, given)
+    of = of_platform(log.header, env.user_model, by)
+    rewards = of if facts is None else of_learned(facts, log.header, given)
     print_latest(path, checkpoint)
     behaviours = Behaviours(checkpoint, table, env, options.cache_dir)
     versions = {path: behaviours} | {
@@ -343,7 +332,7 @@ def _by_checkpoint(
     own, catalogue = not checkpoint.config.platform.simulates, checkpoint.catalogue
     by_item = own and not knows_items(catalogue) and catalogue.num_items <= MOST_ITEMS
     by_item = by_item and log.items.shape[1] == 1
-    single = facts is None and header.interface.session_length == 1
+    single = facts is None and log.header.interface.session_length == 1
     bounds = None
     if single:  # as each checkpoint knows the ranges of signals
         ends = {reward_bounds(log, of.checkpoint.config, of.env.user_model, by) for of in versions.values()}

@@ -17,13 +17,15 @@ from recsys_rl.cli.train import train_options
 from recsys_rl.data.synthetic import synthetic_world
 from recsys_rl.errors import FieldError, UserError
 from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog
-from recsys_rl.logs.experience.logged import Logged, log_rewards, make_logged
+from recsys_rl.logs.experience.logged import Logged, make_logged
 from recsys_rl.logs.heldout import heldout_rows
 from recsys_rl.logs.parts import read_decisions
 from recsys_rl.logs.record import RecordConfig, record
+from recsys_rl.logs.rewards import of_platform, of_signals, weights_of_signals
 from recsys_rl.logs.transitions import transition_table
 from recsys_rl.logs.writer import write_decisions
 from recsys_rl.make import agent_of, make_env, make_user_model, make_world
+from recsys_rl.objective.weighted import stream_weights
 from recsys_rl.session import make_interface
 from recsys_rl.settings.config import Config, brought_settings, overlay
 from recsys_rl.settings.shared import LoggedConfig
@@ -71,7 +73,7 @@ def test_batches_hold_training_users_with_their_rewards(logger: tuple[Path, Path
     expected = torch.tensor([user in train_ids for user in log.users.tolist()])
     assert source.table.num_rows == int(expected.sum()) < log.num_rows
     users = make_user_model(config, world)
-    rewards = log_rewards(log, users, {})[expected]
+    rewards = of_platform(log.header, users, stream_weights(users.streams))(log.feedback)[expected]
     assert torch.equal(source.table.rewards, rewards)
     found = source.batch()
     assert isinstance(found.data, Transitions) and found.data.num_rows == config.agent_config.steps_per_update
@@ -86,13 +88,19 @@ def test_rewards_by_hand(logger: tuple[Path, Path]) -> None:
     checkpoint, log = load(logger[0]), read_decisions(logger[1])
     users = make_user_model(checkpoint.config, checkpoint.world)
     (stream,) = users.streams
-    own = log_rewards(log, users, {})
-    assert torch.equal(log_rewards(log, users, {stream.name: -2.0}), -2 * own)
-    signal = log.header.signals[0]
-    assert torch.equal(log_rewards(log, None, {}), torch.zeros(log.num_rows))
-    assert torch.equal(log_rewards(log, None, {signal: 3.0}), 3 * log.signals[:, 0, 0])
-    with pytest.raises(FieldError):
-        log_rewards(log, users, {"no_such": 1.0})
+    own, doubled = (
+        of_platform(log.header, users, torch.tensor([weight]))(log.feedback)
+        for weight in (stream.weight, -2.0)
+    )
+    assert torch.equal(doubled, -2 * own)
+    signal, other = log.header.signals
+    by_signal = {signal: 3.0, other: 0.0}
+    assert torch.equal(of_signals(log.header.signals, by_signal)(log.feedback), 3 * log.signals[:, 0, 0])
+    with pytest.raises(FieldError, match="no_such"):
+        weights_of_signals("log", [signal], ["no_such=1"], "weights")
+    with pytest.raises(UserError, match="--weights one=1"):
+        weights_of_signals("log", ["one", "two"], [], "weights")
+    assert weights_of_signals("log", ["one", "two"], ["two=3"], "weights") == {"one": 0.0, "two": 3.0}
 
 
 def test_users_whom_the_population_lacks_are_held_out_by_their_hash(logger: tuple[Path, Path]) -> None:
@@ -494,7 +502,9 @@ def test_recorded_run_and_its_replay_hold_the_same_transitions(tmp_path: Path) -
         .logical_or(log.terminated[log.sessions.diff(append=log.sessions[-1:] + 1) > 0])
         .all()
     )
-    table = transition_table(log, run.world.catalogue, log_rewards(log, run.env.user_model, {}))
+    users = run.env.user_model
+    rewards = of_platform(log.header, users, stream_weights(users.streams))
+    table = transition_table(log, run.world.catalogue, rewards(log.feedback))
     experience: Any = run.experience
     ring = experience.ring
     names = ("obs.context", "items", "rewards", "logprobs", "terminated", "truncated", "next_obs.context")
