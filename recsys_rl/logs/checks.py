@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data.catalogue_hash import catalogue_hash
-from recsys_rl.data.tables.schema import ROUNDING
+from recsys_rl.data.tables.schema import ROUNDING, STORED
 from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog
 from recsys_rl.types import Catalogue, UserError
 
@@ -173,17 +173,8 @@ def check_rows(name: str, log: DecisionLog, rows: Tensor) -> None:
 
     ``rows`` (E,) are the numbers of the rows in the file, from 1.
     """
-    columns = {
-        "row": rows,
-        "session": log.sessions,
-        "step": log.steps,
-        "user": log.users,
-        "time": log.times,
-        "terminated": log.terminated,
-        "truncated": log.truncated,
-    }
-    if log.list_place is not None:
-        columns["list_place"] = log.list_place
+    fields = {column.name: getattr(log, column.field) for column in STORED if column.form == "row"}
+    columns = {"row": rows} | {column: values for column, values in fields.items() if values is not None}
     _refuse(name, pl.DataFrame({column: values.numpy() for column, values in columns.items()}), OF_SESSIONS)
     for start in range(0, log.num_rows, BLOCK):
         at = torch.arange(start, min(start + BLOCK, log.num_rows))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -11,10 +12,11 @@ from torch import Tensor
 
 from recsys_rl.data.tables.cells import Cells, tensor_of
 from recsys_rl.data.tables.pieces import CONTEXT, seen_pieces
-from recsys_rl.data.tables.schema import COLUMNS, ROUNDING, named, of_propensities
+from recsys_rl.data.tables.schema import COLUMNS, ROUNDING, STORED, Column, named, of_propensities
 from recsys_rl.data.tables.times import format_in, seconds
 from recsys_rl.data.tables.values import id_text, lists_of, on
 from recsys_rl.errors import amount, listed, short
+from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog, assemble
 from recsys_rl.types import UserError
 
 LISTS = ("items", "candidates")  # columns of several ids
@@ -217,10 +219,15 @@ class Table(Cells):
                 "there: the weights use each row's own propensity, and are larger than they need be"
             )  # fmt: skip
             return (" + ".join(names),), nobody, None, note
-        under = torch.stack([self.values(column).double().log() for column in columns], 1)
-        return tuple(names), _indices(texts, names), under, ""
+        return tuple(names), _indices(texts, names), self.under_each(names), ""
 
-    def own_logprobs(self, logprobs: Tensor, loggers: Sequence[str], of_row: Tensor, under: Tensor) -> Tensor:
+    def under_each(self, loggers: Sequence[str]) -> Tensor:
+        """(E, P) float64: the logprob under each logger, of the columns ``propensity.NAME``."""
+        return torch.stack([self.values(f"propensity.{name}").double().log() for name in loggers], 1)
+
+    def _own_logprobs(
+        self, logprobs: Tensor, loggers: Sequence[str], of_row: Tensor, under: Tensor
+    ) -> Tensor:
         """(E,): ``logprobs``, or those of each row's own logger if the file has no propensities.
 
         Args:
@@ -254,20 +261,47 @@ class Table(Cells):
         self.notes += [f"without a value: {', '.join(gaps)}"] if gaps else []
         return pieces
 
-    def place_logprobs(self, places: int) -> Tensor | None:
-        """(E, K) float64 of a column of lists; None without it."""
-        column = "place_logprobs"
-        if column not in self or lists_of(self.filled(column)) is None:
-            return None
-        return self.lists(column, places).double()
+    def decisions(
+        self,
+        header: DecisionHeader,
+        *,
+        loggers: tuple[Tensor, Tensor | None],
+        probabilities: Tensor | None,
+        items: Tensor,
+        steps: Tensor,
+        **rows: Any,
+    ) -> DecisionLog:
+        """The decisions of the rows, in the order of the file.
 
-    def list_place(self) -> Tensor | None:
-        """(E,) int64; None without the column."""
-        return self.values("list_place") if "list_place" in self else None
+        Args:
+            loggers: of each row (E,), and the logprob (E, P) under each if it is known.
+            probabilities: (E, I) of every item under the logger, if they are known.
+            rows: further fields of the log.
+        """
+        of_row, under = loggers
+        logprobs = self.logprobs(probabilities, items)
+        if under is not None:
+            logprobs = self._own_logprobs(logprobs, header.loggers, of_row, under)
+        known = [column for column in STORED if column.by_name and column.field != "steps"]
+        places = header.interface.slate_size
+        rows |= {of.field: self._by_name(of, places) for of in known if of.name in self}
+        return assemble(
+            header,
+            items=items,
+            steps=steps,
+            times=self.times() if "time" in self.columns else steps,
+            logprobs=logprobs,
+            signals=self.signals(header.signals, places),
+            loggers=of_row,
+            logger_logprobs=under,
+            **rows,
+        )
 
-    def flags(self, column: str) -> Tensor:
-        """(E,) bool; False without the column."""
-        return self.values(column) if column in self else torch.zeros(self.frame.height, dtype=torch.bool)
+    def _by_name(self, column: Column, places: int) -> Tensor | None:
+        """The values of a column that is found by its name; None of single values in place of lists."""
+        if column.form == "row":
+            return self.values(column.name)
+        return None if lists_of(self.filled(column.name)) is None else self.lists(column.name, places)
 
 
 def _indices(texts: pl.Series, known: Sequence[str]) -> Tensor:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from recsys_rl.data.tables.schema import STORED
 from recsys_rl.types import Events, Feedback, Interface, tree_map
 
 
@@ -142,6 +143,32 @@ class DecisionLog:
         """(S_visible,) int64: the places of interface.signals among all signals."""
         names = self.header.signals
         return torch.tensor([names.index(name) for name in self.header.interface.signals], dtype=torch.int64)
+
+
+OPTIONAL = tuple(field.name for field in dataclasses.fields(DecisionLog) if field.default is None)
+"""The fields without which a log can be."""
+
+
+def assemble(header: DecisionHeader, **fields: Any) -> DecisionLog:
+    """The decisions of E rows by the ``fields`` of a DecisionLog, each in the type of its column (schema.py).
+
+    Rows that lack the others are sessions of one step of the first logger, in their order, with no context,
+    no probabilities and no end. An optional field may be None.
+    """
+    order = torch.arange(len(fields["items"]), device=fields["items"].device)
+    nothing = torch.zeros_like(order)
+    steps = fields.get("steps", nothing)
+    single = {"sessions": order, "steps": steps, "times": steps, "loggers": nothing, "given": {}}
+    ends = dict.fromkeys(("terminated", "truncated"), nothing)
+    fields = {"logprobs": torch.full_like(order, torch.nan, dtype=torch.float64)} | single | ends | fields
+    types = {column.field: getattr(torch, column.tensor) for column in STORED}
+
+    def typed(field: str, values: Any) -> Any:
+        if isinstance(values, Mapping):
+            return {name: typed(field, each) for name, each in values.items()}
+        return None if values is None else values.to(types[field])
+
+    return DecisionLog(header=header, **{field: typed(field, values) for field, values in fields.items()})
 
 
 def concatenate(logs: list[DecisionLog]) -> DecisionLog:

@@ -36,7 +36,7 @@ from recsys_rl.data.tables.values import NUMBER, on, whole_number
 from recsys_rl.errors import one_line, short
 from recsys_rl.logs.checks import check_rows
 from recsys_rl.logs.decision_columns import Table
-from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog
+from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog, assemble
 from recsys_rl.types import Catalogue, Interface, UserError
 
 WINDOW = 50  # items of the history that reward models see
@@ -109,32 +109,21 @@ def _read(
     sessions, numbers = read.keys("session")
     users, user_numbers = read.keys("user")
     steps = read.steps(numbers)
-    times = read.times() if "time" in columns else steps  # the rows of a session may be in any order
     pieces = read.context(fill)
     interface = _interface(len(names), places, int(steps.max()) + 1, pieces, signals)
     loggers, of_row, under_each, note = read.loggers()
     chosen = _rows_of(shown, names).view(-1, places)
     probabilities = read.probabilities(texts)
-    logprobs = read.logprobs(probabilities, chosen)
-    if under_each is not None:
-        logprobs = read.own_logprobs(logprobs, loggers, of_row, under_each)
-    log = DecisionLog(
-        header=DecisionHeader(loggers=loggers, interface=interface, signals=signals),
+    log = read.decisions(
+        DecisionHeader(loggers=loggers, interface=interface, signals=signals),
         users=numbers if users is None else user_numbers,
         sessions=numbers,
         steps=steps,
-        times=times,
         items=chosen,
-        logprobs=logprobs,
-        signals=read.signals(signals, places),
-        terminated=read.flags("terminated"),
-        truncated=read.flags("truncated"),
-        loggers=of_row,
-        given=pieces,
-        place_logprobs=read.place_logprobs(places),
-        list_place=read.list_place(),
-        logger_logprobs=under_each,
         candidates=None if offered is None else spread(offered.list.len(), _rows_of(offered, names)),
+        probabilities=probabilities,
+        loggers=(of_row, under_each),
+        given=pieces,
     )
     order = torch.from_numpy(np.lexsort((log.steps.numpy(), log.sessions.numpy())))
     log = ended(log.rows(order))
@@ -292,18 +281,14 @@ def single_decisions(
     given = {name: values.float() for name, values in (context or {}).items()}
     interface = _interface(catalogue.num_items, 1, 1, given, (signal,))
     order = torch.arange(number)
-    log = DecisionLog(
-        header=DecisionHeader(loggers=(logger,), interface=interface, signals=(signal,)),
+    log = assemble(
+        DecisionHeader(loggers=(logger,), interface=interface, signals=(signal,)),
         users=users,
-        sessions=order,
-        steps=torch.zeros_like(order),
         times=order if times is None else times,
         items=items.unsqueeze(1),
         logprobs=propensities.double().log(),
-        signals=rewards.float().view(-1, 1, 1),
-        terminated=torch.zeros(number, dtype=torch.bool),
-        truncated=torch.ones(number, dtype=torch.bool),
-        loggers=torch.zeros_like(order),
+        signals=rewards.view(-1, 1, 1),
+        truncated=torch.ones_like(order),
         given=given,
     )
     return DecisionTable(log, catalogue, tuple(ids), rows=order)

@@ -228,27 +228,16 @@ class OwnLog:
         chosen = self._places(read, shown).view(-1, shape.slate_size)
         texts = [str(name) for name in self._rows]
         probabilities = self._probabilities(read, texts, chosen)
-        logprobs = read.logprobs(probabilities, chosen)
-        loggers, of_row, under = self._loggers_of(read)
-        if under is not None:
-            logprobs = read.own_logprobs(logprobs, loggers, of_row, under)
-        log = DecisionLog(
-            header=self.header,
+        log = read.decisions(
+            self.header,
             users=users_of(read, {x.name: x.kind for x in shape.pieces}, sessions, numbers, file, start),
             sessions=numbers,
             steps=steps,
-            times=read.times() if "time" in read.columns else steps,
             items=chosen,
-            logprobs=logprobs,
-            signals=read.signals(shape.signals, shape.slate_size),
-            terminated=read.flags("terminated"),
-            truncated=read.flags("truncated"),
-            loggers=of_row,
-            given=given,
-            place_logprobs=read.place_logprobs(shape.slate_size),
-            list_place=read.list_place(),
-            logger_logprobs=under,
             candidates=None if offered is None else spread(offered.list.len(), self._places(read, offered)),
+            probabilities=probabilities,
+            loggers=self._loggers_of(read),
+            given=given,
         )
         if self.files.names_candidates:  # the parts of a log have the same columns
             log = with_all_candidates(log)
@@ -321,14 +310,12 @@ class OwnLog:
         keys = ids if self.catalogue.item_names else on(ids, whole_number)
         return keys.replace_strict(self._rows, default=None, return_dtype=pl.Int64)
 
-    def _loggers_of(self, read: Table) -> tuple[tuple[str, ...], Tensor, Tensor | None]:
-        """Names of the loggers, that of each row (E,), and the logprobs (E, P) under each where known."""
-        nobody = torch.zeros(read.frame.height, dtype=torch.int64)
+    def _loggers_of(self, read: Table) -> tuple[Tensor, Tensor | None]:
+        """The logger of each row (E,), and the logprobs (E, P) under each where they are known."""
         if not self._policies:
-            return self.header.loggers, nobody, None
+            return torch.zeros(read.frame.height, dtype=torch.int64), None
         names = self.header.loggers
-        under = torch.stack([read.values(f"propensity.{name}").double().log() for name in names], 1)
-        return names, read.named(self._policies, names), under
+        return read.named(self._policies, names), read.under_each(names)
 
 
 def users_of(

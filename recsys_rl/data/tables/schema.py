@@ -41,11 +41,23 @@ class Column:
     common: str = ""  # names by which a role is found, without case and signs: `User_ID` is `userid`
     plain: str = ""  # the name that is taken even if other names fit too
     ranked: bool = False  # the first of the common names that the file has is taken, and none is ambiguous
+    by_name: bool = False  # a table of decisions may have it, and it is found by this name alone
+    field: str = ""  # of a DecisionLog; "" if a log of `recsys-rl record` has no such column
+    # The values of the field: (E,), places of names (E,), log-probabilities (E,), lists of as many values as
+    # the slate has places or the log has loggers, as the row has ids, or as the first row has.
+    form: Literal["row", "logger", "chance", "places", "loggers", "ids", "entries"] = "row"
 
     @property
     def option(self) -> str:
         """The option that names the column of a role."""
         return f"--{self.name}-column"
+
+    @property
+    def tensor(self) -> str:
+        """The type of the field: signals and contexts have single precision, probabilities double."""
+        if self.kind != "number":
+            return "bool" if self.kind == "truth" else "int64"
+        return "float32" if self.name.endswith(".") else "float64"
 
 
 def _with_ids(role: str) -> str:
@@ -62,15 +74,88 @@ def _at_least_0(cells: pl.Expr) -> pl.Expr:
 
 _CHANCE = "a probability is at least 0"
 _TABLE = (
-    Column("user", "id", common=f"uid userno {_with_ids('user')}", plain="user"),
-    Column("item", "id", common=f"iid asin isbn itemno {_with_ids('item')}", plain="item"),
+    # A log of `recsys-rl record` has its columns in this order.
+    Column("user", "id", common=f"uid userno {_with_ids('user')}", plain="user", field="users"),
+    Column("session", "id", common="session sessionid visit visitid episode", field="sessions"),
+    Column(
+        "step",
+        "whole",
+        _at_least_0,
+        "steps are whole numbers from 0 on",
+        "has no whole number from 0 on",
+        field="steps",
+        by_name=True,
+    ),
     Column(
         "time",
         "whole",
         common="timestamp time datetime date ts unixtime timems timestampms createdat eventtime reviewtime "
         "unixreviewtime eventtimestamp",
         plain="timestamp",
+        field="times",
     ),
+    Column("logger", "name", field="loggers", form="logger"),
+    Column("items", "id", field="items", form="places"),
+    Column(
+        "logprob",
+        "number",
+        lambda cells: cells.is_finite() & (cells <= ROUNDING),
+        "a logarithm of a probability is a number up to 0",
+        "is not a logarithm of a probability above 0 and up to 1",
+        field="logprobs",
+        form="chance",
+    ),
+    Column("place_logprobs", "number", field="place_logprobs", form="places", by_name=True),
+    Column(
+        "logger_logprobs",
+        "number",
+        lambda cells: cells.is_not_nan() & (cells <= ROUNDING),
+        "logarithms of probabilities are at most 0",
+        field="logger_logprobs",
+        form="loggers",
+    ),
+    Column(
+        "list_place",
+        "whole",
+        _at_least_0,
+        "places of a list are whole numbers from 0 on",
+        "has no whole number from 0 on",
+        field="list_place",
+        by_name=True,
+    ),
+    Column("candidates", "id", common="candidates couldbeshown", field="candidates", form="ids"),
+    Column("exclude", "id", field="exclude", form="ids"),
+    Column(
+        "signal.",
+        "number",
+        _finite,
+        "give every shown item its outcome",
+        "has no finite number",
+        field="signals",
+        form="places",
+    ),
+    Column("event_items", "id", field="event_items", form="entries"),
+    Column(
+        "event_signal.",
+        "number",
+        _finite,
+        "give each event its outcome",
+        field="event_signals",
+        form="entries",
+    ),
+    Column(
+        "context.",
+        "number",
+        _finite,
+        "give finite numbers",
+        "has no finite number",
+        field="given",
+        form="entries",
+    ),
+    Column("terminated", "truth", field="terminated", by_name=True),
+    Column("truncated", "truth", field="truncated", by_name=True),
+    # The columns of other tables.
+    Column("item", "id", common=f"iid asin isbn itemno {_with_ids('item')}", plain="item"),
     Column(
         "rating",
         "number",
@@ -97,7 +182,6 @@ _TABLE = (
         plain="event_type",
         ranked=True,
     ),
-    Column("session", "id", common="session sessionid visit visitid episode"),
     Column(
         "reward",
         "number",
@@ -116,7 +200,6 @@ _TABLE = (
         "logpropensity logprobability actionlogprob",
     ),
     Column("policy", "name", common="policy policyname loggingpolicy behaviorpolicy logger"),
-    Column("candidates", "id", common="candidates couldbeshown"),
     Column(
         "title",
         "name",
@@ -125,21 +208,6 @@ _TABLE = (
     ),
     Column("genres", "name", common="genres genre categories category tags", ranked=True),
     Column("year", "name", common="year releaseyear releasedate published", ranked=True),
-    # Columns that are found by this name alone.
-    Column("logger", "name"),
-    Column("items", "id"),
-    Column("event_items", "id"),
-    Column("exclude", "id"),
-    Column(
-        "step", "whole", _at_least_0, "steps are whole numbers from 0 on", "has no whole number from 0 on"
-    ),
-    Column(
-        "logprob",
-        "number",
-        lambda cells: cells.is_finite() & (cells <= ROUNDING),
-        "a logarithm of a probability is a number up to 0",
-        "is not a logarithm of a probability above 0 and up to 1",
-    ),
     # Of a policy that did not decide: the action may be impossible under it.
     Column(
         "propensity.",
@@ -149,28 +217,11 @@ _TABLE = (
         "is not in 0..1",
     ),
     Column("probability.", "number", _at_least_0, _CHANCE, "is not a probability"),
-    Column("probabilities", "number", _at_least_0, _CHANCE, "is not a probability"),
-    Column(
-        "logger_logprobs",
-        "number",
-        lambda cells: cells.is_not_nan() & (cells <= ROUNDING),
-        "logarithms of probabilities are at most 0",
-    ),
-    Column("place_logprobs", "number"),
-    Column(
-        "list_place",
-        "whole",
-        _at_least_0,
-        "places of a list are whole numbers from 0 on",
-        "has no whole number from 0 on",
-    ),
-    Column("signal.", "number", _finite, "give every shown item its outcome", "has no finite number"),
-    Column("event_signal.", "number", _finite, "give each event its outcome"),
-    Column("context.", "number", _finite, "give finite numbers", "has no finite number"),
-    Column("terminated", "truth"),
-    Column("truncated", "truth"),
+    Column("probabilities", "number", _at_least_0, _CHANCE, "is not a probability", by_name=True),
 )
 COLUMNS = {column.name: column for column in _TABLE}
+STORED = tuple(column for column in _TABLE if column.field)
+"""The columns of a log of `recsys-rl record`, in their order: reader, writer, checksum and checks follow."""
 EVENTS = ("user", "item", "time", "rating", "weight", "event")
 """The roles of a log of events."""
 DECISIONS = ("user", "item", "time", "session", "reward", "propensity", "policy", "candidates")
@@ -179,7 +230,7 @@ ROLES = (*EVENTS[:-1], *DECISIONS[3:], "event")
 """The roles of any log."""
 ITEMS = ("title", "genres", "year")
 """The roles of a file about items, beside their ids; its other columns are attributes."""
-BY_NAME = ("step", "terminated", "truncated", "place_logprobs", "probabilities", "list_place")
+BY_NAME = tuple(column.name for column in _TABLE if column.by_name)
 """Columns of a table of decisions that are found by this name alone; others have a role with common names."""
 BY_START = ("signal.", "context.", "probability.", "propensity.")
 """Beginnings of the names of its columns for signals, pieces of context, items and policies."""

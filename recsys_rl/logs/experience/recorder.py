@@ -13,7 +13,7 @@ from torch import Tensor
 from recsys_rl.data.catalogue_hash import catalogue_hash
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.errors import UserError, error_text
-from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog, concatenate
+from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog, assemble, concatenate
 from recsys_rl.logs.experience.decisions import forbidden, outcomes
 from recsys_rl.logs.writer import write_decisions
 from recsys_rl.protocols import Simulator
@@ -75,12 +75,11 @@ class Recorder:
         known, device = self._decision, step.terminated.device
         n = len(known["users"])
         self.waiting.append(
-            DecisionLog(
-                header=self.header,
+            assemble(
+                self.header,
                 # The row of the environment, until the session has ended.
                 sessions=torch.arange(n, device=device),
                 times=torch.full((n,), self.clock, device=device),
-                loggers=torch.zeros(n, dtype=torch.int64, device=device),
                 given=self._given,
                 **{**known, **outcomes(step, known["items"])},
             ).map(Tensor.cpu)
@@ -141,4 +140,4 @@ class Recorder:
         self.next_session, self.clock = int(state["recorded_sessions"]), int(state["recorded_steps"])
         own = {k.removeprefix("waiting."): values for k, values in state.items() if k.startswith("waiting.")}
         given = {k.removeprefix("given."): own.pop(k) for k in [*own] if k.startswith("given.")}
-        self.waiting = [DecisionLog(header=self.header, given=given, **own)] if own else []
+        self.waiting = [assemble(self.header, given=given, **own)] if own else []
