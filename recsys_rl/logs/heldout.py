@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-
 import torch
 from torch import Tensor
 
@@ -34,13 +32,3 @@ def heldout_strangers(users: Tensor, heldout_fraction: float, seed: int) -> Tens
     """(E,) bool: those of ``users`` (E,) int64 whose hash says that they are held out (``split_users``)."""
     others, user = users.unique(return_inverse=True)
     return torch.from_numpy(split_users(others.tolist(), heldout_fraction, seed))[user]
-
-
-def heldout_parts(
-    parts: Iterable[DecisionLog], population: Population, heldout_fraction: float, seed: int
-) -> Iterator[DecisionLog]:
-    """The decisions for held-out users of each part that has any; arguments as of ``heldout_rows``."""
-    for part in parts:
-        heldout = heldout_rows(part, population, heldout_fraction, seed)
-        if bool(heldout.any()):
-            yield part.rows(heldout)

@@ -36,6 +36,7 @@ from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog, cut, with_a
 from recsys_rl.logs.decision_table import ended, ids_of_file
 from recsys_rl.logs.intervals import files_in_order
 from recsys_rl.logs.log_shape import LogShape
+from recsys_rl.logs.source import LogSource
 from recsys_rl.types import Catalogue
 from recsys_rl.utils.user_hashes import number_of
 
@@ -107,7 +108,7 @@ class LogFiles:
         return any("list_place" in table.names for table in self.files)
 
     def unit(self, has_context: bool) -> str:
-        """As ``OwnLog.unit``; ``has_context``: the log has pieces of the context."""
+        """The noun for those who are held out; ``has_context``: the log has pieces of the context."""
         roles, rest = self.roles(self.files[0]), "context" if has_context else "decision"
         return next((role for role in ("user", "session") if role in roles), rest)
 
@@ -129,7 +130,7 @@ class LogFiles:
         return Table(one_line(table.path), table.collect(scan), self.roles(table), whole)
 
 
-class OwnLog:
+class OwnLog(LogSource):
     """The decisions of a team's files, by the shape and the catalogue of a run."""
 
     def __init__(
@@ -139,37 +140,24 @@ class OwnLog:
 
         Raises UserError for files that can't be read.
         """
-        self.files, self.shape, self.catalogue = files, shape, catalogue
+        self.tables, self.shape, self.catalogue = files, shape, catalogue
+        self.name, self.files = files.name, [table.path for table in files.files]
+        self.unit = files.unit(bool(shape.pieces))
+        self.has_times = all(files.has(table, "time") for table in files.files)  # in microseconds
         names, self._policies = _loggers(files)
         self.header = DecisionHeader(**{**vars(header), "loggers": names})
         ids = catalogue.item_names or tuple(catalogue.item_ids.tolist())
         self._rows = {name: index for index, name in enumerate(ids)}
         self._others: dict[tuple[Path, int], dict[str, int]] = {}  # of each part that was read
 
-    @property
-    def name(self) -> str:
-        return self.files.name
-
     @cached_property
     def num_rows(self) -> int:
-        count = pl.len()
-        return sum(
-            int(table.collect(table.scan(table.names[:1]).select(count)).item()) for table in self.files.files
-        )
-
-    @property
-    def unit(self) -> str:
-        """The noun for those who are held out as a whole, by the hash of what tells them apart."""
-        return self.files.unit(bool(self.shape.pieces))
-
-    @property
-    def has_times(self) -> bool:
-        """True if each file has times; they are in microseconds."""
-        return all(self.files.has(table, "time") for table in self.files.files)
+        scans = [(table, table.scan(table.names[:1])) for table in self.tables.files]
+        return sum(int(table.collect(scan.select(pl.len())).item()) for table, scan in scans)
 
     @property
     def has_propensities(self) -> bool:
-        return self.files.has(self.files.files[0], "propensity")
+        return self.tables.has(self.tables.files[0], "propensity")
 
     @property
     def others(self) -> dict[str, int]:
@@ -179,25 +167,17 @@ class OwnLog:
             total.update(part)
         return {name: number for name, number in total.items() if number}
 
-    def fingerprint(self) -> bytes:
-        """32 bytes that are equal for the same files in the same order."""
-        total = hashlib.sha256()
-        for table in self.files.files:
-            with table.path.open("rb") as file:
-                total.update(hashlib.file_digest(file, "sha256").digest())
-        return total.digest()
-
     def parts(self, rows: int) -> Iterator[DecisionLog]:
         """The checked decisions in parts of about ``rows`` rows, of whole sessions; text is read at once."""
         first_session = 0
-        for table, file in self.files.named:
-            roles = self.files.roles(table)
+        for table, file in self.tables.named:
+            roles = self.tables.roles(table)
             columns = [*roles.values(), *(name for name in table.names if self._is_read(name))]
             columns = list(dict.fromkeys(columns))
             by_rows = table.raw is None and "session" not in roles
             start = 0
             while True:
-                read = self.files.cells(table, columns, start, rows if by_rows else None)
+                read = self.tables.cells(table, columns, start, rows if by_rows else None)
                 if read.frame.height:
                     with lines_of(table, start):
                         log = self._log(read, first_session, file, start)
@@ -221,7 +201,7 @@ class OwnLog:
         offered = read.ids("candidates") if "candidates" in read.columns else None
         sessions, numbers = read.keys("session")
         steps = read.steps(numbers)
-        if not self.files.fill:
+        if not self.tables.fill:
             for piece in shape.pieces:
                 read.filled(f"{CONTEXT}{piece.name}")  # raises UserError
         given = tensors(shape.pieces, read)
@@ -239,9 +219,9 @@ class OwnLog:
             loggers=self._loggers_of(read),
             given=given,
         )
-        if self.files.names_candidates:  # the parts of a log have the same columns
+        if self.tables.names_candidates:  # the parts of a log have the same columns
             log = with_all_candidates(log)
-        if self.files.names_lists and log.list_place is None:
+        if self.tables.names_lists and log.list_place is None:
             log = replace(log, list_place=torch.zeros_like(steps))
         order = torch.from_numpy(np.lexsort((log.steps.numpy(), log.sessions.numpy())))
         # Of this file alone, so that it means the same beside other files.
@@ -280,10 +260,10 @@ class OwnLog:
     def _known_to_log(self) -> list[int]:
         """The rows in the catalogue, ascending, of the items that the files show or name as candidates."""
         known: set[int] = set()
-        for table in self.files.files:
-            roles = self.files.roles(table)
+        for table in self.tables.files:
+            roles = self.tables.roles(table)
             ids = [role for role in ("item", "candidates") if role in roles]
-            read = self.files.cells(table, list(dict.fromkeys(roles[role] for role in ids)))
+            read = self.tables.cells(table, list(dict.fromkeys(roles[role] for role in ids)))
             for role in ids:
                 known |= set(self._row_of(read.ids(role).explode().unique()).drop_nulls().to_list())
         return sorted(known)

@@ -18,14 +18,13 @@ from recsys_rl.logs.decision_log import DecisionLog, concatenate
 from recsys_rl.logs.experience.dealt import Decisions, check_processes, dealt
 from recsys_rl.logs.experience.log_facts import behaviour_logprobs, best_sessions, check_facts, facts_of
 from recsys_rl.logs.experience.sides import Sides
-from recsys_rl.logs.heldout import heldout_rows
-from recsys_rl.logs.log_files import LogSource, RecordedLog
 from recsys_rl.logs.parts import with_propensities
-from recsys_rl.logs.rewards import has_signals, of_platform
+from recsys_rl.logs.rewards import has_signals
+from recsys_rl.logs.source import Place, open_log
 from recsys_rl.logs.transitions import TransitionTable, transition_table
 from recsys_rl.make import make_user_model
 from recsys_rl.models.policy import NetworkPolicy
-from recsys_rl.objective.weighted import check_weights, parse_weights, stream_weights
+from recsys_rl.objective.weighted import FIELD
 from recsys_rl.protocols import Learner, Watcher
 from recsys_rl.settings.config import Config
 from recsys_rl.settings.shared import LoggedConfig
@@ -48,8 +47,7 @@ def make_from_log(
 
     Raises the errors of ``make_logged``.
     """
-    weights = parse_weights(config.train_config.weights)
-    logged = make_logged(config, world, weights, generators["shuffle"], process)
+    logged = make_logged(config, world, generators["shuffle"], process)
     agent = agent_for(logged.interface)
     if config.platform.tables is not None and isinstance(agent, NetworkPolicy):
         agent.keep_chance()
@@ -59,7 +57,6 @@ def make_from_log(
 def make_logged(
     config: Config,
     world: World,
-    weights: Mapping[str, float],
     generator: torch.Generator,
     process: tuple[int, int] = (0, 1),
 ) -> Logged:
@@ -82,11 +79,11 @@ def make_logged(
             "data_config.stranger_share",
             f"is {data.stranger_share:g}: the profiles of a log are in the log; leave it out.",
         )
-    source = open_log(config, world)
+    source = open_log(settings.log, Place.of_run(config, world))
     header, note = source.header, ""
     rank, size = process
     rows = MOST_ROWS if size == 1 else -(-min(source.num_rows, MOST_ROWS) // size)
-    decisions: Callable[[], Iterator[DecisionLog]] = partial(source.parts, rows)
+    decisions: Callable[[], Iterator[DecisionLog]] = partial(source.gathered, rows)
     if "propensities" in config.algorithm.needs:
         decisions, note = with_propensities(source.name, header, decisions)
     check_catalogue(source.name, header, world.catalogue, f"--data {data.data} --seed {seed}")
@@ -97,13 +94,12 @@ def make_logged(
             "the context): give the settings with which it was recorded."
         )
 
-    check_weights(weights, users.streams)
-    rewards_of = of_platform(header, users, stream_weights(users.streams, weights))
+    rewards_of = source.rewards(config.train_config.weights, FIELD)
 
     def training(sides: Sides | None = None) -> Iterator[Decisions]:
         """The decisions of training users with their rewards, a part of the log at a time."""
         for log in decisions():
-            heldout = heldout_rows(log, world.population, data.heldout_fraction, seed)
+            heldout = source.heldout(log)
             if sides is not None:
                 sides.add(log, heldout)
             part = log.rows(~heldout)
@@ -188,19 +184,6 @@ def _together(parts: Sequence[Decisions]) -> list[Decisions]:
         (concatenate([log for log, _ in some]), torch.cat([rewards for _, rewards in some]))
         for some in kinds.values()
     ]
-
-
-def open_log(config: Config, world: World) -> LogSource:
-    """The log of a run: of `recsys-rl record`, or, where the platform reads them, people's own tables.
-
-    Raises UserError if it can't be read.
-    """
-    paths = config.agent_config.log
-    tables = config.platform.tables
-    if tables is None:
-        return RecordedLog(paths)
-    source: LogSource = tables.open_log(paths, config.data_config, config.env_config, world.catalogue)
-    return source
 
 
 class Logged:

@@ -16,15 +16,14 @@ from __future__ import annotations
 import contextlib
 import io
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
+from recsys_rl.checkpoint.home import with_seed
 from recsys_rl.errors import amount
 from recsys_rl.evaluation.mixture import Fixed
 from recsys_rl.logs.checks import check_catalogue
 from recsys_rl.logs.decision_log import DecisionLog, concatenate
-from recsys_rl.logs.heldout import heldout_parts
 from recsys_rl.logs.ope.config import OpeConfig
 from recsys_rl.logs.ope.diagnostics import FEW, student_t
 from recsys_rl.logs.ope.judge import judge
@@ -33,8 +32,7 @@ from recsys_rl.logs.ope.ope import fit_of, replayed, settings_of, trusted_of
 from recsys_rl.logs.ope.playable import loggers_of, playable
 from recsys_rl.logs.ope.propensities import WARNING as ESTIMATED
 from recsys_rl.logs.ope.world import fit_world, why_no_world, world
-from recsys_rl.logs.parts import parts
-from recsys_rl.logs.reader import header_of_log
+from recsys_rl.logs.source import Place, open_log
 from recsys_rl.logs.users.from_log import of_learned
 from recsys_rl.logs.users.platform import learned_file
 from recsys_rl.training.learning_curve import training_sessions
@@ -129,10 +127,9 @@ def _heldout(path: str, run: Run) -> DecisionLog:
     config = run.config
     # People whom the population lacks are held out as they were when the users were learned.
     seed = int(learned_file(config.env_config).info.get("heldout_seed", config.train_config.seed))
-    share = getattr(config.data_config, "heldout_fraction", 0.0)
-    header = header_of_log(Path(path))
-    check_catalogue(path, header, run.world.catalogue, f"--data {config.data_config.data}")
-    logs = [*heldout_parts(parts(path), run.world.population, share, seed)]
+    source = open_log((path,), Place.of_run(with_seed(config, seed), run.world))
+    check_catalogue(path, source.header, run.world.catalogue, f"--data {config.data_config.data}")
+    logs = [*source.heldout_parts()]
     if not logs:
         raise UserError(
             f"{path} holds no decisions of held-out users, and the others were learned from: record some "

@@ -68,7 +68,7 @@ def test_batches_hold_training_users_with_their_rewards(logger: tuple[Path, Path
     log = read_decisions(path)
     config = Config(algo="bc", env="satiation", log=str(path), **sections(checkpoint.config))
     world, generator = checkpoint.world, torch.Generator().manual_seed(0)
-    source = make_logged(config, world, {}, generator)
+    source = make_logged(config, world, generator)
     train_ids = set(world.population.user_ids[world.population.train].tolist())
     expected = torch.tensor([user in train_ids for user in log.users.tolist()])
     assert source.table.num_rows == int(expected.sum()) < log.num_rows
@@ -194,7 +194,7 @@ def test_clone_decides_as_the_logger(logger: tuple[Path, Path], tmp_path: Path, 
         (["--checkpoint", "CHECKPOINT", "--log", "LOG", "--n-steps", "8"], "n_steps|n-steps"),
         (["--checkpoint", "CHECKPOINT", "--log", "nowhere.parquet"], "nowhere.parquet"),
         (["--env", "satiation", *WORLD, "--stranger-share", "0.5", "--log", "LOG"], "stranger"),
-        (["--checkpoint", "CHECKPOINT", "--log", __file__], "is not a log of `recsys-rl record`"),
+        (["--checkpoint", "CHECKPOINT", "--log", __file__], "not a log of `recsys-rl record`"),
         (["--checkpoint", "CHECKPOINT", "--log", "LOG", "--weights", "glory=1"], "glory"),
     ],
 )
@@ -275,7 +275,7 @@ def test_clone_of_the_best_sessions_sees_no_others(logger: tuple[Path, Path]) ->
     sums = []
     for share in (1.0, 0.25):
         config = Config(algo="bc", env="satiation", best_sessions=share, **dials)
-        source = make_logged(config, checkpoint.world, {}, torch.Generator().manual_seed(0))
+        source = make_logged(config, checkpoint.world, torch.Generator().manual_seed(0))
         sums.append(source.table.returns_to_go[source.table.steps == 0])
     every, best = sums
     count = -(-len(every) // 4)
@@ -395,7 +395,7 @@ def test_large_log_is_read_in_parts(logger: tuple[Path, Path], monkeypatch: pyte
     config = Config(algo="bc", env="satiation", **changes)
 
     def source() -> logged.Logged:
-        return make_logged(config, checkpoint.world, {}, torch.Generator().manual_seed(0))
+        return make_logged(config, checkpoint.world, torch.Generator().manual_seed(0))
 
     whole = source()
     monkeypatch.setattr(logged, "MOST_ROWS", 40)
@@ -424,7 +424,7 @@ def test_small_log_in_several_files_is_held_as_a_whole(logger: tuple[Path, Path]
     held = []
     for log in (logger[1], folder):
         config = Config(algo="bc", env="satiation", log=str(log), **sections(checkpoint.config))
-        held.append(make_logged(config, checkpoint.world, {}, torch.Generator().manual_seed(0)))
+        held.append(make_logged(config, checkpoint.world, torch.Generator().manual_seed(0)))
     assert torch.equal(held[0].table.items, held[1].table.items)
     assert torch.equal(held[0].batch().data.items, held[1].batch().data.items)
 
@@ -468,7 +468,7 @@ def test_a_teams_log_of_two_files_is_learned_from_whole(tmp_path: Path, candidat
     names = tuple(map(str, logs))
     settings = overlay(brought_settings("own-log", {"log": names}), {"algo": "bc", "env": "own-log"})
     config = Config(**settings, log=names, batch_size=32, gradient_steps=1)
-    logged = make_logged(config, make_world(config), {}, torch.Generator().manual_seed(0))
+    logged = make_logged(config, make_world(config), torch.Generator().manual_seed(0))
     assert logged.in_one_part
     expected = {round(value, 4) for log in logs for value in pl.read_csv(log)["context.age"]}
     place = logged.interface.place_of("age")

@@ -21,8 +21,9 @@ from recsys_rl.checkpoint.home import load_at_home
 from recsys_rl.cli import main
 from recsys_rl.errors import UserError
 from recsys_rl.logs.ope.part import heldout_of
-from recsys_rl.logs.parts import read_decisions
+from recsys_rl.logs.parts import PART, read_decisions
 from recsys_rl.logs.record import RecordConfig, record
+from recsys_rl.logs.source import open_log
 from recsys_rl.logs.transitions import observe
 from recsys_rl.make import agent_of
 from recsys_rl.serving.loop import gate_compare, learners, served_log
@@ -315,7 +316,7 @@ def test_a_candidate_of_another_log_of_the_same_items_is_judged_by_its_own_encod
     assert shares[0] != shares[1] and ages[0] != ages[1]
     verdict = gate(GateConfig(str(other), str(tmp_path / "r.sqlite"), quiet=True))
     weights = []
-    for part in served_log.decisions_of(policies / "log", mine):  # in its own encoding
+    for part in open_log((str(policies / "log"),), mine).parts(PART):  # in its own encoding
         rows = part.rows(heldout_of(part, mine, champion))
         with torch.no_grad():
             own_logprobs = agent_of(mine).logprob(observe(rows, mine.catalogue), rows.items)
