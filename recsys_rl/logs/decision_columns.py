@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data.tables.cells import Cells, tensor_of
+from recsys_rl.data.tables.findings import Finding, found, wrong
 from recsys_rl.data.tables.pieces import CONTEXT, seen_pieces
 from recsys_rl.data.tables.schema import COLUMNS, ROUNDING, STORED, Column, named, of_propensities
 from recsys_rl.data.tables.times import format_in, seconds
@@ -22,16 +23,14 @@ from recsys_rl.types import UserError
 LISTS = ("items", "candidates")  # columns of several ids
 
 
-def _repeated(rows: pl.Series, of_sessions: bool) -> str:
+def _repeated(rows: pl.Series, of_sessions: bool) -> Finding:
     """The warning about ``rows``, True for each that repeats another."""
     count, first = int(rows.sum()), int(rows.arg_true()[0]) + 1
-    text = (
-        f"warning: {count:,} rows repeat another in every column (the first is row {first}) and count twice"
-    )
+    text = "warning: {count} repeat another in every column (the first is {row}) and count twice"
     if count == 1:
-        text = f"warning: 1 row repeats another in every column (row {first}) and counts twice"
+        text = "warning: {count} repeats another in every column ({row}) and counts twice"
     more = ", as a further step of its session: remove copies, or add a column step"
-    return text + more * of_sessions
+    return found(text + more * of_sessions, row=first, count=amount(count, "row"))
 
 
 class Table(Cells):
@@ -43,7 +42,7 @@ class Table(Cells):
         """``columns``: the name of the column of each role; ``whole``: the frame has all of the file."""
         super().__init__(name, frame)
         self.columns = columns
-        self.notes: list[str] = []
+        self.notes: list[Finding] = []
         self.whole_slates = False  # a reward is of a whole slate of several items
         if whole and {"time", "session"} & columns.keys() and "step" not in self:
             twice = ~frame.select(pl.struct(pl.all()).is_first_distinct()).to_series()
@@ -60,21 +59,20 @@ class Table(Cells):
         ids = lists.list.eval(pl.element().cast(pl.String).str.strip_chars())
         gap = ids.list.eval(pl.element().is_null() | (pl.element() == "")).list.any().arg_true()
         if gap.len():
-            row = int(gap[0]) + 1
-            raise UserError(f"{self.name}: column {column!r} has an empty id in row {row}: give all ids.")
+            sentence = "column {column!r} has an empty id in {row}: give all ids"
+            raise wrong(self.name, sentence, row=int(gap[0]) + 1, column=column)
         return ids
 
     def places(self, shown: pl.Series) -> int:
         """K, the same in each row."""
         lengths = shown.list.len()
         places = int(lengths[0])
-        wrong = (lengths != places).arg_true()
-        if not places or wrong.len():
-            row = int(wrong[0]) if wrong.len() else 0
-            raise UserError(
-                f"{self.name}: {self.columns['item']!r} holds {lengths[row]} items in row {row + 1}, and "
-                f"{places} in row 1: give slates of the same size."
-            )
+        others = (lengths != places).arg_true()
+        if not places or others.len():
+            at = int(others[0]) if others.len() else 0
+            sentence = "{column!r} holds {value} items in {row}, and {size} in the first row: give slates of "
+            sentence, of = sentence + "the same size", {"column": self.columns["item"], "size": places}
+            raise wrong(self.name, sentence, row=at + 1, value=lengths[at], **of)
         return places
 
     def keys(self, role: str) -> tuple[list[str] | None, Tensor]:
@@ -100,10 +98,10 @@ class Table(Cells):
         form = format_in(series)
         times = on(series, seconds, form)
         if times.has_nulls():
-            row = int(times.is_null().arg_true()[0])
-            raise UserError(
-                f"{self.name}: column {column!r} has {short(series[row])} in row {row + 1}: {form.rule}."
-            )
+            at = int(times.is_null().arg_true()[0])
+            sentence = "column {column!r} has {value} in {row}: {rule}"
+            of = {"column": column, "value": short(series[at]), "rule": form.rule}
+            raise wrong(self.name, sentence, row=at + 1, **of)
         return (tensor_of(times.cast(pl.Float64)) * 1e6).long()
 
     def steps(self, sessions: Tensor) -> Tensor:
@@ -118,10 +116,11 @@ class Table(Cells):
         steps = torch.empty_like(sessions)
         steps[order] = torch.arange(len(ordered)) - first
         if "time" not in self.columns and int(steps.max()) > 0:
-            self.notes.append(
+            sentence = (
                 "there is no column of steps or times, so the rows of a session are its steps in the file's "
                 "order: add a column step or time if that is not their order"
             )
+            self.notes.append(found(sentence))
         return steps
 
     def signal_names(self, given: bool) -> tuple[str, ...]:
@@ -136,10 +135,10 @@ class Table(Cells):
             )
         if "reward" in self.columns:
             column = self.columns["reward"]
-            self.notes.append(
-                f"the columns signal.NAME are read, and {column} is not: give --reward-column {column} to "
-                "read it in their place"
+            sentence = (
+                "the columns signal.NAME are read, and {column} is not: give --reward-column {column} to "
             )
+            self.notes.append(found(sentence + "read it in their place", column=column))
         return names
 
     def signals(self, names: Sequence[str], places: int) -> Tensor:
@@ -161,9 +160,12 @@ class Table(Cells):
         single = values.float()
         self.refuse(
             single.isinf().any(1),
-            lambda row: (
-                f"{column} is {float(values[row][single[row].isinf()][0]):g} in row {row + 1}, which is too "
-                "large to learn from: give rewards between -1e38 and 1e38"
+            lambda at: found(
+                "{column} is {value:g} in {row}, which is too large to learn from: give rewards between "
+                "-1e38 and 1e38",
+                row=at + 1,
+                column=column,
+                value=float(values[at][single[at].isinf()][0]),
             ),
         )
         return single
@@ -197,10 +199,14 @@ class Table(Cells):
         if own is not None:
             self.refuse(
                 (logprobs.exp() - own).abs() > 1e-4,
-                lambda row: (
-                    f"the item of row {row + 1} has the probability {float(logprobs[row].exp()):g} by the "
-                    f"column {column}, but {float(own[row]):g} among those of every item: correct one; a "
-                    "list of probabilities has the order of the items' ids"
+                lambda at: found(
+                    "the item of {row} has the probability {value:g} by the column {column}, but {other:g} "
+                    "among those of every item: correct one; a list of probabilities has the order of the "
+                    "items' ids",
+                    row=at + 1,
+                    column=column,
+                    value=float(logprobs[at].exp()),
+                    other=float(own[at]),
                 ),
             )
         return logprobs
@@ -240,10 +246,14 @@ class Table(Cells):
             return own
         self.refuse(
             ~((logprobs - own).abs() <= ROUNDING),
-            lambda row: (
-                f"row {row + 1} has the propensity {float(logprobs[row].exp()):g} by the column "
-                f"{self.columns['propensity']}, but {float(own[row].exp()):g} by "
-                f"{short(f'propensity.{loggers[int(of_row[row])]}')}, that of its own policy: correct one"
+            lambda at: found(
+                "{row} has the propensity {value:g} by the column {column}, but {other:g} by {own}, that of "
+                "its own policy: correct one",
+                row=at + 1,
+                column=self.columns["propensity"],
+                value=float(logprobs[at].exp()),
+                other=float(own[at].exp()),
+                own=short(f"propensity.{loggers[int(of_row[at])]}"),
             ),
         )
         return logprobs
@@ -254,11 +264,12 @@ class Table(Cells):
         for name, seen in seen_pieces(self, fill).items():
             piece, note = seen.piece(name)
             pieces[name] = piece.tensor(self)
-            self.notes += [note] if note else []
+            self.notes += [found("{note}", note=note)] if note else []
             texts += [f"{CONTEXT}{name} ({listed(piece.values)})"] if piece.kind == "text" else []
             gaps += [f"{CONTEXT}{name} ({amount(seen.gaps, 'row')})"] if seen.gaps else []
-        self.notes += [f"texts that are one-hot encoded: {', '.join(texts)}"] if texts else []
-        self.notes += [f"without a value: {', '.join(gaps)}"] if gaps else []
+        coded, lacking = "texts that are one-hot encoded: {columns}", "without a value: {columns}"
+        for sentence, columns in ((coded, texts), (lacking, gaps)):
+            self.notes += [found(sentence, columns=", ".join(columns))] if columns else []
         return pieces
 
     def decisions(

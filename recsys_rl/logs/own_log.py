@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data.tables.cells import spread, tensor_of
+from recsys_rl.data.tables.findings import Words, in_words, names_of, words_of, wrong
 from recsys_rl.data.tables.layout import roles_of
-from recsys_rl.data.tables.lines import lines_of
 from recsys_rl.data.tables.pieces import CONTEXT, tensors
 from recsys_rl.data.tables.read import TableFile, open_table
 from recsys_rl.data.tables.schema import BY_NAME, BY_START, DECISIONS
@@ -33,7 +33,7 @@ from recsys_rl.errors import UserError, amount, one_line, short
 from recsys_rl.logs.checks import check_rows
 from recsys_rl.logs.decision_columns import Table
 from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog, cut, with_all_candidates
-from recsys_rl.logs.decision_table import ended, ids_of_file
+from recsys_rl.logs.decision_table import ended
 from recsys_rl.logs.intervals import files_in_order
 from recsys_rl.logs.log_shape import LogShape
 from recsys_rl.logs.source import LogSource
@@ -179,8 +179,9 @@ class OwnLog(LogSource):
             while True:
                 read = self.tables.cells(table, columns, start, rows if by_rows else None)
                 if read.frame.height:
-                    with lines_of(table, start):
-                        log = self._log(read, first_session, file, start)
+                    words = words_of(table, start)
+                    with in_words(words):
+                        log = self._log(read, first_session, file, start, words)
                         pieces = self.shape.pieces
                         self._others[table.path, start] = {x.name: x.unknown(read) for x in pieces}
                     yield from cut(log, rows)
@@ -189,7 +190,7 @@ class OwnLog(LogSource):
                 if not by_rows or read.frame.height < rows:
                     break
 
-    def _log(self, read: Table, first_session: int, file: str, start: int) -> DecisionLog:
+    def _log(self, read: Table, first_session: int, file: str, start: int, words: Words) -> DecisionLog:
         """The decisions of the rows of ``file`` from ``start`` on; ``first_session``: number of the first."""
         shape = self.shape
         shown = read.ids("item")
@@ -232,7 +233,8 @@ class OwnLog(LogSource):
                 f"{read.name} has a session of {int(log.steps.max()) + 1} steps, and the policy knows "
                 f"sessions of up to {shape.session_length}: train it on logs with such sessions too."
             )
-        with ids_of_file(read.name, texts, sessions, _user_texts(read, log.users[order.argsort()])):
+        users = _user_texts(read, log.users[order.argsort()])
+        with in_words(names_of(words, texts, sessions, users)):
             check_rows(read.name, log, order + 1)
         return replace(log, sessions=log.sessions + first_session)
 
@@ -278,11 +280,12 @@ class OwnLog(LogSource):
         if numbers.has_nulls():
             index = int(numbers.is_null().arg_true()[0])
             row = int(lists.list.len().cum_sum().search_sorted(index, "right"))
-            raise UserError(
-                f"{read.name}: item {short(flat[index])} of row {row + 1} is not among the "
-                f"{amount(self.catalogue.num_items, 'item')} of the policy: train it on logs that show the "
-                "item, or leave such rows out."
+            sentence = (
+                "item {value} of {row} is not among the {known} of the policy: train it on logs that show "
+                "the item, or leave such rows out"
             )
+            known = amount(self.catalogue.num_items, "item")
+            raise wrong(read.name, sentence, row=row + 1, value=short(flat[index]), known=known)
         return tensor_of(numbers)
 
     def _row_of(self, ids: pl.Series) -> pl.Series:

@@ -99,7 +99,7 @@ class LogSource(ABC):
             if bool(heldout.any()):
                 yield part.rows(heldout)
 
-    def rewards(self, weights: Sequence[str], field: str) -> Rewards:
+    def rewards(self, weights: Sequence[str] = (), field: str = "weights") -> Rewards:
         """The rewards by ``weights`` NAME=NUMBER of streams: of its place, or without one of its signals.
 
         Raises FieldError about ``field`` for a wrong weight, and UserError for signals without any.

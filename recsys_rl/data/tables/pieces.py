@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data.tables.cells import Cells, tensor_of
+from recsys_rl.data.tables.findings import found
 from recsys_rl.data.tables.schema import named
 from recsys_rl.data.tables.values import is_gap, label, lists_of, no_numbers
 from recsys_rl.errors import listed, one_line, short
@@ -264,10 +265,16 @@ def seen_pieces(whole: Cells, fill: bool = False, learned: Tensor | None = None)
 
 def _check_range(cells: Cells, column: str, values: Tensor, low: Tensor, high: Tensor, rule: str) -> None:
     """Raise UserError for the first row of ``values`` (E, size) with a number outside of the range."""
-    wrong = (values < low) | (values > high)
+    outside = (values < low) | (values > high)
     cells.refuse(
-        wrong.any(1),
-        lambda row: f"{column} is {float(values[row][wrong[row]][0]):g} in row {cells.row(row)}: give {rule}",
+        outside.any(1),
+        lambda at: found(
+            "{column} is {value:g} in {row}: give {rule}",
+            row=cells.row(at),
+            column=column,
+            value=float(values[at][outside[at]][0]),
+            rule=rule,
+        ),
     )
 
 

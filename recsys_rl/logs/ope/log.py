@@ -64,7 +64,10 @@ STREAMS = ("evaluation users", "policy", "random", "mixture", "ope", "world", "p
 FITTED = 262_144  # rows of a recorded log on which models are fitted: all rows, or a sample of sessions
 FITTED_OWN = 65_536  # the same of people's own tables with propensities: a training may hold its part of them
 PART = 65_536  # rows of a part of a larger log
-HELDOUT_OF_NOBODY = "--users heldout needs a checkpoint, whose training left users out: give --checkpoint FILE, or leave it out."
+HELDOUT_OF_NOBODY = (
+    "--users heldout needs a checkpoint, whose training left users out: give --checkpoint FILE, or leave it "
+    "out."
+)
 TABLE_OPTIONS = ("items", "separator")  # beside those of columns
 
 
@@ -263,7 +266,7 @@ def _of_signals(
             f"No policy to judge on {options.source}: give --target FILE with your policy's probabilities (a "
             "row for each row of the log, column propensity), or --policy random."
         )
-    rewards = source.rewards(options.weights, "weights")
+    rewards = source.rewards(options.weights)
     by = dict(zip(rewards.names, rewards.weights.tolist(), strict=True))
     bounds = bounds_of_sum(log, by, rewards(log.feedback), {})
     return ReadLog(log, catalogue, rewards, generators(options.seed, *STREAMS), table, bounds=bounds)

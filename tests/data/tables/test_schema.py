@@ -105,7 +105,7 @@ def test_each_mistake_of_a_session_breaks_its_rule(
     expected = [OF_SESSIONS[rule] for rule in rules]
     assert set(map(id, found)) <= set(map(id, expected)) and found
     for rule, wrong in broken(frame, OF_SESSIONS):
-        sentence = frame.select(rule.sentence.alias("x")).filter(wrong)["x"][0]
+        sentence = rule.finding(frame, wrong).said()
         assert "row" in sentence and "session" in sentence
 
 
@@ -125,10 +125,7 @@ def test_rules_of_lists_name_the_item() -> None:
         "items that are not among the candidates of their row": [False, True, False, False],
         "slates that show an item twice": [False, False, True, False],
     }
-    named = {
-        rule.problem: frame.select(rule.sentence.alias("x")).filter(wrong)["x"][0]
-        for rule, wrong in broken(frame, OF_LISTS)
-    }
+    named = {rule.problem: rule.finding(frame, wrong).said() for rule, wrong in broken(frame, OF_LISTS)}
     assert named["items that the row excludes"].startswith("item 5 of row 4 ")
     assert named["items that are not among the candidates of their row"].startswith("item 9 of row 2 ")
 

@@ -132,7 +132,7 @@ def test_candidates_of_one_gate_share_a_reading_of_the_log_and_learned_users(
     """Each gets the verdict that it gets alone, in either order."""
     db, calls = str(served / "r.sqlite"), Counter[str]()
     alone = [gate(GateConfig(str(path), db, quiet=True)) for path in learned]
-    for module, name in ((served_log, "decisions_of"), (gate_compare, "try_world")):
+    for module, name in ((served_log, "open_log"), (gate_compare, "try_world")):
         whole = getattr(module, name)
 
         def counted(*given: Any, name: str = name, whole: Callable[..., Any] = whole, **named: Any) -> Any:
@@ -141,7 +141,7 @@ def test_candidates_of_one_gate_share_a_reading_of_the_log_and_learned_users(
 
         monkeypatch.setattr(module, name, counted)
     assert [*gate_each(GateConfig(db=db, quiet=True), learned)] == alone
-    assert calls == {"decisions_of": 1, "try_world": 1}
+    assert calls == {"open_log": 1, "try_world": 1}
     assert [*gate_each(GateConfig(db=db, quiet=True), learned[::-1])] == alone[::-1]
 
 
