@@ -271,7 +271,7 @@ LOGGED = BatchSource(
 )
 # What a run finds by name in the wing of logs, so that the core doesn't import it (utils/find.py).
 JUDGES = "recsys_rl.logs.judges.judges:Judges"
-RECORDING = "recsys_rl.logs.experience.recording:Recording"
+RECORDING = "recsys_rl.logs.experience.recorder:Recording"
 
 
 @dataclass(frozen=True)

@@ -40,11 +40,11 @@ from recsys_rl.data.tables.read import files_of
 from recsys_rl.errors import UserError, amount, listed
 from recsys_rl.logs.decision_log import DecisionHeader
 from recsys_rl.logs.decision_table import ordered_ids
-from recsys_rl.logs.heldout import heldout_strangers
 from recsys_rl.logs.log_shape import LogShape, SignalRange, check_signals, read_shape, shape_text
 from recsys_rl.logs.own_log import LogFiles, OwnLog
 from recsys_rl.logs.own_log_survey import Survey, survey
 from recsys_rl.logs.rewards import weights_of_signals
+from recsys_rl.logs.source import heldout_strangers
 from recsys_rl.objective.weighted import FIELD
 from recsys_rl.records import Known, OwnTables, Platform, Preset, VisitPieces, WorldFile
 from recsys_rl.session import make_interface
@@ -407,7 +407,7 @@ def _judge(run: Any, path: Path) -> None:
 
 
 def _estimates(path: Path, checkpoint: Any) -> dict[str, Any]:
-    from recsys_rl.logs.judges.evaluate_own_log import print_estimates
+    from recsys_rl.logs.judges.judge_own_log import print_estimates
 
     return print_estimates(path, checkpoint)
 

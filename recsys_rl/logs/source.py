@@ -15,12 +15,12 @@ from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.checkpoint.home import split_of
+from recsys_rl.data.catalogue import split_users
 from recsys_rl.data.tables.columns import DecisionFile
 from recsys_rl.data.tables.read import files_of, is_own
 from recsys_rl.errors import UserError, one_line
 from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog, concatenate, cut
 from recsys_rl.logs.decision_table import DecisionTable, read_table
-from recsys_rl.logs.heldout import heldout_rows
 from recsys_rl.logs.parts import PART, drawn_from, gathered, parts
 from recsys_rl.logs.public import LOGS
 from recsys_rl.logs.reader import fingerprint, header_of_log, num_rows
@@ -28,8 +28,32 @@ from recsys_rl.logs.rewards import Rewards, of_platform, of_signals, weights_of_
 from recsys_rl.make import make_user_model
 from recsys_rl.objective.weighted import check_weights, parse_weights, stream_weights
 from recsys_rl.settings.config import Config
-from recsys_rl.types import World
+from recsys_rl.types import Population, World
 from recsys_rl.utils.find import find
+from recsys_rl.utils.user_hashes import number_of
+
+
+def heldout_rows(log: DecisionLog, population: Population, heldout_fraction: float, seed: int) -> Tensor:
+    """(E,) bool: decisions for held-out users.
+
+    They are those of the population, and of the users that it lacks those whose hash says so
+    (``split_users``). Of data with text for ids, a log may know a user by the number of the text
+    (``number_of``).
+    """
+    ids, of_heldout = population.user_ids, population.heldout
+    if population.user_names:
+        ids = torch.cat([ids, torch.tensor([number_of(name) for name in population.user_names])])
+        of_heldout = torch.cat([of_heldout, of_heldout + len(population.user_names)])
+    heldout = torch.isin(log.users, ids[of_heldout])
+    strange = ~torch.isin(log.users, ids)
+    heldout[strange] = heldout_strangers(log.users[strange], heldout_fraction, seed)
+    return heldout
+
+
+def heldout_strangers(users: Tensor, heldout_fraction: float, seed: int) -> Tensor:
+    """(E,) bool: those of ``users`` (E,) int64 whose hash says that they are held out (``split_users``)."""
+    others, user = users.unique(return_inverse=True)
+    return torch.from_numpy(split_users(others.tolist(), heldout_fraction, seed))[user]
 
 
 @dataclass(frozen=True)

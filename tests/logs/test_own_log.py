@@ -13,11 +13,11 @@ import torch
 
 from recsys_rl.logs.decision_log import DecisionLog, concatenate
 from recsys_rl.logs.experience.sides import Sides
-from recsys_rl.logs.heldout import heldout_rows
 from recsys_rl.logs.ope.part import judged_parts
 from recsys_rl.logs.own_log import LogFiles, OwnLog
 from recsys_rl.logs.own_log_survey import survey
 from recsys_rl.logs.platform import OwnLogConfig, OwnLogData, before_a_log, load_log, open_own_log
+from recsys_rl.logs.source import heldout_rows
 from recsys_rl.types import UserError
 from tests.own_tables import ITEMS, decisions, table
 

@@ -72,152 +72,96 @@ def _at_least_0(cells: pl.Expr) -> pl.Expr:
     return cells >= 0
 
 
-_CHANCE = "a probability is at least 0"
+def _above_0(cells: pl.Expr) -> pl.Expr:
+    return cells > 0
+
+
+def _share(cells: pl.Expr) -> pl.Expr:
+    return cells.is_between(0, 1)
+
+
+def _probability(cells: pl.Expr) -> pl.Expr:
+    return (cells > 0) & (cells <= 1)
+
+
+def _of_taken(cells: pl.Expr) -> pl.Expr:
+    return cells.is_finite() & (cells <= ROUNDING)
+
+
+def _logarithm(cells: pl.Expr) -> pl.Expr:
+    return cells.is_not_nan() & (cells <= ROUNDING)
+
+
+# Rules: True for a value that follows it, its words after a wrong value, and what a column with others has.
+_COUNTS = _at_least_0, "steps are whole numbers from 0 on", "has no whole number from 0 on"
+_PLACES = _at_least_0, "places of a list are whole numbers from 0 on", "has no whole number from 0 on"
+_OUTCOMES = _finite, "give every shown item its outcome", "has no finite number"
+_OF_EVENTS = _finite, "give each event its outcome"
+_NUMBERS = _finite, "give finite numbers", "has no finite number"
+_RATINGS = _finite, "ratings are finite numbers", "has no finite number"
+_WEIGHTS = _above_0, "weights are finite numbers above 0", "has no finite number above 0"
+_CHANCES = _at_least_0, "a probability is at least 0", "is not a probability"
+_SHARES = _share, "a probability lies in 0..1", "is not in 0..1"
+_TAKEN = (
+    _probability,
+    "a probability is above 0 and at most 1, as the action was taken",
+    "is not a probability above 0 and up to 1",
+)
+_LOGPROBS = (
+    _of_taken,
+    "a logarithm of a probability is a number up to 0",
+    "is not a logarithm of a probability above 0 and up to 1",
+)
+_OF_OTHERS = _logarithm, "logarithms of probabilities are at most 0"
+_TIMES = (
+    "timestamp time datetime date ts unixtime timems timestampms createdat eventtime reviewtime "
+    "unixreviewtime eventtimestamp"
+)
+_EVENTS = (
+    "eventtype event eventname action actiontype behaviortype behaviourtype behavior behaviour "
+    "interactiontype interaction kind"
+)
+_PROPENSITIES = (
+    "propensity propensityscore pscore prob probability actionprob actionprobability logprob logpropensity "
+    "logprobability actionlogprob"
+)
+_PLAYS = "weight plays playcount numplays listens listencount purchases"
+_TITLES = "title name itemtitle itemname movietitle productname trackname artistname"
 _TABLE = (
     # A log of `recsys-rl record` has its columns in this order.
     Column("user", "id", common=f"uid userno {_with_ids('user')}", plain="user", field="users"),
     Column("session", "id", common="session sessionid visit visitid episode", field="sessions"),
-    Column(
-        "step",
-        "whole",
-        _at_least_0,
-        "steps are whole numbers from 0 on",
-        "has no whole number from 0 on",
-        field="steps",
-        by_name=True,
-    ),
-    Column(
-        "time",
-        "whole",
-        common="timestamp time datetime date ts unixtime timems timestampms createdat eventtime reviewtime "
-        "unixreviewtime eventtimestamp",
-        plain="timestamp",
-        field="times",
-    ),
+    Column("step", "whole", *_COUNTS, field="steps", by_name=True),
+    Column("time", "whole", common=_TIMES, plain="timestamp", field="times"),
     Column("logger", "name", field="loggers", form="logger"),
     Column("items", "id", field="items", form="places"),
-    Column(
-        "logprob",
-        "number",
-        lambda cells: cells.is_finite() & (cells <= ROUNDING),
-        "a logarithm of a probability is a number up to 0",
-        "is not a logarithm of a probability above 0 and up to 1",
-        field="logprobs",
-        form="chance",
-    ),
+    Column("logprob", "number", *_LOGPROBS, field="logprobs", form="chance"),
     Column("place_logprobs", "number", field="place_logprobs", form="places", by_name=True),
-    Column(
-        "logger_logprobs",
-        "number",
-        lambda cells: cells.is_not_nan() & (cells <= ROUNDING),
-        "logarithms of probabilities are at most 0",
-        field="logger_logprobs",
-        form="loggers",
-    ),
-    Column(
-        "list_place",
-        "whole",
-        _at_least_0,
-        "places of a list are whole numbers from 0 on",
-        "has no whole number from 0 on",
-        field="list_place",
-        by_name=True,
-    ),
+    Column("logger_logprobs", "number", *_OF_OTHERS, field="logger_logprobs", form="loggers"),
+    Column("list_place", "whole", *_PLACES, field="list_place", by_name=True),
     Column("candidates", "id", common="candidates couldbeshown", field="candidates", form="ids"),
     Column("exclude", "id", field="exclude", form="ids"),
-    Column(
-        "signal.",
-        "number",
-        _finite,
-        "give every shown item its outcome",
-        "has no finite number",
-        field="signals",
-        form="places",
-    ),
+    Column("signal.", "number", *_OUTCOMES, field="signals", form="places"),
     Column("event_items", "id", field="event_items", form="entries"),
-    Column(
-        "event_signal.",
-        "number",
-        _finite,
-        "give each event its outcome",
-        field="event_signals",
-        form="entries",
-    ),
-    Column(
-        "context.",
-        "number",
-        _finite,
-        "give finite numbers",
-        "has no finite number",
-        field="given",
-        form="entries",
-    ),
+    Column("event_signal.", "number", *_OF_EVENTS, field="event_signals", form="entries"),
+    Column("context.", "number", *_NUMBERS, field="given", form="entries"),
     Column("terminated", "truth", field="terminated", by_name=True),
     Column("truncated", "truth", field="truncated", by_name=True),
     # The columns of other tables.
     Column("item", "id", common=f"iid asin isbn itemno {_with_ids('item')}", plain="item"),
-    Column(
-        "rating",
-        "number",
-        _finite,
-        "ratings are finite numbers",
-        "has no finite number",
-        "rating ratings stars score overall",
-        "rating",
-    ),
-    Column(
-        "weight",
-        "number",
-        lambda cells: cells > 0,
-        "weights are finite numbers above 0",
-        "has no finite number above 0",
-        "weight plays playcount numplays listens listencount purchases",
-        "weight",
-    ),
-    Column(
-        "event",
-        "name",
-        common="eventtype event eventname action actiontype behaviortype behaviourtype behavior behaviour "
-        "interactiontype interaction kind",
-        plain="event_type",
-        ranked=True,
-    ),
-    Column(
-        "reward",
-        "number",
-        _finite,
-        "give every shown item its outcome",
-        "has no finite number",
-        "reward rewards click isclick clicked",
-    ),
-    Column(
-        "propensity",
-        "number",
-        lambda cells: (cells > 0) & (cells <= 1),
-        "a probability is above 0 and at most 1, as the action was taken",
-        "is not a probability above 0 and up to 1",
-        "propensity propensityscore pscore prob probability actionprob actionprobability logprob "
-        "logpropensity logprobability actionlogprob",
-    ),
+    Column("rating", "number", *_RATINGS, "rating ratings stars score overall", "rating"),
+    Column("weight", "number", *_WEIGHTS, _PLAYS, "weight"),
+    Column("event", "name", common=_EVENTS, plain="event_type", ranked=True),
+    Column("reward", "number", *_OUTCOMES, "reward rewards click isclick clicked"),
+    Column("propensity", "number", *_TAKEN, _PROPENSITIES),
     Column("policy", "name", common="policy policyname loggingpolicy behaviorpolicy logger"),
-    Column(
-        "title",
-        "name",
-        common="title name itemtitle itemname movietitle productname trackname artistname",
-        ranked=True,
-    ),
+    Column("title", "name", common=_TITLES, ranked=True),
     Column("genres", "name", common="genres genre categories category tags", ranked=True),
     Column("year", "name", common="year releaseyear releasedate published", ranked=True),
     # Of a policy that did not decide: the action may be impossible under it.
-    Column(
-        "propensity.",
-        "number",
-        lambda cells: cells.is_between(0, 1),
-        "a probability lies in 0..1",
-        "is not in 0..1",
-    ),
-    Column("probability.", "number", _at_least_0, _CHANCE, "is not a probability"),
-    Column("probabilities", "number", _at_least_0, _CHANCE, "is not a probability", by_name=True),
+    Column("propensity.", "number", *_SHARES),
+    Column("probability.", "number", *_CHANCES),
+    Column("probabilities", "number", *_CHANCES, by_name=True),
 )
 COLUMNS = {column.name: column for column in _TABLE}
 STORED = tuple(column for column in _TABLE if column.field)

@@ -1,4 +1,4 @@
-"""The log of all decisions of a training run, written while it trains."""
+"""The log of all decisions of a training run, which its observer writes while it trains (--record)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recsys_rl.checkpoint import Checkpoint, restoring
 from recsys_rl.data.catalogue_hash import catalogue_hash
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.errors import UserError, error_text
@@ -18,6 +19,8 @@ from recsys_rl.logs.experience.decisions import forbidden, outcomes
 from recsys_rl.logs.writer import write_decisions
 from recsys_rl.protocols import Simulator
 from recsys_rl.settings.config import Config
+from recsys_rl.training.observers import Observer
+from recsys_rl.training.run import Run
 from recsys_rl.types import Action, Obs, Step, World, tensors_of
 
 
@@ -141,3 +144,19 @@ class Recorder:
         own = {k.removeprefix("waiting."): values for k, values in state.items() if k.startswith("waiting.")}
         given = {k.removeprefix("given."): own.pop(k) for k in [*own] if k.startswith("given.")}
         self.waiting = [assemble(self.header, given=given, **own)] if own else []
+
+
+class Recording(Observer):
+    """Records the decisions of the run, and writes them before each checkpoint."""
+
+    def __init__(self, run: Run, before: Checkpoint | None) -> None:
+        """``before``: the checkpoint of a resumed run. Raises UserError where no log can hold them."""
+        self.recorder = make_recorder(run.config, run.world, run.env)
+        if before is not None:
+            with restoring():
+                self.recorder.resume_at(run.updates)
+                self.recorder.load_state_dict(before.experience)
+        run.experience.watcher = self.recorder
+
+    def saving(self, run: Run) -> None:
+        self.recorder.write(run.updates, run.updates == run.num_updates)

@@ -17,9 +17,9 @@ from recsys_rl.checkpoint.home import split_of
 from recsys_rl.data.tables.times import format_in, seconds
 from recsys_rl.errors import amount, one_line
 from recsys_rl.logs.decision_log import DecisionLog, cut
-from recsys_rl.logs.heldout import heldout_rows
 from recsys_rl.logs.ope.config import OpeConfig
 from recsys_rl.logs.own_log import OwnLog
+from recsys_rl.logs.source import heldout_rows
 from recsys_rl.types import UserError
 
 Parts = Callable[[], Iterator[DecisionLog]]

@@ -18,10 +18,10 @@ from recsys_rl.data.synthetic import synthetic_world
 from recsys_rl.errors import FieldError, UserError
 from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog
 from recsys_rl.logs.experience.logged import Logged, make_logged
-from recsys_rl.logs.heldout import heldout_rows
 from recsys_rl.logs.parts import read_decisions
 from recsys_rl.logs.record import RecordConfig, record
 from recsys_rl.logs.rewards import of_platform, of_signals, weights_of_signals
+from recsys_rl.logs.source import heldout_rows
 from recsys_rl.logs.transitions import transition_table
 from recsys_rl.logs.writer import write_decisions
 from recsys_rl.make import agent_of, make_env, make_user_model, make_world

@@ -10,14 +10,13 @@ import pytest
 import torch
 
 from recsys_rl.checkpoint import load
-from recsys_rl.logs.heldout import heldout_strangers
 from recsys_rl.logs.ope import log as ope_log
 from recsys_rl.logs.ope.config import OpeConfig
 from recsys_rl.logs.ope.log import read_log
 from recsys_rl.logs.ope.ope import ope, replayed
 from recsys_rl.logs.ope.playable import policies_of
 from recsys_rl.logs.ope.policies import logged_places
-from recsys_rl.logs.source import open_log
+from recsys_rl.logs.source import heldout_strangers, open_log
 from recsys_rl.make import agent_of
 from recsys_rl.utils.user_hashes import number_of
 from tests.own_logs import policy
