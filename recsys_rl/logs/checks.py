@@ -5,7 +5,7 @@ survey.py counts such rows by the same rules. Rows are counted from 1, in the or
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -218,30 +218,25 @@ def _refuse(name: str, frame: pl.DataFrame, rules: Sequence[Rule]) -> None:
 
 def _lists(log: DecisionLog, rows: Tensor) -> pl.DataFrame:
     """The frame of ``OF_LISTS`` and ``OF_FACTORS``."""
-    columns = {"row": pl.Series(rows.numpy()), "items": _column(log.items, lambda ids: ids >= 0)}
-    for name, values in (("candidates", log.candidates), ("exclude", log.exclude)):
-        if values is not None:
-            columns[name] = _column(values, lambda ids: ids >= 0)
+    columns = {"row": pl.Series(rows.numpy())}
+    needed = {name for rule in (*OF_LISTS, *OF_FACTORS) for name in rule.needs}
+    for column in STORED:
+        values, ids = getattr(log, column.field), column.kind == "id"
+        if column.name in needed and values is not None and (ids or log.lists_propensities):
+            columns[column.name] = _column(values, ids)
     if log.header.interface.repeats and log.items.shape[1] > 1:
         columns["slate"] = columns["row"]
-    if log.lists_propensities:
-        columns["logprob"] = pl.Series(log.logprobs.numpy())
-        columns["logger"] = pl.Series(log.loggers.numpy())
-        for name, values in (
-            ("place_logprobs", log.place_logprobs),
-            ("logger_logprobs", log.logger_logprobs),
-        ):
-            if values is not None:
-                columns[name] = _column(values)
     return pl.DataFrame(columns)
 
 
-def _column(values: Tensor, keep: Callable[[pl.Expr], pl.Expr] | None = None) -> pl.Series:
-    """A column of lists of the values (E, n) that fulfil ``keep``."""
+def _column(values: Tensor, ids: bool) -> pl.Series:
+    """A column of numbers (E,), or of lists of the values (E, n), without the padding of ``ids``."""
+    if values.ndim == 1:
+        return pl.Series(values.numpy())
     if not values.shape[1]:
         return pl.Series([[]] * len(values), dtype=pl.List(pl.Int64))
     lists = pl.Series(values.numpy()).arr.to_list()
-    return lists if keep is None else lists.list.eval(pl.element().filter(keep(pl.element())))
+    return lists.list.eval(pl.element().filter(pl.element() >= 0)) if ids else lists
 
 
 def _refuse_repeats(name: str, log: DecisionLog, rows: Tensor) -> None:

@@ -162,17 +162,11 @@ def _frame(path: Path, start: int, columns: Sequence[str] | None = None) -> pl.D
         return scan.collect()
 
 
-def check_pieces(path: Path) -> FileHeader:
-    """The header of a file, or of the first of a folder, after a check of the checksum of each.
-
-    Raises UserError if a checksum is wrong, or if the columns are not those of such a log.
-    """
-    headers = [check_file(file) for file in files_of_log(path)]
-    return headers[0]
-
-
 def check_file(file: Path) -> FileHeader:
-    """The header of a file after a check of its checksum. Raises UserError as ``check_pieces``."""
+    """The header of a file after a check of its checksum.
+
+    Raises UserError if it is wrong, or if the columns are not those of such a log.
+    """
     header = read_header(file)
     checksum = Checksum(header.fields)
     for piece in read_pieces(file, header.header):

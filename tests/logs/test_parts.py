@@ -20,7 +20,7 @@ from recsys_rl.logs import reader
 from recsys_rl.logs.decision_log import DecisionLog, concatenate, cut
 from recsys_rl.logs.describe.survey import describe
 from recsys_rl.logs.parts import parts, read_decisions
-from recsys_rl.logs.reader import check_pieces, files_of_log
+from recsys_rl.logs.reader import files_of_log
 from recsys_rl.logs.source import open_log, sample_of
 from recsys_rl.logs.writer import KEY, PART, PARTS, DecisionWriter, write_decisions
 from recsys_rl.types import UserError, tensors_of
@@ -78,7 +78,7 @@ def test_a_missing_part_is_named(tmp_path: Path, lost: int) -> None:
     write_decisions(folder, block(0, 6), 10)
     files = sorted(folder.iterdir())
     files[lost].unlink()
-    for read in (read_decisions, check_pieces, describe, lambda path: next(parts(path))):
+    for read in (read_decisions, describe, lambda path: next(parts(path))):
         with pytest.raises(UserError, match=rf"{files[lost].name} of its 3 parts"):
             read(folder)
     assert read_decisions(files[lost - 1]).num_rows == 10  # a part that the user names

@@ -56,7 +56,7 @@ from recsys_rl.session import PIECES
 from recsys_rl.settings.fields import did_you_mean
 from recsys_rl.settings.names import DEFAULT_ALGO
 from recsys_rl.training.latest import print_latest
-from recsys_rl.types import Catalogue, UserError
+from recsys_rl.types import Catalogue, Interface, UserError
 from recsys_rl.utils.progress import announce
 from recsys_rl.utils.seeding import generators
 
@@ -98,7 +98,7 @@ def read_log(options: OpeConfig) -> ReadLog:
         folders = options.data_dir, options.cache_dir
         return _of_table(options, open_log(options.log, None, options, options.items, folders), own)
     files = _checkpoints(options) if own else {}
-    source = open_log(options.log, _place(options, files) if own else None, options)
+    source = open_log(options.log, next(iter(files.values()), None), options)
     if not own and (source.header.platform or options.checkpoint is not None):
         files = _checkpoints(options, source.header.platform)
     every = [*files.values()]
@@ -107,7 +107,8 @@ def read_log(options: OpeConfig) -> ReadLog:
         rows = partial(judged_parts, source, every, PART, end_of_learning(options, source, every))
     else:
         rows, note = with_propensities(source.name, source.header, rows)
-        print(note, file=sys.stderr, end="\n" * bool(note))
+        if note:
+            print(note, file=sys.stderr)
     rows = _judged_on(options, rows, every, PER_SECOND if own else None)
     exact = isinstance(source, OwnLog) and source.has_propensities
     log, complete = _sampled(options, rows, FITTED_OWN if exact else FITTED)
@@ -162,17 +163,6 @@ def _check_options(options: OpeConfig, public: bool, own: bool) -> None:
         )
     if options.users == "heldout" and checkpoint is None and (public or own):
         raise UserError(HELDOUT_OF_NOBODY)
-
-
-def _place(options: OpeConfig, files: Mapping[str, Checkpoint]) -> Checkpoint:
-    """The checkpoint by which people's own tables are read. Raises UserError for that of another platform."""
-    checkpoint = next(iter(files.values()))
-    if checkpoint.config.platform.simulates:
-        raise UserError(
-            f"{options.source} was not made by recsys-rl record, and {options.checkpoint} is of a policy of "
-            f"{one_line(checkpoint.config.env)}, so --checkpoint does not fit: leave it out."
-        )
-    return checkpoint
 
 
 def _checkpoints(options: OpeConfig, platform: str = "") -> dict[str, Checkpoint]:
@@ -286,14 +276,12 @@ def _by_checkpoint(
         source = f"--data {checkpoint.config.data_config.data} --seed {checkpoint.config.train_config.seed}"
         check_catalogue(options.source, log.header, checkpoint.catalogue, source)
     generator = generators(options.seed, *STREAMS)
-    table = _table(options, checkpoint, generator)
-    env = table.env()
-    assert isinstance(env, RecEnv)
-    if log.header.interface != env.interface:
-        raise UserError(
-            f"{options.source} was logged in other sessions than those of {path} (platform, length, or "
-            "pieces of the context): give the checkpoint of the same settings."
-        )
+    other = UserError(
+        f"{options.source} was logged in other sessions than those of {path} (platform, length, or pieces of "
+        "the context): give the checkpoint of the same settings."
+    )
+    behaviours = _behaviours(options, checkpoint, log.header.interface, generator, other)
+    env = behaviours.env
     facts = env.user_model.facts if isinstance(env.user_model, LearnedUsers) else None
     if facts is None and not has_signals(log.header, env.user_model):
         known = [signal.name for signal in env.signals]
@@ -308,16 +296,15 @@ def _by_checkpoint(
     of = of_platform(log.header, env.user_model, by)
     rewards = of if facts is None else of_learned(facts, log.header, given)
     print_latest(path, checkpoint)
-    behaviours = Behaviours(checkpoint, table, env, options.cache_dir)
     versions = {path: behaviours} | {
         file: _version(options, file, other, behaviours, generator)
         for file, other in files.items()
         if file != path
     }
     others = (*_others(options, log, generator), *list(versions.values())[1:])
-    own, catalogue = not checkpoint.config.platform.simulates, checkpoint.catalogue
-    by_item = own and not knows_items(catalogue) and catalogue.num_items <= MOST_ITEMS
-    by_item = by_item and log.items.shape[1] == 1
+    catalogue = checkpoint.catalogue
+    by_item = not checkpoint.config.platform.simulates and log.items.shape[1] == 1
+    by_item = by_item and not knows_items(catalogue) and catalogue.num_items <= MOST_ITEMS
     single = facts is None and log.header.interface.session_length == 1
     bounds = None
     if single:  # as each checkpoint knows the ranges of signals
@@ -353,15 +340,13 @@ def _version(
             raise other from error
     elif catalogue_hash(mine.catalogue) != catalogue_hash(theirs.catalogue):
         raise other
-    table = _table(options, theirs, generator)
-    env = table.env()
-    if not isinstance(env, RecEnv) or env.interface != base.env.interface:
-        raise other
-    if not own:
-        return Behaviours(theirs, table, env, options.cache_dir)
-    like = challenger_of(theirs, mine)
-    recoded = (lambda agent: replace(like, policy=agent)) if isinstance(like, Recoded) else None
-    return Behaviours(theirs, table, env, options.cache_dir, recoded)
+    found = _behaviours(options, theirs, base.env.interface, generator, other)
+    like = challenger_of(theirs, mine) if own else None
+    if isinstance(like, Recoded):
+        found = Behaviours(
+            theirs, found.table, found.env, options.cache_dir, lambda agent: replace(like, policy=agent)
+        )
+    return found
 
 
 def _others(
@@ -377,15 +362,21 @@ def _others(
         )
         if checkpoint.world.is_empty or log.header.catalogue != catalogue_hash(checkpoint.catalogue):
             raise other
-        table = _table(options, checkpoint, generator)
-        env = table.env()
-        assert isinstance(env, RecEnv)
-        if env.interface != log.header.interface:
-            raise other
-        behaviours.append(Behaviours(checkpoint, table, env, options.cache_dir))
+        behaviours.append(_behaviours(options, checkpoint, log.header.interface, generator, other))
     return tuple(behaviours)
 
 
-def _table(options: OpeConfig, checkpoint: Checkpoint, generator: dict[str, torch.Generator]) -> Table:
-    users = checkpoint.population.heldout[:1]
-    return Table(checkpoint.config, checkpoint.world, users, options.seed, torch.device("cpu"), generator)
+def _behaviours(
+    options: OpeConfig,
+    checkpoint: Checkpoint,
+    interface: Interface,
+    generator: dict[str, torch.Generator],
+    other: UserError,
+) -> Behaviours:
+    """The policies of a checkpoint. Raises ``other`` if its sessions have another interface."""
+    users, cpu = checkpoint.population.heldout[:1], torch.device("cpu")
+    table = Table(checkpoint.config, checkpoint.world, users, options.seed, cpu, generator)
+    env = table.env()
+    if not isinstance(env, RecEnv) or env.interface != interface:
+        raise other
+    return Behaviours(checkpoint, table, env, options.cache_dir)

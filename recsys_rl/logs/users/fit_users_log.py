@@ -114,11 +114,6 @@ def _of_table(options: FitUsersConfig, path: str) -> tuple[Config, World]:
             raise FieldError(name, "has no effect: --checkpoint brings its own; leave it out.")
     checkpoint = load_at_home(options.checkpoint)
     config = config_of_split(checkpoint)
-    if config.platform.simulates:
-        raise UserError(
-            f"{one_line(path)} is a table of your own, and --checkpoint is of {config.env}: give a policy of "
-            "such a table, or leave --checkpoint out."
-        )
     data = dataclasses.replace(config.data_config, **options.given)
     return _with_sessions(dataclasses.replace(config, data_config=data), path), checkpoint.world
 
