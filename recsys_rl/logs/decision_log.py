@@ -149,6 +149,9 @@ OPTIONAL = tuple(field.name for field in dataclasses.fields(DecisionLog) if fiel
 """The fields without which a log can be."""
 
 
+_TYPES = {column.field: getattr(torch, column.tensor) for column in STORED}
+
+
 def assemble(header: DecisionHeader, **fields: Any) -> DecisionLog:
     """The decisions of E rows by the ``fields`` of a DecisionLog, each in the type of its column (schema.py).
 
@@ -161,12 +164,11 @@ def assemble(header: DecisionHeader, **fields: Any) -> DecisionLog:
     single = {"sessions": order, "steps": steps, "times": steps, "loggers": nothing, "given": {}}
     ends = dict.fromkeys(("terminated", "truncated"), nothing)
     fields = {"logprobs": torch.full_like(order, torch.nan, dtype=torch.float64)} | single | ends | fields
-    types = {column.field: getattr(torch, column.tensor) for column in STORED}
 
     def typed(field: str, values: Any) -> Any:
         if isinstance(values, Mapping):
             return {name: typed(field, each) for name, each in values.items()}
-        return None if values is None else values.to(types[field])
+        return None if values is None else values.to(_TYPES[field])
 
     return DecisionLog(header=header, **{field: typed(field, values) for field, values in fields.items()})
 

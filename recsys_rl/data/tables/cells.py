@@ -14,7 +14,7 @@ from torch import Tensor
 
 from recsys_rl.data.tables.clean import without_value
 from recsys_rl.data.tables.findings import Finding, TableError, found, wrong
-from recsys_rl.data.tables.schema import Column, column_of, named, numbers
+from recsys_rl.data.tables.schema import Column, column_of, follows, named, value
 from recsys_rl.data.tables.values import (
     COMMA,
     EITHER,
@@ -197,10 +197,10 @@ class Cells:
         places = broken.arg_true()
         if places.len():
             index = int(places[0])
-            value = parsed[index]
+            number = parsed[index]
             kind = "whole numbers" if rule.kind in ("whole", "id") else "numbers"
             kind = "true or false" if rule.kind == "truth" else kind
-            if value is None:
+            if number is None:
                 sentence, given = "column {column!r} has {value}", short(flat.slice(index, 1).to_list()[0])
                 why = rule.sentence if rule.kind == "whole" and rule.sentence else f"give {kind}"
                 if rule.kind == "number" and re.match(COMMA, str(flat[index])):
@@ -213,13 +213,23 @@ class Cells:
             else:
                 sentence, given, why = (
                     "{column} is {value}",
-                    f"{value:g}",
+                    f"{number:g}",
                     rule.sentence + _hint(rule, parsed),
                 )
             sentence += " in {row}: {why}"
             row = self.row(row_of(index))
             raise wrong(self.name, sentence, row=row, column=column, value=given, why=why)
         return tensor_of(parsed)
+
+
+def numbers(values: pl.Series, column: Column) -> tuple[pl.Series, pl.Series]:
+    """The values as numbers, null where they have none, and True for each that breaks the rule.
+
+    Numbers are Int64 for whole numbers, else floats; texts may hold them. Gaps break no rule.
+    """
+    parsed = on(values, value, column)
+    wrong = on(parsed, lambda cells, _: ~follows(cells, column))
+    return parsed, wrong & values.is_not_null()
 
 
 def spread(lengths: pl.Series, flat: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from typing import Literal
 
 import polars as pl
 
-from recsys_rl.data.tables.values import Kind, number, on, truth, whole_number
+from recsys_rl.data.tables.values import Kind, number, truth, whole_number
 from recsys_rl.errors import listed, short
 from recsys_rl.types import UserError
 
@@ -211,16 +211,6 @@ def value(cells: pl.Expr, kind: Kind, column: Column) -> pl.Expr:
     if column.kind in ("whole", "id"):
         return whole_number(cells, kind)
     return truth(cells, kind) if column.kind == "truth" else number(cells, kind)
-
-
-def numbers(values: pl.Series, column: Column) -> tuple[pl.Series, pl.Series]:
-    """The values as numbers, null where they have none, and True for each that breaks the rule.
-
-    Numbers are Int64 for whole numbers, else floats; texts may hold them. Gaps break no rule.
-    """
-    parsed = on(values, value, column)
-    wrong = on(parsed, lambda cells, _: ~follows(cells, column))
-    return parsed, wrong & values.is_not_null()
 
 
 def follows(value: pl.Expr, column: Column) -> pl.Expr:

@@ -105,7 +105,7 @@ def read_log(options: OpeConfig) -> ReadLog:
     rows: Parts = partial(source.parts, PART)
     if isinstance(source, OwnLog):
         rows = partial(judged_parts, source, every, PART, end_of_learning(options, source, every))
-    else:
+    elif source.header.applications:
         rows, note = with_propensities(source.name, source.header, rows)
         if note:
             print(note, file=sys.stderr)

@@ -10,9 +10,9 @@ import polars as pl
 import pytest
 
 from recsys_rl.cli import main
-from recsys_rl.data.tables.cells import Cells
+from recsys_rl.data.tables.cells import Cells, numbers
 from recsys_rl.data.tables.events import read_log
-from recsys_rl.data.tables.schema import BY_NAME, BY_START, COLUMNS, ITEMS, NO_COLUMN, column_of, numbers
+from recsys_rl.data.tables.schema import BY_NAME, BY_START, COLUMNS, ITEMS, NO_COLUMN, column_of
 from recsys_rl.logs.checks import OF_FACTORS, OF_LISTS, OF_SESSIONS, broken
 from recsys_rl.logs.decision_table import read_table
 from recsys_rl.types import UserError
