@@ -158,16 +158,8 @@ class Table(Cells):
     def _single(self, column: str, values: Tensor) -> Tensor:
         """``values`` (E, n) of a column as float32."""
         single = values.float()
-        self.refuse(
-            single.isinf().any(1),
-            lambda at: found(
-                "{column} is {value:g} in {row}, which is too large to learn from: give rewards between "
-                "-1e38 and 1e38",
-                row=at + 1,
-                column=column,
-                value=float(values[at][single[at].isinf()][0]),
-            ),
-        )
+        sentence = "{column} is {value:g} in {row}, which is too large to learn from: give rewards between "
+        self.refuse(single.isinf(), sentence + "-1e38 and 1e38", column=column, value=values)
         return single
 
     @property
@@ -197,18 +189,13 @@ class Table(Cells):
         values = self.values(column, rule).double()
         logprobs = values if rule.name == "logprob" else values.log()
         if own is not None:
-            self.refuse(
-                (logprobs.exp() - own).abs() > 1e-4,
-                lambda at: found(
-                    "the item of {row} has the probability {value:g} by the column {column}, but {other:g} "
-                    "among those of every item: correct one; a list of probabilities has the order of the "
-                    "items' ids",
-                    row=at + 1,
-                    column=column,
-                    value=float(logprobs[at].exp()),
-                    other=float(own[at]),
-                ),
+            sentence = (
+                "the item of {row} has the probability {value:g} by the column {column}, but {other:g} among "
+                "those of every item: correct one; a list of probabilities has the order of the items' ids"
             )
+            chances = logprobs.exp()
+            broken = (chances - own).abs() > 1e-4
+            self.refuse(broken, sentence, column=column, value=chances, other=own)
         return logprobs
 
     def loggers(self) -> tuple[tuple[str, ...], Tensor, Tensor | None, str]:
@@ -244,18 +231,13 @@ class Table(Cells):
         own = under.gather(1, of_row.unsqueeze(1)).squeeze(1)  # (E,)
         if "propensity" not in self.columns:
             return own
-        self.refuse(
-            ~((logprobs - own).abs() <= ROUNDING),
-            lambda at: found(
-                "{row} has the propensity {value:g} by the column {column}, but {other:g} by {own}, that of "
-                "its own policy: correct one",
-                row=at + 1,
-                column=self.columns["propensity"],
-                value=float(logprobs[at].exp()),
-                other=float(own[at].exp()),
-                own=short(f"propensity.{loggers[int(of_row[at])]}"),
-            ),
+        sentence = (
+            "{row} has the propensity {value:g} by the column {column}, but {other:g} by {own}, that of its "
+            "own policy: correct one"
         )
+        broken, column = ~((logprobs - own).abs() <= ROUNDING), self.columns["propensity"]
+        names = {"column": column, "own": lambda at: short(f"propensity.{loggers[int(of_row[at])]}")}
+        self.refuse(broken, sentence, value=logprobs.exp(), other=own.exp(), **names)
         return logprobs
 
     def context(self, fill: bool) -> dict[str, Tensor]:

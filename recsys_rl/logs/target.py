@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data.tables.cells import Cells, tensor_of
-from recsys_rl.data.tables.findings import found, in_words, words_of, wrong
+from recsys_rl.data.tables.findings import in_words, words_of, wrong
 from recsys_rl.data.tables.read import TableFile, open_table, parsing
 from recsys_rl.data.tables.schema import COLUMNS, common_names, named, plain_name
 from recsys_rl.errors import listed, one_line
@@ -81,30 +81,20 @@ def _read(table: TableFile, log: DecisionLog, ids: Ids | None) -> Target:
     if len(joined) != log.num_rows:
         raise UserError(f"{name} has a decision twice: give one row for each session and step.")
     at = tensor_of(joined["at"].cast(pl.Int64).fill_null(-1))  # (E,): the row of the file
-    cells.refuse(
-        at < 0,
-        lambda row: found(
-            "it has no {column} for {decision}: give one row for each decision of the log",
-            column=column,
-            decision=_decision(log, row),
-        ),
-    )
+    decision = torch.stack([log.steps, log.sessions], 1)  # (E, 2)
+    sentence = "it has no {column} for {decision}: give one row for each decision of the log"
+    cells.refuse(at < 0, sentence, column=column, decision=decision)
     values, every = values[at], _every(cells, log, ids)
     logprobs = values if column == "logprob" else values.log()
     if every is not None:
         every = every[at]
         chosen = every.gather(1, log.items).squeeze(1)
-        cells.refuse(
-            (chosen - logprobs.exp()).abs() > 1e-4,
-            lambda row: found(
-                "the logged item of {decision} has the {column} {value:g}, but {other:g} in the column "
-                "probabilities: correct one of them",
-                decision=_decision(log, row),
-                column=column,
-                value=float(values[row]),
-                other=float(chosen[row]),
-            ),
+        sentence = (
+            "the logged item of {decision} has the {column} {value:g}, but {other:g} in the column "
+            "probabilities: correct one of them"
         )
+        known = {"column": column, "decision": decision, "value": values, "other": chosen}
+        cells.refuse((chosen - logprobs.exp()).abs() > 1e-4, sentence, **known)
     places = cells.optional("place_logprobs", log.items.shape[1])
     return Target(logprobs, every, None if places is None else _factors(cells, places[at], logprobs, log))
 
@@ -185,12 +175,9 @@ def _every(cells: Cells, log: DecisionLog, ids: Ids | None) -> Tensor | None:
 def _factors(cells: Cells, places: Tensor, logprobs: Tensor, log: DecisionLog) -> Tensor:
     """(E, K) float64 of the list ``place_logprobs``, if they add up to ``logprobs`` (E,)."""
     total = places.double().sum(1)
-    cells.refuse(
-        torch.where(logprobs.isfinite(), ~((total - logprobs).abs() <= 1e-4), total != logprobs),
-        lambda row: found(
-            "place_logprobs of {decision} do not sum to its log-probability", decision=_decision(log, row)
-        ),
-    )
+    sums = torch.where(logprobs.isfinite(), ~((total - logprobs).abs() <= 1e-4), total != logprobs)
+    sentence = "place_logprobs of {decision} do not sum to its log-probability"
+    cells.refuse(sums, sentence, decision=torch.stack([log.steps, log.sessions], 1))
     return places.double()
 
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import polars as pl
 import torch
 from torch import Tensor
 
 from recsys_rl.data.tables.clean import without_value
-from recsys_rl.data.tables.findings import Finding, TableError, found, wrong
+from recsys_rl.data.tables.findings import TableError, wrong
 from recsys_rl.data.tables.schema import Column, column_of, follows, named, value
 from recsys_rl.data.tables.values import (
     COMMA,
@@ -158,36 +159,39 @@ class Cells:
                     f"each of the {len(ids):,} items of the log."
                 )
             probabilities = torch.stack([self.values(columns[id_]).double() for id_ in ids], 1)
-        self.refuse(
-            ~((probabilities >= 0).all(1) & ((probabilities.sum(1) - 1).abs() <= 1e-4)),  # True for NaN
-            lambda at: found(
-                "the probabilities of {row} are not a distribution: give numbers of at least 0 that sum to 1",
-                row=self.row(at),
-            ),
-        )
+        sound = (probabilities >= 0).all(1) & ((probabilities.sum(1) - 1).abs() <= 1e-4)  # False for NaN
+        rule = "give numbers of at least 0 that sum to 1"
+        self.refuse(~sound, "the probabilities of {row} are not a distribution: " + rule)
         return probabilities
 
     def check_items(self, column: str, values: Tensor | None, number: int) -> None:
         """Raise UserError unless the entries (E, n) of a column are rows of the catalogue, or -1."""
         if values is None or not values.shape[1]:
             return
-        outside = (values < -1) | (values >= number)
-        self.refuse(
-            outside.any(1),
-            lambda at: found(
-                "{column} holds {value} in {row}: items are 0 to {last}, rows of the catalogue, or -1 for an "
-                "empty place",
-                row=self.row(at),
-                column=column,
-                value=int(values[at][outside[at]][0]),
-                last=number - 1,
-            ),
+        sentence = (
+            "{column} holds {value} in {row}: items are 0 to {last}, rows of the catalogue, or -1 for an "
+            "empty place"
         )
+        outside = (values < -1) | (values >= number)
+        self.refuse(outside, sentence, column=column, value=values, last=number - 1)
 
-    def refuse(self, broken: Tensor, finding: Callable[[int], Finding]) -> None:
-        """Raise UserError for the first row where ``broken`` (E,) is True; ``finding``: of its place."""
-        if bool(broken.any()):
-            raise TableError(self.name, finding(int(broken.nonzero()[0])))
+    def refuse(self, broken: Tensor, sentence: str, **values: Any) -> None:
+        """Raise UserError for the first row where ``broken`` (E,), or (E, n) for some entry, is True.
+
+        ``values``: for the places of the ``sentence``. Of a tensor it is the row's value, or its first broken
+        entry; a function gets the row's place.
+        """
+        if not bool(broken.any()):
+            return
+        at = int(broken.nonzero()[0, 0])
+
+        def here(value: Any) -> Any:
+            if not isinstance(value, Tensor):
+                return value(at) if callable(value) else value
+            return value[at][broken[at]][0].item() if broken.ndim > 1 else value[at].tolist()
+
+        known = {name: here(value) for name, value in values.items()}
+        raise wrong(self.name, sentence, row=self.row(at), **known)
 
     def _checked(
         self, column: str, flat: pl.Series, rule: Column, row_of: Callable[[int], int] = int

@@ -24,7 +24,6 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data.tables.cells import Cells, tensor_of
-from recsys_rl.data.tables.findings import found
 from recsys_rl.data.tables.schema import named
 from recsys_rl.data.tables.values import is_gap, label, lists_of, no_numbers
 from recsys_rl.errors import listed, one_line, short
@@ -267,14 +266,7 @@ def _check_range(cells: Cells, column: str, values: Tensor, low: Tensor, high: T
     """Raise UserError for the first row of ``values`` (E, size) with a number outside of the range."""
     outside = (values < low) | (values > high)
     cells.refuse(
-        outside.any(1),
-        lambda at: found(
-            "{column} is {value:g} in {row}: give {rule}",
-            row=cells.row(at),
-            column=column,
-            value=float(values[at][outside[at]][0]),
-            rule=rule,
-        ),
+        outside, "{column} is {value:g} in {row}: give {rule}", column=column, value=values, rule=rule
     )
 
 
