@@ -45,13 +45,14 @@ from recsys_rl.logs.ope.playable import loggers_of, playable
 from recsys_rl.logs.ope.read_log import STREAMS, ReadLog
 from recsys_rl.logs.ope.rows import plain_row
 from recsys_rl.logs.public import LOGS
+from recsys_rl.logs.rewards import of_signals
 from recsys_rl.logs.users.file import LearnedFile, save_users
 from recsys_rl.logs.users.fit_users import FitUsersConfig, begin_fit
 from recsys_rl.logs.users.fit_users_log import LogToFit
 from recsys_rl.logs.users.session_table import session_table
 from recsys_rl.make import agent_of
 from recsys_rl.training.train import train
-from recsys_rl.types import Action, Catalogue, Feedback, Obs, Population, UserError, World
+from recsys_rl.types import Action, Catalogue, Obs, Population, UserError, World
 from recsys_rl.utils.find import find
 from recsys_rl.utils.seeding import generators
 
@@ -207,9 +208,7 @@ def judged(
     options = OpeConfig(log=(name,), world=False, seed=seed)
     streams = generators(seed, *STREAMS)
 
-    def rewards(feedback: Feedback) -> Tensor:
-        return feedback.signals.sum((1, 2))
-
+    rewards = of_signals(log.header.signals, dict.fromkeys(log.header.signals, 1.0))
     read = ReadLog(log, catalogue, rewards, streams)
     replay, _, _ = replayed(options, read)
     result = judge(

@@ -48,11 +48,11 @@ from benchmarks.harness.turns import Row
 from benchmarks.peers.classifiers import RIVALS, rivals_of
 from recsys_rl.checkpoint import Checkpoint, load
 from recsys_rl.logs.decision_log import DecisionLog
-from recsys_rl.logs.experience.logged import open_log
 from recsys_rl.logs.ope.config import OpeConfig
 from recsys_rl.logs.ope.ope import estimates
 from recsys_rl.logs.ope.read_log import read_log
 from recsys_rl.logs.public.open_bandit import load_open_bandit
+from recsys_rl.logs.source import Place, open_log
 from recsys_rl.logs.transitions import observe
 from recsys_rl.make import agent_of
 from recsys_rl.settings.config import Config
@@ -119,7 +119,7 @@ def _decisions(made: Checkpoint, table: Path) -> DecisionLog:
     """A table by the columns and encodings of a checkpoint."""
     settings = dataclasses.replace(made.config.agent_config, log=(str(table),))
     config = Config(**{**vars(made.config), "agent_config": settings})
-    (part,) = open_log(config, made.world).parts(1_000_000)
+    (part,) = open_log(config.agent_config.log, Place.of_run(config, made.world)).parts(1_000_000)
     return part
 
 

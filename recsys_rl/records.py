@@ -136,7 +136,7 @@ class OwnTables:
 
     ``data_config`` and ``env_config`` are these sections of the settings of a run.
 
-    - ``open_log(paths, data_config, env_config, catalogue)``: the tables as a log (logs/log_files.py).
+    - ``open_log(paths, data_config, env_config, catalogue)``: the tables as a log (logs/source.py).
     - ``before_a_log(items, signals, pieces, slate_size)``: the world and the settings of a team that has no
       log yet, from the file of its items, the names of its signals, the pieces of its context and the size of
       its slates.
@@ -271,7 +271,7 @@ LOGGED = BatchSource(
 )
 # What a run finds by name in the wing of logs, so that the core doesn't import it (utils/find.py).
 JUDGES = "recsys_rl.logs.judges.judges:Judges"
-RECORDING = "recsys_rl.logs.experience.recording:Recording"
+RECORDING = "recsys_rl.logs.experience.recorder:Recording"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from recsys_rl.checkpoint import Checkpoint, save
-from recsys_rl.logs.experience.logged import open_log
+from recsys_rl.logs.source import Place, open_log
 from recsys_rl.make import make_agent, make_world
 from recsys_rl.settings.config import Config, brought_settings, overlay
 
@@ -68,7 +68,7 @@ def policy(path: Path, log: Path, algo: str = "bc", **settings: Any) -> Path:
     given = overlay(brought, {"algo": algo, "env": "own-log"})
     config = Config(**given, log=(str(log),), hidden_dims=(8,), **settings)
     world = make_world(config)
-    interface = open_log(config, world).header.interface
+    interface = open_log(config.agent_config.log, Place.of_run(config, world)).header.interface
     agent = make_agent(config, interface, world.catalogue)
     save(path, Checkpoint(config, interface, world, agent.state_dict(), {}, {}, {}, 0, 0, {}))
     return path

@@ -5,7 +5,7 @@ survey.py counts such rows by the same rules. Rows are counted from 1, in the or
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data.catalogue_hash import catalogue_hash
-from recsys_rl.data.tables.schema import ROUNDING
+from recsys_rl.data.tables.findings import Finding, TableError, wrong
+from recsys_rl.data.tables.schema import ROUNDING, STORED
 from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog
 from recsys_rl.types import Catalogue, UserError
 
@@ -26,8 +27,14 @@ class Rule:
 
     needs: tuple[str, ...]  # columns of the frame
     broken: pl.Expr  # True in a row that breaks it; null counts as False
-    sentence: pl.Expr  # about the row
+    sentence: str  # about the row, with places (data/tables/findings.py)
+    values: Mapping[str, pl.Expr]  # of these places
     problem: str = ""  # about several rows, in a description; "" for a rule that reading alone can check
+
+    def finding(self, frame: pl.DataFrame, rows: pl.Series) -> Finding:
+        """The first in the order of the file of the ``rows`` that break the rule, True for each."""
+        values = frame.select(_ROW.alias("\0row"), **self.values).filter(rows).sort("\0row")
+        return Finding(self.sentence, values.drop("\0row").row(0, named=True))
 
 
 _ROW, _SESSION, _STEP = pl.col("row"), pl.col("session"), pl.col("step")
@@ -41,68 +48,57 @@ OF_SESSIONS = (
     Rule(
         ("session", "step"),
         _SAME & (_STEP.shift() == _STEP),
-        pl.format(
-            "rows {} and {} are both step {} of session {}: remove one of them",
-            *(_ROW.shift(), _ROW, _STEP, _SESSION),
-        ),
+        "{rows} are both step {step} of {session}: remove one of them",
+        {"rows": pl.concat_list(_ROW.shift(), _ROW), "step": _STEP, "session": _SESSION},
         "rows that repeat the session and step of an earlier row",
     ),
     Rule(
         ("session", "step"),
         _STEP > _WANTED,
-        pl.format(
-            "session {} has step {} in row {} but no step {}: steps count 0, 1, 2, ... without a gap; leave "
-            "the whole session out",
-            *(_SESSION, _STEP, _ROW, _WANTED),
-        ),
+        "{session} has step {step} in {row} but no step {wanted}: steps count 0, 1, 2, ... without a gap; "
+        "leave the whole session out",
+        {"session": _SESSION, "step": _STEP, "row": _ROW, "wanted": _WANTED},
         "rows whose session has no step before theirs",
     ),
     Rule(
         ("session", "user"),
         _SAME & (_USER.shift() != _USER),
-        pl.format(
-            "session {} is of the users {} and {} (row {}): give each session of each user its own number",
-            *(_SESSION, _USER.shift(), _USER, _ROW),
-        ),
+        "{session} is of the {users} ({row}): give each session of each user its own number",
+        {"session": _SESSION, "users": pl.concat_list(_USER.shift(), _USER), "row": _ROW},
         "rows of another user than the row before in their session",
     ),
     Rule(
         ("session", "step", "time"),
         _SAME & (_TIME.shift() > _TIME),
-        pl.format(
-            "session {} goes back in time at step {} (row {}): times may not fall within a session",
-            *(_SESSION, _STEP, _ROW),
-        ),
+        "{session} goes back in time at step {step} ({row}): times may not fall within a session",
+        {"session": _SESSION, "step": _STEP, "row": _ROW},
         "rows with an earlier time than the step before in their session",
     ),
     Rule(
         ("session", "terminated", "truncated"),
         _SAME & _ENDED.shift(),
-        pl.format(
-            "session {} goes on after it ended (row {}): only the last step may be terminated or truncated",
-            *(_SESSION, _ROW),
-        ),
+        "{session} goes on after it ended ({row}): only the last step may be terminated or truncated",
+        {"session": _SESSION, "row": _ROW},
         "rows of a session after its end",
     ),
     Rule(
         ("session", "terminated", "truncated"),
         (_LAST & ~_ENDED) | (pl.col("terminated") & pl.col("truncated")),
-        pl.format(
-            "the last step of session {} (row {}) is {} terminated {} truncated: give one, terminated if the "
-            "user left, truncated if the recording stopped",
-            *(_SESSION, _ROW),
-            pl.when(_ENDED).then(pl.lit("both")).otherwise(pl.lit("neither")),
-            pl.when(_ENDED).then(pl.lit("and")).otherwise(pl.lit("nor")),
-        ),
+        "the last step of {session} ({row}) is {one} terminated {other} truncated: give one, terminated if "
+        "the user left, truncated if the recording stopped",
+        {
+            "session": _SESSION,
+            "row": _ROW,
+            "one": pl.when(_ENDED).then(pl.lit("both")).otherwise(pl.lit("neither")),
+            "other": pl.when(_ENDED).then(pl.lit("and")).otherwise(pl.lit("nor")),
+        },
     ),
     Rule(
         ("session", "list_place"),
         (_PLACE > 0) & ~(_SAME & (_PLACE.shift() == _PLACE - 1)).fill_null(False),
-        pl.format(
-            "row {} of session {} has list_place {}, and the row before it has not {}: the rows of a list "
-            "stand one after another, and their places count 0, 1, 2, ...",
-            *(_ROW, _SESSION, _PLACE, _PLACE - 1),
-        ),
+        "{row} of {session} has list_place {place}, and the row before it has not {before}: the rows of a "
+        "list stand one after another, and their places count 0, 1, 2, ...",
+        {"row": _ROW, "session": _SESSION, "place": _PLACE, "before": _PLACE - 1},
         "rows of a list without the place before theirs",
     ),
 )
@@ -117,19 +113,22 @@ OF_LISTS = (
     Rule(
         ("items", "exclude"),
         _EXCLUDED.list.len() > 0,
-        pl.format("item {} of row {} is among the row's exclude" + MEND, _EXCLUDED.list.first(), _ROW),
+        "{item} of {row} is among the row's exclude" + MEND,
+        {"item": _EXCLUDED.list.first(), "row": _ROW},
         "items that the row excludes",
     ),
     Rule(
         ("items", "candidates"),
         _OUTSIDE.list.len() > 0,
-        pl.format("item {} of row {} is not among the row's candidates" + MEND, _OUTSIDE.list.first(), _ROW),
+        "{item} of {row} is not among the row's candidates" + MEND,
+        {"item": _OUTSIDE.list.first(), "row": _ROW},
         "items that are not among the candidates of their row",
     ),
     Rule(
         ("items", "slate"),
         _ITEMS.list.n_unique() < _ITEMS.list.len(),
-        pl.format("row {} shows an item twice" + MEND, _ROW),
+        "{row} shows an item twice" + MEND,
+        {"row": _ROW},
         "slates that show an item twice",
     ),
 )
@@ -142,18 +141,15 @@ OF_FACTORS = (
             (pl.col("place_logprobs").list.sum() - pl.col("logprob")).abs()
             <= ROUNDING * pl.col("place_logprobs").list.len()
         ),
-        pl.format(
-            "place_logprobs of row {} do not add up to its logprob: a row's probability is the product of "
-            "its places'",
-            _ROW,
-        ),
+        "place_logprobs of {row} do not add up to its logprob: a row's probability is the product of its "
+        "places'",
+        {"row": _ROW},
     ),
     Rule(
         ("logger_logprobs", "logprob", "logger"),
         ~((pl.col("logger_logprobs").list.get(pl.col("logger")) - pl.col("logprob")).abs() <= ROUNDING),
-        pl.format(
-            "logger_logprobs of row {} are impossible: that of the row's own logger is not its logprob", _ROW
-        ),
+        "logger_logprobs of {row} are impossible: that of the row's own logger is not its logprob",
+        {"row": _ROW},
     ),
 )
 """Rules of the log-probabilities of a row."""
@@ -173,17 +169,8 @@ def check_rows(name: str, log: DecisionLog, rows: Tensor) -> None:
 
     ``rows`` (E,) are the numbers of the rows in the file, from 1.
     """
-    columns = {
-        "row": rows,
-        "session": log.sessions,
-        "step": log.steps,
-        "user": log.users,
-        "time": log.times,
-        "terminated": log.terminated,
-        "truncated": log.truncated,
-    }
-    if log.list_place is not None:
-        columns["list_place"] = log.list_place
+    fields = {column.name: getattr(log, column.field) for column in STORED if column.form == "row"}
+    columns = {"row": rows} | {column: values for column, values in fields.items() if values is not None}
     _refuse(name, pl.DataFrame({column: values.numpy() for column, values in columns.items()}), OF_SESSIONS)
     for start in range(0, log.num_rows, BLOCK):
         at = torch.arange(start, min(start + BLOCK, log.num_rows))
@@ -225,37 +212,31 @@ def check_catalogue(name: str, header: DecisionHeader, catalogue: Catalogue, sou
 
 
 def _refuse(name: str, frame: pl.DataFrame, rules: Sequence[Rule]) -> None:
-    for rule, wrong in broken(frame, rules):
-        sentences = frame.select("row", sentence=rule.sentence).filter(wrong)
-        raise UserError(f"{name}: {sentences.sort('row')['sentence'][0]}.")
+    for rule, rows in broken(frame, rules):
+        raise TableError(name, rule.finding(frame, rows))
 
 
 def _lists(log: DecisionLog, rows: Tensor) -> pl.DataFrame:
     """The frame of ``OF_LISTS`` and ``OF_FACTORS``."""
-    columns = {"row": pl.Series(rows.numpy()), "items": _column(log.items, lambda ids: ids >= 0)}
-    for name, values in (("candidates", log.candidates), ("exclude", log.exclude)):
-        if values is not None:
-            columns[name] = _column(values, lambda ids: ids >= 0)
+    columns = {"row": pl.Series(rows.numpy())}
+    needed = {name for rule in (*OF_LISTS, *OF_FACTORS) for name in rule.needs}
+    for column in STORED:
+        values, ids = getattr(log, column.field), column.kind == "id"
+        if column.name in needed and values is not None and (ids or log.lists_propensities):
+            columns[column.name] = _column(values, ids)
     if log.header.interface.repeats and log.items.shape[1] > 1:
         columns["slate"] = columns["row"]
-    if log.lists_propensities:
-        columns["logprob"] = pl.Series(log.logprobs.numpy())
-        columns["logger"] = pl.Series(log.loggers.numpy())
-        for name, values in (
-            ("place_logprobs", log.place_logprobs),
-            ("logger_logprobs", log.logger_logprobs),
-        ):
-            if values is not None:
-                columns[name] = _column(values)
     return pl.DataFrame(columns)
 
 
-def _column(values: Tensor, keep: Callable[[pl.Expr], pl.Expr] | None = None) -> pl.Series:
-    """A column of lists of the values (E, n) that fulfil ``keep``."""
+def _column(values: Tensor, ids: bool) -> pl.Series:
+    """A column of numbers (E,), or of lists of the values (E, n), without the padding of ``ids``."""
+    if values.ndim == 1:
+        return pl.Series(values.numpy())
     if not values.shape[1]:
         return pl.Series([[]] * len(values), dtype=pl.List(pl.Int64))
     lists = pl.Series(values.numpy()).arr.to_list()
-    return lists if keep is None else lists.list.eval(pl.element().filter(keep(pl.element())))
+    return lists.list.eval(pl.element().filter(pl.element() >= 0)) if ids else lists
 
 
 def _refuse_repeats(name: str, log: DecisionLog, rows: Tensor) -> None:
@@ -269,7 +250,7 @@ def _refuse_repeats(name: str, log: DecisionLog, rows: Tensor) -> None:
         }
     )
     again = pl.struct("session", "item").is_first_distinct().not_() & (pl.col("item") >= 0)
-    wrong = frame.lazy().filter(again).sort("row").head(1).collect()
-    if wrong.height:
-        row, _, item = wrong.row(0)
-        raise UserError(f"{name}: item {item} of row {row} was shown before in the same session{MEND}.")
+    repeats = frame.lazy().filter(again).sort("row").head(1).collect()
+    if repeats.height:
+        row, _, item = repeats.row(0)
+        raise wrong(name, "{item} of {row} was shown before in the same session" + MEND, item=item, row=row)

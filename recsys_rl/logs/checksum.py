@@ -14,15 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recsys_rl.data.tables.schema import STORED
 from recsys_rl.logs.decision_log import DecisionLog
 from recsys_rl.types import tensors_of
 
-_PADDED = ("candidates", "exclude")  # their width depends on the piece
-_KINDS = {
-    **dict.fromkeys(("logprobs", "place_logprobs", "logger_logprobs"), torch.float64),
-    **dict.fromkeys(("signals", "event_signals"), torch.float32),
-    **dict.fromkeys(("terminated", "truncated"), torch.bool),
-}
+_COLUMNS = {column.field: column for column in STORED}
 
 
 class Checksum:
@@ -54,9 +50,12 @@ def _parts(log: DecisionLog) -> Iterator[tuple[str, Tensor]]:
             continue
         if name == "logprobs" and log.header.applications:  # the bits of NaN differ from one to another
             values = values.masked_fill(values.isnan(), torch.nan)
-        if name in _PADDED:
+        column = _COLUMNS[name.partition(".")[0]]
+        if column.form == "ids":  # the width of their padding depends on the piece
             real = values >= 0
             yield f"{name} lengths", real.sum(1)
             values = values[real]
-        kind = torch.float32 if name.startswith("given.") else _KINDS.get(name, torch.int64)
-        yield name.replace("given.", "context."), values.to(kind)  # the columns' names in the file
+        yield (
+            name.replace("given.", "context."),
+            values.to(getattr(torch, column.tensor)),
+        )  # the columns' names in the file

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -10,26 +11,26 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data.tables.cells import Cells, tensor_of
+from recsys_rl.data.tables.findings import Finding, found, wrong
 from recsys_rl.data.tables.pieces import CONTEXT, seen_pieces
-from recsys_rl.data.tables.schema import COLUMNS, ROUNDING, named, of_propensities
+from recsys_rl.data.tables.schema import COLUMNS, ROUNDING, STORED, Column, named, of_propensities
 from recsys_rl.data.tables.times import format_in, seconds
 from recsys_rl.data.tables.values import id_text, lists_of, on
 from recsys_rl.errors import amount, listed, short
+from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog, assemble
 from recsys_rl.types import UserError
 
 LISTS = ("items", "candidates")  # columns of several ids
 
 
-def _repeated(rows: pl.Series, of_sessions: bool) -> str:
+def _repeated(rows: pl.Series, of_sessions: bool) -> Finding:
     """The warning about ``rows``, True for each that repeats another."""
     count, first = int(rows.sum()), int(rows.arg_true()[0]) + 1
-    text = (
-        f"warning: {count:,} rows repeat another in every column (the first is row {first}) and count twice"
-    )
+    text = "warning: {count} repeat another in every column (the first is {row}) and count twice"
     if count == 1:
-        text = f"warning: 1 row repeats another in every column (row {first}) and counts twice"
+        text = "warning: {count} repeats another in every column ({row}) and counts twice"
     more = ", as a further step of its session: remove copies, or add a column step"
-    return text + more * of_sessions
+    return found(text + more * of_sessions, row=first, count=amount(count, "row"))
 
 
 class Table(Cells):
@@ -41,7 +42,7 @@ class Table(Cells):
         """``columns``: the name of the column of each role; ``whole``: the frame has all of the file."""
         super().__init__(name, frame)
         self.columns = columns
-        self.notes: list[str] = []
+        self.notes: list[Finding] = []
         self.whole_slates = False  # a reward is of a whole slate of several items
         if whole and {"time", "session"} & columns.keys() and "step" not in self:
             twice = ~frame.select(pl.struct(pl.all()).is_first_distinct()).to_series()
@@ -58,21 +59,20 @@ class Table(Cells):
         ids = lists.list.eval(pl.element().cast(pl.String).str.strip_chars())
         gap = ids.list.eval(pl.element().is_null() | (pl.element() == "")).list.any().arg_true()
         if gap.len():
-            row = int(gap[0]) + 1
-            raise UserError(f"{self.name}: column {column!r} has an empty id in row {row}: give all ids.")
+            sentence = "column {column!r} has an empty id in {row}: give all ids"
+            raise wrong(self.name, sentence, row=int(gap[0]) + 1, column=column)
         return ids
 
     def places(self, shown: pl.Series) -> int:
         """K, the same in each row."""
         lengths = shown.list.len()
         places = int(lengths[0])
-        wrong = (lengths != places).arg_true()
-        if not places or wrong.len():
-            row = int(wrong[0]) if wrong.len() else 0
-            raise UserError(
-                f"{self.name}: {self.columns['item']!r} holds {lengths[row]} items in row {row + 1}, and "
-                f"{places} in row 1: give slates of the same size."
-            )
+        others = (lengths != places).arg_true()
+        if not places or others.len():
+            at = int(others[0]) if others.len() else 0
+            sentence = "{column!r} holds {value} items in {row}, and {size} in the first row: give slates of "
+            sentence, of = sentence + "the same size", {"column": self.columns["item"], "size": places}
+            raise wrong(self.name, sentence, row=at + 1, value=lengths[at], **of)
         return places
 
     def keys(self, role: str) -> tuple[list[str] | None, Tensor]:
@@ -98,10 +98,10 @@ class Table(Cells):
         form = format_in(series)
         times = on(series, seconds, form)
         if times.has_nulls():
-            row = int(times.is_null().arg_true()[0])
-            raise UserError(
-                f"{self.name}: column {column!r} has {short(series[row])} in row {row + 1}: {form.rule}."
-            )
+            at = int(times.is_null().arg_true()[0])
+            sentence = "column {column!r} has {value} in {row}: {rule}"
+            of = {"column": column, "value": short(series[at]), "rule": form.rule}
+            raise wrong(self.name, sentence, row=at + 1, **of)
         return (tensor_of(times.cast(pl.Float64)) * 1e6).long()
 
     def steps(self, sessions: Tensor) -> Tensor:
@@ -116,10 +116,11 @@ class Table(Cells):
         steps = torch.empty_like(sessions)
         steps[order] = torch.arange(len(ordered)) - first
         if "time" not in self.columns and int(steps.max()) > 0:
-            self.notes.append(
+            sentence = (
                 "there is no column of steps or times, so the rows of a session are its steps in the file's "
                 "order: add a column step or time if that is not their order"
             )
+            self.notes.append(found(sentence))
         return steps
 
     def signal_names(self, given: bool) -> tuple[str, ...]:
@@ -134,10 +135,10 @@ class Table(Cells):
             )
         if "reward" in self.columns:
             column = self.columns["reward"]
-            self.notes.append(
-                f"the columns signal.NAME are read, and {column} is not: give --reward-column {column} to "
-                "read it in their place"
+            sentence = (
+                "the columns signal.NAME are read, and {column} is not: give --reward-column {column} to "
             )
+            self.notes.append(found(sentence + "read it in their place", column=column))
         return names
 
     def signals(self, names: Sequence[str], places: int) -> Tensor:
@@ -157,13 +158,8 @@ class Table(Cells):
     def _single(self, column: str, values: Tensor) -> Tensor:
         """``values`` (E, n) of a column as float32."""
         single = values.float()
-        self.refuse(
-            single.isinf().any(1),
-            lambda row: (
-                f"{column} is {float(values[row][single[row].isinf()][0]):g} in row {row + 1}, which is too "
-                "large to learn from: give rewards between -1e38 and 1e38"
-            ),
-        )
+        sentence = "{column} is {value:g} in {row}, which is too large to learn from: give rewards between "
+        self.refuse(single.isinf(), sentence + "-1e38 and 1e38", column=column, value=values)
         return single
 
     @property
@@ -193,14 +189,13 @@ class Table(Cells):
         values = self.values(column, rule).double()
         logprobs = values if rule.name == "logprob" else values.log()
         if own is not None:
-            self.refuse(
-                (logprobs.exp() - own).abs() > 1e-4,
-                lambda row: (
-                    f"the item of row {row + 1} has the probability {float(logprobs[row].exp()):g} by the "
-                    f"column {column}, but {float(own[row]):g} among those of every item: correct one; a "
-                    "list of probabilities has the order of the items' ids"
-                ),
+            sentence = (
+                "the item of {row} has the probability {value:g} by the column {column}, but {other:g} among "
+                "those of every item: correct one; a list of probabilities has the order of the items' ids"
             )
+            chances = logprobs.exp()
+            broken = (chances - own).abs() > 1e-4
+            self.refuse(broken, sentence, column=column, value=chances, other=own)
         return logprobs
 
     def loggers(self) -> tuple[tuple[str, ...], Tensor, Tensor | None, str]:
@@ -217,10 +212,15 @@ class Table(Cells):
                 "there: the weights use each row's own propensity, and are larger than they need be"
             )  # fmt: skip
             return (" + ".join(names),), nobody, None, note
-        under = torch.stack([self.values(column).double().log() for column in columns], 1)
-        return tuple(names), _indices(texts, names), under, ""
+        return tuple(names), _indices(texts, names), self.under_each(names), ""
 
-    def own_logprobs(self, logprobs: Tensor, loggers: Sequence[str], of_row: Tensor, under: Tensor) -> Tensor:
+    def under_each(self, loggers: Sequence[str]) -> Tensor:
+        """(E, P) float64: the logprob under each logger, of the columns ``propensity.NAME``."""
+        return torch.stack([self.values(f"propensity.{name}").double().log() for name in loggers], 1)
+
+    def _own_logprobs(
+        self, logprobs: Tensor, loggers: Sequence[str], of_row: Tensor, under: Tensor
+    ) -> Tensor:
         """(E,): ``logprobs``, or those of each row's own logger if the file has no propensities.
 
         Args:
@@ -231,14 +231,13 @@ class Table(Cells):
         own = under.gather(1, of_row.unsqueeze(1)).squeeze(1)  # (E,)
         if "propensity" not in self.columns:
             return own
-        self.refuse(
-            ~((logprobs - own).abs() <= ROUNDING),
-            lambda row: (
-                f"row {row + 1} has the propensity {float(logprobs[row].exp()):g} by the column "
-                f"{self.columns['propensity']}, but {float(own[row].exp()):g} by "
-                f"{short(f'propensity.{loggers[int(of_row[row])]}')}, that of its own policy: correct one"
-            ),
+        sentence = (
+            "{row} has the propensity {value:g} by the column {column}, but {other:g} by {own}, that of its "
+            "own policy: correct one"
         )
+        broken, column = ~((logprobs - own).abs() <= ROUNDING), self.columns["propensity"]
+        names = {"column": column, "own": lambda at: short(f"propensity.{loggers[int(of_row[at])]}")}
+        self.refuse(broken, sentence, value=logprobs.exp(), other=own.exp(), **names)
         return logprobs
 
     def context(self, fill: bool) -> dict[str, Tensor]:
@@ -247,27 +246,55 @@ class Table(Cells):
         for name, seen in seen_pieces(self, fill).items():
             piece, note = seen.piece(name)
             pieces[name] = piece.tensor(self)
-            self.notes += [note] if note else []
+            self.notes += [found("{note}", note=note)] if note else []
             texts += [f"{CONTEXT}{name} ({listed(piece.values)})"] if piece.kind == "text" else []
             gaps += [f"{CONTEXT}{name} ({amount(seen.gaps, 'row')})"] if seen.gaps else []
-        self.notes += [f"texts that are one-hot encoded: {', '.join(texts)}"] if texts else []
-        self.notes += [f"without a value: {', '.join(gaps)}"] if gaps else []
+        coded, lacking = "texts that are one-hot encoded: {columns}", "without a value: {columns}"
+        for sentence, columns in ((coded, texts), (lacking, gaps)):
+            self.notes += [found(sentence, columns=", ".join(columns))] if columns else []
         return pieces
 
-    def place_logprobs(self, places: int) -> Tensor | None:
-        """(E, K) float64 of a column of lists; None without it."""
-        column = "place_logprobs"
-        if column not in self or lists_of(self.filled(column)) is None:
-            return None
-        return self.lists(column, places).double()
+    def decisions(
+        self,
+        header: DecisionHeader,
+        *,
+        loggers: tuple[Tensor, Tensor | None],
+        probabilities: Tensor | None,
+        items: Tensor,
+        steps: Tensor,
+        **rows: Any,
+    ) -> DecisionLog:
+        """The decisions of the rows, in the order of the file.
 
-    def list_place(self) -> Tensor | None:
-        """(E,) int64; None without the column."""
-        return self.values("list_place") if "list_place" in self else None
+        Args:
+            loggers: of each row (E,), and the logprob (E, P) under each if it is known.
+            probabilities: (E, I) of every item under the logger, if they are known.
+            rows: further fields of the log.
+        """
+        of_row, under = loggers
+        logprobs = self.logprobs(probabilities, items)
+        if under is not None:
+            logprobs = self._own_logprobs(logprobs, header.loggers, of_row, under)
+        known = [column for column in STORED if column.by_name and column.field != "steps"]
+        places = header.interface.slate_size
+        rows |= {of.field: self._by_name(of, places) for of in known if of.name in self}
+        return assemble(
+            header,
+            items=items,
+            steps=steps,
+            times=self.times() if "time" in self.columns else steps,
+            logprobs=logprobs,
+            signals=self.signals(header.signals, places),
+            loggers=of_row,
+            logger_logprobs=under,
+            **rows,
+        )
 
-    def flags(self, column: str) -> Tensor:
-        """(E,) bool; False without the column."""
-        return self.values(column) if column in self else torch.zeros(self.frame.height, dtype=torch.bool)
+    def _by_name(self, column: Column, places: int) -> Tensor | None:
+        """The values of a column that is found by its name; None of single values in place of lists."""
+        if column.form == "row":
+            return self.values(column.name)
+        return None if lists_of(self.filled(column.name)) is None else self.lists(column.name, places)
 
 
 def _indices(texts: pl.Series, known: Sequence[str]) -> Tensor:

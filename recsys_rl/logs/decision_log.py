@@ -10,11 +10,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from recsys_rl.data.tables.schema import STORED
 from recsys_rl.types import Events, Feedback, Interface, tree_map
 
 
@@ -144,6 +145,34 @@ class DecisionLog:
         return torch.tensor([names.index(name) for name in self.header.interface.signals], dtype=torch.int64)
 
 
+OPTIONAL = tuple(field.name for field in dataclasses.fields(DecisionLog) if field.default is None)
+"""The fields without which a log can be."""
+
+
+_TYPES = {column.field: getattr(torch, column.tensor) for column in STORED}
+
+
+def assemble(header: DecisionHeader, **fields: Any) -> DecisionLog:
+    """The decisions of E rows by the ``fields`` of a DecisionLog, each in the type of its column (schema.py).
+
+    Rows that lack the others are sessions of one step of the first logger, in their order, with no context,
+    no probabilities and no end. An optional field may be None.
+    """
+    order = torch.arange(len(fields["items"]), device=fields["items"].device)
+    nothing = torch.zeros_like(order)
+    steps = fields.get("steps", nothing)
+    single = {"sessions": order, "steps": steps, "times": steps, "loggers": nothing, "given": {}}
+    ends = dict.fromkeys(("terminated", "truncated"), nothing)
+    fields = {"logprobs": torch.full_like(order, torch.nan, dtype=torch.float64)} | single | ends | fields
+
+    def typed(field: str, values: Any) -> Any:
+        if isinstance(values, Mapping):
+            return {name: typed(field, each) for name, each in values.items()}
+        return None if values is None else values.to(_TYPES[field])
+
+    return DecisionLog(header=header, **{field: typed(field, values) for field, values in fields.items()})
+
+
 def concatenate(logs: list[DecisionLog]) -> DecisionLog:
     """One log of the rows of all ``logs``, which have the same header and the same columns."""
     return logs[0] if len(logs) == 1 else tree_map(_joined, *logs)
@@ -185,8 +214,3 @@ def cut(log: DecisionLog, rows: int) -> Iterator[DecisionLog]:
             stop = int(fits[-1]) if len(fits) else int(later[0])
         yield log if stop - start == log.num_rows else log.map(lambda values, a=start, b=stop: values[a:b])  # type: ignore[misc]
         start = stop
-
-
-def streams_by_name(log: DecisionLog) -> dict[str, Tensor]:
-    """The sum (E,) of each signal over the places of a slate: the streams of a log without a platform."""
-    return dict(zip(log.header.signals, log.signals.sum(1).unbind(1), strict=True))

@@ -6,11 +6,9 @@ names as candidates; what is known of them is in the file of ``items``.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +17,9 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data.tables.cells import spread, tensor_of
+from recsys_rl.data.tables.findings import NUMBERS, Words, in_words, names_of, words_of
 from recsys_rl.data.tables.items import ItemFacts, catalogue_of_items, read_items
 from recsys_rl.data.tables.layout import roles_of
-from recsys_rl.data.tables.lines import about, lines_of
 from recsys_rl.data.tables.read import TableFile, open_table
 from recsys_rl.data.tables.schema import (
     BY_NAME,
@@ -33,18 +31,13 @@ from recsys_rl.data.tables.schema import (
     plain_name,
 )
 from recsys_rl.data.tables.values import NUMBER, on, whole_number
-from recsys_rl.errors import one_line, short
+from recsys_rl.errors import one_line
 from recsys_rl.logs.checks import check_rows
 from recsys_rl.logs.decision_columns import Table
-from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog
+from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog, assemble
 from recsys_rl.types import Catalogue, Interface, UserError
 
 WINDOW = 50  # items of the history that reward models see
-
-
-def row_name(row: int) -> str:
-    """The words for a row of a file, which is counted from 0 here and from 1 in them."""
-    return f"row {row + 1}"
 
 
 @dataclass(frozen=True)
@@ -60,7 +53,7 @@ class DecisionTable:
     probabilities: Tensor | None = None  # (E, I) float64 of every item under the logger, if they are known
     whole_slates: bool = False  # True if the rewards are of whole slates, and stand at the first place
     notes: tuple[str, ...] = ()
-    name_of_row: Callable[[int], str] = row_name  # the words for a row of the file, from 0
+    words: Words = field(default_factory=dict)  # for the rows and ids of the file
 
     def part(self, kept: Tensor) -> DecisionTable:
         """The rows where ``kept`` (E,) bool is True, which are whole sessions."""
@@ -82,12 +75,11 @@ def read_table(
     Raises UserError for the first mistake, with its row.
     """
     table = open_table(path, separator)
-    with lines_of(table):
+    with in_words(words_of(table)):
         read = _read(table, given or {}, items, fill)
     # Without the text, which may be large: the file is opened again for an error.
-    return dataclasses.replace(
-        read, name_of_row=lambda row: about(open_table(path, separator), row_name(row))
-    )
+    words: Words = {"row": lambda row: words_of(open_table(path, separator))["row"](row)}
+    return dataclasses.replace(read, words=names_of(words, read.items, read.sessions))
 
 
 def _read(
@@ -109,36 +101,26 @@ def _read(
     sessions, numbers = read.keys("session")
     users, user_numbers = read.keys("user")
     steps = read.steps(numbers)
-    times = read.times() if "time" in columns else steps  # the rows of a session may be in any order
     pieces = read.context(fill)
     interface = _interface(len(names), places, int(steps.max()) + 1, pieces, signals)
     loggers, of_row, under_each, note = read.loggers()
     chosen = _rows_of(shown, names).view(-1, places)
     probabilities = read.probabilities(texts)
-    logprobs = read.logprobs(probabilities, chosen)
-    if under_each is not None:
-        logprobs = read.own_logprobs(logprobs, loggers, of_row, under_each)
-    log = DecisionLog(
-        header=DecisionHeader(loggers=loggers, interface=interface, signals=signals),
+    log = read.decisions(
+        DecisionHeader(loggers=loggers, interface=interface, signals=signals),
         users=numbers if users is None else user_numbers,
         sessions=numbers,
         steps=steps,
-        times=times,
         items=chosen,
-        logprobs=logprobs,
-        signals=read.signals(signals, places),
-        terminated=read.flags("terminated"),
-        truncated=read.flags("truncated"),
-        loggers=of_row,
-        given=pieces,
-        place_logprobs=read.place_logprobs(places),
-        list_place=read.list_place(),
-        logger_logprobs=under_each,
         candidates=None if offered is None else spread(offered.list.len(), _rows_of(offered, names)),
+        probabilities=probabilities,
+        loggers=(of_row, under_each),
+        given=pieces,
     )
     order = torch.from_numpy(np.lexsort((log.steps.numpy(), log.sessions.numpy())))
     log = ended(log.rows(order))
-    with ids_of_file(name, texts, sessions, users):
+    words = words_of(table)
+    with in_words(names_of(words, texts, sessions, users)):
         check_rows(name, log, order + 1)
     shares = log.items.flatten().bincount(minlength=len(names)).float() / log.num_rows
     return DecisionTable(
@@ -150,7 +132,7 @@ def _read(
         session_column=columns.get("session", ""),
         probabilities=None if probabilities is None else probabilities[order],
         whole_slates=read.whole_slates,
-        notes=tuple(filter(None, [*notes, facts.note, note, *(about(table, text) for text in read.notes)])),
+        notes=tuple(filter(None, [*notes, facts.note, note, *(note.said(words) for note in read.notes)])),
     )
 
 
@@ -187,44 +169,6 @@ def unread(names: Sequence[str], columns: Mapping[str, str]) -> str:
     """A note about the columns that are neither in ``columns`` nor known by their name."""
     known = [name for name in names if name in BY_NAME or name.startswith(BY_START)]
     return not_read(names, {*known, *columns.values()}, CONTEXT_HINT)
-
-
-@contextlib.contextmanager
-def ids_of_file(
-    name: str,
-    items: Sequence[str],
-    sessions: Sequence[str] | None,
-    users: Sequence[str] | Mapping[int, str] | None = None,
-    name_of_row: Callable[[int], str] = row_name,
-) -> Iterator[None]:
-    """Give errors inside the block the ids of the file in place of our numbers.
-
-    Args:
-        name: the file's, which an error may begin with. It is left as it is.
-        sessions: None if the file has none: then each session is a row.
-        users: by their numbers.
-        name_of_row: the words for a row.
-    """
-
-    def put(match: re.Match[str]) -> str:
-        item, user, other, of_session, session = match.groups()
-        if item is not None:
-            return f"item {short(items[int(item)])}"
-        if user is not None:
-            return f"users {short(users[int(user)])} and {short(users[int(other)])}" if users else match[0]
-        if sessions is None:
-            return name_of_row(int(session))
-        return f"{of_session} {short(sessions[int(session)])}"
-
-    try:
-        yield
-    except UserError as error:
-        text = str(error)
-        head = name if text.startswith(name) else ""
-        raise UserError(head + _NUMBERS.sub(put, text.removeprefix(head))) from error
-
-
-_NUMBERS = re.compile(r"\bitem (\d+)|\busers (\d+) and (\d+)|\b((?:step 0 of )?[Ss]ession) (\d+)")
 
 
 def ordered_ids(ids: pl.Series) -> tuple[list[object], bool]:
@@ -292,18 +236,15 @@ def single_decisions(
     given = {name: values.float() for name, values in (context or {}).items()}
     interface = _interface(catalogue.num_items, 1, 1, given, (signal,))
     order = torch.arange(number)
-    log = DecisionLog(
-        header=DecisionHeader(loggers=(logger,), interface=interface, signals=(signal,)),
+    log = assemble(
+        DecisionHeader(loggers=(logger,), interface=interface, signals=(signal,)),
         users=users,
-        sessions=order,
-        steps=torch.zeros_like(order),
         times=order if times is None else times,
         items=items.unsqueeze(1),
         logprobs=propensities.double().log(),
-        signals=rewards.float().view(-1, 1, 1),
-        terminated=torch.zeros(number, dtype=torch.bool),
-        truncated=torch.ones(number, dtype=torch.bool),
-        loggers=torch.zeros_like(order),
+        signals=rewards.view(-1, 1, 1),
+        truncated=torch.ones_like(order),
         given=given,
     )
-    return DecisionTable(log, catalogue, tuple(ids), rows=order)
+    words = names_of(NUMBERS, ids, None)
+    return DecisionTable(log, catalogue, tuple(ids), rows=order, words=words)

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data.tables.cells import spread, tensor_of
+from recsys_rl.data.tables.findings import Words, in_words, names_of, words_of, wrong
 from recsys_rl.data.tables.layout import roles_of
-from recsys_rl.data.tables.lines import lines_of
 from recsys_rl.data.tables.pieces import CONTEXT, tensors
 from recsys_rl.data.tables.read import TableFile, open_table
 from recsys_rl.data.tables.schema import BY_NAME, BY_START, DECISIONS
@@ -33,9 +33,10 @@ from recsys_rl.errors import UserError, amount, one_line, short
 from recsys_rl.logs.checks import check_rows
 from recsys_rl.logs.decision_columns import Table
 from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog, cut, with_all_candidates
-from recsys_rl.logs.decision_table import ended, ids_of_file
+from recsys_rl.logs.decision_table import ended
 from recsys_rl.logs.intervals import files_in_order
 from recsys_rl.logs.log_shape import LogShape
+from recsys_rl.logs.source import LogSource
 from recsys_rl.types import Catalogue
 from recsys_rl.utils.user_hashes import number_of
 
@@ -107,7 +108,7 @@ class LogFiles:
         return any("list_place" in table.names for table in self.files)
 
     def unit(self, has_context: bool) -> str:
-        """As ``OwnLog.unit``; ``has_context``: the log has pieces of the context."""
+        """The noun for those who are held out; ``has_context``: the log has pieces of the context."""
         roles, rest = self.roles(self.files[0]), "context" if has_context else "decision"
         return next((role for role in ("user", "session") if role in roles), rest)
 
@@ -129,7 +130,7 @@ class LogFiles:
         return Table(one_line(table.path), table.collect(scan), self.roles(table), whole)
 
 
-class OwnLog:
+class OwnLog(LogSource):
     """The decisions of a team's files, by the shape and the catalogue of a run."""
 
     def __init__(
@@ -139,37 +140,24 @@ class OwnLog:
 
         Raises UserError for files that can't be read.
         """
-        self.files, self.shape, self.catalogue = files, shape, catalogue
+        self.tables, self.shape, self.catalogue = files, shape, catalogue
+        self.name, self.files = files.name, [table.path for table in files.files]
+        self.unit = files.unit(bool(shape.pieces))
+        self.has_times = all(files.has(table, "time") for table in files.files)  # in microseconds
         names, self._policies = _loggers(files)
         self.header = DecisionHeader(**{**vars(header), "loggers": names})
         ids = catalogue.item_names or tuple(catalogue.item_ids.tolist())
         self._rows = {name: index for index, name in enumerate(ids)}
         self._others: dict[tuple[Path, int], dict[str, int]] = {}  # of each part that was read
 
-    @property
-    def name(self) -> str:
-        return self.files.name
-
     @cached_property
     def num_rows(self) -> int:
-        count = pl.len()
-        return sum(
-            int(table.collect(table.scan(table.names[:1]).select(count)).item()) for table in self.files.files
-        )
-
-    @property
-    def unit(self) -> str:
-        """The noun for those who are held out as a whole, by the hash of what tells them apart."""
-        return self.files.unit(bool(self.shape.pieces))
-
-    @property
-    def has_times(self) -> bool:
-        """True if each file has times; they are in microseconds."""
-        return all(self.files.has(table, "time") for table in self.files.files)
+        scans = [(table, table.scan(table.names[:1])) for table in self.tables.files]
+        return sum(int(table.collect(scan.select(pl.len())).item()) for table, scan in scans)
 
     @property
     def has_propensities(self) -> bool:
-        return self.files.has(self.files.files[0], "propensity")
+        return self.tables.has(self.tables.files[0], "propensity")
 
     @property
     def others(self) -> dict[str, int]:
@@ -179,28 +167,21 @@ class OwnLog:
             total.update(part)
         return {name: number for name, number in total.items() if number}
 
-    def fingerprint(self) -> bytes:
-        """32 bytes that are equal for the same files in the same order."""
-        total = hashlib.sha256()
-        for table in self.files.files:
-            with table.path.open("rb") as file:
-                total.update(hashlib.file_digest(file, "sha256").digest())
-        return total.digest()
-
     def parts(self, rows: int) -> Iterator[DecisionLog]:
         """The checked decisions in parts of about ``rows`` rows, of whole sessions; text is read at once."""
         first_session = 0
-        for table, file in self.files.named:
-            roles = self.files.roles(table)
+        for table, file in self.tables.named:
+            roles = self.tables.roles(table)
             columns = [*roles.values(), *(name for name in table.names if self._is_read(name))]
             columns = list(dict.fromkeys(columns))
             by_rows = table.raw is None and "session" not in roles
             start = 0
             while True:
-                read = self.files.cells(table, columns, start, rows if by_rows else None)
+                read = self.tables.cells(table, columns, start, rows if by_rows else None)
                 if read.frame.height:
-                    with lines_of(table, start):
-                        log = self._log(read, first_session, file, start)
+                    words = words_of(table, start)
+                    with in_words(words):
+                        log = self._log(read, first_session, file, start, words)
                         pieces = self.shape.pieces
                         self._others[table.path, start] = {x.name: x.unknown(read) for x in pieces}
                     yield from cut(log, rows)
@@ -209,7 +190,7 @@ class OwnLog:
                 if not by_rows or read.frame.height < rows:
                     break
 
-    def _log(self, read: Table, first_session: int, file: str, start: int) -> DecisionLog:
+    def _log(self, read: Table, first_session: int, file: str, start: int, words: Words) -> DecisionLog:
         """The decisions of the rows of ``file`` from ``start`` on; ``first_session``: number of the first."""
         shape = self.shape
         shown = read.ids("item")
@@ -221,38 +202,27 @@ class OwnLog:
         offered = read.ids("candidates") if "candidates" in read.columns else None
         sessions, numbers = read.keys("session")
         steps = read.steps(numbers)
-        if not self.files.fill:
+        if not self.tables.fill:
             for piece in shape.pieces:
                 read.filled(f"{CONTEXT}{piece.name}")  # raises UserError
         given = tensors(shape.pieces, read)
         chosen = self._places(read, shown).view(-1, shape.slate_size)
         texts = [str(name) for name in self._rows]
         probabilities = self._probabilities(read, texts, chosen)
-        logprobs = read.logprobs(probabilities, chosen)
-        loggers, of_row, under = self._loggers_of(read)
-        if under is not None:
-            logprobs = read.own_logprobs(logprobs, loggers, of_row, under)
-        log = DecisionLog(
-            header=self.header,
+        log = read.decisions(
+            self.header,
             users=users_of(read, {x.name: x.kind for x in shape.pieces}, sessions, numbers, file, start),
             sessions=numbers,
             steps=steps,
-            times=read.times() if "time" in read.columns else steps,
             items=chosen,
-            logprobs=logprobs,
-            signals=read.signals(shape.signals, shape.slate_size),
-            terminated=read.flags("terminated"),
-            truncated=read.flags("truncated"),
-            loggers=of_row,
-            given=given,
-            place_logprobs=read.place_logprobs(shape.slate_size),
-            list_place=read.list_place(),
-            logger_logprobs=under,
             candidates=None if offered is None else spread(offered.list.len(), self._places(read, offered)),
+            probabilities=probabilities,
+            loggers=self._loggers_of(read),
+            given=given,
         )
-        if self.files.names_candidates:  # the parts of a log have the same columns
+        if self.tables.names_candidates:  # the parts of a log have the same columns
             log = with_all_candidates(log)
-        if self.files.names_lists and log.list_place is None:
+        if self.tables.names_lists and log.list_place is None:
             log = replace(log, list_place=torch.zeros_like(steps))
         order = torch.from_numpy(np.lexsort((log.steps.numpy(), log.sessions.numpy())))
         # Of this file alone, so that it means the same beside other files.
@@ -263,7 +233,8 @@ class OwnLog:
                 f"{read.name} has a session of {int(log.steps.max()) + 1} steps, and the policy knows "
                 f"sessions of up to {shape.session_length}: train it on logs with such sessions too."
             )
-        with ids_of_file(read.name, texts, sessions, _user_texts(read, log.users[order.argsort()])):
+        users = _user_texts(read, log.users[order.argsort()])
+        with in_words(names_of(words, texts, sessions, users)):
             check_rows(read.name, log, order + 1)
         return replace(log, sessions=log.sessions + first_session)
 
@@ -291,10 +262,10 @@ class OwnLog:
     def _known_to_log(self) -> list[int]:
         """The rows in the catalogue, ascending, of the items that the files show or name as candidates."""
         known: set[int] = set()
-        for table in self.files.files:
-            roles = self.files.roles(table)
+        for table in self.tables.files:
+            roles = self.tables.roles(table)
             ids = [role for role in ("item", "candidates") if role in roles]
-            read = self.files.cells(table, list(dict.fromkeys(roles[role] for role in ids)))
+            read = self.tables.cells(table, list(dict.fromkeys(roles[role] for role in ids)))
             for role in ids:
                 known |= set(self._row_of(read.ids(role).explode().unique()).drop_nulls().to_list())
         return sorted(known)
@@ -309,11 +280,12 @@ class OwnLog:
         if numbers.has_nulls():
             index = int(numbers.is_null().arg_true()[0])
             row = int(lists.list.len().cum_sum().search_sorted(index, "right"))
-            raise UserError(
-                f"{read.name}: item {short(flat[index])} of row {row + 1} is not among the "
-                f"{amount(self.catalogue.num_items, 'item')} of the policy: train it on logs that show the "
-                "item, or leave such rows out."
+            sentence = (
+                "item {value} of {row} is not among the {known} of the policy: train it on logs that show "
+                "the item, or leave such rows out"
             )
+            known = amount(self.catalogue.num_items, "item")
+            raise wrong(read.name, sentence, row=row + 1, value=short(flat[index]), known=known)
         return tensor_of(numbers)
 
     def _row_of(self, ids: pl.Series) -> pl.Series:
@@ -321,14 +293,12 @@ class OwnLog:
         keys = ids if self.catalogue.item_names else on(ids, whole_number)
         return keys.replace_strict(self._rows, default=None, return_dtype=pl.Int64)
 
-    def _loggers_of(self, read: Table) -> tuple[tuple[str, ...], Tensor, Tensor | None]:
-        """Names of the loggers, that of each row (E,), and the logprobs (E, P) under each where known."""
-        nobody = torch.zeros(read.frame.height, dtype=torch.int64)
+    def _loggers_of(self, read: Table) -> tuple[Tensor, Tensor | None]:
+        """The logger of each row (E,), and the logprobs (E, P) under each where they are known."""
         if not self._policies:
-            return self.header.loggers, nobody, None
+            return torch.zeros(read.frame.height, dtype=torch.int64), None
         names = self.header.loggers
-        under = torch.stack([read.values(f"propensity.{name}").double().log() for name in names], 1)
-        return names, read.named(self._policies, names), under
+        return read.named(self._policies, names), read.under_each(names)
 
 
 def users_of(

@@ -16,7 +16,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from recsys_rl.data.tables.lines import lines_of
+from recsys_rl.data.tables.findings import in_words, words_of
 from recsys_rl.data.tables.pieces import CONTEXT, SeenPiece, merged, seen_pieces
 from recsys_rl.data.tables.read import TableFile
 from recsys_rl.data.tables.schema import columns_text, named
@@ -69,7 +69,7 @@ def survey(files: LogFiles, heldout: Heldout = nobody) -> Survey:
     facts: list[tuple[TableFile, _FileFacts]] = []
     users: set[str] = set()  # two of them, if there are two
     for table, name in files.named:
-        with lines_of(table):
+        with in_words(words_of(table)):
             of_file = _of_file(files, table, name, heldout)
             pieces.append((one_line(table.path), _pieces_of_file(files, table, of_file.learned)))
             facts.append((table, of_file))
@@ -174,6 +174,7 @@ def _of_file(files: LogFiles, table: TableFile, name: str, heldout: Heldout) -> 
     offered = [shown.filter(pl.Series(~learned.numpy())).explode().unique()]
     if "candidates" in roles:
         offered.append(read.ids("candidates").explode().unique())
+    told = [note.said() for note in (*names.notes, *read.notes)]
     return _FileFacts(
         signals,
         read.places(shown),
@@ -187,7 +188,7 @@ def _of_file(files: LogFiles, table: TableFile, name: str, heldout: Heldout) -> 
             *("\0" + others.alias("id") for others in offered),
         ],
         set(read.names("user").unique().head(2)) if "user" in roles else set(),
-        [columns_text(roles), unread(table.names, roles), table.note, *names.notes, *read.notes],
+        [columns_text(roles), unread(table.names, roles), table.note, *told],
     )
 
 
@@ -220,7 +221,7 @@ def _ranges(files: LogFiles, facts: Sequence[tuple[TableFile, _FileFacts]]) -> d
         every = []
         for table, of in facts:
             column = f"signal.{name}" if f"signal.{name}" in table.names else name
-            with lines_of(table):
+            with in_words(words_of(table)):
                 read = files.cells(table, [column])
                 every.append(read.signals((name,), of.places)[of.learned].unique())
         values = torch.cat(every).unique()

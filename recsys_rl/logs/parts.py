@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recsys_rl.data.tables.read import files_of
 from recsys_rl.errors import amount, listed, one_line
 from recsys_rl.logs.checks import check_rows
 from recsys_rl.logs.checksum import Checksum
@@ -49,21 +48,6 @@ def read_decisions(path: str | Path) -> DecisionLog:
     values that do not fit the checksum in the header. A log without a checksum is read, too.
     """
     return concatenate(list(parts(path, sys.maxsize)))
-
-
-def sampled(path: str | Path, rows: int, generator: torch.Generator) -> tuple[DecisionLog, str]:
-    """The log of ``read_decisions``, and a note; of one with more than ``rows`` rows a random part.
-
-    Each session is kept with the probability that leaves ``rows`` rows on average, a part of the log at a
-    time. The note is "" for a whole log. Raises UserError as ``parts`` does, and if no session is kept.
-    """
-    total = 0
-    for file in files_of(Path(path)):
-        read_header(file)  # raises UserError for what is not a log
-        total += num_rows(file)
-    if rows >= total:
-        return read_decisions(path), ""
-    return drawn_from(one_line(path), parts(path), rows, total, generator)
 
 
 def drawn_from(

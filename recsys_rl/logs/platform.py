@@ -40,11 +40,12 @@ from recsys_rl.data.tables.read import files_of
 from recsys_rl.errors import UserError, amount, listed
 from recsys_rl.logs.decision_log import DecisionHeader
 from recsys_rl.logs.decision_table import ordered_ids
-from recsys_rl.logs.heldout import heldout_strangers
 from recsys_rl.logs.log_shape import LogShape, SignalRange, check_signals, read_shape, shape_text
 from recsys_rl.logs.own_log import LogFiles, OwnLog
 from recsys_rl.logs.own_log_survey import Survey, survey
-from recsys_rl.objective.weighted import check_weights, parse_weights
+from recsys_rl.logs.rewards import weights_of_signals
+from recsys_rl.logs.source import heldout_strangers
+from recsys_rl.objective.weighted import FIELD
 from recsys_rl.records import Known, OwnTables, Platform, Preset, VisitPieces, WorldFile
 from recsys_rl.session import make_interface
 from recsys_rl.settings.shared import DataConfig, EnvConfig, TrainConfig
@@ -288,8 +289,10 @@ def _loaded(
         ids = tuple(sorted([*ids, *never]))
         shares = torch.tensor([share_of.get(name, 0.0) for name in ids])
         catalogue = _catalogue(ids, facts, shares, source)
-    shape = shape_text(overview.shape, _weights(files.name, overview.shape.signals, weights))
-    return _brought(catalogue, paths[0], overview.shape, shape, _note(overview, facts, catalogue))
+    by = weights_of_signals(files.name, overview.shape.signals, weights, FIELD)
+    return _brought(
+        catalogue, paths[0], overview.shape, shape_text(overview.shape, by), _note(overview, facts, catalogue)
+    )
 
 
 def _catalogue(ids: Sequence[object], facts: ItemFacts, shares: Tensor, source: str) -> Catalogue:
@@ -349,18 +352,6 @@ def _facts(path: str, overview: Survey) -> ItemFacts:
     return facts
 
 
-def _weights(name: str, signals: Sequence[str], texts: Sequence[str]) -> Mapping[str, float]:
-    """The weight of each signal in the reward. Raises UserError if several signals have none."""
-    given = parse_weights(texts)
-    if len(signals) > 1 and not given:
-        raise UserError(
-            f"{name} has the signals {', '.join(signals)}: say what counts, as in --weights {signals[0]}=1."
-        )
-    streams = [Stream(signal, 0.0 if given else 1.0) for signal in signals]
-    check_weights(given, streams)
-    return {stream.name: given.get(stream.name, stream.weight) for stream in streams}
-
-
 def _note(overview: Survey, facts: ItemFacts, catalogue: Catalogue) -> str:
     """Lines about the log and its items."""
     several = overview.shape.session_length > 1
@@ -416,7 +407,7 @@ def _judge(run: Any, path: Path) -> None:
 
 
 def _estimates(path: Path, checkpoint: Any) -> dict[str, Any]:
-    from recsys_rl.logs.judges.evaluate_own_log import print_estimates
+    from recsys_rl.logs.judges.judge_own_log import print_estimates
 
     return print_estimates(path, checkpoint)
 

@@ -16,10 +16,11 @@ from torch import Tensor
 
 from recsys_rl.data.tables.cells import Cells, tensor_of
 from recsys_rl.data.tables.read import files_of, parsing
+from recsys_rl.data.tables.schema import STORED, Column, named
 from recsys_rl.data.tables.values import no_value, on
 from recsys_rl.errors import one_line
 from recsys_rl.logs.checksum import Checksum
-from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog
+from recsys_rl.logs.decision_log import OPTIONAL, DecisionHeader, DecisionLog, assemble
 from recsys_rl.logs.intervals import Joined, Numbers, in_order, interval_in
 from recsys_rl.logs.writer import CHECKSUM, FORMAT, KEY, PART, PARTS, ROWS, part_name
 from recsys_rl.types import Interface, UserError
@@ -161,17 +162,11 @@ def _frame(path: Path, start: int, columns: Sequence[str] | None = None) -> pl.D
         return scan.collect()
 
 
-def check_pieces(path: Path) -> FileHeader:
-    """The header of a file, or of the first of a folder, after a check of the checksum of each.
-
-    Raises UserError if a checksum is wrong, or if the columns are not those of such a log.
-    """
-    headers = [check_file(file) for file in files_of_log(path)]
-    return headers[0]
-
-
 def check_file(file: Path) -> FileHeader:
-    """The header of a file after a check of its checksum. Raises UserError as ``check_pieces``."""
+    """The header of a file after a check of its checksum.
+
+    Raises UserError if it is wrong, or if the columns are not those of such a log.
+    """
     header = read_header(file)
     checksum = Checksum(header.fields)
     for piece in read_pieces(file, header.header):
@@ -250,47 +245,31 @@ def _header(name: str, texts: Mapping[str, str]) -> FileHeader:
 def _log(name: str, header: DecisionHeader, frame: pl.DataFrame) -> DecisionLog:
     """The log of the columns, in the order of the file."""
     cells = Cells(name, frame)
-    interface, places, items = header.interface, header.interface.slate_size, header.num_items
-    given = [column.removeprefix("context.") for column in frame.columns if column.startswith("context.")]
-    sizes = dict(interface.context)
-    events = "event_items" in cells
-    shown = cells.lists("items", places)
-    cells.check_items("items", shown, items)
-    limits = {column: cells.padded(column) for column in ("candidates", "exclude")}
-    for column, values in limits.items():
-        cells.check_items(column, values, items)
-    history = cells.optional("event_items")
-    cells.check_items("event_items", history, items)
-    return DecisionLog(
-        header=header,
-        users=cells.values("user"),
-        sessions=cells.values("session"),
-        steps=cells.values("step"),
-        times=cells.values("time"),
-        items=shown,
-        logprobs=_logprobs(cells, header),
-        signals=_signals(cells, "signal", header, places),
-        terminated=cells.values("terminated"),
-        truncated=cells.values("truncated"),
-        loggers=cells.named("logger", header.loggers),
-        given={piece: cells.lists(f"context.{piece}", sizes.get(piece)).float() for piece in given},
-        place_logprobs=_double(cells.optional("place_logprobs", places)),
-        logger_logprobs=_double(cells.optional("logger_logprobs", len(header.loggers))),
-        candidates=limits["candidates"],
-        exclude=limits["exclude"],
-        list_place=cells.values("list_place") if "list_place" in cells else None,
-        event_items=history,
-        event_signals=_signals(cells, "event_signal", header, None) if events else None,
-    )
+    return assemble(header, **{column.field: _values(cells, column, header) for column in STORED})
 
 
-def _double(values: Tensor | None) -> Tensor | None:
-    return None if values is None else values.double()
-
-
-def _signals(cells: Cells, prefix: str, header: DecisionHeader, places: int | None) -> Tensor:
-    """(E, places, S) float32"""
-    return torch.stack([cells.lists(f"{prefix}.{name}", places).float() for name in header.signals], -1)
+def _values(cells: Cells, column: Column, header: DecisionHeader) -> Any:
+    """The field of a column; None for one without which a log can be, and that the file lacks."""
+    name, sizes = column.name, {"places": header.interface.slate_size, "loggers": len(header.loggers)}
+    if column.form == "chance":
+        return _logprobs(cells, header)
+    if column.form == "logger":
+        return cells.named(name, header.loggers)
+    if column.field == "given":
+        known = dict(header.interface.context)
+        given = named(cells.frame.columns, name)
+        return {piece: cells.lists(each, known.get(piece)) for piece, each in given.items()}
+    if column.field in OPTIONAL and name not in cells and f"{name}{header.signals[0]}" not in cells:
+        return None
+    if name.endswith("."):
+        size = sizes.get(column.form)
+        return torch.stack([cells.lists(f"{name}{signal}", size) for signal in header.signals], -1)
+    if column.form == "row":
+        return cells.values(name)
+    values = cells.padded(name) if column.form == "ids" else cells.lists(name, sizes.get(column.form))
+    if column.kind == "id":
+        cells.check_items(name, values, header.num_items)
+    return values
 
 
 def _logprobs(cells: Cells, header: DecisionHeader) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data.tables.cells import Cells, tensor_of
-from recsys_rl.data.tables.lines import lines_of
+from recsys_rl.data.tables.findings import in_words, words_of, wrong
 from recsys_rl.data.tables.read import TableFile, open_table, parsing
 from recsys_rl.data.tables.schema import COLUMNS, common_names, named, plain_name
 from recsys_rl.errors import listed, one_line
@@ -56,7 +56,7 @@ def read_target(path: str | Path, log: DecisionLog, ids: Ids | None = None) -> T
         raise UserError(f"{name} is not a file: give a file with the columns session, step and propensity.")
     with parsing(name):
         table = open_table(path)
-    with lines_of(table):
+    with in_words(words_of(table)):
         return _read(table, log, ids)
 
 
@@ -81,24 +81,20 @@ def _read(table: TableFile, log: DecisionLog, ids: Ids | None) -> Target:
     if len(joined) != log.num_rows:
         raise UserError(f"{name} has a decision twice: give one row for each session and step.")
     at = tensor_of(joined["at"].cast(pl.Int64).fill_null(-1))  # (E,): the row of the file
-    cells.refuse(
-        at < 0,
-        lambda row: (
-            f"it has no {column} for {_decision(log, row)}: give one row for each decision of the log"
-        ),
-    )
+    decision = torch.stack([log.steps, log.sessions], 1)  # (E, 2)
+    sentence = "it has no {column} for {decision}: give one row for each decision of the log"
+    cells.refuse(at < 0, sentence, column=column, decision=decision)
     values, every = values[at], _every(cells, log, ids)
     logprobs = values if column == "logprob" else values.log()
     if every is not None:
         every = every[at]
         chosen = every.gather(1, log.items).squeeze(1)
-        cells.refuse(
-            (chosen - logprobs.exp()).abs() > 1e-4,
-            lambda row: (
-                f"the logged item of {_decision(log, row)} has the {column} {float(values[row]):g}, but "
-                f"{float(chosen[row]):g} in the column probabilities: correct one of them"
-            ),
+        sentence = (
+            "the logged item of {decision} has the {column} {value:g}, but {other:g} in the column "
+            "probabilities: correct one of them"
         )
+        known = {"column": column, "decision": decision, "value": values, "other": chosen}
+        cells.refuse((chosen - logprobs.exp()).abs() > 1e-4, sentence, **known)
     places = cells.optional("place_logprobs", log.items.shape[1])
     return Target(logprobs, every, None if places is None else _factors(cells, places[at], logprobs, log))
 
@@ -179,10 +175,9 @@ def _every(cells: Cells, log: DecisionLog, ids: Ids | None) -> Tensor | None:
 def _factors(cells: Cells, places: Tensor, logprobs: Tensor, log: DecisionLog) -> Tensor:
     """(E, K) float64 of the list ``place_logprobs``, if they add up to ``logprobs`` (E,)."""
     total = places.double().sum(1)
-    cells.refuse(
-        torch.where(logprobs.isfinite(), ~((total - logprobs).abs() <= 1e-4), total != logprobs),
-        lambda row: f"place_logprobs of {_decision(log, row)} do not sum to its log-probability",
-    )
+    sums = torch.where(logprobs.isfinite(), ~((total - logprobs).abs() <= 1e-4), total != logprobs)
+    sentence = "place_logprobs of {decision} do not sum to its log-probability"
+    cells.refuse(sums, sentence, decision=torch.stack([log.steps, log.sessions], 1))
     return places.double()
 
 
@@ -194,14 +189,16 @@ def check_support(every: Tensor, allowed: Tensor, rows: Tensor, log: DecisionLog
         allowed: (B, I) bool.
         rows: (B,) of the log.
     """
-    wrong = (every > 0) & ~allowed  # (B, I)
-    if bool(wrong.any()):
-        row, item = wrong.nonzero()[0].tolist()
-        raise UserError(
-            f"The column probabilities gives item {item} {float(every[row, item]):g} at "
-            f"{_decision(log, int(rows[row]))}, where it could not be shown: give it 0."
+    impossible = (every > 0) & ~allowed  # (B, I)
+    if bool(impossible.any()):
+        row, item = impossible.nonzero()[0].tolist()
+        sentence = (
+            "the column probabilities gives {item} {value:g} at {decision}, where it could not be shown"
         )
+        decision, value = _decision(log, int(rows[row])), float(every[row, item])
+        raise wrong("", sentence + ": give it 0", item=item, value=value, decision=decision)
 
 
-def _decision(log: DecisionLog, row: int) -> str:
-    return f"step {int(log.steps[row])} of session {int(log.sessions[row])}"
+def _decision(log: DecisionLog, row: int) -> tuple[int, int]:
+    """Its step and its session."""
+    return int(log.steps[row]), int(log.sessions[row])

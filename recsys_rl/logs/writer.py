@@ -19,6 +19,7 @@ import polars as pl
 from torch import Tensor
 
 from recsys_rl.data.tables.read import DECISIONS
+from recsys_rl.data.tables.schema import STORED, Column
 from recsys_rl.errors import error_text
 from recsys_rl.logs.checksum import Checksum
 from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog, cut
@@ -178,35 +179,32 @@ def write_decisions(path: Path, log: DecisionLog, rows: int | None = None) -> No
 
 def frame_of(log: DecisionLog) -> pl.DataFrame:
     """The columns of the file."""
-    header = log.header
-    columns: dict[str, pl.Series] = {
-        "user": _column(log.users),
-        "session": _column(log.sessions),
-        "step": _column(log.steps),
-        "time": _column(log.times),
-        "logger": _column(log.loggers).replace_strict(
-            list(range(len(header.loggers))), list(header.loggers), return_dtype=pl.String
-        ),
-        "items": _column(log.items),
-    }
-    optional = {
-        "logprob": log.logprobs if log.lists_propensities else None,
-        "place_logprobs": log.place_logprobs,
-        "logger_logprobs": log.logger_logprobs,
-        "list_place": log.list_place,
-    }
-    columns |= {name: _column(values) for name, values in optional.items() if values is not None}
-    if header.applications:
-        columns["logprob"] = columns["logprob"].fill_nan(None)
-    padded = {"candidates": log.candidates, "exclude": log.exclude}
-    columns |= {name: _without_padding(values) for name, values in padded.items() if values is not None}
-    columns |= _signal_columns("signal", header, log.signals)
-    if log.event_items is not None and log.event_signals is not None:
-        columns["event_items"] = _column(log.event_items)
-        columns |= _signal_columns("event_signal", header, log.event_signals)
-    columns |= {f"context.{name}": _column(values) for name, values in log.given.items()}
-    columns |= {"terminated": _column(log.terminated), "truncated": _column(log.truncated)}
+    columns: dict[str, pl.Series] = {}
+    for column in STORED:
+        values = getattr(log, column.field)
+        if values is not None:
+            columns |= _columns(column, log, values)
     return pl.DataFrame(columns)
+
+
+def _columns(column: Column, log: DecisionLog, values: Any) -> dict[str, pl.Series]:
+    """The column of a field by its name; those of several signals or pieces of the context."""
+    name, header = column.name, log.header
+    if column.field == "given":
+        return {f"{name}{piece}": _column(tensor) for piece, tensor in values.items()}
+    if name.endswith("."):
+        each = zip(header.signals, values.unbind(-1), strict=True)
+        return {f"{name}{signal}": _column(tensor.contiguous()) for signal, tensor in each}
+    series = _column(values)
+    if column.form == "logger":
+        places = list(range(len(header.loggers)))
+        return {name: series.replace_strict(places, list(header.loggers), return_dtype=pl.String)}
+    if column.form == "chance":
+        series = series.fill_nan(None) if header.applications else series
+        return {name: series} if log.lists_propensities else {}
+    if column.form == "ids":  # without padding
+        series = series.list.eval(pl.element().filter(pl.element() >= 0))
+    return {name: series}
 
 
 def header_to_dict(header: DecisionHeader) -> dict[str, Any]:
@@ -219,11 +217,6 @@ def header_to_dict(header: DecisionHeader) -> dict[str, Any]:
     return fields
 
 
-def _signal_columns(prefix: str, header: DecisionHeader, signals: Tensor) -> dict[str, pl.Series]:
-    values = zip(header.signals, signals.unbind(-1), strict=True)
-    return {f"{prefix}.{name}": _column(tensor.contiguous()) for name, tensor in values}
-
-
 def _column(values: Tensor) -> pl.Series:
     """A column of numbers (E,), or of lists (E, n)."""
     array = values.cpu().numpy()
@@ -232,8 +225,3 @@ def _column(values: Tensor) -> pl.Series:
     if array.shape[1] == 0:
         return pl.Series([[]] * len(array), dtype=pl.List(pl.Series(array.reshape(-1)).dtype))
     return pl.Series(array).arr.to_list()
-
-
-def _without_padding(items: Tensor) -> pl.Series:
-    """A column of the lists of items >= 0 in each row of ``items`` (E, n)."""
-    return _column(items).list.eval(pl.element().filter(pl.element() >= 0))

@@ -12,7 +12,7 @@ import polars as pl
 import torch
 
 from recsys_rl.data.tables.cells import Cells
-from recsys_rl.data.tables.lines import lines_of
+from recsys_rl.data.tables.findings import in_words, words_of
 from recsys_rl.data.tables.pieces import CONTEXT, tensors
 from recsys_rl.data.tables.read import TableFile, open_table
 from recsys_rl.errors import UserError, amount, one_line
@@ -123,7 +123,7 @@ def write_contexts(
     frames, done = [], 0
     unknown = dict.fromkeys((piece.name for piece in pieces), 0)
     for cells in _blocks(table, columns):
-        with lines_of(table, done):
+        with in_words(words_of(table, done)):
             given = tensors(pieces, cells)
         for piece in pieces:
             unknown[piece.name] += piece.unknown(cells)

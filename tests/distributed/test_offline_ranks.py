@@ -47,7 +47,7 @@ def cloning(logger: tuple[Path, Path], *words: str) -> list[str]:
 
 def held(logger: tuple[Path, Path], *process: int, words: tuple[str, ...] = ()) -> Logged:
     config, world = train_options(cloning(logger, *words)).config, load(logger[0]).world
-    return make_logged(config, world, {}, torch.Generator().manual_seed(0), (process[0], process[1]))
+    return make_logged(config, world, torch.Generator().manual_seed(0), (process[0], process[1]))
 
 
 def test_each_rank_holds_its_own_sessions_and_all_of_them_the_log(logger: tuple[Path, Path]) -> None:

@@ -16,7 +16,7 @@ from recsys_rl.cli import main
 from recsys_rl.logs.checksum import Checksum
 from recsys_rl.logs.describe.survey import describe
 from recsys_rl.logs.parts import read_decisions
-from recsys_rl.logs.reader import check_pieces
+from recsys_rl.logs.reader import check_file
 from recsys_rl.logs.writer import CHECKSUM, KEY, DecisionWriter, write_decisions
 from recsys_rl.types import UserError
 from tests.logs.test_decisions import HEADER, assert_same, two_sessions
@@ -132,4 +132,4 @@ def test_a_damaged_log_is_described_as_such(tmp_path: Path) -> None:
     (problem,) = describe(path).problems
     assert "by the checksum in the header" in problem.text and problem.count == 6
     with pytest.raises(UserError, match=WRONG):
-        check_pieces(path)
+        check_file(path)

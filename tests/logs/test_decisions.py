@@ -16,7 +16,7 @@ from torch import Tensor
 
 from recsys_rl.data.catalogue_hash import catalogue_hash
 from recsys_rl.logs.checks import check_catalogue
-from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog, streams_by_name
+from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog
 from recsys_rl.logs.parts import read_decisions
 from recsys_rl.logs.writer import CHECKSUM, KEY, DecisionWriter, header_to_dict, write_decisions
 from recsys_rl.types import Interface, UserError
@@ -102,12 +102,6 @@ def test_an_error_while_writing_leaves_the_old_file_and_nothing_else(tmp_path: P
         writer.write(two_sessions())
         raise UserError("The slate is too large.")
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
-
-
-def test_streams_by_name_sum_each_signal_over_the_slate() -> None:
-    streams = streams_by_name(two_sessions())
-    assert list(streams) == ["click", "hidden"]
-    assert streams["click"].tolist() == [2.0, 10.0, 18.0, 26.0, 34.0, 42.0]  # 0 + 2, 4 + 6, ...
 
 
 def test_log_without_propensities_is_read(tmp_path: Path) -> None:

@@ -21,9 +21,9 @@ from recsys_rl.logs.decision_columns import Table
 from recsys_rl.logs.decision_log import concatenate
 from recsys_rl.logs.decision_table import read_table
 from recsys_rl.logs.describe.survey import describe
-from recsys_rl.logs.heldout import heldout_rows, heldout_strangers
 from recsys_rl.logs.own_log import NO_VALUE, users_of
 from recsys_rl.logs.platform import OwnLogConfig, OwnLogData, load_log, open_own_log
+from recsys_rl.logs.source import heldout_rows, heldout_strangers
 from recsys_rl.recommender.drawn import drawn_contexts
 from recsys_rl.types import UserError
 from recsys_rl.utils.user_hashes import number_of

@@ -14,8 +14,8 @@ from torch import Tensor
 from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
 from recsys_rl.errors import FieldError
-from recsys_rl.logs.heldout import heldout_strangers
 from recsys_rl.logs.own_log import LogFiles, users_of
+from recsys_rl.logs.source import heldout_strangers
 from recsys_rl.training.train import train
 from recsys_rl.types import UserError, tensors_of
 from tests.own_logs import write_csv

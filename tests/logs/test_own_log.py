@@ -13,11 +13,11 @@ import torch
 
 from recsys_rl.logs.decision_log import DecisionLog, concatenate
 from recsys_rl.logs.experience.sides import Sides
-from recsys_rl.logs.heldout import heldout_rows
-from recsys_rl.logs.ope.own_log import judged_parts
+from recsys_rl.logs.ope.part import judged_parts
 from recsys_rl.logs.own_log import LogFiles, OwnLog
 from recsys_rl.logs.own_log_survey import survey
 from recsys_rl.logs.platform import OwnLogConfig, OwnLogData, before_a_log, load_log, open_own_log
+from recsys_rl.logs.source import heldout_rows
 from recsys_rl.types import UserError
 from tests.own_tables import ITEMS, decisions, table
 
@@ -36,7 +36,7 @@ def read(log: OwnLog, rows: int = 10**6) -> DecisionLog:
 def heldout(log: OwnLog) -> set[int]:
     """The users who are held out."""
     rows = read(log)
-    population = load_log({"log": log.files.paths}).world.population
+    population = load_log({"log": log.tables.paths}).world.population
     return set(rows.users[heldout_rows(rows, population, 0.3, 0)].tolist())
 
 
@@ -368,7 +368,7 @@ def test_a_side_without_decisions_is_named_by_who_is_held_out(
         sides.check("a.csv")
     sides.add(rows, torch.zeros(40, dtype=torch.bool))
     sides.check("a.csv")
-    population = load_log({"log": log.files.paths}).world.population
+    population = load_log({"log": log.tables.paths}).world.population
     data, run = SimpleNamespace(heldout_fraction=0.0), SimpleNamespace(seed=0)
     checkpoint: Any = SimpleNamespace(
         population=population, info={}, config=SimpleNamespace(data_config=data, train_config=run)

@@ -13,7 +13,6 @@ import torch
 from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
 from recsys_rl.evaluation.evaluate import evaluate
-from recsys_rl.logs.ope import own_log as ope_own_log
 from recsys_rl.logs.ope import read_log as ope_log
 from recsys_rl.logs.ope.config import OpeConfig
 from recsys_rl.logs.ope.ope import ope
@@ -112,7 +111,7 @@ def test_several_logs_and_their_parts(
 
     whole = ips(log)
     assert ips(*paths) == pytest.approx(whole, rel=1e-9)
-    monkeypatch.setattr(ope_own_log, "FITTED", 200)
+    monkeypatch.setattr(ope_log, "FITTED_OWN", 200)
     monkeypatch.setattr(ope_log, "PART", 100)
     assert ips(*paths) == pytest.approx(whole, rel=1e-9)
 

@@ -19,8 +19,9 @@ from recsys_rl.cli import main
 from recsys_rl.logs import reader
 from recsys_rl.logs.decision_log import DecisionLog, concatenate, cut
 from recsys_rl.logs.describe.survey import describe
-from recsys_rl.logs.parts import parts, read_decisions, sampled
-from recsys_rl.logs.reader import check_pieces, files_of_log
+from recsys_rl.logs.parts import parts, read_decisions
+from recsys_rl.logs.reader import files_of_log
+from recsys_rl.logs.source import open_log, sample_of
 from recsys_rl.logs.writer import KEY, PART, PARTS, DecisionWriter, write_decisions
 from recsys_rl.types import UserError, tensors_of
 from tests.doors import ROOT
@@ -77,7 +78,7 @@ def test_a_missing_part_is_named(tmp_path: Path, lost: int) -> None:
     write_decisions(folder, block(0, 6), 10)
     files = sorted(folder.iterdir())
     files[lost].unlink()
-    for read in (read_decisions, check_pieces, describe, lambda path: next(parts(path))):
+    for read in (read_decisions, describe, lambda path: next(parts(path))):
         with pytest.raises(UserError, match=rf"{files[lost].name} of its 3 parts"):
             read(folder)
     assert read_decisions(files[lost - 1]).num_rows == 10  # a part that the user names
@@ -131,18 +132,18 @@ def test_sample_of_a_large_log_has_whole_sessions(tmp_path: Path) -> None:
     path, noise = tmp_path / "log.parquet", torch.Generator()
     log = block(0, 400)
     write_decisions(path, log)
-    whole, note = sampled(path, log.num_rows, noise.manual_seed(0))
+    whole, note = sample_of(open_log((str(path),)), log.num_rows, noise.manual_seed(0))
     assert_same(whole, read_decisions(path))
     assert note == ""
-    some, note = sampled(path, log.num_rows // 4, noise.manual_seed(0))
+    some, note = sample_of(open_log((str(path),)), log.num_rows // 4, noise.manual_seed(0))
     numbers, lengths = some.sessions.unique(return_counts=True)
     assert 60 < len(numbers) < 140 and lengths.unique().tolist() == [STEPS]  # 100, deviation 8.7
     assert_same(some, log.rows(torch.isin(log.sessions, numbers)))
     assert note == f"{path}: a random {len(numbers)} of its 400 sessions, {some.num_rows:,} rows"
-    again, _ = sampled(path, log.num_rows // 4, noise.manual_seed(0))
+    again, _ = sample_of(open_log((str(path),)), log.num_rows // 4, noise.manual_seed(0))
     assert_same(some, again)
     with pytest.raises(UserError, match="its 400 sessions are too long to sample 0 rows"):
-        sampled(path, 0, noise)
+        sample_of(open_log((str(path),)), 0, noise)
 
 
 @pytest.mark.parametrize("rows", [3, 12, 50, 149, 150])

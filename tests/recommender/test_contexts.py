@@ -10,7 +10,7 @@ import torch
 
 from recsys_rl.cli import main
 from recsys_rl.errors import UserError
-from recsys_rl.logs.experience.logged import open_log
+from recsys_rl.logs.source import open_log
 from recsys_rl.logs.transitions import observe
 from recsys_rl.recommender import Event, Recommender, load, recommend_contexts
 from recsys_rl.recommender.contexts import parse_context
@@ -39,7 +39,7 @@ def test_the_first_item_is_the_policys_for_the_observation_of_the_log(
 ) -> None:
     """Each row of the log as a context gives the probabilities of the policy in that row's observation."""
     checkpoint = recommender.checkpoint
-    log = next(open_log(checkpoint.config, checkpoint.world).parts(1000))
+    log = next(open_log(checkpoint.config.agent_config.log, checkpoint).parts(1000))
     chances = torch.softmax(recommender.agent.scores(observe(log, checkpoint.catalogue)).double(), 1)
     rows = pl.read_csv(folder / "clicks.csv")
     for row in (0, 7, 50):

@@ -14,7 +14,7 @@ import torch
 
 from recsys_rl.checkpoint import save
 from recsys_rl.cli import main
-from recsys_rl.logs.experience.logged import open_log
+from recsys_rl.logs.source import open_log
 from recsys_rl.logs.transitions import observe
 from recsys_rl.recommender import load
 from tests.own_logs import clicks, items_file, policy, sessions
@@ -55,7 +55,7 @@ def test_a_caller_who_encodes_by_the_metadata_gets_the_scores_of_the_policy(tmp_
                 encoded = (number - piece["shift"][at]) / piece["scale"][at]
                 context[row, piece["start"] + at] = encoded
     (scores,) = session.run(None, {"context": context})  # type: ignore[attr-defined]
-    decisions = next(open_log(checkpoint.config, checkpoint.world).parts(1000))
+    decisions = next(open_log(checkpoint.config.agent_config.log, checkpoint).parts(1000))
     wanted = load(path).agent.scores(observe(decisions, checkpoint.catalogue))
     np.testing.assert_allclose(scores, wanted.numpy(), atol=1e-5, rtol=1e-5)
     assert facts["item_ids"] == ["i0", "i1", "i2", "i3"]
@@ -69,7 +69,7 @@ def test_sessions_have_their_history_among_the_inputs(tmp_path: Path) -> None:
     names = {one.name for one in session.get_inputs()}  # type: ignore[attr-defined]
     assert names == {"context", "history", "signals"}
     checkpoint = load(path).checkpoint
-    log = next(open_log(checkpoint.config, checkpoint.world).parts(1000))
+    log = next(open_log(checkpoint.config.agent_config.log, checkpoint).parts(1000))
     obs = observe(log, checkpoint.catalogue)
     inputs = {name: getattr(obs, name).numpy() for name in names}
     (scores,) = session.run(None, inputs)  # type: ignore[attr-defined]

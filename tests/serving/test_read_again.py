@@ -26,13 +26,15 @@ from recsys_rl.cli.train import train_options
 from recsys_rl.errors import UserError
 from recsys_rl.logs.decision_log import DecisionLog, concatenate
 from recsys_rl.logs.experience.logged import Logged, make_logged
+from recsys_rl.logs.parts import PART
+from recsys_rl.logs.source import open_log
 from recsys_rl.logs.transitions import observe
 from recsys_rl.logs.users.from_log import check_learnable
 from recsys_rl.make import agent_of
 from recsys_rl.serving.loop.gate_compare import bench, compare
 from recsys_rl.serving.loop.learners import Learner, Task
 from recsys_rl.serving.loop.rounds import LOG
-from recsys_rl.serving.loop.served_log import decisions_of, survey
+from recsys_rl.serving.loop.served_log import survey
 from recsys_rl.serving.record.export_record import export_record
 from recsys_rl.serving.record.interval import interval_of
 from recsys_rl.serving.record.snapshot import open_snapshot
@@ -142,12 +144,12 @@ def of_policy(known: Checkpoint, log: DecisionLog) -> Tensor:
 def learned_from(path: Path, log: Path) -> Logged:
     """The experience of a run of `train --checkpoint path --log log`."""
     options = ["--algo", "reinforce", "--checkpoint", str(path), "--log", str(log)]
-    return make_logged(train_options(options).config, load(path).world, {}, torch.Generator())
+    return make_logged(train_options(options).config, load(path).world, torch.Generator())
 
 
 def test_a_logged_probability_is_the_served_one_whatever_a_request_asked(recorded: Recorded) -> None:
     path, folder, served = recorded
-    log = concatenate([*decisions_of(folder, load(path))])
+    log = concatenate([*open_log((str(folder),), load(path)).parts(PART)])
     by_row = [served[user][step] for user, step in zip(log.users.tolist(), log.steps.tolist(), strict=True)]
     assert log.num_rows == sum(map(len, served.values())) and log.candidates is not None
     torch.testing.assert_close(log.logprobs, torch.tensor(by_row).double(), atol=1e-6, rtol=0)
@@ -183,7 +185,7 @@ def test_the_gate_has_a_model_of_such_sessions(recorded: Recorded, monkeypatch: 
     monkeypatch.setattr("recsys_rl.logs.ope.world.EPOCHS", 1)
     monkeypatch.setattr("recsys_rl.logs.users.fit.LEAST_STEPS", 2)
     known = load(recorded.path)
-    log = concatenate([*decisions_of(recorded.log, known)])
+    log = concatenate([*open_log((str(recorded.log),), known).parts(PART)])
     on = bench(recorded.log, log, known)
     assert not on.doubt and survey(recorded.log, known).unjudged == ""
     compared = compare(on, on.champion)

@@ -12,10 +12,11 @@ from recsys_rl.checkpoint import load
 from recsys_rl.logs.decision_log import concatenate
 from recsys_rl.logs.log_shape import LogShape, SignalRange, read_shape
 from recsys_rl.logs.ope.reward_bounds import reward_bounds
+from recsys_rl.logs.parts import PART
 from recsys_rl.logs.platform import load_log
+from recsys_rl.logs.source import open_log
 from recsys_rl.make import make_user_model
 from recsys_rl.serving.loop.gate_compare import bench, within
-from recsys_rl.serving.loop.served_log import decisions_of
 from recsys_rl.types import UserError
 from tests.own_logs import policy, sessions, write_csv
 from tests.serving.servers import event, recommend, serving
@@ -72,7 +73,7 @@ def test_the_gate_keeps_its_bound_and_cuts_amounts(tmp_path: Path) -> None:
     """Also of a record from before a policy served, which took any value."""
     clicked = load(policy(tmp_path / "p.pt", single(tmp_path / "log.csv", [0, 1])))
     served = single(tmp_path / "served.csv", [0, 1, 0.5, 3, -7])
-    log = concatenate([*decisions_of(served, clicked)])
+    log = concatenate([*open_log((str(served),), clicked).parts(PART)])
     on = bench(served, log, clicked)
     assert on.bounds == (0.0, 1.0) and "48 values" in on.cut
     assert sorted(set(on.of.rewards.tolist())) == [0.0, 0.5, 1.0]
@@ -80,7 +81,9 @@ def test_the_gate_keeps_its_bound_and_cuts_amounts(tmp_path: Path) -> None:
     assert reward_bounds(log, clicked.config, users, torch.ones(1)) is None  # not cut: outside
 
     paid = load(policy(tmp_path / "q.pt", single(tmp_path / "amounts.csv", [0, 2.5, 30])))
-    log = concatenate([*decisions_of(single(tmp_path / "large.csv", [0, 2.5, 1e9, -4]), paid)])
+    log = concatenate(
+        [*open_log((str(single(tmp_path / "large.csv", [0, 2.5, 1e9, -4])),), paid).parts(PART)]
+    )
     cut, said = within(log, paid.config)
     assert sorted(set(cut.signals.flatten().tolist())) == [0.0, 2.5, 30.0] and "60 values" in said
     assert bench(tmp_path, log, paid).bounds is None  # an item that nobody saw may pay less than 0

@@ -1,4 +1,4 @@
-"""The cells of a table of decisions as tensors. Each mistake is one UserError with its first row.
+"""The cells of a table of decisions as tensors. Each mistake is one TableError with its first row.
 
 Rows are counted from 1, in the order of the file.
 """
@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import polars as pl
 import torch
 from torch import Tensor
 
 from recsys_rl.data.tables.clean import without_value
-from recsys_rl.data.tables.schema import Column, column_of, named, numbers
+from recsys_rl.data.tables.findings import TableError, wrong
+from recsys_rl.data.tables.schema import Column, column_of, follows, named, value
 from recsys_rl.data.tables.values import (
     COMMA,
     EITHER,
@@ -61,10 +63,8 @@ class Cells:
         gaps = on(series, no_value)
         if gaps.any():
             first = self.row(int(gaps.arg_true()[0]))
-            raise UserError(
-                f"{self.name}: {without_value(repr(column), int(gaps.sum()), first)}: fill them in, or leave "
-                "these sessions out."
-            )
+            mends = ("fill them in, or leave these sessions out",)
+            raise TableError(self.name, without_value(repr(column), int(gaps.sum()), first), mends=mends)
         return series
 
     def texts(self, column: str) -> pl.Series:
@@ -83,11 +83,10 @@ class Cells:
         texts = self.texts(column)
         unknown = (~texts.is_in(list(names))).arg_true()
         if unknown.len():
-            row = int(unknown[0])
-            raise UserError(
-                f"{self.name}: row {row + 1} is of {column} {one_line(texts[row])!r}, but its header names "
-                f"{', '.join(names)}."
-            )
+            at = int(unknown[0])
+            sentence = "{row} is of {column} {value!r}, but its header names {names}"
+            of = {"value": one_line(texts[at]), "names": ", ".join(names)}
+            raise wrong(self.name, sentence, row=self.row(at), column=column, **of)
         places = {name: index for index, name in enumerate(names)}
         return tensor_of(texts.replace_strict(places, return_dtype=pl.Int64))
 
@@ -109,18 +108,17 @@ class Cells:
             raise UserError(f"{self.name}: column {column!r} has single values: give a list in each row.")
         lengths = series.list.len()
         size = int(lengths[0]) if size is None else size
-        wrong = (lengths != size).arg_true()
-        if wrong.len():
-            row = int(wrong[0])
-            raise UserError(
-                f"{self.name}: {column!r} holds {lengths[row]} values in row {self.row(row)}, and must hold "
-                f"{size} in each row."
-            )
+        others = (lengths != size).arg_true()
+        if others.len():
+            at = int(others[0])
+            sentence = "{column!r} holds {value} values in {row}, and must hold {size} in each row"
+            raise wrong(self.name, sentence, row=self.row(at), column=column, value=lengths[at], size=size)
         flat = series.explode() if size else pl.Series([], dtype=pl.Int64)
         null = flat.is_null().arg_true()
         if null.len():
             row = self.row(int(null[0]) // size)
-            raise UserError(f"{self.name}: {column!r} lacks a value in row {row}: every row must hold all.")
+            sentence = "{column!r} lacks a value in {row}: every row must hold all"
+            raise wrong(self.name, sentence, row=row, column=column)
         checked = self._checked(column, flat, rule, lambda index: index // size)
         return checked.view(len(series), size)
 
@@ -128,10 +126,9 @@ class Cells:
         """Raise UserError for texts of which nobody can say whether they are lists."""
         series = self.frame[column] if column in self else pl.Series()
         if series.dtype == pl.String and series.to_frame("x").select(commas_or_lists(pl.col("x"))).item():
-            row = int(series.str.contains(COMMA).arg_true()[0])
-            raise UserError(
-                f"{self.name}: column {column!r} has {short(series[row])} in row {self.row(row)}, {EITHER}."
-            )
+            at = int(series.str.contains(COMMA).arg_true()[0])
+            sentence = "column {column!r} has {value} in {row}, " + EITHER
+            raise wrong(self.name, sentence, row=self.row(at), column=column, value=short(series[at]))
 
     def padded(self, column: str) -> Tensor | None:
         """(E, n) int64 of lists of different lengths, with -1 after the end; None without the column."""
@@ -162,50 +159,53 @@ class Cells:
                     f"each of the {len(ids):,} items of the log."
                 )
             probabilities = torch.stack([self.values(columns[id_]).double() for id_ in ids], 1)
-        self.check_distributions(probabilities, lambda row: f"row {row + 1}")
+        sound = (probabilities >= 0).all(1) & ((probabilities.sum(1) - 1).abs() <= 1e-4)  # False for NaN
+        rule = "give numbers of at least 0 that sum to 1"
+        self.refuse(~sound, "the probabilities of {row} are not a distribution: " + rule)
         return probabilities
 
     def check_items(self, column: str, values: Tensor | None, number: int) -> None:
         """Raise UserError unless the entries (E, n) of a column are rows of the catalogue, or -1."""
         if values is None or not values.shape[1]:
             return
-        wrong = (values < -1) | (values >= number)
-        self.refuse(
-            wrong.any(1),
-            lambda row: (
-                f"{column} holds {int(values[row][wrong[row]][0])} in row {row + 1}: items are 0 to "
-                f"{number - 1}, rows of the catalogue, or -1 for an empty place"
-            ),
+        sentence = (
+            "{column} holds {value} in {row}: items are 0 to {last}, rows of the catalogue, or -1 for an "
+            "empty place"
         )
+        outside = (values < -1) | (values >= number)
+        self.refuse(outside, sentence, column=column, value=values, last=number - 1)
 
-    def refuse(self, wrong: Tensor, sentence: Callable[[int], str]) -> None:
-        """Raise UserError for the first row where ``wrong`` (E,) is True; ``sentence`` of the row, from 0."""
-        if bool(wrong.any()):
-            raise UserError(f"{self.name}: {sentence(int(wrong.nonzero()[0]))}.")
+    def refuse(self, broken: Tensor, sentence: str, **values: Any) -> None:
+        """Raise UserError for the first row where ``broken`` (E,), or (E, n) for some entry, is True.
 
-    def check_distributions(self, values: Tensor, row_name: Callable[[int], str]) -> None:
-        """Raise UserError unless the rows of ``values`` (E, I) are distributions; ``row_name`` names one."""
-        self.refuse(
-            ~((values >= 0).all(1) & ((values.sum(1) - 1).abs() <= 1e-4)),  # True for NaN
-            lambda row: (
-                f"the probabilities of {row_name(row)} are not a distribution: give numbers of at least 0 "
-                "that sum to 1"
-            ),
-        )
+        ``values``: for the places of the ``sentence``. Of a tensor it is the row's value, or its first broken
+        entry; a function gets the row's place.
+        """
+        if not bool(broken.any()):
+            return
+        at = int(broken.nonzero()[0, 0])
+
+        def here(value: Any) -> Any:
+            if not isinstance(value, Tensor):
+                return value(at) if callable(value) else value
+            return value[at][broken[at]][0].item() if broken.ndim > 1 else value[at].tolist()
+
+        known = {name: here(value) for name, value in values.items()}
+        raise wrong(self.name, sentence, row=self.row(at), **known)
 
     def _checked(
         self, column: str, flat: pl.Series, rule: Column, row_of: Callable[[int], int] = int
     ) -> Tensor:
         """(n,) of values without gaps; ``row_of`` the place of a value is its row."""
-        parsed, wrong = numbers(flat, rule)
-        places = wrong.arg_true()
+        parsed, broken = numbers(flat, rule)
+        places = broken.arg_true()
         if places.len():
             index = int(places[0])
-            value = parsed[index]
+            number = parsed[index]
             kind = "whole numbers" if rule.kind in ("whole", "id") else "numbers"
             kind = "true or false" if rule.kind == "truth" else kind
-            if value is None:
-                what = f"column {column!r} has {short(flat.slice(index, 1).to_list()[0])}"
+            if number is None:
+                sentence, given = "column {column!r} has {value}", short(flat.slice(index, 1).to_list()[0])
                 why = rule.sentence if rule.kind == "whole" and rule.sentence else f"give {kind}"
                 if rule.kind == "number" and re.match(COMMA, str(flat[index])):
                     why += ", with a point before the decimals"
@@ -215,9 +215,25 @@ class Cells:
                         "in CSV"
                     )
             else:
-                what, why = f"{column} is {value:g}", rule.sentence + _hint(rule, parsed)
-            raise UserError(f"{self.name}: {what} in row {self.row(row_of(index))}: {why}.")
+                sentence, given, why = (
+                    "{column} is {value}",
+                    f"{number:g}",
+                    rule.sentence + _hint(rule, parsed),
+                )
+            sentence += " in {row}: {why}"
+            row = self.row(row_of(index))
+            raise wrong(self.name, sentence, row=row, column=column, value=given, why=why)
         return tensor_of(parsed)
+
+
+def numbers(values: pl.Series, column: Column) -> tuple[pl.Series, pl.Series]:
+    """The values as numbers, null where they have none, and True for each that breaks the rule.
+
+    Numbers are Int64 for whole numbers, else floats; texts may hold them. Gaps break no rule.
+    """
+    parsed = on(values, value, column)
+    wrong = on(parsed, lambda cells, _: ~follows(cells, column))
+    return parsed, wrong & values.is_not_null()
 
 
 def spread(lengths: pl.Series, flat: Tensor) -> Tensor:

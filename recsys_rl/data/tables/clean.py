@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
+from recsys_rl.data.tables.findings import Finding, TableError, found
 from recsys_rl.data.tables.kinds import left_in, weighted
 from recsys_rl.data.tables.schema import COLUMNS, NO_COLUMN, follows
 from recsys_rl.data.tables.times import format_in, seconds
@@ -29,11 +30,11 @@ class Problems:
     """The problems of one source, each with its count and its first row (counted from 1)."""
 
     source: str
-    texts: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
     mends: list[str] = field(default_factory=list)
 
-    def add(self, text: str, mend: str) -> None:
-        self.texts.append(text)
+    def add(self, finding: Finding, mend: str) -> None:
+        self.findings.append(finding)
         if mend not in self.mends:
             self.mends.append(mend)
 
@@ -51,22 +52,19 @@ class Problems:
             first = int(places[0])
             (value,) = values.slice(first, 1).to_list()
             more = f" (and {places.len() - 1:,} more rows)" if places.len() > 1 else ""
-            self.add(f"column {name!r} has {short(value)} in row {int(rows[first]) + 1}{more}", rule)
+            sentence, row = "column {column!r} has {value} in {row}{more}", int(rows[first]) + 1
+            self.add(found(sentence, row=row, column=name, value=short(value), more=more), rule)
 
     def refuse(self) -> None:
         """Raise UserError with all problems, if there are any."""
-        if len(self.texts) == 1:
-            raise UserError(f"{self.source}: {self.texts[0]}: {self.mends[0]}.")
-        if self.texts:
-            raise UserError(
-                f"{self.source} has {len(self.texts)} problems: {'; '.join(self.texts)}: "
-                f"{'; '.join(self.mends)}."
-            )
+        if self.findings:
+            raise TableError(self.source, *self.findings, mends=self.mends)
 
 
-def without_value(column: str, count: int, first_row: int) -> str:
+def without_value(column: str, count: int, first_row: int) -> Finding:
     """`column 'user' has no value in 2 rows (the first is row 5)`, with ``column`` as it is printed."""
-    return f"column {column} has no value in {amount(count, 'row')} (the first is row {first_row})"
+    sentence = "column {column} has no value in {count} (the first is {row})"
+    return found(sentence, row=first_row, column=column, count=amount(count, "row"))
 
 
 def dropped(lacking: Mapping[str, int], total: int) -> str:
@@ -190,11 +188,11 @@ def _without_repeats(frame: pl.DataFrame, problems: Problems, how: Duplicates) -
     if how == "refuse":
         repeated = frame.filter(frame.select(keys).is_duplicated())
         first = repeated.join(repeated.head(1).select(keys), on=keys, how="semi")["row"] + 1
-        text = f"rows {first[0]} and {first[1]} have the same {', '.join(keys)}"
-        if more > 1:
-            text += f" (and {more - 1:,} more rows repeat others)"
+        others = f" (and {more - 1:,} more rows repeat others)" * (more > 1)
+        sentence = "{rows} have the same {columns}" + others
         mend = "remove repeated rows, give a time column with different times for them, or give --duplicates "
-        problems.add(text, mend + "sum or --duplicates keep-first")
+        finding = found(sentence, rows=(first[0], first[1]), columns=", ".join(keys))
+        problems.add(finding, mend + "sum or --duplicates keep-first")
         return frame, ""
     if how == "keep-first":
         distinct = frame.unique(keys, keep="first", maintain_order=True)

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data.tables.clean import Duplicates, Events, Missing, as_series, clean_events, observed_range
+from recsys_rl.data.tables.findings import in_words, words_of
 from recsys_rl.data.tables.items import ItemFacts, read_items
 from recsys_rl.data.tables.kinds import about_kinds, kinds_in
-from recsys_rl.data.tables.lines import lines_of
 from recsys_rl.data.tables.read import HEADLESS, TableFile, has_header, open_table
 from recsys_rl.data.tables.schema import COLUMNS, EVENTS, NO_COLUMN, columns_text, find_columns, not_read
 from recsys_rl.errors import one_line, short
@@ -153,7 +153,7 @@ def log_and_facts(
         about = "" if "rating" in named else about_kinds(kinds, kinds_in(frame[kinds]))
     columns = {role: frame[named[role]] if role in named else None for role in EVENTS}
     source = one_line(table.path.name)
-    with lines_of(table):
+    with in_words(words_of(table)):
         events = clean_events(columns, named, source, missing, duplicates, event_weights)
     notes = [columns_text(named), not_read(table.names, named.values()), table.note, about, *events.notes]
     if "weight" in named and given.get("weight") is None:

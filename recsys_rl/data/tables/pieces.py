@@ -264,10 +264,9 @@ def seen_pieces(whole: Cells, fill: bool = False, learned: Tensor | None = None)
 
 def _check_range(cells: Cells, column: str, values: Tensor, low: Tensor, high: Tensor, rule: str) -> None:
     """Raise UserError for the first row of ``values`` (E, size) with a number outside of the range."""
-    wrong = (values < low) | (values > high)
+    outside = (values < low) | (values > high)
     cells.refuse(
-        wrong.any(1),
-        lambda row: f"{column} is {float(values[row][wrong[row]][0]):g} in row {cells.row(row)}: give {rule}",
+        outside, "{column} is {value:g} in {row}: give {rule}", column=column, value=values, rule=rule
     )
 
 

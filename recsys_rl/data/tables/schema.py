@@ -15,7 +15,7 @@ from typing import Literal
 
 import polars as pl
 
-from recsys_rl.data.tables.values import Kind, number, on, truth, whole_number
+from recsys_rl.data.tables.values import Kind, number, truth, whole_number
 from recsys_rl.errors import listed, short
 from recsys_rl.types import UserError
 
@@ -41,11 +41,23 @@ class Column:
     common: str = ""  # names by which a role is found, without case and signs: `User_ID` is `userid`
     plain: str = ""  # the name that is taken even if other names fit too
     ranked: bool = False  # the first of the common names that the file has is taken, and none is ambiguous
+    by_name: bool = False  # a table of decisions may have it, and it is found by this name alone
+    field: str = ""  # of a DecisionLog; "" if a log of `recsys-rl record` has no such column
+    # The values of the field: (E,), places of names (E,), log-probabilities (E,), lists of as many values as
+    # the slate has places or the log has loggers, as the row has ids, or as the first row has.
+    form: Literal["row", "logger", "chance", "places", "loggers", "ids", "entries"] = "row"
 
     @property
     def option(self) -> str:
         """The option that names the column of a role."""
         return f"--{self.name}-column"
+
+    @property
+    def tensor(self) -> str:
+        """The type of the field: signals and contexts have single precision, probabilities double."""
+        if self.kind != "number":
+            return "bool" if self.kind == "truth" else "int64"
+        return "float32" if self.name.endswith(".") else "float64"
 
 
 def _with_ids(role: str) -> str:
@@ -60,117 +72,100 @@ def _at_least_0(cells: pl.Expr) -> pl.Expr:
     return cells >= 0
 
 
-_CHANCE = "a probability is at least 0"
+def _above_0(cells: pl.Expr) -> pl.Expr:
+    return cells > 0
+
+
+def _share(cells: pl.Expr) -> pl.Expr:
+    return cells.is_between(0, 1)
+
+
+def _probability(cells: pl.Expr) -> pl.Expr:
+    return (cells > 0) & (cells <= 1)
+
+
+def _of_taken(cells: pl.Expr) -> pl.Expr:
+    return cells.is_finite() & (cells <= ROUNDING)
+
+
+def _logarithm(cells: pl.Expr) -> pl.Expr:
+    return cells.is_not_nan() & (cells <= ROUNDING)
+
+
+# Rules: True for a value that follows it, its words after a wrong value, and what a column with others has.
+_COUNTS = _at_least_0, "steps are whole numbers from 0 on", "has no whole number from 0 on"
+_PLACES = _at_least_0, "places of a list are whole numbers from 0 on", "has no whole number from 0 on"
+_OUTCOMES = _finite, "give every shown item its outcome", "has no finite number"
+_OF_EVENTS = _finite, "give each event its outcome"
+_NUMBERS = _finite, "give finite numbers", "has no finite number"
+_RATINGS = _finite, "ratings are finite numbers", "has no finite number"
+_WEIGHTS = _above_0, "weights are finite numbers above 0", "has no finite number above 0"
+_CHANCES = _at_least_0, "a probability is at least 0", "is not a probability"
+_SHARES = _share, "a probability lies in 0..1", "is not in 0..1"
+_TAKEN = (
+    _probability,
+    "a probability is above 0 and at most 1, as the action was taken",
+    "is not a probability above 0 and up to 1",
+)
+_LOGPROBS = (
+    _of_taken,
+    "a logarithm of a probability is a number up to 0",
+    "is not a logarithm of a probability above 0 and up to 1",
+)
+_OF_OTHERS = _logarithm, "logarithms of probabilities are at most 0"
+_TIMES = (
+    "timestamp time datetime date ts unixtime timems timestampms createdat eventtime reviewtime "
+    "unixreviewtime eventtimestamp"
+)
+_EVENTS = (
+    "eventtype event eventname action actiontype behaviortype behaviourtype behavior behaviour "
+    "interactiontype interaction kind"
+)
+_PROPENSITIES = (
+    "propensity propensityscore pscore prob probability actionprob actionprobability logprob logpropensity "
+    "logprobability actionlogprob"
+)
+_PLAYS = "weight plays playcount numplays listens listencount purchases"
+_TITLES = "title name itemtitle itemname movietitle productname trackname artistname"
 _TABLE = (
-    Column("user", "id", common=f"uid userno {_with_ids('user')}", plain="user"),
+    # A log of `recsys-rl record` has its columns in this order.
+    Column("user", "id", common=f"uid userno {_with_ids('user')}", plain="user", field="users"),
+    Column("session", "id", common="session sessionid visit visitid episode", field="sessions"),
+    Column("step", "whole", *_COUNTS, field="steps", by_name=True),
+    Column("time", "whole", common=_TIMES, plain="timestamp", field="times"),
+    Column("logger", "name", field="loggers", form="logger"),
+    Column("items", "id", field="items", form="places"),
+    Column("logprob", "number", *_LOGPROBS, field="logprobs", form="chance"),
+    Column("place_logprobs", "number", field="place_logprobs", form="places", by_name=True),
+    Column("logger_logprobs", "number", *_OF_OTHERS, field="logger_logprobs", form="loggers"),
+    Column("list_place", "whole", *_PLACES, field="list_place", by_name=True),
+    Column("candidates", "id", common="candidates couldbeshown", field="candidates", form="ids"),
+    Column("exclude", "id", field="exclude", form="ids"),
+    Column("signal.", "number", *_OUTCOMES, field="signals", form="places"),
+    Column("event_items", "id", field="event_items", form="entries"),
+    Column("event_signal.", "number", *_OF_EVENTS, field="event_signals", form="entries"),
+    Column("context.", "number", *_NUMBERS, field="given", form="entries"),
+    Column("terminated", "truth", field="terminated", by_name=True),
+    Column("truncated", "truth", field="truncated", by_name=True),
+    # The columns of other tables.
     Column("item", "id", common=f"iid asin isbn itemno {_with_ids('item')}", plain="item"),
-    Column(
-        "time",
-        "whole",
-        common="timestamp time datetime date ts unixtime timems timestampms createdat eventtime reviewtime "
-        "unixreviewtime eventtimestamp",
-        plain="timestamp",
-    ),
-    Column(
-        "rating",
-        "number",
-        _finite,
-        "ratings are finite numbers",
-        "has no finite number",
-        "rating ratings stars score overall",
-        "rating",
-    ),
-    Column(
-        "weight",
-        "number",
-        lambda cells: cells > 0,
-        "weights are finite numbers above 0",
-        "has no finite number above 0",
-        "weight plays playcount numplays listens listencount purchases",
-        "weight",
-    ),
-    Column(
-        "event",
-        "name",
-        common="eventtype event eventname action actiontype behaviortype behaviourtype behavior behaviour "
-        "interactiontype interaction kind",
-        plain="event_type",
-        ranked=True,
-    ),
-    Column("session", "id", common="session sessionid visit visitid episode"),
-    Column(
-        "reward",
-        "number",
-        _finite,
-        "give every shown item its outcome",
-        "has no finite number",
-        "reward rewards click isclick clicked",
-    ),
-    Column(
-        "propensity",
-        "number",
-        lambda cells: (cells > 0) & (cells <= 1),
-        "a probability is above 0 and at most 1, as the action was taken",
-        "is not a probability above 0 and up to 1",
-        "propensity propensityscore pscore prob probability actionprob actionprobability logprob "
-        "logpropensity logprobability actionlogprob",
-    ),
+    Column("rating", "number", *_RATINGS, "rating ratings stars score overall", "rating"),
+    Column("weight", "number", *_WEIGHTS, _PLAYS, "weight"),
+    Column("event", "name", common=_EVENTS, plain="event_type", ranked=True),
+    Column("reward", "number", *_OUTCOMES, "reward rewards click isclick clicked"),
+    Column("propensity", "number", *_TAKEN, _PROPENSITIES),
     Column("policy", "name", common="policy policyname loggingpolicy behaviorpolicy logger"),
-    Column("candidates", "id", common="candidates couldbeshown"),
-    Column(
-        "title",
-        "name",
-        common="title name itemtitle itemname movietitle productname trackname artistname",
-        ranked=True,
-    ),
+    Column("title", "name", common=_TITLES, ranked=True),
     Column("genres", "name", common="genres genre categories category tags", ranked=True),
     Column("year", "name", common="year releaseyear releasedate published", ranked=True),
-    # Columns that are found by this name alone.
-    Column("logger", "name"),
-    Column("items", "id"),
-    Column("event_items", "id"),
-    Column("exclude", "id"),
-    Column(
-        "step", "whole", _at_least_0, "steps are whole numbers from 0 on", "has no whole number from 0 on"
-    ),
-    Column(
-        "logprob",
-        "number",
-        lambda cells: cells.is_finite() & (cells <= ROUNDING),
-        "a logarithm of a probability is a number up to 0",
-        "is not a logarithm of a probability above 0 and up to 1",
-    ),
     # Of a policy that did not decide: the action may be impossible under it.
-    Column(
-        "propensity.",
-        "number",
-        lambda cells: cells.is_between(0, 1),
-        "a probability lies in 0..1",
-        "is not in 0..1",
-    ),
-    Column("probability.", "number", _at_least_0, _CHANCE, "is not a probability"),
-    Column("probabilities", "number", _at_least_0, _CHANCE, "is not a probability"),
-    Column(
-        "logger_logprobs",
-        "number",
-        lambda cells: cells.is_not_nan() & (cells <= ROUNDING),
-        "logarithms of probabilities are at most 0",
-    ),
-    Column("place_logprobs", "number"),
-    Column(
-        "list_place",
-        "whole",
-        _at_least_0,
-        "places of a list are whole numbers from 0 on",
-        "has no whole number from 0 on",
-    ),
-    Column("signal.", "number", _finite, "give every shown item its outcome", "has no finite number"),
-    Column("event_signal.", "number", _finite, "give each event its outcome"),
-    Column("context.", "number", _finite, "give finite numbers", "has no finite number"),
-    Column("terminated", "truth"),
-    Column("truncated", "truth"),
+    Column("propensity.", "number", *_SHARES),
+    Column("probability.", "number", *_CHANCES),
+    Column("probabilities", "number", *_CHANCES, by_name=True),
 )
 COLUMNS = {column.name: column for column in _TABLE}
+STORED = tuple(column for column in _TABLE if column.field)
+"""The columns of a log of `recsys-rl record`, in their order: reader, writer, checksum and checks follow."""
 EVENTS = ("user", "item", "time", "rating", "weight", "event")
 """The roles of a log of events."""
 DECISIONS = ("user", "item", "time", "session", "reward", "propensity", "policy", "candidates")
@@ -179,7 +174,7 @@ ROLES = (*EVENTS[:-1], *DECISIONS[3:], "event")
 """The roles of any log."""
 ITEMS = ("title", "genres", "year")
 """The roles of a file about items, beside their ids; its other columns are attributes."""
-BY_NAME = ("step", "terminated", "truncated", "place_logprobs", "probabilities", "list_place")
+BY_NAME = tuple(column.name for column in _TABLE if column.by_name)
 """Columns of a table of decisions that are found by this name alone; others have a role with common names."""
 BY_START = ("signal.", "context.", "probability.", "propensity.")
 """Beginnings of the names of its columns for signals, pieces of context, items and policies."""
@@ -216,16 +211,6 @@ def value(cells: pl.Expr, kind: Kind, column: Column) -> pl.Expr:
     if column.kind in ("whole", "id"):
         return whole_number(cells, kind)
     return truth(cells, kind) if column.kind == "truth" else number(cells, kind)
-
-
-def numbers(values: pl.Series, column: Column) -> tuple[pl.Series, pl.Series]:
-    """The values as numbers, null where they have none, and True for each that breaks the rule.
-
-    Numbers are Int64 for whole numbers, else floats; texts may hold them. Gaps break no rule.
-    """
-    parsed = on(values, value, column)
-    wrong = on(parsed, lambda cells, _: ~follows(cells, column))
-    return parsed, wrong & values.is_not_null()
 
 
 def follows(value: pl.Expr, column: Column) -> pl.Expr:

@@ -14,6 +14,7 @@ from recsys_rl.data.tables.schema import (
     BY_START,
     COLUMNS,
     DECISIONS,
+    STORED,
     Column,
     column_of,
     follows,
@@ -27,8 +28,9 @@ from recsys_rl.logs.describe.context_survey import survey_context
 from recsys_rl.logs.describe.description import Description
 from recsys_rl.logs.describe.event_survey import EventSurvey, spread
 
-# Recorded logs (logs/writer.py) have further columns.
-_NAMES = (*BY_NAME, "exclude", "logger_logprobs")
+_NAMES = (*BY_NAME, *(of.name for of in STORED if of.form in ("ids", "loggers") and not of.common))
+_COUNTED = [column.name for column in STORED if column.by_name and column.kind == "whole"]
+_ENDS = [column.name for column in STORED if column.kind == "truth"]
 _STARTS = (*BY_START, "event_")
 _FILL = "fill them in, or leave these sessions out"
 
@@ -47,11 +49,11 @@ class DecisionSurvey(EventSurvey):
         if "session" in roles and "step" in names:
             roles["step"] = "step"
         self.by_step = "step" in roles
-        self.ordinals = [*(["step"] if self.by_step else []), *({"list_place"} & {*names})]
+        self.ordinals = [name for name in _COUNTED if name in names and (name != "step" or self.by_step)]
         # A log without steps may show an item twice to a user: only a whole row can be a repeat.
         self.whole_rows = not self.by_step and bool({"session", "time"} & roles.keys())
         self.signals = list(named(names, "signal.").values())
-        self.ends = [name for name in ("terminated", "truncated") if name in names]
+        self.ends = [name for name in _ENDS if name in names]
         known = [name for name in names if name in _NAMES or name.startswith(_STARTS)]
         super().__init__(Layout(layout.table, roles, names if self.whole_rows else known))
         self.inverse: pl.Expr | None = None

@@ -58,16 +58,15 @@ def describe(
     survey = DecisionSurvey(layout, recorded) if layout.holds_decisions else EventSurvey(layout)
     if not survey.rows:
         raise UserError(f"{path} holds no rows: give a log with at least one.")
-    problems, header = survey.problems(), None
+    problems, header = survey.problems(), _header(path) if recorded else None
     if recorded:
-        if _has_applications(path):  # whose decisions may lack a propensity
+        if header is not None and header.applications:  # whose decisions may lack a propensity
             problems.pop(f"column {roles.get('propensity')!r} has no value", None)
         if not _is_whole(path, bool(problems), map_tasks):
             problems["the rows are not those that were written, by the checksum in the header"] = (
                 survey.rows,
                 1,
             )
-        header = _header(path)
     description = replace(survey.facts(), catalogue_items=None if header is None else header.num_items)
     if isinstance(survey, DecisionSurvey) and description.items:
         choices = LoggedChoices(survey.layout, description.items, description.slate_size, header)
@@ -98,13 +97,6 @@ def _header(path: Path) -> DecisionHeader | None:
         return header_of_log(path)
     except UserError:
         return None
-
-
-def _has_applications(path: Path) -> bool:
-    try:
-        return bool(header_of_log(path).applications)
-    except UserError:
-        return False
 
 
 def _is_whole(path: Path, wrong_values: bool, map_tasks: MapTasks) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog, concatenate
+from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog, assemble, concatenate
 from recsys_rl.protocols import Behaviour, Env, ForbiddingUsers, Simulator
 from recsys_rl.types import Obs, Step
 
@@ -49,8 +49,8 @@ def record(
         columns |= forbidden(obs, env)
         outcome = env.step(items)
         columns |= outcomes(outcome, items)
-        row = DecisionLog(
-            header=header,
+        row = assemble(
+            header,
             users=user_ids,
             sessions=sessions,
             steps=torch.full_like(sessions, step),

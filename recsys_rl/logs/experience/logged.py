@@ -14,28 +14,21 @@ from torch import Tensor
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.errors import FieldError, UserError, amount
 from recsys_rl.logs.checks import check_catalogue
-from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog, concatenate, streams_by_name
+from recsys_rl.logs.decision_log import DecisionLog, concatenate
 from recsys_rl.logs.experience.dealt import Decisions, check_processes, dealt
 from recsys_rl.logs.experience.log_facts import behaviour_logprobs, best_sessions, check_facts, facts_of
 from recsys_rl.logs.experience.sides import Sides
-from recsys_rl.logs.heldout import heldout_rows
-from recsys_rl.logs.log_files import LogSource, RecordedLog
 from recsys_rl.logs.parts import with_propensities
+from recsys_rl.logs.rewards import has_signals
+from recsys_rl.logs.source import Place, open_log
 from recsys_rl.logs.transitions import TransitionTable, transition_table
 from recsys_rl.make import make_user_model
 from recsys_rl.models.policy import NetworkPolicy
-from recsys_rl.objective.weighted import (
-    FIELD,
-    check_weights,
-    parse_weights,
-    stream_weights,
-    weighted,
-    weighted_known,
-)
-from recsys_rl.protocols import Learner, UserModel, Watcher
+from recsys_rl.objective.weighted import FIELD
+from recsys_rl.protocols import Learner, Watcher
 from recsys_rl.settings.config import Config
 from recsys_rl.settings.shared import LoggedConfig
-from recsys_rl.types import Batch, Feedback, Interface, Stream, World, tensors_of
+from recsys_rl.types import Batch, Interface, World, tensors_of
 
 MOST_ROWS = 524_288
 """Decisions that are held at once: some 0.6 kB each, and as much again while they are read."""
@@ -54,8 +47,7 @@ def make_from_log(
 
     Raises the errors of ``make_logged``.
     """
-    weights = parse_weights(config.train_config.weights)
-    logged = make_logged(config, world, weights, generators["shuffle"], process)
+    logged = make_logged(config, world, generators["shuffle"], process)
     agent = agent_for(logged.interface)
     if config.platform.tables is not None and isinstance(agent, NetworkPolicy):
         agent.keep_chance()
@@ -65,7 +57,6 @@ def make_from_log(
 def make_logged(
     config: Config,
     world: World,
-    weights: Mapping[str, float],
     generator: torch.Generator,
     process: tuple[int, int] = (0, 1),
 ) -> Logged:
@@ -88,11 +79,11 @@ def make_logged(
             "data_config.stranger_share",
             f"is {data.stranger_share:g}: the profiles of a log are in the log; leave it out.",
         )
-    source = open_log(config, world)
+    source = open_log(settings.log, Place.of_run(config, world))
     header, note = source.header, ""
     rank, size = process
     rows = MOST_ROWS if size == 1 else -(-min(source.num_rows, MOST_ROWS) // size)
-    decisions: Callable[[], Iterator[DecisionLog]] = partial(source.parts, rows)
+    decisions: Callable[[], Iterator[DecisionLog]] = partial(source.gathered, rows)
     if "propensities" in config.algorithm.needs:
         decisions, note = with_propensities(source.name, header, decisions)
     check_catalogue(source.name, header, world.catalogue, f"--data {data.data} --seed {seed}")
@@ -103,15 +94,17 @@ def make_logged(
             "the context): give the settings with which it was recorded."
         )
 
+    rewards_of = source.rewards(config.train_config.weights, FIELD)
+
     def training(sides: Sides | None = None) -> Iterator[Decisions]:
         """The decisions of training users with their rewards, a part of the log at a time."""
         for log in decisions():
-            heldout = heldout_rows(log, world.population, data.heldout_fraction, seed)
+            heldout = source.heldout(log)
             if sides is not None:
                 sides.add(log, heldout)
             part = log.rows(~heldout)
             if part.num_rows:
-                yield part, log_rewards(part, users, weights, FIELD)
+                yield part, rewards_of(part.feedback)
 
     endless, share = (getattr(settings, name, 0) for name in ("bootstrap_time_limit", "best_sessions"))
     share = share if 0 < share < 1 else 1.0
@@ -191,19 +184,6 @@ def _together(parts: Sequence[Decisions]) -> list[Decisions]:
         (concatenate([log for log, _ in some]), torch.cat([rewards for _, rewards in some]))
         for some in kinds.values()
     ]
-
-
-def open_log(config: Config, world: World) -> LogSource:
-    """The log of a run: of `recsys-rl record`, or, where the platform reads them, people's own tables.
-
-    Raises UserError if it can't be read.
-    """
-    paths = config.agent_config.log
-    tables = config.platform.tables
-    if tables is None:
-        return RecordedLog(paths)
-    source: LogSource = tables.open_log(paths, config.data_config, config.env_config, world.catalogue)
-    return source
 
 
 class Logged:
@@ -315,70 +295,3 @@ class Logged:
             if self.part <= before:
                 raise ValueError(f"part {part} of the log")
         self.served = int(state["served"])
-
-
-def log_rewards(
-    log: DecisionLog, users: UserModel | None, weights: Mapping[str, float], field: str = "weights"
-) -> Tensor:
-    """The rewards (E,) of a log's decisions: the weighted sum of its reward streams.
-
-    Args:
-        users: the user model whose feedback the log holds; only its ``streams`` and ``rewards`` are used.
-            None: each signal of the log is a stream with weight 0.
-        weights: of the streams, in place of the platform's.
-        field: the setting with the weights, for errors.
-
-    Raises FieldError about ``field`` for a stream that does not exist.
-    """
-    if users is None:
-        by_name = streams_by_name(log)
-        streams = tuple(Stream(name, 0.0) for name in by_name)
-        values = torch.stack(list(by_name.values()), 1)  # (E, M)
-    else:
-        check_weights(weights, users.streams, field)
-        return rewards_of(log.header, users, stream_weights(users.streams, weights), log.feedback)
-    check_weights(weights, streams, field)
-    return weighted(values, stream_weights(streams, weights))
-
-
-def has_signals(log: DecisionHeader, users: UserModel) -> bool:
-    """True if a log holds all signals of the user model, or, as that of a server, all visible ones."""
-    every = tuple(signal.name for signal in users.signals)
-    return log.signals in (every, tuple(signal.name for signal in users.signals if signal.visible))
-
-
-def rewards_of(log: DecisionHeader, users: UserModel, weights: Tensor, feedback: Feedback) -> Tensor:
-    """The rewards (E,) of a log's ``feedback`` with ``weights`` (M,) of the reward streams.
-
-    Raises UserError for a stream with a weight whose hidden signals the log lacks.
-    """
-    values = streams_of(log, users, feedback)
-    unknown = values.isnan().any(0)  # (M,)
-    wrong = [
-        stream.name for stream, lacks, by in zip(users.streams, unknown, weights, strict=True) if lacks and by
-    ]
-    if wrong:
-        weightless = " ".join(f"{name}=0" for name in wrong)
-        raise UserError(
-            f"The log lacks the hidden signals of which the stream {wrong[0]} is made, as that of a server "
-            f"does: leave it out of the reward, --weights {weightless}; where the weights are the "
-            "champion's, as in recsys-rl retrain and loop, train a champion with these weights."
-        )
-    return weighted_known(values, weights)
-
-
-def streams_of(log: DecisionHeader, users: UserModel, feedback: Feedback) -> Tensor:
-    """The reward streams (E, M) of a log's ``feedback``; NaN where the log lacks their hidden signals."""
-    every = [signal.name for signal in users.signals]
-    if len(log.signals) == len(every):
-        return users.rewards(feedback)
-    at = torch.tensor([every.index(name) for name in log.signals])
-
-    def filled(signals: Tensor) -> Tensor:
-        padded = signals.new_full((*signals.shape[:-1], len(every)), torch.nan)
-        return padded.index_copy(-1, at, signals)
-
-    events = feedback.events
-    if events is not None:
-        events = replace(events, signals=filled(events.signals))
-    return users.rewards(replace(feedback, signals=filled(feedback.signals), events=events))

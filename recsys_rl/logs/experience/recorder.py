@@ -1,4 +1,4 @@
-"""The log of all decisions of a training run, written while it trains."""
+"""The log of all decisions of a training run, which its observer writes while it trains (--record)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recsys_rl.checkpoint import Checkpoint, restoring
 from recsys_rl.data.catalogue_hash import catalogue_hash
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.errors import UserError, error_text
-from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog, concatenate
+from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog, assemble, concatenate
 from recsys_rl.logs.experience.decisions import forbidden, outcomes
 from recsys_rl.logs.writer import write_decisions
 from recsys_rl.protocols import Simulator
 from recsys_rl.settings.config import Config
+from recsys_rl.training.observers import Observer
+from recsys_rl.training.run import Run
 from recsys_rl.types import Action, Obs, Step, World, tensors_of
 
 
@@ -75,12 +78,11 @@ class Recorder:
         known, device = self._decision, step.terminated.device
         n = len(known["users"])
         self.waiting.append(
-            DecisionLog(
-                header=self.header,
+            assemble(
+                self.header,
                 # The row of the environment, until the session has ended.
                 sessions=torch.arange(n, device=device),
                 times=torch.full((n,), self.clock, device=device),
-                loggers=torch.zeros(n, dtype=torch.int64, device=device),
                 given=self._given,
                 **{**known, **outcomes(step, known["items"])},
             ).map(Tensor.cpu)
@@ -141,4 +143,20 @@ class Recorder:
         self.next_session, self.clock = int(state["recorded_sessions"]), int(state["recorded_steps"])
         own = {k.removeprefix("waiting."): values for k, values in state.items() if k.startswith("waiting.")}
         given = {k.removeprefix("given."): own.pop(k) for k in [*own] if k.startswith("given.")}
-        self.waiting = [DecisionLog(header=self.header, given=given, **own)] if own else []
+        self.waiting = [assemble(self.header, given=given, **own)] if own else []
+
+
+class Recording(Observer):
+    """Records the decisions of the run, and writes them before each checkpoint."""
+
+    def __init__(self, run: Run, before: Checkpoint | None) -> None:
+        """``before``: the checkpoint of a resumed run. Raises UserError where no log can hold them."""
+        self.recorder = make_recorder(run.config, run.world, run.env)
+        if before is not None:
+            with restoring():
+                self.recorder.resume_at(run.updates)
+                self.recorder.load_state_dict(before.experience)
+        run.experience.watcher = self.recorder
+
+    def saving(self, run: Run) -> None:
+        self.recorder.write(run.updates, run.updates == run.num_updates)

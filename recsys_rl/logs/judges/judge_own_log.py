@@ -8,35 +8,85 @@ All that is chosen or learned is from the training side of the log, the rivals f
 from __future__ import annotations
 
 import dataclasses
+import json
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from recsys_rl.errors import listed
+from recsys_rl.checkpoint import Checkpoint
+from recsys_rl.errors import UserError, amount, listed, one_line
 from recsys_rl.evaluation.checkpoints import row_name
 from recsys_rl.evaluation.mixture import Fixed
 from recsys_rl.evaluation.rivals.best_item import BestItems, item_scores
+from recsys_rl.logs.decision_log import DecisionLog
 from recsys_rl.logs.experience.logged import Logged
-from recsys_rl.logs.judges.imitation import agreement_line
 from recsys_rl.logs.judges.judge_run import ESTIMATES
 from recsys_rl.logs.ope.config import OpeConfig
 from recsys_rl.logs.ope.judge import LOGGED
 from recsys_rl.logs.ope.ope import estimates, write_result
 from recsys_rl.logs.ope.playable import playable
 from recsys_rl.logs.ope.policies import Playable
-from recsys_rl.logs.ope.read_log import read_log
-from recsys_rl.logs.ope.verdict import verdict_lines
+from recsys_rl.logs.ope.verdict import read_verdicts, verdict_lines
+from recsys_rl.logs.transitions import observations
 from recsys_rl.make import make_agent
-from recsys_rl.protocols import Behaviour
+from recsys_rl.protocols import Behaviour, Policy
 from recsys_rl.settings.config import Config
 from recsys_rl.training.run import Run
-from recsys_rl.types import UserError
+from recsys_rl.types import Catalogue
 from recsys_rl.utils.progress import announce
 from recsys_rl.utils.seeding import generators
 from recsys_rl.utils.terminal import say
+
+
+def agreement(policy: Policy, log: DecisionLog, catalogue: Catalogue) -> float:
+    """Share of the decisions in which the policy's likeliest items are the logged ones, at every place."""
+    same = 0
+    for rows, obs in observations(log, catalogue):
+        same += int((policy.act(obs, greedy=True).items == log.items[rows]).all(1).sum())
+    return same / log.num_rows
+
+
+def agreement_line(name: str, policy: Policy, log: DecisionLog, catalogue: Catalogue) -> str:
+    """The agreement in words, in per cent."""
+    share = agreement(policy, log, catalogue)
+    return (
+        f"{name}-greedy shows what the log shows in {100 * share:.1f} % of {amount(log.num_rows, 'decision')}"
+    )
+
+
+def print_estimates(path: Path, checkpoint: Checkpoint) -> dict[str, Any]:
+    """Print the small table that `train` wrote beside the checkpoint at ``path``. Returns its values.
+
+    Raises UserError without such a file.
+    """
+    log = one_line(" + ".join(Path(file).name for file in checkpoint.config.agent_config.log))
+    file = path.resolve().with_name(ESTIMATES)
+    judge = f"recsys-rl ope --log FILE --checkpoint {path}"
+    if not file.is_file():
+        raise UserError(
+            f"{path} is of {log or 'a log'}, which has no simulator that could play a policy, and no "
+            f"{ESTIMATES} is beside it: judge it on a log with {judge}."
+        )
+    try:
+        values = json.loads(file.read_bytes())
+        table, headline = read_verdicts(values["verdicts"]), str(values["headline"])
+    except (OSError, ValueError, KeyError, TypeError, UserError) as error:
+        raise UserError(
+            f"{path} is of {log}, which has no simulator, and {file} holds no table of estimates: judge it "
+            f"on a log with {judge}."
+        ) from error
+    announce(
+        f"{path} is of {log}, which has no simulator that could play a policy: these are the estimates on "
+        f"the held-out side of that log; on a newer one, {judge}"
+    )
+    for line in verdict_lines(table, headline):
+        say(line)
+    return {"headline": headline, "verdicts": [row.values() for row in table]}
+
 
 BEST, CLONE, CLONED = "best item", "clone", "bc"
 CLONE_DECISIONS = 100_000

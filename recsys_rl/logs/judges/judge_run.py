@@ -7,11 +7,9 @@ from itertools import chain
 from pathlib import Path
 
 from recsys_rl.evaluation.checkpoints import row_name
-from recsys_rl.logs.experience.logged import open_log
-from recsys_rl.logs.heldout import heldout_parts
 from recsys_rl.logs.ope.config import OpeConfig
 from recsys_rl.logs.ope.ope import ope
-from recsys_rl.logs.parts import PART
+from recsys_rl.logs.source import Place, open_log
 from recsys_rl.logs.writer import DecisionWriter
 from recsys_rl.training.run import Run
 from recsys_rl.types import UserError
@@ -29,8 +27,8 @@ def judge_run(run: Run, checkpoint: Path) -> None:
     path, answer = checkpoint.with_name(HELDOUT), checkpoint.with_name(ESTIMATES)
     if answer.exists():
         return
-    log, share = open_log(run.config, run.world), run.config.data_config.heldout_fraction
-    pieces = heldout_parts(log.parts(PART), run.world.population, share, run.config.train_config.seed)
+    log = open_log(run.config.agent_config.log, Place.of_run(run.config, run.world))
+    pieces = log.heldout_parts()
     first = next(pieces, None)
     if first is None:
         print(

@@ -1,18 +1,157 @@
-"""The observers that judge a run in learned users at each evaluation, and keep its best policy."""
+"""Further measurements of a run in learned users: `ope` on a log, and the true world.
+
+A policy that learns inside users who were learned from a log finds the errors of these users, too. So its
+value inside rises, while what it would earn from real people may fall. The held-out users of the log tell,
+as far as the log reaches; a simulator that made the log tells exactly.
+
+All evaluations of a run are judged by one estimator, so that its curve, its stop and its best policy compare
+like with like. It is `world`, a model of the held-out users that is fitted once. A weighted estimator needs
+200 effective sessions for each policy of the run, and a policy that learns leaves the log: of N sessions of T
+steps with random ones of I items, those of a policy that does not draw are worth N / I^T. So `wdr` (`dr` at
+one step) is taken only where the log can have no world model.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import io
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from recsys_rl.checkpoint import save
-from recsys_rl.logs.judges.judged import LogJudge, WorldJudge
-from recsys_rl.training.learning_curve import Evaluator, Measured
+from recsys_rl.checkpoint.home import with_seed
+from recsys_rl.errors import amount
+from recsys_rl.evaluation.mixture import Fixed
+from recsys_rl.logs.checks import check_catalogue
+from recsys_rl.logs.decision_log import DecisionLog, concatenate
+from recsys_rl.logs.ope.config import OpeConfig
+from recsys_rl.logs.ope.diagnostics import FEW, student_t
+from recsys_rl.logs.ope.judge import judge
+from recsys_rl.logs.ope.read_log import STREAMS, ReadLog
+from recsys_rl.logs.ope.ope import fit_of, replayed, settings_of, trusted_of
+from recsys_rl.logs.ope.playable import loggers_of, playable
+from recsys_rl.logs.ope.propensities import WARNING as ESTIMATED
+from recsys_rl.logs.ope.world import fit_world, why_no_world, world
+from recsys_rl.logs.source import Place, open_log
+from recsys_rl.logs.users.from_log import of_learned
+from recsys_rl.logs.users.platform import learned_file
+from recsys_rl.training.learning_curve import Evaluator, Measured, training_sessions
 from recsys_rl.training.observers import Observer
 from recsys_rl.training.ranks import ALONE
 from recsys_rl.training.resume import snapshot
 from recsys_rl.training.run import Run, Update
+from recsys_rl.training.worlds import place_of
+from recsys_rl.types import UserError
 from recsys_rl.utils.logger import Logger
+from recsys_rl.utils.metrics import interval
+from recsys_rl.utils.seeding import generators
+
+MOST_SESSIONS = 2_000
+"""Sessions of the log on which a policy is judged; a larger log is sampled."""
+Point = tuple[float, float, float]
+"""An estimate with the ends of its 95 % interval."""
+
+
+class LogJudge:
+    """`ope` of the greedy policy on the decisions of a log that were made for held-out users.
+
+    ``estimator`` is the name of its estimator, the same for all evaluations of a run.
+    """
+
+    def __init__(self, path: str, run: Run) -> None:
+        """Raise UserError for a log of other sessions or items, and for one without held-out users."""
+        config, facts = run.config, learned_file(run.config.env_config).facts
+        noise = generators(config.train_config.seed, "judged sessions")["judged sessions"]
+        log = _sample(_heldout(path, run), noise)
+        if log.header.interface != facts.interface:
+            raise UserError(
+                f"{path} is of other sessions than those from which these users were learned: give the log "
+                "of fit-users, or one of the same platform and settings."
+            )
+        options = OpeConfig(log=(path,), world=False)
+        streams = generators(config.train_config.seed, *STREAMS)
+        read = ReadLog(log, run.world.catalogue, of_learned(facts, log.header), streams)
+        self.name, self.greedy_name = config.algo, f"{config.algo}-greedy"
+        lacking = why_no_world(log)
+        if not lacking and not log.has_propensities:  # `world` has no weights: nothing is estimated
+            read = replace(read, log=replace(log, logprobs=torch.zeros_like(log.logprobs)))
+        self.log, _, fitted = replayed(options, read)
+        self.read, self.fit, self.settings = read, fit_of(options, self.log, read), settings_of(options)
+        self.loggers = loggers_of(options, read, self.log)
+        self.worlds = None if lacking else fit_world(self.log, streams["world"])
+        self.estimator = trusted_of(self.log) if lacking else "world"
+        totals = self.log.totals
+        whom = f"{amount(totals.sessions, 'session')} of {amount(len(totals.users), 'held-out user')}"
+        self.note = f"judging each evaluation on {whom} of {path} by {self.estimator}"
+        if lacking:
+            self.note += f", as {lacking}: below {FEW} effective sessions it is not to be trusted"
+        if fitted is not None:
+            self.note += f"\n{fitted.sentence}\nwarning ({self.estimator}): {ESTIMATED}"
+
+    def judge(self, run: Run) -> Point:
+        """The estimate with the ends of its 95 % interval, by ``estimator``."""
+        fixed = Fixed(run.agent, greedy=True)
+        if self.worlds is not None:
+            terms = world(self.worlds, fixed)  # (N,)
+            return float(terms.mean()), *student_t(terms, self.log.users)
+        policy = playable(self.greedy_name, fixed)
+        with contextlib.redirect_stderr(io.StringIO()):  # a line for each policy
+            judged = judge(
+                self.log,
+                [self.log],
+                [policy],
+                {},
+                self.fit,
+                self.read.rewards,
+                self.loggers,
+                self.settings,
+                {**self.read.streams, **generators(run.config.train_config.seed, "ope")},
+            )
+        row = next(row for row in judged.rows if row.estimator == self.estimator)
+        return row.value, row.low, row.high
+
+
+class WorldJudge:
+    """Greedy sessions of training users in another world, as the learning curve plays them inside."""
+
+    def __init__(self, name: str, run: Run) -> None:
+        """Raise UserError for a world that does not fit."""
+        home = run.info.get("home", {})
+        self.config, self.world = place_of(run.config, run.world, run.interface, name, "the run", home)
+
+    def judge(self, run: Run) -> Point:
+        device = run.streams["users"].device
+        sessions = training_sessions(self.config, self.world, run.agent, device)
+        estimate = interval(sessions.returns)
+        return estimate.mean, estimate.low, estimate.high
+
+
+def _heldout(path: str, run: Run) -> DecisionLog:
+    """The decisions of held-out users. Raises UserError if there are none."""
+    config = run.config
+    # People whom the population lacks are held out as they were when the users were learned.
+    seed = int(learned_file(config.env_config).info.get("heldout_seed", config.train_config.seed))
+    source = open_log((path,), Place.of_run(with_seed(config, seed), run.world))
+    check_catalogue(path, source.header, run.world.catalogue, f"--data {config.data_config.data}")
+    logs = [*source.heldout_parts()]
+    if not logs:
+        raise UserError(
+            f"{path} holds no decisions of held-out users, and the others were learned from: record some "
+            "(recsys-rl record --users heldout, or all), or leave --judge-log out."
+        )
+    return concatenate(logs)
+
+
+def _sample(log: DecisionLog, generator: torch.Generator) -> DecisionLog:
+    """At most MOST_SESSIONS whole sessions of ``log``."""
+    ids, index = log.sessions.unique(return_inverse=True)
+    if len(ids) <= MOST_SESSIONS:
+        return log
+    return log.rows((torch.randperm(len(ids), generator=generator) < MOST_SESSIONS)[index])
+
 
 BEST = "best.pt"
 """The checkpoint of a run with the highest estimate on judge_log."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from recsys_rl.data.tables.findings import wrong
 from recsys_rl.logs.decision_log import DecisionLog, concatenate
 from recsys_rl.logs.ope.estimators import Evidence, Slates
 from recsys_rl.logs.ope.reward_model import folds_by_user
@@ -98,10 +99,8 @@ def check_part(log: DecisionLog, rewards: Tensor, before: int = 0) -> None:
     """
     if bool((log.items < 0).any()):
         row = int((log.items < 0).any(1).nonzero()[0])
-        raise UserError(
-            f"Row {before + row + 1} of the log has an empty place, whose probability no policy knows: drop "
-            "its session."
-        )
+        sentence = "{row} of the log has an empty place, whose probability no policy knows: drop its session"
+        raise wrong("", sentence, row=before + row + 1)
     if not log.has_propensities:
         raise UserError(
             "The log has no propensities, which the weights of the estimators need: log the probability of "
@@ -109,15 +108,16 @@ def check_part(log: DecisionLog, rewards: Tensor, before: int = 0) -> None:
         )
     if not bool(rewards.isfinite().all()):
         row = int((~rewards.isfinite()).nonzero()[0])
-        raise UserError(f"The reward of row {before + row + 1} is missing or infinite: drop its session.")
+        raise wrong("", "the reward of {row} is missing or infinite: drop its session", row=before + row + 1)
     number = session_numbers(log)
     begun = log.loggers[log.steps == 0]  # (N,)
     if log.logger_logprobs is not None and bool((log.loggers != begun[number]).any()):
         row = int((log.loggers != begun[number]).nonzero()[0])
-        raise UserError(
-            f"Session {int(log.sessions[row])} has decisions of two loggers, but its weight is that of a "
-            "session by one: give each logger its own sessions."
+        sentence = (
+            "{session} has decisions of two loggers, but its weight is that of a session by one: give each "
+            "logger its own sessions"
         )
+        raise wrong("", sentence, session=int(log.sessions[row]))
 
 
 def sampled(parts: Iterable[DecisionLog], rows: int, generator: torch.Generator) -> tuple[DecisionLog, bool]:

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.checkpoint.home import load_at_home
@@ -22,40 +21,53 @@ from recsys_rl.evaluation.players import Table
 from recsys_rl.evaluation.policies import Behaviours
 from recsys_rl.logs.checks import check_catalogue
 from recsys_rl.logs.decision_log import DecisionLog
-from recsys_rl.logs.decision_table import DecisionTable, read_table
-from recsys_rl.logs.experience.logged import has_signals, rewards_of
-from recsys_rl.logs.ope import own_log as ope_own_log
+from recsys_rl.logs.decision_table import DecisionTable
 from recsys_rl.logs.ope.config import OpeConfig
 from recsys_rl.logs.ope.item_models import MOST_ITEMS
 from recsys_rl.logs.ope.lower import Bounds
-from recsys_rl.logs.ope.own_log import (
+from recsys_rl.logs.ope.part import (
+    PER_SECOND,
+    Parts,
     about_tables,
+    begun_since,
     end_of_learning,
+    heldout,
     judged_parts,
-    open_of_checkpoint,
+    later,
+    start_of,
 )
-from recsys_rl.logs.ope.part import PER_SECOND, Parts, begun_since, heldout, later, start_of
 from recsys_rl.logs.ope.parts import sampled
 from recsys_rl.logs.ope.place import Recoded, challenger_of, check_place
 from recsys_rl.logs.ope.reward_bounds import bounds_of_sum, reward_bounds
-from recsys_rl.logs.parts import parts, with_propensities
+from recsys_rl.logs.own_log import OwnLog
+from recsys_rl.logs.parts import with_propensities
 from recsys_rl.logs.public import LOGS
 from recsys_rl.logs.reader import header_of_log
-from recsys_rl.logs.users.from_log import rewards_by
+from recsys_rl.logs.rewards import (
+    Rewards,
+    has_signals,
+    of_platform,
+)
+from recsys_rl.logs.source import LogSource, open_log
+from recsys_rl.logs.users.from_log import of_learned
 from recsys_rl.logs.users.platform import LearnedUsers
-from recsys_rl.objective.weighted import check_weights, parse_weights, stream_weights, weighted
+from recsys_rl.objective.weighted import check_weights, parse_weights, stream_weights
 from recsys_rl.session import PIECES
 from recsys_rl.settings.fields import did_you_mean
 from recsys_rl.settings.names import DEFAULT_ALGO
 from recsys_rl.training.latest import print_latest
-from recsys_rl.types import Catalogue, Feedback, Stream, UserError
-from recsys_rl.utils.find import find
+from recsys_rl.types import Catalogue, Interface, UserError
 from recsys_rl.utils.progress import announce
 from recsys_rl.utils.seeding import generators
 
 STREAMS = ("evaluation users", "policy", "random", "mixture", "ope", "world", "propensities", "clusters")
 FITTED = 262_144  # rows of a recorded log on which models are fitted: all rows, or a sample of sessions
+FITTED_OWN = 65_536  # the same of people's own tables with propensities: a training may hold its part of them
 PART = 65_536  # rows of a part of a larger log
+HELDOUT_OF_NOBODY = (
+    "--users heldout needs a checkpoint, whose training left users out: give --checkpoint FILE, or leave it "
+    "out."
+)
 TABLE_OPTIONS = ("items", "separator")  # beside those of columns
 
 
@@ -65,7 +77,7 @@ class ReadLog:
 
     log: DecisionLog  # a sample of it, where it has more than FITTED rows
     catalogue: Catalogue
-    rewards: Callable[[Feedback], Tensor]  # (E,)
+    rewards: Rewards
     streams: Mapping[str, torch.Generator]
     table: DecisionTable | None = None  # what people's own file has beside the log
     checkpoint: str | None = None  # its file
@@ -79,52 +91,78 @@ class ReadLog:
 
 def read_log(options: OpeConfig) -> ReadLog:
     """The log of --log. Raises UserError for a file or options that don't fit it."""
-    if options.source in LOGS:
-        return _public(options, options.source)
-    own = bool(options.log) and is_own(options.log)
-    if len(options.log) > 1 and not (own and options.checkpoint is not None):
+    public = options.source in LOGS
+    own = not public and is_own(options.log)
+    _check_options(options, public, own)
+    if public or (own and options.checkpoint is None):
+        folders = options.data_dir, options.cache_dir
+        return _of_table(options, open_log(options.log, None, options, options.items, folders), own)
+    files = _checkpoints(options) if own else {}
+    source = open_log(options.log, next(iter(files.values()), None), options)
+    if not own and (source.header.platform or options.checkpoint is not None):
+        files = _checkpoints(options, source.header.platform)
+    every = [*files.values()]
+    rows: Parts = partial(source.parts, PART)
+    if isinstance(source, OwnLog):
+        rows = partial(judged_parts, source, every, PART, end_of_learning(options, source, every))
+    elif source.header.applications:
+        rows, note = with_propensities(source.name, source.header, rows)
+        if note:
+            print(note, file=sys.stderr)
+    rows = _judged_on(options, rows, every, PER_SECOND if own else None)
+    exact = isinstance(source, OwnLog) and source.has_propensities
+    log, complete = _sampled(options, rows, FITTED_OWN if exact else FITTED)
+    if isinstance(source, OwnLog):
+        for note in about_tables(source, every, [log] if complete else rows(), options.since):
+            announce(note)
+    else:
+        _refuse_without_support(options.source, log)
+    if files:
+        read = _by_checkpoint(options, log, files, own)
+    else:
+        read = _of_signals(options, log, source, _bare_catalogue(options.source, log))
+    return read if complete else replace(read, parts=rows)
+
+
+def _check_options(options: OpeConfig, public: bool, own: bool) -> None:
+    """Raise UserError for options that have no effect on this kind of log."""
+    source, checkpoint = options.source, options.checkpoint
+    if public and checkpoint is not None:
+        raise UserError(f"--log {source} has no policy of a checkpoint: leave --checkpoint out.")
+    if len(options.log) > 1 and not (own and checkpoint is not None):
         raise UserError(
-            f"{options.source}: several logs are read together only for the checkpoint of a policy of your "
+            f"{source}: several logs are read together only for the checkpoint of a policy of your "
             "own tables: give --checkpoint, or one log."
         )
-    if options.data_dir is not None:
+    if not public and options.data_dir is not None:
         raise UserError(
-            f"--data-dir is for a public log ({', '.join(LOGS)}), and {options.source} is a file: leave it "
-            "out."
+            f"--data-dir is for a public log ({', '.join(LOGS)}), and {source} is a file: leave it out."
         )
-    if len(options.log) == 1 and not Path(options.source).exists() and not Path(options.source).suffix:
+    if not public and len(options.log) == 1 and not Path(source).exists() and not Path(source).suffix:
         raise UserError(
-            f"Log {options.source} was not found{did_you_mean(options.source, LOGS)}: choose "
-            f"{', '.join(LOGS)}, or give a file."
+            f"Log {source} was not found{did_you_mean(source, LOGS)}: choose {', '.join(LOGS)}, or give a "
+            "file."
         )
-    if own:
-        _refuse_logger(options)
-        if options.checkpoint is not None:
-            return _of_tables(options, options.checkpoint)
-        _refuse_users(options)
-        table = read_table(
-            options.source, options.columns, options.separator, options.items, options.missing == "fill"
+    if options.logger and (public or own):
+        raise UserError(
+            f"--logger is for a log of recsys-rl record, and {source} is another log: leave it out. "
+            "Your own log may hold the logger's probability of every item in a column probabilities."
         )
-        for note in table.notes:
-            print(one_line(note), file=sys.stderr)
-        return _of_table(options, table, PER_SECOND)
-    _refuse_table_options(options, f"{options.source} has the columns of ours")
-    header = header_of_log(Path(options.source))
-    recorded = bool(header.platform) or options.checkpoint is not None
-    files = _checkpoints(options, header.platform) if recorded else {}
-    rows, note = with_propensities(one_line(options.source), header, partial(parts, options.source, PART))
-    if note:
-        print(note, file=sys.stderr)
-    rows = _judged_on(options, rows, list(files.values()))
-    log, complete = _sampled(options, rows, FITTED)
-    _refuse_without_support(options.source, log)
-    if recorded:
-        read = _recorded(options, log, files)
-    elif options.logger:
+    if options.logger and checkpoint is None and not header_of_log(Path(source)).platform:
         raise UserError("--logger needs --checkpoint FILE, with the catalogue of the log: give both.")
-    else:
-        read = _of_signals(options, log, _bare_catalogue(options.source, log), None)
-    return read if complete else replace(read, parts=rows)
+    if not own:
+        why = f"{source} has {'its own columns' if public else 'the columns of ours'}"
+        given = [f"{name}-column" for name, value in options.columns.items() if value is not None]
+        given += [name for name in TABLE_OPTIONS if getattr(options, name) is not None]
+        given += ["missing"] if options.missing == "refuse" else []
+        if given:
+            raise UserError(f"--{given[0]} is for your own log, and {why}.")
+    if own and checkpoint is not None and options.items is not None:
+        raise UserError(
+            f"--items is for a log without a checkpoint, and {checkpoint} has its items: leave it out."
+        )
+    if options.users == "heldout" and checkpoint is None and (public or own):
+        raise UserError(HELDOUT_OF_NOBODY)
 
 
 def _checkpoints(options: OpeConfig, platform: str = "") -> dict[str, Checkpoint]:
@@ -139,7 +177,7 @@ def _judged_on(
     """The decisions of --users and --since; ``per_second``: as of ``later``."""
     if options.users == "heldout":
         if not checkpoints:
-            _refuse_users(options)
+            raise UserError(HELDOUT_OF_NOBODY)
         rows = heldout(rows, checkpoints)
     return rows if options.since is None else later(rows, options.since, per_second)
 
@@ -164,46 +202,17 @@ def _or_refused(options: OpeConfig, logs: Iterable[DecisionLog]) -> Iterator[Dec
         )
 
 
-def _of_table(options: OpeConfig, table: DecisionTable, per_second: float | None = None) -> ReadLog:
+def _of_table(options: OpeConfig, source: LogSource, own: bool) -> ReadLog:
     """People's own table, or a public log, from --since on."""
+    table = source.table
+    assert table is not None
+    for note in table.notes:
+        print(one_line(note), file=sys.stderr)
     if options.since is not None:
-        wanted = start_of(options.since)
-        table = table.part(begun_since(table.log, wanted, options.since, per_second))
+        per_second = PER_SECOND if own else None
+        table = table.part(begun_since(table.log, start_of(options.since), options.since, per_second))
         next(_or_refused(options, [table.log] if table.log.num_rows else []), None)
-    return _of_signals(options, table.log, table.catalogue, table)
-
-
-def _refuse_users(options: OpeConfig) -> None:
-    if options.users == "heldout":
-        raise UserError(
-            "--users heldout needs a checkpoint, whose training left users out: give --checkpoint FILE, or "
-            "leave it out."
-        )
-
-
-def _of_tables(options: OpeConfig, path: str) -> ReadLog:
-    """People's own tables, read as the policy of the checkpoint at ``path`` read its own.
-
-    Raises UserError for the checkpoint of another platform, and without decisions of held-out users.
-    """
-    files = _checkpoints(options)
-    checkpoint = files[path]
-    if checkpoint.config.platform.simulates:
-        raise UserError(
-            f"{options.source} was not made by recsys-rl record, and {path} is of a policy of "
-            f"{one_line(checkpoint.config.env)}, so --checkpoint does not fit: leave it out."
-        )
-    source = open_of_checkpoint(options, checkpoint)
-    every = [*files.values()]
-    end = end_of_learning(options, source, every)
-    own = partial(judged_parts, source, every, PART, end)
-    rows = _judged_on(options, own, every, PER_SECOND)
-    fitted = ope_own_log.FITTED if source.has_propensities else FITTED
-    log, complete = _sampled(options, rows, fitted)
-    for note in about_tables(source, every, [log] if complete else rows(), options.since):
-        announce(note)
-    read = _by_checkpoint(options, log, path, files)
-    return read if complete else replace(read, parts=rows)
+    return _of_signals(options, table.log, source, table.catalogue, table)
 
 
 def _refuse_without_support(name: str, log: DecisionLog) -> None:
@@ -213,33 +222,6 @@ def _refuse_without_support(name: str, log: DecisionLog) -> None:
             f"{name} was logged by linucb, which chooses without chance, so that it holds no answer to any "
             "other choice: record lints, or linucb with --mix random --epsilon 0.2."
         )
-
-
-def _public(options: OpeConfig, name: str) -> ReadLog:
-    """A log of LOGS (logs/public)."""
-    if options.checkpoint is not None:
-        raise UserError(f"--log {name} has no policy of a checkpoint: leave --checkpoint out.")
-    _refuse_logger(options)
-    _refuse_table_options(options, f"{name} has its own columns")
-    _refuse_users(options)
-    load_log: Callable[[str | None, str | None], DecisionTable] = find(LOGS[name], "--log")
-    return _of_table(options, load_log(options.data_dir, options.cache_dir))
-
-
-def _refuse_logger(options: OpeConfig) -> None:
-    if options.logger:
-        raise UserError(
-            f"--logger is for a log of recsys-rl record, and {options.source} is another log: leave it out. "
-            "Your own log may hold the logger's probability of every item in a column probabilities."
-        )
-
-
-def _refuse_table_options(options: OpeConfig, why: str) -> None:
-    given = [f"{name}-column" for name, value in options.columns.items() if value is not None]
-    given += [name for name in TABLE_OPTIONS if getattr(options, name) is not None]
-    given += ["missing"] if options.missing == "refuse" else []
-    if given:
-        raise UserError(f"--{given[0]} is for your own log, and {why}.")
 
 
 def _bare_catalogue(name: str, log: DecisionLog) -> Catalogue:
@@ -256,7 +238,11 @@ def _bare_catalogue(name: str, log: DecisionLog) -> Catalogue:
 
 
 def _of_signals(
-    options: OpeConfig, log: DecisionLog, catalogue: Catalogue, table: DecisionTable | None
+    options: OpeConfig,
+    log: DecisionLog,
+    source: LogSource,
+    catalogue: Catalogue,
+    table: DecisionTable | None = None,
 ) -> ReadLog:
     """A log without a checkpoint: its streams are its signals, summed over the places of a slate."""
     others = [name for name in options.table_policies if name != "random"]
@@ -270,50 +256,32 @@ def _of_signals(
             f"No policy to judge on {options.source}: give --target FILE with your policy's probabilities (a "
             "row for each row of the log, column propensity), or --policy random."
         )
-    given = parse_weights(options.weights, "weights")
-    names = log.header.signals
-    if len(names) > 1 and not given:
-        raise UserError(
-            f"{options.source} has the signals {', '.join(names)}: say what counts, as in --weights "
-            f"{names[0]}=1."
-        )
-    streams = tuple(Stream(name, 0.0 if given else 1.0) for name in names)
-    check_weights(given, streams, "weights")
-    by = stream_weights(streams, given)
-
-    def rewards(feedback: Feedback) -> Tensor:
-        return weighted(feedback.signals.sum(1), by)  # (E,)
-
-    bounds = bounds_of_sum(log, dict(zip(names, by.tolist(), strict=True)), rewards(log.feedback), {})
+    rewards = source.rewards(options.weights)
+    by = dict(zip(rewards.names, rewards.weights.tolist(), strict=True))
+    bounds = bounds_of_sum(log, by, rewards(log.feedback), {})
     return ReadLog(log, catalogue, rewards, generators(options.seed, *STREAMS), table, bounds=bounds)
 
 
-def _recorded(options: OpeConfig, log: DecisionLog, files: Mapping[str, Checkpoint]) -> ReadLog:
+def _by_checkpoint(
+    options: OpeConfig, log: DecisionLog, files: Mapping[str, Checkpoint], own: bool
+) -> ReadLog:
+    """A log of the items of the first checkpoint of ``files``.
+
+    Raises UserError for a log of other items, sessions or signals, and for a policy of others.
+    """
     path, checkpoint = next(iter(files.items()))
     if checkpoint.world.is_empty:
         raise UserError(f"{path} is of {checkpoint.config.env}, which has no catalogue of items.")
-    source = f"--data {checkpoint.config.data_config.data} --seed {checkpoint.config.train_config.seed}"
-    check_catalogue(options.source, log.header, checkpoint.catalogue, source)
-    return _by_checkpoint(options, log, path, files)
-
-
-def _by_checkpoint(
-    options: OpeConfig, log: DecisionLog, path: str, files: Mapping[str, Checkpoint]
-) -> ReadLog:
-    """A log of the items of the checkpoint at ``path``; ``files``: all by their files.
-
-    Raises UserError for a log of other sessions or signals, and for a policy of others.
-    """
-    checkpoint = files[path]
+    if not own:
+        source = f"--data {checkpoint.config.data_config.data} --seed {checkpoint.config.train_config.seed}"
+        check_catalogue(options.source, log.header, checkpoint.catalogue, source)
     generator = generators(options.seed, *STREAMS)
-    table = _table(options, checkpoint, generator)
-    env = table.env()
-    assert isinstance(env, RecEnv)
-    if log.header.interface != env.interface:
-        raise UserError(
-            f"{options.source} was logged in other sessions than those of {path} (platform, length, or "
-            "pieces of the context): give the checkpoint of the same settings."
-        )
+    other = UserError(
+        f"{options.source} was logged in other sessions than those of {path} (platform, length, or pieces of "
+        "the context): give the checkpoint of the same settings."
+    )
+    behaviours = _behaviours(options, checkpoint, log.header.interface, generator, other)
+    env = behaviours.env
     facts = env.user_model.facts if isinstance(env.user_model, LearnedUsers) else None
     if facts is None and not has_signals(log.header, env.user_model):
         known = [signal.name for signal in env.signals]
@@ -324,26 +292,20 @@ def _by_checkpoint(
     given = parse_weights(options.weights, "weights")
     check_weights(given, env.streams if facts is None else facts.streams, "weights")
     by = stream_weights(env.streams, given)
-
-    header, users = log.header, env.user_model
-
-    def of_platform(feedback: Feedback) -> Tensor:
-        return rewards_of(header, users, by, feedback)  # (E,)
-
     # Learned users are judged on the log of their platform too.
-    rewards = of_platform if facts is None else rewards_by(facts, log, given)
+    of = of_platform(log.header, env.user_model, by)
+    rewards = of if facts is None else of_learned(facts, log.header, given)
     print_latest(path, checkpoint)
-    behaviours = Behaviours(checkpoint, table, env, options.cache_dir)
     versions = {path: behaviours} | {
         file: _version(options, file, other, behaviours, generator)
         for file, other in files.items()
         if file != path
     }
     others = (*_others(options, log, generator), *list(versions.values())[1:])
-    own, catalogue = not checkpoint.config.platform.simulates, checkpoint.catalogue
-    by_item = own and not knows_items(catalogue) and catalogue.num_items <= MOST_ITEMS
-    by_item = by_item and log.items.shape[1] == 1
-    single = facts is None and header.interface.session_length == 1
+    catalogue = checkpoint.catalogue
+    by_item = not checkpoint.config.platform.simulates and log.items.shape[1] == 1
+    by_item = by_item and not knows_items(catalogue) and catalogue.num_items <= MOST_ITEMS
+    single = facts is None and log.header.interface.session_length == 1
     bounds = None
     if single:  # as each checkpoint knows the ranges of signals
         ends = {reward_bounds(log, of.checkpoint.config, of.env.user_model, by) for of in versions.values()}
@@ -378,15 +340,13 @@ def _version(
             raise other from error
     elif catalogue_hash(mine.catalogue) != catalogue_hash(theirs.catalogue):
         raise other
-    table = _table(options, theirs, generator)
-    env = table.env()
-    if not isinstance(env, RecEnv) or env.interface != base.env.interface:
-        raise other
-    if not own:
-        return Behaviours(theirs, table, env, options.cache_dir)
-    like = challenger_of(theirs, mine)
-    recoded = (lambda agent: replace(like, policy=agent)) if isinstance(like, Recoded) else None
-    return Behaviours(theirs, table, env, options.cache_dir, recoded)
+    found = _behaviours(options, theirs, base.env.interface, generator, other)
+    like = challenger_of(theirs, mine) if own else None
+    if isinstance(like, Recoded):
+        found = Behaviours(
+            theirs, found.table, found.env, options.cache_dir, lambda agent: replace(like, policy=agent)
+        )
+    return found
 
 
 def _others(
@@ -402,15 +362,21 @@ def _others(
         )
         if checkpoint.world.is_empty or log.header.catalogue != catalogue_hash(checkpoint.catalogue):
             raise other
-        table = _table(options, checkpoint, generator)
-        env = table.env()
-        assert isinstance(env, RecEnv)
-        if env.interface != log.header.interface:
-            raise other
-        behaviours.append(Behaviours(checkpoint, table, env, options.cache_dir))
+        behaviours.append(_behaviours(options, checkpoint, log.header.interface, generator, other))
     return tuple(behaviours)
 
 
-def _table(options: OpeConfig, checkpoint: Checkpoint, generator: dict[str, torch.Generator]) -> Table:
-    users = checkpoint.population.heldout[:1]
-    return Table(checkpoint.config, checkpoint.world, users, options.seed, torch.device("cpu"), generator)
+def _behaviours(
+    options: OpeConfig,
+    checkpoint: Checkpoint,
+    interface: Interface,
+    generator: dict[str, torch.Generator],
+    other: UserError,
+) -> Behaviours:
+    """The policies of a checkpoint. Raises ``other`` if its sessions have another interface."""
+    users, cpu = checkpoint.population.heldout[:1], torch.device("cpu")
+    table = Table(checkpoint.config, checkpoint.world, users, options.seed, cpu, generator)
+    env = table.env()
+    if not isinstance(env, RecEnv) or env.interface != interface:
+        raise other
+    return Behaviours(checkpoint, table, env, options.cache_dir)

@@ -11,9 +11,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from recsys_rl.data.tables.findings import TableError, wrong
 from recsys_rl.errors import one_line
 from recsys_rl.logs.decision_log import DecisionLog
-from recsys_rl.logs.decision_table import DecisionTable, ids_of_file
+from recsys_rl.logs.decision_table import DecisionTable
 from recsys_rl.logs.ope.features import Features
 from recsys_rl.logs.ope.parts import Totals, session_numbers, survey
 from recsys_rl.logs.transitions import observations
@@ -214,21 +215,22 @@ def session_grid(log: DecisionLog) -> Tensor:
 def check_weights(log: ReplayedLog, weights: Tensor) -> None:
     """Raise UserError if a weight (N, T), times what a session can earn, is too large for a number."""
     most = max(map(abs, log.bounds)) * weights.shape[1]
-    wrong = ~(weights.amax(1) * (1 + 2 * most) <= LARGEST)  # (N,); a term holds r - q + V
-    if not bool(wrong.any()):
+    large = ~(weights.amax(1) * (1 + 2 * most) <= LARGEST)  # (N,); a term holds r - q + V
+    if not bool(large.any()):
         return
-    index = int(wrong.nonzero()[0])
+    index = int(large.nonzero()[0])
     row, steps = int(log.grid[index, 0]), int(log.alive[index].sum())
-    where = f"the weight of session {int(log.log.sessions[row])} is {float(weights[index].max()):.3g}"
+    where = "the weight of {session} is {value:.3g}, too large to estimate with, as its "
     if steps == 1:
-        raise UserError(
-            f"{where}, too large to estimate with, as its propensity is "
-            f"{float(log.log.logprobs[row].exp()):.3g}: correct the propensity, or drop the row."
+        where += "propensity is {chance:.3g}: correct the propensity, or drop the row"
+    else:
+        where += (
+            "{steps} steps multiply the policy's probabilities over the propensities: correct the "
+            "propensities, or cut the sessions into shorter ones"
         )
-    raise UserError(
-        f"{where}, too large to estimate with, as its {steps} steps multiply the policy's probabilities over "
-        "the propensities: correct the propensities, or cut the sessions into shorter ones."
-    )
+    value, chance = float(weights[index].max()), float(log.log.logprobs[row].exp())
+    session = int(log.log.sessions[row])
+    raise wrong("", where, session=session, value=value, chance=chance, steps=steps)
 
 
 def cumulative(ratios: Tensor, alive: Tensor) -> Tensor:
@@ -254,14 +256,12 @@ def balanced(policy: Tensor, loggers: Tensor, alive: Tensor, shares: Tensor) -> 
 def errors_of(file: str | None, table: DecisionTable | None) -> Iterator[None]:
     """Errors inside the block begin with the name of ``file``, and have the ids of people's own ``table``."""
     name = one_line(file)
-    ids: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-    if table is not None:
-        ids = ids_of_file(name, table.items, table.sessions, name_of_row=table.name_of_row)
-    with ids:
-        try:
-            yield
-        except UserError as error:
-            text = str(error)
-            if text.startswith(name):
-                raise
-            raise UserError(f"{name}: {text[:1].lower()}{text[1:]}") from error
+    try:
+        yield
+    except TableError as error:
+        raise error.by({} if table is None else table.words, name) from error
+    except UserError as error:
+        text = str(error)
+        if text.startswith(name):
+            raise
+        raise UserError(f"{name}: {text[:1].lower()}{text[1:]}") from error

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from recsys_rl.logs.decision_log import DecisionLog
-from recsys_rl.logs.experience.logged import rewards_of
 from recsys_rl.logs.ope.lower import Bounds
+from recsys_rl.logs.rewards import of_platform
 from recsys_rl.logs.users.from_log import sums_of_signals
 from recsys_rl.protocols import UserModel
 from recsys_rl.settings.config import Config
@@ -37,7 +37,7 @@ def reward_bounds(log: DecisionLog, config: Config, users: UserModel, weights: T
     except UserError:
         return None
     by = {signal.name: value for signal, value in zip(users.signals, made.tolist(), strict=True)}
-    rewards = rewards_of(log.header, users, weights, log.feedback)
+    rewards = of_platform(log.header, users, weights)(log.feedback)
     tables, ranges = config.platform.tables, config.platform.signal_ranges
     if tables is not None:
         of_log = tables.ranges(config.env_config)

@@ -16,10 +16,7 @@ from recsys_rl.env import OF_TABLES
 from recsys_rl.errors import FieldError, one_line
 from recsys_rl.logs.checks import check_catalogue
 from recsys_rl.logs.decision_log import DecisionLog
-from recsys_rl.logs.heldout import heldout_rows
-from recsys_rl.logs.log_files import sample_of
-from recsys_rl.logs.parts import sampled
-from recsys_rl.logs.reader import fingerprint
+from recsys_rl.logs.source import Place, open_log, sample_of
 from recsys_rl.logs.users.fit_users_config import FitUsersConfig
 from recsys_rl.logs.users.from_log import check_learnable, pieces_of_users
 from recsys_rl.make import make_user_model, make_world, one_visit
@@ -61,58 +58,44 @@ def log_to_fit(options: FitUsersConfig, most_rows: int) -> Read:
     """
     if options.log is None:
         raise UserError("The log is missing: give --log FILE.parquet.")
-    read = _table if is_own(options.log) else _recorded
-    return read(options, options.log, most_rows, generators(options.seed, "rows")["rows"])
-
-
-def _recorded(options: FitUsersConfig, path: str, most_rows: int, generator: torch.Generator) -> Read:
-    """A log of `recsys-rl record`, with the items of the checkpoint or of --data."""
-    given = [*options.given, *(["items"] if options.items is not None else [])]
-    if given:
-        raise FieldError(given[0], f"is about tables of your own, not {one_line(path)}: leave it out.")
-    log, note = sampled(path, most_rows, generator)
-    config, world = _world(options, log.header.platform)
+    path, own = options.log, is_own(options.log)
+    if own:
+        config, world = _of_table(options, path)
+        source = open_log((path,), Place.of_run(config, world))
+    else:
+        given = [*options.given, *(["items"] if options.items is not None else [])]
+        if given:
+            raise FieldError(given[0], f"is about tables of your own, not {one_line(path)}: leave it out.")
+        source = open_log((path,))
+        config, world = _world(options, source.header.platform)
+        source = source.at(Place.of_run(config, world))
+    log, note = sample_of(source, most_rows, generators(options.seed, "rows")["rows"])
     check_learnable(path, log)
-    source = f"--data {config.data_config.data} --seed {config.train_config.seed}"
-    check_catalogue(path, log.header, world.catalogue, source)
-    users = _users_of(options, log, config, world)
-    read = LogToFit(
-        log=log,
-        world=world,
-        data_config=to_dict(config)["data_config"],
-        known=_of_training(log, config, world),
-        users=users,
-        weights=parse_weights(options.weights, "weights"),
-        fingerprint=fingerprint(Path(path)),
-    )
-    return read, config, note
-
-
-def _table(options: FitUsersConfig, path: str, most_rows: int, generator: torch.Generator) -> Read:
-    """A table of a team's own: its people are the population, and no simulator stands behind it."""
-    config, world = _of_table(options, path)
-    if config.env_config.max_episode_steps == 1:
+    if not own:
+        data = f"--data {config.data_config.data} --seed {config.train_config.seed}"
+        check_catalogue(path, log.header, world.catalogue, data)
+    known = ~source.heldout(log)
+    if not bool(known.any()):
         raise UserError(
-            f"{one_line(path)} has single decisions, and learned users answer through a session: name the "
-            "column of sessions (--session-column), or learn a policy from the log itself, as with recsys-rl "
-            f"train --algo reinforce --log {one_line(path)}."
+            "All users of the log are held out from training: record training users (--users train, or all)."
         )
-    assert config.platform.tables is not None
-    source = config.platform.tables.open_log((path,), config.data_config, config.env_config, world.catalogue)
-    log, note = sample_of(source, most_rows, generator)
-    check_learnable(path, log)
-    known = _of_training(log, config, world)
-    shared = {name: getattr(config.data_config, name) for name in hints(DataConfig)}
     read = LogToFit(
         log=log,
-        world=_with_people(world, log, known),
-        data_config={**shared, "data": str(files_of(Path(path))[0])},
+        world=_with_people(world, log, known) if own else world,
+        data_config=_data_of(config, path) if own else to_dict(config)["data_config"],
         known=known,
-        weights=config.env_config.weights,
+        users=None if own else _users_of(options, log, config, world),
+        weights=config.env_config.weights if own else parse_weights(options.weights, "weights"),
         fingerprint=source.fingerprint(),
     )
-    stays = "" if bool(log.terminated.any()) else _STAYS
+    stays = "" if not own or bool(log.terminated.any()) else _STAYS
     return read, config, "\n".join(filter(None, [note, stays]))
+
+
+def _data_of(config: Config, path: str) -> dict[str, Any]:
+    """The settings that all sources of data have, of a table."""
+    shared = {name: getattr(config.data_config, name) for name in hints(DataConfig)}
+    return {**shared, "data": str(files_of(Path(path))[0])}
 
 
 def _of_table(options: FitUsersConfig, path: str) -> tuple[Config, World]:
@@ -125,19 +108,25 @@ def _of_table(options: FitUsersConfig, path: str) -> tuple[Config, World]:
         given |= {**options.given, "seed": options.seed}
         sections = overlay(brought_settings(OF_TABLES, given), {"algo": "bc", "env": OF_TABLES})
         config = Config(**{**sections, **given})
-        return config, make_world(config)
+        return _with_sessions(config, path), make_world(config)
     for name in ("items", "weights"):
         if getattr(options, name):
             raise FieldError(name, "has no effect: --checkpoint brings its own; leave it out.")
     checkpoint = load_at_home(options.checkpoint)
     config = config_of_split(checkpoint)
-    if config.platform.simulates:
-        raise UserError(
-            f"{one_line(path)} is a table of your own, and --checkpoint is of {config.env}: give a policy of "
-            "such a table, or leave --checkpoint out."
-        )
     data = dataclasses.replace(config.data_config, **options.given)
-    return dataclasses.replace(config, data_config=data), checkpoint.world
+    return _with_sessions(dataclasses.replace(config, data_config=data), path), checkpoint.world
+
+
+def _with_sessions(config: Config, path: str) -> Config:
+    """The settings. Raises UserError for those of single decisions."""
+    if config.env_config.max_episode_steps == 1:
+        raise UserError(
+            f"{one_line(path)} has single decisions, and learned users answer through a session: name the "
+            "column of sessions (--session-column), or learn a policy from the log itself, as with recsys-rl "
+            f"train --algo reinforce --log {one_line(path)}."
+        )
+    return config
 
 
 def _with_people(world: World, log: DecisionLog, known: Tensor) -> World:
@@ -199,14 +188,3 @@ def _users_of(options: FitUsersConfig, log: DecisionLog, config: Config, world: 
             f"{options.log} is a log of {platform}, and {what} is of {config.env}: give the log's platform."
         )
     return make_user_model(config, world)
-
-
-def _of_training(log: DecisionLog, config: Config, world: World) -> Tensor:
-    """(E,) bool: the decisions for training users."""
-    data, seed = config.data_config, config.train_config.seed
-    known = ~heldout_rows(log, world.population, data.heldout_fraction, seed)
-    if not bool(known.any()):
-        raise UserError(
-            "All users of the log are held out from training: record training users (--users train, or all)."
-        )
-    return known

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from recsys_rl.logs.decision_log import DecisionLog
+from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog
+from recsys_rl.logs.rewards import Rewards, of_matrix
 from recsys_rl.logs.users.facts import UserFacts
 from recsys_rl.logs.users.session_table import SessionTable, session_table
 from recsys_rl.objective.weighted import check_weights, stream_weights
@@ -147,29 +148,20 @@ def facts_of(name: str, log: DecisionLog, what: Learnable) -> UserFacts:
 
 def sessions_of(log: DecisionLog, what: Learnable) -> SessionTable:
     """The sessions of a log, with the signals and the rewards that are learned."""
-    signals = log.signals[..., what.places]  # (E, K, S)
-    rewards = signals.sum(1) @ what.of_signals @ stream_weights(what.streams)
-    return session_table(log, rewards, what.places)
+    rewards = of_matrix(what.places, what.of_signals, what.streams)
+    return session_table(log, rewards(log.feedback), what.places)
 
 
-def rewards_by(
-    facts: UserFacts, log: DecisionLog, weights: Mapping[str, float] | None = None
-) -> Callable[[Feedback], Tensor]:
-    """A function from feedback of the log to the rewards (E,) of the learned users' platform.
+def of_learned(facts: UserFacts, log: DecisionHeader, weights: Mapping[str, float] | None = None) -> Rewards:
+    """The rewards of learned users on a log of their platform.
 
-    ``weights`` replaces the platform's weights of the streams.
+    ``weights`` replaces the platform's weights of the streams. Raises UserError if the log lacks a signal.
     """
-    names = log.header.signals
-    missing = [signal.name for signal in facts.signals if signal.name not in names]
+    missing = [signal.name for signal in facts.signals if signal.name not in log.signals]
     if missing:
         raise UserError(f"The log lacks the signal {missing[0]}, of which the learned users make a reward.")
-    places = torch.tensor([names.index(signal.name) for signal in facts.signals])
-    by = facts.of_signals @ stream_weights(facts.streams, weights)  # (S,)
-
-    def rewards(feedback: Feedback) -> Tensor:
-        return feedback.signals[..., places].sum(1) @ by
-
-    return rewards
+    places = torch.tensor([log.signals.index(signal.name) for signal in facts.signals])
+    return of_matrix(places, facts.of_signals, facts.streams, weights)
 
 
 def split_sessions(

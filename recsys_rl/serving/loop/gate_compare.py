@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -22,7 +22,6 @@ from recsys_rl.errors import UserError, amount, listed
 from recsys_rl.functional import categorical
 from recsys_rl.logs.decision_log import DecisionLog
 from recsys_rl.logs.experience.log_facts import behaviour_logprobs
-from recsys_rl.logs.experience.logged import rewards_of, streams_of
 from recsys_rl.logs.ope.config import OpeConfig
 from recsys_rl.logs.ope.item_models import MOST_ITEMS
 from recsys_rl.logs.ope.lower import LOWER, Bounds, lower_terms, too_large
@@ -34,6 +33,7 @@ from recsys_rl.logs.ope.replay import ReplayedLog
 from recsys_rl.logs.ope.reward_bounds import reward_bounds
 from recsys_rl.logs.ope.verdict import BROKEN, Estimates, about_log, verdict_on
 from recsys_rl.logs.ope.world import Worlds, try_world, world
+from recsys_rl.logs.rewards import of_platform, streams_of
 from recsys_rl.make import agent_of, make_user_model
 from recsys_rl.objective.weighted import weights_of
 from recsys_rl.protocols import Behaviour, ScoringPolicy
@@ -117,7 +117,7 @@ def bench(name: Path, log: DecisionLog, place: Checkpoint) -> Bench:
             f"The record holds nothing of the reward for which the champion was trained ({listed(hidden)}), "
             "as it lacks the hidden signals behind it: train a champion with --weights of other streams."
         )
-    rewards = partial(rewards_of, log.header, users, seen)
+    rewards = of_platform(log.header, users, seen)
     by_item = one_step and not place.config.platform.simulates and _of_each_item(place.catalogue, log)
     read = ReadLog(log, place.catalogue, rewards, streams, by_item=by_item)
     options = OpeConfig(log=(str(name),), world=not one_step)

@@ -7,7 +7,6 @@ one that was under way is learned again from the same sessions with the same see
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,9 +15,8 @@ from typing import Annotated
 
 from recsys_rl.checkpoint import load, save
 from recsys_rl.checkpoint.home import split_of
-from recsys_rl.data.tables.read import files_of, has_header
 from recsys_rl.errors import UserError, amount, one_line
-from recsys_rl.logs.reader import fingerprint
+from recsys_rl.logs.source import open_log
 from recsys_rl.serving.loop.learners import Task, learners_of
 from recsys_rl.serving.loop.rounds import (
     LOG,
@@ -126,6 +124,7 @@ def _learn(options: RetrainConfig, champion: Served, now: Round) -> list[Path]:
         threads=options.threads,
         env=options.env,
     )
+    log_hash = open_log((str(log),), champion.checkpoint).fingerprint().hex()
     learned, refusals = dict[str, Path](), list[UserError]()
     for learner in learners_of(champion.checkpoint):
         path = policies / f"{learner.algo}-{now.number}.pt"
@@ -140,7 +139,7 @@ def _learn(options: RetrainConfig, champion: Served, now: Round) -> list[Path]:
             refusals.append(error)
             announce(f"no {path.name}: {error}")
             continue
-        of = _candidate(checkpoint, path.name, learner.algo, champion, now, _hash_of(log), sides, warm)
+        of = _candidate(checkpoint, path.name, learner.algo, champion, now, log_hash, sides, warm)
         write_candidate(policies, of)  # first: a file that nobody knows is not replaced
         _publish(checkpoint, path)
         learned[of.sha256] = path
@@ -236,16 +235,6 @@ def _undated(path: Path, env: str | None) -> tuple[Path, bool]:
 def _publish(checkpoint: Path, path: Path) -> None:
     """Copy the checkpoint to ``path``, in one step."""
     write_bytes(path, checkpoint.read_bytes())
-
-
-def _hash_of(log: Path) -> str:
-    """One text for the same decisions in the same files."""
-    if has_header(log):
-        return fingerprint(log).hex()
-    total = hashlib.sha256()
-    for file in files_of(log):
-        total.update(file.read_bytes())
-    return total.hexdigest()
 
 
 def _say(options: RetrainConfig, line: str) -> None:

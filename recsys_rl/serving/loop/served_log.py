@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.checkpoint.home import load_at_home
-from recsys_rl.data.tables.read import has_header
 from recsys_rl.errors import UserError, one_line
 from recsys_rl.logs.decision_log import DecisionLog, concatenate
 from recsys_rl.logs.ope.part import heldout_of
 from recsys_rl.logs.ope.world import why_no_world
-from recsys_rl.logs.parts import PART, parts
+from recsys_rl.logs.parts import PART
+from recsys_rl.logs.source import open_log
 from recsys_rl.serving.facts import champion_in
 from recsys_rl.serving.loop.rounds import Interval, part_path, parts_in
 from recsys_rl.serving.record.export_record import export_record
@@ -48,20 +48,6 @@ def champion_of(db: Path, policies: Path, env: str | None) -> Served:
             "policies that the server has."
         )
     return Served(sha256, file, load_at_home(file, env))
-
-
-def decisions_of(log: Path, checkpoint: Checkpoint, rows: int = PART) -> Iterator[DecisionLog]:
-    """The decisions of a log folder in parts of about ``rows`` rows, read as the policy of the checkpoint.
-
-    Raises UserError for a damaged log.
-    """
-    tables = checkpoint.config.platform.tables
-    if has_header(log) or tables is None:
-        yield from parts(log, rows)
-        return
-    config = checkpoint.config
-    source = tables.open_log((str(log),), config.data_config, config.env_config, checkpoint.catalogue)
-    yield from source.parts(rows)
 
 
 def export_new(db: Path, policies: Path, env: str | None, until: int | None = None) -> Interval:
@@ -110,7 +96,7 @@ def survey(
     """
     sessions, users = [0, 0], [set[int](), set[int]()]
     certain, items, no_world = True, set[int](), ""
-    for part in decisions_of(log, checkpoint):
+    for part in open_log((str(log),), checkpoint).parts(PART):
         also(part)
         held = heldout_of(part, checkpoint)
         for side, rows in enumerate((~held, held)):

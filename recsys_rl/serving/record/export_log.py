@@ -17,7 +17,7 @@ from torch import Tensor
 
 from recsys_rl.data.catalogue_hash import catalogue_hash
 from recsys_rl.evaluation.policies import candidate_rule
-from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog
+from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog, assemble
 from recsys_rl.logs.writer import DecisionWriter
 from recsys_rl.recommender import Visit
 from recsys_rl.serving.decide_again import Replayed, replay
@@ -219,8 +219,8 @@ def _log_of(
         candidates = _padded([row.showable for row in rows])
     if "exclude" in survey.limits:
         exclude = _padded([row.exclude for row in rows])
-    return DecisionLog(
-        header=header,
+    return assemble(
+        header,
         users=torch.tensor(
             [
                 int(ids[session.population_row])

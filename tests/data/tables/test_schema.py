@@ -10,9 +10,9 @@ import polars as pl
 import pytest
 
 from recsys_rl.cli import main
-from recsys_rl.data.tables.cells import Cells
+from recsys_rl.data.tables.cells import Cells, numbers
 from recsys_rl.data.tables.events import read_log
-from recsys_rl.data.tables.schema import BY_NAME, BY_START, COLUMNS, ITEMS, NO_COLUMN, column_of, numbers
+from recsys_rl.data.tables.schema import BY_NAME, BY_START, COLUMNS, ITEMS, NO_COLUMN, column_of
 from recsys_rl.logs.checks import OF_FACTORS, OF_LISTS, OF_SESSIONS, broken
 from recsys_rl.logs.decision_table import read_table
 from recsys_rl.types import UserError
@@ -105,7 +105,7 @@ def test_each_mistake_of_a_session_breaks_its_rule(
     expected = [OF_SESSIONS[rule] for rule in rules]
     assert set(map(id, found)) <= set(map(id, expected)) and found
     for rule, wrong in broken(frame, OF_SESSIONS):
-        sentence = frame.select(rule.sentence.alias("x")).filter(wrong)["x"][0]
+        sentence = rule.finding(frame, wrong).said()
         assert "row" in sentence and "session" in sentence
 
 
@@ -125,10 +125,7 @@ def test_rules_of_lists_name_the_item() -> None:
         "items that are not among the candidates of their row": [False, True, False, False],
         "slates that show an item twice": [False, False, True, False],
     }
-    named = {
-        rule.problem: frame.select(rule.sentence.alias("x")).filter(wrong)["x"][0]
-        for rule, wrong in broken(frame, OF_LISTS)
-    }
+    named = {rule.problem: rule.finding(frame, wrong).said() for rule, wrong in broken(frame, OF_LISTS)}
     assert named["items that the row excludes"].startswith("item 5 of row 4 ")
     assert named["items that are not among the candidates of their row"].startswith("item 9 of row 2 ")
 

@@ -58,7 +58,7 @@ def test_the_learner_gets_them(tmp_path: Path) -> None:
     from recsys_rl.cli.train import train_options
 
     config: Config = train_options(["--algo", "reinforce", "--log", path]).config
-    logged = make_logged(config, make_world(config), {}, torch.Generator().manual_seed(0))
+    logged = make_logged(config, make_world(config), torch.Generator().manual_seed(0))
     counts = facts_of([(log, torch.ones(log.num_rows)) for log in opened(path).parts(100)]).logger_rows
     assert float(counts.sum()) == 40
     values = set(logged.table.logprobs.exp().round(decimals=3).tolist())

@@ -10,7 +10,7 @@ import pytest
 
 from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
-from recsys_rl.logs.experience.logged import open_log
+from recsys_rl.logs.source import Place, open_log
 from recsys_rl.logs.transitions import observe
 from recsys_rl.make import agent_of
 from recsys_rl.settings.config import Config
@@ -64,7 +64,7 @@ def test_greedy_items_are_the_best_of_each_device(
     options = ["--total-timesteps", "50_000", "--hidden-dims", "16", "--lr", "0.01", "--name", "run"]
     assert main(["train", *words, "--log", str(clicks), *options]) == 0
     made = load(tmp_path / "runs" / "run" / f"{words[1]}.pt")
-    (part,) = open_log(made.config, made.world).parts(10_000)
+    (part,) = open_log(made.config.agent_config.log, Place.of_run(made.config, made.world)).parts(10_000)
     obs = observe(part, made.catalogue)
     shown = agent_of(made).act(obs, greedy=True).items.squeeze(1)
     names = [made.catalogue.item_names[row] for row in shown.tolist()]

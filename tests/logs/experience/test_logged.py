@@ -17,13 +17,15 @@ from recsys_rl.cli.train import train_options
 from recsys_rl.data.synthetic import synthetic_world
 from recsys_rl.errors import FieldError, UserError
 from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog
-from recsys_rl.logs.experience.logged import Logged, log_rewards, make_logged
-from recsys_rl.logs.heldout import heldout_rows
+from recsys_rl.logs.experience.logged import Logged, make_logged
 from recsys_rl.logs.parts import read_decisions
 from recsys_rl.logs.record import RecordConfig, record
+from recsys_rl.logs.rewards import of_platform, of_signals, weights_of_signals
+from recsys_rl.logs.source import heldout_rows
 from recsys_rl.logs.transitions import transition_table
 from recsys_rl.logs.writer import write_decisions
 from recsys_rl.make import agent_of, make_env, make_user_model, make_world
+from recsys_rl.objective.weighted import stream_weights
 from recsys_rl.session import make_interface
 from recsys_rl.settings.config import Config, brought_settings, overlay
 from recsys_rl.settings.shared import LoggedConfig
@@ -66,12 +68,12 @@ def test_batches_hold_training_users_with_their_rewards(logger: tuple[Path, Path
     log = read_decisions(path)
     config = Config(algo="bc", env="satiation", log=str(path), **sections(checkpoint.config))
     world, generator = checkpoint.world, torch.Generator().manual_seed(0)
-    source = make_logged(config, world, {}, generator)
+    source = make_logged(config, world, generator)
     train_ids = set(world.population.user_ids[world.population.train].tolist())
     expected = torch.tensor([user in train_ids for user in log.users.tolist()])
     assert source.table.num_rows == int(expected.sum()) < log.num_rows
     users = make_user_model(config, world)
-    rewards = log_rewards(log, users, {})[expected]
+    rewards = of_platform(log.header, users, stream_weights(users.streams))(log.feedback)[expected]
     assert torch.equal(source.table.rewards, rewards)
     found = source.batch()
     assert isinstance(found.data, Transitions) and found.data.num_rows == config.agent_config.steps_per_update
@@ -86,13 +88,19 @@ def test_rewards_by_hand(logger: tuple[Path, Path]) -> None:
     checkpoint, log = load(logger[0]), read_decisions(logger[1])
     users = make_user_model(checkpoint.config, checkpoint.world)
     (stream,) = users.streams
-    own = log_rewards(log, users, {})
-    assert torch.equal(log_rewards(log, users, {stream.name: -2.0}), -2 * own)
-    signal = log.header.signals[0]
-    assert torch.equal(log_rewards(log, None, {}), torch.zeros(log.num_rows))
-    assert torch.equal(log_rewards(log, None, {signal: 3.0}), 3 * log.signals[:, 0, 0])
-    with pytest.raises(FieldError):
-        log_rewards(log, users, {"no_such": 1.0})
+    own, doubled = (
+        of_platform(log.header, users, torch.tensor([weight]))(log.feedback)
+        for weight in (stream.weight, -2.0)
+    )
+    assert torch.equal(doubled, -2 * own)
+    signal, other = log.header.signals
+    by_signal = {signal: 3.0, other: 0.0}
+    assert torch.equal(of_signals(log.header.signals, by_signal)(log.feedback), 3 * log.signals[:, 0, 0])
+    with pytest.raises(FieldError, match="no_such"):
+        weights_of_signals("log", [signal], ["no_such=1"], "weights")
+    with pytest.raises(UserError, match="--weights one=1"):
+        weights_of_signals("log", ["one", "two"], [], "weights")
+    assert weights_of_signals("log", ["one", "two"], ["two=3"], "weights") == {"one": 0.0, "two": 3.0}
 
 
 def test_users_whom_the_population_lacks_are_held_out_by_their_hash(logger: tuple[Path, Path]) -> None:
@@ -186,7 +194,7 @@ def test_clone_decides_as_the_logger(logger: tuple[Path, Path], tmp_path: Path, 
         (["--checkpoint", "CHECKPOINT", "--log", "LOG", "--n-steps", "8"], "n_steps|n-steps"),
         (["--checkpoint", "CHECKPOINT", "--log", "nowhere.parquet"], "nowhere.parquet"),
         (["--env", "satiation", *WORLD, "--stranger-share", "0.5", "--log", "LOG"], "stranger"),
-        (["--checkpoint", "CHECKPOINT", "--log", __file__], "is not a log of `recsys-rl record`"),
+        (["--checkpoint", "CHECKPOINT", "--log", __file__], "not a log of `recsys-rl record`"),
         (["--checkpoint", "CHECKPOINT", "--log", "LOG", "--weights", "glory=1"], "glory"),
     ],
 )
@@ -267,7 +275,7 @@ def test_clone_of_the_best_sessions_sees_no_others(logger: tuple[Path, Path]) ->
     sums = []
     for share in (1.0, 0.25):
         config = Config(algo="bc", env="satiation", best_sessions=share, **dials)
-        source = make_logged(config, checkpoint.world, {}, torch.Generator().manual_seed(0))
+        source = make_logged(config, checkpoint.world, torch.Generator().manual_seed(0))
         sums.append(source.table.returns_to_go[source.table.steps == 0])
     every, best = sums
     count = -(-len(every) // 4)
@@ -387,7 +395,7 @@ def test_large_log_is_read_in_parts(logger: tuple[Path, Path], monkeypatch: pyte
     config = Config(algo="bc", env="satiation", **changes)
 
     def source() -> logged.Logged:
-        return make_logged(config, checkpoint.world, {}, torch.Generator().manual_seed(0))
+        return make_logged(config, checkpoint.world, torch.Generator().manual_seed(0))
 
     whole = source()
     monkeypatch.setattr(logged, "MOST_ROWS", 40)
@@ -416,7 +424,7 @@ def test_small_log_in_several_files_is_held_as_a_whole(logger: tuple[Path, Path]
     held = []
     for log in (logger[1], folder):
         config = Config(algo="bc", env="satiation", log=str(log), **sections(checkpoint.config))
-        held.append(make_logged(config, checkpoint.world, {}, torch.Generator().manual_seed(0)))
+        held.append(make_logged(config, checkpoint.world, torch.Generator().manual_seed(0)))
     assert torch.equal(held[0].table.items, held[1].table.items)
     assert torch.equal(held[0].batch().data.items, held[1].batch().data.items)
 
@@ -460,7 +468,7 @@ def test_a_teams_log_of_two_files_is_learned_from_whole(tmp_path: Path, candidat
     names = tuple(map(str, logs))
     settings = overlay(brought_settings("own-log", {"log": names}), {"algo": "bc", "env": "own-log"})
     config = Config(**settings, log=names, batch_size=32, gradient_steps=1)
-    logged = make_logged(config, make_world(config), {}, torch.Generator().manual_seed(0))
+    logged = make_logged(config, make_world(config), torch.Generator().manual_seed(0))
     assert logged.in_one_part
     expected = {round(value, 4) for log in logs for value in pl.read_csv(log)["context.age"]}
     place = logged.interface.place_of("age")
@@ -494,7 +502,9 @@ def test_recorded_run_and_its_replay_hold_the_same_transitions(tmp_path: Path) -
         .logical_or(log.terminated[log.sessions.diff(append=log.sessions[-1:] + 1) > 0])
         .all()
     )
-    table = transition_table(log, run.world.catalogue, log_rewards(log, run.env.user_model, {}))
+    users = run.env.user_model
+    rewards = of_platform(log.header, users, stream_weights(users.streams))
+    table = transition_table(log, run.world.catalogue, rewards(log.feedback))
     experience: Any = run.experience
     ring = experience.ring
     names = ("obs.context", "items", "rewards", "logprobs", "terminated", "truncated", "next_obs.context")

@@ -21,7 +21,7 @@ from tests.learned_world import make_log
 
 
 def logged(config: Config, world: World) -> Logged:
-    return make_logged(config, world, {}, torch.Generator().manual_seed(0))
+    return make_logged(config, world, torch.Generator().manual_seed(0))
 
 
 def pieces(interface: Interface, obs: Obs) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ import torch
 
 from recsys_rl.cli import main
 from recsys_rl.logs.decision_table import read_table
-from recsys_rl.logs.judges.imitation import agreement
+from recsys_rl.logs.judges.judge_own_log import agreement
 from recsys_rl.types import Action, Obs
 
 

@@ -16,8 +16,8 @@ from recsys_rl.checkpoint import load, save
 from recsys_rl.checkpoint.home import config_of_split
 from recsys_rl.cli import main
 from recsys_rl.cli.train import train_options
-from recsys_rl.logs.judges import judged
-from recsys_rl.logs.judges.judged import LogJudge
+from recsys_rl.logs.judges import judges
+from recsys_rl.logs.judges.judges import LogJudge
 from recsys_rl.logs.ope.config import OpeConfig
 from recsys_rl.logs.ope.ope import ope
 from recsys_rl.logs.ope.part import heldout_of
@@ -92,7 +92,7 @@ def test_estimate_is_that_of_ope(
 ) -> None:
     """The policy in the log's platform, judged by `ope`: by `world`, or by `wdr` if there can be no model."""
     if by == "wdr":
-        monkeypatch.setattr(judged, "why_no_world", lambda log: "no world model predicts this")
+        monkeypatch.setattr(judges, "why_no_world", lambda log: "no world model predicts this")
     held = str(tmp_path / "held.parquet")
     first = made / "first" / "ppo.pt"
     record(RecordConfig(checkpoint=str(first), policy=("random",), sessions=100, users="heldout", out=held))
@@ -177,7 +177,7 @@ def test_log_without_propensities(made: Path, tmp_path: Path, monkeypatch: pytes
     judge, known = LogJudge(bare, run), LogJudge(str(made / "all.parquet"), run)
     assert judge.estimator == "world" and "estimated" not in judge.note
     assert judge.judge(run) == pytest.approx(known.judge(run), rel=1e-4)
-    monkeypatch.setattr(judged, "why_no_world", lambda log: "no world model predicts this")
+    monkeypatch.setattr(judges, "why_no_world", lambda log: "no world model predicts this")
     note = LogJudge(bare, run).note
     assert "by wdr, as no world model predicts this: below 200 effective sessions" in note
     assert "propensities are estimated: log-likelihood" in note

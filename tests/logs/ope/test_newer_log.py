@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from recsys_rl.checkpoint import load, save
-from recsys_rl.logs.heldout import heldout_strangers
 from recsys_rl.logs.ope.config import OpeConfig
 from recsys_rl.logs.ope.ope import ope
+from recsys_rl.logs.source import heldout_strangers
 from recsys_rl.training.train import train
 from recsys_rl.types import UserError
 from recsys_rl.utils.user_hashes import number_of

@@ -10,14 +10,12 @@ import pytest
 import torch
 
 from recsys_rl.checkpoint import load
-from recsys_rl.logs.heldout import heldout_strangers
 from recsys_rl.logs.ope import read_log as ope_log
 from recsys_rl.logs.ope.config import OpeConfig
 from recsys_rl.logs.ope.ope import ope, replayed
-from recsys_rl.logs.ope.own_log import open_of_checkpoint
 from recsys_rl.logs.ope.playable import policies_of
 from recsys_rl.logs.ope.policies import logged_places
-from recsys_rl.logs.ope.read_log import read_log
+from recsys_rl.logs.source import heldout_strangers, open_log
 from recsys_rl.make import agent_of
 from recsys_rl.utils.user_hashes import number_of
 from tests.own_logs import policy
@@ -49,7 +47,7 @@ def test_each_policy_reads_contexts_in_its_own_encoding(made: tuple[str, str, st
     of, _, _ = replayed(options, read)
     for file, judged in zip((first, second), policies_of(options, read), strict=True):
         checkpoint = load(file)
-        own = open_of_checkpoint(OpeConfig(log=(log,), checkpoint=file), checkpoint)
+        own = open_log((log,), checkpoint)
         (every,) = own.parts(1000)
         alone = OpeConfig(log=(log,), checkpoint=file, world=False)
         in_own, _, _ = replayed(alone, replace(read_log(alone), log=every.rows(rows)))

@@ -16,10 +16,10 @@ from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
 from recsys_rl.errors import UserError
 from recsys_rl.logs.decision_log import DecisionLog, concatenate
-from recsys_rl.logs.heldout import heldout_rows
 from recsys_rl.logs.ope.part import start_of
 from recsys_rl.logs.ope.parts import survey
 from recsys_rl.logs.parts import read_decisions
+from recsys_rl.logs.source import heldout_rows
 from recsys_rl.logs.users import fit as user_fit
 from recsys_rl.logs.writer import write_decisions
 from tests.doors import PPO, SATIATION, steps, train_in

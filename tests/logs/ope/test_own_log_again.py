@@ -11,8 +11,9 @@ import torch
 from recsys_rl.checkpoint import Checkpoint, load
 from recsys_rl.checkpoint.home import split_of
 from recsys_rl.errors import UserError
-from recsys_rl.logs.experience.logged import Logged, open_log
+from recsys_rl.logs.experience.logged import Logged
 from recsys_rl.logs.ope.part import heldout_of
+from recsys_rl.logs.source import open_log
 from recsys_rl.training.train import updates
 from tests.own_logs import clicks, policy
 
@@ -101,7 +102,7 @@ def test_users_are_held_out_as_in_the_checkpoint(tmp_path: Path, capsys: pytest.
         assert len(lines) == (seed != 3)
         after = load(folder / "reinforce.pt")
         assert split_of(after) == (0.4, 3) and after.config.train_config.seed == seed
-        (all_rows,) = open_log(after.config, after.world).parts(1000)
+        (all_rows,) = open_log(after.config.agent_config.log, after).parts(1000)
         assert experience.table.num_rows == int((~heldout_of(all_rows, before)).sum())
         found.append(folder)
     run = updates(resume=True, folder=found[1], config=load(found[1] / "reinforce.pt").config)

@@ -21,7 +21,7 @@ from recsys_rl.foreign.ids import make_rec_env
 from recsys_rl.logs.parts import read_decisions
 from recsys_rl.logs.users.file import load_users
 from recsys_rl.logs.users.fit import UserFitting
-from recsys_rl.logs.users.from_log import rewards_by
+from recsys_rl.logs.users.from_log import of_learned
 from recsys_rl.logs.writer import write_decisions
 from recsys_rl.training.train import Update, train, updates
 from recsys_rl.types import UserError
@@ -112,8 +112,10 @@ def test_fit_train_resume_and_evaluate(
     assert main(["ope", "--log", str(made[1]), "--checkpoint", "whole/one/ppo.pt", *ask]) == 0
     assert json.loads(Path("ope.json").read_text())["rows"][0]["policy"] == "ppo"
     log = read_decisions(made[1])
-    assert_close(rewards_by(file.facts, log)(log.feedback), log.signals[:, 0, 0])
-    assert_close(rewards_by(file.facts, log, {"engagement": 3.0})(log.feedback), 3 * log.signals[:, 0, 0])
+    assert_close(of_learned(file.facts, log.header)(log.feedback), log.signals[:, 0, 0])
+    assert_close(
+        of_learned(file.facts, log.header, {"engagement": 3.0})(log.feedback), 3 * log.signals[:, 0, 0]
+    )
     assert (
         main(["ope", "--log", str(made[1]), "--checkpoint", "whole/one/ppo.pt", "--weights", "spread=-1"])
         == 2

@@ -19,12 +19,13 @@ from recsys_rl.logs.ope.lower import LOWER, lower_terms, too_large
 from recsys_rl.logs.ope.policies import logged_places
 from recsys_rl.logs.ope.replay import ReplayedLog
 from recsys_rl.logs.ope.reward_bounds import reward_bounds
+from recsys_rl.logs.parts import PART
+from recsys_rl.logs.source import open_log
 from recsys_rl.make import agent_of, make_user_model, make_world
 from recsys_rl.objective.weighted import weights_of
 from recsys_rl.protocols import Behaviour
 from recsys_rl.serving.loop.gate_compare import bench, compare
 from recsys_rl.serving.loop.gate_rule import Compared, GateVerdict, decide
-from recsys_rl.serving.loop.served_log import decisions_of
 from recsys_rl.settings.config import Config, from_dict
 from recsys_rl.types import Feedback
 from tests.own_logs import policy, write_csv
@@ -71,7 +72,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoint, Checkpoin
 
 def judged(two: tuple[Checkpoint, Checkpoint], path: Path) -> tuple[Compared, GateVerdict]:
     new, old = two
-    on = bench(path, concatenate([*decisions_of(path, old)]), old)
+    on = bench(path, concatenate([*open_log((str(path),), old).parts(PART)]), old)
     of = compare(on, agent_of(new))
     return of, decide(of, "a" * 64, "b" * 64, (0, on.of.log.num_rows), 1)
 
@@ -106,7 +107,10 @@ def test_chi2_and_the_lower_bound_share_a_pass_of_each_network(
 
     monkeypatch.setattr("recsys_rl.serving.loop.gate_compare.logged_places", counted)
     path = logged(tmp_path / "log.csv", 400, 1, "clicked")
-    new, on = agent_of(two[0]), bench(path, concatenate([*decisions_of(path, two[1])]), two[1])
+    new, on = (
+        agent_of(two[0]),
+        bench(path, concatenate([*open_log((str(path),), two[1]).parts(PART)]), two[1]),
+    )
     of = compare(on, new)
     assert of.by == LOWER and len(passes) == 2 and passes[0] is new
     # By hand: each row's ratio is that of the two tables of probabilities.
@@ -158,7 +162,7 @@ def test_heavy_right_weights_are_not_too_large_and_their_cut_mean_is_given() -> 
 
 def of_values(made: Checkpoint, path: Path, *values: float) -> DecisionLog:
     """A log whose rewards are these values, in turn."""
-    rows = concatenate([*decisions_of(logged(path, 60, 3), made)])
+    rows = concatenate([*open_log((str(logged(path, 60, 3)),), made).parts(PART)])
     given: Tensor = torch.tensor(values).repeat(60 // len(values)).view(-1, 1, 1)
     return replace(rows, signals=given)
 

@@ -12,11 +12,12 @@ import torch
 
 from recsys_rl.checkpoint import load
 from recsys_rl.logs.decision_log import concatenate
+from recsys_rl.logs.parts import PART
+from recsys_rl.logs.source import open_log
 from recsys_rl.logs.transitions import observe
 from recsys_rl.make import agent_of
 from recsys_rl.serving.loop.client import Client
 from recsys_rl.serving.loop.release import Releases
-from recsys_rl.serving.loop.served_log import decisions_of
 from recsys_rl.serving.loop.take_turns import LoopConfig, loop
 from recsys_rl.serving.loop.turn import Judge, Learn, Promote, Raise, Start, Wait
 from recsys_rl.serving.record.interval import IN_FLIGHT
@@ -47,7 +48,7 @@ def visit(server: Live, number: int, seed: int) -> None:
 def value_of(file: Path, truth: Path) -> float:
     """The true share of purchases of a policy, from a table with the item that is liked in each context."""
     made = load(file)
-    rows = concatenate([*decisions_of(truth, made)])
+    rows = concatenate([*open_log((str(truth),), made).parts(PART)])
     with torch.no_grad():
         right = agent_of(made).logprob(observe(rows, made.catalogue), rows.items).exp()
     return CLICKS[0] + (CLICKS[1] - CLICKS[0]) * float(right.mean())

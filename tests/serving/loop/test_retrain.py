@@ -21,8 +21,9 @@ from recsys_rl.checkpoint.home import load_at_home
 from recsys_rl.cli import main
 from recsys_rl.errors import UserError
 from recsys_rl.logs.ope.part import heldout_of
-from recsys_rl.logs.parts import read_decisions
+from recsys_rl.logs.parts import PART, read_decisions
 from recsys_rl.logs.record import RecordConfig, record
+from recsys_rl.logs.source import open_log
 from recsys_rl.logs.transitions import observe
 from recsys_rl.make import agent_of
 from recsys_rl.serving.loop import gate_compare, learners, served_log
@@ -131,7 +132,7 @@ def test_candidates_of_one_gate_share_a_reading_of_the_log_and_learned_users(
     """Each gets the verdict that it gets alone, in either order."""
     db, calls = str(served / "r.sqlite"), Counter[str]()
     alone = [gate(GateConfig(str(path), db, quiet=True)) for path in learned]
-    for module, name in ((served_log, "decisions_of"), (gate_compare, "try_world")):
+    for module, name in ((served_log, "open_log"), (gate_compare, "try_world")):
         whole = getattr(module, name)
 
         def counted(*given: Any, name: str = name, whole: Callable[..., Any] = whole, **named: Any) -> Any:
@@ -140,7 +141,7 @@ def test_candidates_of_one_gate_share_a_reading_of_the_log_and_learned_users(
 
         monkeypatch.setattr(module, name, counted)
     assert [*gate_each(GateConfig(db=db, quiet=True), learned)] == alone
-    assert calls == {"decisions_of": 1, "try_world": 1}
+    assert calls == {"open_log": 1, "try_world": 1}
     assert [*gate_each(GateConfig(db=db, quiet=True), learned[::-1])] == alone[::-1]
 
 
@@ -315,7 +316,7 @@ def test_a_candidate_of_another_log_of_the_same_items_is_judged_by_its_own_encod
     assert shares[0] != shares[1] and ages[0] != ages[1]
     verdict = gate(GateConfig(str(other), str(tmp_path / "r.sqlite"), quiet=True))
     weights = []
-    for part in served_log.decisions_of(policies / "log", mine):  # in its own encoding
+    for part in open_log((str(policies / "log"),), mine).parts(PART):  # in its own encoding
         rows = part.rows(heldout_of(part, mine, champion))
         with torch.no_grad():
             own_logprobs = agent_of(mine).logprob(observe(rows, mine.catalogue), rows.items)

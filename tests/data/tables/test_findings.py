@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import pickle
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from recsys_rl.data.tables.events import read_log
-from recsys_rl.data.tables.lines import about, in_lines, lines_of
+from recsys_rl.data.tables.findings import TableError, found, in_words, names_of, words_of, wrong
 from recsys_rl.data.tables.read import HEADLESS, open_table
 from recsys_rl.logs.decision_table import read_table
 from recsys_rl.types import UserError
@@ -36,30 +37,46 @@ def test_each_row_has_its_line(tmp_path: Path, name: str) -> None:
         assert [table.line(row) for row in range(1, len(lines) + 1)] == lines
 
 
-def test_numbers_of_rows_become_those_of_lines() -> None:
-    for text, said in (
-        ("column 'user' has no value in 2 rows (the first is row 5)", "(the first is line 15)"),
-        ("rows 1 and 4 have the same user", "lines 11 and 14 have the same user"),
-        ("Row 3 of the log has an empty place", "Line 13 of the log"),
-        ("the first is row 1,990) and is kept", "the first is line 2,000) and is kept"),
-        ("2 cells in row 1, column 2", "2 cells in line 11, column 2"),
+def test_places_of_a_sentence_get_the_words_of_the_file() -> None:
+    words = names_of({"row": lambda row: f"line {row + 10}"}, ["a", "b"], ["s-0", "s-1"], ["ann", "bob"])
+    for finding, plain, named in (
+        (found("{rows} have one user", rows=(1, 4)), "rows 1 and 4 have", "lines 11 and 14 have"),
+        (found("{item} of {row}, {value!r}", item=1, row=2, value="row 3"), "item 1 of row 2, 'row 3'", ""),
         (
-            "item 'row 3' of row 2 is not among the row's candidates: its places'",
-            "item 'row 3' of line 12 is",
+            found("{item} of {row}, {value!r}", item=1, row=2, value="row 3"),
+            "",
+            "item 'b' of line 12, 'row 3'",
         ),
-        ("has 5 rows and the log 7: give a row for each", "has 5 rows and the log 7: give a row for each"),
+        (found("{session}: {users}", session=1, users=[0, 1]), "session 1: users 0 and 1", "'ann' and 'bob'"),
+        (found("at {decision}", decision=(2, 0)), "at step 2 of session 0", "at step 2 of session 's-0'"),
+        (found("it is {value:g}", value=0.5), "it is 0.5", "it is 0.5"),
     ):
-        assert said in in_lines(text, lambda row: row + 10)
+        assert plain in finding.said() and named in finding.said(words)
+    rows = names_of({"row": lambda row: f"line {row + 10}"}, [], None)
+    assert found("at {decision}", decision=(0, 4)).said(rows) == "at line 15"  # each row is a session
+
+
+def test_errors_get_words_where_they_have_none() -> None:
+    error = wrong("", "{session} at {row}", session=0, row=3)
+    assert str(error) == "Session 0 at row 3."
+    inner = error.by({"row": lambda row: f"line {row}"})
+    outer = inner.by({"row": lambda row: "no", "session": lambda number: f"session 's{number}'"}, "log.csv")
+    assert str(outer) == "log.csv: session 's0' at line 3."
+    several = TableError(
+        "log.csv", found("{row} is bad", row=1), found("{row} too", row=2), mends=("mend it",)
+    )
+    assert str(several) == "log.csv has 2 problems: row 1 is bad; row 2 too: mend it."
+    copied = pickle.loads(pickle.dumps(several))  # noqa: S301
+    assert type(copied) is UserError and str(copied) == str(several)
 
 
 def test_rows_of_parquet_stay_rows(tmp_path: Path) -> None:
     pl.DataFrame({"user": [1], "item": [2]}).write_parquet(tmp_path / "log.parquet")
     (tmp_path / "log.csv").write_text("user,item\n1,2\n")
-    parquet, text = open_table(tmp_path / "log.parquet"), open_table(tmp_path / "log.csv")
-    assert about(parquet, "row 1 is bad") == "row 1 is bad" and about(text, "row 1 is bad") == "line 2 is bad"
-    for table, said in ((parquet, "^row 1 is bad$"), (text, "^line 2 is bad$")):
-        with pytest.raises(UserError, match=said), lines_of(table):
-            raise UserError("row 1 is bad")
+    for name, start, said in (("parquet", 0, "row 1"), ("parquet", 5, "row 6"), ("csv", 0, "line 2")):
+        words = words_of(open_table(tmp_path / f"log.{name}"), start)
+        with pytest.raises(UserError, match=f"^x: {said} is bad.$"), in_words(words):
+            raise wrong("x", "{row} is bad", row=1)
 
 
 def test_the_name_of_the_file_stays(tmp_path: Path) -> None:
