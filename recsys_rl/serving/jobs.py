@@ -1,4 +1,4 @@
-"""The worker's settings and clock, its jobs, what they change, and the transaction of their rows."""
+"""The worker's settings, its jobs, what they change, and the transaction of their rows."""
 
 from __future__ import annotations
 
@@ -19,9 +19,6 @@ from recsys_rl.serving.releases.active_version import ActiveVersion
 from recsys_rl.serving.releases.arms import UnderWay
 from recsys_rl.serving.versions import Version
 
-SLEW = 0.1
-"""Seconds of correction in a second. Timeouts are wrong by this share at most while it lasts."""
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -36,33 +33,15 @@ class Settings:
     most_shown: float = 0.1  # as ``CanarySettings.top``
 
 
-def _steady() -> float:
-    """Seconds since some moment; those in which the machine slept count where the system's clock has them."""
-    sleepless = getattr(time, "CLOCK_BOOTTIME", None)  # Linux
-    return time.monotonic() if sleepless is None else time.clock_gettime(sleepless)
+def clock_from_now(wall: Callable[[], float] = time.time) -> Callable[[], float]:
+    """Seconds since 1970: the machine's clock now, and the time since, whatever that clock is set to."""
+    sleepless = getattr(time, "CLOCK_BOOTTIME", None)  # Linux: it counts the time in which the machine slept
 
+    def steady() -> float:
+        return time.monotonic() if sleepless is None else time.clock_gettime(sleepless)
 
-class Clock:
-    """Seconds since 1970 that do not jump when somebody sets the machine's clock.
-
-    The machine's clock at the start and the time since, which then goes slowly to where the machine's is.
-
-    Sessions and their feedback last as long as they really do, also if that one is set ahead or back by hours
-    or years. After years only a start of the server makes this one right again. For one thread.
-    """
-
-    def __init__(self, wall: Callable[[], float] = time.time, steady: Callable[[], float] = _steady) -> None:
-        self.wall, self.steady = wall, steady
-        self.now, self.at = wall(), steady()
-
-    def __call__(self) -> float:
-        """Seconds since 1970, never less than before."""
-        at = self.steady()
-        passed = at - self.at
-        most = SLEW * passed
-        self.now += passed + min(max(self.wall() - self.now - passed, -most), most)
-        self.at = at
-        return self.now
+    began = wall() - steady()
+    return lambda: began + steady()
 
 
 @dataclass
@@ -170,7 +149,7 @@ class Shared:
     memory: Memory
     transaction: Transaction
     admission: Admission
-    clock: Callable[[], float] = field(default_factory=Clock)  # seconds since 1970
+    clock: Callable[[], float] = field(default_factory=clock_from_now)  # seconds since 1970
     counts: Counter[str] = field(default_factory=Counter)
 
 

@@ -19,12 +19,13 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from recsys_rl.data.tables.items import knows_items
 from recsys_rl.errors import UserError, error_text, one_line
 from recsys_rl.serving.app import App, Tokens, is_loopback
-from recsys_rl.serving.facts import CHAMPION, COLUMNS, ITEMS_KNOWN, champion_in, facts_of
+from recsys_rl.serving.facts import CHAMPION, COLUMNS, ITEMS_KNOWN, facts_of
 from recsys_rl.serving.jobs import Settings
 from recsys_rl.serving.limits import limited
 from recsys_rl.serving.messages import MOST_PLACES, Problem
 from recsys_rl.serving.place import place_of
 from recsys_rl.serving.record.record_schema import Damaged
+from recsys_rl.serving.record.snapshot import champion_in
 from recsys_rl.serving.record.store import Full, Lost, Store
 from recsys_rl.serving.releases.active_version import PolicyFiles, checkpoint_at_start
 from recsys_rl.serving.releases.releases import at_start

@@ -149,8 +149,7 @@ class SessionState:
 def has_passed(seconds: float, since: float, now: float) -> bool:
     """True if these seconds have passed ``since`` then.
 
-    Also if that lies as far ahead: the clock of an earlier process was wrong, maybe by years. That of one
-    process only goes ahead (``Clock`` in jobs.py).
+    Also if that lies as far ahead: the clock of an earlier process was wrong, maybe by years.
     """
     return abs(now - since) >= seconds
 

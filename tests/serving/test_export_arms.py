@@ -24,8 +24,8 @@ from recsys_rl.serving import rule
 from recsys_rl.serving.record.export_arms import _mixed
 from recsys_rl.serving.record.export_record import Exported, export_record
 from recsys_rl.serving.record.interval import interval_of
+from recsys_rl.serving.record.record_at_rest import open_snapshot
 from recsys_rl.serving.record.record_schema import Session, SessionRows
-from recsys_rl.serving.record.snapshot import open_snapshot
 from recsys_rl.serving.versions import Version
 from recsys_rl.types import Obs
 from recsys_rl.utils.files import sha256_of

@@ -15,7 +15,7 @@ from recsys_rl.logs.parts import read_decisions
 from recsys_rl.logs.writer import write_decisions
 from recsys_rl.serving.record.export_record import export_record
 from recsys_rl.serving.record.interval import interval_of
-from recsys_rl.serving.record.snapshot import open_snapshot
+from recsys_rl.serving.record.record_at_rest import open_snapshot
 from recsys_rl.utils.files import sha256_of
 from tests.doors import train_in
 from tests.own_logs import policy, sessions

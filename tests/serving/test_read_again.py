@@ -35,7 +35,7 @@ from recsys_rl.serving.loop.rounds import LOG
 from recsys_rl.serving.loop.served_log import decisions_of, survey
 from recsys_rl.serving.record.export_record import export_record
 from recsys_rl.serving.record.interval import interval_of
-from recsys_rl.serving.record.snapshot import open_snapshot
+from recsys_rl.serving.record.record_at_rest import open_snapshot
 from recsys_rl.utils.user_hashes import number_of
 from tests.own_logs import items_file, policy, write_csv
 from tests.serving.servers import event, recommend, send, serving

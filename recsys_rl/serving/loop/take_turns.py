@@ -46,8 +46,9 @@ from recsys_rl.serving.loop.turn import (
     next_step,
 )
 from recsys_rl.serving.record.interval import interval_of
+from recsys_rl.serving.record.record_at_rest import open_snapshot
 from recsys_rl.serving.record.record_schema import Damaged
-from recsys_rl.serving.record.snapshot import Snapshot, open_snapshot
+from recsys_rl.serving.record.snapshot import Snapshot
 from recsys_rl.serving.versions import files_in
 from recsys_rl.settings.fields import Count, Range
 from recsys_rl.utils.files import write_text

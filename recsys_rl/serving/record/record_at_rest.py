@@ -15,6 +15,7 @@ from recsys_rl.serving.decide_again import is_same, replay
 from recsys_rl.serving.facts import facts_of
 from recsys_rl.serving.record.check_arms import wrong_arms
 from recsys_rl.serving.record.record_schema import Damaged, Decision, Release, ServedPolicy, SessionRows
+from recsys_rl.serving.record.snapshot import Snapshot
 from recsys_rl.serving.record.store import Store
 from recsys_rl.serving.record.store_reader import StoreReader
 from recsys_rl.serving.session_state import SessionState
@@ -164,6 +165,14 @@ class Record:
         """The sessions, SESSIONS at a time."""
         while group := [*islice(sessions, SESSIONS)]:
             yield group
+
+
+def open_snapshot(db: Path, checkpoint: Path | None = None, env: str | None = None) -> Record:
+    """The record at this moment, with the versions that it names. Close its ``store``. Raises UserError.
+
+    ``checkpoint``: a file or a folder with policies that have moved.
+    """
+    return Record(db, checkpoint, env, Snapshot(db))
 
 
 @dataclass
