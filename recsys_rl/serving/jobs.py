@@ -71,15 +71,8 @@ class Feedback:
 
 
 @dataclass(frozen=True)
-class Swap:
-    """Serve ``version`` from now on."""
-
-    version: Version
-
-
-@dataclass(frozen=True)
 class Change:
-    """An action of a release (releases.py)."""
+    """An action of a release (release_changes.py)."""
 
     action: Callable[[Shared], None]
 

@@ -17,7 +17,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from recsys_rl.serving.releases.watch import Watch
+from recsys_rl.serving.watch import Watch
 from recsys_rl.serving.worker import Worker
 
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)

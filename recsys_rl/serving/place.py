@@ -62,6 +62,6 @@ def no_policy() -> Problem:
     return Problem(
         409,
         "no-policy",
-        "No policy serves yet: put a version into the folder of --checkpoint, and make it the champion by "
-        "POST /v1/policies/alias.",
+        "No policy serves yet: put a version into the folder of --checkpoint, and make it the champion: "
+        "recsys-rl release alias FILE.",
     )

@@ -18,8 +18,8 @@ from recsys_rl.serving.memory import Visitor
 from recsys_rl.serving.messages import Problem, RecommendRequest
 from recsys_rl.serving.place import no_policy
 from recsys_rl.serving.record.record_schema import Decision, Person, Pieces, ServedPolicy, Session
+from recsys_rl.serving.release_changes import fall_back
 from recsys_rl.serving.releases.arms import Assigned
-from recsys_rl.serving.releases.releases import fall_back
 from recsys_rl.serving.rule import LATE, RAISED
 from recsys_rl.serving.session_state import SessionState
 from recsys_rl.serving.versions import POPULARITY, Version

@@ -15,9 +15,8 @@ from starlette.responses import Response
 
 from recsys_rl.serving.context import schema_of_context
 from recsys_rl.serving.decide_again import report
-from recsys_rl.serving.jobs import Feedback, Observe, Read, Recommend, Swap
+from recsys_rl.serving.jobs import Feedback, Observe, Read, Recommend
 from recsys_rl.serving.messages import (
-    AliasRequest,
     DecisionReport,
     DecisionRow,
     DecisionRows,
@@ -33,8 +32,7 @@ from recsys_rl.serving.messages import (
 )
 from recsys_rl.serving.record.record_schema import Decision, SessionRows
 from recsys_rl.serving.record.store import Store
-from recsys_rl.serving.releases.active_version import latest_requests
-from recsys_rl.serving.releases.release_routes import release_routes
+from recsys_rl.serving.release_routes import release_routes
 from recsys_rl.serving.services import Get, Route, Services, as_json, decoded, encode, get, post
 from recsys_rl.serving.versions import Version
 from recsys_rl.version import __version__
@@ -62,7 +60,6 @@ def routes() -> tuple[Route, ...]:
         get("/v1/platform", "read", platform, "What a page must know of the place", Platform),
         get("/v1/items", "read", items, "Items by a text in their titles", ItemsFound),
         get("/v1/policies", "read", policies, "The versions of the policy", Versions),
-        post("/v1/policies/alias", "admin", alias, "Serve another version", AliasRequest, Versions),
         *release_routes(),
         get("/metrics", "read", metrics),
         get("/healthz", None, alive),
@@ -78,7 +75,6 @@ def routes() -> tuple[Route, ...]:
 _decode_recommend = msgspec.json.Decoder(RecommendRequest).decode
 _decode_observe = msgspec.json.Decoder(ObserveRequest).decode
 _decode_feedback = msgspec.json.Decoder(FeedbackRequest).decode
-_decode_alias = msgspec.json.Decoder(AliasRequest).decode
 ROWS = 20  # of the playground
 PAGE = Path(__file__).parent / "page"
 PAGE_HEADERS = {
@@ -108,15 +104,6 @@ async def observe(services: Services, body: bytes) -> bytes:
 
 async def feedback(services: Services, body: bytes) -> bytes:
     return encode(await services.worker.submit(Feedback(decoded(_decode_feedback, body).events)))
-
-
-async def alias(services: Services, body: bytes) -> bytes:
-    request = decoded(_decode_alias, body)
-    stored = await services.worker.submit(Read(latest_requests))
-    version = await asyncio.to_thread(services.policies.tried, request.sha256, stored)
-    await asyncio.to_thread(services.policies.check_there, request.sha256)
-    await services.worker.submit(Swap(version))
-    return encode(await asyncio.to_thread(services.policies.listed, services.worker.shared.active))
 
 
 async def decision(services: Services, request: Request) -> Response:

@@ -27,8 +27,8 @@ from recsys_rl.serving.place import place_of
 from recsys_rl.serving.record.record_schema import Damaged
 from recsys_rl.serving.record.snapshot import champion_in
 from recsys_rl.serving.record.store import Full, Lost, Store
+from recsys_rl.serving.release_changes import at_start
 from recsys_rl.serving.releases.active_version import PolicyFiles, checkpoint_at_start
-from recsys_rl.serving.releases.releases import at_start
 from recsys_rl.serving.versions import Version, open_version
 from recsys_rl.serving.worker import Worker
 from recsys_rl.settings.fields import Positive, Range, Share, check_fields

@@ -14,7 +14,7 @@ from recsys_rl.errors import one_line
 from recsys_rl.serving.messages import Problem
 from recsys_rl.serving.metrics import Metrics
 from recsys_rl.serving.releases.active_version import PolicyFiles
-from recsys_rl.serving.releases.watch import Watch
+from recsys_rl.serving.watch import Watch
 from recsys_rl.serving.worker import Worker
 
 encode = msgspec.json.Encoder().encode

@@ -33,7 +33,6 @@ from recsys_rl.serving.jobs import (
     Recommend,
     Settings,
     Shared,
-    Swap,
     Transaction,
     deliver,
 )
@@ -44,8 +43,8 @@ from recsys_rl.serving.observe import observe
 from recsys_rl.serving.recommendations import Recommendations
 from recsys_rl.serving.record.record_schema import Damaged
 from recsys_rl.serving.record.store import Full, Lost, Store
+from recsys_rl.serving.release_changes import AtStart
 from recsys_rl.serving.releases.active_version import ActiveVersion
-from recsys_rl.serving.releases.releases import AtStart
 from recsys_rl.serving.rule import LATE
 from recsys_rl.serving.versions import Version
 
@@ -66,11 +65,11 @@ class Worker:
         at_start: AtStart | None = None,
     ) -> None:
         """Raise Damaged if the rows of releases can't be read."""
-        challenger, action = (None, None) if at_start is None else (at_start.challenger, at_start.action)
+        first = AtStart() if at_start is None else at_start
         self.shared = Shared(
             settings,
             store,
-            ActiveVersion(store, version, challenger),
+            ActiveVersion(store, version, first.challenger),
             Memory(store, version.checkpoint.interface),
             Transaction(store),
             Admission(settings.deadline),
@@ -79,8 +78,8 @@ class Worker:
         self.failed: str = ""  # why the server is not ready
         self.queue: queue.SimpleQueue[Job | Draws | None] = queue.SimpleQueue()
         self.batcher = Batcher(lambda requests, results: self.queue.put(Draws(requests, results)))
-        if action is not None:
-            self.queue.put(Job(Change(action)))
+        if first.change is not None:
+            self.queue.put(Job(Change(first.change)))
         self.thread = threading.Thread(target=self._run, name="worker", daemon=True)
         self.thread.start()
 
@@ -153,9 +152,6 @@ class Worker:
                 observe(self.recommendations, job)
             elif isinstance(task, Feedback):
                 answer(job, take_feedback(self.shared, task.events))
-            elif isinstance(task, Swap):
-                self.shared.active.swap(task.version)
-                answer(job, None)
             elif isinstance(task, Change):
                 task.action(self.shared)
                 answer(job, None)

@@ -117,7 +117,7 @@ def test_a_version_without_gaps_serves_on_a_record_that_has_some(
     with serving(folder / "a.pt", db, session_timeout=5):
         pass
     with serving(folder, db, session_timeout=5) as client:
-        swapped = client.post("/v1/policies/alias", json={"name": "champion", "sha256": sha256_of(strict)})
+        swapped = client.post("/v1/release/alias", json={"sha256": sha256_of(strict)})
         assert swapped.status_code == 200, swapped.text
         assert client.post("/v1/recommend", json={"user_id": "bob", "context": {}}).status_code == 422
         recommend(client, "bob", context=FULL)

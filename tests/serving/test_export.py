@@ -63,8 +63,8 @@ def test_a_policy_with_a_first_stage_shares_no_log(checkpoint: At, tmp_path: Pat
         for user in "12":
             send(client, event(recommend(client, user), "leave"))
             if user == "1":
-                body = {"name": "champion", "sha256": sha256_of(other)}
-                assert client.post("/v1/policies/alias", json=body).status_code == 200
+                body = {"sha256": sha256_of(other)}
+                assert client.post("/v1/release/alias", json=body).status_code == 200
     with pytest.raises(UserError):
         export(record := Record(db), out, interval_of(record, now=time.time() + LATER))
     assert not out.exists()

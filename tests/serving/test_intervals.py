@@ -57,8 +57,8 @@ def test_intervals_in_one_folder_are_read_as_one_log(
         visits(client, range(6))
         send(client, event(waiting, "engagement", 0.25))
         parts_of(db, folder, marks)
-        body = {"name": "champion", "sha256": sha256_of(two / "b.pt")}
-        assert client.post("/v1/policies/alias", json=body).status_code == 200
+        body = {"sha256": sha256_of(two / "b.pt")}
+        assert client.post("/v1/release/alias", json=body).status_code == 200
         send(client, event(recommend(client, "9", exclude=["1", "2"]), "leave"))
         send(client, event(recommend(client, "10", candidates=["3", "4", "5"]), "leave"))
         visits(client, range(11, 30))

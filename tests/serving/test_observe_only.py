@@ -223,8 +223,8 @@ def test_a_version_that_learned_from_the_record_serves_on_it(
     (tmp_path / "policies").mkdir()
     version = made.rename(tmp_path / "policies" / "1.pt")
     with serve(**options) as client:
-        body = {"name": "champion", "sha256": sha256_of(version)}
-        swapped = client.post("/v1/policies/alias", json=body)
+        body = {"sha256": sha256_of(version)}
+        swapped = client.post("/v1/release/alias", json=body)
         assert swapped.status_code == 200, swapped.text
         answer = client.post("/v1/recommend", json={"user_id": "3"}).json()
         assert answer["items"][0]["item_id"] in SECTIONS and answer["policy"]["name"] == "bc"

@@ -143,8 +143,8 @@ def test_train_serve_export_train_again_and_judge(tmp_path: Path, monkeypatch: p
     with serving(checkpoint.parent, db) as again:  # the second version serves on the same record
         new = checkpoint.parent / "second.pt"
         new.write_bytes((tmp_path / "runs" / "second" / "reinforce.pt").read_bytes())
-        body = {"name": "champion", "sha256": sha256_of(new)}
-        swapped = again.post("/v1/policies/alias", json=body)
+        body = {"sha256": sha256_of(new)}
+        swapped = again.post("/v1/release/alias", json=body)
         assert swapped.status_code == 200, swapped.text
         context = {"age": 30, "device": "phone", "taste": [0.5, 0.5]}
         assert recommend(again, "v1", context=context)["policy"]["sha256"] == sha256_of(new)

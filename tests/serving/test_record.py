@@ -386,8 +386,8 @@ def test_a_checkpoint_of_other_users_can_not_take_over(checkpoint: At, tmp_path:
     two = Path(shutil.copy(trained(tmp_path, "satiation", "--num-users", "20"), folder / "2.pt"))
     with serving(begun(one, db), db) as client:
         recommend(client, "25")
-        body = {"name": "champion", "sha256": sha256_of(two)}
-        found = client.post("/v1/policies/alias", json=body)
+        body = {"sha256": sha256_of(two)}
+        found = client.post("/v1/release/alias", json=body)
         assert found.status_code == 409
         assert recommend(client, "25")["session"]["step"] == 1
     with pytest.raises(UserError), serving(two, db):

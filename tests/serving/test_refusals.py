@@ -165,8 +165,8 @@ def sha256(path: Path) -> str:
 
 
 def swap(client: TestClient, path: Path) -> Response:
-    body = {"name": "champion", "sha256": sha256(path)}
-    found: Response = client.post("/v1/policies/alias", json=body)
+    body = {"sha256": sha256(path)}
+    found: Response = client.post("/v1/release/alias", json=body)
     return found
 
 

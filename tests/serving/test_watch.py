@@ -9,6 +9,7 @@ import time
 from contextlib import closing
 from copy import copy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -21,11 +22,11 @@ from recsys_rl.serving.jobs import Change, Moment
 from recsys_rl.serving.jobs import Look as LookAtWorker
 from recsys_rl.serving.loop.release import status_lines
 from recsys_rl.serving.record.snapshot import Snapshot
+from recsys_rl.serving.release_changes import back, start
 from recsys_rl.serving.releases.canary import CanarySettings, Look
 from recsys_rl.serving.releases.outcomes import Outcomes
-from recsys_rl.serving.releases.releases import Back, Start
-from recsys_rl.serving.releases.watch import Followed, Watch
 from recsys_rl.serving.versions import Version
+from recsys_rl.serving.watch import Followed, Watch
 from recsys_rl.types import Obs
 from tests.serving.servers import begun, event, recommend, send, serving
 from tests.serving.test_refusals import champion, sha256
@@ -36,8 +37,8 @@ SOON = {"feedback_window": 1e-3}
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recsys_rl.serving.releases.watch.EVERY", 0.02)
-    monkeypatch.setattr("recsys_rl.serving.releases.watch.CanarySettings", lambda: CanarySettings(learned=10))
+    monkeypatch.setattr("recsys_rl.serving.watch.EVERY", 0.02)
+    monkeypatch.setattr("recsys_rl.serving.watch.CanarySettings", lambda: CanarySettings(learned=10))
 
 
 def of_a(two: Path, tmp_path: Path) -> Path:
@@ -156,7 +157,7 @@ def test_one_session_that_stays_open_does_not_hold_up_the_others_for_ever(
 ) -> None:
     """It counts with what came until its end, also when it is read again after a start."""
     monkeypatch.setattr(
-        "recsys_rl.serving.releases.watch.CanarySettings", lambda: CanarySettings(learned=10, longest=2.0)
+        "recsys_rl.serving.watch.CanarySettings", lambda: CanarySettings(learned=10, longest=2.0)
     )
     db, b = of_a(two, tmp_path), sha256(two / "b.pt")
     with serving(two, db, session_timeout=4.0, feedback_window=0.01) as client:
@@ -182,7 +183,7 @@ def test_a_look_that_fails_loses_no_session(
 ) -> None:
     """20 sessions are found at one look, of which the second batch can't be read once."""
     db, b = of_a(two, tmp_path), sha256(two / "b.pt")
-    monkeypatch.setattr("recsys_rl.serving.releases.watch.BATCH", 5)
+    monkeypatch.setattr("recsys_rl.serving.watch.BATCH", 5)
     read, ready, calls = Followed._read, list[bool](), list[int]()
 
     def failing(self: Followed, store: Snapshot, numbers: list[int], now: float) -> None:
@@ -208,7 +209,7 @@ def test_reads_that_fail_now_and_then_freeze_nothing_and_those_that_always_fail_
     two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     db, b = of_a(two, tmp_path), sha256(two / "b.pt")
-    monkeypatch.setattr("recsys_rl.serving.releases.watch.TRIES", 3)
+    monkeypatch.setattr("recsys_rl.serving.watch.TRIES", 3)
     look, looks, dead = Followed.now, list[bool](), list[bool]()
 
     def failing(self: Followed, moment: Moment) -> Look:
@@ -244,8 +245,8 @@ def test_a_canary_that_is_behind_catches_up_although_reads_fail(
         visits(client, two, 40, 0.3)
         until(lambda: matured(client) == 40)
         before = state(client)
-    monkeypatch.setattr("recsys_rl.serving.releases.watch.MOST", 5)
-    monkeypatch.setattr("recsys_rl.serving.releases.watch.BATCH", 2)
+    monkeypatch.setattr("recsys_rl.serving.watch.MOST", 5)
+    monkeypatch.setattr("recsys_rl.serving.watch.BATCH", 2)
     begin, looks, reads = Followed.now, list[int](), list[int]()
     failures, whole = list[str](), list[bool]()
 
@@ -290,7 +291,7 @@ def test_failed_looks_of_another_release_do_not_count(
 ) -> None:
     """Two looks at a release fail, then another one begins at once, and its first look fails."""
     db, b = of_a(two, tmp_path), sha256(two / "b.pt")
-    monkeypatch.setattr("recsys_rl.serving.releases.watch.TRIES", 3)
+    monkeypatch.setattr("recsys_rl.serving.watch.TRIES", 3)
     look, failed, good = Watch.now, list[int](), list[int]()
     with serving(two, db, **SOON) as client:
         worker = client.app.worker  # type: ignore[attr-defined]
@@ -302,8 +303,9 @@ def test_failed_looks_of_another_release_do_not_count(
                 if len(failed) == 2:
                     moment: Moment = await worker.submit(LookAtWorker())
                     assert moment.challenger is not None
-                    await worker.submit(Change(Back("", b)))
-                    await worker.submit(Change(Start(moment.challenger, 0.5, "session", "", None)))
+                    await worker.submit(Change(partial(back, challenger=b, reason="")))
+                    again = partial(start, version=moment.challenger, share=0.5, unit="session")
+                    await worker.submit(Change(again))
                 raise sqlite3.OperationalError("disk I/O error")
             good.append(await look(self))
             return good[-1]
@@ -330,7 +332,7 @@ def test_people_are_centred_by_their_sessions_before_the_prior_ones(
 ) -> None:
     """The last 12 sessions before the release are of others; eleven people have three sessions before."""
     monkeypatch.setattr(
-        "recsys_rl.serving.releases.watch.CanarySettings", lambda: CanarySettings(learned=10, prior=12)
+        "recsys_rl.serving.watch.CanarySettings", lambda: CanarySettings(learned=10, prior=12)
     )
     db, b = of_a(two, tmp_path), sha256(two / "b.pt")
     with serving(two, db, **SOON) as client:

@@ -26,7 +26,8 @@ from recsys_rl.logs.ope.result import Difference, Estimate, finite, number
 
 CANT_TELL: Final = "can't tell"
 BROKEN: Final = "the log is broken"
-Answer = Literal["better", "worse", "can't tell", "the log is broken", ""]
+Answer = Literal["better", "worse", "can't tell", "the log is broken"]
+"""Of an estimate, of the gate and of a canary."""
 EXIT_CODES: dict[str, int] = {"better": 0, "worse": 3, CANT_TELL: 4, BROKEN: 5}
 """Exit codes of `ope --verdict`; 2 is a mistake of the user."""
 LIKELY = (
@@ -49,7 +50,7 @@ class Verdict:
     high: float
     ess: float | None = None  # effective sample size of its weights; None without weights
     promise: bool = True  # False: the interval promises no coverage
-    answer: Answer = ""  # against what the log earned, or another policy; "" for the log itself
+    answer: Answer | Literal[""] = ""  # against what the log earned, or another policy; "" for the log itself
     difference: tuple[float, float, float] | None = None  # from that, with its interval
     reason: str = ""  # why nobody can tell, or what is broken
     against: str = LOGGED
@@ -283,5 +284,5 @@ def _is_row(row: Verdict) -> bool:
         all(type(text) is str for text in texts)
         and all(type(x) in (int, float) for x in numbers)
         and type(row.promise) is bool
-        and row.answer in get_args(Answer)
+        and row.answer in ("", *get_args(Answer))
     )

@@ -8,15 +8,16 @@ from recsys_rl.errors import amount
 from recsys_rl.logs.ope.diagnostics import FEW
 from recsys_rl.logs.ope.lower import LOWER
 from recsys_rl.logs.ope.result import number
+from recsys_rl.logs.ope.verdict import BROKEN, CANT_TELL
 from recsys_rl.serving.loop.gate_rule import HARM, LEAST_SESSIONS, GateVerdict
 
 MEANING = {
     "better": "By this record the challenger earns more. A canary should confirm it before it serves alone.",
     "no harm seen": "This record shows no harm. It does not show a gain either: the canary may decide.",
     "worse": "By this record the challenger earns less: do not serve it.",
-    "can't tell": "This record can't tell: gather more sessions, or another candidate. Where the "
+    CANT_TELL: "This record can't tell: gather more sessions, or another candidate. Where the "
     "difference is above 0 the canary may decide.",
-    "the log is broken": "This record can judge nothing: mend what is said above first.",
+    BROKEN: "This record can judge nothing: mend what is said above first.",
 }
 
 

@@ -239,13 +239,13 @@ class _Place:
             case Start(candidate, share):
                 yield self._start(candidate, share)
             case Raise(challenger, share):
-                self.server.share(share)
+                self.server.act("share", share=share)
                 yield f"{self._name(challenger)} serves {100 * share:g} % of the sessions"
             case Promote(challenger):
-                self.server.promote(challenger, reason="canary: better")  # and no other one
+                self.server.act("promote", challenger=challenger, reason="canary: better")  # and no other one
                 yield f"{self._name(challenger)} is promoted"
             case Back(challenger, reason):
-                self.server.back(reason, challenger)  # the server may have stopped it meanwhile
+                self.server.act("back", challenger=challenger, reason=reason)  # it may have stopped meanwhile
                 yield f"{self._name(challenger)} went back: {reason}"
 
     def called(self, step: Step) -> str:
@@ -273,7 +273,7 @@ class _Place:
         verdict = self._verdict(sha256) or {}
         reason = f"gate: {verdict['answer']}"
         try:
-            self.server.start(sha256, share, reason=reason, verdict=verdict)
+            self.server.act("start", sha256=sha256, share=share, reason=reason, verdict=verdict)
         except Refused as refused:
             if refused.code not in UNFIT:
                 raise

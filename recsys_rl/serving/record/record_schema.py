@@ -66,7 +66,7 @@ class Session(Struct, array_like=True, frozen=True):
 
 Arm = Literal["", "champion", "challenger"]
 Unit = Literal["session", "user"]
-ReleaseKind = Literal["start", "share", "promote", "freeze", "back", "stop"]
+ReleaseKind = Literal["alias", "start", "share", "promote", "freeze", "back", "stop"]
 PieceInRecord = float | str | tuple[float, ...] | None
 Pieces = tuple[PieceInRecord, ...]
 """The pieces of a context, as the request gave them, in the alphabetical order of their names; None: none."""
@@ -125,7 +125,7 @@ class Event(Struct, array_like=True, frozen=True):
 
 
 class Release(Struct, array_like=True, frozen=True):
-    """One action of a release. All rows in their order give its state (releases.py)."""
+    """One action of a release. All rows in their order give its state (arms.py)."""
 
     number: int
     time: float  # seconds since 1970

@@ -13,6 +13,7 @@ import sys
 import traceback
 from collections import deque
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,9 @@ from recsys_rl.serving.jobs import Look as LookAtWorker
 from recsys_rl.serving.messages import Problem
 from recsys_rl.serving.record.record_schema import Release
 from recsys_rl.serving.record.snapshot import Snapshot
+from recsys_rl.serving.release_changes import freeze, stop
 from recsys_rl.serving.releases.canary import Canary, CanarySettings, Look
 from recsys_rl.serving.releases.outcomes import Outcome, Outcomes
-from recsys_rl.serving.releases.releases import Freeze, Stop
 from recsys_rl.serving.worker import Worker
 
 EVERY = 1.0  # seconds
@@ -68,9 +69,9 @@ class Watch:
                     continue
                 # Without a canary nobody must be given to a challenger.
                 traceback.print_exc(file=sys.stderr)
-                freeze = Freeze(f"{why}, {failed} times in a row", release.start.number)
+                why = f"{why}, {failed} times in a row"
                 with contextlib.suppress(Problem):
-                    await self.worker.submit(Change(freeze))
+                    await self.worker.submit(Change(partial(freeze, reason=why, number=release.start.number)))
 
     async def now(self) -> int:
         """Look now. Returns the number of the release, 0 without one. Raises Damaged, UserError."""
@@ -80,14 +81,14 @@ class Watch:
                 return 0
             number = moment.under_way.start.number
             look = await asyncio.to_thread(self._look, moment, moment.under_way.start)
-            action: Stop | Freeze | None = None
+            change = None
             if look.harm:
-                action = Stop(number, look.harm, verdict_of(look))
+                change = partial(stop, number=number, reason=look.harm, verdict=verdict_of(look))
             elif moment.under_way.frozen is None and (why := _lacks_file(moment)):
-                action = Freeze(why, number)
-            if action is not None:
+                change = partial(freeze, reason=why, number=number)
+            if change is not None:
                 try:
-                    await self.worker.submit(Change(action))
+                    await self.worker.submit(Change(change))
                 except Problem as problem:  # the disk is full, and the next look tries again
                     print(f"the release can't be stopped: {problem.detail}", file=sys.stderr)
             return number
