@@ -324,5 +324,15 @@ def damaged() -> Problem:
     )
 
 
+def no_policy() -> Problem:
+    """There is nobody who could recommend."""
+    return Problem(
+        409,
+        "no-policy",
+        "No policy serves yet: put a version into the folder of --checkpoint, and make it the champion: "
+        "recsys-rl release alias FILE.",
+    )
+
+
 def no_room(why: str) -> Problem:
     return Problem(503, "record-full", f"The record can't be written ({why}): try again later.", 10)

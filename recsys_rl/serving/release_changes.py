@@ -19,7 +19,6 @@ from recsys_rl.errors import UserError
 from recsys_rl.serving import messages
 from recsys_rl.serving.jobs import Shared
 from recsys_rl.serving.messages import Problem
-from recsys_rl.serving.place import no_policy
 from recsys_rl.serving.record.record_schema import Release, ReleaseKind, Unit
 from recsys_rl.serving.record.store import Full, Store
 from recsys_rl.serving.releases.active_version import ActiveVersion, PolicyFiles
@@ -45,7 +44,7 @@ def start(
     """Let ``version`` answer a share of the units; ``verdict``: of the gate."""
     active, sha256 = shared.active, version.row.sha256
     if not active.version.decides:
-        raise no_policy()
+        raise messages.no_policy()
     _check_nothing_under_way(shared)
     if sha256 == active.version.row.sha256:
         raise Problem(409, "is-champion", "This version serves already: give another one.")

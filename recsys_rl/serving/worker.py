@@ -27,19 +27,19 @@ from recsys_rl.serving.jobs import (
     Feedback,
     Job,
     Look,
+    Memory,
     Moment,
     Observe,
     Read,
     Recommend,
-    Settings,
     Shared,
     Transaction,
     deliver,
 )
 from recsys_rl.serving.limits import Admission
-from recsys_rl.serving.memory import Memory
 from recsys_rl.serving.messages import Problem
 from recsys_rl.serving.observe import observe
+from recsys_rl.serving.options import ServeConfig
 from recsys_rl.serving.recommendations import Recommendations
 from recsys_rl.serving.record.record_schema import Damaged
 from recsys_rl.serving.record.store import Full, Lost, Store
@@ -60,7 +60,7 @@ class Worker:
         self,
         store: Store,
         version: Version,
-        settings: Settings,
+        settings: ServeConfig,
         generator: torch.Generator,
         at_start: AtStart | None = None,
     ) -> None:

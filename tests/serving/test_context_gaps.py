@@ -15,7 +15,7 @@ from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
 from recsys_rl.logs.heldout import heldout_strangers
 from recsys_rl.logs.platform import load_log
-from recsys_rl.serving.place import place_of
+from recsys_rl.serving.server import place_of
 from recsys_rl.utils.files import sha256_of
 from recsys_rl.utils.user_hashes import number_of
 from tests.own_logs import clicks, policy

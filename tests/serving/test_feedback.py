@@ -14,7 +14,8 @@ import torch
 from recsys_rl.agents.ppo import PPO
 from recsys_rl.serving.jobs import Feedback, Recommend
 from recsys_rl.serving.messages import FeedbackAnswer, FeedbackEvent, Recommendation, RecommendRequest
-from recsys_rl.serving.server import ServeConfig, application
+from recsys_rl.serving.options import ServeConfig
+from recsys_rl.serving.server import application
 from recsys_rl.types import Obs
 from tests.serving.servers import SLOW, event, recommend, send, serving
 

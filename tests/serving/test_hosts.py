@@ -13,7 +13,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from recsys_rl.serving.app import Tokens, is_local
-from recsys_rl.serving.server import ServeConfig, application, url_of
+from recsys_rl.serving.options import ServeConfig
+from recsys_rl.serving.server import application, url_of
 from tests.serving.live import Live, live
 from tests.serving.servers import serving
 

@@ -20,11 +20,11 @@ from recsys_rl.cli import main
 from recsys_rl.logs.parts import read_decisions
 from recsys_rl.logs.transitions import observe as observations
 from recsys_rl.recommender import load
+from recsys_rl.serving.at_rest.check import check
+from recsys_rl.serving.at_rest.export_log import export
+from recsys_rl.serving.at_rest.opened_record import Record, interval_of
 from recsys_rl.serving.jobs import Observe, Recommend
 from recsys_rl.serving.messages import ObserveRequest, RecommendRequest
-from recsys_rl.serving.record.export_log import export
-from recsys_rl.serving.record.interval import interval_of
-from recsys_rl.serving.record.record_at_rest import Record, check
 from tests.doors import SERVED
 from tests.serving.servers import event, recommend, send, serving
 from tests.serving.test_refusals import held_worker

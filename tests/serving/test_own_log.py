@@ -23,9 +23,9 @@ from recsys_rl.logs.decision_log import concatenate
 from recsys_rl.logs.platform import load_log
 from recsys_rl.logs.transitions import observe
 from recsys_rl.make import agent_of
-from recsys_rl.serving.record.export_table import TableExport, export_table
-from recsys_rl.serving.record.interval import interval_of
-from recsys_rl.serving.record.record_at_rest import Record, check
+from recsys_rl.serving.at_rest.check import check
+from recsys_rl.serving.at_rest.export_table import TableExport, export_table
+from recsys_rl.serving.at_rest.opened_record import Record, interval_of
 from recsys_rl.utils.files import sha256_of
 from tests.own_logs import clicks, policy, sessions, write_csv
 from tests.serving.servers import event, recommend, send, serving

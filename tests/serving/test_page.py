@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from benchmarks.pictures import browser
-from recsys_rl.serving.record.record_at_rest import Record
+from recsys_rl.serving.at_rest.opened_record import Record
 from recsys_rl.serving.releases.canary import CanarySettings
 from tests.own_logs import clicks, policy
 from tests.serving.browser import Page, page

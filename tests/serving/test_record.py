@@ -399,7 +399,7 @@ def test_a_checkpoint_of_other_users_can_not_take_over(checkpoint: At, tmp_path:
 def test_feedback_to_a_person_out_of_memory_is_seen_by_the_next_request(
     checkpoint: At, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recsys_rl.serving.memory.MOST_PEOPLE", 2)
+    monkeypatch.setattr("recsys_rl.serving.jobs.MOST_PEOPLE", 2)
     with serving(checkpoint("satiation"), tmp_path / "r.sqlite") as client:
         first = recommend(client, "3")
         for user in "456789":

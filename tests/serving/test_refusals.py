@@ -23,9 +23,10 @@ from recsys_rl.serving.app import read_body
 from recsys_rl.serving.draw_request import DrawRequest, DrawResult, draw
 from recsys_rl.serving.jobs import Feedback, Read, Recommend
 from recsys_rl.serving.messages import FeedbackAnswer, FeedbackEvent, Problem, RecommendRequest
+from recsys_rl.serving.options import ServeConfig
 from recsys_rl.serving.record.record_schema import Damaged
 from recsys_rl.serving.record.store import Store
-from recsys_rl.serving.server import ServeConfig, application
+from recsys_rl.serving.server import application
 from recsys_rl.serving.worker import Worker
 from recsys_rl.types import Obs
 from tests.serving.servers import SLOW, begun, event, recommend, send, serving

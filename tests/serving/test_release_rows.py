@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from recsys_rl.errors import UserError
-from recsys_rl.serving.record.record_at_rest import Record, check
+from recsys_rl.serving.at_rest.check import check
+from recsys_rl.serving.at_rest.opened_record import Record
 from recsys_rl.serving.record.record_schema import (
     FORMAT,
     Damaged,

@@ -19,9 +19,9 @@ from starlette.testclient import TestClient
 from benchmarks.harness.forked import Forked
 from benchmarks.harness.served import Connection
 from recsys_rl.agents.ppo import PPO
-from recsys_rl.serving.facts import facts_of
-from recsys_rl.serving.record.check_arms import wrong_arms
-from recsys_rl.serving.record.record_at_rest import Record, check
+from recsys_rl.serving.at_rest.check import check, wrong_arms
+from recsys_rl.serving.at_rest.opened_record import Record
+from recsys_rl.serving.record.facts import facts_of
 from recsys_rl.serving.record.record_schema import Decision, Release
 from recsys_rl.serving.record.store import Full, Store
 from recsys_rl.serving.release_routes import ACTIONS
@@ -367,7 +367,7 @@ def test_a_champion_that_fails_on_a_full_disk_leaves_no_arms(
         monkeypatch.setattr(PPO, "scores", no_scores)
         monkeypatch.setattr(Store, "write", no_room)
         before = [recommend(client, str(at))["degraded"] for at in range(24)]
-        assert len([why for why in before if why]) == 3 and kinds(client) == ["start"]
+        assert len([why for why in before if why]) == 3 and kinds(client) == ["alias", "start"]
         more = [recommend(client, f"more {at}") for at in range(8)]
         assert {answer["policy"]["sha256"] for answer in more} == {a}
     record = Record(db)

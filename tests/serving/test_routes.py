@@ -22,7 +22,8 @@ from recsys_rl.logs.parts import read_decisions
 from recsys_rl.serving.app import Tokens
 from recsys_rl.serving.draw_request import DrawRequest, DrawResult, draw
 from recsys_rl.serving.messages import Problem
-from recsys_rl.serving.server import ServeConfig, application, serve
+from recsys_rl.serving.options import ServeConfig
+from recsys_rl.serving.server import application, serve
 from recsys_rl.types import Obs
 from tests.serving.servers import begun, event, recommend, send, serving, trained
 

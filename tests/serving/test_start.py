@@ -17,7 +17,8 @@ from starlette.testclient import TestClient
 
 from recsys_rl.cli import main
 from recsys_rl.errors import UserError
-from recsys_rl.serving.server import ServeConfig, serve
+from recsys_rl.serving.options import ServeConfig
+from recsys_rl.serving.server import serve
 from recsys_rl.utils.files import sha256_of
 from tests.serving.servers import begun, recommend, serving
 

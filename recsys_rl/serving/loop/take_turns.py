@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from recsys_rl.errors import UserError, error_text, one_line
-from recsys_rl.serving.facts import CHAMPION
+from recsys_rl.serving.at_rest.opened_record import interval_of, open_snapshot
 from recsys_rl.serving.loop.client import Refused
 from recsys_rl.serving.loop.gate import GateConfig, gate_each
 from recsys_rl.serving.loop.release import Releases
@@ -45,8 +45,7 @@ from recsys_rl.serving.loop.turn import (
     Wait,
     next_step,
 )
-from recsys_rl.serving.record.interval import interval_of
-from recsys_rl.serving.record.record_at_rest import open_snapshot
+from recsys_rl.serving.record.facts import CHAMPION
 from recsys_rl.serving.record.record_schema import Damaged
 from recsys_rl.serving.record.snapshot import Snapshot
 from recsys_rl.serving.versions import files_in

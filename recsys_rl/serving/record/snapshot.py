@@ -14,7 +14,7 @@ from pathlib import Path
 
 from recsys_rl.checkpoint.sealed import sync
 from recsys_rl.errors import UserError, error_text, one_line
-from recsys_rl.serving.facts import CHAMPION
+from recsys_rl.serving.record.facts import CHAMPION
 from recsys_rl.serving.record.record_schema import Damaged
 from recsys_rl.serving.record.store_reader import StoreReader, format_of
 from recsys_rl.utils.locks import parts_of

@@ -15,7 +15,7 @@ from typing import Any
 
 from recsys_rl.checkpoint.sealed import sync
 from recsys_rl.errors import UserError, error_text, one_line
-from recsys_rl.serving.facts import CHAMPION, HIGHEST, check_facts
+from recsys_rl.serving.record.facts import CHAMPION, HIGHEST, check_facts
 from recsys_rl.serving.record.record_schema import (
     APPLICATION,
     DIGEST_BITS,

@@ -19,8 +19,8 @@ from recsys_rl.recommender.visit import NOON
 from recsys_rl.serving import messages
 from recsys_rl.serving.decide_again import request_of
 from recsys_rl.serving.draw_request import DrawRequest, draw
-from recsys_rl.serving.facts import CHAMPION, facts_of
 from recsys_rl.serving.messages import Problem
+from recsys_rl.serving.record.facts import CHAMPION, facts_of
 from recsys_rl.serving.record.record_schema import Damaged, Decision, ServedPolicy, SessionRows
 from recsys_rl.serving.record.snapshot import champion_in
 from recsys_rl.serving.record.store import Full, Store

@@ -16,7 +16,7 @@ from recsys_rl.make import make_user_model
 from recsys_rl.objective.weighted import weighted_known, weights_of
 from recsys_rl.protocols import UserModel
 from recsys_rl.serving.record.record_schema import Arm, Session, SessionRows
-from recsys_rl.serving.session_state import SessionState, Step
+from recsys_rl.serving.session_state import SessionState, Step, events_left
 from recsys_rl.serving.versions import Version
 from recsys_rl.types import Events, Feedback, Interface
 
@@ -115,11 +115,8 @@ class Outcomes:
     def _left(self, steps: Sequence[Step]) -> Events | None:
         if not self.interface.events:
             return None
-        width, nothing = max(1, *(len(step.left) for step in steps)), [0.0] * len(self.interface.signals)
-        gaps = [width - len(step.left) for step in steps]
-        items = [[*step.left, *[-1] * gap] for step, gap in zip(steps, gaps, strict=True)]
-        signals = [[*step.left.values(), *[nothing] * gap] for step, gap in zip(steps, gaps, strict=True)]
-        return Events(torch.tensor(items), self._all_signals(torch.tensor(signals)))
+        items, signals = events_left(steps, self.interface)
+        return Events(items, self._all_signals(signals))
 
 
 def _outcome(session: SessionState, reward: float) -> Outcome:

@@ -17,13 +17,13 @@ import pytest
 from recsys_rl.checkpoint import load, save
 from recsys_rl.cli import main
 from recsys_rl.errors import UserError
+from recsys_rl.serving.at_rest.opened_record import IN_FLIGHT
 from recsys_rl.serving.loop.client import Refused
 from recsys_rl.serving.loop.release import Releases
 from recsys_rl.serving.loop.rounds import Round, write_round
 from recsys_rl.serving.loop.take_turns import LOCK, UNFIT, LoopConfig, _Place, loop
 from recsys_rl.serving.loop.turn import Judge, Start, Wait
 from recsys_rl.serving.loop.visitors import VisitorsConfig, visitors
-from recsys_rl.serving.record.interval import IN_FLIGHT
 from recsys_rl.utils.files import sha256_of
 from recsys_rl.utils.locks import lock
 from tests.doors import SATIATION, assert_names, start, train_in

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from recsys_rl.errors import UserError
-from recsys_rl.serving.record.export_arms import by_an_arm
-from recsys_rl.serving.record.interval import Interval
-from recsys_rl.serving.record.record_at_rest import Record
+from recsys_rl.serving.at_rest.export_arms import by_an_arm
+from recsys_rl.serving.at_rest.opened_record import Interval, Record
 from recsys_rl.serving.record.record_schema import Decision, SessionRows
 from recsys_rl.serving.versions import Version
 
