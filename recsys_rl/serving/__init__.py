@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from recsys_rl.serving.loop.visitors import VisitorsConfig, visitors
     from recsys_rl.serving.options import ServeConfig
     from recsys_rl.serving.record.snapshot import backup
-from recsys_rl.serving.server import application, serve
+    from recsys_rl.serving.server import application, serve
 
 __all__ = [
     "GateConfig",

@@ -12,7 +12,7 @@ from msgspec import Meta, Struct, field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from recsys_rl.logs.ope.verdict import Answer
+from recsys_rl.logs.ope.answer import Answer
 from recsys_rl.serving import release_changes as changes
 from recsys_rl.serving.jobs import Change, Read
 from recsys_rl.serving.messages import Problem, Sha256

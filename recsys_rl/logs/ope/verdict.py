@@ -12,11 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, get_args
+from typing import Any, Literal, get_args
 
 from torch import Tensor
 
 from recsys_rl.errors import UserError, amount
+from recsys_rl.logs.ope.answer import BROKEN, CANT_TELL, EXIT_CODES, Answer
 from recsys_rl.logs.ope.compare import MODELS, by_lower_bound, difference, enough, stand_ins
 from recsys_rl.logs.ope.diagnostics import FEW, HEAVY, MOST_MOVE
 from recsys_rl.logs.ope.judge import LOGGED
@@ -24,12 +25,6 @@ from recsys_rl.logs.ope.lower import EARLIER, LOWER, SingleDecisions
 from recsys_rl.logs.ope.parts import Totals
 from recsys_rl.logs.ope.result import Difference, Estimate, finite, number
 
-CANT_TELL: Final = "can't tell"
-BROKEN: Final = "the log is broken"
-Answer = Literal["better", "worse", "can't tell", "the log is broken"]
-"""Of an estimate, of the gate and of a canary."""
-EXIT_CODES: dict[str, int] = {"better": 0, "worse": 3, CANT_TELL: 4, BROKEN: 5}
-"""Exit codes of `ope --verdict`; 2 is a mistake of the user."""
 LIKELY = (
     "the likely cause, unless the log has one, is a missing column candidates, where a decision could show "
     "only some of the items"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from recsys_rl.errors import amount
+from recsys_rl.logs.ope.answer import BROKEN, CANT_TELL
 from recsys_rl.logs.ope.diagnostics import FEW
 from recsys_rl.logs.ope.lower import LOWER
 from recsys_rl.logs.ope.result import number
-from recsys_rl.logs.ope.verdict import BROKEN, CANT_TELL
 from recsys_rl.serving.loop.gate_rule import HARM, LEAST_SESSIONS, GateVerdict
 
 MEANING = {

@@ -23,6 +23,7 @@ from recsys_rl.functional import categorical
 from recsys_rl.logs.decision_log import DecisionLog
 from recsys_rl.logs.experience.log_facts import behaviour_logprobs
 from recsys_rl.logs.experience.logged import rewards_of, streams_of
+from recsys_rl.logs.ope.answer import BROKEN
 from recsys_rl.logs.ope.config import OpeConfig
 from recsys_rl.logs.ope.item_models import MOST_ITEMS
 from recsys_rl.logs.ope.log import STREAMS, ReadLog
@@ -32,7 +33,7 @@ from recsys_rl.logs.ope.playable import playable
 from recsys_rl.logs.ope.policies import logged_places
 from recsys_rl.logs.ope.replay import ReplayedLog
 from recsys_rl.logs.ope.reward_bounds import reward_bounds
-from recsys_rl.logs.ope.verdict import BROKEN, Estimates, about_log, verdict_on
+from recsys_rl.logs.ope.verdict import Estimates, about_log, verdict_on
 from recsys_rl.logs.ope.world import Worlds, try_world, world
 from recsys_rl.make import agent_of, make_user_model
 from recsys_rl.objective.weighted import weights_of

@@ -9,10 +9,10 @@ from typing import Any, Literal
 from torch import Tensor
 
 from recsys_rl.errors import amount
+from recsys_rl.logs.ope.answer import BROKEN, CANT_TELL, EXIT_CODES
+from recsys_rl.logs.ope.answer import Answer as OpeAnswer
 from recsys_rl.logs.ope.diagnostics import FEW, student_t
 from recsys_rl.logs.ope.result import number
-from recsys_rl.logs.ope.verdict import BROKEN, CANT_TELL, EXIT_CODES
-from recsys_rl.logs.ope.verdict import Answer as OpeAnswer
 
 Answer = OpeAnswer | Literal["no harm seen"]
 GAIN, HARM = 0.1, -0.05

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from recsys_rl.errors import one_line
-from recsys_rl.logs.ope.verdict import BROKEN, CANT_TELL
+from recsys_rl.logs.ope.answer import BROKEN, CANT_TELL
 from recsys_rl.serving.loop.gate_rule import Answer
 from recsys_rl.serving.loop.rounds import Round
 

@@ -21,8 +21,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from recsys_rl.logs.ope.answer import BROKEN, CANT_TELL, Answer
 from recsys_rl.logs.ope.anytime import Capital, Shares, arm_terms
-from recsys_rl.logs.ope.verdict import BROKEN, CANT_TELL, Answer
 from recsys_rl.serving.record.record_schema import Unit
 from recsys_rl.serving.releases.outcomes import Outcome
 
