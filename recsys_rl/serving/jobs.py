@@ -11,7 +11,7 @@ from typing import Any
 
 from recsys_rl.serving.draw_request import DrawRequest, DrawResult
 from recsys_rl.serving.limits import Admission
-from recsys_rl.serving.messages import FeedbackEvent, ObserveRequest, RecommendRequest
+from recsys_rl.serving.messages import ObserveRequest, RecommendRequest
 from recsys_rl.serving.options import ServeConfig
 from recsys_rl.serving.record.record_schema import Decision, Event, Person, Row, SessionRows
 from recsys_rl.serving.record.store import Store
@@ -58,15 +58,10 @@ class Observe:
 
 
 @dataclass(frozen=True)
-class Feedback:
-    events: Sequence[FeedbackEvent]
+class Call:
+    """Read the record, or change something: the answer is the function's result."""
 
-
-@dataclass(frozen=True)
-class Change:
-    """An action of a release (release_changes.py)."""
-
-    action: Callable[[Shared], None]
+    function: Callable[[Shared], Any]
 
 
 @dataclass(frozen=True)
@@ -82,13 +77,6 @@ class Moment:
 @dataclass(frozen=True)
 class Look:
     """Give the Moment."""
-
-
-@dataclass(frozen=True)
-class Read:
-    """Read something from the record."""
-
-    query: Callable[[Store], Any]
 
 
 @dataclass(frozen=True)

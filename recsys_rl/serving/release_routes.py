@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from recsys_rl.logs.ope.answer import Answer
 from recsys_rl.serving import release_changes as changes
-from recsys_rl.serving.jobs import Change, Read
+from recsys_rl.serving.jobs import Call
 from recsys_rl.serving.messages import Problem, Sha256
 from recsys_rl.serving.record.record_schema import Release, ReleaseKind, Unit
 from recsys_rl.serving.releases.active_version import latest_requests
@@ -152,7 +152,7 @@ ACTIONS = (
 
 async def _tried(services: Services, sha256: str) -> Version:
     """A version of the folder that answers stored requests. Raises UserError, Problem."""
-    stored = await services.worker.submit(Read(latest_requests))
+    stored = await services.worker.submit(Call(lambda shared: latest_requests(shared.store)))
     version = await asyncio.to_thread(services.policies.tried, sha256, stored)
     await asyncio.to_thread(services.policies.check_there, sha256)
     return version
@@ -240,7 +240,7 @@ def release_routes() -> tuple[Route, ...]:
 async def act(action: Action, services: Services, body: bytes) -> bytes:
     """The state after the action. Raises Problem."""
     asked = decoded(msgspec.json.Decoder(action.request).decode, body)
-    await services.worker.submit(Change(await action.ready(services, asked)))
+    await services.worker.submit(Call(await action.ready(services, asked)))
     return encode(_state(services))
 
 
@@ -250,7 +250,7 @@ async def status(services: Services, request: Request) -> Response:
 
 
 async def history(services: Services, request: Request) -> Response:
-    rows: list[Release] = await services.worker.submit(Read(lambda store: store.releases()))
+    rows: list[Release] = await services.worker.submit(Call(lambda shared: shared.store.releases()))
     return as_json([_row(row) for row in rows])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from starlette.responses import Response
 
 from recsys_rl.serving.context import schema_of_context
 from recsys_rl.serving.decide_again import report
-from recsys_rl.serving.jobs import Feedback, Observe, Read, Recommend
+from recsys_rl.serving.feedback import take_feedback
+from recsys_rl.serving.jobs import Call, Observe, Recommend, Shared
 from recsys_rl.serving.messages import (
     DecisionReport,
     DecisionRow,
@@ -31,7 +32,6 @@ from recsys_rl.serving.messages import (
     Versions,
 )
 from recsys_rl.serving.record.record_schema import Decision, SessionRows
-from recsys_rl.serving.record.store import Store
 from recsys_rl.serving.release_routes import release_routes
 from recsys_rl.serving.services import Get, Route, Services, as_json, decoded, encode, get, post
 from recsys_rl.serving.versions import Version
@@ -103,7 +103,8 @@ async def observe(services: Services, body: bytes) -> bytes:
 
 
 async def feedback(services: Services, body: bytes) -> bytes:
-    return encode(await services.worker.submit(Feedback(decoded(_decode_feedback, body).events)))
+    events = decoded(_decode_feedback, body).events
+    return encode(await services.worker.submit(Call(partial(take_feedback, events=events))))
 
 
 async def decision(services: Services, request: Request) -> Response:
@@ -111,13 +112,13 @@ async def decision(services: Services, request: Request) -> Response:
     if not (id_.isascii() and id_.isdecimal() and len(id_) < 19):
         raise _unknown_decision()
 
-    def query(store: Store) -> tuple[SessionRows, Decision]:
-        stored = store.decision(int(id_))
+    def query(shared: Shared) -> tuple[SessionRows, Decision]:
+        stored = shared.store.decision(int(id_))
         if stored is None:
             raise _unknown_decision()
         return stored
 
-    rows, row = await services.worker.submit(Read(query))
+    rows, row = await services.worker.submit(Call(query))
     active = services.worker.shared.active
     version = active.version  # of a decision before there was a policy
     if row.policy:
@@ -126,7 +127,7 @@ async def decision(services: Services, request: Request) -> Response:
 
 
 async def decisions(services: Services, request: Request) -> Response:
-    rows, unreadable = await services.worker.submit(Read(lambda store: store.latest(ROWS)))
+    rows, unreadable = await services.worker.submit(Call(lambda shared: shared.store.latest(ROWS)))
     version = services.worker.shared.active.version
     ids, title = version.item_ids, version.checkpoint.catalogue.title
     described = [

@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from recsys_rl.errors import one_line
-from recsys_rl.serving.jobs import Change, Moment
+from recsys_rl.serving.jobs import Call, Moment
 from recsys_rl.serving.jobs import Look as LookAtWorker
 from recsys_rl.serving.messages import Problem
 from recsys_rl.serving.record.record_schema import Release
@@ -71,7 +71,7 @@ class Watch:
                 traceback.print_exc(file=sys.stderr)
                 why = f"{why}, {failed} times in a row"
                 with contextlib.suppress(Problem):
-                    await self.worker.submit(Change(partial(freeze, reason=why, number=release.start.number)))
+                    await self.worker.submit(Call(partial(freeze, reason=why, number=release.start.number)))
 
     async def now(self) -> int:
         """Look now. Returns the number of the release, 0 without one. Raises Damaged, UserError."""
@@ -88,7 +88,7 @@ class Watch:
                 change = partial(freeze, reason=why, number=number)
             if change is not None:
                 try:
-                    await self.worker.submit(Change(change))
+                    await self.worker.submit(Call(change))
                 except Problem as problem:  # the disk is full, and the next look tries again
                     print(f"the release can't be stopped: {problem.detail}", file=sys.stderr)
             return number

@@ -20,17 +20,14 @@ import torch
 from recsys_rl.serving import messages
 from recsys_rl.serving.batcher import Batcher
 from recsys_rl.serving.draw_request import DrawRequest, DrawResult
-from recsys_rl.serving.feedback import take_feedback
 from recsys_rl.serving.jobs import (
-    Change,
+    Call,
     Draws,
-    Feedback,
     Job,
     Look,
     Memory,
     Moment,
     Observe,
-    Read,
     Recommend,
     Shared,
     Transaction,
@@ -79,7 +76,7 @@ class Worker:
         self.queue: queue.SimpleQueue[Job | Draws | None] = queue.SimpleQueue()
         self.batcher = Batcher(lambda requests, results: self.queue.put(Draws(requests, results)))
         if first.change is not None:
-            self.queue.put(Job(Change(first.change)))
+            self.queue.put(Job(Call(first.change)))
         self.thread = threading.Thread(target=self._run, name="worker", daemon=True)
         self.thread.start()
 
@@ -150,15 +147,10 @@ class Worker:
                 self.recommendations.begin(job)
             elif isinstance(task, Observe):
                 observe(self.recommendations, job)
-            elif isinstance(task, Feedback):
-                answer(job, take_feedback(self.shared, task.events))
-            elif isinstance(task, Change):
-                task.action(self.shared)
-                answer(job, None)
             elif isinstance(task, Look):
                 answer(job, self._moment())
-            elif isinstance(task, Read):
-                answer(job, task.query(self.shared.store))
+            elif isinstance(task, Call):
+                answer(job, task.function(self.shared))
         except Problem as problem:
             answer(job, problem)
         except Damaged:

@@ -18,7 +18,7 @@ import torch
 from starlette.testclient import TestClient
 
 from recsys_rl.agents.ppo import PPO
-from recsys_rl.serving.jobs import Change, Moment
+from recsys_rl.serving.jobs import Call, Moment
 from recsys_rl.serving.jobs import Look as LookAtWorker
 from recsys_rl.serving.loop.release import status_lines
 from recsys_rl.serving.record.snapshot import Snapshot
@@ -303,9 +303,9 @@ def test_failed_looks_of_another_release_do_not_count(
                 if len(failed) == 2:
                     moment: Moment = await worker.submit(LookAtWorker())
                     assert moment.challenger is not None
-                    await worker.submit(Change(partial(back, challenger=b, reason="")))
+                    await worker.submit(Call(partial(back, challenger=b, reason="")))
                     again = partial(start, version=moment.challenger, share=0.5, unit="session")
-                    await worker.submit(Change(again))
+                    await worker.submit(Call(again))
                 raise sqlite3.OperationalError("disk I/O error")
             good.append(await look(self))
             return good[-1]
