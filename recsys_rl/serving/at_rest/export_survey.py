@@ -36,11 +36,6 @@ class Survey:
     arms: bool = False  # some decisions are of the arms of a release (export_arms.py)
 
     @property
-    def watermark(self) -> int:
-        """The number at which the next interval begins."""
-        return self.interval.until
-
-    @property
     def each_known(self) -> bool:
         """True if the log has the log-probability of each row under every logger."""
         return len(self.loggers) > 1 and not self.applications and not self.arms
