@@ -19,11 +19,11 @@ from typing import Any
 
 import msgspec
 
-from recsys_rl.errors import one_line
+from recsys_rl.errors import UserError, one_line
 from recsys_rl.serving.jobs import Call, Moment
 from recsys_rl.serving.jobs import Look as LookAtWorker
 from recsys_rl.serving.messages import Problem
-from recsys_rl.serving.record.record_schema import Release
+from recsys_rl.serving.record.record_schema import Damaged, Release
 from recsys_rl.serving.record.snapshot import Snapshot
 from recsys_rl.serving.release_changes import freeze, stop
 from recsys_rl.serving.releases.canary import Canary, CanarySettings, Look
@@ -74,13 +74,16 @@ class Watch:
                     await self.worker.submit(Call(partial(freeze, reason=why, number=release.start.number)))
 
     async def now(self) -> int:
-        """Look now. Returns the number of the release, 0 without one. Raises Damaged, UserError."""
+        """Look now. Returns the number of the release, 0 without one. Raises Damaged."""
         async with self.lock:
             moment: Moment = await self.worker.submit(LookAtWorker())
             if moment.under_way is None:
                 return 0
             number = moment.under_way.start.number
-            look = await asyncio.to_thread(self._look, moment, moment.under_way.start)
+            try:
+                look = await asyncio.to_thread(self._look, moment, moment.under_way.start)
+            except UserError as error:  # of the snapshot: whoever asks for the release may ask again
+                raise Damaged(str(error)) from error
             change = None
             if look.harm:
                 change = partial(stop, number=number, reason=look.harm, verdict=verdict_of(look))

@@ -439,3 +439,18 @@ def test_a_challenger_that_fails_three_times_stops(
         assert sum(answer["degraded"] is not None for answer in answers) == 3
         assert kinds(client) == ["start", "stop"] and champion(client) == ["a.pt"]
         assert client.get("/readyz").status_code == 200
+
+
+def test_a_record_that_can_not_be_read_now_is_no_mistake_of_the_caller(
+    two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recsys_rl.serving.watch.TRIES", 1_000)  # a freeze would be written
+    db, b = of_a(two, tmp_path), sha256(two / "b.pt")
+    with serving(two, db, **SOON) as client:
+        act(client, "start", sha256=b, share=0.5)
+        db.rename(tmp_path / "away")
+        try:
+            assert client.get("/v1/release").status_code == 503
+        finally:
+            (tmp_path / "away").rename(db)
+        assert state(client)["challenger"] == b
