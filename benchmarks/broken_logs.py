@@ -36,10 +36,11 @@ from torch import Tensor
 
 from benchmarks.harness import newest, tables
 from benchmarks.harness.turns import Row
+from recsys_rl.logs.ope.answer import BROKEN
 from recsys_rl.logs.ope.diagnostics import weigh
 from recsys_rl.logs.ope.judge import LOGGED
 from recsys_rl.logs.ope.result import Estimate
-from recsys_rl.logs.ope.verdict import BROKEN, Estimates, verdict_on
+from recsys_rl.logs.ope.verdict import Estimates, verdict_on
 from recsys_rl.training.train import train
 
 ITEMS, ROWS = (8, 160, 2_000, 5_000), (20_000, 50_000)

@@ -31,7 +31,7 @@ def mutated(folder: Path, checkpoint: Path, number: int, seed: int = 0) -> list[
             {"user_id": "ann", "items": ["4", "5"], "propensity": [0.5, 0.25], "policy": "r"},
         ),
         ("/v1/feedback", {"events": [event, {**event, "signal": "leave"}]}),
-        ("/v1/policies/alias", {"name": "champion", "sha256": "0" * 64}),
+        ("/v1/release/alias", {"sha256": "0" * 64}),
     ]
     with running(checkpoint, folder / "mutated.sqlite") as server:
         for _ in range(number):

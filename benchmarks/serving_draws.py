@@ -26,8 +26,8 @@ from torch import Tensor
 from benchmarks.harness.load import loop, request_of, run
 from benchmarks.harness.said import checkpoint_in
 from benchmarks.harness.served import Server, running
+from recsys_rl.serving.at_rest.opened_record import Record
 from recsys_rl.serving.decide_again import Replayed, is_same, replay
-from recsys_rl.serving.record.record_at_rest import Record
 
 DECISIONS = 4  # of each person
 CONNECTIONS = 32

@@ -203,8 +203,8 @@ def swaps(folder: Path, checkpoint: Path, number: int) -> list[str]:
         stop, connection = threading.Event(), Connection(server.port)
         threads = clients(server.port, said, "0", stop, 2)
         for turn in range(number):
-            body = {"name": "champion", "sha256": names[(turn + 1) % 2]}
-            status, answer = connection.post("/v1/policies/alias", body)
+            body = {"sha256": names[(turn + 1) % 2]}
+            status, answer = connection.post("/v1/release/alias", body)
             if status != 200:
                 wrong.append(f"swap {turn}: {status} {answer[:200]!r}")
         stop.set()
@@ -227,7 +227,7 @@ def swap_error(folder: Path, checkpoint: Path) -> list[str]:
     log = db.with_name(db.name + "-wal")  # all that a swap writes goes there
     resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (log.stat().st_size, resource.RLIM_INFINITY))
     try:
-        refusal = connection.post("/v1/policies/alias", {"name": "champion", "sha256": names[1]})
+        refusal = connection.post("/v1/release/alias", {"sha256": names[1]})
         wrong.append(f"the swap was answered: {refusal}")
     except GONE:
         pass

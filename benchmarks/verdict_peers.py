@@ -43,7 +43,7 @@ from benchmarks.harness import newest, tables
 from benchmarks.harness.peer_script import answer_of_peer
 from benchmarks.harness.turns import Row
 from recsys_rl import cli
-from recsys_rl.logs.ope.verdict import EXIT_CODES
+from recsys_rl.logs.ope.answer import EXIT_CODES
 
 PEER = tables.ROOT / "benchmarks" / "peers" / "ope" / "skdr.py"
 ROWS, CONTEXTS, FEATURES, ITEMS, EXPLORE = 2_000, 200, 3, 5, 0.65

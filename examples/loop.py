@@ -195,9 +195,8 @@ class Story:
         """Let a policy in that knows nothing, without a verdict, until the server stops it."""
         path = self.policies / "untrained.pt"
         shutil.copyfile(file, path)
-        self.releases.start(
-            sha256_of(path), self.options.share, reason="forced, to see it stop", verdict=None
-        )
+        share, reason = self.options.share, "forced, to see it stop"
+        self.releases.act("start", sha256=sha256_of(path), share=share, reason=reason)
         self.canary(0, visits, GROUP // 8)
 
     def page(self, path: Path, first: str, last: str, seconds: float) -> Rounds:

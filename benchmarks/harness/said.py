@@ -18,7 +18,8 @@ from typing import Any
 from benchmarks.harness.served import Connection
 from recsys_rl.cli.train import train_options
 from recsys_rl.errors import UserError
-from recsys_rl.serving.record.record_at_rest import Record, check
+from recsys_rl.serving.at_rest.check import check
+from recsys_rl.serving.at_rest.opened_record import Record
 from recsys_rl.serving.record.record_schema import Decision, decoded
 from recsys_rl.training.train import train
 

@@ -109,7 +109,8 @@ def log_options(argv: list[str]) -> Options:
 
 
 def _check(options: CheckOptions) -> None:
-    from recsys_rl.serving.record.record_at_rest import Record, check
+    from recsys_rl.serving.at_rest.check import check
+    from recsys_rl.serving.at_rest.opened_record import Record
 
     record = Record(Path(options.db), _path(options.checkpoint), options.env)
     try:
@@ -126,9 +127,8 @@ def _check(options: CheckOptions) -> None:
 
 
 def _export(options: ExportOptions) -> None:
-    from recsys_rl.serving.record.export_record import export_record
-    from recsys_rl.serving.record.interval import interval_of
-    from recsys_rl.serving.record.snapshot import open_snapshot
+    from recsys_rl.serving.at_rest.export_record import export_record
+    from recsys_rl.serving.at_rest.opened_record import interval_of, open_snapshot
 
     if options.out is None:
         raise UserError("The file to write is missing: give --out FILE.parquet.")
@@ -154,7 +154,7 @@ def _export(options: ExportOptions) -> None:
 
 
 def _backup(options: BackupOptions) -> None:
-    from recsys_rl.serving.record.backup import backup
+    from recsys_rl.serving.record.snapshot import backup
 
     if options.out is None:
         raise UserError("The file to write is missing: give --out FILE.")

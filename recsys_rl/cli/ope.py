@@ -11,9 +11,9 @@ import tyro
 from recsys_rl.cli.parse import checked, joined, parse
 from recsys_rl.cli.tasks import TaskOptions, shared_by
 from recsys_rl.errors import UserError
+from recsys_rl.logs.ope.answer import EXIT_CODES
 from recsys_rl.logs.ope.config import OpeConfig
 from recsys_rl.logs.ope.ope import ope
-from recsys_rl.logs.ope.verdict import EXIT_CODES
 
 TEXT = """Estimate from a log of decisions the return that a policy would have earned.
 

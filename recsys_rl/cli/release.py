@@ -1,4 +1,4 @@
-"""`recsys-rl release start | share | status | promote | freeze | back | history`."""
+"""`recsys-rl release`: each action of a release, its state and its history."""
 
 from __future__ import annotations
 
@@ -11,28 +11,10 @@ import tyro
 
 from recsys_rl.cli.parse import parse
 from recsys_rl.errors import UserError
-from recsys_rl.serving.loop.release import (
-    Releases,
-    challenger_in,
-    history_lines,
-    promoted_lines,
-    status_lines,
-)
+from recsys_rl.serving.loop.release import Releases, history_lines, promoted_lines, short, status_lines
+from recsys_rl.serving.loop.rounds import verdict_in
 from recsys_rl.settings.fields import Range, check_fields, did_you_mean, shown
-
-OVERVIEW = """usage: recsys-rl release start FILE --share 0.1 [OPTIONS]
-       recsys-rl release share 0.5
-       recsys-rl release status | promote | freeze | back | history [OPTIONS]
-
-start     let a challenger answer a share of the sessions of a running server
-share     raise its share, or end a freeze; a smaller one would move people back
-status    who serves, and what the canary says
-promote   make the challenger the champion, once the canary's answer is better
-freeze    give the challenger no new sessions; those under way keep their arm
-back      end the release at once; with --promotion VERSION, take the promotion of this champion back
-history   all actions, with their reasons and verdicts
-
-The server is at --url http://127.0.0.1:8000. Each action is a row of its record."""
+from recsys_rl.utils.files import sha256_of
 
 
 @dataclass(frozen=True)
@@ -47,6 +29,10 @@ class ReleaseOptions:
     def __post_init__(self) -> None:
         check_fields(self)
 
+    def message(self, server: Releases) -> dict[str, Any]:
+        """The fields of the action's message. Raises UserError."""
+        return {}
+
 
 Part = Annotated[float, Range(0.001, below=1)]
 
@@ -57,6 +43,22 @@ class ReasonOptions(ReleaseOptions):
 
     reason: str | None = None
     """Why; the record keeps it."""
+
+    def message(self, server: Releases) -> dict[str, Any]:
+        return {"reason": self.reason or ""}
+
+
+@dataclass(frozen=True)
+class AliasOptions(ReasonOptions):
+    """The options of `release alias`."""
+
+    file: tyro.conf.Positional[str | None] = None
+    """The version: a checkpoint in the server's folder of policies."""
+
+    def message(self, server: Releases) -> dict[str, Any]:
+        if self.file is None:
+            raise UserError("The version is missing: give its file, recsys-rl release alias FILE.")
+        return {**super().message(server), "sha256": sha256_of(Path(self.file))}
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,13 @@ class StartOptions(ReasonOptions):
     unit: Literal["session", "user"] = "session"
     """The unit that gets an arm: each session, or each user with all sessions."""
 
+    def message(self, server: Releases) -> dict[str, Any]:
+        if self.file is None:
+            raise UserError("The challenger is missing: give its file, recsys-rl release start FILE.")
+        sha256 = sha256_of(Path(self.file))
+        own = {"share": self.share, "unit": self.unit, "verdict": verdict_in(Path(self.file).parent, sha256)}
+        return {**super().message(server), "sha256": sha256, **own}
+
 
 @dataclass(frozen=True)
 class ShareOptions(ReleaseOptions):
@@ -78,6 +87,11 @@ class ShareOptions(ReleaseOptions):
 
     share: tyro.conf.Positional[Part | None] = None
     """The new share, larger than the present one; of a frozen release it may be the same."""
+
+    def message(self, server: Releases) -> dict[str, Any]:
+        if self.share is None:
+            raise UserError("The share is missing: give it, recsys-rl release share 0.5.")
+        return {"share": self.share}
 
 
 @dataclass(frozen=True)
@@ -94,6 +108,12 @@ class PromoteOptions(ReasonOptions):
         super().__post_init__()
         _check_version("--challenger", self.challenger)
 
+    def message(self, server: Releases) -> dict[str, Any]:
+        now, wanted = server.present_challenger(), self.challenger or ""
+        if not now.startswith(wanted):
+            raise UserError(f"The challenger is {short(now)} and not {wanted}: nothing is promoted.")
+        return {**super().message(server), "challenger": now, "without_gate": self.without_gate}
+
 
 @dataclass(frozen=True)
 class BackOptions(ReasonOptions):
@@ -106,6 +126,18 @@ class BackOptions(ReasonOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_version("--promotion", self.promotion)
+
+    def message(self, server: Releases) -> dict[str, Any]:
+        reason = super().message(server)
+        if self.promotion is None:
+            mend = "to take a promotion back, name the champion, recsys-rl release back --promotion VERSION"
+            return {**reason, "challenger": server.present_challenger(mend)}
+        champion: str = server.status()["champion"]
+        if not champion.startswith(self.promotion):
+            raise UserError(
+                f"The champion is {short(champion)} and not {self.promotion}: nothing is taken back."
+            )
+        return {**reason, "promotion": champion}
 
 
 LEAST_LETTERS = 8  # of a SHA-256, so that they mean one version
@@ -120,26 +152,43 @@ def _check_version(option: str, given: str | None) -> None:
 
 
 KINDS: dict[str, tuple[type[ReleaseOptions], str]] = {
-    "start": (StartOptions, "Let a challenger answer a share of the sessions."),
-    "share": (ShareOptions, "Raise the challenger's share."),
-    "status": (ReleaseOptions, "Print who serves, and what the canary says."),
-    "promote": (PromoteOptions, "Make the challenger the champion."),
-    "freeze": (ReasonOptions, "Give the challenger no new sessions."),
-    "back": (BackOptions, "End the release, or take a promotion back."),
-    "history": (ReleaseOptions, "Print all actions of releases."),
+    "alias": (AliasOptions, "let another version answer everybody at once"),
+    "start": (
+        StartOptions,
+        "let a challenger answer a share of the sessions of a running server",
+    ),
+    "share": (ShareOptions, "raise its share, or end a freeze; a smaller one would move people back"),
+    "status": (ReleaseOptions, "who serves, and what the canary says"),
+    "promote": (PromoteOptions, "make the challenger the champion, once the canary's answer is better"),
+    "freeze": (ReasonOptions, "give the challenger no new sessions; those under way keep their arm"),
+    "back": (
+        BackOptions,
+        "end the release at once; with --promotion VERSION, take the promotion of this champion back",
+    ),
+    "history": (ReleaseOptions, "all actions, with their reasons and verdicts"),
 }
+OVERVIEW = f"""usage: recsys-rl release start FILE --share 0.1 [OPTIONS]
+       recsys-rl release share 0.5
+       recsys-rl release alias FILE [OPTIONS]
+       recsys-rl release status | promote | freeze | back | history [OPTIONS]
+
+{"".join(f"{name:<9} {what}{chr(10)}" for name, (_, what) in KINDS.items())}
+The server is at --url http://127.0.0.1:8000. Each action is a row of its record."""
 
 
 def run(argv: list[str]) -> None:
     if not argv or argv[0] in ("-h", "--help"):
         print(OVERVIEW)
         return
-    options = release_options(argv)
+    options, action = release_options(argv), argv[0]
     server = Releases(options.url, options.token)
-    if argv[0] == "history":
+    if action == "history":
         print("\n".join(history_lines(server.history())))
         return
-    print("\n".join(status_lines(_done(server, options))))
+    found = server.status() if action == "status" else server.act(action, **options.message(server))
+    if action == "promote":
+        print("\n".join(promoted_lines(server, found["champion"])))
+    print("\n".join(status_lines(found)))
 
 
 def release_options(argv: list[str]) -> ReleaseOptions:
@@ -151,30 +200,5 @@ def release_options(argv: list[str]) -> ReleaseOptions:
             "--help."
         )
     kind, what = KINDS[first]
-    text = f"{what} The server must run, and its record keeps each action."
+    text = f"{what[0].upper()}{what[1:]}. The server must run, and its record keeps each action."
     return parse(kind, kind(), argv[1:], f"recsys-rl release {first}", text)
-
-
-def _done(server: Releases, options: ReleaseOptions) -> dict[str, Any]:
-    """The state after the action. Raises UserError."""
-    reason = (options.reason or "") if isinstance(options, ReasonOptions) else ""
-    if isinstance(options, StartOptions):
-        if options.file is None:
-            raise UserError("The challenger is missing: give its file, recsys-rl release start FILE.")
-        sha256, verdict = challenger_in(Path(options.file))
-        return server.start(sha256, options.share, options.unit, reason, verdict)
-    if isinstance(options, ShareOptions):
-        if options.share is None:
-            raise UserError("The share is missing: give it, recsys-rl release share 0.5.")
-        return server.share(options.share)
-    if isinstance(options, PromoteOptions):
-        found = server.promote(options.challenger or "", options.without_gate, reason)
-        print(*promoted_lines(server, found["champion"]), sep="\n")
-        return found
-    if isinstance(options, BackOptions):
-        if options.promotion is not None:
-            return server.take_back(options.promotion, reason)
-        return server.back(reason)
-    if isinstance(options, ReasonOptions):
-        return server.freeze(reason)
-    return server.status()

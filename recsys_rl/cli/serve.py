@@ -8,7 +8,7 @@ from recsys_rl.cli.extras import need
 from recsys_rl.cli.parse import latest_checkpoint, parse
 
 if TYPE_CHECKING:
-    from recsys_rl.serving.server import ServeConfig
+    from recsys_rl.serving.options import ServeConfig
 
 TEXT = """Serve a trained policy over HTTP, and write down every decision with its probability.
 
@@ -29,7 +29,7 @@ def run(argv: list[str]) -> None:
 def serve_options(argv: list[str]) -> ServeConfig:
     """The settings from the command line. Raises UserError; `--help` raises SystemExit(0)."""
     need("serve")
-    from recsys_rl.serving.server import ServeConfig
+    from recsys_rl.serving.options import ServeConfig
 
     folder = "policies" if "--observe-only" in argv else latest_checkpoint(argv)
     default = ServeConfig(checkpoint=folder)

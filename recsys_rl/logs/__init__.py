@@ -12,8 +12,8 @@ from recsys_rl.utils.lazily import imported_at_first_use
 if TYPE_CHECKING:
     from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog
     from recsys_rl.logs.ope.config import OpeConfig
-    from recsys_rl.logs.ope.read_log import read_log
     from recsys_rl.logs.ope.ope import estimates
+    from recsys_rl.logs.ope.read_log import read_log
     from recsys_rl.logs.ope.result import OpeResult
     from recsys_rl.logs.parts import read_decisions
     from recsys_rl.logs.record import RecordConfig

@@ -24,11 +24,10 @@ from starlette.types import Receive, Scope, Send
 
 from recsys_rl.errors import UserError, one_line
 from recsys_rl.serving.messages import LARGEST_BODY, Problem
-from recsys_rl.serving.metrics import Metrics
 from recsys_rl.serving.releases.active_version import PolicyFiles
-from recsys_rl.serving.releases.watch import Watch
 from recsys_rl.serving.routes import routes
-from recsys_rl.serving.services import Route, Services
+from recsys_rl.serving.services import Metrics, Route, Services
+from recsys_rl.serving.watch import Watch
 from recsys_rl.serving.worker import Worker
 from recsys_rl.utils.files import read_text
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 import msgspec
-from torch import Tensor
 
 from recsys_rl.serving.context import named, row_of
 from recsys_rl.serving.draw_request import DrawRequest, DrawResult, draw, request_in
@@ -118,52 +117,50 @@ def is_same(decision: Decision, again: DrawResult) -> bool:
 
 def report(version: Version, rows: SessionRows, decision: Decision) -> DecisionReport:
     """The answer of `GET /v1/decisions/{id}`: the decision, its observation, its alternatives, its events."""
-    if not version.decides:
-        return _report_without_a_policy(version, rows, decision)
-    request = request_of(version, rows, decision)
-    if decision.application:  # the alternatives are the policy's
-        request = replace(request, degraded="")
-    [again] = draw([request], report=True)
-    shown = again if not again.error else draw([replace(request, candidates=None)], report=True)[0]
+    session = SessionState.of(rows, version.checkpoint.interface, before=decision.number)
+    if version.decides:
+        seen, alternatives, replayed = _again(version, session, decision)
+    else:
+        seen, alternatives, replayed = _without_a_policy(version, session, decision), [], None
     return DecisionReport(
         decision=msgspec.json.decode(decision.answer, type=Recommendation),
         time=decision.time,
         context=named(decision.context, version),
-        seen=_seen(version, shown),
-        alternatives=_likeliest(version, shown),
-        replayed=None if decision.application else is_same(decision, again),
+        seen=seen,
+        alternatives=alternatives,
+        replayed=replayed,
         events=[_known_event(version, event) for event in rows.events if event.decision == decision.number],
     )
 
 
-def _report_without_a_policy(version: Version, rows: SessionRows, decision: Decision) -> DecisionReport:
-    """The report of a decision at a place without a policy: what one would have seen."""
-    session = SessionState.of(rows, version.checkpoint.interface, before=decision.number)
+def _again(
+    version: Version, session: SessionState, decision: Decision
+) -> tuple[Seen, list[Place], bool | None]:
+    """What the policy saw, the likeliest items, and whether the draw, if there was one, gives the same."""
+    request = _request_at(version, session, decision)
+    if decision.application:  # the alternatives are the policy's
+        request = replace(request, degraded="")
+    [again] = draw([request], report=True)
+    shown = again if not again.error else draw([replace(request, candidates=None)], report=True)[0]
+    replayed = None if decision.application else is_same(decision, again)
+    return _seen(version, shown), _likeliest(version, shown), replayed
+
+
+def _without_a_policy(version: Version, session: SessionState, decision: Decision) -> Seen:
+    """What a policy would have seen."""
+    given = version.contexts.tensors([row_of(decision.context, version)]) if version.contexts else {}
     shown = [
         (item, dict(zip(version.signals, values, strict=True)))
         for step in session.steps
         for item, values in zip(step.items, step.signals, strict=True)
     ]
-    return DecisionReport(
-        decision=msgspec.json.decode(decision.answer, type=Recommendation),
-        time=decision.time,
-        context=named(decision.context, version),
-        seen=Seen(
-            {name: rows[0].tolist() for name, rows in _given(decision, version).items()},
-            [version.item_ids[item] for item, _ in shown],
-            [version.checkpoint.catalogue.title(item) for item, _ in shown],
-            [signals for _, signals in shown],
-            0,
-        ),
-        alternatives=[],
-        replayed=None,
-        events=[_known_event(version, event) for event in rows.events if event.decision == decision.number],
+    return Seen(
+        {name: rows[0].tolist() for name, rows in given.items()},
+        [version.item_ids[item] for item, _ in shown],
+        [version.checkpoint.catalogue.title(item) for item, _ in shown],
+        [signals for _, signals in shown],
+        0,
     )
-
-
-def _given(decision: Decision, version: Version) -> Mapping[str, Tensor]:
-    """The pieces (1, size) that the request of a decision gave, by name."""
-    return {} if version.contexts is None else version.contexts.tensors([row_of(decision.context, version)])
 
 
 def _seen(version: Version, result: DrawResult) -> Seen:

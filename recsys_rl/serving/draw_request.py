@@ -19,7 +19,7 @@ from torch import Tensor
 from recsys_rl.models.actor_critic import TILE
 from recsys_rl.recommender import Visit
 from recsys_rl.serving.rule import Choice, choose
-from recsys_rl.serving.session_state import PackedVisit, SessionState, Step, pack, unpack
+from recsys_rl.serving.session_state import PackedVisit, SessionState, Step, events_left, pack, unpack
 from recsys_rl.serving.versions import Version
 from recsys_rl.types import Events, Interface, Obs, tree_map
 
@@ -159,12 +159,7 @@ def _record(visits: Visit, steps: Sequence[Step], interface: Interface) -> Visit
     items = torch.tensor([step.items for step in steps])  # (N, K)
     signals = torch.tensor([step.signals for step in steps], dtype=torch.float32)  # (N, K, S)
     signals = signals.view(*items.shape, len(interface.signals))
-    events = None
-    if interface.events:
-        width, nothing = max(1, *(len(step.left) for step in steps)), [0.0] * len(interface.signals)
-        left = [[*step.left, *[-1] * (width - len(step.left))] for step in steps]
-        of_left = [[*step.left.values(), *[nothing] * (width - len(step.left))] for step in steps]
-        events = Events(torch.tensor(left), torch.tensor(of_left, dtype=torch.float32))
+    events = Events(*events_left(steps, interface)) if interface.events else None
     return visits.record(items, signals, None, events)
 
 

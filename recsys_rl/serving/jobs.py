@@ -1,68 +1,39 @@
-"""The worker's settings and clock, its jobs, what they change, and the transaction of their rows."""
+"""The worker's jobs, what they change (people in memory, versions), and the transaction of their rows."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from recsys_rl.serving.draw_request import DrawRequest, DrawResult
 from recsys_rl.serving.limits import Admission
-from recsys_rl.serving.memory import Memory
-from recsys_rl.serving.messages import FeedbackEvent, ObserveRequest, RecommendRequest
-from recsys_rl.serving.record.record_schema import Decision, Event, Row
+from recsys_rl.serving.messages import ObserveRequest, RecommendRequest
+from recsys_rl.serving.options import ServeConfig
+from recsys_rl.serving.record.record_schema import Decision, Event, Person, Row, SessionRows
 from recsys_rl.serving.record.store import Store
+from recsys_rl.serving.record.store_reader import StoreReader
 from recsys_rl.serving.releases.active_version import ActiveVersion
 from recsys_rl.serving.releases.arms import UnderWay
+from recsys_rl.serving.session_state import SessionState
 from recsys_rl.serving.versions import Version
+from recsys_rl.types import Interface
 
-SLEW = 0.1
-"""Seconds of correction in a second. Timeouts are wrong by this share at most while it lasts."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The settings of the worker."""
-
-    session_timeout: float = 1800.0  # seconds
-    feedback_window: float = 3600.0  # seconds
-    deadline: float = 0.1  # seconds until a request is answered or refused
-    explore: float = 0.0
-    strangers: bool = True
-    fsync_decisions: bool = False
-    most_shown: float = 0.1  # as ``CanarySettings.top``
+MOST_PEOPLE = 10_000  # in memory
 
 
-def _steady() -> float:
-    """Seconds since some moment; those in which the machine slept count where the system's clock has them."""
-    sleepless = getattr(time, "CLOCK_BOOTTIME", None)  # Linux
-    return time.monotonic() if sleepless is None else time.clock_gettime(sleepless)
+def clock_from_now(wall: Callable[[], float] = time.time) -> Callable[[], float]:
+    """Seconds since 1970: the machine's clock now, and the time since, whatever that clock is set to."""
+    sleepless = getattr(time, "CLOCK_BOOTTIME", None)  # Linux: it counts the time in which the machine slept
 
+    def steady() -> float:
+        return time.monotonic() if sleepless is None else time.clock_gettime(sleepless)
 
-class Clock:
-    """Seconds since 1970 that do not jump when somebody sets the machine's clock.
-
-    The machine's clock at the start and the time since, which then goes slowly to where the machine's is.
-
-    Sessions and their feedback last as long as they really do, also if that one is set ahead or back by hours
-    or years. After years only a start of the server makes this one right again. For one thread.
-    """
-
-    def __init__(self, wall: Callable[[], float] = time.time, steady: Callable[[], float] = _steady) -> None:
-        self.wall, self.steady = wall, steady
-        self.now, self.at = wall(), steady()
-
-    def __call__(self) -> float:
-        """Seconds since 1970, never less than before."""
-        at = self.steady()
-        passed = at - self.at
-        most = SLEW * passed
-        self.now += passed + min(max(self.wall() - self.now - passed, -most), most)
-        self.at = at
-        return self.now
+    began = wall() - steady()
+    return lambda: began + steady()
 
 
 @dataclass
@@ -87,22 +58,10 @@ class Observe:
 
 
 @dataclass(frozen=True)
-class Feedback:
-    events: Sequence[FeedbackEvent]
+class Call:
+    """Read the record, or change something: the answer is the function's result."""
 
-
-@dataclass(frozen=True)
-class Swap:
-    """Serve ``version`` from now on."""
-
-    version: Version
-
-
-@dataclass(frozen=True)
-class Change:
-    """An action of a release (releases.py)."""
-
-    action: Callable[[Shared], None]
+    function: Callable[[Shared], Any]
 
 
 @dataclass(frozen=True)
@@ -118,13 +77,6 @@ class Moment:
 @dataclass(frozen=True)
 class Look:
     """Give the Moment."""
-
-
-@dataclass(frozen=True)
-class Read:
-    """Read something from the record."""
-
-    query: Callable[[Store], Any]
 
 
 @dataclass(frozen=True)
@@ -161,16 +113,114 @@ class Transaction:
 
 
 @dataclass
+class Visitor:
+    """A person in memory."""
+
+    row: Person
+    population_row: int  # -1 for a stranger
+    session: SessionState | None  # the latest
+    saved: bool  # the row is in the record
+    busy: bool = False  # a draw is under way
+    waiting: deque[Any] = field(default_factory=deque)  # jobs of later requests
+
+
+class Memory:
+    """The people and the sessions in memory: the latest ones; the record has all of them.
+
+    Within a transaction the sessions here are ahead of the record, so none is forgotten before its end.
+    """
+
+    def __init__(self, store: StoreReader, interface: Interface) -> None:
+        self.store, self.interface = store, interface
+        self.people: OrderedDict[str, Visitor] = OrderedDict()
+        self._by_decision: dict[int, SessionState] = {}  # sessions of people in memory
+        self._finished: list[SessionState] = []  # sessions to forget after the transaction
+        self._for_events: dict[int, SessionState] = {}  # others, by decision, until the transaction ends
+        self._unwritten: set[int] = set()  # decisions of the transaction, which nobody knows yet
+
+    def visitor(self, name: str, population_row: int) -> Visitor:
+        """The person with this name, new or not. Raises Damaged."""
+        visitor = self.people.get(name)
+        if visitor is not None:
+            self.people.move_to_end(name)
+            return visitor
+        stored = self.store.person(name)
+        if stored is None:
+            visitor = Visitor(Person(0, name), population_row, None, saved=False)
+        else:
+            person, rows = stored
+            session = None if rows is None else self._from_rows(rows)
+            visitor = Visitor(person, population_row, session, saved=True)
+        self.people[name] = visitor
+        return visitor
+
+    def _from_rows(self, rows: SessionRows) -> SessionState:
+        # One that was read for an event has the events of this transaction, which the store lacks.
+        session = self._for_events.get(rows.decisions[-1].number) if rows.decisions else None
+        session = session or SessionState.of(rows, self.interface)
+        self._by_decision.update((decision.number, session) for decision in session.decisions)
+        return session
+
+    def session_of(self, decision: int) -> SessionState | None:
+        """The session of a decision that was answered. Raises Damaged."""
+        if decision in self._unwritten:
+            return None
+        session = self._by_decision.get(decision) or self._for_events.get(decision)
+        if session is not None:
+            return session
+        stored = self.store.decision(decision)
+        if stored is None:
+            return None
+        session = SessionState.of(stored[0], self.interface)
+        # Until the transaction ends: further events of the session must find this one.
+        self._for_events.update((decision.number, session) for decision in session.decisions)
+        return session
+
+    def begin(self, visitor: Visitor, session: SessionState) -> None:
+        """``session`` is the person's from now on."""
+        if visitor.session is not None:
+            self._finished.append(visitor.session)
+        visitor.session = session
+
+    def add_decision(self, session: SessionState, decision: Decision) -> None:
+        """Add a decision to its session."""
+        session.add_decision(decision)
+        self._by_decision[decision.number] = session
+        self._unwritten.add(decision.number)
+
+    def end(self) -> None:
+        """The transaction is written: forget sessions that are over, and people beyond MOST_PEOPLE."""
+        self._unwritten.clear()
+        self._for_events.clear()
+        while len(self.people) > MOST_PEOPLE:
+            oldest = next((person for person, visitor in self.people.items() if not visitor.busy), None)
+            if oldest is None:
+                break
+            session = self.people.pop(oldest).session
+            if session is not None:
+                self._finished.append(session)
+        for session in self._finished:
+            for decision in session.decisions:
+                self._by_decision.pop(decision.number, None)
+        self._finished.clear()
+
+    def clear(self) -> None:
+        """The transaction is lost: forget all."""
+        for table in (self.people, self._by_decision, self._finished, self._for_events, self._unwritten):
+            table.clear()
+
+
+@dataclass
 class Shared:
     """The objects of all jobs. Only the worker's thread changes it, apart from ``admission``."""
 
-    settings: Settings
+    settings: ServeConfig
     store: Store
     active: ActiveVersion
     memory: Memory
     transaction: Transaction
     admission: Admission
-    clock: Callable[[], float] = field(default_factory=Clock)  # seconds since 1970
+    clock: Callable[[], float] = field(default_factory=clock_from_now)  # seconds since 1970
     counts: Counter[str] = field(default_factory=Counter)
 
 

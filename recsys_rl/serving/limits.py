@@ -10,7 +10,6 @@ import asyncio
 import http
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import httptools
@@ -112,8 +111,7 @@ class Reader:
 
     def __init__(self) -> None:
         self.parser = httptools.HttpRequestParser(self)
-        with suppress(AttributeError):  # before httptools 0.6.3; uvicorn reads the same way
-            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn reads
         self.complete = 0  # requests so far
         self.phase: float | None = HEAD
         self.headers = True  # what comes belongs to headers, or to the line before them

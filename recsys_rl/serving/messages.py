@@ -17,6 +17,7 @@ MOST_PIECES = 1_000  # of a context
 
 Id = Annotated[str, Meta(min_length=1, max_length=200)]
 Items = Annotated[list[Id], Meta(max_length=MOST_ITEMS)]
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
 
 PieceValue = float | bool | str | list[float | bool] | None
@@ -152,14 +153,7 @@ class FeedbackAnswer(Struct, frozen=True):
     results: list[Receipt]
 
 
-class AliasRequest(Struct, forbid_unknown_fields=True, frozen=True):
-    """The body of `POST /v1/policies/alias`."""
-
-    name: Literal["champion"]
-    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
-
-
-class Version(Struct, frozen=True):
+class PolicyRow(Struct, frozen=True):
     name: str
     """The algorithm; of one that has not served yet, the name of its file without the ending."""
     sha256: str
@@ -170,9 +164,9 @@ class Version(Struct, frozen=True):
 
 
 class Versions(Struct, frozen=True):
-    """The answer of `GET /v1/policies`, and of a swap."""
+    """The answer of `GET /v1/policies`."""
 
-    policies: list[Version]
+    policies: list[PolicyRow]
 
 
 class Seen(Struct, frozen=True):
@@ -327,6 +321,16 @@ def damaged() -> Problem:
         "record-damaged",
         "Rows of this session are damaged in the record: run recsys-rl log check.",
         60,
+    )
+
+
+def no_policy() -> Problem:
+    """There is nobody who could recommend."""
+    return Problem(
+        409,
+        "no-policy",
+        "No policy serves yet: put a version into the folder of --checkpoint, and make it the champion: "
+        "recsys-rl release alias FILE.",
     )
 
 

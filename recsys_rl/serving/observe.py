@@ -7,23 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from itertools import zip_longest
 from typing import NamedTuple
 
-import msgspec
-
 from recsys_rl.data.tables.values import NO_VALUE
-from recsys_rl.serving import messages
 from recsys_rl.serving.context import context_of
 from recsys_rl.serving.jobs import Job
 from recsys_rl.serving.messages import ObserveRequest, Problem
-from recsys_rl.serving.recommendations import Recommendations
+from recsys_rl.serving.recommendations import Recommendations, answered
 from recsys_rl.serving.record.record_schema import Decision
 from recsys_rl.serving.session_state import SessionState
 from recsys_rl.serving.versions import Version
 from recsys_rl.settings.fields import shown
-
-_encode = msgspec.json.Encoder().encode
 
 
 def observe(recommendations: Recommendations, job: Job) -> None:
@@ -59,7 +53,7 @@ def observe(recommendations: Recommendations, job: Job) -> None:
         application=request.policy,
         context=context.pieces,
     )
-    row = msgspec.structs.replace(row, answer=_encode(_answer_of(row, version, rows.unknown)))
+    row = answered(row, version, (row.application, 0, ""), rows.unknown)
     recommendations.write(visitor, session, fresh, row)
     shared.counts["observed"] += 1
     shared.transaction.answer(job, row.answer)
@@ -122,21 +116,3 @@ def _logprobs_of(request: ObserveRequest, slate: int) -> tuple[float, ...]:
             422, "wrong-propensity", f"propensity: give a list of {number}, the probability of each place."
         )
     return tuple(math.log(chance) for chance in (given if isinstance(given, list) else [given]))
-
-
-def _answer_of(row: Decision, version: Version, unknown: tuple[str, ...]) -> messages.Recommendation:
-    """The answer to a decision; ``unknown``: candidates that the catalogue lacks."""
-    title, of_places = version.checkpoint.catalogue.title, len(row.logprobs) == len(row.items)
-    chances = [math.exp(logprob) for logprob in row.logprobs] if of_places else []
-    return messages.Recommendation(
-        decision_id=str(row.number),
-        items=[
-            messages.Place(version.item_ids[item], title(item), chance)
-            for item, chance in zip_longest(row.items, chances)
-        ],
-        propensity=row.propensity,
-        policy=messages.Policy(row.application, 0, ""),
-        session=messages.SessionStep(str(row.session), row.step),
-        degraded=None,
-        unknown=list(unknown),
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import NamedTuple
 
 import msgspec
@@ -13,13 +14,11 @@ from recsys_rl.data.tables.values import NO_VALUE
 from recsys_rl.serving import messages
 from recsys_rl.serving.context import context_of
 from recsys_rl.serving.draw_request import TOO_FEW, DrawRequest, DrawResult, request_in
-from recsys_rl.serving.jobs import Job, Shared
-from recsys_rl.serving.memory import Visitor
+from recsys_rl.serving.jobs import Job, Shared, Visitor
 from recsys_rl.serving.messages import Problem, RecommendRequest
-from recsys_rl.serving.place import no_policy
 from recsys_rl.serving.record.record_schema import Decision, Person, Pieces, ServedPolicy, Session
+from recsys_rl.serving.release_changes import fall_back
 from recsys_rl.serving.releases.arms import Assigned
-from recsys_rl.serving.releases.releases import fall_back
 from recsys_rl.serving.rule import LATE, RAISED
 from recsys_rl.serving.session_state import SessionState
 from recsys_rl.serving.versions import POPULARITY, Version
@@ -60,7 +59,7 @@ class Recommendations:
     def begin(self, job: Job) -> None:
         """Answer again, wait, or begin a draw. Raises Problem, Damaged."""
         if not self.shared.active.version.decides:
-            raise no_policy()
+            raise messages.no_policy()
         visitor = self.visitor_of(job)
         if visitor is not None:
             self._begin_draw(job, visitor)
@@ -249,7 +248,7 @@ class Recommendations:
         if row.request:
             transaction.decisions[row.request] = row
         transaction.rows.append(row)
-        transaction.durable |= shared.settings.fsync_decisions
+        transaction.durable |= shared.settings.decisions_fsync
 
     def served(self, version: Version) -> ServedPolicy:
         """The row of a policy, which is new with its first decision."""
@@ -345,26 +344,31 @@ def _decision_of(pending: Pending, result: DrawResult, policy: ServedPolicy, now
         arm=pending.assigned.arm,
         arm_probability=pending.assigned.probability,
     )
-    answer = _answer_of(row, policy, draw.version, pending.unknown)
-    return msgspec.structs.replace(row, answer=_encode(answer))
-
-
-def _answer_of(
-    row: Decision, policy: ServedPolicy, version: Version, unknown: tuple[str, ...]
-) -> messages.Recommendation:
-    """The answer to a decision; ``unknown``: ids of the request that the catalogue lacks."""
     chooser = POPULARITY if row.degraded else policy
-    title = version.checkpoint.catalogue.title
-    places = [
-        messages.Place(version.item_ids[item], title(item), math.exp(logprob))
-        for item, logprob in zip(row.items, row.logprobs, strict=True)
-    ]
-    return messages.Recommendation(
+    return answered(row, draw.version, (chooser.name, chooser.number, chooser.sha256), pending.unknown)
+
+
+def answered(
+    row: Decision, version: Version, policy: tuple[str, int, str], unknown: tuple[str, ...]
+) -> Decision:
+    """The row with its answer.
+
+    Args:
+        policy: name, number and SHA-256 of the one that chose.
+        unknown: ids of the request that the catalogue lacks.
+    """
+    title, of_places = version.checkpoint.catalogue.title, len(row.logprobs) == len(row.items)
+    chances = [math.exp(logprob) for logprob in row.logprobs] if of_places else []
+    answer = messages.Recommendation(
         decision_id=str(row.number),
-        items=places,
+        items=[
+            messages.Place(version.item_ids[item], title(item), chance)
+            for item, chance in zip_longest(row.items, chances)
+        ],
         propensity=row.propensity,
-        policy=messages.Policy(chooser.name, chooser.number, chooser.sha256),
+        policy=messages.Policy(*policy),
         session=messages.SessionStep(str(row.session), row.step),
         degraded=row.degraded or None,
         unknown=list(unknown),
     )
+    return msgspec.structs.replace(row, answer=_encode(answer))

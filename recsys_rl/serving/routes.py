@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ from starlette.responses import Response
 
 from recsys_rl.serving.context import schema_of_context
 from recsys_rl.serving.decide_again import report
-from recsys_rl.serving.jobs import Feedback, Observe, Read, Recommend, Swap
+from recsys_rl.serving.feedback import take_feedback
+from recsys_rl.serving.jobs import Call, Observe, Recommend, Shared
 from recsys_rl.serving.messages import (
-    AliasRequest,
     DecisionReport,
     DecisionRow,
     DecisionRows,
@@ -32,9 +32,7 @@ from recsys_rl.serving.messages import (
     Versions,
 )
 from recsys_rl.serving.record.record_schema import Decision, SessionRows
-from recsys_rl.serving.record.store import Store
-from recsys_rl.serving.releases.active_version import latest_requests
-from recsys_rl.serving.releases.release_routes import release_routes
+from recsys_rl.serving.release_routes import release_routes
 from recsys_rl.serving.services import Get, Route, Services, as_json, decoded, encode, get, post
 from recsys_rl.serving.versions import Version
 from recsys_rl.version import __version__
@@ -62,7 +60,6 @@ def routes() -> tuple[Route, ...]:
         get("/v1/platform", "read", platform, "What a page must know of the place", Platform),
         get("/v1/items", "read", items, "Items by a text in their titles", ItemsFound),
         get("/v1/policies", "read", policies, "The versions of the policy", Versions),
-        post("/v1/policies/alias", "admin", alias, "Serve another version", AliasRequest, Versions),
         *release_routes(),
         get("/metrics", "read", metrics),
         get("/healthz", None, alive),
@@ -78,7 +75,6 @@ def routes() -> tuple[Route, ...]:
 _decode_recommend = msgspec.json.Decoder(RecommendRequest).decode
 _decode_observe = msgspec.json.Decoder(ObserveRequest).decode
 _decode_feedback = msgspec.json.Decoder(FeedbackRequest).decode
-_decode_alias = msgspec.json.Decoder(AliasRequest).decode
 ROWS = 20  # of the playground
 PAGE = Path(__file__).parent / "page"
 PAGE_HEADERS = {
@@ -107,16 +103,8 @@ async def observe(services: Services, body: bytes) -> bytes:
 
 
 async def feedback(services: Services, body: bytes) -> bytes:
-    return encode(await services.worker.submit(Feedback(decoded(_decode_feedback, body).events)))
-
-
-async def alias(services: Services, body: bytes) -> bytes:
-    request = decoded(_decode_alias, body)
-    stored = await services.worker.submit(Read(latest_requests))
-    version = await asyncio.to_thread(services.policies.tried, request.sha256, stored)
-    await asyncio.to_thread(services.policies.check_there, request.sha256)
-    await services.worker.submit(Swap(version))
-    return encode(await asyncio.to_thread(services.policies.listed, services.worker.shared.active))
+    events = decoded(_decode_feedback, body).events
+    return encode(await services.worker.submit(Call(partial(take_feedback, events=events))))
 
 
 async def decision(services: Services, request: Request) -> Response:
@@ -124,13 +112,13 @@ async def decision(services: Services, request: Request) -> Response:
     if not (id_.isascii() and id_.isdecimal() and len(id_) < 19):
         raise _unknown_decision()
 
-    def query(store: Store) -> tuple[SessionRows, Decision]:
-        stored = store.decision(int(id_))
+    def query(shared: Shared) -> tuple[SessionRows, Decision]:
+        stored = shared.store.decision(int(id_))
         if stored is None:
             raise _unknown_decision()
         return stored
 
-    rows, row = await services.worker.submit(Read(query))
+    rows, row = await services.worker.submit(Call(query))
     active = services.worker.shared.active
     version = active.version  # of a decision before there was a policy
     if row.policy:
@@ -139,7 +127,7 @@ async def decision(services: Services, request: Request) -> Response:
 
 
 async def decisions(services: Services, request: Request) -> Response:
-    rows, unreadable = await services.worker.submit(Read(lambda store: store.latest(ROWS)))
+    rows, unreadable = await services.worker.submit(Call(lambda shared: shared.store.latest(ROWS)))
     version = services.worker.shared.active.version
     ids, title = version.item_ids, version.checkpoint.catalogue.title
     described = [

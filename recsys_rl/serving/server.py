@@ -7,33 +7,37 @@ import secrets
 import signal
 import socket
 import sys
-from dataclasses import dataclass
+import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
 
 import torch
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.data.tables.items import knows_items
+from recsys_rl.data.tables.pieces import Piece, pieces_of_file
 from recsys_rl.errors import UserError, error_text, one_line
+from recsys_rl.recommender import Recommender
+from recsys_rl.recommender.directory import Directory
 from recsys_rl.serving.app import App, Tokens, is_loopback
-from recsys_rl.serving.facts import CHAMPION, COLUMNS, ITEMS_KNOWN, champion_in, facts_of
-from recsys_rl.serving.jobs import Settings
 from recsys_rl.serving.limits import limited
-from recsys_rl.serving.messages import MOST_PLACES, Problem
-from recsys_rl.serving.place import place_of
-from recsys_rl.serving.record.record_schema import Damaged
+from recsys_rl.serving.messages import Problem
+from recsys_rl.serving.options import ServeConfig
+from recsys_rl.serving.record.facts import CHAMPION, COLUMNS, ITEMS_KNOWN, facts_of
+from recsys_rl.serving.record.record_schema import Damaged, ServedPolicy
+from recsys_rl.serving.record.snapshot import champion_in
 from recsys_rl.serving.record.store import Full, Lost, Store
+from recsys_rl.serving.release_changes import at_start
 from recsys_rl.serving.releases.active_version import PolicyFiles, checkpoint_at_start
-from recsys_rl.serving.releases.releases import at_start
 from recsys_rl.serving.versions import Version, open_version
 from recsys_rl.serving.worker import Worker
-from recsys_rl.settings.fields import Positive, Range, Share, check_fields
-from recsys_rl.settings.names import DEFAULT_ALGO, algorithm_of
-from recsys_rl.settings.shared import Seed
+from recsys_rl.settings.config import Config
+from recsys_rl.settings.names import OF_TABLES, platform_of
 from recsys_rl.training.folder import nearby
+from recsys_rl.utils.files import read_text
 from recsys_rl.utils.seeding import generators
 
 SWITCH = 5e-4  # seconds until a waiting thread gets its turn; Python's 5 ms would be seen in every answer
@@ -41,67 +45,8 @@ CONNECTIONS = 1024  # at once; more are refused
 KEEP_ALIVE = 30  # seconds of a connection without a request
 
 
-@dataclass(frozen=True)
-class ServeConfig:
-    """One server."""
-
-    checkpoint: str = f"checkpoints/{DEFAULT_ALGO}.pt"
-    """The policy: a checkpoint, or a folder of them, which are versions."""
-    env: str | None = None
-    """Environment of the checkpoint. Required if its name holds a module to import."""
-    algo: str | None = None
-    """An algorithm of your own, module:ALGORITHM, of which a checkpoint is. Its module is imported."""
-    db: str = "record.sqlite"
-    """The record: a new SQLite file, or that of an earlier server with the same items."""
-    host: str = "127.0.0.1"
-    """Address to listen at. Any other than loopback needs --tokens."""
-    port: Annotated[int, Range(0, 65535)] = 8000
-    """Port to listen at; 0: a free one, which is printed."""
-    tokens: str | None = None
-    """File of tokens: lines of scopes (decide,feedback,read,admin) and the SHA-256 of a token."""
-    explore: Share = 0.0
-    """Probability of a uniformly drawn item in place of the policy's; the propensities include it."""
-    strangers: bool = True
-    """Serve users whom the checkpoint does not know; --no-strangers refuses them."""
-    session_timeout: Positive = 1800.0
-    """Seconds without a request or an event after which a session has ended."""
-    feedback_window: Positive = 3600.0
-    """Seconds after the end of a session in which feedback counts."""
-    deadline_ms: Positive = 100.0
-    """Milliseconds in which a recommendation is drawn; later it is refused with 503."""
-    observe_only: bool = False
-    """Start without a policy: record what your own application shows (POST /v1/observe), with --items and
-    --signals. --checkpoint is then a folder for the versions to come; default: policies."""
-    items: str | None = None
-    """With --observe-only: the file about the items; id, title, genres and any other column."""
-    signals: tuple[str, ...] = ()
-    """With --observe-only: the names of the signals of feedback, such as clicked."""
-    context: str | None = None
-    """With --observe-only: a TOML file with a section for each piece of the context: kind = "number" with low
-    and high, "list" with size, or "text" with values."""
-    slate_size: Annotated[int, Range(1, MOST_PLACES)] = 1
-    """With --observe-only: items that your application shows together."""
-    most_shown: Share = 0.1
-    """A challenger stops whose most shown item has a larger share than the champion's by more than this; 1:
-    none does. In a catalogue of some dozens of items good policies have favourites."""
-    decisions_fsync: bool = False
-    """Let a decision reach the disk before its answer leaves. Feedback always does."""
-    seed: Seed | None = None
-    """Seed of the draws; default: another one at each start."""
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        if self.algo is not None:
-            algorithm_of(self.algo, typed=True)
-        if self.observe_only and (self.items is None or not self.signals):
-            lacking = "--items FILE" if self.items is None else "--signals NAME"
-            raise UserError(f"--observe-only needs the items and the signals of your place: give {lacking}.")
-        of_place = {"items": self.items, "signals": self.signals, "context": self.context}
-        given = next((name for name, value in of_place.items() if value), None)
-        if not self.observe_only and (given or self.slate_size > 1):
-            raise UserError(
-                f"--{given or 'slate-size'} is for --observe-only, as a checkpoint has its own: leave it out."
-            )
+NOBODY = ServedPolicy(0, "", "", "")
+"""The policy of a place without one."""
 
 
 def serve(options: ServeConfig) -> None:
@@ -175,17 +120,8 @@ def application(options: ServeConfig, tokens: Tokens | None = None) -> App:
         seed = secrets.randbits(32) if options.seed is None else options.seed
         # A server that starts again must not draw the numbers of the last one again.
         stream = f"served after {store.last}"
-        settings = Settings(
-            session_timeout=options.session_timeout,
-            feedback_window=options.feedback_window,
-            deadline=options.deadline_ms / 1000,
-            explore=options.explore,
-            strangers=options.strangers,
-            fsync_decisions=options.decisions_fsync,
-            most_shown=options.most_shown,
-        )
         release = at_start(store, policies, version)
-        worker = Worker(store, version, settings, generators(seed, stream)[stream], release)
+        worker = Worker(store, version, options, generators(seed, stream)[stream], release)
     except Damaged as damage:
         store.close()
         raise UserError(
@@ -212,6 +148,38 @@ def _first_version(options: ServeConfig) -> Version:
             return place_of(options.items, options.signals, options.context, options.slate_size)
         print("--observe-only: a version serves already, and goes on", file=sys.stderr)
     return open_version(checkpoint_at_start(folder, record), 0, options.env)
+
+
+class Silent(Recommender):
+    """Items and people, and no policy."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        Directory.__init__(self, checkpoint)
+        self.agent = None
+
+
+def place_of(items: str, signals: Sequence[str], context: str | None, slate_size: int) -> Version:
+    """The place of these ``items``, a file, with the pieces that the TOML file ``context`` describes.
+
+    Raises UserError for a file that can't be read.
+    """
+    pieces = () if context is None else read_schema(Path(context))
+    tables = platform_of(OF_TABLES).tables
+    assert tables is not None
+    brought = tables.before_a_log(items, signals, pieces, slate_size)
+    config = Config(env=OF_TABLES, **brought.settings)
+    interface = tables.interface(config.env_config, brought.world.catalogue)
+    checkpoint = Checkpoint(config, interface, brought.world, {}, {}, {}, {}, 0, 0, {})
+    return Version(NOBODY, Silent(checkpoint))
+
+
+def read_schema(path: Path) -> tuple[Piece, ...]:
+    """The pieces of the context that a TOML file describes. Raises UserError."""
+    try:
+        sections = tomllib.loads(read_text(path, "--context", "a TOML file with a section for each piece"))
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{one_line(path)} is not TOML ({one_line(error)}): correct the line.") from error
+    return pieces_of_file(path, sections)
 
 
 def _try(version: Version, policies: PolicyFiles) -> None:

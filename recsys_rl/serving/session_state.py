@@ -35,6 +35,21 @@ class Step:
         return Step(self.items, [[*values] for values in self.signals], left, self.hour)
 
 
+def events_left(
+    steps: Sequence[Step], interface: Interface, width: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """The items left after each of n steps (n, width), filled with -1, and their signals (n, width, S).
+
+    ``width``: None: that of the longest.
+    """
+    width = max(1, *(len(step.left) for step in steps)) if width is None else width
+    nothing = [0.0] * len(interface.signals)
+    gaps = [width - len(step.left) for step in steps]
+    items = [[*step.left, *[-1] * gap] for step, gap in zip(steps, gaps, strict=True)]
+    signals = [[*step.left.values(), *[nothing] * gap] for step, gap in zip(steps, gaps, strict=True)]
+    return torch.tensor(items), torch.tensor(signals, dtype=torch.float32)
+
+
 @dataclass
 class SessionState:
     """A session with its steps so far."""
@@ -149,8 +164,7 @@ class SessionState:
 def has_passed(seconds: float, since: float, now: float) -> bool:
     """True if these seconds have passed ``since`` then.
 
-    Also if that lies as far ahead: the clock of an earlier process was wrong, maybe by years. That of one
-    process only goes ahead (``Clock`` in jobs.py).
+    Also if that lies as far ahead: the clock of an earlier process was wrong, maybe by years.
     """
     return abs(now - since) >= seconds
 

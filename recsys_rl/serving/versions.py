@@ -73,7 +73,7 @@ class Version:
 
     @property
     def decides(self) -> bool:
-        """False for a place without a policy (place.py)."""
+        """False for a place without a policy (``place_of`` in server.py)."""
         return self.agent is not None
 
     @cached_property

@@ -20,32 +20,28 @@ import torch
 from recsys_rl.serving import messages
 from recsys_rl.serving.batcher import Batcher
 from recsys_rl.serving.draw_request import DrawRequest, DrawResult
-from recsys_rl.serving.feedback import take_feedback
 from recsys_rl.serving.jobs import (
-    Change,
+    Call,
     Draws,
-    Feedback,
     Job,
     Look,
+    Memory,
     Moment,
     Observe,
-    Read,
     Recommend,
-    Settings,
     Shared,
-    Swap,
     Transaction,
     deliver,
 )
 from recsys_rl.serving.limits import Admission
-from recsys_rl.serving.memory import Memory
 from recsys_rl.serving.messages import Problem
 from recsys_rl.serving.observe import observe
+from recsys_rl.serving.options import ServeConfig
 from recsys_rl.serving.recommendations import Recommendations
 from recsys_rl.serving.record.record_schema import Damaged
 from recsys_rl.serving.record.store import Full, Lost, Store
+from recsys_rl.serving.release_changes import AtStart
 from recsys_rl.serving.releases.active_version import ActiveVersion
-from recsys_rl.serving.releases.releases import AtStart
 from recsys_rl.serving.rule import LATE
 from recsys_rl.serving.versions import Version
 
@@ -61,16 +57,16 @@ class Worker:
         self,
         store: Store,
         version: Version,
-        settings: Settings,
+        settings: ServeConfig,
         generator: torch.Generator,
         at_start: AtStart | None = None,
     ) -> None:
         """Raise Damaged if the rows of releases can't be read."""
-        challenger, action = (None, None) if at_start is None else (at_start.challenger, at_start.action)
+        first = AtStart() if at_start is None else at_start
         self.shared = Shared(
             settings,
             store,
-            ActiveVersion(store, version, challenger),
+            ActiveVersion(store, version, first.challenger),
             Memory(store, version.checkpoint.interface),
             Transaction(store),
             Admission(settings.deadline),
@@ -79,8 +75,8 @@ class Worker:
         self.failed: str = ""  # why the server is not ready
         self.queue: queue.SimpleQueue[Job | Draws | None] = queue.SimpleQueue()
         self.batcher = Batcher(lambda requests, results: self.queue.put(Draws(requests, results)))
-        if action is not None:
-            self.queue.put(Job(Change(action)))
+        if first.change is not None:
+            self.queue.put(Job(Call(first.change)))
         self.thread = threading.Thread(target=self._run, name="worker", daemon=True)
         self.thread.start()
 
@@ -151,18 +147,10 @@ class Worker:
                 self.recommendations.begin(job)
             elif isinstance(task, Observe):
                 observe(self.recommendations, job)
-            elif isinstance(task, Feedback):
-                answer(job, take_feedback(self.shared, task.events))
-            elif isinstance(task, Swap):
-                self.shared.active.swap(task.version)
-                answer(job, None)
-            elif isinstance(task, Change):
-                task.action(self.shared)
-                answer(job, None)
             elif isinstance(task, Look):
                 answer(job, self._moment())
-            elif isinstance(task, Read):
-                answer(job, task.query(self.shared.store))
+            elif isinstance(task, Call):
+                answer(job, task.function(self.shared))
         except Problem as problem:
             answer(job, problem)
         except Damaged:

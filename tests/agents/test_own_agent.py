@@ -18,7 +18,7 @@ from recsys_rl.cli import main
 from recsys_rl.cli.export import export_options
 from recsys_rl.cli.serve import serve_options
 from recsys_rl.errors import UserError
-from recsys_rl.serving.server import ServeConfig
+from recsys_rl.serving.options import ServeConfig
 from recsys_rl.settings.config import Config, from_dict, read_toml
 from recsys_rl.settings.names import algorithm_of
 from recsys_rl.training.ranks import Ranks

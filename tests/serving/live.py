@@ -17,7 +17,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from recsys_rl.serving.app import App
 from recsys_rl.serving.limits import limited
-from recsys_rl.serving.server import ServeConfig, application
+from recsys_rl.serving.options import ServeConfig
+from recsys_rl.serving.server import application
 from tests.serving.servers import SLOW
 
 

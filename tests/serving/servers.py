@@ -11,7 +11,8 @@ import httpx
 import torch
 from starlette.testclient import TestClient
 
-from recsys_rl.serving.server import ServeConfig, application
+from recsys_rl.serving.options import ServeConfig
+from recsys_rl.serving.server import application
 from tests.doors import SERVED, train_in
 
 SLOW = 30_000.0  # milliseconds: a busy machine must not refuse requests of tests

@@ -14,7 +14,7 @@ import pytest
 
 from recsys_rl.cli import main
 from recsys_rl.errors import UserError
-from recsys_rl.serving.record.backup import backup
+from recsys_rl.serving.record.snapshot import backup
 from tests.serving.live import live
 from tests.serving.servers import recommend, serving
 from tests.serving.test_snapshot import exported, visits

@@ -15,7 +15,7 @@ from scipy.stats import chisquare
 
 from recsys_rl.agents.ppo import PPO
 from recsys_rl.serving.draw_request import DrawRequest, draw
-from recsys_rl.serving.facts import facts_of
+from recsys_rl.serving.record.facts import facts_of
 from recsys_rl.serving.releases.active_version import PolicyFiles
 from recsys_rl.serving.session_state import Step
 from recsys_rl.serving.versions import Version, open_version

@@ -16,10 +16,9 @@ from recsys_rl.errors import UserError
 from recsys_rl.logs.parts import read_decisions
 from recsys_rl.logs.transitions import observe
 from recsys_rl.recommender import load
+from recsys_rl.serving.at_rest.export_log import _id_of, export
+from recsys_rl.serving.at_rest.opened_record import Record, interval_of
 from recsys_rl.serving.draw_request import DrawRequest, DrawResult, draw
-from recsys_rl.serving.record.export_log import _id_of, export
-from recsys_rl.serving.record.interval import interval_of
-from recsys_rl.serving.record.record_at_rest import Record
 from recsys_rl.utils.files import sha256_of
 from recsys_rl.utils.user_hashes import number_of
 from tests.doors import SERVED
@@ -63,8 +62,8 @@ def test_a_policy_with_a_first_stage_shares_no_log(checkpoint: At, tmp_path: Pat
         for user in "12":
             send(client, event(recommend(client, user), "leave"))
             if user == "1":
-                body = {"name": "champion", "sha256": sha256_of(other)}
-                assert client.post("/v1/policies/alias", json=body).status_code == 200
+                body = {"sha256": sha256_of(other)}
+                assert client.post("/v1/release/alias", json=body).status_code == 200
     with pytest.raises(UserError):
         export(record := Record(db), out, interval_of(record, now=time.time() + LATER))
     assert not out.exists()
@@ -105,7 +104,7 @@ def test_popularity_has_its_own_name_in_a_log_and_each_row_its_own_logger(
                     patch.delattr("recsys_rl.serving.rule._scores")
                 answers.append(recommend(client, "3"))
         send(client, event(answers[-1], "leave"))
-    monkeypatch.setattr("recsys_rl.serving.record.export_log.draw", elsewhere)
+    monkeypatch.setattr("recsys_rl.serving.at_rest.export_log.draw", elsewhere)
     export(record := Record(db), out, interval_of(record, now=time.time() + LATER))
     log, recommender = read_decisions(out), load(path)
     assert log.header.loggers == ("ppo", "popularity-drawn") and log.loggers.tolist() == [0, 1, 0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -12,9 +13,11 @@ import pytest
 import torch
 
 from recsys_rl.agents.ppo import PPO
-from recsys_rl.serving.jobs import Feedback, Recommend
+from recsys_rl.serving.feedback import take_feedback
+from recsys_rl.serving.jobs import Call, Recommend
 from recsys_rl.serving.messages import FeedbackAnswer, FeedbackEvent, Recommendation, RecommendRequest
-from recsys_rl.serving.server import ServeConfig, application
+from recsys_rl.serving.options import ServeConfig
+from recsys_rl.serving.server import application
 from recsys_rl.types import Obs
 from tests.serving.servers import SLOW, event, recommend, send, serving
 
@@ -70,9 +73,8 @@ def test_feedback_while_a_decision_is_drawn_reaches_the_later_draws_and_nobody_l
         one = msgspec.json.decode(await ask(), type=Recommendation).decision_id
         go.clear()
         second = ask()
-        answer: FeedbackAnswer = await worker.submit(
-            Feedback([FeedbackEvent(one, "leave"), FeedbackEvent(one, "engagement", 0.5)])
-        )
+        events = [FeedbackEvent(one, "leave"), FeedbackEvent(one, "engagement", 0.5)]
+        answer: FeedbackAnswer = await worker.submit(Call(partial(take_feedback, events=events)))
         go.set()
         await second
         await ask()

@@ -13,7 +13,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from recsys_rl.serving.app import Tokens, is_local
-from recsys_rl.serving.server import ServeConfig, application, url_of
+from recsys_rl.serving.options import ServeConfig
+from recsys_rl.serving.server import application, url_of
 from tests.serving.live import Live, live
 from tests.serving.servers import serving
 
@@ -50,7 +51,7 @@ def test_no_door_opens_for_a_name_of_another_site(checkpoint: Callable[[str], Pa
     with serving(checkpoint("satiation"), tmp_path / "r.sqlite") as client:
         for method, path in (
             *(("GET", path) for path in PATHS),
-            *(("POST", f"/v1/{name}") for name in ("recommend", "feedback", "policies/alias", "decisions")),
+            *(("POST", f"/v1/{name}") for name in ("recommend", "feedback", "release/alias", "decisions")),
         ):
             body = {"user_id": "3"} if method == "POST" else None
             found = client.request(method, path, headers={"host": "other.example:8000"}, json=body)

@@ -13,9 +13,8 @@ from recsys_rl.errors import UserError
 from recsys_rl.logs.decision_log import DecisionLog
 from recsys_rl.logs.parts import read_decisions
 from recsys_rl.logs.writer import write_decisions
-from recsys_rl.serving.record.export_record import export_record
-from recsys_rl.serving.record.interval import interval_of
-from recsys_rl.serving.record.snapshot import open_snapshot
+from recsys_rl.serving.at_rest.export_record import export_record
+from recsys_rl.serving.at_rest.opened_record import interval_of, open_snapshot
 from recsys_rl.utils.files import sha256_of
 from tests.doors import train_in
 from tests.own_logs import policy, sessions
@@ -57,8 +56,8 @@ def test_intervals_in_one_folder_are_read_as_one_log(
         visits(client, range(6))
         send(client, event(waiting, "engagement", 0.25))
         parts_of(db, folder, marks)
-        body = {"name": "champion", "sha256": sha256_of(two / "b.pt")}
-        assert client.post("/v1/policies/alias", json=body).status_code == 200
+        body = {"sha256": sha256_of(two / "b.pt")}
+        assert client.post("/v1/release/alias", json=body).status_code == 200
         send(client, event(recommend(client, "9", exclude=["1", "2"]), "leave"))
         send(client, event(recommend(client, "10", candidates=["3", "4", "5"]), "leave"))
         visits(client, range(11, 30))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,12 +20,11 @@ from recsys_rl.cli import main
 from recsys_rl.logs.parts import read_decisions
 from recsys_rl.logs.transitions import observe as observations
 from recsys_rl.recommender import load
+from recsys_rl.serving.at_rest.check import check
+from recsys_rl.serving.at_rest.export_log import export
+from recsys_rl.serving.at_rest.opened_record import Record, interval_of
 from recsys_rl.serving.jobs import Observe, Recommend
 from recsys_rl.serving.messages import ObserveRequest, RecommendRequest
-from recsys_rl.serving.record.export_log import export
-from recsys_rl.serving.record.interval import interval_of
-from recsys_rl.serving.record.record_at_rest import Record, check
-from recsys_rl.serving.record.record_schema import OBSERVED, PLAIN
 from tests.doors import SERVED
 from tests.serving.servers import event, recommend, send, serving
 from tests.serving.test_refusals import held_worker
@@ -189,21 +187,11 @@ def test_a_decision_waits_for_a_draw_of_its_person(
     assert answers[0]["session"]["id"] == answers[1]["session"]["id"]
 
 
-def test_a_record_without_such_decisions_keeps_the_format_that_earlier_versions_read(
-    checkpoint: At, tmp_path: Path
-) -> None:
+def test_a_check_repeats_the_draws_beside_such_decisions(checkpoint: At, tmp_path: Path) -> None:
     db = tmp_path / "r.sqlite"
-
-    def format_of() -> int:
-        with sqlite3.connect(db) as connection:
-            return int(connection.execute("PRAGMA user_version").fetchone()[0])
-
     with serving(checkpoint("satiation"), db) as client:
         recommend(client, "3")
-    assert format_of() == PLAIN == 1
-    with serving(checkpoint("satiation"), db) as client:
         observe(client, "3", "5")
-    assert format_of() == OBSERVED == 2
     record = Record(db)
     found = check(record)
     record.store.close()

@@ -19,11 +19,10 @@ from recsys_rl.errors import UserError
 from recsys_rl.logs.decision_table import read_table
 from recsys_rl.logs.intervals import files_in_order
 from recsys_rl.recommender import Visit, load
-from recsys_rl.serving.facts import facts_of
-from recsys_rl.serving.place import place_of
-from recsys_rl.serving.record.export_table import export_table
-from recsys_rl.serving.record.interval import interval_of
-from recsys_rl.serving.record.record_at_rest import Record
+from recsys_rl.serving.at_rest.export_table import export_table
+from recsys_rl.serving.at_rest.opened_record import Record, interval_of
+from recsys_rl.serving.record.facts import facts_of
+from recsys_rl.serving.server import place_of
 from recsys_rl.utils.files import sha256_of
 from tests.docs.test_docs import ROOT
 from tests.serving.live import live
@@ -223,8 +222,8 @@ def test_a_version_that_learned_from_the_record_serves_on_it(
     (tmp_path / "policies").mkdir()
     version = made.rename(tmp_path / "policies" / "1.pt")
     with serve(**options) as client:
-        body = {"name": "champion", "sha256": sha256_of(version)}
-        swapped = client.post("/v1/policies/alias", json=body)
+        body = {"sha256": sha256_of(version)}
+        swapped = client.post("/v1/release/alias", json=body)
         assert swapped.status_code == 200, swapped.text
         answer = client.post("/v1/recommend", json={"user_id": "3"}).json()
         assert answer["items"][0]["item_id"] in SECTIONS and answer["policy"]["name"] == "bc"

@@ -20,7 +20,7 @@ LENGTH = 20  # steps of a session
 
 @pytest.fixture(scope="module")
 def outcomes(checkpoint: Callable[[str], Path]) -> Outcomes:
-    found = Outcomes(Path("none.sqlite"), [open_version(checkpoint("satiation"), 0)], LONGEST)
+    found = Outcomes([open_version(checkpoint("satiation"), 0)], LONGEST)
     found.interface = replace(found.interface, session_length=LENGTH)
     return found
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from recsys_rl.serving.facts import COLUMNS
-from recsys_rl.serving.record.own_columns import TableRow, frame_of
+from recsys_rl.serving.at_rest.export_table import TableRow, frame_of
+from recsys_rl.serving.record.facts import COLUMNS
 
 ROW = TableRow(
     user="ann",

@@ -23,9 +23,9 @@ from recsys_rl.logs.decision_log import concatenate
 from recsys_rl.logs.platform import load_log
 from recsys_rl.logs.transitions import observe
 from recsys_rl.make import agent_of
-from recsys_rl.serving.record.export_table import TableExport, export_table
-from recsys_rl.serving.record.interval import interval_of
-from recsys_rl.serving.record.record_at_rest import Record, check
+from recsys_rl.serving.at_rest.check import check
+from recsys_rl.serving.at_rest.export_table import TableExport, export_table
+from recsys_rl.serving.at_rest.opened_record import Record, interval_of
 from recsys_rl.utils.files import sha256_of
 from tests.own_logs import clicks, policy, sessions, write_csv
 from tests.serving.servers import event, recommend, send, serving
@@ -143,8 +143,8 @@ def test_train_serve_export_train_again_and_judge(tmp_path: Path, monkeypatch: p
     with serving(checkpoint.parent, db) as again:  # the second version serves on the same record
         new = checkpoint.parent / "second.pt"
         new.write_bytes((tmp_path / "runs" / "second" / "reinforce.pt").read_bytes())
-        body = {"name": "champion", "sha256": sha256_of(new)}
-        swapped = again.post("/v1/policies/alias", json=body)
+        body = {"sha256": sha256_of(new)}
+        swapped = again.post("/v1/release/alias", json=body)
         assert swapped.status_code == 200, swapped.text
         context = {"age": 30, "device": "phone", "taste": [0.5, 0.5]}
         assert recommend(again, "v1", context=context)["policy"]["sha256"] == sha256_of(new)

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from benchmarks.pictures import browser
-from recsys_rl.serving.record.record_at_rest import Record
+from recsys_rl.serving.at_rest.opened_record import Record
 from recsys_rl.serving.releases.canary import CanarySettings
 from tests.own_logs import clicks, policy
 from tests.serving.browser import Page, page
@@ -141,7 +141,7 @@ def test_the_page_allows_no_other_source(checkpoint: Callable[[str], Path], tmp_
 def test_the_arms_of_a_release_have_their_returns_and_a_band(
     two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int, dark: bool
 ) -> None:
-    monkeypatch.setattr("recsys_rl.serving.releases.watch.CanarySettings", lambda: CanarySettings(learned=10))
+    monkeypatch.setattr("recsys_rl.serving.watch.CanarySettings", lambda: CanarySettings(learned=10))
     begun(two / "a.pt", tmp_path / "r.sqlite")
     words = "(document.querySelector('#release')?.innerText ?? '')"
     with (

@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,11 +22,13 @@ from recsys_rl.agents.ppo import PPO
 from recsys_rl.errors import UserError
 from recsys_rl.serving.app import read_body
 from recsys_rl.serving.draw_request import DrawRequest, DrawResult, draw
-from recsys_rl.serving.jobs import Feedback, Read, Recommend
+from recsys_rl.serving.feedback import take_feedback
+from recsys_rl.serving.jobs import Call, Recommend
 from recsys_rl.serving.messages import FeedbackAnswer, FeedbackEvent, Problem, RecommendRequest
+from recsys_rl.serving.options import ServeConfig
 from recsys_rl.serving.record.record_schema import Damaged
 from recsys_rl.serving.record.store import Store
-from recsys_rl.serving.server import ServeConfig, application
+from recsys_rl.serving.server import application
 from recsys_rl.serving.worker import Worker
 from recsys_rl.types import Obs
 from tests.serving.servers import SLOW, begun, event, recommend, send, serving
@@ -96,11 +99,11 @@ def test_feedback_before_its_decision_is_written_is_of_an_unknown_one(
         answer = worker.submit(Recommend(RecommendRequest("3"), ""))
         await until(lambda: worker.recommendations.pending)
         [number] = worker.recommendations.pending
-        looked = worker.submit(Read(lambda store: store.latest(1)))
+        looked = worker.submit(Call(lambda shared: shared.store.latest(1)))
         await until(looking.is_set)
         draw_now.set()
         await until(worker.queue.qsize)
-        about = Feedback([FeedbackEvent(str(number), "engagement", 0.5)])
+        about = Call(partial(take_feedback, events=[FeedbackEvent(str(number), "engagement", 0.5)]))
         early = worker.submit(about)
         look_now.set()
         await looked
@@ -165,8 +168,8 @@ def sha256(path: Path) -> str:
 
 
 def swap(client: TestClient, path: Path) -> Response:
-    body = {"name": "champion", "sha256": sha256(path)}
-    found: Response = client.post("/v1/policies/alias", json=body)
+    body = {"sha256": sha256(path)}
+    found: Response = client.post("/v1/release/alias", json=body)
     return found
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from recsys_rl.cli import main
-from recsys_rl.cli.release import release_options
+from recsys_rl.cli.release import KINDS, release_options
 from recsys_rl.errors import UserError
 from recsys_rl.serving.loop.release import Releases
+from recsys_rl.serving.release_routes import ACTIONS
 from tests.doors import assert_names
 from tests.serving.live import live
 from tests.serving.servers import begun
@@ -56,11 +57,16 @@ def test_a_release_from_its_start_to_its_way_back(
             0,
             f"champion   {a[:12]}\nno release is under way\n",
         )
+        assert release("alias", str(folder / "b.pt"))[1].startswith(f"champion   {b[:12]}\n")
         lines = release("history")[1].splitlines()
         assert [re.split(" +", line.strip())[3] for line in lines] == [
-            *("start", "share", "freeze", "promote", "back")
+            *("start", "share", "freeze", "promote", "back", "alias")
         ]
         assert "gate: no harm seen, canary: can't tell, promoted all the same; we know it" in lines[3]
+
+
+def test_each_action_of_the_server_is_a_command() -> None:
+    assert [name for name in KINDS if name not in ("status", "history")] == [of.name for of in ACTIONS]
 
 
 def test_a_server_of_one_file_names_the_folder_that_it_needs(
@@ -84,6 +90,8 @@ def test_a_server_that_is_not_there_is_one_sentence(capsys: pytest.CaptureFixtur
         ["begin"],
         ["start"],
         ["start", "none.pt"],
+        ["alias"],
+        ["alias", "none.pt"],
         ["start", "x.pt", "--share", "1"],
         ["back", "--promotion", "b.pt"],
         ["promote", "--challenger", "b.pt"],
@@ -101,7 +109,7 @@ def test_a_share_that_is_missing_is_not_one_half(capsys: pytest.CaptureFixture[s
 def test_a_server_that_takes_long_may_still_do_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("recsys_rl.serving.loop.client.PATIENCE", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as slow, pytest.raises(UserError) as refused:
-        Releases(f"http://127.0.0.1:{slow.getsockname()[1]}").share(0.5)
+        Releases(f"http://127.0.0.1:{slow.getsockname()[1]}").act("share", share=0.5)
     assert "may still" in str(refused.value)
 
 

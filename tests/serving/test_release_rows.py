@@ -9,19 +9,19 @@ import msgspec
 import pytest
 
 from recsys_rl.errors import UserError
-from recsys_rl.serving.facts import champion_in
-from recsys_rl.serving.record.record_at_rest import Record, check
+from recsys_rl.serving.at_rest.check import check
+from recsys_rl.serving.at_rest.opened_record import Record
 from recsys_rl.serving.record.record_schema import (
-    RELEASED,
+    FORMAT,
     Damaged,
     Decision,
-    Event,
     Person,
     Release,
     Session,
     decoded,
     encoded,
 )
+from recsys_rl.serving.record.snapshot import Snapshot, champion_in
 from recsys_rl.serving.record.store import Store
 from tests.serving.servers import recommend, serving
 from tests.serving.test_record import At
@@ -34,26 +34,42 @@ def format_of(db: Path) -> int:
         return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
-def test_the_first_release_raises_the_format_and_the_champion_is_written_with_it(tmp_path: Path) -> None:
+def test_the_champion_is_written_with_a_release(tmp_path: Path) -> None:
     db = tmp_path / "r.sqlite"
     store = Store(db, {})
     store.write([Person(1, "ann"), Session(2, 1, 0, 0.0, -1, (), 1.0, 1.0)], durable=False)
-    assert format_of(db) == 1 and store.releases() == []
+    assert store.releases() == []
     store.write([START], durable=True)
     promoted = msgspec.structs.replace(START, number=4, kind="promote", champion="b" * 64)
     store.write([promoted], durable=True)
     assert store.facts["champion"] == "b" * 64 == champion_in(db) and store.last == 4
     store.close()
-    assert format_of(db) == RELEASED == 3
     store = Store(db)
     assert store.releases() == [START, promoted] and store.last == 4
-    store.write([Event(5, "=a", 2, 1, 0, -1, 0, 0.5, None, 0.0)], durable=False)
-    assert format_of(db) == RELEASED
+    store.close()
+
+
+@pytest.mark.parametrize("earlier", [3, 4])
+def test_a_record_of_an_earlier_version_is_read_and_gets_the_format_of_this_one(
+    tmp_path: Path, earlier: int
+) -> None:
+    db = tmp_path / "r.sqlite"
+    store = Store(db, {"platform": "satiation"})
+    store.write([START], durable=True)
+    store.close()
+    with sqlite3.connect(db) as connection:
+        connection.execute(f"PRAGMA user_version = {earlier}")
+    connection.close()
+    snapshot = Snapshot(db)
+    assert snapshot.releases() == [START] and format_of(db) == earlier  # only a writer changes it
+    snapshot.close()
+    store = Store(db)
+    assert store.releases() == [START] and store.facts["platform"] == "satiation" and format_of(db) == FORMAT
     store.close()
 
 
 def test_a_decision_of_an_earlier_version_has_no_arm(checkpoint: At, tmp_path: Path) -> None:
-    """Earlier versions wrote rows without the last two fields, and formats 1 and 2."""
+    """It wrote rows without the last two fields."""
     db = tmp_path / "r.sqlite"
     with serving(checkpoint("satiation"), db) as client:
         recommend(client, "3")

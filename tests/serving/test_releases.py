@@ -19,11 +19,12 @@ from starlette.testclient import TestClient
 from benchmarks.harness.forked import Forked
 from benchmarks.harness.served import Connection
 from recsys_rl.agents.ppo import PPO
-from recsys_rl.serving.facts import facts_of
-from recsys_rl.serving.record.check_arms import wrong_arms
-from recsys_rl.serving.record.record_at_rest import Record, check
+from recsys_rl.serving.at_rest.check import check, wrong_arms
+from recsys_rl.serving.at_rest.opened_record import Record
+from recsys_rl.serving.record.facts import facts_of
 from recsys_rl.serving.record.record_schema import Decision, Release
 from recsys_rl.serving.record.store import Full, Store
+from recsys_rl.serving.release_routes import ACTIONS
 from recsys_rl.serving.releases.active_version import PolicyFiles
 from recsys_rl.serving.versions import open_version
 from recsys_rl.types import Obs
@@ -136,6 +137,28 @@ def test_a_challenger_is_promoted_after_the_canary_or_all_the_same_and_taken_bac
         assert kinds(client) == ["start", "back", "start", "promote", "back"]
 
 
+def test_an_alias_is_a_row_and_no_promotion_before_it_can_be_taken_back(two: Path, tmp_path: Path) -> None:
+    db, a, b = tmp_path / "r.sqlite", sha256(two / "a.pt"), sha256(two / "b.pt")
+    with serving(begun(two / "a.pt", db), db) as client:
+        act(client, "start", sha256=b, share=0.5)
+        assert act(client, "alias", 409, sha256=b)["title"] == "release-under-way"
+        act(client, "promote", without_gate=True)
+        assert act(client, "alias", sha256=a, reason="at once")["champion"] == a
+        assert act(client, "back", 409, promotion=a)["title"] == "nothing-to-take-back"
+        assert recommend(client, "3")["policy"]["sha256"] == a
+        last = client.get("/v1/release/history").json()[-1]
+        assert (last["kind"], last["champion"], last["challenger"]) == ("alias", a, "")
+        assert (last["share"], last["reason"], last["verdict"]) == (1.0, "at once", None)
+    with serving(two, db) as client:
+        assert champion(client) == ["a.pt"]
+        act(client, "start", sha256=b, share=0.5)
+        assert kinds(client) == ["start", "promote", "alias", "start"]
+        assert {recommend(client, str(at))["policy"]["sha256"] for at in range(24)} == {a, b}
+    record = Record(db)
+    assert check(record).not_replayed == ""
+    record.store.close()
+
+
 def test_a_way_back_that_is_repeated_takes_no_earlier_promotion_back(two: Path, tmp_path: Path) -> None:
     folder, db = Path(shutil.copytree(two, tmp_path / "policies")), tmp_path / "r.sqlite"
     a, b = sha256(folder / "a.pt"), sha256(folder / "b.pt")
@@ -232,8 +255,9 @@ def test_a_refused_action_leaves_the_champion_serving(checkpoint: At, two: Path,
         assert described["/v1/release/history"]["get"]["responses"]["200"]["content"]["application/json"][
             "schema"
         ] == {"type": "array", "items": {"$ref": "#/components/schemas/ReleaseRow"}}
-        actions = ("start", "share", "promote", "freeze", "back")
-        assert all("requestBody" in described[f"/v1/release/{action}"]["post"] for action in actions)
+        for of in ACTIONS:
+            body = described[f"/v1/release/{of.name}"]["post"]["requestBody"]["content"]["application/json"]
+            assert body["schema"] == {"$ref": f"#/components/schemas/{of.request.__name__}"}
     record = Record(db)
     assert wrong_arms(record.store, record.policies, [*record.sessions()]) == []
     record.store.close()
@@ -250,6 +274,8 @@ def test_a_policy_of_two_stages_takes_no_part(checkpoint: At, tmp_path: Path, st
     with serving(begun(old, db), db) as client:
         assert act(client, "start", 409, sha256=sha256(new), share=0.1)["title"] == "two-stages"
         assert kinds(client) == [] and champion(client) == [old.name]
+        assert act(client, "alias", sha256=sha256(new))["champion"] == sha256(new)
+        assert kinds(client) == ["alias"] and champion(client) == [new.name]
 
 
 def test_a_version_whose_file_is_gone_never_becomes_the_champion(two: Path, tmp_path: Path) -> None:
@@ -267,8 +293,8 @@ def test_a_version_whose_file_is_gone_never_becomes_the_champion(two: Path, tmp_
         assert act(client, "promote", without_gate=True)["champion"] == b
         (folder / "a.pt").rename(away)
         assert act(client, "back", 409, promotion=b)["title"] == "no-file"
-        body = {"name": "champion", "sha256": a}
-        assert client.post("/v1/policies/alias", json=body).json()["title"] == "no-file"
+        body = {"sha256": a}
+        assert client.post("/v1/release/alias", json=body).json()["title"] == "no-file"
         assert act(client, "start", 409, sha256=a, share=0.5)["title"] == "no-file"
     with serving(folder, db) as client:
         assert champion(client) == ["b.pt"] and kinds(client)[-1] == "promote"
@@ -301,7 +327,7 @@ def test_a_version_that_is_gone_gets_no_new_sessions(
     folder, db = Path(shutil.copytree(two, tmp_path / "policies")), tmp_path / "r.sqlite"
     a, b = sha256(folder / "a.pt"), sha256(folder / "b.pt")
     people = [str(at) for at in range(12)]
-    monkeypatch.setattr("recsys_rl.serving.releases.watch.EVERY", 0.02)
+    monkeypatch.setattr("recsys_rl.serving.watch.EVERY", 0.02)
     with serving(begun(folder / "a.pt", db), db) as client:
         act(client, "start", sha256=b, share=0.5)
         first = {one: recommend(client, one)["policy"]["sha256"] for one in people}
@@ -341,7 +367,7 @@ def test_a_champion_that_fails_on_a_full_disk_leaves_no_arms(
         monkeypatch.setattr(PPO, "scores", no_scores)
         monkeypatch.setattr(Store, "write", no_room)
         before = [recommend(client, str(at))["degraded"] for at in range(24)]
-        assert len([why for why in before if why]) == 3 and kinds(client) == ["start"]
+        assert len([why for why in before if why]) == 3 and kinds(client) == ["alias", "start"]
         more = [recommend(client, f"more {at}") for at in range(8)]
         assert {answer["policy"]["sha256"] for answer in more} == {a}
     record = Record(db)

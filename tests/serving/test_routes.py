@@ -22,7 +22,8 @@ from recsys_rl.logs.parts import read_decisions
 from recsys_rl.serving.app import Tokens
 from recsys_rl.serving.draw_request import DrawRequest, DrawResult, draw
 from recsys_rl.serving.messages import Problem
-from recsys_rl.serving.server import ServeConfig, application, serve
+from recsys_rl.serving.options import ServeConfig
+from recsys_rl.serving.server import application, serve
 from recsys_rl.types import Obs
 from tests.serving.servers import begun, event, recommend, send, serving, trained
 
@@ -132,7 +133,7 @@ def test_tokens_open_the_routes_of_their_scopes(checkpoint: At, tmp_path: Path) 
         ("GET", "/v1/decisions/1"): "read",
         ("GET", "/v1/policies"): "read",
         ("GET", "/metrics"): "read",
-        ("POST", "/v1/policies/alias"): "admin",
+        ("POST", "/v1/release/alias"): "admin",
     }
     with TestClient(application(options, Tokens(tmp_path / "tokens"))) as client:
         for (method, path), scope in scope_of.items():
@@ -262,13 +263,15 @@ def test_versions_are_swapped_after_a_check_and_share_a_log(
         first = recommend(client, "3")
         send(client, event(first, "engagement", 0.5))
         assert first["policy"]["sha256"] == sha["a.pt"]
-        swap = client.post("/v1/policies/alias", json={"name": "champion", "sha256": sha["b.pt"]})
+        swap = client.post("/v1/release/alias", json={"sha256": sha["b.pt"]})
         assert swap.status_code == 200
-        assert {x["file"]: x["champion"] for x in swap.json()["policies"]}["b.pt"]
+        assert swap.json()["champion"] == sha["b.pt"] and swap.json()["challenger"] is None
+        policies = client.get("/v1/policies").json()["policies"]
+        assert [x["file"] for x in policies if x["champion"]] == ["b.pt"]
         second = recommend(client, "3")
         assert second["policy"]["sha256"] == sha["b.pt"] and second["session"]["step"] == 1
         for wrong, status in ((sha["other.pt"], 409), ("0" * 64, 404)):
-            answer = client.post("/v1/policies/alias", json={"name": "champion", "sha256": wrong})
+            answer = client.post("/v1/release/alias", json={"sha256": wrong})
             assert answer.status_code == status
             assert recommend(client, "4")["policy"]["sha256"] == sha["b.pt"]
         both = [client.get(f"/v1/decisions/{x['decision_id']}").json() for x in (first, second)]

@@ -15,7 +15,7 @@ import pytest
 from recsys_rl.agents.ppo import PPO
 from recsys_rl.cli import main
 from recsys_rl.cli.serve import serve_options
-from recsys_rl.serving.record.record_at_rest import Record
+from recsys_rl.serving.at_rest.opened_record import Record
 from tests.docs.test_docs import ROOT
 from tests.serving.servers import event, recommend, send, serving
 

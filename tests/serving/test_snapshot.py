@@ -14,11 +14,10 @@ import pytest
 
 from recsys_rl.cli import main
 from recsys_rl.errors import UserError
-from recsys_rl.serving.record.check_arms import wrong_arms
-from recsys_rl.serving.record.export_record import export_record
-from recsys_rl.serving.record.interval import IN_FLIGHT, Interval, interval_of
+from recsys_rl.serving.at_rest.check import wrong_arms
+from recsys_rl.serving.at_rest.export_record import export_record
+from recsys_rl.serving.at_rest.opened_record import IN_FLIGHT, Interval, interval_of, open_snapshot
 from recsys_rl.serving.record.record_schema import LEAVE, Decision, Event, Person, Session
-from recsys_rl.serving.record.snapshot import open_snapshot
 from recsys_rl.serving.record.store import Store
 from tests.serving.live import live
 from tests.serving.servers import event, recommend, send, serving

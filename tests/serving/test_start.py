@@ -17,7 +17,8 @@ from starlette.testclient import TestClient
 
 from recsys_rl.cli import main
 from recsys_rl.errors import UserError
-from recsys_rl.serving.server import ServeConfig, serve
+from recsys_rl.serving.options import ServeConfig
+from recsys_rl.serving.server import serve
 from recsys_rl.utils.files import sha256_of
 from tests.serving.servers import begun, recommend, serving
 
@@ -103,8 +104,8 @@ def test_a_file_that_is_half_copied_hinders_no_start(folder: Path, tmp_path: Pat
 def test_no_other_policy_serves_where_the_champion_is_gone(folder: Path, tmp_path: Path) -> None:
     db = tmp_path / "r.sqlite"
     with serving(begun(folder / "a.pt", db), db) as client:
-        body = {"name": "champion", "sha256": sha256_of(folder / "b.pt")}
-        assert client.post("/v1/policies/alias", json=body).status_code == 200
+        body = {"sha256": sha256_of(folder / "b.pt")}
+        assert client.post("/v1/release/alias", json=body).status_code == 200
     away = (folder / "b.pt").rename(tmp_path / "b.pt")
     before = db.read_bytes()
     with pytest.raises(UserError), serving(folder, db):

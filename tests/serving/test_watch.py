@@ -6,8 +6,10 @@ import heapq
 import re
 import sqlite3
 import time
+from contextlib import closing
 from copy import copy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -16,14 +18,15 @@ import torch
 from starlette.testclient import TestClient
 
 from recsys_rl.agents.ppo import PPO
-from recsys_rl.serving.jobs import Change, Moment
+from recsys_rl.serving.jobs import Call, Moment
 from recsys_rl.serving.jobs import Look as LookAtWorker
 from recsys_rl.serving.loop.release import status_lines
+from recsys_rl.serving.record.snapshot import Snapshot
+from recsys_rl.serving.release_changes import back, start
 from recsys_rl.serving.releases.canary import CanarySettings, Look
 from recsys_rl.serving.releases.outcomes import Outcomes
-from recsys_rl.serving.releases.releases import Back, Start
-from recsys_rl.serving.releases.watch import Followed, Watch
 from recsys_rl.serving.versions import Version
+from recsys_rl.serving.watch import Followed, Watch
 from recsys_rl.types import Obs
 from tests.serving.servers import begun, event, recommend, send, serving
 from tests.serving.test_refusals import champion, sha256
@@ -34,8 +37,8 @@ SOON = {"feedback_window": 1e-3}
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recsys_rl.serving.releases.watch.EVERY", 0.02)
-    monkeypatch.setattr("recsys_rl.serving.releases.watch.CanarySettings", lambda: CanarySettings(learned=10))
+    monkeypatch.setattr("recsys_rl.serving.watch.EVERY", 0.02)
+    monkeypatch.setattr("recsys_rl.serving.watch.CanarySettings", lambda: CanarySettings(learned=10))
 
 
 def of_a(two: Path, tmp_path: Path) -> Path:
@@ -134,15 +137,14 @@ def test_the_share_of_the_most_shown_item_that_is_too_much_is_an_option(two: Pat
 
 
 def test_a_clock_that_is_set_back_neither_matures_sessions_nor_holds_them_up(
-    two: Path, tmp_path: Path
+    two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    db, b = of_a(two, tmp_path), sha256(two / "b.pt")
+    db, b, now = of_a(two, tmp_path), sha256(two / "b.pt"), time.time
     with serving(two, db, session_timeout=3600.0, feedback_window=0.3) as client:
         act(client, "start", sha256=b, share=0.5)
         visits(client, two, 10, 0.0)
         open_one = recommend(client, "open")
-        clock = client.app.worker.shared.clock  # type: ignore[attr-defined]
-        clock.wall = lambda: time.time() - 7200
+        monkeypatch.setattr(time, "time", lambda: now() - 7200)
         visits(client, two, 10, 0.0, first=50)
         until(lambda: matured(client) == 10)
         assert matured(client) == 10  # the open session began before the others
@@ -155,7 +157,7 @@ def test_one_session_that_stays_open_does_not_hold_up_the_others_for_ever(
 ) -> None:
     """It counts with what came until its end, also when it is read again after a start."""
     monkeypatch.setattr(
-        "recsys_rl.serving.releases.watch.CanarySettings", lambda: CanarySettings(learned=10, longest=2.0)
+        "recsys_rl.serving.watch.CanarySettings", lambda: CanarySettings(learned=10, longest=2.0)
     )
     db, b = of_a(two, tmp_path), sha256(two / "b.pt")
     with serving(two, db, session_timeout=4.0, feedback_window=0.01) as client:
@@ -181,10 +183,10 @@ def test_a_look_that_fails_loses_no_session(
 ) -> None:
     """20 sessions are found at one look, of which the second batch can't be read once."""
     db, b = of_a(two, tmp_path), sha256(two / "b.pt")
-    monkeypatch.setattr("recsys_rl.serving.releases.watch.BATCH", 5)
+    monkeypatch.setattr("recsys_rl.serving.watch.BATCH", 5)
     read, ready, calls = Followed._read, list[bool](), list[int]()
 
-    def failing(self: Followed, db: sqlite3.Connection, numbers: list[int], now: float) -> None:
+    def failing(self: Followed, store: Snapshot, numbers: list[int], now: float) -> None:
         if not ready:
             for number in numbers:
                 heapq.heappush(self.due, (now, number))
@@ -192,7 +194,7 @@ def test_a_look_that_fails_loses_no_session(
         calls.append(len(numbers))
         if len(calls) == 2:
             raise sqlite3.OperationalError("disk I/O error")
-        read(self, db, numbers, now)
+        read(self, store, numbers, now)
 
     monkeypatch.setattr(Followed, "_read", failing)
     with serving(two, db, **SOON) as client:
@@ -207,7 +209,7 @@ def test_reads_that_fail_now_and_then_freeze_nothing_and_those_that_always_fail_
     two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     db, b = of_a(two, tmp_path), sha256(two / "b.pt")
-    monkeypatch.setattr("recsys_rl.serving.releases.watch.TRIES", 3)
+    monkeypatch.setattr("recsys_rl.serving.watch.TRIES", 3)
     look, looks, dead = Followed.now, list[bool](), list[bool]()
 
     def failing(self: Followed, moment: Moment) -> Look:
@@ -243,8 +245,8 @@ def test_a_canary_that_is_behind_catches_up_although_reads_fail(
         visits(client, two, 40, 0.3)
         until(lambda: matured(client) == 40)
         before = state(client)
-    monkeypatch.setattr("recsys_rl.serving.releases.watch.MOST", 5)
-    monkeypatch.setattr("recsys_rl.serving.releases.watch.BATCH", 2)
+    monkeypatch.setattr("recsys_rl.serving.watch.MOST", 5)
+    monkeypatch.setattr("recsys_rl.serving.watch.BATCH", 2)
     begin, looks, reads = Followed.now, list[int](), list[int]()
     failures, whole = list[str](), list[bool]()
 
@@ -254,21 +256,23 @@ def test_a_canary_that_is_behind_catches_up_although_reads_fail(
         return begin(self, moment)
 
     def failing(name: str) -> None:
-        read, nth = getattr(Outcomes, name), 2 if name == "sessions" else 1
+        read, nth = getattr(Snapshot, name), 2 if name == "whole_sessions" else 1
 
-        def one(self: Outcomes, *given: object) -> object:
+        def one(self: Snapshot, *given: object) -> object:
+            if name == "latest_sessions" and len(given) < 3:  # of all people, before the first look
+                return read(self, *given)
             reads.append(0)
-            odd = (len(looks) // 3) % 2 == (name == "sessions")
+            odd = (len(looks) // 3) % 2 == (name == "whole_sessions")
             if len(looks) % 3 == 0 and len(reads) >= nth and odd and not whole:
                 failures.append(name)
                 raise sqlite3.OperationalError("database is locked")
             return read(self, *given)
 
-        monkeypatch.setattr(Outcomes, name, one)
+        monkeypatch.setattr(Snapshot, name, one)
 
     monkeypatch.setattr(Followed, "now", looking)
-    failing("sessions")
-    failing("latest_of")
+    failing("whole_sessions")
+    failing("latest_sessions")
     with serving(two, db, **SOON) as client:
         watch = client.app.services.watch  # type: ignore[attr-defined]
 
@@ -278,7 +282,7 @@ def test_a_canary_that_is_behind_catches_up_although_reads_fail(
 
         until(lambda: counted() == 40)
         whole.append(True)
-        assert len(looks) >= 10 and {*failures} == {"sessions", "latest_of"}
+        assert len(looks) >= 10 and {*failures} == {"whole_sessions", "latest_sessions"}
         assert state(client) == before and kinds(client) == ["start"]
 
 
@@ -287,7 +291,7 @@ def test_failed_looks_of_another_release_do_not_count(
 ) -> None:
     """Two looks at a release fail, then another one begins at once, and its first look fails."""
     db, b = of_a(two, tmp_path), sha256(two / "b.pt")
-    monkeypatch.setattr("recsys_rl.serving.releases.watch.TRIES", 3)
+    monkeypatch.setattr("recsys_rl.serving.watch.TRIES", 3)
     look, failed, good = Watch.now, list[int](), list[int]()
     with serving(two, db, **SOON) as client:
         worker = client.app.worker  # type: ignore[attr-defined]
@@ -299,8 +303,9 @@ def test_failed_looks_of_another_release_do_not_count(
                 if len(failed) == 2:
                     moment: Moment = await worker.submit(LookAtWorker())
                     assert moment.challenger is not None
-                    await worker.submit(Change(Back("", b)))
-                    await worker.submit(Change(Start(moment.challenger, 0.5, "session", "", None)))
+                    await worker.submit(Call(partial(back, challenger=b, reason="")))
+                    again = partial(start, version=moment.challenger, share=0.5, unit="session")
+                    await worker.submit(Call(again))
                 raise sqlite3.OperationalError("disk I/O error")
             good.append(await look(self))
             return good[-1]
@@ -327,7 +332,7 @@ def test_people_are_centred_by_their_sessions_before_the_prior_ones(
 ) -> None:
     """The last 12 sessions before the release are of others; eleven people have three sessions before."""
     monkeypatch.setattr(
-        "recsys_rl.serving.releases.watch.CanarySettings", lambda: CanarySettings(learned=10, prior=12)
+        "recsys_rl.serving.watch.CanarySettings", lambda: CanarySettings(learned=10, prior=12)
     )
     db, b = of_a(two, tmp_path), sha256(two / "b.pt")
     with serving(two, db, **SOON) as client:
@@ -355,9 +360,9 @@ def test_sessions_that_are_under_way_when_a_release_begins_are_not_prior(two: Pa
         time.sleep(0.05)
         assert send(client, event(goes, "leave")) == ["accepted"]
         active = client.app.worker.shared.active  # type: ignore[attr-defined]
-        outcomes = Outcomes(db, [active.version, active.challenger], 3600.0)
+        outcomes = Outcomes([active.version, active.challenger], 3600.0)
         start, settings = active.history.under_way.start, CanarySettings(learned=3)
-        canary = Followed(start, outcomes, settings, SOON["feedback_window"]).canary
+        canary = Followed(db, start, outcomes, settings, SOON["feedback_window"]).canary
     assert canary.centres.all[0] == canary.learned == 3
     assert canary.centres.all[1] == pytest.approx(0.5 + 0.51 + 0.52)
 
@@ -365,13 +370,13 @@ def test_sessions_that_are_under_way_when_a_release_begins_are_not_prior(two: Pa
 def test_the_sessions_before_a_release_are_read_once_for_each_person(
     two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, people = Outcomes.latest_of, list[int]()
+    read, people = Snapshot.latest_sessions, list[int]()
 
-    def latest_of(self: Outcomes, db: sqlite3.Connection, person: int, below: int, most: int) -> list[int]:
-        people.append(person)
-        return read(self, db, person, below, most)
+    def latest(self: Snapshot, below: int, most: int, person: int | None = None) -> list[int]:
+        people.extend([] if person is None else [person])
+        return read(self, below, most, person)
 
-    monkeypatch.setattr(Outcomes, "latest_of", latest_of)
+    monkeypatch.setattr(Snapshot, "latest_sessions", latest)
     db, b = of_a(two, tmp_path), sha256(two / "b.pt")
     with serving(two, db, **SOON) as client:
         act(client, "start", sha256=b, share=0.5)
@@ -386,14 +391,16 @@ def test_a_look_reads_one_moment_of_the_record(two: Path, tmp_path: Path) -> Non
     with serving(two, db, **SOON) as client:
         visits(client, two, 3, 0.0)
         active = client.app.worker.shared.active  # type: ignore[attr-defined]
-        outcomes = Outcomes(db, [active.version], 3600.0)
-        with outcomes.reading() as reader:
-            numbers = outcomes.numbers(reader, 0, 10**9)
+        outcomes = Outcomes([active.version], 3600.0)
+        with closing(Snapshot(db)) as reader:
+            numbers = reader.sessions()
             visits(client, two, 3, 0.0, first=50)
-            assert outcomes.numbers(reader, 0, 10**9) == numbers and len(numbers) == 3
-            assert len(outcomes.sessions(reader, numbers)) == 3
-        with outcomes.reading() as reader:
-            assert len(outcomes.numbers(reader, 0, 10**9)) == 6
+            assert reader.sessions() == numbers and len(numbers) == 3
+            assert len(outcomes.states(reader.whole_sessions(numbers))) == 3
+        with closing(Snapshot(db)) as reader:
+            assert len(reader.sessions()) == 6
+            assert reader.sessions(numbers[0]) == reader.latest_sessions(1 << 62, 5)
+            assert reader.sessions(0, numbers[2]) == numbers[:2] == reader.latest_sessions(numbers[2], 9)
 
 
 def test_returns_are_by_the_weights_for_which_the_champion_was_trained(two: Path, tmp_path: Path) -> None:
@@ -406,9 +413,9 @@ def test_returns_are_by_the_weights_for_which_the_champion_was_trained(two: Path
     recommender.checkpoint = replace(version.checkpoint, config=trained)
     rewards = []
     for champion_ in (version, Version(version.row, recommender)):
-        outcomes = Outcomes(db, [champion_, version], 3600.0)
-        with outcomes.reading() as reader:
-            found = outcomes.sessions(reader, outcomes.numbers(reader, 0, 10**9))
+        outcomes = Outcomes([champion_, version], 3600.0)
+        with closing(Snapshot(db)) as reader:
+            found = outcomes.states(reader.whole_sessions(reader.sessions()))
         rewards.append([outcome.reward for outcome in outcomes.of([*found.values()])])
     assert rewards[0] == pytest.approx([0.5, 0.51, 0.52])
     assert rewards[1] == pytest.approx([1.0, 1.02, 1.04])
@@ -432,3 +439,18 @@ def test_a_challenger_that_fails_three_times_stops(
         assert sum(answer["degraded"] is not None for answer in answers) == 3
         assert kinds(client) == ["start", "stop"] and champion(client) == ["a.pt"]
         assert client.get("/readyz").status_code == 200
+
+
+def test_a_record_that_can_not_be_read_now_is_no_mistake_of_the_caller(
+    two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recsys_rl.serving.watch.TRIES", 1_000)  # a freeze would be written
+    db, b = of_a(two, tmp_path), sha256(two / "b.pt")
+    with serving(two, db, **SOON) as client:
+        act(client, "start", sha256=b, share=0.5)
+        db.rename(tmp_path / "away")
+        try:
+            assert client.get("/v1/release").status_code == 503
+        finally:
+            (tmp_path / "away").rename(db)
+        assert state(client)["challenger"] == b

@@ -30,6 +30,7 @@ from recsys_rl.logs.ope.judge import LOGGED
 from recsys_rl.logs.ope.ope import estimates, write_result
 from recsys_rl.logs.ope.playable import playable
 from recsys_rl.logs.ope.policies import Playable
+from recsys_rl.logs.ope.read_log import read_log
 from recsys_rl.logs.ope.verdict import read_verdicts, verdict_lines
 from recsys_rl.logs.transitions import observations
 from recsys_rl.make import make_agent

@@ -30,10 +30,10 @@ from recsys_rl.logs.decision_log import DecisionLog, concatenate
 from recsys_rl.logs.ope.config import OpeConfig
 from recsys_rl.logs.ope.diagnostics import FEW, student_t
 from recsys_rl.logs.ope.judge import judge
-from recsys_rl.logs.ope.read_log import STREAMS, ReadLog
 from recsys_rl.logs.ope.ope import fit_of, replayed, settings_of, trusted_of
 from recsys_rl.logs.ope.playable import loggers_of, playable
 from recsys_rl.logs.ope.propensities import WARNING as ESTIMATED
+from recsys_rl.logs.ope.read_log import STREAMS, ReadLog
 from recsys_rl.logs.ope.world import fit_world, why_no_world, world
 from recsys_rl.logs.source import Place, open_log
 from recsys_rl.logs.users.from_log import of_learned

@@ -12,11 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, get_args
+from typing import Any, Literal, get_args
 
 from torch import Tensor
 
 from recsys_rl.errors import UserError, amount
+from recsys_rl.logs.ope.answer import BROKEN, CANT_TELL, EXIT_CODES, Answer
 from recsys_rl.logs.ope.compare import MODELS, by_lower_bound, difference, enough, stand_ins
 from recsys_rl.logs.ope.diagnostics import FEW, HEAVY, MOST_MOVE
 from recsys_rl.logs.ope.judge import LOGGED
@@ -24,11 +25,6 @@ from recsys_rl.logs.ope.lower import EARLIER, LOWER, SingleDecisions
 from recsys_rl.logs.ope.parts import Totals
 from recsys_rl.logs.ope.result import Difference, Estimate, finite, number
 
-CANT_TELL: Final = "can't tell"
-BROKEN: Final = "the log is broken"
-Answer = Literal["better", "worse", "can't tell", "the log is broken", ""]
-EXIT_CODES: dict[str, int] = {"better": 0, "worse": 3, CANT_TELL: 4, BROKEN: 5}
-"""Exit codes of `ope --verdict`; 2 is a mistake of the user."""
 LIKELY = (
     "the likely cause, unless the log has one, is a missing column candidates, where a decision could show "
     "only some of the items"
@@ -49,7 +45,7 @@ class Verdict:
     high: float
     ess: float | None = None  # effective sample size of its weights; None without weights
     promise: bool = True  # False: the interval promises no coverage
-    answer: Answer = ""  # against what the log earned, or another policy; "" for the log itself
+    answer: Answer | Literal[""] = ""  # against what the log earned, or another policy; "" for the log itself
     difference: tuple[float, float, float] | None = None  # from that, with its interval
     reason: str = ""  # why nobody can tell, or what is broken
     against: str = LOGGED
@@ -283,5 +279,5 @@ def _is_row(row: Verdict) -> bool:
         all(type(text) is str for text in texts)
         and all(type(x) in (int, float) for x in numbers)
         and type(row.promise) is bool
-        and row.answer in get_args(Answer)
+        and row.answer in ("", *get_args(Answer))
     )

@@ -187,7 +187,7 @@ def _look(policies: Path, challenger: str, champion: str, interval: Interval) ->
     for path in policies.glob("*.gate.json"):
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            look = int(values.get("look", values["round"]))  # before, only rounds were counted
+            look = int(values["look"])
             same = (values["champion"], values["to"]) == (champion, interval[1])
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue  # a damaged one counts no more

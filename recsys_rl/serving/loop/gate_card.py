@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from recsys_rl.errors import amount
+from recsys_rl.logs.ope.answer import BROKEN, CANT_TELL
 from recsys_rl.logs.ope.diagnostics import FEW
 from recsys_rl.logs.ope.lower import LOWER
 from recsys_rl.logs.ope.result import number
@@ -14,9 +15,9 @@ MEANING = {
     "better": "By this record the challenger earns more. A canary should confirm it before it serves alone.",
     "no harm seen": "This record shows no harm. It does not show a gain either: the canary may decide.",
     "worse": "By this record the challenger earns less: do not serve it.",
-    "can't tell": "This record can't tell: gather more sessions, or another candidate. Where the "
+    CANT_TELL: "This record can't tell: gather more sessions, or another candidate. Where the "
     "difference is above 0 the canary may decide.",
-    "the log is broken": "This record can judge nothing: mend what is said above first.",
+    BROKEN: "This record can judge nothing: mend what is said above first.",
 }
 
 

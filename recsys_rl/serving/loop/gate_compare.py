@@ -22,6 +22,7 @@ from recsys_rl.errors import UserError, amount, listed
 from recsys_rl.functional import categorical
 from recsys_rl.logs.decision_log import DecisionLog
 from recsys_rl.logs.experience.log_facts import behaviour_logprobs
+from recsys_rl.logs.ope.answer import BROKEN
 from recsys_rl.logs.ope.config import OpeConfig
 from recsys_rl.logs.ope.item_models import MOST_ITEMS
 from recsys_rl.logs.ope.lower import LOWER, Bounds, lower_terms, too_large
@@ -31,7 +32,7 @@ from recsys_rl.logs.ope.policies import logged_places
 from recsys_rl.logs.ope.read_log import STREAMS, ReadLog
 from recsys_rl.logs.ope.replay import ReplayedLog
 from recsys_rl.logs.ope.reward_bounds import reward_bounds
-from recsys_rl.logs.ope.verdict import BROKEN, Estimates, about_log, verdict_on
+from recsys_rl.logs.ope.verdict import Estimates, about_log, verdict_on
 from recsys_rl.logs.ope.world import Worlds, try_world, world
 from recsys_rl.logs.rewards import of_platform, streams_of
 from recsys_rl.make import agent_of, make_user_model

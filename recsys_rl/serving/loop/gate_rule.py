@@ -9,11 +9,12 @@ from typing import Any, Literal
 from torch import Tensor
 
 from recsys_rl.errors import amount
+from recsys_rl.logs.ope.answer import BROKEN, CANT_TELL, EXIT_CODES
+from recsys_rl.logs.ope.answer import Answer as OpeAnswer
 from recsys_rl.logs.ope.diagnostics import FEW, student_t
 from recsys_rl.logs.ope.result import number
-from recsys_rl.logs.ope.verdict import EXIT_CODES
 
-Answer = Literal["better", "no harm seen", "worse", "can't tell", "the log is broken"]
+Answer = OpeAnswer | Literal["no harm seen"]
 GAIN, HARM = 0.1, -0.05
 """Shares of the champion's return: a lower bound above the first is *better*, above the second no harm."""
 LEAST_SESSIONS = 500
@@ -153,11 +154,11 @@ def decide(
 def _answer(of: Compared, low: float, high: float, size: float, certain: bool) -> tuple[Answer, str]:
     """The answer with its reason; ``size`` is the champion's return without its sign."""
     if of.broken:
-        return "the log is broken", f"The log is broken: {of.broken}."
+        return BROKEN, f"The log is broken: {of.broken}."
     if of.doubt:
-        return "can't tell", f"The difference can't be estimated: {of.doubt}."
+        return CANT_TELL, f"The difference can't be estimated: {of.doubt}."
     if math.isinf(low):
-        return "can't tell", "All sessions are of one user, and an interval over users needs two."
+        return CANT_TELL, "All sessions are of one user, and an interval over users needs two."
     gain, harm, least = GAIN * size, HARM * size, f"the lower bound {number(low)}"
     not_better = "; a record without chance shows nothing better" if certain else ""
     if of.heavy:
@@ -173,4 +174,4 @@ def _answer(of: Compared, low: float, high: float, size: float, certain: bool) -
         mark = f"{number(harm)}, {-HARM:.0%} of the champion's return below 0"
         return "no harm seen", f"{least} is above {mark}{why}: the canary may decide.".capitalize()
     why = of.heavy or "the upper bound is not below 0"
-    return "can't tell", f"{least} is not above {number(harm)}, and {why}.".capitalize()
+    return CANT_TELL, f"{least} is not above {number(harm)}, and {why}.".capitalize()

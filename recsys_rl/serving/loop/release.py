@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from recsys_rl.errors import UserError, one_line
 from recsys_rl.serving.loop.client import Client
-from recsys_rl.serving.loop.rounds import verdict_in
-from recsys_rl.utils.files import sha256_of
 
 WHEN = "%Y-%m-%d %H:%M:%S"
 
@@ -34,60 +31,16 @@ class Releases:
         found: list[dict[str, Any]] = self.client.get("/v1/release/history")
         return found
 
-    def start(
-        self,
-        sha256: str,
-        share: float,
-        unit: str = "session",
-        reason: str = "",
-        verdict: Mapping[str, Any] | None = None,
-    ) -> dict[str, Any]:
-        """Let the challenger answer a share of the units; ``verdict``: that of the gate."""
-        body = {"sha256": sha256, "share": share, "unit": unit, "reason": reason, "verdict": verdict}
-        return self._act("start", body)
+    def act(self, action: str, **fields: Any) -> dict[str, Any]:
+        """The state after an action, with the fields of its message (`POST /v1/release/ACTION`)."""
+        return self.client.post(f"/v1/release/{action}", fields)
 
-    def share(self, share: float) -> dict[str, Any]:
-        """Raise the share."""
-        return self._act("share", {"share": share})
-
-    def promote(self, challenger: str = "", without_gate: bool = False, reason: str = "") -> dict[str, Any]:
-        """Make the challenger whose SHA-256 begins with ``challenger`` the champion; "": the present one."""
-        now: str = self.status()["challenger"] or ""
-        if not now:
-            raise UserError("No release is under way: start one, recsys-rl release start FILE.")
-        if not now.startswith(challenger):
-            raise UserError(f"The challenger is {short(now)} and not {challenger}: nothing is promoted.")
-        return self._act("promote", {"challenger": now, "without_gate": without_gate, "reason": reason})
-
-    def freeze(self, reason: str = "") -> dict[str, Any]:
-        """Give the challenger no new sessions."""
-        return self._act("freeze", {"reason": reason})
-
-    def back(self, reason: str = "", challenger: str = "") -> dict[str, Any]:
-        """End the release of ``challenger``; "": of the present one, and none is an error."""
-        challenger = challenger or self.status()["challenger"] or ""
+    def present_challenger(self, mend: str = "start one, recsys-rl release start FILE") -> str:
+        """The SHA-256 of the challenger. Raises UserError if there is none; ``mend``: what to do then."""
+        challenger: str = self.status()["challenger"] or ""
         if not challenger:
-            raise UserError(
-                "No release is under way: to take a promotion back, name the champion, recsys-rl release "
-                "back --promotion VERSION."
-            )
-        return self._act("back", {"reason": reason, "challenger": challenger})
-
-    def take_back(self, version: str, reason: str = "") -> dict[str, Any]:
-        """Let the one before serve again in place of the champion, whose SHA-256 begins with ``version``."""
-        champion: str = self.status()["champion"]
-        if not champion.startswith(version):
-            raise UserError(f"The champion is {short(champion)} and not {version}: nothing is taken back.")
-        return self._act("back", {"reason": reason, "promotion": champion})
-
-    def _act(self, action: str, body: dict[str, Any]) -> dict[str, Any]:
-        return self.client.post(f"/v1/release/{action}", body)
-
-
-def challenger_in(path: Path) -> tuple[str, Mapping[str, Any] | None]:
-    """The SHA-256 of a checkpoint, and the verdict SHA256.gate.json beside it. Raises UserError."""
-    sha256 = sha256_of(path)
-    return sha256, verdict_in(path.parent, sha256)
+            raise UserError(f"No release is under way: {mend}.")
+        return challenger
 
 
 def promoted_lines(server: Releases, champion: str) -> list[str]:

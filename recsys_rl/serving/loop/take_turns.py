@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from recsys_rl.errors import UserError, error_text, one_line
-from recsys_rl.serving.facts import CHAMPION
+from recsys_rl.serving.at_rest.opened_record import interval_of, open_snapshot
 from recsys_rl.serving.loop.client import Refused
 from recsys_rl.serving.loop.gate import GateConfig, gate_each
 from recsys_rl.serving.loop.release import Releases
@@ -45,9 +45,9 @@ from recsys_rl.serving.loop.turn import (
     Wait,
     next_step,
 )
-from recsys_rl.serving.record.interval import interval_of
+from recsys_rl.serving.record.facts import CHAMPION
 from recsys_rl.serving.record.record_schema import Damaged
-from recsys_rl.serving.record.snapshot import Snapshot, open_snapshot
+from recsys_rl.serving.record.snapshot import Snapshot
 from recsys_rl.serving.versions import files_in
 from recsys_rl.settings.fields import Count, Range
 from recsys_rl.utils.files import write_text
@@ -238,13 +238,13 @@ class _Place:
             case Start(candidate, share):
                 yield self._start(candidate, share)
             case Raise(challenger, share):
-                self.server.share(share)
+                self.server.act("share", share=share)
                 yield f"{self._name(challenger)} serves {100 * share:g} % of the sessions"
             case Promote(challenger):
-                self.server.promote(challenger, reason="canary: better")  # and no other one
+                self.server.act("promote", challenger=challenger, reason="canary: better")  # and no other one
                 yield f"{self._name(challenger)} is promoted"
             case Back(challenger, reason):
-                self.server.back(reason, challenger)  # the server may have stopped it meanwhile
+                self.server.act("back", challenger=challenger, reason=reason)  # it may have stopped meanwhile
                 yield f"{self._name(challenger)} went back: {reason}"
 
     def called(self, step: Step) -> str:
@@ -272,7 +272,7 @@ class _Place:
         verdict = self._verdict(sha256) or {}
         reason = f"gate: {verdict['answer']}"
         try:
-            self.server.start(sha256, share, reason=reason, verdict=verdict)
+            self.server.act("start", sha256=sha256, share=share, reason=reason, verdict=verdict)
         except Refused as refused:
             if refused.code not in UNFIT:
                 raise

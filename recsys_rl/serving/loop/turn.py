@@ -13,13 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from recsys_rl.errors import one_line
+from recsys_rl.logs.ope.answer import BROKEN, CANT_TELL
 from recsys_rl.serving.loop.gate_rule import Answer
 from recsys_rl.serving.loop.rounds import Round
 
-MAY_START: tuple[Answer, ...] = ("better", "no harm seen", "can't tell")
+MAY_START: tuple[Answer, ...] = ("better", "no harm seen", CANT_TELL)
 """Answers of the gate after which a candidate may serve, the strongest first; the last one needs an estimate
 above 0."""
-HARMFUL: tuple[Answer, ...] = ("worse", "the log is broken")
+HARMFUL: tuple[Answer, ...] = ("worse", BROKEN)
 """Answers of a canary that end it."""
 SHARES = (0.05, 0.2, 0.5)
 """Shares of the sessions that a challenger gets, one after another, below the highest."""
@@ -47,7 +48,7 @@ class Situation:
     frozen: bool = False  # the release, by somebody or by the server
     share: float = 0.0  # of the challenger
     served: int = 0  # sessions that have matured since the challenger got this share
-    canary: Answer = "can't tell"  # about the challenger, from the sessions of both arms
+    canary: Answer = CANT_TELL  # about the challenger, from the sessions of both arms
     judged: int = 0  # these sessions
     doubt: str = ""  # why the canary's answer is not *better* now, though that was found
     round: Round | None = None  # the latest
@@ -201,7 +202,7 @@ def best_candidate(candidates: Sequence[str], verdicts: Mapping[str, Verdict]) -
 
 
 def _may_serve(verdict: Verdict) -> bool:
-    gains = verdict.answer != "can't tell" or verdict.difference > 0
+    gains = verdict.answer != CANT_TELL or verdict.difference > 0
     return verdict.answer in MAY_START and gains and not verdict.refused
 
 

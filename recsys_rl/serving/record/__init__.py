@@ -1,1 +1,1 @@
-"""The record of a server on the disk: written, read, checked, and exported as a log."""
+"""The record of a server on the disk: its rows and facts, its writer, its readers."""

@@ -18,14 +18,8 @@ from msgspec import Struct
 LEAVE = -1
 """``Event.signal`` of a user who left."""
 APPLICATION = 0x5253524C  # "RSRL", in the header of the file
-PLAIN = 1
-"""The format of a record without decisions of an application, which earlier versions read, too."""
-OBSERVED = 2
-"""The format with decisions of an application, or with contexts."""
-RELEASED = 3
-"""The format with releases, whose decisions have arms."""
-VERSION = 4
-"""The highest format that this version reads: with contexts that lack a piece."""
+OLDEST, FORMAT = 3, 5
+"""The lowest format that this version reads, and the one that it writes."""
 TABLES = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE people (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, digest INTEGER NOT NULL);
@@ -39,12 +33,8 @@ CREATE INDEX decisions_of ON decisions (session);
 CREATE TABLE events (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, session INTEGER NOT NULL,
                      row BLOB NOT NULL);
 CREATE INDEX events_of ON events (session);
+CREATE TABLE releases (number INTEGER PRIMARY KEY, row BLOB NOT NULL, digest INTEGER NOT NULL);
 """
-RELEASES = (
-    "CREATE TABLE IF NOT EXISTS releases (number INTEGER PRIMARY KEY, row BLOB NOT NULL, "
-    "digest INTEGER NOT NULL)"
-)
-"""The table that a record gets with its first release; one without is as earlier versions write it."""
 
 
 class Person(Struct, array_like=True, frozen=True):
@@ -76,7 +66,7 @@ class Session(Struct, array_like=True, frozen=True):
 
 Arm = Literal["", "champion", "challenger"]
 Unit = Literal["session", "user"]
-ReleaseKind = Literal["start", "share", "promote", "freeze", "back", "stop"]
+ReleaseKind = Literal["alias", "start", "share", "promote", "freeze", "back", "stop"]
 PieceInRecord = float | str | tuple[float, ...] | None
 Pieces = tuple[PieceInRecord, ...]
 """The pieces of a context, as the request gave them, in the alphabetical order of their names; None: none."""
@@ -135,7 +125,7 @@ class Event(Struct, array_like=True, frozen=True):
 
 
 class Release(Struct, array_like=True, frozen=True):
-    """One action of a release. All rows in their order give its state (releases.py)."""
+    """One action of a release. All rows in their order give its state (arms.py)."""
 
     number: int
     time: float  # seconds since 1970

@@ -15,23 +15,18 @@ from typing import Any
 
 from recsys_rl.checkpoint.sealed import sync
 from recsys_rl.errors import UserError, error_text, one_line
-from recsys_rl.serving.facts import CHAMPION, HIGHEST, check_facts, read_facts, write_fact
+from recsys_rl.serving.record.facts import CHAMPION, HIGHEST, check_facts
 from recsys_rl.serving.record.record_schema import (
     APPLICATION,
     DIGEST_BITS,
+    FORMAT,
     INSERT,
-    OBSERVED,
-    PLAIN,
-    RELEASED,
-    RELEASES,
     TABLES,
-    VERSION,
-    Decision,
     Release,
     Row,
     columns_of,
 )
-from recsys_rl.serving.record.store_reader import StoreReader
+from recsys_rl.serving.record.store_reader import StoreReader, format_of
 from recsys_rl.settings.fields import shown
 
 try:
@@ -72,9 +67,8 @@ class Store(StoreReader):
                 for file in (path, path.with_name(f"{path.name}-wal")):
                     if file.exists():
                         sync(file)
-            super().__init__(sqlite3.connect(path, isolation_level=None, check_same_thread=False))
-            self._format = _prepare(self._db, name, facts)
-            self.facts = read_facts(self._db, name)
+            super().__init__(sqlite3.connect(path, isolation_level=None, check_same_thread=False), name)
+            _prepare(self._db, name, facts)
             check_facts(name, self.facts, facts or {})
             self._file = _identity(path)
             self.last = self._highest()
@@ -93,8 +87,7 @@ class Store(StoreReader):
 
     def _highest(self) -> int:
         """The highest number that a row has, or had before it was erased; 0 for none."""
-        tables = ["people", "policies", "sessions", "decisions", "events"]
-        tables += ["releases"] if self._format >= RELEASED else []
+        tables = "people", "policies", "sessions", "decisions", "events", "releases"
         numbers = [self._db.execute(f"SELECT max(number) FROM {table}").fetchone()[0] for table in tables]
         return max(int(number or 0) for number in (*numbers, self.facts.get(HIGHEST)))
 
@@ -105,24 +98,19 @@ class Store(StoreReader):
         last = max(row.number for row in rows)
         reserved = self._reserved if last <= self._reserved else last + RESERVED
         durable |= reserved > self._reserved
-        format_ = max(self._format, *map(_format_of, rows))
         with self._transaction("FULL" if durable else "NORMAL") as db:
-            if format_ > self._format:  # a version that knows no such rows must not open the file any more
-                db.execute(f"PRAGMA user_version = {format_}")
-                if format_ >= RELEASED:
-                    db.execute(RELEASES)
             if reserved > self._reserved:
-                write_fact(db, HIGHEST, reserved)
+                _write_fact(db, HIGHEST, reserved)
             for kind, values in columns.items():
                 db.executemany(INSERT[kind], values)
             for row in releases:  # together: after a crash the version that serves is that of the last row
-                write_fact(db, CHAMPION, row.champion)
+                _write_fact(db, CHAMPION, row.champion)
             db.executemany(
                 f"UPDATE sessions SET tally = tally + ?, digest = (digest + ?) & {DIGEST_BITS} "
                 "WHERE number = ?",
                 [(tally, total & DIGEST_BITS, session) for session, (tally, total) in sums.items()],
             )
-        self.last, self._reserved, self._format = max(self.last, last), reserved, format_
+        self.last, self._reserved = max(self.last, last), reserved
         for row in releases:
             self.facts[CHAMPION] = row.champion
 
@@ -159,7 +147,7 @@ class Store(StoreReader):
     def set_fact(self, name: str, value: Any) -> None:
         """Keep a fact that may change, such as the champion, on the disk. Raises Full, Lost."""
         with self._transaction("FULL") as db:
-            write_fact(db, name, value)
+            _write_fact(db, name, value)
         self.facts[name] = value
 
     def erase(self, name: str) -> int:
@@ -175,7 +163,7 @@ class Store(StoreReader):
         highest = max(self._highest(), self._reserved)
         of_person = "WHERE session IN (SELECT number FROM sessions WHERE person = ?)"
         with self._transaction("FULL"):
-            write_fact(db, HIGHEST, highest)
+            _write_fact(db, HIGHEST, highest)
             number = db.execute(f"DELETE FROM decisions {of_person}", person).rowcount
             db.execute(f"DELETE FROM events {of_person}", person)
             db.execute("DELETE FROM sessions WHERE person = ?", person)
@@ -199,7 +187,7 @@ class Store(StoreReader):
         """Close the file, and let other processes open it."""
         if self._reserved:  # after a clean end the numbers go on without a gap
             with contextlib.suppress(Full, Lost), self._transaction("FULL") as db:
-                write_fact(db, HIGHEST, self.last)
+                _write_fact(db, HIGHEST, self.last)
             self._reserved = 0
         with contextlib.suppress(AttributeError, sqlite3.Error):
             self._db.close()
@@ -208,15 +196,9 @@ class Store(StoreReader):
             self._lock = None
 
 
-def _format_of(row: Row) -> int:
-    """The lowest format whose readers know this row."""
-    if isinstance(row, Decision) and None in row.context:
-        return VERSION
-    if isinstance(row, Release):
-        return RELEASED
-    if isinstance(row, Decision) and (row.application or row.context):
-        return OBSERVED
-    return PLAIN
+def _write_fact(db: sqlite3.Connection, name: str, value: Any) -> None:
+    """Write one fact within the transaction under way."""
+    db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, json.dumps(value)))
 
 
 def _lock(path: Path) -> int | None:
@@ -249,48 +231,28 @@ def _lock(path: Path) -> int | None:
     return descriptor
 
 
-def format_of(db: sqlite3.Connection, name: str) -> int | None:
-    """The format of the record; None of an empty file.
-
-    Raises UserError if it is none of ours, or of a newer version.
-    """
-    application, version = (
-        db.execute(f"PRAGMA {pragma}").fetchone()[0] for pragma in ("application_id", "user_version")
-    )
-    empty = not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-    if not empty and application != APPLICATION:
-        raise UserError(f"{name} is a database of another program: give another name with --db.")
-    if version > VERSION:
-        raise UserError(
-            f"{name} has the format {version}, and this version reads up to {VERSION}: use the version "
-            "that wrote it."
-        )
-    return None if empty else int(version)
-
-
-def _prepare(db: sqlite3.Connection, name: str, facts: Mapping[str, Any] | None) -> int:
+def _prepare(db: sqlite3.Connection, name: str, facts: Mapping[str, Any] | None) -> None:
     """Check that the file is a record that this version reads; an empty one gets the tables and ``facts``.
 
-    Returns its format. Raises UserError if it is none of ours, or of a newer version.
+    Raises UserError if it is none.
     """
-    version = format_of(db, name)
+    known = format_of(db, name)
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA secure_delete = ON")  # erased people leave no bytes in free pages
-    if version is not None:
-        return version
-    if facts is None:
+    if not known and facts is None:
         raise UserError(f"{name} holds no record: give the file of recsys-rl serve --db.")
+    if known == FORMAT:
+        return
     db.execute("PRAGMA synchronous = FULL")
     db.execute("BEGIN IMMEDIATE")
-    for statement in filter(str.strip, TABLES.split(";")):
-        db.execute(statement)
-    db.executemany(
-        "INSERT INTO facts VALUES (?, ?)", [(name, json.dumps(value)) for name, value in facts.items()]
-    )
-    db.execute(f"PRAGMA application_id = {APPLICATION}")
-    db.execute(f"PRAGMA user_version = {PLAIN}")
+    if not known:
+        for statement in filter(str.strip, TABLES.split(";")):
+            db.execute(statement)
+        db.execute(f"PRAGMA application_id = {APPLICATION}")
+        for fact, value in (facts or {}).items():
+            _write_fact(db, fact, value)
+    db.execute(f"PRAGMA user_version = {FORMAT}")  # earlier versions don't know all rows that will come
     db.execute("COMMIT")
-    return PLAIN
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -7,15 +7,20 @@ changed or doubled shows when the session is read.
 from __future__ import annotations
 
 import contextlib
+import json
 import sqlite3
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
-from recsys_rl.errors import error_text
+from recsys_rl.errors import UserError, error_text
 from recsys_rl.serving.record.record_schema import (
+    APPLICATION,
     DIGEST_BITS,
-    RELEASED,
+    FORMAT,
+    OLDEST,
     UNREADABLE,
     Damaged,
     Decision,
@@ -53,16 +58,38 @@ def whole_session(
         raise Damaged(f"session {number}") from error
 
 
+def format_of(db: sqlite3.Connection, name: str) -> int:
+    """The format of a record, 0 of an empty file. Raises UserError for one that this version can't read."""
+    application, version = (
+        db.execute(f"PRAGMA {pragma}").fetchone()[0] for pragma in ("application_id", "user_version")
+    )
+    if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        return 0
+    if application != APPLICATION:
+        raise UserError(f"{name} is a database of another program: give another name with --db.")
+    if not OLDEST <= version <= FORMAT:
+        raise UserError(
+            f"{name} has the format {version}, and this version reads {OLDEST} to {FORMAT}: use the version "
+            "that wrote it."
+        )
+    return int(version)
+
+
 class StoreReader:
     """Queries on one connection; one thread at a time uses it."""
 
-    facts: dict[str, Any]
-    """The facts of the record (facts.py)."""
-
-    def __init__(self, db: sqlite3.Connection) -> None:
+    def __init__(self, db: sqlite3.Connection, name: str) -> None:
         self.moment = time.time()
         """Seconds since 1970: all that is read was written later, or stood there then."""
-        self._db = db
+        self._db, self.name = db, name
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """The facts of the record (facts.py). Raises UserError if they are damaged."""
+        try:
+            return {name: json.loads(value) for name, value in self._read("SELECT name, value FROM facts")}
+        except (Damaged, ValueError):
+            raise UserError(f"{self.name} is damaged: copy it from a backup.") from None
 
     def close(self) -> None:
         """Close the connection."""
@@ -174,7 +201,7 @@ class StoreReader:
         ]
 
     def releases(self) -> list[Release]:
-        """All rows of releases, ascending; none in a record of an earlier format. Raises Damaged."""
+        """All rows of releases, ascending. Raises Damaged."""
         rows = self._releases()
         for row, is_whole in rows:
             if not is_whole:
@@ -183,8 +210,6 @@ class StoreReader:
 
     def _releases(self) -> list[tuple[Release, bool]]:
         """The rows of releases, each with whether it has its digest. Raises Damaged."""
-        if self._read("PRAGMA user_version")[0][0] < RELEASED:
-            return []
         rows = self._read("SELECT number, row, digest FROM releases ORDER BY number")
         found = [(number, decoded(Release, row), digest(row) == wanted) for number, row, wanted in rows]
         return [(row, is_whole and row.number == number) for number, row, is_whole in found]
@@ -204,9 +229,35 @@ class StoreReader:
             raise Damaged(f"person {person}")
         return str(row[0])
 
-    def sessions(self) -> list[int]:
-        """The numbers of all sessions, ascending. Raises Damaged."""
-        return [number for (number,) in self._read("SELECT number FROM sessions ORDER BY number")]
+    def sessions(self, above: int = 0, below: int = (1 << 63) - 1) -> list[int]:
+        """The numbers of the sessions between these, of all by default; ascending. Raises Damaged."""
+        query = "SELECT number FROM sessions WHERE number > ? AND number < ? ORDER BY number"
+        return [number for (number,) in self._read(query, (above, below))]
+
+    def latest_sessions(self, below: int, most: int, person: int | None = None) -> list[int]:
+        """The last sessions with lower numbers, of all people or of one; ascending. Raises Damaged."""
+        of_person = "" if person is None else "person = :person AND"
+        query = (
+            f"SELECT number FROM sessions WHERE {of_person} number < :below ORDER BY number DESC LIMIT :most"
+        )
+        rows = self._read(query, {"person": person, "below": below, "most": most})
+        return [number for (number,) in reversed(rows)]
+
+    def whole_sessions(self, numbers: Sequence[int]) -> dict[int, SessionRows]:
+        """These sessions by number, without those that are erased or damaged. Raises Damaged."""
+        given, some = (json.dumps(numbers),), "IN (SELECT value FROM json_each(?))"
+        lists = defaultdict[int, list[bytes]](list), defaultdict[int, list[bytes]](list)
+        stored = self._read(f"SELECT number, row, tally, digest FROM sessions WHERE number {some}", given)
+        for table, rows_of in zip(("decisions", "events"), lists, strict=True):
+            query = f"SELECT session, row FROM {table} WHERE session {some} ORDER BY number"
+            for session, row in self._read(query, given):
+                rows_of[session].append(row)
+        found = {}
+        for number, row, tally, wanted in stored:
+            with contextlib.suppress(Damaged):
+                rows = [each[number] for each in lists]
+                found[number] = whole_session(number, (row, tally, wanted), *rows)
+        return found
 
     def ended_in(self, since: int, until: int) -> list[tuple[int, int]]:
         """The sessions whose last decision or event has a number in (since, until], by that number.

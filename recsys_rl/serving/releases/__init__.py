@@ -1,1 +1,1 @@
-"""Versions of a policy that share the sessions of a server, and the watch over them."""
+"""Versions of a policy that share the sessions of a server: their arms, and what their sessions return."""

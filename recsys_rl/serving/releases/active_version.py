@@ -19,9 +19,10 @@ from recsys_rl.recommender.visit import NOON
 from recsys_rl.serving import messages
 from recsys_rl.serving.decide_again import request_of
 from recsys_rl.serving.draw_request import DrawRequest, draw
-from recsys_rl.serving.facts import CHAMPION, champion_in, facts_of
 from recsys_rl.serving.messages import Problem
+from recsys_rl.serving.record.facts import CHAMPION, facts_of
 from recsys_rl.serving.record.record_schema import Damaged, Decision, ServedPolicy, SessionRows
+from recsys_rl.serving.record.snapshot import champion_in
 from recsys_rl.serving.record.store import Full, Store
 from recsys_rl.serving.releases.arms import NONE, Assigned, history_of
 from recsys_rl.serving.rule import LATE, NOT_FINITE, RAISED
@@ -62,18 +63,6 @@ class ActiveVersion:
         assigned = under_way.assigned(person, visit, session)
         return assigned, self.challenger if assigned.arm == "challenger" else self.version
 
-    def swap(self, version: Version) -> None:
-        """Serve ``version`` from now on.
-
-        Raises Problem if there is no room to write it down, and during a release, Lost.
-        """
-        if self.history.under_way is not None:
-            raise Problem(
-                409, "release-under-way", "A release is under way: promote it, or end it with back first."
-            )
-        self.write_champion(version)
-        self.serve(version)
-
     def serve(self, version: Version) -> None:
         """``version`` is the champion, and there is no challenger."""
         self.version, self.previous = version, self.version if self.version.decides else None
@@ -90,10 +79,10 @@ class ActiveVersion:
         self.faults[sha256] = self.faults[sha256] + 1 if degraded in (RAISED, NOT_FINITE, LATE) else 0
         return self.faults[sha256] >= FAULTS
 
-    def write_champion(self, version: Version | None = None) -> None:
+    def write_champion(self) -> None:
         """Write down, on the disk, that this version serves. Raises Problem without room, Lost."""
         try:
-            self.store.set_fact(CHAMPION, (version or self.version).row.sha256)
+            self.store.set_fact(CHAMPION, self.version.row.sha256)
         except Full as full:
             raise messages.no_room(str(full)) from full
 
@@ -246,7 +235,7 @@ class PolicyFiles:
         names = {row.sha256: row.name for row in (active.version.row, *served.values())}
         return messages.Versions(
             [
-                messages.Version(
+                messages.PolicyRow(
                     name=names.get(sha256, Path(file).stem),
                     sha256=sha256,
                     file=Path(file).name,

@@ -16,11 +16,12 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from recsys_rl.logs.ope.answer import BROKEN, CANT_TELL, Answer
 from recsys_rl.logs.ope.anytime import Capital, Shares, arm_terms
 from recsys_rl.serving.record.record_schema import Unit
 from recsys_rl.serving.releases.outcomes import Outcome
@@ -31,7 +32,6 @@ STEPS = 100
 """Differences on each side of 0 that the band tells apart, closer to each other near 0."""
 BLOCK = 2_000
 """Sessions that are added to the bets at once."""
-Answer = Literal["better", "worse", "can't tell", "the log is broken"]
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Look:
     low: float | None = None  # of the difference; None: too few sessions
     high: float | None = None
     sessions: int = 0  # that are counted in the difference
-    answer: Answer = "can't tell"
+    answer: Answer = CANT_TELL
     doubt: str = ""  # why the answer is not *better* now, though that was found; "" if it was not
     guardrails: dict[str, Guard] = field(default_factory=dict)
     band: list[tuple[int, float, float]] = field(
@@ -200,7 +200,7 @@ class Canary:
         if answer == "worse":
             harm = f"its sessions return less, by {-of.mean * self.span:.3g}"
         if self.are_wrong:
-            answer, harm = "the log is broken", "the arms have other shares than they were given"
+            answer, harm = BROKEN, "the arms have other shares than they were given"
         if not of.lows:
             return Look(answer=answer, guardrails=guards, harm=harm)
         band, difference = of.band(self.span), of.mean * self.span
@@ -320,7 +320,7 @@ class _Difference:
         """*worse* also after *better*, as a gain may fade."""
         if "worse" in self.found:
             return "worse"
-        return "better" if "better" in self.found and not self.doubt else "can't tell"
+        return "better" if "better" in self.found and not self.doubt else CANT_TELL
 
     @property
     def doubt(self) -> str:

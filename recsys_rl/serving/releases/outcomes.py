@@ -1,18 +1,13 @@
 """Outcomes of sessions that have matured: the return by the champion's objective, and what guardrails watch.
 
-They are read from the record by a connection of their own, in another thread than the requests.
+They are read from a snapshot of the record, in another thread than the requests.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import sqlite3
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -20,9 +15,8 @@ from torch import Tensor
 from recsys_rl.make import make_user_model
 from recsys_rl.objective.weighted import weighted_known, weights_of
 from recsys_rl.protocols import UserModel
-from recsys_rl.serving.record.record_schema import Arm, Damaged, Session, SessionRows
-from recsys_rl.serving.record.store_reader import whole_session
-from recsys_rl.serving.session_state import SessionState, Step
+from recsys_rl.serving.record.record_schema import Arm, Session, SessionRows
+from recsys_rl.serving.session_state import SessionState, Step, events_left
 from recsys_rl.serving.versions import Version
 from recsys_rl.types import Events, Feedback, Interface
 
@@ -47,40 +41,17 @@ class Outcome:
 class Outcomes:
     """Makes outcomes from the rows of a record."""
 
-    def __init__(self, path: Path, versions: Sequence[Version], longest: float) -> None:
+    def __init__(self, versions: Sequence[Version], longest: float) -> None:
         """``versions``: those that serve, first the champion. Returns are by the weights of its training.
 
         Their sessions may have other lengths: the longest one counts.
 
         ``longest``: seconds in which a visitor is active at most (``end``).
         """
-        self.path, self.version, self.longest = path, versions[0], longest
+        self.version, self.longest = versions[0], longest
         interfaces = [version.checkpoint.interface for version in versions]
         longest = max(interface.session_length for interface in interfaces)
         self.interface: Interface = replace(interfaces[0], session_length=longest)
-
-    @contextlib.contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
-        """A connection that only reads, and all of it one moment of the record. Raises sqlite3.Error."""
-        name = f"{self.path.resolve().as_uri()}?mode=ro"
-        with contextlib.closing(sqlite3.connect(name, uri=True, isolation_level=None)) as db:
-            db.execute("BEGIN")
-            yield db
-
-    def numbers(self, db: sqlite3.Connection, above: int, below: int) -> list[int]:
-        """The sessions with numbers between, ascending."""
-        query = "SELECT number FROM sessions WHERE number > ? AND number < ? ORDER BY number"
-        return [number for (number,) in db.execute(query, (above, below))]
-
-    def latest(self, db: sqlite3.Connection, below: int, most: int) -> list[int]:
-        """The last sessions with lower numbers, ascending."""
-        query = "SELECT number FROM sessions WHERE number < ? ORDER BY number DESC LIMIT ?"
-        return [number for (number,) in db.execute(query, (below, most))][::-1]
-
-    def latest_of(self, db: sqlite3.Connection, person: int, below: int, most: int) -> list[int]:
-        """The person's last sessions with lower numbers, ascending."""
-        query = "SELECT number FROM sessions WHERE person = ? AND number < ? ORDER BY number DESC LIMIT ?"
-        return [number for (number,) in db.execute(query, (person, below, most))][::-1]
 
     def end(self, session: Session) -> float:
         """When the session counts at the latest, with the rows that are earlier than that."""
@@ -90,26 +61,13 @@ class Outcomes:
         """True if no row can change the outcome any more."""
         return state.matured(now) or now >= self.end(state.row)
 
-    def sessions(self, db: sqlite3.Connection, numbers: Sequence[int]) -> dict[int, SessionState]:
-        """These sessions by number until their ends, without those that are erased or damaged."""
-        given = (json.dumps(numbers),)
-        some = "IN (SELECT value FROM json_each(?))"
-        query = f"SELECT number, row, tally, digest FROM sessions WHERE number {some}"
-        stored = db.execute(query, given).fetchall()
-        decisions, events = defaultdict[int, list[bytes]](list), defaultdict[int, list[bytes]](list)
-        for table, lists in (("decisions", decisions), ("events", events)):
-            query = f"SELECT session, row FROM {table} WHERE session {some} ORDER BY number"
-            for session, row in db.execute(query, given):
-                lists[session].append(row)
-        found = {}
-        for number, *own in stored:
-            try:
-                rows = whole_session(number, (own[0], own[1], own[2]), decisions[number], events[number])
-            except Damaged:
-                continue
-            if rows.decisions:
-                found[number] = SessionState.of(rows, self.interface, self._first_late(rows))
-        return found
+    def states(self, sessions: Mapping[int, SessionRows]) -> dict[int, SessionState]:
+        """Sessions with decisions, until their ends."""
+        return {
+            number: SessionState.of(rows, self.interface, self._first_late(rows))
+            for number, rows in sessions.items()
+            if rows.decisions
+        }
 
     def _first_late(self, rows: SessionRows) -> int | None:
         """The number of the first row that is later than the session's end."""
@@ -157,11 +115,8 @@ class Outcomes:
     def _left(self, steps: Sequence[Step]) -> Events | None:
         if not self.interface.events:
             return None
-        width, nothing = max(1, *(len(step.left) for step in steps)), [0.0] * len(self.interface.signals)
-        gaps = [width - len(step.left) for step in steps]
-        items = [[*step.left, *[-1] * gap] for step, gap in zip(steps, gaps, strict=True)]
-        signals = [[*step.left.values(), *[nothing] * gap] for step, gap in zip(steps, gaps, strict=True)]
-        return Events(torch.tensor(items), self._all_signals(torch.tensor(signals)))
+        items, signals = events_left(steps, self.interface)
+        return Events(items, self._all_signals(signals))
 
 
 def _outcome(session: SessionState, reward: float) -> Outcome:

@@ -15,6 +15,7 @@ from recsys_rl.logs.ope.config import OpeConfig
 from recsys_rl.logs.ope.ope import ope, replayed
 from recsys_rl.logs.ope.playable import policies_of
 from recsys_rl.logs.ope.policies import logged_places
+from recsys_rl.logs.ope.read_log import read_log
 from recsys_rl.logs.source import heldout_strangers, open_log
 from recsys_rl.make import agent_of
 from recsys_rl.utils.user_hashes import number_of

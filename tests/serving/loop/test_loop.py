@@ -17,13 +17,13 @@ import pytest
 from recsys_rl.checkpoint import load, save
 from recsys_rl.cli import main
 from recsys_rl.errors import UserError
+from recsys_rl.serving.at_rest.opened_record import IN_FLIGHT
 from recsys_rl.serving.loop.client import Refused
 from recsys_rl.serving.loop.release import Releases
 from recsys_rl.serving.loop.rounds import Round, write_round
 from recsys_rl.serving.loop.take_turns import LOCK, UNFIT, LoopConfig, _Place, loop
 from recsys_rl.serving.loop.turn import Judge, Start, Wait
 from recsys_rl.serving.loop.visitors import VisitorsConfig, visitors
-from recsys_rl.serving.record.interval import IN_FLIGHT
 from recsys_rl.utils.files import sha256_of
 from recsys_rl.utils.locks import lock
 from tests.doors import SATIATION, assert_names, start, train_in
@@ -73,8 +73,8 @@ def test_release_that_ends_leaves_the_new_sessions_new(server: Live, policies: P
     save(other, dataclasses.replace(first, info={**first.info, "note": "another file"}))
     number = policies / "rounds/1/round.json"
     try:
-        releases.start(sha256_of(other), 0.5)
-        releases.back()
+        releases.act("start", sha256=sha256_of(other), share=0.5)
+        releases.act("back", challenger=sha256_of(other))
         assert loop(of) == [before] and before != Wait("0 of the 1,000,000 new sessions that a round needs")
         until = max(row["number"] for row in releases.history())
         number.parent.mkdir(parents=True)
@@ -215,7 +215,7 @@ def test_candidate_that_the_server_refuses_is_not_offered_again(server: Live, po
         verdict = place._verdicts(Round(1, champion, 0, 9, (lost,)))[lost]
         assert verdict.answer == "better" and "SHA-256" in verdict.refused
         with pytest.raises(Refused) as refused:  # that one serves already: no fault of its own
-            Releases(server.url).start(champion, 0.1)
+            Releases(server.url).act("start", sha256=champion, share=0.1)
         assert refused.value.code == "is-champion" and refused.value.code not in UNFIT
         with pytest.raises(UserError):
             list(place.do(Judge((lost,))))

@@ -228,8 +228,8 @@ def test_the_next_round_learns_from_all_sessions(served: Path, learned: list[Pat
     folder, db = tmp_path / "copy/policies", tmp_path / "copy/r.sqlite"
     with serving(folder, db) as client:
         sha256 = sha256_of(folder / "cql-1.pt")
-        body = {"name": "champion", "sha256": sha256}
-        assert client.post("/v1/policies/alias", json=body).status_code == 200
+        body = {"sha256": sha256}
+        assert client.post("/v1/release/alias", json=body).status_code == 200
     visit(db, folder, sessions=20, seed=2, first=60)
     found = retrain(options(tmp_path / "copy"))
     assert [path.name for path in found] == ["ppo-2.pt", "cql-2.pt"]

@@ -9,24 +9,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import heapq
-import sqlite3
 import sys
 import traceback
 from collections import deque
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from recsys_rl.errors import one_line
-from recsys_rl.serving.jobs import Change, Moment
+from recsys_rl.errors import UserError, one_line
+from recsys_rl.serving.jobs import Call, Moment
 from recsys_rl.serving.jobs import Look as LookAtWorker
 from recsys_rl.serving.messages import Problem
-from recsys_rl.serving.record.record_schema import Release
+from recsys_rl.serving.record.record_schema import Damaged, Release
+from recsys_rl.serving.record.snapshot import Snapshot
+from recsys_rl.serving.release_changes import freeze, stop
 from recsys_rl.serving.releases.canary import Canary, CanarySettings, Look
 from recsys_rl.serving.releases.outcomes import Outcome, Outcomes
-from recsys_rl.serving.releases.releases import Freeze, Stop
 from recsys_rl.serving.worker import Worker
 
 EVERY = 1.0  # seconds
@@ -68,26 +69,29 @@ class Watch:
                     continue
                 # Without a canary nobody must be given to a challenger.
                 traceback.print_exc(file=sys.stderr)
-                freeze = Freeze(f"{why}, {failed} times in a row", release.start.number)
+                why = f"{why}, {failed} times in a row"
                 with contextlib.suppress(Problem):
-                    await self.worker.submit(Change(freeze))
+                    await self.worker.submit(Call(partial(freeze, reason=why, number=release.start.number)))
 
     async def now(self) -> int:
-        """Look now. Returns the number of the release, 0 without one. Raises sqlite3.Error."""
+        """Look now. Returns the number of the release, 0 without one. Raises Damaged."""
         async with self.lock:
             moment: Moment = await self.worker.submit(LookAtWorker())
             if moment.under_way is None:
                 return 0
             number = moment.under_way.start.number
-            look = await asyncio.to_thread(self._look, moment, moment.under_way.start)
-            action: Stop | Freeze | None = None
+            try:
+                look = await asyncio.to_thread(self._look, moment, moment.under_way.start)
+            except UserError as error:  # of the snapshot: whoever asks for the release may ask again
+                raise Damaged(str(error)) from error
+            change = None
             if look.harm:
-                action = Stop(number, look.harm, verdict_of(look))
+                change = partial(stop, number=number, reason=look.harm, verdict=verdict_of(look))
             elif moment.under_way.frozen is None and (why := _lacks_file(moment)):
-                action = Freeze(why, number)
-            if action is not None:
+                change = partial(freeze, reason=why, number=number)
+            if change is not None:
                 try:
-                    await self.worker.submit(Change(action))
+                    await self.worker.submit(Call(change))
                 except Problem as problem:  # the disk is full, and the next look tries again
                     print(f"the release can't be stopped: {problem.detail}", file=sys.stderr)
             return number
@@ -105,8 +109,8 @@ class Watch:
         if followed is None or followed.start.number != start.number:
             shared = self.worker.shared
             versions = [shared.active.version, *([] if moment.challenger is None else [moment.challenger])]
-            outcomes = Outcomes(shared.store.path, versions, self.settings.longest)
-            followed = Followed(start, outcomes, self.settings, shared.settings.feedback_window)
+            outcomes, window = Outcomes(versions, self.settings.longest), shared.settings.feedback_window
+            followed = Followed(shared.store.path, start, outcomes, self.settings, window)
             self.followed = followed
         return followed.now(moment)
 
@@ -114,11 +118,13 @@ class Watch:
 class Followed:
     """A release, with its sessions so far."""
 
-    def __init__(self, start: Release, outcomes: Outcomes, settings: CanarySettings, window: float) -> None:
-        """``window``: seconds that a session needs at least to mature. Raises sqlite3.Error."""
-        self.start, self.outcomes, self.window = start, outcomes, window
-        with outcomes.reading() as db:
-            before = self._before(db, outcomes.latest(db, start.number, settings.prior))
+    def __init__(
+        self, record: Path, start: Release, outcomes: Outcomes, settings: CanarySettings, window: float
+    ) -> None:
+        """``window``: seconds that a session needs at least to mature. Raises Damaged, UserError."""
+        self.record, self.start, self.outcomes, self.window = record, start, outcomes, window
+        with contextlib.closing(Snapshot(record)) as store:
+            before = self._before(store, store.latest_sessions(start.number, settings.prior))
         self.canary, self.look = Canary(start.unit, before, settings), Look()
         self.scanned = start.number  # sessions up to this number are known
         self.due = list[tuple[float, int]]()  # a heap: when each may have matured, and its number
@@ -128,46 +134,46 @@ class Followed:
     def now(self, moment: Moment) -> Look:
         """Add the sessions that have matured, and look again.
 
-        Raises sqlite3.Error if the record can't be read: then the next call goes on where this one was.
+        Raises Damaged or UserError if the record can't be read: the next call goes on where this one was.
         """
-        with self.outcomes.reading() as db:
-            self._scan(db, moment)
+        with contextlib.closing(Snapshot(self.record)) as store:
+            self._scan(store, moment)
             due = list[tuple[float, int]]()
             while self.due and self.due[0][0] <= moment.now and len(due) < MOST:
                 due.append(heapq.heappop(self.due))
             try:
                 while due:
-                    self._read(db, [number for _, number in due[:BATCH]], moment.now)
+                    self._read(store, [number for _, number in due[:BATCH]], moment.now)
                     del due[:BATCH]
             finally:
                 for unread in due:
                     heapq.heappush(self.due, unread)
             while self.order and self.order[0] in self.matured:
                 outcome = self.matured[self.order[0]]
-                before = None if outcome is None else self._known_of(db, outcome)
+                before = None if outcome is None else self._known_of(store, outcome)
                 del self.matured[self.order.popleft()]
                 if outcome is not None:
                     self.canary.add(outcome, before)
         self.look = self.canary.look()
         return self.look
 
-    def _known_of(self, db: sqlite3.Connection, outcome: Outcome) -> list[Outcome] | None:
+    def _known_of(self, store: Snapshot, outcome: Outcome) -> list[Outcome] | None:
         """The person's sessions before the release, if this is their first one of it; else None."""
         if not outcome.arm or outcome.person in self.canary.people:
             return None
         most = self.canary.settings.history
-        return self._before(db, self.outcomes.latest_of(db, outcome.person, self.start.number, most))
+        return self._before(store, store.latest_sessions(self.start.number, most, outcome.person))
 
-    def _before(self, db: sqlite3.Connection, numbers: list[int]) -> list[Outcome]:
+    def _before(self, store: Snapshot, numbers: list[int]) -> list[Outcome]:
         """The outcomes of those of these sessions that had matured when the release began."""
-        at, found = self.start.time, self.outcomes.sessions(db, numbers)
+        at, found = self.start.time, self.outcomes.states(store.whole_sessions(numbers))
         # One with a later row was still under way.
         over = [state for _, state in sorted(found.items()) if state.latest <= at]
         return self.outcomes.of([state for state in over if self.outcomes.matured(state, at)])
 
-    def _scan(self, db: sqlite3.Connection, moment: Moment) -> None:
+    def _scan(self, store: Snapshot, moment: Moment) -> None:
         """Find the sessions that have begun since."""
-        fresh = self.outcomes.numbers(db, self.scanned, moment.floor)
+        fresh = store.sessions(self.scanned, moment.floor)
         # Those that began a moment ago can't have matured; after a start they can.
         due = moment.now + (0 if self.scanned == self.start.number else self.window)
         for number in fresh:
@@ -175,9 +181,9 @@ class Followed:
         self.order.extend(fresh)
         self.scanned = max(self.scanned, moment.floor - 1)
 
-    def _read(self, db: sqlite3.Connection, numbers: list[int], now: float) -> None:
+    def _read(self, store: Snapshot, numbers: list[int], now: float) -> None:
         """Keep the outcomes of those that have matured, and look at the others later."""
-        found = self.outcomes.sessions(db, numbers)
+        found = self.outcomes.states(store.whole_sessions(numbers))
         over = [number for number, state in found.items() if self.outcomes.matured(state, now)]
         matured = self.outcomes.of([found[number] for number in over])
         # From here on nothing is read, so that a read which fails changes nothing.

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recsys_rl.errors import amount, listed, one_line
-from recsys_rl.serving.record.export_log import export
-from recsys_rl.serving.record.export_survey import Survey
-from recsys_rl.serving.record.export_table import TableExport, export_table
-from recsys_rl.serving.record.interval import Interval
-from recsys_rl.serving.record.record_at_rest import Record
+from recsys_rl.serving.at_rest.export_log import export
+from recsys_rl.serving.at_rest.export_survey import Survey
+from recsys_rl.serving.at_rest.export_table import TableExport, export_table
+from recsys_rl.serving.at_rest.opened_record import Interval, Record
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,8 @@ from recsys_rl.evaluation.policies import candidate_rule
 from recsys_rl.logs.decision_log import DecisionHeader, DecisionLog, assemble
 from recsys_rl.logs.writer import DecisionWriter
 from recsys_rl.recommender import Visit
-from recsys_rl.serving.decide_again import Replayed, replay
-from recsys_rl.serving.draw_request import DrawRequest, draw
-from recsys_rl.serving.record.export_arms import with_arms
-from recsys_rl.serving.record.export_survey import (
+from recsys_rl.serving.at_rest.export_arms import with_arms
+from recsys_rl.serving.at_rest.export_survey import (
     POPULARITY_DRAWN,
     Logger,
     Survey,
@@ -32,10 +30,11 @@ from recsys_rl.serving.record.export_survey import (
     logger_of,
     survey_of,
 )
-from recsys_rl.serving.record.interval import Interval, nothing
-from recsys_rl.serving.record.record_at_rest import Record
+from recsys_rl.serving.at_rest.opened_record import Interval, Record, nothing
+from recsys_rl.serving.decide_again import Replayed, replay
+from recsys_rl.serving.draw_request import DrawRequest, draw
 from recsys_rl.serving.record.record_schema import Decision, SessionRows
-from recsys_rl.serving.session_state import PackedVisit, SessionState, Step, pack
+from recsys_rl.serving.session_state import PackedVisit, SessionState, events_left, pack
 from recsys_rl.serving.versions import Version
 from recsys_rl.session import PIECES
 from recsys_rl.types import Interface
@@ -212,7 +211,9 @@ def _log_of(
     cut = [row.session.truncated for row in rows]
     loggers = [*survey.loggers]
     several = interface.slate_size > 1
-    event_items, event_signals = _left(steps, interface, survey.most_left)
+    event_items = event_signals = None
+    if interface.events:
+        event_items, event_signals = events_left(steps, interface, survey.most_left)
     place_logprobs, logprobs = _logprobs_of(rows, survey)
     candidates = exclude = None
     if "candidates" in survey.limits:
@@ -271,17 +272,6 @@ def _id_of(name: str, texts: bool) -> int:
     """
     number = int(name) if not texts and NUMBER.fullmatch(name) else 1 << 63
     return number if number < 1 << 63 else number_of(name)
-
-
-def _left(steps: Sequence[Step], interface: Interface, most: int) -> tuple[Tensor | None, Tensor | None]:
-    """Items left after each step (E, most) and their signals (E, most, S), of a history with events."""
-    if not interface.events:
-        return None, None
-    nothing = [0.0] * len(interface.signals)
-    gaps = [most - len(step.left) for step in steps]
-    items = [[*step.left, *[-1] * gap] for step, gap in zip(steps, gaps, strict=True)]
-    signals = [[*step.left.values(), *[nothing] * gap] for step, gap in zip(steps, gaps, strict=True)]
-    return torch.tensor(items), torch.tensor(signals)
 
 
 def _times(rows: Sequence[LogRow]) -> Tensor:

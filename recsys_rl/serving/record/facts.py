@@ -5,12 +5,9 @@ They are one table of names and JSON values. The facts of the checkpoint never c
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sqlite3
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from recsys_rl.checkpoint import Checkpoint
@@ -65,19 +62,6 @@ def own_facts(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def read_facts(db: sqlite3.Connection, name: str) -> dict[str, Any]:
-    """The facts of the record ``name``. Raises UserError if they are damaged."""
-    try:
-        return {key: json.loads(value) for key, value in db.execute("SELECT name, value FROM facts")}
-    except ValueError:
-        raise UserError(f"{name} is damaged: copy it from a backup.") from None
-
-
-def write_fact(db: sqlite3.Connection, name: str, value: Any) -> None:
-    """Write one fact within the transaction under way."""
-    db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, json.dumps(value)))
-
-
 def check_facts(name: str, known: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Raise UserError if the record ``name`` has other facts than the checkpoint."""
     for key, value in wanted.items():
@@ -86,15 +70,3 @@ def check_facts(name: str, known: Mapping[str, Any], wanted: Mapping[str, Any]) 
                 f"{name} is the record of another {key} than the checkpoint's: give the checkpoint of "
                 "the same data and settings, or a new file with --db."
             )
-
-
-def champion_in(path: Path) -> str:
-    """The SHA-256 of the version that served last; "" without a record of it. Nothing is written."""
-    if not path.is_file():
-        return ""
-    try:
-        with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
-            row = db.execute("SELECT value FROM facts WHERE name = ?", (CHAMPION,)).fetchone()
-        return "" if row is None else str(json.loads(row[0]))
-    except (sqlite3.Error, ValueError):  # opening it to write raises the error with its reason
-        return ""

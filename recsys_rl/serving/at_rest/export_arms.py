@@ -22,8 +22,8 @@ from dataclasses import dataclass
 import msgspec
 
 from recsys_rl.errors import UserError
+from recsys_rl.serving.at_rest.opened_record import Record
 from recsys_rl.serving.decide_again import replay
-from recsys_rl.serving.record.record_at_rest import Record
 from recsys_rl.serving.record.record_schema import Decision, Release, SessionRows
 from recsys_rl.serving.rule import FAULTS
 from recsys_rl.serving.versions import Version
@@ -68,7 +68,8 @@ def with_arms(record: Record, group: Sequence[SessionRows]) -> list[SessionRows]
     split = [rows for rows in group if any(map(by_an_arm, rows.decisions))]
     if not split:
         return [*group]
-    releases = record.releases()
+    with record.whole():
+        releases = record.store.releases()
     others: dict[int, list[float]] = {}  # log-probabilities of the places under the other arm, by decision
 
     def other(decision: Decision) -> Version:

@@ -1,4 +1,11 @@
-"""A record at rest, for `recsys-rl log`: its sessions, the policies that made its decisions, its check."""
+"""A record at rest, for `recsys-rl log`: its sessions between two numbers, and the policies that decided.
+
+Rows of all kinds share one count. A session belongs to the interval (since, until] that holds the number of
+its last decision or event. That number changes no more once the session has matured, as the server then
+refuses its feedback. So an interval may end only where every session up to there has matured: at most at the
+*watermark*, one less than the last row of the first session that has not. A session that goes on holds it
+back for no longer than its timeout and its feedback window: each new row of it has a higher number.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +18,9 @@ from pathlib import Path
 import msgspec
 
 from recsys_rl.errors import UserError, amount, one_line
-from recsys_rl.serving.decide_again import is_same, replay
-from recsys_rl.serving.facts import facts_of
-from recsys_rl.serving.record.check_arms import wrong_arms
-from recsys_rl.serving.record.record_schema import Damaged, Decision, Release, ServedPolicy, SessionRows
+from recsys_rl.serving.record.facts import facts_of
+from recsys_rl.serving.record.record_schema import Damaged, Decision, ServedPolicy, SessionRows
+from recsys_rl.serving.record.snapshot import Snapshot
 from recsys_rl.serving.record.store import Store
 from recsys_rl.serving.record.store_reader import StoreReader
 from recsys_rl.serving.session_state import SessionState
@@ -23,7 +29,6 @@ from recsys_rl.types import Interface
 
 LONGEST = 10_000  # steps of a session of a team's own place, whose length nothing limits
 SESSIONS = 256  # that are replayed together
-NAMED = 5  # problems that a check prints
 
 
 class Record:
@@ -45,10 +50,11 @@ class Record:
         self.name, self.env = one_line(path), env
         self.store = Store(path) if store is None else store
         try:
-            self.policies = {row.number: row for row in self.store.policies()}
-        except Damaged as damage:
+            with self.whole():
+                self.policies = {row.number: row for row in self.store.policies()}
+        except UserError:
             self.store.close()
-            raise UserError(f"{self.name} is damaged ({damage}): copy it from a backup.") from None
+            raise
         self.moved = {} if checkpoint is None else dict(files_in(checkpoint))  # by their SHA-256
         self._versions: dict[int, Version] = {}
         self._by_sha256: dict[str, Version] = {}
@@ -80,12 +86,15 @@ class Record:
                 files.update(files_in(folder))
         return files
 
-    def releases(self) -> list[Release]:
-        """All rows of releases. Raises UserError for a damaged one."""
+    @contextlib.contextmanager
+    def whole(self) -> Iterator[None]:
+        """What is read in the block must be whole. Raises UserError."""
         try:
-            return self.store.releases()
+            yield
         except Damaged as damage:
-            raise self._damaged(damage) from None
+            raise UserError(
+                f"{self.name} is damaged ({damage}): see recsys-rl log check, and copy it from a backup."
+            ) from None
 
     @property
     def of_own_log(self) -> bool:
@@ -137,26 +146,14 @@ class Record:
 
     def people(self, numbers: Iterable[int]) -> dict[int, str]:
         """The name of each of these people by the number. Raises UserError for a damaged row."""
-        try:
+        with self.whole():
             return {number: self.store.name_of(number) for number in numbers}
-        except Damaged as damage:
-            raise self._damaged(damage) from None
-
-    def _damaged(self, damage: Damaged) -> UserError:
-        return UserError(
-            f"{self.name} is damaged ({damage}): see recsys-rl log check, and copy it from a backup."
-        )
 
     def sessions(self, numbers: Iterable[int] | None = None) -> Iterator[SessionRows]:
         """All sessions with decisions, ascending, or those. Raises UserError for a damaged one."""
         for number in self.store.sessions() if numbers is None else numbers:
-            try:
+            with self.whole():
                 rows = self.store.session(number)
-            except Damaged:
-                raise UserError(
-                    f"Session {number} of {self.name} is damaged: see recsys-rl log check, and copy the file "
-                    "from a backup."
-                ) from None
             if rows is not None and rows.decisions:
                 yield rows
 
@@ -166,75 +163,74 @@ class Record:
             yield group
 
 
-@dataclass
-class Checked:
-    """The rows and draws that a check went through."""
+def open_snapshot(db: Path, checkpoint: Path | None = None, env: str | None = None) -> Record:
+    """The record at this moment, with the versions that it names. Close its ``store``. Raises UserError.
 
-    sessions: int = 0
-    decisions: int = 0
-    events: int = 0
-    observed: int = 0  # decisions of an application, which drew nothing here
-    replayed: int = 0
-    not_replayed: str = ""  # why some draws were not repeated
+    ``checkpoint``: a file or a folder with policies that have moved.
+    """
+    return Record(db, checkpoint, env, Snapshot(db))
 
 
-def check(record: Record) -> Checked:
-    """Check every row of the record, and repeat every draw. Raises UserError with the first problems."""
-    problems, checked = list[str](), Checked()
-    integrity = record.store.integrity()
-    if integrity != "ok":
-        problems.append(f"SQLite says: {integrity}")
-    try:
-        problems += record.store.changed_rows()
-        sessions = _sound_sessions(record, problems, checked)
-        problems += wrong_arms(record.store, record.policies, sessions)
-    except Damaged as damage:
-        problems.append(str(damage))
-        sessions = []
-    for group in record.groups(iter(sessions)):
-        try:
-            for step in replay(group, record.version):
-                for again in step:
-                    if again.decision.application:
-                        continue
-                    if is_same(again.decision, again.result):
-                        checked.replayed += 1
-                    else:
-                        problems.append(
-                            f"decision {again.decision.number} of session {group[again.at].session.number} "
-                            "gives other items when it is drawn again"
-                        )
-        except UserError as error:
-            checked.not_replayed = str(error)
-    if problems:
-        more = f" and {len(problems) - NAMED} more" if len(problems) > NAMED else ""
+IN_FLIGHT = 1.0
+"""Seconds that a row with feedback may take from its acceptance to the disk."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The sessions whose last row has a number in (since, until]."""
+
+    since: int
+    until: int  # the next interval's ``since``
+    sessions: tuple[int, ...]  # their numbers, ascending
+    waiting: int  # sessions with a higher last row; they come in later intervals
+
+
+def interval_of(
+    record: Record, since: int = 0, until: int | None = None, now: float | None = None
+) -> Interval:
+    """The interval from ``since`` to ``until``; None: to the watermark. Only its own sessions are read.
+
+    ``now``: seconds since 1970; None: IN_FLIGHT before the record was opened, so that all feedback that was
+    accepted by then is in what is read. The record's last row counts in its place where that is later: a
+    clock that was set back opens no session again. Raises UserError for numbers that bound no interval, and
+    where a session up to ``until`` has not matured.
+    """
+    _check(since, until)
+    now = record.store.moment - IN_FLIGHT if now is None else now
+    with record.whole():
+        highest, latest = record.store.latest_row()
+        candidates = record.store.ended_in(since, highest if until is None else until)
+    now, watermark, matured = max(now, latest), highest, list[int]()
+    last_of = dict(candidates)
+    for rows in record.sessions(last_of):
+        if not record.state_of(rows).matured(now):
+            watermark = last_of[rows.session.number] - 1
+            break
+        matured.append(rows.session.number)
+    if until is not None and until > watermark:
         raise UserError(
-            f"{record.name} has {amount(len(problems), 'problem')}: {'; '.join(problems[:NAMED])}{more}."
+            f"{record.name} has sessions up to row {until:,} that have not matured, or no such row: give "
+            f"--until {max(watermark, since)} or less, or leave it out."
         )
-    return checked
+    end = max(watermark, since) if until is None else until
+    return Interval(since, end, tuple(sorted(matured)), len(candidates) - len(matured))
 
 
-def _sound_sessions(record: Record, problems: list[str], checked: Checked) -> list[SessionRows]:
-    """The sessions with draws that have all their rows; damaged ones are added to ``problems``."""
-    sound = []
-    for number in record.store.sessions():
-        try:
-            rows = record.store.session(number)
-        except Damaged as damage:
-            problems.append(f"{damage}: its rows are missing, changed or doubled")
-            continue
-        if rows is None or not rows.decisions:
-            problems.append(f"session {number} has no decision")
-            continue
-        known = {decision.number for decision in rows.decisions}
-        if any(event.decision not in known for event in rows.events):
-            problems.append(f"session {number} has an event of a decision that it does not hold")
-            continue
-        checked.sessions += 1
-        checked.decisions += len(rows.decisions)
-        checked.events += len(rows.events)
-        observed = sum(decision.application != "" for decision in rows.decisions)
-        checked.observed += observed
-        if observed < len(rows.decisions):  # else there is no draw to repeat
-            sound.append(rows)
-    return sound
+def _check(since: int, until: int | None) -> None:
+    """Raise UserError for numbers that bound no interval."""
+    if since < 0:
+        raise UserError(f"--since {since} is below 0: give the number that the export before printed.")
+    if until is not None and until <= since:
+        raise UserError(
+            f"--until {until} leaves no row after --since {since}: give a larger number, or leave it out."
+        )
+
+
+def nothing(record: Record, interval: Interval, more: str = "") -> UserError:
+    """The error of an interval without a session for a log."""
+    after = f" after row {interval.since:,}" if interval.since else ""
+    waiting = amount(interval.waiting, "session")
+    return UserError(
+        f"{record.name} has no session for a log{after} ({waiting} later than that{more}): wait until a "
+        "session has ended and its feedback window (--feedback-window of `recsys-rl serve`) is over."
+    )

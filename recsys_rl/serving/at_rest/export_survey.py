@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from recsys_rl.errors import UserError
-from recsys_rl.serving.record.export_arms import by_an_arm
-from recsys_rl.serving.record.interval import Interval
-from recsys_rl.serving.record.record_at_rest import Record
+from recsys_rl.serving.at_rest.export_arms import by_an_arm
+from recsys_rl.serving.at_rest.opened_record import Interval, Record
 from recsys_rl.serving.record.record_schema import Decision, SessionRows
 from recsys_rl.serving.versions import Version
 
@@ -35,11 +34,6 @@ class Survey:
     unknown: int = 0  # decisions without a probability
     factors: bool = True  # the probability of each place is known
     arms: bool = False  # some decisions are of the arms of a release (export_arms.py)
-
-    @property
-    def watermark(self) -> int:
-        """The number at which the next interval begins."""
-        return self.interval.until
 
     @property
     def each_known(self) -> bool:

@@ -1,0 +1,1 @@
+"""A record read with the versions that it names: its sessions, its check, its export."""
