@@ -9,16 +9,17 @@ from typing import Any
 import pytest
 import torch
 
+from recsys_rl.evaluation.columns import distinct_items
 from recsys_rl.evaluation.printing import in_short, print_table, share_text, without_nan
 from recsys_rl.evaluation.table import (
     Played,
-    distinct_items,
     mean_over_seeds,
     mean_rows,
     share_of_way,
     summarise,
 )
 from recsys_rl.experience.rollout import Sessions
+from tests.tiny_world import tiny_catalogue
 
 
 def sessions(*returns: float) -> Sessions:
@@ -50,14 +51,14 @@ def example() -> dict[str, Played]:
 
 
 def found() -> dict[str, Any]:
-    return summarise("satiation", example(), ["ppo", "ranker"], ["mine"], 4)
+    return summarise("satiation", example(), ["ppo", "ranker"], ["mine"], tiny_catalogue())
 
 
 def test_rows_state_their_users() -> None:
     rows = {row["policy"]: row for row in found()["rows"]}
     assert {name: row["users"] for name, row in rows.items() if row["users"] != 4} == {"planner": 2}
     assert (rows["planner"]["return_mean"], rows["ppo"]["return_mean"]) == (6, 3)
-    assert rows["ppo"]["coverage"] == 0.25 and rows["ppo"]["distinct_mean"] == 1
+    assert rows["ppo"]["coverage"] == pytest.approx(1 / 3) and rows["ppo"]["distinct_mean"] == 1
     # Student's t of 97.5 % with 3 degrees of freedom is 3.182; the deviation of 2, 3, 2, 5 is sqrt(2).
     assert rows["ppo"]["return_high"] == pytest.approx(3 + 3.1824 * math.sqrt(2) / 2, abs=1e-4)
     assert found()["sessions"] == 4
@@ -161,7 +162,7 @@ def seed_tables() -> list[dict[str, Any]]:
     for row in values:
         played = {name: whole(value, value + 0.1) for name, value in zip(names, row, strict=True)}
         played["ppo-greedy"] = played["ppo"]
-        tables.append(summarise("satiation", played, ["ppo"], num_items=2))
+        tables.append(summarise("satiation", played, ["ppo"]))
     return tables
 
 
@@ -196,7 +197,7 @@ def test_a_yardstick_of_each_seed_is_printed_in_words(capsys: pytest.CaptureFixt
 
 def test_a_table_of_one_user_has_no_intervals(capsys: pytest.CaptureFixture[str]) -> None:
     played = {"ppo": whole(2), "ppo-greedy": whole(3), "mf": whole(1), "oracle": whole(4)}
-    print_table(summarise("drift", played, ["ppo"], num_items=2), "drift, ppo", 0)
+    print_table(summarise("drift", played, ["ppo"]), "drift, ppo", 0)
     said = capsys.readouterr().out
     assert "nan" not in said
     assert "ppo minus mf, same users: +1.000 (without an interval)\n" in said
@@ -205,7 +206,7 @@ def test_a_table_of_one_user_has_no_intervals(capsys: pytest.CaptureFixture[str]
 
 def test_regret_is_the_paired_difference_to_the_oracle(capsys: pytest.CaptureFixture[str]) -> None:
     played = {"ppo": whole(2, 3, 2, 5), "ppo-greedy": whole(2, 4, 2, 4), "mf": whole(1, 2, 1, 2)}
-    table = summarise("drift", played | {"oracle": whole(4, 5, 5, 6)}, ["ppo"], num_items=2)
+    table = summarise("drift", played | {"oracle": whole(4, 5, 5, 6)}, ["ppo"])
     rows = {row["policy"]: row for row in table["regret"]}
     assert list(rows) == ["ppo", "ppo-greedy", "mf"] and rows["ppo"]["versus"] == "oracle"
     assert rows["ppo"]["mean"] == 2.0  # of 2, 2, 3, 1
@@ -216,7 +217,7 @@ def test_regret_is_the_paired_difference_to_the_oracle(capsys: pytest.CaptureFix
     assert f"\n{line}" in capsys.readouterr().out
     better = {"ppo": whole(4, 5, 5, 4), "mf": whole(1, 2, 1, 2), "oracle": whole(4, 5, 5, 6)}
     better["ppo-greedy"] = better["ppo"]
-    mean = mean_over_seeds([table, summarise("drift", better, ["ppo"], num_items=2)])
+    mean = mean_over_seeds([table, summarise("drift", better, ["ppo"])])
     regrets = {row["policy"]: row["mean"] for row in mean["regret"]}
     assert regrets == {"ppo": 1.25, "ppo-greedy": 1.25, "mf": 3.5}
     assert found()["regret"] == []  # a planner only searches for the best
@@ -282,7 +283,7 @@ def test_a_difference_to_the_yardstick_and_its_percent_are_one_line(
 ) -> None:
     """`searched` is the yardstick: ppo earns 12 and it 6.5, so +1.375 and +84.6 % are the same fact."""
     rows = example() | {"searched": whole(1, 2, 1, 2.5)}
-    table = summarise("satiation", rows, ["ppo"], ["mine"], num_items=4)
+    table = summarise("satiation", rows, ["ppo"], ["mine"])
     print_table(table, "satiation, ppo", 4)
     said = capsys.readouterr().out.splitlines()
     (line,) = [line for line in said if line.startswith("ppo minus searched")]
@@ -300,9 +301,9 @@ def test_a_difference_to_the_yardstick_and_its_percent_are_one_line(
 def test_one_sentence_sums_up_the_table() -> None:
     """The best learned row beside the yardstick: users, and a gain only where it can be seen."""
     found = example() | {"rule": whole(1.6, 2.4, 1.6, 4)}  # four fifths of ppo's return from each user
-    said = in_short(summarise("satiation", found, ["ppo"], num_items=4))
+    said = in_short(summarise("satiation", found, ["ppo"]))
     assert all(text in said for text in ("ppo earns 3.00", " rule,", " 2.40", "+25.0%", "4 held-out users"))
-    doubt = in_short(summarise("satiation", example(), ["ppo"], num_items=4))  # +1.5 [-0.09, 3.09] over mf
+    doubt = in_short(summarise("satiation", example(), ["ppo"]))  # +1.5 [-0.09, 3.09] over mf
     assert (
         " mf," in doubt
         and " 1.50" in doubt
@@ -310,7 +311,7 @@ def test_one_sentence_sums_up_the_table() -> None:
         and "%" not in doubt
         and "+" not in doubt
     )
-    worse = in_short(summarise("drift", {"ppo": whole(1, 2), "mf": whole(2, 3)}, ["ppo"], num_items=2))
+    worse = in_short(summarise("drift", {"ppo": whole(1, 2), "mf": whole(2, 3)}, ["ppo"]))
     assert "ppo earns 1.50" in worse and " mf," in worse and " 2.50" in worse and "-1.000" in worse
     seeds = in_short(mean_over_seeds(seed_tables()))
     assert "2 seeds" in seeds and "users" not in seeds
