@@ -9,8 +9,19 @@ from typing import Any
 import pytest
 import torch
 
-from recsys_rl.evaluation.columns import distinct_items
-from recsys_rl.evaluation.printing import in_short, print_table, share_text, without_nan
+from recsys_rl.data.synthetic import synthetic_world
+from recsys_rl.evaluation import columns
+from recsys_rl.evaluation.columns import Column, distinct_items
+from recsys_rl.evaluation.printing import (
+    as_csv,
+    in_short,
+    print_table,
+    share_text,
+    values_of_seed,
+    without_nan,
+)
+from recsys_rl.evaluation.report.page import Page
+from recsys_rl.evaluation.report.returns import returns_html
 from recsys_rl.evaluation.table import (
     Played,
     mean_over_seeds,
@@ -19,6 +30,7 @@ from recsys_rl.evaluation.table import (
     summarise,
 )
 from recsys_rl.experience.rollout import Sessions
+from recsys_rl.types import World
 from tests.tiny_world import tiny_catalogue
 
 
@@ -316,3 +328,33 @@ def test_one_sentence_sums_up_the_table() -> None:
     seeds = in_short(mean_over_seeds(seed_tables()))
     assert "2 seeds" in seeds and "users" not in seeds
     assert in_short(summarise("drift", {"ppo": whole(1, 2)}, ["ppo"])) == ""
+
+
+def test_a_new_column_is_in_every_table_and_text(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One entry of COLUMNS: the rows, their mean over seeds, console, page, and values of the sessions."""
+    highest = Column(
+        "highest", lambda s, _: s.rewards.amax(0), "Highest", "Of {session}.", "highest", digits=2, each="top"
+    )
+    half = Column("half", lambda s, _: 0.5, "Half", "One half.", "half", share=True)
+    monkeypatch.setattr(columns, "COLUMNS", (*columns.COLUMNS, highest, half))
+    tables = [summarise("satiation", {"ppo": whole(*returns)}, ["ppo"]) for returns in ((1, 2), (3, 6))]
+    assert [table["rows"][0]["highest"] for table in tables] == [1.5, 4.5]
+    result = mean_over_seeds(tables)
+    (row,) = result["rows"]
+    assert (row["highest"], row["half"]) == (3.0, 0.5)
+    print_table(result, "satiation, ppo", 0)
+    head, line = (text.split() for text in capsys.readouterr().out.splitlines()[3:5])
+    assert head[-2:] == ["highest", "half"] and line[-2:] == ["3.00", "50.0%"]
+    page = returns_html(Page("satiation", "ppo", result["rows"], 1, 2, 0))
+    assert "<td>3.00</td><td>50 %</td>" in page and "<dt>Highest</dt><dd>Of a session.</dd>" in page
+    world = World(*synthetic_world(6, 5, 4, 0.2, 0))
+    values = values_of_seed(0, world, torch.tensor([2, 4]), {"ppo": whole(1, 2)})
+    assert as_csv([values]).splitlines()[0].endswith(",length,top") and values["rows"][0]["tops"] == [1, 2]
+
+
+def test_a_column_that_one_seed_lacks_stays_without_a_number() -> None:
+    one, two = ({"policy": "ppo", "return_mean": 1.0, **more} for more in ({}, {"new": 4.0}))
+    for rows in ([[one], [two]], [[two], [one]]):
+        assert math.isnan(mean_rows(rows)[0]["new"])
