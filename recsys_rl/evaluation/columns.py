@@ -32,12 +32,16 @@ class Column:
     ]  # a group by name; None: no column
     head: str = ""  # on the page, of a group "{name}"; "": a picture of the page has it
     meaning: str = ""  # with {session} and {items}
-    short: str = ""  # its head on the console
+    short: str = ""  # its head on the console, if that is not ``head`` in small letters
     width: int = 10  # on the console
     digits: int | None = 1  # after the point; None: those of the return
     share: bool = False  # in per cent
     each: str = ""  # the name of the values of the sessions, in CSV, and with an "s" in JSON; "" not there
     member: str = ""  # of a group, the name of this column
+
+    @property
+    def console_head(self) -> str:
+        return self.short or self.head.lower()
 
     def value(self, row: Mapping[str, Any]) -> Any:
         """The number in a row of the table; None without one."""
@@ -124,74 +128,49 @@ def _streams(sessions: Sessions, catalogue: Catalogue) -> dict[str, Value] | Non
     return {name: values.sum(0) for name, values in sessions.streams.items()} if several else None
 
 
-def _of_lives(of: Callable[[Sessions, Tensor], Value]) -> Callable[[Sessions, Catalogue], Value | None]:
-    """A column of lives of several visits: ``of`` sessions and their days."""
-    return lambda sessions, _: None if sessions.days is None else of(sessions, sessions.days)
+def _lengths(sessions: Sessions, catalogue: Catalogue) -> Value:
+    return sessions.lengths
+
+
+def _distinct(sessions: Sessions, catalogue: Catalogue) -> Value:
+    return distinct_items(sessions.items)
+
+
+def _days(sessions: Sessions, catalogue: Catalogue) -> Value | None:
+    return None if sessions.days is None else active_days(sessions.days)
+
+
+def _churn(sessions: Sessions, catalogue: Catalogue) -> Value | None:
+    return None if sessions.days is None else sessions.left
 
 
 def _retention(day: int) -> Column:
-    def there(sessions: Sessions, days: Tensor) -> Value:
+    def there(sessions: Sessions, catalogue: Catalogue) -> Value | None:
+        if sessions.days is None:
+            return None
         active = retained(sessions, day)
         return math.nan if active is None else active
 
     meaning = f"Retention: share of the users who are active on day {day} after their first day."
-    return Column(f"d{day}", _of_lives(there), f"D{day}", meaning, f"D{day}", 8, share=True)
+    return Column(f"d{day}", there, f"D{day}", meaning, f"D{day}", 8, share=True)
 
 
+CHURN = "Share of the users who stay away for more than 30 days."
+STREAM = "Mean sum of this kind of reward over {session}, without its weight."
 COLUMNS = (
+    Column("length_mean", _lengths, "Length", "Mean number of steps of {session}.", width=7, each="length"),
+    Column("distinct_mean", _distinct, "Distinct", "Mean number of different {items} in {session}."),
     Column(
-        "length_mean",
-        lambda sessions, _: sessions.lengths,
-        "Length",
-        "Mean number of steps of {session}.",
-        "length",
-        7,
-        each="length",
+        "coverage", coverage, "Coverage", "Share of the catalogue that was shown to any user.", share=True
     ),
     Column(
-        "distinct_mean",
-        lambda sessions, _: distinct_items(sessions.items),
-        "Distinct",
-        "Mean number of different {items} in {session}.",
-        "distinct",
-    ),
-    Column(
-        "coverage",
-        coverage,
-        "Coverage",
-        "Share of the catalogue that was shown to any user.",
-        "coverage",
-        share=True,
-    ),
-    Column(
-        "active_days",
-        _of_lives(lambda _, days: active_days(days)),
-        "Active days",
-        "Mean number of days with a visit, of 35 at most.",
-        "days",
-        7,
+        "active_days", _days, "Active days", "Mean number of days with a visit, of 35 at most.", "days", 7
     ),
     *map(_retention, (1, 7, 30)),
-    Column(
-        "churn",
-        _of_lives(lambda sessions, _: sessions.left),
-        "Churn",
-        "Share of the users who stay away for more than 30 days.",
-        "churn",
-        8,
-        share=True,
-    ),
+    Column("churn", _churn, "Churn", CHURN, width=8, share=True),
     Column("limit_streams", limit_streams),
     Column("creator_gini", creator_gini),
-    Column(
-        "streams",
-        _streams,
-        "{name}",
-        "Mean sum of this kind of reward over {session}, without its weight.",
-        "{name}",
-        digits=None,
-        each="stream",
-    ),
+    Column("streams", _streams, "{name}", STREAM, digits=None, each="stream"),
 )
 
 

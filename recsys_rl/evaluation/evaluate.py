@@ -162,7 +162,10 @@ def _groups(options: EvaluateConfig) -> list[list[Entry]]:
         path = Path(options.behaviour)
         entries.append(Entry(path, load(path, options.env)))
     if options.world is not None:
-        entries = [_moved(entry, options.world) for entry in entries]
+        entries = [
+            replace(e, checkpoint=played_in(e.path, e.checkpoint, options.world), trained=e.checkpoint)
+            for e in entries
+        ]
     groups = tables(entries)
     if options.behaviour is not None:
         groups = [
@@ -225,22 +228,20 @@ def _rounds(
 
 @dataclass(frozen=True)
 class PlayRound:
-    """Plays the table of one seed; ``own`` are the policies of the user."""
+    """Plays the table of one seed."""
 
     options: EvaluateConfig
-    own: Mapping[str, Any]
+    own: Mapping[str, Any]  # the policies of the user
     device: torch.device
     of_several: bool
     here: bool  # False in another process, which prints nothing
-    searches: MapTasks
+    searches: MapTasks  # does the searches
 
     def __call__(self, group: Sequence[Entry]) -> _Round:
-        if not self.here:
-            with contextlib.redirect_stderr(io.StringIO()):
-                return _round(group, self.options, self.own, self.device, self.searches)
-        if self.of_several:
+        if self.here and self.of_several:
             announce(f"seed {group[0].checkpoint.config.train_config.seed}")
-        return _round(group, self.options, self.own, self.device, self.searches)
+        with contextlib.nullcontext() if self.here else contextlib.redirect_stderr(io.StringIO()):
+            return _round(group, self)
 
 
 def _result(
@@ -290,19 +291,14 @@ class _Round(NamedTuple):
     finished: bool  # False after Ctrl-C
 
 
-def _round(
-    group: Sequence[Entry],
-    options: EvaluateConfig,
-    own: Mapping[str, Any],
-    device: torch.device,
-    searches: MapTasks,
-) -> _Round:
-    """Play one table; ``own`` are the policies of the user, and ``searches`` does its searches."""
+def _round(group: Sequence[Entry], play: PlayRound) -> _Round:
+    """Play one table."""
+    options = play.options
     first = group[0].checkpoint
     users = heldout_users(first.world, options.max_users, options.seed)
     finished = True
     try:
-        played = play_all(group, users, options, device, own, searches)
+        played = play_all(group, users, options, play.device, play.own, play.searches)
     except Stopped as stop:
         played, finished = stop.played, False
     if not played:
@@ -311,7 +307,7 @@ def _round(
         first.config.env,
         played,
         [entry.name for entry in group],
-        [name for name in played if name.removesuffix("-greedy") in own],
+        [name for name in played if name.removesuffix("-greedy") in play.own],
         first.catalogue,
         foreign=first.world.is_empty,
     )
@@ -331,12 +327,6 @@ def _load(path: Path, options: EvaluateConfig) -> Checkpoint:
             f"{path} was trained on {env}, not on {options.env}: leave --env out, or give another file."
         )
     return checkpoint
-
-
-def _moved(entry: Entry, world: str) -> Entry:
-    """The checkpoint in another world. Raises UserError if it can't be played there."""
-    checkpoint = played_in(entry.path, entry.checkpoint, world)
-    return replace(entry, checkpoint=checkpoint, trained=entry.checkpoint)
 
 
 def _heading(groups: Sequence[Sequence[Entry]], world: str | None) -> str:

@@ -83,10 +83,14 @@ def play_all(
         players |= custom_players(policies, table, env, home, steps)
     makers = {name: partial(_same, player) for name, player in players.items()} | rivals
     episode, session = env.interface.episode_length, env.interface.session_length
-    if not options.planner:
-        makers = {name: make for name, make in makers.items() if name not in PLANNERS}
-    elif not options.full and episode > session:
-        _leave_out_planners(makers, episode)
+    if not options.planner or (episode > session and not options.full):
+        left_out = [name for name in PLANNERS if makers.pop(name, None) is not None]
+        if options.planner and left_out:
+            print(
+                f"{' and '.join(left_out)}: only with --full, as a life of {episode} steps takes them "
+                "minutes for each user",
+                file=sys.stderr,
+            )
     fewer = min(len(users), LONG_PLANNER_USERS if session > LONG_SESSION else PLANNER_USERS)
     return _play_each(makers, table, env, users, len(users) if options.full else fewer)
 
@@ -139,17 +143,6 @@ def _play_each(
     except KeyboardInterrupt:
         raise Stopped(played) from None
     return played
-
-
-def _leave_out_planners(makers: dict[str, Callable[[], Player]], episode_length: int) -> None:
-    """Remove the planners and print a line about it."""
-    removed = [name for name in PLANNERS if makers.pop(name, None) is not None]
-    if removed:
-        print(
-            f"{' and '.join(removed)}: only with --full, as a life of {episode_length} steps takes them "
-            "minutes for each user",
-            file=sys.stderr,
-        )
 
 
 class _Counted:

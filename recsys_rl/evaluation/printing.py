@@ -36,7 +36,7 @@ def print_table(result: Mapping[str, Any], heading: str, total_users: int) -> No
     print()
     width = max(14, *(len(row["policy"]) + 1 for row in result["rows"]))
     columns = columns_of(result["rows"])
-    numbers = "".join(f"{column.short:>{column.width}}" for column in columns)
+    numbers = "".join(f"{column.console_head:>{column.width}}" for column in columns)
     print(f"{'policy':<{width}}{'return':>9}  {'95 % interval':<20}{numbers}")
     most = max(row["users"] for row in result["rows"])
     for row in result["rows"]:

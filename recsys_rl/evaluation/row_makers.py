@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 
 import torch
-from torch import Tensor
 
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.evaluation.players import Player, Table
@@ -37,6 +36,7 @@ from recsys_rl.utils.tasks import MapTasks, in_this_process
 SEARCH_FREE = ("random", "popularity")  # rows that are the same in each world of a catalogue
 RANKINGS = {"mf": tuning.tune_mf, "mmr": tuning.tune_mmr}
 Make = Callable[[], Player]
+Tune = Callable[[tuning.Trainees], tuple[Policy, str]]
 Trainees = Callable[[str], tuning.Trainees]
 """The training users for the row of a name."""
 
@@ -61,7 +61,7 @@ class RowMakers:
         table, env, platform = self.table, self.env, self.table.config.platform
         if not platform.simulates:  # the others are found by trials in the simulator
             untried = untried_makers(table.world.catalogue, env.interface, table.streams["random"])
-            return {name: partial(_plain, make) for name, make in untried.items()}
+            return {name: partial(_simple, name, make) for name, make in untried.items()}
         profile = bool(env.interface.profile)
         if not profile:
             print(
@@ -74,7 +74,7 @@ class RowMakers:
         searched = self._searched.makers() if profile else {}
         return (
             {name: partial(_simple, name, make) for name, make in simple.items()}
-            | {name: partial(self._tuned, name, tune) for name, tune in tuned.items()}
+            | {name: partial(_noted, partial(self._tuned, name, tune)) for name, tune in tuned.items()}
             | {name: partial(self._bandit, name) for name in self.bandits if profile}
             | {name: partial(_noted, make) for name, make in searched.items()}
             | self._upper_bounds
@@ -99,7 +99,7 @@ class RowMakers:
             )
             table = self.table
             simple = baseline_makers(self.env, table.world.population.train, table.streams["random"])
-            return {name: partial(_plain, simple[name]) for name in SEARCH_FREE} | self._upper_bounds
+            return {name: partial(_simple, name, simple[name]) for name in SEARCH_FREE} | self._upper_bounds
         assert isinstance(there, RecEnv)  # worlds without a catalogue are never moved
         text = f"found in the world of the training ({home.config.env})"
 
@@ -116,15 +116,11 @@ class RowMakers:
         } | self._upper_bounds
 
     @property
-    def _interface(self) -> Interface:
-        return dataclasses.replace(self.env.interface, visits=1)
-
-    @property
     def _upper_bounds(self) -> dict[str, Make]:
         return {name: partial(Player, agent) for name, agent in upper_bounds(self.env).items()}
 
     @property
-    def _heuristics(self) -> dict[str, Callable[[tuning.Trainees], tuple[Policy, str]]]:
+    def _heuristics(self) -> dict[str, Tune]:
         """The functions that tune those of the platform's trade."""
         return {
             f"{TRADE}{name}": partial(tuning.tune_heuristic, heuristic=heuristic)
@@ -149,46 +145,35 @@ class RowMakers:
             self.map_tasks,
         )
 
-    def _tuned(self, name: str, tune: Callable[[tuning.Trainees], tuple[Policy, str]]) -> Player:
+    def _tuned(self, name: str, tune: Tune) -> tuple[Policy, str]:
         print(f"tuning {name} on training users", file=sys.stderr)
-        agent, note = tune(self._trainees(name))
-        return Player(agent, note=note)
+        return tune(self._trainees(name))
 
     def _bandit(self, name: str) -> Player:
         """A bandit with tuned settings; users without a profile begin at the mean of the training users'."""
-        check_feedback(self._interface, name)
+        interface = dataclasses.replace(self.env.interface, visits=1)
+        catalogue, population = self.table.world
+        check_feedback(interface, name)
         print(f"tuning {name} on training users", file=sys.stderr)
-        population = self.table.world.population
-        weights = signal_weights(self._interface.signals, self.env.streams).to(self.table.device)
-        start = population.profile[population.train].mean(0)  # (D,)
-        make = partial(self._bandit_with, name, weights, start)
+        weights = signal_weights(interface.signals, self.env.streams).to(self.table.device)
+        start, slate = (
+            population.profile[population.train].mean(0),
+            BestSlate.of(interface, catalogue),
+        )  # (D,)
+
+        def make(settings: BanditSettings, seed: int = 0, estimates: bool = False) -> LinUCB | Thompson:
+            drawn = generators(seed, name, f"{name} estimates", device=self.table.device)
+            noise = drawn[name], drawn[f"{name} estimates"]
+            return make_bandit(name, catalogue, settings, weights, noise, start, slate, estimates)
+
         settings, note = tuning.tune_bandit(self._trainees(name), weights, start, make)
         return Player(make(settings, self.table.seed, self.estimates), note=note)
-
-    def _bandit_with(
-        self,
-        name: str,
-        weights: Tensor,
-        start: Tensor,
-        settings: BanditSettings,
-        seed: int = 0,
-        estimates: bool = False,
-    ) -> LinUCB | Thompson:
-        catalogue = self.table.world.catalogue
-        drawn = generators(seed, name, f"{name} estimates", device=self.table.device)
-        noise = drawn[name], drawn[f"{name} estimates"]
-        slate = BestSlate.of(self._interface, catalogue)
-        return make_bandit(name, catalogue, settings, weights, noise, start, slate, estimates)
 
 
 def _trainees_of(
     table: Table, interface: Interface, streams: Mapping[str, torch.Generator], name: str
 ) -> tuning.Trainees:
     return table.trainees(interface, streams[name])
-
-
-def _plain(make: Callable[[], Policy]) -> Player:
-    return Player(make())
 
 
 def _simple(name: str, make: Callable[[], Policy]) -> Player:

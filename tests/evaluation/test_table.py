@@ -335,9 +335,9 @@ def test_a_new_column_is_in_every_table_and_text(
 ) -> None:
     """One entry of COLUMNS: the rows, their mean over seeds, console, page, and values of the sessions."""
     highest = Column(
-        "highest", lambda s, _: s.rewards.amax(0), "Highest", "Of {session}.", "highest", digits=2, each="top"
+        "highest", lambda s, _: s.rewards.amax(0), "Highest", "Of {session}.", digits=2, each="top"
     )
-    half = Column("half", lambda s, _: 0.5, "Half", "One half.", "half", share=True)
+    half = Column("half", lambda s, _: 0.5, "Half", "One half.", share=True)
     monkeypatch.setattr(columns, "COLUMNS", (*columns.COLUMNS, highest, half))
     tables = [summarise("satiation", {"ppo": whole(*returns)}, ["ppo"]) for returns in ((1, 2), (3, 6))]
     assert [table["rows"][0]["highest"] for table in tables] == [1.5, 4.5]

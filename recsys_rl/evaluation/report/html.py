@@ -58,10 +58,13 @@ def page_of(entry: Entry, users: Tensor, result: Mapping[str, Any], played: Mapp
     checkpoint, config = entry.checkpoint, entry.config
     compared = (f"{entry.name}-greedy", result["yardstick"], "myopic")
     evaluated = Evaluated(checkpoint, users, result, played, [name for name in compared if name in played])
+    assumed = assumptions(checkpoint.config, checkpoint.world)
     return Page(
         **{field.name: result[field.name] for field in fields(Page) if field.name in result},
         algo=entry.name,
-        data=_data(evaluated) + (f"; {STRANGERS}" if result.get("strangers") else ""),
+        data="; ".join(
+            filter(None, (checkpoint.catalogue.source, assumed, result.get("strangers") and STRANGERS))
+        ),
         data_check=about_check(checkpoint.population.ranking, share_of(checkpoint.catalogue)),
         seed=config.train_config.seed,
         step=checkpoint.step,
@@ -81,13 +84,6 @@ def _planner_steps(evaluated: Evaluated) -> tuple[int, int] | None:
     if not isinstance(evaluated.user_model, PatientUsers):
         return None
     return Search.of(evaluated.user_model, length).lookahead, length
-
-
-def _data(evaluated: Evaluated) -> str:
-    """The source of the items, and the platform's assumptions about missing data."""
-    checkpoint = evaluated.checkpoint
-    assumed = assumptions(checkpoint.config, checkpoint.world)
-    return "; ".join(filter(None, [checkpoint.catalogue.source, assumed]))
 
 
 def document(title: str, body: str) -> str:

@@ -165,7 +165,15 @@ def learning_curve_svg(
     for step in {step for step in passed.values() if step is not None}:
         parts.append(f'<path class="reference" d="M{axes.x(step):.1f} {axes.top}V{axes.bottom}"/>')
     parts.append(_tooltips(points, axes, digits))
-    return svg(width, height, _said(name, points, levels, further, passed, digits), parts)
+    ends = [f"{number(mean, digits)} at step {step:,.0f}" for step, mean, _, _ in (points[0], points[-1])]
+    said = f"Learning curve of {name}: mean return {ends[0]}, {ends[1]}."
+    if levels:
+        said += f" References: {', '.join(f'{p} {number(v, digits)}' for p, v in levels.items())}."
+    for title, line in further.items():
+        said += f" {title}: mean {number(line[-1][1], digits)} at step {line[-1][0]:,.0f}."
+    above = [f"{policy} from step {step:,.0f} on" for policy, step in passed.items() if step is not None]
+    said += f" It stays above {', '.join(above)}." if above else ""
+    return svg(width, height, said, parts)
 
 
 def _step_axis(first: float, last: float, x: Callable[[float], float], baseline: float) -> list[str]:
@@ -191,22 +199,3 @@ def _tooltips(points: Sequence[Point], axes: Axes, digits: int) -> str:
         )
         for (step, mean, low, high), (start, stop) in zip(points, edges, strict=True)
     )
-
-
-def _said(
-    name: str,
-    points: Sequence[Point],
-    levels: Mapping[str, float],
-    further: Mapping[str, Sequence[Point]],
-    passed: Mapping[str, float | None],
-    digits: int,
-) -> str:
-    """The chart in words."""
-    ends = [f"{number(mean, digits)} at step {step:,.0f}" for step, mean, _, _ in (points[0], points[-1])]
-    said = f"Learning curve of {name}: mean return {ends[0]}, {ends[1]}."
-    if levels:
-        said += f" References: {', '.join(f'{p} {number(v, digits)}' for p, v in levels.items())}."
-    for title, line in further.items():
-        said += f" {title}: mean {number(line[-1][1], digits)} at step {line[-1][0]:,.0f}."
-    above = [f"{policy} from step {step:,.0f} on" for policy, step in passed.items() if step is not None]
-    return said + (f" It stays above {', '.join(above)}." if above else "")

@@ -13,29 +13,42 @@ from recsys_rl.evaluation.report.drawing import (
     marks_of,
     number,
     short_name,
+    sizes,
     svg,
     text,
 )
+from recsys_rl.evaluation.report.page import Page
 from recsys_rl.records import PRIVILEGED
 
 SIMPLE = ("popularity", "mf", "linucb", "lints")
 """Rows without a network that are drawn, beside the yardstick: lines of all others would hide these."""
 
 
-def drawn_lines(steps: Mapping[str, Sequence[float]], yardstick: str | None) -> dict[str, Sequence[float]]:
-    """Those of ``steps``, for each policy a value after each step, that ``lines_svg`` draws in a report."""
-    return {
-        str(name): values
+def lines_html(
+    heading: str,
+    note: str,
+    steps: Mapping[str, Sequence[float]],
+    page: Page,
+    title: str,
+    said: str,
+    unit: str = "step",
+) -> str:
+    """A section of the page with a chart of those of ``steps`` that have a line; "" if none has one.
+
+    ``steps``: for each policy a value after each step. The other arguments are those of ``lines_svg``.
+    """
+    lines = {
+        name: values
         for name, values in steps.items()
-        if _is_drawn(str(name), yardstick) and len(values) > 1 and all(map(finite, values))
+        if name not in (*PRIVILEGED, "untrained")
+        and (name in (*SIMPLE, page.yardstick) or kind(name) == "learned")
+        and len(values) > 1
+        and all(map(finite, values))
     }
-
-
-def _is_drawn(policy: str, yardstick: str | None) -> bool:
-    """True for a row that has a line."""
-    if policy in (*PRIVILEGED, "untrained"):
-        return False
-    return policy in (*SIMPLE, yardstick) or kind(policy) == "learned"
+    if not lines:
+        return ""
+    drawn = sizes(lambda px: lines_svg(lines, title, said, width=px, unit=unit))
+    return f'<h2>{text(heading)}</h2><p class="note">{text(note)}</p>{drawn}'
 
 
 def lines_svg(

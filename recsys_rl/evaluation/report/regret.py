@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recsys_rl.evaluation.report.drawing import number, short_name, sizes, text
-from recsys_rl.evaluation.report.lines import drawn_lines, lines_svg
+from recsys_rl.evaluation.report.drawing import number, short_name
+from recsys_rl.evaluation.report.lines import lines_html
 from recsys_rl.evaluation.report.page import Page, Picture, Row
 from recsys_rl.evaluation.table import ORACLE, Played
 
@@ -66,22 +66,16 @@ def _lengthened(earned: Tensor, steps: int) -> Tensor:
 
 def regret_html(regret: Row | None, page: Page) -> str:
     """The section of the page; "" without a regret, or where no row can be drawn."""
-    lines = drawn_lines(regret["steps"], page.yardstick) if regret else {}
-    if not lines or regret is None:
+    if regret is None:
         return ""
-    versus, users = text(regret["versus"]), number(regret["users"], 0)
+    versus, users = str(regret["versus"]), number(regret["users"], 0)
     note = (
         f"Regret after each step: the reward that {versus} has earned until then, minus that of the policy; "
         f"the mean over {users} users, who earn nothing after they have left. A line that has become level "
         f"loses nothing more: the policy now earns as much as {versus}."
     )
-    drawn = sizes(lambda px: regret_svg(lines, str(regret["versus"]), width=px))
-    return f'<h2>Regret by step</h2><p class="note">{note}</p>{drawn}'
-
-
-def regret_svg(lines: Mapping[str, Sequence[float]], versus: str, *, width: int = 760) -> str:
-    """The chart of ``lines``, as ``lines_svg`` takes them."""
-    return lines_svg(lines, f"regret against {short_name(versus)}", f"Regret against {versus}", width=width)
+    title, said = f"regret against {short_name(versus)}", f"Regret against {versus}"
+    return lines_html("Regret by step", note, regret["steps"], page, title, said)
 
 
 REGRET = Picture("regret", lambda evaluated: evaluated.result.get("regret_by_step"), regret_html)

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from recsys_rl.env.visits import DAYS
-from recsys_rl.evaluation.report.drawing import number, sizes, text
-from recsys_rl.evaluation.report.lines import drawn_lines, lines_svg
+from recsys_rl.evaluation.report.drawing import number
+from recsys_rl.evaluation.report.lines import lines_html
 from recsys_rl.evaluation.report.page import Evaluated, Page, Picture, Row
 from recsys_rl.evaluation.table import Played
 from recsys_rl.types import Stream
@@ -50,21 +50,17 @@ def _by_day(values: Tensor, days: Tensor | None) -> Tensor:
 
 def streams_html(curves: Sequence[Row], page: Page) -> str:
     """A section of the page for each of ``curves``; "" without any, or where no row can be drawn."""
-    return "".join(_section(curve, page.yardstick) for curve in curves)
+    return "".join(_section(curve, page) for curve in curves)
 
 
-def _section(curve: Row, yardstick: str | None) -> str:
-    lines = drawn_lines(curve["steps"], yardstick)
-    if not lines:
-        return ""
+def _section(curve: Row, page: Page) -> str:
     name, unit = str(curve["name"]), str(curve.get("unit", "step"))
-    over = "days" if unit == "day" else "session"
     note = (
         f"{curve['meaning']} After each {unit}, the sum so far; the mean over {number(curve['users'], 0)} "
         "users, of whom those who have left keep theirs."
     )
-    drawn = sizes(lambda px: lines_svg(lines, name, name.capitalize(), width=px, unit=unit))
-    return f'<h2>{text(name.capitalize())} over the {over}</h2><p class="note">{text(note)}</p>{drawn}'
+    heading = f"{name.capitalize()} over the {'days' if unit == 'day' else 'session'}"
+    return lines_html(heading, note, curve["steps"], page, name, name.capitalize(), unit)
 
 
 def _values(evaluated: Evaluated) -> list[dict[str, Any]]:

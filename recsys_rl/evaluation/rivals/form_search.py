@@ -53,16 +53,6 @@ class Grown:
     noise: Tensor  # state of the generator for the next play
 
 
-def search_forms(
-    trainees: Trainees, split: Split | None, rule: rule_search.SearchedRule, budget: int
-) -> SearchedForm:
-    """The form with the highest mean return of a search with about ``budget`` environment steps.
-
-    ``rule`` is the result of that row's search. Steps beyond MOST_SCORES of rule_search.py are left out.
-    """
-    return or_rule(trainees, grow(trainees, split, budget), rule)
-
-
 def or_rule(trainees: Trainees, grown: Grown, rule: rule_search.SearchedRule) -> SearchedForm:
     """`rule` as a form if it earns more than the best form from the users to choose with, else that form."""
     catalogue, interface = trainees.catalogue, trainees.interface
@@ -77,7 +67,10 @@ def or_rule(trainees: Trainees, grown: Grown, rule: rule_search.SearchedRule) ->
 
 
 def grow(trainees: Trainees, split: Split | None, budget: int) -> Grown:
-    """The search of ``search_forms``, which does not need the result of `rule`."""
+    """The best form of a search with about ``budget`` environment steps, before `rule` plays (``or_rule``).
+
+    Steps beyond MOST_SCORES of rule_search.py are left out.
+    """
     catalogue, interface = trainees.catalogue, trainees.interface
     budget = rule_search.most_steps(trainees, budget)
     searching, choosing = parted(trainees, CHOOSING)
@@ -102,8 +95,8 @@ def grow(trainees: Trainees, split: Split | None, budget: int) -> Grown:
         larger = replace(form, **group)
         new = torch.tensor([name not in form.names for name in larger.names], device=numbers.device)
         spread = larger.spread.to(numbers) * torch.where(new, 1.0, KNOWN)
-        left = int((1 - 2 * CHOICE) * budget) - used()
-        steps = min(left, int(GROUP * budget)) if group else left
+        remaining = int((1 - 2 * CHOICE) * budget) - used()
+        steps = min(remaining, int(GROUP * budget)) if group else remaining
         first = larger.grown_from(form, numbers)
         grown = search_numbers(trials, maker(trainees, factors, larger, rates), first, spread, steps)
         value = earned(larger, grown)

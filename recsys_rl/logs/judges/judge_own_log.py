@@ -18,8 +18,8 @@ from torch import Tensor
 from recsys_rl.errors import listed
 from recsys_rl.evaluation.checkpoints import row_name
 from recsys_rl.evaluation.mixture import Fixed
-from recsys_rl.evaluation.rivals.best_item import BestItems, item_scores
 from recsys_rl.logs.experience.logged import Logged
+from recsys_rl.logs.judges.best_item import BestItems, item_scores
 from recsys_rl.logs.judges.imitation import agreement_line
 from recsys_rl.logs.judges.judge_run import ESTIMATES
 from recsys_rl.logs.ope.config import OpeConfig

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from recsys_rl.cli import main
-from recsys_rl.evaluation.report.regret import mean_regret_by_step, regret_by_step, regret_html, regret_svg
+from recsys_rl.evaluation.report.lines import lines_svg
+from recsys_rl.evaluation.report.regret import mean_regret_by_step, regret_by_step, regret_html
 from recsys_rl.evaluation.table import Played
 from recsys_rl.experience.rollout import Sessions
 from tests.doors import CARTPOLE, DRIFT, steps, train_in
@@ -43,7 +44,7 @@ def test_by_hand() -> None:
 
 def test_chart_has_a_line_for_each_policy() -> None:
     lines = {"ppo": [0.0, 1.0, 2.0], "linucb": [0.0, 2.0, 4.0], "mf": [0.0, 3.0]}
-    root = ElementTree.fromstring(regret_svg(lines, "informed"))
+    root = ElementTree.fromstring(lines_svg(lines, "regret against informed", "Regret against informed"))
     drawn = {
         (line[0].text or "").partition(":")[0]: [
             tuple(map(float, point.split(","))) for point in line.attrib["points"].split()

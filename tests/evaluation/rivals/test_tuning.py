@@ -117,7 +117,7 @@ def test_second_evaluation_makes_no_search(
     first = played(checkpoint, tmp_path)
     said = capsys.readouterr().err
     monkeypatch.setattr(rule_search, "search_rule", None)  # to be called is to fail
-    monkeypatch.setattr(form_search, "search_forms", None)
+    monkeypatch.setattr(form_search, "grow", None)
     second = played(checkpoint, tmp_path)
     for name in ("rule", "searched"):
         assert f"searching `{name}` with at most 480 steps" in said
