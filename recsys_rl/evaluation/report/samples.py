@@ -149,11 +149,11 @@ def _slate(catalogue: Catalogue, items: Sequence[int]) -> Step:
     shown = [item for item in items if item >= 0]
     years = catalogue.attributes.get("year", ())
     year = float(years[shown[0]]) if len(shown) == 1 == len(items) and len(years) else math.nan
-    known = catalogue.tags[torch.tensor(shown, dtype=torch.int64)].any(0).tolist()
+    tagged = catalogue.tags[torch.tensor(shown, dtype=torch.int64)].any(0).tolist()
     return {
         "title": ", ".join(catalogue.title(item) for item in shown),
         "year": None if math.isnan(year) else int(year),
-        "genres": [name for name, has in zip(catalogue.tag_names, known, strict=True) if has],
+        "genres": [name for name, has in zip(catalogue.tag_names, tagged, strict=True) if has],
     }
 
 
