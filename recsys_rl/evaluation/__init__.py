@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from recsys_rl.evaluation.report.html import PICTURES
     from recsys_rl.evaluation.report.learning_curve import learning_curve_svg
     from recsys_rl.evaluation.report.page import Picture
-    from recsys_rl.evaluation.report.returns import returns_chart_svg
+    from recsys_rl.evaluation.report.returns_table import returns_chart_svg
     from recsys_rl.evaluation.rivals.baselines import FixedList, RandomPolicy
     from recsys_rl.evaluation.rivals.references import Myopic, Planner
     from recsys_rl.evaluation.rivals.tuning import Trainees
@@ -49,7 +49,7 @@ __getattr__ = imported_at_first_use(
         "recsys_rl.evaluation.report.html": ("PICTURES",),
         "recsys_rl.evaluation.report.learning_curve": ("learning_curve_svg",),
         "recsys_rl.evaluation.report.page": ("Picture",),
-        "recsys_rl.evaluation.report.returns": ("returns_chart_svg",),
+        "recsys_rl.evaluation.report.returns_table": ("returns_chart_svg",),
         "recsys_rl.evaluation.rivals.baselines": ("FixedList", "RandomPolicy"),
         "recsys_rl.evaluation.rivals.references": ("Myopic", "Planner"),
         "recsys_rl.evaluation.rivals.tuning": ("Trainees",),

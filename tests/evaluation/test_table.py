@@ -21,7 +21,7 @@ from recsys_rl.evaluation.printing import (
     without_nan,
 )
 from recsys_rl.evaluation.report.page import Page
-from recsys_rl.evaluation.report.returns import returns_html
+from recsys_rl.evaluation.report.returns_table import returns_html
 from recsys_rl.evaluation.table import (
     Played,
     mean_over_seeds,

@@ -23,7 +23,7 @@ from recsys_rl.evaluation.report.exposure import EXPOSURE
 from recsys_rl.evaluation.report.learning_curve import CURVE
 from recsys_rl.evaluation.report.page import Evaluated, Page, Row
 from recsys_rl.evaluation.report.regret import REGRET
-from recsys_rl.evaluation.report.returns import returns_html
+from recsys_rl.evaluation.report.returns_table import returns_html
 from recsys_rl.evaluation.report.samples import SAMPLES
 from recsys_rl.evaluation.report.streams import STREAMS
 from recsys_rl.evaluation.rivals.references import Search

@@ -29,7 +29,7 @@ from recsys_rl.evaluation.report.drawing import (
 from recsys_rl.evaluation.report.html import write_report
 from recsys_rl.evaluation.report.learning_curve import learning_curve_svg, passing
 from recsys_rl.evaluation.report.page import Page
-from recsys_rl.evaluation.report.returns import returns_chart_svg
+from recsys_rl.evaluation.report.returns_table import returns_chart_svg
 from recsys_rl.records import PRIVILEGED
 from recsys_rl.types import UserError
 

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.evaluation.rivals import form_search, rule_search
-from recsys_rl.evaluation.rivals.cma_search import Make, Trials
-from recsys_rl.evaluation.rivals.form_search import SearchedForm, grow, or_rule
+from recsys_rl.evaluation.rivals.form_search import Make, SearchedForm, Trials, grow, or_rule
 from recsys_rl.evaluation.rivals.forms import Form, of_rule
 from recsys_rl.settings.config import Config
 from recsys_rl.types import World
