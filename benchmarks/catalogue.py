@@ -45,7 +45,7 @@ from benchmarks.peers import PEERS, seconds_per_update
 from benchmarks.peers.ours import our_agent, time_cycles
 from recsys_rl.agents.ppo import PPOConfig
 from recsys_rl.env.drift import best_return
-from recsys_rl.evaluation.report import learning_curve_svg
+from recsys_rl.evaluation.report.learning_curve import learning_curve_svg
 from recsys_rl.evaluation.rivals.rankers import Rule, RuleWeights
 from recsys_rl.experience.rollout import collect, play
 from recsys_rl.make import make_world

@@ -20,10 +20,10 @@ from benchmarks.harness import tables
 from recsys_rl.checkpoint import Checkpoint, load
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.errors import UserError
-from recsys_rl.evaluation.categories import categories
 from recsys_rl.evaluation.checkpoints import Entry
-from recsys_rl.evaluation.players import Player, Table, heldout_users, learned, references
-from recsys_rl.evaluation.report.categories import categories_svg
+from recsys_rl.evaluation.players import Player, Table, heldout_users, learned
+from recsys_rl.evaluation.report.categories import categories, categories_svg
+from recsys_rl.evaluation.row_makers import RowMakers
 from recsys_rl.experience.rollout import Sessions, play
 from recsys_rl.utils.files import write_text
 from recsys_rl.utils.seeding import generators, stream_seed
@@ -37,7 +37,7 @@ def played(path: Path, checkpoint: Checkpoint, yardstick: str) -> dict[str, Sess
     env = table.env()
     assert isinstance(env, RecEnv)
     entry = Entry(path, checkpoint, checkpoint.config.algo)
-    makers = references(table, env, checkpoint.step, None)
+    makers = RowMakers(table, env, checkpoint.step, None).makers()
     if yardstick not in makers:
         raise UserError(f"There is no row {yardstick}: --yardstick must be one of {', '.join(makers)}.")
     name = f"{entry.name}-greedy"

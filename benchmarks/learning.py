@@ -47,8 +47,7 @@ from benchmarks.harness.runs import checkpoint_in, return_on_curve, trained
 from recsys_rl.cli.tasks import TaskOptions, shared_by
 from recsys_rl.cli.train import train_options
 from recsys_rl.evaluation.printing import gain_text, share_text
-from recsys_rl.evaluation.report import learning_curve_svg
-from recsys_rl.evaluation.report.charts import passing
+from recsys_rl.evaluation.report.learning_curve import learning_curve_svg, passing
 from recsys_rl.evaluation.table import mean_over_seeds, relative_gain
 from recsys_rl.utils.files import write_text
 from recsys_rl.utils.logger import read_log

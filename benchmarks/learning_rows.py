@@ -24,8 +24,10 @@ from benchmarks.harness import tables
 from recsys_rl.cli.train import train_options
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.errors import UserError, listed
-from recsys_rl.evaluation.evaluate import EvaluateConfig
-from recsys_rl.evaluation.players import PLANNERS, Player, Table, custom_players, heldout_users, references
+from recsys_rl.evaluation.options import EvaluateConfig
+from recsys_rl.evaluation.play import PLANNERS
+from recsys_rl.evaluation.players import Player, Table, custom_players, heldout_users
+from recsys_rl.evaluation.row_makers import RowMakers
 from recsys_rl.experience.rollout import play
 from recsys_rl.make import make_world
 from recsys_rl.settings.config import Config
@@ -55,7 +57,7 @@ def rows_of(task: str, seed: int, rows: Sequence[str], smoke: bool = False) -> l
     env = table.env()
     assert isinstance(env, RecEnv)
     steps = steps_of(config)
-    makers = {**references(table, env, steps, None)}
+    makers = RowMakers(table, env, steps, None).makers()
     if config.platform.users in policy.EXPERTS:
         makers[policy.NAME] = partial(expert_of, table, env, steps)
     known = [name for name in makers if name not in PLANNERS]  # those play fewer users

@@ -36,7 +36,7 @@ from benchmarks.harness.turns import Row
 from recsys_rl.checkpoint import load
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.evaluation.checkpoints import Entry
-from recsys_rl.evaluation.exposure import exposure
+from recsys_rl.evaluation.columns import numbers_of
 from recsys_rl.evaluation.players import Table, heldout_users, learned
 from recsys_rl.experience.rollout import play
 from recsys_rl.make import make_env, make_world
@@ -119,7 +119,7 @@ def row_of(name: str, seed: int, size: Size, folder: Path) -> Row:
     entry, table = heldout_table(folder, seed)
     world, config, users, env = table.world, table.config, table.users, table.env()
     sessions = play(env, learned([entry], table, env)["ppo"].agent, users)
-    shown, over = exposure(sessions, world.catalogue), interval(sessions.returns)
+    shown, over = numbers_of(sessions, world.catalogue), interval(sessions.returns)
     weights = stream_weights(env.streams, parse_weights(config.train_config.weights)).tolist()
     names = [stream.name for stream in env.streams]
     each = [sessions.streams[name].sum(0).mean().item() for name in names]

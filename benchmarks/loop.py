@@ -28,9 +28,10 @@ import torch
 from benchmarks.harness import newest, tables
 from examples.loop import rounds_of
 from recsys_rl.errors import UserError
-from recsys_rl.evaluation.report.drawing import for_two_widths, number
-from recsys_rl.evaluation.report.rounds import Band, Judged, Visited
-from recsys_rl.evaluation.report.rounds_charts import served_svg
+from recsys_rl.evaluation.report.canaries import Band
+from recsys_rl.evaluation.report.drawing import number
+from recsys_rl.evaluation.report.judged import Judged
+from recsys_rl.evaluation.report.rounds import Visited, served_svg
 from recsys_rl.utils.files import write_text
 
 WORSE = 0.15  # below the champion before, from which on a promotion was a mistake
@@ -107,6 +108,31 @@ def drawing(shown: Mapping[str, Any]) -> str:
         served_svg(served, bands, judged, width=width, height=height) for width, height in (WIDE, NARROW)
     )
     return for_two_widths(wide, narrow) + "\n"
+
+
+def for_two_widths(wide: str, narrow: str) -> str:
+    """One SVG file of two charts of about one shape: the ``narrow`` one where it is shown below 500 pixels.
+
+    A picture in a README is as wide as its page, and its text shrinks with it. The style of an SVG that is
+    shown as an image sees the width at which it is shown.
+    """
+    head = re.match(r'<svg .*? viewBox="0 0 (\d+) (\d+)" width="\d+" height="\d+">', wide)
+    assert head is not None
+    width, height = head[1], head[2]
+    whole = f'width="{width}" height="{height}"'
+    charts = [
+        re.sub(
+            r'^(<svg .*?)class="chart"(.*?) width="\d+" height="\d+">',
+            rf'\1class="chart {name}"\2 {whole}>',
+            drawn,
+        )
+        for name, drawn in (("wide", wide), ("narrow", narrow))
+    ]
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" {whole}>'
+        "<style>.narrow{display:none}@media(max-width:500px){.wide{display:none}.narrow{display:inline}}</style>"
+        f"{''.join(charts)}</svg>"
+    )
 
 
 def seeds_in(given: str) -> list[int]:

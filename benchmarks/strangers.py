@@ -37,8 +37,9 @@ from recsys_rl.checkpoint import load
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.satiation import Satiation
 from recsys_rl.evaluation.checkpoints import Entry
-from recsys_rl.evaluation.players import Player, Table, evenly, heldout_users, learned, references
-from recsys_rl.evaluation.regret import regret_by_step
+from recsys_rl.evaluation.players import Player, Table, evenly, heldout_users, learned
+from recsys_rl.evaluation.report.regret import regret_by_step
+from recsys_rl.evaluation.row_makers import RowMakers
 from recsys_rl.evaluation.table import Played
 from recsys_rl.experience.rollout import play
 from recsys_rl.utils.metrics import interval
@@ -110,7 +111,7 @@ def rows_of(task: Task, seed: int, known: Path, mixed: Path) -> dict[str, Played
     env = table.env()
     assert isinstance(env, RecEnv)
     players = learned(entries, table, env)
-    makers = references(table, env, first.total_steps, None, ("linucb", "lints"))
+    makers = RowMakers(table, env, first.total_steps, None, ("linucb", "lints")).makers()
     names = [*ROWS, "ppo", "ppo-share", task.ceiling]
     if isinstance(env.user_model, Satiation):
         tastes = first.population.taste[first.population.train]

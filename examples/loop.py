@@ -33,7 +33,9 @@ from recsys_rl import make_env, play
 from recsys_rl.checkpoint import load
 from recsys_rl.cli.train import train_options
 from recsys_rl.errors import UserError
-from recsys_rl.evaluation.report.rounds import Band, Judged, Rounds, Visited, write_rounds
+from recsys_rl.evaluation.report.canaries import Band
+from recsys_rl.evaluation.report.judged import Judged
+from recsys_rl.evaluation.report.rounds import Rounds, Visited, write_rounds
 from recsys_rl.make import agent_of
 from recsys_rl.serving.loop.release import Releases
 from recsys_rl.serving.loop.rounds import candidate_in

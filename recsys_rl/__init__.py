@@ -22,7 +22,8 @@ from recsys_rl.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from recsys_rl.env.rec_env import RecEnv
-    from recsys_rl.evaluation.evaluate import EvaluateConfig, evaluate
+    from recsys_rl.evaluation.evaluate import evaluate
+    from recsys_rl.evaluation.options import EvaluateConfig
     from recsys_rl.experience.rollout import collect, play
     from recsys_rl.make import make_agent, make_env, make_world
     from recsys_rl.recommender import Recommender, load
@@ -63,7 +64,8 @@ __getattr__ = imported_at_first_use(
         "recsys_rl.experience.rollout": ("collect", "play"),
         "recsys_rl.make": ("make_agent", "make_env", "make_world"),
         "recsys_rl.types": ("Action", "Catalogue", "Obs", "Population", "World"),
-        "recsys_rl.evaluation.evaluate": ("EvaluateConfig", "evaluate"),
+        "recsys_rl.evaluation.evaluate": ("evaluate",),
+        "recsys_rl.evaluation.options": ("EvaluateConfig",),
         "recsys_rl.recommender": ("Recommender", "load"),
         "recsys_rl.training.train": ("train", "updates"),
     },

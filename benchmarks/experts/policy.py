@@ -28,7 +28,7 @@ from recsys_rl.env.social_feed import SocialFeed
 from recsys_rl.env.tutor import Tutor
 from recsys_rl.errors import UserError
 from recsys_rl.evaluation.rivals import rankers, rule_search
-from recsys_rl.evaluation.rivals.cma_search import Trials, search_numbers
+from recsys_rl.evaluation.rivals.form_search import Trials, search_numbers
 from recsys_rl.evaluation.rivals.rankers import Shortlist
 from recsys_rl.evaluation.rivals.tuning import Trainees
 from recsys_rl.functional import categorical

@@ -14,7 +14,8 @@ from recsys_rl.checkpoint import load
 from recsys_rl.cli.train import train_options
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.errors import UserError
-from recsys_rl.evaluation.players import Table, heldout_users, references
+from recsys_rl.evaluation.players import Table, heldout_users
+from recsys_rl.evaluation.row_makers import RowMakers
 from recsys_rl.settings.config import to_dict
 from recsys_rl.training.learning_curve import training_sessions
 from recsys_rl.utils.seeding import generators
@@ -73,7 +74,7 @@ def return_on_curve(path: Path, row: str) -> float | None:
     table = Table(config, world, heldout_users(world, 1, 0), 0, torch.device("cpu"), streams)
     env = table.env()
     assert isinstance(env, RecEnv)
-    make = references(table, env, checkpoint.total_steps, None).get(row)
+    make = RowMakers(table, env, checkpoint.total_steps, None).makers().get(row)
     if make is None:
         return None
     return training_sessions(config, world, make().agent, table.device).returns.mean().item()

@@ -21,7 +21,7 @@ from benchmarks.harness import tables
 from benchmarks.harness.turns import Row
 from recsys_rl.checkpoint import load
 from recsys_rl.env.short_video import ShortVideoConfig
-from recsys_rl.evaluation.lives import active_days
+from recsys_rl.evaluation.columns import active_days
 from recsys_rl.experience.rollout import Sessions, play
 from recsys_rl.make import agent_of, make_env
 from recsys_rl.settings.config import Config, from_dict

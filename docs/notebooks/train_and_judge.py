@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from recsys_rl import evaluate, load, updates
-from recsys_rl.evaluation.report.charts import learning_curve_svg, returns_chart_svg
+from recsys_rl.evaluation import learning_curve_svg, returns_chart_svg
 
 SMALL = "SMALL" in os.environ  # a few seconds, for the tests
 folder = Path(tempfile.mkdtemp())

@@ -21,7 +21,7 @@ from benchmarks.learning_tables import DRAWN
 from docs.site.measured import anchor
 from recsys_rl.env import PLATFORMS
 from recsys_rl.env.assortment import COUPONS
-from recsys_rl.evaluation.report.charts import returns_chart_svg
+from recsys_rl.evaluation import returns_chart_svg
 from recsys_rl.records import Platform
 from recsys_rl.utils.find import find
 from recsys_rl.utils.metrics import Interval, interval

@@ -11,7 +11,8 @@ from tyro.constructors import PrimitiveConstructorSpec
 from recsys_rl.cli.parse import checked, latest_checkpoint, parse, peek
 from recsys_rl.cli.tasks import TaskOptions, shared_by
 from recsys_rl.errors import UserError
-from recsys_rl.evaluation.evaluate import EvaluateConfig, evaluate
+from recsys_rl.evaluation.evaluate import evaluate
+from recsys_rl.evaluation.options import EvaluateConfig
 
 TEXT = """Evaluate a checkpoint: its policy and each baseline play one whole session with every held-out user.
 

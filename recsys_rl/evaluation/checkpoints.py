@@ -1,8 +1,9 @@
-"""The checkpoints of a table: groups that can share one table, and the names of their rows."""
+"""The checkpoints of a table: groups that can share one table, the names of their rows, and their users."""
 
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,9 @@ import torch
 from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint
+from recsys_rl.data.event_file import read_events
+from recsys_rl.evaluation.options import PeopleFile
+from recsys_rl.make import with_new_users
 from recsys_rl.settings.config import Config, to_dict, with_whole_paths
 from recsys_rl.types import UserError, tensors_of
 
@@ -216,3 +220,32 @@ def _same(one: Any, two: Any) -> bool:
             return False
     texts = {name: value for name, value in vars(one).items() if not isinstance(value, Tensor | Mapping)}
     return all(value == getattr(two, name) for name, value in texts.items() if name != "table_file")
+
+
+def with_people(
+    groups: Sequence[Sequence[Entry]], options: PeopleFile, path: str | Path
+) -> list[list[Entry]]:
+    """The checkpoints with the users of the file ``path`` as held-out users.
+
+    A line about the file goes to standard error. Raises UserError if the file can't be read or no user of it
+    can be folded in.
+    """
+    trained = groups[0][0].checkpoint.config.data_config
+    log, people = read_events(path, options, trained), []
+    for group in groups:
+        first = group[0].checkpoint
+        world = with_new_users(first.config, first.world, log, options.like_threshold)
+        people.append(
+            [
+                dataclasses.replace(entry, checkpoint=dataclasses.replace(entry.checkpoint, world=world))
+                for entry in group
+            ]
+        )
+    print(f"users: {about_people(people)}", file=sys.stderr)
+    return people
+
+
+def about_people(groups: Sequence[Sequence[Entry]]) -> str:
+    """The text about the users of each group; each seed has its own items, so the users may differ."""
+    sources = (group[0].checkpoint.population.source for group in groups)
+    return "; on another seed: ".join(dict.fromkeys(sources))

@@ -43,13 +43,13 @@ def named(policies: object) -> dict[str, Any]:
     return by_name
 
 
-def players(spec: str, candidate: Any, env: Env, given: Sequence[Any]) -> dict[str, tuple[Policy, bool]]:
+def players(spec: str, candidate: Any, env: Env, arguments: Sequence[Any]) -> dict[str, tuple[Policy, bool]]:
     """The rows of a policy for ``env``: by name, an agent, and True if it plays greedily.
 
     ``candidate`` is an object with ``act``, a Stable-Baselines3 model, or a callable that makes one of these.
-    The callable gets as many of ``given`` as it takes: the catalogue, the training users (Trainees), and the
-    number of environment steps of the table's agent. A model has two rows, sampled and greedy, as our agents
-    have. Raises UserError if ``candidate`` is not one of these.
+    The callable gets as many of ``arguments`` as it takes: the catalogue, the training users (Trainees), and
+    the number of environment steps of the table's agent. A model has two rows, sampled and greedy, as our
+    agents have. Raises UserError if ``candidate`` is not one of these.
     """
     made = candidate
     if inspect.isclass(candidate) or not (hasattr(candidate, "act") or hasattr(candidate, "predict")):
@@ -59,7 +59,7 @@ def players(spec: str, candidate: Any, env: Env, given: Sequence[Any]) -> dict[s
                 "predict, or be a callable that makes such an object."
             )
         try:
-            made = candidate(*given[: _num_arguments(candidate)])
+            made = candidate(*arguments[: _num_arguments(candidate)])
         except UserError:
             raise
         except Exception as error:
@@ -83,9 +83,9 @@ class Checked:
         self.sizes = torch.tensor(place_sizes)  # (K,)
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
-        given = obs.map(torch.clone)  # a copy, as the policy may write to its observation
+        copied = obs.map(torch.clone)  # a copy, as the policy may write to its observation
         try:
-            action = self.policy.act(given, greedy)
+            action = self.policy.act(copied, greedy)
         except UserError:
             raise
         except Exception as error:

@@ -11,8 +11,9 @@ from recsys_rl.checkpoint import Checkpoint, restoring
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.evaluation.checkpoints import row_name
 from recsys_rl.evaluation.mixture import EpsilonMixture, Fixed
-from recsys_rl.evaluation.players import Table, references
+from recsys_rl.evaluation.players import Table
 from recsys_rl.evaluation.rivals.linear_bandit import Thompson
+from recsys_rl.evaluation.row_makers import RowMakers
 from recsys_rl.make import make_agent
 from recsys_rl.protocols import Behaviour
 from recsys_rl.records import PRIVILEGED
@@ -48,7 +49,7 @@ class Behaviours:
         self.checkpoint, self.table, self.reading = checkpoint, table, reading
         self.name = row_name(checkpoint.config)
         self.two_stage = checkpoint.config.model_config.candidates > 0
-        self.references = references(table, env, checkpoint.total_steps, cache_dir, estimates=True)
+        self.references = RowMakers(table, env, checkpoint.total_steps, cache_dir, estimates=True).makers()
         self.env = env
 
     @property

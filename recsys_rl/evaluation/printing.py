@@ -1,21 +1,27 @@
-"""The table on standard output, and its plain values for JSON."""
+"""The table on standard output, and its values for JSON and CSV."""
 
 from __future__ import annotations
 
+import csv
+import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from recsys_rl.evaluation.report.columns import COLUMNS
+from torch import Tensor
+
+from recsys_rl.evaluation.columns import columns_of, values_of_each
 from recsys_rl.evaluation.report.words import (
     NO_DIFFERENCE,
     fewer_users,
     has_lives,
     in_doubt,
-    is_foreign,
     people,
     session,
 )
+from recsys_rl.evaluation.table import Played
+from recsys_rl.types import World
+from recsys_rl.utils.metrics import interval
 from recsys_rl.utils.terminal import say
 
 
@@ -29,11 +35,8 @@ def print_table(result: Mapping[str, Any], heading: str, total_users: int) -> No
     say(_users(result, total_users))
     print()
     width = max(14, *(len(row["policy"]) + 1 for row in result["rows"]))
-    streams = list(result["rows"][0].get("streams", ()))  # several, or none
-    wide = {name: max(10, len(name) + 2) for name in streams}
-    columns = [column for column in COLUMNS if column.key in result["rows"][0]]
-    numbers = "".join(f"{column.short:>{column.width}}" for column in columns)
-    numbers += "".join(f"{n:>{wide[n]}}" for n in streams)
+    columns = columns_of(result["rows"])
+    numbers = "".join(f"{column.console_head:>{column.width}}" for column in columns)
     print(f"{'policy':<{width}}{'return':>9}  {'95 % interval':<20}{numbers}")
     most = max(row["users"] for row in result["rows"])
     for row in result["rows"]:
@@ -43,7 +46,6 @@ def print_table(result: Mapping[str, Any], heading: str, total_users: int) -> No
         say(
             f"{row['policy']:<{width}}{row['return_mean']:>9.3f}  {bounds:<20}"
             + "".join(column.text(row) for column in columns)
-            + "".join(f"{row['streams'][name]:>{wide[name]}.3f}" for name in streams)
             + fewer
         )
     print()
@@ -52,7 +54,7 @@ def print_table(result: Mapping[str, Any], heading: str, total_users: int) -> No
     if result["yardstick"]:
         best = "the best row that learns no network and sees what the agent sees"
         say(f"yardstick, {best}: {result['yardstick']}")
-    over = "same seeds" if is_foreign(result["rows"]) else "same users"
+    over = "same seeds" if result.get("foreign") else "same users"
     if "seeds" in result:
         over = f"mean over {result['seeds']} seeds"
     sessions = result["sessions"]
@@ -89,7 +91,7 @@ def in_short(result: Mapping[str, Any]) -> str:
         return ""
     best = max(learned, key=lambda name: means[name])
     pair = pairs[best]
-    versus, foreign = pair["versus"], is_foreign(result["rows"])
+    versus, foreign = pair["versus"], result.get("foreign", False)
     unit = session(foreign, has_lives(result["rows"]))
     theirs = means.get(versus, means[best] - pair["mean"])  # of a yardstick that differs between seeds
     count = pair["users"]
@@ -140,7 +142,7 @@ def _users(result: Mapping[str, Any], total: int) -> str:
     count = result["sessions"] if everyone else total
     lives = has_lives(result["rows"])
     who = f"{_people(result, count)}, one {'life' if lives else 'session'} each"
-    who = "episodes on unseen seeds" if is_foreign(result["rows"]) else who
+    who = "episodes on unseen seeds" if result.get("foreign") else who
     if "seeds" in result:
         if "new_users" in result:  # the same people for each seed
             who = f"{'lives' if lives else 'sessions'}, one for each seed and user of "
@@ -187,3 +189,51 @@ def without_nan(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: without_nan(entry) for key, entry in value.items()}
     return [without_nan(entry) for entry in value] if isinstance(value, list) else value
+
+
+def values_of_seed(seed: int, world: World, users: Tensor, played: Mapping[str, Played]) -> dict[str, Any]:
+    """The values of the table of one seed, as ``--json`` writes them.
+
+    Each list of a row has a value for each of the ``users`` (U,); null where the policy did not play the
+    user, as the planners play some of them only. Rows without users of data have the seed of each episode.
+    """
+    ids = users.tolist() if world.is_empty else [world.population.id_of(row) for row in users.tolist()]
+
+    def of_all(places: Tensor, values: Tensor | Mapping[str, Tensor]) -> Any:
+        if isinstance(values, Mapping):
+            return {name: of_all(places, of_name) for name, of_name in values.items()}
+        every: list[float | None] = [None] * len(ids)
+        for place, value in zip(places.tolist(), values.tolist(), strict=True):
+            every[place] = value
+        return every
+
+    rows = []
+    for name, one in played.items():
+        returns = one.sessions.returns
+        values = {"return": returns, **values_of_each(one.sessions, world.catalogue)}
+        lists = {f"{key}s": of_all(one.places, of_key) for key, of_key in values.items()}
+        rows.append({"policy": name, "return_mean": interval(returns).mean, **lists})
+    return {"seed": seed, "users": ids, "rows": rows}
+
+
+def as_csv(seeds: Sequence[Mapping[str, Any]]) -> str:
+    """``values_of_seed`` of all seeds as the text of a CSV file: a line for each session that was played."""
+
+    def columns(row: Mapping[str, Any]) -> dict[str, Sequence[float | None]]:
+        lists: dict[str, Sequence[float | None]] = {}
+        for key, values in row.items():
+            if isinstance(values, Mapping):
+                lists |= {f"{key[:-1]}.{name}": of_name for name, of_name in values.items()}
+            elif isinstance(values, list):
+                lists[key[:-1]] = values
+        return lists
+
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(["seed", "policy", "user", *columns(seeds[0]["rows"][0])])
+    for seed in seeds:
+        for row in seed["rows"]:
+            for user, *values in zip(seed["users"], *columns(row).values(), strict=True):
+                if values[0] is not None:
+                    lines.writerow([seed["seed"], row["policy"], user, *values])
+    return text.getvalue()

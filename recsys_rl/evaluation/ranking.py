@@ -83,13 +83,13 @@ def ranking(options: RankingConfig) -> dict[str, Any]:
     least = _threshold(options, recommender, heldout if earlier is None else earlier)
     relevant = _likes(heldout, least, recommender)
     seen = {} if earlier is None else _likes(earlier, least, recommender)
-    known = [user for user in relevant if user in recommender.row_of_user or seen.get(user)]
-    if not known:
+    found = [user for user in relevant if user in recommender.row_of_user or seen.get(user)]
+    if not found:
         raise UserError(
             f"{options.log}: no user with a relevant item of the catalogue is in {options.checkpoint}: give "
             "the log of the same users, or their earlier events with --seen."
         )
-    new = {user: items for user in known if (items := sorted({*relevant[user]} - {*seen.get(user, ())}))}
+    new = {user: items for user in found if (items := sorted({*relevant[user]} - {*seen.get(user, ())}))}
     if not new:
         raise UserError(
             f"{options.log}: --seen {options.seen} has all relevant items of each user: give the log of "
@@ -118,9 +118,9 @@ def ranking(options: RankingConfig) -> dict[str, Any]:
 def _threshold(options: RankingConfig, recommender: Recommender, log: InteractionLog) -> float:
     """The lowest rating of a relevant item, the same in both logs."""
     trained = getattr(recommender.checkpoint.config.data_config, "like_threshold", None)
-    for given in (options.like_threshold, trained):
-        if given is not None:
-            return float(given)
+    for threshold in (options.like_threshold, trained):
+        if threshold is not None:
+            return float(threshold)
     return fitting_threshold(log, np.zeros(len(log.user_ids), dtype=np.bool_))
 
 

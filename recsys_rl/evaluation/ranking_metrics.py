@@ -56,15 +56,15 @@ def rank(
     ideal = gain.cumsum(0)[total.long().clamp(1, k) - 1]
     listed_places = chance[:, :k]
     cut = group[:, k - 1 : k]  # (N, 1): the group at place K
-    before = (group < cut).sum(1)  # (N,): places above that group
-    inside = (k - before).double()  # (N,): its places in the list
+    above = (group < cut).sum(1)  # (N,): places above that group
+    inside = (k - above).double()  # (N,): its places in the list
     m = size.gather(1, cut).squeeze(1)
     listed_order = torch.where(group < cut, 1.0, torch.where(group == cut, (inside / m).unsqueeze(1), 0.0))
     listed = torch.zeros_like(hits).scatter(1, order, listed_order)
 
-    known = popularity.double()
-    floor = known[known > 0].min() / 2 if bool((known > 0).any()) else torch.tensor(1.0)
-    surprise = -known.clamp_min(float(floor)).log2()
+    popular = popularity.double()
+    floor = popular[popular > 0].min() / 2 if bool((popular > 0).any()) else torch.tensor(1.0)
+    surprise = -popular.clamp_min(float(floor)).log2()
     return Ranking(
         ndcg=(listed_places * gain).sum(1) / ideal,
         recall=listed_places.sum(1) / total,
@@ -72,7 +72,7 @@ def rank(
         mrr=_reciprocal(group, size, good),
         similarity=_similarity(listed, inside, m, embedding.double(), k),
         novelty=listed @ surprise / k,
-        popularity=listed @ known / k / known.mean().clamp_min(1e-12),
+        popularity=listed @ popular / k / popular.mean().clamp_min(1e-12),
         listed=listed,
     )
 

@@ -19,18 +19,17 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from recsys_rl.evaluation.exposure import exposure
-from recsys_rl.evaluation.lives import life_columns
+from recsys_rl.evaluation.columns import numbers_of
 from recsys_rl.experience.rollout import Sessions
 from recsys_rl.records import TRADE
-from recsys_rl.types import Catalogue
+from recsys_rl.types import Catalogue, empty_world
 from recsys_rl.utils.metrics import interval
 
 YARDSTICKS = (
@@ -67,8 +66,8 @@ def summarise(
     played: Mapping[str, Played],
     checkpoints: Sequence[str],
     policies: Sequence[str] = (),
-    num_items: int = 0,
     catalogue: Catalogue | None = None,
+    foreign: bool = False,
 ) -> dict[str, Any]:
     """The table as plain values, as ``--json`` writes it.
 
@@ -77,20 +76,18 @@ def summarise(
         played: the rows in their order.
         checkpoints: names of the checkpoints; each has the rows ``name`` and ``name-greedy``.
         policies: names of the rows of the user's own policies.
-        num_items: size of the catalogue; 0 without one, and then there is no coverage.
-        catalogue: adds the columns of ``exposure`` to the rows.
+        catalogue: of the items; None without items.
+        foreign: it is an environment of Gymnasium, with episodes and seeds in place of sessions and users.
 
     Returns: ``env``; ``sessions``, the largest number of users of a row; ``rows`` (``policy``, ``users``,
-    ``return_mean``, ``return_low``, ``return_high``, ``length_mean``, ``distinct_mean``, ``coverage``; and
-    ``streams`` {name: mean sum over a session, without weight} if there are several; and of lives the columns
-    of ``life_columns``);
-    ``yardstick``, "" if none was played; ``paired`` differences of each learned policy to it, and between the
-    checkpoints (``policy``, ``versus``, ``mean``, ``low``, ``high``); ``shares`` (``policy``, ``from``,
-    ``to``, ``share``, ``low``, ``high``); ``gains`` over the RIVALS (``policy``, ``versus``, ``gain``,
-    ``low``, ``high``), each over the ``users`` that all of its rows have played; ``regret``
-    (``policy``, ``versus``, ``mean``, ``low``, ``high``), the cumulative regret of a session: the oracle's
-    return minus the policy's for the same user, empty without an oracle; ``notes`` {row: text};
-    ``learned``, the names of the learned rows.
+    ``return_mean``, ``return_low``, ``return_high``, and the COLUMNS by their keys); ``yardstick``, "" if
+    none was played; ``paired`` differences of each learned policy to it, and between the checkpoints
+    (``policy``, ``versus``, ``mean``, ``low``, ``high``); ``shares`` (``policy``, ``from``, ``to``,
+    ``share``, ``low``, ``high``); ``gains`` over the RIVALS (``policy``, ``versus``, ``gain``, ``low``,
+    ``high``), each over the ``users`` that all of its rows have played; ``regret`` (``policy``, ``versus``,
+    ``mean``, ``low``, ``high``), the cumulative regret of a session: the oracle's return minus the policy's
+    for the same user, empty without an oracle; ``notes`` {row: text}; ``learned``, the names of the learned
+    rows; and ``foreign`` if it is True.
     """
     yardstick = best_of(
         yardsticks(played), {name: player.sessions.returns.mean().item() for name, player in played.items()}
@@ -102,18 +99,32 @@ def summarise(
         pairs += [(checkpoints[0], other), (f"{checkpoints[0]}-greedy", f"{other}-greedy")]
     pairs = [(name, versus) for name, versus in pairs if name in played and versus in played]
     reference = next((name for name in REFERENCES if name in played), None)
+    items = catalogue or empty_world().catalogue
     return {
         "env": env,
         "sessions": max(len(player.places) for player in played.values()),
-        "rows": [_row(name, player, num_items, catalogue) for name, player in played.items()],
+        "rows": [_row(name, player, items) for name, player in played.items()],
         "yardstick": yardstick,
-        "paired": [_difference(played, name, versus) for name, versus in pairs],
-        "shares": [] if reference is None else [_share(played, n, yardstick, reference) for n in compared],
-        "gains": [_gain(played, name, rival) for name in compared for rival in RIVALS if rival in played],
-        "regret": _regrets(played),
+        "paired": [_compared(played, "mean", difference, n, {"versus": other}) for n, other in pairs],
+        "shares": [
+            _compared(played, "share", share_of_way, name, {"from": yardstick, "to": reference})
+            for name in compared
+            if reference is not None
+        ],
+        "gains": [
+            _compared(played, "gain", relative_gain, name, {"versus": rival})
+            for name in compared
+            for rival in RIVALS
+            if rival in played
+        ],
+        "regret": [
+            _compared(played, "mean", lambda ours, best: difference(best, ours), name, {"versus": ORACLE})
+            for name in played
+            if ORACLE in played and name != ORACLE
+        ],
         "notes": {name: player.note for name, player in played.items() if player.note},
         "learned": learned,
-    }
+    } | ({"foreign": True} if foreign else {})
 
 
 def yardsticks(policies: Iterable[str]) -> list[str]:
@@ -130,12 +141,10 @@ def best_of(names: Sequence[str], means: Mapping[str, float]) -> str:
     return next(name for name in there if means[name] >= highest - ROUNDING * abs(highest))
 
 
-def distinct_items(items: Tensor) -> Tensor:
-    """The number of different items shown to each user: (T, N, K) with padding -1 -> (N,)."""
-    ordered = items.transpose(1, 2).flatten(0, 1).sort(0).values  # (T K, N)
-    new = torch.ones_like(ordered, dtype=torch.bool)
-    new[1:] = ordered[1:] != ordered[:-1]
-    return (new & (ordered >= 0)).sum(0)
+def difference(policy: Tensor, other: Tensor) -> tuple[float, float, float]:
+    """The mean difference of the returns (N,) of the same users, with its 95 % interval."""
+    estimate = interval(policy - other)
+    return estimate.mean, estimate.low, estimate.high
 
 
 def share_of_way(policy: Tensor, start: Tensor, end: Tensor) -> tuple[float, float, float]:
@@ -192,14 +201,15 @@ def mean_over_seeds(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "gains": _mean_values([result.get("gains", []) for result in results], "versus", "gain"),
         "regret": _mean_values(_common([result.get("regret", []) for result in results]), "versus", "mean"),
         "notes": {name: "; ".join(dict.fromkeys(texts)) for name, texts in notes.items()},
-        "learned": results[0]["learned"],
+        **{key: results[0][key] for key in ("learned", "foreign") if key in results[0]},
     }
 
 
 def mean_rows(tables: Sequence[Sequence[Mapping[str, Any]]]) -> list[Row]:
     """The rows of several seeds as one table: means over seeds, ``worst`` seed, 95 % interval of the mean.
 
-    ``users`` are added up. A policy that is missing on one of the seeds is left out.
+    ``users`` are added up, and every other number that a row of some seed has is averaged. A policy that is
+    missing on one of the seeds is left out.
     """
     means = []
     for name in (row["policy"] for row in tables[0]):
@@ -209,17 +219,21 @@ def mean_rows(tables: Sequence[Sequence[Mapping[str, Any]]]) -> list[Row]:
         returns = [number(row["return_mean"]) for row in rows]
         mean = interval(torch.tensor(returns, dtype=torch.float64))
         bounds = {"return_mean": mean.mean, "return_low": mean.low, "return_high": mean.high}
-        others = {key: _mean_of(key, rows) for key in rows[0] if key != "policy" and key not in bounds}
+        others = _means([{k: v for k, v in row.items() if k != "policy" and k not in bounds} for row in rows])
         means.append({"policy": name, **bounds, "worst": min(returns), **others})
     return means
 
 
-def _mean_of(key: str, rows: Sequence[Mapping[str, Any]]) -> Any:
-    """The mean of a column of the table, or of each number of a column of several; of ``users`` the sum."""
-    values = [row[key] for row in rows]
-    if isinstance(values[0], Mapping):
-        return {name: _mean_of(name, values) for name in values[0]}
-    return sum(map(number, values)) / (1 if key == "users" else len(rows))
+def _means(rows: Sequence[Mapping[str, Any]]) -> Row:
+    """The mean of each number, and of each number of a group; of ``users`` the sum. NaN if a row lacks it."""
+    means: Row = {}
+    for key in dict.fromkeys(key for row in rows for key in row):
+        values = [row.get(key) for row in rows]
+        if any(isinstance(value, Mapping) for value in values):
+            means[key] = _means([value or {} for value in values])
+        else:
+            means[key] = sum(map(number, values)) / (1 if key == "users" else len(rows))
+    return means
 
 
 def number(value: float | None) -> float:
@@ -227,27 +241,16 @@ def number(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def _row(name: str, played: Played, num_items: int, catalogue: Catalogue | None) -> Row:
-    sessions = played.sessions
-    estimate = interval(sessions.returns)
-    sums = {stream: values.sum(0).double().mean().item() for stream, values in sessions.streams.items()}
+def _row(name: str, played: Played, catalogue: Catalogue) -> Row:
+    mean = interval(played.sessions.returns)
     return {
         "policy": name,
         "users": len(played.places),
-        "return_mean": estimate.mean,
-        "return_low": estimate.low,
-        "return_high": estimate.high,
-        "length_mean": sessions.lengths.double().mean().item(),
-        "distinct_mean": distinct_items(sessions.items).double().mean().item(),
-        "coverage": _coverage(sessions.items, num_items) if num_items else math.nan,
-        **life_columns(sessions),
-        **({} if catalogue is None else exposure(sessions, catalogue)),
-    } | ({"streams": sums} if len(sums) > 1 else {})
-
-
-def _coverage(items: Tensor, num_items: int) -> float:
-    """Share of the catalogue that was shown to at least one user."""
-    return len(items[items >= 0].unique()) / num_items
+        "return_mean": mean.mean,
+        "return_low": mean.low,
+        "return_high": mean.high,
+        **numbers_of(played.sessions, catalogue),
+    }
 
 
 def _returns(played: Mapping[str, Played], *names: str) -> list[Tensor]:
@@ -258,22 +261,17 @@ def _returns(played: Mapping[str, Played], *names: str) -> list[Tensor]:
     return [played[name].sessions.returns[torch.isin(played[name].places, common)] for name in names]
 
 
-def _difference(played: Mapping[str, Played], name: str, versus: str) -> Row:
-    ours, theirs = _returns(played, name, versus)
-    estimate = interval(ours - theirs)
-    bounds = {"mean": estimate.mean, "low": estimate.low, "high": estimate.high}
-    return {"policy": name, "versus": versus, **bounds, "users": len(ours)}
-
-
-def _regrets(played: Mapping[str, Played]) -> list[Row]:
-    if ORACLE not in played:
-        return []
-    regrets = []
-    for name in played:
-        if name != ORACLE:
-            row = _difference(played, ORACLE, name)
-            regrets.append(row | {"policy": name, "versus": ORACLE})
-    return regrets
+def _compared(
+    played: Mapping[str, Played],
+    value: str,
+    estimate: Callable[..., tuple[float, float, float]],
+    name: str,
+    others: Mapping[str, str],
+) -> Row:
+    """The ``estimate`` of the returns of ``name`` and of ``others``, rows by their keys in the result."""
+    returns = _returns(played, name, *others.values())
+    of_policy, low, high = estimate(*returns)
+    return {"policy": name, **others, value: of_policy, "low": low, "high": high, "users": len(returns[0])}
 
 
 def _common(tables: Sequence[Sequence[Row]]) -> list[list[Row]]:
@@ -281,20 +279,6 @@ def _common(tables: Sequence[Sequence[Row]]) -> list[list[Row]]:
     by_name = [{row["policy"]: row for row in rows} for rows in tables]
     names = [row["policy"] for row in tables[0] if all(row["policy"] in rows for rows in by_name)]
     return [[rows[name] for name in names] for rows in by_name]
-
-
-def _share(played: Mapping[str, Played], name: str, start: str, end: str) -> Row:
-    returns = _returns(played, name, start, end)
-    share, low, high = share_of_way(*returns)
-    bounds = {"share": share, "low": low, "high": high}
-    return {"policy": name, "from": start, "to": end, **bounds, "users": len(returns[0])}
-
-
-def _gain(played: Mapping[str, Played], name: str, rival: str) -> Row:
-    returns = _returns(played, name, rival)
-    gain, low, high = relative_gain(*returns)
-    bounds = {"gain": gain, "low": low, "high": high}
-    return {"policy": name, "versus": rival, **bounds, "users": len(returns[0])}
 
 
 def _mean_values(tables: Sequence[Sequence[Row]], other: str, value: str) -> list[Row]:

@@ -18,7 +18,7 @@ from recsys_rl.cli import main
 from recsys_rl.cli.evaluate import evaluate_options
 from recsys_rl.cli.ranking import RankingOptions
 from recsys_rl.cli.train import MAIN, Job, train_options
-from recsys_rl.evaluation.evaluate import EvaluateConfig
+from recsys_rl.evaluation.options import EvaluateConfig
 from recsys_rl.settings.config import Config, from_dict, overlay, to_dict, to_toml
 from recsys_rl.settings.shared import ModelConfig
 from recsys_rl.types import UserError

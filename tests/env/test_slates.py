@@ -212,7 +212,7 @@ def table() -> dict[str, Any]:
         name: Played(play(env, agent, env.users), torch.arange(20)) for name, agent in policies(env).items()
     }
     played["ppo"] = played["ppo-greedy"] = played["myopic"]
-    return summarise("feed", played, ["ppo"], (), 30)
+    return summarise("feed", played, ["ppo"], (), env.catalogue)
 
 
 def test_table_counts_items_over_places_and_shows_each_stream(capsys: pytest.CaptureFixture[str]) -> None:
@@ -339,7 +339,7 @@ def test_sessions_with_empty_slates_are_counted_in_full() -> None:
     assert sessions.lengths.tolist() == [4] * 6 and sessions.items[:, :, 0].eq(-1).all()
     assert sessions.items[:, 0, 1].tolist() == [-1, 1, -1, 3]
     played = {name: Played(sessions, torch.arange(6)) for name in ("random", "ppo", "ppo-greedy")}
-    row = summarise("feed", played, ["ppo"], (), 30)["rows"][0]
+    row = summarise("feed", played, ["ppo"], (), env.catalogue)["rows"][0]
     assert (row["length_mean"], row["distinct_mean"], row["coverage"]) == (4, 2, 2 / 30)
     assert row["streams"]["watch"] == pytest.approx(sessions.rewards.sum(0).mean().item(), abs=1) and all(
         math.isfinite(x) for x in row["streams"].values()

@@ -21,7 +21,7 @@ from recsys_rl.cli import main
 from recsys_rl.env import visits
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.short_video import ShortVideo
-from recsys_rl.evaluation.lives import active_days, life_columns, retained
+from recsys_rl.evaluation.columns import active_days, numbers_of, retained
 from recsys_rl.evaluation.printing import print_table
 from recsys_rl.evaluation.rivals.baselines import RandomPolicy
 from recsys_rl.evaluation.table import Played, mean_rows, summarise
@@ -32,7 +32,7 @@ from recsys_rl.settings.config import Config, from_dict
 from recsys_rl.settings.shared import EnvConfig
 from recsys_rl.testing import check_env, check_user_model
 from recsys_rl.testing.envs import require_same_steps, walk
-from recsys_rl.types import UserError
+from recsys_rl.types import UserError, empty_world
 from recsys_rl.utils.seeding import generators
 from tests.env.test_short_video import CONFIG, tiny, tiny_of_users
 
@@ -308,6 +308,11 @@ def test_gymnasium_id_takes_visits() -> None:
 # ---- the tables
 
 
+def life_columns(sessions: Sessions) -> dict[str, Any]:
+    numbers = numbers_of(sessions, empty_world().catalogue)
+    return {key: numbers[key] for key in ("active_days", "d1", "d7", "d30", "churn") if key in numbers}
+
+
 def days_of(*users: list[int]) -> Sessions:
     """Sessions with one step on each of these days, the last user's life cut after their last visit."""
     most = max(map(len, users))
@@ -330,9 +335,9 @@ def test_columns_of_lives_by_hand() -> None:
 def test_retention_is_unknown_after_the_largest_number_of_visits() -> None:
     """The last user's fourth visit is on day 7 and may be followed by one on day 30."""
     sessions = replace(days_of([0, 30], [0, 1, 5, 7]), visits=4)
-    known = [retained(sessions, day) for day in (1, 7, 30)]
-    assert known[0] is not None and known[0].tolist() == [False, True]
-    assert known[1] is not None and known[1].tolist() == [False, True] and known[2] is None
+    first, second, third = (retained(sessions, day) for day in (1, 7, 30))
+    assert first is not None and first.tolist() == [False, True]
+    assert second is not None and second.tolist() == [False, True] and third is None
     assert math.isnan(life_columns(sessions)["d30"])
     assert retained(replace(sessions, visits=5), 30) is not None
 
@@ -340,7 +345,7 @@ def test_retention_is_unknown_after_the_largest_number_of_visits() -> None:
 def test_table_prints_lives_and_seeds_are_averaged(capsys: pytest.CaptureFixture[str]) -> None:
     sessions = replace(days_of([0, 30], [0, 1, 5, 7]), visits=4)
     played = {name: Played(sessions, torch.arange(2)) for name in ("ppo", "ppo-greedy", "random")}
-    found = summarise("short-video", played, ["ppo"], (), 4)
+    found = summarise("short-video", played, ["ppo"])
     print_table(found, "heading", 2)
     text = capsys.readouterr().out
     assert "2 held-out users, one life each" in text

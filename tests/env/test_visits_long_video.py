@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
 from recsys_rl.env.long_video import LongVideo
-from recsys_rl.evaluation.lives import active_days
+from recsys_rl.evaluation.columns import active_days
 from recsys_rl.evaluation.rivals.baselines import RandomPolicy
 from recsys_rl.experience.rollout import play
 from recsys_rl.protocols import ReturningUsers

@@ -14,10 +14,12 @@ import torch
 
 from recsys_rl.checkpoint import Checkpoint, load, save
 from recsys_rl.cli import main
-from recsys_rl.evaluation import players
+from recsys_rl.evaluation import play as playing
 from recsys_rl.evaluation.checkpoints import Entry
 from recsys_rl.evaluation.evaluate import evaluate
-from recsys_rl.evaluation.players import heldout_users, play_all
+from recsys_rl.evaluation.options import EvaluateConfig
+from recsys_rl.evaluation.play import play_all
+from recsys_rl.evaluation.players import heldout_users
 from recsys_rl.evaluation.table import Played, summarise
 from recsys_rl.experience import rollout
 from recsys_rl.types import UserError, World
@@ -56,7 +58,7 @@ def table(path: Path, tmp_path: Path, *options: str) -> dict[str, Any]:
 def play(checkpoint: Checkpoint, max_users: int = 0) -> dict[str, Played]:
     """All rows of the table of one checkpoint."""
     entry = Entry(Path("x.pt"), checkpoint, checkpoint.config.algo)
-    return play_all([entry], heldout_users(checkpoint.world, max_users, 0), 0, CPU)
+    return play_all([entry], heldout_users(checkpoint.world, max_users, 0), EvaluateConfig(), CPU)
 
 
 def by_name(found: dict[str, Any]) -> dict[str, dict[str, float]]:
@@ -244,7 +246,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
             raise KeyboardInterrupt
         return rollout.play(*arguments)
 
-    monkeypatch.setattr(players, "play", play)
+    monkeypatch.setattr(playing, "play", play)
 
 
 @pytest.mark.parametrize("after", [2, 4, 12])

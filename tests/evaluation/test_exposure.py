@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from recsys_rl.cli import main
-from recsys_rl.evaluation.exposure import exposure, gini
+from recsys_rl.evaluation.columns import gini, numbers_of
 from recsys_rl.evaluation.table import mean_rows
 from recsys_rl.experience.rollout import Sessions
 from recsys_rl.objective.limit_streams import creators_of, groups, tail_items
@@ -83,13 +83,14 @@ def test_row_by_hand() -> None:
     sessions = Sessions(
         torch.tensor([[[0], [3]], [[4], [-1]]]), torch.zeros(2, 2), torch.tensor([False, True])
     )
-    row = exposure(sessions, items)
+    row = numbers_of(sessions, items)
     expected = {"ads": 2 / 3, "tail_exposure": 1.0, "early_end": 0.5}
     assert row["limit_streams"] == pytest.approx(expected)
     assert row["creator_gini"] == pytest.approx(gini(torch.tensor([0, 0, 1, 1, 1])))
     late = replace(sessions, left_early=torch.tensor([False, False]))
-    assert exposure(late, items)["limit_streams"]["early_end"] == 0
-    assert exposure(sessions, empty_world().catalogue) == {"limit_streams": {"early_end": 0.5}}
+    assert numbers_of(late, items)["limit_streams"]["early_end"] == 0
+    without = numbers_of(sessions, empty_world().catalogue)
+    assert without["limit_streams"] == {"early_end": 0.5} and "creator_gini" not in without
 
 
 def test_exposure_of_several_seeds_is_their_mean() -> None:

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from recsys_rl.cli import main
-from recsys_rl.evaluation import players
+from recsys_rl.evaluation import play, players
 from tests.doors import ROOT, SATIATION, read_terminal, steps, train_in
 
 
@@ -42,7 +42,7 @@ def test_progress_bar_for_each_policy_on_a_terminal(checkpoint: str) -> None:
 def test_plain_lines_without_a_terminal(
     checkpoint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(players, "SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(play, "SECONDS_BETWEEN_LINES", 0.0)
     assert main(["evaluate", checkpoint]) == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("playing planner ")]
     title = lines[0]
@@ -53,8 +53,8 @@ def test_plain_lines_without_a_terminal(
 def test_planners_play_fewer_users_in_long_sessions(
     checkpoint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(players, "LONG_SESSION", 4)
-    monkeypatch.setattr(players, "LONG_PLANNER_USERS", 2)
+    monkeypatch.setattr(play, "LONG_SESSION", 4)
+    monkeypatch.setattr(play, "LONG_PLANNER_USERS", 2)
     assert main(["evaluate", checkpoint]) == 0
     table = capsys.readouterr().out
     assert re.search(r"\(2 of \d+ users\)", table) and "--full plays all" in table

@@ -11,7 +11,7 @@ import torch
 
 from recsys_rl.cli import main
 from recsys_rl.env.rec_env import RecEnv
-from recsys_rl.evaluation import rule_cache
+from recsys_rl.evaluation import searched_rows
 from recsys_rl.evaluation.rivals import rule_search
 from recsys_rl.evaluation.rivals.tuning import Trainees
 from recsys_rl.make import make_env
@@ -75,8 +75,8 @@ def test_trainees_are_strangers_too(checkpoint: str, monkeypatch: pytest.MonkeyP
         return rule(trainees, budget)
 
     monkeypatch.setattr(rule_search, "search_rule", search)
-    monkeypatch.setattr(rule_cache, "read_tensors", lambda path: None)
-    monkeypatch.setattr(rule_cache, "write_tensors", lambda path, tensors: None)
+    monkeypatch.setattr(searched_rows, "read_tensors", lambda path: None)
+    monkeypatch.setattr(searched_rows, "write_tensors", lambda path, tensors: None)
     for options in (["--strangers"], []):
         assert main(["evaluate", checkpoint, "--no-planner", *options]) == 0
     assert made and made[0] is False and made[-1] is True

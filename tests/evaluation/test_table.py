@@ -9,16 +9,29 @@ from typing import Any
 import pytest
 import torch
 
-from recsys_rl.evaluation.printing import in_short, print_table, share_text, without_nan
+from recsys_rl.data.synthetic import synthetic_world
+from recsys_rl.evaluation import columns
+from recsys_rl.evaluation.columns import Column, distinct_items
+from recsys_rl.evaluation.printing import (
+    as_csv,
+    in_short,
+    print_table,
+    share_text,
+    values_of_seed,
+    without_nan,
+)
+from recsys_rl.evaluation.report.page import Page
+from recsys_rl.evaluation.report.returns_table import returns_html
 from recsys_rl.evaluation.table import (
     Played,
-    distinct_items,
     mean_over_seeds,
     mean_rows,
     share_of_way,
     summarise,
 )
 from recsys_rl.experience.rollout import Sessions
+from recsys_rl.types import World
+from tests.tiny_world import tiny_catalogue
 
 
 def sessions(*returns: float) -> Sessions:
@@ -50,14 +63,14 @@ def example() -> dict[str, Played]:
 
 
 def found() -> dict[str, Any]:
-    return summarise("satiation", example(), ["ppo", "ranker"], ["mine"], 4)
+    return summarise("satiation", example(), ["ppo", "ranker"], ["mine"], tiny_catalogue())
 
 
 def test_rows_state_their_users() -> None:
     rows = {row["policy"]: row for row in found()["rows"]}
     assert {name: row["users"] for name, row in rows.items() if row["users"] != 4} == {"planner": 2}
     assert (rows["planner"]["return_mean"], rows["ppo"]["return_mean"]) == (6, 3)
-    assert rows["ppo"]["coverage"] == 0.25 and rows["ppo"]["distinct_mean"] == 1
+    assert rows["ppo"]["coverage"] == pytest.approx(1 / 3) and rows["ppo"]["distinct_mean"] == 1
     # Student's t of 97.5 % with 3 degrees of freedom is 3.182; the deviation of 2, 3, 2, 5 is sqrt(2).
     assert rows["ppo"]["return_high"] == pytest.approx(3 + 3.1824 * math.sqrt(2) / 2, abs=1e-4)
     assert found()["sessions"] == 4
@@ -161,7 +174,7 @@ def seed_tables() -> list[dict[str, Any]]:
     for row in values:
         played = {name: whole(value, value + 0.1) for name, value in zip(names, row, strict=True)}
         played["ppo-greedy"] = played["ppo"]
-        tables.append(summarise("satiation", played, ["ppo"], num_items=2))
+        tables.append(summarise("satiation", played, ["ppo"]))
     return tables
 
 
@@ -196,7 +209,7 @@ def test_a_yardstick_of_each_seed_is_printed_in_words(capsys: pytest.CaptureFixt
 
 def test_a_table_of_one_user_has_no_intervals(capsys: pytest.CaptureFixture[str]) -> None:
     played = {"ppo": whole(2), "ppo-greedy": whole(3), "mf": whole(1), "oracle": whole(4)}
-    print_table(summarise("drift", played, ["ppo"], num_items=2), "drift, ppo", 0)
+    print_table(summarise("drift", played, ["ppo"]), "drift, ppo", 0)
     said = capsys.readouterr().out
     assert "nan" not in said
     assert "ppo minus mf, same users: +1.000 (without an interval)\n" in said
@@ -205,7 +218,7 @@ def test_a_table_of_one_user_has_no_intervals(capsys: pytest.CaptureFixture[str]
 
 def test_regret_is_the_paired_difference_to_the_oracle(capsys: pytest.CaptureFixture[str]) -> None:
     played = {"ppo": whole(2, 3, 2, 5), "ppo-greedy": whole(2, 4, 2, 4), "mf": whole(1, 2, 1, 2)}
-    table = summarise("drift", played | {"oracle": whole(4, 5, 5, 6)}, ["ppo"], num_items=2)
+    table = summarise("drift", played | {"oracle": whole(4, 5, 5, 6)}, ["ppo"])
     rows = {row["policy"]: row for row in table["regret"]}
     assert list(rows) == ["ppo", "ppo-greedy", "mf"] and rows["ppo"]["versus"] == "oracle"
     assert rows["ppo"]["mean"] == 2.0  # of 2, 2, 3, 1
@@ -216,7 +229,7 @@ def test_regret_is_the_paired_difference_to_the_oracle(capsys: pytest.CaptureFix
     assert f"\n{line}" in capsys.readouterr().out
     better = {"ppo": whole(4, 5, 5, 4), "mf": whole(1, 2, 1, 2), "oracle": whole(4, 5, 5, 6)}
     better["ppo-greedy"] = better["ppo"]
-    mean = mean_over_seeds([table, summarise("drift", better, ["ppo"], num_items=2)])
+    mean = mean_over_seeds([table, summarise("drift", better, ["ppo"])])
     regrets = {row["policy"]: row["mean"] for row in mean["regret"]}
     assert regrets == {"ppo": 1.25, "ppo-greedy": 1.25, "mf": 3.5}
     assert found()["regret"] == []  # a planner only searches for the best
@@ -282,7 +295,7 @@ def test_a_difference_to_the_yardstick_and_its_percent_are_one_line(
 ) -> None:
     """`searched` is the yardstick: ppo earns 12 and it 6.5, so +1.375 and +84.6 % are the same fact."""
     rows = example() | {"searched": whole(1, 2, 1, 2.5)}
-    table = summarise("satiation", rows, ["ppo"], ["mine"], num_items=4)
+    table = summarise("satiation", rows, ["ppo"], ["mine"])
     print_table(table, "satiation, ppo", 4)
     said = capsys.readouterr().out.splitlines()
     (line,) = [line for line in said if line.startswith("ppo minus searched")]
@@ -300,9 +313,9 @@ def test_a_difference_to_the_yardstick_and_its_percent_are_one_line(
 def test_one_sentence_sums_up_the_table() -> None:
     """The best learned row beside the yardstick: users, and a gain only where it can be seen."""
     found = example() | {"rule": whole(1.6, 2.4, 1.6, 4)}  # four fifths of ppo's return from each user
-    said = in_short(summarise("satiation", found, ["ppo"], num_items=4))
+    said = in_short(summarise("satiation", found, ["ppo"]))
     assert all(text in said for text in ("ppo earns 3.00", " rule,", " 2.40", "+25.0%", "4 held-out users"))
-    doubt = in_short(summarise("satiation", example(), ["ppo"], num_items=4))  # +1.5 [-0.09, 3.09] over mf
+    doubt = in_short(summarise("satiation", example(), ["ppo"]))  # +1.5 [-0.09, 3.09] over mf
     assert (
         " mf," in doubt
         and " 1.50" in doubt
@@ -310,8 +323,38 @@ def test_one_sentence_sums_up_the_table() -> None:
         and "%" not in doubt
         and "+" not in doubt
     )
-    worse = in_short(summarise("drift", {"ppo": whole(1, 2), "mf": whole(2, 3)}, ["ppo"], num_items=2))
+    worse = in_short(summarise("drift", {"ppo": whole(1, 2), "mf": whole(2, 3)}, ["ppo"]))
     assert "ppo earns 1.50" in worse and " mf," in worse and " 2.50" in worse and "-1.000" in worse
     seeds = in_short(mean_over_seeds(seed_tables()))
     assert "2 seeds" in seeds and "users" not in seeds
     assert in_short(summarise("drift", {"ppo": whole(1, 2)}, ["ppo"])) == ""
+
+
+def test_a_new_column_is_in_every_table_and_text(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One entry of COLUMNS: the rows, their mean over seeds, console, page, and values of the sessions."""
+    highest = Column(
+        "highest", lambda s, _: s.rewards.amax(0), "Highest", "Of {session}.", digits=2, each="top"
+    )
+    half = Column("half", lambda s, _: 0.5, "Half", "One half.", share=True)
+    monkeypatch.setattr(columns, "COLUMNS", (*columns.COLUMNS, highest, half))
+    tables = [summarise("satiation", {"ppo": whole(*returns)}, ["ppo"]) for returns in ((1, 2), (3, 6))]
+    assert [table["rows"][0]["highest"] for table in tables] == [1.5, 4.5]
+    result = mean_over_seeds(tables)
+    (row,) = result["rows"]
+    assert (row["highest"], row["half"]) == (3.0, 0.5)
+    print_table(result, "satiation, ppo", 0)
+    head, line = (text.split() for text in capsys.readouterr().out.splitlines()[3:5])
+    assert head[-2:] == ["highest", "half"] and line[-2:] == ["3.00", "50.0%"]
+    page = returns_html(Page("satiation", "ppo", result["rows"], 1, 2, 0))
+    assert "<td>3.00</td><td>50 %</td>" in page and "<dt>Highest</dt><dd>Of a session.</dd>" in page
+    world = World(*synthetic_world(6, 5, 4, 0.2, 0))
+    values = values_of_seed(0, world, torch.tensor([2, 4]), {"ppo": whole(1, 2)})
+    assert as_csv([values]).splitlines()[0].endswith(",length,top") and values["rows"][0]["tops"] == [1, 2]
+
+
+def test_a_column_that_one_seed_lacks_stays_without_a_number() -> None:
+    one, two = ({"policy": "ppo", "return_mean": 1.0, **more} for more in ({}, {"new": 4.0}))
+    for rows in ([[one], [two]], [[two], [one]]):
+        assert math.isnan(mean_rows(rows)[0]["new"])

@@ -16,7 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from recsys_rl.cli import main
 from recsys_rl.data.synthetic import synthetic_world
-from recsys_rl.evaluation.evaluate import EvaluateConfig, evaluate
+from recsys_rl.evaluation.evaluate import evaluate
+from recsys_rl.evaluation.options import EvaluateConfig
 from recsys_rl.evaluation.rivals import baselines
 from recsys_rl.experience.rollout import collect, play
 from recsys_rl.make import make_agent, make_env

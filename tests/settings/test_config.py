@@ -21,7 +21,7 @@ from recsys_rl.data.log import LogConfig
 from recsys_rl.env.drift import DriftConfig
 from recsys_rl.env.satiation import SatiationConfig
 from recsys_rl.errors import FieldError
-from recsys_rl.evaluation.evaluate import EvaluateConfig
+from recsys_rl.evaluation.options import EvaluateConfig
 from recsys_rl.foreign.gym import GymConfig
 from recsys_rl.objective.objectives import CONTROLLER
 from recsys_rl.settings.config import (

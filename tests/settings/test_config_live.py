@@ -18,7 +18,8 @@ from recsys_rl.checkpoint import load
 from recsys_rl.data import SOURCES
 from recsys_rl.env import PLATFORMS
 from recsys_rl.env.rec_env import RecEnv
-from recsys_rl.evaluation.evaluate import EvaluateConfig, evaluate
+from recsys_rl.evaluation.evaluate import evaluate
+from recsys_rl.evaluation.options import EvaluateConfig
 from recsys_rl.logs.record import RecordConfig, record
 from recsys_rl.make import make_env, make_user_model, make_world
 from recsys_rl.models.retrieval import Retriever

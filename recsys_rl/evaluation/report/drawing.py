@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from html import escape
+from typing import Any
 
+from recsys_rl.evaluation.table import YARDSTICKS
 from recsys_rl.records import PRIVILEGED, TRADE
 
-BASELINES = (
-    *("untrained", "random", "popularity", "one-item", "static-list", "mf", "mmr", "linucb", "lints"),
-    *("rule", "searched"),
-)
+BASELINES = ("untrained", *YARDSTICKS)
 LONGEST_LABEL = 22  # letters of a name in a chart, so that there is room for the bars
 LETTER = 8.2
 """Width of one bold letter, in pixels: enough for the widest of the common system fonts."""
@@ -52,6 +53,9 @@ stroke-linejoin:round}
 """
 
 
+Scale = Callable[[float], float]
+
+
 def kind(policy: str) -> str:
     """``inside`` (sees the simulator), ``baseline`` (learns no network) or ``learned`` (the rest)."""
     if policy in PRIVILEGED:
@@ -74,23 +78,35 @@ def finite(value: object) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
+def by_return(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The rows with the greatest mean first, and rows without a finite mean last."""
+    return sorted(rows, key=lambda row: -row["return_mean"] if finite(row["return_mean"]) else math.inf)
+
+
 def decimals(values: Sequence[float]) -> int:
-    """Places after the point that keep about three digits of the greatest of ``values``."""
+    """Digits after the point that keep about three digits of the greatest of ``values``."""
     greatest = max((abs(v) for v in values), default=0.0)
     return 0 if greatest >= 1000 else 1 if greatest >= 10 else 2 if greatest >= 1 else 3
 
 
-def number(value: object, places: int) -> str:
+def number(value: object, digits: int) -> str:
     """``1,234.5`` with a real minus sign; a dash if the value is not a finite number."""
     if not isinstance(value, int | float) or not math.isfinite(value):
         return "–"
-    shown = f"{value:,.{places}f}"
+    shown = f"{value:,.{digits}f}"
     return (shown[1:] if float(shown.replace(",", "")) == 0 and shown[0] == "-" else shown).replace("-", "−")
 
 
-def signed(value: float, places: int) -> str:
+def signed(value: float, digits: int) -> str:
     """``+1,234.5`` or ``−0.0``: a finite number with its sign, also where it rounds to 0."""
-    return f"{value:+,.{places}f}".replace("-", "−")
+    return f"{value:+,.{digits}f}".replace("-", "−")
+
+
+def percent(share: object, digits: int | None = None) -> str:
+    """``31 %``, and a share below 1 % with one digit; a dash if it is not a finite number."""
+    if not isinstance(share, int | float) or not math.isfinite(share):
+        return "–"
+    return f"{number(100 * share, (0 if abs(share) >= 0.01 else 1) if digits is None else digits)} %"
 
 
 def short(steps: float) -> str:
@@ -101,7 +117,7 @@ def short(steps: float) -> str:
     return f"{steps:g}"
 
 
-def scale(low: float, high: float, start: float, stop: float) -> Callable[[float], float]:
+def scale(low: float, high: float, start: float, stop: float) -> Scale:
     """The linear map from ``low`` to ``start`` and from ``high`` to ``stop``, in pixels."""
     return lambda value: start + (value - low) / (high - low) * (stop - start)
 
@@ -113,6 +129,22 @@ def ticks(low: float, high: float, count: int) -> list[float]:
     step = next(power * m for m in (1, 2, 5, 10) if power * m >= rough * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+def marks_of(values: Sequence[float], count: int = 4) -> list[float]:
+    """``ticks`` that enclose the values, also where these are all the same."""
+    low, high = min(values), max(values)
+    return ticks(low, high if high > low else low + 1, count)
+
+
+def digits_of(marks: Sequence[float]) -> int:
+    """Digits after the point that the distance of the marks needs."""
+    return max(0, -math.floor(math.log10(marks[1] - marks[0]) + 1e-9))
+
+
+def signed_names(marks: Sequence[float]) -> list[str]:
+    """The marks with their signs."""
+    return [signed(mark, digits_of(marks)) if mark else "0" for mark in marks]
 
 
 def spread(places: Sequence[float], gap: float) -> list[float]:
@@ -134,6 +166,79 @@ def spread(places: Sequence[float], gap: float) -> list[float]:
     return centre
 
 
+Label = tuple[str, str, float, float]
+"""The label of a line at the right edge: text, style, and the step and the value at which its line ends."""
+
+
+@dataclass(frozen=True)
+class Axes:
+    """The area of a chart from the first to the last of ``steps``, with named marks of the vertical axis."""
+
+    steps: tuple[float, float]
+    marks: Sequence[float]
+    names: Sequence[str]
+    left: float  # in pixels
+    right: float
+    top: float
+    bottom: float
+
+    @cached_property
+    def x(self) -> Scale:
+        return scale(*self.steps, self.left, self.right)
+
+    @cached_property
+    def y(self) -> Scale:
+        return scale(self.marks[0], self.marks[-1], self.bottom, self.top)
+
+    def grid(self) -> list[str]:
+        """A line for each mark, and its name."""
+        return [
+            self.level("grid", mark)
+            + f'<text class="muted end" x="{self.left - 7:.1f}" y="{self.y(mark) + 4:.1f}">{name}</text>'
+            for mark, name in zip(self.marks, self.names, strict=True)
+        ]
+
+    def level(self, style: str, value: float) -> str:
+        """A horizontal line."""
+        y = f"{self.y(value):.1f}"
+        return f'<line class="{style}" x1="{self.left:.1f}" x2="{self.right:.1f}" y1="{y}" y2="{y}"/>'
+
+    def within(self, value: float) -> float:
+        """The value, or the mark at the edge of the chart."""
+        return min(max(value, self.marks[0]), self.marks[-1])
+
+    def points(self, line: Iterable[tuple[float, float]]) -> str:
+        """The coordinates of (step, value), at the edge for a value outside the chart."""
+        return " ".join(f"{self.x(at):.1f},{self.y(self.within(value)):.1f}" for at, value in line)
+
+    def curve(self, points: Sequence[tuple[float, float, float, float]]) -> str:
+        """A curve of (step, mean, low, high) over its band."""
+        band = [(at, high) for at, _, _, high in points] + [(at, low) for at, _, low, _ in reversed(points)]
+        middle = self.points((at, mean) for at, mean, _, _ in points)
+        return (
+            f'<polygon class="band" points="{self.points(band)}"/><polyline class="curve" points="{middle}"/>'
+        )
+
+    def column(self, start: float, stop: float, at: float, value: float, tip: str) -> str:
+        """A column of the chart in pixels, with a dot and the browser's own tooltip, without a script."""
+        return (
+            f'<g class="hit"><title>{tip}</title><rect x="{start:.1f}" y="{self.top}" '
+            f'width="{stop - start:.1f}" height="{self.bottom - self.top}"/>'
+            f'<circle cx="{at:.1f}" cy="{self.y(value):.1f}" r="4"/></g>'
+        )
+
+    def ends(self, labels: Sequence[Label]) -> list[str]:
+        """The labels beside the right edge, moved apart, each with a leader from the end of its line."""
+        return [
+            f'<path class="leader" d="M{self.x(at) + 3:.1f} {self.y(value):.1f}'
+            f'L{self.right + 13:.1f} {moved:.1f}"/><text class="{style}" '
+            f'x="{self.right + 16:.1f}" y="{moved + 4:.1f}">{text(shown)}</text>'
+            for (shown, style, at, value), moved in zip(
+                labels, spread([self.y(value) for *_, value in labels], 17), strict=True
+            )
+        ]
+
+
 def svg(width: float, height: float, label: str, parts: Sequence[str]) -> str:
     """A whole SVG file; a screen reader reads ``label`` in place of the picture."""
     return (
@@ -141,31 +246,6 @@ def svg(width: float, height: float, label: str, parts: Sequence[str]) -> str:
         f'viewBox="0 0 {width} {height}" width="{width}" height="{height}">'
         f"<style>{PALETTE_CSS}{CHART_CSS}</style>"
         f'<rect class="plate" width="{width}" height="{height}" rx="8"/>{"".join(parts)}</svg>'
-    )
-
-
-def for_two_widths(wide: str, narrow: str) -> str:
-    """One SVG file of two charts of about one shape: the ``narrow`` one where it is shown below 500 pixels.
-
-    A picture in a README is as wide as its page, and its text shrinks with it. The style of an SVG that is
-    shown as an image sees the width at which it is shown.
-    """
-    head = re.match(r'<svg .*? viewBox="0 0 (\d+) (\d+)" width="\d+" height="\d+">', wide)
-    assert head is not None
-    width, height = head[1], head[2]
-    whole = f'width="{width}" height="{height}"'
-    charts = [
-        re.sub(
-            r'^(<svg .*?)class="chart"(.*?) width="\d+" height="\d+">',
-            rf'\1class="chart {name}"\2 {whole}>',
-            drawn,
-        )
-        for name, drawn in (("wide", wide), ("narrow", narrow))
-    ]
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" {whole}>'
-        "<style>.narrow{display:none}@media(max-width:500px){.wide{display:none}.narrow{display:inline}}</style>"
-        f"{''.join(charts)}</svg>"
     )
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from recsys_rl.evaluation.report.drawing import finite, kind, number, text
-from recsys_rl.evaluation.report.page import Row
+from recsys_rl.evaluation.report.drawing import by_return, finite, kind, number, percent, text
+from recsys_rl.evaluation.report.page import Page, Picture, Row
 
 HEADS = {"tail_exposure": "Share of the tail", "ads": "Share of ads", "early_end": "Ended early"}
 NOTE = (
@@ -16,18 +16,19 @@ NOTE = (
 )
 
 
-def exposure_html(rows: Sequence[Row]) -> str:
-    """The section of the page, with a line for each of ``rows``, in their order; "" without creators."""
+def exposure_html(rows: Sequence[Row], page: Page) -> str:
+    """The section of the page, with a line for each of ``rows``, best first; "" without creators."""
+    rows = by_return(rows)
     if not any(finite(row.get("creator_gini")) for row in rows):
         return ""
-    known = [name for name in HEADS if any(name in row.get("limit_streams", {}) for row in rows)]
+    streams = [name for name in HEADS if any(name in row.get("limit_streams", {}) for row in rows)]
     heads = "".join(
-        f'<th scope="col">{head}</th>' for head in ("Policy", "Gini", *map(HEADS.__getitem__, known))
+        f'<th scope="col">{head}</th>' for head in ("Policy", "Gini", *map(HEADS.__getitem__, streams))
     )
     body = ""
     for row in rows:
         cells = [number(row.get("creator_gini"), 2)]
-        cells += [_percent(row.get("limit_streams", {}).get(name)) for name in known]
+        cells += [percent(row.get("limit_streams", {}).get(name), 1) for name in streams]
         policy = str(row["policy"])
         body += f'<tr class="{kind(policy)}"><th scope="row">{text(policy)}</th>'
         body += "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
@@ -38,5 +39,4 @@ def exposure_html(rows: Sequence[Row]) -> str:
     )
 
 
-def _percent(share: object) -> str:
-    return f"{number(100 * share, 1)} %" if isinstance(share, float) and finite(share) else "–"
+EXPOSURE = Picture("exposure", lambda evaluated: evaluated.result["rows"], exposure_html)

@@ -1,14 +1,38 @@
-"""The contents of an evaluation's page."""
+"""The contents of an evaluation's page, and what a picture of it is."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+from torch import Tensor
+
+from recsys_rl.checkpoint import Checkpoint
+from recsys_rl.evaluation.table import Played
+from recsys_rl.make import make_user_model
+from recsys_rl.protocols import UserModel
+
 Row = Mapping[str, Any]
-Curve = Mapping[str, Sequence[float]]
-"""A learning curve: ``step``, ``mean``, ``low``, ``high``."""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A table that was played, and the checkpoint of its page."""
+
+    checkpoint: Checkpoint
+    users: Tensor  # (n,) rows of the population
+    result: Mapping[str, Any]  # the table as plain values
+    played: Mapping[str, Played]
+    compared: Sequence[str]  # rows of the pictures that compare policies
+
+    @cached_property
+    def user_model(self) -> UserModel | None:
+        """The users of the simulator; None in an environment without items."""
+        if self.checkpoint.world.is_empty:
+            return None
+        return make_user_model(self.checkpoint.config, self.checkpoint.world)
 
 
 @dataclass(frozen=True)
@@ -17,11 +41,7 @@ class Page:
 
     env: str
     algo: str
-    rows: Sequence[Row]
-    """One for each policy: ``policy``, ``return_mean``, ``return_low``, ``return_high``, ``length_mean``,
-    ``distinct_mean``, ``coverage``. Optional: ``users`` if fewer played, ``streams`` {name: mean} if there
-    are several, of lives ``active_days``, ``d1``, ``d7``, ``d30`` and ``churn``, ``creator_gini``, and
-    ``limit_streams`` {name: mean}."""
+    rows: Sequence[Row]  # one for each policy, as ``summarise`` makes them; ``users`` if fewer played
     step: int  # environment steps trained
     heldout_users: int
     seed: int
@@ -38,22 +58,18 @@ class Page:
     yardstick: str | None = None
     notes: Mapping[str, str] = field(default_factory=dict)  # {policy: a sentence with tuned values}
     planner_steps: tuple[int, int] | None = None  # the most that the planner simulates, and of a session
-    curve: Curve = field(default_factory=dict)  # of training users
-    curves: Mapping[str, Curve] = field(default_factory=dict)  # "log": by `ope`; "world": of another world
-    judged_by: str = ""  # the estimator of the curve "log"
-    sessions: Sequence[Row] = ()
-    """``policy``, ``user``, ``likes``, the titles nearest to the user's profile, ``return``, ``left``,
-    ``limit``, the steps of the longest session if that is known, ``steps`` of ``title``, ``year``,
-    ``genres``, ``reward`` and ``hidden``, by name the signals that no recommender sees, all usually in
-    [0, 1]; of the item that a user chose from a slate also ``place``, None without a choice, and ``places``,
-    ``visible`` signals by name, ``goes_on``, the title of an item chosen before, and ``events``, each with
-    ``title`` and ``visible``."""
-    tick: Row | None = None  # the hidden signal of the ticks in sessions: ``name`` and ``meaning``
-    categories: Row | None = field(default_factory=dict)
-    """A result of ``evaluation.categories``, which is None where the data have none; empty without items."""
-    stream_curves: Sequence[Row] = ()  # results of ``evaluation.stream_curves``
-    regret_by_step: Row | None = None  # a result of ``evaluation.regret``
     world: str = ""  # about the world of the rows, if it is another than that of the training
     trained_on: Sequence[str] = ()  # its environments, with ``world``
     everyone: bool = False  # the users of the table are those of the training
+    foreign: bool = False  # an environment of Gymnasium: episodes and seeds, not sessions and users
     new_users: Mapping[str, str] | None = None  # of a ``file``, its name, and ``about`` their events
+    pictures: Mapping[str, Any] = field(default_factory=dict)  # the values of each picture, by its name
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of the page: what it computes and what it draws. PICTURES of html.py lists them."""
+
+    name: str
+    values: Callable[[Evaluated], Any]  # plain values
+    html: Callable[[Any, Page], str]  # the section of the page with these values; "" for no section

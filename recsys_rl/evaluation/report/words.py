@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 from recsys_rl.evaluation.report.drawing import BASELINES, finite, number
@@ -41,7 +40,6 @@ RETURN = (
 )
 
 NO_DIFFERENCE = "no difference seen"
-STREAM = "Mean sum of this kind of reward over {session}, without its weight."
 
 
 def define_policy(
@@ -86,6 +84,11 @@ def session(episodes: bool, lives: bool) -> str:
     return "an episode" if episodes else "a life" if lives else "a session"
 
 
+def unit(page: Page) -> str:
+    """The noun for the same unit, such as "session"."""
+    return session(page.foreign, has_lives(page.rows)).rpartition(" ")[2]
+
+
 def define_yardstick(yardstick: str, policies: Sequence[str]) -> str:
     """The sentence that defines the yardstick; ``policies`` are all rows of the table."""
     names = [*BASELINES, *(name for name in policies if name.startswith(TRADE))]
@@ -98,7 +101,7 @@ def population(page: Page, rows: Sequence[Row]) -> str:
     """The sentence about the users behind the means and intervals."""
     unit, count = "life of several visits" if has_lives(rows) else "session", page.heldout_users
     who = f"{people_of(page, count)}, one whole {unit} each"
-    over = "episodes on unseen seeds" if is_foreign(rows) else who
+    over = "episodes on unseen seeds" if page.foreign else who
     fewer: dict[int, list[str]] = {}
     for row in rows:
         if row.get("users") not in (None, count):
@@ -137,9 +140,3 @@ def fewer_users(row: Row, total: int, people: str) -> str:
 def has_lives(rows: Sequence[Row]) -> bool:
     """True if an episode is a user's life of several visits."""
     return any("active_days" in row for row in rows)
-
-
-def is_foreign(rows: Sequence[Row]) -> bool:
-    """True for a run on a Gymnasium environment: it has episodes and seeds, not sessions and users."""
-    coverage = rows[0]["coverage"] if rows else None
-    return coverage is None or math.isnan(coverage)

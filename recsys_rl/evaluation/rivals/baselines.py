@@ -189,9 +189,9 @@ class FixedList:
 
     def _count(self, history: Tensor) -> Tensor:
         """(N,): steps before this one, by own count; a row starts anew where its history is empty."""
-        known = (history >= 0).sum(1) // self.slate_size  # (N,)
-        before = self.steps if self.steps is not None and len(self.steps) == len(known) else known - 1
-        self.steps = torch.where(known == 0, 0, torch.maximum(before + 1, known))
+        shown = (history >= 0).sum(1) // self.slate_size  # (N,)
+        counted = self.steps if self.steps is not None and len(self.steps) == len(shown) else shown - 1
+        self.steps = torch.where(shown == 0, 0, torch.maximum(counted + 1, shown))
         return self.steps
 
 

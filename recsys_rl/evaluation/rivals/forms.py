@@ -79,18 +79,18 @@ class Form:
 
     def grown_from(self, smaller: Form, numbers: Tensor) -> Tensor:
         """The numbers (..., F) with which this form equals ``smaller`` with ``numbers`` (..., f)."""
-        known = dict(zip(smaller.names, numbers.unbind(-1), strict=True))
+        values = dict(zip(smaller.names, numbers.unbind(-1), strict=True))
         zero = torch.zeros_like(numbers[..., 0])
 
         def value(name: str) -> Tensor:
             if name == BEGINS:
-                return known.get(name, zero + FIRST_BEGIN)
+                return values.get(name, zero + FIRST_BEGIN)
             stem, dot, number = name.partition(".")
             if stem == PROFILE:
-                return known.get(name, zero + 1)
+                return values.get(name, zero + 1)
             if dot and int(number) >= smaller.num_sets:
                 name = f"{stem}.0"
-            return known.get(name, zero)
+            return values.get(name, zero)
 
         return torch.stack([value(name) for name in self.names], -1)
 
@@ -200,17 +200,19 @@ class Factors:
 def hinges(numbers: Tensor) -> Tensor:
     """(I, P): max(0, a_i - b_i) of the ordered pairs (a, b) of HINGES, from NUMBERS (I, 2)."""
     columns: Sequence[Tensor] = numbers.unbind(1)
-    known = dict(zip(NUMBERS, columns, strict=True))
-    return torch.stack([(known[a] - known[b]).clamp_min(0) for a, b in HINGES], 1)
+    values = dict(zip(NUMBERS, columns, strict=True))
+    return torch.stack([(values[a] - values[b]).clamp_min(0) for a, b in HINGES], 1)
 
 
 def form_note(form: Form, numbers: Tensor, steps: int) -> str:
     """The numbers as text, those of all sets beside each other, with the number of steps of the search."""
-    known = dict(zip(form.names, numbers.tolist(), strict=True))
+    number_of = dict(zip(form.names, numbers.tolist(), strict=True))
     values: dict[str, list[str]] = {PROFILE: ["1.00"]} if form.num_sets > 1 else {}  # of the first set
     for name in form.names[len(SHARED) :]:
-        values.setdefault(name.partition(".")[0], []).append(f"{known[name] + 0.0:.2f}")  # + 0.0: no -0.00
-    decay = torch.tensor(known["decay"]).sigmoid()
-    texts = [f"decay {decay:.2f}", fold_in_note(max(0.0, known["fold_in"]))]
+        values.setdefault(name.partition(".")[0], []).append(
+            f"{number_of[name] + 0.0:.2f}"
+        )  # + 0.0: no -0.00
+    decay = torch.tensor(number_of["decay"]).sigmoid()
+    texts = [f"decay {decay:.2f}", fold_in_note(max(0.0, number_of["fold_in"]))]
     texts += [f"{name} {' / '.join(numbers)}" for name, numbers in values.items()]
     return f"{', '.join(texts)}; searched with {steps:,} steps of training users"

@@ -145,8 +145,8 @@ def search_rule(trainees: Trainees, budget: int) -> SearchedRule:
     means: list[Tensor] = []
     end = (1 - FINAL) * budget
     rounds = round((end - trials.steps) / (CANDIDATES * USERS * trials.length))
-    for left in range(min(max(rounds, ROUNDS[0]), ROUNDS[1]), 0, -1):
-        count = affordable((end - trials.steps) / left, CANDIDATES)
+    for remaining in range(min(max(rounds, ROUNDS[0]), ROUNDS[1]), 0, -1):
+        count = affordable((end - trials.steps) / remaining, CANDIDATES)
         if count < 1 and means:  # below 0 where longer sessions than before took more than their share
             break
         noise = torch.randn(CANDIDATES, len(mean), generator=trainees.generator, device=device)
@@ -186,9 +186,9 @@ def as_weights(drawn: Tensor, features: Sequence[str] = ()) -> RuleWeights:
 
 def rule_note(weights: RuleWeights, steps: int) -> str:
     """The weights as text, with the number of steps of the search."""
-    known = {**vars(weights), **weights.features}
-    del known["features"]
-    values = {name: round(value.item(), 2) + 0.0 for name, value in known.items()}  # + 0.0: no -0.00
+    of_names = {**vars(weights), **weights.features}
+    del of_names["features"]
+    values = {name: round(value.item(), 2) + 0.0 for name, value in of_names.items()}  # + 0.0: no -0.00
     rate = values.pop("fold_in")
     settings = ", ".join(f"{name} {value:.2f}" for name, value in values.items())
     return f"{settings}, {fold_in_note(rate)}; searched with {steps:,} steps of training users"

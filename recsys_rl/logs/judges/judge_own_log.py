@@ -21,9 +21,9 @@ from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.errors import UserError, amount, listed, one_line
 from recsys_rl.evaluation.checkpoints import row_name
 from recsys_rl.evaluation.mixture import Fixed
-from recsys_rl.evaluation.rivals.best_item import BestItems, item_scores
 from recsys_rl.logs.decision_log import DecisionLog
 from recsys_rl.logs.experience.logged import Logged
+from recsys_rl.logs.judges.best_item import BestItems, item_scores
 from recsys_rl.logs.judges.judge_run import ESTIMATES
 from recsys_rl.logs.ope.config import OpeConfig
 from recsys_rl.logs.ope.judge import LOGGED

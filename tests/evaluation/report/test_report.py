@@ -14,8 +14,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys_rl.evaluation.report import Page, learning_curve_svg, returns_chart_svg, write_report
-from recsys_rl.evaluation.report.charts import passing
 from recsys_rl.evaluation.report.drawing import (
     BASELINES,
     PALETTE_CSS,
@@ -28,6 +26,10 @@ from recsys_rl.evaluation.report.drawing import (
     spread,
     ticks,
 )
+from recsys_rl.evaluation.report.html import write_report
+from recsys_rl.evaluation.report.learning_curve import learning_curve_svg, passing
+from recsys_rl.evaluation.report.page import Page
+from recsys_rl.evaluation.report.returns_table import returns_chart_svg
 from recsys_rl.records import PRIVILEGED
 from recsys_rl.types import UserError
 
@@ -83,9 +85,18 @@ def example(**changes: Any) -> dict[str, Any]:
     return report | changes
 
 
+def page_of(**changes: Any) -> Page:
+    """The page of ``example`` with these changes; those of pictures are the values of theirs."""
+    values = example(**changes)
+    curve = {key: values.pop(key, {}) for key in ("curve", "others", "judged_by")}
+    samples = {key: values.pop(key, None) for key in ("sessions", "tick")}
+    pictures = {"curve": curve, "samples": samples, "categories": values.pop("categories", {})}
+    return Page(**values, pictures=pictures)
+
+
 def written(folder: Path, **changes: Any) -> str:
     path = folder / "new" / "report.html"
-    write_report(path, Page(**example(**changes)))
+    write_report(path, page_of(**changes))
     return path.read_text(encoding="utf-8")
 
 
@@ -271,15 +282,16 @@ def test_headline_names_the_policy_and_its_return(tmp_path: Path) -> None:
 
 def test_curve_of_a_log_names_its_estimator(tmp_path: Path) -> None:
     curve = {"step": [0, 9], "mean": [1.0, 2.0], "low": [0.5, 1.5], "high": [1.5, 2.5]}
-    page = written(tmp_path, curve=curve, curves={"log": curve, "world": curve}, judged_by="<world>")
+    page = written(tmp_path, curve=curve, others={"log": curve, "world": curve}, judged_by="<world>")
     assert "the estimate of ope, by &lt;world&gt;, for held-out users of a log" in page
-    assert "the estimate of ope for held-out users" in written(tmp_path, curve=curve, curves={"log": curve})
+    assert "the estimate of ope for held-out users" in written(tmp_path, curve=curve, others={"log": curve})
 
 
 def test_gymnasium_report_has_episodes_and_no_empty_columns(tmp_path: Path) -> None:
     rows = [row("a2c", -190, -220, -160) | {"distinct_mean": None, "coverage": NAN}]
     paired = [{"policy": "a2c", "versus": "random", "mean": -1.0, "low": -3.0, "high": 1.0}]
-    page = written(tmp_path, env="gym:Pendulum-v1", algo="a2c", rows=rows, paired=paired, sessions=[])
+    other = {"foreign": True, "sessions": []}
+    page = written(tmp_path, env="gym:Pendulum-v1", algo="a2c", rows=rows, paired=paired, **other)
     root = parsed(page)
     headline = words(next(root.iter("h1")))
     assert headline.startswith("a2c, trained for ")
@@ -454,7 +466,7 @@ def test_every_row_and_column_is_defined(tmp_path: Path) -> None:
     assert found["mmr"].endswith("tuned on training users. Weight 0.3.")
     assert found["random"] == "Any allowed item, each with the same probability."
     episodes = [row("random", 1, 0, 2) | {"coverage": math.nan}]
-    foreign = definitions(written(tmp_path, env="gym:CartPole-v1", rows=episodes))
+    foreign = definitions(written(tmp_path, env="gym:CartPole-v1", rows=episodes, foreign=True))
     assert foreign["random"] == "Any allowed action, each with the same probability."
     assert foreign["Length"] == "Mean number of steps of an episode."
 

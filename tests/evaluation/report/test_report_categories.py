@@ -13,8 +13,7 @@ import torch
 
 from benchmarks import categories as benchmark
 from recsys_rl.cli import main as cli
-from recsys_rl.evaluation.categories import categories
-from recsys_rl.evaluation.report.categories import categories_svg
+from recsys_rl.evaluation.report.categories import categories, categories_svg
 from recsys_rl.experience.rollout import Sessions
 from recsys_rl.types import Catalogue, ItemFeature, UserError, empty_world, genres_and_year
 from tests.evaluation.report.test_report import SVG, parsed, words, written

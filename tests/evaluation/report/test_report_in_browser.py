@@ -17,9 +17,9 @@ import pytest
 
 from benchmarks import pictures
 from benchmarks.pictures import OPTIONS, browser, scheme
-from recsys_rl.evaluation.report import Page, write_report
+from recsys_rl.evaluation.report.html import write_report
 from tests.doors import ROOT
-from tests.evaluation.report.test_report import example, row, session, slate
+from tests.evaluation.report.test_report import example, page_of, row, session, slate
 from tests.evaluation.report.test_report_categories import picture
 from tests.serving.browser import page
 
@@ -85,7 +85,7 @@ def demanding() -> dict[str, Any]:
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_page_never_scrolls_sideways(tmp_path: Path, dark: bool) -> None:
     path = tmp_path / "report.html"
-    write_report(path, Page(**demanding()))
+    write_report(path, page_of(**demanding()))
     found = measured(path.read_text(encoding="utf-8"), tmp_path, dark)
     assert [frame["width"] for frame in found] == [*WIDTHS, *WIDTHS]
     for frame in found:
@@ -98,7 +98,7 @@ def test_page_never_scrolls_sideways(tmp_path: Path, dark: bool) -> None:
 
 def test_picture_of_a_report_is_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, image = tmp_path / "report.html", tmp_path / "report.png"
-    write_report(path, Page(**example()))
+    write_report(path, page_of())
     monkeypatch.setattr(pictures, "IMAGE", image)
     pictures.main(["--page", str(path), "--height", "500"])
     header = image.read_bytes()[:24]

@@ -10,9 +10,10 @@ from xml.etree import ElementTree
 
 import pytest
 
+from recsys_rl.evaluation.report.canaries import Band, bands_svg
 from recsys_rl.evaluation.report.drawing import scale
-from recsys_rl.evaluation.report.rounds import Band, Judged, Rounds, Visited, write_rounds
-from recsys_rl.evaluation.report.rounds_charts import bands_svg, judged_svg, served_svg
+from recsys_rl.evaluation.report.judged import Judged, judged_svg
+from recsys_rl.evaluation.report.rounds import Rounds, Visited, served_svg, write_rounds
 from tests.evaluation.report.test_report import HOSTILE
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from recsys_rl.evaluation.rivals.cma_search import POPULATION, Trials, parted, search_numbers
+from recsys_rl.evaluation.rivals.form_search import POPULATION, Trials, parted, search_numbers
 from recsys_rl.evaluation.rivals.tuning import Trainees
 from recsys_rl.protocols import Policy
 from recsys_rl.settings.config import Config

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.evaluation.rivals import form_search, rule_search
-from recsys_rl.evaluation.rivals.cma_search import Make, Trials
-from recsys_rl.evaluation.rivals.form_search import SearchedForm, search_forms
+from recsys_rl.evaluation.rivals.form_search import Make, SearchedForm, Trials, grow, or_rule
 from recsys_rl.evaluation.rivals.forms import Form, of_rule
 from recsys_rl.settings.config import Config
 from recsys_rl.types import World
@@ -49,7 +48,8 @@ def searched(
     monkeypatch.setattr(form_search, "Trials", Watched)
     monkeypatch.setattr(Watched, "chosen", [])
     config, _ = small
-    return search_forms(trainees(*small), config.platform.split, rule, budget), Watched.chosen
+    users = trainees(*small)
+    return or_rule(users, grow(users, config.platform.split, budget), rule), Watched.chosen
 
 
 def away(trials: Trials, make: Make, first: Tensor, spread: Tensor, budget: int) -> Tensor:

@@ -10,7 +10,9 @@ import torch
 
 from recsys_rl.checkpoint import Checkpoint, load
 from recsys_rl.evaluation.checkpoints import Entry
-from recsys_rl.evaluation.players import heldout_users, play_all
+from recsys_rl.evaluation.options import EvaluateConfig
+from recsys_rl.evaluation.play import play_all
+from recsys_rl.evaluation.players import heldout_users
 from recsys_rl.evaluation.rivals import form_search, rule_search, tuning
 from recsys_rl.evaluation.rivals.rankers import MaximalMarginalRelevance
 from recsys_rl.evaluation.table import Played
@@ -81,7 +83,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 
 def played(checkpoint: Checkpoint, cache_dir: Path) -> dict[str, Played]:
     users = heldout_users(checkpoint.world, 0, 0)
-    return play_all([Entry(Path("x"), checkpoint, "ppo")], users, 0, CPU, cache_dir=str(cache_dir))
+    options = EvaluateConfig(cache_dir=cache_dir)
+    return play_all([Entry(Path("x"), checkpoint, "ppo")], users, options, CPU)
 
 
 def test_tuned_values_are_independent_of_held_out_users(checkpoint: Checkpoint, tmp_path: Path) -> None:
@@ -114,7 +117,7 @@ def test_second_evaluation_makes_no_search(
     first = played(checkpoint, tmp_path)
     said = capsys.readouterr().err
     monkeypatch.setattr(rule_search, "search_rule", None)  # to be called is to fail
-    monkeypatch.setattr(form_search, "search_forms", None)
+    monkeypatch.setattr(form_search, "grow", None)
     second = played(checkpoint, tmp_path)
     for name in ("rule", "searched"):
         assert f"searching `{name}` with at most 480 steps" in said

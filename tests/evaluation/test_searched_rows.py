@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from recsys_rl.env.satiation import SatiationConfig
-from recsys_rl.evaluation import rule_cache
-from recsys_rl.evaluation.rule_cache import cached, file, search_key
+from recsys_rl.evaluation import searched_rows
+from recsys_rl.evaluation.searched_rows import cache_file, cached, search_key
 from recsys_rl.settings.config import Config
 from recsys_rl.types import Population
 from tests.tiny_world import tiny_catalogue
@@ -38,19 +38,19 @@ class Search:
 
 
 def test_one_search_for_each_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    search, path = Search(), file("rule", "k" * 64, str(tmp_path))
+    search, path = Search(), cache_file("rule", "k" * 64, str(tmp_path))
     first = cached(path, ("a", "b"), search)
     assert first["a"] == 1.5
     assert f"kept for the next evaluation: {tmp_path}" in capsys.readouterr().err
     second = cached(path, ("a", "b"), search)
     assert search.calls == 1 and second.keys() == first.keys()
     assert all(torch.equal(second[name], first[name]) for name in first)
-    cached(file("rule", "l" * 64, str(tmp_path)), ("a", "b"), search)
+    cached(cache_file("rule", "l" * 64, str(tmp_path)), ("a", "b"), search)
     assert search.calls == 2
 
 
 def test_invalid_cache_file_is_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    search, path = Search(), file("rule", "k" * 64, str(tmp_path))
+    search, path = Search(), cache_file("rule", "k" * 64, str(tmp_path))
     cached(path, ("a",), search)
     cached(path, ("a", "b"), search)  # which the first file lacks
     path.write_bytes(path.read_bytes()[:-1] + b"x")
@@ -82,7 +82,7 @@ def test_key_depends_on_all_inputs_of_the_search(monkeypatch: pytest.MonkeyPatch
         search_key(CONFIG, catalogue, dataclasses.replace(PEOPLE, profile=moved), 100),
         search_key(CONFIG, catalogue, dataclasses.replace(PEOPLE, train=torch.tensor([0])), 100),
     ]
-    monkeypatch.setattr(rule_cache, "VERSION", 0)
+    monkeypatch.setattr(searched_rows, "VERSION", 0)
     others.append(search_key(CONFIG, catalogue, PEOPLE, 100))
     assert len({key, *others}) == 8
 

@@ -9,7 +9,7 @@ import torch
 from recsys_rl.env.long_video import LongVideo
 from recsys_rl.env.satiation import Satiation
 from recsys_rl.env.short_video import ShortVideo
-from recsys_rl.evaluation.samples import _steps
+from recsys_rl.evaluation.report.samples import _steps
 from recsys_rl.experience.rollout import Sessions
 from recsys_rl.types import Events, Feedback, Signal, empty_world, genres_and_year
 

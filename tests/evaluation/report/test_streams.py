@@ -7,11 +7,11 @@ from xml.etree import ElementTree
 
 import torch
 
-from recsys_rl.evaluation.report.streams import streams_html
-from recsys_rl.evaluation.stream_curves import stream_curves
+from recsys_rl.evaluation.report.streams import stream_curves, streams_html
 from recsys_rl.evaluation.table import Played
 from recsys_rl.experience.rollout import Sessions
 from recsys_rl.types import Stream
+from tests.evaluation.report.test_report import page_of
 
 STREAMS = (Stream("watch"), Stream("gain", 0.0, "What stays & counts."))
 
@@ -42,7 +42,9 @@ def test_sums_by_hand() -> None:
 def test_nothing_to_draw() -> None:
     one = played([[1.0, 3.0]])
     assert stream_curves(STREAMS[:1], {"ppo": one}) == []
-    assert streams_html(()) == "" == streams_html(stream_curves(STREAMS, {"ppo": one}))  # of one step
+    assert (
+        streams_html((), page_of()) == "" == streams_html(stream_curves(STREAMS, {"ppo": one}), page_of())
+    )  # of one step
 
 
 def test_sums_of_the_days_of_lives() -> None:
@@ -51,12 +53,12 @@ def test_sums_of_the_days_of_lives() -> None:
     life = replace(life, sessions=replace(life.sessions, days=torch.tensor([[0, 0], [2, -1], [2, -1]])))
     (found,) = stream_curves(STREAMS, {"ppo": life})
     assert found["unit"] == "day" and found["steps"]["ppo"][:4] == [2.0, 2.0, 2.375, 2.375]
-    assert len(found["steps"]["ppo"]) == 35 and "Gain over the days" in streams_html([found])
+    assert len(found["steps"]["ppo"]) == 35 and "Gain over the days" in streams_html([found], page_of())
 
 
 def test_picture_has_the_learned_rows_and_the_yardstick() -> None:
     rows = {name: played([[1.0, 3.0], [0.5, 0.0]]) for name in ("ppo", "trade-a", "trade-b", "myopic")}
-    html = streams_html(stream_curves(STREAMS, rows), "trade-a")
+    html = streams_html(stream_curves(STREAMS, rows), page_of(yardstick="trade-a"))
     assert html.startswith("<h2>Gain over the session</h2>") and "What stays &amp; counts." in html
     root = ElementTree.fromstring(f"<div>{html}</div>")
     charts = [element for element in root if element.tag.endswith("svg")]

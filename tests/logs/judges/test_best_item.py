@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from recsys_rl.evaluation.rivals.best_item import BestItems, item_scores
+from recsys_rl.logs.judges.best_item import BestItems, item_scores
 from recsys_rl.types import Obs
 
 

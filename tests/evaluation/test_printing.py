@@ -13,7 +13,7 @@ import torch
 from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
 from recsys_rl.data.synthetic import synthetic_world
-from recsys_rl.evaluation.per_user import as_csv, values_of_seed
+from recsys_rl.evaluation.printing import as_csv, values_of_seed
 from recsys_rl.evaluation.table import Played
 from recsys_rl.experience.rollout import Sessions
 from recsys_rl.types import World

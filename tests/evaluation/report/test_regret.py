@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from recsys_rl.cli import main
-from recsys_rl.evaluation.regret import mean_regret_by_step, regret_by_step
-from recsys_rl.evaluation.report.regret import regret_html, regret_svg
+from recsys_rl.evaluation.report.lines import lines_svg
+from recsys_rl.evaluation.report.regret import mean_regret_by_step, regret_by_step, regret_html
 from recsys_rl.evaluation.table import Played
 from recsys_rl.experience.rollout import Sessions
 from tests.doors import CARTPOLE, DRIFT, steps, train_in
+from tests.evaluation.report.test_report import page_of
 
 
 def played(rewards: list[list[float]], places: list[int]) -> Played:
@@ -43,7 +44,7 @@ def test_by_hand() -> None:
 
 def test_chart_has_a_line_for_each_policy() -> None:
     lines = {"ppo": [0.0, 1.0, 2.0], "linucb": [0.0, 2.0, 4.0], "mf": [0.0, 3.0]}
-    root = ElementTree.fromstring(regret_svg(lines, "informed"))
+    root = ElementTree.fromstring(lines_svg(lines, "regret against informed", "Regret against informed"))
     drawn = {
         (line[0].text or "").partition(":")[0]: [
             tuple(map(float, point.split(","))) for point in line.attrib["points"].split()
@@ -57,12 +58,12 @@ def test_chart_has_a_line_for_each_policy() -> None:
     assert drawn["ppo"][2][1] == pytest.approx(ys[1], abs=0.2)  # the same regret at the same height
     assert len(drawn["mf"]) == 2
     regret = {"versus": "informed", "users": 4, "steps": {**lines, "rule": [1.0, 2.0], "planner": [0.0, 0.0]}}
-    page = regret_html(regret, "rule")
+    page = regret_html(regret, page_of(yardstick="rule"))
     assert "rule 2.00" in page and "planner" not in page
-    assert "rule" not in regret_html(regret, "mf")
-    assert regret_html() == ""
+    assert "rule" not in regret_html(regret, page_of(yardstick="mf"))
+    assert regret_html(None, page_of()) == ""
     only = {"versus": "oracle", "users": 1, "steps": {"ppo": [1.0]}}
-    assert regret_html(only) == ""
+    assert regret_html(only, page_of()) == ""
 
 
 def test_command_with_strangers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
