@@ -14,13 +14,13 @@ import torch
 from recsys_rl.checkpoint import check_algo
 from recsys_rl.data.tables.clean import Missing
 from recsys_rl.data.tables.columns import FileOptions
-from recsys_rl.errors import FieldError, UserError, amount, one_line
+from recsys_rl.errors import UserError, amount, one_line
 from recsys_rl.recommender import HOURS, Recommendation, Recommender, load
 from recsys_rl.recommender.contexts import parse_context
 from recsys_rl.recommender.id_files import parse_id, read_ids
 from recsys_rl.recommender.recommend_contexts import check_one_way, check_people, write_contexts
 from recsys_rl.recommender.seen_file import read_seen
-from recsys_rl.settings.fields import Count, Range, check_fields
+from recsys_rl.settings.fields import Count, Range, check_fields, check_used
 from recsys_rl.settings.names import DEFAULT_ALGO, algorithm_of
 from recsys_rl.settings.shared import Seed
 from recsys_rl.training.latest import print_latest
@@ -169,24 +169,23 @@ def _write_lists(
 def _check(options: RecommendConfig) -> None:
     """Raise UserError for options that do not go together, or that have no effect."""
     check_one_way(options)
-    if options.missing == "drop" and not {options.users, options.allow, options.block} - {None, "all"}:
-        raise UserError("--missing is for the ids in files (--users, --allow, --block): leave it out.")
-    if options.seed != RecommendConfig.seed and not options.draw:
-        raise UserError(f"--seed {options.seed} is of the draws: give --draw too, or leave it out.")
+    files = {options.users, options.allow, options.block} - {None, "all"}
+    events, table = options.seen is not None, options.contexts is not None
+    check_used(
+        ("missing", options.missing == "drop" and not files, "only with --users, --allow or --block"),
+        ("seed", options.seed != RecommendConfig.seed and not options.draw, "only with --draw"),
+        ("user_column", options.user_column is not None and not events, "only with --seen"),
+        ("separator", options.separator is not None and not (events or table), "only with --seen"),
+        (
+            "item_column",
+            options.item_column is not None and not events and options.items is None,
+            "only with --seen or --items",
+        ),
+        ("seen", events and bool(options.like), "only for users of the data; --block takes ids"),
+        ("seen", events and options.again, "it leaves items out, and --again does not"),
+    )
     if options.out is not None and options.users is not None:
         check_parquet(Path(options.out), "--out")
-    if options.seen is None:
-        unused = [name for name in ("user_column", "separator") if getattr(options, name) is not None]
-        if unused and (unused[0] == "user_column" or options.contexts is None):
-            raise FieldError(unused[0], "is about a file of events: give this file with --seen too.")
-        if options.item_column is not None and options.items is None:
-            raise FieldError("item_column", "is about the files of --seen and --items: leave it out.")
-    elif options.like:
-        raise UserError(
-            "--seen is about users of the data: give --block with item ids, or the titles with --like."
-        )
-    elif options.again:
-        raise UserError("--seen leaves items out, and --again does not: give one of them.")
 
 
 def _with_new_items(recommender: Recommender, options: RecommendConfig) -> Recommender:

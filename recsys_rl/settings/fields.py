@@ -125,6 +125,17 @@ def _unknown(path: str, name: str, known: Iterable[str]) -> UserError:
     return UserError(f"There is no field {path}{near}: choose from {', '.join(known)}.")
 
 
+def check_used(*fields: tuple[str, bool, str]) -> None:
+    """Raise UserError with all options that this run can't use, in one sentence.
+
+    ``fields``: the name of each, True if it is given without an effect, and the reason.
+    """
+    unused = [f"--{name.replace('_', '-')} ({reason})" for name, is_unused, reason in fields if is_unused]
+    if unused:
+        them = "it" if len(unused) == 1 else "them"
+        raise UserError(f"This run can't use {', '.join(unused)}: leave {them} out.")
+
+
 def did_you_mean(given: object, known: Iterable[str]) -> str:
     """' (did you mean ...?)' if a known name is similar; else ''."""
     near = difflib.get_close_matches(str(given), list(known), 1, cutoff=0.7)
