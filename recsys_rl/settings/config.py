@@ -156,8 +156,7 @@ def _check_used(config: Config) -> None:
 def _check_processes(config: Config) -> None:
     """Raise UserError for settings that a run of several processes can't have."""
     size, agent = config.train_config.num_processes, config.agent_config
-    run, reason = config.train_config, "it needs a single process"
-    check_used(("record", run.record is not None, reason), ("judge_log", run.judge_log is not None, reason))
+    check_used(("record", config.train_config.record is not None, "it needs a single process"))
     for name in ("num_envs", "batch_size"):
         value = getattr(agent, name, size)  # some learners have no minibatches
         if value % size:

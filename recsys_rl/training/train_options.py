@@ -61,6 +61,7 @@ def check_new(config: Config, folder: Path | folders.KeptFolder | None, first: b
     check_used(
         ("name", folder is not None and settings.name is not None, "the folder is given"),
         ("judge_log", judged and not (plays and file), f"{reason} that were learned from a log"),
+        ("judge_log", judged and settings.num_processes > 1, "it needs a single process"),
         ("world", settings.world is not None and not plays, reason),
     )
     if file is not None and getattr(config.agent_config, "checkpoint", None) is None:
