@@ -119,7 +119,7 @@ def run(argv: list[str]) -> None:
     if job.note and not launching and is_first():
         print(job.note, file=sys.stderr)
     if job.lists_limits:
-        from recsys_rl.training.list_streams import list_streams
+        from recsys_rl.training.about_run import list_streams
 
         list_streams(job.config)
     elif job.seeds:

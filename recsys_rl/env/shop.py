@@ -69,7 +69,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data import attributes
-from recsys_rl.env import goods_due, sales, screens, visits
+from recsys_rl.env import sales, screens, visits
 from recsys_rl.env.assortment import (
     ITEMS,
     TEXTS,
@@ -79,8 +79,8 @@ from recsys_rl.env.assortment import (
     check_kinds,
     facts_of_items,
 )
-from recsys_rl.env.goods_due import RETURN_DAYS
 from recsys_rl.env.retail import TRADE_RULES
+from recsys_rl.env.sales import RETURN_DAYS
 from recsys_rl.env.screens import Screen
 from recsys_rl.env.visitor_record import LASTING, Follower
 from recsys_rl.env.visits import VisitsConfig
@@ -158,7 +158,7 @@ class ShopState:
     patience: Tensor  # (N,)
     record: Known  # what the shop can follow: see ``Follower``
     life: visits.Life = field(default_factory=dict)  # (N,) each; empty if an episode is one visit
-    due: Tensor | None = None  # (N, 3, RETURN_DAYS), see goods_due.py
+    due: Tensor | None = None  # (N, 3, RETURN_DAYS), see sales.py
     back: Tensor | None = None  # (N, 3)
 
 
@@ -316,7 +316,7 @@ class Shop(visits.Visiting):
         )
         signals = screen.places @ torch.stack([of_video, of_product], 1)  # (N, K, S)
         if of_cart is not None:
-            signals = goods_due.on_first_place(signals, shown, of_cart)
+            signals = sales.on_first_place(signals, shown, of_cart)
         return Feedback(signals, shown)
 
     def _late(self, state: ShopState, chance: Tensor | None) -> Tensor:
@@ -341,7 +341,7 @@ class Shop(visits.Visiting):
         state = user_state
         assert state.due is not None and state.back is not None
         more = sales.taken_back(state.back + state.due.sum(2)) * ended.unsqueeze(1)
-        signals = goods_due.on_first_place(feedback.signals, feedback.shown, more)
+        signals = sales.on_first_place(feedback.signals, feedback.shown, more)
         return replace(feedback, signals=signals)
 
     def rewards(self, feedback: Feedback) -> Tensor:
@@ -372,7 +372,7 @@ class Shop(visits.Visiting):
             need = need.scatter_reduce(1, self.category[item].unsqueeze(1), number.unsqueeze(1), "amax")
             if due is not None:
                 lost = paid - COST_SHARE * self.price[item] + HANDLING_COST
-                due = goods_due.sold(due, late, paid, lost)
+                due = sales.sold(due, late, paid, lost)
         if back is not None:
             back = back * ~feedback.shown.any(1, keepdim=True)  # without a screen it waits
         seen = Feedback(feedback.signals[..., : sales.VISIBLE], feedback.shown)
@@ -393,7 +393,7 @@ class Shop(visits.Visiting):
         assert state.due is not None and state.back is not None
         life, gap = visits.next_visit(state.life, chance, config)
         left = config.overnight**gap  # (N,)
-        due, back = goods_due.after_gap(state.due, gap)
+        due, back = sales.after_gap(state.due, gap)
         return replace(
             state,
             same=state.same * left.unsqueeze(1),

@@ -17,9 +17,8 @@ from recsys_rl.data.tables.columns import FileOptions
 from recsys_rl.errors import UserError, amount, one_line
 from recsys_rl.recommender import HOURS, Recommendation, Recommender, load
 from recsys_rl.recommender.contexts import parse_context
-from recsys_rl.recommender.id_files import parse_id, read_ids
+from recsys_rl.recommender.id_files import parse_id, read_ids, read_seen
 from recsys_rl.recommender.recommend_contexts import check_one_way, check_people, write_contexts
-from recsys_rl.recommender.seen_file import read_seen
 from recsys_rl.settings.fields import Count, Range, check_fields, check_used
 from recsys_rl.settings.names import DEFAULT_ALGO, algorithm_of
 from recsys_rl.settings.shared import Seed
