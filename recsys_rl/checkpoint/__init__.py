@@ -3,7 +3,7 @@
 One exception: a memory-mapped table of item embeddings stays in its own file, and the checkpoint stores its
 name and sha256.
 
-``sealed.py`` has the bytes of the file, ``parts.py`` its texts and tensors, ``checks.py`` their checks.
+``sealed.py`` has the bytes of the file, ``contents.py`` its texts and tensors, ``checks.py`` their checks.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from recsys_rl.checkpoint import sealed
 from recsys_rl.checkpoint.checks import check
-from recsys_rl.checkpoint.parts import check_finite, interface_of, rebuild, take_apart
+from recsys_rl.checkpoint.contents import check_finite, interface_of, rebuild, take_apart
 from recsys_rl.checkpoint.sealed import Refused, previous
 from recsys_rl.errors import one_line
 from recsys_rl.settings.config import Config, from_dict, to_dict, without_source

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import torch
 from torch import Tensor
 
-from recsys_rl.checkpoint.parts import MOST, check_finite, take_apart
+from recsys_rl.checkpoint.contents import MOST, check_finite, take_apart
 from recsys_rl.checkpoint.sealed import Refused
 from recsys_rl.settings.config import Config
 from recsys_rl.types import Catalogue, Interface, Population, UserError

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from recsys_rl.checkpoint import sealed
 from recsys_rl.checkpoint.checks import check_catalogue, check_population
-from recsys_rl.checkpoint.parts import interface_of, rebuild, take_apart
+from recsys_rl.checkpoint.contents import interface_of, rebuild, take_apart
 from recsys_rl.checkpoint.sealed import Refused
 from recsys_rl.logs.users.ensemble import UserEnsemble
 from recsys_rl.logs.users.facts import UserFacts
