@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from recsys_rl.cli.parse import parse
+from recsys_rl.cli.parse import parse, subcommand
 from recsys_rl.errors import UserError
 from recsys_rl.serving.loop.release import (
     Releases,
@@ -18,7 +18,7 @@ from recsys_rl.serving.loop.release import (
     promoted_lines,
     status_lines,
 )
-from recsys_rl.settings.fields import Range, check_fields, did_you_mean, shown
+from recsys_rl.settings.fields import Range, check_fields, shown
 
 OVERVIEW = """usage: recsys-rl release start FILE --share 0.1 [OPTIONS]
        recsys-rl release share 0.5
@@ -144,15 +144,9 @@ def run(argv: list[str]) -> None:
 
 def release_options(argv: list[str]) -> ReleaseOptions:
     """The settings from the command line. Raises UserError; `--help` raises SystemExit(0)."""
-    first = argv[0]
-    if first not in KINDS:
-        raise UserError(
-            f"There is no command release {first!r}{did_you_mean(first, KINDS)}: see recsys-rl release "
-            "--help."
-        )
-    kind, what = KINDS[first]
+    kind, what = subcommand("release", argv[0], KINDS)
     text = f"{what} The server must run, and its record keeps each action."
-    return parse(kind, kind(), argv[1:], f"recsys-rl release {first}", text)
+    return parse(kind, kind(), argv[1:], f"recsys-rl release {argv[0]}", text)
 
 
 def _done(server: Releases, options: ReleaseOptions) -> dict[str, Any]:

@@ -204,34 +204,34 @@ def _without(argv: list[str], options: tuple[str, ...], flags: tuple[str, ...] =
 
 def train_options(argv: list[str]) -> Job:
     """The settings, and the run to resume. Raises UserError; `--help` raises SystemExit(0)."""
-    given = peek(argv, "algo", "env", "data", "config", "run", "checkpoint", "log")
-    if given.log:
+    peeked = peek(argv, "algo", "env", "data", "config", "run", "checkpoint", "log")
+    if peeked.log:
         from recsys_rl.cli.logs import with_log  # polars
 
-        argv = with_log(argv, given)
-    if names_a_source(given.data):
-        source_of(given.data, typed=True)
-    if given.algo is not None:
-        algorithm_of(given.algo, typed=True)
-    file = {} if given.config is None else _read_settings(Path(given.config), given.env)
-    typed = {name: getattr(given, name) for name in ("algo", "env") if getattr(given, name) is not None}
-    folder, base, has_items = None, dict[str, Any](), given.checkpoint is not None
-    if given.run is not None or "--resume" in argv:
-        folder, base = _resumed(given, argv, {**file, **typed})
+        argv = with_log(argv, peeked)
+    if names_a_source(peeked.data):
+        source_of(peeked.data, typed=True)
+    if peeked.algo is not None:
+        algorithm_of(peeked.algo, typed=True)
+    file = {} if peeked.config is None else _read_settings(Path(peeked.config), peeked.env)
+    typed = {name: getattr(peeked, name) for name in ("algo", "env") if getattr(peeked, name) is not None}
+    folder, base, has_items = None, dict[str, Any](), peeked.checkpoint is not None
+    if peeked.run is not None or "--resume" in argv:
+        folder, base = _resumed(peeked, argv, {**file, **typed})
         typed["algo"] = base["algo"]
-    elif given.checkpoint is not None:
-        base = _settings_of_items(given)
-    elif given.data is None:
+    elif peeked.checkpoint is not None:
+        base = _settings_of_items(peeked)
+    elif peeked.data is None:
         base = _brought(argv, {"env": DEFAULT_ENV, **file, **typed}["env"])
         has_items = bool(base)
     chosen = {"algo": DEFAULT_ALGO, "env": DEFAULT_ENV, **base, **file, **typed}
-    settings, note = _of_chosen(file, chosen, given) if file else ({}, "")
+    settings, note = _of_chosen(file, chosen, peeked) if file else ({}, "")
     over = overlay(overlay(base, settings), {name: chosen[name] for name in ("algo", "env")})
-    if given.data is not None:
-        over = overlay(over, {"data_config": {"data": given.data}})
+    if peeked.data is not None:
+        over = overlay(over, {"data_config": {"data": peeked.data}})
     if not has_items:
-        _check_typed(data_name(over), given.data)
-    options = _parse(argv, over, given.config)
+        _check_typed(data_name(over), peeked.data)
+    options = _parse(argv, over, peeked.config)
     if folder is not None:
         _check_continuation(options, folder, base)
     return _job(options, argv, folder, note)
@@ -250,42 +250,42 @@ def _job(options: Any, argv: list[str], folder: Path | None, note: str) -> Job:
     return Job(config, folder, seeds, note, lists_limits, tasks)
 
 
-def _resumed(given: Any, argv: list[str], named: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
+def _resumed(peeked: Any, argv: list[str], named: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
     """The folder of the run to resume, and its settings.
 
     ``named``: the settings that the file of --config and the options give. Raises UserError.
     """
-    if given.run is not None and "--resume" in argv:
+    if peeked.run is not None and "--resume" in argv:
         raise UserError("--resume resumes the latest run and --run the given run: give one of them.")
     from recsys_rl.checkpoint import check_algo, load
 
     algo = named.get("algo", DEFAULT_ALGO)
-    if given.run is not None and given.algo is None:
-        algo = folders.algo_of(Path(given.run))
-    folder = folders.latest(algo) if given.run is None else Path(given.run)
+    if peeked.run is not None and peeked.algo is None:
+        algo = folders.algo_of(Path(peeked.run))
+    folder = folders.latest(algo) if peeked.run is None else Path(peeked.run)
     path = folder / checkpoint_name(algo)
-    checkpoint = load(path, given.env)
+    checkpoint = load(path, peeked.env)
     check_algo(path, checkpoint, algo)
     base = to_dict(checkpoint.config)
-    _check_same_world(folder, base, named.get("env", base["env"]), given.data)
+    _check_same_world(folder, base, named.get("env", base["env"]), peeked.data)
     return folder, base
 
 
-def _settings_of_items(given: Any) -> dict[str, Any]:
+def _settings_of_items(peeked: Any) -> dict[str, Any]:
     """The settings of the checkpoint whose items a run from a log has. Raises UserError."""
-    from_log = given.algo is not None and algorithm_of(given.algo).experience.from_log
+    from_log = peeked.algo is not None and algorithm_of(peeked.algo).experience.from_log
     check_used(
         (
             "checkpoint",
             not from_log,
             "only with --algo bc and others that learn from a log",
         ),
-        ("env", given.env is not None, "--checkpoint has its own platform"),
-        ("data", given.data is not None, "--checkpoint has its own items"),
+        ("env", peeked.env is not None, "--checkpoint has its own platform"),
+        ("data", peeked.data is not None, "--checkpoint has its own items"),
     )
     from recsys_rl.checkpoint.home import settings_of_items
 
-    return settings_of_items(given.checkpoint)
+    return settings_of_items(peeked.checkpoint)
 
 
 def _brought(argv: list[str], env: str) -> dict[str, Any]:
@@ -343,7 +343,7 @@ OF_COMMAND = {
 """The options of the command before and after the settings."""
 
 
-def _of_chosen(file: Mapping[str, Any], chosen: Mapping[str, Any], given: Any) -> tuple[dict[str, Any], str]:
+def _of_chosen(file: Mapping[str, Any], chosen: Mapping[str, Any], peeked: Any) -> tuple[dict[str, Any], str]:
     """The settings of a file that the chosen platform, algorithm and source have, and a note.
 
     The note is a message to the user if the file is for another problem, or if a setting is left out.
@@ -352,25 +352,25 @@ def _of_chosen(file: Mapping[str, Any], chosen: Mapping[str, Any], given: Any) -
     if not all(isinstance(whose[name], str) for name in ("algo", "env")):
         return dict(file), ""  # a later check raises the error
     data = data_name(file)
-    before = section_classes(whose["algo"], whose["env"], data)
-    after = section_classes(chosen["algo"], chosen["env"], given.data or data)
+    of_file = section_classes(whose["algo"], whose["env"], data)
+    of_run = section_classes(chosen["algo"], chosen["env"], peeked.data or data)
     settings, left_out = dict(file), []
-    for name in before:
+    for name in of_file:
         section = settings.get(name)
-        if before[name] is not after[name] and isinstance(section, Mapping):
-            lost = hints(before[name]).keys() - hints(after[name]).keys()
+        if of_file[name] is not of_run[name] and isinstance(section, Mapping):
+            lost = hints(of_file[name]).keys() - hints(of_run[name]).keys()
             gone = [field for field in section if field in lost]
             settings[name] = {field: value for field, value in section.items() if field not in gone}
             left_out += gone
     notes = []
     if any(whose[name] != chosen[name] for name in ("algo", "env")):
         notes.append(
-            f"--config {given.config} is for {whose['algo']} on {whose['env']}: its settings replace the "
+            f"--config {peeked.config} is for {whose['algo']} on {whose['env']}: its settings replace the "
             f"preset of {chosen['algo']} on {chosen['env']}."
         )
     if left_out:
         notes.append(
-            f"These settings of --config {given.config} are left out, as this run does not have them: "
+            f"These settings of --config {peeked.config} are left out, as this run does not have them: "
             f"{', '.join(left_out)}."
         )
     return settings, " ".join(notes)
@@ -378,8 +378,8 @@ def _of_chosen(file: Mapping[str, Any], chosen: Mapping[str, Any], given: Any) -
 
 def _check_same_world(folder: Path, base: Mapping[str, Any], env: str, data: str | None) -> None:
     """Raise UserError if the resumed run would get another platform or other data."""
-    before = base["data_config"].get("data")
-    for name, old, new in (("env", base["env"], env), ("data", before, data or before)):
+    of_file = base["data_config"].get("data")
+    for name, old, new in (("env", base["env"], env), ("data", of_file, data or of_file)):
         same = name == "data" and old is not None and Path(old).absolute() == Path(new).absolute()
         if old != new and not same:
             raise UserError(

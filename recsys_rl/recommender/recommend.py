@@ -119,8 +119,8 @@ def recommend(options: RecommendConfig) -> None:
     if user is not None and options.seen is not None:
         recommender.check_users([user])
         block = [*block, *_seen(recommender, options, options.seen, [user]).get(user, ())]
-    left = int(recommender.mask_of(user, options.like, (), allow, block, options.again).sum())
-    k = _number_of_items(recommender, options, left)
+    remaining = int(recommender.mask_of(user, options.like, (), allow, block, options.again).sum())
+    k = _number_of_items(recommender, options, remaining)
     ranked = recommender.recommend(
         user,
         likes=options.like,
@@ -136,7 +136,7 @@ def recommend(options: RecommendConfig) -> None:
     for rank, (item, title, probability) in enumerate(ranked, 1):
         say(f"{rank:>3}  {_percent(probability):>7}  {title}  (id {item})")
     if options.like:
-        near = recommender.nearest(options.like, min(k, left, NEAREST), allow, block, options.again)
+        near = recommender.nearest(options.like, min(k, remaining, NEAREST), allow, block, options.again)
         print(one_line(f"nearest to your likes: {'; '.join(near)}"), file=sys.stderr)
 
 
@@ -194,20 +194,20 @@ def _with_new_items(recommender: Recommender, options: RecommendConfig) -> Recom
     return longer
 
 
-def _number_of_items(recommender: Recommender, options: RecommendConfig, left: int) -> int:
+def _number_of_items(recommender: Recommender, options: RecommendConfig, remaining: int) -> int:
     """``options.k``, or the default.
 
     If --allow leaves fewer items, or the person has most of them and no ``k`` was given, it is their number
-    ``left``, with a line.
+    ``remaining``, with a line.
     """
     wanted = recommender.default_k if options.k is None else options.k
-    if not 0 < left < wanted or (options.allow is None and options.k is not None):
+    if not 0 < remaining < wanted or (options.allow is None and options.k is not None):
         return wanted
-    about = f"{left} items may be shown"
+    about = f"{remaining} items may be shown"
     if options.allow is not None:
-        about = f"--allow {options.allow}: {left} of its items may be shown"
-    print(f"{about}, so lists have {left} in place of {wanted}", file=sys.stderr)
-    return left
+        about = f"--allow {options.allow}: {remaining} of its items may be shown"
+    print(f"{about}, so lists have {remaining} in place of {wanted}", file=sys.stderr)
+    return remaining
 
 
 def _seen(

@@ -184,8 +184,8 @@ def _preset_for(algo: str, env: str, classes: Mapping[str, type[Any]]) -> dict[s
     """The preset without the settings that the chosen source or algorithm does not have."""
     preset = dict(preset_of(algo, env))
     for section in {"data_config", "agent_config"} & preset.keys():
-        known = hints(classes[section])
-        preset[section] = {name: value for name, value in preset[section].items() if name in known}
+        fields = hints(classes[section])
+        preset[section] = {name: value for name, value in preset[section].items() if name in fields}
     return preset
 
 

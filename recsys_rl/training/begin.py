@@ -26,18 +26,18 @@ from recsys_rl.utils.seeding import generators
 STREAMS = ("model", "users", "policy", "shuffle")
 
 
-def begin(config: Config, before: Checkpoint | None, device: torch.device, ranks: Ranks = ALONE) -> Run:
+def begin(config: Config, resumed: Checkpoint | None, device: torch.device, ranks: Ranks = ALONE) -> Run:
     """Make or restore the world, the environment, the agent and the random streams of a run.
 
-    ``before``: the checkpoint to resume. Raises UserError on every rank if ranks would begin with different
+    ``resumed``: the checkpoint to resume. Raises UserError on every rank if ranks would begin with different
     settings, worlds or weights.
     """
-    config = config if before is not None else _with_its_split(config)
-    items = _of_items(config, before)
-    world = _world(config, before, items, ranks)
-    run = _made(config, world, _split(config, before, items), before, device, ranks)
-    if before is not None:
-        restore(run, before, device, ranks.rank)
+    config = config if resumed is not None else _with_its_split(config)
+    items = _of_items(config, resumed)
+    world = _world(config, resumed, items, ranks)
+    run = _made(config, world, _split(config, resumed, items), resumed, device, ranks)
+    if resumed is not None:
+        restore(run, resumed, device, ranks.rank)
     elif run.env is not None:
         run.env.reset()
     check_same(run, device, ranks)
@@ -45,11 +45,11 @@ def begin(config: Config, before: Checkpoint | None, device: torch.device, ranks
 
 
 def _made(
-    config: Config, world: World, split: int, before: Checkpoint | None, device: torch.device, ranks: Ranks
+    config: Config, world: World, split: int, resumed: Checkpoint | None, device: torch.device, ranks: Ranks
 ) -> Run:
     """The run before its first step. ``split``: the seed by which users of a log are held out."""
     settings, weights, note = config.train_config, None, ""
-    if before is None and settings.init_from is not None:
+    if resumed is None and settings.init_from is not None:
         weights = load(settings.init_from, config.env)
         note = check_items(config, world, weights)
     world = world.to(device)
@@ -74,17 +74,17 @@ def _made(
         run.note += warm_start(config, world, agent, weights, device)
         run.info["steps_before"] = weights.total_steps
     if split != settings.seed:
-        _hold_out_as_there(run, split, new=before is None)
-    run.info |= _log_end(experience, weights, before)
+        _hold_out_as_there(run, split, new=resumed is None)
+    run.info |= _log_end(experience, weights, resumed)
     return run
 
 
-def _log_end(experience: Any, warm: Checkpoint | None, before: Checkpoint | None) -> dict[str, int]:
+def _log_end(experience: Any, warm: Checkpoint | None, resumed: Checkpoint | None) -> dict[str, int]:
     """The last time of all that the policy of a log with times learns from; {} if it is unknown."""
     ends = [getattr(experience, "last_time", None)]
-    ends += [of.info.get("log_end") for of in (warm, before) if of is not None]
-    known = [end for end in ends if end is not None]
-    return {"log_end": max(known)} if len(known) == len(ends) else {}
+    ends += [of.info.get("log_end") for of in (warm, resumed) if of is not None]
+    times = [end for end in ends if end is not None]
+    return {"log_end": max(times)} if len(times) == len(ends) else {}
 
 
 def _with_its_split(config: Config) -> Config:
@@ -105,21 +105,21 @@ def _about_users(brought: Brought, seed: int, agent: Any) -> dict[str, Any]:
     return facts
 
 
-def _of_items(config: Config, before: Checkpoint | None) -> Checkpoint | None:
+def _of_items(config: Config, resumed: Checkpoint | None) -> Checkpoint | None:
     """The checkpoint whose items a new run has; None for a resumed one, and for items from elsewhere."""
     path = getattr(config.agent_config, "checkpoint", None)
-    return None if path is None or before is not None else load(path, config.env)
+    return None if path is None or resumed is not None else load(path, config.env)
 
 
-def _split(config: Config, before: Checkpoint | None, items: Checkpoint | None) -> int:
+def _split(config: Config, resumed: Checkpoint | None, items: Checkpoint | None) -> int:
     """The seed by which users of a log are held out: with --checkpoint its own, as it knows the others.
 
     Raises UserError for another share of held-out users than that of the checkpoint.
     """
-    known = items or before
-    if known is None or getattr(config.agent_config, "checkpoint", None) is None:
+    source = items or resumed
+    if source is None or getattr(config.agent_config, "checkpoint", None) is None:
         return config.train_config.seed
-    (share, seed), own = split_of(known), config.data_config.heldout_fraction
+    (share, seed), own = split_of(source), config.data_config.heldout_fraction
     check_used(("heldout_fraction", share != own, f"that of --checkpoint is {share:g}"))
     return seed
 
@@ -135,9 +135,9 @@ def _hold_out_as_there(run: Run, seed: int, new: bool) -> None:
     run.note = "\n".join(filter(None, [run.note, line if new else ""]))
 
 
-def _world(config: Config, before: Checkpoint | None, items: Checkpoint | None, ranks: Ranks) -> World:
-    known = before or items
-    if known is not None:
-        return known.world
+def _world(config: Config, resumed: Checkpoint | None, items: Checkpoint | None, ranks: Ranks) -> World:
+    source = resumed or items
+    if source is not None:
+        return source.world
     with ranks.in_turn():  # the first rank downloads data and learns embeddings into the cache
         return make_world(config)
