@@ -198,50 +198,59 @@ def make_agent(
     """
     if generators is None:
         generators = make_generators(config.train_config.seed, "model", "policy", "shuffle")
-    has_items = catalogue.num_items > 0
-    if not has_items and config.model_config.head != "dense":
-        raise UserError(
-            f"{config.env} has no catalogue of items for the {config.model_config.head} head to score: "
-            "choose --head dense."
-        )
-    gated = config.model_config.head == "gated"
-    if gated and interface.slate_size > 1 and not interface.patterns:
-        raise UserError(
-            f"The gated head chooses one item at a time, and each step of {config.env} shows "
-            f"{interface.slate_size}: choose another --head, or a slate of one item."
-        )
-    if gated and interface.patterns and config.model_config.candidates:
-        raise UserError(
-            f"The gated head draws a slate of {config.env} from all items: leave --candidates out, or choose "
-            "another --head."
-        )
-    if has_items and config.model_config.head == "scorer" and not interface.profile:
-        raise UserError(
-            f"The scorer head starts as a ranking by profile, and observations of {config.env} hold no "
-            "profile: choose another --head."
-        )
-    shapes = Shapes(
-        interface.context_size,
-        interface.action_sizes,
-        _features(catalogue, config.model_config, scaled_as) if has_items else None,
-        interface.history_length,
-        len(interface.signals),
-        catalogue.available if has_items else None,
-        interface.slate_size,
-        interface.embeddings if has_items else (),
-        interface if not has_items and interface.candidate_features else None,
-        number_names(catalogue),
-        item_kinds(catalogue, scaled_as) if gated and not interface.patterns else None,
-        slate_layout(catalogue, interface.patterns, scaled_as) if gated and interface.patterns else None,
-        UserColumns.of(interface, catalogue) if has_items else None,
-        interface.profile,
-    )
-    if has_items and config.model_config.candidates:
+    _check_head(config, interface, catalogue)
+    if catalogue.num_items and config.model_config.candidates:
         available = int(catalogue.available.sum())
         check_candidates(config.model_config, available, interface.most_shown, interface.slate_size)
+    shapes = _shapes(config, interface, catalogue, scaled_as)
     network = config.algorithm.network or ActorCritic
     model = network(shapes, config.model_config, generators["model"]).to(device or torch.device("cpu"))
     return config.algorithm.agent(model, config.agent_config, num_updates, generators, average)
+
+
+def _check_head(config: Config, interface: Interface, catalogue: Catalogue) -> None:
+    """Raise UserError for a head that can't act with this interface."""
+    head, slate_size = config.model_config.head, interface.slate_size
+    gated, items = head == "gated", catalogue.num_items > 0
+    chooses_places = gated and bool(interface.patterns)
+    for reason, wrong in (
+        ("it scores items, and there is no catalogue of them", not items and head != "dense"),
+        (
+            f"it chooses one item, and a step shows {slate_size}",
+            gated and slate_size > 1 and not chooses_places,
+        ),
+        (
+            "it draws a slate from all items, without --candidates",
+            chooses_places and config.model_config.candidates > 0,
+        ),
+        ("it ranks by the profile, and there is none", items and head == "scorer" and not interface.profile),
+    ):
+        if wrong:
+            raise UserError(f"--head {head} is not for {config.env} ({reason}): choose another --head.")
+
+
+def _shapes(
+    config: Config, interface: Interface, catalogue: Catalogue, scaled_as: Catalogue | None
+) -> Shapes:
+    """The sizes and tables from which the network is built."""
+    items, gated = catalogue.num_items > 0, config.model_config.head == "gated"
+    patterns = interface.patterns
+    return Shapes(
+        context_dim=interface.context_size,
+        action_sizes=interface.action_sizes,
+        item_features=_features(catalogue, config.model_config, scaled_as) if items else None,
+        history_length=interface.history_length,
+        num_signals=len(interface.signals),
+        available=catalogue.available if items else None,
+        slate_size=interface.slate_size,
+        embeddings=interface.embeddings if items else (),
+        candidates=interface if not items and interface.candidate_features else None,
+        numbers=number_names(catalogue),
+        kinds=item_kinds(catalogue, scaled_as) if gated and not patterns else None,
+        layout=slate_layout(catalogue, patterns, scaled_as) if gated and patterns else None,
+        user_columns=UserColumns.of(interface, catalogue) if items else None,
+        profile=interface.profile,
+    )
 
 
 def agent_of(checkpoint: Checkpoint, scaled_as: Catalogue | None = None) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -154,7 +155,7 @@ class Session:
             user, table = given[names[0]], self.catalogue.embedding  # (N, D), (I, D)
             if user.shape[1] == table.shape[1]:  # One pass instead of two, with the same numbers.
                 return rows.beside_rows(user, table, self.history[:, -1:].contiguous())
-        parts = [given[name] if name in given else PIECES[name](self) for name in names]
+        parts = [given[name] if name in given else PIECES[name].read(self) for name in names]
         return torch.cat(parts, -1)
 
 
@@ -223,14 +224,20 @@ def _streak(session: Session) -> Tensor:
     return history.shape[1] - last_other
 
 
-PIECES: dict[str, Callable[[Session], Tensor]] = {
-    "last_item": _last_item,
-    "last_signals": _last_signals,
-    "relative_signals": _relative_signals,
-    "clock": _clock,
-    "streak": _streak,
+class SessionPiece(NamedTuple):
+    """A piece of the context that is computed from the session."""
+
+    read: Callable[[Session], Tensor]
+    size: Callable[[Catalogue, int], int]  # from the items and the number of signals of a step, K S
+
+
+PIECES = {
+    "last_item": SessionPiece(_last_item, lambda items, signals: items.embedding.shape[1]),
+    "last_signals": SessionPiece(_last_signals, lambda items, signals: signals),
+    "relative_signals": SessionPiece(_relative_signals, lambda items, signals: signals),
+    "clock": SessionPiece(_clock, lambda items, signals: 1),
+    "streak": SessionPiece(_streak, lambda items, signals: 1),
 }
-"""Pieces of the context that are computed from the session."""
 
 
 def make_interface(
@@ -270,30 +277,10 @@ def make_interface(
     most = session_length * slate_size
     length = (0 if repeats else most) if history_length is None else min(history_length, most)
     _check_sizes(catalogue, slate_size, repeats, length)
-    sizes = {
-        "last_item": catalogue.embedding.shape[1],
-        "last_signals": slate_size * len(signals),
-        "relative_signals": slate_size * len(signals),
-        "clock": 1,
-        "streak": 1,
-    } | dict(given)
-    for name in context:
-        if name not in sizes:
-            raise UserError(
-                f"There is no piece {name!r} of the context: choose from {', '.join(sizes)}, or pass it in."
-            )
-    if "streak" in context and "streak" not in given:
-        if "creator" not in catalogue.attributes:
-            raise UserError(
-                "The piece 'streak' of the context needs the attribute 'creator' of the items, but this "
-                "catalogue has none: leave the piece out, or use data with creators."
-            )
-        if not length:
-            raise UserError(
-                "The piece 'streak' of the context is counted in the history, but these sessions have none: "
-                "leave the piece out, or give a history_length."
-            )
-    if (relative or ("relative_signals" in context and "relative_signals" not in given)) and length < most:
+    own = {name: piece.size(catalogue, slate_size * len(signals)) for name, piece in PIECES.items()}
+    sizes = own | dict(given)
+    _check_pieces([name for name in context if name not in given], catalogue, length)
+    if length < most and (relative or ("relative_signals" in context and "relative_signals" not in given)):
         raise UserError(
             f"Signals relative to the session so far need a history of the whole session, {most} items, but "
             f"it holds {length}: make it longer, or leave them out."
@@ -312,6 +299,24 @@ def make_interface(
         relative=relative,
         patterns=patterns,
     )
+
+
+def _check_pieces(names: Sequence[str], catalogue: Catalogue, history_length: int) -> None:
+    """Raise UserError for pieces that can't be computed from sessions over this catalogue."""
+    strange = [name for name in names if name not in PIECES]
+    if strange:
+        known = ", ".join(PIECES)
+        raise UserError(
+            f"There is no piece {strange[0]!r} of the context: choose from {known}, or pass it in."
+        )
+    for missing, what in (
+        ("creator" not in catalogue.attributes, "the attribute 'creator' of the items"),
+        (not history_length, "a history"),
+    ):
+        if "streak" in names and missing:
+            raise UserError(
+                f"The piece 'streak' of the context needs {what}, and there is none: leave it out."
+            )
 
 
 def _check_sizes(catalogue: Catalogue, slate_size: int, repeats: bool, history_length: int) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.experts.form import Expert, FollowedObs, Walk
+from recsys_rl.env import long_video as platform
 from recsys_rl.env.long_video import (
     COMPLETION,
     MEMORY,
@@ -52,8 +53,8 @@ def step(
     requests = (completion * QUARTERS + 1).clamp_max(QUARTERS)  # the last of them left the video
     hold = users.hold_of_item[items] + config.hold_gain * (known["taste"] * embedding).sum(1)
     residual = numbers["learned"] * (completion - expected_completion(hold.sigmoid()))
-    faded = column(config.wear_recovery**requests)
-    trust = known["trust"] + config.trust_rate * (completion - config.trust_midpoint)
+    faded = column(platform.WEAR_RECOVERY**requests)
+    trust = known["trust"] + platform.TRUST_RATE * (completion - platform.TRUST_MIDPOINT)
     subscribes = column(signals[:, SUBSCRIBED] > 0)
     return {
         "taste": known["taste"] + column(residual) * embedding,
@@ -67,7 +68,7 @@ def step(
 
 def as_state(users: LongVideo, interface: Interface, obs: FollowedObs) -> LongVideoState:
     """The state at this request of users of whom this is known: the video that plays is visible."""
-    config, known = users.config, obs.known
+    known = obs.known
     embedding, progress = (
         obs.context[:, interface.place_of(piece)] for piece in ("current_item", "progress")
     )
@@ -85,7 +86,7 @@ def as_state(users: LongVideo, interface: Interface, obs: FollowedObs) -> LongVi
     return LongVideoState(
         taste=known["taste"],
         profile=obs.context[:, interface.place_of("profile")],
-        wear=(known["wear"] + of_current) * column(config.wear_recovery ** (quarters * playing)),
+        wear=(known["wear"] + of_current) * column(platform.WEAR_RECOVERY ** (quarters * playing)),
         trust=known["trust"],
         current=current,
         quarters=quarters * playing,
@@ -138,7 +139,7 @@ def scores(
     ::
 
         worth of a video   = what is paid for it in time - request (requests that it takes)
-                             + price min(trust_rate (completion - trust_midpoint), 1 - t)
+                             + price min(TRUST_RATE (completion - TRUST_MIDPOINT), 1 - t)
         start_i            = worth_i - sameness - near (n - 1) / 10 tiresomeness_i
         score_i            = P(pick_i) (start_i + click + worth of leaving - worth of staying - slack)
                              + P(the video that plays ends) (1 - P(pick_i)) start_i
@@ -156,7 +157,7 @@ def scores(
 
     def gain(completion: Tensor) -> Tensor:  # of trust, which is 1 at most
         return torch.minimum(
-            config.trust_rate * (completion - config.trust_midpoint), column(1 - state.trust)
+            platform.TRUST_RATE * (completion - platform.TRUST_MIDPOINT), column(1 - state.trust)
         )
 
     def of_items(table: Tensor) -> Tensor:  # (I,), or (N, C)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.experts.form import Expert
+from recsys_rl.env import shop as platform
 from recsys_rl.env.assortment import COUPON, EMPTY, PRODUCT, VIDEO
 from recsys_rl.functional.recency import products, weighted_rows
 from recsys_rl.types import Interface, Obs
@@ -83,7 +84,7 @@ def sameness(user_model: Any, interface: Interface, obs: Obs) -> Tensor:
     video = kind == VIDEO
     main = video | ((kind == PRODUCT) & ~video.any(2, keepdim=True))
     age = torch.arange(kind.shape[1] - 1, -1, -1, device=kind.device).unsqueeze(1)  # (screens, 1)
-    kept = user_model.config.monotony_kept
+    kept = platform.MONOTONY_KEPT
     weights = (1 - kept) * kept**age * main
     return weighted_rows(weights.flatten(1), catalogue.embedding, obs.history)
 

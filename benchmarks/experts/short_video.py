@@ -11,6 +11,7 @@ from torch import Tensor
 
 from benchmarks.experts.form import Expert, FollowedObs, Walk
 from benchmarks.experts.kalman import measured
+from recsys_rl.env import short_video as platform
 from recsys_rl.env.short_video import REMEMBERED, Facts, ShortVideo, ShortVideoState
 from recsys_rl.env.watch_time import HIGHEST_RATIO
 from recsys_rl.functional.recency import products
@@ -80,13 +81,13 @@ def step(
     stay = -0.5 * ((heard - location).square() / variance + math.log(variance))
     leave = -0.5 * ((heard - leaves) / config.leave_noise).square() - math.log(config.leave_noise)
     stays, chance = (appeal + (stay - leave).clamp(-20, 20)).sigmoid(), appeal.sigmoid()  # with it, before it
-    likes = (appeal - config.like_cost).sigmoid()
+    likes = (appeal - platform.LIKE_COST).sigmoid()
     push = stays - chance + stays * (liked - likes)
     weight = chance * (1 - chance) + stays * likes * (1 - likes)
     before, one = known["latent"], torch.ones_like(places, dtype=appeal.dtype)
     of_appeal = torch.cat([users.coordinates[items], one, torch.zeros_like(one)], 1)  # (N, 4)
     latent, doubt = measured(before, known["doubt"], of_appeal, push, weight)
-    of_ratio = torch.cat([config.ratio_slope * of_appeal[:, :3], one], 1)
+    of_ratio = torch.cat([platform.RATIO_SLOPE * of_appeal[:, :3], one], 1)
     certain = stays * (ratio < HIGHEST_RATIO) / variance
     residual = heard - location - (of_ratio * (latent - before)).sum(1)
     latent, doubt = measured(latent, doubt, of_ratio, certain * residual, certain)
@@ -95,8 +96,8 @@ def step(
     # The signals from seconds on, of which ``advance`` needs the satisfaction; the mood's steps are unknown.
     answer = torch.nn.functional.pad(felt.view(-1, 1, 1), (7, 3))
     after, _ = users.advance(state, places, Feedback(answer, torch.ones_like(places, dtype=torch.bool)))
-    decay = latent.new_tensor([config.mood_kept, config.mood_kept, 1.0, 1.0])
-    steps = torch.where(known["begun"], 1 - config.mood_kept**2, 1.0) * config.mood_deviation**2  # (N,)
+    decay = latent.new_tensor([platform.MOOD_KEPT, platform.MOOD_KEPT, 1.0, 1.0])
+    steps = torch.where(known["begun"], 1 - platform.MOOD_KEPT**2, 1.0) * config.mood_deviation**2  # (N,)
     moods = latent.new_tensor([1.0, 1.0, 0.0, 0.0]).diag()
     return {
         "taste": state.taste + (numbers["learned"] * push).unsqueeze(1) * users.catalogue.embedding[items],
@@ -133,7 +134,7 @@ def tiresomeness(users: ShortVideo, state: ShortVideoState, profile: Tensor, ite
     by_creator, of_tags, user = users.favourites(profile)
     items = items.clamp_min(0)
     wear = by_creator[user].gather(1, users.catalogue.attributes["creator"][items])
-    return wear.add_(products(of_tags[user], users.tags, items), alpha=users.config.tag_wear)
+    return wear.add_(products(of_tags[user], users.tags, items), alpha=platform.TAG_WEAR)
 
 
 def scores(

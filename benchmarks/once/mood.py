@@ -40,6 +40,7 @@ from benchmarks.harness import tables
 from benchmarks.harness.turns import Row
 from benchmarks.once.added_encoder import with_encoder, with_zeros
 from recsys_rl.agents.ppo import PPO
+from recsys_rl.env import short_video as platform
 from recsys_rl.env.short_video import PLATFORM, Facts, ShortVideo, ShortVideoState
 from recsys_rl.errors import UserError
 from recsys_rl.experience.rollout import play
@@ -144,13 +145,13 @@ class FiltersMood(ShortVideo):
             seen, leave - facts.duration[:, 0].log(), config.leave_noise
         )
         stays, expected = (appeal + odds).sigmoid(), appeal.sigmoid()
-        likes = (appeal - config.like_cost).sigmoid()
+        likes = (appeal - platform.LIKE_COST).sigmoid()
         # Of the log-likelihood in the appeal: its slope and the information of one video, at least 0.
         slope = stays - expected + stays * (liked - likes)
         known = (expected * (1 - expected) - stays * (1 - stays)).clamp_min(0)
         known = known + stays * likes * (1 - likes)
         along = torch.cat([self.coordinates[items[:, 0]], torch.tensor([1.0, 0.0]).expand(len(items), 2)], 1)
-        of_ratio = config.ratio_slope * along + torch.tensor([0.0, 0.0, 0.0, 1.0])  # (N, 4)
+        of_ratio = platform.RATIO_SLOPE * along + torch.tensor([0.0, 0.0, 0.0, 1.0])  # (N, 4)
         trust = (stays / noise**2).unsqueeze(1)  # (N, 1)
         certain = 1e-6 * torch.eye(4)  # before the first video the mood is 0 for certain
         information = (state.covariance + certain).inverse() + known.view(-1, 1, 1) * along.unsqueeze(
@@ -160,8 +161,8 @@ class FiltersMood(ShortVideo):
         covariance = information.inverse()
         gradient = slope.unsqueeze(1) * along + trust * (seen - location).unsqueeze(1) * of_ratio
         mean = state.mean + (covariance @ gradient.unsqueeze(2)).squeeze(2)
-        persistence = torch.tensor([config.mood_kept, config.mood_kept, 1.0, 1.0])
-        moved = torch.where(state.begun, 1 - config.mood_kept**2, 1.0) * config.mood_deviation**2  # (N,)
+        persistence = torch.tensor([platform.MOOD_KEPT, platform.MOOD_KEPT, 1.0, 1.0])
+        moved = torch.where(state.begun, 1 - platform.MOOD_KEPT**2, 1.0) * config.mood_deviation**2  # (N,)
         steps = moved.unsqueeze(1) * torch.tensor([1.0, 1.0, 0.0, 0.0])
         return mean * persistence, covariance * persistence * persistence.unsqueeze(1) + torch.diag_embed(
             steps

@@ -8,7 +8,7 @@ from typing import Any
 
 import tyro
 
-from recsys_rl.cli.parse import checked, parse
+from recsys_rl.cli.parse import checked, parse, subcommand
 from recsys_rl.cli.tasks import TaskOptions, shared_by
 from recsys_rl.errors import UserError
 from recsys_rl.logs.describe.data import (
@@ -17,7 +17,6 @@ from recsys_rl.logs.describe.data import (
     compare_files,
     describe_file,
 )
-from recsys_rl.settings.fields import did_you_mean
 
 OVERVIEW = """usage: recsys-rl data describe FILE [OPTIONS]
        recsys-rl data compare OLD NEW [OPTIONS]
@@ -101,10 +100,7 @@ def data_options(argv: list[str]) -> Any:
 def _typed(argv: list[str]) -> Any:
     """The options as they are given, unchecked."""
     name = argv[0]
-    if name not in COMMANDS:
-        near = did_you_mean(name, COMMANDS)
-        raise UserError(f"There is no command data {name!r}{near}: choose from {', '.join(COMMANDS)}.")
-    options_type, _, text, _ = COMMANDS[name]
+    options_type, _, text, _ = subcommand("data", name, COMMANDS)
     prog = f"recsys-rl data {name}"
     options = parse(options_type, options_type(), argv[1:], prog, text)
     if name == "compare":

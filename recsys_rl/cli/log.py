@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recsys_rl.cli.extras import need
-from recsys_rl.cli.parse import parse
+from recsys_rl.cli.parse import parse, subcommand
 from recsys_rl.errors import UserError, amount, one_line
-from recsys_rl.settings.fields import did_you_mean
 from recsys_rl.utils.files import check_parquet
 
 OVERVIEW = """usage: recsys-rl log check --db FILE [OPTIONS]
@@ -99,13 +98,8 @@ def log_options(argv: list[str]) -> Options:
         "backup": (BackupOptions, f"Copy a server's record to a new file, and check the copy. {BESIDE}"),
         "forget": (ForgetOptions, f"Delete all rows of one user from a server's record. {ENDED}"),
     }
-    first = argv[0]
-    if first not in kinds:
-        raise UserError(
-            f"There is no command log {first!r}{did_you_mean(first, kinds)}: see recsys-rl log --help."
-        )
-    kind, what = kinds[first]
-    return parse(kind, kind(), argv[1:], f"recsys-rl log {first}", what)
+    kind, what = subcommand("log", argv[0], kinds)
+    return parse(kind, kind(), argv[1:], f"recsys-rl log {argv[0]}", what)
 
 
 def _check(options: CheckOptions) -> None:

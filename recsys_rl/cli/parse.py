@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, TypeVar
 
 import tyro
 
 from recsys_rl.agents import AGENTS
+from recsys_rl.errors import UserError
+from recsys_rl.settings.fields import did_you_mean
 from recsys_rl.settings.names import DEFAULT_ALGO, checkpoint_name, names_an_algorithm
 
 T = TypeVar("T")
@@ -69,6 +71,14 @@ def _listed(options: T, main: Container[str] | None) -> T:
     listed: T = object.__new__(new)
     vars(listed).update({**vars(options), **parts})
     return listed
+
+
+def subcommand(command: str, name: str, kinds: Mapping[str, T]) -> T:
+    """The entry of ``name`` among the commands of ``command``. Raises UserError if there is none."""
+    if name not in kinds:
+        hint = f"{did_you_mean(name, kinds)}: choose from {', '.join(kinds)}"
+        raise UserError(f"There is no command {command} {name!r}{hint}.")
+    return kinds[name]
 
 
 LISTS = ("log", "weights")

@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from recsys_rl.cli.parse import parse
+from recsys_rl.cli.parse import parse, subcommand
 from recsys_rl.errors import UserError
 from recsys_rl.serving.loop.release import Releases, history_lines, promoted_lines, short, status_lines
 from recsys_rl.serving.loop.rounds import verdict_in
-from recsys_rl.settings.fields import Range, check_fields, did_you_mean, shown
+from recsys_rl.settings.fields import Range, check_fields, shown
 from recsys_rl.utils.files import sha256_of
 
 
@@ -193,12 +193,6 @@ def run(argv: list[str]) -> None:
 
 def release_options(argv: list[str]) -> ReleaseOptions:
     """The settings from the command line. Raises UserError; `--help` raises SystemExit(0)."""
-    first = argv[0]
-    if first not in KINDS:
-        raise UserError(
-            f"There is no command release {first!r}{did_you_mean(first, KINDS)}: see recsys-rl release "
-            "--help."
-        )
-    kind, what = KINDS[first]
+    kind, what = subcommand("release", argv[0], KINDS)
     text = f"{what[0].upper()}{what[1:]}. The server must run, and its record keeps each action."
-    return parse(kind, kind(), argv[1:], f"recsys-rl release {first}", text)
+    return parse(kind, kind(), argv[1:], f"recsys-rl release {argv[0]}", text)

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from recsys_rl.errors import UserError
-from recsys_rl.settings.fields import Range, check_fields
+from recsys_rl.settings.fields import Range, check_fields, check_used
 from recsys_rl.utils.stopping import STOP_SIGNALS
 from recsys_rl.utils.tasks import MapTasks, in_this_process
 
@@ -31,8 +30,7 @@ def tasks_in(options: TaskOptions) -> TaskOptions:
     """The checked options of tasks among those of a command. Raises UserError."""
     tasks = TaskOptions(jobs=options.jobs, on=options.on)
     check_fields(tasks)
-    if tasks.on is not None and tasks.jobs > 1:
-        raise UserError("--jobs is for this machine and --on ray for a cluster: give one of them.")
+    check_used(("jobs", tasks.on is not None and tasks.jobs > 1, "--on ray shares the tasks of a cluster"))
     return tasks
 
 

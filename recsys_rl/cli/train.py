@@ -29,7 +29,7 @@ from recsys_rl.settings.config import (
     sections_from,
     to_dict,
 )
-from recsys_rl.settings.fields import check_fields, hints
+from recsys_rl.settings.fields import check_fields, check_used, hints
 from recsys_rl.settings.names import (
     DEFAULT_ALGO,
     DEFAULT_ENV,
@@ -102,20 +102,12 @@ class Job(NamedTuple):
     tasks: TaskOptions = TaskOptions()  # the processes that share the seeds
 
     def configs(self) -> list[Config]:
-        """The settings of each run. The link checkpoints/ALGO.pt is followed once, as each run changes it."""
-        settings = self.config.train_config
-        if settings.init_from is not None:
-            file = folders.checkpoint_behind(settings.init_from)
-            settings = dataclasses.replace(settings, init_from=file)
-        return [
-            dataclasses.replace(
-                self.config,
-                train_config=dataclasses.replace(
-                    settings, seed=seed, name=None if settings.name is None else f"{settings.name}-{seed}"
-                ),
-            )
-            for seed in self.seeds
-        ] or [self.config]
+        """The settings of each seed. The link of init_from is followed once, as each run changes it."""
+        config = folders.with_init_behind(self.config)
+        settings, name = config.train_config, config.train_config.name
+        names = [None if name is None else f"{name}-{seed}" for seed in self.seeds]
+        each = [dataclasses.replace(settings, seed=x, name=y) for x, y in zip(self.seeds, names, strict=True)]
+        return [dataclasses.replace(config, train_config=one) for one in each]
 
 
 def run(argv: list[str]) -> None:
@@ -127,38 +119,40 @@ def run(argv: list[str]) -> None:
     if job.note and not launching and is_first():
         print(job.note, file=sys.stderr)
     if job.lists_limits:
-        from recsys_rl.training.list_streams import list_streams
+        from recsys_rl.training.about_run import list_streams
 
         list_streams(job.config)
-        return
-    if started > 1 and job.seeds:
+    elif job.seeds:
+        _train_seeds(argv, job, launching, started)
+    elif launching:
+        launch(_argv_of_rank(argv, job, job.config), job.config.train_config.num_processes)
+    else:
+        _train_here(job.config, job.folder, started > 1)
+
+
+def _train_seeds(argv: list[str], job: Job, launching: bool, started: int) -> None:
+    """Train the runs of all seeds, one after another or in the processes that share them."""
+    if started > 1:
         raise UserError("--seeds does not work with torchrun: start one run for each seed, with --seed.")
     configs = job.configs()
-    if job.seeds:
-        for config in configs:  # check all before the first run begins
-            folders.check_free(config)
+    for config in configs:  # check all before the first run begins
+        folders.check_free(config)
     if job.tasks != TaskOptions():
-        _share(configs, job.tasks)
+        from recsys_rl.training.train_seeds import train_seeds
+
+        with shared_by(job.tasks, configs[0].train_config.threads) as map_tasks:
+            train_seeds(configs, map_tasks)
         return
-    for number, config in enumerate(configs):
+    for number, config in enumerate(configs, 1):
         try:
             if launching:
                 launch(_argv_of_rank(argv, job, config), config.train_config.num_processes)
             else:
-                _train_here(config, job.folder, started > 1)
+                _train_here(config, None, False)
         except (KeyboardInterrupt, UserError):
-            left = ", ".join(str(later.train_config.seed) for later in configs[number + 1 :])
-            if left:
-                print(f"Seeds not started: {left}", file=sys.stderr)
+            if rest := ", ".join(str(later.train_config.seed) for later in configs[number:]):
+                print(f"Seeds not started: {rest}", file=sys.stderr)
             raise
-
-
-def _share(configs: list[Config], tasks: TaskOptions) -> None:
-    """Train the runs in several processes, or on Ray."""
-    from recsys_rl.training.train_seeds import train_seeds
-
-    with shared_by(tasks, configs[0].train_config.threads) as map_tasks:
-        train_seeds(configs, map_tasks)
 
 
 def _train_here(config: Config, folder: Path | None, in_group: bool) -> None:
@@ -210,42 +204,41 @@ def _without(argv: list[str], options: tuple[str, ...], flags: tuple[str, ...] =
 
 def train_options(argv: list[str]) -> Job:
     """The settings, and the run to resume. Raises UserError; `--help` raises SystemExit(0)."""
-    given = peek(argv, "algo", "env", "data", "config", "run", "checkpoint", "log")
-    if given.log:
+    peeked = peek(argv, "algo", "env", "data", "config", "run", "checkpoint", "log")
+    if peeked.log:
         from recsys_rl.cli.logs import with_log  # polars
 
-        argv = with_log(argv, given)
-    if names_a_source(given.data):
-        source_of(given.data, typed=True)
-    if given.algo is not None:
-        algorithm_of(given.algo, typed=True)
-    file = {} if given.config is None else _read_settings(Path(given.config), given.env)
-    typed = {name: getattr(given, name) for name in ("algo", "env") if getattr(given, name) is not None}
-    folder, base, brought = None, {}, {}
-    if given.run is not None or "--resume" in argv:
-        if given.run is not None and "--resume" in argv:
-            raise UserError("--resume resumes the latest run and --run the given run: give one of them.")
-        if given.run is not None and given.algo is None:
-            typed["algo"] = folders.algo_of(Path(given.run))
-        algo = {"algo": DEFAULT_ALGO, **file, **typed}["algo"]
-        folder = folders.latest(algo) if given.run is None else Path(given.run)
-        base = to_dict(_config_of_run(folder, algo, given.env))
-    elif given.checkpoint is not None:
-        base = _settings_of_items(given)
-    elif given.data is None:
-        base = brought = _brought(argv, {"env": DEFAULT_ENV, **file, **typed}["env"])
+        argv = with_log(argv, peeked)
+    if names_a_source(peeked.data):
+        source_of(peeked.data, typed=True)
+    if peeked.algo is not None:
+        algorithm_of(peeked.algo, typed=True)
+    file = {} if peeked.config is None else _read_settings(Path(peeked.config), peeked.env)
+    typed = {name: getattr(peeked, name) for name in ("algo", "env") if getattr(peeked, name) is not None}
+    folder, base, has_items = None, dict[str, Any](), peeked.checkpoint is not None
+    if peeked.run is not None or "--resume" in argv:
+        folder, base = _resumed(peeked, argv, {**file, **typed})
+        typed["algo"] = base["algo"]
+    elif peeked.checkpoint is not None:
+        base = _settings_of_items(peeked)
+    elif peeked.data is None:
+        base = _brought(argv, {"env": DEFAULT_ENV, **file, **typed}["env"])
+        has_items = bool(base)
     chosen = {"algo": DEFAULT_ALGO, "env": DEFAULT_ENV, **base, **file, **typed}
-    if folder is not None:
-        _check_same_world(folder, base, chosen["env"], given.data)
-    settings, note = _of_chosen(file, chosen, given) if file else ({}, "")
+    settings, note = _of_chosen(file, chosen, peeked) if file else ({}, "")
     over = overlay(overlay(base, settings), {name: chosen[name] for name in ("algo", "env")})
-    if given.data is not None:
-        over = overlay(over, {"data_config": {"data": given.data}})
-    if given.checkpoint is None and not brought:  # these bring their items
-        _check_typed(data_name(over), given.data)
-    options = _parse(argv, over, given.config)
+    if peeked.data is not None:
+        over = overlay(over, {"data_config": {"data": peeked.data}})
+    if not has_items:
+        _check_typed(data_name(over), peeked.data)
+    options = _parse(argv, over, peeked.config)
     if folder is not None:
         _check_continuation(options, folder, base)
+    return _job(options, argv, folder, note)
+
+
+def _job(options: Any, argv: list[str], folder: Path | None, note: str) -> Job:
+    """The runs of the parsed options. Raises UserError."""
     of_run = checked(TrainConfig, options.train_config)
     lists_limits = "help" in of_run.limit
     if lists_limits:
@@ -257,21 +250,42 @@ def train_options(argv: list[str]) -> Job:
     return Job(config, folder, seeds, note, lists_limits, tasks)
 
 
-def _settings_of_items(given: Any) -> dict[str, Any]:
+def _resumed(peeked: Any, argv: list[str], named: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
+    """The folder of the run to resume, and its settings.
+
+    ``named``: the settings that the file of --config and the options give. Raises UserError.
+    """
+    if peeked.run is not None and "--resume" in argv:
+        raise UserError("--resume resumes the latest run and --run the given run: give one of them.")
+    from recsys_rl.checkpoint import check_algo, load
+
+    algo = named.get("algo", DEFAULT_ALGO)
+    if peeked.run is not None and peeked.algo is None:
+        algo = folders.algo_of(Path(peeked.run))
+    folder = folders.latest(algo) if peeked.run is None else Path(peeked.run)
+    path = folder / checkpoint_name(algo)
+    checkpoint = load(path, peeked.env)
+    check_algo(path, checkpoint, algo)
+    base = to_dict(checkpoint.config)
+    _check_same_world(folder, base, named.get("env", base["env"]), peeked.data)
+    return folder, base
+
+
+def _settings_of_items(peeked: Any) -> dict[str, Any]:
     """The settings of the checkpoint whose items a run from a log has. Raises UserError."""
-    if given.env is not None or given.data is not None:
-        raise UserError(
-            f"--checkpoint {given.checkpoint} brings its platform and its data: leave --env and --data out, "
-            "or leave --checkpoint out to make the items from them."
-        )
-    if given.algo is None or not algorithm_of(given.algo).experience.from_log:
-        raise UserError(
-            "--checkpoint is for algorithms that learn from a log, as --algo bc: leave it out (--init-from "
-            "begins with the weights of a checkpoint)."
-        )
+    from_log = peeked.algo is not None and algorithm_of(peeked.algo).experience.from_log
+    check_used(
+        (
+            "checkpoint",
+            not from_log,
+            "only with --algo bc and others that learn from a log",
+        ),
+        ("env", peeked.env is not None, "--checkpoint has its own platform"),
+        ("data", peeked.data is not None, "--checkpoint has its own items"),
+    )
     from recsys_rl.checkpoint.home import settings_of_items
 
-    return settings_of_items(given.checkpoint)
+    return settings_of_items(peeked.checkpoint)
 
 
 def _brought(argv: list[str], env: str) -> dict[str, Any]:
@@ -297,42 +311,39 @@ def _parse(argv: list[str], settings: Mapping[str, Any], file: str | None) -> An
         of_run = {**of_run, "limit": ()}
     sections["train_config"] = RunOptions(**of_run)
 
-    def text(help_: str) -> Any:
-        return Annotated[str | None, tyro.conf.arg(help=help_)]
-
-    of_command = [
-        (
-            "config",
-            text(
-                "TOML file of settings by section, as in [env_config] num_items = 500; each run writes one."
-            ),
-        ),
-        ("run", text("Resume the run in this folder with its own settings, as if it was never interrupted.")),
-        ("seeds", text("Train one run for each of these seeds, one after another: 0-4, or 0,2,5.")),
-    ]
-    cls = dataclasses.make_dataclass(
-        "TrainOptions",
-        [
-            ("algo", Annotated[str, tyro.conf.arg(help=ALGO_HELP)], algo),
-            ("env", Annotated[str, tyro.conf.arg(help=ENV_HELP)], env),
-            *((name, type(section), section) for name, section in sections.items()),
-            *((name, kind, None) for name, kind in of_command),
-            ("resume", Annotated[bool, tyro.conf.arg(help=RESUME_HELP)], False),
-        ],
-        bases=(TaskOptions,),
-        frozen=True,
-    )
+    values = {"algo": algo, "env": env, **sections, "resume": False}
+    kinds = NAMES | {name: type(section) for name, section in sections.items()} | OF_COMMAND
+    fields = [(name, kind, values.get(name)) for name, kind in kinds.items()]
+    cls = dataclasses.make_dataclass("TrainOptions", fields, bases=(TaskOptions,), frozen=True)
     return parse(cls, cls(), argv, "recsys-rl train", TEXT, MAIN)
 
 
-ALGO_HELP = f"The algorithm: {', '.join(AGENTS)}, or your own module:ALGORITHM."
-ENV_HELP = (
+def _typed(kind: Any, text: str) -> Any:
+    return Annotated[kind, tyro.conf.arg(help=text)]
+
+
+PLATFORM_TEXT = (
     f"The platform: {', '.join(PLATFORMS)}:Id (gym:CartPole-v1), gym:module:Id, or your own module:PLATFORM."
 )
-RESUME_HELP = "Resume the latest run, behind checkpoints/<algo>.pt, with its own settings."
+NAMES = {
+    "algo": _typed(str, f"The algorithm: {', '.join(AGENTS)}, or your own module:ALGORITHM."),
+    "env": _typed(str, PLATFORM_TEXT),
+}
+OF_COMMAND = {
+    "config": _typed(
+        str | None,
+        "TOML file of settings by section, as in [env_config] num_items = 500; each run writes one.",
+    ),
+    "run": _typed(
+        str | None, "Resume the run in this folder with its own settings, as if it was never interrupted."
+    ),
+    "seeds": _typed(str | None, "Train one run for each of these seeds, one after another: 0-4, or 0,2,5."),
+    "resume": _typed(bool, "Resume the latest run, behind checkpoints/<algo>.pt, with its own settings."),
+}
+"""The options of the command before and after the settings."""
 
 
-def _of_chosen(file: Mapping[str, Any], chosen: Mapping[str, Any], given: Any) -> tuple[dict[str, Any], str]:
+def _of_chosen(file: Mapping[str, Any], chosen: Mapping[str, Any], peeked: Any) -> tuple[dict[str, Any], str]:
     """The settings of a file that the chosen platform, algorithm and source have, and a note.
 
     The note is a message to the user if the file is for another problem, or if a setting is left out.
@@ -341,25 +352,25 @@ def _of_chosen(file: Mapping[str, Any], chosen: Mapping[str, Any], given: Any) -
     if not all(isinstance(whose[name], str) for name in ("algo", "env")):
         return dict(file), ""  # a later check raises the error
     data = data_name(file)
-    before = section_classes(whose["algo"], whose["env"], data)
-    after = section_classes(chosen["algo"], chosen["env"], given.data or data)
+    of_file = section_classes(whose["algo"], whose["env"], data)
+    of_run = section_classes(chosen["algo"], chosen["env"], peeked.data or data)
     settings, left_out = dict(file), []
-    for name in before:
+    for name in of_file:
         section = settings.get(name)
-        if before[name] is not after[name] and isinstance(section, Mapping):
-            lost = hints(before[name]).keys() - hints(after[name]).keys()
+        if of_file[name] is not of_run[name] and isinstance(section, Mapping):
+            lost = hints(of_file[name]).keys() - hints(of_run[name]).keys()
             gone = [field for field in section if field in lost]
             settings[name] = {field: value for field, value in section.items() if field not in gone}
             left_out += gone
     notes = []
     if any(whose[name] != chosen[name] for name in ("algo", "env")):
         notes.append(
-            f"--config {given.config} is for {whose['algo']} on {whose['env']}: its settings replace the "
+            f"--config {peeked.config} is for {whose['algo']} on {whose['env']}: its settings replace the "
             f"preset of {chosen['algo']} on {chosen['env']}."
         )
     if left_out:
         notes.append(
-            f"These settings of --config {given.config} are left out, as this run does not have them: "
+            f"These settings of --config {peeked.config} are left out, as this run does not have them: "
             f"{', '.join(left_out)}."
         )
     return settings, " ".join(notes)
@@ -367,8 +378,8 @@ def _of_chosen(file: Mapping[str, Any], chosen: Mapping[str, Any], given: Any) -
 
 def _check_same_world(folder: Path, base: Mapping[str, Any], env: str, data: str | None) -> None:
     """Raise UserError if the resumed run would get another platform or other data."""
-    before = base["data_config"].get("data")
-    for name, old, new in (("env", base["env"], env), ("data", before, data or before)):
+    of_file = base["data_config"].get("data")
+    for name, old, new in (("env", base["env"], env), ("data", of_file, data or of_file)):
         same = name == "data" and old is not None and Path(old).absolute() == Path(new).absolute()
         if old != new and not same:
             raise UserError(
@@ -387,45 +398,26 @@ def _check_typed(data: object, typed: str | None) -> None:
 
 
 def _check_continuation(options: Any, folder: Path, base: Mapping[str, Any]) -> None:
-    if options.seeds is not None:
-        raise UserError("--seeds makes new runs: leave it out to resume a run.")
-    settings = options.train_config
-    if settings.name is not None or settings.runs_dir != base["train_config"]["runs_dir"]:
-        raise UserError(
-            f"The resumed run keeps its folder {folder}: leave --name and --runs-dir out, or start a new run."
-        )
+    settings, reason = options.train_config, f"the resumed run keeps its folder {folder}"
+    check_used(
+        ("seeds", options.seeds is not None, "it makes new runs"),
+        ("name", settings.name is not None, reason),
+        ("runs_dir", settings.runs_dir != base["train_config"]["runs_dir"], reason),
+    )
 
 
 def _several(options: Any, argv: list[str], config: Config) -> tuple[tuple[int, ...], TaskOptions]:
     """The seeds of several runs, and the processes that share them. Raises UserError if they don't fit."""
     tasks, each = tasks_in(options), config.train_config
-    if options.seeds is None:
-        raise UserError(
-            "--jobs and --on share several runs: give --seeds, or --num-processes for several processes of "
-            "one run."
-        )
-    if peek(argv, "seed").seed is not None:
-        raise UserError("--seed is for one run and --seeds is for several runs: give one of them.")
-    if each.record is not None:
-        raise UserError(
-            "--record is the folder of one run and --seeds makes several: start one run for each."
-        )
-    if tasks != TaskOptions() and each.num_processes > 1:
-        raise UserError(
-            f"--jobs and --on train each seed in one process, and --num-processes is {each.num_processes}: "
-            "leave it out."
-        )
+    alone, shared = options.seeds is None, tasks != TaskOptions()
+    check_used(
+        ("jobs", alone and tasks.jobs > 1, "only with --seeds; --num-processes shares one run"),
+        ("on", alone and tasks.on is not None, "only with --seeds"),
+        ("seed", peek(argv, "seed").seed is not None, "--seeds gives several"),
+        ("record", each.record is not None, "--seeds makes several runs, and each needs its own folder"),
+        ("num_processes", shared and each.num_processes > 1, "--jobs and --on train a seed in one process"),
+    )
     return parse_seeds(options.seeds), tasks
-
-
-def _config_of_run(folder: Path, algo: str, env: str | None) -> Config:
-    """The settings in the checkpoint to resume; ``env`` is the typed name of the platform."""
-    from recsys_rl.checkpoint import check_algo, load
-
-    path = folder / checkpoint_name(algo)
-    checkpoint = load(path, env)
-    check_algo(path, checkpoint, algo)
-    return checkpoint.config
 
 
 def _read_settings(path: Path, typed_env: str | None) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from recsys_rl.data.tables.events import log_and_facts, named_columns
 from recsys_rl.data.tables.kinds import parse_event_weights
 from recsys_rl.data.tables.read import HEADLESS, open_table
 from recsys_rl.records import Source
+from recsys_rl.settings.fields import check_used
 from recsys_rl.settings.shared import EnvConfig
-from recsys_rl.types import UserError, World
+from recsys_rl.types import World
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,11 +31,8 @@ def _make_world(config: LogConfig, sizes: EnvConfig, seed: int) -> World:
     table, given = open_table(config.data, config.separator, HEADLESS), config.columns
     event_weights = parse_event_weights(config.event_weights)
     named = named_columns(table, given, event_weights)
-    if config.like_threshold is not None and "rating" not in named:
-        raise UserError(
-            f"--like-threshold {config.like_threshold:g} has no effect on {config.data}: no column of "
-            "ratings is read, so each row counts as a like; leave it out, or give --rating-column."
-        )
+    idle = config.like_threshold is not None and "rating" not in named
+    check_used(("like_threshold", idle, f"no column of ratings is read from {config.data}"))
     log, _ = log_and_facts(
         table, named, given, config.missing, config.duplicates, config.items, event_weights
     )

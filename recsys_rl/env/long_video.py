@@ -26,19 +26,19 @@ none by multinomial logit (functional/choice_model.py, ``position_based``). Then
   for the home page. After the fourth quarter c ends and the first place starts by itself (autoplay).
 
 When c is left after q quarters, completion = q / 4 is paid, the user subscribes to its creator with
-probability completion x sigmoid(subscribe_bias + subscribe_gain fit_c), but only once, and::
+probability completion x sigmoid(SUBSCRIBE_BIAS + SUBSCRIBE_GAIN fit_c), but only once, and::
 
-    t <- clip(t + trust_rate (completion - trust_midpoint), 0, 1)        w <- wear_recovery w + g_started
+    t <- clip(t + TRUST_RATE (completion - TRUST_MIDPOINT), 0, 1)        w <- WEAR_RECOVERY w + g_started
 
-    reward = 0.6 completion + 0.2 clicked + 0.2 subscribed - sameness_cost sameness + 0 ad_clicks
+    reward = 0.6 completion + 0.2 clicked + 0.2 subscribed - SAMENESS_COST sameness + 0 ad_clicks
 
-``sameness`` is the mean cosine of a started video to the videos started before. With probability ad_share an
-ad runs before a video, and ad_click_rate of these ads are clicked. A session ends after idle_limit requests
+``sameness`` is the mean cosine of a started video to the videos started before. With probability AD_SHARE an
+ad runs before a video, and AD_CLICK_RATE of these ads are clicked. A session ends after idle_limit requests
 in a row in which nothing was picked and no quarter finished. A video that plays at the time limit pays
 nothing.
 
 With ``visits`` above 1 an episode is a user's life (env/visits.py has the days of return). Its feelings are
-completion - trust_midpoint of each video that is left, and -trust_midpoint of each request at home without a
+completion - TRUST_MIDPOINT of each video that is left, and -TRUST_MIDPOINT of each request at home without a
 pick. A user's habit, and the feeling that he is used to at first, are::
 
     habit = habit_base + habit_deviation N(0, 1), drawn once                                         [logits]
@@ -73,7 +73,7 @@ from recsys_rl.functional import rows
 from recsys_rl.functional.choice_model import draw_at, position_based
 from recsys_rl.objective.weighted import stream_weights
 from recsys_rl.records import Known, Platform, Split, VisitPieces
-from recsys_rl.settings.fields import Finite, NonNegative, Range, Share
+from recsys_rl.settings.fields import Finite, NonNegative, Range
 from recsys_rl.types import (
     Catalogue,
     Events,
@@ -98,6 +98,14 @@ FIRST = (2654435761, 2246822519)
 
 # Places of the signals in a feedback. The first four are visible, one entry for each video that was left.
 COMPLETION, CLICKED, SUBSCRIBED, AD_CLICKED, STARTED, SAMENESS, CHANCE, TRUST = range(8)
+WEAR_RECOVERY = 0.95  # share of the wear that remains after one request, in [0, 1)
+TRUST_RATE = 0.25  # trust gained per unit of completion above (or lost below) TRUST_MIDPOINT
+TRUST_MIDPOINT = 0.5  # completion that leaves the trust as it is
+SUBSCRIBE_BIAS = -2.0  # logits of subscribing after a whole video that is neither good nor bad
+SUBSCRIBE_GAIN = 4.0  # logits of subscribing per unit of fit
+SAMENESS_COST = 0.1  # reward lost when a video starts, per unit of mean cosine to the videos before
+AD_SHARE = 0.5  # share of the videos with an ad before them
+AD_CLICK_RATE = 0.02  # share of the ads that are clicked
 
 
 @dataclass(frozen=True)
@@ -118,16 +126,10 @@ class LongVideoConfig(VisitsConfig):
     """Logits that a catchy video adds to picking and takes from watching on, per unit of catch."""
     wear_gain: NonNegative = 0.7
     """Logits of picking lost per unit of wear of the video's categories."""
-    wear_recovery: Annotated[float, Range(0, below=1)] = 0.95
-    """Share of the wear that remains after one request, in [0, 1)."""
     trust_gain: NonNegative = 5.0
     """Logits of picking per unit of trust above (or below) trust_start."""
     trust_start: Annotated[float, Range(0, 1)] = 0.5
     """Trust at the start of a session, from 0 to 1."""
-    trust_rate: NonNegative = 0.25
-    """Trust gained per unit of completion above (or lost below) trust_midpoint."""
-    trust_midpoint: Share = 0.5
-    """Completion that leaves the trust as it is."""
     hold_bias: Finite = 1.0
     """Logits of watching another quarter of a video of ten minutes that is neither good nor bad."""
     hold_gain: NonNegative = 4.0
@@ -136,16 +138,6 @@ class LongVideoConfig(VisitsConfig):
     """Logits of watching another quarter lost each time that the duration is e times as long."""
     go_on_bias: Finite = 0.5
     """Logits of picking no suggestion while a video of hold 0 plays."""
-    subscribe_bias: Finite = -2.0
-    """Logits of subscribing after a whole video that is neither good nor bad."""
-    subscribe_gain: NonNegative = 4.0
-    """Logits of subscribing per unit of fit."""
-    sameness_cost: NonNegative = 0.1
-    """Reward lost when a video starts, per unit of mean cosine to the videos before."""
-    ad_share: Share = 0.5
-    """Share of the videos with an ad before them."""
-    ad_click_rate: Share = 0.02
-    """Share of the ads that are clicked."""
     idle_limit: Annotated[int, Range(1, 10_000)] = 5
     """Requests in a row without a pick and without a finished quarter that end a session."""
     visit_gain: NonNegative = 5.0
@@ -255,7 +247,7 @@ class LongVideo(visits.Visiting):
             Stream("completion", 0.6),
             Stream("clicked", 0.2),
             Stream("subscribed", 0.2),
-            Stream("sameness", -self.config.sameness_cost),
+            Stream("sameness", -SAMENESS_COST),
             Stream("ad_clicks", 0.0),
         )
 
@@ -389,7 +381,7 @@ class LongVideo(visits.Visiting):
 
         completion = torch.where(ends, 1.0, state.quarters / QUARTERS)  # (N,)
         subscribed = completion * self._subscribes(state, affinity)
-        ad_clicked = state.trust.new_full((n,), config.ad_share * config.ad_click_rate)  # expected
+        ad_clicked = state.trust.new_full((n,), AD_SHARE * AD_CLICK_RATE)  # expected
         if generator is not None:
             random = torch.rand(n, 2, generator=generator, device=items.device, dtype=state.trust.dtype)
             subscribed = (random[:, 0] < subscribed).float()
@@ -433,8 +425,8 @@ class LongVideo(visits.Visiting):
         watches_on = (state.current >= 0) & ~left
         now = Watching(state.current, state.quarters, state.idle)
         now = now.after(torch.where(starts, item, -1), picked, left, event[:, COMPLETION])
-        gain = config.trust_rate * (event[:, COMPLETION] - config.trust_midpoint)
-        faded = state.wear * config.wear_recovery  # (N, G)
+        gain = TRUST_RATE * (event[:, COMPLETION] - TRUST_MIDPOINT)
+        faded = state.wear * WEAR_RECOVERY  # (N, G)
         creator = self.creator.index_select(0, state.current.clamp_min(0))  # (N,)
         subscribes = (event[:, SUBSCRIBED] >= 1).unsqueeze(1)  # fractions, without a generator, are not kept
         nothing = (state.current < 0) & ~picked  # (N,): a request at home without a pick; its completion is 0
@@ -451,7 +443,7 @@ class LongVideo(visits.Visiting):
             subscribed=rows.push_rows(state.subscribed, creator.unsqueeze(1), subscribes),
             idle=now.idle,
             luck=(state.luck * FACTOR + SUMMAND) % MODULUS,
-            life=visits.feel(state.life, event[:, COMPLETION] - config.trust_midpoint, left | nothing),
+            life=visits.feel(state.life, event[:, COMPLETION] - TRUST_MIDPOINT, left | nothing),
         )
         return after, now.idle >= config.idle_limit
 
@@ -483,7 +475,7 @@ class LongVideo(visits.Visiting):
 
         The trust is counted until the started video is left, as if nothing took the user away from it.
         """
-        state, config, embedding = user_state, self.config, self.catalogue.embedding[block]
+        state, embedding = user_state, self.catalogue.embedding[block]
         w_complete, w_click, w_subscribe, w_sameness, w_ad = stream_weights(self.streams).tolist()
         affinity = state.taste @ embedding.T  # (N, b)
         of_playing = self._affinity_of_current(state)  # (N,)
@@ -500,16 +492,14 @@ class LongVideo(visits.Visiting):
         left_now = paid(done)
         stays = (1 - goes_on) * left_now + ends * paid(torch.ones_like(hold))  # (N,): expected without a pick
         mean = state.watched / column(state.num_watched.clamp_min(1))  # (N, D)
-        start = (w_sameness * mean) @ embedding.T + w_ad * config.ad_share * config.ad_click_rate  # (N, b)
+        start = (w_sameness * mean) @ embedding.T + w_ad * AD_SHARE * AD_CLICK_RATE  # (N, b)
         reward = torch.addcmul(column(stays), p, column(w_click + left_now - stays)).addcmul_(starts, start)
 
         of_current = expected_completion(hold.sigmoid(), state.quarters)  # (N,)
         lost = playing * (of_current - done)  # (N,)
-        trust_step = playing * (of_current - config.trust_midpoint)  # (N,)
-        trust = torch.addcmul(
-            column(trust_step), starts, self._completes(affinity, block) - config.trust_midpoint
-        )
-        trust = trust.addcmul_(p, column(-lost)).mul_(config.trust_rate)  # (N, b)
+        trust_step = playing * (of_current - TRUST_MIDPOINT)  # (N,)
+        trust = torch.addcmul(column(trust_step), starts, self._completes(affinity, block) - TRUST_MIDPOINT)
+        trust = trust.addcmul_(p, column(-lost)).mul_(TRUST_RATE)  # (N, b)
         return reward, torch.minimum(trust, column(1 - state.trust))
 
     def credited_reward(self, user_state: LongVideoState, block: slice = slice(None)) -> Tensor:
@@ -592,7 +582,7 @@ class LongVideo(visits.Visiting):
     def _subscribes_to(self, affinity: Tensor) -> Tensor:
         """The same for u . e_i (...) of any items, if the user has not subscribed to their creators."""
         config = self.config
-        logit = config.subscribe_bias + config.subscribe_gain * (affinity - config.fit_midpoint)
+        logit = SUBSCRIBE_BIAS + SUBSCRIBE_GAIN * (affinity - config.fit_midpoint)
         return logit.sigmoid()
 
 

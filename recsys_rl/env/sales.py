@@ -1,4 +1,9 @@
-"""What a visitor of a retailer does with a screen, as signals, and what that pays, as reward streams."""
+"""What a visitor of a retailer does with a screen, as signals, and what that pays, as reward streams.
+
+Goods that are sent back are known to a retailer RETURN_DAYS after the purchase. ``due`` (N, 3, RETURN_DAYS)
+holds the number, the revenue and the margin to be taken back, by the days until then, and ``back`` (N, 3)
+those that are taken back on this screen.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +13,7 @@ from torch import Tensor
 from recsys_rl.env.assortment import MOST
 from recsys_rl.types import Signal, Stream
 
+RETURN_DAYS = 14
 SIGNALS = (
     Signal("watched"),
     Signal("liked"),
@@ -59,3 +65,24 @@ def paid(signals: Tensor) -> Tensor:
     same = {name: of(total, name) for name in ("liked", "saved", "revenue", "margin", "returned")}
     streams = {"watch_ratio": of(total, "watched"), "purchased": bought, **same}
     return torch.stack([streams[stream.name] for stream in STREAMS], 1)
+
+
+def sold(due: Tensor, number: Tensor, paid: Tensor, lost: Tensor) -> Tensor:
+    """``due`` with ``number`` (N,) more goods; each takes ``paid`` and the margin ``lost``, (N,), back."""
+    later = number.unsqueeze(1) * torch.stack([torch.ones_like(paid), paid, lost], 1)  # (N, 3)
+    return torch.cat([due[..., :-1], due[..., -1:] + later.unsqueeze(2)], 2)
+
+
+def after_gap(due: Tensor, gap: Tensor) -> tuple[Tensor, Tensor]:
+    """``due`` after ``gap`` (N,) days, and what is taken back then, (N, 3)."""
+    day = torch.arange(RETURN_DAYS, device=gap.device)
+    later = gap.unsqueeze(1) + day  # (N, R): the present place of what is due in ``day`` days then
+    moved = due.gather(2, later.clamp_max(RETURN_DAYS - 1).unsqueeze(1).expand_as(due))
+    moved = moved * (later < RETURN_DAYS).unsqueeze(1)
+    return moved, (due * (day < gap.unsqueeze(1)).unsqueeze(1)).sum(2)
+
+
+def on_first_place(signals: Tensor, shown: Tensor, more: Tensor) -> Tensor:
+    """``signals`` (N, K, S) with ``more`` (N, S) at the first place that is ``shown`` (N, K), if one is."""
+    first = shown & (shown.cumsum(1) == 1)
+    return signals + first.unsqueeze(2) * more.unsqueeze(1)

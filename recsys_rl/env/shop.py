@@ -20,12 +20,12 @@ z-score). A product has a category c_i and a price P_i, a video a category. With
 products of category c, d the discount of the coupon, and [x] 1 where x holds::
 
     appeal  = VIDEO_BASE + TASTE_LOGITS u . e_v + a + VIDEO_PULL x_v - MONOTONY_COST max(0, m . e_v)
-              - VIDEO_WEARINESS w - [product] selling_cost                              [logits]
+              - VIDEO_WEARINESS w - [product] SELLING_COST                              [logits]
     watched = clip(sigmoid(appeal) + WATCH_NOISE N(0, 1), 0, 1)
     liked   ~ Bernoulli(sigmoid(appeal - PRAISE_COST))    saved ~ Bernoulli(sigmoid(appeal - SAVING_COST))
 
     match   = TASTE_LOGITS u . e_p + a + PRODUCT_PULL x_p - MONOTONY_COST max(0, m . e_p) - need_cost h_c
-              + [video of category c] showing_gain watched                              [logits]
+              + [video of category c] SHOWING_GAIN watched                              [logits]
     saved   ~ Bernoulli(sigmoid(match - SAVING_COST))
     paid    = P_p (1 - d)
     wish    = match - elasticity (ln paid - T_c - y - r)
@@ -35,10 +35,10 @@ products of category c, d the discount of the coupon, and [x] 1 where x holds::
 
     s = sigmoid(appeal) of a video, sigmoid(match - INTEREST_COST) of a product alone
     p <- min(MOST_PATIENCE, p + PLEASURE_GAIN s - SCREEN_COST)
-    m <- monotony_kept m + (1 - monotony_kept) e of the video, or of the product alone
+    m <- MONOTONY_KEPT m + (1 - MONOTONY_KEPT) e of the video, or of the product alone
     w <- WEARY_KEPT w + (1 - WEARY_KEPT) [video]
 
-    revenue = paid bought          margin = (paid - cost_share P_p) bought
+    revenue = paid bought          margin = (paid - COST_SHARE P_p) bought
     reward  = 0.4 watched + 0.2 liked + 0.3 bought + 0.1 saved
 
 Price counts in both steps: for 1 % of the price the purchases for each view of a product fall by elasticity
@@ -50,7 +50,7 @@ screen is its change of patience. On the first screen of a later visit the produ
 its full price and if B allows it, with the probability cart_kept sigmoid(wish - buy_cost); then the cart is
 empty, and a product of the screen has the rest of B. A good, also from the cart, is sent back with the
 probability ``return_share``, and this is known RETURN_DAYS days later: on the first screen from then on its
-revenue and margin are taken back, minus handling_cost. A life ends if the visitor never returns, or is cut
+revenue and margin are taken back, minus HANDLING_COST. A life ends if the visitor never returns, or is cut
 after 35 days; what is still due is taken back on its last screen. So no earlier visit sees its returns. A
 learner adds no value of further visits to a life that was cut: it would hold the same returns again.
 A gap of g days leaves h_c at need_kept^g, and m and the distance of patience from arrival_patience at
@@ -69,7 +69,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data import attributes
-from recsys_rl.env import goods_due, sales, screens, visits
+from recsys_rl.env import sales, screens, visits
 from recsys_rl.env.assortment import (
     ITEMS,
     TEXTS,
@@ -79,8 +79,8 @@ from recsys_rl.env.assortment import (
     check_kinds,
     facts_of_items,
 )
-from recsys_rl.env.goods_due import RETURN_DAYS
 from recsys_rl.env.retail import TRADE_RULES
+from recsys_rl.env.sales import RETURN_DAYS
 from recsys_rl.env.screens import Screen
 from recsys_rl.env.visitor_record import LASTING, Follower
 from recsys_rl.env.visits import VisitsConfig
@@ -105,6 +105,11 @@ SAVING_COST = 3.5  # appeal or match, in logits, of an item that half of the vis
 INTEREST_COST = 1.0  # match, in logits, of a product alone that satisfies by half
 SCREEN_COST = 0.5  # patience that each screen costs
 PLEASURE_GAIN = 0.7  # patience gained per unit of satisfaction
+MONOTONY_KEPT = 0.8  # share of the sameness that remains after one screen
+SELLING_COST = 0.2  # logits of appeal that a video loses with a product below it
+SHOWING_GAIN = 1.0  # logits of match by a video of the same category that is watched to its end
+COST_SHARE = 0.7  # what a product costs the shop, as a share of its full price
+HANDLING_COST = 1.0  # what a good that is sent back costs the shop beside its margin, in money
 
 
 @dataclass(frozen=True)
@@ -113,12 +118,6 @@ class ShopConfig(VisitsConfig):
 
     discounts: bool = False
     """Give each screen a third place with a coupon."""
-    monotony_kept: Annotated[float, Range(0, below=1)] = 0.8
-    """Share of the sameness that remains after one screen."""
-    selling_cost: NonNegative = 0.2
-    """Logits of appeal that a video loses with a product below it."""
-    showing_gain: NonNegative = 1.0
-    """Logits of match by a video of the same category that is watched to its end."""
     cart_cost: Finite = 4.1
     """Wish, in logits, for a product that half of the visitors put in the cart."""
     buy_cost: Finite = 2.4
@@ -133,12 +132,8 @@ class ShopConfig(VisitsConfig):
     """Share by which one product moves the reference price to the one shown; matters only with discounts."""
     budget: Annotated[float, Range(above=0)] = 20.0
     """Median budget of a month, in money."""
-    cost_share: Share = 0.7
-    """What a product costs the shop, as a share of its full price."""
     return_share: Share = 0.17
     """Share of the goods that are sent back; matters only with visits above 1, as the next two."""
-    handling_cost: NonNegative = 1.0
-    """What a good that is sent back costs the shop beside its margin, in money."""
     cart_kept: Share = 0.3
     """Share of the visitors who look into the cart of the last visit."""
     arrival_patience: Annotated[float, Range(above=0, high=MOST_PATIENCE)] = 3.0
@@ -163,7 +158,7 @@ class ShopState:
     patience: Tensor  # (N,)
     record: Known  # what the shop can follow: see ``Follower``
     life: visits.Life = field(default_factory=dict)  # (N,) each; empty if an episode is one visit
-    due: Tensor | None = None  # (N, 3, RETURN_DAYS), see goods_due.py
+    due: Tensor | None = None  # (N, 3, RETURN_DAYS), see sales.py
     back: Tensor | None = None  # (N, 3)
 
 
@@ -285,7 +280,7 @@ class Shop(visits.Visiting):
             noise = torch.randn(len(items), generator=generator, device=items.device)
         dots, video = self._dots(state, screen.video), self.facts.index_select(0, screen.video)
         appeal = self.appeal(dots, video[:, 0], state.ease, state.record["videos"])
-        appeal = appeal - config.selling_cost * screen.has[:, 1]
+        appeal = appeal - SELLING_COST * screen.has[:, 1]
         satisfaction = appeal.sigmoid()
         watched = satisfaction if noise is None else (satisfaction + WATCH_NOISE * noise).clamp(0, 1)
         same = (self.category[screen.video] == self.category[screen.product]) * screen.has[:, 0]
@@ -315,13 +310,13 @@ class Shop(visits.Visiting):
             carted=carted,
             purchased=bought,
             revenue=price * bought,
-            margin=(price - config.cost_share * facts[:, 4]) * bought,
+            margin=(price - COST_SHARE * facts[:, 4]) * bought,
             sent_back=sent_back * bought,
             satisfaction=self.interest(match),
         )
         signals = screen.places @ torch.stack([of_video, of_product], 1)  # (N, K, S)
         if of_cart is not None:
-            signals = goods_due.on_first_place(signals, shown, of_cart)
+            signals = sales.on_first_place(signals, shown, of_cart)
         return Feedback(signals, shown)
 
     def _late(self, state: ShopState, chance: Tensor | None) -> Tensor:
@@ -336,7 +331,7 @@ class Shop(visits.Visiting):
         of_cart = sales.row(
             recovered=bought,
             revenue=paid,
-            margin=(1 - self.config.cost_share) * paid,
+            margin=(1 - COST_SHARE) * paid,
             cart_sent_back=sent_back,
         )
         return of_cart + sales.taken_back(state.back)
@@ -346,21 +341,21 @@ class Shop(visits.Visiting):
         state = user_state
         assert state.due is not None and state.back is not None
         more = sales.taken_back(state.back + state.due.sum(2)) * ended.unsqueeze(1)
-        signals = goods_due.on_first_place(feedback.signals, feedback.shown, more)
+        signals = sales.on_first_place(feedback.signals, feedback.shown, more)
         return replace(feedback, signals=signals)
 
     def rewards(self, feedback: Feedback) -> Tensor:
         return sales.paid(feedback.signals)
 
     def advance(self, user_state: ShopState, items: Tensor, feedback: Feedback) -> tuple[ShopState, Tensor]:
-        config, state, record = self.config, user_state, user_state.record
+        state, record = user_state, user_state.record
         screen = Screen.of(self.catalogue, items, feedback.shown)
         has_video, has_product = screen.has.unbind(1)
         video, product = (screen.places.transpose(1, 2) @ feedback.signals).unbind(1)  # (N, S) each
         satisfied = [sales.of(place, "satisfaction") for place in (product, video)]
         satisfaction = torch.lerp(satisfied[0], satisfied[1], has_video)
         main = torch.where(has_video > 0, screen.video, screen.product)
-        fresh = (1 - config.monotony_kept) * ((has_video + has_product) > 0).float().unsqueeze(1)
+        fresh = (1 - MONOTONY_KEPT) * ((has_video + has_product) > 0).float().unsqueeze(1)
         fed = PLEASURE_GAIN * satisfaction - SCREEN_COST
         patience = (state.patience + fed).clamp_max(MOST_PATIENCE)
         bought, sent_back = (sales.of(product, name) for name in ("purchased", "sent_back"))
@@ -376,8 +371,8 @@ class Shop(visits.Visiting):
             spent = spent + paid * number
             need = need.scatter_reduce(1, self.category[item].unsqueeze(1), number.unsqueeze(1), "amax")
             if due is not None:
-                lost = paid - config.cost_share * self.price[item] + config.handling_cost
-                due = goods_due.sold(due, late, paid, lost)
+                lost = paid - COST_SHARE * self.price[item] + HANDLING_COST
+                due = sales.sold(due, late, paid, lost)
         if back is not None:
             back = back * ~feedback.shown.any(1, keepdim=True)  # without a screen it waits
         seen = Feedback(feedback.signals[..., : sales.VISIBLE], feedback.shown)
@@ -398,7 +393,7 @@ class Shop(visits.Visiting):
         assert state.due is not None and state.back is not None
         life, gap = visits.next_visit(state.life, chance, config)
         left = config.overnight**gap  # (N,)
-        due, back = goods_due.after_gap(state.due, gap)
+        due, back = sales.after_gap(state.due, gap)
         return replace(
             state,
             same=state.same * left.unsqueeze(1),
@@ -465,7 +460,7 @@ class Shop(visits.Visiting):
         facts = self.facts[product]
         need = state.need.gather(1, self.category[product].unsqueeze(1)).squeeze(1)
         match = self.match(self._dots(state, product), facts[:, 0], state.ease, need)
-        match = match + self.config.showing_gain * watched
+        match = match + SHOWING_GAIN * watched
         used_to = state.level + state.record["reference"]
         return match, self.wish(match, facts[:, 3] + log_share, used_to), facts
 

@@ -4,7 +4,7 @@ Hidden state of a user (units in brackets):
 
 - taste u [unit vector], from all of the user's log; a recommender sees the profile, from its first part
 - mood m [logits, one number for each of 2 axes]: a slow random walk that only the history betrays
-- weariness of creators c and of tags w [1 = one such video just now]; both fade by weariness_kept a video
+- weariness of creators c and of tags w [1 = one such video just now]; both fade by WEARINESS_KEPT a video
 - patience p [first_patience at the start, MOST_PATIENCE at most; the user leaves at 0]
 - habits, drawn once for each user: ease a [logits], loop habit l and loop noise n [standard normal]
 
@@ -12,23 +12,23 @@ Video i has an embedding e_i, tags g_i (unit norm), a creator, a duration d_i [s
 z-scores of log popularity and quality, as a z-score), a hook h_i [standard normal] and coordinates z_i on the
 axes: the two leading principal axes of all embeddings, each standardised. Showing it::
 
-    wear      = creator_wear c_i + tag_wear w . g_i                                                  [logits]
-    appeal    = appeal_base + pull_gain x_i + ease_deviation a + taste_gain u . e_i + m . z_i
-                + patience_pull (p - first_patience) - wear                                          [logits]
+    wear      = CREATOR_WEAR c_i + TAG_WEAR w . g_i                                                  [logits]
+    appeal    = appeal_base + pull_gain x_i + ease_deviation a + TASTE_GAIN u . e_i + m . z_i
+                + PATIENCE_PULL (p - first_patience) - wear                                          [logits]
     stays     ~ Bernoulli(sigmoid(appeal))
-    ratio     = exp(ratio_base + ratio_slope (appeal - pull_gain x_i) + loop_deviation l
+    ratio     = exp(ratio_base + RATIO_SLOPE (appeal - pull_gain x_i) + loop_deviation l
                 - max(0, ln(d_i / 60)) + ratio_noise exp(loop_spread n) N(0, 1))   if the user stays [of d_i]
               = leave_seconds exp(hook_spread h_i + leave_noise N(0, 1)) / d_i                      otherwise
     watch_ratio = min(ratio, 5)                     seconds = watch_ratio d_i
     skip      = the user leaves within SKIP_SECONDS
-    liked     ~ Bernoulli(sigmoid(appeal - like_cost)) if the user stays, else 0
-    shared    ~ liked Bernoulli(share_rate)         followed ~ liked Bernoulli(follow_rate)
-    commented ~ liked Bernoulli(comment_rate)       (hidden and unpaid)
+    liked     ~ Bernoulli(sigmoid(appeal - LIKE_COST)) if the user stays, else 0
+    shared    ~ liked Bernoulli(SHARE_RATE)         followed ~ liked Bernoulli(FOLLOW_RATE)
+    commented ~ liked Bernoulli(COMMENT_RATE)       (hidden and unpaid)
     satisfaction = sigmoid(appeal)                                                                    [0..1]
     after     = z_i . q_u                                                                [standard deviations]
 
-    p <- min(MOST_PATIENCE, p - patience_drain + patience_feed satisfaction + after_gain after)
-    m <- mood_kept m + mood_deviation sqrt(1 - mood_kept^2) N(0, 1)   [first step: mood_deviation N(0, 1)]
+    p <- min(MOST_PATIENCE, p - PATIENCE_DRAIN + PATIENCE_FEED satisfaction + after_gain after)
+    m <- MOOD_KEPT m + mood_deviation sqrt(1 - MOOD_KEPT^2) N(0, 1)   [first step: mood_deviation N(0, 1)]
 
     reward    = -0.5 skip + 0.4 watch_ratio (0 if skipped) + 0.3 liked + 0.2 shared + 0.1 followed
 
@@ -43,7 +43,7 @@ With ``visits`` above 1 an episode is a user's life (env/visits.py has the days 
 video is its change of patience before the cap. A user's habit, and the feeling he is used to at first, are::
 
     habit = habit_base + habit_deviation N(0, 1), drawn once                                         [logits]
-    usual = patience_feed sigmoid(appeal_base + ease_deviation a) - patience_drain
+    usual = PATIENCE_FEED sigmoid(appeal_base + ease_deviation a) - PATIENCE_DRAIN
 
 A gap of g days leaves the share overnight^g of the weariness of creators and tags, and of the distance of
 patience from first_patience. Each visit has a new mood, and begins at the same hour of the day.
@@ -69,7 +69,7 @@ from recsys_rl.env.visits import VisitsConfig
 from recsys_rl.env.watch_time import HIGHEST_RATIO, Watched
 from recsys_rl.functional import rows
 from recsys_rl.records import Known, Platform, VisitPieces
-from recsys_rl.settings.fields import Finite, NonNegative, Positive, Range, Share
+from recsys_rl.settings.fields import Finite, NonNegative, Positive, Range
 from recsys_rl.types import Catalogue, Feedback, Population, Signal, Stream, World
 
 MOST_PATIENCE = 10.0
@@ -77,6 +77,19 @@ SKIP_SECONDS = 3.0  # a user who leaves sooner has skipped the video
 LONG = 60.0  # seconds: people watch at most about this much of a video
 REMEMBERED = 16  # latest videos whose creators can tire
 FAVOURITES = 50  # a user's best items, over which ``tiresomeness`` averages
+TASTE_GAIN = 2.6  # logits of appeal per unit of affinity (cosine of user and video)
+MOOD_KEPT = 0.98  # share of the mood that remains after one video
+CREATOR_WEAR = 1.0  # logits of appeal lost after one video of the same creator
+TAG_WEAR = 0.4  # logits of appeal lost after one video with the same tags
+WEARINESS_KEPT = 0.85  # share of the weariness that remains after one video
+RATIO_SLOPE = 0.15  # increase of this logarithm per logit of appeal, the video's pull aside
+LIKE_COST = 2.5  # appeal, in logits, of a video that half of the users who stay like
+SHARE_RATE = 0.006  # share of the likes that come with a forward
+FOLLOW_RATE = 0.009  # share of the likes that come with a new follow of the creator
+COMMENT_RATE = 0.036  # share of the likes that come with a comment, which is neither observed nor paid
+PATIENCE_DRAIN = 0.3  # patience that each video costs
+PATIENCE_FEED = 0.24  # patience gained per unit of satisfaction
+PATIENCE_PULL = 0.1  # logits of appeal per unit of patience above (or below) first_patience
 
 
 @dataclass(frozen=True)
@@ -89,23 +102,11 @@ class ShortVideoConfig(VisitsConfig):
     """Logits of appeal per standard deviation of a video's pull."""
     ease_deviation: NonNegative = 0.65
     """Standard deviation between users of the logits of staying."""
-    taste_gain: NonNegative = 2.6
-    """Logits of appeal per unit of affinity (cosine of user and video)."""
     mood_deviation: NonNegative = 1.5
     """Strength of the mood: standard deviation of the logits of appeal that it adds to a video one standard
     deviation out along one of its two axes. 0: no mood."""
-    mood_kept: Share = 0.98
-    """Share of the mood that remains after one video."""
-    creator_wear: NonNegative = 1.0
-    """Logits of appeal lost after one video of the same creator."""
-    tag_wear: NonNegative = 0.4
-    """Logits of appeal lost after one video with the same tags."""
-    weariness_kept: Annotated[float, Range(0, below=1)] = 0.85
-    """Share of the weariness that remains after one video."""
     ratio_base: Finite = -0.21
     """Logarithm of the watch ratio of users who stay, at an appeal of 0."""
-    ratio_slope: Finite = 0.15
-    """Increase of this logarithm per logit of appeal, the video's pull aside."""
     ratio_noise: Positive = 0.24
     """Standard deviation of this logarithm between the videos of an average user."""
     loop_deviation: NonNegative = 0.25
@@ -118,22 +119,8 @@ class ShortVideoConfig(VisitsConfig):
     """Standard deviation between videos of the logarithm of these seconds."""
     leave_noise: Positive = 0.1
     """Standard deviation of this logarithm for one video."""
-    like_cost: Finite = 2.5
-    """Appeal, in logits, of a video that half of the users who stay like."""
-    share_rate: Share = 0.006
-    """Share of the likes that come with a forward."""
-    follow_rate: Share = 0.009
-    """Share of the likes that come with a new follow of the creator."""
-    comment_rate: Share = 0.036
-    """Share of the likes that come with a comment, which is neither observed nor paid."""
     first_patience: Annotated[float, Range(above=0, high=10)] = 5.0
     """Patience at the start of a session; the largest is 10."""
-    patience_drain: NonNegative = 0.3
-    """Patience that each video costs."""
-    patience_feed: NonNegative = 0.24
-    """Patience gained per unit of satisfaction."""
-    patience_pull: NonNegative = 0.1
-    """Logits of appeal per unit of patience above (or below) first_patience."""
     after_gain: NonNegative = 0.2
     """Patience gained per standard deviation of a video's after-effect."""
 
@@ -253,7 +240,7 @@ class ShortVideo(visits.Visiting):
         left = watch_time.expected_of_leavers(leave, config.leave_noise, duration, SKIP_SECONDS)
         columns = Facts(
             config.appeal_base + config.pull_gain * pull,
-            config.ratio_slope * config.pull_gain * pull + (duration / LONG).log().clamp_min(0),
+            RATIO_SLOPE * config.pull_gain * pull + (duration / LONG).log().clamp_min(0),
             *(leave, duration, *left),
         )
         return torch.stack(columns, 1)
@@ -268,7 +255,7 @@ class ShortVideo(visits.Visiting):
         if self.visits > 1:
             life = visits.begin(
                 habit=config.habit_base + config.habit_deviation * habits["habit"],
-                usual=config.patience_feed * (config.appeal_base + ease).sigmoid() - config.patience_drain,
+                usual=PATIENCE_FEED * (config.appeal_base + ease).sigmoid() - PATIENCE_DRAIN,
                 opened=habits["opened"],
             )
         return ShortVideoState(
@@ -311,12 +298,12 @@ class ShortVideo(visits.Visiting):
         satisfaction = appeal.sigmoid()
         config = self.config
         location, spread = self._of_stayers(user_state, appeal, facts), user_state.spread.unsqueeze(1)
-        likes = (appeal - config.like_cost).sigmoid()
+        likes = (appeal - LIKE_COST).sigmoid()
         if generator is None:
             watching = watch_time.expected(satisfaction, location, spread, facts.of_leavers)
             liked = satisfaction * likes
-            shared, followed = config.share_rate * liked, config.follow_rate * liked
-            commented = config.comment_rate * liked
+            shared, followed = SHARE_RATE * liked, FOLLOW_RATE * liked
+            commented = COMMENT_RATE * liked
             steps = [torch.zeros_like(appeal)] * 2
         else:
             chance = torch.rand(4, *appeal.shape, generator=generator, device=appeal.device)
@@ -325,10 +312,10 @@ class ShortVideo(visits.Visiting):
             of_leaving = facts.leave, config.leave_noise, facts.duration, SKIP_SECONDS
             watching = watch_time.drawn(stays, location, spread, *of_leaving, normal[0])
             liked = (stays & (chance[1] < likes)).float()
-            shared = liked * (chance[2] < config.share_rate)
-            followed = liked * (chance[3] < config.follow_rate)
+            shared = liked * (chance[2] < SHARE_RATE)
+            followed = liked * (chance[3] < FOLLOW_RATE)
             # Given a like, chance[1] / likes is uniform and independent of the other draws.
-            commented = liked * (chance[1] < likes * config.comment_rate)
+            commented = liked * (chance[1] < likes * COMMENT_RATE)
             steps = self._steps_of_mood(user_state, normal[1:])
         signals = torch.stack(
             [
@@ -349,15 +336,15 @@ class ShortVideo(visits.Visiting):
         felt = feedback.signals[:, 0, 6:10]  # (N, 4)
         seconds, satisfaction, steps = felt[:, 0], felt[:, 1], felt[:, 2:]  # (N,), (N,), (N, 2)
         after = (self.coordinates.index_select(0, items[:, 0]) * user_state.restoring).sum(1)  # (N,)
-        fed = config.patience_feed * satisfaction - config.patience_drain
+        fed = PATIENCE_FEED * satisfaction - PATIENCE_DRAIN
         fed = fed + config.after_gain * after * shown[:, 0]
         tags = rows.add_rows(user_state.weary_of_tags, self.tags, items, shown)  # (N, G)
         creator = self.catalogue.attributes["creator"].take(items)  # (N, 1)
         state = replace(
             user_state,
-            mood=config.mood_kept * user_state.mood + steps,
+            mood=MOOD_KEPT * user_state.mood + steps,
             recent=rows.push_rows(user_state.recent, creator, shown),
-            weary_of_tags=tags.mul_(config.weariness_kept),
+            weary_of_tags=tags.mul_(WEARINESS_KEPT),
             patience=(user_state.patience + fed).clamp_max(MOST_PATIENCE),
             begun=user_state.begun | shown[:, 0],
             hour=later(user_state.hour, seconds),
@@ -410,18 +397,18 @@ class ShortVideo(visits.Visiting):
     ) -> tuple[Tensor, Tensor]:
         """The prospects (N, ...) from u . e, m . z, w . g, c and q . z (N, ...), and ``facts`` (...)."""
         config = self.config
-        appeal = torch.add(along, affinity, alpha=config.taste_gain).add_(facts.pull)
-        appeal = appeal.add_(self._offset(user_state).unsqueeze(1)).sub_(of_tags, alpha=config.tag_wear)
-        appeal = appeal.sub_(of_creators, alpha=config.creator_wear)  # (N, b)
+        appeal = torch.add(along, affinity, alpha=TASTE_GAIN).add_(facts.pull)
+        appeal = appeal.add_(self._offset(user_state).unsqueeze(1)).sub_(of_tags, alpha=TAG_WEAR)
+        appeal = appeal.sub_(of_creators, alpha=CREATOR_WEAR)  # (N, b)
         stays = appeal.sigmoid()
         location = self._of_stayers(user_state, appeal, facts)
         watching = watch_time.expected(stays, location, user_state.spread.unsqueeze(1), facts.of_leavers)
-        liked = stays * (appeal - config.like_cost).sigmoid()
+        liked = stays * (appeal - LIKE_COST).sigmoid()
         weight = {stream.name: stream.weight for stream in self.streams}
         by_like = weight["like"]
-        by_like += weight["share"] * config.share_rate + weight["follow"] * config.follow_rate
+        by_like += weight["share"] * SHARE_RATE + weight["follow"] * FOLLOW_RATE
         reward = weight["watch"] * watching.watch + by_like * liked + weight["skip"] * watching.skip
-        fed = config.patience_feed * stays - config.patience_drain + config.after_gain * after
+        fed = PATIENCE_FEED * stays - PATIENCE_DRAIN + config.after_gain * after
         return reward, torch.minimum(fed, (MOST_PATIENCE - user_state.patience).unsqueeze(1))
 
     def patience(self, user_state: ShortVideoState) -> Tensor:
@@ -431,7 +418,7 @@ class ShortVideo(visits.Visiting):
         """Mean loss of logits, over the user's FAVOURITES best videos, from showing each video: (N, I)."""
         by_creator, of_tags, user = self.favourites(user_state.taste)
         wear = by_creator[:, self.catalogue.attributes["creator"]]
-        return (wear + self.config.tag_wear * (of_tags @ self.tags.T))[user]
+        return (wear + TAG_WEAR * (of_tags @ self.tags.T))[user]
 
     def favourites(self, taste: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Wear (n, C) by each creator and mean tags (n, G) of the FAVOURITES best videos by each taste.
@@ -440,12 +427,12 @@ class ShortVideo(visits.Visiting):
         """
         distinct, user = torch.unique(taste, dim=0, return_inverse=True)  # a planner plays few users
         affinity = distinct @ self.catalogue.embedding.T  # (n, I)
-        appeal = self.config.taste_gain * affinity + self.facts[:, 0]
+        appeal = TASTE_GAIN * affinity + self.facts[:, 0]
         best = appeal.topk(min(FAVOURITES, appeal.shape[1])).indices  # (n, F)
         creators = self.catalogue.attributes["creator"]
         count = torch.zeros(len(best), self.num_creators, device=best.device)  # (n, C)
         count.scatter_add_(1, creators[best], torch.ones_like(best, dtype=count.dtype))
-        return self.config.creator_wear * count / best.shape[1], self.tags[best].mean(1), user
+        return CREATOR_WEAR * count / best.shape[1], self.tags[best].mean(1), user
 
     def as_known(self, user_state: ShortVideoState) -> ShortVideoState:
         """The state as a recommender knows a user: the profile for the taste, average habits, no mood."""
@@ -468,29 +455,28 @@ class ShortVideo(visits.Visiting):
     def fading(self) -> Tensor:
         """(REMEMBERED,): weariness left of each of the latest videos, the latest last."""
         age = torch.arange(REMEMBERED, 0, -1, device=self.catalogue.embedding.device)
-        return self.config.weariness_kept**age
+        return WEARINESS_KEPT**age
 
     def _appeal_of(self, user_state: ShortVideoState, items: Tensor, facts: Facts) -> Tensor:
         """The appeal (N, K) of the videos shown."""
-        config = self.config
         same = user_state.recent.unsqueeze(1) == self.catalogue.attributes["creator"].take(items).unsqueeze(2)
-        wear = config.creator_wear * (same * self.fading).sum(2)  # (N, K)
-        wear += config.tag_wear * rows.dot_rows(user_state.weary_of_tags, self.tags, items)
+        wear = CREATOR_WEAR * (same * self.fading).sum(2)  # (N, K)
+        wear += TAG_WEAR * rows.dot_rows(user_state.weary_of_tags, self.tags, items)
         affinity = rows.dot_rows(user_state.taste, self.catalogue.embedding, items)
         along = rows.dot_rows(user_state.mood, self.coordinates, items)
         offset = self._offset(user_state).unsqueeze(1)  # (N, 1)
-        return config.taste_gain * affinity + along + facts.pull + offset - wear
+        return TASTE_GAIN * affinity + along + facts.pull + offset - wear
 
     def _forget(self, recent: Tensor, left: Tensor) -> Tensor:
         """``recent`` (N, REMEMBERED) after so many videos without a creator that ``left`` (N,) of c stays."""
-        moved = (left.log() / math.log(max(self.config.weariness_kept, 1e-6))).clamp_max(REMEMBERED).round()
+        moved = (left.log() / math.log(WEARINESS_KEPT)).clamp_max(REMEMBERED).round()
         slot = torch.arange(REMEMBERED, device=recent.device) + moved.long().unsqueeze(1)  # (N, REMEMBERED)
         return recent.gather(1, slot.clamp_max(REMEMBERED - 1)).masked_fill(slot >= REMEMBERED, -1)
 
     def _offset(self, user_state: ShortVideoState) -> Tensor:
         """(N,): logits that are the same for every video."""
         left = user_state.patience - self.config.first_patience
-        return user_state.ease + self.config.patience_pull * left
+        return user_state.ease + PATIENCE_PULL * left
 
     def _creator_weariness(self, user_state: ShortVideoState) -> Tensor:
         """(N, C): c of each creator."""
@@ -507,13 +493,13 @@ class ShortVideo(visits.Visiting):
 
     def _of_stayers(self, user_state: ShortVideoState, appeal: Tensor, facts: Facts) -> Tensor:
         """Mean logarithm of the watch ratio of users who stay, of the shape of ``appeal``."""
-        location = self.config.ratio_base + self.config.ratio_slope * appeal - facts.less
+        location = self.config.ratio_base + RATIO_SLOPE * appeal - facts.less
         return location + user_state.habit.unsqueeze(1)
 
     def _steps_of_mood(self, user_state: ShortVideoState, normal: Tensor) -> list[Tensor]:
         """The steps (N, K) of the mood along both axes, from the noise ``normal`` (2, N, K)."""
         config = self.config
-        later = config.mood_deviation * (1 - config.mood_kept**2) ** 0.5
+        later = config.mood_deviation * (1 - MOOD_KEPT**2) ** 0.5
         scale = torch.where(user_state.begun, later, config.mood_deviation).unsqueeze(1)
         return [scale * normal[0], scale * normal[1]]
 

@@ -6,7 +6,7 @@ Hidden state of a user (units in brackets):
 - follows F_c [0 or 1] of each creator c, which a recommender knows
 - sameness m [vector, at most 1 long]: a fading mean of the embeddings e of the posts and stories just shown
 - ad tolerance t [0..1, 1 = rested]: ads drain it and time away restores it
-- patience p [start_patience at the start, MOST_PATIENCE at most; the user leaves at 0]
+- patience p [START_PATIENCE at the start, MOST_PATIENCE at most; the user leaves at 0]
 - ease a [logits], drawn once for each user
 
 The taste, the tolerance, the patience and the ease are hidden from a recommender.
@@ -15,22 +15,22 @@ Item i has an embedding e_i, a creator c_i, a kind k_i, a pull x_i (the sum of t
 and quality, as a z-score), a bid b_i [0 but for ads], and a story has the hours in which it lives. Showing
 it, where [k] is 1 for items of that kind and 0 for others::
 
-    appeal = base_k + fit_gain u . e_i + interest_deviation a
-             + [post, story] (post_pull x_i - stranger_cost (1 - F_ci) - likeness_cost max(0, m . e_i))
-             - [ad] ad_weariness (1 - t)                                                            [logits]
+    appeal = base_k + FIT_GAIN u . e_i + INTEREST_DEVIATION a
+             + [post, story] (POST_PULL x_i - STRANGER_COST (1 - F_ci) - LIKENESS_COST max(0, m . e_i))
+             - [ad] AD_WEARINESS (1 - t)                                                            [logits]
     satisfaction = sigmoid(appeal)                                                                    [0..1]
     dwell     = clip(satisfaction + dwell_noise N(0, 1), 0, 1)                                [share of 30 s]
-    clicked   ~ [post, story] Bernoulli(sigmoid(appeal - click_cost))
-    liked     ~ [post, story] Bernoulli(sigmoid(appeal - liking_cost))
-    shared    ~ liked Bernoulli(sharing_rate)              replied ~ liked Bernoulli(reply_rate)
-    followed  ~ [suggestion] Bernoulli(sigmoid(appeal - follow_cost))
-    ad_clicked ~ [ad] Bernoulli(sigmoid(appeal - ad_click_cost))
+    clicked   ~ [post, story] Bernoulli(sigmoid(appeal - CLICK_COST))
+    liked     ~ [post, story] Bernoulli(sigmoid(appeal - LIKING_COST))
+    shared    ~ liked Bernoulli(SHARING_RATE)              replied ~ liked Bernoulli(REPLY_RATE)
+    followed  ~ [suggestion] Bernoulli(sigmoid(appeal - FOLLOW_COST))
+    ad_clicked ~ [ad] Bernoulli(sigmoid(appeal - AD_CLICK_COST))
     engagement = clicked + liked + shared + replied + followed           revenue = b_i ad_clicked
 
-    p <- min(MOST_PATIENCE, p + [not ad] (satisfaction_gain satisfaction - place_cost) - [ad] ad_cost
+    p <- min(MOST_PATIENCE, p + [not ad] (SATISFACTION_GAIN satisfaction - place_cost) - [ad] ad_cost
              - tolerance_cost (1 - t))
-    t <- max(0, t - [ad] ad_drain (1 + misfit_drain (1 - u . e_i) / 2))
-    m <- likeness_kept m + (1 - likeness_kept) e_i                     [post, story]
+    t <- max(0, t - [ad] ad_drain (1 + MISFIT_DRAIN (1 - u . e_i) / 2))
+    m <- LIKENESS_KEPT m + (1 - LIKENESS_KEPT) e_i                     [post, story]
     F_ci <- 1 if followed
 
     reward = 0.3 engagement + 0.3 dwell + 0.4 revenue
@@ -46,10 +46,10 @@ With ``visits`` above 1 an episode is a user's life (env/visits.py has the days 
 place is its change of patience before the cap; a user's habit, and the feeling he is used to at first, are::
 
     habit = habit_base + habit_deviation N(0, 1), drawn once                                         [logits]
-    usual = satisfaction_gain sigmoid(post_base + interest_deviation a) - place_cost
+    usual = SATISFACTION_GAIN sigmoid(POST_BASE + INTEREST_DEVIATION a) - place_cost
 
 A gap of g days leaves 1 - t at tolerance_kept^g, m at overnight^g and the same share of the distance of
-patience from start_patience. Each visit begins at the same hour of the day.
+patience from START_PATIENCE. Each visit begins at the same hour of the day.
 """
 
 from __future__ import annotations
@@ -97,64 +97,44 @@ LEAST_PATIENCE = 0.2  # that a planner supposes of a user who has not left
 MOST_PLACES = 10  # since the last ad, as an observation counts them
 FOLLOWS = "follows[author]"  # the piece of the context with F
 FAVOURITES = 50  # a user's best items, over which ``tiresomeness`` averages
+POST_BASE = -0.5  # logits of appeal of an average post by a creator whom the user follows
+STORY_BASE = -0.3  # the same of a story
+SUGGESTION_BASE = -1.5  # the same of a suggested creator
+AD_BASE = -2.0  # the same of an ad
+FIT_GAIN = 3.0  # logits of appeal per unit of affinity (cosine of user and item)
+INTEREST_DEVIATION = 0.4  # standard deviation between users of the logits of appeal
+POST_PULL = 0.4  # logits of appeal per standard deviation of a post's pull
+STRANGER_COST = 1.0  # logits of appeal that a post or story loses if the user does not follow its creator
+LIKENESS_COST = 1.5  # logits of appeal lost per unit of likeness to what was just shown
+LIKENESS_KEPT = 0.8  # share of the sameness that remains after one post or story
+CLICK_COST = 1.0  # appeal, in logits, of a post that half of the users click
+LIKING_COST = 2.0  # appeal, in logits, of a post that half of the users like
+SHARING_RATE = 0.05  # share of the likes that come with a share
+REPLY_RATE = 0.1  # share of the likes that come with a reply
+FOLLOW_COST = 0.5  # appeal, in logits, of a suggestion that half of the users follow
+AD_CLICK_COST = 1.0  # appeal, in logits, of an ad that half of the users click
+START_PATIENCE = 5.0  # patience at the start of a session; the largest is 10
+SATISFACTION_GAIN = 0.5  # patience gained per unit of satisfaction
+MISFIT_DRAIN = 1.0  # share by which an ad of the worst fit costs more
+AD_WEARINESS = 1.0  # logits of appeal that an ad loses if the tolerance is used up
 
 
 @dataclass(frozen=True)
 class SocialFeedConfig(VisitsConfig):
     """Users of a feed with ads; the equations are at the top of the file."""
 
-    post_base: Finite = -0.5
-    """Logits of appeal of an average post by a creator whom the user follows."""
-    story_base: Finite = -0.3
-    """The same of a story."""
-    suggestion_base: Finite = -1.5
-    """The same of a suggested creator."""
-    ad_base: Finite = -2.0
-    """The same of an ad."""
-    fit_gain: NonNegative = 3.0
-    """Logits of appeal per unit of affinity (cosine of user and item)."""
-    interest_deviation: NonNegative = 0.4
-    """Standard deviation between users of the logits of appeal."""
-    post_pull: NonNegative = 0.4
-    """Logits of appeal per standard deviation of a post's pull."""
-    stranger_cost: NonNegative = 1.0
-    """Logits of appeal that a post or story loses if the user does not follow its creator."""
-    likeness_cost: NonNegative = 1.5
-    """Logits of appeal lost per unit of likeness to what was just shown."""
-    likeness_kept: Annotated[float, Range(0, below=1)] = 0.8
-    """Share of the sameness that remains after one post or story."""
-    click_cost: Finite = 1.0
-    """Appeal, in logits, of a post that half of the users click."""
-    liking_cost: Finite = 2.0
-    """Appeal, in logits, of a post that half of the users like."""
-    sharing_rate: Share = 0.05
-    """Share of the likes that come with a share."""
-    reply_rate: Share = 0.1
-    """Share of the likes that come with a reply."""
-    follow_cost: Finite = 0.5
-    """Appeal, in logits, of a suggestion that half of the users follow."""
-    ad_click_cost: Finite = 1.0
-    """Appeal, in logits, of an ad that half of the users click."""
     dwell_noise: NonNegative = 0.2
     """Standard deviation of the dwell around the satisfaction."""
-    start_patience: Annotated[float, Range(above=0, high=MOST_PATIENCE)] = 5.0
-    """Patience at the start of a session; the largest is 10."""
     place_cost: NonNegative = 0.45
     """Patience that each other place costs."""
-    satisfaction_gain: NonNegative = 0.5
-    """Patience gained per unit of satisfaction."""
     ad_cost: NonNegative = 0.215
     """Patience that an ad costs at once."""
     tolerance_cost: NonNegative = 0.06
     """Patience that each place costs a user whose ad tolerance is used up."""
     ad_drain: Share = 0.002
     """Ad tolerance that an ad of perfect fit costs."""
-    misfit_drain: NonNegative = 1.0
-    """Share by which an ad of the worst fit costs more."""
     tolerance_kept: Annotated[float, Range(0, below=1)] = 0.985
     """Share of the used-up ad tolerance that remains after a day away."""
-    ad_weariness: NonNegative = 1.0
-    """Logits of appeal that an ad loses if the tolerance is used up."""
     habit_base: Finite = 1.0
     """Logits of returning on the next day after a visit as usual; habits matter only with visits above 1."""
     habit_deviation: NonNegative = 1.0
@@ -273,12 +253,12 @@ class SocialFeed(visits.Visiting):
     @cached_property
     def facts(self) -> Tensor:
         """(I, 5): base logits; 1 for a post or story, for an ad and for a suggestion; the bid."""
-        config, kind = self.config, self.kind
-        base = torch.tensor([config.post_base, config.ad_base, config.suggestion_base, config.story_base])
+        kind = self.kind
+        base = torch.tensor([POST_BASE, AD_BASE, SUGGESTION_BASE, STORY_BASE])
         pull = zscore(zscore((self.catalogue.popularity + 1e-3).log()) + zscore(self.catalogue.quality))
         organic = ((kind == POST) | (kind == STORY)).float()
         columns = (
-            base.to(pull)[kind] + config.post_pull * pull * organic,
+            base.to(pull)[kind] + POST_PULL * pull * organic,
             organic,
             (kind == AD).float(),
             (kind == SUGGESTION).float(),
@@ -289,13 +269,13 @@ class SocialFeed(visits.Visiting):
     def sample(self, users: Tensor) -> SocialFeedState:
         config, drawn = self.config, self.population.attributes
         taste = self.population.taste.index_select(0, users)  # (N, D)
-        ease = config.interest_deviation * drawn["ease"].index_select(0, users)
+        ease = INTEREST_DEVIATION * drawn["ease"].index_select(0, users)
         hour = drawn["opened"].index_select(0, users)
         life: visits.Life = {}
         if self.visits > 1:
             life = visits.begin(
                 habit=config.habit_base + config.habit_deviation * drawn["habit"].index_select(0, users),
-                usual=config.satisfaction_gain * (config.post_base + ease).sigmoid() - config.place_cost,
+                usual=SATISFACTION_GAIN * (POST_BASE + ease).sigmoid() - config.place_cost,
                 opened=hour,
             )
         return SocialFeedState(
@@ -307,8 +287,8 @@ class SocialFeed(visits.Visiting):
             followed_sum=self.graph_sums.index_select(0, users),
             same=torch.zeros_like(taste),
             tolerance=torch.ones_like(ease),
-            patience=torch.full_like(ease, config.start_patience),
-            supposed=torch.stack([torch.ones_like(ease), torch.full_like(ease, config.start_patience)], 1),
+            patience=torch.full_like(ease, START_PATIENCE),
+            supposed=torch.stack([torch.ones_like(ease), torch.full_like(ease, START_PATIENCE)], 1),
             since_ad=torch.full_like(ease, MOST_PLACES),
             last_kind=torch.full_like(users, -1),
             hour=hour,
@@ -356,18 +336,18 @@ class SocialFeed(visits.Visiting):
         known = user_state.follows.gather(1, self.creator[items])
         appeal = self._appeal(user_state, (base, organic, ad), affinity, sameness, known)
         satisfaction = appeal.sigmoid()
-        clicks, likes = (appeal - config.click_cost).sigmoid(), (appeal - config.liking_cost).sigmoid()
-        follows, of_ad = (appeal - config.follow_cost).sigmoid(), (appeal - config.ad_click_cost).sigmoid()
+        clicks, likes = (appeal - CLICK_COST).sigmoid(), (appeal - LIKING_COST).sigmoid()
+        follows, of_ad = (appeal - FOLLOW_COST).sigmoid(), (appeal - AD_CLICK_COST).sigmoid()
         if generator is None:
             dwell, followed, ad_clicked = satisfaction, follows * suggestion, of_ad * ad
-            engaged = organic * (clicks + likes * (1 + config.sharing_rate + config.reply_rate))
+            engaged = organic * (clicks + likes * (1 + SHARING_RATE + REPLY_RATE))
         else:
             chance = torch.rand(4, *appeal.shape, generator=generator, device=appeal.device)
             noise = torch.randn(appeal.shape, generator=generator, device=appeal.device)
             dwell = (satisfaction + config.dwell_noise * noise).clamp(0, 1)
             followed, ad_clicked = suggestion * (chance[0] < follows), ad * (chance[0] < of_ad)
             liked = (chance[1] < likes).float()
-            more = (chance[2] < config.sharing_rate).float() + (chance[3] < config.reply_rate)
+            more = (chance[2] < SHARING_RATE).float() + (chance[3] < REPLY_RATE)
             engaged = organic * ((chance[0] < clicks) + liked * (1 + more))
         signals = torch.stack([dwell, engaged + followed, followed, bid * ad_clicked, satisfaction], -1)
         return Feedback(signals.masked_fill_(~shown.unsqueeze(-1), 0), shown)
@@ -403,17 +383,16 @@ class SocialFeed(visits.Visiting):
         config, state = self.config, user_state
         life, gap = visits.next_visit(state.life, chance, config)
         left = config.overnight**gap  # (N,)
-        beyond = state.patience.clamp_min(0) - config.start_patience  # (N,)
+        beyond = state.patience.clamp_min(0) - START_PATIENCE  # (N,)
         return replace(
             state,
             same=state.same * left.unsqueeze(1),
             tolerance=1 - (1 - state.tolerance) * config.tolerance_kept**gap,
-            patience=config.start_patience + left * beyond,
+            patience=START_PATIENCE + left * beyond,
             supposed=torch.stack(
                 [
                     1 - (1 - state.supposed[:, 0]) * config.tolerance_kept**gap,
-                    config.start_patience
-                    + left * (state.supposed[:, 1].clamp_min(0) - config.start_patience),
+                    START_PATIENCE + left * (state.supposed[:, 1].clamp_min(0) - START_PATIENCE),
                 ],
                 1,
             ),
@@ -445,7 +424,7 @@ class SocialFeed(visits.Visiting):
         """Mean loss of logits, over the user's FAVOURITES best posts and stories, from each item: (N, I)."""
         organic = self.facts[:, 1]
         likeness = (self.favourites(user_state.taste) @ self.catalogue.embedding.T).clamp_min(0)
-        return self.config.likeness_cost * (1 - self.config.likeness_kept) * organic * likeness
+        return LIKENESS_COST * (1 - LIKENESS_KEPT) * organic * likeness
 
     def favourites(self, taste: Tensor) -> Tensor:
         """(N, D): the mean embedding of the FAVOURITES best posts and stories by ``taste`` (N, D)."""
@@ -470,13 +449,13 @@ class SocialFeed(visits.Visiting):
 
     def reward_of(self, appeal: Tensor, facts: Tensor) -> Tensor:
         """The expected reward (N, b) of items with this ``appeal`` (N, b); ``facts`` (b, 5) or (N, b, 5)."""
-        config, (_, organic, ad, suggestion, bid) = self.config, facts.unbind(-1)
+        _, organic, ad, suggestion, bid = facts.unbind(-1)
         engaged, dwelt, paid = (stream.weight for stream in self.streams)
-        likes = (1 + config.sharing_rate + config.reply_rate) * (appeal - config.liking_cost).sigmoid()
+        likes = (1 + SHARING_RATE + REPLY_RATE) * (appeal - LIKING_COST).sigmoid()
         reward = dwelt * appeal.sigmoid()
-        reward = reward + engaged * organic * ((appeal - config.click_cost).sigmoid() + likes)
-        reward = reward + engaged * suggestion * (appeal - config.follow_cost).sigmoid()
-        return reward + paid * (bid * ad) * (appeal - config.ad_click_cost).sigmoid()
+        reward = reward + engaged * organic * ((appeal - CLICK_COST).sigmoid() + likes)
+        reward = reward + engaged * suggestion * (appeal - FOLLOW_COST).sigmoid()
+        return reward + paid * (bid * ad) * (appeal - AD_CLICK_COST).sigmoid()
 
     def _stocks(
         self,
@@ -491,13 +470,13 @@ class SocialFeed(visits.Visiting):
         config = self.config
         fed = self.fed(ad, satisfaction, tolerance)
         affinity = rows.dot_rows(taste, self.catalogue.embedding, items)[:, 0]
-        drained = config.ad_drain * ad * (1 + config.misfit_drain * (1 - affinity) / 2)
+        drained = config.ad_drain * ad * (1 + MISFIT_DRAIN * (1 - affinity) / 2)
         return (tolerance - drained).clamp_min(0), (patience + fed).clamp_max(MOST_PATIENCE), fed
 
     def fed(self, ad: Tensor, satisfaction: Tensor, tolerance: Tensor) -> Tensor:
         """The change of patience, before the cap; ``ad`` is 1 for an ad and 0 for others."""
         config = self.config
-        fed = (1 - ad) * (config.satisfaction_gain * satisfaction - config.place_cost)
+        fed = (1 - ad) * (SATISFACTION_GAIN * satisfaction - config.place_cost)
         return fed - config.ad_cost * ad - config.tolerance_cost * (1 - tolerance)
 
     def _appeal(
@@ -509,11 +488,11 @@ class SocialFeed(visits.Visiting):
         known: Tensor,
     ) -> Tensor:
         """The appeal (N, b), from base logits, organic and ad of the items; ``known`` (N, b) is F."""
-        config, (base, organic, ad) = self.config, facts
-        cost = config.stranger_cost * (1 - known) + config.likeness_cost * sameness.clamp_min(0)
-        wear = config.ad_weariness * (1 - user_state.tolerance).unsqueeze(1)  # (N, 1)
+        base, organic, ad = facts
+        cost = STRANGER_COST * (1 - known) + LIKENESS_COST * sameness.clamp_min(0)
+        wear = AD_WEARINESS * (1 - user_state.tolerance).unsqueeze(1)  # (N, 1)
         of_user = user_state.ease.unsqueeze(1) + base
-        return config.fit_gain * affinity + of_user - organic * cost - ad * wear
+        return FIT_GAIN * affinity + of_user - organic * cost - ad * wear
 
 
 FEED = ("follows", "followed", "followed_sum", "same", "since_ad", "last_kind", "hour")
@@ -551,7 +530,7 @@ def after_place(
     """
     kind, embedding = catalogue.attributes["kind"][item], catalogue.embedding[item]
     organic = ((kind == POST) | (kind == STORY)) & shown
-    fresh = organic.unsqueeze(1) * (1 - config.likeness_kept)  # (N, 1)
+    fresh = organic.unsqueeze(1) * (1 - LIKENESS_KEPT)  # (N, 1)
     creator = catalogue.attributes["creator"][item].long()  # (N,)
     of_item = creator.unsqueeze(1)  # (N, 1)
     of_creator = feed["follows"].gather(1, of_item)

@@ -20,7 +20,7 @@ c_s [0 or 1] and the fading share m_s of skill s among the last items::
     P_right = [practice, review] k_s R_s P1 + (1 - k_s R_s) P0
               irt: sigmoid(k_s logit(1 - slip) + (1 - k_s) logit(guess) + margin)
     right   ~ Bernoulli(P_right)
-    learned ~ Bernoulli((1 - k_s) rate ready_s); of `irt` its mean        rate = lesson_rate, practice_rate, 0
+    learned ~ Bernoulli((1 - k_s) rate ready_s); of `irt` its mean        rate = LESSON_RATE, PRACTICE_RATE, 0
     k_s    <- k_s + learned
 
     r_s    <- r_s + 1 if right, 0 if wrong
@@ -31,9 +31,9 @@ c_s [0 or 1] and the fading share m_s of skill s among the last items::
 
     ease    = P_right; of a lesson k_s R_s
     strain  = [practice, review] wrong + [lesson] (1 - k_s) (1 - ready_s)
-    tedium  = max(0, ease - too_easy) / (1 - too_easy) + m_s
-    f      <- feeling_kept f + frustration_step strain;       g <- feeling_kept g + boredom_step tedium
-    m      <- sameness_kept m + (1 - sameness_kept) onehot(s)
+    tedium  = max(0, ease - TOO_EASY) / (1 - TOO_EASY) + m_s
+    f      <- FEELING_KEPT f + FRUSTRATION_STEP strain;       g <- FEELING_KEPT g + BOREDOM_STEP tedium
+    m      <- SAMENESS_KEPT m + (1 - SAMENESS_KEPT) onehot(s)
     f, g   <- overnight f, overnight g     after the last item of a day
 
     knowledge = sum over s of P_right of an exercise of difficulty 0 on the day of the test [points, 0 .. S]
@@ -86,6 +86,17 @@ LEAST_HALF_LIFE, FIRST_HALF_LIFE, MOST_HALF_LIFE = 1 / 96, 2.0, 274.0  # days (S
 PIECES = ("belief", "recall", "ready", "row", "since", "seen", "completed")
 """Pieces of the context with a number for each skill; those with [skill] are columns of the items."""
 Probability = Annotated[float, Range(above=0, below=1)]
+PRIOR = 0.2  # probability that a learner of average ability knows a skill before the course
+LESSON_RATE = 0.3  # probability that a lesson teaches a skill whose prerequisites are known
+PRACTICE_RATE = 0.1  # the same of an exercise
+SLIP = 0.1  # probability of a wrong answer of average ability to an average exercise in a skill that is known
+GUESS = 0.2  # probability of a right answer in a skill that is not known
+TOO_EASY = 0.85  # probability of a right answer above which an item bores
+FEELING_KEPT = 0.9  # share of frustration and boredom that remains after one item
+FRUSTRATION_STEP = 0.15  # frustration by a wrong answer; the learner leaves at 1
+# boredom by an item that is known by heart, or of the same skill as all before; they leave at 1
+BOREDOM_STEP = 0.06
+SAMENESS_KEPT = 0.8  # share that the fading share of a skill among the last items keeps after one item
 
 
 @dataclass(frozen=True)
@@ -102,30 +113,10 @@ class TutorConfig(EnvConfig):
     """Items of a day."""
     test_delay: Annotated[int, Range(0, 3650)] = 7
     """Days from the last day of the course to the test."""
-    prior: Probability = 0.2
-    """Probability that a learner of average ability knows a skill before the course."""
     ability_deviation: NonNegative = 1.0
     """Standard deviation of the learners' ability, in logits."""
-    lesson_rate: Share = 0.3
-    """Probability that a lesson teaches a skill whose prerequisites are known."""
-    practice_rate: Share = 0.1
-    """The same of an exercise."""
-    slip: Annotated[float, Range(above=0, below=0.5)] = 0.1
-    """Probability of a wrong answer of average ability to an average exercise in a skill that is known."""
-    guess: Annotated[float, Range(above=0, below=0.5)] = 0.2
-    """Probability of a right answer in a skill that is not known."""
-    too_easy: Annotated[float, Range(0, below=1)] = 0.85
-    """Probability of a right answer above which an item bores."""
-    feeling_kept: Annotated[float, Range(0, below=1)] = 0.9
-    """Share of frustration and boredom that remains after one item."""
     overnight: Share = 0.3
     """Share of frustration and boredom that remains overnight."""
-    frustration_step: NonNegative = 0.15
-    """Frustration by a wrong answer; the learner leaves at 1."""
-    boredom_step: NonNegative = 0.06
-    """Boredom by an item that is known by heart, or of the same skill as all before; they leave at 1."""
-    sameness_kept: Annotated[float, Range(0, below=1)] = 0.8
-    """Share that the fading share of a skill among the last items keeps after one item."""
 
 
 def course_of(config: TutorConfig, catalogue: Catalogue) -> Course:
@@ -141,16 +132,16 @@ def course_of(config: TutorConfig, catalogue: Catalogue) -> Course:
         exact=num_skills <= EXACT,
         day_length=config.items_per_day,
         test_day=last_day + config.test_delay,
-        prior=config.prior,
-        teaching=(config.lesson_rate, config.practice_rate, 0.0),
-        slip=config.slip,
-        guess=config.guess,
-        sameness=config.sameness_kept,
+        prior=PRIOR,
+        teaching=(LESSON_RATE, PRACTICE_RATE, 0.0),
+        slip=SLIP,
+        guess=GUESS,
+        sameness=SAMENESS_KEPT,
         feelings=Feelings(
-            kept=config.feeling_kept,
+            kept=FEELING_KEPT,
             at_night=config.overnight,
-            easy=config.too_easy,
-            steps=(config.frustration_step, config.boredom_step),
+            easy=TOO_EASY,
+            steps=(FRUSTRATION_STEP, BOREDOM_STEP),
         ),
     )
 
@@ -229,7 +220,7 @@ class Tutor:
     def sample(self, users: Tensor) -> TutorState:
         drawn = self.population.attributes
         ability = self.config.ability_deviation * drawn["ability"].index_select(0, users)
-        chance = (ability + logit(self.config.prior)).sigmoid().unsqueeze(1)  # (N, 1)
+        chance = (ability + logit(PRIOR)).sigmoid().unsqueeze(1)  # (N, 1)
         known = (drawn["foreknowledge"].index_select(0, users) < chance).float()  # (N, S)
         has_half_life = self.config.student == "exponential"
         return TutorState(
@@ -336,7 +327,7 @@ class Tutor:
     def right_of(self, known: Tensor, held: Tensor, ability: Tensor, hardness: Tensor | float) -> Tensor:
         """P_right of a question."""
         if self.config.student == "irt":
-            low, high = logit(self.config.guess), logit(1 - self.config.slip)
+            low, high = logit(GUESS), logit(1 - SLIP)
             return (low + (high - low) * known + ability - hardness).sigmoid()
         p1, p0 = self.course.answers(ability, torch.as_tensor(hardness))
         return torch.lerp(p0.expand_as(known), p1.expand_as(known), known * held)

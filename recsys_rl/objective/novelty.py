@@ -23,7 +23,6 @@ from torch import Tensor
 
 from recsys_rl.types import Catalogue, Rollout
 
-FIELD = "train_config.novelty"
 MOST_ITEMS = 100_000
 BITS = 12
 

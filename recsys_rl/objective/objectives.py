@@ -7,13 +7,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from recsys_rl.errors import FieldError
-from recsys_rl.objective import lagrange, novelty
 from recsys_rl.objective.lagrange import Limits, parse_limits
 from recsys_rl.objective.limit_streams import limit_streams
 from recsys_rl.objective.novelty import Novelty
 from recsys_rl.objective.weighted import Weighted, parse_weights
 from recsys_rl.protocols import Objective
+from recsys_rl.settings.fields import check_used
 from recsys_rl.settings.shared import TrainConfig
 from recsys_rl.types import Catalogue, Stream
 
@@ -45,38 +44,27 @@ def make_objectives(
     if limits:
         objectives.append(Limits(limits, limit_streams(catalogue, streams), config, num_updates, average))
     if config.novelty:
-        if not catalogue.num_items:
-            raise FieldError(
-                novelty.FIELD,
-                f"is {config.novelty:g}: it needs the items of a catalogue, and there are none; leave it "
-                "out.",
-            )
+        check_used(("novelty", not catalogue.num_items, "there is no catalogue of items"))
         objectives.append(Novelty(config.novelty, catalogue, num_updates, generator, average))
     return objectives
 
 
-def check_objectives(config: TrainConfig, algo: str, rollouts: bool) -> None:
-    """Raise FieldError for settings that the world need not be known for.
-
-    ``rollouts``: the algorithm learns from rollouts of its own policy.
-    """
+def check_objectives(config: TrainConfig) -> None:
+    """Raise FieldError for weights and limits that can't be read; the world need not be known for this."""
     if config.weights:
         parse_weights(config.weights)
     if config.limit:
         parse_limits(config.limit)
-    if not rollouts:
-        for field, given in ((lagrange.FIELD, list(config.limit)), (novelty.FIELD, config.novelty)):
-            if given:
-                raise FieldError(
-                    field,
-                    f"is {given}: it needs an algorithm that learns from rollouts of its own policy, and "
-                    f"{algo} does not; leave it out, or give --algo ppo.",
-                )
-    for name in CONTROLLER:
-        value = getattr(config, name)
-        if not config.limit and value not in (getattr(TrainConfig, name), EARLIER.get(name)):
-            raise FieldError(
-                f"train_config.{name}",
-                f"is {value:g}: it only affects the multiplier of a limit, but there is no limit; leave it "
-                "out, or give --limit.",
-            )
+
+
+def unused_objectives(config: TrainConfig, rollouts: bool) -> list[tuple[str, bool, str]]:
+    """The options of objectives for ``settings.fields.check_used``.
+
+    ``rollouts``: the algorithm learns from rollouts of its own policy.
+    """
+    changed = {x: getattr(config, x) not in (getattr(TrainConfig, x), EARLIER.get(x)) for x in CONTROLLER}
+    return [
+        ("limit", bool(config.limit) and not rollouts, "only with rollouts of the policy, as of ppo"),
+        ("novelty", config.novelty > 0 and not rollouts, "only with rollouts of the policy, as of ppo"),
+        *((x, changed[x] and not config.limit, "only with --limit") for x in CONTROLLER),
+    ]

@@ -14,13 +14,12 @@ import torch
 from recsys_rl.checkpoint import check_algo
 from recsys_rl.data.tables.clean import Missing
 from recsys_rl.data.tables.columns import FileOptions
-from recsys_rl.errors import FieldError, UserError, amount, one_line
+from recsys_rl.errors import UserError, amount, one_line
 from recsys_rl.recommender import HOURS, Recommendation, Recommender, load
 from recsys_rl.recommender.contexts import parse_context
-from recsys_rl.recommender.id_files import parse_id, read_ids
+from recsys_rl.recommender.id_files import parse_id, read_ids, read_seen
 from recsys_rl.recommender.recommend_contexts import check_one_way, check_people, write_contexts
-from recsys_rl.recommender.seen_file import read_seen
-from recsys_rl.settings.fields import Count, Range, check_fields
+from recsys_rl.settings.fields import Count, Range, check_fields, check_used
 from recsys_rl.settings.names import DEFAULT_ALGO, algorithm_of
 from recsys_rl.settings.shared import Seed
 from recsys_rl.training.latest import print_latest
@@ -120,8 +119,8 @@ def recommend(options: RecommendConfig) -> None:
     if user is not None and options.seen is not None:
         recommender.check_users([user])
         block = [*block, *_seen(recommender, options, options.seen, [user]).get(user, ())]
-    left = int(recommender.mask_of(user, options.like, (), allow, block, options.again).sum())
-    k = _number_of_items(recommender, options, left)
+    remaining = int(recommender.mask_of(user, options.like, (), allow, block, options.again).sum())
+    k = _number_of_items(recommender, options, remaining)
     ranked = recommender.recommend(
         user,
         likes=options.like,
@@ -137,7 +136,7 @@ def recommend(options: RecommendConfig) -> None:
     for rank, (item, title, probability) in enumerate(ranked, 1):
         say(f"{rank:>3}  {_percent(probability):>7}  {title}  (id {item})")
     if options.like:
-        near = recommender.nearest(options.like, min(k, left, NEAREST), allow, block, options.again)
+        near = recommender.nearest(options.like, min(k, remaining, NEAREST), allow, block, options.again)
         print(one_line(f"nearest to your likes: {'; '.join(near)}"), file=sys.stderr)
 
 
@@ -169,24 +168,23 @@ def _write_lists(
 def _check(options: RecommendConfig) -> None:
     """Raise UserError for options that do not go together, or that have no effect."""
     check_one_way(options)
-    if options.missing == "drop" and not {options.users, options.allow, options.block} - {None, "all"}:
-        raise UserError("--missing is for the ids in files (--users, --allow, --block): leave it out.")
-    if options.seed != RecommendConfig.seed and not options.draw:
-        raise UserError(f"--seed {options.seed} is of the draws: give --draw too, or leave it out.")
+    files = {options.users, options.allow, options.block} - {None, "all"}
+    events, table = options.seen is not None, options.contexts is not None
+    check_used(
+        ("missing", options.missing == "drop" and not files, "only with --users, --allow or --block"),
+        ("seed", options.seed != RecommendConfig.seed and not options.draw, "only with --draw"),
+        ("user_column", options.user_column is not None and not events, "only with --seen"),
+        ("separator", options.separator is not None and not (events or table), "only with --seen"),
+        (
+            "item_column",
+            options.item_column is not None and not events and options.items is None,
+            "only with --seen or --items",
+        ),
+        ("seen", events and bool(options.like), "only for users of the data; --block takes ids"),
+        ("seen", events and options.again, "it leaves items out, and --again does not"),
+    )
     if options.out is not None and options.users is not None:
         check_parquet(Path(options.out), "--out")
-    if options.seen is None:
-        unused = [name for name in ("user_column", "separator") if getattr(options, name) is not None]
-        if unused and (unused[0] == "user_column" or options.contexts is None):
-            raise FieldError(unused[0], "is about a file of events: give this file with --seen too.")
-        if options.item_column is not None and options.items is None:
-            raise FieldError("item_column", "is about the files of --seen and --items: leave it out.")
-    elif options.like:
-        raise UserError(
-            "--seen is about users of the data: give --block with item ids, or the titles with --like."
-        )
-    elif options.again:
-        raise UserError("--seen leaves items out, and --again does not: give one of them.")
 
 
 def _with_new_items(recommender: Recommender, options: RecommendConfig) -> Recommender:
@@ -196,20 +194,20 @@ def _with_new_items(recommender: Recommender, options: RecommendConfig) -> Recom
     return longer
 
 
-def _number_of_items(recommender: Recommender, options: RecommendConfig, left: int) -> int:
+def _number_of_items(recommender: Recommender, options: RecommendConfig, remaining: int) -> int:
     """``options.k``, or the default.
 
     If --allow leaves fewer items, or the person has most of them and no ``k`` was given, it is their number
-    ``left``, with a line.
+    ``remaining``, with a line.
     """
     wanted = recommender.default_k if options.k is None else options.k
-    if not 0 < left < wanted or (options.allow is None and options.k is not None):
+    if not 0 < remaining < wanted or (options.allow is None and options.k is not None):
         return wanted
-    about = f"{left} items may be shown"
+    about = f"{remaining} items may be shown"
     if options.allow is not None:
-        about = f"--allow {options.allow}: {left} of its items may be shown"
-    print(f"{about}, so lists have {left} in place of {wanted}", file=sys.stderr)
-    return left
+        about = f"--allow {options.allow}: {remaining} of its items may be shown"
+    print(f"{about}, so lists have {remaining} in place of {wanted}", file=sys.stderr)
+    return remaining
 
 
 def _seen(

@@ -17,6 +17,7 @@ from recsys_rl.data.tables.pieces import CONTEXT, tensors
 from recsys_rl.data.tables.read import TableFile, open_table
 from recsys_rl.errors import UserError, amount, one_line
 from recsys_rl.recommender import Recommendation, Recommender
+from recsys_rl.settings.fields import check_used
 from recsys_rl.utils.files import check_writable, write_bytes
 
 ROWS = 65_536
@@ -53,23 +54,31 @@ class PeopleOptions(Protocol):
 _ONE = "Give one of --user ID, --like TITLE and --users FILE"
 
 
-def check_one_way(options: PeopleOptions) -> None:
-    """Raise UserError if the options name several people, or an output without its input."""
-    ways = {
+def _ways(options: PeopleOptions) -> dict[str, bool]:
+    """For each option that names people or contexts, whether it is given."""
+    return {
         "user": options.user is not None,
         "like": bool(options.like),
         "users": options.users is not None,
         "context": bool(options.context),
         "contexts": options.contexts is not None,
     }
+
+
+def check_one_way(options: PeopleOptions) -> None:
+    """Raise UserError if the options name several people, or an output without its input."""
+    ways = _ways(options)
     if sum(ways.values()) > 1:
         own = ", or for your own log of --context NAME=VALUE and --contexts FILE"
         raise UserError(f"{_ONE}{own * (ways['context'] or ways['contexts'])}.")
     many = "contexts" if ways["contexts"] else "users"
     if ways[many] != (options.out is not None):
         raise UserError(f"--{many} and --out belong together: give both, or neither.")
-    if (ways["context"] or ways["contexts"]) and (options.again or options.seen is not None):
-        raise UserError("--again and --seen are about users of the data: give --block with item ids.")
+    contexts, reason = ways["context"] or ways["contexts"], "only for users of the data; --block takes ids"
+    check_used(
+        ("again", contexts and options.again, reason),
+        ("seen", contexts and options.seen is not None, reason),
+    )
     if options.contexts is not None and options.out is not None:
         path = Path(options.out)
         if path.suffix.lower() not in (".csv", ".parquet"):
@@ -83,25 +92,12 @@ def check_one_way(options: PeopleOptions) -> None:
 
 def check_people(recommender: Recommender, options: PeopleOptions) -> None:
     """Raise UserError if the policy knows users and the options name contexts, or the reverse."""
-    of_people = options.user is not None or bool(options.like) or options.users is not None
-    of_contexts = bool(options.context) or options.contexts is not None
-    name, pieces = one_line(options.checkpoint), recommender.pieces
-    if pieces is None and of_contexts:
-        raise UserError(
-            f"{name} is of {recommender.checkpoint.config.env}, whose policies take no context: give --user, "
-            "--like or --users."
-        )
-    if pieces is None and not of_people:
+    ways, pieces = _ways(options), recommender.pieces
+    takes = ("user", "like", "users") if pieces is None else ("context", "contexts") if pieces else ()
+    reason = f"this policy takes {', '.join(f'--{way}' for way in takes) or 'none'}"
+    check_used(*((way, given and way not in takes, reason) for way, given in ways.items()))
+    if pieces is None and not any(ways.values()):
         raise UserError(f"{_ONE}.")
-    if pieces == () and of_contexts:
-        raise UserError(
-            f"{name} is the policy of a log without columns context.NAME: leave --context and --contexts out."
-        )
-    if pieces is not None and of_people:
-        raise UserError(
-            f"{name} is the policy of a log of your own, which knows contexts and no users: give --context "
-            "NAME=VALUE or --contexts FILE."
-        )
 
 
 def write_contexts(

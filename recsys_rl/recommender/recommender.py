@@ -26,7 +26,7 @@ from recsys_rl.recommender.contexts import given_context, pieces_of
 from recsys_rl.recommender.directory import Directory
 from recsys_rl.recommender.lists import play_on
 from recsys_rl.recommender.visit import NOON, Event, Request, Visit
-from recsys_rl.settings.fields import shown
+from recsys_rl.settings.fields import check_used, shown
 from recsys_rl.settings.names import DEFAULT_ALGO
 from recsys_rl.types import Action, Catalogue, Obs, World
 
@@ -308,10 +308,7 @@ class Recommender(Directory):
         """
         config, pieces = self.checkpoint.config, self.checkpoint.config.platform.visit_pieces
         if pieces is None or not pieces.by_hour:
-            if given is not None:
-                raise FieldError(
-                    "hour", f"is {given:g}, but a policy of {config.env} does not see the hour: leave it out."
-                )
+            check_used(("hour", given is not None, f"a policy of {config.env} does not see it"))
             return None
         if given is None:
             now = datetime.now()

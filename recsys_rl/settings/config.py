@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from recsys_rl.agents import AGENTS
 from recsys_rl.errors import FieldError, UserError
-from recsys_rl.objective.objectives import check_objectives
+from recsys_rl.objective.objectives import check_objectives, unused_objectives
 from recsys_rl.records import Algorithm, Platform
-from recsys_rl.settings.fields import build, check_fields, did_you_mean, hints, shown
+from recsys_rl.settings.fields import build, check_fields, check_used, did_you_mean, hints, shown
 from recsys_rl.settings.names import (
     DEFAULT_ALGO,
     DEFAULT_ENV,
@@ -114,7 +114,8 @@ def _check_together(config: Config) -> None:
     agent.check(config.train_config.total_timesteps)
     if config.train_config.num_processes > 1:
         _check_processes(config)
-    check_objectives(config.train_config, config.algo, config.algorithm.experience.rollouts)
+    check_objectives(config.train_config)
+    _check_used(config)
     name = config.train_config.name
     if name is not None and not re.fullmatch(r"\w[\w.-]{0,99}", name):
         raise FieldError(
@@ -122,43 +123,11 @@ def _check_together(config: Config) -> None:
             f"is {shown(name)}: it becomes the name of a folder, so give at most 100 letters, digits and "
             "'.', '_' or '-', with a letter or digit first.",
         )
-    if model.candidates and model.head == "dense":
-        raise FieldError(
-            "model_config.candidates",
-            f"is {model.candidates}: the dense head has one weight vector for each item id and scores no "
-            "candidates; give head two-tower, or candidates 0.",
-        )
     if model.head == "gated" and config.algorithm.network is not None:
         raise FieldError(
             "model_config.head",
             f"is gated: it draws the kind of an item before the item, but the network of {config.algo} has "
             "one choice among all items; give another head, or --algo ppo or a2c.",
-        )
-    for field in ("explore_rate", "index"):
-        value = getattr(model, field)
-        if not model.candidates and value != getattr(ModelConfig, field):
-            raise FieldError(
-                f"model_config.{field}",
-                f"is {shown(value)}: it only affects the choice of candidates, but candidates is 0; leave it "
-                "out, or give candidates.",
-            )
-    has_history = config.platform.has_history(env)
-    if model.encoder != "transformer" and model.signal_coef != ModelConfig.signal_coef:
-        raise FieldError(
-            "model_config.signal_coef",
-            f"is {shown(model.signal_coef)}: it only affects a transformer, but the encoder is "
-            f"{shown(model.encoder)}; leave it out{', or give one of these' if has_history else ''}.",
-        )
-    if not config.algorithm.experience.rollouts and model.signal_coef != ModelConfig.signal_coef:
-        raise FieldError(
-            "model_config.signal_coef",
-            f"is {shown(model.signal_coef)}: it only affects a transformer that learns from rollouts, but "
-            f"the algorithm is {config.algo}; leave it out.",
-        )
-    if model.encoder != ModelConfig.encoder and not has_history:
-        raise FieldError(
-            "model_config.encoder",
-            f"is {shown(model.encoder)}: it needs a history, but {config.env} has none; leave it out.",
         )
     if not config.platform.repeats(env) and env.max_episode_steps > env.num_items:
         raise FieldError(
@@ -168,13 +137,26 @@ def _check_together(config: Config) -> None:
         )
 
 
+def _check_used(config: Config) -> None:
+    """Raise UserError for options of networks and objectives that have no effect with the others."""
+    model, rollouts = config.model_config, config.algorithm.experience.rollouts
+    changed = {name for name, value in vars(model).items() if value != getattr(ModelConfig, name)}
+    history = config.platform.has_history(config.env_config)
+    idle = not (rollouts and model.encoder == "transformer")
+    check_used(
+        ("candidates", model.head == "dense" and model.candidates > 0, "the dense head scores all items"),
+        ("encoder", "encoder" in changed and not history, f"{config.env} has no history"),
+        ("signal_coef", "signal_coef" in changed and idle, "only for a transformer of ppo or a2c"),
+        ("explore_rate", "explore_rate" in changed and not model.candidates, "only with --candidates"),
+        ("index", "index" in changed and not model.candidates, "only with --candidates"),
+        *unused_objectives(config.train_config, rollouts),
+    )
+
+
 def _check_processes(config: Config) -> None:
     """Raise UserError for settings that a run of several processes can't have."""
     size, agent = config.train_config.num_processes, config.agent_config
-    if config.train_config.record is not None:
-        raise UserError(
-            f"--record needs a single process, and num_processes is {size}: leave one of them out."
-        )
+    check_used(("record", config.train_config.record is not None, "it needs a single process"))
     for name in ("num_envs", "batch_size"):
         value = getattr(agent, name, size)  # some learners have no minibatches
         if value % size:
@@ -202,8 +184,8 @@ def _preset_for(algo: str, env: str, classes: Mapping[str, type[Any]]) -> dict[s
     """The preset without the settings that the chosen source or algorithm does not have."""
     preset = dict(preset_of(algo, env))
     for section in {"data_config", "agent_config"} & preset.keys():
-        known = hints(classes[section])
-        preset[section] = {name: value for name, value in preset[section].items() if name in known}
+        fields = hints(classes[section])
+        preset[section] = {name: value for name, value in preset[section].items() if name in fields}
     return preset
 
 

@@ -99,35 +99,46 @@ def build(cls: type[T], mapping: Mapping[str, Any], section: str = "") -> T:
     the constant's value. Raises UserError if ``mapping`` is not a mapping or has another field that ``cls``
     lacks.
     """
-    known = hints(cls)
+    fields = hints(cls)
     if not isinstance(mapping, Mapping):
         raise UserError(
-            f"{section} is {shown(mapping)}: it must be a section of fields ({', '.join(known)})."
+            f"{section} is {shown(mapping)}: it must be a section of fields ({', '.join(fields)})."
         )
-    mapping = {x: value for x, value in mapping.items() if x in known or not _is_constant(cls, x, value)}
+    mapping = {x: value for x, value in mapping.items() if x in fields or not _is_constant(cls, x, value)}
     for name in mapping:
-        if name not in known:
-            raise _unknown(f"{section}.{name}" if section else str(name), name, known)
-    return cls(**{name: _convert(known[name], value) for name, value in mapping.items()})
+        if name not in fields:
+            raise _unknown(f"{section}.{name}" if section else str(name), name, fields)
+    return cls(**{name: _convert(fields[name], value) for name, value in mapping.items()})
 
 
 def _is_constant(cls: type[T], name: str, value: object) -> bool:
     """True for a number of the module of ``cls`` that was a field in an earlier version."""
-    known = getattr(sys.modules[cls.__module__], str(name).upper(), None)
-    return isinstance(known, float) and known == value
+    constant = getattr(sys.modules[cls.__module__], str(name).upper(), None)
+    return isinstance(constant, float) and constant == value
 
 
-def _unknown(path: str, name: str, known: Iterable[str]) -> UserError:
-    """The refusal of a field that is none of the ``known`` ones."""
+def _unknown(path: str, name: str, names: Iterable[str]) -> UserError:
+    """The refusal of a field that is none of the ``names``."""
     if not path.isprintable() or not path.strip() or len(path) > 60:  # in a file from elsewhere
         path = shown(path)
-    near = did_you_mean(name, known)
-    return UserError(f"There is no field {path}{near}: choose from {', '.join(known)}.")
+    near = did_you_mean(name, names)
+    return UserError(f"There is no field {path}{near}: choose from {', '.join(names)}.")
 
 
-def did_you_mean(given: object, known: Iterable[str]) -> str:
-    """' (did you mean ...?)' if a known name is similar; else ''."""
-    near = difflib.get_close_matches(str(given), list(known), 1, cutoff=0.7)
+def check_used(*fields: tuple[str, bool, str]) -> None:
+    """Raise UserError with all options that this run can't use, in one sentence.
+
+    ``fields``: the name of each, True if it is given without an effect, and the reason.
+    """
+    unused = [f"--{name.replace('_', '-')} ({reason})" for name, is_unused, reason in fields if is_unused]
+    if unused:
+        them = "it" if len(unused) == 1 else "them"
+        raise UserError(f"This run can't use {', '.join(unused)}: leave {them} out.")
+
+
+def did_you_mean(given: object, names: Iterable[str]) -> str:
+    """' (did you mean ...?)' if one of the names is similar; else ''."""
+    near = difflib.get_close_matches(str(given), list(names), 1, cutoff=0.7)
     return f" (did you mean {near[0]}?)" if near else ""
 
 

@@ -11,8 +11,9 @@ from recsys_rl.data.bias import share_of
 from recsys_rl.data.world_check import about_check
 from recsys_rl.errors import amount
 from recsys_rl.functional.compiled import kernels
-from recsys_rl.make import assumptions
+from recsys_rl.make import assumptions, make_env, make_world
 from recsys_rl.models.policy import NetworkPolicy
+from recsys_rl.objective.limit_streams import limit_streams
 from recsys_rl.settings.config import Config, preset_of
 from recsys_rl.settings.names import (
     checkpoint_name,
@@ -24,6 +25,7 @@ from recsys_rl.settings.shared import TrainConfig
 from recsys_rl.training import folder as folders
 from recsys_rl.training.observers import Observer
 from recsys_rl.training.run import Run
+from recsys_rl.utils import terminal
 
 ENOUGH = 0.2
 """A run with less than this share of the preset's steps is too short."""
@@ -147,3 +149,12 @@ def _about_gates(run: Run) -> str:
     gates = run.agent.mean_gates(run.env.observe(), run.interface)
     largest = sorted(gates, key=lambda name: -abs(gates[name]))[:SHOWN_GATES]
     return "mean gates: " + ", ".join(f"{name} {gates[name]:.2f}" for name in largest) if gates else ""
+
+
+def list_streams(config: Config) -> None:
+    """Print the name and the meaning of each stream. Raises UserError if the data can't be used."""
+    world = make_world(config)
+    streams = limit_streams(world.catalogue, make_env(config, world, 1).streams)
+    width = max(map(len, streams))
+    for name, stream in streams.items():
+        terminal.say(f"{name:<{width}}  {stream.meaning}")

@@ -9,11 +9,11 @@ import torch
 
 from recsys_rl.checkpoint import Checkpoint, load
 from recsys_rl.checkpoint.home import split_of, with_seed
-from recsys_rl.errors import FieldError
 from recsys_rl.make import make_agent, make_world
 from recsys_rl.models.policy import CHANCE, NetworkPolicy
 from recsys_rl.records import Brought
 from recsys_rl.settings.config import Config
+from recsys_rl.settings.fields import check_used
 from recsys_rl.training.agreement import check_same
 from recsys_rl.training.ranks import ALONE, Ranks, part_of_rank
 from recsys_rl.training.resume import restore
@@ -26,25 +26,38 @@ from recsys_rl.utils.seeding import generators
 STREAMS = ("model", "users", "policy", "shuffle")
 
 
-def begin(config: Config, before: Checkpoint | None, device: torch.device, ranks: Ranks = ALONE) -> Run:
+def begin(config: Config, resumed: Checkpoint | None, device: torch.device, ranks: Ranks = ALONE) -> Run:
     """Make or restore the world, the environment, the agent and the random streams of a run.
 
-    Raises UserError on every rank if ranks would begin with different settings, worlds or weights.
+    ``resumed``: the checkpoint to resume. Raises UserError on every rank if ranks would begin with different
+    settings, worlds or weights.
     """
-    settings = config.train_config
-    config = config if before is not None else _with_its_split(config)
-    items = _of_items(config, before)
-    world, warm, note = _world(config, before, items, ranks), None, ""
-    if before is None and settings.init_from is not None:
-        warm = load(settings.init_from, config.env)
-        note = check_items(config, world, warm)
+    config = config if resumed is not None else _with_its_split(config)
+    items = _of_items(config, resumed)
+    world = _world(config, resumed, items, ranks)
+    run = _made(config, world, _split(config, resumed, items), resumed, device, ranks)
+    if resumed is not None:
+        restore(run, resumed, device, ranks.rank)
+    elif run.env is not None:
+        run.env.reset()
+    check_same(run, device, ranks)
+    return run
+
+
+def _made(
+    config: Config, world: World, split: int, resumed: Checkpoint | None, device: torch.device, ranks: Ranks
+) -> Run:
+    """The run before its first step. ``split``: the seed by which users of a log are held out."""
+    settings, weights, note = config.train_config, None, ""
+    if resumed is None and settings.init_from is not None:
+        weights = load(settings.init_from, config.env)
+        note = check_items(config, world, weights)
     world = world.to(device)
     # All ranks draw the weights from the same stream, on the CPU. Each rank has its own other streams.
     names = {name: f"{name}/{ranks.rank}" if ranks.rank else name for name in STREAMS}
     own = generators(settings.seed, *names.values(), device=device)
     streams = {name: own[names[name]] for name in STREAMS}
     streams["model"] = generators(settings.seed, "model")["model"]
-    split = _split(config, before, items)
     rank_config = part_of_rank(with_seed(config, split), ranks.size)
     num_updates = max(1, settings.total_timesteps // config.agent_config.steps_per_update)
     process, average = (ranks.rank, ranks.size), ranks.average if ranks.size > 1 else None
@@ -57,26 +70,21 @@ def begin(config: Config, before: Checkpoint | None, device: torch.device, ranks
     run = Run(config, world, experience, agent, streams, num_updates, note=note)
     if (brought := config.platform.brought(config)) is not None:
         run.info |= _about_users(brought, settings.seed, agent)
-    if warm is not None:
-        run.note += warm_start(config, world, agent, warm, device)
-        run.info["steps_before"] = warm.total_steps
+    if weights is not None:
+        run.note += warm_start(config, world, agent, weights, device)
+        run.info["steps_before"] = weights.total_steps
     if split != settings.seed:
-        _hold_out_as_there(run, split, new=items is not None)
-    run.info |= _log_end(experience, warm, before)
-    if before is not None:
-        restore(run, before, device, ranks.rank)
-    elif run.env is not None:
-        run.env.reset()
-    check_same(run, device, ranks)
+        _hold_out_as_there(run, split, new=resumed is None)
+    run.info |= _log_end(experience, weights, resumed)
     return run
 
 
-def _log_end(experience: Any, warm: Checkpoint | None, before: Checkpoint | None) -> dict[str, int]:
+def _log_end(experience: Any, warm: Checkpoint | None, resumed: Checkpoint | None) -> dict[str, int]:
     """The last time of all that the policy of a log with times learns from; {} if it is unknown."""
     ends = [getattr(experience, "last_time", None)]
-    ends += [of.info.get("log_end") for of in (warm, before) if of is not None]
-    known = [end for end in ends if end is not None]
-    return {"log_end": max(known)} if len(known) == len(ends) else {}
+    ends += [of.info.get("log_end") for of in (warm, resumed) if of is not None]
+    times = [end for end in ends if end is not None]
+    return {"log_end": max(times)} if len(times) == len(ends) else {}
 
 
 def _with_its_split(config: Config) -> Config:
@@ -97,32 +105,23 @@ def _about_users(brought: Brought, seed: int, agent: Any) -> dict[str, Any]:
     return facts
 
 
-def _of_items(config: Config, before: Checkpoint | None) -> Checkpoint | None:
+def _of_items(config: Config, resumed: Checkpoint | None) -> Checkpoint | None:
     """The checkpoint whose items a new run has; None for a resumed one, and for items from elsewhere."""
     path = getattr(config.agent_config, "checkpoint", None)
-    return None if path is None or before is not None else load(path, config.env)
+    return None if path is None or resumed is not None else load(path, config.env)
 
 
-def _split(config: Config, before: Checkpoint | None, items: Checkpoint | None) -> int:
+def _split(config: Config, resumed: Checkpoint | None, items: Checkpoint | None) -> int:
     """The seed by which users of a log are held out: with --checkpoint its own, as it knows the others.
 
-    Raises FieldError for another share of held-out users than that of the checkpoint.
+    Raises UserError for another share of held-out users than that of the checkpoint.
     """
-    known = items or before
-    if known is None or getattr(config.agent_config, "checkpoint", None) is None:
+    source = items or resumed
+    if source is None or getattr(config.agent_config, "checkpoint", None) is None:
         return config.train_config.seed
-    (share, seed), own = split_of(known), config.data_config.heldout_fraction
-    if share != own:
-        raise _other_share(own, share)
+    (share, seed), own = split_of(source), config.data_config.heldout_fraction
+    check_used(("heldout_fraction", share != own, f"that of --checkpoint is {share:g}"))
     return seed
-
-
-def _other_share(own: float, share: float) -> FieldError:
-    return FieldError(
-        "data_config.heldout_fraction",
-        f"is {own:g}, and the checkpoint of --checkpoint holds out {share:g} of the users from all that it "
-        "learned: leave it out.",
-    )
 
 
 def _hold_out_as_there(run: Run, seed: int, new: bool) -> None:
@@ -136,9 +135,9 @@ def _hold_out_as_there(run: Run, seed: int, new: bool) -> None:
     run.note = "\n".join(filter(None, [run.note, line if new else ""]))
 
 
-def _world(config: Config, before: Checkpoint | None, items: Checkpoint | None, ranks: Ranks) -> World:
-    known = before or items
-    if known is not None:
-        return known.world
+def _world(config: Config, resumed: Checkpoint | None, items: Checkpoint | None, ranks: Ranks) -> World:
+    source = resumed or items
+    if source is not None:
+        return source.world
     with ranks.in_turn():  # the first rank downloads data and learns embeddings into the cache
         return make_world(config)

@@ -18,7 +18,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 from recsys_rl.agents import AGENTS
@@ -241,6 +241,14 @@ def nearby(path: Path) -> Path:
 def checkpoint_behind(path: str) -> str:
     """The file that the link ``path`` leads to now. A later run changes the link checkpoints/ALGO.pt."""
     return str(nearby(Path(path).resolve()))
+
+
+def with_init_behind(config: Config) -> Config:
+    """The settings with the file behind the link of ``init_from``, which a later run changes."""
+    settings = config.train_config
+    if settings.init_from is None:
+        return config
+    return replace(config, train_config=replace(settings, init_from=checkpoint_behind(settings.init_from)))
 
 
 def is_latest(path: str | Path) -> bool:

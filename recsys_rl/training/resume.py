@@ -78,24 +78,24 @@ def snapshot(run: Run, ranks: Ranks = ALONE) -> Checkpoint:
     )
 
 
-def restore(run: Run, before: Checkpoint, device: torch.device, rank: int) -> None:
+def restore(run: Run, checkpoint: Checkpoint, device: torch.device, rank: int) -> None:
     """Load the state of the checkpoint; the opposite of ``snapshot``."""
-    state = _state_of_rank(before.env, rank)
+    state = _state_of_rank(checkpoint.env, rank)
     with restoring():
-        run.agent.load_state_dict({name: tensor.to(device) for name, tensor in before.agent.items()})
-        streams = _state_of_rank(before.generators, rank)
+        run.agent.load_state_dict({name: tensor.to(device) for name, tensor in checkpoint.agent.items()})
+        streams = _state_of_rank(checkpoint.generators, rank)
         for name, stream in run.streams.items():
             set_state(stream, streams[name])
-        run.updates = before.updates
-        same = run.step == before.step and run.updates == int(before.agent["updates"])
+        run.updates = checkpoint.updates
+        same = run.step == checkpoint.step and run.updates == int(checkpoint.agent["updates"])
         if not same or run.updates > run.num_updates:
-            raise ValueError(f"step {before.step} of a run of {run.num_updates} updates")
-        run.info |= {"curve": list(before.info["curve"]), "steps_before": before.steps_before}
-        if "curves" in before.info:
-            run.info["curves"] = {name: list(rows) for name, rows in before.info["curves"].items()}
+            raise ValueError(f"step {checkpoint.step} of a run of {run.num_updates} updates")
+        run.info |= {"curve": list(checkpoint.info["curve"]), "steps_before": checkpoint.steps_before}
+        if "curves" in checkpoint.info:
+            run.info["curves"] = {name: list(rows) for name, rows in checkpoint.info["curves"].items()}
         finished = run.updates == run.num_updates
         state_of_source = {
-            name: tensor.to(device) for name, tensor in _state_of_rank(before.experience, rank).items()
+            name: tensor.to(device) for name, tensor in _state_of_rank(checkpoint.experience, rank).items()
         }
         run.experience.load_state_dict(state_of_source, finished)
     if run.env is None:
@@ -126,12 +126,12 @@ def load_to_resume(path: Path, config: Config, device: torch.device) -> Checkpoi
             f"{path} was made on {made_on}, but this run is on {device.type}: resume with --device "
             f"{made_on}, or start a new run without --resume or --run."
         )
-    before, now = _fields(checkpoint.config), _fields(config)
-    one, other = (_fields(with_whole_paths(settings)) for settings in (checkpoint.config, config))
-    for key, old in before.items():
-        if one[key] == other[key] or key in FREE_ON_RESUME:
+    saved, wanted = _fields(checkpoint.config), _fields(config)
+    saved_whole, wanted_whole = (_fields(with_whole_paths(x)) for x in (checkpoint.config, config))
+    for key, old in saved.items():
+        if saved_whole[key] == wanted_whole[key] or key in FREE_ON_RESUME:
             continue
-        name, new = key[1] or key[0], now[key]
+        name, new = key[1] or key[0], wanted[key]
         option = f"--{name.replace('_', '-')}"
         weights = f"; --init-from {path} gives it these weights" if name == "total_timesteps" else ""
         made = f"without {option}" if old in (None, []) else f"with {option} {old}"

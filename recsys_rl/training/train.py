@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.errors import error_text
 from recsys_rl.settings.config import (
     Config,
@@ -61,7 +62,7 @@ def train(
     SIGHUP, when the checkpoint is written.
     """
     config = with_brought(config, settings)
-    with _begun(config, resume, ranks, folder, latest, quiet) as opened, ranks.stop_requests() as requests:
+    with _opened(config, resume, ranks, folder, latest, quiet) as opened, ranks.stop_requests() as requests:
         for _ in _to_the_end(opened, lambda: nullcontext(requests)):
             pass
         return opened.saver.path
@@ -96,7 +97,7 @@ def updates(
     errors of ``train``. Ctrl-C during an update ends the run after that update; between two updates it raises
     KeyboardInterrupt in the caller's loop.
     """
-    with _begun(with_brought(config, settings), resume, ALONE, folder, latest, quiet) as opened:
+    with _opened(with_brought(config, settings), resume, ALONE, folder, latest, quiet) as opened:
         yield from _to_the_end(opened, ALONE.stop_requests)
 
 
@@ -135,7 +136,7 @@ def _to_the_end(
 
 
 @contextlib.contextmanager
-def _begun(
+def _opened(
     config: Config,
     resume: bool,
     ranks: Ranks,
@@ -144,64 +145,72 @@ def _begun(
     quiet: bool,
 ) -> Iterator[OpenRun]:
     """Begin or resume the run and lock its folder; at the end unlock the folder."""
-    settings, first = config.train_config, ranks.rank == 0
-    if not resume and settings.init_from is not None:  # a resumed run's link may lead to another run by now
-        settings = replace(settings, init_from=folders.checkpoint_behind(settings.init_from))
-        config = replace(config, train_config=settings)
-    given = Path(folder) if isinstance(folder, str) else folder
-    own = None if given is None else Path(given)
+    settings, checkpoint = config.train_config, None
     if settings.num_processes != ranks.size:
-        raise _other_number(settings.num_processes, ranks.size)
-    device = device_of(config)
+        raise UserError(
+            f"train_config.num_processes is {settings.num_processes}, but this run has {ranks.size}: start "
+            "several processes with the command `recsys-rl train` or with torchrun."
+        )
+    device, place = device_of(config), Path(folder) if isinstance(folder, str) else folder
     if settings.tensorboard:
         summary_writer()
-    with ExitStack() as stack:
-        before = None
+    with ExitStack() as locks:
         if resume:
-            own = folders.latest(config.algo) if own is None else own
-            if first:
-                stack.enter_context(folders.held(own))
-            before = load_to_resume(own / checkpoint_name(config.algo), config, device)
+            place = folders.latest(config.algo) if place is None else Path(place)
+            locks.enter_context(folders.held(place) if ranks.rank == 0 else nullcontext())
+            checkpoint = load_to_resume(place / checkpoint_name(config.algo), config, device)
         else:
-            check_new(config, given, first)
+            config = folders.with_init_behind(config)
+            check_new(config, place, ranks.rank == 0)
         if settings.threads:
             torch.set_num_threads(settings.threads)
         # The folder has the name; a new run from the same settings needs another name.
-        nameless = replace(config, train_config=replace(settings, name=None))
-        run = begin(nameless, before, device, ranks)
-        keep_freed_memory()  # only from here on: memory that the data needed should return to the system
-        about = run.experience.describe()  # before there is a folder: it may find too little memory
-        # Both may refuse the run, so there is no folder yet.
-        judges = judges_of(run) if first else None
-        recording = recording_of(run, before)
-        if first and not quiet:
-            say_beginning(run, about, own if resume else None)
-            say("" if judges is None else judges.note)
-        taken = folders.take(config, given) if first and not resume else None
-        own = _shared(own if taken is None else taken, ranks)
-        saver = Saver(own / checkpoint_name(config.algo), ranks, run.step if resume else None)
-        opened = OpenRun(run, saver, [LossCheck(saver), *recording, saver], None, ranks, quiet)
-        saver.observers = opened.observers
-        with folders.removed_on_error(taken):
-            if taken is not None:
-                stack.enter_context(folders.held(taken))
-                write_text(taken / "config.toml", to_toml(with_whole_paths(run.config)))
-            if first:
-                opened.logger = _logger(run, own, quiet)
-                opened.observers[1:1] = watching(run, saver.path, opened.logger, judges)
-            if not resume:  # so that a run killed before its first interval can be resumed
-                for observer in opened.observers:
-                    observer.begun(run)
-        if first:
+        nameless = replace(config, train_config=replace(config.train_config, name=None))
+        run = begin(nameless, checkpoint, device, ranks)
+        opened = _in_folder(run, config, checkpoint, place, ranks, quiet, locks)
+        if ranks.rank == 0:
             _publish(opened, resume, folder is None if latest is None else latest)
         yield opened
 
 
-def _other_number(wanted: int, there: int) -> UserError:
-    return UserError(
-        f"train_config.num_processes is {wanted}, but this run has {there}: start several processes with the "
-        "command `recsys-rl train` or with torchrun."
-    )
+def _in_folder(
+    run: Run,
+    config: Config,
+    checkpoint: Checkpoint | None,
+    place: Path | folders.KeptFolder | None,
+    ranks: Ranks,
+    quiet: bool,
+    locks: ExitStack,
+) -> OpenRun:
+    """The run in its folder, with its observers. A new run makes the folder here, and locks it.
+
+    ``checkpoint``: which the run resumes. ``place``: of a resumed run its folder; None: it is chosen here.
+    """
+    first, resume = ranks.rank == 0, checkpoint is not None
+    keep_freed_memory()  # only from here on: memory that the data needed should return to the system
+    about = run.experience.describe()  # before there is a folder: it may find too little memory
+    # Both may refuse the run, so there is no folder yet.
+    judges = judges_of(run) if first else None
+    recording = recording_of(run, checkpoint)
+    if first and not quiet:
+        say_beginning(run, about, Path(place) if resume and place is not None else None)
+        say("" if judges is None else judges.note)
+    taken = folders.take(config, place) if first and not resume else None
+    folder = _shared(taken or (None if place is None else Path(place)), ranks)
+    saver = Saver(folder / checkpoint_name(config.algo), ranks, run.step if resume else None)
+    opened = OpenRun(run, saver, [LossCheck(saver), *recording, saver], None, ranks, quiet)
+    saver.observers = opened.observers
+    with folders.removed_on_error(taken):
+        if taken is not None:
+            locks.enter_context(folders.held(taken))
+            write_text(taken / "config.toml", to_toml(with_whole_paths(run.config)))
+        if first:
+            opened.logger = _logger(run, folder, quiet)
+            opened.observers[1:1] = watching(run, saver.path, opened.logger, judges)
+        if not resume:  # so that a run killed before its first interval can be resumed
+            for observer in opened.observers:
+                observer.begun(run)
+    return opened
 
 
 def _publish(opened: OpenRun, resume: bool, latest: bool) -> None:

@@ -35,11 +35,11 @@ def judges_of(run: Run) -> Judges | None:
     return judges
 
 
-def recording_of(run: Run, before: Checkpoint | None) -> list[Observer]:
+def recording_of(run: Run, resumed: Checkpoint | None) -> list[Observer]:
     """The observer for the setting record, if it is given. Raises UserError where no log can hold them."""
     if run.config.train_config.record is None:
         return []
-    return [find(RECORDING, "--record")(run, before)]
+    return [find(RECORDING, "--record")(run, resumed)]
 
 
 class JudgeAtEnd(Observer):

@@ -10,16 +10,14 @@ import torch
 
 from recsys_rl.checkpoint.home import settings_of_items
 from recsys_rl.env import OF_TABLES
-from recsys_rl.errors import FieldError
 from recsys_rl.models.retrieval import check_candidates, import_faiss, kind_of
 from recsys_rl.records import WorldFile
 from recsys_rl.settings.config import Config, brought_settings, overlay, with_settings
-from recsys_rl.settings.fields import shown
+from recsys_rl.settings.fields import check_used
 from recsys_rl.settings.names import DEFAULT_ENV, is_strange, source_of
 from recsys_rl.training import folder as folders
 from recsys_rl.training.run import choose_device
 from recsys_rl.training.worlds import check_world
-from recsys_rl.types import UserError
 from recsys_rl.utils.files import check_new_folder
 
 
@@ -44,8 +42,7 @@ def device_of(config: Config) -> torch.device:
     """The device of a run; a log is read, and drawn from, on the CPU. Raises UserError for another one."""
     name, from_log = config.train_config.device, config.algorithm.experience.from_log
     device = choose_device("cpu" if from_log and name == "auto" else name)
-    if from_log and device.type != "cpu":
-        raise UserError(f"--device {name}: {config.algo} learns on the CPU: leave --device out.")
+    check_used(("device", from_log and device.type != "cpu", f"{config.algo} learns on the CPU"))
     return device
 
 
@@ -57,14 +54,20 @@ def check_new(config: Config, folder: Path | folders.KeptFolder | None, first: b
     if first:
         folders.check_free(config, folder)
     settings, file = config.train_config, config.platform.file
-    if settings.judge_log is not None or settings.world is not None:
-        _check_judged(config)
+    if settings.world is not None:
+        check_world(settings.world)
+    plays = getattr(config.agent_config, "checkpoint", None) is None and settings.eval_interval > 0
+    judged, reason = settings.judge_log is not None, "only with evaluations in users of a simulator"
+    check_used(
+        ("name", folder is not None and settings.name is not None, "the folder is given"),
+        ("judge_log", judged and not (plays and file), f"{reason} that were learned from a log"),
+        ("judge_log", judged and settings.num_processes > 1, "it needs a single process"),
+        ("world", settings.world is not None and not plays, reason),
+    )
     if file is not None and getattr(config.agent_config, "checkpoint", None) is None:
         _check_brought(config, file)
     if settings.record is not None:
         check_new_folder(Path(settings.record), "--record")
-    if folder is not None and settings.name is not None:
-        raise UserError("train_config.name has no effect beside a folder: omit one of them.")
     if config.model_config.candidates and config.platform.users is not None:
         _check_first_stage(config)
 
@@ -90,43 +93,22 @@ def _check_brought(config: Config, file: WorldFile) -> None:
     value = next(vars(section)[field] for section in vars(config).values() if hasattr(section, field))
     paths = " ".join(map(str, value)) if isinstance(value, tuple) else value
     brought, path = contents.settings, f"--{field.replace('_', '-')} {paths}"
-    for section, names in (
-        ("data_config", ("data",)),
-        ("env_config", ("num_items", "embedding_dim", "max_episode_steps")),
-    ):
-        for name in names:
-            given, own = getattr(getattr(config, section), name), brought.get(section, {}).get(name)
-            if own is not None and Path(str(given)).name != Path(str(own)).name:
-                raise FieldError(
-                    f"{section}.{name}", f"is {given}: {path} brings its own, {own}; leave it out."
-                )
+    sizes = ("num_items", "embedding_dim", "max_episode_steps")
+    own = {"data_config": ("data",), "env_config": sizes}
+    check_used(
+        *(
+            (
+                name,
+                not _same(getattr(config, section), brought.get(section, {}), name),
+                f"{path} has its own",
+            )
+            for section, names in own.items()
+            for name in names
+        )
+    )
 
 
-def _check_judged(config: Config) -> None:
-    """Raise FieldError for a judgement that this run can't have, and for options that then have no effect."""
-    settings = config.train_config
-    check_world(settings.world)
-    for name in ("judge_log", "world"):
-        value = getattr(settings, name)
-        if value is None:
-            continue
-        if name == "judge_log" and config.platform.file is None:
-            raise FieldError(
-                f"train_config.{name}",
-                f"is {shown(value)}: it judges runs in users who were learned from a log, and {config.env} "
-                "has none; leave it out (recsys-rl ope judges a finished policy).",
-            )
-        if getattr(config.agent_config, "checkpoint", None) is not None:
-            raise FieldError(
-                f"train_config.{name}",
-                f"is {shown(value)}: a run with the items of a checkpoint has no evaluations; leave it out.",
-            )
-        if not settings.eval_interval:
-            raise FieldError(
-                f"train_config.{name}", f"is {shown(value)}: it needs evaluations; give an eval_interval."
-            )
-        if name == "judge_log" and settings.num_processes > 1:
-            raise UserError(
-                f"--judge-log needs a single process, and num_processes is {settings.num_processes}: leave "
-                "one of them out."
-            )
+def _same(given: Any, brought: Mapping[str, Any], name: str) -> bool:
+    """True for the value that a file brings, and where it brings none; of a path the last part counts."""
+    own = brought.get(name)
+    return own is None or Path(str(getattr(given, name))).name == Path(str(own)).name

@@ -93,9 +93,9 @@ def _misfit(
     return _other_size(warm.config, config) or f"its {differ[0]} has another shape or is missing"
 
 
-def _other_size(before: Config, now: Config) -> str:
+def _other_size(source: Config, now: Config) -> str:
     """The first of SIZES in which two configs differ, as part of a sentence; "" if none does."""
-    old, new = to_dict(before), to_dict(now)
+    old, new = to_dict(source), to_dict(now)
     for section, name in SIZES:
         one, other = (
             str(settings[section].get(name)).strip("[]").replace(",", "") for settings in (old, new)
@@ -105,9 +105,9 @@ def _other_size(before: Config, now: Config) -> str:
     return ""
 
 
-def _about_users(world: World, before: World) -> str:
+def _about_users(world: World, source: World) -> str:
     """A note if training users of another run on the same items are held out in this one."""
-    users, others = world.population, before.population
+    users, others = world.population, source.population
     both = shared_users(others, others.train, users, users.heldout)
     if not both:
         return ""

@@ -16,6 +16,7 @@ from recsys_rl.checkpoint.home import config_at_home
 from recsys_rl.errors import FieldError
 from recsys_rl.make import make_env
 from recsys_rl.settings.config import Config
+from recsys_rl.settings.fields import check_used
 from recsys_rl.settings.names import has_own_world, platform_of
 from recsys_rl.settings.shared import EnvConfig
 from recsys_rl.types import Interface, UserError, World
@@ -59,11 +60,7 @@ def place_of(
     As ``played_in``; ``who`` is the name of the policy in errors, ``home`` the platform behind the log of
     learned users (checkpoint/home.py), {} if there is none.
     """
-    if of.is_empty:
-        raise UserError(
-            f"--world {world}: {who} is of {config.env}, which has no items and users that another world "
-            "could take; leave --world out."
-        )
+    check_used(("world", of.is_empty, f"{who} is of {config.env}, which has no items and users of its own"))
     if home.get("env") == world:
         config = config_at_home(config, home)
     with _settings_named(world):

@@ -13,6 +13,7 @@ from benchmarks import tutor_courses, tutor_students
 from recsys_rl.env.course_items import KINDS
 from tests.doors import benchmark_here
 from tests.env.tiny_course import CONFIG, tiny
+from tests.env.tiny_course import hand as hand
 
 
 @pytest.mark.proof

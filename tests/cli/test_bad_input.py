@@ -322,9 +322,9 @@ def test_environment_error_on_resume_is_no_checkpoint_error(
         ("train --run runs", "--run runs holds no ppo.pt or a2c.pt"),
         ("train --run runs/drift-synthetic-ppo-0 --algo a2c", "a2c.pt does not exist"),
         ("train --resume --run runs/drift-synthetic-ppo-0", "--resume resumes the latest run and --run"),
-        ("train --resume --name other", "The resumed run keeps its folder"),
-        ("train --resume --runs-dir other", "The resumed run keeps its folder"),
-        ("train --resume --seeds 0-4", "--seeds makes new runs: leave it out"),
+        ("train --resume --name other", "--name"),
+        ("train --resume --runs-dir other --seeds 0-4", "--runs-dir"),
+        ("train --resume --seeds 0-4", "--seeds"),
     ],
 )
 def test_checkpoint_of_another_run(

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from recsys_rl.cli import main
+from recsys_rl.env import long_video
 from recsys_rl.env.long_video import (
     LongVideo,
     LongVideoConfig,
@@ -36,6 +37,7 @@ from recsys_rl.protocols import EventUsers, PatientUsers, UncertainUsers
 from recsys_rl.settings.config import Config, from_dict
 from recsys_rl.testing import check_env, check_user_model
 from recsys_rl.types import Feedback, UserError, World, tree_map
+from tests.env.hand import by_hand
 from tests.tiny_world import population, tiny_catalogue, with_genres
 
 TINY = LongVideoConfig(
@@ -49,21 +51,24 @@ TINY = LongVideoConfig(
     want_gain=4.0,
     lure_gain=1.0,
     wear_gain=1.0,
-    wear_recovery=0.5,
     trust_gain=2.0,
     trust_start=0.5,
-    trust_rate=0.4,
-    trust_midpoint=0.5,
     hold_bias=1.0,
     hold_gain=2.0,
     length_cost=0.5,
     go_on_bias=0.25,
+    idle_limit=2,
+)
+hand = by_hand(
+    long_video,
+    wear_recovery=0.5,
+    trust_rate=0.4,
+    trust_midpoint=0.5,
     subscribe_bias=-1.0,
     subscribe_gain=2.0,
     sameness_cost=0.1,
     ad_share=0.5,
     ad_click_rate=0.5,
-    idle_limit=2,
 )
 SURE, NEVER = 1 - 1e-6, 0.0
 SHOWN = torch.ones(1, 2, dtype=torch.bool)
@@ -143,8 +148,9 @@ def test_pick_and_four_quarters_by_hand() -> None:
     assert_close(state.watched, torch.tensor([[1.6, 0.8]]))
 
 
-def test_wear_without_a_memory_is_that_of_the_video_just_started() -> None:
-    model = tiny(replace(TINY, wear_recovery=0.0))
+def test_wear_without_a_memory_is_that_of_the_video_just_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(long_video, "WEAR_RECOVERY", 0.0)
+    model = tiny()
     state, *_ = step(model, begin(model))  # picks east
     assert_close(state.wear, torch.tensor([[1.0, 0.0]]))
     state, *_ = step(model, numbers(state, SURE, NEVER))  # a quarter of it

@@ -17,9 +17,9 @@ from torch.testing import assert_close
 from recsys_rl.cli import main
 from recsys_rl.data.synthetic import synthetic_world
 from recsys_rl.env.assortment import add_attributes
-from recsys_rl.env.goods_due import RETURN_DAYS
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.retail import TRADE_RULES
+from recsys_rl.env.sales import RETURN_DAYS
 from recsys_rl.env.shop import Shop, ShopConfig, ShopState
 from recsys_rl.errors import UserError
 from recsys_rl.make import make_agent, make_env, make_user_model

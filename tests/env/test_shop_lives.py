@@ -12,9 +12,9 @@ from hypothesis import settings as of_hypothesis
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from recsys_rl.env import goods_due
-from recsys_rl.env.goods_due import RETURN_DAYS
+from recsys_rl.env import sales
 from recsys_rl.env.rec_env import RecEnv
+from recsys_rl.env.sales import RETURN_DAYS
 from recsys_rl.functional.returns import gae
 from recsys_rl.make import make_env
 from recsys_rl.types import Step, World
@@ -63,7 +63,7 @@ def test_all_goods_due_within_a_gap_come_back_together() -> None:
     due = torch.zeros(3, 3, RETURN_DAYS)
     for place, good in ((0, [1.0, 2, 1.5]), (4, [2.0, 10, 7]), (5, [1.0, 8, 3]), (13, [1.0, 4, 2])):
         due[:, :, place] = torch.tensor(good)  # in place + 1 days
-    moved, back = goods_due.after_gap(due, torch.tensor([1, 5, 30]))
+    moved, back = sales.after_gap(due, torch.tensor([1, 5, 30]))
     assert back.tolist() == [[1, 2, 1.5], [3, 12, 8.5], [5, 24, 13.5]]
     assert {place for _, _, place in moved[:1].nonzero().tolist()} == {3, 4, 12}
     assert moved[1, 0].tolist() == [1, *[0] * 7, 1, *[0] * 5] and not bool(moved[2].any())

@@ -11,6 +11,7 @@ import torch
 from torch.testing import assert_close
 
 from recsys_rl.checkpoint import load
+from recsys_rl.env import short_video
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.short_video import (
     ShortVideo,
@@ -35,6 +36,7 @@ from recsys_rl.testing import check_env, check_user_model
 from recsys_rl.testing.envs import require_same_obs
 from recsys_rl.types import Catalogue, Population, UserError, World, genres_and_year, tree_map
 from tests.doors import steps, train_in
+from tests.env.hand import by_hand
 
 SHOWN = torch.ones(1, 1, dtype=torch.bool)
 CONFIG = ShortVideoConfig(
@@ -44,12 +46,7 @@ CONFIG = ShortVideoConfig(
     appeal_base=0.1,
     pull_gain=1.0,
     ease_deviation=0.2,
-    taste_gain=2.0,
-    creator_wear=1.0,
-    tag_wear=0.4,
-    weariness_kept=0.5,
     ratio_base=-0.11,
-    ratio_slope=0.15,
     ratio_noise=1e-3,
     loop_deviation=0.2,
     loop_spread=0.5,
@@ -57,10 +54,18 @@ CONFIG = ShortVideoConfig(
     hook_spread=0.6,
     leave_noise=1e-3,
     first_patience=5.0,
+    after_gain=0.2,
+)
+hand = by_hand(
+    short_video,
+    taste_gain=2.0,
+    creator_wear=1.0,
+    tag_wear=0.4,
+    weariness_kept=0.5,
+    ratio_slope=0.15,
     patience_drain=0.3,
     patience_feed=0.2,
     patience_pull=0.1,
-    after_gain=0.2,
 )
 
 
@@ -225,9 +230,10 @@ def test_place_that_is_not_shown_changes_only_patience_and_memory() -> None:
     assert_close(after.weary_of_tags, 0.5 * state.weary_of_tags)
 
 
-def test_drawn_responses_have_the_expected_means() -> None:
-    noisy = replace(CONFIG, ratio_noise=0.6, leave_noise=0.5)
-    model = tiny(replace(noisy, share_rate=0.3, follow_rate=0.6, comment_rate=0.4))
+def test_drawn_responses_have_the_expected_means(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, rate in {"SHARE_RATE": 0.3, "FOLLOW_RATE": 0.6, "COMMENT_RATE": 0.4}.items():
+        monkeypatch.setattr(short_video, name, rate)
+    model = tiny(replace(CONFIG, ratio_noise=0.6, leave_noise=0.5))
     one, count = model.sample(torch.tensor([0])), 200_000
     state = tree_map(lambda x: x.expand(count, *x.shape[1:]).contiguous(), one)
     for item in range(4):

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from recsys_rl.cli import main
+from recsys_rl.env import social_feed
 from recsys_rl.env.heuristics import LOADS, WithAds, fixed_load
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.social_feed import (
@@ -45,6 +46,7 @@ from recsys_rl.testing import check_env, check_user_model
 from recsys_rl.types import Catalogue, Feedback, Obs, Population, UserError, World
 from recsys_rl.user_columns import UserColumns
 from tests.doors import DRIFT, steps
+from tests.env.hand import by_hand
 from tests.small_runs import settings, world
 
 SHOWN = torch.ones(1, 1, dtype=torch.bool)
@@ -52,6 +54,15 @@ CONFIG = SocialFeedConfig(
     num_items=5,
     embedding_dim=2,
     max_episode_steps=2,
+    dwell_noise=0.1,
+    place_cost=0.4,
+    ad_cost=0.3,
+    tolerance_cost=0.2,
+    ad_drain=0.1,
+    tolerance_kept=0.9,
+)
+hand = by_hand(
+    social_feed,
     post_base=0.1,
     story_base=0.2,
     suggestion_base=-0.3,
@@ -68,15 +79,9 @@ CONFIG = SocialFeedConfig(
     reply_rate=0.2,
     follow_cost=0.5,
     ad_click_cost=0.6,
-    dwell_noise=0.1,
     start_patience=5.0,
-    place_cost=0.4,
     satisfaction_gain=0.5,
-    ad_cost=0.3,
-    tolerance_cost=0.2,
-    ad_drain=0.1,
     misfit_drain=2.0,
-    tolerance_kept=0.9,
     ad_weariness=1.2,
 )
 FRIEND, OTHER, ADVERT, CARD, NEWS = range(5)  # the items: two posts, an ad, a suggestion of 1, a story
@@ -400,9 +405,10 @@ def test_strangers_follow_the_creators_whose_suggestions_they_like() -> None:
     assert known["followed"].tolist() == [1, graph.sum(), 0]
 
 
-def walked(number: int) -> tuple[RecEnv, Obs]:
+def walked(number: int, monkeypatch: pytest.MonkeyPatch) -> tuple[RecEnv, Obs]:
     """Some steps of random items that may be shown."""
-    _, home, env = made(place_cost=0.2, satisfaction_gain=1.5, ad_drain=0.1)  # the patience reaches its most
+    monkeypatch.setattr(social_feed, "SATISFACTION_GAIN", 1.5)  # the patience reaches its most
+    _, home, env = made(place_cost=0.2, ad_drain=0.1)
     obs, rng = env.reset(home.population.train[:16]), torch.Generator().manual_seed(7)
     for _ in range(number):
         allowed = obs.allowed(home.catalogue.num_items).float()
@@ -410,9 +416,9 @@ def walked(number: int) -> tuple[RecEnv, Obs]:
     return env, obs
 
 
-def test_informed_knows_what_the_dwells_tell() -> None:
+def test_informed_knows_what_the_dwells_tell(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither tolerance nor patience, but those that follow from the profile and the dwells."""
-    env, _ = walked(8)
+    env, _ = walked(8, monkeypatch)
     state, model = env.user_state, env.user_model
     assert isinstance(model, SocialFeed)
     other = replace(

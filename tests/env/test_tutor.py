@@ -41,6 +41,7 @@ from tests.env.tiny_course import (
     sigmoid,
     tiny,
 )
+from tests.env.tiny_course import hand as hand
 from tests.small_runs import settings, world
 
 
@@ -275,8 +276,6 @@ def course(config: Config, made: World, seed: int) -> Env:
     [
         ["--prerequisites", "0>1, 1>0"],
         ["--test-delay", "-1"],
-        ["--slip", "0.5"],
-        ["--prior", "1"],
         ["--items-per-day", "0"],
         ["--num-items", "9"],  # ten skills
     ],

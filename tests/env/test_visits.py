@@ -35,6 +35,7 @@ from recsys_rl.testing.envs import require_same_steps, walk
 from recsys_rl.types import UserError, empty_world
 from recsys_rl.utils.seeding import generators
 from tests.env.test_short_video import CONFIG, tiny, tiny_of_users
+from tests.env.test_short_video import hand as hand
 
 ALWAYS: dict[str, Any] = {"habit_base": 50.0, "habit_deviation": 0.0, "habit_fade": 0.0, "visit_gain": 0.0}
 NEVER: dict[str, Any] = {**ALWAYS, "habit_base": -50.0}

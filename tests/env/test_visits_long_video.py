@@ -22,6 +22,7 @@ from recsys_rl.protocols import ReturningUsers
 from recsys_rl.testing import check_env, check_user_model
 from recsys_rl.types import UserError
 from tests.env.test_long_video import NEVER, SURE, TINY, begin, numbers, small_env, step, tiny
+from tests.env.test_long_video import hand as hand
 
 ALWAYS: dict[str, Any] = {"habit_base": 50.0, "habit_deviation": 0.0, "habit_fade": 0.0, "visit_gain": 0.0}
 

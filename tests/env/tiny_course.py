@@ -6,9 +6,11 @@ import math
 
 import torch
 
+from recsys_rl.env import tutor
 from recsys_rl.env.course_items import LESSON, PRACTICE, REVIEW
 from recsys_rl.env.tutor import Tutor, TutorConfig
 from recsys_rl.types import Catalogue, Population
+from tests.env.hand import by_hand
 
 SHOWN = torch.ones(1, 1, dtype=torch.bool)
 CONFIG = TutorConfig(
@@ -18,15 +20,18 @@ CONFIG = TutorConfig(
     prerequisites="0>1",
     items_per_day=2,
     test_delay=5,
-    prior=0.3,
     ability_deviation=0.5,
+    overnight=0.5,
+)
+hand = by_hand(
+    tutor,
+    prior=0.3,
     lesson_rate=0.4,
     practice_rate=0.1,
     slip=0.1,
     guess=0.2,
     too_easy=0.8,
     feeling_kept=0.9,
-    overnight=0.5,
     frustration_step=0.2,
     boredom_step=0.1,
     sameness_kept=0.75,

@@ -217,7 +217,8 @@ def test_preset_of_satiation_fills_incomplete_sections() -> None:
 
 
 @pytest.mark.parametrize(
-    ("env", "field", "value"), [("shop", "video_base", -0.6), ("short-video", "skip_seconds", 3)]
+    ("env", "field", "value"),
+    [("shop", "video_base", -0.6), ("short-video", "like_cost", 2.5), ("tutor", "prior", 0.2)],
 )
 def test_fields_of_earlier_files_that_are_constants_now(env: str, field: str, value: float) -> None:
     """A checkpoint of then is read if its value is the constant's: another one made other users."""

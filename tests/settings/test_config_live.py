@@ -21,7 +21,7 @@ from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.evaluation.evaluate import evaluate
 from recsys_rl.evaluation.options import EvaluateConfig
 from recsys_rl.logs.record import RecordConfig, record
-from recsys_rl.make import make_env, make_user_model, make_world
+from recsys_rl.make import make_env, make_world
 from recsys_rl.models.retrieval import Retriever
 from recsys_rl.settings.config import Config, from_dict, overlay, to_dict
 from recsys_rl.settings.shared import ModelConfig, TrainConfig
@@ -30,7 +30,6 @@ from recsys_rl.training.run import choose_device
 from recsys_rl.training.train import train
 from recsys_rl.types import UserError
 from recsys_rl.utils.find import find
-from tests.small_runs import world
 from tests.tiny_world import with_genres
 
 TINY: dict[str, dict[str, Any]] = {
@@ -101,7 +100,7 @@ def settings_of(scenario: str, **changes: dict[str, Any]) -> Config:
         base = overlay(base, {"env_config": lives, "train_config": {"total_timesteps": 480}})
     if scenario == "social-feed":
         few = {"num_items": 60, "max_episode_steps": 8, "visits": 9, "habit_base": 9.0, "ad_drain": 0.3}
-        few["start_patience"] = 1.0  # people leave within these steps
+        few["place_cost"] = 1.5  # people leave within these steps
         base = overlay(base, {"env_config": few})
     if scenario == "shop":  # people buy, and come back each day
         often = {"num_items": 60, "max_episode_steps": 2, "visits": 35, "habit_base": 9.0}
@@ -206,16 +205,6 @@ def visiting(config: Config) -> list[Any]:
     return watching(config, 60)
 
 
-def comments(config: Config) -> float:
-    """The hidden comments of 30 users on twelve videos."""
-    users = config.platform.users(*make_world(config), config.env_config)
-    state, shown = users.sample(torch.arange(30)), torch.ones(30, 1, dtype=torch.bool)
-    place = [signal.name for signal in users.signals].index("commented")
-    rng = torch.Generator().manual_seed(0)
-    videos = (torch.full((30, 1), item) for item in range(12))
-    return sum(float(users.respond(state, x, shown, rng).signals[..., place].sum()) for x in videos)
-
-
 def earning(config: Config) -> list[Any]:
     """The reward streams of 30 users for long enough that they come back after weeks."""
     return streams(config, 60)
@@ -243,17 +232,6 @@ def index(config: Config) -> set[str]:
         patch.setattr(Retriever, "search", noted)
         train(config)
     return kinds
-
-
-def tired_of_tags(config: Config) -> list[float]:
-    """Expected rewards after one item, where items have genres; made-up items have none."""
-    made, add_attributes = world(config), config.platform.add_attributes
-    assert add_attributes is not None
-    user_model = make_user_model(config, add_attributes(made, 0))
-    state, item = user_model.sample(made.population.train[:1]), torch.zeros(1, 1, dtype=torch.int64)
-    feedback = user_model.respond(state, item, torch.ones_like(item, dtype=torch.bool), None)
-    rewards = user_model.expected_reward(user_model.advance(state, item, feedback)[0])
-    return [float(x) for x in rewards[0]]
 
 
 def refusal(config: Config) -> str:
@@ -305,30 +283,17 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("env_config", "appeal_base"): ("short-video", -3.0, watching),
     ("env_config", "pull_gain"): ("short-video", 5.0, watching),
     ("env_config", "ease_deviation"): ("short-video", 5.0, watching),
-    ("env_config", "taste_gain"): ("short-video", 20.0, watching),
     ("env_config", "mood_deviation"): ("short-video", 5.0, watching),
-    ("env_config", "mood_kept"): ("short-video", 0.0, watching),
-    ("env_config", "creator_wear"): ("short-video", 9.0, watching),
-    ("env_config", "tag_wear"): ("short-video", 9.0, tired_of_tags),
-    ("env_config", "weariness_kept"): ("short-video", 0.1, watching),
     ("env_config", "ratio_base"): ("short-video", 1.0, watching),
-    ("env_config", "ratio_slope"): ("short-video", 1.0, watching),
     ("env_config", "ratio_noise"): ("short-video", 1.0, watching),
     ("env_config", "loop_deviation"): ("short-video", 1.0, watching),
     ("env_config", "loop_spread"): ("short-video", 1.0, watching),
     ("env_config", "leave_seconds"): ("short-video", 1.0, watching),
     ("env_config", "hook_spread"): ("short-video", 2.0, watching),
     ("env_config", "leave_noise"): ("short-video", 1.0, watching),
-    ("env_config", "like_cost"): ("short-video", -1.0, watching),
-    ("env_config", "share_rate"): ("short-video", 1.0, watching),
-    ("env_config", "follow_rate"): ("short-video", 1.0, watching),
-    ("env_config", "comment_rate"): ("short-video", 1.0, comments),
     ("env_config", "shape"): ("own-log", '{"signals": ["bought"]}', log_signals),
     ("env_config", "user_model"): ("learned", "none.pt", complaint),
     ("env_config", "first_patience"): ("short-video", 0.5, watching),
-    ("env_config", "patience_drain"): ("short-video", 2.0, watching),
-    ("env_config", "patience_feed"): ("short-video", 2.0, watching),
-    ("env_config", "patience_pull"): ("short-video", 1.0, watching),
     ("env_config", "after_gain"): ("short-video", 3.0, watching),
     ("env_config", "visits"): ("short-video", 3, watching),
     ("env_config", "habit_base"): ("short-video-lives", -9.0, visiting),
@@ -346,51 +311,20 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("env_config", "want_gain"): ("long-video", 9.0, watching),
     ("env_config", "lure_gain"): ("long-video", 9.0, watching),
     ("env_config", "wear_gain"): ("long-video", 9.0, watching),
-    ("env_config", "wear_recovery"): ("long-video", 0.1, watching),
     ("env_config", "trust_gain"): ("long-video", 50.0, watching),
     ("env_config", "trust_start"): ("long-video", 1.0, watching),
-    ("env_config", "trust_rate"): ("long-video", 0.9, watching),
-    ("env_config", "trust_midpoint"): ("long-video", 0.1, watching),
     ("env_config", "hold_bias"): ("long-video", 3.0, watching),
     ("env_config", "hold_gain"): ("long-video", 9.0, watching),
     ("env_config", "length_cost"): ("long-video", 9.0, watching),
     ("env_config", "go_on_bias"): ("long-video", 9.0, watching),
-    ("env_config", "subscribe_bias"): ("long-video", 9.0, watching),
-    ("env_config", "subscribe_gain"): ("long-video", 50.0, watching),
-    ("env_config", "sameness_cost"): ("long-video", 0.9, watching),
-    ("env_config", "ad_share"): ("long-video", 0.0, watching),
-    ("env_config", "ad_click_rate"): ("long-video", 1.0, watching),
     ("env_config", "idle_limit"): ("long-video", 1, watching),
-    ("env_config", "post_base"): ("social-feed", 9.0, watching),
-    ("env_config", "story_base"): ("social-feed", 9.0, watching),
-    ("env_config", "suggestion_base"): ("social-feed", 9.0, watching),
-    ("env_config", "ad_base"): ("social-feed", 9.0, watching),
-    ("env_config", "stranger_cost"): ("social-feed", 9.0, watching),
-    ("env_config", "click_cost"): ("social-feed", -9.0, watching),
-    ("env_config", "reply_rate"): ("social-feed", 1.0, watching),
-    ("env_config", "follow_cost"): ("social-feed", -9.0, watching),
-    ("env_config", "ad_click_cost"): ("social-feed", -9.0, watching),
     ("env_config", "dwell_noise"): ("social-feed", 0.0, watching),
     ("env_config", "ad_cost"): ("social-feed", 3.0, watching),
     ("env_config", "tolerance_cost"): ("social-feed", 2.0, watching),
     ("env_config", "ad_drain"): ("social-feed", 0.0, watching),
-    ("env_config", "misfit_drain"): ("social-feed", 9.0, watching),
     ("env_config", "tolerance_kept"): ("social-feed", 0.1, watching),
-    ("env_config", "ad_weariness"): ("social-feed", 99.0, watching),
-    ("env_config", "fit_gain"): ("social-feed", 9.0, watching),
-    ("env_config", "interest_deviation"): ("social-feed", 9.0, watching),
-    ("env_config", "post_pull"): ("social-feed", 9.0, watching),
-    ("env_config", "liking_cost"): ("social-feed", -9.0, watching),
-    ("env_config", "sharing_rate"): ("social-feed", 1.0, watching),
-    ("env_config", "start_patience"): ("social-feed", 0.5, watching),
     ("env_config", "place_cost"): ("social-feed", 2.0, watching),
-    ("env_config", "satisfaction_gain"): ("social-feed", 2.0, watching),
-    ("env_config", "likeness_cost"): ("social-feed", 9.0, watching),
-    ("env_config", "likeness_kept"): ("social-feed", 0.1, watching),
     ("env_config", "discounts"): ("shop", False, watching),
-    ("env_config", "monotony_kept"): ("shop", 0.1, earning),
-    ("env_config", "selling_cost"): ("shop", 9.0, earning),
-    ("env_config", "showing_gain"): ("shop", 30.0, earning),
     ("env_config", "cart_cost"): ("shop", 9.0, earning),
     ("env_config", "buy_cost"): ("shop", 9.0, earning),
     ("env_config", "elasticity"): ("shop", 30.0, earning),
@@ -398,26 +332,14 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("env_config", "need_kept"): ("shop", 0.0, earning),
     ("env_config", "reference_rate"): ("shop", 0.9, watching),
     ("env_config", "budget"): ("shop", 0.01, earning),
-    ("env_config", "cost_share"): ("shop", 0.1, earning),
     ("env_config", "return_share"): ("shop", 0.9, earning),
-    ("env_config", "handling_cost"): ("shop", 50.0, earning),
     ("env_config", "cart_kept"): ("shop", 1.0, earning),
     ("env_config", "arrival_patience"): ("shop", 9.0, earning),
     ("env_config", "student"): ("tutor", "irt", watching),
     ("env_config", "prerequisites"): ("tutor", "none", watching),
     ("env_config", "items_per_day"): ("tutor", 3, watching),
     ("env_config", "test_delay"): ("tutor", 70, streams),
-    ("env_config", "prior"): ("tutor", 0.9, watching),
     ("env_config", "ability_deviation"): ("tutor", 5.0, watching),
-    ("env_config", "lesson_rate"): ("tutor", 1.0, watching),
-    ("env_config", "practice_rate"): ("tutor", 1.0, watching),
-    ("env_config", "slip"): ("tutor", 0.4, watching),
-    ("env_config", "guess"): ("tutor", 0.4, watching),
-    ("env_config", "too_easy"): ("tutor", 0.1, watching),
-    ("env_config", "feeling_kept"): ("tutor", 0.1, watching),
-    ("env_config", "frustration_step"): ("tutor", 0.5, watching),
-    ("env_config", "boredom_step"): ("tutor", 0.5, watching),
-    ("env_config", "sameness_kept"): ("tutor", 0.1, watching),
     ("env_config", "candidate_features"): ("gym", "doc", complaint),
     ("env_config", "normalize_obs"): ("gym", False, weights),
     ("env_config", "normalize_reward"): ("gym", False, weights),

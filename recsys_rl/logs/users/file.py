@@ -13,14 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recsys_rl.checkpoint import (
-    _check_catalogue,
-    _check_population,
-    _interface,
-    _rebuild,
-    _take_apart,
-    sealed,
-)
+from recsys_rl.checkpoint import sealed
+from recsys_rl.checkpoint.checks import check_catalogue, check_population
+from recsys_rl.checkpoint.contents import interface_of, rebuild, take_apart
 from recsys_rl.checkpoint.sealed import Refused
 from recsys_rl.logs.users.ensemble import UserEnsemble
 from recsys_rl.logs.users.facts import UserFacts
@@ -124,7 +119,7 @@ def save_users(path: Path, users: LearnedFile) -> None:
         ("population", users.world.population),
     )
     for name, noun in nouns:
-        texts[name], sections[name] = _take_apart(noun)
+        texts[name], sections[name] = take_apart(noun)
     for index, member in enumerate(users.members):
         sections[f"member{index}"] = member.state_dict()
     sealed.write(
@@ -169,11 +164,11 @@ def _loaded(path: Path, version: object) -> LearnedFile:
         sections.setdefault(section, {})[rest] = tensors[name]
     empty: dict[str, Tensor] = {}
     world = World(
-        _rebuild(Catalogue, texts.get("catalogue"), sections.get("catalogue", empty)),
-        _rebuild(Population, texts.get("population"), sections.get("population", empty)),
+        rebuild(Catalogue, texts.get("catalogue"), sections.get("catalogue", empty)),
+        rebuild(Population, texts.get("population"), sections.get("population", empty)),
     )
-    _check_catalogue(world.catalogue)
-    _check_population(world.population)
+    check_catalogue(world.catalogue)
+    check_population(world.population)
     items = world.catalogue.num_items
     data, info, number = (texts.get(name) for name in ("data_config", "info", "members"))
     if not isinstance(data, dict) or not is_info(info) or type(number) is not int or number < 1:
@@ -221,7 +216,7 @@ def _facts(texts: Mapping[str, Any], sections: Mapping[str, Mapping[str, Tensor]
     if not all(type(text) is str and text.isprintable() for text in named.values()):
         raise ValueError("a text")
     return UserFacts(
-        interface=_interface(texts["interface"]),
+        interface=interface_of(texts["interface"]),
         signals=tuple(typed(Signal, signal, math.inf) for signal in texts["signals"]),
         streams=tuple(typed(Stream, stream) for stream in texts["streams"]),
         of_signals=own["of_signals"],

@@ -12,7 +12,7 @@ from typing import Any, TypeGuard, TypeVar
 import torch
 from torch import Tensor
 
-from recsys_rl.checkpoint import is_home
+from recsys_rl.checkpoint.checks import is_home
 from recsys_rl.logs.users.facts import UserFacts
 from recsys_rl.logs.users.signals import SignalKinds
 

@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 from benchmarks.experts.policy import ByEquations
 from benchmarks.experts.social_feed import EXPERT, Followed, scores
+from recsys_rl.env import social_feed
 from recsys_rl.env.social_feed import AD, FOLLOWS, LEAST_PATIENCE, MOST_PATIENCE, SocialFeed
 from recsys_rl.experience.rollout import play
 from recsys_rl.make import make_env
@@ -18,9 +19,9 @@ from tests.env.test_social_feed import made, walked
 
 
 @pytest.mark.parametrize("number", [0, 1, 11])
-def test_expert_follows_the_stocks_through_the_session(number: int) -> None:
+def test_expert_follows_the_stocks_through_the_session(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the history alone it has the sameness, and the stocks that the simulator says can be known."""
-    env, obs = walked(number)
+    env, obs = walked(number, monkeypatch)
     model, state = env.user_model, env.user_state
     assert isinstance(model, SocialFeed) and obs.history is not None and obs.signals is not None
     profile, follows = (obs.context[:, env.interface.place_of(x)] for x in ("profile", FOLLOWS))
@@ -50,9 +51,10 @@ def test_scores_of_the_expert() -> None:
     assert_close(found[:, :2], wanted[:, [4, 2]])
 
 
-def test_expert_gains_from_the_stocks_that_it_follows() -> None:
+def test_expert_gains_from_the_stocks_that_it_follows(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same form with sameness, tolerance and patience held at their start earns less."""
-    config, home, env = made(num_items=300, max_episode_steps=20, likeness_cost=4.0)
+    monkeypatch.setattr(social_feed, "LIKENESS_COST", 4.0)
+    config, home, env = made(num_items=300, max_episode_steps=20)
     numbers = {name: torch.tensor(first) for name, (first, _) in EXPERT.numbers.items()}
     earned = {}
     for held in (False, True):

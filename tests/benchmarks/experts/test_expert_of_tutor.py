@@ -13,6 +13,7 @@ from recsys_rl.env.tutor import Tutor
 from recsys_rl.session import make_interface
 from recsys_rl.types import Interface, Obs
 from tests.env.tiny_course import ASK_0, CARD_0, right_if, tiny
+from tests.env.tiny_course import hand as hand
 
 NUMBERS = {
     "learn": 2.0,

@@ -230,8 +230,7 @@ def test_like_threshold_without_ratings_is_refused(
 ) -> None:
     path = write(tmp_path, "log.tsv", "user\titem\tplays\n1\t2\t3\n")
     assert main(["train", "--data", str(path), "--like-threshold", "3"]) == 2
-    complaint = f"--like-threshold 3 has no effect on {path}: no column of ratings is read"
-    assert complaint in capsys.readouterr().err
+    assert "--like-threshold" in capsys.readouterr().err
 
 
 def test_counts_in_the_place_of_ratings_are_explained(

@@ -189,8 +189,8 @@ def test_refusals(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     log = str(made / "all.parquet")
     cases = [
         (["--env", "learned", *users, "--judge-log", str(made / "train.parquet")], "holds no decisions of"),
-        ([*SATIATION, *steps(1), "--judge-log", log], "satiation has none; leave it out (recsys-rl ope"),
-        (["--env", "learned", *users, "--judge-log", log, "--eval-interval", "0"], "it needs evaluations"),
+        ([*SATIATION, *steps(1), "--judge-log", log], "--judge-log"),
+        (["--env", "learned", *users, "--judge-log", log, "--eval-interval", "0"], "--judge-log"),
         (
             ["--env", "learned", *users, "--world", "drift"],
             "--world drift has another interface than learned",
