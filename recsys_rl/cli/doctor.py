@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import shutil
+import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -24,7 +25,7 @@ nothing."""
 NAME = re.compile(r"[A-Za-z0-9._-]+")
 EXTRA = re.compile(r"extra == ['\"]([\w-]+)['\"]")
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RECSYS_RL_KERNELS")
-ELSEWHERE = re.compile(r"sys_platform == ['\"]win32['\"]")
+PLATFORM = re.compile(r"sys_platform == ['\"](\w+)['\"]")
 GIB = 2**30
 
 
@@ -75,7 +76,9 @@ def found(requirements: list[str]) -> tuple[dict[str, str | None], dict[str, lis
     extras: dict[str, list[str]] = {}
     for requirement in requirements:
         name, extra = NAME.match(requirement), EXTRA.search(requirement)
-        if name is None or name[0] == "recsys-rl" or ELSEWHERE.search(requirement):
+        platform_of = PLATFORM.search(requirement)
+        elsewhere = platform_of is not None and platform_of[1] != sys.platform
+        if name is None or name[0] == "recsys-rl" or elsewhere:
             continue
         if extra is None:
             packages[name[0]] = version_of(name[0])
