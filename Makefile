@@ -15,7 +15,7 @@ export OPENBLAS_NUM_THREADS = 1
 THREADS = $(shell $(PYTHON) -c 'import os; print(min(2, os.cpu_count() or 1))')
 export GOMP_SPINCOUNT = 10000
 
-.PHONY: help train loop test proofs check site dist checkpoint clean
+.PHONY: help train loop test proofs lowest check site dist checkpoint clean
 .DEFAULT_GOAL := help
 
 help:
@@ -23,6 +23,7 @@ help:
 	@echo "make loop    learn, serve, learn from serving: three rounds with simulated people, and a page in loop/ (a quarter of an hour)"
 	@echo "make test    install the tools and run the tests that guard the code (five minutes on two cores)"
 	@echo "make proofs  run all other tests: what learns, kills, wheels, clusters, benchmarks (a quarter of an hour)"
+	@echo "make lowest  install the lowest versions that pyproject.toml allows, into .venv-lowest, and run make test with them"
 	@echo "make check   ruff, mypy and the import rule"
 	@echo "make site    build the site of the docs into site/"
 	@echo "make dist    build the source archive and the wheel of this machine into dist/"
@@ -53,6 +54,15 @@ proofs: WHICH := proof
 test proofs: $(VENV)/dev.stamp
 	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "$(WHICH)" $(ARGS)
 
+# Of the versions that pyproject.toml allows, the lowest that has a wheel for this Python; packages that others bring in are the newest.
+LOWEST := .venv-lowest
+lowest:
+	$(PYTHON) -m venv $(LOWEST)/uv
+	$(LOWEST)/uv/bin/python -m pip install --disable-pip-version-check --quiet uv
+	$(LOWEST)/uv/bin/uv pip compile pyproject.toml --extra dev --resolution lowest-direct --only-binary :all: \
+		--python $(PYTHON) --quiet --output-file $(LOWEST)/lowest.txt
+	PIP_CONSTRAINT=$(CURDIR)/$(LOWEST)/lowest.txt $(MAKE) test VENV=$(LOWEST)/venv
+
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -69,7 +79,7 @@ checkpoint: $(VENV)/data.stamp
 	$(BIN)/python -m examples.small_checkpoint $(ARGS)
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist site docs/notebooks/*.ipynb
+	rm -rf $(VENV) $(LOWEST) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist site docs/notebooks/*.ipynb
 
 $(VENV)/data.stamp: pyproject.toml hatch_build.py $(wildcard recsys_rl/functional/compiled/*.[ch])
 	$(call install,data)

@@ -1,7 +1,6 @@
 """Compile recsys_rl/functional/compiled/*.c while the package is installed, if there is a C compiler.
 
-On Windows nothing is compiled. There, and without a working compiler, the package uses torch's operators
-instead (functional/compiled/kernels.py).
+Without a working compiler the package uses torch's operators instead (functional/compiled/kernels.py).
 """
 
 from __future__ import annotations
@@ -39,9 +38,6 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg, misc]
 
 def compile_kernels(folder: Path) -> Path | None:
     """Make ``kernels-<hash of the sources>.so`` in ``folder``. On failure print a line and return None."""
-    if sys.platform == "win32":
-        print("recsys_rl: nothing is compiled on Windows; torch's operators stand in.", file=sys.stderr)
-        return None
     sources = b"".join(file.read_bytes() for file in sorted(folder.glob("*.[ch]")))
     library = folder / f"kernels-{hashlib.sha256(sources).hexdigest()[:16]}.so"
     compiler = shlex.split(os.environ.get("CC") or next(filter(shutil.which, ("cc", "gcc", "clang")), "cc"))

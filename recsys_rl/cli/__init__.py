@@ -16,7 +16,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 COMMANDS = (
     *("train", "evaluate", "recommend", "serve", "visitors", "log", "loop", "release", "retrain", "gate"),
-    *("export", "record", "ope", "fit-users", "ranking", "data"),
+    *("export", "record", "ope", "fit-users", "ranking", "data", "doctor"),
 )
 
 OVERVIEW = """usage: recsys-rl [--version] [--help] COMMAND [OPTIONS]
@@ -40,6 +40,7 @@ commands:
   fit-users  learn users from a log of decisions, to train policies in
   ranking    print NDCG, recall and other ranking metrics on a held-out log
   data       describe a log file, or compare two
+  doctor     print what is installed here, to paste into an issue
 
 `recsys-rl COMMAND --help` lists the options (of train the main ones: --help-all lists all);
 `python -m recsys_rl COMMAND` is the same."""

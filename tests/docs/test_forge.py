@@ -9,10 +9,19 @@ import tomllib
 
 import pytest
 
+from recsys_rl import testing
+from recsys_rl.cli import COMMANDS
 from recsys_rl.version import __version__
 from tests.docs.test_docs import ROOT
 
-WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+FORGE = ROOT / ".github"
+FORMS = sorted({*(FORGE / "ISSUE_TEMPLATE").glob("*.yml")} - {FORGE / "ISSUE_TEMPLATE" / "config.yml"})
+FILES = {
+    "vendor.github-workflows": sorted((FORGE / "workflows").glob("*.yml")),
+    "vendor.dependabot": [FORGE / "dependabot.yml"],
+    "vendor.github-issue-forms": FORMS,
+    "vendor.github-issue-config": [FORGE / "ISSUE_TEMPLATE" / "config.yml"],
+}
 
 
 def check(schema: str, *files: object) -> subprocess.CompletedProcess[str]:
@@ -21,9 +30,22 @@ def check(schema: str, *files: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_workflows_have_the_form_of_the_forge() -> None:
-    done = check("vendor.github-workflows", *WORKFLOWS)
-    assert done.returncode == 0, done.stdout
+@pytest.mark.parametrize("schema", FILES)
+def test_files_have_the_form_of_the_forge(schema: str) -> None:
+    done = check(schema, *FILES[schema])
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_commands_of_workflows_and_forms_exist() -> None:
+    """Targets of make, commands of recsys-rl, and the functions that a form asks for."""
+    texts = "\n".join(file.read_text(encoding="utf-8") for files in FILES.values() for file in files)
+    targets = re.findall(r"^([a-z]+)(?: [a-z]+)*:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert {*re.findall(r"run: make ([a-z]+)", texts)} <= {*targets, "proofs"}
+    assert {*re.findall(r"recsys-rl ([a-z]+)", texts)} <= {*COMMANDS}
+    asked = re.findall(r"`(?:recsys_rl\.testing\.)?(check_\w+)`", texts)
+    assert asked and {*asked} == {*testing.__all__}
+    for form in FORMS:
+        assert "id: doctor" in form.read_text(encoding="utf-8")
 
 
 def test_the_citation_has_its_form_and_this_version() -> None:
@@ -37,5 +59,6 @@ def test_each_python_of_the_checks_is_a_classifier() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     said = re.findall(r"Python :: (3\.\d+)", "\n".join(project["classifiers"]))
     checks = (ROOT / ".github/workflows/checks.yml").read_text()
-    assert re.findall(r'"(3\.\d+)"', re.search(r"python: (.*)", checks)[1]) == said  # type: ignore[index]
+    lists = re.findall(r"python: (\[.*)", checks)  # of the newest and of the lowest versions
+    assert len(lists) == 2 and all(re.findall(r'"(3\.\d+)"', versions) == said for versions in lists)
     assert project["requires-python"] == f">={said[0]}"

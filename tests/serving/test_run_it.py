@@ -1,8 +1,7 @@
-"""The blocks of docs/10, "Run it": unit, container, backup under load, alert."""
+"""The blocks of docs/10, "Run it": unit, backup under load, alert."""
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import shutil
@@ -42,14 +41,11 @@ def test_systemd_reads_the_unit_without_a_complaint(tmp_path: Path) -> None:
     assert found.returncode == 0 and "recsys-rl.service" not in found.stderr, found.stderr
 
 
-def test_the_commands_of_unit_and_container_have_options_that_exist() -> None:
+def test_the_command_of_the_unit_has_options_that_exist() -> None:
     (unit,) = re.findall(r"^ExecStart=(.*)$", block("ini"), re.MULTILINE)
-    (container,) = re.findall(r"^CMD (.*)$", block("dockerfile"), re.MULTILINE)
-    for program, command, *words in (shlex.split(unit), json.loads(container)):
-        assert Path(program).name == "recsys-rl" and command == "serve"
-        assert serve_options(words).checkpoint == "policies"
-    for source in re.findall(r"^COPY (.*) \S+$", block("dockerfile"), re.MULTILINE):
-        assert all((ROOT / name).exists() for name in source.split())
+    program, command, *words = shlex.split(unit)
+    assert Path(program).name == "recsys-rl" and command == "serve"
+    assert serve_options(words).checkpoint == "policies"
 
 
 def test_a_backup_of_a_served_record_is_whole(
