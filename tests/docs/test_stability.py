@@ -10,7 +10,7 @@ import pytest
 from recsys_rl.checkpoint import sealed
 from recsys_rl.cli import COMMANDS
 from recsys_rl.logs import writer
-from recsys_rl.logs.ope.verdict import BROKEN, CANT_TELL, EXIT_CODES
+from recsys_rl.logs.ope.answer import BROKEN, CANT_TELL, EXIT_CODES
 from recsys_rl.logs.users import file as learned
 from recsys_rl.serving.record import record_schema
 from recsys_rl.serving.routes import routes
@@ -54,7 +54,7 @@ def test_formats_are_those_of_the_page() -> None:
     said = {name: (int(newest), int(oldest), int(last or oldest)) for name, newest, oldest, last in rows}
     assert said == {
         "checkpoint": (sealed.FORMAT, sealed.OLDEST, sealed.FORMAT),
-        "record of a server": (record_schema.VERSION, record_schema.PLAIN, record_schema.VERSION),
+        "record of a server": (record_schema.FORMAT, record_schema.OLDEST, record_schema.FORMAT),
         "log of decisions": (writer.FORMAT, writer.FORMAT, writer.FORMAT),
         "learned users": (learned.VERSION, learned.VERSION, learned.VERSION),
     }
