@@ -20,6 +20,8 @@ from recsys_rl.types import Catalogue
 
 Value = Tensor | float
 """A value for each session (N,), of which the table has the mean, or a number."""
+Of = Callable[[Sessions, Catalogue], Value | Mapping[str, Value] | None]
+"""The value of a column, or the values of a group by name; None: there is no such column."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +29,7 @@ class Column:
     """A column of the table, or a group of columns with names that depend on the platform."""
 
     key: str  # in the rows of JSON
-    of: Callable[
-        [Sessions, Catalogue], Value | Mapping[str, Value] | None
-    ]  # a group by name; None: no column
+    of: Of
     head: str = ""  # on the page, of a group "{name}"; "": a picture of the page has it
     meaning: str = ""  # with {session} and {items}
     short: str = ""  # its head on the console, if that is not ``head`` in small letters
@@ -48,14 +48,16 @@ class Column:
         value = row.get(self.key)
         return value.get(self.member) if self.member and value is not None else value
 
+    def digits_beside(self, digits: int) -> int:
+        """Digits after the point in a table whose returns have ``digits``."""
+        return digits if self.digits is None else self.digits
+
     def text(self, row: Mapping[str, Any], digits: int = 3) -> str:
         """The cell on the console; blank without a number. ``digits``: those of the return."""
         value = self.value(row)
         if value is None or not math.isfinite(value):
             return " " * self.width
-        shown = (
-            f"{value:.1%}" if self.share else f"{value:.{digits if self.digits is None else self.digits}f}"
-        )
+        shown = f"{value:.1%}" if self.share else f"{value:.{self.digits_beside(digits)}f}"
         return f"{shown:>{self.width}}"
 
 

@@ -78,7 +78,7 @@ def _table(rows: Sequence[Row], columns: Sequence[Column], digits: int, yardstic
 def _cell(column: Column, row: Row, digits: int) -> str:
     """A number of the table; ``digits``: those of the return."""
     value = column.value(row)
-    return percent(value) if column.share else number(value, column.digits or digits)
+    return percent(value) if column.share else number(value, column.digits_beside(digits))
 
 
 def _whose(row: Row, page: Page) -> str:
