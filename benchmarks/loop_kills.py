@@ -188,17 +188,6 @@ def kill_after(module: ModuleType | type, name: str, calls: int = 1) -> Callable
     return patch
 
 
-def kill_after_either(module: type, *names: str) -> Callable[[], None]:
-    """``kill_after`` for the first call of any of these functions."""
-    patches = [kill_after(module, name) for name in names]
-
-    def patch() -> None:
-        for one in patches:
-            one()
-
-    return patch
-
-
 PHASES: tuple[Mapping[str, Callable[[], None]], ...] = (
     {
         "exported": kill_after(retraining, "begin_round"),
@@ -206,10 +195,10 @@ PHASES: tuple[Mapping[str, Callable[[], None]], ...] = (
         "learned": kill_after(loops, "retrain"),
         "half judged": kill_after(gates, "write_text", 2),  # verdict and card of the first of two candidates
         "judged": kill_after(gates, "write_text", 2),  # of the second one
-        "started": kill_after(Releases, "start"),
+        "started": kill_after(Releases, "act"),
     },
-    {"raised": kill_after(Releases, "share")},
-    {"decided": kill_after_either(Releases, "promote", "back")},
+    {"raised": kill_after(Releases, "act")},
+    {"decided": kill_after(Releases, "act")},
 )
 """The phases of the turns, each with the moment of its kill."""
 
