@@ -46,7 +46,7 @@ class ExpectedReward(nn.Module):
 
     def of(self, query: Tensor, items: Tensor | SplitFeatures, index: Tensor) -> Tensor:
         """beta (N, C) of the items ``index`` (N, C)."""
-        return self.towers.of_each(query, [items[index]])
+        return self.towers.of_few(query, items[index])
 
     def loss(self, query: Tensor, items: Tensor | SplitFeatures, shown: Tensor, rewards: Tensor) -> Tensor:
         """The loss, a scalar, of the items ``shown`` (N, K) with the standardised ``rewards`` (N,)."""
