@@ -1,13 +1,15 @@
 """The expected reward of each item, learned beside the policy from the rewards of the items shown.
 
-With two towers of its own on the inputs x of the policy's hidden layers::
+With two towers of its own on the inputs x of the policy's hidden layers, and the logistic function s::
 
-    beta_i = two towers(relu(x W + c), x)_i
+    b_i = two towers(relu(x W + c), x)_i        beta_i = middle + span (s(b_i) - 1/2)
     loss = mean (mean_k beta_(shown k) - (r - mean) / deviation)^2
 
 with mean and deviation of the rewards r of a rollout, or of a minibatch of a log (of each process alone). Of
-a slate, the mean of its items' betas is compared with its reward. A feed ranks by such numbers; here they are
-inputs of the head (curves.py). This loss reaches no other weight, and the policy's loss does not reach these.
+a slate, the mean of its items' betas is compared with its reward. Most answers have two ends, as a share that
+is watched has; middle and span are learned, so a reward without ends has a span that grows. A feed ranks by
+beta. Here the b_i are inputs of the head (curves.py). This loss reaches no other weight, and the policy's
+loss does not reach these.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from torch import Tensor, nn
 from recsys_rl.models.encoders import Linear
 from recsys_rl.models.features import SplitFeatures
 from recsys_rl.models.next_signals import Entries
-from recsys_rl.models.towers import TwoTowers
+from recsys_rl.models.towers import RATE, TwoTowers
 
 HIDDEN = 64
 
@@ -37,6 +39,7 @@ class ExpectedReward(nn.Module):
         super().__init__()
         self.hidden = Linear(num_inputs, HIDDEN, 2**0.5, generator)
         self.towers = TwoTowers(HIDDEN, num_blocks, num_item_features, generator)
+        self.span = nn.Parameter(torch.tensor([0.0, 4.0]) / RATE)  # at first beta = b for small b
         self.register_buffer("scale", torch.tensor([0.0, 1.0]))  # mean and deviation of the latest rewards
 
     def query(self, inputs: Tensor, blocks: Sequence[Tensor]) -> Tensor:
@@ -46,7 +49,12 @@ class ExpectedReward(nn.Module):
 
     def of(self, query: Tensor, items: Tensor | SplitFeatures, index: Tensor) -> Tensor:
         """beta (N, C) of the items ``index`` (N, C)."""
-        return self.towers.of_few(query, items[index])
+        return self.answers(self.towers.of_few(query, items[index]))
+
+    def answers(self, logits: Tensor) -> Tensor:
+        """beta from the towers' scores b: middle + span (s(b) - 1/2)."""
+        middle, span = RATE * self.span
+        return middle + span * (logits.sigmoid() - 0.5)
 
     def loss(self, query: Tensor, items: Tensor | SplitFeatures, shown: Tensor, rewards: Tensor) -> Tensor:
         """The loss, a scalar, of the items ``shown`` (N, K) with the standardised ``rewards`` (N,)."""

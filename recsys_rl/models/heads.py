@@ -73,7 +73,7 @@ class TwoTowerHead(TwoTowers):
             blocks: as ``user`` takes them.
             items: the features (I, F_i), or parts of them (N, C, size) as ``among`` takes them.
             asking: ``expected.query``.
-            profile: (N, D); beta takes the place of the affinity where there is none.
+            profile: (N, D); the expected reward takes the place of the affinity where there is none.
         """
         user, towers = self.user(outputs[0], blocks), self.expected.towers
         if isinstance(items, Tensor):
@@ -81,11 +81,11 @@ class TwoTowerHead(TwoTowers):
         else:
             scores, features = self.of_each(user, items), torch.cat(items, -1)
         with torch.no_grad():
-            beta: Tensor = (
+            expected: Tensor = (
                 towers.of_all(asking, items) if isinstance(items, Tensor) else towers.of_each(asking, items)
             )
-            affinity = beta if profile is None else affinities(profile, features)
-        logits: Tensor = self.curves(scores, outputs[1], features, affinity, beta)
+            affinity = expected if profile is None else affinities(profile, features)
+        logits: Tensor = self.curves(scores, outputs[1], features, affinity, expected)
         return logits.unsqueeze(1)
 
 

@@ -52,7 +52,7 @@ def test_the_loss_of_a_slate_is_that_of_the_mean_of_its_items() -> None:
     expected, items = ExpectedReward(3, 0, DIM + 2, rng(0)), features()
     query = expected.query(torch.randn(2, 3, generator=rng(1)), [])
     shown = torch.tensor([[3, 5], [0, 7]])
-    every = expected.towers.of_all(query, items)  # (2, I)
+    every = 4 * (expected.towers.of_all(query, items).sigmoid() - 0.5)  # (2, I)
     assert_close(expected.of(query, items, shown), every.gather(1, shown))
     means = every.gather(1, shown).mean(1)
     by_hand = ((means[0] - 1) ** 2 + (means[1] + 2) ** 2) / 2
@@ -76,7 +76,7 @@ def test_the_losses_of_policy_and_rewards_reach_other_weights() -> None:
 @pytest.mark.proof
 @pytest.mark.learning
 def test_the_answers_of_a_logistic_world_are_recovered(proof: Proof) -> None:
-    """Likes with probability s(u . e + number - mood): beta explains what the best predictor does."""
+    """Likes with probability s(3 u . e + number - mood): beta explains what the best predictor does."""
     model, items = network(), features()
     head = model.head
     assert isinstance(head, TwoTowerHead)
@@ -85,7 +85,7 @@ def test_the_answers_of_a_logistic_world_are_recovered(proof: Proof) -> None:
         obs, generator = observations(rows, seed), rng(seed + 1)
         shown = torch.randint(ITEMS, (rows, 1), generator=generator)
         of_items = items[shown[:, 0]]
-        fit = (obs.context[:, :DIM] * of_items[:, :DIM]).sum(1) + of_items[:, DIM] - obs.context[:, DIM]
+        fit = 3 * (obs.context[:, :DIM] * of_items[:, :DIM]).sum(1) + of_items[:, DIM] - obs.context[:, DIM]
         chance = fit.sigmoid()
         return obs, shown, (torch.rand(rows, generator=generator) < chance).float(), chance
 

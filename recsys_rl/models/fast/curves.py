@@ -1,17 +1,17 @@
 """The gate and the hinge units of a two-tower head, added to its scores as one node of the autograd graph.
 
-With the score z_i of item i, its expected reward beta_i, the affinity a_i of the user, the place p_k,i of the
-item on unit k, and g, v_k, w_k that depend on the user::
+With the score z_i of item i, the logit b_i of its expected reward, the affinity a_i of the user, the place
+p_k,i of the item on unit k, and g, v_k, w_k that depend on the user::
 
-    x_k,i = w_k + p_k,i + c_k a_i + d_k beta_i        score_i = z_i + g s(beta_i) + sum_k v_k max(x_k,i, 0)
+    x_k,i = w_k + p_k,i + c_k a_i + d_k b_i        score_i = z_i + g s(b_i) + sum_k v_k max(x_k,i, 0)
 
 s is the logistic function. From the gradient G (N, I) at the scores the chain rule gives, with the sums over
 items that lie above the hinge (x_k,i > 0)::
 
-    dz = G        dg = sum_i G_i s(beta_i)        dv_k = sum G_i x_k,i        dw_k = v_k sum G_i
-    dc_k = sum_rows v_k sum G_i a_i        dd_k = sum_rows v_k sum G_i beta_i        dp_k,i = sum_rows v_k G_i
+    dz = G        dg = sum_i G_i s(b_i)        dv_k = sum G_i x_k,i        dw_k = v_k sum G_i
+    dc_k = sum_rows v_k sum G_i a_i        dd_k = sum_rows v_k sum G_i b_i        dp_k,i = sum_rows v_k G_i
 
-beta and a get no gradient. Torch makes (N, K, I) numbers and keeps them; compiled/curves.c takes all of a
+b and a get no gradient. Torch makes (N, K, I) numbers and keeps them; compiled/curves.c takes all of a
 block of items while it lies in the cache. It takes a twentieth of the time.
 """
 
