@@ -187,21 +187,21 @@ class ReleaseAnswer(Struct, frozen=True):
 
     champion: str
     """SHA-256 of the version that serves; "" where none does."""
-    challenger: str | None = None
+    challenger: str | None
     """null: no release is under way."""
-    share: float = 0.0
-    unit: Unit = "session"
-    since: float | None = None
+    share: float
+    unit: Unit
+    since: float | None
     """Seconds since 1970."""
-    frozen: bool = False
+    frozen: bool
     """New sessions have no arm."""
-    why_frozen: str = ""
+    why_frozen: str
     """The reason that the freeze was given; "" without one."""
-    counts: dict[str, Count] = field(default_factory=dict)
+    counts: dict[str, Count]
     """The sessions of each arm that have matured, and a mean of their returns: the two means differ by the
     canary's difference, as both are of the sessions that are counted in it."""
-    canary: CanaryAnswer | None = None
-    guardrails: dict[str, Guard] = field(default_factory=dict)
+    canary: CanaryAnswer | None
+    guardrails: dict[str, Guard]
     band: list[tuple[int, float, float]] = field(default_factory=list)
     """The bounds of the difference after some numbers of sessions."""
     one_file: str = ""
@@ -259,7 +259,7 @@ def _state(services: Services) -> ReleaseAnswer:
     release, champion = active.history.under_way, active.version.row.sha256
     one_file = services.policies.one_file
     if release is None:
-        return ReleaseAnswer(champion, one_file=one_file)
+        return ReleaseAnswer(champion, None, 0.0, "session", None, False, "", {}, None, {}, [], one_file)
     canary, look = watch.of(release.start.number)
     return ReleaseAnswer(
         champion=champion,

@@ -251,7 +251,9 @@ def test_a_refused_action_leaves_the_champion_serving(checkpoint: At, two: Path,
         assert (thawed["frozen"], thawed["share"]) == (False, 0.5)
         assert {recommend(client, str(at))["policy"]["sha256"] for at in range(12)} == {a}  # as before
         assert {recommend(client, f"new {at}")["policy"]["sha256"] for at in range(12)} == {a, b}
-        described = client.get("/openapi.json").json()["paths"]
+        openapi = client.get("/openapi.json").json()
+        described, answer = openapi["paths"], openapi["components"]["schemas"]["ReleaseAnswer"]
+        assert {*answer["properties"]} - {*answer["required"]} == {"band", "one_file"}
         assert described["/v1/release/history"]["get"]["responses"]["200"]["content"]["application/json"][
             "schema"
         ] == {"type": "array", "items": {"$ref": "#/components/schemas/ReleaseRow"}}
