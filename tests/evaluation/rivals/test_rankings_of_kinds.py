@@ -16,7 +16,7 @@ from recsys_rl.evaluation.rivals.rankers import MaximalMarginalRelevance, Rule, 
 from recsys_rl.evaluation.rivals.references import Myopic
 from recsys_rl.experience.rollout import play
 from recsys_rl.make import make_env
-from recsys_rl.models.heads import MOST_TOGETHER, TOWER_SIZE, PatternHead, slate_layout
+from recsys_rl.models.heads import MOST_TOGETHER, PatternHead, slate_layout
 from recsys_rl.models.shapes import HeadSizes
 from recsys_rl.models.towers import TOWER_SIZE
 from tests.env.test_shop import tiny
