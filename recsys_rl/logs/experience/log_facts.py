@@ -165,9 +165,9 @@ def check_slates(name: str, log: DecisionLog, catalogue: Catalogue) -> None:
         wrong = int((~fits).sum())
         example = tuple(kinds[~fits][0].tolist())
         raise UserError(
-            f"{name} has {wrong:,} decisions with slates that this place can't show, such as one of the kinds "
-            f"{example}, where {', '.join(map(str, patterns))} are possible: record a log without them (an "
-            "earlier version's policy random showed such slates)."
+            f"{name} has {wrong:,} decisions with slates that this place can't show, such as one of the "
+            f"kinds {example}, where {', '.join(map(str, patterns))} are possible: record a log without them "
+            "(an earlier version's policy random showed such slates)."
         )
 
 
