@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
 from recsys_rl.data.synthetic import synthetic_world
 from recsys_rl.env.assortment import add_attributes
@@ -22,6 +23,8 @@ from recsys_rl.env.retail import TRADE_RULES
 from recsys_rl.env.sales import RETURN_DAYS
 from recsys_rl.env.shop import Shop, ShopConfig, ShopState
 from recsys_rl.errors import UserError
+from recsys_rl.logs.reader import header_of_log, read_pieces
+from recsys_rl.logs.writer import write_decisions
 from recsys_rl.make import make_agent, make_env, make_user_model
 from recsys_rl.testing import check_env, check_user_model
 from recsys_rl.types import ItemFeature, World
@@ -371,6 +374,27 @@ def test_pairs_in_training_log_and_judgement(tmp_path: Path, run: str, places: i
     # The policy that made the log has weights of 1.
     assert rows["pdis"]["largest_weight"] == pytest.approx(1, abs=1e-6) == rows["pdis"]["mean_weight"]
     assert rows["pdis"]["unsupported"] == 0
+
+
+def test_a_log_with_slates_that_no_policy_can_show_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint, log = train_in(tmp_path / "run", *SERVED["shop"], *steps(1)), tmp_path / "log.parquet"
+    recording = ["record", "--checkpoint", str(checkpoint), "--policy", "ppo", "--policy", "random"]
+    assert main([*recording, "--sessions", "20", "--users", "all", "--quiet", "--out", str(log)]) == 0
+    learning = ["train", "--algo", "bc", "--checkpoint", str(checkpoint), "--batch-size", "16"]
+    assert main([*learning, "--log", str(log), *steps(1)]) == 0  # random shows possible slates
+    kinds = load(checkpoint).catalogue.attributes["kind"]
+    header = header_of_log(log)
+    decisions = next(iter(read_pieces(log, header)))
+    twins = (kinds == kinds[decisions.items[0, 0]]).nonzero()[:2, 0]  # two items of one kind
+    items = decisions.items.clone()
+    items[3] = twins
+    wrong = tmp_path / "wrong.parquet"
+    write_decisions(wrong, dataclasses.replace(decisions, items=items))
+    assert main([*learning, "--log", str(wrong), *steps(1)]) == 2
+    error = capsys.readouterr().err
+    assert "1 decisions with slates" in error and str((int(kinds[twins[0]]),) * 2) in error
 
 
 @pytest.mark.proof

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from recsys_rl.evaluation.rivals.best_slate import SINGLE, BestSlate
 from recsys_rl.functional import categorical, top_k
+from recsys_rl.functional.patterns import Layout, Patterns
 from recsys_rl.functional.plackett_luce import PlackettLuce
 from recsys_rl.objective.weighted import stream_weights, weighted
 from recsys_rl.protocols import CostlyUsers, ForbiddingUsers, PatientUsers, Policy, Simulator, UserModel
@@ -118,6 +119,57 @@ class RandomPolicy:
         """(N, I) float64: equal for the items that may be shown; for policies of single items."""
         allowed = obs.showable(num_items)
         return allowed.double() / allowed.sum(1, keepdim=True).clamp_min(1)
+
+
+class RandomSlates:
+    """Draws each pattern of kinds with the same probability, then for each place an allowed item of its kind.
+
+    Such slates are those that the place shows (``PatternedUsers``). All places stay empty, -1, where no
+    pattern can be filled.
+    """
+
+    def __init__(self, slate: BestSlate, generator: torch.Generator) -> None:
+        """``slate``: patterns and kinds of the items."""
+        assert slate.kinds is not None
+        kinds = slate.kinds.cpu()
+        self.layout = Layout(slate.patterns, kinds, torch.full_like(kinds, -1))
+        self.generator = generator
+
+    def _slates(self, obs: Obs) -> Patterns:
+        scores = obs.context.new_zeros(obs.num_rows, len(self.layout.kinds))
+        scores.masked_fill_(~obs.showable(scores.shape[1]), -torch.inf)  # (N, I)
+        gates = scores.new_zeros(obs.num_rows, len(self.layout.patterns))
+        return Patterns(gates, scores, scores.new_zeros(()), self.layout)
+
+    def act(self, obs: Obs, greedy: bool = False) -> Action:
+        slates = self._slates(obs)
+        empty = ~slates.enough  # (N,)
+        items = slates.only(~empty).draw(self.generator)[0].masked_fill(empty.unsqueeze(1), -1)
+        return Action(items, self.logprob(obs, items).float())
+
+    def logprob(self, obs: Obs, items: Tensor) -> Tensor:
+        """Log-probability (N,) of showing the slates ``items`` (N, K)."""
+        return self.place_logprobs(obs, items).sum(1)
+
+    def place_logprobs(self, obs: Obs, items: Tensor) -> Tensor:
+        """The terms (N, K) float64 of ``logprob``: 0 at the empty places of a row without a pattern."""
+        slates = self._slates(obs)
+        empty = (~slates.enough).unsqueeze(1) & (items < 0)
+        terms = slates.only(slates.enough).place_logprobs(items.clamp_min(0)).double()
+        return terms.masked_fill(items < 0, -torch.inf).masked_fill(empty, 0.0)
+
+    def item_probabilities(self, obs: Obs, num_items: int) -> Tensor:
+        """(N, I) float64: those of the first place."""
+        return self._slates(obs).logits.double().exp()
+
+
+def random_policy(
+    slate: BestSlate, num_items: int, generator: torch.Generator
+) -> RandomPolicy | RandomSlates:
+    """The policy that draws each slate of this form with the same probability."""
+    if slate.kinds is not None:
+        return RandomSlates(slate, generator)
+    return RandomPolicy((num_items,), generator, slate.size)
 
 
 class FixedList:
@@ -358,7 +410,7 @@ def untried_makers(
     length, slate_size = interface.session_length, interface.slate_size
     slate = BestSlate.of(interface, catalogue)
     return {
-        "random": lambda: RandomPolicy((catalogue.num_items,), generator, slate_size),
+        "random": lambda: random_policy(slate, catalogue.num_items, generator),
         "popularity": lambda: FixedList(most_popular(catalogue, length, slate), slate_size, interface),
     }
 

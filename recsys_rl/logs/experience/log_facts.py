@@ -19,6 +19,7 @@ from recsys_rl.logs.describe.learnable import (
     too_often,
 )
 from recsys_rl.settings.shared import Need
+from recsys_rl.types import Catalogue, UserError
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,26 @@ def check_facts(
         propensities=None if facts.shown is None else facts.shown.propensities(facts.rows, ids),
     )
     check_needs(name, algo, log, needs)
+
+
+def check_slates(name: str, log: DecisionLog, catalogue: Catalogue) -> None:
+    """Raise UserError for a slate that no policy of this place can show, as its likelihood is 0.
+
+    Where the interface has patterns of kinds, each slate must have the kinds of one of them.
+    """
+    patterns = log.header.interface.patterns
+    if not patterns:
+        return
+    kinds = catalogue.attributes["kind"][log.items.clamp_min(0)].masked_fill(log.items < 0, -1)  # (E, K)
+    fits = (kinds.unsqueeze(1) == torch.tensor(patterns)).all(2).any(1)  # (E,)
+    if not bool(fits.all()):
+        wrong = int((~fits).sum())
+        example = tuple(kinds[~fits][0].tolist())
+        raise UserError(
+            f"{name} has {wrong:,} decisions with slates that this place can't show, such as one of the "
+            f"kinds {example}, where {', '.join(map(str, patterns))} are possible: record a log without them "
+            "(an earlier version's policy random showed such slates)."
+        )
 
 
 def best_sessions(log: DecisionLog, rewards: Tensor, least: float) -> Tensor:

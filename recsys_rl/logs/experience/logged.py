@@ -16,7 +16,13 @@ from recsys_rl.errors import FieldError, UserError, amount
 from recsys_rl.logs.checks import check_catalogue
 from recsys_rl.logs.decision_log import DecisionLog, concatenate
 from recsys_rl.logs.experience.dealt import Decisions, check_processes, dealt
-from recsys_rl.logs.experience.log_facts import behaviour_logprobs, best_sessions, check_facts, facts_of
+from recsys_rl.logs.experience.log_facts import (
+    behaviour_logprobs,
+    best_sessions,
+    check_facts,
+    check_slates,
+    facts_of,
+)
 from recsys_rl.logs.experience.sides import Sides
 from recsys_rl.logs.parts import with_propensities
 from recsys_rl.logs.rewards import has_signals
@@ -104,6 +110,7 @@ def make_logged(
                 sides.add(log, heldout)
             part = log.rows(~heldout)
             if part.num_rows:
+                check_slates(source.name, part, world.catalogue)
                 yield part, rewards_of(part.feedback)
 
     endless, share = (getattr(settings, name, 0) for name in ("bootstrap_time_limit", "best_sessions"))

@@ -24,8 +24,10 @@ from recsys_rl.evaluation.rivals.baselines import (
     RandomPolicy,
     mean_return,
     most_popular,
+    random_policy,
     simple_baselines,
 )
+from recsys_rl.evaluation.rivals.best_slate import BestSlate
 from recsys_rl.evaluation.rivals.references import (
     Myopic,
     Oracle,
@@ -373,3 +375,23 @@ def test_contracts_in_drift() -> None:
     for agent in agents.values():
         check_agent(lambda agent=agent: agent, obs, 3)  # type: ignore[misc]
     check_agent(lambda: RandomPolicy((3,), torch.Generator().manual_seed(1)), obs, 3, random_greedy=True)
+
+
+def test_random_slates_of_kinds_draw_a_pattern_and_an_allowed_item_of_each_kind() -> None:
+    slate = BestSlate(2, ((0, 1), (1, 2)), torch.tensor([0, 0, 1, 1, 2]))
+    policy = random_policy(slate, 5, torch.Generator().manual_seed(0))
+    number = 4000
+    obs = Obs(torch.zeros(number, 3), exclude=torch.full((number, 1), 3))
+    action = policy.act(obs)
+    # Item 3 may not be shown: (0, 2) and (1, 2) have 1/4 each, (2, 4) has 1/2.
+    expected = {(0, 2): 0.25, (1, 2): 0.25, (2, 4): 0.5}
+    drawn = Counter(map(tuple, action.items.tolist()))
+    assert set(drawn) == set(expected)
+    for slate_of_two, chance in expected.items():
+        assert drawn[slate_of_two] / number == pytest.approx(chance, abs=0.03)
+    assert action.logprob.exp().tolist() == pytest.approx([expected[tuple(x)] for x in action.items.tolist()])
+    few = Obs(torch.zeros(4, 3), exclude=torch.tensor([[3, -1], [3, -1], [3, -1], [2, 3]]))
+    items = torch.tensor([[0, 2], [2, 4], [0, 1], [-1, -1]])
+    chances = policy.logprob(few, items).exp()
+    assert chances.tolist() == pytest.approx([0.25, 0.5, 0.0, 1.0])
+    assert policy.act(few).items[3].tolist() == [-1, -1]
