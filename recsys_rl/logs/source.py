@@ -141,9 +141,6 @@ class RecordedLog(LogSource):
 
     def __init__(self, paths: Sequence[str]) -> None:
         """Raise UserError for another file, and for several logs."""
-        missing = next((path for path in paths if not Path(path).exists()), None)
-        if missing is not None and len(paths) > 1:
-            raise UserError(f"{one_line(missing)} is not a file: give the paths of tables of your own.")
         if len(paths) > 1:
             raise UserError(
                 f"{one_line(paths[0])} and {one_line(paths[1])} are two logs of recsys-rl record: give one, "
@@ -203,6 +200,9 @@ def open_log(
     if paths[0] in LOGS:
         load: Callable[[str | None, str | None], DecisionTable] = find(LOGS[paths[0]], "--log")
         return TableLog(paths[0], load(*folders))
+    missing = next((path for path in paths if not Path(path).exists()), None)
+    if missing is not None and len(paths) > 1:
+        raise UserError(f"{one_line(missing)} is not a file: give the paths of tables of your own.")
     place = Place.of(checkpoint) if isinstance(checkpoint, Checkpoint) else checkpoint
     if not is_own(tuple(paths)):
         source: LogSource = RecordedLog(paths)

@@ -285,7 +285,7 @@ def simulate(
     rows = torch.arange(len(left), device=left.device)  # (r,): rows of ``total`` that are still simulated
     present = torch.ones_like(left, dtype=torch.bool)
     weights = stream_weights(user_model.streams)
-    longest, first_patience = int(left.max()), user_model.patience(user_state)
+    longest, start_patience = int(left.max()), user_model.patience(user_state)
     for step in range(min(longest, lookahead)):
         if step > 0:
             share_left = (left - step).clamp_min(0) / length  # (r,)
@@ -305,12 +305,12 @@ def simulate(
             if len(staying) == 0:
                 return total
             user_state = tree_map(lambda values, staying=staying: values.index_select(0, staying), user_state)
-            rows, present, mask, left, tiresome, prices, first_patience = (
+            rows, present, mask, left, tiresome, prices, start_patience = (
                 values.index_select(0, staying)
-                for values in (rows, present, mask, left, tiresome, prices, first_patience)
+                for values in (rows, present, mask, left, tiresome, prices, start_patience)
             )
     if longest > lookahead:
-        rest = rest_of_session(total[rows], first_patience, user_model.patience(user_state), left, lookahead)
+        rest = rest_of_session(total[rows], start_patience, user_model.patience(user_state), left, lookahead)
         total[rows] += present * rest
     return total
 

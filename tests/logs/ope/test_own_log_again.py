@@ -110,6 +110,6 @@ def test_users_are_held_out_as_in_the_checkpoint(tmp_path: Path, capsys: pytest.
     run.close()
     second = str(found[1] / "reinforce.pt")
     assert split_of(first_update(tmp_path / "third", log, checkpoint=second, seed=7)) == (0.4, 3)
-    with pytest.raises(UserError, match="heldout_fraction"):
+    with pytest.raises(UserError, match="--heldout-fraction"):
         first_update(tmp_path / "other", log, checkpoint=str(first), heldout_fraction=0.3)
     assert not (tmp_path / "other").exists()

@@ -72,7 +72,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     monkeypatch.setattr(turns, "survey", lambda *_: found.sides)
     monkeypatch.setattr(turns, "learners_of", found.learners)
     monkeypatch.setattr(turns, "_undated", lambda path, _: (path, "ppo" in path.name))
-    monkeypatch.setattr(turns, "_hash_of", lambda _: "hash")
+    whole: Any = SimpleNamespace(fingerprint=lambda: b"hash")
+    monkeypatch.setattr(turns, "open_log", lambda *_: whole)
     return found
 
 
