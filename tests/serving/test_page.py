@@ -19,8 +19,8 @@ from tests.serving.browser import Page, page
 from tests.serving.live import live
 from tests.serving.servers import begun, serving
 from tests.serving.test_refusals import sha256
-from tests.serving.test_releases import act
-from tests.serving.test_watch import visits
+from tests.serving.test_releases import act, until
+from tests.serving.test_watch import matured, visits
 
 pytestmark = pytest.mark.skipif(browser() is None, reason="there is no chromium here")
 READY = "!document.querySelector('#who button').disabled"
@@ -153,6 +153,7 @@ def test_the_arms_of_a_release_have_their_returns_and_a_band(
             tab.until(f"{words}.includes('answers everybody') && {READY}")
             act(client, "start", sha256=sha256(two / "b.pt"), share=0.5)
             visits(client, two, 80, 0.2)
+            until(lambda: matured(client) >= 80)
         tab.call("Page.reload")
         tab.until("document.querySelector('#band')?.hidden === false")
         assert "Challenger minus champion" in tab.run(words) and "50.0 %" in tab.run(words)

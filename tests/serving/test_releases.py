@@ -44,7 +44,7 @@ def act(client: httpx.Client, action: str, status: int = 200, **fields: Any) -> 
     return answer
 
 
-def state(client: TestClient) -> dict[str, Any]:
+def state(client: httpx.Client) -> dict[str, Any]:
     answer: dict[str, Any] = client.get("/v1/release").json()
     return answer
 

@@ -59,7 +59,7 @@ def visits(
         assert replies == ["accepted", "accepted"]
 
 
-def matured(client: TestClient) -> int:
+def matured(client: httpx.Client) -> int:
     return sum(count["sessions"] for count in state(client)["counts"].values())
 
 
