@@ -229,8 +229,8 @@ CLAIMS = (
         minutes_of_training,
         partial(runs_of, task=learning_tables.FIRST),
         f"{LEARNING} {learning_tables.FIRST}",
-        "README's six minutes are of idle cores, with the table. This is the median beside other work, "
-        "without it.",
+        "README's six minutes are of idle cores, with the table. The median here was measured while other "
+        "work ran, and without the table.",
     ),
     Claim(
         "The loop: mean return of served sessions before, after the first round, after the third",

@@ -120,16 +120,12 @@ def _second_name(path: Path, link: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Write what a file or a folder holds to the disk. Raises OSError.
-
-    Only POSIX can open a folder, or sync a file that is open for reading; elsewhere nothing is done.
-    """
-    if os.name == "posix":
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    """Write what a file or a folder holds to the disk. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _remove_debris(path: Path) -> None:

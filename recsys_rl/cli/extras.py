@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from importlib.util import find_spec
 
 from recsys_rl.errors import UserError
@@ -11,16 +10,11 @@ PACKAGES = {
     "export": ("onnx", "onnxruntime", "onnxscript"),
     "serve": ("httptools", "msgspec", "prometheus_client", "starlette", "uvicorn", "uvloop"),
 }
-ABSENT = ("uvloop", "win32")  # asyncio's own loop serves there
 
 
 def need(extra: str) -> None:
     """Raise UserError, in one sentence, if a package of the extra is missing."""
-    missing = [
-        package
-        for package in PACKAGES[extra]
-        if find_spec(package) is None and (package, sys.platform) != ABSENT
-    ]
+    missing = [package for package in PACKAGES[extra] if find_spec(package) is None]
     if missing:
         raise UserError(
             f"This command needs packages that are not installed ({', '.join(missing)}): "

@@ -141,14 +141,13 @@ class _Worker:
         assert self.process.pid is not None
         try:
             os.killpg(self.process.pid, signal.SIGTERM)  # what it started itself, too
-        except (AttributeError, OSError):  # Windows, or it has only just begun
+        except OSError:  # it has only just begun
             self.process.terminate()
 
 
 def _work(pipe: Connection, function: bytes) -> None:
     """Answer items until the command ends."""
-    if hasattr(os, "setpgrp"):
-        os.setpgrp()  # Ctrl-C in a terminal reaches the command alone, which ends this process
+    os.setpgrp()  # Ctrl-C in a terminal reaches the command alone, which ends this process
     threading.Thread(target=_end_with_command, daemon=True).start()
     with contextlib.suppress(EOFError, OSError):
         while True:

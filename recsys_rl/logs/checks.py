@@ -1,6 +1,7 @@
 """The rules of the rows of a DecisionLog, and the UserError for the first row that breaks one.
 
-survey.py counts such rows by the same rules. Rows are counted from 1, in the order of the file.
+describe/decision_survey.py counts such rows by the same rules. Rows are counted from 1, in the order of the
+file.
 """
 
 from __future__ import annotations

@@ -197,17 +197,16 @@ def _header(name: str, texts: Mapping[str, str]) -> FileHeader:
             "write_decisions wrote."
         )
     try:
-        fields, as_written = json.loads(texts[KEY]), json.loads(texts[KEY])
-        checksum, *part = (as_written.pop(name, None) for name in (CHECKSUM, PART, PARTS))
-        for name in (CHECKSUM, PART, PARTS):
-            fields.pop(name, None)
+        as_written = json.loads(texts[KEY])
+        checksum, *part = (as_written.pop(key, None) for key in (CHECKSUM, PART, PARTS))
+        fields = dict(as_written)
         number = fields.pop("format")
         if type(number) is int and number != FORMAT:
             raise UserError(
                 f"{name} has the format {number}, and this version reads {FORMAT}: record it again, or use "
                 "the version that wrote it."
             )
-        interface = fields["interface"]
+        interface = dict(fields["interface"])
         interface["context"] = tuple((str(piece), int(size)) for piece, size in interface["context"])
         interface["action_sizes"] = tuple(map(int, interface["action_sizes"]))
         interface["signals"] = tuple(map(str, interface["signals"]))

@@ -5,8 +5,8 @@
 
 A link is better than a copy: ``--resume`` reads the run's folder from it, a run sets it only once, and no
 data is lost if it is replaced or deleted. A hard link would have to be made again after each save (a save
-renames a new file into place) and can't point to another disk. If the system can't make symbolic links
-(Windows without that right), the run still has its own folder.
+renames a new file into place) and can't point to another disk. If the disk has no symbolic links, the
+run still has its own folder.
 """
 
 from __future__ import annotations

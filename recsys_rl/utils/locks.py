@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -10,11 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from recsys_rl.errors import UserError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 PARTS = ".recsys-rl-parts"
 """Ending of the hidden folder with the parts of a file that is being written."""
@@ -24,22 +20,32 @@ class Busy(Exception):
     """Another process has the lock."""
 
 
-def lock(folder: Path) -> int | None:
-    """Lock ``folder`` until the returned descriptor is closed. None without locks of the system or the disk.
+def take(descriptor: int) -> None:
+    """Lock the open file until its descriptor is closed.
 
-    Raises Busy if another descriptor has the lock, also one of this process.
+    Raises Busy if another descriptor has the lock, also one of this process, and OSError on a disk without
+    locks.
     """
-    if fcntl is None:
-        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Busy from None
+
+
+def lock(folder: Path) -> int | None:
+    """Lock ``folder`` until the returned descriptor is closed. None without a folder or locks of the disk.
+
+    Raises Busy as ``take`` does.
+    """
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:
         return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        take(descriptor)
+    except Busy:
         os.close(descriptor)
-        raise Busy from None
+        raise
     except OSError:  # a network disk without locks
         os.close(descriptor)
         return None

@@ -110,7 +110,10 @@ def test_lost_rows_lost_columns_and_a_changed_header_are_refused(tmp_path: Path)
         with pytest.raises(UserError, match=WRONG):
             read_decisions(path)
     rewrite(path, frame, header | {CHECKSUM: 7})
-    with pytest.raises(UserError, match="a header that can't be read"):
+    with pytest.raises(UserError, match=r"log\.parquet has a header that can't be read"):
+        read_decisions(path)
+    rewrite(path, frame, header | {"format": 9})
+    with pytest.raises(UserError, match=r"log\.parquet has the format 9"):
         read_decisions(path)
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 import httpx
 import pytest
 import torch
-from starlette.testclient import TestClient
 
 from recsys_rl.agents.ppo import PPO
 from recsys_rl.serving.jobs import Call, Moment

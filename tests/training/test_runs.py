@@ -201,7 +201,6 @@ def test_resume_of_a_run_that_is_not_the_latest(here: Path) -> None:
 
 @pytest.mark.proof
 def test_run_of_another_process_is_locked(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("fcntl")
     course = updates(settings(*steps(9)), folder="runs/one")
     next(course)
     (log := here / "said").touch()

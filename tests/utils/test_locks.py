@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import subprocess
 import sys
 from pathlib import Path
@@ -26,7 +28,6 @@ with parts_of(Path(sys.argv[1])) as folder:
 
 
 def test_parts_of_a_killed_process_are_deleted_by_the_next_one(tmp_path: Path) -> None:
-    pytest.importorskip("fcntl")
     for name in ("log.parquet", "other.parquet"):
         done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / name)], cwd=ROOT, timeout=300)
         assert done.returncode == -9
@@ -37,7 +38,6 @@ def test_parts_of_a_killed_process_are_deleted_by_the_next_one(tmp_path: Path) -
 
 
 def test_second_writer_of_a_file_is_refused_and_another_file_is_free(tmp_path: Path) -> None:
-    pytest.importorskip("fcntl")
     with DecisionWriter(tmp_path / "log.parquet", HEADER) as writer:
         writer.write(two_sessions())
         with pytest.raises(UserError):
@@ -49,7 +49,6 @@ def test_second_writer_of_a_file_is_refused_and_another_file_is_free(tmp_path: P
 
 def test_lock_of_a_deleted_folder_is_taken_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its last owner deletes it between the making of the folder and the lock."""
-    pytest.importorskip("fcntl")
     real = locks.lock
     calls: list[Path] = []
 
@@ -66,6 +65,9 @@ def test_lock_of_a_deleted_folder_is_taken_anew(tmp_path: Path, monkeypatch: pyt
 
 
 def test_without_locks_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locks, "fcntl", None)
+    def refused(descriptor: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, "no locks")  # a network disk
+
+    monkeypatch.setattr(fcntl, "flock", refused)
     write_decisions(tmp_path / "log.parquet", two_sessions())
     assert [path.name for path in tmp_path.iterdir()] == ["log.parquet"]

@@ -28,11 +28,7 @@ from recsys_rl.serving.record.record_schema import (
 )
 from recsys_rl.serving.record.store_reader import StoreReader, format_of
 from recsys_rl.settings.fields import shown
-
-try:
-    import fcntl
-except ImportError:  # Windows: SQLite's own locks remain
-    fcntl = None  # type: ignore[assignment]
+from recsys_rl.utils.locks import Busy, take
 
 RESERVED = 10_000
 """Numbers that are reserved at once: a start after a power cut gives none of those again."""
@@ -58,7 +54,7 @@ class Store(StoreReader):
         self.path, name = path, one_line(path)
         if facts is None and not path.is_file():
             raise UserError(f"{name} is not a file: give the record of recsys-rl serve --db.")
-        self._lock = _lock(path)
+        self._lock: int | None = _lock(path)
         self._reserved = 0  # no higher number is given without being reserved
         try:
             if facts is not None:
@@ -201,13 +197,11 @@ def _write_fact(db: sqlite3.Connection, name: str, value: Any) -> None:
     db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, json.dumps(value)))
 
 
-def _lock(path: Path) -> int | None:
-    """Keep other processes away from the record, until the descriptor is closed. None on Windows.
+def _lock(path: Path) -> int:
+    """Keep other processes away from the record, until the descriptor is closed.
 
     Raises UserError with the owner's process id.
     """
-    if fcntl is None:
-        return None
     name = one_line(path)
     try:
         new = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
@@ -218,8 +212,8 @@ def _lock(path: Path) -> int | None:
     except OSError as error:
         raise UserError(f"{name} can't be opened ({error_text(error)}): choose another place.") from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+        take(descriptor)
+    except (Busy, OSError):
         owner = os.read(descriptor, 20).decode(errors="replace").strip()
         os.close(descriptor)
         raise UserError(
